@@ -1,0 +1,2 @@
+//! xdpfwd
+fn main() {}

@@ -1,0 +1,50 @@
+//! What the kernel's headers say, where libc does not say it (or to pin what it says).
+//!
+//! Layouts follow `include/uapi/linux/if_xdp.h` and `include/uapi/linux/bpf.h`:
+//! <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_xdp.h>
+
+use std::mem::size_of;
+
+pub(crate) use libc::xdp_desc as Descriptor;
+
+/// Descriptors sent per system call in copy mode (`if_xdp.h`, since Linux 6.17; libc has no name for it yet).
+pub(crate) const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// The smallest budget the kernel takes: its own default, `TX_BATCH_SIZE` in `net/xdp/xsk.h`.
+pub(crate) const TX_BUDGET_DEFAULT: u32 = 32;
+
+/// `XDP_PACKET_HEADROOM` (`bpf.h`): what the kernel leaves free in front of every received packet.
+pub(crate) const XDP_PACKET_HEADROOM: u32 = 256;
+
+/// `ETH_HLEN` (`if_ether.h`): a transmit descriptor shorter than this is no Ethernet frame.
+pub(crate) const ETH_HLEN: usize = 14;
+
+/// `BPF_LINK_CREATE` of `enum bpf_cmd` (`bpf.h`).
+pub(crate) const BPF_LINK_CREATE: libc::c_int = 28;
+
+/// `BPF_XDP` of `enum bpf_attach_type` (`bpf.h`).
+pub(crate) const BPF_XDP: u32 = 37;
+
+/// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` (`include/uapi/linux/if_link.h`).
+pub(crate) const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+pub(crate) const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
+/// The head of `union bpf_attr` for `BPF_LINK_CREATE` (`bpf.h`, struct `link_create`), padded with the zeros that
+/// the kernel expects behind the fields which an XDP link has no use for.
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct BpfLinkCreate {
+    pub(crate) prog_fd: u32,
+    pub(crate) target_ifindex: u32,
+    pub(crate) attach_type: u32,
+    pub(crate) flags: u32,
+    pub(crate) unused: [u64; 6],
+}
+
+const _: () = {
+    assert!(size_of::<Descriptor>() == 16);
+    assert!(size_of::<libc::sockaddr_xdp>() == 16);
+    assert!(size_of::<libc::xdp_mmap_offsets>() == 128);
+    assert!(size_of::<libc::xdp_statistics>() == 48);
+    assert!(size_of::<BpfLinkCreate>() == 64);
+};

@@ -1,0 +1,53 @@
+//! Attaching an XDP program through a BPF link.
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use crate::abi::{BPF_LINK_CREATE, BPF_XDP, BpfLinkCreate, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE};
+
+/// Where in the receive path an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachMode {
+    /// In the driver, before a socket buffer is made.
+    Native,
+    /// In the kernel's generic path: for any driver, at the price of a socket buffer per packet.
+    Skb,
+}
+
+/// An attached XDP program. It is detached when this is dropped, and when the process ends in whatever way: the link is a
+/// file descriptor that nothing pins.
+#[derive(Debug)]
+pub struct XdpLink(OwnedFd);
+
+/// Attaches an XDP program to an interface. `EBUSY`: another program is attached. `EOPNOTSUPP` with
+/// [`AttachMode::Native`]: the driver has no XDP. `ERANGE`, `EINVAL`: the MTU may be too large for the driver's XDP.
+///
+/// By hand because libbpf's `bpf_program__attach_xdp` takes no flags: <https://docs.kernel.org/bpf/libbpf/index.html>.
+pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io::Result<XdpLink> {
+    let attributes = BpfLinkCreate {
+        prog_fd: program.as_raw_fd() as u32,
+        target_ifindex: ifindex,
+        attach_type: BPF_XDP,
+        flags: match mode {
+            AttachMode::Native => XDP_FLAGS_DRV_MODE,
+            AttachMode::Skb => XDP_FLAGS_SKB_MODE,
+        },
+        ..BpfLinkCreate::default()
+    };
+    // SAFETY: the attributes are readable for their size. Unsafe: foreign call.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attributes, mem::size_of::<BpfLinkCreate>())
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns. Unsafe: that is for us to know.
+    Ok(XdpLink(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+}
+
+impl AsFd for XdpLink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

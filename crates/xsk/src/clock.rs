@@ -1,0 +1,40 @@
+//! The time-stamp counter: what stages are timed with.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Cycles of the processor's time-stamp counter, which runs at a constant rate whatever the core's own clock does
+/// (x86-64 with an invariant TSC; the virtual counter on aarch64; nanoseconds elsewhere).
+///
+/// Not serialising: the processor may move a stamp by some tens of instructions, which a batch does not notice.
+#[inline(always)]
+pub fn cycles() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: every x86-64 processor has RDTSC, and Linux leaves it enabled. Unsafe because it is an intrinsic.
+        unsafe { std::arch::x86_64::_rdtsc() }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        let cycles: u64;
+        // SAFETY: reading the virtual counter is allowed in user space on Linux and has no effect. Unsafe: assembly.
+        unsafe { std::arch::asm!("mrs {}, cntvct_el0", out(reg) cycles, options(nomem, nostack)) };
+        cycles
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+    }
+}
+
+/// Cycles per second, measured once against the monotonic clock (takes 20 ms the first time).
+pub fn cycles_per_second() -> f64 {
+    static RATE: OnceLock<f64> = OnceLock::new();
+    *RATE.get_or_init(|| {
+        let (start, first) = (Instant::now(), cycles());
+        std::thread::sleep(Duration::from_millis(20));
+        let (elapsed, last) = (start.elapsed(), cycles());
+        last.wrapping_sub(first) as f64 / elapsed.as_secs_f64()
+    })
+}

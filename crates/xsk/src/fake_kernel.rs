@@ -1,0 +1,342 @@
+//! The kernel's side of a port, in process: no interface, no privilege, and it misbehaves on request.
+//!
+//! ```
+//! use xsk::fake_kernel::FakeKernel;
+//! use xsk::{Batch, EgressQueue, Port, Umem, UmemConfig};
+//!
+//! let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
+//! let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
+//!
+//! kernel.deliver(b"a frame of sixteen bytes, or so").unwrap();
+//! let mut batch = Batch::new();
+//! assert_eq!(port.receive(&mut batch, &mut pool), 1);
+//!
+//! let mut queue = EgressQueue::new(&umem, 64);
+//! for place in batch.places_mut() {
+//!     queue.push(place.take().unwrap()).unwrap();
+//! }
+//! port.transmit(&mut queue);
+//! assert_eq!(kernel.take_sent(), [b"a frame of sixteen bytes, or so"]);
+//! # Ok::<(), xsk::UmemError>(())
+//! ```
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+
+use crate::abi::{Descriptor, XDP_PACKET_HEADROOM};
+use crate::owner::Slot;
+use crate::pool::Pool;
+use crate::port::KernelCounters;
+use crate::ring::heap::HeapRing;
+use crate::ring::{Consumer, Producer};
+use crate::umem::Umem;
+use crate::xsk_port::{Kernel, Rings, XskPort};
+
+/// How the fake kernel behaves. The default is a prompt and willing one.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    /// Descriptors that it sends per wake-up at most, as copy mode does; the rest waits for another one.
+    pub budget: u32,
+    /// Completions are reported this many wake-ups late; `None`: never.
+    pub completion_delay: Option<u32>,
+    /// At most this many completions are reported per wake-up.
+    pub completions_per_wakeup: u32,
+    /// Errors (errno values) with which the next wake-ups are answered, first one first; nothing is sent then.
+    pub errors: VecDeque<i32>,
+    /// Whether it asks to be woken for transmission: if not, it works on its own, when [`FakeKernel::run`] is called.
+    pub wants_tx_wakeup: bool,
+    /// Whether it asks to be woken for reception.
+    pub wants_rx_wakeup: bool,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            budget: u32::MAX,
+            completion_delay: Some(0),
+            completions_per_wakeup: u32::MAX,
+            errors: VecDeque::new(),
+            wants_tx_wakeup: true,
+            wants_rx_wakeup: false,
+        }
+    }
+}
+
+/// Entries of the fake rings and where their counters start.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Entries of the fill ring, and frames that the port keeps in it.
+    pub fill: u32,
+    /// Entries of the RX ring.
+    pub rx: u32,
+    /// Entries of the TX ring.
+    pub tx: u32,
+    /// Entries of the completion ring.
+    pub completion: u32,
+    /// Where all eight counters start: close to 2³² to see them wrap.
+    pub start: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { fill: 128, rx: 128, tx: 128, completion: 128, start: 0 }
+    }
+}
+
+/// Why a packet was not delivered, as the kernel counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// No frame was in the fill ring.
+    FillRingEmpty,
+    /// The RX ring was full.
+    RxRingFull,
+    /// The packet is longer than a frame has room for.
+    TooLong,
+}
+
+/// The handle of the kernel's side; clones refer to the same one.
+#[derive(Clone)]
+pub struct FakeKernel(Rc<RefCell<Side>>);
+
+struct Side {
+    umem: Umem,
+    // The kernel's ends; dropped before the memory they lie in.
+    fill: Consumer<u64>,
+    completion: Producer<u64>,
+    rx: Producer<Descriptor>,
+    tx: Consumer<Descriptor>,
+    _memory: Rc<Memory>,
+    behaviour: Behaviour,
+    sent: Vec<Vec<u8>>,
+    /// Addresses sent and not reported, with the wake-up at which they may be.
+    completing: VecDeque<(u64, u32)>,
+    wakeups: u32,
+    counters: KernelCounters,
+}
+
+struct Memory {
+    fill: Box<HeapRing<u64>>,
+    completion: Box<HeapRing<u64>>,
+    rx: Box<HeapRing<Descriptor>>,
+    tx: Box<HeapRing<Descriptor>>,
+}
+
+impl FakeKernel {
+    /// A port and the kernel's side of it. `index` tells the ports of one UMEM apart: each takes one of its own.
+    ///
+    /// # Panics
+    /// If `index` is not below 126.
+    pub fn port(umem: &Umem, pool: &mut Pool, index: u32) -> (XskPort, Self) {
+        Self::port_with(umem, pool, index, Sizes::default(), Behaviour::default())
+    }
+
+    /// The same with a say in sizes and behaviour.
+    ///
+    /// # Panics
+    /// If `index` is not below 126, or a size is not a power of two.
+    pub fn port_with(
+        umem: &Umem,
+        pool: &mut Pool,
+        index: u32,
+        sizes: Sizes,
+        behaviour: Behaviour,
+    ) -> (XskPort, Self) {
+        let slot = Slot::new(index).expect("a UMEM has at most 126 ports");
+        let memory = Rc::new(Memory {
+            fill: HeapRing::new(sizes.fill, sizes.start),
+            completion: HeapRing::new(sizes.completion, sizes.start),
+            rx: HeapRing::new(sizes.rx, sizes.start),
+            tx: HeapRing::new(sizes.tx, sizes.start),
+        });
+        // SAFETY: both sides keep `memory`, behind fields that are dropped before it; each ring's ends are taken once.
+        // Unsafe because the ends hold addresses.
+        let ((user_fill, fill), (completion, user_completion), (rx, user_rx), (user_tx, tx)) =
+            unsafe { (memory.fill.ends(), memory.completion.ends(), memory.rx.ends(), memory.tx.ends()) };
+        let rings = Rings {
+            fill: user_fill,
+            completion: user_completion,
+            rx: user_rx,
+            tx: user_tx,
+            _memory: Box::new(Rc::clone(&memory)),
+        };
+        let side = Self(Rc::new(RefCell::new(Side {
+            umem: umem.clone(),
+            fill,
+            completion,
+            rx,
+            tx,
+            _memory: memory,
+            behaviour: Behaviour::default(),
+            sent: Vec::new(),
+            completing: VecDeque::new(),
+            wakeups: 0,
+            counters: KernelCounters::default(),
+        })));
+        side.set(behaviour);
+        let mut port = XskPort::new(umem, slot, Box::new(side.clone()), rings, sizes.fill, false);
+        port.refill(pool);
+        (port, side)
+    }
+
+    /// Behaves like this from now on.
+    pub fn set(&self, behaviour: Behaviour) {
+        let mut side = self.0.borrow_mut();
+        side.tx.set_needs_wakeup(behaviour.wants_tx_wakeup);
+        side.fill.set_needs_wakeup(behaviour.wants_rx_wakeup);
+        side.behaviour = behaviour;
+    }
+
+    /// A packet arrives. Not delivered, it is counted as the kernel would.
+    pub fn deliver(&self, packet: &[u8]) -> Result<(), Lost> {
+        let mut side = self.0.borrow_mut();
+        let side = &mut *side;
+        let offset = XDP_PACKET_HEADROOM;
+        let Ok(len) = u16::try_from(packet.len()) else { return Err(side.count(Lost::TooLong)) };
+        if u32::from(len) + offset > side.umem.frame_size() {
+            return Err(side.count(Lost::TooLong));
+        }
+        let mut reservation = side.rx.reserve(1);
+        if reservation.granted() == 0 {
+            drop(reservation);
+            return Err(side.count(Lost::RxRingFull));
+        }
+        let mut posted = side.fill.peek(1);
+        let Some(address) = posted.next() else {
+            drop(posted);
+            drop(reservation);
+            return Err(side.count(Lost::FillRingEmpty));
+        };
+        posted.release();
+        let address = address + u64::from(offset);
+        write(&side.umem, address, packet);
+        reservation.push(Descriptor { addr: address, len: u32::from(len), options: 0 });
+        reservation.commit();
+        Ok(())
+    }
+
+    /// An RX descriptor as no honest kernel would write it: what user space does with it is the test's subject.
+    pub fn deliver_descriptor(&self, address: u64, len: u32) -> bool {
+        let mut side = self.0.borrow_mut();
+        let mut reservation = side.rx.reserve(1);
+        let pushed = reservation.push(Descriptor { addr: address, len, options: 0 });
+        reservation.commit();
+        pushed
+    }
+
+    /// A completion as no honest kernel would report it.
+    pub fn complete_address(&self, address: u64) -> bool {
+        let mut side = self.0.borrow_mut();
+        let mut reservation = side.completion.reserve(1);
+        let pushed = reservation.push(address);
+        reservation.commit();
+        pushed
+    }
+
+    /// Works as if woken, without a system call: what a driver does on its own.
+    pub fn run(&self) {
+        self.0.borrow_mut().send();
+    }
+
+    /// What was sent since the last call, in order.
+    pub fn take_sent(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.0.borrow_mut().sent)
+    }
+
+    /// Wake-ups so far.
+    pub fn wakeups(&self) -> u32 {
+        self.0.borrow().wakeups
+    }
+
+    /// Frames posted for reception that it has not taken.
+    pub fn posted(&self) -> u32 {
+        self.0.borrow().fill.available()
+    }
+}
+
+impl Kernel for FakeKernel {
+    fn wake_tx(&mut self) -> io::Result<()> {
+        let mut side = self.0.borrow_mut();
+        side.wakeups = side.wakeups.wrapping_add(1);
+        if let Some(errno) = side.behaviour.errors.pop_front() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        side.send();
+        if side.tx.available() > 0 {
+            // As `__xsk_generic_xmit` answers when the budget is used up.
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        Ok(())
+    }
+
+    fn wake_rx(&mut self) -> io::Result<()> {
+        let mut side = self.0.borrow_mut();
+        side.wakeups = side.wakeups.wrapping_add(1);
+        Ok(())
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn statistics(&self) -> KernelCounters {
+        self.0.borrow().counters
+    }
+}
+
+impl Side {
+    fn send(&mut self) {
+        let now = self.wakeups;
+        let mut sending = self.tx.peek(self.behaviour.budget);
+        for descriptor in sending.by_ref() {
+            let fits = descriptor.len > 0
+                && (descriptor.addr % u64::from(self.umem.frame_size())) + u64::from(descriptor.len)
+                    <= u64::from(self.umem.frame_size())
+                && descriptor.addr < self.umem.bytes() as u64;
+            if fits {
+                self.sent.push(read(&self.umem, descriptor.addr, descriptor.len as usize));
+                self.completing.push_back((descriptor.addr, now));
+            } else {
+                // As `xskq_cons_read_desc`: counted, skipped, never completed.
+                self.counters.tx_invalid += 1;
+            }
+        }
+        sending.release();
+
+        let Some(delay) = self.behaviour.completion_delay else { return };
+        let due = self.completing.iter().take_while(|(_, sent)| now.wrapping_sub(*sent) >= delay).count();
+        let due = due.min(self.behaviour.completions_per_wakeup as usize);
+        let mut completions = self.completion.reserve(due as u32);
+        for (address, _) in self.completing.drain(..completions.granted() as usize) {
+            completions.push(address);
+        }
+        completions.commit();
+    }
+
+    fn count(&mut self, lost: Lost) -> Lost {
+        match lost {
+            Lost::FillRingEmpty => self.counters.fill_ring_empty += 1,
+            Lost::RxRingFull => self.counters.rx_ring_full += 1,
+            Lost::TooLong => self.counters.rx_dropped += 1,
+        }
+        lost
+    }
+}
+
+fn write(umem: &Umem, address: u64, packet: &[u8]) {
+    let region = umem.region();
+    assert!(address as usize + packet.len() <= region.len(), "the fill ring holds an address outside the UMEM");
+    // SAFETY: within the mapping, and in a chunk that user space has posted, so that no frame stands for it. Unsafe because
+    // it plays the device that writes to memory behind Rust's back.
+    unsafe { region.base().add(address as usize).as_ptr().copy_from_nonoverlapping(packet.as_ptr(), packet.len()) };
+}
+
+fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
+    let mut packet = vec![0; len];
+    // SAFETY: the caller checked that the range lies within one chunk of the mapping; user space has posted it, so that no
+    // frame stands for it. Unsafe because it plays the device.
+    unsafe { umem.region().base().add(address as usize).as_ptr().copy_to_nonoverlapping(packet.as_mut_ptr(), len) };
+    packet
+}

@@ -1,0 +1,318 @@
+//! A frame: one chunk of the UMEM, held by user space.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::slice;
+
+use crate::owner::Owner;
+use crate::umem::Region;
+
+/// One chunk of a UMEM, held by user space: a token. Whoever holds it may touch the packet's bytes, and nobody else
+/// may, the kernel included; giving it away (to a queue, a pool, the kernel) moves it. There is no way to copy one, and no
+/// way to send one to another thread.
+///
+/// The packet lies somewhere within the chunk, with *headroom* in front and *tailroom* behind, so headers can be put on
+/// and taken off without moving the rest:
+///
+/// ```text
+///   chunk ├── headroom ──┼──── the packet: Deref to [u8] ────┼── tailroom ──┤
+///                  ◄ prepend  trim_front ►        truncate ◄  ► append
+/// ```
+///
+/// A frame that is dropped instead of given back is not reused: its chunk is *lost*, and counted as such
+/// ([`Umem::lost`](crate::Umem::lost)).
+///
+/// Using a frame after it was given away does not compile:
+///
+/// ```compile_fail,E0382
+/// use xsk::{Umem, UmemConfig};
+/// let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
+/// let mut frame = pool.alloc().unwrap();
+/// pool.free(frame).unwrap();
+/// frame[0] = 1; // use of moved value
+/// # Ok::<(), xsk::UmemError>(())
+/// ```
+///
+/// The same without the offending line does (and [`EgressQueue`](crate::EgressQueue) shows it for transmission):
+///
+/// ```
+/// use xsk::{Umem, UmemConfig};
+/// let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
+/// let mut frame = pool.alloc().unwrap();
+/// pool.free(frame).unwrap();
+/// # Ok::<(), xsk::UmemError>(())
+/// ```
+/// Nor does sending one to another thread, with or without its UMEM:
+///
+/// ```compile_fail,E0277
+/// use xsk::{Umem, UmemConfig};
+/// let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
+/// let frame = pool.alloc().unwrap();
+/// std::thread::spawn(move || drop(frame)); // `NonNull<u8>` cannot be sent between threads safely
+/// # Ok::<(), xsk::UmemError>(())
+/// ```
+#[must_use = "a frame that is dropped is lost to its UMEM: give it to a queue or back to the pool"]
+pub struct Frame {
+    /// The packet's first byte.
+    data: NonNull<u8>,
+    region: NonNull<Region>,
+    chunk: u32,
+    /// Bytes in front of the packet.
+    headroom: u16,
+    len: u16,
+}
+
+/// There is not enough room in front of a packet, or behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{needed} bytes of {side} needed, {available} there")]
+pub struct NoRoom {
+    /// `"headroom"` or `"tailroom"`.
+    pub side: &'static str,
+    /// Bytes asked for.
+    pub needed: usize,
+    /// Bytes there.
+    pub available: usize,
+}
+
+impl Frame {
+    /// # Safety
+    /// The chunk exists in the region and is `HELD` on record, no other frame stands for it, `headroom + len` is within
+    /// the frame size, and the region lives as long as any chunk of it is `HELD` (which [`Umem`](crate::Umem)'s drop sees to).
+    #[inline]
+    pub(crate) unsafe fn new(region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
+        // SAFETY: the region is alive, says the caller. Unsafe because it is held by address.
+        let whole = unsafe { region.as_ref() };
+        let offset = whole.join(chunk, u32::from(headroom)) as usize;
+        debug_assert!(offset + usize::from(len) <= whole.len());
+        // SAFETY: the chunk exists, so the offset lies within the mapping. Unsafe: address arithmetic.
+        let data = unsafe { whole.base().add(offset) };
+        Self { data, region, chunk, headroom, len }
+    }
+
+    #[inline]
+    fn whole(&self) -> &Region {
+        // SAFETY: the region lives as long as this chunk is HELD, which it is while this frame exists. Unsafe because a
+        // frame has no lifetime: it is stored beside what it points into.
+        unsafe { self.region.as_ref() }
+    }
+
+    /// Bytes in front of the packet that [`prepend`](Self::prepend) can take.
+    #[inline]
+    pub fn headroom(&self) -> usize {
+        usize::from(self.headroom)
+    }
+
+    /// Bytes behind the packet that [`append`](Self::append) can take.
+    #[inline]
+    pub fn tailroom(&self) -> usize {
+        self.whole().frame_size() as usize - usize::from(self.headroom) - usize::from(self.len)
+    }
+
+    /// Where the packet starts, in bytes from the UMEM's start: what a descriptor says.
+    #[inline]
+    pub fn address(&self) -> u64 {
+        self.whole().join(self.chunk, u32::from(self.headroom))
+    }
+
+    /// The chunk's number in its UMEM.
+    #[inline]
+    pub fn chunk(&self) -> u32 {
+        self.chunk
+    }
+
+    /// Makes the packet `n` bytes longer at its front, and returns the new bytes for writing: they hold whatever was there.
+    #[inline]
+    pub fn prepend(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
+        if n > self.headroom() {
+            return Err(NoRoom { side: "headroom", needed: n, available: self.headroom() });
+        }
+        // n ≤ headroom ≤ 4096: no truncation.
+        self.headroom -= n as u16;
+        self.len += n as u16;
+        // SAFETY: n ≤ headroom, so the start stays within the chunk. Unsafe: address arithmetic.
+        self.data = unsafe { self.data.sub(n) };
+        Ok(&mut self[..n])
+    }
+
+    /// Takes `n` bytes off the packet's front; all of them if it has no more.
+    #[inline]
+    pub fn trim_front(&mut self, n: usize) {
+        let n = n.min(usize::from(self.len));
+        self.headroom += n as u16;
+        self.len -= n as u16;
+        // SAFETY: n ≤ len, so the start stays within the chunk (or at its end). Unsafe: address arithmetic.
+        self.data = unsafe { self.data.add(n) };
+    }
+
+    /// Makes the packet `n` bytes longer at its end, and returns the new bytes for writing: they hold whatever was there.
+    #[inline]
+    pub fn append(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
+        if n > self.tailroom() {
+            return Err(NoRoom { side: "tailroom", needed: n, available: self.tailroom() });
+        }
+        let old = usize::from(self.len);
+        self.len += n as u16;
+        Ok(&mut self[old..])
+    }
+
+    /// Cuts the packet to `len` bytes; does nothing if it is no longer than that.
+    #[inline]
+    pub fn truncate(&mut self, len: usize) {
+        self.len = len.min(usize::from(self.len)) as u16;
+    }
+
+    #[inline]
+    pub(crate) fn region(&self) -> NonNull<Region> {
+        self.region
+    }
+
+    /// Gives the frame up to another owner, and says which chunk it was: the only way out but being lost.
+    #[inline]
+    pub(crate) fn give_up(self, to: Owner) -> u32 {
+        let frame = ManuallyDrop::new(self);
+        frame.whole().owners.set(frame.chunk, to);
+        frame.chunk
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        self.whole().owners.set(self.chunk, Owner::LOST);
+    }
+}
+
+impl Deref for Frame {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the bytes lie within the chunk, and the chunk is HELD by this frame alone, so nobody writes to it. Unsafe
+        // because the frame points into the UMEM by address.
+        unsafe { slice::from_raw_parts(self.data.as_ptr(), usize::from(self.len)) }
+    }
+}
+
+impl DerefMut for Frame {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`; and `&mut self` makes this the only reference.
+        unsafe { slice::from_raw_parts_mut(self.data.as_ptr(), usize::from(self.len)) }
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame(chunk {}, headroom {}, {} bytes)", self.chunk, self.headroom, self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use crate::{HugePages, Umem, UmemConfig};
+
+    fn umem(frame_size: u32) -> (Umem, crate::Pool) {
+        Umem::new(&UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off }).unwrap()
+    }
+
+    #[test]
+    fn is_small_with_room_for_a_niche() {
+        assert_eq!(size_of::<super::Frame>(), 24);
+        assert_eq!(size_of::<Option<super::Frame>>(), 24);
+    }
+
+    #[test]
+    fn a_dropped_frame_is_lost_and_named() {
+        let (umem, mut pool) = umem(2048);
+        let frame = pool.alloc().unwrap();
+        let chunk = frame.chunk();
+        assert_eq!((umem.held(), umem.lost()), (1, 0));
+        drop(frame);
+        assert_eq!((umem.held(), umem.lost()), (0, 1));
+        assert_eq!(umem.lost_chunks(), [chunk]);
+        assert_eq!(pool.len(), 255);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Edit {
+        Prepend(usize),
+        TrimFront(usize),
+        Append(usize),
+        Truncate(usize),
+    }
+
+    fn edit() -> impl Strategy<Value = Edit> {
+        prop_oneof![
+            (0..700usize).prop_map(Edit::Prepend),
+            (0..700usize).prop_map(Edit::TrimFront),
+            (0..700usize).prop_map(Edit::Append),
+            (0..5000usize).prop_map(Edit::Truncate),
+        ]
+    }
+
+    proptest! {
+        /// Any sequence of edits leaves the packet as it would be in a deque, within its own chunk; what does not fit
+        /// is refused and changes nothing; the neighbours keep their bytes.
+        #[test]
+        fn edits_like_a_deque(edits in prop::collection::vec(edit(), 1..60), big in any::<bool>()) {
+            let frame_size = if big { 4096 } else { 2048 };
+            let (_umem, mut pool) = umem(frame_size);
+            let mut before = pool.alloc().unwrap();
+            let mut frame = pool.alloc().unwrap();
+            let mut after = pool.alloc().unwrap();
+            for neighbour in [&mut before, &mut after] {
+                let all = neighbour.headroom();
+                neighbour.prepend(all).unwrap();
+                let all = neighbour.tailroom();
+                neighbour.append(all).unwrap();
+                neighbour.fill(0xee);
+            }
+            let mut oracle = std::collections::VecDeque::new();
+            let mut next = 0u8;
+            for edit in edits {
+                next = next.wrapping_add(1) % 0xee;
+                match edit {
+                    Edit::Prepend(n) => {
+                        let room = frame.headroom();
+                        match frame.prepend(n) {
+                            Ok(new) => {
+                                new.fill(next);
+                                (0..n).for_each(|_| oracle.push_front(next));
+                            }
+                            Err(error) => prop_assert!(n > room && error.available == room),
+                        }
+                    }
+                    Edit::TrimFront(n) => {
+                        frame.trim_front(n);
+                        oracle.drain(..n.min(oracle.len()));
+                    }
+                    Edit::Append(n) => {
+                        let room = frame.tailroom();
+                        match frame.append(n) {
+                            Ok(new) => {
+                                new.fill(next);
+                                (0..n).for_each(|_| oracle.push_back(next));
+                            }
+                            Err(error) => prop_assert!(n > room && error.available == room),
+                        }
+                    }
+                    Edit::Truncate(n) => {
+                        frame.truncate(n);
+                        oracle.truncate(n);
+                    }
+                }
+                prop_assert_eq!(&frame[..], oracle.make_contiguous());
+                prop_assert_eq!(frame.headroom() + frame.len() + frame.tailroom(), frame_size as usize);
+                prop_assert_eq!(frame.address(), u64::from(frame.chunk() * frame_size) + frame.headroom() as u64);
+            }
+            for neighbour in [before, after] {
+                prop_assert!(neighbour.iter().all(|&byte| byte == 0xee));
+                pool.free(neighbour).unwrap();
+            }
+            pool.free(frame).unwrap();
+        }
+    }
+}

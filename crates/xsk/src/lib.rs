@@ -1,0 +1,73 @@
+//! AF_XDP for [xdpfwd](https://docs.kernel.org/networking/af_xdp.html): packet memory shared with the kernel, and frames
+//! in it that are *owned*.
+//!
+//! A [`Umem`] is cut into chunks. A [`Frame`] is one of them held by user space, a token: it can be written to by whoever
+//! has it and by nobody else, and it is moved, never copied, from the [`Pool`] to the kernel's fill ring, back as a received packet, through a
+//! [`Batch`], into an [`EgressQueue`], to the kernel for transmission, and back into the pool. At every moment each frame is
+//! in exactly one place, and [`Port::census`], [`Pool::len`] and [`Umem::lost`] can say where.
+//!
+//! A [`Builder`] opens the AF_XDP ports of one worker, any number of (interface, queue) pairs on one UMEM, in the best mode
+//! that all of them can do. With the feature `fake-kernel`, `fake_kernel` plays the kernel's side without interface or
+//! privilege; this example runs on it:
+//!
+//! ```
+//! # #[cfg(feature = "fake-kernel")] {
+//! use xsk::fake_kernel::FakeKernel;
+//! use xsk::{Batch, EgressQueue, Port, Umem, UmemConfig};
+//!
+//! // Two ports on one UMEM: what comes in on the one leaves on the other, in the same memory.
+//! let (umem, mut pool) = Umem::new(&UmemConfig::default()).unwrap();
+//! let (mut lan, lan_side) = FakeKernel::port(&umem, &mut pool, 0);
+//! let (mut wan, wan_side) = FakeKernel::port(&umem, &mut pool, 1);
+//! lan_side.deliver(b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x08\0payload").unwrap();
+//!
+//! let mut batch = Batch::new();
+//! let mut to_wan = EgressQueue::new(&umem, 512);
+//! lan.receive(&mut batch, &mut pool);
+//! for place in batch.places_mut() {
+//!     let mut frame = place.take().unwrap();
+//!     frame[0] |= 1; // ours to change
+//!     to_wan.push(frame).unwrap(); // given away: `frame` cannot be used from here on
+//! }
+//! batch.clear_taken();
+//! wan.transmit(&mut to_wan);
+//! assert!(wan_side.take_sent()[0].starts_with(b"\x03\0\0\0\0\x01"));
+//!
+//! wan.reclaim(&mut pool);
+//! let at_the_kernel = lan.census().total() + wan.census().total();
+//! assert_eq!(pool.len() as u64 + at_the_kernel, u64::from(umem.frames()));
+//! # }
+//! ```
+
+mod abi;
+mod attach;
+mod batch;
+pub mod clock;
+#[cfg(feature = "fake-kernel")]
+pub mod fake_kernel;
+mod frame;
+mod open;
+mod owner;
+mod pool;
+mod port;
+mod prefetch;
+mod queue;
+mod ring;
+mod socket;
+mod sync;
+mod umem;
+mod wait;
+mod xsk_port;
+
+pub use attach::{AttachMode, XdpLink, attach_xdp};
+pub use batch::Batch;
+pub use frame::{Frame, NoRoom};
+pub use open::{BindMode, Builder, Fallback, OpenError, Opened};
+pub use owner::Ownership;
+pub use pool::{Foreign, Pool};
+pub use port::{Census, Counters, KernelCounters, Port};
+pub use prefetch::prefetch_for_write;
+pub use queue::{EgressQueue, Refused};
+pub use umem::{HugePages, Umem, UmemConfig, UmemError};
+pub use wait::{WaitSet, Waker};
+pub use xsk_port::XskPort;

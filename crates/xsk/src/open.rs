@@ -1,0 +1,328 @@
+//! From (interface, queue) pairs to open ports on one UMEM, in the best mode that all of them can do.
+
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::abi::TX_BUDGET_DEFAULT;
+use crate::owner::Slot;
+use crate::pool::Pool;
+use crate::socket::{RingSizes, Socket};
+use crate::umem::{Umem, UmemConfig, UmemError};
+use crate::xsk_port::XskPort;
+
+/// How the sockets are to be bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BindMode {
+    /// Zero-copy if every queue can do it, else copy.
+    Auto,
+    /// Zero-copy, or an error.
+    ZeroCopy,
+    /// The kernel copies every packet, whatever the driver could do.
+    Copy,
+}
+
+/// Opens the ports of one worker: any number of (interface, queue) pairs on one UMEM.
+///
+/// The mode belongs to the UMEM: all ports run in the same one. With [`BindMode::Auto`], zero-copy is tried on each queue
+/// in turn; if one refuses, everything is closed, the UMEM is registered anew, and all bind in copy mode.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    umem: UmemConfig,
+    mode: BindMode,
+    busy_poll: bool,
+    patience: Duration,
+    queues: Vec<Queue>,
+}
+
+#[derive(Clone, Debug)]
+struct Queue {
+    interface: String,
+    ifindex: u32,
+    queue: u32,
+}
+
+/// The open ports, in the order in which their queues were named.
+#[derive(Debug)]
+pub struct Opened {
+    /// The memory that all ports share.
+    pub umem: Umem,
+    /// Its free frames.
+    pub pool: Pool,
+    /// The ports.
+    pub ports: Vec<XskPort>,
+    /// Whether zero-copy was got, as the kernel says.
+    pub zero_copy: bool,
+    /// Why it was not, with [`BindMode::Auto`].
+    pub fallback: Option<Fallback>,
+}
+
+/// The queue that kept all ports from zero-copy.
+#[derive(Debug)]
+pub struct Fallback {
+    /// Its interface.
+    pub interface: String,
+    /// Its number.
+    pub queue: u32,
+    /// What the kernel answered.
+    pub error: io::Error,
+}
+
+/// Why ports could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The memory could not be had.
+    #[error(transparent)]
+    Umem(#[from] UmemError),
+    /// More queues than a UMEM can serve, or none.
+    #[error("{0} queues on one worker: must be between 1 and {max}; give it fewer, or use more workers", max = Slot::MAX)]
+    Queues(usize),
+    /// The UMEM is too small for that many queues.
+    #[error("{frames} frames for {queues} queues: must be at least {least}, one batch each way for every queue")]
+    TooFewFrames {
+        /// Frames asked for.
+        frames: u32,
+        /// Queues of this worker.
+        queues: usize,
+        /// Frames needed.
+        least: u32,
+    },
+    /// The process may not open AF_XDP sockets.
+    #[error("no permission for AF_XDP sockets: run as root, or `setcap cap_net_raw,cap_net_admin,cap_bpf+ep` the binary")]
+    Permission,
+    /// The kernel has no AF_XDP.
+    #[error("this kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS)")]
+    Unsupported,
+    /// Somebody else has the queue.
+    #[error(
+        "{interface} queue {queue} is busy: another AF_XDP socket is bound to it, and did not let go within {waited:?}; \
+         `ss --xdp -p` shows whose"
+    )]
+    Busy {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+        /// How long the bind was repeated.
+        waited: Duration,
+    },
+    /// Zero-copy was demanded and the queue cannot do it.
+    #[error("{interface} queue {queue} cannot do zero-copy: {source}; set mode = \"auto\" or \"copy\"")]
+    NoZeroCopy {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The memory may not be pinned.
+    #[error("the kernel may not pin {bytes} bytes for the UMEM: {source}; raise `ulimit -l`, or grant CAP_IPC_LOCK")]
+    Pin {
+        /// Bytes of the UMEM.
+        bytes: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Anything else that the kernel refused.
+    #[error("{interface} queue {queue}: {call}: {source}")]
+    Call {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+        /// What was asked of the kernel.
+        call: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl Builder {
+    /// A builder for ports on a UMEM like this.
+    pub fn new(umem: UmemConfig) -> Self {
+        Self {
+            umem,
+            mode: BindMode::Auto,
+            busy_poll: false,
+            patience: Duration::from_secs(3),
+            queues: Vec::new(),
+        }
+    }
+
+    /// How to bind; [`BindMode::Auto`] if not said.
+    pub fn mode(mut self, mode: BindMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Whether to use preferred busy polling: the device is polled from the worker's own system calls.
+    pub fn busy_poll(mut self, on: bool) -> Self {
+        self.busy_poll = on;
+        self
+    }
+
+    /// How long to repeat a bind to a queue that is busy: a socket that was closed lets go of its queue some time later.
+    /// Three seconds if not said.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Adds a queue. The name is for messages; the index decides.
+    pub fn queue(mut self, interface: &str, ifindex: u32, queue: u32) -> Self {
+        self.queues.push(Queue { interface: interface.to_owned(), ifindex, queue });
+        self
+    }
+
+    /// Opens them all, on the calling thread, which is where they stay. Frames are posted to each fill ring before its
+    /// bind, as some drivers want it.
+    pub fn open(&self) -> Result<Opened, OpenError> {
+        let queues = self.queues.len();
+        if queues == 0 || queues > Slot::MAX as usize {
+            return Err(OpenError::Queues(queues));
+        }
+        let least = queues as u32 * 2 * MIN_RING;
+        if self.umem.frames < least {
+            return Err(OpenError::TooFewFrames { frames: self.umem.frames, queues, least });
+        }
+        raise_memlock();
+        if self.mode == BindMode::Copy {
+            return self.open_all(libc::XDP_COPY);
+        }
+        match self.open_all(libc::XDP_ZEROCOPY) {
+            Err(OpenError::NoZeroCopy { interface, queue, source }) if self.mode == BindMode::Auto => {
+                let opened = self.open_all(libc::XDP_COPY)?;
+                Ok(Opened { fallback: Some(Fallback { interface, queue, error: source }), ..opened })
+            }
+            result => result,
+        }
+    }
+
+    fn open_all(&self, mode: u16) -> Result<Opened, OpenError> {
+        let (umem, mut pool) = Umem::new(&self.umem)?;
+        let sizes = self.ring_sizes();
+        let deadline = Instant::now() + self.patience;
+        let mut first: Option<Socket> = None;
+        let mut ports = Vec::with_capacity(self.queues.len());
+        let mut zero_copy = true;
+        for (index, queue) in (0..).zip(&self.queues) {
+            let slot = Slot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
+            let socket = Socket::new().map_err(|error| queue.socket_error(error))?;
+            if first.is_none() {
+                socket.register(umem.region()).map_err(|error| queue.register_error(error, &umem))?;
+            }
+            let rings = socket.map_rings(sizes).map_err(|error| queue.error("making the rings", error))?;
+            let kernel = Box::new(socket.clone());
+            let mut port = XskPort::new(&umem, slot, kernel, rings, sizes.fill, self.busy_poll);
+            port.refill(&mut pool);
+
+            queue.bind(&socket, mode, first.as_ref(), deadline).map_err(|error| self.bind_error(queue, mode, error))?;
+            self.tune(&socket, queue, sizes);
+            let got = socket.is_zero_copy().map_err(|error| queue.error("reading the mode (XDP_OPTIONS)", error))?;
+            if got {
+                port.set_zero_copy();
+            }
+            zero_copy &= got;
+            ports.push(port);
+            first.get_or_insert(socket);
+        }
+        Ok(Opened { umem, pool, ports, zero_copy, fallback: None })
+    }
+
+    /// What is worth having but not worth failing for.
+    fn tune(&self, socket: &Socket, queue: &Queue, sizes: RingSizes) {
+        // Kernels before 6.17 do not know it (ENOPROTOOPT): they send 32 per call, and the worker calls again.
+        let budget = TX_BUDGET_DESIRED.clamp(TX_BUDGET_DEFAULT, sizes.tx);
+        if let Err(error) = socket.set_tx_budget(budget) {
+            tracing::debug!(interface = queue.interface, %error, "XDP_MAX_TX_SKB_BUDGET stays at the kernel's default");
+        }
+        if self.busy_poll {
+            if let Err(error) = socket.set_busy_poll(BUSY_POLL_MICROS, BUSY_POLL_BUDGET) {
+                tracing::warn!(interface = queue.interface, queue = queue.queue, %error, "no preferred busy polling");
+            }
+        }
+    }
+
+    /// Ring sizes: at most half of a port's share of the frames waits in its fill ring, so that as many are left to be
+    /// under way.
+    fn ring_sizes(&self) -> RingSizes {
+        let share = self.umem.frames / (2 * self.queues.len() as u32);
+        let power = 1u32.checked_shl(share.max(1).ilog2()).unwrap_or(1);
+        let fill = power.clamp(MIN_RING, 4096);
+        let tx = power.clamp(MIN_RING, 2048);
+        RingSizes { fill, completion: tx, rx: fill.min(2048), tx }
+    }
+
+    fn bind_error(&self, queue: &Queue, mode: u16, source: io::Error) -> OpenError {
+        let interface = queue.interface.clone();
+        match source.raw_os_error() {
+            Some(libc::EBUSY) => OpenError::Busy { interface, queue: queue.queue, waited: self.patience },
+            Some(libc::EOPNOTSUPP | libc::EINVAL | ENOTSUPP) if mode == libc::XDP_ZEROCOPY => {
+                OpenError::NoZeroCopy { interface, queue: queue.queue, source }
+            }
+            Some(libc::EINVAL) => queue.error("bind: does the interface have this queue? `ethtool -l` tells", source),
+            Some(libc::ENETDOWN) => queue.error("bind: bring it up with `ip link set dev … up`", source),
+            _ => queue.error("bind", source),
+        }
+    }
+}
+
+impl Queue {
+    /// Binds; a queue that is busy is tried again until the deadline.
+    fn bind(&self, socket: &Socket, mode: u16, first: Option<&Socket>, deadline: Instant) -> io::Result<()> {
+        // Mode and wake-up come from the first bind; passing them again is an error (`xsk_bind`).
+        let flags = if first.is_some() { libc::XDP_SHARED_UMEM } else { mode | libc::XDP_USE_NEED_WAKEUP };
+        loop {
+            match socket.bind(self.ifindex, self.queue, flags, first) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn error(&self, call: &'static str, source: io::Error) -> OpenError {
+        OpenError::Call { interface: self.interface.clone(), queue: self.queue, call, source }
+    }
+
+    fn socket_error(&self, source: io::Error) -> OpenError {
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
+            Some(libc::EAFNOSUPPORT) => OpenError::Unsupported,
+            _ => self.error("socket(AF_XDP)", source),
+        }
+    }
+
+    fn register_error(&self, source: io::Error, umem: &Umem) -> OpenError {
+        match source.raw_os_error() {
+            Some(libc::ENOBUFS | libc::EPERM) => OpenError::Pin { bytes: umem.bytes(), source },
+            _ => self.error("registering the UMEM (XDP_UMEM_REG)", source),
+        }
+    }
+}
+
+/// The smallest ring: one batch.
+const MIN_RING: u32 = 64;
+
+/// Descriptors per system call in copy mode that we would like: several batches.
+const TX_BUDGET_DESIRED: u32 = 512;
+
+/// How long the kernel polls a device in one of our system calls, and for how many packets at most.
+const BUSY_POLL_MICROS: u32 = 20;
+const BUSY_POLL_BUDGET: u32 = 64;
+
+/// The kernel's own "not supported", which some drivers let slip out to user space; not in libc.
+const ENOTSUPP: i32 = 524;
+
+/// Raises the limit on locked memory, which kernels before 5.11 need for BPF, and any kernel for a UMEM without
+/// CAP_IPC_LOCK. Without CAP_SYS_RESOURCE this fails, and what follows mostly works all the same.
+fn raise_memlock() {
+    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: a plain system call with a readable struct. Unsafe: foreign call.
+    if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &unlimited) } != 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), "RLIMIT_MEMLOCK stays as it is");
+    }
+}

@@ -1,0 +1,102 @@
+//! The pool: a worker's free frames.
+
+use std::fmt;
+
+use crate::abi::XDP_PACKET_HEADROOM;
+use crate::frame::Frame;
+use crate::owner::{Owner, Slot};
+use crate::umem::Umem;
+
+/// The free frames of a UMEM, the hottest first: the frame that was given back last, whose bytes are still in the
+/// cache, is the first to be handed out again.
+pub struct Pool {
+    umem: Umem,
+    /// Chunk numbers. Its capacity is the number of chunks, so it never grows.
+    free: Vec<u32>,
+}
+
+/// A frame of another UMEM was refused; here it is back.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is of another UMEM")]
+pub struct Foreign(pub Frame);
+
+impl Pool {
+    /// Bytes that a frame from the pool has in front of the packet: as many as the kernel leaves in front of one that it
+    /// received.
+    pub const HEADROOM: usize = XDP_PACKET_HEADROOM as usize;
+
+    pub(crate) fn full(umem: Umem) -> Self {
+        // The lowest chunk is handed out first.
+        let free = (0..umem.frames()).rev().collect();
+        Self { umem, free }
+    }
+
+    /// Frames that are free.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Whether no frame is free.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    /// The UMEM whose frames these are.
+    pub fn umem(&self) -> &Umem {
+        &self.umem
+    }
+
+    /// A free frame, empty, with [`HEADROOM`](Self::HEADROOM) bytes of headroom; `None` when none is left.
+    #[inline]
+    pub fn alloc(&mut self) -> Option<Frame> {
+        let chunk = self.free.pop()?;
+        let region = self.umem.region();
+        region.owners.set(chunk, Owner::HELD);
+        // SAFETY: the chunk was free, so no frame stands for it, and it is HELD now; the headroom is below the frame size;
+        // `Umem` keeps the region while anything is HELD. Unsafe because it makes the token that stands for the bytes.
+        Some(unsafe { Frame::new(region.into(), chunk, XDP_PACKET_HEADROOM as u16, 0) })
+    }
+
+    /// Takes a frame back.
+    ///
+    /// ```
+    /// # use xsk::{Umem, UmemConfig};
+    /// let (_umem, mut pool) = Umem::new(&UmemConfig::default())?;
+    /// let (_other_umem, mut other_pool) = Umem::new(&UmemConfig::default())?;
+    /// let frame = pool.alloc().unwrap();
+    /// let frame = other_pool.free(frame).unwrap_err().0; // not one of its own
+    /// pool.free(frame).unwrap();
+    /// # Ok::<(), xsk::UmemError>(())
+    /// ```
+    #[inline]
+    pub fn free(&mut self, frame: Frame) -> Result<(), Foreign> {
+        if !self.umem.is_region(frame.region()) {
+            return Err(Foreign(frame));
+        }
+        self.push(frame.give_up(Owner::POOL));
+        Ok(())
+    }
+
+    /// Takes a chunk out of the pool for the kernel's fill ring.
+    #[inline]
+    pub(crate) fn take_for_fill(&mut self, slot: Slot) -> Option<u32> {
+        let chunk = self.free.pop()?;
+        self.umem.region().owners.set(chunk, Owner::fill(slot));
+        Some(chunk)
+    }
+
+    /// Puts a chunk back that is `POOL` on record.
+    #[inline]
+    pub(crate) fn push(&mut self, chunk: u32) {
+        debug_assert!(self.free.len() < self.umem.frames() as usize, "more frames than the UMEM has");
+        self.free.push(chunk);
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("free", &self.free.len()).field("umem", &self.umem).finish()
+    }
+}

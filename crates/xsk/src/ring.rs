@@ -1,0 +1,410 @@
+//! The rings: single producer, single consumer, in memory shared with the kernel.
+//!
+//! All four AF_XDP rings have the same shape: a power-of-two array, a producer and a consumer counter that wrap at
+//! 2³², and a word of flags. User space produces into the fill and the TX ring and consumes from the RX and the
+//! completion ring; the kernel (or [`fake_kernel`](crate::fake_kernel)) stands at the other end of each.
+//!
+//! Each side owns one counter and caches the other's: the shared cache line is read only when the cached value says
+//! that the ring may be full (or empty), and written once per batch. Kernel side: `net/xdp/xsk_queue.h`, whose comment
+//! on memory ordering these follow.
+
+use std::ptr::NonNull;
+
+use crate::sync::{AtomicU32, Ordering, fence};
+
+/// Where a ring lies. Plain addresses: whoever builds a ring keeps the memory alive for as long as the ring exists.
+#[derive(Clone, Copy)]
+pub(crate) struct RingLayout<T> {
+    pub(crate) producer: NonNull<AtomicU32>,
+    pub(crate) consumer: NonNull<AtomicU32>,
+    pub(crate) flags: NonNull<AtomicU32>,
+    pub(crate) entries: NonNull<T>,
+    /// Entries in the ring, a power of two.
+    pub(crate) size: u32,
+}
+
+impl<T> RingLayout<T> {
+    fn producer(&self) -> &AtomicU32 {
+        // SAFETY: the constructor of the ring promised that the memory lives as long as the ring; an AtomicU32 may be
+        // shared with the kernel. Unsafe because the address comes from mmap.
+        unsafe { self.producer.as_ref() }
+    }
+
+    fn consumer(&self) -> &AtomicU32 {
+        // SAFETY: as for `producer`.
+        unsafe { self.consumer.as_ref() }
+    }
+
+    fn flags(&self) -> &AtomicU32 {
+        // SAFETY: as for `producer`.
+        unsafe { self.flags.as_ref() }
+    }
+
+    /// The slot of a counter value. Unsafe to dereference without owning that slot.
+    fn slot(&self, counter: u32) -> NonNull<T> {
+        let index = (counter & (self.size - 1)) as usize;
+        // SAFETY: index < size, and `entries` has `size` elements. Unsafe because the array lies in shared memory,
+        // where no slice may be formed: the other side writes to it.
+        unsafe { self.entries.add(index) }
+    }
+}
+
+/// The producing end of a ring.
+pub(crate) struct Producer<T> {
+    ring: RingLayout<T>,
+    /// Our own counter. Only we write it, so the shared copy need never be read back.
+    produced: u32,
+    /// The consumer's counter when we last looked; it can only have advanced since.
+    consumed: u32,
+}
+
+impl<T: Copy> Producer<T> {
+    /// # Safety
+    /// The layout's addresses are valid, and stay so while this exists; `size` is a power of two; nobody else
+    /// produces into this ring.
+    pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
+        debug_assert!(ring.size.is_power_of_two());
+        let produced = ring.producer().load(Ordering::Relaxed);
+        let consumed = ring.consumer().load(Ordering::Acquire);
+        Self { ring, produced, consumed }
+    }
+
+    /// Reserves up to `wanted` entries: as many as are free, perhaps none.
+    #[inline]
+    pub(crate) fn reserve(&mut self, wanted: u32) -> Reservation<'_, T> {
+        let mut free = self.free_cached();
+        if free < wanted {
+            // Acquire pairs with the consumer's Release: it has read the slots that we are going to overwrite.
+            self.consumed = self.ring.consumer().load(Ordering::Acquire);
+            free = self.free_cached();
+        }
+        Reservation { granted: wanted.min(free), written: 0, ring: self }
+    }
+
+    #[inline]
+    fn free_cached(&self) -> u32 {
+        // Both counters wrap; their difference does not, and never exceeds the size while the consumer is honest. A
+        // consumer that claims more than was produced yields nothing rather than an out-of-bounds reservation.
+        self.ring.size.saturating_sub(self.produced.wrapping_sub(self.consumed))
+    }
+
+    /// Entries published and not yet consumed, by a fresh look at the consumer.
+    #[cfg(test)]
+    pub(crate) fn pending(&self) -> u32 {
+        self.produced.wrapping_sub(self.ring.consumer().load(Ordering::Relaxed)).min(self.ring.size)
+    }
+
+    /// Whether the other side asks to be woken, given all that was published before this call.
+    #[inline]
+    pub(crate) fn needs_wakeup(&self) -> bool {
+        // Publish, then read the flag; the kernel sets the flag, then looks at the ring once more. Without a full fence
+        // between the store and the load each side could miss the other's store (store buffering), and both would
+        // sleep: Release/Acquire do not order a store before a later load.
+        fence(Ordering::SeqCst);
+        self.ring.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
+    }
+}
+
+/// Entries of a ring that are ours to write. Publish them with [`commit`](Self::commit); dropping cancels: what was
+/// written is not seen by the other side, and the entries are free again.
+#[must_use = "dropping a reservation cancels it"]
+pub(crate) struct Reservation<'a, T> {
+    ring: &'a mut Producer<T>,
+    granted: u32,
+    written: u32,
+}
+
+impl<T: Copy> Reservation<'_, T> {
+    /// How many entries were granted.
+    #[inline]
+    pub(crate) fn granted(&self) -> u32 {
+        self.granted
+    }
+
+    /// Writes the next entry; `false` (and nothing written) once all that was granted is used.
+    #[inline]
+    pub(crate) fn push(&mut self, entry: T) -> bool {
+        if self.written == self.granted {
+            return false;
+        }
+        let slot = self.ring.ring.slot(self.ring.produced.wrapping_add(self.written));
+        // SAFETY: the slot lies between producer and consumer + size, so it is ours until published. Unsafe because it
+        // lies in memory shared with the kernel.
+        unsafe { slot.write(entry) };
+        self.written += 1;
+        true
+    }
+
+    /// Publishes what was written, and says how much that was.
+    #[inline]
+    pub(crate) fn commit(self) -> u32 {
+        let ring = self.ring;
+        ring.produced = ring.produced.wrapping_add(self.written);
+        // Release: the entries are written before the counter that shows them.
+        ring.ring.producer().store(ring.produced, Ordering::Release);
+        self.written
+    }
+}
+
+/// The consuming end of a ring.
+pub(crate) struct Consumer<T> {
+    ring: RingLayout<T>,
+    /// The producer's counter when we last looked.
+    produced: u32,
+    /// Our own counter.
+    consumed: u32,
+}
+
+impl<T: Copy> Consumer<T> {
+    /// # Safety
+    /// As for [`Producer::new`], with nobody else consuming from this ring.
+    pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
+        debug_assert!(ring.size.is_power_of_two());
+        let consumed = ring.consumer().load(Ordering::Relaxed);
+        let produced = ring.producer().load(Ordering::Acquire);
+        Self { ring, produced, consumed }
+    }
+
+    /// Up to `wanted` entries that are there to be read.
+    #[inline]
+    pub(crate) fn peek(&mut self, wanted: u32) -> Peek<'_, T> {
+        let mut there = self.available_cached();
+        if there < wanted {
+            // Acquire pairs with the producer's Release: the entries it shows are written.
+            self.produced = self.ring.producer().load(Ordering::Acquire);
+            there = self.available_cached();
+        }
+        Peek { there: wanted.min(there), read: 0, ring: self }
+    }
+
+    #[inline]
+    fn available_cached(&self) -> u32 {
+        // A producer that claims more than the ring holds is not believed beyond the ring.
+        self.produced.wrapping_sub(self.consumed).min(self.ring.size)
+    }
+
+    /// Entries that are there to be read, by a fresh look at the producer.
+    pub(crate) fn available(&self) -> u32 {
+        self.ring.producer().load(Ordering::Relaxed).wrapping_sub(self.consumed).min(self.ring.size)
+    }
+
+    /// Asks the producer to wake us (or takes the request back). The kernel does this, so only the fake one needs it.
+    #[cfg(feature = "fake-kernel")]
+    pub(crate) fn set_needs_wakeup(&self, on: bool) {
+        let flags = if on { libc::XDP_RING_NEED_WAKEUP } else { 0 };
+        self.ring.flags().store(flags, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// Entries being read. [`release`](Self::release) hands those that were read back to the producer; dropping hands back
+/// none: they will be there again at the next peek.
+#[must_use = "dropping a peek without release leaves its entries in the ring"]
+pub(crate) struct Peek<'a, T> {
+    ring: &'a mut Consumer<T>,
+    there: u32,
+    read: u32,
+}
+
+impl<T: Copy> Iterator for Peek<'_, T> {
+    type Item = T;
+
+    #[inline]
+    fn next(&mut self) -> Option<T> {
+        if self.read == self.there {
+            return None;
+        }
+        let slot = self.ring.ring.slot(self.ring.consumed.wrapping_add(self.read));
+        self.read += 1;
+        // SAFETY: the slot lies between consumer and producer, so it was written (Acquire in `peek`) and will not be
+        // overwritten before we release it. Unsafe because it lies in memory shared with the kernel.
+        Some(unsafe { slot.read() })
+    }
+}
+
+impl<T: Copy> Peek<'_, T> {
+    /// Hands the entries that were read back to the producer, and says how many.
+    #[inline]
+    pub(crate) fn release(self) -> u32 {
+        let ring = self.ring;
+        ring.consumed = ring.consumed.wrapping_add(self.read);
+        // Release: our reads of the entries are done before the producer may overwrite them.
+        ring.ring.consumer().store(ring.consumed, Ordering::Release);
+        self.read
+    }
+}
+
+/// A ring in ordinary memory: what the kernel would map, for the fake kernel and for tests of the rings alone.
+#[cfg(any(test, feature = "fake-kernel"))]
+pub(crate) mod heap {
+    use std::cell::UnsafeCell;
+    use std::mem::MaybeUninit;
+    use std::ptr::NonNull;
+
+    use super::{Consumer, Producer, RingLayout};
+    use crate::sync::AtomicU32;
+
+    /// The memory of one ring. Whoever takes the ends keeps this alive as long as they live.
+    pub(crate) struct HeapRing<T> {
+        producer: AtomicU32,
+        consumer: AtomicU32,
+        flags: AtomicU32,
+        entries: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    }
+
+    impl<T: Copy> HeapRing<T> {
+        /// A ring of `size` entries whose counters start at `start`: close to 2³² to see them wrap.
+        pub(crate) fn new(size: u32, start: u32) -> Box<Self> {
+            assert!(size.is_power_of_two(), "ring size {size} is not a power of two");
+            Box::new(Self {
+                producer: AtomicU32::new(start),
+                consumer: AtomicU32::new(start),
+                flags: AtomicU32::new(0),
+                entries: (0..size).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
+            })
+        }
+
+        fn layout(&self) -> RingLayout<T> {
+            RingLayout {
+                producer: NonNull::from(&self.producer),
+                consumer: NonNull::from(&self.consumer),
+                flags: NonNull::from(&self.flags),
+                // UnsafeCell and MaybeUninit are transparent: an array of them is an array of T in memory.
+                entries: NonNull::from(&*self.entries).cast(),
+                size: self.entries.len() as u32,
+            }
+        }
+
+        /// # Safety
+        /// `self` outlives both ends, and this is called once.
+        pub(crate) unsafe fn ends(&self) -> (Producer<T>, Consumer<T>) {
+            // SAFETY: the caller keeps the memory alive and takes each end once; `new` checked the size.
+            unsafe { (Producer::new(self.layout()), Consumer::new(self.layout())) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::heap::HeapRing;
+
+    fn push_all(producer: &mut super::Producer<u64>, values: &[u64]) -> u32 {
+        let mut reservation = producer.reserve(values.len() as u32);
+        for &value in values {
+            if !reservation.push(value) {
+                break;
+            }
+        }
+        reservation.commit()
+    }
+
+    #[test]
+    fn a_dropped_reservation_publishes_nothing() {
+        let ring = HeapRing::new(4, 0);
+        // SAFETY: `ring` outlives both ends.
+        let (mut producer, mut consumer) = unsafe { ring.ends() };
+        let mut reservation = producer.reserve(2);
+        assert!(reservation.push(1));
+        drop(reservation);
+        assert_eq!(consumer.peek(4).count(), 0);
+        assert_eq!(push_all(&mut producer, &[7]), 1);
+        assert_eq!(consumer.peek(4).collect::<Vec<u64>>(), [7]);
+    }
+
+    #[test]
+    fn a_peek_without_release_leaves_the_entries() {
+        let ring = HeapRing::new(4, 0);
+        // SAFETY: `ring` outlives both ends.
+        let (mut producer, mut consumer) = unsafe { ring.ends() };
+        push_all(&mut producer, &[1, 2]);
+        assert_eq!(consumer.peek(4).collect::<Vec<_>>(), [1, 2]);
+        let mut peek = consumer.peek(4);
+        assert_eq!(peek.next(), Some(1));
+        assert_eq!(peek.release(), 1, "only what was read is released");
+        assert_eq!(consumer.peek(4).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn a_full_ring_grants_what_is_free() {
+        let ring = HeapRing::new(4, u32::MAX - 1);
+        // SAFETY: `ring` outlives both ends.
+        let (mut producer, mut consumer) = unsafe { ring.ends() };
+        assert_eq!(push_all(&mut producer, &[1, 2, 3]), 3);
+        assert_eq!(push_all(&mut producer, &[4, 5, 6]), 1);
+        assert_eq!(producer.pending(), 4);
+        assert_eq!(consumer.available(), 4);
+        let mut peek = consumer.peek(8);
+        assert_eq!(peek.by_ref().collect::<Vec<_>>(), [1, 2, 3, 4]);
+        peek.release();
+        assert_eq!(producer.reserve(9).granted(), 4);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Produce { reserve: u32, commit: bool },
+        Consume { peek: u32, read: u32, release: bool },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..20u32, prop::bool::weighted(0.8)).prop_map(|(reserve, commit)| Step::Produce { reserve, commit }),
+            (0..20u32, 0..20u32, prop::bool::weighted(0.8)).prop_map(|(peek, read, release)| Step::Consume {
+                peek,
+                read,
+                release
+            }),
+        ]
+    }
+
+    proptest! {
+        /// Any interleaving of the two ends behaves as a bounded queue, across the wrap at 2³².
+        #[test]
+        fn behaves_as_a_bounded_queue(
+            steps in prop::collection::vec(step(), 1..200),
+            order in 0..6u32,
+            back in 0..64u32,
+        ) {
+            let size = 1 << order;
+            let ring = HeapRing::new(size, 0u32.wrapping_sub(back));
+            // SAFETY: `ring` outlives both ends.
+            let (mut producer, mut consumer) = unsafe { ring.ends() };
+            let mut oracle = VecDeque::new();
+            let mut next = 0u64;
+            for step in steps {
+                match step {
+                    Step::Produce { reserve, commit } => {
+                        let free = size - oracle.len() as u32;
+                        let mut reservation = producer.reserve(reserve);
+                        prop_assert_eq!(reservation.granted(), reserve.min(free));
+                        let values: Vec<u64> = (next..).take(reserve.min(free) as usize).collect();
+                        for &value in &values {
+                            prop_assert!(reservation.push(value));
+                        }
+                        prop_assert!(!reservation.push(u64::MAX), "no more than was granted");
+                        if commit {
+                            next += values.len() as u64;
+                            prop_assert_eq!(reservation.commit(), values.len() as u32);
+                            oracle.extend(values);
+                        }
+                    }
+                    Step::Consume { peek, read, release } => {
+                        let expected: Vec<u64> = oracle.iter().copied().take(peek.min(read) as usize).collect();
+                        let mut entries = consumer.peek(peek);
+                        let got: Vec<u64> = entries.by_ref().take(read as usize).collect();
+                        prop_assert_eq!(&got, &expected);
+                        if release {
+                            prop_assert_eq!(entries.release(), got.len() as u32);
+                            oracle.drain(..got.len());
+                        }
+                    }
+                }
+                prop_assert_eq!(producer.pending() as usize, oracle.len());
+                prop_assert_eq!(consumer.available() as usize, oracle.len());
+            }
+        }
+    }
+}

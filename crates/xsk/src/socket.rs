@@ -1,0 +1,247 @@
+//! The AF_XDP socket: its system calls, and nothing that decides.
+//!
+//! <https://docs.kernel.org/networking/af_xdp.html>; kernel side `net/xdp/xsk.c`.
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+
+use crate::abi::{Descriptor, XDP_MAX_TX_SKB_BUDGET};
+use crate::port::KernelCounters;
+use crate::ring::{Consumer, Producer, RingLayout};
+use crate::sync::AtomicU32;
+use crate::umem::Region;
+use crate::xsk_port::{Kernel, Rings};
+
+/// Entries in each of a socket's rings, powers of two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingSizes {
+    pub(crate) fill: u32,
+    pub(crate) completion: u32,
+    pub(crate) rx: u32,
+    pub(crate) tx: u32,
+}
+
+/// A handle of an AF_XDP socket, which is closed with the last handle.
+#[derive(Clone)]
+pub(crate) struct Socket(Rc<OwnedFd>);
+
+impl Socket {
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: a plain system call. Unsafe: foreign call.
+        let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor that nobody else owns. Unsafe: that is for us to know.
+        Ok(Self(Rc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
+    }
+
+    /// Registers the UMEM. The first socket of a UMEM does this; the others share it when they bind.
+    pub(crate) fn register(&self, region: &Region) -> io::Result<()> {
+        let registration = libc::xdp_umem_reg {
+            addr: region.base().as_ptr() as u64,
+            len: region.len() as u64,
+            chunk_size: region.frame_size(),
+            headroom: 0,
+            flags: 0,
+            tx_metadata_len: 0,
+        };
+        self.set(libc::SOL_XDP, libc::XDP_UMEM_REG, &registration)
+    }
+
+    /// Makes the kernel allocate the four rings, and maps them. The fill and the completion ring belong to the
+    /// (interface, queue) and so are made for every socket, also of one that shares its UMEM.
+    pub(crate) fn map_rings(&self, sizes: RingSizes) -> io::Result<Rings> {
+        self.set(libc::SOL_XDP, libc::XDP_UMEM_FILL_RING, &sizes.fill)?;
+        self.set(libc::SOL_XDP, libc::XDP_UMEM_COMPLETION_RING, &sizes.completion)?;
+        self.set(libc::SOL_XDP, libc::XDP_RX_RING, &sizes.rx)?;
+        self.set(libc::SOL_XDP, libc::XDP_TX_RING, &sizes.tx)?;
+        let offsets: libc::xdp_mmap_offsets = self.get(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)?;
+
+        let fill = self.map_ring::<u64>(sizes.fill, &offsets.fr, libc::XDP_UMEM_PGOFF_FILL_RING)?;
+        let completion = self.map_ring::<u64>(sizes.completion, &offsets.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING)?;
+        let rx = self.map_ring::<Descriptor>(sizes.rx, &offsets.rx, libc::XDP_PGOFF_RX_RING as u64)?;
+        let tx = self.map_ring::<Descriptor>(sizes.tx, &offsets.tx, libc::XDP_PGOFF_TX_RING as u64)?;
+        // SAFETY: each layout describes a ring that the kernel just made and mapped, and is used once; the maps are kept
+        // beside the ends. Unsafe because the ends hold addresses.
+        unsafe {
+            Ok(Rings {
+                fill: Producer::new(fill.1),
+                completion: Consumer::new(completion.1),
+                rx: Consumer::new(rx.1),
+                tx: Producer::new(tx.1),
+                _memory: Box::new([fill.0, completion.0, rx.0, tx.0]),
+            })
+        }
+    }
+
+    fn map_ring<T>(
+        &self,
+        size: u32,
+        offsets: &libc::xdp_ring_offset,
+        page_offset: u64,
+    ) -> io::Result<(RingMap, RingLayout<T>)> {
+        let len = offsets.desc as usize + size as usize * mem::size_of::<T>();
+        let map = RingMap::new(self.0.as_fd(), len, page_offset)?;
+        let at = |offset: u64| {
+            debug_assert!((offset as usize) < len);
+            // SAFETY: the kernel's offsets lie within the ring that it let us map. Unsafe: address arithmetic.
+            unsafe { map.base.add(offset as usize) }
+        };
+        let layout = RingLayout {
+            producer: at(offsets.producer).cast::<AtomicU32>(),
+            consumer: at(offsets.consumer).cast::<AtomicU32>(),
+            flags: at(offsets.flags).cast::<AtomicU32>(),
+            entries: at(offsets.desc).cast::<T>(),
+            size,
+        };
+        Ok((map, layout))
+    }
+
+    /// Binds to a queue. `flags` are `XDP_ZEROCOPY` or `XDP_COPY`, with `XDP_USE_NEED_WAKEUP`; or, with the socket that
+    /// registered the UMEM in `shared`, `XDP_SHARED_UMEM` alone: the rest is inherited.
+    pub(crate) fn bind(&self, ifindex: u32, queue: u32, flags: u16, shared: Option<&Socket>) -> io::Result<()> {
+        let address = libc::sockaddr_xdp {
+            sxdp_family: libc::AF_XDP as u16,
+            sxdp_flags: flags,
+            sxdp_ifindex: ifindex,
+            sxdp_queue_id: queue,
+            sxdp_shared_umem_fd: shared.map_or(0, |socket| socket.0.as_raw_fd() as u32),
+        };
+        // SAFETY: the address is a sockaddr_xdp of its size. Unsafe: foreign call.
+        let result = unsafe {
+            libc::bind(
+                self.0.as_raw_fd(),
+                ptr::from_ref(&address).cast(),
+                mem::size_of::<libc::sockaddr_xdp>() as libc::socklen_t,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Whether the bind got zero-copy: the kernel's word, not ours.
+    pub(crate) fn is_zero_copy(&self) -> io::Result<bool> {
+        let options: libc::xdp_options = self.get(libc::SOL_XDP, libc::XDP_OPTIONS)?;
+        Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
+    }
+
+    /// How many descriptors one system call may send in copy mode. The TX ring must exist already.
+    pub(crate) fn set_tx_budget(&self, descriptors: u32) -> io::Result<()> {
+        self.set(libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &descriptors)
+    }
+
+    /// Preferred busy polling: <https://docs.kernel.org/networking/napi.html#busy-polling>.
+    pub(crate) fn set_busy_poll(&self, micros: u32, budget: u32) -> io::Result<()> {
+        self.set(libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &1u32)?;
+        self.set(libc::SOL_SOCKET, libc::SO_BUSY_POLL, &micros)?;
+        self.set(libc::SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, &budget)
+    }
+
+    fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+        // SAFETY: the value is readable for its size. Unsafe: foreign call.
+        let result = unsafe {
+            libc::setsockopt(
+                self.0.as_raw_fd(),
+                level,
+                option,
+                ptr::from_ref(value).cast(),
+                mem::size_of::<T>() as libc::socklen_t,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    fn get<T>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<T> {
+        // Zeroed first: an older kernel may know a shorter struct.
+        let mut value = MaybeUninit::<T>::zeroed();
+        let mut size = mem::size_of::<T>() as libc::socklen_t;
+        // SAFETY: the value is writable for its size. Unsafe: foreign call.
+        let result =
+            unsafe { libc::getsockopt(self.0.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &mut size) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: used with structs of integers only, for which any bytes are a value. Unsafe: T could be anything.
+        Ok(unsafe { value.assume_init() })
+    }
+}
+
+impl Kernel for Socket {
+    fn wake_tx(&mut self) -> io::Result<()> {
+        // SAFETY: no buffer is passed. Unsafe: foreign call.
+        let result =
+            unsafe { libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn wake_rx(&mut self) -> io::Result<()> {
+        // SAFETY: no buffer is passed. Unsafe: foreign call.
+        let result = unsafe {
+            libc::recvfrom(
+                self.0.as_raw_fd(),
+                ptr::null_mut(),
+                0,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+                ptr::null_mut(),
+            )
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+
+    fn statistics(&self) -> KernelCounters {
+        // It fails only for a socket that is none; zeros then.
+        let Ok(statistics) = self.get::<libc::xdp_statistics>(libc::SOL_XDP, libc::XDP_STATISTICS) else {
+            return KernelCounters::default();
+        };
+        KernelCounters {
+            rx_dropped: statistics.rx_dropped,
+            rx_invalid: statistics.rx_invalid_descs,
+            tx_invalid: statistics.tx_invalid_descs,
+            rx_ring_full: statistics.rx_ring_full,
+            fill_ring_empty: statistics.rx_fill_ring_empty_descs,
+            tx_ring_empty: statistics.tx_ring_empty_descs,
+        }
+    }
+}
+
+/// A ring's memory, unmapped on drop.
+struct RingMap {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl RingMap {
+    fn new(fd: BorrowedFd<'_>, len: usize, page_offset: u64) -> io::Result<Self> {
+        // SAFETY: a fresh mapping at an address of the kernel's choosing. Unsafe: foreign call.
+        let base = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_POPULATE,
+                fd.as_raw_fd(),
+                page_offset as libc::off_t,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap returned address 0"))?;
+        Ok(Self { base, len })
+    }
+}
+
+impl Drop for RingMap {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping; the ring's ends that point into it are dropped before (see `Rings`). Unsafe: foreign call.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
