@@ -1,1 +1,47 @@
-//! engine
+//! From a plan to a running data plane: XDP programs attached, sockets bound, workers on their cores, and a report of it
+//! all. What the binary `xdpfwd` does with a file, another binary can do with a [`Plan`] made in Rust, and with stages of
+//! its own.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use std::time::{Duration, Instant};
+//!
+//! use engine::{Control, DataPlane, Mode, PathPlan, Plan, PortPlan};
+//! use pipeline::{Idle, PortId};
+//!
+//! let port = |name: &str, interface: &str| PortPlan { name: name.into(), interface: interface.into(), queues: 1 };
+//! let path = |from, to| PathPlan { from: PortId(from), to: PortId(to), stages: vec![] };
+//! let plan = Plan {
+//!     mode: Mode::Auto,
+//!     workers: vec![None],
+//!     busy_poll: false,
+//!     idle: Idle::Poll,
+//!     umem: xsk::UmemConfig::default(),
+//!     ports: vec![port("lan", "eth1"), port("wan", "eth2")],
+//!     paths: vec![path(0, 1), path(1, 0)],
+//! };
+//! let mut control = Control::new()?;
+//! let data_plane = DataPlane::start(plan, &control)?;
+//! control.wait(Instant::now() + Duration::from_secs(10))?;
+//! println!("{:?}", data_plane.stop().frames);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod attach;
+mod control;
+mod data_plane;
+mod error;
+mod interface;
+mod plan;
+mod report;
+mod thread;
+
+pub use control::{Control, Event};
+pub use data_plane::DataPlane;
+pub use error::StartError;
+pub use plan::{Mode, PathPlan, Plan, PortPlan, StageOnPath};
+pub use report::{
+    Fallback, FramesReport, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, SCHEMA, StageReport,
+};

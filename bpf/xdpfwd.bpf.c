@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+//
+// The XDP program of xdpfwd, one instance per interface. See README.md beside this file.
+
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+/* The AF_XDP socket that serves each queue of this interface. The loader sets the number of entries. */
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+struct counters {
+	__u64 redirected; /* given to the AF_XDP socket of the queue */
+	__u64 passed;	  /* given to the kernel: no socket serves the queue */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct counters);
+} counters SEC(".maps");
+
+SEC("xdp")
+int xdpfwd(struct xdp_md *ctx)
+{
+	/* The flags are what is returned if no socket serves the queue, or the queue is beyond the map. */
+	int action = bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS);
+	__u32 zero = 0;
+	struct counters *count = bpf_map_lookup_elem(&counters, &zero);
+
+	if (count) {
+		if (action == XDP_REDIRECT)
+			count->redirected++;
+		else
+			count->passed++;
+	}
+	return action;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

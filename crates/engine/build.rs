@@ -1,0 +1,26 @@
+//! Compiles the XDP program with clang, to be embedded in the crate.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::exit;
+
+use libbpf_cargo::SkeletonBuilder;
+
+fn main() {
+    let source = Path::new("../../bpf/xdpfwd.bpf.c");
+    println!("cargo:rerun-if-changed={}", source.display());
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    // Debian keeps <asm/types.h> in a folder per architecture, which clang does not search when it compiles for BPF.
+    let include = format!("-I/usr/include/{arch}-linux-gnu");
+    let built = SkeletonBuilder::new()
+        .source(source)
+        .obj(out_dir.join("xdpfwd.bpf.o"))
+        .clang_args([include.as_str(), "-Wall", "-Werror"])
+        .build();
+    if let Err(error) = built {
+        eprintln!("cannot compile {}: {error:#}", source.display());
+        eprintln!("it takes clang, libelf-dev and linux-libc-dev: `make deps` installs them");
+        exit(1);
+    }
+}

@@ -1,0 +1,37 @@
+//! A cross-connect of two interfaces in Rust, without a configuration file: `cross_connect IF0 IF1 [CORE]`, until Ctrl-C.
+
+#![forbid(unsafe_code)]
+
+use std::env;
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use engine::{Control, DataPlane, Event, Mode, PathPlan, Plan, PortPlan, StageOnPath};
+use pipeline::{Idle, PortId, stages::MacSwap};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [first, second, rest @ ..] = &arguments[..] else { return Err("usage: cross_connect IF0 IF1 [CORE]".into()) };
+    let core = rest.first().map(|core| core.parse()).transpose()?;
+    let port = |interface: &str| PortPlan { name: interface.into(), interface: interface.into(), queues: 1 };
+    let path = |from, to| PathPlan {
+        from: PortId(from),
+        to: PortId(to),
+        stages: vec![StageOnPath { name: "swap".into(), plan: std::sync::Arc::new(MacSwap) }],
+    };
+    let plan = Plan {
+        mode: Mode::Auto,
+        workers: vec![core],
+        busy_poll: false,
+        idle: Idle::Poll,
+        umem: xsk::UmemConfig::default(),
+        ports: vec![port(first), port(second)],
+        paths: vec![path(0, 1), path(1, 0)],
+    };
+    let mut control = Control::new()?;
+    let data_plane = DataPlane::start(plan, &control)?;
+    println!("{first} {} <-> {second} {}", data_plane.modes()[0].name(), data_plane.modes()[1].name());
+    while control.wait(Instant::now() + Duration::from_secs(3600))? == Event::Due {}
+    println!("{:#?}", data_plane.stop());
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! The control thread's event loop: signals, the clock, and workers that end.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+const SIGNALS: Token = Token(0);
+const WORKERS: Token = Token(1);
+
+/// Waits for what the control thread has to react to. Packets are none of its business.
+pub struct Control {
+    poll: Poll,
+    events: Events,
+    signals: Signals,
+    waker: std::sync::Arc<mio::Waker>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// SIGINT or SIGTERM came: its number.
+    Stop(i32),
+    /// A worker's thread ended, or somebody called the waker.
+    Woken,
+    /// The time is there.
+    Due,
+}
+
+impl Control {
+    /// Takes over SIGINT and SIGTERM for the process.
+    pub fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+        let waker = std::sync::Arc::new(mio::Waker::new(poll.registry(), WORKERS)?);
+        Ok(Self { poll, events: Events::with_capacity(8), signals, waker })
+    }
+
+    /// Ends a [`wait`](Self::wait) from another thread.
+    pub(crate) fn waker(&self) -> std::sync::Arc<mio::Waker> {
+        std::sync::Arc::clone(&self.waker)
+    }
+
+    /// Waits for an event, until `due` at the latest.
+    pub fn wait(&mut self, due: Instant) -> io::Result<Event> {
+        loop {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Event::Due);
+            }
+            // epoll counts in milliseconds and rounds down: one more, or the last one would spin.
+            match self.poll.poll(&mut self.events, Some(left + Duration::from_millis(1))) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            if let Some(signal) = self.signals.pending().next() {
+                return Ok(Event::Stop(signal));
+            }
+            if self.events.iter().any(|event| event.token() == WORKERS) {
+                return Ok(Event::Woken);
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The running data plane.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{Builder as ThreadBuilder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use pipeline::{Remote, WorkerReport};
+use xsk::{AttachMode, BindMode};
+
+use crate::attach::Attachment;
+use crate::control::Control;
+use crate::error::StartError;
+use crate::interface::{DeferredInterrupts, Interface};
+use crate::plan::{Mode, Plan};
+use crate::report::{Fallback, PortMode, Report};
+use crate::thread::{self, PlannedChain, Ready, Setup};
+
+/// How long a worker may take to open its sockets: a busy queue is waited for.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a worker may take to answer a question: it answers between two batches.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long what is on its way may take to get there when the data plane stops.
+const DRAIN_WITHIN: Duration = Duration::from_secs(1);
+
+/// A data plane at work. [`stop`](Self::stop) ends it with a report; dropping it ends it without.
+pub struct DataPlane {
+    plan: Arc<Plan>,
+    started: Instant,
+    // In the order in which they go: the program is taken off before the sockets are closed.
+    attachments: Vec<Attachment>,
+    workers: Vec<RunningWorker>,
+    modes: Vec<PortMode>,
+    fallback: Option<Fallback>,
+    _interrupts: Vec<DeferredInterrupts>,
+}
+
+struct RunningWorker {
+    remote: Remote<PlannedChain>,
+    thread: JoinHandle<()>,
+    /// What it reported last, for when it cannot any more.
+    last: Option<WorkerReport>,
+}
+
+impl DataPlane {
+    /// Starts everything that the plan says, or nothing: on an error whatever was started is gone again.
+    ///
+    /// First the XDP programs, which leave all packets to the kernel as long as no socket is there; then the workers, each of
+    /// which opens its sockets on its own core; then the sockets are entered into the programs' maps, and the workers run.
+    pub fn start(plan: Plan, control: &Control) -> Result<Self, StartError> {
+        let plan = Arc::new(plan);
+        if plan.workers.is_empty() {
+            return Err(StartError::Empty("workers"));
+        }
+        if plan.ports.is_empty() {
+            return Err(StartError::Empty("ports"));
+        }
+        let interfaces: Vec<Interface> = (plan.ports.iter())
+            .map(|port| Interface::find(&port.name, &port.interface))
+            .collect::<Result<_, _>>()?;
+        let mut attachments = Vec::with_capacity(interfaces.len());
+        let mut fallback = None;
+        for (port, interface) in plan.ports.iter().zip(&interfaces) {
+            let (attachment, error) = Attachment::new(interface, port.queues, plan.mode)?;
+            if let Some(error) = error {
+                fallback.get_or_insert_with(|| Fallback::new(&port.name, &port.interface, "native XDP", &error));
+            }
+            attachments.push(attachment);
+        }
+        let interrupts = if plan.busy_poll { defer_interrupts(&interfaces) } else { Vec::new() };
+
+        let bind = match plan.mode {
+            Mode::Copy | Mode::Skb => BindMode::Copy,
+            Mode::ZeroCopy => BindMode::ZeroCopy,
+            Mode::Auto if attachments.iter().any(|attachment| attachment.mode == AttachMode::Skb) => BindMode::Copy,
+            Mode::Auto => BindMode::Auto,
+        };
+        let indexes: Vec<u32> = interfaces.iter().map(|interface| interface.index).collect();
+        let mut data_plane = Self {
+            plan: Arc::clone(&plan),
+            started: Instant::now(),
+            attachments,
+            workers: Vec::new(),
+            modes: Vec::new(),
+            fallback,
+            _interrupts: interrupts,
+        };
+        data_plane.start_workers(bind, &indexes, control)?;
+        Ok(data_plane)
+    }
+
+    fn start_workers(&mut self, bind: BindMode, indexes: &[u32], control: &Control) -> Result<(), StartError> {
+        let mut starting = Vec::with_capacity(self.plan.workers.len());
+        for worker in 0..self.plan.workers.len() {
+            let setup = Setup { plan: Arc::clone(&self.plan), worker, bind, indexes: indexes.to_vec() };
+            let (ready_sender, ready) = mpsc::sync_channel(1);
+            let (go, go_receiver) = mpsc::sync_channel::<()>(1);
+            let waker = control.waker();
+            let body = move || {
+                let _notice = ExitNotice(waker);
+                thread::run(&setup, ready_sender, &go_receiver);
+            };
+            let thread = ThreadBuilder::new()
+                .name(format!("worker-{worker}"))
+                .spawn(body)
+                .map_err(|source| StartError::Io { what: "starting a worker's thread", source })?;
+            starting.push((worker, thread, ready, go));
+        }
+        // If one fails, the others' `go` is dropped with `starting`: they end, and take their sockets with them.
+        let mut zero_copy = true;
+        let mut gos = Vec::with_capacity(starting.len());
+        let mut failure = None;
+        for (worker, thread, ready, go) in starting {
+            if failure.is_some() {
+                drop(go);
+                let _ = thread.join();
+                continue;
+            }
+            match wait_ready(worker, &ready) {
+                Ok(is_ready) => {
+                    zero_copy &= is_ready.zero_copy;
+                    if let Err(error) = self.direct(&is_ready) {
+                        failure = Some(error);
+                    }
+                    let Ready { remote, fallback, .. } = is_ready;
+                    if let Some(fallback) = fallback {
+                        let port = self.plan.ports.iter().find(|port| port.interface == fallback.interface);
+                        let name = port.map_or("", |port| &port.name);
+                        let own = Fallback::new(name, &fallback.interface, "zero-copy", &fallback.error);
+                        self.fallback.get_or_insert(own);
+                    }
+                    self.workers.push(RunningWorker { remote, thread, last: None });
+                    gos.push(go);
+                }
+                Err(error) => {
+                    drop(go);
+                    let _ = thread.join();
+                    failure = Some(error);
+                }
+            }
+        }
+        if let Some(error) = failure {
+            drop(gos);
+            return Err(error);
+        }
+        self.modes = (self.attachments.iter())
+            .map(|attachment| match (attachment.mode, zero_copy) {
+                (AttachMode::Skb, _) => PortMode::Skb,
+                (AttachMode::Native, true) => PortMode::ZeroCopy,
+                (AttachMode::Native, false) => PortMode::Copy,
+            })
+            .collect();
+        for go in gos {
+            // A worker that is gone already will be noticed by who watches the threads.
+            let _ = go.send(());
+        }
+        Ok(())
+    }
+
+    fn direct(&self, ready: &Ready) -> Result<(), StartError> {
+        for (port, queue, socket) in &ready.sockets {
+            let attachment = &self.attachments[usize::from(port.0)];
+            attachment.direct(*queue, socket).map_err(|error| {
+                let port = &self.plan.ports[usize::from(port.0)];
+                StartError::bpf(format!("entering the socket of {} queue {queue} into the map: {error:#}", port.interface))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What each port's mode is, in the order of the plan: what was got, not what was asked for.
+    pub fn modes(&self) -> &[PortMode] {
+        &self.modes
+    }
+
+    /// What kept the ports from a better mode, if something did.
+    pub fn fallback(&self) -> Option<&Fallback> {
+        self.fallback.as_ref()
+    }
+
+    /// The worker that has ended on its own, if one has: its number. It should not.
+    pub fn failed_worker(&self) -> Option<usize> {
+        self.workers.iter().position(|worker| worker.thread.is_finished())
+    }
+
+    /// Everything counted so far. A worker that does not answer is reported as it was last.
+    pub fn report(&mut self) -> Report {
+        for worker in &mut self.workers {
+            if let Ok(report) = worker.remote.ask(|worker| worker.report(), ANSWER_WITHIN) {
+                worker.last = Some(report);
+            }
+        }
+        self.collect()
+    }
+
+    fn collect(&self) -> Report {
+        let reports = self.workers.iter().filter_map(|worker| worker.last.as_ref());
+        let xdp = self.attachments.iter().map(Attachment::counters).collect::<Vec<_>>();
+        Report::new(&self.plan, self.started.elapsed(), reports, &xdp, &self.modes, self.fallback.clone())
+    }
+
+    /// Stops receiving, lets what is on its way get there, takes the programs off, closes the sockets, and reports.
+    pub fn stop(mut self) -> Report {
+        for (attachment, port) in self.attachments.iter().zip(&self.plan.ports) {
+            attachment.release(port.queues);
+        }
+        for worker in &mut self.workers {
+            let drain = |worker: &mut pipeline::Worker<PlannedChain>| {
+                worker.drain(DRAIN_WITHIN);
+                worker.report()
+            };
+            if let Ok(report) = worker.remote.ask(drain, DRAIN_WITHIN + ANSWER_WITHIN) {
+                worker.last = Some(report);
+            }
+        }
+        self.collect()
+        // Dropping does the rest, in order.
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        for attachment in &mut self.attachments {
+            attachment.detach();
+        }
+        for worker in self.workers.drain(..) {
+            worker.remote.stop();
+            if worker.thread.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+}
+
+/// Tells the control thread that a worker's thread has ended, however it did.
+struct ExitNotice(Arc<mio::Waker>);
+
+impl Drop for ExitNotice {
+    fn drop(&mut self) {
+        let _ = self.0.wake();
+    }
+}
+
+fn wait_ready(worker: usize, ready: &mpsc::Receiver<Result<Ready, StartError>>) -> Result<Ready, StartError> {
+    match ready.recv_timeout(READY_WITHIN) {
+        Ok(result) => result,
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(StartError::Timeout { worker, waited: READY_WITHIN }),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            Err(StartError::Worker { worker, what: "its thread panicked while it was getting ready".into() })
+        }
+    }
+}
+
+fn defer_interrupts(interfaces: &[Interface]) -> Vec<DeferredInterrupts> {
+    let set = |interface: &Interface| match DeferredInterrupts::set(interface) {
+        Ok(settings) => Some(settings),
+        Err(error) => {
+            tracing::warn!(interface = interface.name, %error, "interrupts are not deferred: busy polling will help less");
+            None
+        }
+    };
+    interfaces.iter().filter_map(set).collect()
+}

@@ -1,0 +1,160 @@
+//! Why a data plane does not start.
+
+use std::io;
+use std::time::Duration;
+
+use pipeline::BuildError;
+use xsk::OpenError;
+
+use crate::interface::Interface;
+use crate::plan::Mode;
+
+/// Why a data plane does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The interface does not exist.
+    #[error("port {port}: no interface {interface} in this network namespace; there are: {present}")]
+    NoInterface {
+        /// The port.
+        port: String,
+        /// Its interface.
+        interface: String,
+        /// The interfaces that exist.
+        present: String,
+    },
+    /// The process lacks a privilege.
+    #[error("{what}: permission denied; run as root, or grant the binary what it needs: \
+             `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon+ep PATH`")]
+    Permission {
+        /// What it was not allowed to do.
+        what: String,
+    },
+    /// The kernel lacks a feature.
+    #[error("{what}; {fix}")]
+    Unsupported {
+        /// What is missing.
+        what: String,
+        /// What would help.
+        fix: String,
+    },
+    /// Another XDP program is attached.
+    #[error(
+        "{interface} is busy: another XDP program is attached to it; `ip link show dev {interface}` shows its id and \
+         `bpftool net` its owner, `ip link set dev {interface} xdp off` removes one that was not attached through a link"
+    )]
+    AttachedAlready {
+        /// The interface.
+        interface: String,
+    },
+    /// The kernel refused to attach the program.
+    #[error("{interface}: cannot attach the XDP program (mode {mode}): {source}")]
+    Attach {
+        /// The interface.
+        interface: String,
+        /// The mode asked for.
+        mode: Mode,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused to load the program, or to take a socket into its map.
+    #[error("BPF: {0}")]
+    Bpf(String),
+    /// A worker could not open its sockets.
+    #[error("worker {worker}: {source}")]
+    Open {
+        /// The worker.
+        worker: usize,
+        /// Why.
+        source: OpenError,
+    },
+    /// A worker could not be built.
+    #[error("worker {worker}: {source}")]
+    Build {
+        /// The worker.
+        worker: usize,
+        /// Why.
+        source: BuildError,
+    },
+    /// A worker's thread did not start, or did not get ready.
+    #[error("worker {worker}: {what}")]
+    Worker {
+        /// The worker.
+        worker: usize,
+        /// What happened.
+        what: String,
+    },
+    /// A worker could not be pinned.
+    #[error("worker {worker}: cannot pin its thread to core {core}; the cores of this process are {allowed:?}")]
+    Pin {
+        /// The worker.
+        worker: usize,
+        /// The core.
+        core: usize,
+        /// The cores that there are.
+        allowed: Vec<usize>,
+    },
+    /// A system call of the control thread failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The plan has no workers or no ports.
+    #[error("the plan has no {0}")]
+    Empty(&'static str),
+    /// A worker did not answer.
+    #[error("worker {worker} did not get ready within {waited:?}")]
+    Timeout {
+        /// The worker.
+        worker: usize,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+}
+
+impl StartError {
+    /// Whether a privilege, a capability or a kernel feature is what is missing.
+    pub fn lacks_privilege_or_feature(&self) -> bool {
+        match self {
+            Self::Permission { .. } | Self::Unsupported { .. } => true,
+            Self::Open { source, .. } => {
+                matches!(
+                    source,
+                    OpenError::Permission | OpenError::Unsupported | OpenError::Pin { .. } | OpenError::NoZeroCopy { .. }
+                )
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn bpf(what: String) -> Self {
+        Self::Bpf(what)
+    }
+
+    pub(crate) fn load(error: &libbpf_rs::Error) -> Self {
+        match error.kind() {
+            libbpf_rs::ErrorKind::PermissionDenied => Self::Permission { what: "loading the XDP program".into() },
+            _ => Self::Bpf(format!("loading the XDP program: {error:#}")),
+        }
+    }
+
+    pub(crate) fn attach(interface: &Interface, mode: Mode, source: io::Error) -> Self {
+        const EOPNOTSUPP: i32 = 95;
+        let interface = interface.name.clone();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Self::Permission { what: format!("attaching the XDP program to {interface}") }
+            }
+            io::ErrorKind::ResourceBusy => Self::AttachedAlready { interface },
+            io::ErrorKind::AlreadyExists => Self::AttachedAlready { interface },
+            _ if source.raw_os_error() == Some(EOPNOTSUPP) => Self::Unsupported {
+                what: format!("{interface}: its driver has no native XDP, which mode \"{mode}\" takes"),
+                fix: "set mode = \"skb\", or \"auto\"".into(),
+            },
+            _ => Self::Attach { interface, mode, source },
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The plan: what is to run, resolved and checked, with nothing left to interpret.
+
+use std::fmt;
+use std::sync::Arc;
+
+use pipeline::{Idle, PortId, StagePlan};
+use xsk::UmemConfig;
+
+/// What is to run. A configuration file resolves to this; another binary can write it in Rust.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How packets get from the driver into the UMEM and back.
+    pub mode: Mode,
+    /// Each worker's core; `None` leaves it to the scheduler. Never empty: its length is the number of workers.
+    pub workers: Vec<Option<usize>>,
+    /// Preferred busy polling: the worker polls the device from its own system calls.
+    pub busy_poll: bool,
+    /// What a worker does when nothing comes.
+    pub idle: Idle,
+    /// The packet memory of each worker.
+    pub umem: UmemConfig,
+    /// The ports; a [`PortId`] is an index into this.
+    pub ports: Vec<PortPlan>,
+    /// The paths: at most one from each port.
+    pub paths: Vec<PathPlan>,
+}
+
+/// A port: an interface, and how many of its queues are used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortPlan {
+    /// Its name in the configuration and in reports.
+    pub name: String,
+    /// The network interface.
+    pub interface: String,
+    /// Queues 0 to `queues` − 1 are used. Worker *w* of *n* serves those that are *w* modulo *n*.
+    pub queues: u16,
+}
+
+/// A path: what comes in on one port goes through the stages and out on the other.
+#[derive(Clone, Debug)]
+pub struct PathPlan {
+    /// Where packets come in.
+    pub from: PortId,
+    /// Where they go out.
+    pub to: PortId,
+    /// What is done to them, in order.
+    pub stages: Vec<StageOnPath>,
+}
+
+/// A stage of a path.
+#[derive(Clone, Debug)]
+pub struct StageOnPath {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What it does.
+    pub plan: Arc<dyn StagePlan>,
+}
+
+/// How packets get from the driver into the UMEM and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// The best that all ports can do: zero-copy, else copy, else skb.
+    #[default]
+    Auto,
+    /// The device itself reads and writes the frames. Needs support in the driver.
+    ZeroCopy,
+    /// The driver runs the XDP program, the kernel copies each packet.
+    Copy,
+    /// The kernel's generic XDP: works with every driver, makes a socket buffer of each packet first.
+    Skb,
+}
+
+impl Mode {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::ZeroCopy => "zero-copy",
+            Self::Copy => "copy",
+            Self::Skb => "skb",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,87 @@
+//! How stages are put together: a tuple where the types are known in Rust, a vector where a file says.
+
+use crate::stage::Stage;
+
+/// Stages in a row.
+///
+/// A tuple of stages is one, compiled as one piece of code: `(Count::default(), MacSwap)`. So is a vector of
+/// [`NamedStage`]s, for a chain that is known only at run time, at the price of one virtual call per stage and batch. The
+/// empty tuple forwards and does nothing else.
+pub trait Chain {
+    /// Shows every stage to the visitor, in order, until it has seen enough.
+    fn walk(&mut self, visitor: &mut impl Visitor);
+
+    /// Their names, in order.
+    fn names(&self) -> Vec<String>;
+}
+
+/// Somebody to whom a [`Chain`] shows its stages.
+pub trait Visitor {
+    /// The stage at an index. Whether to go on.
+    fn visit(&mut self, index: usize, stage: &mut impl Stage) -> bool;
+}
+
+/// A visitor that calls a closure with every stage.
+pub(crate) struct EachStage<F>(pub(crate) F);
+
+impl<F: FnMut(usize, &mut dyn Stage)> Visitor for EachStage<F> {
+    fn visit(&mut self, index: usize, stage: &mut impl Stage) -> bool {
+        self.0(index, stage);
+        true
+    }
+}
+
+/// A stage with the name that it has in the configuration.
+pub struct NamedStage {
+    /// The name.
+    pub name: String,
+    /// The stage.
+    pub stage: Box<dyn Stage>,
+}
+
+impl Chain for Vec<NamedStage> {
+    #[inline]
+    fn walk(&mut self, visitor: &mut impl Visitor) {
+        for (index, named) in self.iter_mut().enumerate() {
+            if !visitor.visit(index, &mut named.stage) {
+                return;
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.iter().map(|named| named.name.clone()).collect()
+    }
+}
+
+/// A type's name without its path.
+fn short_name<T>() -> String {
+    let path = std::any::type_name::<T>();
+    path.split('<').next().and_then(|path| path.rsplit("::").next()).unwrap_or(path).to_owned()
+}
+
+macro_rules! tuple_chain {
+    ($($stage:ident $index:tt),*) => {
+        impl<$($stage: Stage),*> Chain for ($($stage,)*) {
+            #[inline]
+            fn walk(&mut self, visitor: &mut impl Visitor) {
+                $(if !visitor.visit($index, &mut self.$index) { return; })*
+                let _ = visitor;
+            }
+
+            fn names(&self) -> Vec<String> {
+                vec![$(short_name::<$stage>()),*]
+            }
+        }
+    };
+}
+
+tuple_chain!();
+tuple_chain!(A 0);
+tuple_chain!(A 0, B 1);
+tuple_chain!(A 0, B 1, C 2);
+tuple_chain!(A 0, B 1, C 2, D 3);
+tuple_chain!(A 0, B 1, C 2, D 3, E 4);
+tuple_chain!(A 0, B 1, C 2, D 3, E 4, F 5);
+tuple_chain!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+tuple_chain!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);

@@ -1,0 +1,158 @@
+//! Kinds of stages: from what is written in a configuration to a stage at work.
+//!
+//! A stage's life is the same for ours and for a user's own: its table in the file is *parsed* ([`StageConfig`]), checked
+//! and resolved into a *plan* once ([`StageConfig::plan`]), *built* from it for every worker ([`StagePlan::build`]), swapped
+//! for a successor between two batches ([`Worker::swap_named`](crate::Worker::swap_named), with
+//! [`snapshot`](crate::Stage::snapshot) and [`restore`](crate::Stage::restore) on the way), and
+//! [`retired`](crate::Stage::retire).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use toml::de::ValueDeserializer;
+
+use crate::stage::Stage;
+use crate::stages;
+
+/// A stage's table as it is written, without the key `kind`. Derive `Deserialize` with `deny_unknown_fields`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use pipeline::{BuildCx, Cx, PlanCx, PlanError, Reason, Registry, Stage, StageConfig, StagePlan, View};
+///
+/// /// `kind = "longest"`, `bytes = 1000`: drops what is longer.
+/// #[derive(serde::Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct LongestConfig { bytes: u16 }
+///
+/// #[derive(Clone, Debug)]
+/// struct Longest(usize);
+///
+/// impl StageConfig for LongestConfig {
+///     const KIND: &'static str = "longest";
+///     fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
+///         if self.bytes < 14 {
+///             return Err(PlanError(format!("bytes = {}: must be at least 14, an Ethernet header", self.bytes)));
+///         }
+///         Ok(Arc::new(Longest(self.bytes.into())))
+///     }
+/// }
+///
+/// impl StagePlan for Longest {
+///     fn build(&self, _: &BuildCx) -> Box<dyn Stage> { Box::new(self.clone()) }
+///     fn summary(&self) -> String { format!("at most {} bytes", self.0) }
+/// }
+///
+/// impl Stage for Longest {
+///     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+///         for mut packet in view.packets() {
+///             if packet.frame.len() > self.0 { packet.drop(Reason::Policy); }
+///         }
+///     }
+/// }
+///
+/// let registry = Registry::builtin().with::<LongestConfig>();
+/// assert_eq!(registry.kinds().collect::<Vec<_>>(), ["longest", "mac-swap", "set-mac", "ttl"]);
+/// ```
+pub trait StageConfig: DeserializeOwned {
+    /// What `kind = "…"` says.
+    const KIND: &'static str;
+
+    /// Checks and resolves it. What takes long (reading rules, compiling them) is done here, once.
+    fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError>;
+}
+
+/// What a stage may know when it is planned.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanCx<'a> {
+    /// The folder that relative file names in the configuration start from.
+    pub directory: &'a Path,
+    /// Workers that will have a copy of the stage. A limit in the configuration is a total over them.
+    pub workers: usize,
+}
+
+/// A stage's configuration is no good: what is wrong, and what would be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PlanError(pub String);
+
+/// A stage, checked and resolved, to be built for each worker.
+pub trait StagePlan: Send + Sync + std::fmt::Debug {
+    /// Builds the stage for one worker, on its thread, between two batches: quickly.
+    fn build(&self, cx: &BuildCx) -> Box<dyn Stage>;
+
+    /// What it will do, for a person, in a few words.
+    fn summary(&self) -> String;
+}
+
+/// What a stage may know when it is built.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildCx {
+    /// The number of its worker.
+    pub worker: usize,
+    /// Workers in all.
+    pub workers: usize,
+}
+
+/// Why a stage could not be planned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KindError {
+    /// There is no such kind.
+    #[error("unknown stage kind `{kind}`, expected one of {known}")]
+    Unknown {
+        /// What was written.
+        kind: String,
+        /// What would be accepted.
+        known: String,
+    },
+    /// The table is not as the kind wants it. The error has the place.
+    #[error(transparent)]
+    Parse(#[from] toml::de::Error),
+    /// The values are no good.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+type PlanFn = fn(ValueDeserializer<'_>, &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, KindError>;
+
+/// The kinds of stages that a configuration may name.
+#[derive(Clone, Default)]
+pub struct Registry(BTreeMap<&'static str, PlanFn>);
+
+impl Registry {
+    /// The kinds that come with this crate.
+    pub fn builtin() -> Self {
+        Self::default()
+            .with::<stages::MacSwapConfig>()
+            .with::<stages::SetMacConfig>()
+            .with::<stages::TtlConfig>()
+    }
+
+    /// The same with one more.
+    pub fn with<C: StageConfig>(mut self) -> Self {
+        self.0.insert(C::KIND, |table, cx| Ok(C::deserialize(table)?.plan(cx)?));
+        self
+    }
+
+    /// The names of the kinds.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.0.keys().copied()
+    }
+
+    /// Plans a stage of a kind from the rest of its table.
+    pub fn plan(
+        &self,
+        kind: &str,
+        table: ValueDeserializer<'_>,
+        cx: &PlanCx<'_>,
+    ) -> Result<Arc<dyn StagePlan>, KindError> {
+        let Some(plan) = self.0.get(kind) else {
+            let known = self.kinds().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ");
+            return Err(KindError::Unknown { kind: kind.to_owned(), known });
+        };
+        plan(table, cx)
+    }
+}

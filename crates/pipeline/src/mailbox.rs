@@ -1,0 +1,135 @@
+//! Running a worker on its thread, and talking to it from another.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+use xsk::{WaitSet, Waker, clock};
+
+use crate::chain::Chain;
+use crate::worker::Worker;
+
+/// What a worker does when nothing comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Idle {
+    /// After [`SPIN`] without a packet it waits in the kernel until one comes: costs some tens of microseconds of latency
+    /// for the first packet after a pause, and next to no processor time during one.
+    #[default]
+    Poll,
+    /// It keeps looking, and its core is never free: for a core of its own.
+    Spin,
+}
+
+/// How long a worker keeps looking for packets before it waits in the kernel.
+pub const SPIN: Duration = Duration::from_micros(20);
+
+/// Longest wait: what happens without a packet (ticks, reclaiming) happens at least this often.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
+
+/// Longest wait while stages hold frames or something is left to be sent.
+const SHORT_WAIT: Duration = Duration::from_millis(1);
+
+type Command<C> = Box<dyn FnOnce(&mut Worker<C>) + Send>;
+
+/// The worker's end of its mailbox. Commands are carried out between two batches.
+pub struct Mailbox<C> {
+    commands: Receiver<Command<C>>,
+    shared: Arc<Shared>,
+    waker: Waker,
+}
+
+/// The other end: gives a worker commands from any thread.
+pub struct Remote<C> {
+    commands: Sender<Command<C>>,
+    shared: Arc<Shared>,
+    waker: Waker,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// A command may be waiting. The one thing that the data path reads: a plain load per turn.
+    mail: AtomicBool,
+    stop: AtomicBool,
+}
+
+/// The worker is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the worker has stopped")]
+pub struct Stopped;
+
+/// A mailbox and the remote that fills it.
+pub fn mailbox<C>() -> io::Result<(Remote<C>, Mailbox<C>)> {
+    let (sender, receiver) = mpsc::channel();
+    let shared = Arc::new(Shared::default());
+    let waker = Waker::new()?;
+    let remote = Remote { commands: sender, shared: Arc::clone(&shared), waker: waker.clone() };
+    Ok((remote, Mailbox { commands: receiver, shared, waker }))
+}
+
+impl<C> Remote<C> {
+    /// Has the worker do this between two batches. It happens once, soon, on the worker's thread; packets wait meanwhile, so
+    /// what takes long is prepared beforehand and only handed over here.
+    pub fn send(&self, command: impl FnOnce(&mut Worker<C>) + Send + 'static) -> Result<(), Stopped> {
+        self.commands.send(Box::new(command)).map_err(|_| Stopped)?;
+        self.shared.mail.store(true, Ordering::Release);
+        self.waker.wake();
+        Ok(())
+    }
+
+    /// The same, and waits for the answer; `Stopped` also if there is none in time.
+    pub fn ask<A: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Worker<C>) -> A + Send + 'static,
+        at_most: Duration,
+    ) -> Result<A, Stopped> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        // If nobody waits for the answer any more, it is dropped.
+        self.send(move |worker| drop(answer.send(question(worker))))?;
+        answered.recv_timeout(at_most).map_err(|_| Stopped)
+    }
+
+    /// Ends [`Worker::run`] after the turn that is going on.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.mail.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+impl<C> Mailbox<C> {
+    /// Carries out what waits. Whether to go on.
+    fn open(&self, worker: &mut Worker<C>) -> bool {
+        self.shared.mail.store(false, Ordering::Relaxed);
+        self.waker.clear();
+        while let Ok(command) = self.commands.try_recv() {
+            command(worker);
+        }
+        !self.shared.stop.load(Ordering::Acquire)
+    }
+}
+
+impl<C: Chain> Worker<C> {
+    /// Makes turns until the mailbox says stop.
+    pub fn run(&mut self, mailbox: &Mailbox<C>, idle: Idle) {
+        use std::os::fd::AsFd;
+        let mut wait_set = WaitSet::new(self.descriptors().chain([mailbox.waker.as_fd()]));
+        let patience = (clock::cycles_per_second() * SPIN.as_secs_f64()) as u64;
+        let mut last_packet = clock::cycles();
+        loop {
+            if mailbox.shared.mail.load(Ordering::Acquire) && !mailbox.open(self) {
+                return;
+            }
+            if self.turn() > 0 {
+                last_packet = clock::cycles();
+            } else if idle == Idle::Poll && clock::cycles().wrapping_sub(last_packet) > patience {
+                let at_most = if self.holds() || self.unsent() { SHORT_WAIT } else { LONGEST_WAIT };
+                self.waits += 1;
+                wait_set.wait(at_most);
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}

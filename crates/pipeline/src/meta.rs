@@ -1,0 +1,17 @@
+//! What is known of a packet besides its bytes.
+
+use crate::verdict::PortId;
+use crate::wire::Headers;
+
+/// What is known of a packet besides its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Meta {
+    /// The port that it came in on.
+    pub ingress: PortId,
+    /// The queue of that port.
+    pub queue: u16,
+    /// What was parsed of it when it came, with offsets from the start of the frame: a stage that moves the start or
+    /// rewrites headers parses again ([`Packet::reparse`](crate::Packet::reparse)). All zero if no stage of the path
+    /// [`needs_headers`](crate::Stage::needs_headers).
+    pub headers: Headers,
+}

@@ -1,0 +1,124 @@
+//! Why packets are dropped: a closed list, and its counters.
+
+use std::fmt;
+use std::ops::{AddAssign, Index};
+
+/// Why a packet was dropped. The list is closed: every drop in user space is counted under one of these, and what is
+/// not in user space's hands is counted by the kernel ([`xsk::KernelCounters`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    /// The egress queue was full: more came than the port could send. The queue never blocks the others.
+    EgressFull,
+    /// A stage's decision, by its rules: the packet is well-formed and not wanted.
+    Policy,
+    /// The TTL (RFC 791) or hop limit (RFC 8200) was used up.
+    TtlExpired,
+    /// A header that a stage needs is cut short or contradicts itself.
+    Malformed,
+    /// A stage left fewer bytes than an Ethernet header, or sent an empty frame.
+    Runt,
+    /// A stage sent it to a port that this worker does not have.
+    NoSuchPort,
+    /// A stage wanted room in front or behind that the frame does not have.
+    NoRoom,
+    /// A stage wanted to hold more frames than its quota.
+    HoldQuota,
+    /// A frame of another UMEM turned up: a bug in a stage.
+    ForeignFrame,
+    /// The worker stopped while the packet was on its way.
+    Shutdown,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 10] = [
+        Self::EgressFull,
+        Self::Policy,
+        Self::TtlExpired,
+        Self::Malformed,
+        Self::Runt,
+        Self::NoSuchPort,
+        Self::NoRoom,
+        Self::HoldQuota,
+        Self::ForeignFrame,
+        Self::Shutdown,
+    ];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EgressFull => "egress_full",
+            Self::Policy => "policy",
+            Self::TtlExpired => "ttl_expired",
+            Self::Malformed => "malformed",
+            Self::Runt => "runt",
+            Self::NoSuchPort => "no_such_port",
+            Self::NoRoom => "no_room",
+            Self::HoldQuota => "hold_quota",
+            Self::ForeignFrame => "foreign_frame",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A counter per reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drops([u64; Reason::ALL.len()]);
+
+impl Drops {
+    /// Counts one.
+    #[inline]
+    pub fn count(&mut self, reason: Reason) {
+        self.0[reason as usize] += 1;
+    }
+
+    /// All reasons together.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Every reason with its count, zeros included.
+    pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
+        Reason::ALL.into_iter().map(|reason| (reason, self[reason]))
+    }
+}
+
+impl Index<Reason> for Drops {
+    type Output = u64;
+
+    fn index(&self, reason: Reason) -> &u64 {
+        &self.0[reason as usize]
+    }
+}
+
+impl AddAssign for Drops {
+    fn add_assign(&mut self, other: Self) {
+        for (mine, others) in self.0.iter_mut().zip(other.0) {
+            *mine += others;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_place_and_a_name_of_its_own() {
+        let mut drops = Drops::default();
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+            assert!(Reason::ALL[..index].iter().all(|other| other.name() != reason.name()));
+            drops.count(reason);
+            assert_eq!(drops[reason], 1);
+        }
+        assert_eq!(drops.total(), Reason::ALL.len() as u64);
+    }
+}

@@ -1,0 +1,9 @@
+//! The stages that come with this crate, one a file.
+
+mod mac_swap;
+mod set_mac;
+mod ttl;
+
+pub use mac_swap::{MacSwap, MacSwapConfig};
+pub use set_mac::{SetMac, SetMacConfig};
+pub use ttl::{Ttl, TtlConfig};

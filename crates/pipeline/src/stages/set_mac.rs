@@ -1,0 +1,81 @@
+//! `set-mac`: writes the source MAC address, the destination, or both.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+
+use crate::kind::{BuildCx, PlanCx, PlanError, StageConfig, StagePlan};
+use crate::stage::{Cx, Stage};
+use crate::view::View;
+use crate::wire::{MacAddr, ethernet};
+
+/// Writes MAC addresses: what it takes to send frames on to a next hop.
+#[derive(Clone, Copy, Debug)]
+pub struct SetMac {
+    /// The new source, if any.
+    pub source: Option<MacAddr>,
+    /// The new destination, if any.
+    pub destination: Option<MacAddr>,
+}
+
+/// `kind = "set-mac"`: `source`, `destination`, or both, as `"02:00:00:00:00:01"`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetMacConfig {
+    #[serde(default, deserialize_with = "mac")]
+    source: Option<MacAddr>,
+    #[serde(default, deserialize_with = "mac")]
+    destination: Option<MacAddr>,
+}
+
+fn mac<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MacAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(|error| D::Error::custom(format!("\"{text}\" is not a MAC address: {error}")))
+}
+
+impl StageConfig for SetMacConfig {
+    const KIND: &'static str = "set-mac";
+
+    fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
+        let Self { source, destination } = self;
+        if source.is_none() && destination.is_none() {
+            return Err(PlanError("set-mac sets nothing: give it `source`, `destination`, or both".into()));
+        }
+        if let Some(source) = source.filter(|source| source.is_multicast()) {
+            return Err(PlanError(format!("source \"{source}\" is a multicast address: no station may send from one")));
+        }
+        Ok(Arc::new(SetMac { source, destination }))
+    }
+}
+
+impl StagePlan for SetMac {
+    fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+        Box::new(*self)
+    }
+
+    fn summary(&self) -> String {
+        let part = |name: &str, address: Option<MacAddr>| address.map(|address| format!("{name} {address}"));
+        let parts = [part("source", self.source), part("destination", self.destination)];
+        format!("sets MAC {}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl Stage for SetMac {
+    #[inline]
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        for packet in view.packets() {
+            let Ok(mut frame) = ethernet::Frame::new_checked(&mut packet.frame[..]) else { continue };
+            if let Some(source) = self.source {
+                frame.set_source(source);
+            }
+            if let Some(destination) = self.destination {
+                frame.set_destination(destination);
+            }
+        }
+    }
+
+    fn needs_headers(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,192 @@
+//! Ethernet II frames (IEEE 802.3-2018, clause 3), without preamble and FCS: as they lie in memory.
+
+use core::fmt;
+
+use super::{Error, Field, MacAddr, read_array, read_u16, write_u16};
+
+/// Length of the untagged header.
+pub const HEADER_LEN: usize = field::ETHERTYPE.end;
+
+/// A view of a frame: header and whatever follows, VLAN tags included.
+///
+/// `new_checked` makes sure of the 14 header bytes; after it no accessor panics, and no setter can undo it.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<T> {
+    buffer: T,
+}
+
+/// What the two bytes behind the addresses, or behind a VLAN tag, say that follows.
+///
+/// Values below 0x0600 are not types but the length of an IEEE 802.3 LLC frame (IEEE 802.3-2018, 3.2.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct EtherType(pub u16);
+
+impl EtherType {
+    /// IPv4 (RFC 894).
+    pub const IPV4: EtherType = EtherType(0x0800);
+    /// ARP (RFC 826).
+    pub const ARP: EtherType = EtherType(0x0806);
+    /// IPv6 (RFC 2464).
+    pub const IPV6: EtherType = EtherType(0x86dd);
+    /// Customer VLAN tag (IEEE 802.1Q).
+    pub const VLAN: EtherType = EtherType(0x8100);
+    /// Service VLAN tag (IEEE 802.1ad, "QinQ").
+    pub const SERVICE_VLAN: EtherType = EtherType(0x88a8);
+
+    /// Whether a VLAN tag follows: 802.1Q or 802.1ad. The pre-standard 0x9100 is not one.
+    #[inline]
+    pub const fn is_vlan(self) -> bool {
+        matches!(self, EtherType::VLAN | EtherType::SERVICE_VLAN)
+    }
+}
+
+impl<T: AsRef<[u8]>> Frame<T> {
+    /// A view of `buffer`; [`Error::Truncated`] below [`HEADER_LEN`] bytes.
+    #[inline]
+    pub fn new_checked(buffer: T) -> Result<Self, Error> {
+        if buffer.as_ref().len() < HEADER_LEN {
+            return Err(Error::Truncated);
+        }
+        Ok(Frame { buffer })
+    }
+
+    /// The buffer back.
+    #[inline]
+    pub fn into_inner(self) -> T {
+        self.buffer
+    }
+
+    /// Destination address.
+    #[inline]
+    pub fn destination(&self) -> MacAddr {
+        MacAddr(read_array(self.buffer.as_ref(), field::DESTINATION))
+    }
+
+    /// Source address.
+    #[inline]
+    pub fn source(&self) -> MacAddr {
+        MacAddr(read_array(self.buffer.as_ref(), field::SOURCE))
+    }
+
+    /// What follows the addresses: a protocol, a VLAN tag, or a length.
+    #[inline]
+    pub fn ethertype(&self) -> EtherType {
+        EtherType(read_u16(self.buffer.as_ref(), field::ETHERTYPE))
+    }
+
+    /// All behind the header: padding included, for a frame does not know where it begins.
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        &self.buffer.as_ref()[HEADER_LEN..]
+    }
+}
+
+impl<'a> Frame<&'a [u8]> {
+    /// [`payload`](Frame::payload), for as long as the buffer lives.
+    #[inline]
+    pub fn into_payload(self) -> &'a [u8] {
+        &self.buffer[HEADER_LEN..]
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Frame<T> {
+    /// Sets the destination address.
+    #[inline]
+    pub fn set_destination(&mut self, address: MacAddr) {
+        self.buffer.as_mut()[field::DESTINATION].copy_from_slice(&address.0);
+    }
+
+    /// Sets the source address.
+    #[inline]
+    pub fn set_source(&mut self, address: MacAddr) {
+        self.buffer.as_mut()[field::SOURCE].copy_from_slice(&address.0);
+    }
+
+    /// Sets what follows the addresses.
+    #[inline]
+    pub fn set_ethertype(&mut self, ethertype: EtherType) {
+        write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype.0);
+    }
+
+    /// Exchanges destination and source, as a reflector does.
+    #[inline]
+    pub fn swap_addresses(&mut self) {
+        let (destination, source) = (self.destination(), self.source());
+        self.set_destination(source);
+        self.set_source(destination);
+    }
+
+    /// All behind the header, writable.
+    #[inline]
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer.as_mut()[HEADER_LEN..]
+    }
+}
+
+impl fmt::Display for EtherType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            EtherType::IPV4 => f.write_str("ipv4"),
+            EtherType::ARP => f.write_str("arp"),
+            EtherType::IPV6 => f.write_str("ipv6"),
+            EtherType::VLAN => f.write_str("802.1q"),
+            EtherType::SERVICE_VLAN => f.write_str("802.1ad"),
+            EtherType(other) => write!(f, "0x{other:04x}"),
+        }
+    }
+}
+
+mod field {
+    use super::Field;
+
+    pub(super) const DESTINATION: Field = 0..6;
+    pub(super) const SOURCE: Field = 6..12;
+    pub(super) const ETHERTYPE: Field = 12..14;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    // bytes(Ether(dst="02:00:00:00:00:02", src="02:00:00:00:00:01", type=0x0800)/b"\xaa\xbb")
+    const FRAME: [u8; 16] = [0x02, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0x01, 0x08, 0x00, 0xaa, 0xbb];
+
+    #[test]
+    fn deconstructs() {
+        let frame = Frame::new_checked(&FRAME[..]).unwrap();
+        assert_eq!(frame.destination(), MacAddr([2, 0, 0, 0, 0, 2]));
+        assert_eq!(frame.source(), MacAddr([2, 0, 0, 0, 0, 1]));
+        assert_eq!(frame.ethertype(), EtherType::IPV4);
+        assert_eq!(frame.into_payload(), [0xaa, 0xbb]);
+    }
+
+    #[test]
+    fn constructs() {
+        let mut frame = Frame::new_checked([0; 16]).unwrap();
+        frame.set_destination(MacAddr([2, 0, 0, 0, 0, 2]));
+        frame.set_source(MacAddr([2, 0, 0, 0, 0, 1]));
+        frame.set_ethertype(EtherType::IPV4);
+        frame.payload_mut().copy_from_slice(&[0xaa, 0xbb]);
+        assert_eq!(frame.into_inner(), FRAME);
+    }
+
+    #[test]
+    fn header_or_nothing() {
+        assert!(Frame::new_checked(&FRAME[..HEADER_LEN]).is_ok());
+        assert_eq!(Frame::new_checked(&FRAME[..HEADER_LEN - 1]).unwrap_err(), Error::Truncated);
+    }
+
+    proptest! {
+        #[test]
+        fn swap_exchanges_the_addresses_only(bytes in prop::collection::vec(any::<u8>(), HEADER_LEN..80)) {
+            let before = Frame::new_checked(&bytes[..]).unwrap();
+            let mut after = Frame::new_checked(bytes.clone()).unwrap();
+            after.swap_addresses();
+            prop_assert_eq!(after.destination(), before.source());
+            prop_assert_eq!(after.source(), before.destination());
+            prop_assert_eq!(after.ethertype(), before.ethertype());
+            prop_assert_eq!(after.payload(), before.payload());
+        }
+    }
+}

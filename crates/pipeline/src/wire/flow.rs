@@ -1,0 +1,116 @@
+//! The flow hash: a few multiplications, each folded onto itself, over what tells flows apart.
+//!
+//! It spreads flows over tables and queues. It has no key, so whoever may choose addresses and ports can make flows
+//! collide: a table that outsiders fill bounds its probes. Its values may change with any release and mean nothing
+//! outside the process.
+
+use super::{Addresses, IpProtocol, MacAddr};
+
+/// The digits of pi behind the point, the last bit set where it was not: nobody's choice.
+const SEEDS: [u64; 5] =
+    [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7345, 0xa409_3822_299f_31d1, 0x082e_fa98_ec4e_6c89, 0x4528_21e6_38d0_1377];
+
+/// Of the 5-tuple. Zeroes stand for the ports where there are none, and for the protocol where it is not known: then
+/// it is of the 3-tuple, or of the addresses.
+#[inline]
+pub(super) fn hash(addresses: Addresses, protocol: Option<IpProtocol>, source_port: u16, destination_port: u16) -> u32 {
+    let protocol = protocol.map_or(0, |protocol| protocol.0);
+    let rest = u64::from(protocol) << 32 | u64::from(source_port) << 16 | u64::from(destination_port);
+    match addresses {
+        Addresses::V4 { source, destination } => {
+            let pair = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
+            finish(multiply(pair ^ SEEDS[0], rest ^ SEEDS[1]))
+        }
+        Addresses::V6 { source, destination } => {
+            let [source_high, source_low] = halves(source.to_bits());
+            let [destination_high, destination_low] = halves(destination.to_bits());
+            let source = multiply(source_high ^ SEEDS[0], source_low ^ SEEDS[1]);
+            let destination = multiply(destination_high ^ SEEDS[2], destination_low ^ SEEDS[3]);
+            finish(multiply(source ^ destination.rotate_left(32), rest ^ SEEDS[4]))
+        }
+    }
+}
+
+/// Of the two MAC addresses, for a frame that has nothing else to go by.
+#[inline]
+pub(super) fn hash_macs(destination: MacAddr, source: MacAddr) -> u32 {
+    finish(multiply(widen(destination) ^ SEEDS[0], widen(source) ^ SEEDS[1]))
+}
+
+/// Both halves of the 128-bit product: each bit of either factor reaches bits above and below it.
+#[inline]
+fn multiply(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[inline]
+fn finish(value: u64) -> u32 {
+    multiply(value, SEEDS[2]) as u32
+}
+
+#[inline]
+fn halves(bits: u128) -> [u64; 2] {
+    [(bits >> 64) as u64, bits as u64]
+}
+
+#[inline]
+fn widen(MacAddr([a, b, c, d, e, f]): MacAddr) -> u64 {
+    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    fn v4(source: u32, destination: u32) -> Addresses {
+        Addresses::V4 { source: Ipv4Addr::from(source), destination: Ipv4Addr::from(destination) }
+    }
+
+    fn v6(source: u128, destination: u128) -> Addresses {
+        Addresses::V6 { source: Ipv6Addr::from(source), destination: Ipv6Addr::from(destination) }
+    }
+
+    /// 65536 flows into 4096 buckets, by the low and by the high bits: 16 each on average, 4 the standard deviation.
+    /// The fullest of 4096 Poisson buckets is expected near 32; a bad hash has hundreds in one and most empty.
+    #[track_caller]
+    fn assert_spread(hashes: impl Fn(u32) -> u32) {
+        for shift in [0, 20] {
+            let mut buckets = [0u32; 4096];
+            for flow in 0..65_536 {
+                buckets[(hashes(flow) >> shift & 4095) as usize] += 1;
+            }
+            assert!(buckets.iter().all(|&flows| flows <= 40), "fullest: {:?}", buckets.iter().max());
+            let empty = buckets.iter().filter(|&&flows| flows == 0).count();
+            assert!(empty <= 4, "{empty} buckets empty");
+        }
+    }
+
+    #[test]
+    fn flows_that_differ_in_one_field_spread() {
+        const UDP: Option<IpProtocol> = Some(IpProtocol::UDP);
+        assert_spread(|flow| hash(v4(0x0a000001, 0x0a000002), UDP, flow as u16, 2152));
+        assert_spread(|flow| hash(v4(0x0a000001, 0x0a000002), UDP, 2152, flow as u16));
+        assert_spread(|flow| hash(v4(0x0a000000 + flow, 0x0a000002), UDP, 1024, 2152));
+        assert_spread(|flow| hash(v4(0x0a000001, 0x0a000000 + flow), UDP, 0, 0));
+        assert_spread(|flow| hash(v4(0x0a000000 + (flow >> 8), 0x0a010000 + (flow & 255)), UDP, 0, 0));
+        let net = 0x2001_0db8_u128 << 96;
+        assert_spread(|flow| hash(v6(net | u128::from(flow), net | 2), UDP, 1024, 2152));
+        assert_spread(|flow| hash(v6(net | 1, net | u128::from(flow) << 64), UDP, 1024, 2152));
+        assert_spread(|flow| hash(v6(net | 1, net | 2), UDP, flow as u16, 2152));
+        assert_spread(|flow| {
+            let [.., a, b] = flow.to_be_bytes();
+            hash_macs(MacAddr([2, 0, 0, 0, a, b]), MacAddr([2, 0, 0, 0, 0, 1]))
+        });
+    }
+
+    #[test]
+    fn direction_and_protocol_count() {
+        let there = hash(v4(1, 2), Some(IpProtocol::UDP), 3, 4);
+        assert_ne!(there, hash(v4(2, 1), Some(IpProtocol::UDP), 4, 3));
+        assert_ne!(there, hash(v4(1, 2), Some(IpProtocol::TCP), 3, 4));
+        let v6_there = hash(v6(1, 2), Some(IpProtocol::UDP), 3, 4);
+        assert_ne!(v6_there, hash(v6(2, 1), Some(IpProtocol::UDP), 3, 4));
+    }
+}

@@ -1,0 +1,286 @@
+use super::{
+    Addresses, Error, EtherType, Fragment, IpProtocol, IpVersion, VlanId, ethernet, flow, icmp, ipv4, ipv6, read_array,
+    tcp, udp, vlan,
+};
+
+/// What every stage wants to know of a frame, parsed once.
+///
+/// **Offsets** count from the beginning of the frame, and for every input
+/// `l3_offset <= l4_offset <= l3_end <= frame length` holds. What could not be parsed is empty, `None` or 0: nothing is
+/// guessed. [`status`](Headers::status) says how far it came; with [`Status::Parsed`] the views of
+/// [`ipv4`] or [`ipv6`] over [`l3`](Headers::l3), and those of [`udp`], [`tcp`] and [`icmp`] over
+/// [`l4`](Headers::l4), are sure to be had (a later fragment has no L4 view; of a first fragment UDP's is
+/// [`new_first_fragment`](udp::Packet::new_first_fragment)). Checksums are not looked at.
+///
+/// It is a note about the frame, not tied to it: after a stage moved or rewrote headers it is parsed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headers {
+    /// A hash of the flow, to spread flows over tables: of addresses, protocol and ports; of addresses and protocol
+    /// in later fragments and where a protocol has no ports or its header is damaged; of the MAC addresses where there
+    /// is no whole IP header. VLANs do not count.
+    ///
+    /// A first fragment and the later ones of the same packet therefore hash differently; so do the two directions of
+    /// a connection. It has no key: who chooses addresses can make flows collide.
+    pub flow_hash: u32,
+    /// Where L3 begins: the length of the Ethernet header with its VLAN tags. In a frame shorter than that header,
+    /// the frame's length.
+    pub l3_offset: u16,
+    /// Where the upper protocol begins, behind IPv4's options and IPv6's extension headers; in a later fragment, where
+    /// its data begins. Equal to [`l3_end`](Headers::l3_end) if it was not reached.
+    pub l4_offset: u16,
+    /// Where the IP packet ends: what follows is Ethernet padding. Without a whole IP header, the frame's length.
+    pub l3_end: u16,
+    /// What follows the VLAN tags; `EtherType(0)` in a frame shorter than the Ethernet header. Where the tags could not
+    /// be walked, the one in front of the first.
+    pub ethertype: EtherType,
+    /// VLAN of the tag nearest to the MAC addresses, the only one if there is one.
+    pub outer_vlan: Option<VlanId>,
+    /// VLAN of the second tag.
+    pub inner_vlan: Option<VlanId>,
+    /// Source port of UDP, TCP and SCTP; 0 for all else, in later fragments, and if the header is damaged.
+    pub source_port: u16,
+    /// Destination port, like [`source_port`](Headers::source_port).
+    pub destination_port: u16,
+    /// The upper protocol; see [`ipv6::Upper::protocol`] for what a later fragment of IPv6 says. `None` if there is no
+    /// whole IP header, or its extension headers could not be walked.
+    pub protocol: Option<IpProtocol>,
+    /// Which IP; `None` if there is no whole IP header.
+    pub ip_version: Option<IpVersion>,
+    /// Whether the packet is a fragment, and which.
+    pub fragment: Fragment,
+    /// How far parsing came.
+    pub status: Status,
+}
+
+/// How far [`Headers::parse`] came, and what stopped it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// An IP packet, its upper protocol reached; that one's header is whole too if it is UDP, TCP, SCTP, ICMP or
+    /// ICMPv6, and the packet no later fragment.
+    Parsed,
+    /// A whole Ethernet header with something else than IP behind it and its tags: ARP, LLC, MPLS, …
+    NotIp,
+    /// The frame ends within this layer, or before the length which the layer states. At L4 the IP packet does, however
+    /// long the frame is.
+    Truncated(Layer),
+    /// This layer says something its protocol does not allow.
+    Malformed(Layer),
+    /// More than [`vlan::MAX_TAGS`] VLAN tags: what is behind them was not looked at, and may be IP.
+    TooManyVlanTags,
+    /// More than [`ipv6::MAX_EXTENSIONS`] extension headers: the upper protocol was not reached, and may be any.
+    ExtensionChainTooLong,
+}
+
+/// A part of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layer {
+    /// The Ethernet header.
+    Ethernet,
+    /// The VLAN tags.
+    Vlan,
+    /// The IP header, with options or extension headers.
+    L3,
+    /// The upper protocol's header.
+    L4,
+}
+
+impl Headers {
+    /// Parses `frame`: always returns, whatever the bytes are.
+    ///
+    /// Offsets have 16 bits; of a longer frame only the first 65535 bytes are looked at, and an IP packet that reaches
+    /// beyond is truncated.
+    #[inline]
+    pub fn parse(frame: &[u8]) -> Headers {
+        let frame = frame.get(..usize::from(u16::MAX)).unwrap_or(frame);
+        let Ok(ethernet) = ethernet::Frame::new_checked(frame) else {
+            let len = frame.len() as u16;
+            return Headers { l3_offset: len, ..Headers::nothing(len, Status::Truncated(Layer::Ethernet)) };
+        };
+        let mut headers = Headers {
+            l3_offset: ethernet::HEADER_LEN as u16,
+            ethertype: ethernet.ethertype(),
+            ..Headers::nothing(frame.len() as u16, Status::NotIp)
+        };
+        let mut l3 = ethernet.into_payload();
+        if headers.ethertype.is_vlan() {
+            match headers.parse_tags(l3) {
+                Ok(rest) => l3 = rest,
+                Err(error) => headers.status = Status::new(error, Layer::Vlan),
+            }
+        }
+        match headers.ethertype {
+            EtherType::IPV4 => headers.parse_ipv4(l3),
+            EtherType::IPV6 => headers.parse_ipv6(l3),
+            _ => {}
+        }
+        if headers.ip_version.is_none() {
+            headers.flow_hash = flow::hash_macs(ethernet.destination(), ethernet.source());
+        }
+        headers
+    }
+
+    /// Length of the Ethernet header with its VLAN tags.
+    #[inline]
+    pub fn l2_len(&self) -> usize {
+        usize::from(self.l3_offset)
+    }
+
+    /// The IP packet in `frame`, without padding. Empty if `frame` is another one and too short.
+    #[inline]
+    pub fn l3<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        frame.get(usize::from(self.l3_offset)..usize::from(self.l3_end)).unwrap_or_default()
+    }
+
+    /// The upper protocol's header and payload in `frame`, without padding. Empty if it was not reached, or if `frame`
+    /// is another one and too short.
+    #[inline]
+    pub fn l4<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        frame.get(usize::from(self.l4_offset)..usize::from(self.l3_end)).unwrap_or_default()
+    }
+
+    /// The IP addresses in `frame`, without the checks that were done already. `None` without a whole IP header.
+    #[inline]
+    pub fn addresses(&self, frame: &[u8]) -> Option<Addresses> {
+        let l3 = self.l3(frame);
+        match self.ip_version? {
+            IpVersion::V4 => {
+                let header = l3.first_chunk::<{ ipv4::HEADER_LEN }>()?;
+                let (source, destination) = (read_array(header, 12..16), read_array(header, 16..20));
+                Some(Addresses::V4 { source: source.into(), destination: destination.into() })
+            }
+            IpVersion::V6 => {
+                let header = l3.first_chunk::<{ ipv6::HEADER_LEN }>()?;
+                let (source, destination) = (read_array(header, 8..24), read_array(header, 24..40));
+                Some(Addresses::V6 { source: source.into(), destination: destination.into() })
+            }
+        }
+    }
+
+    /// A frame of `len` bytes of which nothing is known.
+    #[inline]
+    const fn nothing(len: u16, status: Status) -> Headers {
+        Headers {
+            flow_hash: 0,
+            l3_offset: 0,
+            l4_offset: len,
+            l3_end: len,
+            ethertype: EtherType(0),
+            outer_vlan: None,
+            inner_vlan: None,
+            source_port: 0,
+            destination_port: 0,
+            protocol: None,
+            ip_version: None,
+            fragment: Fragment::Whole,
+            status,
+        }
+    }
+
+    /// Takes note of the tags and returns what is behind them.
+    #[inline]
+    fn parse_tags<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], Error> {
+        let tags = vlan::walk(self.ethertype, payload)?;
+        self.outer_vlan = tags.outer;
+        self.inner_vlan = tags.inner;
+        self.ethertype = tags.ethertype;
+        self.l3_offset += tags.len as u16;
+        payload.get(tags.len..).ok_or(Error::Truncated)
+    }
+
+    #[inline]
+    fn parse_ipv4(&mut self, l3: &[u8]) {
+        let packet = match ipv4::Packet::new_checked(l3) {
+            Ok(packet) => packet,
+            Err(error) => return self.status = Status::new(error, Layer::L3),
+        };
+        self.ip_version = Some(IpVersion::V4);
+        self.l3_end = self.l3_offset + packet.total_len();
+        self.l4_offset = self.l3_offset + packet.header_len() as u16;
+        self.fragment = packet.fragment();
+        self.protocol = Some(packet.protocol());
+        self.parse_l4(packet.protocol(), packet.addresses(), packet.into_payload());
+    }
+
+    #[inline]
+    fn parse_ipv6(&mut self, l3: &[u8]) {
+        let packet = match ipv6::Packet::new_checked(l3) {
+            Ok(packet) => packet,
+            Err(error) => return self.status = Status::new(error, Layer::L3),
+        };
+        self.ip_version = Some(IpVersion::V6);
+        // Within the frame, which has no more than 65535 bytes.
+        self.l3_end = self.l3_offset + packet.total_len() as u16;
+        self.l4_offset = self.l3_end;
+        let upper = match packet.upper() {
+            Ok(upper) => upper,
+            Err(error) => {
+                self.status = Status::new(error, Layer::L3);
+                self.flow_hash = flow::hash(packet.addresses(), None, 0, 0);
+                return;
+            }
+        };
+        self.l4_offset = self.l3_offset + upper.offset as u16;
+        self.fragment = upper.fragment();
+        self.protocol = Some(upper.protocol);
+        let l4 = packet.into_inner().get(upper.offset..packet.total_len()).unwrap_or_default();
+        self.parse_l4(upper.protocol, packet.addresses(), l4);
+    }
+
+    #[inline]
+    fn parse_l4(&mut self, protocol: IpProtocol, addresses: Addresses, l4: &[u8]) {
+        let ports = match self.fragment {
+            Fragment::Later => Ok((0, 0)),
+            fragment => ports(protocol, fragment, l4),
+        };
+        (self.source_port, self.destination_port) = ports.unwrap_or_default();
+        self.status = match ports {
+            Ok(_) => Status::Parsed,
+            Err(error) => Status::new(error, Layer::L4),
+        };
+        self.flow_hash = flow::hash(addresses, Some(protocol), self.source_port, self.destination_port);
+    }
+}
+
+impl Status {
+    #[inline]
+    const fn new(error: Error, layer: Layer) -> Status {
+        match error {
+            Error::Truncated => Status::Truncated(layer),
+            Error::Malformed => Status::Malformed(layer),
+            Error::TooManyVlanTags => Status::TooManyVlanTags,
+            Error::ExtensionChainTooLong => Status::ExtensionChainTooLong,
+        }
+    }
+}
+
+/// Length of SCTP's common header (RFC 9260, 3.1): ports, verification tag, checksum.
+const SCTP_HEADER_LEN: usize = 12;
+
+/// Source and destination port at the front of `l4`; 0 of a protocol that has none.
+#[inline]
+fn ports(protocol: IpProtocol, fragment: Fragment, l4: &[u8]) -> Result<(u16, u16), Error> {
+    match protocol {
+        IpProtocol::UDP => {
+            let packet = match fragment {
+                Fragment::Whole => udp::Packet::new_checked(l4),
+                _ => udp::Packet::new_first_fragment(l4),
+            }?;
+            Ok((packet.source_port(), packet.destination_port()))
+        }
+        IpProtocol::TCP => {
+            let packet = tcp::Packet::new_checked(l4)?;
+            Ok((packet.source_port(), packet.destination_port()))
+        }
+        IpProtocol::SCTP => {
+            let [a, b, c, d, ..] = *l4.first_chunk::<SCTP_HEADER_LEN>().ok_or(Error::Truncated)?;
+            Ok((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+        }
+        IpProtocol::ICMP | IpProtocol::ICMPV6 => icmp::Packet::new_checked(l4).map(|_| (0, 0)),
+        _ => Ok((0, 0)),
+    }
+}
+
+const _: () = assert!(size_of::<Headers>() <= 32);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Which IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IpVersion {
+    /// RFC 791.
+    V4,
+    /// RFC 8200.
+    V6,
+}
+
+/// What an IP packet carries: IPv4's protocol and IPv6's next header, one IANA registry ("Protocol Numbers").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct IpProtocol(pub u8);
+
+/// Which part of a fragmented packet this is.
+///
+/// An IPv6 packet whose fragment header says "offset 0, no more" is whole (RFC 6946, an atomic fragment).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Fragment {
+    /// Not a fragment.
+    #[default]
+    Whole,
+    /// Offset 0 and more to come: has the upper protocol's header.
+    First,
+    /// Any other: what follows the IP header is data from the middle of the packet, not a header.
+    Later,
+}
+
+/// Source and destination, both of one IP version: what a pseudo header is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Addresses {
+    /// Of an IPv4 packet.
+    V4 {
+        /// Source address.
+        source: Ipv4Addr,
+        /// Destination address.
+        destination: Ipv4Addr,
+    },
+    /// Of an IPv6 packet.
+    V6 {
+        /// Source address.
+        source: Ipv6Addr,
+        /// Destination address. With a routing header on its way, pseudo headers want the last hop's instead
+        /// (RFC 8200, 8.1).
+        destination: Ipv6Addr,
+    },
+}
+
+impl IpProtocol {
+    /// IPv6 hop-by-hop options (RFC 8200, 4.3).
+    pub const HOP_BY_HOP: IpProtocol = IpProtocol(0);
+    /// ICMP (RFC 792).
+    pub const ICMP: IpProtocol = IpProtocol(1);
+    /// IPv4 in IP (RFC 2003).
+    pub const IPV4: IpProtocol = IpProtocol(4);
+    /// TCP (RFC 9293).
+    pub const TCP: IpProtocol = IpProtocol(6);
+    /// UDP (RFC 768).
+    pub const UDP: IpProtocol = IpProtocol(17);
+    /// IPv6 in IP (RFC 2473).
+    pub const IPV6: IpProtocol = IpProtocol(41);
+    /// IPv6 routing header (RFC 8200, 4.4).
+    pub const ROUTING: IpProtocol = IpProtocol(43);
+    /// IPv6 fragment header (RFC 8200, 4.5).
+    pub const FRAGMENT: IpProtocol = IpProtocol(44);
+    /// GRE (RFC 2784).
+    pub const GRE: IpProtocol = IpProtocol(47);
+    /// Encapsulating security payload (RFC 4303).
+    pub const ESP: IpProtocol = IpProtocol(50);
+    /// Authentication header (RFC 4302).
+    pub const AH: IpProtocol = IpProtocol(51);
+    /// ICMPv6 (RFC 4443).
+    pub const ICMPV6: IpProtocol = IpProtocol(58);
+    /// IPv6: nothing follows (RFC 8200, 4.7).
+    pub const NO_NEXT_HEADER: IpProtocol = IpProtocol(59);
+    /// IPv6 destination options (RFC 8200, 4.6).
+    pub const DESTINATION_OPTIONS: IpProtocol = IpProtocol(60);
+    /// SCTP (RFC 9260).
+    pub const SCTP: IpProtocol = IpProtocol(132);
+}
+
+impl Fragment {
+    /// From the fragment offset, in any unit, and the more-fragments flag.
+    #[inline]
+    pub const fn new(offset: u16, more: bool) -> Fragment {
+        match (offset, more) {
+            (0, false) => Fragment::Whole,
+            (0, true) => Fragment::First,
+            _ => Fragment::Later,
+        }
+    }
+}
+
+impl Addresses {
+    /// The source, of either version.
+    #[inline]
+    pub const fn source(self) -> IpAddr {
+        match self {
+            Addresses::V4 { source, .. } => IpAddr::V4(source),
+            Addresses::V6 { source, .. } => IpAddr::V6(source),
+        }
+    }
+
+    /// The destination, of either version.
+    #[inline]
+    pub const fn destination(self) -> IpAddr {
+        match self {
+            Addresses::V4 { destination, .. } => IpAddr::V4(destination),
+            Addresses::V6 { destination, .. } => IpAddr::V6(destination),
+        }
+    }
+}
+
+impl fmt::Display for IpProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self {
+            IpProtocol::HOP_BY_HOP => "hop-by-hop",
+            IpProtocol::ICMP => "icmp",
+            IpProtocol::IPV4 => "ipv4",
+            IpProtocol::TCP => "tcp",
+            IpProtocol::UDP => "udp",
+            IpProtocol::IPV6 => "ipv6",
+            IpProtocol::ROUTING => "routing",
+            IpProtocol::FRAGMENT => "fragment",
+            IpProtocol::GRE => "gre",
+            IpProtocol::ESP => "esp",
+            IpProtocol::AH => "ah",
+            IpProtocol::ICMPV6 => "icmpv6",
+            IpProtocol::NO_NEXT_HEADER => "no-next-header",
+            IpProtocol::DESTINATION_OPTIONS => "destination-options",
+            IpProtocol::SCTP => "sctp",
+            IpProtocol(other) => return other.fmt(f),
+        })
+    }
+}

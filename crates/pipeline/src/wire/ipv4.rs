@@ -1,0 +1,354 @@
+//! IPv4 packets (RFC 791).
+
+use core::net::Ipv4Addr;
+
+use super::checksum::{self, Sum};
+use super::{Addresses, Error, Field, Fragment, IpProtocol, read_array, read_u16, write_u16};
+
+/// Length of a header without options.
+pub const HEADER_LEN: usize = field::DESTINATION.end;
+
+/// A view of a packet, which may be followed by Ethernet padding: the payload is cut at the total length.
+///
+/// `new_checked` makes sure that 20 <= header length <= total length <= the buffer's length, and that the version is
+/// 4. After it no accessor panics. No setter can undo it: [`set_total_len`](Packet::set_total_len) refuses.
+///
+/// Setters leave the header checksum alone, except [`decrement_ttl`](Packet::decrement_ttl): after the last of them
+/// call [`fill_checksum`](Packet::fill_checksum).
+#[derive(Debug, Clone, Copy)]
+pub struct Packet<T> {
+    buffer: T,
+}
+
+/// A header to be written: without options, not fragmented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repr {
+    /// Differentiated services code point, 0 to 63.
+    pub dscp: u8,
+    /// Explicit congestion notification, 0 to 3.
+    pub ecn: u8,
+    /// Identification.
+    pub ident: u16,
+    /// Forbids routers to fragment it.
+    pub dont_fragment: bool,
+    /// Time to live.
+    pub ttl: u8,
+    /// What the payload is.
+    pub protocol: IpProtocol,
+    /// Source address.
+    pub source: Ipv4Addr,
+    /// Destination address.
+    pub destination: Ipv4Addr,
+    /// Bytes behind the header; at most 65515.
+    pub payload_len: u16,
+}
+
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view of `buffer`.
+    ///
+    /// [`Error::Truncated`] if it ends before the fixed header or before the total length; [`Error::Malformed`] if the
+    /// version is not 4, the header length below 20, or the total length below the header length.
+    #[inline]
+    pub fn new_checked(buffer: T) -> Result<Self, Error> {
+        let data = buffer.as_ref();
+        if data.len() < HEADER_LEN {
+            return Err(Error::Truncated);
+        }
+        let header_len = usize::from(data[field::VERSION_IHL] & 0x0f) * 4;
+        let total_len = usize::from(read_u16(data, field::TOTAL_LEN));
+        if data[field::VERSION_IHL] >> 4 != 4 || header_len < HEADER_LEN || total_len < header_len {
+            return Err(Error::Malformed);
+        }
+        if data.len() < total_len {
+            return Err(Error::Truncated);
+        }
+        Ok(Packet { buffer })
+    }
+
+    /// The buffer back.
+    #[inline]
+    pub fn into_inner(self) -> T {
+        self.buffer
+    }
+
+    /// Length of the header with its options: 20 to 60.
+    #[inline]
+    pub fn header_len(&self) -> usize {
+        usize::from(self.buffer.as_ref()[field::VERSION_IHL] & 0x0f) * 4
+    }
+
+    /// Length of header and payload.
+    #[inline]
+    pub fn total_len(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::TOTAL_LEN)
+    }
+
+    /// Differentiated services code point (RFC 2474).
+    #[inline]
+    pub fn dscp(&self) -> u8 {
+        self.buffer.as_ref()[field::DSCP_ECN] >> 2
+    }
+
+    /// Explicit congestion notification (RFC 3168).
+    #[inline]
+    pub fn ecn(&self) -> u8 {
+        self.buffer.as_ref()[field::DSCP_ECN] & 0x03
+    }
+
+    /// Identification: what the fragments of one packet have in common.
+    #[inline]
+    pub fn ident(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::IDENT)
+    }
+
+    /// The don't-fragment flag.
+    #[inline]
+    pub fn dont_fragment(&self) -> bool {
+        self.flags_and_offset() & 0x4000 != 0
+    }
+
+    /// The more-fragments flag.
+    #[inline]
+    pub fn more_fragments(&self) -> bool {
+        self.flags_and_offset() & 0x2000 != 0
+    }
+
+    /// Where the payload belongs in the whole packet's: in bytes, a multiple of 8, at most 65528.
+    #[inline]
+    pub fn fragment_offset(&self) -> u16 {
+        (self.flags_and_offset() & 0x1fff) * 8
+    }
+
+    /// Whether this is a fragment, and which.
+    #[inline]
+    pub fn fragment(&self) -> Fragment {
+        Fragment::new(self.fragment_offset(), self.more_fragments())
+    }
+
+    /// Time to live.
+    #[inline]
+    pub fn ttl(&self) -> u8 {
+        self.buffer.as_ref()[field::TTL]
+    }
+
+    /// What the payload is.
+    #[inline]
+    pub fn protocol(&self) -> IpProtocol {
+        IpProtocol(self.buffer.as_ref()[field::PROTOCOL])
+    }
+
+    /// The header checksum as it stands there.
+    #[inline]
+    pub fn checksum(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::CHECKSUM)
+    }
+
+    /// Whether the header checksum is right.
+    #[inline]
+    pub fn verify_checksum(&self) -> bool {
+        Sum::new().with(&self.buffer.as_ref()[..self.header_len()]).folded() == 0xffff
+    }
+
+    /// Source address.
+    #[inline]
+    pub fn source(&self) -> Ipv4Addr {
+        read_array(self.buffer.as_ref(), field::SOURCE).into()
+    }
+
+    /// Destination address.
+    #[inline]
+    pub fn destination(&self) -> Ipv4Addr {
+        read_array(self.buffer.as_ref(), field::DESTINATION).into()
+    }
+
+    /// Both addresses, for a pseudo header.
+    #[inline]
+    pub fn addresses(&self) -> Addresses {
+        Addresses::V4 { source: self.source(), destination: self.destination() }
+    }
+
+    /// The options, not looked into: 0 to 40 bytes.
+    #[inline]
+    pub fn options(&self) -> &[u8] {
+        &self.buffer.as_ref()[HEADER_LEN..self.header_len()]
+    }
+
+    /// From the header to the total length.
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        &self.buffer.as_ref()[self.header_len()..usize::from(self.total_len())]
+    }
+
+    #[inline]
+    fn flags_and_offset(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::FLAGS_OFFSET)
+    }
+}
+
+impl<'a> Packet<&'a [u8]> {
+    /// [`payload`](Packet::payload), for as long as the buffer lives.
+    #[inline]
+    pub fn into_payload(self) -> &'a [u8] {
+        &self.buffer[self.header_len()..usize::from(self.total_len())]
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Takes one off the time to live and returns what is left, with the header checksum updated (RFC 1624, equation
+    /// 3): equal to a full recomputation if it was right before, as wrong as it was if not.
+    ///
+    /// `None`, and nothing is changed, if it is 0 or 1: the packet must not be forwarded (RFC 1812, 5.3.1).
+    #[inline]
+    pub fn decrement_ttl(&mut self) -> Option<u8> {
+        let ttl = self.ttl();
+        if ttl <= 1 {
+            return None;
+        }
+        let data = self.buffer.as_mut();
+        let old = read_u16(data, field::TTL_PROTOCOL);
+        let new = old - 0x0100;
+        let checksum = checksum::update(read_u16(data, field::CHECKSUM), old, new);
+        write_u16(data, field::TTL_PROTOCOL, new);
+        write_u16(data, field::CHECKSUM, checksum);
+        Some(ttl - 1)
+    }
+
+    /// Computes the header checksum and writes it.
+    #[inline]
+    pub fn fill_checksum(&mut self) {
+        let header_len = self.header_len();
+        let data = self.buffer.as_mut();
+        write_u16(data, field::CHECKSUM, 0);
+        let checksum = Sum::new().with(&data[..header_len]).checksum();
+        write_u16(data, field::CHECKSUM, checksum);
+    }
+
+    /// Sets the total length.
+    ///
+    /// Refused, and nothing is changed: [`Error::Malformed`] below the header length, [`Error::Truncated`] beyond the
+    /// buffer.
+    #[inline]
+    pub fn set_total_len(&mut self, total_len: u16) -> Result<(), Error> {
+        if usize::from(total_len) < self.header_len() {
+            return Err(Error::Malformed);
+        }
+        if usize::from(total_len) > self.buffer.as_ref().len() {
+            return Err(Error::Truncated);
+        }
+        write_u16(self.buffer.as_mut(), field::TOTAL_LEN, total_len);
+        Ok(())
+    }
+
+    /// Sets the differentiated services code point; bits above the lower six are ignored.
+    #[inline]
+    pub fn set_dscp(&mut self, dscp: u8) {
+        let byte = &mut self.buffer.as_mut()[field::DSCP_ECN];
+        *byte = dscp << 2 | *byte & 0x03;
+    }
+
+    /// Sets explicit congestion notification; bits above the lower two are ignored.
+    #[inline]
+    pub fn set_ecn(&mut self, ecn: u8) {
+        let byte = &mut self.buffer.as_mut()[field::DSCP_ECN];
+        *byte = *byte & 0xfc | ecn & 0x03;
+    }
+
+    /// Sets the identification.
+    #[inline]
+    pub fn set_ident(&mut self, ident: u16) {
+        write_u16(self.buffer.as_mut(), field::IDENT, ident);
+    }
+
+    /// Sets the time to live.
+    #[inline]
+    pub fn set_ttl(&mut self, ttl: u8) {
+        self.buffer.as_mut()[field::TTL] = ttl;
+    }
+
+    /// Sets what the payload is.
+    #[inline]
+    pub fn set_protocol(&mut self, protocol: IpProtocol) {
+        self.buffer.as_mut()[field::PROTOCOL] = protocol.0;
+    }
+
+    /// Sets the source address.
+    #[inline]
+    pub fn set_source(&mut self, address: Ipv4Addr) {
+        self.buffer.as_mut()[field::SOURCE].copy_from_slice(&address.octets());
+    }
+
+    /// Sets the destination address.
+    #[inline]
+    pub fn set_destination(&mut self, address: Ipv4Addr) {
+        self.buffer.as_mut()[field::DESTINATION].copy_from_slice(&address.octets());
+    }
+
+    /// [`payload`](Packet::payload), writable.
+    #[inline]
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        let range = self.header_len()..usize::from(self.total_len());
+        &mut self.buffer.as_mut()[range]
+    }
+}
+
+impl Repr {
+    /// Writes the 20 bytes of the header, checksum included, to the front of `buffer`.
+    ///
+    /// [`Error::Truncated`] if `buffer` is shorter, [`Error::Malformed`] if header and payload exceed 65535 bytes;
+    /// nothing is written then. The payload need not be in `buffer`.
+    #[inline]
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
+        let total_len = self.payload_len.checked_add(HEADER_LEN as u16).ok_or(Error::Malformed)?;
+        let header = buffer.first_chunk_mut::<HEADER_LEN>().ok_or(Error::Truncated)?;
+        header[field::VERSION_IHL] = 0x45;
+        header[field::DSCP_ECN] = self.dscp << 2 | self.ecn & 0x03;
+        write_u16(header, field::TOTAL_LEN, total_len);
+        write_u16(header, field::IDENT, self.ident);
+        write_u16(header, field::FLAGS_OFFSET, if self.dont_fragment { 0x4000 } else { 0 });
+        header[field::TTL] = self.ttl;
+        header[field::PROTOCOL] = self.protocol.0;
+        write_u16(header, field::CHECKSUM, 0);
+        header[field::SOURCE].copy_from_slice(&self.source.octets());
+        header[field::DESTINATION].copy_from_slice(&self.destination.octets());
+        let checksum = Sum::new().with(header).checksum();
+        write_u16(header, field::CHECKSUM, checksum);
+        Ok(())
+    }
+}
+
+impl Default for Repr {
+    /// No addresses, no payload, may be fragmented, with the time to live that RFC 1700 recommends: 64.
+    fn default() -> Self {
+        Repr {
+            dscp: 0,
+            ecn: 0,
+            ident: 0,
+            dont_fragment: false,
+            ttl: 64,
+            protocol: IpProtocol::default(),
+            source: Ipv4Addr::UNSPECIFIED,
+            destination: Ipv4Addr::UNSPECIFIED,
+            payload_len: 0,
+        }
+    }
+}
+
+mod field {
+    use super::Field;
+
+    pub(super) const VERSION_IHL: usize = 0;
+    pub(super) const DSCP_ECN: usize = 1;
+    pub(super) const TOTAL_LEN: Field = 2..4;
+    pub(super) const IDENT: Field = 4..6;
+    pub(super) const FLAGS_OFFSET: Field = 6..8;
+    pub(super) const TTL: usize = 8;
+    pub(super) const PROTOCOL: usize = 9;
+    /// The 16-bit word of the checksum that the time to live is in.
+    pub(super) const TTL_PROTOCOL: Field = 8..10;
+    pub(super) const CHECKSUM: Field = 10..12;
+    pub(super) const SOURCE: Field = 12..16;
+    pub(super) const DESTINATION: Field = 16..20;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,354 @@
+//! IPv6 packets (RFC 8200): the fixed header, and the walk along the extension headers.
+
+use core::net::Ipv6Addr;
+
+use super::{Addresses, Error, Field, Fragment, IpProtocol, read_array, read_u16, read_u32, write_u16, write_u32};
+
+/// Length of the fixed header.
+pub const HEADER_LEN: usize = field::DESTINATION.end;
+
+/// How many extension headers [`Packet::upper`] walks over. With one more it gives up, with
+/// [`Error::ExtensionChainTooLong`], and says nothing of the upper protocol.
+///
+/// RFC 8200, 4.1, recommends at most one of each kind and two of destination options: six of those walked here.
+pub const MAX_EXTENSIONS: usize = 8;
+
+/// A view of a packet, which may be followed by Ethernet padding: the payload is cut at the payload length.
+///
+/// `new_checked` makes sure that the version is 6 and that header and payload length are within the buffer. After it
+/// no accessor panics. No setter can undo it: [`set_payload_len`](Packet::set_payload_len) refuses.
+///
+/// Jumbograms (RFC 2675) are not supported: their payload length of 0 is taken at its word, so that the walk ends in
+/// [`Error::Truncated`].
+#[derive(Debug, Clone, Copy)]
+pub struct Packet<T> {
+    buffer: T,
+}
+
+/// A fixed header to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repr {
+    /// Traffic class: DSCP in the upper six bits, ECN in the lower two.
+    pub traffic_class: u8,
+    /// Flow label, 20 bits.
+    pub flow_label: u32,
+    /// What follows the header.
+    pub next_header: IpProtocol,
+    /// Hop limit.
+    pub hop_limit: u8,
+    /// Source address.
+    pub source: Ipv6Addr,
+    /// Destination address.
+    pub destination: Ipv6Addr,
+    /// Bytes behind the header.
+    pub payload_len: u16,
+}
+
+/// Where the extension headers end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upper {
+    /// What the walk ended at: anything but the five headers it walks over, ESP and no-next-header among it. In a
+    /// later fragment it is what the fragment header says, which may be an extension header that only the first
+    /// fragment has.
+    pub protocol: IpProtocol,
+    /// Where it begins, from the beginning of the packet; the packet's end if nothing follows.
+    pub offset: usize,
+    /// The fragment header, if there was one.
+    pub fragment: Option<FragmentHeader>,
+}
+
+/// A fragment header (RFC 8200, 4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FragmentHeader {
+    /// Where the data behind it belongs in the fragmentable part: in bytes, a multiple of 8.
+    pub offset: u16,
+    /// Whether this is not the last fragment.
+    pub more: bool,
+    /// Identification: what the fragments of one packet have in common.
+    pub ident: u32,
+}
+
+impl Upper {
+    /// Whether the packet is a fragment, and which. With an atomic fragment's header it is whole (RFC 6946).
+    #[inline]
+    pub fn fragment(&self) -> Fragment {
+        self.fragment.map_or(Fragment::Whole, |header| Fragment::new(header.offset, header.more))
+    }
+}
+
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view of `buffer`.
+    ///
+    /// [`Error::Truncated`] if it ends before the fixed header or before the payload length; [`Error::Malformed`] if
+    /// the version is not 6.
+    #[inline]
+    pub fn new_checked(buffer: T) -> Result<Self, Error> {
+        let data = buffer.as_ref();
+        if data.len() < HEADER_LEN {
+            return Err(Error::Truncated);
+        }
+        if data[field::VERSION] >> 4 != 6 {
+            return Err(Error::Malformed);
+        }
+        if data.len() - HEADER_LEN < usize::from(read_u16(data, field::PAYLOAD_LEN)) {
+            return Err(Error::Truncated);
+        }
+        Ok(Packet { buffer })
+    }
+
+    /// The buffer back.
+    #[inline]
+    pub fn into_inner(self) -> T {
+        self.buffer
+    }
+
+    /// Traffic class: DSCP in the upper six bits (RFC 2474), ECN in the lower two (RFC 3168).
+    #[inline]
+    pub fn traffic_class(&self) -> u8 {
+        (self.first_word() >> 20) as u8
+    }
+
+    /// Flow label, 20 bits (RFC 6437).
+    #[inline]
+    pub fn flow_label(&self) -> u32 {
+        self.first_word() & 0x000f_ffff
+    }
+
+    /// Length of all behind the fixed header.
+    #[inline]
+    pub fn payload_len(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::PAYLOAD_LEN)
+    }
+
+    /// Length of fixed header and payload: up to 65575.
+    #[inline]
+    pub fn total_len(&self) -> usize {
+        HEADER_LEN + usize::from(self.payload_len())
+    }
+
+    /// What follows the fixed header: an extension header or the upper protocol.
+    #[inline]
+    pub fn next_header(&self) -> IpProtocol {
+        IpProtocol(self.buffer.as_ref()[field::NEXT_HEADER])
+    }
+
+    /// Hop limit.
+    #[inline]
+    pub fn hop_limit(&self) -> u8 {
+        self.buffer.as_ref()[field::HOP_LIMIT]
+    }
+
+    /// Source address.
+    #[inline]
+    pub fn source(&self) -> Ipv6Addr {
+        read_array(self.buffer.as_ref(), field::SOURCE).into()
+    }
+
+    /// Destination address.
+    #[inline]
+    pub fn destination(&self) -> Ipv6Addr {
+        read_array(self.buffer.as_ref(), field::DESTINATION).into()
+    }
+
+    /// Both addresses, for a pseudo header; see there about routing headers.
+    #[inline]
+    pub fn addresses(&self) -> Addresses {
+        Addresses::V6 { source: self.source(), destination: self.destination() }
+    }
+
+    /// From the fixed header to the payload length.
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        &self.buffer.as_ref()[HEADER_LEN..self.total_len()]
+    }
+
+    /// Walks over hop-by-hop options, routing, fragment, destination options and AH headers to what they lead to.
+    ///
+    /// All else ends the walk and is the upper protocol: ESP and no-next-header, unknown numbers, and the extension
+    /// headers that no router looks into (mobility, HIP, shim6). So does the fragment header of a later fragment.
+    ///
+    /// - [`Error::Truncated`]: a header reaches beyond the payload.
+    /// - [`Error::Malformed`]: hop-by-hop options other than first (RFC 8200, 4.1), a second fragment header, or an AH
+    ///   shorter than its fixed part (RFC 4302, 2.2).
+    /// - [`Error::ExtensionChainTooLong`]: more than [`MAX_EXTENSIONS`] headers.
+    #[inline]
+    pub fn upper(&self) -> Result<Upper, Error> {
+        let protocol = self.next_header();
+        if !is_extension(protocol) {
+            return Ok(Upper { protocol, offset: HEADER_LEN, fragment: None });
+        }
+        walk(protocol, self.payload())
+    }
+
+    #[inline]
+    fn first_word(&self) -> u32 {
+        read_u32(self.buffer.as_ref(), field::VERSION_CLASS_LABEL)
+    }
+}
+
+impl<'a> Packet<&'a [u8]> {
+    /// [`payload`](Packet::payload), for as long as the buffer lives.
+    #[inline]
+    pub fn into_payload(self) -> &'a [u8] {
+        &self.buffer[HEADER_LEN..self.total_len()]
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Takes one off the hop limit and returns what is left.
+    ///
+    /// `None`, and nothing is changed, if it is 0 or 1: the packet must not be forwarded (RFC 8200, section 3).
+    #[inline]
+    pub fn decrement_hop_limit(&mut self) -> Option<u8> {
+        let left = self.hop_limit().checked_sub(1).filter(|&left| left > 0)?;
+        self.set_hop_limit(left);
+        Some(left)
+    }
+
+    /// Sets the payload length; [`Error::Truncated`], and nothing is changed, if that is beyond the buffer.
+    #[inline]
+    pub fn set_payload_len(&mut self, payload_len: u16) -> Result<(), Error> {
+        if self.buffer.as_ref().len() - HEADER_LEN < usize::from(payload_len) {
+            return Err(Error::Truncated);
+        }
+        write_u16(self.buffer.as_mut(), field::PAYLOAD_LEN, payload_len);
+        Ok(())
+    }
+
+    /// Sets the traffic class.
+    #[inline]
+    pub fn set_traffic_class(&mut self, traffic_class: u8) {
+        let word = self.first_word() & 0xf00f_ffff | u32::from(traffic_class) << 20;
+        write_u32(self.buffer.as_mut(), field::VERSION_CLASS_LABEL, word);
+    }
+
+    /// Sets what follows the fixed header.
+    #[inline]
+    pub fn set_next_header(&mut self, next_header: IpProtocol) {
+        self.buffer.as_mut()[field::NEXT_HEADER] = next_header.0;
+    }
+
+    /// Sets the hop limit.
+    #[inline]
+    pub fn set_hop_limit(&mut self, hop_limit: u8) {
+        self.buffer.as_mut()[field::HOP_LIMIT] = hop_limit;
+    }
+
+    /// Sets the source address.
+    #[inline]
+    pub fn set_source(&mut self, address: Ipv6Addr) {
+        self.buffer.as_mut()[field::SOURCE].copy_from_slice(&address.octets());
+    }
+
+    /// Sets the destination address.
+    #[inline]
+    pub fn set_destination(&mut self, address: Ipv6Addr) {
+        self.buffer.as_mut()[field::DESTINATION].copy_from_slice(&address.octets());
+    }
+
+    /// [`payload`](Packet::payload), writable.
+    #[inline]
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        let range = HEADER_LEN..self.total_len();
+        &mut self.buffer.as_mut()[range]
+    }
+}
+
+impl Repr {
+    /// Writes the 40 bytes of the header to the front of `buffer`; [`Error::Truncated`] if it is shorter.
+    ///
+    /// Bits of the flow label above the lower 20 are ignored. The payload need not be in `buffer`.
+    #[inline]
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
+        let header = buffer.first_chunk_mut::<HEADER_LEN>().ok_or(Error::Truncated)?;
+        let first_word = 6 << 28 | u32::from(self.traffic_class) << 20 | self.flow_label & 0x000f_ffff;
+        write_u32(header, field::VERSION_CLASS_LABEL, first_word);
+        write_u16(header, field::PAYLOAD_LEN, self.payload_len);
+        header[field::NEXT_HEADER] = self.next_header.0;
+        header[field::HOP_LIMIT] = self.hop_limit;
+        header[field::SOURCE].copy_from_slice(&self.source.octets());
+        header[field::DESTINATION].copy_from_slice(&self.destination.octets());
+        Ok(())
+    }
+}
+
+impl Default for Repr {
+    /// No addresses and no payload, with a hop limit of 64.
+    fn default() -> Self {
+        Repr {
+            traffic_class: 0,
+            flow_label: 0,
+            next_header: IpProtocol::NO_NEXT_HEADER,
+            hop_limit: 64,
+            source: Ipv6Addr::UNSPECIFIED,
+            destination: Ipv6Addr::UNSPECIFIED,
+            payload_len: 0,
+        }
+    }
+}
+
+#[inline]
+const fn is_extension(protocol: IpProtocol) -> bool {
+    matches!(
+        protocol,
+        IpProtocol::HOP_BY_HOP
+            | IpProtocol::ROUTING
+            | IpProtocol::FRAGMENT
+            | IpProtocol::DESTINATION_OPTIONS
+            | IpProtocol::AH
+    )
+}
+
+/// The walk of [`Packet::upper`]. Out of line: most packets have no extension headers.
+#[cold]
+fn walk(first: IpProtocol, payload: &[u8]) -> Result<Upper, Error> {
+    let mut protocol = first;
+    let mut at = 0;
+    let mut fragment = None;
+    for index in 0..=MAX_EXTENSIONS {
+        if !is_extension(protocol) || fragment.is_some_and(|header: FragmentHeader| header.offset != 0) {
+            return Ok(Upper { protocol, offset: HEADER_LEN + at, fragment });
+        }
+        if index == MAX_EXTENSIONS {
+            break;
+        }
+        let header = payload.get(at..).and_then(|rest| rest.first_chunk::<8>()).ok_or(Error::Truncated)?;
+        let len = usize::from(header[1]);
+        let len = match protocol {
+            IpProtocol::HOP_BY_HOP if index != 0 => return Err(Error::Malformed),
+            IpProtocol::FRAGMENT if fragment.is_some() => return Err(Error::Malformed),
+            IpProtocol::FRAGMENT => {
+                let [_, _, high, low, ident @ ..] = *header;
+                let field = u16::from_be_bytes([high, low]);
+                let ident = u32::from_be_bytes(ident);
+                fragment = Some(FragmentHeader { offset: field & 0xfff8, more: field & 1 != 0, ident });
+                8
+            }
+            // Counted in units of 4 bytes, less 2; next header to sequence number are 3 units.
+            IpProtocol::AH if len < 1 => return Err(Error::Malformed),
+            IpProtocol::AH => (len + 2) * 4,
+            _ => (len + 1) * 8,
+        };
+        at += len;
+        if at > payload.len() {
+            return Err(Error::Truncated);
+        }
+        protocol = IpProtocol(header[0]);
+    }
+    Err(Error::ExtensionChainTooLong)
+}
+
+mod field {
+    use super::Field;
+
+    pub(super) const VERSION: usize = 0;
+    pub(super) const VERSION_CLASS_LABEL: Field = 0..4;
+    pub(super) const PAYLOAD_LEN: Field = 4..6;
+    pub(super) const NEXT_HEADER: usize = 6;
+    pub(super) const HOP_LIMIT: usize = 7;
+    pub(super) const SOURCE: Field = 8..24;
+    pub(super) const DESTINATION: Field = 24..40;
+}
+
+#[cfg(test)]
+mod tests;

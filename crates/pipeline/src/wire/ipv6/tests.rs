@@ -1,0 +1,203 @@
+use super::*;
+use proptest::prelude::*;
+
+// bytes(IPv6(src="2001:db8::1", dst="2001:db8::2", tc=0xb9, fl=0x12345, hlim=64)
+//       /IPv6ExtHdrHopByHop(options=[RouterAlert()])
+//       /IPv6ExtHdrRouting(addresses=["2001:db8::3"], segleft=0)
+//       /IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0"*4)])
+//       /IPv6ExtHdrFragment(offset=0, m=1, id=0xdeadbeef)
+//       /UDP(sport=1024, dport=2152, chksum=0xabcd)/b"hello")
+// The destination options are the eight bytes in front of the fragment header.
+#[rustfmt::skip]
+const PACKET: [u8; 101] = [
+    0x6b, 0x91, 0x23, 0x45, 0x00, 0x3d, 0x00, 0x40,
+    0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x01,
+    0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02,
+    0x2b, 0x00, 0x05, 0x02, 0x00, 0x00, 0x01, 0x00,
+    0x3c, 0x02, 0x00, 0x00, 0, 0, 0, 0, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x03,
+    0x2c, 0x00, 0x01, 0x04, 0, 0, 0, 0,
+    0x11, 0x00, 0x00, 0x01, 0xde, 0xad, 0xbe, 0xef,
+    0x04, 0x00, 0x08, 0x68, 0x00, 0x0d, 0xab, 0xcd, 0x68, 0x65, 0x6c, 0x6c, 0x6f,
+];
+
+/// A packet of the extension headers `chain`, each 8 bytes, and 8 bytes behind them that begin with `last`.
+fn chain(chain: &[IpProtocol], last: IpProtocol) -> Vec<u8> {
+    let mut next = chain.iter().chain([&last]);
+    let mut bytes = vec![0; HEADER_LEN];
+    let payload_len = (chain.len() as u16 + 1) * 8;
+    Repr { next_header: *next.next().unwrap(), payload_len, ..Repr::default() }.emit(&mut bytes).unwrap();
+    for next in next {
+        bytes.extend([next.0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+    bytes.extend([0; 8]);
+    bytes
+}
+
+fn upper(bytes: &[u8]) -> Result<Upper, Error> {
+    Packet::new_checked(bytes).unwrap().upper()
+}
+
+#[test]
+fn deconstructs() {
+    let packet = Packet::new_checked(&PACKET[..]).unwrap();
+    assert_eq!((packet.traffic_class(), packet.flow_label()), (0xb9, 0x12345));
+    assert_eq!((packet.payload_len(), packet.total_len()), (61, 101));
+    assert_eq!((packet.next_header(), packet.hop_limit()), (IpProtocol::HOP_BY_HOP, 64));
+    assert_eq!(packet.source(), "2001:db8::1".parse::<Ipv6Addr>().unwrap());
+    assert_eq!(packet.destination(), "2001:db8::2".parse::<Ipv6Addr>().unwrap());
+    let upper = packet.upper().unwrap();
+    let fragment = FragmentHeader { offset: 0, more: true, ident: 0xdead_beef };
+    assert_eq!(upper, Upper { protocol: IpProtocol::UDP, offset: 88, fragment: Some(fragment) });
+    assert_eq!(upper.fragment(), Fragment::First);
+    assert_eq!(packet.into_payload(), &PACKET[40..]);
+}
+
+#[test]
+fn lengths_that_contradict_are_refused() {
+    let refusal = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
+    assert_eq!(refusal(&PACKET[..39]), Error::Truncated);
+    assert_eq!(refusal(&PACKET[..100]), Error::Truncated);
+    assert_eq!(refusal(&[0x45; 40]), Error::Malformed);
+    let mut packet = Packet::new_checked(PACKET).unwrap();
+    assert_eq!(packet.set_payload_len(62), Err(Error::Truncated));
+    assert_eq!(packet.set_payload_len(0), Ok(()));
+    assert_eq!(packet.upper(), Err(Error::Truncated)); // as a jumbogram would be
+}
+
+#[test]
+fn padding_is_no_payload() {
+    let mut frame = PACKET.to_vec();
+    frame.extend([0xee; 5]);
+    assert_eq!(Packet::new_checked(frame).unwrap().payload(), &PACKET[40..]);
+}
+
+#[test]
+fn eight_headers_are_walked_and_the_ninth_is_refused() {
+    let options = [IpProtocol::DESTINATION_OPTIONS; 9];
+    let eight = upper(&chain(&options[..8], IpProtocol::TCP)).unwrap();
+    assert_eq!(eight, Upper { protocol: IpProtocol::TCP, offset: 104, fragment: None });
+    assert_eq!(upper(&chain(&options, IpProtocol::TCP)), Err(Error::ExtensionChainTooLong));
+}
+
+#[test]
+fn esp_and_no_next_header_and_the_unknown_end_the_walk() {
+    for last in [IpProtocol::ESP, IpProtocol::NO_NEXT_HEADER, IpProtocol(135), IpProtocol(253)] {
+        let found = upper(&chain(&[IpProtocol::ROUTING], last)).unwrap();
+        assert_eq!(found, Upper { protocol: last, offset: 48, fragment: None });
+        assert_eq!(upper(&chain(&[], last)).unwrap().offset, 40);
+    }
+}
+
+#[test]
+fn a_header_where_it_may_not_be_is_malformed() {
+    let late = chain(&[IpProtocol::DESTINATION_OPTIONS, IpProtocol::HOP_BY_HOP], IpProtocol::UDP);
+    assert_eq!(upper(&late), Err(Error::Malformed));
+    let twice = chain(&[IpProtocol::FRAGMENT, IpProtocol::FRAGMENT], IpProtocol::UDP);
+    assert_eq!(upper(&twice), Err(Error::Malformed));
+    assert_eq!(upper(&chain(&[IpProtocol::AH], IpProtocol::UDP)), Err(Error::Malformed));
+}
+
+#[test]
+fn ah_counts_in_words() {
+    let mut bytes = chain(&[IpProtocol::AH, IpProtocol::DESTINATION_OPTIONS], IpProtocol::UDP);
+    bytes[40] = IpProtocol::UDP.0;
+    bytes[41] = 2; // 16 bytes: what were the destination options are its ICV now
+    let found = upper(&bytes).unwrap();
+    assert_eq!(found, Upper { protocol: IpProtocol::UDP, offset: 56, fragment: None });
+    bytes[41] = 4; // 24 bytes: all there is
+    assert_eq!(upper(&bytes).unwrap().offset, 64);
+    bytes[41] = 5;
+    assert_eq!(upper(&bytes), Err(Error::Truncated));
+}
+
+#[test]
+fn a_later_fragment_ends_the_walk() {
+    let mut bytes = chain(&[IpProtocol::FRAGMENT], IpProtocol::DESTINATION_OPTIONS);
+    bytes[42..44].copy_from_slice(&0x05a8u16.to_be_bytes()); // offset 1448, no more
+    let found = upper(&bytes).unwrap();
+    let fragment = FragmentHeader { offset: 1448, more: false, ident: 0 };
+    assert_eq!(found, Upper { protocol: IpProtocol::DESTINATION_OPTIONS, offset: 48, fragment: Some(fragment) });
+    assert_eq!(found.fragment(), Fragment::Later);
+}
+
+#[test]
+fn an_atomic_fragment_is_whole() {
+    let found = upper(&chain(&[IpProtocol::FRAGMENT], IpProtocol::UDP)).unwrap();
+    assert!(found.fragment.is_some());
+    assert_eq!(found.fragment(), Fragment::Whole);
+}
+
+#[test]
+fn hop_limit_counts_down_to_one() {
+    let mut packet = Packet::new_checked(PACKET).unwrap();
+    packet.set_hop_limit(2);
+    assert_eq!(packet.decrement_hop_limit(), Some(1));
+    assert_eq!(packet.decrement_hop_limit(), None);
+    packet.set_hop_limit(0);
+    assert_eq!(packet.decrement_hop_limit(), None);
+    assert_eq!(packet.hop_limit(), 0);
+}
+
+fn touch(bytes: &[u8]) {
+    let Ok(packet) = Packet::new_checked(bytes) else { return };
+    assert_eq!(packet.payload().len(), usize::from(packet.payload_len()));
+    if let Ok(upper) = packet.upper() {
+        assert!((HEADER_LEN..=packet.total_len()).contains(&upper.offset));
+    }
+    let mut packet = Packet::new_checked(bytes.to_vec()).unwrap();
+    packet.decrement_hop_limit();
+    packet.payload_mut().fill(0);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        touch(&bytes);
+        if let Some(header) = bytes.first_chunk_mut::<7>() { // else the version turns most of them away
+            header[0] = 0x60;
+            header[4] = 0;
+            touch(&bytes);
+        }
+    }
+
+    #[test]
+    fn no_mutation_panics(at in 0..101usize, value: u8, len in 0..=101usize, payload_len in 0u8..62) {
+        let mut bytes = PACKET;
+        bytes[at] = value;
+        touch(&bytes[..len]);
+        bytes[5] = payload_len;
+        touch(&bytes);
+    }
+
+    #[test]
+    fn emit_and_parse_roundtrip(
+        (traffic_class, flow_label, next_header, hop_limit) in (any::<u8>(), 0u32..1 << 20, any::<u8>(), any::<u8>()),
+        (source, destination) in (any::<u128>(), any::<u128>()),
+        payload in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let repr = Repr {
+            traffic_class, flow_label, hop_limit,
+            next_header: IpProtocol(next_header),
+            source: source.into(),
+            destination: destination.into(),
+            payload_len: payload.len() as u16,
+        };
+        let mut bytes = vec![0xee; HEADER_LEN];
+        bytes.extend(&payload);
+        repr.emit(&mut bytes).unwrap();
+        let mut packet = Packet::new_checked(bytes).unwrap();
+        prop_assert_eq!(packet.payload(), &payload[..]);
+        prop_assert_eq!(repr, Repr {
+            traffic_class: packet.traffic_class(),
+            flow_label: packet.flow_label(),
+            next_header: packet.next_header(),
+            hop_limit: packet.hop_limit(),
+            source: packet.source(),
+            destination: packet.destination(),
+            payload_len: packet.payload_len(),
+        });
+        packet.set_traffic_class(!traffic_class);
+        prop_assert_eq!((packet.traffic_class(), packet.flow_label()), (!traffic_class, flow_label));
+        prop_assert!(Packet::new_checked(packet.into_inner()).is_ok());
+    }
+}

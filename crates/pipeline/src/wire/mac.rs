@@ -1,0 +1,121 @@
+use core::fmt;
+use core::str::FromStr;
+
+/// An IEEE 802 MAC address, in the order of the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// `ff:ff:ff:ff:ff:ff`.
+    pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
+
+    /// Whether it names a group: the I/G bit of the first octet is set (IEEE 802-2014, 8.2.2). Broadcast is a group.
+    #[inline]
+    pub const fn is_multicast(self) -> bool {
+        self.0[0] & 0x01 != 0
+    }
+
+    /// Whether it names every station.
+    #[inline]
+    pub const fn is_broadcast(self) -> bool {
+        matches!(self, MacAddr::BROADCAST)
+    }
+}
+
+/// Why a text is not a MAC address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParseMacAddrError {
+    /// It has this many groups, not 6.
+    GroupCount(usize),
+    /// The group of this number (from 1) is not two hexadecimal digits.
+    Group(usize),
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for MacAddr {
+    type Err = ParseMacAddrError;
+
+    /// Six groups of two hexadecimal digits, `:` between them.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let count = text.split(':').count();
+        if count != 6 {
+            return Err(ParseMacAddrError::GroupCount(count));
+        }
+        let mut octets = [0; 6];
+        for (index, (octet, group)) in octets.iter_mut().zip(text.split(':')).enumerate() {
+            *octet = parse_octet(group).ok_or(ParseMacAddrError::Group(index + 1))?;
+        }
+        Ok(MacAddr(octets))
+    }
+}
+
+impl fmt::Display for ParseMacAddrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ParseMacAddrError::GroupCount(1) => f.write_str("found 1 group")?,
+            ParseMacAddrError::GroupCount(count) => write!(f, "found {count} groups")?,
+            ParseMacAddrError::Group(number) => write!(f, "group {number} is not two hexadecimal digits")?,
+        }
+        f.write_str("; a MAC address is 6 groups of two hexadecimal digits with ':' between, like 02:00:00:00:00:01")
+    }
+}
+
+impl core::error::Error for ParseMacAddrError {}
+
+/// `u8::from_str_radix` alone would take `+1`, which is two characters as well.
+fn parse_octet(group: &str) -> Option<u8> {
+    if group.len() != 2 || !group.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    u8::from_str_radix(group, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn errors_name_the_group() {
+        let error = |text: &str| text.parse::<MacAddr>().unwrap_err();
+        assert_eq!(error(""), ParseMacAddrError::GroupCount(1));
+        assert_eq!(error("02:00:00:00:00"), ParseMacAddrError::GroupCount(5));
+        assert_eq!(error("02-00-00-00-00-01"), ParseMacAddrError::GroupCount(1));
+        assert_eq!(error("02:00:00:00:00:01:02"), ParseMacAddrError::GroupCount(7));
+        assert_eq!(error("02:00:0g:00:00:01"), ParseMacAddrError::Group(3));
+        assert_eq!(error("02:00:00:00:00:+1"), ParseMacAddrError::Group(6));
+        assert_eq!(error("02:0:00:00:00:01"), ParseMacAddrError::Group(2));
+        assert_eq!(
+            error("02:0:00:00:00:01").to_string(),
+            "group 2 is not two hexadecimal digits; a MAC address is 6 groups of two hexadecimal digits with ':' \
+             between, like 02:00:00:00:00:01"
+        );
+    }
+
+    #[test]
+    fn groups_and_stations() {
+        assert!(MacAddr::BROADCAST.is_multicast() && MacAddr::BROADCAST.is_broadcast());
+        let multicast = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
+        assert!(multicast.is_multicast() && !multicast.is_broadcast());
+        assert!(!MacAddr([0x02, 0, 0, 0, 0, 1]).is_multicast());
+        assert_eq!("0A:bC:00:00:00:01".parse(), Ok(MacAddr([0x0a, 0xbc, 0, 0, 0, 1])));
+    }
+
+    proptest! {
+        #[test]
+        fn display_and_parse_roundtrip(octets: [u8; 6]) {
+            prop_assert_eq!(MacAddr(octets).to_string().parse(), Ok(MacAddr(octets)));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,24}") {
+            let _ = text.parse::<MacAddr>();
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! UDP datagrams (RFC 768).
+
+use super::checksum::Sum;
+use super::{Addresses, Error, Field, IpProtocol, read_u16, write_u16};
+
+/// Length of the header.
+pub const HEADER_LEN: usize = field::CHECKSUM.end;
+
+/// A view of a datagram, which may be followed by other bytes: the payload is cut at the length field.
+///
+/// `new_checked` makes sure that 8 <= length field <= the buffer's length. After it no accessor panics, and no setter
+/// can undo it.
+#[derive(Debug, Clone, Copy)]
+pub struct Packet<T> {
+    buffer: T,
+}
+
+/// A header to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Repr {
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// Bytes behind the header; at most 65527.
+    pub payload_len: u16,
+}
+
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view of `buffer`.
+    ///
+    /// [`Error::Truncated`] if it ends before the header or before the length field says; [`Error::Malformed`] if that
+    /// is below 8.
+    #[inline]
+    pub fn new_checked(buffer: T) -> Result<Self, Error> {
+        let packet = Self::new_first_fragment(buffer)?;
+        if packet.buffer.as_ref().len() < usize::from(packet.len()) {
+            return Err(Error::Truncated);
+        }
+        Ok(packet)
+    }
+
+    /// A view of a datagram's first fragment: the length field may reach beyond `buffer`, and the payload is what is
+    /// there of it.
+    ///
+    /// [`Error::Truncated`] if `buffer` ends before the header; [`Error::Malformed`] if the length field is below 8.
+    #[inline]
+    pub fn new_first_fragment(buffer: T) -> Result<Self, Error> {
+        let data = buffer.as_ref();
+        if data.len() < HEADER_LEN {
+            return Err(Error::Truncated);
+        }
+        if usize::from(read_u16(data, field::LEN)) < HEADER_LEN {
+            return Err(Error::Malformed);
+        }
+        Ok(Packet { buffer })
+    }
+
+    /// The buffer back.
+    #[inline]
+    pub fn into_inner(self) -> T {
+        self.buffer
+    }
+
+    /// Source port.
+    #[inline]
+    pub fn source_port(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::SOURCE_PORT)
+    }
+
+    /// Destination port.
+    #[inline]
+    pub fn destination_port(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::DESTINATION_PORT)
+    }
+
+    /// The length field: of header and payload, never below 8.
+    #[expect(clippy::len_without_is_empty, reason = "the field's own name; no datagram is empty")]
+    #[inline]
+    pub fn len(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::LEN)
+    }
+
+    /// The checksum as it stands there; 0 means "none".
+    #[inline]
+    pub fn checksum(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::CHECKSUM)
+    }
+
+    /// Whether the checksum is right. None at all is right over IPv4 (RFC 768) and wrong over IPv6 (RFC 8200, 8.1);
+    /// a tunnel that RFC 6936 allows it to looks at [`checksum`](Packet::checksum) first. Of a first fragment it is
+    /// not right, except by accident.
+    #[inline]
+    pub fn verify_checksum(&self, addresses: Addresses) -> bool {
+        if self.checksum() == 0 {
+            return matches!(addresses, Addresses::V4 { .. });
+        }
+        self.sum(addresses).folded() == 0xffff
+    }
+
+    /// From the header to the length field, or to the buffer's end if that comes first.
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        &self.buffer.as_ref()[HEADER_LEN..self.end()]
+    }
+
+    #[inline]
+    fn end(&self) -> usize {
+        usize::from(self.len()).min(self.buffer.as_ref().len())
+    }
+
+    #[inline]
+    fn sum(&self, addresses: Addresses) -> Sum {
+        Sum::pseudo_header(addresses, IpProtocol::UDP, u32::from(self.len())).with(&self.buffer.as_ref()[..self.end()])
+    }
+}
+
+impl<'a> Packet<&'a [u8]> {
+    /// [`payload`](Packet::payload), for as long as the buffer lives.
+    #[inline]
+    pub fn into_payload(self) -> &'a [u8] {
+        &self.buffer[HEADER_LEN..self.end()]
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Sets the source port; the checksum stays.
+    #[inline]
+    pub fn set_source_port(&mut self, port: u16) {
+        write_u16(self.buffer.as_mut(), field::SOURCE_PORT, port);
+    }
+
+    /// Sets the destination port; the checksum stays.
+    #[inline]
+    pub fn set_destination_port(&mut self, port: u16) {
+        write_u16(self.buffer.as_mut(), field::DESTINATION_PORT, port);
+    }
+
+    /// Sets the checksum: 0 for "none".
+    #[inline]
+    pub fn set_checksum(&mut self, checksum: u16) {
+        write_u16(self.buffer.as_mut(), field::CHECKSUM, checksum);
+    }
+
+    /// Computes the checksum and writes it; one that comes out as 0 becomes 0xffff (RFC 768).
+    #[inline]
+    pub fn fill_checksum(&mut self, addresses: Addresses) {
+        self.set_checksum(0);
+        let checksum = match self.sum(addresses).checksum() {
+            0 => 0xffff,
+            checksum => checksum,
+        };
+        self.set_checksum(checksum);
+    }
+
+    /// [`payload`](Packet::payload), writable.
+    #[inline]
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        let range = HEADER_LEN..self.end();
+        &mut self.buffer.as_mut()[range]
+    }
+}
+
+impl Repr {
+    /// Writes the 8 bytes of the header to the front of `buffer`, with no checksum.
+    ///
+    /// [`Error::Truncated`] if `buffer` is shorter, [`Error::Malformed`] if header and payload exceed 65535 bytes;
+    /// nothing is written then. The payload need not be in `buffer`.
+    #[inline]
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
+        let len = self.payload_len.checked_add(HEADER_LEN as u16).ok_or(Error::Malformed)?;
+        let header = buffer.first_chunk_mut::<HEADER_LEN>().ok_or(Error::Truncated)?;
+        write_u16(header, field::SOURCE_PORT, self.source_port);
+        write_u16(header, field::DESTINATION_PORT, self.destination_port);
+        write_u16(header, field::LEN, len);
+        write_u16(header, field::CHECKSUM, 0);
+        Ok(())
+    }
+}
+
+mod field {
+    use super::Field;
+
+    pub(super) const SOURCE_PORT: Field = 0..2;
+    pub(super) const DESTINATION_PORT: Field = 2..4;
+    pub(super) const LEN: Field = 4..6;
+    pub(super) const CHECKSUM: Field = 6..8;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const V4: Addresses = Addresses::V4 {
+        source: core::net::Ipv4Addr::new(192, 0, 2, 1),
+        destination: core::net::Ipv4Addr::new(198, 51, 100, 2),
+    };
+    const V6: Addresses =
+        Addresses::V6 { source: core::net::Ipv6Addr::LOCALHOST, destination: core::net::Ipv6Addr::LOCALHOST };
+
+    // bytes(IP(src="192.0.2.1", dst="198.51.100.2")/UDP(sport=48896, dport=53)/b"\xaa\0\0\xff")[20:]
+    const PACKET: [u8; 12] = [0xbf, 0x00, 0x00, 0x35, 0x00, 0x0c, 0xa9, 0x69, 0xaa, 0x00, 0x00, 0xff];
+
+    fn with_len(len: u8) -> [u8; 12] {
+        let mut packet = PACKET;
+        packet[5] = len;
+        packet
+    }
+
+    #[test]
+    fn deconstructs() {
+        let packet = Packet::new_checked(&PACKET[..]).unwrap();
+        assert_eq!((packet.source_port(), packet.destination_port(), packet.len()), (48896, 53, 12));
+        assert!(packet.verify_checksum(V4) && !packet.verify_checksum(V6));
+        assert_eq!(packet.into_payload(), &PACKET[8..]);
+    }
+
+    #[test]
+    fn constructs() {
+        let mut bytes = PACKET;
+        Repr { source_port: 48896, destination_port: 53, payload_len: 4 }.emit(&mut bytes).unwrap();
+        let mut packet = Packet::new_checked(bytes).unwrap();
+        assert_eq!(packet.checksum(), 0);
+        packet.fill_checksum(V4);
+        assert_eq!(packet.into_inner(), PACKET);
+    }
+
+    #[test]
+    fn lengths_that_contradict_are_refused() {
+        let refusal = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
+        assert_eq!(refusal(&PACKET[..7]), Error::Truncated);
+        assert_eq!(refusal(&PACKET[..11]), Error::Truncated);
+        assert_eq!(refusal(&with_len(7)), Error::Malformed);
+        assert_eq!(refusal(&with_len(13)), Error::Truncated);
+        assert!(Packet::new_checked(with_len(8)).unwrap().payload().is_empty());
+        let repr = Repr { payload_len: 65_528, ..Repr::default() };
+        assert_eq!(repr.emit(&mut [0; 8]), Err(Error::Malformed));
+        assert_eq!(Repr::default().emit(&mut [0; 7]), Err(Error::Truncated));
+    }
+
+    #[test]
+    fn a_first_fragment_may_be_short_of_its_length() {
+        assert_eq!(Packet::new_first_fragment(with_len(200)).unwrap().payload(), &PACKET[8..]);
+        assert_eq!(Packet::new_first_fragment(with_len(7)).map(|_| ()).unwrap_err(), Error::Malformed);
+    }
+
+    #[test]
+    fn no_checksum_is_right_over_ipv4_only() {
+        let mut packet = Packet::new_checked(PACKET).unwrap();
+        packet.set_checksum(0);
+        assert!(packet.verify_checksum(V4) && !packet.verify_checksum(V6));
+    }
+
+    #[test]
+    fn a_checksum_of_zero_is_sent_as_0xffff() {
+        let mut packet = Packet::new_checked(PACKET).unwrap();
+        packet.set_source_port(0x686a); // 0xbf00 + 0xa969 in ones' complement: as much more as the checksum was
+        packet.fill_checksum(V4);
+        assert_eq!(packet.checksum(), 0xffff);
+        assert!(packet.verify_checksum(V4));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), len: u8) {
+            if let Some(header) = bytes.first_chunk_mut::<6>() {
+                header[4] = 0; // else the length turns most of them away
+                header[5] = len;
+            }
+            if let Ok(packet) = Packet::new_checked(&bytes[..]) {
+                prop_assert_eq!(packet.payload().len(), usize::from(packet.len()) - HEADER_LEN);
+            }
+            if let Ok(mut packet) = Packet::new_first_fragment(bytes) {
+                packet.verify_checksum(V6);
+                packet.fill_checksum(V4);
+                packet.payload_mut().fill(0);
+            }
+        }
+
+        #[test]
+        fn emit_and_parse_roundtrip(ports: (u16, u16), payload in prop::collection::vec(any::<u8>(), 0..100)) {
+            let repr = Repr { source_port: ports.0, destination_port: ports.1, payload_len: payload.len() as u16 };
+            let mut bytes = vec![0xee; HEADER_LEN];
+            bytes.extend(&payload);
+            repr.emit(&mut bytes).unwrap();
+            let mut packet = Packet::new_checked(bytes).unwrap();
+            packet.fill_checksum(V6);
+            prop_assert!(packet.verify_checksum(V6));
+            prop_assert_eq!(packet.payload(), &payload[..]);
+            prop_assert_eq!(packet.len(), HEADER_LEN as u16 + repr.payload_len);
+            prop_assert_eq!((packet.source_port(), packet.destination_port()), ports);
+        }
+    }
+}

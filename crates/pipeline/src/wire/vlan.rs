@@ -1,0 +1,262 @@
+//! VLAN tags (IEEE 802.1Q-2018, 9.3 to 9.6): customer tags (802.1Q) and service tags (802.1ad, "QinQ").
+
+use core::fmt;
+use core::num::NonZeroU16;
+
+use super::{Error, EtherType, Field, read_u16, write_u16};
+
+/// Length of one tag: as it is counted here, the tag control information and the EtherType behind it.
+pub const TAG_LEN: usize = field::ETHERTYPE.end;
+
+/// How many tags [`walk`] takes off: a service tag and a customer tag. A third one is [`Error::TooManyVlanTags`].
+pub const MAX_TAGS: usize = 2;
+
+/// The 12-bit VLAN identifier of a tag, 0 to 4095.
+///
+/// 0 is a priority tag (the frame belongs to no VLAN) and 4095 is reserved; both occur, and both are kept.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VlanId(NonZeroU16);
+
+/// A view of a tag. It begins *behind* the EtherType that announces it, with the tag control information, so that
+/// the payload of an [`ethernet::Frame`](super::ethernet::Frame) or of a tag is where the next tag is looked for.
+///
+/// `new_checked` makes sure of the 4 bytes; after it no accessor panics, and no setter can undo it.
+#[derive(Debug, Clone, Copy)]
+pub struct Tag<T> {
+    buffer: T,
+}
+
+/// What [`walk`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tags {
+    /// The tag nearest to the addresses; the only one if there is one.
+    pub outer: Option<VlanId>,
+    /// The second tag.
+    pub inner: Option<VlanId>,
+    /// What follows the tags. Never a VLAN EtherType.
+    pub ethertype: EtherType,
+    /// Length of all tags: 0, 4 or 8.
+    pub len: usize,
+}
+
+/// Takes off the tags at the beginning of `payload`, which `ethertype` announced.
+///
+/// [`Error::Truncated`] if `payload` ends within a tag, [`Error::TooManyVlanTags`] if there are more than
+/// [`MAX_TAGS`].
+#[inline]
+pub fn walk(ethertype: EtherType, payload: &[u8]) -> Result<Tags, Error> {
+    let mut ids = [None; MAX_TAGS];
+    let mut tags = Tags { outer: None, inner: None, ethertype, len: 0 };
+    let mut rest = payload;
+    for id in &mut ids {
+        if !tags.ethertype.is_vlan() {
+            break;
+        }
+        let tag = Tag::new_checked(rest)?;
+        *id = Some(tag.id());
+        tags.ethertype = tag.ethertype();
+        tags.len += TAG_LEN;
+        rest = tag.into_payload();
+    }
+    if tags.ethertype.is_vlan() {
+        return Err(Error::TooManyVlanTags);
+    }
+    [tags.outer, tags.inner] = ids;
+    Ok(tags)
+}
+
+impl VlanId {
+    /// No identifier has this bit. It keeps the stored value from being zero, which makes `Option<VlanId>` two bytes.
+    const PRESENT: u16 = 0x8000;
+    const MASK: u16 = 0x0fff;
+
+    /// `None` above 4095.
+    #[inline]
+    pub const fn new(id: u16) -> Option<VlanId> {
+        if id > Self::MASK { None } else { Some(Self::from_control(id)) }
+    }
+
+    /// The number, 0 to 4095.
+    #[inline]
+    pub const fn get(self) -> u16 {
+        self.0.get() & Self::MASK
+    }
+
+    /// The identifier in the tag control information; its upper four bits are priority and drop eligibility.
+    #[inline]
+    const fn from_control(control: u16) -> VlanId {
+        // `| PRESENT` is never zero: MIN is not reached, and costs nothing where `unwrap` would leave a panic behind.
+        match NonZeroU16::new(control & Self::MASK | Self::PRESENT) {
+            Some(id) => VlanId(id),
+            None => VlanId(NonZeroU16::MIN),
+        }
+    }
+}
+
+impl<T: AsRef<[u8]>> Tag<T> {
+    /// A view of `buffer`; [`Error::Truncated`] below [`TAG_LEN`] bytes.
+    #[inline]
+    pub fn new_checked(buffer: T) -> Result<Self, Error> {
+        if buffer.as_ref().len() < TAG_LEN {
+            return Err(Error::Truncated);
+        }
+        Ok(Tag { buffer })
+    }
+
+    /// The buffer back.
+    #[inline]
+    pub fn into_inner(self) -> T {
+        self.buffer
+    }
+
+    /// The VLAN.
+    #[inline]
+    pub fn id(&self) -> VlanId {
+        VlanId::from_control(self.control())
+    }
+
+    /// Priority code point, 0 to 7.
+    #[inline]
+    pub fn priority(&self) -> u8 {
+        self.buffer.as_ref()[field::PRIORITY] >> 5
+    }
+
+    /// Drop eligible indicator.
+    #[inline]
+    pub fn drop_eligible(&self) -> bool {
+        self.buffer.as_ref()[field::PRIORITY] & 0x10 != 0
+    }
+
+    /// What follows the tag.
+    #[inline]
+    pub fn ethertype(&self) -> EtherType {
+        EtherType(read_u16(self.buffer.as_ref(), field::ETHERTYPE))
+    }
+
+    #[inline]
+    fn control(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::CONTROL)
+    }
+}
+
+impl<'a> Tag<&'a [u8]> {
+    /// All behind the tag, for as long as the buffer lives.
+    #[inline]
+    pub fn into_payload(self) -> &'a [u8] {
+        &self.buffer[TAG_LEN..]
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Tag<T> {
+    /// Sets the VLAN; priority and drop eligibility stay.
+    #[inline]
+    pub fn set_id(&mut self, id: VlanId) {
+        let control = self.control() & !VlanId::MASK | id.get();
+        write_u16(self.buffer.as_mut(), field::CONTROL, control);
+    }
+
+    /// Sets the priority code point; bits above the lower three are ignored.
+    #[inline]
+    pub fn set_priority(&mut self, priority: u8) {
+        let control = self.control() & 0x1fff | u16::from(priority & 0x07) << 13;
+        write_u16(self.buffer.as_mut(), field::CONTROL, control);
+    }
+
+    /// Sets what follows the tag.
+    #[inline]
+    pub fn set_ethertype(&mut self, ethertype: EtherType) {
+        write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype.0);
+    }
+}
+
+impl fmt::Display for VlanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+impl fmt::Debug for VlanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VlanId({})", self.get())
+    }
+}
+
+mod field {
+    use super::Field;
+
+    pub(super) const PRIORITY: usize = 0;
+    pub(super) const CONTROL: Field = 0..2;
+    pub(super) const ETHERTYPE: Field = 2..4;
+}
+
+const _: () = assert!(size_of::<Option<VlanId>>() == 2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    // bytes(Dot1AD(vlan=4095, prio=5, id=1)/Dot1Q(vlan=0, type=0x0800)/b"\xaa"): prio<<13 | dei<<12 | vlan
+    const TAGS: [u8; 9] = [0xbf, 0xff, 0x81, 0x00, 0x00, 0x00, 0x08, 0x00, 0xaa];
+
+    fn id(id: u16) -> Option<VlanId> {
+        Some(VlanId::new(id).unwrap())
+    }
+
+    #[test]
+    fn deconstructs() {
+        let tag = Tag::new_checked(&TAGS[..]).unwrap();
+        assert_eq!((tag.id().get(), tag.priority(), tag.drop_eligible()), (4095, 5, true));
+        assert_eq!(tag.ethertype(), EtherType::VLAN);
+        assert_eq!(tag.into_payload(), &TAGS[4..]);
+    }
+
+    #[test]
+    fn walks_none_one_two_and_refuses_three() {
+        let none = walk(EtherType::IPV4, &TAGS).unwrap();
+        assert_eq!(none, Tags { outer: None, inner: None, ethertype: EtherType::IPV4, len: 0 });
+        let one = walk(EtherType::VLAN, &TAGS[4..]).unwrap();
+        assert_eq!(one, Tags { outer: id(0), inner: None, ethertype: EtherType::IPV4, len: 4 });
+        let two = walk(EtherType::SERVICE_VLAN, &TAGS).unwrap();
+        assert_eq!(two, Tags { outer: id(4095), inner: id(0), ethertype: EtherType::IPV4, len: 8 });
+        let three = [0, 1, 0x81, 0x00, 0, 2, 0x88, 0xa8, 0, 3, 0x08, 0x00];
+        assert_eq!(walk(EtherType::VLAN, &three), Err(Error::TooManyVlanTags));
+    }
+
+    #[test]
+    fn a_cut_tag_is_truncated() {
+        for len in 0..8 {
+            assert_eq!(walk(EtherType::SERVICE_VLAN, &TAGS[..len]), Err(Error::Truncated), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn identifiers_have_twelve_bits() {
+        assert_eq!(VlanId::new(4096), None);
+        assert_eq!(id(4095).unwrap().to_string(), "4095");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(ethertype: u16, bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+            if let Ok(tags) = walk(EtherType(ethertype), &bytes) {
+                prop_assert!(tags.len <= bytes.len());
+                prop_assert!(!tags.ethertype.is_vlan());
+                prop_assert_eq!(tags.len, TAG_LEN * (tags.outer.iter().count() + tags.inner.iter().count()));
+            }
+        }
+
+        #[test]
+        fn setters_and_getters_agree(before: [u8; 4], vid in 0u16..4096, priority in 0u8..8, ethertype: u16) {
+            let mut tag = Tag::new_checked(before).unwrap();
+            let drop_eligible = tag.drop_eligible();
+            tag.set_id(VlanId::new(vid).unwrap());
+            tag.set_priority(priority);
+            tag.set_ethertype(EtherType(ethertype));
+            prop_assert_eq!(tag.id().get(), vid);
+            prop_assert_eq!(tag.priority(), priority);
+            prop_assert_eq!(tag.ethertype(), EtherType(ethertype));
+            prop_assert_eq!(tag.drop_eligible(), drop_eligible);
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The worker: one thread's share of the data plane.
+
+use std::time::{Duration, Instant};
+
+use xsk::{Batch, Pool, Port, Umem, clock};
+
+use crate::chain::{Chain, EachStage, NamedStage};
+use crate::egress::Egress;
+use crate::ledger::StageAccount;
+use crate::meta::Meta;
+use crate::reason::{Drops, Reason};
+use crate::report::{FrameCensus, PathReport, QueueReport, StageReport, WorkerReport};
+use crate::run::BatchRun;
+use crate::stage::{Cx, Stage, discard};
+use crate::verdict::{PortId, Verdict};
+use crate::wire::Headers;
+
+/// One worker: its ports, its frames, its paths. It shares nothing with other workers.
+///
+/// A [`turn`](Self::turn) receives a batch from each port, runs it through the stages of the port's path, puts what is
+/// left into the queue of the path's far end, and transmits. [`run`](Self::run) makes turns until it is told to stop.
+///
+/// `C` is how stages are put together: see [`Chain`].
+pub struct Worker<C> {
+    // The ports go before the pool and the UMEM that they refer to; all hold a handle of it, so any order is sound.
+    ports: Vec<Attached>,
+    paths: Vec<Path<C>>,
+    egress: Egress,
+    pool: Pool,
+    umem: Umem,
+    batch: Batch,
+    metas: Box<[Meta; Batch::CAPACITY]>,
+    verdicts: Box<[Verdict; Batch::CAPACITY]>,
+    drops: Drops,
+    quota: u32,
+    tick_cycles: u64,
+    last_tick: u64,
+    pub(crate) waits: u64,
+}
+
+/// A port's queue, as the worker has it.
+struct Attached {
+    port: Box<dyn Port>,
+    id: PortId,
+    queue: u16,
+    /// The path of what comes in here.
+    path: Option<usize>,
+}
+
+struct Path<C> {
+    from: PortId,
+    to: PortId,
+    chain: C,
+    names: Vec<String>,
+    accounts: Vec<StageAccount>,
+    needs_headers: bool,
+}
+
+/// Puts a [`Worker`] together.
+pub struct WorkerBuilder<C> {
+    umem: Umem,
+    pool: Pool,
+    first_queue: u16,
+    stride: u16,
+    ports: Vec<Vec<Box<dyn Port>>>,
+    paths: Vec<(PortId, PortId, C)>,
+}
+
+/// Why a worker cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// More ports than a [`PortId`] can number.
+    #[error("{0} ports: a worker has at most 255")]
+    TooManyPorts(usize),
+    /// Ports with different numbers of queues.
+    #[error("port {port} has {queues} queues and port 0 has {expected}: all ports of a worker must have as many")]
+    UnequalQueues {
+        /// The port that differs.
+        port: usize,
+        /// Its queues.
+        queues: usize,
+        /// The queues of the first port.
+        expected: usize,
+    },
+    /// A path that starts or ends at a port which does not exist.
+    #[error("a path names port {0}, which the worker does not have")]
+    NoSuchPort(u8),
+    /// Two paths from one port.
+    #[error("two paths from port {0}: a port has one")]
+    TwoPaths(u8),
+}
+
+impl<C: Chain> WorkerBuilder<C> {
+    /// Says which queue numbers the worker serves: `first`, `first + stride`, … Queue 0 and on, if not said.
+    pub fn queues(mut self, first: u16, stride: u16) -> Self {
+        self.first_queue = first;
+        self.stride = stride.max(1);
+        self
+    }
+
+    /// Adds a port: one `Port` for each of its queues, in order. Ports are numbered as they are added.
+    pub fn port(mut self, queues: Vec<Box<dyn Port>>) -> Self {
+        self.ports.push(queues);
+        self
+    }
+
+    /// Adds a path: what comes in on `from` goes through the stages and out on `to`.
+    pub fn path(mut self, from: PortId, to: PortId, chain: C) -> Self {
+        self.paths.push((from, to, chain));
+        self
+    }
+
+    /// Builds the worker.
+    pub fn build(self) -> Result<Worker<C>, BuildError> {
+        let Self { umem, pool, first_queue, stride, ports, paths } = self;
+        let port_count = u8::try_from(ports.len()).map_err(|_| BuildError::TooManyPorts(ports.len()))?;
+        let lanes = ports.first().map_or(0, Vec::len);
+        if let Some(port) = ports.iter().position(|queues| queues.len() != lanes) {
+            return Err(BuildError::UnequalQueues { port, queues: ports[port].len(), expected: lanes });
+        }
+        let exists = |id: PortId| if id.0 < port_count { Ok(()) } else { Err(BuildError::NoSuchPort(id.0)) };
+        let mut path_of = vec![None; ports.len()];
+        for (index, (from, to, _)) in paths.iter().enumerate() {
+            exists(*from)?;
+            exists(*to)?;
+            if path_of[usize::from(from.0)].replace(index).is_some() {
+                return Err(BuildError::TwoPaths(from.0));
+            }
+        }
+        let egress = Egress::new(&umem, ports.len(), lanes, first_queue, stride);
+        let mut attached = Vec::with_capacity(ports.len() * lanes);
+        for (id, queues) in (0..port_count).map(PortId).zip(ports) {
+            for (lane, port) in (0u16..).zip(queues) {
+                let queue = first_queue + lane * stride;
+                attached.push(Attached { port, id, queue, path: path_of[usize::from(id.0)] });
+            }
+        }
+        let unknown = Meta { ingress: PortId(0), queue: 0, headers: Headers::parse(&[]) };
+        Ok(Worker {
+            ports: attached,
+            paths: paths.into_iter().map(|(from, to, chain)| Path::new(from, to, chain)).collect(),
+            egress,
+            quota: umem.frames() / 4,
+            umem,
+            pool,
+            batch: Batch::new(),
+            metas: Box::new([unknown; Batch::CAPACITY]),
+            verdicts: Box::new([Verdict::Next; Batch::CAPACITY]),
+            drops: Drops::default(),
+            tick_cycles: (clock::cycles_per_second() / 1000.0) as u64,
+            last_tick: clock::cycles(),
+            waits: 0,
+        })
+    }
+}
+
+impl<C: Chain> Worker<C> {
+    /// A worker on this UMEM, to be put together.
+    pub fn builder(umem: Umem, pool: Pool) -> WorkerBuilder<C> {
+        WorkerBuilder { umem, pool, first_queue: 0, stride: 1, ports: Vec::new(), paths: Vec::new() }
+    }
+
+    /// Gives every port that has a path one chance to receive, and every port one to transmit. Returns how many packets
+    /// came. Never blocks: what cannot go on is dropped and counted.
+    pub fn turn(&mut self) -> usize {
+        let mut came = 0;
+        for index in 0..self.ports.len() {
+            let attached = &mut self.ports[index];
+            attached.port.reclaim(&mut self.pool);
+            let Some(path) = attached.path else { continue };
+            let n = attached.port.receive(&mut self.batch, &mut self.pool);
+            if n > 0 {
+                came += n;
+                let (id, queue) = (attached.id, attached.queue);
+                self.forward(path, id, queue);
+            }
+        }
+        self.transmit();
+        let now = clock::cycles();
+        if now.wrapping_sub(self.last_tick) >= self.tick_cycles {
+            self.last_tick = now;
+            self.tick(now);
+        }
+        came
+    }
+
+    /// Runs the batch through a path and puts what is left of it into the egress queue.
+    fn forward(&mut self, path: usize, ingress: PortId, queue: u16) {
+        let path = &mut self.paths[path];
+        let start = clock::cycles();
+        for (place, meta) in self.batch.places().iter().zip(self.metas.iter_mut()) {
+            meta.ingress = ingress;
+            meta.queue = queue;
+            if path.needs_headers {
+                meta.headers = Headers::parse(place.as_deref().unwrap_or_default());
+            }
+        }
+        let mut run = BatchRun {
+            batch: &mut self.batch,
+            metas: &mut self.metas,
+            verdicts: &mut self.verdicts,
+            pool: &mut self.pool,
+            egress: &mut self.egress,
+            drops: &mut self.drops,
+            accounts: &mut path.accounts,
+            queue,
+            quota: self.quota,
+            start,
+            stamp: if path.needs_headers { clock::cycles() } else { start },
+        };
+        path.chain.walk(&mut run);
+        run.scatter(path.to);
+    }
+
+    #[inline]
+    fn transmit(&mut self) {
+        for (index, attached) in self.ports.iter_mut().enumerate() {
+            let queue = self.egress.queue(index);
+            if !queue.is_empty() || attached.port.unsent() {
+                attached.port.transmit(queue);
+            }
+        }
+    }
+
+    fn tick(&mut self, now: u64) {
+        self.visit_stages(|stage, cx| stage.tick(cx), now);
+    }
+
+    /// Shows each stage of each path once, with a context of its own.
+    fn visit_stages(&mut self, mut visit: impl FnMut(&mut dyn Stage, &mut Cx<'_>), now: u64) {
+        let queue = self.ports.first().map_or(0, |attached| attached.queue);
+        for path in &mut self.paths {
+            let accounts = &mut path.accounts;
+            let (pool, egress, drops, quota) = (&mut self.pool, &mut self.egress, &mut self.drops, self.quota);
+            path.chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
+                let account = &mut accounts[index];
+                visit(stage, &mut Cx { now, queue, pool, egress, drops, account, quota });
+            }));
+        }
+    }
+
+    /// Whether frames are held by stages, so that ticks must not be far apart.
+    pub(crate) fn holds(&self) -> bool {
+        self.paths.iter().flat_map(|path| &path.accounts).any(|account| account.held > 0)
+    }
+
+    /// Whether something waits to be sent that only another turn will send.
+    pub(crate) fn unsent(&self) -> bool {
+        self.egress.waiting() > 0 || self.ports.iter().any(|attached| attached.port.unsent())
+    }
+
+    /// The descriptors that become readable when packets arrive.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+        self.ports.iter().filter(|attached| attached.path.is_some()).filter_map(|attached| attached.port.fd())
+    }
+
+    /// Replaces the stages of the path from a port, between two batches, and returns the old ones, retired. Accounts of
+    /// stages that keep their name go on; to pass on state, see [`swap_named`](Worker::swap_named).
+    pub fn swap(&mut self, from: PortId, chain: C) -> Result<C, BuildError> {
+        let index = self.path_from(from)?;
+        let old_names = std::mem::take(&mut self.paths[index].names);
+        self.retire(index);
+        let path = &mut self.paths[index];
+        let old_accounts = std::mem::take(&mut path.accounts);
+        let old = std::mem::replace(path, Path::new(path.from, path.to, chain));
+        let path = &mut self.paths[index];
+        for (name, account) in path.names.iter().zip(&mut path.accounts) {
+            if let Some(was) = old_names.iter().position(|old| old == name) {
+                *account = StageAccount { held: 0, ..old_accounts[was] };
+            }
+        }
+        Ok(old.chain)
+    }
+
+    fn path_from(&self, from: PortId) -> Result<usize, BuildError> {
+        self.paths.iter().position(|path| path.from == from).ok_or(BuildError::NoSuchPort(from.0))
+    }
+
+    /// Lets the stages of a path give back what they hold.
+    fn retire(&mut self, index: usize) {
+        let now = clock::cycles();
+        let queue = self.ports.first().map_or(0, |attached| attached.queue);
+        let path = &mut self.paths[index];
+        let accounts = &mut path.accounts;
+        let (pool, egress, drops, quota) = (&mut self.pool, &mut self.egress, &mut self.drops, self.quota);
+        path.chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
+            let account = &mut accounts[index];
+            stage.retire(&mut Cx { now, queue, pool, egress, drops, account, quota });
+        }));
+    }
+
+    /// Brings everything that is on its way to its end: what has been received is forwarded, what is queued is sent, what
+    /// was sent is reclaimed. Ends when nothing is left (and nothing has come for a while) or the time is over; what is still
+    /// queued then is dropped as [`Reason::Shutdown`]. No new packets should be coming: detach first.
+    pub fn drain(&mut self, at_most: Duration) {
+        const QUIET: Duration = Duration::from_millis(5);
+        let start = Instant::now();
+        let mut quiet_since = start;
+        let mut retired = false;
+        while start.elapsed() < at_most {
+            if self.turn() > 0 {
+                quiet_since = Instant::now();
+            } else if quiet_since.elapsed() >= QUIET {
+                if !retired {
+                    // What the stages held goes out with the rest.
+                    (0..self.paths.len()).for_each(|index| self.retire(index));
+                    retired = true;
+                } else if !self.unsent() && self.sending() == 0 {
+                    break;
+                }
+            }
+        }
+        for queue in self.egress.queues_mut() {
+            while let Some(frame) = queue.pop() {
+                discard(&mut self.pool, &mut self.drops, frame, Reason::Shutdown);
+            }
+        }
+    }
+
+    /// Frames that the kernel was given to send and has not given back.
+    fn sending(&self) -> u64 {
+        self.ports.iter().map(|attached| attached.port.census()).map(|census| census.tx + census.completion).sum()
+    }
+
+    /// Where every frame is at this moment.
+    pub fn frames(&self) -> FrameCensus {
+        let mut at_ports = xsk::Census::default();
+        for attached in &self.ports {
+            at_ports += attached.port.census();
+        }
+        let held: u64 = self.paths.iter().flat_map(|path| &path.accounts).map(|account| u64::from(account.held)).sum();
+        FrameCensus::new(u64::from(self.umem.frames()), self.pool.len() as u64, self.egress.waiting() as u64 + held, at_ports)
+    }
+
+    /// Everything that the worker has counted.
+    pub fn report(&mut self) -> WorkerReport {
+        let queues = self.ports.iter().map(|attached| QueueReport {
+            port: attached.id,
+            queue: attached.queue,
+            counters: attached.port.counters(),
+            kernel: attached.port.kernel_counters(),
+            census: attached.port.census(),
+        });
+        let queues: Vec<_> = queues.collect();
+        let frames = self.frames();
+        let paths = self.paths.iter_mut().map(Path::report).collect();
+        WorkerReport { queues, paths, drops: self.drops, frames, waits: self.waits, ownership: self.umem.ownership() }
+    }
+}
+
+impl Worker<Vec<NamedStage>> {
+    /// As [`swap`](Self::swap); and a new stage that has the name of an old one takes over its state, if it can read it.
+    /// Returns the names of those that could not.
+    pub fn swap_named(&mut self, from: PortId, mut chain: Vec<NamedStage>) -> Result<Vec<String>, BuildError> {
+        let index = self.path_from(from)?;
+        let mut afresh = Vec::new();
+        for old in &self.paths[index].chain {
+            let Some(snapshot) = old.stage.snapshot() else { continue };
+            let Some(new) = chain.iter_mut().find(|new| new.name == old.name) else { continue };
+            if new.stage.restore(&snapshot).is_err() {
+                afresh.push(new.name.clone());
+            }
+        }
+        self.swap(from, chain)?;
+        Ok(afresh)
+    }
+}
+
+impl<C: Chain> Path<C> {
+    fn new(from: PortId, to: PortId, mut chain: C) -> Self {
+        let names = chain.names();
+        let mut needs_headers = false;
+        chain.walk(&mut EachStage(|_, stage: &mut dyn Stage| needs_headers |= stage.needs_headers()));
+        let accounts = vec![StageAccount::default(); names.len()];
+        Self { from, to, chain, names, accounts, needs_headers }
+    }
+
+    fn report(&mut self) -> PathReport {
+        let mut counters = vec![Vec::new(); self.names.len()];
+        self.chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| counters[index] = stage.counters()));
+        let stages = self.names.iter().zip(&self.accounts).zip(counters);
+        let stages = stages.map(|((name, account), counters)| StageReport {
+            name: name.clone(),
+            account: *account,
+            counters,
+        });
+        PathReport { from: self.from, to: self.to, stages: stages.collect() }
+    }
+}

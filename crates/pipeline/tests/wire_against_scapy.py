@@ -1,0 +1,194 @@
+"""Random packets, and what scapy reads in them: one JSON object a line, for wire_against_scapy.rs.
+
+Every packet is built, taken as bytes, and read back by scapy: the expectations are its reading of
+the bytes, not what was asked for. The seed is fixed, so that each run sees the same packets.
+"""
+
+import json
+import random
+import sys
+
+from scapy.layers.inet import (
+    ICMP, IP, IPOption_NOP, IPOption_RR, IPOption_Timestamp, TCP, UDP, in4_chksum)
+from scapy.layers.inet6 import (
+    ICMPv6EchoRequest, ICMPv6ND_NS, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting, PadN, RouterAlert, in6_chksum)
+from scapy.layers.ipsec import AH, ESP
+from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
+from scapy.packet import NoPayload, Padding, Raw, bind_layers
+from scapy.utils import checksum
+
+rng = random.Random(20240229)
+V6_EXTENSIONS = (IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, AH)
+
+# scapy knows tunnels behind AH only.
+bind_layers(AH, TCP, nh=6)
+bind_layers(AH, UDP, nh=17)
+
+UPPER_NUMBERS = {TCP: 6, UDP: 17, ESP: 50, Raw: 253}
+
+
+def mac():
+    return ":".join("%02x" % rng.randrange(256) for _ in range(6))
+
+
+def v4():
+    return ".".join(str(rng.randrange(256)) for _ in range(4))
+
+
+def v6():
+    return ":".join("%x" % rng.randrange(65536) for _ in range(8))
+
+
+def data(limit=40):
+    return bytes(rng.randrange(256) for _ in range(rng.randrange(limit)))
+
+
+def port():
+    return rng.randrange(65536)
+
+
+def upper(version):
+    kind = rng.choice(["udp", "udp", "tcp", "tcp", "icmp", "esp", "raw"])
+    if kind == "udp":
+        zero = {"chksum": 0} if version == 4 and rng.random() < 0.2 else {}
+        return UDP(sport=port(), dport=port(), **zero) / data()
+    if kind == "tcp":
+        options = rng.sample([("MSS", 1460), ("NOP", None), ("WScale", 7), ("Timestamp", (1, 2))],
+                             rng.randrange(4))
+        return TCP(sport=port(), dport=port(), seq=rng.randrange(1 << 32), ack=rng.randrange(1 << 32),
+                   flags=rng.randrange(256), options=options) / data()
+    if kind == "icmp":
+        if version == 4:
+            return ICMP(type=rng.choice([0, 3, 8, 11]), code=rng.randrange(4), id=port(), seq=port()) / data()
+        return rng.choice([ICMPv6EchoRequest(id=port(), seq=port(), data=data()), ICMPv6ND_NS(tgt=v6())])
+    if kind == "esp":
+        return ESP(spi=rng.randrange(1 << 32), seq=rng.randrange(1 << 32), data=b"x" + data())
+    return Raw(data())
+
+
+def packet4():
+    options = rng.sample([IPOption_NOP(), IPOption_RR(pointer=4, routers=["0.0.0.0"] * rng.randrange(1, 4)),
+                          IPOption_Timestamp(pointer=9)], rng.choice([0, 0, 1, 2]))
+    flags, frag = rng.choice([(0, 0), (0, 0), (2, 0), (1, 0), (1, rng.randrange(1, 1000)), (0, rng.randrange(1, 1000))])
+    above = upper(4)
+    # A later fragment of this length is data from somewhere: not a header, whatever the bytes are.
+    proto = {"proto": 253} if isinstance(above, Raw) else {}
+    return IP(src=v4(), dst=v4(), tos=rng.randrange(256), id=port(), ttl=rng.randrange(256), flags=flags,
+              frag=frag, options=options, **proto) / above
+
+
+def packet6():
+    packet = IPv6(src=v6(), dst=v6(), tc=rng.randrange(256), fl=rng.randrange(1 << 20), hlim=rng.randrange(256))
+    if rng.random() < 0.3:
+        packet /= IPv6ExtHdrHopByHop(options=[RouterAlert()])
+    for _ in range(rng.choice([0, 0, 0, 1, 2])):
+        packet /= IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * rng.randrange(12))])
+    if rng.random() < 0.3:
+        # No segments left: the destination is the pseudo header's, as wire::checksum takes it.
+        packet /= IPv6ExtHdrRouting(addresses=[v6() for _ in range(rng.randrange(1, 3))], segleft=0)
+    if rng.random() < 0.3:
+        offset, more = rng.choice([(0, 0), (0, 1), (rng.randrange(1, 1000), 1), (rng.randrange(1, 1000), 0)])
+        packet /= IPv6ExtHdrFragment(offset=offset, m=more, id=rng.randrange(1 << 32))
+    above = upper(6)
+    if rng.random() < 0.2:
+        icv = b"\0" * rng.choice([12, 16, 20, 32])
+        # scapy computes neither of the first two.
+        packet /= AH(nh=UPPER_NUMBERS.get(type(above), 58), payloadlen=1 + len(icv) // 4, spi=1, seq=2, icv=icv)
+    packet /= above
+    if isinstance(above, Raw):
+        packet.lastlayer().underlayer.nh = rng.choice([59, 253])
+    return packet
+
+
+def frame():
+    packet = Ether(src=mac(), dst=mac())
+    tags = rng.choice(["", "", "q", "dq", "qq"])
+    for tag in tags:
+        kind = Dot1Q if tag == "q" else Dot1AD
+        packet /= kind(vlan=rng.randrange(4096), prio=rng.randrange(8), id=rng.randrange(2))
+    roll = rng.random()
+    if roll < 0.05:
+        return packet / ARP(psrc=v4(), pdst=v4())
+    return packet / (packet4() if roll < 0.5 else packet6())
+
+
+def header_len(layer):
+    """The bytes of one layer alone, as scapy read them."""
+    return len(layer) - len(layer.payload)
+
+
+def expectation(raw):
+    packet = Ether(raw)
+    layer, at, vlans = packet, 0, []
+    while isinstance(layer, (Ether, Dot1Q, Dot1AD)):
+        if not isinstance(layer, Ether):
+            vlans.append(layer.vlan)
+        ethertype = layer.type
+        at += header_len(layer)
+        layer = layer.payload
+    want = {"frame": raw.hex(), "vlans": vlans, "ethertype": ethertype, "l3_offset": at}
+    if not isinstance(layer, (IP, IPv6)):
+        return {**want, "version": 0}
+
+    ip = layer
+    want.update(src=ip.src, dst=ip.dst)
+    if isinstance(ip, IP):
+        # A copy without the checksum: scapy computes it anew when it builds.
+        anew = ip.copy()
+        del anew.chksum
+        want.update(version=4, protocol=ip.proto, l3_end=at + ip.len, l4_offset=at + ip.ihl * 4, ttl=ip.ttl,
+                    header_checksum=ip.chksum, header_checksum_computed=IP(bytes(anew)).chksum)
+        offset, more = ip.frag, bool(ip.flags.MF)
+        layer = ip.payload
+    else:
+        at += header_len(ip)
+        offset, more, protocol = 0, False, ip.nh
+        layer = ip.payload
+        while isinstance(layer, V6_EXTENSIONS):
+            if isinstance(layer, IPv6ExtHdrFragment):
+                offset, more = layer.offset, bool(layer.m)
+            protocol = layer.nh
+            at += header_len(layer)
+            layer = layer.payload
+        want.update(version=6, protocol=protocol, l3_end=want["l3_offset"] + 40 + ip.plen, l4_offset=at)
+    want["fragment"] = "later" if offset else "first" if more else "whole"
+    if isinstance(layer, (UDP, TCP)):
+        want.update(sport=layer.sport, dport=layer.dport)
+        if isinstance(layer, TCP):
+            want.update(flags=int(layer.flags) & 0xff, seq=layer.seq, header_len=layer.dataofs * 4)
+    if want["fragment"] == "whole" and not isinstance(layer, (NoPayload, Padding)):
+        bytes4 = raw[want["l4_offset"]:want["l3_end"]]
+        if isinstance(layer, ICMP):
+            want.update(type=layer.type, code=layer.code, sum=checksum(bytes4))
+        elif isinstance(layer, (UDP, TCP)) or protocol_is_icmp6(want):
+            if isinstance(ip, IP):
+                want["sum"] = in4_chksum(ip.proto, ip, bytes4)
+            else:
+                want["sum"] = in6_chksum(want["protocol"], IPv6(src=ip.src, dst=ip.dst), bytes4)
+            if protocol_is_icmp6(want):
+                want.update(type=bytes4[0], code=bytes4[1])
+    return want
+
+
+def protocol_is_icmp6(want):
+    return want["version"] == 6 and want["protocol"] == 58
+
+
+def main():
+    for _ in range(int(sys.argv[1])):
+        raw = bytes(frame())
+        roll = rng.random()
+        if roll < 0.3:
+            raw = raw.ljust(60, b"\0")
+        elif roll < 0.4:
+            raw += data()
+        want = expectation(raw)
+        if "sum" in want and rng.random() < 0.2:
+            # A bit flipped in the packet's last two bytes, which are no length in any protocol here.
+            at = want["l3_end"] - 1 - rng.randrange(2)
+            want = expectation(raw[:at] + bytes([raw[at] ^ 1 << rng.randrange(8)]) + raw[at + 1:])
+        print(json.dumps(want))
+
+
+main()
