@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0
+//
+// The traffic generator. It is not attached to anything: user space runs it with one BPF_PROG_TEST_RUN call with
+// BPF_F_TEST_XDP_LIVE_FRAMES, so it is called once per frame of a recycled page, on one core, and says what becomes of
+// that frame: off to the interface, or (when the next one is not due yet) back to the pool.
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include "frame.h"
+
+enum { HEADER_WORDS = 5, TICKS = 12 };
+
+// Written by src/traffic.rs before loading: same order, no padding.
+struct config {
+	__u64 header[HEADER_WORDS]; // bytes 0–39 of the frame
+	__u64 interval;             // nanoseconds between frames << TICKS; 0: flat out
+	__u64 backlog;              // how late the schedule may run before it is moved, nanoseconds << TICKS
+	__u64 limit;                // stop sending after that many frames; 0: never
+	__u64 first_sequence;
+	__u32 tail;                 // bytes 40–43: UDP checksum, magic
+	__u32 flows;
+	__u32 ifindex;
+	__u32 reserved;
+};
+
+SEC(".rodata.config") const volatile struct config config;
+
+// One run at a time on one core: no atomics.
+struct state {
+	__u64 sent;
+	__u64 first; // time of the first frame sent, and of the last
+	__u64 last;
+	__u64 start; // the schedule's zero
+	__u64 due;   // since start, nanoseconds << TICKS
+	__u64 flow;
+};
+
+SEC(".data.state") struct state state = {};
+
+SEC("xdp") int generate(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u64 now;
+	int i;
+
+	if (data + MIN_FRAME > end)
+		return XDP_ABORTED;
+	if (config.limit && state.sent >= config.limit)
+		return XDP_DROP;
+	now = bpf_ktime_get_ns();
+	if (!state.sent)
+		state.first = now;
+	if (config.interval) {
+		__u64 elapsed;
+
+		if (!state.start)
+			state.start = now;
+		elapsed = (now - state.start) << TICKS;
+		if (elapsed < state.due)
+			return XDP_DROP;
+		state.due += config.interval;
+		// A generator that was preempted must not make good for it with a burst no ring can take.
+		if (elapsed > state.due + config.backlog)
+			state.due = elapsed - config.backlog;
+	}
+
+	// The page may come back with what others wrote into it (a TTL, a MAC address): write the whole header anew.
+	for (i = 0; i < HEADER_WORDS; i++)
+		((any_u64 *)data)[i] = config.header[i];
+	*(any_u32 *)(data + 40) = config.tail;
+	*(any_u16 *)(data + AT_UDP_SOURCE) = bpf_htons(FIRST_FLOW_PORT + state.flow);
+	*(any_u64 *)(data + AT_SEQUENCE) = bpf_cpu_to_be64(config.first_sequence + state.sent);
+	*(any_u64 *)(data + AT_TIME) = bpf_cpu_to_be64(now);
+
+	state.flow++;
+	if (state.flow >= config.flows)
+		state.flow = 0;
+	state.sent++;
+	state.last = now;
+	return bpf_redirect(config.ifindex, 0);
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

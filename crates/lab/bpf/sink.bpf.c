@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0
+//
+// The sink: counts the generator's frames and drops them; with check on, also looks at what is in them. Everything else
+// (ARP, ping, …) is counted as foreign and passed to the kernel.
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include "frame.h"
+
+// Written by src/sink.rs before loading: same order, no padding.
+struct config {
+	__u32 check;    // look into the frames
+	__u32 anything; // count whatever arrives, foreign or not, and drop it
+};
+
+SEC(".rodata.config") const volatile struct config config;
+
+struct counters {
+	__u64 packets;
+	__u64 bytes;
+	__u64 foreign;
+	__u64 corrupt;
+	__u64 reordered;
+	__u64 duplicates;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct counters);
+} counters SEC(".maps");
+
+// The highest sequence number seen of each flow, by source port. A flow is served by one core at a time, as in any NIC.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, __u64);
+} flows SEC(".maps");
+
+// Sequence number + 1 of the last frame seen in slot (sequence number mod WINDOW). Unlike a bitmap that is cleared as a
+// window moves, a slot says whose it is, so a duplicate is certain, and is found up to WINDOW frames later. An exchange
+// makes that hold when two cores receive at once.
+#define WINDOW (1 << 18)
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, WINDOW);
+	__type(key, __u32);
+	__type(value, __u64);
+} slots SEC(".maps");
+
+static __always_inline int is_generators(void *data, void *end)
+{
+	return data + MIN_FRAME <= end && *(any_u16 *)(data + AT_ETHERTYPE) == bpf_htons(0x0800) &&
+	       *(__u8 *)(data + AT_IP) == 0x45 && *(__u8 *)(data + AT_IP_PROTOCOL) == 17 &&
+	       *(any_u16 *)(data + AT_UDP_DESTINATION) == bpf_htons(DISCARD_PORT);
+}
+
+static __always_inline int is_corrupt(void *data, void *end)
+{
+	__u64 word = PATTERN_STEP;
+	__u32 sum = 0;
+	void *p;
+	int i;
+
+	if (*(any_u16 *)(data + AT_MAGIC) != bpf_htons(MAGIC) ||
+	    bpf_ntohs(*(any_u16 *)(data + AT_IP_LENGTH)) != (end - data) - AT_IP)
+		return 1;
+	for (i = 0; i < 10; i++)
+		sum += *(any_u16 *)(data + AT_IP + 2 * i);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	if (sum != 0xffff)
+		return 1;
+	p = data + AT_PATTERN;
+	for (i = 0; i < MAX_PATTERN_WORDS; i++) {
+		if (p + 8 > end)
+			break;
+		if (*(any_u64 *)p != word)
+			return 1;
+		word += PATTERN_STEP;
+		p += 8;
+	}
+	for (i = 0; i < 7; i++) {
+		if (p + 1 > end)
+			break;
+		if (*(__u8 *)p != (__u8)word)
+			return 1;
+		word >>= 8;
+		p++;
+	}
+	return 0;
+}
+
+static __always_inline void check_sequence(void *data, struct counters *c)
+{
+	__u64 sequence = bpf_be64_to_cpu(*(any_u64 *)(data + AT_SEQUENCE)), *slot, *highest;
+	__u32 slot_key = sequence & (WINDOW - 1), flow_key = bpf_ntohs(*(any_u16 *)(data + AT_UDP_SOURCE));
+
+	slot = bpf_map_lookup_elem(&slots, &slot_key);
+	highest = bpf_map_lookup_elem(&flows, &flow_key);
+	if (!slot || !highest)
+		return;
+	// A slot that a later frame has taken over is left to it: this frame is WINDOW late, and counts as reordered.
+	if (*(volatile __u64 *)slot <= sequence + 1 && __sync_lock_test_and_set(slot, sequence + 1) == sequence + 1) {
+		c->duplicates++;
+		return;
+	}
+	if (sequence + 1 > *highest)
+		*highest = sequence + 1;
+	else
+		c->reordered++;
+}
+
+SEC("xdp") int sink(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	__u32 zero = 0;
+	struct counters *c = bpf_map_lookup_elem(&counters, &zero);
+
+	if (!c)
+		return XDP_ABORTED;
+	if (!config.anything && !is_generators(data, end)) {
+		c->foreign++;
+		return XDP_PASS;
+	}
+	c->packets++;
+	c->bytes += end - data;
+	if (!config.check || data + MIN_FRAME > end)
+		return XDP_DROP;
+	if (is_corrupt(data, end))
+		c->corrupt++; // and its sequence number is not to be trusted
+	else
+		check_sequence(data, c);
+	return XDP_DROP;
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

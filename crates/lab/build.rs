@@ -1,0 +1,27 @@
+//! Compiles the lab's BPF programs to objects that are embedded in the library.
+//!
+//! Only the compiling part of libbpf-cargo is used: the skeletons it can generate contain unsafe code.
+
+use std::{env, error::Error, path::PathBuf};
+
+use libbpf_cargo::SkeletonBuilder;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: build.rs is run by cargo")?);
+    // <asm/types.h> lives in the multiarch directory, which clang's BPF target does not search by itself.
+    let multiarch = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
+        "x86" => "i386-linux-gnu".to_owned(),
+        "riscv64" => "riscv64-linux-gnu".to_owned(),
+        other => format!("{other}-linux-gnu"),
+    };
+    println!("cargo:rerun-if-changed=bpf");
+    for name in ["generator", "sink"] {
+        SkeletonBuilder::new()
+            .source(format!("bpf/{name}.bpf.c"))
+            .obj(out.join(format!("{name}.bpf.o")))
+            // v3: the sink's atomic exchange.
+            .clang_args([format!("-I/usr/include/{multiarch}"), "-mcpu=v3".into(), "-Wall".into(), "-Werror".into()])
+            .build()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,374 @@
+//! What became of every frame offered, and whether the sum is right.
+
+use crate::{Counters, Report, Seen, VethDrops, grouped, report::total};
+
+/// The account of one run of xdpfwd: offered = forwarded + every loss.
+///
+/// A loss is either *counted* where it happened, by xdpfwd or the kernel, or is the *difference* of two counters with
+/// nothing but veth between them. Counters of different origin that must agree are compared: [`Self::gaps`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Books {
+    /// Frames the generator sent.
+    pub offered: u64,
+    /// Frames of the generator that arrived at the sink.
+    pub forwarded: u64,
+    /// What lies between, in the order of a frame's way.
+    pub losses: Vec<Loss>,
+    /// Where two counters that must agree do not. Empty if the books balance.
+    pub gaps: Vec<Gap>,
+    /// Frames of xdpfwd's UMEM that are in no place.
+    pub leaked: i64,
+}
+
+/// Frames lost in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Where, as a person reads it.
+    pub place: String,
+    /// How many. Below zero only if a counter is wrong.
+    pub packets: i128,
+    /// How it is known.
+    pub known: Known,
+    /// What the veth driver counted in the same place, if it was asked: not all of it, as it does not count a frame for
+    /// which its peer had no NAPI.
+    pub veth: Option<u64>,
+    /// It is what overload looks like: frames came faster than they were taken.
+    pub overload: bool,
+}
+
+/// How a loss is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// By a counter of its own.
+    Counted,
+    /// As the difference of the counters before and after.
+    Difference,
+}
+
+/// Two counters that should agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// What does not follow.
+    pub what: String,
+    /// By how many frames.
+    pub packets: i128,
+}
+
+/// Where frames go in and out of the forwarder.
+pub(crate) const INGRESS: &str = "fwd0";
+pub(crate) const EGRESS: &str = "fwd1";
+
+/// What the veth driver counted at the ends where frames can get lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VethEvidence {
+    /// gen0.
+    pub generator: VethDrops,
+    /// fwd0.
+    pub ingress: VethDrops,
+    /// sink0.
+    pub sink: VethDrops,
+}
+
+impl Books {
+    /// Draws up the account from what was offered, what the sink saw, and xdpfwd's final report; `veth` is a witness that
+    /// is not xdpfwd.
+    #[must_use]
+    pub fn draw_up(offered: Counters, seen: &Seen, report: &Report, veth: Option<&VethEvidence>) -> Self {
+        let nothing = crate::PortReport::default();
+        let ingress = report.port(INGRESS).unwrap_or(&nothing);
+        let egress = report.port(EGRESS).unwrap_or(&nothing);
+        let kernel = &report.kernel;
+        // A frame for which the fill ring had nothing is in both counters; in rx_dropped are also those too long.
+        let fill_empty = kernel.fill_ring_empty.min(kernel.rx_dropped.unwrap_or(u64::MAX));
+        let too_long = kernel.rx_dropped.unwrap_or(0).saturating_sub(kernel.fill_ring_empty);
+        let in_af_xdp = total([fill_empty, kernel.rx_ring_full, too_long]);
+        let redirected = ingress.xdp_redirected.unwrap_or(total([ingress.rx_packets, in_af_xdp]));
+        let dropped = total(report.drops.values().copied());
+
+        let mut losses = Vec::new();
+        let mut add = |place: &str, packets: i128, known, veth, overload| {
+            losses.push(Loss { place: place.to_owned(), packets, known, veth, overload });
+        };
+        let difference = |from: u64, to: u64| i128::from(from) - i128::from(to);
+        add(
+            "in veth, before fwd0's XDP program",
+            difference(offered.packets, total([redirected, ingress.xdp_passed])),
+            Known::Difference,
+            veth.map(|veth| veth.generator.redirect_out),
+            true,
+        );
+        add("left to the kernel by fwd0's XDP program", ingress.xdp_passed.into(), Known::Counted, None, false);
+        add("AF_XDP: fill ring empty", fill_empty.into(), Known::Counted, None, true);
+        add("AF_XDP: receive ring full", kernel.rx_ring_full.into(), Known::Counted, None, true);
+        if too_long > 0 {
+            add("AF_XDP: longer than a UMEM frame", too_long.into(), Known::Counted, None, false);
+        }
+        for (reason, packets) in report.drops.iter().filter(|(_, packets)| **packets > 0) {
+            // Of xdpfwd's reasons, those of a queue that was full mean that more came than could go.
+            let overload = reason.ends_with("_full");
+            add(&format!("xdpfwd: {reason}"), (*packets).into(), Known::Counted, None, overload);
+        }
+        if dropped == 0 {
+            add("xdpfwd: any reason", 0, Known::Counted, None, false);
+        }
+        let elsewhere = report.transmitted() - egress.tx_packets;
+        if elsewhere > 0 {
+            add("sent out of another port than fwd1", elsewhere.into(), Known::Counted, None, false);
+        }
+        if seen.foreign > 0 {
+            add("at the sink, but not recognisable", seen.foreign.into(), Known::Counted, None, false);
+        }
+        add(
+            "between xdpfwd's transmit and the sink",
+            difference(egress.tx_packets, total([seen.arrived.packets, seen.foreign])),
+            Known::Difference,
+            veth.map(|veth| veth.sink.receive),
+            false,
+        );
+
+        let mut gaps = Vec::new();
+        let mut agree = |what: &str, packets: i128| {
+            if packets != 0 {
+                gaps.push(Gap { what: what.to_owned(), packets });
+            }
+        };
+        agree(
+            "handed to AF_XDP on fwd0, and neither received nor counted as lost there",
+            difference(redirected, total([ingress.rx_packets, in_af_xdp])),
+        );
+        if let Some(veth) = veth {
+            agree(
+                "lost on fwd0 by the veth driver's count, beyond what xdpfwd reports of AF_XDP",
+                difference(veth.ingress.receive, in_af_xdp),
+            );
+        }
+        agree(
+            "received by xdpfwd, and neither transmitted nor dropped with a reason",
+            difference(report.received(), total([report.transmitted(), dropped])),
+        );
+        agree("received on a port nothing was offered to", difference(report.received(), ingress.rx_packets));
+        for loss in losses.iter().filter(|loss| loss.packets < 0) {
+            agree(&format!("more frames came out than went in: {}", loss.place), loss.packets);
+        }
+        agree("duplicates at the sink", i128::from(seen.duplicates));
+        for interface in [INGRESS, EGRESS] {
+            if report.port(interface).is_none() {
+                agree(
+                    &format!("xdpfwd's report has no port on {interface}, of frames offered"),
+                    offered.packets.into(),
+                );
+            }
+        }
+        let lost_in_total: i128 = losses.iter().map(|loss| loss.packets).sum();
+        let unexplained = difference(offered.packets, seen.arrived.packets) - lost_in_total;
+        // The gaps above are its parts; without them there is nothing it could be.
+        if gaps.is_empty() && unexplained != 0 {
+            gaps.push(Gap { what: "offered, and neither forwarded nor lost".into(), packets: unexplained });
+        }
+        Self { offered: offered.packets, forwarded: seen.arrived.packets, losses, gaps, leaked: leaked(report) }
+    }
+
+    /// Frames lost: offered − forwarded.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.offered.saturating_sub(self.forwarded)
+    }
+
+    /// Whether every frame offered is accounted for.
+    #[must_use]
+    pub fn balance(&self) -> bool {
+        self.gaps.is_empty()
+    }
+
+    /// Forwarded something, leaked nothing, every frame accounted for.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.forwarded > 0 && self.leaked == 0 && self.balance()
+    }
+
+    /// One or two sentences that say what the figures mean; `rate` is what was asked of the generator, in packets per
+    /// second (`None`: flat out).
+    #[must_use]
+    pub fn verdict(&self, rate: Option<u64>) -> String {
+        if self.forwarded == 0 {
+            return format!("NOTHING was forwarded of {} frames offered.", grouped(self.offered));
+        }
+        let mut text = if self.balance() {
+            format!(
+                "Every frame is accounted for: {} offered = {} forwarded + {} lost, each in a place named above",
+                grouped(self.offered),
+                grouped(self.forwarded),
+                grouped(self.lost())
+            )
+        } else {
+            let gaps: Vec<String> =
+                self.gaps.iter().map(|gap| format!("{} {}", grouped(gap.packets), gap.what)).collect();
+            format!("The books do NOT balance: {}", gaps.join("; "))
+        };
+        text += &match self.leaked {
+            0 => ", and xdpfwd leaked none of its own buffers.".to_owned(),
+            n => format!("; xdpfwd LEAKED {n} of its own buffers."),
+        };
+        let overload: i128 = self.losses.iter().filter(|loss| loss.overload).map(|loss| loss.packets).sum();
+        let other = i128::from(self.lost()) - overload;
+        if self.lost() == 0 {
+            text += " Nothing was lost.";
+        } else if !self.balance() {
+            // What it means is open as long as the sum is wrong.
+        } else if overload > 0 && other <= 0 && rate.is_none() {
+            text += " The loss is overload on purpose: the generator sends flat out, more than one core can forward.";
+        } else if overload > 0 && other <= 0 {
+            text += " The loss is overload: frames came faster, or in larger bursts, than they were taken. Try a lower --rate.";
+        } else {
+            text +=
+                &format!(" {} of the lost frames were not lost to overload: see where in the table.", grouped(other));
+        }
+        text
+    }
+}
+
+/// What xdpfwd says it leaked, or what its own figures say, whichever is worse.
+fn leaked(report: &Report) -> i64 {
+    let frames = &report.frames;
+    let missing = i64::try_from(i128::from(frames.total) - i128::from(frames.found())).unwrap_or(i64::MAX);
+    if frames.leaked == 0 { missing } else { frames.leaked }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FINAL: &str = r#"{"schema":1,"type":"final","new":{"unknown":1},
+        "ports":[{"name":"lan","interface":"fwd0","queues":1,"mode":"copy","rx_packets":700,"rx_bytes":42000,
+                  "tx_packets":0,"tx_bytes":0,"xdp_redirected":990,"xdp_passed":2},
+                 {"name":"wan","interface":"fwd1","queues":1,"mode":"copy","rx_packets":0,"tx_packets":690}],
+        "drops":{"egress_full":6,"no_room":0,"runt":4},
+        "stages":[{"path":"lan>wan","name":"mac-swap","calls":11,"packets":700,"drops":4,"cycles_per_packet":3.5},
+                  {"path":"wan>lan","name":"mac-swap","calls":0,"packets":0,"drops":0,"cycles_per_packet":null}],
+        "frames":{"total":16,"pool":10,"fill":6,"rx":0,"in_flight":0,"tx":0,"completion":0,"leaked":0},
+        "kernel":{"syscalls":70,"rx_ring_full":90,"fill_ring_empty":195,"rx_dropped":200,"tx_invalid":0}}"#;
+
+    fn offered(packets: u64) -> Counters {
+        Counters { packets, bytes: packets * 60 }
+    }
+
+    fn seen(packets: u64) -> Seen {
+        Seen { arrived: offered(packets), ..Seen::default() }
+    }
+
+    fn report() -> Report {
+        Report::parse(FINAL).expect("canned report")
+    }
+
+    fn books(sent: u64, arrived: u64, report: &Report) -> Books {
+        Books::draw_up(offered(sent), &seen(arrived), report, None)
+    }
+
+    fn packets(books: &Books, place: &str) -> i128 {
+        books.losses.iter().filter(|loss| loss.place.contains(place)).map(|loss| loss.packets).sum()
+    }
+
+    #[test]
+    fn each_loss_has_its_place() {
+        let books = books(1000, 689, &report());
+        assert_eq!(packets(&books, "before fwd0"), 8);
+        assert_eq!(packets(&books, "left to the kernel"), 2);
+        assert_eq!(packets(&books, "fill ring empty"), 195);
+        assert_eq!(packets(&books, "longer than"), 5, "rx_dropped counts the empty fill ring, too");
+        assert_eq!(packets(&books, "receive ring full"), 90);
+        assert_eq!(packets(&books, "egress_full"), 6);
+        assert_eq!(packets(&books, "runt"), 4);
+        assert_eq!(packets(&books, "and the sink"), 1);
+        assert_eq!(books.losses.iter().map(|loss| loss.packets).sum::<i128>(), 1000 - 689);
+        assert!(books.balance() && books.is_good(), "{:?}", books.gaps);
+    }
+
+    #[test]
+    fn a_frame_lost_inside_xdpfwd_is_a_gap() {
+        let mut report = report();
+        report.drops.remove("runt");
+        let books = books(1000, 689, &report);
+        assert_eq!(books.gaps.len(), 1);
+        assert_eq!(books.gaps[0].packets, 4);
+        assert!(!books.is_good());
+        assert!(books.verdict(None).contains("NOT balance"), "{}", books.verdict(None));
+    }
+
+    #[test]
+    fn a_frame_lost_in_af_xdp_without_a_count_is_a_gap() {
+        let mut report = report();
+        report.kernel.rx_ring_full = 89;
+        assert_eq!(books(1000, 689, &report).gaps[0].packets, 1);
+    }
+
+    #[test]
+    fn two_mistakes_do_not_cancel() {
+        let mut report = report();
+        report.kernel.rx_ring_full -= 3;
+        report.drops.insert("runt".into(), 7);
+        assert_eq!(books(1000, 689, &report).gaps.len(), 2);
+    }
+
+    #[test]
+    fn more_out_than_in_is_a_gap() {
+        assert!(!books(1000, 691, &report()).balance(), "more arrived than were transmitted");
+        assert!(!books(991, 689, &report()).balance(), "more were redirected than offered");
+    }
+
+    #[test]
+    fn leaks_are_seen_even_if_not_confessed() {
+        let mut report = report();
+        report.frames.pool = 9;
+        let books = books(1000, 689, &report);
+        assert_eq!(books.leaked, 1);
+        assert!(!books.is_good());
+        assert!(books.verdict(None).contains("LEAKED 1"));
+    }
+
+    #[test]
+    fn an_empty_report_is_no_success() {
+        let empty = Report::parse(r#"{"type":"final"}"#).expect("lenient");
+        assert!(!books(10, 0, &empty).is_good());
+        assert!(!books(10, 10, &empty).is_good());
+        assert_eq!(Report::parse("{}"), None);
+        assert_eq!(Report::parse("no JSON"), None);
+    }
+
+    #[test]
+    fn the_verdict_tells_overload_from_trouble() {
+        let mut report = report();
+        report.drops.clear();
+        report.ports[1].tx_packets = 700;
+        report.ports[0].xdp_passed = 0;
+        report.kernel.fill_ring_empty = 200;
+        let books_ = books(1000, 700, &report);
+        assert!(books_.is_good(), "{:?}", books_.gaps);
+        assert!(books_.verdict(None).contains("on purpose"), "{}", books_.verdict(None));
+        assert!(books_.verdict(Some(1000)).contains("lower --rate"));
+        let books = books(1000, 699, &report);
+        assert!(
+            books.verdict(None).contains("1 of the lost frames were not lost to overload"),
+            "{}",
+            books.verdict(None)
+        );
+    }
+
+    #[test]
+    fn the_veth_driver_is_heard_as_a_witness() {
+        let mut veth = VethEvidence::default();
+        veth.ingress.receive = 290;
+        let draw = |veth: &VethEvidence| Books::draw_up(offered(1000), &seen(689), &report(), Some(veth));
+        assert!(draw(&veth).balance());
+        veth.ingress.receive = 291;
+        assert_eq!(draw(&veth).gaps[0].packets, 1);
+    }
+
+    #[test]
+    fn without_redirect_counters_the_books_still_close() {
+        let mut report = report();
+        report.ports[0].xdp_redirected = None;
+        let books = books(1000, 689, &report);
+        assert!(books.balance());
+        assert_eq!(packets(&books, "before fwd0"), 8);
+    }
+}

@@ -1,0 +1,57 @@
+//! The embedded BPF objects, and reading their maps.
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject};
+
+use crate::Error;
+
+/// libelf reads the object in place: it must be aligned as a file mapping would be.
+#[repr(C, align(16))]
+struct Aligned<T: ?Sized>(T);
+
+static GENERATOR: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/generator.bpf.o")));
+static SINK: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/sink.bpf.o")));
+
+const HINT: &str = "is this root with CAP_BPF, on Linux 6.0 or newer?";
+
+pub(crate) fn load_generator(config: &[u8]) -> Result<Object, Error> {
+    load("the generator's BPF program", &GENERATOR.0, config)
+}
+
+pub(crate) fn load_sink(config: &[u8]) -> Result<Object, Error> {
+    load("the sink's BPF program", &SINK.0, config)
+}
+
+fn load(what: &str, object: &[u8], config: &[u8]) -> Result<Object, Error> {
+    let mut open: OpenObject =
+        ObjectBuilder::default().open_memory(object).map_err(Error::bpf(format!("opening {what}"), HINT))?;
+    open.maps_mut()
+        .find(|map| map.name() == ".rodata.config")
+        .ok_or(Error::Object("map .rodata.config"))?
+        .set_initial_value(config)
+        .map_err(Error::bpf(format!("configuring {what}"), "bpf/ and src/ of crates/lab are out of step"))?;
+    open.load().map_err(Error::bpf(format!("loading {what}"), HINT))
+}
+
+/// A handle of its own on a map of `object`, for reading from another thread.
+pub(crate) fn map(object: &Object, name: &'static str) -> Result<MapHandle, Error> {
+    let map = object.maps().find(|map| map.name() == name).ok_or(Error::Object(name))?;
+    MapHandle::try_from(&map).map_err(Error::bpf(format!("opening the BPF map {name}"), HINT))
+}
+
+/// The `u64`s of entry 0, summed over the cores if the map is per core.
+pub(crate) fn read<const N: usize>(map: &MapHandle, what: &'static str) -> Result<[u64; N], Error> {
+    let key = 0u32.to_ne_bytes();
+    let failed = || Error::bpf(format!("reading the {what}'s counters"), HINT);
+    let values = if map.map_type().is_percpu() {
+        map.lookup_percpu(&key, MapFlags::ANY).map_err(failed())?.unwrap_or_default()
+    } else {
+        map.lookup(&key, MapFlags::ANY).map_err(failed())?.into_iter().collect()
+    };
+    let mut sums = [0u64; N];
+    for value in &values {
+        for (sum, word) in sums.iter_mut().zip(value.as_chunks::<8>().0) {
+            *sum += u64::from_ne_bytes(*word);
+        }
+    }
+    Ok(sums)
+}

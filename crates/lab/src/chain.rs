@@ -1,0 +1,206 @@
+//! Three namespaces in a row.
+
+use std::{
+    net::Ipv4Addr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Error, Namespace,
+    namespace::{self, kept_name, sweep},
+    require_root,
+    veth::{self, End, MAX_MTU, mac},
+};
+
+/// The address of `gen0` in a chain with addresses, and the source of the generator's frames.
+pub const GEN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// The address of `sink0` in a chain with addresses, and the destination of the generator's frames.
+pub const SINK_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+
+const LABELS: [&str; 3] = ["gen", "fwd", "sink"];
+const CARRIER: Duration = Duration::from_secs(10);
+
+/// The namespaces gen, fwd and sink, with `gen0 ═ fwd0` and `fwd1 ═ sink0` between them.
+///
+/// All four ends are up, have NAPI on (GRO), checksum and segmentation offload off, and MAC addresses
+/// `02:00:00:00:00:01` (gen0) to `…:04` (sink0). IPv6 is off unless asked for, so that nothing but the lab's own frames
+/// is on the wires. Dropped, everything is gone.
+#[derive(Debug)]
+pub struct Chain {
+    generator: Namespace,
+    forwarder: Namespace,
+    sink: Namespace,
+}
+
+impl Chain {
+    /// One queue, MTU 1500, no addresses.
+    pub fn builder() -> ChainBuilder {
+        ChainBuilder { queues: 1, mtu: 1500, addresses: false, ipv6: false, keep: None }
+    }
+
+    /// Where `gen0` is. (`gen` is a keyword.)
+    #[must_use]
+    pub fn gen_(&self) -> &Namespace {
+        &self.generator
+    }
+
+    /// Where `fwd0` and `fwd1` are.
+    #[must_use]
+    pub fn fwd(&self) -> &Namespace {
+        &self.forwarder
+    }
+
+    /// Where `sink0` is.
+    #[must_use]
+    pub fn sink(&self) -> &Namespace {
+        &self.sink
+    }
+}
+
+/// How a [`Chain`] is to be.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ChainBuilder {
+    queues: u16,
+    mtu: u16,
+    addresses: bool,
+    ipv6: bool,
+    keep: Option<String>,
+}
+
+impl ChainBuilder {
+    /// Receive and transmit queues of each end, 1–64.
+    ///
+    /// veth puts a redirected frame into receive queue *core of the sender* mod *queues*: one generator feeds one queue.
+    pub fn queues(mut self, queues: u16) -> Self {
+        self.queues = queues;
+        self
+    }
+
+    /// MTU in bytes, 576–[`MAX_MTU`]. The largest frame is 14 bytes more.
+    pub fn mtu(mut self, mtu: u16) -> Self {
+        self.mtu = mtu;
+        self
+    }
+
+    /// Gives gen0 10.77.0.1/24 and sink0 10.77.0.2/24, for ping or iperf3 *through* a forwarder that cross-connects.
+    /// The kernel then also sends ARP on its own.
+    pub fn addresses(mut self, on: bool) -> Self {
+        self.addresses = on;
+        self
+    }
+
+    /// Leaves IPv6 on and gives gen0 fd77::1/64 and sink0 fd77::2/64. The kernel then also sends multicast on its own.
+    pub fn ipv6(mut self, on: bool) -> Self {
+        self.ipv6 = on;
+        self
+    }
+
+    /// Names the namespaces `xdpfwd-<name>-gen` … and leaves them there on drop, until [`take_down`].
+    pub fn keep_as(mut self, name: impl Into<String>) -> Self {
+        self.keep = Some(name.into());
+        self
+    }
+
+    /// Sweeps what dead labs left behind, builds the chain, and waits until all ends have a carrier.
+    ///
+    /// # Errors
+    ///
+    /// Not root, a value out of range, or what `ip` or `ethtool` says.
+    pub fn build(self) -> Result<Chain, Error> {
+        require_root("building a lab")?;
+        if !(1..=64).contains(&self.queues) {
+            return Err(Error::Value {
+                what: "number of queues",
+                value: self.queues.to_string(),
+                accepted: "use 1–64".into(),
+            });
+        }
+        if !(576..=MAX_MTU).contains(&self.mtu) {
+            return Err(Error::Value {
+                what: "MTU",
+                value: self.mtu.to_string(),
+                accepted: format!("use 576–{MAX_MTU}, what a veth takes with native XDP"),
+            });
+        }
+        sweep()?;
+        let create = |label| match &self.keep {
+            Some(name) => Namespace::create_kept(name, label),
+            None => Namespace::create(label),
+        };
+        let chain = Chain { generator: create(LABELS[0])?, forwarder: create(LABELS[1])?, sink: create(LABELS[2])? };
+        let built = self.fill(&chain);
+        if let (Err(_), Some(name)) = (&built, &self.keep) {
+            // Half a lab is of no use; what is to be reported is the first error.
+            let _ = take_down(name);
+        }
+        built.map(|()| chain)
+    }
+
+    fn fill(&self, chain: &Chain) -> Result<(), Error> {
+        for namespace in [&chain.generator, &chain.forwarder, &chain.sink] {
+            if !self.ipv6 {
+                namespace.sysctl("ipv6/conf/all/disable_ipv6", "1")?;
+                namespace.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
+            }
+            namespace.ip(&["link", "set", "lo", "up"])?;
+        }
+        let ends = [
+            End { namespace: &chain.generator, name: "gen0", mac: mac(1) },
+            End { namespace: &chain.forwarder, name: "fwd0", mac: mac(2) },
+            End { namespace: &chain.forwarder, name: "fwd1", mac: mac(3) },
+            End { namespace: &chain.sink, name: "sink0", mac: mac(4) },
+        ];
+        veth::create(&ends[0], &ends[1], self.queues, self.mtu)?;
+        veth::create(&ends[2], &ends[3], self.queues, self.mtu)?;
+        if self.addresses {
+            chain.generator.ip(&["address", "add", &format!("{GEN_ADDRESS}/24"), "dev", "gen0"])?;
+            chain.sink.ip(&["address", "add", &format!("{SINK_ADDRESS}/24"), "dev", "sink0"])?;
+        }
+        if self.ipv6 {
+            // nodad: usable at once.
+            chain.generator.ip(&["address", "add", "fd77::1/64", "dev", "gen0", "nodad"])?;
+            chain.sink.ip(&["address", "add", "fd77::2/64", "dev", "sink0", "nodad"])?;
+        }
+        ends.iter().try_for_each(wait_for_carrier)
+    }
+}
+
+fn wait_for_carrier(end: &End<'_>) -> Result<(), Error> {
+    let start = Instant::now();
+    while veth::link(end.namespace, end.name)?["operstate"] != "UP" {
+        if start.elapsed() > CARRIER {
+            return Err(Error::Timeout {
+                what: format!("carrier on {} in {}", end.name, end.namespace.name()),
+                seconds: CARRIER.as_secs_f64(),
+                hint: format!("look at `ip -n {} link`", end.namespace.name()),
+            });
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Removes the chain that was kept under `name`, and ends what runs inside; returns the namespaces removed.
+///
+/// # Errors
+///
+/// Not root, no such lab, or what `ip netns` says.
+pub fn take_down(name: &str) -> Result<Vec<String>, Error> {
+    require_root("removing network namespaces")?;
+    let mut removed = Vec::new();
+    let mut first_error = None;
+    for label in LABELS {
+        let full = kept_name(name, label)?;
+        match namespace::remove(&full) {
+            Ok(()) => removed.push(full),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    // Part of it was there and is gone: that is what was asked for.
+    match first_error {
+        Some(error) if removed.is_empty() => Err(error),
+        _ => Ok(removed),
+    }
+}

@@ -1,0 +1,148 @@
+//! A lab that stays, and its two ends by hand.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use clap::Args;
+use lab::{Chain, Counters, Sink, grouped, sweep, take_down};
+
+use super::{Stop, TrafficArguments, print, screen::rate, seconds};
+
+#[derive(Args)]
+pub(crate) struct Up {
+    /// Name of the lab; its namespaces are xdpfwd-NAME-gen, -fwd and -sink
+    name: String,
+    /// Queues of every veth
+    #[arg(long, default_value_t = 1)]
+    queues: u16,
+    /// MTU of every veth
+    #[arg(long, default_value_t = 1500)]
+    mtu: u16,
+    /// Leave IPv6 on, with fd77::1 and fd77::2
+    #[arg(long)]
+    ipv6: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Down {
+    /// Name of the lab
+    name: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Generate {
+    /// Interface to send out of; its peer needs NAPI (an XDP program, or GRO switched on)
+    interface: String,
+    #[command(flatten)]
+    traffic: TrafficArguments,
+    /// Stop after that many seconds [default: Ctrl-C]
+    #[arg(long, value_parser = seconds)]
+    seconds: Option<Duration>,
+    /// Stop after that many packets
+    #[arg(long, value_name = "PACKETS")]
+    count: Option<u64>,
+}
+
+#[derive(Args)]
+pub(crate) struct SinkArguments {
+    /// Interface to count at
+    interface: String,
+    /// Look into every frame: damage, order within a flow, duplicates
+    #[arg(long)]
+    check: bool,
+    /// Count and drop whatever arrives, not only the generator's frames
+    #[arg(long, conflicts_with = "check")]
+    anything: bool,
+}
+
+pub(crate) fn up(arguments: &Up) -> Result<ExitCode> {
+    let chain = Chain::builder()
+        .queues(arguments.queues)
+        .mtu(arguments.mtu)
+        .addresses(true)
+        .ipv6(arguments.ipv6)
+        .keep_as(&arguments.name)
+        .build()?;
+    let (generator, forwarder, sink) = (chain.gen_().name(), chain.fwd().name(), chain.sink().name());
+    print(&format!(
+        "\
+namespaces  {generator}: gen0 02:00:00:00:00:01 10.77.0.1/24
+            {forwarder}: fwd0 02:00:00:00:00:02, fwd1 02:00:00:00:00:03
+            {sink}: sink0 02:00:00:00:00:04 10.77.0.2/24
+
+a forwarder    ip netns exec {forwarder} xdpfwd --config FILE
+through it     ip netns exec {generator} ping 10.77.0.2
+the sink       ip netns exec {sink} xdpfwd-lab sink sink0 --check
+traffic        ip netns exec {generator} xdpfwd-lab generate gen0 --rate 100000
+away with it   xdpfwd-lab down {}
+",
+        arguments.name
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn down(arguments: &Down) -> Result<ExitCode> {
+    report_removed(&take_down(&arguments.name)?)
+}
+
+pub(crate) fn clean() -> Result<ExitCode> {
+    report_removed(&sweep()?)
+}
+
+fn report_removed(names: &[String]) -> Result<ExitCode> {
+    let lines: String = names.iter().map(|name| format!("removed {name}\n")).collect();
+    print(if lines.is_empty() { "nothing to remove\n" } else { &lines })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn generate(arguments: &Generate, stop: &Stop) -> Result<ExitCode> {
+    let mut traffic = arguments.traffic.traffic();
+    if let Some(count) = arguments.count {
+        traffic = traffic.count(count);
+    }
+    let generator = traffic.start_here(&arguments.interface)?;
+    let start = Instant::now();
+    let time = arguments.seconds.unwrap_or(Duration::MAX);
+    let mut last = Counters::default();
+    let mut at = start;
+    while !stop.is_set() && generator.is_running() && start.elapsed() < time {
+        let left = time.saturating_sub(start.elapsed());
+        stop.sleep_until(Instant::now(), left.min(Duration::from_secs(1)));
+        let now = generator.sent()?;
+        let pps = (now - last).packets as f64 / at.elapsed().as_secs_f64();
+        (last, at) = (now, Instant::now());
+        print(&format!("{} sent, {}\n", grouped(now.packets), rate(pps)))?;
+        if arguments.count.is_some_and(|count| now.packets >= count) {
+            break;
+        }
+    }
+    let sent = generator.stop()?;
+    print(&format!("{} sent in {:.3} s, {}\n", grouped(sent.packets), sent.seconds, rate(sent.pps())))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn sink(arguments: &SinkArguments, stop: &Stop) -> Result<ExitCode> {
+    let sink = Sink::builder().check(arguments.check).anything(arguments.anything).attach_here(&arguments.interface)?;
+    let mut last = Counters::default();
+    let mut at = Instant::now();
+    while !stop.is_set() {
+        stop.sleep_until(at, Duration::from_secs(1));
+        let seen = sink.seen()?;
+        let pps = (seen.arrived - last).packets as f64 / at.elapsed().as_secs_f64();
+        (last, at) = (seen.arrived, Instant::now());
+        let mut line = format!("{} arrived, {}, {} foreign", grouped(last.packets), rate(pps), grouped(seen.foreign));
+        if arguments.check {
+            line += &format!(
+                ", {} corrupt, {} reordered, {} duplicates",
+                grouped(seen.corrupt),
+                grouped(seen.reordered),
+                grouped(seen.duplicates)
+            );
+        }
+        print(&format!("{line}\n"))?;
+    }
+    Ok(if sink.seen()?.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

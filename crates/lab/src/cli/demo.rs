@@ -1,0 +1,199 @@
+//! `demo`: drive xdpfwd and account for every frame.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use lab::{
+    Books, Chain, Counters, Ended, Error, Forwarder, Reading, Report, Seen, Sent, Sink, VethDrops, VethEvidence,
+};
+
+use super::{
+    Stop, TrafficArguments, demo_text, print,
+    screen::{Progress, rate},
+    seconds,
+};
+
+const READY_DEADLINE: Duration = Duration::from_secs(15);
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// What arrives at the sink has not changed for that long: nothing is on its way any more.
+const SETTLED: Duration = Duration::from_millis(300);
+const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The xdpfwd binary
+    #[arg(long, value_name = "PATH")]
+    xdpfwd: PathBuf,
+    /// Its configuration: from a port on fwd0 to a port on fwd1
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// How long to send, seconds
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    seconds: Duration,
+    #[command(flatten)]
+    pub(super) traffic: TrafficArguments,
+    /// Queues of every veth; the generator feeds queue CORE mod QUEUES
+    #[arg(long, default_value_t = 1)]
+    queues: u16,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything a run brought to light.
+pub(super) struct Outcome {
+    pub(super) sent: Sent,
+    pub(super) seen: Seen,
+    pub(super) report: Report,
+    pub(super) raw: serde_json::Value,
+    pub(super) books: Books,
+    pub(super) ended: Ended,
+}
+
+pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
+    lab::require_root("the demo")?;
+    // In the namespace, `ip netns exec` would search the path for a bare name, not the directory.
+    let absolute = |path: &PathBuf| {
+        path.canonicalize()
+            .with_context(|| format!("{} can't be read; give the path of an existing file", path.display()))
+            .map(|path| path.to_string_lossy().into_owned())
+    };
+    let command =
+        [&absolute(&arguments.xdpfwd)?, "--config", &absolute(&arguments.config)?, "--json", "--interval", "1"]
+            .map(str::to_owned);
+    let progress = Progress::new(arguments.json);
+    let outcome = drive(arguments, &command, stop, &progress)?;
+    progress.done();
+    print(&if arguments.json {
+        format!("{}\n", demo_text::as_json(arguments, &outcome))
+    } else {
+        demo_text::as_text(arguments, &outcome)
+    })?;
+    let good = outcome.books.is_good() && outcome.ended.status.success();
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn drive(arguments: &Arguments, command: &[String], stop: &Stop, progress: &Progress) -> Result<Outcome> {
+    progress.show("building the lab …");
+    let chain = Chain::builder().queues(arguments.queues).mtu(arguments.traffic.mtu()).build()?;
+    let sink = Sink::attach(chain.sink(), "sink0")?;
+    stop.check()?;
+    progress.show("starting xdpfwd …");
+    let mut forwarder = Forwarder::spawn(chain.fwd(), command)?;
+    wait_until_ready(&mut forwarder, stop)?;
+
+    let before = Veths::read(&chain)?;
+    let generator = arguments.traffic.traffic().start(chain.gen_(), "gen0")?;
+    let start = Instant::now();
+    let mut last = Reading::take(&generator, &sink)?;
+    for second in 1.. {
+        stop.sleep_until(start, arguments.seconds.min(Duration::from_secs(second)));
+        stop.check()?;
+        forwarder.check_running()?;
+        let now = Reading::take(&generator, &sink)?;
+        let window = last.until(&now);
+        progress.show(&format!(
+            "{:>4.1} s   offered {}   forwarded {}",
+            start.elapsed().as_secs_f64(),
+            rate(window.offered_pps()),
+            rate(window.forwarded_pps())
+        ));
+        last = now;
+        if start.elapsed() >= arguments.seconds {
+            break;
+        }
+    }
+    let sent = generator.stop()?;
+    settle(&sink)?;
+    forwarder.check_running()?;
+    let ended = forwarder.stop(STOP_DEADLINE)?;
+    let seen = sink.seen()?;
+    let veth = Veths::read(&chain)?.since(&before);
+
+    let line = forwarder.last_line(|line| kind(line).as_deref() == Some("final"));
+    let Some((report, line)) = line.and_then(|line| Report::parse(&line).map(|report| (report, line))) else {
+        bail!(
+            "xdpfwd ended with {}{} and wrote no line of type \"final\"; the end of its stderr:\n{}",
+            ended.status,
+            if ended.killed { " (killed, as SIGINT did not end it)" } else { "" },
+            tail(&forwarder.stderr())
+        );
+    };
+    if !ended.status.success() {
+        eprintln!("xdpfwd ended with {}; the end of its stderr:\n{}", ended.status, tail(&forwarder.stderr()));
+    }
+    let offered = Counters { packets: sent.packets, bytes: sent.bytes };
+    let books = Books::draw_up(offered, &seen, &report, Some(&veth));
+    let raw = serde_json::from_str(&line).context("reading xdpfwd's final line")?;
+    Ok(Outcome { sent, seen, report, raw, books, ended })
+}
+
+/// Waits for the first interval line, in small steps for the sake of Ctrl-C.
+fn wait_until_ready(forwarder: &mut Forwarder, stop: &Stop) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        stop.check()?;
+        match forwarder.wait_for_line(Duration::from_millis(100), |line| kind(line).as_deref() == Some("interval")) {
+            Ok(_) => return Ok(()),
+            Err(Error::Timeout { what, hint, .. }) => {
+                if start.elapsed() > READY_DEADLINE {
+                    bail!(Error::Timeout { what, hint, seconds: READY_DEADLINE.as_secs_f64() });
+                }
+            }
+            Err(other) => return Err(other.into()),
+        }
+    }
+}
+
+fn kind(line: &str) -> Option<String> {
+    Report::parse(line).map(|report| report.kind)
+}
+
+fn tail(lines: &[String]) -> String {
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+/// Waits until nothing arrives at the sink any more. Not for good: a forwarder may send on its own.
+fn settle(sink: &Sink) -> Result<()> {
+    let start = Instant::now();
+    let mut last = (sink.seen()?, Instant::now());
+    while last.1.elapsed() < SETTLED && start.elapsed() < SETTLE_DEADLINE {
+        thread::sleep(Duration::from_millis(20));
+        let now = sink.seen()?;
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+    }
+    Ok(())
+}
+
+/// The veth driver's counters at the ends where frames can get lost.
+struct Veths(VethEvidence);
+
+impl Veths {
+    fn read(chain: &Chain) -> Result<Self> {
+        Ok(Self(VethEvidence {
+            generator: VethDrops::read(chain.gen_(), "gen0")?,
+            ingress: VethDrops::read(chain.fwd(), "fwd0")?,
+            sink: VethDrops::read(chain.sink(), "sink0")?,
+        }))
+    }
+
+    fn since(&self, earlier: &Self) -> VethEvidence {
+        let minus = |a: VethDrops, b: VethDrops| VethDrops {
+            receive: a.receive.saturating_sub(b.receive),
+            redirect_out: a.redirect_out.saturating_sub(b.redirect_out),
+        };
+        VethEvidence {
+            generator: minus(self.0.generator, earlier.0.generator),
+            ingress: minus(self.0.ingress, earlier.0.ingress),
+            sink: minus(self.0.sink, earlier.0.sink),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What `demo` prints.
+
+use lab::{Counters, Known, PortReport, bits_per_second, grouped};
+use serde_json::json;
+
+use super::{
+    demo::{Arguments, Outcome},
+    screen::{bits, rate},
+};
+
+pub(super) fn as_json(arguments: &Arguments, outcome: &Outcome) -> serde_json::Value {
+    let Outcome { sent, seen, books, raw, .. } = outcome;
+    let pps = |packets: u64| if sent.seconds > 0.0 { packets as f64 / sent.seconds } else { 0.0 };
+    let losses: Vec<_> = books
+        .losses
+        .iter()
+        .map(|loss| {
+            json!({
+                "place": loss.place,
+                "packets": loss.packets as i64,
+                "known": match loss.known { Known::Counted => "counted", Known::Difference => "difference" },
+                "veth": loss.veth,
+                "overload": loss.overload,
+            })
+        })
+        .collect();
+    let gaps: Vec<_> = books.gaps.iter().map(|gap| json!({"what": gap.what, "packets": gap.packets as i64})).collect();
+    json!({
+        "schema": 1,
+        "type": "demo",
+        "size": arguments.traffic.size,
+        "flows": arguments.traffic.flows,
+        "rate": arguments.traffic.rate,
+        "seconds": sent.seconds,
+        "offered": {"packets": sent.packets, "bytes": sent.bytes, "pps": pps(sent.packets)},
+        "forwarded": {
+            "packets": seen.arrived.packets, "bytes": seen.arrived.bytes, "pps": pps(seen.arrived.packets),
+        },
+        "losses": losses,
+        "gaps": gaps,
+        "leaked": books.leaked,
+        "balance": books.balance(),
+        "good": books.is_good(),
+        "verdict": books.verdict(arguments.traffic.rate),
+        "xdpfwd": raw,
+    })
+}
+
+pub(super) fn as_text(arguments: &Arguments, outcome: &Outcome) -> String {
+    let Outcome { sent, seen, books, report, .. } = outcome;
+    let offered = Counters { packets: sent.packets, bytes: sent.bytes };
+    let mut text = format!(
+        "xdpfwd in the lab: {} bytes, {} flows, {}, {:.2} s\n\n",
+        arguments.traffic.size,
+        arguments.traffic.flows,
+        arguments.traffic.rate.map_or("flat out".into(), |pps| format!("{} asked", rate(pps as f64))),
+        sent.seconds
+    );
+    text += &format!("{:<42}{:>14}{:>13}{:>17}{:>17}\n", "", "frames", "rate", "L2", "on the wire");
+    for (name, counters) in [("offered", offered), ("forwarded (seen at the sink)", seen.arrived)] {
+        let (l2, wire) = bits_per_second(counters, sent.seconds);
+        let pps = if sent.seconds > 0.0 { counters.packets as f64 / sent.seconds } else { 0.0 };
+        text += &format!(
+            "{name:<42}{:>14}{:>13}{:>17}{:>17}\n",
+            grouped(counters.packets),
+            rate(pps),
+            bits(l2),
+            bits(wire)
+        );
+    }
+    text +=
+        &format!("{:<42}{:>14}{:>13}\n\n", "lost", grouped(books.lost()), share(books.lost().into(), books.offered));
+    text += &format!("{:<42}{:>14}{:>13}   how it is known\n", "where the loss happened", "frames", "of offered");
+    for loss in &books.losses {
+        let known = match (loss.known, loss.veth) {
+            (Known::Counted, _) => "counted there".into(),
+            (Known::Difference, Some(veth)) => format!("counters before − after (veth counted {})", grouped(veth)),
+            (Known::Difference, None) => "counters before − after".to_owned(),
+        };
+        text += &format!(
+            "  {:<40}{:>14}{:>13}   {known}\n",
+            loss.place,
+            grouped(loss.packets),
+            share(loss.packets, books.offered)
+        );
+    }
+    for gap in &books.gaps {
+        text += &format!("  UNEXPLAINED: {} {}\n", grouped(gap.packets), gap.what);
+    }
+
+    let mode = |port: &PortReport| format!("{} on {}: {}", port.name, port.interface, or_unknown(&port.mode));
+    text += &format!("\nmode got          {}\n", report.ports.iter().map(mode).collect::<Vec<_>>().join(", "));
+    let received = report.received();
+    if received > 0 {
+        text += &format!(
+            "system calls      {} = {:.4} a packet\n",
+            grouped(report.kernel.syscalls),
+            report.kernel.syscalls as f64 / received as f64
+        );
+    }
+    for stage in &report.stages {
+        let cycles = stage.cycles_per_packet.filter(|_| stage.packets > 0);
+        text += &format!(
+            "stage             {:<24}{:>10} cycles a packet, {:>5.1} packets a batch, {} dropped\n",
+            format!("{} {}", stage.path, stage.name),
+            cycles.map_or("–".into(), |cycles| format!("{cycles:.1}")),
+            if stage.calls > 0 { stage.packets as f64 / stage.calls as f64 } else { 0.0 },
+            grouped(stage.drops)
+        );
+    }
+    let frames = &report.frames;
+    text += &format!(
+        "buffers           {} = pool {} + fill {} + rx {} + in flight {} + tx {} + completion {}, leaked {}\n\n",
+        frames.total, frames.pool, frames.fill, frames.rx, frames.in_flight, frames.tx, frames.completion, books.leaked
+    );
+    text += &books.verdict(arguments.traffic.rate);
+    text.push('\n');
+    text
+}
+
+fn or_unknown(text: &str) -> &str {
+    if text.is_empty() { "not reported" } else { text }
+}
+
+fn share(part: i128, whole: u64) -> String {
+    if whole == 0 { "–".into() } else { format!("{:.2} %", 100.0 * part as f64 / whole as f64) }
+}

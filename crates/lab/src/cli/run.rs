@@ -1,0 +1,184 @@
+//! `run`: measure any forwarder.
+
+use std::{
+    os::unix::process::ExitStatusExt,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use lab::{Chain, Ended, Error, Forwarder, Reading, Seen, Sent, Sink, Window, bits_per_second, grouped};
+use serde_json::json;
+
+use super::{
+    Stop, TrafficArguments, print,
+    screen::{Progress, bits, rate},
+    seconds,
+};
+
+/// How long to wait for XDP programs on both interfaces. A forwarder without any (a bridge, a router) is measured anyway.
+const XDP_DEADLINE: Duration = Duration::from_secs(3);
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Length of the measured window, seconds
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    seconds: Duration,
+    /// Traffic before the window, seconds
+    #[arg(long, default_value = "1", value_parser = seconds)]
+    warmup: Duration,
+    #[command(flatten)]
+    traffic: TrafficArguments,
+    /// Queues of every veth; one generator feeds queue CORE mod QUEUES
+    #[arg(long, default_value_t = 1)]
+    queues: u16,
+    /// Look into every frame at the sink: damage, order within a flow, duplicates (slower)
+    #[arg(long)]
+    check: bool,
+    /// Count whatever arrives at the sink, for a forwarder that changes frames beyond recognition
+    #[arg(long, conflicts_with = "check")]
+    anything: bool,
+    /// Print the result as one JSON object
+    #[arg(long)]
+    json: bool,
+    /// The forwarder and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
+    if arguments.seconds.is_zero() {
+        bail!(Error::Value { what: "--seconds", value: "0".into(), accepted: "use more than 0".into() });
+    }
+    let progress = Progress::new(arguments.json);
+    let chain = Chain::builder().queues(arguments.queues).mtu(arguments.traffic.mtu()).build()?;
+    let sink = Sink::builder().check(arguments.check).anything(arguments.anything).attach(chain.sink(), "sink0")?;
+    stop.check()?;
+    let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments.command)?;
+    match forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], XDP_DEADLINE) {
+        Err(Error::Timeout { .. }) => progress.show("no XDP program on fwd0 and fwd1: measuring as it is"),
+        other => other?,
+    }
+    let generator = arguments.traffic.traffic().start(chain.gen_(), "gen0")?;
+    stop.sleep_until(Instant::now(), arguments.warmup);
+
+    let start = Instant::now();
+    let first = Reading::take(&generator, &sink)?;
+    let mut last = first;
+    for second in 1.. {
+        stop.sleep_until(start, arguments.seconds.min(Duration::from_secs(second)));
+        stop.check()?;
+        forwarder.check_running()?;
+        let now = Reading::take(&generator, &sink)?;
+        let window = last.until(&now);
+        progress.show(&format!(
+            "{second:>4} s   offered {}   forwarded {}",
+            rate(window.offered_pps()),
+            rate(window.forwarded_pps())
+        ));
+        last = now;
+        if start.elapsed() >= arguments.seconds {
+            break;
+        }
+    }
+    progress.done();
+    let window = first.until(&last);
+    let sent = generator.stop()?;
+    // What is in rings and queues now is still on its way to the sink.
+    stop.sleep_until(Instant::now(), Duration::from_millis(200));
+    let ended = forwarder.stop(STOP_DEADLINE)?;
+    let seen = sink.seen()?;
+    if ended.killed {
+        eprintln!(
+            "xdpfwd-lab: the forwarder did not end within {} s of SIGINT and was killed",
+            STOP_DEADLINE.as_secs()
+        );
+    } else if !as_asked(&ended) {
+        eprintln!("xdpfwd-lab: the forwarder ended with {}:\n{}", ended.status, forwarder.stderr().join("\n"));
+    }
+    print(&if arguments.json {
+        format!("{}\n", as_json(arguments, &window, &sent, &seen, &forwarder))
+    } else {
+        as_text(arguments, &window, &sent, &seen, &forwarder)
+    })?;
+    let good = window.forwarded.packets > 0 && seen.is_clean() && as_asked(&ended);
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A forwarder that does not handle SIGINT dies of it, as was asked.
+fn as_asked(ended: &Ended) -> bool {
+    !ended.killed && (ended.status.success() || ended.status.signal() == Some(signal_hook::consts::SIGINT))
+}
+
+fn as_json(
+    arguments: &Arguments,
+    window: &Window,
+    sent: &Sent,
+    seen: &Seen,
+    forwarder: &Forwarder,
+) -> serde_json::Value {
+    let counters = |c: lab::Counters| json!({"packets": c.packets, "bytes": c.bytes});
+    let mut result = json!({
+        "schema": 1,
+        "type": "run",
+        "command": arguments.command,
+        "size": arguments.traffic.size,
+        "flows": arguments.traffic.flows,
+        "rate": arguments.traffic.rate,
+        "queues": arguments.queues,
+        "window": {
+            "seconds": window.seconds,
+            "offered": counters(window.offered),
+            "forwarded": counters(window.forwarded),
+            "offered_pps": window.offered_pps(),
+            "forwarded_pps": window.forwarded_pps(),
+        },
+        "total": {
+            "offered": sent.packets,
+            "seconds": sent.seconds,
+            "forwarded": seen.arrived.packets,
+            "foreign": seen.foreign,
+        },
+        "stdout": forwarder.stdout(),
+    });
+    if arguments.check {
+        result["check"] = json!({"corrupt": seen.corrupt, "reordered": seen.reordered, "duplicates": seen.duplicates});
+    }
+    result
+}
+
+fn as_text(arguments: &Arguments, window: &Window, sent: &Sent, seen: &Seen, forwarder: &Forwarder) -> String {
+    let mut text = format!(
+        "{} bytes, {} flows, {:.2} s measured after {:.1} s of warming up\n",
+        arguments.traffic.size,
+        arguments.traffic.flows,
+        window.seconds,
+        arguments.warmup.as_secs_f64()
+    );
+    for (name, counters, pps) in
+        [("offered", window.offered, window.offered_pps()), ("forwarded", window.forwarded, window.forwarded_pps())]
+    {
+        let (l2, wire) = bits_per_second(counters, window.seconds);
+        text += &format!("  {name:<10}{:>12}   {:>13}, on the wire {}\n", rate(pps), bits(l2), bits(wire));
+    }
+    text += &format!(
+        "  from start to end: {} offered, {} forwarded, {} foreign frames at the sink\n",
+        grouped(sent.packets),
+        grouped(seen.arrived.packets),
+        grouped(seen.foreign)
+    );
+    if arguments.check {
+        text += &format!(
+            "  checked: {} corrupt, {} reordered, {} duplicates\n",
+            grouped(seen.corrupt),
+            grouped(seen.reordered),
+            grouped(seen.duplicates)
+        );
+    }
+    for line in forwarder.stdout() {
+        text += &format!("  | {line}\n");
+    }
+    text
+}

@@ -1,0 +1,62 @@
+//! Progress, and numbers as a person reads them.
+
+use std::io::{IsTerminal, Write};
+
+/// A progress line: rewritten in place on a terminal, plain lines otherwise. On stderr, so that stdout is the result.
+pub(crate) struct Progress {
+    terminal: bool,
+    quiet: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self { terminal: std::io::stderr().is_terminal(), quiet }
+    }
+
+    pub(crate) fn show(&self, line: &str) {
+        if !self.quiet {
+            // A progress line that can't be written is not worth failing for.
+            let _ = if self.terminal {
+                write!(std::io::stderr(), "\r\x1b[K{line}")
+            } else {
+                writeln!(std::io::stderr(), "{line}")
+            };
+        }
+    }
+
+    /// Clears the line that was rewritten.
+    pub(crate) fn done(&self) {
+        if self.terminal && !self.quiet {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.done();
+    }
+}
+
+/// Packets per second, as "2.357 Mpps" or "9.87 kpps".
+pub(crate) fn rate(pps: f64) -> String {
+    if pps >= 100_000.0 { format!("{:.3} Mpps", pps / 1e6) } else { format!("{:.2} kpps", pps / 1e3) }
+}
+
+/// Bits per second, as "1.131 Gbit/s" or "4.8 Mbit/s".
+pub(crate) fn bits(bps: f64) -> String {
+    if bps >= 1e8 { format!("{:.3} Gbit/s", bps / 1e9) } else { format!("{:.2} Mbit/s", bps / 1e6) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_take_a_fitting_unit() {
+        assert_eq!(rate(2_357_000.0), "2.357 Mpps");
+        assert_eq!(rate(9_870.0), "9.87 kpps");
+        assert_eq!(bits(1.131e9), "1.131 Gbit/s");
+        assert_eq!(bits(4.8e6), "4.80 Mbit/s");
+    }
+}

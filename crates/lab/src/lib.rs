@@ -1,0 +1,100 @@
+//! The lab: what the demo, the tests and the benches run on.
+//!
+//! ```text
+//!  namespace gen          namespace fwd             namespace sink
+//! ┌───────────────┐  ┌──────────────────────┐  ┌───────────────────┐
+//! │ [`Generator`] │  │ the forwarder under  │  │ [`Sink`]          │
+//! │ ────► gen0 ═══╪══╪═► fwd0 ─ ? ─► fwd1 ══╪══╪═► sink0 ─► count  │
+//! └───────────────┘  └──────────────────────┘  └───────────────────┘
+//! ```
+//!
+//! A [`Chain`] is those three network namespaces and two veth pairs. [`Traffic`] describes frames, and [`Traffic::start`]
+//! sends them from inside the kernel, at up to about 15 million a second from one core. A [`Sink`] counts what arrives
+//! and, if asked, looks for damage, loss of order and duplicates. A [`Forwarder`] is any program run in the middle, known
+//! only as a process. A [`Window`] reads both ends over a measured time.
+//!
+//! Everything needs root, and everything is undone on drop, also while panicking; what a killed process leaves behind is
+//! removed by [`sweep`], which every new [`Chain`] calls first.
+//!
+//! **Sizes** are frame lengths in memory, without FCS: 60 is the smallest frame. On the wire, 24 bytes more
+//! ([`WIRE_OVERHEAD`]).
+//!
+//! # Example
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use lab::{Chain, Forwarder, Sink, Traffic, Window};
+//!
+//! # fn main() -> Result<(), lab::Error> {
+//! let chain = Chain::builder().build()?;
+//! let mut forwarder = Forwarder::spawn(chain.fwd(), &["/tmp/bare_loop", "fwd0", "fwd1", "1"])?;
+//! forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], Duration::from_secs(5))?;
+//! let sink = Sink::attach(chain.sink(), "sink0")?;
+//! let generator = Traffic::new().size(60).flows(16).core(0).start(chain.gen_(), "gen0")?;
+//! std::thread::sleep(Duration::from_secs(1));
+//! let window = Window::measure(&generator, &sink, Duration::from_secs(5))?;
+//! println!("{:.3} Mpps forwarded", window.forwarded_pps() / 1e6);
+//! generator.stop()?;
+//! forwarder.stop(Duration::from_secs(5))?;
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod books;
+mod bpf;
+mod chain;
+mod error;
+mod figures;
+mod frame;
+mod namespace;
+mod process;
+mod report;
+mod sink;
+mod tool;
+mod traffic;
+mod veth;
+mod window;
+
+pub use books::{Books, Gap, Known, Loss, VethEvidence};
+pub use chain::{Chain, ChainBuilder, GEN_ADDRESS, SINK_ADDRESS, take_down};
+pub use error::Error;
+pub use figures::grouped;
+pub use frame::{DESTINATION_PORT, FIRST_FLOW_PORT, Frame, MAX_FLOWS, MIN_SIZE};
+pub use namespace::{Namespace, sweep};
+pub use process::{Ended, Forwarder};
+pub use report::{FramesReport, KernelReport, PortReport, Report, StageReport};
+pub use sink::{Seen, Sink, SinkBuilder};
+pub use traffic::{Generator, Sent, Traffic};
+pub use veth::{MAX_MTU, VethDrops, mac};
+pub use window::{Reading, Window, bits_per_second};
+
+/// What a frame takes on an Ethernet beyond its length in memory: FCS, preamble and gap, in bytes.
+pub const WIRE_OVERHEAD: u64 = 24;
+
+/// Packets and bytes (frame lengths in memory), counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames.
+    pub packets: u64,
+    /// Bytes: the sum of the frames' lengths in memory.
+    pub bytes: u64,
+}
+
+impl std::ops::Sub for Counters {
+    type Output = Self;
+
+    /// What was counted between two readings. Saturates at zero.
+    fn sub(self, earlier: Self) -> Self {
+        Self { packets: self.packets.saturating_sub(earlier.packets), bytes: self.bytes.saturating_sub(earlier.bytes) }
+    }
+}
+
+/// Fails with [`Error::Privilege`] unless this process is root.
+///
+/// # Errors
+///
+/// [`Error::Privilege`], naming `what` can't be done and how to get there.
+pub fn require_root(what: &str) -> Result<(), Error> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Error::Privilege { what: what.to_owned() }) }
+}

@@ -1,0 +1,251 @@
+//! Network namespaces that remove themselves.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{Error, require_root, tool};
+
+const DIRECTORY: &str = "/run/netns";
+const PREFIX: &str = "xdpfwd-";
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A network namespace, removed on drop (also while panicking).
+///
+/// Removing the name frees the namespace and its veths as soon as the last process inside has ended: end those first.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+    keep: bool,
+}
+
+impl Namespace {
+    /// Creates `xdpfwd-<pid>-<n>-<label>`; `label` is lower-case letters.
+    ///
+    /// # Errors
+    ///
+    /// Not root, another label, or what `ip netns add` says.
+    pub fn create(label: &str) -> Result<Self, Error> {
+        if label.is_empty() || !label.bytes().all(|b| b.is_ascii_lowercase()) {
+            return Err(Error::Value {
+                what: "namespace label",
+                value: format!("{label:?}"),
+                accepted: "use lower-case letters only".into(),
+            });
+        }
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self::add(format!("{PREFIX}{}-{n}-{label}", std::process::id()), false)
+    }
+
+    /// Creates `xdpfwd-<lab>-<label>`, which stays until [`crate::take_down`].
+    pub(crate) fn create_kept(lab: &str, label: &str) -> Result<Self, Error> {
+        Self::add(kept_name(lab, label)?, true)
+    }
+
+    fn add(name: String, keep: bool) -> Result<Self, Error> {
+        require_root("creating a network namespace")?;
+        tool::ip(&["netns", "add", &name])?;
+        Ok(Self { name, keep })
+    }
+
+    /// Its name, as `ip netns` shows it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A command that will run `program` inside (through `ip netns exec`, which keeps its process id).
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
+    /// Runs `work` on a thread of its own inside the namespace, and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// The namespace can't be entered, or `work` panicked.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        let door = self.door()?;
+        thread::scope(|scope| {
+            thread::Builder::new()
+                .name("lab-namespace".into())
+                .spawn_scoped(scope, move || door.enter().map(|()| work()))
+                .map_err(Error::io("starting a thread"))?
+                .join()
+                .map_err(|_| Error::Panicked("Namespace::run"))?
+        })
+    }
+
+    /// What a thread needs to enter this namespace.
+    pub(crate) fn door(&self) -> Result<Door, Error> {
+        let path = Path::new(DIRECTORY).join(&self.name);
+        let file = File::open(&path).map_err(Error::io(format!("opening {}", path.display())))?;
+        Ok(Door(Some(file), path))
+    }
+
+    /// `ip -n NAME …`
+    pub(crate) fn ip(&self, arguments: &[&str]) -> Result<String, Error> {
+        let mut all = vec!["-n", &self.name];
+        all.extend(arguments);
+        tool::ip(&all)
+    }
+
+    /// Writes a network sysctl, path relative to `/proc/sys/net`.
+    pub(crate) fn sysctl(&self, path: &str, value: &str) -> Result<(), Error> {
+        let path = PathBuf::from("/proc/sys/net").join(path);
+        // A kernel without IPv6 has no such file, and nothing to switch off.
+        self.run(|| if path.exists() { fs::write(&path, value) } else { Ok(()) })?
+            .map_err(Error::io(format!("writing {value} to {}", path.display())))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = tool::ip(&["netns", "del", &self.name])
+        {
+            eprintln!("lab: {error}");
+        }
+    }
+}
+
+/// The way into a namespace for one thread, for good; or, without a file, into where the thread is already.
+pub(crate) struct Door(Option<File>, PathBuf);
+
+impl Door {
+    /// Stays in the caller's own namespace.
+    pub(crate) fn here() -> Self {
+        Self(None, PathBuf::new())
+    }
+
+    pub(crate) fn enter(&self) -> Result<(), Error> {
+        match &self.0 {
+            Some(file) => {
+                setns(file, CloneFlags::CLONE_NEWNET).map_err(Error::nix(format!("entering {}", self.1.display())))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Removes the namespaces that dead processes left behind; returns their names.
+///
+/// Only names of the exact pattern `xdpfwd-<pid>-<n>-<label>` whose process no longer lives are touched. Processes that
+/// still run inside (a forwarder whose lab was killed) are ended, as they would keep the namespace alive.
+///
+/// # Errors
+///
+/// Not root, or what `ip netns` says.
+pub fn sweep() -> Result<Vec<String>, Error> {
+    require_root("removing network namespaces")?;
+    let Ok(entries) = fs::read_dir(DIRECTORY) else { return Ok(Vec::new()) };
+    let mut removed = Vec::new();
+    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        let Some(owner) = owner(&name) else { continue };
+        if Path::new(&format!("/proc/{owner}")).exists() {
+            continue;
+        }
+        match remove(&name) {
+            Ok(()) => removed.push(name),
+            // Another lab sweeps at the same moment: gone is gone.
+            Err(_) if !Path::new(DIRECTORY).join(&name).exists() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(removed)
+}
+
+/// Ends what runs in a namespace, and removes it.
+pub(crate) fn remove(name: &str) -> Result<(), Error> {
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let inside = tool::ip(&["netns", "pids", name])?;
+        let pids: Vec<i32> = inside.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        if pids.is_empty() {
+            break;
+        }
+        for pid in pids {
+            // It may have ended by itself.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+        thread::sleep(Duration::from_millis(300));
+    }
+    tool::ip(&["netns", "del", name]).map(drop)
+}
+
+/// The process that a namespace of the pattern `xdpfwd-<pid>-<n>-<label>` belongs to.
+fn owner(name: &str) -> Option<u32> {
+    let mut parts = name.strip_prefix(PREFIX)?.split('-');
+    let (pid, n, label) = (parts.next()?, parts.next()?, parts.next()?);
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let ours = parts.next().is_none()
+        && digits(pid)
+        && digits(n)
+        && !label.is_empty()
+        && label.bytes().all(|b| b.is_ascii_lowercase());
+    if ours { pid.parse().ok() } else { None }
+}
+
+/// The name of a namespace that stays. A lab's name starts with a letter, so that [`sweep`] never takes it for its own.
+pub(crate) fn kept_name(lab: &str, label: &str) -> Result<String, Error> {
+    let fits = lab.len() <= 32
+        && lab.starts_with(|c: char| c.is_ascii_lowercase())
+        && lab.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if fits {
+        Ok(format!("{PREFIX}{lab}-{label}"))
+    } else {
+        Err(Error::Value {
+            what: "lab name",
+            value: format!("{lab:?}"),
+            accepted: "use a lower-case letter, then up to 31 lower-case letters, digits and '-'".into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{kept_name, owner};
+
+    #[test]
+    fn only_the_exact_pattern_has_an_owner() {
+        assert_eq!(owner("xdpfwd-1234-0-gen"), Some(1234));
+        for other in [
+            "xdpfwd-play-gen",
+            "xdpfwd-1234-gen",
+            "xdpfwd-1234-0-",
+            "xdpfwd-1234-0-gen-x",
+            "xdpfwd-1234-0-Gen",
+            "xdpfwd--1-0-gen",
+            "xdpfwd-+1-0-gen",
+            "xdpfwd-99999999999-0-gen",
+            "gen",
+            "other-1234-0-gen",
+        ] {
+            assert_eq!(owner(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_kept_lab_is_never_swept() {
+        for lab in ["play", "a", "a-1", "x1234-0"] {
+            assert_eq!(owner(&kept_name(lab, "gen").unwrap()), None, "{lab}");
+        }
+        for lab in ["", "1234-0", "Play", "a/b", "-a", &"a".repeat(33)] {
+            assert!(kept_name(lab, "gen").is_err(), "{lab}");
+        }
+    }
+}

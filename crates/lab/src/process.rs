@@ -1,0 +1,306 @@
+//! A forwarder, known only as a process.
+
+use std::{
+    collections::VecDeque,
+    io::{BufRead, BufReader, Read},
+    os::unix::process::CommandExt,
+    process::{Child, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+
+use crate::{Error, Namespace, require_root, veth};
+
+/// Lines kept of each stream: more than an hour of one a second.
+const KEPT: usize = 10_000;
+/// Lines quoted when a forwarder ends too early.
+const QUOTED: usize = 20;
+const POLL: Duration = Duration::from_millis(10);
+/// How long a forwarder has after SIGINT when it is dropped.
+const DROP_DEADLINE: Duration = Duration::from_secs(3);
+
+/// A program running in a namespace, its output collected. Dropped, it is ended and reaped; and it is sent SIGTERM if
+/// this process is killed.
+#[derive(Debug)]
+pub struct Forwarder {
+    command: String,
+    child: Child,
+    status: Option<ExitStatus>,
+    stdout: Arc<Lines>,
+    stderr: Arc<Lines>,
+    readers: Vec<JoinHandle<()>>,
+    keeper: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+}
+
+/// How a forwarder ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// It did not end within the deadline and was killed.
+    pub killed: bool,
+}
+
+impl Forwarder {
+    /// Starts `arguments[0]` with the rest as its arguments inside `namespace`.
+    ///
+    /// It gets a process group of its own, so that Ctrl-C is the lab's to handle.
+    ///
+    /// # Errors
+    ///
+    /// Not root, nothing to start, or it can't be started. (That the program does not exist shows only when it is
+    /// waited for, as [`Error::Ended`].)
+    pub fn spawn<S: AsRef<str>>(namespace: &Namespace, arguments: &[S]) -> Result<Self, Error> {
+        require_root("running a program in a network namespace")?;
+        if arguments.is_empty() {
+            return Err(Error::Value {
+                what: "command",
+                value: "(none)".into(),
+                accepted: "name a program and its arguments".into(),
+            });
+        }
+        let words: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+        // Each of the three becomes the next by exec: the process id is the forwarder's.
+        let mut command = namespace.command("setpriv");
+        command.args(["--pdeathsig", "TERM", "--"]).args(&words);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+
+        // The parent-death signal comes when the *thread* that forked ends: that thread must live as long as this value.
+        let (born, birth) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let keeper = thread::Builder::new()
+            .name("lab-forwarder".into())
+            .spawn(move || {
+                let _ = born.send(command.spawn());
+                let _ = released.recv();
+            })
+            .map_err(Error::io("starting a thread"))?;
+        let shown = words.join(" ");
+        let mut child = birth
+            .recv()
+            .map_err(|_| Error::Panicked("Forwarder::spawn"))?
+            .map_err(|cause| Error::Start { command: shown.clone(), cause })?;
+        let (stdout, stderr) = (Arc::default(), Arc::default());
+        let mut readers = Vec::new();
+        readers.extend(child.stdout.take().map(|pipe| Lines::collect(&stdout, pipe)));
+        readers.extend(child.stderr.take().map(|pipe| Lines::collect(&stderr, pipe)));
+        Ok(Self { command: shown, child, status: None, stdout, stderr, readers, keeper: Some((release, keeper)) })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to stdout, by lines (the last 10000).
+    #[must_use]
+    pub fn stdout(&self) -> Vec<String> {
+        self.stdout.lock().lines.iter().cloned().collect()
+    }
+
+    /// What it wrote to stderr, by lines (the last 10000).
+    #[must_use]
+    pub fn stderr(&self) -> Vec<String> {
+        self.stderr.lock().lines.iter().cloned().collect()
+    }
+
+    /// Its last line on stdout for which `wanted` holds.
+    pub fn last_line(&self, mut wanted: impl FnMut(&str) -> bool) -> Option<String> {
+        self.stdout.lock().lines.iter().rev().find(|line| wanted(line)).cloned()
+    }
+
+    /// Fails with [`Error::Ended`], which quotes its output, if it is not running any more.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn check_running(&mut self) -> Result<(), Error> {
+        match self.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(self.ended(status)),
+        }
+    }
+
+    /// Waits for a line on stdout for which `wanted` holds (also one that came before).
+    ///
+    /// # Errors
+    ///
+    /// It ended first ([`Error::Ended`], which quotes its output), or the deadline passed.
+    pub fn wait_for_line(&mut self, deadline: Duration, mut wanted: impl FnMut(&str) -> bool) -> Result<String, Error> {
+        let start = Instant::now();
+        let mut next = 0;
+        loop {
+            // Before looking at the lines: what it wrote before it ended has to be seen.
+            let status = self.try_wait()?;
+            if status.is_some() {
+                self.drain();
+            }
+            {
+                let log = self.stdout.lock();
+                let skip = usize::try_from(next - log.gone.min(next)).unwrap_or(usize::MAX);
+                if let Some(line) = log.lines.iter().skip(skip).find(|line| wanted(line)) {
+                    return Ok(line.clone());
+                }
+                next = log.gone + log.lines.len() as u64;
+                // Woken by the next line, or to look whether it still runs.
+                let _woken = self.stdout.more.wait_timeout(log, POLL).unwrap_or_else(PoisonError::into_inner);
+            }
+            if let Some(status) = status {
+                return Err(self.ended(status));
+            }
+            if start.elapsed() > deadline {
+                return Err(self.late("the line waited for on its stdout", deadline));
+            }
+        }
+    }
+
+    /// Waits until an XDP program is on every one of `interfaces` in `namespace`: when a forwarder on XDP or AF_XDP is
+    /// about to be ready.
+    ///
+    /// # Errors
+    ///
+    /// It ended first, or the deadline passed.
+    pub fn wait_for_xdp(
+        &mut self,
+        namespace: &Namespace,
+        interfaces: &[&str],
+        deadline: Duration,
+    ) -> Result<(), Error> {
+        let start = Instant::now();
+        for interface in interfaces {
+            while veth::link(namespace, interface)?.get("xdp").is_none() {
+                self.check_running()?;
+                if start.elapsed() > deadline {
+                    return Err(self.late(&format!("an XDP program on {interface}"), deadline));
+                }
+                thread::sleep(POLL);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends SIGINT, waits until it has ended, kills it after `deadline`, and reads its output to the end.
+    ///
+    /// # Errors
+    ///
+    /// It can't be waited for.
+    pub fn stop(&mut self, deadline: Duration) -> Result<Ended, Error> {
+        if self.try_wait()?.is_none() {
+            self.signal(Signal::SIGINT);
+        }
+        let start = Instant::now();
+        let mut killed = false;
+        let status = loop {
+            if let Some(status) = self.try_wait()? {
+                break status;
+            }
+            if start.elapsed() > deadline && !killed {
+                killed = true;
+                self.signal(Signal::SIGKILL);
+            }
+            thread::sleep(POLL);
+        };
+        self.drain();
+        Ok(Ended { status, killed })
+    }
+
+    /// To its whole process group, as Ctrl-C at a terminal would: a shell's children are not left behind.
+    fn signal(&self, signal: Signal) {
+        // Only while it is not reaped, so the id is still its own. It may have ended this moment: no failure.
+        if self.status.is_none()
+            && let Ok(pid) = i32::try_from(self.child.id())
+        {
+            let _ = killpg(Pid::from_raw(pid), signal);
+        }
+    }
+
+    fn try_wait(&mut self) -> Result<Option<ExitStatus>, Error> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().map_err(Error::io(format!("waiting for `{}`", self.command)))?;
+        }
+        Ok(self.status)
+    }
+
+    /// Reads what is left of its output. A child of its own that holds on to the pipe must not hold us up.
+    fn drain(&mut self) {
+        let start = Instant::now();
+        while self.readers.iter().any(|reader| !reader.is_finished()) && start.elapsed() < Duration::from_secs(1) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn ended(&mut self, status: ExitStatus) -> Error {
+        self.drain();
+        let mut lines = self.stderr();
+        if lines.is_empty() {
+            lines = self.stdout();
+        }
+        let output = lines[lines.len().saturating_sub(QUOTED)..].join("\n");
+        Error::Ended { command: self.command.clone(), status, output }
+    }
+
+    fn late(&self, what: &str, deadline: Duration) -> Error {
+        let said = self.stderr();
+        let hint = match said.last() {
+            Some(line) => format!("the last it said was: {line}"),
+            None => "it said nothing on stderr".into(),
+        };
+        Error::Timeout { what: format!("`{}`: {what}", self.command), seconds: deadline.as_secs_f64(), hint }
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop(DROP_DEADLINE) {
+            eprintln!("lab: {error}");
+        }
+        if let Some((release, keeper)) = self.keeper.take() {
+            drop(release);
+            // It only waits for the release; nothing in it can panic.
+            let _ = keeper.join();
+        }
+    }
+}
+
+/// The last lines of a stream.
+#[derive(Debug, Default)]
+struct Lines {
+    log: Mutex<Log>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    lines: VecDeque<String>,
+    /// How many were let go at the front.
+    gone: u64,
+}
+
+impl Lines {
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        // A panic elsewhere leaves whole lines behind.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn collect(this: &Arc<Self>, pipe: impl Read + Send + 'static) -> JoinHandle<()> {
+        let this = Arc::clone(this);
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                let mut log = this.lock();
+                log.lines.push_back(String::from_utf8_lossy(&line).into_owned());
+                if log.lines.len() > KEPT {
+                    log.lines.pop_front();
+                    log.gone += 1;
+                }
+                this.more.notify_all();
+            }
+        })
+    }
+}

@@ -1,0 +1,38 @@
+//! Shelling out to `ip` and `ethtool`.
+
+use std::{
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+};
+
+use crate::Error;
+
+/// A command line as a person would type it.
+pub(crate) fn shown(command: &Command) -> String {
+    let mut line = command.get_program().to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        line.push(' ');
+        line.push_str(&argument.to_string_lossy());
+    }
+    line
+}
+
+/// Runs `command` to its end and returns its stdout.
+pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
+    // A process group of its own: Ctrl-C is for the lab, which must be able to clean up with these tools.
+    let output = command
+        .stdin(Stdio::null())
+        .process_group(0)
+        .output()
+        .map_err(|cause| Error::Start { command: shown(command), cause })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Error::Command { command: shown(command), status: output.status, stderr })
+}
+
+/// Runs `ip` with these arguments.
+pub(crate) fn ip(arguments: &[&str]) -> Result<String, Error> {
+    run(Command::new("ip").args(arguments))
+}

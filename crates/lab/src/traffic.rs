@@ -1,0 +1,413 @@
+//! The traffic generator.
+
+use std::{
+    net::Ipv4Addr,
+    os::unix::thread::JoinHandleExt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use libbpf_rs::{ErrorKind, MapHandle, ProgramInput};
+use nix::{
+    net::if_::if_nametoindex,
+    sched::{CpuSet, sched_setaffinity},
+    sys::{
+        pthread::pthread_kill,
+        signal::{SigSet, Signal},
+    },
+    unistd::Pid,
+};
+
+use crate::{
+    Counters, Error, GEN_ADDRESS, Namespace, SINK_ADDRESS, bpf,
+    frame::{Frame, MAX_FLOWS, MIN_SIZE},
+    mac,
+    namespace::Door,
+    require_root,
+    veth::MAX_MTU,
+};
+
+/// `BPF_F_TEST_XDP_LIVE_FRAMES`: the frames are real and go where the program says.
+const LIVE_FRAMES: u32 = 1 << 1;
+/// Fraction bits of the program's clock (`TICKS` in bpf/generator.bpf.c).
+const TICKS: u32 = 12;
+/// `STREAM_SHIFT` in bpf/frame.h.
+const STREAM_SHIFT: u32 = 40;
+/// How far the schedule may fall behind before it is moved: long enough to make good for a core taken away for a while,
+/// short enough that catching up does not overrun a ring of 2048 at any rate one core can send.
+const BACKLOG_FRAMES: u64 = 256;
+const BACKLOG_NANOSECONDS: std::ops::RangeInclusive<u64> = 100_000..=20_000_000;
+/// Ends the generator's system call. Its default is to be ignored, so one that comes late does no harm.
+const WAKE: Signal = Signal::SIGURG;
+
+/// What to send: frames of one size, over a number of flows, at a rate or flat out.
+///
+/// Frames are Ethernet/IPv4/UDP; flows differ in the UDP source port (1024 + flow) and follow each other round robin.
+/// Each carries a sequence number, the time it was sent, and a fixed pattern, which a checking [`crate::Sink`] verifies.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Traffic {
+    size: u16,
+    flows: u32,
+    rate: Option<u64>,
+    count: Option<u64>,
+    core: Option<usize>,
+    destination_mac: [u8; 6],
+    source_mac: [u8; 6],
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Traffic {
+    /// 60-byte frames of one flow, flat out, from gen0 (02:…:01, 10.77.0.1) to sink0 (02:…:04, 10.77.0.2).
+    pub fn new() -> Self {
+        Self {
+            size: MIN_SIZE,
+            flows: 1,
+            rate: None,
+            count: None,
+            core: None,
+            destination_mac: mac(4),
+            source_mac: mac(1),
+            source: GEN_ADDRESS,
+            destination: SINK_ADDRESS,
+        }
+    }
+
+    /// Frame length in bytes, without FCS: [`MIN_SIZE`] to MTU + 14.
+    pub fn size(mut self, bytes: u16) -> Self {
+        self.size = bytes;
+        self
+    }
+
+    /// Number of flows, 1–[`MAX_FLOWS`].
+    pub fn flows(mut self, flows: u32) -> Self {
+        self.flows = flows;
+        self
+    }
+
+    /// Packets per second; without it, as fast as the core can. Kept within a per cent or two below what was asked.
+    pub fn rate(mut self, pps: u64) -> Self {
+        self.rate = Some(pps);
+        self
+    }
+
+    /// Sends that many frames and no more. (It still has to be stopped.)
+    pub fn count(mut self, packets: u64) -> Self {
+        self.count = Some(packets);
+        self
+    }
+
+    /// The core to send from; the receiving veth's NAPI runs there too. Without it, wherever the scheduler puts it.
+    pub fn core(mut self, core: usize) -> Self {
+        self.core = Some(core);
+        self
+    }
+
+    /// Destination MAC address, for a forwarder that looks at it.
+    pub fn destination_mac(mut self, mac: [u8; 6]) -> Self {
+        self.destination_mac = mac;
+        self
+    }
+
+    /// Source MAC address.
+    pub fn source_mac(mut self, mac: [u8; 6]) -> Self {
+        self.source_mac = mac;
+        self
+    }
+
+    /// IPv4 source and destination, for a forwarder that routes.
+    pub fn addresses(mut self, source: Ipv4Addr, destination: Ipv4Addr) -> Self {
+        self.source = source;
+        self.destination = destination;
+        self
+    }
+
+    /// The first frame of this traffic, for a test to send by other means, damaged or out of order.
+    #[must_use]
+    pub fn frame(&self, flow: u32, sequence: u64) -> Frame {
+        Frame {
+            size: self.size,
+            destination_mac: self.destination_mac,
+            source_mac: self.source_mac,
+            source: self.source,
+            destination: self.destination,
+            flow,
+            sequence,
+            time: 0,
+        }
+    }
+
+    /// Starts sending out of `interface` in `namespace`.
+    ///
+    /// The peer of `interface` must have NAPI on (GRO or an XDP program), or veth drops every frame; the ends of a
+    /// [`crate::Chain`] have it.
+    ///
+    /// # Errors
+    ///
+    /// Not root, a value out of range, no such interface or core, or what libbpf says.
+    pub fn start(&self, namespace: &Namespace, interface: &str) -> Result<Generator, Error> {
+        self.start_behind(namespace.door()?, interface)
+    }
+
+    /// Starts sending out of `interface` in the network namespace this process is in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_here(&self, interface: &str) -> Result<Generator, Error> {
+        self.start_behind(Door::here(), interface)
+    }
+
+    fn start_behind(&self, door: Door, interface: &str) -> Result<Generator, Error> {
+        require_root("the traffic generator")?;
+        self.check()?;
+        // Registered once per process would do; the handler does nothing, so more of them do no harm.
+        signal_hook::flag::register(WAKE as i32, Arc::new(AtomicBool::new(false)))
+            .map_err(Error::io(format!("installing a handler for {WAKE}")))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ready, started) = mpsc::channel();
+        let sender = Sender { traffic: self.clone(), door, interface: interface.to_owned(), stop: Arc::clone(&stop) };
+        let thread = thread::Builder::new()
+            .name("lab-generator".into())
+            .spawn(move || sender.run(&ready))
+            .map_err(Error::io("starting the generator's thread"))?;
+        match started.recv() {
+            Ok(state) => Ok(Generator { state, stop, size: u64::from(self.size), thread: Some(thread) }),
+            // It ended before it was ready: with an error, which joining it will tell.
+            Err(_) => match join(thread) {
+                Err(error) => Err(error),
+                Ok(()) => Err(Error::Panicked("the generator")),
+            },
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let refused = |what, value: String, accepted| Err(Error::Value { what, value, accepted });
+        if !(MIN_SIZE..=MAX_MTU + 14).contains(&self.size) {
+            return refused(
+                "frame size",
+                self.size.to_string(),
+                format!("use {MIN_SIZE}–{} bytes, without FCS", MAX_MTU + 14),
+            );
+        }
+        if !(1..=MAX_FLOWS).contains(&self.flows) {
+            return refused("number of flows", self.flows.to_string(), format!("use 1–{MAX_FLOWS}"));
+        }
+        if self.rate.is_some_and(|rate| !(1..=1_000_000_000).contains(&rate)) {
+            return refused(
+                "rate",
+                self.rate.unwrap_or(0).to_string(),
+                "use 1–1000000000 packets a second, or none for flat out".into(),
+            );
+        }
+        Ok(())
+    }
+
+    /// `struct config` of bpf/generator.bpf.c.
+    fn config(&self, ifindex: u32) -> Vec<u8> {
+        let first_sequence = next_stream() << STREAM_SHIFT;
+        let header = self.frame(0, first_sequence).bytes();
+        let mut config = header[..40].to_vec();
+        let interval = self.rate.map_or(0, |rate| (1_000_000_000u64 << TICKS) / rate);
+        let (shortest, longest) = BACKLOG_NANOSECONDS.into_inner();
+        let backlog = (interval * BACKLOG_FRAMES).clamp(shortest << TICKS, longest << TICKS);
+        for word in [interval, backlog, self.count.unwrap_or(0), first_sequence] {
+            config.extend(word.to_ne_bytes());
+        }
+        config.extend(&header[40..44]);
+        for word in [self.flows, ifindex, 0] {
+            config.extend(word.to_ne_bytes());
+        }
+        config
+    }
+}
+
+/// A stream number above those before it, so that one sink tells the runs it sees apart, also of different processes:
+/// the time in seconds, 24 bits of it (it wraps after half a year).
+fn next_stream() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let next = |last: u64| now.max(last + 1);
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+    next(last.unwrap_or(0)) & 0xff_ffff
+}
+
+/// The generator's thread.
+struct Sender {
+    traffic: Traffic,
+    door: Door,
+    interface: String,
+    stop: Arc<AtomicBool>,
+}
+
+impl Sender {
+    fn run(self, ready: &mpsc::Sender<MapHandle>) -> Result<(), Error> {
+        // Any other signal of the process would end the call too, and every new call costs a gap of some 20 ms.
+        let mut others = SigSet::all();
+        others.remove(WAKE);
+        others.thread_set_mask().map_err(Error::nix("blocking signals"))?;
+        self.door.enter()?;
+        if let Some(core) = self.traffic.core {
+            pin(core)?;
+        }
+        let ifindex = if_nametoindex(self.interface.as_str())
+            .map_err(Error::nix(format!("looking up the generator's interface {}", self.interface)))?;
+        let object = bpf::load_generator(&self.traffic.config(ifindex))?;
+        let program = object.progs_mut().find(|p| p.name() == "generate").ok_or(Error::Object("program generate"))?;
+        let frame = self.traffic.frame(0, 0).bytes();
+        if ready.send(bpf::map(&object, ".data.state")?).is_err() {
+            return Ok(());
+        }
+        while !self.stop.load(Ordering::Relaxed) {
+            // One call sends until it is interrupted; it returns by itself after 2^31 frames.
+            let input = ProgramInput {
+                data_in: Some(&frame),
+                flags: LIVE_FRAMES,
+                repeat: i32::MAX as u32,
+                ..Default::default()
+            };
+            match program.test_run(input) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(cause) => {
+                    return Err(Error::Bpf {
+                        what: format!("sending {}-byte frames out of {}", frame.len(), self.interface),
+                        cause,
+                        hint: "BPF_PROG_TEST_RUN with live frames needs Linux 5.18 or newer",
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn pin(core: usize) -> Result<(), Error> {
+    let mut set = CpuSet::new();
+    set.set(core)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+        .map_err(Error::nix(format!("pinning the generator to core {core} (see `nproc`, cores count from 0)")))
+}
+
+fn join(thread: JoinHandle<Result<(), Error>>) -> Result<(), Error> {
+    thread.join().unwrap_or(Err(Error::Panicked("the generator")))
+}
+
+/// Traffic being sent. Dropped, it stops.
+#[derive(Debug)]
+pub struct Generator {
+    state: MapHandle,
+    stop: Arc<AtomicBool>,
+    size: u64,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+/// What a generator sent, from its first frame to its last.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sent {
+    /// Frames handed to the interface.
+    pub packets: u64,
+    /// Their lengths in memory, summed.
+    pub bytes: u64,
+    /// From the first frame to the last.
+    pub seconds: f64,
+}
+
+impl Sent {
+    /// Packets per second.
+    #[must_use]
+    pub fn pps(&self) -> f64 {
+        if self.seconds > 0.0 { self.packets as f64 / self.seconds } else { 0.0 }
+    }
+}
+
+impl Generator {
+    /// What was handed to the interface so far.
+    ///
+    /// # Errors
+    ///
+    /// The program's map can't be read.
+    pub fn sent(&self) -> Result<Counters, Error> {
+        let [packets] = bpf::read(&self.state, "generator")?;
+        Ok(Counters { packets, bytes: packets * self.size })
+    }
+
+    /// Whether it is still at it: false after an error, which [`Self::stop`] tells.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Stops it. What was sent is on the wire, or dropped by the veth, when this returns.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from sending.
+    pub fn stop(mut self) -> Result<Sent, Error> {
+        self.end()?;
+        let [packets, first, last] = bpf::read(&self.state, "generator")?;
+        Ok(Sent { packets, bytes: packets * self.size, seconds: last.saturating_sub(first) as f64 / 1e9 })
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.stop.store(true, Ordering::Relaxed);
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        // Again and again: a signal that comes just before the system call begins would not end it.
+        while !thread.is_finished() {
+            // It fails only for a thread that has ended.
+            let _ = pthread_kill(thread.as_pthread_t(), WAKE);
+            thread::sleep(Duration::from_millis(1));
+        }
+        join(thread)
+    }
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("lab: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn config_has_the_size_of_the_c_struct() {
+        assert_eq!(Traffic::new().config(1).len(), 5 * 8 + 4 * 8 + 4 * 4);
+    }
+
+    #[test]
+    fn streams_are_in_ascending_order() {
+        let first = next_stream();
+        assert!(next_stream() > first);
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for traffic in [
+            Traffic::new().size(59),
+            Traffic::new().size(MAX_MTU + 15),
+            Traffic::new().flows(0),
+            Traffic::new().flows(MAX_FLOWS + 1),
+            Traffic::new().rate(0),
+        ] {
+            assert!(matches!(traffic.check(), Err(Error::Value { .. })), "{traffic:?}");
+        }
+        assert!(Traffic::new().size(MAX_MTU + 14).flows(MAX_FLOWS).rate(1).check().is_ok());
+    }
+}

@@ -1,0 +1,111 @@
+//! `xdpfwd-lab demo` with a stand-in for xdpfwd: a bridge that reports what the kernel counted, truthfully or not.
+//!
+//! Needs root and python3. Nothing is skipped without.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
+
+/// Speaks as xdpfwd does with `--json`. Its "configuration" says how many frames to hide, and how many to leak.
+const STAND_IN: &str = r#"#!/usr/bin/env python3
+import json, signal, subprocess, sys, time
+
+hide, leak = map(int, open(sys.argv[sys.argv.index("--config") + 1]).read().split())
+if hide < 0:
+    sys.exit("the configuration is no good")
+stop = False
+def on_signal(*_):
+    global stop
+    stop = True
+signal.signal(signal.SIGINT, on_signal)
+for line in ("ip link add br0 type bridge stp_state 0 mcast_snooping 0", "ip link set fwd0 master br0",
+             "ip link set fwd1 master br0", "ip link set br0 up"):
+    subprocess.run(line.split(), check=True)
+
+def count(interface, direction):
+    links = json.loads(subprocess.run(["ip", "-json", "-s", "link", "show", "dev", interface],
+                                      check=True, capture_output=True).stdout)
+    return links[0]["stats64"][direction]["packets"]
+
+def report(kind):
+    received, sent = count("fwd0", "rx"), count("fwd1", "tx")
+    print(json.dumps({
+        "schema": 1, "type": kind,
+        "ports": [
+            {"name": "lan", "interface": "fwd0", "mode": "copy", "rx_packets": max(received - hide, 0), "tx_packets": 0,
+             "xdp_redirected": received, "xdp_passed": 0},
+            {"name": "wan", "interface": "fwd1", "mode": "copy", "rx_packets": 0, "tx_packets": max(sent - hide, 0)}],
+        "drops": {}, "stages": [],
+        "frames": {"total": 8 + leak, "pool": 8, "leaked": leak},
+        "kernel": {"syscalls": 1}}), flush=True)
+
+report("interval")
+while not stop:
+    time.sleep(0.05)
+report("final")
+"#;
+
+fn demo(name: &str, configuration: &str, arguments: &[&str]) -> Output {
+    lab::require_root("tests/root_demo.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&directory).expect("make a directory");
+    let (program, file) = (directory.join("stand-in"), directory.join("configuration"));
+    fs::write(&program, STAND_IN).expect("write the stand-in");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make it executable");
+    fs::write(&file, configuration).expect("write the configuration");
+    let mut command = Command::new(BINARY);
+    command.args(["demo", "--seconds", "1", "--rate", "2000", "--xdpfwd"]).arg(&program).arg("--config").arg(&file);
+    command.args(arguments).output().expect("run xdpfwd-lab")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn honest_books_balance() {
+    let output = demo("honest", "0 0", &["--json"]);
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!(result["balance"], true);
+    assert_eq!(result["leaked"], 0);
+    assert_eq!(result["offered"]["packets"], result["forwarded"]["packets"]);
+    assert!(result["offered"]["packets"].as_u64() > Some(100));
+}
+
+#[test]
+fn a_person_can_read_it() {
+    let output = demo("readable", "0 0", &["--size", "1514"]);
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    for part in ["offered", "where the loss happened", "fill ring empty", "leaked 0", "Every frame is accounted for"] {
+        assert!(said.contains(part), "{part} is missing:\n{said}");
+    }
+}
+
+#[test]
+fn hidden_frames_are_found() {
+    let output = demo("hidden", "3 0", &[]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("do NOT balance: 3 handed to AF_XDP"), "{said}");
+}
+
+#[test]
+fn a_leak_is_no_success() {
+    let output = demo("leak", "0 2", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("LEAKED 2"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn what_a_dying_forwarder_said_is_passed_on() {
+    let output = demo("dying", "-1 0", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("the configuration is no good"), "{}", text(&output.stderr));
+}

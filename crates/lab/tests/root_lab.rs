@@ -1,0 +1,398 @@
+//! The lab itself, on the kernel: generator to sink through a bridge, what the check finds, and cleaning up.
+//!
+//! Needs root (and python3, as the sender of frames that the generator would never send). Nothing is skipped without.
+
+use std::{
+    fs,
+    io::Write,
+    panic,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use lab::{Chain, Error, Forwarder, Namespace, Seen, Sink, Traffic, Window, sweep};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
+
+/// A chain whose forwarder is a kernel bridge.
+fn bridged(mtu: u16) -> Chain {
+    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    let chain = Chain::builder().mtu(mtu).build().expect("build a lab");
+    let ip = |line: &str| {
+        let status = chain.fwd().command("ip").args(line.split(' ')).status().expect("run ip");
+        assert!(status.success(), "ip {line}: {status}");
+    };
+    // Bridge netfilter, where it is built in, drops IPv4 frames with a bad header: those are for the sink to judge.
+    let netfilter = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    let off = chain.fwd().run(|| if Path::new(netfilter).exists() { fs::write(netfilter, "0") } else { Ok(()) });
+    off.expect("enter the namespace").expect("switch bridge netfilter off");
+    ip("link add br0 type bridge stp_state 0 mcast_snooping 0");
+    ip(&format!("link set br0 mtu {mtu}"));
+    for end in ["fwd0", "fwd1"] {
+        ip(&format!("link set {end} master br0"));
+    }
+    ip("link set br0 up");
+    chain
+}
+
+/// Waits until `done` holds for what the sink has seen, or nothing changes any more; returns what it has seen.
+fn settled(sink: &Sink, done: impl Fn(&Seen) -> bool) -> Seen {
+    let start = Instant::now();
+    loop {
+        let seen = sink.seen().expect("read the sink");
+        if done(&seen) || start.elapsed() > Duration::from_secs(5) {
+            return seen;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Sends raw frames out of gen0 by an AF_PACKET socket.
+fn send(chain: &Chain, frames: &[Vec<u8>]) {
+    const SENDER: &str = "\
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(('gen0', 0))
+for line in sys.stdin:
+    s.send(bytes.fromhex(line))";
+    let mut python = chain
+        .gen_()
+        .command("python3")
+        .args(["-c", SENDER])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("start python3 (Debian: apt-get install python3)");
+    let mut stdin = python.stdin.take().expect("stdin is piped");
+    for frame in frames {
+        let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(stdin, "{hex}").expect("write to python3");
+    }
+    drop(stdin);
+    assert!(python.wait().expect("wait for python3").success());
+}
+
+/// What a checking sink says of these frames.
+fn judged(chain: &Chain, frames: &[Vec<u8>]) -> Seen {
+    let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
+    send(chain, frames);
+    let all = frames.len() as u64;
+    settled(&sink, |seen| seen.arrived.packets + seen.foreign == all)
+}
+
+fn exists(namespace: &str) -> bool {
+    Path::new("/run/netns").join(namespace).exists()
+}
+
+fn namespaces_of(pid: u32) -> Vec<String> {
+    let prefix = format!("xdpfwd-{pid}-");
+    fs::read_dir("/run/netns")
+        .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>())
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|name| name.starts_with(&prefix))
+        .collect()
+}
+
+#[test]
+fn all_frames_of_a_slow_rate_arrive_whole_and_in_order() {
+    let chain = bridged(lab::MAX_MTU);
+    // 61 and 67 have a tail that is no whole word; the last is the largest there is.
+    for size in [60, 61, 67, 68, 590, 1514, lab::MAX_MTU + 14] {
+        let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
+        let generator =
+            Traffic::new().size(size).flows(16).rate(5_000).start(chain.gen_(), "gen0").expect("start the generator");
+        thread::sleep(Duration::from_millis(400));
+        let sent = generator.stop().expect("stop the generator");
+        let seen = settled(&sink, |seen| seen.arrived.packets == sent.packets);
+        assert!(sent.packets > 100, "{size} bytes: {sent:?}");
+        assert_eq!(seen.arrived.packets, sent.packets, "{size} bytes");
+        assert_eq!(seen.arrived.bytes, sent.bytes, "{size} bytes");
+        assert!(seen.is_clean() && seen.foreign == 0, "{size} bytes: {seen:?}");
+    }
+}
+
+#[test]
+fn check_finds_nothing_wrong_with_good_frames_sent_by_another() {
+    let chain = bridged(1500);
+    let frames: Vec<_> = (0..100).map(|n| Traffic::new().size(200).frame(n % 4, n.into()).bytes()).collect();
+    let seen = judged(&chain, &frames);
+    assert_eq!(seen.arrived.packets, 100);
+    assert!(seen.is_clean() && seen.foreign == 0, "{seen:?}");
+}
+
+#[test]
+fn check_finds_damage() {
+    let chain = bridged(1500);
+    let good = Traffic::new().size(203).frame(0, 0).bytes();
+    let mut damaged = Vec::new();
+    // magic, IPv4: length, TTL, checksum, address; pattern: first byte, end of the first word, the last word, the tail
+    for at in [42, 43, 17, 22, 24, 33, 60, 67, 194, 202] {
+        let mut frame = good.clone();
+        frame[at] ^= 0x10;
+        damaged.push(frame);
+    }
+    damaged.push(good[..202].to_vec());
+    damaged.push([&good[..], &[0]].concat());
+    for frame in &damaged {
+        let seen = judged(&chain, std::slice::from_ref(frame));
+        let found = (seen.arrived.packets, seen.corrupt, seen.foreign);
+        let at = frame.iter().zip(&good).position(|(a, b)| a != b);
+        assert_eq!(found, (1, 1, 0), "damaged at {at:?}, {} bytes", frame.len());
+    }
+    // All in one stream: exactly those are counted.
+    let mut stream: Vec<_> = (0..50).map(|n| Traffic::new().size(203).frame(0, n).bytes()).collect();
+    for (n, frame) in damaged.iter().enumerate() {
+        stream.insert(3 * n + 1, frame.clone());
+    }
+    let seen = judged(&chain, &stream);
+    assert_eq!((seen.corrupt, seen.reordered, seen.duplicates), (damaged.len() as u64, 0, 0));
+}
+
+#[test]
+fn check_finds_duplicates_and_loss_of_order() {
+    let chain = bridged(1500);
+    let frames = |numbers: &[u64], flows: u64| -> Vec<_> {
+        numbers.iter().map(|n| Traffic::new().frame((n % flows) as u32, *n).bytes()).collect()
+    };
+    let found = |numbers: &[u64], flows| {
+        let seen = judged(&chain, &frames(numbers, flows));
+        assert_eq!(seen.arrived.packets, numbers.len() as u64);
+        assert_eq!(seen.corrupt, 0);
+        (seen.reordered, seen.duplicates)
+    };
+    assert_eq!(found(&[0, 1, 2, 3, 4], 1), (0, 0));
+    assert_eq!(found(&[0, 1, 5, 6], 1), (0, 0), "a loss is neither");
+    assert_eq!(found(&[0, 1, 1, 2], 1), (0, 1));
+    assert_eq!(found(&[0, 1, 2, 3, 0], 1), (0, 1));
+    assert_eq!(found(&[0, 2, 1, 3], 1), (1, 0));
+    assert_eq!(found(&[3, 2, 1, 0], 1), (3, 0));
+    assert_eq!(found(&[0, 2, 1, 1], 1), (1, 1));
+    assert_eq!(found(&[1, 0, 3, 2], 2), (0, 0), "flows have no order between them");
+    assert_eq!(found(&[2, 3, 0, 1], 2), (2, 0));
+    // A duplicate is found across 65536 frames and more; beyond the window it shows as out of order.
+    assert_eq!(found(&[0, 200_000, 0], 1), (0, 1));
+    assert_eq!(found(&[0, 262_144, 0], 1), (1, 0));
+}
+
+#[test]
+fn frames_of_others_are_foreign_and_reach_the_kernel() {
+    let chain = bridged(1500);
+    let mut other_port = Traffic::new().frame(0, 0).bytes();
+    other_port[37] = 53;
+    let mut arp = Traffic::new().frame(0, 0).bytes();
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    let short = Traffic::new().frame(0, 0).bytes()[..30].to_vec();
+    let seen = judged(&chain, &[other_port, arp, short]);
+    assert_eq!((seen.arrived.packets, seen.foreign), (0, 3));
+}
+
+#[test]
+fn counted_traffic_ends_by_itself() {
+    let chain = bridged(1500);
+    let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
+    let generator =
+        Traffic::new().count(1000).rate(10_000).flows(3).start(chain.gen_(), "gen0").expect("start the generator");
+    let seen = settled(&sink, |seen| seen.arrived.packets >= 1000);
+    assert_eq!(generator.sent().expect("read").packets, 1000);
+    assert_eq!(generator.stop().expect("stop").packets, 1000);
+    assert_eq!(seen.arrived.packets, 1000);
+    assert!(seen.is_clean(), "{seen:?}");
+}
+
+#[test]
+fn a_second_run_is_not_taken_for_the_first_repeated() {
+    let chain = bridged(1500);
+    let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
+    for run in 1..=2 {
+        let generator = Traffic::new().count(100).rate(10_000).start(chain.gen_(), "gen0").expect("start");
+        let seen = settled(&sink, |seen| seen.arrived.packets >= 100 * run);
+        generator.stop().expect("stop");
+        assert_eq!(seen.arrived.packets, 100 * run);
+        assert!(seen.is_clean(), "{seen:?}");
+    }
+}
+
+#[test]
+fn pace_is_kept() {
+    let chain = bridged(1500);
+    let sink = Sink::attach(chain.sink(), "sink0").expect("attach the sink");
+    for rate in [1_000, 20_000] {
+        let generator = Traffic::new().rate(rate).start(chain.gen_(), "gen0").expect("start the generator");
+        let window = Window::measure(&generator, &sink, Duration::from_secs(1)).expect("measure");
+        generator.stop().expect("stop");
+        // Never faster (but for the frames of a reading's granularity). Slower if others take the core away for long.
+        let kept = window.offered_pps() / rate as f64;
+        assert!((0.5..1.05).contains(&kept), "{kept} of {rate} packets a second");
+    }
+}
+
+#[test]
+fn queues_and_addresses_are_as_asked() {
+    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    let chain = Chain::builder().queues(3).addresses(true).build().expect("build a lab");
+    let output = chain.fwd().command("ls").arg("/sys/class/net/fwd0/queues").output().expect("run ls");
+    let queues = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(queues.contains("rx-2") && queues.contains("tx-2") && !queues.contains("rx-3"), "{queues}");
+    let output = chain.sink().command("ip").args(["-br", "address"]).output().expect("run ip");
+    let addresses = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(addresses.contains("10.77.0.2/24") && !addresses.contains("fe80"), "{addresses}");
+}
+
+#[test]
+fn ping_goes_through_a_forwarder() {
+    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    let chain = Chain::builder().addresses(true).ipv6(true).build().expect("build a lab");
+    let bridge = "ip link add br0 type bridge && ip link set fwd0 master br0 && ip link set fwd1 master br0 && \
+                  ip link set br0 up";
+    assert!(chain.fwd().command("sh").args(["-c", bridge]).status().expect("run sh").success());
+    for target in ["10.77.0.2", "fd77::2"] {
+        let status =
+            chain.gen_().command("ping").args(["-q", "-c", "2", "-W", "5", target]).stdout(Stdio::null()).status();
+        assert!(status.expect("run ping (Debian: apt-get install iputils-ping)").success(), "{target}");
+    }
+}
+
+#[test]
+fn a_namespace_is_a_place_to_work_in() {
+    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    let namespace = Namespace::create("work").expect("create");
+    let interfaces = namespace.run(|| fs::read_to_string("/proc/thread-self/net/dev")).expect("run").expect("read");
+    assert!(interfaces.contains("lo:") && !interfaces.contains("eth0"), "{interfaces}");
+    assert!(matches!(namespace.run(|| panic!("on purpose")), Err(Error::Panicked(_))));
+    assert!(matches!(Namespace::create("No-Label"), Err(Error::Value { .. })));
+}
+
+#[test]
+fn nothing_is_left_after_drop_or_panic() {
+    let chain = bridged(1500);
+    let names: Vec<_> = [chain.gen_(), chain.fwd(), chain.sink()].map(|n| n.name().to_owned()).into();
+    assert!(names.iter().all(|name| exists(name)));
+    sweep().expect("sweep");
+    assert!(names.iter().all(|name| exists(name)), "the living are not swept");
+    drop(chain);
+    assert!(!names.iter().any(|name| exists(name)));
+
+    let namespace = Namespace::create("panic").expect("create");
+    let name = namespace.name().to_owned();
+    let result = panic::catch_unwind(panic::AssertUnwindSafe(move || {
+        let _held = namespace;
+        panic!("on purpose");
+    }));
+    assert!(result.is_err() && !exists(&name));
+}
+
+/// `xdpfwd-lab run` with a forwarder that is easily found.
+struct Lab {
+    process: std::process::Child,
+    sleeper: u32,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Both fail only if it has ended and been waited for.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Lab {
+    /// Starts it, and waits until the forwarder runs.
+    fn start(seconds: &str) -> Self {
+        lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+        let arguments = ["run", "--rate", "1000", "--seconds", "60", "--", "sleep", seconds];
+        let mut command = Command::new(BINARY);
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut lab = Self { process: command.spawn().expect("start xdpfwd-lab"), sleeper: 0 };
+        let start = Instant::now();
+        while lab.sleeper == 0 {
+            assert!(start.elapsed() < Duration::from_secs(20), "the forwarder never ran");
+            thread::sleep(Duration::from_millis(20));
+            let pids = namespaces_of(lab.process.id()).into_iter().flat_map(|name| {
+                let output = Command::new("ip").args(["netns", "pids", &name]).output().expect("run ip");
+                let pids = String::from_utf8_lossy(&output.stdout).into_owned();
+                pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
+            });
+            lab.sleeper = pids.into_iter().find(|pid| is_sleeper(*pid, seconds)).unwrap_or(0);
+        }
+        lab
+    }
+}
+
+fn is_sleeper(pid: u32, seconds: &str) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == format!("sleep\0{seconds}\0").as_bytes())
+}
+
+fn wait_until_gone(pid: u32, seconds: &str) {
+    let start = Instant::now();
+    while is_sleeper(pid, seconds) {
+        assert!(start.elapsed() < Duration::from_secs(10), "the forwarder outlived its lab");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_killed_lab_is_swept() {
+    let mut lab = Lab::start("3141");
+    lab.process.kill().expect("SIGKILL");
+    lab.process.wait().expect("wait");
+    wait_until_gone(lab.sleeper, "3141");
+    sweep().expect("sweep");
+    assert_eq!(namespaces_of(lab.process.id()), Vec::<String>::new());
+}
+
+#[test]
+fn a_terminated_lab_cleans_up_itself() {
+    let mut lab = Lab::start("3142");
+    let status = Command::new("kill").args(["-TERM", &lab.process.id().to_string()]).status().expect("run kill");
+    assert!(status.success());
+    assert_eq!(lab.process.wait().expect("wait").code(), Some(1));
+    assert!(!is_sleeper(lab.sleeper, "3142"));
+    assert_eq!(namespaces_of(lab.process.id()), Vec::<String>::new());
+}
+
+#[test]
+fn a_forwarder_is_a_process_under_control() {
+    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    let namespace = Namespace::create("process").expect("create");
+    let long = Duration::from_secs(10);
+
+    let mut early = Forwarder::spawn(&namespace, &["sh", "-c", "echo said >&2; exit 3"]).expect("spawn");
+    match early.wait_for_line(long, |_| true) {
+        Err(Error::Ended { status, output, .. }) => assert_eq!((status.code(), output.as_str()), (Some(3), "said")),
+        other => panic!("{other:?}"),
+    }
+    let mut missing = Forwarder::spawn(&namespace, &["/no/such/program"]).expect("spawn");
+    match missing.wait_for_line(long, |_| true) {
+        Err(Error::Ended { output, .. }) => assert!(output.contains("/no/such/program"), "{output}"),
+        other => panic!("{other:?}"),
+    }
+
+    let polite = "trap 'echo bye; exit 0' INT; echo one; echo two; while :; do sleep 0.05; done";
+    let mut polite = Forwarder::spawn(&namespace, &["sh", "-c", polite]).expect("spawn");
+    assert_eq!(polite.wait_for_line(long, |line| line == "two").expect("its line"), "two");
+    let ended = polite.stop(long).expect("stop");
+    assert!(ended.status.success() && !ended.killed);
+    assert_eq!(polite.stdout(), ["one", "two", "bye"]);
+
+    let deaf = "trap '' INT; echo deaf; while :; do sleep 0.05; done";
+    let mut deaf = Forwarder::spawn(&namespace, &["sh", "-c", deaf]).expect("spawn");
+    deaf.wait_for_line(long, |line| line == "deaf").expect("its line");
+    assert!(matches!(deaf.wait_for_line(Duration::from_millis(50), |_| false), Err(Error::Timeout { .. })));
+    assert!(deaf.stop(Duration::from_millis(200)).expect("stop").killed);
+}
+
+#[test]
+fn mistakes_are_told() {
+    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    let namespace = Namespace::create("mistakes").expect("create");
+    let error = Traffic::new().start(&namespace, "nosuch0").expect_err("no such interface").to_string();
+    assert!(error.contains("nosuch0"), "{error}");
+    let error = Traffic::new().core(4095).start(&namespace, "lo").expect_err("no such core").to_string();
+    assert!(error.contains("core 4095"), "{error}");
+    let error = Sink::attach(&namespace, "nosuch0").expect_err("no such interface").to_string();
+    assert!(error.contains("nosuch0"), "{error}");
+    let error = Chain::builder().queues(0).build().expect_err("no queues").to_string();
+    assert!(error.contains("1–64"), "{error}");
+}
