@@ -110,7 +110,8 @@ struct Side {
     tx: Consumer<Descriptor>,
     _memory: Rc<Memory>,
     behaviour: Behaviour,
-    sent: Vec<Vec<u8>>,
+    /// What was sent, unless it is not to be kept.
+    sent: Option<Vec<Vec<u8>>>,
     /// Addresses sent and not reported, with the wake-up at which they may be.
     completing: VecDeque<(u64, u32)>,
     wakeups: u32,
@@ -170,8 +171,9 @@ impl FakeKernel {
             tx,
             _memory: memory,
             behaviour: Behaviour::default(),
-            sent: Vec::new(),
-            completing: VecDeque::new(),
+            sent: Some(Vec::new()),
+            // As many as can be under way, so that a wake-up allocates nothing.
+            completing: VecDeque::with_capacity(umem.frames() as usize),
             wakeups: 0,
             counters: KernelCounters::default(),
         })));
@@ -242,7 +244,12 @@ impl FakeKernel {
 
     /// What was sent since the last call, in order.
     pub fn take_sent(&self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.0.borrow_mut().sent)
+        self.0.borrow_mut().sent.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether to keep a copy of what is sent, as it does at first.
+    pub fn set_recording(&self, on: bool) {
+        self.0.borrow_mut().sent = on.then(Vec::new);
     }
 
     /// Wake-ups so far.
@@ -296,7 +303,9 @@ impl Side {
                     <= u64::from(self.umem.frame_size())
                 && descriptor.addr < self.umem.bytes() as u64;
             if fits {
-                self.sent.push(read(&self.umem, descriptor.addr, descriptor.len as usize));
+                if let Some(sent) = &mut self.sent {
+                    sent.push(read(&self.umem, descriptor.addr, descriptor.len as usize));
+                }
                 self.completing.push_back((descriptor.addr, now));
             } else {
                 // As `xskq_cons_read_desc`: counted, skipped, never completed.

@@ -1,0 +1,70 @@
+//! Two ports on the fake kernel, and a worker between them.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+
+use pipeline::{Chain, FrameCensus, PortId, Worker};
+use xsk::fake_kernel::{Behaviour, FakeKernel, Sizes};
+use xsk::{HugePages, Umem, UmemConfig};
+
+pub const LAN: PortId = PortId(0);
+pub const WAN: PortId = PortId(1);
+
+/// What stands around a worker: the wire sides of its two ports.
+pub struct Wires {
+    pub lan: FakeKernel,
+    pub wan: FakeKernel,
+}
+
+pub fn umem_config() -> UmemConfig {
+    UmemConfig { frames: 1024, huge_pages: HugePages::Off, ..UmemConfig::default() }
+}
+
+/// A worker with a chain from lan to wan and another one back.
+pub fn cross_connect<C: Chain>(there: C, back: C) -> (Worker<C>, Wires) {
+    cross_connect_with(there, back, Behaviour::default())
+}
+
+/// The same, with a kernel that behaves like this on the wan side.
+pub fn cross_connect_with<C: Chain>(there: C, back: C, wan: Behaviour) -> (Worker<C>, Wires) {
+    let (umem, mut pool) = Umem::new(&umem_config()).unwrap();
+    let (lan_port, lan) = FakeKernel::port(&umem, &mut pool, 0);
+    let (wan_port, wan) = FakeKernel::port_with(&umem, &mut pool, 1, Sizes::default(), wan);
+    let worker = Worker::builder(umem, pool)
+        .port(vec![Box::new(lan_port)])
+        .port(vec![Box::new(wan_port)])
+        .path(LAN, WAN, there)
+        .path(WAN, LAN, back)
+        .build()
+        .unwrap();
+    (worker, Wires { lan, wan })
+}
+
+/// A frame of 60 bytes and more with a number in it, which [`number`] finds again.
+pub fn packet(number: u64) -> Vec<u8> {
+    let mut packet = vec![0; 60 + (number % 11) as usize];
+    packet[..14].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x88\xb5");
+    packet[14..22].copy_from_slice(&number.to_be_bytes());
+    packet
+}
+
+pub fn number(packet: &[u8]) -> u64 {
+    u64::from_be_bytes(packet[14..22].try_into().unwrap())
+}
+
+pub fn numbers(packets: &[Vec<u8>]) -> Vec<u64> {
+    packets.iter().map(|packet| number(packet)).collect()
+}
+
+/// Every frame is in one place, by the structural count and by the record.
+#[track_caller]
+pub fn assert_conserved<C: Chain>(worker: &mut Worker<C>) -> FrameCensus {
+    let report = worker.report();
+    let (frames, record) = (report.frames, report.ownership);
+    assert_eq!(frames.leaked, 0, "{frames:?} {record:?}");
+    assert_eq!(u64::from(record.pool), frames.pool, "{frames:?} {record:?}");
+    assert_eq!(u64::from(record.held), frames.in_flight, "{frames:?} {record:?}");
+    assert_eq!(u64::from(record.fill), frames.fill + frames.rx, "{frames:?} {record:?}");
+    assert_eq!(u64::from(record.tx), frames.tx + frames.completion, "{frames:?} {record:?}");
+    assert_eq!((record.lost, record.closed), (0, 0));
+    frames
+}
