@@ -296,7 +296,9 @@ impl Kernel for FakeKernel {
 impl Side {
     fn send(&mut self) {
         let now = self.wakeups;
-        let mut sending = self.tx.peek(self.behaviour.budget);
+        // As `xsk_cq_reserve_locked`: nothing is sent for whose completion there is no place in the ring.
+        let places = self.completion.reserve(u32::MAX).granted().saturating_sub(self.completing.len() as u32);
+        let mut sending = self.tx.peek(self.behaviour.budget.min(places));
         for descriptor in sending.by_ref() {
             let fits = descriptor.len > 0
                 && (descriptor.addr % u64::from(self.umem.frame_size())) + u64::from(descriptor.len)
