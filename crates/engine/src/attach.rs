@@ -40,15 +40,14 @@ impl Attachment {
         };
         let (xsks, counters) = (find("xsks")?, find("counters")?);
         let (link, attached, fallback) = {
-            let program = object.progs().next().ok_or_else(|| StartError::bpf("the XDP object has no program".into()))?;
+            let program =
+                object.progs().next().ok_or_else(|| StartError::bpf("the XDP object has no program".into()))?;
             let attach = |mode| attach_xdp(program.as_fd(), interface.index, mode);
             match mode {
                 Mode::Skb => (attach(AttachMode::Skb), AttachMode::Skb, None),
                 Mode::ZeroCopy | Mode::Copy => (attach(AttachMode::Native), AttachMode::Native, None),
                 Mode::Auto => match attach(AttachMode::Native) {
-                    Err(error) if lacks_native_xdp(&error) => {
-                        (attach(AttachMode::Skb), AttachMode::Skb, Some(error))
-                    }
+                    Err(error) if lacks_native_xdp(&error) => (attach(AttachMode::Skb), AttachMode::Skb, Some(error)),
                     result => (result, AttachMode::Native, None),
                 },
             }

@@ -12,7 +12,7 @@ use crate::attach::Attachment;
 use crate::control::Control;
 use crate::error::StartError;
 use crate::interface::{DeferredInterrupts, Interface};
-use crate::plan::{Mode, Plan};
+use crate::plan::{Mode, Plan, PortPlan};
 use crate::report::{Fallback, PortMode, Report};
 use crate::thread::{self, PlannedChain, Ready, Setup};
 
@@ -57,12 +57,18 @@ impl DataPlane {
         if plan.ports.is_empty() {
             return Err(StartError::Empty("ports"));
         }
-        let interfaces: Vec<Interface> = (plan.ports.iter())
-            .map(|port| Interface::find(&port.name, &port.interface))
-            .collect::<Result<_, _>>()?;
+        let interfaces: Vec<Interface> =
+            (plan.ports.iter()).map(|port| Interface::find(&port.name, &port.interface)).collect::<Result<_, _>>()?;
         let mut attachments = Vec::with_capacity(interfaces.len());
         let mut fallback = None;
         for (port, interface) in plan.ports.iter().zip(&interfaces) {
+            if interface.is_down() {
+                tracing::warn!(
+                    port = port.name,
+                    "interface {0} is down: nothing will pass until `ip link set dev {0} up`",
+                    interface.name
+                );
+            }
             let (attachment, error) = Attachment::new(interface, port.queues, plan.mode)?;
             if let Some(error) = error {
                 fallback.get_or_insert_with(|| Fallback::new(&port.name, &port.interface, "native XDP", &error));
@@ -164,10 +170,18 @@ impl DataPlane {
             let attachment = &self.attachments[usize::from(port.0)];
             attachment.direct(*queue, socket).map_err(|error| {
                 let port = &self.plan.ports[usize::from(port.0)];
-                StartError::bpf(format!("entering the socket of {} queue {queue} into the map: {error:#}", port.interface))
+                StartError::bpf(format!(
+                    "entering the socket of {} queue {queue} into the map: {error:#}",
+                    port.interface
+                ))
             })?;
         }
         Ok(())
+    }
+
+    /// The ports, in the order of the plan.
+    pub fn ports(&self) -> &[PortPlan] {
+        &self.plan.ports
     }
 
     /// What each port's mode is, in the order of the plan: what was got, not what was asked for.

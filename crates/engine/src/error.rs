@@ -24,8 +24,10 @@ pub enum StartError {
         present: String,
     },
     /// The process lacks a privilege.
-    #[error("{what}: permission denied; run as root, or grant the binary what it needs: \
-             `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon+ep PATH`")]
+    #[error(
+        "{what}: permission denied; run as root, or grant the binary what it needs: \
+             `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon+ep PATH`"
+    )]
     Permission {
         /// What it was not allowed to do.
         what: String,
@@ -123,7 +125,10 @@ impl StartError {
             Self::Open { source, .. } => {
                 matches!(
                     source,
-                    OpenError::Permission | OpenError::Unsupported | OpenError::Pin { .. } | OpenError::NoZeroCopy { .. }
+                    OpenError::Permission
+                        | OpenError::Unsupported
+                        | OpenError::Pin { .. }
+                        | OpenError::NoZeroCopy { .. }
                 )
             }
             _ => false,

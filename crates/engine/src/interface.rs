@@ -19,8 +19,18 @@ impl Interface {
     pub(crate) fn find(port: &str, name: &str) -> Result<Self, StartError> {
         match if_nametoindex(name) {
             Ok(index) => Ok(Self { name: name.to_owned(), index }),
-            Err(_) => Err(StartError::NoInterface { port: port.to_owned(), interface: name.to_owned(), present: present() }),
+            Err(_) => {
+                Err(StartError::NoInterface { port: port.to_owned(), interface: name.to_owned(), present: present() })
+            }
         }
+    }
+
+    /// Whether it is administratively down; unknown is not down.
+    pub(crate) fn is_down(&self) -> bool {
+        const IFF_UP: u32 = 1;
+        let flags = self.sysfs().and_then(|folder| fs::read_to_string(folder.join("flags")).ok());
+        let flags = flags.and_then(|text| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok());
+        flags.is_some_and(|flags| flags & IFF_UP == 0)
     }
 
     /// Its folder under /sys, unless /sys shows another network namespace (entered without mounting it anew).

@@ -84,9 +84,10 @@ pub struct PortReport {
 pub struct PortKernelReport {
     /// Packets lost because an RX ring was full: user space did not keep up.
     pub rx_ring_full: u64,
-    /// Packets lost because no frame was in a fill ring: too few frames, or user space did not keep up.
+    /// Times that no frame was in a fill ring: too few frames, or user space did not keep up. In copy mode each lost a
+    /// packet, which `rx_dropped` counts too.
     pub fill_ring_empty: u64,
-    /// Packets lost for other reasons, such as being longer than a frame has room for.
+    /// Packets lost for want of a frame, or because they were longer than a frame has room for.
     pub rx_dropped: u64,
     /// Fill-ring entries that the kernel refused: 0, or there is a bug.
     pub rx_invalid: u64,
@@ -257,7 +258,8 @@ impl Report {
 
 impl From<KernelCounters> for PortKernelReport {
     fn from(counters: KernelCounters) -> Self {
-        let KernelCounters { rx_dropped, rx_invalid, tx_invalid, rx_ring_full, fill_ring_empty, tx_ring_empty } = counters;
+        let KernelCounters { rx_dropped, rx_invalid, tx_invalid, rx_ring_full, fill_ring_empty, tx_ring_empty } =
+            counters;
         Self { rx_ring_full, fill_ring_empty, rx_dropped, rx_invalid, tx_invalid, tx_ring_empty }
     }
 }

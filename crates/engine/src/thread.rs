@@ -90,7 +90,8 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
 /// Pins the calling thread to the worker's core, if it has one.
 fn pin(plan: &Plan, worker: usize) -> Result<(), StartError> {
     let Some(core) = plan.workers.get(worker).copied().flatten() else { return Ok(()) };
-    let allowed: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    let allowed: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
     if allowed.contains(&core) && core_affinity::set_for_current(CoreId { id: core }) {
         Ok(())
     } else {
@@ -100,12 +101,7 @@ fn pin(plan: &Plan, worker: usize) -> Result<(), StartError> {
 
 type QueuesOfPorts = Vec<(PortId, Vec<u16>)>;
 
-fn open(
-    plan: &Plan,
-    worker: usize,
-    bind: BindMode,
-    indexes: &[u32],
-) -> Result<(Opened, QueuesOfPorts), StartError> {
+fn open(plan: &Plan, worker: usize, bind: BindMode, indexes: &[u32]) -> Result<(Opened, QueuesOfPorts), StartError> {
     let mut builder = Builder::new(plan.umem.clone()).mode(bind).busy_poll(plan.busy_poll);
     let mut queues = Vec::with_capacity(plan.ports.len());
     for ((id, port), index) in (0..=u8::MAX).map(PortId).zip(&plan.ports).zip(indexes) {

@@ -9,7 +9,7 @@ use std::{
         mpsc,
     },
     thread::{self, JoinHandle},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use libbpf_rs::{ErrorKind, MapHandle, ProgramInput};
@@ -103,7 +103,7 @@ impl Traffic {
         self
     }
 
-    /// Sends that many frames and no more. (It still has to be stopped.)
+    /// Sends that many frames and no more; [`Generator::finish`] waits for the last of them.
     pub fn count(mut self, packets: u64) -> Self {
         self.count = Some(packets);
         self
@@ -184,7 +184,10 @@ impl Traffic {
             .spawn(move || sender.run(&ready))
             .map_err(Error::io("starting the generator's thread"))?;
         match started.recv() {
-            Ok(state) => Ok(Generator { state, stop, size: u64::from(self.size), thread: Some(thread) }),
+            Ok(state) => {
+                let (size, count) = (u64::from(self.size), self.count);
+                Ok(Generator { state, stop, size, count, thread: Some(thread) })
+            }
             // It ended before it was ready: with an error, which joining it will tell.
             Err(_) => match join(thread) {
                 Err(error) => Err(error),
@@ -311,6 +314,7 @@ pub struct Generator {
     state: MapHandle,
     stop: Arc<AtomicBool>,
     size: u64,
+    count: Option<u64>,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
@@ -359,6 +363,33 @@ impl Generator {
         self.end()?;
         let [packets, first, last] = bpf::read(&self.state, "generator")?;
         Ok(Sent { packets, bytes: packets * self.size, seconds: last.saturating_sub(first) as f64 / 1e9 })
+    }
+
+    /// Waits until it has sent as many as [`Traffic::count`] says, and stops it.
+    ///
+    /// # Errors
+    ///
+    /// It was not told how many, they were not sent by the deadline, or what kept it from sending.
+    pub fn finish(self, deadline: Duration) -> Result<Sent, Error> {
+        let Some(count) = self.count else {
+            return Err(Error::Value {
+                what: "traffic to be finished",
+                value: "without end".into(),
+                accepted: "give it a `count`".into(),
+            });
+        };
+        let start = Instant::now();
+        while self.sent()?.packets < count && self.is_running() {
+            if start.elapsed() > deadline {
+                return Err(Error::Timeout {
+                    what: format!("sending {count} frames"),
+                    seconds: deadline.as_secs_f64(),
+                    hint: "ask for fewer, or a higher rate".into(),
+                });
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.stop()
     }
 
     fn end(&mut self) -> Result<(), Error> {

@@ -125,10 +125,7 @@ pub struct Registry(BTreeMap<&'static str, PlanFn>);
 impl Registry {
     /// The kinds that come with this crate.
     pub fn builtin() -> Self {
-        Self::default()
-            .with::<stages::MacSwapConfig>()
-            .with::<stages::SetMacConfig>()
-            .with::<stages::TtlConfig>()
+        Self::default().with::<stages::MacSwapConfig>().with::<stages::SetMacConfig>().with::<stages::TtlConfig>()
     }
 
     /// The same with one more.

@@ -330,7 +330,12 @@ impl<C: Chain> Worker<C> {
             at_ports += attached.port.census();
         }
         let held: u64 = self.paths.iter().flat_map(|path| &path.accounts).map(|account| u64::from(account.held)).sum();
-        FrameCensus::new(u64::from(self.umem.frames()), self.pool.len() as u64, self.egress.waiting() as u64 + held, at_ports)
+        FrameCensus::new(
+            u64::from(self.umem.frames()),
+            self.pool.len() as u64,
+            self.egress.waiting() as u64 + held,
+            at_ports,
+        )
     }
 
     /// Everything that the worker has counted.
@@ -380,11 +385,8 @@ impl<C: Chain> Path<C> {
         let mut counters = vec![Vec::new(); self.names.len()];
         self.chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| counters[index] = stage.counters()));
         let stages = self.names.iter().zip(&self.accounts).zip(counters);
-        let stages = stages.map(|((name, account), counters)| StageReport {
-            name: name.clone(),
-            account: *account,
-            counters,
-        });
+        let stages =
+            stages.map(|((name, account), counters)| StageReport { name: name.clone(), account: *account, counters });
         PathReport { from: self.from, to: self.to, stages: stages.collect() }
     }
 }

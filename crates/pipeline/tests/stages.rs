@@ -42,7 +42,9 @@ fn set_mac_sets_what_it_is_told() {
     let destination = r#"{ destination = "0a:00:00:00:00:02" }"#;
     let both = r#"{ source = "0a:00:00:00:00:01", destination = "0a:00:00:00:00:02" }"#;
     let (new_source, new_destination) = (b"\x0a\0\0\0\0\x01", b"\x0a\0\0\0\0\x02");
-    for (table, sets_source, sets_destination) in [(source, true, false), (destination, false, true), (both, true, true)] {
+    for (table, sets_source, sets_destination) in
+        [(source, true, false), (destination, false, true), (both, true, true)]
+    {
         let (sent, _) = through("set-mac", table, &[packet(7)]);
         let mut expected = packet(7);
         if sets_destination {
@@ -63,10 +65,7 @@ fn a_table_that_is_no_good_says_what_would_be() {
     assert!(error("set-mac", "{}").contains("give it `source`, `destination`, or both"));
     assert!(error("set-mac", r#"{ source = "01:00:5e:00:00:01" }"#).contains("multicast"));
     assert!(error("set-mac", r#"{ source = "2:3" }"#).contains(r#""2:3" is not a MAC address"#));
-    assert_eq!(
-        error("nat", "{}"),
-        "unknown stage kind `nat`, expected one of `mac-swap`, `set-mac`, `ttl`"
-    );
+    assert_eq!(error("nat", "{}"), "unknown stage kind `nat`, expected one of `mac-swap`, `set-mac`, `ttl`");
 }
 
 /// Packets that scapy makes, each with what `ttl` must make of it, by scapy's own word: `(packet, expected)`, where nothing
@@ -110,7 +109,8 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
 }
 
 fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {
-    let bytes = |hex: &str| (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+    let bytes =
+        |hex: &str| (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
     let (packet, expected) = line.split_once(' ').unwrap();
     (bytes(packet), (expected != "-").then(|| bytes(expected)))
 }
@@ -130,7 +130,8 @@ fn ttl_agrees_with_scapy_checksums_included() {
 #[test]
 fn ttl_lets_pass_what_is_not_ip_and_drops_what_may_be_but_cannot_be_read() {
     let arp = [&b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06"[..], &[0; 46]].concat();
-    let ethernet = |ethertype: [u8; 2], rest: &[u8]| [&b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01"[..], &ethertype, rest].concat();
+    let ethernet =
+        |ethertype: [u8; 2], rest: &[u8]| [&b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01"[..], &ethertype, rest].concat();
     let cut_ipv4 = ethernet([0x08, 0], b"\x45\0\0\x20\0\0\0\0\x40\x11");
     let short_ihl = ethernet([0x08, 0], &[&[0x44; 1][..], &[0x40; 45]].concat());
     let cut_ipv6 = ethernet([0x86, 0xdd], &[0x60; 30]);

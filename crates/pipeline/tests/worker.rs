@@ -338,7 +338,8 @@ fn swapping_stages_loses_no_packet_no_count_and_no_held_frame() {
     }
     assert_eq!(numbers(&wires.wan.take_sent()), (0..20).collect::<Vec<_>>());
     let report = worker.report();
-    let stages: Vec<_> = report.paths[0].stages.iter().map(|s| (s.name.as_str(), s.counters[0].1, s.account.packets)).collect();
+    let stages: Vec<_> =
+        report.paths[0].stages.iter().map(|s| (s.name.as_str(), s.counters[0].1, s.account.packets)).collect();
     assert_eq!(stages, [("other", 10, 10), ("count", 20, 20)]);
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 
@@ -400,12 +401,10 @@ fn each_queue_leaves_on_its_own() {
     worker.turn();
     assert_eq!(numbers(&wan0_wire.take_sent()), (0..9).collect::<Vec<_>>());
     assert_eq!(numbers(&wan1_wire.take_sent()), [9, 100], "what a stage emits leaves on the queue of the batch");
-    assert_eq!(worker.report().queues.iter().map(|q| (q.port.0, q.queue)).collect::<Vec<_>>(), [
-        (0, 1),
-        (0, 3),
-        (1, 1),
-        (1, 3)
-    ]);
+    assert_eq!(
+        worker.report().queues.iter().map(|q| (q.port.0, q.queue)).collect::<Vec<_>>(),
+        [(0, 1), (0, 3), (1, 1), (1, 3)]
+    );
     assert_conserved(&mut worker);
 }
 

@@ -138,13 +138,7 @@ impl FakeKernel {
     ///
     /// # Panics
     /// If `index` is not below 126, or a size is not a power of two.
-    pub fn port_with(
-        umem: &Umem,
-        pool: &mut Pool,
-        index: u32,
-        sizes: Sizes,
-        behaviour: Behaviour,
-    ) -> (XskPort, Self) {
+    pub fn port_with(umem: &Umem, pool: &mut Pool, index: u32, sizes: Sizes, behaviour: Behaviour) -> (XskPort, Self) {
         let slot = Slot::new(index).expect("a UMEM has at most 126 ports");
         let memory = Rc::new(Memory {
             fill: HeapRing::new(sizes.fill, sizes.start),

@@ -89,7 +89,9 @@ pub enum OpenError {
         least: u32,
     },
     /// The process may not open AF_XDP sockets.
-    #[error("no permission for AF_XDP sockets: run as root, or `setcap cap_net_raw,cap_net_admin,cap_bpf+ep` the binary")]
+    #[error(
+        "no permission for AF_XDP sockets: run as root, or `setcap cap_net_raw,cap_net_admin,cap_bpf+ep` the binary"
+    )]
     Permission,
     /// The kernel has no AF_XDP.
     #[error("this kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS)")]
@@ -142,13 +144,7 @@ pub enum OpenError {
 impl Builder {
     /// A builder for ports on a UMEM like this.
     pub fn new(umem: UmemConfig) -> Self {
-        Self {
-            umem,
-            mode: BindMode::Auto,
-            busy_poll: false,
-            patience: Duration::from_secs(3),
-            queues: Vec::new(),
-        }
+        Self { umem, mode: BindMode::Auto, busy_poll: false, patience: Duration::from_secs(3), queues: Vec::new() }
     }
 
     /// How to bind; [`BindMode::Auto`] if not said.
@@ -263,7 +259,6 @@ impl Builder {
                 OpenError::NoZeroCopy { interface, queue: queue.queue, source }
             }
             Some(libc::EINVAL) => queue.error("bind: does the interface have this queue? `ethtool -l` tells", source),
-            Some(libc::ENETDOWN) => queue.error("bind: bring it up with `ip link set dev … up`", source),
             _ => queue.error("bind", source),
         }
     }

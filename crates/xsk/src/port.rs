@@ -106,7 +106,8 @@ impl AddAssign for Counters {
 /// What the kernel counts for a port: `XDP_STATISTICS`, <https://docs.kernel.org/networking/af_xdp.html>.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelCounters {
-    /// Packets dropped for other reasons, such as being longer than a frame.
+    /// Packets dropped for want of a frame, or because they were longer than a frame has room for. In copy mode this
+    /// includes what [`fill_ring_empty`](Self::fill_ring_empty) counts.
     pub rx_dropped: u64,
     /// Fill-ring entries that the kernel refused.
     pub rx_invalid: u64,
@@ -114,7 +115,8 @@ pub struct KernelCounters {
     pub tx_invalid: u64,
     /// Packets dropped because the RX ring was full: user space did not keep up.
     pub rx_ring_full: u64,
-    /// Times that no frame was in the fill ring when a packet came.
+    /// Times that no frame was in the fill ring when one was wanted: in copy mode once per packet lost for it, in zero-copy
+    /// whenever the driver looked.
     pub fill_ring_empty: u64,
     /// Times that the TX ring was empty when the kernel looked for work.
     pub tx_ring_empty: u64,

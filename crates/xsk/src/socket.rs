@@ -172,22 +172,14 @@ impl Socket {
 impl Kernel for Socket {
     fn wake_tx(&mut self) -> io::Result<()> {
         // SAFETY: no buffer is passed. Unsafe: foreign call.
-        let result =
-            unsafe { libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };
+        let result = unsafe { libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     fn wake_rx(&mut self) -> io::Result<()> {
         // SAFETY: no buffer is passed. Unsafe: foreign call.
         let result = unsafe {
-            libc::recvfrom(
-                self.0.as_raw_fd(),
-                ptr::null_mut(),
-                0,
-                libc::MSG_DONTWAIT,
-                ptr::null_mut(),
-                ptr::null_mut(),
-            )
+            libc::recvfrom(self.0.as_raw_fd(), ptr::null_mut(), 0, libc::MSG_DONTWAIT, ptr::null_mut(), ptr::null_mut())
         };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }

@@ -276,7 +276,11 @@ impl Port for XskPort {
 impl fmt::Debug for XskPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { slot, counters, .. } = self;
-        f.debug_struct("XskPort").field("slot", slot).field("census", &self.census()).field("counters", counters).finish()
+        f.debug_struct("XskPort")
+            .field("slot", slot)
+            .field("census", &self.census())
+            .field("counters", counters)
+            .finish()
     }
 }
 

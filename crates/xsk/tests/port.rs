@@ -239,16 +239,16 @@ fn behaviour() -> impl Strategy<Value = Behaviour> {
         any::<bool>(),
         any::<bool>(),
     )
-        .prop_map(|(budget, completion_delay, completions_per_wakeup, errors, wants_tx_wakeup, wants_rx_wakeup)| {
-            Behaviour {
+        .prop_map(
+            |(budget, completion_delay, completions_per_wakeup, errors, wants_tx_wakeup, wants_rx_wakeup)| Behaviour {
                 budget,
                 completion_delay,
                 completions_per_wakeup,
                 errors: errors.into(),
                 wants_tx_wakeup,
                 wants_rx_wakeup,
-            }
-        })
+            },
+        )
 }
 
 fn step() -> impl Strategy<Value = Step> {

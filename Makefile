@@ -1,0 +1,85 @@
+# Two commands matter: `make demo` and `make test`. Each installs what it needs, builds, and runs.
+#
+# As root they just work. As a user they call sudo for what needs it: Debian packages, network namespaces.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+SECONDS ?= 5
+RELEASE := target/release
+
+# What a build takes: clang compiles the XDP programs; libbpf links libelf and zlib.
+BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libelf-dev zlib1g-dev iproute2 ethtool
+# What the tests judge by: programs that we did not write.
+TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: help
+help: ## say what there is
+	@echo "make demo   forward real packets through AF_XDP for $(SECONDS) seconds in a lab of network namespaces (SECONDS=n)"
+	@echo "make test   run every test, those that need root and network namespaces included"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | grep -vE '^(demo|test):' | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: build ## forward real packets through AF_XDP in a lab of network namespaces
+	@$(call say_sudo,network namespaces and XDP)
+	@$(SUDO) $(RELEASE)/xdpfwd-lab demo --xdpfwd $(RELEASE)/xdpfwd --config configs/demo.toml --seconds $(SECONDS)
+
+.PHONY: test
+test: toolchain test-deps ## run every test
+	@$(call say_sudo,the tests named root_*)
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(CURDIR)/.ci/test-runner" cargo test --workspace --all-targets
+	cargo test --workspace --doc
+	cargo run --quiet --package pipeline --example own_stage
+
+.PHONY: build
+build: toolchain deps ## build the binaries: target/release/{xdpfwd,xdpfwd-lab}
+	cargo build --release --bins
+
+.PHONY: lint
+lint: toolchain deps ## formatting, clippy and rustdoc, warnings denied
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+.PHONY: ci
+ci: ## what CI runs
+	.ci/run
+
+.PHONY: deps
+deps: ## install the Debian packages that a build needs
+	@$(call install,$(BUILD_PACKAGES))
+
+.PHONY: test-deps
+test-deps: ## install the Debian packages that the tests need, too
+	@$(call install,$(BUILD_PACKAGES) $(TEST_PACKAGES))
+
+.PHONY: toolchain
+toolchain:
+	@command -v cargo >/dev/null || { \
+		echo "No Rust toolchain: there is no cargo on the PATH."; \
+		echo "Get one with rustup (https://rustup.rs), or on Debian 13 and later:"; \
+		echo "    apt-get install rustup && rustup default stable"; \
+		exit 1; } >&2
+
+TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+
+# Says what sudo is for, when it is used.
+say_sudo = test -z "$(SUDO)" || echo "Using sudo for $(1)."
+
+# Installs those of the packages that are missing; touches nothing when none is.
+define install
+missing=""; \
+for package in $(1); do \
+	dpkg-query -W -f='$${db:Status-Status}' "$$package" 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
+done; \
+if [ -n "$$missing" ]; then \
+	echo "Installing Debian packages:$$missing"; \
+	test -z "$(SUDO)" || echo "Using sudo for apt-get."; \
+	$(SUDO) apt-get -qq update; \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $$missing >/dev/null; \
+fi
+endef

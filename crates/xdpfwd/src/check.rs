@@ -1,0 +1,317 @@
+//! `--check`: what would run, for a person or in JSON. Touches nothing.
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use engine::{Mode, PathPlan, Plan, PortPlan};
+use pipeline::{Idle, PortId};
+use serde::Serialize;
+use xsk::HugePages;
+
+use crate::cli::Cli;
+use crate::config::{Diagnostics, Interface, Machine};
+
+/// What `--check` has to say. Its JSON is a contract: fields are added, never changed.
+#[derive(Debug, Serialize)]
+struct Check {
+    schema: u32,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    config: String,
+    mode: &'static str,
+    busy_poll: bool,
+    idle: &'static str,
+    workers: Vec<Worker>,
+    umem: Umem,
+    ports: Vec<Port>,
+    paths: Vec<Path>,
+    warnings: Vec<Warning>,
+}
+
+#[derive(Debug, Serialize)]
+struct Worker {
+    worker: usize,
+    /// `None` if it is not pinned.
+    core: Option<usize>,
+    /// Those of every port.
+    queues: Vec<u16>,
+}
+
+#[derive(Debug, Serialize)]
+struct Umem {
+    frame_size: u32,
+    frames: u32,
+    huge_pages: &'static str,
+    bytes: u64,
+    total_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Port {
+    name: String,
+    interface: String,
+    queues: u16,
+    present: bool,
+    interface_queues: Option<u16>,
+    mtu: Option<u32>,
+    driver: Option<String>,
+    state: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Path {
+    from: String,
+    to: String,
+    stages: Vec<Stage>,
+}
+
+#[derive(Debug, Serialize)]
+struct Stage {
+    name: String,
+    summary: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Warning {
+    line: Option<usize>,
+    column: Option<usize>,
+    message: String,
+}
+
+/// Prints the plan. Warnings do not make it fail.
+pub(crate) fn run(cli: &Cli, plan: &Plan, warnings: &Diagnostics, machine: &dyn Machine) -> ExitCode {
+    let check = Check::new(&cli.config.display().to_string(), plan, warnings, machine);
+    let mut stdout = io::stdout().lock();
+    let printed = if cli.json {
+        serde_json::to_string(&check).map_err(io::Error::from).and_then(|json| writeln!(stdout, "{json}"))
+    } else {
+        write!(stdout, "{check}")
+    };
+    match printed.and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough, as `head` has.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // If stderr is full too, the exit code has to say it all.
+            let _ = writeln!(io::stderr(), "xdpfwd: cannot write to stdout: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Check {
+    fn new(config: &str, plan: &Plan, warnings: &Diagnostics, machine: &dyn Machine) -> Self {
+        let all = plan.workers.len();
+        let queues = plan.ports.iter().map(|port| port.queues).max().unwrap_or_default();
+        let worker = |(worker, &core): (usize, &Option<usize>)| {
+            let queues = (0..queues).filter(|&queue| usize::from(queue) % all == worker).collect();
+            Worker { worker, core, queues }
+        };
+        let bytes = u64::from(plan.umem.frame_size) * u64::from(plan.umem.frames);
+        let warning = |warning: &crate::config::Diagnostic| {
+            let (line, column) = warning.place().map(|place| (place.line, place.column)).unzip();
+            Warning { line, column, message: warning.message().to_owned() }
+        };
+        Self {
+            schema: 1,
+            kind: "check",
+            config: config.to_owned(),
+            mode: plan.mode.name(),
+            busy_poll: plan.busy_poll,
+            idle: match plan.idle {
+                Idle::Poll => "poll",
+                Idle::Spin => "spin",
+            },
+            workers: plan.workers.iter().enumerate().map(worker).collect(),
+            umem: Umem {
+                frame_size: plan.umem.frame_size,
+                frames: plan.umem.frames,
+                huge_pages: match plan.umem.huge_pages {
+                    HugePages::Auto => "auto",
+                    HugePages::On => "on",
+                    HugePages::Off => "off",
+                },
+                bytes,
+                total_bytes: bytes * all as u64,
+            },
+            ports: plan.ports.iter().map(|port| Port::new(port, machine.interface(&port.interface))).collect(),
+            paths: plan.paths.iter().map(|path| Path::new(path, &plan.ports)).collect(),
+            warnings: warnings.iter().map(warning).collect(),
+        }
+    }
+}
+
+impl Port {
+    fn new(port: &PortPlan, interface: Option<Interface>) -> Self {
+        let present = interface.is_some();
+        let (interface_queues, mtu, driver, state) = match interface {
+            Some(Interface { queues, mtu, driver, state, .. }) => (queues, mtu, driver, state),
+            None => (None, None, None, None),
+        };
+        let PortPlan { name, interface, queues } = port.clone();
+        Self { name, interface, queues, present, interface_queues, mtu, driver, state }
+    }
+}
+
+impl Path {
+    fn new(path: &PathPlan, ports: &[PortPlan]) -> Self {
+        let name = |PortId(index)| ports.get(usize::from(index)).map(|port| port.name.clone()).unwrap_or_default();
+        let stage = |stage: &engine::StageOnPath| Stage { name: stage.name.clone(), summary: stage.plan.summary() };
+        Self { from: name(path.from), to: name(path.to), stages: path.stages.iter().map(stage).collect() }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "mode     {}", mode_in_words(self.mode))?;
+        let busy_poll = if self.busy_poll { ", busy polling" } else { "" };
+        match self.idle {
+            "spin" => writeln!(f, "idle     spin: the cores are never free{busy_poll}")?,
+            _ => writeln!(f, "idle     poll: waits in the kernel when nothing comes{busy_poll}")?,
+        }
+        let Umem { frame_size, frames, huge_pages, bytes, total_bytes } = &self.umem;
+        writeln!(
+            f,
+            "umem     {frames} frames × {frame_size} bytes = {} per worker, {} in all; huge pages: {huge_pages}",
+            mebibytes(*bytes),
+            mebibytes(*total_bytes)
+        )?;
+        writeln!(f, "workers")?;
+        for Worker { worker, core, queues: numbers } in &self.workers {
+            let core = core.map_or_else(|| "any core".to_owned(), |core| format!("core {core}"));
+            let queues = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let noun = if numbers.len() == 1 { "queue" } else { "queues" };
+            writeln!(f, "  {worker}: {core}, {noun} {queues} of every port")?;
+        }
+        writeln!(f, "ports")?;
+        self.ports.iter().try_for_each(|port| writeln!(f, "  {port}"))?;
+        writeln!(f, "paths")?;
+        self.paths.iter().try_for_each(|path| writeln!(f, "  {path}"))?;
+        match self.warnings.len() {
+            0 => writeln!(f, "{} is fine", self.config),
+            1 => writeln!(f, "{} is fine, with 1 warning", self.config),
+            more => writeln!(f, "{} is fine, with {more} warnings", self.config),
+        }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, interface, queues, present, interface_queues, mtu, driver, state } = self;
+        let noun = if *queues == 1 { "queue" } else { "queues" };
+        write!(f, "{name}: {interface}, ")?;
+        if !present {
+            return write!(f, "missing; {queues} {noun} wanted");
+        }
+        let Some(has) = interface_queues else {
+            return write!(f, "present; {queues} {noun} wanted; /sys does not show this network namespace");
+        };
+        let noun = if *has == 1 { "queue" } else { "queues" };
+        write!(f, "present; {queues} of {has} {noun}")?;
+        if let Some(mtu) = mtu {
+            write!(f, ", MTU {mtu}")?;
+        }
+        match driver {
+            Some(driver) => write!(f, ", driver {driver}")?,
+            None => f.write_str(", no device driver (virtual)")?,
+        }
+        if let Some(state) = state {
+            write!(f, ", {state}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}", self.from, self.to)?;
+        for (index, Stage { name, summary }) in self.stages.iter().enumerate() {
+            let separator = if index == 0 { ":" } else { "," };
+            write!(f, "{separator} {name} ({summary})")?;
+        }
+        Ok(())
+    }
+}
+
+fn mode_in_words(mode: &str) -> String {
+    if mode == Mode::Auto.name() {
+        "auto: zero-copy, else copy, else skb".to_owned()
+    } else {
+        format!("{mode}, or it does not start")
+    }
+}
+
+/// Frames are at least 2 KiB and 256 in number: half a MiB is the least there is to show.
+fn mebibytes(bytes: u64) -> String {
+    let (whole, half) = (bytes >> 20, (bytes >> 19) & 1 == 1);
+    if half { format!("{whole}.5 MiB") } else { format!("{whole} MiB") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Imagined, plan};
+
+    const TEXT: &str = "\
+[engine]
+cores = [2, 3]
+[umem]
+frames = 1024
+[[port]]
+name = \"lan\"
+interface = \"dual1\"
+queues = 2
+[[port]]
+name = \"wan\"
+interface = \"eth9\"
+queues = 2
+[[port]]
+name = \"tap\"
+interface = \"opaque\"
+queues = 2
+[[path]]
+from = \"lan\"
+to = \"wan\"
+stages = [\"hop\", \"to-wan\"]
+[[path]]
+from = \"wan\"
+to = \"lan\"
+[[path]]
+from = \"tap\"
+to = \"tap\"
+[stage.hop]
+kind = \"ttl\"
+[stage.to-wan]
+kind = \"set-mac\"
+destination = \"02:00:00:00:00:01\"
+";
+
+    fn check(text: &str) -> Check {
+        let machine = Imagined::usual();
+        let source = crate::config::Source::new("router.toml".into(), text.into());
+        let (plan, warnings) =
+            plan(&source, std::path::Path::new(""), &pipeline::Registry::builtin(), &machine).unwrap();
+        Check::new("router.toml", &plan, &warnings, &machine)
+    }
+
+    #[test]
+    fn reads_well() {
+        insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!("check", check(TEXT).to_string());
+        });
+    }
+
+    #[test]
+    fn has_the_fields_it_promises() {
+        insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!("check-json", serde_json::to_string_pretty(&check(TEXT)).unwrap());
+        });
+    }
+
+    #[test]
+    fn sizes_are_exact() {
+        assert_eq!(mebibytes(256 * 2048), "0.5 MiB");
+        assert_eq!(mebibytes((1 << 20) * 4096), "4096 MiB");
+    }
+}

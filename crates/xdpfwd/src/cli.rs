@@ -1,0 +1,180 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Forwards packets between network interfaces in user space, through AF_XDP sockets.
+///
+/// What it forwards from where to where, and through which stages, stands in a configuration file. Runs until SIGINT or
+/// SIGTERM; then drains, detaches and prints what was done.
+#[derive(Clone, Debug, PartialEq, Parser)]
+#[command(
+    name = "xdpfwd",
+    version,
+    max_term_width = 110,
+    after_help = "\
+Exit codes:
+  0  ended as asked
+  1  could not start, or failed while running: an interface is missing, a queue is busy, …
+  2  the command line or the configuration is no good
+  3  a privilege, a capability or a kernel feature is missing
+
+Examples:
+  xdpfwd --config configs/cross-connect.toml --check    # would it run here? touches nothing
+  sudo xdpfwd --config configs/cross-connect.toml
+  sudo xdpfwd --config configs/demo.toml --duration 10 --interval 0.5 --json 2>log >report.ndjson"
+)]
+pub(crate) struct Cli {
+    /// The configuration file; docs/configuration.md describes its keys
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// Check the configuration against this machine, print the plan, and end; touches nothing
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// End by itself after so many seconds, such as 10 or 0.5
+    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    pub(crate) duration: Option<Duration>,
+
+    /// Seconds from one report to the next
+    #[arg(long, value_name = "SECS", value_parser = seconds, default_value = "1")]
+    pub(crate) interval: Duration,
+
+    /// Report in JSON, one object a line, on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// How the log on stderr is written
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For a person
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Adding this to the time of day stays far from where that would overflow.
+const MOST_SECONDS: f64 = 1e9;
+
+/// Positive decimal seconds: digits, and perhaps a point among them.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let accepted = "expected seconds above 0 and up to 1000000000, such as 10 or 0.5";
+    // `f64` would also take `inf`, `nan`, `1e3` and `+1`.
+    if !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return Err(accepted.to_owned());
+    }
+    let seconds: f64 = text.parse().map_err(|_| accepted.to_owned())?;
+    if seconds > MOST_SECONDS {
+        return Err(accepted.to_owned());
+    }
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|error| format!("{error}; {accepted}"))?;
+    if duration.is_zero() { Err(accepted.to_owned()) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(["xdpfwd"].iter().chain(arguments))
+    }
+
+    #[test]
+    fn is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn has_the_defaults_it_promises() {
+        let cli = parse(&["--config", "a.toml"]).unwrap();
+        let expected = Cli {
+            config: "a.toml".into(),
+            check: false,
+            duration: None,
+            interval: Duration::from_secs(1),
+            json: false,
+            log_format: LogFormat::Text,
+        };
+        assert_eq!(cli, expected);
+    }
+
+    #[test]
+    fn takes_decimal_seconds_above_zero() {
+        for (text, milliseconds) in
+            [("10", 10_000), ("0.1", 100), (".5", 500), ("2.", 2_000), ("1000000000", 1_000_000_000_000)]
+        {
+            assert_eq!(seconds(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        let refused = [
+            "0",
+            "0.0",
+            "-1",
+            "NaN",
+            "nan",
+            "inf",
+            "1e3",
+            "+1",
+            "",
+            ".",
+            "1.2.3",
+            "1s",
+            " 1",
+            "1,5",
+            "1000000001",
+            "0.0000000000001",
+            "٣",
+        ];
+        for text in refused {
+            assert!(seconds(text).unwrap_err().ends_with("such as 10 or 0.5"), "{text}");
+        }
+        assert!(seconds(&"9".repeat(1000)).is_err());
+    }
+
+    #[test]
+    fn negative_seconds_are_refused_as_such() {
+        for arguments in [["--duration=-1"], ["--interval=0"]] {
+            let error = parse(&[&["--config", "a"], &arguments[..]].concat()).unwrap_err();
+            assert_eq!((error.kind(), error.exit_code()), (ErrorKind::ValueValidation, 2));
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused() {
+        for arguments in
+            [&[][..], &["doctor"], &["ctl", "status"], &["top"], &["--config", "a", "--metrics"], &["--config"]]
+        {
+            assert_eq!(parse(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
+        }
+        for arguments in [["--help"], ["--version"], ["-h"], ["-V"]] {
+            assert_eq!(parse(&arguments).unwrap_err().exit_code(), 0, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn help_has_examples_and_exit_codes() {
+        let help = Cli::command().render_long_help().to_string();
+        assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{help}");
+    }
+
+    proptest! {
+        #[test]
+        fn seconds_never_panic_and_can_be_waited_for(text in "[-+0-9.eE]{0,30}|\\PC{0,30}") {
+            if let Ok(duration) = seconds(&text) {
+                prop_assert!(!duration.is_zero());
+                prop_assert!(std::time::Instant::now().checked_add(duration).is_some());
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What there is to say about a configuration file, each with its line and column.
+
+use std::fmt;
+use std::ops::Range;
+
+use super::source::Source;
+
+/// One error or warning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Diagnostic {
+    file: String,
+    place: Option<Place>,
+    severity: Severity,
+    message: String,
+}
+
+/// A place in a file, counted from 1; the column in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Severity {
+    Error,
+    Warning,
+}
+
+/// Errors, or warnings, in the order of the file. One a line when shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Diagnostics(Vec<Diagnostic>);
+
+/// Collects what is found while a file is read and resolved.
+#[derive(Debug)]
+pub(super) struct Findings<'i> {
+    source: &'i Source,
+    errors: Vec<Finding>,
+    warnings: Vec<Finding>,
+}
+
+/// A message, and the byte that it is about.
+#[derive(Debug)]
+struct Finding {
+    offset: usize,
+    message: String,
+}
+
+/// Diagnostics that are shown: more would scroll the first, which the others may follow from, off the screen.
+const SHOWN: usize = 50;
+
+impl Diagnostic {
+    pub(super) fn error(file: &str, place: Option<Place>, message: String) -> Self {
+        Self { file: file.to_owned(), place, severity: Severity::Error, message }
+    }
+
+    /// Where in the file; `None` if it is about the file as a whole.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.place
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file)?;
+        if let Some(place) = self.place {
+            write!(f, "{place}:")?;
+        }
+        if self.severity == Severity::Warning {
+            f.write_str(" warning:")?;
+        }
+        write!(f, " {}", self.message)
+    }
+}
+
+impl Diagnostics {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.0.iter()
+    }
+}
+
+impl From<Diagnostic> for Diagnostics {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Self(vec![diagnostic])
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|diagnostic| writeln!(f, "{diagnostic}"))
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+impl<'i> Findings<'i> {
+    pub(super) fn new(source: &'i Source) -> Self {
+        Self { source, errors: Vec::new(), warnings: Vec::new() }
+    }
+
+    pub(super) fn error(&mut self, at: &Range<usize>, message: String) {
+        self.errors.push(Finding { offset: at.start, message });
+    }
+
+    pub(super) fn warning(&mut self, at: &Range<usize>, message: String) {
+        self.warnings.push(Finding { offset: at.start, message });
+    }
+
+    /// What stands there, as it is written.
+    pub(super) fn excerpt(&self, span: &Range<usize>) -> String {
+        self.source.excerpt(span)
+    }
+
+    /// The line on which something stands.
+    pub(super) fn line(&self, span: &Range<usize>) -> usize {
+        self.source.place(span.start).line
+    }
+
+    /// The warnings, if there is no error; else the errors alone: a warning would only distract from them.
+    pub(super) fn finish(self) -> Result<Diagnostics, Diagnostics> {
+        if self.errors.is_empty() {
+            Ok(diagnostics(self.source, Severity::Warning, self.warnings))
+        } else {
+            Err(self.into_errors())
+        }
+    }
+
+    /// The errors.
+    pub(super) fn into_errors(self) -> Diagnostics {
+        diagnostics(self.source, Severity::Error, self.errors)
+    }
+}
+
+fn diagnostics(source: &Source, severity: Severity, mut findings: Vec<Finding>) -> Diagnostics {
+    findings.sort_by_key(|finding| finding.offset);
+    let more = findings.len().saturating_sub(SHOWN);
+    findings.truncate(SHOWN);
+    let file = source.name();
+    let diagnostic = |Finding { offset, message }| {
+        let place = Some(source.place(offset));
+        Diagnostic { file: file.to_owned(), place, severity, message: plain(&message) }
+    };
+    let mut diagnostics: Vec<_> = findings.into_iter().map(diagnostic).collect();
+    if more > 0 {
+        let message = format!("and {more} more like these");
+        diagnostics.push(Diagnostic { file: file.to_owned(), place: None, severity, message });
+    }
+    Diagnostics(diagnostics)
+}
+
+/// A message repeats what is written in the file, and a stage's kind may do so as it likes. A diagnostic is one line all the
+/// same, and says nothing to the terminal but what can be read.
+fn plain(message: &str) -> String {
+    let mut plain = String::with_capacity(message.len());
+    for character in message.chars() {
+        if character.is_control() {
+            plain.extend(character.escape_default());
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}

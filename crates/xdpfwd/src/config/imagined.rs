@@ -1,0 +1,52 @@
+//! A machine for tests, so that they mean the same on every one.
+
+use std::collections::BTreeMap;
+
+use super::machine::{Interface, Machine};
+
+/// A machine made up for a test.
+pub(crate) struct Imagined {
+    pub(crate) cores: Vec<usize>,
+    pub(crate) interfaces: BTreeMap<&'static str, Interface>,
+}
+
+impl Imagined {
+    /// Four cores and a choice of interfaces.
+    pub(crate) fn usual() -> Self {
+        let interface = |index, queues, mtu| Interface {
+            index,
+            queues: Some(queues),
+            mtu: Some(mtu),
+            driver: Some("ixgbe".into()),
+            state: Some("up".into()),
+        };
+        let unknown = Interface { index: 9, queues: None, mtu: None, driver: None, state: None };
+        let interfaces = BTreeMap::from([
+            ("eth1", interface(1, 1, 1500)),
+            ("eth1-alias", interface(1, 1, 1500)),
+            ("eth2", interface(2, 1, 1500)),
+            ("multi1", interface(3, 8, 1500)),
+            ("multi2", interface(4, 8, 1500)),
+            ("dual1", interface(5, 2, 1500)),
+            ("middle", interface(6, 1, 3000)),
+            ("jumbo", interface(7, 1, 9000)),
+            ("opaque", unknown.clone()),
+            ("opaque2", Interface { index: 10, ..unknown }),
+        ]);
+        Self { cores: vec![0, 1, 2, 3], interfaces }
+    }
+}
+
+impl Machine for Imagined {
+    fn cores(&self) -> Vec<usize> {
+        self.cores.clone()
+    }
+
+    fn interface(&self, name: &str) -> Option<Interface> {
+        self.interfaces.get(name).cloned()
+    }
+
+    fn interfaces(&self) -> Vec<String> {
+        self.interfaces.keys().map(|&name| name.to_owned()).collect()
+    }
+}

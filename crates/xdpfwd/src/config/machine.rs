@@ -1,0 +1,123 @@
+//! What of this machine a configuration is checked against.
+
+use std::fs;
+use std::path::Path;
+
+use nix::net::if_::{if_nameindex, if_nametoindex};
+
+/// The machine that a configuration is for. Tests bring one of their own.
+pub(crate) trait Machine {
+    /// The cores that this process may run on, ascending; empty if that cannot be known.
+    fn cores(&self) -> Vec<usize>;
+
+    /// The interface of this name, in the network namespace of this process.
+    fn interface(&self, name: &str) -> Option<Interface>;
+
+    /// The names of all interfaces there.
+    fn interfaces(&self) -> Vec<String>;
+}
+
+/// What is known of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Interface {
+    /// Its number; two names of one interface have the same.
+    pub(crate) index: u32,
+    /// Queues that are active in both directions: an AF_XDP socket that receives and sends needs both.
+    pub(crate) queues: Option<u16>,
+    /// Longest packet, in bytes without the Ethernet header.
+    pub(crate) mtu: Option<u32>,
+    /// The driver of its device; a virtual interface has none.
+    pub(crate) driver: Option<String>,
+    /// Whether it is up: the kernel's words for it (RFC 2863, `up`, `down`, `lowerlayerdown`, `unknown`, …).
+    pub(crate) state: Option<String>,
+}
+
+/// The machine that this process runs on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThisMachine;
+
+impl Machine for ThisMachine {
+    fn cores(&self) -> Vec<usize> {
+        let mut cores: Vec<usize> =
+            core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+        cores.sort_unstable();
+        cores
+    }
+
+    fn interface(&self, name: &str) -> Option<Interface> {
+        let index = if_nametoindex(name).ok()?;
+        let folder = Path::new("/sys/class/net").join(name);
+        // /sys shows the network namespace that it was mounted in. Unless both agree on the number, what it says is of
+        // another interface that happens to have the same name.
+        let facts = read(&folder, "ifindex").is_some_and(|text| text.parse() == Ok(index));
+        let fact = |file| facts.then(|| read(&folder, file)).flatten();
+        Some(Interface {
+            index,
+            queues: facts.then(|| active_queues(&folder)).flatten(),
+            mtu: fact("mtu").and_then(|text| text.parse().ok()),
+            driver: facts.then(|| driver(&folder)).flatten(),
+            state: fact("operstate"),
+        })
+    }
+
+    fn interfaces(&self) -> Vec<String> {
+        let Ok(all) = if_nameindex() else { return Vec::new() };
+        all.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+fn read(folder: &Path, file: &str) -> Option<String> {
+    Some(fs::read_to_string(folder.join(file)).ok()?.trim().to_owned())
+}
+
+/// The kernel refuses to bind a socket with both rings beyond the queues in use of either direction
+/// (net/xdp/xsk.c, `xsk_bind`).
+fn active_queues(folder: &Path) -> Option<u16> {
+    let (mut receive, mut send) = (0, 0);
+    for entry in fs::read_dir(folder.join("queues")).ok()? {
+        let name = entry.ok()?.file_name();
+        let name = name.to_string_lossy();
+        receive += u16::from(name.starts_with("rx-"));
+        send += u16::from(name.starts_with("tx-"));
+    }
+    Some(receive.min(send))
+}
+
+fn driver(folder: &Path) -> Option<String> {
+    let target = fs::read_link(folder.join("device/driver")).ok()?;
+    Some(target.file_name()?.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_cores_and_a_loopback() {
+        assert!(!ThisMachine.cores().is_empty());
+        assert!(ThisMachine.interfaces().contains(&"lo".to_owned()));
+        let loopback = ThisMachine.interface("lo").unwrap();
+        assert_eq!((loopback.index, loopback.driver), (1, None));
+        // Unknown where /sys belongs to another network namespace.
+        assert!(matches!(loopback.queues, None | Some(1..)), "{:?}", loopback.queues);
+    }
+
+    #[test]
+    fn queues_count_that_are_there_in_both_directions() {
+        let folder = std::env::temp_dir().join(format!("xdpfwd-queues-{}", std::process::id()));
+        for queue in ["rx-0", "rx-1", "rx-2", "tx-0", "tx-1"] {
+            fs::create_dir_all(folder.join("queues").join(queue)).unwrap();
+        }
+        let queues = active_queues(&folder);
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(queues, Some(2));
+        assert_eq!(active_queues(&folder), None);
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_found() {
+        for name in ["", ".", "..", "xdpfwd-none", "../lo", "a\0b", &"x".repeat(1000)] {
+            assert_eq!(ThisMachine.interface(name), None, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! From what is written to what is to run: names become indices, and everything is checked against everything else and
+//! against the machine.
+
+mod memory;
+mod paths;
+mod ports;
+mod stages;
+mod workers;
+
+use std::ops::Range;
+use std::path::Path;
+
+use engine::{Mode, Plan};
+use pipeline::{Idle, PlanCx, Registry};
+
+use super::diagnostic::Findings;
+use super::machine::Machine;
+use super::written::{File, Several};
+
+/// What a configuration refers to and does not contain.
+pub(super) struct Surroundings<'a> {
+    /// Where relative file names start.
+    pub(super) directory: &'a Path,
+    pub(super) registry: &'a Registry,
+    pub(super) machine: &'a dyn Machine,
+}
+
+/// Makes the plan. If there are errors among the findings, something in it is made up.
+pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut Findings<'_>) -> Plan {
+    let File { engine, umem, mut ports, mut paths, stages, is_empty } = file;
+    limit(&mut ports, "[[port]]", |port| port.span.clone(), findings);
+    limit(&mut paths, "[[path]]", |path| path.span.clone(), findings);
+    if is_empty {
+        let message =
+            "the file says nothing; at least a [[port]] and a [[path]] are needed, as in configs/cross-connect.toml";
+        findings.error(&(0..0), message.to_owned());
+    }
+
+    let workers = workers::resolve(&engine.cores, around.machine, findings);
+    let interfaces = ports::interfaces(&ports, around.machine, findings);
+    if !is_empty {
+        ports::check(&ports, &interfaces, findings);
+    }
+    if let Some(workers) = &workers {
+        ports::check_queues(&ports, &interfaces, workers.len(), findings);
+        memory::check_frames(&umem, &ports, workers.len(), findings);
+    }
+    memory::check_mtu(&umem, &ports, &interfaces, findings);
+
+    let workers = workers.unwrap_or_else(|| vec![None]);
+    let cx = PlanCx { directory: around.directory, workers: workers.len() };
+    let stages = stages::resolve(stages, around.registry, &cx, findings);
+    if !is_empty {
+        paths::check(&paths, &ports, findings);
+    }
+    let paths = paths::resolve(&paths, &ports, &stages, findings);
+
+    Plan {
+        mode: engine.mode.or(Mode::default()).unwrap_or_default(),
+        workers,
+        busy_poll: engine.busy_poll.or(false).unwrap_or_default(),
+        idle: engine.idle.or(Idle::default()).unwrap_or_default(),
+        umem: memory::resolve(&umem),
+        ports: ports::resolve(&ports),
+        paths,
+    }
+}
+
+/// Cuts off what cannot be a working configuration anyway, so that comparing each with each stays quick.
+fn limit<T>(several: &mut Several<T>, heading: &str, span: impl Fn(&T) -> Range<usize>, findings: &mut Findings<'_>) {
+    // Each port needs a queue on every worker's UMEM, and each path a port.
+    let most = memory::MOST_QUEUES;
+    if let Some(first_beyond) = several.tables.get(most) {
+        findings.error(&span(first_beyond), format!("more than {most} {heading} tables; expected at most so many"));
+        several.tables.truncate(most);
+        several.complete = false;
+    }
+}

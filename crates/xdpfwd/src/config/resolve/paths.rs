@@ -1,0 +1,102 @@
+//! The paths: from which port, through which stages, to which port.
+
+use std::collections::BTreeSet;
+
+use engine::{PathPlan, StageOnPath};
+use pipeline::PortId;
+use toml::Spanned;
+
+use super::ports::defined;
+use super::stages::Stages;
+use crate::config::diagnostic::Findings;
+use crate::config::words::{all_of, did_you_mean};
+use crate::config::written::{PathTable, PortTable, Several};
+
+/// The plans of the paths. A path whose ports are not known is left out: an error says why.
+pub(super) fn resolve(
+    paths: &Several<PathTable>,
+    ports: &Several<PortTable>,
+    stages: &Stages,
+    findings: &mut Findings<'_>,
+) -> Vec<PathPlan> {
+    // Once: there may be as many names that are not defined as names that are.
+    let defined = all_of(stages.names().map(|name| format!("{name:?}")));
+    let mut plans = Vec::new();
+    for path in &paths.tables {
+        let from = path.from.is().and_then(|name| port(name, ports, findings));
+        let to = path.to.is().and_then(|name| port(name, ports, findings));
+        let names = path.stages.is().map(|names| names.get_ref().as_slice()).unwrap_or_default();
+        let stages = names.iter().filter_map(|name| stage(name, stages, &defined, findings)).collect();
+        if let (Some(from), Some(to)) = (from, to) {
+            plans.push(PathPlan { from, to, stages });
+        }
+    }
+    warn_unused(paths, stages, findings);
+    plans
+}
+
+/// Checks that there are paths, that no two begin at one port, and that every port is on one.
+pub(super) fn check(paths: &Several<PathTable>, ports: &Several<PortTable>, findings: &mut Findings<'_>) {
+    if paths.tables.is_empty() && paths.complete {
+        let message = "there is no path, so nothing would be forwarded; add a [[path]] with `from` and `to`";
+        findings.error(&(0..0), message.to_owned());
+    }
+    let ends = || paths.tables.iter().flat_map(|path| [path.from.is(), path.to.is()]).flatten();
+    for (index, path) in paths.tables.iter().enumerate() {
+        let Some(from) = path.from.is() else { continue };
+        let mut earlier = paths.tables.iter().take(index).filter_map(|path| path.from.is());
+        if let Some(other) = earlier.find(|other| other == &from) {
+            let line = findings.line(&other.span());
+            let message = format!(
+                "a path from port {:?} is there already, on line {line}; what comes in on a port can take one path only",
+                from.get_ref()
+            );
+            findings.error(&from.span(), message);
+        }
+    }
+    for name in ports.tables.iter().filter_map(|port| port.name.is()) {
+        if !ends().any(|end| end == name) {
+            let message =
+                format!("port {:?} is on no path: what it receives is dropped, and nothing is sent", name.get_ref());
+            findings.warning(&name.span(), message);
+        }
+    }
+}
+
+fn port(name: &Spanned<String>, ports: &Several<PortTable>, findings: &mut Findings<'_>) -> Option<PortId> {
+    let names = || ports.tables.iter().map(|port| port.name.is().map(|name| name.get_ref().as_str()));
+    let found = names().position(|port| port == Some(name.get_ref()));
+    // That there is no port at all is an error of its own.
+    if found.is_none() && ports.complete && !ports.tables.is_empty() {
+        let nearest = did_you_mean(name.get_ref(), names().flatten());
+        let message = format!("there is no port {:?}; defined: {}{nearest}", name.get_ref(), defined(ports));
+        findings.error(&name.span(), message);
+    }
+    // More ports than this do not fit on a UMEM, which is an error of its own.
+    found.and_then(|index| u8::try_from(index).ok()).map(PortId)
+}
+
+fn stage(name: &Spanned<String>, stages: &Stages, defined: &str, findings: &mut Findings<'_>) -> Option<StageOnPath> {
+    let Some(stage) = stages.get(name.get_ref()) else {
+        if stages.complete {
+            let nearest = did_you_mean(name.get_ref(), stages.names());
+            let message = format!(
+                "there is no stage {0:?}; defined: {defined}; add a table [stage.{0}]{nearest}",
+                name.get_ref()
+            );
+            findings.error(&name.span(), message);
+        }
+        return None;
+    };
+    Some(StageOnPath { name: name.get_ref().clone(), plan: stage.plan.clone()? })
+}
+
+fn warn_unused(paths: &Several<PathTable>, stages: &Stages, findings: &mut Findings<'_>) {
+    let written = paths.tables.iter().filter_map(|path| path.stages.is());
+    let used: BTreeSet<&str> = written.flat_map(|names| names.get_ref()).map(|name| name.get_ref().as_str()).collect();
+    for (name, stage) in stages.iter() {
+        if !used.contains(name) {
+            findings.warning(&stage.span, format!("stage {name:?} is on no path: it does nothing"));
+        }
+    }
+}

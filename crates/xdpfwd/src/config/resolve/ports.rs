@@ -1,0 +1,171 @@
+//! The ports: their names, their interfaces, and how their queues are shared out among the workers.
+
+use engine::PortPlan;
+
+use crate::config::diagnostic::Findings;
+use crate::config::machine::{Interface, Machine};
+use crate::config::words::{all_of, any_of, count};
+use crate::config::written::{PortTable, Several};
+
+/// Queues of a port that says nothing.
+pub(super) const DEFAULT_QUEUES: u16 = 1;
+
+/// The plans of the ports, a [`PortId`](pipeline::PortId) being an index into them.
+pub(super) fn resolve(ports: &Several<PortTable>) -> Vec<PortPlan> {
+    let plan = |port: &PortTable| PortPlan {
+        name: port.name.or(String::new()).unwrap_or_default(),
+        interface: port.interface.or(String::new()).unwrap_or_default(),
+        queues: port.queues.or(DEFAULT_QUEUES).unwrap_or(DEFAULT_QUEUES),
+    };
+    ports.tables.iter().map(plan).collect()
+}
+
+/// What the machine knows of each port's interface. One that is not there is a warning: it may come later.
+pub(super) fn interfaces(
+    ports: &Several<PortTable>,
+    machine: &dyn Machine,
+    findings: &mut Findings<'_>,
+) -> Vec<Option<Interface>> {
+    let mut look_up = |port: &PortTable| {
+        let name = port.interface.is()?;
+        let interface = machine.interface(name.get_ref());
+        if interface.is_none() {
+            let there = all_of(machine.interfaces().iter().map(|there| format!("{there:?}")));
+            let message = format!("there is no interface {:?} here now, only {there}", name.get_ref());
+            findings.warning(&name.span(), message);
+        }
+        interface
+    };
+    ports.tables.iter().map(&mut look_up).collect()
+}
+
+/// Checks each port by itself and against those before it.
+pub(super) fn check(ports: &Several<PortTable>, interfaces: &[Option<Interface>], findings: &mut Findings<'_>) {
+    if ports.tables.is_empty() && ports.complete {
+        findings.error(&(0..0), "there is no port; add a [[port]] with `name` and `interface`".to_owned());
+    }
+    for (index, (port, interface)) in ports.tables.iter().zip(interfaces).enumerate() {
+        let earlier = || ports.tables.iter().zip(interfaces).take(index);
+        let same_name = |other: &PortTable| Some(other.name.is()?.get_ref() == port.name.is()?.get_ref());
+        if let Some(name) = port.name.is()
+            && let Some((other, _)) = earlier().find(|(other, _)| same_name(other) == Some(true))
+        {
+            let line = findings.line(&other.span);
+            let message =
+                format!("there is a port {:?} already, on line {line}; each needs a name of its own", name.get_ref());
+            findings.error(&name.span(), message);
+        }
+        if let Some(name) = port.interface.is() {
+            let same = |(other, facts): &(&PortTable, &Option<Interface>)| {
+                let index = |facts: &Option<Interface>| facts.as_ref().map(|facts| facts.index);
+                other.interface.is().map(toml::Spanned::get_ref) == Some(name.get_ref())
+                    || index(interface).is_some() && index(interface) == index(facts)
+            };
+            if let Some((other, _)) = earlier().find(same) {
+                let line = findings.line(&other.span);
+                let message = format!(
+                    "interface {:?} belongs to the port on line {line} already; each port needs one of its own \
+                     (a path may lead from a port back to itself)",
+                    name.get_ref()
+                );
+                findings.error(&name.span(), message);
+            }
+        }
+        if let Some(interface) = interface {
+            check_interface_queues(port, interface, findings);
+        }
+    }
+}
+
+/// Checks a port's queues against those that its interface has.
+fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mut Findings<'_>) {
+    let (Some(queues), Some(has), Some(name)) = (port.queues.or(DEFAULT_QUEUES), interface.queues, port.interface.is())
+    else {
+        return;
+    };
+    let span = port.queues.span_or(&port.span);
+    let name = name.get_ref();
+    // A veth, which has no driver in /sys, counts its queues by direction; devices mostly by pairs.
+    let channels = match interface.driver {
+        Some(_) => format!("combined {queues}"),
+        None => format!("rx {queues} tx {queues}"),
+    };
+    if queues > has {
+        let message = format!(
+            "queues = {queues}: {name} has {} in use; take no more, or give it some with `ethtool -L {name} {channels}`",
+            count(has, "queue")
+        );
+        findings.error(&span, message);
+    } else if queues < has {
+        let message = format!(
+            "queues = {queues}: {name} has {} in use, and what the others get goes to the kernel; use all, or take \
+             some away with `ethtool -L {name} {channels}`",
+            count(has, "queue")
+        );
+        findings.warning(&span, message);
+    }
+}
+
+/// Checks that all ports have the same number of queues, and that each worker gets the same number of them.
+pub(super) fn check_queues(
+    ports: &Several<PortTable>,
+    interfaces: &[Option<Interface>],
+    workers: usize,
+    findings: &mut Findings<'_>,
+) {
+    let mut judged = ports.tables.iter().filter_map(|port| Some((port, port.queues.or(DEFAULT_QUEUES)?)));
+    let Some((first, queues)) = judged.next() else { return };
+    let most = interfaces.iter().flatten().filter_map(|interface| interface.queues).min();
+    let fitting = fitting(workers, most);
+    let mut equal = true;
+    for (port, others) in judged.filter(|&(_, others)| others != queues) {
+        equal = false;
+        let message = format!(
+            "{} uses {} and {} {others}: all ports need the same number; {fitting}",
+            label(first),
+            count(queues, "queue"),
+            label(port),
+        );
+        findings.error(&port.queues.span_or(&port.span), message);
+    }
+    if equal && !usize::from(queues).is_multiple_of(workers) {
+        let message = format!(
+            "{} for {workers} workers, which need the same number each; {fitting}; or change `cores`",
+            count(queues, "queue")
+        );
+        findings.error(&first.queues.span_or(&first.span), message);
+    }
+}
+
+/// Which queue counts would do.
+fn fitting(workers: usize, most: Option<u16>) -> String {
+    /// So many are listed; more are described.
+    const LISTED: usize = 4;
+    let Some(most) = most else {
+        return match workers {
+            1 => "any number would fit".to_owned(),
+            _ => format!(
+                "{} and so on would fit",
+                (1..=3).map(|n| (n * workers).to_string()).collect::<Vec<_>>().join(", ")
+            ),
+        };
+    };
+    let counts: Vec<usize> = (1..=usize::from(most)).filter(|count| count.is_multiple_of(workers)).collect();
+    match counts.as_slice() {
+        [] => format!("none would fit, as an interface has only {}", count(most, "queue")),
+        [first, second, _, .., last] if counts.len() > LISTED => {
+            format!("{first}, {second} and so on up to {last} would fit")
+        }
+        few => format!("{} would fit", any_of(few)),
+    }
+}
+
+/// How messages call a port.
+fn label(port: &PortTable) -> String {
+    port.name.is().map_or_else(|| "a port".to_owned(), |name| format!("port {:?}", name.get_ref()))
+}
+
+/// The ports that are defined, for a message.
+pub(super) fn defined(ports: &Several<PortTable>) -> String {
+    all_of(ports.tables.iter().filter_map(|port| port.name.is()).map(|name| format!("{:?}", name.get_ref())))
+}

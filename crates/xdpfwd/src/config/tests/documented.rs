@@ -1,0 +1,132 @@
+//! `docs/configuration.md` against what is accepted.
+
+use std::collections::BTreeMap;
+
+use pipeline::Registry;
+
+use super::{REST, plan, said};
+
+const PAGE: &str = include_str!("../../../../../docs/configuration.md");
+
+/// No value of any key.
+const NONSENSE: &str = "1979-05-27";
+
+/// A row of a table of keys.
+struct Row {
+    key: String,
+    accepted: String,
+    default: String,
+}
+
+/// The rows of the page, by the heading that they stand under.
+fn documented() -> BTreeMap<String, Vec<Row>> {
+    let mut sections = BTreeMap::new();
+    let mut rows: &mut Vec<Row> = &mut Vec::new();
+    for line in PAGE.lines() {
+        if let Some(heading) = line.trim_start_matches('#').strip_prefix(" `") {
+            rows = sections.entry(heading.trim_end_matches('`').to_owned()).or_default();
+        } else if let Some(row) = line.strip_prefix("| `") {
+            let cells: Vec<&str> = row.trim_end_matches(" |").split(" | ").collect();
+            let &[key, accepted, default, _] = cells.as_slice() else { panic!("{line}") };
+            let plain = |cell: &str| cell.trim_matches('`').to_owned();
+            rows.push(Row { key: plain(key), accepted: plain(accepted), default: default.to_owned() });
+        }
+    }
+    sections
+}
+
+/// A file that is fine, with one more line in the table of a heading.
+fn with_line(heading: &str, line: &str) -> String {
+    match heading {
+        // Keys that are there already are said anew.
+        "[[port]]" | "[[path]]" => {
+            let key = line.split(' ').next().unwrap();
+            let (before, rest) = REST.split_once(heading).unwrap();
+            let (own, others) = rest.split_at(rest.find("[[").unwrap_or(rest.len()));
+            let own: Vec<&str> = own.lines().filter(|own| !own.starts_with(&format!("{key} "))).collect();
+            format!("{before}{heading}\n{line}\n{}\n{others}", own.join("\n"))
+        }
+        _ => match heading.strip_prefix("kind = ") {
+            Some(kind) => format!("{REST}[stage.x]\nkind = {kind}\n{line}\n"),
+            None => format!("{REST}{}\n{line}\n", heading.replace("NAME", "x")),
+        },
+    }
+}
+
+/// The keys that an error about an unknown one says are accepted.
+fn accepted(heading: &str) -> Vec<String> {
+    let said = said(&with_line(heading, "zzz = 1"));
+    let line =
+        said.lines().find(|line| line.contains("unknown key `zzz`")).unwrap_or_else(|| panic!("{heading}: {said}"));
+    let (_, list) = line.split_once(", expected ").unwrap();
+    let keys = list.split('`').skip(1).step_by(2).map(ToOwned::to_owned);
+    // Of a kind's keys, `kind` itself stands with `[stage.NAME]`.
+    keys.filter(|key| key != "kind").collect()
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
+}
+
+#[test]
+fn every_key_has_a_row_and_every_row_is_a_key() {
+    let documented = documented();
+    for (heading, rows) in &documented {
+        let keys: Vec<String> = rows.iter().map(|row| row.key.clone()).collect();
+        if heading == "[stage.NAME]" {
+            assert_eq!(keys, ["kind"]);
+        } else {
+            assert_eq!(sorted(keys), sorted(accepted(heading)), "{heading}");
+        }
+    }
+}
+
+#[test]
+fn every_table_and_every_kind_has_a_section() {
+    let said = said(&format!("zzz = 1\n{REST}"));
+    let (_, list) = said.split_once(", expected ").unwrap();
+    let tables: Vec<String> = list.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect();
+    let kinds: Vec<String> = Registry::builtin().kinds().map(|kind| format!("kind = \"{kind}\"")).collect();
+    let bare = |heading: &String| heading.trim_matches(['[', ']']).trim_end_matches(".NAME").to_owned();
+    let headings: Vec<String> = documented().keys().map(bare).collect();
+    assert_eq!(sorted(headings), sorted([tables, kinds].concat()));
+}
+
+#[test]
+fn what_is_accepted_is_what_errors_say() {
+    for (heading, rows) in documented() {
+        for Row { key, accepted, .. } in rows {
+            let said = said(&with_line(&heading, &format!("{key} = {NONSENSE}\n")));
+            assert!(!said.contains("unknown key"), "{heading} {key}: {said}");
+            // What a kind's keys accept is said in the kind's own words.
+            if let Some((_, must_be)) = said.split_once(&format!("{key} = {NONSENSE}: must be ")) {
+                assert_eq!(must_be.lines().next(), Some(accepted.as_str()), "{heading} {key}");
+            } else {
+                assert!(heading.starts_with("kind = "), "{heading} {key}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn defaults_are_what_keys_have_that_are_not_there() {
+    let without = format!("{:?}", plan(REST).unwrap());
+    let mut compared = 0;
+    for (heading, rows) in documented() {
+        for Row { key, default, .. } in rows {
+            let text = with_line(&heading, &format!("{key} = {}\n", default.trim_matches('`')));
+            if default.starts_with('`') {
+                assert_eq!(format!("{:?}", plan(&text).unwrap()), without, "{heading} {key} = {default}");
+                compared += 1;
+            } else if default == "required" {
+                let missing = match heading.as_str() {
+                    "[stage.NAME]" => said(&format!("{REST}[stage.x]")),
+                    _ => said(&heading),
+                };
+                assert!(missing.contains(&format!("missing key `{key}`")), "{heading} {key}: {missing}");
+            }
+        }
+    }
+    assert_eq!(compared, 9);
+}

@@ -1,0 +1,102 @@
+//! Keys that are unknown or missing, and values of the wrong kind or size.
+
+use super::{REST, answers, answers_with};
+
+#[test]
+fn unknown_keys_are_refused_at_every_level() {
+    assert_reads!(answers(&[
+        "[enigne]\nmode = \"copy\"",
+        "[engine]\nmetrics = \"127.0.0.1:9184\"\nbusy-poll = true",
+        "[umem]\nframe = 4096",
+        "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\nqueue = 1\nkeep = []",
+        "[[path]]\nfrom = \"lan\"\nto = \"wan\"\nstage = [\"edge\"]",
+        "[stage.edge]\nkind = \"set-mac\"\nsource = \"02:00:00:00:00:01\"\ndest = \"02:00:00:00:00:02\"",
+        "[stage.edge]\nkind = \"ttl\"\nmin = 1",
+        "[engine.mode]\nauto = true",
+    ]));
+}
+
+#[test]
+fn missing_keys_are_named() {
+    assert_reads!(answers(&["[[port]]\n[[path]]\n[stage.edge]", "port = [{ name = \"lan\" }]\npath = [{}]"]));
+}
+
+#[test]
+fn values_of_another_kind_say_what_is_accepted() {
+    assert_reads!(answers_with(
+        REST,
+        &[
+            "engine.mode = true\nengine.cores = 1\nengine.busy_poll = \"yes\"\nengine.idle = [\"poll\"]",
+            "[engine]\ncores = [0, \"1\", 2.0, true]",
+            "[umem]\nframe_size = \"2048\"\nframes = 16384.0\nhuge_pages = true",
+            "[umem]\nframes = 1979-05-27",
+        ]
+    ));
+    assert_reads!(answers(&[
+        "[[port]]\nname = 1\ninterface = [\"eth1\"]\nqueues = \"2\"\nio = false",
+        "[[path]]\nfrom = [\"lan\"]\nto = { port = \"wan\" }\nstages = \"edge\"",
+        "[[path]]\nfrom = \"\"\"\nlan\"\"\"\nto = \"route\"\nstages = [\"a\", 1]",
+        "[stage.edge]\nkind = 1",
+        "[stage.edge]\nkind = \"set-mac\"\nsource = 1",
+    ]));
+}
+
+#[test]
+fn tables_where_they_do_not_belong() {
+    assert_reads!(answers(&[
+        "engine = 1\numem = []\nport = \"eth1\"\npath = 1\nstage = false",
+        "port = [1]\npath = [[]]\nstage.edge = \"ttl\"",
+        "[port]\nname = \"lan\"\n[path]\nfrom = \"lan\"",
+        "[[engine]]\nmode = \"auto\"",
+        "[[stage]]\nkind = \"ttl\"",
+        "[[stage.edge]]\nkind = \"ttl\"",
+    ]));
+}
+
+#[test]
+fn numbers_out_of_range_say_the_range() {
+    assert_reads!(answers_with(
+        REST,
+        &[
+            "[umem]\nframe_size = 1024\nframes = 255",
+            "[umem]\nframe_size = -2048\nframes = -1",
+            "[umem]\nframe_size = 4_294_969_344\nframes = 1048577",
+            "[umem]\nframes = 0xffff_ffff_ffff_ffff_ffff_ffff_ffff_ffff_ff",
+            "[umem]\nframes = 99999999999999999999999999999999999999999999999999999999999999999999999999999999",
+            "[engine]\ncores = [-1, 8192, 99999999999999999999999999999999999999999999]",
+        ]
+    ));
+    assert_reads!(answers(&[
+        "[[port]]\nname = \"a\"\ninterface = \"eth1\"\nqueues = 0",
+        "[[port]]\nname = \"a\"\ninterface = \"eth1\"\nqueues = -1",
+        "[[port]]\nname = \"a\"\ninterface = \"eth1\"\nqueues = 65536",
+    ]));
+}
+
+#[test]
+fn words_that_are_no_choice_say_the_choices() {
+    assert_reads!(answers_with(
+        REST,
+        &[
+            "[engine]\nmode = \"zerocopy\"\nidle = \"sleep\"",
+            "[engine]\nmode = \"native\"",
+            "[engine]\nmode = \"\\u001b[31mcopy\"",
+            "[umem]\nhuge_pages = \"yes\"",
+            "[[port]]\nname = \"third\"\ninterface = \"jumbo\"\nio = \"af_packet\"",
+        ]
+    ));
+}
+
+#[test]
+fn names_keep_to_their_rules() {
+    let port = |name: &str, interface: &str| format!("[[port]]\nname = {name:?}\ninterface = {interface:?}");
+    let cases = [
+        port("", ""),
+        port("route", "eth1/0"),
+        port("lan 1", "eth 1"),
+        port("größe", "sixteen-bytes-if"),
+        port(&"x".repeat(33), ".."),
+        "[stage.\"\"]\nkind = \"ttl\"\n[stage.\"a b\"]\nkind = \"ttl\"".to_owned(),
+    ];
+    assert_reads!(answers(&cases.iter().map(String::as_str).collect::<Vec<_>>()));
+}

@@ -1,0 +1,85 @@
+//! The configuration against a machine that does not exist.
+//!
+//! What a file is answered with stands in `snapshots/`, to be read: each case with its text and what is said about it.
+
+/// Compares with the file in `snapshots/` that is called like the test, with a number if it is not the test's first.
+macro_rules! assert_reads {
+    ($said:expr) => {
+        insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!($said)
+        })
+    };
+}
+
+mod documented;
+mod examples;
+mod keys;
+mod mutated;
+mod planned;
+mod ports;
+mod stages;
+mod syntax;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use engine::Plan;
+use pipeline::Registry;
+
+use super::{Diagnostics, Imagined, Machine, Source};
+
+/// Two ports and a path: what a file needs beside the table that a test is about.
+const REST: &str = "
+[[port]]
+name = \"lan\"
+interface = \"eth1\"
+[[port]]
+name = \"wan\"
+interface = \"eth2\"
+[[path]]
+from = \"lan\"
+to = \"wan\"
+";
+
+fn plan_on(machine: &dyn Machine, text: &str) -> Result<(Plan, Diagnostics), Diagnostics> {
+    let source = Source::new("x.toml".into(), text.into());
+    super::plan(&source, Path::new("."), &Registry::builtin(), machine)
+}
+
+fn plan(text: &str) -> Result<(Plan, Diagnostics), Diagnostics> {
+    plan_on(&Imagined::usual(), text)
+}
+
+/// What is said about a text.
+fn said(text: &str) -> String {
+    match plan(text) {
+        Ok((_, warnings)) => format!("{warnings}accepted\n"),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+/// Each text with what is said about it.
+fn answers(cases: &[&str]) -> String {
+    answers_with("", cases)
+}
+
+/// The same, each text being followed by another that is not shown.
+fn answers_with(rest: &str, cases: &[&str]) -> String {
+    let mut answers = String::new();
+    for case in cases {
+        for (index, line) in case.trim_end_matches('\n').split('\n').enumerate() {
+            // What could not be seen in the snapshot is written as an escape.
+            let unseen = |character: &char| character.is_control() || *character == '\u{feff}';
+            let line: String = line
+                .chars()
+                .map(|character| match unseen(&character) {
+                    true => character.escape_default().to_string(),
+                    false => character.to_string(),
+                })
+                .collect();
+            writeln!(answers, "{:>3} | {line}", index + 1).unwrap();
+        }
+        writeln!(answers, "{}", said(&format!("{case}{rest}"))).unwrap();
+    }
+    answers
+}

@@ -1,0 +1,71 @@
+//! Files that are fine, and what they resolve to.
+
+use std::sync::Arc;
+
+use engine::{Mode, Plan, PortPlan};
+use pipeline::{Idle, PortId};
+use xsk::HugePages;
+
+use super::{REST, plan};
+
+#[test]
+fn keys_that_are_not_there_have_their_defaults() {
+    let (plan, warnings) = plan(REST).unwrap();
+    assert_eq!(warnings.to_string(), "");
+    let Plan { mode, workers, busy_poll, idle, umem, ports, paths } = plan;
+    assert_eq!((mode, workers, busy_poll, idle), (Mode::Auto, vec![None], false, Idle::Poll));
+    assert_eq!((umem.frame_size, umem.frames, umem.huge_pages), (2048, 16384, HugePages::Auto));
+    let port = |name: &str, interface: &str| PortPlan { name: name.into(), interface: interface.into(), queues: 1 };
+    assert_eq!(ports, [port("lan", "eth1"), port("wan", "eth2")]);
+    let [path] = paths.as_slice() else { panic!("{paths:?}") };
+    assert_eq!((path.from, path.to, path.stages.len()), (PortId(0), PortId(1), 0));
+}
+
+#[test]
+fn every_key_gets_into_the_plan() {
+    let text = r#"
+        [engine]
+        mode = "skb"
+        cores = [3, 1]
+        busy_poll = true
+        idle = "spin"
+        [umem]
+        frame_size = 0x1000
+        frames = 1_024
+        huge_pages = "off"
+        [[port]]
+        name = "a"
+        interface = "multi1"
+        queues = 8
+        io = "af_xdp"
+        [[port]]
+        name = "b-2_B"
+        interface = "multi2"
+        queues = 8
+        [[path]]
+        from = "b-2_B"
+        to = "a"
+        stages = ["swap", "hop", "swap"]
+        [[path]]
+        from = "a"
+        to = "a"
+        stages = ["swap"]
+        [stage.swap]
+        kind = "mac-swap"
+        [stage.hop]
+        kind = "set-mac"
+        source = "02:00:00:00:00:01"
+    "#;
+    let (plan, warnings) = plan(text).unwrap();
+    assert_eq!(warnings.to_string(), "");
+    assert_eq!((plan.mode, plan.workers, plan.busy_poll), (Mode::Skb, vec![Some(3), Some(1)], true));
+    assert_eq!((plan.idle, plan.umem.frame_size, plan.umem.frames), (Idle::Spin, 4096, 1024));
+    assert_eq!(plan.umem.huge_pages, HugePages::Off);
+    assert_eq!(plan.ports.iter().map(|port| port.queues).collect::<Vec<_>>(), [8, 8]);
+    let [back, reflect] = plan.paths.as_slice() else { panic!("{:?}", plan.paths) };
+    assert_eq!(((back.from, back.to), (reflect.from, reflect.to)), ((PortId(1), PortId(0)), (PortId(0), PortId(0))));
+    let names: Vec<_> = back.stages.iter().map(|stage| stage.name.as_str()).collect();
+    assert_eq!(names, ["swap", "hop", "swap"]);
+    assert_eq!(back.stages[1].plan.summary(), "sets MAC source 02:00:00:00:00:01");
+    assert!(Arc::ptr_eq(&back.stages[0].plan, &reflect.stages[0].plan), "a stage is planned once");
+}

@@ -1,0 +1,67 @@
+//! Files that are not TOML, or say nothing.
+
+use super::{REST, answers, plan, said};
+
+#[test]
+fn what_is_not_toml_has_its_place() {
+    assert_reads!(answers(&[
+        "[engine]\nmode = auto",
+        "[engine]\nmode =\nidle = spin",
+        "[engine\nmode = \"auto\"",
+        "engine",
+        "[[port]]\nname = \"lan\ninterface = \"eth1\"",
+        "[engine]\ncores = [0, 1\n",
+        "[engine]\nidle = \"poll\"\nidle = \"spin\"",
+        "[port]\nname = \"lan\"\n[port]\nname = \"wan\"",
+        "[engine]\n[engine]",
+        "[umem]\nframes = 16_384_",
+        "größe = 1",
+        "[engine]\nmode = \u{1b}[31m",
+        "[engine] # ä\nmode = \"ü\" ö",
+    ]));
+}
+
+#[test]
+fn an_empty_file_says_what_is_needed() {
+    assert_reads!(answers(&["", "\n\n", "# only a comment\n", "\u{feff}"]));
+}
+
+#[test]
+fn deep_nesting_is_an_error() {
+    let array = said(&format!("[engine]\ncores = {}", "[".repeat(100_000)));
+    assert!(array.starts_with("x.toml:2:"), "{array}");
+    let key = said(&format!("{}a = 1", "a.".repeat(100_000)));
+    assert!(key.starts_with("x.toml:1:1: keys or values nested too deeply"), "{key}");
+}
+
+#[test]
+fn a_byte_order_mark_and_carriage_returns_change_nothing() {
+    let windows = format!("\u{feff}{}", REST.replace('\n', "\r\n"));
+    assert_eq!(format!("{:?}", plan(&windows).unwrap()), format!("{:?}", plan(REST).unwrap()));
+    let wrong = said(&windows.replace("\"eth1\"", "1"));
+    assert!(wrong.starts_with("x.toml:4:13: interface = 1: must be"), "{wrong}");
+}
+
+#[test]
+fn a_file_of_another_kind_is_not_taken_apart() {
+    let yaml = said(&"port:\n  - name: lan\n".repeat(100));
+    let lines: Vec<&str> = yaml.lines().collect();
+    assert_eq!(lines.len(), 10, "{yaml}");
+    assert!(lines[0].starts_with("x.toml:1:"), "{yaml}");
+}
+
+/// Would take minutes if each name that is not defined were compared with each that is.
+#[test]
+fn a_large_file_is_judged_in_no_time() {
+    let used: String = (0..60_000).map(|n| format!("\"s{n}\",")).collect();
+    let defined: String = (0..20_000).map(|n| format!("[stage.t{n}]\n")).collect();
+    let text = said(&format!("{REST}stages = [{used}]\n{defined}"));
+    assert!(text.contains("there is no stage \"s0\"; defined: \"t0\""), "{text}");
+}
+
+#[test]
+fn a_flood_of_errors_is_cut_short() {
+    let text = said(&"[[port]]\n".repeat(20_000));
+    assert_eq!(text.lines().count(), 51);
+    assert!(text.ends_with("more like these\n"), "{text}");
+}

@@ -1,0 +1,104 @@
+//! Names in messages: lists of them, and the one that was probably meant.
+
+use std::fmt::Display;
+
+/// `a`, `a or b`, `a, b or c`.
+pub(super) fn any_of<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    join(items, "or")
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub(super) fn all_of<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    join(items, "and")
+}
+
+/// The same of names, each in double quotes.
+pub(super) fn any_quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    any_of(names.into_iter().map(|name| format!("{name:?}")))
+}
+
+/// `; did you mean "x"?`, or nothing if no name is near.
+pub(super) fn did_you_mean<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(written, names).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
+}
+
+/// Ascending numbers with runs drawn together: `0-3, 8`.
+pub(super) fn ranges(numbers: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(number) => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let run = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    runs.into_iter().map(run).collect::<Vec<_>>().join(", ")
+}
+
+/// `1 queue`, `2 queues`.
+pub(super) fn count(number: impl Into<u64>, noun: &str) -> String {
+    match number.into() {
+        1 => format!("1 {noun}"),
+        number => format!("{number} {noun}s"),
+    }
+}
+
+fn join<T: Display>(items: impl IntoIterator<Item = T>, word: &str) -> String {
+    let mut rest = items.into_iter();
+    let mut items: Vec<String> = rest.by_ref().take(LISTED).map(|item| item.to_string()).collect();
+    match rest.count() {
+        0 => {}
+        more => items.push(format!("{more} more")),
+    }
+    match items.as_slice() {
+        [] => "none".to_owned(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} {word} {last}", first.join(", ")),
+    }
+}
+
+/// Items that a list shows; it says how many more there are.
+const LISTED: usize = 32;
+
+/// Names that are compared with one that is not known, and characters of them: the time it takes is in proportion.
+const COMPARED: usize = 64;
+
+/// Names further away than a third of their length are not worth asking about.
+fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if written.len() > COMPARED {
+        return None;
+    }
+    let length = written.chars().count();
+    let near = |name: &'a str| {
+        if name.len() > COMPARED {
+            return None;
+        }
+        let distance = strsim::osa_distance(written, name);
+        (distance <= (length / 3).max(1)).then_some((distance, name))
+    };
+    names.into_iter().take(COMPARED).filter_map(near).min_by_key(|&(distance, _)| distance).map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists() {
+        assert_eq!(any_of([1, 2, 3]), "1, 2 or 3");
+        assert_eq!(all_of(["a", "b"]), "a and b");
+        assert_eq!(any_quoted(["a"]), "\"a\"");
+        assert_eq!(any_of::<u8>([]), "none");
+        assert_eq!(ranges(&[0, 1, 2, 3, 8, 10, 11]), "0-3, 8, 10-11");
+        assert_eq!((count(1u8, "queue"), count(0u8, "queue")), ("1 queue".into(), "0 queues".into()));
+    }
+
+    #[test]
+    fn only_near_names_are_suggested() {
+        let known = ["auto", "zero-copy", "copy", "skb"];
+        assert_eq!(did_you_mean("zerocopy", known), "; did you mean \"zero-copy\"?");
+        assert_eq!(did_you_mean("ksb", known), "; did you mean \"skb\"?");
+        assert_eq!(did_you_mean("native", known), "");
+        assert_eq!(did_you_mean(&"copy".repeat(1000), known), "");
+    }
+}

@@ -1,0 +1,246 @@
+//! The configuration as it is written: every table and key, each value of the right kind and size, nothing resolved.
+
+use std::ops::Range;
+
+use engine::Mode;
+use pipeline::Idle;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+use xsk::{HugePages, Umem};
+
+use super::diagnostic::Findings;
+use super::table::{Rule, Table, Written};
+
+/// A file.
+pub(super) struct File<'i> {
+    pub(super) engine: EngineTable,
+    pub(super) umem: UmemTable,
+    pub(super) ports: Several<PortTable>,
+    pub(super) paths: Several<PathTable>,
+    pub(super) stages: Several<StageTable<'i>>,
+    /// Whether the file says anything at all.
+    pub(super) is_empty: bool,
+}
+
+/// The tables of one sort.
+pub(super) struct Several<T> {
+    pub(super) tables: Vec<T>,
+    /// Whether these are all that the file has. If not, one is no table, or its name is no good: an error says so, and that
+    /// something is not among these proves nothing.
+    pub(super) complete: bool,
+}
+
+/// `[engine]`
+pub(super) struct EngineTable {
+    pub(super) mode: Written<Mode>,
+    pub(super) cores: Written<Vec<Spanned<u16>>>,
+    pub(super) busy_poll: Written<bool>,
+    pub(super) idle: Written<Idle>,
+}
+
+/// `[umem]`
+pub(super) struct UmemTable {
+    pub(super) frame_size: Written<u32>,
+    pub(super) frames: Written<u32>,
+    pub(super) huge_pages: Written<HugePages>,
+}
+
+/// `[[port]]`
+pub(super) struct PortTable {
+    pub(super) span: Range<usize>,
+    pub(super) name: Written<String>,
+    pub(super) interface: Written<String>,
+    pub(super) queues: Written<u16>,
+}
+
+/// `[[path]]`
+pub(super) struct PathTable {
+    pub(super) span: Range<usize>,
+    pub(super) from: Written<String>,
+    pub(super) to: Written<String>,
+    pub(super) stages: Written<Vec<Spanned<String>>>,
+}
+
+/// `[stage.NAME]`
+pub(super) struct StageTable<'i> {
+    pub(super) span: Range<usize>,
+    pub(super) name: Spanned<String>,
+    /// `kind`, whatever it is.
+    pub(super) kind: Option<Spanned<DeValue<'i>>>,
+    /// The other keys, which are the kind's own.
+    pub(super) rest: Spanned<DeValue<'i>>,
+}
+
+const MODES: [(&str, Mode); 4] =
+    [("auto", Mode::Auto), ("zero-copy", Mode::ZeroCopy), ("copy", Mode::Copy), ("skb", Mode::Skb)];
+const IDLE: [(&str, Idle); 2] = [("poll", Idle::Poll), ("spin", Idle::Spin)];
+const HUGE_PAGES: [(&str, HugePages); 3] = [("auto", HugePages::Auto), ("on", HugePages::On), ("off", HugePages::Off)];
+/// The ways to move packets that are built.
+const IO: [(&str, ()); 1] = [("af_xdp", ())];
+
+/// CONFIG_NR_CPUS is at most 8192 on the architectures that have AF_XDP.
+const LAST_CORE: u16 = 8191;
+
+/// Names are keys in reports and arguments on command lines: nothing that needs quoting there.
+const PORT_NAME: Rule = Rule {
+    accepts: |name| is_name(name) && name != "route",
+    what: "a text in quotes, 1 to 32 characters of a-z, A-Z, 0-9, - and _, but not \"route\"",
+};
+
+const STAGE_NAME: Rule = Rule { accepts: is_name, what: "1 to 32 characters of a-z, A-Z, 0-9, - and _" };
+
+/// What the kernel takes (net/core/dev.c, `dev_valid_name`).
+const INTERFACE_NAME: Rule = Rule {
+    accepts: |name| {
+        let forbidden = |character: char| matches!(character, '/' | ':' | '\0') || character.is_whitespace();
+        (1..=15).contains(&name.len()) && !matches!(name, "." | "..") && !name.contains(forbidden)
+    },
+    what: "the name of an interface in quotes, 1 to 15 bytes without /, : and white space",
+};
+
+/// Whether there is such a port is for later.
+const ANY_PORT: Rule = Rule { accepts: |_| true, what: "the name of a port in quotes" };
+
+impl<'i> File<'i> {
+    /// Reads all tables. What is not as it should be goes to the findings.
+    pub(super) fn read(root: Spanned<DeTable<'i>>, findings: &mut Findings<'_>) -> Self {
+        let mut root = Table::root(root);
+        let is_empty = root.is_empty();
+        let engine = EngineTable::read(single("[engine]", root.take("engine"), findings), findings);
+        let umem = UmemTable::read(single("[umem]", root.take("umem"), findings), findings);
+        let mut ports = Several::read("[[port]]", root.take("port"), PortTable::read, findings);
+        ports.complete &= ports.tables.iter().all(|port| port.name.is().is_some());
+        let mut paths = Several::read("[[path]]", root.take("path"), PathTable::read, findings);
+        let mut stages = StageTable::read_all(root.take("stage"), findings);
+        if !root.finish(findings) {
+            // A key that is not known may have been meant to be one that is not there.
+            ports.complete &= !ports.tables.is_empty();
+            paths.complete &= !paths.tables.is_empty();
+            stages.complete &= !stages.tables.is_empty();
+        }
+        Self { engine, umem, ports, paths, stages, is_empty }
+    }
+}
+
+impl EngineTable {
+    fn read(table: Option<Table<'_>>, findings: &mut Findings<'_>) -> Self {
+        let Some(mut table) = table else {
+            let (mode, cores) = (Written::Absent, Written::Absent);
+            return Self { mode, cores, busy_poll: Written::Absent, idle: Written::Absent };
+        };
+        let engine = Self {
+            mode: table.choice("mode", &MODES, findings),
+            cores: table.integers("cores", 0..=LAST_CORE, "the number of a core", findings),
+            busy_poll: table.boolean("busy_poll", findings),
+            idle: table.choice("idle", &IDLE, findings),
+        };
+        table.finish(findings);
+        engine
+    }
+}
+
+impl UmemTable {
+    fn read(table: Option<Table<'_>>, findings: &mut Findings<'_>) -> Self {
+        let Some(mut table) = table else {
+            return Self { frame_size: Written::Absent, frames: Written::Absent, huge_pages: Written::Absent };
+        };
+        let umem = Self {
+            frame_size: table.one_of("frame_size", &[2048, 4096], findings),
+            frames: table.integer("frames", Umem::MIN_FRAMES..=Umem::MAX_FRAMES, findings),
+            huge_pages: table.choice("huge_pages", &HUGE_PAGES, findings),
+        };
+        table.finish(findings);
+        umem
+    }
+}
+
+impl PortTable {
+    fn read(mut table: Table<'_>, findings: &mut Findings<'_>) -> Self {
+        let port = Self {
+            span: table.span(),
+            name: table.required_text("name", &PORT_NAME, findings),
+            interface: table.required_text("interface", &INTERFACE_NAME, findings),
+            queues: table.integer("queues", 1..=u16::MAX, findings),
+        };
+        // There is nothing to choose yet: written or not, it is AF_XDP.
+        table.choice("io", &IO, findings);
+        table.finish(findings);
+        port
+    }
+}
+
+impl PathTable {
+    fn read(mut table: Table<'_>, findings: &mut Findings<'_>) -> Self {
+        let path = Self {
+            span: table.span(),
+            from: table.required_text("from", &ANY_PORT, findings),
+            to: table.required_text("to", &ANY_PORT, findings),
+            stages: table.texts("stages", "the name of a stage", findings),
+        };
+        table.finish(findings);
+        path
+    }
+}
+
+impl<'i> StageTable<'i> {
+    fn read_all(stages: Option<Spanned<DeValue<'i>>>, findings: &mut Findings<'_>) -> Several<Self> {
+        let mut several = Several { tables: Vec::new(), complete: true };
+        let Some(stages) = stages else { return several };
+        let Some(stages) = Table::new("[stage.NAME]", stages, findings) else {
+            several.complete = false;
+            return several;
+        };
+        for (name, value) in stages.into_entries() {
+            if !(STAGE_NAME.accepts)(name.get_ref()) {
+                let message = format!("stage {:?}: its name must be {}", name.get_ref(), STAGE_NAME.what);
+                findings.error(&name.span(), message);
+            }
+            let Some(mut table) = Table::new("[stage.NAME]", value, findings) else {
+                several.complete = false;
+                continue;
+            };
+            let name = Spanned::new(name.span(), name.into_inner().into_owned());
+            let (span, kind) = (table.span(), table.take("kind"));
+            several.tables.push(Self { span, name, kind, rest: table.into_rest() });
+        }
+        several
+    }
+}
+
+impl<T> Several<T> {
+    /// The tables under a heading that may be there any number of times.
+    fn read<'i>(
+        heading: &str,
+        value: Option<Spanned<DeValue<'i>>>,
+        read: impl Fn(Table<'i>, &mut Findings<'_>) -> T,
+        findings: &mut Findings<'_>,
+    ) -> Self {
+        let mut several = Self { tables: Vec::new(), complete: true };
+        let Some(value) = value else { return several };
+        let span = value.span();
+        let DeValue::Array(elements) = value.into_inner() else {
+            let written = findings.excerpt(&span);
+            let message = format!("`{written}` stands where a list of tables must be: write {heading}, once for each");
+            findings.error(&span, message);
+            several.complete = false;
+            return several;
+        };
+        for element in elements {
+            match Table::new(heading, element, findings) {
+                Some(table) => several.tables.push(read(table, findings)),
+                None => several.complete = false,
+            }
+        }
+        several
+    }
+}
+
+/// A table that may be there once.
+fn single<'i>(heading: &str, value: Option<Spanned<DeValue<'i>>>, findings: &mut Findings<'_>) -> Option<Table<'i>> {
+    Table::new(heading, value?, findings)
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=32).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}

@@ -1,0 +1,171 @@
+//! Reports for a person.
+
+use std::fmt::Write;
+
+use engine::Report;
+
+/// One line: what passed since the last report, as rates.
+pub(crate) fn interval(report: &Report, last: Option<&Report>) -> String {
+    let seconds = report.elapsed_seconds - last.map_or(0.0, |last| last.elapsed_seconds);
+    let mut line = format!("{:7.1} s", report.elapsed_seconds);
+    let rate = |now: u64, before: u64| mpps(now.saturating_sub(before), seconds);
+    for (index, port) in report.ports.iter().enumerate() {
+        let before = last.and_then(|last| last.ports.get(index));
+        let received = rate(port.rx_packets, before.map_or(0, |before| before.rx_packets));
+        let sent = rate(port.tx_packets, before.map_or(0, |before| before.tx_packets));
+        // Writing to a String does not fail.
+        let _ = write!(line, "   {} in {received:.3} out {sent:.3} Mpps", port.name);
+    }
+    let dropped = total_drops(report) - last.map_or(0, total_drops);
+    let lost = kernel_losses(report).saturating_sub(last.map_or(0, kernel_losses));
+    let _ = writeln!(line, "   dropped {}   lost in the kernel {}", grouped(dropped), grouped(lost));
+    line
+}
+
+/// The final report as a table.
+pub(crate) fn summary(report: &Report) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "\nAfter {:.1} s, {} worker(s):\n", report.elapsed_seconds, report.workers);
+    let mut ports =
+        Table::new(&["port", "interface", "mode", "in, packets", "in, bytes", "out, packets", "out, bytes"], 3);
+    for port in &report.ports {
+        ports.row(vec![
+            port.name.clone(),
+            port.interface.clone(),
+            port.mode.name().into(),
+            grouped(port.rx_packets),
+            grouped(port.rx_bytes),
+            grouped(port.tx_packets),
+            grouped(port.tx_bytes),
+        ]);
+    }
+    text += &ports.print();
+    if !report.stages.is_empty() {
+        let mut stages = Table::new(&["path", "stage", "packets", "packets/batch", "drops", "cycles/packet"], 2);
+        for stage in &report.stages {
+            stages.row(vec![
+                stage.path.clone(),
+                stage.name.clone(),
+                grouped(stage.packets),
+                format!("{:.1}", if stage.calls == 0 { 0.0 } else { stage.packets as f64 / stage.calls as f64 }),
+                grouped(stage.drops),
+                format!("{:.1}", stage.cycles_per_packet),
+            ]);
+        }
+        text.push('\n');
+        text += &stages.print();
+    }
+    text.push('\n');
+    let mut losses: Vec<String> = (report.drops.iter())
+        .filter(|(_, count)| **count > 0)
+        .map(|(reason, count)| format!("{reason} {}", grouped(*count)))
+        .collect();
+    let sockets = report.kernel.sockets;
+    let kernel = [
+        ("rx_ring_full", sockets.rx_ring_full),
+        ("fill_ring_empty", sockets.fill_ring_empty),
+        ("tx_invalid", sockets.tx_invalid),
+    ];
+    let kernel = kernel.into_iter().filter(|(_, count)| *count > 0);
+    losses.extend(kernel.map(|(name, count)| format!("kernel.{name} {}", grouped(count))));
+    let losses = if losses.is_empty() { "none".into() } else { losses.join(", ") };
+    let _ = writeln!(text, "drops   {losses}");
+    let f = report.frames;
+    let _ = writeln!(
+        text,
+        "frames  {} = {} pool + {} fill + {} rx + {} in flight + {} tx + {} completion; leaked {}",
+        grouped(f.total),
+        grouped(f.pool),
+        grouped(f.fill),
+        grouped(f.rx),
+        grouped(f.in_flight),
+        grouped(f.tx),
+        grouped(f.completion),
+        f.leaked
+    );
+    let packets: u64 = report.ports.iter().map(|port| port.tx_packets).sum();
+    let per_packet = if packets == 0 { 0.0 } else { report.kernel.syscalls as f64 / packets as f64 };
+    let _ = writeln!(text, "system calls  {}, {per_packet:.4} per packet sent", grouped(report.kernel.syscalls));
+    if let Some(fallback) = &report.fallback {
+        let _ = writeln!(
+            text,
+            "no {}: {} ({}) decided: {}",
+            fallback.lacks, fallback.port, fallback.interface, fallback.reason
+        );
+    }
+    text
+}
+
+fn mpps(packets: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 { packets as f64 / seconds / 1e6 } else { 0.0 }
+}
+
+fn total_drops(report: &Report) -> u64 {
+    report.drops.values().sum()
+}
+
+/// Packets that the kernel could not give to a socket. Its counter of empty fill rings is among `rx_dropped` in copy mode.
+fn kernel_losses(report: &Report) -> u64 {
+    let sockets = report.kernel.sockets;
+    sockets.rx_ring_full + sockets.rx_dropped.max(sockets.fill_ring_empty)
+}
+
+/// A number with its thousands apart: 1,234,567.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
+    groups.join(",")
+}
+
+/// Columns as wide as they must be: text to the left, numbers to the right.
+struct Table {
+    rows: Vec<Vec<String>>,
+    text_columns: usize,
+}
+
+impl Table {
+    fn new(head: &[&str], text_columns: usize) -> Self {
+        Self { rows: vec![head.iter().map(ToString::to_string).collect()], text_columns }
+    }
+
+    fn row(&mut self, row: Vec<String>) {
+        self.rows.push(row);
+    }
+
+    fn print(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width =
+            |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+                if column < self.text_columns { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            });
+            let line = cells.collect::<Vec<_>>().join("  ");
+            text += line.trim_end();
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_345_678, "12,345,678")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(&["name", "count"], 1);
+        table.row(vec!["a".into(), "1,000".into()]);
+        table.row(vec!["longer".into(), "7".into()]);
+        assert_eq!(table.print(), "name    count\na       1,000\nlonger      7\n");
+    }
+}

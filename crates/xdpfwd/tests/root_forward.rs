@@ -1,0 +1,239 @@
+//! xdpfwd forwards what others send: ping, TCP, iperf3, and the lab's generator. Needs root.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::{Chain, Namespace, Sink, Traffic};
+use support::{LONG, Running, chain, cross_connect};
+
+const GEN: &str = "10.77.0.1";
+const SINK: &str = "10.77.0.2";
+
+/// Both numbers of queues, each with a lab that has addresses and a cross-connect in its middle.
+fn on_one_and_two_queues(test: impl Fn(&Chain)) {
+    for queues in [1, 2] {
+        let chain = chain(Chain::builder().queues(queues).addresses(true));
+        let running = Running::start(&chain, &cross_connect(queues, ""));
+        test(&chain);
+        let (ended, last) = running.stop();
+        assert!(ended.status.success(), "{ended:?}");
+        last.assert_conserved();
+        assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{}", last.json);
+        for port in &last.report.ports {
+            assert!(port.rx_packets > 0 && port.tx_packets > 0, "{queues} queues: {}", last.json);
+        }
+    }
+}
+
+fn run(mut command: Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error} (`make test` installs it)"));
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    output
+}
+
+fn ping(from: &Namespace, to: &str, arguments: &[&str]) -> String {
+    let mut command = from.command("ping");
+    command.args(arguments).arg(to);
+    String::from_utf8(run(command).stdout).unwrap()
+}
+
+#[test]
+fn ping_passes_both_ways() {
+    on_one_and_two_queues(|chain| {
+        for (from, to) in [(chain.gen_(), SINK), (chain.sink(), GEN)] {
+            // Every answer comes: small ones, large ones, many at once.
+            for arguments in [["-c5", "-i0.2", "-s56"], ["-c5", "-i0.2", "-s1472"], ["-c200", "-f", "-s100"]] {
+                let text = ping(from, to, &arguments);
+                assert!(text.contains(" 0% packet loss"), "{text}");
+            }
+        }
+    });
+}
+
+/// A connection, and then one byte at a time to and fro, each waiting for the other: nothing may be left lying until more
+/// comes.
+#[test]
+fn a_slow_tcp_conversation_does_not_get_stuck() {
+    on_one_and_two_queues(|chain| {
+        for (client, server, address) in [(chain.gen_(), chain.sink(), SINK), (chain.sink(), chain.gen_(), GEN)] {
+            let address: SocketAddr = format!("{address}:7777").parse().unwrap();
+            let listener = server.run(|| TcpListener::bind(address).unwrap()).unwrap();
+            let echo = thread::spawn(move || {
+                let (mut peer, _) = listener.accept().unwrap();
+                let mut byte = [0];
+                while peer.read_exact(&mut byte).is_ok() {
+                    peer.write_all(&byte).unwrap();
+                }
+            });
+            let mut stream = client.run(|| TcpStream::connect_timeout(&address, LONG).unwrap()).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.set_read_timeout(Some(LONG)).unwrap();
+            let start = Instant::now();
+            for round in 0..20 {
+                let mut byte = [0];
+                stream.write_all(&[round]).unwrap();
+                stream.read_exact(&mut byte).unwrap();
+                assert_eq!(byte, [round]);
+                thread::sleep(Duration::from_millis(10));
+            }
+            // A packet that is only sent when another comes would wait for TCP's retransmission, 200 ms at the least.
+            assert!(start.elapsed() < Duration::from_millis(20 * 200), "took {:?}", start.elapsed());
+            drop(stream);
+            echo.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn iperf3_moves_data_both_ways() {
+    on_one_and_two_queues(|chain| {
+        let mut server = chain.sink().command("iperf3");
+        let mut server =
+            server.args(["--server", "--port", "5301"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for_port(chain.gen_());
+        let mut moved = vec![];
+        for direction in [&[][..], &["--reverse"]] {
+            let mut client = chain.gen_().command("iperf3");
+            client
+                .args(["--client", SINK, "--port", "5301", "--time", "2", "--parallel", "4", "--json"])
+                .args(direction);
+            let output = client.output().unwrap();
+            let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert!(json.get("error").is_none(), "{json}");
+            moved.push(json["end"]["sum_received"]["bytes"].as_u64().unwrap());
+        }
+        // The pid is iperf3's own: `ip netns exec` becomes it.
+        server.kill().unwrap();
+        server.wait().unwrap();
+        assert!(moved.iter().all(|&bytes| bytes > 1_000_000), "{moved:?} bytes");
+    });
+}
+
+fn wait_for_port(from: &Namespace) {
+    let address: SocketAddr = format!("{SINK}:5301").parse().unwrap();
+    let deadline = Instant::now() + LONG;
+    // iperf3 takes a connection that says nothing as a client that went away.
+    while from.run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err()).unwrap() {
+        assert!(Instant::now() < deadline, "iperf3 --server does not listen");
+        thread::sleep(Duration::from_millis(50));
+    }
+    thread::sleep(Duration::from_millis(200));
+}
+
+#[test]
+fn a_moderate_load_arrives_whole_in_order_and_once() {
+    for (size, flows) in [(60, 1), (60, 100), (590, 16), (1514, 16)] {
+        let chain = chain(Chain::builder());
+        let running = Running::start(&chain, &cross_connect(1, "cores = [1]"));
+        let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
+        let traffic = Traffic::new().size(size).flows(flows).rate(20_000).count(20_000).core(0);
+        let generator = traffic.start(chain.gen_(), "gen0").unwrap();
+        let sent = generator.finish(LONG).unwrap();
+        assert_eq!(sent.packets, 20_000);
+        let (_, last) = running.stop();
+        let seen = sink.seen().unwrap();
+        assert!(seen.is_clean(), "{size} bytes, {flows} flows: {seen:?}");
+        assert_eq!((seen.arrived.packets, seen.arrived.bytes), (20_000, 20_000 * u64::from(size)), "{}", last.json);
+        last.assert_conserved();
+        assert_eq!(last.report.port("fwd0").unwrap().rx_packets, 20_000);
+    }
+}
+
+/// The contract of the whole: under overload every frame is accounted for, and the counts are those of others.
+#[test]
+fn ten_seconds_of_overload_leak_nothing_and_every_packet_is_counted() {
+    let chain = chain(Chain::builder());
+    let running = Running::start(&chain, &cross_connect(1, "cores = [1]"));
+    let sink = Sink::attach(chain.sink(), "sink0").unwrap();
+    let generator = Traffic::new().size(60).flows(16).core(0).start(chain.gen_(), "gen0").unwrap();
+    thread::sleep(Duration::from_secs(10));
+    // Stopped in the middle of it.
+    let (ended, last) = running.stop();
+    let sent = generator.stop().unwrap();
+    assert!(ended.status.success() && !ended.killed, "{ended:?}");
+    last.assert_conserved();
+    let (lan, wan) = (last.report.port("fwd0").unwrap(), last.report.port("fwd1").unwrap());
+    assert!(sent.packets > lan.rx_packets, "this was to be overload");
+    assert_eq!(sink.seen().unwrap().arrived.packets, wan.tx_packets, "the sink counts what xdpfwd sent");
+    let kernel = &last.json["ports"][0]["kernel"];
+    let lost = kernel["rx_ring_full"].as_u64().unwrap() + kernel["rx_dropped"].as_u64().unwrap();
+    assert_eq!(lan.xdp_redirected.unwrap(), lan.rx_packets + lost, "{}", last.json);
+    let ip = chain.fwd().command("ip").args(["-json", "-statistics", "link", "show", "fwd1"]).output().unwrap();
+    let ip: serde_json::Value = serde_json::from_slice(&ip.stdout).unwrap();
+    assert_eq!(ip[0]["stats64"]["tx"]["packets"].as_u64().unwrap(), wan.tx_packets, "ip -s link counts the same");
+}
+
+#[test]
+fn two_workers_forward_a_queue_each() {
+    let chain = chain(Chain::builder().queues(2));
+    let running = Running::start(&chain, &cross_connect(2, "cores = [0, 1]"));
+    let sink = Sink::attach(chain.sink(), "sink0").unwrap();
+    // veth takes the queue from the sender's core.
+    for core in [0, 1] {
+        let traffic = Traffic::new().rate(20_000).count(5_000).core(core);
+        let generator = traffic.start(chain.gen_(), "gen0").unwrap();
+        generator.finish(LONG).unwrap();
+    }
+    let (_, last) = running.stop();
+    last.assert_conserved();
+    assert_eq!(last.json["workers"], 2);
+    assert_eq!(last.json["frames"]["total"], 2 * 16384);
+    assert_eq!(last.report.port("fwd1").unwrap().tx_packets, 10_000, "{}", last.json);
+    assert_eq!(sink.seen().unwrap().arrived.packets, 10_000);
+}
+
+#[test]
+fn a_reflector_sends_back_what_came_with_the_addresses_swapped() {
+    let chain = chain(Chain::builder());
+    let config = r#"
+        [[port]]
+        name = "only"
+        interface = "fwd0"
+        [[path]]
+        from = "only"
+        to = "only"
+        stages = ["swap"]
+        [stage.swap]
+        kind = "mac-swap"
+    "#;
+    let running = Running::start(&chain, config);
+    let back = Sink::builder().check(true).attach(chain.gen_(), "gen0").unwrap();
+    let generator = Traffic::new().rate(10_000).count(5_000).core(0).start(chain.gen_(), "gen0").unwrap();
+    generator.finish(LONG).unwrap();
+    let (_, last) = running.stop();
+    last.assert_conserved();
+    let seen = back.seen().unwrap();
+    assert!(seen.is_clean(), "{seen:?}");
+    assert_eq!(seen.arrived.packets, 5_000);
+    assert_eq!(last.json["stages"][0]["packets"], 5_000);
+    assert!(last.json["stages"][0]["cycles_per_packet"].as_f64().unwrap() > 0.0, "{}", last.json);
+}
+
+/// An idle appliance does not burn its core, unless it is told to: compared with each other, in the same seconds.
+#[test]
+fn waiting_costs_less_than_spinning() {
+    let ticks = |idle: &str| {
+        let chain = chain(Chain::builder());
+        let running = Running::start(&chain, &cross_connect(1, &format!("idle = \"{idle}\"")));
+        let before = cpu_ticks(running.forwarder.pid());
+        thread::sleep(Duration::from_secs(2));
+        let ticks = cpu_ticks(running.forwarder.pid()) - before;
+        let (_, last) = running.stop();
+        last.assert_conserved();
+        ticks
+    };
+    let (waiting, spinning) = (ticks("poll"), ticks("spin"));
+    assert!(waiting * 5 < spinning, "{waiting} ticks waiting, {spinning} spinning");
+}
+
+/// Processor time of a process, in clock ticks: fields 14 and 15 of proc_pid_stat(5).
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}

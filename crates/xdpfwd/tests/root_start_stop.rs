@@ -1,0 +1,201 @@
+//! Starting, stopping, and everything that can go wrong with it. Needs root.
+
+mod support;
+
+use std::process::Output;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::{Chain, Traffic};
+use support::{Config, LONG, Running, XDPFWD, chain, cross_connect};
+
+/// Runs xdpfwd in the lab's middle until it ends by itself.
+fn run(chain: &Chain, config: &str, arguments: &[&str]) -> Output {
+    let config = Config::new(config);
+    let mut command = chain.fwd().command(XDPFWD);
+    command.args(["--config", config.path(), "--duration", "0.3"]).args(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// XDP programs on an interface of the lab's middle, by the kernel's word.
+fn xdp_on(chain: &Chain, interface: &str) -> Option<String> {
+    let output = chain.fwd().command("ip").args(["-json", "link", "show", interface]).output().unwrap();
+    let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    links[0]["xdp"]["mode"].as_u64().map(|mode| match mode {
+        1 => "native".into(),
+        2 => "skb".into(),
+        other => other.to_string(),
+    })
+}
+
+#[test]
+fn every_mode_gets_what_it_says_and_reads_it_back() {
+    let chain = chain(Chain::builder());
+    for (asked, got, attached) in [("auto", "copy", "native"), ("copy", "copy", "native"), ("skb", "skb", "skb")] {
+        let running = Running::start(&chain, &cross_connect(1, &format!("mode = \"{asked}\"")));
+        assert_eq!(xdp_on(&chain, "fwd0").as_deref(), Some(attached), "{asked}");
+        let (_, last) = running.stop();
+        for port in &last.report.ports {
+            assert_eq!(port.mode, got, "asked for {asked}");
+        }
+        let fallback = &last.json["fallback"];
+        if asked == "auto" {
+            assert_eq!((fallback["port"].as_str(), fallback["lacks"].as_str()), (Some("lan"), Some("zero-copy")));
+        } else {
+            assert!(fallback.is_null(), "{fallback}");
+        }
+        assert_eq!((xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")), (None, None), "gone with the process");
+    }
+    // veth has no zero-copy: demanded, it is missing.
+    let output = run(&chain, &cross_connect(1, "mode = \"zero-copy\""), &[]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("fwd0 queue 0 cannot do zero-copy"), "{}", stderr(&output));
+    assert_eq!((xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")), (None, None));
+}
+
+#[test]
+fn after_sigkill_the_program_is_gone_and_a_restart_binds() {
+    for mode in ["auto", "skb"] {
+        let chain = chain(Chain::builder());
+        let config = cross_connect(1, &format!("mode = \"{mode}\""));
+        let generator = Traffic::new().core(0).start(chain.gen_(), "gen0").unwrap();
+        let running = Running::start(&chain, &config);
+        let pid = nix::unistd::Pid::from_raw(running.forwarder.pid() as i32);
+        thread::sleep(Duration::from_millis(300));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        let killed = Instant::now();
+        let mut forwarder = running.forwarder;
+        assert!(forwarder.stop(LONG).unwrap().status.code().is_none(), "ended by a signal");
+        assert_eq!((xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")), (None, None), "mode {mode}");
+        let again = Running::start(&chain, &config);
+        println!("mode {mode}: forwarding again {:?} after SIGKILL, first report included", killed.elapsed());
+        let (ended, last) = again.stop();
+        assert!(ended.status.success());
+        assert!(last.report.port("fwd0").unwrap().rx_packets > 0, "{}", last.json);
+        last.assert_conserved();
+        generator.stop().unwrap();
+    }
+}
+
+#[test]
+fn starts_and_stops_under_load_again_and_again() {
+    let chain = chain(Chain::builder());
+    let generator = Traffic::new().core(0).start(chain.gen_(), "gen0").unwrap();
+    for _ in 0..10 {
+        let (ended, last) = Running::start(&chain, &cross_connect(1, "cores = [1]")).stop();
+        assert!(ended.status.success());
+        last.assert_conserved();
+        assert!(last.report.port("fwd1").unwrap().tx_packets > 0);
+    }
+    generator.stop().unwrap();
+}
+
+#[test]
+fn a_second_instance_is_refused_and_the_first_goes_on() {
+    let chain = chain(Chain::builder());
+    let mut first = Running::start(&chain, &cross_connect(1, ""));
+    let output = run(&chain, &cross_connect(1, ""), &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("fwd0 is busy: another XDP program is attached"), "{}", stderr(&output));
+    first.forwarder.check_running().unwrap();
+    let (_, last) = first.stop();
+    last.assert_conserved();
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let chain = chain(Chain::builder());
+    let no_such = cross_connect(1, "").replace("fwd1", "fwd9");
+    let output = run(&chain, &no_such, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("port wan: no interface fwd9") && text.contains("fwd0, fwd1"), "{text}");
+    assert_eq!(xdp_on(&chain, "fwd0"), None, "what was attached before the error is gone again");
+
+    chain.fwd().command("ip").args(["link", "set", "dev", "fwd1", "down"]).status().unwrap();
+    let output = run(&chain, &cross_connect(1, ""), &[]);
+    assert_eq!(output.status.code(), Some(0), "it may come up at any time");
+    assert!(stderr(&output).contains("ip link set dev fwd1 up"), "{}", stderr(&output));
+}
+
+#[test]
+fn without_privilege_it_says_what_to_grant() {
+    let chain = chain(Chain::builder());
+    let config = Config::new(&cross_connect(1, ""));
+    let mut command = chain.fwd().command("setpriv");
+    command.args(["--bounding-set", "-all", "--inh-caps", "-all", XDPFWD, "--config", config.path()]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("setcap"), "{}", stderr(&output));
+}
+
+#[test]
+fn it_stops_by_itself_and_by_either_signal() {
+    let chain = chain(Chain::builder());
+    for arguments in [&["--json"][..], &[]] {
+        let output = run(&chain, &cross_connect(1, ""), arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        if arguments.is_empty() {
+            assert!(text.contains("leaked 0") && text.contains("lan"), "{text}");
+        } else {
+            let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+            assert_eq!((last["schema"].as_u64(), last["type"].as_str()), (Some(1), Some("final")));
+        }
+    }
+    for signal in [nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGTERM] {
+        let running = Running::start(&chain, &cross_connect(1, ""));
+        let pid = nix::unistd::Pid::from_raw(running.forwarder.pid() as i32);
+        nix::sys::signal::kill(pid, signal).unwrap();
+        let (ended, last) = running.stop();
+        assert_eq!(ended.status.code(), Some(0), "{signal}");
+        last.assert_conserved();
+    }
+}
+
+/// Nobody reads the reports any more: packets matter more.
+#[test]
+fn a_closed_stdout_does_not_stop_it() {
+    let chain = chain(Chain::builder());
+    let config = Config::new(&cross_connect(1, ""));
+    let mut shell = chain.fwd().command("sh");
+    let script = format!("{XDPFWD} --config {} --interval 0.05 --duration 1 | head -n 1; exit", config.path());
+    let output = shell.args(["-c", &script]).output().unwrap();
+    assert!(stderr(&output).contains("forwarding goes on"), "{output:?}");
+}
+
+#[test]
+fn two_frame_sizes_two_kinds_of_idling_and_busy_polling_all_forward() {
+    for (engine, umem) in [
+        ("idle = \"spin\"\ncores = [1]", "frame_size = 2048"),
+        ("busy_poll = true", "frame_size = 2048\nhuge_pages = \"off\""),
+        ("", "frame_size = 4096\nframes = 1024"),
+    ] {
+        let chain = chain(Chain::builder());
+        let config = cross_connect(1, engine) + &format!("\n[umem]\n{umem}\n");
+        let running = Running::start(&chain, &config);
+        let generator = Traffic::new().size(600).rate(10_000).count(2_000).core(0).start(chain.gen_(), "gen0").unwrap();
+        generator.finish(LONG).unwrap();
+        let (_, last) = running.stop();
+        last.assert_conserved();
+        assert_eq!(last.report.port("fwd1").unwrap().tx_packets, 2_000, "{engine} {umem}: {}", last.json);
+    }
+}
+
+#[test]
+fn busy_polling_puts_the_interface_back_as_it_was() {
+    let chain = chain(Chain::builder());
+    let read = || {
+        let mut command = chain.fwd().command("cat");
+        let paths = ["/sys/class/net/fwd0/napi_defer_hard_irqs", "/sys/class/net/fwd0/gro_flush_timeout"];
+        String::from_utf8(command.args(paths).output().unwrap().stdout).unwrap()
+    };
+    let before = read();
+    let running = Running::start(&chain, &cross_connect(1, "busy_poll = true"));
+    let during = read();
+    running.stop();
+    assert_eq!((during.as_str(), read()), ("2\n200000\n", before));
+}

@@ -1,0 +1,121 @@
+//! xdpfwd in the middle of a lab.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use lab::{Chain, ChainBuilder, Ended, Forwarder, Report};
+use serde_json::Value;
+
+/// Far more than anything here takes: what waits longer hangs.
+pub const LONG: Duration = Duration::from_secs(60);
+
+pub const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
+
+/// A cross-connect of fwd0 and fwd1, with `engine` as the lines of its `[engine]` table.
+pub fn cross_connect(queues: u16, engine: &str) -> String {
+    format!(
+        r#"
+        [engine]
+        {engine}
+        [[port]]
+        name = "lan"
+        interface = "fwd0"
+        queues = {queues}
+        [[port]]
+        name = "wan"
+        interface = "fwd1"
+        queues = {queues}
+        [[path]]
+        from = "lan"
+        to = "wan"
+        [[path]]
+        from = "wan"
+        to = "lan"
+        "#
+    )
+}
+
+/// A configuration in a file of its own, removed on drop.
+pub struct Config(PathBuf);
+
+impl Config {
+    pub fn new(text: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}.toml", std::process::id()));
+        fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Config {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// xdpfwd at work in the lab's middle.
+pub struct Running {
+    pub forwarder: Forwarder,
+    _config: Config,
+}
+
+impl Running {
+    /// Starts it and waits for its first report: from then on it forwards.
+    pub fn start(chain: &Chain, config: &str) -> Self {
+        Self::try_start(chain, config).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub fn try_start(chain: &Chain, config: &str) -> Result<Self, lab::Error> {
+        let config = Config::new(config);
+        let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.1"];
+        let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments)?;
+        forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#))?;
+        Ok(Self { forwarder, _config: config })
+    }
+
+    /// Stops it with SIGINT: how it ended, and its final report.
+    pub fn stop(mut self) -> (Ended, Final) {
+        let ended = self.forwarder.stop(LONG).unwrap();
+        let line = self.forwarder.last_line(|line| line.contains(r#""type":"final""#));
+        let line = line.unwrap_or_else(|| panic!("no final report; stderr: {:#?}", self.forwarder.stderr()));
+        (ended, Final { json: serde_json::from_str(&line).unwrap(), report: Report::parse(&line).unwrap() })
+    }
+}
+
+/// The final report, as it is and as the lab reads it.
+pub struct Final {
+    pub json: Value,
+    pub report: Report,
+}
+
+impl Final {
+    /// The promise of every final report: frames add up, none is missing, packets in are packets out or dropped.
+    #[track_caller]
+    pub fn assert_conserved(&self) {
+        let frames = &self.json["frames"];
+        let get = |key: &str| frames[key].as_i64().unwrap_or_else(|| panic!("no frames.{key} in {frames}"));
+        let sum: i64 = ["pool", "fill", "rx", "in_flight", "tx", "completion"].into_iter().map(get).sum();
+        assert_eq!(sum, get("total"), "{frames}");
+        assert_eq!(get("leaked"), 0, "{frames}");
+        assert_eq!((get("rx"), get("in_flight"), get("tx"), get("completion")), (0, 0, 0, 0), "drained: {frames}");
+        let dropped: u64 = self.report.drops.values().sum();
+        assert_eq!(self.report.received(), self.report.transmitted() + dropped, "{}", self.json);
+        assert_eq!(self.json["kernel"]["invalid_descriptors"], 0, "{}", self.json);
+        assert_eq!(self.json["kernel"]["tx_invalid"], 0, "{}", self.json);
+    }
+}
+
+/// A chain, or the reason why there is none: these tests need root and say so.
+#[track_caller]
+pub fn chain(builder: ChainBuilder) -> Chain {
+    builder.build().unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
+}
