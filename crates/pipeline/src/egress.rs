@@ -1,9 +1,10 @@
 //! The way out: one bounded queue per port and queue.
 
-use xsk::{EgressQueue, Frame, Refused, Umem};
+use xsk::{Batch, EgressQueue, Frame, Refused, Umem};
 
 use crate::reason::Reason;
 use crate::verdict::PortId;
+use crate::worker::BURST;
 
 /// The egress queues of a worker: `lanes` of them per port, one for each of the port's queues that the worker serves. A
 /// packet leaves on the lane on which it came.
@@ -15,9 +16,9 @@ pub(crate) struct Egress {
     stride: u16,
 }
 
-/// Frames that may wait for each port and queue: four batches, so that a burst from several ports fits, and what waits
-/// is still in the cache.
-pub(crate) const EGRESS_CAPACITY: usize = 256;
+/// Frames that may wait for each port and queue: what two ports can deliver in one turn, so that only a port that does not
+/// send makes them drop.
+pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 
 impl Egress {
     pub(crate) fn new(umem: &Umem, ports: usize, lanes: usize, first_queue: u16, stride: u16) -> Self {

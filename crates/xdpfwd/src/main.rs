@@ -24,11 +24,11 @@ fn main() -> ExitCode {
     let (plan, warnings) = match config::load(&cli.config, &Registry::builtin(), &ThisMachine) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            eprint!("{errors}");
+            errors.print();
             return ExitCode::from(USAGE);
         }
     };
-    eprint!("{warnings}");
+    warnings.print();
     if cli.check {
         return check::run(&cli, &plan, &warnings, &ThisMachine);
     }

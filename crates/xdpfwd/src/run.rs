@@ -20,7 +20,8 @@ pub(crate) fn run(plan: Plan, cli: &Cli) -> ExitCode {
     match drive(plan, cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xdpfwd: {error:#}");
+            // With nobody to read it, the exit code says it alone.
+            let _ = writeln!(io::stderr(), "xdpfwd: {error:#}");
             let start = error.downcast_ref::<StartError>();
             let lacking = start.is_some_and(StartError::lacks_privilege_or_feature);
             ExitCode::from(if lacking { PRIVILEGE } else { FAILED })

@@ -128,6 +128,16 @@ fn usage_errors_are_code_2_and_help_is_0() {
 }
 
 #[test]
+fn a_full_disk_under_the_log_changes_no_exit_code() {
+    for (file, code) in [(written("full.toml", FINE), 0), (written("full-wrong.toml", ""), 2)] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xdpfwd"));
+        command.args(["--config", file.to_str().unwrap(), "--check"]).stdout(Stdio::null()).stderr(full);
+        assert_eq!(command.status().unwrap().code(), Some(code), "{file:?}");
+    }
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let file = written("pipe.toml", FINE);
     let mut child = Command::new(env!("CARGO_BIN_EXE_xdpfwd"))

@@ -1,6 +1,7 @@
 //! What there is to say about a configuration file, each with its line and column.
 
 use std::fmt;
+use std::io::{self, Write as _};
 use std::ops::Range;
 
 use super::source::Source;
@@ -84,6 +85,11 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Diagnostics {
+    /// Prints them on stderr. If that cannot be written to, the exit code has to say it all: `eprint!` would panic.
+    pub(crate) fn print(&self) {
+        let _ = write!(io::stderr().lock(), "{self}");
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.0.iter()
     }
