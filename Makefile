@@ -43,7 +43,7 @@ build: toolchain deps ## build the binaries: target/release/{xdpfwd,xdpfwd-lab}
 lint: toolchain deps ## formatting, clippy and rustdoc, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --document-private-items
 
 .PHONY: ci
 ci: ## what CI runs

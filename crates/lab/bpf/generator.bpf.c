@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
 // The traffic generator. It is not attached to anything: user space runs it with one BPF_PROG_TEST_RUN call with
 // BPF_F_TEST_XDP_LIVE_FRAMES, so it is called once per frame of a recycled page, on one core, and says what becomes of
@@ -80,4 +80,4 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 	return bpf_redirect(config.ifindex, 0);
 }
 
-char LICENSE[] SEC("license") = "Dual MIT/GPL";
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0 OR MIT OR Apache-2.0
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
 // The sink: counts the generator's frames and drops them; with check on, also looks at what is in them. Everything else
 // (ARP, ping, …) is counted as foreign and passed to the kernel.
@@ -136,4 +136,4 @@ SEC("xdp") int sink(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
-char LICENSE[] SEC("license") = "Dual MIT/GPL";
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -19,7 +19,7 @@ fn udp() -> Vec<u8> {
 fn a_worker_at_work_allocates_nothing() {
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
     let boxed = |name: &str, stage: Box<dyn Stage>| NamedStage { name: name.into(), stage };
-    let dynamic = || vec![boxed("ttl", Box::new(Ttl::default())), boxed("swap", Box::new(MacSwap))];
+    let dynamic = || vec![boxed("ttl", Box::<Ttl>::default()), boxed("swap", Box::new(MacSwap))];
 
     let (mut fixed, fixed_wires) =
         cross_connect((Ttl::default(), MacSwap, set_mac()), (Ttl::default(), MacSwap, set_mac()));

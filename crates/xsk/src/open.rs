@@ -234,10 +234,10 @@ impl Builder {
         if let Err(error) = socket.set_tx_budget(budget) {
             tracing::debug!(interface = queue.interface, %error, "XDP_MAX_TX_SKB_BUDGET stays at the kernel's default");
         }
-        if self.busy_poll {
-            if let Err(error) = socket.set_busy_poll(BUSY_POLL_MICROS, BUSY_POLL_BUDGET) {
-                tracing::warn!(interface = queue.interface, queue = queue.queue, %error, "no preferred busy polling");
-            }
+        if self.busy_poll
+            && let Err(error) = socket.set_busy_poll(BUSY_POLL_MICROS, BUSY_POLL_BUDGET)
+        {
+            tracing::warn!(interface = queue.interface, queue = queue.queue, %error, "no preferred busy polling");
         }
     }
 

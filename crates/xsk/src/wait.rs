@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Wakes a thread that is in [`wait`], from any thread: an eventfd.
+/// Wakes a thread that is in [`WaitSet::wait`], from any thread: an eventfd.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<OwnedFd>);
 
