@@ -23,11 +23,11 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use crate::abi::{Descriptor, XDP_PACKET_HEADROOM};
-use crate::owner::Slot;
+use crate::owner::{Owner, Slot};
 use crate::pool::Pool;
 use crate::port::KernelCounters;
 use crate::ring::heap::HeapRing;
@@ -44,7 +44,8 @@ pub struct Behaviour {
     pub completion_delay: Option<u32>,
     /// At most this many completions are reported per wake-up.
     pub completions_per_wakeup: u32,
-    /// Errors (errno values) with which the next wake-ups are answered, first one first; nothing is sent then.
+    /// Errors (errno values) with which the next wake-ups are answered, first one first; nothing is sent then. With
+    /// `EBUSY` a packet is thrown away: completed without being sent.
     pub errors: VecDeque<i32>,
     /// Whether it asks to be woken for transmission: if not, it works on its own, when [`FakeKernel::run`] is called.
     pub wants_tx_wakeup: bool,
@@ -103,6 +104,7 @@ pub struct FakeKernel(Rc<RefCell<Side>>);
 
 struct Side {
     umem: Umem,
+    slot: Slot,
     // The kernel's ends; dropped before the memory they lie in.
     fill: Consumer<u64>,
     completion: Producer<u64>,
@@ -129,7 +131,7 @@ impl FakeKernel {
     /// A port and the kernel's side of it. `index` tells the ports of one UMEM apart: each takes one of its own.
     ///
     /// # Panics
-    /// If `index` is not below 126.
+    /// If `index` is not below 126, or another port of the UMEM has it.
     pub fn port(umem: &Umem, pool: &mut Pool, index: u32) -> (XskPort, Self) {
         Self::port_with(umem, pool, index, Sizes::default(), Behaviour::default())
     }
@@ -137,9 +139,10 @@ impl FakeKernel {
     /// The same with a say in sizes and behaviour.
     ///
     /// # Panics
-    /// If `index` is not below 126, or a size is not a power of two.
+    /// If `index` is not below 126 or another port of the UMEM has it, or a size is not a power of two.
     pub fn port_with(umem: &Umem, pool: &mut Pool, index: u32, sizes: Sizes, behaviour: Behaviour) -> (XskPort, Self) {
         let slot = Slot::new(index).expect("a UMEM has at most 126 ports");
+        assert!(umem.region().claim(slot), "another port of this UMEM has index {index}");
         let memory = Rc::new(Memory {
             fill: HeapRing::new(sizes.fill, sizes.start),
             completion: HeapRing::new(sizes.completion, sizes.start),
@@ -159,6 +162,7 @@ impl FakeKernel {
         };
         let side = Self(Rc::new(RefCell::new(Side {
             umem: umem.clone(),
+            slot,
             fill,
             completion,
             rx,
@@ -206,6 +210,13 @@ impl FakeKernel {
             return Err(side.count(Lost::FillRingEmpty));
         };
         posted.release();
+        // What user space posted it must own no more: a chunk that was taken back meanwhile is not written to.
+        let (chunk, _) = side.umem.region().split(address);
+        if !side.umem.region().owners.is(chunk, Owner::fill(side.slot)) {
+            drop(reservation);
+            side.counters.rx_invalid += 1;
+            return Err(side.count(Lost::FillRingEmpty));
+        }
         let address = address + u64::from(offset);
         write(&side.umem, address, packet);
         reservation.push(Descriptor { addr: address, len: u32::from(len), options: 0 });
@@ -262,6 +273,9 @@ impl Kernel for FakeKernel {
         let mut side = self.0.borrow_mut();
         side.wakeups = side.wakeups.wrapping_add(1);
         if let Some(errno) = side.behaviour.errors.pop_front() {
+            if errno == libc::EBUSY {
+                side.swallow();
+            }
             return Err(io::Error::from_raw_os_error(errno));
         }
         side.send();
@@ -278,7 +292,7 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
+    fn fd(&self) -> Option<RawFd> {
         None
     }
 
@@ -294,7 +308,9 @@ impl Side {
         let places = self.completion.reserve(u32::MAX).granted().saturating_sub(self.completing.len() as u32);
         let mut sending = self.tx.peek(self.behaviour.budget.min(places));
         for descriptor in sending.by_ref() {
-            let fits = descriptor.len > 0
+            let (chunk, _) = self.umem.region().split(descriptor.addr);
+            let fits = self.umem.region().owners.is(chunk, Owner::tx(self.slot))
+                && descriptor.len > 0
                 && (descriptor.addr % u64::from(self.umem.frame_size())) + u64::from(descriptor.len)
                     <= u64::from(self.umem.frame_size())
                 && descriptor.addr < self.umem.bytes() as u64;
@@ -318,6 +334,14 @@ impl Side {
             completions.push(address);
         }
         completions.commit();
+    }
+
+    /// Throws the next packet away, as an interface without a carrier does.
+    fn swallow(&mut self) {
+        let mut next = self.tx.peek(1);
+        let address = next.next().map(|descriptor| descriptor.addr);
+        next.release();
+        self.completing.extend(address.map(|address| (address, self.wakeups)));
     }
 
     fn count(&mut self, lost: Lost) -> Lost {

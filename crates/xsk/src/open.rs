@@ -90,7 +90,8 @@ pub enum OpenError {
     },
     /// The process may not open AF_XDP sockets.
     #[error(
-        "no permission for AF_XDP sockets: run as root, or `setcap cap_net_raw,cap_net_admin,cap_bpf+ep` the binary"
+        "no permission for AF_XDP sockets: run as root, or `setcap \
+         cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon+ep` the binary"
     )]
     Permission,
     /// The kernel has no AF_XDP.
@@ -110,7 +111,10 @@ pub enum OpenError {
         waited: Duration,
     },
     /// Zero-copy was demanded and the queue cannot do it.
-    #[error("{interface} queue {queue} cannot do zero-copy: {source}; set mode = \"auto\" or \"copy\"")]
+    #[error(
+        "{interface} queue {queue} cannot do zero-copy, or does not exist (`ethtool -l {interface}` tells): {source}; set \
+         mode = \"auto\" or \"copy\""
+    )]
     NoZeroCopy {
         /// The interface.
         interface: String,
@@ -173,7 +177,7 @@ impl Builder {
     }
 
     /// Opens them all, on the calling thread, which is where they stay. Frames are posted to each fill ring before its
-    /// bind, as some drivers want it.
+    /// bind, as some drivers want it. Tries to raise the process's limit on locked memory (`RLIMIT_MEMLOCK`).
     pub fn open(&self) -> Result<Opened, OpenError> {
         let queues = self.queues.len();
         if queues == 0 || queues > Slot::MAX as usize {
@@ -211,6 +215,8 @@ impl Builder {
             }
             let rings = socket.map_rings(sizes).map_err(|error| queue.error("making the rings", error))?;
             let kernel = Box::new(socket.clone());
+            // The UMEM is new: no slot of it is taken.
+            umem.region().claim(slot);
             let mut port = XskPort::new(&umem, slot, kernel, rings, sizes.fill, self.busy_poll);
             port.refill(&mut pool);
 
@@ -255,9 +261,10 @@ impl Builder {
         let interface = queue.interface.clone();
         match source.raw_os_error() {
             Some(libc::EBUSY) => OpenError::Busy { interface, queue: queue.queue, waited: self.patience },
-            Some(libc::EOPNOTSUPP | libc::EINVAL | ENOTSUPP) if mode == libc::XDP_ZEROCOPY => {
-                OpenError::NoZeroCopy { interface, queue: queue.queue, source }
-            }
+            Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
+            Some(libc::ENODEV) => queue.error("bind: the interface is gone", source),
+            // Drivers say it in many ways: EOPNOTSUPP, EINVAL, ENOMEM, ENOSPC, the kernel's own 524.
+            _ if mode == libc::XDP_ZEROCOPY => OpenError::NoZeroCopy { interface, queue: queue.queue, source },
             Some(libc::EINVAL) => queue.error("bind: does the interface have this queue? `ethtool -l` tells", source),
             _ => queue.error("bind", source),
         }
@@ -308,9 +315,6 @@ const TX_BUDGET_DESIRED: u32 = 512;
 /// How long the kernel polls a device in one of our system calls, and for how many packets at most.
 const BUSY_POLL_MICROS: u32 = 20;
 const BUSY_POLL_BUDGET: u32 = 64;
-
-/// The kernel's own "not supported", which some drivers let slip out to user space; not in libc.
-const ENOTSUPP: i32 = 524;
 
 /// Raises the limit on locked memory, which kernels before 5.11 need for BPF, and any kernel for a UMEM without
 /// CAP_IPC_LOCK. Without CAP_SYS_RESOURCE this fails, and what follows mostly works all the same.

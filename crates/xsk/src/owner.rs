@@ -18,6 +18,10 @@ impl Slot {
     pub(crate) fn new(index: u32) -> Option<Self> {
         (index < Self::MAX).then_some(Self(index as u8))
     }
+
+    pub(crate) fn bit(self) -> u128 {
+        1 << self.0
+    }
 }
 
 /// Who holds a chunk.
@@ -112,6 +116,11 @@ impl Owners {
         }
     }
 
+    /// Whether the chunk exists and has this owner.
+    pub(crate) fn is(&self, chunk: u32, owner: Owner) -> bool {
+        self.0.get(chunk as usize).is_some_and(|cell| cell.get() == owner)
+    }
+
     /// Chunks with this owner.
     pub(crate) fn count(&self, owner: Owner) -> u32 {
         self.0.iter().filter(|cell| cell.get() == owner).count() as u32
@@ -132,14 +141,21 @@ impl Owners {
         tally
     }
 
-    /// Takes back what a closed port had, and names each chunk.
-    pub(crate) fn close(&self, slot: Slot, mut each: impl FnMut(u32)) {
+    /// Takes what a closed port had out of use. The chunks that were posted for reception are named: nobody else can have
+    /// them any more, so they may be taken back into use. Returns how many it had in all.
+    pub(crate) fn close(&self, slot: Slot, mut fill: impl FnMut(u32)) -> usize {
+        let mut all = 0;
         for (chunk, owner) in self.0.iter().enumerate() {
-            if owner.get().is_of(slot) {
+            let was = owner.get();
+            if was.is_of(slot) {
+                all += 1;
                 owner.set(Owner::CLOSED);
-                each(chunk as u32);
+                if was == Owner::fill(slot) {
+                    fill(chunk as u32);
+                }
             }
         }
+        all
     }
 
     /// The chunks with this owner, by number.

@@ -1,15 +1,21 @@
 //! A port: where frames come in and go out.
 
 use std::ops::AddAssign;
-use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
 
-use crate::{Batch, EgressQueue, Pool};
+use crate::{Batch, EgressQueue, Pool, Umem};
 
 /// One queue of one interface, seen by a worker. Nothing here blocks.
 ///
 /// [`XskPort`](crate::XskPort) is the AF_XDP one. An I/O path with memory of its own copies into and out of frames; the
 /// worker does not see the difference.
+///
+/// Pool and queue are those of the UMEM that the port is on. Others are a bug of the caller's, which an implementation that
+/// hands frames to the kernel answers with a panic.
 pub trait Port {
+    /// The UMEM whose frames it takes; `None` if it copies, and takes any.
+    fn umem(&self) -> Option<&Umem>;
+
     /// Moves frames that have arrived into the batch, as far as it has room, and keeps the port supplied from the pool.
     /// Returns how many came.
     fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize;
@@ -22,11 +28,13 @@ pub trait Port {
     /// Takes frames back whose transmission is complete.
     fn reclaim(&mut self, pool: &mut Pool) -> usize;
 
-    /// Whether frames were handed over that the interface must still be reminded of.
+    /// Whether frames were handed over that the interface has not taken yet.
     fn unsent(&self) -> bool;
 
-    /// A descriptor that becomes readable when frames arrive; `None` if this port must be polled.
-    fn fd(&self) -> Option<BorrowedFd<'_>>;
+    /// A descriptor that becomes readable when frames arrive, by number; `None` if there is none, and the port must be
+    /// looked at. It is open as long as the port is, and must not be duplicated: [`close`](Self::close) relies on being the
+    /// last to have it.
+    fn fd(&self) -> Option<RawFd>;
 
     /// Where the frames that this port was given are at this moment.
     fn census(&self) -> Census;
@@ -38,7 +46,7 @@ pub trait Port {
     fn kernel_counters(&self) -> KernelCounters;
 
     /// Closes the port and takes back the frames that it had. Returns how many it had to leave out of use, because a
-    /// device may still write to them.
+    /// device may still write to them, or still be sending them.
     fn close(self: Box<Self>, pool: &mut Pool) -> usize;
 }
 
@@ -84,8 +92,11 @@ pub struct Counters {
     pub tx_bytes: u64,
     /// System calls made to wake the kernel up, for transmission or reception.
     pub syscalls: u64,
-    /// Transmit wake-ups that the kernel answered with "later" (EAGAIN, EBUSY, ENOBUFS, ENETDOWN): repeated, nothing lost.
+    /// Transmit wake-ups that the kernel answered with "later" (EAGAIN, ENOBUFS, ENETDOWN): repeated, nothing lost.
     pub tx_retries: u64,
+    /// Packets that the interface threw away after the kernel had taken them: no carrier, or its queue was full. They are
+    /// among `tx_packets`. Known in copy mode only.
+    pub tx_dropped: u64,
     /// Descriptors from the kernel that named no chunk of this port's: refused. Anything but 0 is a bug, ours or the
     /// kernel's.
     pub invalid_descriptors: u64,
@@ -99,6 +110,7 @@ impl AddAssign for Counters {
         self.tx_bytes += other.tx_bytes;
         self.syscalls += other.syscalls;
         self.tx_retries += other.tx_retries;
+        self.tx_dropped += other.tx_dropped;
         self.invalid_descriptors += other.invalid_descriptors;
     }
 }

@@ -88,6 +88,18 @@ impl EgressQueue {
         self.frames.drain(..n.min(self.frames.len()))
     }
 
+    /// The UMEM whose frames it takes.
+    #[inline]
+    pub fn umem(&self) -> &Umem {
+        &self.umem
+    }
+
+    /// Frames that may still be added.
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.capacity - self.frames.len()
+    }
+
     /// Frames waiting.
     #[inline]
     pub fn len(&self) -> usize {

@@ -89,7 +89,7 @@ impl<T: Copy> Producer<T> {
     }
 
     /// Entries published and not yet consumed, by a fresh look at the consumer.
-    #[cfg(test)]
+    #[inline]
     pub(crate) fn pending(&self) -> u32 {
         self.produced.wrapping_sub(self.ring.consumer().load(Ordering::Relaxed)).min(self.ring.size)
     }
@@ -101,6 +101,13 @@ impl<T: Copy> Producer<T> {
         // between the store and the load each side could miss the other's store (store buffering), and both would
         // sleep: Release/Acquire do not order a store before a later load.
         fence(Ordering::SeqCst);
+        self.asks_for_wakeup()
+    }
+
+    /// The same without the fence: for when nothing was published since the last look. A flag that is seen late is seen
+    /// at the next one.
+    #[inline]
+    pub(crate) fn asks_for_wakeup(&self) -> bool {
         self.ring.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 }
@@ -139,6 +146,9 @@ impl<T: Copy> Reservation<'_, T> {
     #[inline]
     pub(crate) fn commit(self) -> u32 {
         let ring = self.ring;
+        if self.written == 0 {
+            return 0; // and the line that both sides share stays clean
+        }
         ring.produced = ring.produced.wrapping_add(self.written);
         // Release: the entries are written before the counter that shows them.
         ring.ring.producer().store(ring.produced, Ordering::Release);

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
@@ -184,8 +184,8 @@ impl Kernel for Socket {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.0.as_fd())
+    fn fd(&self) -> Option<RawFd> {
+        Some(self.0.as_raw_fd())
     }
 
     fn statistics(&self) -> KernelCounters {

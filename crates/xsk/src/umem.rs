@@ -1,5 +1,6 @@
 //! The UMEM: the memory that packets live in, shared with the kernel.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -7,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use crate::owner::{Owner, Owners, Ownership};
+use crate::owner::{Owner, Owners, Ownership, Slot};
 use crate::pool::Pool;
 
 /// What a UMEM is made of.
@@ -88,8 +89,10 @@ pub(crate) struct Region {
     frame_size: u32,
     frames: u32,
     pub(crate) owners: Owners,
-    memfd: OwnedFd,
+    _memfd: OwnedFd,
     huge: bool,
+    /// A bit per slot that a port has.
+    slots: Cell<u128>,
 }
 
 impl Umem {
@@ -110,7 +113,7 @@ impl Umem {
         }
         let bytes = frame_size as usize * frames as usize;
         let (memfd, memory, huge) = map(bytes, huge_pages)?;
-        let umem = Self(Rc::new(Region { memory, frame_size, frames, owners: Owners::new(frames), memfd, huge }));
+        let umem = Self(Rc::new(Region { memory, frame_size, frames, owners: Owners::new(frames), _memfd: memfd, huge, slots: Cell::new(0) }));
         let pool = Pool::full(umem.clone());
         Ok((umem, pool))
     }
@@ -135,9 +138,11 @@ impl Umem {
         self.0.huge
     }
 
-    /// The memory as a file: another process that maps it sees the same packets. It is sealed against shrinking.
-    pub fn memfd(&self) -> BorrowedFd<'_> {
-        self.0.memfd.as_fd()
+    /// The memory as a file: another process that maps it sees the same packets. It is sealed against shrinking. Not
+    /// public: who writes to the file writes under the nose of whoever holds the frame.
+    #[cfg(test)]
+    pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
+        self.0._memfd.as_fd()
     }
 
     /// Frames that user space holds at this moment, by the record: neither free nor the kernel's.
@@ -166,6 +171,11 @@ impl Umem {
 
     /// Whether both are handles of one UMEM.
     #[inline]
+    pub fn is_same(&self, other: &Umem) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    #[inline]
     pub(crate) fn is_region(&self, region: NonNull<Region>) -> bool {
         NonNull::from(&*self.0) == region
     }
@@ -184,8 +194,9 @@ impl Drop for Umem {
         }
         let held = self.held();
         if held > 0 {
-            tracing::warn!(held, bytes = self.bytes(), "frames outlive their UMEM: its memory stays mapped");
+            // Before anything else that could fail: from here on nothing unmaps it.
             mem::forget(Rc::clone(&self.0));
+            tracing::warn!(held, bytes = self.bytes(), "frames outlive their UMEM: its memory stays mapped");
         }
     }
 }
@@ -213,6 +224,18 @@ impl Region {
     #[inline]
     pub(crate) fn frame_size(&self) -> u32 {
         self.frame_size
+    }
+
+    /// Takes a slot for a port; `false` if another port has it.
+    pub(crate) fn claim(&self, slot: Slot) -> bool {
+        let taken = self.slots.get();
+        self.slots.set(taken | slot.bit());
+        taken & slot.bit() == 0
+    }
+
+    /// Gives a slot up: its port is gone.
+    pub(crate) fn release(&self, slot: Slot) {
+        self.slots.set(self.slots.get() & !slot.bit());
     }
 
     /// Splits an address within the UMEM into chunk and offset. The chunk may not exist: the address is the kernel's word.

@@ -1,7 +1,7 @@
 //! Waiting for packets without burning a core, and being woken from another thread.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,11 @@ impl Waker {
         Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
+    /// Its descriptor, by number, for a [`WaitSet`].
+    pub fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
     /// Ends the wait that is going on, or the next one.
     pub fn wake(&self) {
         let one = 1u64.to_ne_bytes();
@@ -36,30 +41,23 @@ impl Waker {
     }
 }
 
-impl AsFd for Waker {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// A set of descriptors to wait on, made once so that waiting allocates nothing. It refers to them by number: drop it
-/// before they are closed, or the number may stand for another file by then.
+/// A set of descriptors to wait on, made once so that waiting allocates nothing. It refers to them by number: of a
+/// descriptor that was closed meanwhile, the number may stand for another file.
 #[derive(Debug)]
 pub struct WaitSet(Vec<libc::pollfd>);
 
 impl WaitSet {
     /// Waits for these to become readable.
-    pub fn new<'a>(descriptors: impl IntoIterator<Item = BorrowedFd<'a>>) -> Self {
-        let entry = |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    pub fn new(descriptors: impl IntoIterator<Item = RawFd>) -> Self {
+        let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         Self(descriptors.into_iter().map(entry).collect())
     }
 
     /// Blocks until one is readable, has an error, or the time is over; a signal ends it too. AF_XDP sockets that want to
-    /// be woken are woken by this call. Returns whether any descriptor had an error or was hung up.
-    pub fn wait(&mut self, at_most: Duration) -> bool {
+    /// be woken are woken by this call.
+    pub fn wait(&mut self, at_most: Duration) {
         let timeout = at_most.as_millis().min(i32::MAX as u128) as libc::c_int;
         // SAFETY: the array is ours and of this length. Unsafe: foreign call.
-        let ready = unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, timeout) };
-        ready > 0 && self.0.iter().any(|entry| entry.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0)
+        unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, timeout) };
     }
 }

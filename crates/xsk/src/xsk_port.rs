@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
 
 use crate::abi::Descriptor;
 use crate::batch::Batch;
@@ -23,7 +23,7 @@ pub(crate) trait Kernel {
     /// Makes the kernel look at the fill ring.
     fn wake_rx(&mut self) -> io::Result<()>;
     /// A descriptor to wait on.
-    fn fd(&self) -> Option<BorrowedFd<'_>>;
+    fn fd(&self) -> Option<RawFd>;
     /// `XDP_STATISTICS`.
     fn statistics(&self) -> KernelCounters;
 }
@@ -41,7 +41,7 @@ pub(crate) struct Rings {
 /// One (interface, queue) over AF_XDP. Made by a [`Builder`](crate::Builder), or by a
 /// [`FakeKernel`](crate::fake_kernel::FakeKernel) without an interface.
 pub struct XskPort {
-    // Before the rings: the socket is closed while their memory is still mapped.
+    // With the rings' memory, which holds the socket's file too: the kernel lets go of the queue when the last goes.
     kernel: Box<dyn Kernel>,
     rings: Rings,
     umem: Umem,
@@ -52,8 +52,6 @@ pub struct XskPort {
     filled: u32,
     /// Frames posted for transmission and not reclaimed.
     sending: u32,
-    /// The kernel put off a transmission: remind it.
-    remind: bool,
     /// Ask the kernel to poll the device at every receive, instead of only when it wants to be woken.
     busy_poll: bool,
     /// A device may write to frames after the socket is closed (zero-copy): do not reuse those then.
@@ -79,7 +77,6 @@ impl XskPort {
             fill_target,
             filled: 0,
             sending: 0,
-            remind: false,
             busy_poll,
             quarantine: false,
             closed: false,
@@ -92,19 +89,21 @@ impl XskPort {
         self.quarantine = true;
     }
 
-    /// Posts free frames for reception until as many are posted as should be, or none is free.
+    /// Posts free frames for reception until as many are posted as should be, or none is free. Whether it posted any.
     #[inline]
-    pub(crate) fn refill(&mut self, pool: &mut Pool) {
+    pub(crate) fn refill(&mut self, pool: &mut Pool) -> bool {
         let missing = self.fill_target.saturating_sub(self.filled).min(pool.len() as u32);
         if missing == 0 {
-            return;
+            return false;
         }
         let mut reservation = self.rings.fill.reserve(missing);
         for _ in 0..reservation.granted() {
             let Some(chunk) = pool.take_for_fill(self.slot) else { break };
             reservation.push(self.umem.region().join(chunk, 0));
         }
-        self.filled += reservation.commit();
+        let posted = reservation.commit();
+        self.filled += posted;
+        posted > 0
     }
 
     /// The frame that an RX descriptor stands for, if the kernel had it to give.
@@ -131,23 +130,40 @@ impl XskPort {
         Some(chunk)
     }
 
+    /// Makes the kernel send what is in the TX ring.
     fn wake_tx(&mut self) {
-        self.counters.syscalls += 1;
-        match self.kernel.wake_tx() {
-            Ok(()) => self.remind = false,
-            // EAGAIN: more than the budget, or the send buffer is full. EBUSY: the driver dropped or is busy. ENOBUFS: no
-            // memory for the moment. ENETDOWN: the link is down. ENXIO: the device is gone, and so will be the port.
-            // None loses the descriptors that are still in the ring; the next turn tries again.
-            Err(_) => {
-                self.remind = true;
-                self.counters.tx_retries += 1;
+        // Each packet that the interface throws away ends the kernel's work; there are only so many.
+        for _ in 0..=self.sending {
+            self.counters.syscalls += 1;
+            let Err(error) = self.kernel.wake_tx() else { return };
+            match error.raw_os_error() {
+                // In copy mode this is `NET_XMIT_DROP`: one packet was completed without being sent (`__xsk_generic_xmit`).
+                Some(libc::EBUSY) if !self.quarantine => self.counters.tx_dropped += 1,
+                // EAGAIN: more than the budget, or the send buffer or the completion ring is full. ENOBUFS: no memory for
+                // the moment. ENETDOWN: the link is down. ENXIO: the device is gone. None loses the descriptors that are
+                // still in the ring; the next turn tries again.
+                _ => {
+                    self.counters.tx_retries += 1;
+                    return;
+                }
             }
         }
+    }
+
+    /// Panics if the pool is that of another UMEM: its chunk numbers would be taken for ours.
+    #[inline]
+    fn check_pool(&self, pool: &Pool) {
+        assert!(self.umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
     }
 }
 
 impl Port for XskPort {
+    fn umem(&self) -> Option<&Umem> {
+        Some(&self.umem)
+    }
+
     fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize {
+        self.check_pool(pool);
         let mut came = 0;
         let mut entries = 0;
         let mut bytes = 0;
@@ -171,8 +187,9 @@ impl Port for XskPort {
             self.counters.rx_bytes += bytes;
             self.counters.invalid_descriptors += u64::from(entries - came);
         }
-        self.refill(pool);
-        if entries == 0 && (self.busy_poll || self.rings.fill.needs_wakeup()) {
+        let posted = self.refill(pool);
+        let fill = &self.rings.fill;
+        if entries == 0 && (self.busy_poll || if posted { fill.needs_wakeup() } else { fill.asks_for_wakeup() }) {
             self.counters.syscalls += 1;
             // Whatever it answers, the next turn asks again if the flag is still up.
             let _ = self.kernel.wake_rx();
@@ -181,15 +198,14 @@ impl Port for XskPort {
     }
 
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize {
+        assert!(self.umem.is_same(queue.umem()), "the queue is of another UMEM than the port");
         let mut sent = 0;
         if !queue.is_empty() {
             let mut bytes = 0;
             let mut reservation = self.rings.tx.reserve(queue.len() as u32);
-            let region = self.umem.region();
             for frame in queue.drain(reservation.granted() as usize) {
                 bytes += frame.len() as u64;
                 let descriptor = Descriptor { addr: frame.address(), len: frame.len() as u32, options: 0 };
-                debug_assert!(frame.region() == region.into(), "the queue admits frames of this UMEM only");
                 frame.give_up(Owner::tx(self.slot));
                 reservation.push(descriptor);
             }
@@ -198,14 +214,14 @@ impl Port for XskPort {
             self.counters.tx_packets += u64::from(sent);
             self.counters.tx_bytes += bytes;
         }
-        // A queue that finds the ring full waits for the kernel, so the kernel had better be awake.
-        if (sent > 0 || self.remind || !queue.is_empty()) && self.rings.tx.needs_wakeup() {
+        if self.unsent() && self.rings.tx.needs_wakeup() {
             self.wake_tx();
         }
         sent as usize
     }
 
     fn reclaim(&mut self, pool: &mut Pool) -> usize {
+        self.check_pool(pool);
         if self.sending == 0 {
             return 0;
         }
@@ -228,10 +244,12 @@ impl Port for XskPort {
     }
 
     fn unsent(&self) -> bool {
-        self.remind
+        // By the ring, not by what the last wake-up returned: in zero-copy the driver takes its time, and stops when the
+        // completion ring is full.
+        self.sending > 0 && self.rings.tx.pending() > 0
     }
 
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
+    fn fd(&self) -> Option<RawFd> {
         self.kernel.fd()
     }
 
@@ -255,21 +273,22 @@ impl Port for XskPort {
     }
 
     fn close(mut self: Box<Self>, pool: &mut Pool) -> usize {
+        self.check_pool(pool);
+        let (umem, slot, quarantine) = (self.umem.clone(), self.slot, self.quarantine);
         self.closed = true;
-        let Self { umem, slot, quarantine, .. } = &*self;
-        let (umem, slot, quarantine) = (umem.clone(), *slot, *quarantine);
-        // The socket first: only then is the kernel done with the frames.
+        // The socket goes first: only then is the kernel done with what was posted for reception. What was posted for
+        // transmission may still hang in a device's queue, by reference, in copy mode too (`xsk_build_skb_zerocopy`).
         drop(self);
-        let mut left = 0;
-        umem.region().owners.close(slot, |chunk| {
-            if quarantine {
-                left += 1;
-            } else {
-                umem.region().owners.set(chunk, Owner::POOL);
+        let owners = &umem.region().owners;
+        let mut back = 0;
+        let all = owners.close(slot, |chunk| {
+            if !quarantine {
+                owners.set(chunk, Owner::POOL);
                 pool.push(chunk);
+                back += 1;
             }
         });
-        left
+        all - back
     }
 }
 
@@ -286,8 +305,10 @@ impl fmt::Debug for XskPort {
 
 impl Drop for XskPort {
     fn drop(&mut self) {
+        let region = self.umem.region();
         if !self.closed {
-            self.umem.region().owners.close(self.slot, |_| ());
+            region.owners.close(self.slot, |_| ());
         }
+        region.release(self.slot);
     }
 }
