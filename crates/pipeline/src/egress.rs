@@ -11,43 +11,51 @@ use crate::worker::BURST;
 pub(crate) struct Egress {
     queues: Vec<EgressQueue>,
     lanes: usize,
-    /// Queue number of lane 0, and the distance to the next: worker *w* of *n* serves *w*, *w* + *n*, …
-    first_queue: u16,
-    stride: u16,
+    /// A queue has less room than a batch may need.
+    crowded: bool,
 }
 
-/// Frames that may wait for each port and queue: what two ports can deliver in one turn, so that only a port that does not
-/// send makes them drop.
+/// Frames that may wait for each port and queue: a turn's worth of one port and of another. A queue that gets crowded before
+/// the turn is over is sent at once, so that only a port which does not send makes packets drop.
 pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 
 impl Egress {
-    pub(crate) fn new(umem: &Umem, ports: usize, lanes: usize, first_queue: u16, stride: u16) -> Self {
+    pub(crate) fn new(umem: &Umem, ports: usize, lanes: usize) -> Self {
         let queues = (0..ports * lanes).map(|_| EgressQueue::new(umem, EGRESS_CAPACITY)).collect();
-        Self { queues, lanes, first_queue, stride }
+        Self { queues, lanes, crowded: false }
     }
 
-    /// Where the queue for a port and queue number is; the same index names the worker's port.
+    /// Where the queue for a port and lane is; the same index names the worker's port.
     #[inline]
-    pub(crate) fn index_of(&self, port: PortId, queue: u16) -> usize {
-        let lane = usize::from(queue.wrapping_sub(self.first_queue) / self.stride);
+    pub(crate) fn index_of(&self, port: PortId, lane: usize) -> usize {
         usize::from(port.0) * self.lanes + lane
     }
 
-    /// Adds a frame for a port, on the lane of this queue number; hands it back with the reason if it cannot go.
+    /// Adds a frame for a port, on this lane; hands it back with the reason if it cannot go.
     #[inline]
-    pub(crate) fn push(&mut self, to: PortId, queue: u16, frame: Frame) -> Result<(), (Reason, Frame)> {
-        self.push_at(self.index_of(to, queue), frame)
+    pub(crate) fn push(&mut self, to: PortId, lane: usize, frame: Frame) -> Result<(), (Reason, Frame)> {
+        self.push_at(self.index_of(to, lane), frame)
     }
 
     /// The same by index.
     #[inline]
     pub(crate) fn push_at(&mut self, index: usize, frame: Frame) -> Result<(), (Reason, Frame)> {
         let Some(queue) = self.queues.get_mut(index) else { return Err((Reason::NoSuchPort, frame)) };
-        queue.push(frame).map_err(|refused| match refused {
-            Refused::Full(frame) => (Reason::EgressFull, frame),
-            Refused::Runt(frame) => (Reason::Runt, frame),
-            Refused::Foreign(frame) => (Reason::ForeignFrame, frame),
-        })
+        match queue.push(frame) {
+            Ok(()) => {
+                self.crowded |= queue.room() < Batch::CAPACITY;
+                Ok(())
+            }
+            Err(Refused::Full(frame)) => Err((Reason::EgressFull, frame)),
+            Err(Refused::Runt(frame)) => Err((Reason::Runt, frame)),
+            Err(Refused::Foreign(frame)) => Err((Reason::ForeignFrame, frame)),
+        }
+    }
+
+    /// Whether a queue has become so full that the next batch may not fit: time to transmit. Says so once.
+    #[inline]
+    pub(crate) fn take_crowded(&mut self) -> bool {
+        std::mem::take(&mut self.crowded)
     }
 
     #[inline]

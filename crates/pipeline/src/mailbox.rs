@@ -28,7 +28,7 @@ pub const SPIN: Duration = Duration::from_micros(20);
 /// Longest wait: what happens without a packet (ticks, reclaiming) happens at least this often.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
-/// Longest wait while stages hold frames or something is left to be sent.
+/// Longest wait while something is to be done that no packet announces.
 const SHORT_WAIT: Duration = Duration::from_millis(1);
 
 type Command<C> = Box<dyn FnOnce(&mut Worker<C>) + Send>;
@@ -54,9 +54,9 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// The worker is gone.
+/// The worker is gone, or does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the worker has stopped")]
+#[error("the worker has stopped, or does not answer")]
 pub struct Stopped;
 
 /// A mailbox and the remote that fills it.
@@ -73,12 +73,12 @@ impl<C> Remote<C> {
     /// what takes long is prepared beforehand and only handed over here.
     pub fn send(&self, command: impl FnOnce(&mut Worker<C>) + Send + 'static) -> Result<(), Stopped> {
         self.commands.send(Box::new(command)).map_err(|_| Stopped)?;
-        self.shared.mail.store(true, Ordering::Release);
-        self.waker.wake();
+        self.ring();
         Ok(())
     }
 
-    /// The same, and waits for the answer; `Stopped` also if there is none in time.
+    /// The same, and waits for the answer. `Stopped` also if there is none in time; the command is still carried out then,
+    /// if the worker gets to it.
     pub fn ask<A: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Worker<C>) -> A + Send + 'static,
@@ -93,15 +93,22 @@ impl<C> Remote<C> {
     /// Ends [`Worker::run`] after the turn that is going on.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
-        self.shared.mail.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        // In this order: a worker that sees the flag clears a wake-up that is there. The other way round the wake-up could
+        // come after it was cleared, and every wait from then on would return at once.
         self.waker.wake();
+        self.shared.mail.store(true, Ordering::Release);
     }
 }
 
 impl<C> Mailbox<C> {
     /// Carries out what waits. Whether to go on.
     fn open(&self, worker: &mut Worker<C>) -> bool {
-        self.shared.mail.store(false, Ordering::Relaxed);
+        // A swap, so that no command is looked for before the flag is down: one that comes later raises it again.
+        self.shared.mail.swap(false, Ordering::AcqRel);
         self.waker.clear();
         while let Ok(command) = self.commands.try_recv() {
             command(worker);
@@ -113,8 +120,7 @@ impl<C> Mailbox<C> {
 impl<C: Chain> Worker<C> {
     /// Makes turns until the mailbox says stop.
     pub fn run(&mut self, mailbox: &Mailbox<C>, idle: Idle) {
-        use std::os::fd::AsFd;
-        let mut wait_set = WaitSet::new(self.descriptors().chain([mailbox.waker.as_fd()]));
+        let mut wait_set = WaitSet::new(self.descriptors().chain([mailbox.waker.fd()]));
         let patience = (clock::cycles_per_second() * SPIN.as_secs_f64()) as u64;
         let mut last_packet = clock::cycles();
         loop {
@@ -124,12 +130,39 @@ impl<C: Chain> Worker<C> {
             if self.turn() > 0 {
                 last_packet = clock::cycles();
             } else if idle == Idle::Poll && clock::cycles().wrapping_sub(last_packet) > patience {
-                let at_most = if self.holds() || self.unsent() { SHORT_WAIT } else { LONGEST_WAIT };
+                let at_most = if self.must_look_again_soon() { SHORT_WAIT } else { LONGEST_WAIT };
                 self.waits += 1;
                 wait_set.wait(at_most);
             } else {
                 std::hint::spin_loop();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker that sees the flag clears the wake-up that belongs to it. If that came only afterwards, it would stay, and
+    /// end every later wait at once.
+    #[test]
+    fn the_wake_up_is_there_before_the_flag() {
+        let (remote, mailbox) = mailbox::<()>().unwrap();
+        let (seen, was_seen) = mpsc::channel();
+        let worker = std::thread::spawn(move || {
+            for _ in 0..2000 {
+                while !mailbox.shared.mail.load(Ordering::Acquire) {
+                    std::hint::spin_loop();
+                }
+                mailbox.shared.mail.store(false, Ordering::Relaxed);
+                seen.send(mailbox.waker.clear()).unwrap();
+            }
+        });
+        for round in 0..2000 {
+            remote.ring();
+            assert!(was_seen.recv().unwrap(), "round {round}: the flag was up and nothing to be cleared");
+        }
+        worker.join().unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! What a worker has counted, at one moment between two batches.
 
-use xsk::{Census, Counters, KernelCounters, Ownership};
+use xsk::{Census, Counters, KernelCounters};
 
 use crate::ledger::StageAccount;
 use crate::reason::Drops;
@@ -15,10 +15,8 @@ pub struct WorkerReport {
     pub paths: Vec<PathReport>,
     /// Packets dropped, by reason.
     pub drops: Drops,
-    /// Where the frames are, added up from the places that have them.
+    /// Where the frames are.
     pub frames: FrameCensus,
-    /// The same by the owner record: a second opinion.
-    pub ownership: Ownership,
     /// System calls made to wait for packets.
     pub waits: u64,
 }
@@ -71,7 +69,7 @@ pub struct FrameCensus {
     pub fill: u64,
     /// Received by the kernel, waiting in an RX ring.
     pub rx: u64,
-    /// In egress queues, or held by stages.
+    /// In egress queues, or held by stages: by the owner record, so that a frame which a stage dropped is not among them.
     pub in_flight: u64,
     /// Posted for transmission and not completed.
     pub tx: u64,

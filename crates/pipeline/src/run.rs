@@ -22,7 +22,9 @@ pub(crate) struct BatchRun<'a> {
     pub(crate) drops: &'a mut Drops,
     pub(crate) accounts: &'a mut [StageAccount],
     pub(crate) queue: u16,
-    pub(crate) quota: u32,
+    pub(crate) lane: usize,
+    pub(crate) to: PortId,
+    pub(crate) quota: &'a mut u32,
     /// When the batch was received.
     pub(crate) start: u64,
     /// When the last stage was done.
@@ -43,6 +45,8 @@ impl Visitor for BatchRun<'_> {
         let mut cx = Cx {
             now: self.start,
             queue: self.queue,
+            lane: self.lane,
+            to: self.to,
             pool: self.pool,
             egress: self.egress,
             drops: self.drops,
@@ -75,7 +79,7 @@ impl BatchRun<'_> {
                     left += 1;
                 }
                 Verdict::To(port) => {
-                    if let Err((reason, frame)) = self.egress.push(port, self.queue, frame) {
+                    if let Err((reason, frame)) = self.egress.push(port, self.lane, frame) {
                         self.accounts[index].drops += 1;
                         discard(self.pool, self.drops, frame, reason);
                     }
@@ -91,8 +95,8 @@ impl BatchRun<'_> {
 
     /// Puts what went through all stages into the queue of the path's port.
     #[inline]
-    pub(crate) fn scatter(self, to: PortId) {
-        let index = self.egress.index_of(to, self.queue);
+    pub(crate) fn scatter(self) {
+        let index = self.egress.index_of(self.to, self.lane);
         let places = self.batch.places_mut();
         for place in places {
             let Some(frame) = place.take() else { continue };

@@ -67,7 +67,8 @@ pub trait Stage {
         Ok(())
     }
 
-    /// The last call before the stage goes: frames that it holds are emitted or freed now, or they are lost.
+    /// The last call before the stage goes: frames that it holds are emitted or freed now, or they are lost. Neither
+    /// `process` nor `tick` is called after it.
     fn retire(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }
@@ -112,11 +113,14 @@ impl Stage for Box<dyn Stage> {
 pub struct Cx<'a> {
     pub(crate) now: u64,
     pub(crate) queue: u16,
+    pub(crate) lane: usize,
+    pub(crate) to: PortId,
     pub(crate) pool: &'a mut Pool,
     pub(crate) egress: &'a mut Egress,
     pub(crate) drops: &'a mut Drops,
     pub(crate) account: &'a mut StageAccount,
-    pub(crate) quota: u32,
+    /// Frames that stages may hold yet, all of the worker's together.
+    pub(crate) quota: &'a mut u32,
 }
 
 impl Cx<'_> {
@@ -125,46 +129,68 @@ impl Cx<'_> {
         self.now
     }
 
-    /// The queue number on which the batch came, and on which what it emits leaves.
+    /// The queue number on which the batch came, and on which what is emitted leaves. In `tick` and `retire`, where there
+    /// is no batch, the worker's first.
     pub fn queue(&self) -> u16 {
         self.queue
     }
 
-    /// Whether one more frame may be held.
-    #[inline]
-    pub(crate) fn may_hold(&mut self) -> bool {
-        self.account.held < self.quota
+    /// The port to which the stage's path leads.
+    pub fn to(&self) -> PortId {
+        self.to
     }
 
-    /// A free frame, empty. It counts as held until it is emitted or freed. `None` when the pool is empty or the stage's
-    /// quota used up.
+    /// Books one more frame as held, if the quota allows it.
+    #[inline]
+    pub(crate) fn book_held(&mut self) -> bool {
+        if *self.quota == 0 {
+            return false;
+        }
+        *self.quota -= 1;
+        self.account.held += 1;
+        true
+    }
+
+    /// Books a frame that was held as given away.
+    #[inline]
+    pub(crate) fn book_given(&mut self) {
+        if self.account.held > 0 {
+            self.account.held -= 1;
+            *self.quota += 1;
+        }
+    }
+
+    /// A free frame, empty. It counts as held until it is emitted or freed. `None` when the pool is empty or the quota
+    /// used up: a quarter of the worker's frames, for all its stages together.
     pub fn alloc(&mut self) -> Option<Frame> {
-        if !self.may_hold() {
+        if !self.book_held() {
             return None;
         }
-        let frame = self.pool.alloc()?;
-        self.account.held += 1;
-        Some(frame)
+        let frame = self.pool.alloc();
+        if frame.is_none() {
+            self.book_given();
+        }
+        frame
     }
 
     /// Sends a frame that the stage held or allocated out of a port, past the stages that follow. What the port has no
     /// room for is dropped and counted.
     pub fn emit(&mut self, frame: Frame, to: PortId) {
-        self.account.held = self.account.held.saturating_sub(1);
-        if let Err((reason, frame)) = self.egress.push(to, self.queue, frame) {
+        self.book_given();
+        if let Err((reason, frame)) = self.egress.push(to, self.lane, frame) {
             self.discard(frame, reason);
         }
     }
 
     /// Drops a frame that the stage held or allocated, and counts it.
     pub fn drop(&mut self, frame: Frame, reason: Reason) {
-        self.account.held = self.account.held.saturating_sub(1);
+        self.book_given();
         self.discard(frame, reason);
     }
 
     /// Gives a frame back that the stage allocated and has no use for: not a packet, so no drop.
     pub fn free(&mut self, frame: Frame) {
-        self.account.held = self.account.held.saturating_sub(1);
+        self.book_given();
         if let Err(xsk::Foreign(frame)) = self.pool.free(frame) {
             self.discard(frame, Reason::ForeignFrame);
         }

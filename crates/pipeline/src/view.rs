@@ -85,16 +85,15 @@ impl View<'_> {
     }
 
     /// Takes the packet at a place out of the batch, for the stage to keep. It counts as held until it is emitted or dropped
-    /// through [`Cx`]. `None` if there is no packet, or the stage's quota is used up: it stays in the batch then, and a
+    /// through [`Cx`]. `None` if there is no packet, or the worker's quota is used up: it stays in the batch then, and a
     /// stage that cannot let it pass drops it with [`Reason::HoldQuota`].
     pub fn hold(&mut self, place: usize, cx: &mut Cx<'_>) -> Option<Frame> {
-        if !cx.may_hold() {
+        let occupied = self.batch.places_mut().get_mut(place).filter(|place| place.is_some())?;
+        if !cx.book_held() {
             return None;
         }
-        let frame = self.batch.places_mut().get_mut(place)?.take()?;
-        cx.account.held += 1;
         self.took = true;
-        Some(frame)
+        occupied.take()
     }
 
     /// Whether every packet is still there and goes on.

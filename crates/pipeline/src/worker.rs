@@ -1,5 +1,6 @@
 //! The worker: one thread's share of the data plane.
 
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use xsk::{Batch, Pool, Port, Umem, clock};
@@ -36,7 +37,9 @@ pub struct Worker<C> {
     metas: Box<[Meta; Batch::CAPACITY]>,
     verdicts: Box<[Verdict; Batch::CAPACITY]>,
     drops: Drops,
+    /// Frames that stages may hold yet.
     quota: u32,
+    full_quota: u32,
     tick_cycles: u64,
     last_tick: u64,
     pub(crate) waits: u64,
@@ -47,6 +50,7 @@ struct Attached {
     port: Box<dyn Port>,
     id: PortId,
     queue: u16,
+    lane: usize,
     /// The path of what comes in here.
     path: Option<usize>,
 }
@@ -58,6 +62,8 @@ struct Path<C> {
     names: Vec<String>,
     accounts: Vec<StageAccount>,
     needs_headers: bool,
+    /// Its stages have given back what they held, and are not called any more.
+    retired: bool,
 }
 
 /// Puts a [`Worker`] together.
@@ -90,6 +96,12 @@ pub enum BuildError {
     /// A path that starts or ends at a port which does not exist.
     #[error("a path names port {0}, which the worker does not have")]
     NoSuchPort(u8),
+    /// A port or the pool is of another UMEM than the worker's.
+    #[error("{0} is of another UMEM than the worker's")]
+    OtherUmem(&'static str),
+    /// Queue numbers beyond what a queue number can be.
+    #[error("queue {0} is beyond {max}", max = u16::MAX)]
+    QueueNumber(usize),
     /// Two paths from one port.
     #[error("two paths from port {0}: a port has one")]
     TwoPaths(u8),
@@ -123,6 +135,16 @@ impl<C: Chain> WorkerBuilder<C> {
         if let Some(port) = ports.iter().position(|queues| queues.len() != lanes) {
             return Err(BuildError::UnequalQueues { port, queues: ports[port].len(), expected: lanes });
         }
+        let last_queue = usize::from(first_queue) + lanes.saturating_sub(1) * usize::from(stride);
+        if last_queue > usize::from(u16::MAX) {
+            return Err(BuildError::QueueNumber(last_queue));
+        }
+        if !pool.umem().is_same(&umem) {
+            return Err(BuildError::OtherUmem("the pool"));
+        }
+        if ports.iter().flatten().any(|port| port.umem().is_some_and(|own| !own.is_same(&umem))) {
+            return Err(BuildError::OtherUmem("a port"));
+        }
         let exists = |id: PortId| if id.0 < port_count { Ok(()) } else { Err(BuildError::NoSuchPort(id.0)) };
         let mut path_of = vec![None; ports.len()];
         for (index, (from, to, _)) in paths.iter().enumerate() {
@@ -132,12 +154,13 @@ impl<C: Chain> WorkerBuilder<C> {
                 return Err(BuildError::TwoPaths(from.0));
             }
         }
-        let egress = Egress::new(&umem, ports.len(), lanes, first_queue, stride);
+        let egress = Egress::new(&umem, ports.len(), lanes);
         let mut attached = Vec::with_capacity(ports.len() * lanes);
         for (id, queues) in (0..port_count).map(PortId).zip(ports) {
-            for (lane, port) in (0u16..).zip(queues) {
-                let queue = first_queue + lane * stride;
-                attached.push(Attached { port, id, queue, path: path_of[usize::from(id.0)] });
+            for (lane, port) in queues.into_iter().enumerate() {
+                // Not beyond `last_queue`, which was checked.
+                let queue = first_queue + lane as u16 * stride;
+                attached.push(Attached { port, id, queue, lane, path: path_of[usize::from(id.0)] });
             }
         }
         let unknown = Meta { ingress: PortId(0), queue: 0, headers: Headers::parse(&[]) };
@@ -146,6 +169,7 @@ impl<C: Chain> WorkerBuilder<C> {
             paths: paths.into_iter().map(|(from, to, chain)| Path::new(from, to, chain)).collect(),
             egress,
             quota: umem.frames() / 4,
+            full_quota: umem.frames() / 4,
             umem,
             pool,
             batch: Batch::new(),
@@ -178,8 +202,10 @@ impl<C: Chain> Worker<C> {
                 let n = attached.port.receive(&mut self.batch, &mut self.pool);
                 if n > 0 {
                     came += n;
-                    let (id, queue) = (attached.id, attached.queue);
-                    self.forward(path, id, queue);
+                    self.forward(path, index);
+                    if self.egress.take_crowded() {
+                        self.transmit();
+                    }
                 }
                 if n < Batch::CAPACITY {
                     break;
@@ -195,12 +221,20 @@ impl<C: Chain> Worker<C> {
         came
     }
 
-    /// Runs the batch through a path and puts what is left of it into the egress queue.
-    fn forward(&mut self, path: usize, ingress: PortId, queue: u16) {
+    /// Runs the batch that came from a port through a path, and puts what is left of it into the egress queue.
+    fn forward(&mut self, path: usize, from: usize) {
         let path = &mut self.paths[path];
+        let &Attached { id, queue, lane, .. } = &self.ports[from];
         let start = clock::cycles();
+        if path.retired {
+            for frame in self.batch.places_mut().iter_mut().filter_map(Option::take) {
+                discard(&mut self.pool, &mut self.drops, frame, Reason::Shutdown);
+            }
+            self.batch.clear_taken();
+            return;
+        }
         for (place, meta) in self.batch.places().iter().zip(self.metas.iter_mut()) {
-            meta.ingress = ingress;
+            meta.ingress = id;
             meta.queue = queue;
             if path.needs_headers {
                 meta.headers = Headers::parse(place.as_deref().unwrap_or_default());
@@ -215,12 +249,14 @@ impl<C: Chain> Worker<C> {
             drops: &mut self.drops,
             accounts: &mut path.accounts,
             queue,
-            quota: self.quota,
+            lane,
+            to: path.to,
+            quota: &mut self.quota,
             start,
             stamp: if path.needs_headers { clock::cycles() } else { start },
         };
         path.chain.walk(&mut run);
-        run.scatter(path.to);
+        run.scatter();
     }
 
     #[inline]
@@ -234,34 +270,48 @@ impl<C: Chain> Worker<C> {
     }
 
     fn tick(&mut self, now: u64) {
-        self.visit_stages(|stage, cx| stage.tick(cx), now);
-    }
-
-    /// Shows each stage of each path once, with a context of its own.
-    fn visit_stages(&mut self, mut visit: impl FnMut(&mut dyn Stage, &mut Cx<'_>), now: u64) {
-        let queue = self.ports.first().map_or(0, |attached| attached.queue);
-        for path in &mut self.paths {
-            let accounts = &mut path.accounts;
-            let (pool, egress, drops, quota) = (&mut self.pool, &mut self.egress, &mut self.drops, self.quota);
-            path.chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
-                let account = &mut accounts[index];
-                visit(stage, &mut Cx { now, queue, pool, egress, drops, account, quota });
-            }));
+        for path in 0..self.paths.len() {
+            self.visit_stages(path, now, |stage, cx| stage.tick(cx));
         }
     }
 
-    /// Whether frames are held by stages, so that ticks must not be far apart.
-    pub(crate) fn holds(&self) -> bool {
-        self.paths.iter().flat_map(|path| &path.accounts).any(|account| account.held > 0)
+    /// Lets the stages of a path give back what they hold. They are not called again.
+    fn retire(&mut self, path: usize) {
+        self.visit_stages(path, clock::cycles(), |stage, cx| stage.retire(cx));
+        self.paths[path].retired = true;
+    }
+
+    /// Shows each stage of a path, unless it is retired, with a context of its own.
+    fn visit_stages(&mut self, path: usize, now: u64, mut visit: impl FnMut(&mut dyn Stage, &mut Cx<'_>)) {
+        let queue = self.ports.first().map_or(0, |attached| attached.queue);
+        let Path { to, chain, accounts, retired, .. } = &mut self.paths[path];
+        if *retired {
+            return;
+        }
+        let to = *to;
+        let (pool, egress, drops, quota) = (&mut self.pool, &mut self.egress, &mut self.drops, &mut self.quota);
+        chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
+            let account = &mut accounts[index];
+            visit(stage, &mut Cx { now, queue, lane: 0, to, pool, egress, drops, account, quota });
+        }));
+    }
+
+    /// Whether something is to be done soon that no packet announces: frames that stages hold, frames that wait to be sent,
+    /// frames that are awaited back because none is left for reception, a port that has nothing to wait on.
+    pub(crate) fn must_look_again_soon(&self) -> bool {
+        self.quota < self.full_quota
+            || self.pool.is_empty()
+            || self.unsent()
+            || self.ports.iter().any(|attached| attached.path.is_some() && attached.port.fd().is_none())
     }
 
     /// Whether something waits to be sent that only another turn will send.
-    pub(crate) fn unsent(&self) -> bool {
+    fn unsent(&self) -> bool {
         self.egress.waiting() > 0 || self.ports.iter().any(|attached| attached.port.unsent())
     }
 
     /// The descriptors that become readable when packets arrive.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
         self.ports.iter().filter(|attached| attached.path.is_some()).filter_map(|attached| attached.port.fd())
     }
 
@@ -280,24 +330,15 @@ impl<C: Chain> Worker<C> {
                 *account = StageAccount { held: 0, ..old_accounts[was] };
             }
         }
+        // What a retired stage did not give back is lost, and no longer held by anybody.
+        for account in &old_accounts {
+            self.quota += account.held;
+        }
         Ok(old.chain)
     }
 
     fn path_from(&self, from: PortId) -> Result<usize, BuildError> {
         self.paths.iter().position(|path| path.from == from).ok_or(BuildError::NoSuchPort(from.0))
-    }
-
-    /// Lets the stages of a path give back what they hold.
-    fn retire(&mut self, index: usize) {
-        let now = clock::cycles();
-        let queue = self.ports.first().map_or(0, |attached| attached.queue);
-        let path = &mut self.paths[index];
-        let accounts = &mut path.accounts;
-        let (pool, egress, drops, quota) = (&mut self.pool, &mut self.egress, &mut self.drops, self.quota);
-        path.chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
-            let account = &mut accounts[index];
-            stage.retire(&mut Cx { now, queue, pool, egress, drops, account, quota });
-        }));
     }
 
     /// Brings everything that is on its way to its end: what has been received is forwarded, what is queued is sent, what
@@ -339,13 +380,22 @@ impl<C: Chain> Worker<C> {
         for attached in &self.ports {
             at_ports += attached.port.census();
         }
-        let held: u64 = self.paths.iter().flat_map(|path| &path.accounts).map(|account| u64::from(account.held)).sum();
         FrameCensus::new(
             u64::from(self.umem.frames()),
             self.pool.len() as u64,
-            self.egress.waiting() as u64 + held,
+            u64::from(self.umem.held()),
             at_ports,
         )
+    }
+
+    /// The UMEM of its frames, whose record says who has each.
+    pub fn umem(&self) -> &Umem {
+        &self.umem
+    }
+
+    /// Frames that wait in egress queues and frames that stages hold, by their own count.
+    pub fn in_user_space(&self) -> usize {
+        self.egress.waiting() + (self.full_quota - self.quota) as usize
     }
 
     /// Everything that the worker has counted.
@@ -360,7 +410,7 @@ impl<C: Chain> Worker<C> {
         let queues: Vec<_> = queues.collect();
         let frames = self.frames();
         let paths = self.paths.iter_mut().map(Path::report).collect();
-        WorkerReport { queues, paths, drops: self.drops, frames, waits: self.waits, ownership: self.umem.ownership() }
+        WorkerReport { queues, paths, drops: self.drops, frames, waits: self.waits }
     }
 }
 
@@ -388,7 +438,7 @@ impl<C: Chain> Path<C> {
         let mut needs_headers = false;
         chain.walk(&mut EachStage(|_, stage: &mut dyn Stage| needs_headers |= stage.needs_headers()));
         let accounts = vec![StageAccount::default(); names.len()];
-        Self { from, to, chain, names, accounts, needs_headers }
+        Self { from, to, chain, names, accounts, needs_headers, retired: false }
     }
 
     fn report(&mut self) -> PathReport {

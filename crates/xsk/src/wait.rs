@@ -33,11 +33,12 @@ impl Waker {
         unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
-    /// Forgets the wake-ups so far.
-    pub fn clear(&self) {
+    /// Forgets the wake-ups so far. Whether there were any.
+    pub fn clear(&self) -> bool {
         let mut count = [0u8; 8];
         // SAFETY: eight writable bytes. Unsafe: foreign call. It fails when there was none: nothing to forget.
-        unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        let read = unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        read == count.len() as isize
     }
 }
 

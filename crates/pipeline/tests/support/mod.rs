@@ -59,7 +59,8 @@ pub fn numbers(packets: &[Vec<u8>]) -> Vec<u64> {
 #[track_caller]
 pub fn assert_conserved<C: Chain>(worker: &mut Worker<C>) -> FrameCensus {
     let report = worker.report();
-    let (frames, record) = (report.frames, report.ownership);
+    let (frames, record) = (report.frames, worker.umem().ownership());
+    assert_eq!(frames.in_flight, worker.in_user_space() as u64, "{frames:?} {record:?}");
     assert_eq!(frames.leaked, 0, "{frames:?} {record:?}");
     assert_eq!(u64::from(record.pool), frames.pool, "{frames:?} {record:?}");
     assert_eq!(u64::from(record.held), frames.in_flight, "{frames:?} {record:?}");
