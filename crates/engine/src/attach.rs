@@ -1,7 +1,7 @@
 //! The XDP program on an interface.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, RawFd};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder};
 use xsk::{AttachMode, XdpLink, attach_xdp};
@@ -57,8 +57,8 @@ impl Attachment {
     }
 
     /// Sends a queue's packets to a socket.
-    pub(crate) fn direct(&self, queue: u16, socket: &OwnedFd) -> Result<(), libbpf_rs::Error> {
-        let (key, value) = (u32::from(queue).to_ne_bytes(), (socket.as_raw_fd() as u32).to_ne_bytes());
+    pub(crate) fn direct(&self, queue: u16, socket: RawFd) -> Result<(), libbpf_rs::Error> {
+        let (key, value) = (u32::from(queue).to_ne_bytes(), (socket as u32).to_ne_bytes());
         self.xsks.update(&key, &value, MapFlags::ANY)
     }
 

@@ -1,6 +1,8 @@
 //! The control thread's event loop: signals, the clock, and workers that end.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
@@ -15,7 +17,9 @@ pub struct Control {
     poll: Poll,
     events: Events,
     signals: Signals,
-    waker: std::sync::Arc<mio::Waker>,
+    waker: Arc<mio::Waker>,
+    /// A signal has come: the next one gets its default action.
+    stopping: Arc<AtomicBool>,
 }
 
 /// What happened.
@@ -33,34 +37,43 @@ impl Control {
     /// Takes over SIGINT and SIGTERM for the process.
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&stopping))?;
+        }
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
-        let waker = std::sync::Arc::new(mio::Waker::new(poll.registry(), WORKERS)?);
-        Ok(Self { poll, events: Events::with_capacity(8), signals, waker })
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WORKERS)?);
+        Ok(Self { poll, events: Events::with_capacity(8), signals, waker, stopping })
     }
 
     /// Ends a [`wait`](Self::wait) from another thread.
-    pub(crate) fn waker(&self) -> std::sync::Arc<mio::Waker> {
-        std::sync::Arc::clone(&self.waker)
+    pub(crate) fn waker(&self) -> Arc<mio::Waker> {
+        Arc::clone(&self.waker)
     }
 
-    /// Waits for an event, until `due` at the latest.
+    /// Waits for an event, until `due` at the latest. What has happened already comes before the time: a clock that is always
+    /// due does not keep signals away.
+    ///
+    /// After the first signal the process is back to the default for the next one: who sends two wants it to end now.
     pub fn wait(&mut self, due: Instant) -> io::Result<Event> {
         loop {
             let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(Event::Due);
-            }
             // epoll counts in milliseconds and rounds down: one more, or the last one would spin.
-            match self.poll.poll(&mut self.events, Some(left + Duration::from_millis(1))) {
+            let timeout = if left.is_zero() { left } else { left + Duration::from_millis(1) };
+            match self.poll.poll(&mut self.events, Some(timeout)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
             if let Some(signal) = self.signals.pending().next() {
+                self.stopping.store(true, Ordering::Release);
                 return Ok(Event::Stop(signal));
             }
             if self.events.iter().any(|event| event.token() == WORKERS) {
                 return Ok(Event::Woken);
+            }
+            if left.is_zero() {
+                return Ok(Event::Due);
             }
         }
     }

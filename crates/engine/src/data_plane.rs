@@ -1,6 +1,7 @@
 //! The running data plane.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::{Builder as ThreadBuilder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ pub struct DataPlane {
     attachments: Vec<Attachment>,
     workers: Vec<RunningWorker>,
     modes: Vec<PortMode>,
+    interfaces: Vec<Interface>,
     fallback: Option<Fallback>,
     _interrupts: Vec<DeferredInterrupts>,
 }
@@ -40,6 +42,7 @@ pub struct DataPlane {
 struct RunningWorker {
     remote: Remote<PlannedChain>,
     thread: JoinHandle<()>,
+    ended: Arc<AtomicBool>,
     /// What it reported last, for when it cannot any more.
     last: Option<WorkerReport>,
 }
@@ -59,6 +62,7 @@ impl DataPlane {
         }
         let interfaces: Vec<Interface> =
             (plan.ports.iter()).map(|port| Interface::find(&port.name, &port.interface)).collect::<Result<_, _>>()?;
+        check_interfaces(&plan)?;
         let mut attachments = Vec::with_capacity(interfaces.len());
         let mut fallback = None;
         for (port, interface) in plan.ports.iter().zip(&interfaces) {
@@ -90,6 +94,7 @@ impl DataPlane {
             attachments,
             workers: Vec::new(),
             modes: Vec::new(),
+            interfaces,
             fallback,
             _interrupts: interrupts,
         };
@@ -99,58 +104,38 @@ impl DataPlane {
 
     fn start_workers(&mut self, bind: BindMode, indexes: &[u32], control: &Control) -> Result<(), StartError> {
         let mut starting = Vec::with_capacity(self.plan.workers.len());
+        let mut result = Ok(());
         for worker in 0..self.plan.workers.len() {
             let setup = Setup { plan: Arc::clone(&self.plan), worker, bind, indexes: indexes.to_vec() };
-            let (ready_sender, ready) = mpsc::sync_channel(1);
-            let (go, go_receiver) = mpsc::sync_channel::<()>(1);
-            let waker = control.waker();
-            let body = move || {
-                let _notice = ExitNotice(waker);
-                thread::run(&setup, ready_sender, &go_receiver);
-            };
-            let thread = ThreadBuilder::new()
-                .name(format!("worker-{worker}"))
-                .spawn(body)
-                .map_err(|source| StartError::Io { what: "starting a worker's thread", source })?;
-            starting.push((worker, thread, ready, go));
-        }
-        // If one fails, the others' `go` is dropped with `starting`: they end, and take their sockets with them.
-        let mut zero_copy = true;
-        let mut gos = Vec::with_capacity(starting.len());
-        let mut failure = None;
-        for (worker, thread, ready, go) in starting {
-            if failure.is_some() {
-                drop(go);
-                let _ = thread.join();
-                continue;
-            }
-            match wait_ready(worker, &ready) {
-                Ok(is_ready) => {
-                    zero_copy &= is_ready.zero_copy;
-                    if let Err(error) = self.direct(&is_ready) {
-                        failure = Some(error);
-                    }
-                    let Ready { remote, fallback, .. } = is_ready;
-                    if let Some(fallback) = fallback {
-                        let port = self.plan.ports.iter().find(|port| port.interface == fallback.interface);
-                        let name = port.map_or("", |port| &port.name);
-                        let own = Fallback::new(name, &fallback.interface, "zero-copy", &fallback.error);
-                        self.fallback.get_or_insert(own);
-                    }
-                    self.workers.push(RunningWorker { remote, thread, last: None });
-                    gos.push(go);
-                }
+            match Starting::spawn(setup, control) {
+                Ok(started) => starting.push(started),
                 Err(error) => {
-                    drop(go);
-                    let _ = thread.join();
-                    failure = Some(error);
+                    result = Err(error);
+                    break;
                 }
             }
         }
-        if let Some(error) = failure {
-            drop(gos);
+        let mut ready = Vec::with_capacity(starting.len());
+        for (worker, started) in starting.iter().enumerate() {
+            // After a failure the others are not waited for, only ended.
+            if result.is_ok() {
+                match wait_ready(worker, &started.ready) {
+                    Ok(is_ready) => ready.push(is_ready),
+                    Err(error) => result = Err(error),
+                }
+            }
+        }
+        // Only now that all are ready: what is redirected before would wait in the rings of a worker that does not run.
+        for is_ready in &ready {
+            result = result.and_then(|()| self.direct(is_ready));
+        }
+        if let Err(error) = result {
+            for started in starting {
+                started.abandon();
+            }
             return Err(error);
         }
+        let zero_copy = ready.iter().all(|is_ready| is_ready.zero_copy);
         self.modes = (self.attachments.iter())
             .map(|attachment| match (attachment.mode, zero_copy) {
                 (AttachMode::Skb, _) => PortMode::Skb,
@@ -158,9 +143,18 @@ impl DataPlane {
                 (AttachMode::Native, false) => PortMode::Copy,
             })
             .collect();
-        for go in gos {
-            // A worker that is gone already will be noticed by who watches the threads.
-            let _ = go.send(());
+        for (started, is_ready) in starting.into_iter().zip(ready) {
+            let Ready { remote, fallback, .. } = is_ready;
+            if let Some(fallback) = fallback {
+                let port = self.plan.ports.iter().find(|port| port.interface == fallback.interface);
+                let name = port.map_or("", |port| &port.name);
+                let own = Fallback::new(name, &fallback.interface, "zero-copy", &fallback.error);
+                self.fallback.get_or_insert(own);
+            }
+            // A worker that is gone already is noticed by who asks for `failed_worker`.
+            let _ = started.go.send(());
+            let Starting { thread, ended, .. } = started;
+            self.workers.push(RunningWorker { remote, thread, ended, last: None });
         }
         Ok(())
     }
@@ -168,7 +162,7 @@ impl DataPlane {
     fn direct(&self, ready: &Ready) -> Result<(), StartError> {
         for (port, queue, socket) in &ready.sockets {
             let attachment = &self.attachments[usize::from(port.0)];
-            attachment.direct(*queue, socket).map_err(|error| {
+            attachment.direct(*queue, *socket).map_err(|error| {
                 let port = &self.plan.ports[usize::from(port.0)];
                 StartError::bpf(format!(
                     "entering the socket of {} queue {queue} into the map: {error:#}",
@@ -196,7 +190,13 @@ impl DataPlane {
 
     /// The worker that has ended on its own, if one has: its number. It should not.
     pub fn failed_worker(&self) -> Option<usize> {
-        self.workers.iter().position(|worker| worker.thread.is_finished())
+        self.workers.iter().position(|worker| worker.ended.load(Ordering::Acquire))
+    }
+
+    /// The port whose interface has disappeared, if one has: its sockets are bound to nothing any more.
+    pub fn lost_port(&self) -> Option<&PortPlan> {
+        let gone = self.interfaces.iter().position(|interface| !interface.exists())?;
+        self.plan.ports.get(gone)
     }
 
     /// Everything counted so far. A worker that does not answer is reported as it was last.
@@ -220,13 +220,22 @@ impl DataPlane {
         for (attachment, port) in self.attachments.iter().zip(&self.plan.ports) {
             attachment.release(port.queues);
         }
-        for worker in &mut self.workers {
-            let drain = |worker: &mut pipeline::Worker<PlannedChain>| {
+        // All at once: a port that does not send takes its worker the whole time.
+        let mut answers = Vec::with_capacity(self.workers.len());
+        for worker in &self.workers {
+            let (answer, answered) = mpsc::sync_channel(1);
+            let drain = move |worker: &mut pipeline::Worker<PlannedChain>| {
                 worker.drain(DRAIN_WITHIN);
-                worker.report()
+                drop(answer.send(worker.report()));
             };
-            if let Ok(report) = worker.remote.ask(drain, DRAIN_WITHIN + ANSWER_WITHIN) {
-                worker.last = Some(report);
+            answers.push(worker.remote.send(drain).ok().map(|()| answered));
+        }
+        let deadline = Instant::now() + DRAIN_WITHIN + ANSWER_WITHIN;
+        for (index, (worker, answered)) in self.workers.iter_mut().zip(answers).enumerate() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match answered.and_then(|answered| answered.recv_timeout(left).ok()) {
+                Some(report) => worker.last = Some(report),
+                None => tracing::warn!(worker = index, "the worker does not answer: its last report stands"),
             }
         }
         self.collect()
@@ -248,13 +257,62 @@ impl Drop for DataPlane {
     }
 }
 
+/// A worker's thread that is getting ready.
+struct Starting {
+    thread: JoinHandle<()>,
+    ready: mpsc::Receiver<Result<Ready, StartError>>,
+    /// Tells it to run; dropped, it ends.
+    go: mpsc::SyncSender<()>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Starting {
+    fn spawn(setup: Setup, control: &Control) -> Result<Self, StartError> {
+        let (ready_sender, ready) = mpsc::sync_channel(1);
+        let (go, go_receiver) = mpsc::sync_channel(1);
+        let ended = Arc::new(AtomicBool::new(false));
+        let notice = ExitNotice { ended: Arc::clone(&ended), waker: control.waker() };
+        let thread = ThreadBuilder::new().name(format!("worker-{}", setup.worker)).spawn(move || {
+            let _notice = notice;
+            thread::run(&setup, ready_sender, &go_receiver);
+        });
+        let thread = thread.map_err(|source| StartError::Io { what: "starting a worker's thread", source })?;
+        Ok(Self { thread, ready, go, ended })
+    }
+
+    /// Ends it, sockets and all.
+    fn abandon(self) {
+        drop((self.go, self.ready));
+        let _ = self.thread.join();
+    }
+}
+
 /// Tells the control thread that a worker's thread has ended, however it did.
-struct ExitNotice(Arc<mio::Waker>);
+struct ExitNotice {
+    ended: Arc<AtomicBool>,
+    waker: Arc<mio::Waker>,
+}
 
 impl Drop for ExitNotice {
     fn drop(&mut self) {
-        let _ = self.0.wake();
+        // The thread itself counts as running for a moment yet; the flag is there before the wake-up.
+        self.ended.store(true, Ordering::Release);
+        let _ = self.waker.wake();
     }
+}
+
+/// Two ports on one interface would each find the other's program in the way.
+fn check_interfaces(plan: &Plan) -> Result<(), StartError> {
+    for (index, port) in plan.ports.iter().enumerate() {
+        if let Some(other) = plan.ports[..index].iter().find(|other| other.interface == port.interface) {
+            return Err(StartError::SameInterface {
+                first: other.name.clone(),
+                second: port.name.clone(),
+                interface: port.interface.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn wait_ready(worker: usize, ready: &mpsc::Receiver<Result<Ready, StartError>>) -> Result<Ready, StartError> {

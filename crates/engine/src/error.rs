@@ -104,6 +104,16 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Two ports are on one interface.
+    #[error("ports {first} and {second} are both on {interface}: an interface can be one port only")]
+    SameInterface {
+        /// One port.
+        first: String,
+        /// The other.
+        second: String,
+        /// Their interface.
+        interface: String,
+    },
     /// The plan has no workers or no ports.
     #[error("the plan has no {0}")]
     Empty(&'static str),

@@ -25,6 +25,11 @@ impl Interface {
         }
     }
 
+    /// Whether it still exists, as the one that it was.
+    pub(crate) fn exists(&self) -> bool {
+        if_nametoindex(self.name.as_str()) == Ok(self.index)
+    }
+
     /// Whether it is administratively down; unknown is not down.
     pub(crate) fn is_down(&self) -> bool {
         const IFF_UP: u32 = 1;

@@ -189,6 +189,9 @@ pub struct KernelReport {
     pub waits: u64,
     /// Transmit wake-ups that the kernel answered with "later": repeated, nothing lost.
     pub tx_retries: u64,
+    /// Packets that interfaces threw away after the kernel had taken them (no carrier, or their queue was full); among the
+    /// ports' `tx_packets`. Known in copy mode only.
+    pub tx_dropped: u64,
     /// Descriptors from the kernel that made no sense: refused. 0, or there is a bug.
     pub invalid_descriptors: u64,
     /// The sockets' own counters.
@@ -243,6 +246,7 @@ impl Report {
                 syscalls: all.syscalls + sums.waits,
                 waits: sums.waits,
                 tx_retries: all.tx_retries,
+                tx_dropped: all.tx_dropped,
                 invalid_descriptors: all.invalid_descriptors,
                 sockets: kernel.into(),
             },

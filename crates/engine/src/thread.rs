@@ -1,6 +1,6 @@
 //! A worker's thread: it opens its own sockets on its own core, so that its memory is near.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
@@ -26,8 +26,9 @@ pub(crate) struct Setup {
 /// A worker that is ready to run.
 pub(crate) struct Ready {
     pub(crate) remote: Remote<PlannedChain>,
-    /// The sockets that packets are to be directed to: those of ports that a path starts from.
-    pub(crate) sockets: Vec<(PortId, u16, OwnedFd)>,
+    /// The sockets that packets are to be directed to: those of ports that a path starts from. The worker keeps them open
+    /// while it waits to be told to run.
+    pub(crate) sockets: Vec<(PortId, u16, RawFd)>,
     pub(crate) zero_copy: bool,
     pub(crate) fallback: Option<xsk::Fallback>,
 }
@@ -73,7 +74,7 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
         for (queue, port) in numbers.into_iter().zip(ports.by_ref()) {
             if plan.paths.iter().any(|path| path.from == id) {
                 let Some(fd) = port.fd() else { continue };
-                sockets.push((id, queue, fd.try_clone_to_owned().map_err(io("dup of a socket"))?));
+                sockets.push((id, queue, fd));
             }
             lanes.push(Box::new(port));
         }

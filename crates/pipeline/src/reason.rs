@@ -22,7 +22,7 @@ pub enum Reason {
     NoSuchPort,
     /// A stage wanted room in front or behind that the frame does not have.
     NoRoom,
-    /// A stage wanted to hold more frames than its quota.
+    /// Stages wanted to hold more frames than they may: a quarter of the worker's, all together.
     HoldQuota,
     /// A frame of another UMEM turned up: a bug in a stage.
     ForeignFrame,

@@ -380,12 +380,7 @@ impl<C: Chain> Worker<C> {
         for attached in &self.ports {
             at_ports += attached.port.census();
         }
-        FrameCensus::new(
-            u64::from(self.umem.frames()),
-            self.pool.len() as u64,
-            u64::from(self.umem.held()),
-            at_ports,
-        )
+        FrameCensus::new(u64::from(self.umem.frames()), self.pool.len() as u64, u64::from(self.umem.held()), at_ports)
     }
 
     /// The UMEM of its frames, whose record says who has each.

@@ -2,10 +2,12 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use engine::{Control, DataPlane, Event, Plan, Report, StartError};
+use engine::{Control, DataPlane, Event, Plan, Report, ReportKind, StartError};
 
 use crate::cli::Cli;
 use crate::text;
@@ -35,36 +37,41 @@ fn drive(plan: Plan, cli: &Cli) -> anyhow::Result<()> {
     let mut data_plane = DataPlane::start(plan, &control)?;
     announce(&data_plane);
 
-    let mut printer = Printer::new(cli.json);
+    let mut printer = Printer::start(cli.json)?;
     let started = Instant::now();
     let end = cli.duration.map(|duration| started + duration);
     let mut next = started + cli.interval;
-    let failed = loop {
+    let failure = loop {
         let due = end.map_or(next, |end| end.min(next));
-        match control.wait(due).context("cannot wait for events")? {
+        let event = control.wait(due).context("cannot wait for events")?;
+        if let Some(failure) = failure(&data_plane) {
+            break Some(failure);
+        }
+        match event {
             Event::Stop(signal) => {
-                tracing::info!(signal, "stopping");
+                tracing::info!(signal, "stopping; a second signal ends it at once");
                 break None;
             }
-            Event::Woken => {
-                if let Some(worker) = data_plane.failed_worker() {
-                    break Some(worker);
-                }
-            }
+            Event::Woken => {}
             Event::Due if end.is_some_and(|end| Instant::now() >= end) => break None,
             Event::Due => {
-                printer.print(&data_plane.report());
+                printer.print(data_plane.report());
                 next = after(next, cli.interval);
             }
         }
     };
-    printer.print(&data_plane.stop().into_final());
-    match failed {
-        Some(worker) => {
-            anyhow::bail!("worker {worker} ended by itself, so everything was stopped; its last words are above")
-        }
-        None => Ok(()),
+    printer.print(data_plane.stop().into_final());
+    printer.finish();
+    failure.map_or(Ok(()), Err)
+}
+
+/// What makes it pointless to go on, if anything does.
+fn failure(data_plane: &DataPlane) -> Option<anyhow::Error> {
+    if let Some(worker) = data_plane.failed_worker() {
+        return Some(anyhow::anyhow!("worker {worker} ended by itself, so everything was stopped; why stands above"));
     }
+    let port = data_plane.lost_port()?;
+    Some(anyhow::anyhow!("port {}: interface {} has disappeared, so everything was stopped", port.name, port.interface))
 }
 
 /// The next time to report: on the beat that was begun, without making up for beats that were missed.
@@ -96,33 +103,61 @@ fn announce(data_plane: &DataPlane) {
     }
 }
 
-/// Prints reports to stdout. When nobody reads them any more it says so once, and forwarding goes on.
+/// Prints reports to stdout, from a thread of its own: a reader that does not read holds up neither signals nor the end.
+/// Forwarding goes on whatever becomes of stdout.
 struct Printer {
     json: bool,
     last: Option<Report>,
-    broken: bool,
+    texts: SyncSender<String>,
+    thread: JoinHandle<()>,
 }
 
+/// Reports that may wait for a slow reader; what comes after is left out.
+const WAITING_REPORTS: usize = 16;
+
+/// How long the final report may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 impl Printer {
-    fn new(json: bool) -> Self {
-        Self { json, last: None, broken: false }
+    fn start(json: bool) -> anyhow::Result<Self> {
+        let (texts, to_print) = mpsc::sync_channel::<String>(WAITING_REPORTS);
+        let print = move || {
+            let mut broken = false;
+            for text in to_print {
+                let mut stdout = io::stdout().lock();
+                if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+                    && !broken
+                {
+                    broken = true;
+                    tracing::warn!(%error, "reports cannot be written to stdout; forwarding goes on");
+                }
+            }
+        };
+        let thread =
+            thread::Builder::new().name("printer".into()).spawn(print).context("starting the printer's thread")?;
+        Ok(Self { json, last: None, texts, thread })
     }
 
-    fn print(&mut self, report: &Report) {
+    fn print(&mut self, report: Report) {
         let text = match (self.json, report.kind) {
             (true, _) => {
-                serde_json::to_string(report).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")) + "\n"
+                serde_json::to_string(&report).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")) + "\n"
             }
-            (false, engine::ReportKind::Interval) => text::interval(report, self.last.as_ref()),
-            (false, engine::ReportKind::Final) => text::summary(report),
+            (false, ReportKind::Interval) => text::interval(&report, self.last.as_ref()),
+            (false, ReportKind::Final) => text::summary(&report),
         };
-        self.last = Some(report.clone());
-        let mut stdout = io::stdout().lock();
-        if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
-            && !self.broken
-        {
-            self.broken = true;
-            tracing::warn!(%error, "reports cannot be written to stdout; forwarding goes on");
+        if self.texts.try_send(text).is_err() {
+            tracing::warn!("stdout is not being read: a report is left out");
+        }
+        self.last = Some(report);
+    }
+
+    /// Waits until all is printed, for a while.
+    fn finish(self) {
+        drop(self.texts);
+        let start = Instant::now();
+        while !self.thread.is_finished() && start.elapsed() < LAST_WORDS {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }

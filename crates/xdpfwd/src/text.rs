@@ -16,7 +16,7 @@ pub(crate) fn interval(report: &Report, last: Option<&Report>) -> String {
         // Writing to a String does not fail.
         let _ = write!(line, "   {} in {received:.3} out {sent:.3} Mpps", port.name);
     }
-    let dropped = total_drops(report) - last.map_or(0, total_drops);
+    let dropped = total_drops(report).saturating_sub(last.map_or(0, total_drops));
     let lost = kernel_losses(report).saturating_sub(last.map_or(0, kernel_losses));
     let _ = writeln!(line, "   dropped {}   lost in the kernel {}", grouped(dropped), grouped(lost));
     line
@@ -60,11 +60,15 @@ pub(crate) fn summary(report: &Report) -> String {
         .filter(|(_, count)| **count > 0)
         .map(|(reason, count)| format!("{reason} {}", grouped(*count)))
         .collect();
-    let sockets = report.kernel.sockets;
+    let kernel = report.kernel;
     let kernel = [
-        ("rx_ring_full", sockets.rx_ring_full),
-        ("fill_ring_empty", sockets.fill_ring_empty),
-        ("tx_invalid", sockets.tx_invalid),
+        ("rx_ring_full", kernel.sockets.rx_ring_full),
+        ("rx_dropped", kernel.sockets.rx_dropped),
+        ("fill_ring_empty", kernel.sockets.fill_ring_empty),
+        ("rx_invalid", kernel.sockets.rx_invalid),
+        ("tx_invalid", kernel.sockets.tx_invalid),
+        ("tx_dropped", kernel.tx_dropped),
+        ("invalid_descriptors", kernel.invalid_descriptors),
     ];
     let kernel = kernel.into_iter().filter(|(_, count)| *count > 0);
     losses.extend(kernel.map(|(name, count)| format!("kernel.{name} {}", grouped(count))));

@@ -150,10 +150,58 @@ fn it_stops_by_itself_and_by_either_signal() {
         let running = Running::start(&chain, &cross_connect(1, ""));
         let pid = nix::unistd::Pid::from_raw(running.forwarder.pid() as i32);
         nix::sys::signal::kill(pid, signal).unwrap();
+        let mut running = running;
+        let deadline = Instant::now() + LONG;
+        while running.forwarder.check_running().is_ok() {
+            assert!(Instant::now() < deadline, "{signal} does not end it");
+            thread::sleep(Duration::from_millis(5));
+        }
         let (ended, last) = running.stop();
         assert_eq!(ended.status.code(), Some(0), "{signal}");
         last.assert_conserved();
     }
+}
+
+/// A reader that holds the pipe open and does not read must not keep a signal from being heard.
+#[test]
+fn a_stdout_that_nobody_reads_does_not_keep_it_from_stopping() {
+    let chain = chain(Chain::builder());
+    let config = Config::new(&cross_connect(1, ""));
+    let mut command = chain.fwd().command(XDPFWD);
+    command.args(["--config", config.path(), "--json", "--interval", "0.001"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    thread::sleep(Duration::from_secs(1)); // far more than a pipe holds
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let deadline = Instant::now() + LONG;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("SIGTERM does not end it");
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn an_interface_that_disappears_ends_it_with_a_report() {
+    let chain = chain(Chain::builder());
+    let mut running = Running::start(&chain, &cross_connect(1, ""));
+    chain.fwd().command("ip").args(["link", "del", "dev", "fwd1"]).status().unwrap();
+    let deadline = Instant::now() + LONG;
+    while running.forwarder.check_running().is_ok() {
+        assert!(Instant::now() < deadline, "it goes on without its interface");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let stderr = running.forwarder.stderr().join("\n");
+    let (ended, last) = running.stop();
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("port wan: interface fwd1 has disappeared"), "{stderr}");
+    assert_eq!(last.json["frames"]["leaked"], 0, "{}", last.json);
 }
 
 /// Nobody reads the reports any more: packets matter more.

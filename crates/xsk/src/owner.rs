@@ -117,6 +117,7 @@ impl Owners {
     }
 
     /// Whether the chunk exists and has this owner.
+    #[cfg(feature = "fake-kernel")]
     pub(crate) fn is(&self, chunk: u32, owner: Owner) -> bool {
         self.0.get(chunk as usize).is_some_and(|cell| cell.get() == owner)
     }

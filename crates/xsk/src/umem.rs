@@ -113,7 +113,15 @@ impl Umem {
         }
         let bytes = frame_size as usize * frames as usize;
         let (memfd, memory, huge) = map(bytes, huge_pages)?;
-        let umem = Self(Rc::new(Region { memory, frame_size, frames, owners: Owners::new(frames), _memfd: memfd, huge, slots: Cell::new(0) }));
+        let umem = Self(Rc::new(Region {
+            memory,
+            frame_size,
+            frames,
+            owners: Owners::new(frames),
+            _memfd: memfd,
+            huge,
+            slots: Cell::new(0),
+        }));
         let pool = Pool::full(umem.clone());
         Ok((umem, pool))
     }

@@ -56,8 +56,10 @@ pub(super) fn check(paths: &Several<PathTable>, ports: &Several<PortTable>, find
     }
     for name in ports.tables.iter().filter_map(|port| port.name.is()) {
         if !ends().any(|end| end == name) {
-            let message =
-                format!("port {:?} is on no path: what it receives is dropped, and nothing is sent", name.get_ref());
+            let message = format!(
+                "port {:?} is on no path: what it receives is left to the kernel, and nothing is sent",
+                name.get_ref()
+            );
             findings.warning(&name.span(), message);
         }
     }
