@@ -9,8 +9,8 @@ SHELL := /bin/bash
 SECONDS ?= 5
 RELEASE := target/release
 
-# What a build takes: clang compiles the XDP programs; libbpf links libelf and zlib.
-BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libelf-dev zlib1g-dev iproute2 ethtool
+# What a build takes: clang and the headers of libbpf-dev compile the XDP programs; libbpf links libelf and zlib.
+BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libelf-dev zlib1g-dev iproute2 ethtool
 # What the tests judge by: programs that we did not write.
 TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy
 

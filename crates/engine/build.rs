@@ -20,7 +20,7 @@ fn main() {
         .build();
     if let Err(error) = built {
         eprintln!("cannot compile {}: {error:#}", source.display());
-        eprintln!("it takes clang, libelf-dev and linux-libc-dev: `make deps` installs them");
+        eprintln!("it takes clang, libbpf-dev and linux-libc-dev: `make deps` installs them");
         exit(1);
     }
 }
