@@ -345,8 +345,8 @@ fn a_killed_lab_is_swept() {
 #[test]
 fn a_terminated_lab_cleans_up_itself() {
     let mut lab = Lab::start("3142");
-    let status = Command::new("kill").args(["-TERM", &lab.process.id().to_string()]).status().expect("run kill");
-    assert!(status.success());
+    let pid = nix::unistd::Pid::from_raw(lab.process.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("SIGTERM");
     assert_eq!(lab.process.wait().expect("wait").code(), Some(1));
     assert!(!is_sleeper(lab.sleeper, "3142"));
     assert_eq!(namespaces_of(lab.process.id()), Vec::<String>::new());
