@@ -43,6 +43,5 @@ pub use data_plane::DataPlane;
 pub use error::StartError;
 pub use plan::{Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use report::{
-    Fallback, FramesReport, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, SCHEMA,
-    StageReport,
+    Fallback, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, SCHEMA, StageReport,
 };

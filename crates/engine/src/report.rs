@@ -35,7 +35,7 @@ pub struct Report {
     /// Each stage of each path.
     pub stages: Vec<StageReport>,
     /// Where every frame is.
-    pub frames: FramesReport,
+    pub frames: FrameCensus,
     /// What the kernel counts.
     pub kernel: KernelReport,
     /// What kept the ports from a better mode; `null` if nothing did, or none better was asked for.
@@ -159,27 +159,6 @@ pub struct StageReport {
     pub counters: BTreeMap<&'static str, u64>,
 }
 
-/// Where every frame of every worker is: the others add up to `total` when `leaked` is 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct FramesReport {
-    /// Frames in all.
-    pub total: u64,
-    /// Free.
-    pub pool: u64,
-    /// Posted for reception and not received, the driver's included.
-    pub fill: u64,
-    /// Received by the kernel, not yet by user space.
-    pub rx: u64,
-    /// In egress queues, or held by stages.
-    pub in_flight: u64,
-    /// Posted for transmission and not completed.
-    pub tx: u64,
-    /// Completed, not yet reclaimed.
-    pub completion: u64,
-    /// Missing. Not 0: a bug.
-    pub leaked: i64,
-}
-
 /// What the kernel did and lost, all ports together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KernelReport {
@@ -241,7 +220,7 @@ impl Report {
             ports,
             drops: sums.drops.iter().map(|(reason, count)| (Reason::name(reason), count)).collect(),
             stages: sums.stages(plan),
-            frames: sums.frames.into(),
+            frames: sums.frames,
             kernel: KernelReport {
                 syscalls: all.syscalls + sums.waits,
                 waits: sums.waits,
@@ -265,13 +244,6 @@ impl From<KernelCounters> for PortKernelReport {
         let KernelCounters { rx_dropped, rx_invalid, tx_invalid, rx_ring_full, fill_ring_empty, tx_ring_empty } =
             counters;
         Self { rx_ring_full, fill_ring_empty, rx_dropped, rx_invalid, tx_invalid, tx_ring_empty }
-    }
-}
-
-impl From<FrameCensus> for FramesReport {
-    fn from(census: FrameCensus) -> Self {
-        let FrameCensus { total, pool, fill, rx, in_flight, tx, completion, leaked } = census;
-        Self { total, pool, fill, rx, in_flight, tx, completion, leaked }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a worker has counted, at one moment between two batches.
 
+use serde::Serialize;
 use xsk::{Census, Counters, KernelCounters};
 
 use crate::ledger::StageAccount;
@@ -58,8 +59,8 @@ pub struct StageReport {
     pub counters: Vec<(&'static str, u64)>,
 }
 
-/// Where every frame of a UMEM is. All but `leaked` add up to `total`, if `leaked` is 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Where every frame of a UMEM is, or of several added up. All but `leaked` add up to `total`, if `leaked` is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FrameCensus {
     /// Frames of the UMEM.
     pub total: u64,
