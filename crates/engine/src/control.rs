@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
@@ -18,8 +17,6 @@ pub struct Control {
     events: Events,
     signals: Signals,
     waker: Arc<mio::Waker>,
-    /// A signal has come: the next one gets its default action.
-    stopping: Arc<AtomicBool>,
 }
 
 /// What happened.
@@ -37,14 +34,10 @@ impl Control {
     /// Takes over SIGINT and SIGTERM for the process.
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
-        let stopping = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register_conditional_default(signal, Arc::clone(&stopping))?;
-        }
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), WORKERS)?);
-        Ok(Self { poll, events: Events::with_capacity(8), signals, waker, stopping })
+        Ok(Self { poll, events: Events::with_capacity(8), signals, waker })
     }
 
     /// Ends a [`wait`](Self::wait) from another thread.
@@ -54,8 +47,6 @@ impl Control {
 
     /// Waits for an event, until `due` at the latest. What has happened already comes before the time: a clock that is always
     /// due does not keep signals away.
-    ///
-    /// After the first signal the process is back to the default for the next one: who sends two wants it to end now.
     pub fn wait(&mut self, due: Instant) -> io::Result<Event> {
         loop {
             let left = due.saturating_duration_since(Instant::now());
@@ -66,7 +57,6 @@ impl Control {
                 result => result?,
             }
             if let Some(signal) = self.signals.pending().next() {
-                self.stopping.store(true, Ordering::Release);
                 return Ok(Event::Stop(signal));
             }
             if self.events.iter().any(|event| event.token() == WORKERS) {

@@ -62,7 +62,7 @@ impl DataPlane {
         }
         let interfaces: Vec<Interface> =
             (plan.ports.iter()).map(|port| Interface::find(&port.name, &port.interface)).collect::<Result<_, _>>()?;
-        check_interfaces(&plan)?;
+        check_interfaces(&plan, &interfaces)?;
         let mut attachments = Vec::with_capacity(interfaces.len());
         let mut fallback = None;
         for (port, interface) in plan.ports.iter().zip(&interfaces) {
@@ -235,7 +235,12 @@ impl DataPlane {
             let left = deadline.saturating_duration_since(Instant::now());
             match answered.and_then(|answered| answered.recv_timeout(left).ok()) {
                 Some(report) => worker.last = Some(report),
-                None => tracing::warn!(worker = index, "the worker does not answer: its last report stands"),
+                None if worker.last.is_some() => {
+                    tracing::warn!(worker = index, "the worker does not answer: its last report stands");
+                }
+                None => {
+                    tracing::warn!(worker = index, "the worker does not answer and never has: it is not in the report")
+                }
             }
         }
         self.collect()
@@ -301,14 +306,14 @@ impl Drop for ExitNotice {
     }
 }
 
-/// Two ports on one interface would each find the other's program in the way.
-fn check_interfaces(plan: &Plan) -> Result<(), StartError> {
-    for (index, port) in plan.ports.iter().enumerate() {
-        if let Some(other) = plan.ports[..index].iter().find(|other| other.interface == port.interface) {
+/// Two ports on one interface would each find the other's program in the way. One interface can have several names.
+fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
+    for (second, interface) in interfaces.iter().enumerate() {
+        if let Some(first) = interfaces[..second].iter().position(|other| other.index == interface.index) {
             return Err(StartError::SameInterface {
-                first: other.name.clone(),
-                second: port.name.clone(),
-                interface: port.interface.clone(),
+                first: plan.ports[first].name.clone(),
+                second: plan.ports[second].name.clone(),
+                interface: interface.name.clone(),
             });
         }
     }

@@ -25,9 +25,11 @@ impl Interface {
         }
     }
 
-    /// Whether it still exists, as the one that it was.
+    /// Whether it still exists.
     pub(crate) fn exists(&self) -> bool {
-        if_nametoindex(self.name.as_str()) == Ok(self.index)
+        // By index, which is what sockets and program are bound to: it may have got another name.
+        // (Not by nix' `if_indextoname`, which takes the null pointer of a missing index for an empty name.)
+        if_nameindex().map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
 
     /// Whether it is administratively down; unknown is not down.

@@ -169,7 +169,7 @@ pub struct KernelReport {
     /// Transmit wake-ups that the kernel answered with "later": repeated, nothing lost.
     pub tx_retries: u64,
     /// Packets that interfaces threw away after the kernel had taken them (no carrier, or their queue was full); among the
-    /// ports' `tx_packets`. Known in copy mode only.
+    /// ports' `tx_packets`. At least so many: known in copy mode only.
     pub tx_dropped: u64,
     /// Descriptors from the kernel that made no sense: refused. 0, or there is a bug.
     pub invalid_descriptors: u64,

@@ -46,7 +46,10 @@ impl Egress {
                 self.crowded |= queue.room() < Batch::CAPACITY;
                 Ok(())
             }
-            Err(Refused::Full(frame)) => Err((Reason::EgressFull, frame)),
+            Err(Refused::Full(frame)) => {
+                self.crowded = true;
+                Err((Reason::EgressFull, frame))
+            }
             Err(Refused::Runt(frame)) => Err((Reason::Runt, frame)),
             Err(Refused::Foreign(frame)) => Err((Reason::ForeignFrame, frame)),
         }

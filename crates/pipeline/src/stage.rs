@@ -156,7 +156,7 @@ impl Cx<'_> {
     pub(crate) fn book_given(&mut self) {
         if self.account.held > 0 {
             self.account.held -= 1;
-            *self.quota += 1;
+            *self.quota = self.quota.saturating_add(1);
         }
     }
 

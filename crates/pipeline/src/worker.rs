@@ -403,6 +403,9 @@ impl<C: Chain> Worker<C> {
             census: attached.port.census(),
         });
         let queues: Vec<_> = queues.collect();
+        // What a stage lost is held by nobody, and must not count against the others for ever.
+        let held = (self.umem.held() as usize).saturating_sub(self.egress.waiting());
+        self.quota = self.full_quota.saturating_sub(held as u32);
         let frames = self.frames();
         let paths = self.paths.iter_mut().map(Path::report).collect();
         WorkerReport { queues, paths, drops: self.drops, frames, waits: self.waits }

@@ -494,6 +494,9 @@ fn a_frame_that_a_stage_loses_is_reported_as_leaked() {
     let frames = worker.frames();
     assert_eq!((frames.leaked, frames.in_flight), (20, 0), "{frames:?}");
     assert_eq!(worker.umem().lost(), 20);
+    assert_eq!(worker.in_user_space(), 20, "the quota is what it was");
+    assert_eq!(worker.report().frames.leaked, 20);
+    assert_eq!(worker.in_user_space(), 0, "and is given back to the other stages at the next report");
 }
 
 #[test]

@@ -32,6 +32,6 @@ fn main() -> ExitCode {
     if cli.check {
         return check::run(&cli, &plan, &warnings, &ThisMachine);
     }
-    logging::start(cli.log_format);
+    let _flushed_at_the_end = logging::start(cli.log_format);
     run::run(plan, &cli)
 }

@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -42,27 +44,50 @@ fn drive(plan: Plan, cli: &Cli) -> anyhow::Result<()> {
     let end = cli.duration.map(|duration| started + duration);
     let mut next = started + cli.interval;
     let failure = loop {
-        let due = end.map_or(next, |end| end.min(next));
+        // Interfaces are looked after more often than reports may be wanted.
+        let soon = Instant::now() + LOOK_AFTER;
+        let due = end.map_or(next, |end| end.min(next)).min(soon);
         let event = control.wait(due).context("cannot wait for events")?;
         if let Some(failure) = failure(&data_plane) {
             break Some(failure);
         }
         match event {
             Event::Stop(signal) => {
-                tracing::info!(signal, "stopping; a second signal ends it at once");
+                tracing::info!(signal, "stopping");
                 break None;
             }
             Event::Woken => {}
             Event::Due if end.is_some_and(|end| Instant::now() >= end) => break None,
-            Event::Due => {
+            Event::Due if Instant::now() >= next => {
                 printer.print(data_plane.report());
                 next = after(next, cli.interval);
             }
+            Event::Due => {}
         }
     };
+    give_up_after(STOP_WITHIN);
     printer.print(data_plane.stop().into_final());
     printer.finish();
     failure.map_or(Ok(()), Err)
+}
+
+/// How often it is looked whether workers and interfaces are still there.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+
+/// How long stopping may take: a worker that is stuck in a stage would hold it up for ever.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Ends the process if it has not come to its end by then.
+fn give_up_after(limit: Duration) {
+    let watch = move || {
+        thread::sleep(limit);
+        tracing::error!("a worker did not come to its end within {limit:?}: ending without it");
+        thread::sleep(Duration::from_millis(100)); // for the log
+        std::process::exit(i32::from(FAILED));
+    };
+    if let Err(error) = thread::Builder::new().name("watchdog".into()).spawn(watch) {
+        tracing::warn!(%error, "no watchdog: stopping may take as long as the slowest worker");
+    }
 }
 
 /// What makes it pointless to go on, if anything does.
@@ -109,6 +134,8 @@ struct Printer {
     json: bool,
     last: Option<Report>,
     texts: SyncSender<String>,
+    /// Reports that were left out because the reader was too slow; the printer's thread says so when it can print again.
+    left_out: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
@@ -121,6 +148,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 impl Printer {
     fn start(json: bool) -> anyhow::Result<Self> {
         let (texts, to_print) = mpsc::sync_channel::<String>(WAITING_REPORTS);
+        let left_out = Arc::new(AtomicU64::new(0));
+        let missing = Arc::clone(&left_out);
         let print = move || {
             let mut broken = false;
             for text in to_print {
@@ -131,11 +160,15 @@ impl Printer {
                     broken = true;
                     tracing::warn!(%error, "reports cannot be written to stdout; forwarding goes on");
                 }
+                let reports = missing.swap(0, Ordering::Relaxed);
+                if reports > 0 {
+                    tracing::warn!(reports, "stdout was not being read: reports were left out");
+                }
             }
         };
         let thread =
             thread::Builder::new().name("printer".into()).spawn(print).context("starting the printer's thread")?;
-        Ok(Self { json, last: None, texts, thread })
+        Ok(Self { json, last: None, texts, left_out, thread })
     }
 
     fn print(&mut self, report: Report) {
@@ -146,10 +179,17 @@ impl Printer {
             (false, ReportKind::Interval) => text::interval(&report, self.last.as_ref()),
             (false, ReportKind::Final) => text::summary(&report),
         };
-        if self.texts.try_send(text).is_err() {
-            tracing::warn!("stdout is not being read: a report is left out");
-        }
+        let deadline = Instant::now() + if report.kind == ReportKind::Final { LAST_WORDS } else { Duration::ZERO };
         self.last = Some(report);
+        let mut text = text;
+        while let Err(TrySendError::Full(back)) = self.texts.try_send(text) {
+            if Instant::now() >= deadline {
+                self.left_out.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            text = back;
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Waits until all is printed, for a while.

@@ -108,10 +108,10 @@ fn total_drops(report: &Report) -> u64 {
     report.drops.values().sum()
 }
 
-/// Packets that the kernel could not give to a socket. Its counter of empty fill rings is among `rx_dropped` in copy mode.
+/// Packets that the kernel could not give to a socket, or did not get rid of. Its counter of empty fill rings is among `rx_dropped` in copy mode.
 fn kernel_losses(report: &Report) -> u64 {
     let sockets = report.kernel.sockets;
-    sockets.rx_ring_full + sockets.rx_dropped.max(sockets.fill_ring_empty)
+    sockets.rx_ring_full + sockets.rx_dropped.max(sockets.fill_ring_empty) + report.kernel.tx_dropped
 }
 
 /// A number with its thousands apart: 1,234,567.

@@ -164,12 +164,14 @@ fn it_stops_by_itself_and_by_either_signal() {
 
 /// A reader that holds the pipe open and does not read must not keep a signal from being heard.
 #[test]
-fn a_stdout_that_nobody_reads_does_not_keep_it_from_stopping() {
+fn a_pipe_that_nobody_reads_does_not_keep_it_from_stopping() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut command = chain.fwd().command(XDPFWD);
     command.args(["--config", config.path(), "--json", "--interval", "0.001"]);
-    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    // Reports and log in one pipe, as behind `2>&1 |`.
+    let (_unread, pipe) = std::io::pipe().unwrap();
+    let mut child = command.stdout(pipe.try_clone().unwrap()).stderr(pipe).spawn().unwrap();
     thread::sleep(Duration::from_secs(1)); // far more than a pipe holds
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
@@ -185,6 +187,35 @@ fn a_stdout_that_nobody_reads_does_not_keep_it_from_stopping() {
         thread::sleep(Duration::from_millis(10));
     };
     assert_eq!(status.code(), Some(0));
+}
+
+/// A reader that was slow and reads again gets the end of it.
+#[test]
+fn the_final_report_waits_for_a_slow_reader() {
+    let chain = chain(Chain::builder());
+    let config = Config::new(&cross_connect(1, ""));
+    let mut command = chain.fwd().command(XDPFWD);
+    command.args(["--config", config.path(), "--json", "--interval", "0.001"]);
+    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    thread::sleep(Duration::from_secs(1));
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.lines().last().unwrap().contains(r#""type":"final""#), "{}", text.len());
+    assert!(output.status.success());
+}
+
+#[test]
+fn an_interface_with_a_new_name_is_still_there() {
+    let chain = chain(Chain::builder());
+    let running = Running::start(&chain, &cross_connect(1, ""));
+    let rename = chain.fwd().command("ip").args(["link", "set", "dev", "fwd1", "name", "other"]).output().unwrap();
+    assert!(rename.status.success(), "{rename:?}");
+    thread::sleep(Duration::from_millis(1500)); // longer than it takes to look again
+    let (ended, last) = running.stop();
+    assert_eq!(ended.status.code(), Some(0));
+    last.assert_conserved();
 }
 
 #[test]

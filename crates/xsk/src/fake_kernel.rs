@@ -273,8 +273,8 @@ impl Kernel for FakeKernel {
         let mut side = self.0.borrow_mut();
         side.wakeups = side.wakeups.wrapping_add(1);
         if let Some(errno) = side.behaviour.errors.pop_front() {
-            if errno == libc::EBUSY {
-                side.swallow();
+            if errno == libc::EBUSY && !side.swallow() {
+                return Ok(());
             }
             return Err(io::Error::from_raw_os_error(errno));
         }
@@ -336,12 +336,13 @@ impl Side {
         completions.commit();
     }
 
-    /// Throws the next packet away, as an interface without a carrier does.
-    fn swallow(&mut self) {
+    /// Throws the next packet away, as an interface without a carrier does. Whether there was one.
+    fn swallow(&mut self) -> bool {
         let mut next = self.tx.peek(1);
         let address = next.next().map(|descriptor| descriptor.addr);
         next.release();
         self.completing.extend(address.map(|address| (address, self.wakeups)));
+        address.is_some()
     }
 
     fn count(&mut self, lost: Lost) -> Lost {

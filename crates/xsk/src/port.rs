@@ -92,10 +92,11 @@ pub struct Counters {
     pub tx_bytes: u64,
     /// System calls made to wake the kernel up, for transmission or reception.
     pub syscalls: u64,
-    /// Transmit wake-ups that the kernel answered with "later" (EAGAIN, ENOBUFS, ENETDOWN): repeated, nothing lost.
+    /// Transmit wake-ups that the kernel answered with "later" (EAGAIN without progress, ENOBUFS,
+    /// ENETDOWN, ENXIO): repeated, nothing lost.
     pub tx_retries: u64,
     /// Packets that the interface threw away after the kernel had taken them: no carrier, or its queue was full. They are
-    /// among `tx_packets`. Known in copy mode only.
+    /// among `tx_packets`. At least so many: known in copy mode only, and not of what a wait for packets sent on the way.
     pub tx_dropped: u64,
     /// Descriptors from the kernel that named no chunk of this port's: refused. Anything but 0 is a bug, ours or the
     /// kernel's.

@@ -132,16 +132,19 @@ impl XskPort {
 
     /// Makes the kernel send what is in the TX ring.
     fn wake_tx(&mut self) {
-        // Each packet that the interface throws away ends the kernel's work; there are only so many.
+        // Each packet that the interface throws away ends the kernel's work, and so does its budget; there are only so many.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
+            let before = self.rings.tx.pending();
             let Err(error) = self.kernel.wake_tx() else { return };
             match error.raw_os_error() {
                 // In copy mode this is `NET_XMIT_DROP`: one packet was completed without being sent (`__xsk_generic_xmit`).
                 Some(libc::EBUSY) if !self.quarantine => self.counters.tx_dropped += 1,
-                // EAGAIN: more than the budget, or the send buffer or the completion ring is full. ENOBUFS: no memory for
-                // the moment. ENETDOWN: the link is down. ENXIO: the device is gone. None loses the descriptors that are
-                // still in the ring; the next turn tries again.
+                // The budget of one call is used up: 32 before Linux 6.17.
+                Some(libc::EAGAIN) if self.rings.tx.pending() < before => {}
+                // EAGAIN: the send buffer or the completion ring is full. ENOBUFS: no memory for the moment. ENETDOWN: the
+                // link is down. ENXIO: the device is gone. None loses the descriptors that are still in the ring; the next
+                // turn tries again.
                 _ => {
                     self.counters.tx_retries += 1;
                     return;
@@ -273,7 +276,8 @@ impl Port for XskPort {
     }
 
     fn close(mut self: Box<Self>, pool: &mut Pool) -> usize {
-        self.check_pool(pool);
+        // What is completed already is nobody's but ours.
+        self.reclaim(pool);
         let (umem, slot, quarantine) = (self.umem.clone(), self.slot, self.quarantine);
         self.closed = true;
         // The socket goes first: only then is the kernel done with what was posted for reception. What was posted for

@@ -186,6 +186,24 @@ fn two_ports_cannot_have_one_index() {
     let _second = FakeKernel::port(&umem, &mut pool, 0);
 }
 
+/// A kernel that sends 32 descriptors a call, as before Linux 6.17, is called until all are sent.
+#[test]
+fn a_small_budget_is_no_reason_to_wait_for_the_next_turn() {
+    let (umem, mut pool) = umem(1024);
+    let sizes = Sizes { tx: 256, completion: 256, ..Sizes::default() };
+    let behaviour = Behaviour { budget: 32, ..Behaviour::default() };
+    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, sizes, behaviour);
+    let mut queue = EgressQueue::new(&umem, 256);
+    for _ in 0..256 {
+        let mut frame = pool.alloc().unwrap();
+        frame.append(60).unwrap().fill(0);
+        queue.push(frame).unwrap();
+    }
+    assert_eq!(port.transmit(&mut queue), 256);
+    assert_eq!(kernel.take_sent().len(), 256);
+    assert_eq!((port.unsent(), port.counters().syscalls, port.counters().tx_retries), (false, 8, 0));
+}
+
 #[test]
 fn no_wake_up_that_was_not_asked_for() {
     let (umem, mut pool) = umem(256);
