@@ -386,9 +386,15 @@ mod tests {
 
     #[test]
     fn the_memory_goes_with_the_last_handle_and_stays_for_a_frame() {
+        // By inode, not by address: another test may map its own memory where this was.
         let mapped = |umem: &Umem| {
-            let base = format!("{:x}-", umem.region().base().as_ptr() as usize);
-            move || std::fs::read_to_string("/proc/self/maps").unwrap().contains(&base)
+            let file = std::fs::File::from(umem.memfd().try_clone_to_owned().unwrap());
+            let inode = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap()).to_string();
+            move || {
+                let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+                maps.lines()
+                    .any(|line| line.split_whitespace().nth(4) == Some(&inode) && line.contains("memfd:xdpfwd-umem"))
+            }
         };
         let (umem, pool) = Umem::new(&small()).unwrap();
         let is_mapped = mapped(&umem);
