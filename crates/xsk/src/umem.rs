@@ -254,10 +254,10 @@ impl Region {
         (chunk, address as u32 & (self.frame_size - 1))
     }
 
-    /// The address within the UMEM of an offset in a chunk.
+    /// The address within the UMEM of an offset in a chunk; the offset may be the chunk's end, where an empty packet can lie.
     #[inline]
     pub(crate) fn join(&self, chunk: u32, offset: u32) -> u64 {
-        u64::from(chunk) << self.frame_size.trailing_zeros() | u64::from(offset)
+        (u64::from(chunk) << self.frame_size.trailing_zeros()) + u64::from(offset)
     }
 }
 
