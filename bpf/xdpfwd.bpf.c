@@ -2,9 +2,7 @@
 //
 // The XDP program of xdpfwd, one instance per interface. See README.md beside this file.
 
-#include <linux/bpf.h>
-
-#include <bpf/bpf_helpers.h>
+#include "keep.h"
 
 /* The AF_XDP socket that serves each queue of this interface. The loader sets the number of entries. */
 struct {
@@ -17,6 +15,7 @@ struct {
 struct counters {
 	__u64 redirected; /* given to the AF_XDP socket of the queue */
 	__u64 passed;	  /* given to the kernel: no socket serves the queue */
+	__u64 kept;	  /* given to the kernel: a rule of `keep` says so */
 };
 
 struct {
@@ -29,17 +28,23 @@ struct {
 SEC("xdp")
 int xdpfwd(struct xdp_md *ctx)
 {
-	/* The flags are what is returned if no socket serves the queue, or the queue is beyond the map. */
-	int action = bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS);
 	__u32 zero = 0;
 	struct counters *count = bpf_map_lookup_elem(&counters, &zero);
+	const struct keep *rules = keep_of_port();
+	int action;
 
-	if (count) {
-		if (action == XDP_REDIRECT)
-			count->redirected++;
-		else
-			count->passed++;
+	if (!count || !rules) /* never: both maps have an entry 0 */
+		return XDP_PASS;
+	if (rules->rules && is_kept(ctx, rules)) {
+		count->kept++;
+		return XDP_PASS;
 	}
+	/* The flags are what is returned if no socket serves the queue, or the queue is beyond the map. */
+	action = bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS);
+	if (action == XDP_REDIRECT)
+		count->redirected++;
+	else
+		count->passed++;
 	return action;
 }
 

@@ -6,14 +6,19 @@ use std::env;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use engine::{Control, DataPlane, Event, Mode, PathPlan, Plan, PortPlan, StageOnPath};
+use engine::{Control, DataPlane, Event, Keep, Mode, PathPlan, Plan, PortPlan, StageOnPath};
 use pipeline::{Idle, PortId, stages::MacSwap};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [first, second, rest @ ..] = &arguments[..] else { return Err("usage: cross_connect IF0 IF1 [CORE]".into()) };
     let core = rest.first().map(|core| core.parse()).transpose()?;
-    let port = |interface: &str| PortPlan { name: interface.into(), interface: interface.into(), queues: 1 };
+    let port = |interface: &str| PortPlan {
+        name: interface.into(),
+        interface: interface.into(),
+        queues: 1,
+        keep: Keep::new(),
+    };
     let path = |from, to| PathPlan {
         from: PortId(from),
         to: PortId(to),

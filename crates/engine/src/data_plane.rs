@@ -12,6 +12,7 @@ use xsk::{AttachMode, BindMode};
 use crate::attach::Attachment;
 use crate::control::Control;
 use crate::error::StartError;
+use crate::host::Host;
 use crate::interface::{DeferredInterrupts, Interface};
 use crate::plan::{Mode, Plan, PortPlan};
 use crate::report::{Fallback, PortMode, Report};
@@ -63,17 +64,11 @@ impl DataPlane {
         let interfaces: Vec<Interface> =
             (plan.ports.iter()).map(|port| Interface::find(&port.name, &port.interface)).collect::<Result<_, _>>()?;
         check_interfaces(&plan, &interfaces)?;
+        let host = Host::read().map_err(|source| StartError::Io { what: "asking for links and addresses", source })?;
         let mut attachments = Vec::with_capacity(interfaces.len());
         let mut fallback = None;
         for (port, interface) in plan.ports.iter().zip(&interfaces) {
-            if interface.is_down() {
-                tracing::warn!(
-                    port = port.name,
-                    "interface {0} is down: nothing will pass until `ip link set dev {0} up`",
-                    interface.name
-                );
-            }
-            let (attachment, error) = Attachment::new(interface, port.queues, plan.mode)?;
+            let (attachment, error) = Attachment::new(port, interface, &host, plan.mode)?;
             if let Some(error) = error {
                 fallback.get_or_insert_with(|| Fallback::new(&port.name, &port.interface, "native XDP", &error));
             }
@@ -199,6 +194,25 @@ impl DataPlane {
         self.plan.ports.get(gone)
     }
 
+    /// Tells the XDP programs by which addresses frames are for this host: to be called when [`Event::HostChanged`] says
+    /// that they may be others.
+    ///
+    /// [`Event::HostChanged`]: crate::Event::HostChanged
+    pub fn follow_host(&mut self) {
+        let host = match Host::read() {
+            Ok(host) => host,
+            Err(error) => {
+                tracing::warn!(%error, "cannot ask for links and addresses: what is kept for this host is as it was");
+                return;
+            }
+        };
+        for (attachment, interface) in self.attachments.iter_mut().zip(&self.interfaces) {
+            if let Err(error) = attachment.follow(host.own(interface.index)) {
+                tracing::warn!(interface = interface.name, %error, "what is kept for this host is not up to date");
+            }
+        }
+    }
+
     /// Everything counted so far. A worker that does not answer is reported as it was last.
     pub fn report(&mut self) -> Report {
         for worker in &mut self.workers {
@@ -211,7 +225,7 @@ impl DataPlane {
 
     fn collect(&self) -> Report {
         let reports = self.workers.iter().filter_map(|worker| worker.last.as_ref());
-        let xdp = self.attachments.iter().map(Attachment::counters).collect::<Vec<_>>();
+        let xdp = self.attachments.iter().map(|attachment| attachment.counters()).collect::<Vec<_>>();
         Report::new(&self.plan, self.started.elapsed(), reports, &xdp, &self.modes, self.fallback.clone())
     }
 

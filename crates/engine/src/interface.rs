@@ -32,14 +32,6 @@ impl Interface {
         if_nameindex().map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
 
-    /// Whether it is administratively down; unknown is not down.
-    pub(crate) fn is_down(&self) -> bool {
-        const IFF_UP: u32 = 1;
-        let flags = self.sysfs().and_then(|folder| fs::read_to_string(folder.join("flags")).ok());
-        let flags = flags.and_then(|text| u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok());
-        flags.is_some_and(|flags| flags & IFF_UP == 0)
-    }
-
     /// Its folder under /sys, unless /sys shows another network namespace (entered without mounting it anew).
     fn sysfs(&self) -> Option<PathBuf> {
         let folder = Path::new("/sys/class/net").join(&self.name);

@@ -6,10 +6,10 @@
 //! use std::sync::Arc;
 //! use std::time::{Duration, Instant};
 //!
-//! use engine::{Control, DataPlane, Mode, PathPlan, Plan, PortPlan};
+//! use engine::{Control, DataPlane, Keep, Mode, PathPlan, Plan, PortPlan, wait_until_up};
 //! use pipeline::{Idle, PortId};
 //!
-//! let port = |name: &str, interface: &str| PortPlan { name: name.into(), interface: interface.into(), queues: 1 };
+//! let port = |name: &str, interface: &str| PortPlan { name: name.into(), interface: interface.into(), queues: 1, keep: Keep::new() };
 //! let path = |from, to| PathPlan { from: PortId(from), to: PortId(to), stages: vec![] };
 //! let plan = Plan {
 //!     mode: Mode::Auto,
@@ -21,6 +21,7 @@
 //!     paths: vec![path(0, 1), path(1, 0)],
 //! };
 //! let mut control = Control::new()?;
+//! wait_until_up(&plan, &mut control, None)?;
 //! let data_plane = DataPlane::start(plan, &control)?;
 //! control.wait(Instant::now() + Duration::from_secs(10))?;
 //! println!("{:?}", data_plane.stop().frames);
@@ -33,15 +34,26 @@ mod attach;
 mod control;
 mod data_plane;
 mod error;
+mod host;
 mod interface;
+mod keep;
+mod lockout;
+mod netlink;
 mod plan;
+mod program;
 mod report;
 mod thread;
+mod up;
 
 pub use control::{Control, Event};
 pub use data_plane::DataPlane;
 pub use error::StartError;
+pub use host::OwnAddresses;
+pub use keep::{Keep, KeepRule, KeepRuleError};
+pub use lockout::{Carried, Lockout, lockouts};
 pub use plan::{Mode, PathPlan, Plan, PortPlan, StageOnPath};
+pub use program::{Judgement, XdpCounters, XdpProgram};
 pub use report::{
     Fallback, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, SCHEMA, StageReport,
 };
+pub use up::{Waited, wait_until_up};

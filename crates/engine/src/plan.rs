@@ -6,6 +6,8 @@ use std::sync::Arc;
 use pipeline::{Idle, PortId, StagePlan};
 use xsk::UmemConfig;
 
+use crate::keep::Keep;
+
 /// What is to run. A configuration file resolves to this; another binary can write it in Rust.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -34,6 +36,8 @@ pub struct PortPlan {
     pub interface: String,
     /// Queues 0 to `queues` − 1 are used. Worker *w* of *n* serves those that are *w* modulo *n*.
     pub queues: u16,
+    /// What of the frames that are addressed to this host stays with the kernel, on those queues too.
+    pub keep: Keep,
 }
 
 /// A path: what comes in on one port goes through the stages and out on the other.

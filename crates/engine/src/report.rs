@@ -10,8 +10,8 @@ use pipeline::{FrameCensus, Reason, WorkerReport};
 use serde::Serialize;
 use xsk::{Counters, KernelCounters};
 
-use crate::attach::XdpCounters;
 use crate::plan::Plan;
+use crate::program::XdpCounters;
 
 /// The version of the report's shape.
 pub const SCHEMA: u32 = 1;
@@ -73,8 +73,10 @@ pub struct PortReport {
     pub tx_bytes: u64,
     /// Packets that the XDP program gave to a socket, whether or not that had room.
     pub xdp_redirected: u64,
-    /// Packets that the XDP program left to the kernel.
+    /// Packets that the XDP program left to the kernel because no socket serves their queue.
     pub xdp_passed: u64,
+    /// Packets that the XDP program left to the kernel because a rule of `keep` says so.
+    pub xdp_kept: u64,
     /// What the kernel lost on the way into this port's sockets, and what it refused.
     pub kernel: PortKernelReport,
 }
@@ -107,6 +109,8 @@ pub enum PortMode {
     Copy,
     /// The XDP program runs in the kernel's generic path; the kernel copies.
     Skb,
+    /// None: it was stopped while it waited for an interface.
+    None,
 }
 
 impl PortMode {
@@ -116,6 +120,7 @@ impl PortMode {
             Self::ZeroCopy => "zero-copy",
             Self::Copy => "copy",
             Self::Skb => "skb",
+            Self::None => "none",
         }
     }
 }
@@ -203,6 +208,7 @@ impl Report {
             tx_bytes: counters.tx_bytes,
             xdp_redirected: xdp.redirected,
             xdp_passed: xdp.passed,
+            xdp_kept: xdp.kept,
             kernel: (*kernel).into(),
         });
         let ports = ports.collect();
@@ -231,6 +237,13 @@ impl Report {
             },
             fallback,
         }
+    }
+
+    /// The report of a plan that was not started: nothing was counted, and no port got a mode.
+    pub fn not_started(plan: &Plan) -> Self {
+        let ports = plan.ports.len();
+        let (xdp, modes) = (vec![XdpCounters::default(); ports], vec![PortMode::None; ports]);
+        Self::new(plan, Duration::ZERO, [].into_iter(), &xdp, &modes, None)
     }
 
     /// The same as the last one.

@@ -52,6 +52,8 @@ struct Port {
     name: String,
     interface: String,
     queues: u16,
+    /// The rules of what stays with the kernel.
+    keep: Vec<String>,
     present: bool,
     interface_queues: Option<u16>,
     mtu: Option<u32>,
@@ -149,8 +151,9 @@ impl Port {
             Some(Interface { queues, mtu, driver, state, .. }) => (queues, mtu, driver, state),
             None => (None, None, None, None),
         };
-        let PortPlan { name, interface, queues } = port.clone();
-        Self { name, interface, queues, present, interface_queues, mtu, driver, state }
+        let PortPlan { name, interface, queues, keep } = port.clone();
+        let keep = keep.iter().map(ToString::to_string).collect();
+        Self { name, interface, queues, keep, present, interface_queues, mtu, driver, state }
     }
 }
 
@@ -198,7 +201,7 @@ impl fmt::Display for Check {
 
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, interface, queues, present, interface_queues, mtu, driver, state } = self;
+        let Self { name, interface, queues, keep, present, interface_queues, mtu, driver, state } = self;
         let noun = if *queues == 1 { "queue" } else { "queues" };
         write!(f, "{name}: {interface}, ")?;
         if !present {
@@ -218,6 +221,9 @@ impl fmt::Display for Port {
         }
         if let Some(state) = state {
             write!(f, ", {state}")?;
+        }
+        if !keep.is_empty() {
+            write!(f, "; the kernel keeps {}", keep.join(", "))?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use pipeline::Registry;
 
-use cli::Cli;
+use cli::{Cli, LogFormat};
 use config::ThisMachine;
 
 /// The command line or the configuration is no good.
@@ -28,10 +28,14 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    warnings.print();
     if cli.check {
+        warnings.print();
         return check::run(&cli, &plan, &warnings, &ThisMachine);
     }
     let _flushed_at_the_end = logging::start(cli.log_format);
+    match cli.log_format {
+        LogFormat::Text => warnings.print(),
+        LogFormat::Json => warnings.iter().for_each(config::Diagnostic::log),
+    }
     run::run(plan, &cli)
 }

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use engine::{Control, DataPlane, Event, Plan, Report, ReportKind, StartError};
+use engine::{Control, DataPlane, Event, Plan, Report, ReportKind, StartError, Waited};
 
 use crate::cli::Cli;
 use crate::text;
@@ -36,12 +36,18 @@ pub(crate) fn run(plan: Plan, cli: &Cli) -> ExitCode {
 fn drive(plan: Plan, cli: &Cli) -> anyhow::Result<()> {
     // Before anything is attached: a signal from here on is an orderly stop.
     let mut control = Control::new().context("cannot set up signals and timers")?;
+    let mut printer = Printer::start(cli.json)?;
+    let end = cli.duration.map(|duration| Instant::now() + duration);
+    if engine::wait_until_up(&plan, &mut control, end)? != Waited::Up {
+        tracing::info!("stopped while waiting for an interface: nothing was forwarded");
+        printer.print(Report::not_started(&plan).into_final());
+        printer.finish();
+        return Ok(());
+    }
     let mut data_plane = DataPlane::start(plan, &control)?;
     announce(&data_plane);
 
-    let mut printer = Printer::start(cli.json)?;
     let started = Instant::now();
-    let end = cli.duration.map(|duration| started + duration);
     let mut next = started + cli.interval;
     let failure = loop {
         // Interfaces are looked after more often than reports may be wanted.
@@ -57,6 +63,7 @@ fn drive(plan: Plan, cli: &Cli) -> anyhow::Result<()> {
                 break None;
             }
             Event::Woken => {}
+            Event::HostChanged => data_plane.follow_host(),
             Event::Due if end.is_some_and(|end| Instant::now() >= end) => break None,
             Event::Due if Instant::now() >= next => {
                 printer.print(data_plane.report());

@@ -63,6 +63,12 @@ impl Diagnostic {
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
+
+    /// Writes it to the log, as a warning.
+    pub(crate) fn log(&self) {
+        let (line, column) = self.place.map(|place| (place.line, place.column)).unzip();
+        tracing::warn!(file = self.file, line, column, "{}", self.message);
+    }
 }
 
 impl fmt::Display for Place {
@@ -120,6 +126,10 @@ impl<'i> Findings<'i> {
 
     pub(super) fn warning(&mut self, at: &Range<usize>, message: String) {
         self.warnings.push(Finding { offset: at.start, message });
+    }
+
+    pub(super) fn has_errors(&self) -> bool {
+        !self.errors.is_empty()
     }
 
     /// What stands there, as it is written.

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use engine::{Lockout, Plan};
+
 use super::machine::{Interface, Machine};
 
 /// A machine made up for a test.
 pub(crate) struct Imagined {
     pub(crate) cores: Vec<usize>,
     pub(crate) interfaces: BTreeMap<&'static str, Interface>,
+    pub(crate) lockouts: Vec<Lockout>,
 }
 
 impl Imagined {
@@ -33,7 +36,7 @@ impl Imagined {
             ("opaque", unknown.clone()),
             ("opaque2", Interface { index: 10, ..unknown }),
         ]);
-        Self { cores: vec![0, 1, 2, 3], interfaces }
+        Self { cores: vec![0, 1, 2, 3], interfaces, lockouts: Vec::new() }
     }
 }
 
@@ -44,6 +47,10 @@ impl Machine for Imagined {
 
     fn interface(&self, name: &str) -> Option<Interface> {
         self.interfaces.get(name).cloned()
+    }
+
+    fn lockouts(&self, _: &Plan) -> Vec<Lockout> {
+        self.lockouts.clone()
     }
 
     fn interfaces(&self) -> Vec<String> {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use engine::{Lockout, Plan};
 use nix::net::if_::{if_nameindex, if_nametoindex};
 
 /// The machine that a configuration is for. Tests bring one of their own.
@@ -12,6 +13,9 @@ pub(crate) trait Machine {
 
     /// The interface of this name, in the network namespace of this process.
     fn interface(&self, name: &str) -> Option<Interface>;
+
+    /// What the ports of a plan take from the kernel that the machine may not be able to do without.
+    fn lockouts(&self, plan: &Plan) -> Vec<Lockout>;
 
     /// The names of all interfaces there.
     fn interfaces(&self) -> Vec<String>;
@@ -58,6 +62,11 @@ impl Machine for ThisMachine {
             driver: facts.then(|| driver(&folder)).flatten(),
             state: fact("operstate"),
         })
+    }
+
+    fn lockouts(&self, plan: &Plan) -> Vec<Lockout> {
+        // Where the kernel does not answer such questions, xdpfwd does not start either, and says why.
+        engine::lockouts(plan).unwrap_or_default()
     }
 
     fn interfaces(&self) -> Vec<String> {

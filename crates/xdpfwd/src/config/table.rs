@@ -1,6 +1,7 @@
 //! A table of the file, taken apart key by key: each value is either what is accepted or an error that says what is.
 
 use std::ops::{Range, RangeInclusive};
+use std::str::FromStr;
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
@@ -165,6 +166,17 @@ impl<'i> Table<'i> {
     ) -> Written<Vec<Spanned<String>>> {
         let parse = |value: &DeValue<'_>| value.as_str().map(ToOwned::to_owned);
         self.list(key, &format!("a list in brackets, each element {what} in quotes"), what, parse, findings)
+    }
+
+    /// A list of words, each of which means something.
+    pub(super) fn words<T: FromStr>(
+        &mut self,
+        key: &'static str,
+        what: &str,
+        findings: &mut Findings<'_>,
+    ) -> Written<Vec<Spanned<T>>> {
+        let parse = |value: &DeValue<'_>| value.as_str().and_then(|word| word.parse().ok());
+        self.list(key, &format!("a list in brackets, each element {what}"), what, parse, findings)
     }
 
     fn list<T>(

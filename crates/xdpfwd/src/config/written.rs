@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use engine::Mode;
+use engine::{KeepRule, Mode};
 use pipeline::Idle;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -51,6 +51,7 @@ pub(super) struct PortTable {
     pub(super) name: Written<String>,
     pub(super) interface: Written<String>,
     pub(super) queues: Written<u16>,
+    pub(super) keep: Written<Vec<Spanned<KeepRule>>>,
 }
 
 /// `[[path]]`
@@ -161,6 +162,7 @@ impl PortTable {
             name: table.required_text("name", &PORT_NAME, findings),
             interface: table.required_text("interface", &INTERFACE_NAME, findings),
             queues: table.integer("queues", 1..=u16::MAX, findings),
+            keep: table.words("keep", KeepRule::ACCEPTED, findings),
         };
         // There is nothing to choose yet: written or not, it is AF_XDP.
         table.choice("io", &IO, findings);

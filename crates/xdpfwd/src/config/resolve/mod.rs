@@ -55,7 +55,7 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
     }
     let paths = paths::resolve(&paths, &ports, &stages, findings);
 
-    Plan {
+    let plan = Plan {
         mode: engine.mode.or(Mode::default()).unwrap_or_default(),
         workers,
         busy_poll: engine.busy_poll.or(false).unwrap_or_default(),
@@ -63,7 +63,11 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
         umem: memory::resolve(&umem),
         ports: ports::resolve(&ports),
         paths,
+    };
+    if !findings.has_errors() {
+        ports::warn_of_lockouts(&ports, &around.machine.lockouts(&plan), findings);
     }
+    plan
 }
 
 /// Cuts off what cannot be a working configuration anyway, so that comparing each with each stays quick.

@@ -63,6 +63,22 @@ pub(super) fn check(paths: &Several<PathTable>, ports: &Several<PortTable>, find
             findings.warning(&name.span(), message);
         }
     }
+    warn_idle_keep(paths, ports, findings);
+}
+
+/// Warns of ports that say what stays with the kernel when everything does.
+fn warn_idle_keep(paths: &Several<PathTable>, ports: &Several<PortTable>, findings: &mut Findings<'_>) {
+    for port in &ports.tables {
+        let (Some(name), Some(keep)) = (port.name.is(), port.keep.is()) else { continue };
+        let begins = |path: &PathTable| path.from.is().is_none_or(|from| from == name);
+        if paths.complete && !paths.tables.iter().any(begins) {
+            let message = format!(
+                "keep: no path begins at port {:?}, so all that it receives stays with the kernel anyway",
+                name.get_ref()
+            );
+            findings.warning(&keep.span(), message);
+        }
+    }
 }
 
 fn port(name: &Spanned<String>, ports: &Several<PortTable>, findings: &mut Findings<'_>) -> Option<PortId> {

@@ -1,6 +1,6 @@
 //! The ports: their names, their interfaces, and how their queues are shared out among the workers.
 
-use engine::PortPlan;
+use engine::{Lockout, PortPlan};
 
 use crate::config::diagnostic::Findings;
 use crate::config::machine::{Interface, Machine};
@@ -16,6 +16,7 @@ pub(super) fn resolve(ports: &Several<PortTable>) -> Vec<PortPlan> {
         name: port.name.or(String::new()).unwrap_or_default(),
         interface: port.interface.or(String::new()).unwrap_or_default(),
         queues: port.queues.or(DEFAULT_QUEUES).unwrap_or(DEFAULT_QUEUES),
+        keep: port.keep.is().iter().flat_map(|rules| rules.get_ref()).map(|rule| *rule.get_ref()).collect(),
     };
     ports.tables.iter().map(plan).collect()
 }
@@ -73,6 +74,26 @@ pub(super) fn check(ports: &Several<PortTable>, interfaces: &[Option<Interface>]
         }
         if let Some(interface) = interface {
             check_interface_queues(port, interface, findings);
+        }
+        check_keep(port, findings);
+    }
+}
+
+/// Checks that no rule of what stays with the kernel is there twice.
+fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
+    let rules = port.keep.is().map(|rules| rules.get_ref().as_slice()).unwrap_or_default();
+    for (index, rule) in rules.iter().enumerate() {
+        if rules.iter().take(index).any(|earlier| earlier.get_ref() == rule.get_ref()) {
+            findings.error(&rule.span(), format!("keep: \"{}\" is there twice; keep one", rule.get_ref()));
+        }
+    }
+}
+
+/// Warns of ports that this host may not be able to do without.
+pub(super) fn warn_of_lockouts(ports: &Several<PortTable>, lockouts: &[Lockout], findings: &mut Findings<'_>) {
+    for lockout in lockouts {
+        if let Some(port) = ports.tables.get(lockout.port) {
+            findings.warning(&port.interface.span_or(&port.span), lockout.to_string());
         }
     }
 }

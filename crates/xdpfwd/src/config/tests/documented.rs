@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use engine::KeepRule;
 use pipeline::Registry;
 
 use super::{REST, plan, said};
@@ -22,10 +23,15 @@ struct Row {
 fn documented() -> BTreeMap<String, Vec<Row>> {
     let mut sections = BTreeMap::new();
     let mut rows: &mut Vec<Row> = &mut Vec::new();
+    let mut of_keys = false;
     for line in PAGE.lines() {
         if let Some(heading) = line.trim_start_matches('#').strip_prefix(" `") {
             rows = sections.entry(heading.trim_end_matches('`').to_owned()).or_default();
-        } else if let Some(row) = line.strip_prefix("| `") {
+        } else if !line.starts_with('|') {
+            of_keys = false;
+        } else if line.starts_with("| key ") {
+            of_keys = true;
+        } else if let Some(row) = line.strip_prefix("| `").filter(|_| of_keys) {
             let cells: Vec<&str> = row.trim_end_matches(" |").split(" | ").collect();
             let &[key, accepted, default, _] = cells.as_slice() else { panic!("{line}") };
             let plain = |cell: &str| cell.trim_matches('`').to_owned();
@@ -82,6 +88,21 @@ fn every_key_has_a_row_and_every_row_is_a_key() {
     }
 }
 
+/// The rules of `keep`, in their table.
+#[test]
+fn every_rule_of_what_is_kept_has_a_row() {
+    let (_, section) = PAGE.split_once("### What stays with the kernel").unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `\"")).flat_map(|row| {
+        let (rules, _) = row.trim_start_matches("| ").split_once(" | ").unwrap();
+        rules.split(", ").map(|rule| rule.trim_matches(['`', '"']).replace("PORT", "1").replace("ID", "1"))
+    });
+    let rows: Vec<String> = rows.collect();
+    let accepted = KeepRule::ACCEPTED.split('"').skip(1).step_by(2);
+    let accepted: Vec<String> = accepted.map(|rule| rule.replace("PORT", "1").replace("ID", "1")).collect();
+    assert_eq!(sorted(rows.clone()), sorted(accepted));
+    rows.iter().for_each(|rule| drop(rule.parse::<KeepRule>().unwrap()));
+}
+
 #[test]
 fn every_table_and_every_kind_has_a_section() {
     let said = said(&format!("zzz = 1\n{REST}"));
@@ -128,5 +149,5 @@ fn defaults_are_what_keys_have_that_are_not_there() {
             }
         }
     }
-    assert_eq!(compared, 9);
+    assert_eq!(compared, 10);
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use engine::{Lockout, Plan};
 use pipeline::Registry;
 
 use crate::config::{Interface, Machine, load};
@@ -21,6 +22,10 @@ impl Machine for Everything {
     fn interface(&self, name: &str) -> Option<Interface> {
         let index = name.bytes().fold(0, |index, byte| index * 31 + u32::from(byte));
         Some(Interface { index, queues: Some(self.queues), mtu: Some(self.mtu), driver: None, state: None })
+    }
+
+    fn lockouts(&self, _: &Plan) -> Vec<Lockout> {
+        Vec::new()
     }
 
     fn interfaces(&self) -> Vec<String> {

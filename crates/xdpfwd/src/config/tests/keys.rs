@@ -8,7 +8,7 @@ fn unknown_keys_are_refused_at_every_level() {
         "[enigne]\nmode = \"copy\"",
         "[engine]\nmetrics = \"127.0.0.1:9184\"\nbusy-poll = true",
         "[umem]\nframe = 4096",
-        "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\nqueue = 1\nkeep = []",
+        "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\nqueue = 1\nkept = []",
         "[[path]]\nfrom = \"lan\"\nto = \"wan\"\nstage = [\"edge\"]",
         "[stage.edge]\nkind = \"set-mac\"\nsource = \"02:00:00:00:00:01\"\ndest = \"02:00:00:00:00:02\"",
         "[stage.edge]\nkind = \"ttl\"\nmin = 1",

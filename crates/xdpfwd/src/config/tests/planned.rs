@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::{Mode, Plan, PortPlan};
+use engine::{Keep, Mode, Plan, PortPlan};
 use pipeline::{Idle, PortId};
 use xsk::HugePages;
 
@@ -15,7 +15,12 @@ fn keys_that_are_not_there_have_their_defaults() {
     let Plan { mode, workers, busy_poll, idle, umem, ports, paths } = plan;
     assert_eq!((mode, workers, busy_poll, idle), (Mode::Auto, vec![None], false, Idle::Poll));
     assert_eq!((umem.frame_size, umem.frames, umem.huge_pages), (2048, 16384, HugePages::Auto));
-    let port = |name: &str, interface: &str| PortPlan { name: name.into(), interface: interface.into(), queues: 1 };
+    let port = |name: &str, interface: &str| PortPlan {
+        name: name.into(),
+        interface: interface.into(),
+        queues: 1,
+        keep: Keep::new(),
+    };
     assert_eq!(ports, [port("lan", "eth1"), port("wan", "eth2")]);
     let [path] = paths.as_slice() else { panic!("{paths:?}") };
     assert_eq!((path.from, path.to, path.stages.len()), (PortId(0), PortId(1), 0));
@@ -38,6 +43,7 @@ fn every_key_gets_into_the_plan() {
         interface = "multi1"
         queues = 8
         io = "af_xdp"
+        keep = ["nd", "arp", "tcp/22", "vlan/4094", "udp/1"]
         [[port]]
         name = "b-2_B"
         interface = "multi2"
@@ -62,6 +68,8 @@ fn every_key_gets_into_the_plan() {
     assert_eq!((plan.idle, plan.umem.frame_size, plan.umem.frames), (Idle::Spin, 4096, 1024));
     assert_eq!(plan.umem.huge_pages, HugePages::Off);
     assert_eq!(plan.ports.iter().map(|port| port.queues).collect::<Vec<_>>(), [8, 8]);
+    let keep = |port: usize| plan.ports[port].keep.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((keep(0).join(" "), keep(1).join(" ")), ("arp nd tcp/22 udp/1 vlan/4094".into(), String::new()));
     let [back, reflect] = plan.paths.as_slice() else { panic!("{:?}", plan.paths) };
     assert_eq!(((back.from, back.to), (reflect.from, reflect.to)), ((PortId(1), PortId(0)), (PortId(0), PortId(0))));
     let names: Vec<_> = back.stages.iter().map(|stage| stage.name.as_str()).collect();

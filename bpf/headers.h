@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The headers of a packet, read within its bounds. The limits are those of the user-space parser
+ * (crates/pipeline/src/wire), and a test compares the two.
+ */
+#ifndef XDPFWD_HEADERS_H
+#define XDPFWD_HEADERS_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define MAX_VLAN_TAGS 2
+#define MAX_EXTENSION_HEADERS 8
+
+/* Offsets never pass this: far more than any frame that XDP sees, and the verifier can follow it. */
+#define OFFSET_MASK 0x3fff
+
+#define PROTOCOL_ICMPV6 58
+#define PROTOCOL_AH 51
+#define EXTENSION_HOP_BY_HOP 0
+#define EXTENSION_ROUTING 43
+#define EXTENSION_FRAGMENT 44
+#define EXTENSION_DESTINATION 60
+
+struct frame {
+	const void *data;
+	const void *end;
+};
+
+/* Where an Ethernet header with its VLAN tags leads. */
+struct link {
+	__u32 l3;	 /* offset of what follows */
+	__u16 ethertype; /* what that is; below 0x600: a length */
+	__u16 vlan;	 /* of the outermost tag */
+	bool tagged;
+};
+
+enum fragment { WHOLE, FIRST_FRAGMENT, LATER_FRAGMENT };
+
+/* Where an IP header with its options or extension headers leads. */
+struct upper {
+	__u32 l4;  /* offset of what follows */
+	__u32 end; /* offset of the packet's end: what is behind it is padding */
+	__u32 ident;
+	__u8 protocol;
+	__u8 fragment;
+};
+
+static __always_inline struct frame whole_frame(struct xdp_md *ctx)
+{
+	return (struct frame){ (void *)(long)ctx->data, (void *)(long)ctx->data_end };
+}
+
+/* `length` bytes at an offset, or NULL if the frame is shorter. */
+static __always_inline const void *bytes_at(const struct frame *frame, __u32 offset, __u32 length)
+{
+	const void *start = frame->data + offset;
+
+	return start + length <= frame->end ? start : 0;
+}
+
+/*
+ * Makes the verifier forget all of an offset but its limit, so that it needs not follow each way through a loop by
+ * itself. Nothing that is read depends on it: an offset beyond the limit was refused before.
+ */
+static __always_inline __u32 any_offset(__u32 offset)
+{
+	asm volatile("" : "+r"(offset));
+	return offset & OFFSET_MASK;
+}
+
+static __always_inline bool is_vlan(__u16 ethertype)
+{
+	return ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD;
+}
+
+/* False: the frame ends within its headers, or has more than MAX_VLAN_TAGS tags. */
+static __always_inline bool read_link(const struct frame *frame, struct link *link)
+{
+	const struct ethhdr *ethernet = bytes_at(frame, 0, sizeof(*ethernet));
+
+	if (!ethernet)
+		return false;
+	*link = (struct link){ .l3 = sizeof(*ethernet), .ethertype = bpf_ntohs(ethernet->h_proto) };
+	for (int i = 0; i < MAX_VLAN_TAGS; i++) {
+		const struct {
+			__be16 control;
+			__be16 ethertype;
+		} *tag;
+
+		if (!is_vlan(link->ethertype))
+			return true;
+		tag = bytes_at(frame, link->l3, sizeof(*tag));
+		if (!tag)
+			return false;
+		if (!link->tagged)
+			link->vlan = bpf_ntohs(tag->control) & 0x0fff;
+		link->tagged = true;
+		link->ethertype = bpf_ntohs(tag->ethertype);
+		link->l3 += sizeof(*tag);
+	}
+	return !is_vlan(link->ethertype);
+}
+
+/*
+ * Whether the options (RFC 791, 3.1) are well-formed and none of them is a source route: with one, the destination address
+ * need not be where the packet is going.
+ */
+static __always_inline bool plain_options(const struct frame *frame, __u32 offset, __u32 end)
+{
+	/* The shortest option has one byte, and an IPv4 header at most 40 for all of them. */
+	for (int i = 0; i < 40; i++) {
+		const __u8 *kind, *length;
+
+		offset = any_offset(offset);
+		if (offset >= end)
+			return true;
+		kind = bytes_at(frame, offset, 1);
+		if (!kind)
+			return false;
+		switch (*kind) {
+		case 0: /* end of options */
+			return true;
+		case 1: /* no operation */
+			offset += 1;
+			continue;
+		case 131: /* loose source route */
+		case 137: /* strict source route */
+			return false;
+		}
+		length = bytes_at(frame, offset + 1, 1);
+		if (!length || *length < 2 || offset + *length > end)
+			return false;
+		offset += *length;
+	}
+	return offset >= end;
+}
+
+/* False: no whole IPv4 header, lengths that contradict each other, or a source route. */
+static __always_inline bool read_ipv4(const struct frame *frame, __u32 l3, const struct iphdr *ip, struct upper *upper)
+{
+	__u32 header = ip->ihl * 4, total = bpf_ntohs(ip->tot_len);
+	__u16 fragment = bpf_ntohs(ip->frag_off);
+
+	if (ip->version != 4 || header < sizeof(*ip) || total < header || frame->data + l3 + total > frame->end)
+		return false;
+	if (header > sizeof(*ip) && !plain_options(frame, l3 + sizeof(*ip), l3 + header))
+		return false;
+	*upper = (struct upper){
+		.l4 = l3 + header,
+		.end = l3 + total,
+		.ident = ip->id,
+		.protocol = ip->protocol,
+		.fragment = fragment & 0x1fff ? LATER_FRAGMENT : fragment & 0x2000 ? FIRST_FRAGMENT : WHOLE,
+	};
+	return true;
+}
+
+/*
+ * Walks along the extension headers (RFC 8200, 4). False: no whole header, a payload length beyond the frame, headers out of
+ * order, more than MAX_EXTENSION_HEADERS of them, or a routing header with segments left: then the destination address is
+ * not where the packet is going.
+ */
+static __always_inline bool read_ipv6(const struct frame *frame, __u32 l3, const struct ipv6hdr *ip, struct upper *upper)
+{
+	__u32 at = l3 + sizeof(*ip), end = at + bpf_ntohs(ip->payload_len);
+	bool fragmented = false;
+
+	if (ip->version != 6 || frame->data + end > frame->end || end > OFFSET_MASK)
+		return false;
+	*upper = (struct upper){ .end = end, .protocol = ip->nexthdr };
+	for (int i = 0; i <= MAX_EXTENSION_HEADERS; i++) {
+		const struct {
+			__u8 next;
+			__u8 length;
+			__u8 bytes[2];
+			__be32 ident;
+		} *header;
+		__u32 length;
+
+		upper->l4 = at = any_offset(at);
+		if (upper->fragment == LATER_FRAGMENT)
+			return true;
+		switch (upper->protocol) {
+		case EXTENSION_HOP_BY_HOP:
+		case EXTENSION_ROUTING:
+		case EXTENSION_FRAGMENT:
+		case EXTENSION_DESTINATION:
+		case PROTOCOL_AH:
+			break;
+		default:
+			return true;
+		}
+		header = bytes_at(frame, at, sizeof(*header));
+		if (i == MAX_EXTENSION_HEADERS || !header || at + sizeof(*header) > end)
+			return false;
+		length = (header->length + 1) * 8;
+		switch (upper->protocol) {
+		case EXTENSION_HOP_BY_HOP:
+			if (i)
+				return false;
+			break;
+		case EXTENSION_ROUTING:
+			if (header->bytes[1]) /* segments left */
+				return false;
+			break;
+		case EXTENSION_FRAGMENT:
+			if (fragmented)
+				return false;
+			fragmented = true;
+			length = 8;
+			upper->ident = header->ident;
+			if (header->bytes[0] || header->bytes[1] & 0xf8)
+				upper->fragment = LATER_FRAGMENT;
+			else if (header->bytes[1] & 1)
+				upper->fragment = FIRST_FRAGMENT;
+			break;
+		case PROTOCOL_AH: /* in units of 4 bytes, less 2 */
+			if (header->length < 1)
+				return false;
+			length = (header->length + 2) * 4;
+			break;
+		}
+		upper->protocol = header->next;
+		at += length;
+		if (at > end)
+			return false;
+	}
+	return false;
+}
+
+#endif

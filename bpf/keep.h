@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What stays with the kernel: `keep` of a port. Only what is addressed to this host: transit traffic is never kept,
+ * whatever its ports are. README.md has the rules in words.
+ */
+#ifndef XDPFWD_KEEP_H
+#define XDPFWD_KEEP_H
+
+#include <linux/icmpv6.h>
+
+#include "headers.h"
+
+/* The rules that a port has. crates/engine/src/program.rs writes them: keep the two in step. */
+#define KEEP_ARP (1u << 0)
+#define KEEP_ND (1u << 1)
+#define KEEP_ICMP (1u << 2)
+#define KEEP_LOCAL (1u << 3)
+#define KEEP_LLDP (1u << 4)
+#define KEEP_STP (1u << 5)
+#define KEEP_TCP (1u << 6)  /* the ports in `tcp` */
+#define KEEP_UDP (1u << 7)  /* the ports in `udp` */
+#define KEEP_VLAN (1u << 8) /* the VLANs in `vlan` */
+
+
+struct keep {
+	__u64 rules;
+	__u64 vlan[4096 / 64];
+	__u64 tcp[65536 / 64];
+	__u64 udp[65536 / 64];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct keep);
+} keep SEC(".maps");
+
+static __always_inline const struct keep *keep_of_port(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&keep, &zero);
+}
+
+/* The addresses of this host, which user space follows as they change. */
+
+struct mac {
+	__u8 bytes[ETH_ALEN];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct mac);
+	__type(value, __u8);
+} own_macs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __be32);
+	__type(value, __u8);
+} own_ipv4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, struct in6_addr);
+	__type(value, __u8);
+} own_ipv6 SEC(".maps");
+
+/*
+ * First fragments that were kept because of their port, so that the later ones, which have none, follow. The oldest is
+ * forgotten when it is full.
+ */
+struct datagram {
+	struct in6_addr source;
+	struct in6_addr destination;
+	__u32 ident;
+	__u8 protocol;
+	__u8 version;
+	__u16 zero;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct datagram);
+	__type(value, __u8);
+} fragments SEC(".maps");
+
+static __always_inline bool has_bit(const __u64 *bits, __u32 number)
+{
+	return bits[number / 64] >> (number % 64) & 1;
+}
+
+static __always_inline bool is_own_mac(const void *address)
+{
+	struct mac mac;
+
+	__builtin_memcpy(&mac, address, sizeof(mac));
+	return bpf_map_lookup_elem(&own_macs, &mac);
+}
+
+static __always_inline bool is_own_ipv4(const void *address)
+{
+	__be32 ip;
+
+	__builtin_memcpy(&ip, address, sizeof(ip));
+	return bpf_map_lookup_elem(&own_ipv4, &ip);
+}
+
+static __always_inline bool is_own_ipv6(const void *address)
+{
+	struct in6_addr ip;
+
+	__builtin_memcpy(&ip, address, sizeof(ip));
+	return bpf_map_lookup_elem(&own_ipv6, &ip);
+}
+
+/* Whether an ARP packet (RFC 826) asks or tells one of the host's own IPv4 addresses something. */
+static __always_inline bool is_own_arp(const struct frame *frame, __u32 l3)
+{
+	const struct {
+		__be16 hardware, protocol;
+		__u8 hardware_length, protocol_length;
+		__be16 operation;
+		__u8 sender_mac[ETH_ALEN];
+		__u8 sender_ip[4];
+		__u8 target_mac[ETH_ALEN];
+		__u8 target_ip[4];
+	} *arp = bytes_at(frame, l3, sizeof(*arp));
+
+	return arp && arp->hardware == bpf_htons(1) && arp->protocol == bpf_htons(ETH_P_IP) &&
+	       arp->hardware_length == ETH_ALEN && arp->protocol_length == 4 && is_own_ipv4(arp->target_ip);
+}
+
+/*
+ * Whether it is Neighbor Discovery (RFC 4861): not from beyond a router, not fragmented (RFC 6980), and to one of the host's
+ * own addresses, or to a group about one of them.
+ */
+static __always_inline bool is_own_nd(const struct frame *frame, const struct ipv6hdr *ip, const struct upper *upper,
+				      bool own)
+{
+	const struct icmp6hdr *icmp = bytes_at(frame, upper->l4, sizeof(*icmp));
+	const struct in6_addr *target;
+
+	if (!icmp || upper->l4 + sizeof(*icmp) > upper->end || upper->fragment != WHOLE ||
+	    upper->protocol != PROTOCOL_ICMPV6 || ip->hop_limit != 255 || icmp->icmp6_code)
+		return false;
+	switch (icmp->icmp6_type) {
+	case 133: /* router solicitation */
+	case 134: /* router advertisement */
+	case 137: /* redirect */
+		return own;
+	case 135: /* neighbor solicitation */
+	case 136: /* neighbor advertisement */
+		if (own)
+			return true;
+		target = bytes_at(frame, upper->l4 + sizeof(*icmp), sizeof(*target));
+		return target && upper->l4 + sizeof(*icmp) + sizeof(*target) <= upper->end &&
+		       ip->daddr.s6_addr[0] == 0xff && is_own_ipv6(target);
+	}
+	return false;
+}
+
+/* Whether it is TCP or UDP to one of the ports, or a later fragment of what was. */
+static __always_inline bool is_kept_port(const struct frame *frame, const struct upper *upper, const __u64 *ports,
+					 struct datagram *datagram)
+{
+	const struct {
+		__be16 source, destination;
+	} *l4;
+	const __u8 yes = 1;
+
+	datagram->ident = upper->ident;
+	datagram->protocol = upper->protocol;
+	if (upper->fragment == LATER_FRAGMENT)
+		return bpf_map_lookup_elem(&fragments, datagram);
+	l4 = bytes_at(frame, upper->l4, sizeof(*l4));
+	if (!l4 || upper->l4 + sizeof(*l4) > upper->end || !has_bit(ports, bpf_ntohs(l4->destination)))
+		return false;
+	if (upper->fragment == FIRST_FRAGMENT)
+		bpf_map_update_elem(&fragments, datagram, &yes, BPF_ANY);
+	return true;
+}
+
+/* Whether a rule matches an IP packet whose destination is one of the host's own addresses. */
+static __always_inline bool is_kept_ip(const struct frame *frame, const struct keep *rules, const struct upper *upper,
+				       __u8 icmp, struct datagram *datagram)
+{
+	if (rules->rules & KEEP_LOCAL)
+		return true;
+	if (upper->protocol == icmp)
+		return rules->rules & KEEP_ICMP;
+	if (upper->protocol == IPPROTO_TCP && rules->rules & KEEP_TCP)
+		return is_kept_port(frame, upper, rules->tcp, datagram);
+	if (upper->protocol == IPPROTO_UDP && rules->rules & KEEP_UDP)
+		return is_kept_port(frame, upper, rules->udp, datagram);
+	return false;
+}
+
+/*
+ * These two are global functions: the verifier looks at each once, and not for every way that leads to it. `vlan` is whether
+ * the frame's VLAN is kept.
+ */
+__noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan)
+{
+	const struct frame frame = whole_frame(ctx);
+	const struct keep *rules = keep_of_port();
+	const struct iphdr *ip;
+	struct datagram datagram = { .version = 4 };
+	struct upper upper;
+
+	l3 = any_offset(l3);
+	ip = bytes_at(&frame, l3, sizeof(*ip));
+	if (!rules || !ip || !is_own_ipv4(&ip->daddr) || !read_ipv4(&frame, l3, ip, &upper))
+		return false;
+	__builtin_memcpy(&datagram.source, &ip->saddr, sizeof(ip->saddr));
+	__builtin_memcpy(&datagram.destination, &ip->daddr, sizeof(ip->daddr));
+	return vlan || is_kept_ip(&frame, rules, &upper, IPPROTO_ICMP, &datagram);
+}
+
+__noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan)
+{
+	const struct frame frame = whole_frame(ctx);
+	const struct keep *rules = keep_of_port();
+	const struct ipv6hdr *ip;
+	struct datagram datagram = { .version = 6 };
+	struct upper upper;
+	bool own;
+
+	l3 = any_offset(l3);
+	ip = bytes_at(&frame, l3, sizeof(*ip));
+	if (!rules || !ip)
+		return false;
+	own = is_own_ipv6(&ip->daddr);
+	/* Most is not for this host: of that, only what goes to a group can be. */
+	if (!own && ip->daddr.s6_addr[0] != 0xff)
+		return false;
+	if (!read_ipv6(&frame, l3, ip, &upper))
+		return false;
+	if ((vlan || rules->rules & KEEP_ND) && is_own_nd(&frame, ip, &upper, own))
+		return true;
+	if (!own)
+		return false;
+	__builtin_memcpy(&datagram.source, &ip->saddr, sizeof(ip->saddr));
+	__builtin_memcpy(&datagram.destination, &ip->daddr, sizeof(ip->daddr));
+	return vlan || is_kept_ip(&frame, rules, &upper, PROTOCOL_ICMPV6, &datagram);
+}
+
+/* 01:80:c2:00:00:00 to 0f are never forwarded by a bridge (IEEE 802.1Q-2018, 8.6.3). */
+static __always_inline bool is_link_local_group(const __u8 *mac)
+{
+	return mac[0] == 0x01 && mac[1] == 0x80 && mac[2] == 0xc2 && mac[3] == 0 && mac[4] == 0 && mac[5] <= 0x0f;
+}
+
+/* Whether a rule of the port says that the frame stays with the kernel. */
+static __always_inline bool is_kept(struct xdp_md *ctx, const struct keep *rules)
+{
+	const struct frame frame = whole_frame(ctx);
+	const struct ethhdr *ethernet = bytes_at(&frame, 0, sizeof(*ethernet));
+	const __u8 *llc;
+	struct link link;
+	bool vlan;
+
+	if (!ethernet || !read_link(&frame, &link))
+		return false;
+	if (!(ethernet->h_dest[0] & 1) && !is_own_mac(ethernet->h_dest))
+		return false;
+	vlan = link.tagged && rules->rules & KEEP_VLAN && has_bit(rules->vlan, link.vlan);
+	switch (link.ethertype) {
+	case ETH_P_ARP:
+		return (vlan || rules->rules & KEEP_ARP) && is_own_arp(&frame, link.l3);
+	case ETH_P_IP:
+		return is_kept_ipv4(ctx, link.l3, vlan);
+	case ETH_P_IPV6:
+		return is_kept_ipv6(ctx, link.l3, vlan);
+	}
+	/* These two concern the next device on the cable; in a VLAN they are somebody else's. */
+	if (link.tagged || !is_link_local_group(ethernet->h_dest))
+		return false;
+	if (link.ethertype == ETH_P_LLDP)
+		return rules->rules & KEEP_LLDP;
+	if (!(rules->rules & KEEP_STP) || link.ethertype >= ETH_P_802_3_MIN)
+		return false;
+	llc = bytes_at(&frame, link.l3, 3);
+	return llc && llc[0] == 0x42 && llc[1] == 0x42 && llc[2] == 0x03;
+}
+
+#endif

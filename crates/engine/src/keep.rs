@@ -1,0 +1,125 @@
+//! What stays with the kernel: a port's `keep`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+/// A rule of what the XDP program leaves to the kernel. All of them match only frames that are addressed to this host; what
+/// that means, and what each matches, stands in `bpf/README.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeepRule {
+    /// ARP that asks for, or tells, one of the host's own addresses.
+    Arp,
+    /// IPv6 Neighbor Discovery to, or about, one of them.
+    Nd,
+    /// ICMP and ICMPv6 to one of them.
+    Icmp,
+    /// Every IP packet to one of them.
+    Local,
+    /// LLDP.
+    Lldp,
+    /// Spanning tree.
+    Stp,
+    /// TCP to this port of one of them.
+    Tcp(u16),
+    /// UDP to this port of one of them.
+    Udp(u16),
+    /// ARP, Neighbor Discovery and IP packets of this VLAN, as far as they are addressed to this host.
+    Vlan(u16),
+}
+
+/// The rules of a port.
+pub type Keep = BTreeSet<KeepRule>;
+
+impl KeepRule {
+    /// How rules are written.
+    pub const ACCEPTED: &'static str = "\"arp\", \"nd\", \"icmp\", \"local\", \"lldp\", \"stp\", \"tcp/PORT\", \"udp/PORT\" (1 to 65535) or \
+         \"vlan/ID\" (1 to 4094)";
+
+    /// Those that are one word.
+    const WORDS: [(&'static str, Self); 6] = [
+        ("arp", Self::Arp),
+        ("nd", Self::Nd),
+        ("icmp", Self::Icmp),
+        ("local", Self::Local),
+        ("lldp", Self::Lldp),
+        ("stp", Self::Stp),
+    ];
+}
+
+impl fmt::Display for KeepRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(port) => write!(f, "tcp/{port}"),
+            Self::Udp(port) => write!(f, "udp/{port}"),
+            Self::Vlan(id) => write!(f, "vlan/{id}"),
+            word => f.write_str(Self::WORDS.iter().find(|(_, rule)| rule == word).map_or("", |(name, _)| name)),
+        }
+    }
+}
+
+/// What is no rule; [`KeepRule::ACCEPTED`] says what is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be {}", KeepRule::ACCEPTED)]
+pub struct KeepRuleError;
+
+impl FromStr for KeepRule {
+    type Err = KeepRuleError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some((_, rule)) = Self::WORDS.iter().find(|(word, _)| *word == text) {
+            return Ok(*rule);
+        }
+        let (kind, number) = text.split_once('/').ok_or(KeepRuleError)?;
+        // `parse` would also take a sign and leading zeros.
+        if !number.bytes().all(|byte| byte.is_ascii_digit()) || number.starts_with('0') {
+            return Err(KeepRuleError);
+        }
+        match (kind, number.parse().map_err(|_| KeepRuleError)?) {
+            ("tcp", port) => Ok(Self::Tcp(port)),
+            ("udp", port) => Ok(Self::Udp(port)),
+            ("vlan", id @ ..4095) => Ok(Self::Vlan(id)),
+            _ => Err(KeepRuleError),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_read_as_they_are_written() {
+        for text in ["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/1", "tcp/22", "udp/65535", "vlan/1", "vlan/4094"]
+        {
+            assert_eq!(text.parse::<KeepRule>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_rule_is_refused() {
+        for text in [
+            "",
+            "ARP",
+            "arp ",
+            "tcp",
+            "tcp/",
+            "tcp/0",
+            "tcp/65536",
+            "tcp/+22",
+            "tcp/022",
+            "tcp/ssh",
+            "vlan/0",
+            "vlan/4095",
+            "vlan/99999",
+            "sctp/22",
+            "/22",
+            "tcp/22/23",
+            "tcp/-1",
+            "tcp/２２",
+            "icmp/8",
+        ] {
+            assert_eq!(text.parse::<KeepRule>(), Err(KeepRuleError), "{text:?}");
+        }
+    }
+}

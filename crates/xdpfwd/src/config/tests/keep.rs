@@ -1,0 +1,47 @@
+//! What stays with the kernel, and who would be locked out.
+
+use engine::{Carried, Keep, KeepRule, Lockout};
+use pipeline::Registry;
+
+use super::{REST, answers, said};
+use crate::config::{Imagined, Source, plan};
+
+fn with_keep(keep: &str) -> String {
+    REST.replacen("interface = \"eth1\"", &format!("interface = \"eth1\"\nkeep = {keep}"), 1)
+}
+
+#[test]
+fn rules_that_are_none_say_what_is_accepted() {
+    let cases = [
+        "\"arp\"",
+        "[\"arp\", 22]",
+        "[\"ARP\", \"tcp/0\", \"tcp/65536\", \"udp/dns\", \"vlan/4095\", \"tcp\"]",
+        "[\"arp\", \"tcp/22\", \"arp\", \"tcp/22\"]",
+        "[[\"arp\"]]",
+        "[\"\"]",
+    ];
+    let cases = cases.map(with_keep);
+    assert_reads!(answers(&cases.iter().map(String::as_str).collect::<Vec<_>>()));
+}
+
+#[test]
+fn keeping_where_nothing_is_taken_is_a_warning() {
+    let idle = REST.replacen("interface = \"eth2\"", "interface = \"eth2\"\nkeep = [\"arp\"]", 1);
+    assert_reads!(said(&idle));
+}
+
+#[test]
+fn who_would_be_locked_out_is_a_warning_at_the_interface() {
+    let mut machine = Imagined::usual();
+    let lockout = |what| Lockout { port: 0, name: "lan".into(), interface: "eth1".into(), what };
+    machine.lockouts = vec![
+        lockout(Carried::DefaultRoute),
+        lockout(Carried::Ssh {
+            peer: "192.0.2.7".parse().unwrap(),
+            needed: Keep::from([KeepRule::Arp, KeepRule::Tcp(22)]),
+        }),
+    ];
+    let source = Source::new("x.toml".into(), REST.to_owned());
+    let (_, warnings) = plan(&source, std::path::Path::new(""), &Registry::builtin(), &machine).unwrap();
+    assert_reads!(warnings.to_string());
+}
