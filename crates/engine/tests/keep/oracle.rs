@@ -1,0 +1,150 @@
+//! What is kept, said a second time: with the user-space parser, and without the XDP program's code.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv6Addr};
+
+use engine::{KeepRule, OwnAddresses};
+use pipeline::wire::{Addresses, EtherType, Fragment, Headers, IpProtocol, Layer, MacAddr, Status, ipv4, ipv6};
+
+const ARP: EtherType = EtherType(0x0806);
+const LLDP: EtherType = EtherType(0x88cc);
+
+/// A port with one rule.
+pub(crate) struct Oracle<'a> {
+    pub(crate) rule: KeepRule,
+    pub(crate) own: &'a OwnAddresses,
+    /// First fragments that were kept for their port: sender, receiver, protocol, identification.
+    kept: HashSet<(IpAddr, IpAddr, u8, u32)>,
+}
+
+impl<'a> Oracle<'a> {
+    pub(crate) fn new(rule: KeepRule, own: &'a OwnAddresses) -> Self {
+        Self { rule, own, kept: HashSet::new() }
+    }
+
+    pub(crate) fn keeps(&mut self, frame: &[u8]) -> bool {
+        let Some((destination, _)) = frame.split_first_chunk::<6>() else { return false };
+        let to_group = destination[0] & 1 == 1;
+        if frame.len() < 14 || !to_group && !self.own.macs.contains(&MacAddr(*destination)) {
+            return false;
+        }
+        let headers = Headers::parse(frame);
+        match headers.status {
+            Status::Truncated(layer) | Status::Malformed(layer) if layer != Layer::L4 => return false,
+            Status::TooManyVlanTags | Status::ExtensionChainTooLong => return false,
+            _ => {}
+        }
+        let vlan = matches!(self.rule, KeepRule::Vlan(id) if headers.outer_vlan.is_some_and(|vlan| vlan.get() == id));
+        let l3 = frame.get(usize::from(headers.l3_offset)..).unwrap_or_default();
+        if let Some(addresses) = headers.addresses(frame) {
+            return self.keeps_ip(frame, &headers, addresses, vlan);
+        }
+        if headers.ethertype == ARP {
+            let fixed = [0, 1, 8, 0, 6, 4]; // Ethernet, IPv4, and their lengths
+            let Some(target) = l3.get(24..28) else { return false };
+            let target: [u8; 4] = target.try_into().unwrap();
+            let right = l3.starts_with(&fixed) && self.own.ipv4.contains(&target.into());
+            return right && (vlan || self.rule == KeepRule::Arp);
+        }
+        let next_to_us =
+            headers.outer_vlan.is_none() && destination.starts_with(&[0x01, 0x80, 0xc2, 0, 0]) && destination[5] < 0x10;
+        match self.rule {
+            KeepRule::Lldp => next_to_us && headers.ethertype == LLDP,
+            KeepRule::Stp => next_to_us && headers.ethertype.0 < 0x600 && l3.starts_with(&[0x42, 0x42, 3]),
+            _ => false,
+        }
+    }
+
+    fn keeps_ip(&mut self, frame: &[u8], headers: &Headers, addresses: Addresses, vlan: bool) -> bool {
+        let l3 = headers.l3(frame);
+        let destination = addresses.destination();
+        let (own, icmp, identification, last_stop) = match (addresses, destination) {
+            (Addresses::V4 { destination, .. }, _) => {
+                let packet = ipv4::Packet::new_checked(l3).unwrap();
+                let options = &l3[ipv4::HEADER_LEN..packet.header_len()];
+                (self.own.ipv4.contains(&destination), IpProtocol::ICMP, u32::from(packet.ident()), plain(options))
+            }
+            (Addresses::V6 { destination, .. }, _) => {
+                let upper = ipv6::Packet::new_checked(l3).unwrap().upper().unwrap();
+                let identification = upper.fragment.map_or(0, |fragment| fragment.ident);
+                (self.own.ipv6.contains(&destination), IpProtocol::ICMPV6, identification, !routed(l3))
+            }
+        };
+        if !last_stop {
+            return false;
+        }
+        let protocol = headers.protocol.unwrap();
+        let l4 = headers.l4(frame);
+        if (vlan || self.rule == KeepRule::Nd) && self.is_own_nd(headers, l3, l4, own) {
+            return true;
+        }
+        if !own {
+            return false;
+        }
+        let port = match self.rule {
+            _ if vlan => return true,
+            KeepRule::Local => return true,
+            KeepRule::Icmp => return protocol == icmp,
+            KeepRule::Tcp(port) if protocol == IpProtocol::TCP => port,
+            KeepRule::Udp(port) if protocol == IpProtocol::UDP => port,
+            _ => return false,
+        };
+        let datagram = (addresses.source(), destination, protocol.0, identification);
+        if headers.fragment == Fragment::Later {
+            return self.kept.contains(&datagram);
+        }
+        let hit = l4.get(2..4) == Some(&port.to_be_bytes());
+        if hit && headers.fragment == Fragment::First {
+            self.kept.insert(datagram);
+        }
+        hit
+    }
+
+    fn is_own_nd(&self, headers: &Headers, l3: &[u8], l4: &[u8], own: bool) -> bool {
+        let &[kind, 0, _, _, _, _, _, _, ref rest @ ..] = l4 else { return false };
+        if headers.protocol != Some(IpProtocol::ICMPV6) || headers.fragment != Fragment::Whole || l3[0] >> 4 != 6 {
+            return false;
+        }
+        let target = rest.first_chunk::<16>().map(|target| Ipv6Addr::from(*target));
+        let about_us = l3[24] == 0xff && target.is_some_and(|target| self.own.ipv6.contains(&target));
+        l3[7] == 255
+            && match kind {
+                133 | 134 | 137 => own,
+                135 | 136 => own || about_us,
+                _ => false,
+            }
+    }
+}
+
+/// Whether options are well-formed and none of them is a source route.
+fn plain(mut options: &[u8]) -> bool {
+    loop {
+        options = match *options {
+            [] | [0, ..] => return true,
+            [1, ref rest @ ..] => rest,
+            [131 | 137, ..] => return false,
+            [_, length, ..] if length >= 2 => match options.get(usize::from(length)..) {
+                Some(rest) => rest,
+                None => return false,
+            },
+            _ => return false,
+        }
+    }
+}
+
+/// Whether a packet, whose extension headers are known to be good, has a routing header with segments left.
+fn routed(l3: &[u8]) -> bool {
+    let (mut next, mut rest) = (l3[6], &l3[40..]);
+    loop {
+        let length = match next {
+            43 if rest[3] != 0 => return true,
+            0 | 43 | 60 => (usize::from(rest[1]) + 1) * 8,
+            51 => (usize::from(rest[1]) + 2) * 4,
+            44 if rest[2] != 0 || rest[3] & 0xf8 != 0 => return false,
+            44 => 8,
+            _ => return false,
+        };
+        next = rest[0];
+        rest = &rest[length..];
+    }
+}

@@ -1,0 +1,223 @@
+//! What the XDP program leaves to the kernel: `BPF_PROG_TEST_RUN` on frames that scapy makes, and on what becomes of them
+//! when they are mangled.
+
+#[path = "keep/oracle.rs"]
+mod oracle;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use engine::{Judgement, Keep, KeepRule, OwnAddresses, XdpProgram};
+use oracle::Oracle;
+use pipeline::wire::MacAddr;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+const RULES: [&str; 9] = ["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"];
+
+/// As frames.py has it.
+fn own() -> OwnAddresses {
+    OwnAddresses {
+        macs: [MacAddr([2, 0, 0, 0, 0, 1])].into(),
+        ipv4: ["192.0.2.1", "10.255.0.1"].map(|ip| ip.parse().unwrap()).into(),
+        ipv6: ["2001:db8::1", "fe80::1"].map(|ip| ip.parse().unwrap()).into(),
+    }
+}
+
+fn program(rules: &[&str], own: OwnAddresses) -> XdpProgram {
+    let keep: Keep = rules.iter().map(|rule| rule.parse().unwrap()).collect();
+    let mut program = XdpProgram::load(1, &keep).unwrap_or_else(|error| panic!("{error}\n(needs root: `make test`)"));
+    program.follow(own).unwrap();
+    program
+}
+
+struct Frame {
+    name: String,
+    kept_by: BTreeSet<String>,
+    bytes: Vec<u8>,
+}
+
+/// Those of scapy, in an order in which first fragments come first.
+fn frames() -> Vec<Frame> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keep/frames.py");
+    // Debian's scapy serves Debian's interpreter; another `python3` may stand before it in the path.
+    let output = ["/usr/bin/python3", "python3"].iter().find_map(|python| {
+        let output = Command::new(python).arg(script).output().ok()?;
+        output.status.success().then_some(output.stdout)
+    });
+    let output = String::from_utf8(output.expect("python3 with scapy: `make test-deps` installs it")).unwrap();
+    let byte = |hex: &[u8]| u8::from_str_radix(str::from_utf8(hex).unwrap(), 16).unwrap();
+    let frame = |line: &str| {
+        let [name, rules, hex] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let kept_by = rules.split_whitespace().map(ToOwned::to_owned).collect();
+        Frame { name: name.to_owned(), kept_by, bytes: hex.as_bytes().chunks(2).map(byte).collect() }
+    };
+    output.lines().map(frame).collect()
+}
+
+#[test]
+fn each_rule_keeps_what_it_says_and_nothing_else() {
+    let frames = frames();
+    assert!(frames.len() > 150, "{}", frames.len());
+    let own = own();
+    let mut wrong = Vec::new();
+    for rule in RULES {
+        let mut program = program(&[rule], own.clone());
+        let mut oracle = Oracle::new(rule.parse().unwrap(), &own);
+        let mut kept = 0;
+        for Frame { name, kept_by, bytes } in &frames {
+            let said = program.judge(bytes).unwrap() == Judgement::Kept;
+            let expected = kept_by.contains(rule);
+            kept += u64::from(said);
+            if said != expected || oracle.keeps(bytes) != expected {
+                wrong.push(format!("{rule}: {name}: expected {expected}, the program says {said}"));
+            }
+        }
+        assert_eq!(program.counters().kept, kept);
+        assert_eq!(program.counters().passed, frames.len() as u64 - kept, "no socket is there");
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn without_rules_or_addresses_nothing_is_kept() {
+    let strangers = OwnAddresses::default();
+    for (mut program, link_local) in [(program(&[], own()), false), (program(&RULES, strangers), true)] {
+        for Frame { name, kept_by, bytes } in frames() {
+            let to_next_device = kept_by.contains("lldp") || kept_by.contains("stp");
+            let expected = if link_local && to_next_device { Judgement::Kept } else { Judgement::ForStages };
+            assert_eq!(program.judge(&bytes).unwrap(), expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn all_rules_together_keep_what_any_of_them_keeps() {
+    let mut program = program(&RULES, own());
+    for Frame { name, kept_by, bytes } in frames() {
+        let kept = program.judge(&bytes).unwrap() == Judgement::Kept;
+        assert_eq!(kept, !kept_by.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn addresses_are_followed() {
+    let mut program = program(&["icmp", "arp"], OwnAddresses::default());
+    let frames = frames();
+    let bytes = |name: &str| &frames.iter().find(|frame| frame.name == name).unwrap().bytes;
+    let (ping, ping6, arp) = (bytes("ping"), bytes("ping6"), bytes("arp request for us"));
+    let mut kept = |own: OwnAddresses| {
+        program.follow(own).unwrap();
+        [ping, ping6, arp].map(|frame| program.judge(frame).unwrap() == Judgement::Kept)
+    };
+    assert_eq!(kept(own()), [true, true, true]);
+    assert_eq!(kept(OwnAddresses { ipv6: [].into(), ..own() }), [true, false, true]);
+    assert_eq!(kept(OwnAddresses { ipv4: ["10.255.0.1".parse().unwrap()].into(), ..own() }), [false, true, false]);
+    // ARP requests go to all, whatever our MAC address is.
+    assert_eq!(kept(OwnAddresses { macs: [MacAddr([2, 0, 0, 0, 0, 9])].into(), ..own() }), [false, false, true]);
+    assert_eq!(kept(own()), [true, true, true]);
+}
+
+/// However a frame is cut, it is kept only if the second opinion says so.
+#[test]
+fn frames_that_are_cut_short_are_judged_alike() {
+    let own = own();
+    let frames = frames();
+    for rule in RULES {
+        let mut program = program(&[rule], own.clone());
+        let mut oracle = Oracle::new(rule.parse().unwrap(), &own);
+        for Frame { name, bytes, .. } in frames.iter().filter(|frame| frame.bytes.len() <= 200) {
+            for length in 14..bytes.len() {
+                let cut = &bytes[..length];
+                let kept = program.judge(cut).unwrap() == Judgement::Kept;
+                assert_eq!(kept, oracle.keeps(cut), "{rule}: {name}: {length} bytes of {}", bytes.len());
+            }
+        }
+    }
+}
+
+/// How a frame is mangled.
+#[derive(Clone, Debug)]
+enum Mangle {
+    /// A byte becomes another, most likely one of a header.
+    Byte(u16, u8),
+    /// A byte becomes one that headers are made of.
+    Word(u16, usize),
+    /// It ends before its end.
+    Cut(u16),
+    /// Bytes are put in, such as a header that is there twice.
+    Repeat(u8, u8),
+    /// A VLAN tag.
+    Tag(u16),
+    /// Bytes that do not belong to it.
+    Pad(u8),
+}
+
+/// Bytes that mean something to a parser: protocols, lengths, flags, own addresses.
+const WORDS: [u8; 28] = [
+    0, 1, 2, 4, 6, 8, 17, 20, 22, 43, 44, 50, 51, 53, 58, 59, 60, 0x45, 0x46, 0x4f, 0x60, 0x81, 0x88, 131, 135, 137,
+    0xdd, 0xff,
+];
+
+fn mangle() -> impl Strategy<Value = Mangle> {
+    prop_oneof![
+        4 => (0..90u16, any::<u8>()).prop_map(|(at, byte)| Mangle::Byte(at, byte)),
+        8 => (12..90u16, 0..WORDS.len()).prop_map(|(at, word)| Mangle::Word(at, word)),
+        1 => (14..120u16).prop_map(Mangle::Cut),
+        2 => (14..70u8, 1..5u8).prop_map(|(at, words)| Mangle::Repeat(at, words * 4)),
+        1 => prop_oneof![Just(100u16), 0..=0xffffu16].prop_map(Mangle::Tag),
+        1 => (1..40u8).prop_map(Mangle::Pad),
+    ]
+}
+
+fn mangled(mut frame: Vec<u8>, mangles: &[Mangle]) -> Vec<u8> {
+    for mangle in mangles {
+        match *mangle {
+            Mangle::Byte(at, byte) => frame.get_mut(usize::from(at)).into_iter().for_each(|old| *old = byte),
+            Mangle::Word(at, word) => frame.get_mut(usize::from(at)).into_iter().for_each(|old| *old = WORDS[word]),
+            Mangle::Cut(length) => frame.truncate(usize::from(length)),
+            Mangle::Repeat(at, length) => {
+                let (at, end) = (usize::from(at), usize::from(at) + usize::from(length));
+                if let Some(bytes) = frame.get(at..end).map(<[u8]>::to_vec) {
+                    frame.splice(at..at, bytes);
+                }
+            }
+            Mangle::Tag(control) => {
+                let [high, low] = control.to_be_bytes();
+                frame.splice(12..12, [0x81, 0, high, low]);
+            }
+            Mangle::Pad(length) => frame.extend(std::iter::repeat_n(0, usize::from(length))),
+        }
+    }
+    frame
+}
+
+#[test]
+fn frames_that_are_mangled_are_judged_alike() {
+    let own = own();
+    let frames = frames();
+    let judges = RULES
+        .map(|rule| (program(&[rule], own.clone()), Oracle::new(rule.parse::<KeepRule>().unwrap(), &own)))
+        .map(RefCell::new);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(4000);
+    let config = Config { failure_persistence: None, ..Config::with_cases(cases) };
+    let (kept, all) = (Cell::new(0), Cell::new(0));
+    let ways = (0..frames.len(), vec(mangle(), 0..5));
+    let result = TestRunner::new(config).run(&ways, |(frame, mangles)| {
+        let bytes = mangled(frames[frame].bytes.clone(), &mangles);
+        for judge in &judges {
+            let (program, oracle) = &mut *judge.borrow_mut();
+            let says = program.judge(&bytes).unwrap() == Judgement::Kept;
+            prop_assert_eq!(says, oracle.keeps(&bytes), "{}: {} {:02x?}", oracle.rule, &frames[frame].name, bytes);
+            kept.set(kept.get() + u32::from(says));
+            all.set(all.get() + 1);
+        }
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+    // What keeps everything, or nothing, would agree with anything.
+    let (kept, all) = (kept.get(), all.get());
+    assert!(kept > all / 50 && kept < all / 2, "{kept} of {all}");
+}
