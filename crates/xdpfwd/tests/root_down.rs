@@ -1,0 +1,100 @@
+//! Interfaces that are down when xdpfwd starts, and that go down while it runs. Needs root.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use lab::{Chain, Forwarder, Traffic};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::{Config, LONG, Running, XDPFWD, chain, cross_connect};
+
+fn set(chain: &Chain, interface: &str, state: &str) {
+    let status = chain.fwd().command("ip").args(["link", "set", "dev", interface, state]).status().unwrap();
+    assert!(status.success());
+}
+
+fn start(chain: &Chain, config: &Config, arguments: &[&str]) -> Forwarder {
+    let arguments = [&[XDPFWD, "--config", config.path(), "--json", "--interval", "0.1"], arguments].concat();
+    Forwarder::spawn(chain.fwd(), &arguments).unwrap()
+}
+
+/// Waits until the log says something.
+fn wait_for_log(forwarder: &mut Forwarder, wanted: impl Fn(&str) -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !forwarder.stderr().iter().any(|line| wanted(line)) {
+        forwarder.check_running().unwrap();
+        assert!(Instant::now() < deadline, "{:?}", forwarder.stderr());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn an_interface_that_is_down_is_waited_for() {
+    let chain = chain(Chain::builder());
+    let config = Config::new(&cross_connect(1, ""));
+    set(&chain, "fwd1", "down");
+    let mut forwarder = start(&chain, &config, &[]);
+    wait_for_log(&mut forwarder, |line| line.contains("waited_seconds=0") && line.contains("ip link set dev fwd1 up"));
+    wait_for_log(&mut forwarder, |line| line.contains("waited_seconds=5") && line.contains("interface=\"fwd1\""));
+    let stderr = forwarder.stderr();
+    assert!(!stderr.iter().any(|line| line.contains("interface=\"fwd0\"")), "it is up: {stderr:?}");
+    set(&chain, "fwd1", "up");
+    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    Traffic::new().count(1000).rate(10_000).core(0).start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    assert!(forwarder.stop(LONG).unwrap().status.success());
+    let last = forwarder.last_line(|line| line.contains(r#""type":"final""#)).unwrap();
+    let last: serde_json::Value = serde_json::from_str(&last).unwrap();
+    assert_eq!((&last["ports"][0]["rx_packets"], &last["ports"][1]["tx_packets"]), (&1000.into(), &1000.into()));
+}
+
+/// While it waits it holds nothing, and ends as it would later: with a final report, and 0.
+#[test]
+fn waiting_ends_by_a_signal_and_when_its_time_is_over() {
+    let chain = chain(Chain::builder());
+    let config = Config::new(&cross_connect(1, ""));
+    set(&chain, "fwd0", "down");
+    for (arguments, signal) in
+        [(&[][..], Some(Signal::SIGINT)), (&[], Some(Signal::SIGTERM)), (&["--duration", "0.5"], None)]
+    {
+        let mut forwarder = start(&chain, &config, arguments);
+        if let Some(signal) = signal {
+            wait_for_log(&mut forwarder, |line| line.contains("waiting until it is up"));
+            kill(Pid::from_raw(forwarder.pid() as i32), signal).unwrap();
+        }
+        let deadline = Instant::now() + LONG;
+        while forwarder.check_running().is_ok() {
+            assert!(Instant::now() < deadline, "{arguments:?} {signal:?}: it goes on");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let last = forwarder.last_line(|_| true).unwrap();
+        let last: serde_json::Value = serde_json::from_str(&last).unwrap();
+        assert_eq!((&last["type"], &last["ports"][0]["mode"]), (&"final".into(), &"none".into()));
+        assert_eq!((&last["ports"][0]["rx_packets"], &last["frames"]["total"]), (&0.into(), &0.into()));
+        assert_eq!(forwarder.stop(LONG).unwrap().status.code(), Some(0), "{:?}", forwarder.stderr());
+    }
+}
+
+/// Down and up again while it runs: nothing passes, then everything does.
+#[test]
+fn an_interface_may_go_down_and_come_up_again() {
+    let chain = chain(Chain::builder());
+    let running = Running::start(&chain, &cross_connect(1, ""));
+    let send = || {
+        let traffic = Traffic::new().count(500).rate(10_000).core(0);
+        traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    };
+    send();
+    set(&chain, "fwd1", "down");
+    send();
+    set(&chain, "fwd1", "up");
+    send();
+    let (ended, last) = running.stop();
+    assert!(ended.status.success());
+    last.assert_conserved();
+    let (lan, wan) = (&last.json["ports"][0], &last.json["ports"][1]);
+    assert_eq!(lan["rx_packets"], 1500, "{}", last.json);
+    // Those of the second round are dropped by the interface, or not taken by it: each is counted.
+    let lost = last.report.drops.values().sum::<u64>() + last.json["kernel"]["tx_dropped"].as_u64().unwrap();
+    assert!((1..=500).contains(&lost) || wan["tx_packets"] == 1500, "{}", last.json);
+}
