@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::machine::{Interface, Machine};
+use super::machine::{HugePagesThere, Interface, Machine, Memory};
 
 /// A machine made up for a test.
 pub(crate) struct Imagined {
@@ -48,5 +48,10 @@ impl Machine for Imagined {
 
     fn interfaces(&self) -> Vec<String> {
         self.interfaces.keys().map(|&name| name.to_owned()).collect()
+    }
+
+    /// 4 GiB, and of ten huge pages six are taken.
+    fn memory(&self) -> Memory {
+        Memory { bytes: Some(4 << 30), huge_pages: Some(HugePagesThere { reserved: 10, free: 4 }) }
     }
 }
