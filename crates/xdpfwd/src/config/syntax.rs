@@ -210,6 +210,7 @@ fn message(error: &Error, written: &str) -> String {
         "unexpected leading zero" => {
             format!("`{written}`: a number does not begin with a zero, expected its other digits")
         }
+        "invalid float" => format!("`{written}`: no part of a number, expected digits alone, like 16384"),
         "invalid hexadecimal number" => "expected a hexadecimal number, of 0-9 and a-f after 0x".to_owned(),
         "invalid octal number" => "expected an octal number, of 0-7 after 0o".to_owned(),
         "invalid binary number" => "expected a binary number, of 0 and 1 after 0b".to_owned(),
@@ -224,6 +225,11 @@ fn message(error: &Error, written: &str) -> String {
         message => {
             let message =
                 message.replace("expected newline, `#`", "expected the end of the line or a comment after `#`");
+            let message = if message.contains("expected") || message.contains("may only") {
+                message
+            } else {
+                message + ", expected TOML as https://toml.io describes it"
+            };
             // A space that is not ASCII's shows as an escape.
             match written.trim_matches([' ', '\t', '\r', '\n']) {
                 "" => message,

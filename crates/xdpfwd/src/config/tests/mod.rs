@@ -26,6 +26,7 @@ use std::path::Path;
 use engine::Plan;
 use pipeline::Registry;
 
+use super::words::is_printable;
 use super::{Diagnostics, Imagined, Machine, Source};
 
 /// Two ports and a path: what a file needs beside the table that a test is about.
