@@ -10,7 +10,7 @@ use serde::Serialize;
 use xsk::HugePages;
 
 use crate::cli::Cli;
-use crate::config::{Diagnostics, Interface, Machine};
+use crate::config::{Diagnostics, Interface, Machine, Needed, plain};
 
 /// What `--check` has to say. Its JSON is a contract: fields are added, never changed.
 #[derive(Debug, Serialize)]
@@ -43,8 +43,12 @@ struct Umem {
     frame_size: u32,
     frames: u32,
     huge_pages: &'static str,
+    /// Of each worker.
     bytes: u64,
+    /// Of all.
     total_bytes: u64,
+    /// Pages of 2 MiB for all, if they are used.
+    huge_pages_needed: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,7 +114,7 @@ impl Check {
             let queues = (0..queues).filter(|&queue| usize::from(queue) % all == worker).collect();
             Worker { worker, core, queues }
         };
-        let bytes = u64::from(plan.umem.frame_size) * u64::from(plan.umem.frames);
+        let (one, total) = (Needed::of(&plan.umem, 1), Needed::of(&plan.umem, all));
         let warning = |warning: &crate::config::Diagnostic| {
             let (line, column) = warning.place().map(|place| (place.line, place.column)).unzip();
             Warning { line, column, message: warning.message().to_owned() }
@@ -134,8 +138,9 @@ impl Check {
                     HugePages::On => "on",
                     HugePages::Off => "off",
                 },
-                bytes,
-                total_bytes: bytes * all as u64,
+                bytes: one.bytes,
+                total_bytes: total.bytes,
+                huge_pages_needed: total.huge_pages,
             },
             ports: plan.ports.iter().map(|port| Port::new(port, machine.interface(&port.interface))).collect(),
             paths: plan.paths.iter().map(|path| Path::new(path, &plan.ports)).collect(),
@@ -173,16 +178,18 @@ impl fmt::Display for Check {
             "spin" => writeln!(f, "idle     spin: the cores are never free{busy_poll}")?,
             _ => writeln!(f, "idle     poll: waits in the kernel when nothing comes{busy_poll}")?,
         }
-        let Umem { frame_size, frames, huge_pages, bytes, total_bytes } = &self.umem;
-        writeln!(
-            f,
-            "umem     {frames} frames × {frame_size} bytes = {} per worker, {} in all; huge pages: {huge_pages}",
-            mebibytes(*bytes),
-            mebibytes(*total_bytes)
-        )?;
+        let Umem { frame_size, frames, huge_pages, bytes, total_bytes, huge_pages_needed } = &self.umem;
+        let per_worker = mebibytes(*bytes);
+        writeln!(f, "umem     {frames} frames × {frame_size} bytes = {per_worker} for each worker")?;
+        let pages = match *huge_pages {
+            "off" => "pages of the normal size".to_owned(),
+            "on" => format!("{huge_pages_needed} huge pages of 2 MiB, or it does not start"),
+            _ => format!("{huge_pages_needed} huge pages of 2 MiB if they are free, else normal ones"),
+        };
+        writeln!(f, "memory   {} in all, locked; {pages}", mebibytes(*total_bytes))?;
         writeln!(f, "workers")?;
         for Worker { worker, core, queues: numbers } in &self.workers {
-            let core = core.map_or_else(|| "any core".to_owned(), |core| format!("core {core}"));
+            let core = core.map_or_else(|| "any core (not pinned)".to_owned(), |core| format!("core {core}"));
             let queues = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let noun = if numbers.len() == 1 { "queue" } else { "queues" };
             writeln!(f, "  {worker}: {core}, {noun} {queues} of every port")?;
@@ -191,10 +198,11 @@ impl fmt::Display for Check {
         self.ports.iter().try_for_each(|port| writeln!(f, "  {port}"))?;
         writeln!(f, "paths")?;
         self.paths.iter().try_for_each(|path| writeln!(f, "  {path}"))?;
+        let file = plain(&self.config);
         match self.warnings.len() {
-            0 => writeln!(f, "{} is fine", self.config),
-            1 => writeln!(f, "{} is fine, with 1 warning", self.config),
-            more => writeln!(f, "{} is fine, with {more} warnings", self.config),
+            0 => writeln!(f, "{file} is fine"),
+            1 => writeln!(f, "{file} is fine, with 1 warning"),
+            more => writeln!(f, "{file} is fine, with {more} warnings"),
         }
     }
 }
@@ -232,6 +240,9 @@ impl fmt::Display for Port {
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} -> {}", self.from, self.to)?;
+        if self.stages.is_empty() {
+            return f.write_str(": as it is, through no stage");
+        }
         for (index, Stage { name, summary }) in self.stages.iter().enumerate() {
             let separator = if index == 0 { ":" } else { "," };
             write!(f, "{separator} {name} ({summary})")?;

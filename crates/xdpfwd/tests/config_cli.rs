@@ -1,6 +1,7 @@
 //! The binary and its configuration file: what is said, where, and with which exit code. Needs no privilege.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -76,8 +77,8 @@ fn errors_go_to_stderr_and_nothing_to_stdout() {
         assert_eq!((answer.code, answer.stdout.as_str()), (Some(2), ""));
         assert_eq!(
             answer.stderr,
-            "FILE:3:13: interface = \"a/b\": must be the name of an interface in quotes, 1 to 15 bytes without /, : and \
-             white space\n\
+            "FILE:3:13: interface = \"a/b\": must be the name of an interface in quotes, 1 to 15 printable bytes without /, : \
+             and white space\n\
              FILE:12:8: kind = \"tll\": must be \"mac-swap\", \"set-mac\" or \"ttl\"; did you mean \"ttl\"?\n"
         );
     }
@@ -85,17 +86,25 @@ fn errors_go_to_stderr_and_nothing_to_stdout() {
 
 #[test]
 fn files_that_cannot_be_read() {
+    const NOTHING: &str = "FILE:1:1: the file says nothing; at least a [[port]] and a [[path]] are needed, as in \
+                           configs/cross-connect.toml\n";
+    let pipe = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pipe");
+    let _ = fs::remove_file(&pipe);
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let cases = [
         (PathBuf::from("/none/such.toml"), "FILE: there is no such file; expected the path of a TOML file\n"),
         (PathBuf::from("/"), "FILE: is a directory; expected the path of a TOML file\n"),
-        (PathBuf::from("/dev/zero"), "FILE: is longer than 1048576 bytes, the most that a configuration may have\n"),
-        (written("latin.toml", b"# gr\xfc\xdfe"), "FILE:1:5: byte 0xfc is not UTF-8; save the file as UTF-8\n"),
-        (written("utf16.toml", b"\xff\xfe[\0"), "FILE:1:1: byte 0xff is not UTF-8; save the file as UTF-8\n"),
+        (PathBuf::from("/dev/zero"), "FILE:1:1: byte 0x00 is not UTF-8 text; save the file as UTF-8\n"),
         (
-            written("empty.toml", ""),
-            "FILE:1:1: the file says nothing; at least a [[port]] and a [[path]] are needed, as in \
-             configs/cross-connect.toml\n",
+            written("long.toml", vec![b'\n'; (1 << 20) + 1]),
+            "FILE:1048577:1: the file is longer than 1048576 bytes, the most that a configuration may have\n",
         ),
+        (written("latin.toml", b"# gr\xfc\xdfe"), "FILE:1:5: byte 0xfc is not UTF-8 text; save the file as UTF-8\n"),
+        (written("utf16.toml", b"\xff\xfe[\0"), "FILE:1:1: byte 0xff is not UTF-8 text; save the file as UTF-8\n"),
+        (written("empty.toml", ""), NOTHING),
+        (PathBuf::from("/dev/null"), NOTHING),
+        // Nobody writes to it, and nobody waits for that.
+        (pipe, NOTHING),
     ];
     for (file, expected) in cases {
         let path = file.to_str().unwrap();
@@ -103,6 +112,39 @@ fn files_that_cannot_be_read() {
         let expected = expected.replacen("FILE", path, 1);
         assert_eq!((answer.code, answer.stderr.as_str(), answer.stdout.as_str()), (Some(2), &*expected, ""));
     }
+}
+
+#[test]
+fn a_configuration_may_come_through_a_pipe() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_xdpfwd"))
+        .args(["--config", "/dev/stdin", "--check"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for half in [&FINE[..40], &FINE[40..]] {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        stdin.write_all(half.as_bytes()).unwrap();
+    }
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("/dev/stdin is fine"));
+}
+
+#[test]
+fn the_name_of_a_file_says_nothing_to_the_terminal() {
+    for (more, code) in [(&["--check"][..], 2), (&["--check", "--json"], 2), (&[], 2)] {
+        let file = written("red\u{1b}[31m\n.toml", "[engine]\nmode = 1\n");
+        let answer = xdpfwd(&[&["--config", file.to_str().unwrap()], more].concat());
+        assert_eq!(answer.code, Some(code));
+        assert!(answer.stderr.lines().all(|line| line.contains("red\\u{1b}[31m\\n.toml:")), "{}", answer.stderr);
+    }
+    let answer = check(&written("fine\u{1b}[31m.toml", FINE), &[]);
+    assert_eq!(answer.code, Some(0));
+    assert!(!(answer.stdout + &answer.stderr).contains('\u{1b}'));
 }
 
 #[test]

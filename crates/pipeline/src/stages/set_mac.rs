@@ -1,9 +1,10 @@
 //! `set-mac`: writes the source MAC address, the destination, or both.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
+use serde::de::{Deserializer, Error, Visitor};
 
 use crate::kind::{BuildCx, PlanCx, PlanError, StageConfig, StagePlan};
 use crate::stage::{Cx, Stage};
@@ -23,15 +24,44 @@ pub struct SetMac {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetMacConfig {
-    #[serde(default, deserialize_with = "mac")]
+    #[serde(default, deserialize_with = "of_a_station")]
     source: Option<MacAddr>,
-    #[serde(default, deserialize_with = "mac")]
+    #[serde(default, deserialize_with = "any")]
     destination: Option<MacAddr>,
 }
 
-fn mac<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MacAddr>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map(Some).map_err(|error| D::Error::custom(format!("\"{text}\" is not a MAC address: {error}")))
+fn any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MacAddr>, D::Error> {
+    deserializer.deserialize_str(Address { groups: true }).map(Some)
+}
+
+fn of_a_station<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MacAddr>, D::Error> {
+    deserializer.deserialize_str(Address { groups: false }).map(Some)
+}
+
+/// Reads an address. That way, what is wrong about it has its place in the file.
+struct Address {
+    /// Whether it may be that of a group.
+    groups: bool,
+}
+
+impl Visitor<'_> for Address {
+    type Value = MacAddr;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let not = if self.groups { "" } else { ", not of a group" };
+        write!(f, "a MAC address in quotes, like \"02:00:00:00:00:01\"{not}")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<MacAddr, E> {
+        let address: MacAddr = text.parse().map_err(|error| E::custom(format!("not a MAC address: {error}")))?;
+        if address.is_multicast() && !self.groups {
+            return Err(E::custom(
+                "a multicast address, which no station may send from; expected one whose first octet is even, like \
+                 02:00:00:00:00:01",
+            ));
+        }
+        Ok(address)
+    }
 }
 
 impl StageConfig for SetMacConfig {
@@ -41,9 +71,6 @@ impl StageConfig for SetMacConfig {
         let Self { source, destination } = self;
         if source.is_none() && destination.is_none() {
             return Err(PlanError("set-mac sets nothing: give it `source`, `destination`, or both".into()));
-        }
-        if let Some(source) = source.filter(|source| source.is_multicast()) {
-            return Err(PlanError(format!("source \"{source}\" is a multicast address: no station may send from one")));
         }
         Ok(Arc::new(SetMac { source, destination }))
     }

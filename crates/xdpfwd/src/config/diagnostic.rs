@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::ops::Range;
 
 use super::source::Source;
+use super::words::plain;
 
 /// One error or warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,9 @@ struct Finding {
 /// Diagnostics that are shown: more would scroll the first, which the others may follow from, off the screen.
 const SHOWN: usize = 50;
 
+/// Characters of a message: room for a list of names and more.
+const LONGEST: usize = 2000;
+
 impl Diagnostic {
     pub(super) fn error(file: &str, place: Option<Place>, message: String) -> Self {
         Self { file: file.to_owned(), place, severity: Severity::Error, message }
@@ -79,7 +83,7 @@ impl fmt::Display for Place {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file)?;
+        write!(f, "{}:", plain(&self.file))?;
         if let Some(place) = self.place {
             write!(f, "{place}:")?;
         }
@@ -164,7 +168,7 @@ fn diagnostics(source: &Source, severity: Severity, mut findings: Vec<Finding>) 
     let file = source.name();
     let diagnostic = |Finding { offset, message }| {
         let place = Some(source.place(offset));
-        Diagnostic { file: file.to_owned(), place, severity, message: plain(&message) }
+        Diagnostic { file: file.to_owned(), place, severity, message: readable(&message) }
     };
     let mut diagnostics: Vec<_> = findings.into_iter().map(diagnostic).collect();
     if more > 0 {
@@ -175,15 +179,15 @@ fn diagnostics(source: &Source, severity: Severity, mut findings: Vec<Finding>) 
 }
 
 /// A message repeats what is written in the file, and a stage's kind may do so as it likes. A diagnostic is one line all the
-/// same, and says nothing to the terminal but what can be read.
-fn plain(message: &str) -> String {
-    let mut plain = String::with_capacity(message.len());
-    for character in message.chars() {
-        if character.is_control() {
-            plain.extend(character.escape_default());
-        } else {
-            plain.push(character);
-        }
+/// same, and says nothing to the terminal but what can be read. Of one that is too long, the middle is left out: the end
+/// says what would be accepted.
+fn readable(message: &str) -> String {
+    let length = message.chars().count();
+    if length <= LONGEST {
+        return plain(message);
     }
-    plain
+    let (begin, end) = (LONGEST / 4, LONGEST / 2);
+    let begin: String = message.chars().take(begin).collect();
+    let end: String = message.chars().skip(length - end).collect();
+    format!("{}…{}", plain(&begin), plain(&end))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use engine::{Lockout, Plan};
 
-use super::machine::{Interface, Machine};
+use super::machine::{HugePagesThere, Interface, Machine, Memory};
 
 /// A machine made up for a test.
 pub(crate) struct Imagined {
@@ -55,5 +55,10 @@ impl Machine for Imagined {
 
     fn interfaces(&self) -> Vec<String> {
         self.interfaces.keys().map(|&name| name.to_owned()).collect()
+    }
+
+    /// 4 GiB, and of ten huge pages six are taken.
+    fn memory(&self) -> Memory {
+        Memory { bytes: Some(4 << 30), huge_pages: Some(HugePagesThere { reserved: 10, free: 4 }) }
     }
 }

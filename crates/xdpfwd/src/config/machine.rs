@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use engine::{Lockout, Plan};
-use nix::net::if_::{if_nameindex, if_nametoindex};
+use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
 
 /// The machine that a configuration is for. Tests bring one of their own.
 pub(crate) trait Machine {
@@ -19,6 +19,27 @@ pub(crate) trait Machine {
 
     /// The names of all interfaces there.
     fn interfaces(&self) -> Vec<String>;
+
+    /// What there is of memory, as far as it can be known.
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
+}
+
+/// What is known of the machine's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// All of it, in bytes.
+    pub(crate) bytes: Option<u64>,
+    /// Reserved pages of 2 MiB.
+    pub(crate) huge_pages: Option<HugePagesThere>,
+}
+
+/// Reserved pages of 2 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HugePagesThere {
+    pub(crate) reserved: u64,
+    pub(crate) free: u64,
 }
 
 /// What is known of an interface.
@@ -50,6 +71,8 @@ impl Machine for ThisMachine {
 
     fn interface(&self, name: &str) -> Option<Interface> {
         let index = if_nametoindex(name).ok()?;
+        // An interface may have further names, which are none of a folder.
+        let name = if_indextoname(index).ok()?.to_string_lossy().into_owned();
         let folder = Path::new("/sys/class/net").join(name);
         // /sys shows the network namespace that it was mounted in. Unless both agree on the number, what it says is of
         // another interface that happens to have the same name.
@@ -72,6 +95,19 @@ impl Machine for ThisMachine {
     fn interfaces(&self) -> Vec<String> {
         let Ok(all) = if_nameindex() else { return Vec::new() };
         all.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect()
+    }
+
+    fn memory(&self) -> Memory {
+        let all = read(Path::new("/proc"), "meminfo").and_then(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+            line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+        });
+        let folder = Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB");
+        let number = |file| read(folder, file).and_then(|text| text.parse().ok());
+        let huge_pages = number("nr_hugepages")
+            .zip(number("free_hugepages"))
+            .map(|(reserved, free)| HugePagesThere { reserved, free });
+        Memory { bytes: all, huge_pages }
     }
 }
 
@@ -109,6 +145,13 @@ mod tests {
         assert_eq!((loopback.index, loopback.driver), (1, None));
         // Unknown where /sys belongs to another network namespace.
         assert!(matches!(loopback.queues, None | Some(1..)), "{:?}", loopback.queues);
+    }
+
+    #[test]
+    fn this_machine_has_memory() {
+        let Memory { bytes, huge_pages } = ThisMachine.memory();
+        assert!(bytes.unwrap() > 64 << 20, "{bytes:?}");
+        assert!(huge_pages.is_none_or(|pages| pages.free <= pages.reserved), "{huge_pages:?}");
     }
 
     #[test]

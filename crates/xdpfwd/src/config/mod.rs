@@ -27,7 +27,9 @@ pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 #[cfg(test)]
 pub(crate) use imagined::Imagined;
 pub(crate) use machine::{Interface, Machine, ThisMachine};
+pub(crate) use resolve::Needed;
 pub(crate) use source::Source;
+pub(crate) use words::plain;
 
 use diagnostic::Findings;
 use resolve::Surroundings;

@@ -1,11 +1,18 @@
 //! A configuration file's text, and where in it something stands.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read as _};
 use std::ops::Range;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use super::diagnostic::{Diagnostic, Place};
+use super::words::EXCERPT;
 
 /// The text of a configuration file.
 #[derive(Debug)]
@@ -15,45 +22,48 @@ pub(crate) struct Source {
 }
 
 /// Nobody writes a configuration this long; somebody does name a device file by mistake.
-const MOST_BYTES: u64 = 1 << 20;
+const MOST_BYTES: usize = 1 << 20;
 
-/// Characters of a value that a message repeats.
-const EXCERPT: usize = 40;
+/// Milliseconds to wait for whoever writes to a pipe.
+const PATIENCE: u16 = 5_000;
 
 impl Source {
     /// Reads a file. What cannot be read is the whole file's fault, and has no place in it.
     pub(crate) fn read(path: &Path) -> Result<Self, Diagnostic> {
         let name = path.display().to_string();
-        let mut bytes = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
-        if let Err(error) = read {
-            let message = match error.kind() {
-                ErrorKind::NotFound => "there is no such file; expected the path of a TOML file".to_owned(),
-                ErrorKind::IsADirectory => "is a directory; expected the path of a TOML file".to_owned(),
-                _ => format!("cannot be read: {error}; expected the path of a TOML file that may be read"),
-            };
-            return Err(Diagnostic::error(&name, None, message));
+        match read_bytes(path) {
+            Ok(bytes) => Self::from_bytes(name, bytes),
+            Err(error) => {
+                let message = match error.kind() {
+                    ErrorKind::NotFound => "there is no such file; expected the path of a TOML file".to_owned(),
+                    ErrorKind::IsADirectory => "is a directory; expected the path of a TOML file".to_owned(),
+                    _ => format!("cannot be read: {error}; expected the path of a TOML file that may be read"),
+                };
+                Err(Diagnostic::error(&name, None, message))
+            }
         }
-        if bytes.len() as u64 > MOST_BYTES {
-            let message = format!("is longer than {MOST_BYTES} bytes, the most that a configuration may have");
-            return Err(Diagnostic::error(&name, None, message));
-        }
-        Self::from_bytes(name, bytes)
     }
 
     fn from_bytes(name: String, bytes: Vec<u8>) -> Result<Self, Diagnostic> {
-        match String::from_utf8(bytes) {
-            Ok(text) => Ok(Self::new(name, text)),
-            Err(error) => {
-                let valid = error.utf8_error().valid_up_to();
-                let byte = error.as_bytes().get(valid).copied().unwrap_or_default();
-                let before = String::from_utf8_lossy(error.as_bytes().get(..valid).unwrap_or_default()).into_owned();
-                let before = Self::new(name, before);
-                let place = before.place(before.text.len());
-                let message = format!("byte 0x{byte:02x} is not UTF-8; save the file as UTF-8");
-                Err(Diagnostic::error(&before.name, Some(place), message))
+        // Text of two bytes a character (UTF-16) has zeros too, and is not worth a message for each character.
+        let zero = bytes.iter().position(|&byte| byte == 0);
+        let not_utf8 = str::from_utf8(&bytes).err().map(|error| error.valid_up_to());
+        let beyond = (bytes.len() > MOST_BYTES).then_some(MOST_BYTES);
+        let Some(first) = [zero, not_utf8, beyond].into_iter().flatten().min() else {
+            // Nothing of it is invalid, so nothing is lost.
+            return Ok(Self::new(name, String::from_utf8_lossy(&bytes).into_owned()));
+        };
+        let before = Self::new(name, String::from_utf8_lossy(bytes.get(..first).unwrap_or_default()).into_owned());
+        let message = match bytes.get(first) {
+            // Of a file that is cut off within a character, the length is at fault.
+            _ if beyond.is_some_and(|beyond| first + 4 > beyond) => {
+                format!("the file is longer than {MOST_BYTES} bytes, the most that a configuration may have")
             }
-        }
+            byte => {
+                format!("byte 0x{:02x} is not UTF-8 text; save the file as UTF-8", byte.copied().unwrap_or_default())
+            }
+        };
+        Err(Diagnostic::error(&before.name, Some(before.place(before.text.len())), message))
     }
 
     /// A text under a name. A byte order mark is taken off, so that it does not count as a column.
@@ -96,6 +106,32 @@ impl Source {
     }
 }
 
+/// All that a file has to say, or as much of it as shows that it is too long.
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    // Without this, it would wait as long as a pipe has no writer, and be it for ever.
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let mut bytes = Vec::new();
+    loop {
+        let rest = (MOST_BYTES + 1).saturating_sub(bytes.len());
+        match (&file).take(rest as u64).read_to_end(&mut bytes) {
+            // A pipe, and there is a writer.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait(&file)?,
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(bytes),
+        }
+    }
+}
+
+/// Waits until there is more to read.
+fn wait(file: &File) -> io::Result<()> {
+    let mut pipe = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut pipe, PollTimeout::from(PATIENCE)) {
+        Ok(0) => Err(io::Error::other(format!("nothing came for {} s", PATIENCE / 1000))),
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +169,48 @@ mod tests {
     #[test]
     fn what_is_not_utf8_has_a_place() {
         let error = Source::from_bytes("f.toml".into(), b"ok\n\xc3\xa9 \xff".to_vec()).unwrap_err();
-        assert_eq!(error.to_string(), "f.toml:2:3: byte 0xff is not UTF-8; save the file as UTF-8");
+        assert_eq!(error.to_string(), "f.toml:2:3: byte 0xff is not UTF-8 text; save the file as UTF-8");
+        let error = Source::from_bytes("f.toml".into(), b"\xef\xbb\xbf[\0e\0\xff".to_vec()).unwrap_err();
+        assert_eq!(error.to_string(), "f.toml:1:2: byte 0x00 is not UTF-8 text; save the file as UTF-8");
+    }
+
+    #[test]
+    fn what_is_too_long_says_where_it_should_have_ended() {
+        let said = |bytes: &[u8]| Source::from_bytes("f.toml".into(), bytes.to_vec()).unwrap_err().to_string();
+        let full = [b"\n".as_slice(), &[b'#'; MOST_BYTES - 1]].concat();
+        assert!(Source::from_bytes("f.toml".into(), full.clone()).is_ok());
+        let expected =
+            "f.toml:2:1048576: the file is longer than 1048576 bytes, the most that a configuration may have";
+        assert_eq!(said(&[&full, b"#".as_slice()].concat()), expected);
+        // What has been read ends within a character.
+        let cut = [&full[..MOST_BYTES - 1], b"\xc3\xa9"].concat();
+        assert!(said(&cut).ends_with("the most that a configuration may have"), "{}", said(&cut));
+        let cut = [&full[..MOST_BYTES], b"\xc3"].concat();
+        assert_eq!(said(&cut), expected);
+    }
+
+    #[test]
+    fn pipes_are_read_to_the_end_and_not_waited_for_without_end() {
+        let path = std::env::temp_dir().join(format!("xdpfwd-pipe-{}", std::process::id()));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let nobody_writes = Source::read(&path).map(|source| source.text);
+        let writer = {
+            let path = path.clone();
+            std::thread::spawn(move || {
+                let mut pipe = File::options().write(true).open(path).unwrap();
+                for piece in ["a = ", "1"] {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                    io::Write::write_all(&mut pipe, piece.as_bytes()).unwrap();
+                }
+            })
+        };
+        // Until the writer is there, the pipe is empty.
+        let read = (0..1000).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            Source::read(&path).ok().map(|source| source.text).filter(|text| !text.is_empty())
+        });
+        writer.join().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((nobody_writes.unwrap().as_str(), read.as_deref()), ("", Some("a = 1")));
     }
 }

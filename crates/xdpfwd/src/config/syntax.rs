@@ -1,5 +1,7 @@
 //! From text to TOML.
 
+use std::collections::BTreeSet;
+
 use toml::Spanned;
 use toml::de::{DeTable, Error};
 
@@ -16,9 +18,24 @@ pub(super) fn parse<'i>(source: &'i Source, findings: &mut Findings<'_>) -> Opti
         return Some(root);
     }
     errors.sort_by_key(start);
-    for error in errors.iter().take(MOST_ERRORS) {
+    let unclosed = unclosed(source.text());
+    if let Some(unclosed) = &unclosed {
+        // The parser takes the rest of the file for a part of it.
+        errors.retain(|error| start(error) < unclosed.start);
+    }
+    let lines = Lines::new(source.text());
+    let mut errors = without_consequences(&lines, errors);
+    // Having stumbled, the parser mostly stumbles again before the line ends.
+    errors.dedup_by_key(|error| lines.number(start(error)));
+    errors.truncate(MOST_ERRORS);
+    for error in &errors {
         let span = error.span().unwrap_or_default();
         findings.error(&span, message(error, &findings.excerpt(&span)));
+    }
+    if let Some(Unclosed { start, opening, closing }) = unclosed
+        && errors.len() < MOST_ERRORS
+    {
+        findings.error(&(start..start), format!("`{opening}` is not closed: expected `{closing}`"));
     }
     None
 }
@@ -27,23 +44,246 @@ fn start(error: &Error) -> usize {
     error.span().unwrap_or_default().start
 }
 
+/// A text's lines, to be found quickly: a file may have as many errors as bytes.
+struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(text: &'a str) -> Self {
+        let newlines = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
+        Self { text, starts: std::iter::once(0).chain(newlines.map(|(newline, _)| newline + 1)).collect() }
+    }
+
+    /// The line that something stands on, from 0.
+    fn number(&self, offset: usize) -> usize {
+        self.starts.partition_point(|&start| start <= offset).saturating_sub(1)
+    }
+
+    /// Whether this line is a table's header.
+    fn is_header(&self, number: usize) -> bool {
+        let line = self.starts.get(number).and_then(|&start| self.text.get(start..));
+        line.is_some_and(|line| line.trim_start_matches([' ', '\t']).starts_with('['))
+    }
+}
+
+/// What is there twice after another mistake may only seem so. Of a table that is there twice, so are the keys.
+fn without_consequences(lines: &Lines<'_>, mut errors: Vec<Error>) -> Vec<Error> {
+    const TWICE: &str = "duplicate key";
+    if errors.iter().any(|error| error.message() != TWICE) {
+        errors.retain(|error| error.message() != TWICE);
+        return errors;
+    }
+    let mut told = BTreeSet::new();
+    let mut next_table = 0;
+    errors.retain(|error| {
+        let span = error.span().unwrap_or_default();
+        let line = lines.number(span.start);
+        if line < next_table {
+            return false;
+        }
+        if !lines.is_header(line) {
+            return true;
+        }
+        next_table = (line + 1..lines.starts.len()).find(|&line| lines.is_header(line)).unwrap_or(usize::MAX);
+        told.insert(lines.text.get(span).unwrap_or_default())
+    });
+    errors
+}
+
+/// A list, table or text that is a value and has no end.
+#[derive(Debug, PartialEq)]
+struct Unclosed {
+    start: usize,
+    opening: &'static str,
+    closing: &'static str,
+}
+
+/// Looks for the first. Only for a text that is not TOML: what it takes for a value may be none.
+fn unclosed(text: &str) -> Option<Unclosed> {
+    let list = |start| Unclosed { start, opening: "[", closing: "]" };
+    let table = |start| Unclosed { start, opening: "{", closing: "}" };
+    // The lists and tables that the place is within, the innermost last.
+    let mut within: Vec<Unclosed> = Vec::new();
+    // Whether an equals sign stands before, so that a bracket is no header.
+    let mut value = false;
+    let mut at = 0;
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let in_list = within.last().is_some_and(|last| last.opening == "[");
+        let length = match rest.as_bytes()[0] {
+            b'#' => rest.find('\n').unwrap_or(rest.len()),
+            b'"' | b'\'' => match text_length(rest) {
+                Ok(length) => length,
+                Err(quotes) if quotes.len() == 3 || !within.is_empty() => {
+                    return Some(Unclosed { start: at, opening: quotes, closing: quotes });
+                }
+                // The parser finds its way on the next line.
+                Err(_) => rest.find('\n').unwrap_or(rest.len()),
+            },
+            b'=' => {
+                // No list has this in it, unless it is one with another mistake: then it goes on for a few lines at most.
+                if in_list
+                    && let Some(last) = within.last()
+                    && text.get(last.start..at)?.contains('\n')
+                {
+                    return within.pop();
+                }
+                value = true;
+                at += 1;
+                continue;
+            }
+            b'[' if value || in_list => {
+                within.push(list(at));
+                1
+            }
+            b'{' if value || in_list => {
+                within.push(table(at));
+                1
+            }
+            // A header.
+            b'[' if !within.is_empty() => return within.pop(),
+            closing @ (b']' | b'}') => {
+                match within.pop() {
+                    Some(last) if last.closing.as_bytes() != [closing] => return Some(last),
+                    _ => {}
+                }
+                1
+            }
+            b' ' | b'\t' => {
+                at += 1;
+                continue;
+            }
+            _ => rest.chars().next().map_or(1, char::len_utf8),
+        };
+        value = false;
+        at += length;
+    }
+    within.pop()
+}
+
+/// The bytes of the text in quotes that begins here; if it does not end, its quotes.
+fn text_length(text: &str) -> Result<usize, &'static str> {
+    let (quotes, escapes) = match text {
+        _ if text.starts_with("\"\"\"") => ("\"\"\"", true),
+        _ if text.starts_with("'''") => ("'''", false),
+        _ if text.starts_with('"') => ("\"", true),
+        _ => ("'", false),
+    };
+    let mut at = quotes.len();
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        if rest.starts_with(quotes) {
+            // Up to two quotes more may stand before the end of a text of several lines.
+            let end = if quotes.len() == 3 { 5 } else { 1 };
+            return Ok(at + rest.bytes().take(end).take_while(|&byte| quotes.as_bytes()[0] == byte).count());
+        }
+        if rest.starts_with('\n') && quotes.len() == 1 {
+            break;
+        }
+        let escaped = if escapes && rest.starts_with('\\') { rest.chars().nth(1) } else { None };
+        at += rest.chars().next().map_or(1, char::len_utf8)
+            + escaped.filter(|&next| next != '\n').map_or(0, char::len_utf8);
+    }
+    Err(quotes)
+}
+
 /// The parser's words, except where a person who does not know TOML would need others.
 fn message(error: &Error, written: &str) -> String {
-    match error.message() {
+    let error = error.message();
+    match error.strip_suffix(", expected nothing").unwrap_or(error) {
         "string values must be quoted, expected literal string" if written.is_empty() => {
             "a value is missing: expected a string in quotes, a number, true, false or a list in brackets".to_owned()
         }
-        "string values must be quoted, expected literal string" => {
-            format!("`{written}` is no value: a string must be in quotes, like \"{written}\"")
-        }
+        "string values must be quoted, expected literal string"
+        | "invalid float, expected `nan`"
+        | "invalid float, expected `inf`" => no_value(written),
         "duplicate key" if matches!(written, "port" | "path") => {
             format!("`{written}` is there twice: write [[{written}]], with two brackets, once for each")
         }
         "duplicate key" => format!("`{written}` is there twice: keep one"),
-        "recursion limit" => "keys or values nested too deeply; nothing here takes more than three levels".to_owned(),
+        message if message.starts_with("cannot extend value of type") => {
+            format!("`{written}` has its value already: write all that belongs to it in one place")
+        }
+        "recursion limit" | "cannot recurse further; max recursion depth met" => {
+            "keys or values nested too deeply; nothing here takes more than three levels".to_owned()
+        }
+        "unexpected leading zero" => {
+            format!("`{written}`: a number does not begin with a zero, expected its other digits")
+        }
+        "invalid float" => format!("`{written}`: no part of a number, expected digits alone, like 16384"),
+        "invalid hexadecimal number" => "expected a hexadecimal number, of 0-9 and a-f after 0x".to_owned(),
+        "invalid octal number" => "expected an octal number, of 0-7 after 0o".to_owned(),
+        "invalid binary number" => "expected a binary number, of 0 and 1 after 0b".to_owned(),
+        "extra `=`" => "`=` is there twice: keep one".to_owned(),
+        "invalid basic string, expected `\"`" => "the text is not closed: expected `\"` at its end".to_owned(),
+        "invalid literal string, expected `'`" => "the text is not closed: expected `'` at its end".to_owned(),
+        message if message.contains("visible characters") => {
+            format!(
+                "`{written}` cannot stand in a text as it is: expected characters that are seen, or an escape like \\u001b"
+            )
+        }
         message => {
-            let message = message.strip_suffix(", expected nothing").unwrap_or(message);
-            if written.trim().is_empty() { message.to_owned() } else { format!("`{written}`: {message}") }
+            let message =
+                message.replace("expected newline, `#`", "expected the end of the line or a comment after `#`");
+            let message = if message.contains("expected") || message.contains("may only") {
+                message
+            } else {
+                message + ", expected TOML as https://toml.io describes it"
+            };
+            // A space that is not ASCII's shows as an escape.
+            match written.trim_matches([' ', '\t', '\r', '\n']) {
+                "" => message,
+                _ => format!("`{written}`: {message}"),
+            }
+        }
+    }
+}
+
+/// What stands where a value should, without quotes.
+fn no_value(written: &str) -> String {
+    let bare = written.trim_matches(['“', '”', '„', '‟', '‘', '’', '«', '»', '`', '´']);
+    match written.to_lowercase().as_str() {
+        "yes" | "no" | "on" | "off" => {
+            format!("`{written}` is no value: expected true or false, or a string in quotes, like \"{written}\"")
+        }
+        number if number.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first)) => {
+            format!("`{written}` is no value: a number is digits alone, like 16384, and a string must be in quotes")
+        }
+        _ => format!("`{written}` is no value: a string must be in quotes, like \"{bare}\""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_closed_is_found() {
+        for (text, expected) in [
+            ("a = [1, 2", "[4]"),
+            ("a = [1,\n2\n[[b]]\nc = 1", "[4]"),
+            ("a = [1,\n2\nb = 'x'\n", "[4]"),
+            ("a = [[1], [2\nb = 1", "[10]"),
+            ("a = { b = 1,\n[c]\nd = 2", "{4}"),
+            ("a = { b = [1 }", "[10]"),
+            ("a = [{ b = 1 ]", "{5}"),
+            ("a = \"\"\"x\n\"\"\nb = 1", "\"\"\"4\"\"\""),
+            ("a = '''x\n[b]", "'''4'''"),
+            ("a = [\"x, 1]\nb = 1", "\"5\""),
+            // These are.
+            ("a = \"x\nb = 'y\nc = [1]", ""),
+            ("a = [1, # ] [\n'[', \"\\\"[\", \"\"\"[\"\"\"\"\", '''\\''']\n[b]\nc = { d = [], e = {} }", ""),
+            ("a = [1 = 2]", ""),
+            ("[[a]\n[b\nc = 1", ""),
+            ("a =\n[b]", ""),
+            ("a = don't\nb = [1]", ""),
+            ("]}=]", ""),
+            ("ü = \"ü\\ü\" ü", ""),
+            ("\"\\", ""),
+        ] {
+            let found = unclosed(text);
+            let found = found.map(|Unclosed { start, opening, closing }| format!("{opening}{start}{closing}"));
+            assert_eq!(found.unwrap_or_default(), expected, "{text}");
         }
     }
 }

@@ -103,7 +103,7 @@ impl<'i> Table<'i> {
         let span = value.span();
         match value.get_ref().as_bool() {
             Some(boolean) => Written::Is(Spanned::new(span, boolean)),
-            None => refuse(key, &span, "true or false", findings),
+            None => refuse(key, &value, "true or false", findings),
         }
     }
 
@@ -123,7 +123,7 @@ impl<'i> Table<'i> {
             Some(integer) => Written::Is(Spanned::new(span, integer)),
             None => {
                 let what = format!("an integer from {} to {}", accepted.start(), accepted.end());
-                refuse(key, &span, &what, findings)
+                refuse(key, &value, &what, findings)
             }
         }
     }
@@ -137,7 +137,7 @@ impl<'i> Table<'i> {
         let span = value.span();
         match integer(value.get_ref()).filter(|integer| accepted.contains(integer)) {
             Some(integer) => Written::Is(Spanned::new(span, integer)),
-            None => refuse(key, &span, &any_of(accepted), findings),
+            None => refuse(key, &value, &any_of(accepted), findings),
         }
     }
 
@@ -152,7 +152,7 @@ impl<'i> Table<'i> {
     where
         T: TryFrom<i128> + PartialOrd + std::fmt::Display,
     {
-        let what_each = format!("{what}, from {} to {}", accepted.start(), accepted.end());
+        let what_each = format!("{what}, an integer from {} to {}", accepted.start(), accepted.end());
         let parse = |value: &DeValue<'_>| integer(value).filter(|integer| accepted.contains(integer));
         self.list(key, &format!("a list in brackets, each element {what}"), &what_each, parse, findings)
     }
@@ -165,7 +165,8 @@ impl<'i> Table<'i> {
         findings: &mut Findings<'_>,
     ) -> Written<Vec<Spanned<String>>> {
         let parse = |value: &DeValue<'_>| value.as_str().map(ToOwned::to_owned);
-        self.list(key, &format!("a list in brackets, each element {what} in quotes"), what, parse, findings)
+        let what_each = format!("{what} in quotes");
+        self.list(key, &format!("a list in brackets, each element {what_each}"), &what_each, parse, findings)
     }
 
     /// A list of words, each of which means something.
@@ -189,7 +190,10 @@ impl<'i> Table<'i> {
     ) -> Written<Vec<Spanned<T>>> {
         let Some(value) = self.take(key) else { return Written::Absent };
         let span = value.span();
-        let DeValue::Array(elements) = value.into_inner() else { return refuse(key, &span, what, findings) };
+        if !value.get_ref().is_array() {
+            return refuse(key, &value, what, findings);
+        }
+        let DeValue::Array(elements) = value.into_inner() else { return Written::Refused };
         let mut good = Vec::new();
         let all = elements.len();
         for element in elements {
@@ -197,7 +201,7 @@ impl<'i> Table<'i> {
             match parse(element.get_ref()) {
                 Some(element) => good.push(Spanned::new(span, element)),
                 None => {
-                    let written = findings.excerpt(&span);
+                    let written = shown(&element, findings);
                     findings.error(&span, format!("{key}: {written} must be {what_each}"));
                 }
             }
@@ -220,7 +224,7 @@ impl<'i> Table<'i> {
             Some(&(_, choice)) => Written::Is(Spanned::new(span, choice)),
             None => {
                 let what = any_quoted(words()) + &did_you_mean(written, words());
-                refuse(key, &span, &what, findings)
+                refuse(key, &value, &what, findings)
             }
         }
     }
@@ -237,9 +241,9 @@ impl<'i> Table<'i> {
             return Written::Refused;
         };
         let span = value.span();
-        match value.into_inner() {
-            DeValue::String(text) if (rule.accepts)(&text) => Written::Is(Spanned::new(span, text.into_owned())),
-            _ => refuse(key, &span, rule.what, findings),
+        match value.get_ref().as_str().filter(|text| (rule.accepts)(text)) {
+            Some(text) => Written::Is(Spanned::new(span, text.to_owned())),
+            None => refuse(key, &value, rule.what, findings),
         }
     }
 
@@ -273,8 +277,14 @@ fn integer<T: TryFrom<i128>>(value: &DeValue<'_>) -> Option<T> {
     i128::from_str_radix(integer.as_str(), integer.radix()).ok()?.try_into().ok()
 }
 
-fn refuse<T>(key: &str, span: &Range<usize>, what: &str, findings: &mut Findings<'_>) -> Written<T> {
-    let written = findings.excerpt(span);
-    findings.error(span, format!("{key} = {written}: must be {what}"));
+/// A value as it is written. Of a table under a header of its own, that would be the header.
+pub(super) fn shown(value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> String {
+    let written = findings.excerpt(&value.span());
+    if value.get_ref().is_table() && !written.starts_with('{') { "a table".to_owned() } else { written }
+}
+
+fn refuse<T>(key: &str, value: &Spanned<DeValue<'_>>, what: &str, findings: &mut Findings<'_>) -> Written<T> {
+    let written = shown(value, findings);
+    findings.error(&value.span(), format!("{key} = {written}: must be {what}"));
     Written::Refused
 }

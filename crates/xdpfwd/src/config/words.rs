@@ -14,7 +14,36 @@ pub(super) fn all_of<T: Display>(items: impl IntoIterator<Item = T>) -> String {
 
 /// The same of names, each in double quotes.
 pub(super) fn any_quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    any_of(names.into_iter().map(|name| format!("{name:?}")))
+    any_of(names.into_iter().map(quoted))
+}
+
+/// A name in double quotes; of a long one, the beginning.
+pub(super) fn quoted(name: &str) -> String {
+    match name.char_indices().nth(EXCERPT) {
+        Some((end, _)) => format!("{:?}…", &name[..end]),
+        None => format!("{name:?}"),
+    }
+}
+
+/// Whether a character can be told from others when it is shown: none that controls a terminal, none that is not seen, and
+/// no space but the one that everybody knows.
+pub(super) fn is_printable(character: char) -> bool {
+    // The standard library has the table, and shows it in this way only.
+    let mut escape = character.escape_debug();
+    escape.next() != Some('\\') || matches!(escape.next(), Some('\\' | '"' | '\''))
+}
+
+/// A text with what is not printable written as an escape.
+pub(crate) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_printable(character) {
+            plain.push(character);
+        } else {
+            plain.extend(character.escape_default());
+        }
+    }
+    plain
 }
 
 /// `; did you mean "x"?`, or nothing if no name is near.
@@ -57,6 +86,9 @@ fn join<T: Display>(items: impl IntoIterator<Item = T>, word: &str) -> String {
     }
 }
 
+/// Characters of a value or name that a message repeats.
+pub(super) const EXCERPT: usize = 40;
+
 /// Items that a list shows; it says how many more there are.
 const LISTED: usize = 32;
 
@@ -69,11 +101,13 @@ fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Optio
         return None;
     }
     let length = written.chars().count();
+    let lowercase = written.to_lowercase();
     let near = |name: &'a str| {
         if name.len() > COMPARED {
             return None;
         }
-        let distance = strsim::osa_distance(written, name);
+        // Capitals are the least of all mistakes.
+        let distance = strsim::osa_distance(&lowercase, &name.to_lowercase());
         (distance <= (length / 3).max(1)).then_some((distance, name))
     };
     names.into_iter().take(COMPARED).filter_map(near).min_by_key(|&(distance, _)| distance).map(|(_, name)| name)
@@ -94,11 +128,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shown_can_be_read() {
+        assert_eq!(plain("größe \"x\" \\ 日本 😀"), "größe \"x\" \\ 日本 😀");
+        assert_eq!(
+            plain("a\n\t\u{1b}[31m\u{202e}\u{2028}\u{a0}\u{feff}"),
+            r"a\n\t\u{1b}[31m\u{202e}\u{2028}\u{a0}\u{feff}"
+        );
+        assert_eq!(quoted(&"ü".repeat(41)), format!("\"{}\"…", "ü".repeat(40)));
+        assert_eq!(quoted("a\u{202e}"), r#""a\u{202e}""#);
+    }
+
+    #[test]
     fn only_near_names_are_suggested() {
         let known = ["auto", "zero-copy", "copy", "skb"];
         assert_eq!(did_you_mean("zerocopy", known), "; did you mean \"zero-copy\"?");
         assert_eq!(did_you_mean("ksb", known), "; did you mean \"skb\"?");
         assert_eq!(did_you_mean("native", known), "");
+        assert_eq!(did_you_mean("AUTO", known), "; did you mean \"auto\"?");
+        assert_eq!(did_you_mean("Wan", ["lan", "wan"]), "; did you mean \"wan\"?");
         assert_eq!(did_you_mean(&"copy".repeat(1000), known), "");
     }
 }

@@ -10,6 +10,7 @@ use xsk::{HugePages, Umem};
 
 use super::diagnostic::Findings;
 use super::table::{Rule, Table, Written};
+use super::words::{is_printable, quoted};
 
 /// A file.
 pub(super) struct File<'i> {
@@ -88,15 +89,17 @@ const PORT_NAME: Rule = Rule {
     what: "a text in quotes, 1 to 32 characters of a-z, A-Z, 0-9, - and _, but not \"route\"",
 };
 
-const STAGE_NAME: Rule = Rule { accepts: is_name, what: "1 to 32 characters of a-z, A-Z, 0-9, - and _" };
+/// What [`is_name`] accepts.
+pub(super) const STAGE_NAME: &str = "1 to 32 characters of a-z, A-Z, 0-9, - and _";
 
 /// What the kernel takes (net/core/dev.c, `dev_valid_name`).
 const INTERFACE_NAME: Rule = Rule {
     accepts: |name| {
-        let forbidden = |character: char| matches!(character, '/' | ':' | '\0') || character.is_whitespace();
+        // The kernel takes more of what cannot be seen; nobody gives an interface such a name for good reasons.
+        let forbidden = |character: char| matches!(character, '/' | ':' | ' ') || !is_printable(character);
         (1..=15).contains(&name.len()) && !matches!(name, "." | "..") && !name.contains(forbidden)
     },
-    what: "the name of an interface in quotes, 1 to 15 bytes without /, : and white space",
+    what: "the name of an interface in quotes, 1 to 15 printable bytes without /, : and white space",
 };
 
 /// Whether there is such a port is for later.
@@ -192,9 +195,18 @@ impl<'i> StageTable<'i> {
             several.complete = false;
             return several;
         };
-        for (name, value) in stages.into_entries() {
-            if !(STAGE_NAME.accepts)(name.get_ref()) {
-                let message = format!("stage {:?}: its name must be {}", name.get_ref(), STAGE_NAME.what);
+        let mut entries: Vec<_> = stages.into_entries().collect();
+        if let Some((key, _)) =
+            entries.iter().find(|(name, value)| name.get_ref() == "kind" && !value.get_ref().is_table())
+        {
+            let message = "a stage needs a name: write [stage.NAME] above its keys".to_owned();
+            findings.error(&key.span(), message);
+            several.complete = false;
+            entries.retain(|(_, value)| value.get_ref().is_table());
+        }
+        for (name, value) in entries {
+            if !is_name(name.get_ref()) {
+                let message = format!("stage {}: its name must be {STAGE_NAME}", quoted(name.get_ref()));
                 findings.error(&name.span(), message);
             }
             let Some(mut table) = Table::new("[stage.NAME]", value, findings) else {
@@ -242,7 +254,12 @@ fn single<'i>(heading: &str, value: Option<Spanned<DeValue<'i>>>, findings: &mut
     Table::new(heading, value?, findings)
 }
 
-fn is_name(name: &str) -> bool {
+/// The heading of a stage's table.
+pub(super) fn stage_heading(name: &str) -> String {
+    if is_name(name) { format!("[stage.{name}]") } else { format!("[stage.{}]", quoted(name)) }
+}
+
+pub(super) fn is_name(name: &str) -> bool {
     (1..=32).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }

@@ -1,12 +1,13 @@
 //! The UMEM: whether there are frames enough, and whether they are long enough.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use xsk::UmemConfig;
+use xsk::{HugePages, UmemConfig};
 
 use super::ports::DEFAULT_QUEUES;
 use crate::config::diagnostic::Findings;
-use crate::config::machine::Interface;
+use crate::config::machine::{Interface, Machine};
 use crate::config::words::count;
 use crate::config::written::{PortTable, Several, UmemTable};
 
@@ -57,6 +58,53 @@ pub(super) fn check_frames(umem: &UmemTable, ports: &Several<PortTable>, workers
     }
 }
 
+/// Compares with what the machine has. Without the memory the kernel would end xdpfwd, or something else.
+pub(super) fn check_machine(umem: &UmemTable, workers: usize, machine: &dyn Machine, findings: &mut Findings<'_>) {
+    let config = resolve(umem);
+    let there = machine.memory();
+    let frames = umem.frames.span_or(&umem.frame_size.span_or(&(0..0)));
+    let needed = Needed::of(&config, workers);
+    if let Some(bytes) = there.bytes
+        && bytes < needed.bytes
+    {
+        let message = format!(
+            "packet memory of {} MiB for {} is more than the {} MiB that this machine has; take fewer frames or cores",
+            needed.bytes >> 20,
+            count(workers as u64, "worker"),
+            bytes >> 20
+        );
+        findings.error(&frames, message);
+    }
+    if config.huge_pages == HugePages::On
+        && let Some(pages) = there.huge_pages
+        && pages.free < needed.huge_pages
+    {
+        let message = format!(
+            "huge_pages = \"on\": {} of 2 MiB needed, {} free; reserve them with `sysctl -w vm.nr_hugepages={}`, or \
+             write \"auto\"",
+            count(needed.huge_pages, "page"),
+            pages.free,
+            pages.reserved + needed.huge_pages - pages.free
+        );
+        findings.warning(&umem.huge_pages.span_or(&(0..0)), message);
+    }
+}
+
+/// The packet memory of all workers.
+pub(crate) struct Needed {
+    pub(crate) bytes: u64,
+    /// Pages of 2 MiB, if it is to be in such: each worker's memory begins on one of its own.
+    pub(crate) huge_pages: u64,
+}
+
+impl Needed {
+    pub(crate) fn of(umem: &UmemConfig, workers: usize) -> Self {
+        let each = u64::from(umem.frame_size) * u64::from(umem.frames);
+        let workers = workers as u64;
+        Self { bytes: each * workers, huge_pages: each.div_ceil(2 << 20) * workers }
+    }
+}
+
 /// Checks that the longest packet of each interface fits into a frame.
 pub(super) fn check_mtu(
     umem: &UmemTable,
@@ -66,7 +114,12 @@ pub(super) fn check_mtu(
 ) {
     let Some(frame_size) = umem.frame_size.or(UmemConfig::default().frame_size) else { return };
     let fits = |frame_size: u32| frame_size - HEADROOM - HEADER;
-    for (port, interface) in ports.tables.iter().zip(interfaces) {
+    // Two ports with one interface are an error of their own.
+    let mut judged = BTreeSet::new();
+    let is_first = |(_, interface): &(&PortTable, &Option<Interface>)| {
+        interface.as_ref().is_none_or(|interface| judged.insert(interface.index))
+    };
+    for (port, interface) in ports.tables.iter().zip(interfaces).filter(is_first) {
         let (Some(name), Some(mtu)) = (port.interface.is(), interface.as_ref().and_then(|facts| facts.mtu)) else {
             continue;
         };

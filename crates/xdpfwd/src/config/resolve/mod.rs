@@ -13,6 +13,8 @@ use std::path::Path;
 use engine::{Mode, Plan};
 use pipeline::{Idle, PlanCx, Registry};
 
+pub(crate) use memory::Needed;
+
 use super::diagnostic::Findings;
 use super::machine::Machine;
 use super::written::{File, Several};
@@ -38,12 +40,14 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
 
     let workers = workers::resolve(&engine.cores, around.machine, findings);
     let interfaces = ports::interfaces(&ports, around.machine, findings);
-    if !is_empty {
-        ports::check(&ports, &interfaces, findings);
+    if !is_empty && !ports::check(&ports, &interfaces, findings) {
+        // A name that a path misses may be meant to be on one of those that have the same.
+        ports.complete = false;
     }
     if let Some(workers) = &workers {
         ports::check_queues(&ports, &interfaces, workers.len(), findings);
         memory::check_frames(&umem, &ports, workers.len(), findings);
+        memory::check_machine(&umem, workers.len(), around.machine, findings);
     }
     memory::check_mtu(&umem, &ports, &interfaces, findings);
 

@@ -9,8 +9,8 @@ use toml::Spanned;
 use super::ports::defined;
 use super::stages::Stages;
 use crate::config::diagnostic::Findings;
-use crate::config::words::{all_of, did_you_mean};
-use crate::config::written::{PathTable, PortTable, Several};
+use crate::config::words::{all_of, did_you_mean, quoted};
+use crate::config::written::{PathTable, PortTable, STAGE_NAME, Several, is_name};
 
 /// The plans of the paths. A path whose ports are not known is left out: an error says why.
 pub(super) fn resolve(
@@ -20,7 +20,7 @@ pub(super) fn resolve(
     findings: &mut Findings<'_>,
 ) -> Vec<PathPlan> {
     // Once: there may be as many names that are not defined as names that are.
-    let defined = all_of(stages.names().map(|name| format!("{name:?}")));
+    let defined = all_of(stages.names().map(quoted));
     let mut plans = Vec::new();
     for path in &paths.tables {
         let from = path.from.is().and_then(|name| port(name, ports, findings));
@@ -48,8 +48,8 @@ pub(super) fn check(paths: &Several<PathTable>, ports: &Several<PortTable>, find
         if let Some(other) = earlier.find(|other| other == &from) {
             let line = findings.line(&other.span());
             let message = format!(
-                "a path from port {:?} is there already, on line {line}; what comes in on a port can take one path only",
-                from.get_ref()
+                "a path from port {} is there already, on line {line}; what comes in on a port can take one path only",
+                quoted(from.get_ref())
             );
             findings.error(&from.span(), message);
         }
@@ -87,7 +87,7 @@ fn port(name: &Spanned<String>, ports: &Several<PortTable>, findings: &mut Findi
     // That there is no port at all is an error of its own.
     if found.is_none() && ports.complete && !ports.tables.is_empty() {
         let nearest = did_you_mean(name.get_ref(), names().flatten());
-        let message = format!("there is no port {:?}; defined: {}{nearest}", name.get_ref(), defined(ports));
+        let message = format!("there is no port {}; defined: {}{nearest}", quoted(name.get_ref()), defined(ports));
         findings.error(&name.span(), message);
     }
     // More ports than this do not fit on a UMEM, which is an error of its own.
@@ -98,10 +98,13 @@ fn stage(name: &Spanned<String>, stages: &Stages, defined: &str, findings: &mut 
     let Some(stage) = stages.get(name.get_ref()) else {
         if stages.complete {
             let nearest = did_you_mean(name.get_ref(), stages.names());
-            let message = format!(
-                "there is no stage {0:?}; defined: {defined}; add a table [stage.{0}]{nearest}",
-                name.get_ref()
-            );
+            let remedy = if is_name(name.get_ref()) {
+                format!("add a table [stage.{}]", name.get_ref())
+            } else {
+                format!("a stage's name is {STAGE_NAME}")
+            };
+            let message =
+                format!("there is no stage {}; defined: {defined}; {remedy}{nearest}", quoted(name.get_ref()));
             findings.error(&name.span(), message);
         }
         return None;
@@ -114,7 +117,7 @@ fn warn_unused(paths: &Several<PathTable>, stages: &Stages, findings: &mut Findi
     let used: BTreeSet<&str> = written.flat_map(|names| names.get_ref()).map(|name| name.get_ref().as_str()).collect();
     for (name, stage) in stages.iter() {
         if !used.contains(name) {
-            findings.warning(&stage.span, format!("stage {name:?} is on no path: it does nothing"));
+            findings.warning(&stage.span, format!("stage {} is on no path: it does nothing", quoted(name)));
         }
     }
 }

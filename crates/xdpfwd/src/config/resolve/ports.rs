@@ -40,8 +40,9 @@ pub(super) fn interfaces(
     ports.tables.iter().map(&mut look_up).collect()
 }
 
-/// Checks each port by itself and against those before it.
-pub(super) fn check(ports: &Several<PortTable>, interfaces: &[Option<Interface>], findings: &mut Findings<'_>) {
+/// Checks each port by itself and against those before it. Whether each has a name of its own.
+pub(super) fn check(ports: &Several<PortTable>, interfaces: &[Option<Interface>], findings: &mut Findings<'_>) -> bool {
+    let mut distinct = true;
     if ports.tables.is_empty() && ports.complete {
         findings.error(&(0..0), "there is no port; add a [[port]] with `name` and `interface`".to_owned());
     }
@@ -55,6 +56,7 @@ pub(super) fn check(ports: &Several<PortTable>, interfaces: &[Option<Interface>]
             let message =
                 format!("there is a port {:?} already, on line {line}; each needs a name of its own", name.get_ref());
             findings.error(&name.span(), message);
+            distinct = false;
         }
         if let Some(name) = port.interface.is() {
             let same = |(other, facts): &(&PortTable, &Option<Interface>)| {
@@ -77,6 +79,7 @@ pub(super) fn check(ports: &Several<PortTable>, interfaces: &[Option<Interface>]
         }
         check_keep(port, findings);
     }
+    distinct
 }
 
 /// Checks that no rule of what stays with the kernel is there twice.

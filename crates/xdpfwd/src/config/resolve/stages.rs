@@ -5,11 +5,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use pipeline::{KindError, PlanCx, Registry, StagePlan};
-use toml::de::ValueDeserializer;
+use toml::Spanned;
+use toml::de::{DeValue, ValueDeserializer};
 
 use crate::config::diagnostic::Findings;
+use crate::config::table::shown;
 use crate::config::words::{any_quoted, did_you_mean};
-use crate::config::written::{Several, StageTable};
+use crate::config::written::{Several, StageTable, stage_heading};
+
+/// Errors about one stage's keys: finding each means planning the stage anew.
+const MOST_ERRORS: usize = 10;
 
 /// The stages that are defined.
 pub(super) struct Stages {
@@ -66,7 +71,7 @@ fn plan(
     let StageTable { span, name: stage, kind, rest } = stage;
     let Some(kind) = kind else {
         let known = any_quoted(registry.kinds());
-        findings.error(&span, format!("missing key `kind` in [stage.{}]: must be {known}", stage.get_ref()));
+        findings.error(&span, format!("missing key `kind` in {}: must be {known}", stage_heading(stage.get_ref())));
         return None;
     };
     let kind_span = kind.span();
@@ -74,48 +79,94 @@ fn plan(
     if !registry.kinds().any(|known| known == name) {
         let known = any_quoted(registry.kinds());
         let nearest = did_you_mean(name, registry.kinds());
-        let written = findings.excerpt(&kind_span);
+        let written = shown(&kind, findings);
         findings.error(&kind_span, format!("kind = {written}: must be {known}{nearest}"));
         return None;
     }
-    match registry.plan(name, ValueDeserializer::from(rest), cx) {
-        Ok(plan) => Some(plan),
-        Err(KindError::Parse(error)) => {
-            let at = error.span().unwrap_or(span);
-            findings.error(&at, message(error.message(), name));
-            None
+    let mut rest = rest;
+    for tries in 0..MOST_ERRORS {
+        match registry.plan(name, ValueDeserializer::from(rest.clone()), cx) {
+            Ok(plan) => return (tries == 0).then_some(plan),
+            Err(KindError::Parse(error)) => {
+                let at = error.span().unwrap_or_else(|| span.clone());
+                let culprit = take_key(&mut rest, &at);
+                // What is missing may be what was refused before.
+                if culprit.is_none() && tries > 0 {
+                    break;
+                }
+                let message = match &culprit {
+                    Some((key, value)) if value.span() == at && !error.message().contains(" field `") => {
+                        value_message(error.message(), key, value, findings)
+                    }
+                    _ => message(error.message(), name, &findings.excerpt(&at)),
+                };
+                findings.error(&at, message);
+                if culprit.is_none() {
+                    break;
+                }
+            }
+            Err(error) => {
+                if tries == 0 {
+                    findings.error(&span, error.to_string());
+                }
+                break;
+            }
         }
-        Err(error) => {
-            findings.error(&span, error.to_string());
-            None
-        }
+    }
+    None
+}
+
+/// Takes the key out of a table that a place is in, be it at the key or in its value.
+fn take_key<'i>(table: &mut Spanned<DeValue<'i>>, at: &Range<usize>) -> Option<(String, Spanned<DeValue<'i>>)> {
+    let DeValue::Table(entries) = table.get_mut() else { return None };
+    let is_in = |span: &Range<usize>| span.start <= at.start && at.end <= span.end;
+    let (key, _) = entries.iter().find(|(key, value)| is_in(&key.span()) || is_in(&value.span()))?;
+    let key = key.get_ref().clone().into_owned();
+    let value = entries.remove(key.as_str())?;
+    Some((key, value))
+}
+
+/// What serde says about the value of a key, in the words of the rest of the file.
+fn value_message(message: &str, key: &str, value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> String {
+    let written = shown(value, findings);
+    let expected = message.strip_prefix("invalid ").and_then(|message| message.rsplit_once(", expected "));
+    match expected {
+        Some((_, expected)) => format!("{key} = {written}: must be {}", in_words(expected)),
+        None => format!("{key} = {written}: {message}"),
     }
 }
 
 /// What serde says, in the words of the rest of the file.
-fn message(message: &str, kind: &str) -> String {
+fn message(message: &str, kind: &str, written: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown field ") {
-        return match rest.split_once(", expected ") {
+        return match rest.rsplit_once(", expected ") {
             Some((key, accepted)) => {
                 let nearest = did_you_mean(key.trim_matches('`'), backticked(accepted));
-                format!("unknown key {key} for kind \"{kind}\", expected {accepted}{nearest}")
+                format!("unknown key `{written}` for kind \"{kind}\", expected {accepted}{nearest}")
             }
-            None => {
-                let key = rest.strip_suffix(", there are no fields").unwrap_or(rest);
-                format!("unknown key {key} for kind \"{kind}\", expected no key but `kind`")
-            }
+            None => format!("unknown key `{written}` for kind \"{kind}\", expected no key but `kind`"),
         };
     }
     if let Some(key) = message.strip_prefix("missing field ") {
         return format!("missing key {key}, which kind \"{kind}\" needs");
     }
-    // Rust's names of its types mean nothing to most people.
     match message.rsplit_once(", expected ") {
-        Some((what, "u8")) => format!("{what}, expected an integer from 0 to {}", u8::MAX),
-        Some((what, "u16")) => format!("{what}, expected an integer from 0 to {}", u16::MAX),
-        Some((what, "u32")) => format!("{what}, expected an integer from 0 to {}", u32::MAX),
-        Some((what, "u64" | "usize")) => format!("{what}, expected an integer from 0"),
+        Some((what, expected)) => format!("{what}, expected {}", in_words(expected)),
         _ => message.to_owned(),
+    }
+}
+
+/// Rust's names of its types mean nothing to most people.
+fn in_words(expected: &str) -> String {
+    match expected {
+        "u8" => format!("an integer from 0 to {}", u8::MAX),
+        "u16" => format!("an integer from 0 to {}", u16::MAX),
+        "u32" => format!("an integer from 0 to {}", u32::MAX),
+        "u64" | "usize" => "an integer from 0".to_owned(),
+        "a string" | "a borrowed string" => "a text in quotes".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a sequence" => "a list in brackets".to_owned(),
+        other => other.to_owned(),
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) fn resolve(
             let there = ranges(&there);
             let message = format!("there is no core {number} that this process may run on, expected one of {there}");
             findings.error(&core.span(), message);
+            countable = false;
         }
         workers.push(Some(number));
     }

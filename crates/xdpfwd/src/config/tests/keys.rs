@@ -49,6 +49,9 @@ fn tables_where_they_do_not_belong() {
         "[port]\nname = \"lan\"\n[path]\nfrom = \"lan\"",
         "[[engine]]\nmode = \"auto\"",
         "[[stage]]\nkind = \"ttl\"",
+        "[stage]\nkind = \"ttl\"",
+        "engine.mode.x = 1\n[[path]]\nfrom = \"a\"\nto = \"a\"\n[[path.stages]]\nkind = \"ttl\"",
+        "[port.lan]\ninterface = \"eth1\"\n[path.there]\nfrom = \"lan\"",
         "[[stage.edge]]\nkind = \"ttl\"",
     ]));
 }
@@ -95,6 +98,9 @@ fn names_keep_to_their_rules() {
         port("route", "eth1/0"),
         port("lan 1", "eth 1"),
         port("größe", "sixteen-bytes-if"),
+        // Written as they are: the escapes are the message's.
+        "[[port]]\nname = \"\u{202e}nal\"\ninterface = \"eth1\u{a0}\"".to_owned(),
+        "[[port]]\nname = \"a\\nb\"\ninterface = \"\\u001b[31m\"".to_owned(),
         port(&"x".repeat(33), ".."),
         "[stage.\"\"]\nkind = \"ttl\"\n[stage.\"a b\"]\nkind = \"ttl\"".to_owned(),
     ];

@@ -27,6 +27,7 @@ use std::path::Path;
 use engine::Plan;
 use pipeline::Registry;
 
+use super::words::is_printable;
 use super::{Diagnostics, Imagined, Machine, Source};
 
 /// Two ports and a path: what a file needs beside the table that a test is about.
@@ -70,15 +71,7 @@ fn answers_with(rest: &str, cases: &[&str]) -> String {
     for case in cases {
         for (index, line) in case.trim_end_matches('\n').split('\n').enumerate() {
             // What could not be seen in the snapshot is written as an escape.
-            let unseen = |character: &char| character.is_control() || *character == '\u{feff}';
-            let line: String = line
-                .chars()
-                .map(|character| match unseen(&character) {
-                    true => character.escape_default().to_string(),
-                    false => character.to_string(),
-                })
-                .collect();
-            writeln!(answers, "{:>3} | {line}", index + 1).unwrap();
+            writeln!(answers, "{:>3} | {}", index + 1, super::plain(line)).unwrap();
         }
         writeln!(answers, "{}", said(&format!("{case}{rest}"))).unwrap();
     }

@@ -1,8 +1,8 @@
-//! No text makes it panic, and every error has a place in the text.
+//! No text makes it panic, and every error has a place in the text and says what would be accepted.
 
 use proptest::prelude::*;
 
-use super::plan;
+use super::{is_printable, plan};
 
 /// Files that are fine, for mutation to begin with.
 const FINE: [&str; 4] = [
@@ -116,6 +116,170 @@ fn mutate(text: &str, mutations: &[Mutation]) -> String {
     text.into_iter().collect()
 }
 
+/// How an error says what would be accepted: each has one of these.
+const ADVICE: [&str; 19] = [
+    "is 6 groups of",
+    "must be",
+    "expected",
+    "write ",
+    "keep one",
+    "add a ",
+    "name at least",
+    "are needed",
+    "defined: ",
+    "of its own",
+    "one path only",
+    "would fit",
+    "take no more",
+    "use fewer",
+    "need at least",
+    "give it ",
+    "nothing here takes more",
+    "may only go",
+    "lower the MTU",
+];
+
+/// A value of any kind.
+fn value() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        6 => prop::sample::select(&TEXTS[..]).prop_map(|text| format!("\"{text}\"")),
+        4 => prop::sample::select(&NUMBERS[..]).prop_map(|number| number.to_string()),
+        1 => any::<i128>().prop_map(|number| number.to_string()),
+        1 => any::<f64>().prop_map(|number| format!("{number:?}").to_lowercase()),
+        1 => prop::sample::select(&OTHERS[..]).prop_map(ToOwned::to_owned),
+        1 => ".{0,60}".prop_map(|text| toml::Value::String(text).to_string()),
+    ];
+    leaf.prop_recursive(4, 24, 5, |value| {
+        prop_oneof![
+            2 => prop::collection::vec(value.clone(), 0..5).prop_map(|values| format!("[{}]", values.join(", "))),
+            1 => prop::collection::vec((key(), value), 0..4).prop_map(|entries| inline(&entries)),
+        ]
+    })
+}
+
+fn inline(entries: &[(String, String)]) -> String {
+    let entries: Vec<String> = entries.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    format!("{{ {} }}", entries.join(", "))
+}
+
+fn key() -> impl Strategy<Value = String> {
+    let known = || prop::sample::select(&KEYS[..]);
+    prop_oneof![
+        20 => known().prop_map(ToOwned::to_owned),
+        2 => (known(), known()).prop_map(|(outer, inner)| format!("{outer}.{inner}")),
+        1 => "[^\\p{C}\"\\\\]{0,12}".prop_map(|text| format!("\"{text}\"")),
+    ]
+}
+
+/// A table that is fine, or something in it is not: another value, a key too few, a key too many.
+fn table() -> impl Strategy<Value = String> {
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), prop::option::of(value())), 0..3);
+    let added = prop::collection::vec((key(), value()), 0..2);
+    (prop::sample::select(&TABLES[..]), changes, added).prop_map(|((header, keys), changes, added)| {
+        let mut keys: Vec<(String, String)> = keys
+            .split_terminator('\n')
+            .filter_map(|line| line.split_once(" = "))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        for (index, value) in changes {
+            if keys.is_empty() {
+                break;
+            }
+            let index = index.index(keys.len());
+            match value {
+                Some(value) => keys[index].1 = value,
+                None => drop(keys.remove(index)),
+            }
+        }
+        let lines = keys.into_iter().chain(added).map(|(key, value)| format!("{key} = {value}\n"));
+        format!("{header}\n{}", lines.collect::<String>())
+    })
+}
+
+const TEXTS: [&str; 22] = [
+    "lan",
+    "wan",
+    "a",
+    "route",
+    "eth1",
+    "eth1-alias",
+    "eth2",
+    "multi1",
+    "multi2",
+    "opaque",
+    "jumbo",
+    "none0",
+    "ttl",
+    "set-mac",
+    "hop",
+    "mac-swap",
+    "auto",
+    "copy",
+    "on",
+    "af_xdp",
+    "02:00:00:00:00:01",
+    "01:00:00:00:00:01",
+];
+
+const NUMBERS: [u32; 12] = [0, 1, 2, 3, 4, 8, 255, 256, 1024, 2048, 4096, 16384];
+
+const OTHERS: [&str; 9] = [
+    "true",
+    "false",
+    "1979-05-27",
+    "07:32:00",
+    "1979-05-27T07:32:00Z",
+    "nan",
+    "-inf",
+    "'''\n'''",
+    "\"\"\"\n\\u202e\"\"\"",
+];
+
+const KEYS: [&str; 24] = [
+    "engine",
+    "umem",
+    "port",
+    "path",
+    "stage",
+    "mode",
+    "cores",
+    "busy_poll",
+    "idle",
+    "frame_size",
+    "frames",
+    "huge_pages",
+    "name",
+    "interface",
+    "queues",
+    "io",
+    "from",
+    "to",
+    "stages",
+    "kind",
+    "source",
+    "destination",
+    "hop",
+    "metrics",
+];
+
+const TABLES: [(&str, &str); 15] = [
+    ("[[port]]", "name = \"lan\"\ninterface = \"eth1\"\n"),
+    ("[[port]]", "name = \"wan\"\ninterface = \"eth2\"\nqueues = 1\n"),
+    ("[[port]]", "name = \"lan\"\ninterface = \"multi1\"\nqueues = 8\nio = \"af_xdp\"\n"),
+    ("[[port]]", "name = \"wan\"\ninterface = \"opaque\"\nqueues = 8\n"),
+    ("[[path]]", "from = \"lan\"\nto = \"wan\"\nstages = [\"hop\"]\n"),
+    ("[[path]]", "from = \"wan\"\nto = \"lan\"\nstages = [\"a\", \"hop\"]\n"),
+    ("[[path]]", "from = \"lan\"\nto = \"lan\"\n"),
+    ("[engine]", "mode = \"auto\"\ncores = [0, 1]\nbusy_poll = true\nidle = \"poll\"\n"),
+    ("[umem]", "frame_size = 4096\nframes = 1024\nhuge_pages = \"on\"\n"),
+    ("[stage.hop]", "kind = \"ttl\"\n"),
+    ("[stage.a]", "kind = \"set-mac\"\nsource = \"02:00:00:00:00:01\"\ndestination = \"02:00:00:00:00:02\"\n"),
+    ("[stage.\"a b\"]", "kind = \"mac-swap\"\n"),
+    ("[stage]", "a = { kind = \"ttl\" }\n"),
+    ("[port]", "name = \"lan\"\n"),
+    ("", "engine = { cores = [0] }\n"),
+];
+
 /// Whether what is said about a text keeps to the form.
 fn check(text: &str) -> Result<(), TestCaseError> {
     let bare = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -132,9 +296,13 @@ fn check(text: &str) -> Result<(), TestCaseError> {
     };
     prop_assert!(accepted || diagnostics.iter().next().is_some());
     for diagnostic in diagnostics.iter() {
-        prop_assert!(!diagnostic.message().contains('\n'), "{diagnostic}");
-        prop_assert!(!diagnostic.message().chars().any(char::is_control), "{diagnostic}");
-        let Some(place) = diagnostic.place() else { continue };
+        let message = diagnostic.message();
+        prop_assert!(message.chars().all(is_printable) && message.chars().count() < 3000, "{diagnostic}");
+        let Some(place) = diagnostic.place() else {
+            prop_assert!(message.ends_with("more like these"), "{diagnostic}");
+            continue;
+        };
+        prop_assert!(accepted || ADVICE.iter().any(|advice| message.contains(advice)), "{diagnostic}\n{text}");
         let line = lines.get(place.line - 1);
         prop_assert!(line.is_some_and(|line| place.column - 1 <= line.chars().count()), "{diagnostic}\n{text}");
     }
@@ -160,6 +328,17 @@ proptest! {
     #[test]
     fn pieces_in_any_order(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..60)) {
         check(&pieces.concat())?;
+    }
+
+    #[test]
+    fn tables_with_something_wrong(tables in prop::collection::vec(table(), 0..8)) {
+        check(&tables.concat())?;
+    }
+
+    #[test]
+    fn any_value_anywhere(key in key(), value in value(), first in any::<bool>()) {
+        let line = format!("{key} = {value}\n");
+        check(&if first { line + FINE[0] } else { FINE[1].to_owned() + &line })?;
     }
 
     #[test]

@@ -39,9 +39,49 @@ fn paths_lead_between_ports_that_are_there() {
     assert_reads!(answers_with(
         REST,
         &[
-            "[[path]]\nfrom = \"wam\"\nto = \"route\"",
+            "[[path]]\nfrom = \"wam\"\nto = \"Wan\"",
+            "[[path]]\nfrom = \"wan\"\nto = \"route\"",
+            "[[path]]\nfrom = \"\"\nto = \"\"\"\nnowhere\"\"\"",
+            "[[path]]\nfrom = \"eth1\"\nto = \"a name that is longer than a message should repeat\"",
+        ]
+    ));
+}
+
+#[test]
+fn one_path_begins_at_a_port() {
+    assert_reads!(answers_with(
+        REST,
+        &[
             "[[path]]\nfrom = \"lan\"\nto = \"lan\"",
-            "[[path]]\nfrom = \"wan\"\nto = \"wan\"\nstages = [\"edge\", \"tll\"]\n[stage.ttl]\nkind = \"ttl\"",
+            "[[path]]\nfrom = \"lan\"\nto = \"wan\"",
+            "[[path]]\nfrom = \"wan\"\nto = \"lan\"\n[[path]]\nfrom = \"wan\"\nto = \"wan\"",
+        ]
+    ));
+}
+
+#[test]
+fn stages_on_a_path_are_defined() {
+    let path = |stages: &str| format!("[[path]]\nfrom = \"wan\"\nto = \"wan\"\nstages = {stages}");
+    assert_reads!(answers_with(
+        REST,
+        &[
+            &path("[\"edge\"]"),
+            &(path("[\"edge\", \"tll\", \"TTL\"]") + "\n[stage.ttl]\nkind = \"ttl\""),
+            &path("[\"\", \"a b\", \"a\\nb\", \"\\u001b[31m\"]"),
+        ]
+    ));
+}
+
+#[test]
+fn what_is_not_built_is_refused_like_what_is_not_known() {
+    assert_reads!(answers_with(
+        REST,
+        &[
+            "[engine]\nmetrics = \"127.0.0.1:9184\"\nkeep = [\"arp\"]",
+            "[[port]]\nname = \"third\"\ninterface = \"multi1\"\nqueues = 1\nio = \"xsk-rs\"\nmetrics = true",
+            "[[path]]\nfrom = \"wan\"\nto = \"route\"\nkeep = [\"arp\"]",
+            "[stage.edge]\nkind = \"filter\"\nrules = []",
+            "[stage.tunnel-out]\nkind = \"esp-seal\"\nspi = 1",
         ]
     ));
 }
@@ -53,6 +93,13 @@ fn one_mistake_is_reported_once() {
         "[[port]]\nname = \"lan!\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan!\"\nto = \"lan!\"",
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan\"\nto = \"lan\"\nstages = [\"edge\"]\n\
          [stage]\nedge = 1",
+        // One of the two was meant to be the other.
+        "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[port]]\nname = \"lan\"\ninterface = \"eth2\"\n[[path]]\n\
+         from = \"lan\"\nto = \"wan\"",
+        "[[port]]\nname = \"lan\"\ninterface = \"jumbo\"\n[[port]]\nname = \"wan\"\ninterface = \"jumbo\"\n[[path]]\n\
+         from = \"lan\"\nto = \"wan\"",
+        "[stage]\nkind = \"set-mac\"\nsource = \"02:00:00:00:00:01\"\n[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n\
+         [[path]]\nfrom = \"lan\"\nto = \"lan\"\nstages = [\"edge\"]",
         "[engine]\ncores = [0, \"1\"]\n[[port]]\nname = \"lan\"\ninterface = \"multi1\"\nqueues = 8\n[[path]]\n\
          from = \"lan\"\nto = \"lan\"",
     ]));
@@ -84,7 +131,12 @@ frames = 1"]));
 fn cores_are_there_and_different() {
     assert_reads!(answers_with(
         REST,
-        &["[engine]\ncores = []", "[engine]\ncores = [1, 7]", "[engine]\ncores = [2, 2]"]
+        &[
+            "[engine]\ncores = []",
+            "[engine]\ncores = [1, 7]",
+            "[engine]\ncores = [2, 2]",
+            "[engine]\ncores = [0, 0x1, 0b1, 8191]",
+        ]
     ));
     let nothing_known = Imagined { cores: Vec::new(), ..Imagined::usual() };
     assert!(plan_on(&nothing_known, &format!("[engine]\ncores = [99]{REST}")).is_ok());
@@ -125,6 +177,24 @@ fn frames_suffice_and_are_long_enough() {
     assert!(plan(&enough).is_ok());
     // 16384 frames, the default, are enough for as many queues as a UMEM can serve.
     assert!(plan(&two("", "interface = \"opaque\"\nqueues = 63", "interface = \"opaque2\"\nqueues = 63")).is_ok());
+}
+
+#[test]
+fn memory_is_there() {
+    assert_reads!(answers_with(
+        REST,
+        &[
+            "[umem]\nframe_size = 4096\nframes = 1048576\nhuge_pages = \"on\"",
+            "[umem]\nframe_size = 4096\nframes = 1048576",
+            "[umem]\nframes = 4096\nhuge_pages = \"on\"",
+            "[umem]\nframes = 4097\nhuge_pages = \"on\"",
+        ]
+    ));
+    assert_reads!(answers(&[&two(
+        "[engine]\ncores = [0, 1]\n[umem]\nframes = 1048576\nframe_size = 4096\n",
+        "interface = \"dual1\"\nqueues = 2",
+        "interface = \"opaque\"\nqueues = 2"
+    )]));
 }
 
 #[test]

@@ -20,7 +20,12 @@ fn kinds_and_their_keys() {
             "[stage.edge]\nkind = \"set-mac\"\nsource = \"02:00:00:00:00\"",
             "[stage.edge]\nkind = \"set-mac\"\nsource = \"02\\n\\u001b[31m\"",
             "[stage.edge]\nsource = \"ff:ff:ff:ff:ff:ff\"\nkind = \"set-mac\"",
+            "[stage.edge]\nkind = \"set-mac\"\nsource = 1979-05-27\ndestination = [\"02:00:00:00:00:01\"]\n\"a\\nb\" = 1",
+            "[stage.edge]\nmin = 1\nkind = \"ttl\"\nmax = 2",
             "[stage.edge]\nkind = \"mac-swap\"\n[stage.edge.inner]\nx = 1",
+            "[stage.edge]\nkind = \"TTL\"",
+            "[stage.\"a b\"]",
+            "[stage.edge.kind]",
         ]
     ));
 }

@@ -1,6 +1,6 @@
 //! Files that are not TOML, or say nothing.
 
-use super::{REST, answers, plan, said};
+use super::{REST, answers, answers_with, plan, said};
 
 #[test]
 fn what_is_not_toml_has_its_place() {
@@ -21,6 +21,36 @@ fn what_is_not_toml_has_its_place() {
     ]));
 }
 
+/// The parser goes on after a mistake, and finds more that are none.
+#[test]
+fn what_only_follows_from_a_mistake_is_not_told() {
+    assert_reads!(answers_with(
+        REST,
+        &[
+            "[engine]\ncores = [0, 1\n[umem]\nframes = 1024",
+            "engine = { mode = \"auto\"",
+            "[engine]\nmode = \"\"\"auto\"",
+            "[engine]\ncores = [\"0, 1]",
+            "[engine\nmode = \"auto\"",
+            "[port]\nname = \"a\"",
+            "[stage.a]\nkind = \"ttl\"\n[stage.a]\nkind = \"ttl\"\n[engine]\nidle = \"poll\"\nidle = \"spin\"",
+            "engine: auto",
+            "[engine]\rmode = \"auto\"\r",
+        ]
+    ));
+}
+
+#[test]
+fn words_that_are_no_values_say_what_would_be() {
+    assert_reads!(answers(&[
+        "[umem]\nframes = 16k\nframe_size = 2 * 1024\nhuge_pages = off",
+        "[umem]\nframes = 0x4g\nframe_size = 02048\nhuge_pages = null",
+        "[engine]\nmode = “auto”\nbusy_poll = True\nidle\u{a0}= \"poll\"\ncores == [0]",
+        "[engine]\nmode = \"au\u{7}to\"\nidle = \"\\q\"",
+        "engine = { mode = \"auto\" }\nengine.idle = \"poll\"",
+    ]));
+}
+
 #[test]
 fn an_empty_file_says_what_is_needed() {
     assert_reads!(answers(&["", "\n\n", "# only a comment\n", "\u{feff}"]));
@@ -32,6 +62,17 @@ fn deep_nesting_is_an_error() {
     assert!(array.starts_with("x.toml:2:"), "{array}");
     let key = said(&format!("{}a = 1", "a.".repeat(100_000)));
     assert!(key.starts_with("x.toml:1:1: keys or values nested too deeply"), "{key}");
+    let table = said(&format!("engine = {}", "{a=".repeat(100_000)));
+    assert!(table.starts_with("x.toml:1:250: keys or values nested too deeply"), "{table}");
+}
+
+/// Would take minutes if the parser's errors were each looked up in the text from its start or its line's.
+#[test]
+fn a_line_of_mistakes_is_judged_in_no_time() {
+    for piece in ["=", "\"", "[", "{", "'", "a={b=1,b=1}\n", "[a]\n", "[a]\nb=1\n", "a=[\n", "a,", "\u{feff}"] {
+        let text = said(&piece.repeat((1 << 20) / piece.len()));
+        assert!((1..=10).contains(&text.lines().count()), "{piece}: {text}");
+    }
 }
 
 #[test]

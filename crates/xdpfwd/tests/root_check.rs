@@ -1,0 +1,38 @@
+//! `--check` against interfaces that are there. Needs root.
+
+mod support;
+
+use lab::Chain;
+use support::{Config, XDPFWD, chain};
+
+/// `--check --json` in the lab's middle, where `fwd0` is called `uplink` too.
+fn check(chain: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) {
+    let [lan, wan] = interfaces;
+    let config = Config::new(&format!(
+        "[[port]]\nname = \"lan\"\ninterface = {lan:?}\n[[port]]\nname = \"wan\"\ninterface = {wan:?}\n[[path]]\nfrom = \"lan\"\n\
+         to = \"wan\"\n"
+    ));
+    chain.fwd().command("ip").args(["link", "property", "add", "dev", "fwd0", "altname", "uplink"]).output().unwrap();
+    let mut command = chain.fwd().command(XDPFWD);
+    let output = command.args(["--config", config.path(), "--check", "--json"]).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap().replace(config.path(), "FILE");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_further_name_of_an_interface_is_as_good_as_the_first() {
+    let chain = chain(Chain::builder());
+    let (code, plan, said) = check(&chain, ["uplink", "fwd1"]);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    for port in plan["ports"].as_array().unwrap() {
+        assert_eq!(
+            (&port["present"], &port["interface_queues"], &port["mtu"]),
+            (&true.into(), &1.into(), &1500.into())
+        );
+    }
+    assert_eq!(plan["ports"][0]["interface"], "uplink");
+    let (code, _, said) = check(&chain, ["fwd0", "uplink"]);
+    assert_eq!(code, Some(2));
+    assert!(said.starts_with("FILE:6:13: interface \"uplink\" belongs to the port on line 1 already"), "{said}");
+}
