@@ -26,7 +26,7 @@ pub enum StartError {
     /// The process lacks a privilege.
     #[error(
         "{what}: permission denied; run as root, or grant the binary what it needs: \
-             `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon+ep PATH`"
+             `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep PATH`"
     )]
     Permission {
         /// What it was not allowed to do.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, RawFd};
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, ProgramInput};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel, ProgramInput, set_print};
 use xsk::{AttachMode, XdpLink, attach_xdp};
 
 use crate::error::StartError;
@@ -49,6 +49,7 @@ impl XdpProgram {
     /// host's addresses yet: until [`follow`](Self::follow) only what goes to a group is kept.
     pub fn load(queues: u16, keep: &Keep) -> Result<Self, StartError> {
         let fail = |error| StartError::load(&error);
+        set_print(Some((PrintLevel::Info, log)));
         let mut open = ObjectBuilder::default().name("xdpfwd").map_err(fail)?.open_memory(PROGRAM).map_err(fail)?;
         for mut map in open.maps_mut() {
             if map.name() == "xsks" {
@@ -129,6 +130,11 @@ impl XdpProgram {
     pub(crate) fn attach(&self, index: u32, mode: AttachMode) -> io::Result<XdpLink> {
         attach_xdp(self.object.progs().next().ok_or_else(no_program)?.as_fd(), index, mode)
     }
+}
+
+/// What libbpf has to say about a failure is for who develops the program: the error that follows is for who runs it.
+fn log(_: PrintLevel, line: String) {
+    tracing::debug!("{}", line.trim_end());
 }
 
 fn no_program() -> io::Error {

@@ -91,7 +91,7 @@ pub enum OpenError {
     /// The process may not open AF_XDP sockets.
     #[error(
         "no permission for AF_XDP sockets: run as root, or `setcap \
-         cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon+ep` the binary"
+         cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep` the binary"
     )]
     Permission,
     /// The kernel has no AF_XDP.
