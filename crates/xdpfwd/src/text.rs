@@ -26,8 +26,9 @@ pub(crate) fn interval(report: &Report, last: Option<&Report>) -> String {
 pub(crate) fn summary(report: &Report) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "\nAfter {:.1} s, {} worker(s):\n", report.elapsed_seconds, report.workers);
-    let mut ports =
-        Table::new(&["port", "interface", "mode", "in, packets", "in, bytes", "out, packets", "out, bytes"], 3);
+    let head =
+        ["port", "interface", "mode", "in, packets", "in, bytes", "out, packets", "out, bytes", "left to the kernel"];
+    let mut ports = Table::new(&head, 3);
     for port in &report.ports {
         ports.row(vec![
             port.name.clone(),
@@ -37,6 +38,7 @@ pub(crate) fn summary(report: &Report) -> String {
             grouped(port.rx_bytes),
             grouped(port.tx_packets),
             grouped(port.tx_bytes),
+            grouped(port.xdp_kept + port.xdp_passed),
         ]);
     }
     text += &ports.print();
