@@ -1,5 +1,6 @@
 //! Why a data plane does not start.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -126,6 +127,26 @@ pub enum StartError {
         waited: Duration,
     },
 }
+
+/// A worker that does not work any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerFailure {
+    /// Its number.
+    pub worker: usize,
+    /// What it said, if it panicked: where stands on stderr.
+    pub panic: Option<String>,
+}
+
+impl fmt::Display for WorkerFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.panic {
+            Some(panic) => write!(f, "worker {} panicked: {panic}", self.worker),
+            None => write!(f, "worker {} ended by itself", self.worker),
+        }
+    }
+}
+
+impl std::error::Error for WorkerFailure {}
 
 impl StartError {
     /// Whether a privilege, a capability or a kernel feature is what is missing.

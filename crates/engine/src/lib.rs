@@ -40,7 +40,7 @@ mod thread;
 
 pub use control::{Control, Event};
 pub use data_plane::DataPlane;
-pub use error::StartError;
+pub use error::{StartError, WorkerFailure};
 pub use plan::{Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use report::{
     Fallback, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, SCHEMA, StageReport,

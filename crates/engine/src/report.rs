@@ -40,6 +40,8 @@ pub struct Report {
     pub kernel: KernelReport,
     /// What kept the ports from a better mode; `null` if nothing did, or none better was asked for.
     pub fallback: Option<Fallback>,
+    /// The worker that failed, and why; `null` if all work.
+    pub failure: Option<String>,
 }
 
 /// Which report it is.
@@ -186,6 +188,7 @@ impl Report {
         xdp: &[XdpCounters],
         modes: &[PortMode],
         fallback: Option<Fallback>,
+        failure: Option<String>,
     ) -> Self {
         let mut sums = Sums::new(plan);
         for worker in workers {
@@ -230,6 +233,7 @@ impl Report {
                 sockets: kernel.into(),
             },
             fallback,
+            failure,
         }
     }
 

@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use lab::{Chain, ChainBuilder, Ended, Forwarder, Report};
 use serde_json::Value;
@@ -75,14 +76,28 @@ impl Running {
     }
 
     pub fn try_start(chain: &Chain, config: &str) -> Result<Self, lab::Error> {
+        Self::try_start_as(&[XDPFWD], chain, config)
+    }
+
+    /// The same with another program that takes xdpfwd's arguments.
+    pub fn try_start_as(program: &[&str], chain: &Chain, config: &str) -> Result<Self, lab::Error> {
         let config = Config::new(config);
-        let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.1"];
+        let arguments = [program, &["--config", config.path(), "--json", "--interval", "0.1"]].concat();
         let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments)?;
         forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#))?;
         Ok(Self { forwarder, _config: config })
     }
 
-    /// Stops it with SIGINT: how it ended, and its final report.
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self) {
+        let deadline = Instant::now() + LONG;
+        while self.forwarder.check_running().is_ok() {
+            assert!(Instant::now() < deadline, "it does not end; stderr: {:#?}", self.forwarder.stderr());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Stops it with SIGINT, unless it has ended: how it ended, and its final report.
     pub fn stop(mut self) -> (Ended, Final) {
         let ended = self.forwarder.stop(LONG).unwrap();
         let line = self.forwarder.last_line(|line| line.contains(r#""type":"final""#));
