@@ -33,6 +33,7 @@ mod attach;
 mod control;
 mod data_plane;
 mod error;
+mod holder;
 mod interface;
 mod plan;
 mod report;
@@ -41,6 +42,7 @@ mod thread;
 pub use control::{Control, Event};
 pub use data_plane::DataPlane;
 pub use error::{StartError, WorkerFailure};
+pub use holder::{AttachedProgram, Keeper, Process, QueueHolders};
 pub use plan::{Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use report::{
     Fallback, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, SCHEMA, StageReport,

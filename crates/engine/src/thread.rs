@@ -180,7 +180,7 @@ fn open(plan: &Plan, worker: usize, bind: BindMode, indexes: &[u32]) -> Result<(
         }
         queues.push((id, own));
     }
-    let opened = builder.open().map_err(|source| StartError::Open { worker, source })?;
+    let opened = builder.open().map_err(|source| StartError::open(worker, source))?;
     Ok((opened, queues))
 }
 

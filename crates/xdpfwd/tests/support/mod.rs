@@ -9,6 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::{Chain, ChainBuilder, Ended, Forwarder, Report};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// Far more than anything here takes: what waits longer hangs.
@@ -86,6 +88,11 @@ impl Running {
         let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments)?;
         forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#))?;
         Ok(Self { forwarder, _config: config })
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        // It is not reaped yet: the number is its own.
+        kill(Pid::from_raw(self.forwarder.pid() as i32), signal).unwrap();
     }
 
     /// Waits until it ends by itself.
