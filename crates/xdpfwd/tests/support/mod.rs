@@ -84,7 +84,7 @@ impl Running {
     /// The same with another program that takes xdpfwd's arguments.
     pub fn try_start_as(program: &[&str], chain: &Chain, config: &str) -> Result<Self, lab::Error> {
         let config = Config::new(config);
-        let arguments = [program, &["--config", config.path(), "--json", "--interval", "0.1"]].concat();
+        let arguments = [program, &["--config", config.path(), "--json", "--interval", "0.05"]].concat();
         let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments)?;
         forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#))?;
         Ok(Self { forwarder, _config: config })
