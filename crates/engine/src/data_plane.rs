@@ -1,7 +1,6 @@
 //! The running data plane.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::{Builder as ThreadBuilder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -11,12 +10,12 @@ use xsk::{AttachMode, BindMode};
 
 use crate::attach::Attachment;
 use crate::control::Control;
-use crate::error::StartError;
+use crate::error::{StartError, WorkerFailure};
 use crate::host::Host;
 use crate::interface::{DeferredInterrupts, Interface};
 use crate::plan::{Mode, Plan, PortPlan};
 use crate::report::{Fallback, PortMode, Report};
-use crate::thread::{self, PlannedChain, Ready, Setup};
+use crate::thread::{self, Health, PlannedChain, Ready, Setup};
 
 /// How long a worker may take to open its sockets: a busy queue is waited for.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -43,7 +42,7 @@ pub struct DataPlane {
 struct RunningWorker {
     remote: Remote<PlannedChain>,
     thread: JoinHandle<()>,
-    ended: Arc<AtomicBool>,
+    health: Arc<Health>,
     /// What it reported last, for when it cannot any more.
     last: Option<WorkerReport>,
 }
@@ -148,8 +147,8 @@ impl DataPlane {
             }
             // A worker that is gone already is noticed by who asks for `failed_worker`.
             let _ = started.go.send(());
-            let Starting { thread, ended, .. } = started;
-            self.workers.push(RunningWorker { remote, thread, ended, last: None });
+            let Starting { thread, health, .. } = started;
+            self.workers.push(RunningWorker { remote, thread, health, last: None });
         }
         Ok(())
     }
@@ -183,9 +182,11 @@ impl DataPlane {
         self.fallback.as_ref()
     }
 
-    /// The worker that has ended on its own, if one has: its number. It should not.
-    pub fn failed_worker(&self) -> Option<usize> {
-        self.workers.iter().position(|worker| worker.ended.load(Ordering::Acquire))
+    /// The worker that has panicked or ended on its own, if one has. What it counted is in the report all the same; nothing
+    /// goes through its stages any more, so [`stop`](Self::stop) is what is left to do.
+    pub fn failed_worker(&self) -> Option<WorkerFailure> {
+        let worker = self.workers.iter().position(|worker| worker.health.has_failed())?;
+        Some(WorkerFailure { worker, panic: self.workers[worker].health.panic().map(str::to_owned) })
     }
 
     /// The port whose interface has disappeared, if one has: its sockets are bound to nothing any more.
@@ -226,7 +227,8 @@ impl DataPlane {
     fn collect(&self) -> Report {
         let reports = self.workers.iter().filter_map(|worker| worker.last.as_ref());
         let xdp = self.attachments.iter().map(|attachment| attachment.counters()).collect::<Vec<_>>();
-        Report::new(&self.plan, self.started.elapsed(), reports, &xdp, &self.modes, self.fallback.clone())
+        let failure = self.failed_worker().map(|failure| failure.to_string());
+        Report::new(&self.plan, self.started.elapsed(), reports, &xdp, &self.modes, self.fallback.clone(), failure)
     }
 
     /// Stops receiving, lets what is on its way get there, takes the programs off, closes the sockets, and reports.
@@ -235,30 +237,43 @@ impl DataPlane {
             attachment.release(port.queues);
         }
         // All at once: a port that does not send takes its worker the whole time.
-        let mut answers = Vec::with_capacity(self.workers.len());
-        for worker in &self.workers {
-            let (answer, answered) = mpsc::sync_channel(1);
-            let drain = move |worker: &mut pipeline::Worker<PlannedChain>| {
-                worker.drain(DRAIN_WITHIN);
-                drop(answer.send(worker.report()));
-            };
-            answers.push(worker.remote.send(drain).ok().map(|()| answered));
-        }
+        let answers: Vec<_> = self.workers.iter().map(RunningWorker::drain).collect();
         let deadline = Instant::now() + DRAIN_WITHIN + ANSWER_WITHIN;
-        for (index, (worker, answered)) in self.workers.iter_mut().zip(answers).enumerate() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match answered.and_then(|answered| answered.recv_timeout(left).ok()) {
-                Some(report) => worker.last = Some(report),
-                None if worker.last.is_some() => {
+        for (index, (worker, mut answered)) in self.workers.iter_mut().zip(answers).enumerate() {
+            let left = || deadline.saturating_duration_since(Instant::now());
+            let mut answer = answered.recv_timeout(left());
+            if matches!(answer, Err(mpsc::RecvTimeoutError::Disconnected)) {
+                // A stage panicked when it was to give back what it holds: once more, now that it is not called. (Or the
+                // thread is gone; then this is disconnected at once.)
+                answered = worker.drain();
+                answer = answered.recv_timeout(left());
+            }
+            match answer {
+                Ok(report) => worker.last = Some(report),
+                Err(_) if worker.last.is_some() => {
                     tracing::warn!(worker = index, "the worker does not answer: its last report stands");
                 }
-                None => {
-                    tracing::warn!(worker = index, "the worker does not answer and never has: it is not in the report")
+                Err(_) => {
+                    tracing::warn!(worker = index, "the worker does not answer and never has: it is not in the report");
                 }
             }
         }
         self.collect()
         // Dropping does the rest, in order.
+    }
+}
+
+impl RunningWorker {
+    /// Has the worker bring everything to its end and report.
+    fn drain(&self) -> mpsc::Receiver<WorkerReport> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        let drain = move |worker: &mut pipeline::Worker<PlannedChain>| {
+            worker.drain(DRAIN_WITHIN);
+            drop(answer.send(worker.report()));
+        };
+        // To a worker that is gone nothing is sent, and `answered` is disconnected.
+        let _ = self.remote.send(drain);
+        answered
     }
 }
 
@@ -270,7 +285,7 @@ impl Drop for DataPlane {
         for worker in self.workers.drain(..) {
             worker.remote.stop();
             if worker.thread.join().is_err() {
-                tracing::error!("a worker panicked");
+                tracing::error!("a worker's thread panicked while it ended");
             }
         }
     }
@@ -282,41 +297,26 @@ struct Starting {
     ready: mpsc::Receiver<Result<Ready, StartError>>,
     /// Tells it to run; dropped, it ends.
     go: mpsc::SyncSender<()>,
-    ended: Arc<AtomicBool>,
+    health: Arc<Health>,
 }
 
 impl Starting {
     fn spawn(setup: Setup, control: &Control) -> Result<Self, StartError> {
         let (ready_sender, ready) = mpsc::sync_channel(1);
         let (go, go_receiver) = mpsc::sync_channel(1);
-        let ended = Arc::new(AtomicBool::new(false));
-        let notice = ExitNotice { ended: Arc::clone(&ended), waker: control.waker() };
-        let thread = ThreadBuilder::new().name(format!("worker-{}", setup.worker)).spawn(move || {
-            let _notice = notice;
-            thread::run(&setup, ready_sender, &go_receiver);
-        });
+        let health = Arc::new(Health::new(control.waker()));
+        let own = Arc::clone(&health);
+        let thread = ThreadBuilder::new()
+            .name(format!("worker-{}", setup.worker))
+            .spawn(move || thread::run(&setup, &own, ready_sender, &go_receiver));
         let thread = thread.map_err(|source| StartError::Io { what: "starting a worker's thread", source })?;
-        Ok(Self { thread, ready, go, ended })
+        Ok(Self { thread, ready, go, health })
     }
 
     /// Ends it, sockets and all.
     fn abandon(self) {
         drop((self.go, self.ready));
         let _ = self.thread.join();
-    }
-}
-
-/// Tells the control thread that a worker's thread has ended, however it did.
-struct ExitNotice {
-    ended: Arc<AtomicBool>,
-    waker: Arc<mio::Waker>,
-}
-
-impl Drop for ExitNotice {
-    fn drop(&mut self) {
-        // The thread itself counts as running for a moment yet; the flag is there before the wake-up.
-        self.ended.store(true, Ordering::Release);
-        let _ = self.waker.wake();
     }
 }
 
@@ -339,7 +339,7 @@ fn wait_ready(worker: usize, ready: &mpsc::Receiver<Result<Ready, StartError>>) 
         Ok(result) => result,
         Err(mpsc::RecvTimeoutError::Timeout) => Err(StartError::Timeout { worker, waited: READY_WITHIN }),
         Err(mpsc::RecvTimeoutError::Disconnected) => {
-            Err(StartError::Worker { worker, what: "its thread panicked while it was getting ready".into() })
+            Err(StartError::Worker { worker, what: "its thread ended while it was getting ready".into() })
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Why a data plane does not start.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
 use pipeline::BuildError;
 use xsk::OpenError;
 
+use crate::holder::{self, AttachedProgram, QueueHolders, say_attached};
 use crate::interface::Interface;
 use crate::plan::Mode;
 
@@ -41,13 +43,12 @@ pub enum StartError {
         fix: String,
     },
     /// Another XDP program is attached.
-    #[error(
-        "{interface} is busy: another XDP program is attached to it; `ip link show dev {interface}` shows its id and \
-         `bpftool net` its owner, `ip link set dev {interface} xdp off` removes one that was not attached through a link"
-    )]
+    #[error("{interface} is busy: {}", say_attached(.program.as_deref(), .interface))]
     AttachedAlready {
         /// The interface.
         interface: String,
+        /// The program, and who holds it. `None` if it could not be found.
+        program: Option<Box<AttachedProgram>>,
     },
     /// The kernel refused to attach the program.
     #[error("{interface}: cannot attach the XDP program (mode {mode}): {source}")]
@@ -69,6 +70,16 @@ pub enum StartError {
         worker: usize,
         /// Why.
         source: OpenError,
+    },
+    /// Another AF_XDP socket is bound to a queue.
+    #[error("worker {worker}: {source}; {holders}")]
+    QueueBusy {
+        /// The worker.
+        worker: usize,
+        /// Which queue.
+        source: OpenError,
+        /// Whose it may be.
+        holders: QueueHolders,
     },
     /// A worker could not be built.
     #[error("worker {worker}: {source}")]
@@ -127,6 +138,26 @@ pub enum StartError {
     },
 }
 
+/// A worker that does not work any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerFailure {
+    /// Its number.
+    pub worker: usize,
+    /// What it said, if it panicked: where stands on stderr.
+    pub panic: Option<String>,
+}
+
+impl fmt::Display for WorkerFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.panic {
+            Some(panic) => write!(f, "worker {} panicked: {panic}", self.worker),
+            None => write!(f, "worker {} ended by itself", self.worker),
+        }
+    }
+}
+
+impl std::error::Error for WorkerFailure {}
+
 impl StartError {
     /// Whether a privilege, a capability or a kernel feature is what is missing.
     pub fn lacks_privilege_or_feature(&self) -> bool {
@@ -156,15 +187,24 @@ impl StartError {
         }
     }
 
+    pub(crate) fn open(worker: usize, source: OpenError) -> Self {
+        match source {
+            OpenError::Busy { .. } => Self::QueueBusy { worker, source, holders: holder::of_queue() },
+            _ => Self::Open { worker, source },
+        }
+    }
+
     pub(crate) fn attach(interface: &Interface, mode: Mode, source: io::Error) -> Self {
         const EOPNOTSUPP: i32 = 95;
+        let find = || holder::of_interface(interface).map(Box::new);
         let interface = interface.name.clone();
         match source.kind() {
             io::ErrorKind::PermissionDenied => {
                 Self::Permission { what: format!("attaching the XDP program to {interface}") }
             }
-            io::ErrorKind::ResourceBusy => Self::AttachedAlready { interface },
-            io::ErrorKind::AlreadyExists => Self::AttachedAlready { interface },
+            io::ErrorKind::ResourceBusy | io::ErrorKind::AlreadyExists => {
+                Self::AttachedAlready { program: find(), interface }
+            }
             _ if source.raw_os_error() == Some(EOPNOTSUPP) => Self::Unsupported {
                 what: format!("{interface}: its driver has no native XDP, which mode \"{mode}\" takes"),
                 fix: "set mode = \"skb\", or \"auto\"".into(),

@@ -32,6 +32,13 @@ impl Interface {
         if_nameindex().map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
 
+    /// The interfaces above it, such as the bridge or the bond that it belongs to, as far as /sys shows them.
+    pub(crate) fn above(&self) -> Vec<Self> {
+        let files = self.sysfs().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+        let names = files.filter_map(|file| Some(file.file_name().to_str()?.strip_prefix("upper_")?.to_owned()));
+        names.filter_map(|name| Some(Self { index: if_nametoindex(&name[..]).ok()?, name })).collect()
+    }
+
     /// Its folder under /sys, unless /sys shows another network namespace (entered without mounting it anew).
     fn sysfs(&self) -> Option<PathBuf> {
         let folder = Path::new("/sys/class/net").join(&self.name);

@@ -34,6 +34,7 @@ mod attach;
 mod control;
 mod data_plane;
 mod error;
+mod holder;
 mod host;
 mod interface;
 mod keep;
@@ -47,7 +48,8 @@ mod up;
 
 pub use control::{Control, Event};
 pub use data_plane::DataPlane;
-pub use error::StartError;
+pub use error::{StartError, WorkerFailure};
+pub use holder::{AttachedProgram, Keeper, Process, QueueHolders};
 pub use host::OwnAddresses;
 pub use keep::{Keep, KeepRule, KeepRuleError};
 pub use lockout::{Carried, Lockout, lockouts};

@@ -40,6 +40,8 @@ pub struct Report {
     pub kernel: KernelReport,
     /// What kept the ports from a better mode; `null` if nothing did, or none better was asked for.
     pub fallback: Option<Fallback>,
+    /// The worker that failed, and why; `null` if all work.
+    pub failure: Option<String>,
 }
 
 /// Which report it is.
@@ -191,6 +193,7 @@ impl Report {
         xdp: &[XdpCounters],
         modes: &[PortMode],
         fallback: Option<Fallback>,
+        failure: Option<String>,
     ) -> Self {
         let mut sums = Sums::new(plan);
         for worker in workers {
@@ -236,6 +239,7 @@ impl Report {
                 sockets: kernel.into(),
             },
             fallback,
+            failure,
         }
     }
 
@@ -243,7 +247,7 @@ impl Report {
     pub fn not_started(plan: &Plan) -> Self {
         let ports = plan.ports.len();
         let (xdp, modes) = (vec![XdpCounters::default(); ports], vec![PortMode::None; ports]);
-        Self::new(plan, Duration::ZERO, [].into_iter(), &xdp, &modes, None)
+        Self::new(plan, Duration::ZERO, [].into_iter(), &xdp, &modes, None, None)
     }
 
     /// The same as the last one.

@@ -1,11 +1,14 @@
 //! A worker's thread: it opens its own sockets on its own core, so that its memory is near.
 
+use std::any::Any;
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, OnceLock};
 
 use core_affinity::CoreId;
-use pipeline::{BuildCx, Mailbox, NamedStage, PortId, Remote, Worker, mailbox};
+use pipeline::{BuildCx, Idle, Mailbox, NamedStage, PortId, Remote, Worker, mailbox};
 use xsk::{BindMode, Builder, Opened, Port};
 
 use crate::error::StartError;
@@ -33,10 +36,55 @@ pub(crate) struct Ready {
     pub(crate) fallback: Option<xsk::Fallback>,
 }
 
+/// How a worker fares, for the control thread to see.
+pub(crate) struct Health {
+    failed: AtomicBool,
+    panic: OnceLock<String>,
+    waker: Arc<mio::Waker>,
+}
+
+impl Health {
+    pub(crate) fn new(waker: Arc<mio::Waker>) -> Self {
+        Self { failed: AtomicBool::new(false), panic: OnceLock::new(), waker }
+    }
+
+    /// Whether the worker has panicked or its thread has ended.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// What its first panic said.
+    pub(crate) fn panic(&self) -> Option<&str> {
+        self.panic.get().map(String::as_str)
+    }
+
+    /// Tells the control thread.
+    fn fail(&self) {
+        // The flag is there before the wake-up.
+        self.failed.store(true, Ordering::Release);
+        let _ = self.waker.wake();
+    }
+}
+
+/// Says that a thread has ended, however it did.
+struct ExitNotice<'a>(&'a Health);
+
+impl Drop for ExitNotice<'_> {
+    fn drop(&mut self) {
+        self.0.fail();
+    }
+}
+
 /// The whole life of a worker's thread. It reports once that it is ready, or why not; runs when it is told to, which it is
 /// not if another worker failed; and ends when its mailbox says so.
-pub(crate) fn run(setup: &Setup, ready: SyncSender<Result<Ready, StartError>>, go: &Receiver<()>) {
-    let (mut worker, mailbox) = match prepare(setup) {
+pub(crate) fn run(setup: &Setup, health: &Health, ready: SyncSender<Result<Ready, StartError>>, go: &Receiver<()>) {
+    let _notice = ExitNotice(health);
+    // A plan that panicked is not built again.
+    let prepared = catch_unwind(AssertUnwindSafe(|| prepare(setup))).unwrap_or_else(|panic| {
+        let what = format!("panicked while it was getting ready: {}", message(&*panic));
+        Err(StartError::Worker { worker: setup.worker, what })
+    });
+    let (mut worker, mailbox) = match prepared {
         Ok((worker, mailbox, is_ready)) => {
             if ready.send(Ok(is_ready)).is_err() {
                 return;
@@ -51,8 +99,28 @@ pub(crate) fn run(setup: &Setup, ready: SyncSender<Result<Ready, StartError>>, g
     };
     drop(ready);
     if go.recv().is_ok() {
-        worker.run(&mailbox, setup.plan.idle);
+        run_worker(&mut worker, &mailbox, setup.plan.idle, health);
     }
+}
+
+/// Runs the worker until its mailbox says stop. After a panic it goes on without its stages: control hears of it at once,
+/// and has it drain and report as any other.
+fn run_worker(worker: &mut Worker<PlannedChain>, mailbox: &Mailbox<PlannedChain>, idle: Idle, health: &Health) {
+    for _ in 0..2 {
+        // What a panic leaves half done are stages, which are not called again, and the batch, which is given up. Everything
+        // else a stage sees through calls that are done or not done.
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.run(mailbox, idle))) else { return };
+        let _ = health.panic.set(message(&*panic));
+        health.fail();
+        worker.abandon_stages();
+    }
+    // Without stages, and yet again: what is wrong is not a stage, and the less is done the better.
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".into())
 }
 
 type Prepared = (Worker<PlannedChain>, Mailbox<PlannedChain>, Ready);
@@ -112,12 +180,18 @@ fn open(plan: &Plan, worker: usize, bind: BindMode, indexes: &[u32]) -> Result<(
         }
         queues.push((id, own));
     }
-    let opened = builder.open().map_err(|source| StartError::Open { worker, source })?;
+    let opened = builder.open().map_err(|source| StartError::open(worker, source))?;
     Ok((opened, queues))
 }
 
 pub(crate) fn build_chain(path: &PathPlan, worker: usize, workers: usize) -> PlannedChain {
     let cx = BuildCx { worker, workers };
-    let stages = path.stages.iter();
-    stages.map(|stage| NamedStage { name: stage.name.clone(), stage: stage.plan.build(&cx) }).collect()
+    let stages = path.stages.iter().map(|stage| {
+        // A stage that panics is named: whoever catches it does not know which it was.
+        let built = catch_unwind(AssertUnwindSafe(|| stage.plan.build(&cx)));
+        let built = built
+            .unwrap_or_else(|panic| resume_unwind(Box::new(format!("stage {}: {}", stage.name, message(&*panic)))));
+        NamedStage { name: stage.name.clone(), stage: built }
+    });
+    stages.collect()
 }

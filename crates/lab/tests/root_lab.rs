@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lab::{Chain, Error, Forwarder, Namespace, Seen, Sink, Traffic, Window, sweep};
+use lab::{Canary, Chain, Error, Forwarder, Namespace, Seen, Sink, Traffic, Window, sweep};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
 
@@ -395,4 +395,15 @@ fn mistakes_are_told() {
     assert!(error.contains("nosuch0"), "{error}");
     let error = Chain::builder().queues(0).build().expect_err("no queues").to_string();
     assert!(error.contains("1–64"), "{error}");
+}
+
+#[test]
+fn a_canary_outlives_the_name_and_not_the_namespace() {
+    let namespace = Namespace::create("mine").expect("create a namespace");
+    let canary = Canary::put_into(&namespace).expect("put a canary into it");
+    let socket = namespace.run(|| std::net::UdpSocket::bind("0.0.0.0:0")).expect("enter it").expect("open a socket");
+    drop(namespace);
+    assert!(canary.wait_until_gone(Duration::from_millis(300)).is_err(), "a socket keeps it");
+    drop(socket);
+    canary.wait_until_gone(Duration::from_secs(60)).expect("nothing keeps it");
 }

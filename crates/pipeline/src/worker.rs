@@ -1,6 +1,7 @@
 //! The worker: one thread's share of the data plane.
 
 use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use xsk::{Batch, Pool, Port, Umem, clock};
@@ -64,6 +65,8 @@ struct Path<C> {
     needs_headers: bool,
     /// Its stages have given back what they held, and are not called any more.
     retired: bool,
+    /// One of the worker's stages panicked: what these say may be wrong, and asking may panic again.
+    suspect: bool,
 }
 
 /// Puts a [`Worker`] together.
@@ -369,6 +372,18 @@ impl<C: Chain> Worker<C> {
         }
     }
 
+    /// Makes the worker go on without its stages, after one of them panicked and somebody caught that around
+    /// [`turn`](Self::turn), [`run`](Self::run) or [`drain`](Self::drain): no stage is called any more but for its counters,
+    /// what comes is dropped as [`Reason::Shutdown`], what was queued is sent. The frames of the batch that the panic broke
+    /// off are lost, and the report says so: `leaked`.
+    pub fn abandon_stages(&mut self) {
+        for path in &mut self.paths {
+            path.retired = true;
+            path.suspect = true;
+        }
+        self.batch.truncate(0);
+    }
+
     /// Frames that the kernel was given to send and has not given back.
     fn sending(&self) -> u64 {
         self.ports.iter().map(|attached| attached.port.census()).map(|census| census.tx + census.completion).sum()
@@ -436,12 +451,20 @@ impl<C: Chain> Path<C> {
         let mut needs_headers = false;
         chain.walk(&mut EachStage(|_, stage: &mut dyn Stage| needs_headers |= stage.needs_headers()));
         let accounts = vec![StageAccount::default(); names.len()];
-        Self { from, to, chain, names, accounts, needs_headers, retired: false }
+        Self { from, to, chain, names, accounts, needs_headers, retired: false, suspect: false }
     }
 
     fn report(&mut self) -> PathReport {
         let mut counters = vec![Vec::new(); self.names.len()];
-        self.chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| counters[index] = stage.counters()));
+        let suspect = self.suspect;
+        self.chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
+            // What a stage broke off in the middle of its work can say of itself is better than nothing, if it can.
+            counters[index] = if suspect {
+                catch_unwind(AssertUnwindSafe(|| stage.counters())).unwrap_or_default()
+            } else {
+                stage.counters()
+            };
+        }));
         let stages = self.names.iter().zip(&self.accounts).zip(counters);
         let stages =
             stages.map(|((name, account), counters)| StageReport { name: name.clone(), account: *account, counters });

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use pipeline::{
@@ -599,4 +600,82 @@ proptest! {
         let frames = assert_conserved(&mut worker);
         prop_assert_eq!((frames.in_flight, frames.rx), (0, 0));
     }
+}
+
+/// Counts, and panics on its n-th packet, in `tick`, or when it is asked for its counters after that.
+#[derive(Default)]
+struct Panics {
+    seen: u64,
+    at: u64,
+    in_tick: bool,
+    mute: bool,
+}
+
+impl Stage for Panics {
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        for _ in view.packets() {
+            self.seen += 1;
+            assert!(self.seen != self.at, "on purpose");
+        }
+    }
+
+    fn tick(&mut self, _: &mut Cx<'_>) {
+        assert!(!self.in_tick, "on purpose");
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        assert!(!self.mute || self.seen < self.at, "on purpose");
+        vec![("seen", self.seen)]
+    }
+
+    fn retire(&mut self, _: &mut Cx<'_>) {
+        panic!("it must not be called any more");
+    }
+}
+
+#[test]
+fn after_a_panic_the_worker_goes_on_without_its_stages_and_loses_one_batch() {
+    for mute in [false, true] {
+        let (mut worker, wires) = cross_connect((Panics { at: 70, mute, ..Panics::default() },), (Panics::default(),));
+        for n in 0..60 {
+            wires.lan.deliver(&packet(n)).unwrap();
+        }
+        assert_eq!(worker.turn(), 60);
+        assert_conserved(&mut worker);
+        for n in 60..80 {
+            wires.lan.deliver(&packet(n)).unwrap();
+        }
+        catch_unwind(AssertUnwindSafe(|| worker.turn())).unwrap_err();
+        worker.abandon_stages();
+        for n in 80..120 {
+            wires.lan.deliver(&packet(n)).unwrap();
+        }
+        worker.drain(Duration::from_secs(5));
+        let report = worker.report();
+        assert_eq!(numbers(&wires.wan.take_sent()), (0..60).collect::<Vec<_>>());
+        assert_eq!((report.queues[0].counters.rx_packets, report.queues[1].counters.tx_packets), (120, 60));
+        assert_eq!((report.drops[Reason::Shutdown], report.drops.total()), (40, 40), "what came after");
+        assert_eq!((report.frames.leaked, report.frames.in_flight), (20, 0), "the batch that was broken off");
+        assert_eq!(worker.umem().lost(), 20);
+        assert_eq!(report.paths[0].stages[0].account.packets, 80);
+        let counters = if mute { vec![] } else { vec![("seen", 70)] };
+        assert_eq!(report.paths[0].stages[0].counters, counters, "what it can still say");
+        assert_eq!(report.paths[1].stages[0].counters, [("seen", 0)]);
+    }
+}
+
+#[test]
+fn a_panic_in_tick_loses_no_frame() {
+    let (mut worker, wires) = cross_connect((Panics { in_tick: true, ..Panics::default() },), (Panics::default(),));
+    wires.lan.deliver(&packet(1)).unwrap();
+    let turns = catch_unwind(AssertUnwindSafe(|| {
+        loop {
+            worker.turn();
+        }
+    }));
+    turns.unwrap_err();
+    worker.abandon_stages();
+    worker.drain(Duration::from_secs(5));
+    assert_eq!(assert_conserved(&mut worker).in_flight, 0);
+    assert_eq!(numbers(&wires.wan.take_sent()), [1]);
 }

@@ -73,7 +73,10 @@ fn drive(plan: Plan, cli: &Cli) -> anyhow::Result<()> {
         }
     };
     give_up_after(STOP_WITHIN);
-    printer.print(data_plane.stop().into_final());
+    let last = data_plane.stop().into_final();
+    // A worker can fail in stopping, too.
+    let failure = failure.or_else(|| last.failure.as_ref().map(stopped_for));
+    printer.print(last);
     printer.finish();
     failure.map_or(Ok(()), Err)
 }
@@ -99,11 +102,15 @@ fn give_up_after(limit: Duration) {
 
 /// What makes it pointless to go on, if anything does.
 fn failure(data_plane: &DataPlane) -> Option<anyhow::Error> {
-    if let Some(worker) = data_plane.failed_worker() {
-        return Some(anyhow::anyhow!("worker {worker} ended by itself, so everything was stopped; why stands above"));
+    if let Some(failure) = data_plane.failed_worker() {
+        return Some(stopped_for(failure));
     }
     let port = data_plane.lost_port()?;
-    Some(anyhow::anyhow!("port {}: interface {} has disappeared, so everything was stopped", port.name, port.interface))
+    Some(stopped_for(format_args!("port {}: interface {} has disappeared", port.name, port.interface)))
+}
+
+fn stopped_for(reason: impl std::fmt::Display) -> anyhow::Error {
+    anyhow::anyhow!("{reason}, so everything was stopped")
 }
 
 /// The next time to report: on the beat that was begun, without making up for beats that were missed.

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::{Chain, Namespace, Sink, Traffic};
+use nix::sys::signal::Signal;
 use support::{LONG, Running, chain, cross_connect};
 
 const GEN: &str = "10.77.0.1";
@@ -163,9 +164,60 @@ fn ten_seconds_of_overload_leak_nothing_and_every_packet_is_counted() {
     let kernel = &last.json["ports"][0]["kernel"];
     let lost = kernel["rx_ring_full"].as_u64().unwrap() + kernel["rx_dropped"].as_u64().unwrap();
     assert_eq!(lan.xdp_redirected.unwrap(), lan.rx_packets + lost, "{}", last.json);
-    let ip = chain.fwd().command("ip").args(["-json", "-statistics", "link", "show", "fwd1"]).output().unwrap();
-    let ip: serde_json::Value = serde_json::from_slice(&ip.stdout).unwrap();
-    assert_eq!(ip[0]["stats64"]["tx"]["packets"].as_u64().unwrap(), wan.tx_packets, "ip -s link counts the same");
+    assert_eq!(transmitted(&chain, "fwd1"), (wan.tx_packets, 0), "ip -s link counts the same");
+}
+
+/// The same with load from both sides, on one queue and on two, ended by SIGTERM in the middle of it.
+#[test]
+fn the_final_counters_are_those_of_others_in_both_directions() {
+    for queues in [1, 2] {
+        let chain = chain(Chain::builder().queues(queues));
+        let cores: &str = if queues == 1 { "cores = [1]" } else { "cores = [0, 1]" };
+        let mut running = Running::start(&chain, &cross_connect(queues, cores));
+        let forth = Sink::attach(chain.sink(), "sink0").unwrap();
+        let back = Sink::attach(chain.gen_(), "gen0").unwrap();
+        let mut generators = vec![];
+        for core in 0..usize::from(queues) {
+            for (namespace, interface) in [(chain.gen_(), "gen0"), (chain.sink(), "sink0")] {
+                generators.push(Traffic::new().flows(16).core(core).start(namespace, interface).unwrap());
+            }
+        }
+        thread::sleep(Duration::from_secs(2));
+        running.signal(Signal::SIGTERM);
+        running.wait();
+        let (ended, last) = running.stop();
+        for generator in generators {
+            generator.stop().unwrap();
+        }
+        assert_eq!((ended.status.code(), ended.killed), (Some(0), false));
+        last.assert_conserved();
+        let mut thrown_away = 0;
+        for (index, interface, peer) in [(0, "fwd0", &back), (1, "fwd1", &forth)] {
+            let port = last.report.port(interface).unwrap();
+            assert!(port.rx_packets > 0 && port.tx_packets > 0, "{queues} queues: {}", last.json);
+            // All that the XDP program redirected arrived, or the kernel says that it lost it.
+            let kernel = &last.json["ports"][index]["kernel"];
+            let lost = kernel["rx_ring_full"].as_u64().unwrap() + kernel["rx_dropped"].as_u64().unwrap();
+            assert_eq!(port.xdp_redirected.unwrap(), port.rx_packets + lost, "{queues} queues: {}", last.json);
+            // All that was sent left by the interface's own count, or was thrown away by it; and what left arrived.
+            let (sent, dropped) = transmitted(&chain, interface);
+            thrown_away += dropped;
+            assert_eq!(port.tx_packets, sent + dropped, "{queues} queues, {interface}: {}", last.json);
+            assert_eq!(peer.seen().unwrap().arrived.packets, sent, "{queues} queues, {interface}: {}", last.json);
+        }
+        let known = last.json["kernel"]["tx_dropped"].as_u64().unwrap();
+        assert!(known <= thrown_away, "{known} known to be thrown away, {thrown_away} were");
+        println!("{queues} queues: {} sent, {known} of {thrown_away} known as thrown away", last.report.transmitted());
+    }
+}
+
+/// Packets that an interface sent, and those that it threw away, by `ip -s link`.
+fn transmitted(chain: &Chain, interface: &str) -> (u64, u64) {
+    let mut command = chain.fwd().command("ip");
+    command.args(["-json", "-statistics", "link", "show", interface]);
+    let links: serde_json::Value = serde_json::from_slice(&run(command).stdout).unwrap();
+    let tx = &links[0]["stats64"]["tx"];
+    (tx["packets"].as_u64().unwrap(), tx["dropped"].as_u64().unwrap())
 }
 
 #[test]

@@ -99,8 +99,7 @@ pub enum OpenError {
     Unsupported,
     /// Somebody else has the queue.
     #[error(
-        "{interface} queue {queue} is busy: another AF_XDP socket is bound to it, and did not let go within {waited:?}; \
-         `ss --xdp -p` shows whose"
+        "{interface} queue {queue} is busy: another AF_XDP socket is bound to it, and did not let go within {waited:?}"
     )]
     Busy {
         /// The interface.

@@ -11,6 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::{Chain, ChainBuilder, Ended, Forwarder, Namespace, Report};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// Far more than anything here takes: what waits longer hangs.
@@ -78,14 +80,33 @@ impl Running {
     }
 
     pub fn try_start(chain: &Chain, config: &str) -> Result<Self, lab::Error> {
+        Self::try_start_as(&[XDPFWD], chain, config)
+    }
+
+    /// The same with another program that takes xdpfwd's arguments.
+    pub fn try_start_as(program: &[&str], chain: &Chain, config: &str) -> Result<Self, lab::Error> {
         let config = Config::new(config);
-        let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.1"];
+        let arguments = [program, &["--config", config.path(), "--json", "--interval", "0.05"]].concat();
         let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments)?;
         forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#))?;
         Ok(Self { forwarder, _config: config })
     }
 
-    /// Stops it with SIGINT: how it ended, and its final report.
+    pub fn signal(&self, signal: Signal) {
+        // It is not reaped yet: the number is its own.
+        kill(Pid::from_raw(self.forwarder.pid() as i32), signal).unwrap();
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self) {
+        let deadline = Instant::now() + LONG;
+        while self.forwarder.check_running().is_ok() {
+            assert!(Instant::now() < deadline, "it does not end; stderr: {:#?}", self.forwarder.stderr());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Stops it with SIGINT, unless it has ended: how it ended, and its final report.
     pub fn stop(mut self) -> (Ended, Final) {
         let ended = self.forwarder.stop(LONG).unwrap();
         let line = self.forwarder.last_line(|line| line.contains(r#""type":"final""#));

@@ -1,0 +1,73 @@
+//! A data plane in this process, in the lab's middle.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::{Control, DataPlane, Event, Mode, PathPlan, Plan, PortPlan, Report, StageOnPath};
+use lab::{Chain, ChainBuilder};
+use pipeline::{Idle, PortId, StagePlan};
+
+/// Far more than anything here takes: what waits longer hangs.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// A cross-connect of fwd0 and fwd1 with a queue for each worker, and perhaps a stage on the way from fwd0 to fwd1.
+pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
+    let port = |name: &str, interface: &str| PortPlan {
+        name: name.into(),
+        interface: interface.into(),
+        queues: workers,
+        keep: engine::Keep::new(),
+    };
+    let stages = stage.into_iter().map(|plan| StageOnPath { name: "own".into(), plan }).collect();
+    Plan {
+        mode: Mode::Auto,
+        workers: vec![None; workers.into()],
+        busy_poll: false,
+        idle: Idle::Poll,
+        umem: xsk::UmemConfig { frames: 4096, ..xsk::UmemConfig::default() },
+        ports: vec![port("lan", "fwd0"), port("wan", "fwd1")],
+        paths: vec![
+            PathPlan { from: PortId(0), to: PortId(1), stages },
+            PathPlan { from: PortId(1), to: PortId(0), stages: vec![] },
+        ],
+    }
+}
+
+/// Waits for something to become so, minding events meanwhile.
+#[track_caller]
+pub fn wait_until(control: &mut Control, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it does not happen");
+        let event = control.wait(Instant::now() + Duration::from_millis(5)).unwrap();
+        assert!(!matches!(event, Event::Stop(_)), "interrupted");
+    }
+}
+
+/// Stops it. Whatever happened: every frame is in one place or leaked, and packets in are packets out, dropped, or leaked.
+#[track_caller]
+pub fn stop(data_plane: DataPlane) -> Report {
+    let report = data_plane.stop();
+    let frames = &report.frames;
+    let places = frames.pool + frames.fill + frames.rx + frames.in_flight + frames.tx + frames.completion;
+    assert_eq!(places as i64 + frames.leaked, frames.total as i64, "{frames:?}");
+    assert_eq!((frames.rx, frames.in_flight, frames.tx, frames.completion), (0, 0, 0, 0), "drained: {frames:?}");
+    let received: u64 = report.ports.iter().map(|port| port.rx_packets).sum();
+    let sent: u64 = report.ports.iter().map(|port| port.tx_packets).sum();
+    let dropped: u64 = report.drops.values().sum();
+    assert_eq!(received as i64, (sent + dropped) as i64 + frames.leaked, "{report:?}");
+    for port in &report.ports {
+        // Mode copy: what the XDP program redirected arrived, or is counted as lost by the kernel.
+        let arrived = port.rx_packets + port.kernel.rx_ring_full + port.kernel.rx_dropped;
+        assert_eq!(port.xdp_redirected, arrived, "{port:?}");
+    }
+    report
+}
+
+/// A chain, or the reason why there is none: these tests need root and say so.
+#[track_caller]
+pub fn chain(builder: ChainBuilder) -> Chain {
+    builder.build().unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
+}

@@ -1,0 +1,152 @@
+//! What a forwarder may leave behind in the kernel.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
+
+use crate::{Error, Namespace, require_root, tool};
+
+/// BPF programs, maps and links, by number. The kernel counts upwards: a number means the same object as long as nobody makes
+/// two thousand million of them, so what one process left can be told from what others have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BpfObjects(BTreeSet<(&'static str, u32)>);
+
+impl BpfObjects {
+    /// Those that a process has open at this moment. None, if there is no such process.
+    ///
+    /// # Errors
+    ///
+    /// Not root.
+    pub fn of_process(pid: u32) -> Result<Self, Error> {
+        require_root("looking into a process")?;
+        let files = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+        let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());
+        Ok(Self(texts.flat_map(|text| Self::named_in(&text)).collect()))
+    }
+
+    fn named_in(fdinfo: &str) -> Vec<(&'static str, u32)> {
+        // A link names its program, too.
+        let kinds = [("program", "prog_id:"), ("map", "map_id:"), ("link", "link_id:")];
+        let number = |key| fdinfo.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+        kinds.into_iter().filter_map(|(kind, key)| Some((kind, number(key)?))).collect()
+    }
+
+    /// All that exist.
+    ///
+    /// # Errors
+    ///
+    /// Not root.
+    pub fn all() -> Result<Self, Error> {
+        require_root("listing BPF objects")?;
+        let programs = ProgInfoIter::default().map(|program| ("program", program.id));
+        let maps = MapInfoIter::default().map(|map| ("map", map.id));
+        let links = LinkInfoIter::default().map(|link| ("link", link.id));
+        Ok(Self(programs.chain(maps).chain(links).collect()))
+    }
+
+    /// Adds those.
+    pub fn add(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
+    /// Those that are not among the others.
+    #[must_use]
+    pub fn without(&self, others: &Self) -> Self {
+        Self(self.0.difference(&others.0).copied().collect())
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Waits until none of them exists any more: the kernel takes them down a moment after they were closed.
+    ///
+    /// # Errors
+    ///
+    /// Not root, or they do not go within `deadline`.
+    pub fn wait_until_gone(&self, deadline: Duration) -> Result<(), Error> {
+        wait(deadline, "looking at `bpftool prog` and `bpftool link`", || {
+            let left: Vec<_> = self.0.intersection(&Self::all()?.0).copied().collect();
+            Ok((!left.is_empty()).then(|| format!("the end of {left:?}")))
+        })
+    }
+}
+
+/// Tells when a network namespace is really gone. A socket keeps its namespace in being, also one that is left in the kernel
+/// and that no process has open.
+///
+/// It is a veth pair from there to a namespace of its own: the end there goes with its namespace, and this one with that.
+#[derive(Debug)]
+pub struct Canary(Namespace);
+
+impl Canary {
+    /// Puts one into a namespace.
+    ///
+    /// # Errors
+    ///
+    /// Not root, or what `ip` says.
+    pub fn put_into(namespace: &Namespace) -> Result<Self, Error> {
+        let outside = Namespace::create("canary")?;
+        namespace.ip(&["link", "add", "canary", "type", "veth", "peer", "name", "canary", "netns", outside.name()])?;
+        Ok(Self(outside))
+    }
+
+    /// Waits until the namespace is gone.
+    ///
+    /// # Errors
+    ///
+    /// What `ip` says, or it does not go within `deadline`.
+    pub fn wait_until_gone(&self, deadline: Duration) -> Result<(), Error> {
+        wait(deadline, "something in it is still open", || {
+            let links = tool::ip(&["-n", self.0.name(), "link", "show"])?;
+            Ok(links.contains("canary").then(|| "the end of a network namespace".into()))
+        })
+    }
+}
+
+/// Pages of user space that the kernel has pinned, for whomever: UMEMs are among them.
+///
+/// # Errors
+///
+/// /proc/vmstat does not say.
+pub fn pinned_pages() -> Result<u64, Error> {
+    let path = Path::new("/proc/vmstat");
+    let text = fs::read_to_string(path).map_err(Error::io(format!("reading {}", path.display())))?;
+    let value = |key| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
+    let (acquired, released) = (value("nr_foll_pin_acquired "), value("nr_foll_pin_released "));
+    let count = acquired.zip(released).map(|(acquired, released)| acquired.saturating_sub(released));
+    count.ok_or_else(|| Error::io("reading /proc/vmstat")(std::io::Error::other("it has no nr_foll_pin_acquired")))
+}
+
+/// Asks again and again, until there is nothing left to wait for.
+fn wait(deadline: Duration, hint: &str, mut left: impl FnMut() -> Result<Option<String>, Error>) -> Result<(), Error> {
+    let start = Instant::now();
+    while let Some(what) = left()? {
+        if start.elapsed() > deadline {
+            return Err(Error::Timeout { what, seconds: deadline.as_secs_f64(), hint: hint.into() });
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BpfObjects;
+
+    #[test]
+    fn fdinfo_names_objects() {
+        let link = "pos:\t0\nlink_type:\txdp\nlink_id:\t3\nprog_tag:\tab\nprog_id:\t12\nifindex:\t2\n";
+        assert_eq!(BpfObjects::named_in(link), [("program", 12), ("link", 3)]);
+        assert_eq!(BpfObjects::named_in("map_type:\t17\nmap_id:\t5\n"), [("map", 5)]);
+        assert_eq!(BpfObjects::named_in("pos:\t0\nflags:\t02\n"), []);
+    }
+}

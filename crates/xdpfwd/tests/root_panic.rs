@@ -1,0 +1,147 @@
+//! A stage that panics ends the process with its report and exit code 1. Needs root.
+//!
+//! The process is this program itself: xdpfwd's own `main` with one more kind of stage. So it has no harness.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::env;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use lab::{Chain, Traffic};
+use pipeline::{BuildCx, Cx, PlanCx, PlanError, Registry, Stage, StageConfig, StagePlan, View};
+use serde::Deserialize;
+use support::{Config, LONG, Running, chain, cross_connect};
+
+/// Set in the process under test.
+const FORWARDER: &str = "XDPFWD_TEST_FORWARDER";
+
+fn main() -> ExitCode {
+    if env::var_os(FORWARDER).is_some() {
+        return xdpfwd::main(&Registry::builtin().with::<PanicsConfig>());
+    }
+    let tests: [(&str, fn()); 3] = [
+        ("a_panic_on_a_packet_ends_it_with_its_report", a_panic_on_a_packet_ends_it_with_its_report),
+        ("a_panic_when_it_is_to_give_back_what_it_holds", a_panic_when_it_is_to_give_back_what_it_holds),
+        ("a_panic_while_it_is_built_starts_nothing", a_panic_while_it_is_built_starts_nothing),
+    ];
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));
+    for (name, test) in tests {
+        if arguments.iter().any(|argument| argument == "--list") {
+            println!("{name}: test");
+        } else if wanted.is_none_or(|wanted| name.contains(wanted.as_str())) {
+            test();
+            println!("test {name} ... ok");
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// `kind = "panics"`, with the place where it does.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PanicsConfig {
+    r#in: String,
+}
+
+#[derive(Clone, Debug)]
+struct Panics {
+    place: String,
+    seen: u64,
+}
+
+impl StageConfig for PanicsConfig {
+    const KIND: &'static str = "panics";
+    fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
+        Ok(Arc::new(Panics { place: self.r#in, seen: 0 }))
+    }
+}
+
+impl StagePlan for Panics {
+    fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+        assert_ne!(self.place, "build", "no such luck");
+        Box::new(self.clone())
+    }
+
+    fn summary(&self) -> String {
+        format!("panics in {}", self.place)
+    }
+}
+
+impl Stage for Panics {
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        for _ in view.packets() {
+            self.seen += 1;
+            assert!(self.place != "process" || self.seen < 1000, "packet {} is one too many", self.seen);
+        }
+    }
+
+    fn retire(&mut self, _: &mut Cx<'_>) {
+        assert_ne!(self.place, "retire", "nothing is given back");
+    }
+}
+
+fn config(place: &str) -> String {
+    cross_connect(1, "").replacen("to = \"wan\"", "to = \"wan\"\nstages = [\"trap\"]", 1)
+        + &format!("\n[stage.trap]\nkind = \"panics\"\nin = \"{place}\"\n")
+}
+
+fn start(chain: &Chain, place: &str) -> Running {
+    let me = env::current_exe().unwrap();
+    let program = ["env", &format!("{FORWARDER}=1"), me.to_str().unwrap()];
+    Running::try_start_as(&program, chain, &config(place)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn a_panic_on_a_packet_ends_it_with_its_report() {
+    let chain = chain(Chain::builder());
+    let mut running = start(&chain, "process");
+    let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
+    running.wait();
+    let stderr = running.forwarder.stderr().join("\n");
+    let (ended, last) = running.stop();
+    generator.stop().unwrap();
+    assert_eq!((ended.status.code(), ended.killed), (Some(1), false), "{stderr}");
+    let failure = "worker 0 panicked: packet 1000 is one too many";
+    assert!(stderr.contains(&format!("xdpfwd: {failure}, so everything was stopped")), "{stderr}");
+    assert!(stderr.contains("tests/root_panic.rs:"), "where: {stderr}");
+    assert_eq!(last.json["failure"], failure);
+
+    let leaked = last.report.frames.leaked;
+    assert!((1..=64).contains(&leaked), "the batch that was broken off: {}", last.json);
+    let dropped: u64 = last.report.drops.values().sum();
+    let accounted = last.report.transmitted() + dropped + leaked as u64;
+    assert_eq!(last.report.received(), accounted, "{}", last.json);
+    assert!(last.report.transmitted() < 1000 && last.report.transmitted() + leaked as u64 >= 1000, "{}", last.json);
+    let links = chain.fwd().command("ip").args(["link", "show"]).output().unwrap();
+    assert!(!String::from_utf8_lossy(&links.stdout).contains("prog/xdp"), "{links:?}");
+}
+
+fn a_panic_when_it_is_to_give_back_what_it_holds() {
+    let chain = chain(Chain::builder());
+    let running = start(&chain, "retire");
+    Traffic::new().rate(10_000).count(500).core(0).start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    let (ended, last) = running.stop();
+    assert_eq!((ended.status.code(), ended.killed), (Some(1), false));
+    assert!(last.json["failure"].as_str().unwrap().contains("nothing is given back"), "{}", last.json);
+    last.assert_conserved();
+    assert_eq!(last.report.port("fwd1").unwrap().tx_packets, 500);
+}
+
+fn a_panic_while_it_is_built_starts_nothing() {
+    let chain = chain(Chain::builder());
+    let config = Config::new(&config("build"));
+    let mut command = chain.fwd().command(env::current_exe().unwrap().to_str().unwrap());
+    command.env(FORWARDER, "1").args(["--config", config.path()]);
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("worker 0: panicked while it was getting ready: stage trap: "), "{stderr}");
+    assert!(stderr.contains("no such luck"), "{stderr}");
+    // Nothing is in the way of the next one.
+    let (_, last) = start(&chain, "nowhere").stop();
+    last.assert_conserved();
+    assert!(last.json["failure"].is_null(), "{}", last.json);
+}
