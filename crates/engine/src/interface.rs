@@ -32,6 +32,11 @@ impl Interface {
         if_nameindex().map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
 
+    /// Its MTU, if /sys shows it.
+    pub(crate) fn mtu(&self) -> Option<u32> {
+        fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
+    }
+
     /// Its folder under /sys, unless /sys shows another network namespace (entered without mounting it anew).
     fn sysfs(&self) -> Option<PathBuf> {
         let folder = Path::new("/sys/class/net").join(&self.name);
