@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use engine::{Control, DataPlane, Event, Plan, Report, ReportKind, StartError, Waited};
 
-use crate::cli::Cli;
+use crate::cli::{Cli, LogFormat};
 use crate::text;
 
 /// Could not start, or failed while running.
@@ -24,8 +24,11 @@ pub(crate) fn run(plan: Plan, cli: &Cli) -> ExitCode {
     match drive(plan, cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // With nobody to read it, the exit code says it alone.
-            let _ = writeln!(io::stderr(), "xdpfwd: {}", in_full(&error));
+            match cli.log_format {
+                // With nobody to read it, the exit code says it alone.
+                LogFormat::Text => drop(writeln!(io::stderr(), "xdpfwd: {}", in_full(&error))),
+                LogFormat::Json => tracing::error!("{}", in_full(&error)),
+            }
             let start = error.downcast_ref::<StartError>();
             let lacking = start.is_some_and(StartError::lacks_privilege_or_feature);
             ExitCode::from(if lacking { PRIVILEGE } else { FAILED })
