@@ -100,7 +100,7 @@ fn every_rule_of_what_is_kept_has_a_row() {
     let accepted = KeepRule::ACCEPTED.split('"').skip(1).step_by(2);
     let accepted: Vec<String> = accepted.map(|rule| rule.replace("PORT", "1").replace("ID", "1")).collect();
     assert_eq!(sorted(rows.clone()), sorted(accepted));
-    rows.iter().for_each(|rule| drop(rule.parse::<KeepRule>().unwrap()));
+    rows.iter().for_each(|rule| _ = rule.parse::<KeepRule>().unwrap());
 }
 
 #[test]
