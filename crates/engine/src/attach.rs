@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use xsk::{AttachMode, XdpLink};
 
-use crate::error::StartError;
+use crate::error::{StartError, lacks_native_xdp};
 use crate::host::Host;
 use crate::interface::Interface;
 use crate::plan::{Mode, PortPlan};
@@ -60,14 +60,4 @@ impl DerefMut for Attachment {
     fn deref_mut(&mut self) -> &mut XdpProgram {
         &mut self.program
     }
-}
-
-/// Whether an attach failed because of the driver (or of an MTU that is too large for its XDP), so that the generic path
-/// may do.
-fn lacks_native_xdp(error: &io::Error) -> bool {
-    const ENOTSUPP: i32 = 524; // the kernel's own, which some drivers let slip out
-    const EINVAL: i32 = 22;
-    const ERANGE: i32 = 34;
-    const EOPNOTSUPP: i32 = 95;
-    matches!(error.raw_os_error(), Some(EOPNOTSUPP | ENOTSUPP | EINVAL | ERANGE))
 }

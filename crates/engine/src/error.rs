@@ -50,6 +50,21 @@ pub enum StartError {
         /// The program, and who holds it. `None` if it could not be found.
         program: Option<Box<AttachedProgram>>,
     },
+    /// The driver has native XDP, but refuses it as things are.
+    #[error(
+        "{interface}: its driver refuses native XDP, which mode \"{mode}\" takes, because {why}; {fix}, or set \
+         mode = \"skb\" or \"auto\""
+    )]
+    NativeRefused {
+        /// The interface.
+        interface: String,
+        /// The mode asked for.
+        mode: Mode,
+        /// What stands in the way.
+        why: String,
+        /// What would help.
+        fix: String,
+    },
     /// The kernel refused to attach the program.
     #[error("{interface}: cannot attach the XDP program (mode {mode}): {source}")]
     Attach {
@@ -195,9 +210,10 @@ impl StartError {
     }
 
     pub(crate) fn attach(interface: &Interface, mode: Mode, source: io::Error) -> Self {
-        const EOPNOTSUPP: i32 = 95;
         let find = || holder::of_interface(interface).map(Box::new);
+        let mtu = interface.mtu();
         let interface = interface.name.clone();
+        let native = matches!(mode, Mode::ZeroCopy | Mode::Copy);
         match source.kind() {
             io::ErrorKind::PermissionDenied => {
                 Self::Permission { what: format!("attaching the XDP program to {interface}") }
@@ -205,11 +221,92 @@ impl StartError {
             io::ErrorKind::ResourceBusy | io::ErrorKind::AlreadyExists => {
                 Self::AttachedAlready { program: find(), interface }
             }
-            _ if source.raw_os_error() == Some(EOPNOTSUPP) => Self::Unsupported {
-                what: format!("{interface}: its driver has no native XDP, which mode \"{mode}\" takes"),
-                fix: "set mode = \"skb\", or \"auto\"".into(),
+            _ if source.raw_os_error() == Some(EOPNOTSUPP) => {
+                // Some drivers answer this when it is only the MTU.
+                let at_mtu = mtu.filter(|&mtu| mtu > 1500).map_or(String::new(), |mtu| format!(" with MTU {mtu}"));
+                Self::Unsupported {
+                    what: format!("{interface}: its driver has no native XDP{at_mtu}, which mode \"{mode}\" takes"),
+                    fix: "set mode = \"skb\", or \"auto\"".into(),
+                }
+            }
+            _ => match native.then(|| why_not_native(&source)).flatten() {
+                Some((why, fix)) => {
+                    let now = mtu.map_or(String::new(), |mtu| format!(" ({interface} has MTU {mtu})"));
+                    Self::NativeRefused {
+                        why: format!("{why}{now}"),
+                        fix: fix.replace('X', &interface),
+                        interface,
+                        mode,
+                    }
+                }
+                None => Self::Attach { interface, mode, source },
             },
-            _ => Self::Attach { interface, mode, source },
         }
+    }
+}
+
+const EINVAL: i32 = 22;
+const ENOSPC: i32 = 28;
+const ERANGE: i32 = 34;
+const EOPNOTSUPP: i32 = 95;
+/// The kernel's own, which some drivers let slip out.
+const ENOTSUPP: i32 = 524;
+
+/// Whether an attach failed because the driver has no native XDP, or does not take it as the interface is set up now: the
+/// generic path may do then.
+pub(crate) fn lacks_native_xdp(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EOPNOTSUPP | ENOTSUPP)) || why_not_native(error).is_some()
+}
+
+/// What the kernel means by the number with which it refuses native XDP, and what helps, for an interface X.
+///
+/// It says it in words too, but only to who attaches through netlink (and to the tracepoint `bpf_xdp_link_attach_failed`).
+pub(crate) fn why_not_native(error: &io::Error) -> Option<(&'static str, &'static str)> {
+    // `veth_xdp_set`: page − headroom − `skb_shared_info` − Ethernet header, for programs without fragments.
+    Some(match error.raw_os_error()? {
+        ERANGE => (
+            "the MTU is too large for it: that of the interface, or of the other end of a veth, where 3506 is the most \
+             with pages of 4 KiB",
+            "lower it with `ip link set dev X mtu N`, for a veth at the other end",
+        ),
+        ENOSPC => (
+            "it has too few queues for it: a veth has to have as many receive queues as its other end has transmit queues",
+            "give it more with `ethtool -L X rx N`",
+        ),
+        EINVAL => (
+            "something about the interface does not suit it, the MTU perhaps, or LRO (the kernel's log may say)",
+            "lower the MTU with `ip link set dev X mtu N`",
+        ),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(errno: i32, mode: Mode) -> String {
+        let interface = Interface { name: "none-such0".into(), index: 0 };
+        StartError::attach(&interface, mode, io::Error::from_raw_os_error(errno)).to_string()
+    }
+
+    #[test]
+    fn a_refusal_says_why_and_what_helps() {
+        for (errno, parts) in [
+            (ERANGE, ["MTU is too large", "`ip link set dev none-such0 mtu N`"]),
+            (ENOSPC, ["too few queues", "`ethtool -L none-such0 rx N`"]),
+            (EINVAL, ["MTU perhaps", "`ip link set dev none-such0 mtu N`"]),
+            (EOPNOTSUPP, ["no native XDP", "set mode = \"skb\""]),
+        ] {
+            for mode in [Mode::Copy, Mode::ZeroCopy] {
+                let text = refused(errno, mode);
+                assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+                assert!(text.contains(&format!("mode \"{mode}\"")) && text.contains("\"auto\""), "{text}");
+            }
+            assert!(lacks_native_xdp(&io::Error::from_raw_os_error(errno)));
+        }
+        // The generic path takes any MTU: there it means something else.
+        assert!(refused(EINVAL, Mode::Skb).contains("Invalid argument"));
+        assert!(!lacks_native_xdp(&io::Error::from_raw_os_error(16)), "EBUSY");
     }
 }

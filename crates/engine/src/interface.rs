@@ -39,6 +39,11 @@ impl Interface {
         names.filter_map(|name| Some(Self { index: if_nametoindex(&name[..]).ok()?, name })).collect()
     }
 
+    /// Its MTU, if /sys shows it.
+    pub(crate) fn mtu(&self) -> Option<u32> {
+        fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
+    }
+
     /// Its folder under /sys, unless /sys shows another network namespace (entered without mounting it anew).
     fn sysfs(&self) -> Option<PathBuf> {
         let folder = Path::new("/sys/class/net").join(&self.name);

@@ -10,6 +10,7 @@ use pipeline::{FrameCensus, Reason, WorkerReport};
 use serde::Serialize;
 use xsk::{Counters, KernelCounters};
 
+use crate::error::why_not_native;
 use crate::plan::Plan;
 use crate::program::XdpCounters;
 
@@ -142,7 +143,11 @@ pub struct Fallback {
 
 impl Fallback {
     pub(crate) fn new(port: &str, interface: &str, lacks: &'static str, error: &io::Error) -> Self {
-        Self { port: port.into(), interface: interface.into(), lacks, reason: error.to_string() }
+        let reason = match why_not_native(error) {
+            Some((why, _)) if lacks == "native XDP" => format!("{error}: {why}"),
+            _ => error.to_string(),
+        };
+        Self { port: port.into(), interface: interface.into(), lacks, reason }
     }
 }
 

@@ -97,10 +97,10 @@ impl<C> Remote<C> {
     }
 
     fn ring(&self) {
-        // In this order: a worker that sees the flag clears a wake-up that is there. The other way round the wake-up could
-        // come after it was cleared, and every wait from then on would return at once.
-        self.waker.wake();
+        // In this order: who is woken finds the flag up. The other way round a worker that takes over the processor at the
+        // wake-up would find nothing to do and nothing to wait for, until this thread gets to raise the flag.
         self.shared.mail.store(true, Ordering::Release);
+        self.waker.wake();
     }
 }
 
@@ -133,6 +133,11 @@ impl<C: Chain> Worker<C> {
                 let at_most = if self.must_look_again_soon() { SHORT_WAIT } else { LONGEST_WAIT };
                 self.waits += 1;
                 wait_set.wait(at_most);
+                // The wake-up may belong to a flag that was seen without it. It is cleared all the same, or every wait from
+                // now on would return at once.
+                if wait_set.is_ready(mailbox.waker.fd()) {
+                    mailbox.waker.clear();
+                }
             } else {
                 std::hint::spin_loop();
             }
@@ -144,24 +149,25 @@ impl<C: Chain> Worker<C> {
 mod tests {
     use super::*;
 
-    /// A worker that sees the flag clears the wake-up that belongs to it. If that came only afterwards, it would stay, and
-    /// end every later wait at once.
+    /// Who waits and is woken has something to do: otherwise it would neither work nor wait until the other thread goes on.
     #[test]
-    fn the_wake_up_is_there_before_the_flag() {
+    fn the_flag_is_up_before_the_wake_up() {
         let (remote, mailbox) = mailbox::<()>().unwrap();
         let (seen, was_seen) = mpsc::channel();
         let worker = std::thread::spawn(move || {
+            let mut wait_set = WaitSet::new([mailbox.waker.fd()]);
             for _ in 0..2000 {
-                while !mailbox.shared.mail.load(Ordering::Acquire) {
-                    std::hint::spin_loop();
+                while !wait_set.is_ready(mailbox.waker.fd()) {
+                    wait_set.wait(LONGEST_WAIT);
                 }
-                mailbox.shared.mail.store(false, Ordering::Relaxed);
-                seen.send(mailbox.waker.clear()).unwrap();
+                mailbox.waker.clear();
+                wait_set.wait(Duration::ZERO);
+                seen.send(mailbox.shared.mail.swap(false, Ordering::AcqRel)).unwrap();
             }
         });
         for round in 0..2000 {
             remote.ring();
-            assert!(was_seen.recv().unwrap(), "round {round}: the flag was up and nothing to be cleared");
+            assert!(was_seen.recv().unwrap(), "round {round}: woken, and the flag is down");
         }
         worker.join().unwrap();
     }

@@ -448,6 +448,27 @@ fn a_worker_runs_answers_and_stops_on_its_own_thread() {
     }
 }
 
+/// Between two questions an idle worker sleeps: each ends one wait, or is heard without one and ends the next, and nothing else
+/// ends any before its millisecond is over.
+#[test]
+fn questions_do_not_keep_an_idle_worker_awake() {
+    let (remote, mailbox) = mailbox::<()>().unwrap();
+    let thread = std::thread::spawn(move || cross_connect((), ()).0.run(&mailbox, Idle::Poll));
+    let ask = || remote.ask(|worker| worker.report().waits, Duration::from_secs(20)).unwrap();
+    let before = ask();
+    let start = Instant::now();
+    const QUESTIONS: u64 = 200;
+    for _ in 0..QUESTIONS {
+        std::thread::sleep(Duration::from_millis(2));
+        ask();
+    }
+    let waits = ask() - before;
+    let most = start.elapsed().as_millis() as u64 + 2 * QUESTIONS + 4;
+    assert!(waits <= most, "{waits} waits, at most {most} had a reason");
+    remote.stop();
+    thread.join().unwrap();
+}
+
 #[test]
 fn many_ports_into_one_lose_nothing_while_it_sends() {
     let (umem, mut pool) = Umem::new(&UmemConfig { frames: 8192, ..umem_config() }).unwrap();

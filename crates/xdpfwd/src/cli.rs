@@ -47,7 +47,7 @@ pub(crate) struct Cli {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// How the log on stderr is written
+    /// How the log on stderr is written, warnings and errors included
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
 }

@@ -33,21 +33,20 @@ const USAGE: u8 = 2;
 /// Does what the command line of this process says, with these kinds of stages for the configuration to name.
 pub fn main(registry: &Registry) -> ExitCode {
     let cli = Cli::parse();
-    let (plan, warnings) = match config::load(&cli.config, registry, &ThisMachine) {
+    let loaded = config::load(&cli.config, registry, &ThisMachine);
+    // `--check` has no log: what it finds is its answer.
+    let _flushed_at_the_end = (!cli.check).then(|| logging::start(cli.log_format));
+    let format = if cli.check { LogFormat::Text } else { cli.log_format };
+    let (plan, warnings) = match loaded {
         Ok(loaded) => loaded,
         Err(errors) => {
-            errors.print();
+            errors.say(format);
             return ExitCode::from(USAGE);
         }
     };
+    warnings.say(format);
     if cli.check {
-        warnings.print();
         return check::run(&cli, &plan, &warnings, &ThisMachine);
-    }
-    let _flushed_at_the_end = logging::start(cli.log_format);
-    match cli.log_format {
-        LogFormat::Text => warnings.print(),
-        LogFormat::Json => warnings.iter().for_each(config::Diagnostic::log),
     }
     run::run(plan, &cli)
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use engine::{Control, DataPlane, Event, Plan, Report, ReportKind, StartError, Waited};
 
-use crate::cli::Cli;
+use crate::cli::{Cli, LogFormat};
 use crate::text;
 
 /// Could not start, or failed while running.
@@ -24,13 +24,25 @@ pub(crate) fn run(plan: Plan, cli: &Cli) -> ExitCode {
     match drive(plan, cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // With nobody to read it, the exit code says it alone.
-            let _ = writeln!(io::stderr(), "xdpfwd: {error:#}");
+            match cli.log_format {
+                // With nobody to read it, the exit code says it alone.
+                LogFormat::Text => drop(writeln!(io::stderr(), "xdpfwd: {}", in_full(&error))),
+                LogFormat::Json => tracing::error!("{}", in_full(&error)),
+            }
             let start = error.downcast_ref::<StartError>();
             let lacking = start.is_some_and(StartError::lacks_privilege_or_feature);
             ExitCode::from(if lacking { PRIVILEGE } else { FAILED })
         }
     }
+}
+
+/// An error and its causes, but for those that it quotes itself.
+fn in_full(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.is_empty() => cause,
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 fn drive(plan: Plan, cli: &Cli) -> anyhow::Result<()> {
@@ -219,6 +231,14 @@ impl Printer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_said_twice() {
+        let cause = io::Error::other("no room");
+        let start = StartError::Io { what: "eventfd", source: cause };
+        let error = anyhow::Error::new(start).context("cannot start");
+        assert_eq!(in_full(&error), "cannot start: eventfd: no room");
+    }
 
     #[test]
     fn a_missed_beat_is_not_made_up_for() {

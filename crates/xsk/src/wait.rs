@@ -59,6 +59,15 @@ impl WaitSet {
     pub fn wait(&mut self, at_most: Duration) {
         let timeout = at_most.as_millis().min(i32::MAX as u128) as libc::c_int;
         // SAFETY: the array is ours and of this length. Unsafe: foreign call.
-        unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, timeout) };
+        let ready = unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, timeout) };
+        if ready < 0 {
+            // A signal: poll has written nothing.
+            self.0.iter_mut().for_each(|entry| entry.revents = 0);
+        }
+    }
+
+    /// Whether the last wait found this one readable, or in error.
+    pub fn is_ready(&self, fd: RawFd) -> bool {
+        self.0.iter().any(|entry| entry.fd == fd && entry.revents != 0)
     }
 }

@@ -26,7 +26,12 @@ pub fn cross_connect<C: Chain>(there: C, back: C) -> (Worker<C>, Wires) {
 
 /// The same, with a kernel that behaves like this on the wan side.
 pub fn cross_connect_with<C: Chain>(there: C, back: C, wan: Behaviour) -> (Worker<C>, Wires) {
-    let (umem, mut pool) = Umem::new(&umem_config()).unwrap();
+    cross_connect_on(&umem_config(), there, back, wan)
+}
+
+/// The same, on a UMEM like this.
+pub fn cross_connect_on<C: Chain>(umem: &UmemConfig, there: C, back: C, wan: Behaviour) -> (Worker<C>, Wires) {
+    let (umem, mut pool) = Umem::new(umem).unwrap();
     let (lan_port, lan) = FakeKernel::port(&umem, &mut pool, 0);
     let (wan_port, wan) = FakeKernel::port_with(&umem, &mut pool, 1, Sizes::default(), wan);
     let worker = Worker::builder(umem, pool)

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::source::Source;
 use super::words::plain;
+use crate::cli::LogFormat;
 
 /// One error or warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,10 +69,14 @@ impl Diagnostic {
         &self.message
     }
 
-    /// Writes it to the log, as a warning.
-    pub(crate) fn log(&self) {
-        let (line, column) = self.place.map(|place| (place.line, place.column)).unzip();
-        tracing::warn!(file = self.file, line, column, "{}", self.message);
+    /// Writes it to the log.
+    fn log(&self) {
+        let Self { file, place, severity, message } = self;
+        let (line, column) = place.map(|place| (place.line, place.column)).unzip();
+        match severity {
+            Severity::Error => tracing::error!(file, line, column, "{message}"),
+            Severity::Warning => tracing::warn!(file, line, column, "{message}"),
+        }
     }
 }
 
@@ -95,13 +100,21 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Diagnostics {
-    /// Prints them on stderr. If that cannot be written to, the exit code has to say it all: `eprint!` would panic.
-    pub(crate) fn print(&self) {
-        let _ = write!(io::stderr().lock(), "{self}");
+    /// Says them where the log is: as text, as always, or each as an event of a log that machines read.
+    pub(crate) fn say(&self, format: LogFormat) {
+        match format {
+            LogFormat::Text => self.print(),
+            LogFormat::Json => self.iter().for_each(Diagnostic::log),
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.0.iter()
+    }
+
+    /// Prints them on stderr. If that cannot be written to, the exit code has to say it all: `eprint!` would panic.
+    fn print(&self) {
+        let _ = write!(io::stderr().lock(), "{self}");
     }
 }
 

@@ -2,15 +2,15 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod wire;
+
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Chain, ChainBuilder, Ended, Forwarder, Namespace, Report};
+use lab::{Chain, ChainBuilder, Ended, Forwarder, Report};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -142,39 +142,4 @@ impl Final {
 #[track_caller]
 pub fn chain(builder: ChainBuilder) -> Chain {
     builder.build().unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
-}
-
-/// `frames.py` at work: raw frames, sent and received by somebody else than us.
-pub struct Frames(Forwarder);
-
-/// Starts `frames.py` and waits until it is ready.
-pub fn frames(namespace: &Namespace, arguments: &[&str]) -> Frames {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/frames.py");
-    let all = [&["/usr/bin/python3", script], arguments].concat();
-    let mut process = Forwarder::spawn(namespace, &all).unwrap();
-    process.wait_for_line(LONG, |line| line == "ready").unwrap();
-    Frames(process)
-}
-
-impl Frames {
-    /// Waits until no more come: what came, in hex.
-    pub fn finish(mut self) -> Vec<String> {
-        let deadline = Instant::now() + LONG;
-        while self.0.check_running().is_ok() {
-            assert!(Instant::now() < deadline, "frames keep coming");
-            thread::sleep(Duration::from_millis(20));
-        }
-        let mut lines = self.0.stdout();
-        lines.retain(|line| line != "ready");
-        lines
-    }
-}
-
-/// Sends frames, given in hex, out of an interface.
-pub fn send_frames(namespace: &Namespace, interface: &str, hex: &[&str]) {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/frames.py");
-    let mut command = namespace.command("/usr/bin/python3");
-    let mut child = command.args([script, "send", interface]).stdin(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(hex.join("\n").as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
 }

@@ -1,0 +1,115 @@
+//! The log on stderr: for people, for machines, and never as long as there are packets. Needs root.
+
+mod support;
+
+use lab::{Chain, Forwarder, Sink, Traffic};
+use serde_json::Value;
+use support::{Config, LONG, XDPFWD, chain, cross_connect};
+
+/// What xdpfwd says on stderr from start to end, while packets pass: more than fit into its few frames, and too long ones.
+fn log_of_a_run(format: &str, packets: u64) -> Vec<String> {
+    let chain = chain(Chain::builder().queues(2));
+    for (namespace, interface) in
+        [(chain.gen_(), "gen0"), (chain.fwd(), "fwd0"), (chain.fwd(), "fwd1"), (chain.sink(), "sink0")]
+    {
+        let mtu = if interface.starts_with("fwd") { "1770" } else { "2000" };
+        assert!(
+            namespace.command("ip").args(["link", "set", "dev", interface, "mtu", mtu]).status().unwrap().success()
+        );
+    }
+    let config = Config::new(&(cross_connect(1, "") + "\n[umem]\nframes = 256\n"));
+    let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.1", "--log-format", format];
+    let logging = [&["env", "RUST_LOG=trace"], &arguments[..]].concat();
+    let mut forwarder = Forwarder::spawn(chain.fwd(), &logging).unwrap();
+    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    assert!(chain.fwd().command("ip").args(["link", "set", "dev", "fwd0", "mtu", "2000"]).status().unwrap().success());
+    let sink = Sink::attach(chain.sink(), "sink0").unwrap();
+    // veth takes the queue from the sender's core: 0 is xdpfwd's, what comes on 1 goes to the kernel.
+    for (core, size) in [(0, 60), (0, 2000), (1, 60)] {
+        let generator = Traffic::new().size(size).count(packets).core(core).start(chain.gen_(), "gen0").unwrap();
+        generator.finish(LONG).unwrap();
+    }
+    assert!(forwarder.stop(LONG).unwrap().status.success());
+    let last = forwarder.last_line(|line| line.contains(r#""type":"final""#)).unwrap();
+    let last: Value = serde_json::from_str(&last).unwrap();
+    let [redirected, dropped] = ["xdp_redirected", "kernel"].map(|key| &last["ports"][0][key]);
+    if packets > 0 {
+        assert!(sink.seen().unwrap().arrived.packets > 0);
+        assert_eq!(redirected, 2 * packets, "{last}");
+        assert!(dropped["rx_dropped"].as_u64().unwrap() >= packets, "{last}");
+        assert!(last["ports"][0]["xdp_passed"].as_u64().unwrap() >= packets, "{last}");
+    }
+    forwarder.stderr()
+}
+
+/// What an event of the log says, without its time.
+fn event(line: &str) -> (String, String) {
+    let json: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    assert!(json.is_object(), "{line}");
+    let time = json["timestamp"].as_str().unwrap();
+    assert!(time.starts_with("20") && time.ends_with('Z') && time.contains('T'), "{line}");
+    let message = json["fields"]["message"].as_str().unwrap_or_else(|| panic!("no message: {line}"));
+    (json["level"].as_str().unwrap().to_owned(), message.to_owned())
+}
+
+#[test]
+fn packets_cause_no_line_and_json_is_an_object_a_line() {
+    let quiet: Vec<_> = log_of_a_run("json", 0).iter().map(|line| event(line)).collect();
+    let busy: Vec<_> = log_of_a_run("json", 20_000).iter().map(|line| event(line)).collect();
+    assert_eq!(quiet, busy, "60000 packets make no difference");
+    let has = |level: &str, start: &str| busy.iter().any(|(l, m)| l == level && m.starts_with(start));
+    // The configuration's warning is one of them.
+    assert!(has("WARN", "queues = 1: fwd0 has 2 queues"), "{busy:?}");
+    assert!(has("INFO", "forwarding") && has("INFO", "stopping"), "{busy:?}");
+}
+
+#[test]
+fn fields_are_named() {
+    let lines = log_of_a_run("json", 0);
+    let all = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
+    let fields = |message: &str| {
+        let event = all.iter().find(|event| event["fields"]["message"].as_str().unwrap().starts_with(message));
+        &event.unwrap_or_else(|| panic!("no {message:?} in {lines:#?}"))["fields"]
+    };
+    let forwarding = fields("forwarding");
+    assert_eq!((&forwarding["port"], &forwarding["interface"]), (&"lan".into(), &"fwd0".into()));
+    assert_eq!((&forwarding["queues"], &forwarding["mode"]), (&1.into(), &"copy".into()));
+    assert_eq!(fields("stopping")["signal"], 2);
+    let warning = fields("queues = 1");
+    assert!(warning["line"].as_u64().is_some() && warning["column"].as_u64().is_some(), "{warning}");
+    assert!(warning["file"].as_str().unwrap().ends_with(".toml"), "{warning}");
+}
+
+#[test]
+fn text_is_for_people() {
+    let lines = log_of_a_run("text", 2_000);
+    let text = lines.join("\n");
+    // A time, a level, the message, and the fields behind it; no colours where no terminal is.
+    let forwarding = lines.iter().find(|line| line.contains("forwarding")).unwrap();
+    let (time, rest) = forwarding.split_once(' ').unwrap();
+    assert!(time.starts_with("20") && time.ends_with('Z'), "{forwarding}");
+    assert_eq!(rest.trim_start(), r#"INFO forwarding port="lan" interface="fwd0" queues=1 mode="copy""#);
+    assert!(text.contains("INFO stopping signal=2"), "{text}");
+    assert!(!text.contains('\u{1b}'), "{text}");
+    // What is about the configuration file is as `--check` has it.
+    assert!(lines[0].contains(".toml:") && lines[0].contains(": warning: queues = 1"), "{text}");
+}
+
+#[test]
+fn errors_are_events_too() {
+    let chain = chain(Chain::builder());
+    let fine = cross_connect(1, "");
+    for (config, code, message) in [
+        (fine.replace("fwd1", "fwd9"), 1, "port wan: no interface fwd9"),
+        (fine.replace("fwd1", "a/b"), 2, "interface = \"a/b\": must be"),
+    ] {
+        let config = Config::new(&config);
+        let arguments = ["--config", config.path(), "--log-format", "json"];
+        let output = chain.fwd().command(XDPFWD).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        let text = String::from_utf8(output.stderr).unwrap();
+        let (level, said) = event(text.lines().last().unwrap());
+        assert!(level == "ERROR" && said.starts_with(message), "{text}");
+        text.lines().for_each(|line| drop(event(line)));
+    }
+}

@@ -1,0 +1,459 @@
+//! Every size of a packet, from the shortest that an interface sends to the longest that a frame holds. Needs root.
+
+mod support;
+
+use std::process::Output;
+
+use lab::Chain;
+use support::wire::{Side, gen0, hex, marks, pass, sink0, wire};
+use support::{Config, Final, Running, XDPFWD, chain, cross_connect};
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Arbitrary bytes, the same in every run: SplitMix64.
+struct Bytes(u64);
+
+impl Bytes {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A frame of `len` bytes: addresses, then `behind` from the EtherType on, then anything.
+    fn frame(&mut self, len: usize, behind: &[u8]) -> Vec<u8> {
+        let mut frame = [&[2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1], behind].concat();
+        while frame.len() < len {
+            frame.extend(self.next().to_le_bytes());
+        }
+        frame.truncate(len);
+        frame
+    }
+}
+
+const EXPERIMENTAL: &[u8] = &[0x88, 0xb5];
+const IPV4: &[u8] = &[0x08, 0x00, 0x45];
+const IPV6: &[u8] = &[0x86, 0xdd, 0x60];
+const TAG: &[u8] = &[0x81, 0x00, 0x00, 0x64];
+const SERVICE_TAG: &[u8] = &[0x88, 0xa8, 0x00, 0xc8];
+
+fn set_mtu((namespace, interface): Side<'_>, mtu: usize) {
+    let mut ip = namespace.command("ip");
+    let output = ip.args(["link", "set", "dev", interface, "mtu", &mtu.to_string()]).output().unwrap();
+    assert!(output.status.success(), "{interface} MTU {mtu}: {}", stderr(&output));
+}
+
+/// All that arrived was sent, in order, and unchanged; a message that can be read if not.
+#[track_caller]
+fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], what: &str) {
+    if let Some(at) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
+        let (came, wanted) = (&arrived[at], &expected[at]);
+        panic!(
+            "{what}: frame {at} differs: {} bytes {}… instead of {} bytes {}…",
+            came.len(),
+            hex(&came[..came.len().min(40)]),
+            wanted.len(),
+            hex(&wanted[..wanted.len().min(40)])
+        );
+    }
+    let lengths = |frames: &[Vec<u8>]| frames.iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(lengths(arrived), lengths(expected), "{what}: not all arrived");
+}
+
+/// The counters of a port in a final report: packets and bytes received, packets and bytes sent.
+fn counted(last: &Final, interface: &str) -> [u64; 4] {
+    let port = last.json["ports"].as_array().unwrap().iter().find(|port| port["interface"] == interface).unwrap();
+    ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"].map(|key| port[key].as_u64().unwrap())
+}
+
+fn kernel(last: &Final, port: usize, counter: &str) -> u64 {
+    last.json["ports"][port]["kernel"][counter].as_u64().unwrap_or_else(|| panic!("no {counter} in {}", last.json))
+}
+
+/// Every length there is on an Ethernet without jumbo frames, and those below 60 bytes that only a veth passes on.
+#[test]
+fn every_length_passes_untouched_both_ways() {
+    for mode in ["copy", "skb"] {
+        for frame_size in [2048, 4096] {
+            let what = format!("mode {mode}, frame_size {frame_size}");
+            let chain = chain(Chain::builder());
+            let config = cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(frame_size);
+            let running = Running::start(&chain, &config);
+            let mut bytes = Bytes(frame_size as u64);
+            let lengths = 14..=1514;
+            let frames: Vec<_> =
+                lengths.flat_map(|len| [EXPERIMENTAL, IPV4].map(|behind| bytes.frame(len, behind))).collect();
+            for (from, to) in [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))] {
+                assert_same(&pass(from, to, &frames), &frames, &format!("{what}, {} to {}", from.1, to.1));
+            }
+            let (_, last) = running.stop();
+            last.assert_conserved();
+            let (packets, length) = (frames.len(), frames.iter().map(Vec::len).sum::<usize>());
+            let (packets, length) = ((packets + marks(packets)) as u64, (length + 60 * marks(packets)) as u64);
+            for port in [0, 1] {
+                assert_eq!(counted(&last, ["fwd0", "fwd1"][port]), [packets, length, packets, length], "{what}");
+                assert_eq!(kernel(&last, port, "rx_dropped"), 0, "{what}");
+            }
+            assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{what}: {}", last.json);
+        }
+    }
+}
+
+fn umem(frame_size: usize) -> String {
+    format!("\n[umem]\nframe_size = {frame_size}\nframes = 2048\n")
+}
+
+/// Nothing shorter than an Ethernet header can be sent: the kernel takes no such frame from a packet socket, and a veth none
+/// from anybody. (On a wire no frame has fewer than 60 bytes; a veth does not pad, so from 14 on everything is tested.)
+#[test]
+fn less_than_an_ethernet_header_cannot_even_be_sent() {
+    let chain = chain(Chain::builder());
+    let running = Running::start(&chain, &cross_connect(1, ""));
+    let output = wire(gen0(&chain), sink0(&chain), &[vec![2; 13]]);
+    assert!(stderr(&output).contains("cannot send 13 bytes"), "{}", stderr(&output));
+    let (_, last) = running.stop();
+    assert_eq!(counted(&last, "fwd0"), [0; 4]);
+}
+
+/// A stage at work on what is too short for it: `set-mac` finds its addresses in every frame, `ttl` drops as malformed what
+/// may be IP and ends within its header, and lets everything else pass.
+#[test]
+fn stages_cope_with_every_length() {
+    let config = r#"
+        [[port]]
+        name = "lan"
+        interface = "fwd0"
+        [[port]]
+        name = "wan"
+        interface = "fwd1"
+        [[path]]
+        from = "lan"
+        to = "wan"
+        stages = ["hop"]
+        [[path]]
+        from = "wan"
+        to = "lan"
+        stages = ["next-hop"]
+        [stage.hop]
+        kind = "ttl"
+        [stage.next-hop]
+        kind = "set-mac"
+        source = "02:00:00:00:00:aa"
+        destination = "02:00:00:00:00:bb"
+    "#;
+    let chain = chain(Chain::builder());
+    let running = Running::start(&chain, config);
+    let mut bytes = Bytes(1);
+    let mut frames = vec![];
+    let mut after_ttl = vec![];
+    let (mut expired, mut malformed) = (0u64, 0u64);
+    for len in 14..=1514 {
+        let other = bytes.frame(len, EXPERIMENTAL);
+        after_ttl.push(other.clone());
+        frames.push(other);
+        for (ethertype, header) in [(IPV4, 20), (IPV6, 40), (TAG, 4)] {
+            let mut frame = bytes.frame(len, ethertype);
+            if len < 14 + header {
+                malformed += 1;
+                frames.push(frame);
+                continue;
+            }
+            // An honest header, with a TTL of 1 to 4.
+            let ttl = 1 + (len % 4) as u8;
+            let hops = match header {
+                20 => {
+                    frame[14] = 0x45;
+                    frame[16..18].copy_from_slice(&(len as u16 - 14).to_be_bytes());
+                    frame[22] = ttl;
+                    fill_checksum(&mut frame);
+                    Some(22)
+                }
+                40 => {
+                    frame[18..20].copy_from_slice(&(len as u16 - 54).to_be_bytes());
+                    frame[20] = 59; // no next header
+                    frame[21] = ttl;
+                    Some(21)
+                }
+                // Behind the tag: something that is not IP.
+                _ => {
+                    frame[16..18].copy_from_slice(EXPERIMENTAL);
+                    None
+                }
+            };
+            frames.push(frame.clone());
+            match hops {
+                Some(_) if ttl == 1 => expired += 1,
+                Some(at) => {
+                    frame[at] -= 1;
+                    if header == 20 {
+                        fill_checksum(&mut frame);
+                    }
+                    after_ttl.push(frame);
+                }
+                None => after_ttl.push(frame),
+            }
+        }
+    }
+    // Who receives a tag with fewer than two bytes behind its EtherType drops the frame before anybody can see it
+    // (`skb_vlan_untag`): that these were forwarded, only the counters say.
+    let invisible = |frame: &Vec<u8>| frame.len() < 20 && frame[12..].starts_with(&TAG[..2]);
+    after_ttl.retain(|frame| !invisible(frame));
+    assert_same(&pass(gen0(&chain), sink0(&chain), &frames), &after_ttl, "ttl");
+    let after_set_mac = frames.iter().cloned().map(|mut frame| {
+        frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 0xbb, 2, 0, 0, 0, 0, 0xaa]);
+        frame
+    });
+    let after_set_mac = after_set_mac.filter(|frame| !invisible(frame)).collect::<Vec<_>>();
+    assert_same(&pass(sink0(&chain), gen0(&chain), &frames), &after_set_mac, "set-mac");
+    let (_, last) = running.stop();
+    last.assert_conserved();
+    let drops = &last.json["drops"];
+    assert_eq!((&drops["malformed"], &drops["ttl_expired"]), (&malformed.into(), &expired.into()), "{}", last.json);
+    assert_eq!(last.json["stages"][0]["counters"]["expired"], expired);
+    let marks = marks(frames.len()) as u64;
+    assert_eq!(counted(&last, "fwd1")[2], frames.len() as u64 + marks - malformed - expired);
+    assert_eq!(counted(&last, "fwd0")[2], frames.len() as u64 + marks);
+}
+
+/// Writes the checksum of an IPv4 header without options, afresh (RFC 1071).
+fn fill_checksum(frame: &mut [u8]) {
+    frame[24..26].fill(0);
+    let mut sum: u32 = frame[14..34].as_chunks::<2>().0.iter().map(|&pair| u32::from(u16::from_be_bytes(pair))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    frame[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+}
+
+/// The largest MTU for a frame size, the longest packet without, with one and with two VLAN tags, and one byte more.
+///
+/// veth counts the second tag against the MTU, of the sender and of the receiver; an Ethernet device need not. So the MTUs go
+/// up while xdpfwd runs, and then a packet can come that is longer than a frame has room for: the kernel drops and counts it,
+/// and nothing else is harmed.
+#[test]
+fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
+    for (mode, frame_size, mtu) in
+        [("copy", 2048, 1770), ("skb", 2048, 1770), ("skb", 4096, 3818), ("auto", 4096, 3818)]
+    {
+        let what = format!("mode {mode}, frame_size {frame_size}");
+        let chain = chain(Chain::builder());
+        let (lan, wan) = ((chain.fwd(), "fwd0"), (chain.fwd(), "fwd1"));
+        let all = [gen0(&chain), sink0(&chain), lan, wan];
+        all.into_iter().for_each(|side| set_mtu(side, mtu));
+        let running = Running::start(&chain, &(cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(frame_size)));
+        let directions = [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))];
+        let mut bytes = Bytes(mtu as u64);
+        let two_tags = [SERVICE_TAG, TAG, EXPERIMENTAL].concat();
+        let one_tag = [TAG, EXPERIMENTAL].concat();
+        let fits = [bytes.frame(mtu + 14, EXPERIMENTAL), bytes.frame(mtu + 18, &one_tag)];
+        for (from, to) in directions {
+            assert_same(&pass(from, to, &fits), &fits, &format!("{what}, {} to {}", from.1, to.1));
+        }
+        all.into_iter().for_each(|side| set_mtu(side, mtu + 100));
+        let longest = [bytes.frame(mtu + 22, &two_tags), bytes.frame(mtu + 22, EXPERIMENTAL)];
+        let too_long =
+            [bytes.frame(mtu + 23, &two_tags), bytes.frame(mtu + 23, IPV4), bytes.frame(mtu + 114, &one_tag)];
+        let mixed = [&longest[..], &too_long, &longest].concat();
+        for (from, to) in directions {
+            let arrived = pass(from, to, &mixed);
+            assert_same(&arrived, &[&longest[..], &longest].concat(), &format!("{what}, {} to {}", from.1, to.1));
+        }
+        let (_, last) = running.stop();
+        last.assert_conserved();
+        for (port, interface) in ["fwd0", "fwd1"].into_iter().enumerate() {
+            let [received, ..] = counted(&last, interface);
+            assert_eq!(received as usize, fits.len() + 2 * longest.len() + 2, "{what}: {}", last.json);
+            assert_eq!(kernel(&last, port, "rx_dropped"), too_long.len() as u64, "{what}: {}", last.json);
+            let redirected = last.json["ports"][port]["xdp_redirected"].as_u64().unwrap();
+            assert_eq!(redirected, received + too_long.len() as u64, "{what}: {}", last.json);
+        }
+        assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{what}: {}", last.json);
+    }
+}
+
+/// A packet that is longer than the far side takes is sent all the same: the interface throws it away, and it is counted there.
+#[test]
+fn what_is_too_long_for_the_way_out_is_counted_as_dropped_by_the_interface() {
+    for mode in ["copy", "skb"] {
+        let chain = chain(Chain::builder());
+        [gen0(&chain), (chain.fwd(), "fwd0")].into_iter().for_each(|side| set_mtu(side, 1700));
+        let running = Running::start(&chain, &cross_connect(1, &format!("mode = \"{mode}\"")));
+        let mut bytes = Bytes(2);
+        let [short, long] = [1518, 1519].map(|len| bytes.frame(len, EXPERIMENTAL));
+        let frames = [short.clone(), long, short.clone()];
+        assert_same(&pass(gen0(&chain), sink0(&chain), &frames), &[short.clone(), short], mode);
+        let (_, last) = running.stop();
+        last.assert_conserved();
+        assert_eq!(last.json["kernel"]["tx_dropped"], 1, "mode {mode}: {}", last.json);
+        assert_eq!(counted(&last, "fwd1")[2], 4, "among what was handed to the kernel: {}", last.json);
+    }
+}
+
+#[test]
+fn an_mtu_beyond_the_frame_is_an_error_of_the_configuration() {
+    let chain = chain(Chain::builder());
+    for (frame_size, fits, fix) in
+        [(2048, 1770, "set frame_size = 4096 in [umem], or lower the MTU"), (4096, 3818, "lower the MTU")]
+    {
+        for (mtu, code) in [(fits, 0), (fits + 1, 2)] {
+            set_mtu((chain.fwd(), "fwd1"), mtu);
+            let config = Config::new(&(cross_connect(1, "") + &umem(frame_size)));
+            for more in [&["--check"][..], &["--duration", "0.1"]] {
+                let mut command = chain.fwd().command(XDPFWD);
+                let output = command.args(["--config", config.path()]).args(more).output().unwrap();
+                assert_eq!(output.status.code(), Some(code), "MTU {mtu}: {}", stderr(&output));
+                let expected = format!(
+                    "{}:10:21: fwd1 has MTU {mtu}, and a frame of {frame_size} bytes has room for MTU {fits}; {fix} with \
+                     `ip link set fwd1 mtu {fits}`\n",
+                    config.path()
+                );
+                assert!(code == 0 || stderr(&output) == expected, "{}{expected}", stderr(&output));
+            }
+        }
+    }
+}
+
+/// veth takes a native XDP program only as long as the packets of its other end fit into a page together with what the kernel
+/// needs there: MTU 3506 on this machine. What is beyond, generic XDP does.
+#[test]
+fn native_xdp_on_a_veth_ends_at_mtu_3506() {
+    const MOST: usize = 3506;
+    for mtu in [MOST, MOST + 1, 3818] {
+        let chain = chain(Chain::builder());
+        let all = [gen0(&chain), sink0(&chain), (chain.fwd(), "fwd0"), (chain.fwd(), "fwd1")];
+        all.into_iter().for_each(|side| set_mtu(side, mtu));
+        for mode in ["auto", "copy", "skb"] {
+            let what = format!("MTU {mtu}, mode {mode}");
+            let config = cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(4096);
+            if mode == "copy" && mtu > MOST {
+                let config = Config::new(&config);
+                let output = chain.fwd().command(XDPFWD).args(["--config", config.path()]).output().unwrap();
+                let text = stderr(&output);
+                assert_eq!(output.status.code(), Some(1), "{what}: {text}");
+                assert_eq!(
+                    text,
+                    format!(
+                        "xdpfwd: fwd0: its driver refuses native XDP, which mode \"copy\" takes, because the MTU is too large \
+                         for it: that of the interface, or of the other end of a veth, where 3506 is the most with pages \
+                         of 4 KiB (fwd0 has MTU {mtu}); lower it with `ip link set dev fwd0 mtu N`, for a veth at the \
+                         other end, or set mode = \"skb\" or \"auto\"\n"
+                    )
+                );
+                continue;
+            }
+            let running = Running::start(&chain, &config);
+            let mut bytes = Bytes(mtu as u64);
+            let tagged = [TAG, EXPERIMENTAL].concat();
+            let frames =
+                [14, 60, MOST, mtu + 13, mtu + 14].map(|len| bytes.frame(len, EXPERIMENTAL)).into_iter().chain(
+                    // One byte after the other over where the kernel begins to spread a packet over two pages.
+                    (mtu + 1..=mtu + 18).map(|len| bytes.frame(len, &tagged)),
+                );
+            let frames = frames.collect::<Vec<_>>();
+            for (from, to) in [(all[0], all[1]), (all[1], all[0])] {
+                assert_same(&pass(from, to, &frames), &frames, &format!("{what}, {} to {}", from.1, to.1));
+            }
+            let (_, last) = running.stop();
+            last.assert_conserved();
+            let got = if mtu > MOST || mode == "skb" { "skb" } else { "copy" };
+            assert!(last.report.ports.iter().all(|port| port.mode == got), "{what}: {}", last.json);
+            let fallback = &last.json["fallback"];
+            if mode == "auto" && mtu > MOST {
+                assert_eq!(
+                    (&fallback["port"], &fallback["lacks"]),
+                    (&"lan".into(), &"native XDP".into()),
+                    "{fallback}"
+                );
+                assert!(fallback["reason"].as_str().unwrap().contains("the MTU is too large for it"), "{fallback}");
+            }
+            assert!(mode != "skb" || fallback.is_null(), "{fallback}");
+        }
+    }
+}
+
+/// A veth whose other end sends on more queues than it receives on takes no native XDP either.
+#[test]
+fn a_veth_with_too_few_queues_falls_back_or_says_so() {
+    let chain = chain(Chain::builder().queues(2));
+    let ethtool = chain.fwd().command("ethtool").args(["-L", "fwd0", "rx", "1"]).output().unwrap();
+    assert!(ethtool.status.success(), "{}", stderr(&ethtool));
+    let config = Config::new(&cross_connect(1, "mode = \"copy\""));
+    let output = chain.fwd().command(XDPFWD).args(["--config", config.path()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("too few queues") && text.contains("`ethtool -L fwd0 rx N`"), "{text}");
+    let (_, last) = Running::start(&chain, &cross_connect(1, "")).stop();
+    assert_eq!(last.report.port("fwd0").unwrap().mode, "skb");
+    assert_eq!(last.json["fallback"]["lacks"], "native XDP");
+}
+
+/// A VLAN device hands its tag to the interface below beside the packet, not in it, if that says that it can put it in itself:
+/// a veth says so and never does. So the tag is not among the bytes that XDP sees and forwards, and is lost on the way. With
+/// `txvlan off` at the sender the kernel writes it into the packet. At the forwarder `rxvlan` changes nothing on a veth.
+///
+/// Stands in for a VLAN device, which kernels without CONFIG_VLAN_8021Q do not have: a BPF program that tags what is sent, by
+/// the same means.
+#[test]
+fn tags_of_vlan_devices_survive_without_offload_at_the_sender() {
+    for mode in ["copy", "skb"] {
+        let chain = chain(Chain::builder());
+        tag_what_is_sent(gen0(&chain));
+        let running = Running::start(&chain, &cross_connect(1, &format!("mode = \"{mode}\"")));
+        let mut bytes = Bytes(3);
+        let frames = [60, 61, 600, 1500].map(|len| bytes.frame(len, EXPERIMENTAL));
+        let tagged = frames.clone().map(|frame| [&frame[..12], TAG, &frame[12..]].concat());
+        let fwd0 = (chain.fwd(), "fwd0");
+        let vlan = |side, direction, on: bool| ethtool(side, &[direction, if on { "on" } else { "off" }]);
+        for (tx, rx, expected) in
+            [(true, true, &frames), (true, false, &frames), (false, true, &tagged), (false, false, &tagged)]
+        {
+            vlan(gen0(&chain), "txvlan", tx);
+            vlan(fwd0, "rxvlan", rx);
+            let arrived = pass(gen0(&chain), sink0(&chain), &frames);
+            assert_same(&arrived, expected, &format!("mode {mode}, txvlan {tx}, rxvlan {rx}"));
+        }
+        let (_, last) = running.stop();
+        last.assert_conserved();
+    }
+}
+
+fn ethtool((namespace, interface): Side<'_>, features: &[&str]) {
+    let output = namespace.command("ethtool").args(["-K", interface]).args(features).output().unwrap();
+    assert!(output.status.success(), "ethtool -K {interface} {features:?}: {}", stderr(&output));
+}
+
+/// Has everything that an interface sends get the VLAN tag of VLAN 100, as from a VLAN device.
+fn tag_what_is_sent((namespace, interface): Side<'_>) {
+    let object = concat!(env!("CARGO_TARGET_TMPDIR"), "/push-vlan.bpf.o");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/push-vlan.bpf.c");
+    let mut clang = Command::new("clang");
+    clang.args(["-O2", "-g", "-target", "bpf", "-I", "/usr/include/x86_64-linux-gnu", "-c", source, "-o", object]);
+    run(clang);
+    let mut tc = namespace.command("tc");
+    tc.args(["qdisc", "add", "dev", interface, "clsact"]);
+    run(tc);
+    let mut tc = namespace.command("tc");
+    tc.args([
+        "filter",
+        "add",
+        "dev",
+        interface,
+        "egress",
+        "bpf",
+        "direct-action",
+        "object-file",
+        object,
+        "section",
+        "tc",
+    ]);
+    run(tc);
+}
+
+fn run(mut command: Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", stderr(&output));
+}

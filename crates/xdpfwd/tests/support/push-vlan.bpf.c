@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+//
+// Tags what is sent with VLAN 100, as a VLAN device does it: the tag goes beside the packet (`__vlan_hwaccel_put_tag`), and
+// the kernel writes it into the packet only for an interface that cannot.
+
+#include <linux/bpf.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define ETH_P_8021Q 0x8100
+#define TC_ACT_OK 0
+
+SEC("tc")
+int push_vlan(struct __sk_buff *skb)
+{
+	bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 100);
+	return TC_ACT_OK;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,58 @@
+//! Frames as they are, put on the wire at one side and taken off at the other by packet sockets (`wire.py`).
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use lab::{Chain, Namespace};
+
+/// One side of the lab: a namespace and the interface in it.
+pub type Side<'a> = (&'a Namespace, &'a str);
+
+/// Debian's: it has what it takes, wherever another python stands in the PATH.
+pub const PYTHON: &str = "/usr/bin/python3";
+const WIRE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/wire.py");
+
+/// How many marks of 60 bytes wire.py sends with so many frames: one after each window.
+pub fn marks(frames: usize) -> usize {
+    const WINDOW: usize = 32;
+    frames.div_ceil(WINDOW)
+}
+
+pub fn gen0(chain: &Chain) -> Side<'_> {
+    (chain.gen_(), "gen0")
+}
+
+pub fn sink0(chain: &Chain) -> Side<'_> {
+    (chain.sink(), "sink0")
+}
+
+/// Puts frames on the wire at one side, and returns what arrived at the other.
+pub fn pass(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let output = wire(from, to, frames);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{} -> {}: {stderr}", from.1, to.1);
+    String::from_utf8(output.stdout).unwrap().lines().map(unhex).collect()
+}
+
+/// The same, whatever comes of it.
+pub fn wire(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
+    let mut python = Command::new(PYTHON);
+    python.args([WIRE, from.0.name(), from.1, to.0.name(), to.1]);
+    let mut python = python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = frames.iter().map(|frame| hex(frame) + "\n").collect::<String>();
+    // It reads all before it writes anything.
+    python.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    python.wait_with_output().unwrap()
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+pub fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
