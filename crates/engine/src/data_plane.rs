@@ -35,6 +35,8 @@ pub struct DataPlane {
     workers: Vec<RunningWorker>,
     modes: Vec<PortMode>,
     interfaces: Vec<Interface>,
+    /// Of the last [`follow_host`](Self::follow_host).
+    complaints: Vec<String>,
     fallback: Option<Fallback>,
     _interrupts: Vec<DeferredInterrupts>,
 }
@@ -89,6 +91,7 @@ impl DataPlane {
             workers: Vec::new(),
             modes: Vec::new(),
             interfaces,
+            complaints: Vec::new(),
             fallback,
             _interrupts: interrupts,
         };
@@ -200,17 +203,23 @@ impl DataPlane {
     ///
     /// [`Event::HostChanged`]: crate::Event::HostChanged
     pub fn follow_host(&mut self) {
-        let host = match Host::read() {
-            Ok(host) => host,
-            Err(error) => {
-                tracing::warn!(%error, "cannot ask for links and addresses: what is kept for this host is as it was");
-                return;
+        let mut complaints = Vec::new();
+        match Host::read() {
+            Ok(host) => {
+                for (attachment, interface) in self.attachments.iter_mut().zip(&self.interfaces) {
+                    if let Err(error) = attachment.follow(host.own(interface.index)) {
+                        complaints.push(format!("{}: {error}", interface.name));
+                    }
+                }
             }
-        };
-        for (attachment, interface) in self.attachments.iter_mut().zip(&self.interfaces) {
-            if let Err(error) = attachment.follow(host.own(interface.index)) {
-                tracing::warn!(interface = interface.name, %error, "what is kept for this host is not up to date");
+            Err(error) => complaints.push(format!("cannot ask for links and addresses: {error}")),
+        }
+        // Somebody out there may make addresses change, with router advertisements: what is the matter is said once.
+        if complaints != self.complaints {
+            for complaint in &complaints {
+                tracing::warn!("what is kept for this host may not be up to date: {complaint}");
             }
+            self.complaints = complaints;
         }
     }
 

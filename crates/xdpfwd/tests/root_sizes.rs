@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use lab::Chain;
 use support::wire::{Side, gen0, hex, marks, pass, sink0, wire};
