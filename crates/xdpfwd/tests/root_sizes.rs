@@ -2,15 +2,11 @@
 
 mod support;
 
-use std::process::{Command, Output};
+use std::process::Command;
 
 use lab::Chain;
 use support::wire::{Side, gen0, hex, marks, pass, sink0, wire};
-use support::{Config, Final, Running, XDPFWD, chain, cross_connect};
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
+use support::{Config, Final, Running, XDPFWD, chain, cross_connect, stderr};
 
 /// Arbitrary bytes, the same in every run: SplitMix64.
 struct Bytes(u64);

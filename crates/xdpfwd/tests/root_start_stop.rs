@@ -8,17 +8,13 @@ use std::time::{Duration, Instant};
 
 use lab::{BpfObjects, Canary, Chain, Traffic, pinned_pages};
 use nix::sys::signal::Signal;
-use support::{Config, LONG, Running, XDPFWD, chain, cross_connect};
+use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
 
 /// Runs xdpfwd in the lab's middle until it ends by itself.
 fn run(chain: &Chain, config: &str, arguments: &[&str]) -> Output {
     let config = Config::new(config);
     let mut command = chain.fwd().command(XDPFWD);
     command.args(["--config", config.path(), "--duration", "0.3"]).args(arguments).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// XDP programs on an interface of the lab's middle, by the kernel's word.
@@ -188,6 +184,38 @@ fn what_is_missing_is_named() {
     let text = stderr(&output);
     assert!(text.contains("port wan: no interface fwd9") && text.contains("fwd0, fwd1"), "{text}");
     assert_eq!(xdp_on(&chain, "fwd0"), None, "what was attached before the error is gone again");
+}
+
+/// The capabilities that errors and documents name are enough for somebody who is not root, and may not lock much memory.
+#[test]
+fn the_capabilities_that_are_named_suffice() {
+    let chain = chain(Chain::builder());
+    let config = Config::new(&cross_connect(1, ""));
+    // What a build leaves behind need not be readable for everybody.
+    let folder = std::env::temp_dir().join(format!("xdpfwd-capabilities-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let (binary, file) = (folder.join("xdpfwd"), folder.join("fw.toml"));
+    std::fs::copy(XDPFWD, &binary).unwrap();
+    std::fs::copy(config.path(), &file).unwrap();
+    let run = |capabilities: &[&str]| {
+        let only = |sign: &str| capabilities.iter().fold("-all".to_owned(), |all, name| format!("{all},{sign}{name}"));
+        let mut command = chain.fwd().command("setpriv");
+        command.args(["--reuid", "65534", "--clear-groups", "--bounding-set", &only("+")]);
+        command.args(["--inh-caps", &only("+"), "--ambient-caps", &only("+")]);
+        command.args(["prlimit", "--memlock=65536"]).arg(&binary).arg("--config").arg(&file);
+        command.args(["--duration", "0.2"]).output().unwrap()
+    };
+    let all = ["net_admin", "net_raw", "bpf", "perfmon", "ipc_lock"];
+    let with_all = run(&all);
+    let without_one = all.map(|left_out| run(&all.into_iter().filter(|name| *name != left_out).collect::<Vec<_>>()));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(with_all.status.success(), "{}", stderr(&with_all));
+    for (output, left_out) in without_one.iter().zip(all) {
+        let text = stderr(output);
+        assert_eq!(output.status.code(), Some(3), "without {left_out}: {text}");
+        assert!(text.to_lowercase().contains(&format!("cap_{left_out}")), "without {left_out}: {text}");
+        assert!(!text.contains("libbpf:"), "{text}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub mod wire;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Output;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -142,4 +143,9 @@ impl Final {
 #[track_caller]
 pub fn chain(builder: ChainBuilder) -> Chain {
     builder.build().unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
+}
+
+/// What a command had to say.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
