@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         workers: vec![core],
         busy_poll: false,
         idle: Idle::Poll,
+        ledger: true,
         umem: xsk::UmemConfig::default(),
         ports: vec![port(first), port(second)],
         paths: vec![path(0, 1), path(1, 0)],

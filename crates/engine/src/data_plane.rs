@@ -6,7 +6,7 @@ use std::thread::{Builder as ThreadBuilder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use pipeline::{Remote, WorkerReport};
-use xsk::{AttachMode, BindMode};
+use xsk::{AttachMode, BindMode, clock};
 
 use crate::attach::Attachment;
 use crate::control::Control;
@@ -14,7 +14,7 @@ use crate::error::{StartError, WorkerFailure};
 use crate::host::Host;
 use crate::interface::{DeferredInterrupts, Interface};
 use crate::plan::{Mode, Plan, PortPlan};
-use crate::report::{Fallback, PortMode, Report};
+use crate::report::{Answer, Fallback, PortMode, Report};
 use crate::thread::{self, Health, PlannedChain, Ready, Setup};
 
 /// How long a worker may take to open its sockets: a busy queue is waited for.
@@ -46,7 +46,9 @@ struct RunningWorker {
     thread: JoinHandle<()>,
     health: Arc<Health>,
     /// What it reported last, for when it cannot any more.
-    last: Option<WorkerReport>,
+    last: Option<Answer>,
+    /// When it was told to run, in cycles.
+    told: u64,
 }
 
 impl DataPlane {
@@ -149,9 +151,10 @@ impl DataPlane {
                 self.fallback.get_or_insert(own);
             }
             // A worker that is gone already is noticed by who asks for `failed_worker`.
+            let told = clock::cycles();
             let _ = started.go.send(());
             let Starting { thread, health, .. } = started;
-            self.workers.push(RunningWorker { remote, thread, health, last: None });
+            self.workers.push(RunningWorker { remote, thread, health, last: None, told });
         }
         Ok(())
     }
@@ -223,18 +226,26 @@ impl DataPlane {
         }
     }
 
+    /// Switches the ledger of all workers on or off, while they run.
+    pub fn switch_ledger(&self, on: bool) {
+        for worker in &self.workers {
+            // One that has ended is noticed by who asks for `failed_worker`.
+            let _ = worker.remote.send(move |worker| worker.switch_ledger(on));
+        }
+    }
+
     /// Everything counted so far. A worker that does not answer is reported as it was last.
     pub fn report(&mut self) -> Report {
         for worker in &mut self.workers {
             if let Ok(report) = worker.remote.ask(|worker| worker.report(), ANSWER_WITHIN) {
-                worker.last = Some(report);
+                worker.said(report);
             }
         }
         self.collect()
     }
 
     fn collect(&self) -> Report {
-        let reports = self.workers.iter().filter_map(|worker| worker.last.as_ref());
+        let reports = self.workers.iter().map(|worker| worker.last.as_ref());
         let xdp = self.attachments.iter().map(|attachment| attachment.counters()).collect::<Vec<_>>();
         let failure = self.failed_worker().map(|failure| failure.to_string());
         Report::new(&self.plan, self.started.elapsed(), reports, &xdp, &self.modes, self.fallback.clone(), failure)
@@ -258,7 +269,7 @@ impl DataPlane {
                 answer = answered.recv_timeout(left());
             }
             match answer {
-                Ok(report) => worker.last = Some(report),
+                Ok(report) => worker.said(report),
                 Err(_) if worker.last.is_some() => {
                     tracing::warn!(worker = index, "the worker does not answer: its last report stands");
                 }
@@ -273,6 +284,10 @@ impl DataPlane {
 }
 
 impl RunningWorker {
+    fn said(&mut self, report: WorkerReport) {
+        self.last = Some(Answer { report, wall_cycles: clock::cycles().wrapping_sub(self.told) });
+    }
+
     /// Has the worker bring everything to its end and report.
     fn drain(&self) -> mpsc::Receiver<WorkerReport> {
         let (answer, answered) = mpsc::sync_channel(1);

@@ -16,6 +16,7 @@
 //!     workers: vec![None],
 //!     busy_poll: false,
 //!     idle: Idle::Poll,
+//!     ledger: true,
 //!     umem: xsk::UmemConfig::default(),
 //!     ports: vec![port("lan", "eth1"), port("wan", "eth2")],
 //!     paths: vec![path(0, 1), path(1, 0)],
@@ -38,6 +39,7 @@ mod holder;
 mod host;
 mod interface;
 mod keep;
+mod ledger;
 mod lockout;
 mod netlink;
 mod plan;
@@ -52,6 +54,7 @@ pub use error::{StartError, WorkerFailure};
 pub use holder::{AttachedProgram, Keeper, Process, QueueHolders};
 pub use host::OwnAddresses;
 pub use keep::{Keep, KeepRule, KeepRuleError};
+pub use ledger::{Ledger, TaskReport, WorkerLedger};
 pub use lockout::{Carried, Lockout, lockouts};
 pub use plan::{Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use program::{Judgement, XdpCounters, XdpProgram};

@@ -19,6 +19,8 @@ pub struct Plan {
     pub busy_poll: bool,
     /// What a worker does when nothing comes.
     pub idle: Idle,
+    /// Whether the workers begin with their ledgers on: time stamps, a few a batch.
+    pub ledger: bool,
     /// The packet memory of each worker.
     pub umem: UmemConfig,
     /// The ports; a [`PortId`] is an index into this.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use xsk::{Counters, KernelCounters};
 
 use crate::error::why_not_native;
+use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::program::XdpCounters;
 
@@ -35,6 +36,8 @@ pub struct Report {
     pub drops: BTreeMap<&'static str, u64>,
     /// Each stage of each path.
     pub stages: Vec<StageReport>,
+    /// Where the workers' cycles went.
+    pub ledger: Ledger,
     /// Where every frame is.
     pub frames: FrameCensus,
     /// What the kernel counts.
@@ -166,6 +169,8 @@ pub struct StageReport {
     pub drops: u64,
     /// Time-stamp-counter cycles per packet.
     pub cycles_per_packet: f64,
+    /// Packets per batch.
+    pub packets_per_call: f64,
     /// Counters of its own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<&'static str, u64>,
@@ -194,16 +199,18 @@ impl Report {
     pub(crate) fn new<'a>(
         plan: &Plan,
         elapsed: Duration,
-        workers: impl Iterator<Item = &'a WorkerReport>,
+        workers: impl Iterator<Item = Option<&'a Answer>> + Clone,
         xdp: &[XdpCounters],
         modes: &[PortMode],
         fallback: Option<Fallback>,
         failure: Option<String>,
     ) -> Self {
         let mut sums = Sums::new(plan);
-        for worker in workers {
-            sums.add(worker);
+        for answer in workers.clone().flatten() {
+            sums.add(&answer.report);
         }
+        let ledger =
+            Ledger::new(workers.map(|answer| answer.map(|answer| (&answer.report.ledger, answer.wall_cycles))));
         let ports = plan.ports.iter().zip(&sums.ports).zip(modes.iter().zip(xdp));
         let ports = ports.map(|((port, (counters, kernel)), (&mode, xdp))| PortReport {
             name: port.name.clone(),
@@ -234,6 +241,7 @@ impl Report {
             ports,
             drops: sums.drops.iter().map(|(reason, count)| (Reason::name(reason), count)).collect(),
             stages: sums.stages(plan),
+            ledger,
             frames: sums.frames,
             kernel: KernelReport {
                 syscalls: all.syscalls + sums.waits,
@@ -267,6 +275,14 @@ impl From<KernelCounters> for PortKernelReport {
             counters;
         Self { rx_ring_full, fill_ring_empty, rx_dropped, rx_invalid, tx_invalid, tx_ring_empty }
     }
+}
+
+/// What a worker said last.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) report: WorkerReport,
+    /// Cycles since it began to run, by the clock of the thread that asked.
+    pub(crate) wall_cycles: u64,
 }
 
 /// The workers' reports, added up.
@@ -323,6 +339,7 @@ impl Sums {
                 packets: account.packets,
                 drops: account.drops,
                 cycles_per_packet: (account.cycles_per_packet() * 10.0).round() / 10.0,
+                packets_per_call: (account.packets as f64 / account.calls.max(1) as f64 * 10.0).round() / 10.0,
                 counters: counters.clone(),
             })
         });

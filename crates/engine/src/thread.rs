@@ -151,7 +151,8 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     for path in &plan.paths {
         builder = builder.path(path.from, path.to, build_chain(path, worker, stride));
     }
-    let built = builder.build().map_err(|source| StartError::Build { worker, source })?;
+    let mut built = builder.build().map_err(|source| StartError::Build { worker, source })?;
+    built.switch_ledger(plan.ledger);
     let (remote, mailbox) = mailbox().map_err(io("eventfd"))?;
     Ok((built, mailbox, Ready { remote, sockets, zero_copy, fallback }))
 }

@@ -27,7 +27,7 @@ mod worker;
 
 pub use chain::{Chain, NamedStage, Visitor};
 pub use kind::{BuildCx, KindError, PlanCx, PlanError, Registry, StageConfig, StagePlan};
-pub use ledger::StageAccount;
+pub use ledger::{LedgerReport, StageAccount, Task, TaskAccount, stamp_cost};
 pub use mailbox::{Idle, Mailbox, Remote, SPIN, Stopped, mailbox};
 pub use meta::Meta;
 pub use reason::{Drops, Reason};

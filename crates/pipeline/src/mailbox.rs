@@ -9,6 +9,7 @@ use std::time::Duration;
 use xsk::{WaitSet, Waker, clock};
 
 use crate::chain::Chain;
+use crate::ledger::Task;
 use crate::worker::Worker;
 
 /// What a worker does when nothing comes.
@@ -123,6 +124,7 @@ impl<C: Chain> Worker<C> {
         let mut wait_set = WaitSet::new(self.descriptors().chain([mailbox.waker.fd()]));
         let patience = (clock::cycles_per_second() * SPIN.as_secs_f64()) as u64;
         let mut last_packet = clock::cycles();
+        self.ledger.begin();
         loop {
             if mailbox.shared.mail.load(Ordering::Acquire) && !mailbox.open(self) {
                 return;
@@ -132,7 +134,9 @@ impl<C: Chain> Worker<C> {
             } else if idle == Idle::Poll && clock::cycles().wrapping_sub(last_packet) > patience {
                 let at_most = if self.must_look_again_soon() { SHORT_WAIT } else { LONGEST_WAIT };
                 self.waits += 1;
+                self.ledger.book(Task::Control, 0);
                 wait_set.wait(at_most);
+                self.ledger.book(Task::Wait, 0);
                 // The wake-up may belong to a flag that was seen without it. It is cleared all the same, or every wait from
                 // now on would return at once.
                 if wait_set.is_ready(mailbox.waker.fd()) {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use xsk::{Census, Counters, KernelCounters};
 
-use crate::ledger::StageAccount;
+use crate::ledger::{LedgerReport, StageAccount};
 use crate::reason::Drops;
 use crate::verdict::PortId;
 
@@ -20,6 +20,8 @@ pub struct WorkerReport {
     pub frames: FrameCensus,
     /// System calls made to wait for packets.
     pub waits: u64,
+    /// Where the worker's time went.
+    pub ledger: LedgerReport,
 }
 
 /// One queue of one port.

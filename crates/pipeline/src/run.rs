@@ -1,10 +1,10 @@
 //! A batch on its way through the stages of a path.
 
-use xsk::{Batch, Pool, clock};
+use xsk::{Batch, Pool};
 
 use crate::chain::Visitor;
 use crate::egress::Egress;
-use crate::ledger::StageAccount;
+use crate::ledger::{Ledger, StageAccount, Task};
 use crate::meta::Meta;
 use crate::reason::Drops;
 use crate::stage::{Cx, Stage, discard};
@@ -27,8 +27,7 @@ pub(crate) struct BatchRun<'a> {
     pub(crate) quota: &'a mut u32,
     /// When the batch was received.
     pub(crate) start: u64,
-    /// When the last stage was done.
-    pub(crate) stamp: u64,
+    pub(crate) ledger: &'a mut Ledger,
 }
 
 impl Visitor for BatchRun<'_> {
@@ -57,9 +56,12 @@ impl Visitor for BatchRun<'_> {
         if !view.all_next() {
             self.settle(index);
         }
-        let now = clock::cycles();
-        self.accounts[index].cycles += now.wrapping_sub(self.stamp);
-        self.stamp = now;
+        if self.ledger.is_on() {
+            let account = &mut self.accounts[index];
+            account.timed_calls += 1;
+            account.timed_packets += packets as u64;
+            account.cycles += self.ledger.stamp();
+        }
         true
     }
 }
@@ -96,6 +98,7 @@ impl BatchRun<'_> {
     /// Puts what went through all stages into the queue of the path's port.
     #[inline]
     pub(crate) fn scatter(self) {
+        let packets = self.batch.len();
         let index = self.egress.index_of(self.to, self.lane);
         let places = self.batch.places_mut();
         for place in places {
@@ -105,5 +108,6 @@ impl BatchRun<'_> {
             }
         }
         self.batch.clear_taken();
+        self.ledger.book(Task::Scatter, packets);
     }
 }

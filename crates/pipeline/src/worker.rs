@@ -8,7 +8,7 @@ use xsk::{Batch, Pool, Port, Umem, clock};
 
 use crate::chain::{Chain, EachStage, NamedStage};
 use crate::egress::Egress;
-use crate::ledger::StageAccount;
+use crate::ledger::{Ledger, LedgerReport, StageAccount, Task};
 use crate::meta::Meta;
 use crate::reason::{Drops, Reason};
 use crate::report::{FrameCensus, PathReport, QueueReport, StageReport, WorkerReport};
@@ -38,6 +38,9 @@ pub struct Worker<C> {
     metas: Box<[Meta; Batch::CAPACITY]>,
     verdicts: Box<[Verdict; Batch::CAPACITY]>,
     drops: Drops,
+    pub(crate) ledger: Ledger,
+    /// What stages took that were swapped out and have no successor of their name.
+    former_stages: StageAccount,
     /// Frames that stages may hold yet.
     quota: u32,
     full_quota: u32,
@@ -179,6 +182,8 @@ impl<C: Chain> WorkerBuilder<C> {
             metas: Box::new([unknown; Batch::CAPACITY]),
             verdicts: Box::new([Verdict::Next; Batch::CAPACITY]),
             drops: Drops::default(),
+            ledger: Ledger::new(),
+            former_stages: StageAccount::default(),
             tick_cycles: (clock::cycles_per_second() / 1000.0) as u64,
             last_tick: clock::cycles(),
             waits: 0,
@@ -195,19 +200,28 @@ impl<C: Chain> Worker<C> {
     /// Gives every port that has a path one chance to receive, and every port one to transmit. Returns how many packets
     /// came. Never blocks: what cannot go on is dropped and counted.
     pub fn turn(&mut self) -> usize {
+        self.ledger.book(Task::Control, 0);
         let mut came = 0;
+        let mut busy = false;
         for index in 0..self.ports.len() {
             let attached = &mut self.ports[index];
-            attached.port.reclaim(&mut self.pool);
+            let back = attached.port.reclaim(&mut self.pool);
+            if back > 0 {
+                busy = true;
+                self.ledger.book(Task::Reclaim, back);
+            }
             let Some(path) = attached.path else { continue };
             for _ in 0..BURST {
                 let attached = &mut self.ports[index];
                 let n = attached.port.receive(&mut self.batch, &mut self.pool);
-                if n > 0 {
+                if n == 0 {
+                    self.ledger.book_look();
+                } else {
+                    self.ledger.book(Task::Receive, n);
                     came += n;
                     self.forward(path, index);
                     if self.egress.take_crowded() {
-                        self.transmit();
+                        busy |= self.transmit();
                     }
                 }
                 if n < Batch::CAPACITY {
@@ -215,12 +229,14 @@ impl<C: Chain> Worker<C> {
                 }
             }
         }
-        self.transmit();
-        let now = clock::cycles();
+        busy |= self.transmit();
+        let now = self.ledger.now();
         if now.wrapping_sub(self.last_tick) >= self.tick_cycles {
             self.last_tick = now;
             self.tick(now);
+            self.ledger.book(Task::Control, 0);
         }
+        self.ledger.end_turn(busy || came > 0);
         came
     }
 
@@ -228,7 +244,7 @@ impl<C: Chain> Worker<C> {
     fn forward(&mut self, path: usize, from: usize) {
         let path = &mut self.paths[path];
         let &Attached { id, queue, lane, .. } = &self.ports[from];
-        let start = clock::cycles();
+        let start = self.ledger.now();
         if path.retired {
             for frame in self.batch.places_mut().iter_mut().filter_map(Option::take) {
                 discard(&mut self.pool, &mut self.drops, frame, Reason::Shutdown);
@@ -243,6 +259,9 @@ impl<C: Chain> Worker<C> {
                 meta.headers = Headers::parse(place.as_deref().unwrap_or_default());
             }
         }
+        if path.needs_headers {
+            self.ledger.book(Task::Parse, self.batch.len());
+        }
         let mut run = BatchRun {
             batch: &mut self.batch,
             metas: &mut self.metas,
@@ -256,20 +275,25 @@ impl<C: Chain> Worker<C> {
             to: path.to,
             quota: &mut self.quota,
             start,
-            stamp: if path.needs_headers { clock::cycles() } else { start },
+            ledger: &mut self.ledger,
         };
         path.chain.walk(&mut run);
         run.scatter();
     }
 
+    /// Hands to each port what waits for it. Whether anything went.
     #[inline]
-    fn transmit(&mut self) {
+    fn transmit(&mut self) -> bool {
+        let mut any = false;
         for (index, attached) in self.ports.iter_mut().enumerate() {
             let queue = self.egress.queue(index);
             if !queue.is_empty() || attached.port.unsent() {
-                attached.port.transmit(queue);
+                let sent = attached.port.transmit(queue);
+                any |= sent > 0;
+                self.ledger.book(Task::Transmit, sent);
             }
         }
+        any
     }
 
     fn tick(&mut self, now: u64) {
@@ -336,6 +360,11 @@ impl<C: Chain> Worker<C> {
         // What a retired stage did not give back is lost, and no longer held by anybody.
         for account in &old_accounts {
             self.quota += account.held;
+        }
+        for (name, account) in old_names.iter().zip(&old_accounts) {
+            if !path.names.contains(name) {
+                self.former_stages.add(&StageAccount { held: 0, ..*account });
+            }
         }
         Ok(old.chain)
     }
@@ -422,8 +451,33 @@ impl<C: Chain> Worker<C> {
         let held = (self.umem.held() as usize).saturating_sub(self.egress.waiting());
         self.quota = self.full_quota.saturating_sub(held as u32);
         let frames = self.frames();
+        self.ledger.book(Task::Control, 0);
+        let ledger = self.ledger_report();
         let paths = self.paths.iter_mut().map(Path::report).collect();
-        WorkerReport { queues, paths, drops: self.drops, frames, waits: self.waits }
+        WorkerReport { queues, paths, drops: self.drops, frames, waits: self.waits, ledger }
+    }
+}
+
+/// The ledger.
+impl<C: Chain> Worker<C> {
+    /// Switches the ledger on or off; a worker begins with it on. Off, nothing is timed and accounts stay as they are.
+    pub fn switch_ledger(&mut self, on: bool) {
+        let counted = self.counted();
+        self.ledger.switch(on, counted);
+    }
+
+    /// Where the cycles went so far.
+    pub fn ledger_report(&self) -> LedgerReport {
+        let mut stages = self.former_stages;
+        self.paths.iter().flat_map(|path| &path.accounts).for_each(|account| stages.add(account));
+        self.ledger.report(self.counted(), &stages)
+    }
+
+    /// What all ports have counted.
+    fn counted(&self) -> xsk::Counters {
+        let mut sum = xsk::Counters::default();
+        self.ports.iter().for_each(|attached| sum += attached.port.counters());
+        sum
     }
 }
 

@@ -57,6 +57,7 @@ pub(crate) fn summary(report: &Report) -> String {
         text.push('\n');
         text += &stages.print();
     }
+    text += &ledger(report);
     text.push('\n');
     let mut losses: Vec<String> = (report.drops.iter())
         .filter(|(_, count)| **count > 0)
@@ -100,6 +101,28 @@ pub(crate) fn summary(report: &Report) -> String {
         );
     }
     text
+}
+
+/// Where the workers' cycles went: for each packet that came in, so that the lines add up.
+fn ledger(report: &Report) -> String {
+    let ledger = &report.ledger;
+    let packets: u64 = report.ports.iter().map(|port| port.rx_packets).sum();
+    let (busy, idle) = (ledger.busy_cycles, ledger.idle_cycles);
+    if packets == 0 || busy == 0 {
+        return String::new();
+    }
+    let share = |part: u64, whole: u64| format!("{:.1} %", 100.0 * part as f64 / whole as f64);
+    let per_packet = |cycles: u64| format!("{:.1}", cycles as f64 / packets as f64);
+    let mut table = Table::new(&["work", "calls", "packets/call", "cycles/packet in", "share"], 1);
+    for task in ledger.tasks.iter().filter(|task| task.cycles > 0 && !matches!(task.name, "poll" | "wait")) {
+        let packets_per_call = if task.packets > 0 { format!("{:.1}", task.packets_per_call) } else { String::new() };
+        let calls = if task.calls > 0 { grouped(task.calls) } else { String::new() };
+        let (cycles, share) = (per_packet(task.cycles), share(task.cycles, busy));
+        table.row(vec![task.name.into(), calls, packets_per_call, cycles, share]);
+    }
+    table.row(vec!["all".into(), String::new(), String::new(), per_packet(busy), String::new()]);
+    let busy_share = share(busy, busy + idle);
+    format!("\n{}busy  {busy_share} of the workers' time, idle the rest\n", table.print())
 }
 
 fn mpps(packets: u64, seconds: f64) -> f64 {

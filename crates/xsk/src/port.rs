@@ -95,6 +95,10 @@ pub struct Counters {
     /// Transmit wake-ups that the kernel answered with "later" (EAGAIN without progress, ENOBUFS,
     /// ENETDOWN, ENXIO): repeated, nothing lost.
     pub tx_retries: u64,
+    /// Of the system calls, those that made the kernel transmit.
+    pub tx_wakes: u64,
+    /// Cycles of [`clock`](crate::clock) that these took.
+    pub tx_wake_cycles: u64,
     /// Packets that the interface threw away after the kernel had taken them: no carrier, or its queue was full. They are
     /// among `tx_packets`. At least so many: known in copy mode only, and not of what a wait for packets sent on the way.
     pub tx_dropped: u64,
@@ -111,6 +115,8 @@ impl AddAssign for Counters {
         self.tx_bytes += other.tx_bytes;
         self.syscalls += other.syscalls;
         self.tx_retries += other.tx_retries;
+        self.tx_wakes += other.tx_wakes;
+        self.tx_wake_cycles += other.tx_wake_cycles;
         self.tx_dropped += other.tx_dropped;
         self.invalid_descriptors += other.invalid_descriptors;
     }

@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 
 use crate::abi::Descriptor;
 use crate::batch::Batch;
+use crate::clock;
 use crate::frame::Frame;
 use crate::owner::{Owner, Slot};
 use crate::pool::Pool;
@@ -132,9 +133,16 @@ impl XskPort {
 
     /// Makes the kernel send what is in the TX ring.
     fn wake_tx(&mut self) {
+        let start = clock::cycles();
+        self.wake_tx_until_done();
+        self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
+    }
+
+    fn wake_tx_until_done(&mut self) {
         // Each packet that the interface throws away ends the kernel's work, and so does its budget; there are only so many.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
+            self.counters.tx_wakes += 1;
             let before = self.rings.tx.pending();
             let Err(error) = self.kernel.wake_tx() else { return };
             match error.raw_os_error() {

@@ -22,6 +22,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     };
     let stages = stage.into_iter().map(|plan| StageOnPath { name: "own".into(), plan }).collect();
     Plan {
+        ledger: true,
         mode: Mode::Auto,
         workers: vec![None; workers.into()],
         busy_poll: false,

@@ -37,6 +37,7 @@ pub(super) struct EngineTable {
     pub(super) cores: Written<Vec<Spanned<u16>>>,
     pub(super) busy_poll: Written<bool>,
     pub(super) idle: Written<Idle>,
+    pub(super) ledger: Written<bool>,
 }
 
 /// `[umem]`
@@ -129,14 +130,15 @@ impl<'i> File<'i> {
 impl EngineTable {
     fn read(table: Option<Table<'_>>, findings: &mut Findings<'_>) -> Self {
         let Some(mut table) = table else {
-            let (mode, cores) = (Written::Absent, Written::Absent);
-            return Self { mode, cores, busy_poll: Written::Absent, idle: Written::Absent };
+            let (mode, cores, idle) = (Written::Absent, Written::Absent, Written::Absent);
+            return Self { mode, cores, busy_poll: Written::Absent, idle, ledger: Written::Absent };
         };
         let engine = Self {
             mode: table.choice("mode", &MODES, findings),
             cores: table.integers("cores", 0..=LAST_CORE, "the number of a core", findings),
             busy_poll: table.boolean("busy_poll", findings),
             idle: table.choice("idle", &IDLE, findings),
+            ledger: table.boolean("ledger", findings),
         };
         table.finish(findings);
         engine

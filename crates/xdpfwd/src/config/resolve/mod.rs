@@ -64,6 +64,7 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
         workers,
         busy_poll: engine.busy_poll.or(false).unwrap_or_default(),
         idle: engine.idle.or(Idle::default()).unwrap_or_default(),
+        ledger: engine.ledger.or(true).unwrap_or(true),
         umem: memory::resolve(&umem),
         ports: ports::resolve(&ports),
         paths,
