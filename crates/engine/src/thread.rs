@@ -135,7 +135,7 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     let stride = plan.workers.len();
     let io = |what| move |source| StartError::Io { what, source };
     let mut sockets = Vec::new();
-    let mut builder = Worker::builder(umem, pool).queues(worker as u16, stride as u16);
+    let mut builder = Worker::builder(umem, pool).queues(worker as u16, stride as u16).ledger(plan.ledger);
     let mut ports = ports.into_iter();
     for (id, numbers) in queues {
         let mut lanes: Vec<Box<dyn Port>> = Vec::with_capacity(numbers.len());
@@ -151,8 +151,7 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     for path in &plan.paths {
         builder = builder.path(path.from, path.to, build_chain(path, worker, stride));
     }
-    let mut built = builder.build().map_err(|source| StartError::Build { worker, source })?;
-    built.switch_ledger(plan.ledger);
+    let built = builder.build().map_err(|source| StartError::Build { worker, source })?;
     let (remote, mailbox) = mailbox().map_err(io("eventfd"))?;
     Ok((built, mailbox, Ready { remote, sockets, zero_copy, fallback }))
 }

@@ -214,10 +214,10 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(on: bool) -> Self {
         stamp_cost();
         Self {
-            on: true,
+            on,
             last: clock::cycles(),
             tasks: [TaskAccount::default(); Task::ALL.len()],
             looked: TaskAccount::default(),

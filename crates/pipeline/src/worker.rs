@@ -78,6 +78,7 @@ pub struct WorkerBuilder<C> {
     pool: Pool,
     first_queue: u16,
     stride: u16,
+    ledger: bool,
     ports: Vec<Vec<Box<dyn Port>>>,
     paths: Vec<(PortId, PortId, C)>,
 }
@@ -121,6 +122,12 @@ impl<C: Chain> WorkerBuilder<C> {
         self
     }
 
+    /// Whether the worker begins with its ledger on, as it does if not said; see [`Worker::switch_ledger`].
+    pub fn ledger(mut self, on: bool) -> Self {
+        self.ledger = on;
+        self
+    }
+
     /// Adds a port: one `Port` for each of its queues, in order. Ports are numbered as they are added.
     pub fn port(mut self, queues: Vec<Box<dyn Port>>) -> Self {
         self.ports.push(queues);
@@ -135,7 +142,7 @@ impl<C: Chain> WorkerBuilder<C> {
 
     /// Builds the worker.
     pub fn build(self) -> Result<Worker<C>, BuildError> {
-        let Self { umem, pool, first_queue, stride, ports, paths } = self;
+        let Self { umem, pool, first_queue, stride, ledger, ports, paths } = self;
         let port_count = u8::try_from(ports.len()).map_err(|_| BuildError::TooManyPorts(ports.len()))?;
         let lanes = ports.first().map_or(0, Vec::len);
         if let Some(port) = ports.iter().position(|queues| queues.len() != lanes) {
@@ -182,7 +189,7 @@ impl<C: Chain> WorkerBuilder<C> {
             metas: Box::new([unknown; Batch::CAPACITY]),
             verdicts: Box::new([Verdict::Next; Batch::CAPACITY]),
             drops: Drops::default(),
-            ledger: Ledger::new(),
+            ledger: Ledger::new(ledger),
             former_stages: StageAccount::default(),
             tick_cycles: (clock::cycles_per_second() / 1000.0) as u64,
             last_tick: clock::cycles(),
@@ -194,7 +201,7 @@ impl<C: Chain> WorkerBuilder<C> {
 impl<C: Chain> Worker<C> {
     /// A worker on this UMEM, to be put together.
     pub fn builder(umem: Umem, pool: Pool) -> WorkerBuilder<C> {
-        WorkerBuilder { umem, pool, first_queue: 0, stride: 1, ports: Vec::new(), paths: Vec::new() }
+        WorkerBuilder { umem, pool, first_queue: 0, stride: 1, ledger: true, ports: Vec::new(), paths: Vec::new() }
     }
 
     /// Gives every port that has a path one chance to receive, and every port one to transmit. Returns how many packets
@@ -460,7 +467,7 @@ impl<C: Chain> Worker<C> {
 
 /// The ledger.
 impl<C: Chain> Worker<C> {
-    /// Switches the ledger on or off; a worker begins with it on. Off, nothing is timed and accounts stay as they are.
+    /// Switches the ledger on or off. Off, nothing is timed and accounts stay as they are.
     pub fn switch_ledger(&mut self, on: bool) {
         let counted = self.counted();
         self.ledger.switch(on, counted);
