@@ -53,6 +53,7 @@ struct upper {
 	__u32 ident;
 	__u8 protocol;
 	__u8 fragment;
+	__u8 fragmented; /* what the fragments say that they are parts of: not `protocol` if more extension headers follow */
 };
 
 static __always_inline struct frame whole_frame(struct xdp_md *ctx)
@@ -160,6 +161,7 @@ static __always_inline bool read_ipv4(const struct frame *frame, __u32 l3, const
 		.end = l3 + total,
 		.ident = ip->id,
 		.protocol = ip->protocol,
+		.fragmented = ip->protocol,
 		.fragment = fragment & 0x1fff ? LATER_FRAGMENT : fragment & 0x2000 ? FIRST_FRAGMENT : WHOLE,
 	};
 	return true;
@@ -219,6 +221,7 @@ static __always_inline bool read_ipv6(const struct frame *frame, __u32 l3, const
 			fragmented = true;
 			length = 8;
 			upper->ident = header->ident;
+			upper->fragmented = header->next;
 			if (header->bytes[0] || header->bytes[1] & 0xf8)
 				upper->fragment = LATER_FRAGMENT;
 			else if (header->bytes[1] & 1)

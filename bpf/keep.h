@@ -43,7 +43,12 @@ static __always_inline const struct keep *keep_of_port(void)
 	return bpf_map_lookup_elem(&keep, &zero);
 }
 
-/* The addresses of this host, which user space follows as they change. */
+/*
+ * The addresses of this host, which user space follows as they change. The loader sets the number of entries. A value is
+ * what an address is good for.
+ */
+#define OWN_DESTINATION (1u << 0) /* as where a packet goes */
+#define OWN_TARGET (1u << 1)	  /* as what ARP or Neighbor Discovery are about */
 
 struct mac {
 	__u8 bytes[ETH_ALEN];
@@ -52,7 +57,7 @@ struct mac {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 1);
 	__type(key, struct mac);
 	__type(value, __u8);
 } own_macs SEC(".maps");
@@ -60,7 +65,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 1);
 	__type(key, __be32);
 	__type(value, __u8);
 } own_ipv4 SEC(".maps");
@@ -68,20 +73,29 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 1);
 	__type(key, struct in6_addr);
 	__type(value, __u8);
 } own_ipv6 SEC(".maps");
 
+/* The VLANs that this host takes part in through the interface. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u8);
+} own_vlans SEC(".maps");
+
 /*
- * First fragments that were kept because of their port, so that the later ones, which have none, follow. The oldest is
- * forgotten when it is full.
+ * First fragments that were kept, so that the later ones, which have neither ports nor, perhaps, the protocol, follow. The
+ * oldest is forgotten when it is full.
  */
 struct datagram {
 	struct in6_addr source;
 	struct in6_addr destination;
 	__u32 ident;
-	__u8 protocol;
+	__u8 fragmented;
 	__u8 version;
 	__u16 zero;
 };
@@ -106,20 +120,29 @@ static __always_inline bool is_own_mac(const void *address)
 	return bpf_map_lookup_elem(&own_macs, &mac);
 }
 
-static __always_inline bool is_own_ipv4(const void *address)
+static __always_inline bool is_own_ipv4(const void *address, __u8 as)
 {
+	const __u8 *good_for;
 	__be32 ip;
 
 	__builtin_memcpy(&ip, address, sizeof(ip));
-	return bpf_map_lookup_elem(&own_ipv4, &ip);
+	good_for = bpf_map_lookup_elem(&own_ipv4, &ip);
+	return good_for && *good_for & as;
 }
 
-static __always_inline bool is_own_ipv6(const void *address)
+static __always_inline bool is_own_ipv6(const void *address, __u8 as)
 {
+	const __u8 *good_for;
 	struct in6_addr ip;
 
 	__builtin_memcpy(&ip, address, sizeof(ip));
-	return bpf_map_lookup_elem(&own_ipv6, &ip);
+	good_for = bpf_map_lookup_elem(&own_ipv6, &ip);
+	return good_for && *good_for & as;
+}
+
+static __always_inline bool is_own_vlan(__u32 vlan)
+{
+	return bpf_map_lookup_elem(&own_vlans, &vlan);
 }
 
 /* Whether an ARP packet (RFC 826) asks or tells one of the host's own IPv4 addresses something. */
@@ -136,7 +159,7 @@ static __always_inline bool is_own_arp(const struct frame *frame, __u32 l3)
 	} *arp = bytes_at(frame, l3, sizeof(*arp));
 
 	return arp && arp->hardware == bpf_htons(1) && arp->protocol == bpf_htons(ETH_P_IP) &&
-	       arp->hardware_length == ETH_ALEN && arp->protocol_length == 4 && is_own_ipv4(arp->target_ip);
+	       arp->hardware_length == ETH_ALEN && arp->protocol_length == 4 && is_own_ipv4(arp->target_ip, OWN_TARGET);
 }
 
 /*
@@ -163,45 +186,45 @@ static __always_inline bool is_own_nd(const struct frame *frame, const struct ip
 			return true;
 		target = bytes_at(frame, upper->l4 + sizeof(*icmp), sizeof(*target));
 		return target && upper->l4 + sizeof(*icmp) + sizeof(*target) <= upper->end &&
-		       ip->daddr.s6_addr[0] == 0xff && is_own_ipv6(target);
+		       ip->daddr.s6_addr[0] == 0xff && is_own_ipv6(target, OWN_TARGET);
 	}
 	return false;
 }
 
-/* Whether it is TCP or UDP to one of the ports, or a later fragment of what was. */
-static __always_inline bool is_kept_port(const struct frame *frame, const struct upper *upper, const __u64 *ports,
-					 struct datagram *datagram)
+/* Whether the destination port is one of these. */
+static __always_inline bool is_kept_port(const struct frame *frame, const struct upper *upper, const __u64 *ports)
 {
 	const struct {
 		__be16 source, destination;
-	} *l4;
-	const __u8 yes = 1;
+	} *l4 = bytes_at(frame, upper->l4, sizeof(*l4));
 
-	datagram->ident = upper->ident;
-	datagram->protocol = upper->protocol;
-	if (upper->fragment == LATER_FRAGMENT)
-		return bpf_map_lookup_elem(&fragments, datagram);
-	l4 = bytes_at(frame, upper->l4, sizeof(*l4));
-	if (!l4 || upper->l4 + sizeof(*l4) > upper->end || !has_bit(ports, bpf_ntohs(l4->destination)))
-		return false;
-	if (upper->fragment == FIRST_FRAGMENT)
-		bpf_map_update_elem(&fragments, datagram, &yes, BPF_ANY);
-	return true;
+	return l4 && upper->l4 + sizeof(*l4) <= upper->end && has_bit(ports, bpf_ntohs(l4->destination));
 }
 
 /* Whether a rule matches an IP packet whose destination is one of the host's own addresses. */
 static __always_inline bool is_kept_ip(const struct frame *frame, const struct keep *rules, const struct upper *upper,
 				       __u8 icmp, struct datagram *datagram)
 {
+	const __u8 yes = 1;
+	bool kept;
+
 	if (rules->rules & KEEP_LOCAL)
 		return true;
+	datagram->ident = upper->ident;
+	datagram->fragmented = upper->fragmented;
+	if (upper->fragment == LATER_FRAGMENT)
+		return bpf_map_lookup_elem(&fragments, datagram);
 	if (upper->protocol == icmp)
-		return rules->rules & KEEP_ICMP;
-	if (upper->protocol == IPPROTO_TCP && rules->rules & KEEP_TCP)
-		return is_kept_port(frame, upper, rules->tcp, datagram);
-	if (upper->protocol == IPPROTO_UDP && rules->rules & KEEP_UDP)
-		return is_kept_port(frame, upper, rules->udp, datagram);
-	return false;
+		kept = rules->rules & KEEP_ICMP;
+	else if (upper->protocol == IPPROTO_TCP)
+		kept = rules->rules & KEEP_TCP && is_kept_port(frame, upper, rules->tcp);
+	else if (upper->protocol == IPPROTO_UDP)
+		kept = rules->rules & KEEP_UDP && is_kept_port(frame, upper, rules->udp);
+	else
+		kept = false;
+	if (kept && upper->fragment == FIRST_FRAGMENT)
+		bpf_map_update_elem(&fragments, datagram, &yes, BPF_ANY);
+	return kept;
 }
 
 /*
@@ -218,7 +241,7 @@ __noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan)
 
 	l3 = any_offset(l3);
 	ip = bytes_at(&frame, l3, sizeof(*ip));
-	if (!rules || !ip || !is_own_ipv4(&ip->daddr) || !read_ipv4(&frame, l3, ip, &upper))
+	if (!rules || !ip || !is_own_ipv4(&ip->daddr, OWN_DESTINATION) || !read_ipv4(&frame, l3, ip, &upper))
 		return false;
 	__builtin_memcpy(&datagram.source, &ip->saddr, sizeof(ip->saddr));
 	__builtin_memcpy(&datagram.destination, &ip->daddr, sizeof(ip->daddr));
@@ -238,7 +261,7 @@ __noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan)
 	ip = bytes_at(&frame, l3, sizeof(*ip));
 	if (!rules || !ip)
 		return false;
-	own = is_own_ipv6(&ip->daddr);
+	own = is_own_ipv6(&ip->daddr, OWN_DESTINATION);
 	/* Most is not for this host: of that, only what goes to a group can be. */
 	if (!own && ip->daddr.s6_addr[0] != 0xff)
 		return false;
@@ -270,9 +293,14 @@ static __always_inline bool is_kept(struct xdp_md *ctx, const struct keep *rules
 
 	if (!ethernet || !read_link(&frame, &link))
 		return false;
-	if (!(ethernet->h_dest[0] & 1) && !is_own_mac(ethernet->h_dest))
-		return false;
 	vlan = link.tagged && rules->rules & KEEP_VLAN && has_bit(rules->vlan, link.vlan);
+	if (!(ethernet->h_dest[0] & 1)) {
+		if (!is_own_mac(ethernet->h_dest))
+			return false;
+	} else if (link.tagged && link.vlan && !vlan && !is_own_vlan(link.vlan)) {
+		/* To all in a VLAN that this host has no part in: somebody else has the same address there. */
+		return false;
+	}
 	switch (link.ethertype) {
 	case ETH_P_ARP:
 		return (vlan || rules->rules & KEEP_ARP) && is_own_arp(&frame, link.l3);

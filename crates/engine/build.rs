@@ -8,7 +8,8 @@ use libbpf_cargo::SkeletonBuilder;
 
 fn main() {
     let source = Path::new("../../bpf/xdpfwd.bpf.c");
-    println!("cargo:rerun-if-changed={}", source.display());
+    // The whole folder: the program is in several files.
+    println!("cargo:rerun-if-changed=../../bpf");
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     // Debian keeps <asm/types.h> in a folder per architecture, which clang does not search when it compiles for BPF.

@@ -6,7 +6,6 @@ use std::ops::{Deref, DerefMut};
 use xsk::{AttachMode, XdpLink};
 
 use crate::error::{StartError, lacks_native_xdp};
-use crate::host::Host;
 use crate::interface::Interface;
 use crate::plan::{Mode, PortPlan};
 use crate::program::XdpProgram;
@@ -24,11 +23,9 @@ impl Attachment {
     pub(crate) fn new(
         port: &PortPlan,
         interface: &Interface,
-        host: &Host,
         mode: Mode,
     ) -> Result<(Self, Option<io::Error>), StartError> {
-        let mut program = XdpProgram::load(port.queues, &port.keep)?;
-        program.follow(host.own(interface.index))?;
+        let program = XdpProgram::load(port.queues, &port.keep)?;
         let attach = |mode| program.attach(interface.index, mode);
         let (link, attached, fallback) = match mode {
             Mode::Skb => (attach(AttachMode::Skb), AttachMode::Skb, None),

@@ -26,8 +26,17 @@ pub struct Control {
     host: Monitor,
     /// What has happened and was not returned yet: the kernel does not say it again.
     woken: bool,
-    host_changed: bool,
+    /// When it is to be said that the host has changed.
+    host_due: Option<Instant>,
+    host_said: Option<Instant>,
 }
+
+/// Shortest time from one [`Event::HostChanged`] to the next: where addresses come and go all the time, following them must
+/// not be all that is done.
+const HOST_PAUSE: Duration = Duration::from_millis(100);
+
+/// After so long without news it is said once more: the kernel tells of an address before it has its route.
+const HOST_SETTLES: Duration = Duration::from_secs(1);
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +61,16 @@ impl Control {
         let waker = Arc::new(mio::Waker::new(poll.registry(), WORKERS)?);
         let host = Monitor::new()?;
         poll.registry().register(&mut SourceFd(&host.as_raw_fd()), HOST, Interest::READABLE)?;
-        Ok(Self { poll, events: Events::with_capacity(8), signals, waker, host, woken: false, host_changed: false })
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(8),
+            signals,
+            waker,
+            host,
+            woken: false,
+            host_due: None,
+            host_said: None,
+        })
     }
 
     /// Ends a [`wait`](Self::wait) from another thread.
@@ -64,31 +82,39 @@ impl Control {
     /// due does not keep signals away.
     pub fn wait(&mut self, due: Instant) -> io::Result<Event> {
         loop {
-            let left = due.saturating_duration_since(Instant::now());
+            let now = Instant::now();
+            let next = self.host_due.map_or(due, |host| host.min(due));
+            let left = if self.woken { Duration::ZERO } else { next.saturating_duration_since(now) };
             // epoll counts in milliseconds and rounds down: one more, or the last one would spin.
-            let timeout = if left.is_zero() || self.woken || self.host_changed {
-                Duration::ZERO
-            } else {
-                left + Duration::from_millis(1)
-            };
+            let timeout = if left.is_zero() { left } else { left + Duration::from_millis(1) };
             match self.poll.poll(&mut self.events, Some(timeout)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
             }
             self.woken |= self.events.iter().any(|event| event.token() == WORKERS);
-            self.host_changed |= self.events.iter().any(|event| event.token() == HOST);
+            if self.events.iter().any(|event| event.token() == HOST) {
+                self.host.drain();
+                let soon = self.host_said.map_or(now, |said| said + HOST_PAUSE);
+                self.host_due = Some(self.host_due.map_or(soon, |due| due.min(soon)));
+            }
             if let Some(signal) = self.signals.pending().next() {
                 return Ok(Event::Stop(signal));
             }
             if mem::take(&mut self.woken) {
                 return Ok(Event::Woken);
             }
-            if mem::take(&mut self.host_changed) {
-                self.host.drain();
-                return Ok(Event::HostChanged);
-            }
-            if left.is_zero() {
-                return Ok(Event::Due);
+            let now = Instant::now();
+            // Whichever has been due for longer: neither keeps the other away.
+            match self.host_due {
+                Some(host) if host <= now && host <= due => {
+                    // News that come while it is being followed are news.
+                    let settled = self.host_said.is_some_and(|said| host >= said + HOST_SETTLES);
+                    self.host_due = (!settled).then(|| now + HOST_SETTLES);
+                    self.host_said = Some(now);
+                    return Ok(Event::HostChanged);
+                }
+                _ if due <= now => return Ok(Event::Due),
+                _ => {}
             }
         }
     }

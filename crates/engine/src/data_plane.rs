@@ -67,11 +67,10 @@ impl DataPlane {
         let interfaces: Vec<Interface> =
             (plan.ports.iter()).map(|port| Interface::find(&port.name, &port.interface)).collect::<Result<_, _>>()?;
         check_interfaces(&plan, &interfaces)?;
-        let host = Host::read().map_err(|source| StartError::Io { what: "asking for links and addresses", source })?;
         let mut attachments = Vec::with_capacity(interfaces.len());
         let mut fallback = None;
         for (port, interface) in plan.ports.iter().zip(&interfaces) {
-            let (attachment, error) = Attachment::new(port, interface, &host, plan.mode)?;
+            let (attachment, error) = Attachment::new(port, interface, plan.mode)?;
             if let Some(error) = error {
                 fallback.get_or_insert_with(|| Fallback::new(&port.name, &port.interface, "native XDP", &error));
             }
@@ -97,6 +96,7 @@ impl DataPlane {
             fallback,
             _interrupts: interrupts,
         };
+        data_plane.follow_host();
         data_plane.start_workers(bind, &indexes, control)?;
         Ok(data_plane)
     }
@@ -206,11 +206,14 @@ impl DataPlane {
     ///
     /// [`Event::HostChanged`]: crate::Event::HostChanged
     pub fn follow_host(&mut self) {
+        if !self.attachments.iter().any(|attachment| attachment.follows()) {
+            return;
+        }
         let mut complaints = Vec::new();
         match Host::read() {
             Ok(host) => {
                 for (attachment, interface) in self.attachments.iter_mut().zip(&self.interfaces) {
-                    if let Err(error) = attachment.follow(host.own(interface.index)) {
+                    if let Err(error) = attachment.follow(&host.own(interface.index)) {
                         complaints.push(format!("{}: {error}", interface.name));
                     }
                 }

@@ -52,12 +52,12 @@ pub use control::{Control, Event};
 pub use data_plane::DataPlane;
 pub use error::{StartError, WorkerFailure};
 pub use holder::{AttachedProgram, Keeper, Process, QueueHolders};
-pub use host::OwnAddresses;
+pub use host::{GoodFor, OwnAddresses};
 pub use keep::{Keep, KeepRule, KeepRuleError};
 pub use ledger::{Ledger, TaskReport, WorkerLedger};
 pub use lockout::{Carried, Lockout, lockouts};
 pub use plan::{Mode, PathPlan, Plan, PortPlan, StageOnPath};
-pub use program::{Judgement, XdpCounters, XdpProgram};
+pub use program::{FollowError, Judgement, XdpCounters, XdpProgram};
 pub use report::{
     Fallback, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, SCHEMA, StageReport,
 };

@@ -29,7 +29,7 @@ pub struct Lockout {
 /// What goes through an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Carried {
-    /// The default route, and the port keeps nothing.
+    /// The default route, and the port keeps nothing that this host could be reached by.
     DefaultRoute,
     /// An SSH session, and the port does not keep what it needs.
     Ssh {
@@ -75,14 +75,18 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
             let (name, interface) = (port.name.clone(), port.interface.clone());
             found.push(Lockout { port: index, name, interface, what });
         };
-        if port.keep.is_empty() && !defaults.is_disjoint(&stack) {
+        let unreachable = |(link, ipv6): &(u32, bool)| {
+            stack.contains(link) && !leaves_something(&port.keep, *ipv6, *link != interface.index)
+        };
+        if defaults.iter().any(unreachable) {
             add(Carried::DefaultRoute);
         }
         let mut peers = BTreeSet::new();
         for Session { local, peer } in &sessions {
-            let here = host.links_of(local.ip()).any(|link| stack.contains(&link));
             let needed = needed(*local);
-            if here && !suffices(&port.keep, &needed) && peers.insert(*peer) {
+            let mut links = host.links_of(local.ip()).filter(|link| stack.contains(link));
+            let out = links.any(|link| !suffices(&port.keep, &needed, link != interface.index));
+            if out && peers.insert(*peer) {
                 add(Carried::Ssh { peer: *peer, needed });
             }
         }
@@ -103,11 +107,23 @@ fn needed(local: SocketAddr) -> Keep {
     Keep::from([neighbors, KeepRule::Tcp(local.port())])
 }
 
-/// Whether rules do as well. That a VLAN is kept is taken to be for this.
-fn suffices(keep: &Keep, needed: &Keep) -> bool {
+/// Whether rules do as well. `on_top`: what they are for is not on the interface itself, but on one that is stacked on it, such
+/// as a VLAN; then a VLAN that is kept is taken to be that one.
+fn suffices(keep: &Keep, needed: &Keep, on_top: bool) -> bool {
     let local = |rule: &KeepRule| matches!(rule, KeepRule::Tcp(_)) && keep.contains(&KeepRule::Local);
+    on_top && has_vlan(keep) || needed.iter().all(|rule| keep.contains(rule) || local(rule))
+}
+
+/// Whether rules leave the host something that it can be reached by, over the family of a default route.
+fn leaves_something(keep: &Keep, ipv6: bool, on_top: bool) -> bool {
+    let neighbors = if ipv6 { KeepRule::Nd } else { KeepRule::Arp };
+    let packets =
+        |rule: &KeepRule| matches!(rule, KeepRule::Icmp | KeepRule::Local | KeepRule::Tcp(_) | KeepRule::Udp(_));
+    on_top && has_vlan(keep) || keep.contains(&neighbors) && keep.iter().any(packets)
+}
+
+fn has_vlan(keep: &Keep) -> bool {
     keep.iter().any(|rule| matches!(rule, KeepRule::Vlan(_)))
-        || needed.iter().all(|rule| keep.contains(rule) || local(rule))
 }
 
 /// The SSH connections of this network namespace: those to port 22, and the one that this process was started through.
@@ -183,9 +199,29 @@ mod tests {
             (&["arp", "nd", "local"], true, true),
             (&["nd", "tcp/2222"], false, true),
             (&["nd", "tcp/22"], false, false),
-            (&["vlan/7"], true, true),
+            (&["vlan/7"], false, false),
         ] {
-            assert_eq!((suffices(&keep(rules), &ipv4), suffices(&keep(rules), &ipv6)), (four, six), "{rules:?}");
+            let rules = keep(rules);
+            assert_eq!((suffices(&rules, &ipv4, false), suffices(&rules, &ipv6, false)), (four, six), "{rules:?}");
         }
+        assert!(suffices(&keep(&["vlan/7"]), &ipv4, true), "on a VLAN device");
+    }
+
+    #[test]
+    fn a_default_route_needs_neighbors_and_packets() {
+        for (rules, four, six) in [
+            (&[][..], false, false),
+            (&["lldp", "stp"], false, false),
+            (&["arp"], false, false),
+            (&["arp", "icmp"], true, false),
+            (&["nd", "tcp/22"], false, true),
+            (&["local"], false, false),
+            (&["vlan/5"], false, false),
+        ] {
+            let rules = keep(rules);
+            let said = (leaves_something(&rules, false, false), leaves_something(&rules, true, false));
+            assert_eq!(said, (four, six), "{rules:?}");
+        }
+        assert!(leaves_something(&keep(&["vlan/5"]), false, true));
     }
 }

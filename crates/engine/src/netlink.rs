@@ -8,57 +8,86 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-/// How often a list is asked for again that changed while the kernel told it.
-const ATTEMPTS: usize = 10;
-
-/// Everything that the kernel answers to a request for a list.
-pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
-    let mut interrupted = io::Error::from(io::ErrorKind::Interrupted);
-    for _ in 0..ATTEMPTS {
-        match dump_once(request) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => interrupted = error,
-            result => return result,
-        }
-    }
-    Err(interrupted)
+/// A list, as the kernel told it.
+pub(crate) struct Dump {
+    pub(crate) answers: Vec<RouteNetlinkMessage>,
+    /// Whether nothing changed while it was told. If something did, an entry may be missing, or be there twice.
+    pub(crate) consistent: bool,
 }
 
-fn dump_once(request: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+/// How often a list is asked for again that changed while the kernel told it.
+const ATTEMPTS: usize = 3;
+
+/// Everything that the kernel answers to a request for a list. Where things change all the time it is not consistent.
+pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
+    let mut dump = dump_once(request)?;
+    for _ in 1..ATTEMPTS {
+        if dump.consistent {
+            break;
+        }
+        dump = dump_once(request)?;
+    }
+    Ok(dump)
+}
+
+/// What the kernel answers to a request for one thing.
+pub(crate) fn ask(request: &RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
+    let socket = send(request, NLM_F_REQUEST)?;
+    let mut dump = Dump { answers: Vec::new(), consistent: true };
+    read(&socket.recv_from_full()?.0, &mut dump)?;
+    dump.answers.pop().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer cannot be read"))
+}
+
+fn send(request: &RouteNetlinkMessage, flags: u16) -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
+    // With it the kernel leaves out what the request does not ask for: the other tables, of routes. It is from Linux 4.20.
+    let _ = socket.set_netlink_get_strict_chk(true);
     let mut message = NetlinkMessage::from(request.clone());
-    message.header.flags = NLM_F_DUMP | NLM_F_REQUEST;
+    message.header.flags = flags;
     message.finalize();
     let mut buffer = vec![0; message.buffer_len()];
     message.serialize(&mut buffer);
     socket.send(&buffer, 0)?;
+    Ok(socket)
+}
 
-    let mut answers = Vec::new();
-    let mut consistent = true;
+fn dump_once(request: &RouteNetlinkMessage) -> io::Result<Dump> {
+    let socket = send(request, NLM_F_DUMP | NLM_F_REQUEST)?;
+    let mut dump = Dump { answers: Vec::new(), consistent: true };
     loop {
         let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = datagram.as_slice();
-        while let Some(length) = message_length(rest) {
-            let (message, after) = rest.split_at(length);
-            rest = after;
-            let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
-                Ok(message) => message,
-                Err(error) => {
-                    tracing::debug!(%error, "a netlink message that cannot be read is left out");
-                    continue;
-                }
-            };
-            consistent &= message.header.flags & NLM_F_DUMP_INTR == 0;
-            match message.payload {
-                NetlinkPayload::Done(_) if consistent => return Ok(answers),
-                NetlinkPayload::Done(_) => return Err(io::ErrorKind::Interrupted.into()),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(answer) => answers.push(answer),
-                _ => {}
-            }
+        if read(&datagram, &mut dump)? {
+            return Ok(dump);
         }
     }
+}
+
+/// Reads a datagram of an answer. Whether it was the last.
+fn read(datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
+    let mut rest = datagram;
+    while let Some(length) = message_length(rest) {
+        let (message, after) = rest.split_at(length);
+        rest = after;
+        let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) {
+            Ok(message) => message,
+            Err(error) => {
+                static ONCE: std::sync::Once = std::sync::Once::new();
+                ONCE.call_once(|| tracing::warn!(%error, "the kernel says something of a link that cannot be read"));
+                continue;
+            }
+        };
+        dump.consistent &= message.header.flags & NLM_F_DUMP_INTR == 0;
+        match message.payload {
+            NetlinkPayload::Done(done) if done.code < 0 => return Err(io::Error::from_raw_os_error(-done.code)),
+            NetlinkPayload::Done(_) => return Ok(true),
+            NetlinkPayload::Error(error) => return Err(error.to_io()),
+            NetlinkPayload::InnerMessage(answer) => dump.answers.push(answer),
+            _ => {}
+        }
+    }
+    Ok(false)
 }
 
 /// The length of the first message, padding included; `None` if there is no whole one.
@@ -98,5 +127,53 @@ impl Monitor {
 impl AsRawFd for Monitor {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{DoneMessage, NetlinkHeader};
+    use netlink_packet_route::link::LinkMessage;
+
+    use super::*;
+
+    fn message(payload: NetlinkPayload<RouteNetlinkMessage>, flags: u16) -> Vec<u8> {
+        let mut message = NetlinkMessage::new(NetlinkHeader::default(), payload);
+        message.finalize();
+        message.header.flags |= flags;
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
+
+    fn link() -> NetlinkPayload<RouteNetlinkMessage> {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(LinkMessage::default()))
+    }
+
+    fn done(code: i32) -> NetlinkPayload<RouteNetlinkMessage> {
+        let mut done = DoneMessage::default();
+        done.code = code;
+        NetlinkPayload::Done(done)
+    }
+
+    #[test]
+    fn a_list_that_changed_on_the_way_says_so() {
+        for (flags, consistent) in [(0, true), (NLM_F_DUMP_INTR, false)] {
+            let mut dump = Dump { answers: Vec::new(), consistent: true };
+            let datagram = [message(link(), flags), message(link(), 0)].concat();
+            assert!(!read(&datagram, &mut dump).unwrap());
+            assert!(read(&message(done(0), 0), &mut dump).unwrap());
+            assert_eq!((dump.answers.len(), dump.consistent), (2, consistent));
+        }
+    }
+
+    #[test]
+    fn an_error_at_the_end_is_one_and_rubbish_ends() {
+        let mut dump = Dump { answers: Vec::new(), consistent: true };
+        assert_eq!(read(&message(done(-12), 0), &mut dump).unwrap_err().raw_os_error(), Some(12));
+        for rubbish in [&[][..], &[1], &[0; 16], &[255; 40], &[4, 0, 0, 0, 9, 9, 9, 9]] {
+            assert!(!read(rubbish, &mut dump).unwrap(), "{rubbish:?}");
+        }
+        assert!(dump.answers.is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! The XDP program and its maps. `bpf/README.md` says what they are.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, RawFd};
 
@@ -8,7 +8,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel,
 use xsk::{AttachMode, XdpLink, attach_xdp};
 
 use crate::error::StartError;
-use crate::host::OwnAddresses;
+use crate::host::{GoodFor, OwnAddresses};
 use crate::keep::{Keep, KeepRule};
 
 static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o"));
@@ -18,10 +18,8 @@ pub struct XdpProgram {
     object: Object,
     xsks: MapHandle,
     counters: MapHandle,
-    /// Of the interface's own addresses: MAC, IPv4, IPv6.
-    own: [MapHandle; 3],
-    /// What is in those maps.
-    followed: OwnAddresses,
+    /// What is this host's own; `None` if nothing is kept, so that it does not matter.
+    own: Option<OwnMaps>,
 }
 
 /// What the program did, added up over the processors.
@@ -52,8 +50,11 @@ impl XdpProgram {
         set_print(Some((PrintLevel::Info, log)));
         let mut open = ObjectBuilder::default().name("xdpfwd").map_err(fail)?.open_memory(PROGRAM).map_err(fail)?;
         for mut map in open.maps_mut() {
-            if map.name() == "xsks" {
+            let name = map.name().to_string_lossy().into_owned();
+            if name == "xsks" {
                 map.set_max_entries(u32::from(queues)).map_err(fail)?;
+            } else if name.starts_with("own_") && !keep.is_empty() {
+                map.set_max_entries(MOST_ADDRESSES).map_err(fail)?;
             }
         }
         let object = open.load().map_err(fail)?;
@@ -63,27 +64,36 @@ impl XdpProgram {
                 .and_then(|map| MapHandle::try_from(&map).map_err(fail))
         };
         let (xsks, counters) = (find("xsks")?, find("counters")?);
-        let own = [find("own_macs")?, find("own_ipv4")?, find("own_ipv6")?];
+        let own = (!keep.is_empty()).then(|| -> Result<_, StartError> {
+            Ok(OwnMaps {
+                macs: FollowedMap::new(find("own_macs")?),
+                vlans: FollowedMap::new(find("own_vlans")?),
+                ipv4: FollowedMap::new(find("own_ipv4")?),
+                ipv6: FollowedMap::new(find("own_ipv6")?),
+            })
+        });
+        let own = own.transpose()?;
         find("keep")?.update(&0u32.to_ne_bytes(), &rules(keep), MapFlags::ANY).map_err(fail)?;
-        Ok(Self { object, xsks, counters, own, followed: OwnAddresses::default() })
+        Ok(Self { object, xsks, counters, own })
     }
 
-    /// Makes these the addresses by which frames are for this host.
-    pub fn follow(&mut self, own: OwnAddresses) -> Result<(), StartError> {
-        let [macs, ipv4, ipv6] = &self.own;
-        let before = &self.followed;
-        let replaced = replace(macs, &before.macs, &own.macs, |mac| mac.0)
-            .and_then(|()| replace(ipv4, &before.ipv4, &own.ipv4, |ip| ip.octets()))
-            .and_then(|()| replace(ipv6, &before.ipv6, &own.ipv6, |ip| ip.octets()));
-        if let Err(error) = replaced {
-            // Some are in, some are not: whatever may be there is seen to next time.
-            self.followed.macs.extend(own.macs);
-            self.followed.ipv4.extend(own.ipv4);
-            self.followed.ipv6.extend(own.ipv6);
-            return Err(StartError::bpf(format!("telling the XDP program this host's addresses: {error:#}")));
-        }
-        self.followed = own;
-        Ok(())
+    /// Whether it has rules, and has to follow the host's addresses.
+    pub fn follows(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Makes these the addresses by which frames are for this host. What does not get in is left out, and tried again the next
+    /// time; the error is of the first that did not.
+    pub fn follow(&mut self, own: &OwnAddresses) -> Result<(), FollowError> {
+        let Some(maps) = &mut self.own else { return Ok(()) };
+        let good_for = |good_for: &GoodFor| u8::from(good_for.destination) | u8::from(good_for.target) << 1;
+        let macs = own.macs.iter().map(|mac| (mac.0, 1)).collect();
+        let vlans = own.vlans.iter().map(|vlan| (u32::from(*vlan).to_ne_bytes(), 1)).collect();
+        let ipv4 = own.ipv4.iter().map(|(ip, good)| (ip.octets(), good_for(good))).collect();
+        let ipv6 = own.ipv6.iter().map(|(ip, good)| (ip.octets(), good_for(good))).collect();
+        let results =
+            [maps.macs.follow(macs), maps.vlans.follow(vlans), maps.ipv4.follow(ipv4), maps.ipv6.follow(ipv6)];
+        results.into_iter().collect()
     }
 
     /// Sends a queue's packets to a socket.
@@ -141,23 +151,60 @@ fn no_program() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "the XDP object has no program")
 }
 
-/// Puts into a map what is new, and takes out what is gone; in this order, so that nothing is missing in between.
-fn replace<T: Ord, K: AsRef<[u8]>>(
-    map: &MapHandle,
-    before: &BTreeSet<T>,
-    now: &BTreeSet<T>,
-    key: impl Fn(&T) -> K,
-) -> Result<(), libbpf_rs::Error> {
-    for added in now.difference(before) {
-        map.update(key(added).as_ref(), &[1], MapFlags::ANY)?;
+/// Addresses of one kind that a port follows at most.
+const MOST_ADDRESSES: u32 = 65536;
+
+struct OwnMaps {
+    macs: FollowedMap<6>,
+    vlans: FollowedMap<4>,
+    ipv4: FollowedMap<4>,
+    ipv6: FollowedMap<16>,
+}
+
+/// Why an address of this host is not followed.
+#[derive(Debug, thiserror::Error)]
+#[error("{missing} of this host's addresses cannot be followed (at most {MOST_ADDRESSES} of a kind can): {source}")]
+pub struct FollowError {
+    missing: usize,
+    source: libbpf_rs::Error,
+}
+
+/// A map that is made to hold what it should, by as few changes as that takes.
+struct FollowedMap<const N: usize> {
+    map: MapHandle,
+    /// What is in it.
+    there: BTreeMap<[u8; N], u8>,
+}
+
+impl<const N: usize> FollowedMap<N> {
+    fn new(map: MapHandle) -> Self {
+        Self { map, there: BTreeMap::new() }
     }
-    for gone in before.difference(now) {
-        match map.delete(key(gone).as_ref()) {
-            Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => return Err(error),
-            _ => {}
+
+    fn follow(&mut self, wanted: BTreeMap<[u8; N], u8>) -> Result<(), FollowError> {
+        let mut failed: Option<FollowError> = None;
+        let mut fail = |source| {
+            let missing = failed.as_ref().map_or(0, |failed| failed.missing) + 1;
+            failed = Some(FollowError { missing, source });
+        };
+        // First what is gone, so that there is room.
+        let gone: Vec<_> = self.there.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
+        for key in gone {
+            match self.map.delete(&key) {
+                Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => fail(error),
+                _ => drop(self.there.remove(&key)),
+            }
         }
+        for (key, value) in wanted {
+            if self.there.get(&key) != Some(&value) {
+                match self.map.update(&key, &[value], MapFlags::ANY) {
+                    Ok(()) => drop(self.there.insert(key, value)),
+                    Err(error) => fail(error),
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
     }
-    Ok(())
 }
 
 /// The value of the map `keep`: `struct keep` in bpf/keep.h.

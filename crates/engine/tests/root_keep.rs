@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use engine::{Judgement, Keep, KeepRule, OwnAddresses, XdpProgram};
+use engine::{GoodFor, Judgement, Keep, KeepRule, OwnAddresses, XdpProgram};
 use oracle::Oracle;
 use pipeline::wire::MacAddr;
 use proptest::collection::vec;
@@ -17,19 +17,25 @@ use proptest::test_runner::{Config, TestRunner};
 
 const RULES: [&str; 9] = ["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"];
 
+const BOTH: GoodFor = GoodFor { destination: true, target: true };
+
 /// As frames.py has it.
 fn own() -> OwnAddresses {
+    let (destination, target) = (GoodFor { target: false, ..BOTH }, GoodFor { destination: false, ..BOTH });
+    let ipv4 = [("192.0.2.1", BOTH), ("10.255.0.1", BOTH), ("172.17.0.1", destination)];
+    let ipv6 = [("2001:db8::1", BOTH), ("fe80::1", BOTH), ("2001:db8::7", target)];
     OwnAddresses {
         macs: [MacAddr([2, 0, 0, 0, 0, 1])].into(),
-        ipv4: ["192.0.2.1", "10.255.0.1"].map(|ip| ip.parse().unwrap()).into(),
-        ipv6: ["2001:db8::1", "fe80::1"].map(|ip| ip.parse().unwrap()).into(),
+        vlans: [300].into(),
+        ipv4: ipv4.map(|(ip, good_for)| (ip.parse().unwrap(), good_for)).into(),
+        ipv6: ipv6.map(|(ip, good_for)| (ip.parse().unwrap(), good_for)).into(),
     }
 }
 
 fn program(rules: &[&str], own: OwnAddresses) -> XdpProgram {
     let keep: Keep = rules.iter().map(|rule| rule.parse().unwrap()).collect();
     let mut program = XdpProgram::load(1, &keep).unwrap_or_else(|error| panic!("{error}\n(needs root: `make test`)"));
-    program.follow(own).unwrap();
+    program.follow(&own).unwrap();
     program
 }
 
@@ -109,15 +115,38 @@ fn addresses_are_followed() {
     let bytes = |name: &str| &frames.iter().find(|frame| frame.name == name).unwrap().bytes;
     let (ping, ping6, arp) = (bytes("ping"), bytes("ping6"), bytes("arp request for us"));
     let mut kept = |own: OwnAddresses| {
-        program.follow(own).unwrap();
+        program.follow(&own).unwrap();
         [ping, ping6, arp].map(|frame| program.judge(frame).unwrap() == Judgement::Kept)
     };
     assert_eq!(kept(own()), [true, true, true]);
     assert_eq!(kept(OwnAddresses { ipv6: [].into(), ..own() }), [true, false, true]);
-    assert_eq!(kept(OwnAddresses { ipv4: ["10.255.0.1".parse().unwrap()].into(), ..own() }), [false, true, false]);
+    assert_eq!(
+        kept(OwnAddresses { ipv4: [("10.255.0.1".parse().unwrap(), BOTH)].into(), ..own() }),
+        [false, true, false]
+    );
     // ARP requests go to all, whatever our MAC address is.
     assert_eq!(kept(OwnAddresses { macs: [MacAddr([2, 0, 0, 0, 0, 9])].into(), ..own() }), [false, false, true]);
     assert_eq!(kept(own()), [true, true, true]);
+}
+
+/// What does not fit into a map is said, tried again, and in when there is room.
+#[test]
+fn addresses_that_do_not_fit_are_entered_when_they_do() {
+    let mut program = program(&["icmp"], OwnAddresses::default());
+    let many = |from: u32, to: u32| OwnAddresses {
+        ipv4: (from..to).map(|number| ((0x0a00_0000 + number).into(), BOTH)).collect(),
+        ..own()
+    };
+    program.follow(&many(0, 65_536)).unwrap();
+    let error = program.follow(&many(100, 65_736)).unwrap_err().to_string();
+    assert!(error.starts_with("100 of this host's addresses cannot be followed (at most 65536"), "{error}");
+    program.follow(&many(200, 65_736)).unwrap();
+    let mut ping = frames().into_iter().find(|frame| frame.name == "ping").unwrap().bytes;
+    let mut kept = |number: u32| {
+        ping[30..34].copy_from_slice(&(0x0a00_0000 + number).to_be_bytes());
+        program.judge(&ping).unwrap() == Judgement::Kept
+    };
+    assert_eq!([199, 200, 65_535, 65_635, 65_735, 65_736].map(&mut kept), [false, true, true, true, true, false]);
 }
 
 /// However a frame is cut, it is kept only if the second opinion says so.

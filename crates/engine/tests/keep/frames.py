@@ -1,6 +1,7 @@
 """Frames for root_keep.rs, made by scapy: a line each of name, rules that keep it, and bytes in hex, between tabs.
 
-This host is 02:00:00:00:00:01, 192.0.2.1 and 10.255.0.1, 2001:db8::1 and fe80::1.
+This host is 02:00:00:00:00:01, 192.0.2.1 and 10.255.0.1, 2001:db8::1 and fe80::1. On another of its interfaces it is
+172.17.0.1. It is finding out whether it can be 2001:db8::7. It has a part in VLAN 300.
 The rules are tried one at a time: arp nd icmp local lldp stp tcp/22 udp/53 vlan/100.
 """
 
@@ -81,7 +82,12 @@ rows = [
     ("arp with long protocol addresses", "", eth() / Raw(bytes.fromhex("0001080006100001") + bytes(52))),
     ("arp with long hardware addresses", "", eth() / Raw(bytes.fromhex("0001080008040001") + bytes(52))),
     ("arp cut short", "", Raw(bytes(arp())[:41])),
-    ("arp for us in VLAN 100", "arp vlan/100", eth(ALL) / v100 / ARP(hwsrc=PEER, psrc=THEM, pdst=ME)),
+    ("arp for an address of ours on another interface", "", arp(pdst="172.17.0.1")),
+    ("arp for us in VLAN 300, which we have", "arp", eth(ALL) / Dot1Q(vlan=300) / ARP(hwsrc=PEER, psrc=THEM, pdst=ME)),
+    ("arp for us in VLAN 7, which we do not have", "", eth(ALL) / Dot1Q(vlan=7) / ARP(hwsrc=PEER, psrc=THEM, pdst=ME)),
+    ("arp for us with a priority and no VLAN", "arp", eth(ALL) / Dot1Q(vlan=0, prio=5) / ARP(hwsrc=PEER, psrc=THEM, pdst=ME)),
+    ("arp reply to us in VLAN 7", "arp", eth() / Dot1Q(vlan=7) / ARP(op=2, hwsrc=PEER, psrc=THEM, pdst=ME)),
+    ("arp for us in VLAN 100", "vlan/100", eth(ALL) / v100 / ARP(hwsrc=PEER, psrc=THEM, pdst=ME)),
     ("arp in transit in VLAN 100", "", eth(ALL) / v100 / ARP(hwsrc=PEER, psrc=THEM, pdst=FAR)),
     # Neighbor Discovery
     ("solicitation of us", "nd", nd(ICMPv6ND_NS(tgt=ME6))),
@@ -104,7 +110,9 @@ rows = [
     ("router solicitation to us", "nd icmp local", nd(ICMPv6ND_RS(), src="fe80::2", dst=ME_LL, mac=MAC)),
     ("redirect to us", "nd icmp local", nd(ICMPv6ND_Redirect(tgt=THEM6, dst=FAR6), src="fe80::2", dst=ME6, mac=MAC)),
     ("redirect to another", "", nd(ICMPv6ND_Redirect(tgt=ME6, dst=ME6), src="fe80::2", dst=FAR6, mac=MAC)),
-    ("solicitation of us in VLAN 100", "nd vlan/100",
+    ("solicitation of an address that we may get", "nd", nd(ICMPv6ND_NS(tgt="2001:db8::7"), src="::")),
+    ("ping6 of an address that we may get", "", own6(ping6, dst="2001:db8::7")),
+    ("solicitation of us in VLAN 100", "vlan/100",
      eth(SOLICITED_MAC) / v100 / IPv6(src=THEM6, dst=SOLICITED, hlim=255) / ICMPv6ND_NS(tgt=ME6)),
     ("solicitation of another in VLAN 100", "",
      eth(SOLICITED_MAC) / v100 / IPv6(src=THEM6, dst=SOLICITED, hlim=255) / ICMPv6ND_NS(tgt=FAR6)),
@@ -133,13 +141,14 @@ rows = [
      own6(ICMPv6DestUnreach() / IPv6(src=ME6, dst=THEM6) / UDP())),
     ("ICMPv6 over IPv4", "local", own(Raw(b"\x80\0\0\0\0\0\0\0"), proto=58)),
     ("ICMP over IPv6", "local", own6(Raw(b"\x08\0\0\0\0\0\0\0"), nh=1)),
-    ("ping, a later fragment", "icmp local", own(Raw(b"x" * 32), proto=1, frag=4)),
-    ("ping6, a later fragment", "icmp local", own6(IPv6ExtHdrFragment(id=6, offset=50, nh=58) / Raw(b"x" * 40))),
+    ("ping, a later fragment alone", "local", own(Raw(b"x" * 32), proto=1, frag=4)),
+    ("ping6, a later fragment alone", "local", own6(IPv6ExtHdrFragment(id=6, offset=50, nh=58) / Raw(b"x" * 40))),
     # TCP and UDP
     ("ssh", "tcp/22 local", own(ssh)),
     ("ssh over IPv6", "tcp/22 local", own6(ssh)),
     ("ssh to our link-local address", "tcp/22 local", own6(ssh, dst=ME_LL, src="fe80::2")),
     ("ssh to another's link-local address", "", own6(ssh, dst="fe80::9", src="fe80::2")),
+    ("ssh to an address of ours on another interface", "tcp/22 local", own(ssh, dst="172.17.0.1")),
     ("ssh in transit", "", own(ssh, dst=FAR)),
     ("ssh over IPv6 in transit", "", own6(ssh, dst=FAR6)),
     ("ssh from us in transit", "", eth() / IP(src=ME, dst=FAR) / ssh),
@@ -246,6 +255,19 @@ for index, part in enumerate(fragment(IP(src=THEM, dst=ME, id=77) / UDP(dport=53
     rows.append((f"dns, fragment {index}", "udp/53 local", eth() / part))
 for index, part in enumerate(fragment6(ip6 / IPv6ExtHdrFragment(id=99) / UDP(dport=53) / Raw(b"x" * 3000), 1280)):
     rows.append((f"dns over IPv6, fragment {index}", "udp/53 local", eth() / part))
+
+
+for index, part in enumerate(fragment(IP(src=THEM, dst=ME, id=81) / ICMP() / Raw(b"x" * 1200), fragsize=400)):
+    rows.append((f"ping, fragment {index}", "icmp local", eth() / part))
+options6 = bytes(IPv6ExtHdrDestOpt(nh=17)) + bytes(UDP(sport=40000, dport=53, len=48, chksum=1)) + b"x" * 40
+rows += [
+    ("dns behind options behind the fragment header, fragment 0", "udp/53 local",
+     own6(IPv6ExtHdrFragment(id=82, m=1, nh=60) / Raw(options6[:32]))),
+    ("dns behind options behind the fragment header, fragment 1", "udp/53 local",
+     own6(IPv6ExtHdrFragment(id=82, offset=4, nh=60) / Raw(options6[32:]))),
+    ("what came behind options behind another fragment header", "local",
+     own6(IPv6ExtHdrFragment(id=83, offset=4, nh=60) / Raw(options6[32:]))),
+]
 
 
 def later(src=THEM, dst=ME, id=77, proto=17):

@@ -13,7 +13,7 @@ const LLDP: EtherType = EtherType(0x88cc);
 pub(crate) struct Oracle<'a> {
     pub(crate) rule: KeepRule,
     pub(crate) own: &'a OwnAddresses,
-    /// First fragments that were kept for their port: sender, receiver, protocol, identification.
+    /// First fragments that were kept: sender, receiver, what they are parts of, identification.
     kept: HashSet<(IpAddr, IpAddr, u8, u32)>,
 }
 
@@ -29,12 +29,17 @@ impl<'a> Oracle<'a> {
             return false;
         }
         let headers = Headers::parse(frame);
+        let in_vlan = headers.outer_vlan.map_or(0, |vlan| vlan.get());
+        let named = matches!(self.rule, KeepRule::Vlan(id) if headers.outer_vlan.is_some() && in_vlan == id);
+        if to_group && in_vlan != 0 && !named && !self.own.vlans.contains(&in_vlan) {
+            return false;
+        }
         match headers.status {
             Status::Truncated(layer) | Status::Malformed(layer) if layer != Layer::L4 => return false,
             Status::TooManyVlanTags | Status::ExtensionChainTooLong => return false,
             _ => {}
         }
-        let vlan = matches!(self.rule, KeepRule::Vlan(id) if headers.outer_vlan.is_some_and(|vlan| vlan.get() == id));
+        let vlan = named;
         let l3 = frame.get(usize::from(headers.l3_offset)..).unwrap_or_default();
         if let Some(addresses) = headers.addresses(frame) {
             return self.keeps_ip(frame, &headers, addresses, vlan);
@@ -43,7 +48,8 @@ impl<'a> Oracle<'a> {
             let fixed = [0, 1, 8, 0, 6, 4]; // Ethernet, IPv4, and their lengths
             let Some(target) = l3.get(24..28) else { return false };
             let target: [u8; 4] = target.try_into().unwrap();
-            let right = l3.starts_with(&fixed) && self.own.ipv4.contains(&target.into());
+            let right =
+                l3.starts_with(&fixed) && self.own.ipv4.get(&target.into()).is_some_and(|good_for| good_for.target);
             return right && (vlan || self.rule == KeepRule::Arp);
         }
         let next_to_us =
@@ -58,16 +64,19 @@ impl<'a> Oracle<'a> {
     fn keeps_ip(&mut self, frame: &[u8], headers: &Headers, addresses: Addresses, vlan: bool) -> bool {
         let l3 = headers.l3(frame);
         let destination = addresses.destination();
-        let (own, icmp, identification, last_stop) = match (addresses, destination) {
+        let (own, icmp, part_of, last_stop) = match (addresses, destination) {
             (Addresses::V4 { destination, .. }, _) => {
                 let packet = ipv4::Packet::new_checked(l3).unwrap();
                 let options = &l3[ipv4::HEADER_LEN..packet.header_len()];
-                (self.own.ipv4.contains(&destination), IpProtocol::ICMP, u32::from(packet.ident()), plain(options))
+                let own = self.own.ipv4.get(&destination).is_some_and(|good_for| good_for.destination);
+                let part_of = (packet.protocol().0, u32::from(packet.ident()));
+                (own, IpProtocol::ICMP, part_of, plain(options))
             }
             (Addresses::V6 { destination, .. }, _) => {
                 let upper = ipv6::Packet::new_checked(l3).unwrap().upper().unwrap();
-                let identification = upper.fragment.map_or(0, |fragment| fragment.ident);
-                (self.own.ipv6.contains(&destination), IpProtocol::ICMPV6, identification, !routed(l3))
+                let own = self.own.ipv6.get(&destination).is_some_and(|good_for| good_for.destination);
+                let part_of = (fragmented(l3), upper.fragment.map_or(0, |fragment| fragment.ident));
+                (own, IpProtocol::ICMPV6, part_of, !routed(l3))
             }
         };
         if !last_stop {
@@ -81,23 +90,24 @@ impl<'a> Oracle<'a> {
         if !own {
             return false;
         }
-        let port = match self.rule {
-            _ if vlan => return true,
-            KeepRule::Local => return true,
-            KeepRule::Icmp => return protocol == icmp,
-            KeepRule::Tcp(port) if protocol == IpProtocol::TCP => port,
-            KeepRule::Udp(port) if protocol == IpProtocol::UDP => port,
-            _ => return false,
-        };
-        let datagram = (addresses.source(), destination, protocol.0, identification);
+        if vlan || self.rule == KeepRule::Local {
+            return true;
+        }
+        let datagram = (addresses.source(), destination, part_of.0, part_of.1);
         if headers.fragment == Fragment::Later {
             return self.kept.contains(&datagram);
         }
-        let hit = l4.get(2..4) == Some(&port.to_be_bytes());
-        if hit && headers.fragment == Fragment::First {
+        let to_port = |port: u16| l4.get(2..4) == Some(&port.to_be_bytes());
+        let kept = match self.rule {
+            KeepRule::Icmp => protocol == icmp,
+            KeepRule::Tcp(port) => protocol == IpProtocol::TCP && to_port(port),
+            KeepRule::Udp(port) => protocol == IpProtocol::UDP && to_port(port),
+            _ => false,
+        };
+        if kept && headers.fragment == Fragment::First {
             self.kept.insert(datagram);
         }
-        hit
+        kept
     }
 
     fn is_own_nd(&self, headers: &Headers, l3: &[u8], l4: &[u8], own: bool) -> bool {
@@ -106,7 +116,8 @@ impl<'a> Oracle<'a> {
             return false;
         }
         let target = rest.first_chunk::<16>().map(|target| Ipv6Addr::from(*target));
-        let about_us = l3[24] == 0xff && target.is_some_and(|target| self.own.ipv6.contains(&target));
+        let about_us = l3[24] == 0xff
+            && target.is_some_and(|target| self.own.ipv6.get(&target).is_some_and(|good_for| good_for.target));
         l3[7] == 255
             && match kind {
                 133 | 134 | 137 => own,
@@ -143,6 +154,21 @@ fn routed(l3: &[u8]) -> bool {
             44 if rest[2] != 0 || rest[3] & 0xf8 != 0 => return false,
             44 => 8,
             _ => return false,
+        };
+        next = rest[0];
+        rest = &rest[length..];
+    }
+}
+
+/// What the fragment header of a packet says that it is a part of; 0 if it has none.
+fn fragmented(l3: &[u8]) -> u8 {
+    let (mut next, mut rest) = (l3[6], &l3[40..]);
+    loop {
+        let length = match next {
+            44 => return rest[0],
+            0 | 43 | 60 => (usize::from(rest[1]) + 1) * 8,
+            51 => (usize::from(rest[1]) + 2) * 4,
+            _ => return 0,
         };
         next = rest[0];
         rest = &rest[length..];

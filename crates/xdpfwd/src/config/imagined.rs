@@ -1,6 +1,7 @@
 //! A machine for tests, so that they mean the same on every one.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use engine::{Lockout, Plan};
 
@@ -49,8 +50,8 @@ impl Machine for Imagined {
         self.interfaces.get(name).cloned()
     }
 
-    fn lockouts(&self, _: &Plan) -> Vec<Lockout> {
-        self.lockouts.clone()
+    fn lockouts(&self, _: &Plan) -> io::Result<Vec<Lockout>> {
+        Ok(self.lockouts.clone())
     }
 
     fn interfaces(&self) -> Vec<String> {

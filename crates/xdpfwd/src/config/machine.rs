@@ -1,6 +1,7 @@
 //! What of this machine a configuration is checked against.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use engine::{Lockout, Plan};
@@ -15,7 +16,7 @@ pub(crate) trait Machine {
     fn interface(&self, name: &str) -> Option<Interface>;
 
     /// What the ports of a plan take from the kernel that the machine may not be able to do without.
-    fn lockouts(&self, plan: &Plan) -> Vec<Lockout>;
+    fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>>;
 
     /// The names of all interfaces there.
     fn interfaces(&self) -> Vec<String>;
@@ -87,9 +88,8 @@ impl Machine for ThisMachine {
         })
     }
 
-    fn lockouts(&self, plan: &Plan) -> Vec<Lockout> {
-        // Where the kernel does not answer such questions, xdpfwd does not start either, and says why.
-        engine::lockouts(plan).unwrap_or_default()
+    fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>> {
+        engine::lockouts(plan)
     }
 
     fn interfaces(&self) -> Vec<String> {

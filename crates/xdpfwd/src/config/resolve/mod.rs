@@ -70,7 +70,13 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
         paths,
     };
     if !findings.has_errors() {
-        ports::warn_of_lockouts(&ports, &around.machine.lockouts(&plan), findings);
+        match around.machine.lockouts(&plan) {
+            Ok(lockouts) => ports::warn_of_lockouts(&ports, &lockouts, findings),
+            Err(error) => {
+                let message = format!("whether this host needs one of the interfaces itself cannot be told: {error}");
+                findings.warning(&(0..0), message);
+            }
+        }
     }
     plan
 }

@@ -1,6 +1,7 @@
 //! The files in `configs/`.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use engine::{Lockout, Plan};
@@ -24,8 +25,8 @@ impl Machine for Everything {
         Some(Interface { index, queues: Some(self.queues), mtu: Some(self.mtu), driver: None, state: None })
     }
 
-    fn lockouts(&self, _: &Plan) -> Vec<Lockout> {
-        Vec::new()
+    fn lockouts(&self, _: &Plan) -> io::Result<Vec<Lockout>> {
+        Ok(Vec::new())
     }
 
     fn interfaces(&self) -> Vec<String> {
