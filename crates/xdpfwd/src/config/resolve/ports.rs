@@ -32,7 +32,11 @@ pub(super) fn interfaces(
         let interface = machine.interface(name.get_ref());
         if interface.is_none() {
             let there = all_of(machine.interfaces().iter().map(|there| format!("{there:?}")));
-            let message = format!("there is no interface {:?} here now, only {there}", name.get_ref());
+            // `ip link` shows what an interface is a part of, or its peer, behind its name.
+            let part = name.get_ref().split_once('@').filter(|(part, _)| machine.interface(part).is_some());
+            let hint =
+                part.map_or(String::new(), |(part, _)| format!("; its name is {part:?}, without the @ and the rest"));
+            let message = format!("there is no interface {:?} here now, only {there}{hint}", name.get_ref());
             findings.warning(&name.span(), message);
         }
         interface

@@ -25,6 +25,11 @@ fn rules_that_are_none_say_what_is_accepted() {
 }
 
 #[test]
+fn an_interface_as_ip_shows_it_is_told_its_name() {
+    assert_reads!(said(&REST.replacen("\"eth1\"", "\"eth1@if2\"", 1)));
+}
+
+#[test]
 fn keeping_where_nothing_is_taken_is_a_warning() {
     let idle = REST.replacen("interface = \"eth2\"", "interface = \"eth2\"\nkeep = [\"arp\"]", 1);
     assert_reads!(said(&idle));
