@@ -33,7 +33,13 @@ test: toolchain test-deps ## run every test
 	@$(call say_sudo,the tests named root_*)
 	CARGO_TARGET_$(TRIPLE)_RUNNER="$(CURDIR)/.ci/test-runner" cargo test --workspace --all-targets
 	cargo test --workspace --doc
+	$(MAKE) --no-print-directory loom
 	cargo run --quiet --package pipeline --example own_stage
+
+.PHONY: loom
+loom: toolchain ## model-check the rings: every interleaving, every ordering taken away in turn (part of `make test`)
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+		cargo test --package xsk --test loom --release
 
 .PHONY: build
 build: toolchain deps ## build the binaries: target/release/{xdpfwd,xdpfwd-lab}

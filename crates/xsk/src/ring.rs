@@ -10,7 +10,7 @@
 
 use std::ptr::NonNull;
 
-use crate::sync::{AtomicU32, Ordering, fence};
+use crate::sync::{AtomicU32, Entry, Ordering, fence};
 
 /// Where a ring lies. Plain addresses: whoever builds a ring keeps the memory alive for as long as the ring exists.
 #[derive(Clone, Copy)]
@@ -18,7 +18,7 @@ pub(crate) struct RingLayout<T> {
     pub(crate) producer: NonNull<AtomicU32>,
     pub(crate) consumer: NonNull<AtomicU32>,
     pub(crate) flags: NonNull<AtomicU32>,
-    pub(crate) entries: NonNull<T>,
+    pub(crate) entries: NonNull<Entry<T>>,
     /// Entries in the ring, a power of two.
     pub(crate) size: u32,
 }
@@ -40,12 +40,13 @@ impl<T> RingLayout<T> {
         unsafe { self.flags.as_ref() }
     }
 
-    /// The slot of a counter value. Unsafe to dereference without owning that slot.
-    fn slot(&self, counter: u32) -> NonNull<T> {
+    /// The entry of a counter value.
+    #[inline]
+    fn entry(&self, counter: u32) -> &Entry<T> {
         let index = (counter & (self.size - 1)) as usize;
-        // SAFETY: index < size, and `entries` has `size` elements. Unsafe because the array lies in shared memory,
-        // where no slice may be formed: the other side writes to it.
-        unsafe { self.entries.add(index) }
+        // SAFETY: index < size, and `entries` has `size` elements, alive as for `producer`; what an entry refers to may
+        // change, as it is a cell. Unsafe because the address comes from mmap.
+        unsafe { self.entries.add(index).as_ref() }
     }
 }
 
@@ -74,7 +75,7 @@ impl<T: Copy> Producer<T> {
     pub(crate) fn reserve(&mut self, wanted: u32) -> Reservation<'_, T> {
         let mut free = self.free_cached();
         if free < wanted {
-            // Acquire pairs with the consumer's Release: it has read the slots that we are going to overwrite.
+            // Acquire pairs with the consumer's Release: it has read the entries that we are going to overwrite.
             self.consumed = self.ring.consumer().load(Ordering::Acquire);
             free = self.free_cached();
         }
@@ -134,10 +135,10 @@ impl<T: Copy> Reservation<'_, T> {
         if self.written == self.granted {
             return false;
         }
-        let slot = self.ring.ring.slot(self.ring.produced.wrapping_add(self.written));
-        // SAFETY: the slot lies between producer and consumer + size, so it is ours until published. Unsafe because it
-        // lies in memory shared with the kernel.
-        unsafe { slot.write(entry) };
+        let place = self.ring.ring.entry(self.ring.produced.wrapping_add(self.written));
+        // SAFETY: the place lies between producer and consumer + size, so it is ours until published. Unsafe because the
+        // ring is shared with the kernel.
+        unsafe { place.write(entry) };
         self.written += 1;
         true
     }
@@ -224,11 +225,11 @@ impl<T: Copy> Iterator for Peek<'_, T> {
         if self.read == self.there {
             return None;
         }
-        let slot = self.ring.ring.slot(self.ring.consumed.wrapping_add(self.read));
+        let place = self.ring.ring.entry(self.ring.consumed.wrapping_add(self.read));
         self.read += 1;
-        // SAFETY: the slot lies between consumer and producer, so it was written (Acquire in `peek`) and will not be
-        // overwritten before we release it. Unsafe because it lies in memory shared with the kernel.
-        Some(unsafe { slot.read() })
+        // SAFETY: the place lies between consumer and producer, so it was written (Acquire in `peek`) and will not be
+        // overwritten before we release it. Unsafe because the ring is shared with the kernel.
+        Some(unsafe { place.read() })
     }
 }
 
@@ -247,19 +248,17 @@ impl<T: Copy> Peek<'_, T> {
 /// A ring in ordinary memory: what the kernel would map, for the fake kernel and for tests of the rings alone.
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) mod heap {
-    use std::cell::UnsafeCell;
-    use std::mem::MaybeUninit;
     use std::ptr::NonNull;
 
     use super::{Consumer, Producer, RingLayout};
-    use crate::sync::AtomicU32;
+    use crate::sync::{AtomicU32, Entry};
 
     /// The memory of one ring. Whoever takes the ends keeps this alive as long as they live.
     pub(crate) struct HeapRing<T> {
         producer: AtomicU32,
         consumer: AtomicU32,
         flags: AtomicU32,
-        entries: Box<[UnsafeCell<MaybeUninit<T>>]>,
+        entries: Box<[Entry<T>]>,
     }
 
     impl<T: Copy> HeapRing<T> {
@@ -270,7 +269,7 @@ pub(crate) mod heap {
                 producer: AtomicU32::new(start),
                 consumer: AtomicU32::new(start),
                 flags: AtomicU32::new(0),
-                entries: (0..size).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
+                entries: (0..size).map(|_| Entry::unwritten()).collect(),
             })
         }
 
@@ -279,7 +278,6 @@ pub(crate) mod heap {
                 producer: NonNull::from(&self.producer),
                 consumer: NonNull::from(&self.consumer),
                 flags: NonNull::from(&self.flags),
-                // UnsafeCell and MaybeUninit are transparent: an array of them is an array of T in memory.
                 entries: NonNull::from(&*self.entries).cast(),
                 size: self.entries.len() as u32,
             }
@@ -294,7 +292,7 @@ pub(crate) mod heap {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::collections::VecDeque;
 

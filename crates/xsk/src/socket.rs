@@ -11,7 +11,7 @@ use std::rc::Rc;
 use crate::abi::{Descriptor, XDP_MAX_TX_SKB_BUDGET};
 use crate::port::KernelCounters;
 use crate::ring::{Consumer, Producer, RingLayout};
-use crate::sync::AtomicU32;
+use crate::sync::{AtomicU32, Entry};
 use crate::umem::Region;
 use crate::xsk_port::{Kernel, Rings};
 
@@ -95,7 +95,7 @@ impl Socket {
             producer: at(offsets.producer).cast::<AtomicU32>(),
             consumer: at(offsets.consumer).cast::<AtomicU32>(),
             flags: at(offsets.flags).cast::<AtomicU32>(),
-            entries: at(offsets.desc).cast::<T>(),
+            entries: at(offsets.desc).cast::<Entry<T>>(),
             size,
         };
         Ok((map, layout))
