@@ -41,6 +41,18 @@ loom: toolchain ## model-check the rings: every interleaving, every ordering tak
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 		cargo test --package xsk --test loom --release
 
+.PHONY: fuzz
+fuzz: toolchain nightly ## feed random steps to rings and ports, each for SECONDS (needs nightly and cargo-fuzz)
+	@command -v cargo-fuzz >/dev/null || { echo "There is no cargo-fuzz: cargo install cargo-fuzz --locked" >&2; exit 1; }
+	for target in rings ports; do \
+		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=4096 -print_final_stats=1; \
+	done
+
+.PHONY: nightly
+nightly:
+	@cargo +nightly --version >/dev/null 2>&1 || { \
+		echo "This needs a nightly toolchain: rustup toolchain install nightly" >&2; exit 1; }
+
 .PHONY: build
 build: toolchain deps ## build the binaries: target/release/{xdpfwd,xdpfwd-lab}
 	cargo build --release --bins

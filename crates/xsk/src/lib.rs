@@ -47,6 +47,8 @@ pub mod clock;
 pub mod fake_kernel;
 mod frame;
 mod open;
+#[cfg(feature = "fake-kernel")]
+pub mod oracle;
 mod owner;
 mod pool;
 mod port;

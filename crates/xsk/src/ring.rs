@@ -294,125 +294,50 @@ pub(crate) mod heap {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::collections::VecDeque;
-
     use proptest::prelude::*;
 
-    use super::heap::HeapRing;
+    use crate::oracle::ring::{self, Step};
 
-    fn push_all(producer: &mut super::Producer<u64>, values: &[u64]) -> u32 {
-        let mut reservation = producer.reserve(values.len() as u32);
-        for &value in values {
-            if !reservation.push(value) {
-                break;
-            }
-        }
-        reservation.commit()
+    fn produce(n: u32) -> Step {
+        Step::Produce { reserve: n, write: n, commit: true }
+    }
+
+    fn consume(n: u32) -> Step {
+        Step::Consume { peek: n, read: n, release: true }
     }
 
     #[test]
     fn a_dropped_reservation_publishes_nothing() {
-        let ring = HeapRing::new(4, 0);
-        // SAFETY: `ring` outlives both ends.
-        let (mut producer, mut consumer) = unsafe { ring.ends() };
-        let mut reservation = producer.reserve(2);
-        assert!(reservation.push(1));
-        drop(reservation);
-        assert_eq!(consumer.peek(4).count(), 0);
-        assert_eq!(push_all(&mut producer, &[7]), 1);
-        assert_eq!(consumer.peek(4).collect::<Vec<u64>>(), [7]);
+        let cancelled = Step::Produce { reserve: 2, write: 1, commit: false };
+        ring::check(4, 0, [cancelled, consume(4), produce(1), cancelled, produce(4), consume(4)]);
+    }
+
+    #[test]
+    fn a_reservation_that_is_used_in_part_leaves_the_rest_free() {
+        ring::check(4, 0, [Step::Produce { reserve: 4, write: 1, commit: true }, produce(4), consume(4), produce(4)]);
     }
 
     #[test]
     fn a_peek_without_release_leaves_the_entries() {
-        let ring = HeapRing::new(4, 0);
-        // SAFETY: `ring` outlives both ends.
-        let (mut producer, mut consumer) = unsafe { ring.ends() };
-        push_all(&mut producer, &[1, 2]);
-        assert_eq!(consumer.peek(4).collect::<Vec<_>>(), [1, 2]);
-        let mut peek = consumer.peek(4);
-        assert_eq!(peek.next(), Some(1));
-        assert_eq!(peek.release(), 1, "only what was read is released");
-        assert_eq!(consumer.peek(4).collect::<Vec<_>>(), [2]);
+        let looked = Step::Consume { peek: 4, read: 4, release: false };
+        let in_part = Step::Consume { peek: 4, read: 1, release: true };
+        ring::check(4, 0, [produce(2), looked, in_part, looked, consume(4), looked]);
     }
 
     #[test]
     fn a_full_ring_grants_what_is_free() {
-        let ring = HeapRing::new(4, u32::MAX - 1);
-        // SAFETY: `ring` outlives both ends.
-        let (mut producer, mut consumer) = unsafe { ring.ends() };
-        assert_eq!(push_all(&mut producer, &[1, 2, 3]), 3);
-        assert_eq!(push_all(&mut producer, &[4, 5, 6]), 1);
-        assert_eq!(producer.pending(), 4);
-        assert_eq!(consumer.available(), 4);
-        let mut peek = consumer.peek(8);
-        assert_eq!(peek.by_ref().collect::<Vec<_>>(), [1, 2, 3, 4]);
-        peek.release();
-        assert_eq!(producer.reserve(9).granted(), 4);
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Produce { reserve: u32, commit: bool },
-        Consume { peek: u32, read: u32, release: bool },
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            (0..20u32, prop::bool::weighted(0.8)).prop_map(|(reserve, commit)| Step::Produce { reserve, commit }),
-            (0..20u32, 0..20u32, prop::bool::weighted(0.8)).prop_map(|(peek, read, release)| Step::Consume {
-                peek,
-                read,
-                release
-            }),
-        ]
+        for back in 0..8 {
+            let steps =
+                [produce(3), produce(3), produce(1), consume(8), produce(9), consume(1), produce(2), consume(8)];
+            ring::check(4, 0u32.wrapping_sub(back), steps);
+        }
     }
 
     proptest! {
         /// Any interleaving of the two ends behaves as a bounded queue, across the wrap at 2³².
         #[test]
-        fn behaves_as_a_bounded_queue(
-            steps in prop::collection::vec(step(), 1..200),
-            order in 0..6u32,
-            back in 0..64u32,
-        ) {
-            let size = 1 << order;
-            let ring = HeapRing::new(size, 0u32.wrapping_sub(back));
-            // SAFETY: `ring` outlives both ends.
-            let (mut producer, mut consumer) = unsafe { ring.ends() };
-            let mut oracle = VecDeque::new();
-            let mut next = 0u64;
-            for step in steps {
-                match step {
-                    Step::Produce { reserve, commit } => {
-                        let free = size - oracle.len() as u32;
-                        let mut reservation = producer.reserve(reserve);
-                        prop_assert_eq!(reservation.granted(), reserve.min(free));
-                        let values: Vec<u64> = (next..).take(reserve.min(free) as usize).collect();
-                        for &value in &values {
-                            prop_assert!(reservation.push(value));
-                        }
-                        prop_assert!(!reservation.push(u64::MAX), "no more than was granted");
-                        if commit {
-                            next += values.len() as u64;
-                            prop_assert_eq!(reservation.commit(), values.len() as u32);
-                            oracle.extend(values);
-                        }
-                    }
-                    Step::Consume { peek, read, release } => {
-                        let expected: Vec<u64> = oracle.iter().copied().take(peek.min(read) as usize).collect();
-                        let mut entries = consumer.peek(peek);
-                        let got: Vec<u64> = entries.by_ref().take(read as usize).collect();
-                        prop_assert_eq!(&got, &expected);
-                        if release {
-                            prop_assert_eq!(entries.release(), got.len() as u32);
-                            oracle.drain(..got.len());
-                        }
-                    }
-                }
-                prop_assert_eq!(producer.pending() as usize, oracle.len());
-                prop_assert_eq!(consumer.available() as usize, oracle.len());
-            }
+        fn behaves_as_a_bounded_queue(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
+            ring::run(steps);
         }
     }
 }
