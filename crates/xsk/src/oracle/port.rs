@@ -405,7 +405,7 @@ impl World {
         // One that is held is delivered a second time; else a chunk behind the end, or a range that is too long for any.
         let (address, len) = match held {
             Some((frame, _)) => (frame.address(), len),
-            None if len % 2 == 0 => (self.umem.bytes() as u64 + u64::from(len), 60),
+            None if len.is_multiple_of(2) => (self.umem.bytes() as u64 + u64::from(len), 60),
             None => (256, self.umem.frame_size() + len),
         };
         if line.kernel.deliver_descriptor(address, len) {
@@ -536,6 +536,6 @@ pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
         start: 0u32.wrapping_sub(u32::from(back)),
     };
     let mut world = World::new(if size % 2 == 0 { 2048 } else { 4096 }, sizes);
-    steps.into_iter().map(Step::decode).for_each(|step| world.step(step));
+    steps.map(Step::decode).for_each(|step| world.step(step));
     world.finish();
 }
