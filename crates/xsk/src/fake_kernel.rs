@@ -288,6 +288,11 @@ impl FakeKernel {
         self.0.borrow_mut().sent = on.then(Vec::new);
     }
 
+    /// Descriptors in the TX ring that it has not taken.
+    pub fn unsent(&self) -> u32 {
+        self.0.borrow().tx.available()
+    }
+
     /// Wake-ups so far.
     pub fn wakeups(&self) -> u32 {
         self.0.borrow().wakeups

@@ -50,6 +50,7 @@ mod open;
 #[cfg(feature = "fake-kernel")]
 pub mod oracle;
 mod owner;
+mod pace;
 mod pool;
 mod port;
 mod prefetch;

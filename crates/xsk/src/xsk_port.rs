@@ -9,6 +9,7 @@ use crate::abi::Descriptor;
 use crate::batch::Batch;
 use crate::frame::Frame;
 use crate::owner::{Owner, Slot};
+use crate::pace::Pace;
 use crate::pool::Pool;
 use crate::port::{Census, Counters, KernelCounters, Port};
 use crate::prefetch::prefetch_for_write;
@@ -57,6 +58,9 @@ pub struct XskPort {
     /// A device may write to frames after the socket is closed (zero-copy): do not reuse those then.
     quarantine: bool,
     closed: bool,
+    /// Wake-ups for transmission, and for reception, that changed nothing.
+    tx_pace: Pace,
+    rx_pace: Pace,
     counters: Counters,
 }
 
@@ -80,6 +84,8 @@ impl XskPort {
             busy_poll,
             quarantine: false,
             closed: false,
+            tx_pace: Pace::default(),
+            rx_pace: Pace::default(),
             counters: Counters::default(),
         }
     }
@@ -132,24 +138,38 @@ impl XskPort {
 
     /// Makes the kernel send what is in the TX ring.
     fn wake_tx(&mut self) {
+        let at_first = self.rings.tx.pending();
+        let mut thrown_away = false;
         // Each packet that the interface throws away ends the kernel's work, and so does its budget; there are only so many.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
             let before = self.rings.tx.pending();
-            let Err(error) = self.kernel.wake_tx() else { return };
+            let Err(error) = self.kernel.wake_tx() else { break };
             match error.raw_os_error() {
                 // In copy mode this is `NET_XMIT_DROP`: one packet was completed without being sent (`__xsk_generic_xmit`).
-                Some(libc::EBUSY) if !self.quarantine => self.counters.tx_dropped += 1,
+                // The ring need not show it yet: if it was the call's first, the kernel's counter is stored by a later call.
+                Some(libc::EBUSY) if !self.quarantine => {
+                    self.counters.tx_dropped += 1;
+                    thrown_away = true;
+                }
                 // The budget of one call is used up: 32 before Linux 6.17.
                 Some(libc::EAGAIN) if self.rings.tx.pending() < before => {}
                 // EAGAIN: the send buffer or the completion ring is full. ENOBUFS: no memory for the moment. ENETDOWN: the
-                // link is down. ENXIO: the device is gone. None loses the descriptors that are still in the ring; the next
+                // link is down. ENXIO: the device is gone. None loses the descriptors that are still in the ring; a later
                 // turn tries again.
                 _ => {
                     self.counters.tx_retries += 1;
-                    return;
+                    break;
                 }
             }
+            if self.rings.tx.pending() == 0 {
+                break;
+            }
+        }
+        if thrown_away || self.rings.tx.pending() < at_first {
+            self.tx_pace.reset();
+        } else {
+            self.tx_pace.was_in_vain();
         }
     }
 
@@ -191,11 +211,22 @@ impl Port for XskPort {
             self.counters.invalid_descriptors += u64::from(entries - came);
         }
         let posted = self.refill(pool);
+        if entries > 0 {
+            self.rx_pace.reset();
+            return came as usize;
+        }
         let fill = &self.rings.fill;
-        if entries == 0 && (self.busy_poll || if posted { fill.needs_wakeup() } else { fill.asks_for_wakeup() }) {
+        let asked = if posted { fill.needs_wakeup() } else { fill.asks_for_wakeup() };
+        if !asked {
+            self.rx_pace.reset();
+        }
+        if self.busy_poll || asked && (posted || self.rx_pace.allows()) {
             self.counters.syscalls += 1;
-            // Whatever it answers, the next turn asks again if the flag is still up.
+            // Whatever it answers, a later turn asks again if the flag is still up.
             let _ = self.kernel.wake_rx();
+            if asked {
+                self.rx_pace.was_in_vain();
+            }
         }
         came as usize
     }
@@ -217,8 +248,13 @@ impl Port for XskPort {
             self.counters.tx_packets += u64::from(sent);
             self.counters.tx_bytes += bytes;
         }
-        if self.unsent() && self.rings.tx.needs_wakeup() {
-            self.wake_tx();
+        if self.unsent() {
+            if !self.rings.tx.needs_wakeup() {
+                // It is at work, or will ask anew.
+                self.tx_pace.reset();
+            } else if sent > 0 || self.tx_pace.allows() {
+                self.wake_tx();
+            }
         }
         sent as usize
     }
@@ -241,6 +277,8 @@ impl Port for XskPort {
         if entries > 0 {
             peek.release();
             self.sending -= back;
+            // What was in the way of the rest may be out of it: send buffer, or room in the completion ring.
+            self.tx_pace.reset();
             self.counters.invalid_descriptors += u64::from(entries - back);
         }
         back as usize

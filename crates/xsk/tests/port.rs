@@ -1,5 +1,7 @@
 //! The AF_XDP port on the fake kernel: what comes in goes out, and every frame is in one place, whatever the kernel does.
 
+use std::time::Instant;
+
 use proptest::prelude::*;
 use xsk::fake_kernel::{Behaviour, FakeKernel, Lost, Sizes};
 use xsk::oracle::frame::Edit;
@@ -97,6 +99,13 @@ fn what_the_tx_ring_cannot_take_stays_in_the_queue() {
     assert_conserved(&umem, &pool, &[&port], 0);
 }
 
+/// Puts a frame into the queue.
+fn queue_one(pool: &mut Pool, queue: &mut EgressQueue) {
+    let mut frame = pool.alloc().unwrap();
+    frame.append(60).unwrap().fill(1);
+    queue.push(frame).unwrap();
+}
+
 #[test]
 fn a_kick_that_fails_is_repeated_without_new_frames() {
     let (umem, mut pool) = umem(256);
@@ -104,19 +113,65 @@ fn a_kick_that_fails_is_repeated_without_new_frames() {
     let behaviour = Behaviour { errors: errors.into(), ..Behaviour::default() };
     let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour);
     let mut queue = EgressQueue::new(&umem, 64);
-    let mut frame = pool.alloc().unwrap();
-    frame.append(60).unwrap().fill(1);
-    queue.push(frame).unwrap();
-    for retries in 1..=errors.len() as u64 {
+    queue_one(&mut pool, &mut queue);
+    while port.counters().tx_retries < errors.len() as u64 {
         port.transmit(&mut queue);
         assert!(port.unsent());
-        assert_eq!(port.counters().tx_retries, retries);
         assert!(kernel.take_sent().is_empty());
     }
-    port.transmit(&mut queue);
-    assert!(!port.unsent());
+    while port.unsent() {
+        port.transmit(&mut queue);
+    }
     assert_eq!(kernel.take_sent().len(), 1);
-    assert_eq!(port.counters().tx_packets, 1, "counted once");
+    assert_eq!((port.counters().tx_packets, kernel.wakeups()), (1, 5), "counted once");
+}
+
+/// Wake-ups that change nothing are repeated ever more seldom, whatever the kernel answers; measured against the time that
+/// went by.
+#[test]
+fn kicks_that_change_nothing_do_not_come_by_the_thousand() {
+    let answers = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO]
+        .map(|errno| Behaviour { answer: Some(errno), ..Behaviour::default() });
+    let deaf = Behaviour { ignored_wakeups: u32::MAX, ..Behaviour::default() };
+    let dry = Behaviour { wants_rx_wakeup: true, ..deaf.clone() };
+    for behaviour in answers.into_iter().chain([deaf, dry]) {
+        let (umem, mut pool) = umem(256);
+        let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour.clone());
+        let mut queue = EgressQueue::new(&umem, 64);
+        queue_one(&mut pool, &mut queue);
+        let start = Instant::now();
+        for _ in 0..20_000 {
+            port.transmit(&mut queue);
+            port.receive(&mut Batch::new(), &mut pool);
+        }
+        // 10, 20, 40, … 640 µs: seven in the first 1.3 ms; for transmission, and for reception.
+        let most = 2 * (8 + start.elapsed().as_micros() / 640);
+        assert!(u128::from(kernel.wakeups()) <= most, "{} wake-ups, at most {most}: {behaviour:?}", kernel.wakeups());
+    }
+}
+
+/// However long the pause is by then: something new to send, or something that came back, is a reason to ask again.
+#[test]
+fn a_kick_is_not_put_off_when_there_is_a_reason() {
+    let (umem, mut pool) = umem(256);
+    let down = Behaviour { answer: Some(libc::ENOBUFS), budget: 1, ..Behaviour::default() };
+    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), down);
+    let mut queue = EgressQueue::new(&umem, 64);
+    queue_one(&mut pool, &mut queue);
+    while kernel.wakeups() < 9 {
+        port.transmit(&mut queue);
+    }
+    for kicks in 10..20 {
+        queue_one(&mut pool, &mut queue);
+        port.transmit(&mut queue);
+        assert_eq!(kernel.wakeups(), kicks, "something new");
+    }
+    for kicks in 20..25 {
+        kernel.run();
+        assert_eq!(port.reclaim(&mut pool), 1);
+        port.transmit(&mut queue);
+        assert_eq!(kernel.wakeups(), kicks, "something came back");
+    }
 }
 
 /// `EBUSY` means that the interface threw a packet away; the rest goes out in the same call.

@@ -109,8 +109,8 @@ impl Step {
     }
 }
 
-/// A kernel that misbehaves in one way or in several.
-fn behaviour(ways: u8, a: u8, b: u8) -> Behaviour {
+/// A kernel that misbehaves in one way or in several: the bits of `ways` say in which, the others how.
+pub fn behaviour(ways: u8, a: u8, b: u8) -> Behaviour {
     let few = |byte: u8| match byte % 4 {
         0 => 0,
         1 => u32::MAX,
