@@ -48,6 +48,18 @@ fuzz: toolchain nightly ## feed random steps to rings and ports, each for SECOND
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=4096 -print_final_stats=1; \
 	done
 
+# ThreadSanitizer has to see the standard library's own synchronisation, or it reports races that are none: build-std, from
+# rust-src. The compiler refuses to do without.
+.PHONY: sanitize
+sanitize: toolchain nightly test-deps ## rings, ports and workers under AddressSanitizer and ThreadSanitizer (needs nightly)
+	@test -e "$$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" || { \
+		echo "ThreadSanitizer needs the sources of std: rustup component add rust-src --toolchain nightly" >&2; exit 1; }
+	CARGO_TARGET_DIR=target/asan RUSTFLAGS="-Zsanitizer=address" LSAN_OPTIONS="suppressions=$(CURDIR)/.ci/lsan.supp" \
+		cargo +nightly test $(SANITIZED)
+	CARGO_TARGET_DIR=target/tsan RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std $(SANITIZED)
+
+SANITIZED = --package xsk --package pipeline --lib --tests --target $(shell rustc -vV | sed -n 's/^host: //p')
+
 .PHONY: nightly
 nightly:
 	@cargo +nightly --version >/dev/null 2>&1 || { \

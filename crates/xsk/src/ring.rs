@@ -296,6 +296,7 @@ pub(crate) mod heap {
 mod tests {
     use proptest::prelude::*;
 
+    use super::heap::HeapRing;
     use crate::oracle::ring::{self, Step};
 
     fn produce(n: u32) -> Step {
@@ -331,6 +332,49 @@ mod tests {
                 [produce(3), produce(3), produce(1), consume(8), produce(9), consume(1), produce(2), consume(8)];
             ring::check(4, 0u32.wrapping_sub(back), steps);
         }
+    }
+
+    /// An end that goes to another thread, as the kernel's ends are on other cores.
+    struct There<E>(E);
+
+    // SAFETY: an end is used by one thread at a time, and the other end by another: that is what a ring is for. Unsafe because
+    // ends hold addresses.
+    unsafe impl<E> Send for There<E> {}
+
+    /// On real cores, without a model; ThreadSanitizer looks at this one (`make sanitize`).
+    #[test]
+    fn two_threads_pass_entries_in_order() {
+        const ENTRIES: u64 = 100_000;
+        let ring = HeapRing::new(64, 0u32.wrapping_sub(1000));
+        // SAFETY: the ring outlives both ends, as the scope does. Unsafe because the ends hold addresses.
+        let (producer, mut consumer) = unsafe { ring.ends() };
+        let producer = There(producer);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let There(mut producer) = { producer };
+                let mut next = 0;
+                while next < ENTRIES {
+                    let mut reservation = producer.reserve(1 + (next % 40) as u32);
+                    while reservation.push(next) {
+                        next += 1;
+                    }
+                    if reservation.commit() == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            let mut next = 0;
+            while next < ENTRIES {
+                let mut peek = consumer.peek(1 + (next % 50) as u32);
+                for value in peek.by_ref() {
+                    assert_eq!(value, next);
+                    next += 1;
+                }
+                if peek.release() == 0 {
+                    std::thread::yield_now();
+                }
+            }
+        });
     }
 
     proptest! {
