@@ -45,7 +45,7 @@ loom: toolchain ## model-check the rings: every interleaving, every ordering tak
 fuzz: toolchain nightly ## feed random steps to rings and ports, each for SECONDS (needs nightly and cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || { echo "There is no cargo-fuzz: cargo install cargo-fuzz --locked" >&2; exit 1; }
 	for target in rings ports; do \
-		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=4096 -print_final_stats=1; \
+		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=2048 -len_control=0 -print_final_stats=1; \
 	done
 
 # ThreadSanitizer has to see the standard library's own synchronisation, or it reports races that are none: build-std, from

@@ -44,6 +44,7 @@ use crate::umem::Region;
 /// pool.free(frame).unwrap();
 /// # Ok::<(), xsk::UmemError>(())
 /// ```
+///
 /// Nor does sending one to another thread, with or without its UMEM:
 ///
 /// ```compile_fail,E0277

@@ -46,6 +46,8 @@ pub mod clock;
 #[cfg(feature = "fake-kernel")]
 pub mod fake_kernel;
 mod frame;
+#[cfg(any(doc, doctest))]
+mod misuse;
 mod open;
 #[cfg(feature = "fake-kernel")]
 pub mod oracle;

@@ -61,6 +61,20 @@ impl EgressQueue {
     }
 
     /// Adds a frame at the end.
+    ///
+    /// ```
+    /// # use xsk::{EgressQueue, Refused, Umem, UmemConfig};
+    /// let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
+    /// let (_other_umem, mut other_pool) = Umem::new(&UmemConfig::default())?;
+    /// let mut queue = EgressQueue::new(&umem, 64);
+    /// let mut frame = other_pool.alloc().unwrap();
+    /// frame.append(60).unwrap().fill(0);
+    /// let Err(Refused::Foreign(frame)) = queue.push(frame) else { unreachable!() }; // of another UMEM: handed back
+    /// other_pool.free(frame).unwrap();
+    /// let Err(Refused::Runt(frame)) = queue.push(pool.alloc().unwrap()) else { unreachable!() }; // nothing in it
+    /// pool.free(frame).unwrap();
+    /// # Ok::<(), xsk::UmemError>(())
+    /// ```
     #[inline]
     pub fn push(&mut self, frame: Frame) -> Result<(), Refused> {
         if self.frames.len() >= self.capacity {

@@ -327,7 +327,7 @@ fn the_kernels_losses_are_counted() {
 /// Two ports through all that can happen to frames, in an order that a person chose.
 #[test]
 fn every_way_that_a_frame_can_go() {
-    let mut world = World::new(2048, Sizes { start: 0u32.wrapping_sub(40), ..Sizes::default() });
+    let mut world = World::new(2048, Sizes { fill: 64, start: 0u32.wrapping_sub(40), ..Sizes::default() });
     let silent = Behaviour { completion_delay: None, ..Behaviour::default() };
     let in_part = Behaviour { budget: 7, completions_per_wakeup: 3, completion_delay: Some(2), ..Behaviour::default() };
     let thrown = Behaviour { errors: [libc::EBUSY, libc::EBUSY].into(), ..Behaviour::default() };
