@@ -362,13 +362,7 @@ impl Side {
         let left = self.behaviour.vanishes_after.unwrap_or(u32::MAX);
         let mut sending = self.tx.peek(self.behaviour.budget.min(places).min(left));
         for descriptor in sending.by_ref() {
-            let (chunk, _) = self.umem.region().split(descriptor.addr);
-            let fits = self.umem.region().owners.is(chunk, Owner::tx(self.slot))
-                && descriptor.len > 0
-                && (descriptor.addr % u64::from(self.umem.frame_size())) + u64::from(descriptor.len)
-                    <= u64::from(self.umem.frame_size())
-                && descriptor.addr < self.umem.bytes() as u64;
-            if fits {
+            if is_sending(&self.umem, self.slot, &descriptor) {
                 if let Some(sent) = &mut self.sent {
                     sent.push(read(&self.umem, descriptor.addr, descriptor.len as usize));
                 }
@@ -402,11 +396,15 @@ impl Side {
         let mut next = self.tx.peek(1);
         let descriptor = next.next();
         next.release();
-        let Some(Descriptor { addr, len, .. }) = descriptor else { return false };
-        if self.sent.is_some() {
-            self.thrown_away.push(read(&self.umem, addr, len as usize));
+        let Some(descriptor) = descriptor else { return false };
+        if !is_sending(&self.umem, self.slot, &descriptor) {
+            self.counters.tx_invalid += 1;
+            return true;
         }
-        self.completing.push_back((addr, self.wakeups));
+        if self.sent.is_some() {
+            self.thrown_away.push(read(&self.umem, descriptor.addr, descriptor.len as usize));
+        }
+        self.completing.push_back((descriptor.addr, self.wakeups));
         true
     }
 
@@ -421,6 +419,15 @@ impl Side {
     }
 }
 
+/// Whether user space gave this to be sent, and has not got it back: a range within one chunk.
+fn is_sending(umem: &Umem, slot: Slot, descriptor: &Descriptor) -> bool {
+    let region = umem.region();
+    let (chunk, offset) = region.split(descriptor.addr);
+    region.owners.is(chunk, Owner::tx(slot))
+        && descriptor.len > 0
+        && u64::from(offset) + u64::from(descriptor.len) <= u64::from(region.frame_size())
+}
+
 fn write(umem: &Umem, address: u64, packet: &[u8]) {
     let region = umem.region();
     assert!(address as usize + packet.len() <= region.len(), "the fill ring holds an address outside the UMEM");
@@ -431,8 +438,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
 
 fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
     let mut packet = vec![0; len];
-    // SAFETY: the caller checked that the range lies within one chunk of the mapping; user space has posted it, so that no
-    // frame stands for it. Unsafe because it plays the device.
+    // SAFETY: the caller checked (`is_sending`) that the range lies within one chunk of the mapping, and that user space has
+    // posted it, so that no frame stands for it. Unsafe because it plays the device.
     unsafe { umem.region().base().add(address as usize).as_ptr().copy_to_nonoverlapping(packet.as_mut_ptr(), len) };
     packet
 }

@@ -35,9 +35,10 @@ use crate::umem::Umem;
 /// # Ok::<(), xsk::UmemError>(())
 /// ```
 pub struct EgressQueue {
-    umem: Umem,
+    // Before the handle of their UMEM: if that is the last one, it finds no frame left that it would have to stay for.
     frames: VecDeque<Frame>,
     capacity: usize,
+    umem: Umem,
 }
 
 /// Why a queue refused a frame; here it is back.
@@ -57,7 +58,7 @@ pub enum Refused {
 impl EgressQueue {
     /// A queue for at most `capacity` frames of this UMEM.
     pub fn new(umem: &Umem, capacity: usize) -> Self {
-        Self { umem: umem.clone(), frames: VecDeque::with_capacity(capacity), capacity }
+        Self { frames: VecDeque::with_capacity(capacity), capacity, umem: umem.clone() }
     }
 
     /// Adds a frame at the end.

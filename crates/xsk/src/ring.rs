@@ -238,6 +238,9 @@ impl<T: Copy> Peek<'_, T> {
     #[inline]
     pub(crate) fn release(self) -> u32 {
         let ring = self.ring;
+        if self.read == 0 {
+            return 0; // as in `commit`: who only looks leaves the shared line clean
+        }
         ring.consumed = ring.consumed.wrapping_add(self.read);
         // Release: our reads of the entries are done before the producer may overwrite them.
         ring.ring.consumer().store(ring.consumed, Ordering::Release);

@@ -136,14 +136,20 @@ impl XskPort {
         Some(chunk)
     }
 
+    /// What there is to see of the kernel's progress: unsent descriptors and completions. Both, because before Linux 6.17 the
+    /// ring did not show what a call in copy mode had sent until it was empty or a later call came.
+    fn seen_of_tx(&self) -> (u32, u32) {
+        (self.rings.tx.pending(), self.rings.completion.available())
+    }
+
     /// Makes the kernel send what is in the TX ring.
     fn wake_tx(&mut self) {
-        let at_first = self.rings.tx.pending();
+        let at_first = self.seen_of_tx();
         let mut thrown_away = false;
         // Each packet that the interface throws away ends the kernel's work, and so does its budget; there are only so many.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
-            let before = self.rings.tx.pending();
+            let before = self.seen_of_tx();
             let Err(error) = self.kernel.wake_tx() else { break };
             match error.raw_os_error() {
                 // In copy mode this is `NET_XMIT_DROP`: one packet was completed without being sent (`__xsk_generic_xmit`).
@@ -153,7 +159,7 @@ impl XskPort {
                     thrown_away = true;
                 }
                 // The budget of one call is used up: 32 before Linux 6.17.
-                Some(libc::EAGAIN) if self.rings.tx.pending() < before => {}
+                Some(libc::EAGAIN) if self.seen_of_tx() != before => {}
                 // EAGAIN: the send buffer or the completion ring is full. ENOBUFS: no memory for the moment. ENETDOWN: the
                 // link is down. ENXIO: the device is gone. None loses the descriptors that are still in the ring; a later
                 // turn tries again.
@@ -166,7 +172,7 @@ impl XskPort {
                 break;
             }
         }
-        if thrown_away || self.rings.tx.pending() < at_first {
+        if thrown_away || self.seen_of_tx() != at_first {
             self.tx_pace.reset();
         } else {
             self.tx_pace.was_in_vain();
