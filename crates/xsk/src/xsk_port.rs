@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::os::fd::RawFd;
 
 use crate::abi::Descriptor;
@@ -58,6 +59,8 @@ pub struct XskPort {
     /// A device may write to frames after the socket is closed (zero-copy): do not reuse those then.
     quarantine: bool,
     closed: bool,
+    /// Frames were posted for reception since the last look, after a fence, whether the kernel wants to be woken for that.
+    unannounced: bool,
     /// Wake-ups for transmission, and for reception, that changed nothing.
     tx_pace: Pace,
     rx_pace: Pace,
@@ -84,6 +87,7 @@ impl XskPort {
             busy_poll,
             quarantine: false,
             closed: false,
+            unannounced: false,
             tx_pace: Pace::default(),
             rx_pace: Pace::default(),
             counters: Counters::default(),
@@ -216,11 +220,12 @@ impl Port for XskPort {
             self.counters.rx_bytes += bytes;
             self.counters.invalid_descriptors += u64::from(entries - came);
         }
-        let posted = self.refill(pool);
+        self.unannounced |= self.refill(pool);
         if entries > 0 {
             self.rx_pace.reset();
             return came as usize;
         }
+        let posted = mem::take(&mut self.unannounced);
         let fill = &self.rings.fill;
         let asked = if posted { fill.needs_wakeup() } else { fill.asks_for_wakeup() };
         if !asked {
