@@ -33,7 +33,37 @@ test: toolchain test-deps ## run every test
 	@$(call say_sudo,the tests named root_*)
 	CARGO_TARGET_$(TRIPLE)_RUNNER="$(CURDIR)/.ci/test-runner" cargo test --workspace --all-targets
 	cargo test --workspace --doc
+	$(MAKE) --no-print-directory loom
 	cargo run --quiet --package pipeline --example own_stage
+
+.PHONY: loom
+loom: toolchain ## model-check the rings: every interleaving, every ordering taken away in turn (part of `make test`)
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+		cargo test --package xsk --test loom --release
+
+.PHONY: fuzz
+fuzz: toolchain nightly ## feed random steps to rings and ports, each for SECONDS (needs nightly and cargo-fuzz)
+	@command -v cargo-fuzz >/dev/null || { echo "There is no cargo-fuzz: cargo install cargo-fuzz --locked" >&2; exit 1; }
+	for target in rings ports; do \
+		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=2048 -len_control=0 -print_final_stats=1; \
+	done
+
+# ThreadSanitizer has to see the standard library's own synchronisation, or it reports races that are none: build-std, from
+# rust-src. The compiler refuses to do without.
+.PHONY: sanitize
+sanitize: toolchain nightly test-deps ## rings, ports and workers under AddressSanitizer and ThreadSanitizer (needs nightly)
+	@test -e "$$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" || { \
+		echo "ThreadSanitizer needs the sources of std: rustup component add rust-src --toolchain nightly" >&2; exit 1; }
+	CARGO_TARGET_DIR=target/asan RUSTFLAGS="-Zsanitizer=address" LSAN_OPTIONS="suppressions=$(CURDIR)/.ci/lsan.supp" \
+		cargo +nightly test $(SANITIZED)
+	CARGO_TARGET_DIR=target/tsan RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std $(SANITIZED)
+
+SANITIZED = --package xsk --package pipeline --lib --tests --target $(shell rustc -vV | sed -n 's/^host: //p')
+
+.PHONY: nightly
+nightly:
+	@cargo +nightly --version >/dev/null 2>&1 || { \
+		echo "This needs a nightly toolchain: rustup toolchain install nightly" >&2; exit 1; }
 
 .PHONY: build
 build: toolchain deps ## build the binaries: target/release/{xdpfwd,xdpfwd-lab}

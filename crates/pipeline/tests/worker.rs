@@ -42,60 +42,6 @@ fn a_single_packet_does_not_wait_for_a_full_batch() {
     assert_eq!(numbers(&wires.wan.take_sent()), [1]);
 }
 
-#[test]
-fn a_port_that_does_not_send_drops_and_counts_and_leaves_the_other_direction_alone() {
-    let stalled = Behaviour { budget: 0, ..Behaviour::default() };
-    let (mut worker, wires) = cross_connect_with((), (), stalled);
-    let mut delivered = 0u64;
-    for round in 0..100u64 {
-        for _ in 0..32 {
-            delivered += u64::from(wires.lan.deliver(&packet(delivered)).is_ok());
-        }
-        wires.wan.deliver(&packet(round)).unwrap();
-        worker.turn();
-        assert_eq!(numbers(&wires.lan.take_sent()), [round], "the other direction flows");
-        assert_conserved(&mut worker);
-    }
-    let report = worker.report();
-    let waiting = report.frames.in_flight + report.frames.tx;
-    assert_eq!(delivered, report.drops[Reason::EgressFull] + waiting, "each is dropped and counted, or waits");
-    assert!(report.drops[Reason::EgressFull] > 2000);
-
-    wires.wan.set(Behaviour::default());
-    worker.drain(Duration::from_secs(5));
-    assert_eq!(wires.wan.take_sent().len() as u64, waiting);
-    assert_eq!(assert_conserved(&mut worker).in_flight, 0);
-}
-
-#[test]
-fn a_kernel_that_never_completes_stops_transmission_and_nothing_else() {
-    let silent = Behaviour { completion_delay: None, ..Behaviour::default() };
-    let (mut worker, wires) = cross_connect_with((), (), silent);
-    for n in 0..4000 {
-        let _ = wires.lan.deliver(&packet(n));
-        worker.turn();
-    }
-    assert_conserved(&mut worker);
-    let start = Instant::now();
-    worker.drain(Duration::from_millis(50));
-    assert!(start.elapsed() < Duration::from_secs(20), "drain ends without the completions");
-    assert_conserved(&mut worker);
-}
-
-#[test]
-fn what_is_still_queued_at_the_end_is_dropped_as_shutdown() {
-    let stalled = Behaviour { budget: 0, ..Behaviour::default() };
-    let (mut worker, wires) = cross_connect_with((), (), stalled);
-    for n in 0..200 {
-        wires.lan.deliver(&packet(n)).unwrap();
-        worker.turn();
-    }
-    worker.drain(Duration::from_millis(20));
-    let report = worker.report();
-    assert_eq!(report.drops[Reason::Shutdown], 200 - 128, "all but the TX ring's");
-    assert_eq!(assert_conserved(&mut worker).in_flight, 0);
-}
-
 /// Gives each packet a verdict by its number.
 struct Sorter;
 

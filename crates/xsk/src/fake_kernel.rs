@@ -47,6 +47,12 @@ pub struct Behaviour {
     /// Errors (errno values) with which the next wake-ups are answered, first one first; nothing is sent then. With
     /// `EBUSY` a packet is thrown away: completed without being sent.
     pub errors: VecDeque<i32>,
+    /// After those, every wake-up is answered with this error; nothing is sent then.
+    pub answer: Option<i32>,
+    /// The next so many wake-ups are answered with success, and that is all: they are lost. `u32::MAX`: all of them.
+    pub ignored_wakeups: u32,
+    /// The interface disappears when it has sent so many more descriptors: in the middle of a batch, if that is where it is.
+    pub vanishes_after: Option<u32>,
     /// Whether it asks to be woken for transmission: if not, it works on its own, when [`FakeKernel::run`] is called.
     pub wants_tx_wakeup: bool,
     /// Whether it asks to be woken for reception.
@@ -60,6 +66,9 @@ impl Default for Behaviour {
             completion_delay: Some(0),
             completions_per_wakeup: u32::MAX,
             errors: VecDeque::new(),
+            answer: None,
+            ignored_wakeups: 0,
+            vanishes_after: None,
             wants_tx_wakeup: true,
             wants_rx_wakeup: false,
         }
@@ -96,6 +105,8 @@ pub enum Lost {
     RxRingFull,
     /// The packet is longer than a frame has room for.
     TooLong,
+    /// There is no interface any more.
+    NoInterface,
 }
 
 /// The handle of the kernel's side; clones refer to the same one.
@@ -114,6 +125,10 @@ struct Side {
     behaviour: Behaviour,
     /// What was sent, unless it is not to be kept.
     sent: Option<Vec<Vec<u8>>>,
+    /// What was thrown away, the same.
+    thrown_away: Vec<Vec<u8>>,
+    /// The interface has disappeared.
+    gone: bool,
     /// Addresses sent and not reported, with the wake-up at which they may be.
     completing: VecDeque<(u64, u32)>,
     wakeups: u32,
@@ -170,6 +185,8 @@ impl FakeKernel {
             _memory: memory,
             behaviour: Behaviour::default(),
             sent: Some(Vec::new()),
+            thrown_away: Vec::new(),
+            gone: false,
             // As many as can be under way, so that a wake-up allocates nothing.
             completing: VecDeque::with_capacity(umem.frames() as usize),
             wakeups: 0,
@@ -193,6 +210,9 @@ impl FakeKernel {
     pub fn deliver(&self, packet: &[u8]) -> Result<(), Lost> {
         let mut side = self.0.borrow_mut();
         let side = &mut *side;
+        if side.gone {
+            return Err(Lost::NoInterface);
+        }
         let offset = XDP_PACKET_HEADROOM;
         let Ok(len) = u16::try_from(packet.len()) else { return Err(side.count(Lost::TooLong)) };
         if u32::from(len) + offset > side.umem.frame_size() {
@@ -252,9 +272,25 @@ impl FakeKernel {
         self.0.borrow_mut().sent.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// What was thrown away (`EBUSY`) since the last call, in order.
+    pub fn take_thrown_away(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.0.borrow_mut().thrown_away)
+    }
+
+    /// The interface disappears: nothing comes, nothing is sent or completed any more, and every wake-up fails with ENXIO, as
+    /// when the kernel has unbound the socket (`xsk_unbind_dev`).
+    pub fn vanish(&self) {
+        self.0.borrow_mut().gone = true;
+    }
+
     /// Whether to keep a copy of what is sent, as it does at first.
     pub fn set_recording(&self, on: bool) {
         self.0.borrow_mut().sent = on.then(Vec::new);
+    }
+
+    /// Descriptors in the TX ring that it has not taken.
+    pub fn unsent(&self) -> u32 {
+        self.0.borrow().tx.available()
     }
 
     /// Wake-ups so far.
@@ -272,13 +308,22 @@ impl Kernel for FakeKernel {
     fn wake_tx(&mut self) -> io::Result<()> {
         let mut side = self.0.borrow_mut();
         side.wakeups = side.wakeups.wrapping_add(1);
-        if let Some(errno) = side.behaviour.errors.pop_front() {
+        side.check_bound()?;
+        if side.behaviour.ignored_wakeups > 0 {
+            if side.behaviour.ignored_wakeups != u32::MAX {
+                side.behaviour.ignored_wakeups -= 1;
+            }
+            return Ok(());
+        }
+        let errno = side.behaviour.errors.pop_front().or(side.behaviour.answer);
+        if let Some(errno) = errno {
             if errno == libc::EBUSY && !side.swallow() {
                 return Ok(());
             }
             return Err(io::Error::from_raw_os_error(errno));
         }
         side.send();
+        side.check_bound()?;
         if side.tx.available() > 0 {
             // As `__xsk_generic_xmit` answers when the budget is used up.
             return Err(io::Error::from_raw_os_error(libc::EAGAIN));
@@ -289,7 +334,7 @@ impl Kernel for FakeKernel {
     fn wake_rx(&mut self) -> io::Result<()> {
         let mut side = self.0.borrow_mut();
         side.wakeups = side.wakeups.wrapping_add(1);
-        Ok(())
+        side.check_bound()
     }
 
     fn fd(&self) -> Option<RawFd> {
@@ -302,19 +347,22 @@ impl Kernel for FakeKernel {
 }
 
 impl Side {
+    /// As `xsk_is_bound`.
+    fn check_bound(&self) -> io::Result<()> {
+        if self.gone { Err(io::Error::from_raw_os_error(libc::ENXIO)) } else { Ok(()) }
+    }
+
     fn send(&mut self) {
+        if self.gone {
+            return;
+        }
         let now = self.wakeups;
         // As `xsk_cq_reserve_locked`: nothing is sent for whose completion there is no place in the ring.
         let places = self.completion.reserve(u32::MAX).granted().saturating_sub(self.completing.len() as u32);
-        let mut sending = self.tx.peek(self.behaviour.budget.min(places));
+        let left = self.behaviour.vanishes_after.unwrap_or(u32::MAX);
+        let mut sending = self.tx.peek(self.behaviour.budget.min(places).min(left));
         for descriptor in sending.by_ref() {
-            let (chunk, _) = self.umem.region().split(descriptor.addr);
-            let fits = self.umem.region().owners.is(chunk, Owner::tx(self.slot))
-                && descriptor.len > 0
-                && (descriptor.addr % u64::from(self.umem.frame_size())) + u64::from(descriptor.len)
-                    <= u64::from(self.umem.frame_size())
-                && descriptor.addr < self.umem.bytes() as u64;
-            if fits {
+            if is_sending(&self.umem, self.slot, &descriptor) {
                 if let Some(sent) = &mut self.sent {
                     sent.push(read(&self.umem, descriptor.addr, descriptor.len as usize));
                 }
@@ -324,7 +372,14 @@ impl Side {
                 self.counters.tx_invalid += 1;
             }
         }
-        sending.release();
+        let sent = sending.release();
+        if let Some(left) = &mut self.behaviour.vanishes_after {
+            *left -= sent;
+            self.gone = *left == 0;
+            if self.gone {
+                return;
+            }
+        }
 
         let Some(delay) = self.behaviour.completion_delay else { return };
         let due = self.completing.iter().take_while(|(_, sent)| now.wrapping_sub(*sent) >= delay).count();
@@ -339,10 +394,18 @@ impl Side {
     /// Throws the next packet away, as an interface without a carrier does. Whether there was one.
     fn swallow(&mut self) -> bool {
         let mut next = self.tx.peek(1);
-        let address = next.next().map(|descriptor| descriptor.addr);
+        let descriptor = next.next();
         next.release();
-        self.completing.extend(address.map(|address| (address, self.wakeups)));
-        address.is_some()
+        let Some(descriptor) = descriptor else { return false };
+        if !is_sending(&self.umem, self.slot, &descriptor) {
+            self.counters.tx_invalid += 1;
+            return true;
+        }
+        if self.sent.is_some() {
+            self.thrown_away.push(read(&self.umem, descriptor.addr, descriptor.len as usize));
+        }
+        self.completing.push_back((descriptor.addr, self.wakeups));
+        true
     }
 
     fn count(&mut self, lost: Lost) -> Lost {
@@ -350,9 +413,19 @@ impl Side {
             Lost::FillRingEmpty => self.counters.fill_ring_empty += 1,
             Lost::RxRingFull => self.counters.rx_ring_full += 1,
             Lost::TooLong => self.counters.rx_dropped += 1,
+            Lost::NoInterface => {}
         }
         lost
     }
+}
+
+/// Whether user space gave this to be sent, and has not got it back: a range within one chunk.
+fn is_sending(umem: &Umem, slot: Slot, descriptor: &Descriptor) -> bool {
+    let region = umem.region();
+    let (chunk, offset) = region.split(descriptor.addr);
+    region.owners.is(chunk, Owner::tx(slot))
+        && descriptor.len > 0
+        && u64::from(offset) + u64::from(descriptor.len) <= u64::from(region.frame_size())
 }
 
 fn write(umem: &Umem, address: u64, packet: &[u8]) {
@@ -365,8 +438,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
 
 fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
     let mut packet = vec![0; len];
-    // SAFETY: the caller checked that the range lies within one chunk of the mapping; user space has posted it, so that no
-    // frame stands for it. Unsafe because it plays the device.
+    // SAFETY: the caller checked (`is_sending`) that the range lies within one chunk of the mapping, and that user space has
+    // posted it, so that no frame stands for it. Unsafe because it plays the device.
     unsafe { umem.region().base().add(address as usize).as_ptr().copy_to_nonoverlapping(packet.as_mut_ptr(), len) };
     packet
 }

@@ -44,6 +44,7 @@ use crate::umem::Region;
 /// pool.free(frame).unwrap();
 /// # Ok::<(), xsk::UmemError>(())
 /// ```
+///
 /// Nor does sending one to another thread, with or without its UMEM:
 ///
 /// ```compile_fail,E0277
@@ -212,6 +213,7 @@ impl fmt::Debug for Frame {
 mod tests {
     use proptest::prelude::*;
 
+    use crate::oracle::frame::{Edit, Shadow};
     use crate::{HugePages, Umem, UmemConfig};
 
     fn umem(frame_size: u32) -> (Umem, crate::Pool) {
@@ -236,28 +238,15 @@ mod tests {
         assert_eq!(pool.len(), 255);
     }
 
-    #[derive(Clone, Debug)]
-    enum Edit {
-        Prepend(usize),
-        TrimFront(usize),
-        Append(usize),
-        Truncate(usize),
-    }
-
     fn edit() -> impl Strategy<Value = Edit> {
-        prop_oneof![
-            (0..700usize).prop_map(Edit::Prepend),
-            (0..700usize).prop_map(Edit::TrimFront),
-            (0..700usize).prop_map(Edit::Append),
-            (0..5000usize).prop_map(Edit::Truncate),
-        ]
+        (any::<u8>(), prop_oneof![4 => 0..700usize, 1 => 0..5000usize]).prop_map(|(kind, n)| Edit::decode(kind, n))
     }
 
     proptest! {
-        /// Any sequence of edits leaves the packet as it would be in a deque, within its own chunk; what does not fit
+        /// Any sequence of edits leaves the packet as it would be in a vector, within its own chunk; what does not fit
         /// is refused and changes nothing; the neighbours keep their bytes.
         #[test]
-        fn edits_like_a_deque(edits in prop::collection::vec(edit(), 1..60), big in any::<bool>()) {
+        fn edits_like_a_vector(edits in prop::collection::vec(edit(), 1..60), big in any::<bool>()) {
             let frame_size = if big { 4096 } else { 2048 };
             let (_umem, mut pool) = umem(frame_size);
             let mut before = pool.alloc().unwrap();
@@ -270,42 +259,9 @@ mod tests {
                 neighbour.append(all).unwrap();
                 neighbour.fill(0xee);
             }
-            let mut oracle = std::collections::VecDeque::new();
-            let mut next = 0u8;
-            for edit in edits {
-                next = next.wrapping_add(1) % 0xee;
-                match edit {
-                    Edit::Prepend(n) => {
-                        let room = frame.headroom();
-                        match frame.prepend(n) {
-                            Ok(new) => {
-                                new.fill(next);
-                                (0..n).for_each(|_| oracle.push_front(next));
-                            }
-                            Err(error) => prop_assert!(n > room && error.available == room),
-                        }
-                    }
-                    Edit::TrimFront(n) => {
-                        frame.trim_front(n);
-                        oracle.drain(..n.min(oracle.len()));
-                    }
-                    Edit::Append(n) => {
-                        let room = frame.tailroom();
-                        match frame.append(n) {
-                            Ok(new) => {
-                                new.fill(next);
-                                (0..n).for_each(|_| oracle.push_back(next));
-                            }
-                            Err(error) => prop_assert!(n > room && error.available == room),
-                        }
-                    }
-                    Edit::Truncate(n) => {
-                        frame.truncate(n);
-                        oracle.truncate(n);
-                    }
-                }
-                prop_assert_eq!(&frame[..], oracle.make_contiguous());
-                prop_assert_eq!(frame.headroom() + frame.len() + frame.tailroom(), frame_size as usize);
+            let mut shadow = Shadow::of(&frame);
+            for (edit, fill) in edits.into_iter().zip((0..0xee).cycle()) {
+                shadow.edit(&mut frame, edit, fill);
                 prop_assert_eq!(frame.address(), u64::from(frame.chunk() * frame_size) + frame.headroom() as u64);
             }
             for neighbour in [before, after] {

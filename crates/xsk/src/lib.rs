@@ -46,8 +46,13 @@ pub mod clock;
 #[cfg(feature = "fake-kernel")]
 pub mod fake_kernel;
 mod frame;
+#[cfg(any(doc, doctest))]
+mod misuse;
 mod open;
+#[cfg(feature = "fake-kernel")]
+pub mod oracle;
 mod owner;
+mod pace;
 mod pool;
 mod port;
 mod prefetch;

@@ -22,7 +22,8 @@ pub trait Port {
 
     /// Hands frames from the front of the queue to the interface, and sees to it that it sends them. What does not fit
     /// stays in the queue. Call it every turn while [`unsent`](Self::unsent) says so, even with an empty queue: the kernel
-    /// may have put off what it was given.
+    /// may have put off what it was given. It is woken again when there is something new to send, when something has come back,
+    /// or after a pause; not every time.
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize;
 
     /// Takes frames back whose transmission is complete.
@@ -92,8 +93,8 @@ pub struct Counters {
     pub tx_bytes: u64,
     /// System calls made to wake the kernel up, for transmission or reception.
     pub syscalls: u64,
-    /// Transmit wake-ups that the kernel answered with "later" (EAGAIN without progress, ENOBUFS,
-    /// ENETDOWN, ENXIO): repeated, nothing lost.
+    /// Transmit wake-ups that the kernel answered with "later" (EAGAIN without progress, ENOBUFS, ENETDOWN, ENXIO): repeated,
+    /// when there is something new or after a pause, and nothing is lost.
     pub tx_retries: u64,
     /// Of the system calls, those that made the kernel transmit.
     pub tx_wakes: u64,

@@ -35,9 +35,10 @@ use crate::umem::Umem;
 /// # Ok::<(), xsk::UmemError>(())
 /// ```
 pub struct EgressQueue {
-    umem: Umem,
+    // Before the handle of their UMEM: if that is the last one, it finds no frame left that it would have to stay for.
     frames: VecDeque<Frame>,
     capacity: usize,
+    umem: Umem,
 }
 
 /// Why a queue refused a frame; here it is back.
@@ -57,10 +58,24 @@ pub enum Refused {
 impl EgressQueue {
     /// A queue for at most `capacity` frames of this UMEM.
     pub fn new(umem: &Umem, capacity: usize) -> Self {
-        Self { umem: umem.clone(), frames: VecDeque::with_capacity(capacity), capacity }
+        Self { frames: VecDeque::with_capacity(capacity), capacity, umem: umem.clone() }
     }
 
     /// Adds a frame at the end.
+    ///
+    /// ```
+    /// # use xsk::{EgressQueue, Refused, Umem, UmemConfig};
+    /// let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
+    /// let (_other_umem, mut other_pool) = Umem::new(&UmemConfig::default())?;
+    /// let mut queue = EgressQueue::new(&umem, 64);
+    /// let mut frame = other_pool.alloc().unwrap();
+    /// frame.append(60).unwrap().fill(0);
+    /// let Err(Refused::Foreign(frame)) = queue.push(frame) else { unreachable!() }; // of another UMEM: handed back
+    /// other_pool.free(frame).unwrap();
+    /// let Err(Refused::Runt(frame)) = queue.push(pool.alloc().unwrap()) else { unreachable!() }; // nothing in it
+    /// pool.free(frame).unwrap();
+    /// # Ok::<(), xsk::UmemError>(())
+    /// ```
     #[inline]
     pub fn push(&mut self, frame: Frame) -> Result<(), Refused> {
         if self.frames.len() >= self.capacity {

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use crate::abi::{Descriptor, XDP_MAX_TX_SKB_BUDGET};
 use crate::port::KernelCounters;
 use crate::ring::{Consumer, Producer, RingLayout};
-use crate::sync::AtomicU32;
+use crate::sync::{AtomicU32, Entry};
 use crate::umem::Region;
 use crate::xsk_port::{Kernel, Rings};
 
@@ -59,7 +59,11 @@ impl Socket {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_COMPLETION_RING, &sizes.completion)?;
         self.set(libc::SOL_XDP, libc::XDP_RX_RING, &sizes.rx)?;
         self.set(libc::SOL_XDP, libc::XDP_TX_RING, &sizes.tx)?;
-        let offsets: libc::xdp_mmap_offsets = self.get(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)?;
+        let (offsets, known) = self.get::<libc::xdp_mmap_offsets>(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)?;
+        if known < mem::size_of::<libc::xdp_mmap_offsets>() {
+            // Before Linux 5.4: no flags to be woken by, and the offsets that there are lie elsewhere in the struct.
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
 
         let fill = self.map_ring::<u64>(sizes.fill, &offsets.fr, libc::XDP_UMEM_PGOFF_FILL_RING)?;
         let completion = self.map_ring::<u64>(sizes.completion, &offsets.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING)?;
@@ -95,7 +99,7 @@ impl Socket {
             producer: at(offsets.producer).cast::<AtomicU32>(),
             consumer: at(offsets.consumer).cast::<AtomicU32>(),
             flags: at(offsets.flags).cast::<AtomicU32>(),
-            entries: at(offsets.desc).cast::<T>(),
+            entries: at(offsets.desc).cast::<Entry<T>>(),
             size,
         };
         Ok((map, layout))
@@ -124,7 +128,7 @@ impl Socket {
 
     /// Whether the bind got zero-copy: the kernel's word, not ours.
     pub(crate) fn is_zero_copy(&self) -> io::Result<bool> {
-        let options: libc::xdp_options = self.get(libc::SOL_XDP, libc::XDP_OPTIONS)?;
+        let (options, _) = self.get::<libc::xdp_options>(libc::SOL_XDP, libc::XDP_OPTIONS)?;
         Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
@@ -154,8 +158,8 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    fn get<T>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<T> {
-        // Zeroed first: an older kernel may know a shorter struct.
+    /// The value, and how many of its bytes the kernel knows: an older one may know a shorter struct. The rest is zero.
+    fn get<T>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<(T, usize)> {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
         // SAFETY: the value is writable for its size. Unsafe: foreign call.
@@ -165,7 +169,7 @@ impl Socket {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: used with structs of integers only, for which any bytes are a value. Unsafe: T could be anything.
-        Ok(unsafe { value.assume_init() })
+        Ok((unsafe { value.assume_init() }, size as usize))
     }
 }
 
@@ -190,7 +194,7 @@ impl Kernel for Socket {
 
     fn statistics(&self) -> KernelCounters {
         // It fails only for a socket that is none; zeros then.
-        let Ok(statistics) = self.get::<libc::xdp_statistics>(libc::SOL_XDP, libc::XDP_STATISTICS) else {
+        let Ok((statistics, _)) = self.get::<libc::xdp_statistics>(libc::SOL_XDP, libc::XDP_STATISTICS) else {
             return KernelCounters::default();
         };
         KernelCounters {

@@ -358,6 +358,7 @@ fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::EgressQueue;
 
     fn small() -> UmemConfig {
         UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() }
@@ -402,6 +403,17 @@ mod tests {
         assert!(is_mapped(), "the pool still refers to it");
         drop(pool);
         assert!(!is_mapped());
+
+        let (umem, mut pool) = Umem::new(&small()).unwrap();
+        let is_mapped = mapped(&umem);
+        let mut queue = EgressQueue::new(&umem, 64);
+        let mut frame = pool.alloc().unwrap();
+        frame.append(60).unwrap().fill(0);
+        queue.push(frame).unwrap();
+        drop((umem, pool));
+        assert!(is_mapped(), "the queue still refers to it");
+        drop(queue);
+        assert!(!is_mapped(), "and takes its frames with it");
 
         let (umem, mut pool) = Umem::new(&small()).unwrap();
         let is_mapped = mapped(&umem);

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::os::fd::RawFd;
 
 use crate::abi::Descriptor;
@@ -10,6 +11,7 @@ use crate::batch::Batch;
 use crate::clock;
 use crate::frame::Frame;
 use crate::owner::{Owner, Slot};
+use crate::pace::Pace;
 use crate::pool::Pool;
 use crate::port::{Census, Counters, KernelCounters, Port};
 use crate::prefetch::prefetch_for_write;
@@ -58,6 +60,11 @@ pub struct XskPort {
     /// A device may write to frames after the socket is closed (zero-copy): do not reuse those then.
     quarantine: bool,
     closed: bool,
+    /// Frames were posted for reception since the last look, after a fence, whether the kernel wants to be woken for that.
+    unannounced: bool,
+    /// Wake-ups for transmission, and for reception, that changed nothing.
+    tx_pace: Pace,
+    rx_pace: Pace,
     counters: Counters,
 }
 
@@ -81,6 +88,9 @@ impl XskPort {
             busy_poll,
             quarantine: false,
             closed: false,
+            unannounced: false,
+            tx_pace: Pace::default(),
+            rx_pace: Pace::default(),
             counters: Counters::default(),
         }
     }
@@ -131,6 +141,12 @@ impl XskPort {
         Some(chunk)
     }
 
+    /// What there is to see of the kernel's progress: unsent descriptors and completions. Both, because before Linux 6.17 the
+    /// ring did not show what a call in copy mode had sent until it was empty or a later call came.
+    fn seen_of_tx(&self) -> (u32, u32) {
+        (self.rings.tx.pending(), self.rings.completion.available())
+    }
+
     /// Makes the kernel send what is in the TX ring.
     fn wake_tx(&mut self) {
         let start = clock::cycles();
@@ -139,25 +155,39 @@ impl XskPort {
     }
 
     fn wake_tx_until_done(&mut self) {
+        let at_first = self.seen_of_tx();
+        let mut thrown_away = false;
         // Each packet that the interface throws away ends the kernel's work, and so does its budget; there are only so many.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
             self.counters.tx_wakes += 1;
-            let before = self.rings.tx.pending();
-            let Err(error) = self.kernel.wake_tx() else { return };
+            let before = self.seen_of_tx();
+            let Err(error) = self.kernel.wake_tx() else { break };
             match error.raw_os_error() {
                 // In copy mode this is `NET_XMIT_DROP`: one packet was completed without being sent (`__xsk_generic_xmit`).
-                Some(libc::EBUSY) if !self.quarantine => self.counters.tx_dropped += 1,
+                // The ring need not show it yet: if it was the call's first, the kernel's counter is stored by a later call.
+                Some(libc::EBUSY) if !self.quarantine => {
+                    self.counters.tx_dropped += 1;
+                    thrown_away = true;
+                }
                 // The budget of one call is used up: 32 before Linux 6.17.
-                Some(libc::EAGAIN) if self.rings.tx.pending() < before => {}
+                Some(libc::EAGAIN) if self.seen_of_tx() != before => {}
                 // EAGAIN: the send buffer or the completion ring is full. ENOBUFS: no memory for the moment. ENETDOWN: the
-                // link is down. ENXIO: the device is gone. None loses the descriptors that are still in the ring; the next
+                // link is down. ENXIO: the device is gone. None loses the descriptors that are still in the ring; a later
                 // turn tries again.
                 _ => {
                     self.counters.tx_retries += 1;
-                    return;
+                    break;
                 }
             }
+            if self.rings.tx.pending() == 0 {
+                break;
+            }
+        }
+        if thrown_away || self.seen_of_tx() != at_first {
+            self.tx_pace.reset();
+        } else {
+            self.tx_pace.was_in_vain();
         }
     }
 
@@ -198,12 +228,24 @@ impl Port for XskPort {
             self.counters.rx_bytes += bytes;
             self.counters.invalid_descriptors += u64::from(entries - came);
         }
-        let posted = self.refill(pool);
+        self.unannounced |= self.refill(pool);
+        if entries > 0 {
+            self.rx_pace.reset();
+            return came as usize;
+        }
+        let posted = mem::take(&mut self.unannounced);
         let fill = &self.rings.fill;
-        if entries == 0 && (self.busy_poll || if posted { fill.needs_wakeup() } else { fill.asks_for_wakeup() }) {
+        let asked = if posted { fill.needs_wakeup() } else { fill.asks_for_wakeup() };
+        if !asked {
+            self.rx_pace.reset();
+        }
+        if self.busy_poll || asked && (posted || self.rx_pace.allows()) {
             self.counters.syscalls += 1;
-            // Whatever it answers, the next turn asks again if the flag is still up.
+            // Whatever it answers, a later turn asks again if the flag is still up.
             let _ = self.kernel.wake_rx();
+            if asked {
+                self.rx_pace.was_in_vain();
+            }
         }
         came as usize
     }
@@ -225,8 +267,13 @@ impl Port for XskPort {
             self.counters.tx_packets += u64::from(sent);
             self.counters.tx_bytes += bytes;
         }
-        if self.unsent() && self.rings.tx.needs_wakeup() {
-            self.wake_tx();
+        if self.unsent() {
+            if !self.rings.tx.needs_wakeup() {
+                // It is at work, or will ask anew.
+                self.tx_pace.reset();
+            } else if sent > 0 || self.tx_pace.allows() {
+                self.wake_tx();
+            }
         }
         sent as usize
     }
@@ -249,6 +296,8 @@ impl Port for XskPort {
         if entries > 0 {
             peek.release();
             self.sending -= back;
+            // What was in the way of the rest may be out of it: send buffer, or room in the completion ring.
+            self.tx_pace.reset();
             self.counters.invalid_descriptors += u64::from(entries - back);
         }
         back as usize

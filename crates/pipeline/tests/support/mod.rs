@@ -15,6 +15,46 @@ pub struct Wires {
     pub wan: FakeKernel,
 }
 
+/// What came in and went out at the wires: what the worker's own counters are held against.
+#[derive(Debug, Default)]
+pub struct Books {
+    pub delivered: u64,
+    pub sent: u64,
+    pub thrown_away: u64,
+    /// What left on lan, and on wan.
+    pub left: [Vec<u64>; 2],
+}
+
+impl Books {
+    /// Packets arrive, numbered on from the last; what the kernel loses is its own.
+    pub fn deliver(&mut self, wire: &FakeKernel, count: u64) {
+        (0..count).for_each(|_| self.delivered += u64::from(wire.deliver(&packet(self.delivered)).is_ok()));
+    }
+
+    /// Every packet that came in is found again: sent, thrown away by the interface, dropped for a reason, or under way. For
+    /// workers whose stages make no packets.
+    #[track_caller]
+    pub fn balance<C: Chain>(&mut self, worker: &mut Worker<C>, wires: &Wires) -> FrameCensus {
+        for (wire, left) in [&wires.lan, &wires.wan].into_iter().zip(&mut self.left) {
+            let sent = wire.take_sent();
+            self.sent += sent.len() as u64;
+            self.thrown_away += wire.take_thrown_away().len() as u64;
+            left.extend(numbers(&sent));
+        }
+        let frames = assert_conserved(worker);
+        let report = worker.report();
+        let mut counters = xsk::Counters::default();
+        report.queues.iter().for_each(|queue| counters += queue.counters);
+        let drops = report.drops.total();
+        let unsent = u64::from(wires.lan.unsent()) + u64::from(wires.wan.unsent());
+        assert_eq!(self.delivered, counters.rx_packets + frames.rx, "{report:?}");
+        assert_eq!(counters.rx_packets, counters.tx_packets + drops + frames.in_flight, "{report:?}");
+        assert_eq!(counters.tx_packets, self.sent + self.thrown_away + unsent, "{report:?}");
+        assert_eq!((counters.tx_dropped, counters.invalid_descriptors), (self.thrown_away, 0), "{report:?}");
+        frames
+    }
+}
+
 pub fn umem_config() -> UmemConfig {
     UmemConfig { frames: 1024, huge_pages: HugePages::Off, ..UmemConfig::default() }
 }

@@ -1,0 +1,93 @@
+//! The oracle of a frame: a vector of bytes, to which the same is done.
+
+use crate::frame::Frame;
+
+/// What is done to a frame.
+#[derive(Clone, Copy, Debug)]
+pub enum Edit {
+    /// So many bytes more in front.
+    Prepend(usize),
+    /// So many less in front.
+    TrimFront(usize),
+    /// So many more behind.
+    Append(usize),
+    /// At most so many left.
+    Truncate(usize),
+}
+
+impl Edit {
+    /// One of them, by number.
+    pub fn decode(kind: u8, n: usize) -> Self {
+        match kind % 4 {
+            0 => Self::Prepend(n),
+            1 => Self::TrimFront(n),
+            2 => Self::Append(n),
+            _ => Self::Truncate(n),
+        }
+    }
+}
+
+/// What the bytes of a frame should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shadow(Vec<u8>);
+
+impl Shadow {
+    /// That of a frame as it is.
+    pub fn of(frame: &Frame) -> Self {
+        Self(frame.to_vec())
+    }
+
+    /// The bytes.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// Does the same to both; new bytes are written with this one.
+    ///
+    /// # Panics
+    /// If the frame has become something else.
+    pub fn edit(&mut self, frame: &mut Frame, edit: Edit, fill: u8) {
+        let (headroom, tailroom) = (frame.headroom(), frame.tailroom());
+        let size = headroom + frame.len() + tailroom;
+        match edit {
+            Edit::Prepend(n) => match frame.prepend(n) {
+                Ok(new) => {
+                    assert_eq!(new.len(), n);
+                    new.fill(fill);
+                    self.0.splice(0..0, vec![fill; n]);
+                }
+                Err(error) => assert!(n > headroom && error.available == headroom, "{error}"),
+            },
+            Edit::TrimFront(n) => {
+                frame.trim_front(n);
+                self.0.drain(..n.min(self.0.len()));
+            }
+            Edit::Append(n) => match frame.append(n) {
+                Ok(new) => {
+                    assert_eq!(new.len(), n);
+                    new.fill(fill);
+                    self.0.resize(self.0.len() + n, fill);
+                }
+                Err(error) => assert!(n > tailroom && error.available == tailroom, "{error}"),
+            },
+            Edit::Truncate(n) => {
+                frame.truncate(n);
+                self.0.truncate(n);
+            }
+        }
+        assert_eq!(frame.headroom() + frame.len() + frame.tailroom(), size, "it stays in its chunk");
+        self.check(frame);
+    }
+
+    /// Writes the same bytes at the front of both, which have as many.
+    pub fn stamp(&mut self, frame: &mut Frame, bytes: &[u8]) {
+        frame[..bytes.len()].copy_from_slice(bytes);
+        self.0[..bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// # Panics
+    /// If the frame's bytes are others.
+    pub fn check(&self, frame: &Frame) {
+        assert!(self.0 == frame[..], "{frame:?} holds other bytes than were written to it");
+    }
+}

@@ -1,0 +1,541 @@
+//! The oracle of ports: what is where, in plain vectors, beside two ports on one UMEM and the fake kernel behind them.
+//!
+//! After every step each chunk is counted where it should be and by the record of owners, each frame that is held has the
+//! bytes that were written to it, and what was sent is what was queued, in order.
+
+use std::collections::VecDeque;
+
+use super::StepBytes;
+use super::frame::{Edit, Shadow};
+use crate::fake_kernel::{Behaviour, FakeKernel, Lost, Sizes};
+use crate::owner::Ownership;
+use crate::port::Census;
+use crate::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Refused, Umem, UmemConfig, XskPort};
+
+/// The ports, by number.
+pub const PORTS: usize = 2;
+
+/// What happens. Ports are named by number, held frames by their place (both wrap round).
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// So many packets of this length arrive on a port.
+    Deliver {
+        /// The port.
+        port: usize,
+        /// Packets.
+        count: usize,
+        /// Their length.
+        len: usize,
+    },
+    /// The port's packets become held frames.
+    Receive(usize),
+    /// A held frame is given back to the pool.
+    Free(usize),
+    /// A held frame is dropped: lost.
+    Lose(usize),
+    /// A frame is taken from the pool, with so many bytes in it, and held.
+    Alloc(usize),
+    /// A held frame is changed.
+    Edit(usize, Edit),
+    /// The oldest held frames are queued for a port.
+    Enqueue {
+        /// The port.
+        port: usize,
+        /// Frames.
+        count: usize,
+    },
+    /// What is queued is handed to the port.
+    Transmit(usize),
+    /// The port's kernel works on its own.
+    Run(usize),
+    /// What the port has sent comes back.
+    Reclaim(usize),
+    /// The port's kernel behaves like this from now on.
+    Behave(usize, Behaviour),
+    /// The port's kernel delivers a chunk that is not its to deliver, or a range that no chunk has.
+    LieOfReception {
+        /// The port.
+        port: usize,
+        /// A held frame is delivered once more, if there is one; all that has arrived is then received.
+        held: Option<usize>,
+        /// The length it claims.
+        len: u32,
+    },
+    /// The port's kernel reports a completion of what it was not sending: a lost frame, or none at all.
+    LieOfCompletion(usize),
+    /// A held frame is offered to the pool of another UMEM, and one of the other UMEM to this pool and to the port's queue.
+    Foreign {
+        /// The port.
+        port: usize,
+        /// The held frame.
+        held: usize,
+    },
+    /// The port's interface disappears.
+    Vanish(usize),
+    /// The port is closed.
+    Close(usize),
+    /// The port is dropped without being closed.
+    DropPort(usize),
+    /// The port is opened anew, if it is closed.
+    Open(usize),
+}
+
+impl Step {
+    /// The step in these bytes.
+    pub fn decode([kind, which, a, b]: StepBytes) -> Self {
+        let (port, place) = (usize::from(which) % PORTS, usize::from(which));
+        let wide = usize::from(u16::from_le_bytes([a, b]));
+        match kind % 64 {
+            0..8 => Self::Deliver { port, count: 1 + usize::from(a % 80), len: usize::from(b) * 8 },
+            8..16 => Self::Receive(port),
+            16..19 => Self::Free(place),
+            19 => Self::Lose(place),
+            20..22 => Self::Alloc(wide % 1600),
+            22..30 => Self::Edit(place, Edit::decode(kind, wide % if b < 128 { 64 } else { 5000 })),
+            30..38 => Self::Enqueue { port, count: 1 + usize::from(a % 64) },
+            38..46 => Self::Transmit(port),
+            46..50 => Self::Run(port),
+            50..56 => Self::Reclaim(port),
+            56..58 => Self::Behave(port, behaviour(which, a, b)),
+            58 => Self::LieOfReception { port, held: (a > 99).then_some(place), len: u32::from(b) * 300 },
+            59 => Self::LieOfCompletion(port),
+            60 => Self::Foreign { port, held: place },
+            61 if a < 40 => Self::Vanish(port),
+            61 => Self::Open(port),
+            62 if a < 100 => Self::Close(port),
+            63 if a < 20 => Self::DropPort(port),
+            _ => Self::Reclaim(port),
+        }
+    }
+}
+
+/// A kernel that misbehaves in one way or in several: the bits of `ways` say in which, the others how.
+pub fn behaviour(ways: u8, a: u8, b: u8) -> Behaviour {
+    let few = |byte: u8| match byte % 4 {
+        0 => 0,
+        1 => u32::MAX,
+        _ => u32::from(byte % 40),
+    };
+    let errnos = [libc::EAGAIN, libc::EBUSY, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO];
+    let errors = (0..b % 4).map(|n| errnos[usize::from(a.wrapping_add(n.wrapping_mul(b))) % errnos.len()]);
+    Behaviour {
+        budget: if ways & 2 != 0 { few(a) } else { u32::MAX },
+        completion_delay: if ways & 4 != 0 { (b % 5).checked_sub(1).map(u32::from) } else { Some(0) },
+        completions_per_wakeup: if ways & 8 != 0 { few(b) } else { u32::MAX },
+        errors: if ways & 16 != 0 { errors.collect() } else { VecDeque::new() },
+        answer: (ways & 32 != 0).then_some([libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN][usize::from(a) % 3]),
+        ignored_wakeups: if ways & 64 != 0 { few(a) } else { 0 },
+        wants_tx_wakeup: ways & 128 == 0,
+        wants_rx_wakeup: b & 128 != 0,
+        ..Behaviour::default()
+    }
+}
+
+/// Two ports and all that is known of them.
+pub struct World {
+    sizes: Sizes,
+    ports: [Option<Line>; PORTS],
+    /// What user space holds, and what should be in it.
+    held: VecDeque<(Frame, Shadow)>,
+    umem: Umem,
+    pool: Pool,
+    other: (Umem, Pool),
+    lost: u32,
+    closed: u32,
+    /// Packets made so far: each that is queued gets a number, so that no two are alike.
+    made: u64,
+}
+
+/// A port, its kernel, and what should come of it.
+struct Line {
+    port: XskPort,
+    kernel: FakeKernel,
+    queue: EgressQueue,
+    /// In the RX ring; `None` is a lie.
+    arrived: VecDeque<Option<Vec<u8>>>,
+    /// In the egress queue and the TX ring: what is to be sent, in order.
+    to_send: VecDeque<Vec<u8>>,
+    received: u64,
+    transmitted: u64,
+    thrown_away: u64,
+    rx_lies: u64,
+    completion_lies: u64,
+    gone: bool,
+}
+
+impl World {
+    /// Two ports on a UMEM with chunks of this size, with rings of these sizes.
+    pub fn new(frame_size: u32, sizes: Sizes) -> Self {
+        let config = UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off };
+        let (umem, pool) = Umem::new(&config).expect("a small UMEM");
+        let other = Umem::new(&config).expect("a small UMEM");
+        let mut world = Self {
+            sizes,
+            ports: [const { None }; PORTS],
+            held: VecDeque::new(),
+            umem,
+            pool,
+            other,
+            lost: 0,
+            closed: 0,
+            made: 0,
+        };
+        (0..PORTS).for_each(|port| world.step(Step::Open(port)));
+        world
+    }
+
+    /// Carries a step out on both sides.
+    ///
+    /// # Panics
+    /// If they differ afterwards.
+    pub fn step(&mut self, step: Step) {
+        match step {
+            Step::Deliver { port, count, len } => self.deliver(port, count, len),
+            Step::Receive(port) => self.receive(port),
+            Step::Free(held) => {
+                if let Some((frame, _)) = self.take_held(held) {
+                    self.pool.free(frame).expect("its own pool takes it");
+                }
+            }
+            Step::Lose(held) => {
+                if let Some((frame, _)) = self.take_held(held) {
+                    drop(frame);
+                    self.lost += 1;
+                }
+            }
+            Step::Alloc(len) => self.alloc(len),
+            Step::Edit(held, edit) => {
+                let fill = self.held.len() as u8;
+                if let Some((frame, shadow)) = pick(&mut self.held, held) {
+                    shadow.edit(frame, edit, fill);
+                }
+            }
+            Step::Enqueue { port, count } => self.enqueue(port, count),
+            Step::Transmit(port) => {
+                if let Some(line) = &mut self.ports[port] {
+                    let before = line.queue.len();
+                    let sent = line.port.transmit(&mut line.queue);
+                    assert_eq!(sent, before - line.queue.len());
+                    line.transmitted += sent as u64;
+                }
+            }
+            Step::Run(port) => {
+                if let Some(line) = &self.ports[port] {
+                    line.kernel.run();
+                }
+            }
+            Step::Reclaim(port) => {
+                if let Some(line) = &mut self.ports[port] {
+                    let before = self.pool.len();
+                    assert_eq!(line.port.reclaim(&mut self.pool), self.pool.len() - before);
+                }
+            }
+            Step::Behave(port, behaviour) => {
+                if let Some(line) = &self.ports[port] {
+                    line.kernel.set(behaviour);
+                }
+            }
+            Step::LieOfReception { port, held, len } => self.lie_of_reception(port, held, len),
+            Step::LieOfCompletion(port) => self.lie_of_completion(port),
+            Step::Foreign { port, held } => self.foreign(port, held),
+            Step::Vanish(port) => {
+                if let Some(line) = &mut self.ports[port] {
+                    line.kernel.vanish();
+                    line.gone = true;
+                }
+            }
+            Step::Close(port) => self.close(port),
+            Step::DropPort(port) => {
+                if let Some(line) = self.ports[port].take() {
+                    self.closed += line.port.census().total() as u32;
+                    self.empty(line.queue);
+                }
+            }
+            Step::Open(port) => self.open(port),
+        }
+        self.check();
+    }
+
+    /// Everything comes to an end: what can be sent is sent and comes back, what cannot is closed, and each chunk but the
+    /// lost and the closed ones is in the pool then.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn finish(mut self) {
+        for port in 0..PORTS {
+            self.step(Step::Behave(port, Behaviour::default()));
+            let mut rounds = 0;
+            while self.ports[port].as_ref().is_some_and(|line| !line.gone && line.is_at_work()) {
+                self.step(Step::Transmit(port));
+                self.step(Step::Run(port));
+                self.step(Step::Reclaim(port));
+                rounds += 1;
+                assert!(rounds < 200, "port {port} does not come to an end");
+            }
+            if let Some(line) = &self.ports[port] {
+                assert!(line.gone || line.to_send.is_empty(), "{} were never sent", line.to_send.len());
+            }
+            self.step(Step::Close(port));
+        }
+        while !self.held.is_empty() {
+            self.step(Step::Free(0));
+        }
+        assert_eq!(self.pool.len() as u32 + self.lost + self.closed, self.umem.frames());
+    }
+
+    fn open(&mut self, port: usize) {
+        if self.ports[port].is_some() {
+            return;
+        }
+        let (opened, kernel) =
+            FakeKernel::port_with(&self.umem, &mut self.pool, port as u32, self.sizes, Behaviour::default());
+        self.ports[port] = Some(Line {
+            port: opened,
+            kernel,
+            queue: EgressQueue::new(&self.umem, 100),
+            arrived: VecDeque::new(),
+            to_send: VecDeque::new(),
+            received: 0,
+            transmitted: 0,
+            thrown_away: 0,
+            rx_lies: 0,
+            completion_lies: 0,
+            gone: false,
+        });
+    }
+
+    fn close(&mut self, port: usize) {
+        let Some(line) = self.ports[port].take() else { return };
+        let Line { port, kernel, queue, .. } = line;
+        let before = port.census();
+        let free = self.pool.len();
+        let out_of_use = Box::new(port).close(&mut self.pool);
+        assert_eq!(out_of_use + self.pool.len() - free, before.total() as usize, "each chunk is free or out of use");
+        assert!(out_of_use as u64 <= before.tx + before.completion, "what was posted for reception comes back");
+        self.closed += out_of_use as u32;
+        assert_ne!(kernel.deliver(&[0; 60]), Ok(()), "it writes to nothing that was taken back");
+        self.empty(queue);
+    }
+
+    fn empty(&mut self, mut queue: EgressQueue) {
+        while let Some(frame) = queue.pop() {
+            self.pool.free(frame).expect("its own pool takes it");
+        }
+    }
+
+    fn deliver(&mut self, port: usize, count: usize, len: usize) {
+        let Some(line) = &mut self.ports[port] else { return };
+        for _ in 0..count {
+            self.made += 1;
+            let packet: Vec<u8> = self.made.to_be_bytes().into_iter().cycle().take(len).collect();
+            let expected = if line.gone {
+                Err(Lost::NoInterface)
+            } else if len + Pool::HEADROOM > self.umem.frame_size() as usize {
+                Err(Lost::TooLong)
+            } else if line.arrived.len() == self.sizes.rx as usize {
+                Err(Lost::RxRingFull)
+            } else if line.kernel.posted() == 0 {
+                Err(Lost::FillRingEmpty)
+            } else {
+                Ok(())
+            };
+            assert_eq!(line.kernel.deliver(&packet), expected);
+            if expected.is_ok() {
+                line.arrived.push_back(Some(packet));
+            }
+        }
+    }
+
+    fn receive(&mut self, port: usize) {
+        let Some(line) = &mut self.ports[port] else { return };
+        let mut batch = Batch::new();
+        let entries = line.arrived.len().min(Batch::CAPACITY);
+        let came = line.port.receive(&mut batch, &mut self.pool);
+        assert_eq!(came, batch.len());
+        line.rx_lies += (entries - came) as u64;
+        line.received += came as u64;
+        let expected = line.arrived.drain(..entries).flatten();
+        let got = batch.places_mut().iter_mut().filter_map(Option::take);
+        for (frame, packet) in got.zip(expected) {
+            assert!(frame[..] == packet[..], "a packet came that did not arrive, or not next");
+            assert_eq!(frame.headroom(), Pool::HEADROOM);
+            let shadow = Shadow::of(&frame);
+            self.held.push_back((frame, shadow));
+        }
+        assert!(batch.places().iter().all(Option::is_none), "more came than had arrived");
+    }
+
+    fn alloc(&mut self, len: usize) {
+        let free = self.pool.len();
+        let Some(mut frame) = self.pool.alloc() else { return assert_eq!(free, 0) };
+        assert_eq!((frame.headroom(), frame.len()), (Pool::HEADROOM, 0));
+        let mut shadow = Shadow::of(&frame);
+        shadow.edit(&mut frame, Edit::Append(len), 0xa5);
+        self.held.push_back((frame, shadow));
+    }
+
+    fn enqueue(&mut self, port: usize, count: usize) {
+        let Some(line) = &mut self.ports[port] else { return };
+        for _ in 0..count {
+            let Some((mut frame, mut shadow)) = self.held.pop_front() else { break };
+            let room = line.queue.room();
+            if frame.len() >= 14 {
+                self.made += 1;
+                shadow.stamp(&mut frame, &self.made.to_be_bytes());
+            }
+            match line.queue.push(frame) {
+                Ok(()) => line.to_send.push_back(shadow.into_bytes()),
+                Err(Refused::Full(frame)) => {
+                    assert_eq!(room, 0);
+                    self.held.push_back((frame, shadow));
+                }
+                Err(Refused::Runt(frame)) => {
+                    assert!(frame.len() < 14);
+                    self.held.push_back((frame, shadow));
+                }
+                Err(foreign) => panic!("{foreign}"),
+            }
+        }
+    }
+
+    fn lie_of_reception(&mut self, port: usize, held: Option<usize>, len: u32) {
+        let Some(line) = &mut self.ports[port] else { return };
+        let held = held.and_then(|held| pick(&mut self.held, held));
+        let is_held = held.is_some();
+        // One that is held is delivered a second time; else a chunk behind the end, or a range that is too long for any.
+        let (address, len) = match held {
+            Some((frame, _)) => (frame.address(), len),
+            None if len.is_multiple_of(2) => (self.umem.bytes() as u64 + u64::from(len), 60),
+            None => (256, self.umem.frame_size() + len),
+        };
+        if line.kernel.deliver_descriptor(address, len) {
+            line.arrived.push_back(None);
+        }
+        // At once, while it is a lie: the frame might be posted for reception later.
+        while is_held && self.ports[port].as_ref().is_some_and(|line| !line.arrived.is_empty()) {
+            self.receive(port);
+        }
+    }
+
+    fn lie_of_completion(&mut self, port: usize) {
+        let Some(line) = &mut self.ports[port] else { return };
+        let lost = self.umem.lost_chunks().last().copied();
+        let address = lost.map_or(u64::MAX, |chunk| u64::from(chunk) * u64::from(self.umem.frame_size()));
+        line.completion_lies += u64::from(line.kernel.complete_address(address));
+    }
+
+    fn foreign(&mut self, port: usize, held: usize) {
+        if let Some((frame, shadow)) = self.take_held(held) {
+            let frame = self.other.1.free(frame).expect_err("it is of another UMEM").0;
+            shadow.check(&frame);
+            self.held.push_back((frame, shadow));
+        }
+        let mut frame = self.other.1.alloc().expect("each comes back");
+        frame.append(60).expect("it is empty").fill(0);
+        frame = self.pool.free(frame).expect_err("it is of another UMEM").0;
+        if let Some(line) = &mut self.ports[port] {
+            frame = match line.queue.push(frame) {
+                Err(Refused::Foreign(frame) | Refused::Full(frame)) => frame,
+                other => panic!("the queue took a frame of another UMEM: {other:?}"),
+            };
+        }
+        self.other.1.free(frame).expect("its own pool takes it");
+    }
+
+    fn take_held(&mut self, place: usize) -> Option<(Frame, Shadow)> {
+        let place = place.checked_rem(self.held.len())?;
+        self.held.remove(place)
+    }
+
+    /// Compares all that can be compared.
+    fn check(&mut self) {
+        for line in self.ports.iter_mut().flatten() {
+            line.check();
+        }
+        for (frame, shadow) in &self.held {
+            shadow.check(frame);
+        }
+        let queued: usize = self.ports.iter().flatten().map(|line| line.queue.len()).sum();
+        let ports: Vec<&XskPort> = self.ports.iter().flatten().map(|line| &line.port).collect();
+        assert_conserved_but(&self.umem, &self.pool, &ports, self.held.len() + queued, self.lost, self.closed);
+        assert_eq!((self.other.0.held(), self.other.0.lost()), (0, 0));
+    }
+}
+
+impl Line {
+    fn is_at_work(&self) -> bool {
+        let census = self.port.census();
+        !self.queue.is_empty() || self.port.unsent() || census.tx + census.completion > 0
+    }
+
+    fn check(&mut self) {
+        let mut sent = VecDeque::from(self.kernel.take_sent());
+        let mut thrown_away = VecDeque::from(self.kernel.take_thrown_away());
+        self.thrown_away += thrown_away.len() as u64;
+        while !sent.is_empty() || !thrown_away.is_empty() {
+            let next = self.to_send.pop_front();
+            let from = if sent.front() == next.as_ref() { &mut sent } else { &mut thrown_away };
+            assert!(next.is_some() && from.pop_front() == next, "what was sent was not queued, or not next");
+        }
+        let census = self.port.census();
+        assert_eq!(census.rx, self.arrived.len().min((census.rx + census.fill) as usize) as u64);
+        let counters = self.port.counters();
+        assert_eq!((counters.rx_packets, counters.tx_packets), (self.received, self.transmitted));
+        assert_eq!(counters.tx_dropped, self.thrown_away);
+        assert!(counters.tx_retries <= counters.syscalls);
+        let lies = counters.invalid_descriptors;
+        assert!((self.rx_lies..=self.rx_lies + self.completion_lies).contains(&lies), "{lies} refused");
+        let kernel = self.port.kernel_counters();
+        assert_eq!((kernel.rx_invalid, kernel.tx_invalid), (0, 0), "the kernel refuses nothing of ours");
+    }
+}
+
+fn pick(held: &mut VecDeque<(Frame, Shadow)>, place: usize) -> Option<&mut (Frame, Shadow)> {
+    let place = place.checked_rem(held.len())?;
+    held.get_mut(place)
+}
+
+/// Every chunk is in one place, by the count of the structures and by the record of owners, and none is lost.
+///
+/// # Panics
+/// If not.
+#[track_caller]
+pub fn assert_conserved(umem: &Umem, pool: &Pool, ports: &[&XskPort], held: usize) {
+    assert_conserved_but(umem, pool, ports, held, 0, 0);
+}
+
+#[track_caller]
+fn assert_conserved_but(umem: &Umem, pool: &Pool, ports: &[&XskPort], held: usize, lost: u32, closed: u32) {
+    let mut at_the_kernel = Census::default();
+    for port in ports {
+        at_the_kernel += port.census();
+    }
+    let expected = Ownership {
+        pool: pool.len() as u32,
+        held: held as u32,
+        fill: (at_the_kernel.fill + at_the_kernel.rx) as u32,
+        tx: (at_the_kernel.tx + at_the_kernel.completion) as u32,
+        lost,
+        closed,
+    };
+    assert_eq!(umem.ownership(), expected, "by the record, and where the structures have them");
+    let total = pool.len() as u64 + at_the_kernel.total() + held as u64 + u64::from(lost + closed);
+    assert_eq!(total, u64::from(umem.frames()), "{expected:?}");
+}
+
+/// A world made and moved by any bytes: the first step says how it is made.
+pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
+    let mut steps = steps.into_iter();
+    let [size, back, orders, more] = steps.next().unwrap_or_default();
+    let order = |bits: u8| 8 << (bits % 4);
+    let sizes = Sizes {
+        fill: order(orders),
+        rx: order(orders >> 4),
+        tx: order(more),
+        completion: order(more >> 4),
+        start: 0u32.wrapping_sub(u32::from(back)),
+    };
+    let mut world = World::new(if size % 2 == 0 { 2048 } else { 4096 }, sizes);
+    steps.map(Step::decode).for_each(|step| world.step(step));
+    world.finish();
+}

@@ -1,0 +1,93 @@
+//! The oracle of a ring: a bounded queue.
+
+use std::collections::VecDeque;
+
+use super::StepBytes;
+use crate::ring::heap::HeapRing;
+
+/// What one of the two ends does.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// Reserves entries, writes some, publishes or cancels.
+    Produce {
+        /// Entries asked for.
+        reserve: u32,
+        /// Entries written, of those granted.
+        write: u32,
+        /// Whether to publish.
+        commit: bool,
+    },
+    /// Looks at entries, reads some, hands them back or leaves them.
+    Consume {
+        /// Entries asked for.
+        peek: u32,
+        /// Entries read.
+        read: u32,
+        /// Whether to hand them back.
+        release: bool,
+    },
+}
+
+impl Step {
+    /// The step in these bytes.
+    pub fn decode([kind, first, second, _]: StepBytes) -> Self {
+        let (first, second) = (u32::from(first % 80), u32::from(second % 80));
+        // Four out of five are carried out.
+        let done = kind % 10 < 8;
+        if kind % 2 == 0 {
+            Self::Produce { reserve: first, write: second, commit: done }
+        } else {
+            Self::Consume { peek: first, read: second, release: done }
+        }
+    }
+}
+
+/// Carries the steps out on a ring of `size` entries whose counters start at `start`, and beside it on a queue.
+///
+/// # Panics
+/// If the two differ.
+pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
+    let ring = HeapRing::new(size, start);
+    // SAFETY: the ring outlives both ends, and they are taken once. Unsafe because the ends hold addresses.
+    let (mut producer, mut consumer) = unsafe { ring.ends() };
+    let mut queue = VecDeque::new();
+    let mut next = 0u64;
+    for step in steps {
+        match step {
+            Step::Produce { reserve, write, commit } => {
+                let free = size - queue.len() as u32;
+                let mut reservation = producer.reserve(reserve);
+                assert_eq!(reservation.granted(), reserve.min(free), "{step:?}: granted");
+                let values: Vec<u64> = (next..).take(write.min(reserve).min(free) as usize).collect();
+                values.iter().for_each(|&value| assert!(reservation.push(value), "{step:?}"));
+                if write >= reservation.granted() {
+                    assert!(!reservation.push(u64::MAX), "{step:?}: more than was granted");
+                }
+                if commit {
+                    assert_eq!(reservation.commit(), values.len() as u32, "{step:?}: published");
+                    next += values.len() as u64;
+                    queue.extend(values);
+                }
+            }
+            Step::Consume { peek, read, release } => {
+                let expected: Vec<u64> = queue.iter().copied().take(peek.min(read) as usize).collect();
+                let mut entries = consumer.peek(peek);
+                let got: Vec<u64> = entries.by_ref().take(read as usize).collect();
+                assert_eq!(got, expected, "{step:?}");
+                if release {
+                    assert_eq!(entries.release(), got.len() as u32, "{step:?}: released");
+                    queue.drain(..got.len());
+                }
+            }
+        }
+        assert_eq!(producer.pending() as usize, queue.len(), "{step:?}: pending");
+        assert_eq!(consumer.available() as usize, queue.len(), "{step:?}: available");
+    }
+}
+
+/// The same from any bytes: the first step says what ring it is.
+pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
+    let mut steps = steps.into_iter();
+    let [order, back, ..] = steps.next().unwrap_or_default();
+    check(1 << (order % 7), 0u32.wrapping_sub(u32::from(back)), steps.map(Step::decode));
+}

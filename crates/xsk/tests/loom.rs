@@ -1,0 +1,328 @@
+//! The rings under loom: every order in which two threads can run, and every value that the memory model lets each load see.
+//! Compiled only with `--cfg loom`: `make loom`.
+//!
+//! `ring.rs` is compiled once more into this test, with a [`sync`] whose atomics and entries are loom's: an entry that one side
+//! touches while the other one may is an error. Each memory ordering is then taken away in turn, and loom has to find that:
+//! a model which cannot fail proves nothing.
+
+#![cfg(loom)]
+
+use std::rc::Rc;
+
+use loom::thread;
+use ring::heap::HeapRing;
+use ring::{Consumer, Producer};
+use sync::Weaken;
+
+#[path = "../src/ring.rs"]
+#[allow(dead_code, reason = "the fake kernel uses the rest")]
+mod ring;
+
+/// As `src/sync.rs`, on loom. Each thread can have one of its orderings taken away.
+mod sync {
+    use std::cell::Cell;
+    use std::mem::MaybeUninit;
+
+    pub(crate) use loom::sync::atomic::Ordering;
+
+    /// An ordering that a thread goes without.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Weaken {
+        Nothing,
+        Acquire,
+        Release,
+        Fence,
+    }
+
+    loom::thread_local! {
+        static WEAKEN: Cell<Weaken> = Cell::new(Weaken::Nothing);
+    }
+
+    pub(crate) fn weaken(what: Weaken) {
+        WEAKEN.with(|weaken| weaken.set(what));
+    }
+
+    fn without(what: Weaken) -> bool {
+        WEAKEN.with(|weaken| weaken.get() == what)
+    }
+
+    pub(crate) struct AtomicU32(loom::sync::atomic::AtomicU32);
+
+    impl AtomicU32 {
+        pub(crate) fn new(value: u32) -> Self {
+            Self(loom::sync::atomic::AtomicU32::new(value))
+        }
+
+        pub(crate) fn load(&self, order: Ordering) -> u32 {
+            let weaker = order == Ordering::Acquire && without(Weaken::Acquire);
+            self.0.load(if weaker { Ordering::Relaxed } else { order })
+        }
+
+        pub(crate) fn store(&self, value: u32, order: Ordering) {
+            let weaker = order == Ordering::Release && without(Weaken::Release);
+            self.0.store(value, if weaker { Ordering::Relaxed } else { order });
+        }
+    }
+
+    pub(crate) fn fence(order: Ordering) {
+        if !without(Weaken::Fence) {
+            loom::sync::atomic::fence(order);
+        }
+    }
+
+    pub(crate) struct Entry<T>(loom::cell::UnsafeCell<MaybeUninit<T>>);
+
+    impl<T: Copy> Entry<T> {
+        pub(crate) fn unwritten() -> Self {
+            Self(loom::cell::UnsafeCell::new(MaybeUninit::uninit()))
+        }
+
+        /// # Safety
+        /// None needed: loom checks that nobody else looks at it.
+        pub(crate) unsafe fn write(&self, value: T) {
+            // SAFETY: loom panics before it comes to that. Unsafe: a raw pointer.
+            self.0.with_mut(|place| unsafe { place.write(MaybeUninit::new(value)) });
+        }
+
+        /// # Safety
+        /// The entry was written. That nobody else writes to it, loom checks.
+        pub(crate) unsafe fn read(&self) -> T {
+            // SAFETY: written, says the caller. Unsafe: a raw pointer.
+            self.0.with(|place| unsafe { place.read().assume_init() })
+        }
+    }
+}
+
+/// Counters that wrap after the first entry.
+const START: u32 = u32::MAX;
+
+/// One end of a ring and its memory.
+struct End<E> {
+    end: E,
+    _ring: Rc<HeapRing<u64>>,
+}
+
+fn ring(size: u32) -> (End<Producer<u64>>, End<Consumer<u64>>) {
+    let ring: Rc<HeapRing<u64>> = Rc::from(HeapRing::new(size, START));
+    // SAFETY: each end has a handle of the ring beside it; they are taken once. Unsafe because ends hold addresses.
+    let (producer, consumer) = unsafe { ring.ends() };
+    (End { end: producer, _ring: Rc::clone(&ring) }, End { end: consumer, _ring: ring })
+}
+
+/// Reserves, writes what was granted, and publishes it: the next numbers. How many.
+fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
+    let mut reservation = producer.reserve(wanted);
+    for value in next..next + u64::from(reservation.granted()) {
+        assert!(reservation.push(value));
+    }
+    u64::from(reservation.commit())
+}
+
+/// Reads what is there, up to so many, and hands it back. How many; they have to be the next numbers.
+fn consume(consumer: &mut Consumer<u64>, wanted: u32, next: u64) -> u64 {
+    let mut peek = consumer.peek(wanted);
+    for (value, expected) in peek.by_ref().zip(next..) {
+        assert_eq!(value, expected, "lost, doubled or out of order");
+    }
+    u64::from(peek.release())
+}
+
+/// Batches through a ring of `size` entries; what is still in it at the end is read then.
+fn batches(size: u32, produced: &'static [u32], consumed: &'static [u32], weak: (Weaken, Weaken)) {
+    loom::model(move || {
+        let (mut producer, mut consumer) = ring(size);
+        let producing = thread::spawn(move || {
+            sync::weaken(weak.0);
+            let mut next = 0;
+            for &wanted in produced {
+                next += produce(&mut producer.end, wanted, next);
+            }
+            next
+        });
+        sync::weaken(weak.1);
+        let mut next = 0;
+        for &wanted in consumed {
+            next += consume(&mut consumer.end, wanted, next);
+        }
+        let published = producing.join().unwrap();
+        while next < published {
+            let came = consume(&mut consumer.end, size, next);
+            assert!(came > 0, "{published} published, {next} came");
+            next += came;
+        }
+        assert_eq!(next, published);
+    });
+}
+
+const NOTHING: (Weaken, Weaken) = (Weaken::Nothing, Weaken::Nothing);
+
+/// Every entry is written before it is seen and read before it is overwritten, in a ring that is full or empty most of the
+/// time, so that both sides have to look at the other's counter, and across the wrap.
+#[test]
+fn a_ring_of_one_hands_over_one_by_one() {
+    batches(1, &[1, 1, 1], &[1, 1, 1], NOTHING);
+}
+
+#[test]
+fn batches_pass_in_order() {
+    batches(2, &[2, 2, 1], &[2, 1, 2], NOTHING);
+    batches(4, &[3, 4, 2], &[4, 4, 4], NOTHING);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn found_if_entries_are_published_without_release() {
+    batches(1, &[1, 1], &[1, 1], (Weaken::Release, Weaken::Nothing));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn found_if_entries_are_read_without_acquire() {
+    batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Acquire));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn found_if_entries_are_given_back_without_release() {
+    batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Release));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn found_if_entries_are_overwritten_without_acquire() {
+    batches(1, &[1, 1], &[1, 1], (Weaken::Acquire, Weaken::Nothing));
+}
+
+/// What is cancelled was never there; what is only looked at stays.
+#[test]
+fn a_reservation_and_a_peek_that_are_dropped_change_nothing() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = ring(2);
+        let producing = thread::spawn(move || {
+            let mut next = produce(&mut producer.end, 1, 0);
+            for _ in 0..2 {
+                let mut cancelled = producer.end.reserve(2);
+                cancelled.push(u64::MAX);
+                drop(cancelled);
+                next += produce(&mut producer.end, 2, next);
+            }
+            next
+        });
+        let mut next = 0;
+        for _ in 0..2 {
+            let seen: Vec<u64> = consumer.end.peek(2).collect();
+            let came = consume(&mut consumer.end, 1, next);
+            assert!(came >= seen.len().min(1) as u64, "what was only looked at is gone");
+            assert!(seen.iter().copied().eq(next..next + seen.len() as u64), "{seen:?} from {next} on");
+            next += came;
+        }
+        let published = producing.join().unwrap();
+        next += consume(&mut consumer.end, 2, next);
+        assert_eq!(next, published);
+    });
+}
+
+/// The looks without Acquire, by which frames are counted: what they say is there is there for the next peek, and what they
+/// say was taken was taken.
+#[test]
+fn a_look_at_the_counters_promises_nothing_that_does_not_hold() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = ring(2);
+        let producing = thread::spawn(move || {
+            let published = produce(&mut producer.end, 2, 0);
+            let pending = producer.end.pending();
+            assert!(pending <= 2);
+            assert!(producer.end.reserve(2).granted() >= 2 - pending);
+            published
+        });
+        let there = consumer.end.available();
+        let mut came = consume(&mut consumer.end, 2, 0);
+        assert!(came >= u64::from(there));
+        came += consume(&mut consumer.end, 2, came);
+        let published = producing.join().unwrap();
+        assert_eq!(came + u64::from(consumer.end.available()), published);
+    });
+}
+
+/// User space publishes and looks at the flag; the kernel finds the ring empty, asks to be woken, and looks again before it
+/// sleeps. Whoever comes second sees what the other one did.
+fn nobody_sleeps_on_a_published_entry(weak: (Weaken, Weaken)) {
+    loom::model(move || {
+        let (mut producer, mut consumer) = ring(1);
+        let goes_to_sleep = thread::spawn(move || {
+            sync::weaken(weak.1);
+            consumer.end.set_needs_wakeup(true);
+            consumer.end.peek(1).count() == 0
+        });
+        sync::weaken(weak.0);
+        assert_eq!(produce(&mut producer.end, 1, 0), 1);
+        let woken = producer.end.needs_wakeup();
+        let asleep = goes_to_sleep.join().unwrap();
+        assert!(woken || !asleep, "the wake-up is lost");
+    });
+}
+
+#[test]
+fn a_wake_up_cannot_be_lost() {
+    nobody_sleeps_on_a_published_entry(NOTHING);
+}
+
+#[test]
+#[should_panic(expected = "the wake-up is lost")]
+fn found_if_user_space_has_no_fence_before_it_looks_at_the_flag() {
+    nobody_sleeps_on_a_published_entry((Weaken::Fence, Weaken::Nothing));
+}
+
+#[test]
+#[should_panic(expected = "the wake-up is lost")]
+fn found_if_the_kernel_has_no_fence_before_it_looks_again() {
+    nobody_sleeps_on_a_published_entry((Weaken::Nothing, Weaken::Fence));
+}
+
+/// The same to the end, with a kernel that really sleeps: loom calls it a deadlock if nobody wakes it.
+fn a_kernel_that_sleeps_sends_everything(entries: u64, weak: Weaken) {
+    loom::model(move || {
+        let (mut producer, mut consumer) = ring(4);
+        let bell = Rc::new((loom::sync::Mutex::new(false), loom::sync::Condvar::new()));
+        let its_bell = Rc::clone(&bell);
+        let kernel = thread::spawn(move || {
+            let (rung, ring) = &*its_bell;
+            let mut next = 0;
+            while next < entries {
+                consumer.end.set_needs_wakeup(true);
+                let came = consume(&mut consumer.end, 4, next);
+                next += came;
+                if came > 0 {
+                    continue;
+                }
+                let mut rung = rung.lock().unwrap();
+                while !*rung {
+                    rung = ring.wait(rung).unwrap();
+                }
+                *rung = false;
+                drop(rung);
+                consumer.end.set_needs_wakeup(false);
+            }
+        });
+        sync::weaken(weak);
+        for next in 0..entries {
+            assert_eq!(produce(&mut producer.end, 1, next), 1);
+            if producer.end.needs_wakeup() {
+                *bell.0.lock().unwrap() = true;
+                bell.1.notify_one();
+            }
+        }
+        kernel.join().unwrap();
+    });
+}
+
+#[test]
+fn a_kernel_that_sleeps_is_woken_for_every_entry() {
+    a_kernel_that_sleeps_sends_everything(2, Weaken::Nothing);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn found_if_a_sleeping_kernel_is_not_woken() {
+    a_kernel_that_sleeps_sends_everything(1, Weaken::Fence);
+}
