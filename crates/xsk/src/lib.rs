@@ -43,6 +43,7 @@ mod abi;
 mod attach;
 mod batch;
 pub mod clock;
+mod completions;
 #[cfg(feature = "fake-kernel")]
 pub mod fake_kernel;
 mod frame;
@@ -61,6 +62,7 @@ mod xsk_port;
 
 pub use attach::{AttachMode, XdpLink, attach_xdp};
 pub use batch::Batch;
+pub use completions::Completions;
 pub use frame::{Frame, NoRoom};
 pub use open::{BindMode, Builder, Fallback, OpenError, Opened};
 pub use owner::Ownership;
