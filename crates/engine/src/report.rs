@@ -62,6 +62,8 @@ pub struct PortReport {
     pub name: String,
     /// Its interface.
     pub interface: String,
+    /// How packets are exchanged with the kernel: [`Io::name`](crate::Io::name).
+    pub io: &'static str,
     /// Queues in use.
     pub queues: u16,
     /// The mode that was got.
@@ -112,6 +114,8 @@ pub enum PortMode {
     Copy,
     /// The XDP program runs in the kernel's generic path; the kernel copies.
     Skb,
+    /// There is no XDP program: packet sockets, which the kernel copies for.
+    PacketMmsg,
     /// None: it was stopped while it waited for an interface.
     None,
 }
@@ -123,6 +127,7 @@ impl PortMode {
             Self::ZeroCopy => "zero-copy",
             Self::Copy => "copy",
             Self::Skb => "skb",
+            Self::PacketMmsg => "packet-mmsg",
             Self::None => "none",
         }
     }
@@ -183,6 +188,9 @@ pub struct KernelReport {
     /// Packets that interfaces threw away after the kernel had taken them (no carrier, or their queue was full); among the
     /// ports' `tx_packets`. At least so many: known in copy mode only.
     pub tx_dropped: u64,
+    /// Packets that had to be moved in memory before they could be sent, which only `io = "xsk-rs"` needs: after a stage has
+    /// put bytes on or taken some off at the front.
+    pub tx_copied: u64,
     /// Descriptors from the kernel that made no sense: refused. 0, or there is a bug.
     pub invalid_descriptors: u64,
     /// The sockets' own counters.
@@ -208,6 +216,7 @@ impl Report {
         let ports = ports.map(|((port, (counters, kernel)), (&mode, xdp))| PortReport {
             name: port.name.clone(),
             interface: port.interface.clone(),
+            io: port.io.name(),
             queues: port.queues,
             mode,
             rx_packets: counters.rx_packets,
@@ -240,6 +249,7 @@ impl Report {
                 waits: sums.waits,
                 tx_retries: all.tx_retries,
                 tx_dropped: all.tx_dropped,
+                tx_copied: all.tx_copied,
                 invalid_descriptors: all.invalid_descriptors,
                 sockets: kernel.into(),
             },

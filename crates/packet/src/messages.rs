@@ -53,7 +53,7 @@ impl Inbox {
             header.msg_hdr.msg_iov = buffer;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = ptr::from_mut(control).cast();
-            header.msg_hdr.msg_controllen = mem::size_of::<Control>() as _;
+            header.msg_hdr.msg_controllen = mem::size_of::<Control>();
             count += 1;
         }
         // SAFETY: the first `count` headers point at buffers of the given lengths: bytes of frames that nobody else has (they
@@ -70,7 +70,7 @@ impl Inbox {
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
             let Control { header: of, aux, .. } = control;
-            let has_aux = header.msg_hdr.msg_controllen as usize >= mem::offset_of!(Control, padding)
+            let has_aux = header.msg_hdr.msg_controllen >= mem::offset_of!(Control, padding)
                 && (of.cmsg_level, of.cmsg_type) == (libc::SOL_PACKET, libc::PACKET_AUXDATA);
             Received {
                 len: header.msg_len as usize,

@@ -59,6 +59,8 @@ mod sync;
 mod umem;
 mod wait;
 mod xsk_port;
+#[cfg(feature = "xsk-rs")]
+mod xsk_rs_port;
 
 pub use attach::{AttachMode, XdpLink, attach_xdp};
 pub use batch::Batch;
@@ -73,3 +75,5 @@ pub use queue::{EgressQueue, Refused};
 pub use umem::{HugePages, Umem, UmemConfig, UmemError};
 pub use wait::{WaitSet, Waker};
 pub use xsk_port::XskPort;
+#[cfg(feature = "xsk-rs")]
+pub use xsk_rs_port::XskRsPort;
