@@ -14,7 +14,7 @@ use crate::program::{XdpCounters, XdpProgram};
 /// What directs a port's packets to its sockets. Dropping it ends that.
 pub(crate) enum Attachment {
     /// An XDP program on the interface.
-    Xdp(AttachedProgram),
+    Xdp(Box<AttachedProgram>),
     /// Nothing on the interface: packet sockets, one for each queue, that take part or do not.
     Packet(Vec<PacketSocket>),
 }
@@ -53,7 +53,7 @@ impl Attachment {
             },
         };
         let link = link.map_err(|error| StartError::attach(interface, mode, error))?;
-        Ok((Self::Xdp(AttachedProgram { link: Some(link), mode: attached, program }), fallback))
+        Ok((Self::Xdp(Box::new(AttachedProgram { link: Some(link), mode: attached, program })), fallback))
     }
 
     /// Where the XDP program runs, if there is one.

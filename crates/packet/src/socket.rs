@@ -40,8 +40,8 @@ pub enum OpenError {
 }
 
 impl PacketSocket {
-    /// Opens a socket for each queue of an interface, in the order of the queues. Each packet comes to one of them: to that
-    /// of the queue on which it arrived, if the driver records it (`PACKET_FANOUT_QM`). They receive nothing before
+    /// Opens a socket for each queue of an interface. Each packet comes to one of them, and all that arrive on one queue to the
+    /// same: that queue's, if the driver records it (`PACKET_FANOUT_QM`; veth does not). They receive nothing before
     /// [`start`](Self::start).
     pub fn open_queues(ifindex: u32, queues: u16) -> Result<Vec<Self>, OpenError> {
         let mut sockets = (0..queues).map(|_| Self::open(ifindex)).collect::<Result<Vec<_>, _>>()?;

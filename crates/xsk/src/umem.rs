@@ -30,7 +30,7 @@ impl Default for UmemConfig {
 
 impl UmemConfig {
     /// Bytes in all.
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.frame_size as usize * self.frames as usize
     }
 
