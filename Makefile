@@ -10,7 +10,9 @@ SECONDS ?= 5
 RELEASE := target/release
 
 # What a build takes: clang and the headers of libbpf-dev compile the XDP programs; libbpf links libelf and zlib.
+# With the feature xsk-rs: m4, for libxdp's. (The library that its bindings are made with comes with clang.)
 BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libelf-dev zlib1g-dev iproute2 ethtool
+FEATURE_PACKAGES := m4
 # What the tests judge by: programs that we did not write.
 TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy
 
@@ -31,8 +33,8 @@ demo: build ## forward real packets through AF_XDP in a lab of network namespace
 .PHONY: test
 test: toolchain test-deps ## run every test
 	@$(call say_sudo,the tests named root_*)
-	CARGO_TARGET_$(TRIPLE)_RUNNER="$(CURDIR)/.ci/test-runner" cargo test --workspace --all-targets
-	cargo test --workspace --doc
+	CARGO_TARGET_$(TRIPLE)_RUNNER="$(CURDIR)/.ci/test-runner" cargo test --workspace --all-targets --all-features
+	cargo test --workspace --doc --all-features
 	$(MAKE) --no-print-directory loom
 	cargo run --quiet --package pipeline --example own_stage
 
@@ -70,7 +72,7 @@ build: toolchain deps ## build the binaries: target/release/{xdpfwd,xdpfwd-lab}
 	cargo build --release --bins
 
 .PHONY: lint
-lint: toolchain deps ## formatting, clippy and rustdoc, warnings denied
+lint: toolchain feature-deps ## formatting, clippy and rustdoc, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --document-private-items
@@ -83,9 +85,13 @@ ci: ## what CI runs
 deps: ## install the Debian packages that a build needs
 	@$(call install,$(BUILD_PACKAGES))
 
+.PHONY: feature-deps
+feature-deps: ## install what a build with all features needs, too
+	@$(call install,$(BUILD_PACKAGES) $(FEATURE_PACKAGES))
+
 .PHONY: test-deps
 test-deps: ## install the Debian packages that the tests need, too
-	@$(call install,$(BUILD_PACKAGES) $(TEST_PACKAGES))
+	@$(call install,$(BUILD_PACKAGES) $(FEATURE_PACKAGES) $(TEST_PACKAGES))
 
 .PHONY: toolchain
 toolchain:

@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let port = |interface: &str| PortPlan {
         name: interface.into(),
         interface: interface.into(),
+        io: engine::Io::AfXdp,
         queues: 1,
         keep: Keep::new(),
     };

@@ -1,30 +1,45 @@
-//! The XDP program on an interface.
+//! How packets get from an interface to the sockets of its port.
 
 use std::io;
-use std::ops::{Deref, DerefMut};
 
+use packet::PacketSocket;
 use xsk::{AttachMode, XdpLink};
 
 use crate::error::{StartError, lacks_native_xdp};
+use crate::host::OwnAddresses;
 use crate::interface::Interface;
 use crate::plan::{Mode, PortPlan};
-use crate::program::XdpProgram;
+use crate::program::{FollowError, XdpCounters, XdpProgram};
 
-/// The XDP program, loaded for an interface and attached to it. Dropping it detaches it.
-pub(crate) struct Attachment {
+/// What directs a port's packets to its sockets. Dropping it ends that.
+pub(crate) enum Attachment {
+    /// An XDP program on the interface.
+    Xdp(Box<AttachedProgram>),
+    /// Nothing on the interface: packet sockets, one for each queue, that take part or do not.
+    Packet(Vec<PacketSocket>),
+}
+
+/// The XDP program, loaded for an interface and attached to it.
+pub(crate) struct AttachedProgram {
     link: Option<XdpLink>,
-    pub(crate) mode: AttachMode,
+    mode: AttachMode,
     program: XdpProgram,
 }
 
 impl Attachment {
-    /// Loads and attaches the program, natively if the mode does not say otherwise. With [`Mode::Auto`], what the driver
-    /// cannot do natively is done in the generic path; the error that decided is returned beside.
+    /// Opens the packet sockets of a port, or loads and attaches the XDP program: natively if the mode does not say
+    /// otherwise. With [`Mode::Auto`], what the driver cannot do natively is done in the generic path; the error that decided
+    /// is returned beside. No packet comes to a socket yet.
     pub(crate) fn new(
         port: &PortPlan,
         interface: &Interface,
         mode: Mode,
     ) -> Result<(Self, Option<io::Error>), StartError> {
+        if !port.io.takes_by_xdp() {
+            let sockets = PacketSocket::open_queues(interface.index, port.queues)
+                .map_err(|source| StartError::Packet { interface: interface.name.clone(), source })?;
+            return Ok((Self::Packet(sockets), None));
+        }
         let program = XdpProgram::load(port.queues, &port.keep)?;
         let attach = |mode| program.attach(interface.index, mode);
         let (link, attached, fallback) = match mode {
@@ -36,25 +51,78 @@ impl Attachment {
             },
         };
         let link = link.map_err(|error| StartError::attach(interface, mode, error))?;
-        Ok((Self { link: Some(link), mode: attached, program }, fallback))
+        Ok((Self::Xdp(Box::new(AttachedProgram { link: Some(link), mode: attached, program })), fallback))
+    }
+
+    /// Where the XDP program runs, if there is one.
+    pub(crate) fn mode(&self) -> Option<AttachMode> {
+        match self {
+            Self::Xdp(attached) => Some(attached.mode),
+            Self::Packet(_) => None,
+        }
+    }
+
+    /// The socket of a queue, for the worker that serves it; `None` if the worker opens its own.
+    pub(crate) fn socket(&self, queue: u16) -> Option<PacketSocket> {
+        match self {
+            Self::Xdp(_) => None,
+            Self::Packet(sockets) => sockets.get(usize::from(queue)).cloned(),
+        }
+    }
+
+    /// Sends a queue's packets to a socket, by number: with packet sockets, to its own.
+    pub(crate) fn direct(&self, queue: u16, socket: i32) -> Result<(), String> {
+        match self {
+            Self::Xdp(attached) => attached.program.direct(queue, socket).map_err(|error| format!("{error:#}")),
+            Self::Packet(sockets) => {
+                let socket = sockets.get(usize::from(queue)).ok_or("no socket for the queue")?;
+                socket.start().map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    /// Sends no packets of any queue to a socket any more.
+    pub(crate) fn release(&self, queues: u16) {
+        match self {
+            Self::Xdp(attached) => attached.program.release(queues),
+            Self::Packet(sockets) => {
+                for socket in sockets {
+                    if let Err(error) = socket.stop() {
+                        tracing::warn!(%error, "a packet socket goes on receiving: stopping takes longer");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether it has to follow the host's addresses.
+    pub(crate) fn follows(&self) -> bool {
+        match self {
+            Self::Xdp(attached) => attached.program.follows(),
+            Self::Packet(_) => false,
+        }
+    }
+
+    /// Makes these the addresses by which frames are for this host.
+    pub(crate) fn follow(&mut self, own: &OwnAddresses) -> Result<(), FollowError> {
+        match self {
+            Self::Xdp(attached) => attached.program.follow(own),
+            Self::Packet(_) => Ok(()),
+        }
+    }
+
+    /// What the XDP program did so far; zeros if there is none.
+    pub(crate) fn counters(&self) -> XdpCounters {
+        match self {
+            Self::Xdp(attached) => attached.program.counters(),
+            Self::Packet(_) => XdpCounters::default(),
+        }
     }
 
     /// Takes the program off the interface.
     pub(crate) fn detach(&mut self) {
-        self.link = None;
-    }
-}
-
-impl Deref for Attachment {
-    type Target = XdpProgram;
-
-    fn deref(&self) -> &XdpProgram {
-        &self.program
-    }
-}
-
-impl DerefMut for Attachment {
-    fn deref_mut(&mut self) -> &mut XdpProgram {
-        &mut self.program
+        if let Self::Xdp(attached) = self {
+            attached.link = None;
+        }
     }
 }

@@ -13,9 +13,9 @@ use crate::control::Control;
 use crate::error::{StartError, WorkerFailure};
 use crate::host::Host;
 use crate::interface::{DeferredInterrupts, Interface};
-use crate::plan::{Mode, Plan, PortPlan};
+use crate::plan::{Io, Mode, Plan, PortPlan};
 use crate::report::{Answer, Fallback, PortMode, Report};
-use crate::thread::{self, Health, PlannedChain, Ready, Setup};
+use crate::thread::{self, Health, PlannedChain, Ready, Setup, queues_of};
 
 /// How long a worker may take to open its sockets: a busy queue is waited for.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -67,6 +67,7 @@ impl DataPlane {
         let interfaces: Vec<Interface> =
             (plan.ports.iter()).map(|port| Interface::find(&port.name, &port.interface)).collect::<Result<_, _>>()?;
         check_interfaces(&plan, &interfaces)?;
+        check_memory(&plan)?;
         let mut attachments = Vec::with_capacity(interfaces.len());
         let mut fallback = None;
         for (port, interface) in plan.ports.iter().zip(&interfaces) {
@@ -76,12 +77,14 @@ impl DataPlane {
             }
             attachments.push(attachment);
         }
-        let interrupts = if plan.busy_poll { defer_interrupts(&interfaces) } else { Vec::new() };
+        let interrupts = if plan.busy_poll { defer_interrupts(&plan, &interfaces) } else { Vec::new() };
 
         let bind = match plan.mode {
             Mode::Copy | Mode::Skb => BindMode::Copy,
             Mode::ZeroCopy => BindMode::ZeroCopy,
-            Mode::Auto if attachments.iter().any(|attachment| attachment.mode == AttachMode::Skb) => BindMode::Copy,
+            Mode::Auto if attachments.iter().any(|attachment| attachment.mode() == Some(AttachMode::Skb)) => {
+                BindMode::Copy
+            }
             Mode::Auto => BindMode::Auto,
         };
         let indexes: Vec<u32> = interfaces.iter().map(|interface| interface.index).collect();
@@ -105,7 +108,11 @@ impl DataPlane {
         let mut starting = Vec::with_capacity(self.plan.workers.len());
         let mut result = Ok(());
         for worker in 0..self.plan.workers.len() {
-            let setup = Setup { plan: Arc::clone(&self.plan), worker, bind, indexes: indexes.to_vec() };
+            let sockets = self.attachments.iter().zip(&self.plan.ports).map(|(attachment, port)| {
+                queues_of(worker, &self.plan, port).filter_map(|queue| attachment.socket(queue)).collect()
+            });
+            let sockets = sockets.collect();
+            let setup = Setup { plan: Arc::clone(&self.plan), worker, bind, indexes: indexes.to_vec(), sockets };
             match Starting::spawn(setup, control) {
                 Ok(started) => starting.push(started),
                 Err(error) => {
@@ -136,10 +143,11 @@ impl DataPlane {
         }
         let zero_copy = ready.iter().all(|is_ready| is_ready.zero_copy);
         self.modes = (self.attachments.iter())
-            .map(|attachment| match (attachment.mode, zero_copy) {
-                (AttachMode::Skb, _) => PortMode::Skb,
-                (AttachMode::Native, true) => PortMode::ZeroCopy,
-                (AttachMode::Native, false) => PortMode::Copy,
+            .map(|attachment| match (attachment.mode(), zero_copy) {
+                (None, _) => PortMode::PacketMmsg,
+                (Some(AttachMode::Skb), _) => PortMode::Skb,
+                (Some(AttachMode::Native), true) => PortMode::ZeroCopy,
+                (Some(AttachMode::Native), false) => PortMode::Copy,
             })
             .collect();
         for (started, is_ready) in starting.into_iter().zip(ready) {
@@ -165,7 +173,7 @@ impl DataPlane {
             attachment.direct(*queue, *socket).map_err(|error| {
                 let port = &self.plan.ports[usize::from(port.0)];
                 StartError::bpf(format!(
-                    "entering the socket of {} queue {queue} into the map: {error:#}",
+                    "directing the packets of {} queue {queue} to its socket: {error}",
                     port.interface
                 ))
             })?;
@@ -361,6 +369,15 @@ fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartEr
     Ok(())
 }
 
+/// What libxdp receives into, our own sockets cannot send from.
+fn check_memory(plan: &Plan) -> Result<(), StartError> {
+    let by = |io| plan.ports.iter().find(|port| port.io == io).map(|port| port.name.clone());
+    match (by(Io::AfXdp), by(Io::XskRs)) {
+        (Some(first), Some(second)) => Err(StartError::UnsharedMemory { first, second }),
+        _ => Ok(()),
+    }
+}
+
 fn wait_ready(worker: usize, ready: &mpsc::Receiver<Result<Ready, StartError>>) -> Result<Ready, StartError> {
     match ready.recv_timeout(READY_WITHIN) {
         Ok(result) => result,
@@ -371,7 +388,7 @@ fn wait_ready(worker: usize, ready: &mpsc::Receiver<Result<Ready, StartError>>) 
     }
 }
 
-fn defer_interrupts(interfaces: &[Interface]) -> Vec<DeferredInterrupts> {
+fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<DeferredInterrupts> {
     let set = |interface: &Interface| match DeferredInterrupts::set(interface) {
         Ok(settings) => Some(settings),
         Err(error) => {
@@ -379,5 +396,6 @@ fn defer_interrupts(interfaces: &[Interface]) -> Vec<DeferredInterrupts> {
             None
         }
     };
-    interfaces.iter().filter_map(set).collect()
+    let polled = plan.ports.iter().zip(interfaces).filter(|(port, _)| port.io.takes_by_xdp());
+    polled.filter_map(|(_, interface)| set(interface)).collect()
 }

@@ -86,6 +86,25 @@ pub enum StartError {
         /// Why.
         source: OpenError,
     },
+    /// A port's packet sockets could not be opened.
+    #[error("{interface}: {source}")]
+    Packet {
+        /// Its interface.
+        interface: String,
+        /// Why.
+        source: packet::OpenError,
+    },
+    /// Ports that cannot share a worker's packet memory.
+    #[error(
+        "ports {first} (io = \"af_xdp\") and {second} (io = \"xsk-rs\") cannot share packet memory: libxdp registers its own; \
+         let both have the same io, or one of them \"packet-mmsg\""
+    )]
+    UnsharedMemory {
+        /// A port of the one kind.
+        first: String,
+        /// A port of the other.
+        second: String,
+    },
     /// Another AF_XDP socket is bound to a queue.
     #[error("worker {worker}: {source}; {holders}")]
     QueueBusy {
@@ -186,6 +205,9 @@ impl StartError {
                         | OpenError::Pin { .. }
                         | OpenError::NoZeroCopy { .. }
                 )
+            }
+            Self::Packet { source, .. } => {
+                matches!(source, packet::OpenError::Permission | packet::OpenError::Unsupported)
             }
             _ => false,
         }

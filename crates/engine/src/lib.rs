@@ -6,10 +6,16 @@
 //! use std::sync::Arc;
 //! use std::time::{Duration, Instant};
 //!
-//! use engine::{Control, DataPlane, Keep, Mode, PathPlan, Plan, PortPlan, wait_until_up};
+//! use engine::{Control, DataPlane, Io, Keep, Mode, PathPlan, Plan, PortPlan, wait_until_up};
 //! use pipeline::{Idle, PortId};
 //!
-//! let port = |name: &str, interface: &str| PortPlan { name: name.into(), interface: interface.into(), queues: 1, keep: Keep::new() };
+//! let port = |name: &str, interface: &str| PortPlan {
+//!     name: name.into(),
+//!     interface: interface.into(),
+//!     io: Io::AfXdp,
+//!     queues: 1,
+//!     keep: Keep::new(),
+//! };
 //! let path = |from, to| PathPlan { from: PortId(from), to: PortId(to), stages: vec![] };
 //! let plan = Plan {
 //!     mode: Mode::Auto,
@@ -56,7 +62,7 @@ pub use host::{GoodFor, OwnAddresses};
 pub use keep::{Keep, KeepRule, KeepRuleError};
 pub use ledger::{Ledger, TaskReport, WorkerLedger};
 pub use lockout::{Carried, Lockout, lockouts};
-pub use plan::{Mode, PathPlan, Plan, PortPlan, StageOnPath};
+pub use plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use program::{FollowError, Judgement, XdpCounters, XdpProgram};
 pub use report::{
     Fallback, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, SCHEMA, StageReport,

@@ -58,14 +58,14 @@ impl fmt::Display for Lockout {
 }
 
 /// What the ports of a plan take from the kernel that this host may not be able to do without. Ports whose packets go
-/// nowhere take nothing.
+/// nowhere take nothing, nor do packet sockets, which get copies.
 pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
     let host = Host::read()?;
     let defaults = default_routes()?;
     let sessions = ssh_sessions();
     let mut found = Vec::new();
     for (index, port) in plan.ports.iter().enumerate() {
-        let takes = plan.paths.iter().any(|path| usize::from(path.from.0) == index);
+        let takes = port.io.takes_by_xdp() && plan.paths.iter().any(|path| usize::from(path.from.0) == index);
         let Ok(interface) = Interface::find(&port.name, &port.interface) else { continue };
         if !takes {
             continue;

@@ -36,10 +36,51 @@ pub struct PortPlan {
     pub name: String,
     /// The network interface.
     pub interface: String,
+    /// How packets are exchanged with the kernel.
+    pub io: Io,
     /// Queues 0 to `queues` − 1 are used. Worker *w* of *n* serves those that are *w* modulo *n*.
     pub queues: u16,
     /// What of the frames that are addressed to this host stays with the kernel, on those queues too.
     pub keep: Keep,
+}
+
+/// How a port exchanges packets with the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Io {
+    /// AF_XDP sockets, by our own rings.
+    #[default]
+    AfXdp,
+    /// Packet sockets, by `recvmmsg` and `sendmmsg`. They see a copy of what the kernel goes on to handle.
+    PacketMmsg,
+    /// AF_XDP sockets, by the crate `xsk-rs` and libxdp: to compare with. Built with the feature `xsk-rs` only.
+    XskRs,
+}
+
+impl Io {
+    /// Whether this build has what it takes.
+    pub fn is_built(self) -> bool {
+        self != Self::XskRs || cfg!(feature = "xsk-rs")
+    }
+
+    /// Whether packets are taken from the kernel by an XDP program. If not, it handles them, too.
+    pub fn takes_by_xdp(self) -> bool {
+        matches!(self, Self::AfXdp | Self::XskRs)
+    }
+
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AfXdp => "af_xdp",
+            Self::PacketMmsg => "packet-mmsg",
+            Self::XskRs => "xsk-rs",
+        }
+    }
+}
+
+impl fmt::Display for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// A path: what comes in on one port goes through the stages and out on the other.

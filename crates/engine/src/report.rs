@@ -65,6 +65,8 @@ pub struct PortReport {
     pub name: String,
     /// Its interface.
     pub interface: String,
+    /// How packets are exchanged with the kernel: [`Io::name`](crate::Io::name).
+    pub io: &'static str,
     /// Queues in use.
     pub queues: u16,
     /// The mode that was got.
@@ -115,6 +117,8 @@ pub enum PortMode {
     Copy,
     /// The XDP program runs in the kernel's generic path; the kernel copies.
     Skb,
+    /// There is no XDP program: packet sockets, which the kernel copies for.
+    PacketMmsg,
     /// None: it was stopped while it waited for an interface.
     None,
 }
@@ -126,6 +130,7 @@ impl PortMode {
             Self::ZeroCopy => "zero-copy",
             Self::Copy => "copy",
             Self::Skb => "skb",
+            Self::PacketMmsg => "packet-mmsg",
             Self::None => "none",
         }
     }
@@ -188,6 +193,9 @@ pub struct KernelReport {
     /// Packets that interfaces threw away after the kernel had taken them (no carrier, or their queue was full); among the
     /// ports' `tx_packets`. At least so many: known in copy mode only.
     pub tx_dropped: u64,
+    /// Packets that had to be moved in memory before they could be sent, which only `io = "xsk-rs"` needs: after a stage has
+    /// put bytes on or taken some off at the front.
+    pub tx_copied: u64,
     /// Descriptors from the kernel that made no sense: refused. 0, or there is a bug.
     pub invalid_descriptors: u64,
     /// The sockets' own counters.
@@ -215,6 +223,7 @@ impl Report {
         let ports = ports.map(|((port, (counters, kernel)), (&mode, xdp))| PortReport {
             name: port.name.clone(),
             interface: port.interface.clone(),
+            io: port.io.name(),
             queues: port.queues,
             mode,
             rx_packets: counters.rx_packets,
@@ -248,6 +257,7 @@ impl Report {
                 waits: sums.waits,
                 tx_retries: all.tx_retries,
                 tx_dropped: all.tx_dropped,
+                tx_copied: all.tx_copied,
                 invalid_descriptors: all.invalid_descriptors,
                 sockets: kernel.into(),
             },

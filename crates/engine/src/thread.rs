@@ -8,11 +8,12 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, OnceLock};
 
 use core_affinity::CoreId;
+use packet::{MmsgPort, PacketSocket};
 use pipeline::{BuildCx, Idle, Mailbox, NamedStage, PortId, Remote, Worker, mailbox};
-use xsk::{BindMode, Builder, Opened, Port};
+use xsk::{BindMode, Builder, Fallback, OpenError, Opened, Pool, Port, Umem};
 
 use crate::error::StartError;
-use crate::plan::{PathPlan, Plan};
+use crate::plan::{Io, PathPlan, Plan, PortPlan};
 
 /// The chain of a path that comes from a plan.
 pub(crate) type PlannedChain = Vec<NamedStage>;
@@ -24,6 +25,8 @@ pub(crate) struct Setup {
     pub(crate) bind: BindMode,
     /// The interface index of each port.
     pub(crate) indexes: Vec<u32>,
+    /// Of each port, the packet sockets of the worker's queues; none if the worker opens AF_XDP sockets.
+    pub(crate) sockets: Vec<Vec<PacketSocket>>,
 }
 
 /// A worker that is ready to run.
@@ -126,25 +129,19 @@ fn message(panic: &(dyn Any + Send)) -> String {
 type Prepared = (Worker<PlannedChain>, Mailbox<PlannedChain>, Ready);
 
 fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
-    let Setup { plan, worker, bind, indexes } = setup;
+    let Setup { plan, worker, .. } = setup;
     let worker = *worker;
     pin(plan, worker)?;
-    let (opened, queues) = open(plan, worker, *bind, indexes)?;
-    let Opened { umem, pool, ports, zero_copy, fallback } = opened;
+    let Lanes { umem, pool, ports, zero_copy, fallback } = open(setup)?;
 
     let stride = plan.workers.len();
     let io = |what| move |source| StartError::Io { what, source };
     let mut sockets = Vec::new();
     let mut builder = Worker::builder(umem, pool).queues(worker as u16, stride as u16).ledger(plan.ledger);
-    let mut ports = ports.into_iter();
-    for (id, numbers) in queues {
-        let mut lanes: Vec<Box<dyn Port>> = Vec::with_capacity(numbers.len());
-        for (queue, port) in numbers.into_iter().zip(ports.by_ref()) {
-            if plan.paths.iter().any(|path| path.from == id) {
-                let Some(fd) = port.fd() else { continue };
-                sockets.push((id, queue, fd));
-            }
-            lanes.push(Box::new(port));
+    for ((id, port), lanes) in (0..=u8::MAX).map(PortId).zip(&plan.ports).zip(ports) {
+        if plan.paths.iter().any(|path| path.from == id) {
+            let numbered = queues_of(worker, plan, port).zip(&lanes);
+            sockets.extend(numbered.filter_map(|(queue, lane)| Some((id, queue, lane.fd()?))));
         }
         builder = builder.port(lanes);
     }
@@ -168,20 +165,75 @@ fn pin(plan: &Plan, worker: usize) -> Result<(), StartError> {
     }
 }
 
-type QueuesOfPorts = Vec<(PortId, Vec<u16>)>;
+/// A worker's ports and what they share.
+struct Lanes {
+    umem: Umem,
+    pool: Pool,
+    /// Of each port of the plan, one for each of the worker's queues.
+    ports: Vec<Vec<Box<dyn Port>>>,
+    zero_copy: bool,
+    fallback: Option<Fallback>,
+}
 
-fn open(plan: &Plan, worker: usize, bind: BindMode, indexes: &[u32]) -> Result<(Opened, QueuesOfPorts), StartError> {
-    let mut builder = Builder::new(plan.umem.clone()).mode(bind).busy_poll(plan.busy_poll);
-    let mut queues = Vec::with_capacity(plan.ports.len());
-    for ((id, port), index) in (0..=u8::MAX).map(PortId).zip(&plan.ports).zip(indexes) {
-        let own: Vec<u16> = (0..port.queues).skip(worker).step_by(plan.workers.len()).collect();
-        for &queue in &own {
+/// The queues of a port that a worker serves.
+pub(crate) fn queues_of(worker: usize, plan: &Plan, port: &PortPlan) -> impl Iterator<Item = u16> + use<> {
+    (0..port.queues).skip(worker).step_by(plan.workers.len())
+}
+
+/// Opens what the worker opens itself, and makes ports of all.
+fn open(setup: &Setup) -> Result<Lanes, StartError> {
+    let Setup { plan, worker, bind, indexes, sockets } = setup;
+    let worker = *worker;
+    let mut builder = Builder::new(plan.umem.clone()).mode(*bind).busy_poll(plan.busy_poll);
+    let mut by_xsk_rs = false;
+    let by_xdp = || plan.ports.iter().zip(indexes).filter(|(port, _)| port.io.takes_by_xdp());
+    for (port, index) in by_xdp() {
+        by_xsk_rs |= port.io == Io::XskRs;
+        for queue in queues_of(worker, plan, port) {
             builder = builder.queue(&port.interface, *index, u32::from(queue));
         }
-        queues.push((id, own));
     }
-    let opened = builder.open().map_err(|source| StartError::open(worker, source))?;
-    Ok((opened, queues))
+    let failed = |source| StartError::open(worker, source);
+    let Opened { umem, pool, ports, zero_copy, fallback } = if by_xdp().next().is_none() {
+        // Memory that no socket knows of: packets are copied into it and out of it.
+        let (umem, pool) = Umem::new(&plan.umem).map_err(|error| failed(OpenError::Umem(error)))?;
+        Opened { umem, pool, ports: Vec::new(), zero_copy: false, fallback: None }
+    } else if by_xsk_rs {
+        open_by_xsk_rs(&builder).map_err(failed)?
+    } else {
+        boxed(builder.open().map_err(failed)?)
+    };
+    let mut opened = ports.into_iter();
+    let mut lanes = Vec::with_capacity(plan.ports.len());
+    for (port, sockets) in plan.ports.iter().zip(sockets) {
+        let own: Vec<Box<dyn Port>> = if port.io.takes_by_xdp() {
+            opened.by_ref().take(queues_of(worker, plan, port).count()).collect()
+        } else {
+            let lane = |socket: &PacketSocket| match MmsgPort::new(socket.clone(), &umem) {
+                Ok(port) => Ok(Box::new(port) as Box<dyn Port>),
+                Err(error) => Err(StartError::Worker { worker, what: error.to_string() }),
+            };
+            sockets.iter().map(lane).collect::<Result<_, _>>()?
+        };
+        lanes.push(own);
+    }
+    Ok(Lanes { umem, pool, ports: lanes, zero_copy, fallback })
+}
+
+fn boxed<P: Port + 'static>(opened: Opened<P>) -> Opened<Box<dyn Port>> {
+    let Opened { umem, pool, ports, zero_copy, fallback } = opened;
+    let ports = ports.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect();
+    Opened { umem, pool, ports, zero_copy, fallback }
+}
+
+#[cfg(feature = "xsk-rs")]
+fn open_by_xsk_rs(builder: &Builder) -> Result<Opened<Box<dyn Port>>, OpenError> {
+    builder.open_by_xsk_rs().map(boxed)
+}
+
+#[cfg(not(feature = "xsk-rs"))]
+fn open_by_xsk_rs(_: &Builder) -> Result<Opened<Box<dyn Port>>, OpenError> {
+    Err(OpenError::NotBuilt)
 }
 
 pub(crate) fn build_chain(path: &PathPlan, worker: usize, workers: usize) -> PlannedChain {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use engine::{Mode, PathPlan, Plan, PortPlan};
+use engine::{Io, Mode, PathPlan, Plan, PortPlan};
 use pipeline::{Idle, PortId};
 use serde::Serialize;
 use xsk::HugePages;
@@ -55,6 +55,7 @@ struct Umem {
 struct Port {
     name: String,
     interface: String,
+    io: &'static str,
     queues: u16,
     /// The rules of what stays with the kernel.
     keep: Vec<String>,
@@ -156,9 +157,9 @@ impl Port {
             Some(Interface { queues, mtu, driver, state, .. }) => (queues, mtu, driver, state),
             None => (None, None, None, None),
         };
-        let PortPlan { name, interface, queues, keep } = port.clone();
+        let PortPlan { name, interface, io, queues, keep } = port.clone();
         let keep = keep.iter().map(ToString::to_string).collect();
-        Self { name, interface, queues, keep, present, interface_queues, mtu, driver, state }
+        Self { name, interface, io: io.name(), queues, keep, present, interface_queues, mtu, driver, state }
     }
 }
 
@@ -186,7 +187,9 @@ impl fmt::Display for Check {
             "on" => format!("{huge_pages_needed} huge pages of 2 MiB, or it does not start"),
             _ => format!("{huge_pages_needed} huge pages of 2 MiB if they are free, else normal ones"),
         };
-        writeln!(f, "memory   {} in all, locked; {pages}", mebibytes(*total_bytes))?;
+        let by_xdp = self.ports.iter().any(|port| port.io != Io::PacketMmsg.name());
+        let locked = if by_xdp { ", locked" } else { "" };
+        writeln!(f, "memory   {} in all{locked}; {pages}", mebibytes(*total_bytes))?;
         writeln!(f, "workers")?;
         for Worker { worker, core, queues: numbers } in &self.workers {
             let core = core.map_or_else(|| "any core (not pinned)".to_owned(), |core| format!("core {core}"));
@@ -209,9 +212,9 @@ impl fmt::Display for Check {
 
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, interface, queues, keep, present, interface_queues, mtu, driver, state } = self;
+        let Self { name, interface, io, queues, keep, present, interface_queues, mtu, driver, state } = self;
         let noun = if *queues == 1 { "queue" } else { "queues" };
-        write!(f, "{name}: {interface}, ")?;
+        write!(f, "{name}: {interface} by {io}, ")?;
         if !present {
             return write!(f, "missing; {queues} {noun} wanted");
         }
@@ -283,6 +286,7 @@ queues = 2
 name = \"wan\"
 interface = \"eth9\"
 queues = 2
+io = \"packet-mmsg\"
 [[port]]
 name = \"tap\"
 interface = \"opaque\"

@@ -93,6 +93,10 @@ pub(crate) fn summary(report: &Report) -> String {
     let packets: u64 = report.ports.iter().map(|port| port.tx_packets).sum();
     let per_packet = if packets == 0 { 0.0 } else { report.kernel.syscalls as f64 / packets as f64 };
     let _ = writeln!(text, "system calls  {}, {per_packet:.4} per packet sent", grouped(report.kernel.syscalls));
+    if report.kernel.tx_copied > 0 {
+        let moved = grouped(report.kernel.tx_copied);
+        let _ = writeln!(text, "moved in memory before they could be sent (io = \"xsk-rs\")  {moved} packets");
+    }
     if let Some(fallback) = &report.fallback {
         let _ = writeln!(
             text,

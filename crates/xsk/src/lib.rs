@@ -43,6 +43,7 @@ mod abi;
 mod attach;
 mod batch;
 pub mod clock;
+mod completions;
 #[cfg(feature = "fake-kernel")]
 pub mod fake_kernel;
 mod frame;
@@ -63,9 +64,12 @@ mod sync;
 mod umem;
 mod wait;
 mod xsk_port;
+#[cfg(feature = "xsk-rs")]
+mod xsk_rs_port;
 
 pub use attach::{AttachMode, XdpLink, attach_xdp};
 pub use batch::Batch;
+pub use completions::Completions;
 pub use frame::{Frame, NoRoom};
 pub use open::{BindMode, Builder, Fallback, OpenError, Opened};
 pub use owner::Ownership;
@@ -76,3 +80,5 @@ pub use queue::{EgressQueue, Refused};
 pub use umem::{HugePages, Umem, UmemConfig, UmemError};
 pub use wait::{WaitSet, Waker};
 pub use xsk_port::XskPort;
+#[cfg(feature = "xsk-rs")]
+pub use xsk_rs_port::XskRsPort;

@@ -1,5 +1,8 @@
 //! From (interface, queue) pairs to open ports on one UMEM, in the best mode that all of them can do.
 
+#[cfg(feature = "xsk-rs")]
+mod by_xsk_rs;
+
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,13 +47,13 @@ struct Queue {
 
 /// The open ports, in the order in which their queues were named.
 #[derive(Debug)]
-pub struct Opened {
+pub struct Opened<P = XskPort> {
     /// The memory that all ports share.
     pub umem: Umem,
     /// Its free frames.
     pub pool: Pool,
     /// The ports.
-    pub ports: Vec<XskPort>,
+    pub ports: Vec<P>,
     /// Whether zero-copy was got, as the kernel says.
     pub zero_copy: bool,
     /// Why it was not, with [`BindMode::Auto`].
@@ -97,6 +100,9 @@ pub enum OpenError {
     /// The kernel has no AF_XDP.
     #[error("this kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS)")]
     Unsupported,
+    /// This build has no libxdp.
+    #[error("this build has no io = \"xsk-rs\": build it with `--features xsk-rs`")]
+    NotBuilt,
     /// Somebody else has the queue.
     #[error(
         "{interface} queue {queue} is busy: another AF_XDP socket is bound to it, and did not let go within {waited:?}"
@@ -178,6 +184,11 @@ impl Builder {
     /// Opens them all, on the calling thread, which is where they stay. Frames are posted to each fill ring before its
     /// bind, as some drivers want it. Tries to raise the process's limit on locked memory (`RLIMIT_MEMLOCK`).
     pub fn open(&self) -> Result<Opened, OpenError> {
+        self.open_with(|mode| self.open_all(mode))
+    }
+
+    /// Opens them all in the best mode that all can do.
+    fn open_with<P>(&self, open_all: impl Fn(u16) -> Result<Opened<P>, OpenError>) -> Result<Opened<P>, OpenError> {
         let queues = self.queues.len();
         if queues == 0 || queues > Slot::MAX as usize {
             return Err(OpenError::Queues(queues));
@@ -188,11 +199,11 @@ impl Builder {
         }
         raise_memlock();
         if self.mode == BindMode::Copy {
-            return self.open_all(libc::XDP_COPY);
+            return open_all(libc::XDP_COPY);
         }
-        match self.open_all(libc::XDP_ZEROCOPY) {
+        match open_all(libc::XDP_ZEROCOPY) {
             Err(OpenError::NoZeroCopy { interface, queue, source }) if self.mode == BindMode::Auto => {
-                let opened = self.open_all(libc::XDP_COPY)?;
+                let opened = open_all(libc::XDP_COPY)?;
                 Ok(Opened { fallback: Some(Fallback { interface, queue, error: source }), ..opened })
             }
             result => result,

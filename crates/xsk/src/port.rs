@@ -103,6 +103,9 @@ pub struct Counters {
     /// Packets that the interface threw away after the kernel had taken them: no carrier, or its queue was full. They are
     /// among `tx_packets`. At least so many: known in copy mode only, and not of what a wait for packets sent on the way.
     pub tx_dropped: u64,
+    /// Packets that user space had to move in memory before they could be sent: the I/O path sends from one place in a frame
+    /// only, and a stage has put bytes on or taken some off at the front.
+    pub tx_copied: u64,
     /// Descriptors from the kernel that named no chunk of this port's: refused. Anything but 0 is a bug, ours or the
     /// kernel's.
     pub invalid_descriptors: u64,
@@ -119,6 +122,7 @@ impl AddAssign for Counters {
         self.tx_wakes += other.tx_wakes;
         self.tx_wake_cycles += other.tx_wake_cycles;
         self.tx_dropped += other.tx_dropped;
+        self.tx_copied += other.tx_copied;
         self.invalid_descriptors += other.invalid_descriptors;
     }
 }

@@ -97,9 +97,15 @@ impl EgressQueue {
         self.frames.pop_front()
     }
 
+    /// The frames that wait, from the front: to be read, not to be touched.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = &Frame> {
+        self.frames.iter()
+    }
+
     /// Takes the `n` frames at the front (all, if there are fewer).
     #[inline]
-    pub(crate) fn drain(&mut self, n: usize) -> impl Iterator<Item = Frame> {
+    pub fn drain(&mut self, n: usize) -> impl Iterator<Item = Frame> {
         self.frames.drain(..n.min(self.frames.len()))
     }
 

@@ -39,6 +39,12 @@ impl Socket {
         Ok(Self(Rc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
+    /// Another handle of a socket that somebody else opened.
+    #[cfg(feature = "xsk-rs")]
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self(Rc::new(fd.try_clone_to_owned()?)))
+    }
+
     /// Registers the UMEM. The first socket of a UMEM does this; the others share it when they bind.
     pub(crate) fn register(&self, region: &Region) -> io::Result<()> {
         let registration = libc::xdp_umem_reg {

@@ -28,6 +28,23 @@ impl Default for UmemConfig {
     }
 }
 
+impl UmemConfig {
+    /// Bytes in all.
+    pub(crate) fn bytes(&self) -> usize {
+        self.frame_size as usize * self.frames as usize
+    }
+
+    pub(crate) fn check(&self) -> Result<(), UmemError> {
+        if !matches!(self.frame_size, 2048 | 4096) {
+            return Err(UmemError::FrameSize(self.frame_size));
+        }
+        if !(Umem::MIN_FRAMES..=Umem::MAX_FRAMES).contains(&self.frames) {
+            return Err(UmemError::Frames { frames: self.frames });
+        }
+        Ok(())
+    }
+}
+
 /// Whether the UMEM is backed by huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum HugePages {
@@ -89,7 +106,8 @@ pub(crate) struct Region {
     frame_size: u32,
     frames: u32,
     pub(crate) owners: Owners,
-    _memfd: OwnedFd,
+    /// `None` if the memory is somebody else's.
+    _memfd: Option<OwnedFd>,
     huge: bool,
     /// A bit per slot that a port has.
     slots: Cell<u128>,
@@ -104,15 +122,30 @@ impl Umem {
     /// Maps the memory and touches every page, so that it lies on the NUMA node of the calling thread. All frames are
     /// in the pool that comes with it.
     pub fn new(config: &UmemConfig) -> Result<(Self, Pool), UmemError> {
-        let &UmemConfig { frame_size, frames, huge_pages } = config;
-        if !matches!(frame_size, 2048 | 4096) {
-            return Err(UmemError::FrameSize(frame_size));
-        }
-        if !(Self::MIN_FRAMES..=Self::MAX_FRAMES).contains(&frames) {
-            return Err(UmemError::Frames { frames });
-        }
-        let bytes = frame_size as usize * frames as usize;
-        let (memfd, memory, huge) = map(bytes, huge_pages)?;
+        config.check()?;
+        let (memfd, memory, huge) = map(config.bytes(), config.huge_pages)?;
+        Ok(Self::made_of(config, memory, Some(memfd), huge))
+    }
+
+    /// A UMEM in memory that is mapped already, by `owner`.
+    ///
+    /// # Safety
+    /// At `base` there are as many bytes as the configuration says, readable and writable, for as long as `owner` lives;
+    /// nobody refers to them but through the UMEM, and through descriptors of what the UMEM's frames were given up to.
+    #[cfg(feature = "xsk-rs")]
+    pub(crate) unsafe fn over(
+        config: &UmemConfig,
+        base: NonNull<u8>,
+        huge: bool,
+        owner: Box<dyn std::any::Any>,
+    ) -> Result<(Self, Pool), UmemError> {
+        config.check()?;
+        let memory = Mapping { base, len: config.bytes(), owner: Some(owner) };
+        Ok(Self::made_of(config, memory, None, huge))
+    }
+
+    fn made_of(config: &UmemConfig, memory: Mapping, memfd: Option<OwnedFd>, huge: bool) -> (Self, Pool) {
+        let &UmemConfig { frame_size, frames, .. } = config;
         let umem = Self(Rc::new(Region {
             memory,
             frame_size,
@@ -123,7 +156,7 @@ impl Umem {
             slots: Cell::new(0),
         }));
         let pool = Pool::full(umem.clone());
-        Ok((umem, pool))
+        (umem, pool)
     }
 
     /// Bytes per chunk.
@@ -150,7 +183,7 @@ impl Umem {
     /// public: who writes to the file writes under the nose of whoever holds the frame.
     #[cfg(test)]
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
-        self.0._memfd.as_fd()
+        self.0._memfd.as_ref().expect("made of its own memory").as_fd()
     }
 
     /// Frames that user space holds at this moment, by the record: neither free nor the kernel's.
@@ -265,6 +298,9 @@ impl Region {
 struct Mapping {
     base: NonNull<u8>,
     len: usize,
+    /// Who undoes it, if not this.
+    #[cfg(feature = "xsk-rs")]
+    owner: Option<Box<dyn std::any::Any>>,
 }
 
 impl Mapping {
@@ -277,7 +313,12 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap returned address 0"))?;
-        Ok(Self { base, len })
+        Ok(Self {
+            base,
+            len,
+            #[cfg(feature = "xsk-rs")]
+            owner: None,
+        })
     }
 
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
@@ -304,6 +345,10 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        #[cfg(feature = "xsk-rs")]
+        if self.owner.is_some() {
+            return;
+        }
         // SAFETY: our own mapping, and `Umem::drop` made sure that no frame points into it. Unsafe: foreign call.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }

@@ -119,7 +119,7 @@ impl XskPort {
 
     /// The frame that an RX descriptor stands for, if the kernel had it to give.
     #[inline]
-    fn accept(umem: &Umem, slot: Slot, descriptor: Descriptor) -> Option<Frame> {
+    pub(crate) fn accept(umem: &Umem, slot: Slot, descriptor: Descriptor) -> Option<Frame> {
         let region = umem.region();
         let (chunk, offset) = region.split(descriptor.addr);
         if offset + descriptor.len.min(1 << 16) > region.frame_size() {
@@ -134,7 +134,7 @@ impl XskPort {
     /// The chunk that a completion stands for, if the kernel had it to give. The address is that of the descriptor: the
     /// packet may have started anywhere in its chunk.
     #[inline]
-    fn completed(umem: &Umem, slot: Slot, address: u64) -> Option<u32> {
+    pub(crate) fn completed(umem: &Umem, slot: Slot, address: u64) -> Option<u32> {
         let region = umem.region();
         let (chunk, _) = region.split(address);
         region.owners.hand_over(chunk, Owner::tx(slot), Owner::POOL).ok()?;

@@ -17,6 +17,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     let port = |name: &str, interface: &str| PortPlan {
         name: name.into(),
         interface: interface.into(),
+        io: engine::Io::AfXdp,
         queues: workers,
         keep: engine::Keep::new(),
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use engine::{Lockout, Plan};
+use engine::{Io, Lockout, Plan};
 
 use super::machine::{HugePagesThere, Interface, Machine, Memory};
 
@@ -12,6 +12,10 @@ pub(crate) struct Imagined {
     pub(crate) cores: Vec<usize>,
     pub(crate) interfaces: BTreeMap<&'static str, Interface>,
     pub(crate) lockouts: Vec<Lockout>,
+    /// Interfaces on which the kernel forwards by itself.
+    pub(crate) forwarding: Vec<&'static str>,
+    /// Whether it is built with xsk-rs.
+    pub(crate) xsk_rs: bool,
 }
 
 impl Imagined {
@@ -37,7 +41,7 @@ impl Imagined {
             ("opaque", unknown.clone()),
             ("opaque2", Interface { index: 10, ..unknown }),
         ]);
-        Self { cores: vec![0, 1, 2, 3], interfaces, lockouts: Vec::new() }
+        Self { cores: vec![0, 1, 2, 3], interfaces, lockouts: Vec::new(), forwarding: Vec::new(), xsk_rs: true }
     }
 }
 
@@ -56,6 +60,14 @@ impl Machine for Imagined {
 
     fn interfaces(&self) -> Vec<String> {
         self.interfaces.keys().map(|&name| name.to_owned()).collect()
+    }
+
+    fn forwarding(&self, interface: &str) -> Option<String> {
+        self.forwarding.contains(&interface).then(|| format!("net.ipv4.conf.{interface}.forwarding"))
+    }
+
+    fn is_built(&self, io: Io) -> bool {
+        io != Io::XskRs || self.xsk_rs
     }
 
     /// 4 GiB, and of ten huge pages six are taken.

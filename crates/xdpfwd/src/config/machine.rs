@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use engine::{Lockout, Plan};
+use engine::{Io, Lockout, Plan};
 use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
 
 /// The machine that a configuration is for. Tests bring one of their own.
@@ -20,6 +20,16 @@ pub(crate) trait Machine {
 
     /// The names of all interfaces there.
     fn interfaces(&self) -> Vec<String>;
+
+    /// The setting by which the kernel forwards by itself what it receives on an interface, if one is on.
+    fn forwarding(&self, _interface: &str) -> Option<String> {
+        None
+    }
+
+    /// Whether this program has what a way to exchange packets takes.
+    fn is_built(&self, io: Io) -> bool {
+        io.is_built()
+    }
 
     /// What there is of memory, as far as it can be known.
     fn memory(&self) -> Memory {
@@ -95,6 +105,18 @@ impl Machine for ThisMachine {
     fn interfaces(&self) -> Vec<String> {
         let Ok(all) = if_nameindex() else { return Vec::new() };
         all.iter().map(|interface| interface.name().to_string_lossy().into_owned()).collect()
+    }
+
+    fn forwarding(&self, interface: &str) -> Option<String> {
+        let index = if_nametoindex(interface).ok()?;
+        let name = if_indextoname(index).ok()?.to_string_lossy().into_owned();
+        // Unlike /sys, this is of the network namespace of whoever reads it.
+        let is_on = |family: &&str| {
+            let folder = Path::new("/proc/sys/net").join(family).join("conf").join(&name);
+            read(&folder, "forwarding").is_some_and(|text| text != "0")
+        };
+        let family = ["ipv4", "ipv6"].into_iter().find(|family| is_on(family))?;
+        Some(format!("net.{family}.conf.{name}.forwarding"))
     }
 
     fn memory(&self) -> Memory {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use engine::{KeepRule, Mode};
+use engine::{Io, KeepRule, Mode};
 use pipeline::Idle;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -54,6 +54,7 @@ pub(super) struct PortTable {
     pub(super) interface: Written<String>,
     pub(super) queues: Written<u16>,
     pub(super) keep: Written<Vec<Spanned<KeepRule>>>,
+    pub(super) io: Written<Io>,
 }
 
 /// `[[path]]`
@@ -78,8 +79,7 @@ const MODES: [(&str, Mode); 4] =
     [("auto", Mode::Auto), ("zero-copy", Mode::ZeroCopy), ("copy", Mode::Copy), ("skb", Mode::Skb)];
 const IDLE: [(&str, Idle); 2] = [("poll", Idle::Poll), ("spin", Idle::Spin)];
 const HUGE_PAGES: [(&str, HugePages); 3] = [("auto", HugePages::Auto), ("on", HugePages::On), ("off", HugePages::Off)];
-/// The ways to move packets that are built.
-const IO: [(&str, ()); 1] = [("af_xdp", ())];
+const IO: [(&str, Io); 3] = [("af_xdp", Io::AfXdp), ("packet-mmsg", Io::PacketMmsg), ("xsk-rs", Io::XskRs)];
 
 /// CONFIG_NR_CPUS is at most 8192 on the architectures that have AF_XDP.
 const LAST_CORE: u16 = 8191;
@@ -168,9 +168,8 @@ impl PortTable {
             interface: table.required_text("interface", &INTERFACE_NAME, findings),
             queues: table.integer("queues", 1..=u16::MAX, findings),
             keep: table.words("keep", KeepRule::ACCEPTED, findings),
+            io: table.choice("io", &IO, findings),
         };
-        // There is nothing to choose yet: written or not, it is AF_XDP.
-        table.choice("io", &IO, findings);
         table.finish(findings);
         port
     }

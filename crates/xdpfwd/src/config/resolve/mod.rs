@@ -44,6 +44,7 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
         // A name that a path misses may be meant to be on one of those that have the same.
         ports.complete = false;
     }
+    ports::check_io(&ports, &engine, around.machine, findings);
     if let Some(workers) = &workers {
         ports::check_queues(&ports, &interfaces, workers.len(), findings);
         memory::check_frames(&umem, &ports, workers.len(), findings);

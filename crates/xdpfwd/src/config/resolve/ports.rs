@@ -1,11 +1,11 @@
 //! The ports: their names, their interfaces, and how their queues are shared out among the workers.
 
-use engine::{Lockout, PortPlan};
+use engine::{Io, Lockout, PortPlan};
 
 use crate::config::diagnostic::Findings;
 use crate::config::machine::{Interface, Machine};
 use crate::config::words::{all_of, any_of, count};
-use crate::config::written::{PortTable, Several};
+use crate::config::written::{EngineTable, PortTable, Several};
 
 /// Queues of a port that says nothing.
 pub(super) const DEFAULT_QUEUES: u16 = 1;
@@ -15,6 +15,7 @@ pub(super) fn resolve(ports: &Several<PortTable>) -> Vec<PortPlan> {
     let plan = |port: &PortTable| PortPlan {
         name: port.name.or(String::new()).unwrap_or_default(),
         interface: port.interface.or(String::new()).unwrap_or_default(),
+        io: port.io.or(Io::default()).unwrap_or_default(),
         queues: port.queues.or(DEFAULT_QUEUES).unwrap_or(DEFAULT_QUEUES),
         keep: port.keep.is().iter().flat_map(|rules| rules.get_ref()).map(|rule| *rule.get_ref()).collect(),
     };
@@ -86,9 +87,72 @@ pub(super) fn check(ports: &Several<PortTable>, interfaces: &[Option<Interface>]
     distinct
 }
 
-/// Checks that no rule of what stays with the kernel is there twice.
+/// Checks that each port's packets can be exchanged with the kernel as it says, that the ports can share their memory, and
+/// what that leaves to choose.
+pub(super) fn check_io(
+    ports: &Several<PortTable>,
+    engine: &EngineTable,
+    machine: &dyn Machine,
+    findings: &mut Findings<'_>,
+) {
+    let by = |io| ports.tables.iter().find(move |port| port.io.or(Io::default()) == Some(io));
+    for port in &ports.tables {
+        let span = port.io.span_or(&port.span);
+        if port.io.or(Io::default()).is_some_and(|io| !machine.is_built(io)) {
+            let message = "io = \"xsk-rs\": this xdpfwd is built without it; build one that has it with `cargo build --release \
+                           --features xsk-rs` (which takes clang and m4), or set \"af_xdp\"";
+            findings.error(&span, message.to_owned());
+        } else if port.io.or(Io::default()) == Some(Io::XskRs)
+            && let Some(other) = by(Io::AfXdp)
+        {
+            let message = format!(
+                "io = \"xsk-rs\": {} has \"af_xdp\", and the two cannot share packet memory; set the same for both, or \
+                 \"packet-mmsg\" for one, which goes with either",
+                label(other)
+            );
+            findings.error(&span, message);
+        }
+        if port.io.or(Io::default()) == Some(Io::PacketMmsg)
+            && let Some(name) = port.interface.is()
+            && let Some(setting) = machine.forwarding(name.get_ref())
+        {
+            let message = format!(
+                "io = \"packet-mmsg\": the kernel gets every packet of {}, too, and forwards it by itself; \
+                 `sysctl -w {setting}=0` keeps it from sending a second copy",
+                name.get_ref()
+            );
+            findings.warning(&span, message);
+        }
+    }
+    if let (Some(busy_poll), Some(port)) = (engine.busy_poll.is().filter(|on| *on.get_ref()), by(Io::XskRs)) {
+        let message =
+            format!("busy_poll = true: {} has io = \"xsk-rs\", which cannot do it; leave it out", label(port));
+        findings.error(&busy_poll.span(), message);
+    }
+    // A port that cannot be judged may be one that uses XDP.
+    let none_by_xdp =
+        ports.complete && ports.tables.iter().all(|port| port.io.or(Io::default()) == Some(Io::PacketMmsg));
+    if none_by_xdp && !ports.tables.is_empty() {
+        let mode = engine.mode.is().filter(|mode| *mode.get_ref() != engine::Mode::Auto);
+        let busy_poll = engine.busy_poll.is().filter(|on| *on.get_ref());
+        let spans = [("mode", mode.map(toml::Spanned::span)), ("busy_poll", busy_poll.map(toml::Spanned::span))];
+        for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {
+            let message = format!("{key}: no port uses XDP (io = \"packet-mmsg\"), so it changes nothing");
+            findings.warning(&span, message);
+        }
+    }
+}
+
+/// Checks that no rule of what stays with the kernel is there twice, and that there is something to keep.
 fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
     let rules = port.keep.is().map(|rules| rules.get_ref().as_slice()).unwrap_or_default();
+    if let Some(keep) = port.keep.is().filter(|rules| !rules.get_ref().is_empty())
+        && port.io.or(Io::default()) == Some(Io::PacketMmsg)
+    {
+        let message = "keep: with io = \"packet-mmsg\" the kernel keeps everything, and gives this port copies; leave `keep` \
+                       out, or set io = \"af_xdp\"";
+        findings.error(&keep.span(), message.to_owned());
+    }
     for (index, rule) in rules.iter().enumerate() {
         if rules.iter().take(index).any(|earlier| earlier.get_ref() == rule.get_ref()) {
             findings.error(&rule.span(), format!("keep: \"{}\" is there twice; keep one", rule.get_ref()));
@@ -124,7 +188,8 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
             count(has, "queue")
         );
         findings.error(&span, message);
-    } else if queues < has {
+    } else if queues < has && port.io.or(Io::default()) != Some(Io::PacketMmsg) {
+        // (Packet sockets share among them what arrives on any queue.)
         let message = format!(
             "queues = {queues}: {name} has {} in use, and what the others get goes to the kernel; use all, or take \
              some away with `ethtool -L {name} {channels}`",

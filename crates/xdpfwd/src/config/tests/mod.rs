@@ -13,6 +13,7 @@ macro_rules! assert_reads {
 
 mod documented;
 mod examples;
+mod io;
 mod keep;
 mod keys;
 mod mutated;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::{Keep, Mode, Plan, PortPlan};
+use engine::{Io, Keep, Mode, Plan, PortPlan};
 use pipeline::{Idle, PortId};
 use xsk::HugePages;
 
@@ -18,6 +18,7 @@ fn keys_that_are_not_there_have_their_defaults() {
     let port = |name: &str, interface: &str| PortPlan {
         name: name.into(),
         interface: interface.into(),
+        io: Io::AfXdp,
         queues: 1,
         keep: Keep::new(),
     };
@@ -49,6 +50,7 @@ fn every_key_gets_into_the_plan() {
         name = "b-2_B"
         interface = "multi2"
         queues = 8
+        io = "packet-mmsg"
         [[path]]
         from = "b-2_B"
         to = "a"
@@ -70,6 +72,7 @@ fn every_key_gets_into_the_plan() {
     assert_eq!((plan.idle, plan.umem.frame_size, plan.umem.frames), (Idle::Spin, 4096, 1024));
     assert_eq!(plan.umem.huge_pages, HugePages::Off);
     assert_eq!(plan.ports.iter().map(|port| port.queues).collect::<Vec<_>>(), [8, 8]);
+    assert_eq!(plan.ports.iter().map(|port| port.io).collect::<Vec<_>>(), [Io::AfXdp, Io::PacketMmsg]);
     let keep = |port: usize| plan.ports[port].keep.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!((keep(0).join(" "), keep(1).join(" ")), ("arp nd tcp/22 udp/1 vlan/4094".into(), String::new()));
     let [back, reflect] = plan.paths.as_slice() else { panic!("{:?}", plan.paths) };

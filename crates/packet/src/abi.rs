@@ -1,0 +1,42 @@
+//! What the kernel's headers say, pinned.
+//!
+//! `include/uapi/linux/if_packet.h`: <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_packet.h>
+
+use std::mem::{offset_of, size_of};
+
+pub(crate) use libc::tpacket_auxdata as AuxData;
+
+/// What the kernel counts for a packet socket. Reading them sets them to zero.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct TpacketStats {
+    /// Packets that were for the socket, the dropped ones included.
+    pub(crate) packets: u32,
+    /// Packets dropped because the socket's buffer was full.
+    pub(crate) drops: u32,
+}
+
+/// Room for the one control message that these sockets ask for.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Control {
+    pub(crate) header: libc::cmsghdr,
+    pub(crate) aux: AuxData,
+    /// `CMSG_SPACE` rounds up to whole words.
+    pub(crate) padding: u32,
+}
+
+/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`): the filter that lets so many bytes of each packet through.
+pub(crate) const BPF_RET: u16 = 0x06;
+
+const _: () = {
+    assert!(size_of::<TpacketStats>() == 8);
+    assert!(size_of::<AuxData>() == 20);
+    assert!(size_of::<libc::sockaddr_ll>() == 20);
+    assert!(size_of::<libc::sock_filter>() == 8);
+    // SAFETY: plain arithmetic. Unsafe because libc declares C's macros so.
+    unsafe {
+        assert!(offset_of!(Control, aux) == libc::CMSG_LEN(0) as usize);
+        assert!(size_of::<Control>() == libc::CMSG_SPACE(size_of::<AuxData>() as u32) as usize);
+    }
+};

@@ -1,0 +1,131 @@
+//! Batches of messages: `recvmmsg` and `sendmmsg`.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::os::fd::RawFd;
+use std::ptr;
+
+use xsk::{Batch, Frame};
+
+use crate::abi::{AuxData, Control};
+
+/// Messages that are received by one system call.
+pub(crate) const RECEIVED: usize = Batch::CAPACITY;
+
+/// Messages that are sent by one system call at most: several batches. (The kernel takes 1024, `UIO_MAXIOV`.)
+pub(crate) const SENT: usize = 256;
+
+/// What the kernel needs to receive a batch, made once so that receiving allocates nothing.
+pub(crate) struct Inbox {
+    headers: Box<[libc::mmsghdr; RECEIVED]>,
+    buffers: Box<[libc::iovec; RECEIVED]>,
+    controls: Box<[Control; RECEIVED]>,
+}
+
+/// What the kernel says of a message that it received.
+#[derive(Clone, Copy)]
+pub(crate) struct Received {
+    /// Bytes in the buffer.
+    pub(crate) len: usize,
+    /// The message was longer than the buffer.
+    pub(crate) cut_short: bool,
+    /// What is not in the message, if the socket says it.
+    pub(crate) aux: Option<AuxData>,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        Self {
+            headers: Box::new([EMPTY; RECEIVED]),
+            buffers: Box::new([NOWHERE; RECEIVED]),
+            controls: Box::new([NOTHING; RECEIVED]),
+        }
+    }
+
+    /// Receives what is there into the frames' bytes: as much of each message as its frame is long. Never blocks. Returns how
+    /// many came, at most as many as there are frames.
+    pub(crate) fn receive(&mut self, socket: RawFd, frames: &mut [Option<Frame>]) -> io::Result<usize> {
+        let mut count = 0;
+        let places = self.headers.iter_mut().zip(self.buffers.iter_mut()).zip(self.controls.iter_mut());
+        for (frame, ((header, buffer), control)) in frames.iter_mut().map_while(Option::as_mut).zip(places) {
+            *buffer = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
+            header.msg_hdr.msg_iov = buffer;
+            header.msg_hdr.msg_iovlen = 1;
+            header.msg_hdr.msg_control = ptr::from_mut(control).cast();
+            header.msg_hdr.msg_controllen = mem::size_of::<Control>();
+            count += 1;
+        }
+        // SAFETY: the first `count` headers point at buffers of the given lengths: bytes of frames that nobody else has (they
+        // are borrowed mutably), and our own control buffers. All outlive the call, and the kernel keeps none of the
+        // addresses. No timeout is passed. Unsafe: foreign call with raw pointers.
+        let received = unsafe {
+            libc::recvmmsg(socket, self.headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _, ptr::null_mut())
+        };
+        if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
+    }
+
+    /// Each message of the last call, the first ones being those that came.
+    #[inline]
+    pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
+        self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
+            let Control { header: of, aux, .. } = control;
+            let has_aux = header.msg_hdr.msg_controllen >= mem::offset_of!(Control, padding)
+                && (of.cmsg_level, of.cmsg_type) == (libc::SOL_PACKET, libc::PACKET_AUXDATA);
+            Received {
+                len: header.msg_len as usize,
+                cut_short: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+                aux: has_aux.then_some(*aux),
+            }
+        })
+    }
+}
+
+/// What the kernel needs to send a batch.
+pub(crate) struct Outbox {
+    headers: Box<[libc::mmsghdr; SENT]>,
+    buffers: Box<[libc::iovec; SENT]>,
+}
+
+impl Outbox {
+    pub(crate) fn new() -> Self {
+        Self { headers: Box::new([EMPTY; SENT]), buffers: Box::new([NOWHERE; SENT]) }
+    }
+
+    /// Sends the frames, [`SENT`] of them at most. Never blocks. Returns how many were sent; an error is the first one's.
+    pub(crate) fn send<'a>(&mut self, socket: RawFd, frames: impl Iterator<Item = &'a Frame>) -> io::Result<usize> {
+        let mut count = 0;
+        for (frame, (header, buffer)) in frames.zip(self.headers.iter_mut().zip(self.buffers.iter_mut())) {
+            // The kernel does not write to what it sends.
+            *buffer = libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
+            header.msg_hdr.msg_iov = buffer;
+            header.msg_hdr.msg_iovlen = 1;
+            count += 1;
+        }
+        // SAFETY: the first `count` headers point at buffers of the given lengths, the bytes of frames that are borrowed by
+        // the caller until this returns; `sendmmsg` only reads them, and the kernel has made its copy when it returns.
+        // Unsafe: foreign call with raw pointers.
+        let sent = unsafe { libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+    }
+}
+
+const NOWHERE: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+
+// SAFETY: structs of integers and pointers, for which zeros are a value. Unsafe because libc gives no other way to fill the
+// padding that these have on some platforms.
+const EMPTY: libc::mmsghdr = unsafe { mem::zeroed() };
+// SAFETY: as for `EMPTY`.
+const NOTHING: Control = unsafe { mem::zeroed() };
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").finish_non_exhaustive()
+    }
+}

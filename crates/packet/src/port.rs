@@ -1,0 +1,197 @@
+//! A packet socket as a port.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::RawFd;
+
+use xsk::{Batch, Census, Completions, Counters, EgressQueue, Frame, KernelCounters, Pool, Port, Umem};
+
+use crate::messages::{Inbox, Outbox, RECEIVED, SENT};
+use crate::socket::PacketSocket;
+use crate::vlan;
+
+/// Frames that may be on their way back to the pool: what several turns send, and no more than the caches hold.
+const COMPLETIONS: usize = 1024;
+
+/// One queue of an interface over a packet socket: `recvmmsg` and `sendmmsg`.
+///
+/// Between two calls it has no frames but those that were sent and not [reclaimed](Port::reclaim): received packets wait in
+/// the kernel's own memory, and what cannot be sent stays in the egress queue.
+#[derive(Debug)]
+pub struct MmsgPort {
+    socket: PacketSocket,
+    inbox: Inbox,
+    outbox: Outbox,
+    /// Where the frames of one call are, so that the stack need not be cleared for them.
+    frames: Box<[Option<Frame>; RECEIVED]>,
+    completions: Completions,
+    counters: Counters,
+    /// Packets that were longer than a frame has room for.
+    too_long: u64,
+    /// Packets that the kernel could not keep. Reading its counter clears it.
+    lost: Cell<u64>,
+}
+
+/// The UMEM serves as many ports as it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the UMEM has as many ports as it can serve: give the worker fewer queues, or use more workers")]
+pub struct TooManyPorts;
+
+impl MmsgPort {
+    /// A port that has this socket to itself, and takes frames of this UMEM.
+    pub fn new(socket: PacketSocket, umem: &Umem) -> Result<Self, TooManyPorts> {
+        Ok(Self {
+            socket,
+            inbox: Inbox::new(),
+            outbox: Outbox::new(),
+            frames: Box::new([const { None }; RECEIVED]),
+            completions: Completions::new(umem, COMPLETIONS).ok_or(TooManyPorts)?,
+            counters: Counters::default(),
+            too_long: 0,
+            lost: Cell::new(0),
+        })
+    }
+
+    /// Takes empty frames for as many messages as there is room for. Returns how many.
+    #[inline]
+    fn post(&mut self, room: usize, pool: &mut Pool) -> usize {
+        let mut posted = 0;
+        for place in self.frames.iter_mut().take(room) {
+            let Some(mut frame) = pool.alloc() else { break };
+            // As much as there is: it cannot be too much.
+            let room = frame.tailroom();
+            let _ = frame.append(room);
+            *place = Some(frame);
+            posted += 1;
+        }
+        posted
+    }
+
+    /// Counts the packet at the front of the queue as one that the interface threw away.
+    fn give_up_on_first(&mut self, queue: &mut EgressQueue) {
+        self.counters.tx_dropped += 1;
+        self.count_sent(1, queue);
+    }
+
+    #[inline]
+    fn count_sent(&mut self, sent: usize, queue: &mut EgressQueue) {
+        self.counters.tx_packets += sent as u64;
+        self.counters.tx_bytes += queue.iter().take(sent).map(|frame| frame.len() as u64).sum::<u64>();
+        self.completions.take_sent(sent, queue);
+    }
+}
+
+impl Port for MmsgPort {
+    fn umem(&self) -> Option<&Umem> {
+        Some(self.completions.umem())
+    }
+
+    fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize {
+        assert!(pool.umem().is_same(self.completions.umem()), "the pool is of another UMEM than the port");
+        // With no frame free nothing is asked for: packets wait with the kernel, which counts those that it cannot keep.
+        let posted = self.post(into.room(), pool);
+        if posted == 0 {
+            return 0;
+        }
+        self.counters.syscalls += 1;
+        // Nothing there (EAGAIN), a signal, or the interface went down (ENETDOWN, said once; it comes up again by itself):
+        // no packets.
+        let received = self.inbox.receive(self.socket.fd(), &mut self.frames[..posted]).unwrap_or(0);
+        let mut came = 0;
+        let mut bytes = 0;
+        for (place, message) in self.frames.iter_mut().zip(self.inbox.received()).take(received) {
+            let Some(mut frame) = place.take() else { break };
+            frame.truncate(message.len);
+            let tag = message.aux.as_ref().and_then(vlan::taken_out);
+            if message.cut_short || tag.is_some_and(|tag| vlan::put_in(&mut frame, tag).is_err()) {
+                self.too_long += 1;
+                give_back(frame, pool);
+                continue;
+            }
+            bytes += frame.len() as u64;
+            came += 1;
+            // There is room: no more were asked for.
+            if let Err(frame) = into.push(frame) {
+                give_back(frame, pool);
+            }
+        }
+        // The other way round, so that the pool is as it was.
+        for frame in self.frames[received..posted].iter_mut().rev().filter_map(Option::take) {
+            give_back(frame, pool);
+        }
+        self.counters.rx_packets += came;
+        self.counters.rx_bytes += bytes;
+        came as usize
+    }
+
+    fn transmit(&mut self, queue: &mut EgressQueue) -> usize {
+        assert!(self.completions.umem().is_same(queue.umem()), "the queue is of another UMEM than the port");
+        let before = queue.len();
+        loop {
+            let wanted = queue.len().min(self.completions.room()).min(SENT);
+            if wanted == 0 {
+                break;
+            }
+            self.counters.syscalls += 1;
+            match self.outbox.send(self.socket.fd(), queue.iter().take(wanted)) {
+                // If not all were sent, the next call says why, unless it succeeds.
+                Ok(sent) => self.count_sent(sent, queue),
+                Err(error) if comes_later(&error) => {
+                    self.counters.tx_retries += 1;
+                    break;
+                }
+                // ENOBUFS: the interface threw it away (`net_xmit_errno`), for want of a carrier or of room. EMSGSIZE: it is
+                // longer than the interface's MTU. Whatever else it is would be the same at the next try.
+                Err(_) => self.give_up_on_first(queue),
+            }
+        }
+        before - queue.len()
+    }
+
+    fn reclaim(&mut self, pool: &mut Pool) -> usize {
+        self.completions.give_back(pool)
+    }
+
+    fn unsent(&self) -> bool {
+        // What was sent, the kernel has a copy of; what was not is in the queue.
+        false
+    }
+
+    fn fd(&self) -> Option<RawFd> {
+        Some(self.socket.fd())
+    }
+
+    fn census(&self) -> Census {
+        Census { completion: self.completions.len() as u64, ..Census::default() }
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn kernel_counters(&self) -> KernelCounters {
+        self.lost.set(self.lost.get() + self.socket.lost());
+        KernelCounters { rx_dropped: self.too_long, rx_ring_full: self.lost.get(), ..KernelCounters::default() }
+    }
+
+    fn close(mut self: Box<Self>, pool: &mut Pool) -> usize {
+        self.reclaim(pool);
+        0
+    }
+}
+
+/// Whether a packet that could not be sent may be sent at the next try.
+fn comes_later(error: &io::Error) -> bool {
+    // EAGAIN: the socket's buffer is full. ENOMEM: no memory for the moment. ENETDOWN: the link is down. ENXIO: the device is
+    // gone; control notices. EINTR: a signal.
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM | libc::ENETDOWN | libc::ENXIO | libc::EINTR))
+}
+
+#[inline]
+fn give_back(frame: Frame, pool: &mut Pool) {
+    // It came from this pool.
+    let _ = pool.free(frame);
+}
+
+#[cfg(test)]
+mod tests;

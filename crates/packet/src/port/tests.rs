@@ -1,0 +1,233 @@
+//! The port on a pair of connected datagram sockets, which keep messages apart as packet sockets do. What is peculiar to
+//! packet sockets needs root: `crates/xdpfwd/tests/root_io.rs`.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixDatagram;
+
+use xsk::{Batch, EgressQueue, HugePages, Pool, Port, Umem, UmemConfig};
+
+use super::*;
+
+struct Wire {
+    port: Box<MmsgPort>,
+    umem: Umem,
+    pool: Pool,
+    queue: EgressQueue,
+    batch: Batch,
+    far: UnixDatagram,
+}
+
+fn wire() -> Wire {
+    let config = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
+    let (umem, pool) = Umem::new(&config).unwrap();
+    let (near, far) = UnixDatagram::pair().unwrap();
+    far.set_nonblocking(true).unwrap();
+    let port = Box::new(MmsgPort::new(near.into(), &umem).unwrap());
+    let queue = EgressQueue::new(&umem, 512);
+    Wire { port, umem, pool, queue, batch: Batch::new(), far }
+}
+
+fn packet(number: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (number * 7 + at) as u8).collect()
+}
+
+impl Wire {
+    /// Every frame is in one place, and the record says the same.
+    #[track_caller]
+    fn check(&self) {
+        let census = self.port.census();
+        let ownership = self.umem.ownership();
+        assert_eq!(ownership.pool as usize, self.pool.len());
+        assert_eq!((u64::from(ownership.tx), ownership.fill), (census.total(), 0));
+        let in_batch = self.batch.places().iter().flatten().count();
+        assert_eq!(ownership.held as usize, in_batch + self.queue.len());
+        assert_eq!((ownership.lost, ownership.closed), (0, 0));
+    }
+
+    /// Receives one batch, as bytes.
+    fn receive(&mut self) -> Vec<Vec<u8>> {
+        let came = self.port.receive(&mut self.batch, &mut self.pool);
+        assert_eq!(came, self.batch.len());
+        self.check();
+        let mut packets = Vec::new();
+        for frame in self.batch.places_mut().iter_mut().filter_map(Option::take) {
+            packets.push(frame.to_vec());
+            self.pool.free(frame).unwrap();
+        }
+        self.batch.clear_taken();
+        packets
+    }
+
+    fn push(&mut self, packet: &[u8]) {
+        let mut frame = self.pool.alloc().unwrap();
+        frame.append(packet.len()).unwrap().copy_from_slice(packet);
+        self.queue.push(frame).unwrap();
+    }
+
+    /// Everything that has arrived at the far end.
+    fn arrived(&self) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
+        let mut buffer = [0; 65536];
+        loop {
+            match self.far.recv(&mut buffer) {
+                Ok(len) => packets.push(buffer[..len].to_vec()),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    return packets;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn packets_come_whole_in_order_and_in_batches() {
+    let mut wire = wire();
+    assert_eq!(wire.receive(), Vec::<Vec<u8>>::new(), "nothing there is no error");
+    let lengths = [60, 61, 64, 590, 1514, 1792, 15];
+    // As many as a datagram socket takes.
+    let mut sent = Vec::new();
+    for number in 0.. {
+        let packet = packet(number, lengths[number % lengths.len()]);
+        match wire.far.send(&packet) {
+            Ok(_) => sent.push(packet),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                break;
+            }
+        }
+    }
+    assert!(sent.len() >= 10, "{}", sent.len());
+    let mut received = Vec::new();
+    for _ in 0..sent.len() {
+        received.extend(wire.receive());
+    }
+    assert_eq!(received, sent);
+    let counters = wire.port.counters();
+    assert_eq!(counters.rx_packets as usize, sent.len());
+    assert_eq!(counters.rx_bytes as usize, sent.iter().map(Vec::len).sum::<usize>());
+    assert_eq!(counters.syscalls as usize, 1 + sent.len(), "one for each batch");
+}
+
+#[test]
+fn what_is_longer_than_a_frame_has_room_for_is_counted_and_harms_nothing() {
+    let mut wire = wire();
+    for len in [1792, 1793, 9000, 60] {
+        wire.far.send(&packet(1, len)).unwrap();
+    }
+    assert_eq!(wire.receive(), [packet(1, 1792), packet(1, 60)]);
+    assert_eq!(wire.port.kernel_counters().rx_dropped, 2);
+    assert_eq!(wire.port.counters().rx_packets, 2);
+    assert_eq!(wire.pool.len(), 256);
+}
+
+#[test]
+fn no_more_is_asked_for_than_there_are_frames() {
+    let mut wire = wire();
+    let held: Vec<_> = (0..253).map(|_| wire.pool.alloc().unwrap()).collect();
+    for number in 0..5 {
+        wire.far.send(&packet(number, 60)).unwrap();
+    }
+    let Wire { port, pool, batch, .. } = &mut wire;
+    assert_eq!(port.receive(batch, pool), 3);
+    let syscalls = port.counters().syscalls;
+    assert_eq!(port.receive(batch, pool), 0);
+    assert_eq!(port.counters().syscalls, syscalls, "without a frame the kernel is not asked");
+    for frame in batch.places_mut().iter_mut().filter_map(Option::take).chain(held) {
+        pool.free(frame).unwrap();
+    }
+    batch.clear_taken();
+    assert_eq!(wire.receive(), [packet(3, 60), packet(4, 60)]);
+}
+
+#[test]
+fn what_does_not_fit_stays_in_the_queue_and_goes_later() {
+    let mut wire = wire();
+    let packets: Vec<_> = (0..200).map(|number| packet(number, 60 + number)).collect();
+    packets.iter().for_each(|packet| wire.push(packet));
+    let mut arrived = Vec::new();
+    let mut turns = 0;
+    while arrived.len() < packets.len() {
+        let before = wire.queue.len();
+        let sent = wire.port.transmit(&mut wire.queue);
+        assert_eq!(wire.queue.len(), before - sent);
+        wire.check();
+        arrived.extend(wire.arrived());
+        wire.port.reclaim(&mut wire.pool);
+        wire.check();
+        turns += 1;
+        assert!(turns < 1000);
+    }
+    assert_eq!(arrived, packets);
+    let counters = wire.port.counters();
+    assert_eq!((counters.tx_packets, counters.tx_dropped), (200, 0));
+    assert_eq!(counters.tx_bytes as usize, packets.iter().map(Vec::len).sum::<usize>());
+    // Whether the far end's buffer fills up is up to this machine's net.unix.max_dgram_qlen.
+    assert!(counters.tx_retries as usize >= turns - 1, "{counters:?}");
+    assert_eq!(wire.pool.len(), 256);
+}
+
+#[test]
+fn what_cannot_be_sent_at_all_is_counted_and_does_not_hold_up_the_rest() {
+    let mut wire = wire();
+    for number in 0..3 {
+        wire.push(&packet(number, 60));
+    }
+    let far = std::mem::replace(&mut wire.far, UnixDatagram::unbound().unwrap());
+    drop(far);
+    // ECONNREFUSED, ENOTCONN: nobody is there any more.
+    assert_eq!(wire.port.transmit(&mut wire.queue), 3);
+    let counters = wire.port.counters();
+    assert_eq!((counters.tx_packets, counters.tx_dropped), (3, 3));
+    wire.check();
+    assert_eq!(wire.port.close(&mut wire.pool), 0);
+    assert_eq!(wire.pool.len(), 256);
+}
+
+#[test]
+fn completions_that_nobody_reclaims_end_transmission_and_lose_nothing() {
+    let config = UmemConfig { frames: 2048, huge_pages: HugePages::Off, ..UmemConfig::default() };
+    let (umem, mut pool) = Umem::new(&config).unwrap();
+    let (near, far) = UnixDatagram::pair().unwrap();
+    let mut port = MmsgPort::new(near.into(), &umem).unwrap();
+    let mut queue = EgressQueue::new(&umem, 2048);
+    for _ in 0..COMPLETIONS + 1 {
+        let mut frame = pool.alloc().unwrap();
+        frame.append(60).unwrap().fill(7);
+        queue.push(frame).unwrap();
+    }
+    let mut buffer = [0; 64];
+    while queue.len() > 1 {
+        let sent = port.transmit(&mut queue);
+        (0..sent).for_each(|_| assert_eq!(far.recv(&mut buffer).unwrap(), 60));
+    }
+    let counters = port.counters();
+    assert_eq!(port.transmit(&mut queue), 0);
+    assert_eq!(port.counters().syscalls, counters.syscalls);
+    assert_eq!((port.census().completion as usize, port.reclaim(&mut pool)), (COMPLETIONS, COMPLETIONS));
+    assert_eq!(port.transmit(&mut queue), 1);
+    port.reclaim(&mut pool);
+    assert_eq!(pool.len(), 2048);
+}
+
+#[test]
+fn nothing_is_allocated_per_packet() {
+    let mut wire = wire();
+    let (one, two) = (packet(1, 60), packet(2, 1514));
+    for round in 0..20 {
+        wire.far.send(&one).unwrap();
+        wire.far.send(&two).unwrap();
+        let Wire { port, pool, batch, queue, .. } = &mut wire;
+        let info = allocation_counter::measure(|| {
+            assert_eq!(port.receive(batch, pool), 2);
+            for frame in batch.places_mut().iter_mut().filter_map(Option::take) {
+                queue.push(frame).unwrap();
+            }
+            batch.clear_taken();
+            assert_eq!(port.transmit(queue), 2);
+            assert_eq!(port.reclaim(pool), 2);
+        });
+        assert_eq!(info.count_total, 0, "round {round}: {info:?}");
+        assert_eq!(wire.arrived(), [one.clone(), two.clone()]);
+    }
+}

@@ -1,0 +1,208 @@
+//! The packet socket: its system calls, and nothing that decides.
+//!
+//! [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html); kernel side `net/packet/af_packet.c`.
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::Arc;
+
+use crate::abi::{BPF_RET, TpacketStats};
+
+/// Bytes of socket buffers that may wait to be received, and to be sent: some 2000 packets each, as in the rings of an
+/// AF_XDP port. (The kernel doubles it, and counts what a packet takes in memory: 768 bytes for a short one.)
+const BUFFER: libc::c_int = 4 << 20;
+
+/// A handle of a packet socket on one interface, which is closed with the last handle. Handles may be on different threads:
+/// one receives and sends, another says when.
+#[derive(Clone, Debug)]
+pub struct PacketSocket(Arc<OwnedFd>);
+
+/// Why a packet socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The process may not open packet sockets.
+    #[error("no permission for packet sockets: run as root, or `setcap cap_net_admin,cap_net_raw+ep` the binary")]
+    Permission,
+    /// The kernel has no packet sockets.
+    #[error("this kernel has no packet sockets (CONFIG_PACKET)")]
+    Unsupported,
+    /// Anything else that the kernel refused.
+    #[error("{call}: {source}")]
+    Call {
+        /// What was asked of the kernel.
+        call: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl PacketSocket {
+    /// Opens a socket for each queue of an interface. Each packet comes to one of them, and all that arrive on one queue to the
+    /// same: that queue's, if the driver records it (`PACKET_FANOUT_QM`; veth does not). They receive nothing before
+    /// [`start`](Self::start).
+    pub fn open_queues(ifindex: u32, queues: u16) -> Result<Vec<Self>, OpenError> {
+        let mut sockets = (0..queues).map(|_| Self::open(ifindex)).collect::<Result<Vec<_>, _>>()?;
+        if queues > 1 {
+            // `fanout_demux_qm` takes the member with the number of the packet's queue mapping, modulo the members; on
+            // reception that is the queue's number plus one (`skb_record_rx_queue`). So queue q's socket has to be the member
+            // q + 1, and the last queue's the first.
+            sockets.rotate_right(1);
+            let group = sockets[0].found_group()?;
+            sockets[1..].iter().try_for_each(|socket| socket.join(group))?;
+            sockets.rotate_left(1);
+        }
+        Ok(sockets)
+    }
+
+    fn open(ifindex: u32) -> Result<Self, OpenError> {
+        let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: a plain system call. Unsafe: foreign call. Protocol 0: nothing is received before the bind.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, flags, 0) };
+        if fd < 0 {
+            return Err(OpenError::new("socket(AF_PACKET)", io::Error::last_os_error()));
+        }
+        // SAFETY: a new descriptor that nobody else owns. Unsafe: that is for us to know.
+        let socket = Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) }));
+        socket.stop().map_err(|error| OpenError::new("SO_ATTACH_FILTER", error))?;
+        socket.set_packet(libc::PACKET_AUXDATA, "PACKET_AUXDATA", &1)?;
+        socket.set_packet(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", &1)?;
+        // Past the queueing disciplines, as AF_XDP sends; and only so does the kernel say what the interface threw away.
+        socket.set_packet(libc::PACKET_QDISC_BYPASS, "PACKET_QDISC_BYPASS", &1)?;
+        socket.enlarge(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF);
+        socket.enlarge(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF);
+        socket.bind(ifindex).map_err(|error| OpenError::new("bind", error))?;
+        Ok(socket)
+    }
+
+    /// Lets packets in.
+    pub fn start(&self) -> io::Result<()> {
+        match self.set(libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0) {
+            // There is no filter: packets come in already.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Lets no further packets in. What came before can still be received.
+    pub fn stop(&self) -> io::Result<()> {
+        let mut nothing = libc::sock_filter { code: BPF_RET, jt: 0, jf: 0, k: 0 };
+        let program = libc::sock_fprog { len: 1, filter: &mut nothing };
+        self.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+    }
+
+    /// Its descriptor, by number.
+    pub fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Packets lost since the last call because the socket's buffer was full; 0 of a socket that does not count.
+    pub(crate) fn lost(&self) -> u64 {
+        let statistics: TpacketStats = self.get(libc::SOL_PACKET, libc::PACKET_STATISTICS).unwrap_or_default();
+        u64::from(statistics.drops)
+    }
+
+    fn bind(&self, ifindex: u32) -> io::Result<()> {
+        let address = libc::sockaddr_ll {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: (libc::ETH_P_ALL as u16).to_be(),
+            sll_ifindex: ifindex as i32,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 0,
+            sll_addr: [0; 8],
+        };
+        // SAFETY: the address is a sockaddr_ll of its size. Unsafe: foreign call.
+        let result = unsafe {
+            libc::bind(
+                self.fd(),
+                ptr::from_ref(&address).cast(),
+                mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Makes a fanout group with a number that no other in this network namespace has, and becomes its first member.
+    fn found_group(&self) -> Result<u16, OpenError> {
+        self.fanout(0, FANOUT | libc::PACKET_FANOUT_FLAG_UNIQUEID)?;
+        let group: u32 = self
+            .get(libc::SOL_PACKET, libc::PACKET_FANOUT)
+            .map_err(|error| OpenError::new("reading PACKET_FANOUT", error))?;
+        // The number is in the lower half.
+        Ok(group as u16)
+    }
+
+    /// Becomes the next member of a group.
+    fn join(&self, group: u16) -> Result<(), OpenError> {
+        self.fanout(group, FANOUT)
+    }
+
+    fn fanout(&self, group: u16, kind: u32) -> Result<(), OpenError> {
+        self.set_packet(libc::PACKET_FANOUT, "PACKET_FANOUT", &(u32::from(group) | kind << 16).cast_signed())
+    }
+
+    fn enlarge(&self, by_force: libc::c_int, as_allowed: libc::c_int) {
+        // By force with CAP_NET_ADMIN; else as far as net.core.rmem_max and wmem_max go.
+        if let Err(error) = self.set(libc::SOL_SOCKET, by_force, &BUFFER) {
+            tracing::debug!(%error, "the socket's buffers are as large as net.core.rmem_max and wmem_max allow");
+            let _ = self.set(libc::SOL_SOCKET, as_allowed, &BUFFER);
+        }
+    }
+
+    fn set_packet(&self, option: libc::c_int, name: &'static str, value: &libc::c_int) -> Result<(), OpenError> {
+        self.set(libc::SOL_PACKET, option, value).map_err(|error| OpenError::new(name, error))
+    }
+
+    fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+        // SAFETY: the value is readable for its size, and what a filter's description points at is alive. Unsafe: foreign
+        // call.
+        let result = unsafe {
+            libc::setsockopt(
+                self.fd(),
+                level,
+                option,
+                ptr::from_ref(value).cast(),
+                mem::size_of::<T>() as libc::socklen_t,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    fn get<T>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<T> {
+        let mut value = MaybeUninit::<T>::zeroed();
+        let mut size = mem::size_of::<T>() as libc::socklen_t;
+        // SAFETY: the value is writable for its size. Unsafe: foreign call.
+        let result = unsafe { libc::getsockopt(self.fd(), level, option, value.as_mut_ptr().cast(), &mut size) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: used with integers and structs of integers only, for which any bytes are a value. Unsafe: T could be
+        // anything.
+        Ok(unsafe { value.assume_init() })
+    }
+}
+
+/// By the queue on which a packet arrived; not what this host sends, which is not covered by `PACKET_IGNORE_OUTGOING` of the
+/// members.
+const FANOUT: u32 = libc::PACKET_FANOUT_QM | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
+
+impl OpenError {
+    fn new(call: &'static str, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::Permission,
+            Some(libc::EAFNOSUPPORT) => Self::Unsupported,
+            _ => Self::Call { call, source },
+        }
+    }
+}
+
+#[cfg(test)]
+impl From<std::os::unix::net::UnixDatagram> for PacketSocket {
+    /// Any socket that keeps messages apart does for what is not peculiar to packet sockets.
+    fn from(socket: std::os::unix::net::UnixDatagram) -> Self {
+        Self(Arc::new(socket.into()))
+    }
+}

@@ -1,0 +1,68 @@
+//! The VLAN tag that the kernel takes out of a packet before a packet socket sees it.
+
+use xsk::{Frame, NoRoom};
+
+use crate::abi::AuxData;
+
+/// EtherType of an 802.1Q tag: what a tag was if the kernel does not say.
+const ETH_P_8021Q: u16 = 0x8100;
+
+/// Both MAC addresses: the tag stands behind them.
+const ADDRESSES: usize = 12;
+
+/// The tag that was in front of the packet's EtherType, as it was on the wire; `None` if there was none.
+#[inline]
+pub(crate) fn taken_out(aux: &AuxData) -> Option<[u8; 4]> {
+    if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
+        return None;
+    }
+    let tpid = if aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID == 0 { ETH_P_8021Q } else { aux.tp_vlan_tpid };
+    let ([a, b], [c, d]) = (tpid.to_be_bytes(), aux.tp_vlan_tci.to_be_bytes());
+    Some([a, b, c, d])
+}
+
+/// Puts a tag in behind the MAC addresses; they move into the headroom.
+#[inline]
+pub(crate) fn put_in(frame: &mut Frame, tag: [u8; 4]) -> Result<(), NoRoom> {
+    frame.prepend(tag.len())?;
+    let addresses = tag.len()..(tag.len() + ADDRESSES).min(frame.len());
+    frame.copy_within(addresses, 0);
+    if let Some(place) = frame.get_mut(ADDRESSES..ADDRESSES + tag.len()) {
+        place.copy_from_slice(&tag);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use xsk::{HugePages, Umem, UmemConfig};
+
+    use super::*;
+
+    fn aux(tp_status: u32, tp_vlan_tci: u16, tp_vlan_tpid: u16) -> AuxData {
+        AuxData { tp_status, tp_len: 0, tp_snaplen: 0, tp_mac: 0, tp_net: 0, tp_vlan_tci, tp_vlan_tpid }
+    }
+
+    #[test]
+    fn a_tag_is_what_the_kernel_says_it_was() {
+        let (valid, tpid_too) =
+            (libc::TP_STATUS_VLAN_VALID, libc::TP_STATUS_VLAN_VALID | libc::TP_STATUS_VLAN_TPID_VALID);
+        assert_eq!(taken_out(&aux(0, 100, 0x8100)), None);
+        assert_eq!(taken_out(&aux(valid, 0xe064, 0)), Some([0x81, 0x00, 0xe0, 0x64]), "priority 7, VLAN 100");
+        assert_eq!(taken_out(&aux(tpid_too, 200, 0x88a8)), Some([0x88, 0xa8, 0x00, 0xc8]));
+        assert_eq!(taken_out(&aux(valid, 0, 0)), Some([0x81, 0x00, 0, 0]), "a priority tag of zeros is one");
+    }
+
+    #[test]
+    fn a_tag_goes_between_addresses_and_ethertype() {
+        let config = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
+        let (_umem, mut pool) = Umem::new(&config).unwrap();
+        let mut frame = pool.alloc().unwrap();
+        let packet: Vec<u8> = (0..60).collect();
+        frame.append(60).unwrap().copy_from_slice(&packet);
+        put_in(&mut frame, [0x81, 0, 0, 100]).unwrap();
+        assert_eq!(frame[..], [&packet[..12], &[0x81, 0, 0, 100], &packet[12..]].concat());
+        assert_eq!(frame.headroom(), 252);
+        pool.free(frame).unwrap();
+    }
+}

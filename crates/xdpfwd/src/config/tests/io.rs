@@ -1,0 +1,72 @@
+//! Ways to exchange packets with the kernel: which there are, and which go together.
+
+use std::path::Path;
+
+use engine::Io;
+use pipeline::Registry;
+
+use super::{answers, plan};
+use crate::config::{Imagined, Source};
+
+/// Two ports, each with its lines, and a path between them.
+fn two(engine: &str, lan: &str, wan: &str) -> String {
+    format!(
+        "{engine}[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n{lan}\n[[port]]\nname = \"wan\"\n\
+         interface = \"eth2\"\n{wan}\n[[path]]\nfrom = \"lan\"\nto = \"wan\""
+    )
+}
+
+const PACKET: &str = "io = \"packet-mmsg\"";
+const XSK_RS: &str = "io = \"xsk-rs\"";
+const AF_XDP: &str = "io = \"af_xdp\"";
+
+#[test]
+fn ports_go_together_if_they_can_share_memory() {
+    for (lan, wan, accepted) in [
+        (PACKET, PACKET, true),
+        (PACKET, "", true),
+        (AF_XDP, PACKET, true),
+        (XSK_RS, PACKET, true),
+        (XSK_RS, XSK_RS, true),
+        (XSK_RS, "", false),
+        (AF_XDP, XSK_RS, false),
+    ] {
+        assert_eq!(plan(&two("", lan, wan)).is_ok(), accepted, "{lan} and {wan}");
+    }
+    let (plan, _) = plan(&two("", XSK_RS, PACKET)).unwrap();
+    assert_eq!(plan.ports.iter().map(|port| port.io).collect::<Vec<_>>(), [Io::XskRs, Io::PacketMmsg]);
+    assert_reads!(answers(&[&two("", "", XSK_RS), &two("", XSK_RS, AF_XDP)]));
+}
+
+#[test]
+fn what_belongs_to_xdp_is_nothing_for_packet_sockets() {
+    assert_reads!(answers(&[
+        &two("", &format!("{PACKET}\nkeep = [\"arp\"]"), ""),
+        &two("", &format!("{PACKET}\nkeep = []"), ""),
+        &two("[engine]\nmode = \"copy\"\nbusy_poll = true\n", PACKET, PACKET),
+        &two("[engine]\nmode = \"copy\"\nbusy_poll = true\n", PACKET, ""),
+        &two("[engine]\nbusy_poll = true\n", PACKET, XSK_RS),
+    ]));
+}
+
+fn said_on(machine: &Imagined, text: &str) -> String {
+    let source = Source::new("x.toml".into(), text.to_owned());
+    match crate::config::plan(&source, Path::new(""), &Registry::builtin(), machine) {
+        Ok((_, warnings)) => format!("{warnings}accepted\n"),
+        Err(errors) => errors.to_string(),
+    }
+}
+
+#[test]
+fn what_is_not_built_says_how_to_build_it() {
+    let mut machine = Imagined::usual();
+    machine.xsk_rs = false;
+    assert_reads!(said_on(&machine, &two("", XSK_RS, XSK_RS)));
+}
+
+#[test]
+fn a_kernel_that_forwards_too_is_a_warning() {
+    let mut machine = Imagined::usual();
+    machine.forwarding = vec!["eth1", "eth2"];
+    assert_reads!(said_on(&machine, &two("", PACKET, "")));
+}

@@ -1,0 +1,307 @@
+//! Every way to exchange packets with the kernel (`io`) against the others: the same frames through each, bytes, order and
+//! counts compared; overload, a stop in the middle of it, and what cannot be received or sent. Needs root.
+//!
+//! `io = "xsk-rs"` takes part if the tests are built with its feature, as `make test` does.
+
+mod support;
+
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use lab::{Chain, Sink, Traffic};
+use serde_json::Value;
+use support::wire::{Side, gen0, hex, marks, pass, sink0};
+use support::{Config, Final, LONG, Running, XDPFWD, chain, stderr};
+
+/// The ways that this build has.
+const IOS: &[&str] =
+    if cfg!(feature = "xsk-rs") { &["af_xdp", "packet-mmsg", "xsk-rs"] } else { &["af_xdp", "packet-mmsg"] };
+
+/// Those of them that are not ours.
+fn others() -> impl Iterator<Item = &'static str> {
+    IOS.iter().copied().filter(|&io| io != "af_xdp")
+}
+
+fn cross_connect(lan: &str, wan: &str, queues: u16, engine: &str) -> String {
+    support::cross_connect(queues, engine)
+        .replacen("interface = \"fwd0\"", &format!("interface = \"fwd0\"\nio = \"{lan}\""), 1)
+        .replacen("interface = \"fwd1\"", &format!("interface = \"fwd1\"\nio = \"{wan}\""), 1)
+}
+
+/// Frames of many lengths and flows, with no VLAN tag, with one, and with two.
+fn frames() -> Vec<Vec<u8>> {
+    const TAGS: [&[u8]; 5] =
+        [&[], &[0x81, 0, 0, 100], &[0x81, 0, 0xe0, 7], &[0x88, 0xa8, 0, 200], &[0x88, 0xa8, 0, 200, 0x81, 0, 0, 100]];
+    let mut frames = Vec::new();
+    for (number, len) in (60..=1514).enumerate() {
+        let tags = TAGS[number % TAGS.len()];
+        // veth counts a second tag against the MTU.
+        let tags = if len > 1506 { &[] } else { tags };
+        let mut frame = vec![2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1];
+        frame.extend(tags);
+        if number % 3 == 0 {
+            frame.extend([0x88, 0xb5]);
+        } else {
+            // UDP over IPv4, 16 flows. Nobody looks at the checksums.
+            let flow = (number % 16) as u8;
+            let total = (len - 14) as u16;
+            frame.extend([0x08, 0x00, 0x45, 0]);
+            frame.extend(total.to_be_bytes());
+            frame.extend([0, number as u8, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+            frame.extend([0x10, flow, 0x20, flow]);
+            frame.extend((total - 20).to_be_bytes());
+        }
+        let len = len + tags.len();
+        let mut filler = number as u32;
+        while frame.len() < len {
+            filler = filler.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            frame.push((filler >> 24) as u8);
+        }
+        frames.push(frame);
+    }
+    frames
+}
+
+#[track_caller]
+fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], what: &str) {
+    if let Some(at) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
+        let start = |frame: &[u8]| hex(&frame[..frame.len().min(40)]);
+        let (came, wanted) = (&arrived[at], &expected[at]);
+        let (came_len, wanted_len) = (came.len(), wanted.len());
+        panic!(
+            "{what}: frame {at} differs: {came_len} bytes {}… instead of {wanted_len} bytes {}…",
+            start(came),
+            start(wanted)
+        );
+    }
+    assert_eq!(arrived.len(), expected.len(), "{what}: not all arrived");
+}
+
+/// What a final report counts, in a form that can be compared: of each port, packets and bytes both ways.
+fn counted(last: &Final) -> Vec<[u64; 4]> {
+    let ports = last.json["ports"].as_array().unwrap().iter();
+    let keys = ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"];
+    ports.map(|port| keys.map(|key| port[key].as_u64().unwrap())).collect()
+}
+
+fn kernel(last: &Final, port: usize, counter: &str) -> u64 {
+    last.json["ports"][port]["kernel"][counter].as_u64().unwrap_or_else(|| panic!("no {counter} in {}", last.json))
+}
+
+/// The kernel's own count of a direction of an interface: packets, and packets dropped.
+fn by_the_kernel(chain: &Chain, interface: &str, direction: &str) -> (u64, u64) {
+    let mut ip = chain.fwd().command("ip");
+    let output = ip.args(["-json", "-statistics", "link", "show", interface]).output().unwrap();
+    let links: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let counts = &links[0]["stats64"][direction];
+    (counts["packets"].as_u64().unwrap(), counts["dropped"].as_u64().unwrap())
+}
+
+/// The differential test: what comes out, and what is counted, does not depend on how packets are exchanged with the kernel.
+#[test]
+fn the_same_frames_come_out_of_every_io_and_the_counts_are_the_same() {
+    let frames = frames();
+    let tagged = frames.iter().filter(|frame| matches!(frame[12..14], [0x81, 0] | [0x88, 0xa8])).count();
+    let ways = IOS.iter().map(|&io| (io, io)).chain([("af_xdp", "packet-mmsg"), ("packet-mmsg", "af_xdp")]);
+    let mixed = cfg!(feature = "xsk-rs").then_some([("xsk-rs", "packet-mmsg"), ("packet-mmsg", "xsk-rs")]);
+    let mut counts: Vec<(String, Vec<[u64; 4]>)> = Vec::new();
+    for (lan, wan) in ways.chain(mixed.into_iter().flatten()) {
+        for frame_size in [2048, 4096] {
+            let what = format!("{lan} and {wan}, frame_size {frame_size}");
+            let chain = chain(Chain::builder());
+            let umem = format!("\n[umem]\nframe_size = {frame_size}\nframes = 2048\n");
+            let running = Running::start(&chain, &(cross_connect(lan, wan, 1, "") + &umem));
+            for (from, to) in [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))] {
+                assert_same(&pass(from, to, &frames), &frames, &format!("{what}, {} to {}", from.1, to.1));
+            }
+            let (ended, last) = running.stop();
+            assert!(ended.status.success() && !ended.killed, "{what}: {ended:?}");
+            last.assert_conserved();
+            assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{what}: {}", last.json);
+            for counter in ["tx_dropped", "rx_dropped", "rx_ring_full"] {
+                assert_eq!(last.json["kernel"][counter], 0, "{what}: {}", last.json);
+            }
+            // A VLAN tag that is put back in moves the packet's start, and xsk-rs cannot send from there.
+            let moved = if [lan, wan].contains(&"xsk-rs") && lan != wan { tagged } else { 0 };
+            assert_eq!(last.json["kernel"]["tx_copied"], moved, "{what}: {}", last.json);
+            for (port, io) in [lan, wan].into_iter().enumerate() {
+                let port = &last.json["ports"][port];
+                let mode = if io == "packet-mmsg" { io } else { "copy" };
+                assert_eq!((&port["io"], &port["mode"]), (&io.into(), &mode.into()), "{what}");
+            }
+            counts.push((what, counted(&last)));
+        }
+    }
+    let (packets, bytes) = (frames.len() + marks(frames.len()), frames.iter().map(Vec::len).sum::<usize>());
+    let (packets, bytes) = (packets as u64, (bytes + 60 * marks(frames.len())) as u64);
+    for (what, counts) in &counts {
+        assert_eq!(counts, &[[packets, bytes, packets, bytes]; 2], "{what}");
+    }
+    println!("{} frames both ways through {} combinations", frames.len(), counts.len());
+}
+
+/// More than can be forwarded, for a while, and then a stop in the middle of it: nothing leaks, and what was sent arrived.
+#[test]
+fn overload_and_a_stop_in_the_middle_of_it_leak_nothing() {
+    for io in others() {
+        let chain = chain(Chain::builder());
+        let running = Running::start(&chain, &cross_connect(io, io, 1, "cores = [1]"));
+        let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
+        let generator = Traffic::new().size(60).flows(16).core(0).start(chain.gen_(), "gen0").unwrap();
+        thread::sleep(Duration::from_secs(3));
+        let (ended, last) = running.stop();
+        let sent = generator.stop().unwrap();
+        assert!(ended.status.success() && !ended.killed, "{io}: {ended:?}");
+        last.assert_conserved();
+        let (lan, wan) = (last.report.port("fwd0").unwrap(), last.report.port("fwd1").unwrap());
+        assert!(sent.packets > lan.rx_packets, "{io}: this was to be overload");
+        assert!(lan.rx_packets > 10_000, "{io}: {}", last.json);
+        assert!(kernel(&last, 0, "rx_ring_full") > 0, "{io}: what could not be taken has a counter: {}", last.json);
+        let seen = sink.seen().unwrap();
+        let (transmitted, dropped) = by_the_kernel(&chain, "fwd1", "tx");
+        assert_eq!(seen.arrived.packets, transmitted, "{io}: {}", last.json);
+        let thrown_away = last.json["kernel"]["tx_dropped"].as_u64().unwrap();
+        assert_eq!(wan.tx_packets, transmitted + thrown_away, "{io}: {dropped} by the kernel, {}", last.json);
+        assert!(seen.is_clean(), "{io}: {seen:?}");
+        println!(
+            "{io}: {} offered, {} received, {} sent, {thrown_away} thrown away by the interface",
+            sent.packets, lan.rx_packets, wan.tx_packets
+        );
+    }
+}
+
+/// Every packet that reached a packet socket's interface was received or has a counter.
+#[test]
+fn what_a_packet_socket_cannot_keep_is_counted() {
+    let chain = chain(Chain::builder());
+    let running = Running::start(&chain, &cross_connect("packet-mmsg", "packet-mmsg", 1, "cores = [1]"));
+    let (before, _) = by_the_kernel(&chain, "fwd0", "rx");
+    let generator = Traffic::new().size(60).flows(16).core(0).count(2_000_000).start(chain.gen_(), "gen0").unwrap();
+    generator.finish(LONG).unwrap();
+    let (after, _) = by_the_kernel(&chain, "fwd0", "rx");
+    let (_, last) = running.stop();
+    last.assert_conserved();
+    let received = last.report.port("fwd0").unwrap().rx_packets;
+    let lost = kernel(&last, 0, "rx_ring_full");
+    assert!(lost > 0, "this was to be too much: {}", last.json);
+    assert_eq!(received + lost, after - before, "{}", last.json);
+}
+
+/// Two queues, a worker each: every packet comes to one of them, whoever sent it.
+#[test]
+fn two_workers_share_what_arrives() {
+    for io in others() {
+        let chain = chain(Chain::builder().queues(2));
+        let running = Running::start(&chain, &cross_connect(io, io, 2, "cores = [0, 1]"));
+        let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
+        for core in [0, 1] {
+            let traffic = Traffic::new().rate(20_000).count(5_000).core(core);
+            traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+        }
+        let (_, last) = running.stop();
+        last.assert_conserved();
+        assert_eq!(last.json["workers"], 2);
+        assert_eq!(last.report.port("fwd1").unwrap().tx_packets, 10_000, "{io}: {}", last.json);
+        assert_eq!(sink.seen().unwrap().arrived.packets, 10_000, "{io}: {}", last.json);
+    }
+}
+
+fn ip((namespace, _): Side<'_>, arguments: &[&str]) {
+    let output = namespace.command("ip").args(arguments).output().unwrap();
+    assert!(output.status.success(), "ip {arguments:?}: {}", stderr(&output));
+}
+
+fn set_mtu(side: Side<'_>, mtu: usize) {
+    ip(side, &["link", "set", "dev", side.1, "mtu", &mtu.to_string()]);
+}
+
+fn plain_frame(len: usize) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1, 0x88, 0xb5];
+    frame.extend((14..len).map(|at| at as u8));
+    frame
+}
+
+/// Longer than a frame has room for: dropped, counted, and the others pass. The same for what the way out does not take.
+#[test]
+fn what_is_too_long_is_counted_on_the_way_in_and_on_the_way_out() {
+    for io in others() {
+        let chain = chain(Chain::builder());
+        let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
+        [gen0(&chain), (chain.fwd(), "fwd0")].into_iter().for_each(|side| set_mtu(side, 2000));
+        // The frame has room for 1792 bytes; fwd1 takes 1514, and 1518 with a VLAN tag (veth without one, too).
+        let frames = [60, 1793, 1519, 1514, 1900, 61].map(plain_frame);
+        let arrived = pass(gen0(&chain), sink0(&chain), &frames);
+        assert_same(&arrived, &[60, 1514, 61].map(plain_frame), io);
+        let (_, last) = running.stop();
+        last.assert_conserved();
+        assert_eq!(kernel(&last, 0, "rx_dropped"), 2, "{io}: {}", last.json);
+        assert_eq!(last.json["kernel"]["tx_dropped"], 1, "{io}: {}", last.json);
+        assert_eq!(counted(&last)[1][2], 5, "{io}: three, a mark, and the one that was thrown away: {}", last.json);
+    }
+}
+
+/// An interface that goes down while packets are to go out there: they wait, what comes after is dropped and counted, and
+/// when it is up again everything goes on.
+#[test]
+fn an_interface_that_goes_down_and_up_again_holds_up_nothing_else() {
+    for io in others() {
+        let chain = chain(Chain::builder());
+        let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
+        let wan = (chain.fwd(), "fwd1");
+        ip(wan, &["link", "set", "dev", "fwd1", "down"]);
+        let traffic = Traffic::new().rate(20_000).count(5_000).core(0);
+        traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+        ip(wan, &["link", "set", "dev", "fwd1", "up"]);
+        let frames = [60, 61, 1514].map(plain_frame);
+        // What had waited comes first: frames of the generator.
+        let arrived = pass(gen0(&chain), sink0(&chain), &frames);
+        assert_same(&arrived[arrived.len() - 3..], &frames, io);
+        assert_same(&pass(sink0(&chain), gen0(&chain), &frames), &frames, io);
+        let (ended, last) = running.stop();
+        assert!(ended.status.success() && !ended.killed, "{io}: {ended:?}");
+        last.assert_conserved();
+        assert!(last.report.drops["egress_full"] > 0, "{io}: {}", last.json);
+    }
+}
+
+/// A packet socket leaves the kernel its own, so a reflector's host answers ping while it reflects.
+#[test]
+fn the_kernel_goes_on_with_what_a_packet_socket_got_a_copy_of() {
+    let chain = chain(Chain::builder());
+    ip(gen0(&chain), &["address", "add", "10.99.0.1/24", "dev", "gen0"]);
+    ip((chain.fwd(), "fwd0"), &["address", "add", "10.99.0.2/24", "dev", "fwd0"]);
+    let running = Running::start(&chain, &cross_connect("packet-mmsg", "packet-mmsg", 1, ""));
+    let ping = chain.gen_().command("ping").args(["-c3", "-i0.2", "10.99.0.2"]).output().unwrap();
+    assert!(ping.status.success(), "{}", String::from_utf8_lossy(&ping.stdout));
+    let (_, last) = running.stop();
+    last.assert_conserved();
+    assert!(last.report.port("fwd1").unwrap().tx_packets >= 3, "forwarded, too: {}", last.json);
+}
+
+/// `--check` shows how, warns of a kernel that forwards too, and says what is not built.
+#[test]
+fn check_says_how_packets_are_exchanged() {
+    let chain = chain(Chain::builder());
+    let check = |config: &str| -> (Option<i32>, String, String) {
+        let config = Config::new(config);
+        let mut command: Command = chain.fwd().command(XDPFWD);
+        let output = command.args(["--config", config.path(), "--check"]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output))
+    };
+    let (code, out, err) = check(&cross_connect("packet-mmsg", "af_xdp", 1, ""));
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains("lan: fwd0 by packet-mmsg, present") && out.contains("wan: fwd1 by af_xdp"), "{out}");
+    let sysctl = chain.fwd().command("sysctl").args(["-qw", "net.ipv4.conf.fwd0.forwarding=1"]).output().unwrap();
+    assert!(sysctl.status.success(), "{}", stderr(&sysctl));
+    let (code, _, err) = check(&cross_connect("packet-mmsg", "af_xdp", 1, ""));
+    assert_eq!(code, Some(0));
+    assert!(err.contains("warning: ") && err.contains("`sysctl -w net.ipv4.conf.fwd0.forwarding=0`"), "{err}");
+    let (code, out, err) = check(&cross_connect("xsk-rs", "xsk-rs", 1, ""));
+    if cfg!(feature = "xsk-rs") {
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    } else {
+        assert_eq!(code, Some(2));
+        assert!(err.contains("`cargo build --release --features xsk-rs`"), "{err}");
+    }
+}

@@ -1,0 +1,158 @@
+//! The way back to the pool for ports that have no completion ring.
+
+use std::fmt;
+
+use crate::owner::{Owner, Slot};
+use crate::pool::Pool;
+use crate::queue::EgressQueue;
+use crate::umem::Umem;
+
+/// Frames that a port has sent and that are on their way back to the pool. An I/O path that copies is done with a frame when
+/// it has sent it, but [`Port::transmit`](crate::Port::transmit) has no pool to put it into:
+/// [`Port::reclaim`](crate::Port::reclaim) has.
+///
+/// On record they are the port's, as what an AF_XDP port has sent, and the port reports them as
+/// [`Census::completion`](crate::Census::completion). It never grows: a port sends no more than there is
+/// [`room`](Self::room) for.
+pub struct Completions {
+    umem: Umem,
+    slot: Slot,
+    chunks: Vec<u32>,
+    capacity: usize,
+}
+
+impl Completions {
+    /// Room for `capacity` frames of this UMEM; `None` if the UMEM has as many ports as it can.
+    pub fn new(umem: &Umem, capacity: usize) -> Option<Self> {
+        let slot = (0..Slot::MAX).filter_map(Slot::new).find(|slot| umem.region().claim(*slot))?;
+        Some(Self { umem: umem.clone(), slot, chunks: Vec::with_capacity(capacity), capacity })
+    }
+
+    /// Takes the `n` frames at the front of a queue, which the port has sent.
+    ///
+    /// # Panics
+    /// If there is no room for them, or if the queue is of another UMEM.
+    #[inline]
+    pub fn take_sent(&mut self, n: usize, queue: &mut EgressQueue) {
+        assert!(n <= self.room(), "more was sent than there is room for");
+        assert!(self.umem.is_same(queue.umem()), "the queue is of another UMEM than the port");
+        let owner = Owner::tx(self.slot);
+        self.chunks.extend(queue.drain(n).map(|frame| frame.give_up(owner)));
+    }
+
+    /// Gives all back to the pool, and returns how many.
+    ///
+    /// # Panics
+    /// If the pool is of another UMEM.
+    #[inline]
+    pub fn give_back(&mut self, pool: &mut Pool) -> usize {
+        assert!(self.umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
+        let back = self.chunks.len();
+        for chunk in self.chunks.drain(..) {
+            self.umem.region().owners.set(chunk, Owner::POOL);
+            pool.push(chunk);
+        }
+        back
+    }
+
+    /// Frames that it can take.
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.capacity - self.chunks.len()
+    }
+
+    /// Frames on their way back.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Whether none is on its way back.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// The UMEM whose frames they are.
+    pub fn umem(&self) -> &Umem {
+        &self.umem
+    }
+}
+
+impl Drop for Completions {
+    /// What was not given back is out of use, and the record says so.
+    fn drop(&mut self) {
+        let region = self.umem.region();
+        region.owners.close(self.slot, |_| ());
+        region.release(self.slot);
+    }
+}
+
+impl fmt::Debug for Completions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completions").field("len", &self.len()).field("capacity", &self.capacity).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HugePages, UmemConfig};
+
+    fn umem() -> (Umem, Pool) {
+        Umem::new(&UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap()
+    }
+
+    fn queue_of(umem: &Umem, pool: &mut Pool, frames: usize) -> EgressQueue {
+        let mut queue = EgressQueue::new(umem, frames);
+        for _ in 0..frames {
+            let mut frame = pool.alloc().unwrap();
+            frame.append(60).unwrap().fill(0);
+            queue.push(frame).unwrap();
+        }
+        queue
+    }
+
+    #[test]
+    fn what_was_sent_is_on_record_until_it_is_back() {
+        let (umem, mut pool) = umem();
+        let mut queue = queue_of(&umem, &mut pool, 10);
+        let mut completions = Completions::new(&umem, 8).unwrap();
+        completions.take_sent(6, &mut queue);
+        assert_eq!((completions.len(), completions.room(), queue.len(), pool.len()), (6, 2, 4, 246));
+        let ownership = umem.ownership();
+        assert_eq!((ownership.pool, ownership.held, ownership.tx), (246, 4, 6));
+        assert_eq!(completions.give_back(&mut pool), 6);
+        assert_eq!((pool.len(), umem.ownership().tx), (252, 0));
+        while let Some(frame) = queue.pop() {
+            pool.free(frame).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_not_given_back_is_out_of_use() {
+        let (umem, mut pool) = umem();
+        let mut queue = queue_of(&umem, &mut pool, 3);
+        let mut completions = Completions::new(&umem, 8).unwrap();
+        completions.take_sent(3, &mut queue);
+        drop(completions);
+        assert_eq!((umem.ownership().closed, umem.ownership().tx), (3, 0));
+    }
+
+    #[test]
+    fn a_umem_has_so_many_ports_and_no_more() {
+        let (umem, _pool) = umem();
+        let mut all: Vec<_> = (0..Slot::MAX).map(|_| Completions::new(&umem, 1).unwrap()).collect();
+        assert!(Completions::new(&umem, 1).is_none());
+        all.pop();
+        assert!(Completions::new(&umem, 1).is_some());
+    }
+
+    #[test]
+    #[should_panic(expected = "more was sent than there is room for")]
+    fn more_than_there_is_room_for_is_a_bug() {
+        let (umem, mut pool) = umem();
+        let mut queue = queue_of(&umem, &mut pool, 3);
+        Completions::new(&umem, 2).unwrap().take_sent(3, &mut queue);
+    }
+}

@@ -1,0 +1,167 @@
+//! The same by `xsk-rs` and libxdp.
+
+use std::error::Error;
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use xsk_rs::config::{
+    BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig as TheirConfig, UmemConfigBuilderError,
+};
+use xsk_rs::umem::UmemCreateError;
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket as TheirSocket, TxQueue, Umem as TheirUmem};
+
+use super::{Builder, OpenError, Opened, Queue, raise_memlock};
+use crate::abi::XDP_PACKET_HEADROOM;
+use crate::owner::Slot;
+use crate::pool::Pool;
+use crate::socket::{RingSizes, Socket};
+use crate::umem::{HugePages, Umem, UmemError};
+use crate::xsk_rs_port::{Queues, XskRsPort};
+
+impl Builder {
+    /// As [`open`](Self::open), by the crate `xsk-rs`: its memory, its sockets, its rings. Frames are owned as ever, and
+    /// packets are directed to the sockets by our own XDP program: libxdp's is not loaded.
+    ///
+    /// Preferred busy polling is not done, and frames can be posted for reception only after the bind.
+    pub fn open_by_xsk_rs(&self) -> Result<Opened<XskRsPort>, OpenError> {
+        self.open_with(|mode| self.open_all_by_xsk_rs(mode))
+    }
+
+    fn open_all_by_xsk_rs(&self, mode: u16) -> Result<Opened<XskRsPort>, OpenError> {
+        raise_memlock();
+        let sizes = self.ring_sizes();
+        let Memory { theirs, descriptors, umem, mut pool } = self.map_by_xsk_rs(sizes)?;
+        let deadline = Instant::now() + self.patience;
+        let mut ports = Vec::with_capacity(self.queues.len());
+        let mut zero_copy = true;
+        for (index, queue) in (0..).zip(&self.queues) {
+            let slot = Slot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
+            let (tx, rx, fill, completion) = queue
+                .bind_by_xsk_rs(&theirs, mode, sizes, deadline)
+                .map_err(|error| self.bind_error(queue, mode, error))?;
+            // SAFETY: the descriptor is open as long as the queues are. Unsafe because the number alone does not say so.
+            let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
+            let socket = Socket::of(fd).map_err(|error| queue.error("dup", error))?;
+            // So that rings are compared with rings, and not a default with a setting.
+            self.tune(&socket, queue, sizes);
+            let got = socket.is_zero_copy().map_err(|error| queue.error("reading the mode (XDP_OPTIONS)", error))?;
+            zero_copy &= got;
+            // The UMEM is new: no slot of it is taken.
+            umem.region().claim(slot);
+            let queues = Queues { tx, rx, fill, completion, umem: theirs.clone() };
+            let mut port = XskRsPort::new(&umem, slot, socket, queues, Rc::clone(&descriptors), sizes, got);
+            port.refill(&mut pool);
+            ports.push(port);
+        }
+        Ok(Opened { umem, pool, ports, zero_copy, fallback: None })
+    }
+
+    fn map_by_xsk_rs(&self, sizes: RingSizes) -> Result<Memory, OpenError> {
+        self.umem.check()?;
+        let frames = NonZeroU32::new(self.umem.frames).ok_or(UmemError::Frames { frames: 0 })?;
+        let config =
+            their_config(self.umem.frame_size, sizes).map_err(|error| self.map_error(io::Error::other(error)))?;
+        let bytes = self.umem.bytes();
+        let create = |huge| TheirUmem::new(config, frames, huge).map(|made| (made, huge));
+        // Of a mapping that ends within a huge page, xsk-rs could not let go.
+        let may_be_huge = self.umem.huge_pages != HugePages::Off && bytes.is_multiple_of(HUGE_PAGE);
+        let made = match create(may_be_huge) {
+            Err(error) if may_be_huge && self.umem.huge_pages == HugePages::On => {
+                let source = cause(&error);
+                return Err(UmemError::HugePages { bytes, pages: bytes / HUGE_PAGE, source }.into());
+            }
+            Err(_) if may_be_huge => create(false),
+            result => result,
+        };
+        let ((theirs, descriptors), huge) = made.map_err(|error: UmemCreateError| self.map_error(cause(&error)))?;
+        // xsk-rs does not say where its memory begins, only where a frame's packet does.
+        // SAFETY: the descriptor is of this UMEM, and no socket uses that yet. Unsafe: for others, it could be in use.
+        let first = unsafe { theirs.data(&descriptors[0]) }.contents().as_ptr().addr() - XDP_PACKET_HEADROOM as usize;
+        // The mapping is the kernel's doing, not an allocation of Rust's, and libxdp has its address already.
+        let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(first));
+        let base = base.ok_or_else(|| self.map_error(io::Error::other("mmap returned address 0")))?;
+        // SAFETY: xsk-rs has mapped that many bytes there, a chunk for each frame, and keeps them mapped as long as one of its
+        // handles lives. It gives access to them through descriptors only, which stay with the ports; those use them to
+        // say how long a packet is. Unsafe: it makes frames of addresses.
+        let (umem, pool) = unsafe { Umem::over(&self.umem, base, huge, Box::new(theirs.clone())) }?;
+        Ok(Memory { theirs, descriptors: descriptors.into(), umem, pool })
+    }
+
+    fn map_error(&self, source: io::Error) -> OpenError {
+        let bytes = self.umem.bytes();
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
+            Some(libc::EAFNOSUPPORT) => OpenError::Unsupported,
+            Some(libc::ENOBUFS) => OpenError::Pin { bytes, source },
+            _ => UmemError::Map { bytes, source }.into(),
+        }
+    }
+}
+
+struct Memory {
+    theirs: TheirUmem,
+    /// What libxdp can be told of each chunk.
+    descriptors: Rc<[FrameDesc]>,
+    umem: Umem,
+    pool: Pool,
+}
+
+impl Queue {
+    /// Opens a socket and binds it; a queue that is busy is tried again until the deadline.
+    fn bind_by_xsk_rs(
+        &self,
+        umem: &TheirUmem,
+        mode: u16,
+        sizes: RingSizes,
+        deadline: Instant,
+    ) -> io::Result<(TxQueue, RxQueue, FillQueue, CompQueue)> {
+        let interface: Interface = self.interface.parse().map_err(io::Error::other)?;
+        let config = SocketConfig::builder()
+            .rx_queue_size(QueueSize::new(sizes.rx).map_err(io::Error::other)?)
+            .tx_queue_size(QueueSize::new(sizes.tx).map_err(io::Error::other)?)
+            // The XDP program is ours.
+            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+            .bind_flags(BindFlags::from_bits_retain(mode | libc::XDP_USE_NEED_WAKEUP))
+            .build();
+        loop {
+            // SAFETY: libxdp's program is not loaded, which is what is asked of who binds to a queue twice. Unsafe: that.
+            match unsafe { TheirSocket::new(config, umem, &interface, self.queue) } {
+                Ok((tx, rx, Some((fill, completion)))) => return Ok((tx, rx, fill, completion)),
+                Ok((_, _, None)) => return Err(io::Error::other("the queue is named twice")),
+                Err(error) => {
+                    let error = cause(&error);
+                    if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
+                        return Err(error);
+                    }
+                    thread::sleep(Duration::from_millis(5));
+                }
+            }
+        }
+    }
+}
+
+fn their_config(frame_size: u32, sizes: RingSizes) -> Result<TheirConfig, Box<dyn Error + Send + Sync>> {
+    let mut config = TheirConfig::builder();
+    config
+        .frame_size(frame_size.try_into()?)
+        .fill_queue_size(QueueSize::new(sizes.fill)?)
+        .comp_queue_size(QueueSize::new(sizes.completion)?)
+        .frame_headroom(0);
+    config.build().map_err(|error: UmemConfigBuilderError| error.to_string().into())
+}
+
+/// What the kernel said; xsk-rs' own words if it did not.
+fn cause(error: &dyn Error) -> io::Error {
+    let kernel = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    match kernel.and_then(io::Error::raw_os_error) {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::other(error.to_string()),
+    }
+}
+
+const HUGE_PAGE: usize = 2 << 20;

@@ -1,0 +1,390 @@
+//! An AF_XDP port by the crate `xsk-rs` and libxdp: what our own rings are compared with.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem as TheirUmem};
+
+use crate::abi::{Descriptor, XDP_PACKET_HEADROOM};
+use crate::batch::Batch;
+use crate::frame::Frame;
+use crate::owner::{Owner, Slot};
+use crate::pool::Pool;
+use crate::port::{Census, Counters, KernelCounters, Port};
+use crate::prefetch::prefetch_for_write;
+use crate::queue::EgressQueue;
+use crate::socket::{RingSizes, Socket};
+use crate::sync::{Ordering, fence};
+use crate::umem::Umem;
+use crate::xsk_port::{Kernel, XskPort};
+
+/// One (interface, queue) over AF_XDP, by `xsk-rs`. Made by [`Builder::open_by_xsk_rs`](crate::Builder::open_by_xsk_rs).
+///
+/// `xsk-rs` sends a packet from one place in its frame only, 256 bytes behind the chunk's beginning, where one that was
+/// received and not touched lies. One that a stage has made longer or shorter at its front is moved there first, which
+/// [`Counters::tx_copied`] counts. One that is too long for that is given up, as [`Counters::tx_dropped`].
+pub struct XskRsPort {
+    /// A second handle of the socket, for what `xsk-rs` has no call for: what a wake-up was answered with, statistics.
+    socket: Socket,
+    // They want `&mut` to be asked how full they are.
+    tx: RefCell<TxQueue>,
+    rx: RefCell<RxQueue>,
+    completion: RefCell<CompQueue>,
+    fill: FillQueue,
+    theirs: TheirUmem,
+    umem: Umem,
+    slot: Slot,
+    /// One for each chunk.
+    descriptors: Rc<[FrameDesc]>,
+    scratch: Box<[FrameDesc; Batch::CAPACITY]>,
+    /// Chunks of packets that could not be sent: on record this port's, on their way to the pool.
+    given_up: Vec<u32>,
+    sizes: RingSizes,
+    /// Frames posted for reception and not received.
+    filled: u32,
+    /// Frames posted for transmission and not reclaimed.
+    sending: u32,
+    /// A device may write to frames after the socket is closed (zero-copy): do not reuse those then.
+    quarantine: bool,
+    closed: bool,
+    counters: Counters,
+}
+
+/// What `xsk-rs` makes of a socket.
+pub(crate) struct Queues {
+    pub(crate) tx: TxQueue,
+    pub(crate) rx: RxQueue,
+    pub(crate) fill: FillQueue,
+    pub(crate) completion: CompQueue,
+    pub(crate) umem: TheirUmem,
+}
+
+impl XskRsPort {
+    pub(crate) fn new(
+        umem: &Umem,
+        slot: Slot,
+        socket: Socket,
+        queues: Queues,
+        descriptors: Rc<[FrameDesc]>,
+        sizes: RingSizes,
+        zero_copy: bool,
+    ) -> Self {
+        let Queues { tx, rx, fill, completion, umem: theirs } = queues;
+        Self {
+            socket,
+            tx: RefCell::new(tx),
+            rx: RefCell::new(rx),
+            completion: RefCell::new(completion),
+            fill,
+            theirs,
+            umem: umem.clone(),
+            slot,
+            descriptors,
+            scratch: Box::new([FrameDesc::default(); Batch::CAPACITY]),
+            given_up: Vec::with_capacity(Batch::CAPACITY),
+            sizes,
+            filled: 0,
+            sending: 0,
+            quarantine: zero_copy,
+            closed: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Posts free frames for reception until as many are posted as should be, or none is free. Whether it posted any.
+    pub(crate) fn refill(&mut self, pool: &mut Pool) -> bool {
+        let before = self.filled;
+        loop {
+            let missing = self.sizes.fill.saturating_sub(self.filled).min(pool.len() as u32);
+            let missing = missing.min(self.scratch.len() as u32);
+            // It takes all that it is given or nothing.
+            let missing = missing.min(self.fill.nb_free(missing));
+            if missing == 0 {
+                return self.filled > before;
+            }
+            for place in self.scratch.iter_mut().take(missing as usize) {
+                let Some(chunk) = pool.take_for_fill(self.slot) else { break };
+                *place = self.descriptors[chunk as usize];
+            }
+            // SAFETY: each descriptor is of a chunk of this UMEM that was just taken out of the pool, so that nobody else has
+            // it. Unsafe: the kernel writes to it from now on.
+            let posted = unsafe { self.fill.produce(&self.scratch[..missing as usize]) };
+            debug_assert_eq!(posted, missing as usize, "there was room");
+            self.filled += missing;
+        }
+    }
+
+    /// Moves a packet to the one place that it can be sent from. Whether it could be.
+    fn put_in_place(frame: &mut Frame) -> bool {
+        const PLACE: usize = XDP_PACKET_HEADROOM as usize;
+        let len = frame.len();
+        if let Some(back) = PLACE.checked_sub(frame.headroom()) {
+            if frame.append(back).is_err() {
+                return false;
+            }
+            frame.copy_within(..len, back);
+            frame.trim_front(back);
+        } else {
+            let forth = frame.headroom() - PLACE;
+            // It has this headroom, and more.
+            if frame.prepend(forth).is_err() {
+                return false;
+            }
+            frame.copy_within(forth.., 0);
+            frame.truncate(len);
+        }
+        true
+    }
+
+    /// Hands one batch at most to the TX ring. Returns how many frames went, the given-up ones included.
+    fn post(&mut self, queue: &mut EgressQueue) -> usize {
+        let room = self.scratch.len().min(self.given_up.capacity() - self.given_up.len());
+        let wanted = queue.len().min(room);
+        let wanted = wanted.min(self.tx.get_mut().nb_free(wanted as u32) as usize);
+        let mut count = 0;
+        for mut frame in queue.drain(wanted) {
+            self.counters.tx_packets += 1;
+            self.counters.tx_bytes += frame.len() as u64;
+            if frame.headroom() != XDP_PACKET_HEADROOM as usize {
+                if !Self::put_in_place(&mut frame) {
+                    self.counters.tx_dropped += 1;
+                    self.given_up.push(frame.give_up(Owner::tx(self.slot)));
+                    continue;
+                }
+                self.counters.tx_copied += 1;
+            }
+            let place = &mut self.scratch[count];
+            *place = self.descriptors[frame.chunk() as usize];
+            // SAFETY: the descriptor is of this UMEM, and of the chunk of a frame that is ours, with no reference into it.
+            // Unsafe: it makes a reference to the chunk's bytes, only to say how many are used.
+            unsafe { self.theirs.data_mut(place) }.cursor().set_pos(frame.len());
+            frame.give_up(Owner::tx(self.slot));
+            count += 1;
+        }
+        // SAFETY: each descriptor is of a chunk of this UMEM whose frame was just given up for this. Unsafe: the kernel reads
+        // it from now on.
+        let posted = unsafe { self.tx.get_mut().produce(&self.scratch[..count]) };
+        debug_assert_eq!(posted, count, "there was room");
+        self.sending += count as u32;
+        wanted
+    }
+
+    /// Descriptors in the TX ring that the kernel has not taken.
+    fn pending(&self) -> u32 {
+        self.sizes.tx.saturating_sub(self.tx.borrow_mut().nb_free_exact())
+    }
+
+    /// As `XskPort::wake_tx`: `xsk-rs`' own wake-up is the same system call, and does not tell the errors apart.
+    fn wake_tx(&mut self) {
+        for _ in 0..=self.sending {
+            self.counters.syscalls += 1;
+            let before = self.pending();
+            let Err(error) = self.socket.wake_tx() else { return };
+            match error.raw_os_error() {
+                Some(libc::EBUSY) if !self.quarantine => self.counters.tx_dropped += 1,
+                Some(libc::EAGAIN) if self.pending() < before => {}
+                _ => {
+                    self.counters.tx_retries += 1;
+                    return;
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn check_pool(&self, pool: &Pool) {
+        assert!(self.umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
+    }
+}
+
+impl Port for XskRsPort {
+    fn umem(&self) -> Option<&Umem> {
+        Some(&self.umem)
+    }
+
+    fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize {
+        self.check_pool(pool);
+        let room = into.room();
+        // SAFETY: the queue is of this UMEM, and so are the descriptors that it writes. Unsafe: that is for us to know.
+        let entries = unsafe { self.rx.get_mut().consume(&mut self.scratch[..room]) };
+        let mut came = 0;
+        let mut bytes = 0;
+        for descriptor in &self.scratch[..entries] {
+            let len = descriptor.lengths().data() as u32;
+            let descriptor = Descriptor { addr: descriptor.addr() as u64, len, options: 0 };
+            let Some(frame) = XskPort::accept(&self.umem, self.slot, descriptor) else { continue };
+            prefetch_for_write(&frame);
+            bytes += frame.len() as u64;
+            came += 1;
+            // There is room: no more were asked for.
+            if into.push(frame).is_err() {
+                break;
+            }
+        }
+        self.filled -= came;
+        self.counters.rx_packets += u64::from(came);
+        self.counters.rx_bytes += bytes;
+        self.counters.invalid_descriptors += entries as u64 - u64::from(came);
+        if self.refill(pool) {
+            // libxdp has no fence between publishing and reading the flag (see `Producer::needs_wakeup`).
+            fence(Ordering::SeqCst);
+        }
+        if entries == 0 && self.fill.needs_wakeup() {
+            self.counters.syscalls += 1;
+            // Whatever it answers, the next turn asks again if the flag is still up.
+            let _ = self.fill.wakeup(self.rx.get_mut().fd_mut(), 0);
+        }
+        came as usize
+    }
+
+    fn transmit(&mut self, queue: &mut EgressQueue) -> usize {
+        assert!(self.umem.is_same(queue.umem()), "the queue is of another UMEM than the port");
+        let before = queue.len();
+        while !queue.is_empty() && self.post(queue) > 0 {}
+        if self.unsent() {
+            // As above.
+            fence(Ordering::SeqCst);
+            if self.tx.get_mut().needs_wakeup() {
+                self.wake_tx();
+            }
+        }
+        before - queue.len()
+    }
+
+    fn reclaim(&mut self, pool: &mut Pool) -> usize {
+        self.check_pool(pool);
+        let mut back = self.given_up.len();
+        for chunk in self.given_up.drain(..) {
+            self.umem.region().owners.set(chunk, Owner::POOL);
+            pool.push(chunk);
+        }
+        while self.sending > 0 {
+            let most = self.scratch.len().min(self.sending as usize);
+            // SAFETY: the queue is of this UMEM, and so are the descriptors that it writes. Unsafe: that is for us to know.
+            let entries = unsafe { self.completion.get_mut().consume(&mut self.scratch[..most]) };
+            let mut completed = 0;
+            for descriptor in &self.scratch[..entries] {
+                if let Some(chunk) = XskPort::completed(&self.umem, self.slot, descriptor.addr() as u64) {
+                    pool.push(chunk);
+                    completed += 1;
+                }
+            }
+            self.sending -= completed;
+            self.counters.invalid_descriptors += entries as u64 - u64::from(completed);
+            back += completed as usize;
+            if entries < most {
+                break;
+            }
+        }
+        back
+    }
+
+    fn unsent(&self) -> bool {
+        self.sending > 0 && self.pending() > 0
+    }
+
+    fn fd(&self) -> Option<RawFd> {
+        self.socket.fd()
+    }
+
+    fn census(&self) -> Census {
+        let rx = self.rx.borrow_mut().nb_avail_exact().min(self.filled);
+        let completion = self.completion.borrow_mut().nb_avail_exact().min(self.sending);
+        Census {
+            fill: u64::from(self.filled - rx),
+            rx: u64::from(rx),
+            tx: u64::from(self.sending - completion),
+            completion: u64::from(completion) + self.given_up.len() as u64,
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn kernel_counters(&self) -> KernelCounters {
+        self.socket.statistics()
+    }
+
+    fn close(mut self: Box<Self>, pool: &mut Pool) -> usize {
+        // As `XskPort::close`: the same kernel is at the other end.
+        self.reclaim(pool);
+        let (umem, slot, quarantine) = (self.umem.clone(), self.slot, self.quarantine);
+        self.closed = true;
+        drop(self);
+        let owners = &umem.region().owners;
+        let mut back = 0;
+        let all = owners.close(slot, |chunk| {
+            if !quarantine {
+                owners.set(chunk, Owner::POOL);
+                pool.push(chunk);
+                back += 1;
+            }
+        });
+        all - back
+    }
+}
+
+impl fmt::Debug for XskRsPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { slot, counters, .. } = self;
+        f.debug_struct("XskRsPort")
+            .field("slot", slot)
+            .field("census", &self.census())
+            .field("counters", counters)
+            .finish()
+    }
+}
+
+impl Drop for XskRsPort {
+    fn drop(&mut self) {
+        let region = self.umem.region();
+        if !self.closed {
+            region.owners.close(self.slot, |_| ());
+        }
+        region.release(self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HugePages, UmemConfig};
+
+    #[test]
+    fn a_packet_is_moved_to_where_it_can_be_sent_from_and_stays_what_it_is() {
+        const PLACE: usize = XDP_PACKET_HEADROOM as usize;
+        let config = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
+        let (_umem, mut pool) = Umem::new(&config).unwrap();
+        for len in [14usize, 60, 1514, 1792] {
+            for headroom in [0, 1, 200, 255, 256, 257, 300, 2048 - len] {
+                if headroom + len > 2048 {
+                    continue;
+                }
+                let mut frame = pool.alloc().unwrap();
+                match headroom.checked_sub(PLACE) {
+                    Some(further) => {
+                        frame.append(further).unwrap();
+                        frame.trim_front(further);
+                    }
+                    None => drop(frame.prepend(PLACE - headroom).unwrap().len()),
+                }
+                frame.truncate(0);
+                let packet: Vec<u8> = (0..len).map(|at| (at * 31 + headroom) as u8).collect();
+                frame.append(len).unwrap().copy_from_slice(&packet);
+                assert_eq!(frame.headroom(), headroom);
+                assert!(XskRsPort::put_in_place(&mut frame));
+                assert_eq!((frame.headroom(), &frame[..]), (PLACE, &packet[..]), "{len} bytes at {headroom}");
+                pool.free(frame).unwrap();
+            }
+        }
+        let mut frame = pool.alloc().unwrap();
+        frame.append(1792).unwrap();
+        frame.prepend(1).unwrap();
+        assert!(!XskRsPort::put_in_place(&mut frame), "too long to start there");
+        assert_eq!((frame.headroom(), frame.len()), (PLACE - 1, 1793));
+        pool.free(frame).unwrap();
+    }
+}
