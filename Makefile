@@ -7,12 +7,19 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 SECONDS ?= 5
+# Of the benchmarks; what is not given has the default that `target/release/xdpfwd-bench … --help` names.
+ROUNDS ?=
+ONLY ?=
 RELEASE := target/release
 
 # What a build takes: clang and the headers of libbpf-dev compile the XDP programs; libbpf links libelf and zlib.
 BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libelf-dev zlib1g-dev iproute2 ethtool
 # What the tests judge by: programs that we did not write.
 TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy
+
+# What is measured beside xdpfwd. A peer whose package is not to be had is named in the results, and the rest goes on.
+BENCH_PACKAGES := libxdp-dev valgrind
+PEER_PACKAGES := dpdk-dev xdp-tools
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -36,8 +43,21 @@ test: toolchain test-deps ## run every test
 	cargo run --quiet --package pipeline --example own_stage
 
 .PHONY: build
-build: toolchain deps ## build the binaries: target/release/{xdpfwd,xdpfwd-lab}
+build: toolchain deps ## build the binaries: target/release/{xdpfwd,xdpfwd-lab,xdpfwd-bench}
 	cargo build --release --bins
+
+.PHONY: bench-forward
+bench-forward: bench-build ## packets per second beside a bare loop in C, testpmd, bridge, … (ROUNDS=n SECONDS=n ONLY=xdpfwd,bare-loop)
+	@$(call say_sudo,network namespaces and XDP)
+	$(SUDO) $(RELEASE)/xdpfwd-bench forward $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
+
+.PHONY: bench-build
+bench-build: build
+	@$(call install,$(BENCH_PACKAGES))
+	@$(call install,$(PEER_PACKAGES)) || echo "Not installed; the results will name what is missing: $(PEER_PACKAGES)" >&2
+
+# SECONDS has a default for the demo; the benchmarks have their own.
+BENCH_SECONDS = $(if $(filter command% environment%,$(origin SECONDS)),--seconds $(SECONDS))
 
 .PHONY: lint
 lint: toolchain deps ## formatting, clippy and rustdoc, warnings denied
