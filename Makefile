@@ -51,6 +51,11 @@ bench-forward: bench-build ## packets per second beside a bare loop in C, testpm
 	@$(call say_sudo,network namespaces and XDP)
 	$(SUDO) $(RELEASE)/xdpfwd-bench forward $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
 
+.PHONY: bench-latency
+bench-latency: bench-build ## latency of xdpfwd and testpmd at 10, 50, 90 % load, and what idling costs (ROUNDS=n SECONDS=n ONLY=…)
+	@$(call say_sudo,network namespaces and XDP)
+	$(SUDO) $(RELEASE)/xdpfwd-bench latency $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
+
 .PHONY: bench-build
 bench-build: build
 	@$(call install,$(BENCH_PACKAGES))

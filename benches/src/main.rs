@@ -3,6 +3,7 @@
 
 mod common;
 mod forward;
+mod latency;
 mod machine;
 mod peer;
 mod stats;
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Packets per second of every forwarder, as ratios to a bare loop in C
     Forward(forward::Arguments),
+    /// Latency at 10, 50 and 90 % of what each forwarder carries without loss, and what idling costs
+    Latency(latency::Arguments),
     /// Two commands in alternation: the ratio of what they forward
     Pairs(forward::PairsArguments),
 }
@@ -50,6 +53,7 @@ fn act(command: Command) -> Result<()> {
     let stop = Stop::new()?;
     match command {
         Command::Forward(arguments) => forward::run(&arguments, &stop),
+        Command::Latency(arguments) => latency::run(&arguments, &stop),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
     }
 }
