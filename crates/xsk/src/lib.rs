@@ -41,6 +41,8 @@
 
 mod abi;
 mod attach;
+#[cfg(feature = "fake-kernel")]
+mod bare_rings;
 mod batch;
 pub mod clock;
 #[cfg(feature = "fake-kernel")]
@@ -60,6 +62,8 @@ mod wait;
 mod xsk_port;
 
 pub use attach::{AttachMode, XdpLink, attach_xdp};
+#[cfg(feature = "fake-kernel")]
+pub use bare_rings::BareRings;
 pub use batch::Batch;
 pub use frame::{Frame, NoRoom};
 pub use open::{BindMode, Builder, Fallback, OpenError, Opened};
