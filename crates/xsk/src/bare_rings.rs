@@ -1,6 +1,8 @@
 //! The four rings of a port and nothing else: no frames, no owner record, no packets. For benchmarks, beside the same loop in
 //! C (`benches/peers/ring_twin.c`).
 
+use std::mem;
+
 use crate::abi::Descriptor;
 use crate::batch::Batch;
 use crate::fake_kernel::{FakeKernel, Sizes};
@@ -38,12 +40,13 @@ impl BareRings {
     /// Takes up to `n` descriptors, at most [`Batch::CAPACITY`], and posts as many addresses. Returns how many.
     #[inline]
     pub fn receive(&mut self, n: u32) -> usize {
-        self.len = 0;
+        let mut len = 0;
         let mut peek = self.rings.rx.peek(n.min(Batch::CAPACITY as u32));
         for (place, descriptor) in self.batch.iter_mut().zip(peek.by_ref()) {
             *place = descriptor;
-            self.len += 1;
+            len += 1;
         }
+        self.len = len;
         peek.release();
         self.refill(self.len as u32);
         self.len
@@ -52,10 +55,12 @@ impl BareRings {
     #[inline]
     fn refill(&mut self, n: u32) {
         let mut reservation = self.rings.fill.reserve(n);
-        for _ in 0..reservation.granted() {
-            let Some(address) = self.free.pop() else { break };
+        // As the pool does it.
+        let left = self.free.len().saturating_sub(reservation.granted() as usize);
+        for &address in self.free[left..].iter().rev() {
             reservation.push(address);
         }
+        self.free.truncate(left);
         reservation.commit();
     }
 
@@ -74,9 +79,13 @@ impl BareRings {
     #[inline]
     pub fn reclaim(&mut self) -> u32 {
         let mut peek = self.rings.completion.peek(u32::MAX);
+        let mut free = mem::take(&mut self.free);
         for address in peek.by_ref() {
-            self.free.push(address & !self.within);
+            if free.len() < free.capacity() {
+                free.push(address & !self.within);
+            }
         }
+        self.free = free;
         peek.release()
     }
 }

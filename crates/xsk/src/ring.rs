@@ -248,11 +248,17 @@ impl<T: Copy> Iterator for Peek<'_, T> {
 }
 
 impl<T: Copy> Peek<'_, T> {
+    /// How many were read.
+    #[inline]
+    pub(crate) fn read(&self) -> u32 {
+        self.cursor.at.wrapping_sub(self.ring.consumed)
+    }
+
     /// Hands the entries that were read back to the producer, and says how many.
     #[inline]
     pub(crate) fn release(self) -> u32 {
+        let read = self.read();
         let ring = self.ring;
-        let read = self.cursor.at.wrapping_sub(ring.consumed);
         ring.consumed = self.cursor.at;
         // Release: our reads of the entries are done before the producer may overwrite them.
         ring.ring.consumer().store(ring.consumed, Ordering::Release);
