@@ -56,6 +56,17 @@ bench-latency: bench-build ## latency of xdpfwd and testpmd at 10, 50, 90 % load
 	@$(call say_sudo,network namespaces and XDP)
 	$(SUDO) $(RELEASE)/xdpfwd-bench latency $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
 
+.PHONY: bench-rings
+bench-rings: toolchain deps ## ns a packet of rings, port and worker beside a twin in C and libxdp's functions (criterion)
+	@$(call install,$(BENCH_PACKAGES))
+	cargo bench -p xdpfwd-bench --bench rings
+
+.PHONY: bench-instructions
+bench-instructions: toolchain deps ## instructions a packet, against those in benches/instructions.json (UPDATE=1 writes it)
+	@$(call install,$(BENCH_PACKAGES))
+	cargo build --release -p xdpfwd-bench --bins --example counted
+	$(RELEASE)/xdpfwd-bench instructions $(if $(UPDATE),--update)
+
 .PHONY: bench-build
 bench-build: build
 	@$(call install,$(BENCH_PACKAGES))

@@ -3,6 +3,7 @@
 
 mod common;
 mod forward;
+mod instructions;
 mod latency;
 mod machine;
 mod peer;
@@ -32,6 +33,8 @@ enum Command {
     Forward(forward::Arguments),
     /// Latency at 10, 50 and 90 % of what each forwarder carries without loss, and what idling costs
     Latency(latency::Arguments),
+    /// Instructions for each packet, by callgrind, against those in the repository (needs no root)
+    Instructions(instructions::Arguments),
     /// Two commands in alternation: the ratio of what they forward
     Pairs(forward::PairsArguments),
 }
@@ -54,6 +57,7 @@ fn act(command: Command) -> Result<()> {
     match command {
         Command::Forward(arguments) => forward::run(&arguments, &stop),
         Command::Latency(arguments) => latency::run(&arguments, &stop),
+        Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
     }
 }
