@@ -7,6 +7,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 SECONDS ?= 5
+# Of the benchmarks; what is not given has the default that `target/release/xdpfwd-bench … --help` names.
+ROUNDS ?=
+ONLY ?=
 RELEASE := target/release
 
 # What a build takes: clang and the headers of libbpf-dev compile the XDP programs; libbpf links libelf and zlib.
@@ -15,6 +18,10 @@ BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libel
 FEATURE_PACKAGES := m4
 # What the tests judge by: programs that we did not write.
 TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy
+
+# What is measured beside xdpfwd. A peer whose package is not to be had is named in the results, and the rest goes on.
+BENCH_PACKAGES := libxdp-dev valgrind
+PEER_PACKAGES := dpdk-dev xdp-tools
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -68,8 +75,37 @@ nightly:
 		echo "This needs a nightly toolchain: rustup toolchain install nightly" >&2; exit 1; }
 
 .PHONY: build
-build: toolchain deps ## build the binaries: target/release/{xdpfwd,xdpfwd-lab}
+build: toolchain deps ## build the binaries: target/release/{xdpfwd,xdpfwd-lab,xdpfwd-bench}
 	cargo build --release --bins
+
+.PHONY: bench-forward
+bench-forward: bench-build ## packets per second beside a bare loop in C, testpmd, bridge, … (ROUNDS=n SECONDS=n ONLY=xdpfwd,bare-loop)
+	@$(call say_sudo,network namespaces and XDP)
+	$(SUDO) $(RELEASE)/xdpfwd-bench forward $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
+
+.PHONY: bench-latency
+bench-latency: bench-build ## latency of xdpfwd and testpmd at 10, 50, 90 % load, and what idling costs (ROUNDS=n SECONDS=n ONLY=…)
+	@$(call say_sudo,network namespaces and XDP)
+	$(SUDO) $(RELEASE)/xdpfwd-bench latency $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
+
+.PHONY: bench-rings
+bench-rings: toolchain deps ## ns a packet of rings, port and worker beside a twin in C and libxdp's functions (criterion)
+	@$(call install,$(BENCH_PACKAGES))
+	cargo bench -p xdpfwd-bench --bench rings
+
+.PHONY: bench-instructions
+bench-instructions: toolchain deps ## instructions a packet, against those in benches/instructions.json (UPDATE=1 writes it)
+	@$(call install,$(BENCH_PACKAGES))
+	cargo build --release -p xdpfwd-bench --bins --example counted
+	$(RELEASE)/xdpfwd-bench instructions $(if $(UPDATE),--update)
+
+.PHONY: bench-build
+bench-build: build
+	@$(call install,$(BENCH_PACKAGES))
+	@$(call install,$(PEER_PACKAGES)) || echo "Not installed; the results will name what is missing: $(PEER_PACKAGES)" >&2
+
+# SECONDS has a default for the demo; the benchmarks have their own.
+BENCH_SECONDS = $(if $(filter command% environment%,$(origin SECONDS)),--seconds $(SECONDS))
 
 .PHONY: lint
 lint: toolchain feature-deps ## formatting, clippy and rustdoc, warnings denied

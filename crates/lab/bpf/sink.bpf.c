@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// The sink: counts the generator's frames and drops them; with check on, also looks at what is in them. Everything else
-// (ARP, ping, …) is counted as foreign and passed to the kernel.
+// The sink: counts the generator's frames and drops them; with check on, also looks at what is in them; with latency on,
+// at when they were sent. Everything else (ARP, ping, …) is counted as foreign and passed to the kernel.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
@@ -11,6 +11,7 @@
 struct config {
 	__u32 check;    // look into the frames
 	__u32 anything; // count whatever arrives, foreign or not, and drop it
+	__u32 latency;  // how long the generator's frames were on their way
 };
 
 SEC(".rodata.config") const volatile struct config config;
@@ -49,6 +50,16 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } slots SEC(".maps");
+
+// Frames by how long they were on their way, in nanoseconds. 32 buckets for each power of two: the bucket of t, which has
+// its highest bit at 5 + shift, is 32 * shift + (t >> shift). src/histogram.rs is the same in Rust.
+enum { SUB_BITS = 5, LATENCY_BITS = 36, LATENCY_BUCKETS = 1024 };
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, LATENCY_BUCKETS);
+	__type(key, __u32);
+	__type(value, __u64);
+} latency SEC(".maps");
 
 static __always_inline int is_generators(void *data, void *end)
 {
@@ -113,6 +124,23 @@ static __always_inline void check_sequence(void *data, struct counters *c)
 		c->reordered++;
 }
 
+static __always_inline void count_latency(void *data)
+{
+	__u64 now = bpf_ktime_get_ns(), sent = bpf_be64_to_cpu(*(any_u64 *)(data + AT_TIME)), *count;
+	__u64 time = now > sent ? now - sent : 0;
+	__u32 shift = 0, step, bucket;
+
+	if (time >> LATENCY_BITS)
+		time = (1ULL << LATENCY_BITS) - 1;
+	for (step = 16; step; step /= 2)
+		if (time >> (SUB_BITS + shift + step))
+			shift += step;
+	bucket = (shift << SUB_BITS) + (time >> shift);
+	count = bpf_map_lookup_elem(&latency, &bucket);
+	if (count)
+		++*count;
+}
+
 SEC("xdp") int sink(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -127,6 +155,8 @@ SEC("xdp") int sink(struct xdp_md *ctx)
 	}
 	c->packets++;
 	c->bytes += end - data;
+	if (config.latency && data + MIN_FRAME <= end)
+		count_latency(data);
 	if (!config.check || data + MIN_FRAME > end)
 		return XDP_DROP;
 	if (is_corrupt(data, end))

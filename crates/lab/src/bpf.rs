@@ -40,7 +40,12 @@ pub(crate) fn map(object: &Object, name: &'static str) -> Result<MapHandle, Erro
 
 /// The `u64`s of entry 0, summed over the cores if the map is per core.
 pub(crate) fn read<const N: usize>(map: &MapHandle, what: &'static str) -> Result<[u64; N], Error> {
-    let key = 0u32.to_ne_bytes();
+    read_at(map, 0, what)
+}
+
+/// The same of entry `index`.
+pub(crate) fn read_at<const N: usize>(map: &MapHandle, index: u32, what: &'static str) -> Result<[u64; N], Error> {
+    let key = index.to_ne_bytes();
     let failed = || Error::bpf(format!("reading the {what}'s counters"), HINT);
     let values = if map.map_type().is_percpu() {
         map.lookup_percpu(&key, MapFlags::ANY).map_err(failed())?.unwrap_or_default()

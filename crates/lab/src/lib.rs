@@ -10,7 +10,7 @@
 //!
 //! A [`Chain`] is those three network namespaces and two veth pairs. [`Traffic`] describes frames, and [`Traffic::start`]
 //! sends them from inside the kernel, at up to about 15 million a second from one core. A [`Sink`] counts what arrives
-//! and, if asked, looks for damage, loss of order and duplicates. A [`Forwarder`] is any program run in the middle, known
+//! and, if asked, looks for damage, loss of order and duplicates, or keeps a [`Histogram`] of latencies. A [`Forwarder`] is any program run in the middle, known
 //! only as a process. A [`Window`] reads both ends over a measured time.
 //!
 //! Everything needs root, and everything is undone on drop, also while panicking; what a killed process leaves behind is
@@ -47,6 +47,7 @@ mod chain;
 mod error;
 mod figures;
 mod frame;
+mod histogram;
 mod namespace;
 mod process;
 mod remains;
@@ -62,6 +63,7 @@ pub use chain::{Chain, ChainBuilder, GEN_ADDRESS, SINK_ADDRESS, take_down};
 pub use error::Error;
 pub use figures::grouped;
 pub use frame::{DESTINATION_PORT, FIRST_FLOW_PORT, Frame, MAX_FLOWS, MIN_SIZE};
+pub use histogram::Histogram;
 pub use namespace::{Namespace, sweep};
 pub use process::{Ended, Forwarder};
 pub use remains::{BpfObjects, Canary, pinned_pages};

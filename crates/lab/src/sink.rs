@@ -3,12 +3,13 @@
 use libbpf_rs::{Link, MapHandle, Object};
 use nix::net::if_::if_nametoindex;
 
-use crate::{Counters, Error, Namespace, bpf, namespace::Door, require_root};
+use crate::{Counters, Error, Histogram, Namespace, bpf, namespace::Door, require_root};
 
 /// An XDP program on an interface that counts and drops. Dropped, it is detached.
 #[derive(Debug)]
 pub struct Sink {
     counters: MapHandle,
+    latency: MapHandle,
     // In this order: the link goes before the program.
     _link: Link,
     _object: Object,
@@ -45,6 +46,7 @@ impl Seen {
 pub struct SinkBuilder {
     check: bool,
     anything: bool,
+    latency: bool,
 }
 
 impl SinkBuilder {
@@ -58,6 +60,13 @@ impl SinkBuilder {
     /// Counts and drops whatever arrives, for a forwarder whose frames are not the generator's any more (a tunnel).
     pub fn anything(mut self, on: bool) -> Self {
         self.anything = on;
+        self
+    }
+
+    /// Keeps a histogram of how long frames of the generator were on their way, by the time that each carries
+    /// ([`Sink::latency`]). Costs the core that receives a look at the clock and a counter for each frame.
+    pub fn latency(mut self, on: bool) -> Self {
+        self.latency = on;
         self
     }
 
@@ -90,6 +99,7 @@ impl SinkBuilder {
         // `struct config` of bpf/sink.bpf.c.
         let mut config = Vec::from(u32::from(self.check).to_ne_bytes());
         config.extend(u32::from(self.anything).to_ne_bytes());
+        config.extend(u32::from(self.latency).to_ne_bytes());
         let object = bpf::load_sink(&config)?;
         let link = object
             .progs_mut()
@@ -97,7 +107,8 @@ impl SinkBuilder {
             .ok_or(Error::Object("program sink"))?
             .attach_xdp(ifindex as i32)
             .map_err(Error::bpf(format!("attaching the sink to {interface}"), "is another XDP program there?"))?;
-        Ok(Sink { counters: bpf::map(&object, "counters")?, _link: link, _object: object })
+        let (counters, latency) = (bpf::map(&object, "counters")?, bpf::map(&object, "latency")?);
+        Ok(Sink { counters, latency, _link: link, _object: object })
     }
 }
 
@@ -124,5 +135,21 @@ impl Sink {
     pub fn seen(&self) -> Result<Seen, Error> {
         let [packets, bytes, foreign, corrupt, reordered, duplicates] = bpf::read(&self.counters, "sink")?;
         Ok(Seen { arrived: Counters { packets, bytes }, foreign, corrupt, reordered, duplicates })
+    }
+
+    /// How long the frames so far were on their way, from the generator's program to this one, over all cores. Nothing
+    /// unless it was built with [`SinkBuilder::latency`].
+    ///
+    /// Reading takes about a millisecond, in which frames go on arriving.
+    ///
+    /// # Errors
+    ///
+    /// The program's map can't be read.
+    pub fn latency(&self) -> Result<Histogram, Error> {
+        let mut histogram = Histogram::default();
+        for (bucket, count) in (0u32..).zip(histogram.counts_mut()) {
+            [*count] = bpf::read_at(&self.latency, bucket, "sink")?;
+        }
+        Ok(histogram)
     }
 }

@@ -123,6 +123,38 @@ fn check_finds_nothing_wrong_with_good_frames_sent_by_another() {
 }
 
 #[test]
+fn latency_is_that_of_every_frame() {
+    let chain = bridged(1500);
+    let sink = Sink::builder().latency(true).attach(chain.sink(), "sink0").expect("attach the sink");
+    let generator = Traffic::new().rate(5_000).count(1_000).start(chain.gen_(), "gen0").expect("start the generator");
+    let sent = generator.finish(Duration::from_secs(60)).expect("send them");
+    let seen = settled(&sink, |seen| seen.arrived.packets == sent.packets);
+    let live = sink.latency().expect("read the latencies");
+    assert_eq!(live.count(), seen.arrived.packets);
+    assert!(live.quantile(0.5).unwrap() > Duration::ZERO, "no frame arrives when it is sent");
+
+    // One that says it was sent 20 s ago, give or take how long it takes to send it; and one of the year dot.
+    let uptime = fs::read_to_string("/proc/uptime").expect("read the uptime");
+    let uptime: f64 = uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).expect("seconds");
+    let old = Duration::from_secs(20).min(Duration::from_secs_f64(uptime / 2.0));
+    let mut frame = Traffic::new().frame(0, 0);
+    frame.time = ((uptime * 1e9) as u64).saturating_sub(old.as_nanos() as u64);
+    send(&chain, &[frame.bytes(), Traffic::new().frame(0, 1).bytes()]);
+    settled(&sink, |seen| seen.arrived.packets == sent.packets + 2);
+    let crafted = sink.latency().expect("read the latencies").since(&live);
+    let [(first, 1), (last, 1)] = crafted.buckets().collect::<Vec<_>>()[..] else { panic!("{crafted:?}") };
+    // /proc/uptime has two decimals; it does not go on while a virtual machine sleeps, nor does the clock of the frames.
+    assert!(first + Duration::from_millis(20) >= old && first < last, "{first:?} and {last:?} for {old:?}");
+
+    // Unless asked to, it keeps none.
+    drop(sink);
+    let sink = Sink::attach(chain.sink(), "sink0").expect("attach the sink");
+    send(&chain, &[Traffic::new().frame(0, 0).bytes()]);
+    settled(&sink, |seen| seen.arrived.packets == 1);
+    assert_eq!(sink.latency().expect("read the latencies").count(), 0);
+}
+
+#[test]
 fn check_finds_damage() {
     let chain = bridged(1500);
     let good = Traffic::new().size(203).frame(0, 0).bytes();

@@ -49,6 +49,19 @@ impl Batch {
         }
     }
 
+    /// Adds frames at the end, as many as there is room for. Returns how many.
+    #[inline]
+    pub(crate) fn push_all(&mut self, frames: impl Iterator<Item = Frame>) -> usize {
+        let mut came = 0;
+        // The length is written once: to count in memory makes each frame wait for the one before.
+        for (place, frame) in self.frames[self.len..].iter_mut().zip(frames) {
+            *place = Some(frame);
+            came += 1;
+        }
+        self.len += came;
+        came
+    }
+
     /// The used places.
     #[inline]
     pub fn places(&self) -> &[Option<Frame>] {

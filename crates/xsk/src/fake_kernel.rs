@@ -121,7 +121,7 @@ struct Side {
     completion: Producer<u64>,
     rx: Producer<Descriptor>,
     tx: Consumer<Descriptor>,
-    _memory: Rc<Memory>,
+    memory: Rc<Memory>,
     behaviour: Behaviour,
     /// What was sent, unless it is not to be kept.
     sent: Option<Vec<Vec<u8>>>,
@@ -158,6 +158,15 @@ impl FakeKernel {
     pub fn port_with(umem: &Umem, pool: &mut Pool, index: u32, sizes: Sizes, behaviour: Behaviour) -> (XskPort, Self) {
         let slot = Slot::new(index).expect("a UMEM has at most 126 ports");
         assert!(umem.region().claim(slot), "another port of this UMEM has index {index}");
+        let (rings, side) = Self::rings(umem, slot, sizes);
+        side.set(behaviour);
+        let mut port = XskPort::new(umem, slot, Box::new(side.clone()), rings, sizes.fill, false);
+        port.refill(pool);
+        (port, side)
+    }
+
+    /// The user's ends of four rings, and the kernel's side of them.
+    pub(crate) fn rings(umem: &Umem, slot: Slot, sizes: Sizes) -> (Rings, Self) {
         let memory = Rc::new(Memory {
             fill: HeapRing::new(sizes.fill, sizes.start),
             completion: HeapRing::new(sizes.completion, sizes.start),
@@ -182,7 +191,7 @@ impl FakeKernel {
             completion,
             rx,
             tx,
-            _memory: memory,
+            memory,
             behaviour: Behaviour::default(),
             sent: Some(Vec::new()),
             thrown_away: Vec::new(),
@@ -192,10 +201,7 @@ impl FakeKernel {
             wakeups: 0,
             counters: KernelCounters::default(),
         })));
-        side.set(behaviour);
-        let mut port = XskPort::new(umem, slot, Box::new(side.clone()), rings, sizes.fill, false);
-        port.refill(pool);
-        (port, side)
+        (rings, side)
     }
 
     /// Behaves like this from now on.
@@ -265,6 +271,46 @@ impl FakeKernel {
     /// Works as if woken, without a system call: what a driver does on its own.
     pub fn run(&self) {
         self.0.borrow_mut().send();
+    }
+
+    /// `n` packets of `len` bytes arrive of which no byte is written, as many as there is room for, in as little time as
+    /// possible: for benchmarks. Returns how many came.
+    pub fn arrive(&self, n: u32, len: u32) -> u32 {
+        let mut side = self.0.borrow_mut();
+        let side = &mut *side;
+        let mut reservation = side.rx.reserve(n);
+        let mut posted = side.fill.peek(reservation.granted());
+        for address in posted.by_ref() {
+            reservation.push(Descriptor { addr: address + u64::from(XDP_PACKET_HEADROOM), len, options: 0 });
+        }
+        posted.release();
+        reservation.commit()
+    }
+
+    /// Completes all that was posted for transmission and looks at none of it, in as little time as possible: for
+    /// benchmarks. Returns how many.
+    pub fn complete(&self) -> u32 {
+        let mut side = self.0.borrow_mut();
+        let side = &mut *side;
+        let mut reservation = side.completion.reserve(side.tx.available());
+        let mut sending = side.tx.peek(reservation.granted());
+        for descriptor in sending.by_ref() {
+            reservation.push(descriptor.addr);
+        }
+        sending.release();
+        reservation.commit()
+    }
+
+    /// Stands in for a user who does nothing: takes all packets, posts `n` frames, transmits `n`, and takes back what is
+    /// completed, by moving the counters alone. With it, a benchmark measures what [`arrive`](Self::arrive) and
+    /// [`complete`](Self::complete) take themselves. The port can't be used any more.
+    pub fn pretend_user(&self, n: u32) {
+        let side = self.0.borrow();
+        let Memory { fill, completion, rx, tx } = &*side.memory;
+        rx.pretend_consumed();
+        fill.pretend_produced(n);
+        tx.pretend_produced(n);
+        completion.pretend_consumed();
     }
 
     /// What was sent since the last call, in order.

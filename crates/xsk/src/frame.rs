@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::slice;
 
 use crate::owner::Owner;
-use crate::umem::Region;
+use crate::umem::{Chunks, Region};
 
 /// One chunk of a UMEM, held by user space: a token. Whoever holds it may touch the packet's bytes, and nobody else
 /// may, the kernel included; giving it away (to a queue, a pool, the kernel) moves it. There is no way to copy one, and no
@@ -89,6 +89,15 @@ impl Frame {
         debug_assert!(offset + usize::from(len) <= whole.len());
         // SAFETY: the chunk exists, so the offset lies within the mapping. Unsafe: address arithmetic.
         let data = unsafe { whole.base().add(offset) };
+        Self { data, region, chunk, headroom, len }
+    }
+
+    /// The same for a caller who knows the address of the packet's first byte.
+    ///
+    /// # Safety
+    /// As for [`new`](Self::new), and `data` is where the chunk begins, plus the headroom.
+    #[inline]
+    pub(crate) unsafe fn at(data: NonNull<u8>, region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
         Self { data, region, chunk, headroom, len }
     }
 
@@ -175,6 +184,13 @@ impl Frame {
         let frame = ManuallyDrop::new(self);
         frame.whole().owners.set(frame.chunk, to);
         frame.chunk
+    }
+
+    /// The same for a caller who has its region by value.
+    #[inline]
+    pub(crate) fn give_up_in(self, chunks: Chunks<'_>, to: Owner) {
+        debug_assert!(chunks.have(&self), "the frame is of another UMEM");
+        chunks.set(ManuallyDrop::new(self).chunk, to);
     }
 }
 

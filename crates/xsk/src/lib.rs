@@ -41,6 +41,8 @@
 
 mod abi;
 mod attach;
+#[cfg(feature = "fake-kernel")]
+mod bare_rings;
 mod batch;
 pub mod clock;
 mod completions;
@@ -68,6 +70,8 @@ mod xsk_port;
 mod xsk_rs_port;
 
 pub use attach::{AttachMode, XdpLink, attach_xdp};
+#[cfg(feature = "fake-kernel")]
+pub use bare_rings::BareRings;
 pub use batch::Batch;
 pub use completions::Completions;
 pub use frame::{Frame, NoRoom};

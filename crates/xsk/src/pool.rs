@@ -1,6 +1,7 @@
 //! The pool: a worker's free frames.
 
 use std::fmt;
+use std::mem;
 
 use crate::abi::XDP_PACKET_HEADROOM;
 use crate::frame::Frame;
@@ -79,12 +80,35 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes a chunk out of the pool for the kernel's fill ring.
+    /// Takes `n` chunks out of the pool (all, if there are fewer) for the kernel's fill ring, and shows the address of each.
     #[inline]
-    pub(crate) fn take_for_fill(&mut self, slot: Slot) -> Option<u32> {
-        let chunk = self.free.pop()?;
-        self.umem.region().owners.set(chunk, Owner::fill(slot));
-        Some(chunk)
+    pub(crate) fn take_for_fill(&mut self, slot: Slot, n: u32, mut post: impl FnMut(u64)) {
+        let chunks = self.umem.region().chunks();
+        let left = self.free.len().saturating_sub(n as usize);
+        for &chunk in self.free[left..].iter().rev() {
+            chunks.set(chunk, Owner::fill(slot));
+            post(chunks.join(chunk, 0));
+        }
+        self.free.truncate(left);
+    }
+
+    /// Puts chunks back that are `POOL` on record. Returns how many.
+    #[inline]
+    pub(crate) fn push_all(&mut self, back: impl Iterator<Item = u32>) -> u32 {
+        // By value while it grows, for the same reason as `Chunks`.
+        let mut free = mem::take(&mut self.free);
+        let before = free.len();
+        for chunk in back {
+            // There is: the capacity is that of all chunks, and none is here twice. Said again, so that there is no call to
+            // make room in the loop, for which the vector would have to be in memory.
+            debug_assert!(free.len() < free.capacity(), "more frames than the UMEM has");
+            if free.len() < free.capacity() {
+                free.push(chunk);
+            }
+        }
+        let came = free.len() - before;
+        self.free = free;
+        came as u32
     }
 
     /// Puts a chunk back that is `POOL` on record.

@@ -39,14 +39,34 @@ impl<T> RingLayout<T> {
         // SAFETY: as for `producer`.
         unsafe { self.flags.as_ref() }
     }
+}
 
-    /// The entry of a counter value.
+/// A walk over the slots of a range of counter values. It has copies of what it needs of the ring: through a reference to the
+/// ring, every entry that is written could be a change of the ring itself, for all the compiler knows, and would have it read
+/// size and address anew.
+struct Cursor<T> {
+    entries: NonNull<Entry<T>>,
+    mask: u32,
+    at: u32,
+    end: u32,
+}
+
+impl<T> Cursor<T> {
     #[inline]
-    fn entry(&self, counter: u32) -> &Entry<T> {
-        let index = (counter & (self.size - 1)) as usize;
-        // SAFETY: index < size, and `entries` has `size` elements, alive as for `producer`; what an entry refers to may
-        // change, as it is a cell. Unsafe because the address comes from mmap.
-        unsafe { self.entries.add(index).as_ref() }
+    fn new(ring: &RingLayout<T>, from: u32, slots: u32) -> Self {
+        Self { entries: ring.entries, mask: ring.size - 1, at: from, end: from.wrapping_add(slots) }
+    }
+
+    /// The next slot. Unsafe to dereference without owning that slot.
+    #[inline]
+    fn next(&mut self) -> Option<NonNull<Entry<T>>> {
+        if self.at == self.end {
+            return None;
+        }
+        let index = (self.at & self.mask) as usize;
+        self.at = self.at.wrapping_add(1);
+        // SAFETY: index < size, and `entries` has `size` elements. Unsafe because the address comes from mmap.
+        Some(unsafe { self.entries.add(index) })
     }
 }
 
@@ -79,7 +99,8 @@ impl<T: Copy> Producer<T> {
             self.consumed = self.ring.consumer().load(Ordering::Acquire);
             free = self.free_cached();
         }
-        Reservation { granted: wanted.min(free), written: 0, ring: self }
+        let granted = wanted.min(free);
+        Reservation { cursor: Cursor::new(&self.ring, self.produced, granted), granted, ring: self }
     }
 
     #[inline]
@@ -118,8 +139,8 @@ impl<T: Copy> Producer<T> {
 #[must_use = "dropping a reservation cancels it"]
 pub(crate) struct Reservation<'a, T> {
     ring: &'a mut Producer<T>,
+    cursor: Cursor<T>,
     granted: u32,
-    written: u32,
 }
 
 impl<T: Copy> Reservation<'_, T> {
@@ -132,14 +153,10 @@ impl<T: Copy> Reservation<'_, T> {
     /// Writes the next entry; `false` (and nothing written) once all that was granted is used.
     #[inline]
     pub(crate) fn push(&mut self, entry: T) -> bool {
-        if self.written == self.granted {
-            return false;
-        }
-        let place = self.ring.ring.entry(self.ring.produced.wrapping_add(self.written));
-        // SAFETY: the place lies between producer and consumer + size, so it is ours until published. Unsafe because the
-        // ring is shared with the kernel.
-        unsafe { place.write(entry) };
-        self.written += 1;
+        let Some(slot) = self.cursor.next() else { return false };
+        // SAFETY: the slot is one of the ring's, which outlives the reservation; it lies between producer and consumer + size,
+        // so it is ours until published. Unsafe because it lies in memory shared with the kernel.
+        unsafe { slot.as_ref().write(entry) };
         true
     }
 
@@ -147,13 +164,14 @@ impl<T: Copy> Reservation<'_, T> {
     #[inline]
     pub(crate) fn commit(self) -> u32 {
         let ring = self.ring;
-        if self.written == 0 {
+        let written = self.cursor.at.wrapping_sub(ring.produced);
+        if written == 0 {
             return 0; // and the line that both sides share stays clean
         }
-        ring.produced = ring.produced.wrapping_add(self.written);
+        ring.produced = self.cursor.at;
         // Release: the entries are written before the counter that shows them.
         ring.ring.producer().store(ring.produced, Ordering::Release);
-        self.written
+        written
     }
 }
 
@@ -185,7 +203,7 @@ impl<T: Copy> Consumer<T> {
             self.produced = self.ring.producer().load(Ordering::Acquire);
             there = self.available_cached();
         }
-        Peek { there: wanted.min(there), read: 0, ring: self }
+        Peek { cursor: Cursor::new(&self.ring, self.consumed, wanted.min(there)), ring: self }
     }
 
     #[inline]
@@ -213,8 +231,7 @@ impl<T: Copy> Consumer<T> {
 #[must_use = "dropping a peek without release leaves its entries in the ring"]
 pub(crate) struct Peek<'a, T> {
     ring: &'a mut Consumer<T>,
-    there: u32,
-    read: u32,
+    cursor: Cursor<T>,
 }
 
 impl<T: Copy> Iterator for Peek<'_, T> {
@@ -222,29 +239,33 @@ impl<T: Copy> Iterator for Peek<'_, T> {
 
     #[inline]
     fn next(&mut self) -> Option<T> {
-        if self.read == self.there {
-            return None;
-        }
-        let place = self.ring.ring.entry(self.ring.consumed.wrapping_add(self.read));
-        self.read += 1;
-        // SAFETY: the place lies between consumer and producer, so it was written (Acquire in `peek`) and will not be
-        // overwritten before we release it. Unsafe because the ring is shared with the kernel.
-        Some(unsafe { place.read() })
+        let slot = self.cursor.next()?;
+        // SAFETY: the slot is one of the ring's, which outlives the peek; it lies between consumer and producer, so it was
+        // written (Acquire in `peek`) and will not be overwritten before we release it. Unsafe because it lies in memory shared
+        // with the kernel.
+        Some(unsafe { slot.as_ref().read() })
     }
 }
 
 impl<T: Copy> Peek<'_, T> {
+    /// How many were read.
+    #[inline]
+    pub(crate) fn read(&self) -> u32 {
+        self.cursor.at.wrapping_sub(self.ring.consumed)
+    }
+
     /// Hands the entries that were read back to the producer, and says how many.
     #[inline]
     pub(crate) fn release(self) -> u32 {
+        let read = self.read();
         let ring = self.ring;
-        if self.read == 0 {
+        if read == 0 {
             return 0; // as in `commit`: who only looks leaves the shared line clean
         }
-        ring.consumed = ring.consumed.wrapping_add(self.read);
+        ring.consumed = self.cursor.at;
         // Release: our reads of the entries are done before the producer may overwrite them.
         ring.ring.consumer().store(ring.consumed, Ordering::Release);
-        self.read
+        read
     }
 }
 
@@ -254,6 +275,8 @@ pub(crate) mod heap {
     use std::ptr::NonNull;
 
     use super::{Consumer, Producer, RingLayout};
+    #[cfg(feature = "fake-kernel")]
+    use crate::sync::Ordering;
     use crate::sync::{AtomicU32, Entry};
 
     /// The memory of one ring. Whoever takes the ends keeps this alive as long as they live.
@@ -274,6 +297,18 @@ pub(crate) mod heap {
                 flags: AtomicU32::new(0),
                 entries: (0..size).map(|_| Entry::unwritten()).collect(),
             })
+        }
+
+        /// Moves the counter as a user would who puts `n` entries in, and writes none.
+        #[cfg(feature = "fake-kernel")]
+        pub(crate) fn pretend_produced(&self, n: u32) {
+            self.producer.store(self.producer.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
+        }
+
+        /// Moves the counter as a user would who takes all entries out, and reads none.
+        #[cfg(feature = "fake-kernel")]
+        pub(crate) fn pretend_consumed(&self) {
+            self.consumer.store(self.producer.load(Ordering::Relaxed), Ordering::Release);
         }
 
         fn layout(&self) -> RingLayout<T> {

@@ -11,10 +11,10 @@ pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
 pub(crate) struct Entry<T>(UnsafeCell<MaybeUninit<T>>);
 
 impl<T: Copy> Entry<T> {
-    /// One that nobody has written.
+    /// One that nobody has written: zeroed, as the kernel's are, for a side that is lied to may read it.
     #[cfg(any(test, feature = "fake-kernel"))]
     pub(crate) fn unwritten() -> Self {
-        Self(UnsafeCell::new(MaybeUninit::uninit()))
+        Self(UnsafeCell::new(MaybeUninit::zeroed()))
     }
 
     /// # Safety

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
+use crate::frame::Frame;
 use crate::owner::{Owner, Owners, Ownership, Slot};
 use crate::pool::Pool;
 
@@ -279,6 +280,12 @@ impl Region {
         self.slots.set(self.slots.get() & !slot.bit());
     }
 
+    /// By value, for a loop.
+    #[inline]
+    pub(crate) fn chunks(&self) -> Chunks<'_> {
+        Chunks { region: self, base: self.base(), owners: self.owners.cells(), shift: self.frame_size.trailing_zeros() }
+    }
+
     /// Splits an address within the UMEM into chunk and offset. The chunk may not exist: the address is the kernel's word.
     #[inline]
     pub(crate) fn split(&self, address: u64) -> (u32, u32) {
@@ -291,6 +298,70 @@ impl Region {
     #[inline]
     pub(crate) fn join(&self, chunk: u32, offset: u32) -> u64 {
         (u64::from(chunk) << self.frame_size.trailing_zeros()) + u64::from(offset)
+    }
+}
+
+/// A region as the loops over packets have it: by value. Each owner byte that is written through a reference to the region
+/// could be a change of the region itself, for all the compiler knows, and it would read everything anew.
+#[derive(Clone, Copy)]
+pub(crate) struct Chunks<'a> {
+    region: &'a Region,
+    base: NonNull<u8>,
+    owners: &'a [Cell<Owner>],
+    shift: u32,
+}
+
+impl Chunks<'_> {
+    /// As [`Region::split`].
+    #[inline]
+    pub(crate) fn split(self, address: u64) -> (u32, u32) {
+        let chunk = u32::try_from(address >> self.shift).unwrap_or(u32::MAX);
+        (chunk, address as u32 & (self.frame_size() - 1))
+    }
+
+    /// As [`Region::join`].
+    #[inline]
+    pub(crate) fn join(self, chunk: u32, offset: u32) -> u64 {
+        (u64::from(chunk) << self.shift) + u64::from(offset)
+    }
+
+    #[inline]
+    pub(crate) fn frame_size(self) -> u32 {
+        1 << self.shift
+    }
+
+    /// Hands a chunk from one owner to the next; `false` (and no change) if it is another one's, or if there is none such.
+    #[inline]
+    pub(crate) fn hand_over(self, chunk: u32, from: Owner, to: Owner) -> bool {
+        Owners::hand_over(self.owners, chunk, from, to)
+    }
+
+    /// Writes the owner of a chunk that the caller knows to hold.
+    #[inline]
+    pub(crate) fn set(self, chunk: u32, owner: Owner) {
+        if let Some(cell) = self.owners.get(chunk as usize) {
+            cell.set(owner);
+        }
+    }
+
+    /// The token for a chunk.
+    ///
+    /// # Safety
+    /// As for [`Frame::new`].
+    #[inline]
+    pub(crate) unsafe fn frame(self, chunk: u32, headroom: u16, len: u16) -> Frame {
+        // SAFETY: the chunk exists, says the caller, and the headroom lies within it, so this stays in the mapping. Unsafe:
+        // address arithmetic.
+        let data = unsafe { self.base.add(self.join(chunk, u32::from(headroom)) as usize) };
+        // SAFETY: as the caller promises, at the address that `Frame::new` would find. Unsafe because it makes the token
+        // that stands for the bytes.
+        unsafe { Frame::at(data, self.region.into(), chunk, headroom, len) }
+    }
+
+    /// Whether a frame is of this region.
+    #[inline]
+    pub(crate) fn have(self, frame: &Frame) -> bool {
+        frame.region() == self.region.into()
     }
 }
 

@@ -17,7 +17,7 @@ use crate::port::{Census, Counters, KernelCounters, Port};
 use crate::prefetch::prefetch_for_write;
 use crate::queue::EgressQueue;
 use crate::ring::{Consumer, Producer};
-use crate::umem::Umem;
+use crate::umem::{Chunks, Umem};
 
 /// What a port asks of the kernel besides its rings. [`Socket`](crate::socket::Socket) is the real one.
 pub(crate) trait Kernel {
@@ -108,10 +108,9 @@ impl XskPort {
             return false;
         }
         let mut reservation = self.rings.fill.reserve(missing);
-        for _ in 0..reservation.granted() {
-            let Some(chunk) = pool.take_for_fill(self.slot) else { break };
-            reservation.push(self.umem.region().join(chunk, 0));
-        }
+        pool.take_for_fill(self.slot, reservation.granted(), |address| {
+            reservation.push(address);
+        });
         let posted = reservation.commit();
         self.filled += posted;
         posted > 0
@@ -119,26 +118,25 @@ impl XskPort {
 
     /// The frame that an RX descriptor stands for, if the kernel had it to give.
     #[inline]
-    pub(crate) fn accept(umem: &Umem, slot: Slot, descriptor: Descriptor) -> Option<Frame> {
-        let region = umem.region();
-        let (chunk, offset) = region.split(descriptor.addr);
-        if offset + descriptor.len.min(1 << 16) > region.frame_size() {
+    pub(crate) fn accept(chunks: Chunks<'_>, slot: Slot, descriptor: Descriptor) -> Option<Frame> {
+        let (chunk, offset) = chunks.split(descriptor.addr);
+        if offset + descriptor.len.min(1 << 16) > chunks.frame_size() {
             return None;
         }
-        region.owners.hand_over(chunk, Owner::fill(slot), Owner::HELD).ok()?;
+        if !chunks.hand_over(chunk, Owner::fill(slot), Owner::HELD) {
+            return None;
+        }
         // SAFETY: `hand_over` found the chunk to exist and to have been in our fill ring, so no frame stands for it; offset
         // and length are within the chunk. Unsafe because it makes the token that stands for the bytes.
-        Some(unsafe { Frame::new(region.into(), chunk, offset as u16, descriptor.len as u16) })
+        Some(unsafe { chunks.frame(chunk, offset as u16, descriptor.len as u16) })
     }
 
     /// The chunk that a completion stands for, if the kernel had it to give. The address is that of the descriptor: the
     /// packet may have started anywhere in its chunk.
     #[inline]
-    pub(crate) fn completed(umem: &Umem, slot: Slot, address: u64) -> Option<u32> {
-        let region = umem.region();
-        let (chunk, _) = region.split(address);
-        region.owners.hand_over(chunk, Owner::tx(slot), Owner::POOL).ok()?;
-        Some(chunk)
+    pub(crate) fn completed(chunks: Chunks<'_>, slot: Slot, address: u64) -> Option<u32> {
+        let (chunk, _) = chunks.split(address);
+        chunks.hand_over(chunk, Owner::tx(slot), Owner::POOL).then_some(chunk)
     }
 
     /// What there is to see of the kernel's progress: unsent descriptors and completions. Both, because before Linux 6.17 the
@@ -205,21 +203,16 @@ impl Port for XskPort {
 
     fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize {
         self.check_pool(pool);
-        let mut came = 0;
-        let mut entries = 0;
+        let (chunks, slot) = (self.umem.region().chunks(), self.slot);
         let mut bytes = 0;
         let mut peek = self.rings.rx.peek(into.room() as u32);
-        for descriptor in peek.by_ref() {
-            entries += 1;
-            let Some(frame) = Self::accept(&self.umem, self.slot, descriptor) else { continue };
+        let came = into.push_all(peek.by_ref().filter_map(|descriptor| {
+            let frame = Self::accept(chunks, slot, descriptor)?;
             prefetch_for_write(&frame);
             bytes += frame.len() as u64;
-            came += 1;
-            // There is room: no more were peeked.
-            if into.push(frame).is_err() {
-                break;
-            }
-        }
+            Some(frame)
+        })) as u32;
+        let entries = peek.read();
         peek.release();
         if entries > 0 {
             // A descriptor that was refused names no frame of ours, so it takes none out of the fill ring.
@@ -255,12 +248,13 @@ impl Port for XskPort {
         let mut sent = 0;
         if !queue.is_empty() {
             let mut bytes = 0;
+            let chunks = self.umem.region().chunks();
             let mut reservation = self.rings.tx.reserve(queue.len() as u32);
             for frame in queue.drain(reservation.granted() as usize) {
                 bytes += frame.len() as u64;
-                let descriptor = Descriptor { addr: frame.address(), len: frame.len() as u32, options: 0 };
-                frame.give_up(Owner::tx(self.slot));
-                reservation.push(descriptor);
+                let addr = chunks.join(frame.chunk(), frame.headroom() as u32);
+                reservation.push(Descriptor { addr, len: frame.len() as u32, options: 0 });
+                frame.give_up_in(chunks, Owner::tx(self.slot));
             }
             sent = reservation.commit();
             self.sending += sent;
@@ -283,16 +277,10 @@ impl Port for XskPort {
         if self.sending == 0 {
             return 0;
         }
-        let mut back = 0;
-        let mut entries = 0;
+        let (chunks, slot) = (self.umem.region().chunks(), self.slot);
         let mut peek = self.rings.completion.peek(self.sending);
-        for address in peek.by_ref() {
-            entries += 1;
-            if let Some(chunk) = Self::completed(&self.umem, self.slot, address) {
-                pool.push(chunk);
-                back += 1;
-            }
-        }
+        let back = pool.push_all(peek.by_ref().filter_map(|address| Self::completed(chunks, slot, address)));
+        let entries = peek.read();
         if entries > 0 {
             peek.release();
             self.sending -= back;

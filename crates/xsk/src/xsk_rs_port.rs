@@ -104,10 +104,15 @@ impl XskRsPort {
             if missing == 0 {
                 return self.filled > before;
             }
-            for place in self.scratch.iter_mut().take(missing as usize) {
-                let Some(chunk) = pool.take_for_fill(self.slot) else { break };
-                *place = self.descriptors[chunk as usize];
-            }
+            let chunks = self.umem.region().chunks();
+            let mut places = self.scratch.iter_mut();
+            pool.take_for_fill(self.slot, missing, |address| {
+                let (chunk, _) = chunks.split(address);
+                // There is one for each: no more are taken than are missing.
+                if let Some(place) = places.next() {
+                    *place = self.descriptors[chunk as usize];
+                }
+            });
             // SAFETY: each descriptor is of a chunk of this UMEM that was just taken out of the pool, so that nobody else has
             // it. Unsafe: the kernel writes to it from now on.
             let posted = unsafe { self.fill.produce(&self.scratch[..missing as usize]) };
@@ -214,7 +219,7 @@ impl Port for XskRsPort {
         for descriptor in &self.scratch[..entries] {
             let len = descriptor.lengths().data() as u32;
             let descriptor = Descriptor { addr: descriptor.addr() as u64, len, options: 0 };
-            let Some(frame) = XskPort::accept(&self.umem, self.slot, descriptor) else { continue };
+            let Some(frame) = XskPort::accept(self.umem.region().chunks(), self.slot, descriptor) else { continue };
             prefetch_for_write(&frame);
             bytes += frame.len() as u64;
             came += 1;
@@ -266,7 +271,8 @@ impl Port for XskRsPort {
             let entries = unsafe { self.completion.get_mut().consume(&mut self.scratch[..most]) };
             let mut completed = 0;
             for descriptor in &self.scratch[..entries] {
-                if let Some(chunk) = XskPort::completed(&self.umem, self.slot, descriptor.addr() as u64) {
+                let chunks = self.umem.region().chunks();
+                if let Some(chunk) = XskPort::completed(chunks, self.slot, descriptor.addr() as u64) {
                     pool.push(chunk);
                     completed += 1;
                 }

@@ -1,0 +1,114 @@
+//! The program whose instructions `make bench-instructions` counts: `counted SCENARIO ROUNDS`.
+//!
+//! A round is a batch of 64 packets of 60 bytes from the fake kernel through one part of the data path. Counted twice, with
+//! different numbers of rounds, the difference is what the rounds took, and nothing of start and end.
+
+use std::process::ExitCode;
+
+use pipeline::{Chain, PortId, Worker, stages::MacSwap};
+use xsk::{
+    BareRings, Batch, EgressQueue, HugePages, Port, Umem, UmemConfig,
+    fake_kernel::{Behaviour, FakeKernel, Sizes},
+};
+
+const N: u32 = 64;
+const LENGTH: u32 = 60;
+const SIZES: Sizes = Sizes { fill: 1024, rx: 512, tx: 512, completion: 1024, start: 0 };
+
+fn umem() -> (Umem, xsk::Pool) {
+    let config = UmemConfig { frames: 4096, huge_pages: HugePages::Off, ..UmemConfig::default() };
+    Umem::new(&config).expect("8 MiB of memory")
+}
+
+fn willing() -> Behaviour {
+    Behaviour { wants_tx_wakeup: false, ..Behaviour::default() }
+}
+
+/// The fake kernel alone: what is in all the others, too.
+fn kernel(rounds: u64) {
+    let (umem, mut pool) = umem();
+    let (_port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
+    for _ in 0..rounds {
+        kernel.arrive(N, LENGTH);
+        kernel.pretend_user(N);
+        kernel.complete();
+    }
+}
+
+/// The four rings.
+fn rings(rounds: u64) {
+    let (umem, _pool) = umem();
+    let (mut rings, kernel) = BareRings::new(&umem, SIZES);
+    kernel.set(willing());
+    for _ in 0..rounds {
+        kernel.arrive(N, LENGTH);
+        rings.receive(N);
+        rings.transmit();
+        kernel.complete();
+        rings.reclaim();
+    }
+}
+
+/// The port: frames, owner record, batch, egress queue.
+fn port(rounds: u64) {
+    let (umem, mut pool) = umem();
+    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
+    let (mut batch, mut queue) = (Batch::new(), EgressQueue::new(&umem, 512));
+    for _ in 0..rounds {
+        kernel.arrive(N, LENGTH);
+        port.receive(&mut batch, &mut pool);
+        for frame in batch.places_mut().iter_mut().filter_map(Option::take) {
+            queue.push(frame).expect("there is room for a batch");
+        }
+        batch.clear_taken();
+        port.transmit(&mut queue);
+        kernel.complete();
+        port.reclaim(&mut pool);
+    }
+}
+
+/// A worker that cross-connects two ports.
+fn worker<C: Chain>(rounds: u64, chain: impl Fn() -> C) {
+    let (umem, mut pool) = umem();
+    let (lan, from) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
+    let (wan, to) = FakeKernel::port_with(&umem, &mut pool, 1, SIZES, willing());
+    let mut worker = Worker::builder(umem, pool)
+        .port(vec![Box::new(lan)])
+        .port(vec![Box::new(wan)])
+        .path(PortId(0), PortId(1), chain())
+        .path(PortId(1), PortId(0), chain())
+        .build()
+        .expect("a cross-connect");
+    for _ in 0..rounds {
+        from.arrive(N, LENGTH);
+        worker.turn();
+        to.complete();
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [scenario, rounds] = &arguments[..] else {
+        eprintln!("usage: counted SCENARIO ROUNDS");
+        return ExitCode::from(2);
+    };
+    let Ok(rounds) = rounds.parse() else {
+        eprintln!("counted: {rounds:?} is no number of rounds");
+        return ExitCode::from(2);
+    };
+    match scenario.as_str() {
+        "kernel" => kernel(rounds),
+        "rings" => rings(rounds),
+        "port" => port(rounds),
+        "worker" => worker(rounds, || ()),
+        "worker-mac-swap" => worker(rounds, || (MacSwap,)),
+        "worker-three-stages" => worker(rounds, || (MacSwap, MacSwap, MacSwap)),
+        other => {
+            eprintln!(
+                "counted: no scenario {other:?}: kernel, rings, port, worker, worker-mac-swap, worker-three-stages"
+            );
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,350 @@
+//! The rings: nanoseconds a packet, in batches of 1, 8 and 64, beside the same loop in C and beside libxdp's functions.
+//!
+//! A round is: packets arrive (the fake kernel), receive and refill, transmit, completion (the fake kernel), reclaim. Each
+//! sample measures rounds with the fake kernel, then as many of the fake kernel alone, and is the difference. Time is the
+//! thread's own, so that a core that is taken away for a while is not counted. One iteration, as criterion counts, is one
+//! packet.
+//!
+//! - `rings`: the four rings and nothing else, [`BareRings`].
+//! - `port`: the same through [`Port`]: frames that are owned, the owner record, a batch, an egress queue, counters.
+//! - `swap`: that, with the MAC addresses of each packet swapped, the fill ring holding 4096 frames.
+//! - `worker`: that as a worker with the stage `mac-swap` does it.
+//!
+//! After criterion's, a table: all of them and the C twins (benches/peers/ring_twin.c, a process of its own) in turn, as
+//! ratios within a round. `cargo bench -p xdpfwd-bench --bench rings`, or `make bench-rings`.
+
+use std::{
+    collections::BTreeMap,
+    hint::black_box,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+use criterion::{BenchmarkId, Criterion};
+use nix::time::{ClockId, clock_gettime};
+use pipeline::{PortId, Worker, stages::MacSwap};
+use xsk::{
+    BareRings, Batch, EgressQueue, HugePages, Pool, Port, Umem, UmemConfig, XskPort,
+    fake_kernel::{Behaviour, FakeKernel, Sizes},
+};
+
+const BATCHES: [u32; 3] = [1, 8, 64];
+const LENGTH: u32 = 60;
+/// As in ring_twin.c.
+const SIZES: Sizes = Sizes { fill: 4096, rx: 2048, tx: 2048, completion: 4096, start: 0 };
+
+fn umem() -> (Umem, Pool) {
+    let config = UmemConfig { frames: 16384, huge_pages: HugePages::Off, ..UmemConfig::default() };
+    Umem::new(&config).expect("32 MiB of memory")
+}
+
+/// A kernel that works on its own, so that no wake-up is asked for.
+fn willing() -> Behaviour {
+    Behaviour { wants_tx_wakeup: false, ..Behaviour::default() }
+}
+
+/// What is measured: the user's side of rounds of `n` packets, with a fake kernel.
+trait Subject {
+    fn rounds(&mut self, n: u32, rounds: u64);
+}
+
+struct Bare(BareRings, FakeKernel);
+
+impl Bare {
+    fn new() -> Self {
+        let (rings, kernel) = BareRings::new(&umem().0, SIZES);
+        kernel.set(willing());
+        Self(rings, kernel)
+    }
+}
+
+impl Subject for Bare {
+    fn rounds(&mut self, n: u32, rounds: u64) {
+        let Self(rings, kernel) = self;
+        for _ in 0..rounds {
+            kernel.arrive(n, LENGTH);
+            rings.receive(n);
+            black_box(rings.transmit());
+            kernel.complete();
+            rings.reclaim();
+        }
+    }
+}
+
+struct OnePort {
+    port: XskPort,
+    kernel: FakeKernel,
+    pool: Pool,
+    batch: Batch,
+    queue: EgressQueue,
+    swap: bool,
+}
+
+impl OnePort {
+    fn new(swap: bool) -> Self {
+        let (umem, mut pool) = umem();
+        let (port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
+        let queue = EgressQueue::new(&umem, 512);
+        Self { port, kernel, pool, batch: Batch::new(), queue, swap }
+    }
+}
+
+impl Subject for OnePort {
+    fn rounds(&mut self, n: u32, rounds: u64) {
+        let Self { port, kernel, pool, batch, queue, swap } = self;
+        for _ in 0..rounds {
+            kernel.arrive(n, LENGTH);
+            port.receive(batch, pool);
+            for frame in batch.places_mut().iter_mut().filter_map(Option::take) {
+                let mut frame = frame;
+                if *swap && let Some((destination, source)) = frame.get_mut(..12).map(|macs| macs.split_at_mut(6)) {
+                    destination.swap_with_slice(source);
+                }
+                queue.push(frame).expect("there is room for a batch");
+            }
+            batch.clear_taken();
+            port.transmit(queue);
+            kernel.complete();
+            port.reclaim(pool);
+        }
+    }
+}
+
+/// What comes in on one port goes out on the other, as in the lab.
+struct Whole(Worker<(MacSwap,)>, FakeKernel, FakeKernel);
+
+impl Whole {
+    fn new() -> Self {
+        let (umem, mut pool) = umem();
+        let (lan, from) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
+        let (wan, to) = FakeKernel::port_with(&umem, &mut pool, 1, SIZES, willing());
+        let worker = Worker::builder(umem, pool)
+            .port(vec![Box::new(lan)])
+            .port(vec![Box::new(wan)])
+            .path(PortId(0), PortId(1), (MacSwap,))
+            .path(PortId(1), PortId(0), (MacSwap,))
+            .build()
+            .expect("a cross-connect");
+        Self(worker, from, to)
+    }
+}
+
+impl Subject for Whole {
+    fn rounds(&mut self, n: u32, rounds: u64) {
+        let Self(worker, from, to) = self;
+        for _ in 0..rounds {
+            from.arrive(n, LENGTH);
+            worker.turn();
+            to.complete();
+        }
+    }
+}
+
+/// A subject and a fake kernel that is alone.
+struct Net {
+    subject: Box<dyn Subject>,
+    alone: FakeKernel,
+}
+
+impl Net {
+    fn new(subject: impl Subject + 'static) -> Self {
+        let (umem, mut pool) = umem();
+        let (port, alone) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
+        // Its chunks are not to be used any more, and the port has nothing to look for in these rings.
+        drop(port);
+        let mut net = Self { subject: Box::new(subject), alone };
+        net.sample(64, 1 << 16);
+        net
+    }
+
+    /// Nanoseconds of `packets` packets in batches of `n`, without the fake kernel.
+    fn sample(&mut self, n: u32, packets: u64) -> f64 {
+        let rounds = packets.div_ceil(u64::from(n));
+        let start = now();
+        self.subject.rounds(n, rounds);
+        let between = now();
+        for _ in 0..rounds {
+            self.alone.arrive(n, LENGTH);
+            self.alone.pretend_user(n);
+            self.alone.complete();
+        }
+        let net = (between - start).as_nanos() as f64 - (now() - between).as_nanos() as f64;
+        net * packets as f64 / (rounds * u64::from(n)) as f64
+    }
+}
+
+/// Of this thread.
+fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock").into()
+}
+
+/// benches/peers/ring_twin.c at work.
+struct Twin {
+    process: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Twin {
+    /// Compiles and starts it; or says what is missing.
+    fn start() -> Result<Self, String> {
+        let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ring_twin");
+        let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
+        let sources = ["ring_twin.c", "libxdp_calls.c"].map(|source| peers.join(source));
+        let cc =
+            Command::new("cc").args(["-O3", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program).args(sources).output();
+        match cc {
+            Err(error) => return Err(format!("cc: {error}; apt-get install gcc libc6-dev libxdp-dev libbpf-dev")),
+            Ok(output) if !output.status.success() => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                let why = said.lines().find(|line| line.contains("error")).unwrap_or("it does not say why");
+                return Err(format!("ring_twin.c does not compile (apt-get install gcc libxdp-dev libbpf-dev): {why}"));
+            }
+            Ok(_) => {}
+        }
+        let start = || {
+            let mut process = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+            let pipes = process.stdin.take().zip(process.stdout.take());
+            let (stdin, stdout) = pipes.ok_or_else(|| std::io::Error::other("no pipes"))?;
+            Ok(Self { process, stdin, stdout: BufReader::new(stdout) })
+        };
+        start().map_err(|error: std::io::Error| format!("{}: {error}", program.display()))
+    }
+
+    fn sample(&mut self, variant: &str, swap: bool, n: u32, packets: u64) -> f64 {
+        let rounds = packets.div_ceil(u64::from(n));
+        let all = rounds * u64::from(n);
+        let mut line = String::new();
+        writeln!(self.stdin, "{variant} {n} {all} {}", u8::from(swap)).expect("ring_twin listens");
+        self.stdout.read_line(&mut line).expect("ring_twin answers");
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<f64>().expect("a number"));
+        let (whole, kernel) = numbers.next().zip(numbers.next()).expect("two numbers and more");
+        (whole - kernel) * packets as f64 / all as f64
+    }
+}
+
+impl Drop for Twin {
+    fn drop(&mut self) {
+        // It reads to the end of its input, which a dead one has reached.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+type Sampler<'a> = Box<dyn FnMut(u32, u64) -> f64 + 'a>;
+
+const OURS: [&str; 4] = ["rings", "port", "swap", "worker"];
+/// Each of the C twins, and what of ours it is the twin of.
+const TWINS: [(&str, &str, bool, &str); 5] = [
+    ("c-rings", "own", false, "rings"),
+    ("libxdp-rings", "libxdp", false, "rings"),
+    ("xsk-rs-calls-rings", "calls", false, "rings"),
+    ("c-swap", "own", true, "swap"),
+    ("xsk-rs-calls-swap", "calls", true, "swap"),
+];
+
+fn subject(name: &str) -> Net {
+    match name {
+        "rings" => Net::new(Bare::new()),
+        "port" => Net::new(OnePort::new(false)),
+        "swap" => Net::new(OnePort::new(true)),
+        _ => Net::new(Whole::new()),
+    }
+}
+
+fn criterion(samplers: &mut BTreeMap<&'static str, Sampler<'_>>) {
+    let mut criterion = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1))
+        .configure_from_args();
+    for (name, sampler) in samplers {
+        let mut group = criterion.benchmark_group(*name);
+        for n in BATCHES {
+            group.bench_with_input(BenchmarkId::from_parameter(n), &n, |bencher, &n| {
+                bencher.iter_custom(|packets| {
+                    // Short samples are mostly clock: at least 64 Ki packets, and the share of what was asked.
+                    let measured = packets.max(1 << 16);
+                    let nanoseconds = sampler(n, measured) * packets as f64 / measured as f64;
+                    // A difference may come out below zero on a machine that is disturbed; criterion wants more.
+                    Duration::from_nanos(nanoseconds.max(1.0) as u64)
+                });
+            });
+        }
+        group.finish();
+    }
+    criterion.final_summary();
+}
+
+/// All in turn, round by round: medians, and ratios within a round.
+fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&str>) {
+    const ROUNDS: usize = 41;
+    const PACKETS: u64 = 1 << 18;
+    let mut taken: BTreeMap<(&str, u32), Vec<f64>> = BTreeMap::new();
+    for _ in 0..ROUNDS {
+        for n in BATCHES {
+            for (name, sampler) in samplers.iter_mut() {
+                taken.entry((name, n)).or_default().push(sampler(n, PACKETS) / PACKETS as f64);
+            }
+        }
+    }
+    println!("\nns a packet, median of {ROUNDS} rounds in turn; in brackets ours / that, median of the rounds' ratios");
+    println!("  {:<22}{}", "batches of", BATCHES.map(|n| format!("{n:>18}")).concat());
+    let cell = |name: &'static str, twin_of: Option<&'static str>, n: u32| {
+        let own = &taken[&(name, n)];
+        let ratio = twin_of.map_or(String::new(), |ours| {
+            let ratios = taken[&(ours, n)].iter().zip(own).map(|(ours, twin)| ours / twin).collect();
+            format!("({:.2})", median(ratios))
+        });
+        format!("{:>10.2} {ratio:>7}", median(own.clone()))
+    };
+    for name in OURS {
+        println!("  {name:<22}{}", BATCHES.map(|n| cell(name, None, n)).concat());
+    }
+    for (name, .., ours) in TWINS.into_iter().filter(|_| missing.is_none()) {
+        println!("  {name:<22}{}", BATCHES.map(|n| cell(name, Some(ours), n)).concat());
+    }
+    if let Some(why) = missing {
+        println!("  the C twins are missing: {why}");
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn main() {
+    let twin = Twin::start();
+    let missing = twin.as_ref().err().cloned();
+    if let Some(why) = &missing {
+        eprintln!("the C twins are missing: {why}");
+    }
+    let twin = twin.ok().map(std::cell::RefCell::new);
+    let mut samplers: BTreeMap<&'static str, Sampler<'_>> = BTreeMap::new();
+    for name in OURS {
+        let mut net = subject(name);
+        samplers.insert(name, Box::new(move |n, packets| net.sample(n, packets)));
+    }
+    if let Some(twin) = &twin {
+        for (name, variant, swap, _) in TWINS {
+            samplers.insert(name, Box::new(move |n, packets| twin.borrow_mut().sample(variant, swap, n, packets)));
+        }
+    }
+    // `cargo test --all-targets` runs this as a test: once each, no figures.
+    if std::env::args().any(|argument| argument == "--test") || !std::env::args().any(|argument| argument == "--bench")
+    {
+        for sampler in samplers.values_mut() {
+            for n in BATCHES {
+                sampler(n, 1 << 12);
+            }
+        }
+        return;
+    }
+    if !std::env::args().any(|argument| argument == "--table-only") {
+        criterion(&mut samplers);
+    }
+    table(&mut samplers, missing.as_deref());
+}

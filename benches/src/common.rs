@@ -1,0 +1,208 @@
+//! What all measurements share: options, where results go, Ctrl-C.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use lab::Sink;
+use serde_json::json;
+
+use crate::{
+    machine::Machine,
+    peer::{Missing, Peer, Place, Ready},
+};
+
+/// What arrives at the sink has not changed for that long: nothing is on its way any more.
+const SETTLED: Duration = Duration::from_millis(200);
+const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Options of every measurement in the lab.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Common {
+    /// Seconds measured in each run
+    #[arg(long, default_value_t = 3.0)]
+    pub(crate) seconds: f64,
+    /// Seconds of traffic before that
+    #[arg(long, default_value_t = 0.5)]
+    pub(crate) warmup: f64,
+    /// Only these forwarders, by name, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Core of the forwarder
+    #[arg(long, default_value_t = 1)]
+    pub(crate) core: usize,
+    /// Core of the generator
+    #[arg(long, default_value_t = 0)]
+    pub(crate) generator_core: usize,
+    /// The xdpfwd binary
+    #[arg(long, default_value = "target/release/xdpfwd")]
+    xdpfwd: PathBuf,
+    /// Sources of the peers
+    #[arg(long, default_value = "benches/peers")]
+    peers: PathBuf,
+    /// Results go to DIR/<date>-<host>/
+    #[arg(long, default_value = "benches/results", value_name = "DIR")]
+    results: PathBuf,
+}
+
+impl Common {
+    pub(crate) fn seconds(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds.clamp(0.01, 3600.0))
+    }
+
+    pub(crate) fn warmup(&self) -> Duration {
+        Duration::from_secs_f64(self.warmup.clamp(0.0, 3600.0))
+    }
+
+    /// Where everything is. In the namespace, a bare name would be searched for on the path: absolute ones.
+    pub(crate) fn place(&self) -> Result<Place> {
+        let absolute = |path: &Path| {
+            path.canonicalize().with_context(|| {
+                format!("{} can't be read; run this from the repository, after `make build`", path.display())
+            })
+        };
+        let scratch = PathBuf::from("target/xdpfwd-bench");
+        fs::create_dir_all(&scratch).with_context(|| format!("creating {}", scratch.display()))?;
+        Ok(Place {
+            xdpfwd: absolute(&self.xdpfwd)?,
+            sources: absolute(&self.peers)?,
+            scratch: absolute(&scratch)?,
+            generator: self.generator_core,
+            core: self.core,
+        })
+    }
+
+    /// Those that were asked for.
+    pub(crate) fn wanted(&self, all: &[Peer]) -> Vec<Peer> {
+        let wanted = |peer: &Peer| self.only.is_empty() || self.only.iter().any(|name| name == peer.name());
+        all.iter().copied().filter(wanted).collect()
+    }
+
+    /// Those that were asked for and are there; and what is missing of the others, by name.
+    pub(crate) fn choose(&self, all: &[Peer], place: &Place) -> (Vec<Ready>, BTreeMap<&'static str, Missing>) {
+        let mut ready = Vec::new();
+        let mut missing = BTreeMap::new();
+        for peer in self.wanted(all) {
+            match peer.prepare(place, 1).and_then(|ready| ready.attempt().map(|()| ready)) {
+                Ok(it) => ready.push(it),
+                Err(why) => {
+                    note(&format!("{}: missing: {why}", peer.name()));
+                    missing.insert(peer.name(), why);
+                }
+            }
+        }
+        (ready, missing)
+    }
+
+    /// Checks what can be checked before an hour is spent, and opens the results of a measurement.
+    pub(crate) fn begin(&self, what: &'static str) -> Result<Output> {
+        lab::require_root("measuring in the lab")?;
+        let known: Vec<&str> = crate::peer::ALL.iter().map(|peer| peer.name()).chain(["xdpfwd-spin"]).collect();
+        if let Some(name) = self.only.iter().find(|name| !known.contains(&name.as_str())) {
+            bail!("there is no forwarder {name:?}; there are {}", known.join(", "));
+        }
+        let cores = thread::available_parallelism().map_or(1, Into::into);
+        if self.core >= cores || self.generator_core >= cores || self.core == self.generator_core {
+            bail!(
+                "cores {} (forwarder) and {} (generator): use two different ones below {cores}",
+                self.core,
+                self.generator_core
+            );
+        }
+        let machine = Machine::here();
+        let busy = machine.load_average.split_whitespace().next().and_then(|load| load.parse::<f64>().ok());
+        if busy.is_some_and(|load| load > 0.5) {
+            note(&format!(
+                "this machine is busy with other things (load average {}): take ratios, not rates",
+                machine.load_average
+            ));
+        }
+        Ok(Output { directory: self.results.join(format!("{}-{}", machine.date, machine.host)), what, machine })
+    }
+}
+
+/// Where the results of a measurement go.
+pub(crate) struct Output {
+    directory: PathBuf,
+    what: &'static str,
+    machine: Machine,
+}
+
+impl Output {
+    /// Keeps the table as it was printed.
+    pub(crate) fn text(&mut self, text: &str) -> Result<()> {
+        self.write("txt", text).map(drop)
+    }
+
+    /// Keeps the raw numbers, with command line and machine.
+    pub(crate) fn json(&mut self, numbers: &serde_json::Value) -> Result<PathBuf> {
+        let mut all = json!({
+            "command": std::env::args().collect::<Vec<_>>().join(" "),
+            "machine": self.machine,
+        });
+        if let (Some(all), Some(numbers)) = (all.as_object_mut(), numbers.as_object()) {
+            all.extend(numbers.clone());
+        }
+        self.write("json", &format!("{:#}\n", all))
+    }
+
+    fn write(&self, extension: &str, text: &str) -> Result<PathBuf> {
+        let path = self.directory.join(format!("{}.{extension}", self.what));
+        fs::create_dir_all(&self.directory)
+            .and_then(|()| fs::write(&path, text))
+            .with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+/// Ctrl-C or SIGTERM: seen between two runs, so that every lab is taken down in order.
+pub(crate) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub(crate) fn new() -> Result<Self> {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&flag)).context("installing a signal handler")?;
+        }
+        Ok(Self(flag))
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            bail!("interrupted; the lab is removed");
+        }
+        Ok(())
+    }
+}
+
+/// A line about progress, on stderr: stdout is the result.
+pub(crate) fn note(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Waits until nothing arrives at the sink any more.
+pub(crate) fn settle(sink: &Sink) -> Result<()> {
+    let start = Instant::now();
+    let (mut last, mut since) = (sink.seen()?.arrived.packets, Instant::now());
+    while since.elapsed() < SETTLED {
+        if start.elapsed() > SETTLE_DEADLINE {
+            bail!("frames still arrive {} s after the last was sent", SETTLE_DEADLINE.as_secs());
+        }
+        thread::sleep(Duration::from_millis(20));
+        let now = sink.seen()?.arrived.packets;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    Ok(())
+}

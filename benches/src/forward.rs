@@ -1,0 +1,347 @@
+//! `forward`: packets per second through each forwarder, interleaved, against the bare loop of the same round.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use lab::{Chain, Reading, Sink, Window, grouped};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    common::{Common, Stop, note, settle},
+    peer::{ALL, Peer, Ready, brief},
+    stats::Median,
+};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    /// Rounds with the smallest frames and 16 flows: each runs every forwarder once, next to each other in time
+    #[arg(long, default_value_t = 9)]
+    rounds: u32,
+    /// Rounds with every other size and number of flows
+    #[arg(long, default_value_t = 3)]
+    other_rounds: u32,
+    /// Frame lengths in memory, bytes, without FCS
+    #[arg(long, value_delimiter = ',', default_values_t = [60, 512, 1514])]
+    sizes: Vec<u16>,
+    /// Numbers of flows
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 1000])]
+    flows: Vec<u32>,
+    /// Leave out the run with two queues
+    #[arg(long)]
+    one_queue: bool,
+}
+
+/// One forwarder, measured once.
+#[derive(Clone, Debug, Serialize)]
+struct Run {
+    peer: &'static str,
+    size: u16,
+    flows: u32,
+    round: u32,
+    offered_pps: f64,
+    forwarded_pps: f64,
+    /// xdpfwd's own count, over its whole life: transmit and receive system calls for each packet received.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    syscalls_per_packet: Option<f64>,
+}
+
+const HEADLINE: (u16, u32) = (60, 16);
+
+pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
+    let common = &arguments.common;
+    let mut output = common.begin("forward")?;
+    let place = common.place()?;
+    let (ready, missing) = common.choose(&ALL, &place);
+    let mut cells: Vec<(u16, u32)> = Vec::new();
+    for &size in &arguments.sizes {
+        cells.extend(arguments.flows.iter().map(|&flows| (size, flows)));
+    }
+    // The one that counts comes first: an interrupted run has it.
+    cells.sort_by_key(|&cell| cell != HEADLINE);
+    let mut runs = Vec::new();
+    let mut failed = Vec::new();
+    for &(size, flows) in &cells {
+        let rounds = if (size, flows) == HEADLINE { arguments.rounds } else { arguments.other_rounds };
+        for round in 0..rounds {
+            let mut order: Vec<&Ready> = ready.iter().collect();
+            if round % 2 == 1 {
+                // Whatever favours the first of two must favour each as often.
+                order.reverse();
+            }
+            for ready in order {
+                stop.check()?;
+                match once(ready, common, size, flows, round) {
+                    Ok(run) => {
+                        note(&format!(
+                            "{size} bytes, {flows} flows, round {} of {rounds}: {:<22} {:>7.3} Mpps of {:.2} offered",
+                            round + 1,
+                            run.peer,
+                            run.forwarded_pps / 1e6,
+                            run.offered_pps / 1e6
+                        ));
+                        runs.push(run);
+                    }
+                    Err(error) => {
+                        let name = ready.peer.name();
+                        note(&format!("{size} bytes, {flows} flows, round {}: {name}: FAILED: {error:#}", round + 1));
+                        let error = brief(&error);
+                        failed.push(format!("{name}, {size} bytes, {flows} flows, round {}: {error}", round + 1));
+                    }
+                }
+            }
+        }
+    }
+    let mut queues = Vec::new();
+    if !arguments.one_queue {
+        for peer in common.wanted(&ALL) {
+            stop.check()?;
+            let outcome = match missing.get(peer.name()) {
+                Some(why) => format!("missing: {why}"),
+                None => two_queues(peer, common),
+            };
+            note(&format!("two queues: {}: {outcome}", peer.name()));
+            queues.push((peer.name(), outcome));
+        }
+    }
+    let text = table(&cells, &ready, &missing, &runs, &failed, &queues);
+    print!("{text}");
+    output.text(&text)?;
+    let notes: BTreeMap<_, _> = ready.iter().map(|r| (r.peer.name(), r.peer.differs())).collect();
+    let commands: BTreeMap<_, _> = ready.iter().map(|r| (r.peer.name(), r.shown())).collect();
+    let path = output.json(&json!({
+        "schema": 1,
+        "what": "forward",
+        "seconds": common.seconds,
+        "warmup": common.warmup,
+        "commands": commands,
+        "differs": notes,
+        "missing": missing,
+        "failed": failed,
+        "runs": runs,
+        "two_queues": queues.iter().map(|(name, outcome)| json!({"peer": name, "outcome": outcome})).collect::<Vec<_>>(),
+    }))?;
+    note(&format!("raw numbers: {}", path.display()));
+    if let Some(why) = missing.get("xdpfwd") {
+        bail!("xdpfwd was not measured: {why}");
+    }
+    if let Some((name, outcome)) =
+        queues.iter().find(|(_, outcome)| !outcome.starts_with("good") && outcome.starts_with(char::is_uppercase))
+    {
+        bail!("{name}, two queues: {outcome}");
+    }
+    if !failed.is_empty() {
+        bail!("{} of {} runs failed, see above", failed.len(), failed.len() + runs.len());
+    }
+    Ok(())
+}
+
+/// A lab of its own for each run: nothing is left of the one before.
+fn once(ready: &Ready, common: &Common, size: u16, flows: u32, round: u32) -> Result<Run> {
+    let chain = Chain::builder().build()?;
+    let sink = Sink::attach(chain.sink(), "sink0")?;
+    let mut running = ready.start(&chain)?;
+    let traffic = ready.peer.traffic().size(size).flows(flows).core(common.generator_core);
+    let generator = traffic.start(chain.gen_(), "gen0")?;
+    thread::sleep(common.warmup());
+    let window = Window::measure(&generator, &sink, common.seconds())?;
+    running.check()?;
+    generator.stop()?;
+    let last = running.stop()?;
+    if window.forwarded.packets == 0 {
+        bail!("nothing arrived");
+    }
+    Ok(Run {
+        peer: ready.peer.name(),
+        size,
+        flows,
+        round,
+        offered_pps: window.offered_pps(),
+        forwarded_pps: window.forwarded_pps(),
+        syscalls_per_packet: last.as_ref().and_then(syscalls_per_packet),
+    })
+}
+
+/// System calls for each packet received, from a final report.
+pub(crate) fn syscalls_per_packet(report: &serde_json::Value) -> Option<f64> {
+    let calls = report["kernel"]["syscalls"].as_f64()?;
+    let received: f64 = report["ports"].as_array()?.iter().filter_map(|port| port["rx_packets"].as_f64()).sum();
+    (received > 0.0).then(|| calls / received)
+}
+
+/// Two queues, a generator on each of two cores: everything that is forwarded comes whole, once, in order, and nothing is
+/// lost at a rate that all can take. Not a speed: the generators share the cores with the forwarder.
+fn two_queues(peer: Peer, common: &Common) -> String {
+    const RATE: u64 = 20_000;
+    if !peer.takes_two_queues() {
+        return "does not apply: it serves one queue".into();
+    }
+    let ready = match common.place().map_err(|error| error.to_string()).and_then(|place| peer.prepare(&place, 2)) {
+        Ok(ready) => ready,
+        Err(missing) => return format!("missing: {missing}"),
+    };
+    let measure = || -> Result<String> {
+        let chain = Chain::builder().queues(2).build()?;
+        let sink = Sink::builder().check(true).attach(chain.sink(), "sink0")?;
+        let mut running = ready.start(&chain)?;
+        thread::sleep(common.warmup());
+        let before = sink.seen()?.arrived.packets;
+        let mut sent = 0;
+        // One after the other: the sink's books of a flow are for one stream at a time.
+        for core in [common.generator_core, common.core] {
+            let generator = peer.traffic().flows(16).rate(RATE).core(core).start(chain.gen_(), "gen0")?;
+            thread::sleep(common.seconds());
+            sent += generator.stop()?.packets;
+            settle(&sink)?;
+        }
+        running.check()?;
+        let seen = sink.seen()?;
+        running.stop()?;
+        let arrived = seen.arrived.packets - before;
+        let lost = sent.saturating_sub(arrived);
+        let word = if seen.is_clean() && lost == 0 { "good" } else { "BAD" };
+        Ok(format!(
+            "{word}: {} sent into each of two queues in turn, {} lost, {} corrupt, {} reordered, {} duplicates",
+            grouped(sent / 2),
+            grouped(lost),
+            seen.corrupt,
+            seen.reordered,
+            seen.duplicates
+        ))
+    };
+    measure().unwrap_or_else(|error| format!("FAILED: {}", brief(&error)))
+}
+
+fn table(
+    cells: &[(u16, u32)],
+    ready: &[Ready],
+    missing: &BTreeMap<&'static str, String>,
+    runs: &[Run],
+    failed: &[String],
+    queues: &[(&'static str, String)],
+) -> String {
+    let mut text = String::new();
+    let of = |name: &str, cell: (u16, u32)| -> BTreeMap<u32, &Run> {
+        runs.iter()
+            .filter(|run| run.peer == name && (run.size, run.flows) == cell)
+            .map(|run| (run.round, run))
+            .collect()
+    };
+    for &cell in cells {
+        let bare = of(Peer::BareLoop.name(), cell);
+        let _ = writeln!(text, "\n{} bytes, {} flows, one queue, one core", cell.0, cell.1);
+        let _ = writeln!(
+            text,
+            "  {:<22}{:>10}   {:<28}{:>10}  {:>8}",
+            "", "Mpps", "against the bare loop", "of rounds", "syscalls"
+        );
+        for peer in ready.iter().map(|ready| ready.peer) {
+            let own = of(peer.name(), cell);
+            let Some(rate) = Median::of(own.values().map(|run| run.forwarded_pps / 1e6)) else { continue };
+            let pairs = own.iter().filter_map(|(round, run)| Some(run.forwarded_pps / bare.get(round)?.forwarded_pps));
+            let ratio = match Median::of(pairs) {
+                Some(ratio) if peer != Peer::BareLoop => {
+                    let (low, high, per_cent) = (ratio.low, ratio.high, 100.0 * ratio.coverage);
+                    format!("{:.3}  [{low:.3}, {high:.3}] {per_cent:.0} %", ratio.median)
+                }
+                _ => String::new(),
+            };
+            let calls = Median::of(own.values().filter_map(|run| run.syscalls_per_packet));
+            let calls = calls.map_or(String::new(), |calls| format!("1/{:.0}", 1.0 / calls.median));
+            let _ =
+                writeln!(text, "  {:<22}{:>10.3}   {ratio:<28}{:>10}  {calls:>8}", peer.name(), rate.median, rate.n);
+        }
+        for (name, why) in missing {
+            let _ = writeln!(text, "  {name:<22}missing: {why}");
+        }
+    }
+    if !queues.is_empty() {
+        text += "\ntwo queues, for correctness\n";
+        for (name, outcome) in queues {
+            let _ = writeln!(text, "  {name:<22}{outcome}");
+        }
+    }
+    text +=
+        "\nMpps: median. Against the bare loop: median of the ratios of each round, between two order statistics.\n";
+    text += "The same veths, generator and core for all, except:\n";
+    for peer in ready.iter().map(|ready| ready.peer).filter(|peer| !peer.differs().is_empty()) {
+        let _ = writeln!(text, "  {:<22}{}", peer.name(), peer.differs());
+    }
+    for failure in failed {
+        let _ = writeln!(text, "FAILED: {failure}");
+    }
+    text
+}
+
+/// `pairs`: two commands in alternation.
+#[derive(Args)]
+pub(crate) struct PairsArguments {
+    #[command(flatten)]
+    common: Common,
+    /// Pairs
+    #[arg(long, default_value_t = 9)]
+    rounds: u32,
+    /// Frame length in memory, bytes
+    #[arg(long, default_value_t = 60)]
+    size: u16,
+    /// Number of flows
+    #[arg(long, default_value_t = 16)]
+    flows: u32,
+    /// The first command, as one argument; it forwards between fwd0 and fwd1
+    a: String,
+    /// The second one: the ratio is first / second
+    b: String,
+}
+
+pub(crate) fn pairs(arguments: &PairsArguments, stop: &Stop) -> Result<()> {
+    let common = &arguments.common;
+    let mut rates = [Vec::new(), Vec::new()];
+    for round in 0..arguments.rounds {
+        for turn in 0..2 {
+            stop.check()?;
+            let which = (turn + round as usize) % 2;
+            let words: Vec<&str> = [&arguments.a, &arguments.b][which].split_whitespace().collect();
+            let chain = Chain::builder().build()?;
+            let sink = Sink::attach(chain.sink(), "sink0")?;
+            let mut forwarder = lab::Forwarder::spawn(chain.fwd(), &words)?;
+            forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], Duration::from_secs(30))?;
+            let traffic = lab::Traffic::new().size(arguments.size).flows(arguments.flows).core(common.generator_core);
+            let generator = traffic.start(chain.gen_(), "gen0")?;
+            thread::sleep(common.warmup());
+            let before = Reading::take(&generator, &sink)?;
+            let start = Instant::now();
+            thread::sleep(common.seconds());
+            let window = before.until(&Reading::take(&generator, &sink)?);
+            note(&format!(
+                "pair {}, {}: {:.3} Mpps in {:.2} s",
+                round + 1,
+                ["first", "second"][which],
+                window.forwarded_pps() / 1e6,
+                start.elapsed().as_secs_f64()
+            ));
+            forwarder.check_running()?;
+            rates[which].push(window.forwarded_pps());
+        }
+    }
+    let ratio = Median::of(rates[0].iter().zip(&rates[1]).map(|(a, b)| a / b));
+    let Some(ratio) = ratio else { bail!("no pairs: use --rounds 1 or more") };
+    println!(
+        "first / second: {:.4} [{:.4}, {:.4}] with {:.1} % of {} pairs; first {:.3} Mpps, second {:.3}",
+        ratio.median,
+        ratio.low,
+        ratio.high,
+        100.0 * ratio.coverage,
+        ratio.n,
+        Median::of(rates[0].iter().copied()).map_or(0.0, |rate| rate.median / 1e6),
+        Median::of(rates[1].iter().copied()).map_or(0.0, |rate| rate.median / 1e6),
+    );
+    Ok(())
+}

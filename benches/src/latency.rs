@@ -1,0 +1,391 @@
+//! `latency`: how long frames take at a share of what each forwarder can carry without loss; and what idling costs.
+
+use std::{collections::BTreeMap, fmt::Write as _, thread, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use lab::{Chain, Histogram, Sink, Traffic};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    common::{Common, Stop, note, settle},
+    forward::syscalls_per_packet,
+    machine::cpu_nanoseconds,
+    peer::{Peer, Ready, Running, brief},
+    stats::Median,
+};
+
+const PEERS: [Peer; 4] = [
+    Peer::Xdpfwd { io: "af_xdp", idle: "poll" },
+    Peer::Testpmd { busy_poll: true },
+    Peer::Xdpfwd { io: "af_xdp", idle: "spin" },
+    Peer::BareLoop,
+];
+/// The search ends when what is known to pass and what is known to fail are this close.
+const PRECISION: f64 = 0.02;
+/// The low rate of the idle measurement, packets a second.
+const TRICKLE: u64 = 1000;
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    /// Rounds: each measures every load of every forwarder once
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Loads in per cent of the no-drop rate
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 50, 90])]
+    loads: Vec<u32>,
+    /// A rate counts as carried without loss if at most this fraction of the frames is lost
+    #[arg(long, default_value_t = 0.001)]
+    tolerance: f64,
+    /// Attempts at a rate before it counts as too high: on a shared machine a core is taken away now and then
+    #[arg(long, default_value_t = 2)]
+    attempts: u32,
+    /// Seconds of each step of the search
+    #[arg(long, default_value_t = 1.0)]
+    search_seconds: f64,
+    /// Frame length in memory, bytes, without FCS
+    #[arg(long, default_value_t = 60)]
+    size: u16,
+    /// Number of flows
+    #[arg(long, default_value_t = 16)]
+    flows: u32,
+    /// Leave out what idling costs
+    #[arg(long)]
+    no_idle: bool,
+}
+
+/// A forwarder in its lab, with a sink that takes the time.
+struct Bench {
+    // In this order: the forwarder ends before its namespace goes.
+    running: Running,
+    sink: Sink,
+    chain: Chain,
+    traffic: Traffic,
+}
+
+/// What one load of one forwarder came to.
+#[derive(Serialize)]
+struct Run {
+    peer: &'static str,
+    /// Per cent of its no-drop rate; none at the trickle of the idle measurement.
+    load: Option<u32>,
+    round: u32,
+    offered_pps: f64,
+    /// Fraction of the frames.
+    lost: f64,
+    p50_us: f64,
+    p99_us: f64,
+    p999_us: f64,
+    max_us: f64,
+    /// Of one core.
+    cpu: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    syscalls_per_packet: Option<f64>,
+    #[serde(skip)]
+    histogram: Histogram,
+}
+
+pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
+    let common = &arguments.common;
+    let mut output = common.begin("latency")?;
+    let place = common.place()?;
+    let (ready, missing) = common.choose(&PEERS, &place);
+
+    let mut no_drop = BTreeMap::new();
+    let mut steps = Vec::new();
+    for ready in &ready {
+        let rate = search(ready, arguments, stop, &mut steps)
+            .with_context(|| format!("looking for the no-drop rate of {}", ready.peer.name()))?;
+        note(&format!("{}: no drop up to {:.3} Mpps", ready.peer.name(), rate / 1e6));
+        no_drop.insert(ready.peer.name(), rate);
+    }
+
+    let (mut runs, mut idle, mut trickle, mut failed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..arguments.rounds {
+        let mut order: Vec<&Ready> = ready.iter().collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for &load in &arguments.loads {
+            for ready in &order {
+                stop.check()?;
+                let rate = no_drop[ready.peer.name()] * f64::from(load) / 100.0;
+                match at_rate(ready, arguments, rate as u64, Some(load), round) {
+                    Ok(run) => runs.push(run),
+                    Err(error) => failed.push(format!("{}, {load} %: {}", ready.peer.name(), brief(&error))),
+                }
+            }
+        }
+        if !arguments.no_idle {
+            for ready in &order {
+                stop.check()?;
+                let share = idle_share(ready, arguments)?;
+                note(&format!("round {}: {:<14} idle: {:.2} % of a core", round + 1, ready.peer.name(), 100.0 * share));
+                idle.push((ready.peer.name(), share));
+                match at_rate(ready, arguments, TRICKLE, None, round) {
+                    Ok(run) => trickle.push(run),
+                    Err(error) => failed.push(format!("{}, {TRICKLE} pps: {}", ready.peer.name(), brief(&error))),
+                }
+            }
+        }
+    }
+
+    let text = table(arguments, &ready, &missing, &no_drop, &runs, &idle, &trickle, &failed);
+    print!("{text}");
+    output.text(&text)?;
+    let path = output.json(&json!({
+        "schema": 1,
+        "what": "latency",
+        "size": arguments.size,
+        "flows": arguments.flows,
+        "seconds": common.seconds,
+        "tolerance": arguments.tolerance,
+        "commands": ready.iter().map(|r| (r.peer.name(), r.shown())).collect::<BTreeMap<_, _>>(),
+        "missing": missing,
+        "failed": failed,
+        "no_drop_pps": no_drop,
+        "search": steps,
+        "runs": runs,
+        "idle_cpu": idle.iter().map(|(peer, share)| json!({"peer": peer, "cpu": share})).collect::<Vec<_>>(),
+        "trickle": trickle,
+    }))?;
+    note(&format!("raw numbers: {}", path.display()));
+    if let Some(why) = missing.get("xdpfwd") {
+        bail!("xdpfwd was not measured: {why}");
+    }
+    if !failed.is_empty() {
+        bail!("{} runs failed, see above", failed.len());
+    }
+    Ok(())
+}
+
+impl Bench {
+    fn new(ready: &Ready, arguments: &Arguments) -> Result<Self> {
+        let chain = Chain::builder().build()?;
+        let sink = Sink::builder().latency(true).attach(chain.sink(), "sink0")?;
+        let running = ready.start(&chain)?;
+        let traffic =
+            ready.peer.traffic().size(arguments.size).flows(arguments.flows).core(arguments.common.generator_core);
+        Ok(Self { running, sink, chain, traffic })
+    }
+
+    /// Sends at a rate for a while: what was offered, packets a second, and the fraction that was lost, to the last frame.
+    fn attempt(&mut self, rate: u64, time: Duration) -> Result<(f64, f64)> {
+        let before = self.sink.seen()?.arrived.packets;
+        let generator = self.traffic.clone().rate(rate).start(self.chain.gen_(), "gen0")?;
+        thread::sleep(time);
+        let sent = generator.stop()?;
+        settle(&self.sink)?;
+        self.running.check()?;
+        let arrived = self.sink.seen()?.arrived.packets - before;
+        Ok((sent.pps(), 1.0 - arrived as f64 / sent.packets.max(1) as f64))
+    }
+}
+
+/// The highest rate that is carried with a loss within the tolerance, by bisection.
+fn search(ready: &Ready, arguments: &Arguments, stop: &Stop, steps: &mut Vec<serde_json::Value>) -> Result<f64> {
+    let mut bench = Bench::new(ready, arguments)?;
+    let time = Duration::from_secs_f64(arguments.search_seconds.clamp(0.01, 3600.0));
+    // More than the lab's generator can send: what comes through then is not reached without loss.
+    let (mut carried, mut lost) = (0.0, 16e6);
+    let mut rate: f64 = {
+        let (offered, loss) = bench.attempt(100_000_000, time)?;
+        offered * (1.0 - loss)
+    };
+    while lost - carried > PRECISION * lost {
+        if rate < 1000.0 {
+            bail!("it loses more than {} of the frames at 1000 packets a second", arguments.tolerance);
+        }
+        let mut good = None;
+        for attempt in 0..arguments.attempts.max(1) {
+            stop.check()?;
+            let (offered, loss) = bench.attempt(rate as u64, time)?;
+            note(&format!(
+                "{}: {:.3} Mpps asked, {:.3} offered, {:.4} % lost",
+                ready.peer.name(),
+                rate / 1e6,
+                offered / 1e6,
+                100.0 * loss
+            ));
+            steps.push(json!({
+                "peer": ready.peer.name(), "rate": rate, "attempt": attempt, "offered_pps": offered, "lost": loss,
+            }));
+            if loss <= arguments.tolerance {
+                good = Some(offered);
+                break;
+            }
+        }
+        match good {
+            // The generator may have no more to give than this.
+            Some(offered) if offered < 0.9 * rate => return Ok(offered),
+            Some(_) => carried = rate,
+            None => lost = rate,
+        }
+        // Until something was carried, or lost, by steps; then by halves.
+        rate = if carried == 0.0 {
+            lost * 0.7
+        } else if lost >= 16e6 {
+            carried * 1.2
+        } else {
+            f64::midpoint(carried, lost)
+        };
+    }
+    drop(bench.running.stop()?);
+    Ok(carried)
+}
+
+/// Open loop: the generator sends by its own clock, and does not ask what became of the frames before.
+fn at_rate(ready: &Ready, arguments: &Arguments, rate: u64, load: Option<u32>, round: u32) -> Result<Run> {
+    let common = &arguments.common;
+    let mut bench = Bench::new(ready, arguments)?;
+    let generator = bench.traffic.clone().rate(rate).start(bench.chain.gen_(), "gen0")?;
+    thread::sleep(common.warmup());
+    let pid = bench.running.forwarder.as_ref().map(lab::Forwarder::pid);
+    let (warm, arrived) = (bench.sink.latency()?, bench.sink.seen()?.arrived.packets);
+    let (sent, busy, start) = (generator.sent()?.packets, pid.map(cpu_nanoseconds), std::time::Instant::now());
+    thread::sleep(common.seconds());
+    let (busy_now, elapsed) = (pid.map(cpu_nanoseconds), start.elapsed().as_secs_f64());
+    bench.running.check()?;
+    let all = generator.stop()?.packets;
+    settle(&bench.sink)?;
+    let histogram = bench.sink.latency()?.since(&warm);
+    let arrived = bench.sink.seen()?.arrived.packets - arrived;
+    let offered = all.saturating_sub(sent);
+    let last = bench.running.stop()?;
+    let at = |q: f64| histogram.quantile(q).map_or(f64::NAN, |time| time.as_nanos() as f64 / 1e3);
+    let run = Run {
+        peer: ready.peer.name(),
+        load,
+        round,
+        offered_pps: offered as f64 / elapsed,
+        lost: (1.0 - arrived as f64 / offered.max(1) as f64).max(0.0),
+        p50_us: at(0.5),
+        p99_us: at(0.99),
+        p999_us: at(0.999),
+        max_us: at(1.0),
+        cpu: busy_now.zip(busy).map_or(0.0, |(now, before)| now.saturating_sub(before) as f64 / 1e9 / elapsed),
+        syscalls_per_packet: last.as_ref().and_then(syscalls_per_packet),
+        histogram,
+    };
+    let what = load.map_or(format!("{TRICKLE} pps"), |load| format!("{load} %"));
+    note(&format!(
+        "round {}: {:<14} {what:>9}: {:.3} Mpps, p50 {:.1} µs, p99 {:.1} µs, p99.9 {:.1} µs, {:.3} % lost",
+        round + 1,
+        run.peer,
+        run.offered_pps / 1e6,
+        run.p50_us,
+        run.p99_us,
+        run.p999_us,
+        100.0 * run.lost
+    ));
+    Ok(run)
+}
+
+/// Share of a core that a forwarder takes when nothing comes.
+fn idle_share(ready: &Ready, arguments: &Arguments) -> Result<f64> {
+    let bench = Bench::new(ready, arguments)?;
+    thread::sleep(arguments.common.warmup());
+    let Some(pid) = bench.running.forwarder.as_ref().map(lab::Forwarder::pid) else { return Ok(0.0) };
+    let (busy, start) = (cpu_nanoseconds(pid), std::time::Instant::now());
+    thread::sleep(arguments.common.seconds());
+    let share = (cpu_nanoseconds(pid) - busy) as f64 / 1e9 / start.elapsed().as_secs_f64();
+    bench.running.stop()?;
+    Ok(share)
+}
+
+#[expect(clippy::too_many_arguments, reason = "what was measured, each once")]
+fn table(
+    arguments: &Arguments,
+    ready: &[Ready],
+    missing: &BTreeMap<&'static str, String>,
+    no_drop: &BTreeMap<&'static str, f64>,
+    runs: &[Run],
+    idle: &[(&'static str, f64)],
+    trickle: &[Run],
+    failed: &[String],
+) -> String {
+    let mut text = format!(
+        "\n{} bytes, {} flows, one queue, one core, open loop; microseconds from the generator's program to the sink's\n",
+        arguments.size, arguments.flows
+    );
+    let heading = format!(
+        "  {:<14}{:>9}{:>9}{:>9}{:>9}{:>9}   {:<30}{:>9}{:>7}{:>10}\n",
+        "", "Mpps", "p50", "p99", "p99.9", "max", "median p99 of the rounds", "lost", "CPU", "syscalls"
+    );
+    for &load in &arguments.loads {
+        let _ = write!(text, "\nat {load} % of the no-drop rate\n{heading}");
+        for name in ready.iter().map(|ready| ready.peer.name()) {
+            let own: Vec<&Run> = runs.iter().filter(|run| run.peer == name && run.load == Some(load)).collect();
+            text += &row(name, &own);
+        }
+        let p99 = |name: &str| -> BTreeMap<u32, f64> {
+            let own = runs.iter().filter(|run| run.peer == name && run.load == Some(load));
+            own.map(|run| (run.round, run.p99_us)).collect()
+        };
+        let (ours, theirs) = (p99("xdpfwd"), p99("testpmd"));
+        let ratios = ours.iter().filter_map(|(round, own)| Some(own / theirs.get(round)?));
+        if let Some(ratio) = Median::of(ratios) {
+            let (low, high, per_cent) = (ratio.low, ratio.high, 100.0 * ratio.coverage);
+            let _ = writeln!(
+                text,
+                "  p99 of xdpfwd / p99 of testpmd, by rounds: {:.2}  [{low:.2}, {high:.2}] {per_cent:.0} %",
+                ratio.median
+            );
+        }
+    }
+    if !trickle.is_empty() {
+        let _ = write!(text, "\nat {TRICKLE} packets a second\n{heading}");
+        for name in ready.iter().map(|ready| ready.peer.name()) {
+            text += &row(name, &trickle.iter().filter(|run| run.peer == name).collect::<Vec<_>>());
+        }
+        text += "\nwithout traffic, share of a core\n";
+        for name in ready.iter().map(|ready| ready.peer.name()) {
+            if let Some(share) =
+                Median::of(idle.iter().filter(|(peer, _)| *peer == name).map(|(_, share)| 100.0 * share))
+            {
+                let _ = writeln!(text, "  {name:<14}{:.3} %  [{:.3}, {:.3}]", share.median, share.low, share.high);
+            }
+        }
+    }
+    let _ = writeln!(
+        text,
+        "\nno-drop rate: at most {} % lost, {} s a step",
+        100.0 * arguments.tolerance,
+        arguments.search_seconds
+    );
+    for (name, rate) in no_drop {
+        let _ = writeln!(text, "  {name:<14}{:.3} Mpps", rate / 1e6);
+    }
+    for (name, why) in missing {
+        let _ = writeln!(text, "  {name:<14}missing: {why}");
+    }
+    for failure in failed {
+        let _ = writeln!(text, "FAILED: {failure}");
+    }
+    text
+}
+
+/// All rounds of a forwarder at one load: quantiles of all frames together, and the p99 of each round.
+fn row(name: &str, runs: &[&Run]) -> String {
+    let Some(p99) = Median::of(runs.iter().map(|run| run.p99_us)) else { return String::new() };
+    let mut all = Histogram::default();
+    runs.iter().for_each(|run| all.add(&run.histogram));
+    let at = |q: f64| all.quantile(q).map_or(f64::NAN, |time| time.as_nanos() as f64 / 1e3);
+    let mean = |value: fn(&Run) -> f64| runs.iter().map(|run| value(run)).sum::<f64>() / runs.len() as f64;
+    let calls = Median::of(runs.iter().filter_map(|run| run.syscalls_per_packet));
+    format!(
+        "  {name:<14}{:>9.3}{:>9.1}{:>9.1}{:>9.1}{:>9.0}   {:<30}{:>8.3}%{:>6.0}%{:>10}\n",
+        mean(|run| run.offered_pps) / 1e6,
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        at(1.0),
+        format!("{:.1}  [{:.1}, {:.1}] {:.0} %", p99.median, p99.low, p99.high, 100.0 * p99.coverage),
+        100.0 * mean(|run| run.lost),
+        100.0 * mean(|run| run.cpu),
+        calls.map_or(String::new(), |calls| format!("{:.3}", calls.median)),
+    )
+}

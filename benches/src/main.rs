@@ -1,0 +1,73 @@
+//! `xdpfwd-bench`: xdpfwd beside other forwarders, on the lab. docs/benchmarking.md says what each figure means.
+#![forbid(unsafe_code)]
+
+mod common;
+mod forward;
+mod instructions;
+mod latency;
+mod machine;
+mod peer;
+mod stats;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use common::Stop;
+
+/// Measures xdpfwd beside other forwarders, in a lab of network namespaces.
+///
+/// Everything runs on one machine, interleaved in one run: ratios are what counts. Needs root. Raw numbers are kept in
+/// benches/results/<date>-<host>/.
+#[derive(Parser)]
+#[command(name = "xdpfwd-bench", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Packets per second of every forwarder, as ratios to a bare loop in C
+    Forward(forward::Arguments),
+    /// Latency at 10, 50 and 90 % of what each forwarder carries without loss, and what idling costs
+    Latency(latency::Arguments),
+    /// Instructions for each packet, by callgrind, against those in the repository (needs no root)
+    Instructions(instructions::Arguments),
+    /// Two commands in alternation: the ratio of what they forward
+    Pairs(forward::PairsArguments),
+}
+
+fn main() -> ExitCode {
+    match act(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xdpfwd-bench: {error:#}");
+            match error.downcast_ref::<lab::Error>() {
+                Some(lab::Error::Privilege { .. }) => ExitCode::from(3),
+                _ => ExitCode::from(1),
+            }
+        }
+    }
+}
+
+fn act(command: Command) -> Result<()> {
+    let stop = Stop::new()?;
+    match command {
+        Command::Forward(arguments) => forward::run(&arguments, &stop),
+        Command::Latency(arguments) => latency::run(&arguments, &stop),
+        Command::Instructions(arguments) => instructions::run(&arguments),
+        Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,401 @@
+//! The forwarders that are compared, and how each is put into the middle of the lab.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use lab::{Chain, Forwarder, Traffic, mac};
+
+/// How long a forwarder has until it is ready. testpmd takes some seconds to get its memory.
+const READY: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(10);
+/// What is going to end by itself has ended by then.
+const SETTLING: Duration = Duration::from_millis(500);
+
+/// A forwarder of the matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// xdpfwd with this `io` and this `idle`.
+    Xdpfwd { io: &'static str, idle: &'static str },
+    /// benches/peers/bare_loop.c.
+    BareLoop,
+    /// `dpdk-testpmd` on net_af_xdp: with preferred busy polling, its default, or without.
+    Testpmd { busy_poll: bool },
+    /// A kernel bridge.
+    Bridge,
+    /// The kernel's IPv4 forwarding.
+    IpForward,
+    /// `xdp-bench redirect`.
+    XdpRedirect,
+    /// `xdp-bench redirect-cpu`: the same, from the forwarder's core.
+    XdpRedirectCpu,
+}
+
+/// All of them, in the order of the table. The first two are neighbours in time, too: they make the pairs.
+pub(crate) const ALL: [Peer; 10] = [
+    Peer::Xdpfwd { io: "af_xdp", idle: "poll" },
+    Peer::BareLoop,
+    Peer::Xdpfwd { io: "xsk-rs", idle: "poll" },
+    Peer::Xdpfwd { io: "packet-mmsg", idle: "poll" },
+    Peer::Testpmd { busy_poll: true },
+    Peer::Testpmd { busy_poll: false },
+    Peer::Bridge,
+    Peer::IpForward,
+    Peer::XdpRedirectCpu,
+    Peer::XdpRedirect,
+];
+
+/// Where things are, and on which cores they run.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// The xdpfwd binary.
+    pub(crate) xdpfwd: PathBuf,
+    /// benches/peers.
+    pub(crate) sources: PathBuf,
+    /// For what is built or written on the way.
+    pub(crate) scratch: PathBuf,
+    /// Core of the generator.
+    pub(crate) generator: usize,
+    /// Core of the forwarder.
+    pub(crate) core: usize,
+}
+
+/// A peer that is there: what starts it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ready {
+    pub(crate) peer: Peer,
+    /// Commands that set the namespace up, run there by `sh -c`, and the one that forwards, if it is not the kernel.
+    set_up: Vec<String>,
+    command: Option<Vec<String>>,
+}
+
+/// A peer at work.
+pub(crate) struct Running {
+    pub(crate) forwarder: Option<Forwarder>,
+}
+
+/// What is missing, and how to get it.
+pub(crate) type Missing = String;
+
+impl Peer {
+    /// Its name, in tables, raw results and `ONLY=`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Xdpfwd { io: "af_xdp", idle: "spin" } => "xdpfwd-spin",
+            Self::Xdpfwd { io: "xsk-rs", .. } => "xdpfwd-xsk-rs",
+            Self::Xdpfwd { io: "packet-mmsg", .. } => "xdpfwd-packet-mmsg",
+            Self::Xdpfwd { .. } => "xdpfwd",
+            Self::BareLoop => "bare-loop",
+            Self::Testpmd { busy_poll: true } => "testpmd",
+            Self::Testpmd { busy_poll: false } => "testpmd-no-busy-poll",
+            Self::Bridge => "bridge",
+            Self::IpForward => "ip-forward",
+            Self::XdpRedirect => "xdp-redirect",
+            Self::XdpRedirectCpu => "xdp-redirect-cpu",
+        }
+    }
+
+    /// In which way its conditions differ from xdpfwd's; nothing if they do not.
+    pub(crate) fn differs(self) -> &'static str {
+        match self {
+            Self::Xdpfwd { io: "packet-mmsg", .. } => "the kernel forwards nothing, but sees every frame first",
+            Self::Xdpfwd { .. } | Self::BareLoop => "",
+            Self::Testpmd { .. } => "its main thread, idle but for a line a second, is on the generator's core",
+            Self::Bridge => {
+                "in softirq, brought to the forwarder's core by RPS; no MAC swap; skbs made on the generator's core"
+            }
+            Self::IpForward => "as bridge; rewrites TTL, checksum and MAC addresses instead of swapping them",
+            Self::XdpRedirectCpu => "in the kernel, on the forwarder's core (cpumap); no MAC swap",
+            Self::XdpRedirect => "in the kernel, ON THE GENERATOR'S CORE, which it slows down; swaps MAC addresses",
+        }
+    }
+
+    /// Whether it can serve two queues.
+    pub(crate) fn takes_two_queues(self) -> bool {
+        self != Self::BareLoop
+    }
+
+    /// Finds what it needs, or says what is missing.
+    pub(crate) fn prepare(self, place: &Place, queues: u16) -> Result<Ready, Missing> {
+        let core = place.core.to_string();
+        let ready = |set_up: Vec<String>, command: Option<Vec<String>>| Ready { peer: self, set_up, command };
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        // RPS: what arrives on fwd0 is handed to the forwarder's core, in hexadecimal groups of 32 bits.
+        let rps = format!(
+            "for q in /sys/class/net/fwd0/queues/rx-*; do echo {:x}{} > $q/rps_cpus; done",
+            1u32 << (place.core % 32),
+            ",00000000".repeat(place.core / 32)
+        );
+        match self {
+            Self::Xdpfwd { io, idle } => {
+                let config = place.scratch.join(format!("{}-{queues}.toml", self.name()));
+                let text = xdpfwd_config(io, idle, place.core, queues);
+                fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
+                let (program, config) = (shown(&place.xdpfwd), shown(&config));
+                let check = Command::new(&program).args(["--config", &config, "--check"]).output();
+                let check = check.map_err(|error| format!("{program}: {error}; `make build`"))?;
+                if !check.status.success() {
+                    let stderr = String::from_utf8_lossy(&check.stderr);
+                    let why = stderr.lines().find(|line| !line.contains("warning:")).unwrap_or("it does not say why");
+                    return Err(format!("xdpfwd refuses io = \"{io}\": {}", why.trim_start_matches(&config)));
+                }
+                Ok(ready(vec![], Some(words(&format!("{program} --config {config} --json --interval 1")))))
+            }
+            Self::BareLoop => {
+                let program = compile(place, "bare_loop", &["bare_loop.c"], &["-march=native"], &["-lxdp", "-lbpf"])?;
+                Ok(ready(vec![], Some(vec![shown(&program), "fwd0".into(), "fwd1".into(), core])))
+            }
+            Self::Testpmd { busy_poll } => {
+                let program = find("dpdk-testpmd", "dpdk-dev")?;
+                let budget = if busy_poll { 64 } else { 0 };
+                // A device for each queue: on a veth, net_af_xdp believes that there is one queue in all, and with
+                // start_queue takes any one.
+                let devices: Vec<String> = (0..queues)
+                    .flat_map(|queue| [(2 * queue, "fwd0", queue), (2 * queue + 1, "fwd1", queue)])
+                    .map(|(n, interface, queue)| {
+                        format!(
+                            "--vdev net_af_xdp{n},iface={interface},start_queue={queue},queue_count=1,busy_budget={budget}"
+                        )
+                    })
+                    .collect();
+                Ok(ready(
+                    vec![],
+                    Some(words(&format!(
+                        "{program} -l {generator},{core} --main-lcore {generator} --no-huge -m 1024 --no-pci --no-telemetry \
+                         --file-prefix xdpfwd-bench-{} {} -- --forward-mode=macswap --nb-cores=1 --burst=64 --rxd=2048 \
+                         --txd=2048 --total-num-mbufs=32768 --no-mlockall --auto-start --stats-period=1",
+                        std::process::id(),
+                        devices.join(" "),
+                        generator = place.generator,
+                    ))),
+                ))
+            }
+            Self::Bridge => Ok(ready(
+                vec![
+                    "if [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]; then echo 0 > /proc/sys/net/bridge/bridge-nf-call-iptables; fi".into(),
+                    "ip link add br0 type bridge stp_state 0 mcast_snooping 0 && ip link set fwd0 master br0 && ip link set fwd1 master br0".into(),
+                    "bridge fdb replace 02:00:00:00:00:04 dev fwd1 master static && ip link set br0 up".into(),
+                    rps,
+                ],
+                None,
+            )),
+            Self::IpForward => Ok(ready(
+                vec![
+                    "ip address add 10.77.0.254/24 dev fwd0 && ip address add 10.78.0.254/24 dev fwd1".into(),
+                    "ip neighbour replace 10.78.0.2 lladdr 02:00:00:00:00:04 dev fwd1 nud permanent".into(),
+                    "echo 1 > /proc/sys/net/ipv4/ip_forward".into(),
+                    rps,
+                ],
+                None,
+            )),
+            Self::XdpRedirect => {
+                let program = find("xdp-bench", "xdp-tools")?;
+                Ok(ready(vec![], Some(words(&format!("{program} redirect fwd0 fwd1")))))
+            }
+            Self::XdpRedirectCpu => {
+                let program = find("xdp-bench", "xdp-tools")?;
+                Ok(ready(
+                    vec![],
+                    Some(words(&format!(
+                        "{program} redirect-cpu --cpu {core} --program-mode no-touch --remote-action redirect \
+                         --redirect-device fwd1 fwd0"
+                    ))),
+                ))
+            }
+        }
+    }
+
+    /// What the generator sends to it: the same for all but a router, which has to be spoken to.
+    pub(crate) fn traffic(self) -> Traffic {
+        match self {
+            Self::IpForward => {
+                Traffic::new().destination_mac(mac(2)).addresses([10, 77, 0, 1].into(), [10, 78, 0, 2].into())
+            }
+            _ => Traffic::new(),
+        }
+    }
+
+    /// Interfaces that it has an XDP program on when it is ready.
+    fn xdp_on(self) -> &'static [&'static str] {
+        match self {
+            Self::Bridge | Self::IpForward | Self::Xdpfwd { io: "packet-mmsg", .. } => &[],
+            Self::XdpRedirect | Self::XdpRedirectCpu => &["fwd0"],
+            _ => &["fwd0", "fwd1"],
+        }
+    }
+}
+
+impl Ready {
+    /// The command line that forwards, or those that make the kernel do it.
+    pub(crate) fn shown(&self) -> String {
+        let mut lines = self.set_up.clone();
+        lines.extend(self.command.as_ref().map(|words| words.join(" ")));
+        lines.join("; ")
+    }
+
+    /// Tries whether it starts at all: what does not is missing, with what it says.
+    pub(crate) fn attempt(&self) -> Result<(), Missing> {
+        let start = || -> Result<()> {
+            let chain = Chain::builder().build()?;
+            let mut running = self.start(&chain)?;
+            thread::sleep(SETTLING);
+            running.check()?;
+            running.stop().map(drop)
+        };
+        start().map_err(|error| {
+            let said = brief(&error);
+            match self.peer {
+                // xdp-tools 1.3 wants the tracepoint xdp_redirect_map_err, which Linux 6.18 has no more.
+                Peer::XdpRedirect | Peer::XdpRedirectCpu => {
+                    format!(
+                        "xdp-bench does not load on this kernel ({said}): build a newer one from \
+                             https://github.com/xdp-project/xdp-tools and put it first on the PATH"
+                    )
+                }
+                _ => format!("does not start here: {said}"),
+            }
+        })
+    }
+
+    /// Puts it into the middle of a lab, and waits until it forwards.
+    pub(crate) fn start(&self, chain: &Chain) -> Result<Running> {
+        for line in &self.set_up {
+            let output = chain.fwd().command("sh").args(["-ec", line]).output().context("running sh")?;
+            if !output.status.success() {
+                bail!("{}: `{line}`: {}", self.peer.name(), String::from_utf8_lossy(&output.stderr).trim());
+            }
+        }
+        let Some(command) = &self.command else { return Ok(Running { forwarder: None }) };
+        let mut forwarder = Forwarder::spawn(chain.fwd(), command)?;
+        forwarder.wait_for_xdp(chain.fwd(), self.peer.xdp_on(), READY)?;
+        match self.peer {
+            Peer::Xdpfwd { .. } => drop(forwarder.wait_for_line(READY, |line| line.contains(r#""type":"interval""#))?),
+            Peer::Testpmd { .. } => drop(forwarder.wait_for_line(READY, |line| line.contains("NIC statistics"))?),
+            // Both sockets are bound when the second program is there, or a moment later: the warm-up covers it.
+            _ => {}
+        }
+        Ok(Running { forwarder: Some(forwarder) })
+    }
+}
+
+impl Running {
+    /// Fails if it has ended.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.forwarder.as_mut().map_or(Ok(()), |forwarder| forwarder.check_running().map_err(Into::into))
+    }
+
+    /// Ends it, and returns xdpfwd's final report if it wrote one.
+    pub(crate) fn stop(mut self) -> Result<Option<serde_json::Value>> {
+        let Some(forwarder) = &mut self.forwarder else { return Ok(None) };
+        forwarder.stop(STOP)?;
+        let last = forwarder.last_line(|line| line.contains(r#""type":"final""#));
+        Ok(last.and_then(|line| serde_json::from_str(&line).ok()))
+    }
+}
+
+/// The lines of an error that say something: the one with the word error or failed in it, or else the last.
+pub(crate) fn brief(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let telling = lines.iter().find(|line| {
+        let line = line.to_lowercase();
+        line.contains("failed") || line.contains("error") || line.contains("cause:")
+    });
+    (*telling.or(lines.last()).unwrap_or(&"it does not say why")).to_owned()
+}
+
+/// One core, MAC addresses swapped, as the bare loop does.
+fn xdpfwd_config(io: &str, idle: &str, core: usize, queues: u16) -> String {
+    let port = |name: &str, interface: &str| {
+        format!("[[port]]\nname = \"{name}\"\ninterface = \"{interface}\"\nqueues = {queues}\nio = \"{io}\"\n\n")
+    };
+    let path = |from: &str, to: &str| format!("[[path]]\nfrom = \"{from}\"\nto = \"{to}\"\nstages = [\"swap\"]\n\n");
+    format!(
+        "[engine]\ncores = [{core}]\nidle = \"{idle}\"\n\n{}{}{}{}[stage.swap]\nkind = \"mac-swap\"\n",
+        port("lan", "fwd0"),
+        port("wan", "fwd1"),
+        path("lan", "wan"),
+        path("wan", "lan")
+    )
+}
+
+/// Compiles a program of benches/peers, or says why not.
+pub(crate) fn compile(
+    place: &Place,
+    name: &str,
+    sources: &[&str],
+    flags: &[&str],
+    libraries: &[&str],
+) -> Result<PathBuf, Missing> {
+    let program = place.scratch.join(name);
+    let sources = sources.iter().map(|source| place.sources.join(source));
+    let output = Command::new("cc")
+        .args(["-O3", "-Wall", "-Wextra", "-Werror"])
+        .args(flags)
+        .args(sources)
+        .arg("-o")
+        .arg(&program)
+        .args(libraries)
+        .output()
+        .map_err(|error| format!("cc: {error}; apt-get install gcc libc6-dev"))?;
+    if output.status.success() {
+        return Ok(program);
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let why = stderr.lines().find(|line| line.contains("error")).unwrap_or("it does not say why").to_owned();
+    Err(format!("{name} does not compile (apt-get install gcc libxdp-dev libbpf-dev): {why}"))
+}
+
+/// Where a program of a Debian package is.
+fn find(program: &str, package: &str) -> Result<String, Missing> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let places = path.split(':').chain(["/usr/sbin", "/sbin"]);
+    places
+        .map(|directory| Path::new(directory).join(program))
+        .find(|path| path.is_file())
+        .map(|path| shown(&path))
+        .ok_or_else(|| format!("{program} is not installed: apt-get install {package}"))
+}
+
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_different() {
+        let mut names: Vec<_> = ALL.iter().map(|peer| peer.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn what_is_not_installed_is_named_with_its_package() {
+        let missing = find("dpdk-testpmd-of-another-world", "dpdk-dev").unwrap_err();
+        assert!(missing.contains("dpdk-testpmd-of-another-world") && missing.contains("apt-get install dpdk-dev"));
+    }
+
+    #[test]
+    fn an_io_that_xdpfwd_does_not_know_is_missing_and_says_so() {
+        let scratch = std::env::temp_dir().join(format!("xdpfwd-bench-test-{}", std::process::id()));
+        fs::create_dir_all(&scratch).unwrap();
+        let refusing = scratch.join("refusing");
+        fs::write(&refusing, "#!/bin/sh\necho \"$2:9:6: io = \\\"x\\\": must be \\\"af_xdp\\\"\" >&2\nexit 2\n")
+            .unwrap();
+        Command::new("chmod").args(["+x", &shown(&refusing)]).status().unwrap();
+        let place =
+            Place { xdpfwd: refusing, sources: "peers".into(), scratch: scratch.clone(), generator: 0, core: 1 };
+        let missing = Peer::Xdpfwd { io: "xsk-rs", idle: "poll" }.prepare(&place, 1).unwrap_err();
+        fs::remove_dir_all(&scratch).unwrap();
+        assert_eq!(missing, "xdpfwd refuses io = \"xsk-rs\": :9:6: io = \"x\": must be \"af_xdp\"");
+    }
+}

@@ -1,0 +1,78 @@
+//! Medians, and how far to trust them.
+
+use serde::Serialize;
+
+/// The median of a sample with an interval that covers the true median.
+///
+/// The interval lies between two order statistics: how many of *n* values fall below the median is binomial(*n*, ½), whatever
+/// the distribution, so no shape is assumed and nothing is resampled. It is the narrowest symmetric one with a coverage of
+/// 95 % or more (2nd to 8th of 9 values: 96.1 %). Fewer than six values have none; then it is the range, with the coverage
+/// that this has.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Median {
+    pub(crate) median: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+    /// Probability that the interval covers the true median.
+    pub(crate) coverage: f64,
+    pub(crate) n: usize,
+}
+
+const WANTED: f64 = 0.95;
+
+impl Median {
+    /// `None` of nothing. Values that are no numbers are left out.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        sorted.sort_by(f64::total_cmp);
+        let n = sorted.len();
+        let middle = *sorted.get(n / 2)?;
+        let median = if n.is_multiple_of(2) { f64::midpoint(sorted[n / 2 - 1], middle) } else { middle };
+        // The deepest pair of order statistics that still covers enough.
+        let (depth, coverage) = (0..n.div_ceil(2))
+            .map(|depth| (depth, coverage(n, depth)))
+            .take_while(|&(depth, coverage)| depth == 0 || coverage >= WANTED)
+            .last()?;
+        Some(Self { median, low: sorted[depth], high: sorted[n - 1 - depth], coverage, n })
+    }
+}
+
+/// Coverage of the interval that leaves out `depth` values on either side.
+fn coverage(n: usize, depth: usize) -> f64 {
+    // P(at most `depth` of n values lie on one side).
+    let mut term = 0.5f64.powi(i32::try_from(n).unwrap_or(i32::MAX));
+    let mut tail = 0.0;
+    for k in 0..=depth {
+        tail += term;
+        term *= (n - k) as f64 / (k + 1) as f64;
+    }
+    (1.0 - 2.0 * tail).max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_of_nine_is_the_second_to_the_eighth() {
+        let median = Median::of((1..=9).map(f64::from)).unwrap();
+        assert_eq!((median.median, median.low, median.high), (5.0, 2.0, 8.0));
+        // Tables of the sign test: 1 - 2 (1 + 9) / 512.
+        assert!((median.coverage - (1.0 - 20.0 / 512.0)).abs() < 1e-12, "{median:?}");
+    }
+
+    #[test]
+    fn few_values_have_their_range_and_say_how_little_that_is() {
+        let median = Median::of([3.0, 1.0, 2.0]).unwrap();
+        assert_eq!((median.median, median.low, median.high, median.coverage), (2.0, 1.0, 3.0, 0.75));
+        assert_eq!(Median::of([7.0]).unwrap().coverage, 0.0);
+        assert_eq!(Median::of([4.0, 2.0]).unwrap().median, 3.0);
+        assert_eq!(Median::of([f64::NAN]), None);
+    }
+
+    #[test]
+    fn six_is_the_first_with_95_per_cent() {
+        assert!(Median::of((0..5).map(f64::from)).unwrap().coverage < WANTED);
+        assert!(Median::of((0..6).map(f64::from)).unwrap().coverage >= WANTED);
+    }
+}

@@ -1,0 +1,135 @@
+//! Times, counted by how long they were.
+
+use std::{fmt, time::Duration};
+
+/// `SUB_BITS` of bpf/sink.bpf.c: 32 buckets for each power of two.
+const SUB_BITS: u32 = 5;
+/// `LATENCY_BITS`: what takes longer (68.7 s) is counted as that.
+const BITS: u32 = 36;
+/// `LATENCY_BUCKETS`.
+const BUCKETS: usize = 1024;
+
+/// Times in nanoseconds, in buckets that are at most 1/32 (3.1 %) wide.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Histogram(Box<[u64; BUCKETS]>);
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self(Box::new([0; BUCKETS]))
+    }
+}
+
+impl Histogram {
+    /// How many times were counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The time that a fraction `q` (0–1) of all do not exceed: the upper end of its bucket, so at most 3.1 % more than what
+    /// was measured, and never less. `None` if nothing was counted.
+    #[must_use]
+    pub fn quantile(&self, q: f64) -> Option<Duration> {
+        let all = self.count();
+        // The smallest number of times that is that fraction: of one, it is this one.
+        let wanted = ((all as f64 * q.clamp(0.0, 1.0)).ceil() as u64).max(1);
+        let mut seen = 0;
+        let reached = |count: &u64| {
+            seen += count;
+            seen >= wanted
+        };
+        self.0.iter().position(reached).map(|bucket| Duration::from_nanos(upper(bucket)))
+    }
+
+    /// The buckets that are not empty: their upper ends, and how many are in each.
+    pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
+        let some = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
+        some.map(|(bucket, &count)| (Duration::from_nanos(upper(bucket)), count))
+    }
+
+    /// What was counted since `earlier`, a reading of the same.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut difference = self.clone();
+        for (count, before) in difference.0.iter_mut().zip(earlier.0.iter()) {
+            *count = count.saturating_sub(*before);
+        }
+        difference
+    }
+
+    /// Adds what another one has.
+    pub fn add(&mut self, other: &Self) {
+        for (count, more) in self.0.iter_mut().zip(other.0.iter()) {
+            *count += more;
+        }
+    }
+
+    /// Counts one.
+    pub fn record(&mut self, time: Duration) {
+        self.0[bucket(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))] += 1;
+    }
+
+    pub(crate) fn counts_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+        self.0.iter_mut()
+    }
+}
+
+impl fmt::Debug for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p50, p99] = [0.5, 0.99].map(|q| self.quantile(q));
+        f.debug_struct("Histogram").field("count", &self.count()).field("p50", &p50).field("p99", &p99).finish()
+    }
+}
+
+/// The bucket of a time. The sink's program does the same.
+fn bucket(nanoseconds: u64) -> usize {
+    let time = nanoseconds.min((1 << BITS) - 1);
+    let shift = (time.max(1).ilog2()).saturating_sub(SUB_BITS);
+    ((shift << SUB_BITS) as usize) + (time >> shift) as usize
+}
+
+/// The longest time of a bucket.
+fn upper(bucket: usize) -> u64 {
+    let shift = (bucket >> SUB_BITS).saturating_sub(1);
+    let first = (bucket - (shift << SUB_BITS)) as u64;
+    ((first + 1) << shift) - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_follow_each_other_without_gap() {
+        let mut from = 0;
+        for b in 0..BUCKETS {
+            let to = upper(b);
+            assert!(to >= from, "bucket {b}");
+            assert_eq!((bucket(from), bucket(to)), (b, b));
+            assert!(to - from <= from / 32, "bucket {b} is too wide: {from}-{to}");
+            from = to + 1;
+        }
+        assert_eq!(from, 1 << BITS);
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn quantiles_are_those_of_the_sorted_list() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.quantile(0.5), None);
+        let times: Vec<u64> = (1..=1000u64).map(|n| n * n * 37).collect();
+        times.iter().for_each(|&time| histogram.record(Duration::from_nanos(time)));
+        for (q, exact) in
+            [(0.0, times[0]), (0.5, times[499]), (0.99, times[989]), (0.999, times[998]), (1.0, times[999])]
+        {
+            let found = histogram.quantile(q).unwrap().as_nanos() as u64;
+            assert!(found >= exact && found <= exact + exact / 31, "{q}: {found} for {exact}");
+        }
+        let before = histogram.clone();
+        histogram.record(Duration::from_secs(3));
+        let new = histogram.since(&before);
+        assert_eq!((new.count(), new.buckets().count()), (1, 1));
+        histogram.add(&new);
+        assert_eq!(histogram.count(), 1002);
+    }
+}

@@ -1,0 +1,138 @@
+//! The four rings of a port and nothing else: no frames, no owner record, no packets. For benchmarks, beside the same loop in
+//! C (`benches/peers/ring_twin.c`).
+
+use std::mem;
+
+use crate::abi::Descriptor;
+use crate::batch::Batch;
+use crate::fake_kernel::{FakeKernel, Sizes};
+use crate::owner::Slot;
+use crate::umem::Umem;
+use crate::xsk_port::Rings;
+
+/// The user's ends of the rings that a [`FakeKernel`] has the other ends of, and chunk addresses to fill them with.
+pub struct BareRings {
+    rings: Rings,
+    free: Vec<u64>,
+    batch: [Descriptor; Batch::CAPACITY],
+    len: usize,
+    /// Bits of an address that lie within its chunk.
+    within: u64,
+}
+
+impl BareRings {
+    /// Rings of these sizes with the fill ring full, and the kernel's side of them. The UMEM's chunks go round as numbers:
+    /// no byte of them is touched.
+    ///
+    /// # Panics
+    /// If a size is not a power of two.
+    pub fn new(umem: &Umem, sizes: Sizes) -> (Self, FakeKernel) {
+        let slot = Slot::new(0).expect("0 is below 126");
+        let (rings, kernel) = FakeKernel::rings(umem, slot, sizes);
+        let free = (0..umem.frames()).rev().map(|chunk| umem.region().join(chunk, 0)).collect();
+        let empty = Descriptor { addr: 0, len: 0, options: 0 };
+        let within = u64::from(umem.frame_size()) - 1;
+        let mut bare = Self { rings, free, batch: [empty; Batch::CAPACITY], len: 0, within };
+        bare.refill(sizes.fill);
+        (bare, kernel)
+    }
+
+    /// Takes up to `n` descriptors, at most [`Batch::CAPACITY`], and posts as many addresses. Returns how many.
+    #[inline]
+    pub fn receive(&mut self, n: u32) -> usize {
+        let mut len = 0;
+        let mut peek = self.rings.rx.peek(n.min(Batch::CAPACITY as u32));
+        for (place, descriptor) in self.batch.iter_mut().zip(peek.by_ref()) {
+            *place = descriptor;
+            len += 1;
+        }
+        self.len = len;
+        peek.release();
+        self.refill(self.len as u32);
+        self.len
+    }
+
+    #[inline]
+    fn refill(&mut self, n: u32) {
+        let mut reservation = self.rings.fill.reserve(n);
+        // As the pool does it.
+        let left = self.free.len().saturating_sub(reservation.granted() as usize);
+        for &address in self.free[left..].iter().rev() {
+            reservation.push(address);
+        }
+        self.free.truncate(left);
+        reservation.commit();
+    }
+
+    /// Posts what was received for transmission. Returns whether the kernel wants to be woken.
+    #[inline]
+    pub fn transmit(&mut self) -> bool {
+        let mut reservation = self.rings.tx.reserve(self.len as u32);
+        for &descriptor in &self.batch[..self.len] {
+            reservation.push(descriptor);
+        }
+        reservation.commit();
+        self.rings.tx.needs_wakeup()
+    }
+
+    /// Takes back what was completed. Returns how many.
+    #[inline]
+    pub fn reclaim(&mut self) -> u32 {
+        let mut peek = self.rings.completion.peek(u32::MAX);
+        let mut free = mem::take(&mut self.free);
+        for address in peek.by_ref() {
+            if free.len() < free.capacity() {
+                free.push(address & !self.within);
+            }
+        }
+        self.free = free;
+        peek.release()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_kernel::Behaviour;
+    use crate::{HugePages, UmemConfig};
+
+    #[test]
+    fn every_chunk_goes_round() {
+        let config = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
+        let (umem, _pool) = Umem::new(&config).unwrap();
+        let sizes = Sizes { start: u32::MAX - 100, ..Sizes::default() };
+        let (mut rings, kernel) = BareRings::new(&umem, sizes);
+        kernel.set(Behaviour::default());
+        for n in [1, 8, 64, 100].repeat(20) {
+            let came = kernel.arrive(n, 60) as usize;
+            assert_eq!(came, n as usize);
+            assert_eq!(rings.receive(n), came.min(Batch::CAPACITY));
+            assert!(rings.transmit(), "it wants to be woken");
+            kernel.complete();
+            assert_eq!(rings.reclaim() as usize, came.min(Batch::CAPACITY));
+            // What did not fit into the batch.
+            rings.receive(n);
+            rings.transmit();
+            kernel.complete();
+            rings.reclaim();
+            let mut all = rings.free.clone();
+            assert_eq!(all.len() as u32 + kernel.posted(), umem.frames());
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!(all.len() as u32 + kernel.posted(), umem.frames(), "none twice");
+        }
+    }
+
+    #[test]
+    fn the_kernels_side_alone_does_as_much_as_with_a_user() {
+        let config = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
+        let (umem, _pool) = Umem::new(&config).unwrap();
+        let (_rings, kernel) = BareRings::new(&umem, Sizes::default());
+        for n in [1, 8, 64].repeat(20) {
+            assert_eq!(kernel.arrive(n, 60), n);
+            kernel.pretend_user(n);
+            assert_eq!(kernel.complete(), n);
+            assert_eq!(kernel.posted(), Sizes::default().fill);
+        }
+    }
+}
