@@ -171,6 +171,24 @@ fn overload_and_a_stop_in_the_middle_of_it_leak_nothing() {
     }
 }
 
+/// Started and stopped again and again on the same interfaces while packets come, one way after the other: each lets go of what
+/// the next one needs.
+#[test]
+fn one_way_after_the_other_on_the_same_interfaces() {
+    let chain = chain(Chain::builder());
+    let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
+    for round in 0..3 {
+        for &io in IOS {
+            let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
+            let (ended, last) = running.stop();
+            assert!(ended.status.success() && !ended.killed, "{io}, round {round}: {ended:?}");
+            last.assert_conserved();
+            assert!(last.report.port("fwd0").unwrap().rx_packets > 0, "{io}, round {round}: {}", last.json);
+        }
+    }
+    generator.stop().unwrap();
+}
+
 /// Every packet that reached a packet socket's interface was received or has a counter.
 #[test]
 fn what_a_packet_socket_cannot_keep_is_counted() {
