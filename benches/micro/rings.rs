@@ -13,8 +13,15 @@
 //! After criterion's, a table: all of them and the C twins (benches/peers/ring_twin.c, a process of its own) in turn, as
 //! ratios within a round. `cargo bench -p xdpfwd-bench --bench rings`, or `make bench-rings`.
 
+// The machine is asked by the same questions as for the benchmarks in the lab, which need more of it.
+#[allow(dead_code)]
+#[path = "../src/machine.rs"]
+mod machine;
+
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
+    fs,
     hint::black_box,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -25,6 +32,7 @@ use std::{
 use criterion::{BenchmarkId, Criterion};
 use nix::time::{ClockId, clock_gettime};
 use pipeline::{PortId, Worker, stages::MacSwap};
+use serde_json::{Value, json};
 use xsk::{
     BareRings, Batch, EgressQueue, HugePages, Pool, Port, Umem, UmemConfig, XskPort,
     fake_kernel::{Behaviour, FakeKernel, Sizes},
@@ -290,8 +298,10 @@ fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&st
             }
         }
     }
-    println!("\nns a packet, median of {ROUNDS} rounds in turn; in brackets ours / that, median of the rounds' ratios");
-    println!("  {:<22}{}", "batches of", BATCHES.map(|n| format!("{n:>18}")).concat());
+    let mut text = format!(
+        "ns a packet, median of {ROUNDS} rounds in turn; in brackets ours / that, median of the rounds' ratios\n"
+    );
+    let _ = writeln!(text, "  {:<22}{}", "batches of", BATCHES.map(|n| format!("{n:>18}")).concat());
     let cell = |name: &'static str, twin_of: Option<&'static str>, n: u32| {
         let own = &taken[&(name, n)];
         let ratio = twin_of.map_or(String::new(), |ours| {
@@ -301,13 +311,38 @@ fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&st
         format!("{:>10.2} {ratio:>7}", median(own.clone()))
     };
     for name in OURS {
-        println!("  {name:<22}{}", BATCHES.map(|n| cell(name, None, n)).concat());
+        let _ = writeln!(text, "  {name:<22}{}", BATCHES.map(|n| cell(name, None, n)).concat());
     }
     for (name, .., ours) in TWINS.into_iter().filter(|_| missing.is_none()) {
-        println!("  {name:<22}{}", BATCHES.map(|n| cell(name, Some(ours), n)).concat());
+        let _ = writeln!(text, "  {name:<22}{}", BATCHES.map(|n| cell(name, Some(ours), n)).concat());
     }
     if let Some(why) = missing {
-        println!("  the C twins are missing: {why}");
+        let _ = writeln!(text, "  the C twins are missing: {why}");
+    }
+    println!("\n{text}");
+    let rounded = |ns: &Vec<f64>| ns.iter().map(|ns| (1000.0 * ns).round() / 1000.0).collect::<Vec<f64>>();
+    let raw: BTreeMap<_, _> = taken.iter().map(|((name, n), ns)| (format!("{name}/{n}"), rounded(ns))).collect();
+    keep(&text, &json!({ "ns_per_packet": raw, "packets_a_sample": PACKETS, "missing": missing }));
+}
+
+/// In benches/results/<date>-<host>/, as the benchmarks in the lab.
+fn keep(text: &str, numbers: &Value) {
+    let machine = machine::Machine::here();
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+    let directory = results.join(format!("{}-{}", machine.date, machine.host));
+    let all = json!({
+        "command": "cargo bench -p xdpfwd-bench --bench rings",
+        "schema": 1,
+        "what": "rings",
+        "machine": machine,
+        "numbers": numbers,
+    });
+    let written = fs::create_dir_all(&directory)
+        .and_then(|()| fs::write(directory.join("rings.txt"), text))
+        .and_then(|()| fs::write(directory.join("rings.json"), format!("{all}\n")));
+    match written {
+        Ok(()) => println!("raw numbers: {}", directory.join("rings.json").display()),
+        Err(error) => eprintln!("the results can't be kept in {}: {error}", directory.display()),
     }
 }
 

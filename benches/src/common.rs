@@ -50,7 +50,7 @@ pub(crate) struct Common {
     /// Sources of the peers
     #[arg(long, default_value = "benches/peers")]
     peers: PathBuf,
-    /// Results go to DIR/<date>-<host>/
+    /// Results go to a folder of DIR, named after day and host
     #[arg(long, default_value = "benches/results", value_name = "DIR")]
     results: PathBuf,
 }

@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         for peer in common.wanted(&ALL) {
             stop.check()?;
             let outcome = match missing.get(peer.name()) {
-                Some(why) => format!("missing: {why}"),
+                Some(_) => "missing".to_owned(),
                 None => two_queues(peer, common),
             };
             note(&format!("two queues: {}: {outcome}", peer.name()));
@@ -259,8 +259,14 @@ fn table(
             let _ =
                 writeln!(text, "  {:<22}{:>10.3}   {ratio:<28}{:>10}  {calls:>8}", peer.name(), rate.median, rate.n);
         }
+        for name in missing.keys() {
+            let _ = writeln!(text, "  {name:<22}{:>10}", "missing");
+        }
+    }
+    if !missing.is_empty() {
+        text += "\nmissing\n";
         for (name, why) in missing {
-            let _ = writeln!(text, "  {name:<22}missing: {why}");
+            let _ = writeln!(text, "  {name:<22}{why}");
         }
     }
     if !queues.is_empty() {

@@ -19,7 +19,7 @@ use common::Stop;
 /// Measures xdpfwd beside other forwarders, in a lab of network namespaces.
 ///
 /// Everything runs on one machine, interleaved in one run: ratios are what counts. Needs root. Raw numbers are kept in
-/// benches/results/<date>-<host>/.
+/// a folder of benches/results, named after day and host.
 #[derive(Parser)]
 #[command(name = "xdpfwd-bench", version, max_term_width = 110)]
 struct Cli {

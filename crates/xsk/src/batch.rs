@@ -1,5 +1,7 @@
 //! A batch: the frames that go through the pipeline together.
 
+use std::mem;
+
 use crate::frame::Frame;
 
 /// Up to [`Batch::CAPACITY`] frames, in order. A place may be empty after its frame was taken.
@@ -55,7 +57,8 @@ impl Batch {
         let mut came = 0;
         // The length is written once: to count in memory makes each frame wait for the one before.
         for (place, frame) in self.frames[self.len..].iter_mut().zip(frames) {
-            *place = Some(frame);
+            // A place behind the end is empty. Assigned to, it would be looked at, to drop what is there.
+            mem::forget(mem::replace(place, Some(frame)));
             came += 1;
         }
         self.len += came;

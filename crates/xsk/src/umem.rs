@@ -98,7 +98,7 @@ pub enum UmemError {
 /// Memory for packets, in chunks of equal size, shared with the kernel through the sockets that are bound to it.
 ///
 /// This is a handle: clones refer to the same memory. The memory is unmapped when the last handle goes (the
-/// [`Pool`] and every port have one), if no [`Frame`](crate::Frame) is left; if one is, the mapping is leaked instead,
+/// [`Pool`] and every port have one), if no [`Frame`] is left; if one is, the mapping is leaked instead,
 /// with a warning, so that no frame ever points at nothing. A UMEM and all that refers to it stay on one thread.
 pub struct Umem(Rc<Region>);
 
@@ -286,7 +286,8 @@ impl Region {
         Chunks { region: self, base: self.base(), owners: self.owners.cells(), shift: self.frame_size.trailing_zeros() }
     }
 
-    /// Splits an address within the UMEM into chunk and offset. The chunk may not exist: the address is the kernel's word.
+    /// As [`Chunks::split`].
+    #[cfg(feature = "fake-kernel")]
     #[inline]
     pub(crate) fn split(&self, address: u64) -> (u32, u32) {
         let shift = self.frame_size.trailing_zeros();
@@ -312,7 +313,7 @@ pub(crate) struct Chunks<'a> {
 }
 
 impl Chunks<'_> {
-    /// As [`Region::split`].
+    /// Splits an address within the UMEM into chunk and offset. The chunk may not exist: the address is the kernel's word.
     #[inline]
     pub(crate) fn split(self, address: u64) -> (u32, u32) {
         let chunk = u32::try_from(address >> self.shift).unwrap_or(u32::MAX);
