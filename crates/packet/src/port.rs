@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 
-use xsk::{Batch, Census, Completions, Counters, EgressQueue, Frame, KernelCounters, Pool, Port, Umem};
+use xsk::{Batch, Census, Completions, Counters, EgressQueue, Frame, KernelCounters, Pool, Port, Umem, clock};
 
 use crate::messages::{Inbox, Outbox, RECEIVED, SENT};
 use crate::socket::PacketSocket;
@@ -133,7 +133,11 @@ impl Port for MmsgPort {
                 break;
             }
             self.counters.syscalls += 1;
-            match self.outbox.send(self.socket.fd(), queue.iter().take(wanted)) {
+            self.counters.tx_wakes += 1;
+            let start = clock::cycles();
+            let sent = self.outbox.send(self.socket.fd(), queue.iter().take(wanted));
+            self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
+            match sent {
                 // If not all were sent, the next call says why, unless it succeeds.
                 Ok(sent) => self.count_sent(sent, queue),
                 Err(error) if comes_later(&error) => {

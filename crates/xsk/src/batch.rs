@@ -58,7 +58,7 @@ impl Batch {
         // The length is written once: to count in memory makes each frame wait for the one before.
         for (place, frame) in self.frames[self.len..].iter_mut().zip(frames) {
             // A place behind the end is empty. Assigned to, it would be looked at, to drop what is there.
-            mem::forget(mem::replace(place, Some(frame)));
+            mem::forget(place.replace(frame));
             came += 1;
         }
         self.len += came;

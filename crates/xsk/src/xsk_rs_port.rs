@@ -9,6 +9,7 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem as TheirUme
 
 use crate::abi::{Descriptor, XDP_PACKET_HEADROOM};
 use crate::batch::Batch;
+use crate::clock;
 use crate::frame::Frame;
 use crate::owner::{Owner, Slot};
 use crate::pool::Pool;
@@ -185,8 +186,12 @@ impl XskRsPort {
     fn wake_tx(&mut self) {
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
+            self.counters.tx_wakes += 1;
             let before = self.pending();
-            let Err(error) = self.socket.wake_tx() else { return };
+            let start = clock::cycles();
+            let answer = self.socket.wake_tx();
+            self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
+            let Err(error) = answer else { return };
             match error.raw_os_error() {
                 Some(libc::EBUSY) if !self.quarantine => self.counters.tx_dropped += 1,
                 Some(libc::EAGAIN) if self.pending() < before => {}
