@@ -28,7 +28,7 @@ mod worker;
 pub use chain::{Chain, NamedStage, Visitor};
 pub use kind::{BuildCx, KindError, PlanCx, PlanError, Registry, StageConfig, StagePlan};
 pub use ledger::{LedgerReport, StageAccount, Task, TaskAccount, stamp_cost};
-pub use mailbox::{Idle, Mailbox, Remote, SPIN, Stopped, mailbox};
+pub use mailbox::{Idle, LONGEST_SPIN, Mailbox, Remote, SPIN, Stopped, mailbox};
 pub use meta::Meta;
 pub use reason::{Drops, Reason};
 pub use report::{FrameCensus, PathReport, QueueReport, StageReport, WorkerReport};

@@ -15,16 +15,20 @@ use crate::worker::Worker;
 /// What a worker does when nothing comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Idle {
-    /// After [`SPIN`] without a packet it waits in the kernel until one comes: costs some tens of microseconds of latency
-    /// for the first packet after a pause, and next to no processor time during one.
+    /// When no packet has come for a while it waits in the kernel until one comes: costs some tens of microseconds of latency
+    /// for the first packet after a pause, and next to no processor time during one. Each packet buys [`SPIN`] of looking, so
+    /// the looking in vain costs at most that much a packet, and under load a short gap does not put the worker to sleep.
     #[default]
     Poll,
     /// It keeps looking, and its core is never free: for a core of its own.
     Spin,
 }
 
-/// How long a worker keeps looking for packets before it waits in the kernel.
+/// How much longer a worker keeps looking for packets, before it waits in the kernel, for each packet that came.
 pub const SPIN: Duration = Duration::from_micros(20);
+
+/// The longest that it keeps looking, however many came.
+pub const LONGEST_SPIN: Duration = Duration::from_millis(1);
 
 /// Longest wait: what happens without a packet (ticks, reclaiming) happens at least this often.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
@@ -122,16 +126,16 @@ impl<C: Chain> Worker<C> {
     /// Makes turns until the mailbox says stop.
     pub fn run(&mut self, mailbox: &Mailbox<C>, idle: Idle) {
         let mut wait_set = WaitSet::new(self.descriptors().chain([mailbox.waker.fd()]));
-        let patience = (clock::cycles_per_second() * SPIN.as_secs_f64()) as u64;
-        let mut last_packet = clock::cycles();
+        let mut patience = Patience::new(clock::cycles());
         self.ledger.begin();
         loop {
             if mailbox.shared.mail.load(Ordering::Acquire) && !mailbox.open(self) {
                 return;
             }
-            if self.turn() > 0 {
-                last_packet = clock::cycles();
-            } else if idle == Idle::Poll && clock::cycles().wrapping_sub(last_packet) > patience {
+            let came = self.turn();
+            if came > 0 {
+                patience.came(came, clock::cycles());
+            } else if idle == Idle::Poll && patience.is_over(clock::cycles()) {
                 let at_most = if self.must_look_again_soon() { SHORT_WAIT } else { LONGEST_WAIT };
                 self.waits += 1;
                 self.ledger.book(Task::Control, 0);
@@ -149,9 +153,57 @@ impl<C: Chain> Worker<C> {
     }
 }
 
+/// How long to keep looking: time that packets have bought and that has not passed yet.
+struct Patience {
+    /// When it is over, by [`xsk::clock`].
+    end: u64,
+    /// Cycles that a packet buys.
+    each: u64,
+    /// Most cycles from now to the end.
+    longest: u64,
+}
+
+impl Patience {
+    fn new(now: u64) -> Self {
+        let cycles = |time: Duration| (clock::cycles_per_second() * time.as_secs_f64()) as u64;
+        let (each, longest) = (cycles(SPIN), cycles(LONGEST_SPIN));
+        Self { end: now + each, each, longest }
+    }
+
+    #[inline]
+    fn came(&mut self, packets: usize, now: u64) {
+        self.end = (self.end.max(now) + packets as u64 * self.each).min(now + self.longest);
+    }
+
+    #[inline]
+    fn is_over(&self, now: u64) -> bool {
+        now >= self.end
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_packet_buys_a_while_of_looking_up_to_the_longest() {
+        let Patience { each, longest, .. } = Patience::new(0);
+        let mut patience = Patience { end: 0, each, longest };
+        let over_at = |patience: &Patience, at: u64| !patience.is_over(at - 1) && patience.is_over(at);
+        // One packet after a pause: one while.
+        patience.came(1, 1_000_000);
+        assert!(over_at(&patience, 1_000_000 + each));
+        // Three before that is over: three more, on top of what is left.
+        patience.came(3, 1_000_000 + each / 2);
+        assert!(over_at(&patience, 1_000_000 + 4 * each));
+        // However many: the longest, from the last one on.
+        (0..1000).for_each(|_| patience.came(64, 2_000_000));
+        assert!(over_at(&patience, 2_000_000 + longest));
+        // What was not used is not kept.
+        let later = 2_000_000 + 10 * longest;
+        patience.came(1, later);
+        assert!(over_at(&patience, later + each));
+    }
 
     /// Who waits and is woken has something to do: otherwise it would neither work nor wait until the other thread goes on.
     #[test]
