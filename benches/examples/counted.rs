@@ -57,10 +57,7 @@ fn port(rounds: u64) {
     for _ in 0..rounds {
         kernel.arrive(N, LENGTH);
         port.receive(&mut batch, &mut pool);
-        for frame in batch.places_mut().iter_mut().filter_map(Option::take) {
-            queue.push(frame).expect("there is room for a batch");
-        }
-        batch.clear_taken();
+        queue.push_batch(&mut batch, |refused| panic!("there is room for a batch: {refused}"));
         port.transmit(&mut queue);
         kernel.complete();
         port.reclaim(&mut pool);

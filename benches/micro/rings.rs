@@ -105,14 +105,12 @@ impl Subject for OnePort {
         for _ in 0..rounds {
             kernel.arrive(n, LENGTH);
             port.receive(batch, pool);
-            for frame in batch.places_mut().iter_mut().filter_map(Option::take) {
-                let mut frame = frame;
-                if *swap && let Some((destination, source)) = frame.get_mut(..12).map(|macs| macs.split_at_mut(6)) {
+            for frame in batch.places_mut().iter_mut().flatten().take_while(|_| *swap) {
+                if let Some((destination, source)) = frame.get_mut(..12).map(|macs| macs.split_at_mut(6)) {
                     destination.swap_with_slice(source);
                 }
-                queue.push(frame).expect("there is room for a batch");
             }
-            batch.clear_taken();
+            queue.push_batch(batch, |refused| panic!("there is room for a batch: {refused}"));
             port.transmit(queue);
             kernel.complete();
             port.reclaim(pool);

@@ -19,6 +19,15 @@ pub(crate) struct Egress {
 /// the turn is over is sent at once, so that only a port which does not send makes packets drop.
 pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 
+#[inline]
+fn why(refused: Refused) -> (Reason, Frame) {
+    match refused {
+        Refused::Full(frame) => (Reason::EgressFull, frame),
+        Refused::Runt(frame) => (Reason::Runt, frame),
+        Refused::Foreign(frame) => (Reason::ForeignFrame, frame),
+    }
+}
+
 impl Egress {
     pub(crate) fn new(umem: &Umem, ports: usize, lanes: usize) -> Self {
         let queues = (0..ports * lanes).map(|_| EgressQueue::new(umem, EGRESS_CAPACITY)).collect();
@@ -34,25 +43,23 @@ impl Egress {
     /// Adds a frame for a port, on this lane; hands it back with the reason if it cannot go.
     #[inline]
     pub(crate) fn push(&mut self, to: PortId, lane: usize, frame: Frame) -> Result<(), (Reason, Frame)> {
-        self.push_at(self.index_of(to, lane), frame)
+        let index = self.index_of(to, lane);
+        let Some(queue) = self.queues.get_mut(index) else { return Err((Reason::NoSuchPort, frame)) };
+        let pushed = queue.push(frame).map_err(why);
+        self.crowded |= queue.room() < Batch::CAPACITY;
+        pushed
     }
 
-    /// The same by index.
+    /// Adds all frames of a batch, for the queue at an index that exists, and leaves the batch empty. What cannot go is shown
+    /// with the reason.
     #[inline]
-    pub(crate) fn push_at(&mut self, index: usize, frame: Frame) -> Result<(), (Reason, Frame)> {
-        let Some(queue) = self.queues.get_mut(index) else { return Err((Reason::NoSuchPort, frame)) };
-        match queue.push(frame) {
-            Ok(()) => {
-                self.crowded |= queue.room() < Batch::CAPACITY;
-                Ok(())
-            }
-            Err(Refused::Full(frame)) => {
-                self.crowded = true;
-                Err((Reason::EgressFull, frame))
-            }
-            Err(Refused::Runt(frame)) => Err((Reason::Runt, frame)),
-            Err(Refused::Foreign(frame)) => Err((Reason::ForeignFrame, frame)),
-        }
+    pub(crate) fn push_batch(&mut self, index: usize, batch: &mut Batch, mut refused: impl FnMut(Reason, Frame)) {
+        let queue = &mut self.queues[index];
+        queue.push_batch(batch, |refusal| {
+            let (reason, frame) = why(refusal);
+            refused(reason, frame);
+        });
+        self.crowded |= queue.room() < Batch::CAPACITY;
     }
 
     /// Whether a queue has become so full that the next batch may not fit: time to transmit. Says so once.

@@ -100,14 +100,8 @@ impl BatchRun<'_> {
     pub(crate) fn scatter(self) {
         let packets = self.batch.len();
         let index = self.egress.index_of(self.to, self.lane);
-        let places = self.batch.places_mut();
-        for place in places {
-            let Some(frame) = place.take() else { continue };
-            if let Err((reason, frame)) = self.egress.push_at(index, frame) {
-                discard(self.pool, self.drops, frame, reason);
-            }
-        }
-        self.batch.clear_taken();
+        let Self { batch, egress, pool, drops, .. } = self;
+        egress.push_batch(index, batch, |reason, frame| discard(pool, drops, frame, reason));
         self.ledger.book(Task::Scatter, packets);
     }
 }

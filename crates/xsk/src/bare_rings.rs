@@ -1,11 +1,10 @@
 //! The four rings of a port and nothing else: no frames, no owner record, no packets. For benchmarks, beside the same loop in
 //! C (`benches/peers/ring_twin.c`).
 
-use std::mem;
-
 use crate::abi::Descriptor;
 use crate::batch::Batch;
 use crate::fake_kernel::{FakeKernel, Sizes};
+use crate::free_list::FreeList;
 use crate::owner::Slot;
 use crate::umem::Umem;
 use crate::xsk_port::Rings;
@@ -13,7 +12,7 @@ use crate::xsk_port::Rings;
 /// The user's ends of the rings that a [`FakeKernel`] has the other ends of, and chunk addresses to fill them with.
 pub struct BareRings {
     rings: Rings,
-    free: Vec<u64>,
+    free: FreeList<u64>,
     batch: [Descriptor; Batch::CAPACITY],
     len: usize,
     /// Bits of an address that lie within its chunk.
@@ -29,7 +28,7 @@ impl BareRings {
     pub fn new(umem: &Umem, sizes: Sizes) -> (Self, FakeKernel) {
         let slot = Slot::new(0).expect("0 is below 126");
         let (rings, kernel) = FakeKernel::rings(umem, slot, sizes);
-        let free = (0..umem.frames()).rev().map(|chunk| umem.region().join(chunk, 0)).collect();
+        let free = FreeList::full((0..umem.frames()).rev().map(|chunk| umem.region().join(chunk, 0)));
         let empty = Descriptor { addr: 0, len: 0, options: 0 };
         let within = u64::from(umem.frame_size()) - 1;
         let mut bare = Self { rings, free, batch: [empty; Batch::CAPACITY], len: 0, within };
@@ -55,12 +54,7 @@ impl BareRings {
     #[inline]
     fn refill(&mut self, n: u32) {
         let mut reservation = self.rings.fill.reserve(n);
-        // As the pool does it.
-        let left = self.free.len().saturating_sub(reservation.granted() as usize);
-        for &address in self.free[left..].iter().rev() {
-            reservation.push(address);
-        }
-        self.free.truncate(left);
+        reservation.extend(self.free.take(reservation.granted() as usize));
         reservation.commit();
     }
 
@@ -68,9 +62,7 @@ impl BareRings {
     #[inline]
     pub fn transmit(&mut self) -> bool {
         let mut reservation = self.rings.tx.reserve(self.len as u32);
-        for &descriptor in &self.batch[..self.len] {
-            reservation.push(descriptor);
-        }
+        reservation.extend(self.batch[..self.len].iter().copied());
         reservation.commit();
         self.rings.tx.needs_wakeup()
     }
@@ -79,13 +71,8 @@ impl BareRings {
     #[inline]
     pub fn reclaim(&mut self) -> u32 {
         let mut peek = self.rings.completion.peek(u32::MAX);
-        let mut free = mem::take(&mut self.free);
-        for address in peek.by_ref() {
-            if free.len() < free.capacity() {
-                free.push(address & !self.within);
-            }
-        }
-        self.free = free;
+        let within = self.within;
+        self.free.put(peek.by_ref().map(|address| address & !within));
         peek.release()
     }
 }
@@ -115,7 +102,8 @@ mod tests {
             rings.transmit();
             kernel.complete();
             rings.reclaim();
-            let mut all = rings.free.clone();
+            let mut all: Vec<u64> = rings.free.take(usize::MAX).collect();
+            rings.free.put(all.iter().rev().copied());
             assert_eq!(all.len() as u32 + kernel.posted(), umem.frames());
             all.sort_unstable();
             all.dedup();

@@ -54,13 +54,11 @@ impl Batch {
     /// Adds frames at the end, as many as there is room for. Returns how many.
     #[inline]
     pub(crate) fn push_all(&mut self, frames: impl Iterator<Item = Frame>) -> usize {
-        let mut came = 0;
-        // The length is written once: to count in memory makes each frame wait for the one before.
-        for (place, frame) in self.frames[self.len..].iter_mut().zip(frames) {
+        let places = &mut self.frames[self.len..];
+        let came = fill(places, frames, |place, frame| {
             // A place behind the end is empty. Assigned to, it would be looked at, to drop what is there.
             mem::forget(place.replace(frame));
-            came += 1;
-        }
+        });
         self.len += came;
         came
     }
@@ -92,6 +90,27 @@ impl Batch {
         debug_assert!(self.places().iter().all(Option::is_none), "a frame is still in the batch");
         self.len = 0;
     }
+}
+
+/// Puts one item into each place, as long as there are both, and says how many. An item is only asked for if there is a place.
+///
+/// Nothing is counted on the way: how far it came is in the iterator. A counter of its own is one value too many for the
+/// registers, and then each item waits for the memory that the one before was counted in.
+#[inline]
+pub(crate) fn fill<P, T>(
+    places: &mut [P],
+    mut items: impl Iterator<Item = T>,
+    mut put: impl FnMut(&mut P, T),
+) -> usize {
+    let room = places.len();
+    let mut places = places.iter_mut();
+    while places.len() > 0 {
+        let Some(item) = items.next() else { break };
+        if let Some(place) = places.next() {
+            put(place, item);
+        }
+    }
+    room - places.len()
 }
 
 impl Default for Batch {

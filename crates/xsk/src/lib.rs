@@ -49,6 +49,7 @@ mod completions;
 #[cfg(feature = "fake-kernel")]
 pub mod fake_kernel;
 mod frame;
+mod free_list;
 #[cfg(any(doc, doctest))]
 mod misuse;
 mod open;

@@ -104,8 +104,8 @@ impl Owners {
 
     /// Hands a chunk from one owner to the next; `false` (and no change) if it is another one's, or if there is none such.
     #[inline]
-    pub(crate) fn hand_over(owners: &[Cell<Owner>], chunk: u32, from: Owner, to: Owner) -> bool {
-        match owners.get(chunk as usize) {
+    pub(crate) fn hand_over(owners: &[Cell<Owner>], chunk: u64, from: Owner, to: Owner) -> bool {
+        match usize::try_from(chunk).ok().and_then(|chunk| owners.get(chunk)) {
             Some(owner) if owner.get() == from => {
                 owner.set(to);
                 true

@@ -1,10 +1,10 @@
 //! The pool: a worker's free frames.
 
 use std::fmt;
-use std::mem;
 
 use crate::abi::XDP_PACKET_HEADROOM;
 use crate::frame::Frame;
+use crate::free_list::FreeList;
 use crate::owner::{Owner, Slot};
 use crate::umem::Umem;
 
@@ -12,8 +12,8 @@ use crate::umem::Umem;
 /// cache, is the first to be handed out again.
 pub struct Pool {
     umem: Umem,
-    /// Chunk numbers. Its capacity is the number of chunks, so it never grows.
-    free: Vec<u32>,
+    /// Chunk numbers, with room for all there are.
+    free: FreeList<u32>,
 }
 
 /// A frame of another UMEM was refused; here it is back.
@@ -28,7 +28,7 @@ impl Pool {
 
     pub(crate) fn full(umem: Umem) -> Self {
         // The lowest chunk is handed out first.
-        let free = (0..umem.frames()).rev().collect();
+        let free = FreeList::full((0..umem.frames()).rev());
         Self { umem, free }
     }
 
@@ -41,7 +41,7 @@ impl Pool {
     /// Whether no frame is free.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.free.is_empty()
+        self.free.len() == 0
     }
 
     /// The UMEM whose frames these are.
@@ -80,42 +80,29 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes `n` chunks out of the pool (all, if there are fewer) for the kernel's fill ring, and shows the address of each.
+    /// Takes `n` chunks out of the pool (all, if there are fewer) for the kernel's fill ring: the address of each. An address
+    /// that is not asked for stays the pool's on record, and is lost.
     #[inline]
-    pub(crate) fn take_for_fill(&mut self, slot: Slot, n: u32, mut post: impl FnMut(u64)) {
+    pub(crate) fn take_for_fill(&mut self, slot: Slot, n: u32) -> impl ExactSizeIterator<Item = u64> {
         let chunks = self.umem.region().chunks();
-        let left = self.free.len().saturating_sub(n as usize);
-        for &chunk in self.free[left..].iter().rev() {
+        self.free.take(n as usize).map(move |chunk| {
             chunks.set(chunk, Owner::fill(slot));
-            post(chunks.join(chunk, 0));
-        }
-        self.free.truncate(left);
+            chunks.join(chunk, 0)
+        })
     }
 
     /// Puts chunks back that are `POOL` on record. Returns how many.
     #[inline]
     pub(crate) fn push_all(&mut self, back: impl Iterator<Item = u32>) -> u32 {
-        // By value while it grows, for the same reason as `Chunks`.
-        let mut free = mem::take(&mut self.free);
-        let before = free.len();
-        for chunk in back {
-            // There is: the capacity is that of all chunks, and none is here twice. Said again, so that there is no call to
-            // make room in the loop, for which the vector would have to be in memory.
-            debug_assert!(free.len() < free.capacity(), "more frames than the UMEM has");
-            if free.len() < free.capacity() {
-                free.push(chunk);
-            }
-        }
-        let came = free.len() - before;
-        self.free = free;
-        came as u32
+        // Room for all: none is here twice.
+        self.free.put(back) as u32
     }
 
     /// Puts a chunk back that is `POOL` on record.
     #[inline]
     pub(crate) fn push(&mut self, chunk: u32) {
-        debug_assert!(self.free.len() < self.umem.frames() as usize, "more frames than the UMEM has");
-        self.free.push(chunk);
+        let came = self.free.put([chunk].into_iter());
+        debug_assert_eq!(came, 1, "more frames than the UMEM has");
     }
 }
 

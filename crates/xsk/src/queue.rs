@@ -1,9 +1,11 @@
 //! The egress queue: frames on their way to a port.
 
-use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
+use std::ptr::NonNull;
 
 use crate::abi::ETH_HLEN;
+use crate::batch::Batch;
 use crate::frame::Frame;
 use crate::umem::Umem;
 
@@ -36,7 +38,10 @@ use crate::umem::Umem;
 /// ```
 pub struct EgressQueue {
     // Before the handle of their UMEM: if that is the last one, it finds no frame left that it would have to stay for.
-    frames: VecDeque<Frame>,
+    /// A ring: as many places as a power of two, used from `head` to before `tail`; the counters wrap.
+    places: Box<[Option<Frame>]>,
+    head: usize,
+    tail: usize,
     capacity: usize,
     umem: Umem,
 }
@@ -58,7 +63,8 @@ pub enum Refused {
 impl EgressQueue {
     /// A queue for at most `capacity` frames of this UMEM.
     pub fn new(umem: &Umem, capacity: usize) -> Self {
-        Self { frames: VecDeque::with_capacity(capacity), capacity, umem: umem.clone() }
+        let places = (0..capacity.next_power_of_two()).map(|_| None).collect();
+        Self { places, head: 0, tail: 0, capacity, umem: umem.clone() }
     }
 
     /// Adds a frame at the end.
@@ -78,35 +84,58 @@ impl EgressQueue {
     /// ```
     #[inline]
     pub fn push(&mut self, frame: Frame) -> Result<(), Refused> {
-        if self.frames.len() >= self.capacity {
-            return Err(Refused::Full(frame));
+        let mut refused = Ok(());
+        self.extend([frame], |why| refused = Err(why));
+        refused
+    }
+
+    /// Adds all that is in a batch, in order, and leaves the batch empty. What is refused is shown, one by one.
+    #[inline]
+    pub fn push_batch(&mut self, batch: &mut Batch, refused: impl FnMut(Refused)) {
+        self.extend(batch.places_mut().iter_mut().filter_map(Option::take), refused);
+        batch.clear_taken();
+    }
+
+    #[inline]
+    fn extend(&mut self, frames: impl IntoIterator<Item = Frame>, mut refused: impl FnMut(Refused)) {
+        // By value while the frames move: for all the compiler knows, each that is written could be a change of the queue.
+        let (mask, end) = (self.places.len() - 1, self.head.wrapping_add(self.capacity));
+        let (places, region, mut tail) = (&mut *self.places, NonNull::from(self.umem.region()), self.tail);
+        for frame in frames {
+            if tail == end {
+                refused(Refused::Full(frame));
+            } else if frame.len() < ETH_HLEN {
+                refused(Refused::Runt(frame));
+            } else if frame.region() != region {
+                refused(Refused::Foreign(frame));
+            } else {
+                // A place that is not used is empty. Assigned to, it would be looked at, to drop what is there.
+                mem::forget(places[tail & mask].replace(frame));
+                tail = tail.wrapping_add(1);
+            }
         }
-        if frame.len() < ETH_HLEN {
-            return Err(Refused::Runt(frame));
-        }
-        if !self.umem.is_region(frame.region()) {
-            return Err(Refused::Foreign(frame));
-        }
-        self.frames.push_back(frame);
-        Ok(())
+        self.tail = tail;
     }
 
     /// Takes the frame at the front.
     #[inline]
     pub fn pop(&mut self) -> Option<Frame> {
-        self.frames.pop_front()
+        self.drain(1).next()
     }
 
     /// The frames that wait, from the front: to be read, not to be touched.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &Frame> {
-        self.frames.iter()
+        let mask = self.places.len() - 1;
+        (0..self.len()).filter_map(move |n| self.places[self.head.wrapping_add(n) & mask].as_ref())
     }
 
     /// Takes the `n` frames at the front (all, if there are fewer).
     #[inline]
-    pub fn drain(&mut self, n: usize) -> impl Iterator<Item = Frame> {
-        self.frames.drain(..n.min(self.frames.len()))
+    pub fn drain(&mut self, n: usize) -> impl ExactSizeIterator<Item = Frame> {
+        let at = self.head;
+        self.head = at.wrapping_add(n.min(self.len()));
+        Drain { places: &mut self.places, at, end: self.head }
     }
 
     /// The UMEM whose frames it takes.
@@ -118,19 +147,57 @@ impl EgressQueue {
     /// Frames that may still be added.
     #[inline]
     pub fn room(&self) -> usize {
-        self.capacity - self.frames.len()
+        self.capacity - self.len()
     }
 
     /// Frames waiting.
     #[inline]
     pub fn len(&self) -> usize {
-        self.frames.len()
+        self.tail.wrapping_sub(self.head)
     }
 
     /// Whether none is waiting.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.tail == self.head
+    }
+}
+
+/// Frames on their way out of a queue. They have left it already: what nobody takes is lost, as any frame that is dropped.
+struct Drain<'a> {
+    places: &'a mut [Option<Frame>],
+    at: usize,
+    end: usize,
+}
+
+impl Iterator for Drain<'_> {
+    type Item = Frame;
+
+    #[inline]
+    fn next(&mut self) -> Option<Frame> {
+        if self.at == self.end {
+            return None;
+        }
+        let mask = self.places.len() - 1;
+        let frame = self.places[self.at & mask].take();
+        self.at = self.at.wrapping_add(1);
+        debug_assert!(frame.is_some(), "a used place is empty");
+        frame
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.end.wrapping_sub(self.at);
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Drain<'_> {}
+
+impl Drop for Drain<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.for_each(drop);
     }
 }
 

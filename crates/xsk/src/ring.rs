@@ -160,6 +160,25 @@ impl<T: Copy> Reservation<'_, T> {
         true
     }
 
+    /// Writes as many entries as were granted, if there are so many.
+    #[inline]
+    pub(crate) fn extend(&mut self, entries: impl ExactSizeIterator<Item = T>) {
+        let left = self.cursor.end.wrapping_sub(self.cursor.at) as usize;
+        if entries.len() > left {
+            entries.take(left).for_each(|entry| _ = self.push(entry));
+            return;
+        }
+        // One look at how many there are, instead of one for each entry.
+        let Cursor { entries: slots, mask, mut at, .. } = self.cursor;
+        entries.for_each(|entry| {
+            // SAFETY: as in `Cursor::next` and `push`: within the ring by the mask, and ours because there are no more entries
+            // than were granted.
+            unsafe { slots.add((at & mask) as usize).as_ref().write(entry) };
+            at = at.wrapping_add(1);
+        });
+        self.cursor.at = at;
+    }
+
     /// Publishes what was written, and says how much that was.
     #[inline]
     pub(crate) fn commit(self) -> u32 {

@@ -315,9 +315,8 @@ pub(crate) struct Chunks<'a> {
 impl Chunks<'_> {
     /// Splits an address within the UMEM into chunk and offset. The chunk may not exist: the address is the kernel's word.
     #[inline]
-    pub(crate) fn split(self, address: u64) -> (u32, u32) {
-        let chunk = u32::try_from(address >> self.shift).unwrap_or(u32::MAX);
-        (chunk, address as u32 & (self.frame_size() - 1))
+    pub(crate) fn split(self, address: u64) -> (u64, u32) {
+        (address >> self.shift, address as u32 & (self.frame_size() - 1))
     }
 
     /// As [`Region::join`].
@@ -333,7 +332,7 @@ impl Chunks<'_> {
 
     /// Hands a chunk from one owner to the next; `false` (and no change) if it is another one's, or if there is none such.
     #[inline]
-    pub(crate) fn hand_over(self, chunk: u32, from: Owner, to: Owner) -> bool {
+    pub(crate) fn hand_over(self, chunk: u64, from: Owner, to: Owner) -> bool {
         Owners::hand_over(self.owners, chunk, from, to)
     }
 
@@ -345,15 +344,15 @@ impl Chunks<'_> {
         }
     }
 
-    /// The token for a chunk.
+    /// The token for the chunk that an address lies in, and where in it.
     ///
     /// # Safety
-    /// As for [`Frame::new`].
+    /// As for [`Frame::new`], and the address lies in that chunk, after that headroom.
     #[inline]
-    pub(crate) unsafe fn frame(self, chunk: u32, headroom: u16, len: u16) -> Frame {
-        // SAFETY: the chunk exists, says the caller, and the headroom lies within it, so this stays in the mapping. Unsafe:
+    pub(crate) unsafe fn frame(self, address: u64, chunk: u32, headroom: u16, len: u16) -> Frame {
+        // SAFETY: the chunk exists, says the caller, and the address lies within it, so this stays in the mapping. Unsafe:
         // address arithmetic.
-        let data = unsafe { self.base.add(self.join(chunk, u32::from(headroom)) as usize) };
+        let data = unsafe { self.base.add(address as usize) };
         // SAFETY: as the caller promises, at the address that `Frame::new` would find. Unsafe because it makes the token
         // that stands for the bytes.
         unsafe { Frame::at(data, self.region.into(), chunk, headroom, len) }

@@ -108,9 +108,7 @@ impl XskPort {
             return false;
         }
         let mut reservation = self.rings.fill.reserve(missing);
-        pool.take_for_fill(self.slot, reservation.granted(), |address| {
-            reservation.push(address);
-        });
+        reservation.extend(pool.take_for_fill(self.slot, reservation.granted()));
         let posted = reservation.commit();
         self.filled += posted;
         posted > 0
@@ -120,7 +118,8 @@ impl XskPort {
     #[inline]
     pub(crate) fn accept(chunks: Chunks<'_>, slot: Slot, descriptor: Descriptor) -> Option<Frame> {
         let (chunk, offset) = chunks.split(descriptor.addr);
-        if offset + descriptor.len.min(1 << 16) > chunks.frame_size() {
+        // Neither sum nor length can wrap: the one is of 64 bits, the other is within the chunk then.
+        if u64::from(offset) + u64::from(descriptor.len) > u64::from(chunks.frame_size()) {
             return None;
         }
         if !chunks.hand_over(chunk, Owner::fill(slot), Owner::HELD) {
@@ -128,7 +127,7 @@ impl XskPort {
         }
         // SAFETY: `hand_over` found the chunk to exist and to have been in our fill ring, so no frame stands for it; offset
         // and length are within the chunk. Unsafe because it makes the token that stands for the bytes.
-        Some(unsafe { chunks.frame(chunk, offset as u16, descriptor.len as u16) })
+        Some(unsafe { chunks.frame(descriptor.addr, chunk as u32, offset as u16, descriptor.len as u16) })
     }
 
     /// The chunk that a completion stands for, if the kernel had it to give. The address is that of the descriptor: the
@@ -136,7 +135,7 @@ impl XskPort {
     #[inline]
     pub(crate) fn completed(chunks: Chunks<'_>, slot: Slot, address: u64) -> Option<u32> {
         let (chunk, _) = chunks.split(address);
-        chunks.hand_over(chunk, Owner::tx(slot), Owner::POOL).then_some(chunk)
+        chunks.hand_over(chunk, Owner::tx(slot), Owner::POOL).then_some(chunk as u32)
     }
 
     /// What there is to see of the kernel's progress: unsent descriptors and completions. Both, because before Linux 6.17 the
@@ -204,12 +203,11 @@ impl Port for XskPort {
     fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize {
         self.check_pool(pool);
         let (chunks, slot) = (self.umem.region().chunks(), self.slot);
-        let mut bytes = 0;
+        let before = into.len();
         let mut peek = self.rings.rx.peek(into.room() as u32);
         let came = into.push_all(peek.by_ref().filter_map(|descriptor| {
             let frame = Self::accept(chunks, slot, descriptor)?;
             prefetch_for_write(&frame);
-            bytes += frame.len() as u64;
             Some(frame)
         })) as u32;
         let entries = peek.read();
@@ -218,7 +216,8 @@ impl Port for XskPort {
             // A descriptor that was refused names no frame of ours, so it takes none out of the fill ring.
             self.filled -= came;
             self.counters.rx_packets += u64::from(came);
-            self.counters.rx_bytes += bytes;
+            self.counters.rx_bytes +=
+                into.places()[before..].iter().flatten().map(|frame| frame.len() as u64).sum::<u64>();
             self.counters.invalid_descriptors += u64::from(entries - came);
         }
         self.unannounced |= self.refill(pool);
@@ -250,12 +249,14 @@ impl Port for XskPort {
             let mut bytes = 0;
             let chunks = self.umem.region().chunks();
             let mut reservation = self.rings.tx.reserve(queue.len() as u32);
-            for frame in queue.drain(reservation.granted() as usize) {
+            let owner = Owner::tx(self.slot);
+            reservation.extend(queue.drain(reservation.granted() as usize).map(|frame| {
                 bytes += frame.len() as u64;
                 let addr = chunks.join(frame.chunk(), frame.headroom() as u32);
-                reservation.push(Descriptor { addr, len: frame.len() as u32, options: 0 });
-                frame.give_up_in(chunks, Owner::tx(self.slot));
-            }
+                let descriptor = Descriptor { addr, len: frame.len() as u32, options: 0 };
+                frame.give_up_in(chunks, owner);
+                descriptor
+            }));
             sent = reservation.commit();
             self.sending += sent;
             self.counters.tx_packets += u64::from(sent);

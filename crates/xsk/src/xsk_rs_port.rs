@@ -106,14 +106,9 @@ impl XskRsPort {
                 return self.filled > before;
             }
             let chunks = self.umem.region().chunks();
-            let mut places = self.scratch.iter_mut();
-            pool.take_for_fill(self.slot, missing, |address| {
-                let (chunk, _) = chunks.split(address);
-                // There is one for each: no more are taken than are missing.
-                if let Some(place) = places.next() {
-                    *place = self.descriptors[chunk as usize];
-                }
-            });
+            for (place, address) in self.scratch.iter_mut().zip(pool.take_for_fill(self.slot, missing)) {
+                *place = self.descriptors[chunks.split(address).0 as usize];
+            }
             // SAFETY: each descriptor is of a chunk of this UMEM that was just taken out of the pool, so that nobody else has
             // it. Unsafe: the kernel writes to it from now on.
             let posted = unsafe { self.fill.produce(&self.scratch[..missing as usize]) };
