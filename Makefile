@@ -100,8 +100,9 @@ bench-instructions: toolchain deps ## instructions a packet, against those in be
 	$(RELEASE)/xdpfwd-bench instructions $(if $(UPDATE),--update)
 
 .PHONY: bench-build
-bench-build: build
-	@$(call install,$(BENCH_PACKAGES))
+bench-build: toolchain deps
+	@$(call install,$(BENCH_PACKAGES) $(FEATURE_PACKAGES))
+	cargo build --release --bins --features xdpfwd/xsk-rs
 	@$(call install,$(PEER_PACKAGES)) || echo "Not installed; the results will name what is missing: $(PEER_PACKAGES)" >&2
 
 # SECONDS has a default for the demo; the benchmarks have their own.

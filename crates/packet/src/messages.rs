@@ -49,7 +49,8 @@ impl Inbox {
         let mut count = 0;
         let places = self.headers.iter_mut().zip(self.buffers.iter_mut()).zip(self.controls.iter_mut());
         for (frame, ((header, buffer), control)) in frames.iter_mut().map_while(Option::as_mut).zip(places) {
-            *buffer = libc::iovec { iov_base: frame.as_mut_ptr().cast(), iov_len: frame.len() };
+            let bytes = &mut frame[..];
+            *buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
             header.msg_hdr.msg_iov = buffer;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = ptr::from_mut(control).cast();

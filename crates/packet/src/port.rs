@@ -138,6 +138,8 @@ impl Port for MmsgPort {
             let sent = self.outbox.send(self.socket.fd(), queue.iter().take(wanted));
             self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
             match sent {
+                // Never seen, and not to be repeated for ever.
+                Ok(0) => break,
                 // If not all were sent, the next call says why, unless it succeeds.
                 Ok(sent) => self.count_sent(sent, queue),
                 Err(error) if comes_later(&error) => {

@@ -104,7 +104,8 @@ impl<C> Remote<C> {
     fn ring(&self) {
         // In this order: who is woken finds the flag up. The other way round a worker that takes over the processor at the
         // wake-up would find nothing to do and nothing to wait for, until this thread gets to raise the flag.
-        self.shared.mail.store(true, Ordering::Release);
+        // A swap and no store: of two who ring at once, the worker is to see what both did before.
+        self.shared.mail.swap(true, Ordering::AcqRel);
         self.waker.wake();
     }
 }
@@ -177,7 +178,8 @@ impl Patience {
 
     #[inline]
     fn is_over(&self, now: u64) -> bool {
-        now >= self.end
+        // A clock that has gone back (a machine that was moved, say) must not keep it looking.
+        now >= self.end || self.end - now > self.longest
     }
 }
 

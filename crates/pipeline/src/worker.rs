@@ -359,6 +359,8 @@ impl<C: Chain> Worker<C> {
         let old_accounts = std::mem::take(&mut path.accounts);
         let old = std::mem::replace(path, Path::new(path.from, path.to, chain));
         let path = &mut self.paths[index];
+        // Abandoned is abandoned: new stages are not called either.
+        (path.retired, path.suspect) = (old.suspect, old.suspect);
         for (name, account) in path.names.iter().zip(&mut path.accounts) {
             if let Some(was) = old_names.iter().position(|old| old == name) {
                 *account = StageAccount { held: 0, ..old_accounts[was] };
@@ -418,6 +420,8 @@ impl<C: Chain> Worker<C> {
             path.suspect = true;
         }
         self.batch.truncate(0);
+        // What the stage had decided before it panicked is nothing that the next batch should be judged by.
+        self.verdicts.fill(Verdict::Next);
     }
 
     /// Frames that the kernel was given to send and has not given back.

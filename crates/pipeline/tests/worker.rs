@@ -631,6 +631,22 @@ fn after_a_panic_the_worker_goes_on_without_its_stages_and_loses_one_batch() {
     }
 }
 
+/// A command that was on its way when a stage panicked may still be carried out: nothing is called that it brings.
+#[test]
+fn stages_that_come_after_a_panic_are_not_called_either() {
+    let (mut worker, wires) = cross_connect((Panics { at: 1, ..Panics::default() },), (Panics::default(),));
+    wires.lan.deliver(&packet(1)).unwrap();
+    catch_unwind(AssertUnwindSafe(|| worker.turn())).unwrap_err();
+    worker.abandon_stages();
+    worker.swap(PortId(0), (Panics { at: 1, ..Panics::default() },)).unwrap();
+    wires.lan.deliver(&packet(2)).unwrap();
+    worker.drain(Duration::from_secs(5));
+    let report = worker.report();
+    assert_eq!((report.drops[Reason::Shutdown], report.drops.total()), (1, 1));
+    assert_eq!(report.paths[0].stages[0].account.packets, 1, "those of the stage that panicked");
+    assert_eq!(numbers(&wires.wan.take_sent()), [0; 0]);
+}
+
 #[test]
 fn a_panic_in_tick_loses_no_frame() {
     let (mut worker, wires) = cross_connect((Panics { in_tick: true, ..Panics::default() },), (Panics::default(),));

@@ -54,7 +54,8 @@ impl BareRings {
     #[inline]
     fn refill(&mut self, n: u32) {
         let mut reservation = self.rings.fill.reserve(n);
-        reservation.extend(self.free.take(reservation.granted() as usize));
+        // SAFETY: a slice's iterator knows how long it is. Unsafe: others may not.
+        unsafe { reservation.extend(self.free.take(reservation.granted() as usize)) };
         reservation.commit();
     }
 
@@ -62,7 +63,9 @@ impl BareRings {
     #[inline]
     pub fn transmit(&mut self) -> bool {
         let mut reservation = self.rings.tx.reserve(self.len as u32);
-        reservation.extend(self.batch[..self.len].iter().copied());
+        let granted = reservation.granted() as usize;
+        // SAFETY: as above.
+        unsafe { reservation.extend(self.batch[..self.len.min(granted)].iter().copied()) };
         reservation.commit();
         self.rings.tx.needs_wakeup()
     }

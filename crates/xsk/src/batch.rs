@@ -57,7 +57,9 @@ impl Batch {
         let places = &mut self.frames[self.len..];
         let came = fill(places, frames, |place, frame| {
             // A place behind the end is empty. Assigned to, it would be looked at, to drop what is there.
-            mem::forget(place.replace(frame));
+            let before = place.replace(frame);
+            debug_assert!(before.is_none(), "a place behind the end has a frame");
+            mem::forget(before);
         });
         self.len += came;
         came
@@ -84,7 +86,8 @@ impl Batch {
         }
     }
 
-    /// Says that every frame was taken: the batch is empty again. In a debug build this is checked.
+    /// Says that every frame was taken: the batch is empty again. In a debug build this is checked; in others a frame that is
+    /// still there is lost, and may count as held for ever.
     #[inline]
     pub fn clear_taken(&mut self) {
         debug_assert!(self.places().iter().all(Option::is_none), "a frame is still in the batch");

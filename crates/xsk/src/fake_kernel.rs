@@ -146,7 +146,7 @@ impl FakeKernel {
     /// A port and the kernel's side of it. `index` tells the ports of one UMEM apart: each takes one of its own.
     ///
     /// # Panics
-    /// If `index` is not below 126, or another port of the UMEM has it.
+    /// If `index` is not below 126, another port of the UMEM has it, or the pool is of another UMEM.
     pub fn port(umem: &Umem, pool: &mut Pool, index: u32) -> (XskPort, Self) {
         Self::port_with(umem, pool, index, Sizes::default(), Behaviour::default())
     }
@@ -154,8 +154,10 @@ impl FakeKernel {
     /// The same with a say in sizes and behaviour.
     ///
     /// # Panics
-    /// If `index` is not below 126 or another port of the UMEM has it, or a size is not a power of two.
+    /// If `index` is not below 126 or another port of the UMEM has it, a size is not a power of two, or the pool is of another
+    /// UMEM.
     pub fn port_with(umem: &Umem, pool: &mut Pool, index: u32, sizes: Sizes, behaviour: Behaviour) -> (XskPort, Self) {
+        assert!(umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
         let slot = Slot::new(index).expect("a UMEM has at most 126 ports");
         assert!(umem.region().claim(slot), "another port of this UMEM has index {index}");
         let (rings, side) = Self::rings(umem, slot, sizes);
@@ -351,6 +353,10 @@ impl FakeKernel {
 }
 
 impl Kernel for FakeKernel {
+    fn ends_when_dropped(&self) -> bool {
+        true
+    }
+
     fn wake_tx(&mut self) -> io::Result<()> {
         let mut side = self.0.borrow_mut();
         side.wakeups = side.wakeups.wrapping_add(1);

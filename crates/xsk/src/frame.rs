@@ -95,7 +95,8 @@ impl Frame {
     /// The same for a caller who knows the address of the packet's first byte.
     ///
     /// # Safety
-    /// As for [`new`](Self::new), and `data` is where the chunk begins, plus the headroom.
+    /// As for [`new`](Self::new), and `data` is where the chunk begins, plus the headroom, come by from the region's base: it
+    /// is moved within the whole chunk.
     #[inline]
     pub(crate) unsafe fn at(data: NonNull<u8>, region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
         Self { data, region, chunk, headroom, len }
@@ -205,8 +206,8 @@ impl Deref for Frame {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the bytes lie within the chunk, and the chunk is HELD by this frame alone, so nobody writes to it. Unsafe
-        // because the frame points into the UMEM by address.
+        // SAFETY: the bytes lie within the chunk, and the chunk is HELD by this frame alone, so nobody writes to it (the kernel
+        // included: see `owner.rs`). Unsafe because the frame points into the UMEM by address.
         unsafe { slice::from_raw_parts(self.data.as_ptr(), usize::from(self.len)) }
     }
 }

@@ -3,6 +3,10 @@
 //! Conservation can be checked by adding up what every place holds; the record answers the next question: *which*
 //! chunk is missing, and who had it last. It is also what makes a descriptor from the kernel trustworthy: a chunk that
 //! was not the kernel's to give is refused instead of becoming a second [`Frame`](crate::Frame) on the same bytes.
+//!
+//! What is trusted: that the kernel writes only to chunks that it was given to receive into and has not handed back, and reads only
+//! those that it was given to send. A kernel that handed a chunk back, and then wrote to it, could write to any other memory of
+//! ours as well. Not trusted: its numbers. Whatever descriptors, completions and counters say, no chunk gets two owners.
 
 use std::cell::Cell;
 use std::fmt;

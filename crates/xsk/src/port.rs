@@ -33,8 +33,7 @@ pub trait Port {
     fn unsent(&self) -> bool;
 
     /// A descriptor that becomes readable when frames arrive, by number; `None` if there is none, and the port must be
-    /// looked at. It is open as long as the port is, and must not be duplicated: [`close`](Self::close) relies on being the
-    /// last to have it.
+    /// looked at. It is open as long as the port is.
     fn fd(&self) -> Option<RawFd>;
 
     /// Where the frames that this port was given are at this moment.
@@ -46,8 +45,9 @@ pub trait Port {
     /// What the kernel says that it lost. A system call: not for the data path.
     fn kernel_counters(&self) -> KernelCounters;
 
-    /// Closes the port and takes back the frames that it had. Returns how many it had to leave out of use, because a
-    /// device may still write to them, or still be sending them.
+    /// Closes the port and takes back what was completed. Returns how many frames it had to leave out of use: what was posted,
+    /// as a device may still be sending it, or the kernel still write to it. That it does not, nobody can tell from here:
+    /// whoever waits on the socket meanwhile keeps it bound.
     fn close(self: Box<Self>, pool: &mut Pool) -> usize;
 }
 

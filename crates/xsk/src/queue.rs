@@ -62,7 +62,11 @@ pub enum Refused {
 
 impl EgressQueue {
     /// A queue for at most `capacity` frames of this UMEM.
+    ///
+    /// # Panics
+    /// If the capacity is beyond 2³¹.
     pub fn new(umem: &Umem, capacity: usize) -> Self {
+        assert!(capacity <= 1 << 31, "an egress queue for {capacity} frames");
         let places = (0..capacity.next_power_of_two()).map(|_| None).collect();
         Self { places, head: 0, tail: 0, capacity, umem: umem.clone() }
     }
@@ -102,17 +106,23 @@ impl EgressQueue {
         let (mask, end) = (self.places.len() - 1, self.head.wrapping_add(self.capacity));
         let (places, region, mut tail) = (&mut *self.places, NonNull::from(self.umem.region()), self.tail);
         for frame in frames {
-            if tail == end {
-                refused(Refused::Full(frame));
+            let why = if tail == end {
+                Refused::Full(frame)
             } else if frame.len() < ETH_HLEN {
-                refused(Refused::Runt(frame));
+                Refused::Runt(frame)
             } else if frame.region() != region {
-                refused(Refused::Foreign(frame));
+                Refused::Foreign(frame)
             } else {
                 // A place that is not used is empty. Assigned to, it would be looked at, to drop what is there.
-                mem::forget(places[tail & mask].replace(frame));
+                let before = places[tail & mask].replace(frame);
+                debug_assert!(before.is_none(), "a place that is not used has a frame");
+                mem::forget(before);
                 tail = tail.wrapping_add(1);
-            }
+                continue;
+            };
+            // Whoever is shown it may panic: what came before is in the queue.
+            self.tail = tail;
+            refused(why);
         }
         self.tail = tail;
     }
@@ -130,7 +140,8 @@ impl EgressQueue {
         (0..self.len()).filter_map(move |n| self.places[self.head.wrapping_add(n) & mask].as_ref())
     }
 
-    /// Takes the `n` frames at the front (all, if there are fewer).
+    /// Takes the `n` frames at the front (all, if there are fewer). They have left the queue with this call: what is not asked
+    /// for is dropped with the iterator, and so lost; what an iterator that is forgotten has left stays held for ever.
     #[inline]
     pub fn drain(&mut self, n: usize) -> impl ExactSizeIterator<Item = Frame> {
         let at = self.head;
@@ -185,6 +196,7 @@ impl Iterator for Drain<'_> {
         frame
     }
 
+    /// To the frame: `Reservation::extend` writes as many entries of a ring as this says.
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = self.end.wrapping_sub(self.at);
@@ -204,5 +216,119 @@ impl Drop for Drain<'_> {
 impl fmt::Debug for EgressQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EgressQueue").field("len", &self.len()).field("capacity", &self.capacity).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{HugePages, Pool, UmemConfig};
+
+    fn umem() -> (Umem, Pool) {
+        Umem::new(&UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap()
+    }
+
+    fn frame(pool: &mut Pool, len: usize) -> Frame {
+        let mut frame = pool.alloc().unwrap();
+        frame.append(len).unwrap();
+        frame
+    }
+
+    proptest! {
+        /// A bounded queue, whatever its capacity and wherever its counters are.
+        #[test]
+        fn is_a_bounded_queue(
+            capacity in 0..70usize,
+            back in 0..100usize,
+            steps in prop::collection::vec((0..4u8, 0..70usize), 1..60),
+        ) {
+            let (umem, mut pool) = umem();
+            let mut queue = EgressQueue::new(&umem, capacity);
+            (queue.head, queue.tail) = (usize::MAX - back, usize::MAX - back);
+            let mut expected = VecDeque::new();
+            for (kind, n) in steps {
+                match kind {
+                    0 => {
+                        let frame = frame(&mut pool, 60);
+                        let chunk = frame.chunk();
+                        match queue.push(frame) {
+                            Ok(()) => expected.push_back(chunk),
+                            Err(Refused::Full(frame)) => {
+                                prop_assert_eq!(expected.len(), capacity);
+                                pool.free(frame).unwrap();
+                            }
+                            Err(other) => panic!("{other}"),
+                        }
+                    }
+                    1 => {
+                        let mut batch = Batch::new();
+                        let mut refused = Vec::new();
+                        // Every seventh is a runt.
+                        for n in 0..n.min(Batch::CAPACITY) {
+                            let len = if n % 7 == 6 { 13 } else { 60 };
+                            let frame = frame(&mut pool, len);
+                            if len == 60 && expected.len() < capacity {
+                                expected.push_back(frame.chunk());
+                            } else {
+                                refused.push(frame.chunk());
+                            }
+                            batch.push(frame).unwrap();
+                        }
+                        queue.push_batch(&mut batch, |why| match why {
+                            Refused::Full(frame) | Refused::Runt(frame) => {
+                                assert_eq!(frame.chunk(), refused.remove(0));
+                                pool.free(frame).unwrap();
+                            }
+                            Refused::Foreign(_) => panic!("{why}"),
+                        });
+                        prop_assert!(refused.is_empty() && batch.is_empty());
+                    }
+                    2 => {
+                        for frame in queue.drain(n) {
+                            prop_assert_eq!(Some(frame.chunk()), expected.pop_front());
+                            pool.free(frame).unwrap();
+                        }
+                    }
+                    _ => {
+                        let popped = queue.pop();
+                        prop_assert_eq!(popped.as_ref().map(Frame::chunk), expected.pop_front());
+                        popped.into_iter().for_each(|frame| pool.free(frame).unwrap());
+                    }
+                }
+                prop_assert_eq!((queue.len(), queue.room()), (expected.len(), capacity - expected.len()));
+                prop_assert!(queue.iter().map(Frame::chunk).eq(expected.iter().copied()));
+                prop_assert_eq!(pool.len() + queue.len(), 256);
+            }
+        }
+    }
+
+    #[test]
+    fn what_nobody_takes_out_of_a_drain_is_lost_and_out_of_the_queue() {
+        let (umem, mut pool) = umem();
+        let mut queue = EgressQueue::new(&umem, 8);
+        (0..5).for_each(|_| queue.push(frame(&mut pool, 60)).unwrap());
+        let first = queue.drain(3).next().unwrap();
+        assert_eq!((queue.len(), umem.lost(), umem.held()), (2, 2, 3));
+        pool.free(first).unwrap();
+    }
+
+    #[test]
+    fn what_came_before_a_panic_is_in_the_queue() {
+        let (umem, mut pool) = umem();
+        let mut queue = EgressQueue::new(&umem, 8);
+        let mut batch = Batch::new();
+        for len in [60, 60, 5, 60] {
+            batch.push(frame(&mut pool, len)).unwrap();
+        }
+        let shown = catch_unwind(AssertUnwindSafe(|| queue.push_batch(&mut batch, |why| panic!("{why}"))));
+        assert!(shown.is_err());
+        // The runt went with the panic; what came after it is still in the batch.
+        assert_eq!((queue.len(), umem.lost(), umem.held()), (2, 1, 3));
+        assert!(batch.places()[3].is_some());
     }
 }

@@ -10,7 +10,7 @@
 
 use std::ptr::NonNull;
 
-use crate::sync::{AtomicU32, Entry, Ordering, fence};
+use crate::sync::{AtomicU32, Entry, Ordering, Plain, fence};
 
 /// Where a ring lies. Plain addresses: whoever builds a ring keeps the memory alive for as long as the ring exists.
 #[derive(Clone, Copy)]
@@ -79,15 +79,15 @@ pub(crate) struct Producer<T> {
     consumed: u32,
 }
 
-impl<T: Copy> Producer<T> {
+impl<T: Plain> Producer<T> {
     /// # Safety
     /// The layout's addresses are valid, and stay so while this exists; `size` is a power of two; nobody else
     /// produces into this ring.
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let produced = ring.producer().load(Ordering::Relaxed);
-        let consumed = ring.consumer().load(Ordering::Acquire);
-        Self { ring, produced, consumed }
+        // As if the ring were full: the first reservation looks.
+        Self { produced, consumed: produced.wrapping_sub(ring.size), ring }
     }
 
     /// Reserves up to `wanted` entries: as many as are free, perhaps none.
@@ -143,7 +143,7 @@ pub(crate) struct Reservation<'a, T> {
     granted: u32,
 }
 
-impl<T: Copy> Reservation<'_, T> {
+impl<T: Plain> Reservation<'_, T> {
     /// How many entries were granted.
     #[inline]
     pub(crate) fn granted(&self) -> u32 {
@@ -151,6 +151,7 @@ impl<T: Copy> Reservation<'_, T> {
     }
 
     /// Writes the next entry; `false` (and nothing written) once all that was granted is used.
+    #[cfg(any(test, feature = "fake-kernel"))]
     #[inline]
     pub(crate) fn push(&mut self, entry: T) -> bool {
         let Some(slot) = self.cursor.next() else { return false };
@@ -160,19 +161,23 @@ impl<T: Copy> Reservation<'_, T> {
         true
     }
 
-    /// Writes as many entries as were granted, if there are so many.
+    /// Writes these entries. With one look at how many there are, instead of one for each.
+    ///
+    /// # Safety
+    /// The iterator yields no more than it says that it will. (Whatever it says, nothing outside the ring is written; but a
+    /// further entry may be one that the other side is reading.)
+    ///
+    /// # Panics
+    /// If it says that there are more than were granted.
     #[inline]
-    pub(crate) fn extend(&mut self, entries: impl ExactSizeIterator<Item = T>) {
+    pub(crate) unsafe fn extend(&mut self, entries: impl ExactSizeIterator<Item = T>) {
         let left = self.cursor.end.wrapping_sub(self.cursor.at) as usize;
-        if entries.len() > left {
-            entries.take(left).for_each(|entry| _ = self.push(entry));
-            return;
-        }
-        // One look at how many there are, instead of one for each entry.
-        let Cursor { entries: slots, mask, mut at, .. } = self.cursor;
+        assert!(entries.len() <= left, "more entries than were granted");
+        let Cursor { entries: slots, mask, mut at, end } = self.cursor;
         entries.for_each(|entry| {
-            // SAFETY: as in `Cursor::next` and `push`: within the ring by the mask, and ours because there are no more entries
-            // than were granted.
+            debug_assert!(at != end, "more entries than the iterator said");
+            // SAFETY: within the ring by the mask, and ours: no more entries come than were said, nor were more said than were
+            // granted. Unsafe because it lies in memory shared with the kernel.
             unsafe { slots.add((at & mask) as usize).as_ref().write(entry) };
             at = at.wrapping_add(1);
         });
@@ -203,14 +208,14 @@ pub(crate) struct Consumer<T> {
     consumed: u32,
 }
 
-impl<T: Copy> Consumer<T> {
+impl<T: Plain> Consumer<T> {
     /// # Safety
-    /// As for [`Producer::new`], with nobody else consuming from this ring.
+    /// As for [`Producer::new`], with nobody else consuming from this ring; what nobody has written is zero.
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let consumed = ring.consumer().load(Ordering::Relaxed);
-        let produced = ring.producer().load(Ordering::Acquire);
-        Self { ring, produced, consumed }
+        // As if the ring were empty: the first peek looks.
+        Self { produced: consumed, consumed, ring }
     }
 
     /// Up to `wanted` entries that are there to be read.
@@ -253,20 +258,21 @@ pub(crate) struct Peek<'a, T> {
     cursor: Cursor<T>,
 }
 
-impl<T: Copy> Iterator for Peek<'_, T> {
+impl<T: Plain> Iterator for Peek<'_, T> {
     type Item = T;
 
     #[inline]
     fn next(&mut self) -> Option<T> {
         let slot = self.cursor.next()?;
         // SAFETY: the slot is one of the ring's, which outlives the peek; it lies between consumer and producer, so it was
-        // written (Acquire in `peek`) and will not be overwritten before we release it. Unsafe because it lies in memory shared
+        // written (Acquire in `peek`) and will not be overwritten before we release it. If the producer's counter lies, it may
+        // be as the ring's memory was made: zeroed, which is a value of a plain type too. Unsafe because it lies in memory shared
         // with the kernel.
         Some(unsafe { slot.as_ref().read() })
     }
 }
 
-impl<T: Copy> Peek<'_, T> {
+impl<T: Plain> Peek<'_, T> {
     /// How many were read.
     #[inline]
     pub(crate) fn read(&self) -> u32 {
@@ -296,7 +302,7 @@ pub(crate) mod heap {
     use super::{Consumer, Producer, RingLayout};
     #[cfg(feature = "fake-kernel")]
     use crate::sync::Ordering;
-    use crate::sync::{AtomicU32, Entry};
+    use crate::sync::{AtomicU32, Entry, Plain};
 
     /// The memory of one ring. Whoever takes the ends keeps this alive as long as they live.
     pub(crate) struct HeapRing<T> {
@@ -306,7 +312,7 @@ pub(crate) mod heap {
         entries: Box<[Entry<T>]>,
     }
 
-    impl<T: Copy> HeapRing<T> {
+    impl<T: Plain> HeapRing<T> {
         /// A ring of `size` entries whose counters start at `start`: close to 2³² to see them wrap.
         pub(crate) fn new(size: u32, start: u32) -> Box<Self> {
             assert!(size.is_power_of_two(), "ring size {size} is not a power of two");
@@ -357,7 +363,7 @@ mod tests {
     use crate::oracle::ring::{self, Step};
 
     fn produce(n: u32) -> Step {
-        Step::Produce { reserve: n, write: n, commit: true }
+        Step::Produce { reserve: n, write: n, extend: n.is_multiple_of(2), commit: true }
     }
 
     fn consume(n: u32) -> Step {
@@ -366,13 +372,17 @@ mod tests {
 
     #[test]
     fn a_dropped_reservation_publishes_nothing() {
-        let cancelled = Step::Produce { reserve: 2, write: 1, commit: false };
+        let cancelled = Step::Produce { reserve: 2, write: 1, extend: false, commit: false };
         ring::check(4, 0, [cancelled, consume(4), produce(1), cancelled, produce(4), consume(4)]);
     }
 
     #[test]
     fn a_reservation_that_is_used_in_part_leaves_the_rest_free() {
-        ring::check(4, 0, [Step::Produce { reserve: 4, write: 1, commit: true }, produce(4), consume(4), produce(4)]);
+        ring::check(
+            4,
+            0,
+            [Step::Produce { reserve: 4, write: 1, extend: true, commit: true }, produce(4), consume(4), produce(4)],
+        );
     }
 
     #[test]
@@ -389,6 +399,17 @@ mod tests {
                 [produce(3), produce(3), produce(1), consume(8), produce(9), consume(1), produce(2), consume(8)];
             ring::check(4, 0u32.wrapping_sub(back), steps);
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "more entries than were granted")]
+    fn more_than_was_granted_is_not_written() {
+        let ring = HeapRing::<u64>::new(4, 0);
+        // SAFETY: the ring outlives both ends, which are taken once. Unsafe because the ends hold addresses.
+        let (mut producer, _consumer) = unsafe { ring.ends() };
+        let mut reservation = producer.reserve(9);
+        // SAFETY: a slice's iterator knows how long it is. Unsafe: others may not.
+        unsafe { reservation.extend([0; 5].into_iter()) };
     }
 
     /// An end that goes to another thread, as the kernel's ends are on other cores.
@@ -412,6 +433,12 @@ mod tests {
                 let mut next = 0;
                 while next < ENTRIES {
                     let mut reservation = producer.reserve(1 + (next % 40) as u32);
+                    if next % 3 == 0 {
+                        let values: Vec<u64> = (next..next + u64::from(reservation.granted())).collect();
+                        next += values.len() as u64;
+                        // SAFETY: a vector's iterator knows how long it is. Unsafe: others may not.
+                        unsafe { reservation.extend(values.into_iter()) };
+                    }
                     while reservation.push(next) {
                         next += 1;
                     }

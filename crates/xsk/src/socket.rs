@@ -11,7 +11,7 @@ use std::rc::Rc;
 use crate::abi::{Descriptor, XDP_MAX_TX_SKB_BUDGET};
 use crate::port::KernelCounters;
 use crate::ring::{Consumer, Producer, RingLayout};
-use crate::sync::{AtomicU32, Entry};
+use crate::sync::{AtomicU32, Entry, Plain};
 use crate::umem::Region;
 use crate::xsk_port::{Kernel, Rings};
 
@@ -95,12 +95,15 @@ impl Socket {
         page_offset: u64,
     ) -> io::Result<(RingMap, RingLayout<T>)> {
         let len = offsets.desc as usize + size as usize * mem::size_of::<T>();
+        // A mapping begins on a page, so what is aligned within it is aligned. The kernel puts the counters in front.
+        let counter = |offset: u64| offset.is_multiple_of(4) && offset + 4 <= offsets.desc;
+        let counters = [offsets.producer, offsets.consumer, offsets.flags];
+        if !counters.into_iter().all(counter) || !offsets.desc.is_multiple_of(mem::align_of::<T>() as u64) {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
         let map = RingMap::new(self.0.as_fd(), len, page_offset)?;
-        let at = |offset: u64| {
-            debug_assert!((offset as usize) < len);
-            // SAFETY: the kernel's offsets lie within the ring that it let us map. Unsafe: address arithmetic.
-            unsafe { map.base.add(offset as usize) }
-        };
+        // SAFETY: each offset was checked to lie within the ring, aligned for what is there. Unsafe: address arithmetic.
+        let at = |offset: u64| unsafe { map.base.add(offset as usize) };
         let layout = RingLayout {
             producer: at(offsets.producer).cast::<AtomicU32>(),
             consumer: at(offsets.consumer).cast::<AtomicU32>(),
@@ -165,7 +168,7 @@ impl Socket {
     }
 
     /// The value, and how many of its bytes the kernel knows: an older one may know a shorter struct. The rest is zero.
-    fn get<T>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<(T, usize)> {
+    fn get<T: Plain>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<(T, usize)> {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
         // SAFETY: the value is writable for its size. Unsafe: foreign call.
@@ -174,12 +177,16 @@ impl Socket {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: used with structs of integers only, for which any bytes are a value. Unsafe: T could be anything.
+        // SAFETY: any bytes are a value of a plain type. Unsafe: of others they are not.
         Ok((unsafe { value.assume_init() }, size as usize))
     }
 }
 
 impl Kernel for Socket {
+    fn ends_when_dropped(&self) -> bool {
+        false
+    }
+
     fn wake_tx(&mut self) -> io::Result<()> {
         // SAFETY: no buffer is passed. Unsafe: foreign call.
         let result = unsafe { libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };

@@ -6,11 +6,30 @@ use std::mem::MaybeUninit;
 
 pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
 
+use crate::abi::Descriptor;
+
+/// A type of which any bytes are a value: what the kernel, or a side that lies, has written can be read as one.
+///
+/// # Safety
+/// It has no padding that is ever read as a value, no niche, and refers to nothing.
+pub(crate) unsafe trait Plain: Copy {}
+
+// SAFETY: an integer. Unsafe: it is for us to say.
+unsafe impl Plain for u64 {}
+// SAFETY: these are structs of integers. Unsafe: it is for us to say.
+unsafe impl Plain for Descriptor {}
+// SAFETY: as above.
+unsafe impl Plain for libc::xdp_mmap_offsets {}
+// SAFETY: as above.
+unsafe impl Plain for libc::xdp_options {}
+// SAFETY: as above.
+unsafe impl Plain for libc::xdp_statistics {}
+
 /// An entry of a ring, in memory that the other side writes to, too.
 #[repr(transparent)]
 pub(crate) struct Entry<T>(UnsafeCell<MaybeUninit<T>>);
 
-impl<T: Copy> Entry<T> {
+impl<T: Plain> Entry<T> {
     /// One that nobody has written: zeroed, as the kernel's are, for a side that is lied to may read it.
     #[cfg(any(test, feature = "fake-kernel"))]
     pub(crate) fn unwritten() -> Self {
@@ -26,10 +45,11 @@ impl<T: Copy> Entry<T> {
     }
 
     /// # Safety
-    /// The entry is the caller's, and was written.
+    /// The entry is the caller's, and was written; or it is as the kernel made it, zeroed.
     #[inline(always)]
     pub(crate) unsafe fn read(&self) -> T {
-        // SAFETY: written, and nobody else writes to it, says the caller. Unsafe because the type cannot know that.
+        // SAFETY: initialised, and nobody else writes to it, says the caller; whatever was written is a value of a plain type.
+        // Unsafe because the type cannot know that.
         unsafe { self.0.get().read().assume_init() }
     }
 }

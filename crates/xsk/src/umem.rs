@@ -350,6 +350,7 @@ impl Chunks<'_> {
     /// As for [`Frame::new`], and the address lies in that chunk, after that headroom.
     #[inline]
     pub(crate) unsafe fn frame(self, address: u64, chunk: u32, headroom: u16, len: u16) -> Frame {
+        debug_assert_eq!(address, self.join(chunk, u32::from(headroom)));
         // SAFETY: the chunk exists, says the caller, and the address lies within it, so this stays in the mapping. Unsafe:
         // address arithmetic.
         let data = unsafe { self.base.add(address as usize) };

@@ -29,6 +29,9 @@ pub(crate) trait Kernel {
     fn fd(&self) -> Option<RawFd>;
     /// `XDP_STATISTICS`.
     fn statistics(&self) -> KernelCounters;
+    /// Whether nobody writes to what was posted for reception once this is dropped. A socket cannot promise it: somebody who
+    /// waits on it (`poll`), or a process that is being forked, has the kernel's file too, and it stays bound until that goes.
+    fn ends_when_dropped(&self) -> bool;
 }
 
 /// The user-space ends of a port's four rings.
@@ -57,8 +60,8 @@ pub struct XskPort {
     sending: u32,
     /// Ask the kernel to poll the device at every receive, instead of only when it wants to be woken.
     busy_poll: bool,
-    /// A device may write to frames after the socket is closed (zero-copy): do not reuse those then.
-    quarantine: bool,
+    /// The device itself reads and writes the frames.
+    zero_copy: bool,
     closed: bool,
     /// Frames were posted for reception since the last look, after a fence, whether the kernel wants to be woken for that.
     unannounced: bool,
@@ -86,7 +89,7 @@ impl XskPort {
             filled: 0,
             sending: 0,
             busy_poll,
-            quarantine: false,
+            zero_copy: false,
             closed: false,
             unannounced: false,
             tx_pace: Pace::default(),
@@ -97,7 +100,7 @@ impl XskPort {
 
     /// Says that the device itself reads and writes the frames.
     pub(crate) fn set_zero_copy(&mut self) {
-        self.quarantine = true;
+        self.zero_copy = true;
     }
 
     /// Posts free frames for reception until as many are posted as should be, or none is free. Whether it posted any.
@@ -108,7 +111,8 @@ impl XskPort {
             return false;
         }
         let mut reservation = self.rings.fill.reserve(missing);
-        reservation.extend(pool.take_for_fill(self.slot, reservation.granted()));
+        // SAFETY: the pool's iterator is that of a slice, which knows how long it is. Unsafe: others may not.
+        unsafe { reservation.extend(pool.take_for_fill(self.slot, reservation.granted())) };
         let posted = reservation.commit();
         self.filled += posted;
         posted > 0
@@ -125,8 +129,9 @@ impl XskPort {
         if !chunks.hand_over(chunk, Owner::fill(slot), Owner::HELD) {
             return None;
         }
-        // SAFETY: `hand_over` found the chunk to exist and to have been in our fill ring, so no frame stands for it; offset
-        // and length are within the chunk. Unsafe because it makes the token that stands for the bytes.
+        // SAFETY: `hand_over` found the chunk to exist and to have been in our fill ring, so no frame stands for it; `split`
+        // has the address lie in it, at the offset, and offset and length are within the chunk. Unsafe because it makes the
+        // token that stands for the bytes.
         Some(unsafe { chunks.frame(descriptor.addr, chunk as u32, offset as u16, descriptor.len as u16) })
     }
 
@@ -163,7 +168,7 @@ impl XskPort {
             match error.raw_os_error() {
                 // In copy mode this is `NET_XMIT_DROP`: one packet was completed without being sent (`__xsk_generic_xmit`).
                 // The ring need not show it yet: if it was the call's first, the kernel's counter is stored by a later call.
-                Some(libc::EBUSY) if !self.quarantine => {
+                Some(libc::EBUSY) if !self.zero_copy => {
                     self.counters.tx_dropped += 1;
                     thrown_away = true;
                 }
@@ -250,13 +255,15 @@ impl Port for XskPort {
             let chunks = self.umem.region().chunks();
             let mut reservation = self.rings.tx.reserve(queue.len() as u32);
             let owner = Owner::tx(self.slot);
-            reservation.extend(queue.drain(reservation.granted() as usize).map(|frame| {
+            let descriptors = queue.drain(reservation.granted() as usize).map(|frame| {
                 bytes += frame.len() as u64;
                 let addr = chunks.join(frame.chunk(), frame.headroom() as u32);
                 let descriptor = Descriptor { addr, len: frame.len() as u32, options: 0 };
                 frame.give_up_in(chunks, owner);
                 descriptor
-            }));
+            });
+            // SAFETY: the queue's iterator ends where its length says (`Drain`). Unsafe: others may not.
+            unsafe { reservation.extend(descriptors) };
             sent = reservation.commit();
             self.sending += sent;
             self.counters.tx_packets += u64::from(sent);
@@ -324,15 +331,16 @@ impl Port for XskPort {
     fn close(mut self: Box<Self>, pool: &mut Pool) -> usize {
         // What is completed already is nobody's but ours.
         self.reclaim(pool);
-        let (umem, slot, quarantine) = (self.umem.clone(), self.slot, self.quarantine);
+        let (umem, slot) = (self.umem.clone(), self.slot);
+        let reuse = self.kernel.ends_when_dropped() && !self.zero_copy;
         self.closed = true;
-        // The socket goes first: only then is the kernel done with what was posted for reception. What was posted for
-        // transmission may still hang in a device's queue, by reference, in copy mode too (`xsk_build_skb_zerocopy`).
+        // The kernel goes first: at best it is done then with what was posted for reception. What was posted for transmission
+        // may still hang in a device's queue, by reference, in copy mode too (`xsk_build_skb_zerocopy`).
         drop(self);
         let owners = &umem.region().owners;
         let mut back = 0;
         let all = owners.close(slot, |chunk| {
-            if !quarantine {
+            if reuse {
                 owners.set(chunk, Owner::POOL);
                 pool.push(chunk);
                 back += 1;

@@ -14,6 +14,8 @@ pub enum Step {
         reserve: u32,
         /// Entries written, of those granted.
         write: u32,
+        /// Whether to write them by an iterator, and not one by one.
+        extend: bool,
         /// Whether to publish.
         commit: bool,
     },
@@ -30,12 +32,12 @@ pub enum Step {
 
 impl Step {
     /// The step in these bytes.
-    pub fn decode([kind, first, second, _]: StepBytes) -> Self {
+    pub fn decode([kind, first, second, how]: StepBytes) -> Self {
         let (first, second) = (u32::from(first % 80), u32::from(second % 80));
         // Four out of five are carried out.
         let done = kind % 10 < 8;
         if kind % 2 == 0 {
-            Self::Produce { reserve: first, write: second, commit: done }
+            Self::Produce { reserve: first, write: second, extend: how % 2 == 1, commit: done }
         } else {
             Self::Consume { peek: first, read: second, release: done }
         }
@@ -54,12 +56,19 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
     let mut next = 0u64;
     for step in steps {
         match step {
-            Step::Produce { reserve, write, commit } => {
+            Step::Produce { reserve, write, extend, commit } => {
                 let free = size - queue.len() as u32;
                 let mut reservation = producer.reserve(reserve);
                 assert_eq!(reservation.granted(), reserve.min(free), "{step:?}: granted");
                 let values: Vec<u64> = (next..).take(write.min(reserve).min(free) as usize).collect();
-                values.iter().for_each(|&value| assert!(reservation.push(value), "{step:?}"));
+                if extend {
+                    // The first by hand: what follows goes on from there.
+                    values.first().into_iter().for_each(|&value| assert!(reservation.push(value), "{step:?}"));
+                    // SAFETY: a slice's iterator knows how long it is. Unsafe: others may not.
+                    unsafe { reservation.extend(values.iter().copied().skip(1)) };
+                } else {
+                    values.iter().for_each(|&value| assert!(reservation.push(value), "{step:?}"));
+                }
                 if write >= reservation.granted() {
                     assert!(!reservation.push(u64::MAX), "{step:?}: more than was granted");
                 }
