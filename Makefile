@@ -10,6 +10,9 @@ SECONDS ?= 5
 # Of the benchmarks; what is not given has the default that `target/release/xdpfwd-bench … --help` names.
 ROUNDS ?=
 ONLY ?=
+# Of the test machine; all if not said.
+SUITE ?=
+KERNEL ?=
 RELEASE := target/release
 
 # What a build takes: clang and the headers of libbpf-dev compile the XDP programs; libbpf links libelf and zlib.
@@ -18,6 +21,8 @@ BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libel
 FEATURE_PACKAGES := m4
 # What the tests judge by: programs that we did not write.
 TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy
+# What the test machine is made of, besides a kernel. QEMU itself `xdpfwd-vm prepare` installs: it has to be one that knows igb.
+VM_PACKAGES := busybox-static cpio xz-utils kmod
 
 # What is measured beside xdpfwd. A peer whose package is not to be had is named in the results, and the rest goes on.
 BENCH_PACKAGES := libxdp-dev valgrind
@@ -49,6 +54,14 @@ test: toolchain test-deps ## run every test
 loom: toolchain ## model-check the rings: every interleaving, every ordering taken away in turn (part of `make test`)
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
 		cargo test --package xsk --test loom --release
+
+# One boot for each suite and kernel. Kernels and QEMU are fetched the first time, 300 MB, and kept in ~/.cache/xdpfwd-vm.
+.PHONY: vmtest
+vmtest: toolchain test-deps ## AF_XDP zero-copy and more on other kernels, in an emulated machine (SUITE=zero-copy KERNEL=7.2)
+	@$(call install,$(VM_PACKAGES))
+	cargo build --release --package vm
+	$(RELEASE)/xdpfwd-vm prepare $(if $(KERNEL),--kernel $(KERNEL))
+	$(RELEASE)/xdpfwd-vm run $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
 
 .PHONY: fuzz
 fuzz: toolchain nightly ## feed random steps to rings and ports, each for SECONDS (needs nightly and cargo-fuzz)
@@ -112,6 +125,7 @@ BENCH_SECONDS = $(if $(filter command% environment%,$(origin SECONDS)),--seconds
 lint: toolchain feature-deps ## formatting, clippy and rustdoc, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	cargo clippy --package xdpfwd --all-features --test vm_zero_copy --test vm_doctor -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --document-private-items
 
 .PHONY: ci

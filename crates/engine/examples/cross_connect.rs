@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         io: engine::Io::AfXdp,
         queues: 1,
         keep: Keep::new(),
+        promiscuous: true,
     };
     let path = |from, to| PathPlan {
         from: PortId(from),

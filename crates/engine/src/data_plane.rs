@@ -5,7 +5,8 @@ use std::sync::mpsc;
 use std::thread::{Builder as ThreadBuilder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use pipeline::{Remote, WorkerReport};
+use packet::Promiscuous;
+use pipeline::{PortId, Remote, WorkerReport};
 use xsk::{AttachMode, BindMode, clock};
 
 use crate::attach::Attachment;
@@ -39,6 +40,17 @@ pub struct DataPlane {
     complaints: Vec<String>,
     fallback: Option<Fallback>,
     _interrupts: Vec<DeferredInterrupts>,
+    /// Kept for as long as packets are to come.
+    promiscuous: Vec<Promiscuous>,
+}
+
+/// What a plan would get.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// The mode of each port, in the order of the plan.
+    pub modes: Vec<PortMode>,
+    /// What keeps the ports from a better one, if something does.
+    pub fallback: Option<Fallback>,
 }
 
 struct RunningWorker {
@@ -57,6 +69,21 @@ impl DataPlane {
     /// First the XDP programs, which leave all packets to the kernel as long as no socket is there; then the workers, each of
     /// which opens its sockets on its own core; then the sockets are entered into the programs' maps, and the workers run.
     pub fn start(plan: Plan, control: &Control) -> Result<Self, StartError> {
+        Self::start_directing(plan, control, true)
+    }
+
+    /// Starts what the plan says as far as the mode of each port shows, and ends it: attaches, binds, and leaves all packets to
+    /// the kernel. Drivers that set their queues up anew for that lose what arrives in the meantime, as at every start. The
+    /// plan's stages are left out.
+    pub fn probe(plan: &Plan, control: &Control) -> Result<Probe, StartError> {
+        let mut plan = plan.clone();
+        plan.paths.iter_mut().for_each(|path| path.stages.clear());
+        plan.busy_poll = false;
+        let started = Self::start_directing(plan, control, false)?;
+        Ok(Probe { modes: started.modes.clone(), fallback: started.fallback.clone() })
+    }
+
+    fn start_directing(plan: Plan, control: &Control, direct: bool) -> Result<Self, StartError> {
         let plan = Arc::new(plan);
         if plan.workers.is_empty() {
             return Err(StartError::Empty("workers"));
@@ -98,13 +125,23 @@ impl DataPlane {
             complaints: Vec::new(),
             fallback,
             _interrupts: interrupts,
+            promiscuous: Vec::new(),
         };
         data_plane.follow_host();
-        data_plane.start_workers(bind, &indexes, control)?;
+        if direct {
+            data_plane.take_in_all()?;
+        }
+        data_plane.start_workers(bind, &indexes, control, direct)?;
         Ok(data_plane)
     }
 
-    fn start_workers(&mut self, bind: BindMode, indexes: &[u32], control: &Control) -> Result<(), StartError> {
+    fn start_workers(
+        &mut self,
+        bind: BindMode,
+        indexes: &[u32],
+        control: &Control,
+        direct: bool,
+    ) -> Result<(), StartError> {
         let mut starting = Vec::with_capacity(self.plan.workers.len());
         let mut result = Ok(());
         for worker in 0..self.plan.workers.len() {
@@ -132,7 +169,7 @@ impl DataPlane {
             }
         }
         // Only now that all are ready: what is redirected before would wait in the rings of a worker that does not run.
-        for is_ready in &ready {
+        for is_ready in ready.iter().filter(|_| direct) {
             result = result.and_then(|()| self.direct(is_ready));
         }
         if let Err(error) = result {
@@ -163,6 +200,18 @@ impl DataPlane {
             let _ = started.go.send(());
             let Starting { thread, health, .. } = started;
             self.workers.push(RunningWorker { remote, thread, health, last: None, told });
+        }
+        Ok(())
+    }
+
+    /// Has interfaces from which paths begin take in frames for any MAC address.
+    fn take_in_all(&mut self) -> Result<(), StartError> {
+        for ((id, port), interface) in (0..=u8::MAX).map(PortId).zip(&self.plan.ports).zip(&self.interfaces) {
+            if port.promiscuous && self.plan.paths.iter().any(|path| path.from == id) {
+                let promiscuous = Promiscuous::on(interface.index)
+                    .map_err(|source| StartError::promiscuous(&interface.name, source))?;
+                self.promiscuous.push(promiscuous);
+            }
         }
         Ok(())
     }

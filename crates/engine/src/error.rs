@@ -94,6 +94,16 @@ pub enum StartError {
         /// Why.
         source: packet::OpenError,
     },
+    /// An interface could not be put into promiscuous mode.
+    #[error(
+        "{interface}: cannot be put into promiscuous mode: {source}; set promiscuous = false if all is addressed to it"
+    )]
+    Promiscuous {
+        /// The interface.
+        interface: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Ports that cannot share a worker's packet memory.
     #[error(
         "ports {first} (io = \"af_xdp\") and {second} (io = \"xsk-rs\") cannot share packet memory: libxdp registers its own; \
@@ -210,6 +220,13 @@ impl StartError {
                 matches!(source, packet::OpenError::Permission | packet::OpenError::Unsupported)
             }
             _ => false,
+        }
+    }
+
+    pub(crate) fn promiscuous(interface: &str, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => Self::Permission { what: format!("{interface}: promiscuous mode") },
+            _ => Self::Promiscuous { interface: interface.to_owned(), source },
         }
     }
 

@@ -97,6 +97,25 @@ pub(crate) fn of_interface(interface: &Interface) -> Option<AttachedProgram> {
     Some(AttachedProgram { interface: interface.name, id, name, place, keeper })
 }
 
+/// The XDP program on an interface of this network namespace, or on one above it that is in the way as well.
+pub fn attached_program(interface: &str) -> Option<AttachedProgram> {
+    of_interface(&Interface::find(interface, interface).ok()?)
+}
+
+impl AttachedProgram {
+    /// The command that takes it off.
+    pub fn fix(&self) -> String {
+        match &self.keeper {
+            Keeper::Processes(processes) => {
+                let pids: Vec<_> = processes.iter().map(|process| process.pid.to_string()).collect();
+                format!("kill {}", pids.join(" "))
+            }
+            Keeper::Link(link) => format!("bpftool link detach id {link}"),
+            Keeper::Nobody(_) | Keeper::Unknown => format!("ip link set dev {} {} off", self.interface, self.place),
+        }
+    }
+}
+
 /// Who may hold an AF_XDP queue.
 pub(crate) fn of_queue() -> QueueHolders {
     let mut some_hidden = !sees_all_processes();

@@ -89,11 +89,7 @@ impl Host {
             request.header.address_family = family;
             request.header.table = TABLE_LOCAL;
             request.header.kind = RouteType::Local;
-            for answer in dump(&RouteNetlinkMessage::GetRoute(request))?.answers {
-                if let RouteNetlinkMessage::NewRoute(route) = answer {
-                    host.local.extend(local(&route));
-                }
-            }
+            host.local.extend(routes(request)?.iter().filter_map(local));
         }
         Ok(host)
     }
@@ -166,8 +162,7 @@ pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
         let mut request = RouteMessage::default();
         request.header.address_family = family;
         request.header.kind = RouteType::Unicast;
-        for answer in dump(&RouteNetlinkMessage::GetRoute(request))?.answers {
-            let RouteNetlinkMessage::NewRoute(route) = answer else { continue };
+        for route in routes(request)? {
             if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
                 continue;
             }
@@ -184,6 +179,22 @@ pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
         }
     }
     Ok(links)
+}
+
+/// The routes that the kernel has for a request. A table that nothing was ever entered into does not exist, as far as it is
+/// concerned (`CONFIG_IP_MULTIPLE_TABLES`): a network namespace whose loopback is down has no table `local`.
+fn routes(request: RouteMessage) -> io::Result<Vec<RouteMessage>> {
+    match dump(&RouteNetlinkMessage::GetRoute(request)) {
+        Ok(dump) => {
+            let route = |answer| match answer {
+                RouteNetlinkMessage::NewRoute(route) => Some(route),
+                _ => None,
+            };
+            Ok(dump.answers.into_iter().filter_map(route).collect())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// linux/rtnetlink.h, `RT_TABLE_LOCAL`.

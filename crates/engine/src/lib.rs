@@ -15,6 +15,7 @@
 //!     io: Io::AfXdp,
 //!     queues: 1,
 //!     keep: Keep::new(),
+//!     promiscuous: true,
 //! };
 //! let path = |from, to| PathPlan { from: PortId(from), to: PortId(to), stages: vec![] };
 //! let plan = Plan {
@@ -40,7 +41,9 @@
 mod attach;
 mod control;
 mod data_plane;
+mod driver;
 mod error;
+mod generic;
 mod holder;
 mod host;
 mod interface;
@@ -55,9 +58,10 @@ mod thread;
 mod up;
 
 pub use control::{Control, Event};
-pub use data_plane::DataPlane;
+pub use data_plane::{DataPlane, Probe};
+pub use driver::{Channels, Ethtool, XdpFeatures};
 pub use error::{StartError, WorkerFailure};
-pub use holder::{AttachedProgram, Keeper, Process, QueueHolders};
+pub use holder::{AttachedProgram, Keeper, Process, QueueHolders, attached_program};
 pub use host::{GoodFor, OwnAddresses};
 pub use keep::{Keep, KeepRule, KeepRuleError};
 pub use ledger::{Ledger, TaskReport, WorkerLedger};

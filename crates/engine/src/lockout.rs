@@ -40,15 +40,27 @@ pub enum Carried {
     },
 }
 
+impl Lockout {
+    /// What goes through the interface, in words.
+    pub fn carries(&self) -> String {
+        match &self.what {
+            Carried::DefaultRoute => "has the default route".to_owned(),
+            Carried::Ssh { peer, .. } => format!("carries an SSH session from {peer}"),
+        }
+    }
+
+    /// What the port would have to keep.
+    pub fn needed(&self) -> Keep {
+        match &self.what {
+            Carried::DefaultRoute => Keep::from([KeepRule::Arp, KeepRule::Nd, KeepRule::Local]),
+            Carried::Ssh { needed, .. } => needed.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Lockout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { interface, what, .. } = self;
-        let (carried, needed) = match what {
-            Carried::DefaultRoute => {
-                ("has the default route".to_owned(), Keep::from([KeepRule::Arp, KeepRule::Nd, KeepRule::Local]))
-            }
-            Carried::Ssh { peer, needed } => (format!("carries an SSH session from {peer}"), needed.clone()),
-        };
+        let (interface, carried, needed) = (&self.interface, self.carries(), self.needed());
         let needed = needed.iter().map(|rule| format!("\"{rule}\"")).collect::<Vec<_>>().join(", ");
         write!(
             f,

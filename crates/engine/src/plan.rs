@@ -42,6 +42,8 @@ pub struct PortPlan {
     pub queues: u16,
     /// What of the frames that are addressed to this host stays with the kernel, on those queues too.
     pub keep: Keep,
+    /// Whether the interface is to take in frames for any MAC address, if a path begins here. A NIC drops others itself.
+    pub promiscuous: bool,
 }
 
 /// How a port exchanges packets with the kernel.

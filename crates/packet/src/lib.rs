@@ -33,8 +33,10 @@
 mod abi;
 mod messages;
 mod port;
+mod promiscuous;
 mod socket;
 mod vlan;
 
 pub use port::{MmsgPort, TooManyPorts};
+pub use promiscuous::Promiscuous;
 pub use socket::{OpenError, PacketSocket};

@@ -57,15 +57,31 @@ impl PacketSocket {
         Ok(sockets)
     }
 
-    fn open(ifindex: u32) -> Result<Self, OpenError> {
+    /// A socket that receives nothing: it is bound to no interface, and to no protocol.
+    pub(crate) fn closed_to_all() -> io::Result<Self> {
         let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: a plain system call. Unsafe: foreign call. Protocol 0: nothing is received before the bind.
+        // SAFETY: a plain system call. Unsafe: foreign call. Protocol 0: nothing is received before a bind.
         let fd = unsafe { libc::socket(libc::AF_PACKET, flags, 0) };
         if fd < 0 {
-            return Err(OpenError::new("socket(AF_PACKET)", io::Error::last_os_error()));
+            return Err(io::Error::last_os_error());
         }
         // SAFETY: a new descriptor that nobody else owns. Unsafe: that is for us to know.
-        let socket = Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) }));
+        Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
+    }
+
+    /// Has the interface take in frames for any MAC address, until the socket is closed.
+    pub(crate) fn be_promiscuous(&self, ifindex: u32) -> io::Result<()> {
+        let request = libc::packet_mreq {
+            mr_ifindex: ifindex as i32,
+            mr_type: libc::PACKET_MR_PROMISC as u16,
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        self.set(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
+    }
+
+    fn open(ifindex: u32) -> Result<Self, OpenError> {
+        let socket = Self::closed_to_all().map_err(|error| OpenError::new("socket(AF_PACKET)", error))?;
         socket.stop().map_err(|error| OpenError::new("SO_ATTACH_FILTER", error))?;
         socket.set_packet(libc::PACKET_AUXDATA, "PACKET_AUXDATA", &1)?;
         socket.set_packet(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", &1)?;

@@ -9,7 +9,7 @@ use pipeline::{Idle, PortId};
 use serde::Serialize;
 use xsk::HugePages;
 
-use crate::cli::Cli;
+use crate::cli::Run;
 use crate::config::{Diagnostics, Interface, Machine, Needed, plain};
 
 /// What `--check` has to say. Its JSON is a contract: fields are added, never changed.
@@ -59,6 +59,7 @@ struct Port {
     queues: u16,
     /// The rules of what stays with the kernel.
     keep: Vec<String>,
+    promiscuous: bool,
     present: bool,
     interface_queues: Option<u16>,
     mtu: Option<u32>,
@@ -87,8 +88,8 @@ struct Warning {
 }
 
 /// Prints the plan. Warnings do not make it fail.
-pub(crate) fn run(cli: &Cli, plan: &Plan, warnings: &Diagnostics, machine: &dyn Machine) -> ExitCode {
-    let check = Check::new(&cli.config.display().to_string(), plan, warnings, machine);
+pub(crate) fn run(cli: &Run, plan: &Plan, warnings: &Diagnostics, machine: &dyn Machine) -> ExitCode {
+    let check = Check::new(&cli.config().display().to_string(), plan, warnings, machine);
     let mut stdout = io::stdout().lock();
     let printed = if cli.json {
         serde_json::to_string(&check).map_err(io::Error::from).and_then(|json| writeln!(stdout, "{json}"))
@@ -157,9 +158,10 @@ impl Port {
             Some(Interface { queues, mtu, driver, state, .. }) => (queues, mtu, driver, state),
             None => (None, None, None, None),
         };
-        let PortPlan { name, interface, io, queues, keep } = port.clone();
+        let PortPlan { name, interface, io, queues, keep, promiscuous } = port.clone();
         let keep = keep.iter().map(ToString::to_string).collect();
-        Self { name, interface, io: io.name(), queues, keep, present, interface_queues, mtu, driver, state }
+        let io = io.name();
+        Self { name, interface, io, queues, keep, promiscuous, present, interface_queues, mtu, driver, state }
     }
 }
 
@@ -212,7 +214,8 @@ impl fmt::Display for Check {
 
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, interface, io, queues, keep, present, interface_queues, mtu, driver, state } = self;
+        let Self { name, interface, io, queues, keep, promiscuous, present, interface_queues, mtu, driver, state } =
+            self;
         let noun = if *queues == 1 { "queue" } else { "queues" };
         write!(f, "{name}: {interface} by {io}, ")?;
         if !present {
@@ -232,6 +235,9 @@ impl fmt::Display for Port {
         }
         if let Some(state) = state {
             write!(f, ", {state}")?;
+        }
+        if !promiscuous {
+            f.write_str(", only frames for its own MAC address")?;
         }
         if !keep.is_empty() {
             write!(f, "; the kernel keeps {}", keep.join(", "))?;

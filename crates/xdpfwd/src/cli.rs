@@ -1,9 +1,9 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Forwards packets between network interfaces in user space, through AF_XDP sockets.
 ///
@@ -14,6 +14,8 @@ use clap::{Parser, ValueEnum};
     name = "xdpfwd",
     version,
     max_term_width = 110,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
     after_help = "\
 Exit codes:
   0  ended as asked
@@ -23,13 +25,31 @@ Exit codes:
 
 Examples:
   xdpfwd --config configs/cross-connect.toml --check    # would it run here? touches nothing
+  xdpfwd doctor --config configs/cross-connect.toml     # what keeps it from running fast here, and the fix
   sudo xdpfwd --config configs/cross-connect.toml
   sudo xdpfwd --config configs/demo.toml --duration 10 --interval 0.5 --json 2>log >report.ndjson"
 )]
 pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(crate) run: Run,
+}
+
+/// What it can do besides forwarding.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub(crate) enum Command {
+    /// Say what would keep it from running, or from running fast, and the fix
+    Doctor(Doctor),
+}
+
+/// What to forward, and how to report.
+#[derive(Clone, Debug, PartialEq, Args)]
+pub(crate) struct Run {
     /// The configuration file; docs/configuration.md describes its keys
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
 
     /// Check the configuration against this machine, print the plan, and end; touches nothing
     #[arg(long)]
@@ -50,6 +70,45 @@ pub(crate) struct Cli {
     /// How the log on stderr is written, warnings and errors included
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
+}
+
+impl Run {
+    /// The configuration file.
+    pub(crate) fn config(&self) -> &Path {
+        // It is required, but for a subcommand.
+        self.config.as_deref().unwrap_or(Path::new(""))
+    }
+}
+
+/// What to examine.
+///
+/// Looks at this machine with the eyes of a configuration, or of an interface alone: driver and XDP features, the mode that will
+/// really be got, queues and RSS, MTU, offloads, memory, privileges, cores, interrupts, who else is attached. Each finding that is
+/// not as it should be comes with its fix; docs/doctor.md lists all checks.
+#[derive(Clone, Debug, PartialEq, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  ready
+  1  will run, not at its best (or the report could not be written)
+  2  the command line or the configuration is no good
+  3  will not run")]
+pub(crate) struct Doctor {
+    /// The configuration that is to run
+    #[arg(long, value_name = "FILE", conflicts_with = "interfaces")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Interfaces, without a configuration
+    #[arg(value_name = "IFACE", required_unless_present = "config")]
+    pub(crate) interfaces: Vec<String>,
+
+    /// Do not try which mode is got: trying attaches a program and binds a socket, for which some drivers set their queues up
+    /// anew
+    #[arg(long)]
+    pub(crate) no_probe: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// How the log is written.
@@ -99,15 +158,31 @@ mod tests {
     #[test]
     fn has_the_defaults_it_promises() {
         let cli = parse(&["--config", "a.toml"]).unwrap();
-        let expected = Cli {
-            config: "a.toml".into(),
+        let run = Run {
+            config: Some("a.toml".into()),
             check: false,
             duration: None,
             interval: Duration::from_secs(1),
             json: false,
             log_format: LogFormat::Text,
         };
-        assert_eq!(cli, expected);
+        assert_eq!(cli, Cli { command: None, run });
+    }
+
+    #[test]
+    fn the_doctor_takes_a_configuration_or_interfaces() {
+        let doctor = |arguments: &[&str]| {
+            parse(&[&["doctor"], arguments].concat()).map(|cli| match cli.command {
+                Some(Command::Doctor(doctor)) => doctor,
+                None => panic!("no doctor"),
+            })
+        };
+        assert_eq!(doctor(&["eth1", "eth2"]).unwrap().interfaces, ["eth1", "eth2"]);
+        assert_eq!(doctor(&["--config", "a.toml", "--json"]).unwrap().config, Some("a.toml".into()));
+        for arguments in [&[][..], &["--config", "a.toml", "eth1"], &["eth1", "--duration", "1"]] {
+            assert_eq!(doctor(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
+        }
+        assert_eq!(parse(&["--config", "a.toml", "doctor", "eth1"]).unwrap_err().exit_code(), 2);
     }
 
     #[test]
@@ -152,9 +227,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused() {
-        for arguments in
-            [&[][..], &["doctor"], &["ctl", "status"], &["top"], &["--config", "a", "--metrics"], &["--config"]]
-        {
+        for arguments in [&[][..], &["ctl", "status"], &["top"], &["--config", "a", "--metrics"], &["--config"]] {
             assert_eq!(parse(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
         }
         for arguments in [["--help"], ["--version"], ["-h"], ["-V"]] {

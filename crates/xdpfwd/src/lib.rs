@@ -15,6 +15,7 @@
 mod check;
 mod cli;
 mod config;
+mod doctor;
 mod logging;
 mod run;
 mod text;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use pipeline::Registry;
 
-use cli::{Cli, LogFormat};
+use cli::{Cli, Command, LogFormat};
 use config::ThisMachine;
 
 /// The command line or the configuration is no good.
@@ -32,8 +33,11 @@ const USAGE: u8 = 2;
 
 /// Does what the command line of this process says, with these kinds of stages for the configuration to name.
 pub fn main(registry: &Registry) -> ExitCode {
-    let cli = Cli::parse();
-    let loaded = config::load(&cli.config, registry, &ThisMachine);
+    let Cli { command, run: cli } = Cli::parse();
+    if let Some(Command::Doctor(arguments)) = &command {
+        return doctor::run(arguments, registry);
+    }
+    let loaded = config::load(cli.config(), registry, &ThisMachine);
     // `--check` has no log: what it finds is its answer.
     let _flushed_at_the_end = (!cli.check).then(|| logging::start(cli.log_format));
     let format = if cli.check { LogFormat::Text } else { cli.log_format };

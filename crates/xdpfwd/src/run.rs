@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use engine::{Control, DataPlane, Event, Plan, Report, ReportKind, StartError, Waited};
 
-use crate::cli::{Cli, LogFormat};
-use crate::text;
+use crate::cli::{LogFormat, Run};
+use crate::{doctor, text};
 
 /// Could not start, or failed while running.
 const FAILED: u8 = 1;
@@ -20,7 +20,7 @@ const FAILED: u8 = 1;
 const PRIVILEGE: u8 = 3;
 
 /// Runs the plan until a signal, or for as long as the command line says.
-pub(crate) fn run(plan: Plan, cli: &Cli) -> ExitCode {
+pub(crate) fn run(plan: Plan, cli: &Run) -> ExitCode {
     match drive(plan, cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -45,7 +45,7 @@ fn in_full(error: &anyhow::Error) -> String {
     })
 }
 
-fn drive(plan: Plan, cli: &Cli) -> anyhow::Result<()> {
+fn drive(plan: Plan, cli: &Run) -> anyhow::Result<()> {
     // Before anything is attached: a signal from here on is an orderly stop.
     let mut control = Control::new().context("cannot set up signals and timers")?;
     let mut printer = Printer::start(cli.json)?;
@@ -143,13 +143,20 @@ fn announce(data_plane: &DataPlane) {
             "forwarding"
         );
     }
-    if let Some(fallback) = data_plane.fallback() {
-        tracing::info!(
-            port = fallback.port,
-            interface = fallback.interface,
-            reason = fallback.reason,
-            "no {}: this port decided the mode for all",
-            fallback.lacks
+    // As the doctor says it.
+    let fallback = data_plane.fallback();
+    let decided = fallback.and_then(|fallback| {
+        let ports = data_plane.ports().iter().zip(data_plane.modes());
+        ports.into_iter().find(|(port, _)| port.interface == fallback.interface)
+    });
+    if let Some((port, mode)) = decided {
+        let finding = doctor::mode(&port.interface, *mode, fallback);
+        tracing::warn!(
+            port = port.name,
+            interface = port.interface,
+            fix = finding.fix.unwrap_or_default(),
+            "{}",
+            finding.finding
         );
     }
 }

@@ -53,6 +53,32 @@ fn every_mode_gets_what_it_says_and_reads_it_back() {
     assert_eq!((xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")), (None, None));
 }
 
+/// How many want it in promiscuous mode, by the kernel's word.
+fn promiscuity(chain: &Chain, interface: &str) -> u64 {
+    let output = chain.fwd().command("ip").args(["-json", "-details", "link", "show", interface]).output().unwrap();
+    let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    links[0]["promiscuity"].as_u64().unwrap()
+}
+
+/// A NIC drops what is not for its own MAC address, unless it is told. It is told for as long as xdpfwd runs, however that ends.
+#[test]
+fn interfaces_are_promiscuous_while_it_runs_unless_the_configuration_says_no() {
+    let chain = chain(Chain::builder());
+    let both = |chain: &Chain| ["fwd0", "fwd1"].map(|interface| promiscuity(chain, interface));
+    let config = cross_connect(1, "");
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        let mut running = Running::start(&chain, &config);
+        assert_eq!(both(&chain), [1, 1]);
+        running.signal(signal);
+        running.wait();
+        assert_eq!(both(&chain), [0, 0], "after {signal}");
+    }
+    let one = config.replacen("queues = 1", "queues = 1\npromiscuous = false", 1);
+    let running = Running::start(&chain, &one);
+    assert_eq!(both(&chain), [0, 1]);
+    running.stop();
+}
+
 #[test]
 fn after_sigkill_the_program_is_gone_and_a_restart_binds() {
     for mode in ["auto", "skb"] {

@@ -20,6 +20,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
         io: engine::Io::AfXdp,
         queues: workers,
         keep: engine::Keep::new(),
+        promiscuous: true,
     };
     let stages = stage.into_iter().map(|plan| StageOnPath { name: "own".into(), plan }).collect();
     Plan {

@@ -27,7 +27,7 @@ pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 #[cfg(test)]
 pub(crate) use imagined::Imagined;
 pub(crate) use machine::{Interface, Machine, ThisMachine};
-pub(crate) use resolve::Needed;
+pub(crate) use resolve::{Needed, longest_mtu};
 pub(crate) use source::Source;
 pub(crate) use words::plain;
 

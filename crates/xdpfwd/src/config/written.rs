@@ -54,6 +54,7 @@ pub(super) struct PortTable {
     pub(super) interface: Written<String>,
     pub(super) queues: Written<u16>,
     pub(super) keep: Written<Vec<Spanned<KeepRule>>>,
+    pub(super) promiscuous: Written<bool>,
     pub(super) io: Written<Io>,
 }
 
@@ -168,6 +169,7 @@ impl PortTable {
             interface: table.required_text("interface", &INTERFACE_NAME, findings),
             queues: table.integer("queues", 1..=u16::MAX, findings),
             keep: table.words("keep", KeepRule::ACCEPTED, findings),
+            promiscuous: table.boolean("promiscuous", findings),
             io: table.choice("io", &IO, findings),
         };
         table.finish(findings);

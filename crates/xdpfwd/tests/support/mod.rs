@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod cables;
+pub mod examined;
 pub mod wire;
 
 use std::fs;
@@ -11,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Chain, ChainBuilder, Ended, Forwarder, Report};
+use lab::{Chain, ChainBuilder, Ended, Forwarder, Namespace, Report};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -23,17 +25,22 @@ pub const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
 
 /// A cross-connect of fwd0 and fwd1, with `engine` as the lines of its `[engine]` table.
 pub fn cross_connect(queues: u16, engine: &str) -> String {
+    cross_connect_of(["fwd0", "fwd1"], queues, engine)
+}
+
+/// The same of any two interfaces.
+pub fn cross_connect_of([lan, wan]: [&str; 2], queues: u16, engine: &str) -> String {
     format!(
         r#"
         [engine]
         {engine}
         [[port]]
         name = "lan"
-        interface = "fwd0"
+        interface = "{lan}"
         queues = {queues}
         [[port]]
         name = "wan"
-        interface = "fwd1"
+        interface = "{wan}"
         queues = {queues}
         [[path]]
         from = "lan"
@@ -86,9 +93,14 @@ impl Running {
 
     /// The same with another program that takes xdpfwd's arguments.
     pub fn try_start_as(program: &[&str], chain: &Chain, config: &str) -> Result<Self, lab::Error> {
+        Self::try_start_in(program, chain.fwd(), config)
+    }
+
+    /// The same in any namespace.
+    pub fn try_start_in(program: &[&str], namespace: &Namespace, config: &str) -> Result<Self, lab::Error> {
         let config = Config::new(config);
         let arguments = [program, &["--config", config.path(), "--json", "--interval", "0.05"]].concat();
-        let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments)?;
+        let mut forwarder = Forwarder::spawn(namespace, &arguments)?;
         forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#))?;
         Ok(Self { forwarder, _config: config })
     }

@@ -105,6 +105,11 @@ impl Needed {
     }
 }
 
+/// The MTU up to which packets fit into frames of a size: with an Ethernet header and two VLAN tags, behind the headroom.
+pub(crate) fn longest_mtu(frame_size: u32) -> u32 {
+    frame_size - HEADROOM - HEADER
+}
+
 /// Checks that the longest packet of each interface fits into a frame.
 pub(super) fn check_mtu(
     umem: &UmemTable,
@@ -113,7 +118,6 @@ pub(super) fn check_mtu(
     findings: &mut Findings<'_>,
 ) {
     let Some(frame_size) = umem.frame_size.or(UmemConfig::default().frame_size) else { return };
-    let fits = |frame_size: u32| frame_size - HEADROOM - HEADER;
     // Two ports with one interface are an error of their own.
     let mut judged = BTreeSet::new();
     let is_first = |(_, interface): &(&PortTable, &Option<Interface>)| {
@@ -123,16 +127,16 @@ pub(super) fn check_mtu(
         let (Some(name), Some(mtu)) = (port.interface.is(), interface.as_ref().and_then(|facts| facts.mtu)) else {
             continue;
         };
-        if mtu > fits(frame_size) {
+        if mtu > longest_mtu(frame_size) {
             let larger = match frame_size {
-                2048 if mtu <= fits(4096) => "set frame_size = 4096 in [umem], or ",
+                2048 if mtu <= longest_mtu(4096) => "set frame_size = 4096 in [umem], or ",
                 _ => "",
             };
             let message = format!(
                 "{0} has MTU {mtu}, and a frame of {frame_size} bytes has room for MTU {most}; {larger}lower the \
                  MTU with `ip link set {0} mtu {most}`",
                 name.get_ref(),
-                most = fits(frame_size)
+                most = longest_mtu(frame_size)
             );
             findings.error(&name.span(), message);
         }

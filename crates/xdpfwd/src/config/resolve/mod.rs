@@ -13,7 +13,7 @@ use std::path::Path;
 use engine::{Mode, Plan};
 use pipeline::{Idle, PlanCx, Registry};
 
-pub(crate) use memory::Needed;
+pub(crate) use memory::{Needed, longest_mtu};
 
 use super::diagnostic::Findings;
 use super::machine::Machine;

@@ -18,6 +18,7 @@ pub(super) fn resolve(ports: &Several<PortTable>) -> Vec<PortPlan> {
         io: port.io.or(Io::default()).unwrap_or_default(),
         queues: port.queues.or(DEFAULT_QUEUES).unwrap_or(DEFAULT_QUEUES),
         keep: port.keep.is().iter().flat_map(|rules| rules.get_ref()).map(|rule| *rule.get_ref()).collect(),
+        promiscuous: port.promiscuous.or(true).unwrap_or(true),
     };
     ports.tables.iter().map(plan).collect()
 }

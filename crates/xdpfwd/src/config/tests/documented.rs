@@ -149,5 +149,5 @@ fn defaults_are_what_keys_have_that_are_not_there() {
             }
         }
     }
-    assert_eq!(compared, 11);
+    assert_eq!(compared, 12);
 }

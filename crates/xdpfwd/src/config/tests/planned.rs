@@ -21,6 +21,7 @@ fn keys_that_are_not_there_have_their_defaults() {
         io: Io::AfXdp,
         queues: 1,
         keep: Keep::new(),
+        promiscuous: true,
     };
     assert_eq!(ports, [port("lan", "eth1"), port("wan", "eth2")]);
     let [path] = paths.as_slice() else { panic!("{paths:?}") };

@@ -1,0 +1,163 @@
+//! Generic netlink: questions to a family of the kernel's that has a name instead of a number.
+
+use std::io;
+
+use netlink_packet_core::{NLA_TYPE_MASK, NLM_F_ACK, NLM_F_REQUEST, NlasIterator};
+use netlink_sys::protocols::NETLINK_GENERIC;
+use netlink_sys::{Socket, SocketAddr};
+
+/// The family that knows the others (linux/genetlink.h).
+const CONTROL: u16 = 0x10;
+const GET_FAMILY: u8 = 3;
+const FAMILY_ID: u16 = 1;
+const FAMILY_NAME: u16 = 2;
+
+/// Of a message: length, type, flags, sequence number, port; then command, version, two bytes of nothing.
+const HEADER: usize = 16;
+const GENERIC_HEADER: usize = 4;
+const DONE: u16 = 3;
+const ERROR: u16 = 2;
+
+/// Longest answer to one question: the features of an interface by name take some thousand bytes.
+const ANSWER: usize = 1 << 16;
+
+/// A family, open for questions.
+pub(crate) struct Family {
+    socket: Socket,
+    id: u16,
+}
+
+impl Family {
+    /// `NotFound` if the kernel has none of this name.
+    pub(crate) fn open(name: &str) -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_GENERIC)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        let mut family = Self { socket, id: CONTROL };
+        let answer = family.ask(GET_FAMILY, &attribute(FAMILY_NAME, format!("{name}\0").as_bytes()))?;
+        let id = find(&answer, FAMILY_ID).and_then(|id| Some(u16::from_ne_bytes(id.try_into().ok()?)));
+        family.id = id.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a family without a number"))?;
+        Ok(family)
+    }
+
+    /// The attributes of the answer to a question about one thing.
+    pub(crate) fn ask(&self, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
+        const VERSION: u8 = 1;
+        let length = HEADER + GENERIC_HEADER + attributes.len();
+        let mut message = Vec::with_capacity(length);
+        message.extend((length as u32).to_ne_bytes());
+        message.extend(self.id.to_ne_bytes());
+        message.extend((NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+        message.extend([0; 8]);
+        message.extend([command, VERSION, 0, 0]);
+        message.extend(attributes);
+        self.socket.send(&message, 0)?;
+        let mut answer = Vec::new();
+        loop {
+            let mut datagram = Vec::with_capacity(ANSWER);
+            self.socket.recv(&mut datagram, 0)?;
+            if read(&datagram, self.id, &mut answer)? {
+                return Ok(answer);
+            }
+        }
+    }
+}
+
+/// Reads a datagram of an answer. Whether it was the last.
+fn read(datagram: &[u8], family: u16, answer: &mut Vec<u8>) -> io::Result<bool> {
+    let mut rest = datagram;
+    while let Some((length, kind)) = header(rest) {
+        let (message, after) = rest.split_at(length);
+        match kind {
+            DONE => return Ok(true),
+            // The acknowledgement that was asked for is an error of 0.
+            ERROR => {
+                let code =
+                    message.get(HEADER..HEADER + 4).and_then(|code| Some(i32::from_ne_bytes(code.try_into().ok()?)));
+                return match code {
+                    Some(0) => Ok(true),
+                    Some(code) => Err(io::Error::from_raw_os_error(-code)),
+                    None => Err(io::Error::new(io::ErrorKind::InvalidData, "an error without a number")),
+                };
+            }
+            kind if kind == family => {
+                answer.extend(message.get(HEADER + GENERIC_HEADER..).unwrap_or_default());
+            }
+            _ => {}
+        }
+        rest = after;
+    }
+    Ok(false)
+}
+
+/// The first message's length, padding included, and type; `None` if there is no whole one.
+fn header(messages: &[u8]) -> Option<(usize, u16)> {
+    let length = u32::from_ne_bytes(*messages.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes(messages.get(4..6)?.try_into().ok()?);
+    let padded = length.next_multiple_of(4).min(messages.len());
+    (length >= HEADER && length <= messages.len()).then_some((padded, kind))
+}
+
+/// An attribute as it goes into a message.
+pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = 4 + value.len();
+    let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
+    bytes.extend((length as u16).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(length.next_multiple_of(4), 0);
+    bytes
+}
+
+/// All attributes, each with its type. What cannot be read ends them.
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    NlasIterator::new(bytes)
+        .map_while(Result::ok)
+        .map(|attribute| (attribute.kind() & NLA_TYPE_MASK, value(attribute.into_inner())))
+}
+
+/// The value of the attribute that begins here.
+fn value(attribute: &[u8]) -> &[u8] {
+    let length = attribute.first_chunk().map_or(0, |length| usize::from(u16::from_ne_bytes(*length)));
+    attribute.get(4..length).unwrap_or_default()
+}
+
+/// The first attribute of a type.
+pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(own, _)| *own == kind).map(|(_, value)| value)
+}
+
+/// The first attribute of a type, as a number.
+pub(crate) fn find_u32(bytes: &[u8], kind: u16) -> Option<u32> {
+    Some(u32::from_ne_bytes(find(bytes, kind)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_come_back_as_they_went_in() {
+        let bytes = [attribute(3, b"abc"), attribute(1 | 0x8000, &7u32.to_ne_bytes()), attribute(2, b"")].concat();
+        assert_eq!(attributes(&bytes).collect::<Vec<_>>(), [(3, &b"abc"[..]), (1, &7u32.to_ne_bytes()), (2, b"")]);
+        assert_eq!(find_u32(&bytes, 1), Some(7));
+        assert_eq!(find_u32(&bytes, 3), None);
+    }
+
+    #[test]
+    fn what_is_cut_is_not_read() {
+        let bytes = attribute(1, &[9; 40]);
+        for length in 0..bytes.len() {
+            assert_eq!(attributes(&bytes[..length]).count(), 0, "{length}");
+        }
+        for length in 0..HEADER {
+            assert_eq!(header(&vec![16; length]), None);
+        }
+    }
+
+    #[test]
+    fn a_family_that_is_not_there_is_not_found() {
+        let error = Family::open("xdpfwd-none").err().unwrap();
+        assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::ENOENT as i32), "{error}");
+    }
+}

@@ -1,0 +1,163 @@
+//! Debian's packages, from suites that the machine need not have: with lists and settings of their own, so that nothing of the
+//! machine's apt changes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::tool;
+
+/// Where downloads are kept: outside the repository, for all its clones.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let base = match std::env::var_os("XDG_CACHE_HOME").filter(|home| !home.is_empty()) {
+        Some(home) => PathBuf::from(home),
+        None => {
+            PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache")
+        }
+    };
+    let cache = base.join("xdpfwd-vm");
+    fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+    Ok(cache)
+}
+
+/// One suite, as this machine's own mirror has it.
+pub(crate) struct Suite {
+    options: Vec<String>,
+}
+
+/// A source of packages that the machine has.
+#[derive(Debug, PartialEq, Eq)]
+struct Source {
+    uri: String,
+    release: String,
+    signed_by: String,
+}
+
+impl Suite {
+    /// Reads the suite's list of packages, beside the machine's own release.
+    pub(crate) fn update(name: &str) -> Result<Self> {
+        let own = own_source()?;
+        let root = cache()?.join("apt").join(name);
+        let (lists, archives) = (root.join("lists"), root.join("archives"));
+        for folder in [lists.join("partial"), archives.join("partial")] {
+            fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        }
+        let list = root.join("sources.list");
+        let signed = if own.signed_by.is_empty() { String::new() } else { format!("[signed-by={}] ", own.signed_by) };
+        let line = |release: &str| format!("deb {signed}{} {release} main\n", own.uri);
+        fs::write(&list, line(&own.release) + &line(name)).with_context(|| list.display().to_string())?;
+        let option = |key: &str, path: &Path| format!("-o{key}={}", path.display());
+        let suite = Self {
+            options: vec![
+                option("Dir::Etc::SourceList", &list),
+                "-oDir::Etc::SourceParts=-".into(),
+                option("Dir::State::Lists", &lists),
+                option("Dir::Cache::Archives", &archives),
+                "-oDir::Cache::pkgcache=".into(),
+                "-oDir::Cache::srcpkgcache=".into(),
+                // Another user could not write to a folder of ours.
+                "-oAPT::Sandbox::User=root".into(),
+            ],
+        };
+        tool::output(suite.apt("apt-get").args(["-qq", "update"]))
+            .with_context(|| format!("the list of {name}'s packages (is there a network?)"))?;
+        Ok(suite)
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(&self.options).env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C");
+        command
+    }
+
+    /// Names of packages that begin like this.
+    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let names = tool::text(self.apt("apt-cache").args(["pkgnames", prefix]))?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
+    /// Downloads packages into a folder.
+    pub(crate) fn download(&self, packages: &[String], into: &Path) -> Result<()> {
+        tool::output(self.apt("apt-get").args(["-q", "download"]).args(packages).current_dir(into)).map(drop)
+    }
+
+    /// Installs packages from this suite, for which it takes root.
+    fn install(&self, name: &str, packages: &[&str]) -> Result<()> {
+        let install = ["-qq", "-y", "--no-install-recommends", "-t", name, "install"];
+        let mut command = self.apt("apt-get");
+        if !is_root() {
+            let options = &self.options;
+            command = Command::new("sudo");
+            command.args(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(options);
+        }
+        tool::output(command.args(install).args(packages)).map(drop)
+    }
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Where the machine takes its own release from.
+fn own_source() -> Result<Source> {
+    let format = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(SIGNED_BY)";
+    let targets =
+        tool::text(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))
+            .context("this needs Debian's apt")?;
+    choose(&targets).with_context(|| format!("apt has no source of a Debian release; it says:\n{targets}"))
+}
+
+/// The first source that is a release, not its updates.
+fn choose(targets: &str) -> Option<Source> {
+    targets.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let (uri, release, component) = (words.next()?, words.next()?, words.next()?);
+        let plain = release.bytes().all(|byte| byte.is_ascii_lowercase()) && component == "main";
+        // A file of keys; inline keys have spaces.
+        let signed_by = words.next().filter(|path| path.starts_with('/')).unwrap_or_default();
+        plain.then(|| Source { uri: uri.into(), release: release.into(), signed_by: signed_by.into() })
+    })
+}
+
+/// QEMU, with igb (8.0 and later): installed from the machine's release, or from its backports.
+pub(crate) fn require_qemu() -> Result<()> {
+    let has_igb = || {
+        let devices = tool::text(Command::new("qemu-system-x86_64").args(["-device", "help"]));
+        devices.is_ok_and(|devices| devices.contains("name \"igb\""))
+    };
+    if has_igb() {
+        return Ok(());
+    }
+    let backports = format!("{}-backports", own_source()?.release);
+    eprintln!(
+        "xdpfwd-vm: installing QEMU 8 or later, for igb, from {backports}{}",
+        if is_root() { "" } else { " (by sudo)" }
+    );
+    Suite::update(&backports).and_then(|suite| suite.install(&backports, &["qemu-system-x86"])).context(
+        "there is no QEMU that knows igb: install qemu-system-x86, 8.0 or later, from Debian 13 or its backports",
+    )?;
+    if !has_igb() {
+        bail!("qemu-system-x86_64 -device help has no igb, even from {backports}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_release_is_told_from_its_updates() {
+        let targets = "http://m/debian-security/ bookworm-security main /k.gpg\n\
+                       http://m/debian/ bookworm-updates main /k.gpg\n\
+                       http://m/debian/ bookworm non-free /k.gpg\n\
+                       http://m/debian/ bookworm main /k.gpg\n";
+        let expected =
+            Source { uri: "http://m/debian/".into(), release: "bookworm".into(), signed_by: "/k.gpg".into() };
+        assert_eq!(choose(targets), Some(expected));
+        assert_eq!(choose("http://m/debian/ trixie main \n").unwrap().signed_by, "");
+        assert_eq!(choose(""), None);
+    }
+}

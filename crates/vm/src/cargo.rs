@@ -1,0 +1,67 @@
+//! Test binaries, as cargo builds them.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::suite::Suite;
+
+/// A line of cargo's `--message-format json`, as far as it is of interest.
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    target: Option<Target>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+/// Builds the suite's test binary, and says where it is.
+pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["test", "--no-run", "--all-features", "--package", suite.package, "--test", suite.test])
+        .args(["--message-format", "json-render-diagnostics"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo")?;
+    if !output.status.success() {
+        bail!("the suite {} does not build: cargo test --package {} --test {}", suite.name, suite.package, suite.test);
+    }
+    executable(&String::from_utf8_lossy(&output.stdout), suite.test)
+        .with_context(|| format!("cargo names no executable of the test {}", suite.test))
+}
+
+fn executable(messages: &str, target: &str) -> Option<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Message>(line).ok())
+        .filter(|message| message.reason == "compiler-artifact")
+        .filter(|message| message.target.as_ref().is_some_and(|named| named.name == target))
+        .find_map(|message| message.executable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_that_of_the_target() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"name":"xdpfwd"},"executable":"/t/xdpfwd"}"#,
+            "\n",
+            r#"{"reason":"build-script-executed","package_id":"x"}"#,
+            "\n",
+            "not JSON\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"vm_zero_copy"},"executable":"/t/vm_zero_copy-1"}"#,
+        );
+        assert_eq!(executable(messages, "vm_zero_copy"), Some("/t/vm_zero_copy-1".into()));
+        assert_eq!(executable(messages, "other"), None);
+    }
+}

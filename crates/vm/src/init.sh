@@ -1,0 +1,35 @@
+#!/bin/busybox sh
+# The first process of the test machine: makes the host's file system, with a writable layer in memory over it, the root, and
+# goes on there with the script that the host has left in its output folder.
+bb=/bin/busybox
+fail() {
+	$bb echo "xdpfwd-vm: $*"
+	$bb poweroff -f
+}
+$bb mount -t proc proc /proc
+$bb mount -t sysfs sysfs /sys
+$bb mount -t devtmpfs devtmpfs /dev
+for module in /modules/*.ko; do
+	$bb insmod "$module" || fail "insmod $module"
+done
+share=trans=virtio,version=9p2000.L,msize=512000
+$bb mount -t 9p -o ro,cache=loose,$share root /lower || fail "the host's file system"
+$bb mount -t tmpfs tmpfs /layer
+$bb mkdir /layer/upper /layer/work
+$bb mount -t overlay -o lowerdir=/lower,upperdir=/layer/upper,workdir=/layer/work overlay /new || fail "the layer over it"
+for folder in proc sys dev; do
+	$bb mount -o move /$folder /new/$folder
+done
+$bb mkdir -p /new/dev/pts /new/dev/shm
+$bb mount -t devpts devpts /new/dev/pts
+$bb mount -t tmpfs tmpfs /new/dev/shm
+$bb mount -t tmpfs tmpfs /new/run
+$bb mount -t bpf bpf /new/sys/fs/bpf
+$bb mount -t debugfs debugfs /new/sys/kernel/debug
+$bb mount -t tracefs tracefs /new/sys/kernel/tracing
+$bb mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
+$bb mkdir -p /new/lib/modules /new/run/vm
+$bb mount -t 9p -o ro,cache=loose,$share modules /new/lib/modules || fail "the kernel's modules"
+$bb mount -t 9p -o rw,$share output /new/run/vm || fail "the output folder"
+exec $bb switch_root /new /run/vm/run.sh
+fail "switch_root"

@@ -1,0 +1,83 @@
+//! What the kernel starts from: busybox, the modules that it takes to see the host's file system, and a script.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::kernel::Unpacked;
+use crate::tool;
+
+/// Modules for the file systems; what they need comes along.
+const MODULES: [&str; 3] = ["9p", "9pnet_virtio", "overlay"];
+
+/// Puts it together in a folder, and returns the file.
+pub(crate) fn build(kernel: &Unpacked, work: &Path) -> Result<std::path::PathBuf> {
+    let root = work.join("initramfs");
+    for folder in ["bin", "modules", "proc", "sys", "dev", "lower", "layer", "new"] {
+        fs::create_dir_all(root.join(folder))?;
+    }
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    let busybox = busybox.context("there is no busybox: apt-get install busybox-static")?;
+    fs::copy(busybox, root.join("bin/busybox")).context(busybox)?;
+    for (number, module) in needed(kernel)?.iter().enumerate() {
+        let bytes = if module.ends_with(".xz") {
+            tool::output(Command::new("xz").args(["-dc", module]))?
+        } else {
+            fs::read(module).context(module.clone())?
+        };
+        fs::write(root.join(format!("modules/{number:02}.ko")), bytes)?;
+    }
+    let init = root.join("init");
+    fs::write(&init, include_str!("init.sh"))?;
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
+    let archive = work.join("initramfs.cpio");
+    let list: String = files(&root, Path::new(""))?.join("\n") + "\n";
+    let mut cpio = Command::new("cpio")
+        .args(["--quiet", "-o", "-H", "newc", "-R", "0:0"])
+        .current_dir(&root)
+        .stdin(Stdio::piped())
+        .stdout(fs::File::create(&archive)?)
+        .spawn()
+        .context("cpio: apt-get install cpio")?;
+    std::io::Write::write_all(&mut cpio.stdin.take().context("cpio has no stdin")?, list.as_bytes())?;
+    let status = cpio.wait()?;
+    if !status.success() {
+        bail!("cpio: {status}");
+    }
+    Ok(archive)
+}
+
+/// The files of the modules that are not built in, each after those that it needs.
+fn needed(kernel: &Unpacked) -> Result<Vec<String>> {
+    let mut seen = BTreeSet::new();
+    let mut modules = Vec::new();
+    for module in MODULES {
+        let arguments = ["-S", &kernel.release, "--show-depends", module];
+        let lines = tool::text(Command::new("modprobe").arg("-d").arg(kernel.base()).args(arguments))?;
+        for path in lines.lines().filter_map(|line| line.trim().strip_prefix("insmod ")) {
+            let path = path.split_whitespace().next().unwrap_or(path);
+            if seen.insert(path.to_owned()) {
+                modules.push(path.to_owned());
+            }
+        }
+    }
+    Ok(modules)
+}
+
+/// All below a folder, each folder before what is in it.
+fn files(root: &Path, below: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root.join(below))? {
+        let entry = entry?;
+        let name = below.join(entry.file_name());
+        names.push(name.to_str().context("a name that is not UTF-8")?.to_owned());
+        if entry.file_type()?.is_dir() {
+            names.extend(files(root, &name)?);
+        }
+    }
+    Ok(names)
+}

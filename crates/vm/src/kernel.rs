@@ -1,0 +1,215 @@
+//! Kernels: which, from where, unpacked to boot from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::{apt, tool};
+
+/// A kernel that is pinned in `kernels.toml`, or the newest of its series if that one has left its suite.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kernel {
+    /// Its first two numbers.
+    pub(crate) series: String,
+    /// What `uname -r` says.
+    pub(crate) release: String,
+    /// The suite that has its packages.
+    pub(crate) suite: String,
+    /// Whether virtio-net and igb have AF_XDP zero-copy.
+    pub(crate) zero_copy: bool,
+    packages: Vec<Package>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Package {
+    /// Its name, with `{release}` where the kernel's stands.
+    name: String,
+    /// Of the file, in hexadecimal.
+    sha256: String,
+}
+
+impl Package {
+    fn name(&self, release: &str) -> String {
+        self.name.replace("{release}", release)
+    }
+}
+
+/// A kernel on disk.
+pub(crate) struct Unpacked {
+    /// What `uname -r` says: not always the release that is pinned.
+    pub(crate) release: String,
+    /// Where its files are, as if installed there.
+    root: PathBuf,
+}
+
+impl Unpacked {
+    /// Its folder of modules.
+    pub(crate) fn modules(&self) -> PathBuf {
+        self.root.join("usr/lib/modules")
+    }
+
+    /// The folder that modprobe and depmod take as the root.
+    pub(crate) fn base(&self) -> PathBuf {
+        self.root.join("usr")
+    }
+
+    /// What boots.
+    pub(crate) fn image(&self) -> Result<PathBuf> {
+        let places = [
+            self.modules().join(&self.release).join("vmlinuz"),
+            self.root.join("boot").join(format!("vmlinuz-{}", self.release)),
+        ];
+        let there = places.iter().find(|place| place.exists());
+        there.cloned().with_context(|| format!("the packages of Linux {} hold no vmlinuz", self.release))
+    }
+}
+
+/// The kernels that are pinned.
+pub(crate) fn pinned() -> Result<Vec<Kernel>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        kernel: Vec<Kernel>,
+    }
+    let file: File = toml::from_str(include_str!("../kernels.toml")).context("kernels.toml")?;
+    Ok(file.kernel)
+}
+
+impl Kernel {
+    /// Unpacked in the cache, downloaded if it is not there.
+    pub(crate) fn fetch(&self) -> Result<Unpacked> {
+        let cache = apt::cache()?.join("kernels");
+        fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+        let there = |release: &str| {
+            let root = cache.join(release);
+            root.exists().then(|| Unpacked { release: release.to_owned(), root })
+        };
+        if let Some(unpacked) = there(&self.release) {
+            return Ok(unpacked);
+        }
+        eprintln!("xdpfwd-vm: fetching Linux {} from {}", self.release, self.suite);
+        let suite = apt::Suite::update(&self.suite)?;
+        let release = self.available(&suite)?;
+        if release != self.release {
+            eprintln!(
+                "xdpfwd-vm: Linux {} has left {}: taking {release}, checked by the suite's signature alone; pin it in \
+                 crates/vm/kernels.toml",
+                self.release, self.suite
+            );
+            if let Some(unpacked) = there(&release) {
+                return Ok(unpacked);
+            }
+        }
+        self.unpack(&suite, &release, &cache)?;
+        there(&release).context("the kernel that was just unpacked is gone")
+    }
+
+    /// The release that is pinned, or the newest of its series that the suite has.
+    fn available(&self, suite: &apt::Suite) -> Result<String> {
+        let first = &self.packages.first().context("kernels.toml: a kernel without packages")?.name;
+        let (before, after) = first.split_once("{release}").context("kernels.toml: a package without {release}")?;
+        let names = suite.names(&format!("{before}{}.", self.series))?;
+        let releases: Vec<&str> = names
+            .iter()
+            .filter_map(|name| name.strip_prefix(before)?.strip_suffix(after))
+            .filter(|release| is_plain(release))
+            .collect();
+        if releases.contains(&&*self.release) {
+            return Ok(self.release.clone());
+        }
+        let newest = releases.into_iter().max_by_key(|release| numbers(release));
+        let newest = newest.with_context(|| format!("{} has no Linux {}: pin another", self.suite, self.series))?;
+        Ok(newest.to_owned())
+    }
+
+    /// Downloads, checks and unpacks: under another name, so that what is there under its own is whole.
+    fn unpack(&self, suite: &apt::Suite, release: &str, cache: &Path) -> Result<()> {
+        let work = cache.join(format!(".{release}.{}", std::process::id()));
+        let _ = fs::remove_dir_all(&work);
+        let (debs, root) = (work.join("debs"), work.join("root"));
+        fs::create_dir_all(&debs)
+            .and_then(|()| fs::create_dir_all(&root))
+            .with_context(|| work.display().to_string())?;
+        let names: Vec<String> = self.packages.iter().map(|package| package.name(release)).collect();
+        suite.download(&names, &debs)?;
+        for entry in fs::read_dir(&debs)? {
+            let deb = entry?.path();
+            if release == self.release {
+                self.check(&deb)?;
+            }
+            tool::output(Command::new("dpkg").arg("-x").arg(&deb).arg(&root))?;
+        }
+        // Where /lib is a folder of its own still.
+        let old = root.join("lib/modules");
+        if old.exists() {
+            fs::create_dir_all(root.join("usr/lib"))?;
+            fs::rename(&old, root.join("usr/lib/modules"))?;
+        }
+        tool::output(Command::new("depmod").arg("-b").arg(root.join("usr")).arg(release))?;
+        match fs::rename(&root, cache.join(release)) {
+            Ok(()) => {}
+            // Somebody else was faster.
+            Err(_) if cache.join(release).exists() => {}
+            Err(error) => return Err(error).with_context(|| cache.join(release).display().to_string()),
+        }
+        let _ = fs::remove_dir_all(&work);
+        Ok(())
+    }
+
+    fn check(&self, deb: &Path) -> Result<()> {
+        let file = deb.file_name().unwrap_or_default().to_string_lossy();
+        let package = file.split('_').next().unwrap_or_default();
+        let pinned = self.packages.iter().find(|pinned| pinned.name(&self.release) == package);
+        let pinned = pinned.with_context(|| format!("{file} is not what was asked for"))?;
+        let said = tool::text(Command::new("sha256sum").arg(deb))?;
+        let sum = said.split_whitespace().next().unwrap_or_default();
+        if sum != pinned.sha256 {
+            bail!("{file} has the checksum {sum}, and {} is pinned in crates/vm/kernels.toml", pinned.sha256);
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is the general kernel, not one for clouds or real time, and not its debugging symbols.
+fn is_plain(release: &str) -> bool {
+    release.ends_with("amd64") && !release.contains("cloud") && !release.contains("rt-")
+}
+
+/// What a release is compared by.
+fn numbers(release: &str) -> Vec<u64> {
+    release.split(|byte: char| !byte.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pins_can_be_read() {
+        let kernels = pinned().unwrap();
+        assert!(kernels.len() >= 2);
+        for kernel in kernels {
+            assert!(kernel.release.starts_with(&format!("{}.", kernel.series)), "{kernel:?}");
+            assert!(is_plain(&kernel.release), "{kernel:?}");
+            for package in &kernel.packages {
+                assert!(package.name.contains("{release}"), "{package:?}");
+                assert_eq!(package.sha256.len(), 64, "{package:?}");
+                assert!(package.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()), "{package:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn newer_is_told_by_numbers() {
+        let newest = ["7.2.9+deb13-amd64", "7.2.12+deb13-amd64", "7.2.2+deb13-amd64"];
+        assert_eq!(newest.into_iter().max_by_key(|release| numbers(release)), Some("7.2.12+deb13-amd64"));
+        assert!(!is_plain("7.2.12+deb13-cloud-amd64"));
+        assert!(!is_plain("7.2.12+deb13-rt-amd64"));
+        assert!(!is_plain("7.2.12+deb13-amd64-dbg"));
+    }
+}

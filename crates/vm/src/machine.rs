@@ -1,0 +1,193 @@
+//! The machine: QEMU's emulation, started, listened to, and ended.
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::initramfs;
+use crate::kernel::{Kernel, Unpacked};
+use crate::nic::Nic;
+
+/// A machine that runs one command.
+pub(crate) struct Machine<'a> {
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) nics: Vec<Nic>,
+    /// It is switched off after that.
+    pub(crate) timeout: Duration,
+}
+
+/// Lines of the console that are shown when something went wrong.
+const TAIL: usize = 30;
+
+impl Machine<'_> {
+    /// Boots, runs the command as root in the current folder, prints what it says, and returns its exit status.
+    pub(crate) fn run(&self, command: &[String], environment: &[(&str, &str)]) -> Result<u8> {
+        let kernel = self.kernel.fetch()?;
+        let work = Work::new()?;
+        let initramfs = initramfs::build(&kernel, &work.0)?;
+        let output = work.0.join("output");
+        fs::create_dir(&output)?;
+        self.write_settings(&output, command, environment)?;
+        let console = work.0.join("console");
+        let mut qemu = self.qemu(&kernel, &initramfs, &output, &console)?;
+        let mut stdout = qemu.stdout.take().context("QEMU has no stdout")?;
+        let reader = thread::spawn(move || copy(&mut stdout));
+        let stderr = qemu.stderr.take().context("QEMU has no stderr")?;
+        let complaints = thread::spawn(move || pass_on_complaints(stderr));
+        let end = Instant::now() + self.timeout;
+        let ended = loop {
+            if let Some(status) = qemu.try_wait()? {
+                break Some(status);
+            }
+            if Instant::now() >= end {
+                let _ = qemu.kill();
+                let _ = qemu.wait();
+                break None;
+            }
+            thread::sleep(Duration::from_millis(50));
+        };
+        let _ = (reader.join(), complaints.join());
+        let status = fs::read_to_string(output.join("status")).ok().and_then(|status| status.trim().parse().ok());
+        match (status, ended) {
+            (Some(status), _) => Ok(status),
+            (None, ended) => {
+                let why = match ended {
+                    None => format!("the machine was switched off after {} s (--timeout)", self.timeout.as_secs()),
+                    Some(status) => format!("the machine ended without saying how the command did (QEMU: {status})"),
+                };
+                bail!("{why}; the end of its console:\n{}", tail(&console))
+            }
+        }
+    }
+
+    /// What run.sh reads, and run.sh.
+    fn write_settings(&self, output: &Path, command: &[String], environment: &[(&str, &str)]) -> Result<()> {
+        let folder = std::env::current_dir().context("the current folder")?;
+        let mut settings = format!("folder={}\n", quoted(&folder.display().to_string()));
+        let words = |words: Vec<String>| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+        settings += &format!("command=({})\n", words(command.to_vec()));
+        settings +=
+            &format!("nics=({})\n", words(self.nics.iter().map(|nic| format!("{}={}", nic.mac, nic.name)).collect()));
+        for (name, value) in environment {
+            settings += &format!("export {name}={}\n", quoted(value));
+        }
+        fs::write(output.join("settings"), settings)?;
+        let script = output.join("run.sh");
+        fs::write(&script, include_str!("run.sh"))?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        Ok(())
+    }
+
+    fn qemu(&self, kernel: &Unpacked, initramfs: &Path, output: &Path, console: &Path) -> Result<Child> {
+        // It goes with this process, however that ends.
+        let mut qemu = Command::new("setpriv");
+        qemu.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
+        qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"]);
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        qemu.arg("-serial").arg(format!("file:{}", console.display()));
+        qemu.arg("-kernel").arg(kernel.image()?).arg("-initrd").arg(initramfs);
+        qemu.args([
+            "-append",
+            "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check random.trust_cpu=on \
+             net.ifnames=0",
+        ]);
+        let shares = [("root", Path::new("/"), true), ("modules", &*kernel.modules(), true), ("output", output, false)];
+        for (tag, path, read_only) in shares {
+            let read_only = if read_only { ",readonly=on" } else { "" };
+            let path = path.display();
+            qemu.arg("-fsdev")
+                .arg(format!("local,id={tag},path={path},security_model=none,multidevs=remap{read_only}"));
+            qemu.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
+        }
+        // Our pipe, opened once more as a file: with `stdio` the port would be closed, as stdin is at its end.
+        qemu.args(["-device", "virtio-serial-pci", "-chardev", "file,id=said,path=/dev/stdout,append=on"]);
+        qemu.args(["-device", "virtserialport,chardev=said,name=stdout"]);
+        for (index, nic) in self.nics.iter().enumerate() {
+            qemu.args(nic.arguments(index));
+        }
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        qemu.spawn().context("setpriv, of util-linux, to start QEMU with")
+    }
+}
+
+/// Passes on what is said, as it comes.
+fn copy(from: &mut impl Read) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            n => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(&buffer[..n])?;
+                stdout.flush()?;
+            }
+        }
+    }
+}
+
+/// What QEMU has to say but for that our cables lead nowhere else, which is what they are for.
+fn pass_on_complaints(stderr: impl Read) {
+    let lines = BufReader::new(stderr).lines().map_while(Result::ok);
+    for line in lines.filter(|line| !line.ends_with("is not connected to host network")) {
+        eprintln!("{line}");
+    }
+}
+
+/// As bash reads it back.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn tail(console: &Path) -> String {
+    let bytes = fs::read(console).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}
+
+/// A folder of this run's, removed on drop.
+struct Work(PathBuf);
+
+impl Work {
+    fn new() -> Result<Self> {
+        let parent = std::env::temp_dir();
+        // What runs that were killed have left, one with this process' number included.
+        for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let owner = name.to_str().and_then(|name| name.strip_prefix("xdpfwd-vm-")?.parse::<u32>().ok());
+            let is_dead = |pid: u32| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists();
+            if owner.is_some_and(is_dead) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let path = parent.join(format!("xdpfwd-vm-{}", std::process::id()));
+        fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn words_come_back_as_they_were() {
+        for word in ["plain", "two words", "it's", "$HOME `x` \"y\" \\", "", "a\nb"] {
+            let output = Command::new("bash").arg("-c").arg(format!("printf %s {}", quoted(word))).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
+        }
+    }
+}

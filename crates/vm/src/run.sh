@@ -1,0 +1,44 @@
+#!/bin/bash
+# What runs in the test machine once the root is there. The host has written `settings` beside it: what to run, where, with
+# which environment, and the interfaces' names by MAC address.
+cd /run/vm || exit
+modprobe virtio_console
+for port in /dev/vport*p1; do
+	exec >"$port" 2>&1
+done
+finish() {
+	dmesg >dmesg
+	echo "$1" >status.part
+	mv status.part status
+	sync
+	echo o >/proc/sysrq-trigger
+	sleep 60
+}
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb USER=root
+hostname xdpfwd-vm
+ulimit -l unlimited
+ip link set lo up
+for module in virtio_net igb veth xsk_diag; do
+	modprobe "$module"
+done
+# Nothing speaks unless it is asked to.
+echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6
+echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
+. ./settings
+rename() {
+	for address in /sys/class/net/*/address; do
+		if [ "$(cat "$address")" = "$1" ]; then
+			interface=${address#/sys/class/net/}
+			ip link set "${interface%/address}" name "$2" && return
+		fi
+	done
+	echo "xdpfwd-vm: there is no interface $1 ($2): its driver did not take it"
+	finish 125
+}
+for nic in "${nics[@]}"; do
+	rename ${nic/=/ }
+done
+cd "$folder" || finish 125
+"${command[@]}" </dev/null
+status=$?
+cd /run/vm && finish $status

@@ -1,0 +1,275 @@
+//! The machine as a whole: kernel, privileges, memory, cores.
+
+use xsk::HugePages;
+
+use super::tree::list;
+use super::{Finding, Subject, Tree};
+use crate::config::Needed;
+
+const HOST: &str = "host";
+
+pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
+    let mut findings = vec![kernel(tree)];
+    findings.extend(options(tree));
+    findings.push(capabilities(tree));
+    findings.push(memory_lock(subject, tree));
+    findings.push(huge_pages(subject, tree));
+    findings.extend(cores(subject, tree));
+    findings
+}
+
+/// Since when Linux has it, and what is done without.
+const SINCE: [((u32, u32), &str); 5] = [
+    ((5, 11), "preferred busy polling (busy_poll = true)"),
+    ((6, 3), "naming a driver's XDP features"),
+    ((6, 6), "AF_XDP frames of several buffers, in drivers"),
+    ((6, 17), "more than 32 packets a system call in copy mode"),
+    ((7, 0), "zero-copy in virtio-net and igb as of this project's tests"),
+];
+
+/// Linux 5.9 has BPF links for XDP, which the program is attached through.
+const OLDEST: (u32, u32) = (5, 9);
+
+fn kernel(tree: &Tree) -> Finding {
+    const CHECK: &str = "kernel";
+    let Some(release) = tree.text("/proc/sys/kernel/osrelease") else {
+        return Finding::unknown(CHECK, HOST, "/proc/sys/kernel/osrelease cannot be read");
+    };
+    let mut numbers = release.split(|byte: char| !byte.is_ascii_digit()).map(str::parse);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        return Finding::unknown(CHECK, HOST, format!("Linux {release:?} has no number that is known"));
+    };
+    if (major, minor) < OLDEST {
+        return Finding::error(
+            CHECK,
+            HOST,
+            format!("Linux {release} has no BPF links for XDP (5.9 and later have)"),
+            "boot a newer kernel",
+        );
+    }
+    let lacks: Vec<_> = SINCE
+        .iter()
+        .filter(|(since, _)| (major, minor) < *since)
+        .map(|((major, minor), what)| format!("{what} (from {major}.{minor})"))
+        .collect();
+    let lacks = if lacks.is_empty() { String::new() } else { format!("; it has not: {}", lacks.join(", ")) };
+    Finding::ok(CHECK, HOST, format!("Linux {release}{lacks}"))
+}
+
+/// What the kernel was built with, as far as it says so.
+fn options(tree: &Tree) -> Option<Finding> {
+    const CHECK: &str = "kernel-options";
+    let release = tree.text("/proc/sys/kernel/osrelease")?;
+    let text = tree.text(&format!("/boot/config-{release}"))?;
+    let set = |option: &str| {
+        text.lines().any(|line| line.strip_prefix(option).is_some_and(|rest| rest == "=y" || rest == "=m"))
+    };
+    let missing: Vec<_> = ["CONFIG_BPF_SYSCALL", "CONFIG_XDP_SOCKETS", "CONFIG_BPF_JIT"]
+        .into_iter()
+        .filter(|option| !set(option))
+        .collect();
+    Some(match &missing[..] {
+        [] if set("CONFIG_XDP_SOCKETS_DIAG") => {
+            Finding::ok(CHECK, HOST, "built with AF_XDP, the BPF compiler, and `ss --xdp`")
+        }
+        [] => Finding::ok(
+            CHECK,
+            HOST,
+            "built with AF_XDP and the BPF compiler (without CONFIG_XDP_SOCKETS_DIAG: no `ss --xdp`)",
+        ),
+        ["CONFIG_BPF_JIT"] => Finding::warning(
+            CHECK,
+            HOST,
+            "built without CONFIG_BPF_JIT: XDP programs are interpreted",
+            "boot a kernel that has it",
+        ),
+        missing => {
+            Finding::error(CHECK, HOST, format!("built without {}", missing.join(", ")), "boot a kernel that has it")
+        }
+    })
+}
+
+/// What xdpfwd needs, by number (linux/capability.h), and what for.
+const CAPABILITIES: [(u32, &str); 5] =
+    [(12, "cap_net_admin"), (13, "cap_net_raw"), (14, "cap_ipc_lock"), (38, "cap_perfmon"), (39, "cap_bpf")];
+
+fn status(tree: &Tree, field: &str) -> Option<String> {
+    let status = tree.text("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    Some(line.trim().to_owned())
+}
+
+fn effective(tree: &Tree) -> Option<u64> {
+    u64::from_str_radix(&status(tree, "CapEff")?, 16).ok()
+}
+
+fn capabilities(tree: &Tree) -> Finding {
+    const CHECK: &str = "capabilities";
+    let Some(effective) = effective(tree) else {
+        return Finding::unknown(CHECK, HOST, "/proc/self/status cannot be read");
+    };
+    let missing: Vec<_> =
+        CAPABILITIES.iter().filter(|(number, _)| effective >> number & 1 == 0).map(|(_, name)| *name).collect();
+    let all = CAPABILITIES.map(|(_, name)| name).join(",");
+    match &missing[..] {
+        [] => Finding::ok(CHECK, HOST, format!("{all}: all there")),
+        // With a limit that is high enough it is not needed: `memory-lock` judges.
+        ["cap_ipc_lock"] => {
+            Finding::ok(CHECK, HOST, "all there but cap_ipc_lock, which the limit on locked memory stands in for")
+        }
+        missing => Finding::error(
+            CHECK,
+            HOST,
+            format!("this process has not: {}", missing.join(", ")),
+            format!("run it as root, or: setcap {all}+ep $(command -v xdpfwd)"),
+        ),
+    }
+}
+
+fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
+    const CHECK: &str = "memory-lock";
+    let needed = Needed::of(&subject.plan.umem, subject.plan.workers.len()).bytes;
+    if effective(tree).is_some_and(|effective| effective >> 14 & 1 == 1) {
+        return Finding::ok(CHECK, HOST, format!("cap_ipc_lock: {} MiB may be locked", needed >> 20));
+    }
+    let limits = tree.text("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"));
+    let soft = line.and_then(|line| line.split_whitespace().next());
+    let bytes = match soft {
+        Some("unlimited") => u64::MAX,
+        Some(bytes) => bytes.parse().unwrap_or(0),
+        None => return Finding::unknown(CHECK, HOST, "/proc/self/limits cannot be read"),
+    };
+    if bytes >= needed {
+        return Finding::ok(CHECK, HOST, format!("{} MiB may be locked, {} are needed", bytes >> 20, needed >> 20));
+    }
+    Finding::error(
+        CHECK,
+        HOST,
+        format!("{} KiB may be locked, and the packet memory takes {}", bytes >> 10, needed >> 10),
+        "ulimit -l unlimited, LimitMEMLOCK=infinity for systemd, or cap_ipc_lock as above",
+    )
+}
+
+fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
+    const CHECK: &str = "huge-pages";
+    let needed = Needed::of(&subject.plan.umem, subject.plan.workers.len()).huge_pages;
+    if subject.plan.umem.huge_pages == HugePages::Off {
+        return Finding::ok(CHECK, HOST, "not asked for (umem.huge_pages = \"off\")");
+    }
+    let folder = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+    let Some(free) = tree.number::<u64>(&format!("{folder}/free_hugepages")) else {
+        return Finding::unknown(
+            CHECK,
+            HOST,
+            format!("{folder} cannot be read: does this processor have pages of 2 MiB?"),
+        );
+    };
+    let reserved: u64 = tree.number(&format!("{folder}/nr_hugepages")).unwrap_or(free);
+    if free >= needed {
+        return Finding::ok(CHECK, HOST, format!("{free} of 2 MiB are free, {needed} are needed"));
+    }
+    // Those in use stay in use.
+    let fix = format!("sysctl -w vm.nr_hugepages={}", reserved - free.min(reserved) + needed);
+    let found = format!("{free} of 2 MiB are free, {needed} are needed");
+    match subject.plan.umem.huge_pages {
+        HugePages::On => Finding::error(CHECK, HOST, found + ", and umem.huge_pages = \"on\" demands them", fix),
+        _ => Finding::warning(
+            CHECK,
+            HOST,
+            found + ": the packet memory takes normal ones, and more misses in the TLB",
+            fix,
+        ),
+    }
+}
+
+/// What is said of a set of cores.
+fn shown(cores: &[usize]) -> String {
+    let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
+    format!("{} {}", if cores.len() == 1 { "core" } else { "cores" }, cores.join(", "))
+}
+
+fn cores(subject: &Subject, tree: &Tree) -> Vec<Finding> {
+    let pinned = subject.cores();
+    if pinned.is_empty() {
+        let fix = "[engine] cores = [2, 3]: one worker each, on cores that nothing else runs on";
+        let found = "no core is named: the worker runs wherever the scheduler puts it";
+        return if subject.configured { vec![Finding::warning("cores", HOST, found, fix)] } else { Vec::new() };
+    }
+    vec![online(&pinned, tree), isolation(&pinned, tree), governor(&pinned, tree), siblings(&pinned, tree)]
+}
+
+fn online(pinned: &[usize], tree: &Tree) -> Finding {
+    const CHECK: &str = "cores";
+    let Some(online) = tree.text("/sys/devices/system/cpu/online").as_deref().and_then(list) else {
+        return Finding::unknown(CHECK, HOST, "/sys/devices/system/cpu/online cannot be read");
+    };
+    let off: Vec<usize> = pinned.iter().copied().filter(|core| !online.contains(core)).collect();
+    if off.is_empty() {
+        return Finding::ok(CHECK, HOST, format!("{}: online", shown(pinned)));
+    }
+    let on = off.iter().map(|core| format!("echo 1 >/sys/devices/system/cpu/cpu{core}/online"));
+    Finding::error(CHECK, HOST, format!("{}: not online", shown(&off)), on.collect::<Vec<_>>().join("\n"))
+}
+
+fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
+    const CHECK: &str = "isolation";
+    let cpus = "/sys/devices/system/cpu";
+    let set = |file: &str| tree.text(&format!("{cpus}/{file}")).as_deref().and_then(list).unwrap_or_default();
+    let (isolated, tickless) = (set("isolated"), set("nohz_full"));
+    let shared: Vec<usize> = pinned.iter().copied().filter(|core| !isolated.contains(core)).collect();
+    let ticking: Vec<usize> = pinned.iter().copied().filter(|core| !tickless.contains(core)).collect();
+    if shared.is_empty() && ticking.is_empty() {
+        return Finding::ok(CHECK, HOST, format!("{}: isolated, without a tick", shown(pinned)));
+    }
+    let cores: Vec<_> = pinned.iter().map(ToString::to_string).collect();
+    let cores = cores.join(",");
+    let fix = format!("isolcpus={cores} nohz_full={cores} rcu_nocbs={cores} on the kernel's command line, and boot");
+    let found = if shared.is_empty() {
+        format!("{}: isolated, but with a tick (no nohz_full)", shown(&ticking))
+    } else {
+        format!("{}: not isolated, other processes may run there", shown(&shared))
+    };
+    Finding::warning(CHECK, HOST, found, fix)
+}
+
+fn governor(pinned: &[usize], tree: &Tree) -> Finding {
+    const CHECK: &str = "governor";
+    let governor = |core: &usize| tree.text(&format!("/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor"));
+    let slow: Vec<(usize, String)> = pinned
+        .iter()
+        .filter_map(|core| Some((*core, governor(core)?)))
+        .filter(|(_, governor)| governor != "performance")
+        .collect();
+    if let Some((core, name)) = slow.first() {
+        let all: Vec<_> = slow.iter().map(|(core, _)| core.to_string()).collect();
+        return Finding::warning(
+            CHECK,
+            HOST,
+            format!("core {core} changes its frequency as {name:?} decides"),
+            format!("cpupower -c {} frequency-set -g performance", all.join(",")),
+        );
+    }
+    match pinned.iter().find_map(governor) {
+        Some(_) => Finding::ok(CHECK, HOST, "performance"),
+        None => Finding::ok(CHECK, HOST, "the frequency is not this kernel's to set (a virtual machine)"),
+    }
+}
+
+/// Two workers, or a worker and the rest of the system, on the two threads of one core.
+fn siblings(pinned: &[usize], tree: &Tree) -> Finding {
+    const CHECK: &str = "hyper-threads";
+    let file = |core: usize| format!("/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list");
+    for (index, &core) in pinned.iter().enumerate() {
+        let siblings = tree.text(&file(core)).as_deref().and_then(list).unwrap_or_default();
+        if let Some(other) = pinned[index + 1..].iter().find(|other| siblings.contains(other)) {
+            return Finding::warning(
+                CHECK,
+                HOST,
+                format!("{core} and {other} are two threads of one core, and two workers share it"),
+                format!("put another core than {other} into engine.cores: `lscpu -e` shows them"),
+            );
+        }
+    }
+    Finding::ok(CHECK, HOST, "no two workers on one core")
+}

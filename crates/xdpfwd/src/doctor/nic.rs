@@ -1,0 +1,205 @@
+//! One interface, by what /sys and /proc say of it.
+
+use engine::PortPlan;
+
+use super::tree::list;
+use super::{Finding, Subject, Tree};
+use crate::config::longest_mtu as longest;
+
+/// `index` is the interface's number, if /sys is to be of this network namespace: it shows the one that it was mounted in.
+pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: Option<u32>) -> Vec<Finding> {
+    let name = &*port.interface;
+    let nic = Nic { name, tree, folder: format!("/sys/class/net/{name}") };
+    if index.is_some() && nic.number("ifindex") != index {
+        let why = "/sys shows another network namespace: start it with `ip netns exec`, which mounts /sys anew";
+        return vec![Finding::unknown("interface", name, why)];
+    }
+    let mut findings = vec![nic.link(), nic.mtu(subject.plan.umem.frame_size)];
+    if let Some(driver) = nic.driver() {
+        findings.extend(nic.virtio(&driver));
+        findings.push(nic.numa(subject));
+        findings.push(nic.interrupts(subject));
+    }
+    findings
+}
+
+/// An interface's folder in /sys.
+struct Nic<'a> {
+    name: &'a str,
+    tree: &'a Tree,
+    folder: String,
+}
+
+impl Nic<'_> {
+    fn text(&self, file: &str) -> Option<String> {
+        self.tree.text(&format!("{}/{file}", self.folder))
+    }
+
+    fn number<N: std::str::FromStr>(&self, file: &str) -> Option<N> {
+        self.tree.number(&format!("{}/{file}", self.folder))
+    }
+
+    /// The driver of its device; a virtual interface has none.
+    fn driver(&self) -> Option<String> {
+        self.tree.link(&format!("{}/device/driver", self.folder))
+    }
+
+    fn link(&self) -> Finding {
+        const CHECK: &str = "link";
+        let state = self.text("operstate").unwrap_or_else(|| "unknown".into());
+        match &*state {
+            "down" => {
+                let up = self.number::<u32>("flags").is_none();
+                let flags =
+                    self.text("flags").and_then(|flags| u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok());
+                let administratively = flags.map_or(up, |flags| flags & 1 == 0);
+                let (found, fix) = if administratively {
+                    ("is down: xdpfwd would wait for it", format!("ip link set dev {} up", self.name))
+                } else {
+                    ("is up, and has no carrier", "plug the cable in, or set its other end up".to_owned())
+                };
+                Finding::warning(CHECK, self.name, found, fix)
+            }
+            "lowerlayerdown" => Finding::warning(
+                CHECK,
+                self.name,
+                "its other end is down",
+                "set the other end up: ip link set dev PEER up",
+            ),
+            _ => {
+                let speed = self.number::<i64>("speed").filter(|&speed| speed > 0);
+                let speed = speed.map_or(String::new(), |speed| format!(", {speed} Mbit/s"));
+                let driver = self.driver().map_or(", virtual".into(), |driver| format!(", driver {driver}"));
+                Finding::ok(CHECK, self.name, format!("{state}{driver}{speed}"))
+            }
+        }
+    }
+
+    /// The longest packet against the room in a frame, less what the kernel leaves free in front.
+    fn mtu(&self, frame_size: u32) -> Finding {
+        const CHECK: &str = "mtu";
+        let Some(mtu) = self.number::<u32>("mtu") else {
+            return Finding::unknown(CHECK, self.name, "its MTU cannot be read");
+        };
+        if mtu <= longest(frame_size) {
+            let room = longest(frame_size);
+            return Finding::ok(
+                CHECK,
+                self.name,
+                format!("{mtu}: fits into frames of {frame_size} bytes (up to {room})"),
+            );
+        }
+        let lower = format!("ip link set dev {} mtu {}", self.name, longest(frame_size));
+        let fix = if mtu <= longest(4096) { format!("[umem] frame_size = 4096\nor: {lower}") } else { lower };
+        let room = longest(frame_size);
+        let found =
+            format!("{mtu}: frames of {frame_size} bytes have room for MTU {room}, behind 256 bytes of headroom");
+        Finding::error(CHECK, self.name, found, fix)
+    }
+
+    /// A virtio device without DMA mappings can do no zero-copy; a legacy one hardly anything.
+    fn virtio(&self, driver: &str) -> Option<Finding> {
+        const CHECK: &str = "virtio";
+        if driver != "virtio_net" {
+            return None;
+        }
+        let bits = self.text("device/features")?;
+        // A character for each bit, the lowest first (drivers/virtio/virtio.c, features_show).
+        let has = |bit: usize| bits.as_bytes().get(bit) == Some(&b'1');
+        let (modern, dma) = (has(32), has(33));
+        let qemu = "QEMU: -device virtio-net-pci,…,disable-legacy=on,iommu_platform=on\n\
+                    libvirt: <driver iommu='on'/> on a machine with an IOMMU";
+        Some(match (modern, dma) {
+            (_, true) => Finding::ok(CHECK, self.name, "a modern device that does DMA (VIRTIO_F_ACCESS_PLATFORM)"),
+            (true, false) => Finding::warning(
+                CHECK,
+                self.name,
+                "its device is given guest addresses (no VIRTIO_F_ACCESS_PLATFORM), so there is no DMA mapping and no zero-copy",
+                qemu,
+            ),
+            (false, false) => {
+                Finding::warning(CHECK, self.name, "a legacy device (no VIRTIO_F_VERSION_1): no zero-copy", qemu)
+            }
+        })
+    }
+
+    fn numa(&self, subject: &Subject) -> Finding {
+        const CHECK: &str = "numa";
+        let node = self.number::<i64>("device/numa_node").or_else(|| self.number("device/../numa_node"));
+        let Some(node) = node.and_then(|node| usize::try_from(node).ok()) else {
+            return Finding::ok(CHECK, self.name, "its device is near no node in particular");
+        };
+        let near = self.tree.text(&format!("/sys/devices/system/node/node{node}/cpulist")).as_deref().and_then(list);
+        let Some(near) = near else {
+            return Finding::unknown(CHECK, self.name, format!("the cores of node {node} cannot be read"));
+        };
+        let far: Vec<_> = subject.cores().into_iter().filter(|core| !near.contains(core)).collect();
+        if let Some(core) = far.first() {
+            let some: Vec<_> = near.iter().take(4).map(ToString::to_string).collect();
+            return Finding::warning(
+                CHECK,
+                self.name,
+                format!("its device is on node {node}, core {core} is not, and the packet memory lies near the core"),
+                format!("[engine] cores = [{}, …], those of node {node}", some.join(", ")),
+            );
+        }
+        Finding::ok(CHECK, self.name, format!("its device is on node {node}, as the workers' cores are"))
+    }
+
+    /// Interrupts of a queue belong on a worker's core with busy polling, and beside it without.
+    fn interrupts(&self, subject: &Subject) -> Finding {
+        const CHECK: &str = "irq";
+        let cores = subject.cores();
+        let mut numbers: Vec<u32> = self
+            .tree
+            .names(&format!("{}/device/msi_irqs", self.folder))
+            .iter()
+            .filter_map(|name| name.parse().ok())
+            .collect();
+        if numbers.is_empty() {
+            // A virtio device's are of the PCI device that it is on.
+            let names = self.tree.names(&format!("{}/device/../msi_irqs", self.folder));
+            numbers = names.iter().filter_map(|name| name.parse().ok()).collect();
+        }
+        if numbers.is_empty() {
+            return Finding::unknown(CHECK, self.name, "its device has no MSI interrupts that /sys shows");
+        }
+        let where_to = |irq: &u32| {
+            let effective =
+                self.tree.text(&format!("/proc/irq/{irq}/effective_affinity_list")).filter(|text| !text.is_empty());
+            effective
+                .or_else(|| self.tree.text(&format!("/proc/irq/{irq}/smp_affinity_list")))
+                .as_deref()
+                .and_then(list)
+        };
+        let on_workers: Vec<(u32, usize)> = numbers
+            .iter()
+            .filter_map(|irq| {
+                let targets = where_to(irq)?;
+                // One that may go anywhere else as well does not count.
+                let hit = targets.iter().find(|core| cores.contains(core))?;
+                targets.iter().all(|core| cores.contains(core)).then_some((*irq, *hit))
+            })
+            .collect();
+        match on_workers.first() {
+            Some((irq, core)) if !subject.plan.busy_poll => {
+                let all: Vec<_> = on_workers.iter().map(|(irq, _)| irq.to_string()).collect();
+                Finding::warning(
+                    CHECK,
+                    self.name,
+                    format!("interrupt {irq} is handled on core {core}, which a worker has to itself otherwise"),
+                    format!(
+                        "for irq in {}; do echo CORES >/proc/irq/$irq/smp_affinity_list; done, with cores next to the workers' \
+                         and no irqbalance\nor: [engine] busy_poll = true, which has the worker do that work",
+                        all.join(" ")
+                    ),
+                )
+            }
+            _ => Finding::ok(
+                CHECK,
+                self.name,
+                format!("{} interrupts, none of them on a worker's core alone", numbers.len()),
+            ),
+        }
+    }
+}

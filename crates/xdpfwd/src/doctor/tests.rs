@@ -1,0 +1,386 @@
+//! Checks of files, on trees of machines that are not at hand: two NUMA nodes, governors, isolated cores, interrupts, old
+//! kernels, virtio devices. Each condition is seen and named, and gone once the tree is as the fix would leave it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use xsk::HugePages;
+
+use super::*;
+
+/// A folder with files as /proc and /sys have them, removed on drop.
+struct Machine(PathBuf);
+
+impl Machine {
+    /// A server as Linux shows it: two nodes of four cores, two threads each; eth1 by ice, on node 0.
+    fn server() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let machine = Self(std::env::temp_dir().join(format!("xdpfwd-doctor-{}-{number}", std::process::id())));
+        let status = "Name:\txdpfwd\nCapEff:\t000001ffffffffff\n";
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                      Max locked memory         8388608              8388608              bytes     \n";
+        for (path, text) in [
+            ("proc/sys/kernel/osrelease", "7.2.12+deb13-amd64"),
+            (
+                "boot/config-7.2.12+deb13-amd64",
+                "CONFIG_BPF_SYSCALL=y\nCONFIG_XDP_SOCKETS=y\nCONFIG_BPF_JIT=y\nCONFIG_XDP_SOCKETS_DIAG=m\n",
+            ),
+            ("proc/self/status", status),
+            ("proc/self/limits", limits),
+            ("sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "1024"),
+            ("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "1000"),
+            ("sys/devices/system/cpu/online", "0-15"),
+            ("sys/devices/system/cpu/isolated", "2-3"),
+            ("sys/devices/system/cpu/nohz_full", "2-3"),
+            ("sys/devices/system/node/node0/cpulist", "0-3,8-11"),
+            ("sys/devices/system/node/node1/cpulist", "4-7,12-15"),
+            ("sys/devices/pci0000:00/0000:00:01.0/numa_node", "0"),
+            ("sys/devices/pci0000:00/0000:00:01.0/msi_irqs/140", "msix"),
+            ("sys/devices/pci0000:00/0000:00:01.0/msi_irqs/141", "msix"),
+            ("sys/class/net/eth1/mtu", "1500"),
+            ("sys/class/net/eth1/operstate", "up"),
+            ("sys/class/net/eth1/flags", "0x1003"),
+            ("sys/class/net/eth1/speed", "100000"),
+            ("proc/irq/140/effective_affinity_list", "0"),
+            ("proc/irq/141/effective_affinity_list", "1"),
+        ] {
+            machine.set(path, text);
+        }
+        for core in 0..16 {
+            machine.set(&format!("sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor"), "performance");
+            let siblings = format!("{},{}", core % 8, core % 8 + 8);
+            machine.set(&format!("sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"), &siblings);
+        }
+        let link = |target: &str, path: &str| symlink(target, machine.0.join(path)).unwrap();
+        link("../../../devices/pci0000:00/0000:00:01.0", "sys/class/net/eth1/device");
+        link("../../../bus/pci/drivers/ice", "sys/devices/pci0000:00/0000:00:01.0/driver");
+        machine
+    }
+
+    fn set(&self, path: &str, text: &str) {
+        let path = self.0.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{text}\n")).unwrap();
+    }
+
+    fn tree(&self) -> Tree {
+        Tree::at(&self.0)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// A configuration for eth1 with workers on these cores.
+fn subject(cores: &[usize]) -> Subject {
+    let mut subject = Subject { configured: true, ..Subject::of_interfaces(&["eth1".into()]) };
+    subject.plan.workers = cores.iter().map(|&core| Some(core)).collect();
+    subject
+}
+
+fn files(machine: &Machine, subject: &Subject) -> Vec<Finding> {
+    let mut findings = host::examine(subject, &machine.tree());
+    findings.extend(subject.plan.ports.iter().flat_map(|port| nic::examine(subject, port, &machine.tree(), None)));
+    findings
+}
+
+#[track_caller]
+fn finding(machine: &Machine, subject: &Subject, check: &str) -> Finding {
+    let all = files(machine, subject);
+    let mut found = all.iter().filter(|finding| finding.check == check);
+    let first = found.next().unwrap_or_else(|| panic!("no {check} among {all:#?}")).clone();
+    assert!(found.next().is_none(), "{check} twice: {all:#?}");
+    first
+}
+
+/// A condition is seen, at this level, with these words in what was found and in the fix; and is gone when `fix` was done.
+#[track_caller]
+fn seen_and_cleared(
+    check: &str,
+    level: Level,
+    words: [&str; 2],
+    cores: &[usize],
+    spoil: impl FnOnce(&Machine, &mut Subject),
+    fix: impl FnOnce(&Machine, &mut Subject),
+) {
+    let (machine, mut subject) = (Machine::server(), subject(cores));
+    assert_eq!(finding(&machine, &subject, check).level, Level::Ok, "before: {:?}", finding(&machine, &subject, check));
+    spoil(&machine, &mut subject);
+    let seen = finding(&machine, &subject, check);
+    assert_eq!(seen.level, level, "{seen:?}");
+    assert!(seen.finding.contains(words[0]), "{seen:?}");
+    assert!(seen.fix.as_deref().unwrap_or_default().contains(words[1]), "{seen:?}");
+    fix(&machine, &mut subject);
+    let cleared = finding(&machine, &subject, check);
+    assert_eq!(cleared.level, Level::Ok, "{cleared:?}");
+}
+
+#[test]
+fn a_machine_as_it_should_be_is_ready() {
+    let findings = files(&Machine::server(), &subject(&[2, 3]));
+    assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
+    assert!(findings.len() >= 13, "{findings:#?}");
+}
+
+#[test]
+fn the_worker_is_far_from_its_nic() {
+    seen_and_cleared(
+        "numa",
+        Level::Warning,
+        ["node 0, core 5 is not", "cores = [0, 1, 2, 3, …]"],
+        &[2],
+        |_, subject| subject.plan.workers = vec![Some(2), Some(5)],
+        |_, subject| subject.plan.workers = vec![Some(2), Some(3)],
+    );
+}
+
+#[test]
+fn the_frequency_changes() {
+    let file = "sys/devices/system/cpu/cpu3/cpufreq/scaling_governor";
+    seen_and_cleared(
+        "governor",
+        Level::Warning,
+        ["core 3 changes its frequency as \"powersave\"", "cpupower -c 3 frequency-set -g performance"],
+        &[2, 3],
+        |machine, _| machine.set(file, "powersave"),
+        |machine, _| machine.set(file, "performance"),
+    );
+}
+
+#[test]
+fn cores_are_shared_with_the_rest_of_the_system() {
+    let set = |machine: &Machine, isolated: &str, tickless: &str| {
+        machine.set("sys/devices/system/cpu/isolated", isolated);
+        machine.set("sys/devices/system/cpu/nohz_full", tickless);
+    };
+    for (isolated, tickless, found) in
+        [("", "", "cores 2, 3: not isolated"), ("2-3", "3", "core 2: isolated, but with a tick")]
+    {
+        seen_and_cleared(
+            "isolation",
+            Level::Warning,
+            [found, "isolcpus=2,3 nohz_full=2,3 rcu_nocbs=2,3"],
+            &[2, 3],
+            |machine, _| set(machine, isolated, tickless),
+            |machine, _| set(machine, "2-3", "2-3"),
+        );
+    }
+}
+
+#[test]
+fn an_interrupt_is_handled_on_a_workers_core() {
+    let file = "proc/irq/141/effective_affinity_list";
+    seen_and_cleared(
+        "irq",
+        Level::Warning,
+        ["interrupt 141 is handled on core 2", "for irq in 141; do echo CORES >/proc/irq/$irq/smp_affinity_list"],
+        &[2, 3],
+        |machine, _| machine.set(file, "2"),
+        |machine, _| machine.set(file, "0-1"),
+    );
+    // With busy polling the worker is where the work belongs.
+    let (machine, mut subject) = (Machine::server(), subject(&[2, 3]));
+    machine.set(file, "2");
+    subject.plan.busy_poll = true;
+    assert_eq!(finding(&machine, &subject, "irq").level, Level::Ok);
+}
+
+#[test]
+fn two_workers_are_on_one_core() {
+    seen_and_cleared(
+        "hyper-threads",
+        Level::Warning,
+        ["2 and 10 are two threads of one core", "another core than 10"],
+        &[2],
+        |_, subject| subject.plan.workers = vec![Some(2), Some(10)],
+        |_, subject| subject.plan.workers = vec![Some(2), Some(3)],
+    );
+}
+
+#[test]
+fn a_core_is_not_online() {
+    seen_and_cleared(
+        "cores",
+        Level::Error,
+        ["core 3: not online", "echo 1 >/sys/devices/system/cpu/cpu3/online"],
+        &[2, 3],
+        |machine, _| machine.set("sys/devices/system/cpu/online", "0-2,4-15"),
+        |machine, _| machine.set("sys/devices/system/cpu/online", "0-15"),
+    );
+    seen_and_cleared(
+        "cores",
+        Level::Warning,
+        ["no core is named", "[engine] cores = "],
+        &[2],
+        |_, subject| subject.plan.workers = vec![None],
+        |_, subject| subject.plan.workers = vec![Some(2)],
+    );
+}
+
+#[test]
+fn the_kernel_is_old_or_built_without() {
+    let release = "proc/sys/kernel/osrelease";
+    seen_and_cleared(
+        "kernel",
+        Level::Error,
+        ["Linux 5.4.0-generic has no BPF links for XDP", "boot a newer kernel"],
+        &[2],
+        |machine, _| machine.set(release, "5.4.0-generic"),
+        |machine, _| machine.set(release, "7.2.12+deb13-amd64"),
+    );
+    let machine = Machine::server();
+    machine.set(release, "6.1.0-9-amd64");
+    let said = finding(&machine, &subject(&[2]), "kernel").finding;
+    assert!(said.contains("naming a driver's XDP features (from 6.3)") && !said.contains("busy polling"), "{said}");
+    let config = "boot/config-7.2.12+deb13-amd64";
+    let whole = "CONFIG_BPF_SYSCALL=y\nCONFIG_XDP_SOCKETS=y\nCONFIG_BPF_JIT=y";
+    for (text, level, found) in [
+        ("CONFIG_BPF_SYSCALL=y\n# CONFIG_XDP_SOCKETS is not set\nCONFIG_BPF_JIT=y", Level::Error, "CONFIG_XDP_SOCKETS"),
+        ("CONFIG_BPF_SYSCALL=y\nCONFIG_XDP_SOCKETS=y\nCONFIG_XDP_SOCKETS_DIAG=m", Level::Warning, "CONFIG_BPF_JIT"),
+    ] {
+        seen_and_cleared(
+            "kernel-options",
+            level,
+            [found, "boot a kernel that has it"],
+            &[2],
+            |machine, _| machine.set(config, text),
+            |machine, _| machine.set(config, whole),
+        );
+    }
+}
+
+#[test]
+fn privileges_are_missing() {
+    let file = "proc/self/status";
+    seen_and_cleared(
+        "capabilities",
+        Level::Error,
+        [
+            "this process has not: cap_net_raw, cap_bpf",
+            "setcap cap_net_admin,cap_net_raw,cap_ipc_lock,cap_perfmon,cap_bpf+ep",
+        ],
+        &[2],
+        |machine, _| machine.set(file, &format!("CapEff:\t{:016x}", !(1u64 << 13 | 1 << 39))),
+        |machine, _| machine.set(file, "CapEff:\t000001ffffffffff"),
+    );
+    // 8 MiB may be locked, and 32 are wanted.
+    seen_and_cleared(
+        "memory-lock",
+        Level::Error,
+        ["8192 KiB may be locked, and the packet memory takes 32768", "ulimit -l unlimited"],
+        &[2],
+        |machine, _| machine.set(file, &format!("CapEff:\t{:016x}", !(1u64 << 14))),
+        |machine, _| {
+            machine.set("proc/self/limits", "Max locked memory         unlimited            unlimited            bytes")
+        },
+    );
+}
+
+#[test]
+fn huge_pages_are_short() {
+    let free = "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+    for (wanted, level) in [(HugePages::Auto, Level::Warning), (HugePages::On, Level::Error)] {
+        seen_and_cleared(
+            "huge-pages",
+            level,
+            // Two workers of 32 MiB: 32 pages. 1024 are reserved, 1020 of them in use.
+            ["4 of 2 MiB are free, 32 are needed", "sysctl -w vm.nr_hugepages=1052"],
+            &[2, 3],
+            |machine, subject| {
+                subject.plan.umem.huge_pages = wanted;
+                machine.set(free, "4");
+            },
+            |machine, _| machine.set(free, "32"),
+        );
+    }
+}
+
+#[test]
+fn frames_are_too_small_for_the_mtu() {
+    let mtu = "sys/class/net/eth1/mtu";
+    seen_and_cleared(
+        "mtu",
+        Level::Error,
+        [
+            "3000: frames of 2048 bytes have room for MTU 1770",
+            "[umem] frame_size = 4096\nor: ip link set dev eth1 mtu 1770",
+        ],
+        &[2],
+        |machine, _| machine.set(mtu, "3000"),
+        |_, subject| subject.plan.umem.frame_size = 4096,
+    );
+    seen_and_cleared(
+        "mtu",
+        Level::Error,
+        ["9000: frames of 4096 bytes", "ip link set dev eth1 mtu 3818"],
+        &[2],
+        |machine, subject| {
+            subject.plan.umem.frame_size = 4096;
+            machine.set(mtu, "9000");
+        },
+        |machine, _| machine.set(mtu, "3818"),
+    );
+}
+
+#[test]
+fn the_link_is_down() {
+    let (state, flags) = ("sys/class/net/eth1/operstate", "sys/class/net/eth1/flags");
+    seen_and_cleared(
+        "link",
+        Level::Warning,
+        ["is down", "ip link set dev eth1 up"],
+        &[2],
+        |machine, _| {
+            machine.set(state, "down");
+            machine.set(flags, "0x1002");
+        },
+        |machine, _| machine.set(state, "up"),
+    );
+    seen_and_cleared(
+        "link",
+        Level::Warning,
+        ["no carrier", "plug the cable in"],
+        &[2],
+        |machine, _| machine.set(state, "down"),
+        |machine, _| machine.set(state, "up"),
+    );
+}
+
+#[test]
+fn a_virtio_device_does_no_dma() {
+    let machine = Machine::server();
+    let device = machine.0.join("sys/devices/pci0000:00/0000:00:01.0");
+    fs::remove_file(device.join("driver")).unwrap();
+    symlink("../../../bus/virtio/drivers/virtio_net", device.join("driver")).unwrap();
+    let features =
+        |bits: &[usize]| -> String { (0..64).map(|bit| if bits.contains(&bit) { '1' } else { '0' }).collect() };
+    for (bits, level, found) in [
+        (&[0, 5][..], Level::Warning, "a legacy device"),
+        (&[0, 5, 32], Level::Warning, "no VIRTIO_F_ACCESS_PLATFORM"),
+        (&[0, 5, 32, 33], Level::Ok, "does DMA"),
+    ] {
+        machine.set("sys/devices/pci0000:00/0000:00:01.0/features", &features(bits));
+        let finding = finding(&machine, &subject(&[2]), "virtio");
+        assert_eq!(finding.level, level, "{finding:?}");
+        assert!(finding.finding.contains(found), "{finding:?}");
+        assert_eq!(finding.fix.is_some_and(|fix| fix.contains("iommu_platform=on")), level == Level::Warning);
+    }
+}
+
+#[test]
+fn a_machine_that_shows_nothing_is_unknown_and_no_check_panics() {
+    let (nothing, subject) = (Tree::at("/nowhere"), subject(&[0]));
+    let mut findings = host::examine(&subject, &nothing);
+    findings.extend(nic::examine(&subject, &subject.plan.ports[0], &nothing, None));
+    assert!(findings.iter().any(|finding| finding.level == Level::Unknown), "{findings:#?}");
+    for finding in &findings {
+        assert!(finding.level != Level::Error, "{finding:?}");
+        assert_eq!(finding.fix.is_some(), finding.level > Level::Unknown, "{finding:?}");
+    }
+}

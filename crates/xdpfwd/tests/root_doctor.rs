@@ -1,0 +1,171 @@
+//! `xdpfwd doctor` on interfaces of the lab: each condition is made, seen and named, the fix is done as it is written, and the
+//! finding is gone. (What the lab cannot make is in src/doctor/tests.rs, on trees, and in vm_doctor.rs, in the test machine.)
+
+mod support;
+
+use std::process::Output;
+
+use lab::{Chain, Namespace};
+use support::cables::until;
+use support::examined::{Examined, apply, line};
+use support::{Config, Running, XDPFWD, chain, cross_connect, stderr};
+
+#[test]
+fn a_veth_in_copy_mode_is_named_with_what_decides_and_is_ready_once_that_is_meant() {
+    let chain = chain(Chain::builder());
+    let auto = Examined::of_config(chain.fwd(), &cross_connect(1, "cores = [1]"));
+    for interface in ["fwd0", "fwd1"] {
+        let fix = auto.fix(interface, "mode", "warning", "copy: ");
+        assert!(fix.contains(r#"[engine] mode = "copy""#), "{fix}");
+        auto.assert_ok(interface, "mtu");
+        auto.assert_ok(interface, "link");
+        auto.assert_ok(interface, "queues");
+        auto.assert_ok(interface, "xdp-program");
+        let features = auto.finding(interface, "xdp-features")["finding"].as_str().unwrap();
+        assert!(features.contains("basic, redirect, ndo-xmit"), "{features}");
+    }
+    auto.assert_ok("host", "capabilities");
+    auto.assert_ok("host", "cores");
+    let meant = Examined::of_config(chain.fwd(), &cross_connect(1, "cores = [1]\nmode = \"copy\""));
+    meant.assert_ok("fwd0", "mode");
+    // Nothing is left behind, and nothing was taken: a start finds all as it was.
+    let (_, last) = Running::start(&chain, &cross_connect(1, "")).stop();
+    last.assert_conserved();
+    // By name alone, for a person.
+    let output = chain.fwd().command(XDPFWD).args(["doctor", "fwd0"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("\nfwd0\n") && text.contains("\nwill run, not at its best: "), "{text}");
+    assert!(!text.contains('\u{1b}'), "no colour where there is no terminal: {text}");
+}
+
+#[test]
+fn an_interface_that_is_missing_down_or_has_too_long_packets() {
+    let chain = chain(Chain::builder());
+    let fix = Examined::of(chain.fwd(), &["eth9"]).fix("eth9", "interface", "error", "there are lo, fwd");
+    assert!(fix.contains("ip link"), "{fix}");
+
+    apply(chain.fwd(), "ip link set dev fwd0 down");
+    let fix = Examined::of(chain.fwd(), &["fwd0"]).fix("fwd0", "link", "warning", "is down");
+    apply(chain.fwd(), &fix);
+    // The kernel says so some time after the command has returned.
+    until("fwd0 is up", || Examined::of(chain.fwd(), &["--no-probe", "fwd0"]).finding("fwd0", "link")["level"] == "ok");
+
+    apply(chain.gen_(), "ip link set dev gen0 mtu 3000");
+    apply(chain.fwd(), "ip link set dev fwd0 mtu 3000");
+    let fix = Examined::of(chain.fwd(), &["fwd0"]).fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
+    apply(chain.fwd(), line(&fix, "ip link"));
+    Examined::of(chain.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
+}
+
+#[test]
+fn queues_that_nobody_serves_and_queues_that_are_not_there() {
+    let chain = chain(Chain::builder().queues(2));
+    let config = cross_connect(1, "");
+    let examined = Examined::of_config(chain.fwd(), &config);
+    for interface in ["fwd0", "fwd1"] {
+        let fix = examined.fix(interface, "queues", "warning", "1 of 2 are served");
+        apply(chain.fwd(), line(&fix, "ethtool"));
+    }
+    let examined = Examined::of_config(chain.fwd(), &config);
+    examined.assert_ok("fwd0", "queues");
+    examined.assert_ok("fwd1", "queues");
+    // Serving both is the other way out.
+    apply(chain.fwd(), "ethtool -L fwd0 rx 2 tx 2; ethtool -L fwd1 rx 2 tx 2");
+    Examined::of_config(chain.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
+}
+
+#[test]
+fn another_xdp_program_is_named_and_its_fix_lets_the_next_start() {
+    let chain = chain(Chain::builder());
+    let mut other = Running::start(&chain, &cross_connect(1, ""));
+    let examined = Examined::of(chain.fwd(), &["fwd0"]);
+    let fix = examined.fix("fwd0", "xdp-program", "error", "held by xdpfwd");
+    assert_eq!(fix, format!("kill {}", other.forwarder.pid()));
+    // What is in use is not tried.
+    assert!(examined.json["findings"].as_array().unwrap().iter().all(|finding| finding["check"] != "mode"));
+    apply(chain.fwd(), &fix);
+    other.wait();
+    let examined = Examined::of(chain.fwd(), &["fwd0"]);
+    examined.assert_ok("fwd0", "xdp-program");
+    examined.fix("fwd0", "mode", "warning", "copy: it has no zero-copy");
+}
+
+#[test]
+fn the_other_end_of_a_veth_leaves_checksums_and_tags_and_has_no_napi() {
+    let namespace = Namespace::create("pair").unwrap();
+    apply(&namespace, "ip link add near type veth peer name far && ip link set near up && ip link set far up");
+    let examined = Examined::of(&namespace, &["near"]);
+    let fix = examined.fix("near", "veth-peer", "warning", "far, its other end, leaves checksums to be filled in");
+    assert_eq!(fix, "ethtool -K far tx off txvlan off");
+    apply(&namespace, &fix);
+    let fix = Examined::of(&namespace, &["near"]).fix("near", "veth-peer", "warning", "has no NAPI");
+    assert_eq!(fix, "ethtool -K far gro on");
+    apply(&namespace, &fix);
+    Examined::of(&namespace, &["near"]).assert_ok("near", "veth-peer");
+}
+
+#[test]
+fn the_default_route_is_not_cut_off_unseen_nor_its_interface_tried() {
+    let chain = chain(Chain::builder());
+    apply(chain.fwd(), "ip address add 10.99.0.1/24 dev fwd0 && ip route add default via 10.99.0.2");
+    let config = cross_connect(1, "");
+    let examined = Examined::of_config(chain.fwd(), &config);
+    let fix = examined.fix("fwd0", "lockout", "warning", "has the default route");
+    let mode = examined.finding("fwd0", "mode");
+    assert_eq!(mode["level"], "unknown", "{mode}");
+    let keep = fix.strip_suffix(" for its port").unwrap();
+    let kept = config.replace(r#"interface = "fwd0""#, &format!("interface = \"fwd0\"\n{keep}"));
+    let examined = Examined::of_config(chain.fwd(), &kept);
+    assert!(examined.json["findings"].as_array().unwrap().iter().all(|finding| finding["check"] != "lockout"));
+    examined.fix("fwd0", "mode", "warning", "copy: ");
+}
+
+#[test]
+fn without_privileges_it_says_which_and_the_command_grants_them() {
+    let chain = chain(Chain::builder());
+    // A binary of its own, where nobody may run it.
+    let path = std::env::temp_dir().join(format!("xdpfwd-doctor-{}", std::process::id()));
+    std::fs::copy(XDPFWD, &path).unwrap();
+    let path = path.to_str().unwrap();
+    let nobody = || {
+        let mut command = chain.fwd().command("setpriv");
+        command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups", path, "doctor", "--json", "fwd0"]);
+        Examined::by(command)
+    };
+    let fix = nobody().fix("host", "capabilities", "error", "cap_net_admin");
+    apply(chain.fwd(), &line(&fix, "setcap").replace("$(command -v xdpfwd)", path));
+    let examined = nobody();
+    std::fs::remove_file(path).unwrap();
+    examined.assert_ok("host", "capabilities");
+    examined.assert_ok("host", "memory-lock");
+    examined.fix("fwd0", "mode", "warning", "copy: ");
+}
+
+#[test]
+fn memory_that_may_not_be_locked() {
+    let chain = chain(Chain::builder());
+    // 64 KiB, with and without the capability. (To raise the limit takes one that root has not everywhere.)
+    let limited = |privileges: &[&str]| {
+        let mut command = chain.fwd().command("prlimit");
+        command.arg("--memlock=65536:65536").args(privileges);
+        command.args([XDPFWD, "doctor", "--json", "--no-probe", "fwd0"]);
+        Examined::by(command)
+    };
+    let fix =
+        limited(&["setpriv", "--bounding-set=-ipc_lock"]).fix("host", "memory-lock", "error", "64 KiB may be locked");
+    assert!(fix.contains("ulimit -l unlimited") && fix.contains("cap_ipc_lock"), "{fix}");
+    limited(&[]).assert_ok("host", "memory-lock");
+}
+
+/// A start that settles for less says what the doctor says.
+#[test]
+fn a_start_says_the_same_of_the_mode() {
+    let chain = chain(Chain::builder());
+    let examined = Examined::of_config(chain.fwd(), &cross_connect(1, ""));
+    let finding = examined.finding("fwd0", "mode")["finding"].as_str().unwrap().to_owned();
+    let config = Config::new(&cross_connect(1, ""));
+    let arguments = ["--config", config.path(), "--duration", "0.2"];
+    let output: Output = chain.fwd().command(XDPFWD).args(arguments).output().unwrap();
+    assert!(output.status.success());
+    assert!(stderr(&output).contains(&finding), "{finding:?} is not in:\n{}", stderr(&output));
+}

@@ -1,0 +1,241 @@
+//! The test machine's cables (crates/vm): v0, v1 virtio-net; i0, i1 igb; p0 virtio-net without a DMA device. The far end of each
+//! is virtio-net.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsRawFd as _;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use lab::{Namespace, Seen, Sink, Traffic};
+use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
+
+use super::{LONG, Running, XDPFWD, cross_connect_of, stderr};
+
+/// Packets a second, at most: a small part of what emulation forwards without loss.
+pub const RATE: u64 = 4_000;
+pub const PACKETS: u64 = 8_000;
+
+/// Whether this kernel's drivers have zero-copy: the machine says which it is.
+pub fn kernel_has_zero_copy() -> bool {
+    match std::env::var("XDPFWD_VM_ZERO_COPY").as_deref() {
+        Ok("1") => true,
+        Ok("0") => false,
+        other => panic!("XDPFWD_VM_ZERO_COPY is {other:?}: run this by `make vmtest`, in the test machine"),
+    }
+}
+
+/// The mode that `mode = "auto"` should get on these drivers.
+pub fn best() -> &'static str {
+    if kernel_has_zero_copy() { "zero-copy" } else { "copy" }
+}
+
+pub fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    assert!(output.status.success(), "ip {}: {}", arguments.join(" "), stderr(&output));
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !so() {
+        assert!(Instant::now() < deadline, "not after {LONG:?}: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Two of the machine's cables: their near ends in a namespace for the forwarder, each far end in one of its own.
+pub struct Cables {
+    pub near: [&'static str; 2],
+    pub forwarder: Namespace,
+    /// Declared before the namespaces that they are in.
+    pub sinks: [Sink; 2],
+    pub far: [Namespace; 2],
+}
+
+pub fn far_end(near: &str) -> String {
+    format!("{near}far")
+}
+
+impl Cables {
+    pub fn new(near: [&'static str; 2]) -> Self {
+        let forwarder = Namespace::create("fwd").unwrap();
+        let far = [Namespace::create("left").unwrap(), Namespace::create("right").unwrap()];
+        let own = |name: &str, namespace: &Namespace| {
+            // The ends of an earlier test come back some time after its namespaces went.
+            until(&format!("{name} is back"), || std::path::Path::new("/sys/class/net").join(name).exists());
+            ip(&["link", "set", name, "netns", namespace.name()]);
+            ip(&["-n", namespace.name(), "link", "set", name, "up"]);
+        };
+        for namespace in far.iter().chain([&forwarder]) {
+            // Only what a test sends is to be on the wire.
+            let quiet = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1";
+            assert!(namespace.command("sh").args(["-c", quiet]).status().unwrap().success());
+        }
+        for (near, far) in near.iter().zip(&far) {
+            own(near, &forwarder);
+            own(&far_end(near), far);
+            // The frames are for another MAC address than its own.
+            ip(&["-n", far.name(), "link", "set", &far_end(near), "promisc", "on"]);
+        }
+        let cables = [0, 1].map(|side| Sink::builder().check(true).attach(&far[side], &far_end(near[side])).unwrap());
+        let cables = Self { near, forwarder, sinks: cables, far };
+        // igb takes seconds to find that a cable is there.
+        cables.wait_for_carriers();
+        cables
+    }
+
+    pub fn wait_for_carriers(&self) {
+        for near in self.near {
+            let carrier = format!("/sys/class/net/{near}/carrier");
+            let mut command = self.forwarder.command("cat");
+            command.arg(&carrier);
+            until(&format!("{near} has a carrier"), || command.output().unwrap().stdout == b"1\n");
+        }
+    }
+
+    pub fn config(&self, queues: u16, engine: &str) -> String {
+        cross_connect_of(self.near, queues, engine)
+    }
+
+    /// igb has two queues, and RSS would send half of all flows to the one that is not served; what it hashes of a UDP packet
+    /// is the addresses alone, unless it is told.
+    pub fn set_queues(&self, queues: u16) {
+        for near in self.near.iter().filter(|near| near.starts_with('i')) {
+            let set = format!("ethtool -L {near} combined {queues}; ethtool -N {near} rx-flow-hash udp4 sdfn");
+            // To set what is set already is an error.
+            let _ = self.forwarder.command("sh").args(["-c", &set]).output().unwrap();
+        }
+        self.wait_for_carriers();
+    }
+
+    pub fn start(&self, queues: u16, engine: &str) -> Running {
+        self.set_queues(queues);
+        let running = Running::try_start_in(&[XDPFWD], &self.forwarder, &self.config(queues, engine));
+        let running = running.unwrap_or_else(|error| panic!("{error}"));
+        // Attaching a program, and binding, has igb set itself up anew.
+        self.wait_for_carriers();
+        running
+    }
+
+    pub fn seen(&self) -> [Seen; 2] {
+        [0, 1].map(|side| self.sinks[side].seen().unwrap())
+    }
+
+    /// Sends from one side, of many flows so that RSS has something to spread.
+    pub fn send(&self, side: usize, size: u16, count: Option<u64>) -> Sender {
+        Sender::start(&self.far[side], &far_end(self.near[side]), size, count)
+    }
+
+    /// Sends from both sides at once; what arrived, meanwhile, at each.
+    pub fn exchange(&self, size: u16) -> [u64; 2] {
+        let before = self.seen();
+        let senders = [0, 1].map(|side| self.send(side, size, Some(PACKETS)));
+        for sender in senders {
+            assert_eq!(sender.finish(), PACKETS);
+        }
+        let after = self.settled();
+        [0, 1].map(|side| (after[1 - side].arrived - before[1 - side].arrived).packets)
+    }
+
+    /// What has arrived once nothing more does.
+    pub fn settled(&self) -> [Seen; 2] {
+        let mut last = self.seen();
+        loop {
+            thread::sleep(Duration::from_millis(300));
+            let now = self.seen();
+            if now == last {
+                return now;
+            }
+            last = now;
+        }
+    }
+
+    /// What the kernel itself says of each socket of the forwarder: whether it is in zero-copy, by interface and queue.
+    pub fn by_ss(&self) -> BTreeMap<(String, u16), bool> {
+        let output = self.forwarder.command("ss").args(["--xdp", "-e", "-H", "-n"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let sockets = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        parse_ss(&sockets)
+    }
+}
+
+/// Puts the lab's frames on a wire through a packet socket, a few at a time. (The lab's own generator sends from a system call
+/// that leaves a core to nobody else, and the machine has two, which are slow.)
+pub struct Sender {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Sender {
+    fn start(namespace: &Namespace, interface: &str, size: u16, count: Option<u64>) -> Self {
+        /// Each sender's frames come after those of all before: the sink wants them in order.
+        static SENDERS: AtomicU64 = AtomicU64::new(1);
+        const FLOWS: u32 = 64;
+        let open = || {
+            let address = getifaddrs().unwrap().find_map(|entry| {
+                let address = entry.address.filter(|_| entry.interface_name == interface)?;
+                address.as_link_addr().copied()
+            });
+            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
+            (socket, address.unwrap_or_else(|| panic!("no interface {interface}")))
+        };
+        let (socket, address) = namespace.run(open).unwrap();
+        let first = SENDERS.fetch_add(1, Ordering::Relaxed) << 40;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let send = move || {
+            let traffic = Traffic::new().size(size).flows(FLOWS);
+            let mut sent = 0;
+            while count.is_none_or(|count| sent < count) && !stopped.load(Ordering::Relaxed) {
+                let bytes = traffic.frame((sent % u64::from(FLOWS)) as u32, first + sent).bytes();
+                match sendto(socket.as_raw_fd(), &bytes, &address, MsgFlags::empty()) {
+                    Ok(_) => sent += 1,
+                    // No room for the moment, or the link is down.
+                    Err(Errno::ENOBUFS | Errno::ENETDOWN | Errno::EAGAIN) => thread::sleep(Duration::from_millis(1)),
+                    Err(error) => panic!("sendto: {error}"),
+                }
+                if sent % 8 == 0 {
+                    thread::sleep(Duration::from_millis(8000 / RATE));
+                }
+            }
+            sent
+        };
+        Self { stop, thread: thread::spawn(send) }
+    }
+
+    /// Waits until all are sent: how many.
+    pub fn finish(self) -> u64 {
+        self.thread.join().unwrap()
+    }
+
+    /// Stops it: how many were sent.
+    pub fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.finish()
+    }
+}
+
+/// `ss --xdp -e` shows `… IFACE:qN … zc:0|1 …` for each socket that is bound.
+fn parse_ss(text: &str) -> BTreeMap<(String, u16), bool> {
+    let mut sockets = BTreeMap::new();
+    let mut last = None;
+    for word in text.split_whitespace() {
+        if let Some((interface, queue)) = word.split_once(":q")
+            && let Ok(queue) = queue.parse()
+        {
+            last = Some((interface.to_owned(), queue));
+        }
+        if let Some(zero_copy) = word.split("zc:").nth(1)
+            && let Some(socket) = last.take()
+        {
+            sockets.insert(socket, zero_copy.starts_with('1'));
+        }
+    }
+    sockets
+}

@@ -1,0 +1,88 @@
+//! What `xdpfwd doctor` finds, and the doing of its fixes.
+
+use std::process::Command;
+
+use lab::Namespace;
+use serde_json::Value;
+
+use super::{Config, XDPFWD, stderr};
+
+/// What the doctor says in a namespace, and how it ended.
+pub struct Examined {
+    pub json: Value,
+    pub code: i32,
+}
+
+impl Examined {
+    pub fn by(mut command: Command) -> Self {
+        let output = command.output().unwrap();
+        assert!(output.stderr.is_empty(), "{}", stderr(&output));
+        let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        let examined = Self { json, code: output.status.code().unwrap() };
+        examined.assert_promises();
+        examined
+    }
+
+    pub fn of(namespace: &Namespace, arguments: &[&str]) -> Self {
+        let mut command = namespace.command(XDPFWD);
+        command.args(["doctor", "--json"]).args(arguments);
+        Self::by(command)
+    }
+
+    pub fn of_config(namespace: &Namespace, text: &str) -> Self {
+        let config = Config::new(text);
+        Self::of(namespace, &["--config", config.path()])
+    }
+
+    /// What docs/doctor.md says of every answer.
+    pub fn assert_promises(&self) {
+        let json = &self.json;
+        assert_eq!((&json["schema"], &json["type"]), (&1.into(), &"doctor".into()));
+        let mut worst = 0;
+        for finding in json["findings"].as_array().unwrap() {
+            let level =
+                ["ok", "unknown", "warning", "error"].iter().position(|level| finding["level"] == *level).unwrap();
+            assert_eq!(finding["fix"].is_null(), level < 2, "{finding}");
+            assert!(!finding["finding"].as_str().unwrap().is_empty(), "{finding}");
+            worst = worst.max(level);
+        }
+        assert_eq!(self.code, [0, 0, 1, 3][worst], "{json}");
+        assert_eq!(json["level"], ["ok", "ok", "warning", "error"][worst]);
+    }
+
+    pub fn finding(&self, subject: &str, check: &str) -> &Value {
+        let all = self.json["findings"].as_array().unwrap();
+        let mut found = all.iter().filter(|finding| finding["subject"] == subject && finding["check"] == check);
+        let finding = found.next().unwrap_or_else(|| panic!("no {check} of {subject}: {}", self.json));
+        assert!(found.next().is_none(), "{check} of {subject} twice: {}", self.json);
+        finding
+    }
+
+    /// The finding's fix, if it is of this level and says this.
+    #[track_caller]
+    pub fn fix(&self, subject: &str, check: &str, level: &str, says: &str) -> String {
+        let finding = self.finding(subject, check);
+        assert_eq!(finding["level"], level, "{finding}");
+        assert!(finding["finding"].as_str().unwrap().contains(says), "{finding}");
+        finding["fix"].as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    pub fn assert_ok(&self, subject: &str, check: &str) {
+        let finding = self.finding(subject, check);
+        assert_eq!(finding["level"], "ok", "{finding}");
+    }
+}
+
+/// Does what a fix says, as it is written, in a namespace.
+#[track_caller]
+pub fn apply(namespace: &Namespace, command: &str) {
+    let output = namespace.command("sh").args(["-c", command]).output().unwrap();
+    assert!(output.status.success(), "{command}: {output:?}");
+}
+
+/// The line of a fix that begins like this, without what leads to it.
+pub fn line<'a>(fix: &'a str, command: &str) -> &'a str {
+    let found = fix.lines().find_map(|line| line.find(command).map(|at| &line[at..]));
+    found.unwrap_or_else(|| panic!("no {command} in {fix:?}"))
+}

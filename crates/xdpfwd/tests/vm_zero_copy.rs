@@ -1,0 +1,191 @@
+//! AF_XDP modes on drivers that have zero-copy, in the test machine (`make vmtest`; crates/vm): what is got, what is read back,
+//! that packets pass, and what keeps it away. On a kernel whose drivers have none, that it falls back and says so.
+
+mod support;
+
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use support::cables::{Cables, PACKETS, best, ip, kernel_has_zero_copy, until};
+use support::{Final, Running, XDPFWD};
+
+#[track_caller]
+fn assert_modes(json: &Value, mode: &str) {
+    for port in json["ports"].as_array().unwrap() {
+        assert_eq!(port["mode"], mode, "{json}");
+    }
+}
+
+/// What a run that carried all it was given has to say.
+#[track_caller]
+fn assert_all_carried(cables: &Cables, last: &Final, arrived: [u64; 2]) {
+    last.assert_conserved();
+    assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{}", last.json);
+    assert_eq!(arrived, [PACKETS, PACKETS], "{}", last.json);
+    for (seen, near) in cables.seen().iter().zip(cables.near) {
+        assert!(seen.is_clean(), "{near}: {seen:?}");
+    }
+    for port in &last.report.ports {
+        assert_eq!((port.rx_packets, port.tx_packets), (PACKETS, PACKETS), "{}", last.json);
+    }
+}
+
+/// One pair of interfaces, one configuration: the mode that is got, by xdpfwd and by `ss`, and traffic both ways.
+fn forwards_as(near: [&'static str; 2], queues: u16, engine: &str, mode: &str) -> Final {
+    let cables = Cables::new(near);
+    let running = cables.start(queues, engine);
+    let sockets = cables.by_ss();
+    assert_eq!(sockets.len(), 2 * usize::from(queues), "{sockets:?}");
+    for (socket, zero_copy) in &sockets {
+        assert_eq!(*zero_copy, mode == "zero-copy", "{socket:?}: {sockets:?}");
+    }
+    let arrived = cables.exchange(300);
+    let (ended, last) = running.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_modes(&last.json, mode);
+    assert_all_carried(&cables, &last, arrived);
+    println!("case: {near:?}, {queues} queue(s), {engine:?}: {mode}, ss agrees; {arrived:?} packets arrived");
+    last
+}
+
+const PAIRS: [[&str; 2]; 3] = [["v0", "v1"], ["i0", "i1"], ["v0", "i1"]];
+
+#[test]
+fn auto_gets_the_best_mode_on_every_pair_of_drivers() {
+    for near in PAIRS {
+        let last = forwards_as(near, 1, "", best());
+        if kernel_has_zero_copy() {
+            assert_eq!(last.json["fallback"], Value::Null);
+        } else {
+            assert_eq!(last.json["fallback"]["lacks"], "zero-copy", "{}", last.json);
+            assert_eq!(last.json["fallback"]["interface"], near[0], "{}", last.json);
+        }
+    }
+}
+
+#[test]
+fn copy_and_skb_get_what_they_say() {
+    for near in PAIRS {
+        forwards_as(near, 1, r#"mode = "copy""#, "copy");
+        forwards_as(near, 1, r#"mode = "skb""#, "skb");
+    }
+}
+
+#[test]
+fn two_queues_share_the_umem() {
+    forwards_as(["i0", "i1"], 2, "", best());
+}
+
+/// A packet to see that it forwards, in both directions.
+fn assert_forwards(cables: &Cables) {
+    for side in [0, 1] {
+        let before = cables.sinks[1 - side].seen().unwrap().arrived.packets;
+        // A link that has just come back may swallow what comes first.
+        until(&format!("packets from {} arrive", cables.near[side]), || {
+            cables.send(side, 60, Some(100)).finish();
+            thread::sleep(Duration::from_millis(200));
+            cables.sinks[1 - side].seen().unwrap().arrived.packets > before
+        });
+    }
+}
+
+#[test]
+fn after_kill_9_the_next_one_binds_and_forwards() {
+    for near in PAIRS {
+        let cables = Cables::new(near);
+        for _ in 0..3 {
+            let mut running = cables.start(1, "");
+            assert_forwards(&cables);
+            running.signal(Signal::SIGKILL);
+            running.wait();
+        }
+        let running = cables.start(1, "");
+        assert_forwards(&cables);
+        let (ended, last) = running.stop();
+        assert!(ended.status.success(), "{ended:?}");
+        assert_modes(&last.json, best());
+        last.assert_conserved();
+        println!("case: {near:?}, killed three times under {}: the fourth forwards", best());
+    }
+}
+
+#[test]
+fn a_link_that_goes_down_and_up_forwards_again_and_no_frame_is_lost() {
+    for near in PAIRS {
+        let cables = Cables::new(near);
+        let running = cables.start(1, "");
+        assert_forwards(&cables);
+        let sender = cables.send(0, 60, None);
+        for end in near {
+            for state in ["down", "up"] {
+                ip(&["-n", cables.forwarder.name(), "link", "set", end, state]);
+                thread::sleep(Duration::from_millis(300));
+            }
+            cables.wait_for_carriers();
+        }
+        sender.stop();
+        assert_forwards(&cables);
+        let (ended, last) = running.stop();
+        assert!(ended.status.success(), "{ended:?}");
+        assert_modes(&last.json, best());
+        let frames = &last.json["frames"];
+        assert_eq!(frames["leaked"], 0, "{frames}");
+        println!("case: {near:?}, both links down and up under load in {}: forwards, {frames}", best());
+    }
+}
+
+#[test]
+fn twenty_restarts_under_load() {
+    for near in [["v0", "v1"], ["i0", "i1"]] {
+        let cables = Cables::new(near);
+        cables.set_queues(1);
+        let senders = [0, 1].map(|side| cables.send(side, 60, None));
+        let mut received = 0;
+        for _ in 0..20 {
+            // Not `start`, which waits for the links: igb's take seconds, and a start does not.
+            let running = Running::try_start_in(&[XDPFWD], &cables.forwarder, &cables.config(1, ""));
+            let running = running.unwrap_or_else(|error| panic!("{error}"));
+            let (ended, last) = running.stop();
+            assert!(ended.status.success(), "{ended:?}");
+            assert_modes(&last.json, best());
+            assert_eq!(last.json["frames"]["leaked"], 0, "{}", last.json);
+            received += last.report.received();
+        }
+        for sender in senders {
+            sender.stop();
+        }
+        cables.wait_for_carriers();
+        let running = cables.start(1, "");
+        assert_forwards(&cables);
+        let (_, last) = running.stop();
+        last.assert_conserved();
+        println!("case: {near:?}, 20 restarts under load in {}: {received} packets met one", best());
+    }
+}
+
+/// p0 is virtio-net as QEMU makes it if nothing is said: no DMA device, so no zero-copy, on any kernel.
+#[test]
+fn a_port_without_zero_copy_takes_the_others_along_and_is_named() {
+    let last = forwards_as(["v0", "p0"], 1, "", "copy");
+    let fallback = &last.json["fallback"];
+    assert_eq!(fallback["lacks"], "zero-copy", "{}", last.json);
+    // On a kernel without zero-copy the first port decides.
+    let decided = if kernel_has_zero_copy() { "p0" } else { "v0" };
+    assert_eq!(fallback["interface"], decided, "{}", last.json);
+    println!("case: p0 without a DMA device: {fallback}");
+}
+
+#[test]
+fn zero_copy_that_is_demanded_and_cannot_be_had_is_refused_with_the_reason() {
+    let cables = Cables::new(["v0", "p0"]);
+    let config = support::Config::new(&cables.config(1, r#"mode = "zero-copy""#));
+    let output = cables.forwarder.command(XDPFWD).args(["--config", config.path()]).output().unwrap();
+    let stderr = support::stderr(&output);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let named = if kernel_has_zero_copy() { "p0" } else { "v0" };
+    assert!(stderr.contains(&format!("{named} queue 0 cannot do zero-copy")), "{stderr}");
+    assert!(stderr.contains(r#"set mode = "auto" or "copy""#), "{stderr}");
+    println!("case: zero-copy demanded of {named}: {}", stderr.trim());
+}
