@@ -146,10 +146,22 @@ static __always_inline bool plain_options(const struct frame *frame, __u32 offse
 	return offset >= end;
 }
 
+/*
+ * A length from a header. Older verifiers (Linux 6.12 for one) know nothing of a number whose bytes were swapped, and the compiler
+ * takes a mask that says it has 16 bits for superfluous.
+ */
+static __always_inline __u32 length_in(__be16 field)
+{
+	__u32 length = bpf_ntohs(field);
+
+	barrier_var(length);
+	return length & 0xffff;
+}
+
 /* False: no whole IPv4 header, lengths that contradict each other, or a source route. */
 static __always_inline bool read_ipv4(const struct frame *frame, __u32 l3, const struct iphdr *ip, struct upper *upper)
 {
-	__u32 header = ip->ihl * 4, total = bpf_ntohs(ip->tot_len);
+	__u32 header = ip->ihl * 4, total = length_in(ip->tot_len);
 	__u16 fragment = bpf_ntohs(ip->frag_off);
 
 	if (ip->version != 4 || header < sizeof(*ip) || total < header || frame->data + l3 + total > frame->end)
@@ -174,7 +186,7 @@ static __always_inline bool read_ipv4(const struct frame *frame, __u32 l3, const
  */
 static __always_inline bool read_ipv6(const struct frame *frame, __u32 l3, const struct ipv6hdr *ip, struct upper *upper)
 {
-	__u32 at = l3 + sizeof(*ip), end = at + bpf_ntohs(ip->payload_len);
+	__u32 at = l3 + sizeof(*ip), end = at + length_in(ip->payload_len);
 	bool fragmented = false;
 
 	if (ip->version != 6 || frame->data + end > frame->end || end > OFFSET_MASK)
