@@ -5,7 +5,11 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+
 use crate::generic::{Family, attribute, attributes, find, find_u32};
+use crate::netlink::ask;
 
 /// What a driver can do for XDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +148,17 @@ fn bitset(set: &[u8]) -> BTreeSet<String> {
             Some(String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned())
         })
         .collect()
+}
+
+/// Whether the interface with this number is one end of a veth.
+pub fn is_veth(ifindex: u32) -> bool {
+    let mut question = LinkMessage::default();
+    question.header.index = ifindex;
+    let Ok(RouteNetlinkMessage::NewLink(link)) = ask(&RouteNetlinkMessage::GetLink(question)) else { return false };
+    let is_veth = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Veth));
+    link.attributes
+        .iter()
+        .any(|attribute| matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.iter().any(is_veth)))
 }
 
 #[cfg(test)]

@@ -111,7 +111,8 @@ impl AttachedProgram {
                 format!("kill {}", pids.join(" "))
             }
             Keeper::Link(link) => format!("bpftool link detach id {link}"),
-            Keeper::Nobody(_) | Keeper::Unknown => format!("ip link set dev {} {} off", self.interface, self.place),
+            Keeper::Nobody(_) => format!("ip link set dev {} {} off", self.interface, self.place),
+            Keeper::Unknown => format!("as root, who sees who holds it: xdpfwd doctor {}", self.interface),
         }
     }
 }

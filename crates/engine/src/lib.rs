@@ -59,7 +59,7 @@ mod up;
 
 pub use control::{Control, Event};
 pub use data_plane::{DataPlane, Probe};
-pub use driver::{Channels, Ethtool, XdpFeatures};
+pub use driver::{Channels, Ethtool, XdpFeatures, is_veth};
 pub use error::{StartError, WorkerFailure};
 pub use holder::{AttachedProgram, Keeper, Process, QueueHolders, attached_program};
 pub use host::{GoodFor, OwnAddresses};

@@ -59,6 +59,8 @@ impl Suite {
                 "-oDir::Cache::srcpkgcache=".into(),
                 // Another user could not write to a folder of ours.
                 "-oAPT::Sandbox::User=root".into(),
+                "-oAcquire::http::Timeout=30".into(),
+                "-oAcquire::Retries=2".into(),
             ],
         };
         tool::output(suite.apt("apt-get").args(["-qq", "update"]))
@@ -90,7 +92,8 @@ impl Suite {
         if !is_root() {
             let options = &self.options;
             command = Command::new("sudo");
-            command.args(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(options);
+            // Without a password to wait for, which nobody would see asked.
+            command.args(["-n", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(options);
         }
         tool::output(command.args(install).args(packages)).map(drop)
     }
@@ -102,7 +105,7 @@ fn is_root() -> bool {
 
 /// Where the machine takes its own release from.
 fn own_source() -> Result<Source> {
-    let format = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(SIGNED_BY)";
+    let format = "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT) $(SIGNED_BY)";
     let targets =
         tool::text(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))
             .context("this needs Debian's apt")?;
@@ -113,8 +116,8 @@ fn own_source() -> Result<Source> {
 fn choose(targets: &str) -> Option<Source> {
     targets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
-        let (uri, release, component) = (words.next()?, words.next()?, words.next()?);
-        let plain = release.bytes().all(|byte| byte.is_ascii_lowercase()) && component == "main";
+        let (origin, uri, release, component) = (words.next()?, words.next()?, words.next()?, words.next()?);
+        let plain = origin == "Debian" && release.bytes().all(|byte| byte.is_ascii_lowercase()) && component == "main";
         // A file of keys; inline keys have spaces.
         let signed_by = words.next().filter(|path| path.starts_with('/')).unwrap_or_default();
         plain.then(|| Source { uri: uri.into(), release: release.into(), signed_by: signed_by.into() })
@@ -150,14 +153,15 @@ mod tests {
 
     #[test]
     fn the_release_is_told_from_its_updates() {
-        let targets = "http://m/debian-security/ bookworm-security main /k.gpg\n\
-                       http://m/debian/ bookworm-updates main /k.gpg\n\
-                       http://m/debian/ bookworm non-free /k.gpg\n\
-                       http://m/debian/ bookworm main /k.gpg\n";
+        let targets = "Debian http://m/debian-security/ bookworm-security main /k.gpg\n\
+                       Vendor http://vendor/ bookworm main /k.gpg\n\
+                       Debian http://m/debian/ bookworm-updates main /k.gpg\n\
+                       Debian http://m/debian/ bookworm non-free /k.gpg\n\
+                       Debian http://m/debian/ bookworm main /k.gpg\n";
         let expected =
             Source { uri: "http://m/debian/".into(), release: "bookworm".into(), signed_by: "/k.gpg".into() };
         assert_eq!(choose(targets), Some(expected));
-        assert_eq!(choose("http://m/debian/ trixie main \n").unwrap().signed_by, "");
+        assert_eq!(choose("Debian http://m/debian/ trixie main $(SIGNED_BY)\n").unwrap().signed_by, "");
         assert_eq!(choose(""), None);
     }
 }

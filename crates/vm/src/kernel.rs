@@ -92,6 +92,14 @@ impl Kernel {
         if let Some(unpacked) = there(&self.release) {
             return Ok(unpacked);
         }
+        // What was taken instead, at an earlier time: no network is needed for it.
+        if let Some(instead) = newest_of(&self.series, &cache).and_then(|release| there(&release)) {
+            eprintln!(
+                "xdpfwd-vm: Linux {} instead of {}, which had left {}",
+                instead.release, self.release, self.suite
+            );
+            return Ok(instead);
+        }
         eprintln!("xdpfwd-vm: fetching Linux {} from {}", self.release, self.suite);
         let suite = apt::Suite::update(&self.suite)?;
         let release = self.available(&suite)?;
@@ -135,10 +143,14 @@ impl Kernel {
         fs::create_dir_all(&debs)
             .and_then(|()| fs::create_dir_all(&root))
             .with_context(|| work.display().to_string())?;
+        let _removed = Removed(&work);
         let names: Vec<String> = self.packages.iter().map(|package| package.name(release)).collect();
         suite.download(&names, &debs)?;
-        for entry in fs::read_dir(&debs)? {
-            let deb = entry?.path();
+        let files = fs::read_dir(&debs)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        if files.len() != names.len() {
+            bail!("apt-get download {}: {} files came", names.join(" "), files.len());
+        }
+        for deb in files {
             if release == self.release {
                 self.check(&deb)?;
             }
@@ -157,7 +169,6 @@ impl Kernel {
             Err(_) if cache.join(release).exists() => {}
             Err(error) => return Err(error).with_context(|| cache.join(release).display().to_string()),
         }
-        let _ = fs::remove_dir_all(&work);
         Ok(())
     }
 
@@ -172,6 +183,21 @@ impl Kernel {
             bail!("{file} has the checksum {sum}, and {} is pinned in crates/vm/kernels.toml", pinned.sha256);
         }
         Ok(())
+    }
+}
+
+/// The newest release of a series in the cache.
+fn newest_of(series: &str, cache: &Path) -> Option<String> {
+    let names = fs::read_dir(cache).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(&format!("{series}."))).max_by_key(|name| numbers(name))
+}
+
+/// A folder that goes, however what was done in it ended.
+struct Removed<'a>(&'a Path);
+
+impl Drop for Removed<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.0);
     }
 }
 

@@ -110,6 +110,7 @@ fn act(command: Command) -> Result<u8> {
         }
         Command::Run { suites, boot, arguments } => run(&suites, &boot, &arguments),
         Command::Exec { boot, no_nics, command } => {
+            apt::require_qemu()?;
             let kernels = chosen_kernels(boot.kernel.as_deref())?;
             let kernel = kernels.first().context("no kernel is known")?;
             let nics = if no_nics { Vec::new() } else { nic::all() };

@@ -3,6 +3,11 @@
 # which environment, and the interfaces' names by MAC address.
 cd /run/vm || exit
 modprobe virtio_console
+# The port comes some time after its driver.
+for _ in $(seq 100); do
+	ls /dev/vport*p1 >/dev/null 2>&1 && break
+	sleep 0.1
+done
 for port in /dev/vport*p1; do
 	exec >"$port" 2>&1
 done

@@ -1,6 +1,7 @@
 //! Running a plan: start, report at every interval, stop, report.
 
 use std::io::{self, Write};
+use std::iter;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,8 +27,8 @@ pub(crate) fn run(plan: Plan, cli: &Run) -> ExitCode {
         Err(error) => {
             match cli.log_format {
                 // With nobody to read it, the exit code says it alone.
-                LogFormat::Text => drop(writeln!(io::stderr(), "xdpfwd: {}", in_full(&error))),
-                LogFormat::Json => tracing::error!("{}", in_full(&error)),
+                LogFormat::Text => drop(writeln!(io::stderr(), "xdpfwd: {}", in_full(error.as_ref()))),
+                LogFormat::Json => tracing::error!("{}", in_full(error.as_ref())),
             }
             let start = error.downcast_ref::<StartError>();
             let lacking = start.is_some_and(StartError::lacks_privilege_or_feature);
@@ -37,8 +38,9 @@ pub(crate) fn run(plan: Plan, cli: &Run) -> ExitCode {
 }
 
 /// An error and its causes, but for those that it quotes itself.
-fn in_full(error: &anyhow::Error) -> String {
-    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+pub(crate) fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = iter::successors(Some(error), |error| error.source());
+    chain.fold(String::new(), |text, cause| match cause.to_string() {
         cause if text.is_empty() => cause,
         cause if text.contains(&cause) => text,
         cause => format!("{text}: {cause}"),
@@ -244,7 +246,7 @@ mod tests {
         let cause = io::Error::other("no room");
         let start = StartError::Io { what: "eventfd", source: cause };
         let error = anyhow::Error::new(start).context("cannot start");
-        assert_eq!(in_full(&error), "cannot start: eventfd: no room");
+        assert_eq!(in_full(error.as_ref()), "cannot start: eventfd: no room");
     }
 
     #[test]

@@ -53,8 +53,21 @@ fn an_interface_that_is_missing_down_or_has_too_long_packets() {
     apply(chain.gen_(), "ip link set dev gen0 mtu 3000");
     apply(chain.fwd(), "ip link set dev fwd0 mtu 3000");
     let fix = Examined::of(chain.fwd(), &["fwd0"]).fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
+    // A configuration that has this against it is one that is examined, not one that cannot be read.
+    let config = cross_connect(1, "cores = [999]");
+    let examined = Examined::of_config(chain.fwd(), &config);
+    examined.fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
+    examined.fix("host", "cores", "error", "core 999: not online");
+    let mode = examined.finding("fwd0", "mode");
+    assert!(mode["level"] == "unknown" && mode["finding"].as_str().unwrap().ends_with("is in the way"), "{mode}");
     apply(chain.fwd(), line(&fix, "ip link"));
     Examined::of(chain.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
+
+    // By another name, which no folder in /sys has.
+    apply(chain.fwd(), "ip link property add dev fwd0 altname uplink0");
+    let examined = Examined::of(chain.fwd(), &["uplink0"]);
+    examined.assert_ok("uplink0", "mtu");
+    examined.assert_ok("uplink0", "link");
 }
 
 #[test]
@@ -62,13 +75,17 @@ fn queues_that_nobody_serves_and_queues_that_are_not_there() {
     let chain = chain(Chain::builder().queues(2));
     let config = cross_connect(1, "");
     let examined = Examined::of_config(chain.fwd(), &config);
-    for interface in ["fwd0", "fwd1"] {
+    for (interface, peer, at) in [("fwd0", "gen0", chain.gen_()), ("fwd1", "sink0", chain.sink())] {
         let fix = examined.fix(interface, "queues", "warning", "1 of 2 are served");
-        apply(chain.fwd(), line(&fix, "ethtool"));
+        apply(chain.fwd(), line(&fix, &format!("ethtool -L {interface}")));
+        apply(at, &line(&fix, "ethtool -L PEER").replace("PEER", peer));
     }
     let examined = Examined::of_config(chain.fwd(), &config);
-    examined.assert_ok("fwd0", "queues");
-    examined.assert_ok("fwd1", "queues");
+    for interface in ["fwd0", "fwd1"] {
+        examined.assert_ok(interface, "queues");
+        // It takes native XDP still.
+        examined.fix(interface, "mode", "warning", "copy: ");
+    }
     // Serving both is the other way out.
     apply(chain.fwd(), "ethtool -L fwd0 rx 2 tx 2; ethtool -L fwd1 rx 2 tx 2");
     Examined::of_config(chain.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
@@ -82,7 +99,7 @@ fn another_xdp_program_is_named_and_its_fix_lets_the_next_start() {
     let fix = examined.fix("fwd0", "xdp-program", "error", "held by xdpfwd");
     assert_eq!(fix, format!("kill {}", other.forwarder.pid()));
     // What is in use is not tried.
-    assert!(examined.json["findings"].as_array().unwrap().iter().all(|finding| finding["check"] != "mode"));
+    assert_eq!(examined.finding("fwd0", "mode")["finding"], "not tried: xdp-program of fwd0 is in the way");
     apply(chain.fwd(), &fix);
     other.wait();
     let examined = Examined::of(chain.fwd(), &["fwd0"]);
@@ -96,7 +113,7 @@ fn the_other_end_of_a_veth_leaves_checksums_and_tags_and_has_no_napi() {
     apply(&namespace, "ip link add near type veth peer name far && ip link set near up && ip link set far up");
     let examined = Examined::of(&namespace, &["near"]);
     let fix = examined.fix("near", "veth-peer", "warning", "far, its other end, leaves checksums to be filled in");
-    assert_eq!(fix, "ethtool -K far tx off txvlan off");
+    assert_eq!(fix, "ethtool -K far tx off txvlan off tx-vlan-stag-hw-insert off");
     apply(&namespace, &fix);
     let fix = Examined::of(&namespace, &["near"]).fix("near", "veth-peer", "warning", "has no NAPI");
     assert_eq!(fix, "ethtool -K far gro on");
@@ -117,7 +134,8 @@ fn the_default_route_is_not_cut_off_unseen_nor_its_interface_tried() {
     let kept = config.replace(r#"interface = "fwd0""#, &format!("interface = \"fwd0\"\n{keep}"));
     let examined = Examined::of_config(chain.fwd(), &kept);
     assert!(examined.json["findings"].as_array().unwrap().iter().all(|finding| finding["check"] != "lockout"));
-    examined.fix("fwd0", "mode", "warning", "copy: ");
+    // What is kept would be lost all the same while the interface is set up anew.
+    assert_eq!(examined.finding("fwd0", "mode")["level"], "unknown");
 }
 
 #[test]

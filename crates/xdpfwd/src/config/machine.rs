@@ -68,6 +68,28 @@ pub(crate) struct Interface {
     pub(crate) state: Option<String>,
 }
 
+/// A machine of which nothing is known: a configuration that it has something against has it all by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoMachine;
+
+impl Machine for NoMachine {
+    fn cores(&self) -> Vec<usize> {
+        Vec::new()
+    }
+
+    fn interface(&self, _: &str) -> Option<Interface> {
+        None
+    }
+
+    fn lockouts(&self, _: &Plan) -> io::Result<Vec<Lockout>> {
+        Ok(Vec::new())
+    }
+
+    fn interfaces(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
 /// The machine that this process runs on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ThisMachine;

@@ -26,7 +26,7 @@ use pipeline::Registry;
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 #[cfg(test)]
 pub(crate) use imagined::Imagined;
-pub(crate) use machine::{Interface, Machine, ThisMachine};
+pub(crate) use machine::{Interface, Machine, NoMachine, ThisMachine};
 pub(crate) use resolve::{Needed, longest_mtu};
 pub(crate) use source::Source;
 pub(crate) use words::plain;

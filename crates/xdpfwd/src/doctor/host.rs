@@ -9,10 +9,12 @@ use crate::config::Needed;
 const HOST: &str = "host";
 
 pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
+    // Packet sockets take less, and memory that no socket knows of is not locked.
+    let by_xdp = subject.plan.ports.iter().any(|port| port.io.takes_by_xdp());
     let mut findings = vec![kernel(tree)];
-    findings.extend(options(tree));
-    findings.push(capabilities(tree));
-    findings.push(memory_lock(subject, tree));
+    findings.extend(by_xdp.then(|| options(tree)).flatten());
+    findings.push(capabilities(by_xdp, tree));
+    findings.extend(by_xdp.then(|| memory_lock(subject, tree)));
     findings.push(huge_pages(subject, tree));
     findings.extend(cores(subject, tree));
     findings
@@ -103,14 +105,26 @@ fn effective(tree: &Tree) -> Option<u64> {
     u64::from_str_radix(&status(tree, "CapEff")?, 16).ok()
 }
 
-fn capabilities(tree: &Tree) -> Finding {
+fn capabilities(by_xdp: bool, tree: &Tree) -> Finding {
     const CHECK: &str = "capabilities";
+    const SYS_ADMIN: u32 = 21;
     let Some(effective) = effective(tree) else {
         return Finding::unknown(CHECK, HOST, "/proc/self/status cannot be read");
     };
+    if tree.text("/proc/self/uid_map").is_some_and(|map| map.split_whitespace().nth(2) != Some("4294967295")) {
+        let why = "this is a user namespace, whose capabilities count for nothing outside of it; `mode` tries";
+        return Finding::unknown(CHECK, HOST, why);
+    }
+    let has = |number: u32| effective >> number & 1 == 1;
+    // The greater one stands for the two that were split off it (`bpf_capable`, `perfmon_capable`).
+    let suffices = |number: u32, name: &str| has(number) || has(SYS_ADMIN) && matches!(name, "cap_bpf" | "cap_perfmon");
+    let needed: Vec<(u32, &str)> = CAPABILITIES
+        .into_iter()
+        .filter(|(_, name)| by_xdp || matches!(*name, "cap_net_admin" | "cap_net_raw"))
+        .collect();
     let missing: Vec<_> =
-        CAPABILITIES.iter().filter(|(number, _)| effective >> number & 1 == 0).map(|(_, name)| *name).collect();
-    let all = CAPABILITIES.map(|(_, name)| name).join(",");
+        needed.iter().filter(|(number, name)| !suffices(*number, name)).map(|(_, name)| *name).collect();
+    let all = needed.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(",");
     match &missing[..] {
         [] => Finding::ok(CHECK, HOST, format!("{all}: all there")),
         // With a limit that is high enough it is not needed: `memory-lock` judges.
@@ -158,7 +172,10 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
         return Finding::ok(CHECK, HOST, "not asked for (umem.huge_pages = \"off\")");
     }
     let folder = "/sys/kernel/mm/hugepages/hugepages-2048kB";
-    let Some(free) = tree.number::<u64>(&format!("{folder}/free_hugepages")) else {
+    // Those that are promised to others are counted as free until they are touched.
+    let promised: u64 = tree.number(&format!("{folder}/resv_hugepages")).unwrap_or(0);
+    let free = tree.number::<u64>(&format!("{folder}/free_hugepages")).map(|free| free.saturating_sub(promised));
+    let Some(free) = free else {
         return Finding::unknown(
             CHECK,
             HOST,
@@ -218,13 +235,23 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     let set = |file: &str| tree.text(&format!("{cpus}/{file}")).as_deref().and_then(list).unwrap_or_default();
     let (isolated, tickless) = (set("isolated"), set("nohz_full"));
     let shared: Vec<usize> = pinned.iter().copied().filter(|core| !isolated.contains(core)).collect();
-    let ticking: Vec<usize> = pinned.iter().copied().filter(|core| !tickless.contains(core)).collect();
+    // A kernel without it (CONFIG_NO_HZ_FULL) has no such file.
+    let can = tree.has(&format!("{cpus}/nohz_full"));
+    let ticking: Vec<usize> = pinned.iter().copied().filter(|core| can && !tickless.contains(core)).collect();
     if shared.is_empty() && ticking.is_empty() {
         return Finding::ok(CHECK, HOST, format!("{}: isolated, without a tick", shown(pinned)));
     }
+    // Some core has to be left for all the rest, and that the machine boots on is never without a tick.
+    let online = tree.text(&format!("{cpus}/online")).as_deref().and_then(list).unwrap_or_default();
     let cores: Vec<_> = pinned.iter().map(ToString::to_string).collect();
     let cores = cores.join(",");
-    let fix = format!("isolcpus={cores} nohz_full={cores} rcu_nocbs={cores} on the kernel's command line, and boot");
+    let fix = if pinned.contains(&0) || online.iter().all(|core| pinned.contains(core)) {
+        "leave core 0 to the system, and take others into engine.cores; then isolate those".to_owned()
+    } else if tree.has(&format!("{cpus}/nohz_full")) {
+        format!("isolcpus={cores} nohz_full={cores} rcu_nocbs={cores} on the kernel's command line, and boot")
+    } else {
+        format!("isolcpus={cores} on the kernel's command line, and boot")
+    };
     let found = if shared.is_empty() {
         format!("{}: isolated, but with a tick (no nohz_full)", shown(&ticking))
     } else {

@@ -6,6 +6,7 @@
 
 mod finding;
 mod host;
+mod lockout;
 mod nic;
 mod offload;
 mod probe;
@@ -17,7 +18,8 @@ mod tree;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use engine::{Fallback, Mode, PortMode};
+use engine::{Fallback, Mode, PortMode, PortPlan};
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use pipeline::Registry;
 
 pub(crate) use finding::{Examination, Finding, Level};
@@ -25,20 +27,28 @@ pub(crate) use subject::Subject;
 pub(crate) use tree::Tree;
 
 use crate::cli::{Doctor, LogFormat};
-use crate::config::{self, ThisMachine};
+use crate::config::{self, Machine as _, NoMachine, ThisMachine};
 
 /// Examines what the command line says, prints what was found, and ends with the worst of it.
 pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     let subject = match &arguments.config {
-        Some(path) => match config::load(path, registry, &ThisMachine) {
-            // Its warnings are findings of ours, with more to say.
+        // Judged as a file alone: what this machine has to say of it are findings.
+        Some(path) => match config::load(path, registry, &NoMachine) {
             Ok((plan, _)) => Subject::of_plan(&plan),
             Err(errors) => {
                 errors.say(LogFormat::Text);
                 return ExitCode::from(crate::USAGE);
             }
         },
-        None => Subject::of_interfaces(&arguments.interfaces),
+        None => {
+            let mut once = Vec::new();
+            for name in &arguments.interfaces {
+                if !once.contains(name) {
+                    once.push(name.clone());
+                }
+            }
+            Subject::of_interfaces(&once)
+        }
     };
     let examination = Examination::new(examine(&subject, &Tree::real(), !arguments.no_probe));
     let mut stdout = io::stdout().lock();
@@ -65,59 +75,66 @@ pub(crate) fn mode(interface: &str, got: PortMode, fallback: Option<&Fallback>) 
 /// All findings, the host's first, then each interface's. `probe`: bind a socket to each queue, to see what it gets.
 fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     let mut findings = host::examine(subject, tree);
-    let lockouts = lockouts(subject);
-    let there: Vec<Option<u32>> =
-        subject.plan.ports.iter().map(|port| nix::net::if_::if_nametoindex(&*port.interface).ok()).collect();
     let mut of_interfaces = Vec::new();
-    for (port, index) in subject.plan.ports.iter().zip(&there) {
-        match index {
-            None => of_interfaces.push(missing(&port.interface)),
-            Some(index) => {
-                of_interfaces.extend(nic::examine(subject, port, tree, Some(*index)));
-                of_interfaces.extend(offload::examine(subject, port, tree, *index));
-            }
+    let mut all_there = true;
+    for port in &subject.plan.ports {
+        let Ok(index) = if_nametoindex(&*port.interface) else {
+            all_there = false;
+            of_interfaces.push(missing(&port.interface));
+            continue;
+        };
+        // By its first name: an interface may have others, which are none of a folder in /sys.
+        let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+        let port = PortPlan { interface: name.unwrap_or_else(|| port.interface.clone()), ..port.clone() };
+        of_interfaces.extend(nic::examine(subject, &port, tree, Some(index)));
+        of_interfaces.extend(offload::examine(subject, &port, tree, index));
+    }
+    let cut_off = lockout::examine(subject, &mut of_interfaces);
+    let level = |level| of_interfaces.iter().chain(&findings).find(|finding: &&Finding| finding.level == level);
+    let why_not = if !probe {
+        Some("--no-probe".to_owned())
+    } else if let Some(error) = level(Level::Error).filter(|_| all_there) {
+        Some(format!("{} of {} is in the way", error.check, error.subject))
+    } else if !all_there {
+        Some("not all interfaces are there".to_owned())
+    } else if let Some(down) = of_interfaces.iter().find(|finding| finding.check == "link" && finding.level > Level::Ok)
+    {
+        Some(format!("{} {}", down.subject, down.finding))
+    } else {
+        cut_off
+    };
+    of_interfaces.extend(match why_not {
+        Some(why) => {
+            let there = subject.plan.ports.iter().map(|port| &port.interface);
+            there.map(|name| Finding::unknown(probe::CHECK, name, format!("not tried: {why}"))).collect()
+        }
+        None => probe::examine(subject),
+    });
+    // By interface, in the order of the plan; what is of none belongs to the host.
+    let name = |finding: &Finding| {
+        let index = if_nametoindex(&*finding.subject).ok();
+        subject.plan.ports.iter().position(|port| {
+            port.interface == finding.subject || index.is_some() && if_nametoindex(&*port.interface).ok() == index
+        })
+    };
+    let (hosts, mut others): (Vec<_>, Vec<_>) = of_interfaces.into_iter().partition(|finding| name(finding).is_none());
+    others.sort_by_key(|finding| name(finding));
+    for finding in &mut others {
+        if let Some(port) = name(finding) {
+            finding.subject.clone_from(&subject.plan.ports[port].interface);
         }
     }
-    let cut_off = lockouts.first().map(|finding| finding.subject.clone());
-    of_interfaces.extend(lockouts);
-    // What an error stands in the way of cannot be tried.
-    let in_the_way = of_interfaces.iter().chain(&findings).any(|finding| finding.level == Level::Error);
-    if probe && !in_the_way {
-        of_interfaces.extend(probe::examine(subject, there.iter().all(Option::is_some), cut_off.as_deref()));
-    }
-    // By interface, in the order of the plan.
-    let place = |finding: &Finding| subject.plan.ports.iter().position(|port| port.interface == finding.subject);
-    of_interfaces.sort_by_key(|finding| place(finding).unwrap_or(usize::MAX));
-    findings.extend(of_interfaces);
+    findings.extend(hosts);
+    findings.extend(others);
     findings
 }
 
 fn missing(interface: &str) -> Finding {
-    let there = config::Machine::interfaces(&ThisMachine).join(", ");
+    let there = ThisMachine.interfaces().join(", ");
     Finding::error(
         "interface",
         interface,
         format!("there is no interface {interface} in this network namespace; there are {there}"),
         "`ip link` shows them; `ip netns exec NAME xdpfwd doctor …` looks at another namespace's",
     )
-}
-
-/// Who would be cut off: the default route's users, and whoever is logged in.
-fn lockouts(subject: &Subject) -> Vec<Finding> {
-    const CHECK: &str = "lockout";
-    match engine::lockouts(&subject.plan) {
-        Ok(lockouts) => lockouts
-            .into_iter()
-            .map(|lockout| {
-                let needed = lockout.needed().iter().map(|rule| format!("\"{rule}\"")).collect::<Vec<_>>().join(", ");
-                Finding::warning(
-                    CHECK,
-                    lockout.interface.clone(),
-                    lockout.carries(),
-                    format!("keep = [{needed}] for its port"),
-                )
-            })
-            .collect(),
-        Err(error) => vec![Finding::unknown(CHECK, "host", format!("addresses and routes cannot be read: {error}"))],
-    }
 }

@@ -60,6 +60,10 @@ impl Nic<'_> {
                 };
                 Finding::warning(CHECK, self.name, found, fix)
             }
+            "dormant" | "notpresent" => {
+                let fix = format!("`ip -d link show {}` says more", self.name);
+                Finding::warning(CHECK, self.name, format!("is {state}: no packet passes"), fix)
+            }
             "lowerlayerdown" => Finding::warning(
                 CHECK,
                 self.name,
@@ -134,6 +138,9 @@ impl Nic<'_> {
             return Finding::unknown(CHECK, self.name, format!("the cores of node {node} cannot be read"));
         };
         let far: Vec<_> = subject.cores().into_iter().filter(|core| !near.contains(core)).collect();
+        if near.is_empty() {
+            return Finding::ok(CHECK, self.name, format!("its device is on node {node}, which has no cores"));
+        }
         if let Some(core) = far.first() {
             let some: Vec<_> = near.iter().take(4).map(ToString::to_string).collect();
             return Finding::warning(
@@ -143,7 +150,8 @@ impl Nic<'_> {
                 format!("[engine] cores = [{}, …], those of node {node}", some.join(", ")),
             );
         }
-        Finding::ok(CHECK, self.name, format!("its device is on node {node}, as the workers' cores are"))
+        let cores = if subject.cores().is_empty() { "" } else { ", as the workers' cores are" };
+        Finding::ok(CHECK, self.name, format!("its device is on node {node}{cores}"))
     }
 
     /// Interrupts of a queue belong on a worker's core with busy polling, and beside it without.
@@ -156,8 +164,8 @@ impl Nic<'_> {
             .iter()
             .filter_map(|name| name.parse().ok())
             .collect();
-        if numbers.is_empty() {
-            // A virtio device's are of the PCI device that it is on.
+        if numbers.is_empty() && self.driver().as_deref() == Some("virtio_net") {
+            // They are of the PCI device that the virtio device is on.
             let names = self.tree.names(&format!("{}/device/../msi_irqs", self.folder));
             numbers = names.iter().filter_map(|name| name.parse().ok()).collect();
         }
@@ -181,6 +189,9 @@ impl Nic<'_> {
                 targets.iter().all(|core| cores.contains(core)).then_some((*irq, *hit))
             })
             .collect();
+        let online = self.tree.text("/sys/devices/system/cpu/online").as_deref().and_then(list).unwrap_or_default();
+        let others: Vec<_> = online.iter().filter(|core| !cores.contains(core)).map(ToString::to_string).collect();
+        let others = others.join(",");
         match on_workers.first() {
             Some((irq, core)) if !subject.plan.busy_poll => {
                 let all: Vec<_> = on_workers.iter().map(|(irq, _)| irq.to_string()).collect();
@@ -189,17 +200,20 @@ impl Nic<'_> {
                     self.name,
                     format!("interrupt {irq} is handled on core {core}, which a worker has to itself otherwise"),
                     format!(
-                        "for irq in {}; do echo CORES >/proc/irq/$irq/smp_affinity_list; done, with cores next to the workers' \
-                         and no irqbalance\nor: [engine] busy_poll = true, which has the worker do that work",
+                        "for irq in {}; do echo {others} >/proc/irq/$irq/smp_affinity_list; done (irqbalance would undo it)\n\
+                         or: [engine] busy_poll = true, which has the worker do that work",
                         all.join(" ")
                     ),
                 )
             }
-            _ => Finding::ok(
-                CHECK,
-                self.name,
-                format!("{} interrupts, none of them on a worker's core alone", numbers.len()),
-            ),
+            Some((_, core)) => {
+                Finding::ok(CHECK, self.name, format!("handled on core {core}, whose worker polls the device as well"))
+            }
+            None if cores.is_empty() => Finding::ok(CHECK, self.name, format!("{} interrupts", numbers.len())),
+            None => {
+                let found = format!("{} interrupts, none of them on a worker's core alone", numbers.len());
+                Finding::ok(CHECK, self.name, found)
+            }
         }
     }
 }

@@ -3,29 +3,36 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use engine::{Channels, Ethtool, Mode, PortPlan, XdpFeatures, attached_program};
+use engine::{Channels, Ethtool, Mode, PortPlan, XdpFeatures, attached_program, is_veth};
 use nix::net::if_::if_indextoname;
 
 use super::{Finding, Subject, Tree};
 
 pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u32) -> Vec<Finding> {
     let name = &*port.interface;
+    let by_xdp = port.io.takes_by_xdp();
+    let veth = VethPeer::of(name, tree, index);
     let mut findings = Vec::new();
-    if port.io.takes_by_xdp() {
+    if by_xdp {
         findings.push(features(name, subject.plan.mode, XdpFeatures::read(index)));
         findings.push(program(name));
     }
     match Ethtool::open(index) {
         Ok(ethtool) => {
-            findings.push(queues(name, subject.queues(port), ethtool.channels(), ethtool.rss_queues()));
+            // Packet sockets see what comes on any queue, and the tags that were taken out.
+            if by_xdp {
+                let wanted = subject.queues(port);
+                findings.push(queues(name, wanted, ethtool.channels(), ethtool.rss_queues(), veth.as_ref()));
+            }
             match ethtool.offloads() {
-                Ok(on) => findings.push(offloads(name, &on)),
+                // A veth parses nothing: what its other end leaves beside the frame is said of that.
+                Ok(on) => findings.push(offloads(name, &on, by_xdp && veth.is_none())),
                 Err(error) => findings.push(Finding::unknown("offloads", name, format!("ethtool: {error}"))),
             }
         }
         Err(error) => findings.push(Finding::unknown("offloads", name, error.to_string())),
     }
-    findings.extend(veth_peer(name, tree, index));
+    findings.extend(veth.map(|veth| veth.examine(name)));
     findings
 }
 
@@ -45,6 +52,10 @@ fn features(name: &str, mode: Mode, features: io::Result<XdpFeatures>) -> Findin
         let found = format!("its driver claims: {said}; mode = \"zero-copy\" takes xsk-zerocopy");
         return Finding::error(CHECK, name, found, "[engine] mode = \"copy\" or \"auto\"");
     }
+    if features.native() && !features.redirect() && mode != Mode::Skb {
+        let found = format!("its driver claims: {said}; it runs XDP programs, and does not redirect to sockets");
+        return Finding::error(CHECK, name, found, "[engine] mode = \"skb\"");
+    }
     Finding::ok(CHECK, name, format!("its driver claims: {said}"))
 }
 
@@ -52,7 +63,11 @@ fn program(name: &str) -> Finding {
     const CHECK: &str = "xdp-program";
     match attached_program(name) {
         None => Finding::ok(CHECK, name, "no other XDP program is attached"),
-        Some(program) => Finding::error(CHECK, name, program.to_string(), program.fix()),
+        Some(program) => {
+            let ours = program.to_string().contains("held by xdpfwd (");
+            let running = if ours { " (xdpfwd is at work there: to end it ends the forwarding)" } else { "" };
+            Finding::error(CHECK, name, format!("{program}{running}"), program.fix())
+        }
     }
 }
 
@@ -71,7 +86,13 @@ fn ranges(numbers: &BTreeSet<u32>) -> String {
 }
 
 /// What is asked for against what there is, and what RSS does with the rest.
-fn queues(name: &str, wanted: Option<u16>, channels: io::Result<Channels>, rss: io::Result<BTreeSet<u32>>) -> Finding {
+fn queues(
+    name: &str,
+    wanted: Option<u16>,
+    channels: io::Result<Channels>,
+    rss: io::Result<BTreeSet<u32>>,
+    veth: Option<&VethPeer>,
+) -> Finding {
     const CHECK: &str = "queues";
     let channels = match channels {
         Ok(channels) => channels,
@@ -80,18 +101,24 @@ fn queues(name: &str, wanted: Option<u16>, channels: io::Result<Channels>, rss: 
     };
     let (active, wanted_queues) = (channels.receive.min(channels.send), wanted.map_or(1, u32::from));
     let set = |queues: u32| {
-        if channels.combined {
-            format!("ethtool -L {name} combined {queues}")
-        } else {
-            format!("ethtool -L {name} rx {queues} tx {queues}")
+        let set = |name: &str| match channels.combined {
+            true => format!("ethtool -L {name} combined {queues}"),
+            false => format!("ethtool -L {name} rx {queues} tx {queues}"),
+        };
+        // A veth that receives on fewer queues than its other end sends on takes no native XDP (`veth_xdp_set`).
+        match veth {
+            None => set(name),
+            Some(VethPeer::Here(peer, _)) => format!("{} && {}", set(peer), set(name)),
+            Some(VethPeer::Elsewhere) => {
+                format!("{}\nand in its other end's network namespace: {}", set(name), set("PEER"))
+            }
         }
     };
     if wanted_queues > active {
         let found = format!("{wanted_queues} are asked for, {active} are active, {} could be", channels.most);
-        let fix = if wanted_queues <= channels.most {
-            set(wanted_queues)
-        } else {
-            format!("queues = {} at most", channels.most)
+        let fix = match wanted_queues <= channels.most {
+            true => set(wanted_queues),
+            false => format!("queues = {} at most", channels.most),
         };
         return Finding::error(CHECK, name, found, fix);
     }
@@ -101,16 +128,19 @@ fn queues(name: &str, wanted: Option<u16>, channels: io::Result<Channels>, rss: 
     let beyond: BTreeSet<u32> = hit.iter().copied().filter(|&queue| queue >= wanted_queues).collect();
     let table = if told { "RSS sends packets to" } else { "packets may come to" };
     match wanted {
-        Some(_) if !beyond.is_empty() => Finding::warning(
-            CHECK,
-            name,
-            format!(
+        Some(_) if !beyond.is_empty() => {
+            let found = format!(
                 "{wanted_queues} of {} are served, and {table} queue {} as well: what comes there goes to the kernel",
                 channels.receive,
                 ranges(&beyond)
-            ),
-            format!("queues = {active}, to serve all\nor, to have no others: {}", set(wanted_queues)),
-        ),
+            );
+            let fix = match channels.receive == active {
+                true => format!("queues = {active}, to serve all\nor, to have no others: {}", set(wanted_queues)),
+                // It sends on fewer than it receives on, and a socket needs both.
+                false => set(wanted_queues),
+            };
+            Finding::warning(CHECK, name, found, fix)
+        }
         Some(_) => Finding::ok(CHECK, name, format!("all {active} that are active are served")),
         None if active > 1 => {
             let found = format!("{active} are active, {table} {}: serve all of them (queues = {active})", ranges(&hit));
@@ -121,15 +151,19 @@ fn queues(name: &str, wanted: Option<u16>, channels: io::Result<Channels>, rss: 
 }
 
 /// Offloads after which a frame is not what was on the wire.
-const HARMFUL: [(&str, &str, &str); 3] = [
-    ("rx-lro", "lro", "several packets arrive as one, which XDP does not take"),
-    ("rx-gro-hw", "rx-gro-hw", "several packets arrive as one, which XDP does not take"),
-    ("rx-vlan-hw-parse", "rxvlan", "VLAN tags are taken out of the frames, and AF_XDP does not get them"),
+const HARMFUL: [(&str, &str, &str); 4] = [
+    ("rx-lro", "lro", JOINED),
+    ("rx-gro-hw", "rx-gro-hw", JOINED),
+    ("rx-vlan-hw-parse", "rxvlan", UNTAGGED),
+    ("rx-vlan-stag-hw-parse", "rx-vlan-stag-hw-parse", UNTAGGED),
 ];
+const JOINED: &str = "several packets arrive as one, which XDP does not take";
+const UNTAGGED: &str = "VLAN tags are taken out of the frames, and AF_XDP does not get them";
 
-fn offloads(name: &str, on: &BTreeSet<String>) -> Finding {
+fn offloads(name: &str, on: &BTreeSet<String>, tags_count: bool) -> Finding {
     const CHECK: &str = "offloads";
-    let harmful: Vec<_> = HARMFUL.iter().filter(|(feature, ..)| on.contains(*feature)).collect();
+    let counts = |(feature, _, why): &&(&str, &str, &str)| on.contains(*feature) && (tags_count || *why != UNTAGGED);
+    let harmful: Vec<_> = HARMFUL.iter().filter(counts).collect();
     if harmful.is_empty() {
         return Finding::ok(CHECK, name, "none that changes what arrives (LRO, GRO-HW, VLAN parsing)");
     }
@@ -138,54 +172,64 @@ fn offloads(name: &str, on: &BTreeSet<String>) -> Finding {
     Finding::warning(CHECK, name, found.join("; "), format!("ethtool -K {name} {}", off.join(" ")))
 }
 
-/// What a veth's other end leaves to an interface that does not do it: checksums, VLAN tags; and whether it has NAPI.
-fn veth_peer(name: &str, tree: &Tree, index: u32) -> Vec<Finding> {
+/// A veth's other end.
+enum VethPeer {
+    /// In this network namespace: its name and number.
+    Here(String, u32),
+    Elsewhere,
+}
+
+impl VethPeer {
     const CHECK: &str = "veth-peer";
-    let folder = format!("/sys/class/net/{name}");
-    let (own, peer) =
-        (tree.number::<u32>(&format!("{folder}/ifindex")), tree.number::<u32>(&format!("{folder}/iflink")));
-    // A veth has no device, and is linked to another interface. (So is a VLAN, which is not linked back.)
-    let (Some(own), Some(peer)) = (own, peer) else { return Vec::new() };
-    if own != index || own == peer || tree.has(&format!("{folder}/device")) {
-        return Vec::new();
+
+    /// `None` if the interface is no veth.
+    fn of(name: &str, tree: &Tree, index: u32) -> Option<Self> {
+        if !is_veth(index) {
+            return None;
+        }
+        // In another namespace it may have the number that this one has here, or that of any other.
+        let linked = |name: &str| tree.number::<u32>(&format!("/sys/class/net/{name}/iflink"));
+        let peer = linked(name).filter(|peer| *peer != index && is_veth(*peer));
+        let name = peer.and_then(|peer| if_indextoname(peer).ok()?.into_string().ok());
+        let here = peer.zip(name).filter(|(_, name)| linked(name) == Some(index));
+        Some(here.map_or(Self::Elsewhere, |(peer, name)| Self::Here(name, peer)))
     }
-    let peer_name = if_indextoname(peer)
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .filter(|peer| tree.number::<u32>(&format!("/sys/class/net/{peer}/iflink")) == Some(own));
-    let Some(peer_name) = peer_name else {
-        // Other interfaces are linked across namespaces, too; only a veth calls itself one.
-        let link = tree.text(&format!("{folder}/uevent")).unwrap_or_default();
-        let is_other_kind = link.contains("DEVTYPE=");
-        let why = "its other end is in another network namespace; there, what is sent by sockets needs: \
-                   ethtool -K PEER tx off txvlan off";
-        return if is_other_kind { Vec::new() } else { vec![Finding::unknown(CHECK, name, why)] };
-    };
-    let Ok(on) = Ethtool::open(peer).and_then(|ethtool| ethtool.offloads()) else {
-        return vec![Finding::unknown(CHECK, name, format!("the offloads of {peer_name} cannot be read"))];
-    };
-    let mut found = Vec::new();
-    let mut off = Vec::new();
-    if on.iter().any(|feature| feature.starts_with("tx-checksum-")) {
-        found.push("leaves checksums to be filled in by an interface, and AF_XDP forwards them unfilled");
-        off.push("tx off");
+
+    /// What it leaves to an interface that does not do it: checksums, VLAN tags; and whether it has NAPI.
+    fn examine(&self, name: &str) -> Finding {
+        let Self::Here(peer, index) = self else {
+            let why = "its other end is in another network namespace; there, what is sent by sockets needs: \
+                       ethtool -K PEER tx off txvlan off";
+            return Finding::unknown(Self::CHECK, name, why);
+        };
+        let Ok(on) = Ethtool::open(*index).and_then(|ethtool| ethtool.offloads()) else {
+            return Finding::unknown(Self::CHECK, name, format!("the offloads of {peer} cannot be read"));
+        };
+        let mut found = Vec::new();
+        let mut off = Vec::new();
+        if on.iter().any(|feature| feature.starts_with("tx-checksum-")) {
+            found.push("leaves checksums to be filled in by an interface, and AF_XDP forwards them unfilled");
+            off.push("tx off");
+        }
+        let tags = [("tx-vlan-hw-insert", "txvlan off"), ("tx-vlan-stag-hw-insert", "tx-vlan-stag-hw-insert off")];
+        for (_, switch) in tags.iter().filter(|(feature, _)| on.contains(*feature)) {
+            found.push("leaves VLAN tags beside the frame, where AF_XDP does not see them");
+            off.push(switch);
+        }
+        found.dedup();
+        if !off.is_empty() {
+            let found = format!("{peer}, its other end, {}", found.join(", and "));
+            return Finding::warning(Self::CHECK, name, found, format!("ethtool -K {peer} {}", off.join(" ")));
+        }
+        if !on.contains("rx-gro") && attached_program(peer).is_none() {
+            let found = format!(
+                "{peer}, its other end, has no NAPI: what an XDP program redirects to it is dropped (what xdpfwd sends in \
+                 copy mode is not)"
+            );
+            return Finding::warning(Self::CHECK, name, found, format!("ethtool -K {peer} gro on"));
+        }
+        Finding::ok(Self::CHECK, name, format!("{peer}, its other end, sends whole frames and has NAPI"))
     }
-    if on.contains("tx-vlan-hw-insert") {
-        found.push("leaves VLAN tags beside the frame, where AF_XDP does not see them");
-        off.push("txvlan off");
-    }
-    if !off.is_empty() {
-        let found = format!("{peer_name}, its other end, {}", found.join(", and "));
-        return vec![Finding::warning(CHECK, name, found, format!("ethtool -K {peer_name} {}", off.join(" ")))];
-    }
-    if !on.contains("rx-gro") && attached_program(&peer_name).is_none() {
-        let found = format!(
-            "{peer_name}, its other end, has no NAPI: what an XDP program redirects to it is dropped (what xdpfwd sends in copy \
-             mode is not)"
-        );
-        return vec![Finding::warning(CHECK, name, found, format!("ethtool -K {peer_name} gro on"))];
-    }
-    vec![Finding::ok(CHECK, name, format!("{peer_name}, its other end, sends whole frames and has NAPI"))]
 }
 
 #[cfg(test)]
@@ -203,7 +247,7 @@ mod tests {
 
     #[test]
     fn queues_that_nobody_serves_are_named_with_both_ways_out() {
-        let finding = queues("eth1", Some(2), channels(8, 16), Ok((0..8).collect()));
+        let finding = queues("eth1", Some(2), channels(8, 16), Ok((0..8).collect()), None);
         assert_eq!(finding.level, Level::Warning);
         assert_eq!(
             finding.finding,
@@ -211,27 +255,46 @@ mod tests {
         );
         assert_eq!(finding.fix.unwrap(), "queues = 8, to serve all\nor, to have no others: ethtool -L eth1 combined 2");
         // Eight queues, and a table that uses two of them.
-        assert_eq!(queues("eth1", Some(2), channels(8, 16), Ok([0, 1].into())).level, Level::Ok);
-        assert_eq!(queues("eth1", Some(8), channels(8, 16), unsupported()).level, Level::Ok);
-        assert_eq!(queues("eth1", Some(1), channels(2, 2), unsupported()).level, Level::Warning);
-        assert_eq!(queues("eth1", None, channels(2, 2), unsupported()).level, Level::Ok);
-        assert_eq!(queues("lo", None, unsupported(), unsupported()).level, Level::Ok);
+        assert_eq!(queues("eth1", Some(2), channels(8, 16), Ok([0, 1].into()), None).level, Level::Ok);
+        assert_eq!(queues("eth1", Some(8), channels(8, 16), unsupported(), None).level, Level::Ok);
+        assert_eq!(queues("eth1", Some(1), channels(2, 2), unsupported(), None).level, Level::Warning);
+        assert_eq!(queues("eth1", None, channels(2, 2), unsupported(), None).level, Level::Ok);
+        assert_eq!(queues("lo", None, unsupported(), unsupported(), None).level, Level::Ok);
+    }
+
+    /// `veth_xdp_set` refuses a veth that receives on fewer queues than its other end sends on.
+    #[test]
+    fn of_a_veth_both_ends_are_set() {
+        let fix = |veth: &VethPeer| queues("near", Some(1), channels(2, 2), unsupported(), Some(veth)).fix.unwrap();
+        let here = fix(&VethPeer::Here("far".into(), 7));
+        assert!(
+            here.ends_with("or, to have no others: ethtool -L far combined 1 && ethtool -L near combined 1"),
+            "{here}"
+        );
+        assert!(fix(&VethPeer::Elsewhere).ends_with("network namespace: ethtool -L PEER combined 1"));
+    }
+
+    /// Packet sockets get tags beside the frame, and put them back.
+    #[test]
+    fn tags_that_are_taken_out_harm_af_xdp_alone() {
+        let on = ["rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();
+        assert_eq!(offloads("eth1", &on, false).fix.as_deref(), Some("ethtool -K eth1 lro off"));
     }
 
     #[test]
     fn more_queues_than_there_are_is_an_error_with_the_command() {
-        let finding = queues("eth1", Some(4), channels(2, 8), unsupported());
+        let finding = queues("eth1", Some(4), channels(2, 8), unsupported(), None);
         assert_eq!((finding.level, finding.fix.as_deref()), (Level::Error, Some("ethtool -L eth1 combined 4")));
-        let finding = queues("eth1", Some(4), channels(2, 2), unsupported());
+        let finding = queues("eth1", Some(4), channels(2, 2), unsupported(), None);
         assert_eq!((finding.level, finding.fix.as_deref()), (Level::Error, Some("queues = 2 at most")));
     }
 
     #[test]
     fn offloads_that_change_frames_are_switched_off_in_one_command() {
         let on = ["rx-gro", "rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();
-        let finding = offloads("eth1", &on);
+        let finding = offloads("eth1", &on, true);
         assert_eq!(finding.fix.as_deref(), Some("ethtool -K eth1 lro off rxvlan off"));
-        assert_eq!(offloads("eth1", &["rx-gro".to_owned()].into()).level, Level::Ok);
+        assert_eq!(offloads("eth1", &["rx-gro".to_owned()].into(), true).level, Level::Ok);
     }
 
     #[test]

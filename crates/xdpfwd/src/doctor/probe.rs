@@ -4,17 +4,10 @@ use engine::{Control, DataPlane, Fallback, Mode, PortMode, Probe, StartError};
 
 use super::{Finding, Subject};
 
-const CHECK: &str = "mode";
+pub(crate) const CHECK: &str = "mode";
 
-/// A finding for each port of the subject, or none for those that are not there.
-pub(crate) fn examine(subject: &Subject, there: bool, cut_off: Option<&str>) -> Vec<Finding> {
-    if !there || subject.plan.ports.is_empty() {
-        return Vec::new();
-    }
-    if let Some(interface) = cut_off {
-        let why = "not tried: a bind may set the interface up anew, and this host is reached through it";
-        return vec![Finding::unknown(CHECK, interface, why)];
-    }
+/// A finding for each port.
+pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     let probed = match Control::new() {
         Ok(control) => DataPlane::probe(&subject.plan, &control),
         Err(error) => return vec![Finding::unknown(CHECK, "host", format!("signals cannot be set up: {error}"))],
@@ -30,22 +23,23 @@ pub(crate) fn examine(subject: &Subject, there: bool, cut_off: Option<&str>) -> 
 
 /// What a port's mode is worth, and what would make it better. The same at a start that settles for less.
 pub(crate) fn of_mode(interface: &str, asked: Mode, got: PortMode, fallback: Option<&Fallback>) -> Finding {
-    let Some(fallback) = fallback.filter(|_| asked == Mode::Auto) else {
+    let by_xdp = !matches!(got, PortMode::PacketMmsg | PortMode::None);
+    let Some(fallback) = fallback.filter(|_| asked == Mode::Auto && by_xdp) else {
         return Finding::ok(CHECK, interface, got.name());
     };
     let Fallback { interface: decided, lacks, reason, .. } = fallback;
     let who = if decided == interface { "it has".to_owned() } else { format!("{decided} has") };
     let found = format!("{}: {who} no {lacks} ({reason}), which decides for all ports", got.name());
+    let look = format!("`xdpfwd doctor {decided}` shows its mtu, virtio and xdp-features");
     let fix = match *lacks {
-        "native XDP" => format!(
-            "look at mtu and xdp-features of {decided} above; or take an interface whose driver has native XDP; \
-             or say that it is meant: [engine] mode = \"{}\"",
-            got.name()
-        ),
+        "native XDP" => {
+            format!(
+                "{look}; or take an interface whose driver has native XDP; or say that it is meant: [engine] mode = \"skb\""
+            )
+        }
         _ => format!(
-            "look at virtio, mtu and xdp-features of {decided} above; or take an interface whose driver has zero-copy \
-             (docs/operations.md names some); or say that it is meant: [engine] mode = \"{}\"",
-            got.name()
+            "{look}; or take an interface whose driver has zero-copy (docs/operations.md names some); or say that it is \
+             meant: [engine] mode = \"copy\""
         ),
     };
     Finding::warning(CHECK, interface, found, fix)
@@ -53,8 +47,39 @@ pub(crate) fn of_mode(interface: &str, asked: Mode, got: PortMode, fallback: Opt
 
 /// A start that fails, as it would.
 fn of_error(subject: &Subject, error: &StartError) -> Finding {
-    let text = error.to_string();
-    let named = subject.plan.ports.iter().find(|port| text.contains(&port.interface));
-    let subject = named.map_or("host", |port| &port.interface);
-    Finding::error(CHECK, subject, text, "as it says; then run this again")
+    let text = crate::run::in_full(error);
+    let names = |interface: &str| {
+        let part_of_a_name = |byte: char| byte.is_ascii_alphanumeric() || matches!(byte, '_' | '-' | '.' | '@');
+        text.split(|byte| !part_of_a_name(byte)).any(|word| word == interface)
+    };
+    let named = subject.plan.ports.iter().find(|port| names(&port.interface));
+    let interface = named.map_or("host", |port| &port.interface).to_owned();
+    Finding::error(CHECK, interface, text, "what it says; then run this again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    fn fallback(lacks: &'static str) -> Fallback {
+        Fallback { port: "lan".into(), interface: "eth1".into(), lacks, reason: "Operation not supported".into() }
+    }
+
+    #[test]
+    fn what_is_meant_is_a_mode_that_all_ports_can_do() {
+        // Of two ports one has native XDP: `copy` would keep the other from starting.
+        let finding = of_mode("eth2", Mode::Auto, PortMode::Copy, Some(&fallback("native XDP")));
+        assert!(finding.fix.as_deref().unwrap().ends_with(r#"[engine] mode = "skb""#), "{finding:?}");
+        let finding = of_mode("eth1", Mode::Auto, PortMode::Copy, Some(&fallback("zero-copy")));
+        assert!(finding.fix.as_deref().unwrap().ends_with(r#"[engine] mode = "copy""#), "{finding:?}");
+        assert!(finding.finding.starts_with("copy: it has no zero-copy (Operation not supported)"), "{finding:?}");
+    }
+
+    #[test]
+    fn packet_sockets_have_no_better_mode_nor_has_what_was_asked_for() {
+        let fallback = fallback("zero-copy");
+        assert_eq!(of_mode("eth3", Mode::Auto, PortMode::PacketMmsg, Some(&fallback)).level, Level::Ok);
+        assert_eq!(of_mode("eth1", Mode::Copy, PortMode::Copy, Some(&fallback)).level, Level::Ok);
+    }
 }

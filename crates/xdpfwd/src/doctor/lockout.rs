@@ -1,0 +1,47 @@
+//! Who would be cut off by a start, and whether this host is reached through a port at all.
+
+use std::collections::BTreeMap;
+
+use engine::{Keep, Lockout, PathPlan, lockouts};
+use pipeline::PortId;
+
+use super::{Finding, Subject};
+
+const CHECK: &str = "lockout";
+
+/// Adds a finding for each port that would cut somebody off. Returns why no mode should be tried, if there is a reason: a bind
+/// may set an interface up anew, and then even what is kept is lost for a while.
+pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<String> {
+    let cut_off = match lockouts(&subject.plan) {
+        Ok(cut_off) => cut_off,
+        Err(error) => {
+            findings.push(Finding::unknown(CHECK, "host", format!("addresses and routes cannot be read: {error}")));
+            return Some("whether this host is reached through an interface cannot be told".into());
+        }
+    };
+    // One for each port: what it keeps already, and all that is needed besides.
+    let mut by_port: BTreeMap<usize, (Vec<String>, Keep)> = BTreeMap::new();
+    for lockout in &cut_off {
+        let (carries, keep) = by_port.entry(lockout.port).or_default();
+        carries.push(lockout.carries());
+        keep.extend(lockout.needed());
+    }
+    for (port, (carries, mut keep)) in by_port {
+        let Some(port) = subject.plan.ports.get(port) else { continue };
+        keep.extend(port.keep.iter().copied());
+        let rules = keep.iter().map(|rule| format!("\"{rule}\"")).collect::<Vec<_>>().join(", ");
+        let found = format!("{}, and a start takes that from the kernel", carries.join(" and "));
+        findings.push(Finding::warning(CHECK, &port.interface, found, format!("keep = [{rules}] for its port")));
+    }
+    let carrying = carries_anything(subject)?;
+    Some(format!("{} {}, and a bind may set the interface up anew", carrying.interface, carrying.carries()))
+}
+
+/// Whether a port carries the default route or a session, kept or not.
+fn carries_anything(subject: &Subject) -> Option<Lockout> {
+    let mut plan = subject.plan.clone();
+    plan.ports.iter_mut().for_each(|port| port.keep = Keep::new());
+    let ports = (0..=u8::MAX).map(PortId).take(plan.ports.len());
+    plan.paths = ports.map(|port| PathPlan { from: port, to: port, stages: Vec::new() }).collect();
+    lockouts(&plan).ok()?.into_iter().next()
+}
