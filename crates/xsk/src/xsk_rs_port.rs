@@ -47,8 +47,8 @@ pub struct XskRsPort {
     filled: u32,
     /// Frames posted for transmission and not reclaimed.
     sending: u32,
-    /// A device may write to frames after the socket is closed (zero-copy): do not reuse those then.
-    quarantine: bool,
+    /// The device itself reads and writes the frames.
+    zero_copy: bool,
     closed: bool,
     counters: Counters,
 }
@@ -88,7 +88,7 @@ impl XskRsPort {
             sizes,
             filled: 0,
             sending: 0,
-            quarantine: zero_copy,
+            zero_copy,
             closed: false,
             counters: Counters::default(),
         }
@@ -188,7 +188,7 @@ impl XskRsPort {
             self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
             let Err(error) = answer else { return };
             match error.raw_os_error() {
-                Some(libc::EBUSY) if !self.quarantine => self.counters.tx_dropped += 1,
+                Some(libc::EBUSY) if !self.zero_copy => self.counters.tx_dropped += 1,
                 Some(libc::EAGAIN) if self.pending() < before => {}
                 _ => {
                     self.counters.tx_retries += 1;

@@ -21,12 +21,11 @@ pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
 }
 
 /// Since when Linux has it, and what is done without.
-const SINCE: [((u32, u32), &str); 5] = [
+const SINCE: [((u32, u32), &str); 4] = [
     ((5, 11), "preferred busy polling (busy_poll = true)"),
     ((6, 3), "naming a driver's XDP features"),
     ((6, 6), "AF_XDP frames of several buffers, in drivers"),
     ((6, 17), "more than 32 packets a system call in copy mode"),
-    ((7, 0), "zero-copy in virtio-net and igb as of this project's tests"),
 ];
 
 /// Linux 5.9 has BPF links for XDP, which the program is attached through.

@@ -1,7 +1,7 @@
 //! `xdpfwd doctor`: what would keep it from running, or from running fast, and the fix.
 //!
 //! A check looks at one thing of one [`Subject`] and says what it found as [`Finding`]s. [`host`] and [`nic`] read files, from a
-//! [`Tree`] that tests replace by a captured one; [`offload`] asks the kernel over netlink; [`probe`] binds a socket. A fix is
+//! [`Tree`] that tests replace by another machine's; [`offload`] asks the kernel over netlink; [`probe`] binds a socket. A fix is
 //! a command, or a line of the configuration, that clears its finding: tests make each condition, and apply it.
 
 mod finding;

@@ -49,10 +49,10 @@ impl Nic<'_> {
         let state = self.text("operstate").unwrap_or_else(|| "unknown".into());
         match &*state {
             "down" => {
-                let up = self.number::<u32>("flags").is_none();
+                // IFF_UP, in hexadecimal.
                 let flags =
                     self.text("flags").and_then(|flags| u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok());
-                let administratively = flags.map_or(up, |flags| flags & 1 == 0);
+                let administratively = flags.is_none_or(|flags| flags & 1 == 0);
                 let (found, fix) = if administratively {
                     ("is down: xdpfwd would wait for it", format!("ip link set dev {} up", self.name))
                 } else {
