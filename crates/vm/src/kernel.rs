@@ -67,6 +67,11 @@ impl Unpacked {
         let there = places.iter().find(|place| place.exists());
         there.cloned().with_context(|| format!("the packages of Linux {} hold no vmlinuz", self.release))
     }
+
+    /// What it was built with, if its packages have that where an installed kernel has it: in /boot, which is the host's.
+    pub(crate) fn options(&self) -> Option<PathBuf> {
+        Some(self.root.join("boot").join(format!("config-{}", self.release))).filter(|path| path.exists())
+    }
 }
 
 /// The kernels that are pinned.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -12,12 +12,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::initramfs;
 use crate::kernel::{Kernel, Unpacked};
-use crate::nic::Nic;
+use crate::nic::{self, Nic};
 
 /// A machine that runs one command.
 pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Kernel,
     pub(crate) nics: Vec<Nic>,
+    /// What the kernel is told besides what it takes to boot.
+    pub(crate) boot: &'a str,
     /// It is switched off after that.
     pub(crate) timeout: Duration,
 }
@@ -34,8 +36,10 @@ impl Machine<'_> {
         let output = work.0.join("output");
         fs::create_dir(&output)?;
         self.write_settings(&output, command, environment)?;
-        let console = work.0.join("console");
-        let mut qemu = self.qemu(&kernel, &initramfs, &output, &console)?;
+        if let Some(options) = kernel.options() {
+            fs::copy(options, output.join("config"))?;
+        }
+        let mut qemu = self.qemu(&kernel, &work.0, &initramfs, &output)?;
         let mut stdout = qemu.stdout.take().context("QEMU has no stdout")?;
         let reader = thread::spawn(move || copy(&mut stdout));
         let stderr = qemu.stderr.take().context("QEMU has no stderr")?;
@@ -61,7 +65,7 @@ impl Machine<'_> {
                     None => format!("the machine was switched off after {} s (--timeout)", self.timeout.as_secs()),
                     Some(status) => format!("the machine ended without saying how the command did (QEMU: {status})"),
                 };
-                bail!("{why}; the end of its console:\n{}", tail(&console))
+                bail!("{why}; the end of its console:\n{}", tail(&console(&work.0)))
             }
         }
     }
@@ -84,19 +88,33 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn qemu(&self, kernel: &Unpacked, initramfs: &Path, output: &Path, console: &Path) -> Result<Child> {
-        // It goes with this process, however that ends.
-        let mut qemu = Command::new("setpriv");
-        qemu.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
+    fn qemu(&self, kernel: &Unpacked, work: &Path, initramfs: &Path, output: &Path) -> Result<Child> {
+        let console = console(work);
+        let bridges = work.join("bridges");
+        fs::write(&bridges, nic::bridges(&self.nics))?;
+        // In a network namespace of its own, which the taps go with; as nobody but root may make one, a user takes a user
+        // namespace as well. It goes with this process, however that ends.
+        let mut qemu = Command::new("unshare");
+        qemu.arg("--net");
+        if !is_root()? {
+            qemu.args(["--user", "--map-root-user"]);
+        }
+        // Nothing is on the cables but what the machine sends: without IPv6, bridges and taps say nothing.
+        let start = r#"echo 1 2>/dev/null >/proc/sys/net/ipv6/conf/default/disable_ipv6
+            ip -batch "$0" && exec setpriv --pdeathsig KILL -- qemu-system-x86_64 "$@""#;
+        qemu.args(["--", "sh", "-c", start]).arg(bridges);
         qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"]);
+        // Two NUMA nodes of a core each, as servers have them.
+        for node in 0..2 {
+            qemu.arg("-object").arg(format!("memory-backend-ram,id=memory{node},size=1G"));
+            qemu.arg("-numa").arg(format!("node,nodeid={node},cpus={node},memdev=memory{node}"));
+        }
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         qemu.arg("-serial").arg(format!("file:{}", console.display()));
         qemu.arg("-kernel").arg(kernel.image()?).arg("-initrd").arg(initramfs);
-        qemu.args([
-            "-append",
-            "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check random.trust_cpu=on \
-             net.ifnames=0",
-        ]);
+        let told = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check \
+                    random.trust_cpu=on net.ifnames=0";
+        qemu.arg("-append").arg(format!("{told} {}", self.boot));
         let shares = [("root", Path::new("/"), true), ("modules", &*kernel.modules(), true), ("output", output, false)];
         for (tag, path, read_only) in shares {
             let read_only = if read_only { ",readonly=on" } else { "" };
@@ -108,12 +126,24 @@ impl Machine<'_> {
         // Our pipe, opened once more as a file: with `stdio` the port would be closed, as stdin is at its end.
         qemu.args(["-device", "virtio-serial-pci", "-chardev", "file,id=said,path=/dev/stdout,append=on"]);
         qemu.args(["-device", "virtserialport,chardev=said,name=stdout"]);
+        if !self.nics.is_empty() {
+            qemu.args(["-device", nic::FAR_BUS]);
+        }
         for (index, nic) in self.nics.iter().enumerate() {
             qemu.args(nic.arguments(index));
         }
         qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        qemu.spawn().context("setpriv, of util-linux, to start QEMU with")
+        qemu.spawn().context("unshare, of util-linux, to start QEMU with")
     }
+}
+
+/// Where the kernel's messages go.
+fn console(work: &Path) -> PathBuf {
+    work.join("console")
+}
+
+fn is_root() -> Result<bool> {
+    Ok(fs::metadata("/proc/self").context("/proc/self")?.uid() == 0)
 }
 
 /// Passes on what is said, as it comes.

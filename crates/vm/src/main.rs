@@ -114,7 +114,7 @@ fn act(command: Command) -> Result<u8> {
             let kernels = chosen_kernels(boot.kernel.as_deref())?;
             let kernel = kernels.first().context("no kernel is known")?;
             let nics = if no_nics { Vec::new() } else { nic::all() };
-            Machine { kernel, nics, timeout: boot.timeout() }.run(&command, &[])
+            Machine { kernel, nics, boot: "", timeout: boot.timeout() }.run(&command, &[])
         }
     }
 }
@@ -162,7 +162,7 @@ fn run(names: &[String], boot: &Boot, arguments: &[String]) -> Result<u8> {
         let mut command = vec![binary.display().to_string(), "--test-threads=1".into(), "--nocapture".into()];
         command.extend(arguments.iter().cloned());
         let environment = [("XDPFWD_VM_ZERO_COPY", if kernel.zero_copy { "1" } else { "0" })];
-        let machine = Machine { kernel, nics: suite.nics(), timeout: boot.timeout() };
+        let machine = Machine { kernel, nics: suite.nics(), boot: suite.boot, timeout: boot.timeout() };
         let status = machine.run(&command, &environment)?;
         println!("xdpfwd-vm: suite {} on Linux {}: exit status {status}", suite.name, kernel.release);
         if worst == 0 {

@@ -1,13 +1,15 @@
 //! The machine's network interfaces, in pairs with a cable between the two ends.
 
+use std::collections::HashSet;
+
 /// A network interface of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Nic {
     /// Its name in the machine.
     pub(crate) name: &'static str,
     pub(crate) model: Model,
-    /// Those with the same number are on one cable.
-    pub(crate) cable: u8,
+    /// Those with the same one are on one cable.
+    pub(crate) cable: Cable,
     pub(crate) mac: String,
 }
 
@@ -15,10 +17,23 @@ pub(crate) struct Nic {
 pub(crate) enum Model {
     /// virtio-net as AF_XDP's zero-copy needs it: modern, behind an IOMMU, so that the driver does DMA mappings.
     Virtio,
+    /// The same with two queues. QEMU has them on taps alone, so its cable is a bridge on the host.
+    VirtioMulti,
     /// virtio-net as QEMU makes it if nothing is said: the device is given guest addresses, so there is no zero-copy.
     VirtioPlain,
     /// Intel's 82576, with two queues.
     Igb,
+    /// The same on the machine's second NUMA node.
+    IgbFar,
+}
+
+/// How a cable is laid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cable {
+    /// Within QEMU.
+    Hub(u8),
+    /// Over taps and a bridge, in a network namespace that QEMU is alone in.
+    Bridge(u8),
 }
 
 /// All of the lab's: on each cable the end that a forwarder is given, and a far end, where traffic comes from and goes to.
@@ -27,34 +42,73 @@ pub(crate) fn all() -> Vec<Nic> {
         ("v0", Model::Virtio, "v0far"),
         ("v1", Model::Virtio, "v1far"),
         ("i0", Model::Igb, "i0far"),
-        ("i1", Model::Igb, "i1far"),
+        ("i1", Model::IgbFar, "i1far"),
+        ("m0", Model::VirtioMulti, "m0far"),
+        ("m1", Model::VirtioMulti, "m1far"),
         ("p0", Model::VirtioPlain, "p0far"),
     ];
     (1..)
         .zip(cables)
-        .flat_map(|(cable, (near, model, far))| {
+        .flat_map(|(number, (near, model, far))| {
+            let cable = if model == Model::VirtioMulti { Cable::Bridge(number) } else { Cable::Hub(number) };
             [(near, model, 1), (far, Model::Virtio, 2)].map(|(name, model, end)| Nic {
                 name,
                 model,
                 cable,
-                mac: format!("52:54:00:00:{cable:02x}:{end:02x}"),
+                mac: format!("52:54:00:00:{number:02x}:{end:02x}"),
             })
         })
         .collect()
 }
 
+/// What `ip -batch` is to do in QEMU's network namespace before it starts.
+pub(crate) fn bridges(nics: &[Nic]) -> String {
+    let mut made = HashSet::new();
+    let mut lines = String::new();
+    for nic in nics {
+        let Cable::Bridge(cable) = nic.cable else { continue };
+        if made.insert(cable) {
+            // It forgets at once where an address was seen, so it floods like a hub.
+            lines += &format!("link add br{cable} type bridge ageing_time 0 mcast_snooping 0\nlink set br{cable} up\n");
+        }
+        let (tap, queues) = (nic.tap(), if nic.model == Model::VirtioMulti { " multi_queue" } else { "" });
+        lines += &format!("tuntap add {tap} mode tap{queues}\nlink set {tap} master br{cable}\nlink set {tap} up\n");
+    }
+    lines
+}
+
+/// The PCI Express bus of the second NUMA node.
+pub(crate) const FAR_BUS: &str = "pxb-pcie,id=far,bus_nr=64,bus=pcie.0,numa_node=1";
+
 impl Nic {
+    fn tap(&self) -> String {
+        format!("tap-{}", self.name)
+    }
+
     /// What QEMU is to be told; `index` is this one's among all.
     pub(crate) fn arguments(&self, index: usize) -> Vec<String> {
-        let mut arguments = vec!["-netdev".into(), format!("hubport,id=net{index},hubid={}", self.cable)];
+        let queues = if self.model == Model::VirtioMulti { ",queues=2" } else { "" };
+        let netdev = match self.cable {
+            Cable::Hub(hub) => format!("hubport,id=net{index},hubid={hub}"),
+            Cable::Bridge(_) => {
+                format!("tap,id=net{index},ifname={},script=no,downscript=no,vhost=off{queues}", self.tap())
+            }
+        };
+        let mut arguments = vec!["-netdev".into(), netdev];
         let mut device = |text: String| arguments.extend(["-device".to_owned(), text]);
+        // Said of each, as QEMU would take the second node's bus otherwise.
+        let bus = if self.model == Model::IgbFar { "far" } else { "pcie.0" };
         let common = format!("netdev=net{index},mac={}", self.mac);
+        const DMA: &str = "disable-legacy=on,iommu_platform=on";
+        let chassis = index + 1;
         match self.model {
-            Model::Virtio => device(format!("virtio-net-pci,{common},disable-legacy=on,iommu_platform=on")),
-            Model::VirtioPlain => device(format!("virtio-net-pci,{common}")),
-            Model::Igb => {
-                // It is a PCI Express device, and wants a root port of its own.
-                device(format!("pcie-root-port,id=port{index},chassis={},slot={}", index + 1, index + 1));
+            Model::Virtio => device(format!("virtio-net-pci,bus={bus},{common},{DMA}")),
+            // A vector for each direction of each queue, one for control, one for changes of the configuration.
+            Model::VirtioMulti => device(format!("virtio-net-pci,bus={bus},{common},{DMA},mq=on,vectors=6")),
+            Model::VirtioPlain => device(format!("virtio-net-pci,bus={bus},{common}")),
+            // It is a PCI Express device, and wants a root port of its own.
+            Model::Igb | Model::IgbFar => {
+                device(format!("pcie-root-port,bus={bus},id=port{index},chassis={chassis},slot={chassis}"));
                 device(format!("igb,bus=port{index},{common}"));
             }
         }
@@ -65,16 +119,25 @@ impl Nic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
 
     #[test]
     fn every_cable_has_two_ends_and_nothing_is_there_twice() {
         let nics = all();
         for nic in &nics {
             assert_eq!(nics.iter().filter(|other| other.cable == nic.cable).count(), 2, "{nic:?}");
-            assert!(nic.name.len() < 16, "{nic:?}");
+            assert!(nic.tap().len() < 16, "{nic:?}");
         }
         assert_eq!(nics.iter().map(|nic| nic.name).collect::<HashSet<_>>().len(), nics.len());
         assert_eq!(nics.iter().map(|nic| &nic.mac).collect::<HashSet<_>>().len(), nics.len());
+    }
+
+    #[test]
+    fn a_bridge_has_a_tap_for_each_end() {
+        let nics = all();
+        let on_bridges = nics.iter().filter(|nic| matches!(nic.cable, Cable::Bridge(_))).count();
+        let batch = bridges(&nics);
+        assert_eq!(batch.lines().filter(|line| line.starts_with("tuntap add")).count(), on_bridges);
+        assert_eq!(batch.lines().filter(|line| line.ends_with("multi_queue")).count(), on_bridges / 2);
+        assert_eq!(bridges(&[]), "");
     }
 }

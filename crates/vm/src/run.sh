@@ -23,6 +23,8 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
 hostname xdpfwd-vm
 ulimit -l unlimited
 ip link set lo up
+# Where an installed kernel has it.
+[ ! -e config ] || cp config "/boot/config-$(uname -r)"
 for module in virtio_net igb veth xsk_diag; do
 	modprobe "$module"
 done

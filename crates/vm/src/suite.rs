@@ -18,6 +18,8 @@ pub(crate) struct Suite {
     pub(crate) kernels: &'static [&'static str],
     /// Whether it wants the cables of [`nic::all`].
     pub(crate) cables: bool,
+    /// What the kernel is told besides.
+    pub(crate) boot: &'static str,
 }
 
 /// All of them. A new one is a line here and a test target.
@@ -29,6 +31,7 @@ pub(crate) const ALL: &[Suite] = &[
         test: "vm_zero_copy",
         kernels: &["7.2", "6.12"],
         cables: true,
+        boot: "",
     },
     Suite {
         name: "doctor",
@@ -37,6 +40,16 @@ pub(crate) const ALL: &[Suite] = &[
         test: "vm_doctor",
         kernels: &["7.2", "6.12"],
         cables: true,
+        boot: "",
+    },
+    Suite {
+        name: "isolated",
+        about: "what xdpfwd doctor says of a core that was isolated as it had asked for",
+        package: "xdpfwd",
+        test: "vm_isolated",
+        kernels: &["7.2"],
+        cables: false,
+        boot: "isolcpus=1 nohz_full=1 rcu_nocbs=1",
     },
 ];
 
@@ -86,7 +99,7 @@ mod tests {
     #[test]
     fn a_name_that_is_not_known_is_answered_with_those_that_are() {
         let error = chosen(&["zero".into()]).unwrap_err().to_string();
-        assert_eq!(error, r#"no suite "zero": there are zero-copy, doctor"#);
+        assert_eq!(error, r#"no suite "zero": there are zero-copy, doctor, isolated"#);
         assert_eq!(chosen(&[]).unwrap().len(), ALL.len());
     }
 }

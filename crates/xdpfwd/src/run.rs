@@ -22,7 +22,7 @@ const PRIVILEGE: u8 = 3;
 
 /// Runs the plan until a signal, or for as long as the command line says.
 pub(crate) fn run(plan: Plan, cli: &Run) -> ExitCode {
-    match drive(plan, cli) {
+    match drive(plan.clone(), cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             match cli.log_format {
@@ -31,8 +31,33 @@ pub(crate) fn run(plan: Plan, cli: &Run) -> ExitCode {
                 LogFormat::Json => tracing::error!("{}", in_full(error.as_ref())),
             }
             let start = error.downcast_ref::<StartError>();
+            if start.is_some() {
+                say_what_is_in_the_way(&plan, cli);
+            }
             let lacking = start.is_some_and(StartError::lacks_privilege_or_feature);
             ExitCode::from(if lacking { PRIVILEGE } else { FAILED })
+        }
+    }
+}
+
+/// What the doctor has found: why it did not start, in its words, and the command that helps.
+fn say_what_is_in_the_way(plan: &Plan, cli: &Run) {
+    let findings = doctor::in_the_way(plan);
+    match cli.log_format {
+        LogFormat::Json => {
+            for finding in findings {
+                let fix = finding.fix.unwrap_or_default();
+                tracing::error!(subject = finding.subject, check = finding.check, fix, "{}", finding.finding);
+            }
+        }
+        LogFormat::Text => {
+            let mut stderr = io::stderr().lock();
+            if !findings.is_empty() {
+                let _ = writeln!(stderr, "`xdpfwd doctor --config {}` finds:", cli.config().display());
+            }
+            for finding in &findings {
+                let _ = write!(stderr, "{}", finding.of_subject());
+            }
         }
     }
 }

@@ -91,6 +91,25 @@ fn queues_that_nobody_serves_and_queues_that_are_not_there() {
     Examined::of_config(chain.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
 }
 
+/// A driver that knows nothing of ethtool's channels: /sys shows how many there are.
+#[test]
+fn queues_of_a_driver_that_does_not_tell() {
+    let namespace = Namespace::create("bridge").unwrap();
+    apply(&namespace, "ip link add lan numtxqueues 2 numrxqueues 2 type bridge && ip link set lan up");
+    let config = |queues: u16| {
+        format!(
+            "[[port]]\nname = \"lan\"\ninterface = \"lan\"\nqueues = {queues}\n[[path]]\nfrom = \"lan\"\nto = \"lan\"\n"
+        )
+    };
+    let examined = |queues| {
+        let config = Config::new(&config(queues));
+        Examined::of(&namespace, &["--no-probe", "--config", config.path()])
+    };
+    assert_eq!(examined(1).fix("lan", "queues", "warning", "1 of 2 are served"), "queues = 2, to serve all");
+    examined(2).assert_ok("lan", "queues");
+    assert_eq!(examined(3).fix("lan", "queues", "error", "3 are asked for"), "queues = 2 at most");
+}
+
 #[test]
 fn another_xdp_program_is_named_and_its_fix_lets_the_next_start() {
     let chain = chain(Chain::builder());
@@ -133,7 +152,7 @@ fn the_default_route_is_not_cut_off_unseen_nor_its_interface_tried() {
     let keep = fix.strip_suffix(" for its port").unwrap();
     let kept = config.replace(r#"interface = "fwd0""#, &format!("interface = \"fwd0\"\n{keep}"));
     let examined = Examined::of_config(chain.fwd(), &kept);
-    assert!(examined.json["findings"].as_array().unwrap().iter().all(|finding| finding["check"] != "lockout"));
+    examined.assert_ok("host", "lockout");
     // What is kept would be lost all the same while the interface is set up anew.
     assert_eq!(examined.finding("fwd0", "mode")["level"], "unknown");
 }
@@ -173,6 +192,34 @@ fn memory_that_may_not_be_locked() {
         limited(&["setpriv", "--bounding-set=-ipc_lock"]).fix("host", "memory-lock", "error", "64 KiB may be locked");
     assert!(fix.contains("ulimit -l unlimited") && fix.contains("cap_ipc_lock"), "{fix}");
     limited(&[]).assert_ok("host", "memory-lock");
+}
+
+/// So does one that fails.
+#[test]
+fn a_start_that_fails_says_what_is_in_the_way() {
+    let chain = chain(Chain::builder());
+    let first = Running::start(&chain, &cross_connect(1, ""));
+    let config = Config::new(&cross_connect(1, ""));
+    let examined = Examined::of(chain.fwd(), &["--config", config.path()]);
+    let finding = examined.finding("fwd0", "xdp-program");
+    let said = |key: &str| finding[key].as_str().unwrap().to_owned();
+    let start = |arguments: &[&str]| {
+        let output = chain.fwd().command(XDPFWD).args(["--config", config.path()]).args(arguments).output().unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        stderr(&output)
+    };
+    let text = start(&[]);
+    let line = format!("  FAIL  xdp-program    fwd0: {}\n", said("finding"));
+    for part in [format!("`xdpfwd doctor --config {}` finds:\n", config.path()), line, format!("→ {}\n", said("fix"))]
+    {
+        assert!(text.contains(&part), "{part:?} is not in:\n{text}");
+    }
+    let lines: Vec<serde_json::Value> =
+        start(&["--log-format", "json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let same =
+        |line: &serde_json::Value| line["fields"]["check"] == "xdp-program" && line["fields"]["fix"] == said("fix");
+    assert!(lines.iter().any(same), "{lines:#?}");
+    first.stop();
 }
 
 /// A start that settles for less says what the doctor says.

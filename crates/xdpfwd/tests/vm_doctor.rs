@@ -4,7 +4,7 @@ mod support;
 
 use lab::Namespace;
 use support::cables::{Cables, best, kernel_has_zero_copy};
-use support::examined::{Examined, apply, line};
+use support::examined::{Examined, ISOLATES_CORE_1, apply, line};
 
 fn examine(cables: &Cables, queues: u16, engine: &str) -> Examined {
     Examined::of_config(&cables.forwarder, &cables.config(queues, engine))
@@ -17,8 +17,7 @@ fn the_mode_that_is_got_is_told_before_a_start() {
         cables.set_queues(1);
         let examined = examine(&cables, 1, "");
         // A network namespace in which nothing was ever configured can be read, too.
-        let findings = examined.json["findings"].as_array().unwrap();
-        assert!(findings.iter().all(|finding| finding["check"] != "lockout"), "{findings:?}");
+        examined.assert_ok("host", "lockout");
         for interface in near {
             let features = examined.finding(interface, "xdp-features")["finding"].as_str().unwrap().to_owned();
             assert_eq!(features.contains("xsk-zerocopy"), kernel_has_zero_copy(), "{interface}: {features}");
@@ -74,6 +73,83 @@ fn igb_takes_tags_out_and_receives_on_queues_that_nobody_serves() {
     apply(namespace, "ethtool -K i0 rxvlan on; ethtool -K i1 rxvlan on");
     cables.set_queues(2);
     examine(&cables, 2, "").assert_ok("i0", "queues");
+}
+
+/// i1 is on the machine's second NUMA node, which has core 1.
+#[test]
+fn a_worker_on_another_node_than_its_nic() {
+    let cables = Cables::new(["v0", "i1"]);
+    cables.set_queues(1);
+    let far = examine(&cables, 1, "cores = [0]");
+    let fix = far.fix("i1", "numa", "warning", "on node 1, core 0 is not");
+    assert!(fix.starts_with("[engine] cores = [1, …]"), "{fix}");
+    examine(&cables, 1, "cores = [1]").assert_ok("i1", "numa");
+    println!("case: i1 on node 1, its worker on node 0 and on node 1");
+}
+
+#[test]
+fn interrupts_on_a_workers_core_are_sent_elsewhere() {
+    let cables = Cables::new(["v0", "i0"]);
+    cables.set_queues(1);
+    let namespace = &cables.forwarder;
+    for interface in ["v0", "i0"] {
+        // The network interface is shown in its own network namespace alone; where its interrupts are, everywhere.
+        let folder = format!("/sys/class/net/{interface}/device");
+        let to_core_1 = format!(
+            "for irq in $(cd {folder}; ls msi_irqs ../msi_irqs 2>/dev/null | grep '^[0-9]'); do \
+             echo 1 >/proc/irq/$irq/smp_affinity_list; done"
+        );
+        apply(namespace, &to_core_1);
+        let fix = examine(&cables, 1, "cores = [1]").fix(interface, "irq", "warning", "is handled on core 1");
+        let command = fix.lines().next().unwrap();
+        apply(namespace, command.split(" (irqbalance").next().unwrap());
+        examine(&cables, 1, "cores = [1]").assert_ok(interface, "irq");
+        println!("case: interrupts of {interface} on core 1 and, after the fix, on core 0");
+    }
+    // The other way out.
+    examine(&cables, 1, "cores = [0]\nbusy_poll = true").assert_ok("v0", "irq");
+}
+
+#[test]
+fn a_core_that_is_not_online_is_switched_on() {
+    let cables = Cables::new(["v0", "v1"]);
+    let namespace = &cables.forwarder;
+    examine(&cables, 1, "cores = [1]").assert_ok("host", "cores");
+    apply(namespace, "echo 0 >/sys/devices/system/cpu/cpu1/online");
+    let fix = examine(&cables, 1, "cores = [1]").fix("host", "cores", "error", "core 1: not online");
+    apply(namespace, &fix);
+    let examined = examine(&cables, 1, "cores = [1]");
+    examined.assert_ok("host", "cores");
+    // The suite `isolated` has it done.
+    let fix = examined.fix("host", "isolation", "warning", "core 1: not isolated");
+    assert_eq!(fix, format!("{ISOLATES_CORE_1} on the kernel's command line, and boot"));
+}
+
+/// With an offload that it has on a tap, the host hands it packets that it has joined.
+#[test]
+fn virtio_that_joins_packets_is_told_not_to() {
+    let cables = Cables::new(["m0", "m1"]);
+    cables.set_queues(1);
+    let fix = examine(&cables, 1, "").fix("m0", "offloads", "warning", "rx-gro-hw: several packets arrive as one");
+    apply(&cables.forwarder, &fix);
+    examine(&cables, 1, "").assert_ok("m0", "offloads");
+    let fix = examine(&cables, 2, "").fix("m1", "queues", "error", "2 are asked for, 1 are active, 2 could be");
+    apply(&cables.forwarder, &fix);
+    examine(&cables, 2, "").assert_ok("m1", "queues");
+    apply(&cables.forwarder, "ethtool -K m0 rx-gro-hw on");
+}
+
+#[test]
+fn the_kernel_is_the_one_that_booted_and_its_options_are_found() {
+    let namespace = Namespace::create("host").unwrap();
+    apply(&namespace, "ip link set lo up");
+    let examined = Examined::of(&namespace, &["--no-probe", "lo"]);
+    let kernel = examined.finding("host", "kernel")["finding"].as_str().unwrap();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert!(kernel.starts_with(&format!("Linux {}", release.trim())), "{kernel}");
+    // 6.12 sends 32 packets a system call in copy mode.
+    assert_eq!(kernel.contains("more than 32 packets a system call"), !kernel_has_zero_copy(), "{kernel}");
+    examined.assert_ok("host", "kernel-options");
 }
 
 #[test]

@@ -41,7 +41,13 @@ fn forwards_as(near: [&'static str; 2], queues: u16, engine: &str, mode: &str) -
     for (socket, zero_copy) in &sockets {
         assert_eq!(*zero_copy, mode == "zero-copy", "{socket:?}: {sockets:?}");
     }
+    // Each of several queues is to have something to do. (Drivers count what native XDP sees.)
+    let by_queue = || if queues > 1 { near.map(|near| cables.by_queue(near, queues)) } else { Default::default() };
+    let before = by_queue();
     let arrived = cables.exchange(300);
+    let after = by_queue();
+    let idle = before.iter().flatten().zip(after.iter().flatten()).any(|(before, after)| after <= before);
+    assert!(!idle, "a queue had nothing to do: {before:?}, then {after:?}");
     let (ended, last) = running.stop();
     assert!(ended.status.success(), "{ended:?}");
     assert_modes(&last.json, mode);
@@ -75,7 +81,9 @@ fn copy_and_skb_get_what_they_say() {
 
 #[test]
 fn two_queues_share_the_umem() {
-    forwards_as(["i0", "i1"], 2, "", best());
+    for near in [["m0", "m1"], ["i0", "i1"], ["m0", "i1"]] {
+        forwards_as(near, 2, "", best());
+    }
 }
 
 /// A packet to see that it forwards, in both directions.
@@ -175,6 +183,24 @@ fn a_port_without_zero_copy_takes_the_others_along_and_is_named() {
     let decided = if kernel_has_zero_copy() { "p0" } else { "v0" };
     assert_eq!(fallback["interface"], decided, "{}", last.json);
     println!("case: p0 without a DMA device: {fallback}");
+    // A person is told at the start, as the doctor tells it.
+    let cables = Cables::new(["v0", "p0"]);
+    let config = support::Config::new(&cables.config(1, ""));
+    let arguments = ["--config", config.path(), "--duration", "0.2"];
+    let output = cables.forwarder.command(XDPFWD).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let stderr = support::stderr(&output);
+    let reason = fallback["reason"].as_str().unwrap();
+    for said in [
+        "mode=\"copy\"".to_owned(),
+        format!("copy: it has no zero-copy ({reason}), which decides for all ports"),
+        format!("`xdpfwd doctor {decided}` shows its mtu, virtio and xdp-features"),
+    ] {
+        assert!(stderr.contains(&said), "{said:?} is not in:\n{stderr}");
+    }
+    let summary = String::from_utf8(output.stdout).unwrap();
+    assert!(summary.contains(decided) && summary.contains("no zero-copy"), "{summary}");
+    println!("case: p0 without a DMA device: said at the start and in the report:\n{stderr}\n{summary}");
 }
 
 #[test]

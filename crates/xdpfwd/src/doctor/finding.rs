@@ -122,6 +122,12 @@ fn counted(number: usize, noun: &str) -> String {
 }
 
 impl Finding {
+    /// The same, where no heading says whose it is.
+    pub(crate) fn of_subject(&self) -> String {
+        let finding = Self { finding: format!("{}: {}", self.subject, self.finding), ..self.clone() };
+        finding.shown(false).to_string()
+    }
+
     /// Two columns, the fix below.
     pub(crate) fn shown(&self, colour: bool) -> Shown<'_> {
         Shown { finding: self, colour }

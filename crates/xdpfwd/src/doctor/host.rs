@@ -12,7 +12,9 @@ pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     // Packet sockets take less, and memory that no socket knows of is not locked.
     let by_xdp = subject.plan.ports.iter().any(|port| port.io.takes_by_xdp());
     let mut findings = vec![kernel(tree)];
-    findings.extend(by_xdp.then(|| options(tree)).flatten());
+    if by_xdp {
+        findings.extend([options(tree), compiler(tree)]);
+    }
     findings.push(capabilities(by_xdp, tree));
     findings.extend(by_xdp.then(|| memory_lock(subject, tree)));
     findings.push(huge_pages(subject, tree));
@@ -58,10 +60,16 @@ fn kernel(tree: &Tree) -> Finding {
 }
 
 /// What the kernel was built with, as far as it says so.
-fn options(tree: &Tree) -> Option<Finding> {
+fn options(tree: &Tree) -> Finding {
     const CHECK: &str = "kernel-options";
-    let release = tree.text("/proc/sys/kernel/osrelease")?;
-    let text = tree.text(&format!("/boot/config-{release}"))?;
+    let release = tree.text("/proc/sys/kernel/osrelease").unwrap_or_default();
+    // Where distributions have put it, one time or another.
+    let places = [format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")];
+    let Some(text) = places.iter().find_map(|place| tree.text(place)) else {
+        let why =
+            format!("there is neither {}; if there is a /proc/config.gz, zgrep XDP shows them", places.join(" nor "));
+        return Finding::unknown(CHECK, HOST, why);
+    };
     let set = |option: &str| {
         text.lines().any(|line| line.strip_prefix(option).is_some_and(|rest| rest == "=y" || rest == "=m"))
     };
@@ -69,7 +77,7 @@ fn options(tree: &Tree) -> Option<Finding> {
         .into_iter()
         .filter(|option| !set(option))
         .collect();
-    Some(match &missing[..] {
+    match &missing[..] {
         [] if set("CONFIG_XDP_SOCKETS_DIAG") => {
             Finding::ok(CHECK, HOST, "built with AF_XDP, the BPF compiler, and `ss --xdp`")
         }
@@ -87,7 +95,26 @@ fn options(tree: &Tree) -> Option<Finding> {
         missing => {
             Finding::error(CHECK, HOST, format!("built without {}", missing.join(", ")), "boot a kernel that has it")
         }
-    })
+    }
+}
+
+/// Whether XDP programs are compiled: a kernel that can may be told not to.
+fn compiler(tree: &Tree) -> Finding {
+    const CHECK: &str = "bpf-jit";
+    match tree.text("/proc/sys/net/core/bpf_jit_enable").as_deref() {
+        Some("0") => Finding::warning(
+            CHECK,
+            HOST,
+            "switched off: XDP programs are interpreted",
+            "sysctl -w net.core.bpf_jit_enable=1",
+        ),
+        Some(_) => Finding::ok(CHECK, HOST, "XDP programs are compiled"),
+        None => Finding::unknown(
+            CHECK,
+            HOST,
+            "net.core.bpf_jit_enable is shown to root, in the first network namespace, alone",
+        ),
+    }
 }
 
 /// What xdpfwd needs, by number (linux/capability.h), and what for.

@@ -19,6 +19,9 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             return Some("whether this host is reached through an interface cannot be told".into());
         }
     };
+    if cut_off.is_empty() {
+        findings.push(Finding::ok(CHECK, "host", "a start cuts off neither the default route nor an SSH session"));
+    }
     // One for each port: what it keeps already, and all that is needed besides.
     let mut by_port: BTreeMap<usize, (Vec<String>, Keep)> = BTreeMap::new();
     for lockout in &cut_off {

@@ -18,7 +18,7 @@ mod tree;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use engine::{Fallback, Mode, PortMode, PortPlan};
+use engine::{Fallback, Mode, Plan, PortMode, PortPlan};
 use nix::net::if_::{if_indextoname, if_nametoindex};
 use pipeline::Registry;
 
@@ -70,6 +70,12 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
 /// What is to be said of the mode that a port has got although a better one was asked for.
 pub(crate) fn mode(interface: &str, got: PortMode, fallback: Option<&Fallback>) -> Finding {
     probe::of_mode(interface, Mode::Auto, got, fallback)
+}
+
+/// What is in the way of this plan, as far as can be told without trying: for a start that failed.
+pub(crate) fn in_the_way(plan: &Plan) -> Vec<Finding> {
+    let findings = examine(&Subject::of_plan(plan), &Tree::real(), false);
+    findings.into_iter().filter(|finding| finding.level == Level::Error).collect()
 }
 
 /// All findings, the host's first, then each interface's. `probe`: bind a socket to each queue, to see what it gets.

@@ -173,12 +173,12 @@ impl Nic<'_> {
             return Finding::unknown(CHECK, self.name, "its device has no MSI interrupts that /sys shows");
         }
         let where_to = |irq: &u32| {
-            let effective =
-                self.tree.text(&format!("/proc/irq/{irq}/effective_affinity_list")).filter(|text| !text.is_empty());
-            effective
-                .or_else(|| self.tree.text(&format!("/proc/irq/{irq}/smp_affinity_list")))
-                .as_deref()
-                .and_then(list)
+            let read = |file| self.tree.text(&format!("/proc/irq/{irq}/{file}")).as_deref().and_then(list);
+            let allowed = read("smp_affinity_list")?;
+            // It moves with the next interrupt: until then it is in effect where it is not allowed any more.
+            let effective = read("effective_affinity_list").unwrap_or_default();
+            let still = !effective.is_empty() && effective.iter().all(|core| allowed.contains(core));
+            Some(if still { effective } else { allowed })
         };
         let on_workers: Vec<(u32, usize)> = numbers
             .iter()

@@ -22,7 +22,10 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
             // Packet sockets see what comes on any queue, and the tags that were taken out.
             if by_xdp {
                 let wanted = subject.queues(port);
-                findings.push(queues(name, wanted, ethtool.channels(), ethtool.rss_queues(), veth.as_ref()));
+                findings.push(match ethtool.channels() {
+                    Ok(channels) => queues(name, wanted, &channels, ethtool.rss_queues(), veth.as_ref()),
+                    Err(_) => shown_queues(name, wanted, tree),
+                });
             }
             match ethtool.offloads() {
                 // A veth parses nothing: what its other end leaves beside the frame is said of that.
@@ -34,6 +37,28 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
     }
     findings.extend(veth.map(|veth| veth.examine(name)));
     findings
+}
+
+/// What is asked for against what /sys shows of a driver that does not say more.
+fn shown_queues(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
+    const CHECK: &str = "queues";
+    let names = tree.names(&format!("/sys/class/net/{name}/queues"));
+    let count = |direction: &str| names.iter().filter(|queue| queue.starts_with(direction)).count();
+    let (receive, active) = (count("rx-"), count("rx-").min(count("tx-")));
+    let wanted = wanted.map(usize::from);
+    match wanted {
+        _ if active == 0 => Finding::unknown(CHECK, name, "neither its driver nor /sys says how many it has"),
+        Some(wanted) if wanted > active => {
+            let found = format!("{wanted} are asked for, and its driver has {active}");
+            Finding::error(CHECK, name, found, format!("queues = {active} at most"))
+        }
+        Some(wanted) if wanted < receive => {
+            let found = format!("{wanted} of {receive} are served: what comes to the others goes to the kernel");
+            Finding::warning(CHECK, name, found, format!("queues = {active}, to serve all"))
+        }
+        Some(_) => Finding::ok(CHECK, name, format!("all {receive} are served")),
+        None => Finding::ok(CHECK, name, format!("{active}, and its driver cannot change that")),
+    }
 }
 
 fn features(name: &str, mode: Mode, features: io::Result<XdpFeatures>) -> Finding {
@@ -89,16 +114,11 @@ fn ranges(numbers: &BTreeSet<u32>) -> String {
 fn queues(
     name: &str,
     wanted: Option<u16>,
-    channels: io::Result<Channels>,
+    channels: &Channels,
     rss: io::Result<BTreeSet<u32>>,
     veth: Option<&VethPeer>,
 ) -> Finding {
     const CHECK: &str = "queues";
-    let channels = match channels {
-        Ok(channels) => channels,
-        // Many virtual drivers have one queue and nothing to say about it.
-        Err(_) => return Finding::ok(CHECK, name, "its driver does not say how many it has (one, as a rule)"),
-    };
     let (active, wanted_queues) = (channels.receive.min(channels.send), wanted.map_or(1, u32::from));
     let set = |queues: u32| {
         let set = |name: &str| match channels.combined {
@@ -237,8 +257,8 @@ mod tests {
     use super::super::Level;
     use super::*;
 
-    fn channels(receive: u32, most: u32) -> io::Result<Channels> {
-        Ok(Channels { receive, send: receive, most, combined: true })
+    fn channels(receive: u32, most: u32) -> Channels {
+        Channels { receive, send: receive, most, combined: true }
     }
 
     fn unsupported<T>() -> io::Result<T> {
@@ -247,7 +267,7 @@ mod tests {
 
     #[test]
     fn queues_that_nobody_serves_are_named_with_both_ways_out() {
-        let finding = queues("eth1", Some(2), channels(8, 16), Ok((0..8).collect()), None);
+        let finding = queues("eth1", Some(2), &channels(8, 16), Ok((0..8).collect()), None);
         assert_eq!(finding.level, Level::Warning);
         assert_eq!(
             finding.finding,
@@ -255,17 +275,16 @@ mod tests {
         );
         assert_eq!(finding.fix.unwrap(), "queues = 8, to serve all\nor, to have no others: ethtool -L eth1 combined 2");
         // Eight queues, and a table that uses two of them.
-        assert_eq!(queues("eth1", Some(2), channels(8, 16), Ok([0, 1].into()), None).level, Level::Ok);
-        assert_eq!(queues("eth1", Some(8), channels(8, 16), unsupported(), None).level, Level::Ok);
-        assert_eq!(queues("eth1", Some(1), channels(2, 2), unsupported(), None).level, Level::Warning);
-        assert_eq!(queues("eth1", None, channels(2, 2), unsupported(), None).level, Level::Ok);
-        assert_eq!(queues("lo", None, unsupported(), unsupported(), None).level, Level::Ok);
+        assert_eq!(queues("eth1", Some(2), &channels(8, 16), Ok([0, 1].into()), None).level, Level::Ok);
+        assert_eq!(queues("eth1", Some(8), &channels(8, 16), unsupported(), None).level, Level::Ok);
+        assert_eq!(queues("eth1", Some(1), &channels(2, 2), unsupported(), None).level, Level::Warning);
+        assert_eq!(queues("eth1", None, &channels(2, 2), unsupported(), None).level, Level::Ok);
     }
 
     /// `veth_xdp_set` refuses a veth that receives on fewer queues than its other end sends on.
     #[test]
     fn of_a_veth_both_ends_are_set() {
-        let fix = |veth: &VethPeer| queues("near", Some(1), channels(2, 2), unsupported(), Some(veth)).fix.unwrap();
+        let fix = |veth: &VethPeer| queues("near", Some(1), &channels(2, 2), unsupported(), Some(veth)).fix.unwrap();
         let here = fix(&VethPeer::Here("far".into(), 7));
         assert!(
             here.ends_with("or, to have no others: ethtool -L far combined 1 && ethtool -L near combined 1"),
@@ -283,9 +302,9 @@ mod tests {
 
     #[test]
     fn more_queues_than_there_are_is_an_error_with_the_command() {
-        let finding = queues("eth1", Some(4), channels(2, 8), unsupported(), None);
+        let finding = queues("eth1", Some(4), &channels(2, 8), unsupported(), None);
         assert_eq!((finding.level, finding.fix.as_deref()), (Level::Error, Some("ethtool -L eth1 combined 4")));
-        let finding = queues("eth1", Some(4), channels(2, 2), unsupported(), None);
+        let finding = queues("eth1", Some(4), &channels(2, 2), unsupported(), None);
         assert_eq!((finding.level, finding.fix.as_deref()), (Level::Error, Some("queues = 2 at most")));
     }
 

@@ -46,6 +46,9 @@ impl Machine {
             ("sys/class/net/eth1/speed", "100000"),
             ("proc/irq/140/effective_affinity_list", "0"),
             ("proc/irq/141/effective_affinity_list", "1"),
+            ("proc/irq/140/smp_affinity_list", "0-15"),
+            ("proc/irq/141/smp_affinity_list", "0-15"),
+            ("proc/sys/net/core/bpf_jit_enable", "1"),
         ] {
             machine.set(path, text);
         }
@@ -187,6 +190,11 @@ fn an_interrupt_is_handled_on_a_workers_core() {
         |machine, _| machine.set(file, "2"),
         |machine, _| machine.set(file, "0-1"),
     );
+    // It is still there until the next one comes, but is not to be.
+    let (machine, subject_) = (Machine::server(), subject(&[2, 3]));
+    machine.set(file, "2");
+    machine.set("proc/irq/141/smp_affinity_list", "0-1");
+    assert_eq!(finding(&machine, &subject_, "irq").level, Level::Ok);
     // With busy polling the worker is where the work belongs.
     let (machine, mut subject) = (Machine::server(), subject(&[2, 3]));
     machine.set(file, "2");
@@ -256,6 +264,31 @@ fn the_kernel_is_old_or_built_without() {
             |machine, _| machine.set(config, whole),
         );
     }
+}
+
+#[test]
+fn the_kernels_options_stand_where_the_distribution_put_them() {
+    let machine = Machine::server();
+    let boot = "boot/config-7.2.12+deb13-amd64";
+    let text = fs::read_to_string(machine.0.join(boot)).unwrap();
+    fs::remove_file(machine.0.join(boot)).unwrap();
+    let nowhere = finding(&machine, &subject(&[2]), "kernel-options");
+    assert_eq!(nowhere.level, Level::Unknown, "{nowhere:?}");
+    machine.set("lib/modules/7.2.12+deb13-amd64/config", &text);
+    assert_eq!(finding(&machine, &subject(&[2]), "kernel-options").level, Level::Ok);
+}
+
+#[test]
+fn xdp_programs_are_interpreted() {
+    let file = "proc/sys/net/core/bpf_jit_enable";
+    seen_and_cleared(
+        "bpf-jit",
+        Level::Warning,
+        ["interpreted", "sysctl -w net.core.bpf_jit_enable=1"],
+        &[2],
+        |machine, _| machine.set(file, "0"),
+        |machine, _| machine.set(file, "1"),
+    );
 }
 
 #[test]

@@ -103,10 +103,10 @@ impl Cables {
         cross_connect_of(self.near, queues, engine)
     }
 
-    /// igb has two queues, and RSS would send half of all flows to the one that is not served; what it hashes of a UDP packet
+    /// igb and m0, m1 have two queues, and RSS would send half of all flows to the one that is not served; what it hashes of a UDP packet
     /// is the addresses alone, unless it is told.
     pub fn set_queues(&self, queues: u16) {
-        for near in self.near.iter().filter(|near| near.starts_with('i')) {
+        for near in self.near.iter().filter(|near| near.starts_with(['i', 'm'])) {
             let set = format!("ethtool -L {near} combined {queues}; ethtool -N {near} rx-flow-hash udp4 sdfn");
             // To set what is set already is an error.
             let _ = self.forwarder.command("sh").args(["-c", &set]).output().unwrap();
@@ -154,6 +154,22 @@ impl Cables {
             }
             last = now;
         }
+    }
+
+    /// How many packets each queue of a near end has received, as its driver counts.
+    pub fn by_queue(&self, near: &str, queues: u16) -> Vec<u64> {
+        let output = self.forwarder.command("ethtool").args(["-S", near]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let count = |queue| {
+            // As igb has it, and as virtio-net has it of those that XDP saw.
+            let names = [format!("rx_queue_{queue}_packets"), format!("rx{queue}_xdp_packets")];
+            let line = text
+                .lines()
+                .filter_map(|line| line.trim().split_once(": "))
+                .find(|(name, _)| names.iter().any(|known| known == name));
+            line.unwrap_or_else(|| panic!("no {names:?} in {text}")).1.parse().unwrap()
+        };
+        (0..queues).map(count).collect()
     }
 
     /// What the kernel itself says of each socket of the forwarder: whether it is in zero-copy, by interface and queue.
