@@ -7,6 +7,8 @@
 //! [`retired`](crate::Stage::retire).
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,7 +36,7 @@ use crate::stages;
 ///     const KIND: &'static str = "longest";
 ///     fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
 ///         if self.bytes < 14 {
-///             return Err(PlanError(format!("bytes = {}: must be at least 14, an Ethernet header", self.bytes)));
+///             return Err(PlanError::new(format!("bytes = {}: must be at least 14, an Ethernet header", self.bytes)));
 ///         }
 ///         Ok(Arc::new(Longest(self.bytes.into())))
 ///     }
@@ -54,7 +56,7 @@ use crate::stages;
 /// }
 ///
 /// let registry = Registry::builtin().with::<LongestConfig>();
-/// assert_eq!(registry.kinds().collect::<Vec<_>>(), ["longest", "mac-swap", "set-mac", "ttl"]);
+/// assert_eq!(registry.kinds().collect::<Vec<_>>(), ["filter", "longest", "mac-swap", "set-mac", "ttl"]);
 /// ```
 pub trait StageConfig: DeserializeOwned {
     /// What `kind = "…"` says.
@@ -73,10 +75,63 @@ pub struct PlanCx<'a> {
     pub workers: usize,
 }
 
-/// A stage's configuration is no good: what is wrong, and what would be accepted.
+/// A stage's configuration is no good: all that is wrong, and what would be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct PlanError(pub String);
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct PlanError(pub Vec<Remark>);
+
+impl PlanError {
+    /// One thing that is wrong with the stage as a whole.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(vec![Remark { place: Whereabouts::Stage, message: message.into() }])
+    }
+}
+
+/// Something to be said about a stage's configuration, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// What it is about.
+    pub place: Whereabouts,
+    /// What there is to say.
+    pub message: String,
+}
+
+/// A place in what a stage is configured by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// The stage's table as a whole.
+    Stage,
+    /// Bytes of the configuration file.
+    Configuration(Range<usize>),
+    /// A place in a file that the configuration names.
+    File {
+        /// Its name.
+        file: String,
+        /// From 1.
+        line: usize,
+        /// In characters, from 1.
+        column: usize,
+    },
+}
+
+impl fmt::Display for Whereabouts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stage => f.write_str("the stage"),
+            Self::Configuration(bytes) => write!(f, "byte {} of the configuration", bytes.start),
+            Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
+        }
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Whereabouts::Stage => f.write_str(&self.message),
+            place => write!(f, "{place}: {}", self.message),
+        }
+    }
+}
 
 /// A stage, checked and resolved, to be built for each worker.
 pub trait StagePlan: Send + Sync + std::fmt::Debug {
@@ -85,6 +140,11 @@ pub trait StagePlan: Send + Sync + std::fmt::Debug {
 
     /// What it will do, for a person, in a few words.
     fn summary(&self) -> String;
+
+    /// What there is to warn of.
+    fn remarks(&self) -> &[Remark] {
+        &[]
+    }
 }
 
 /// What a stage may know when it is built.
@@ -125,7 +185,11 @@ pub struct Registry(BTreeMap<&'static str, PlanFn>);
 impl Registry {
     /// The kinds that come with this crate.
     pub fn builtin() -> Self {
-        Self::default().with::<stages::MacSwapConfig>().with::<stages::SetMacConfig>().with::<stages::TtlConfig>()
+        Self::default()
+            .with::<stages::FilterConfig>()
+            .with::<stages::MacSwapConfig>()
+            .with::<stages::SetMacConfig>()
+            .with::<stages::TtlConfig>()
     }
 
     /// The same with one more.

@@ -16,6 +16,18 @@ pub enum Reason {
     TtlExpired,
     /// A header that a stage needs is cut short or contradicts itself.
     Malformed,
+    /// It is not IP, and a filter wants nothing else.
+    NotIp,
+    /// More VLAN tags than are walked over: what is behind them is not known.
+    VlanStack,
+    /// More IPv6 extension headers than are walked over (RFC 8200, 4): the upper protocol is not known.
+    ExtensionChain,
+    /// IPv4 options (RFC 791, 3.1), which a filter does not want.
+    IpOptions,
+    /// A later fragment, which has no ports to be filtered by.
+    LaterFragment,
+    /// Beyond a filter's rate limit.
+    RateLimit,
     /// A stage left fewer bytes than an Ethernet header, or sent an empty frame.
     Runt,
     /// A stage sent it to a port that this worker does not have.
@@ -32,11 +44,17 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 16] = [
         Self::EgressFull,
         Self::Policy,
         Self::TtlExpired,
         Self::Malformed,
+        Self::NotIp,
+        Self::VlanStack,
+        Self::ExtensionChain,
+        Self::IpOptions,
+        Self::LaterFragment,
+        Self::RateLimit,
         Self::Runt,
         Self::NoSuchPort,
         Self::NoRoom,
@@ -52,6 +70,12 @@ impl Reason {
             Self::Policy => "policy",
             Self::TtlExpired => "ttl_expired",
             Self::Malformed => "malformed",
+            Self::NotIp => "not_ip",
+            Self::VlanStack => "vlan_stack",
+            Self::ExtensionChain => "extension_chain",
+            Self::IpOptions => "ip_options",
+            Self::LaterFragment => "later_fragment",
+            Self::RateLimit => "rate_limit",
             Self::Runt => "runt",
             Self::NoSuchPort => "no_such_port",
             Self::NoRoom => "no_room",

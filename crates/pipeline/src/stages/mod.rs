@@ -1,9 +1,11 @@
 //! The stages that come with this crate, one a file.
 
+pub mod filter;
 mod mac_swap;
 mod set_mac;
 mod ttl;
 
+pub use self::filter::{Filter, FilterConfig};
 pub use mac_swap::{MacSwap, MacSwapConfig};
 pub use set_mac::{SetMac, SetMacConfig};
 pub use ttl::{Ttl, TtlConfig};

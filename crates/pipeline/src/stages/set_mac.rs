@@ -70,7 +70,7 @@ impl StageConfig for SetMacConfig {
     fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
         let Self { source, destination } = self;
         if source.is_none() && destination.is_none() {
-            return Err(PlanError("set-mac sets nothing: give it `source`, `destination`, or both".into()));
+            return Err(PlanError::new("set-mac sets nothing: give it `source`, `destination`, or both"));
         }
         Ok(Arc::new(SetMac { source, destination }))
     }

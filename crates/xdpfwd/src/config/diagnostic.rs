@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::ops::Range;
 
+use pipeline::{Remark, Whereabouts};
+
 use super::source::Source;
 use super::words::plain;
 use crate::cli::LogFormat;
@@ -25,7 +27,7 @@ pub(crate) struct Place {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Severity {
+pub(super) enum Severity {
     Error,
     Warning,
 }
@@ -47,6 +49,8 @@ pub(super) struct Findings<'i> {
 struct Finding {
     offset: usize,
     message: String,
+    /// If it is about another file, which is named there: its name, and the place in it.
+    elsewhere: Option<(String, Place)>,
 }
 
 /// Diagnostics that are shown: more would scroll the first, which the others may follow from, off the screen.
@@ -138,11 +142,28 @@ impl<'i> Findings<'i> {
     }
 
     pub(super) fn error(&mut self, at: &Range<usize>, message: String) {
-        self.errors.push(Finding { offset: at.start, message });
+        self.errors.push(Finding { offset: at.start, message, elsewhere: None });
     }
 
     pub(super) fn warning(&mut self, at: &Range<usize>, message: String) {
-        self.warnings.push(Finding { offset: at.start, message });
+        self.warnings.push(Finding { offset: at.start, message, elsewhere: None });
+    }
+
+    /// What a stage has to say about what it is configured by; its table is at `stage`.
+    pub(super) fn remark(&mut self, severity: Severity, stage: &Range<usize>, remark: &Remark) {
+        let message = remark.message.clone();
+        let (offset, elsewhere) = match &remark.place {
+            Whereabouts::Stage => (stage.start, None),
+            Whereabouts::Configuration(at) => (at.start, None),
+            Whereabouts::File { file, line, column } => {
+                (stage.start, Some((file.clone(), Place { line: *line, column: *column })))
+            }
+        };
+        let finding = Finding { offset, message, elsewhere };
+        match severity {
+            Severity::Error => self.errors.push(finding),
+            Severity::Warning => self.warnings.push(finding),
+        }
     }
 
     pub(super) fn has_errors(&self) -> bool {
@@ -179,9 +200,9 @@ fn diagnostics(source: &Source, severity: Severity, mut findings: Vec<Finding>) 
     let more = findings.len().saturating_sub(SHOWN);
     findings.truncate(SHOWN);
     let file = source.name();
-    let diagnostic = |Finding { offset, message }| {
-        let place = Some(source.place(offset));
-        Diagnostic { file: file.to_owned(), place, severity, message: readable(&message) }
+    let diagnostic = |Finding { offset, message, elsewhere }| {
+        let (file, place) = elsewhere.unwrap_or_else(|| (file.to_owned(), source.place(offset)));
+        Diagnostic { file, place: Some(place), severity, message: readable(&message) }
     };
     let mut diagnostics: Vec<_> = findings.into_iter().map(diagnostic).collect();
     if more > 0 {

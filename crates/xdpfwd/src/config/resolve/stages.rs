@@ -8,7 +8,7 @@ use pipeline::{KindError, PlanCx, Registry, StagePlan};
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use crate::config::diagnostic::Findings;
+use crate::config::diagnostic::{Findings, Severity};
 use crate::config::table::shown;
 use crate::config::words::{any_quoted, did_you_mean};
 use crate::config::written::{Several, StageTable, stage_heading};
@@ -86,7 +86,12 @@ fn plan(
     let mut rest = rest;
     for tries in 0..MOST_ERRORS {
         match registry.plan(name, ValueDeserializer::from(rest.clone()), cx) {
-            Ok(plan) => return (tries == 0).then_some(plan),
+            Ok(plan) => {
+                for remark in plan.remarks() {
+                    findings.remark(Severity::Warning, &span, remark);
+                }
+                return (tries == 0).then_some(plan);
+            }
             Err(KindError::Parse(error)) => {
                 let at = error.span().unwrap_or_else(|| span.clone());
                 let culprit = take_key(&mut rest, &at);
@@ -104,6 +109,12 @@ fn plan(
                 if culprit.is_none() {
                     break;
                 }
+            }
+            Err(KindError::Plan(error)) => {
+                if tries == 0 {
+                    error.0.iter().for_each(|remark| findings.remark(Severity::Error, &span, remark));
+                }
+                break;
             }
             Err(error) => {
                 if tries == 0 {

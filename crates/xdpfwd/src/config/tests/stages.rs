@@ -50,7 +50,7 @@ impl StageConfig for NestedConfig {
 
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
         match self.rules.iter().find(|rule| rule.port == 0) {
-            Some(rule) => Err(PlanError(format!("rule {:?} of {} workers: port 0", rule.label, cx.workers))),
+            Some(rule) => Err(PlanError::new(format!("rule {:?} of {} workers: port 0", rule.label, cx.workers))),
             None => Ok(Arc::new(MacSwap)),
         }
     }

@@ -1,0 +1,139 @@
+//! ClassBench's filter format (Taylor and Turner, 2007): `@10.0.0.0/8 192.0.2.0/24 0 : 65535 80 : 80 0x06/0xFF`.
+
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::language::Problem;
+use crate::rule::{Match, Rule, Verdict, Version};
+
+/// The rules of a file, each with its line and this verdict; and in how many lines a column of flags was ignored. Empty lines
+/// and what follows a `#` do not count.
+///
+/// An address or port range that is whole says nothing, so a rule whose ports are `0 : 65535` matches what has none, too.
+pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<(Vec<(usize, Rule)>, usize), Vec<Problem>> {
+    let (mut rules, mut problems, mut ignored) = (Vec::new(), Vec::new(), 0);
+    for (line, text) in (1..).zip(text.lines()) {
+        let mut columns = Columns { line, text: text.split('#').next().unwrap_or_default(), at: 0 };
+        if columns.text.trim().is_empty() {
+            continue;
+        }
+        match columns.rule() {
+            Ok((matches, more)) => {
+                ignored += usize::from(more);
+                rules.push((line, Rule { matches, verdict: Some(verdict), ..Rule::default() }));
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok((rules, ignored)) } else { Err(problems) }
+}
+
+struct Columns<'a> {
+    line: usize,
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Columns<'a> {
+    /// The next word and where it begins, in bytes.
+    fn next(&mut self, expected: &str) -> Result<(&'a str, usize), Problem> {
+        let rest = &self.text[self.at..];
+        let Some(start) = rest.find(|character: char| !character.is_whitespace()) else {
+            return Err(self.problem(self.text.trim_end().len(), format!("the line ends: expected {expected}")));
+        };
+        let start = self.at + start;
+        let length = self.text[start..].find(char::is_whitespace).unwrap_or(self.text.len() - start);
+        self.at = start + length;
+        Ok((&self.text[start..self.at], start))
+    }
+
+    fn problem(&self, at: usize, message: String) -> Problem {
+        Problem { line: self.line, column: self.text[..at].chars().count() + 1, message }
+    }
+
+    fn rule(&mut self) -> Result<(Match, bool), Problem> {
+        const SOURCE: &str = "@ and the source prefix, like @10.0.0.0/8";
+        let (word, at) = self.next(SOURCE)?;
+        let Some(source) = word.strip_prefix('@') else {
+            return Err(self.problem(at, format!("`{word}`: expected {SOURCE}")));
+        };
+        let source = self.prefix(source, at + 1)?;
+        let (word, at) = self.next("the destination prefix")?;
+        let destination = self.prefix(word, at)?;
+        let source_port = self.range()?;
+        let destination_port = self.range()?;
+        const PROTOCOL: &str = "the protocol and its mask, like 0x06/0xFF or 0x00/0x00";
+        let (word, at) = self.next(PROTOCOL)?;
+        let hexadecimal = |text: &str| u8::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+        let protocol = word.split_once('/').and_then(|(value, mask)| Some((hexadecimal(value)?, hexadecimal(mask)?)));
+        let protocol = match protocol {
+            Some((_, 0)) => None,
+            Some((protocol, 0xff)) => Some(protocol),
+            _ => return Err(self.problem(at, format!("`{word}`: expected {PROTOCOL}"))),
+        };
+        let whole = |prefix: Ipv4Net| Some(IpNet::V4(prefix)).filter(|prefix| prefix.prefix_len() > 0);
+        let part = |range: RangeInclusive<u16>| Some(range).filter(|range| *range != (0..=u16::MAX));
+        let matches = Match {
+            version: Some(Version::V4),
+            source: whole(source),
+            destination: whole(destination),
+            protocol,
+            source_port: part(source_port),
+            destination_port: part(destination_port),
+            ..Match::default()
+        };
+        Ok((matches, !self.text[self.at..].trim().is_empty()))
+    }
+
+    fn prefix(&self, word: &str, at: usize) -> Result<Ipv4Net, Problem> {
+        let wrong = || self.problem(at, format!("`{word}` is no prefix: expected one like 192.0.2.0/24"));
+        let (address, length) = word.split_once('/').ok_or_else(wrong)?;
+        let address = Ipv4Addr::from_str(address).map_err(|_| wrong())?;
+        let prefix = Ipv4Net::new(address, length.parse().map_err(|_| wrong())?).map_err(|_| wrong())?;
+        // The format's own generator leaves bits beyond the length.
+        Ok(prefix.trunc())
+    }
+
+    fn range(&mut self) -> Result<RangeInclusive<u16>, Problem> {
+        const RANGE: &str = "a range of ports, like 0 : 65535";
+        let (first, at) = self.next(RANGE)?;
+        let (colon, _) = self.next(RANGE)?;
+        let (last, _) = self.next(RANGE)?;
+        match (first.parse::<u16>(), colon, last.parse::<u16>()) {
+            (Ok(first), ":", Ok(last)) if first <= last => Ok(first..=last),
+            _ => Err(self.problem(at, format!("`{first} {colon} {last}`: expected {RANGE}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_read_as_the_generators_write_them() {
+        let text = "@10.1.0.0/16\t192.0.2.7/32\t0 : 65535\t80 : 80\t0x06/0xFF\t0x0000/0x0200\t\n\
+                    @0.0.0.0/0 0.0.0.0/0 0 : 65535 0 : 65535 0x00/0x00\n";
+        let (rules, ignored) = parse_classbench(text, Verdict::Drop).unwrap();
+        let shown: Vec<_> = rules.iter().map(|(line, rule)| format!("{line} {rule}")).collect();
+        assert_eq!(shown, ["1 drop ipv4 src 10.1.0.0/16 dst 192.0.2.7/32 proto tcp dport 80", "2 drop ipv4"]);
+        assert_eq!(ignored, 1);
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_place() {
+        for (line, column) in [
+            ("10.0.0.0/8 0.0.0.0/0 0 : 1 0 : 1 0x06/0xFF", 1),
+            ("@10.0.0.0/40 0.0.0.0/0 0 : 1 0 : 1 0x06/0xFF", 2),
+            ("@10.0.0.0/8 0.0.0.0/0 5 : 1 0 : 1 0x06/0xFF", 23),
+            ("@10.0.0.0/8 0.0.0.0/0 0 : 1 0 : 1 0x06/0x0F", 35),
+            ("@10.0.0.0/8 0.0.0.0/0 0 : 1", 28),
+        ] {
+            let problems = parse_classbench(line, Verdict::Drop).unwrap_err();
+            assert_eq!(problems[0].column, column, "{problems:?}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The classifier: which of many rules is the first that matches.
+//!
+//! A **tuple space** with merging, after Srinivasan et al. (1999) and TupleMerge (Daly et al., 2019). A tuple says how many
+//! bits of each address and port, and whether the protocol, are looked at: all rules of a tuple can be found by one lookup of
+//! the key's bits in a hash table, and what else a rule wants is verified in the bucket. A rule may live in any tuple that
+//! looks at no more bits than the rule gives, so thousands of rules fit into a few tuples. [`layout`] chooses them.
+//!
+//! Tuples are looked into in the order of the best rule that each holds, and not once what was found is better. A batch is
+//! looked up tuple by tuple: the loads of its packets overlap.
+
+mod layout;
+mod pattern;
+mod space;
+
+use crate::key::{Addresses, Key, V4, V6, words_v4, words_v6};
+use crate::rule::Rule;
+use pattern::{pattern_v4, pattern_v6};
+use space::Space;
+
+/// Finds the first of its rules that matches.
+#[derive(Clone, Debug)]
+pub struct Classifier {
+    v4: Space<V4>,
+    v6: Space<V6>,
+}
+
+/// What a classifier has become, for reports and decisions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The tuples of IPv4, in the order in which they are looked into.
+    pub v4: Vec<TupleShape>,
+    /// The tuples of IPv6, likewise.
+    pub v6: Vec<TupleShape>,
+    /// Bytes of memory.
+    pub memory: usize,
+}
+
+/// One tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TupleShape {
+    /// Bits of the source address that are looked at.
+    pub source: u8,
+    /// Bits of the destination address.
+    pub destination: u8,
+    /// Bits of the source port.
+    pub source_port: u8,
+    /// Bits of the destination port.
+    pub destination_port: u8,
+    /// Whether the protocol is looked at.
+    pub protocol: bool,
+    /// Rules in it.
+    pub rules: usize,
+    /// Rules of its longest bucket.
+    pub longest: usize,
+}
+
+impl Classifier {
+    /// Packets that are looked up at once.
+    pub const BATCH: usize = 64;
+
+    /// Compiles rules. `seed` is what an outsider must not know, who otherwise could choose packets that collide.
+    pub fn new(rules: &[Rule], seed: u64) -> Self {
+        let numbered = || (0..).zip(rules);
+        let v4 = numbered().filter_map(|(number, rule)| pattern_v4(number, &rule.matches)).collect();
+        let v6 = numbered().filter_map(|(number, rule)| pattern_v6(number, &rule.matches)).collect();
+        Self { v4: Space::new(v4, seed), v6: Space::new(v6, seed) }
+    }
+
+    /// The first rule that matches, of those from this one on.
+    #[inline]
+    pub fn first_match(&self, key: &Key, from: u32) -> Option<u32> {
+        let upper = key.upper();
+        match key.addresses {
+            Addresses::V4 { source, destination } => self.v4.first_match(&words_v4(source, destination, upper), from),
+            Addresses::V6 { source, destination } => self.v6.first_match(&words_v6(source, destination, upper), from),
+        }
+    }
+
+    /// The first rule that matches each of the keys, in their order; [`Self::NONE`] where there is none. No more than
+    /// [`Self::BATCH`] keys.
+    #[inline]
+    pub fn classify(&self, keys: &[Key], found: &mut [u32; Self::BATCH]) {
+        let (mut v4, mut v6) = ([[0; V4]; Self::BATCH], [[0; V6]; Self::BATCH]);
+        let (mut places4, mut places6) = ([0_u8; Self::BATCH], [0_u8; Self::BATCH]);
+        let (mut count4, mut count6) = (0, 0);
+        for (place, key) in (0..Self::BATCH as u8).zip(keys) {
+            let upper = key.upper();
+            match key.addresses {
+                Addresses::V4 { source, destination } => {
+                    v4[count4 % Self::BATCH] = words_v4(source, destination, upper);
+                    places4[count4 % Self::BATCH] = place;
+                    count4 += 1;
+                }
+                Addresses::V6 { source, destination } => {
+                    v6[count6 % Self::BATCH] = words_v6(source, destination, upper);
+                    places6[count6 % Self::BATCH] = place;
+                    count6 += 1;
+                }
+            }
+        }
+        found.fill(Self::NONE);
+        if count4 > 0 {
+            self.v4.classify(&v4, &places4[..count4], found);
+        }
+        if count6 > 0 {
+            self.v6.classify(&v6, &places6[..count6], found);
+        }
+    }
+
+    /// No rule matches.
+    pub const NONE: u32 = u32::MAX;
+
+    /// What it has become.
+    pub fn shape(&self) -> Shape {
+        Shape { v4: self.v4.shape(), v6: self.v6.shape(), memory: self.v4.memory() + self.v6.memory() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! The classifier against what rules mean: each looked at, one after the other.
+
+use std::ops::RangeInclusive;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use proptest::prelude::*;
+
+use super::*;
+use crate::key::{Fragment, L4};
+use crate::rule::{Fragments, Match, TcpFlags, Verdict, Version};
+
+/// Few addresses, so that rules overlap and packets meet them.
+fn address_v4() -> impl Strategy<Value = u32> {
+    (0..4_u32, 0..3_u32, 0..3_u32).prop_map(|(a, b, c)| 10 << 24 | a << 22 | b << 9 | c)
+}
+
+fn address_v6() -> impl Strategy<Value = u128> {
+    (0..4_u128, 0..3_u128, 0..3_u128).prop_map(|(a, b, c)| 0x2001_0db8 << 96 | a << 94 | b << 60 | c)
+}
+
+fn port() -> impl Strategy<Value = u16> {
+    prop_oneof![Just(0), Just(53), Just(80), Just(443), Just(1023), Just(1024), Just(u16::MAX), any::<u16>()]
+}
+
+fn range() -> impl Strategy<Value = RangeInclusive<u16>> {
+    prop_oneof![
+        port().prop_map(|port| port..=port),
+        (port(), port()).prop_map(|(a, b)| a.min(b)..=a.max(b)),
+        Just(0..=u16::MAX),
+        Just(1024..=u16::MAX)
+    ]
+}
+
+fn rarely<S: Strategy>(strategy: S) -> impl Strategy<Value = Option<S::Value>> {
+    prop::option::weighted(0.2, strategy)
+}
+
+fn often<S: Strategy>(strategy: S) -> impl Strategy<Value = Option<S::Value>> {
+    prop::option::weighted(0.7, strategy)
+}
+
+fn prefix(v4: bool) -> BoxedStrategy<IpNet> {
+    if v4 {
+        let lengths = prop_oneof![Just(0_u8), Just(8), Just(10), Just(23), Just(24), Just(32), 0..=32_u8];
+        (address_v4(), lengths)
+            .prop_map(|(address, length)| Ipv4Net::new(address.into(), length).unwrap().trunc().into())
+            .boxed()
+    } else {
+        let lengths = prop_oneof![Just(0_u8), Just(32), Just(34), Just(64), Just(128), 0..=128_u8];
+        (address_v6(), lengths)
+            .prop_map(|(address, length)| Ipv6Net::new(address.into(), length).unwrap().trunc().into())
+            .boxed()
+    }
+}
+
+fn protocol() -> impl Strategy<Value = u8> {
+    prop_oneof![Just(6), Just(17), Just(1), Just(58), Just(132), Just(50)]
+}
+
+pub(crate) fn a_match() -> impl Strategy<Value = Match> {
+    let addresses = any::<bool>().prop_flat_map(|v4| {
+        (rarely(Just(if v4 { Version::V4 } else { Version::V6 })), often(prefix(v4)), often(prefix(v4)))
+    });
+    let upper = (often(protocol()), rarely(range()), often(range()));
+    let flags = any::<(u8, u8)>().prop_map(|(mask, value)| TcpFlags { mask, value: value & mask });
+    let fragment = prop_oneof![Just(Fragments::First), Just(Fragments::Later), Just(Fragments::Any)];
+    let few = (rarely(flags), rarely(0..3_u8), rarely(0..3_u8), rarely(1..3_u16), rarely(fragment), rarely(0..3_u8));
+    (addresses, upper, few).prop_map(
+        |((version, source, destination), (protocol, source_port, destination_port), few)| {
+            let (flags, icmp_type, icmp_code, vlan, fragment, dscp) = few;
+            Match {
+                version,
+                source,
+                destination,
+                protocol,
+                source_port,
+                destination_port,
+                flags,
+                icmp_type,
+                icmp_code,
+                vlan,
+                fragment,
+                dscp,
+            }
+        },
+    )
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let verdict = prop_oneof![Just(Some(Verdict::Accept)), Just(Some(Verdict::Drop)), Just(None)];
+    (a_match(), verdict).prop_map(|(matches, verdict)| Rule { matches, verdict, ..Rule::default() })
+}
+
+fn key() -> impl Strategy<Value = Key> {
+    let addresses = prop_oneof![
+        (address_v4(), address_v4()).prop_map(|(source, destination)| Addresses::V4 { source, destination }),
+        (address_v6(), address_v6()).prop_map(|(source, destination)| Addresses::V6 { source, destination })
+    ];
+    let l4 = prop_oneof![
+        Just(L4::None),
+        (port(), port()).prop_map(|(source, destination)| L4::Ports { source, destination }),
+        (port(), port(), any::<u8>()).prop_map(|(source, destination, flags)| L4::Tcp { source, destination, flags }),
+        (0..3_u8, 0..3_u8).prop_map(|(kind, code)| L4::Icmp { kind, code })
+    ];
+    let fragment = prop_oneof![3 => Just(Fragment::No), 1 => Just(Fragment::First), 1 => Just(Fragment::Later)];
+    let vlan = prop_oneof![2 => Just(None), 1 => (0..3_u16).prop_map(Some)];
+    (addresses, protocol(), l4, fragment, 0..3_u8, vlan).prop_map(|(addresses, protocol, l4, fragment, dscp, vlan)| {
+        Key { addresses, protocol, l4, fragment, dscp, vlan }
+    })
+}
+
+/// The first that matches, by looking at each.
+fn by_looking(rules: &[Rule], key: &Key, from: u32) -> Option<u32> {
+    (0..).zip(rules).find(|(number, rule)| *number >= from && rule.matches(key)).map(|(number, _)| number)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_finds_what_looking_at_each_rule_finds(
+        rules in prop::collection::vec(rule(), 0..120),
+        keys in prop::collection::vec(key(), 1..=64),
+        seed: u64,
+        from in 0..130_u32,
+    ) {
+        let classifier = Classifier::new(&rules, seed);
+        let mut found = [0; Classifier::BATCH];
+        classifier.classify(&keys, &mut found);
+        for (key, found) in keys.iter().zip(found) {
+            let expected = by_looking(&rules, key, 0);
+            prop_assert_eq!(found, expected.unwrap_or(Classifier::NONE), "{:?}", key);
+            prop_assert_eq!(classifier.first_match(key, 0), expected);
+            prop_assert_eq!(classifier.first_match(key, from), by_looking(&rules, key, from));
+        }
+        let shape = classifier.shape();
+        let of_v4 = rules.iter().filter(|rule| rule.matches.version() != Some(Version::V6)).count();
+        if of_v4 > 8 {
+            prop_assert_eq!(shape.v4.iter().map(|tuple| tuple.rules).sum::<usize>(), of_v4);
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_be_shadowed_never_comes_first(
+        rules in prop::collection::vec(rule(), 0..60),
+        keys in prop::collection::vec(key(), 64),
+    ) {
+        let classifier = Classifier::new(&rules, 0);
+        for shadowed in crate::shadowed(&rules, &classifier) {
+            prop_assert!(shadowed.by < shadowed.rule);
+            prop_assert!(rules[shadowed.by as usize].verdict.is_some());
+            for key in &keys {
+                if rules[shadowed.rule as usize].matches(key) {
+                    prop_assert!(rules[shadowed.by as usize].matches(key), "{:?} {:?}", shadowed, key);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rule_behind_a_wider_one_is_shadowed() {
+    let rules: Vec<Rule> = "continue\n\
+         accept src 10.0.0.0/8 proto tcp dport 80-90\n\
+         drop src 10.1.0.0/16 proto tcp dport 85\n\
+         drop src 10.1.0.0/16 proto tcp dport 91\n\
+         drop src 10.1.0.0/16 proto tcp\n\
+         accept sport 0-65535\n\
+         accept flags syn\n\
+         accept proto 50"
+        .lines()
+        .map(|line| crate::parse_rule(line).unwrap().unwrap())
+        .collect();
+    let found: Vec<_> = crate::shadowed(&rules, &Classifier::new(&rules, 7)).iter().map(|s| (s.rule, s.by)).collect();
+    assert_eq!(found, [(2, 1), (6, 5)]);
+}
+
+#[test]
+fn many_rules_of_few_tuples_are_found_in_few_lookups() {
+    // One rule for each host of a network, to one of a few ports, and some wider ones behind them.
+    let mut rules: Vec<Rule> = (0..2000_u32)
+        .map(|host| format!("accept src 10.0.{}.{} proto tcp dport {}", host >> 8, host & 255, 80 + host % 7))
+        .chain((0..200).map(|net| format!("drop dst 172.16.{net}.0/24")))
+        .map(|line| crate::parse_rule(&line).unwrap().unwrap())
+        .collect();
+    rules.push(crate::parse_rule("drop").unwrap().unwrap());
+    let shape = Classifier::new(&rules, 1).shape();
+    assert!(shape.v4.len() <= 4, "{shape:?}");
+    assert!(shape.v4.iter().all(|tuple| tuple.longest <= 8), "{shape:?}");
+}

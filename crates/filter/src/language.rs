@@ -1,0 +1,543 @@
+//! The language of rules: one rule a line. docs/filter.md has its grammar.
+
+use std::fmt::{self, Display};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use crate::rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
+
+/// What is wrong with a line, and what would be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{line}:{column}: {message}")]
+pub struct Problem {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// What, and what would be accepted.
+    pub message: String,
+}
+
+/// The rules of a text, each with its line. Empty lines and what follows a `#` do not count. On an error, all errors.
+pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
+    let (mut rules, mut problems) = (Vec::new(), Vec::new());
+    for (number, line) in (1..).zip(text.lines()) {
+        match parse_rule(line) {
+            Ok(Some(rule)) => rules.push((number, rule)),
+            Ok(None) => {}
+            Err(problem) => problems.push(Problem { line: number, ..problem }),
+        }
+    }
+    if problems.is_empty() { Ok(rules) } else { Err(problems) }
+}
+
+/// The rule on a line; `None` if there is none. The problem's line is 1.
+pub fn parse_rule(line: &str) -> Result<Option<Rule>, Problem> {
+    let mut words = Words::new(line);
+    let Some(first) = words.next() else { return Ok(None) };
+    let verdict = match first.text {
+        "accept" => Some(Verdict::Accept),
+        "drop" => Some(Verdict::Drop),
+        "continue" => None,
+        other => return Err(first.problem(format!("`{other}` begins no rule: expected accept, drop or continue"))),
+    };
+    let mut reader = Reader { words, rule: Rule { verdict, ..Rule::default() }, seen: Vec::new() };
+    while let Some(word) = reader.words.next() {
+        reader.read(word)?;
+    }
+    reader.finish().map(Some)
+}
+
+/// A word and where it stands.
+#[derive(Clone, Copy)]
+struct Word<'a> {
+    text: &'a str,
+    column: usize,
+}
+
+impl Word<'_> {
+    fn problem(self, message: impl Into<String>) -> Problem {
+        Problem { line: 1, column: self.column, message: message.into() }
+    }
+}
+
+/// The words of a line, up to a comment.
+struct Words<'a> {
+    line: &'a str,
+    at: usize,
+}
+
+impl<'a> Words<'a> {
+    fn new(line: &'a str) -> Self {
+        Self { line: line.split('#').next().unwrap_or_default(), at: 0 }
+    }
+
+    fn column(&self, at: usize) -> usize {
+        self.line[..at].chars().count() + 1
+    }
+
+    /// What comes after a word, which is to say what it is about.
+    fn after(&mut self, word: Word<'a>, expected: &str) -> Result<Word<'a>, Problem> {
+        let end = Word { text: "", column: self.column(self.line.trim_end().len()) };
+        self.next().ok_or_else(|| end.problem(format!("`{}` is followed by nothing: expected {expected}", word.text)))
+    }
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = Word<'a>;
+
+    fn next(&mut self) -> Option<Word<'a>> {
+        let rest = &self.line[self.at..];
+        let start = self.at + rest.find(|character: char| !character.is_whitespace())?;
+        let rest = &self.line[start..];
+        let length = rest.find(char::is_whitespace).unwrap_or(rest.len());
+        self.at = start + length;
+        Some(Word { text: &rest[..length], column: self.column(start) })
+    }
+}
+
+const MATCHES: &str =
+    "ipv4, ipv6, src, dst, proto, sport, dport, flags, icmp-type, icmp-code, vlan, fragment, dscp, limit, log";
+const PREFIX: &str = "an address or a prefix, like 192.0.2.0/24 or 2001:db8::/32";
+const PROTOCOL: &str = "a number from 0 to 255, or one of icmp, igmp, ipip, tcp, udp, ipv6, gre, esp, ah, icmpv6, sctp";
+const PORTS: &str = "a port or a range of ports, like 53 or 1024-65535";
+const FLAGS: &str =
+    "control bits, like syn,!ack: fin, syn, rst, psh, ack, urg, ece, cwr, each with a ! if it must not be set";
+const DSCP: &str = "a number from 0 to 63, or one of ef, cs0 to cs7, af11 to af43";
+const RATE: &str = "a rate, like 1000pps, 5kpps, 2Mpps, 100kbps, 10Mbps or 1Gbps";
+
+const PROTOCOLS: [(&str, u8); 11] = [
+    ("icmp", 1),
+    ("igmp", 2),
+    ("ipip", 4),
+    ("tcp", 6),
+    ("udp", 17),
+    ("ipv6", 41),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("icmpv6", 58),
+    ("sctp", 132),
+];
+const TCP: u8 = 6;
+const WITH_PORTS: [u8; 3] = [TCP, 17, 132];
+const ICMP: [u8; 2] = [1, 58];
+
+const FLAG_NAMES: [(&str, u8); 8] = [
+    ("fin", 0x01),
+    ("syn", 0x02),
+    ("rst", 0x04),
+    ("psh", 0x08),
+    ("ack", 0x10),
+    ("urg", 0x20),
+    ("ece", 0x40),
+    ("cwr", 0x80),
+];
+
+/// A rule in the making.
+struct Reader<'a> {
+    words: Words<'a>,
+    rule: Rule,
+    /// What was said, and where.
+    seen: Vec<Word<'a>>,
+}
+
+impl<'a> Reader<'a> {
+    fn read(&mut self, word: Word<'a>) -> Result<(), Problem> {
+        // Which version is one question with two answers.
+        let subject = if word.text == "ipv6" { "ipv4" } else { word.text };
+        if let Some(before) = self.seen.iter().find(|seen| seen.text == subject) {
+            return Err(
+                word.problem(format!("`{}` for a second time: it stands in column {}", word.text, before.column))
+            );
+        }
+        self.seen.push(Word { text: subject, ..word });
+        let Rule { matches, .. } = &mut self.rule;
+        match word.text {
+            "ipv4" => matches.version = Some(Version::V4),
+            "ipv6" => matches.version = Some(Version::V6),
+            "src" => matches.source = Some(prefix(self.words.after(word, PREFIX)?)?),
+            "dst" => matches.destination = Some(prefix(self.words.after(word, PREFIX)?)?),
+            "proto" => matches.protocol = Some(protocol(self.words.after(word, PROTOCOL)?)?),
+            "sport" => matches.source_port = Some(ports(self.words.after(word, PORTS)?)?),
+            "dport" => matches.destination_port = Some(ports(self.words.after(word, PORTS)?)?),
+            "flags" => matches.flags = Some(flags(self.words.after(word, FLAGS)?)?),
+            "icmp-type" => matches.icmp_type = Some(number(&mut self.words, word, 0, 255)?),
+            "icmp-code" => matches.icmp_code = Some(number(&mut self.words, word, 0, 255)?),
+            "vlan" => matches.vlan = Some(number(&mut self.words, word, 1, 4094)?),
+            "dscp" => matches.dscp = Some(dscp(self.words.after(word, DSCP)?)?),
+            "fragment" => {
+                const WHICH: &str = "first, later or any";
+                let which = self.words.after(word, WHICH)?;
+                matches.fragment = Some(match which.text {
+                    "first" => Fragments::First,
+                    "later" => Fragments::Later,
+                    "any" => Fragments::Any,
+                    other => return Err(which.problem(format!("`{other}` is no fragment: expected {WHICH}"))),
+                });
+            }
+            "limit" => {
+                let (rate, unit) = rate(self.words.after(word, RATE)?)?;
+                self.rule.limit = Some(Limit { rate, unit, burst: Limit::usual_burst(rate, unit), per: Per::Rule });
+            }
+            "burst" | "per" => self.read_of_limit(word)?,
+            "log" => {
+                const ONE_OF: &str = "how many, like 1/1000";
+                let what = self.words.after(word, ONE_OF)?;
+                let of = what.text.strip_prefix("1/").and_then(|of| of.parse().ok()).filter(|&of: &u32| of > 0);
+                let of = of.ok_or_else(|| what.problem(format!("`{}` is no part: expected {ONE_OF}", what.text)))?;
+                self.rule.log = Some(of);
+            }
+            other => return Err(word.problem(format!("unknown word `{other}`: expected one of {MATCHES}"))),
+        }
+        Ok(())
+    }
+
+    /// What a limit may be followed by.
+    fn read_of_limit(&mut self, word: Word<'a>) -> Result<(), Problem> {
+        let Some(limit) = &mut self.rule.limit else {
+            return Err(word.problem(format!("`{}` without a limit before it: expected limit RATE first", word.text)));
+        };
+        if word.text == "burst" {
+            let expected = match limit.unit {
+                Unit::Packets => "a number of packets from 1 on, like 64 or 2k",
+                Unit::Bits => "a number of bits from 1 on, like 12000bit, 100kbit or 1Mbit",
+            };
+            let what = self.words.after(word, expected)?;
+            let number = if limit.unit == Unit::Bits { what.text.strip_suffix("bit") } else { Some(what.text) };
+            let burst = number.and_then(scaled).filter(|&burst| burst > 0);
+            limit.burst =
+                burst.ok_or_else(|| what.problem(format!("`{}` is no burst: expected {expected}", what.text)))?;
+        } else {
+            const WHO: &str = "src/LENGTH, like src/24: one bucket for each source prefix of that length";
+            let what = self.words.after(word, WHO)?;
+            let length =
+                what.text.strip_prefix("src/").and_then(|length| length.parse().ok()).filter(|&l: &u8| l <= 128);
+            let length =
+                length.ok_or_else(|| what.problem(format!("`{}` has no bucket: expected {WHO}", what.text)))?;
+            limit.per = Per::Source(length);
+        }
+        Ok(())
+    }
+
+    fn at(&self, text: &str) -> Word<'a> {
+        self.seen.iter().copied().find(|word| word.text == text).unwrap_or(Word { text: "", column: 1 })
+    }
+
+    /// What only the whole rule shows.
+    fn finish(mut self) -> Result<Rule, Problem> {
+        let Match { source, destination, protocol, fragment, .. } = &self.rule.matches;
+        let version_of = |prefix: &IpNet| if prefix.addr().is_ipv4() { Version::V4 } else { Version::V6 };
+        let (source, destination) = (source.as_ref().map(version_of), destination.as_ref().map(version_of));
+        if let (Some(source), Some(destination)) = (source, destination)
+            && source != destination
+        {
+            return Err(self
+                .at("dst")
+                .problem("source and destination are of different IP versions: no packet is of both"));
+        }
+        if let (Some(said), Some(of_prefix)) = (self.rule.matches.version, source.or(destination))
+            && said != of_prefix
+        {
+            return Err(self.at("ipv4").problem("the prefix is of the other IP version: no packet is of both"));
+        }
+        let upper = ["sport", "dport", "flags", "icmp-type", "icmp-code"];
+        let upper = self.seen.iter().copied().find(|word| upper.contains(&word.text));
+        if let Some(word) = upper
+            && *fragment == Some(Fragments::Later)
+        {
+            let message = format!("a later fragment has no upper header, so no {}: it would never match", word.text);
+            return Err(word.problem(message));
+        }
+        for (words, fits, fitting) in [
+            (&["sport", "dport"][..], &WITH_PORTS[..], "tcp, udp or sctp"),
+            (&["flags"], &[TCP], "tcp"),
+            (&["icmp-type", "icmp-code"], &ICMP, "icmp or icmpv6"),
+        ] {
+            let Some(word) = self.seen.iter().copied().find(|word| words.contains(&word.text)) else { continue };
+            match protocol {
+                Some(protocol) if !fits.contains(protocol) => {
+                    let message = format!("protocol {protocol} has no {}: expected proto {fitting}", word.text);
+                    return Err(word.problem(message));
+                }
+                None if fits == ICMP => {
+                    return Err(
+                        word.problem(format!("{} of which protocol? Add proto icmp or proto icmpv6", word.text))
+                    );
+                }
+                _ => {}
+            }
+        }
+        if let Some(Limit { per: Per::Source(length), .. }) = self.rule.limit
+            && length > 32
+            && self.rule.matches.version() == Some(Version::V4)
+        {
+            return Err(self.at("per").problem(format!("src/{length} of IPv4: expected a length from 0 to 32")));
+        }
+        // Nothing else has them.
+        if self.rule.matches.flags.is_some() {
+            self.rule.matches.protocol = Some(TCP);
+        }
+        Ok(self.rule)
+    }
+}
+
+fn number<N: TryFrom<u32>>(words: &mut Words<'_>, word: Word<'_>, least: u32, most: u32) -> Result<N, Problem> {
+    let expected = format!("a number from {least} to {most}");
+    let column = words.column(words.line.trim_end().len());
+    let end = Word { text: "", column };
+    let what = words
+        .next()
+        .ok_or_else(|| end.problem(format!("`{}` is followed by nothing: expected {expected}", word.text)))?;
+    let number =
+        what.text.parse().ok().filter(|number| (least..=most).contains(number)).and_then(|n| N::try_from(n).ok());
+    number.ok_or_else(|| what.problem(format!("`{}` is no {}: expected {expected}", what.text, word.text)))
+}
+
+fn prefix(word: Word<'_>) -> Result<IpNet, Problem> {
+    let wrong = || word.problem(format!("`{}` is no prefix: expected {PREFIX}", word.text));
+    let prefix: IpNet = match word.text.contains('/') {
+        true => word.text.parse().map_err(|_| wrong())?,
+        false => IpAddr::from_str(word.text).map_err(|_| wrong())?.into(),
+    };
+    if prefix.trunc() != prefix {
+        let meant = prefix.trunc();
+        return Err(
+            word.problem(format!("`{prefix}` has bits set beyond its length: {meant} is the prefix that it is in"))
+        );
+    }
+    Ok(prefix)
+}
+
+fn protocol(word: Word<'_>) -> Result<u8, Problem> {
+    let named = PROTOCOLS.iter().find(|(name, _)| *name == word.text).map(|(_, number)| *number);
+    named
+        .or_else(|| word.text.parse().ok())
+        .ok_or_else(|| word.problem(format!("`{}` is no protocol: expected {PROTOCOL}", word.text)))
+}
+
+fn ports(word: Word<'_>) -> Result<RangeInclusive<u16>, Problem> {
+    let (first, last) = word.text.split_once('-').unwrap_or((word.text, word.text));
+    let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) else {
+        return Err(word.problem(format!("`{}` are no ports: expected {PORTS}", word.text)));
+    };
+    if first > last {
+        return Err(word.problem(format!("`{}` is empty: the smaller port comes first, {last}-{first}", word.text)));
+    }
+    Ok(first..=last)
+}
+
+fn flags(word: Word<'_>) -> Result<TcpFlags, Problem> {
+    let mut flags = TcpFlags { mask: 0, value: 0 };
+    for name in word.text.split(',') {
+        let (bare, set) = name.strip_prefix('!').map_or((name, true), |bare| (bare, false));
+        let Some((_, bit)) = FLAG_NAMES.iter().find(|(known, _)| *known == bare) else {
+            return Err(word.problem(format!("`{name}` is no control bit: expected {FLAGS}")));
+        };
+        if flags.mask & bit != 0 {
+            return Err(word.problem(format!("`{bare}` for a second time")));
+        }
+        flags.mask |= bit;
+        flags.value |= if set { *bit } else { 0 };
+    }
+    Ok(flags)
+}
+
+/// RFC 2474, 2597, 3246.
+fn dscp(word: Word<'_>) -> Result<u8, Problem> {
+    let digits = |text: &str| text.bytes().map(|byte| byte.wrapping_sub(b'0')).collect::<Vec<_>>();
+    let named = match word.text.split_at_checked(2) {
+        Some(("ef", "")) => Some(46),
+        Some(("cs", class)) => match digits(class)[..] {
+            [class @ 0..=7] => Some(class * 8),
+            _ => None,
+        },
+        Some(("af", rest)) => match digits(rest)[..] {
+            [class @ 1..=4, drop @ 1..=3] => Some(class * 8 + drop * 2),
+            _ => None,
+        },
+        _ => None,
+    };
+    let number = named.or_else(|| word.text.parse().ok().filter(|&number| number < 64));
+    number.ok_or_else(|| word.problem(format!("`{}` is no code point: expected {DSCP}", word.text)))
+}
+
+/// A number, perhaps with k, M or G behind it.
+fn scaled(text: &str) -> Option<u64> {
+    let (digits, scale) = match text.as_bytes().last()? {
+        b'k' => (&text[..text.len() - 1], 1_000),
+        b'M' => (&text[..text.len() - 1], 1_000_000),
+        b'G' => (&text[..text.len() - 1], 1_000_000_000),
+        _ => (text, 1),
+    };
+    // No sign, which parse would take.
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok()?.checked_mul(scale)).flatten()
+}
+
+/// As a person writes it.
+fn unscaled(number: u64) -> String {
+    for (scale, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
+        if number >= scale && number % scale == 0 {
+            return format!("{}{name}", number / scale);
+        }
+    }
+    number.to_string()
+}
+
+fn rate(word: Word<'_>) -> Result<(u64, Unit), Problem> {
+    let units = [("pps", Unit::Packets), ("bps", Unit::Bits)];
+    let found = units.iter().find_map(|(name, unit)| Some((scaled(word.text.strip_suffix(name)?)?, *unit)));
+    // What a second's worth of cycles can be counted in.
+    found
+        .filter(|(rate, _)| (1..=1_000_000_000_000).contains(rate))
+        .ok_or_else(|| word.problem(format!("`{}` is no rate: expected {RATE}, up to 1000Gbps", word.text)))
+}
+
+impl Limit {
+    /// A tenth of a second's worth, and no less than one packet of the usual length.
+    fn usual_burst(rate: u64, unit: Unit) -> u64 {
+        let least = match unit {
+            Unit::Packets => 1,
+            Unit::Bits => 1514 * 8,
+        };
+        (rate / 10).max(least)
+    }
+}
+
+/// In the language: parsed again, it is the same.
+impl Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.verdict {
+            Some(Verdict::Accept) => "accept",
+            Some(Verdict::Drop) => "drop",
+            None => "continue",
+        })?;
+        let Match { version, source, destination, protocol, source_port, destination_port, .. } = &self.matches;
+        let Match { flags, icmp_type, icmp_code, vlan, fragment, dscp, .. } = &self.matches;
+        match version {
+            Some(Version::V4) => f.write_str(" ipv4")?,
+            Some(Version::V6) => f.write_str(" ipv6")?,
+            None => {}
+        }
+        let mut say = |name: &str, value: Option<String>| value.map_or(Ok(()), |value| write!(f, " {name} {value}"));
+        say("src", source.map(|prefix| prefix.to_string()))?;
+        say("dst", destination.map(|prefix| prefix.to_string()))?;
+        say("proto", protocol.map(protocol_name))?;
+        say("sport", source_port.as_ref().map(range))?;
+        say("dport", destination_port.as_ref().map(range))?;
+        say("flags", flags.map(flag_names))?;
+        say("icmp-type", icmp_type.map(|kind| kind.to_string()))?;
+        say("icmp-code", icmp_code.map(|code| code.to_string()))?;
+        say("vlan", vlan.map(|vlan| vlan.to_string()))?;
+        let which = |fragment| match fragment {
+            Fragments::First => "first",
+            Fragments::Later => "later",
+            Fragments::Any => "any",
+        };
+        say("fragment", fragment.map(|fragment| which(fragment).to_owned()))?;
+        say("dscp", dscp.map(|dscp| dscp.to_string()))?;
+        if let Some(Limit { rate, unit, burst, per }) = self.limit {
+            let (of, bits) = if unit == Unit::Packets { ("pps", "") } else { ("bps", "bit") };
+            say("limit", Some(unscaled(rate) + of))?;
+            say("burst", Some(unscaled(burst) + bits))?;
+            if let Per::Source(length) = per {
+                say("per", Some(format!("src/{length}")))?;
+            }
+        }
+        say("log", self.log.map(|of| format!("1/{of}")))
+    }
+}
+
+fn protocol_name(protocol: u8) -> String {
+    let named = PROTOCOLS.iter().find(|(_, number)| *number == protocol);
+    named.map_or_else(|| protocol.to_string(), |(name, _)| (*name).to_owned())
+}
+
+fn range(range: &RangeInclusive<u16>) -> String {
+    if range.start() == range.end() { range.start().to_string() } else { format!("{}-{}", range.start(), range.end()) }
+}
+
+fn flag_names(flags: TcpFlags) -> String {
+    let looked_at = FLAG_NAMES.iter().filter(|(_, bit)| flags.mask & bit != 0);
+    let names = looked_at.map(|(name, bit)| format!("{}{name}", if flags.value & bit == 0 { "!" } else { "" }));
+    names.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(line: &str) -> Rule {
+        parse_rule(line).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_rule_says_all_that_can_be_said_and_reads_as_it_is_written() {
+        for line in [
+            "accept",
+            "drop src 10.0.0.0/8 dst 192.0.2.1/32 proto tcp sport 1024-65535 dport 443 flags syn,!ack vlan 7 dscp 46",
+            "accept ipv6 proto icmpv6 icmp-type 128 icmp-code 0",
+            "drop dst 2001:db8::/32 fragment later",
+            "continue proto udp dport 53 limit 10kpps burst 64 per src/24 log 1/1000",
+            "accept limit 10Mbps burst 120kbit",
+            "drop proto 200",
+        ] {
+            assert_eq!(rule(line).to_string(), line);
+        }
+        assert_eq!(rule("  accept\tsrc 10.1.2.3  # a host").to_string(), "accept src 10.1.2.3/32");
+        assert_eq!(rule("accept flags rst").to_string(), "accept proto tcp flags rst");
+        assert_eq!(rule("accept dscp af41").matches.dscp, Some(34));
+        assert_eq!(rule("accept dscp cs6").matches.dscp, Some(48));
+        assert_eq!(rule("accept limit 100pps").limit.unwrap().burst, 10);
+        assert_eq!(parse_rule("   # nothing"), Ok(None));
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_place_and_what_would_be_accepted() {
+        for (line, column, part) in [
+            ("allow src 10.0.0.0/8", 1, "`allow` begins no rule: expected accept, drop or continue"),
+            ("accept from 10.0.0.0/8", 8, "unknown word `from`: expected one of ipv4"),
+            ("accept src 10.0.0.1/8", 12, "10.0.0.0/8 is the prefix that it is in"),
+            ("accept src 10.0.0.0/33", 12, "is no prefix: expected an address or a prefix"),
+            ("accept src", 11, "`src` is followed by nothing"),
+            ("accept src 10.0.0.0/8 dst ::1", 23, "of different IP versions"),
+            ("accept ipv6 src 10.0.0.0/8", 8, "of the other IP version"),
+            ("accept ipv6 ipv4", 13, "`ipv4` for a second time: it stands in column 8"),
+            ("accept proto tpc", 14, "`tpc` is no protocol: expected a number"),
+            ("accept dport 80-70", 14, "the smaller port comes first, 70-80"),
+            ("accept dport 80000", 14, "are no ports"),
+            ("accept proto icmp dport 80", 19, "protocol 1 has no dport: expected proto tcp, udp or sctp"),
+            ("accept icmp-type 8", 8, "of which protocol? Add proto icmp"),
+            ("accept proto udp flags syn", 18, "protocol 17 has no flags"),
+            ("accept flags syn,foo", 14, "`foo` is no control bit"),
+            ("accept flags syn,!syn", 14, "`syn` for a second time"),
+            ("accept vlan 4095", 13, "expected a number from 1 to 4094"),
+            ("accept dscp 64", 13, "is no code point"),
+            ("accept fragment later dport 53", 23, "a later fragment has no upper header"),
+            ("accept fragment second", 17, "expected first, later or any"),
+            ("accept limit 10", 14, "is no rate"),
+            ("accept limit 0pps", 14, "is no rate"),
+            ("accept burst 10", 8, "without a limit"),
+            ("accept limit 1Mbps burst 10", 26, "is no burst: expected a number of bits"),
+            ("accept src 10.0.0.0/8 limit 1pps per src/64", 34, "expected a length from 0 to 32"),
+            ("accept log 1000", 12, "expected how many, like 1/1000"),
+            ("accept ünï vlan", 8, "unknown word `ünï`"),
+            ("accept vlan ünï proto", 13, "`ünï` is no vlan"),
+        ] {
+            let problem = parse_rule(line).expect_err(line);
+            assert_eq!(problem.column, column, "{line}: {problem}");
+            assert!(problem.message.contains(part), "{line}: {problem}");
+        }
+    }
+
+    #[test]
+    fn all_lines_that_are_wrong_are_named() {
+        let problems = parse("# rules\naccept\n\ndrop it\nallow\n").unwrap_err();
+        assert_eq!(problems.iter().map(|problem| (problem.line, problem.column)).collect::<Vec<_>>(), [(4, 6), (5, 1)]);
+        let rules = parse("# rules\r\naccept\r\n\ndrop").unwrap();
+        assert_eq!(rules.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 4]);
+    }
+}

@@ -1,0 +1,21 @@
+//! Packet filter rules: what they say, how they are written, and finding the first that matches, fast.
+//!
+//! A [`Rule`] matches a [`Key`], which is what is known of a packet: this crate sees no packets and does no I/O. Rules come from
+//! their own language ([`parse`]) or from ClassBench's format ([`parse_classbench`]). [`Rule::matches`] says what a rule means;
+//! a [`Classifier`] finds the first of thousands that matches and is tested against it.
+
+#![forbid(unsafe_code)]
+
+mod classbench;
+mod classifier;
+mod key;
+mod language;
+mod rule;
+mod shadow;
+
+pub use classbench::parse_classbench;
+pub use classifier::{Classifier, Shape, TupleShape};
+pub use key::{Addresses, Fragment, Key, L4};
+pub use language::{Problem, parse, parse_rule};
+pub use rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
+pub use shadow::{Shadowed, shadowed};

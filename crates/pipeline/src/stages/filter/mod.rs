@@ -1,0 +1,251 @@
+//! `filter`: rules say which packets go on and which are dropped.
+
+mod config;
+mod key;
+mod limit;
+mod log;
+mod program;
+
+use std::sync::Arc;
+
+use filter::{Addresses, Classifier, Fragment, Key, L4, Verdict};
+use xsk::Batch;
+
+pub use config::FilterConfig;
+pub use key::{Seen, Unusual, look_at};
+use limit::Meter;
+use log::Log;
+pub use program::Program;
+use program::SharedLimit;
+
+use crate::kind::{BuildCx, Remark, StagePlan};
+use crate::reason::Reason;
+use crate::stage::{Cx, SnapshotError, Stage};
+use crate::view::View;
+
+/// A filter, read and compiled.
+#[derive(Debug)]
+pub struct FilterPlan {
+    program: Arc<Program>,
+    remarks: Vec<Remark>,
+}
+
+/// A filter at work.
+#[derive(Debug)]
+pub struct Filter {
+    program: Arc<Program>,
+    /// Of each rule, what it matched.
+    hits: Vec<u64>,
+    /// What the default was the answer to.
+    defaulted: u64,
+    accepted: u64,
+    modifiers: Modifiers,
+    // What is written anew for every batch.
+    keys: Box<[Key; Batch::CAPACITY]>,
+    places: Box<[u8; Batch::CAPACITY]>,
+    found: Box<[u32; Batch::CAPACITY]>,
+}
+
+/// What a packet came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why it is dropped; `None`: it goes on.
+    pub drop: Option<Reason>,
+    /// The rule that decided, from 0; `None`: none did.
+    pub rule: Option<u32>,
+}
+
+/// What rules do besides deciding.
+#[derive(Debug)]
+struct Modifiers {
+    /// Of each rule, which limit it has: `NONE`, or an index. Empty if no rule has one.
+    limit_of: Vec<u32>,
+    limits: Vec<OwnLimit>,
+    log: Log,
+}
+
+#[derive(Debug)]
+enum OwnLimit {
+    Rule(Meter),
+    Source(Arc<limit::Sources>),
+}
+
+const NONE: u32 = u32::MAX;
+
+const _: () = assert!(Batch::CAPACITY == Classifier::BATCH);
+
+impl StagePlan for FilterPlan {
+    fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+        Box::new(Filter::new(Arc::clone(&self.program)))
+    }
+
+    fn summary(&self) -> String {
+        let Program { rules, default, classifier, .. } = &*self.program;
+        let default = if *default == Verdict::Accept { "accept" } else { "drop" };
+        let shape = classifier.shape();
+        let tuples = shape.v4.len() + shape.v6.len();
+        let rules = rules.len();
+        format!("{rules} rules in {tuples} tuples, {} KiB; default {default}", shape.memory.div_ceil(1024))
+    }
+
+    fn remarks(&self) -> &[Remark] {
+        &self.remarks
+    }
+}
+
+impl FilterPlan {
+    /// What it does with packets.
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+}
+
+impl Filter {
+    /// A worker's.
+    pub fn new(program: Arc<Program>) -> Self {
+        let nothing = Key {
+            addresses: Addresses::V4 { source: 0, destination: 0 },
+            protocol: 0,
+            l4: L4::None,
+            fragment: Fragment::No,
+            dscp: 0,
+            vlan: None,
+        };
+        Self {
+            hits: vec![0; program.rules.len()],
+            defaulted: 0,
+            accepted: 0,
+            modifiers: Modifiers::new(&program),
+            keys: Box::new([nothing; Batch::CAPACITY]),
+            places: Box::new([0; Batch::CAPACITY]),
+            found: Box::new([NONE; Batch::CAPACITY]),
+            program,
+        }
+    }
+
+    /// What each rule has matched, in their order.
+    pub fn hits(&self) -> &[u64] {
+        &self.hits
+    }
+
+    /// Judges one packet by itself: a dry run.
+    pub fn judge(&mut self, seen: Seen, bytes: usize, now: u64) -> Outcome {
+        match seen {
+            Seen::Key(key) => self.by_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now),
+            Seen::Unusual(unusual, key) => match (self.program.manners.of(unusual), key) {
+                (None, Some(key)) => self.by_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now),
+                (Some(Verdict::Accept), _) => Outcome { drop: None, rule: None },
+                _ => Outcome { drop: Some(unusual.reason()), rule: None },
+            },
+        }
+    }
+
+    /// Goes on from the first rule that matches to the one that decides.
+    #[inline]
+    fn by_rules(&mut self, key: &Key, first: Option<u32>, bytes: usize, now: u64) -> Outcome {
+        let mut next = first;
+        while let Some(number) = next {
+            let rule = &self.program.rules[number as usize];
+            self.hits[number as usize] += 1;
+            if !self.modifiers.passes(number, key, bytes, now) {
+                return Outcome { drop: Some(Reason::RateLimit), rule: Some(number) };
+            }
+            if let Some(of) = rule.log
+                && self.hits[number as usize] % u64::from(of) == 0
+            {
+                self.modifiers.log.note(number, key, bytes);
+            }
+            match rule.verdict {
+                Some(Verdict::Accept) => {
+                    self.accepted += 1;
+                    return Outcome { drop: None, rule: Some(number) };
+                }
+                Some(Verdict::Drop) => return Outcome { drop: Some(Reason::Policy), rule: Some(number) },
+                None => next = self.program.classifier.first_match(key, number + 1),
+            }
+        }
+        self.defaulted += 1;
+        let drop = (self.program.default == Verdict::Drop).then_some(Reason::Policy);
+        self.accepted += u64::from(drop.is_none());
+        Outcome { drop, rule: None }
+    }
+}
+
+impl Modifiers {
+    fn new(program: &Program) -> Self {
+        let mut limit_of = Vec::new();
+        let mut limits = Vec::new();
+        if !program.limits.is_empty() {
+            limit_of = vec![NONE; program.rules.len()];
+        }
+        for (rule, limit, shared) in &program.limits {
+            limit_of[*rule as usize] = limits.len() as u32;
+            limits.push(match shared {
+                SharedLimit::Rule(bucket) => OwnLimit::Rule(Meter::new(limit, Arc::clone(bucket), program.workers)),
+                SharedLimit::Source(sources) => OwnLimit::Source(Arc::clone(sources)),
+            });
+        }
+        Self { limit_of, limits, log: Log::new(&program.rules) }
+    }
+
+    /// Whether a rule's limit lets a packet pass.
+    #[inline]
+    fn passes(&mut self, rule: u32, key: &Key, bytes: usize, now: u64) -> bool {
+        let Some(limit) = self.limit_of.get(rule as usize).and_then(|index| self.limits.get_mut(*index as usize))
+        else {
+            return true;
+        };
+        match limit {
+            OwnLimit::Rule(meter) => meter.passes(bytes, now),
+            OwnLimit::Source(sources) => sources.passes(&key.addresses, bytes, now),
+        }
+    }
+}
+
+impl Stage for Filter {
+    fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
+        let mut count = 0;
+        for place in 0..view.len() {
+            let Some(mut packet) = view.packet(place) else { continue };
+            let key = match look_at(packet.frame, &packet.meta.headers) {
+                Seen::Key(key) => key,
+                Seen::Unusual(unusual, key) => match (self.program.manners.of(unusual), key) {
+                    (None, Some(key)) => key,
+                    (Some(Verdict::Accept), _) => {
+                        self.accepted += 1;
+                        continue;
+                    }
+                    _ => {
+                        packet.drop(unusual.reason());
+                        continue;
+                    }
+                },
+            };
+            self.keys[count] = key;
+            self.places[count] = place as u8;
+            count += 1;
+        }
+        self.program.classifier.classify(&self.keys[..count], &mut self.found);
+        for index in 0..count {
+            let Some(mut packet) = view.packet(self.places[index].into()) else { continue };
+            let (key, found) = (self.keys[index], self.found[index]);
+            let first = Some(found).filter(|found| *found != Classifier::NONE);
+            if let Some(reason) = self.by_rules(&key, first, packet.frame.len(), cx.now()).drop {
+                packet.drop(reason);
+            }
+        }
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        vec![("accepted", self.accepted), ("default", self.defaulted), ("log_lost", self.modifiers.log.lost())]
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        // By the rule's text: where it is unchanged, its counter goes on.
+        None
+    }
+
+    fn restore(&mut self, _: &[u8]) -> Result<(), SnapshotError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,77 @@
+//! What a filter does with packets, the same for every worker and for a dry run.
+
+use std::sync::Arc;
+
+use filter::{Classifier, Limit, Per, Rule, Verdict};
+
+use super::Unusual;
+use super::limit::{Bucket, Sources};
+use crate::reason::Reason;
+
+/// Rules, compiled, and what becomes of what they do not judge.
+#[derive(Debug)]
+pub struct Program {
+    pub(super) rules: Vec<Rule>,
+    pub(super) classifier: Classifier,
+    pub(super) default: Verdict,
+    pub(super) manners: Manners,
+    /// Of each rule that has one, by the rule's number.
+    pub(super) limits: Vec<(u32, Limit, SharedLimit)>,
+    pub(super) workers: usize,
+}
+
+/// What all workers draw on.
+#[derive(Clone, Debug)]
+pub(super) enum SharedLimit {
+    Rule(Arc<Bucket>),
+    Source(Arc<Sources>),
+}
+
+/// What becomes of each kind of unusual packet; `None`: the rules judge it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manners([Option<Verdict>; Unusual::ALL.len()]);
+
+impl Manners {
+    pub(super) fn new(of: impl Fn(Unusual) -> Option<Verdict>) -> Self {
+        Self(Unusual::ALL.map(of))
+    }
+
+    pub(super) fn of(&self, unusual: Unusual) -> Option<Verdict> {
+        self.0[unusual as usize]
+    }
+}
+
+impl Unusual {
+    /// What a drop of it is counted as.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::NotIp => Reason::NotIp,
+            Self::Malformed => Reason::Malformed,
+            Self::VlanStack => Reason::VlanStack,
+            Self::ExtensionChain => Reason::ExtensionChain,
+            Self::IpOptions => Reason::IpOptions,
+            Self::LaterFragment => Reason::LaterFragment,
+        }
+    }
+}
+
+impl Program {
+    pub(super) fn new(
+        rules: Vec<Rule>,
+        classifier: Classifier,
+        default: Verdict,
+        manners: Manners,
+        workers: usize,
+    ) -> Self {
+        let shared = |limit: &Limit| match limit.per {
+            Per::Rule => SharedLimit::Rule(Arc::default()),
+            Per::Source(length) => SharedLimit::Source(Arc::new(Sources::new(limit, length))),
+        };
+        let limits = (0..).zip(&rules).filter_map(|(number, rule)| {
+            let limit = rule.limit?;
+            Some((number, limit, shared(&limit)))
+        });
+        let limits = limits.collect();
+        Self { rules, classifier, default, manners, limits, workers }
+    }
+}

@@ -1,0 +1,216 @@
+//! The filter, from its table in TOML to what leaves the wire and what is counted.
+
+mod support;
+
+use std::path::Path;
+
+use pipeline::{BuildCx, NamedStage, PlanCx, PlanError, Reason, Registry, StagePlan, WorkerReport};
+use support::cross_connect;
+
+fn plan(table: &str) -> Result<std::sync::Arc<dyn StagePlan>, pipeline::KindError> {
+    let cx = PlanCx { directory: Path::new(env!("CARGO_TARGET_TMPDIR")), workers: 1 };
+    let table = table.to_owned().leak();
+    Registry::builtin().plan("filter", toml::de::ValueDeserializer::parse(table)?, &cx)
+}
+
+fn refused(table: &str) -> PlanError {
+    match plan(table) {
+        Err(pipeline::KindError::Plan(error)) => error,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("accepted: {table}"),
+    }
+}
+
+/// Sends packets through a filter: which of them left, by number, and the report.
+fn through(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
+    let stage = plan(table).unwrap().build(&BuildCx { worker: 0, workers: 1 });
+    let (mut worker, wires) = cross_connect(vec![NamedStage { name: "filter".into(), stage }], vec![]);
+    let mut sent = vec![];
+    for (number, packet) in packets.iter().enumerate() {
+        wires.lan.deliver(packet).unwrap();
+        worker.turn();
+        sent.extend(wires.wan.take_sent().iter().map(|_| number));
+    }
+    support::assert_conserved(&mut worker);
+    (sent, worker.report())
+}
+
+const UDP: u8 = 17;
+const TCP: u8 = 6;
+const ICMP: u8 = 1;
+
+/// An Ethernet frame with this behind the addresses.
+fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    [b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02", &ethertype.to_be_bytes()[..], payload].concat()
+}
+
+/// An IPv4 packet; `fragment` is the field of flags and offset.
+fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], options: &[u8], fragment: u16, l4: &[u8]) -> Vec<u8> {
+    let header = 20 + options.len();
+    let total = ((header + l4.len()) as u16).to_be_bytes();
+    let version = 0x40 | (header / 4) as u8;
+    let fixed = [version, 0, total[0], total[1], 0, 7, (fragment >> 8) as u8, fragment as u8, 64, protocol, 0, 0];
+    ethernet(0x0800, &[&fixed[..], &source, &destination, options, l4].concat())
+}
+
+fn udp(source: u16, destination: u16) -> Vec<u8> {
+    [&source.to_be_bytes()[..], &destination.to_be_bytes(), &12_u16.to_be_bytes(), &[0; 6]].concat()
+}
+
+fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
+    [&source.to_be_bytes()[..], &destination.to_be_bytes(), &[0; 8], &[0x50, flags], &[0; 6]].concat()
+}
+
+fn from(source: [u8; 4], protocol: u8, l4: &[u8]) -> Vec<u8> {
+    ipv4(protocol, source, [192, 0, 2, 1], &[], 0, l4)
+}
+
+/// An IPv6 packet of next header and payload, from and to 2001:db8::1 and ::2.
+fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut addresses = [0; 32];
+    addresses[..4].copy_from_slice(b"\x20\x01\x0d\xb8");
+    addresses[16..20].copy_from_slice(b"\x20\x01\x0d\xb8");
+    (addresses[15], addresses[31]) = (1, 2);
+    let length = (payload.len() as u16).to_be_bytes();
+    ethernet(0x86dd, &[&[0x60, 0, 0, 0, length[0], length[1], next, 64][..], &addresses, payload].concat())
+}
+
+const TEN: [u8; 4] = [10, 1, 2, 3];
+const ELEVEN: [u8; 4] = [11, 1, 2, 3];
+
+#[test]
+fn the_first_rule_that_decides_does() {
+    let rules = r#"{ default = "drop", rules = [
+        "continue proto udp",
+        "drop src 10.1.0.0/16 proto tcp dport 22",
+        "accept src 10.0.0.0/8",
+        "drop src 10.1.0.0/16 proto tcp dport 80",
+        "accept dst 2001:db8::2 proto tcp flags syn,!ack",
+        "accept proto icmp icmp-type 8",
+    ] }"#;
+    let packets = [
+        from(TEN, TCP, &tcp(1, 22, 2)),
+        from(TEN, TCP, &tcp(1, 80, 2)),
+        from(TEN, UDP, &udp(1, 53)),
+        from(ELEVEN, UDP, &udp(1, 53)),
+        from(ELEVEN, ICMP, &[8, 0, 0, 0, 0, 0, 0, 0]),
+        from(ELEVEN, ICMP, &[0, 0, 0, 0, 0, 0, 0, 0]),
+        ipv6(TCP, &tcp(1, 2, 0x02)),
+        ipv6(TCP, &tcp(1, 2, 0x12)),
+        ethernet(0x0806, &[0; 28]),
+    ];
+    let (passed, report) = through(rules, &packets);
+    assert_eq!(passed, [1, 2, 4, 6, 8]);
+    assert_eq!(report.drops[Reason::Policy], 4);
+    let counters: Vec<_> =
+        report.paths.iter().flat_map(|path| &path.stages).flat_map(|stage| &stage.counters).collect();
+    assert!(counters.contains(&&("accepted", 5)) && counters.contains(&&("default", 3)), "{counters:?}");
+}
+
+/// What a parser may get wrong: each kind is dropped with a reason of its own, and does what it is told instead.
+#[test]
+fn what_is_unusual_has_a_verdict_of_its_own() {
+    let whole = from(TEN, UDP, &udp(1, 53));
+    let mut lying = whole.clone();
+    lying[17] = 200; // total length
+    let fragment = [8; 8]; // a fragment header's length in front of UDP's
+    let extension = |next: u8, count: usize, last: u8| -> Vec<u8> {
+        let header = |index: usize| [if index + 1 == count { last } else { next }, 0, 1, 4, 0, 0, 0, 0];
+        (0..count).flat_map(header).chain(udp(1, 53)).collect()
+    };
+    let tagged = |tags: usize| {
+        let tag: Vec<u8> = std::iter::repeat_n([0, 7, 0x81, 0], tags).flatten().collect();
+        let mut tag = tag;
+        tag.splice(tags * 4 - 2.., [8, 0]);
+        ethernet(0x8100, &[&tag[..], &whole[14..]].concat())
+    };
+    let cases = [
+        (vec![whole[..20].to_vec(), lying, whole[..40].to_vec()], Reason::Malformed, "malformed", false),
+        (vec![tagged(3)], Reason::VlanStack, "vlan_stack", false),
+        (vec![ipv6(60, &extension(60, 9, UDP))], Reason::ExtensionChain, "extension_chain", false),
+        (vec![ipv4(UDP, TEN, TEN, &[1, 1, 1, 0], 0, &udp(1, 53))], Reason::IpOptions, "ip_options", true),
+        (
+            vec![
+                ipv4(UDP, TEN, TEN, &[], 5, &[0; 16]),
+                ipv6(44, &[&[UDP, 0, 1, 0, 0, 0, 0, 9][..], &fragment].concat()),
+            ],
+            Reason::LaterFragment,
+            "later_fragments",
+            true,
+        ),
+    ];
+    for (packets, reason, key, can_be_judged) in cases {
+        let count = packets.len();
+        let (passed, report) = through(r#"{ default = "accept", rules = [] }"#, &packets);
+        assert_eq!((passed.len(), report.drops[reason]), (0, count as u64), "{key}");
+        let accepting = format!(r#"{{ default = "drop", rules = [], {key} = "accept" }}"#);
+        assert_eq!(through(&accepting, &packets).0.len(), count, "{key}");
+        let judging = |rule: &str| format!(r#"{{ default = "drop", rules = ["{rule}"], {key} = "judge" }}"#);
+        if can_be_judged {
+            assert_eq!(through(&judging("accept proto udp"), &packets).0.len(), count, "{key}");
+            // What wants ports is not met by what has none; options do not hide them.
+            let by_ports = through(&judging("accept dport 53"), &packets).0.len();
+            assert_eq!(by_ports, if key == "ip_options" { count } else { 0 }, "{key}");
+        } else {
+            assert!(plan(&judging("accept")).unwrap_err().to_string().contains("expected `accept` or `drop`"), "{key}");
+        }
+    }
+    assert_eq!(through(r#"{ default = "accept", rules = ["drop vlan 7"] }"#, &[tagged(1), tagged(2), whole]).0, [2]);
+    let other = [ethernet(0x0806, &[0; 28])];
+    let (passed, report) = through(r#"{ default = "accept", rules = [], not_ip = "drop" }"#, &other);
+    assert_eq!((passed.len(), report.drops[Reason::NotIp]), (0, 1));
+}
+
+#[test]
+fn a_limit_drops_what_is_beyond_and_lets_the_search_go_on() {
+    let packets: Vec<_> = (0..20).map(|n| from(if n % 2 == 0 { TEN } else { ELEVEN }, UDP, &udp(1, 53))).collect();
+    // Slow enough that nothing comes in while this runs.
+    let (passed, report) = through(
+        r#"{ default = "drop", rules = ["continue proto udp limit 1pps burst 7", "accept src 10.0.0.0/8"] }"#,
+        &packets,
+    );
+    assert_eq!(passed, [0, 2, 4, 6]);
+    assert_eq!((report.drops[Reason::RateLimit], report.drops[Reason::Policy]), (13, 3));
+    let (passed, report) =
+        through(r#"{ default = "drop", rules = ["accept proto udp limit 1pps burst 2 per src/8"] }"#, &packets);
+    assert_eq!((passed, report.drops[Reason::RateLimit]), (vec![0, 1, 2, 3], 16));
+}
+
+#[test]
+fn what_is_wrong_with_rules_has_its_file_and_line() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.rules");
+    std::fs::write(&file, "# comment\naccept proto tcp\n\ndrop dport 80-\naccept vlan 9999\n").unwrap();
+    let error = refused(r#"{ default = "drop", rules = "wrong.rules" }"#).to_string();
+    let name = file.display();
+    assert!(error.contains(&format!("{name}:4:12: `80-` are no ports")), "{error}");
+    assert!(error.contains(&format!("{name}:5:13: `9999` is no vlan")), "{error}");
+    let error = refused(r#"{ default = "drop", rules = "missing.rules" }"#).to_string();
+    assert!(error.contains("cannot read") && error.contains("missing.rules"), "{error}");
+    let error = refused(r#"{ default = "drop", rules = "wrong.rules", format = "classbench" }"#).to_string();
+    assert!(error.contains(r#"add action = "accept" or "drop""#), "{error}");
+    let error = refused(r#"{ default = "drop", rules = ["accept"], action = "drop" }"#).to_string();
+    assert!(error.contains("each rule begins with its own"), "{error}");
+}
+
+#[test]
+fn classbench_files_are_read_with_one_verdict_for_all() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("some.classbench");
+    std::fs::write(&file, "@10.0.0.0/8\t192.0.2.0/24\t0 : 65535\t53 : 53\t0x11/0xFF\t0x0000/0x0000\t\n").unwrap();
+    let table = r#"{ default = "drop", rules = "some.classbench", format = "classbench", action = "accept" }"#;
+    let packets = [from(TEN, UDP, &udp(1, 53)), from(TEN, UDP, &udp(1, 54)), from(ELEVEN, UDP, &udp(1, 53))];
+    assert_eq!(through(table, &packets).0, [0]);
+    let remarks: Vec<_> = plan(table).unwrap().remarks().iter().map(ToString::to_string).collect();
+    assert!(remarks.len() == 1 && remarks[0].starts_with("the flags column of 1 rules"), "{remarks:?}");
+}
+
+#[test]
+fn rules_that_never_decide_are_named_with_the_one_that_does() {
+    let table = r#"{ default = "drop", rules = ["accept src 10.0.0.0/8", "drop src 10.1.0.0/16 proto udp", "drop fragment later"] }"#;
+    let remarks: Vec<_> = plan(table).unwrap().remarks().iter().map(ToString::to_string).collect();
+    assert_eq!(remarks.len(), 2, "{remarks:?}");
+    assert!(
+        remarks[0].contains("rule 1 never decides: 0 at ") && remarks[0].contains("`accept src 10.0.0.0/8`"),
+        "{remarks:?}"
+    );
+    assert!(remarks[1].contains(r#"set later_fragments = "judge""#), "{remarks:?}");
+}
