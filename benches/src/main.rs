@@ -15,6 +15,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use common::Stop;
+use xdpfwd_bench::classbench;
 
 /// Measures xdpfwd beside other forwarders, in a lab of network namespaces.
 ///
@@ -37,6 +38,8 @@ enum Command {
     Instructions(instructions::Arguments),
     /// Two commands in alternation: the ratio of what they forward
     Pairs(forward::PairsArguments),
+    /// A rule set and a trace for a packet classifier, in the style of ClassBench (needs no root)
+    Classbench(classbench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,7 @@ fn act(command: Command) -> Result<()> {
         Command::Latency(arguments) => latency::run(&arguments, &stop),
         Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
+        Command::Classbench(arguments) => classbench::run(&arguments),
     }
 }
 

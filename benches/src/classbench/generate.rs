@@ -1,0 +1,220 @@
+//! Rules from a seed.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{
+    random::Random,
+    rule::{Ports, Prefix, Protocol, Rule5},
+    seed::{Lengths, Seed},
+    trie,
+};
+
+/// `rules` different ones, the more specific before what covers it; fewer where the seed has not that many.
+///
+/// Several draws may be the same rule, above all where a seed has many wildcards. As many more are drawn as it takes,
+/// and the first `rules` different ones kept. After eight enlargements it is what there is.
+pub fn generate(seed: &Seed, rules: usize, random_seed: u64) -> Vec<Rule5> {
+    let mut drawn = rules;
+    let mut found = Vec::new();
+    for _ in 0..ROUNDS {
+        found = draw(seed, drawn, rules, random_seed);
+        let mut seen = HashSet::with_capacity(found.len());
+        found.retain(|rule| seen.insert(*rule));
+        if found.len() >= rules {
+            break;
+        }
+        drawn = more(drawn, found.len(), rules);
+    }
+    found.truncate(rules);
+    in_order(found)
+}
+
+const ROUNDS: u32 = 8;
+
+/// How many to draw so that `wanted` are different, after `drawn` of which `different` were. At most twice as many as
+/// before.
+fn more(drawn: usize, different: usize, wanted: usize) -> usize {
+    let needed = drawn as f64 * wanted as f64 / different.max(1) as f64 * 1.05;
+    (needed as usize + 16).min(drawn.saturating_mul(2))
+}
+
+/// `count` rules in the order of drawing, some of them the same, with the tries of a set of `size`.
+pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> Vec<Rule5> {
+    let mut random = Random::new(random_seed);
+    let mut applications = Vec::with_capacity(count);
+    let mut lengths: Vec<Lengths> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (protocol, pairs) = seed.protocols.draw(&mut random);
+        let pair = pairs.draw(&mut random);
+        let source = seed.source_ports.draw(pair.source, &mut random);
+        let destination = seed.destination_ports.draw(pair.destination, &mut random);
+        applications.push((*protocol, source, destination));
+        lengths.push(*seed.lengths[pair].draw(&mut random));
+    }
+    let factor = size as f64 / f64::from(seed.filters);
+    let sources = trie::sources(&seed.source.scaled(factor), &lengths, &mut random);
+    let branching = seed.destination.scaled(factor);
+    let destinations = trie::destinations(&branching, &seed.correlation, &lengths, &sources, &mut random);
+    let rule = |index: usize| {
+        let (protocol, source_ports, destination_ports) = applications[index];
+        Rule5 {
+            source: Prefix::new(sources[index], lengths[index].source),
+            destination: Prefix::new(destinations[index], lengths[index].destination),
+            source_ports,
+            destination_ports,
+            protocol,
+        }
+    };
+    (0..count).map(rule).collect()
+}
+
+/// By scope, the narrowest first; among those of one scope, rules of one tuple together, as first drawn.
+///
+/// A rule that covers another one has a larger scope, so that none is hidden by one before it.
+fn in_order(rules: Vec<Rule5>) -> Vec<Rule5> {
+    let mut tuples = HashMap::new();
+    let mut keyed: Vec<_> = rules
+        .into_iter()
+        .map(|rule| {
+            let count = tuples.len();
+            let width = |ports: Ports| ports.high - ports.low;
+            let tuple = (
+                rule.source.length,
+                rule.destination.length,
+                width(rule.source_ports),
+                width(rule.destination_ports),
+                rule.protocol.mask,
+            );
+            (scope(&rule), *tuples.entry(tuple).or_insert(count), rule)
+        })
+        .collect();
+    keyed.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    keyed.into_iter().map(|(_, _, rule)| rule).collect()
+}
+
+/// Bits that a rule leaves open, of a range the logarithm of its width.
+fn scope(rule: &Rule5) -> f64 {
+    let ports = |ports: Ports| (f64::from(ports.high - ports.low) + 1.0).log2();
+    f64::from(64 - rule.source.length - rule.destination.length)
+        + ports(rule.source_ports)
+        + ports(rule.destination_ports)
+        + if rule.protocol == Protocol::ANY { 8.0 } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::{
+        rule::{read_rules, write_rules},
+        seed::{Class, Pair},
+    };
+    use super::*;
+
+    fn seeds() -> impl Iterator<Item = Seed> {
+        Seed::names().map(|name| Seed::built_in(name).unwrap())
+    }
+
+    /// Ranges of the built-in seeds are none of the other classes.
+    fn class(ports: Ports) -> Class {
+        match (ports.low, ports.high) {
+            (0, u16::MAX) => Class::Any,
+            (1024, u16::MAX) => Class::High,
+            (0, 1023) => Class::Low,
+            (low, high) if low == high => Class::Exact,
+            _ => Class::Range,
+        }
+    }
+
+    /// Each share that was seen, of `total`, is near the one of the seed: five standard deviations and a bit.
+    fn near<K: Ord + std::fmt::Debug>(seen: &BTreeMap<K, usize>, wanted: &BTreeMap<K, f64>, total: usize, slack: f64) {
+        assert!(seen.keys().all(|key| wanted.contains_key(key)), "{seen:?}, {wanted:?}");
+        for (key, share) in wanted {
+            let seen = seen.get(key).copied().unwrap_or(0) as f64 / total as f64;
+            let allowed = 5.0 * (share * (1.0 - share) / total as f64).sqrt() + slack;
+            assert!((seen - share).abs() <= allowed, "{key:?}: {seen:.4}, the seed has {share:.4}");
+        }
+    }
+
+    fn count<K: Ord>(keys: impl Iterator<Item = K>) -> BTreeMap<K, usize> {
+        let mut counts = BTreeMap::new();
+        keys.for_each(|key| *counts.entry(key).or_insert(0) += 1);
+        counts
+    }
+
+    fn follows(seed: &Seed, rules: &[Rule5], slack: f64) {
+        let mut protocols = BTreeMap::new();
+        let mut pairs = BTreeMap::new();
+        let mut lengths = BTreeMap::new();
+        for (share, (protocol, choice)) in seed.protocols.shares() {
+            protocols.insert(*protocol, share);
+            for (part, pair) in choice.shares() {
+                *pairs.entry(*pair).or_insert(0.0) += share * part;
+                for (third, both) in seed.lengths[pair].shares() {
+                    *lengths.entry((both.source, both.destination)).or_insert(0.0) += share * part * third;
+                }
+            }
+        }
+        let pair = |rule: &Rule5| Pair { source: class(rule.source_ports), destination: class(rule.destination_ports) };
+        near(&count(rules.iter().map(|rule| rule.protocol)), &protocols, rules.len(), slack);
+        near(&count(rules.iter().map(pair)), &pairs, rules.len(), slack);
+        let both = |rule: &Rule5| (rule.source.length, rule.destination.length);
+        near(&count(rules.iter().map(both)), &lengths, rules.len(), slack);
+    }
+
+    #[test]
+    fn draws_have_the_shares_of_the_seed() {
+        for seed in seeds() {
+            follows(&seed, &draw(&seed, 10_000, 10_000, 1), 0.0);
+        }
+    }
+
+    #[test]
+    fn a_set_of_different_rules_is_near_the_seed() {
+        // Short prefixes and wildcards repeat first: the set has a few per cent fewer of these.
+        for (name, slack) in [("acl", 0.03), ("ipc", 0.03), ("fw", 0.08)] {
+            let seed = Seed::built_in(name).unwrap();
+            follows(&seed, &generate(&seed, 10_000, 1), slack);
+        }
+    }
+
+    #[test]
+    fn rules_are_different_and_as_many_as_asked_for() {
+        for seed in seeds() {
+            for size in [1, 1000, 10_000] {
+                let rules = generate(&seed, size, 1);
+                assert_eq!(rules.len(), size, "{}", seed.name());
+                assert_eq!(rules.iter().collect::<HashSet<_>>().len(), size, "{}", seed.name());
+            }
+        }
+        assert!(generate(&Seed::built_in("fw").unwrap(), 0, 1).is_empty());
+    }
+
+    #[test]
+    fn the_same_seeds_give_the_same_rules() {
+        for seed in seeds() {
+            assert_eq!(generate(&seed, 1000, 1), generate(&seed, 1000, 1));
+            assert_ne!(generate(&seed, 1000, 1), generate(&seed, 1000, 2));
+        }
+    }
+
+    #[test]
+    fn no_rule_is_hidden_by_one_before_it() {
+        for seed in seeds() {
+            let rules = generate(&seed, 2000, 1);
+            for (index, rule) in rules.iter().enumerate() {
+                assert_eq!(rules[..index].iter().find(|before| before.covers(rule)), None, "{rule}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_set_is_read_as_it_was_written() {
+        for seed in seeds() {
+            let rules = generate(&seed, 500, 1);
+            let mut text = Vec::new();
+            write_rules(&mut text, &rules).unwrap();
+            assert_eq!(read_rules(&text[..]).unwrap(), rules);
+        }
+    }
+}

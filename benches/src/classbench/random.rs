@@ -1,0 +1,123 @@
+//! Random numbers that are the same everywhere, and choices by share.
+
+use anyhow::{Result, ensure};
+
+/// xoshiro256** of Blackman and Vigna, its state filled by splitmix64: <https://prng.di.unimi.it/>.
+#[derive(Clone, Debug)]
+pub struct Random([u64; 4]);
+
+impl Random {
+    /// The same `seed`, the same numbers.
+    pub fn new(seed: u64) -> Self {
+        let mut state = seed;
+        Self([(); 4].map(|()| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        }))
+    }
+
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        let state = &mut self.0;
+        let result = state[1].wrapping_mul(5).rotate_left(7).wrapping_mul(9);
+        let shifted = state[1] << 17;
+        state[2] ^= state[0];
+        state[3] ^= state[1];
+        state[1] ^= state[2];
+        state[0] ^= state[3];
+        state[2] ^= shifted;
+        state[3] = state[3].rotate_left(45);
+        result
+    }
+
+    /// At least 0, below 1.
+    pub fn fraction(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Below `bound`, which is not 0. The bias of the multiplication is below `bound` / 2⁶⁴.
+    pub fn below(&mut self, bound: usize) -> usize {
+        ((u128::from(self.bits()) * bound as u128) >> 64) as usize
+    }
+
+    /// True with that probability.
+    pub fn chance(&mut self, probability: f64) -> bool {
+        self.fraction() < probability
+    }
+}
+
+/// Values, each drawn by its share.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice<T> {
+    /// Each value with the sum of the shares up to it and with it.
+    values: Vec<(f64, T)>,
+}
+
+/// Shares that are printed with few digits do not add up to 1 exactly.
+const SLACK: f64 = 0.005;
+
+impl<T> Choice<T> {
+    /// Shares are probabilities that add up to 1; what rounding left over is spread evenly.
+    pub(crate) fn new(values: impl IntoIterator<Item = (f64, T)>) -> Result<Self> {
+        let mut sum = 0.0;
+        let mut cumulated = Vec::new();
+        for (share, value) in values {
+            ensure!((0.0..=1.0).contains(&share), "{share} is no share, which is from 0 to 1");
+            if share > 0.0 {
+                sum += share;
+                cumulated.push((sum, value));
+            }
+        }
+        ensure!((sum - 1.0).abs() <= SLACK, "the shares add up to {sum:.4}, not to 1");
+        cumulated.iter_mut().for_each(|(upto, _)| *upto /= sum);
+        Ok(Self { values: cumulated })
+    }
+
+    pub(crate) fn draw(&self, random: &mut Random) -> &T {
+        let point = random.fraction();
+        let index = self.values.partition_point(|&(upto, _)| upto <= point);
+        &self.values[index.min(self.values.len() - 1)].1
+    }
+
+    /// Each value with its share.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = (f64, &T)> {
+        self.values.iter().scan(0.0, |before, (upto, value)| {
+            let share = upto - *before;
+            *before = *upto;
+            Some((share, value))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_those_of_the_published_generators() {
+        // splitmix64 from 0 starts with these two.
+        assert_eq!(Random::new(0).0[..2], [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
+        // xoshiro256** from 1, 2, 3, 4.
+        let mut random = Random([1, 2, 3, 4]);
+        assert_eq!([random.bits(), random.bits(), random.bits()], [11520, 0, 1_509_978_240]);
+    }
+
+    #[test]
+    fn draws_follow_the_shares() {
+        let choice = Choice::new([(0.25, 'a'), (0.0, 'b'), (0.75, 'c')]).unwrap();
+        assert_eq!(choice.shares().collect::<Vec<_>>(), [(0.25, &'a'), (0.75, &'c')]);
+        let mut random = Random::new(7);
+        let hits = (0..10_000).filter(|_| *choice.draw(&mut random) == 'a').count();
+        assert!((2_300..2_700).contains(&hits), "{hits}");
+    }
+
+    #[test]
+    fn shares_that_are_none_are_refused() {
+        assert!(Choice::new([(0.5, ())]).is_err());
+        assert!(Choice::new([(-0.5, ()), (1.5, ())]).is_err());
+        assert!(Choice::<()>::new([]).is_err());
+    }
+}

@@ -1,0 +1,354 @@
+//! The figures that rules are drawn from: as written, and as used.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use anyhow::{Context, Error, Result, bail, ensure};
+use serde::Deserialize;
+
+use super::{
+    parameters,
+    random::{Choice, Random},
+    rule::{Ports, Protocol},
+};
+
+const BUILT_IN: [(&str, &str); 3] = [
+    ("acl", include_str!("../../classbench/acl.toml")),
+    ("fw", include_str!("../../classbench/fw.toml")),
+    ("ipc", include_str!("../../classbench/ipc.toml")),
+];
+
+/// The figures of one kind of rule set.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    pub(crate) name: String,
+    /// How many rules had these figures; larger sets branch more.
+    pub(crate) filters: u32,
+    pub(crate) protocols: Choice<(Protocol, Choice<Pair>)>,
+    pub(crate) source_ports: PortValues,
+    pub(crate) destination_ports: PortValues,
+    pub(crate) lengths: BTreeMap<Pair, Choice<Lengths>>,
+    pub(crate) source: Branching,
+    pub(crate) destination: Branching,
+    /// At each level, the probability that the destination goes on along the bits of the source.
+    pub(crate) correlation: [f64; 33],
+}
+
+impl Seed {
+    /// Names of the seeds that [`Seed::built_in`] has.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// One of the seeds of benches/classbench; `None` where there is none of that name.
+    pub fn built_in(name: &str) -> Option<Self> {
+        let (_, text) = BUILT_IN.iter().find(|(other, _)| *other == name)?;
+        Some(Self::parse(name, text).expect("a test reads each of them"))
+    }
+
+    /// A seed in TOML, as in benches/classbench, or a parameter file of ClassBench, which starts with `-scale`.
+    pub fn parse(name: &str, text: &str) -> Result<Self> {
+        let written = match text.trim_start().starts_with("-scale") {
+            true => parameters::read(text),
+            false => toml::from_str(text).map_err(Error::from),
+        };
+        written.and_then(|written| Self::resolve(name, &written)).with_context(|| format!("seed {name}"))
+    }
+
+    /// What it was read as.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn resolve(name: &str, written: &Written) -> Result<Self> {
+        ensure!(written.filters > 0, "filters is 0: it is the size of the set that has these figures");
+        let mut lengths = BTreeMap::new();
+        let mut default = None;
+        for (pair, values) in &written.lengths {
+            let choice = Lengths::choice(values).with_context(|| format!("lengths of {pair}"))?;
+            match pair.as_str() {
+                "default" => default = Some(choice),
+                _ => drop(lengths.insert(pair.parse::<Pair>()?, choice)),
+            }
+        }
+        let mut protocols = Vec::new();
+        for protocol in &written.protocol {
+            let value = protocol.number.map_or(Protocol::ANY, Protocol::number);
+            let pairs: Result<Vec<_>> =
+                protocol.ports.iter().map(|(pair, &share)| Ok((share, pair.parse::<Pair>()?))).collect();
+            let pairs = Choice::new(pairs?).with_context(|| format!("ports of protocol {}", value.value))?;
+            for (_, pair) in pairs.shares() {
+                if let (false, Some(default)) = (lengths.contains_key(pair), &default) {
+                    lengths.insert(*pair, default.clone());
+                }
+                ensure!(lengths.contains_key(pair), "there are no lengths for {pair:?}, and no default");
+            }
+            protocols.push((protocol.share, (value, pairs)));
+        }
+        let seed = Self {
+            name: name.to_owned(),
+            filters: written.filters,
+            protocols: Choice::new(protocols).context("protocols")?,
+            source_ports: PortValues::new(&written.source_ranges, &written.source_exact).context("source ports")?,
+            destination_ports: PortValues::new(&written.destination_ranges, &written.destination_exact)
+                .context("destination ports")?,
+            lengths,
+            source: Branching::new(written.source_nesting, &written.source_branching).context("source branching")?,
+            destination: Branching::new(written.destination_nesting, &written.destination_branching)
+                .context("destination branching")?,
+            correlation: written.correlation()?,
+        };
+        for (_, (_, pairs)) in seed.protocols.shares() {
+            for (_, pair) in pairs.shares() {
+                seed.source_ports.check(pair.source).context("source ports")?;
+                seed.destination_ports.check(pair.destination).context("destination ports")?;
+            }
+        }
+        Ok(seed)
+    }
+}
+
+/// A seed as its file has it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Written {
+    pub(crate) filters: u32,
+    pub(crate) protocol: Vec<WrittenProtocol>,
+    /// Share, first port, last port.
+    #[serde(default)]
+    pub(crate) source_ranges: Vec<(f64, u16, u16)>,
+    #[serde(default)]
+    pub(crate) destination_ranges: Vec<(f64, u16, u16)>,
+    /// Share, port.
+    #[serde(default)]
+    pub(crate) source_exact: Vec<(f64, u16)>,
+    #[serde(default)]
+    pub(crate) destination_exact: Vec<(f64, u16)>,
+    /// By pair of port classes, or `default`: share, length of the source, length of the destination.
+    pub(crate) lengths: BTreeMap<String, Vec<(f64, u8, u8)>>,
+    pub(crate) source_nesting: u8,
+    pub(crate) destination_nesting: u8,
+    /// First level, last level, share of nodes with two children, skew of these.
+    pub(crate) source_branching: Vec<(u8, u8, f64, f64)>,
+    pub(crate) destination_branching: Vec<(u8, u8, f64, f64)>,
+    /// First level, last level, probability.
+    pub(crate) correlation: Vec<(u8, u8, f64)>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WrittenProtocol {
+    /// Any protocol if not given.
+    pub(crate) number: Option<u8>,
+    pub(crate) share: f64,
+    pub(crate) ports: BTreeMap<String, f64>,
+}
+
+impl Written {
+    fn correlation(&self) -> Result<[f64; 33]> {
+        let mut levels = [0.0; 33];
+        for &(first, last, probability) in &self.correlation {
+            ensure!(first <= last && last <= 32, "correlation: levels {first} to {last} are not from 0 to 32");
+            ensure!((0.0..=1.0).contains(&probability), "correlation: {probability} is not from 0 to 1");
+            levels[usize::from(first)..=usize::from(last)].fill(probability);
+        }
+        Ok(levels)
+    }
+}
+
+/// What a rule says of one port: ClassBench's WC, HI, LO, AR and EM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Class {
+    Any,
+    /// 1024 to 65535.
+    High,
+    /// 0 to 1023.
+    Low,
+    Range,
+    Exact,
+}
+
+impl FromStr for Class {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self> {
+        Ok(match word {
+            "wc" => Self::Any,
+            "hi" => Self::High,
+            "lo" => Self::Low,
+            "ar" => Self::Range,
+            "em" => Self::Exact,
+            _ => bail!("{word:?} is no class of ports: wc, hi, lo, ar or em"),
+        })
+    }
+}
+
+/// The classes of both ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Pair {
+    pub(crate) source: Class,
+    pub(crate) destination: Class,
+}
+
+impl FromStr for Pair {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self> {
+        let Some((source, destination)) = word.split_once('-') else { bail!("{word:?} is no pair such as wc-em") };
+        Ok(Self { source: source.parse()?, destination: destination.parse()? })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Lengths {
+    pub(crate) source: u8,
+    pub(crate) destination: u8,
+}
+
+impl Lengths {
+    fn choice(values: &[(f64, u8, u8)]) -> Result<Choice<Self>> {
+        for &(_, source, destination) in values {
+            ensure!(source <= 32 && destination <= 32, "{source} and {destination} are not both from 0 to 32");
+        }
+        Choice::new(values.iter().map(|&(share, source, destination)| (share, Self { source, destination })))
+    }
+}
+
+/// Ranges and ports that one side's rules name.
+#[derive(Clone, Debug)]
+pub(crate) struct PortValues {
+    ranges: Option<Choice<Ports>>,
+    exact: Option<Choice<Ports>>,
+}
+
+impl PortValues {
+    fn new(ranges: &[(f64, u16, u16)], exact: &[(f64, u16)]) -> Result<Self> {
+        let choice = |values: Vec<(f64, Ports)>| (!values.is_empty()).then(|| Choice::new(values)).transpose();
+        for &(_, low, high) in ranges {
+            ensure!(low <= high, "the range {low} to {high} is in the wrong order");
+        }
+        Ok(Self {
+            ranges: choice(ranges.iter().map(|&(share, low, high)| (share, Ports { low, high })).collect())?,
+            exact: choice(exact.iter().map(|&(share, port)| (share, Ports { low: port, high: port })).collect())?,
+        })
+    }
+
+    fn check(&self, class: Class) -> Result<()> {
+        match class {
+            Class::Range => ensure!(self.ranges.is_some(), "class ar is used, and no ranges are given"),
+            Class::Exact => ensure!(self.exact.is_some(), "class em is used, and no ports are given"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Classes that are used have values: [`PortValues::check`].
+    pub(crate) fn draw(&self, class: Class, random: &mut Random) -> Ports {
+        let from = |values: &Option<Choice<Ports>>, random| *values.as_ref().expect("checked").draw(random);
+        match class {
+            Class::Any => Ports::ANY,
+            Class::High => Ports { low: 1024, high: u16::MAX },
+            Class::Low => Ports { low: 0, high: 1023 },
+            Class::Range => from(&self.ranges, random),
+            Class::Exact => from(&self.exact, random),
+        }
+    }
+}
+
+/// How the trie of one side's prefixes branches.
+#[derive(Clone, Debug)]
+pub(crate) struct Branching {
+    /// Of the prefixes on a way from the root, at most about that many lie in one another.
+    pub(crate) nesting: u8,
+    /// Of the nodes at each level.
+    pub(crate) levels: [Level; 33],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Level {
+    /// Probability of two children.
+    pub(crate) two: f64,
+    /// 1 - lighter child / heavier child, in rules below them.
+    pub(crate) skew: f64,
+}
+
+impl Branching {
+    fn new(nesting: u8, ranges: &[(u8, u8, f64, f64)]) -> Result<Self> {
+        ensure!(nesting > 0, "nesting is 0; 1 means that no prefix lies in another");
+        let mut levels = [Level { two: 0.0, skew: 1.0 }; 33];
+        for &(first, last, two, skew) in ranges {
+            ensure!(first <= last && last <= 32, "levels {first} to {last} are not from 0 to 32");
+            ensure!((0.0..=1.0).contains(&two) && (0.0..=1.0).contains(&skew), "{two}, {skew}: both are from 0 to 1");
+            levels[usize::from(first)..=usize::from(last)].fill(Level { two, skew });
+        }
+        Ok(Self { nesting, levels })
+    }
+
+    /// The same for a set `factor` times as large: more addresses, rather than more rules for each of them.
+    ///
+    /// ClassBench's rule (its switch `-b`): from the root down, levels are balanced until as much skew is gone as
+    /// the set has grown. A level's skew is 2 where all have one child, 0 where all have two of one weight.
+    pub(crate) fn scaled(&self, factor: f64) -> Self {
+        let mut scaled = self.clone();
+        let mut left = if factor > 1.0 { factor } else { 0.0 };
+        for level in &mut scaled.levels[..32] {
+            if left <= 0.0 {
+                break;
+            }
+            let whole = 2.0 * (1.0 - level.two + level.two * level.skew);
+            let by_two = whole - 2.0 * level.skew;
+            *level = if whole <= left {
+                Level { two: 1.0, skew: 0.0 }
+            } else if by_two > left {
+                Level { two: (1.0 - (whole - left) / 2.0) / (1.0 - level.skew), skew: level.skew }
+            } else {
+                Level { two: 1.0, skew: (whole - left) / 2.0 }
+            };
+            left -= whole;
+        }
+        scaled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_seeds_are_read() {
+        for name in Seed::names() {
+            let text = BUILT_IN.iter().find(|(other, _)| *other == name).unwrap().1;
+            assert_eq!(Seed::parse(name, text).unwrap().name(), name);
+            assert!(text.len() < 60_000, "{name} is no compact seed any more");
+        }
+        assert!(Seed::built_in("acl1").is_none());
+    }
+
+    #[test]
+    fn what_a_seed_lacks_is_named() {
+        let text = BUILT_IN[0].1;
+        for (from, to, word) in [
+            ("filters =", "filter =", "unknown field"),
+            ("wc-em", "wc-xx", "\"xx\""),
+            ("share = ", "share = 1", "is no share"),
+            ("destination-ranges", "source-ranges", "class ar is used"),
+            ("source-nesting = ", "source-nesting = 0 # ", "nesting is 0"),
+        ] {
+            assert!(text.contains(from), "{from}");
+            let error = format!("{:#}", Seed::parse("acl", &text.replacen(from, to, 1)).unwrap_err());
+            assert!(error.contains("seed acl") && error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_larger_set_is_balanced_from_the_root() {
+        let branching = Branching::new(4, &[(0, 1, 1.0, 0.5), (2, 32, 0.25, 0.5)]).unwrap();
+        assert_eq!(branching.scaled(1.0).levels, branching.levels);
+        // Levels 0 and 1 have a skew of 1 each, level 2 of 1.75, of which 0.5 are left to take: fewer have one child.
+        let scaled = branching.scaled(2.5).levels;
+        assert_eq!(scaled[..2], [Level { two: 1.0, skew: 0.0 }; 2]);
+        assert_eq!(scaled[2], Level { two: 0.75, skew: 0.5 });
+        assert_eq!(scaled[3], branching.levels[3]);
+        // 1.25 are more than two children everywhere give, which is 0.75.
+        assert_eq!(branching.scaled(3.25).levels[2], Level { two: 1.0, skew: 0.25 });
+    }
+}

@@ -1,0 +1,278 @@
+//! Addresses for prefixes of given lengths: a binary trie a side, grown from the root, in the manner of ClassBench.
+//!
+//! At each node, prefixes that end there take its address, and the rest goes on to one child or is split between two,
+//! as the [`Branching`] of the level says. Where the prefixes on the way here are as many as may nest, those that
+//! would end one level on are kept apart from those that go further.
+
+use super::{
+    random::Random,
+    seed::{Branching, Lengths},
+};
+
+/// Addresses of the sources, in the order of `lengths`.
+pub(crate) fn sources(branching: &Branching, lengths: &[Lengths], random: &mut Random) -> Vec<u32> {
+    let mut sources = Sources { branching, lengths, random, addresses: vec![0; lengths.len()] };
+    sources.grow(0, 0, (0..lengths.len()).collect(), 0);
+    sources.addresses
+}
+
+/// Addresses of the destinations: along the bits of the source as long as `correlation` holds, from there by branching.
+pub(crate) fn destinations(
+    branching: &Branching,
+    correlation: &[f64; 33],
+    lengths: &[Lengths],
+    sources: &[u32],
+    random: &mut Random,
+) -> Vec<u32> {
+    let addresses = vec![0; lengths.len()];
+    let nodes = vec![Node::default()];
+    let mut growing = Destinations { branching, correlation, lengths, sources, random, nodes, addresses };
+    growing.follow(0, 0, 0, (0..lengths.len()).collect(), 0);
+    growing.finish(0, 0, 0, Vec::new(), 0);
+    growing.addresses
+}
+
+/// The address of a child: the bit after `level` bits is `side`.
+fn child(address: u32, level: u8, side: usize) -> u32 {
+    address | (side as u32) << (31 - level)
+}
+
+/// How many of `count` rules the heavier of two children has.
+fn heavier(count: usize, skew: f64) -> usize {
+    // lighter = (1 - skew) heavier, and both are count.
+    (count as f64 / (2.0 - skew)) as usize
+}
+
+/// The next level's prefixes must be kept apart, or more than `nesting` would lie in one another.
+fn must_part(branching: &Branching, nested: u8, level: u8, count: usize, any_ends_next: bool) -> bool {
+    // At the last level there is nowhere else to go.
+    count > 1 && nested + 1 >= branching.nesting && any_ends_next && level < 31
+}
+
+struct Sources<'a> {
+    branching: &'a Branching,
+    lengths: &'a [Lengths],
+    random: &'a mut Random,
+    addresses: Vec<u32>,
+}
+
+impl Sources<'_> {
+    fn grow(&mut self, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
+        let length = |rule: usize| self.lengths[rule].source;
+        let (ending, mut rest): (Vec<_>, Vec<_>) = rules.into_iter().partition(|&rule| length(rule) == level);
+        ending.iter().for_each(|&rule| self.addresses[rule] = address);
+        if rest.is_empty() {
+            return;
+        }
+        let nested = nested + u8::from(!ending.is_empty());
+        let heavy = self.random.below(2);
+        let ends_next = |rule: usize| length(rule) == level + 1;
+        let any_ends_next = rest.iter().any(|&rule| ends_next(rule));
+        let at = self.branching.levels[usize::from(level)];
+        let light = if must_part(self.branching, nested, level, rest.len(), any_ends_next) {
+            let (next, further): (Vec<_>, Vec<_>) = rest.into_iter().partition(|&rule| ends_next(rule));
+            let light;
+            (rest, light) = if next.len() > further.len() { (next, further) } else { (further, next) };
+            light
+        } else if rest.len() == 1 || !self.random.chance(at.two) {
+            Vec::new()
+        } else {
+            rest.split_off(heavier(rest.len(), at.skew))
+        };
+        for (side, rules) in [(heavy, rest), (1 - heavy, light)] {
+            if !rules.is_empty() {
+                self.grow(level + 1, child(address, level, side), rules, nested);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Node {
+    children: [Option<usize>; 2],
+    /// Rules below each of the children.
+    weight: [usize; 2],
+    /// Rules whose destination leaves the source's bits here.
+    stubs: Vec<usize>,
+    ends_here: bool,
+}
+
+struct Destinations<'a> {
+    branching: &'a Branching,
+    correlation: &'a [f64; 33],
+    lengths: &'a [Lengths],
+    sources: &'a [u32],
+    random: &'a mut Random,
+    nodes: Vec<Node>,
+    addresses: Vec<u32>,
+}
+
+impl Destinations<'_> {
+    /// Takes the rules along the bits of their sources, and leaves each as a stub where it goes its own way.
+    fn follow(&mut self, node: usize, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
+        let rest = self.end(node, level, address, rules);
+        let nested = nested + u8::from(self.nodes[node].ends_here);
+        if self.must_part(nested, level, &rest) {
+            self.nodes[node].stubs.extend(rest);
+            return;
+        }
+        let mut on = [Vec::new(), Vec::new()];
+        for rule in rest {
+            let length = self.lengths[rule].source;
+            if length <= level {
+                self.nodes[node].stubs.push(rule);
+                continue;
+            }
+            let side = (self.sources[rule] >> (31 - level) & 1) as usize;
+            // The source's prefix itself is no way on: the destination would lie in it.
+            if length > level + 1 && self.random.chance(self.correlation[usize::from(level) + 1]) {
+                self.nodes[node].weight[side] += 1;
+                on[side].push(rule);
+            } else {
+                let away = self.child(node, 1 - side);
+                self.nodes[node].weight[1 - side] += 1;
+                self.nodes[away].stubs.push(rule);
+            }
+        }
+        for (side, rules) in on.into_iter().enumerate().filter(|(_, rules)| !rules.is_empty()) {
+            let next = self.child(node, side);
+            self.follow(next, level + 1, child(address, level, side), rules, nested);
+        }
+    }
+
+    /// Takes the stubs, and the rules that come from above, to their ends by branching.
+    fn finish(&mut self, node: usize, level: u8, address: u32, mut rules: Vec<usize>, nested: u8) {
+        rules.append(&mut self.nodes[node].stubs);
+        let mut rest = self.end(node, level, address, rules);
+        let nested = nested + u8::from(self.nodes[node].ends_here);
+        let mut split = [Vec::new(), Vec::new()];
+        if !rest.is_empty() {
+            let Node { children, weight, .. } = self.nodes[node];
+            let heavy = match weight[0].cmp(&weight[1]) {
+                std::cmp::Ordering::Greater => 0,
+                std::cmp::Ordering::Less => 1,
+                std::cmp::Ordering::Equal => self.random.below(2),
+            };
+            let at = self.branching.levels[usize::from(level)];
+            if self.must_part(nested, level, &rest) {
+                let (next, further): (Vec<_>, Vec<_>) =
+                    rest.into_iter().partition(|&rule| self.lengths[rule].destination == level + 1);
+                let (more, less) = if next.len() > further.len() { (next, further) } else { (further, next) };
+                split[heavy] = more;
+                split[1 - heavy] = less;
+            } else if children.contains(&None) && !self.random.chance(at.two) {
+                let side = children.iter().position(Option::is_some).unwrap_or(heavy);
+                split[side] = rest;
+            } else {
+                // What is below already counts; the rest brings both sides as near to the skew as it can.
+                let total = rest.len() + weight[0] + weight[1];
+                let wanted = heavier(total, at.skew);
+                let light = (total - wanted).saturating_sub(weight[1 - heavy]);
+                let light = if wanted <= weight[heavy] { rest.len() } else { light.min(rest.len()) };
+                split[heavy] = rest.split_off(light);
+                split[1 - heavy] = rest;
+            }
+        }
+        for (side, rules) in split.into_iter().enumerate() {
+            if !rules.is_empty() || self.nodes[node].weight[side] > 0 {
+                let next = self.child(node, side);
+                self.finish(next, level + 1, child(address, level, side), rules, nested);
+            }
+        }
+    }
+
+    /// Gives those that end at this node its address and returns the others.
+    fn end(&mut self, node: usize, level: u8, address: u32, rules: Vec<usize>) -> Vec<usize> {
+        let (ending, rest): (Vec<_>, Vec<_>) =
+            rules.into_iter().partition(|&rule| self.lengths[rule].destination == level);
+        ending.iter().for_each(|&rule| self.addresses[rule] = address);
+        self.nodes[node].ends_here |= !ending.is_empty();
+        rest
+    }
+
+    fn must_part(&self, nested: u8, level: u8, rules: &[usize]) -> bool {
+        let any_ends_next = rules.iter().any(|&rule| self.lengths[rule].destination == level + 1);
+        must_part(self.branching, nested, level, rules.len(), any_ends_next)
+    }
+
+    fn child(&mut self, node: usize, side: usize) -> usize {
+        if let Some(child) = self.nodes[node].children[side] {
+            return child;
+        }
+        self.nodes.push(Node::default());
+        let child = self.nodes.len() - 1;
+        self.nodes[node].children[side] = Some(child);
+        child
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::{rule::Prefix, seed::Level};
+    use super::*;
+
+    fn branching(two: f64, skew: f64) -> Branching {
+        Branching { nesting: 4, levels: [Level { two, skew }; 33] }
+    }
+
+    fn equal(count: usize, source: u8, destination: u8) -> Vec<Lengths> {
+        vec![Lengths { source, destination }; count]
+    }
+
+    #[test]
+    fn a_trie_without_branches_has_one_address_and_a_balanced_one_as_many_as_it_can() {
+        let distinct = |two, skew, length| {
+            let addresses = sources(&branching(two, skew), &equal(256, length, 0), &mut Random::new(1));
+            addresses.into_iter().collect::<BTreeSet<_>>().len()
+        };
+        assert_eq!(distinct(0.0, 1.0, 32), 1);
+        assert_eq!(distinct(1.0, 0.0, 8), 256);
+        assert_eq!(distinct(1.0, 0.0, 4), 16);
+        // All skew: the heavier child has everything.
+        assert_eq!(distinct(1.0, 1.0, 32), 1);
+    }
+
+    #[test]
+    fn the_heavier_child_has_what_the_skew_says() {
+        let addresses = sources(&branching(1.0, 0.5), &equal(300, 1, 0), &mut Random::new(1));
+        let set = addresses.iter().filter(|&&address| address == 1 << 31).count();
+        // 100 is half of 200.
+        assert!(set == 100 || set == 200, "{set}");
+    }
+
+    #[test]
+    fn the_destination_leaves_the_source_where_the_correlation_ends() {
+        let lengths = equal(200, 32, 32);
+        let sources = sources(&branching(1.0, 0.0), &lengths, &mut Random::new(1));
+        let mut correlation = [0.0; 33];
+        correlation[1..=12].fill(1.0);
+        let found = destinations(&branching(1.0, 0.0), &correlation, &lengths, &sources, &mut Random::new(2));
+        for (source, destination) in sources.iter().zip(&found) {
+            assert_eq!((source ^ destination).leading_zeros(), 12, "{source:08x} {destination:08x}");
+        }
+    }
+
+    #[test]
+    fn every_rule_gets_an_address_of_its_length_and_nesting_is_bounded() {
+        let mut random = Random::new(3);
+        let mut length = || [0, 8, 16, 20, 22, 24, 26, 28, 30, 32][random.below(10)];
+        let lengths: Vec<_> = (0..2000).map(|_| Lengths { source: length(), destination: length() }).collect();
+        let branching = branching(0.5, 0.5);
+        let sources = sources(&branching, &lengths, &mut Random::new(4));
+        let found = destinations(&branching, &[0.5; 33], &lengths, &sources, &mut Random::new(5));
+        for (side, addresses) in [&sources, &found].into_iter().enumerate() {
+            let prefixes: BTreeSet<_> = (addresses.iter().zip(&lengths))
+                .map(|(&address, lengths)| {
+                    let prefix = Prefix::new(address, if side == 0 { lengths.source } else { lengths.destination });
+                    assert_eq!(prefix.address, address);
+                    prefix
+                })
+                .collect();
+            let deepest = prefixes.iter().map(|a| prefixes.iter().filter(|b| b.covers(*a)).count()).max();
+            // No hard limit, nor is it one in ClassBench: what joins a way later did not count the prefixes on it.
+            assert!(deepest.is_some_and(|deepest| deepest <= 6), "side {side}: {deepest:?}");
+        }
+    }
+}
