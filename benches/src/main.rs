@@ -1,6 +1,7 @@
 //! `xdpfwd-bench`: xdpfwd beside other forwarders, on the lab. docs/benchmarking.md says what each figure means.
 #![forbid(unsafe_code)]
 
+mod classify;
 mod common;
 mod forward;
 mod instructions;
@@ -40,6 +41,8 @@ enum Command {
     Pairs(forward::PairsArguments),
     /// A rule set and a trace for a packet classifier, in the style of ClassBench (needs no root)
     Classbench(classbench::Arguments),
+    /// ns a lookup of the filter's classifier, next to dpdk-test-acl (needs no root)
+    Classify(classify::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ fn act(command: Command) -> Result<()> {
         Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
         Command::Classbench(arguments) => classbench::run(&arguments),
+        Command::Classify(arguments) => classify::run(&arguments),
     }
 }
 

@@ -6,6 +6,7 @@
 //! [`snapshot`](crate::Stage::snapshot) and [`restore`](crate::Stage::restore) on the way), and
 //! [`retired`](crate::Stage::retire).
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -134,7 +135,7 @@ impl fmt::Display for Remark {
 }
 
 /// A stage, checked and resolved, to be built for each worker.
-pub trait StagePlan: Send + Sync + std::fmt::Debug {
+pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     /// Builds the stage for one worker, on its thread, between two batches: quickly.
     fn build(&self, cx: &BuildCx) -> Box<dyn Stage>;
 

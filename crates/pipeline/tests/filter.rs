@@ -152,7 +152,10 @@ fn what_is_unusual_has_a_verdict_of_its_own() {
             let by_ports = through(&judging("accept dport 53"), &packets).0.len();
             assert_eq!(by_ports, if key == "ip_options" { count } else { 0 }, "{key}");
         } else {
-            assert!(plan(&judging("accept")).unwrap_err().to_string().contains("expected `accept` or `drop`"), "{key}");
+            assert!(
+                plan(&judging("accept")).unwrap_err().to_string().contains(r#"expected "accept" or "drop""#),
+                "{key}"
+            );
         }
     }
     assert_eq!(through(r#"{ default = "accept", rules = ["drop vlan 7"] }"#, &[tagged(1), tagged(2), whole]).0, [2]);

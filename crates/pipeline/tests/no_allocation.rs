@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::path::Path;
+
 use pipeline::stages::{MacSwap, SetMac, Ttl};
 use pipeline::wire::MacAddr;
-use pipeline::{NamedStage, Stage};
+use pipeline::{BuildCx, NamedStage, PlanCx, Registry, Stage};
 use support::cross_connect;
 
 fn udp() -> Vec<u8> {
@@ -19,7 +21,18 @@ fn udp() -> Vec<u8> {
 fn a_worker_at_work_allocates_nothing() {
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
     let boxed = |name: &str, stage: Box<dyn Stage>| NamedStage { name: name.into(), stage };
-    let dynamic = || vec![boxed("ttl", Box::<Ttl>::default()), boxed("swap", Box::new(MacSwap))];
+    // Enough rules for the classifier's tables, one with a limit, one that goes on.
+    let filter = || {
+        let many: String = (0..200).map(|n| format!("\"drop src 172.16.{n}.0/24 proto udp dport {n}\",")).collect();
+        let table = format!(
+            "{{ default = \"drop\", rules = [{many} \"continue proto udp limit 1Gbps\", \"accept src 10.0.0.0/8 limit 1Mpps per src/24\"] }}"
+        );
+        let cx = PlanCx { directory: Path::new("."), workers: 1 };
+        let table = toml::de::ValueDeserializer::parse(table.leak()).unwrap();
+        Registry::builtin().plan("filter", table, &cx).unwrap().build(&BuildCx { worker: 0, workers: 1 })
+    };
+    let dynamic =
+        || vec![boxed("ttl", Box::<Ttl>::default()), boxed("filter", filter()), boxed("swap", Box::new(MacSwap))];
 
     let (mut fixed, fixed_wires) =
         cross_connect((Ttl::default(), MacSwap, set_mac()), (Ttl::default(), MacSwap, set_mac()));
@@ -41,5 +54,6 @@ fn a_worker_at_work_allocates_nothing() {
         assert_eq!(info.count_total, 0, "round {round}: {info:?}");
     }
     assert_eq!(fixed.report().queues[1].counters.tx_packets, 1200);
+    assert_eq!(planned.report().queues[0].counters.tx_packets, 1200, "{:?}", planned.report());
     assert!(allocation_counter::measure(|| drop(fixed.report())).count_total > 0, "the counter counts");
 }

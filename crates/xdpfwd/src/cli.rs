@@ -26,6 +26,7 @@ Exit codes:
 Examples:
   xdpfwd --config configs/cross-connect.toml --check    # would it run here? touches nothing
   xdpfwd doctor --config configs/cross-connect.toml     # what keeps it from running fast here, and the fix
+  xdpfwd filter test --config configs/filter.toml --pcap some.pcap  # what its rules would do
   sudo xdpfwd --config configs/cross-connect.toml
   sudo xdpfwd --config configs/demo.toml --duration 10 --interval 0.5 --json 2>log >report.ndjson"
 )]
@@ -42,6 +43,44 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Say what would keep it from running, or from running fast, and the fix
     Doctor(Doctor),
+    /// Try a filter's rules
+    #[command(subcommand)]
+    Filter(Filter),
+}
+
+/// What to do with a filter.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub(crate) enum Filter {
+    /// Judge a capture by the rules of a configuration: a verdict for each packet, and counts
+    Test(FilterTest),
+}
+
+/// What to judge, by what.
+///
+/// Runs the code of the data plane over a capture (pcap or pcapng, of Ethernet). No interface of the configuration has to exist, and
+/// no privilege is needed. Rate limits go by the capture's timestamps.
+#[derive(Clone, Debug, PartialEq, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  every packet was judged, whatever the verdicts
+  1  the capture cannot be read
+  2  the command line or the configuration is no good")]
+pub(crate) struct FilterTest {
+    /// The configuration with the filter
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// The capture
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: PathBuf,
+
+    /// Which filter, if the configuration has several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) stage: Option<String>,
+
+    /// Print one JSON object a packet: index, verdict, rule (from 0; null if none decided), reason (null if accepted)
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What to forward, and how to report.
@@ -174,7 +213,7 @@ mod tests {
         let doctor = |arguments: &[&str]| {
             parse(&[&["doctor"], arguments].concat()).map(|cli| match cli.command {
                 Some(Command::Doctor(doctor)) => doctor,
-                None => panic!("no doctor"),
+                other => panic!("no doctor: {other:?}"),
             })
         };
         assert_eq!(doctor(&["eth1", "eth2"]).unwrap().interfaces, ["eth1", "eth2"]);

@@ -16,6 +16,7 @@ mod check;
 mod cli;
 mod config;
 mod doctor;
+mod filter;
 mod logging;
 mod run;
 mod text;
@@ -34,8 +35,10 @@ const USAGE: u8 = 2;
 /// Does what the command line of this process says, with these kinds of stages for the configuration to name.
 pub fn main(registry: &Registry) -> ExitCode {
     let Cli { command, run: cli } = Cli::parse();
-    if let Some(Command::Doctor(arguments)) = &command {
-        return doctor::run(arguments, registry);
+    match &command {
+        Some(Command::Doctor(arguments)) => return doctor::run(arguments, registry),
+        Some(Command::Filter(cli::Filter::Test(arguments))) => return filter::test(arguments, registry),
+        None => {}
     }
     let loaded = config::load(cli.config(), registry, &ThisMachine);
     // `--check` has no log: what it finds is its answer.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use filter::{Classifier, Problem, Rule, Verdict};
 use serde::Deserialize;
-use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
 use toml::Spanned;
 
 use super::program::{Manners, Program};
@@ -23,17 +23,11 @@ pub struct FilterConfig {
     #[serde(default)]
     format: Format,
     action: Option<Word>,
-    #[serde(default)]
     not_ip: Option<Word>,
-    #[serde(default)]
     malformed: Option<Word>,
-    #[serde(default)]
     vlan_stack: Option<Word>,
-    #[serde(default)]
     extension_chain: Option<Word>,
-    #[serde(default)]
     ip_options: Option<Manner>,
-    #[serde(default)]
     later_fragments: Option<Manner>,
 }
 
@@ -44,28 +38,62 @@ enum Source {
     Here(Vec<Spanned<String>>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
     Accept,
     Drop,
 }
 
 /// What is done about what rules could judge, but not by all that they may say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
     Accept,
     Drop,
     Judge,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Format {
     #[default]
     Xdpfwd,
     Classbench,
+}
+
+/// Reads one of some words. What else is written is answered with all of them.
+struct OneOf<T: 'static>(&'static str, &'static [(&'static str, T)]);
+
+impl<T: Copy> Visitor<'_> for OneOf<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        let known = self.1.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        known.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(OneOf("\"accept\" or \"drop\"", &[("accept", Self::Accept), ("drop", Self::Drop)]))
+    }
+}
+
+impl<'de> Deserialize<'de> for Manner {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const WORDS: &[(&str, Manner)] =
+            &[("drop", Manner::Drop), ("judge", Manner::Judge), ("accept", Manner::Accept)];
+        deserializer.deserialize_str(OneOf("\"drop\", \"judge\" or \"accept\"", WORDS))
+    }
+}
+
+impl<'de> Deserialize<'de> for Format {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const WORDS: &[(&str, Format)] = &[("xdpfwd", Format::Xdpfwd), ("classbench", Format::Classbench)];
+        deserializer.deserialize_str(OneOf("\"xdpfwd\" or \"classbench\"", WORDS))
+    }
 }
 
 impl<'de> Deserialize<'de> for Source {

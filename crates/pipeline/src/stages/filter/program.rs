@@ -56,6 +56,11 @@ impl Unusual {
 }
 
 impl Program {
+    /// A rule, by its number.
+    pub fn rule(&self, number: u32) -> Option<&Rule> {
+        self.rules.get(number as usize)
+    }
+
     pub(super) fn new(
         rules: Vec<Rule>,
         classifier: Classifier,

@@ -32,8 +32,10 @@ pub(super) fn interfaces(
     let mut look_up = |port: &PortTable| {
         let name = port.interface.is()?;
         let interface = machine.interface(name.get_ref());
-        if interface.is_none() {
-            let there = all_of(machine.interfaces().iter().map(|there| format!("{there:?}")));
+        let there = machine.interfaces();
+        // A machine of which nothing is known has none at all, and nothing to say about it.
+        if interface.is_none() && !there.is_empty() {
+            let there = all_of(there.iter().map(|there| format!("{there:?}")));
             // `ip link` shows what an interface is a part of, or its peer, behind its name.
             let part = name.get_ref().split_once('@').filter(|(part, _)| machine.interface(part).is_some());
             let hint =

@@ -1,0 +1,279 @@
+//! `classify`: ns a lookup of the filter's classifier, next to `dpdk-test-acl` on the same rules and the same trace.
+
+use std::fs::File;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use filter::{Addresses, Classifier, Fragment, Key, L4, Rule, Verdict, parse_classbench};
+use serde::Serialize;
+use xdpfwd_bench::classbench::{Header, Locality, Seed, Statistics, generate, trace, write_rules, write_trace};
+
+use crate::stats::Median;
+
+/// Options of the subcommand.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// acl, fw or ipc, or files: seeds in TOML, or parameter files of ClassBench such as acl1_seed
+    #[arg(long, value_delimiter = ',', default_values_t = ["acl".to_owned(), "fw".to_owned(), "ipc".to_owned()])]
+    seeds: Vec<String>,
+    /// Numbers of rules
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000])]
+    rules: Vec<usize>,
+    /// Headers of a trace
+    #[arg(long, default_value_t = 1_000_000)]
+    packets: usize,
+    /// How often a header is repeated, back to back
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Skew::Uniform, Skew::Pareto])]
+    skew: Vec<Skew>,
+    /// The same number, the same rules and traces
+    #[arg(long, default_value_t = 1)]
+    random_seed: u64,
+    /// Rounds, each of one pass of every classifier over the trace
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// Rules above which dpdk-test-acl is not asked: what it builds takes too much memory and time
+    #[arg(long, default_value_t = 20_000)]
+    dpdk_up_to: usize,
+    /// Print JSON, a line for each row
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Skew {
+    /// Once
+    Uniform,
+    /// As a Pareto distribution says
+    Pareto,
+}
+
+/// One set of rules and one trace.
+#[derive(Debug, Serialize)]
+struct Row {
+    seed: String,
+    rules: usize,
+    skew: Skew,
+    packets: usize,
+    /// Tuples of the rules as they are, and of the classifier.
+    distinct_tuples: usize,
+    tuples: usize,
+    longest_bucket: usize,
+    memory_bytes: usize,
+    build_ms: Option<Median>,
+    /// Share of headers that hit a rule.
+    hit_share: f64,
+    ns: Option<Median>,
+    dpdk_ns: Option<Median>,
+    /// Of dpdk-test-acl's time, in the same round.
+    ratio: Option<Median>,
+    /// Why there is no figure of dpdk-test-acl.
+    dpdk_missing: Option<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("xdpfwd-classify-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let ended = measure_all(arguments, &folder);
+    let _ = std::fs::remove_dir_all(&folder);
+    ended
+}
+
+fn measure_all(arguments: &Arguments, folder: &Path) -> Result<()> {
+    if !arguments.json {
+        println!("ns a lookup (uncached), medians of {} rounds with their intervals", arguments.rounds);
+        println!(
+            "{:<12}{:>8} {:<8}{:>7}{:>8}{:>8}{:>9}{:>10}  {:<22}{:<22}ratio",
+            "seed", "rules", "skew", "tuples", "merged", "longest", "KiB", "build ms", "xdpfwd", "dpdk-test-acl"
+        );
+    }
+    for name in &arguments.seeds {
+        let seed = find_seed(name)?;
+        for &count in &arguments.rules {
+            for &skew in &arguments.skew {
+                let row = measure(arguments, &seed, count, skew, folder)?;
+                if arguments.json { println!("{}", serde_json::to_string(&row)?) } else { row.print() }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn find_seed(name: &str) -> Result<Seed> {
+    if let Some(seed) = Seed::built_in(name) {
+        return Ok(seed);
+    }
+    let text = std::fs::read_to_string(name).with_context(|| format!("{name}: neither a seed nor a file"))?;
+    let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or(name);
+    Seed::parse(stem, &text)
+}
+
+fn measure(arguments: &Arguments, seed: &Seed, count: usize, skew: Skew, folder: &Path) -> Result<Row> {
+    let written = generate(seed, count, arguments.random_seed);
+    let locality = match skew {
+        Skew::Uniform => Locality::Uniform,
+        Skew::Pareto => Locality::Pareto { a: 1.0, b: 0.1 },
+    };
+    let headers = trace(&written, arguments.packets, locality, 0.1, arguments.random_seed);
+    let mut text = Vec::new();
+    write_rules(&mut text, &written)?;
+    let rules = parse_classbench(std::str::from_utf8(&text)?, Verdict::Accept);
+    let (rules, _) = rules.map_err(|problems| anyhow::anyhow!("{}", problems[0]))?;
+    let rules: Vec<Rule> = rules.into_iter().map(|(_, rule)| rule).collect();
+    let keys: Vec<Key> = headers.iter().map(key).collect();
+
+    let mut builds = Vec::new();
+    let mut classifier = Classifier::new(&rules, 1);
+    for _ in 0..arguments.rounds.min(5) {
+        let start = Instant::now();
+        classifier = black_box(Classifier::new(black_box(&rules), 1));
+        builds.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    check(&classifier, &rules, &keys)?;
+    let dpdk = Dpdk::prepare(arguments, &written, &headers, folder);
+    let (mut own, mut others, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut missing = dpdk.as_ref().err().map(ToString::to_string);
+    let mut hits = 0;
+    for _ in 0..arguments.rounds {
+        let (ns, hit) = one_pass(&classifier, &keys);
+        own.push(ns);
+        hits = hit;
+        if let Ok(dpdk) = &dpdk
+            && missing.is_none()
+        {
+            match dpdk.one_pass() {
+                Ok(other) => {
+                    others.push(other);
+                    ratios.push(ns / other);
+                }
+                Err(error) => missing = Some(error.to_string()),
+            }
+        }
+    }
+    let shape = classifier.shape();
+    let statistics = Statistics::of(&written);
+    Ok(Row {
+        seed: seed.name().to_owned(),
+        rules: rules.len(),
+        skew,
+        packets: keys.len(),
+        distinct_tuples: statistics.tuples,
+        tuples: shape.v4.len(),
+        longest_bucket: shape.v4.iter().map(|tuple| tuple.longest).max().unwrap_or(0),
+        memory_bytes: shape.memory,
+        build_ms: Median::of(builds),
+        hit_share: hits as f64 / keys.len() as f64,
+        ns: Median::of(own),
+        dpdk_ns: Median::of(others),
+        ratio: Median::of(ratios),
+        dpdk_missing: missing,
+    })
+}
+
+fn key(header: &Header) -> Key {
+    let (source, destination) = (header.source_port, header.destination_port);
+    let l4 = match header.protocol {
+        6 => L4::Tcp { source, destination, flags: 0x10 },
+        // dpdk-test-acl compares ports whatever the protocol is.
+        _ => L4::Ports { source, destination },
+    };
+    let addresses = Addresses::V4 { source: header.source, destination: header.destination };
+    Key { addresses, protocol: header.protocol, l4, fragment: Fragment::No, dscp: 0, vlan: None }
+}
+
+/// That it finds what looking at each rule finds: of a part of the trace, for that takes long.
+fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
+    let step = (keys.len() * rules.len() / 20_000_000).max(1);
+    for key in keys.iter().step_by(step) {
+        let expected = rules.iter().position(|rule| rule.matches(key)).map(|rule| rule as u32);
+        ensure!(classifier.first_match(key, 0) == expected, "{key:?}: expected {expected:?}");
+    }
+    Ok(())
+}
+
+/// ns a lookup, and how many hit a rule.
+fn one_pass(classifier: &Classifier, keys: &[Key]) -> (f64, usize) {
+    let mut found = [0; Classifier::BATCH];
+    let mut hits = 0;
+    let start = Instant::now();
+    for batch in keys.chunks(Classifier::BATCH) {
+        classifier.classify(black_box(batch), &mut found);
+        hits += found[..batch.len()].iter().filter(|found| **found != Classifier::NONE).count();
+    }
+    (start.elapsed().as_secs_f64() * 1e9 / keys.len() as f64, hits)
+}
+
+/// `dpdk-test-acl` with its files.
+struct Dpdk {
+    rules: PathBuf,
+    trace: PathBuf,
+    count: usize,
+    packets: usize,
+}
+
+impl Dpdk {
+    fn prepare(
+        arguments: &Arguments,
+        rules: &[xdpfwd_bench::classbench::Rule5],
+        headers: &[Header],
+        folder: &Path,
+    ) -> Result<Self> {
+        if rules.len() > arguments.dpdk_up_to {
+            bail!("not asked for more than {} rules", arguments.dpdk_up_to);
+        }
+        let (rule_file, trace_file) = (folder.join("rules"), folder.join("trace"));
+        write_rules(File::create(&rule_file)?, rules)?;
+        write_trace(std::io::BufWriter::new(File::create(&trace_file)?), headers)?;
+        Ok(Self { rules: rule_file, trace: trace_file, count: rules.len(), packets: headers.len() })
+    }
+
+    /// One pass over the trace, in a process of its own: ns a lookup, by its own count of cycles.
+    fn one_pass(&self) -> Result<f64> {
+        let output = Command::new("dpdk-test-acl")
+            .args(["--no-huge", "--no-pci", "--no-telemetry", "--no-shconf", "-m", "4096", "-l", "1", "--"])
+            .arg(format!("--rulesf={}", self.rules.display()))
+            .arg(format!("--tracef={}", self.trace.display()))
+            .arg(format!("--rulenum={}", self.count + 1))
+            .arg(format!("--tracenum={}", self.packets))
+            .args(["--iter=1", "--verbose=0"])
+            .output()
+            .context("dpdk-test-acl: apt-get install dpdk-dev")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        // "…, 170847378 cycles (0.07 sec), 85.42 cycles/pkt, 30436522.12 pkt/sec"
+        let rate = text.lines().rev().find_map(|line| line.rsplit(", ").next()?.strip_suffix(" pkt/sec")?.parse().ok());
+        let rate: f64 =
+            rate.with_context(|| format!("dpdk-test-acl ended with {}, and without a rate", output.status))?;
+        Ok(1e9 / rate)
+    }
+}
+
+impl Row {
+    fn print(&self) {
+        let shown = |median: &Option<Median>| {
+            median.map_or("-".to_owned(), |m| format!("{:.1} [{:.1}, {:.1}]", m.median, m.low, m.high))
+        };
+        let build = self.build_ms.map_or(0.0, |build| build.median);
+        let ratio = self.ratio.map_or_else(
+            || self.dpdk_missing.clone().unwrap_or_default(),
+            |m| format!("{:.2} [{:.2}, {:.2}]", m.median, m.low, m.high),
+        );
+        println!(
+            "{:<12}{:>8} {:<8}{:>7}{:>8}{:>8}{:>9}{:>10.1}  {:<22}{:<22}{}",
+            self.seed,
+            self.rules,
+            if self.skew == Skew::Uniform { "uniform" } else { "pareto" },
+            self.distinct_tuples,
+            self.tuples,
+            self.longest_bucket,
+            self.memory_bytes / 1024,
+            build,
+            shown(&self.ns),
+            shown(&self.dpdk_ns),
+            ratio
+        );
+    }
+}

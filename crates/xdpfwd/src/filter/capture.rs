@@ -1,0 +1,119 @@
+//! Packets of a capture: pcap or pcapng, of Ethernet.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use pcap_parser::traits::PcapNGPacketBlock as _;
+use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
+
+/// A packet as it was on the wire.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Captured {
+    /// Seconds since 1970; 0 where the capture does not say.
+    pub(super) seconds: f64,
+    /// Its bytes; zeros stand for what the capture has cut off.
+    pub(super) bytes: Vec<u8>,
+    /// Whether something was cut off.
+    pub(super) cut: bool,
+}
+
+/// As much as the longest record that tools write.
+const BUFFER: usize = 1 << 20;
+
+/// Longer than any frame.
+const LONGEST: usize = 1 << 18;
+
+/// Shows each packet of a capture, in their order.
+pub(super) fn read(path: &Path, mut packet: impl FnMut(Captured) -> Result<()>) -> Result<()> {
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    let name = path.display();
+    let mut reader = match create_reader(BUFFER, file) {
+        Ok(reader) => reader,
+        Err(PcapError::Eof) => bail!("{name} is empty: expected a capture in pcap or pcapng format"),
+        Err(_) => bail!("{name} is no capture: expected pcap or pcapng format"),
+    };
+    let mut link = Links::default();
+    loop {
+        let (exhausted, consumed) = (reader.reader_exhausted(), reader.consumed());
+        match reader.next() {
+            Ok((length, block)) => {
+                if let Some(captured) = link.packet(&block).with_context(|| name.to_string())? {
+                    packet(captured)?;
+                }
+                reader.consume(length);
+            }
+            Err(PcapError::Eof) => return Ok(()),
+            Err(PcapError::UnexpectedEof) => bail!("{name} ends in the middle of a packet"),
+            Err(PcapError::Incomplete(_)) if exhausted => bail!("{name} ends in the middle of a packet"),
+            Err(PcapError::Incomplete(_)) => {
+                if let Err(error) = reader.refill() {
+                    bail!("{name} cannot be read on: {error}");
+                }
+            }
+            Err(PcapError::BufferTooSmall) => bail!("{name} has a record of more than {BUFFER} bytes"),
+            Err(error) => bail!("{name} is damaged after {} bytes: {error}", consumed),
+        }
+    }
+}
+
+/// What the capture has said of its interfaces.
+#[derive(Default)]
+struct Links {
+    /// Of pcap: steps of a second.
+    steps: f64,
+    /// Of pcapng: each interface's units a second, and its offset.
+    interfaces: Vec<(u64, u64)>,
+}
+
+impl Links {
+    fn packet(&mut self, block: &PcapBlockOwned<'_>) -> Result<Option<Captured>> {
+        match block {
+            PcapBlockOwned::LegacyHeader(header) => {
+                ethernet(header.network)?;
+                self.steps = if header.is_nanosecond_precision() { 1e-9 } else { 1e-6 };
+                Ok(None)
+            }
+            PcapBlockOwned::Legacy(record) => {
+                let seconds = f64::from(record.ts_sec) + f64::from(record.ts_usec) * self.steps;
+                Ok(Some(captured(seconds, record.data, record.origlen)))
+            }
+            PcapBlockOwned::NG(Block::SectionHeader(_)) => {
+                self.interfaces.clear();
+                Ok(None)
+            }
+            PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
+                ethernet(interface.linktype)?;
+                let offset = u64::try_from(interface.ts_offset()).unwrap_or(0);
+                self.interfaces.push((interface.ts_resolution().unwrap_or(1_000_000), offset));
+                Ok(None)
+            }
+            PcapBlockOwned::NG(Block::EnhancedPacket(record)) => {
+                let Some((resolution, offset)) = self.interfaces.get(record.if_id as usize).copied() else {
+                    bail!("a packet of interface {}, of which nothing was said", record.if_id);
+                };
+                let seconds = record.decode_ts_f64(offset, resolution.max(1));
+                Ok(Some(captured(seconds, record.packet_data(), record.origlen)))
+            }
+            PcapBlockOwned::NG(Block::SimplePacket(record)) => {
+                Ok(Some(captured(0.0, record.packet_data(), record.origlen)))
+            }
+            PcapBlockOwned::NG(_) => Ok(None),
+        }
+    }
+}
+
+fn ethernet(link: Linktype) -> Result<()> {
+    if link != Linktype::ETHERNET {
+        bail!("link type {}: expected Ethernet (1), as of a capture on one interface", link.0);
+    }
+    Ok(())
+}
+
+fn captured(seconds: f64, data: &[u8], original: u32) -> Captured {
+    let mut bytes = data.to_vec();
+    let original = (original as usize).min(LONGEST);
+    let cut = bytes.len() < original;
+    bytes.resize(original.max(bytes.len()), 0);
+    Captured { seconds, bytes, cut }
+}

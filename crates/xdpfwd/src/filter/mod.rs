@@ -1,0 +1,125 @@
+//! `xdpfwd filter test`: judges a capture by the configured rules, with the code that the data plane runs.
+
+mod capture;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io::{self, BufWriter, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use engine::{Plan, StageOnPath};
+use pipeline::Registry;
+use pipeline::stages::filter::{Filter, FilterPlan, Outcome, look_at};
+use pipeline::wire::Headers;
+use serde::Serialize;
+
+use crate::cli::{FilterTest, LogFormat};
+use crate::config::{self, NoMachine};
+use crate::run::in_full;
+use capture::Captured;
+
+/// Judges what the command line says, and prints what came of it.
+pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
+    let (plan, warnings) = match config::load(&arguments.config, registry, &NoMachine) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            errors.say(LogFormat::Text);
+            return ExitCode::from(crate::USAGE);
+        }
+    };
+    warnings.say(LogFormat::Text);
+    let judged = filters(&plan, arguments.stage.as_deref()).map_err(|error| (crate::USAGE, error));
+    match judged.and_then(|filter| judge(arguments, filter).map_err(|error| (1, error))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, error)) => {
+            let _ = writeln!(io::stderr(), "xdpfwd: {}", in_full(error.as_ref()));
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// The one filter that is meant.
+fn filters<'p>(plan: &'p Plan, named: Option<&str>) -> Result<&'p FilterPlan> {
+    let stages = plan.paths.iter().flat_map(|path| &path.stages);
+    let filters: BTreeMap<&str, &FilterPlan> =
+        stages.filter_map(|stage| Some((&*stage.name, filter_of(stage)?))).collect();
+    let names = || filters.keys().copied().collect::<Vec<_>>().join(", ");
+    match (named, filters.len()) {
+        (_, 0) => bail!("no path of the configuration has a stage of kind = \"filter\""),
+        (Some(name), _) => {
+            filters.get(name).copied().with_context(|| format!("no filter {name:?} on a path: there are {}", names()))
+        }
+        (None, 1) => filters.values().next().copied().context("a filter"),
+        (None, _) => bail!("which filter? --stage with one of: {}", names()),
+    }
+}
+
+fn filter_of(stage: &StageOnPath) -> Option<&FilterPlan> {
+    let plan: &dyn Any = &*stage.plan;
+    plan.downcast_ref()
+}
+
+/// A line of `--json`.
+#[derive(Serialize)]
+struct Judged {
+    /// Of the packet, from 0.
+    index: u64,
+    verdict: &'static str,
+    /// From 0; null where no rule decided.
+    rule: Option<u32>,
+    /// Why it is dropped; null if it is not.
+    reason: Option<&'static str>,
+}
+
+fn judge(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
+    let program = plan.program();
+    let mut filter = Filter::new(Arc::clone(program));
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    let cycles = xsk::clock::cycles_per_second();
+    let (mut index, mut cut, mut first) = (0, 0, None);
+    let mut by_outcome: BTreeMap<(Option<u32>, Option<&'static str>), u64> = BTreeMap::new();
+    capture::read(&arguments.pcap, |Captured { seconds, bytes, cut: was_cut }| {
+        cut += u64::from(was_cut);
+        let headers = Headers::parse(&bytes);
+        // A day is long enough for any bucket to be full.
+        let since = (seconds - *first.get_or_insert(seconds)).max(0.0) + 86_400.0;
+        let Outcome { drop, rule } = filter.judge(look_at(&bytes, &headers), bytes.len(), (since * cycles) as u64);
+        let judged = Judged {
+            index,
+            verdict: if drop.is_none() { "accept" } else { "drop" },
+            rule,
+            reason: drop.map(|reason| reason.name()),
+        };
+        *by_outcome.entry((judged.rule, judged.reason)).or_default() += 1;
+        if arguments.json {
+            serde_json::to_writer(&mut stdout, &judged)?;
+            writeln!(stdout)?;
+        } else {
+            let by = rule.map_or("no rule".to_owned(), |rule| format!("rule {rule}"));
+            let reason = judged.reason.map_or(String::new(), |reason| format!(" ({reason})"));
+            writeln!(stdout, "{index:>8}  {:<6}  {by}{reason}", judged.verdict)?;
+        }
+        index += 1;
+        Ok(())
+    })?;
+    if !arguments.json {
+        writeln!(
+            stdout,
+            "\n{index} packets{}",
+            if cut > 0 { format!(", {cut} of them cut off by the capture") } else { String::new() }
+        )?;
+        for ((rule, reason), count) in by_outcome {
+            let verdict = if reason.is_some() { "drop" } else { "accept" };
+            let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+            let by = match rule {
+                Some(rule) => format!("rule {rule}: {}", program.rule(rule).map_or(String::new(), ToString::to_string)),
+                None => "no rule".to_owned(),
+            };
+            writeln!(stdout, "{count:>8}  {verdict:<6}  {by}{reason}")?;
+        }
+    }
+    stdout.flush()?;
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! A frame of any bytes, parsed and judged: no rule and no batch makes another verdict of it.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use filter::{Classifier, Rule, parse};
+use pipeline::stages::filter::{Seen, look_at};
+use pipeline::wire::Headers;
+
+const RULES: &str = "drop src 10.0.0.0/8 proto tcp dport 22
+continue fragment any
+accept dst 2001:db8::/32 proto icmpv6 icmp-type 128
+accept proto udp sport 1024-65535 dport 53
+drop flags syn,!ack
+accept vlan 7
+drop dscp 46
+accept proto icmp icmp-code 0
+drop dst 192.0.2.0/24
+accept sport 80
+drop fragment later
+accept";
+
+static RULE_SET: LazyLock<(Vec<Rule>, Classifier)> = LazyLock::new(|| {
+    let rules: Vec<Rule> = parse(RULES).unwrap().into_iter().map(|(_, rule)| rule).collect();
+    let classifier = Classifier::new(&rules, 7);
+    (rules, classifier)
+});
+
+libfuzzer_sys::fuzz_target!(|frame: &[u8]| {
+    let headers = Headers::parse(frame);
+    assert!(headers.l3_offset <= headers.l4_offset && headers.l4_offset <= headers.l3_end);
+    assert!(usize::from(headers.l3_end) <= frame.len());
+    let (rules, classifier) = &*RULE_SET;
+    if let Seen::Key(key) | Seen::Unusual(_, Some(key)) = look_at(frame, &headers) {
+        let expected = (0..).zip(rules).find(|(_, rule)| rule.matches(&key)).map(|(number, _)| number);
+        assert_eq!(classifier.first_match(&key, 0), expected);
+        let mut found = [0; Classifier::BATCH];
+        classifier.classify(&[key], &mut found);
+        assert_eq!(found[0], expected.unwrap_or(Classifier::NONE));
+    }
+});

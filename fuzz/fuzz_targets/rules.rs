@@ -1,0 +1,17 @@
+//! Rules in both formats: what is read can be written, and is the same when it is read again.
+#![no_main]
+
+use filter::{Classifier, Verdict, parse, parse_classbench};
+
+libfuzzer_sys::fuzz_target!(|text: &str| {
+    if let Ok(rules) = parse(text) {
+        let rules: Vec<_> = rules.into_iter().map(|(_, rule)| rule).collect();
+        for rule in &rules {
+            let written = rule.to_string();
+            let again = parse(&written).unwrap_or_else(|problems| panic!("{written}: {problems:?}"));
+            assert_eq!(&again[0].1, rule, "{written}");
+        }
+        filter::shadowed(&rules, &Classifier::new(&rules, 1));
+    }
+    let _ = parse_classbench(text, Verdict::Drop);
+});
