@@ -14,6 +14,7 @@ fn udp() -> Vec<u8> {
     packet[..34].copy_from_slice(
         b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\x45\0\0\x32\0\0\0\0\x40\x11\x66\xb9\x0a\0\0\x01\x0a\0\0\x02",
     );
+    packet[39] = 30; // UDP's length
     packet
 }
 
