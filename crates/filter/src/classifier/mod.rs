@@ -10,7 +10,9 @@
 
 mod layout;
 mod pattern;
+mod prune;
 mod space;
+mod table;
 
 use crate::key::{Addresses, Key, V4, V6, words_v4, words_v6};
 use crate::rule::Rule;
@@ -80,30 +82,36 @@ impl Classifier {
     /// [`Self::BATCH`] keys.
     #[inline]
     pub fn classify(&self, keys: &[Key], found: &mut [u32; Self::BATCH]) {
+        let keys = &keys[..keys.len().min(Self::BATCH)];
         let (mut v4, mut v6) = ([[0; V4]; Self::BATCH], [[0; V6]; Self::BATCH]);
-        let (mut places4, mut places6) = ([0_u8; Self::BATCH], [0_u8; Self::BATCH]);
+        // Where each key stands among those of its version.
         let (mut count4, mut count6) = (0, 0);
-        for (place, key) in (0..Self::BATCH as u8).zip(keys) {
+        for key in keys {
             let upper = key.upper();
             match key.addresses {
                 Addresses::V4 { source, destination } => {
                     v4[count4 % Self::BATCH] = words_v4(source, destination, upper);
-                    places4[count4 % Self::BATCH] = place;
                     count4 += 1;
                 }
                 Addresses::V6 { source, destination } => {
                     v6[count6 % Self::BATCH] = words_v6(source, destination, upper);
-                    places6[count6 % Self::BATCH] = place;
                     count6 += 1;
                 }
             }
         }
-        found.fill(Self::NONE);
-        if count4 > 0 {
-            self.v4.classify(&v4, &places4[..count4], found);
+        if count6 == 0 {
+            return self.v4.classify(&v4[..count4], found);
         }
-        if count6 > 0 {
-            self.v6.classify(&v6, &places6[..count6], found);
+        if count4 == 0 {
+            return self.v6.classify(&v6[..count6], found);
+        }
+        let (mut found4, mut found6) = ([Self::NONE; Self::BATCH], [Self::NONE; Self::BATCH]);
+        self.v4.classify(&v4[..count4], &mut found4);
+        self.v6.classify(&v6[..count6], &mut found6);
+        let (mut found4, mut found6) = (found4.iter(), found6.iter());
+        for (key, found) in keys.iter().zip(found) {
+            let of_version = if matches!(key.addresses, Addresses::V4 { .. }) { &mut found4 } else { &mut found6 };
+            *found = of_version.next().copied().unwrap_or(Self::NONE);
         }
     }
 

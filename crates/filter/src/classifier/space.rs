@@ -2,6 +2,8 @@
 
 use super::layout::{self, Laid};
 use super::pattern::{Bits, Pattern};
+use super::prune::{Prune, Tuples};
+use super::table::Table;
 use super::{Classifier, TupleShape};
 use crate::key::{Packed, V4, ports};
 
@@ -12,11 +14,12 @@ const BATCH: usize = Classifier::BATCH;
 pub(super) struct Space<const N: usize> {
     /// In the order of the best rule of each. None if there are so few rules that all are compared.
     tuples: Vec<Tuple<N>>,
-    /// The hash table of all tuples: a power of two of them, at most half of them in use.
-    slots: Vec<Slot>,
+    /// Where buckets are, of all tuples.
+    table: Table,
+    /// Which of the tuples are worth a look.
+    prune: Option<Prune>,
     /// Buckets, one behind the other, each in the order of the rules.
     entries: Vec<Entry<N>>,
-    shift: u32,
     seed: u64,
 }
 
@@ -29,17 +32,6 @@ struct Tuple<const N: usize> {
     seed: u64,
     shape: TupleShape,
 }
-
-/// Where a bucket is.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    /// A part of the hash.
-    tag: u32,
-    /// The first entry; `EMPTY` if there is no bucket.
-    first: u32,
-}
-
-const EMPTY: u32 = u32::MAX;
 
 /// A rule in its bucket. A cache line, for IPv4.
 #[derive(Clone, Copy, Debug)]
@@ -85,41 +77,47 @@ impl<const N: usize> Space<N> {
         };
         if patterns.len() <= FEW {
             let entries = patterns.iter().map(|pattern| entry(pattern, false)).collect();
-            return Self { tuples: Vec::new(), slots: Vec::new(), entries, shift: 0, seed };
+            return Self { tuples: Vec::new(), table: Table::new(0), prune: None, entries, seed };
         }
         let Laid { tuples: laid, buckets } = layout::lay_out(&patterns);
-        let size = (2 * buckets).next_power_of_two().max(16);
         let mut space = Self {
             tuples: Vec::with_capacity(laid.len()),
-            slots: vec![Slot { tag: 0, first: EMPTY }; size],
+            table: Table::new(buckets),
+            prune: None,
             entries: Vec::with_capacity(patterns.len()),
-            shift: 64 - size.trailing_zeros(),
             seed,
         };
-        for (number, (bits, members)) in (1_u64..).zip(laid) {
-            let tuple_seed = fold(seed ^ number.wrapping_mul(SEEDS[0]), SEEDS[1]);
-            space.add_tuple(bits, tuple_seed, &members, |index, last| entry(&patterns[index as usize], last));
+        // In the order of their best rule.
+        let mut laid: Vec<_> =
+            laid.into_iter().map(|(bits, members)| (best(&patterns, &members), bits, members)).collect();
+        laid.sort_by_key(|(best, _, _)| *best);
+        let mut placed = Vec::with_capacity(patterns.len());
+        for (place, (best, bits, members)) in laid.iter().enumerate() {
+            let tuple_seed = fold(seed ^ (place as u64 + 1).wrapping_mul(SEEDS[0]), SEEDS[1]);
+            space.add_tuple(*bits, *best, tuple_seed, members, |index, last| entry(&patterns[index as usize], last));
+            placed.extend(members.iter().flatten().map(|&index| (place, &patterns[index as usize])));
         }
-        space.tuples.sort_by_key(|tuple| tuple.best);
+        space.prune = Some(Prune::new(&placed));
         space
     }
 
     /// Members come in buckets, each in the order of the rules.
-    fn add_tuple(&mut self, bits: Bits, seed: u64, members: &[Vec<u32>], entry: impl Fn(u32, bool) -> Entry<N>) {
+    fn add_tuple(
+        &mut self,
+        bits: Bits,
+        best: u32,
+        seed: u64,
+        members: &[Vec<u32>],
+        entry: impl Fn(u32, bool) -> Entry<N>,
+    ) {
         let mask: Packed<N> = bits.mask();
-        let mut best = u32::MAX;
         for bucket in members {
             let first = self.entries.len();
             let last = bucket.len().saturating_sub(1);
             self.entries.extend(bucket.iter().enumerate().map(|(place, &index)| entry(index, place == last)));
             let Some(head) = self.entries.get(first) else { continue };
-            best = best.min(head.rule);
-            let hash = self.hash(&head.value, &mask, seed);
-            let mut at = (hash >> self.shift) as usize;
-            while self.slots[at].first != EMPTY {
-                at = (at + 1) & (self.slots.len() - 1);
-            }
-            self.slots[at] = Slot { tag: hash as u32, first: first as u32 };
+            let hash = hash(&head.value, &mask, self.seed, seed);
+            self.table.insert(hash, first as u32);
         }
         let shape = TupleShape {
             source: bits.source,
@@ -133,106 +131,77 @@ impl<const N: usize> Space<N> {
         self.tuples.push(Tuple { mask, best, seed, shape });
     }
 
-    /// Of the bits of a key that a tuple looks at.
-    #[inline]
-    fn hash(&self, key: &Packed<N>, mask: &Packed<N>, seed: u64) -> u64 {
-        let word = |index: usize| key[index] & mask[index];
-        if N == V4 {
-            fold(word(0) ^ self.seed, word(1) ^ seed)
-        } else {
-            let (source, destination) =
-                (fold(word(0) ^ self.seed, word(1) ^ SEEDS[2]), fold(word(2) ^ SEEDS[3], word(3) ^ seed));
-            fold(source ^ destination.rotate_left(32), word(N - 2) ^ SEEDS[4])
-        }
-    }
-
     #[inline]
     pub(super) fn first_match(&self, key: &Packed<N>, from: u32) -> Option<u32> {
         if self.tuples.is_empty() {
             return self.entries.iter().find(|entry| entry.rule >= from && entry.matches(key)).map(|entry| entry.rule);
         }
         let mut found = Classifier::NONE;
-        for tuple in &self.tuples {
-            if tuple.best >= found {
-                break;
-            }
-            let hash = self.hash(key, &tuple.mask, tuple.seed);
-            let slot = self.slots[(hash >> self.shift) as usize];
-            if slot.first != EMPTY {
-                found = self.probe(key, hash, slot, from, found);
-            }
-        }
+        let tuples = self.prune.as_ref().map_or(Tuples::MAX, |prune| prune.tuples(key));
+        self.look_into(tuples, key, from, &mut found);
         Some(found).filter(|found| *found != Classifier::NONE)
     }
 
-    /// The keys at some places: what was found is lowered to the first rule that matches.
+    /// The first rule that matches each of some keys.
     #[inline]
-    pub(super) fn classify(&self, keys: &[Packed<N>; BATCH], places: &[u8], found: &mut [u32; BATCH]) {
-        if self.tuples.is_empty() {
-            for (key, place) in keys.iter().zip(places) {
+    pub(super) fn classify(&self, keys: &[Packed<N>], found: &mut [u32; BATCH]) {
+        let keys = &keys[..keys.len().min(BATCH)];
+        let found = &mut found[..keys.len()];
+        found.fill(Classifier::NONE);
+        let Some(prune) = &self.prune else {
+            for (key, found) in keys.iter().zip(found) {
                 let first = self.entries.iter().find(|entry| entry.matches(key));
-                found[usize::from(*place) % BATCH] = first.map_or(Classifier::NONE, |entry| entry.rule);
+                *found = first.map_or(Classifier::NONE, |entry| entry.rule);
             }
             return;
+        };
+        // All of a batch first: these loads do not wait for each other.
+        let mut tuples = [0; BATCH];
+        for (key, tuples) in keys.iter().zip(&mut tuples) {
+            *tuples = prune.tuples(key);
         }
-        let mut best = [Classifier::NONE; BATCH];
-        let (mut hashes, mut slots) = ([0; BATCH], [Slot { tag: 0, first: EMPTY }; BATCH]);
-        let mut open = [0_u8; BATCH];
-        let mut left = places.len().min(BATCH);
-        for (index, place) in (0..).zip(&mut open) {
-            *place = index;
-        }
-        for tuple in &self.tuples {
-            // Those that nothing better can be found for are done.
-            let mut still = 0;
-            for place in 0..left {
-                let index = open[place];
-                open[still] = index;
-                still += usize::from(best[usize::from(index) % BATCH] > tuple.best);
-            }
-            left = still;
-            if left == 0 {
-                break;
-            }
-            // One after the other, so that all loads are on their way before the first is waited for.
-            for (place, index) in open[..left].iter().enumerate() {
-                let hash = self.hash(&keys[usize::from(*index) % BATCH], &tuple.mask, tuple.seed);
-                hashes[place] = hash;
-                slots[place] = self.slots[(hash >> self.shift) as usize];
-            }
-            for (place, index) in open[..left].iter().enumerate() {
-                if slots[place].first != EMPTY {
-                    let index = usize::from(*index) % BATCH;
-                    best[index] = self.probe(&keys[index], hashes[place], slots[place], 0, best[index]);
-                }
-            }
-        }
-        for (best, place) in best.iter().zip(places) {
-            found[usize::from(*place) % BATCH] = *best;
+        for ((key, tuples), found) in keys.iter().zip(tuples).zip(found) {
+            self.look_into(tuples, key, 0, found);
         }
     }
 
-    /// Looks from a slot on for the bucket of this hash, and in it for a rule that is better than what was found.
+    /// Looks into tuples, in their order, for a rule that is better than what was found.
     #[inline]
-    fn probe(&self, key: &Packed<N>, hash: u64, mut slot: Slot, from: u32, mut found: u32) -> u32 {
-        let mut at = (hash >> self.shift) as usize;
-        while slot.first != EMPTY {
-            if slot.tag == hash as u32 {
-                for entry in &self.entries[slot.first as usize..] {
-                    if entry.rule >= found {
-                        break;
-                    }
-                    if entry.rule >= from && entry.matches(key) {
-                        found = entry.rule;
-                        break;
-                    }
-                    if entry.last {
-                        break;
-                    }
+    fn look_into(&self, mut tuples: Tuples, key: &Packed<N>, from: u32, found: &mut u32) {
+        while tuples != 0 {
+            let place = tuples.trailing_zeros() as usize;
+            tuples &= tuples - 1;
+            // The last bit stands for all that are behind it, too.
+            let all = if place == 63 {
+                &self.tuples[63.min(self.tuples.len())..]
+            } else {
+                self.tuples.get(place..=place).unwrap_or_default()
+            };
+            for tuple in all {
+                if tuple.best >= *found {
+                    return;
+                }
+                let hash = hash(key, &tuple.mask, self.seed, tuple.seed);
+                for first in self.table.get(hash) {
+                    *found = self.look_through(first, key, from, *found);
                 }
             }
-            at = (at + 1) & (self.slots.len() - 1);
-            slot = self.slots[at];
+        }
+    }
+
+    /// Looks through a bucket for a rule that is better than what was found.
+    #[inline]
+    fn look_through(&self, first: u32, key: &Packed<N>, from: u32, found: u32) -> u32 {
+        for entry in &self.entries[first as usize..] {
+            if entry.rule >= found {
+                break;
+            }
+            if entry.rule >= from && entry.matches(key) {
+                return entry.rule;
+            }
+            if entry.last {
+                break;
+            }
         }
         found
     }
@@ -242,7 +211,28 @@ impl<const N: usize> Space<N> {
     }
 
     pub(super) fn memory(&self) -> usize {
-        size_of_val(&self.tuples[..]) + size_of_val(&self.slots[..]) + size_of_val(&self.entries[..])
+        size_of_val(&self.tuples[..])
+            + self.table.memory()
+            + self.prune.as_ref().map_or(0, Prune::memory)
+            + size_of_val(&self.entries[..])
+    }
+}
+
+/// The best rule of a tuple's members.
+fn best<const N: usize>(patterns: &[Pattern<N>], members: &[Vec<u32>]) -> u32 {
+    members.iter().flatten().map(|&index| patterns[index as usize].rule).min().unwrap_or(u32::MAX)
+}
+
+/// Of the bits of a key that a tuple looks at.
+#[inline]
+fn hash<const N: usize>(key: &Packed<N>, mask: &Packed<N>, seed: u64, of_tuple: u64) -> u64 {
+    let word = |index: usize| key[index] & mask[index];
+    if N == V4 {
+        fold(word(0) ^ seed, word(1) ^ of_tuple)
+    } else {
+        let source = fold(word(0) ^ seed, word(1) ^ SEEDS[2]);
+        let destination = fold(word(2) ^ SEEDS[3], word(3) ^ of_tuple);
+        fold(source ^ destination.rotate_left(32), word(N - 2) ^ SEEDS[4])
     }
 }
 

@@ -1,0 +1,139 @@
+//! A hash table that says what is not in it without a branch: most lookups of a tuple space find nothing, and which do cannot
+//! be foretold.
+//!
+//! A group is four tags of 16 bits in one word, compared at once. What finds no place in its group goes to the next one, and
+//! leaves a mark.
+
+/// From hashes to numbers. Several may have the same hash.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    /// A power of two of them.
+    groups: Vec<u64>,
+    /// Of each tag, the number that it stands for.
+    numbers: Vec<[u32; LANES]>,
+    shift: u32,
+}
+
+const LANES: usize = 4;
+/// The lowest bit of each lane.
+const ONES: u64 = 0x0001_0001_0001_0001;
+/// The highest one.
+const HIGH: u64 = 0x8000_8000_8000_8000;
+/// Set in a group that was full when one more came.
+const OVERFLOWN: u64 = 1 << 63;
+
+impl Table {
+    /// For so many.
+    pub(super) fn new(entries: usize) -> Self {
+        // One in eight lanes has a tag, up to one in four.
+        let groups = (entries * 2).next_power_of_two().max(2);
+        Self { groups: vec![0; groups], numbers: vec![[0; LANES]; groups], shift: 64 - groups.trailing_zeros() }
+    }
+
+    /// A lane without its highest bit, and never empty.
+    #[inline]
+    fn tag(hash: u64) -> u64 {
+        hash & 0x7ffe | 1
+    }
+
+    #[inline]
+    fn group(&self, hash: u64) -> usize {
+        (hash >> self.shift) as usize
+    }
+
+    /// Enters a number. There is room for twice as many as were announced.
+    pub(super) fn insert(&mut self, hash: u64, number: u32) {
+        let mut at = self.group(hash);
+        loop {
+            let group = self.groups[at];
+            let free = (0..LANES).find(|lane| group >> (16 * lane) & 0x7fff == 0);
+            if let Some(lane) = free {
+                self.groups[at] = group | Self::tag(hash) << (16 * lane);
+                self.numbers[at][lane] = number;
+                return;
+            }
+            self.groups[at] = group | OVERFLOWN;
+            at = (at + 1) & (self.groups.len() - 1);
+        }
+    }
+
+    /// The highest bit of each lane that has the tag. (One above a lane that has it may be wrong.)
+    #[inline]
+    fn lanes(group: u64, hash: u64) -> u64 {
+        let differing = (group & !OVERFLOWN) ^ Self::tag(hash).wrapping_mul(ONES);
+        differing.wrapping_sub(ONES) & !differing & HIGH
+    }
+
+    /// `false`: it is not there.
+    #[inline]
+    pub(super) fn may_have(&self, hash: u64) -> bool {
+        let group = self.groups[self.group(hash)];
+        Self::lanes(group, hash) | group & OVERFLOWN != 0
+    }
+
+    /// All numbers of this hash, and perhaps some of others.
+    #[inline]
+    pub(super) fn get(&self, hash: u64) -> Numbers<'_> {
+        let at = self.group(hash);
+        let group = self.groups[at];
+        Numbers { table: self, hash, at, lanes: Self::lanes(group, hash), more: group & OVERFLOWN != 0 }
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(&self.groups[..]) + size_of_val(&self.numbers[..])
+    }
+}
+
+/// The numbers of a hash.
+pub(super) struct Numbers<'a> {
+    table: &'a Table,
+    hash: u64,
+    at: usize,
+    lanes: u64,
+    more: bool,
+}
+
+impl Iterator for Numbers<'_> {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        while self.lanes == 0 {
+            if !self.more {
+                return None;
+            }
+            self.at = (self.at + 1) & (self.table.groups.len() - 1);
+            let group = self.table.groups[self.at];
+            self.lanes = Table::lanes(group, self.hash);
+            self.more = group & OVERFLOWN != 0;
+        }
+        let lane = self.lanes.trailing_zeros() as usize / 16;
+        self.lanes &= self.lanes - 1;
+        Some(self.table.numbers[self.at][lane % LANES])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_entered_is_found_and_little_else() {
+        // Few groups, so that they overflow, and hashes that share groups and tags.
+        for entries in [0, 1, 3, 10, 100, 5000] {
+            let mut table = Table::new(entries);
+            let hash = |number: u64| {
+                number.wrapping_mul(0x9e37_79b9_7f4a_7c15) & if entries == 10 { 3 << 62 | 7 } else { u64::MAX }
+            };
+            (0..entries as u32).for_each(|number| table.insert(hash(number.into()), number));
+            for number in 0..entries as u32 {
+                assert!(table.may_have(hash(number.into())), "{number} of {entries}");
+                assert!(table.get(hash(number.into())).any(|found| found == number), "{number} of {entries}");
+            }
+            if entries != 10 {
+                let others = (1 << 32..(1_u64 << 32) + 10_000).filter(|&number| table.may_have(hash(number))).count();
+                assert!(others < 20, "{others} of 10000 that are not there, beside {entries}");
+            }
+        }
+    }
+}
