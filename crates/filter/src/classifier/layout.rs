@@ -17,13 +17,13 @@ pub(super) struct Laid {
 }
 
 /// Rules that a bucket may have if there is another place for them.
-const BUCKET: u8 = 8;
+const BUCKET: u8 = 1;
 
 /// Lengths of prefixes that are tried on each side.
 const LENGTHS: usize = 6;
 
-/// Tuples at most: an XDP program loops over as many.
-const TUPLES: usize = 256;
+/// Tuples at most: as many as a set of them has bits.
+pub(super) const TUPLES: usize = 64;
 
 pub(super) fn lay_out<const N: usize>(patterns: &[Pattern<N>]) -> Laid {
     let candidates = candidates(patterns);
@@ -36,7 +36,7 @@ pub(super) fn lay_out<const N: usize>(patterns: &[Pattern<N>]) -> Laid {
         heap.push((counts.taken(patterns, &left, bits), bits.sum(), bits, left.len()));
     }
     let mut chosen: Vec<(Bits, Vec<u32>)> = Vec::new();
-    while !left.is_empty() && chosen.len() < TUPLES {
+    while !left.is_empty() && chosen.len() + 1 < TUPLES {
         let Some((worth, sum, bits, of)) = heap.pop() else { break };
         if of != left.len() {
             heap.push((counts.taken(patterns, &left, bits), sum, bits, left.len()));
@@ -64,6 +64,7 @@ pub(super) fn lay_out<const N: usize>(patterns: &[Pattern<N>]) -> Laid {
         let fitting = chosen.iter_mut().filter(|(of, _)| bits.covers(*of)).max_by_key(|(of, _)| of.sum());
         match fitting {
             Some((_, members)) => members.push(index),
+            // One more, which takes anything: there is room for it, as the loop ends before.
             None => {
                 let nothing = Bits { source: 0, destination: 0, source_port: 0, destination_port: 0, protocol: 0 };
                 chosen.push((nothing, vec![index]));

@@ -9,12 +9,12 @@ use std::collections::HashMap;
 use super::pattern::Pattern;
 use crate::key::{Packed, V4, ports};
 
-/// A set of tuples, by their place in the order; the last bit stands for that one and all behind it.
+/// A set of tuples, by their place in the order.
 pub(super) type Tuples = u64;
 
 /// The set with one tuple.
 pub(super) fn one(place: usize) -> Tuples {
-    1 << place.min(63)
+    1 << place
 }
 
 /// The tables.

@@ -1,8 +1,10 @@
 //! The tuples of one IP version, and the table that they share.
 
-use super::layout::{self, Laid};
+use std::hint::select_unpredictable;
+
+use super::layout::{self, Laid, TUPLES};
 use super::pattern::{Bits, Pattern};
-use super::prune::{Prune, Tuples};
+use super::prune::Prune;
 use super::table::Table;
 use super::{Classifier, TupleShape};
 use crate::key::{Packed, V4, ports};
@@ -16,6 +18,8 @@ pub(super) struct Space<const N: usize> {
     tuples: Vec<Tuple<N>>,
     /// Where buckets are, of all tuples.
     table: Table,
+    /// The best rule of each, and behind the last what is worse than any.
+    bests: [u32; TUPLES + 1],
     /// Which of the tuples are worth a look.
     prune: Option<Prune>,
     /// Buckets, one behind the other, each in the order of the rules.
@@ -39,7 +43,9 @@ struct Tuple<const N: usize> {
 struct Entry<const N: usize> {
     value: Packed<N>,
     mask: Packed<N>,
+    /// The first source port, and how many more there are.
     source: [u16; 2],
+    /// The same of the destination.
     destination: [u16; 2],
     rule: u32,
     /// Whether the bucket ends here.
@@ -60,29 +66,37 @@ impl<const N: usize> Entry<N> {
         }
         let upper = key[N - 2];
         let (source, destination) = ((upper >> ports::SOURCE) as u16, (upper >> ports::DESTINATION) as u16);
-        // Without branches, but for the one that the caller takes.
-        (differing == 0)
-            & (source >= self.source[0])
-            & (source <= self.source[1])
-            & (destination >= self.destination[0])
-            & (destination <= self.destination[1])
+        // Each is 0 if it is within: nothing to branch on, but for the one that the caller takes.
+        let beyond = |port: u16, [first, more]: [u16; 2]| u64::from(port.wrapping_sub(first).saturating_sub(more));
+        differing | beyond(source, self.source) | beyond(destination, self.destination) == 0
     }
 }
 
 impl<const N: usize> Space<N> {
     pub(super) fn new(patterns: Vec<Pattern<N>>, seed: u64) -> Self {
+        // Whatever it is: half of its bits set, spread over all of it.
+        let seed = fold(seed ^ SEEDS[2], SEEDS[3]);
         let entry = |pattern: &Pattern<N>, last| {
             let Pattern { value, mask, source, destination, rule, .. } = *pattern;
+            let [source, destination] = [source, destination].map(|[first, last]| [first, last - first]);
             Entry { value, mask, source, destination, rule, last }
         };
         if patterns.len() <= FEW {
             let entries = patterns.iter().map(|pattern| entry(pattern, false)).collect();
-            return Self { tuples: Vec::new(), table: Table::new(0), prune: None, entries, seed };
+            return Self {
+                tuples: Vec::new(),
+                table: Table::new(0),
+                bests: [u32::MAX; TUPLES + 1],
+                prune: None,
+                entries,
+                seed,
+            };
         }
         let Laid { tuples: laid, buckets } = layout::lay_out(&patterns);
         let mut space = Self {
             tuples: Vec::with_capacity(laid.len()),
             table: Table::new(buckets),
+            bests: [u32::MAX; TUPLES + 1],
             prune: None,
             entries: Vec::with_capacity(patterns.len()),
             seed,
@@ -94,6 +108,7 @@ impl<const N: usize> Space<N> {
         let mut placed = Vec::with_capacity(patterns.len());
         for (place, (best, bits, members)) in laid.iter().enumerate() {
             let tuple_seed = fold(seed ^ (place as u64 + 1).wrapping_mul(SEEDS[0]), SEEDS[1]);
+            space.bests[place] = *best;
             space.add_tuple(*bits, *best, tuple_seed, members, |index, last| entry(&patterns[index as usize], last));
             placed.extend(members.iter().flatten().map(|&index| (place, &patterns[index as usize])));
         }
@@ -133,21 +148,30 @@ impl<const N: usize> Space<N> {
 
     #[inline]
     pub(super) fn first_match(&self, key: &Packed<N>, from: u32) -> Option<u32> {
-        if self.tuples.is_empty() {
+        let Some(prune) = &self.prune else {
             return self.entries.iter().find(|entry| entry.rule >= from && entry.matches(key)).map(|entry| entry.rule);
-        }
+        };
         let mut found = Classifier::NONE;
-        let tuples = self.prune.as_ref().map_or(Tuples::MAX, |prune| prune.tuples(key));
-        self.look_into(tuples, key, from, &mut found);
+        let mut tuples = prune.tuples(key);
+        while tuples != 0 {
+            let tuple = &self.tuples[tuples.trailing_zeros() as usize];
+            if tuple.best >= found {
+                break;
+            }
+            let hash = hash(key, &tuple.mask, self.seed, tuple.seed);
+            found = self.look_up(hash, key, from, found);
+            tuples &= tuples - 1;
+        }
         Some(found).filter(|found| *found != Classifier::NONE)
     }
 
     /// The first rule that matches each of some keys.
+    ///
+    /// In rounds, each of one tuple of every key that has any left. Which tuples a key has to be looked up in, what is there,
+    /// and what matches cannot be foretold, so nothing branches on it: keys are sorted out by counting on or not.
     #[inline]
     pub(super) fn classify(&self, keys: &[Packed<N>], found: &mut [u32; BATCH]) {
         let keys = &keys[..keys.len().min(BATCH)];
-        let found = &mut found[..keys.len()];
-        found.fill(Classifier::NONE);
         let Some(prune) = &self.prune else {
             for (key, found) in keys.iter().zip(found) {
                 let first = self.entries.iter().find(|entry| entry.matches(key));
@@ -155,38 +179,55 @@ impl<const N: usize> Space<N> {
             }
             return;
         };
-        // All of a batch first: these loads do not wait for each other.
-        let mut tuples = [0; BATCH];
-        for (key, tuples) in keys.iter().zip(&mut tuples) {
+        let (mut tuples, mut open, mut left) = ([0; BATCH], [0_u8; BATCH], 0);
+        for (index, (key, tuples)) in (0..).zip(keys.iter().zip(&mut tuples)) {
             *tuples = prune.tuples(key);
+            open[left % BATCH] = index;
+            left += usize::from(*tuples != 0);
         }
-        for ((key, tuples), found) in keys.iter().zip(tuples).zip(found) {
-            self.look_into(tuples, key, 0, found);
+        found[..keys.len()].fill(Classifier::NONE);
+        let (mut maybe, mut hashes) = ([0_u8; BATCH], [0; BATCH]);
+        while left > 0 {
+            let mut count = 0;
+            for &index in &open[..left.min(BATCH)] {
+                let place = usize::from(index) % BATCH;
+                let tuple = &self.tuples[tuples[place].trailing_zeros() as usize];
+                let hash = hash(&keys[place], &tuple.mask, self.seed, tuple.seed);
+                maybe[count % BATCH] = index;
+                hashes[count % BATCH] = hash;
+                count += usize::from(self.table.may_have(hash));
+            }
+            for (&index, &hash) in maybe.iter().zip(&hashes).take(count) {
+                let place = usize::from(index) % BATCH;
+                found[place] = self.verify(hash, &keys[place], found[place]);
+            }
+            let mut still = 0;
+            for at in 0..left.min(BATCH) {
+                let place = usize::from(open[at]) % BATCH;
+                tuples[place] &= tuples[place] - 1;
+                // Of no tuple at all it is the worst.
+                let best = self.bests[tuples[place].trailing_zeros() as usize];
+                open[still % BATCH] = place as u8;
+                still += usize::from(best < found[place]);
+            }
+            left = still;
         }
     }
 
-    /// Looks into tuples, in their order, for a rule that is better than what was found.
+    /// Looks up a hash that may be there. As a rule it is one bucket of one rule.
     #[inline]
-    fn look_into(&self, mut tuples: Tuples, key: &Packed<N>, from: u32, found: &mut u32) {
-        while tuples != 0 {
-            let place = tuples.trailing_zeros() as usize;
-            tuples &= tuples - 1;
-            // The last bit stands for all that are behind it, too.
-            let all = if place == 63 {
-                &self.tuples[63.min(self.tuples.len())..]
-            } else {
-                self.tuples.get(place..=place).unwrap_or_default()
-            };
-            for tuple in all {
-                if tuple.best >= *found {
-                    return;
-                }
-                let hash = hash(key, &tuple.mask, self.seed, tuple.seed);
-                for first in self.table.get(hash) {
-                    *found = self.look_through(first, key, from, *found);
-                }
-            }
+    fn verify(&self, hash: u64, key: &Packed<N>, found: u32) -> u32 {
+        let Some(first) = self.table.only(hash) else { return self.look_up(hash, key, 0, found) };
+        let entry = &self.entries[first as usize];
+        if !entry.last {
+            return self.look_through(first, key, 0, found);
         }
+        found.min(select_unpredictable(entry.matches(key), entry.rule, Classifier::NONE))
+    }
+
+    /// Looks through all buckets of a hash for a rule that is better than what was found.
+    fn look_up(&self, hash: u64, key: &Packed<N>, from: u32, found: u32) -> u32 {
+        self.table.get(hash).fold(found, |found, first| self.look_through(first, key, from, found))
     }
 
     /// Looks through a bucket for a rule that is better than what was found.

@@ -71,6 +71,16 @@ impl Table {
         Self::lanes(group, hash) | group & OVERFLOWN != 0
     }
 
+    /// The number of this hash, if there can be no other.
+    #[inline]
+    pub(super) fn only(&self, hash: u64) -> Option<u32> {
+        let at = self.group(hash);
+        let group = self.groups[at];
+        let lanes = Self::lanes(group, hash);
+        let lane = lanes.trailing_zeros() as usize / 16;
+        (lanes.is_power_of_two() && group & OVERFLOWN == 0).then(|| self.numbers[at][lane % LANES])
+    }
+
     /// All numbers of this hash, and perhaps some of others.
     #[inline]
     pub(super) fn get(&self, hash: u64) -> Numbers<'_> {
