@@ -106,6 +106,10 @@ bench-rings: toolchain deps ## ns a packet of rings, port and worker beside a tw
 	@$(call install,$(BENCH_PACKAGES))
 	cargo bench -p xdpfwd-bench --bench rings
 
+.PHONY: bench-classify
+bench-classify: bench-build ## ns a lookup of the filter's classifier beside dpdk-test-acl, on rules like ClassBench's (ROUNDS=n)
+	$(RELEASE)/xdpfwd-bench classify $(if $(ROUNDS),--rounds $(ROUNDS))
+
 .PHONY: bench-instructions
 bench-instructions: toolchain deps ## instructions a packet, against those in benches/instructions.json (UPDATE=1 writes it)
 	@$(call install,$(BENCH_PACKAGES))

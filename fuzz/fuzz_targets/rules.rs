@@ -1,7 +1,7 @@
-//! Rules in both formats: what is read can be written, and is the same when it is read again.
+//! Rules in both formats, and signatures: what is read can be written, and is the same when it is read again.
 #![no_main]
 
-use filter::{Classifier, Verdict, parse, parse_classbench};
+use filter::{Classifier, Verdict, parse, parse_classbench, parse_signatures};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     if let Ok(rules) = parse(text) {
@@ -14,4 +14,11 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         filter::shadowed(&rules, &Classifier::new(&rules, 1));
     }
     let _ = parse_classbench(text, Verdict::Drop);
+    if let Ok(signatures) = parse_signatures(text) {
+        for (_, signature) in signatures {
+            let written = signature.to_string();
+            let again = parse_signatures(&written).unwrap_or_else(|problems| panic!("{written}: {problems:?}"));
+            assert_eq!(again[0].1, signature, "{written}");
+        }
+    }
 });

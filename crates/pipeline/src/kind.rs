@@ -57,7 +57,7 @@ use crate::stages;
 /// }
 ///
 /// let registry = Registry::builtin().with::<LongestConfig>();
-/// assert_eq!(registry.kinds().collect::<Vec<_>>(), ["filter", "longest", "mac-swap", "set-mac", "ttl"]);
+/// assert_eq!(registry.kinds().collect::<Vec<_>>(), ["filter", "longest", "mac-swap", "payload", "set-mac", "ttl"]);
 /// ```
 pub trait StageConfig: DeserializeOwned {
     /// What `kind = "…"` says.
@@ -189,6 +189,7 @@ impl Registry {
         Self::default()
             .with::<stages::FilterConfig>()
             .with::<stages::MacSwapConfig>()
+            .with::<stages::PayloadConfig>()
             .with::<stages::SetMacConfig>()
             .with::<stages::TtlConfig>()
     }

@@ -28,6 +28,8 @@ pub enum Reason {
     LaterFragment,
     /// Beyond a filter's rate limit.
     RateLimit,
+    /// A signature was found in its payload, or none where one was wanted.
+    Signature,
     /// A stage left fewer bytes than an Ethernet header, or sent an empty frame.
     Runt,
     /// A stage sent it to a port that this worker does not have.
@@ -44,7 +46,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::EgressFull,
         Self::Policy,
         Self::TtlExpired,
@@ -55,6 +57,7 @@ impl Reason {
         Self::IpOptions,
         Self::LaterFragment,
         Self::RateLimit,
+        Self::Signature,
         Self::Runt,
         Self::NoSuchPort,
         Self::NoRoom,
@@ -76,6 +79,7 @@ impl Reason {
             Self::IpOptions => "ip_options",
             Self::LaterFragment => "later_fragment",
             Self::RateLimit => "rate_limit",
+            Self::Signature => "signature",
             Self::Runt => "runt",
             Self::NoSuchPort => "no_such_port",
             Self::NoRoom => "no_room",

@@ -217,3 +217,68 @@ fn rules_that_never_decide_are_named_with_the_one_that_does() {
     );
     assert!(remarks[1].contains(r#"set later_fragments = "judge""#), "{remarks:?}");
 }
+
+fn payload_plan(table: &str) -> Result<std::sync::Arc<dyn StagePlan>, pipeline::KindError> {
+    let cx = PlanCx { directory: Path::new(env!("CARGO_TARGET_TMPDIR")), workers: 1 };
+    Registry::builtin().plan("payload", toml::de::ValueDeserializer::parse(table.to_owned().leak())?, &cx)
+}
+
+/// The same through signatures.
+fn by_signatures(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
+    let stage = payload_plan(table).unwrap().build(&BuildCx { worker: 0, workers: 1 });
+    let (mut worker, wires) = cross_connect(vec![NamedStage { name: "payload".into(), stage }], vec![]);
+    let mut sent = vec![];
+    for (number, packet) in packets.iter().enumerate() {
+        wires.lan.deliver(packet).unwrap();
+        worker.turn();
+        sent.extend(wires.wan.take_sent().iter().map(|_| number));
+    }
+    support::assert_conserved(&mut worker);
+    (sent, worker.report())
+}
+
+#[test]
+fn signatures_are_looked_for_in_the_payload_alone_and_limited_to_what_their_rule_says() {
+    let with = |port: u16, payload: &[u8]| from(TEN, TCP, &[&tcp(1, port, 0x18)[..], payload].concat());
+    let by_udp = |payload: &[u8]| {
+        let length = (8 + payload.len() as u16).to_be_bytes();
+        from(TEN, UDP, &[&[0, 1, 0, 80][..], &length, &[0, 0], payload].concat())
+    };
+    let packets = [
+        with(80, b"GET /admin HTTP/1.1"),
+        with(81, b"GET /admin HTTP/1.1"),
+        with(80, b"xxGET /admin"),
+        with(80, b"get /ADMIN"),
+        by_udp(b"\xde\xad\xbe\xef"),
+        by_udp(b"...\xde\xad\xbe\xef"),
+        // Padding, and what the header has by chance, are no payload.
+        [by_udp(b"...."), b"\xde\xad\xbe\xef".to_vec()].concat(),
+        from([0xde, 0xad, 0xbe, 0xef], UDP, &udp(1, 53)),
+        // The latter part of a packet, and what cannot be read.
+        ipv4(UDP, TEN, TEN, &[], 5, b"\xde\xad\xbe\xef...."),
+        ethernet(0x0806, b"\xde\xad\xbe\xef"),
+    ];
+    let table = r#"{ signatures = [
+        'drop proto tcp dport 80 text "GET /admin" depth 10',
+        'drop proto udp hex "de ad be ef" offset 2',
+    ] }"#;
+    let (passed, report) = by_signatures(table, &packets);
+    assert_eq!(passed, [1, 2, 3, 4, 6, 7, 8, 9]);
+    assert_eq!(report.drops[Reason::Signature], 2);
+    let counters: Vec<_> =
+        report.paths.iter().flat_map(|path| &path.stages).flat_map(|stage| &stage.counters).collect();
+    assert!([("scanned", 8), ("matched", 2), ("unread", 2)].iter().all(|own| counters.contains(&own)), "{counters:?}");
+    let no_case = r#"{ default = "drop", signatures = ['accept text "get /admin" nocase', 'accept hex "dead"'] }"#;
+    assert_eq!(by_signatures(no_case, &packets).0, [0, 1, 2, 3, 4, 5]);
+    let limited = r#"{ signatures = ['continue text "GET" limit 1pps burst 2', 'drop text "xx"'] }"#;
+    let (passed, report) = by_signatures(limited, &packets);
+    assert_eq!((passed, report.drops[Reason::RateLimit]), (vec![0, 1, 3, 4, 5, 6, 7, 8, 9], 1));
+}
+
+#[test]
+fn what_is_wrong_with_signatures_has_its_file_and_line() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.signatures");
+    std::fs::write(&file, "drop text \"fine\"\ndrop text bare\n").unwrap();
+    let error = payload_plan(r#"{ signatures = "wrong.signatures" }"#).unwrap_err().to_string();
+    assert!(error.contains("wrong.signatures:2:11: `bare` is no pattern: expected a text in double quotes"), "{error}");
+}

@@ -65,7 +65,10 @@ fn a_table_that_is_no_good_says_what_would_be() {
     assert!(error("set-mac", "{}").contains("give it `source`, `destination`, or both"));
     assert!(error("set-mac", r#"{ source = "01:00:5e:00:00:01" }"#).contains("multicast"));
     assert!(error("set-mac", r#"{ source = "2:3" }"#).contains("not a MAC address: found 2 groups"));
-    assert_eq!(error("nat", "{}"), "unknown stage kind `nat`, expected one of `filter`, `mac-swap`, `set-mac`, `ttl`");
+    assert_eq!(
+        error("nat", "{}"),
+        "unknown stage kind `nat`, expected one of `filter`, `mac-swap`, `payload`, `set-mac`, `ttl`"
+    );
 }
 
 /// Packets that scapy makes, each with what `ttl` must make of it, by scapy's own word: `(packet, expected)`, where nothing

@@ -2,10 +2,12 @@
 
 pub mod filter;
 mod mac_swap;
+mod payload;
 mod set_mac;
 mod ttl;
 
 pub use self::filter::{Filter, FilterConfig};
 pub use mac_swap::{MacSwap, MacSwapConfig};
+pub use payload::{Payload, PayloadConfig};
 pub use set_mac::{SetMac, SetMacConfig};
 pub use ttl::{Ttl, TtlConfig};

@@ -1,16 +1,14 @@
 //! The filter's table in the configuration, and its rules.
 
-use std::fmt;
-use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
-use filter::{Classifier, Problem, Rule, Verdict};
+use filter::{Classifier, Rule, Verdict};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
-use toml::Spanned;
+use serde::de::Deserializer;
 
 use super::program::{Manners, Program};
+use super::source::{Lines, OneOf, Source, Word};
 use super::{FilterPlan, Unusual};
 use crate::kind::{PlanCx, PlanError, Remark, StageConfig, StagePlan, Whereabouts};
 
@@ -31,19 +29,6 @@ pub struct FilterConfig {
     later_fragments: Option<Manner>,
 }
 
-/// Where rules are: `"FILE"` or `["RULE", …]`.
-#[derive(Clone, Debug)]
-enum Source {
-    File(String),
-    Here(Vec<Spanned<String>>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
-    Accept,
-    Drop,
-}
-
 /// What is done about what rules could judge, but not by all that they may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
@@ -57,28 +42,6 @@ enum Format {
     #[default]
     Xdpfwd,
     Classbench,
-}
-
-/// Reads one of some words. What else is written is answered with all of them.
-struct OneOf<T: 'static>(&'static str, &'static [(&'static str, T)]);
-
-impl<T: Copy> Visitor<'_> for OneOf<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        let known = self.1.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
-        known.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
-    }
-}
-
-impl<'de> Deserialize<'de> for Word {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(OneOf("\"accept\" or \"drop\"", &[("accept", Self::Accept), ("drop", Self::Drop)]))
-    }
 }
 
 impl<'de> Deserialize<'de> for Manner {
@@ -96,50 +59,6 @@ impl<'de> Deserialize<'de> for Format {
     }
 }
 
-impl<'de> Deserialize<'de> for Source {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-
-        impl<'de> Visitor<'de> for Either {
-            type Value = Source;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a file in quotes, or a list of rules in brackets, each in quotes")
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Source, E> {
-                Ok(Source::File(name.to_owned()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut rules: A) -> Result<Source, A::Error> {
-                let mut all = Vec::new();
-                while let Some(rule) = rules.next_element()? {
-                    all.push(rule);
-                }
-                Ok(Source::Here(all))
-            }
-        }
-
-        deserializer.deserialize_any(Either)
-    }
-}
-
-impl From<Word> for Verdict {
-    fn from(word: Word) -> Self {
-        match word {
-            Word::Accept => Self::Accept,
-            Word::Drop => Self::Drop,
-        }
-    }
-}
-
-/// Rules, where each stands, and what there is to say about them.
-struct Read {
-    rules: Vec<Rule>,
-    places: Vec<Whereabouts>,
-    remarks: Vec<Remark>,
-}
-
 /// Shadowed rules that are named.
 const NAMED: usize = 20;
 
@@ -147,7 +66,8 @@ impl StageConfig for FilterConfig {
     const KIND: &'static str = "filter";
 
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
-        let Read { rules, places, mut remarks } = self.read(cx)?;
+        let mut remarks = Vec::new();
+        let Lines { lines: rules, places } = self.read(cx, &mut remarks)?;
         if u32::try_from(rules.len()).is_err() {
             return Err(PlanError::new(format!("{} rules: a filter has at most {}", rules.len(), u32::MAX)));
         }
@@ -197,73 +117,26 @@ impl FilterConfig {
         })
     }
 
-    fn read(&self, cx: &PlanCx<'_>) -> Result<Read, PlanError> {
-        match &self.rules {
-            Source::Here(rules) if self.format == Format::Xdpfwd => self.read_here(rules),
-            Source::Here(_) => Err(PlanError::new("format = \"classbench\" is for files: rules = \"FILE\"")),
-            Source::File(name) => {
-                let path = cx.directory.join(name);
-                let text = fs::read_to_string(&path).map_err(|error| {
-                    PlanError::new(format!("rules = {name:?}: cannot read {}: {error}", path.display()))
-                })?;
-                self.read_file(&text, &path.display().to_string())
+    fn read(&self, cx: &PlanCx<'_>, remarks: &mut Vec<Remark>) -> Result<Lines<Rule>, PlanError> {
+        match (self.format, self.action) {
+            (Format::Xdpfwd, Some(_)) => Err(PlanError::new(
+                "action is for format = \"classbench\", whose rules say none: here each rule begins with its own",
+            )),
+            (Format::Xdpfwd, None) => self.rules.read("rules", cx, filter::parse_rule, filter::parse),
+            (Format::Classbench, _) if matches!(self.rules, Source::Here(_)) => {
+                Err(PlanError::new("format = \"classbench\" is for files: rules = \"FILE\""))
             }
-        }
-    }
-
-    /// Refuses a verdict for all rules where each has its own.
-    fn check_action(&self) -> Result<(), PlanError> {
-        let wrong = "action is for format = \"classbench\", whose rules say none: here each rule begins with its own";
-        self.action.map_or(Ok(()), |_| Err(PlanError::new(wrong)))
-    }
-
-    fn read_here(&self, written: &[Spanned<String>]) -> Result<Read, PlanError> {
-        self.check_action()?;
-        let (mut rules, mut places, mut problems) = (Vec::new(), Vec::new(), Vec::new());
-        for text in written {
-            let place = Whereabouts::Configuration(text.span());
-            match filter::parse_rule(text.get_ref()) {
-                Ok(Some(rule)) => {
-                    rules.push(rule);
-                    places.push(place);
+            (Format::Classbench, None) => Err(PlanError::new(
+                "format = \"classbench\" says no verdicts: add action = \"accept\" or \"drop\", for all its rules",
+            )),
+            (Format::Classbench, Some(action)) => self.rules.read("rules", cx, filter::parse_rule, |text| {
+                let (rules, ignored) = filter::parse_classbench(text, action.into())?;
+                if ignored > 0 {
+                    let message = format!("the flags column of {ignored} rules is ignored");
+                    remarks.push(Remark { place: Whereabouts::Stage, message });
                 }
-                Ok(None) => problems.push(Remark { place, message: "an empty rule".to_owned() }),
-                Err(Problem { column, message, .. }) => {
-                    // Behind the quote. With escapes in front of it, it is not exact.
-                    let at =
-                        text.span().start + text.get_ref().chars().take(column - 1).map(char::len_utf8).sum::<usize>();
-                    problems.push(Remark { place: Whereabouts::Configuration(at + 1..at + 1), message });
-                }
-            }
+                Ok(rules)
+            }),
         }
-        if problems.is_empty() { Ok(Read { rules, places, remarks: Vec::new() }) } else { Err(PlanError(problems)) }
-    }
-
-    fn read_file(&self, text: &str, file: &str) -> Result<Read, PlanError> {
-        let at = |line, column| Whereabouts::File { file: file.to_owned(), line, column };
-        let problem = |Problem { line, column, message }| Remark { place: at(line, column), message };
-        let mut remarks = Vec::new();
-        let read = match self.format {
-            Format::Xdpfwd => {
-                self.check_action()?;
-                filter::parse(text)
-            }
-            Format::Classbench => {
-                let Some(action) = self.action else {
-                    let wanted = "format = \"classbench\" says no verdicts: add action = \"accept\" or \"drop\", for all its rules";
-                    return Err(PlanError::new(wanted));
-                };
-                filter::parse_classbench(text, action.into()).map(|(rules, ignored)| {
-                    if ignored > 0 {
-                        let message = format!("the flags column of {ignored} rules in {file} is ignored");
-                        remarks.push(Remark { place: Whereabouts::Stage, message });
-                    }
-                    rules
-                })
-            }
-        };
-        let read = read.map_err(|problems| PlanError(problems.into_iter().map(problem).collect()))?;
-        let (lines, rules): (Vec<_>, Vec<_>) = read.into_iter().unzip();
-        Ok(Read { rules, places: lines.into_iter().map(|line| at(line, 1)).collect(), remarks })
     }
 }

@@ -23,13 +23,13 @@ struct Note {
 
 impl Log {
     /// With a thread, if a rule wants to be logged.
-    pub(super) fn new(rules: &[Rule]) -> Self {
-        if rules.iter().all(|rule| rule.log.is_none()) {
+    pub(super) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule> + Clone) -> Self {
+        if rules.clone().into_iter().all(|rule| rule.log.is_none()) {
             return Self { notes: None, lost: 0 };
         }
         let (notes, to_write) = sync_channel::<Note>(WAITING);
         let shown: Vec<String> =
-            rules.iter().map(|rule| rule.log.map_or_else(String::new, |_| rule.to_string())).collect();
+            rules.into_iter().map(|rule| rule.log.map_or_else(String::new, |_| rule.to_string())).collect();
         // It ends when the stage does.
         let write = move || to_write.into_iter().for_each(|note| note.write(&shown));
         let thread = thread::Builder::new().name("filter-log".into()).spawn(write);

@@ -4,7 +4,9 @@ mod config;
 mod key;
 mod limit;
 mod log;
+pub(crate) mod modifiers;
 mod program;
+pub(crate) mod source;
 
 use std::sync::Arc;
 
@@ -13,10 +15,8 @@ use xsk::Batch;
 
 pub use config::FilterConfig;
 pub use key::{Seen, Unusual, look_at};
-use limit::Meter;
-use log::Log;
+use modifiers::Modifiers;
 pub use program::Program;
-use program::SharedLimit;
 
 use crate::kind::{BuildCx, Remark, StagePlan};
 use crate::reason::Reason;
@@ -53,21 +53,6 @@ pub struct Outcome {
     pub drop: Option<Reason>,
     /// The rule that decided, from 0; `None`: none did.
     pub rule: Option<u32>,
-}
-
-/// What rules do besides deciding.
-#[derive(Debug)]
-struct Modifiers {
-    /// Of each rule, which limit it has: `NONE`, or an index. Empty if no rule has one.
-    limit_of: Vec<u32>,
-    limits: Vec<OwnLimit>,
-    log: Log,
-}
-
-#[derive(Debug)]
-enum OwnLimit {
-    Rule(Meter),
-    Source(Arc<limit::Sources>),
 }
 
 const NONE: u32 = u32::MAX;
@@ -115,7 +100,7 @@ impl Filter {
             hits: vec![0; program.rules.len()],
             defaulted: 0,
             accepted: 0,
-            modifiers: Modifiers::new(&program),
+            modifiers: Modifiers::new(&program.rules, &program.limits),
             keys: Box::new([nothing; Batch::CAPACITY]),
             places: Box::new([0; Batch::CAPACITY]),
             found: Box::new([NONE; Batch::CAPACITY]),
@@ -150,11 +135,7 @@ impl Filter {
             if !self.modifiers.passes(number, key, bytes, now) {
                 return Outcome { drop: Some(Reason::RateLimit), rule: Some(number) };
             }
-            if let Some(of) = rule.log
-                && self.hits[number as usize] % u64::from(of) == 0
-            {
-                self.modifiers.log.note(number, key, bytes);
-            }
+            self.modifiers.note(number, rule, self.hits[number as usize], key, bytes);
             match rule.verdict {
                 Some(Verdict::Accept) => {
                     self.accepted += 1;
@@ -168,37 +149,6 @@ impl Filter {
         let drop = (self.program.default == Verdict::Drop).then_some(Reason::Policy);
         self.accepted += u64::from(drop.is_none());
         Outcome { drop, rule: None }
-    }
-}
-
-impl Modifiers {
-    fn new(program: &Program) -> Self {
-        let mut limit_of = Vec::new();
-        let mut limits = Vec::new();
-        if !program.limits.is_empty() {
-            limit_of = vec![NONE; program.rules.len()];
-        }
-        for (rule, limit, shared) in &program.limits {
-            limit_of[*rule as usize] = limits.len() as u32;
-            limits.push(match shared {
-                SharedLimit::Rule(bucket) => OwnLimit::Rule(Meter::new(limit, Arc::clone(bucket), program.workers)),
-                SharedLimit::Source(sources) => OwnLimit::Source(Arc::clone(sources)),
-            });
-        }
-        Self { limit_of, limits, log: Log::new(&program.rules) }
-    }
-
-    /// Whether a rule's limit lets a packet pass.
-    #[inline]
-    fn passes(&mut self, rule: u32, key: &Key, bytes: usize, now: u64) -> bool {
-        let Some(limit) = self.limit_of.get(rule as usize).and_then(|index| self.limits.get_mut(*index as usize))
-        else {
-            return true;
-        };
-        match limit {
-            OwnLimit::Rule(meter) => meter.passes(bytes, now),
-            OwnLimit::Source(sources) => sources.passes(&key.addresses, bytes, now),
-        }
     }
 }
 
@@ -237,7 +187,7 @@ impl Stage for Filter {
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        vec![("accepted", self.accepted), ("default", self.defaulted), ("log_lost", self.modifiers.log.lost())]
+        vec![("accepted", self.accepted), ("default", self.defaulted), ("log_lost", self.modifiers.log_lost())]
     }
 
     fn snapshot(&self) -> Option<Vec<u8>> {

@@ -1,11 +1,9 @@
 //! What a filter does with packets, the same for every worker and for a dry run.
 
-use std::sync::Arc;
-
-use filter::{Classifier, Limit, Per, Rule, Verdict};
+use filter::{Classifier, Rule, Verdict};
 
 use super::Unusual;
-use super::limit::{Bucket, Sources};
+use super::modifiers::Limits;
 use crate::reason::Reason;
 
 /// Rules, compiled, and what becomes of what they do not judge.
@@ -15,16 +13,7 @@ pub struct Program {
     pub(super) classifier: Classifier,
     pub(super) default: Verdict,
     pub(super) manners: Manners,
-    /// Of each rule that has one, by the rule's number.
-    pub(super) limits: Vec<(u32, Limit, SharedLimit)>,
-    pub(super) workers: usize,
-}
-
-/// What all workers draw on.
-#[derive(Clone, Debug)]
-pub(super) enum SharedLimit {
-    Rule(Arc<Bucket>),
-    Source(Arc<Sources>),
+    pub(super) limits: Limits,
 }
 
 /// What becomes of each kind of unusual packet; `None`: the rules judge it.
@@ -68,15 +57,7 @@ impl Program {
         manners: Manners,
         workers: usize,
     ) -> Self {
-        let shared = |limit: &Limit| match limit.per {
-            Per::Rule => SharedLimit::Rule(Arc::default()),
-            Per::Source(length) => SharedLimit::Source(Arc::new(Sources::new(limit, length))),
-        };
-        let limits = (0..).zip(&rules).filter_map(|(number, rule)| {
-            let limit = rule.limit?;
-            Some((number, limit, shared(&limit)))
-        });
-        let limits = limits.collect();
-        Self { rules, classifier, default, manners, limits, workers }
+        let limits = Limits::new(&rules, workers);
+        Self { rules, classifier, default, manners, limits }
     }
 }

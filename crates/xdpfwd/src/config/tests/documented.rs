@@ -13,7 +13,8 @@ const PAGE: &str = include_str!("../../../../../docs/configuration.md");
 const NONSENSE: &str = "1979-05-27";
 
 /// What kinds need: kind, key, a value that is fine.
-const NEEDED: [(&str, &str, &str); 2] = [("filter", "rules", "[]"), ("filter", "default", r#""drop""#)];
+const NEEDED: [(&str, &str, &str); 3] =
+    [("filter", "rules", "[]"), ("filter", "default", r#""drop""#), ("payload", "signatures", "[]")];
 
 /// A row of a table of keys.
 struct Row {
@@ -173,5 +174,5 @@ fn defaults_are_what_keys_have_that_are_not_there() {
             }
         }
     }
-    assert_eq!(compared, 19);
+    assert_eq!(compared, 20);
 }

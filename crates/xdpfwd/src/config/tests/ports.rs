@@ -80,7 +80,7 @@ fn what_is_not_built_is_refused_like_what_is_not_known() {
             "[engine]\nmetrics = \"127.0.0.1:9184\"\nkeep = [\"arp\"]",
             "[[port]]\nname = \"third\"\ninterface = \"multi1\"\nqueues = 1\nio = \"packet-mmap\"\nmetrics = true",
             "[[path]]\nfrom = \"wan\"\nto = \"route\"\nkeep = [\"arp\"]",
-            "[stage.edge]\nkind = \"payload\"\nrules = []",
+            "[stage.edge]\nkind = \"nat\"\nrules = []",
             "[stage.tunnel-out]\nkind = \"esp-seal\"\nspi = 1",
         ]
     ));

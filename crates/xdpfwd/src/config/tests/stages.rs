@@ -15,7 +15,7 @@ fn kinds_and_their_keys() {
         &[
             "[stage.edge]",
             "[stage.edge]\nkind = \"mac-swp\"",
-            "[stage.edge]\nkind = \"payload\"\nrules = []",
+            "[stage.edge]\nkind = \"nat\"\nrules = []",
             "[stage.edge]\nkind = \"set-mac\"",
             "[stage.edge]\nkind = \"set-mac\"\nsource = \"02:00:00:00:00\"",
             "[stage.edge]\nkind = \"set-mac\"\nsource = \"02\\n\\u001b[31m\"",

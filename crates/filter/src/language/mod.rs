@@ -1,6 +1,9 @@
 //! The language of rules: one rule a line. docs/filter.md has its grammar.
 
-use std::fmt::{self, Display};
+mod signature;
+mod words;
+mod write;
+
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -8,6 +11,9 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use crate::rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
+pub use signature::{parse_signature, parse_signatures};
+use words::{Word, Words};
+use write::{FLAG_NAMES, PROTOCOLS};
 
 /// What is wrong with a line, and what would be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,67 +42,13 @@ pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
 
 /// The rule on a line; `None` if there is none. The problem's line is 1.
 pub fn parse_rule(line: &str) -> Result<Option<Rule>, Problem> {
-    let mut words = Words::new(line);
-    let Some(first) = words.next() else { return Ok(None) };
-    let verdict = match first.text {
-        "accept" => Some(Verdict::Accept),
-        "drop" => Some(Verdict::Drop),
-        "continue" => None,
-        other => return Err(first.problem(format!("`{other}` begins no rule: expected accept, drop or continue"))),
-    };
-    let mut reader = Reader { words, rule: Rule { verdict, ..Rule::default() }, seen: Vec::new() };
+    let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
     while let Some(word) = reader.words.next() {
-        reader.read(word)?;
+        if !reader.read(word)? {
+            return Err(word.problem(format!("unknown word `{}`: expected one of {MATCHES}", word.text)));
+        }
     }
     reader.finish().map(Some)
-}
-
-/// A word and where it stands.
-#[derive(Clone, Copy)]
-struct Word<'a> {
-    text: &'a str,
-    column: usize,
-}
-
-impl Word<'_> {
-    fn problem(self, message: impl Into<String>) -> Problem {
-        Problem { line: 1, column: self.column, message: message.into() }
-    }
-}
-
-/// The words of a line, up to a comment.
-struct Words<'a> {
-    line: &'a str,
-    at: usize,
-}
-
-impl<'a> Words<'a> {
-    fn new(line: &'a str) -> Self {
-        Self { line: line.split('#').next().unwrap_or_default(), at: 0 }
-    }
-
-    fn column(&self, at: usize) -> usize {
-        self.line[..at].chars().count() + 1
-    }
-
-    /// What comes after a word, which is to say what it is about.
-    fn after(&mut self, word: Word<'a>, expected: &str) -> Result<Word<'a>, Problem> {
-        let end = Word { text: "", column: self.column(self.line.trim_end().len()) };
-        self.next().ok_or_else(|| end.problem(format!("`{}` is followed by nothing: expected {expected}", word.text)))
-    }
-}
-
-impl<'a> Iterator for Words<'a> {
-    type Item = Word<'a>;
-
-    fn next(&mut self) -> Option<Word<'a>> {
-        let rest = &self.line[self.at..];
-        let start = self.at + rest.find(|character: char| !character.is_whitespace())?;
-        let rest = &self.line[start..];
-        let length = rest.find(char::is_whitespace).unwrap_or(rest.len());
-        self.at = start + length;
-        Some(Word { text: &rest[..length], column: self.column(start) })
-    }
 }
 
 const MATCHES: &str =
@@ -109,33 +61,9 @@ const FLAGS: &str =
 const DSCP: &str = "a number from 0 to 63, or one of ef, cs0 to cs7, af11 to af43";
 const RATE: &str = "a rate, like 1000pps, 5kpps, 2Mpps, 100kbps, 10Mbps or 1Gbps";
 
-const PROTOCOLS: [(&str, u8); 11] = [
-    ("icmp", 1),
-    ("igmp", 2),
-    ("ipip", 4),
-    ("tcp", 6),
-    ("udp", 17),
-    ("ipv6", 41),
-    ("gre", 47),
-    ("esp", 50),
-    ("ah", 51),
-    ("icmpv6", 58),
-    ("sctp", 132),
-];
 const TCP: u8 = 6;
 const WITH_PORTS: [u8; 3] = [TCP, 17, 132];
 const ICMP: [u8; 2] = [1, 58];
-
-const FLAG_NAMES: [(&str, u8); 8] = [
-    ("fin", 0x01),
-    ("syn", 0x02),
-    ("rst", 0x04),
-    ("psh", 0x08),
-    ("ack", 0x10),
-    ("urg", 0x20),
-    ("ece", 0x40),
-    ("cwr", 0x80),
-];
 
 /// A rule in the making.
 struct Reader<'a> {
@@ -146,15 +74,40 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn read(&mut self, word: Word<'a>) -> Result<(), Problem> {
-        // Which version is one question with two answers.
-        let subject = if word.text == "ipv6" { "ipv4" } else { word.text };
-        if let Some(before) = self.seen.iter().find(|seen| seen.text == subject) {
+    /// Reads the verdict; `None` if the line is empty.
+    fn begin(line: &'a str) -> Result<Option<Self>, Problem> {
+        let mut words = Words::new(line);
+        let Some(first) = words.next() else { return Ok(None) };
+        let verdict = match first.text {
+            "accept" => Some(Verdict::Accept),
+            "drop" => Some(Verdict::Drop),
+            "continue" => None,
+            other => return Err(first.problem(format!("`{other}` begins no rule: expected accept, drop or continue"))),
+        };
+        Ok(Some(Self { words, rule: Rule { verdict, ..Rule::default() }, seen: Vec::new() }))
+    }
+
+    /// Notes that a word was said, unless it was before.
+    fn once(&mut self, word: Word<'a>) -> Result<(), Problem> {
+        if let Some(before) = self.seen.iter().find(|seen| seen.text == word.text) {
             return Err(
                 word.problem(format!("`{}` for a second time: it stands in column {}", word.text, before.column))
             );
         }
-        self.seen.push(Word { text: subject, ..word });
+        self.seen.push(word);
+        Ok(())
+    }
+
+    /// `false` if the word is none of a rule's.
+    fn read(&mut self, word: Word<'a>) -> Result<bool, Problem> {
+        // Which version is one question with two answers.
+        let subject = if word.text == "ipv6" { "ipv4" } else { word.text };
+        if let Err(problem) = self.once(Word { text: subject, ..word }) {
+            return Err(Problem {
+                message: problem.message.replacen(&format!("`{subject}`"), &format!("`{}`", word.text), 1),
+                ..problem
+            });
+        }
         let Rule { matches, .. } = &mut self.rule;
         match word.text {
             "ipv4" => matches.version = Some(Version::V4),
@@ -191,9 +144,12 @@ impl<'a> Reader<'a> {
                 let of = of.ok_or_else(|| what.problem(format!("`{}` is no part: expected {ONE_OF}", what.text)))?;
                 self.rule.log = Some(of);
             }
-            other => return Err(word.problem(format!("unknown word `{other}`: expected one of {MATCHES}"))),
+            _ => {
+                self.seen.pop();
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// What a limit may be followed by.
@@ -287,11 +243,7 @@ impl<'a> Reader<'a> {
 
 fn number<N: TryFrom<u32>>(words: &mut Words<'_>, word: Word<'_>, least: u32, most: u32) -> Result<N, Problem> {
     let expected = format!("a number from {least} to {most}");
-    let column = words.column(words.line.trim_end().len());
-    let end = Word { text: "", column };
-    let what = words
-        .next()
-        .ok_or_else(|| end.problem(format!("`{}` is followed by nothing: expected {expected}", word.text)))?;
+    let what = words.after(word, &expected)?;
     let number =
         what.text.parse().ok().filter(|number| (least..=most).contains(number)).and_then(|n| N::try_from(n).ok());
     number.ok_or_else(|| what.problem(format!("`{}` is no {}: expected {expected}", what.text, word.text)))
@@ -377,16 +329,6 @@ fn scaled(text: &str) -> Option<u64> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok()?.checked_mul(scale)).flatten()
 }
 
-/// As a person writes it.
-fn unscaled(number: u64) -> String {
-    for (scale, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
-        if number >= scale && number % scale == 0 {
-            return format!("{}{name}", number / scale);
-        }
-    }
-    number.to_string()
-}
-
 fn rate(word: Word<'_>) -> Result<(u64, Unit), Problem> {
     let units = [("pps", Unit::Packets), ("bps", Unit::Bits)];
     let found = units.iter().find_map(|(name, unit)| Some((scaled(word.text.strip_suffix(name)?)?, *unit)));
@@ -405,65 +347,6 @@ impl Limit {
         };
         (rate / 10).max(least)
     }
-}
-
-/// In the language: parsed again, it is the same.
-impl Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.verdict {
-            Some(Verdict::Accept) => "accept",
-            Some(Verdict::Drop) => "drop",
-            None => "continue",
-        })?;
-        let Match { version, source, destination, protocol, source_port, destination_port, .. } = &self.matches;
-        let Match { flags, icmp_type, icmp_code, vlan, fragment, dscp, .. } = &self.matches;
-        match version {
-            Some(Version::V4) => f.write_str(" ipv4")?,
-            Some(Version::V6) => f.write_str(" ipv6")?,
-            None => {}
-        }
-        let mut say = |name: &str, value: Option<String>| value.map_or(Ok(()), |value| write!(f, " {name} {value}"));
-        say("src", source.map(|prefix| prefix.to_string()))?;
-        say("dst", destination.map(|prefix| prefix.to_string()))?;
-        say("proto", protocol.map(protocol_name))?;
-        say("sport", source_port.as_ref().map(range))?;
-        say("dport", destination_port.as_ref().map(range))?;
-        say("flags", flags.map(flag_names))?;
-        say("icmp-type", icmp_type.map(|kind| kind.to_string()))?;
-        say("icmp-code", icmp_code.map(|code| code.to_string()))?;
-        say("vlan", vlan.map(|vlan| vlan.to_string()))?;
-        let which = |fragment| match fragment {
-            Fragments::First => "first",
-            Fragments::Later => "later",
-            Fragments::Any => "any",
-        };
-        say("fragment", fragment.map(|fragment| which(fragment).to_owned()))?;
-        say("dscp", dscp.map(|dscp| dscp.to_string()))?;
-        if let Some(Limit { rate, unit, burst, per }) = self.limit {
-            let (of, bits) = if unit == Unit::Packets { ("pps", "") } else { ("bps", "bit") };
-            say("limit", Some(unscaled(rate) + of))?;
-            say("burst", Some(unscaled(burst) + bits))?;
-            if let Per::Source(length) = per {
-                say("per", Some(format!("src/{length}")))?;
-            }
-        }
-        say("log", self.log.map(|of| format!("1/{of}")))
-    }
-}
-
-fn protocol_name(protocol: u8) -> String {
-    let named = PROTOCOLS.iter().find(|(_, number)| *number == protocol);
-    named.map_or_else(|| protocol.to_string(), |(name, _)| (*name).to_owned())
-}
-
-fn range(range: &RangeInclusive<u16>) -> String {
-    if range.start() == range.end() { range.start().to_string() } else { format!("{}-{}", range.start(), range.end()) }
-}
-
-fn flag_names(flags: TcpFlags) -> String {
-    let looked_at = FLAG_NAMES.iter().filter(|(_, bit)| flags.mask & bit != 0);
-    let names = looked_at.map(|(name, bit)| format!("{}{name}", if flags.value & bit == 0 { "!" } else { "" }));
-    names.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -1,0 +1,164 @@
+//! Lines of a signature file: a rule, and the bytes that its packets' payload has to have.
+
+use super::words::Word;
+use super::{MATCHES, Problem, Reader, number};
+use crate::signature::Signature;
+
+const OF_SIGNATURES: &str = "text, hex, nocase, offset, depth";
+const TEXT: &str =
+    r#"a text in double quotes, like "GET /"; in it \" \\ \n \r \t and \xHH stand for what else they would be"#;
+const HEX: &str = r#"bytes in double quotes, two hexadecimal digits each, like "de ad be ef""#;
+
+/// The signatures of a text, each with its line. On an error, all errors.
+pub fn parse_signatures(text: &str) -> Result<Vec<(usize, Signature)>, Vec<Problem>> {
+    let (mut signatures, mut problems) = (Vec::new(), Vec::new());
+    for (number, line) in (1..).zip(text.lines()) {
+        match parse_signature(line) {
+            Ok(Some(signature)) => signatures.push((number, signature)),
+            Ok(None) => {}
+            Err(problem) => problems.push(Problem { line: number, ..problem }),
+        }
+    }
+    if problems.is_empty() { Ok(signatures) } else { Err(problems) }
+}
+
+/// The signature on a line; `None` if there is none. The problem's line is 1.
+pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
+    let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
+    let (mut bytes, mut no_case, mut offset, mut depth): (Option<(Word<'_>, Vec<u8>)>, _, u16, _) =
+        (None, false, 0, None);
+    while let Some(word) = reader.words.next() {
+        if reader.read(word)? {
+            continue;
+        }
+        match word.text {
+            "text" | "hex" => {
+                if let Some((before, _)) = &bytes {
+                    let message = format!("a second pattern: the first stands in column {}", before.column);
+                    return Err(word.problem(message));
+                }
+                let expected = if word.text == "text" { TEXT } else { HEX };
+                let pattern = reader.words.after(word, expected)?;
+                let read = if word.text == "text" { text(pattern.text) } else { hex(pattern.text) };
+                let read = read.filter(|bytes| !bytes.is_empty());
+                let wrong = || pattern.problem(format!("`{}` is no pattern: expected {expected}", pattern.text));
+                bytes = Some((word, read.ok_or_else(wrong)?));
+            }
+            "nocase" => {
+                reader.once(word)?;
+                no_case = true;
+            }
+            "offset" => {
+                reader.once(word)?;
+                offset = number(&mut reader.words, word, 0, 65535)?;
+            }
+            "depth" => {
+                reader.once(word)?;
+                depth = Some((word, number::<u16>(&mut reader.words, word, 1, 65535)?));
+            }
+            other => {
+                let message = format!("unknown word `{other}`: expected one of {OF_SIGNATURES}, {MATCHES}");
+                return Err(word.problem(message));
+            }
+        }
+    }
+    let Some((_, bytes)) = bytes else {
+        return Err(reader.words.end().problem("no pattern: expected text \"…\" or hex \"…\""));
+    };
+    if let Some((word, depth)) = depth
+        && usize::from(depth) < bytes.len()
+    {
+        let message = format!("depth {depth} has no room for a pattern of {} bytes: it would never match", bytes.len());
+        return Err(word.problem(message));
+    }
+    let rule = reader.finish()?;
+    Ok(Some(Signature { rule, bytes, no_case, offset, depth: depth.map(|(_, depth)| depth) }))
+}
+
+/// What stands between the quotes; `None` if there are none.
+fn quoted(word: &str) -> Option<&str> {
+    word.strip_prefix('"')?.strip_suffix('"').filter(|_| word.len() > 1)
+}
+
+fn text(word: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut rest = quoted(word)?.chars();
+    while let Some(character) = rest.next() {
+        if character != '\\' {
+            bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            continue;
+        }
+        bytes.push(match rest.next()? {
+            '"' => b'"',
+            '\\' => b'\\',
+            'n' => b'\n',
+            'r' => b'\r',
+            't' => b'\t',
+            'x' => {
+                let (high, low) = (rest.next()?.to_digit(16)?, rest.next()?.to_digit(16)?);
+                (high * 16 + low) as u8
+            }
+            _ => return None,
+        });
+    }
+    Some(bytes)
+}
+
+fn hex(word: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u32> = quoted(word)?
+        .chars()
+        .filter(|character| *character != ' ')
+        .map(|digit| digit.to_digit(16))
+        .collect::<Option<_>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    rest.is_empty().then(|| pairs.iter().map(|[high, low]| (high * 16 + low) as u8).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signature(line: &str) -> Signature {
+        parse_signature(line).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_signature_says_all_that_can_be_said_and_reads_as_it_is_written() {
+        for line in [
+            r#"drop text "GET /admin # not a comment""#,
+            r#"accept proto tcp dport 80 limit 10pps burst 1 log 1/10 text "a \"b\" \\ \r\n\t\x00" nocase offset 4 depth 100"#,
+            r#"continue hex "de ad be ef" offset 2"#,
+        ] {
+            assert_eq!(signature(&signature(line).to_string()), signature(line), "{line}");
+        }
+        let first = signature(r#"drop text "x # y" proto udp # a comment with "quotes""#);
+        assert_eq!((&first.bytes[..], first.rule.matches.protocol), (&b"x # y"[..], Some(17)));
+        assert_eq!(signature(r#"drop hex "00ff 10""#).bytes, [0, 255, 16]);
+        assert_eq!(signature("drop text \"\\x41ä\"").bytes, "Aä".as_bytes());
+        assert_eq!(parse_signature("# nothing"), Ok(None));
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_place_and_what_would_be_accepted() {
+        for (line, column, part) in [
+            ("drop proto tcp", 15, "no pattern: expected text"),
+            ("drop text GET", 11, "`GET` is no pattern: expected a text in double quotes"),
+            ("drop text \"open", 11, "is no pattern"),
+            ("drop text \"\"", 11, "is no pattern"),
+            ("drop text \"\\q\"", 11, "is no pattern"),
+            ("drop hex \"abc\"", 10, "is no pattern: expected bytes"),
+            ("drop hex \"zz\"", 10, "is no pattern: expected bytes"),
+            ("drop text \"a\" hex \"00\"", 15, "a second pattern: the first stands in column 6"),
+            ("drop text \"abc\" depth 2", 17, "no room for a pattern of 3 bytes"),
+            ("drop text \"abc\" depth 0", 23, "expected a number from 1 to 65535"),
+            ("drop text \"abc\" nocase nocase", 24, "`nocase` for a second time"),
+            ("drop text \"abc\" regex", 17, "unknown word `regex`: expected one of text, hex"),
+            ("drop text \"abc\" proto icmp dport 1", 28, "protocol 1 has no dport"),
+            ("text \"abc\"", 1, "begins no rule"),
+        ] {
+            let problem = parse_signature(line).expect_err(line);
+            assert_eq!(problem.column, column, "{line}: {problem}");
+            assert!(problem.message.contains(part), "{line}: {problem}");
+        }
+    }
+}

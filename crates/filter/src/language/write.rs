@@ -1,0 +1,99 @@
+//! Rules as they are written.
+
+use std::fmt::{self, Display};
+use std::ops::RangeInclusive;
+
+use crate::rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
+
+pub(super) const PROTOCOLS: [(&str, u8); 11] = [
+    ("icmp", 1),
+    ("igmp", 2),
+    ("ipip", 4),
+    ("tcp", 6),
+    ("udp", 17),
+    ("ipv6", 41),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("icmpv6", 58),
+    ("sctp", 132),
+];
+pub(super) const FLAG_NAMES: [(&str, u8); 8] = [
+    ("fin", 0x01),
+    ("syn", 0x02),
+    ("rst", 0x04),
+    ("psh", 0x08),
+    ("ack", 0x10),
+    ("urg", 0x20),
+    ("ece", 0x40),
+    ("cwr", 0x80),
+];
+
+/// In the language: parsed again, it is the same.
+impl Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.verdict {
+            Some(Verdict::Accept) => "accept",
+            Some(Verdict::Drop) => "drop",
+            None => "continue",
+        })?;
+        let Match { version, source, destination, protocol, source_port, destination_port, .. } = &self.matches;
+        let Match { flags, icmp_type, icmp_code, vlan, fragment, dscp, .. } = &self.matches;
+        match version {
+            Some(Version::V4) => f.write_str(" ipv4")?,
+            Some(Version::V6) => f.write_str(" ipv6")?,
+            None => {}
+        }
+        let mut say = |name: &str, value: Option<String>| value.map_or(Ok(()), |value| write!(f, " {name} {value}"));
+        say("src", source.map(|prefix| prefix.to_string()))?;
+        say("dst", destination.map(|prefix| prefix.to_string()))?;
+        say("proto", protocol.map(protocol_name))?;
+        say("sport", source_port.as_ref().map(range))?;
+        say("dport", destination_port.as_ref().map(range))?;
+        say("flags", flags.map(flag_names))?;
+        say("icmp-type", icmp_type.map(|kind| kind.to_string()))?;
+        say("icmp-code", icmp_code.map(|code| code.to_string()))?;
+        say("vlan", vlan.map(|vlan| vlan.to_string()))?;
+        let which = |fragment| match fragment {
+            Fragments::First => "first",
+            Fragments::Later => "later",
+            Fragments::Any => "any",
+        };
+        say("fragment", fragment.map(|fragment| which(fragment).to_owned()))?;
+        say("dscp", dscp.map(|dscp| dscp.to_string()))?;
+        if let Some(Limit { rate, unit, burst, per }) = self.limit {
+            let (of, bits) = if unit == Unit::Packets { ("pps", "") } else { ("bps", "bit") };
+            say("limit", Some(unscaled(rate) + of))?;
+            say("burst", Some(unscaled(burst) + bits))?;
+            if let Per::Source(length) = per {
+                say("per", Some(format!("src/{length}")))?;
+            }
+        }
+        say("log", self.log.map(|of| format!("1/{of}")))
+    }
+}
+
+fn protocol_name(protocol: u8) -> String {
+    let named = PROTOCOLS.iter().find(|(_, number)| *number == protocol);
+    named.map_or_else(|| protocol.to_string(), |(name, _)| (*name).to_owned())
+}
+
+fn range(range: &RangeInclusive<u16>) -> String {
+    if range.start() == range.end() { range.start().to_string() } else { format!("{}-{}", range.start(), range.end()) }
+}
+
+fn flag_names(flags: TcpFlags) -> String {
+    let looked_at = FLAG_NAMES.iter().filter(|(_, bit)| flags.mask & bit != 0);
+    let names = looked_at.map(|(name, bit)| format!("{}{name}", if flags.value & bit == 0 { "!" } else { "" }));
+    names.collect::<Vec<_>>().join(",")
+}
+
+/// As a person writes it.
+fn unscaled(number: u64) -> String {
+    for (scale, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
+        if number >= scale && number % scale == 0 {
+            return format!("{}{name}", number / scale);
+        }
+    }
+    number.to_string()
+}

@@ -1,0 +1,157 @@
+//! Signatures: byte patterns in payloads, and a scanner that looks for all of them at once.
+
+use std::fmt::{self, Display, Write as _};
+
+use aho_corasick::{AhoCorasick, BuildError, MatchKind};
+
+use crate::rule::Rule;
+
+/// A pattern, where in the payload it has to be, and the rule that is applied then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// What else the packet has to be, and what becomes of it.
+    pub rule: Rule,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Whether A to Z and a to z are the same.
+    pub no_case: bool,
+    /// Bytes of the payload that are skipped.
+    pub offset: u16,
+    /// Bytes behind the offset that the pattern has to be within, from its first byte to its last.
+    pub depth: Option<u16>,
+}
+
+/// Looks for the patterns of many signatures in one pass.
+#[derive(Clone, Debug)]
+pub struct Scanner {
+    /// Patterns to be found as they are, and those in which case does not count; each with the signatures that they are of.
+    parts: Vec<(AhoCorasick, Vec<u32>)>,
+    /// Of each signature the first byte that it may begin at, and the one behind the last that it may have.
+    windows: Vec<[usize; 2]>,
+}
+
+/// Signatures that were found in a payload. Made once, and used for one payload after the other.
+#[derive(Clone, Debug)]
+pub struct Hits {
+    found: Vec<u32>,
+    is_found: Vec<bool>,
+}
+
+impl Scanner {
+    /// For these signatures. It fails if they are more than can be put together.
+    pub fn new(signatures: &[Signature]) -> Result<Self, BuildError> {
+        let mut parts = Vec::new();
+        for no_case in [false, true] {
+            let own: Vec<u32> =
+                (0..).zip(signatures).filter(|(_, own)| own.no_case == no_case).map(|(n, _)| n).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let patterns = own.iter().map(|&number| &signatures[number as usize].bytes);
+            let automaton = AhoCorasick::builder()
+                .match_kind(MatchKind::Standard)
+                .ascii_case_insensitive(no_case)
+                .build(patterns)?;
+            parts.push((automaton, own));
+        }
+        let window = |signature: &Signature| {
+            let first = usize::from(signature.offset);
+            [first, signature.depth.map_or(usize::MAX, |depth| first + usize::from(depth))]
+        };
+        Ok(Self { parts, windows: signatures.iter().map(window).collect() })
+    }
+
+    /// Room for what it finds.
+    pub fn hits(&self) -> Hits {
+        Hits { found: Vec::with_capacity(self.windows.len()), is_found: vec![false; self.windows.len()] }
+    }
+
+    /// The signatures whose pattern is in a payload, where it has to be; in their order.
+    pub fn scan<'h>(&self, payload: &[u8], hits: &'h mut Hits) -> &'h [u32] {
+        hits.found.drain(..).for_each(|number| hits.is_found[number as usize] = false);
+        for (automaton, signatures) in &self.parts {
+            for found in automaton.find_overlapping_iter(payload) {
+                let number = signatures[found.pattern().as_usize()];
+                let [first, end] = self.windows[number as usize];
+                if found.start() >= first && found.end() <= end && !hits.is_found[number as usize] {
+                    hits.is_found[number as usize] = true;
+                    hits.found.push(number);
+                }
+            }
+        }
+        hits.found.sort_unstable();
+        &hits.found
+    }
+
+    /// Bytes of memory.
+    pub fn memory(&self) -> usize {
+        self.parts.iter().map(|(automaton, _)| automaton.memory_usage()).sum()
+    }
+}
+
+/// In the language: parsed again, it is the same.
+impl Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.rule)?;
+        let printable = self.bytes.iter().all(|byte| matches!(byte, b' '..=b'~'));
+        f.write_str(if printable { " text \"" } else { " hex \"" })?;
+        for (place, byte) in self.bytes.iter().enumerate() {
+            match byte {
+                b'"' | b'\\' if printable => write!(f, "\\{}", char::from(*byte))?,
+                byte if printable => f.write_char(char::from(*byte))?,
+                byte => write!(f, "{}{byte:02x}", if place > 0 { " " } else { "" })?,
+            }
+        }
+        f.write_char('"')?;
+        if self.no_case {
+            f.write_str(" nocase")?;
+        }
+        if self.offset > 0 {
+            write!(f, " offset {}", self.offset)?;
+        }
+        self.depth.map_or(Ok(()), |depth| write!(f, " depth {depth}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// By looking at every place.
+    fn by_looking(signatures: &[Signature], payload: &[u8]) -> Vec<u32> {
+        let is_in = |signature: &Signature| {
+            let first = usize::from(signature.offset).min(payload.len());
+            let end = signature.depth.map_or(payload.len(), |depth| (first + usize::from(depth)).min(payload.len()));
+            payload[first..end].windows(signature.bytes.len()).any(|window| match signature.no_case {
+                true => window.eq_ignore_ascii_case(&signature.bytes),
+                false => window == signature.bytes,
+            })
+        };
+        (0..).zip(signatures).filter(|(_, signature)| is_in(signature)).map(|(number, _)| number).collect()
+    }
+
+    fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(prop::sample::select(vec![b'a', b'A', b'b', 0, 0xff]), 1..=most)
+    }
+
+    proptest! {
+        #[test]
+        fn it_finds_what_looking_at_every_place_finds(
+            written in prop::collection::vec((bytes(4), any::<bool>(), 0..6_u16, prop::option::of(4..12_u16)), 0..12),
+            payloads in prop::collection::vec(bytes(40), 1..4),
+        ) {
+            let signatures: Vec<Signature> = written
+                .into_iter()
+                .map(|(bytes, no_case, offset, depth)| Signature { rule: Rule::default(), bytes, no_case, offset, depth })
+                .collect();
+            let scanner = Scanner::new(&signatures).unwrap();
+            let mut hits = scanner.hits();
+            for payload in payloads {
+                prop_assert_eq!(scanner.scan(&payload, &mut hits), by_looking(&signatures, &payload));
+            }
+            prop_assert!(scanner.scan(&[], &mut hits).is_empty());
+        }
+    }
+}
