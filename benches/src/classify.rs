@@ -121,9 +121,9 @@ fn measure(arguments: &Arguments, seed: &Seed, count: usize, skew: Skew, folder:
     let headers = trace(&written, arguments.packets, locality, 0.1, arguments.random_seed);
     let mut text = Vec::new();
     write_rules(&mut text, &written)?;
-    let rules = parse_classbench(std::str::from_utf8(&text)?, Verdict::Accept);
-    let (rules, _) = rules.map_err(|problems| anyhow::anyhow!("{}", problems[0]))?;
-    let rules: Vec<Rule> = rules.into_iter().map(|(_, rule)| rule).collect();
+    let read = parse_classbench(std::str::from_utf8(&text)?, Verdict::Accept);
+    let read = read.map_err(|problems| anyhow::anyhow!("{}", problems[0]))?;
+    let rules: Vec<Rule> = read.rules.into_iter().map(|(_, rule)| rule).collect();
     let keys: Vec<Key> = headers.iter().map(key).collect();
 
     let mut builds = Vec::new();

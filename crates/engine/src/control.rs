@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
 use crate::netlink::Monitor;
@@ -26,6 +26,7 @@ pub struct Control {
     host: Monitor,
     /// What has happened and was not returned yet: the kernel does not say it again.
     woken: bool,
+    reload: bool,
     /// When it is to be said that the host has changed.
     host_due: Option<Instant>,
     host_said: Option<Instant>,
@@ -43,6 +44,8 @@ const HOST_SETTLES: Duration = Duration::from_secs(1);
 pub enum Event {
     /// SIGINT or SIGTERM came: its number.
     Stop(i32),
+    /// SIGHUP came: time to read the configuration anew.
+    Reload,
     /// A worker's thread ended, or somebody called the waker.
     Woken,
     /// Links or addresses of this network namespace are others than before: time for
@@ -53,10 +56,10 @@ pub enum Event {
 }
 
 impl Control {
-    /// Takes over SIGINT and SIGTERM for the process.
+    /// Takes over SIGINT, SIGTERM and SIGHUP for the process.
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         let waker = Arc::new(mio::Waker::new(poll.registry(), WORKERS)?);
         let host = Monitor::new()?;
@@ -68,6 +71,7 @@ impl Control {
             waker,
             host,
             woken: false,
+            reload: false,
             host_due: None,
             host_said: None,
         })
@@ -84,7 +88,7 @@ impl Control {
         loop {
             let now = Instant::now();
             let next = self.host_due.map_or(due, |host| host.min(due));
-            let left = if self.woken { Duration::ZERO } else { next.saturating_duration_since(now) };
+            let left = if self.woken || self.reload { Duration::ZERO } else { next.saturating_duration_since(now) };
             // epoll counts in milliseconds and rounds down: one more, or the last one would spin.
             let timeout = if left.is_zero() { left } else { left + Duration::from_millis(1) };
             match self.poll.poll(&mut self.events, Some(timeout)) {
@@ -97,8 +101,14 @@ impl Control {
                 let soon = self.host_said.map_or(now, |said| said + HOST_PAUSE);
                 self.host_due = Some(self.host_due.map_or(soon, |due| due.min(soon)));
             }
-            if let Some(signal) = self.signals.pending().next() {
-                return Ok(Event::Stop(signal));
+            for signal in self.signals.pending() {
+                if signal != SIGHUP {
+                    return Ok(Event::Stop(signal));
+                }
+                self.reload = true;
+            }
+            if mem::take(&mut self.reload) {
+                return Ok(Event::Reload);
             }
             if mem::take(&mut self.woken) {
                 return Ok(Event::Woken);

@@ -22,7 +22,7 @@ use crate::thread::{self, Health, PlannedChain, Ready, Setup, queues_of};
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long a worker may take to answer a question: it answers between two batches.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long what is on its way may take to get there when the data plane stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
@@ -284,6 +284,21 @@ impl DataPlane {
             }
             self.complaints = complaints;
         }
+    }
+
+    /// What runs.
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// From now on this one does.
+    pub(crate) fn take_plan(&mut self, plan: Arc<Plan>) {
+        self.plan = plan;
+    }
+
+    /// The workers, in order.
+    pub(crate) fn remotes(&self) -> impl Iterator<Item = &Remote<PlannedChain>> {
+        self.workers.iter().map(|worker| &worker.remote)
     }
 
     /// Switches the ledger of all workers on or off, while they run.

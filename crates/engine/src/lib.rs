@@ -53,6 +53,7 @@ mod lockout;
 mod netlink;
 mod plan;
 mod program;
+mod reload;
 mod report;
 mod thread;
 mod up;
@@ -68,6 +69,7 @@ pub use ledger::{Ledger, TaskReport, WorkerLedger};
 pub use lockout::{Carried, Lockout, lockouts};
 pub use plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use program::{FollowError, Judgement, XdpCounters, XdpProgram};
+pub use reload::ReloadError;
 pub use report::{
     Fallback, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, SCHEMA, StageReport,
 };

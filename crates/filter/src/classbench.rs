@@ -9,12 +9,20 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::language::Problem;
 use crate::rule::{Match, Rule, Verdict, Version};
 
-/// The rules of a file, each with its line and this verdict; and in how many lines a column of flags was ignored. Empty lines
-/// and what follows a `#` do not count.
+/// What a file in ClassBench's format says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassBench {
+    /// Its rules, each with its line.
+    pub rules: Vec<(usize, Rule)>,
+    /// Rules with further columns, which were ignored.
+    pub with_more: usize,
+}
+
+/// The rules of a file, each with this verdict. Empty lines and what follows a `#` do not count.
 ///
 /// An address or port range that is whole says nothing, so a rule whose ports are `0 : 65535` matches what has none, too.
-pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<(Vec<(usize, Rule)>, usize), Vec<Problem>> {
-    let (mut rules, mut problems, mut ignored) = (Vec::new(), Vec::new(), 0);
+pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<Problem>> {
+    let (mut rules, mut problems, mut with_more) = (Vec::new(), Vec::new(), 0);
     for (line, text) in (1..).zip(text.lines()) {
         let mut columns = Columns { line, text: text.split('#').next().unwrap_or_default(), at: 0 };
         if columns.text.trim().is_empty() {
@@ -22,13 +30,13 @@ pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<(Vec<(usize, Rul
         }
         match columns.rule() {
             Ok((matches, more)) => {
-                ignored += usize::from(more);
+                with_more += usize::from(more);
                 rules.push((line, Rule { matches, verdict: Some(verdict), ..Rule::default() }));
             }
             Err(problem) => problems.push(problem),
         }
     }
-    if problems.is_empty() { Ok((rules, ignored)) } else { Err(problems) }
+    if problems.is_empty() { Ok(ClassBench { rules, with_more }) } else { Err(problems) }
 }
 
 struct Columns<'a> {
@@ -117,10 +125,10 @@ mod tests {
     fn rules_are_read_as_the_generators_write_them() {
         let text = "@10.1.0.0/16\t192.0.2.7/32\t0 : 65535\t80 : 80\t0x06/0xFF\t0x0000/0x0200\t\n\
                     @0.0.0.0/0 0.0.0.0/0 0 : 65535 0 : 65535 0x00/0x00\n";
-        let (rules, ignored) = parse_classbench(text, Verdict::Drop).unwrap();
+        let ClassBench { rules, with_more } = parse_classbench(text, Verdict::Drop).unwrap();
         let shown: Vec<_> = rules.iter().map(|(line, rule)| format!("{line} {rule}")).collect();
         assert_eq!(shown, ["1 drop ipv4 src 10.1.0.0/16 dst 192.0.2.7/32 proto tcp dport 80", "2 drop ipv4"]);
-        assert_eq!(ignored, 1);
+        assert_eq!(with_more, 1);
     }
 
     #[test]

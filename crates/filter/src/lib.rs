@@ -15,7 +15,7 @@ mod rule;
 mod shadow;
 mod signature;
 
-pub use classbench::parse_classbench;
+pub use classbench::{ClassBench, parse_classbench};
 pub use classifier::{Classifier, Shape, TupleShape};
 pub use key::{Addresses, Fragment, Key, L4};
 pub use language::{Problem, parse, parse_rule, parse_signature, parse_signatures};

@@ -282,3 +282,35 @@ fn what_is_wrong_with_signatures_has_its_file_and_line() {
     let error = payload_plan(r#"{ signatures = "wrong.signatures" }"#).unwrap_err().to_string();
     assert!(error.contains("wrong.signatures:2:11: `bare` is no pattern: expected a text in double quotes"), "{error}");
 }
+
+#[test]
+fn what_gtpu_carries_is_judged_when_asked_for() {
+    // A user's packet without its Ethernet header, in a G-PDU, with and without a PDU session container.
+    let user = |port: u16| from(TEN, UDP, &udp(1, port))[14..].to_vec();
+    let message = |flags: u8, kind: u8, more: &[u8], inner: &[u8]| {
+        let length = ((more.len() + inner.len()) as u16).to_be_bytes();
+        [&[flags, kind, length[0], length[1], 0, 0, 0, 7], more, inner].concat()
+    };
+    let carried = |message: &[u8]| {
+        let length = (8 + message.len() as u16).to_be_bytes();
+        from(ELEVEN, UDP, &[&[8, 0x68, 8, 0x68][..], &length, &[0, 0], message].concat())
+    };
+    let container = [0, 0, 0, 0x85, 1, 0x10, 9, 0];
+    let packets = [
+        carried(&message(0x30, 255, &[], &user(53))),
+        carried(&message(0x34, 255, &container, &user(53))),
+        carried(&message(0x34, 255, &container, &user(54))),
+        carried(&message(0x34, 255, &container, &ipv6(UDP, &udp(1, 53))[14..])),
+        // An echo request; a user's Ethernet frame; no GTP-U; a user's packet that is cut short.
+        carried(&message(0x32, 1, &[0, 1, 0, 0], &[])),
+        carried(&message(0x30, 255, &[], b"\x02\0\0\0\0\x01")),
+        carried(b"hello, world"),
+        carried(&message(0x30, 255, &[], &user(53)[..24])),
+        from(TEN, UDP, &udp(1, 53)),
+    ];
+    let rules = r#"rules = ["accept src 10.0.0.0/8 proto udp dport 53", "accept src 11.0.0.0/8 dport 2152"]"#;
+    let (passed, report) = through(&format!(r#"{{ default = "drop", {rules}, gtpu = "inner" }}"#), &packets);
+    assert_eq!(passed, [0, 1, 4, 5, 8]);
+    assert_eq!((report.drops[Reason::Policy], report.drops[Reason::Malformed]), (2, 2));
+    assert_eq!(through(&format!(r#"{{ default = "drop", {rules} }}"#), &packets).0, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+}

@@ -55,7 +55,7 @@ fn a_million_packets_are_judged_as_the_rules_say() {
         let program = plan.downcast_ref::<FilterPlan>().unwrap().program();
         let mut filter = Filter::new(Arc::clone(program));
         let rules: Vec<Rule> = written.iter().map(|line| filter::parse_rule(line).unwrap().unwrap()).collect();
-        let classifier = Classifier::new(&rules, lot.next());
+        let classifier = Classifier::new(&rules, lot.draw());
         let default = if default == "accept" { Verdict::Accept } else { Verdict::Drop };
         let mut keys = Vec::new();
         for number in 0..PACKETS {

@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Forwards packets between network interfaces in user space, through AF_XDP sockets.
 ///
 /// What it forwards from where to where, and through which stages, stands in a configuration file. Runs until SIGINT or
-/// SIGTERM; then drains, detaches and prints what was done.
+/// SIGTERM; then drains, detaches and prints what was done. On SIGHUP it reads the file anew and exchanges the stages, without
+/// losing a packet.
 #[derive(Clone, Debug, PartialEq, Parser)]
 #[command(
     name = "xdpfwd",

@@ -55,5 +55,5 @@ pub fn main(registry: &Registry) -> ExitCode {
     if cli.check {
         return check::run(&cli, &plan, &warnings, &ThisMachine);
     }
-    run::run(plan, &cli)
+    run::run(plan, &cli, registry)
 }

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use engine::{Control, DataPlane, Event, Plan, Report, ReportKind, StartError, Waited};
+use pipeline::Registry;
 
 use crate::cli::{LogFormat, Run};
+use crate::config::{self, ThisMachine};
 use crate::{doctor, text};
 
 /// Could not start, or failed while running.
@@ -21,8 +23,8 @@ const FAILED: u8 = 1;
 const PRIVILEGE: u8 = 3;
 
 /// Runs the plan until a signal, or for as long as the command line says.
-pub(crate) fn run(plan: Plan, cli: &Run) -> ExitCode {
-    match drive(plan.clone(), cli) {
+pub(crate) fn run(plan: Plan, cli: &Run, registry: &Registry) -> ExitCode {
+    match drive(plan.clone(), cli, registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             match cli.log_format {
@@ -72,7 +74,7 @@ pub(crate) fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
     })
 }
 
-fn drive(plan: Plan, cli: &Run) -> anyhow::Result<()> {
+fn drive(plan: Plan, cli: &Run, registry: &Registry) -> anyhow::Result<()> {
     // Before anything is attached: a signal from here on is an orderly stop.
     let mut control = Control::new().context("cannot set up signals and timers")?;
     let mut printer = Printer::start(cli.json)?;
@@ -103,6 +105,7 @@ fn drive(plan: Plan, cli: &Run) -> anyhow::Result<()> {
             }
             Event::Woken => {}
             Event::HostChanged => data_plane.follow_host(),
+            Event::Reload => reload(&mut data_plane, cli, registry),
             Event::Due if end.is_some_and(|end| Instant::now() >= end) => break None,
             Event::Due if Instant::now() >= next => {
                 printer.print(data_plane.report());
@@ -118,6 +121,23 @@ fn drive(plan: Plan, cli: &Run) -> anyhow::Result<()> {
     printer.print(last);
     printer.finish();
     failure.map_or(Ok(()), Err)
+}
+
+/// Reads the configuration anew, and exchanges the stages for what it says. Whatever is wrong with it, what runs goes on.
+fn reload(data_plane: &mut DataPlane, cli: &Run, registry: &Registry) {
+    let (plan, warnings) = match config::load(cli.config(), registry, &ThisMachine) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            errors.say(cli.log_format);
+            return tracing::error!("not reloaded: the configuration is no good, and the stages stay as they are");
+        }
+    };
+    warnings.say(cli.log_format);
+    match data_plane.reload(plan) {
+        Ok(afresh) if afresh.is_empty() => tracing::info!("reloaded"),
+        Ok(afresh) => tracing::info!(afresh = afresh.join(", "), "reloaded; these stages begin their counters anew"),
+        Err(error) => tracing::error!("not reloaded: {error}"),
+    }
 }
 
 /// How often it is looked whether workers and interfaces are still there.

@@ -91,7 +91,7 @@ fn flag_names(flags: TcpFlags) -> String {
 /// As a person writes it.
 fn unscaled(number: u64) -> String {
     for (scale, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
-        if number >= scale && number % scale == 0 {
+        if number >= scale && number.is_multiple_of(scale) {
             return format!("{}{name}", number / scale);
         }
     }

@@ -119,6 +119,29 @@ impl Headers {
         headers
     }
 
+    /// Parses the IP packet that another packet carries, from `offset` to `end` of the frame: what it says counts from the
+    /// beginning of the frame as well. VLANs are those of the frame, which the packet is not told by.
+    #[inline]
+    pub fn parse_inner(frame: &[u8], offset: usize, end: usize) -> Headers {
+        let end = end.min(frame.len()).min(usize::from(u16::MAX));
+        let inner = frame.get(offset..end).unwrap_or_default();
+        let start = end - inner.len();
+        let mut headers = Headers { l3_offset: start as u16, ..Headers::nothing(end as u16, Status::NotIp) };
+        match inner.first().map(|byte| byte >> 4) {
+            Some(4) => {
+                headers.ethertype = EtherType::IPV4;
+                headers.parse_ipv4(inner);
+            }
+            Some(6) => {
+                headers.ethertype = EtherType::IPV6;
+                headers.parse_ipv6(inner);
+            }
+            Some(_) => {}
+            None => headers.status = Status::Truncated(Layer::L3),
+        }
+        headers
+    }
+
     /// Length of the Ethernet header with its VLAN tags.
     #[inline]
     pub fn l2_len(&self) -> usize {

@@ -33,6 +33,7 @@ pub mod checksum;
 mod error;
 pub mod ethernet;
 mod flow;
+pub mod gtpu;
 mod headers;
 pub mod icmp;
 mod ip;

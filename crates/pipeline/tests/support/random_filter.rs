@@ -1,5 +1,7 @@
 //! Rules and packets by lot: rules in the language, packets byte by byte, aimed at the rules, some of them mangled.
 
+#![allow(unreachable_pub, reason = "a module of test files")]
+
 /// Small and fast, the same for the same seed (Vigna's splitmix64).
 pub struct Lot(u64);
 
@@ -8,7 +10,7 @@ impl Lot {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,7 +20,7 @@ impl Lot {
 
     /// Below a number.
     pub fn below(&mut self, number: usize) -> usize {
-        (self.next() % number as u64) as usize
+        (self.draw() % number as u64) as usize
     }
 
     /// Once in so many times.
@@ -204,7 +206,7 @@ fn mangle(lot: &mut Lot, packet: &mut Vec<u8>) {
         let at = lot.below(packet.len().max(1));
         match lot.below(5) {
             0 => packet.truncate(at),
-            1 if !packet.is_empty() => packet[at] = lot.next() as u8,
+            1 if !packet.is_empty() => packet[at] = lot.draw() as u8,
             // Where headers say what they are and how long.
             2 if packet.len() > 40 => {
                 let at = lot.of(&[12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 26, 37]);

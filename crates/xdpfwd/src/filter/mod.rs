@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use engine::{Plan, StageOnPath};
 use pipeline::Registry;
-use pipeline::stages::filter::{Filter, FilterPlan, Outcome, look_at};
+use pipeline::stages::filter::{Filter, FilterPlan, Outcome};
 use pipeline::wire::Headers;
 use serde::Serialize;
 
@@ -85,7 +85,7 @@ fn judge(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
         let headers = Headers::parse(&bytes);
         // A day is long enough for any bucket to be full.
         let since = (seconds - *first.get_or_insert(seconds)).max(0.0) + 86_400.0;
-        let Outcome { drop, rule } = filter.judge(look_at(&bytes, &headers), bytes.len(), (since * cycles) as u64);
+        let Outcome { drop, rule } = filter.judge(program.look(&bytes, &headers), bytes.len(), (since * cycles) as u64);
         let judged = Judged {
             index,
             verdict: if drop.is_none() { "accept" } else { "drop" },

@@ -105,6 +105,11 @@ impl Running {
         Ok(Self { forwarder, _config: config })
     }
 
+    /// Of one that runs already, by a configuration that is somebody else's.
+    pub fn of(forwarder: Forwarder, config: Config) -> Self {
+        Self { forwarder, _config: config }
+    }
+
     pub fn signal(&self, signal: Signal) {
         // It is not reaped yet: the number is its own.
         kill(Pid::from_raw(self.forwarder.pid() as i32), signal).unwrap();

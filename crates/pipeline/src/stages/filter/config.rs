@@ -21,6 +21,8 @@ pub struct FilterConfig {
     #[serde(default)]
     format: Format,
     action: Option<Word>,
+    #[serde(default)]
+    gtpu: Layer,
     not_ip: Option<Word>,
     malformed: Option<Word>,
     vlan_stack: Option<Word>,
@@ -37,6 +39,14 @@ enum Manner {
     Judge,
 }
 
+/// What of GTP-U is judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Layer {
+    #[default]
+    Outer,
+    Inner,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Format {
     #[default]
@@ -49,6 +59,13 @@ impl<'de> Deserialize<'de> for Manner {
         const WORDS: &[(&str, Manner)] =
             &[("drop", Manner::Drop), ("judge", Manner::Judge), ("accept", Manner::Accept)];
         deserializer.deserialize_str(OneOf("\"drop\", \"judge\" or \"accept\"", WORDS))
+    }
+}
+
+impl<'de> Deserialize<'de> for Layer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const WORDS: &[(&str, Layer)] = &[("outer", Layer::Outer), ("inner", Layer::Inner)];
+        deserializer.deserialize_str(OneOf("\"outer\" or \"inner\"", WORDS))
     }
 }
 
@@ -93,7 +110,8 @@ impl StageConfig for FilterConfig {
             remarks.push(Remark { place: places[rule].clone(), message });
         }
         let manners = self.manners();
-        let program = Program::new(rules, classifier, self.default.into(), manners, cx.workers);
+        let program =
+            Program::new(rules, classifier, self.default.into(), manners, cx.workers, self.gtpu == Layer::Inner);
         Ok(Arc::new(FilterPlan { program: Arc::new(program), remarks }))
     }
 }
@@ -130,9 +148,9 @@ impl FilterConfig {
                 "format = \"classbench\" says no verdicts: add action = \"accept\" or \"drop\", for all its rules",
             )),
             (Format::Classbench, Some(action)) => self.rules.read("rules", cx, filter::parse_rule, |text| {
-                let (rules, ignored) = filter::parse_classbench(text, action.into())?;
-                if ignored > 0 {
-                    let message = format!("the flags column of {ignored} rules is ignored");
+                let filter::ClassBench { rules, with_more } = filter::parse_classbench(text, action.into())?;
+                if with_more > 0 {
+                    let message = format!("the flags column of {with_more} rules is ignored");
                     remarks.push(Remark { place: Whereabouts::Stage, message });
                 }
                 Ok(rules)

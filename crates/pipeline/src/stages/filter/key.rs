@@ -2,7 +2,7 @@
 
 use filter::{Addresses, Fragment, Key, L4};
 
-use crate::wire::{self, Headers, IpProtocol, IpVersion, Status};
+use crate::wire::{self, Headers, IpProtocol, IpVersion, Status, gtpu, udp};
 
 /// What is to be made of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,31 @@ pub fn look_at(frame: &[u8], headers: &Headers) -> Seen {
         return Seen::Unusual(Unusual::LaterFragment, Some(key));
     }
     Seen::Key(key)
+}
+
+/// Looks at a frame, and, if it carries a user's packet in GTP-U, at that one instead: by its addresses, protocol and ports, and
+/// by the VLAN of the frame.
+#[inline]
+pub fn look_inside(frame: &[u8], headers: &Headers) -> Seen {
+    let to_gtpu = headers.destination_port == gtpu::PORT
+        && headers.protocol == Some(IpProtocol::UDP)
+        && headers.fragment == wire::Fragment::Whole
+        && headers.status == Status::Parsed;
+    if !to_gtpu {
+        return look_at(frame, headers);
+    }
+    let offset = usize::from(headers.l4_offset) + udp::HEADER_LEN;
+    let message = frame.get(offset..usize::from(headers.l3_end)).unwrap_or_default();
+    match gtpu::Packet::new_checked(message) {
+        Ok(packet) if packet.message_type() == gtpu::G_PDU => {
+            let start = offset + packet.payload_offset();
+            let inner = Headers::parse_inner(frame, start, start + packet.payload().len());
+            look_at(frame, &Headers { outer_vlan: headers.outer_vlan, ..inner })
+        }
+        // Between the nodes themselves: by what it is.
+        Ok(_) => look_at(frame, headers),
+        Err(_) => Seen::Unusual(Unusual::Malformed, None),
+    }
 }
 
 /// `None` if the headers are not this frame's.

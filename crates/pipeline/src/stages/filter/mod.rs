@@ -14,7 +14,7 @@ use filter::{Addresses, Classifier, Fragment, Key, L4, Verdict};
 use xsk::Batch;
 
 pub use config::FilterConfig;
-pub use key::{Seen, Unusual, look_at};
+pub use key::{Seen, Unusual, look_at, look_inside};
 use modifiers::Modifiers;
 pub use program::Program;
 
@@ -157,7 +157,7 @@ impl Stage for Filter {
         let mut count = 0;
         for place in 0..view.len() {
             let Some(mut packet) = view.packet(place) else { continue };
-            let key = match look_at(packet.frame, &packet.meta.headers) {
+            let key = match self.program.look(packet.frame, &packet.meta.headers) {
                 Seen::Key(key) => key,
                 Seen::Unusual(unusual, key) => match (self.program.manners.of(unusual), key) {
                     (None, Some(key)) => key,
@@ -190,12 +190,28 @@ impl Stage for Filter {
         vec![("accepted", self.accepted), ("default", self.defaulted), ("log_lost", self.modifiers.log_lost())]
     }
 
+    /// Two counters, then each rule's fingerprint and what it matched.
     fn snapshot(&self) -> Option<Vec<u8>> {
-        // By the rule's text: where it is unchanged, its counter goes on.
-        None
+        let rules = self.program.fingerprints.iter().zip(&self.hits).flat_map(|(rule, hits)| [*rule, *hits]);
+        Some([self.accepted, self.defaulted].into_iter().chain(rules).flat_map(u64::to_le_bytes).collect())
     }
 
-    fn restore(&mut self, _: &[u8]) -> Result<(), SnapshotError> {
+    /// Where a rule is unchanged, its counter goes on, wherever it stands now.
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
+        let (words, rest) = snapshot.as_chunks::<8>();
+        let (pairs, odd) = words.as_chunks::<2>();
+        let wrong = || SnapshotError(format!("{} bytes are no filter's counters", snapshot.len()));
+        if !rest.is_empty() || !odd.is_empty() {
+            return Err(wrong());
+        }
+        let ([accepted, defaulted], rules) = pairs.split_first().ok_or_else(wrong)?;
+        self.accepted += u64::from_le_bytes(*accepted);
+        self.defaulted += u64::from_le_bytes(*defaulted);
+        for (was, [rule, hits]) in rules.iter().enumerate() {
+            if let Some(now) = self.program.place_of(u64::from_le_bytes(*rule), was) {
+                self.hits[now] += u64::from_le_bytes(*hits);
+            }
+        }
         Ok(())
     }
 }

@@ -81,7 +81,7 @@ impl Modifiers {
     #[inline]
     pub(crate) fn note(&mut self, number: u32, rule: &Rule, matched: u64, key: &Key, bytes: usize) {
         if let Some(of) = rule.log
-            && matched % u64::from(of) == 0
+            && matched.is_multiple_of(u64::from(of))
         {
             self.log.note(number, key, bytes);
         }

@@ -1,0 +1,157 @@
+//! SIGHUP: the configuration is read anew, and the stages are exchanged under load: nothing is lost, nothing is judged wrongly, and
+//! what is no good changes nothing.
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::{Chain, Sink, Traffic};
+use nix::sys::signal::Signal;
+use support::{Config, LONG, Running, chain, cross_connect};
+
+/// A rule file of a test's own.
+struct Rules(PathBuf);
+
+impl Rules {
+    fn new(name: &str, rules: &str) -> Self {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}.rules", std::process::id()));
+        fs::write(&path, rules).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, rules: &str) {
+        // As an editor does: it is never half written.
+        let new = self.0.with_extension("new");
+        fs::write(&new, rules).unwrap();
+        fs::rename(new, &self.0).unwrap();
+    }
+}
+
+impl Drop for Rules {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A cross-connect with a filter each way.
+fn config(forth: &Rules, back: &Rules) -> String {
+    let stages = |text: String, to: &str, name: &str| {
+        text.replace(&format!("to = \"{to}\""), &format!("to = \"{to}\"\nstages = [\"{name}\"]"))
+    };
+    let text = stages(stages(cross_connect(1, "cores = [1]"), "wan", "forth"), "lan", "back");
+    let filter = |name: &str, rules: &Rules| {
+        format!("[stage.{name}]\nkind = \"filter\"\ndefault = \"drop\"\nrules = {:?}\n", rules.0.to_str().unwrap())
+    };
+    format!("{text}\n{}{}", filter("forth", forth), filter("back", back))
+}
+
+/// How many lines of the log have this.
+fn said(running: &Running, what: &str) -> usize {
+    running.forwarder.stderr().iter().filter(|line| line.contains(what)).count()
+}
+
+/// Has it read its configuration anew, and waits until it says what came of it.
+#[track_caller]
+fn reload(running: &Running, says: &str) {
+    let before = said(running, says);
+    running.signal(Signal::SIGHUP);
+    let deadline = Instant::now() + LONG;
+    while said(running, says) == before {
+        assert!(Instant::now() < deadline, "{says:?} is not said: {:#?}", running.forwarder.stderr());
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// So many rules that have nothing to do with the traffic, and one that has.
+fn many(count: usize, shift: usize, last: &str) -> String {
+    let others = (0..count).map(|n| format!("drop src 198.18.{}.0/24 proto tcp dport {}\n", n % 256, shift + n / 256));
+    others.collect::<String>() + last + "\n"
+}
+
+#[test]
+fn a_hundred_reloads_under_load_lose_nothing_and_judge_nothing_wrongly() {
+    let chain = chain(Chain::builder());
+    let (accepting, dropping) =
+        (Rules::new("accepting", &many(1000, 1, "accept")), Rules::new("dropping", &many(1000, 1, "drop")));
+    let running = Running::start(&chain, &config(&accepting, &dropping));
+    let forth = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
+    let back = Sink::attach(chain.gen_(), "gen0").unwrap();
+    // Until the last reload is done; slow enough that nothing is lost without any.
+    let there = Traffic::new().size(60).flows(16).rate(10_000).core(0).start(chain.gen_(), "gen0").unwrap();
+    let here = Traffic::new().size(60).flows(16).rate(10_000).core(0).start(chain.sink(), "sink0").unwrap();
+    for round in 0..100 {
+        let shift = 1 + round % 7;
+        accepting.write(&many(1000 + 10 * shift, shift, "accept"));
+        dropping.write(&many(2000 - 10 * shift, shift, "drop"));
+        reload(&running, "reloaded");
+    }
+    let (sent, against) = (there.stop().unwrap(), here.stop().unwrap());
+    // What is on its way.
+    let deadline = Instant::now() + LONG;
+    while forth.seen().unwrap().arrived.packets < sent.packets && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let (ended, last) = running.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    last.assert_conserved();
+    let seen = forth.seen().unwrap();
+    assert!(seen.is_clean(), "{seen:?}: {}", last.json);
+    assert_eq!(seen.arrived.packets, sent.packets, "{}", last.json);
+    assert_eq!(back.seen().unwrap().arrived.packets, 0, "what is to be dropped slipped through: {}", last.json);
+    assert_eq!(last.report.drops["policy"], against.packets, "{}", last.json);
+    // Of rules that stay as they are, the counters go on: all that came was accepted by the last one.
+    let stages = last.json["stages"].as_array().unwrap();
+    let own = stages.iter().find(|stage| stage["name"] == "forth").unwrap();
+    assert_eq!(own["counters"]["accepted"], sent.packets, "{own}");
+    println!("{} packets forth and {} back, 100 reloads", sent.packets, against.packets);
+}
+
+#[test]
+fn what_is_no_good_changes_nothing_and_is_said() {
+    let chain = chain(Chain::builder());
+    let (forth, back) = (Rules::new("good", "accept"), Rules::new("other", "drop"));
+    let written = config(&forth, &back);
+    let config = Config::new(&written);
+    let mut forwarder = lab::Forwarder::spawn(
+        chain.fwd(),
+        &[support::XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"],
+    )
+    .unwrap();
+    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    let running = Running::of(forwarder, Config::new(""));
+    let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
+    let passes = |expected: u64| {
+        let before = sink.seen().unwrap().arrived.packets;
+        Traffic::new()
+            .size(60)
+            .rate(10_000)
+            .count(100)
+            .core(0)
+            .start(chain.gen_(), "gen0")
+            .unwrap()
+            .finish(LONG)
+            .unwrap();
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(sink.seen().unwrap().arrived.packets - before, expected, "{:#?}", running.forwarder.stderr());
+    };
+    passes(100);
+    forth.write("drop\naccept proto nonsense\n");
+    reload(&running, "not reloaded: the configuration is no good");
+    assert_eq!(said(&running, "good.rules:2:14: `nonsense` is no protocol"), 1, "{:#?}", running.forwarder.stderr());
+    passes(100);
+    forth.write("accept");
+    fs::write(config.path(), written.replace("cores = [1]", "cores = [0]")).unwrap();
+    reload(&running, "not reloaded: cores is another than the one that runs: that takes a restart");
+    passes(100);
+    fs::write(config.path(), &written).unwrap();
+    forth.write("drop proto udp\naccept");
+    reload(&running, "INFO reloaded");
+    passes(0);
+    let (ended, last) = running.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(last.report.drops["policy"], 100, "{}", last.json);
+    last.assert_conserved();
+}
