@@ -35,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         umem: xsk::UmemConfig::default(),
         ports: vec![port(first), port(second)],
         paths: vec![path(0, 1), path(1, 0)],
+        control: None,
     };
     let mut control = Control::new()?;
     let data_plane = DataPlane::start(plan, &control)?;

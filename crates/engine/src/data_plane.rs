@@ -14,8 +14,8 @@ use crate::control::Control;
 use crate::error::{StartError, WorkerFailure};
 use crate::host::Host;
 use crate::interface::{DeferredInterrupts, Interface};
-use crate::plan::{Io, Mode, Plan, PortPlan};
-use crate::report::{Answer, Fallback, PortMode, Report};
+use crate::plan::{Io, Mode, PathPlan, Plan, PortPlan};
+use crate::report::{Answer, Fallback, PortMode, Report, RuleReport};
 use crate::thread::{self, Health, PlannedChain, Ready, Setup, queues_of};
 
 /// How long a worker may take to open its sockets: a busy queue is waited for.
@@ -287,8 +287,28 @@ impl DataPlane {
     }
 
     /// What runs.
-    pub(crate) fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The paths and their stages, as they are now.
+    pub fn paths(&self) -> &[PathPlan] {
+        &self.plan.paths
+    }
+
+    /// The rules of every stage that has some, with how many packets each has matched, over all workers.
+    pub fn rules(&self) -> Vec<RuleReport> {
+        let mut reports = RuleReport::of_all(&self.plan);
+        for worker in &self.workers {
+            // Every worker has the stages of the plan, in its order.
+            let matched = worker.remote.ask(|worker| worker.matched(), ANSWER_WITHIN).unwrap_or_default();
+            for (report, matched) in reports.iter_mut().zip(matched.iter().flatten()) {
+                if let (Some(report), Some(matched)) = (report, matched) {
+                    report.add(matched);
+                }
+            }
+        }
+        reports.into_iter().flatten().collect()
     }
 
     /// From now on this one does.

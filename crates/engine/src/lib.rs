@@ -27,6 +27,7 @@
 //!     umem: xsk::UmemConfig::default(),
 //!     ports: vec![port("lan", "eth1"), port("wan", "eth2")],
 //!     paths: vec![path(0, 1), path(1, 0)],
+//!     control: None,
 //! };
 //! let mut control = Control::new()?;
 //! wait_until_up(&plan, &mut control, None)?;
@@ -55,6 +56,7 @@ mod plan;
 mod program;
 mod reload;
 mod report;
+mod socket;
 mod thread;
 mod up;
 
@@ -71,6 +73,7 @@ pub use plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use program::{FollowError, Judgement, XdpCounters, XdpProgram};
 pub use reload::ReloadError;
 pub use report::{
-    Fallback, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, SCHEMA, StageReport,
+    Fallback, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, RuleReport, SCHEMA, StageReport,
 };
+pub use socket::{ControlSocket, Request};
 pub use up::{Waited, wait_until_up};

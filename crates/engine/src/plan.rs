@@ -1,6 +1,7 @@
 //! The plan: what is to run, resolved and checked, with nothing left to interpret.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pipeline::{Idle, PortId, StagePlan};
@@ -27,6 +28,8 @@ pub struct Plan {
     pub ports: Vec<PortPlan>,
     /// The paths: at most one from each port.
     pub paths: Vec<PathPlan>,
+    /// Where the control socket is to be, if anywhere.
+    pub control: Option<PathBuf>,
 }
 
 /// A port: an interface, and how many of its queues are used.

@@ -80,6 +80,7 @@ impl Plan {
             ("busy_poll", self.busy_poll == other.busy_poll),
             ("idle", self.idle == other.idle),
             ("ledger", self.ledger == other.ledger),
+            ("control", self.control == other.control),
             ("[umem]", umem(self) == umem(other)),
             ("a [[port]]", self.ports == other.ports),
             ("where a [[path]] begins or ends", paths(self) == paths(other)),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use pipeline::{FrameCensus, Reason, WorkerReport};
+use pipeline::{FrameCensus, Matched, Reason, WorkerReport};
 use serde::Serialize;
 use xsk::{Counters, KernelCounters};
 
@@ -181,6 +181,55 @@ pub struct StageReport {
     pub counters: BTreeMap<&'static str, u64>,
 }
 
+/// The rules of one stage of one path.
+#[derive(Clone, Debug, Serialize)]
+pub struct RuleReport {
+    /// The path: `"lan->wan"`.
+    pub path: String,
+    /// The stage's name.
+    pub stage: String,
+    /// Its rules, in their order.
+    pub rules: Vec<RuleCount>,
+    /// Packets that no rule decided about.
+    pub default: u64,
+}
+
+/// A rule and what it has matched.
+#[derive(Clone, Debug, Serialize)]
+pub struct RuleCount {
+    /// From 0.
+    pub rule: usize,
+    /// Packets.
+    pub packets: u64,
+    /// What it says.
+    pub text: String,
+}
+
+impl RuleReport {
+    /// Of every stage, in the plan's order, with nothing counted; `None` of those that have no rules.
+    pub(crate) fn of_all(plan: &Plan) -> Vec<Option<Self>> {
+        let stages = plan.paths.iter().flat_map(|path| path.stages.iter().map(move |stage| (path, stage)));
+        let reports = stages.map(|(path, stage)| {
+            let rules = stage.plan.rules()?.into_iter().enumerate();
+            let rules = rules.map(|(rule, text)| RuleCount { rule, packets: 0, text }).collect();
+            let path = format!("{}->{}", port_name(plan, path.from), port_name(plan, path.to));
+            Some(Self { path, stage: stage.name.clone(), rules, default: 0 })
+        });
+        reports.collect()
+    }
+
+    pub(crate) fn add(&mut self, matched: &Matched) {
+        for (rule, packets) in self.rules.iter_mut().zip(&matched.rules) {
+            rule.packets += packets;
+        }
+        self.default += matched.default;
+    }
+}
+
+fn port_name(plan: &Plan, id: pipeline::PortId) -> &str {
+    plan.ports.get(usize::from(id.0)).map_or("?", |port| port.name.as_str())
+}
+
 /// What the kernel did and lost, all ports together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KernelReport {
@@ -338,7 +387,7 @@ impl Sums {
     }
 
     fn stages(&self, plan: &Plan) -> Vec<StageReport> {
-        let name = |id: pipeline::PortId| plan.ports.get(usize::from(id.0)).map_or("?", |port| port.name.as_str());
+        let name = |id| port_name(plan, id);
         let paths = plan.paths.iter().zip(&self.stages);
         let stages = paths.flat_map(|(path, sums)| {
             let path_name = format!("{}->{}", name(path.from), name(path.to));

@@ -142,6 +142,11 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     /// What it will do, for a person, in a few words.
     fn summary(&self) -> String;
 
+    /// Its rules as they are written, if it has any: what [`Stage::matched`] counts.
+    fn rules(&self) -> Option<Vec<String>> {
+        None
+    }
+
     /// What there is to warn of.
     fn remarks(&self) -> &[Remark] {
         &[]

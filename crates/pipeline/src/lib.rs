@@ -32,7 +32,7 @@ pub use mailbox::{Idle, LONGEST_SPIN, Mailbox, Remote, SPIN, Stopped, mailbox};
 pub use meta::Meta;
 pub use reason::{Drops, Reason};
 pub use report::{FrameCensus, PathReport, QueueReport, StageReport, WorkerReport};
-pub use stage::{Cx, SnapshotError, Stage};
+pub use stage::{Cx, Matched, SnapshotError, Stage};
 pub use verdict::{PortId, Verdict};
 pub use view::{Packet, View};
 pub use worker::{BuildError, Worker, WorkerBuilder};

@@ -55,6 +55,11 @@ pub trait Stage {
         Vec::new()
     }
 
+    /// What its rules have matched, if it has any.
+    fn matched(&self) -> Option<Matched> {
+        None
+    }
+
     /// What a successor of the same kind and name should know: on a reload the new stage gets it, on an upgrade the new
     /// process.
     fn snapshot(&self) -> Option<Vec<u8>> {
@@ -72,6 +77,15 @@ pub trait Stage {
     fn retire(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }
+}
+
+/// What a stage's rules have matched, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matched {
+    /// Packets that each has matched.
+    pub rules: Vec<u64>,
+    /// Packets that none decided about.
+    pub default: u64,
 }
 
 /// A snapshot could not be read.
@@ -94,6 +108,10 @@ impl Stage for Box<dyn Stage> {
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         (**self).counters()
+    }
+
+    fn matched(&self) -> Option<Matched> {
+        (**self).matched()
     }
 
     fn snapshot(&self) -> Option<Vec<u8>> {

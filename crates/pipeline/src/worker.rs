@@ -13,7 +13,7 @@ use crate::meta::Meta;
 use crate::reason::{Drops, Reason};
 use crate::report::{FrameCensus, PathReport, QueueReport, StageReport, WorkerReport};
 use crate::run::BatchRun;
-use crate::stage::{Cx, Stage, discard};
+use crate::stage::{Cx, Matched, Stage, discard};
 use crate::verdict::{PortId, Verdict};
 use crate::wire::Headers;
 
@@ -493,6 +493,16 @@ impl<C: Chain> Worker<C> {
 }
 
 impl Worker<Vec<NamedStage>> {
+    /// Of every path, what the rules of each of its stages have matched.
+    pub fn matched(&self) -> Vec<Vec<Option<Matched>>> {
+        // Stages that are not to be asked any more have nothing to say.
+        let of = |path: &Path<Vec<NamedStage>>| match path.suspect {
+            true => vec![None; path.chain.len()],
+            false => path.chain.iter().map(|named| named.stage.matched()).collect(),
+        };
+        self.paths.iter().map(of).collect()
+    }
+
     /// As [`swap`](Self::swap); and a new stage that has the name of an old one takes over its state, if it can read it.
     /// Returns the names of those that could not.
     pub fn swap_named(&mut self, from: PortId, mut chain: Vec<NamedStage>) -> Result<Vec<String>, BuildError> {

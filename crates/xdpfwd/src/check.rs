@@ -24,6 +24,8 @@ struct Check {
     idle: &'static str,
     workers: Vec<Worker>,
     umem: Umem,
+    /// Where `xdpfwd ctl` finds it.
+    control: Option<String>,
     ports: Vec<Port>,
     paths: Vec<Path>,
     warnings: Vec<Warning>,
@@ -144,6 +146,7 @@ impl Check {
                 total_bytes: total.bytes,
                 huge_pages_needed: total.huge_pages,
             },
+            control: plan.control.as_ref().map(|path| path.display().to_string()),
             ports: plan.ports.iter().map(|port| Port::new(port, machine.interface(&port.interface))).collect(),
             paths: plan.paths.iter().map(|path| Path::new(path, &plan.ports)).collect(),
             warnings: warnings.iter().map(warning).collect(),
@@ -192,6 +195,9 @@ impl fmt::Display for Check {
         let by_xdp = self.ports.iter().any(|port| port.io != Io::PacketMmsg.name());
         let locked = if by_xdp { ", locked" } else { "" };
         writeln!(f, "memory   {} in all{locked}; {pages}", mebibytes(*total_bytes))?;
+        if let Some(control) = &self.control {
+            writeln!(f, "control  {}", plain(control))?;
+        }
         writeln!(f, "workers")?;
         for Worker { worker, core, queues: numbers } in &self.workers {
             let core = core.map_or_else(|| "any core (not pinned)".to_owned(), |core| format!("core {core}"));

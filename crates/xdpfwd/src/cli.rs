@@ -44,9 +44,35 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Say what would keep it from running, or from running fast, and the fix
     Doctor(Doctor),
+    /// Ask the one that runs, over its control socket
+    Ctl(Ctl),
     /// Try a filter's rules
     #[command(subcommand)]
     Filter(Filter),
+}
+
+/// Whom to ask, and what.
+///
+/// The running one listens where `[engine] control` of its configuration says.
+#[derive(Clone, Debug, PartialEq, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  answered
+  1  nobody listens there, or it could not be done: stderr says why
+  2  the command line is no good
+  3  only root, and the user that it runs as, may ask")]
+pub(crate) struct Ctl {
+    /// What to ask
+    #[arg(value_enum)]
+    pub(crate) command: crate::ctl::Command,
+
+    /// Where it listens
+    #[arg(long, value_name = "PATH", default_value = crate::ctl::USUAL)]
+    pub(crate) socket: PathBuf,
+
+    /// Print the answer as it comes, one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What to do with a filter.
@@ -267,7 +293,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused() {
-        for arguments in [&[][..], &["ctl", "status"], &["top"], &["--config", "a", "--metrics"], &["--config"]] {
+        for arguments in [&[][..], &["ctl"], &["ctl", "sa"], &["top"], &["--config", "a", "--metrics"], &["--config"]] {
             assert_eq!(parse(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
         }
         for arguments in [["--help"], ["--version"], ["-h"], ["-V"]] {

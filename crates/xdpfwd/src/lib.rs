@@ -15,9 +15,11 @@
 mod check;
 mod cli;
 mod config;
+mod ctl;
 mod doctor;
 mod filter;
 mod logging;
+mod reload;
 mod run;
 mod text;
 
@@ -38,6 +40,7 @@ pub fn main(registry: &Registry) -> ExitCode {
     match &command {
         Some(Command::Doctor(arguments)) => return doctor::run(arguments, registry),
         Some(Command::Filter(cli::Filter::Test(arguments))) => return filter::test(arguments, registry),
+        Some(Command::Ctl(arguments)) => return ctl::run(arguments),
         None => {}
     }
     let loaded = config::load(cli.config(), registry, &ThisMachine);

@@ -14,8 +14,8 @@ use engine::{Control, DataPlane, Event, Plan, Report, ReportKind, StartError, Wa
 use pipeline::Registry;
 
 use crate::cli::{LogFormat, Run};
-use crate::config::{self, ThisMachine};
-use crate::{doctor, text};
+use crate::ctl::Server;
+use crate::{doctor, reload, text};
 
 /// Could not start, or failed while running.
 const FAILED: u8 = 1;
@@ -87,6 +87,7 @@ fn drive(plan: Plan, cli: &Run, registry: &Registry) -> anyhow::Result<()> {
     }
     let mut data_plane = DataPlane::start(plan, &control)?;
     announce(&data_plane);
+    let server = Server::new(data_plane.plan(), &control);
 
     let started = Instant::now();
     let mut next = started + cli.interval;
@@ -103,9 +104,9 @@ fn drive(plan: Plan, cli: &Run, registry: &Registry) -> anyhow::Result<()> {
                 tracing::info!(signal, "stopping");
                 break None;
             }
-            Event::Woken => {}
+            Event::Woken => server.answer_all(&mut data_plane, cli, registry),
             Event::HostChanged => data_plane.follow_host(),
-            Event::Reload => reload(&mut data_plane, cli, registry),
+            Event::Reload => drop(reload::run(&mut data_plane, cli, registry)),
             Event::Due if end.is_some_and(|end| Instant::now() >= end) => break None,
             Event::Due if Instant::now() >= next => {
                 printer.print(data_plane.report());
@@ -121,23 +122,6 @@ fn drive(plan: Plan, cli: &Run, registry: &Registry) -> anyhow::Result<()> {
     printer.print(last);
     printer.finish();
     failure.map_or(Ok(()), Err)
-}
-
-/// Reads the configuration anew, and exchanges the stages for what it says. Whatever is wrong with it, what runs goes on.
-fn reload(data_plane: &mut DataPlane, cli: &Run, registry: &Registry) {
-    let (plan, warnings) = match config::load(cli.config(), registry, &ThisMachine) {
-        Ok(loaded) => loaded,
-        Err(errors) => {
-            errors.say(cli.log_format);
-            return tracing::error!("not reloaded: the configuration is no good, and the stages stay as they are");
-        }
-    };
-    warnings.say(cli.log_format);
-    match data_plane.reload(plan) {
-        Ok(afresh) if afresh.is_empty() => tracing::info!("reloaded"),
-        Ok(afresh) => tracing::info!(afresh = afresh.join(", "), "reloaded; these stages begin their counters anew"),
-        Err(error) => tracing::error!("not reloaded: {error}"),
-    }
 }
 
 /// How often it is looked whether workers and interfaces are still there.

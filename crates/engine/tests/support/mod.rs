@@ -31,6 +31,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
         idle: Idle::Poll,
         umem: xsk::UmemConfig { frames: 4096, ..xsk::UmemConfig::default() },
         ports: vec![port("lan", "fwd0"), port("wan", "fwd1")],
+        control: None,
         paths: vec![
             PathPlan { from: PortId(0), to: PortId(1), stages },
             PathPlan { from: PortId(1), to: PortId(0), stages: vec![] },

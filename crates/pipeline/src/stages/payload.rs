@@ -11,7 +11,7 @@ use super::filter::source::{Lines, Source, Word};
 use super::filter::{Seen, look_at};
 use crate::kind::{BuildCx, PlanCx, PlanError, StageConfig, StagePlan};
 use crate::reason::Reason;
-use crate::stage::{Cx, Stage};
+use crate::stage::{Cx, Matched, Stage};
 use crate::view::View;
 use crate::wire::{Fragment, Headers, IpProtocol, tcp, udp};
 
@@ -43,6 +43,8 @@ pub struct Payload {
     hits: Hits,
     /// Of each signature, how many packets it was applied to.
     matched: Vec<u64>,
+    /// Packets that none decided about.
+    defaulted: u64,
     scanned: u64,
     /// Packets without a payload that can be read.
     unread: u64,
@@ -74,10 +76,15 @@ impl StagePlan for PayloadPlan {
             modifiers: Modifiers::new(rules(&program.signatures), &program.limits),
             hits: program.scanner.hits(),
             matched: vec![0; program.signatures.len()],
+            defaulted: 0,
             scanned: 0,
             unread: 0,
             program,
         })
+    }
+
+    fn rules(&self) -> Option<Vec<String>> {
+        Some(self.0.signatures.iter().map(ToString::to_string).collect())
     }
 
     fn summary(&self) -> String {
@@ -94,10 +101,12 @@ impl Payload {
         let by_default = (program.default == Verdict::Drop).then_some(Reason::Signature);
         let (Seen::Key(key) | Seen::Unusual(_, Some(key))) = look_at(frame, headers) else {
             self.unread += 1;
+            self.defaulted += 1;
             return by_default;
         };
         let Some(payload) = payload(frame, headers, &key) else {
             self.unread += 1;
+            self.defaulted += 1;
             return by_default;
         };
         self.scanned += 1;
@@ -117,6 +126,7 @@ impl Payload {
                 None => {}
             }
         }
+        self.defaulted += 1;
         by_default
     }
 }
@@ -144,6 +154,10 @@ impl Stage for Payload {
                 packet.drop(reason);
             }
         }
+    }
+
+    fn matched(&self) -> Option<Matched> {
+        Some(Matched { rules: self.matched.clone(), default: self.defaulted })
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

@@ -229,6 +229,14 @@ impl<'i> Table<'i> {
         }
     }
 
+    /// A text that follows a rule, if there is one.
+    pub(super) fn text(&mut self, key: &'static str, rule: &Rule, findings: &mut Findings<'_>) -> Written<String> {
+        match self.take(key) {
+            Some(value) => following(key, &value, rule, findings),
+            None => Written::Absent,
+        }
+    }
+
     /// A text that has to be there.
     pub(super) fn required_text(
         &mut self,
@@ -240,11 +248,7 @@ impl<'i> Table<'i> {
             findings.error(&self.span, format!("missing key `{key}` in {}: must be {}", self.heading, rule.what));
             return Written::Refused;
         };
-        let span = value.span();
-        match value.get_ref().as_str().filter(|text| (rule.accepts)(text)) {
-            Some(text) => Written::Is(Spanned::new(span, text.to_owned())),
-            None => refuse(key, &value, rule.what, findings),
-        }
+        following(key, &value, rule, findings)
     }
 
     /// What is left when all known keys are taken.
@@ -281,6 +285,19 @@ fn integer<T: TryFrom<i128>>(value: &DeValue<'_>) -> Option<T> {
 pub(super) fn shown(value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> String {
     let written = findings.excerpt(&value.span());
     if value.get_ref().is_table() && !written.starts_with('{') { "a table".to_owned() } else { written }
+}
+
+/// A text that follows a rule.
+fn following(
+    key: &'static str,
+    value: &Spanned<DeValue<'_>>,
+    rule: &Rule,
+    findings: &mut Findings<'_>,
+) -> Written<String> {
+    match value.get_ref().as_str().filter(|text| (rule.accepts)(text)) {
+        Some(text) => Written::Is(Spanned::new(value.span(), text.to_owned())),
+        None => refuse(key, value, rule.what, findings),
+    }
 }
 
 fn refuse<T>(key: &str, value: &Spanned<DeValue<'_>>, what: &str, findings: &mut Findings<'_>) -> Written<T> {

@@ -38,6 +38,7 @@ pub(super) struct EngineTable {
     pub(super) busy_poll: Written<bool>,
     pub(super) idle: Written<Idle>,
     pub(super) ledger: Written<bool>,
+    pub(super) control: Written<String>,
 }
 
 /// `[umem]`
@@ -104,6 +105,12 @@ const INTERFACE_NAME: Rule = Rule {
     what: "the name of an interface in quotes, 1 to 15 printable bytes without /, : and white space",
 };
 
+/// As long as the address of a Unix socket may be (unix(7)); from the root, as it is nobody's folder that it is in.
+const SOCKET: Rule = Rule {
+    accepts: |path| path.starts_with('/') && path.len() < 108 && !path.contains('\0'),
+    what: "an absolute path in quotes, up to 107 bytes, like \"/run/xdpfwd.sock\"",
+};
+
 /// Whether there is such a port is for later.
 const ANY_PORT: Rule = Rule { accepts: |_| true, what: "the name of a port in quotes" };
 
@@ -131,8 +138,8 @@ impl<'i> File<'i> {
 impl EngineTable {
     fn read(table: Option<Table<'_>>, findings: &mut Findings<'_>) -> Self {
         let Some(mut table) = table else {
-            let (mode, cores, idle) = (Written::Absent, Written::Absent, Written::Absent);
-            return Self { mode, cores, busy_poll: Written::Absent, idle, ledger: Written::Absent };
+            let (mode, cores, idle, control) = (Written::Absent, Written::Absent, Written::Absent, Written::Absent);
+            return Self { mode, cores, busy_poll: Written::Absent, idle, ledger: Written::Absent, control };
         };
         let engine = Self {
             mode: table.choice("mode", &MODES, findings),
@@ -140,6 +147,7 @@ impl EngineTable {
             busy_poll: table.boolean("busy_poll", findings),
             idle: table.choice("idle", &IDLE, findings),
             ledger: table.boolean("ledger", findings),
+            control: table.text("control", &SOCKET, findings),
         };
         table.finish(findings);
         engine

@@ -39,6 +39,7 @@ impl Subject {
             umem: UmemConfig::default(),
             ports: ports.collect(),
             paths: paths.collect(),
+            control: None,
         };
         Self { plan, configured: false }
     }

@@ -20,7 +20,7 @@ pub use program::Program;
 
 use crate::kind::{BuildCx, Remark, StagePlan};
 use crate::reason::Reason;
-use crate::stage::{Cx, SnapshotError, Stage};
+use crate::stage::{Cx, Matched, SnapshotError, Stage};
 use crate::view::View;
 
 /// A filter, read and compiled.
@@ -71,6 +71,10 @@ impl StagePlan for FilterPlan {
         let tuples = shape.v4.len() + shape.v6.len();
         let rules = rules.len();
         format!("{rules} rules in {tuples} tuples, {} KiB; default {default}", shape.memory.div_ceil(1024))
+    }
+
+    fn rules(&self) -> Option<Vec<String>> {
+        Some(self.program.rules.iter().map(ToString::to_string).collect())
     }
 
     fn remarks(&self) -> &[Remark] {
@@ -188,6 +192,10 @@ impl Stage for Filter {
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         vec![("accepted", self.accepted), ("default", self.defaulted), ("log_lost", self.modifiers.log_lost())]
+    }
+
+    fn matched(&self) -> Option<Matched> {
+        Some(Matched { rules: self.hits.clone(), default: self.defaulted })
     }
 
     /// Two counters, then each rule's fingerprint and what it matched.

@@ -69,6 +69,7 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
         umem: memory::resolve(&umem),
         ports: ports::resolve(&ports),
         paths,
+        control: engine.control.is().map(|path| path.get_ref().into()),
     };
     if !findings.has_errors() {
         match around.machine.lockouts(&plan) {

@@ -12,7 +12,8 @@ use super::{REST, plan};
 fn keys_that_are_not_there_have_their_defaults() {
     let (plan, warnings) = plan(REST).unwrap();
     assert_eq!(warnings.to_string(), "");
-    let Plan { mode, workers, busy_poll, idle, ledger, umem, ports, paths } = plan;
+    let Plan { mode, workers, busy_poll, idle, ledger, umem, ports, paths, control } = plan;
+    assert_eq!(control, None);
     assert_eq!((mode, workers, busy_poll, idle, ledger), (Mode::Auto, vec![None], false, Idle::Poll, true));
     assert_eq!((umem.frame_size, umem.frames, umem.huge_pages), (2048, 16384, HugePages::Auto));
     let port = |name: &str, interface: &str| PortPlan {
@@ -37,6 +38,7 @@ fn every_key_gets_into_the_plan() {
         busy_poll = true
         idle = "spin"
         ledger = false
+        control = "/run/xdpfwd/a.sock"
         [umem]
         frame_size = 0x1000
         frames = 1_024
@@ -70,6 +72,7 @@ fn every_key_gets_into_the_plan() {
     assert_eq!(warnings.to_string(), "");
     assert_eq!((plan.mode, plan.workers, plan.busy_poll), (Mode::Skb, vec![Some(3), Some(1)], true));
     assert!(!plan.ledger);
+    assert_eq!(plan.control, Some("/run/xdpfwd/a.sock".into()));
     assert_eq!((plan.idle, plan.umem.frame_size, plan.umem.frames), (Idle::Spin, 4096, 1024));
     assert_eq!(plan.umem.huge_pages, HugePages::Off);
     assert_eq!(plan.ports.iter().map(|port| port.queues).collect::<Vec<_>>(), [8, 8]);

@@ -1,0 +1,151 @@
+//! The side that asks.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::{Command, Question, USUAL};
+use crate::cli::Ctl;
+use crate::run::in_full;
+
+/// Longer than the other side takes for the longest answer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(40);
+
+/// Nobody may ask.
+const PRIVILEGE: u8 = 3;
+
+/// Asks what the command line says, and prints the answer.
+pub(crate) fn run(arguments: &Ctl) -> ExitCode {
+    match ask(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "xdpfwd: {}", in_full(error.as_ref()));
+            let denied = error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
+            ExitCode::from(if denied { PRIVILEGE } else { 1 })
+        }
+    }
+}
+
+fn ask(arguments: &Ctl) -> Result<()> {
+    let path = &arguments.socket;
+    let stream = UnixStream::connect(path).with_context(|| {
+        let hint = if *path == std::path::Path::new(USUAL) { "" } else { ", or another --socket" };
+        format!(
+            "nobody listens at {0}: is xdpfwd running, with [engine] control = {0:?}{hint}",
+            path.display().to_string()
+        )
+    })?;
+    stream.set_read_timeout(Some(ANSWERED_WITHIN))?;
+    let question = serde_json::to_string(&Question { command: arguments.command })? + "\n";
+    (&stream).write_all(question.as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line).context("no answer")?;
+    if line.is_empty() {
+        bail!("it has ended without an answer");
+    }
+    let answer: Value = serde_json::from_str(&line).context("the answer is no JSON")?;
+    if let Some(error) = answer["error"].as_str() {
+        let mut text = error.to_owned();
+        for problem in answer["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            let _ = write!(text, "\n{problem}");
+        }
+        bail!(text);
+    }
+    let text = if arguments.json { line } else { text(arguments.command, &answer) };
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
+        _ => Ok(()),
+    }
+}
+
+/// An answer for a person.
+fn text(command: Command, answer: &Value) -> String {
+    let mut text = String::new();
+    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    match command {
+        Command::Status => {
+            let _ = writeln!(
+                text,
+                "xdpfwd {}, pid {}, {} worker(s), running for {} s by {}",
+                word(&answer["version"]),
+                answer["pid"],
+                answer["workers"],
+                answer["elapsed_seconds"],
+                word(&answer["config"])
+            );
+            for port in list(&answer["ports"]) {
+                let _ = writeln!(
+                    text,
+                    "port {}: {}, {} queue(s), {}",
+                    word(&port["name"]),
+                    word(&port["interface"]),
+                    port["queues"],
+                    word(&port["mode"])
+                );
+            }
+            for path in list(&answer["paths"]) {
+                let stages: Vec<_> = list(&path["stages"])
+                    .iter()
+                    .map(|s| format!("{} ({})", word(&s["name"]), word(&s["summary"])))
+                    .collect();
+                let stages = if stages.is_empty() { "no stages".to_owned() } else { stages.join(", ") };
+                let _ = writeln!(text, "path {}: {stages}", word(&path["path"]));
+            }
+        }
+        Command::Stats => {
+            for port in list(&answer["ports"]) {
+                let _ = writeln!(
+                    text,
+                    "port {}: {} packets in, {} out",
+                    word(&port["name"]),
+                    port["rx_packets"],
+                    port["tx_packets"]
+                );
+            }
+            for stage in list(&answer["stages"]) {
+                let _ = writeln!(
+                    text,
+                    "stage {} of {}: {} packets, {} dropped, {} cycles each",
+                    word(&stage["name"]),
+                    word(&stage["path"]),
+                    stage["packets"],
+                    stage["drops"],
+                    stage["cycles_per_packet"]
+                );
+            }
+            for (reason, count) in answer["drops"].as_object().into_iter().flatten().filter(|(_, count)| **count != 0) {
+                let _ = writeln!(text, "dropped as {reason}: {count}");
+            }
+        }
+        Command::Reload => {
+            let _ = writeln!(text, "reloaded");
+            for warning in list(&answer["warnings"]) {
+                let _ = writeln!(text, "{}", word(&warning));
+            }
+        }
+        Command::Rules => {
+            for filter in list(&answer["filters"]) {
+                let _ = writeln!(text, "{} of {}", word(&filter["stage"]), word(&filter["path"]));
+                for rule in list(&filter["rules"]) {
+                    let _ = writeln!(
+                        text,
+                        "{:>6}  {:>12}  {}",
+                        number(&rule["rule"]),
+                        number(&rule["packets"]),
+                        word(&rule["text"])
+                    );
+                }
+                let _ = writeln!(text, "{:>6}  {:>12}  (default)", "", number(&filter["default"]));
+            }
+        }
+    }
+    text
+}

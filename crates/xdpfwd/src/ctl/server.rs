@@ -1,0 +1,102 @@
+//! The side that answers: on the control thread, between its other duties.
+
+use std::path::Path;
+
+use engine::{Control, ControlSocket, DataPlane, Plan, Report};
+use pipeline::{PortId, Registry};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Command, Question};
+use crate::cli::Run;
+use crate::reload;
+
+/// Answers what is asked on the control socket, if there is one.
+pub(crate) struct Server {
+    socket: Option<ControlSocket>,
+}
+
+/// `status`, as JSON.
+#[derive(Serialize)]
+struct Status<'a> {
+    schema: u32,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    version: &'static str,
+    pid: u32,
+    config: String,
+    workers: usize,
+    elapsed_seconds: f64,
+    ports: Vec<Value>,
+    paths: Vec<Value>,
+    fallback: Option<&'a engine::Fallback>,
+}
+
+impl Server {
+    /// Listens where the plan says. That it cannot is no reason not to forward.
+    pub(crate) fn new(plan: &Plan, control: &Control) -> Self {
+        let open = |path: &Path| match ControlSocket::open(path, control) {
+            Ok(socket) => Some(socket),
+            Err(error) => {
+                let path = path.display();
+                tracing::warn!(%error, %path, "there is no control socket: is its folder there, and no other xdpfwd listening?");
+                None
+            }
+        };
+        Self { socket: plan.control.as_deref().and_then(open) }
+    }
+
+    /// Answers all that was asked.
+    pub(crate) fn answer_all(&self, data_plane: &mut DataPlane, cli: &Run, registry: &Registry) {
+        let Some(socket) = &self.socket else { return };
+        while let Some(request) = socket.next() {
+            let answer = match serde_json::from_str::<Question>(&request.question) {
+                Ok(Question { command }) => answer(command, data_plane, cli, registry),
+                Err(error) => json!({ "error": format!("no question: {error}") }),
+            };
+            request.answer(answer.to_string());
+        }
+    }
+}
+
+fn answer(command: Command, data_plane: &mut DataPlane, cli: &Run, registry: &Registry) -> Value {
+    let said = match command {
+        Command::Status => serde_json::to_value(status(data_plane, cli)),
+        Command::Stats => serde_json::to_value(data_plane.report()),
+        Command::Rules => serde_json::to_value(data_plane.rules())
+            .map(|filters: Value| json!({ "schema": engine::SCHEMA, "type": "rules", "filters": filters })),
+        Command::Reload => Ok(match reload::run(data_plane, cli, registry) {
+            Ok(reloaded) => {
+                let (afresh, warnings) = (reloaded.afresh, reloaded.warnings);
+                json!({ "schema": engine::SCHEMA, "type": "reload", "afresh": afresh, "warnings": warnings })
+            }
+            Err(failed) => json!({ "error": failed.message, "problems": failed.problems }),
+        }),
+    };
+    said.unwrap_or_else(|error| json!({ "error": error.to_string() }))
+}
+
+fn status(data_plane: &mut DataPlane, cli: &Run) -> Value {
+    let Report { elapsed_seconds, workers, .. } = data_plane.report();
+    let ports = data_plane.ports().iter().zip(data_plane.modes()).map(|(port, mode)| {
+        json!({ "name": port.name, "interface": port.interface, "io": port.io.name(), "queues": port.queues, "mode": mode.name() })
+    });
+    let name = |id: PortId| data_plane.ports().get(usize::from(id.0)).map_or("?", |port| &*port.name);
+    let paths = data_plane.paths().iter().map(|path| {
+        let stages = path.stages.iter().map(|stage| json!({ "name": stage.name, "summary": stage.plan.summary() }));
+        json!({ "path": format!("{}->{}", name(path.from), name(path.to)), "stages": stages.collect::<Vec<_>>() })
+    });
+    let status = Status {
+        schema: engine::SCHEMA,
+        kind: "status",
+        version: env!("CARGO_PKG_VERSION"),
+        pid: std::process::id(),
+        config: cli.config().display().to_string(),
+        workers,
+        elapsed_seconds,
+        ports: ports.collect(),
+        paths: paths.collect(),
+        fallback: data_plane.fallback(),
+    };
+    serde_json::to_value(status).unwrap_or_default()
+}

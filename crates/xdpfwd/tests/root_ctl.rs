@@ -1,0 +1,191 @@
+//! `xdpfwd ctl`, and the socket that it speaks to.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use lab::{Chain, Traffic};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use support::{LONG, Running, XDPFWD, chain, cross_connect, stderr};
+
+/// A path of a test's own, short enough for a socket.
+struct Socket(PathBuf);
+
+impl Socket {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("xdpfwd-{}-{name}.sock", std::process::id()));
+        let _ = fs::remove_file(&path);
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    /// A cross-connect that listens here, with a filter on the way from lan to wan.
+    fn config(&self, rules: &[&str]) -> String {
+        let engine = format!("cores = [1]\ncontrol = {:?}", self.path());
+        let text = cross_connect(1, &engine).replace("to = \"wan\"", "to = \"wan\"\nstages = [\"edge\"]");
+        format!("{text}\n[stage.edge]\nkind = \"filter\"\ndefault = \"drop\"\nrules = {rules:?}\n")
+    }
+
+    fn ctl(&self, arguments: &[&str]) -> Output {
+        Command::new(XDPFWD).arg("ctl").args(arguments).args(["--socket", self.path()]).output().unwrap()
+    }
+
+    fn asked(&self, command: &str) -> Value {
+        let output = self.ctl(&[command, "--json"]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// What is answered to a line, byte for byte.
+    fn raw(&self, line: &[u8]) -> Value {
+        let mut stream = UnixStream::connect(&self.0).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.write_all(line).unwrap();
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn send(chain: &Chain, packets: u64) {
+    let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(0);
+    traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+}
+
+#[test]
+fn what_it_answers_is_what_the_report_says() {
+    let (chain, socket) = (chain(Chain::builder()), Socket::new("answers"));
+    let rules = ["continue proto udp", "accept proto udp sport 1024-1025", "drop proto tcp"];
+    let running = Running::start(&chain, &socket.config(&rules));
+    send(&chain, 1000);
+    let deadline = Instant::now() + LONG;
+    while socket.asked("stats")["ports"][0]["rx_packets"] != 1000 {
+        assert!(Instant::now() < deadline, "{}", socket.asked("stats"));
+    }
+    let status = socket.asked("status");
+    assert_eq!((&status["type"], &status["pid"]), (&json!("status"), &json!(running.forwarder.pid())));
+    assert_eq!((&status["ports"][0]["interface"], &status["ports"][0]["mode"]), (&json!("fwd0"), &json!("copy")));
+    assert_eq!(status["paths"][0]["stages"][0]["name"], "edge", "{status}");
+    let counted = socket.asked("rules");
+    let counts = |texts: [(&str, u64); 3], default: u64| {
+        let rules: Vec<Value> = texts
+            .iter()
+            .enumerate()
+            .map(|(n, (text, packets))| json!({ "rule": n, "packets": packets, "text": text }))
+            .collect();
+        json!({ "schema": 1, "type": "rules", "filters": [{ "path": "lan->wan", "stage": "edge", "rules": rules, "default": default }] })
+    };
+    assert_eq!(counted, counts([(rules[0], 1000), (rules[1], 500), (rules[2], 0)], 500));
+    let text = String::from_utf8(socket.ctl(&["rules"]).stdout).unwrap();
+    assert!(text.contains("     1           500  accept proto udp sport 1024-1025\n"), "{text}");
+    assert!(String::from_utf8(socket.ctl(&["status"]).stdout).unwrap().contains("path lan->wan: edge (3 rules"));
+    assert!(String::from_utf8(socket.ctl(&["stats"]).stdout).unwrap().contains("dropped as policy: 500\n"));
+    // The rules are still the same: so are their counters.
+    let reloaded = socket.asked("reload");
+    assert_eq!(reloaded, json!({ "schema": 1, "type": "reload", "afresh": [], "warnings": [] }));
+    assert_eq!(socket.asked("rules"), counted);
+    let (ended, last) = running.stop();
+    assert!(ended.status.success());
+    assert_eq!(last.json["drops"]["policy"], 500);
+    assert!(!socket.0.exists(), "its socket goes with it");
+}
+
+#[test]
+fn a_reload_that_fails_says_what_is_wrong_to_who_asked() {
+    let (chain, socket) = (chain(Chain::builder()), Socket::new("reload"));
+    let path = std::env::temp_dir().join(format!("xdpfwd-{}-ctl.toml", std::process::id()));
+    fs::write(&path, socket.config(&["accept"])).unwrap();
+    let arguments = [XDPFWD, "--config", path.to_str().unwrap(), "--json", "--interval", "0.05"];
+    let mut forwarder = lab::Forwarder::spawn(chain.fwd(), &arguments).unwrap();
+    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    fs::write(&path, socket.config(&["accept porto tcp"])).unwrap();
+    let output = socket.ctl(&["reload"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = stderr(&output);
+    assert!(text.contains("not reloaded") && text.contains("unknown word `porto`"), "{text}");
+    assert!(text.contains(&format!("{}:", path.display())), "{text}");
+    fs::write(&path, socket.config(&["drop"])).unwrap();
+    assert!(socket.ctl(&["reload"]).status.success());
+    assert_eq!(socket.asked("rules")["filters"][0]["rules"][0]["text"], "drop");
+    forwarder.stop(LONG).unwrap();
+    fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn only_its_owner_and_root_may_ask_and_nobody_holds_it_up() {
+    let (chain, socket) = (chain(Chain::builder()), Socket::new("guarded"));
+    let running = Running::start(&chain, &socket.config(&["accept"]));
+    assert_eq!(fs::metadata(&socket.0).unwrap().permissions().mode() & 0o777, 0o600);
+    let as_nobody = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups", XDPFWD, "ctl", "status"]);
+        command.args(["--socket", socket.path()]).output().unwrap()
+    };
+    // (If the binary is where nobody may run it, it says so by another code.)
+    let refused = as_nobody();
+    assert!(matches!(refused.status.code(), Some(3 | 126 | 127)), "{refused:?}");
+    // Even if somebody opens the file to all.
+    fs::set_permissions(&socket.0, fs::Permissions::from_mode(0o666)).unwrap();
+    let refused = as_nobody();
+    assert!(!refused.status.success(), "{refused:?}");
+    for (line, part) in [
+        (&b"nonsense\n"[..], "no question"),
+        (b"{\"command\":\"format\"}\n", "no question"),
+        (b"{\"command\":\"status\",\"more\":1}\n", "no question"),
+        (b"{\"command\":\"status\"}", "a line of up to 4096 bytes"),
+        (&[b'x'; 5000], "a line of up to 4096 bytes"),
+        (b"\n", "no question"),
+    ] {
+        let answer = socket.raw(line);
+        assert!(answer["error"].as_str().unwrap().contains(part), "{answer}");
+    }
+    // One that says nothing is cut off, and the next is answered.
+    let silent = UnixStream::connect(&socket.0).unwrap();
+    let start = Instant::now();
+    assert_eq!(socket.asked("status")["type"], "status");
+    assert!(start.elapsed() < Duration::from_secs(30));
+    drop(silent);
+    let (ended, last) = running.stop();
+    assert!(ended.status.success());
+    last.assert_conserved();
+}
+
+#[test]
+fn what_a_killed_one_leaves_is_replaced_and_one_that_listens_is_not() {
+    let (chain, socket) = (chain(Chain::builder()), Socket::new("left"));
+    let mut first = Running::start(&chain, &socket.config(&["accept"]));
+    first.signal(Signal::SIGKILL);
+    first.wait();
+    assert!(socket.0.exists());
+    let nobody = socket.ctl(&["status"]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(stderr(&nobody).contains(&format!("nobody listens at {}", socket.path())), "{nobody:?}");
+    let second = Running::start(&chain, &socket.config(&["accept"]));
+    assert_eq!(socket.asked("status")["pid"], second.forwarder.pid());
+    // A third, elsewhere, with the same path: it forwards without, and leaves the socket alone.
+    let other = support::chain(Chain::builder());
+    let third = Running::start(&other, &socket.config(&["accept"]));
+    let warned = third.forwarder.stderr().iter().any(|line| line.contains("there is no control socket"));
+    assert!(warned, "{:#?}", third.forwarder.stderr());
+    third.stop();
+    assert_eq!(socket.asked("status")["pid"], second.forwarder.pid());
+    second.stop();
+    assert!(!socket.0.exists());
+}
