@@ -69,8 +69,8 @@ impl StagePlan for FilterPlan {
         let default = if *default == Verdict::Accept { "accept" } else { "drop" };
         let shape = classifier.shape();
         let tuples = shape.v4.len() + shape.v6.len();
-        let rules = rules.len();
-        format!("{rules} rules in {tuples} tuples, {} KiB; default {default}", shape.memory.div_ceil(1024))
+        let how = if tuples == 0 { "compared one by one".to_owned() } else { format!("in {tuples} tuples") };
+        format!("{} rules {how}, {} KiB; default {default}", rules.len(), shape.memory.div_ceil(1024))
     }
 
     fn rules(&self) -> Option<Vec<String>> {
