@@ -1,12 +1,12 @@
 //! A batch on its way through the stages of a path.
 
-use xsk::{Batch, Pool};
+use xsk::{Batch, Frame, Pool};
 
 use crate::chain::Visitor;
 use crate::egress::Egress;
 use crate::ledger::{Ledger, StageAccount, Task};
 use crate::meta::Meta;
-use crate::reason::Drops;
+use crate::reason::{Drops, Reason};
 use crate::stage::{Cx, Stage, discard};
 use crate::verdict::{PortId, Verdict};
 use crate::view::View;
@@ -66,6 +66,13 @@ impl Visitor for BatchRun<'_> {
     }
 }
 
+/// Drops what an egress queue does not take. Out of the way of what it does take, which the compiler would spread out for it.
+#[cold]
+#[inline(never)]
+fn refuse(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: Reason) {
+    discard(pool, drops, frame, reason);
+}
+
 impl BatchRun<'_> {
     /// Carries out the verdicts, and closes the gaps: the next stage sees only what goes on, still in order.
     fn settle(&mut self, index: usize) {
@@ -101,7 +108,7 @@ impl BatchRun<'_> {
         let packets = self.batch.len();
         let index = self.egress.index_of(self.to, self.lane);
         let Self { batch, egress, pool, drops, .. } = self;
-        egress.push_batch(index, batch, |reason, frame| discard(pool, drops, frame, reason));
+        egress.push_batch(index, batch, |reason, frame| refuse(pool, drops, frame, reason));
         self.ledger.book(Task::Scatter, packets);
     }
 }
