@@ -1,5 +1,6 @@
 //! Exchanging the stages of a data plane that runs: all of them, or none.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ pub enum ReloadError {
     /// Something else than stages would have to change.
     #[error("{0} is another than the one that runs: that takes a restart; a reload changes stages alone")]
     TakesRestart(&'static str),
-    /// A worker could not build its stages, and goes on with the old ones.
-    #[error("worker {worker}: {what}; it goes on with the old stages")]
+    /// A worker could not build its stages.
+    #[error("worker {worker}: {what}")]
     Build {
         /// The worker.
         worker: usize,
@@ -25,8 +26,16 @@ pub enum ReloadError {
         what: String,
     },
     /// A worker does not answer.
-    #[error("worker {0} does not answer: whether it has the new stages is not known")]
+    #[error("worker {0} does not answer")]
     NoAnswer(usize),
+    /// A worker has built its stages, and does not say that it has exchanged them. The others have.
+    #[error("worker {0} does not say whether it has exchanged its stages; the others have")]
+    Silent(usize),
+}
+
+thread_local! {
+    /// On a worker's thread: the stages of every path that are to be exchanged for those that it has.
+    static BUILT: Cell<Option<Vec<PlannedChain>>> = const { Cell::new(None) };
 }
 
 impl DataPlane {
@@ -40,29 +49,47 @@ impl DataPlane {
             return Err(ReloadError::TakesRestart(what));
         }
         let plan = Arc::new(plan);
-        let mut afresh = Vec::new();
-        let mut result = Ok(());
-        for (number, remote) in self.remotes().enumerate() {
+        // All workers build before the first exchanges anything: what fails, fails for all of them.
+        let built: Result<(), ReloadError> = self.remotes().enumerate().try_for_each(|(number, remote)| {
             let (plan, workers) = (Arc::clone(&plan), plan.workers.len());
+            let build = move |_: &mut Worker<PlannedChain>| {
+                let all = || plan.paths.iter().map(|path| build_chain(path, number, workers)).collect::<Vec<_>>();
+                let chains = catch_unwind(AssertUnwindSafe(all)).map_err(|panic| message(&*panic))?;
+                BUILT.set(Some(chains));
+                Ok::<(), String>(())
+            };
+            match remote.ask(build, ANSWER_WITHIN) {
+                Ok(result) => result.map_err(|what| ReloadError::Build { worker: number, what }),
+                Err(_) => Err(ReloadError::NoAnswer(number)),
+            }
+        });
+        if let Err(error) = built {
+            for remote in self.remotes() {
+                let _ = remote.send(|_| BUILT.set(None));
+            }
+            return Err(error);
+        }
+        let mut afresh = Vec::new();
+        let mut silent = None;
+        for (number, remote) in self.remotes().enumerate() {
+            let plan = Arc::clone(&plan);
             let exchange = move |worker: &mut Worker<PlannedChain>| {
-                let build = || plan.paths.iter().map(|path| build_chain(path, number, workers)).collect::<Vec<_>>();
-                // All are built before the first is exchanged: one that panics changes nothing.
-                let chains = catch_unwind(AssertUnwindSafe(build)).map_err(|panic| message(&*panic))?;
                 let mut afresh = Vec::new();
-                for (path, chain) in plan.paths.iter().zip(chains) {
-                    afresh.extend(worker.swap_named(path.from, chain).map_err(|error| error.to_string())?);
+                for (path, chain) in plan.paths.iter().zip(BUILT.take().unwrap_or_default()) {
+                    // The paths are those that it has.
+                    afresh.extend(worker.swap_named(path.from, chain).unwrap_or_default());
                 }
-                Ok::<_, String>(afresh)
+                afresh
             };
             match remote.ask(exchange, ANSWER_WITHIN) {
-                Ok(Ok(names)) => afresh.extend(names),
-                Ok(Err(what)) => result = Err(ReloadError::Build { worker: number, what }),
-                Err(_) => result = Err(ReloadError::NoAnswer(number)),
+                Ok(names) => afresh.extend(names),
+                // It exchanges them when it gets to it.
+                Err(_) => silent = Some(ReloadError::Silent(number)),
             }
         }
         // The old plan goes here, and not on a worker's thread: what it holds may be large.
         self.take_plan(plan);
-        result?;
+        silent.map_or(Ok(()), Err)?;
         afresh.sort();
         afresh.dedup();
         Ok(afresh)

@@ -187,6 +187,11 @@ fn what_is_wrong_with_rules_has_its_file_and_line() {
     let name = file.display();
     assert!(error.contains(&format!("{name}:4:12: `80-` are no ports")), "{error}");
     assert!(error.contains(&format!("{name}:5:13: `9999` is no vlan")), "{error}");
+    let error = refused(r#"{ default = "drop", rules = "/dev/zero" }"#).to_string();
+    assert!(error.contains("cannot read /dev/zero: it is no regular file"), "{error}");
+    let by_source = vec!["accept limit 1pps per src/24"; 65];
+    let error = refused(&format!(r#"{{ default = "drop", rules = {by_source:?} }}"#)).to_string();
+    assert!(error.contains("65 limits per source prefix") && error.contains("at most 64"), "{error}");
     let error = refused(r#"{ default = "drop", rules = "missing.rules" }"#).to_string();
     assert!(error.contains("cannot read") && error.contains("missing.rules"), "{error}");
     let error = refused(r#"{ default = "drop", rules = "wrong.rules", format = "classbench" }"#).to_string();
@@ -254,6 +259,8 @@ fn signatures_are_looked_for_in_the_payload_alone_and_limited_to_what_their_rule
         // Padding, and what the header has by chance, are no payload.
         [by_udp(b"...."), b"\xde\xad\xbe\xef".to_vec()].concat(),
         from([0xde, 0xad, 0xbe, 0xef], UDP, &udp(1, 53)),
+        // Behind UDP's own length, which no receiver sees.
+        from(TEN, UDP, &[&[0, 1, 0, 80, 0, 12, 0, 0][..], b"....\xde\xad\xbe\xef"].concat()),
         // The latter part of a packet, and what cannot be read.
         ipv4(UDP, TEN, TEN, &[], 5, b"\xde\xad\xbe\xef...."),
         ethernet(0x0806, b"\xde\xad\xbe\xef"),
@@ -263,16 +270,16 @@ fn signatures_are_looked_for_in_the_payload_alone_and_limited_to_what_their_rule
         'drop proto udp hex "de ad be ef" offset 2',
     ] }"#;
     let (passed, report) = by_signatures(table, &packets);
-    assert_eq!(passed, [1, 2, 3, 4, 6, 7, 8, 9]);
+    assert_eq!(passed, [1, 2, 3, 4, 6, 7, 8, 9, 10]);
     assert_eq!(report.drops[Reason::Signature], 2);
     let counters: Vec<_> =
         report.paths.iter().flat_map(|path| &path.stages).flat_map(|stage| &stage.counters).collect();
-    assert!([("scanned", 8), ("matched", 2), ("unread", 2)].iter().all(|own| counters.contains(&own)), "{counters:?}");
+    assert!([("scanned", 9), ("matched", 2), ("unread", 2)].iter().all(|own| counters.contains(&own)), "{counters:?}");
     let no_case = r#"{ default = "drop", signatures = ['accept text "get /admin" nocase', 'accept hex "dead"'] }"#;
     assert_eq!(by_signatures(no_case, &packets).0, [0, 1, 2, 3, 4, 5]);
     let limited = r#"{ signatures = ['continue text "GET" limit 1pps burst 2', 'drop text "xx"'] }"#;
     let (passed, report) = by_signatures(limited, &packets);
-    assert_eq!((passed, report.drops[Reason::RateLimit]), (vec![0, 1, 3, 4, 5, 6, 7, 8, 9], 1));
+    assert_eq!((passed, report.drops[Reason::RateLimit]), (vec![0, 1, 3, 4, 5, 6, 7, 8, 9, 10], 1));
 }
 
 #[test]
@@ -307,10 +314,14 @@ fn what_gtpu_carries_is_judged_when_asked_for() {
         carried(b"hello, world"),
         carried(&message(0x30, 255, &[], &user(53)[..24])),
         from(TEN, UDP, &udp(1, 53)),
+        // What carries it has options, or is the first part of something.
+        ipv4(UDP, ELEVEN, TEN, &[1, 1, 1, 0], 0, &carried(&message(0x30, 255, &[], &user(53)))[34..]),
+        ipv4(UDP, ELEVEN, TEN, &[], 0x2000, &carried(&message(0x30, 255, &[], &user(53)))[34..]),
     ];
     let rules = r#"rules = ["accept src 10.0.0.0/8 proto udp dport 53", "accept src 11.0.0.0/8 dport 2152"]"#;
     let (passed, report) = through(&format!(r#"{{ default = "drop", {rules}, gtpu = "inner" }}"#), &packets);
     assert_eq!(passed, [0, 1, 4, 5, 8]);
     assert_eq!((report.drops[Reason::Policy], report.drops[Reason::Malformed]), (2, 2));
-    assert_eq!(through(&format!(r#"{{ default = "drop", {rules} }}"#), &packets).0, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!((report.drops[Reason::IpOptions], report.drops[Reason::LaterFragment]), (1, 1));
+    assert_eq!(through(&format!(r#"{{ default = "drop", {rules} }}"#), &packets).0, [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]);
 }

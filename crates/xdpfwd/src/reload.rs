@@ -32,12 +32,12 @@ pub(crate) fn run(data_plane: &mut DataPlane, cli: &Run, registry: &Registry) ->
     let (plan, warnings) = match config::load(cli.config(), registry, &ThisMachine) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            errors.say(cli.log_format);
+            errors.log(cli.log_format);
             let message = "not reloaded: the configuration is no good, and the stages stay as they are";
             return fail(message.to_owned(), lines(&errors));
         }
     };
-    warnings.say(cli.log_format);
+    warnings.log(cli.log_format);
     match data_plane.reload(plan) {
         Ok(afresh) => {
             tracing::info!(afresh = afresh.join(", "), "reloaded");

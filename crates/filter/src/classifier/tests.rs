@@ -188,3 +188,56 @@ fn many_rules_of_few_tuples_are_found_in_few_lookups() {
     assert!(shape.v4.len() <= 4, "{shape:?}");
     assert!(shape.v4.iter().all(|tuple| tuple.longest <= 8), "{shape:?}");
 }
+
+/// More tuples, sets and parts than there is room for: what does not fit is looked for less cleverly, and found all the same.
+#[test]
+fn what_is_beyond_the_tables_is_found_all_the_same() {
+    let mut state = 7_u64;
+    let mut draw = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 32) as u32
+    };
+    for v4 in [true, false] {
+        let mut rules = Vec::new();
+        for _ in 0..3000 {
+            let (source, destination) = (draw(), draw());
+            let prefix = |address: u32, length: u8| -> IpNet {
+                match v4 {
+                    true => Ipv4Net::new(address.into(), length).unwrap().trunc().into(),
+                    // Of all first 16 bits, so that there are more parts than are kept.
+                    false => Ipv6Net::new((u128::from(address) << 96).into(), length).unwrap().trunc().into(),
+                }
+            };
+            let (a, b) = (20 + (draw() % 13) as u8, 1 + (draw() % 32) as u8);
+            let matches = Match {
+                source: Some(prefix(source, a)),
+                destination: Some(prefix(destination, b)),
+                destination_port: draw().is_multiple_of(2).then(|| (draw() % 60000) as u16..=60000),
+                protocol: draw().is_multiple_of(2).then_some(17),
+                ..Match::default()
+            };
+            rules.push(Rule { matches, verdict: Some(Verdict::Accept), ..Rule::default() });
+        }
+        // And many that match everything, so that a bucket has to take them all.
+        rules.extend((0..500).map(|_| Rule { verdict: Some(Verdict::Drop), ..Rule::default() }));
+        let classifier = Classifier::new(&rules, 3);
+        for number in 0..600 {
+            let rule = &rules[(draw() % 3000) as usize].matches;
+            let of = |prefix: Option<IpNet>, low: u32| match prefix.unwrap() {
+                IpNet::V4(prefix) => u128::from(prefix.network().to_bits() | low & !prefix.netmask().to_bits()),
+                IpNet::V6(prefix) => prefix.network().to_bits() | u128::from(low),
+            };
+            let (source, destination) = (of(rule.source, draw()), of(rule.destination, draw()));
+            let addresses = match v4 {
+                true => Addresses::V4 { source: source as u32, destination: destination as u32 },
+                false => Addresses::V6 { source, destination },
+            };
+            let l4 = L4::Ports { source: draw() as u16, destination: draw() as u16 };
+            let key = Key { addresses, protocol: 17, l4, fragment: Fragment::No, dscp: 0, vlan: None };
+            assert_eq!(classifier.first_match(&key, 0), by_looking(&rules, &key, 0), "{number}: {key:?}");
+            let mut found = [0; Classifier::BATCH];
+            classifier.classify(&[key], &mut found);
+            assert_eq!(Some(found[0]), by_looking(&rules, &key, 0), "{number}: {key:?}");
+        }
+    }
+}

@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
             "log" => {
                 const ONE_OF: &str = "how many, like 1/1000";
                 let what = self.words.after(word, ONE_OF)?;
-                let of = what.text.strip_prefix("1/").and_then(|of| of.parse().ok()).filter(|&of: &u32| of > 0);
+                let of = what.text.strip_prefix("1/").and_then(digits).filter(|&of: &u32| of > 0);
                 let of = of.ok_or_else(|| what.problem(format!("`{}` is no part: expected {ONE_OF}", what.text)))?;
                 self.rule.log = Some(of);
             }
@@ -170,8 +170,7 @@ impl<'a> Reader<'a> {
         } else {
             const WHO: &str = "src/LENGTH, like src/24: one bucket for each source prefix of that length";
             let what = self.words.after(word, WHO)?;
-            let length =
-                what.text.strip_prefix("src/").and_then(|length| length.parse().ok()).filter(|&l: &u8| l <= 128);
+            let length = what.text.strip_prefix("src/").and_then(digits).filter(|&l: &u8| l <= 128);
             let length =
                 length.ok_or_else(|| what.problem(format!("`{}` has no bucket: expected {WHO}", what.text)))?;
             limit.per = Per::Source(length);
@@ -244,9 +243,13 @@ impl<'a> Reader<'a> {
 fn number<N: TryFrom<u32>>(words: &mut Words<'_>, word: Word<'_>, least: u32, most: u32) -> Result<N, Problem> {
     let expected = format!("a number from {least} to {most}");
     let what = words.after(word, &expected)?;
-    let number =
-        what.text.parse().ok().filter(|number| (least..=most).contains(number)).and_then(|n| N::try_from(n).ok());
+    let number = digits(what.text).filter(|number| (least..=most).contains(number)).and_then(|n| N::try_from(n).ok());
     number.ok_or_else(|| what.problem(format!("`{}` is no {}: expected {expected}", what.text, word.text)))
+}
+
+/// A number of digits alone: `parse` would take a sign.
+fn digits<N: FromStr>(text: &str) -> Option<N> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 fn prefix(word: Word<'_>) -> Result<IpNet, Problem> {
@@ -267,13 +270,13 @@ fn prefix(word: Word<'_>) -> Result<IpNet, Problem> {
 fn protocol(word: Word<'_>) -> Result<u8, Problem> {
     let named = PROTOCOLS.iter().find(|(name, _)| *name == word.text).map(|(_, number)| *number);
     named
-        .or_else(|| word.text.parse().ok())
+        .or_else(|| digits(word.text))
         .ok_or_else(|| word.problem(format!("`{}` is no protocol: expected {PROTOCOL}", word.text)))
 }
 
 fn ports(word: Word<'_>) -> Result<RangeInclusive<u16>, Problem> {
     let (first, last) = word.text.split_once('-').unwrap_or((word.text, word.text));
-    let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) else {
+    let (Some(first), Some(last)) = (digits::<u16>(first), digits::<u16>(last)) else {
         return Err(word.problem(format!("`{}` are no ports: expected {PORTS}", word.text)));
     };
     if first > last {
@@ -300,20 +303,20 @@ fn flags(word: Word<'_>) -> Result<TcpFlags, Problem> {
 
 /// RFC 2474, 2597, 3246.
 fn dscp(word: Word<'_>) -> Result<u8, Problem> {
-    let digits = |text: &str| text.bytes().map(|byte| byte.wrapping_sub(b'0')).collect::<Vec<_>>();
+    let values = |text: &str| text.bytes().map(|byte| byte.wrapping_sub(b'0')).collect::<Vec<_>>();
     let named = match word.text.split_at_checked(2) {
         Some(("ef", "")) => Some(46),
-        Some(("cs", class)) => match digits(class)[..] {
+        Some(("cs", class)) => match values(class)[..] {
             [class @ 0..=7] => Some(class * 8),
             _ => None,
         },
-        Some(("af", rest)) => match digits(rest)[..] {
+        Some(("af", rest)) => match values(rest)[..] {
             [class @ 1..=4, drop @ 1..=3] => Some(class * 8 + drop * 2),
             _ => None,
         },
         _ => None,
     };
-    let number = named.or_else(|| word.text.parse().ok().filter(|&number| number < 64));
+    let number = named.or_else(|| digits(word.text).filter(|&number| number < 64));
     number.ok_or_else(|| word.problem(format!("`{}` is no code point: expected {DSCP}", word.text)))
 }
 
@@ -392,6 +395,7 @@ mod tests {
             ("accept proto tpc", 14, "`tpc` is no protocol: expected a number"),
             ("accept dport 80-70", 14, "the smaller port comes first, 70-80"),
             ("accept dport 80000", 14, "are no ports"),
+            ("accept dport +80", 14, "are no ports"),
             ("accept proto icmp dport 80", 19, "protocol 1 has no dport: expected proto tcp, udp or sctp"),
             ("accept icmp-type 8", 8, "of which protocol? Add proto icmp"),
             ("accept proto udp flags syn", 18, "protocol 17 has no flags"),

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use filter::{Hits, Key, Rule, Scanner, Signature, Verdict};
 use serde::Deserialize;
 
+use super::filter::fingerprints::{self, Fingerprints};
 use super::filter::modifiers::{Limits, Modifiers};
 use super::filter::source::{Lines, Source, Word};
 use super::filter::{Seen, look_at};
 use crate::kind::{BuildCx, PlanCx, PlanError, StageConfig, StagePlan};
 use crate::reason::Reason;
-use crate::stage::{Cx, Matched, Stage};
+use crate::stage::{Cx, Matched, SnapshotError, Stage};
 use crate::view::View;
 use crate::wire::{Fragment, Headers, IpProtocol, tcp, udp};
 
@@ -30,7 +31,11 @@ struct Program {
     scanner: Scanner,
     default: Verdict,
     limits: Limits,
+    fingerprints: Fingerprints,
 }
+
+/// What its snapshots begin with.
+const SNAPSHOT: fingerprints::Kind = *b"payload1";
 
 #[derive(Debug)]
 struct PayloadPlan(Arc<Program>);
@@ -59,9 +64,10 @@ impl StageConfig for PayloadConfig {
         let scanner = Scanner::new(&signatures).map_err(|error| {
             PlanError::new(format!("{} signatures cannot be put together: {error}", signatures.len()))
         })?;
-        let limits = Limits::new(rules(&signatures), cx.workers);
+        let limits = Limits::new(rules(&signatures), cx.workers)?;
+        let fingerprints = Fingerprints::new(signatures.iter().map(ToString::to_string));
         let default = self.default.map_or(Verdict::Accept, Verdict::from);
-        Ok(Arc::new(PayloadPlan(Arc::new(Program { signatures, scanner, default, limits }))))
+        Ok(Arc::new(PayloadPlan(Arc::new(Program { signatures, scanner, default, limits, fingerprints }))))
     }
 }
 
@@ -116,10 +122,10 @@ impl Payload {
                 continue;
             }
             self.matched[number as usize] += 1;
+            self.modifiers.note(number, rule, self.matched[number as usize], &key, frame.len());
             if !self.modifiers.passes(number, &key, frame.len(), now) {
                 return Some(Reason::RateLimit);
             }
-            self.modifiers.note(number, rule, self.matched[number as usize], &key, frame.len());
             match rule.verdict {
                 Some(Verdict::Accept) => return None,
                 Some(Verdict::Drop) => return Some(Reason::Signature),
@@ -138,13 +144,17 @@ fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]
         return None;
     }
     let l4 = headers.l4(frame);
-    let header = match IpProtocol(key.protocol) {
-        IpProtocol::TCP => tcp::Packet::new_checked(l4).ok()?.header_len(),
-        IpProtocol::UDP => udp::HEADER_LEN,
-        IpProtocol::SCTP => SCTP_HEADER,
-        _ => 0,
+    let (header, end) = match IpProtocol(key.protocol) {
+        IpProtocol::TCP => (tcp::Packet::new_checked(l4).ok()?.header_len(), l4.len()),
+        // What is behind its own length no receiver sees. (Of a first fragment it is the length of the whole.)
+        IpProtocol::UDP => {
+            let length = u16::from_be_bytes([*l4.get(4)?, *l4.get(5)?]);
+            (udp::HEADER_LEN, l4.len().min(length.into()))
+        }
+        IpProtocol::SCTP => (SCTP_HEADER, l4.len()),
+        _ => (0, l4.len()),
     };
-    l4.get(header..)
+    l4.get(header..end)
 }
 
 impl Stage for Payload {
@@ -157,7 +167,20 @@ impl Stage for Payload {
     }
 
     fn matched(&self) -> Option<Matched> {
-        Some(Matched { rules: self.matched.clone(), default: self.defaulted })
+        fingerprints::matched(&self.matched, self.defaulted)
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        let counters = [self.defaulted, self.scanned, self.unread];
+        Some(self.program.fingerprints.save(SNAPSHOT, &counters, &self.matched))
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
+        let [defaulted, scanned, unread] = self.program.fingerprints.load(SNAPSHOT, snapshot, &mut self.matched)?;
+        self.defaulted += defaulted;
+        self.scanned += scanned;
+        self.unread += unread;
+        Ok(())
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

@@ -112,6 +112,17 @@ impl Diagnostics {
         }
     }
 
+    /// Writes them to the log, which nobody waits for: while packets are forwarded.
+    pub(crate) fn log(&self, format: LogFormat) {
+        for diagnostic in &self.0 {
+            match (format, diagnostic.severity) {
+                (LogFormat::Json, _) => diagnostic.log(),
+                (LogFormat::Text, Severity::Error) => tracing::error!("{diagnostic}"),
+                (LogFormat::Text, Severity::Warning) => tracing::warn!("{diagnostic}"),
+            }
+        }
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.0.iter()
     }

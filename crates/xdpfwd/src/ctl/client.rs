@@ -1,6 +1,6 @@
 //! The side that asks.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -16,8 +16,20 @@ use crate::run::in_full;
 /// Longer than the other side takes for the longest answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(40);
 
-/// Nobody may ask.
+/// Who asks may not.
 const PRIVILEGE: u8 = 3;
+
+/// Somebody else may.
+#[derive(Debug)]
+struct Denied(String);
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Denied {}
 
 /// Asks what the command line says, and prints the answer.
 pub(crate) fn run(arguments: &Ctl) -> ExitCode {
@@ -25,15 +37,18 @@ pub(crate) fn run(arguments: &Ctl) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "xdpfwd: {}", in_full(error.as_ref()));
-            let denied = error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
-            ExitCode::from(if denied { PRIVILEGE } else { 1 })
+            ExitCode::from(if error.is::<Denied>() { PRIVILEGE } else { 1 })
         }
     }
 }
 
 fn ask(arguments: &Ctl) -> Result<()> {
     let path = &arguments.socket;
-    let stream = UnixStream::connect(path).with_context(|| {
+    let connected = UnixStream::connect(path);
+    if connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+        return Err(Denied(format!("{}: only root, and the user that it runs as, may ask", path.display())).into());
+    }
+    let stream = connected.with_context(|| {
         let hint = if *path == std::path::Path::new(USUAL) { "" } else { ", or another --socket" };
         format!(
             "nobody listens at {0}: is xdpfwd running, with [engine] control = {0:?}{hint}",
@@ -42,14 +57,21 @@ fn ask(arguments: &Ctl) -> Result<()> {
     })?;
     stream.set_read_timeout(Some(ANSWERED_WITHIN))?;
     let question = serde_json::to_string(&Question { command: arguments.command })? + "\n";
-    (&stream).write_all(question.as_bytes())?;
+    // Who is not listened to finds out by the answer.
+    let asked = (&stream).write_all(question.as_bytes());
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line).context("no answer")?;
+    if line.is_empty() {
+        asked.context("asking")?;
+    }
     if line.is_empty() {
         bail!("it has ended without an answer");
     }
     let answer: Value = serde_json::from_str(&line).context("the answer is no JSON")?;
     if let Some(error) = answer["error"].as_str() {
+        if answer["denied"] == true {
+            return Err(Denied(error.to_owned()).into());
+        }
         let mut text = error.to_owned();
         for problem in answer["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             let _ = write!(text, "\n{problem}");

@@ -84,7 +84,8 @@ impl Links {
             }
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
                 ethernet(interface.linktype)?;
-                let offset = u64::try_from(interface.ts_offset()).unwrap_or(0);
+                // More than any time that there was: what is beyond would overflow.
+                let offset = u64::try_from(interface.ts_offset()).unwrap_or(0).min(1 << 40);
                 self.interfaces.push((interface.ts_resolution().unwrap_or(1_000_000), offset));
                 Ok(None)
             }

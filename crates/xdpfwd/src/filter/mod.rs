@@ -78,13 +78,17 @@ fn judge(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
     let mut filter = Filter::new(Arc::clone(program));
     let mut stdout = BufWriter::new(io::stdout().lock());
     let cycles = xsk::clock::cycles_per_second();
-    let (mut index, mut cut, mut first) = (0, 0, None);
+    let (mut index, mut cut, mut first, mut last) = (0, 0, None, 0.0);
     let mut by_outcome: BTreeMap<(Option<u32>, Option<&'static str>), u64> = BTreeMap::new();
     capture::read(&arguments.pcap, |Captured { seconds, bytes, cut: was_cut }| {
         cut += u64::from(was_cut);
         let headers = Headers::parse(&bytes);
-        // A day is long enough for any bucket to be full.
-        let since = (seconds - *first.get_or_insert(seconds)).max(0.0) + 86_400.0;
+        // One without a time comes when the one before it came.
+        if seconds > 0.0 {
+            last = seconds;
+            first.get_or_insert(seconds);
+        }
+        let since = (last - first.unwrap_or(last)).max(0.0);
         let Outcome { drop, rule } = filter.judge(program.look(&bytes, &headers), bytes.len(), (since * cycles) as u64);
         let judged = Judged {
             index,

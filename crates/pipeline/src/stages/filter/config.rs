@@ -7,6 +7,7 @@ use filter::{Classifier, Rule, Verdict};
 use serde::Deserialize;
 use serde::de::Deserializer;
 
+use super::modifiers::Limits;
 use super::program::{Manners, Program};
 use super::source::{Lines, OneOf, Source, Word};
 use super::{FilterPlan, Unusual};
@@ -76,6 +77,9 @@ impl<'de> Deserialize<'de> for Format {
     }
 }
 
+/// Rules of a bucket that make lookups slow, and looking for shadowed rules slower.
+const LONG: usize = 512;
+
 /// Shadowed rules that are named.
 const NAMED: usize = 20;
 
@@ -90,7 +94,16 @@ impl StageConfig for FilterConfig {
         }
         let seed = RandomState::new().hash_one(0_u64);
         let classifier = Classifier::new(&rules, seed);
-        let shadowed = filter::shadowed(&rules, &classifier);
+        let shape = classifier.shape();
+        let longest = shape.v4.iter().chain(&shape.v6).map(|tuple| tuple.longest).max().unwrap_or(0);
+        let shadowed = if longest > LONG { Vec::new() } else { filter::shadowed(&rules, &classifier) };
+        if longest > LONG {
+            let message = format!(
+                "{longest} rules overlap so much that each lookup may compare all of them; rules that never decide are not \
+                 looked for"
+            );
+            remarks.push(Remark { place: Whereabouts::Stage, message });
+        }
         let more = shadowed.len().saturating_sub(NAMED);
         for shadowed in shadowed.iter().take(NAMED) {
             let (own, by) = (shadowed.rule as usize, shadowed.by as usize);
@@ -110,8 +123,8 @@ impl StageConfig for FilterConfig {
             remarks.push(Remark { place: places[rule].clone(), message });
         }
         let manners = self.manners();
-        let program =
-            Program::new(rules, classifier, self.default.into(), manners, cx.workers, self.gtpu == Layer::Inner);
+        let limits = Limits::new(&rules, cx.workers)?;
+        let program = Program::new(rules, classifier, self.default.into(), manners, limits, self.gtpu == Layer::Inner);
         Ok(Arc::new(FilterPlan { program: Arc::new(program), remarks }))
     }
 }

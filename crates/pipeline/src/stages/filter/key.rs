@@ -66,8 +66,17 @@ pub fn look_inside(frame: &[u8], headers: &Headers) -> Seen {
         && headers.protocol == Some(IpProtocol::UDP)
         && headers.fragment == wire::Fragment::Whole
         && headers.status == Status::Parsed;
-    if !to_gtpu {
-        return look_at(frame, headers);
+    match look_at(frame, headers) {
+        // What carries it has to be in order, too; and of what carries a part of it nobody can tell what is in it.
+        Seen::Key(key)
+            if key.fragment == Fragment::First
+                && key.protocol == IpProtocol::UDP.0
+                && headers.destination_port == gtpu::PORT =>
+        {
+            return Seen::Unusual(Unusual::LaterFragment, None);
+        }
+        Seen::Key(_) if to_gtpu => {}
+        seen => return seen,
     }
     let offset = usize::from(headers.l4_offset) + udp::HEADER_LEN;
     let message = frame.get(offset..usize::from(headers.l3_end)).unwrap_or_default();

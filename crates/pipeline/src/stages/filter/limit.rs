@@ -5,6 +5,7 @@
 //! draws some packets' worth at once and spends it by itself, so that workers meet at the bucket a few thousand times a
 //! second, not for every packet.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -49,11 +50,14 @@ pub(super) struct Bucket(AtomicU64);
 impl Bucket {
     /// Takes tokens out at a time in cycles; `false`, and nothing is taken, if there are not as many.
     fn draw(&self, tokens: u64, rate: &Rate, now: u64) -> bool {
-        let (now, cost) = (now.saturating_mul(STEPS), rate.time(tokens));
+        // A full bucket before the beginning of all clocks, so that it begins full whenever it begins.
+        let now = now.saturating_mul(STEPS).saturating_add(rate.full);
+        let cost = rate.time(tokens);
         let empty_since = |empty: u64| {
-            let from = empty.max(now.saturating_sub(rate.full));
-            // Another worker's clock may be a little ahead.
-            (now.saturating_sub(from) >= cost).then_some(from + cost)
+            let from = empty.max(now - rate.full);
+            // Another worker's clock may be a little ahead. A packet that is larger than the bucket takes a full one, and the
+            // rest comes off what comes in next.
+            (now.saturating_sub(from) >= cost.min(rate.full)).then_some(from.saturating_add(cost))
         };
         // Nothing else is read or written by what is in it.
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, empty_since).is_ok()
@@ -103,12 +107,14 @@ fn cost(unit: Unit, bytes: usize) -> u64 {
 }
 
 /// A bucket for each source prefix: a table of a fixed size, in sets of a few places. A prefix that finds no place takes that
-/// of the one that is fullest, which loses the least by it.
+/// of the one whose bucket is fullest, and takes that over as it is.
 #[derive(Debug)]
 pub(super) struct Sources {
     rate: Rate,
     unit: Unit,
     length: u8,
+    /// Whoever does not know it cannot choose prefixes that share a place.
+    seed: u64,
     places: Box<[Place]>,
 }
 
@@ -127,7 +133,8 @@ const WAYS: usize = 8;
 impl Sources {
     pub(super) fn new(limit: &Limit, length: u8) -> Self {
         let places = (0..SOURCES).map(|_| Place::default()).collect();
-        Self { rate: Rate { draw: 0, ..Rate::new(limit, 1) }, unit: limit.unit, length, places }
+        let seed = RandomState::new().hash_one(0_u64);
+        Self { rate: Rate { draw: 0, ..Rate::new(limit, 1) }, unit: limit.unit, length, seed, places }
     }
 
     /// Whether a packet of so many bytes from an address may pass.
@@ -140,15 +147,15 @@ impl Sources {
                 source.checked_shr(128 - u32::from(self.length)).unwrap_or(0) ^ 6 << 120
             }
         };
-        let hash = mixed(prefix as u64 ^ mixed((prefix >> 64) as u64 ^ 0x9e37_79b9_7f4a_7c15)) | 1;
+        let hash = mixed(prefix as u64 ^ mixed((prefix >> 64) as u64 ^ self.seed) ^ self.seed.rotate_left(32)) | 1;
         let set = (hash >> 32) as usize % (SOURCES / WAYS) * WAYS;
         let set = &self.places[set..set + WAYS];
         let own = set.iter().find(|place| place.of.load(Ordering::Relaxed) == hash);
         let place = own.unwrap_or_else(|| {
             // Two workers may take it at once: then two prefixes share a bucket for a while.
             let place = set.iter().min_by_key(|place| place.bucket.0.load(Ordering::Relaxed)).unwrap_or(&set[0]);
+            // It begins with what the other has left: to come and go makes no bucket fuller.
             place.of.store(hash, Ordering::Relaxed);
-            place.bucket.0.store(0, Ordering::Relaxed);
             place
         });
         place.bucket.draw(cost(self.unit, bytes), &self.rate, now)
@@ -197,6 +204,23 @@ mod tests {
         let passed: usize = (0..100).map(|tenth| passed(&mut meter, 10, 1250, at(f64::from(tenth) / 10.0))).sum();
         // The burst holds two frames, which came first.
         assert!((99..=102).contains(&passed), "{passed}");
+    }
+
+    /// A frame that is longer than the burst passes at the rate all the same.
+    #[test]
+    fn what_is_larger_than_the_bucket_takes_a_full_one_and_more() {
+        let limit = limit(121_120, Unit::Bits, 100);
+        let mut meter = Meter::new(&limit, Arc::default(), 1);
+        // Ten frames of 1514 bytes a second, also from the first second of a machine on.
+        let early = |millisecond: u32| (clock::cycles_per_second() * f64::from(millisecond) / 1000.0) as u64;
+        let passed: usize = (0..10_000).map(|millisecond| passed(&mut meter, 1, 1514, early(millisecond))).sum();
+        assert!((98..=102).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn a_bucket_is_full_however_young_the_machine_is() {
+        let limit = limit(1, Unit::Packets, 1000);
+        assert_eq!(passed(&mut Meter::new(&limit, Arc::default(), 1), 2000, 60, 5), 1000);
     }
 
     #[test]

@@ -8,12 +8,18 @@ use filter::{Addresses, Key, Rule};
 /// Notes that wait to be written. What comes while they are as many is lost, and counted.
 const WAITING: usize = 256;
 
+/// The way to the log that all workers share: made with the plan, so that its thread is on no worker's core.
+#[derive(Clone, Debug)]
+pub(crate) struct LogWriter(Option<SyncSender<Note>>);
+
+/// A worker's.
 #[derive(Debug)]
 pub(super) struct Log {
-    notes: Option<SyncSender<Note>>,
+    writer: LogWriter,
     lost: u64,
 }
 
+/// What is noted of a packet.
 #[derive(Debug)]
 struct Note {
     rule: u32,
@@ -21,24 +27,30 @@ struct Note {
     bytes: usize,
 }
 
-impl Log {
+impl LogWriter {
     /// With a thread, if a rule wants to be logged.
-    pub(super) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule> + Clone) -> Self {
+    pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule> + Clone) -> Self {
         if rules.clone().into_iter().all(|rule| rule.log.is_none()) {
-            return Self { notes: None, lost: 0 };
+            return Self(None);
         }
         let (notes, to_write) = sync_channel::<Note>(WAITING);
         let shown: Vec<String> =
             rules.into_iter().map(|rule| rule.log.map_or_else(String::new, |_| rule.to_string())).collect();
-        // It ends when the stage does.
+        // It ends when the last stage of the plan does.
         let write = move || to_write.into_iter().for_each(|note| note.write(&shown));
         let thread = thread::Builder::new().name("filter-log".into()).spawn(write);
-        Self { notes: thread.ok().map(|_| notes), lost: 0 }
+        Self(thread.ok().map(|_| notes))
+    }
+}
+
+impl Log {
+    pub(super) fn new(writer: &LogWriter) -> Self {
+        Self { writer: writer.clone(), lost: 0 }
     }
 
     /// Notes a packet. One in so many does: what it takes to wake a thread is no cost per packet.
     pub(super) fn note(&mut self, rule: u32, key: &Key, bytes: usize) {
-        let sent = self.notes.as_ref().is_some_and(|notes| notes.try_send(Note { rule, key: *key, bytes }).is_ok());
+        let sent = self.writer.0.as_ref().is_some_and(|notes| notes.try_send(Note { rule, key: *key, bytes }).is_ok());
         self.lost += u64::from(!sent);
     }
 

@@ -1,6 +1,7 @@
 //! `filter`: rules say which packets go on and which are dropped.
 
 mod config;
+pub(crate) mod fingerprints;
 mod key;
 mod limit;
 mod log;
@@ -56,6 +57,9 @@ pub struct Outcome {
 }
 
 const NONE: u32 = u32::MAX;
+
+/// What its snapshots begin with.
+const SNAPSHOT: fingerprints::Kind = *b"filter 1";
 
 const _: () = assert!(Batch::CAPACITY == Classifier::BATCH);
 
@@ -136,10 +140,10 @@ impl Filter {
         while let Some(number) = next {
             let rule = &self.program.rules[number as usize];
             self.hits[number as usize] += 1;
+            self.modifiers.note(number, rule, self.hits[number as usize], key, bytes);
             if !self.modifiers.passes(number, key, bytes, now) {
                 return Outcome { drop: Some(Reason::RateLimit), rule: Some(number) };
             }
-            self.modifiers.note(number, rule, self.hits[number as usize], key, bytes);
             match rule.verdict {
                 Some(Verdict::Accept) => {
                     self.accepted += 1;
@@ -195,31 +199,18 @@ impl Stage for Filter {
     }
 
     fn matched(&self) -> Option<Matched> {
-        Some(Matched { rules: self.hits.clone(), default: self.defaulted })
+        fingerprints::matched(&self.hits, self.defaulted)
     }
 
-    /// Two counters, then each rule's fingerprint and what it matched.
     fn snapshot(&self) -> Option<Vec<u8>> {
-        let rules = self.program.fingerprints.iter().zip(&self.hits).flat_map(|(rule, hits)| [*rule, *hits]);
-        Some([self.accepted, self.defaulted].into_iter().chain(rules).flat_map(u64::to_le_bytes).collect())
+        Some(self.program.fingerprints.save(SNAPSHOT, &[self.accepted, self.defaulted], &self.hits))
     }
 
     /// Where a rule is unchanged, its counter goes on, wherever it stands now.
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
-        let (words, rest) = snapshot.as_chunks::<8>();
-        let (pairs, odd) = words.as_chunks::<2>();
-        let wrong = || SnapshotError(format!("{} bytes are no filter's counters", snapshot.len()));
-        if !rest.is_empty() || !odd.is_empty() {
-            return Err(wrong());
-        }
-        let ([accepted, defaulted], rules) = pairs.split_first().ok_or_else(wrong)?;
-        self.accepted += u64::from_le_bytes(*accepted);
-        self.defaulted += u64::from_le_bytes(*defaulted);
-        for (was, [rule, hits]) in rules.iter().enumerate() {
-            if let Some(now) = self.program.place_of(u64::from_le_bytes(*rule), was) {
-                self.hits[now] += u64::from_le_bytes(*hits);
-            }
-        }
+        let [accepted, defaulted] = self.program.fingerprints.load(SNAPSHOT, snapshot, &mut self.hits)?;
+        self.accepted += accepted;
+        self.defaulted += defaulted;
         Ok(())
     }
 }

@@ -5,15 +5,20 @@ use std::sync::Arc;
 use filter::{Key, Limit, Per, Rule};
 
 use super::limit::{Bucket, Meter, Sources};
-use super::log::Log;
+use super::log::{Log, LogWriter};
+use crate::kind::PlanError;
 
-/// The limits of some rules, which all workers draw on.
+/// The limits of some rules, which all workers draw on, and their log.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// Of each rule that has one, by the rule's number.
     all: Vec<(u32, Limit, Shared)>,
     workers: usize,
+    log: LogWriter,
 }
+
+/// Rules with a bucket for each source prefix: each takes a MiB.
+const MOST_BY_SOURCE: usize = 64;
 
 #[derive(Clone, Debug)]
 enum Shared {
@@ -22,13 +27,26 @@ enum Shared {
 }
 
 impl Limits {
-    pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule>, workers: usize) -> Self {
+    pub(crate) fn new<'r>(
+        rules: impl IntoIterator<Item = &'r Rule> + Clone,
+        workers: usize,
+    ) -> Result<Self, PlanError> {
+        let by_source = |rule: &&Rule| rule.limit.is_some_and(|limit| limit.per != Per::Rule);
+        let count = rules.clone().into_iter().filter(by_source).count();
+        if count > MOST_BY_SOURCE {
+            let message = format!(
+                "{count} limits per source prefix, each of which takes a MiB: a stage has at most {MOST_BY_SOURCE}; let \
+                 several rules share one by a `continue` in front of them"
+            );
+            return Err(PlanError::new(message));
+        }
+        let log = LogWriter::new(rules.clone());
         let shared = |limit: &Limit| match limit.per {
             Per::Rule => Shared::Rule(Arc::default()),
             Per::Source(length) => Shared::Source(Arc::new(Sources::new(limit, length))),
         };
         let all = (0..).zip(rules).filter_map(|(number, rule)| rule.limit.map(|limit| (number, limit, shared(&limit))));
-        Self { all: all.collect(), workers }
+        Ok(Self { all: all.collect(), workers, log })
     }
 }
 
@@ -61,7 +79,7 @@ impl Modifiers {
                 Shared::Source(sources) => Own::Source(Arc::clone(sources)),
             });
         }
-        Self { limit_of, limits: own, log: Log::new(rules) }
+        Self { limit_of, limits: own, log: Log::new(&limits.log) }
     }
 
     /// Whether a rule's limit lets a packet pass.

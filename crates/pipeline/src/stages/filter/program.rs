@@ -1,9 +1,8 @@
 //! What a filter does with packets, the same for every worker and for a dry run.
 
-use std::collections::HashMap;
-
 use filter::{Classifier, Rule, Verdict};
 
+use super::fingerprints::Fingerprints;
 use super::modifiers::Limits;
 use super::{Seen, Unusual, look_at, look_inside};
 use crate::reason::Reason;
@@ -19,10 +18,7 @@ pub struct Program {
     pub(super) limits: Limits,
     /// Whether what GTP-U carries is judged instead of what carries it.
     pub(super) inner: bool,
-    /// What each rule is known by to its successors.
-    pub(super) fingerprints: Vec<u64>,
-    /// Where each of them stands.
-    places: HashMap<u64, usize>,
+    pub(super) fingerprints: Fingerprints,
 }
 
 /// What becomes of each kind of unusual packet; `None`: the rules judge it.
@@ -53,21 +49,7 @@ impl Unusual {
     }
 }
 
-/// The same for the same rule, in this process and in another: FNV-1a over what it says.
-fn fingerprint(rule: &Rule) -> u64 {
-    let text = rule.to_string();
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
 impl Program {
-    /// Where a rule stands that stood at a place before: there, as a rule.
-    pub(super) fn place_of(&self, fingerprint: u64, was: usize) -> Option<usize> {
-        if self.fingerprints.get(was) == Some(&fingerprint) {
-            return Some(was);
-        }
-        self.places.get(&fingerprint).copied()
-    }
-
     /// What its rules judge a frame by.
     #[inline]
     pub fn look(&self, frame: &[u8], headers: &Headers) -> Seen {
@@ -84,12 +66,10 @@ impl Program {
         classifier: Classifier,
         default: Verdict,
         manners: Manners,
-        workers: usize,
+        limits: Limits,
         inner: bool,
     ) -> Self {
-        let limits = Limits::new(&rules, workers);
-        let fingerprints: Vec<u64> = rules.iter().map(fingerprint).collect();
-        let places = fingerprints.iter().enumerate().rev().map(|(place, rule)| (*rule, place)).collect();
-        Self { rules, classifier, default, manners, limits, inner, fingerprints, places }
+        let fingerprints = Fingerprints::new(rules.iter().map(ToString::to_string));
+        Self { rules, classifier, default, manners, limits, inner, fingerprints }
     }
 }

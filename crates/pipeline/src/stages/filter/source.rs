@@ -1,7 +1,9 @@
 //! Where rules and signatures are written: in a file, or in the configuration itself.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::Path;
 
 use filter::{Problem, Verdict};
 use serde::Deserialize;
@@ -105,7 +107,7 @@ impl Source {
                 let wrong =
                     |error| PlanError::new(format!("{key} = {name:?}: cannot read {}: {error}", path.display()));
                 let file = path.display().to_string();
-                let read = text(&fs::read_to_string(&path).map_err(wrong)?);
+                let read = text(&read_file(&path).map_err(wrong)?);
                 let at = |line, column| Whereabouts::File { file: file.clone(), line, column };
                 let problem = |Problem { line, column, message }| Remark { place: at(line, column), message };
                 let read = read.map_err(|problems| PlanError(problems.into_iter().map(problem).collect()))?;
@@ -114,6 +116,30 @@ impl Source {
             }
         }
     }
+}
+
+/// Bytes of a file: a million rules, and more.
+const LONGEST: u64 = 64 << 20;
+
+/// A regular file's text. What else there is may never end, or never begin.
+fn read_file(path: &Path) -> io::Result<String> {
+    let regular = |file: fs::Metadata| match file.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::other("it is no regular file")),
+    };
+    // Before it is opened, which alone may wait for ever.
+    regular(fs::metadata(path)?)?;
+    let file = File::open(path)?;
+    regular(file.metadata()?)?;
+    let mut text = String::new();
+    if file.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
+        return Err(io::Error::other("it has more than 64 MiB"));
+    }
+    // As the configuration's own.
+    if let Some(rest) = text.strip_prefix('\u{feff}') {
+        text = rest.to_owned();
+    }
+    Ok(text)
 }
 
 fn read_here<T>(
