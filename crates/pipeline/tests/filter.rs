@@ -23,8 +23,13 @@ fn refused(table: &str) -> PlanError {
 
 /// Sends packets through a filter: which of them left, by number, and the report.
 fn through(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
-    let stage = plan(table).unwrap().build(&BuildCx { worker: 0, workers: 1 });
-    let (mut worker, wires) = cross_connect(vec![NamedStage { name: "filter".into(), stage }], vec![]);
+    through_stage(&*plan(table).unwrap(), packets)
+}
+
+/// The same through any stage.
+fn through_stage(plan: &dyn StagePlan, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
+    let stage = plan.build(&BuildCx { worker: 0, workers: 1 });
+    let (mut worker, wires) = cross_connect(vec![NamedStage { name: "stage".into(), stage }], vec![]);
     let mut sent = vec![];
     for (number, packet) in packets.iter().enumerate() {
         wires.lan.deliver(packet).unwrap();
@@ -230,16 +235,7 @@ fn payload_plan(table: &str) -> Result<std::sync::Arc<dyn StagePlan>, pipeline::
 
 /// The same through signatures.
 fn by_signatures(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
-    let stage = payload_plan(table).unwrap().build(&BuildCx { worker: 0, workers: 1 });
-    let (mut worker, wires) = cross_connect(vec![NamedStage { name: "payload".into(), stage }], vec![]);
-    let mut sent = vec![];
-    for (number, packet) in packets.iter().enumerate() {
-        wires.lan.deliver(packet).unwrap();
-        worker.turn();
-        sent.extend(wires.wan.take_sent().iter().map(|_| number));
-    }
-    support::assert_conserved(&mut worker);
-    (sent, worker.report())
+    through_stage(&*payload_plan(table).unwrap(), packets)
 }
 
 #[test]

@@ -5,8 +5,9 @@
 //! the key's bits in a hash table, and what else a rule wants is verified in the bucket. A rule may live in any tuple that
 //! looks at no more bits than the rule gives, so thousands of rules fit into a few tuples. [`layout`] chooses them.
 //!
-//! Tuples are looked into in the order of the best rule that each holds, and not once what was found is better. A batch is
-//! looked up tuple by tuple: the loads of its packets overlap.
+//! [`prune`] says which tuples can have anything for a key. Those are looked into in the order of the best rule that each
+//! holds, and no more once what was found is better. A batch goes in rounds, one tuple of every key in each, so that loads
+//! overlap and nothing branches on what cannot be foretold ([`space`], [`table`]).
 
 mod layout;
 mod pattern;
