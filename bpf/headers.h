@@ -13,6 +13,8 @@
 #include <linux/in6.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
 #include <stdbool.h>
 
 #include <bpf/bpf_endian.h>
@@ -36,6 +38,14 @@ struct frame {
 	const void *end;
 };
 
+/* How far reading came: crates/pipeline/src/wire says the same. */
+enum status {
+	READ,
+	CUT_OR_WRONG, /* a header is not whole, or contradicts itself */
+	TOO_MANY_TAGS,
+	TOO_MANY_EXTENSIONS,
+};
+
 /* Where an Ethernet header with its VLAN tags leads. */
 struct link {
 	__u32 l3;	 /* offset of what follows */
@@ -54,6 +64,7 @@ struct upper {
 	__u8 protocol;
 	__u8 fragment;
 	__u8 fragmented; /* what the fragments say that they are parts of: not `protocol` if more extension headers follow */
+	bool routed;	 /* a routing header has segments left: the destination address is not where the packet is going */
 };
 
 static __always_inline struct frame whole_frame(struct xdp_md *ctx)
@@ -84,13 +95,12 @@ static __always_inline bool is_vlan(__u16 ethertype)
 	return ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD;
 }
 
-/* False: the frame ends within its headers, or has more than MAX_VLAN_TAGS tags. */
-static __always_inline bool read_link(const struct frame *frame, struct link *link)
+static __always_inline enum status read_link(const struct frame *frame, struct link *link)
 {
 	const struct ethhdr *ethernet = bytes_at(frame, 0, sizeof(*ethernet));
 
 	if (!ethernet)
-		return false;
+		return CUT_OR_WRONG;
 	*link = (struct link){ .l3 = sizeof(*ethernet), .ethertype = bpf_ntohs(ethernet->h_proto) };
 	for (int i = 0; i < MAX_VLAN_TAGS; i++) {
 		const struct {
@@ -99,51 +109,17 @@ static __always_inline bool read_link(const struct frame *frame, struct link *li
 		} *tag;
 
 		if (!is_vlan(link->ethertype))
-			return true;
+			return READ;
 		tag = bytes_at(frame, link->l3, sizeof(*tag));
 		if (!tag)
-			return false;
+			return CUT_OR_WRONG;
 		if (!link->tagged)
 			link->vlan = bpf_ntohs(tag->control) & 0x0fff;
 		link->tagged = true;
 		link->ethertype = bpf_ntohs(tag->ethertype);
 		link->l3 += sizeof(*tag);
 	}
-	return !is_vlan(link->ethertype);
-}
-
-/*
- * Whether the options (RFC 791, 3.1) are well-formed and none of them is a source route: with one, the destination address
- * need not be where the packet is going.
- */
-static __always_inline bool plain_options(const struct frame *frame, __u32 offset, __u32 end)
-{
-	/* The shortest option has one byte, and an IPv4 header at most 40 for all of them. */
-	for (int i = 0; i < 40; i++) {
-		const __u8 *kind, *length;
-
-		offset = any_offset(offset);
-		if (offset >= end)
-			return true;
-		kind = bytes_at(frame, offset, 1);
-		if (!kind)
-			return false;
-		switch (*kind) {
-		case 0: /* end of options */
-			return true;
-		case 1: /* no operation */
-			offset += 1;
-			continue;
-		case 131: /* loose source route */
-		case 137: /* strict source route */
-			return false;
-		}
-		length = bytes_at(frame, offset + 1, 1);
-		if (!length || *length < 2 || offset + *length > end)
-			return false;
-		offset += *length;
-	}
-	return offset >= end;
+	return is_vlan(link->ethertype) ? TOO_MANY_TAGS : READ;
 }
 
 /*
@@ -158,16 +134,14 @@ static __always_inline __u32 length_in(__be16 field)
 	return length & 0xffff;
 }
 
-/* False: no whole IPv4 header, lengths that contradict each other, or a source route. */
-static __always_inline bool read_ipv4(const struct frame *frame, __u32 l3, const struct iphdr *ip, struct upper *upper)
+/* The options of IPv4 are not looked at. */
+static __always_inline enum status read_ipv4(const struct frame *frame, __u32 l3, const struct iphdr *ip, struct upper *upper)
 {
 	__u32 header = ip->ihl * 4, total = length_in(ip->tot_len);
 	__u16 fragment = bpf_ntohs(ip->frag_off);
 
 	if (ip->version != 4 || header < sizeof(*ip) || total < header || frame->data + l3 + total > frame->end)
-		return false;
-	if (header > sizeof(*ip) && !plain_options(frame, l3 + sizeof(*ip), l3 + header))
-		return false;
+		return CUT_OR_WRONG;
 	*upper = (struct upper){
 		.l4 = l3 + header,
 		.end = l3 + total,
@@ -176,21 +150,17 @@ static __always_inline bool read_ipv4(const struct frame *frame, __u32 l3, const
 		.fragmented = ip->protocol,
 		.fragment = fragment & 0x1fff ? LATER_FRAGMENT : fragment & 0x2000 ? FIRST_FRAGMENT : WHOLE,
 	};
-	return true;
+	return READ;
 }
 
-/*
- * Walks along the extension headers (RFC 8200, 4). False: no whole header, a payload length beyond the frame, headers out of
- * order, more than MAX_EXTENSION_HEADERS of them, or a routing header with segments left: then the destination address is
- * not where the packet is going.
- */
-static __always_inline bool read_ipv6(const struct frame *frame, __u32 l3, const struct ipv6hdr *ip, struct upper *upper)
+/* Walks along the extension headers (RFC 8200, 4), at most MAX_EXTENSION_HEADERS of them. */
+static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3, const struct ipv6hdr *ip, struct upper *upper)
 {
 	__u32 at = l3 + sizeof(*ip), end = at + length_in(ip->payload_len);
 	bool fragmented = false;
 
 	if (ip->version != 6 || frame->data + end > frame->end || end > OFFSET_MASK)
-		return false;
+		return CUT_OR_WRONG;
 	*upper = (struct upper){ .end = end, .protocol = ip->nexthdr };
 	for (int i = 0; i <= MAX_EXTENSION_HEADERS; i++) {
 		const struct {
@@ -203,7 +173,7 @@ static __always_inline bool read_ipv6(const struct frame *frame, __u32 l3, const
 
 		upper->l4 = at = any_offset(at);
 		if (upper->fragment == LATER_FRAGMENT)
-			return true;
+			return READ;
 		switch (upper->protocol) {
 		case EXTENSION_HOP_BY_HOP:
 		case EXTENSION_ROUTING:
@@ -212,24 +182,25 @@ static __always_inline bool read_ipv6(const struct frame *frame, __u32 l3, const
 		case PROTOCOL_AH:
 			break;
 		default:
-			return true;
+			return READ;
 		}
+		if (i == MAX_EXTENSION_HEADERS)
+			break;
 		header = bytes_at(frame, at, sizeof(*header));
-		if (i == MAX_EXTENSION_HEADERS || !header || at + sizeof(*header) > end)
-			return false;
+		if (!header || at + sizeof(*header) > end)
+			return CUT_OR_WRONG;
 		length = (header->length + 1) * 8;
 		switch (upper->protocol) {
 		case EXTENSION_HOP_BY_HOP:
 			if (i)
-				return false;
+				return CUT_OR_WRONG;
 			break;
 		case EXTENSION_ROUTING:
-			if (header->bytes[1]) /* segments left */
-				return false;
+			upper->routed |= header->bytes[1]; /* segments left */
 			break;
 		case EXTENSION_FRAGMENT:
 			if (fragmented)
-				return false;
+				return CUT_OR_WRONG;
 			fragmented = true;
 			length = 8;
 			upper->ident = header->ident;
@@ -241,16 +212,16 @@ static __always_inline bool read_ipv6(const struct frame *frame, __u32 l3, const
 			break;
 		case PROTOCOL_AH: /* in units of 4 bytes, less 2 */
 			if (header->length < 1)
-				return false;
+				return CUT_OR_WRONG;
 			length = (header->length + 2) * 4;
 			break;
 		}
 		upper->protocol = header->next;
 		at += length;
 		if (at > end)
-			return false;
+			return CUT_OR_WRONG;
 	}
-	return false;
+	return TOO_MANY_EXTENSIONS;
 }
 
 #endif

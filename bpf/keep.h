@@ -21,7 +21,6 @@
 #define KEEP_UDP (1u << 7)  /* the ports in `udp` */
 #define KEEP_VLAN (1u << 8) /* the VLANs in `vlan` */
 
-
 struct keep {
 	__u64 rules;
 	__u64 vlan[4096 / 64];
@@ -106,6 +105,40 @@ struct {
 	__type(key, struct datagram);
 	__type(value, __u8);
 } fragments SEC(".maps");
+
+/*
+ * Whether the options (RFC 791, 3.1) are well-formed and none of them is a source route: with one, the destination address
+ * need not be where the packet is going.
+ */
+static __always_inline bool plain_options(const struct frame *frame, __u32 offset, __u32 end)
+{
+	/* The shortest option has one byte, and an IPv4 header at most 40 for all of them. */
+	for (int i = 0; i < 40; i++) {
+		const __u8 *kind, *length;
+
+		offset = any_offset(offset);
+		if (offset >= end)
+			return true;
+		kind = bytes_at(frame, offset, 1);
+		if (!kind)
+			return false;
+		switch (*kind) {
+		case 0: /* end of options */
+			return true;
+		case 1: /* no operation */
+			offset += 1;
+			continue;
+		case 131: /* loose source route */
+		case 137: /* strict source route */
+			return false;
+		}
+		length = bytes_at(frame, offset + 1, 1);
+		if (!length || *length < 2 || offset + *length > end)
+			return false;
+		offset += *length;
+	}
+	return offset >= end;
+}
 
 static __always_inline bool has_bit(const __u64 *bits, __u32 number)
 {
@@ -241,7 +274,9 @@ __noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan)
 
 	l3 = any_offset(l3);
 	ip = bytes_at(&frame, l3, sizeof(*ip));
-	if (!rules || !ip || !is_own_ipv4(&ip->daddr, OWN_DESTINATION) || !read_ipv4(&frame, l3, ip, &upper))
+	if (!rules || !ip || !is_own_ipv4(&ip->daddr, OWN_DESTINATION) || read_ipv4(&frame, l3, ip, &upper) != READ)
+		return false;
+	if (upper.l4 > l3 + sizeof(*ip) && !plain_options(&frame, l3 + sizeof(*ip), upper.l4))
 		return false;
 	__builtin_memcpy(&datagram.source, &ip->saddr, sizeof(ip->saddr));
 	__builtin_memcpy(&datagram.destination, &ip->daddr, sizeof(ip->daddr));
@@ -265,7 +300,7 @@ __noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan)
 	/* Most is not for this host: of that, only what goes to a group can be. */
 	if (!own && ip->daddr.s6_addr[0] != 0xff)
 		return false;
-	if (!read_ipv6(&frame, l3, ip, &upper))
+	if (read_ipv6(&frame, l3, ip, &upper) != READ || upper.routed)
 		return false;
 	if ((vlan || rules->rules & KEEP_ND) && is_own_nd(&frame, ip, &upper, own))
 		return true;
@@ -291,7 +326,7 @@ static __always_inline bool is_kept(struct xdp_md *ctx, const struct keep *rules
 	struct link link;
 	bool vlan;
 
-	if (!ethernet || !read_link(&frame, &link))
+	if (!ethernet || read_link(&frame, &link) != READ)
 		return false;
 	vlan = link.tagged && rules->rules & KEEP_VLAN && has_bit(rules->vlan, link.vlan);
 	if (!(ethernet->h_dest[0] & 1)) {

@@ -2,6 +2,7 @@
 //
 // The XDP program of xdpfwd, one instance per interface. See README.md beside this file.
 
+#include "filter.h"
 #include "keep.h"
 
 /* The AF_XDP socket that serves each queue of this interface. The loader sets the number of entries. */
@@ -16,6 +17,7 @@ struct counters {
 	__u64 redirected; /* given to the AF_XDP socket of the queue */
 	__u64 passed;	  /* given to the kernel: no socket serves the queue */
 	__u64 kept;	  /* given to the kernel: a rule of `keep` says so */
+	__u64 dropped[REASON_MASK + 1]; /* by the filter */
 };
 
 struct {
@@ -28,7 +30,7 @@ struct {
 SEC("xdp")
 int xdpfwd(struct xdp_md *ctx)
 {
-	__u32 zero = 0;
+	__u32 zero = 0, queue = ctx->rx_queue_index;
 	struct counters *count = bpf_map_lookup_elem(&counters, &zero);
 	const struct keep *rules = keep_of_port();
 	int action;
@@ -39,8 +41,18 @@ int xdpfwd(struct xdp_md *ctx)
 		count->kept++;
 		return XDP_PASS;
 	}
+	/* What no socket would get is not the filter's either. */
+	if (filter.present && bpf_map_lookup_elem(&xsks, &queue)) {
+		__u32 reason = judge(ctx);
+
+		if (reason < REASONS) {
+			barrier_var(reason); /* for the verifier to see the mask */
+			count->dropped[reason & REASON_MASK]++;
+			return XDP_DROP;
+		}
+	}
 	/* The flags are what is returned if no socket serves the queue, or the queue is beyond the map. */
-	action = bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS);
+	action = bpf_redirect_map(&xsks, queue, XDP_PASS);
 	if (action == XDP_REDIRECT)
 		count->redirected++;
 	else

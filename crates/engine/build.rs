@@ -17,7 +17,7 @@ fn main() {
     let built = SkeletonBuilder::new()
         .source(source)
         .obj(out_dir.join("xdpfwd.bpf.o"))
-        .clang_args([include.as_str(), "-Wall", "-Werror"])
+        .clang_args([include.as_str(), "-mcpu=v3", "-Wall", "-Werror"])
         .build();
     if let Err(error) = built {
         eprintln!("cannot compile {}: {error:#}", source.display());

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = |from, to| PathPlan {
         from: PortId(from),
         to: PortId(to),
-        stages: vec![StageOnPath { name: "swap".into(), plan: std::sync::Arc::new(MacSwap) }],
+        stages: vec![StageOnPath { name: "swap".into(), plan: std::sync::Arc::new(MacSwap), in_kernel: false }],
     };
     let plan = Plan {
         mode: Mode::Auto,

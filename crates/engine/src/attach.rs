@@ -3,13 +3,15 @@
 use std::io;
 
 use packet::PacketSocket;
+use pipeline::Matched;
+use pipeline::stages::filter::KernelFilter;
 use xsk::{AttachMode, XdpLink};
 
 use crate::error::{StartError, lacks_native_xdp};
 use crate::host::OwnAddresses;
 use crate::interface::Interface;
 use crate::plan::{Mode, PortPlan};
-use crate::program::{FollowError, XdpCounters, XdpProgram};
+use crate::program::{FollowError, Successor, XdpCounters, XdpProgram};
 
 /// What directs a port's packets to its sockets. Dropping it ends that.
 pub(crate) enum Attachment {
@@ -33,6 +35,7 @@ impl Attachment {
     pub(crate) fn new(
         port: &PortPlan,
         interface: &Interface,
+        filter: Option<&KernelFilter>,
         mode: Mode,
     ) -> Result<(Self, Option<io::Error>), StartError> {
         if !port.io.takes_by_xdp() {
@@ -40,7 +43,7 @@ impl Attachment {
                 .map_err(|source| StartError::Packet { interface: interface.name.clone(), source })?;
             return Ok((Self::Packet(sockets), None));
         }
-        let program = XdpProgram::load(port.queues, &port.keep)?;
+        let program = XdpProgram::load(port.queues, &port.keep, filter)?;
         let attach = |mode| program.attach(interface.index, mode);
         let (link, attached, fallback) = match mode {
             Mode::Skb => (attach(AttachMode::Skb), AttachMode::Skb, None),
@@ -117,6 +120,35 @@ impl Attachment {
             Self::Xdp(attached) => attached.program.counters(),
             Self::Packet(_) => XdpCounters::default(),
         }
+    }
+
+    /// What the rules of its filter have matched, if it has one.
+    pub(crate) fn matched(&self) -> Option<Matched> {
+        match self {
+            Self::Xdp(attached) => attached.program.matched(),
+            Self::Packet(_) => None,
+        }
+    }
+
+    /// Loads a program with another filter, or none, to take the place of the one that is attached. `None` if there is no
+    /// program, and no filter either.
+    pub(crate) fn successor(&self, filter: Option<&KernelFilter>) -> Result<Option<Successor>, String> {
+        match (self, filter) {
+            (Self::Xdp(attached), _) => match attached.program.successor(filter) {
+                Ok(successor) => Ok(Some(successor)),
+                Err(error) => Err(format!("{error:#}")),
+            },
+            (Self::Packet(_), None) => Ok(None),
+            (Self::Packet(_), Some(_)) => Err("there is no XDP program to filter".to_owned()),
+        }
+    }
+
+    /// Exchanges the program for a successor, and returns the predecessor.
+    pub(crate) fn replace(&mut self, successor: Successor) -> io::Result<Option<Successor>> {
+        let Self::Xdp(attached) = self else { return Ok(None) };
+        let Some(link) = &attached.link else { return Ok(None) };
+        successor.replace(link)?;
+        Ok(Some(attached.program.succeed(successor)))
     }
 
     /// Takes the program off the interface.

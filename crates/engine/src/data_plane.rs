@@ -6,7 +6,7 @@ use std::thread::{Builder as ThreadBuilder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use packet::Promiscuous;
-use pipeline::{PortId, Remote, WorkerReport};
+use pipeline::{Remote, WorkerReport};
 use xsk::{AttachMode, BindMode, clock};
 
 use crate::attach::Attachment;
@@ -15,7 +15,8 @@ use crate::error::{StartError, WorkerFailure};
 use crate::host::Host;
 use crate::interface::{DeferredInterrupts, Interface};
 use crate::plan::{Io, Mode, PathPlan, Plan, PortPlan};
-use crate::report::{Answer, Fallback, PortMode, Report, RuleReport};
+use crate::report::{Answer, Fallback, PortMode, Report, RuleReport, Rules};
+use crate::tally::Tally;
 use crate::thread::{self, Health, PlannedChain, Ready, Setup, queues_of};
 
 /// How long a worker may take to open its sockets: a busy queue is waited for.
@@ -39,6 +40,8 @@ pub struct DataPlane {
     /// Of the last [`follow_host`](Self::follow_host).
     complaints: Vec<String>,
     fallback: Option<Fallback>,
+    /// Of XDP programs that others have taken the place of.
+    tally: Tally,
     _interrupts: Vec<DeferredInterrupts>,
     /// Kept for as long as packets are to come.
     promiscuous: Vec<Promiscuous>,
@@ -95,10 +98,11 @@ impl DataPlane {
             (plan.ports.iter()).map(|port| Interface::find(&port.name, &port.interface)).collect::<Result<_, _>>()?;
         check_interfaces(&plan, &interfaces)?;
         check_memory(&plan)?;
+        check_places(&plan)?;
         let mut attachments = Vec::with_capacity(interfaces.len());
         let mut fallback = None;
-        for (port, interface) in plan.ports.iter().zip(&interfaces) {
-            let (attachment, error) = Attachment::new(port, interface, plan.mode)?;
+        for ((id, port), interface) in plan.numbered_ports().zip(&interfaces) {
+            let (attachment, error) = Attachment::new(port, interface, plan.kernel_filter(id), plan.mode)?;
             if let Some(error) = error {
                 fallback.get_or_insert_with(|| Fallback::new(&port.name, &port.interface, "native XDP", &error));
             }
@@ -124,6 +128,7 @@ impl DataPlane {
             interfaces,
             complaints: Vec::new(),
             fallback,
+            tally: Tally::default(),
             _interrupts: interrupts,
             promiscuous: Vec::new(),
         };
@@ -206,7 +211,7 @@ impl DataPlane {
 
     /// Has interfaces from which paths begin take in frames for any MAC address.
     fn take_in_all(&mut self) -> Result<(), StartError> {
-        for ((id, port), interface) in (0..=u8::MAX).map(PortId).zip(&self.plan.ports).zip(&self.interfaces) {
+        for ((id, port), interface) in self.plan.numbered_ports().zip(&self.interfaces) {
             if port.promiscuous && self.plan.paths.iter().any(|path| path.from == id) {
                 let promiscuous = Promiscuous::on(interface.index)
                     .map_err(|source| StartError::promiscuous(&interface.name, source))?;
@@ -296,19 +301,45 @@ impl DataPlane {
         &self.plan.paths
     }
 
-    /// The rules of every stage that has some, with how many packets each has matched, over all workers.
-    pub fn rules(&self) -> Vec<RuleReport> {
+    /// The rules of every stage that has some, with how many packets each has matched, over all workers and XDP programs.
+    pub fn rules(&self) -> Rules {
         let mut reports = RuleReport::of_all(&self.plan);
+        let mut answered = 0;
         for worker in &self.workers {
+            let Ok(matched) = worker.remote.ask(|worker| worker.matched(), ANSWER_WITHIN) else { continue };
+            answered += 1;
             // Every worker has the stages of the plan, in its order.
-            let matched = worker.remote.ask(|worker| worker.matched(), ANSWER_WITHIN).unwrap_or_default();
             for (report, matched) in reports.iter_mut().zip(matched.iter().flatten()) {
                 if let (Some(report), Some(matched)) = (report, matched) {
                     report.add(matched);
                 }
             }
         }
-        reports.into_iter().flatten().collect()
+        let stages = self.plan.paths.iter().flat_map(|path| path.stages.iter().map(move |stage| (path.from, stage)));
+        for ((port, stage), report) in stages.zip(&mut reports) {
+            let Some(report) = report else { continue };
+            self.tally.add_to(report);
+            let attachment = self.attachments.get(usize::from(port.0)).filter(|_| stage.in_kernel);
+            if let Some(matched) = attachment.and_then(Attachment::matched) {
+                report.add(&matched);
+            }
+        }
+        Rules { workers: self.workers.len(), answered, filters: reports.into_iter().flatten().collect() }
+    }
+
+    /// The attachments, in the order of the ports.
+    pub(crate) fn attachments_mut(&mut self) -> &mut [Attachment] {
+        &mut self.attachments
+    }
+
+    /// What rules have matched in XDP programs that are gone.
+    pub(crate) fn tally_mut(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    /// What runs, to be kept.
+    pub(crate) fn plan_shared(&self) -> &Arc<Plan> {
+        &self.plan
     }
 
     /// From now on this one does.
@@ -460,6 +491,18 @@ fn check_memory(plan: &Plan) -> Result<(), StartError> {
         (Some(first), Some(second)) => Err(StartError::UnsharedMemory { first, second }),
         _ => Ok(()),
     }
+}
+
+/// A stage that a library's user wants in the kernel may not be possible there.
+fn check_places(plan: &Plan) -> Result<(), StartError> {
+    for path in &plan.paths {
+        for (place, stage) in path.stages.iter().enumerate().filter(|(_, stage)| stage.in_kernel) {
+            if let Some(why) = plan.in_the_way_of_kernel(path, place) {
+                return Err(StartError::Placed { stage: stage.name.clone(), why });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn wait_ready(worker: usize, ready: &mpsc::Receiver<Result<Ready, StartError>>) -> Result<Ready, StartError> {

@@ -42,6 +42,14 @@ pub enum StartError {
         /// What would help.
         fix: String,
     },
+    /// A stage cannot be in the kernel.
+    #[error("stage {stage} cannot be in the kernel: {why}")]
+    Placed {
+        /// The stage.
+        stage: String,
+        /// Why.
+        why: String,
+    },
     /// Another XDP program is attached.
     #[error("{interface} is busy: {}", say_attached(.program.as_deref(), .interface))]
     AttachedAlready {

@@ -49,6 +49,7 @@ mod holder;
 mod host;
 mod interface;
 mod keep;
+mod kernel_filter;
 mod ledger;
 mod lockout;
 mod netlink;
@@ -57,6 +58,7 @@ mod program;
 mod reload;
 mod report;
 mod socket;
+mod tally;
 mod thread;
 mod up;
 
@@ -73,7 +75,8 @@ pub use plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use program::{FollowError, Judgement, XdpCounters, XdpProgram};
 pub use reload::ReloadError;
 pub use report::{
-    Fallback, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, RuleReport, SCHEMA, StageReport,
+    Fallback, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, RuleReport, Rules, SCHEMA,
+    StageReport,
 };
 pub use socket::{ControlSocket, Request};
 pub use up::{Waited, wait_until_up};

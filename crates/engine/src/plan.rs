@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use pipeline::stages::filter::KernelFilter;
 use pipeline::{Idle, PortId, StagePlan};
 use xsk::UmemConfig;
 
@@ -106,6 +107,42 @@ pub struct StageOnPath {
     pub name: String,
     /// What it does.
     pub plan: Arc<dyn StagePlan>,
+    /// Whether the XDP program of the port does it, for which it has to be possible: [`Plan::in_the_way_of_kernel`].
+    pub in_kernel: bool,
+}
+
+impl StageOnPath {
+    /// Where it is, for reports: `"user"` or `"kernel"`.
+    pub fn place(&self) -> &'static str {
+        if self.in_kernel { "kernel" } else { "user" }
+    }
+}
+
+impl Plan {
+    /// What the XDP program of a port filters by, if it does.
+    pub(crate) fn kernel_filter(&self, port: PortId) -> Option<&KernelFilter> {
+        let path = self.paths.iter().find(|path| path.from == port)?;
+        let first = path.stages.first().filter(|stage| stage.in_kernel)?;
+        Some(&first.plan.for_kernel()?.filter)
+    }
+
+    /// The ports with their numbers.
+    pub(crate) fn numbered_ports(&self) -> impl Iterator<Item = (PortId, &PortPlan)> {
+        (0..=u8::MAX).map(PortId).zip(&self.ports)
+    }
+
+    /// Why the XDP program cannot do what a stage does, which is at this place of a path; `None` if it can.
+    pub fn in_the_way_of_kernel(&self, path: &PathPlan, place: usize) -> Option<String> {
+        let port = self.ports.get(usize::from(path.from.0))?;
+        let stage = path.stages.get(place)?;
+        if !port.io.takes_by_xdp() {
+            return Some(format!("port {} has no XDP program with io = \"{}\"", port.name, port.io));
+        }
+        if let Some(before) = path.stages.first().filter(|_| place > 0) {
+            return Some(format!("stage {} comes before it, and is in user space", before.name));
+        }
+        stage.plan.for_kernel().is_none().then(|| "its kind of stage, or its rules, cannot be there".to_owned())
+    }
 }
 
 /// How packets get from the driver into the UMEM and back.

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::{AsFd as _, RawFd};
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel, ProgramInput, set_print};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput, set_print};
+use pipeline::stages::filter::KernelFilter;
+use pipeline::{Matched, Reason};
 use xsk::{AttachMode, XdpLink, attach_xdp};
 
 use crate::error::StartError;
 use crate::host::{GoodFor, OwnAddresses};
 use crate::keep::{Keep, KeepRule};
+use crate::kernel_filter::{self, Hits, REASONS};
 
 static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o"));
 
@@ -18,6 +21,8 @@ pub struct XdpProgram {
     object: Object,
     xsks: MapHandle,
     counters: MapHandle,
+    /// Of the filter's rules, if it has a filter.
+    hits: Option<Hits>,
     /// What is this host's own; `None` if nothing is kept, so that it does not matter.
     own: Option<OwnMaps>,
 }
@@ -31,6 +36,20 @@ pub struct XdpCounters {
     pub passed: u64,
     /// Left to the kernel: a rule of `keep` says so.
     pub kept: u64,
+    /// Dropped by the filter, for each of the reasons that it may have: see [`XdpCounters::drops`].
+    dropped: [u64; REASONS.len()],
+}
+
+impl XdpCounters {
+    /// Packets that the filter dropped, by reason.
+    pub fn drops(&self) -> impl Iterator<Item = (Reason, u64)> {
+        REASONS.into_iter().zip(self.dropped)
+    }
+
+    /// Packets that the filter dropped.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
 }
 
 /// Whose a frame is.
@@ -40,15 +59,16 @@ pub enum Judgement {
     Kept,
     /// The stages'.
     ForStages,
+    /// Nobody's: the filter drops it.
+    Dropped,
 }
 
 impl XdpProgram {
-    /// Loads it for an interface of which so many queues are used, with what stays with the kernel. It knows none of the
-    /// host's addresses yet: until [`follow`](Self::follow) only what goes to a group is kept.
-    pub fn load(queues: u16, keep: &Keep) -> Result<Self, StartError> {
+    /// Loads it for an interface of which so many queues are used, with what stays with the kernel and the rules by which the
+    /// rest is dropped. It knows none of the host's addresses yet: until [`follow`](Self::follow) only what goes to a group is kept.
+    pub fn load(queues: u16, keep: &Keep, filter: Option<&KernelFilter>) -> Result<Self, StartError> {
         let fail = |error| StartError::load(&error);
-        set_print(Some((PrintLevel::Info, log)));
-        let mut open = ObjectBuilder::default().name("xdpfwd").map_err(fail)?.open_memory(PROGRAM).map_err(fail)?;
+        let mut open = open().map_err(fail)?;
         for mut map in open.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
             if name == "xsks" {
@@ -57,7 +77,7 @@ impl XdpProgram {
                 map.set_max_entries(MOST_ADDRESSES).map_err(fail)?;
             }
         }
-        let object = open.load().map_err(fail)?;
+        let (object, hits) = load(open, filter).map_err(fail)?;
         let find = |name: &str| {
             let map = object.maps().find(|map| map.name() == name);
             map.ok_or_else(|| StartError::bpf(format!("the XDP program has no map {name}")))
@@ -74,7 +94,34 @@ impl XdpProgram {
         });
         let own = own.transpose()?;
         find("keep")?.update(&0u32.to_ne_bytes(), &rules(keep), MapFlags::ANY).map_err(fail)?;
-        Ok(Self { object, xsks, counters, own })
+        Ok(Self { object, xsks, counters, hits, own })
+    }
+
+    /// Loads it once more with other rules of a filter, or none: it shares all else with this one, and takes its place when it is
+    /// attached.
+    pub(crate) fn successor(&self, filter: Option<&KernelFilter>) -> Result<Successor, libbpf_rs::Error> {
+        let mut open = open()?;
+        for mut map in open.maps_mut() {
+            if SHARED.iter().any(|shared| map.name() == *shared) {
+                let own = self.object.maps().find(|own| own.name() == map.name());
+                if let Some(own) = own {
+                    map.reuse_fd(own.as_fd())?;
+                }
+            }
+        }
+        let (object, hits) = load(open, filter)?;
+        Ok(Successor { object, hits })
+    }
+
+    /// Lets a successor, which is attached by now, take its place. The predecessor's packets may be on their way yet.
+    pub(crate) fn succeed(&mut self, successor: Successor) -> Successor {
+        let Successor { object, hits } = successor;
+        Successor { object: std::mem::replace(&mut self.object, object), hits: std::mem::replace(&mut self.hits, hits) }
+    }
+
+    /// What the filter's rules have matched; `None` without a filter.
+    pub fn matched(&self) -> Option<Matched> {
+        self.hits.as_ref().and_then(Hits::read_or_complain)
     }
 
     /// Whether it has rules, and has to follow the host's addresses.
@@ -97,7 +144,7 @@ impl XdpProgram {
     }
 
     /// Sends a queue's packets to a socket.
-    pub(crate) fn direct(&self, queue: u16, socket: RawFd) -> Result<(), libbpf_rs::Error> {
+    pub fn direct(&self, queue: u16, socket: RawFd) -> Result<(), libbpf_rs::Error> {
         let (key, value) = (u32::from(queue).to_ne_bytes(), (socket as u32).to_ne_bytes());
         self.xsks.update(&key, &value, MapFlags::ANY)
     }
@@ -115,10 +162,13 @@ impl XdpProgram {
         let mut sum = XdpCounters::default();
         let per_cpu = self.counters.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY).ok().flatten();
         for value in per_cpu.into_iter().flatten() {
-            if let [redirected, passed, kept, ..] = *value.as_chunks::<8>().0 {
+            if let [redirected, passed, kept, ref dropped @ ..] = *value.as_chunks::<8>().0 {
                 sum.redirected += u64::from_ne_bytes(redirected);
                 sum.passed += u64::from_ne_bytes(passed);
                 sum.kept += u64::from_ne_bytes(kept);
+                for (sum, dropped) in sum.dropped.iter_mut().zip(dropped) {
+                    *sum += u64::from_ne_bytes(*dropped);
+                }
             }
         }
         sum
@@ -132,14 +182,56 @@ impl XdpProgram {
         let before = self.counters().kept;
         let input = ProgramInput { data_in: Some(frame), ..ProgramInput::default() };
         let program = self.object.progs_mut().next().ok_or_else(no_program)?;
-        program.test_run(input).map_err(io::Error::other)?;
-        Ok(if self.counters().kept > before { Judgement::Kept } else { Judgement::ForStages })
+        let output = program.test_run(input).map_err(io::Error::other)?;
+        Ok(match output.return_value {
+            XDP_DROP => Judgement::Dropped,
+            _ if self.counters().kept > before => Judgement::Kept,
+            _ => Judgement::ForStages,
+        })
     }
 
     /// Attaches it to an interface.
     pub(crate) fn attach(&self, index: u32, mode: AttachMode) -> io::Result<XdpLink> {
         attach_xdp(self.object.progs().next().ok_or_else(no_program)?.as_fd(), index, mode)
     }
+}
+
+/// The program, loaded to take another one's place, or replaced by one that has.
+pub(crate) struct Successor {
+    object: Object,
+    hits: Option<Hits>,
+}
+
+impl Successor {
+    /// Attaches it where another one is. No packet is seen by both or by none.
+    pub(crate) fn replace(&self, link: &XdpLink) -> io::Result<()> {
+        link.replace(self.object.progs().next().ok_or_else(no_program)?.as_fd())
+    }
+
+    /// What the filter's rules have matched.
+    pub(crate) fn matched(&self) -> Option<Matched> {
+        self.hits.as_ref().and_then(Hits::read_or_complain)
+    }
+}
+
+/// The maps that have nothing to do with a filter's rules.
+const SHARED: [&str; 8] = ["xsks", "counters", "keep", "own_macs", "own_vlans", "own_ipv4", "own_ipv6", "fragments"];
+
+/// `enum xdp_action` in linux/bpf.h.
+const XDP_DROP: u32 = 1;
+
+fn open() -> Result<OpenObject, libbpf_rs::Error> {
+    set_print(Some((PrintLevel::Info, log)));
+    ObjectBuilder::default().name("xdpfwd")?.open_memory(PROGRAM)
+}
+
+/// Loads the program with a filter's tables.
+fn load(mut open: OpenObject, filter: Option<&KernelFilter>) -> Result<(Object, Option<Hits>), libbpf_rs::Error> {
+    let Some(filter) = filter else { return Ok((open.load()?, None)) };
+    kernel_filter::prepare(&mut open, filter)?;
+    let object = open.load()?;
+    let hits = kernel_filter::fill(&object, filter)?;
+    Ok((object, Some(hits)))
 }
 
 /// What libbpf has to say about a failure is for who develops the program: the error that follows is for who runs it.

@@ -85,6 +85,10 @@ pub struct PortReport {
     pub xdp_passed: u64,
     /// Packets that the XDP program left to the kernel because a rule of `keep` says so.
     pub xdp_kept: u64,
+    /// Packets that the XDP program dropped, as a filter with `place = "kernel"`: they never came to user space.
+    pub xdp_dropped: u64,
+    /// The same by reason, as far as there are any. See [`Reason`].
+    pub xdp_drops: BTreeMap<&'static str, u64>,
     /// What the kernel lost on the way into this port's sockets, and what it refused.
     pub kernel: PortKernelReport,
 }
@@ -166,6 +170,9 @@ pub struct StageReport {
     pub path: String,
     /// The stage's name.
     pub name: String,
+    /// Where it is: `"user"`, or `"kernel"` if the XDP program of the path's first port does its work. Then the figures are of what
+    /// that let pass, and its drops are that port's `xdp_dropped`.
+    pub place: &'static str,
     /// Batches.
     pub calls: u64,
     /// Packets.
@@ -181,6 +188,17 @@ pub struct StageReport {
     pub counters: BTreeMap<&'static str, u64>,
 }
 
+/// The rules of all stages that have some.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rules {
+    /// Workers.
+    pub workers: usize,
+    /// Those of them that said what they have counted. If not all did, what the others counted is missing.
+    pub answered: usize,
+    /// Each stage of each path that has rules.
+    pub filters: Vec<RuleReport>,
+}
+
 /// The rules of one stage of one path.
 #[derive(Clone, Debug, Serialize)]
 pub struct RuleReport {
@@ -188,6 +206,8 @@ pub struct RuleReport {
     pub path: String,
     /// The stage's name.
     pub stage: String,
+    /// Where they are judged: `"user"` or `"kernel"`.
+    pub place: &'static str,
     /// Its rules, in their order.
     pub rules: Vec<RuleCount>,
     /// Packets that no rule decided about.
@@ -213,7 +233,7 @@ impl RuleReport {
             let rules = stage.plan.rules()?.into_iter().enumerate();
             let rules = rules.map(|(rule, text)| RuleCount { rule, packets: 0, text }).collect();
             let path = format!("{}->{}", port_name(plan, path.from), port_name(plan, path.to));
-            Some(Self { path, stage: stage.name.clone(), rules, default: 0 })
+            Some(Self { path, stage: stage.name.clone(), place: stage.place(), rules, default: 0 })
         });
         reports.collect()
     }
@@ -282,6 +302,12 @@ impl Report {
             xdp_redirected: xdp.redirected,
             xdp_passed: xdp.passed,
             xdp_kept: xdp.kept,
+            xdp_dropped: xdp.dropped(),
+            xdp_drops: xdp
+                .drops()
+                .filter(|(_, count)| *count > 0)
+                .map(|(reason, count)| (reason.name(), count))
+                .collect(),
             kernel: (*kernel).into(),
         });
         let ports = ports.collect();
@@ -394,6 +420,7 @@ impl Sums {
             path.stages.iter().zip(sums).map(move |(stage, (account, counters))| StageReport {
                 path: path_name.clone(),
                 name: stage.name.clone(),
+                place: stage.place(),
                 calls: account.calls,
                 packets: account.packets,
                 drops: account.drops,

@@ -138,7 +138,7 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     let io = |what| move |source| StartError::Io { what, source };
     let mut sockets = Vec::new();
     let mut builder = Worker::builder(umem, pool).queues(worker as u16, stride as u16).ledger(plan.ledger);
-    for ((id, port), lanes) in (0..=u8::MAX).map(PortId).zip(&plan.ports).zip(ports) {
+    for ((id, port), lanes) in plan.numbered_ports().zip(ports) {
         if plan.paths.iter().any(|path| path.from == id) {
             let numbered = queues_of(worker, plan, port).zip(&lanes);
             sockets.extend(numbered.filter_map(|(queue, lane)| Some((id, queue, lane.fd()?))));
@@ -237,8 +237,8 @@ fn open_by_xsk_rs(_: &Builder) -> Result<Opened<Box<dyn Port>>, OpenError> {
 }
 
 pub(crate) fn build_chain(path: &PathPlan, worker: usize, workers: usize) -> PlannedChain {
-    let cx = BuildCx { worker, workers };
     let stages = path.stages.iter().map(|stage| {
+        let cx = BuildCx { worker, workers, in_kernel: stage.in_kernel };
         // A stage that panics is named: whoever catches it does not know which it was.
         let built = catch_unwind(AssertUnwindSafe(|| stage.plan.build(&cx)));
         let built = built

@@ -34,7 +34,8 @@ fn own() -> OwnAddresses {
 
 fn program(rules: &[&str], own: OwnAddresses) -> XdpProgram {
     let keep: Keep = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-    let mut program = XdpProgram::load(1, &keep).unwrap_or_else(|error| panic!("{error}\n(needs root: `make test`)"));
+    let mut program =
+        XdpProgram::load(1, &keep, None).unwrap_or_else(|error| panic!("{error}\n(needs root: `make test`)"));
     program.follow(&own).unwrap();
     program
 }

@@ -18,6 +18,7 @@ use toml::de::ValueDeserializer;
 
 use crate::stage::Stage;
 use crate::stages;
+use crate::stages::filter::KernelFilter;
 
 /// A stage's table as it is written, without the key `kind`. Derive `Deserialize` with `deny_unknown_fields`.
 ///
@@ -151,6 +152,20 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     fn remarks(&self) -> &[Remark] {
         &[]
     }
+
+    /// What the XDP program has to know to do its work, if that is possible and asked for.
+    fn for_kernel(&self) -> Option<&ForKernel> {
+        None
+    }
+}
+
+/// A stage that the XDP program can be, so that what it drops never comes to user space.
+#[derive(Clone, Debug)]
+pub struct ForKernel {
+    /// What the program has to know.
+    pub filter: Arc<KernelFilter>,
+    /// Whether it has to be there, and nothing is to run if it cannot.
+    pub must: bool,
 }
 
 /// What a stage may know when it is built.
@@ -160,6 +175,8 @@ pub struct BuildCx {
     pub worker: usize,
     /// Workers in all.
     pub workers: usize,
+    /// Whether the XDP program does the stage's work, by [`StagePlan::for_kernel`].
+    pub in_kernel: bool,
 }
 
 /// Why a stage could not be planned.

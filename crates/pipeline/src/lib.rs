@@ -26,7 +26,9 @@ pub mod wire;
 mod worker;
 
 pub use chain::{Chain, NamedStage, Visitor};
-pub use kind::{BuildCx, KindError, PlanCx, PlanError, Registry, Remark, StageConfig, StagePlan, Whereabouts};
+pub use kind::{
+    BuildCx, ForKernel, KindError, PlanCx, PlanError, Registry, Remark, StageConfig, StagePlan, Whereabouts,
+};
 pub use ledger::{LedgerReport, StageAccount, Task, TaskAccount, stamp_cost};
 pub use mailbox::{Idle, LONGEST_SPIN, Mailbox, Remote, SPIN, Stopped, mailbox};
 pub use meta::Meta;

@@ -6,62 +6,32 @@ mod random_filter;
 
 use std::sync::Arc;
 
-use filter::{Classifier, Rule, Verdict};
-use pipeline::stages::filter::{Filter, FilterPlan, Outcome, Seen, Unusual, look_at};
+use filter::Classifier;
+use pipeline::stages::filter::{Filter, FilterPlan, Seen, look_at};
 use pipeline::wire::Headers;
-use pipeline::{PlanCx, Reason, Registry};
-use random_filter::{Lot, packet, rule};
+use random_filter::{Lot, RuleSet, packet};
 
 const SETS: usize = 1024;
 const PACKETS: usize = 1024;
 
-/// Rules looked at one after the other, and the words of the configuration: what docs/filter.md says.
-fn by_looking(rules: &[Rule], default: Verdict, judge_all: bool, frame: &[u8]) -> Outcome {
-    let by_default = |verdict| (verdict == Verdict::Drop).then_some(Reason::Policy);
-    let key = match look_at(frame, &Headers::parse(frame)) {
-        Seen::Key(key) => key,
-        Seen::Unusual(Unusual::NotIp, _) => return Outcome { drop: None, rule: None },
-        Seen::Unusual(_, Some(key)) if judge_all => key,
-        Seen::Unusual(unusual, _) => return Outcome { drop: Some(unusual.reason()), rule: None },
-    };
-    for (number, rule) in (0..).zip(rules) {
-        match rule.verdict {
-            Some(verdict) if rule.matches(&key) => return Outcome { drop: by_default(verdict), rule: Some(number) },
-            _ => {}
-        }
-    }
-    Outcome { drop: by_default(default), rule: None }
-}
-
 #[test]
 fn a_million_packets_are_judged_as_the_rules_say() {
-    let seed = std::env::var("FILTER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
-    println!("FILTER_SEED={seed}");
+    let seed = random_filter::seed();
     let mut lot = Lot::new(seed);
     let (mut cases, mut by_a_rule, mut mangled, mut most) = (0, 0, 0, 0);
     for set in 0..SETS {
-        let count = lot.of(&[1, 8, 9, 20, 60, 150, 300]);
-        let written: Vec<String> = (0..count).map(|_| rule(&mut lot)).collect();
-        let judge_all = !lot.one_in(3);
-        let manner = if judge_all { "judge" } else { "drop" };
-        let default = lot.of(&["accept", "drop"]);
-        let table = format!(
-            "{{ default = \"{default}\", rules = {written:?}, later_fragments = \"{manner}\", ip_options = \"{manner}\" }}"
-        );
-        let cx = PlanCx { directory: std::path::Path::new("."), workers: 1 };
-        let plan = Registry::builtin().plan("filter", toml::de::ValueDeserializer::parse(&table).unwrap(), &cx);
-        let plan = plan.unwrap_or_else(|error| panic!("FILTER_SEED={seed}, set {set}: {error}: {written:#?}"));
+        let drawn = RuleSet::draw(&mut lot, usize::MAX);
+        let plan = drawn.plan("user");
         let plan: &dyn std::any::Any = &*plan;
         let program = plan.downcast_ref::<FilterPlan>().unwrap().program();
         let mut filter = Filter::new(Arc::clone(program));
-        let rules: Vec<Rule> = written.iter().map(|line| filter::parse_rule(line).unwrap().unwrap()).collect();
-        let classifier = Classifier::new(&rules, lot.draw());
-        let default = if default == "accept" { Verdict::Accept } else { Verdict::Drop };
+        let RuleSet { rules, written, .. } = &drawn;
+        let classifier = Classifier::new(rules, lot.draw());
         let mut keys = Vec::new();
         for number in 0..PACKETS {
             let (frame, was_mangled) = packet(&mut lot);
             let seen = look_at(&frame, &Headers::parse(&frame));
-            let expected = by_looking(&rules, default, judge_all, &frame);
+            let expected = drawn.by_looking(&frame);
             let got = filter.judge(seen, frame.len(), 0);
             assert_eq!(got, expected, "FILTER_SEED={seed}, set {set}, packet {number}: {frame:02x?} by {written:#?}");
             cases += 1;

@@ -30,7 +30,11 @@ fn a_worker_at_work_allocates_nothing() {
         );
         let cx = PlanCx { directory: Path::new("."), workers: 1 };
         let table = toml::de::ValueDeserializer::parse(table.leak()).unwrap();
-        Registry::builtin().plan("filter", table, &cx).unwrap().build(&BuildCx { worker: 0, workers: 1 })
+        Registry::builtin().plan("filter", table, &cx).unwrap().build(&BuildCx {
+            worker: 0,
+            workers: 1,
+            in_kernel: false,
+        })
     };
     let dynamic =
         || vec![boxed("ttl", Box::<Ttl>::default()), boxed("filter", filter()), boxed("swap", Box::new(MacSwap))];

@@ -79,6 +79,8 @@ struct Path {
 #[derive(Debug, Serialize)]
 struct Stage {
     name: String,
+    /// `"user"` or `"kernel"`.
+    place: &'static str,
     summary: String,
 }
 
@@ -171,7 +173,11 @@ impl Port {
 impl Path {
     fn new(path: &PathPlan, ports: &[PortPlan]) -> Self {
         let name = |PortId(index)| ports.get(usize::from(index)).map(|port| port.name.clone()).unwrap_or_default();
-        let stage = |stage: &engine::StageOnPath| Stage { name: stage.name.clone(), summary: stage.plan.summary() };
+        let stage = |stage: &engine::StageOnPath| Stage {
+            name: stage.name.clone(),
+            place: stage.place(),
+            summary: stage.plan.summary(),
+        };
         Self { from: name(path.from), to: name(path.to), stages: path.stages.iter().map(stage).collect() }
     }
 }
@@ -258,9 +264,10 @@ impl fmt::Display for Path {
         if self.stages.is_empty() {
             return f.write_str(": as it is, through no stage");
         }
-        for (index, Stage { name, summary }) in self.stages.iter().enumerate() {
+        for (index, Stage { name, place, summary }) in self.stages.iter().enumerate() {
             let separator = if index == 0 { ":" } else { "," };
-            write!(f, "{separator} {name} ({summary})")?;
+            let place = if *place == "kernel" { "in the kernel: " } else { "" };
+            write!(f, "{separator} {name} ({place}{summary})")?;
         }
         Ok(())
     }

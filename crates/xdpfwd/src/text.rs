@@ -47,7 +47,7 @@ pub(crate) fn summary(report: &Report) -> String {
         for stage in &report.stages {
             stages.row(vec![
                 stage.path.clone(),
-                stage.name.clone(),
+                if stage.place == "kernel" { format!("{} (in the kernel)", stage.name) } else { stage.name.clone() },
                 grouped(stage.packets),
                 format!("{:.1}", if stage.calls == 0 { 0.0 } else { stage.packets as f64 / stage.calls as f64 }),
                 grouped(stage.drops),
@@ -63,6 +63,12 @@ pub(crate) fn summary(report: &Report) -> String {
         .filter(|(_, count)| **count > 0)
         .map(|(reason, count)| format!("{reason} {}", grouped(*count)))
         .collect();
+    for port in &report.ports {
+        let drops = port.xdp_drops.iter();
+        losses.extend(
+            drops.map(|(reason, count)| format!("{reason} {} in the kernel, from {}", grouped(*count), port.name)),
+        );
+    }
     let kernel = report.kernel;
     let kernel = [
         ("rx_ring_full", kernel.sockets.rx_ring_full),
@@ -134,7 +140,7 @@ fn mpps(packets: u64, seconds: f64) -> f64 {
 }
 
 fn total_drops(report: &Report) -> u64 {
-    report.drops.values().sum()
+    report.drops.values().sum::<u64>() + report.ports.iter().map(|port| port.xdp_dropped).sum::<u64>()
 }
 
 /// Packets that the kernel could not give to a socket, or did not get rid of. Its counter of empty fill rings is among `rx_dropped` in copy mode.

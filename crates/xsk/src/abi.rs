@@ -22,6 +22,9 @@ pub(crate) const ETH_HLEN: usize = 14;
 /// `BPF_LINK_CREATE` of `enum bpf_cmd` (`bpf.h`).
 pub(crate) const BPF_LINK_CREATE: libc::c_int = 28;
 
+/// `BPF_LINK_UPDATE`.
+pub(crate) const BPF_LINK_UPDATE: libc::c_int = 29;
+
 /// `BPF_XDP` of `enum bpf_attach_type` (`bpf.h`).
 pub(crate) const BPF_XDP: u32 = 37;
 
@@ -39,6 +42,17 @@ pub(crate) struct BpfLinkCreate {
     pub(crate) attach_type: u32,
     pub(crate) flags: u32,
     pub(crate) unused: [u64; 6],
+}
+
+/// The head of `union bpf_attr` for `BPF_LINK_UPDATE` (`bpf.h`, struct `link_update`).
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct BpfLinkUpdate {
+    pub(crate) link_fd: u32,
+    pub(crate) new_prog_fd: u32,
+    pub(crate) flags: u32,
+    /// Compared with the one that is attached if the flags say so.
+    pub(crate) old_prog_fd: u32,
 }
 
 const _: () = {

@@ -22,7 +22,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
         keep: engine::Keep::new(),
         promiscuous: true,
     };
-    let stages = stage.into_iter().map(|plan| StageOnPath { name: "own".into(), plan }).collect();
+    let stages = stage.into_iter().map(|plan| StageOnPath { name: "own".into(), plan, in_kernel: false }).collect();
     Plan {
         ledger: true,
         mode: Mode::Auto,

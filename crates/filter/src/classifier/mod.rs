@@ -9,6 +9,7 @@
 //! holds, and no more once what was found is better. A batch goes in rounds, one tuple of every key in each, so that loads
 //! overlap and nothing branches on what cannot be foretold ([`space`], [`table`]).
 
+mod image;
 mod layout;
 mod pattern;
 mod prune;
@@ -17,6 +18,7 @@ mod table;
 
 use crate::key::{Addresses, Key, V4, V6, words_v4, words_v6};
 use crate::rule::Rule;
+pub use image::{Image, NotForKernel, SpaceImage, Table};
 use pattern::{pattern_v4, pattern_v6};
 use space::Space;
 
@@ -118,6 +120,12 @@ impl Classifier {
 
     /// No rule matches.
     pub const NONE: u32 = u32::MAX;
+
+    /// Its tables for the XDP program, with what becomes of a packet by each of the rules that it was compiled from. Or why that
+    /// is not possible.
+    pub fn image(&self, rules: &[Rule]) -> Result<Image, NotForKernel> {
+        Image::new(&self.v4, &self.v6, rules)
+    }
 
     /// What it has become.
     pub fn shape(&self) -> Shape {

@@ -20,11 +20,11 @@ pub(super) fn one(place: usize) -> Tuples {
 /// The tables.
 #[derive(Clone, Debug)]
 pub(super) struct Prune {
-    source: Addresses,
-    destination: Addresses,
-    source_port: Ports,
-    destination_port: Ports,
-    protocol: Box<[Tuples; 256]>,
+    pub(super) source: Addresses,
+    pub(super) destination: Addresses,
+    pub(super) source_port: Ports,
+    pub(super) destination_port: Ports,
+    pub(super) protocol: Box<[Tuples; 256]>,
 }
 
 impl Prune {
@@ -84,13 +84,13 @@ fn length<const N: usize>(pattern: &Pattern<N>, first: usize) -> u8 {
 
 /// Sets by address: by its first 16 bits (behind those that all rules have in common), and by the next 8 where that tells more.
 #[derive(Clone, Debug)]
-struct Addresses {
+pub(super) struct Addresses {
     /// Bits that are skipped.
-    skip: u32,
+    pub(super) skip: u32,
     /// Of each 16 bits the number of a set, or, from `PARTS` on, of a part of `parts`.
-    first: Vec<u16>,
-    parts: Vec<[u16; 256]>,
-    sets: Vec<Tuples>,
+    pub(super) first: Vec<u16>,
+    pub(super) parts: Vec<[u16; 256]>,
+    pub(super) sets: Vec<Tuples>,
 }
 
 /// From here on it is no set but a part.
@@ -189,11 +189,11 @@ fn common(prefixes: &[(u64, u8, Tuples)]) -> u32 {
 
 /// Sets by port: each of the first 1024 by itself, 64 at once above.
 #[derive(Clone, Debug)]
-struct Ports(Box<[Tuples; PLACES]>);
+pub(super) struct Ports(pub(super) Box<[Tuples; PLACES]>);
 
 const SINGLE: usize = 1024;
 const TOGETHER: u32 = 6;
-const PLACES: usize = SINGLE + (1 << (16 - TOGETHER));
+pub(super) const PLACES: usize = SINGLE + (1 << (16 - TOGETHER));
 
 impl Ports {
     fn place(port: u16) -> usize {

@@ -15,41 +15,41 @@ const BATCH: usize = Classifier::BATCH;
 #[derive(Clone, Debug)]
 pub(super) struct Space<const N: usize> {
     /// In the order of the best rule of each. None if there are so few rules that all are compared.
-    tuples: Vec<Tuple<N>>,
+    pub(super) tuples: Vec<Tuple<N>>,
     /// Where buckets are, of all tuples.
-    table: Table,
+    pub(super) table: Table,
     /// The best rule of each, and behind the last what is worse than any.
     bests: [u32; TUPLES + 1],
     /// Which of the tuples are worth a look.
-    prune: Option<Prune>,
+    pub(super) prune: Option<Prune>,
     /// Buckets, one behind the other, each in the order of the rules.
-    entries: Vec<Entry<N>>,
-    seed: u64,
+    pub(super) entries: Vec<Entry<N>>,
+    pub(super) seed: u64,
 }
 
 #[derive(Clone, Debug)]
-struct Tuple<const N: usize> {
-    mask: Packed<N>,
+pub(super) struct Tuple<const N: usize> {
+    pub(super) mask: Packed<N>,
     /// The best rule in it.
-    best: u32,
+    pub(super) best: u32,
     /// What makes equal bits of different tuples different.
-    seed: u64,
-    shape: TupleShape,
+    pub(super) seed: u64,
+    pub(super) shape: TupleShape,
 }
 
 /// A rule in its bucket. A cache line, for IPv4.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct Entry<const N: usize> {
-    value: Packed<N>,
-    mask: Packed<N>,
+pub(super) struct Entry<const N: usize> {
+    pub(super) value: Packed<N>,
+    pub(super) mask: Packed<N>,
     /// The first source port, and how many more there are.
-    source: [u16; 2],
+    pub(super) source: [u16; 2],
     /// The same of the destination.
-    destination: [u16; 2],
-    rule: u32,
+    pub(super) destination: [u16; 2],
+    pub(super) rule: u32,
     /// Whether the bucket ends here.
-    last: bool,
+    pub(super) last: bool,
 }
 
 const _: () = assert!(size_of::<Entry<V4>>() == 64);

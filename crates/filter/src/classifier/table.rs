@@ -89,6 +89,31 @@ impl Table {
         Numbers { table: self, hash, at, lanes: Self::lanes(group, hash), more: group & OVERFLOWN != 0 }
     }
 
+    /// Tags of a group, and what they stand for.
+    pub(super) fn groups(&self) -> impl Iterator<Item = (u64, [u32; LANES])> {
+        self.groups.iter().copied().zip(self.numbers.iter().copied())
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// By how much a hash is shifted for the number of its group.
+    pub(super) fn shift(&self) -> u32 {
+        self.shift
+    }
+
+    /// How many groups that are overflown follow each other: a lookup comes through one more.
+    pub(super) fn longest_run(&self) -> usize {
+        let (mut longest, mut run) = (0, 0);
+        // Twice around, as a run may go over the end.
+        for group in self.groups.iter().chain(&self.groups) {
+            run = if group & OVERFLOWN != 0 { run + 1 } else { 0 };
+            longest = longest.max(run);
+        }
+        longest
+    }
+
     pub(super) fn memory(&self) -> usize {
         size_of_val(&self.groups[..]) + size_of_val(&self.numbers[..])
     }

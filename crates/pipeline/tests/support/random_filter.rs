@@ -2,6 +2,20 @@
 
 #![allow(unreachable_pub, reason = "a module of test files")]
 
+use std::sync::Arc;
+
+use filter::{Rule, Verdict};
+use pipeline::stages::filter::{Outcome, Seen, Unusual, look_at};
+use pipeline::wire::Headers;
+use pipeline::{PlanCx, Reason, Registry, StagePlan};
+
+/// What it all comes from: `FILTER_SEED`, or the usual one. It is printed.
+pub fn seed() -> u64 {
+    let seed = std::env::var("FILTER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
+    println!("FILTER_SEED={seed}");
+    seed
+}
+
 /// Small and fast, the same for the same seed (Vigna's splitmix64).
 pub struct Lot(u64);
 
@@ -30,6 +44,64 @@ impl Lot {
 
     pub fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())]
+    }
+}
+
+/// A filter by lot.
+#[derive(Debug)]
+pub struct RuleSet {
+    pub rules: Vec<Rule>,
+    pub written: Vec<String>,
+    default: &'static str,
+    /// Whether packets with options and later fragments come to the rules.
+    judge_all: bool,
+}
+
+impl RuleSet {
+    /// With so many rules at most that have no verdict.
+    pub fn draw(lot: &mut Lot, most_go_on: usize) -> Self {
+        let count = lot.of(&[1, 8, 9, 20, 60, 150, 300]);
+        let mut written: Vec<String> = (0..count).map(|_| rule(lot)).collect();
+        for rule in written.iter_mut().filter(|rule| rule.starts_with("continue")).skip(most_go_on) {
+            *rule = rule.replace("continue", "accept");
+        }
+        let judge_all = !lot.one_in(3);
+        let default = lot.of(&["accept", "drop"]);
+        let rules = written.iter().map(|line| filter::parse_rule(line).unwrap().unwrap()).collect();
+        Self { rules, written, default, judge_all }
+    }
+
+    /// The plan of a stage that is to be there: `"user"` or `"kernel"`.
+    pub fn plan(&self, place: &str) -> Arc<dyn StagePlan> {
+        let Self { written, default, .. } = self;
+        let manner = if self.judge_all { "judge" } else { "drop" };
+        let table = format!(
+            "{{ default = \"{default}\", rules = {written:?}, later_fragments = \"{manner}\", ip_options = \"{manner}\", \
+             place = \"{place}\" }}"
+        );
+        let cx = PlanCx { directory: std::path::Path::new("."), workers: 1 };
+        let plan = Registry::builtin().plan("filter", toml::de::ValueDeserializer::parse(&table).unwrap(), &cx);
+        plan.unwrap_or_else(|error| panic!("{error}: {written:#?}"))
+    }
+
+    /// Rules looked at one after the other, and the words of the configuration: what docs/filter.md says.
+    pub fn by_looking(&self, frame: &[u8]) -> Outcome {
+        let by_default = |verdict| (verdict == Verdict::Drop).then_some(Reason::Policy);
+        let key = match look_at(frame, &Headers::parse(frame)) {
+            Seen::Key(key) => key,
+            Seen::Unusual(Unusual::NotIp, _) => return Outcome { drop: None, rule: None },
+            Seen::Unusual(_, Some(key)) if self.judge_all => key,
+            Seen::Unusual(unusual, _) => return Outcome { drop: Some(unusual.reason()), rule: None },
+        };
+        for (number, rule) in (0..).zip(&self.rules) {
+            match rule.verdict {
+                Some(verdict) if rule.matches(&key) => {
+                    return Outcome { drop: by_default(verdict), rule: Some(number) };
+                }
+                _ => {}
+            }
+        }
+        Outcome { drop: by_default(if self.default == "accept" { Verdict::Accept } else { Verdict::Drop }), rule: None }
     }
 }
 
@@ -70,7 +142,7 @@ fn cut(mut address: [u8; 16], length: u8) -> [u8; 16] {
 }
 
 /// A rule, as it is written.
-pub fn rule(lot: &mut Lot) -> String {
+fn rule(lot: &mut Lot) -> String {
     let mut rule = lot.of(&["accept", "drop", "accept", "drop", "continue"]).to_owned();
     let v4 = lot.one_in(2);
     let mut add = |word: String| {

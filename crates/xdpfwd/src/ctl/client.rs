@@ -91,6 +91,7 @@ fn text(command: Command, answer: &Value) -> String {
     let mut text = String::new();
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
     let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let place = |stage: &Value| if stage["place"] == "kernel" { ", in the kernel" } else { "" };
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     match command {
         Command::Status => {
@@ -116,7 +117,7 @@ fn text(command: Command, answer: &Value) -> String {
             for path in list(&answer["paths"]) {
                 let stages: Vec<_> = list(&path["stages"])
                     .iter()
-                    .map(|s| format!("{} ({})", word(&s["name"]), word(&s["summary"])))
+                    .map(|s| format!("{} ({}{})", word(&s["name"]), word(&s["summary"]), place(s)))
                     .collect();
                 let stages = if stages.is_empty() { "no stages".to_owned() } else { stages.join(", ") };
                 let _ = writeln!(text, "path {}: {stages}", word(&path["path"]));
@@ -126,10 +127,11 @@ fn text(command: Command, answer: &Value) -> String {
             for port in list(&answer["ports"]) {
                 let _ = writeln!(
                     text,
-                    "port {}: {} packets in, {} out",
+                    "port {}: {} packets in, {} out, {} dropped in the kernel",
                     word(&port["name"]),
                     port["rx_packets"],
-                    port["tx_packets"]
+                    port["tx_packets"],
+                    port["xdp_dropped"]
                 );
             }
             for stage in list(&answer["stages"]) {
@@ -154,8 +156,15 @@ fn text(command: Command, answer: &Value) -> String {
             }
         }
         Command::Rules => {
+            if answer["answered"] != answer["workers"] {
+                let _ = writeln!(
+                    text,
+                    "{} of {} workers answered: what the others counted is missing",
+                    answer["answered"], answer["workers"]
+                );
+            }
             for filter in list(&answer["filters"]) {
-                let _ = writeln!(text, "{} of {}", word(&filter["stage"]), word(&filter["path"]));
+                let _ = writeln!(text, "{} of {}{}", word(&filter["stage"]), word(&filter["path"]), place(&filter));
                 for rule in list(&filter["rules"]) {
                     let _ = writeln!(
                         text,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine::{Control, ControlSocket, DataPlane, Plan, Report};
+use engine::{Control, ControlSocket, DataPlane, Plan, Report, Rules};
 use pipeline::{PortId, Registry};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -63,8 +63,12 @@ fn answer(command: Command, data_plane: &mut DataPlane, cli: &Run, registry: &Re
     let said = match command {
         Command::Status => serde_json::to_value(status(data_plane, cli)),
         Command::Stats => serde_json::to_value(data_plane.report()),
-        Command::Rules => serde_json::to_value(data_plane.rules())
-            .map(|filters: Value| json!({ "schema": engine::SCHEMA, "type": "rules", "filters": filters })),
+        Command::Rules => {
+            let Rules { workers, answered, filters } = data_plane.rules();
+            serde_json::to_value(filters).map(|filters: Value| {
+                json!({ "schema": engine::SCHEMA, "type": "rules", "workers": workers, "answered": answered, "filters": filters })
+            })
+        }
         Command::Reload => Ok(match reload::run(data_plane, cli, registry) {
             Ok(reloaded) => {
                 let (afresh, warnings) = (reloaded.afresh, reloaded.warnings);
@@ -83,7 +87,10 @@ fn status(data_plane: &mut DataPlane, cli: &Run) -> Value {
     });
     let name = |id: PortId| data_plane.ports().get(usize::from(id.0)).map_or("?", |port| &*port.name);
     let paths = data_plane.paths().iter().map(|path| {
-        let stages = path.stages.iter().map(|stage| json!({ "name": stage.name, "summary": stage.plan.summary() }));
+        let stages = path
+            .stages
+            .iter()
+            .map(|stage| json!({ "name": stage.name, "place": stage.place(), "summary": stage.plan.summary() }));
         json!({ "path": format!("{}->{}", name(path.from), name(path.to)), "stages": stages.collect::<Vec<_>>() })
     });
     let status = Status {

@@ -7,11 +7,12 @@ use filter::{Classifier, Rule, Verdict};
 use serde::Deserialize;
 use serde::de::Deserializer;
 
+use super::kernel::KernelFilter;
 use super::modifiers::Limits;
 use super::program::{Manners, Program};
 use super::source::{Lines, OneOf, Source, Word};
 use super::{FilterPlan, Unusual};
-use crate::kind::{PlanCx, PlanError, Remark, StageConfig, StagePlan, Whereabouts};
+use crate::kind::{ForKernel, PlanCx, PlanError, Remark, StageConfig, StagePlan, Whereabouts};
 
 /// `kind = "filter"`.
 #[derive(Clone, Debug, Deserialize)]
@@ -22,6 +23,8 @@ pub struct FilterConfig {
     #[serde(default)]
     format: Format,
     action: Option<Word>,
+    #[serde(default)]
+    place: Place,
     #[serde(default)]
     gtpu: Layer,
     not_ip: Option<Word>,
@@ -38,6 +41,15 @@ enum Manner {
     Accept,
     Drop,
     Judge,
+}
+
+/// Where packets are judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    User,
+    Kernel,
+    Auto,
 }
 
 /// What of GTP-U is judged.
@@ -63,6 +75,13 @@ impl<'de> Deserialize<'de> for Manner {
     }
 }
 
+impl<'de> Deserialize<'de> for Place {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const WORDS: &[(&str, Place)] = &[("user", Place::User), ("kernel", Place::Kernel), ("auto", Place::Auto)];
+        deserializer.deserialize_str(OneOf("\"user\", \"kernel\" or \"auto\"", WORDS))
+    }
+}
+
 impl<'de> Deserialize<'de> for Layer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         const WORDS: &[(&str, Layer)] = &[("outer", Layer::Outer), ("inner", Layer::Inner)];
@@ -80,7 +99,7 @@ impl<'de> Deserialize<'de> for Format {
 /// Rules of a bucket that make lookups slow, and looking for shadowed rules slower.
 const LONG: usize = 512;
 
-/// Shadowed rules that are named.
+/// Rules that are named at most of those that never decide, or that the XDP program cannot judge.
 const NAMED: usize = 20;
 
 impl StageConfig for FilterConfig {
@@ -123,10 +142,33 @@ impl StageConfig for FilterConfig {
             remarks.push(Remark { place: places[rule].clone(), message });
         }
         let manners = self.manners();
+        let (default, inner) = (self.default.into(), self.gtpu == Layer::Inner);
+        let for_kernel = match self.place {
+            Place::User => None,
+            place => match KernelFilter::new(&rules, &places, &classifier, default, manners, inner) {
+                Ok(filter) => Some(ForKernel { filter, must: place == Place::Kernel }),
+                Err(why) if place == Place::Kernel => return Err(not_in_kernel(why)),
+                Err(_) => None,
+            },
+        };
         let limits = Limits::new(&rules, cx.workers)?;
-        let program = Program::new(rules, classifier, self.default.into(), manners, limits, self.gtpu == Layer::Inner);
-        Ok(Arc::new(FilterPlan { program: Arc::new(program), remarks }))
+        let program = Program::new(rules, classifier, default, manners, limits, inner);
+        Ok(Arc::new(FilterPlan { program: Arc::new(program), remarks, for_kernel }))
     }
+}
+
+/// All that keeps rules from the XDP program, up to as many as are named.
+fn not_in_kernel(mut why: Vec<Remark>) -> PlanError {
+    let more = why.len().saturating_sub(NAMED);
+    why.truncate(NAMED);
+    for remark in &mut why {
+        remark.message = format!("place = \"kernel\" is not possible: {}", remark.message);
+    }
+    if more > 0 {
+        let message = format!("and {more} more rules that the XDP program cannot judge");
+        why.push(Remark { place: Whereabouts::Stage, message });
+    }
+    PlanError(why)
 }
 
 impl FilterConfig {

@@ -2,6 +2,7 @@
 
 mod config;
 pub(crate) mod fingerprints;
+mod kernel;
 mod key;
 mod limit;
 mod log;
@@ -15,11 +16,12 @@ use filter::{Addresses, Classifier, Fragment, Key, L4, Verdict};
 use xsk::Batch;
 
 pub use config::FilterConfig;
+pub use kernel::KernelFilter;
 pub use key::{Seen, Unusual, look_at, look_inside};
 use modifiers::Modifiers;
 pub use program::Program;
 
-use crate::kind::{BuildCx, Remark, StagePlan};
+use crate::kind::{BuildCx, ForKernel, Remark, StagePlan};
 use crate::reason::Reason;
 use crate::stage::{Cx, Matched, SnapshotError, Stage};
 use crate::view::View;
@@ -29,6 +31,7 @@ use crate::view::View;
 pub struct FilterPlan {
     program: Arc<Program>,
     remarks: Vec<Remark>,
+    for_kernel: Option<ForKernel>,
 }
 
 /// A filter at work.
@@ -64,7 +67,10 @@ const SNAPSHOT: fingerprints::Kind = *b"filter 1";
 const _: () = assert!(Batch::CAPACITY == Classifier::BATCH);
 
 impl StagePlan for FilterPlan {
-    fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+    fn build(&self, cx: &BuildCx) -> Box<dyn Stage> {
+        if cx.in_kernel {
+            return Box::new(kernel::Judged);
+        }
         Box::new(Filter::new(Arc::clone(&self.program)))
     }
 
@@ -83,6 +89,10 @@ impl StagePlan for FilterPlan {
 
     fn remarks(&self) -> &[Remark] {
         &self.remarks
+    }
+
+    fn for_kernel(&self) -> Option<&ForKernel> {
+        self.for_kernel.as_ref()
     }
 }
 

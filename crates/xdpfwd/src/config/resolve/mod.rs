@@ -60,7 +60,7 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
     }
     let paths = paths::resolve(&paths, &ports, &stages, findings);
 
-    let plan = Plan {
+    let mut plan = Plan {
         mode: engine.mode.or(Mode::default()).unwrap_or_default(),
         workers,
         busy_poll: engine.busy_poll.or(false).unwrap_or_default(),
@@ -71,6 +71,7 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
         paths,
         control: engine.control.is().map(|path| path.get_ref().into()),
     };
+    paths::place(&mut plan, &stages, findings);
     if !findings.has_errors() {
         match around.machine.lockouts(&plan) {
             Ok(lockouts) => ports::warn_of_lockouts(&ports, &lockouts, findings),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use engine::{PathPlan, StageOnPath};
+use engine::{PathPlan, Plan, StageOnPath};
 use pipeline::PortId;
 use toml::Spanned;
 
@@ -33,6 +33,28 @@ pub(super) fn resolve(
     }
     warn_unused(paths, stages, findings);
     plans
+}
+
+/// Puts stages that are to be in the kernel there, if their path lets them.
+pub(super) fn place(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_>) {
+    for path in 0..plan.paths.len() {
+        for place in 0..plan.paths[path].stages.len() {
+            let on = &plan.paths[path];
+            let Some(must) = on.stages[place].plan.for_kernel().map(|kernel| kernel.must) else { continue };
+            let why = plan.in_the_way_of_kernel(on, place);
+            if let (Some(why), true) = (&why, must) {
+                let name = &on.stages[place].name;
+                let span = stages.get(name).map_or(0..0, |stage| stage.span.clone());
+                let message = format!(
+                    "stage {}: place = \"kernel\" is not possible on the path from port {}: {why}",
+                    quoted(name),
+                    quoted(&plan.ports[usize::from(on.from.0)].name)
+                );
+                findings.error(&span, message);
+            }
+            plan.paths[path].stages[place].in_kernel = why.is_none();
+        }
+    }
 }
 
 /// Checks that there are paths, that no two begin at one port, and that every port is on one.
@@ -109,7 +131,7 @@ fn stage(name: &Spanned<String>, stages: &Stages, defined: &str, findings: &mut 
         }
         return None;
     };
-    Some(StageOnPath { name: name.get_ref().clone(), plan: stage.plan.clone()? })
+    Some(StageOnPath { name: name.get_ref().clone(), plan: stage.plan.clone()?, in_kernel: false })
 }
 
 fn warn_unused(paths: &Several<PathTable>, stages: &Stages, findings: &mut Findings<'_>) {

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * The classifier of crates/filter, in the kernel: the same tables, byte for byte (crates/filter/src/classifier/image.rs writes
+ * them), looked up in the same way. docs/decisions/0016-classifier.md has the idea, README.md the maps.
+ *
+ * Two spaces of rules, IPv4's and IPv6's, whose keys have 3 and 6 words of 64 bits. What is not known of them before a program is
+ * loaded is in maps whose sizes the loader sets; all else is read-only data of the program, which the verifier knows.
+ */
+#ifndef XDPFWD_CLASSIFY_H
+#define XDPFWD_CLASSIFY_H
+
+#include <linux/bpf.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_helpers.h>
+
+#define TUPLES 64
+
+/* Rules that are compared one by one where there are so few that no tuples are made. */
+#define FEW 8
+/* The longest bucket. The loader refuses rules with a longer one. */
+#define LONGEST_BUCKET 256
+/* Groups that are looked into at most for one hash. Likewise. */
+#define MOST_GROUPS 32
+
+/* A rule as it is found: its number, and in the two lowest bits what becomes of the packet. The smaller is the better. */
+#define DECISION_BITS 2
+#define DECISION_MASK 3
+#define DECISION_GO_ON 0
+#define DECISION_ACCEPT 1
+#define DECISION_DROP 2
+#define NO_RULE 0xffffffffu
+
+struct tuple {
+	__u64 mask[5]; /* of the words that are hashed: of IPv4 two */
+	__u64 seed;
+	__u32 best; /* the best rule in it */
+	__u32 zero[3];
+};
+
+#define PORTS_SINGLE 1024
+#define PORTS_TOGETHER 6
+#define PORT_PLACES (PORTS_SINGLE + (1 << (16 - PORTS_TOGETHER)))
+
+enum side { SOURCE, DESTINATION };
+
+struct ports {
+	/* The first, and how many more. */
+	__u16 first, more;
+};
+
+struct space {
+	__u64 seed;
+	__u32 few;    /* rules to compare one by one; 0 if there are tuples, or no rules */
+	__u32 tuples; /* whether there are any */
+	__u32 shift;  /* of a hash, for the number of its group */
+	__u32 groups; /* a power of two */
+	/* Of source and destination. */
+	__u32 skip[2];	/* bits that all prefixes have in common */
+	__u32 parts[2]; /* where its parts begin in the map */
+	__u32 sets[2];	/* and its sets */
+	struct tuple tuple[TUPLES];
+	__u64 protocol[256];
+	__u64 ports[2][PORT_PLACES];
+};
+
+/* 256 addresses' numbers of sets; with the highest bit, of parts. */
+struct numbers {
+	__u16 of[256];
+};
+
+#define IS_PART 0x8000
+
+/* Four tags, and what they stand for. */
+struct group {
+	__u64 tags;
+	__u32 first[4];
+};
+
+#define TAG_ONES 0x0001000100010001ull
+#define TAG_HIGH 0x8000800080008000ull
+#define OVERFLOWN (1ull << 63)
+
+/* Both halves of the 128-bit product. */
+static __always_inline __u64 fold(__u64 a, __u64 b)
+{
+	__u64 a_low = (__u32)a, a_high = a >> 32, b_low = (__u32)b, b_high = b >> 32;
+	__u64 one = a_high * b_low, other = a_low * b_high;
+	__u64 middle = (a_low * b_low >> 32) + (__u32)one + (__u32)other;
+
+	return a * b ^ (a_high * b_high + (one >> 32) + (other >> 32) + (middle >> 32));
+}
+
+/* The digits of pi behind the point. */
+#define SEED_2 0xa4093822299f31d1ull
+#define SEED_3 0x082efa98ec4e6c89ull
+#define SEED_4 0x452821e638d01377ull
+
+/* Which tuples may have a rule for an address, whose highest bit is the word's. */
+static __always_inline __u64 tuples_of_address(void *first, void *parts, void *sets, const volatile struct space *space,
+					       enum side side, __u64 address)
+{
+	const struct numbers *numbers;
+	const __u64 *tuples;
+	__u32 at, number;
+
+	address <<= space->skip[side] & 63;
+	at = side * 256 + (address >> 56);
+	numbers = bpf_map_lookup_elem(first, &at);
+	if (!numbers)
+		return 0;
+	number = numbers->of[address >> 48 & 0xff];
+	if (number & IS_PART) {
+		at = space->parts[side] + (number & ~IS_PART);
+		numbers = bpf_map_lookup_elem(parts, &at);
+		if (!numbers)
+			return 0;
+		number = numbers->of[address >> 40 & 0xff];
+	}
+	at = space->sets[side] + number;
+	tuples = bpf_map_lookup_elem(sets, &at);
+	return tuples ? *tuples : 0;
+}
+
+/* Which tuples may have a rule for a port. */
+static __always_inline __u64 tuples_of_port(const volatile struct space *space, enum side side, __u16 port)
+{
+	__u32 place = port < PORTS_SINGLE ? port : PORTS_SINGLE + (port >> PORTS_TOGETHER);
+
+	barrier_var(place); /* for the verifier to see the mask */
+	return space->ports[side][place & (PORT_PLACES - 1)];
+}
+
+/* Which of the four tags are a hash's: the highest bit of each. */
+static __always_inline __u64 lanes_of(__u64 tags, __u64 hash)
+{
+	__u64 differing = (tags & ~OVERFLOWN) ^ ((hash & 0x7ffe) | 1) * TAG_ONES;
+
+	return (differing - TAG_ONES) & ~differing & TAG_HIGH;
+}
+
+static __always_inline __u32 lane_of(__u64 lanes)
+{
+	return lanes & 1ull << 15 ? 0 : lanes & 1ull << 31 ? 1 : lanes & 1ull << 47 ? 2 : 3;
+}
+
+static __always_inline __u32 lowest_bit(__u64 bits)
+{
+	/* A de Bruijn sequence: there is no instruction for it. */
+	static const volatile __u8 places[64] = {
+		0,  1,	2,  53, 3,  7,	54, 27, 4,  38, 41, 8,	34, 55, 48, 28, 62, 5,	39, 46, 44, 42,
+		22, 9,	24, 35, 59, 56, 49, 18, 29, 11, 63, 52, 6,  26, 37, 40, 33, 47, 61, 45, 43, 21,
+		23, 58, 17, 10, 51, 25, 36, 32, 60, 20, 57, 16, 50, 31, 19, 15, 30, 14, 13, 12,
+	};
+
+	return places[(bits & -bits) * 0x022fdd63cc95386dull >> 58];
+}
+
+static __always_inline bool is_within(__u16 port, const struct ports *ports)
+{
+	return (__u16)(port - ports->first) <= ports->more;
+}
+
+static __always_inline __u64 hash_v4(const __u64 *key, const volatile struct tuple *tuple, __u64 seed)
+{
+	return fold((key[0] & tuple->mask[0]) ^ seed, (key[1] & tuple->mask[1]) ^ tuple->seed);
+}
+
+static __always_inline __u64 hash_v6(const __u64 *key, const volatile struct tuple *tuple, __u64 seed)
+{
+	__u64 source = fold((key[0] & tuple->mask[0]) ^ seed, (key[1] & tuple->mask[1]) ^ SEED_2);
+	__u64 destination = fold((key[2] & tuple->mask[2]) ^ SEED_3, (key[3] & tuple->mask[3]) ^ tuple->seed);
+
+	return fold(source ^ (destination << 32 | destination >> 32), (key[4] & tuple->mask[4]) ^ SEED_4);
+}
+
+/* The key's word behind the addresses. */
+#define UPPER (WORDS - 2)
+
+#define V(name) name##_v4
+#define SPACE_SECTION ".rodata.v4"
+#define WORDS 3
+#define SOURCE_WORD(key) ((key)[0])
+#define DESTINATION_WORD(key) ((key)[0] << 32)
+#include "space.h"
+#undef V
+#undef SPACE_SECTION
+#undef WORDS
+#undef SOURCE_WORD
+#undef DESTINATION_WORD
+
+#define V(name) name##_v6
+#define SPACE_SECTION ".rodata.v6"
+#define WORDS 6
+#define SOURCE_WORD(key) ((key)[0])
+#define DESTINATION_WORD(key) ((key)[2])
+#include "space.h"
+#undef V
+#undef SPACE_SECTION
+#undef WORDS
+#undef SOURCE_WORD
+#undef DESTINATION_WORD
+
+/* As crates/filter/src/classifier/image.rs has them. */
+_Static_assert(sizeof(struct tuple) == 64, "tuple");
+_Static_assert(sizeof(struct group) == 24, "group");
+_Static_assert(sizeof(struct entry_v4) == 64, "entry of IPv4");
+_Static_assert(sizeof(struct entry_v6) == 112, "entry of IPv6");
+
+#endif

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * A filter's rules, judged before a packet is given to a socket: `place = "kernel"`. It comes to the verdicts of the stage in user
+ * space (crates/pipeline/src/stages/filter), and a test compares the two. What the stage can and this cannot (limits, samples to the
+ * log, what GTP-U carries) is refused before a program is loaded.
+ */
+#ifndef XDPFWD_FILTER_H
+#define XDPFWD_FILTER_H
+
+#include "classify.h"
+#include "headers.h"
+
+/* Why a packet is dropped. crates/engine/src/program.rs has the same order. */
+enum reason {
+	REASON_POLICY,
+	REASON_NOT_IP,
+	REASON_MALFORMED,
+	REASON_VLAN_STACK,
+	REASON_EXTENSION_CHAIN,
+	REASON_IP_OPTIONS,
+	REASON_LATER_FRAGMENT,
+	REASONS,
+	ACCEPTED = REASONS,
+	REASON_MASK = 7,
+};
+
+/* What becomes of what is out of the ordinary. */
+enum manner { MANNER_JUDGE, MANNER_ACCEPT, MANNER_DROP };
+
+/* Rules without a verdict that a packet may match at most. The loader refuses more. */
+#define MOST_GO_ON 16
+
+struct filter {
+	__u32 present;
+	__u32 rules;
+	__u32 accepts; /* what no rule decides about */
+	__u32 goes_on; /* whether there are rules without a verdict */
+	__u32 manner[REASONS];
+	__u32 zero;
+};
+
+/* The loader writes it before the program is loaded: without a filter, the verifier leaves out all that follows. */
+const volatile struct filter filter SEC(".rodata.filter");
+
+/* What each rule has matched, and behind the last what none decided about. The loader sets the number of entries. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} hits SEC(".maps");
+
+static __always_inline void hit(__u32 rule)
+{
+	__u64 *count = bpf_map_lookup_elem(&hits, &rule);
+
+	if (count)
+		++*count;
+}
+
+static __always_inline __u32 by_manner(enum reason reason)
+{
+	return filter.manner[reason] == MANNER_ACCEPT ? ACCEPTED : reason;
+}
+
+/* How the words behind the addresses are made up: crates/filter/src/key.rs. */
+#define KIND_PORTS (1ull << 16)
+#define KIND_ICMP (2ull << 16)
+#define IS_FRAGMENT (1ull << 8)
+#define IS_LATER (2ull << 8)
+#define HAS_FLAGS (1ull << 8)
+#define IS_TAGGED (1ull << (12 + 32))
+
+/* Reads the upper protocol's header into those two words. */
+static __always_inline enum status read_l4(const struct frame *frame, const struct upper *upper, __u64 *word)
+{
+	__u32 at = any_offset(upper->l4), left = upper->end - upper->l4;
+
+	word[0] = (__u64)upper->protocol << 24;
+	if (upper->fragment == LATER_FRAGMENT) {
+		word[0] |= IS_FRAGMENT | IS_LATER;
+		return READ;
+	}
+	if (upper->fragment == FIRST_FRAGMENT)
+		word[0] |= IS_FRAGMENT;
+	switch (upper->protocol) {
+	case IPPROTO_UDP: {
+		const struct udphdr *udp = bytes_at(frame, at, sizeof(*udp));
+
+		if (!udp || left < sizeof(*udp) || bpf_ntohs(udp->len) < sizeof(*udp) ||
+		    (upper->fragment == WHOLE && left < bpf_ntohs(udp->len)))
+			return CUT_OR_WRONG;
+		word[0] |= KIND_PORTS | (__u64)bpf_ntohs(udp->source) << 48 | (__u64)bpf_ntohs(udp->dest) << 32;
+		return READ;
+	}
+	case IPPROTO_TCP: {
+		const struct tcphdr *tcp = bytes_at(frame, at, sizeof(*tcp));
+
+		if (!tcp || left < sizeof(*tcp) || tcp->doff * 4 < sizeof(*tcp) || left < tcp->doff * 4)
+			return CUT_OR_WRONG;
+		word[0] |= KIND_PORTS | (__u64)bpf_ntohs(tcp->source) << 48 | (__u64)bpf_ntohs(tcp->dest) << 32;
+		word[1] |= HAS_FLAGS | ((const __u8 *)tcp)[13];
+		return READ;
+	}
+	case IPPROTO_SCTP: {
+		const struct {
+			__be16 source, destination;
+			__be32 tag, checksum;
+		} *sctp = bytes_at(frame, at, sizeof(*sctp));
+
+		if (!sctp || left < sizeof(*sctp))
+			return CUT_OR_WRONG;
+		word[0] |= KIND_PORTS | (__u64)bpf_ntohs(sctp->source) << 48 | (__u64)bpf_ntohs(sctp->destination) << 32;
+		return READ;
+	}
+	case IPPROTO_ICMP:
+	case PROTOCOL_ICMPV6: {
+		const struct {
+			__u8 type, code;
+			__be16 checksum;
+		} *icmp = bytes_at(frame, at, sizeof(*icmp));
+
+		if (!icmp || left < sizeof(*icmp))
+			return CUT_OR_WRONG;
+		word[0] |= KIND_ICMP | (__u64)icmp->type << 48 | (__u64)icmp->code << 32;
+		return READ;
+	}
+	}
+	return READ;
+}
+
+/* What rules go on with after one that decides nothing, up to one that does. */
+#define JUDGE(first_rule, key)                                        \
+	__u32 from = 0;                                               \
+                                                                      \
+	for (int i = 0; i <= MOST_GO_ON; i++) {                       \
+		__u32 found = first_rule(key, from);                  \
+                                                                      \
+		if (found == NO_RULE)                                 \
+			break;                                        \
+		hit(found >> DECISION_BITS);                          \
+		switch (found & DECISION_MASK) {                      \
+		case DECISION_ACCEPT:                                 \
+			return ACCEPTED;                              \
+		case DECISION_DROP:                                   \
+			return REASON_POLICY;                         \
+		}                                                     \
+		from = (found | DECISION_MASK) + 1;                   \
+		if (!filter.goes_on)                                  \
+			break;                                        \
+	}                                                             \
+	hit(filter.rules);                                            \
+	return filter.accepts ? ACCEPTED : REASON_POLICY
+
+static __always_inline __u32 by_rules_v4(const struct key_v4 *key)
+{
+	JUDGE(first_rule_v4, key);
+}
+
+static __always_inline __u32 by_rules_v6(const struct key_v6 *key)
+{
+	JUDGE(first_rule_v6, key);
+}
+
+/* `vlan` is the word with the outermost tag. Global functions, as in keep.h. */
+__noinline int judge_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vlan)
+{
+	const struct frame frame = whole_frame(ctx);
+	struct key_v4 key = {};
+	const struct iphdr *ip;
+	struct upper upper;
+
+	l3 = any_offset(l3);
+	ip = bytes_at(&frame, l3, sizeof(*ip));
+	key.word[2] = vlan;
+	if (!ip || read_ipv4(&frame, l3, ip, &upper) != READ || read_l4(&frame, &upper, &key.word[1]) != READ)
+		return by_manner(REASON_MALFORMED);
+	if (upper.l4 > l3 + sizeof(*ip)) {
+		if (filter.manner[REASON_IP_OPTIONS] != MANNER_JUDGE)
+			return by_manner(REASON_IP_OPTIONS);
+	} else if (upper.fragment == LATER_FRAGMENT && filter.manner[REASON_LATER_FRAGMENT] != MANNER_JUDGE) {
+		return by_manner(REASON_LATER_FRAGMENT);
+	}
+	key.word[0] = (__u64)bpf_ntohl(ip->saddr) << 32 | bpf_ntohl(ip->daddr);
+	key.word[2] |= (__u64)(ip->tos >> 2) << 16;
+	return by_rules_v4(&key);
+}
+
+static __always_inline __u64 word_of(const struct in6_addr *address, int half)
+{
+	return (__u64)bpf_ntohl(address->s6_addr32[2 * half]) << 32 | bpf_ntohl(address->s6_addr32[2 * half + 1]);
+}
+
+__noinline int judge_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlan)
+{
+	const struct frame frame = whole_frame(ctx);
+	struct key_v6 key = {};
+	const struct ipv6hdr *ip;
+	struct upper upper;
+	enum status status;
+
+	l3 = any_offset(l3);
+	ip = bytes_at(&frame, l3, sizeof(*ip));
+	key.word[5] = vlan;
+	status = ip ? read_ipv6(&frame, l3, ip, &upper) : CUT_OR_WRONG;
+	if (status == TOO_MANY_EXTENSIONS)
+		return by_manner(REASON_EXTENSION_CHAIN);
+	if (status != READ || read_l4(&frame, &upper, &key.word[4]) != READ)
+		return by_manner(REASON_MALFORMED);
+	if (upper.fragment == LATER_FRAGMENT && filter.manner[REASON_LATER_FRAGMENT] != MANNER_JUDGE)
+		return by_manner(REASON_LATER_FRAGMENT);
+	key.word[0] = word_of(&ip->saddr, 0);
+	key.word[1] = word_of(&ip->saddr, 1);
+	key.word[2] = word_of(&ip->daddr, 0);
+	key.word[3] = word_of(&ip->daddr, 1);
+	/* The traffic class begins in the first byte; its upper six bits are the DSCP. */
+	key.word[5] |= (__u64)((ip->priority << 4 | ip->flow_lbl[0] >> 4) >> 2 & 0x3f) << 16;
+	return by_rules_v6(&key);
+}
+
+/* Why a packet is dropped, or ACCEPTED. */
+static __always_inline __u32 judge(struct xdp_md *ctx)
+{
+	const struct frame frame = whole_frame(ctx);
+	struct link link;
+	__u64 vlan;
+
+	switch (read_link(&frame, &link)) {
+	case READ:
+		break;
+	case TOO_MANY_TAGS:
+		return by_manner(REASON_VLAN_STACK);
+	default:
+		return by_manner(REASON_MALFORMED);
+	}
+	vlan = link.tagged ? IS_TAGGED | (__u64)link.vlan << 32 : 0;
+	switch (link.ethertype) {
+	case ETH_P_IP:
+		return judge_ipv4(ctx, link.l3, vlan);
+	case ETH_P_IPV6:
+		return judge_ipv6(ctx, link.l3, vlan);
+	}
+	return by_manner(REASON_NOT_IP);
+}
+
+#endif

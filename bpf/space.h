@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * Included by classify.h, once for each IP version: with V, which gives names their version, WORDS of a key, and more.
+ */
+
+struct V(key) {
+	__u64 word[WORDS];
+};
+
+/* A rule: key & mask == value, and both ports within theirs. */
+struct V(entry) {
+	__u64 value[WORDS];
+	__u64 mask[WORDS];
+	struct ports ports[2];
+	__u32 decision;
+	__u32 last; /* whether its bucket ends here */
+};
+
+const volatile struct space V(space) SEC(SPACE_SECTION);
+
+/* Of 256 addresses each, by the first 16 bits: 256 of source, 256 of destination. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct numbers);
+} V(first) SEC(".maps");
+
+/* By the next 8. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct numbers);
+} V(parts) SEC(".maps");
+
+/* Sets of tuples, a bit for each. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} V(sets) SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct group);
+} V(groups) SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct V(entry));
+} V(entries) SEC(".maps");
+
+static __always_inline bool V(matches)(const struct V(key) *key, const struct V(entry) *entry)
+{
+	__u64 differing = 0;
+
+	for (int i = 0; i < WORDS; i++)
+		differing |= (key->word[i] & entry->mask[i]) ^ entry->value[i];
+	return !differing && is_within(key->word[UPPER] >> 48, &entry->ports[SOURCE]) &&
+	       is_within(key->word[UPPER] >> 32, &entry->ports[DESTINATION]);
+}
+
+/* The first rule of a bucket that matches, is no better than `from`, and better than what was found. */
+__noinline __u32 V(look_through)(const struct V(key) *key, __u32 first, __u32 from, __u32 found)
+{
+	if (!key)
+		return found;
+	for (__u32 i = 0; i < LONGEST_BUCKET; i++) {
+		__u32 at = first + i;
+		const struct V(entry) *entry = bpf_map_lookup_elem(&V(entries), &at);
+
+		if (!entry || entry->decision >= found)
+			break;
+		if (entry->decision >= from && V(matches)(key, entry))
+			return entry->decision;
+		if (entry->last)
+			break;
+	}
+	return found;
+}
+
+/* The same of all buckets that a hash may lead to. */
+__noinline __u32 V(look_up)(const struct V(key) *key, __u64 hashed, __u32 from, __u32 found)
+{
+	__u32 at = hashed >> (V(space).shift & 63);
+
+	if (!key)
+		return found;
+	for (int i = 0; i < MOST_GROUPS; i++) {
+		const struct group *group = bpf_map_lookup_elem(&V(groups), &at);
+		__u64 lanes;
+
+		if (!group)
+			break;
+		lanes = lanes_of(group->tags, hashed);
+		for (int lane = 0; lane < 4; lane++)
+			if (lanes >> (16 * lane + 15) & 1)
+				found = V(look_through)(key, group->first[lane], from, found);
+		if (!(group->tags & OVERFLOWN))
+			break;
+		at = (at + 1) & (V(space).groups - 1);
+	}
+	return found;
+}
+
+/* The first rule that matches, of those from `from` on; NO_RULE if there is none. */
+__noinline __u32 V(first_rule)(const struct V(key) *key, __u32 from)
+{
+	const volatile struct space *space = &V(space);
+	__u32 found = NO_RULE;
+	__u64 tuples, upper;
+
+	if (!key)
+		return found;
+	for (__u32 i = 0; i < FEW; i++) {
+		const struct V(entry) *entry;
+		__u32 at = i;
+
+		if (i >= space->few)
+			break;
+		entry = bpf_map_lookup_elem(&V(entries), &at);
+		if (entry && entry->decision >= from && V(matches)(key, entry))
+			return entry->decision;
+	}
+	if (!space->tuples)
+		return found;
+	upper = key->word[UPPER];
+	tuples = space->protocol[upper >> 24 & 0xff] & tuples_of_port(space, SOURCE, upper >> 48) &
+		 tuples_of_port(space, DESTINATION, upper >> 32);
+	tuples &= tuples_of_address(&V(first), &V(parts), &V(sets), space, SOURCE, SOURCE_WORD(key->word));
+	tuples &= tuples_of_address(&V(first), &V(parts), &V(sets), space, DESTINATION, DESTINATION_WORD(key->word));
+	for (int i = 0; i < TUPLES && tuples; i++) {
+		const volatile struct tuple *tuple = &space->tuple[lowest_bit(tuples) & (TUPLES - 1)];
+		const struct group *group;
+		__u64 hashed, lanes;
+		__u32 at;
+
+		if (tuple->best >= found)
+			break;
+		hashed = V(hash)(key->word, tuple, space->seed);
+		at = hashed >> (space->shift & 63);
+		group = bpf_map_lookup_elem(&V(groups), &at);
+		if (!group)
+			break;
+		lanes = lanes_of(group->tags, hashed);
+		/* As a rule there is nothing, or one bucket of one rule. */
+		if (group->tags & OVERFLOWN || lanes & (lanes - 1))
+			found = V(look_up)(key, hashed, from, found);
+		else if (lanes)
+			found = V(look_through)(key, group->first[lane_of(lanes)], from, found);
+		tuples &= tuples - 1;
+	}
+	return found;
+}
