@@ -31,15 +31,13 @@ enum manner { MANNER_JUDGE, MANNER_ACCEPT, MANNER_DROP };
 #define MOST_GO_ON 16
 
 struct filter {
-	__u32 present;
 	__u32 rules;
 	__u32 accepts; /* what no rule decides about */
 	__u32 goes_on; /* whether there are rules without a verdict */
 	__u32 manner[REASONS];
-	__u32 zero;
 };
 
-/* The loader writes it before the program is loaded: without a filter, the verifier leaves out all that follows. */
+/* The loader writes it before the program is loaded, so that the verifier leaves out what does not apply. */
 const volatile struct filter filter SEC(".rodata.filter");
 
 /* What each rule has matched, and behind the last what none decided about. The loader sets the number of entries. */

@@ -73,8 +73,8 @@ fn read_only(filter: &KernelFilter) -> Vec<u8> {
         }
     };
     let accepts = u32::from(filter.default == Verdict::Accept);
-    let head = [1, filter.rules as u32, accepts, u32::from(filter.goes_on)];
-    let all = head.into_iter().chain(REASONS.iter().map(manner)).chain([0]);
+    let head = [filter.rules as u32, accepts, u32::from(filter.goes_on)];
+    let all = head.into_iter().chain(REASONS.iter().map(manner));
     all.flat_map(u32::to_ne_bytes).collect()
 }
 

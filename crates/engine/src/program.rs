@@ -14,7 +14,8 @@ use crate::host::{GoodFor, OwnAddresses};
 use crate::keep::{Keep, KeepRule};
 use crate::kernel_filter::{self, Hits, REASONS};
 
-static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o"));
+static PLAIN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o"));
+static WITH_FILTER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd_filter.bpf.o"));
 
 /// The XDP program, loaded for one interface.
 pub struct XdpProgram {
@@ -68,7 +69,7 @@ impl XdpProgram {
     /// rest is dropped. It knows none of the host's addresses yet: until [`follow`](Self::follow) only what goes to a group is kept.
     pub fn load(queues: u16, keep: &Keep, filter: Option<&KernelFilter>) -> Result<Self, StartError> {
         let fail = |error| StartError::load(&error);
-        let mut open = open().map_err(fail)?;
+        let mut open = open(filter).map_err(fail)?;
         for mut map in open.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
             if name == "xsks" {
@@ -100,7 +101,7 @@ impl XdpProgram {
     /// Loads it once more with other rules of a filter, or none: it shares all else with this one, and takes its place when it is
     /// attached.
     pub(crate) fn successor(&self, filter: Option<&KernelFilter>) -> Result<Successor, libbpf_rs::Error> {
-        let mut open = open()?;
+        let mut open = open(filter)?;
         for mut map in open.maps_mut() {
             if SHARED.iter().any(|shared| map.name() == *shared) {
                 let own = self.object.maps().find(|own| own.name() == map.name());
@@ -220,9 +221,10 @@ const SHARED: [&str; 8] = ["xsks", "counters", "keep", "own_macs", "own_vlans", 
 /// `enum xdp_action` in linux/bpf.h.
 const XDP_DROP: u32 = 1;
 
-fn open() -> Result<OpenObject, libbpf_rs::Error> {
+/// The program, with a filter or without.
+fn open(filter: Option<&KernelFilter>) -> Result<OpenObject, libbpf_rs::Error> {
     set_print(Some((PrintLevel::Info, log)));
-    ObjectBuilder::default().name("xdpfwd")?.open_memory(PROGRAM)
+    ObjectBuilder::default().name("xdpfwd")?.open_memory(if filter.is_some() { WITH_FILTER } else { PLAIN })
 }
 
 /// Loads the program with a filter's tables.

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* What every program of xdpfwd begins and ends with: what stays with the kernel, and what goes to a socket. */
+#ifndef XDPFWD_REDIRECT_H
+#define XDPFWD_REDIRECT_H
+
+#include "keep.h"
+
+/* The AF_XDP socket that serves each queue of this interface. The loader sets the number of entries. */
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+struct counters {
+	__u64 redirected; /* given to the AF_XDP socket of the queue */
+	__u64 passed;	  /* given to the kernel: no socket serves the queue */
+	__u64 kept;	  /* given to the kernel: a rule of `keep` says so */
+	__u64 dropped[8]; /* by a filter: `enum reason` in filter.h */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct counters);
+} counters SEC(".maps");
+
+static __always_inline struct counters *counters_here(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&counters, &zero);
+}
+
+/* Whether the packet stays with the kernel, whatever the rules of a filter are. */
+static __always_inline bool stays(struct xdp_md *ctx, struct counters *count)
+{
+	const struct keep *rules = keep_of_port();
+	bool kept = rules && rules->rules && is_kept(ctx, rules);
+
+	count->kept += kept;
+	return kept;
+}
+
+static __always_inline int to_socket(struct xdp_md *ctx, struct counters *count)
+{
+	/* The flags are what is returned if no socket serves the queue, or the queue is beyond the map. */
+	int action = bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS);
+
+	if (action == XDP_REDIRECT)
+		count->redirected++;
+	else
+		count->passed++;
+	return action;
+}
+
+#endif

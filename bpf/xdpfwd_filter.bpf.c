@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+//
+// The same with a filter: what its rules drop comes to no socket. One instance per interface and set of rules.
+
+#include "filter.h"
+#include "redirect.h"
+
+SEC("xdp")
+int xdpfwd(struct xdp_md *ctx)
+{
+	struct counters *count = counters_here();
+	__u32 queue = ctx->rx_queue_index;
+
+	if (!count)
+		return XDP_PASS;
+	if (stays(ctx, count))
+		return XDP_PASS;
+	/* What no socket would get is not the filter's either. */
+	if (bpf_map_lookup_elem(&xsks, &queue)) {
+		__u32 reason = judge(ctx);
+
+		if (reason < REASONS) {
+			barrier_var(reason); /* for the verifier to see the mask */
+			count->dropped[reason & REASON_MASK]++;
+			return XDP_DROP;
+		}
+	}
+	return to_socket(ctx, count);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
