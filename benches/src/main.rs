@@ -3,6 +3,7 @@
 
 mod classify;
 mod common;
+mod drop;
 mod forward;
 mod instructions;
 mod latency;
@@ -35,6 +36,8 @@ enum Command {
     Forward(forward::Arguments),
     /// Latency at 10, 50 and 90 % of what each forwarder carries without loss, and what idling costs
     Latency(latency::Arguments),
+    /// What a filter costs in user space and in the kernel: packets dropped and forwarded, with 0 to 10,000 rules
+    Drop(drop::Arguments),
     /// Instructions for each packet, by callgrind, against those in the repository (needs no root)
     Instructions(instructions::Arguments),
     /// Two commands in alternation: the ratio of what they forward
@@ -63,6 +66,7 @@ fn act(command: Command) -> Result<()> {
     match command {
         Command::Forward(arguments) => forward::run(&arguments, &stop),
         Command::Latency(arguments) => latency::run(&arguments, &stop),
+        Command::Drop(arguments) => drop::run(&arguments, &stop),
         Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
         Command::Classbench(arguments) => classbench::run(&arguments),

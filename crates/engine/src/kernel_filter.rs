@@ -2,8 +2,8 @@
 
 use std::io;
 
-use filter::{SpaceImage, Table, Verdict};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, OpenObject};
+use filter::{Image, SpaceImage, Table, Verdict};
+use libbpf_rs::{Map, MapCore as _, MapFlags, MapHandle, Object, OpenMapMut, OpenObject};
 use pipeline::stages::filter::{KernelFilter, Unusual};
 use pipeline::{Matched, Reason};
 
@@ -25,34 +25,53 @@ fn missing(name: &str) -> libbpf_rs::Error {
 
 /// Gives the maps of a program that is not yet loaded the sizes that a filter needs, and writes the read-only data.
 pub(crate) fn prepare(open: &mut OpenObject, filter: &KernelFilter) -> Result<(), libbpf_rs::Error> {
-    let image = &filter.image;
-    let tables = tables(&image.v4, "v4").into_iter().chain(tables(&image.v6, "v6"));
-    let sizes = tables.map(|(name, table)| (name, table.values())).chain([("hits".to_owned(), filter.rules + 1)]);
-    for (name, values) in sizes {
-        let mut map = open.maps_mut().find(|map| *map.name() == *name).ok_or_else(|| missing(&name))?;
-        map.set_max_entries(u32::try_from(values.max(1)).unwrap_or(u32::MAX))?;
+    prepare_tables(open, &filter.image)?;
+    map_mut(open, "hits", |map| map.set_max_entries(filter.rules as u32 + 1))?;
+    map_mut(open, ".rodata.filter", |map| map.set_initial_value(&read_only(filter)))
+}
+
+/// The same with the tables of `bpf/classify.h` alone, for another program that has them.
+pub fn prepare_tables(open: &mut OpenObject, image: &Image) -> Result<(), libbpf_rs::Error> {
+    for (name, table) in tables(&image.v4, "v4").into_iter().chain(tables(&image.v6, "v6")) {
+        map_mut(open, &name, |map| map.set_max_entries(entries(table).max(1)))?;
     }
-    for (section, bytes) in
-        [(".rodata.v4", &image.v4.space), (".rodata.v6", &image.v6.space), (".rodata.filter", &read_only(filter))]
-    {
-        let mut map = open.maps_mut().find(|map| *map.name() == *section).ok_or_else(|| missing(section))?;
-        map.set_initial_value(bytes)?;
-    }
-    Ok(())
+    map_mut(open, ".rodata.v4", |map| map.set_initial_value(&image.v4.space))?;
+    map_mut(open, ".rodata.v6", |map| map.set_initial_value(&image.v6.space))
+}
+
+fn map_mut(
+    open: &mut OpenObject,
+    name: &str,
+    set: impl FnOnce(&mut OpenMapMut<'_>) -> Result<(), libbpf_rs::Error>,
+) -> Result<(), libbpf_rs::Error> {
+    let mut map = open.maps_mut().find(|map| *map.name() == *name).ok_or_else(|| missing(name))?;
+    set(&mut map)
+}
+
+fn entries(table: &Table) -> u32 {
+    u32::try_from(table.values()).unwrap_or(u32::MAX)
 }
 
 /// Fills the maps of a program that is loaded, and not yet attached.
 pub(crate) fn fill(object: &Object, filter: &KernelFilter) -> Result<Hits, libbpf_rs::Error> {
-    let find = |name: &str| object.maps().find(|map| *map.name() == *name).ok_or_else(|| missing(name));
-    for (name, table) in tables(&filter.image.v4, "v4").into_iter().chain(tables(&filter.image.v6, "v6")) {
-        let count = u32::try_from(table.values()).unwrap_or(u32::MAX);
-        if count == 0 {
-            continue;
+    fill_tables(object, &filter.image)?;
+    Ok(Hits { map: MapHandle::try_from(&find(object, "hits")?)?, rules: filter.rules })
+}
+
+/// The same with the tables of `bpf/classify.h` alone.
+pub fn fill_tables(object: &Object, image: &Image) -> Result<(), libbpf_rs::Error> {
+    for (name, table) in tables(&image.v4, "v4").into_iter().chain(tables(&image.v6, "v6")) {
+        let count = entries(table);
+        if count > 0 {
+            let keys: Vec<u8> = (0..count).flat_map(u32::to_ne_bytes).collect();
+            find(object, &name)?.update_batch(&keys, &table.bytes, count, MapFlags::ANY, MapFlags::ANY)?;
         }
-        let keys: Vec<u8> = (0..count).flat_map(u32::to_ne_bytes).collect();
-        find(&name)?.update_batch(&keys, &table.bytes, count, MapFlags::ANY, MapFlags::ANY)?;
     }
-    Ok(Hits { map: MapHandle::try_from(&find("hits")?)?, rules: filter.rules })
+    Ok(())
+}
+
+fn find<'o>(object: &'o Object, name: &str) -> Result<Map<'o>, libbpf_rs::Error> {
+    object.maps().find(|map| *map.name() == *name).ok_or_else(|| missing(name))
 }
 
 /// The tables of one IP version, by the names of their maps.

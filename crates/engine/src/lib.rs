@@ -69,6 +69,7 @@ pub use error::{StartError, WorkerFailure};
 pub use holder::{AttachedProgram, Keeper, Process, QueueHolders, attached_program};
 pub use host::{GoodFor, OwnAddresses};
 pub use keep::{Keep, KeepRule, KeepRuleError};
+pub use kernel_filter::{fill_tables, prepare_tables};
 pub use ledger::{Ledger, TaskReport, WorkerLedger};
 pub use lockout::{Carried, Lockout, lockouts};
 pub use plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};

@@ -13,15 +13,28 @@ static SINK: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), 
 
 const HINT: &str = "is this root with CAP_BPF, on Linux 6.0 or newer?";
 
-pub(crate) fn load_generator(config: &[u8]) -> Result<Object, Error> {
-    load("the generator's BPF program", &GENERATOR.0, config)
+/// With the packets of a flood, if it is one: `struct packet`, one behind the other.
+pub(crate) fn load_generator(config: &[u8], packets: &[u8]) -> Result<Object, Error> {
+    let what = "the generator's BPF program";
+    let count = (packets.len() / PACKET) as u32;
+    let object = load(what, &GENERATOR.0, config, Some(("packets", count.max(1))))?;
+    if count > 0 {
+        let map = object.maps().find(|map| map.name() == "packets").ok_or(Error::Object("map packets"))?;
+        let keys: Vec<u8> = (0..count).flat_map(u32::to_ne_bytes).collect();
+        map.update_batch(&keys, packets, count, MapFlags::ANY, MapFlags::ANY)
+            .map_err(Error::bpf(format!("configuring {what}"), HINT))?;
+    }
+    Ok(object)
 }
 
 pub(crate) fn load_sink(config: &[u8]) -> Result<Object, Error> {
-    load("the sink's BPF program", &SINK.0, config)
+    load("the sink's BPF program", &SINK.0, config, None)
 }
 
-fn load(what: &str, object: &[u8], config: &[u8]) -> Result<Object, Error> {
+/// Bytes of `struct packet` in bpf/generator.bpf.c.
+const PACKET: usize = 16;
+
+fn load(what: &str, object: &[u8], config: &[u8], size: Option<(&'static str, u32)>) -> Result<Object, Error> {
     let mut open: OpenObject =
         ObjectBuilder::default().open_memory(object).map_err(Error::bpf(format!("opening {what}"), HINT))?;
     open.maps_mut()
@@ -29,6 +42,10 @@ fn load(what: &str, object: &[u8], config: &[u8]) -> Result<Object, Error> {
         .ok_or(Error::Object("map .rodata.config"))?
         .set_initial_value(config)
         .map_err(Error::bpf(format!("configuring {what}"), "bpf/ and src/ of crates/lab are out of step"))?;
+    if let Some((name, entries)) = size {
+        let mut map = open.maps_mut().find(|map| map.name() == name).ok_or(Error::Object(name))?;
+        map.set_max_entries(entries).map_err(Error::bpf(format!("configuring {what}"), HINT))?;
+    }
     open.load().map_err(Error::bpf(format!("loading {what}"), HINT))
 }
 

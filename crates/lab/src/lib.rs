@@ -69,7 +69,7 @@ pub use process::{Ended, Forwarder};
 pub use remains::{BpfObjects, Canary, pinned_pages};
 pub use report::{FramesReport, KernelReport, PortReport, Report, StageReport};
 pub use sink::{Seen, Sink, SinkBuilder};
-pub use traffic::{Generator, Sent, Traffic};
+pub use traffic::{Generator, Packet, Sent, Traffic};
 pub use veth::{MAX_MTU, VethDrops, mac};
 pub use window::{Reading, Window, bits_per_second};
 

@@ -61,6 +61,32 @@ pub struct Traffic {
     source_mac: [u8; 6],
     source: Ipv4Addr,
     destination: Ipv4Addr,
+    /// Of a flood.
+    packets: Option<Arc<[Packet]>>,
+}
+
+/// What a frame of a flood has in it. Of protocols without ports, what is in the place of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// IPv4 source.
+    pub source: Ipv4Addr,
+    /// IPv4 destination.
+    pub destination: Ipv4Addr,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// IPv4 protocol.
+    pub protocol: u8,
+}
+
+impl Packet {
+    /// `struct packet` of bpf/generator.bpf.c.
+    fn bytes(&self) -> impl Iterator<Item = u8> + use<> {
+        let addresses = [self.source.octets(), self.destination.octets()].concat();
+        let ports = [self.source_port.to_be_bytes(), self.destination_port.to_be_bytes()].concat();
+        addresses.into_iter().chain(ports).chain(u32::from(self.protocol).to_ne_bytes())
+    }
 }
 
 impl Default for Traffic {
@@ -82,7 +108,15 @@ impl Traffic {
             source_mac: mac(1),
             source: GEN_ADDRESS,
             destination: SINK_ADDRESS,
+            packets: None,
         }
+    }
+
+    /// These packets, one after the other and from the beginning again, as fast as the core can: without sequence and time, for what
+    /// drops them. Flows and rate do not count, and no sink knows them.
+    pub fn flood(mut self, packets: Arc<[Packet]>) -> Self {
+        self.packets = Some(packets);
+        self
     }
 
     /// Frame length in bytes, without FCS: [`MIN_SIZE`] to MTU + 14.
@@ -230,7 +264,8 @@ impl Traffic {
             config.extend(word.to_ne_bytes());
         }
         config.extend(&header[40..44]);
-        for word in [self.flows, ifindex, 0] {
+        let flows = self.packets.as_ref().map_or(self.flows, |packets| packets.len() as u32);
+        for word in [flows, ifindex, 0] {
             config.extend(word.to_ne_bytes());
         }
         config
@@ -267,8 +302,10 @@ impl Sender {
         }
         let ifindex = if_nametoindex(self.interface.as_str())
             .map_err(Error::nix(format!("looking up the generator's interface {}", self.interface)))?;
-        let object = bpf::load_generator(&self.traffic.config(ifindex))?;
-        let program = object.progs_mut().find(|p| p.name() == "generate").ok_or(Error::Object("program generate"))?;
+        let packets: Vec<u8> = self.traffic.packets.iter().flat_map(|all| all.iter()).flat_map(Packet::bytes).collect();
+        let object = bpf::load_generator(&self.traffic.config(ifindex), &packets)?;
+        let name = if packets.is_empty() { "generate" } else { "flood" };
+        let program = object.progs_mut().find(|p| p.name() == name).ok_or(Error::Object("the generator's program"))?;
         let frame = self.traffic.frame(0, 0).bytes();
         if ready.send(bpf::map(&object, ".data.state")?).is_err() {
             return Ok(());
