@@ -71,10 +71,9 @@ struct numbers {
 
 #define IS_PART 0x8000
 
-/* Four tags, and what they stand for. */
-struct group {
-	__u64 tags;
-	__u32 first[4];
+/* Of a group of four tags, what they stand for: apart from them, as most lookups look at the tags alone. */
+struct firsts {
+	__u32 of[4];
 };
 
 #define TAG_ONES 0x0001000100010001ull
@@ -203,7 +202,7 @@ static __always_inline __u64 hash_v6(const __u64 *key, const volatile struct tup
 
 /* As crates/filter/src/classifier/image.rs has them. */
 _Static_assert(sizeof(struct tuple) == 64, "tuple");
-_Static_assert(sizeof(struct group) == 24, "group");
+_Static_assert(sizeof(struct firsts) == 16, "firsts");
 _Static_assert(sizeof(struct entry_v4) == 64, "entry of IPv4");
 _Static_assert(sizeof(struct entry_v6) == 112, "entry of IPv6");
 

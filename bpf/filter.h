@@ -160,8 +160,8 @@ static __always_inline __u32 by_rules_v6(const struct key_v6 *key)
 	JUDGE(first_rule_v6, key);
 }
 
-/* `vlan` is the word with the outermost tag. Global functions, as in keep.h. */
-__noinline int judge_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vlan)
+/* `vlan` is the word with the outermost tag. Of IPv6 it is a global function, as in keep.h. */
+static __always_inline __u32 judge_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 {
 	const struct frame frame = whole_frame(ctx);
 	struct key_v4 key = {};

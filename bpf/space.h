@@ -42,12 +42,20 @@ struct {
 	__type(value, __u64);
 } V(sets) SEC(".maps");
 
+/* Groups of four tags. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct group);
-} V(groups) SEC(".maps");
+	__type(value, __u64);
+} V(tags) SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct firsts);
+} V(firsts) SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -85,6 +93,18 @@ __noinline __u32 V(look_through)(const struct V(key) *key, __u32 first, __u32 fr
 	return found;
 }
 
+/* The same, of what is one rule most times: a call costs as much as the rest. */
+static __always_inline __u32 V(look_at)(const struct V(key) *key, __u32 first, __u32 from, __u32 found)
+{
+	const struct V(entry) *entry = bpf_map_lookup_elem(&V(entries), &first);
+
+	if (!entry || entry->decision >= found)
+		return found;
+	if (entry->decision >= from && V(matches)(key, entry))
+		return entry->decision;
+	return entry->last ? found : V(look_through)(key, first + 1, from, found);
+}
+
 /* The same of all buckets that a hash may lead to. */
 __noinline __u32 V(look_up)(const struct V(key) *key, __u64 hashed, __u32 from, __u32 found)
 {
@@ -93,42 +113,31 @@ __noinline __u32 V(look_up)(const struct V(key) *key, __u64 hashed, __u32 from, 
 	if (!key)
 		return found;
 	for (int i = 0; i < MOST_GROUPS; i++) {
-		const struct group *group = bpf_map_lookup_elem(&V(groups), &at);
+		const __u64 *tags = bpf_map_lookup_elem(&V(tags), &at);
+		const struct firsts *firsts = bpf_map_lookup_elem(&V(firsts), &at);
 		__u64 lanes;
 
-		if (!group)
+		if (!tags || !firsts)
 			break;
-		lanes = lanes_of(group->tags, hashed);
+		lanes = lanes_of(*tags, hashed);
 		for (int lane = 0; lane < 4; lane++)
 			if (lanes >> (16 * lane + 15) & 1)
-				found = V(look_through)(key, group->first[lane], from, found);
-		if (!(group->tags & OVERFLOWN))
+				found = V(look_through)(key, firsts->of[lane], from, found);
+		if (!(*tags & OVERFLOWN))
 			break;
 		at = (at + 1) & (V(space).groups - 1);
 	}
 	return found;
 }
 
-/* The first rule that matches, of those from `from` on; NO_RULE if there is none. */
-__noinline __u32 V(first_rule)(const struct V(key) *key, __u32 from)
+/* The same in the tuples. */
+__noinline __u32 V(first_in_tuples)(const struct V(key) *key, __u32 from)
 {
 	const volatile struct space *space = &V(space);
 	__u32 found = NO_RULE;
 	__u64 tuples, upper;
 
 	if (!key)
-		return found;
-	for (__u32 i = 0; i < FEW; i++) {
-		const struct V(entry) *entry;
-		__u32 at = i;
-
-		if (i >= space->few)
-			break;
-		entry = bpf_map_lookup_elem(&V(entries), &at);
-		if (entry && entry->decision >= from && V(matches)(key, entry))
-			return entry->decision;
-	}
-	if (!space->tuples)
 		return found;
 	upper = key->word[UPPER];
 	tuples = space->protocol[upper >> 24 & 0xff] & tuples_of_port(space, SOURCE, upper >> 48) &
@@ -137,24 +146,44 @@ __noinline __u32 V(first_rule)(const struct V(key) *key, __u32 from)
 	tuples &= tuples_of_address(&V(first), &V(parts), &V(sets), space, DESTINATION, DESTINATION_WORD(key->word));
 	for (int i = 0; i < TUPLES && tuples; i++) {
 		const volatile struct tuple *tuple = &space->tuple[lowest_bit(tuples) & (TUPLES - 1)];
-		const struct group *group;
+		const struct firsts *firsts;
 		__u64 hashed, lanes;
+		const __u64 *tags;
 		__u32 at;
 
 		if (tuple->best >= found)
 			break;
 		hashed = V(hash)(key->word, tuple, space->seed);
 		at = hashed >> (space->shift & 63);
-		group = bpf_map_lookup_elem(&V(groups), &at);
-		if (!group)
+		tags = bpf_map_lookup_elem(&V(tags), &at);
+		if (!tags)
 			break;
-		lanes = lanes_of(group->tags, hashed);
+		lanes = lanes_of(*tags, hashed);
 		/* As a rule there is nothing, or one bucket of one rule. */
-		if (group->tags & OVERFLOWN || lanes & (lanes - 1))
+		if (*tags & OVERFLOWN || lanes & (lanes - 1)) {
 			found = V(look_up)(key, hashed, from, found);
-		else if (lanes)
-			found = V(look_through)(key, group->first[lane_of(lanes)], from, found);
+		} else if (lanes) {
+			firsts = bpf_map_lookup_elem(&V(firsts), &at);
+			if (firsts)
+				found = V(look_at)(key, firsts->of[lane_of(lanes)], from, found);
+		}
 		tuples &= tuples - 1;
 	}
 	return found;
+}
+
+/* The first rule that matches, of those from `from` on; NO_RULE if there is none. */
+static __always_inline __u32 V(first_rule)(const struct V(key) *key, __u32 from)
+{
+	for (__u32 i = 0; i < FEW; i++) {
+		const struct V(entry) *entry;
+		__u32 at = i;
+
+		if (i >= V(space).few)
+			break;
+		entry = bpf_map_lookup_elem(&V(entries), &at);
+		if (entry && entry->decision >= from && V(matches)(key, entry))
+			return entry->decision;
+	}
+	return V(space).tuples ? V(first_in_tuples)(key, from) : NO_RULE;
 }

@@ -68,10 +68,23 @@ impl Who {
     }
 }
 
+/// Where the kernel receives what comes to xdpfwd's interface, and runs the XDP program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Receiving {
+    /// On the core of the generator, which it slows down: as veth does it by itself.
+    Generator,
+    /// On that of xdpfwd, in a thread of its own: with the filter in the kernel there is nothing else to do there.
+    Xdpfwd,
+    /// Nowhere: the program is given frames as if a driver had received them that costs nothing.
+    Driver,
+}
+
 /// One measurement.
 #[derive(Clone, Debug, Serialize)]
 struct Run {
     who: &'static str,
+    receiving: Receiving,
     rules: usize,
     round: u32,
     /// Of packets that are all dropped: how many a second, and what each cost on both cores.
@@ -106,15 +119,21 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let mut runs: Vec<Run> = Vec::new();
     for round in 0..arguments.rounds {
         for set in &sets {
-            for who in [Who::AtOnce, Who::Xdpfwd("user"), Who::Xdpfwd("kernel"), Who::BareLookups] {
+            let all = [Who::AtOnce, Who::Xdpfwd("user"), Who::Xdpfwd("kernel"), Who::BareLookups];
+            let all = [Receiving::Driver, Receiving::Generator, Receiving::Xdpfwd]
+                .into_iter()
+                .flat_map(|on| all.map(|who| (who, on)));
+            for (who, receiving) in all {
                 stop.check()?;
+                let lab = Lab { common, place: &place, set, receiving };
                 let (dropped_pps, cycles_per_drop) = match who {
-                    Who::Xdpfwd(at) => drop_by_xdpfwd(common, &place, set, at)?,
-                    Who::BareLookups | Who::AtOnce => drop_by_bare(common, &bare, set, who)?,
+                    Who::Xdpfwd(at) => lab.drop_by_xdpfwd(at)?,
+                    Who::BareLookups | Who::AtOnce => lab.drop_by_bare(&bare, who)?,
                 };
                 let (dropped_pps, cycles_per_drop) = (Some(dropped_pps), Some(cycles_per_drop));
                 let mut run = Run {
                     who: who.name(),
+                    receiving,
                     rules: set.count,
                     round,
                     dropped_pps,
@@ -122,10 +141,10 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                     forwarded_pps: None,
                     stage_cycles: None,
                 };
-                if let Who::Xdpfwd(at) = who
+                if let (Who::Xdpfwd(at), Receiving::Generator) = (who, receiving)
                     && !arguments.only_drops
                 {
-                    let (forwarded, cycles) = forward(common, &place, set, at)?;
+                    let (forwarded, cycles) = lab.forward(at)?;
                     run.forwarded_pps = Some(forwarded);
                     run.stage_cycles = cycles;
                 }
@@ -193,51 +212,131 @@ fn packet(header: &Header) -> Packet {
     }
 }
 
-/// How many a second xdpfwd drops, and cycles of both cores for each.
-fn drop_by_xdpfwd(common: &Common, place: &Place, set: &Set, at: &str) -> Result<(f64, f64)> {
-    let chain = Chain::builder().build()?;
-    let mut forwarder = start(&chain, place, &set.config(place, at, "drop", "drop")?)?;
-    let dropped = |forwarder: &Forwarder| -> Result<(f64, f64)> {
-        let line = forwarder.last_line(|line| line.contains(r#""type":"interval""#)).context("no report")?;
-        let report: Value = serde_json::from_str(&line)?;
-        let user: u64 = report["drops"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
-        let kernel = report["ports"][0]["xdp_dropped"].as_u64().unwrap_or(0);
-        if (at == "kernel") != (user == 0) && user + kernel > 0 {
-            bail!("{user} packets were dropped in user space and {kernel} in the kernel, with place = \"{at}\"");
-        }
-        Ok((report["elapsed_seconds"].as_f64().unwrap_or(0.0), (user + kernel) as f64))
-    };
-    let measured = measure(common, &chain, set, || dropped(&forwarder))?;
-    forwarder.stop(Duration::from_secs(10))?;
-    Ok(measured)
+/// What one measurement is made with.
+struct Lab<'a> {
+    common: &'a Common,
+    place: &'a Place,
+    set: &'a Set,
+    receiving: Receiving,
 }
 
-fn start(chain: &Chain, place: &Place, config: &Path) -> Result<Forwarder> {
-    let (program, config) = (place.xdpfwd.display().to_string(), config.display().to_string());
-    let command = [&*program, "--config", &config, "--json", "--interval", "0.2"].map(str::to_owned);
-    let mut forwarder = Forwarder::spawn(chain.fwd(), &command)?;
-    forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], Duration::from_secs(30))?;
-    forwarder.wait_for_line(Duration::from_secs(30), |line| line.contains(r#""type":"interval""#))?;
-    Ok(forwarder)
-}
-
-/// Floods, and counts twice.
-fn measure(common: &Common, chain: &Chain, set: &Set, read: impl Fn() -> Result<(f64, f64)>) -> Result<(f64, f64)> {
-    let generator =
-        Traffic::new().flood(Arc::clone(&set.packets)).core(common.generator_core).start(chain.gen_(), "gen0")?;
-    thread::sleep(common.warmup().max(Duration::from_millis(300)));
-    let (from, busy_from) = (read()?, busy_seconds()?);
-    thread::sleep(common.seconds());
-    let (to, busy_to) = (read()?, busy_seconds()?);
-    generator.stop()?;
-    let packets = to.1 - from.1;
-    if packets <= 0.0 {
-        bail!("nothing was dropped");
+impl Lab<'_> {
+    /// How many a second xdpfwd drops, and cycles of both cores for each.
+    fn drop_by_xdpfwd(&self, at: &str) -> Result<(f64, f64)> {
+        let chain = Chain::builder().build()?;
+        let mut forwarder = self.start(&chain, &self.set.config(self.place, at, "drop", "drop")?)?;
+        let dropped = |forwarder: &Forwarder| -> Result<(f64, f64)> {
+            let line = forwarder.last_line(|line| line.contains(r#""type":"interval""#)).context("no report")?;
+            let report: Value = serde_json::from_str(&line)?;
+            let user: u64 =
+                report["drops"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+            let kernel = report["ports"][0]["xdp_dropped"].as_u64().unwrap_or(0);
+            if (at == "kernel") != (user == 0) && user + kernel > 0 {
+                bail!("{user} packets were dropped in user space and {kernel} in the kernel, with place = \"{at}\"");
+            }
+            Ok((report["elapsed_seconds"].as_f64().unwrap_or(0.0), (user + kernel) as f64))
+        };
+        let measured = self.measure(&chain, || dropped(&forwarder))?;
+        forwarder.stop(Duration::from_secs(10))?;
+        Ok(measured)
     }
-    let cycles = (busy_to - busy_from) * xsk::clock::cycles_per_second() as f64;
-    // The reports are up to a fifth of a second old: their own time counts, scaled to the same span.
-    let pps = packets / (to.0 - from.0);
-    Ok((pps, cycles / (pps * common.seconds().as_secs_f64())))
+
+    fn start(&self, chain: &Chain, config: &Path) -> Result<Forwarder> {
+        let (program, config) = (self.place.xdpfwd.display().to_string(), config.display().to_string());
+        let command = [&*program, "--config", &config, "--json", "--interval", "0.2"].map(str::to_owned);
+        let mut forwarder = Forwarder::spawn(chain.fwd(), &command)?;
+        forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], Duration::from_secs(30))?;
+        forwarder.wait_for_line(Duration::from_secs(30), |line| line.contains(r#""type":"interval""#))?;
+        Ok(forwarder)
+    }
+
+    /// Floods, and counts twice.
+    fn measure(&self, chain: &Chain, read: impl Fn() -> Result<(f64, f64)>) -> Result<(f64, f64)> {
+        let common = self.common;
+        if self.receiving == Receiving::Xdpfwd {
+            receive_on(chain, common.core)?;
+        }
+        let flood = Traffic::new().flood(Arc::clone(&self.set.packets)).core(common.generator_core);
+        let generator = match self.receiving {
+            Receiving::Driver => flood.start_into(chain.fwd(), "fwd0")?,
+            Receiving::Generator | Receiving::Xdpfwd => flood.start(chain.gen_(), "gen0")?,
+        };
+        thread::sleep(common.warmup().max(Duration::from_millis(300)));
+        let (from, busy_from) = (read()?, busy_seconds()?);
+        thread::sleep(common.seconds());
+        let (to, busy_to) = (read()?, busy_seconds()?);
+        generator.stop()?;
+        let packets = to.1 - from.1;
+        if packets <= 0.0 {
+            bail!("nothing was dropped");
+        }
+        let cycles = (busy_to - busy_from) * xsk::clock::cycles_per_second() as f64;
+        // The reports are up to a fifth of a second old: their own time counts, scaled to the same span.
+        let pps = packets / (to.0 - from.0);
+        Ok((pps, cycles / (pps * common.seconds().as_secs_f64())))
+    }
+
+    /// How many a second a bare program drops, and cycles of both cores for each.
+    fn drop_by_bare(&self, bare: &Path, who: Who) -> Result<(f64, f64)> {
+        let text = fs::read_to_string(&self.set.file)?;
+        let read = parse_classbench(&text, Verdict::Drop).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+        let rules: Vec<Rule> = read.rules.into_iter().map(|(_, rule)| rule).collect();
+        let image = Classifier::new(&rules, 1).image(&rules)?;
+        let mut open = ObjectBuilder::default().open_file(bare)?;
+        let name = if who == Who::AtOnce { "drop_at_once" } else { "look_up_and_drop" };
+        open.progs_mut().for_each(|mut program| program.set_autoload(program.name() == name));
+        engine::prepare_tables(&mut open, &image)?;
+        let object = open.load()?;
+        engine::fill_tables(&object, &image)?;
+        let verdicts = object.maps().find(|map| map.name() == "verdicts").context("no map verdicts")?;
+        let verdicts = MapHandle::try_from(&verdicts)?;
+        let chain = Chain::builder().build()?;
+        let link = chain.fwd().run(|| attach(&object, name))??;
+        let started = Instant::now();
+        let read = || {
+            let mut sum = 0;
+            for key in [0u32, 1] {
+                let values = verdicts.lookup_percpu(&key.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
+                sum += values.iter().filter_map(|v| v.first_chunk().copied().map(u64::from_ne_bytes)).sum::<u64>();
+            }
+            Ok((started.elapsed().as_secs_f64(), sum as f64))
+        };
+        let measured = self.measure(&chain, read)?;
+        drop(link);
+        Ok(measured)
+    }
+
+    /// How many a second xdpfwd forwards of packets that no rule matches, and what its filter says that it costs.
+    fn forward(&self, at: &str) -> Result<(f64, Option<f64>)> {
+        let chain = Chain::builder().build()?;
+        let sink = Sink::builder().attach(chain.sink(), "sink0")?;
+        // The one rule is about everything: it accepts, then.
+        let verdict = if self.set.count == 1 { "accept" } else { "drop" };
+        let mut forwarder = self.start(&chain, &self.set.config(self.place, at, verdict, "accept")?)?;
+        let generator = Traffic::new().flows(1000).core(self.common.generator_core).start(chain.gen_(), "gen0")?;
+        thread::sleep(self.common.warmup());
+        let window = Window::measure(&generator, &sink, self.common.seconds())?;
+        generator.stop()?;
+        settle(&sink)?;
+        forwarder.stop(Duration::from_secs(10))?;
+        let last = forwarder.last_line(|line| line.contains(r#""type":"final""#)).context("no final report")?;
+        let report: Value = serde_json::from_str(&last)?;
+        let cycles = report["stages"][0]["cycles_per_packet"].as_f64().filter(|_| at == "user");
+        Ok((window.forwarded_pps(), cycles))
+    }
+}
+
+/// Has the kernel receive on fwd0 in a thread on a core.
+fn receive_on(chain: &Chain, core: usize) -> Result<()> {
+    let script = format!(
+        "echo 1 > /sys/class/net/fwd0/threaded; sleep 0.1; \
+         for pid in $(grep -l '^napi/fwd0' /proc/[0-9]*/comm | cut -d/ -f3); do taskset -pc {core} $pid >/dev/null; done"
+    );
+    let output = chain.fwd().command("sh").args(["-ec", &script]).output().context("running sh")?;
+    if !output.status.success() {
+        bail!("receiving in a thread: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }
 
 /// Seconds that the processors were not idle, all together.
@@ -250,58 +349,9 @@ fn busy_seconds() -> Result<f64> {
     Ok((user + nice + system + irq + softirq) / 100.0)
 }
 
-/// How many a second a bare program drops, and cycles of both cores for each.
-fn drop_by_bare(common: &Common, bare: &Path, set: &Set, who: Who) -> Result<(f64, f64)> {
-    let text = fs::read_to_string(&set.file)?;
-    let read = parse_classbench(&text, Verdict::Drop).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
-    let rules: Vec<Rule> = read.rules.into_iter().map(|(_, rule)| rule).collect();
-    let image = Classifier::new(&rules, 1).image(&rules)?;
-    let mut open = ObjectBuilder::default().open_file(bare)?;
-    let name = if who == Who::AtOnce { "drop_at_once" } else { "look_up_and_drop" };
-    open.progs_mut().for_each(|mut program| program.set_autoload(program.name() == name));
-    engine::prepare_tables(&mut open, &image)?;
-    let object = open.load()?;
-    engine::fill_tables(&object, &image)?;
-    let verdicts = object.maps().find(|map| map.name() == "verdicts").context("no map verdicts")?;
-    let verdicts = MapHandle::try_from(&verdicts)?;
-    let chain = Chain::builder().build()?;
-    let link = chain.fwd().run(|| attach(&object, name))??;
-    let started = Instant::now();
-    let read = || {
-        let mut sum = 0;
-        for key in [0u32, 1] {
-            let values = verdicts.lookup_percpu(&key.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
-            sum += values.iter().filter_map(|v| v.first_chunk().copied().map(u64::from_ne_bytes)).sum::<u64>();
-        }
-        Ok((started.elapsed().as_secs_f64(), sum as f64))
-    };
-    let measured = measure(common, &chain, set, read)?;
-    drop(link);
-    Ok(measured)
-}
-
 fn attach(object: &Object, name: &str) -> Result<XdpLink> {
     let program = object.progs().find(|program| program.name() == name).context("no such program")?;
     Ok(attach_xdp(program.as_fd(), nix::net::if_::if_nametoindex("fwd0")?, AttachMode::Native)?)
-}
-
-/// How many a second xdpfwd forwards of packets that no rule matches, and what its filter says that it costs.
-fn forward(common: &Common, place: &Place, set: &Set, at: &str) -> Result<(f64, Option<f64>)> {
-    let chain = Chain::builder().build()?;
-    let sink = Sink::builder().attach(chain.sink(), "sink0")?;
-    // The one rule is about everything: it accepts, then.
-    let verdict = if set.count == 1 { "accept" } else { "drop" };
-    let mut forwarder = start(&chain, place, &set.config(place, at, verdict, "accept")?)?;
-    let generator = Traffic::new().flows(1000).core(common.generator_core).start(chain.gen_(), "gen0")?;
-    thread::sleep(common.warmup());
-    let window = Window::measure(&generator, &sink, common.seconds())?;
-    generator.stop()?;
-    settle(&sink)?;
-    forwarder.stop(Duration::from_secs(10))?;
-    let last = forwarder.last_line(|line| line.contains(r#""type":"final""#)).context("no final report")?;
-    let report: Value = serde_json::from_str(&last)?;
-    let cycles = report["stages"][0]["cycles_per_packet"].as_f64().filter(|_| at == "user");
-    Ok((window.forwarded_pps(), cycles))
 }
 
 /// Compiles the bare programs.
@@ -329,21 +379,25 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
         "Rules like ClassBench's {}, 60 bytes, one core for xdpfwd; medians of {} rounds [95 %]\n\n\
          All dropped: {PACKETS} packets, each hitting a rule. Cycles are of both cores, the generator's work included.\n\n\
          {:>7} {:<14}{:<26}{:<26}{:<26}of bare lookups\n",
-        arguments.seed, arguments.rounds, "rules", "dropped", "Mpps", "cycles a packet", "beyond dropping at once"
+        arguments.seed, arguments.rounds, "rules", "dropped in", "Mpps", "cycles a packet", "beyond dropping at once"
     );
-    let mut by: BTreeMap<(usize, &str), BTreeMap<u32, &Run>> = BTreeMap::new();
+    let mut by: BTreeMap<(usize, &str, Receiving), BTreeMap<u32, &Run>> = BTreeMap::new();
     for run in runs {
-        by.entry((run.rules, run.who)).or_default().insert(run.round, run);
+        by.entry((run.rules, run.who, run.receiving)).or_default().insert(run.round, run);
     }
     let whos = ["at once", "user", "kernel", "bare lookups"];
-    for &rules in &arguments.rules {
-        for who in whos {
-            let Some(own) = by.get(&(rules, who)) else { continue };
-            let other = |name: &'static str| by.get(&(rules, name));
+    for (receiving, title) in [
+        (Receiving::Driver, "given to the XDP program by a driver that costs nothing"),
+        (Receiving::Generator, "received on the generator's core"),
+        (Receiving::Xdpfwd, "received on xdpfwd's core, in a thread"),
+    ] {
+        let _ = writeln!(text, "{title}");
+        for (&rules, who) in arguments.rules.iter().flat_map(|rules| whos.map(|who| (rules, who))) {
+            let Some(own) = by.get(&(rules, who, receiving)) else { continue };
             let of = |value: fn(&Run) -> Option<f64>| Median::of(own.values().filter_map(|run| value(run)));
             let against = |name, what: fn(f64, f64) -> f64, value: fn(&Run) -> Option<f64>| {
-                let rounds =
-                    own.iter().filter_map(|(round, run)| Some((value(run)?, value(other(name)?.get(round)?)?)));
+                let other = by.get(&(rules, name, receiving));
+                let rounds = own.iter().filter_map(|(round, run)| Some((value(run)?, value(other?.get(round)?)?)));
                 Median::of(rounds.map(|(own, other)| what(own, other)))
             };
             let _ = writeln!(
@@ -365,9 +419,12 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
         );
         for &rules in &arguments.rules {
             for who in ["user", "kernel"] {
-                let Some(own) = by.get(&(rules, who)) else { continue };
+                let Some(own) = by.get(&(rules, who, Receiving::Generator)) else { continue };
                 let rounds = own.iter().filter_map(|(round, run)| {
-                    Some(run.forwarded_pps? / by.get(&(rules, "user"))?.get(round)?.forwarded_pps?)
+                    Some(
+                        run.forwarded_pps?
+                            / by.get(&(rules, "user", Receiving::Generator))?.get(round)?.forwarded_pps?,
+                    )
                 });
                 let _ = writeln!(
                     text,

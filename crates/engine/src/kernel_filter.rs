@@ -75,9 +75,9 @@ fn find<'o>(object: &'o Object, name: &str) -> Result<Map<'o>, libbpf_rs::Error>
 }
 
 /// The tables of one IP version, by the names of their maps.
-fn tables<'a>(space: &'a SpaceImage, version: &str) -> [(String, &'a Table); 5] {
-    let SpaceImage { space: _, first, parts, sets, groups, entries } = space;
-    [("first", first), ("parts", parts), ("sets", sets), ("groups", groups), ("entries", entries)]
+fn tables<'a>(space: &'a SpaceImage, version: &str) -> [(String, &'a Table); 6] {
+    let SpaceImage { space: _, first, parts, sets, tags, firsts, entries } = space;
+    [("first", first), ("parts", parts), ("sets", sets), ("tags", tags), ("firsts", firsts), ("entries", entries)]
         .map(|(name, table)| (format!("{name}_{version}"), table))
 }
 

@@ -6,6 +6,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
+#include <stdbool.h>
 #include "frame.h"
 
 enum { HEADER_WORDS = 5, TICKS = 12 };
@@ -94,16 +95,24 @@ struct {
 	__type(value, struct packet);
 } packets SEC(".maps");
 
-// As many frames as can be, one packet of the map after the other: no clock, no sequence, no pace. The page has the rest of the header from
-// the last time, or from the beginning; who gets a flood changes nothing in it that matters.
-SEC("xdp") int flood(struct xdp_md *ctx)
+// The program that a flood is given to, if it is not sent out of an interface.
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} receiver SEC(".maps");
+
+// One packet of the map after the other: no clock, no sequence, no pace. The page has the rest of the header from the last time, or from
+// the beginning; who gets a flood changes nothing in it that matters. False: there is none.
+static __always_inline bool write_next(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	__u32 number = state.flow;
 	const struct packet *packet = bpf_map_lookup_elem(&packets, &number);
 
 	if (!packet || data + MIN_FRAME > end)
-		return XDP_ABORTED;
+		return false;
 	*(__u8 *)(data + AT_IP_PROTOCOL) = packet->protocol;
 	*(any_u32 *)(data + AT_IP + 12) = packet->source;
 	*(any_u32 *)(data + AT_IP + 16) = packet->destination;
@@ -112,7 +121,21 @@ SEC("xdp") int flood(struct xdp_md *ctx)
 	number++;
 	state.flow = number < config.flows ? number : 0;
 	state.sent++;
-	return bpf_redirect(config.ifindex, 0);
+	return true;
+}
+
+// As many frames as can be.
+SEC("xdp") int flood(struct xdp_md *ctx)
+{
+	return write_next(ctx) ? bpf_redirect(config.ifindex, 0) : XDP_ABORTED;
+}
+
+// As many as can be, to an XDP program as a driver that costs nothing would give them to it.
+SEC("xdp") int inject(struct xdp_md *ctx)
+{
+	if (write_next(ctx))
+		bpf_tail_call(ctx, &receiver, 0);
+	return XDP_ABORTED;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -2,7 +2,7 @@
 
 use std::{
     net::Ipv4Addr,
-    os::unix::thread::JoinHandleExt,
+    os::{fd::AsRawFd as _, unix::thread::JoinHandleExt},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use libbpf_rs::{ErrorKind, MapHandle, ProgramInput};
+use libbpf_rs::{ErrorKind, MapCore as _, MapFlags, MapHandle, Program, ProgramInput};
 use nix::{
     net::if_::if_nametoindex,
     sched::{CpuSet, sched_setaffinity},
@@ -192,7 +192,23 @@ impl Traffic {
     ///
     /// Not root, a value out of range, no such interface or core, or what libbpf says.
     pub fn start(&self, namespace: &Namespace, interface: &str) -> Result<Generator, Error> {
-        self.start_behind(namespace.door()?, interface)
+        self.start_behind(namespace.door()?, interface, None)
+    }
+
+    /// Starts giving a [`flood`](Self::flood) to the XDP program of `interface` in `namespace`, as a driver would that has received it,
+    /// and that costs nothing: what is left is the work of the program, and of what it does with the frames.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`]; it is no flood, or there is no XDP program.
+    pub fn start_into(&self, namespace: &Namespace, interface: &str) -> Result<Generator, Error> {
+        if self.packets.is_none() {
+            let accepted = "give it a `flood` of packets".into();
+            return Err(Error::Value { what: "traffic for an XDP program", value: "no flood".into(), accepted });
+        }
+        let program = crate::veth::link(namespace, interface)?["xdp"]["prog"]["id"].as_u64();
+        let program = program.and_then(|id| u32::try_from(id).ok()).ok_or(Error::Object("program on the interface"))?;
+        self.start_behind(namespace.door()?, interface, Some(program))
     }
 
     /// Starts sending out of `interface` in the network namespace this process is in.
@@ -201,10 +217,10 @@ impl Traffic {
     ///
     /// As [`Self::start`].
     pub fn start_here(&self, interface: &str) -> Result<Generator, Error> {
-        self.start_behind(Door::here(), interface)
+        self.start_behind(Door::here(), interface, None)
     }
 
-    fn start_behind(&self, door: Door, interface: &str) -> Result<Generator, Error> {
+    fn start_behind(&self, door: Door, interface: &str, into: Option<u32>) -> Result<Generator, Error> {
         require_root("the traffic generator")?;
         self.check()?;
         // Registered once per process would do; the handler does nothing, so more of them do no harm.
@@ -212,7 +228,8 @@ impl Traffic {
             .map_err(Error::io(format!("installing a handler for {WAKE}")))?;
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, started) = mpsc::channel();
-        let sender = Sender { traffic: self.clone(), door, interface: interface.to_owned(), stop: Arc::clone(&stop) };
+        let (traffic, interface) = (self.clone(), interface.to_owned());
+        let sender = Sender { traffic, door, interface, into, stop: Arc::clone(&stop) };
         let thread = thread::Builder::new()
             .name("lab-generator".into())
             .spawn(move || sender.run(&ready))
@@ -287,6 +304,8 @@ struct Sender {
     traffic: Traffic,
     door: Door,
     interface: String,
+    /// The number of the XDP program that is to receive.
+    into: Option<u32>,
     stop: Arc<AtomicBool>,
 }
 
@@ -304,15 +323,31 @@ impl Sender {
             .map_err(Error::nix(format!("looking up the generator's interface {}", self.interface)))?;
         let packets: Vec<u8> = self.traffic.packets.iter().flat_map(|all| all.iter()).flat_map(Packet::bytes).collect();
         let object = bpf::load_generator(&self.traffic.config(ifindex), &packets)?;
-        let name = if packets.is_empty() { "generate" } else { "flood" };
+        let name = match self.into {
+            Some(_) => "inject",
+            None if packets.is_empty() => "generate",
+            None => "flood",
+        };
+        if let Some(id) = self.into {
+            let failed =
+                || Error::bpf(format!("handing the XDP program of {} frames", self.interface), "is it still there?");
+            let receiver = Program::fd_from_id(id).map_err(failed())?;
+            let key = 0u32.to_ne_bytes();
+            let value = (receiver.as_raw_fd() as u32).to_ne_bytes();
+            bpf::map(&object, "receiver")?.update(&key, &value, MapFlags::ANY).map_err(failed())?;
+        }
         let program = object.progs_mut().find(|p| p.name() == name).ok_or(Error::Object("the generator's program"))?;
         let frame = self.traffic.frame(0, 0).bytes();
+        // `struct xdp_md`: where the frame ends, and where it came from.
+        let context = [0, frame.len() as u32, 0, ifindex, 0, 0].map(u32::to_ne_bytes).concat();
         if ready.send(bpf::map(&object, ".data.state")?).is_err() {
             return Ok(());
         }
         while !self.stop.load(Ordering::Relaxed) {
             // One call sends until it is interrupted; it returns by itself after 2^31 frames.
+            let mut context = context.clone();
             let input = ProgramInput {
+                context_in: self.into.map(|_| &mut context[..]),
                 data_in: Some(&frame),
                 flags: LIVE_FRAMES,
                 repeat: i32::MAX as u32,

@@ -25,8 +25,10 @@ pub struct SpaceImage {
     pub parts: Table,
     /// Sets of tuples.
     pub sets: Table,
-    /// `struct group`.
-    pub groups: Table,
+    /// Groups of four tags.
+    pub tags: Table,
+    /// `struct firsts`: what the tags stand for.
+    pub firsts: Table,
     /// `struct entry`.
     pub entries: Table,
 }
@@ -134,10 +136,10 @@ impl SpaceImage {
             entries.shorts(entry.source.into_iter().chain(entry.destination));
             entries.ints([decision(entry.rule), u32::from(entry.last)]);
         }
-        let mut groups = Bytes::default();
-        for (tags, numbers) in space.table.groups() {
-            groups.words(&[tags]);
-            groups.ints(numbers);
+        let (mut tags, mut firsts) = (Bytes::default(), Bytes::default());
+        for (own, numbers) in space.table.groups() {
+            tags.words(&[own]);
+            firsts.ints(numbers);
         }
         let (mut first, mut parts, mut sets) = (Bytes::default(), Bytes::default(), Bytes::default());
         // Where those of the destination begin: the source's come first.
@@ -176,15 +178,15 @@ impl SpaceImage {
             first: Table::new(NUMBERS, first.0),
             parts: Table::new(NUMBERS, parts.0),
             sets: Table::new(size_of::<u64>(), sets.0),
-            groups: Table::new(GROUP, groups.0),
+            tags: Table::new(size_of::<u64>(), tags.0),
+            firsts: Table::new(4 * size_of::<u32>(), firsts.0),
             entries: Table::new(2 * N * size_of::<u64>() + 16, entries.0),
         })
     }
 }
 
-/// Bytes of `struct numbers` and `struct group`.
+/// Bytes of `struct numbers`.
 const NUMBERS: usize = 256 * size_of::<u16>();
-const GROUP: usize = size_of::<u64>() + 4 * size_of::<u32>();
 
 /// Integers, as the machine has them.
 #[derive(Default)]
