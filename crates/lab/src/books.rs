@@ -92,12 +92,18 @@ impl Books {
         let difference = |from: u64, to: u64| i128::from(from) - i128::from(to);
         add(
             "in veth, before fwd0's XDP program",
-            difference(offered.packets, total([redirected, ingress.xdp_passed])),
+            difference(
+                offered.packets,
+                total([redirected, ingress.xdp_passed, total(ingress.xdp_drops.values().copied())]),
+            ),
             Known::Difference,
             veth.map(|veth| veth.generator.redirect_out),
             true,
         );
         add("left to the kernel by fwd0's XDP program", ingress.xdp_passed.into(), Known::Counted, None, false);
+        for (reason, packets) in &ingress.xdp_drops {
+            add(&format!("dropped by fwd0's XDP program: {reason}"), (*packets).into(), Known::Counted, None, false);
+        }
         add("AF_XDP: fill ring empty", fill_empty.into(), Known::Counted, None, true);
         add("AF_XDP: receive ring full", kernel.rx_ring_full.into(), Known::Counted, None, true);
         if too_long > 0 {

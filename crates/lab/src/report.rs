@@ -43,6 +43,8 @@ pub struct PortReport {
     pub xdp_redirected: Option<u64>,
     /// Frames that the XDP program left to the kernel.
     pub xdp_passed: u64,
+    /// Frames that the XDP program dropped, by reason.
+    pub xdp_drops: BTreeMap<String, u64>,
 }
 
 /// One stage of one path.

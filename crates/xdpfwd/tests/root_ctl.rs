@@ -1,68 +1,20 @@
 //! `xdpfwd ctl`, and the socket that it speaks to.
 
+#[path = "support/socket.rs"]
+mod socket;
 mod support;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lab::{Chain, Traffic};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::{LONG, Running, XDPFWD, chain, cross_connect, stderr};
-
-/// A path of a test's own, short enough for a socket.
-struct Socket(PathBuf);
-
-impl Socket {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("xdpfwd-{}-{name}.sock", std::process::id()));
-        let _ = fs::remove_file(&path);
-        Self(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-
-    /// A cross-connect that listens here, with a filter on the way from lan to wan.
-    fn config(&self, rules: &[&str]) -> String {
-        let engine = format!("cores = [1]\ncontrol = {:?}", self.path());
-        let text = cross_connect(1, &engine).replace("to = \"wan\"", "to = \"wan\"\nstages = [\"edge\"]");
-        format!("{text}\n[stage.edge]\nkind = \"filter\"\ndefault = \"drop\"\nrules = {rules:?}\n")
-    }
-
-    fn ctl(&self, arguments: &[&str]) -> Output {
-        Command::new(XDPFWD).arg("ctl").args(arguments).args(["--socket", self.path()]).output().unwrap()
-    }
-
-    fn asked(&self, command: &str) -> Value {
-        let output = self.ctl(&[command, "--json"]);
-        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    /// What is answered to a line, byte for byte.
-    fn raw(&self, line: &[u8]) -> Value {
-        let mut stream = UnixStream::connect(&self.0).unwrap();
-        stream.set_read_timeout(Some(LONG)).unwrap();
-        stream.write_all(line).unwrap();
-        let _ = stream.shutdown(std::net::Shutdown::Write);
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).unwrap();
-        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
+use socket::Socket;
+use support::{LONG, Running, XDPFWD, chain, stderr};
 
 fn send(chain: &Chain, packets: u64) {
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(0);
@@ -90,7 +42,8 @@ fn what_it_answers_is_what_the_report_says() {
             .enumerate()
             .map(|(n, (text, packets))| json!({ "rule": n, "packets": packets, "text": text }))
             .collect();
-        json!({ "schema": 1, "type": "rules", "filters": [{ "path": "lan->wan", "stage": "edge", "rules": rules, "default": default }] })
+        let edge = json!({ "path": "lan->wan", "stage": "edge", "place": "user", "rules": rules, "default": default });
+        json!({ "schema": 1, "type": "rules", "workers": 1, "answered": 1, "filters": [edge] })
     };
     assert_eq!(counted, counts([(rules[0], 1000), (rules[1], 500), (rules[2], 0)], 500));
     let text = String::from_utf8(socket.ctl(&["rules"]).stdout).unwrap();

@@ -1,0 +1,139 @@
+//! A filter in the XDP program: what it drops never comes to user space, what it counts is said, and where it is does not change under
+//! way.
+
+#[path = "support/socket.rs"]
+mod socket;
+mod support;
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::{Chain, Forwarder, Sink, Traffic};
+use serde_json::{Value, json};
+use socket::Socket;
+use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
+
+/// Four flows with source ports from 1024 on, from a core.
+fn send(chain: &Chain, packets: u64, core: usize) {
+    let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(core);
+    traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+}
+
+/// Waits until a sum over the first port's counters is as it should be.
+#[track_caller]
+fn wait_for(socket: &Socket, counters: &[&str], sum: u64) -> Value {
+    let deadline = Instant::now() + LONG;
+    loop {
+        let stats = socket.asked("stats");
+        let port = &stats["ports"][0];
+        if counters.iter().map(|name| port[name].as_u64().unwrap()).sum::<u64>() == sum {
+            return stats;
+        }
+        assert!(Instant::now() < deadline, "{counters:?} is not {sum}: {stats}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What each rule has matched, and behind the last the default.
+fn matched(socket: &Socket) -> (String, Vec<u64>) {
+    let edge = &socket.asked("rules")["filters"][0];
+    let rules = edge["rules"].as_array().unwrap().iter().map(|rule| &rule["packets"]);
+    let counts = rules.chain([&edge["default"]]).map(|count| count.as_u64().unwrap()).collect();
+    (edge["place"].as_str().unwrap().to_owned(), counts)
+}
+
+#[test]
+fn what_the_kernel_drops_never_comes_to_user_space_and_is_counted() {
+    let (chain, socket) = (chain(Chain::builder()), Socket::new("kernel"));
+    let rules =
+        ["drop proto udp sport 1024", "continue proto udp", "accept proto udp sport 1025-1026", "accept proto tcp"];
+    let running = Running::start(&chain, &socket.config_in("kernel", &rules));
+    let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
+    send(&chain, 4000, 0);
+    let stats = wait_for(&socket, &["xdp_redirected", "xdp_dropped"], 4000);
+    let port = &stats["ports"][0];
+    assert_eq!((&port["xdp_redirected"], &port["xdp_dropped"]), (&json!(2000), &json!(2000)), "{port}");
+    assert_eq!(port["xdp_drops"], json!({ "policy": 2000 }));
+    assert_eq!(stats["stages"][0]["place"], "kernel", "{stats}");
+    assert_eq!(matched(&socket), ("kernel".into(), vec![1000, 3000, 2000, 0, 1000]));
+    let text = String::from_utf8(socket.ctl(&["rules"]).stdout).unwrap();
+    assert!(text.starts_with("edge of lan->wan, in the kernel\n"), "{text}");
+    let (ended, last) = running.stop();
+    assert!(ended.status.success());
+    last.assert_conserved();
+    // The UMEM has seen what passed and nothing else.
+    assert_eq!(last.json["ports"][0]["rx_packets"], 2000, "{}", last.json);
+    assert_eq!(last.report.drops["policy"], 0, "{}", last.json);
+    let seen = sink.seen().unwrap();
+    assert!(seen.is_clean() && seen.arrived.packets == 2000, "{seen:?}");
+}
+
+#[test]
+fn what_comes_on_a_queue_that_nobody_serves_is_left_to_the_kernel_as_ever() {
+    let (chain, socket) = (chain(Chain::builder().queues(2)), Socket::new("unserved"));
+    let running = Running::start(&chain, &socket.config_in("kernel", &["drop"]));
+    send(&chain, 100, 0);
+    wait_for(&socket, &["xdp_dropped"], 100);
+    send(&chain, 100, 1);
+    let stats = wait_for(&socket, &["xdp_passed", "xdp_dropped"], 200);
+    assert_eq!(stats["ports"][0]["xdp_passed"], 100, "{stats}");
+    running.stop();
+}
+
+#[test]
+fn counters_go_on_from_program_to_program_and_to_user_space() {
+    let (chain, socket) = (chain(Chain::builder()), Socket::new("carried"));
+    let config = Config::new(&socket.config_in("auto", &["accept sport 1024", "drop sport 1025"]));
+    let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
+    let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments).unwrap();
+    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    let change = |place: &str, rules: &[&str]| {
+        fs::write(config.path(), socket.config_in(place, rules)).unwrap();
+        socket.ctl(&["reload"])
+    };
+    send(&chain, 400, 0);
+    wait_for(&socket, &["xdp_redirected", "xdp_dropped"], 400);
+    assert_eq!(matched(&socket), ("kernel".into(), vec![100, 100, 200]));
+    // Other rules around those that stay.
+    assert!(change("auto", &["drop sport 1026", "drop sport 1025", "accept sport 1024"]).status.success());
+    assert_eq!(matched(&socket), ("kernel".into(), vec![0, 100, 100, 200]));
+    send(&chain, 400, 0);
+    wait_for(&socket, &["xdp_redirected", "xdp_dropped"], 800);
+    assert_eq!(matched(&socket), ("kernel".into(), vec![100, 200, 200, 300]));
+    // What the program cannot do, user space does.
+    assert!(change("auto", &["drop sport 1025", "accept sport 1024 limit 1Mpps"]).status.success());
+    assert_eq!(matched(&socket), ("user".into(), vec![200, 0, 300]));
+    send(&chain, 400, 0);
+    wait_for(&socket, &["rx_packets"], 600);
+    assert_eq!(matched(&socket), ("user".into(), vec![300, 100, 500]));
+    // And there it stays: what waits for a worker has been judged by nobody.
+    assert!(change("auto", &["drop sport 1025"]).status.success());
+    assert_eq!(matched(&socket), ("user".into(), vec![300, 500]));
+    let refused = change("kernel", &["drop sport 1025"]);
+    assert!(stderr(&refused).contains("`place` of a filter"), "{refused:?}");
+    assert!(stderr(&refused).contains("takes a restart"), "{refused:?}");
+    forwarder.stop(LONG).unwrap();
+}
+
+#[test]
+fn a_filter_comes_to_the_kernel_where_there_was_none_and_goes_again() {
+    let (chain, socket) = (chain(Chain::builder()), Socket::new("comes"));
+    let with = socket.config_in("kernel", &["drop sport 1024"]).replace("default = \"drop\"", "default = \"accept\"");
+    let without = cross_connect(1, &format!("cores = [1]\ncontrol = {:?}", socket.path()));
+    let config = Config::new(&without);
+    let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
+    let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments).unwrap();
+    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    for (text, dropped, received) in [(&without, 0, 400), (&with, 100, 700), (&without, 100, 1100), (&with, 200, 1400)]
+    {
+        fs::write(config.path(), text).unwrap();
+        let reloaded = socket.ctl(&["reload"]);
+        assert!(reloaded.status.success(), "{reloaded:?}");
+        send(&chain, 400, 0);
+        let stats = wait_for(&socket, &["xdp_redirected", "xdp_dropped"], dropped + received);
+        assert_eq!(stats["ports"][0]["xdp_dropped"], dropped, "{stats}");
+        wait_for(&socket, &["rx_packets"], received);
+    }
+    forwarder.stop(LONG).unwrap();
+}

@@ -1,0 +1,67 @@
+//! A control socket of a test's own, and who asks there.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::{LONG, XDPFWD, cross_connect};
+
+/// A path of a test's own, short enough for a socket.
+pub struct Socket(pub PathBuf);
+
+impl Socket {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("xdpfwd-{}-{name}.sock", std::process::id()));
+        let _ = fs::remove_file(&path);
+        Self(path)
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    /// A cross-connect that listens here, with a filter on the way from lan to wan.
+    pub fn config(&self, rules: &[&str]) -> String {
+        self.config_in("user", rules)
+    }
+
+    /// The same with the filter in user space or in the kernel.
+    pub fn config_in(&self, place: &str, rules: &[&str]) -> String {
+        let engine = format!("cores = [1]\ncontrol = {:?}", self.path());
+        let text = cross_connect(1, &engine).replace("to = \"wan\"", "to = \"wan\"\nstages = [\"edge\"]");
+        format!("{text}\n[stage.edge]\nkind = \"filter\"\ndefault = \"drop\"\nplace = \"{place}\"\nrules = {rules:?}\n")
+    }
+
+    pub fn ctl(&self, arguments: &[&str]) -> Output {
+        Command::new(XDPFWD).arg("ctl").args(arguments).args(["--socket", self.path()]).output().unwrap()
+    }
+
+    pub fn asked(&self, command: &str) -> Value {
+        let output = self.ctl(&[command, "--json"]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// What is answered to a line, byte for byte.
+    pub fn raw(&self, line: &[u8]) -> Value {
+        let mut stream = UnixStream::connect(&self.0).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.write_all(line).unwrap();
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
