@@ -110,6 +110,11 @@ bench-rings: toolchain deps ## ns a packet of rings, port and worker beside a tw
 bench-classify: bench-build ## ns a lookup of the filter's classifier beside dpdk-test-acl, on rules like ClassBench's (ROUNDS=n)
 	$(RELEASE)/xdpfwd-bench classify $(if $(ROUNDS),--rounds $(ROUNDS))
 
+.PHONY: bench-drop
+bench-drop: bench-build ## what a filter costs in user space and in the kernel, with 0 to 10,000 rules (ROUNDS=n SECONDS=n)
+	@$(call say_sudo,network namespaces and XDP)
+	$(SUDO) $(RELEASE)/xdpfwd-bench drop $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS)
+
 .PHONY: bench-instructions
 bench-instructions: toolchain deps ## instructions a packet, against those in benches/instructions.json (UPDATE=1 writes it)
 	@$(call install,$(BENCH_PACKAGES))

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use filter::{Addresses, Classifier, Fragment, Key, L4, Rule, Verdict, parse_classbench};
+use filter::{Addresses, Classifier, FlowCache, Fragment, Key, L4, Rule, Verdict, parse_classbench};
 use serde::Serialize;
 use xdpfwd_bench::classbench::{Header, Locality, Seed, Statistics, generate, trace, write_rules, write_trace};
 
@@ -27,11 +27,14 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1_000_000)]
     packets: usize,
     /// How often a header is repeated, back to back
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Skew::Uniform, Skew::Pareto])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Skew::Uniform, Skew::Pareto, Skew::Scattered])]
     skew: Vec<Skew>,
     /// The same number, the same rules and traces
     #[arg(long, default_value_t = 1)]
     random_seed: u64,
+    /// Flows that the flow cache has slots for
+    #[arg(long, default_value_t = 65_536)]
+    flow_cache: usize,
     /// Rounds, each of one pass of every classifier over the trace
     #[arg(long, default_value_t = 9)]
     rounds: usize,
@@ -50,6 +53,8 @@ pub(crate) enum Skew {
     Uniform,
     /// As a Pareto distribution says
     Pareto,
+    /// Once, and from anywhere in the rule it hits instead of its corners: so many flows that no cache holds them
+    Scattered,
 }
 
 /// One set of rules and one trace.
@@ -68,6 +73,9 @@ struct Row {
     /// Share of headers that hit a rule.
     hit_share: f64,
     ns: Option<Median>,
+    /// With the flow cache, as it is after one pass; and the share of headers that were in it.
+    cached_ns: Option<Median>,
+    cached_share: f64,
     dpdk_ns: Option<Median>,
     /// Of dpdk-test-acl's time, in the same round.
     ratio: Option<Median>,
@@ -85,10 +93,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 fn measure_all(arguments: &Arguments, folder: &Path) -> Result<()> {
     if !arguments.json {
-        println!("ns a lookup (uncached), medians of {} rounds with their intervals", arguments.rounds);
+        println!("ns a lookup, medians of {} rounds with their intervals", arguments.rounds);
         println!(
-            "{:<12}{:>8} {:<8}{:>7}{:>8}{:>8}{:>9}{:>10}  {:<22}{:<22}ratio",
-            "seed", "rules", "skew", "tuples", "merged", "longest", "KiB", "build ms", "xdpfwd", "dpdk-test-acl"
+            "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10}  {:<22}{:<22}{:>6}  {:<22}ratio, uncached",
+            "seed",
+            "rules",
+            "skew",
+            "tuples",
+            "merged",
+            "longest",
+            "KiB",
+            "build ms",
+            "xdpfwd, uncached",
+            "with the flow cache",
+            "hits",
+            "dpdk-test-acl"
         );
     }
     for name in &arguments.seeds {
@@ -117,6 +136,7 @@ fn measure(arguments: &Arguments, seed: &Seed, count: usize, skew: Skew, folder:
     let locality = match skew {
         Skew::Uniform => Locality::Uniform,
         Skew::Pareto => Locality::Pareto { a: 1.0, b: 0.1 },
+        Skew::Scattered => Locality::Scattered,
     };
     let headers = trace(&written, arguments.packets, locality, 0.1, arguments.random_seed);
     let mut text = Vec::new();
@@ -138,9 +158,18 @@ fn measure(arguments: &Arguments, seed: &Seed, count: usize, skew: Skew, folder:
     let (mut own, mut others, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut missing = dpdk.as_ref().err().map(ToString::to_string);
     let mut hits = 0;
+    let mut cache = FlowCache::new(arguments.flow_cache, 7);
+    one_pass(&keys, |batch, found| classifier.classify_cached(batch, found, &mut cache));
+    let (mut cached, mut cached_share) = (Vec::new(), 0.0);
     for _ in 0..arguments.rounds {
-        let (ns, hit) = one_pass(&classifier, &keys);
+        let (ns, hit) = one_pass(&keys, |batch, found| classifier.classify(batch, found));
         own.push(ns);
+        let (before, _) = cache.hits_and_misses();
+        let (ns_cached, hit_cached) =
+            one_pass(&keys, |batch, found| classifier.classify_cached(batch, found, &mut cache));
+        ensure!(hit == hit_cached, "with the cache {hit_cached} headers hit a rule, without {hit}");
+        cached.push(ns_cached);
+        cached_share = (cache.hits_and_misses().0 - before) as f64 / keys.len() as f64;
         hits = hit;
         if let Ok(dpdk) = &dpdk
             && missing.is_none()
@@ -168,6 +197,8 @@ fn measure(arguments: &Arguments, seed: &Seed, count: usize, skew: Skew, folder:
         build_ms: Median::of(builds),
         hit_share: hits as f64 / keys.len() as f64,
         ns: Median::of(own),
+        cached_ns: Median::of(cached),
+        cached_share,
         dpdk_ns: Median::of(others),
         ratio: Median::of(ratios),
         dpdk_missing: missing,
@@ -196,12 +227,12 @@ fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
 }
 
 /// ns a lookup, and how many hit a rule.
-fn one_pass(classifier: &Classifier, keys: &[Key]) -> (f64, usize) {
+fn one_pass(keys: &[Key], mut look_up: impl FnMut(&[Key], &mut [u32; Classifier::BATCH])) -> (f64, usize) {
     let mut found = [0; Classifier::BATCH];
     let mut hits = 0;
     let start = Instant::now();
     for batch in keys.chunks(Classifier::BATCH) {
-        classifier.classify(black_box(batch), &mut found);
+        look_up(black_box(batch), &mut found);
         hits += found[..batch.len()].iter().filter(|found| **found != Classifier::NONE).count();
     }
     (start.elapsed().as_secs_f64() * 1e9 / keys.len() as f64, hits)
@@ -262,16 +293,22 @@ impl Row {
             |m| format!("{:.2} [{:.2}, {:.2}]", m.median, m.low, m.high),
         );
         println!(
-            "{:<12}{:>8} {:<8}{:>7}{:>8}{:>8}{:>9}{:>10.1}  {:<22}{:<22}{}",
+            "{:<12}{:>8} {:<10}{:>7}{:>8}{:>8}{:>9}{:>10.1}  {:<22}{:<22}{:>5.0}%  {:<22}{}",
             self.seed,
             self.rules,
-            if self.skew == Skew::Uniform { "uniform" } else { "pareto" },
+            match self.skew {
+                Skew::Uniform => "uniform",
+                Skew::Pareto => "pareto",
+                Skew::Scattered => "scattered",
+            },
             self.distinct_tuples,
             self.tuples,
             self.longest_bucket,
             self.memory_bytes / 1024,
             build,
             shown(&self.ns),
+            shown(&self.cached_ns),
+            self.cached_share * 100.0,
             shown(&self.dpdk_ns),
             ratio
         );

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use filter::{Classifier, Rule, Verdict, parse_classbench};
 use lab::{Chain, Forwarder, Packet, Sink, Traffic, Window};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder};
@@ -42,6 +42,9 @@ pub(crate) struct Arguments {
     /// What the rules are like: acl, fw, ipc, or a file as `classbench` takes it
     #[arg(long, default_value = "acl")]
     seed: String,
+    /// Where the kernel receives what is dropped
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Receiving::Driver, Receiving::Generator])]
+    receiving: Vec<Receiving>,
     /// Leave out the packets that pass
     #[arg(long)]
     only_drops: bool,
@@ -69,15 +72,15 @@ impl Who {
 }
 
 /// Where the kernel receives what comes to xdpfwd's interface, and runs the XDP program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum Receiving {
-    /// On the core of the generator, which it slows down: as veth does it by itself.
-    Generator,
-    /// On that of xdpfwd, in a thread of its own: with the filter in the kernel there is nothing else to do there.
-    Xdpfwd,
-    /// Nowhere: the program is given frames as if a driver had received them that costs nothing.
+    /// Nowhere: the program is given frames as if a driver had received them that costs nothing
     Driver,
+    /// On the core of the generator, which it slows down: as veth does it by itself
+    Generator,
+    /// On that of xdpfwd, in a thread of its own: with the filter in the kernel there is nothing else to do there
+    Xdpfwd,
 }
 
 /// One measurement.
@@ -120,9 +123,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     for round in 0..arguments.rounds {
         for set in &sets {
             let all = [Who::AtOnce, Who::Xdpfwd("user"), Who::Xdpfwd("kernel"), Who::BareLookups];
-            let all = [Receiving::Driver, Receiving::Generator, Receiving::Xdpfwd]
-                .into_iter()
-                .flat_map(|on| all.map(|who| (who, on)));
+            let all = arguments.receiving.iter().flat_map(|&on| all.map(|who| (who, on)));
             for (who, receiving) in all {
                 stop.check()?;
                 let lab = Lab { common, place: &place, set, receiving };
@@ -141,7 +142,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                     forwarded_pps: None,
                     stage_cycles: None,
                 };
-                if let (Who::Xdpfwd(at), Receiving::Generator) = (who, receiving)
+                if let Who::Xdpfwd(at) = who
+                    && Some(&receiving) == arguments.receiving.first()
                     && !arguments.only_drops
                 {
                     let (forwarded, cycles) = lab.forward(at)?;
@@ -391,7 +393,9 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
         (Receiving::Generator, "received on the generator's core"),
         (Receiving::Xdpfwd, "received on xdpfwd's core, in a thread"),
     ] {
-        let _ = writeln!(text, "{title}");
+        if arguments.receiving.contains(&receiving) {
+            let _ = writeln!(text, "{title}");
+        }
         for (&rules, who) in arguments.rules.iter().flat_map(|rules| whos.map(|who| (rules, who))) {
             let Some(own) = by.get(&(rules, who, receiving)) else { continue };
             let of = |value: fn(&Run) -> Option<f64>| Median::of(own.values().filter_map(|run| value(run)));
@@ -411,7 +415,7 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
         }
     }
     let pass = runs.iter().any(|run| run.forwarded_pps.is_some());
-    if pass {
+    if pass && !arguments.receiving.is_empty() {
         let _ = writeln!(
             text,
             "\nAll pass: UDP of 1000 flows, which no rule matches (of one rule: it does).\n\n{:>7} {:<14}{:<26}{:<26}cycles by the ledger",
@@ -419,11 +423,11 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
         );
         for &rules in &arguments.rules {
             for who in ["user", "kernel"] {
-                let Some(own) = by.get(&(rules, who, Receiving::Generator)) else { continue };
+                let Some(own) = by.get(&(rules, who, arguments.receiving[0])) else { continue };
                 let rounds = own.iter().filter_map(|(round, run)| {
                     Some(
                         run.forwarded_pps?
-                            / by.get(&(rules, "user", Receiving::Generator))?.get(round)?.forwarded_pps?,
+                            / by.get(&(rules, "user", arguments.receiving[0]))?.get(round)?.forwarded_pps?,
                     )
                 });
                 let _ = writeln!(

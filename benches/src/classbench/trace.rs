@@ -32,6 +32,8 @@ pub struct Header {
 pub enum Locality {
     /// Once.
     Uniform,
+    /// Once, and not at a corner of its rule but anywhere within: next to no header comes twice, where rules are wide.
+    Scattered,
     /// As ClassBench has it: the number of copies is Pareto distributed, P(at most x) = 1 - (b / x)^a, and rounded up.
     ///
     /// With a = 1, b = 0.0001 is called low locality by ClassBench, b = 1 high locality.
@@ -46,7 +48,7 @@ pub enum Locality {
 impl Locality {
     fn copies(self, random: &mut Random) -> usize {
         match self {
-            Self::Uniform => 1,
+            Self::Uniform | Self::Scattered => 1,
             // Far too large ones end at usize::MAX; the trace's length bounds them.
             Self::Pareto { a, b } => ((b / (1.0 - random.fraction()).powf(1.0 / a)).ceil() as usize).max(1),
         }
@@ -63,7 +65,7 @@ pub fn trace(rules: &[Rule5], packets: usize, locality: Locality, random_share: 
         let header = if rules.is_empty() || random.chance(random_share) {
             anything(&mut random)
         } else {
-            corner(rules, &mut random)
+            within(rules, locality == Locality::Scattered, &mut random)
         };
         let copies = locality.copies(&mut random).min(packets - headers.len());
         headers.extend(std::iter::repeat_n(header, copies));
@@ -71,10 +73,15 @@ pub fn trace(rules: &[Rule5], packets: usize, locality: Locality, random_share: 
     headers
 }
 
-fn corner(rules: &[Rule5], random: &mut Random) -> Header {
+/// At a corner of a rule, or scattered over it.
+fn within(rules: &[Rule5], scattered: bool, random: &mut Random) -> Header {
     let index = random.below(rules.len());
     let rule = &rules[index];
-    let mut end = |low: u32, high: u32| if random.below(2) == 0 { low } else { high };
+    let mut end = |low: u32, high: u32| match scattered {
+        true => low + random.below((high - low) as usize + 1) as u32,
+        false if random.below(2) == 0 => low,
+        false => high,
+    };
     let mut prefix = |prefix: Prefix| end(prefix.bounds().0, prefix.bounds().1);
     let (source, destination) = (prefix(rule.source), prefix(rule.destination));
     let mut port = |ports: Ports| end(ports.low.into(), ports.high.into()) as u16;

@@ -9,6 +9,7 @@
 //! holds, and no more once what was found is better. A batch goes in rounds, one tuple of every key in each, so that loads
 //! overlap and nothing branches on what cannot be foretold ([`space`], [`table`]).
 
+mod cache;
 mod image;
 mod layout;
 mod pattern;
@@ -16,8 +17,9 @@ mod prune;
 mod space;
 mod table;
 
-use crate::key::{Addresses, Key, V4, V6, words_v4, words_v6};
+use crate::key::{Addresses, Key, Packed, V4, V6, words_v4, words_v6};
 use crate::rule::Rule;
+pub use cache::FlowCache;
 pub use image::{Image, NotForKernel, SpaceImage, Table};
 use pattern::{pattern_v4, pattern_v6};
 use space::Space;
@@ -85,41 +87,27 @@ impl Classifier {
     /// [`Self::BATCH`] keys.
     #[inline]
     pub fn classify(&self, keys: &[Key], found: &mut [u32; Self::BATCH]) {
-        let keys = &keys[..keys.len().min(Self::BATCH)];
-        let (mut v4, mut v6) = ([[0; V4]; Self::BATCH], [[0; V6]; Self::BATCH]);
-        // Where each key stands among those of its version.
-        let (mut count4, mut count6) = (0, 0);
-        for key in keys {
-            let upper = key.upper();
-            match key.addresses {
-                Addresses::V4 { source, destination } => {
-                    v4[count4 % Self::BATCH] = words_v4(source, destination, upper);
-                    count4 += 1;
-                }
-                Addresses::V6 { source, destination } => {
-                    v6[count6 % Self::BATCH] = words_v6(source, destination, upper);
-                    count6 += 1;
-                }
-            }
-        }
-        if count6 == 0 {
-            return self.v4.classify(&v4[..count4], found);
-        }
-        if count4 == 0 {
-            return self.v6.classify(&v6[..count6], found);
-        }
-        let (mut found4, mut found6) = ([Self::NONE; Self::BATCH], [Self::NONE; Self::BATCH]);
-        self.v4.classify(&v4[..count4], &mut found4);
-        self.v6.classify(&v6[..count6], &mut found6);
-        let (mut found4, mut found6) = (found4.iter(), found6.iter());
-        for (key, found) in keys.iter().zip(found) {
-            let of_version = if matches!(key.addresses, Addresses::V4 { .. }) { &mut found4 } else { &mut found6 };
-            *found = of_version.next().copied().unwrap_or(Self::NONE);
-        }
+        let v4 = |keys: &[_], found: &mut _| self.v4.classify(keys, found);
+        let v6 = |keys: &[_], found: &mut _| self.v6.classify(keys, found);
+        by_version(keys, found, v4, v6);
+    }
+
+    /// The same, with what was found before: by this classifier, and no other.
+    #[inline]
+    pub fn classify_cached(&self, keys: &[Key], found: &mut [u32; Self::BATCH], cache: &mut FlowCache) {
+        let FlowCache { v4: slots4, v6: slots6 } = cache;
+        let v4 = |keys: &[_], found: &mut _| slots4.classify(&self.v4, keys, found);
+        let v6 = |keys: &[_], found: &mut _| slots6.classify(&self.v6, keys, found);
+        by_version(keys, found, v4, v6);
     }
 
     /// No rule matches.
     pub const NONE: u32 = u32::MAX;
+
+    /// Whether it looks rules up. If not, there are so few that they are compared one by one.
+    pub fn has_tuples(&self) -> bool {
+        self.v4.prune.is_some() || self.v6.prune.is_some()
+    }
 
     /// Its tables for the XDP program, with what becomes of a packet by each of the rules that it was compiled from. Or why that
     /// is not possible.
@@ -130,6 +118,48 @@ impl Classifier {
     /// What it has become.
     pub fn shape(&self) -> Shape {
         Shape { v4: self.v4.shape(), v6: self.v6.shape(), memory: self.v4.memory() + self.v6.memory() }
+    }
+}
+
+/// Packs keys, has those of each version looked up, and puts what was found in the order of the keys.
+#[inline]
+fn by_version(
+    keys: &[Key],
+    found: &mut [u32; Classifier::BATCH],
+    look_up_v4: impl FnOnce(&[Packed<V4>], &mut [u32; Classifier::BATCH]),
+    look_up_v6: impl FnOnce(&[Packed<V6>], &mut [u32; Classifier::BATCH]),
+) {
+    const BATCH: usize = Classifier::BATCH;
+    let keys = &keys[..keys.len().min(BATCH)];
+    let (mut v4, mut v6) = ([[0; V4]; BATCH], [[0; V6]; BATCH]);
+    // Where each key stands among those of its version.
+    let (mut count4, mut count6) = (0, 0);
+    for key in keys {
+        let upper = key.upper();
+        match key.addresses {
+            Addresses::V4 { source, destination } => {
+                v4[count4 % BATCH] = words_v4(source, destination, upper);
+                count4 += 1;
+            }
+            Addresses::V6 { source, destination } => {
+                v6[count6 % BATCH] = words_v6(source, destination, upper);
+                count6 += 1;
+            }
+        }
+    }
+    if count6 == 0 {
+        return look_up_v4(&v4[..count4], found);
+    }
+    if count4 == 0 {
+        return look_up_v6(&v6[..count6], found);
+    }
+    let (mut found4, mut found6) = ([Classifier::NONE; BATCH], [Classifier::NONE; BATCH]);
+    look_up_v4(&v4[..count4], &mut found4);
+    look_up_v6(&v6[..count6], &mut found6);
+    let (mut found4, mut found6) = (found4.iter(), found6.iter());
+    for (key, found) in keys.iter().zip(found) {
+        let of_version = if matches!(key.addresses, Addresses::V4 { .. }) { &mut found4 } else { &mut found6 };
+        *found = of_version.next().copied().unwrap_or(Classifier::NONE);
     }
 }
 

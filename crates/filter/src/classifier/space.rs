@@ -283,7 +283,7 @@ const SEEDS: [u64; 5] =
 
 /// Both halves of the 128-bit product: each bit of either factor reaches bits above and below it.
 #[inline]
-fn fold(a: u64, b: u64) -> u64 {
+pub(super) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     product as u64 ^ (product >> 64) as u64
 }

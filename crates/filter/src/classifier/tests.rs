@@ -133,6 +133,18 @@ proptest! {
             prop_assert_eq!(classifier.first_match(key, 0), expected);
             prop_assert_eq!(classifier.first_match(key, from), by_looking(&rules, key, from));
         }
+        // With a cache that is too small, so that flows take each other's places, and twice, so that they are there.
+        let mut cache = FlowCache::new(0, seed);
+        for _ in 0..2 {
+            for keys in keys.chunks(40) {
+                classifier.classify_cached(keys, &mut found, &mut cache);
+                for (key, found) in keys.iter().zip(found) {
+                    prop_assert_eq!(found, by_looking(&rules, key, 0).unwrap_or(Classifier::NONE), "{:?}", key);
+                }
+            }
+        }
+        let (hits, misses) = cache.hits_and_misses();
+        prop_assert_eq!(hits + misses, 2 * keys.len() as u64);
         let shape = classifier.shape();
         let of_v4 = rules.iter().filter(|rule| rule.matches.version() != Some(Version::V6)).count();
         if of_v4 > 8 {
@@ -156,6 +168,33 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_flow_is_looked_up_once() {
+    let rules = [crate::parse_rule("drop dst 10.0.0.0/8").unwrap().unwrap()];
+    let (classifier, mut cache) = (Classifier::new(&rules, 1), FlowCache::new(1 << 16, 2));
+    // The first has zeros only: it is not what nobody has written yet.
+    let key = |n: u32| Key {
+        addresses: Addresses::V4 { source: 0, destination: n },
+        protocol: 0,
+        l4: L4::None,
+        fragment: Fragment::No,
+        dscp: 0,
+        vlan: None,
+    };
+    let keys: Vec<Key> = (0..64).map(key).collect();
+    let mut found = [7; Classifier::BATCH];
+    for round in 0..10 {
+        classifier.classify_cached(&keys, &mut found, &mut cache);
+        assert_eq!(found, [Classifier::NONE; 64]);
+        // Some may have one place.
+        let (hits, misses) = cache.hits_and_misses();
+        assert!(hits >= round * 56 && misses >= 64, "{hits} {misses}");
+    }
+    let ten = Key { addresses: Addresses::V4 { source: 0, destination: 10 << 24 }, ..keys[0] };
+    classifier.classify_cached(&[ten], &mut found, &mut cache);
+    assert_eq!(found[0], 0);
 }
 
 #[test]

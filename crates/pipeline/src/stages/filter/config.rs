@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
-use filter::{Classifier, Rule, Verdict};
+use filter::{Classifier, FlowCache, Rule, Verdict};
 use serde::Deserialize;
 use serde::de::Deserializer;
 
@@ -25,6 +25,8 @@ pub struct FilterConfig {
     action: Option<Word>,
     #[serde(default)]
     place: Place,
+    #[serde(default)]
+    flow_cache: usize,
     #[serde(default)]
     gtpu: Layer,
     not_ip: Option<Word>,
@@ -143,6 +145,16 @@ impl StageConfig for FilterConfig {
         }
         let manners = self.manners();
         let (default, inner) = (self.default.into(), self.gtpu == Layer::Inner);
+        if self.flow_cache > FlowCache::MOST {
+            return Err(PlanError::new(format!(
+                "flow_cache = {}: must be 0 (no cache) to {} flows",
+                self.flow_cache,
+                FlowCache::MOST
+            )));
+        }
+        if self.flow_cache > 0 && self.place == Place::Kernel {
+            return Err(PlanError::new("flow_cache is for user space: leave it out, or set place = \"user\""));
+        }
         let for_kernel = match self.place {
             Place::User => None,
             place => match KernelFilter::new(&rules, &places, &classifier, default, manners, inner) {
@@ -152,7 +164,7 @@ impl StageConfig for FilterConfig {
             },
         };
         let limits = Limits::new(&rules, cx.workers)?;
-        let program = Program::new(rules, classifier, default, manners, limits, inner);
+        let program = Program::new(rules, classifier, default, manners, limits, inner, self.flow_cache);
         Ok(Arc::new(FilterPlan { program: Arc::new(program), remarks, for_kernel }))
     }
 }

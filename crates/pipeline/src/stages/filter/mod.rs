@@ -10,9 +10,10 @@ pub(crate) mod modifiers;
 mod program;
 pub(crate) mod source;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
-use filter::{Addresses, Classifier, Fragment, Key, L4, Verdict};
+use filter::{Addresses, Classifier, FlowCache, Fragment, Key, L4, Verdict};
 use xsk::Batch;
 
 pub use config::FilterConfig;
@@ -44,6 +45,8 @@ pub struct Filter {
     defaulted: u64,
     accepted: u64,
     modifiers: Modifiers,
+    /// If it is wanted, and there are so many rules that it helps.
+    cache: Option<FlowCache>,
     // What is written anew for every batch.
     keys: Box<[Key; Batch::CAPACITY]>,
     places: Box<[u8; Batch::CAPACITY]>,
@@ -119,6 +122,8 @@ impl Filter {
             defaulted: 0,
             accepted: 0,
             modifiers: Modifiers::new(&program.rules, &program.limits),
+            cache: (program.flow_cache > 0 && program.classifier.has_tuples())
+                .then(|| FlowCache::new(program.flow_cache, RandomState::new().hash_one(0_u64))),
             keys: Box::new([nothing; Batch::CAPACITY]),
             places: Box::new([0; Batch::CAPACITY]),
             found: Box::new([NONE; Batch::CAPACITY]),
@@ -193,7 +198,11 @@ impl Stage for Filter {
             self.places[count] = place as u8;
             count += 1;
         }
-        self.program.classifier.classify(&self.keys[..count], &mut self.found);
+        let keys = &self.keys[..count];
+        match &mut self.cache {
+            None => self.program.classifier.classify(keys, &mut self.found),
+            Some(cache) => self.program.classifier.classify_cached(keys, &mut self.found, cache),
+        }
         for index in 0..count {
             let Some(mut packet) = view.packet(self.places[index].into()) else { continue };
             let (key, found) = (self.keys[index], self.found[index]);
@@ -205,7 +214,12 @@ impl Stage for Filter {
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        vec![("accepted", self.accepted), ("default", self.defaulted), ("log_lost", self.modifiers.log_lost())]
+        let mut all =
+            vec![("accepted", self.accepted), ("default", self.defaulted), ("log_lost", self.modifiers.log_lost())];
+        if let Some((hits, misses)) = self.cache.as_ref().map(FlowCache::hits_and_misses) {
+            all.extend([("flow_cache_hits", hits), ("flow_cache_misses", misses)]);
+        }
+        all
     }
 
     fn matched(&self) -> Option<Matched> {

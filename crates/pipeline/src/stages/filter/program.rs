@@ -18,6 +18,8 @@ pub struct Program {
     pub(super) limits: Limits,
     /// Whether what GTP-U carries is judged instead of what carries it.
     pub(super) inner: bool,
+    /// Flows that each worker remembers; 0: none.
+    pub(super) flow_cache: usize,
     pub(super) fingerprints: Fingerprints,
 }
 
@@ -68,8 +70,9 @@ impl Program {
         manners: Manners,
         limits: Limits,
         inner: bool,
+        flow_cache: usize,
     ) -> Self {
         let fingerprints = Fingerprints::new(rules.iter().map(ToString::to_string));
-        Self { rules, classifier, default, manners, limits, inner, fingerprints }
+        Self { rules, classifier, default, manners, limits, inner, flow_cache, fingerprints }
     }
 }
