@@ -40,6 +40,11 @@ struct filter {
 /* The loader writes it before the program is loaded, so that the verifier leaves out what does not apply. */
 const volatile struct filter filter SEC(".rodata.filter");
 
+/* What user space takes for granted: the loader compares it with its own (crates/filter/src/classifier/image.rs). */
+const volatile __u32 in_step[] SEC(".rodata.in_step") = {
+	TUPLES, FEW, LONGEST_BUCKET, MOST_GROUPS, MOST_GO_ON, PORT_PLACES, DECISION_GO_ON, DECISION_ACCEPT, DECISION_DROP,
+};
+
 /* What each rule has matched, and behind the last what none decided about. The loader sets the number of entries. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -38,10 +38,11 @@ static __always_inline struct counters *counters_here(void)
 static __always_inline bool stays(struct xdp_md *ctx, struct counters *count)
 {
 	const struct keep *rules = keep_of_port();
-	bool kept = rules && rules->rules && is_kept(ctx, rules);
 
-	count->kept += kept;
-	return kept;
+	if (!rules || !rules->rules || !is_kept(ctx, rules))
+		return false;
+	count->kept++;
+	return true;
 }
 
 static __always_inline int to_socket(struct xdp_md *ctx, struct counters *count)

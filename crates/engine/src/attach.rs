@@ -122,6 +122,14 @@ impl Attachment {
         }
     }
 
+    /// Whether its XDP program filters.
+    pub(crate) fn filters(&self) -> bool {
+        match self {
+            Self::Xdp(attached) => attached.program.filters(),
+            Self::Packet(_) => false,
+        }
+    }
+
     /// What the rules of its filter have matched, if it has one.
     pub(crate) fn matched(&self) -> Option<Matched> {
         match self {

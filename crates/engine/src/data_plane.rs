@@ -6,7 +6,7 @@ use std::thread::{Builder as ThreadBuilder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use packet::Promiscuous;
-use pipeline::{Remote, WorkerReport};
+use pipeline::{PortId, Remote, WorkerReport};
 use xsk::{AttachMode, BindMode, clock};
 
 use crate::attach::Attachment;
@@ -86,8 +86,7 @@ impl DataPlane {
         Ok(Probe { modes: started.modes.clone(), fallback: started.fallback.clone() })
     }
 
-    fn start_directing(plan: Plan, control: &Control, direct: bool) -> Result<Self, StartError> {
-        let plan = Arc::new(plan);
+    fn start_directing(mut plan: Plan, control: &Control, direct: bool) -> Result<Self, StartError> {
         if plan.workers.is_empty() {
             return Err(StartError::Empty("workers"));
         }
@@ -98,16 +97,25 @@ impl DataPlane {
             (plan.ports.iter()).map(|port| Interface::find(&port.name, &port.interface)).collect::<Result<_, _>>()?;
         check_interfaces(&plan, &interfaces)?;
         check_memory(&plan)?;
-        check_places(&plan)?;
+        check_places(&plan).map_err(|(stage, why)| StartError::Placed { stage, why })?;
         let mut attachments = Vec::with_capacity(interfaces.len());
         let mut fallback = None;
-        for ((id, port), interface) in plan.numbered_ports().zip(&interfaces) {
-            let (attachment, error) = Attachment::new(port, interface, plan.kernel_filter(id), plan.mode)?;
+        for (id, interface) in (0..=u8::MAX).map(PortId).zip(&interfaces) {
+            let attach = |plan: &Plan| {
+                Attachment::new(&plan.ports[usize::from(id.0)], interface, plan.kernel_filter(id), plan.mode)
+            };
+            let attached = match attach(&plan) {
+                Err(error @ StartError::Filter(_)) if plan.falls_back(id, &error.to_string()) => attach(&plan),
+                other => other,
+            };
+            let (attachment, error) = attached?;
+            let port = &plan.ports[usize::from(id.0)];
             if let Some(error) = error {
                 fallback.get_or_insert_with(|| Fallback::new(&port.name, &port.interface, "native XDP", &error));
             }
             attachments.push(attachment);
         }
+        let plan = Arc::new(plan);
         let interrupts = if plan.busy_poll { defer_interrupts(&plan, &interfaces) } else { Vec::new() };
 
         let bind = match plan.mode {
@@ -328,6 +336,11 @@ impl DataPlane {
     }
 
     /// The attachments, in the order of the ports.
+    pub(crate) fn attachments(&self) -> &[Attachment] {
+        &self.attachments
+    }
+
+    /// The same, to be changed.
     pub(crate) fn attachments_mut(&mut self) -> &mut [Attachment] {
         &mut self.attachments
     }
@@ -494,11 +507,11 @@ fn check_memory(plan: &Plan) -> Result<(), StartError> {
 }
 
 /// A stage that a library's user wants in the kernel may not be possible there.
-fn check_places(plan: &Plan) -> Result<(), StartError> {
+pub(crate) fn check_places(plan: &Plan) -> Result<(), (String, String)> {
     for path in &plan.paths {
         for (place, stage) in path.stages.iter().enumerate().filter(|(_, stage)| stage.in_kernel) {
             if let Some(why) = plan.in_the_way_of_kernel(path, place) {
-                return Err(StartError::Placed { stage: stage.name.clone(), why });
+                return Err((stage.name.clone(), why));
             }
         }
     }

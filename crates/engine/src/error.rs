@@ -42,6 +42,9 @@ pub enum StartError {
         /// What would help.
         fix: String,
     },
+    /// The XDP program with a filter cannot be loaded.
+    #[error("loading the XDP program with the filter's rules: {0}; place = \"auto\" falls back to user space")]
+    Filter(String),
     /// A stage cannot be in the kernel.
     #[error("stage {stage} cannot be in the kernel: {why}")]
     Placed {

@@ -25,8 +25,16 @@ fn missing(name: &str) -> libbpf_rs::Error {
 
 /// Gives the maps of a program that is not yet loaded the sizes that a filter needs, and writes the read-only data.
 pub(crate) fn prepare(open: &mut OpenObject, filter: &KernelFilter) -> Result<(), libbpf_rs::Error> {
+    map_mut(open, ".rodata.in_step", |map| {
+        let ours: Vec<u8> = Image::IN_STEP.into_iter().flat_map(u32::to_ne_bytes).collect();
+        if map.initial_value() == Some(&ours) {
+            return Ok(());
+        }
+        let message = "the XDP program and this one were not built from the same source: `cargo clean -p engine`";
+        Err(io::Error::new(io::ErrorKind::InvalidData, message).into())
+    })?;
     prepare_tables(open, &filter.image)?;
-    map_mut(open, "hits", |map| map.set_max_entries(filter.rules as u32 + 1))?;
+    map_mut(open, "hits", |map| map.set_max_entries(filter.rules() as u32 + 1))?;
     map_mut(open, ".rodata.filter", |map| map.set_initial_value(&read_only(filter)))
 }
 
@@ -55,7 +63,7 @@ fn entries(table: &Table) -> u32 {
 /// Fills the maps of a program that is loaded, and not yet attached.
 pub(crate) fn fill(object: &Object, filter: &KernelFilter) -> Result<Hits, libbpf_rs::Error> {
     fill_tables(object, &filter.image)?;
-    Ok(Hits { map: MapHandle::try_from(&find(object, "hits")?)?, rules: filter.rules })
+    Ok(Hits { map: MapHandle::try_from(&find(object, "hits")?)?, rules: filter.rules() })
 }
 
 /// The same with the tables of `bpf/classify.h` alone.
@@ -92,7 +100,7 @@ fn read_only(filter: &KernelFilter) -> Vec<u8> {
         }
     };
     let accepts = u32::from(filter.default == Verdict::Accept);
-    let head = [filter.rules as u32, accepts, u32::from(filter.goes_on)];
+    let head = [filter.rules() as u32, accepts, u32::from(filter.goes_on)];
     let all = head.into_iter().chain(REASONS.iter().map(manner));
     all.flat_map(u32::to_ne_bytes).collect()
 }

@@ -44,6 +44,7 @@ mod control;
 mod data_plane;
 mod driver;
 mod error;
+mod exchange;
 mod generic;
 mod holder;
 mod host;

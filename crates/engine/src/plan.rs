@@ -139,7 +139,7 @@ impl Plan {
             return Some(format!("port {} has no XDP program with io = \"{}\"", port.name, port.io));
         }
         if let Some(before) = path.stages.first().filter(|_| place > 0) {
-            return Some(format!("stage {} comes before it, and is in user space", before.name));
+            return Some(format!("stage {} comes before it, and only the first of a path can be there", before.name));
         }
         stage.plan.for_kernel().is_none().then(|| "its kind of stage, or its rules, cannot be there".to_owned())
     }

@@ -78,7 +78,12 @@ impl XdpProgram {
                 map.set_max_entries(MOST_ADDRESSES).map_err(fail)?;
             }
         }
-        let (object, hits) = load(open, filter).map_err(fail)?;
+        let (object, hits) = load(open, filter).map_err(|error| match filter {
+            Some(_) if error.kind() != libbpf_rs::ErrorKind::PermissionDenied => {
+                StartError::Filter(format!("{error:#}"))
+            }
+            _ => fail(error),
+        })?;
         let find = |name: &str| {
             let map = object.maps().find(|map| map.name() == name);
             map.ok_or_else(|| StartError::bpf(format!("the XDP program has no map {name}")))
@@ -118,6 +123,11 @@ impl XdpProgram {
     pub(crate) fn succeed(&mut self, successor: Successor) -> Successor {
         let Successor { object, hits } = successor;
         Successor { object: std::mem::replace(&mut self.object, object), hits: std::mem::replace(&mut self.hits, hits) }
+    }
+
+    /// Whether it has a filter.
+    pub(crate) fn filters(&self) -> bool {
+        self.hits.is_some()
     }
 
     /// What the filter's rules have matched; `None` without a filter.

@@ -3,15 +3,11 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
-use pipeline::{PortId, Worker};
+use pipeline::Worker;
 
-use crate::data_plane::{ANSWER_WITHIN, DataPlane};
+use crate::data_plane::{ANSWER_WITHIN, DataPlane, check_places};
 use crate::plan::Plan;
-use crate::program::Successor;
-use crate::report::RuleReport;
 use crate::thread::{PlannedChain, build_chain, message};
 
 /// Why stages are not exchanged.
@@ -32,9 +28,33 @@ pub enum ReloadError {
     /// A worker does not answer.
     #[error("worker {0} does not answer")]
     NoAnswer(usize),
-    /// The XDP program of a port cannot be exchanged.
+    /// A stage cannot be in the kernel.
+    #[error("stage {stage} cannot be in the kernel: {why}")]
+    Placed {
+        /// The stage.
+        stage: String,
+        /// Why.
+        why: String,
+    },
+    /// Rules in the kernel and rules behind them would change together, which nothing does at once.
+    #[error(
+        "on the path from port {0} the filter in the kernel changes, and rules of stages behind it, too: between the two a packet could be \
+         judged by neither; change them in two reloads"
+    )]
+    Together(String),
+    /// The XDP program of a port cannot be exchanged. Nothing is.
     #[error("port {port}: the XDP program cannot be exchanged: {what}")]
     Program {
+        /// The port.
+        port: String,
+        /// Why.
+        what: String,
+    },
+    /// The stages are exchanged, and the XDP program of a port, which should filter no more, does.
+    #[error(
+        "the stages are exchanged, but the XDP program of port {port} goes on filtering by its old rules ({what}): reload once more"
+    )]
+    StillFiltering {
         /// The port.
         port: String,
         /// Why.
@@ -43,6 +63,15 @@ pub enum ReloadError {
     /// A worker has built its stages, and does not say that it has exchanged them. The others have.
     #[error("worker {0} does not say whether it has exchanged its stages; the others have")]
     Silent(usize),
+}
+
+impl ReloadError {
+    fn still_filtering(self) -> Self {
+        match self {
+            Self::Program { port, what } => Self::StillFiltering { port, what },
+            other => other,
+        }
+    }
 }
 
 thread_local! {
@@ -60,9 +89,10 @@ impl DataPlane {
         if let Some(what) = self.plan().differs_from(&plan) {
             return Err(ReloadError::TakesRestart(what));
         }
+        check_places(&plan).map_err(|(stage, why)| ReloadError::Placed { stage, why })?;
         self.plan().stay_in_place(&mut plan)?;
+        let successors = self.successors(&mut plan)?;
         let plan = Arc::new(plan);
-        let successors = self.successors(&plan)?;
         // All workers build before the first exchanges anything: what fails, fails for all of them.
         let built: Result<(), ReloadError> = self.remotes().enumerate().try_for_each(|(number, remote)| {
             let (plan, workers) = (Arc::clone(&plan), plan.workers.len());
@@ -110,98 +140,22 @@ impl DataPlane {
                 Err(_) => silent = Some(ReloadError::Silent(number)),
             }
         }
-        let exchanged = self.exchange_programs(last);
-        let stuck = exchanged.map(|gone| predecessors.extend(gone));
+        // As long as a worker may be without its new stages, what they rely on or replace stays.
+        let stuck = if silent.is_some() { Ok(Vec::new()) } else { self.exchange_programs(last) };
+        let stuck = stuck.map(|gone| predecessors.extend(gone));
         self.keep_counters(predecessors);
         // The old plan goes here, and not on a worker's thread: what it holds may be large.
         self.take_plan(plan);
-        stuck?;
+        self.forget_rules_that_are_gone();
+        stuck.map_err(ReloadError::still_filtering)?;
         silent.map_or(Ok(()), Err)?;
         afresh.sort();
         afresh.dedup();
         Ok(afresh)
     }
-
-    /// The programs for ports that filter, or are to. Nothing is exchanged yet.
-    fn successors(&mut self, plan: &Plan) -> Result<Vec<(PortId, Successor)>, ReloadError> {
-        let mut successors = Vec::new();
-        for (id, port) in plan.numbered_ports() {
-            let filter = plan.kernel_filter(id);
-            if filter.is_none() && self.plan().kernel_filter(id).is_none() {
-                continue;
-            }
-            let Some(attachment) = self.attachments_mut().get(usize::from(id.0)) else { continue };
-            let successor = attachment.successor(filter);
-            let successor = successor.map_err(|what| ReloadError::Program { port: port.name.clone(), what })?;
-            successors.extend(successor.map(|successor| (id, successor)));
-        }
-        Ok(successors)
-    }
-
-    /// Exchanges programs, all of them or none, and returns those that were there.
-    fn exchange_programs(
-        &mut self,
-        successors: Vec<(PortId, Successor)>,
-    ) -> Result<Vec<(PortId, Successor)>, ReloadError> {
-        let mut predecessors = Vec::new();
-        for (port, successor) in successors {
-            let Some(attachment) = self.attachments_mut().get_mut(usize::from(port.0)) else { continue };
-            match attachment.replace(successor) {
-                Ok(predecessor) => predecessors.extend(predecessor.map(|predecessor| (port, predecessor))),
-                Err(error) => {
-                    let name = self.plan().ports.get(usize::from(port.0)).map(|port| port.name.clone());
-                    for (port, predecessor) in predecessors {
-                        let attachment = &mut self.attachments_mut()[usize::from(port.0)];
-                        if let Err(error) = attachment.replace(predecessor) {
-                            tracing::error!(%error, "an XDP program could not be put back");
-                        }
-                    }
-                    return Err(ReloadError::Program { port: name.unwrap_or_default(), what: error.to_string() });
-                }
-            }
-        }
-        Ok(predecessors)
-    }
-
-    /// Takes note of what the rules of programs that are gone have matched.
-    fn keep_counters(&mut self, predecessors: Vec<(PortId, Successor)>) {
-        if predecessors.is_empty() {
-            return;
-        }
-        // What a processor was about to judge by the old rules, it has judged by then.
-        thread::sleep(SETTLED);
-        let plan = Arc::clone(self.plan_shared());
-        let stages = plan.paths.iter().flat_map(|path| path.stages.iter().map(move |stage| (path.from, stage)));
-        for ((port, stage), report) in stages.zip(RuleReport::of_all(&plan)) {
-            let Some(report) = report.filter(|_| stage.in_kernel) else { continue };
-            let gone = predecessors.iter().find(|(of, _)| *of == port);
-            let matched = gone.and_then(|(_, predecessor)| predecessor.matched());
-            self.tally_mut().keep(report, matched.as_ref());
-        }
-    }
 }
 
-/// How long after an XDP program was exchanged it is sure to run no more: a driver runs it for a few dozen packets at a time.
-const SETTLED: Duration = Duration::from_millis(20);
-
 impl Plan {
-    /// Lets the stages of another plan be where those of this one are. From user space to the kernel no filter can go on the way:
-    /// packets that wait for the workers would be judged by neither.
-    fn stay_in_place(&self, plan: &mut Self) -> Result<(), ReloadError> {
-        for (running, path) in self.paths.iter().zip(&mut plan.paths) {
-            let Some(first) = path.stages.first_mut().filter(|stage| stage.in_kernel) else { continue };
-            let was_in_kernel = running.stages.first().is_some_and(|stage| stage.in_kernel);
-            if was_in_kernel || running.stages.iter().all(|stage| stage.plan.rules().is_none()) {
-                continue;
-            }
-            if first.plan.for_kernel().is_some_and(|kernel| kernel.must) {
-                return Err(ReloadError::TakesRestart("the `place` of a filter that is in user space"));
-            }
-            first.in_kernel = false;
-        }
-        Ok(())
-    }
-
     /// What a reload cannot change, if it is not the same.
     fn differs_from(&self, other: &Self) -> Option<&'static str> {
         let paths = |plan: &Self| plan.paths.iter().map(|path| (path.from, path.to)).collect::<Vec<_>>();

@@ -87,7 +87,7 @@ pub struct PortReport {
     pub xdp_kept: u64,
     /// Packets that the XDP program dropped, as a filter with `place = "kernel"`: they never came to user space.
     pub xdp_dropped: u64,
-    /// The same by reason, as far as there are any. See [`Reason`].
+    /// The same by reason, all that there can be are listed. See [`Reason`].
     pub xdp_drops: BTreeMap<&'static str, u64>,
     /// What the kernel lost on the way into this port's sockets, and what it refused.
     pub kernel: PortKernelReport,
@@ -303,11 +303,7 @@ impl Report {
             xdp_passed: xdp.passed,
             xdp_kept: xdp.kept,
             xdp_dropped: xdp.dropped(),
-            xdp_drops: xdp
-                .drops()
-                .filter(|(_, count)| *count > 0)
-                .map(|(reason, count)| (reason.name(), count))
-                .collect(),
+            xdp_drops: xdp.drops().map(|(reason, count)| (reason.name(), count)).collect(),
             kernel: (*kernel).into(),
         });
         let ports = ports.collect();

@@ -32,6 +32,16 @@ impl Tally {
         report.default += counted.default;
     }
 
+    /// Forgets all but the rules of these reports.
+    pub(crate) fn retain(&mut self, reports: Vec<RuleReport>) {
+        let mut kept = Self::default();
+        for mut report in reports {
+            self.add_to(&mut report);
+            kept.keep(report, None);
+        }
+        *self = kept;
+    }
+
     /// Takes note of what a stage's rules had matched when they went. The report has the rules as they were, and what was counted before.
     pub(crate) fn keep(&mut self, mut report: RuleReport, matched: Option<&Matched>) {
         self.add_to(&mut report);
@@ -71,6 +81,12 @@ mod tests {
         let mut now = report(&["drop", "accept"]);
         tally.add_to(&mut now);
         assert_eq!(now.rules.iter().map(|rule| rule.packets).collect::<Vec<_>>(), [11, 0]);
+        assert_eq!(now.default, 14);
+        // What is gone is forgotten; what is there, is not.
+        tally.retain(vec![report(&["accept dscp 0"])]);
+        let mut now = report(&["drop", "accept dscp 0"]);
+        tally.add_to(&mut now);
+        assert_eq!(now.rules.iter().map(|rule| rule.packets).collect::<Vec<_>>(), [0, 10]);
         assert_eq!(now.default, 14);
         let mut other = RuleReport { stage: "other".into(), ..report(&["drop"]) };
         tally.add_to(&mut other);

@@ -101,7 +101,7 @@ impl Books {
             true,
         );
         add("left to the kernel by fwd0's XDP program", ingress.xdp_passed.into(), Known::Counted, None, false);
-        for (reason, packets) in &ingress.xdp_drops {
+        for (reason, packets) in ingress.xdp_drops.iter().filter(|(_, packets)| **packets > 0) {
             add(&format!("dropped by fwd0's XDP program: {reason}"), (*packets).into(), Known::Counted, None, false);
         }
         add("AF_XDP: fill ring empty", fill_empty.into(), Known::Counted, None, true);

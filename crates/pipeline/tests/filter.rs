@@ -321,3 +321,63 @@ fn what_gtpu_carries_is_judged_when_asked_for() {
     assert_eq!((report.drops[Reason::IpOptions], report.drops[Reason::LaterFragment]), (1, 1));
     assert_eq!(through(&format!(r#"{{ default = "drop", {rules} }}"#), &packets).0, [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]);
 }
+
+#[test]
+fn what_cannot_be_in_the_kernel_is_refused_there_and_falls_back_with_auto() {
+    let many = |rule: &str, count: usize| vec![rule.to_owned(); count].join("\", \"");
+    // A bucket of rules that differ in their port ranges alone.
+    let overlapping: Vec<String> = (0..300).map(|n| format!("drop proto udp dport {n}-60000")).collect();
+    let cases = [
+        (r#"rules = ["drop limit 1kpps"]"#.to_owned(), "`drop limit 1kpps", "limits, which the XDP program does not"),
+        (
+            r#"rules = ["accept", "drop log 1/10"]"#.to_owned(),
+            "`drop log 1/10`",
+            "logs, which the XDP program does not",
+        ),
+        (r#"rules = [], gtpu = "inner""#.to_owned(), "gtpu", "does not look into GTP-U"),
+        (format!(r#"rules = ["{}"]"#, many("continue", 17)), "17 rules say `continue`", "at most 16 may"),
+        (format!("rules = {overlapping:?}"), "300 rules differ in so little", "at most 256 may"),
+    ];
+    for (rules, thing, wanted) in cases {
+        let table = |place: &str| format!(r#"{{ default = "accept", place = "{place}", {rules} }}"#);
+        let error = refused(&table("kernel")).to_string();
+        assert!(error.contains("place = \"kernel\" is not possible"), "{error}");
+        assert!(error.contains(thing) && error.contains(wanted), "{error}");
+        let fallen_back = plan(&table("auto")).unwrap();
+        assert!(fallen_back.for_kernel().is_none());
+        assert!(fallen_back.summary().contains("not in the kernel: ") && fallen_back.summary().contains(wanted));
+        assert!(!plan(&table("user")).unwrap().summary().contains("not in the kernel"));
+    }
+    let possible = r#"{ default = "accept", place = "auto", rules = ["drop proto udp"] }"#;
+    assert!(!plan(possible).unwrap().for_kernel().unwrap().must);
+    assert!(plan(&possible.replace("auto", "kernel")).unwrap().for_kernel().unwrap().must);
+    for (keys, wanted) in
+        [("flow_cache = 4194305", "0 (no cache) to 4194304"), ("flow_cache = 1, place = \"kernel\"", "user space")]
+    {
+        let error = refused(&format!(r#"{{ default = "accept", rules = [], {keys} }}"#)).to_string();
+        assert!(error.contains(wanted), "{error}");
+    }
+}
+
+/// With a cache flows are judged as without; limits and counters do not notice.
+#[test]
+fn a_flow_cache_changes_nothing_but_what_is_looked_up() {
+    let mut rules: Vec<String> =
+        (0..40).map(|n| format!("drop src 10.0.{n}.0/24 proto udp dport {}", 100 + n)).collect();
+    rules.insert(0, "continue proto udp dport 101".into());
+    let packets: Vec<Vec<u8>> =
+        (0..200).map(|n: u16| from([10, 0, (n % 50) as u8, 1], UDP, &udp(1, 100 + n % 50))).collect();
+    let table = |cache: &str| format!(r#"{{ default = "accept", rules = {rules:?}{cache} }}"#);
+    let (without, report) = through(&table(""), &packets);
+    let (with, cached) = through(&table(", flow_cache = 1024"), &packets);
+    assert_eq!(without, with);
+    let counter = |report: &WorkerReport, name: &str| {
+        let counters = &report.paths[0].stages[0].counters;
+        counters.iter().find(|(own, _)| *own == name).map(|(_, count)| *count)
+    };
+    assert_eq!(counter(&report, "flow_cache_hits"), None);
+    assert_eq!(counter(&report, "accepted"), counter(&cached, "accepted"));
+    let (hits, misses) = (counter(&cached, "flow_cache_hits").unwrap(), counter(&cached, "flow_cache_misses").unwrap());
+    assert_eq!(hits + misses, 200);
+    assert!(hits >= 120, "{hits}");
+}

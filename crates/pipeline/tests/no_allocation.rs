@@ -26,7 +26,7 @@ fn a_worker_at_work_allocates_nothing() {
     let filter = || {
         let many: String = (0..200).map(|n| format!("\"drop src 172.16.{n}.0/24 proto udp dport {n}\",")).collect();
         let table = format!(
-            "{{ default = \"drop\", rules = [{many} \"continue proto udp limit 1Gbps\", \"accept src 10.0.0.0/8 limit 1Mpps per src/24\"] }}"
+            "{{ default = \"drop\", rules = [{many} \"continue proto udp limit 1Gbps\", \"accept src 10.0.0.0/8 limit 1Mpps per src/24\"], flow_cache = 256 }}"
         );
         let cx = PlanCx { directory: Path::new("."), workers: 1 };
         let table = toml::de::ValueDeserializer::parse(table.leak()).unwrap();

@@ -64,7 +64,7 @@ pub(crate) fn summary(report: &Report) -> String {
         .map(|(reason, count)| format!("{reason} {}", grouped(*count)))
         .collect();
     for port in &report.ports {
-        let drops = port.xdp_drops.iter();
+        let drops = port.xdp_drops.iter().filter(|(_, count)| **count > 0);
         losses.extend(
             drops.map(|(reason, count)| format!("{reason} {} in the kernel, from {}", grouped(*count), port.name)),
         );

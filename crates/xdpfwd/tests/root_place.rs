@@ -54,7 +54,9 @@ fn what_the_kernel_drops_never_comes_to_user_space_and_is_counted() {
     let stats = wait_for(&socket, &["xdp_redirected", "xdp_dropped"], 4000);
     let port = &stats["ports"][0];
     assert_eq!((&port["xdp_redirected"], &port["xdp_dropped"]), (&json!(2000), &json!(2000)), "{port}");
-    assert_eq!(port["xdp_drops"], json!({ "policy": 2000 }));
+    let others = ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragment"];
+    assert_eq!(port["xdp_drops"]["policy"], 2000);
+    assert!(others.iter().all(|reason| port["xdp_drops"][reason] == 0), "{port}");
     assert_eq!(stats["stages"][0]["place"], "kernel", "{stats}");
     assert_eq!(matched(&socket), ("kernel".into(), vec![1000, 3000, 2000, 0, 1000]));
     let text = String::from_utf8(socket.ctl(&["rules"]).stdout).unwrap();
@@ -113,6 +115,32 @@ fn counters_go_on_from_program_to_program_and_to_user_space() {
     let refused = change("kernel", &["drop sport 1025"]);
     assert!(stderr(&refused).contains("`place` of a filter"), "{refused:?}");
     assert!(stderr(&refused).contains("takes a restart"), "{refused:?}");
+    forwarder.stop(LONG).unwrap();
+}
+
+#[test]
+fn what_is_in_the_kernel_and_what_is_behind_it_do_not_change_together() {
+    let (chain, socket) = (chain(Chain::builder()), Socket::new("together"));
+    let two = |edge: &str, inner: &str| {
+        let text = socket.config_in("kernel", &[edge]).replace(r#"stages = ["edge"]"#, r#"stages = ["edge", "inner"]"#);
+        format!("{text}\n[stage.inner]\nkind = \"filter\"\ndefault = \"accept\"\nrules = [{inner:?}]\n")
+    };
+    let config = Config::new(&two("accept proto udp", "drop sport 1024"));
+    let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
+    let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments).unwrap();
+    forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+    let reload = |text: &str| {
+        fs::write(config.path(), text).unwrap();
+        socket.ctl(&["reload"])
+    };
+    let refused = reload(&two("drop sport 1024", "accept"));
+    assert!(stderr(&refused).contains("change them in two reloads"), "{refused:?}");
+    // One after the other: what is behind, with the kernel's rules as they are; then those.
+    for (edge, inner) in [("accept proto udp", "drop sport 1025"), ("drop sport 1024", "drop sport 1025")] {
+        let done = reload(&two(edge, inner));
+        assert!(done.status.success(), "{done:?}");
+    }
+    assert_eq!(socket.asked("rules")["filters"][1]["rules"][0]["text"], "drop sport 1025");
     forwarder.stop(LONG).unwrap();
 }
 

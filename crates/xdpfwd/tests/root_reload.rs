@@ -1,6 +1,8 @@
 //! SIGHUP: the configuration is read anew, and the stages are exchanged under load: nothing is lost, nothing is judged wrongly, and
 //! what is no good changes nothing.
 
+#[path = "support/socket.rs"]
+mod socket;
 mod support;
 
 use std::fs;
@@ -38,10 +40,15 @@ impl Drop for Rules {
 
 /// A cross-connect with a filter each way.
 fn config(place: &str, forth: &Rules, back: &Rules) -> String {
+    config_with(place, forth, back, "")
+}
+
+/// The same, with more lines of `[engine]`.
+fn config_with(place: &str, forth: &Rules, back: &Rules, engine: &str) -> String {
     let stages = |text: String, to: &str, name: &str| {
         text.replace(&format!("to = \"{to}\""), &format!("to = \"{to}\"\nstages = [\"{name}\"]"))
     };
-    let text = stages(stages(cross_connect(1, "cores = [1]"), "wan", "forth"), "lan", "back");
+    let text = stages(stages(cross_connect(1, &format!("cores = [1]\n{engine}")), "wan", "forth"), "lan", "back");
     let filter = |name: &str, rules: &Rules| {
         let rules = rules.0.to_str().unwrap();
         format!("[stage.{name}]\nkind = \"filter\"\nplace = \"{place}\"\ndefault = \"drop\"\nrules = {rules:?}\n")
@@ -94,7 +101,9 @@ fn reload_under_load(place: &str) -> Final {
         Rules::new(&named("accepting"), &many(1000, 1, "accept")),
         Rules::new(&named("dropping"), &many(1000, 1, "drop")),
     );
-    let running = Running::start(&chain, &config(place, &accepting, &dropping));
+    let socket = socket::Socket::new(&named("reload"));
+    let control = format!("control = {:?}", socket.path());
+    let running = Running::start(&chain, &config_with(place, &accepting, &dropping, &control));
     let forth = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
     let back = Sink::attach(chain.gen_(), "gen0").unwrap();
     // Until the last reload is done; slow enough that nothing is lost without any.
@@ -112,6 +121,10 @@ fn reload_under_load(place: &str) -> Final {
     while forth.seen().unwrap().arrived.packets < sent.packets && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(10));
     }
+    // The last rule of each decided about all that came, by whichever program or stage it was.
+    let filters = socket.asked("rules")["filters"].clone();
+    let counted = |filter: usize| filters[filter]["rules"].as_array().unwrap().last().unwrap()["packets"].clone();
+    assert_eq!((counted(0), counted(1)), (sent.packets.into(), against.packets.into()));
     let (ended, last) = running.stop();
     assert!(ended.status.success(), "{ended:?}");
     last.assert_conserved();

@@ -2,7 +2,7 @@
 
 use super::layout::TUPLES;
 use super::prune::PLACES;
-use super::space::Space;
+use super::space::{FEW, Space};
 use crate::rule::{Rule, Verdict};
 
 /// The tables of both IP versions, for the kernel.
@@ -93,15 +93,32 @@ const MOST_GO_ON: usize = 16;
 const MOST_RULES: usize = (1 << 30) - 1;
 
 /// What the two lowest bits of a decision say.
+const GO_ON: u32 = 0;
+const ACCEPT: u32 = 1;
+const DROP: u32 = 2;
+
 fn word(verdict: Option<Verdict>) -> u32 {
     match verdict {
-        None => 0,
-        Some(Verdict::Accept) => 1,
-        Some(Verdict::Drop) => 2,
+        None => GO_ON,
+        Some(Verdict::Accept) => ACCEPT,
+        Some(Verdict::Drop) => DROP,
     }
 }
 
 impl Image {
+    /// What the program has to take for granted, too: `in_step` in `bpf/filter.h`.
+    pub const IN_STEP: [u32; 9] = [
+        TUPLES as u32,
+        FEW as u32,
+        LONGEST_BUCKET as u32,
+        MOST_GROUPS as u32,
+        MOST_GO_ON as u32,
+        PLACES as u32,
+        GO_ON,
+        ACCEPT,
+        DROP,
+    ];
+
     pub(super) fn new<const A: usize, const B: usize>(
         v4: &Space<A>,
         v6: &Space<B>,

@@ -55,7 +55,7 @@ pub(super) struct Entry<const N: usize> {
 const _: () = assert!(size_of::<Entry<V4>>() == 64);
 
 /// Up to so many rules are compared one by one, which costs less than a lookup.
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 
 impl<const N: usize> Entry<N> {
     #[inline]

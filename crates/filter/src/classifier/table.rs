@@ -25,8 +25,8 @@ const OVERFLOWN: u64 = 1 << 63;
 impl Table {
     /// For so many.
     pub(super) fn new(entries: usize) -> Self {
-        // One in eight lanes has a tag, up to one in four.
-        let groups = (entries * 2).next_power_of_two().max(2);
+        // One in eight lanes has a tag, up to one in four: fewer would be more memory than it is worth.
+        let groups = entries.next_power_of_two().max(2);
         Self { groups: vec![0; groups], numbers: vec![[0; LANES]; groups], shift: 64 - groups.trailing_zeros() }
     }
 

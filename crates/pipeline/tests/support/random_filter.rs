@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use filter::{Rule, Verdict};
-use pipeline::stages::filter::{Outcome, Seen, Unusual, look_at};
+use pipeline::stages::filter::{Outcome, Seen, look_at};
 use pipeline::wire::Headers;
 use pipeline::{PlanCx, Reason, Registry, StagePlan};
 
@@ -53,32 +53,41 @@ pub struct RuleSet {
     pub rules: Vec<Rule>,
     pub written: Vec<String>,
     default: &'static str,
-    /// Whether packets with options and later fragments come to the rules.
-    judge_all: bool,
+    /// What becomes of each kind of what is out of the ordinary, as it is written.
+    manners: [&'static str; 6],
 }
+
+/// Their keys, in the order of [`Unusual::ALL`].
+const KEYS: [&str; 6] = ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
 
 impl RuleSet {
     /// With so many rules at most that have no verdict.
     pub fn draw(lot: &mut Lot, most_go_on: usize) -> Self {
         let count = lot.of(&[1, 8, 9, 20, 60, 150, 300]);
-        let mut written: Vec<String> = (0..count).map(|_| rule(lot)).collect();
+        let written = (0..count).map(|_| rule(lot)).collect();
+        Self::of(written, lot, most_go_on)
+    }
+
+    /// Of some rules.
+    pub fn of(mut written: Vec<String>, lot: &mut Lot, most_go_on: usize) -> Self {
         for rule in written.iter_mut().filter(|rule| rule.starts_with("continue")).skip(most_go_on) {
             *rule = rule.replace("continue", "accept");
         }
-        let judge_all = !lot.one_in(3);
         let default = lot.of(&["accept", "drop"]);
         let rules = written.iter().map(|line| filter::parse_rule(line).unwrap().unwrap()).collect();
-        Self { rules, written, default, judge_all }
+        let manners = [0, 1, 2, 3, 4, 5].map(|kind| match kind {
+            0..4 => lot.of(&["accept", "drop", "drop"]),
+            _ => lot.of(&["judge", "judge", "judge", "drop", "accept"]),
+        });
+        Self { rules, written, default, manners }
     }
 
     /// The plan of a stage that is to be there: `"user"` or `"kernel"`.
     pub fn plan(&self, place: &str) -> Arc<dyn StagePlan> {
         let Self { written, default, .. } = self;
-        let manner = if self.judge_all { "judge" } else { "drop" };
-        let table = format!(
-            "{{ default = \"{default}\", rules = {written:?}, later_fragments = \"{manner}\", ip_options = \"{manner}\", \
-             place = \"{place}\" }}"
-        );
+        let manners: String =
+            KEYS.iter().zip(self.manners).map(|(key, manner)| format!(", {key} = {manner:?}")).collect();
+        let table = format!("{{ default = \"{default}\", rules = {written:?}, place = \"{place}\"{manners} }}");
         let cx = PlanCx { directory: std::path::Path::new("."), workers: 1 };
         let plan = Registry::builtin().plan("filter", toml::de::ValueDeserializer::parse(&table).unwrap(), &cx);
         plan.unwrap_or_else(|error| panic!("{error}: {written:#?}"))
@@ -89,9 +98,11 @@ impl RuleSet {
         let by_default = |verdict| (verdict == Verdict::Drop).then_some(Reason::Policy);
         let key = match look_at(frame, &Headers::parse(frame)) {
             Seen::Key(key) => key,
-            Seen::Unusual(Unusual::NotIp, _) => return Outcome { drop: None, rule: None },
-            Seen::Unusual(_, Some(key)) if self.judge_all => key,
-            Seen::Unusual(unusual, _) => return Outcome { drop: Some(unusual.reason()), rule: None },
+            Seen::Unusual(unusual, key) => match (self.manners[unusual as usize], key) {
+                ("judge", Some(key)) => key,
+                ("accept", _) => return Outcome { drop: None, rule: None },
+                _ => return Outcome { drop: Some(unusual.reason()), rule: None },
+            },
         };
         for (number, rule) in (0..).zip(&self.rules) {
             match rule.verdict {

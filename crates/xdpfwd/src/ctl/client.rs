@@ -127,7 +127,7 @@ fn text(command: Command, answer: &Value) -> String {
             for port in list(&answer["ports"]) {
                 let _ = writeln!(
                     text,
-                    "port {}: {} packets in, {} out, {} dropped in the kernel",
+                    "port {}: {} packets in, {} out, {} dropped by a filter in the kernel",
                     word(&port["name"]),
                     port["rx_packets"],
                     port["tx_packets"],

@@ -155,17 +155,18 @@ impl StageConfig for FilterConfig {
         if self.flow_cache > 0 && self.place == Place::Kernel {
             return Err(PlanError::new("flow_cache is for user space: leave it out, or set place = \"user\""));
         }
-        let for_kernel = match self.place {
-            Place::User => None,
-            place => match KernelFilter::new(&rules, &places, &classifier, default, manners, inner) {
-                Ok(filter) => Some(ForKernel { filter, must: place == Place::Kernel }),
-                Err(why) if place == Place::Kernel => return Err(not_in_kernel(why)),
-                Err(_) => None,
-            },
-        };
+        let (mut for_kernel, mut not_possible) = (None, None);
+        if self.place != Place::User {
+            match KernelFilter::new(&rules, &places, &classifier, default, manners, inner) {
+                Ok(filter) => for_kernel = Some(ForKernel { filter, must: self.place == Place::Kernel }),
+                Err(why) if self.place == Place::Kernel => return Err(not_in_kernel(why)),
+                // One is enough: with `place = "kernel"` all are said.
+                Err(why) => not_possible = why.first().map(ToString::to_string),
+            }
+        }
         let limits = Limits::new(&rules, cx.workers)?;
         let program = Program::new(rules, classifier, default, manners, limits, inner, self.flow_cache);
-        Ok(Arc::new(FilterPlan { program: Arc::new(program), remarks, for_kernel }))
+        Ok(Arc::new(FilterPlan { program: Arc::new(program), remarks, for_kernel, not_in_kernel: not_possible }))
     }
 }
 

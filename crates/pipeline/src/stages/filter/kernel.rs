@@ -15,8 +15,7 @@ use crate::view::View;
 pub struct KernelFilter {
     /// The classifier.
     pub image: Image,
-    /// Its rules.
-    pub rules: usize,
+    rules: Vec<Rule>,
     /// Whether any of them has no verdict, so that the search goes on.
     pub goes_on: bool,
     /// What becomes of a packet that no rule decides about.
@@ -25,6 +24,16 @@ pub struct KernelFilter {
 }
 
 impl KernelFilter {
+    /// How many rules it has.
+    pub fn rules(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether it comes to the same verdicts as another one, by the same rules.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.rules == other.rules && self.default == other.default && self.manners == other.manners
+    }
+
     /// What becomes of each kind of unusual packet; `None`: the rules judge it.
     pub fn manner(&self, unusual: Unusual) -> Option<Verdict> {
         self.manners.of(unusual)
@@ -61,7 +70,7 @@ impl KernelFilter {
         match image {
             Some(image) if why.is_empty() => {
                 let goes_on = rules.iter().any(|rule| rule.verdict.is_none());
-                Ok(Arc::new(Self { image, rules: rules.len(), goes_on, default, manners }))
+                Ok(Arc::new(Self { image, rules: rules.to_vec(), goes_on, default, manners }))
             }
             _ => Err(why),
         }

@@ -33,6 +33,8 @@ pub struct FilterPlan {
     program: Arc<Program>,
     remarks: Vec<Remark>,
     for_kernel: Option<ForKernel>,
+    /// Why it cannot be in the kernel, if that was asked for.
+    not_in_kernel: Option<String>,
 }
 
 /// A filter at work.
@@ -83,7 +85,8 @@ impl StagePlan for FilterPlan {
         let shape = classifier.shape();
         let tuples = shape.v4.len() + shape.v6.len();
         let how = if tuples == 0 { "compared one by one".to_owned() } else { format!("in {tuples} tuples") };
-        format!("{} rules {how}, {} KiB; default {default}", rules.len(), shape.memory.div_ceil(1024))
+        let why = self.not_in_kernel.as_ref().map_or(String::new(), |why| format!("; not in the kernel: {why}"));
+        format!("{} rules {how}, {} KiB; default {default}{why}", rules.len(), shape.memory.div_ceil(1024))
     }
 
     fn rules(&self) -> Option<Vec<String>> {

@@ -24,7 +24,7 @@ pub struct Program {
 }
 
 /// What becomes of each kind of unusual packet; `None`: the rules judge it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Manners([Option<Verdict>; Unusual::ALL.len()]);
 
 impl Manners {

@@ -1,0 +1,138 @@
+//! Exchanging the XDP programs of a data plane that runs, for others that filter by other rules. A part of a reload.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use pipeline::PortId;
+
+use crate::data_plane::DataPlane;
+use crate::plan::{PathPlan, Plan};
+use crate::program::Successor;
+use crate::reload::ReloadError;
+use crate::report::RuleReport;
+
+/// How long after an XDP program was exchanged it is taken to run no more: a driver runs it for a few dozen packets at a time.
+const SETTLED: Duration = Duration::from_millis(20);
+
+impl DataPlane {
+    /// The programs for ports whose filter is to be another one, or to go. Nothing is exchanged yet. A filter that would rather be in
+    /// the kernel, and whose program does not load, is put into user space.
+    pub(crate) fn successors(&mut self, plan: &mut Plan) -> Result<Vec<(PortId, Successor)>, ReloadError> {
+        let mut successors = Vec::new();
+        for id in (0..=u8::MAX).map(PortId).take(plan.ports.len()) {
+            let attachment = &self.attachments()[usize::from(id.0)];
+            let running = self.plan().kernel_filter(id).filter(|_| attachment.filters());
+            let same = match (running, plan.kernel_filter(id)) {
+                (None, None) => !attachment.filters(),
+                (Some(running), Some(filter)) => running.says_the_same(filter),
+                _ => false,
+            };
+            if same {
+                continue;
+            }
+            let successor = attachment
+                .successor(plan.kernel_filter(id))
+                .or_else(|what| if plan.falls_back(id, &what) { attachment.successor(None) } else { Err(what) });
+            let port = &plan.ports[usize::from(id.0)].name;
+            let successor = successor.map_err(|what| ReloadError::Program { port: port.clone(), what })?;
+            successors.extend(successor.map(|successor| (id, successor)));
+        }
+        Ok(successors)
+    }
+
+    /// Exchanges programs, all of them or none, and returns those that were there.
+    pub(crate) fn exchange_programs(
+        &mut self,
+        successors: Vec<(PortId, Successor)>,
+    ) -> Result<Vec<(PortId, Successor)>, ReloadError> {
+        let mut predecessors = Vec::new();
+        for (port, successor) in successors {
+            let Some(attachment) = self.attachments_mut().get_mut(usize::from(port.0)) else { continue };
+            match attachment.replace(successor) {
+                Ok(predecessor) => predecessors.extend(predecessor.map(|predecessor| (port, predecessor))),
+                Err(error) => {
+                    let name = self.plan().ports.get(usize::from(port.0)).map(|port| port.name.clone());
+                    for (port, predecessor) in predecessors {
+                        let attachment = &mut self.attachments_mut()[usize::from(port.0)];
+                        if let Err(error) = attachment.replace(predecessor) {
+                            tracing::error!(%error, "an XDP program could not be put back");
+                        }
+                    }
+                    return Err(ReloadError::Program { port: name.unwrap_or_default(), what: error.to_string() });
+                }
+            }
+        }
+        Ok(predecessors)
+    }
+
+    /// Takes note of what the rules of programs that are gone have matched.
+    pub(crate) fn keep_counters(&mut self, predecessors: Vec<(PortId, Successor)>) {
+        if predecessors.is_empty() {
+            return;
+        }
+        // What a processor was about to judge by the old rules, it has judged by then.
+        thread::sleep(SETTLED);
+        let plan = Arc::clone(self.plan_shared());
+        let stages = plan.paths.iter().flat_map(|path| path.stages.iter().map(move |stage| (path.from, stage)));
+        for ((port, stage), report) in stages.zip(RuleReport::of_all(&plan)) {
+            let gone = predecessors.iter().find(|(of, _)| *of == port && stage.in_kernel);
+            if let (Some(report), Some((_, gone))) = (report, gone) {
+                self.tally_mut().keep(report, gone.matched().as_ref());
+            }
+        }
+    }
+
+    /// A rule that comes back after it was gone begins anew.
+    pub(crate) fn forget_rules_that_are_gone(&mut self) {
+        let reports: Vec<RuleReport> = RuleReport::of_all(self.plan()).into_iter().flatten().collect();
+        self.tally_mut().retain(reports);
+    }
+}
+
+impl Plan {
+    /// Lets the stages of another plan be where no packet comes between this one's and that one's.
+    ///
+    /// From user space to the kernel a filter cannot go while packets flow: those that wait for the workers would be judged by neither. And
+    /// what is in the kernel and what is behind it are not exchanged at the same time: what the one leaves to the other would pass.
+    pub(crate) fn stay_in_place(&self, plan: &mut Self) -> Result<(), ReloadError> {
+        for number in 0..plan.paths.len() {
+            let (running, path) = (&self.paths[number], &plan.paths[number]);
+            let (port, behind_changes) = (path.from, running.rules_in_user_space() != path.rules_in_user_space());
+            let Some(filter) = plan.kernel_filter(port).filter(|_| behind_changes) else { continue };
+            match self.kernel_filter(port) {
+                Some(running) if running.says_the_same(filter) => {}
+                Some(_) => {
+                    return Err(ReloadError::Together(plan.ports[usize::from(port.0)].name.clone()));
+                }
+                None if !plan
+                    .falls_back(port, "it is in user space, and goes to the kernel at the next start only") =>
+                {
+                    return Err(ReloadError::TakesRestart("the `place` of a filter that is in user space"));
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the filter of a port into user space, if it may be there, and says why. If it may not, it is left where it is.
+    pub(crate) fn falls_back(&mut self, port: PortId, why: &str) -> bool {
+        let path = self.paths.iter_mut().find(|path| path.from == port);
+        let Some(first) = path.and_then(|path| path.stages.first_mut()) else { return false };
+        if !first.in_kernel || first.plan.for_kernel().is_none_or(|kernel| kernel.must) {
+            return false;
+        }
+        tracing::warn!(stage = first.name, why, "the filter is judged in user space");
+        first.in_kernel = false;
+        true
+    }
+}
+
+impl PathPlan {
+    /// The stages with rules that workers apply, and what they say.
+    fn rules_in_user_space(&self) -> Vec<(&str, Vec<String>, String)> {
+        let stages = self.stages.iter().filter(|stage| !stage.in_kernel);
+        stages.filter_map(|stage| Some((&*stage.name, stage.plan.rules()?, stage.plan.summary()))).collect()
+    }
+}
