@@ -6,10 +6,11 @@ mod support;
 use std::thread;
 use std::time::Duration;
 
+use lab::Forwarder;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::cables::{Cables, PACKETS, best, ip, kernel_has_zero_copy, until};
-use support::{Final, Running, XDPFWD};
+use support::{Config, Final, LONG, Running, XDPFWD};
 
 #[track_caller]
 fn assert_modes(json: &Value, mode: &str) {
@@ -83,6 +84,42 @@ fn copy_and_skb_get_what_they_say() {
 fn two_queues_share_the_umem() {
     for near in [["m0", "m1"], ["i0", "i1"], ["m0", "i1"]] {
         forwards_as(near, 2, "", best());
+    }
+}
+
+/// A filter in the XDP program, on drivers whose receive path is not veth's, and exchanged while the sockets stay bound.
+#[test]
+fn a_filter_in_the_kernel_drops_and_is_exchanged() {
+    for near in PAIRS {
+        let cables = Cables::new(near);
+        cables.set_queues(1);
+        let text = |rule: &str| {
+            let text = cables.config(1, "").replace("to = \"wan\"", "to = \"wan\"\nstages = [\"fw\"]");
+            format!(
+                "{text}\n[stage.fw]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\nrules = [{rule:?}]\n"
+            )
+        };
+        let config = Config::new(&text("drop proto udp"));
+        let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
+        let mut forwarder = Forwarder::spawn(&cables.forwarder, &arguments).unwrap();
+        forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
+        cables.wait_for_carriers();
+        let arrived = cables.exchange(300);
+        assert_eq!(arrived, [0, PACKETS], "{near:?}");
+        let running = Running::of(forwarder, Config::new(""));
+        std::fs::write(config.path(), text("accept proto udp")).unwrap();
+        running.signal(Signal::SIGHUP);
+        until("it is reloaded", || running.forwarder.stderr().iter().any(|line| line.contains("reloaded")));
+        cables.wait_for_carriers();
+        let arrived = cables.exchange(300);
+        assert_eq!(arrived, [PACKETS, PACKETS], "{near:?}: {:#?}", running.forwarder.stderr());
+        let (ended, last) = running.stop();
+        assert!(ended.status.success(), "{ended:?}");
+        last.assert_conserved();
+        assert_modes(&last.json, best());
+        let lan = &last.json["ports"][0];
+        assert_eq!((&lan["xdp_dropped"], &lan["rx_packets"]), (&PACKETS.into(), &PACKETS.into()), "{lan}");
+        println!("case: {near:?}: {}, dropped in the kernel, then accepted by the next program", best());
     }
 }
 

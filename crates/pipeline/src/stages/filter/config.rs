@@ -1,11 +1,12 @@
 //! The filter's table in the configuration, and its rules.
 
+use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use filter::{Classifier, FlowCache, Rule, Verdict};
 use serde::Deserialize;
-use serde::de::Deserializer;
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 use super::kernel::KernelFilter;
 use super::modifiers::Limits;
@@ -26,7 +27,7 @@ pub struct FilterConfig {
     #[serde(default)]
     place: Place,
     #[serde(default)]
-    flow_cache: usize,
+    flow_cache: Flows,
     #[serde(default)]
     gtpu: Layer,
     not_ip: Option<Word>,
@@ -52,6 +53,31 @@ enum Place {
     User,
     Kernel,
     Auto,
+}
+
+/// A number of flows, up to what a cache has room for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flows(usize);
+
+impl<'de> Deserialize<'de> for Flows {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = Flows;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a number of flows, 0 to {}", FlowCache::MOST)
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Flows, E> {
+                let flows = usize::try_from(number).ok().filter(|flows| *flows <= FlowCache::MOST);
+                flows.map(Flows).ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
+            }
+        }
+
+        deserializer.deserialize_i64(Number)
+    }
 }
 
 /// What of GTP-U is judged.
@@ -145,14 +171,7 @@ impl StageConfig for FilterConfig {
         }
         let manners = self.manners();
         let (default, inner) = (self.default.into(), self.gtpu == Layer::Inner);
-        if self.flow_cache > FlowCache::MOST {
-            return Err(PlanError::new(format!(
-                "flow_cache = {}: must be 0 (no cache) to {} flows",
-                self.flow_cache,
-                FlowCache::MOST
-            )));
-        }
-        if self.flow_cache > 0 && self.place == Place::Kernel {
+        if self.flow_cache.0 > 0 && self.place == Place::Kernel {
             return Err(PlanError::new("flow_cache is for user space: leave it out, or set place = \"user\""));
         }
         let (mut for_kernel, mut not_possible) = (None, None);
@@ -165,7 +184,7 @@ impl StageConfig for FilterConfig {
             }
         }
         let limits = Limits::new(&rules, cx.workers)?;
-        let program = Program::new(rules, classifier, default, manners, limits, inner, self.flow_cache);
+        let program = Program::new(rules, classifier, default, manners, limits, inner, self.flow_cache.0);
         Ok(Arc::new(FilterPlan { program: Arc::new(program), remarks, for_kernel, not_in_kernel: not_possible }))
     }
 }

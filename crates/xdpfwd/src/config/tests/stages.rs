@@ -30,6 +30,40 @@ fn kinds_and_their_keys() {
     ));
 }
 
+#[test]
+fn a_filter_is_in_the_kernel_if_its_path_lets_it() {
+    let with = |stages: &str, place: &str, rules: &str| {
+        let text = REST.replacen("from = \"lan\"", &format!("from = \"lan\"\nstages = [{stages}]"), 1);
+        format!(
+            "{text}\n[stage.hop]\nkind = \"ttl\"\n[stage.fw]\nkind = \"filter\"\ndefault = \"drop\"\nplace = {place:?}\nrules = [{rules}]\n"
+        )
+    };
+    let places = |text: &str| {
+        let (plan, _) = super::plan(text).map_err(|errors| errors.to_string())?;
+        Ok(plan.paths[0].stages.iter().map(|stage| stage.place()).collect::<Vec<_>>())
+    };
+    let first = "\"fw\", \"hop\"";
+    assert_eq!(places(&with(first, "kernel", "")), Ok(vec!["kernel", "user"]));
+    assert_eq!(places(&with(first, "auto", "")), Ok(vec!["kernel", "user"]));
+    assert_eq!(places(&with(first, "user", "")), Ok(vec!["user", "user"]));
+    assert_eq!(places(&with(first, "auto", "\"drop log 1/10\"")), Ok(vec!["user", "user"]));
+    let behind = "\"hop\", \"fw\"";
+    assert_eq!(places(&with(behind, "auto", "")), Ok(vec!["user", "user"]));
+    let packet = |text: String| text.replace("name = \"lan\"", "name = \"lan\"\nio = \"packet-mmsg\"");
+    assert_eq!(places(&packet(with(first, "auto", ""))), Ok(vec!["user", "user"]));
+    let refused: Result<Vec<&str>, String> = places(&with(behind, "kernel", ""));
+    let error = refused.unwrap_err();
+    assert!(
+        error.contains("stage \"fw\": place = \"kernel\" is not possible on the path from port \"lan\""),
+        "{error}"
+    );
+    assert!(error.contains("stage hop comes before it"), "{error}");
+    let error = places(&packet(with(first, "kernel", ""))).unwrap_err();
+    assert!(error.contains("port lan has no XDP program with io = \"packet-mmsg\""), "{error}");
+    let error = places(&with(first, "kernel", "\"accept\", \"drop log 1/10\"")).unwrap_err();
+    assert!(error.contains("`drop log 1/10` logs, which the XDP program does not"), "{error}");
+}
+
 /// A kind whose table has tables in it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
