@@ -379,7 +379,7 @@ fn compile(place: &Place) -> Result<PathBuf> {
 fn table(runs: &[Run], arguments: &Arguments) -> String {
     let mut text = format!(
         "Rules like ClassBench's {}, 60 bytes, one core for xdpfwd; medians of {} rounds [95 %]\n\n\
-         All dropped: {PACKETS} packets, each hitting a rule. Cycles are of both cores, the generator's work included.\n\n\
+         All dropped: {PACKETS} packets, drawn from the rules. Cycles are of both cores, the generator's work included.\n\n\
          {:>7} {:<14}{:<26}{:<26}{:<26}of bare lookups\n",
         arguments.seed, arguments.rounds, "rules", "dropped in", "Mpps", "cycles a packet", "beyond dropping at once"
     );
