@@ -1,6 +1,7 @@
 //! How packets get from an interface to the sockets of its port.
 
 use std::io;
+use std::sync::Arc;
 
 use packet::PacketSocket;
 use pipeline::Matched;
@@ -35,7 +36,7 @@ impl Attachment {
     pub(crate) fn new(
         port: &PortPlan,
         interface: &Interface,
-        filter: Option<&KernelFilter>,
+        filter: Option<&Arc<KernelFilter>>,
         mode: Mode,
     ) -> Result<(Self, Option<io::Error>), StartError> {
         if !port.io.takes_by_xdp() {
@@ -122,11 +123,11 @@ impl Attachment {
         }
     }
 
-    /// Whether its XDP program filters.
-    pub(crate) fn filters(&self) -> bool {
+    /// What its XDP program filters by, if it does.
+    pub(crate) fn filter(&self) -> Option<&KernelFilter> {
         match self {
-            Self::Xdp(attached) => attached.program.filters(),
-            Self::Packet(_) => false,
+            Self::Xdp(attached) => attached.program.filter(),
+            Self::Packet(_) => None,
         }
     }
 
@@ -140,7 +141,7 @@ impl Attachment {
 
     /// Loads a program with another filter, or none, to take the place of the one that is attached. `None` if there is no
     /// program, and no filter either.
-    pub(crate) fn successor(&self, filter: Option<&KernelFilter>) -> Result<Option<Successor>, String> {
+    pub(crate) fn successor(&self, filter: Option<&Arc<KernelFilter>>) -> Result<Option<Successor>, String> {
         match (self, filter) {
             (Self::Xdp(attached), _) => match attached.program.successor(filter) {
                 Ok(successor) => Ok(Some(successor)),

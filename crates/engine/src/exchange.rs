@@ -22,10 +22,10 @@ impl DataPlane {
         let mut successors = Vec::new();
         for id in (0..=u8::MAX).map(PortId).take(plan.ports.len()) {
             let attachment = &self.attachments()[usize::from(id.0)];
-            let running = self.plan().kernel_filter(id).filter(|_| attachment.filters());
-            let same = match (running, plan.kernel_filter(id)) {
-                (None, None) => !attachment.filters(),
-                (Some(running), Some(filter)) => running.says_the_same(filter),
+            // By what is attached, whatever the plan that runs says of it.
+            let same = match (attachment.filter(), plan.kernel_filter(id)) {
+                (None, None) => true,
+                (Some(attached), Some(filter)) => attached.says_the_same(filter),
                 _ => false,
             };
             if same {
@@ -97,20 +97,28 @@ impl Plan {
     /// what is in the kernel and what is behind it are not exchanged at the same time: what the one leaves to the other would pass.
     pub(crate) fn stay_in_place(&self, plan: &mut Self) -> Result<(), ReloadError> {
         for number in 0..plan.paths.len() {
-            let (running, path) = (&self.paths[number], &plan.paths[number]);
-            let (port, behind_changes) = (path.from, running.rules_in_user_space() != path.rules_in_user_space());
-            let Some(filter) = plan.kernel_filter(port).filter(|_| behind_changes) else { continue };
+            let port = plan.paths[number].from;
+            let Some(filter) = plan.kernel_filter(port) else { continue };
+            let (running, wanted) =
+                (self.paths[number].judges_in_user_space(), plan.paths[number].judges_in_user_space());
             match self.kernel_filter(port) {
                 Some(running) if running.says_the_same(filter) => {}
+                Some(_) if running == wanted => {}
                 Some(_) => {
-                    return Err(ReloadError::Together(plan.ports[usize::from(port.0)].name.clone()));
+                    if !plan.falls_back(
+                        port,
+                        "what is behind it changes, too, and not at the same moment as the XDP program",
+                    ) {
+                        return Err(ReloadError::Together(plan.ports[usize::from(port.0)].name.clone()));
+                    }
                 }
-                None if !plan
-                    .falls_back(port, "it is in user space, and goes to the kernel at the next start only") =>
-                {
-                    return Err(ReloadError::TakesRestart("the `place` of a filter that is in user space"));
+                // What waits for a worker is still judged by all that it would have been.
+                None if is_within(&running, &wanted) => {}
+                None => {
+                    if !plan.falls_back(port, "what judges in user space goes to the kernel at the next start only") {
+                        return Err(ReloadError::TakesRestart("where packets are judged (the `place` of a filter)"));
+                    }
                 }
-                None => {}
             }
         }
         Ok(())
@@ -130,9 +138,30 @@ impl Plan {
 }
 
 impl PathPlan {
-    /// The stages with rules that workers apply, and what they say.
-    fn rules_in_user_space(&self) -> Vec<(&str, Vec<String>, String)> {
-        let stages = self.stages.iter().filter(|stage| !stage.in_kernel);
-        stages.filter_map(|stage| Some((&*stage.name, stage.plan.rules()?, stage.plan.summary()))).collect()
+    /// What the stages that workers apply drop packets by, in their order.
+    fn judges_in_user_space(&self) -> Vec<String> {
+        self.stages.iter().filter(|stage| !stage.in_kernel).filter_map(|stage| stage.plan.judges_by()).collect()
+    }
+}
+
+/// Whether all of one list are in another, in the same order.
+fn is_within(some: &[String], all: &[String]) -> bool {
+    let mut all = all.iter();
+    some.iter().all(|one| all.any(|other| other == one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_within;
+
+    #[test]
+    fn one_list_is_within_another_if_nothing_of_it_is_missing() {
+        let list = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
+        for (some, all) in [("", ""), ("", "ab"), ("ab", "ab"), ("ac", "abc")] {
+            assert!(is_within(&list(some), &list(all)), "{some} in {all}");
+        }
+        for (some, all) in [("ca", "abc"), ("ab", "a"), ("aa", "ab")] {
+            assert!(!is_within(&list(some), &list(all)), "{some} in {all}");
+        }
     }
 }

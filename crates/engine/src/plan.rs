@@ -120,7 +120,7 @@ impl StageOnPath {
 
 impl Plan {
     /// What the XDP program of a port filters by, if it does.
-    pub(crate) fn kernel_filter(&self, port: PortId) -> Option<&KernelFilter> {
+    pub(crate) fn kernel_filter(&self, port: PortId) -> Option<&Arc<KernelFilter>> {
         let path = self.paths.iter().find(|path| path.from == port)?;
         let first = path.stages.first().filter(|stage| stage.in_kernel)?;
         Some(&first.plan.for_kernel()?.filter)

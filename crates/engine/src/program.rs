@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd as _, RawFd};
+use std::sync::Arc;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput, set_print};
 use pipeline::stages::filter::KernelFilter;
@@ -22,8 +24,8 @@ pub struct XdpProgram {
     object: Object,
     xsks: MapHandle,
     counters: MapHandle,
-    /// Of the filter's rules, if it has a filter.
-    hits: Option<Hits>,
+    /// If it has a filter: that, and what its rules have matched.
+    filter: Option<(Arc<KernelFilter>, Hits)>,
     /// What is this host's own; `None` if nothing is kept, so that it does not matter.
     own: Option<OwnMaps>,
 }
@@ -67,7 +69,7 @@ pub enum Judgement {
 impl XdpProgram {
     /// Loads it for an interface of which so many queues are used, with what stays with the kernel and the rules by which the
     /// rest is dropped. It knows none of the host's addresses yet: until [`follow`](Self::follow) only what goes to a group is kept.
-    pub fn load(queues: u16, keep: &Keep, filter: Option<&KernelFilter>) -> Result<Self, StartError> {
+    pub fn load(queues: u16, keep: &Keep, filter: Option<&Arc<KernelFilter>>) -> Result<Self, StartError> {
         let fail = |error| StartError::load(&error);
         let mut open = open(filter).map_err(fail)?;
         for mut map in open.maps_mut() {
@@ -78,7 +80,7 @@ impl XdpProgram {
                 map.set_max_entries(MOST_ADDRESSES).map_err(fail)?;
             }
         }
-        let (object, hits) = load(open, filter).map_err(|error| match filter {
+        let Successor { object, filter } = load(open, filter).map_err(|error| match filter {
             Some(_) if error.kind() != libbpf_rs::ErrorKind::PermissionDenied => {
                 StartError::Filter(format!("{error:#}"))
             }
@@ -100,12 +102,12 @@ impl XdpProgram {
         });
         let own = own.transpose()?;
         find("keep")?.update(&0u32.to_ne_bytes(), &rules(keep), MapFlags::ANY).map_err(fail)?;
-        Ok(Self { object, xsks, counters, hits, own })
+        Ok(Self { object, xsks, counters, filter, own })
     }
 
     /// Loads it once more with other rules of a filter, or none: it shares all else with this one, and takes its place when it is
     /// attached.
-    pub(crate) fn successor(&self, filter: Option<&KernelFilter>) -> Result<Successor, libbpf_rs::Error> {
+    pub(crate) fn successor(&self, filter: Option<&Arc<KernelFilter>>) -> Result<Successor, libbpf_rs::Error> {
         let mut open = open(filter)?;
         for mut map in open.maps_mut() {
             if SHARED.iter().any(|shared| map.name() == *shared) {
@@ -115,24 +117,23 @@ impl XdpProgram {
                 }
             }
         }
-        let (object, hits) = load(open, filter)?;
-        Ok(Successor { object, hits })
+        load(open, filter)
     }
 
     /// Lets a successor, which is attached by now, take its place. The predecessor's packets may be on their way yet.
     pub(crate) fn succeed(&mut self, successor: Successor) -> Successor {
-        let Successor { object, hits } = successor;
-        Successor { object: std::mem::replace(&mut self.object, object), hits: std::mem::replace(&mut self.hits, hits) }
+        let Successor { object, filter } = successor;
+        Successor { object: mem::replace(&mut self.object, object), filter: mem::replace(&mut self.filter, filter) }
     }
 
-    /// Whether it has a filter.
-    pub(crate) fn filters(&self) -> bool {
-        self.hits.is_some()
+    /// What it filters by, if it does.
+    pub(crate) fn filter(&self) -> Option<&KernelFilter> {
+        self.filter.as_ref().map(|(filter, _)| &**filter)
     }
 
     /// What the filter's rules have matched; `None` without a filter.
     pub fn matched(&self) -> Option<Matched> {
-        self.hits.as_ref().and_then(Hits::read_or_complain)
+        self.filter.as_ref().and_then(|(_, hits)| hits.read_or_complain())
     }
 
     /// Whether it has rules, and has to follow the host's addresses.
@@ -210,7 +211,7 @@ impl XdpProgram {
 /// The program, loaded to take another one's place, or replaced by one that has.
 pub(crate) struct Successor {
     object: Object,
-    hits: Option<Hits>,
+    filter: Option<(Arc<KernelFilter>, Hits)>,
 }
 
 impl Successor {
@@ -221,7 +222,7 @@ impl Successor {
 
     /// What the filter's rules have matched.
     pub(crate) fn matched(&self) -> Option<Matched> {
-        self.hits.as_ref().and_then(Hits::read_or_complain)
+        self.filter.as_ref().and_then(|(_, hits)| hits.read_or_complain())
     }
 }
 
@@ -232,18 +233,18 @@ const SHARED: [&str; 8] = ["xsks", "counters", "keep", "own_macs", "own_vlans", 
 const XDP_DROP: u32 = 1;
 
 /// The program, with a filter or without.
-fn open(filter: Option<&KernelFilter>) -> Result<OpenObject, libbpf_rs::Error> {
+fn open(filter: Option<&Arc<KernelFilter>>) -> Result<OpenObject, libbpf_rs::Error> {
     set_print(Some((PrintLevel::Info, log)));
     ObjectBuilder::default().name("xdpfwd")?.open_memory(if filter.is_some() { WITH_FILTER } else { PLAIN })
 }
 
 /// Loads the program with a filter's tables.
-fn load(mut open: OpenObject, filter: Option<&KernelFilter>) -> Result<(Object, Option<Hits>), libbpf_rs::Error> {
-    let Some(filter) = filter else { return Ok((open.load()?, None)) };
+fn load(mut open: OpenObject, filter: Option<&Arc<KernelFilter>>) -> Result<Successor, libbpf_rs::Error> {
+    let Some(filter) = filter else { return Ok(Successor { object: open.load()?, filter: None }) };
     kernel_filter::prepare(&mut open, filter)?;
     let object = open.load()?;
     let hits = kernel_filter::fill(&object, filter)?;
-    Ok((object, Some(hits)))
+    Ok(Successor { object, filter: Some((Arc::clone(filter), hits)) })
 }
 
 /// What libbpf has to say about a failure is for who develops the program: the error that follows is for who runs it.

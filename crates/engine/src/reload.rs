@@ -61,7 +61,9 @@ pub enum ReloadError {
         what: String,
     },
     /// A worker has built its stages, and does not say that it has exchanged them. The others have.
-    #[error("worker {0} does not say whether it has exchanged its stages; the others have")]
+    #[error(
+        "worker {0} does not say whether it has exchanged its stages; the others have. A filter that was to leave the XDP program is still there"
+    )]
     Silent(usize),
 }
 

@@ -153,6 +153,13 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
         &[]
     }
 
+    /// What it goes by when it drops packets: two that say the same drop the same. `None`: it drops none. What a filter in the kernel
+    /// lets pass relies on it when both change.
+    fn judges_by(&self) -> Option<String> {
+        let rules = self.rules().unwrap_or_default();
+        Some(format!("{}\n{}", self.summary(), rules.join("\n")))
+    }
+
     /// What the XDP program has to know to do its work, if that is possible and asked for.
     fn for_kernel(&self) -> Option<&ForKernel> {
         None

@@ -353,10 +353,10 @@ fn what_cannot_be_in_the_kernel_is_refused_there_and_falls_back_with_auto() {
     assert!(plan(&possible.replace("auto", "kernel")).unwrap().for_kernel().unwrap().must);
     let error = refused(r#"{ default = "accept", rules = [], flow_cache = 1, place = "kernel" }"#).to_string();
     assert!(error.contains("flow_cache is for user space"), "{error}");
-    for flows in ["-1", "4194305", "\"many\""] {
+    for flows in ["-1", "1048577", "\"many\""] {
         let table = format!(r#"{{ default = "accept", rules = [], flow_cache = {flows} }}"#);
         let error = plan(&table).unwrap_err().to_string();
-        assert!(error.contains("a number of flows, 0 to 4194304"), "{error}");
+        assert!(error.contains("a number of flows, 0 to 1048576"), "{error}");
     }
 }
 
@@ -370,7 +370,7 @@ fn a_flow_cache_changes_nothing_but_what_is_looked_up() {
         (0..200).map(|n: u16| from([10, 0, (n % 50) as u8, 1], UDP, &udp(1, 100 + n % 50))).collect();
     let table = |cache: &str| format!(r#"{{ default = "accept", rules = {rules:?}{cache} }}"#);
     let (without, report) = through(&table(""), &packets);
-    let (with, cached) = through(&table(", flow_cache = 1024"), &packets);
+    let (with, cached) = through(&table(", flow_cache = 65536"), &packets);
     assert_eq!(without, with);
     let counter = |report: &WorkerReport, name: &str| {
         let counters = &report.paths[0].stages[0].counters;

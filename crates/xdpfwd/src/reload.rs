@@ -1,6 +1,6 @@
 //! Reading the configuration anew while it runs.
 
-use engine::DataPlane;
+use engine::{DataPlane, ReloadError};
 use pipeline::Registry;
 
 use crate::cli::Run;
@@ -42,6 +42,9 @@ pub(crate) fn run(data_plane: &mut DataPlane, cli: &Run, registry: &Registry) ->
         Ok(afresh) => {
             tracing::info!(afresh = afresh.join(", "), "reloaded");
             Ok(Reloaded { afresh, warnings: lines(&warnings) })
+        }
+        Err(error @ (ReloadError::Silent(_) | ReloadError::StillFiltering { .. })) => {
+            fail(format!("reloaded in part: {error}"), Vec::new())
         }
         Err(error) => fail(format!("not reloaded: {error}"), Vec::new()),
     }

@@ -113,7 +113,7 @@ fn counters_go_on_from_program_to_program_and_to_user_space() {
     assert!(change("auto", &["drop sport 1025"]).status.success());
     assert_eq!(matched(&socket), ("user".into(), vec![300, 500]));
     let refused = change("kernel", &["drop sport 1025"]);
-    assert!(stderr(&refused).contains("`place` of a filter"), "{refused:?}");
+    assert!(stderr(&refused).contains("(the `place` of a filter)"), "{refused:?}");
     assert!(stderr(&refused).contains("takes a restart"), "{refused:?}");
     forwarder.stop(LONG).unwrap();
 }
@@ -135,12 +135,22 @@ fn what_is_in_the_kernel_and_what_is_behind_it_do_not_change_together() {
     };
     let refused = reload(&two("drop sport 1024", "accept"));
     assert!(stderr(&refused).contains("change them in two reloads"), "{refused:?}");
+    // All is as it was: 300 of 400 pass.
+    send(&chain, 400, 0);
+    wait_for(&socket, &["rx_packets"], 400);
+    assert_eq!(socket.asked("stats")["drops"]["policy"], 100);
     // One after the other: what is behind, with the kernel's rules as they are; then those.
     for (edge, inner) in [("accept proto udp", "drop sport 1025"), ("drop sport 1024", "drop sport 1025")] {
         let done = reload(&two(edge, inner));
         assert!(done.status.success(), "{done:?}");
     }
-    assert_eq!(socket.asked("rules")["filters"][1]["rules"][0]["text"], "drop sport 1025");
+    let filters = socket.asked("rules")["filters"].clone();
+    assert_eq!(filters[0]["rules"][0]["text"], "drop sport 1024", "{filters}");
+    assert_eq!(filters[1]["rules"][0]["text"], "drop sport 1025", "{filters}");
+    // What is unusual counts as much as rules do.
+    let both =
+        two("drop sport 1024", "drop sport 1025").replace("kind = \"filter\"", "kind = \"filter\"\nnot_ip = \"drop\"");
+    assert!(stderr(&reload(&both)).contains("change them in two reloads"));
     forwarder.stop(LONG).unwrap();
 }
 

@@ -113,7 +113,7 @@ fn reload_under_load(place: &str) -> Final {
         let shift = 1 + round % 7;
         accepting.write(&many(1000 + 10 * shift, shift, "accept"));
         dropping.write(&many(2000 - 10 * shift, shift, "drop"));
-        reload(&running, "reloaded");
+        reload(&running, "INFO reloaded");
     }
     let (sent, against) = (there.stop().unwrap(), here.stop().unwrap());
     // What is on its way.
@@ -124,6 +124,7 @@ fn reload_under_load(place: &str) -> Final {
     // The last rule of each decided about all that came, by whichever program or stage it was.
     let filters = socket.asked("rules")["filters"].clone();
     let counted = |filter: usize| filters[filter]["rules"].as_array().unwrap().last().unwrap()["packets"].clone();
+    assert_eq!(filters[0]["rules"].as_array().unwrap().len(), 1000 + 10 * (1 + 99 % 7) + 1, "the last file's rules");
     assert_eq!((counted(0), counted(1)), (sent.packets.into(), against.packets.into()));
     let (ended, last) = running.stop();
     assert!(ended.status.success(), "{ended:?}");

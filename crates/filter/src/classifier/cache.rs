@@ -22,7 +22,7 @@ pub struct FlowCache {
 
 impl FlowCache {
     /// Slots of each IP version that it has at most.
-    pub const MOST: usize = 1 << 22;
+    pub const MOST: usize = 1 << 20;
 
     /// With so many slots for each IP version, or some more: a power of two. `seed` is what an outsider must not know, who otherwise
     /// could choose flows that take each other's place. Memory is used as flows come.

@@ -96,8 +96,15 @@ impl Classifier {
     #[inline]
     pub fn classify_cached(&self, keys: &[Key], found: &mut [u32; Self::BATCH], cache: &mut FlowCache) {
         let FlowCache { v4: slots4, v6: slots6 } = cache;
-        let v4 = |keys: &[_], found: &mut _| slots4.classify(&self.v4, keys, found);
-        let v6 = |keys: &[_], found: &mut _| slots6.classify(&self.v6, keys, found);
+        // Where rules are compared one by one, that costs no more.
+        let v4 = |keys: &[_], found: &mut _| match self.v4.prune {
+            Some(_) => slots4.classify(&self.v4, keys, found),
+            None => self.v4.classify(keys, found),
+        };
+        let v6 = |keys: &[_], found: &mut _| match self.v6.prune {
+            Some(_) => slots6.classify(&self.v6, keys, found),
+            None => self.v6.classify(keys, found),
+        };
         by_version(keys, found, v4, v6);
     }
 

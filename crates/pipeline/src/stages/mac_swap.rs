@@ -31,6 +31,10 @@ impl StagePlan for MacSwap {
         Box::new(*self)
     }
 
+    fn judges_by(&self) -> Option<String> {
+        None
+    }
+
     fn summary(&self) -> String {
         "swaps source and destination MAC address".into()
     }

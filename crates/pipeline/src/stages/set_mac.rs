@@ -81,6 +81,10 @@ impl StagePlan for SetMac {
         Box::new(*self)
     }
 
+    fn judges_by(&self) -> Option<String> {
+        None
+    }
+
     fn summary(&self) -> String {
         let part = |name: &str, address: Option<MacAddr>| address.map(|address| format!("{name} {address}"));
         let parts = [part("source", self.source), part("destination", self.destination)];

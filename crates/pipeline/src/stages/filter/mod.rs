@@ -49,6 +49,8 @@ pub struct Filter {
     modifiers: Modifiers,
     /// If it is wanted, and there are so many rules that it helps.
     cache: Option<FlowCache>,
+    /// Of the predecessors' caches, what was found there and what was not.
+    cached_before: (u64, u64),
     // What is written anew for every batch.
     keys: Box<[Key; Batch::CAPACITY]>,
     places: Box<[u8; Batch::CAPACITY]>,
@@ -67,7 +69,7 @@ pub struct Outcome {
 const NONE: u32 = u32::MAX;
 
 /// What its snapshots begin with.
-const SNAPSHOT: fingerprints::Kind = *b"filter 1";
+const SNAPSHOT: fingerprints::Kind = *b"filter 2";
 
 const _: () = assert!(Batch::CAPACITY == Classifier::BATCH);
 
@@ -95,6 +97,12 @@ impl StagePlan for FilterPlan {
 
     fn remarks(&self) -> &[Remark] {
         &self.remarks
+    }
+
+    fn judges_by(&self) -> Option<String> {
+        let Program { rules, default, manners, inner, .. } = &*self.program;
+        let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+        Some(format!("{default:?} {manners:?} {inner}\n{}", rules.join("\n")))
     }
 
     fn for_kernel(&self) -> Option<&ForKernel> {
@@ -127,6 +135,7 @@ impl Filter {
             modifiers: Modifiers::new(&program.rules, &program.limits),
             cache: (program.flow_cache > 0 && program.classifier.has_tuples())
                 .then(|| FlowCache::new(program.flow_cache, RandomState::new().hash_one(0_u64))),
+            cached_before: (0, 0),
             keys: Box::new([nothing; Batch::CAPACITY]),
             places: Box::new([0; Batch::CAPACITY]),
             found: Box::new([NONE; Batch::CAPACITY]),
@@ -137,6 +146,12 @@ impl Filter {
     /// What each rule has matched, in their order.
     pub fn hits(&self) -> &[u64] {
         &self.hits
+    }
+
+    /// Flows that were in the cache, and flows that were not.
+    fn cached(&self) -> (u64, u64) {
+        let (hits, misses) = self.cache.as_ref().map_or((0, 0), FlowCache::hits_and_misses);
+        (self.cached_before.0 + hits, self.cached_before.1 + misses)
     }
 
     /// Judges one packet by itself: a dry run.
@@ -219,7 +234,8 @@ impl Stage for Filter {
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let mut all =
             vec![("accepted", self.accepted), ("default", self.defaulted), ("log_lost", self.modifiers.log_lost())];
-        if let Some((hits, misses)) = self.cache.as_ref().map(FlowCache::hits_and_misses) {
+        if self.cache.is_some() {
+            let (hits, misses) = self.cached();
             all.extend([("flow_cache_hits", hits), ("flow_cache_misses", misses)]);
         }
         all
@@ -230,14 +246,16 @@ impl Stage for Filter {
     }
 
     fn snapshot(&self) -> Option<Vec<u8>> {
-        Some(self.program.fingerprints.save(SNAPSHOT, &[self.accepted, self.defaulted], &self.hits))
+        let (hits, misses) = self.cached();
+        Some(self.program.fingerprints.save(SNAPSHOT, &[self.accepted, self.defaulted, hits, misses], &self.hits))
     }
 
     /// Where a rule is unchanged, its counter goes on, wherever it stands now.
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
-        let [accepted, defaulted] = self.program.fingerprints.load(SNAPSHOT, snapshot, &mut self.hits)?;
+        let [accepted, defaulted, hits, misses] = self.program.fingerprints.load(SNAPSHOT, snapshot, &mut self.hits)?;
         self.accepted += accepted;
         self.defaulted += defaulted;
+        self.cached_before = (hits, misses);
         Ok(())
     }
 }

@@ -26,6 +26,17 @@ pub(super) fn resolve(
         let from = path.from.is().and_then(|name| port(name, ports, findings));
         let to = path.to.is().and_then(|name| port(name, ports, findings));
         let names = path.stages.is().map(|names| names.get_ref().as_slice()).unwrap_or_default();
+        for (index, name) in names.iter().enumerate() {
+            let is_there = names[..index].iter().any(|other| other.get_ref() == name.get_ref());
+            let plan = stages.get(name.get_ref()).and_then(|stage| stage.plan.as_ref());
+            if is_there && plan.is_some_and(|plan| plan.rules().is_some()) {
+                let message = format!(
+                    "stage {} is on the path already, and the counters of its rules go by its name; define another one with the same rules",
+                    quoted(name.get_ref())
+                );
+                findings.error(&name.span(), message);
+            }
+        }
         let stages = names.iter().filter_map(|name| stage(name, stages, &defined, findings)).collect();
         if let (Some(from), Some(to)) = (from, to) {
             plans.push(PathPlan { from, to, stages });
@@ -42,15 +53,18 @@ pub(super) fn place(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_
             let on = &plan.paths[path];
             let Some(must) = on.stages[place].plan.for_kernel().map(|kernel| kernel.must) else { continue };
             let why = plan.in_the_way_of_kernel(on, place);
-            if let (Some(why), true) = (&why, must) {
+            if let Some(why) = &why {
                 let name = &on.stages[place].name;
                 let span = stages.get(name).map_or(0..0, |stage| stage.span.clone());
-                let message = format!(
-                    "stage {}: place = \"kernel\" is not possible on the path from port {}: {why}",
-                    quoted(name),
-                    quoted(&plan.ports[usize::from(on.from.0)].name)
-                );
-                findings.error(&span, message);
+                let (name, port) = (quoted(name), quoted(&plan.ports[usize::from(on.from.0)].name));
+                if must {
+                    let message =
+                        format!("stage {name}: place = \"kernel\" is not possible on the path from port {port}: {why}");
+                    findings.error(&span, message);
+                } else {
+                    findings
+                        .warning(&span, format!("stage {name} is in user space on the path from port {port}: {why}"));
+                }
             }
             plan.paths[path].stages[place].in_kernel = why.is_none();
         }

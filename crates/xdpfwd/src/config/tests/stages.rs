@@ -58,6 +58,8 @@ fn a_filter_is_in_the_kernel_if_its_path_lets_it() {
         "{error}"
     );
     assert!(error.contains("stage hop comes before it"), "{error}");
+    let error = places(&with("\"fw\", \"hop\", \"hop\", \"fw\"", "user", "")).unwrap_err();
+    assert!(error.contains("stage \"fw\" is on the path already"), "{error}");
     let error = places(&packet(with(first, "kernel", ""))).unwrap_err();
     assert!(error.contains("port lan has no XDP program with io = \"packet-mmsg\""), "{error}");
     let error = places(&with(first, "kernel", "\"accept\", \"drop log 1/10\"")).unwrap_err();
