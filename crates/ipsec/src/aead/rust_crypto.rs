@@ -1,0 +1,91 @@
+//! RustCrypto's ciphers: no C, and the oracle of the others.
+
+use aes_gcm::aead::consts::{U12, U16};
+use aes_gcm::aead::{AeadInPlace, KeyInit};
+use aes_gcm::{Aes128Gcm, Aes256Gcm};
+use chacha20poly1305::ChaCha20Poly1305;
+
+use super::{Aead, Job, KeyLength};
+use crate::transform::Transform;
+
+/// A key, by RustCrypto.
+pub struct RustCrypto {
+    cipher: Cipher,
+    encrypts: bool,
+}
+
+#[expect(clippy::large_enum_variant, reason = "one for a key, and looked at for every batch")]
+enum Cipher {
+    Aes128(Aes128Gcm),
+    Aes256(Aes256Gcm),
+    ChaCha20(ChaCha20Poly1305),
+}
+
+impl RustCrypto {
+    /// For a transform, whose length the key has to have.
+    pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLength> {
+        KeyLength::check(transform, key)?;
+        let wrong = |_| KeyLength { transform, got: key.len(), wanted: transform.key_len() };
+        let cipher = match transform {
+            Transform::Aes128Gcm | Transform::NullAes128Gmac => {
+                Cipher::Aes128(Aes128Gcm::new_from_slice(key).map_err(wrong)?)
+            }
+            Transform::Aes256Gcm | Transform::NullAes256Gmac => {
+                Cipher::Aes256(Aes256Gcm::new_from_slice(key).map_err(wrong)?)
+            }
+            Transform::ChaCha20Poly1305 => Cipher::ChaCha20(ChaCha20Poly1305::new_from_slice(key).map_err(wrong)?),
+        };
+        Ok(Self { cipher, encrypts: transform.encrypts() })
+    }
+}
+
+/// A cipher with nonces of 12 bytes and tags of 16.
+trait InPlace: AeadInPlace<NonceSize = U12, TagSize = U16> {}
+
+impl<C: AeadInPlace<NonceSize = U12, TagSize = U16>> InPlace for C {}
+
+fn seal(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
+    for job in jobs {
+        let (nonce, aad) = (job.nonce.into(), job.aad);
+        job.is_good = job.parts().is_some_and(|(text, tag)| {
+            let computed = if encrypts {
+                cipher.encrypt_in_place_detached(&nonce, aad.bytes(), text)
+            } else {
+                cipher.encrypt_in_place_detached(&nonce, text, &mut [])
+            };
+            computed.map(|computed| tag.copy_from_slice(&computed)).is_ok()
+        });
+    }
+}
+
+fn open(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
+    for job in jobs {
+        let (nonce, aad) = (job.nonce.into(), job.aad);
+        job.is_good = job.parts().is_some_and(|(text, tag)| {
+            let tag = (*tag).into();
+            if encrypts {
+                cipher.decrypt_in_place_detached(&nonce, aad.bytes(), text, &tag).is_ok()
+            } else {
+                cipher.decrypt_in_place_detached(&nonce, text, &mut [], &tag).is_ok()
+            }
+        });
+    }
+}
+
+impl Aead for RustCrypto {
+    fn seal_batch(&self, jobs: &mut [Job<'_>]) {
+        match &self.cipher {
+            Cipher::Aes128(cipher) => seal(cipher, self.encrypts, jobs),
+            Cipher::Aes256(cipher) => seal(cipher, self.encrypts, jobs),
+            Cipher::ChaCha20(cipher) => seal(cipher, self.encrypts, jobs),
+        }
+    }
+
+    fn open_batch(&self, jobs: &mut [Job<'_>]) {
+        match &self.cipher {
+            Cipher::Aes128(cipher) => open(cipher, self.encrypts, jobs),
+            Cipher::Aes256(cipher) => open(cipher, self.encrypts, jobs),
+            Cipher::ChaCha20(cipher) => open(cipher, self.encrypts, jobs),
+        }
+    }
+}

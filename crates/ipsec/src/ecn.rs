@@ -1,0 +1,48 @@
+//! Explicit congestion notification over a tunnel (RFC 6040, normal mode; RFC 4301, 5.1.2 refers to its predecessor).
+
+/// Not ECN-capable.
+const NOT_ECT: u8 = 0b00;
+const ECT_1: u8 = 0b01;
+/// Congestion experienced.
+const CE: u8 = 0b11;
+
+/// What the outer header says of a packet whose own says this: the same (4.1).
+pub const fn outer(inner: u8) -> u8 {
+    inner & CE
+}
+
+/// What a packet says when it leaves the tunnel (4.2, figure 4). `None`: it is dropped, as a router on the way has marked what does not react to
+/// marks.
+pub const fn decapsulated(inner: u8, outer: u8) -> Option<u8> {
+    match (inner & CE, outer & CE) {
+        (NOT_ECT, CE) => None,
+        (NOT_ECT, _) => Some(NOT_ECT),
+        (CE, _) | (_, CE) => Some(CE),
+        (_, ECT_1) => Some(ECT_1),
+        (inner, _) => Some(inner),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_changes_marks_as_figure_4_of_rfc_6040_says() {
+        const ECT_0: u8 = 0b10;
+        let outers = [NOT_ECT, ECT_0, ECT_1, CE];
+        let table = [
+            (NOT_ECT, [Some(NOT_ECT), Some(NOT_ECT), Some(NOT_ECT), None]),
+            (ECT_0, [Some(ECT_0), Some(ECT_0), Some(ECT_1), Some(CE)]),
+            (ECT_1, [Some(ECT_1), Some(ECT_1), Some(ECT_1), Some(CE)]),
+            (CE, [Some(CE); 4]),
+        ];
+        for (inner, row) in table {
+            assert_eq!(outer(inner), inner);
+            for (outer, expected) in outers.into_iter().zip(row) {
+                assert_eq!(decapsulated(inner, outer), expected, "{inner:02b} in {outer:02b}");
+            }
+        }
+        assert_eq!(decapsulated(0b1111_1110, 0b1111_1100), Some(ECT_0), "only the two bits count");
+    }
+}

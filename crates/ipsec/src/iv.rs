@@ -1,0 +1,172 @@
+//! Initialization vectors that never repeat under a key (RFC 4106, 3.1: "MUST NOT" be used twice).
+//!
+//! The sequence number by itself would do for one run of one worker. With a static key the next run begins anew, so the 64 bits of an IV are
+//!
+//! | bits | are |
+//! |---|---|
+//! | 63–32 | the epoch: later than that of any run before |
+//! | 31–26 | the worker |
+//! | 25–0 | a counter |
+//!
+//! A worker that has used up the counter under an epoch seals nothing until it gets the next one, which has to be written down first.
+//!
+//! **Not covered**: file and clock that are rolled back together, as when a snapshot of a virtual machine is restored.
+
+use std::ops::Range;
+
+/// When IVs began: seconds since 1970 at first, later at least one more than any that was used before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Epoch(u32);
+
+/// Why there is no epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EpochError {
+    /// The clock says that it is earlier than it was.
+    #[error("the clock says {now} s since 1970, which is {} s before the last epoch that was used ({stored}): set the clock right, or use another key", .stored - .now)]
+    ClockBehind {
+        /// What the clock says.
+        now: u64,
+        /// What was written down.
+        stored: u64,
+    },
+    /// There is none left: it takes another key.
+    #[error("no epoch is left behind {0}: use another key")]
+    Spent(u32),
+}
+
+impl Epoch {
+    /// The one of a new run, by what the last one has written down and what the clock says. It has to be written down before it is used.
+    pub fn next(stored: Option<Self>, now: u64) -> Result<Self, EpochError> {
+        if let Some(Self(stored)) = stored
+            && now < u64::from(stored)
+        {
+            return Err(EpochError::ClockBehind { now, stored: stored.into() });
+        }
+        let after = stored.map_or(0, |Self(stored)| u64::from(stored) + 1);
+        let last = stored.map_or(0, |Self(stored)| stored);
+        u32::try_from(after.max(now)).map(Self).map_err(|_| EpochError::Spent(last))
+    }
+
+    /// One that was written down.
+    pub fn of(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// What has to be written down.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// The IVs of one worker under one key.
+#[derive(Debug)]
+pub struct Ivs {
+    worker: u8,
+    epoch: Epoch,
+    /// The next of the counter.
+    next: u32,
+}
+
+const COUNTER_BITS: u32 = 26;
+const WORKER_BITS: u32 = 6;
+
+impl Ivs {
+    /// Workers that there may be.
+    pub const WORKERS: u8 = 1 << WORKER_BITS;
+    /// IVs under one epoch.
+    pub const PER_EPOCH: u32 = 1 << COUNTER_BITS;
+
+    /// A worker's, from an epoch on that nobody has used. `None`: there are no more than [`Self::WORKERS`].
+    pub fn new(worker: usize, epoch: Epoch) -> Option<Self> {
+        let worker = u8::try_from(worker).ok().filter(|worker| *worker < Self::WORKERS)?;
+        Some(Self { worker, epoch, next: 0 })
+    }
+
+    /// Up to so many that follow each other, as many as are left under the epoch. `None`: it takes another epoch.
+    #[inline]
+    pub fn reserve(&mut self, count: u32) -> Option<Range<u64>> {
+        let first = self.next;
+        let end = first.saturating_add(count).min(Self::PER_EPOCH);
+        if first == end {
+            return None;
+        }
+        self.next = end;
+        let base = u64::from(self.epoch.0) << 32 | u64::from(self.worker) << COUNTER_BITS;
+        Some(base + u64::from(first)..base + u64::from(end))
+    }
+
+    /// How many are left under the epoch: time to write the next one down is long before there are none.
+    pub fn left(&self) -> u32 {
+        Self::PER_EPOCH - self.next
+    }
+
+    /// Goes on under a later epoch, which is written down. An earlier one is refused.
+    pub fn go_on(&mut self, epoch: Epoch) -> bool {
+        let later = epoch > self.epoch;
+        if later {
+            (self.epoch, self.next) = (epoch, 0);
+        }
+        later
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_epoch_is_later_than_any_before_it() {
+        assert_eq!(Epoch::next(None, 1_700_000_000), Ok(Epoch(1_700_000_000)));
+        // Twice in a second, and after an hour.
+        assert_eq!(Epoch::next(Some(Epoch(1_700_000_000)), 1_700_000_000), Ok(Epoch(1_700_000_001)));
+        assert_eq!(Epoch::next(Some(Epoch(1_700_000_000)), 1_700_003_600), Ok(Epoch(1_700_003_600)));
+        let behind = Epoch::next(Some(Epoch(1_700_000_000)), 1_699_999_990).unwrap_err();
+        assert_eq!(behind, EpochError::ClockBehind { now: 1_699_999_990, stored: 1_700_000_000 });
+        assert!(behind.to_string().contains("10 s before"), "{behind}");
+        assert_eq!(Epoch::next(Some(Epoch(u32::MAX)), u64::from(u32::MAX)), Err(EpochError::Spent(u32::MAX)));
+        assert_eq!(Epoch::next(None, 1 << 32), Err(EpochError::Spent(0)));
+    }
+
+    #[test]
+    fn what_is_used_up_is_used_up() {
+        let mut ivs = Ivs::new(63, Epoch(5)).unwrap();
+        assert!(Ivs::new(64, Epoch(5)).is_none());
+        assert_eq!(ivs.reserve(64), Some((5 << 32 | 63 << 26)..(5 << 32 | 63 << 26) + 64));
+        let rest = ivs.reserve(u32::MAX).unwrap();
+        assert_eq!((rest.end - 1, ivs.left()), (5 << 32 | 0xffff_ffff, 0), "the last worker's last IV is the epoch's");
+        assert_eq!(ivs.reserve(1), None);
+        assert!(!ivs.go_on(Epoch(5)) && !ivs.go_on(Epoch(4)));
+        assert_eq!(ivs.reserve(1), None);
+        assert!(ivs.go_on(Epoch(6)));
+        assert_eq!(ivs.reserve(1), Some((6 << 32 | 63 << 26)..(6 << 32 | 63 << 26) + 1));
+        assert_eq!(ivs.reserve(0), None);
+    }
+
+    proptest! {
+        /// Runs that follow each other, of some workers each, with clocks that stand still or go on.
+        #[test]
+        fn no_two_are_the_same(runs in prop::collection::vec((0_u64..3, prop::collection::vec((0_usize..4, 1_u32..100, any::<bool>()), 0..20)), 1..10)) {
+            let (mut stored, mut now, mut seen) = (None, 1_700_000_000, std::collections::HashSet::new());
+            for (passed, batches) in runs {
+                now += passed;
+                // Without a clock that goes on, each run is one later: it would be refused only if the clock went back.
+                now = now.max(stored.map_or(0, |Epoch(stored)| u64::from(stored)));
+                let epoch = Epoch::next(stored, now).unwrap();
+                stored = Some(epoch);
+                let mut workers: Vec<Ivs> = (0..4).map(|worker| Ivs::new(worker, epoch).unwrap()).collect();
+                for (worker, count, renew) in batches {
+                    if renew {
+                        let later = Epoch(stored.unwrap().0 + 1);
+                        stored = Some(later);
+                        prop_assert!(workers[worker].go_on(later));
+                    }
+                    for iv in workers[worker].reserve(count).unwrap() {
+                        prop_assert!(seen.insert(iv), "{iv:x}");
+                    }
+                }
+            }
+        }
+    }
+}

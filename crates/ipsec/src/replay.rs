@@ -1,0 +1,250 @@
+//! The anti-replay window of an inbound SA (RFC 4303, 3.4.3 and Appendix A; extended sequence numbers).
+//!
+//! The bits lie in a ring of blocks that is longer than the window, so that nothing is ever shifted (RFC 6479): to go on is to clear the
+//! blocks that come into use.
+
+/// What an SA has received.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// A power of two of them, a bit for each number.
+    blocks: Box<[u64]>,
+    /// How far behind the highest a number may be.
+    size: u64,
+    /// The highest number of a packet that was verified; 0 before the first.
+    highest: u64,
+    /// Whether numbers have 64 bits, of which packets carry the lower half.
+    extended: bool,
+}
+
+/// Why a packet is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// It was there before.
+    #[error("received before")]
+    Replay,
+    /// It is too old to tell.
+    #[error("behind the window")]
+    Late,
+}
+
+/// A window cannot have this size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an anti-replay window of {_0}: must be a multiple of 64, from {small} to {large}", small = Window::SMALLEST, large = Window::LARGEST)]
+pub struct WindowError(pub u32);
+
+const BLOCK: u64 = 64;
+
+impl Window {
+    /// Numbers that a window has at least: RFC 4303 wants 32, and prefers 64.
+    pub const SMALLEST: u32 = 64;
+    /// Numbers that it has at most.
+    pub const LARGEST: u32 = 4096;
+
+    /// Of so many numbers; with `extended` of 64 bits each (RFC 4304).
+    pub fn new(size: u32, extended: bool) -> Result<Self, WindowError> {
+        if !(Self::SMALLEST..=Self::LARGEST).contains(&size) || !size.is_multiple_of(BLOCK as u32) {
+            return Err(WindowError(size));
+        }
+        // One more than the window has: its ends are in the middle of blocks.
+        let blocks = (u64::from(size) / BLOCK + 1).next_power_of_two() as usize;
+        Ok(Self { blocks: vec![0; blocks].into(), size: size.into(), highest: 0, extended })
+    }
+
+    /// The highest number that was received and verified.
+    pub fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    /// The whole sequence number of a packet that carries these 32 bits of it, if it may be taken. Before decryption: the number is part of what
+    /// the tag is about, and this changes nothing.
+    #[inline]
+    pub fn check(&self, carried: u32) -> Result<u64, Refused> {
+        let number = self.whole(carried).ok_or(Refused::Late)?;
+        if number > self.highest {
+            return Ok(number);
+        }
+        // No sender begins with 0.
+        if number == 0 || self.highest - number >= self.size {
+            return Err(Refused::Late);
+        }
+        if self.blocks[self.block(number)] & bit(number) != 0 { Err(Refused::Replay) } else { Ok(number) }
+    }
+
+    /// Takes note of a packet whose tag was right. It may have been taken in the meantime: the same packet can be twice in a batch, and both
+    /// are checked before either is verified.
+    #[inline]
+    pub fn take(&mut self, number: u64) -> Result<(), Refused> {
+        if number > self.highest {
+            // The blocks between are new, but for those that it goes round to.
+            let (last, new) = (self.highest / BLOCK, number / BLOCK);
+            for block in 0..(new - last).min(self.blocks.len() as u64) {
+                let index = self.block((new - block) * BLOCK);
+                self.blocks[index] = 0;
+            }
+            self.highest = number;
+        } else if number == 0 || self.highest - number >= self.size {
+            return Err(Refused::Late);
+        }
+        let index = self.block(number);
+        if self.blocks[index] & bit(number) != 0 {
+            return Err(Refused::Replay);
+        }
+        self.blocks[index] |= bit(number);
+        Ok(())
+    }
+
+    #[inline]
+    fn block(&self, number: u64) -> usize {
+        (number / BLOCK) as usize & (self.blocks.len() - 1)
+    }
+
+    /// Which number this is: the one that is nearest to the window (RFC 4303, A2.2). `None`: it would be before the first.
+    #[inline]
+    fn whole(&self, carried: u32) -> Option<u64> {
+        if !self.extended {
+            return Some(carried.into());
+        }
+        let (high, low) = (self.highest >> 32, self.highest as u32);
+        let bottom = low.wrapping_sub(self.size as u32 - 1);
+        let high = if u64::from(low) >= self.size - 1 {
+            // The window is within one subspace: what is below it is of the next.
+            if carried >= bottom { high } else { high.checked_add(1).filter(|high| *high <= u64::from(u32::MAX))? }
+        } else if carried >= bottom {
+            // It begins in the one before.
+            high.checked_sub(1)?
+        } else {
+            high
+        };
+        Some(high << 32 | u64::from(carried))
+    }
+}
+
+#[inline]
+fn bit(number: u64) -> u64 {
+    1 << (number % BLOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What RFC 4303 says, with all that was ever taken.
+    struct Model {
+        taken: BTreeSet<u64>,
+        size: u64,
+    }
+
+    impl Model {
+        fn take(&mut self, number: u64) -> Result<(), Refused> {
+            let highest = self.taken.last().copied().unwrap_or(0);
+            if number == 0 || number + self.size <= highest {
+                return Err(Refused::Late);
+            }
+            if self.taken.insert(number) { Ok(()) } else { Err(Refused::Replay) }
+        }
+    }
+
+    /// Near the highest, now and then far away.
+    fn steps() -> impl Strategy<Value = Vec<i64>> {
+        let step = prop_oneof![
+            6 => -70_i64..70,
+            2 => -4200_i64..4200,
+            1 => prop_oneof![Just(-64_i64), Just(-63), Just(64), Just(-4096), Just(-4095), Just(100_000)],
+        ];
+        prop::collection::vec(step, 1..400)
+    }
+
+    proptest! {
+        #[test]
+        fn it_takes_what_the_model_takes(
+            size in prop_oneof![Just(64_u32), Just(128), Just(192), Just(1024), Just(4096)],
+            extended in any::<bool>(),
+            start in prop_oneof![Just(0_u64), Just(1), Just(u64::from(u32::MAX) - 200), Just((7 << 32) - 100), Just(5 << 32)],
+            steps in steps(),
+        ) {
+            let start = if extended { start } else { start.min(u64::from(u32::MAX) - 200) };
+            let mut window = Window::new(size, extended).unwrap();
+            let mut model = Model { taken: BTreeSet::new(), size: size.into() };
+            if start > 0 {
+                // As if all that had come before; what is carried says only so much.
+                prop_assert_eq!(window.take(start), model.take(start));
+            }
+            for step in steps {
+                let highest = window.highest();
+                let Some(number) = highest.checked_add_signed(step) else { continue };
+                if !extended && number > u64::from(u32::MAX) {
+                    continue;
+                }
+                let expected = model.take(number);
+                // Behind the window of one with extended numbers is ahead of it, 2^32 further: who has no key cannot make use of that.
+                if extended && expected == Err(Refused::Late) && number > 0 {
+                    match window.check(number as u32) {
+                        Ok(other) => prop_assert_eq!(other, number + (1 << 32)),
+                        Err(refused) => prop_assert_eq!(refused, Refused::Late),
+                    }
+                    continue;
+                }
+                let got = window.check(number as u32).and_then(|whole| {
+                    assert_eq!(whole, number, "{highest}");
+                    window.take(whole)
+                });
+                prop_assert_eq!(got, expected, "{} after {}", number, highest);
+            }
+        }
+    }
+
+    #[test]
+    fn the_window_goes_over_the_end_of_32_bits() {
+        let mut window = Window::new(64, true).unwrap();
+        let wrap = 1_u64 << 32;
+        for number in [wrap - 3, wrap - 1, wrap + 1] {
+            window.take(number).unwrap();
+        }
+        assert_eq!(window.check(0), Ok(wrap));
+        assert_eq!(window.check(u32::MAX - 1), Ok(wrap - 2));
+        assert_eq!(window.check(u32::MAX), Err(Refused::Replay));
+        assert_eq!(window.check(1), Err(Refused::Replay));
+        assert_eq!(window.check(2), Ok(wrap + 2));
+        // Without extended numbers there is nothing behind the last.
+        let mut window = Window::new(64, false).unwrap();
+        window.take(u64::from(u32::MAX)).unwrap();
+        assert_eq!(window.check(1), Err(Refused::Late));
+    }
+
+    #[test]
+    fn the_same_packet_twice_in_a_batch_is_taken_once() {
+        let mut window = Window::new(64, true).unwrap();
+        let (one, other) = (window.check(9).unwrap(), window.check(9).unwrap());
+        assert_eq!((window.take(one), window.take(other)), (Ok(()), Err(Refused::Replay)));
+    }
+
+    #[test]
+    fn nothing_is_before_the_first() {
+        for extended in [false, true] {
+            let window = Window::new(64, extended).unwrap();
+            assert_eq!(window.check(0), Err(Refused::Late));
+            assert_eq!(window.check(1), Ok(1));
+        }
+        assert_eq!(
+            Window::new(64, true).unwrap().check(u32::MAX),
+            Err(Refused::Late),
+            "it would be of the subspace before"
+        );
+    }
+
+    #[test]
+    fn sizes_are_multiples_of_a_block() {
+        for size in [0, 32, 63, 65, 100, 4097, 8192, u32::MAX] {
+            assert_eq!(Window::new(size, true).unwrap_err(), WindowError(size));
+        }
+        assert_eq!(
+            WindowError(65).to_string(),
+            "an anti-replay window of 65: must be a multiple of 64, from 64 to 4096"
+        );
+        assert!(Window::new(4096, true).is_ok());
+    }
+}

@@ -1,0 +1,98 @@
+//! ESP of ours against scapy's, both ways: transport mode, IPv4 and IPv6, 32 and 64 bits of sequence number.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use ipsec::{
+    Aead, AwsLc, HEADER, IN_FRONT, Incoming, Outgoing, Protection, RustCrypto, SALT, Transform, Window, behind,
+};
+
+/// Debian's scapy serves Debian's interpreter; another `python3` may stand before it in the path.
+fn python(argument: &str, input: &str) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_by_scapy.py");
+    let mut command = Command::new("/usr/bin/python3");
+    command.args([script, argument]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("python3 with scapy: `make test-deps` installs it");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    text.as_bytes().chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn transform(name: &str) -> Transform {
+    Transform::ALL.into_iter().find(|transform| transform.name() == name).unwrap()
+}
+
+fn backends(transform: Transform, key: &[u8]) -> [Box<dyn Aead>; 2] {
+    [Box::new(AwsLc::new(transform, key).unwrap()), Box::new(RustCrypto::new(transform, key).unwrap())]
+}
+
+/// Where ESP begins in an IP packet, and where the payload's protocol stands.
+fn header(packet: &[u8]) -> (usize, usize) {
+    if packet[0] >> 4 == 4 { (20, 9) } else { (40, 6) }
+}
+
+#[test]
+fn what_scapy_seals_is_opened_and_the_other_way_round() {
+    let lines = python("seal", "");
+    let (mut opened, mut sealed) = (0, String::new());
+    for line in lines.lines() {
+        let [name, key, salt, spi, extended, high, low, packet, inner] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        let (transform, key, salt) = (transform(name), unhex(key), unhex(salt).first_chunk::<SALT>().copied().unwrap());
+        let (extended, spi): (bool, u32) = (extended == "1", spi.parse().unwrap());
+        let number = high.parse::<u64>().unwrap() << 32 | low.parse::<u64>().unwrap();
+        let (packet, inner) = (unhex(packet), unhex(inner));
+        let (start, protocol) = header(&packet);
+        for aead in backends(transform, &key) {
+            let protection = Protection::new(aead, transform, salt, spi, extended);
+            let mut window = Window::new(64, extended).unwrap();
+            if number > 64 {
+                window.take(number - 1).unwrap();
+            }
+            let mut bytes = packet[start - IN_FRONT..].to_vec();
+            let mut incoming = [Incoming::new(&mut bytes)];
+            protection.open_batch(&mut window, &mut incoming);
+            let outcome = incoming[0].outcome.clone().unwrap_or_else(|error| panic!("{error}: {line}"));
+            assert_eq!((outcome.number, outcome.next_header), (number, inner[protocol]), "{line}");
+            assert_eq!(&bytes[outcome.payload], &inner[start..], "{line}");
+            opened += 1;
+
+            // And sealed anew, for scapy to open.
+            let payload = &inner[start..];
+            let mut bytes =
+                [&inner[start - IN_FRONT..start], &[0; HEADER], payload, &vec![0; behind(payload.len())]].concat();
+            let next_header = inner[protocol];
+            let mut outgoing =
+                [Outgoing { bytes: &mut bytes, payload: payload.len(), next_header, number, iv: number ^ 0x55 }];
+            assert_eq!(protection.seal_batch(&mut outgoing), 1);
+            let mut ip = inner[..start].to_vec();
+            ip[protocol] = 50;
+            let esp = &bytes[IN_FRONT..];
+            if start == 20 {
+                ip[2..4].copy_from_slice(&((start + esp.len()) as u16).to_be_bytes());
+            } else {
+                ip[4..6].copy_from_slice(&(esp.len() as u16).to_be_bytes());
+            }
+            let (key, high) = (hex(&key), number >> 32);
+            sealed += &format!(
+                "{name} {key} 01020304 {spi} {} {high} {low} {}{} {}\n",
+                u8::from(extended),
+                hex(&ip),
+                hex(esp),
+                hex(&inner)
+            );
+        }
+    }
+    assert_eq!(opened, 2 * 3 * 4 * 2 * 5);
+    assert_eq!(python("open", &sealed).trim(), opened.to_string());
+}
