@@ -10,7 +10,7 @@
 #include "classify.h"
 #include "headers.h"
 
-/* Why a packet is dropped. crates/engine/src/program.rs has the same order. */
+/* Why a packet is dropped. crates/engine/src/kernel_filter.rs has the same order. */
 enum reason {
 	REASON_POLICY,
 	REASON_NOT_IP,

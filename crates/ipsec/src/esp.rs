@@ -168,10 +168,11 @@ impl Protection {
                         continue;
                     }
                 };
-                begun.push((index, number, self.borrow_front(packet.bytes, number)));
-                if let Some(job) = self.job(packet.bytes, number, iv) {
-                    jobs.push(job);
-                }
+                let front = self.borrow_front(packet.bytes, number);
+                // It has all its parts. Each that has begun has its job: the two go side by side.
+                let Some(job) = self.job(packet.bytes, number, iv) else { continue };
+                jobs.push(job);
+                begun.push((index, number, front));
             }
             self.aead.open_batch(&mut jobs);
             let good: ArrayVec<bool, BATCH> = jobs.iter().map(|job| job.is_good).collect();
