@@ -1,0 +1,4 @@
+//! IPsec ESP.
+
+pub mod key_file;
+pub mod state_file;
