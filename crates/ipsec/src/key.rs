@@ -231,7 +231,8 @@ mod tests {
 
     #[test]
     fn fingerprints_tell_keys_salts_and_transforms_apart() {
-        let of = |digits: &str, transform| KeyMaterial::parse(digits.as_bytes(), transform).unwrap().fingerprint(transform);
+        let of =
+            |digits: &str, transform| KeyMaterial::parse(digits.as_bytes(), transform).unwrap().fingerprint(transform);
         let (aes, gmac) = (Transform::Aes128Gcm, Transform::NullAes128Gmac);
         let other_salt = DIGITS.replace("CAFE", "CAFF");
         let all = [of(DIGITS, aes), of(DIGITS, gmac), of(&other_salt, aes), of(&DIGITS.replace("00", "01"), aes)];

@@ -309,10 +309,7 @@ highest = 4711
         );
         let (_, second) = TEXT.split_once("4711\n").unwrap();
         let twice = TEXT.replace(second, &TEXT[TEXT.rfind("\n[[sa]]").unwrap()..]);
-        assert_eq!(
-            refused(&twice),
-            "[[sa]] number 3: direction, SPI and fingerprint are those of one before it"
-        );
+        assert_eq!(refused(&twice), "[[sa]] number 3: direction, SPI and fingerprint are those of one before it");
         assert_eq!(State::parse(b"version = 1\nepoch = \xff\n"), Err(StateError::NotText(21)));
         let large = vec![b'#'; State::LARGEST + 1];
         assert_eq!(State::parse(&large), Err(StateError::TooLarge(State::LARGEST + 1)));

@@ -36,7 +36,9 @@ pub enum KeyFileProblem {
     #[error("it is a link, and links are not followed: name the file itself, `readlink -f {}` says it", .0.display())]
     Link(PathBuf),
     /// It is something else.
-    #[error("it is {0}, and must be a regular file: name another, or move it away and make a key by `xdpfwd esp new-key`")]
+    #[error(
+        "it is {0}, and must be a regular file: name another, or move it away and make a key by `xdpfwd esp new-key`"
+    )]
     NotRegular(&'static str),
     /// Somebody else owns it.
     #[error("it belongs to user {owner}, and must belong to user {user}, as whom xdpfwd runs: `chown {user} {}`", .path.display())]
