@@ -5,7 +5,7 @@
 //! written down; [`Ivs`] makes initialization vectors of an epoch, a worker and a counter, so that neither two workers nor
 //! two runs can meet. It does no I/O: who writes down, and where, is for others.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod aead;
 pub mod ecn;
@@ -16,6 +16,8 @@ mod sequence;
 mod transform;
 
 pub use aead::{Aad, Aead, AwsLc, Job, KeyLength, RustCrypto};
+#[cfg(feature = "ipsec-mb")]
+pub use aead::{IpsecMb, IpsecMbError};
 pub use esp::{BATCH, HEADER, IN_FRONT, Incoming, Opened, Outgoing, Protection, Unopened, behind};
 pub use iv::{Epoch, EpochError, Ivs};
 pub use replay::{Refused, Window, WindowError};
