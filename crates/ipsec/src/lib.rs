@@ -6,7 +6,7 @@
 //! two runs can meet. [`KeyMaterial`] and [`State`] are what is in key files and state files. It does no I/O: who reads and writes them is for
 //! others.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod aead;
 pub mod ecn;
@@ -19,6 +19,8 @@ mod state;
 mod transform;
 
 pub use aead::{Aad, Aead, AwsLc, Job, KeyLength, RustCrypto};
+#[cfg(feature = "ipsec-mb")]
+pub use aead::{IpsecMb, IpsecMbError};
 pub use esp::{BATCH, HEADER, IN_FRONT, Incoming, Opened, Outgoing, Protection, Unopened, behind};
 pub use iv::{Epoch, EpochError, Ivs};
 pub use key::{Fingerprint, KeyFileError, KeyMaterial, NoFingerprint, NoRandom};
