@@ -2,5 +2,7 @@
 
 #![allow(dead_code, reason = "the stages that use it are to come")]
 
+#[cfg(test)]
+mod against_scapy;
 mod mss;
 mod too_big;
