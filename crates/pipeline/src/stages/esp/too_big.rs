@@ -52,7 +52,7 @@ fn try_answer(frame: &mut Frame, headers: &Headers, mtu: u16, sources: &Sources)
         Addresses::V4 { .. } => (ipv4::HEADER_LEN, MOST_V4, 3, 4, mtu),
         Addresses::V6 { .. } => (ipv6::HEADER_LEN, MOST_V6, 2, 0, mtu.max(MOST_V6 as u16)),
     };
-    if packet.len() < usize::from(mtu) {
+    if packet.len() <= usize::from(mtu) {
         return None;
     }
     let front = &mut front[..ip_len + ICMP_LEN];
