@@ -165,7 +165,14 @@ impl DataPlane {
                 queues_of(worker, &self.plan, port).filter_map(|queue| attachment.socket(queue)).collect()
             });
             let sockets = sockets.collect();
-            let setup = Setup { plan: Arc::clone(&self.plan), worker, bind, indexes: indexes.to_vec(), addresses: addresses.clone(), sockets };
+            let setup = Setup {
+                plan: Arc::clone(&self.plan),
+                worker,
+                bind,
+                indexes: indexes.to_vec(),
+                addresses: addresses.clone(),
+                sockets,
+            };
             match Starting::spawn(setup, control) {
                 Ok(started) => starting.push(started),
                 Err(error) => {

@@ -128,7 +128,9 @@ impl Plan {
 
     /// Has every stage get ready, once for each definition. On an error says which could not.
     pub(crate) fn prepare(&self, running: Option<&Self>) -> Result<(), (String, PrepareError)> {
-        let of = |plan: &Self| plan.paths.iter().flat_map(|path| &path.stages).map(|stage| Arc::clone(&stage.plan)).collect();
+        let of = |plan: &Self| {
+            plan.paths.iter().flat_map(|path| &path.stages).map(|stage| Arc::clone(&stage.plan)).collect()
+        };
         let mut others: Vec<Arc<dyn StagePlan>> = running.map(of).unwrap_or_default();
         let first_own = others.len();
         for stage in self.paths.iter().flat_map(|path| &path.stages) {

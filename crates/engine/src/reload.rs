@@ -110,7 +110,8 @@ impl DataPlane {
         let built: Result<(), ReloadError> = self.remotes().enumerate().try_for_each(|(number, remote)| {
             let (plan, addresses) = (Arc::clone(&plan), addresses.clone());
             let build = move |_: &mut Worker<PlannedChain>| {
-                let all = || plan.paths.iter().map(|path| build_chain(&plan, path, &addresses, number)).collect::<Vec<_>>();
+                let all =
+                    || plan.paths.iter().map(|path| build_chain(&plan, path, &addresses, number)).collect::<Vec<_>>();
                 let chains = catch_unwind(AssertUnwindSafe(all)).map_err(|panic| message(&*panic))?;
                 BUILT.set(Some(chains));
                 Ok::<(), String>(())

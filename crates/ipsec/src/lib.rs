@@ -1,6 +1,6 @@
 //! IPsec ESP (RFC 4303): packets sealed and opened where they lie, the numbers that must never repeat, and those that must not be taken twice.
 //!
-//! No stage uses it yet. [`Protection`] seals and opens batches, by a [`Transform`] and the cryptography behind [`Aead`]; [`Window`] refuses
+//! [`Protection`] seals and opens batches, by a [`Transform`] and the cryptography behind [`Aead`]; [`Window`] refuses
 //! what was received before; [`Numbers`] gives out sequence numbers to several workers, within limits and never beyond what has been
 //! written down; [`Ivs`] makes initialization vectors of an epoch, a worker and a counter, so that neither two workers nor
 //! two runs can meet. [`KeyMaterial`] and [`State`] are what is in key files and state files. It does no I/O: who reads and writes them is for

@@ -1,6 +1,6 @@
 //! The stages that come with this crate, one a file.
 
-mod esp;
+pub mod esp;
 pub mod filter;
 mod mac_swap;
 mod payload;

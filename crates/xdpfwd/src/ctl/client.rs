@@ -110,7 +110,8 @@ fn sas(sas: &[Value], text: &mut String) {
             word(&sa["backend"])
         );
         let ends = [("from", &sa["source"]), ("to", &sa["destination"])];
-        let mut way: Vec<String> = ends.iter().filter(|(_, end)| !end.is_null()).map(|(to, end)| format!("{to} {}", word(end))).collect();
+        let mut way: Vec<String> =
+            ends.iter().filter(|(_, end)| !end.is_null()).map(|(to, end)| format!("{to} {}", word(end))).collect();
         let ports: Vec<String> = sa["udp_ports"].as_array().into_iter().flatten().map(ToString::to_string).collect();
         if !ports.is_empty() {
             way.push(format!("UDP port {}", ports.join(" to ")));
@@ -130,7 +131,12 @@ fn sas(sas: &[Value], text: &mut String) {
             sa["bytes"],
             limit(sa, "hard_bytes")
         );
-        let drops: Vec<String> = sa["drops"].as_object().into_iter().flatten().map(|(reason, count)| format!("{count} as {reason}")).collect();
+        let drops: Vec<String> = sa["drops"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(reason, count)| format!("{count} as {reason}"))
+            .collect();
         if !drops.is_empty() {
             let _ = writeln!(text, "    dropped: {}", drops.join(", "));
         }

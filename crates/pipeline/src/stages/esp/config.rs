@@ -166,7 +166,9 @@ impl StageConfig for EspOpenConfig {
                     let overlaps = |other: &&Inbound| {
                         other.sa.spi == sa.sa.spi
                             && other.udp_port == sa.udp_port
-                            && (other.destination == sa.destination || other.destination.is_none() || sa.destination.is_none())
+                            && (other.destination == sa.destination
+                                || other.destination.is_none()
+                                || sa.destination.is_none())
                     };
                     if sas.iter().find(overlaps).is_some() {
                         let message = format!(
@@ -253,10 +255,10 @@ struct Common<'a> {
 
 impl Common<'_> {
     fn association(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Association, Vec<Remark>> {
-        let at_key = |message: String| {
-            vec![Remark { place: Whereabouts::Configuration(self.key_file.span()), message }]
-        };
-        let [soft_packets, hard_packets, soft_bytes, hard_bytes] = self.limits.map(|(_, limit)| limit.map(|limit| limit.0));
+        let at_key =
+            |message: String| vec![Remark { place: Whereabouts::Configuration(self.key_file.span()), message }];
+        let [soft_packets, hard_packets, soft_bytes, hard_bytes] =
+            self.limits.map(|(_, limit)| limit.map(|limit| limit.0));
         for (soft, hard) in [(0, 1), (2, 3)] {
             let [(soft_name, soft), (hard_name, hard)] = [self.limits[soft], self.limits[hard]];
             if let (Some(Within(soft)), Some(Within(hard))) = (soft, hard)
@@ -286,15 +288,17 @@ impl Common<'_> {
     }
 }
 
-fn aead(backend: Backend, transform: Transform, material: &KeyMaterial) -> Result<Box<dyn Aead>, KeyLength> {
+fn aead(backend: Backend, transform: Transform, material: &KeyMaterial) -> Result<Box<dyn Aead>, String> {
+    let said = |error: KeyLength| error.to_string();
     Ok(match backend {
-        Backend::AwsLc => Box::new(ipsec::AwsLc::new(transform, material.key())?),
-        Backend::RustCrypto => Box::new(ipsec::RustCrypto::new(transform, material.key())?),
+        Backend::AwsLc => Box::new(ipsec::AwsLc::new(transform, material.key()).map_err(said)?),
+        Backend::RustCrypto => Box::new(ipsec::RustCrypto::new(transform, material.key()).map_err(said)?),
         #[cfg(feature = "ipsec-mb")]
-        Backend::IpsecMb => Box::new(ipsec::IpsecMb::new(transform, material.key())?),
-        // It was refused.
+        Backend::IpsecMb => {
+            Box::new(ipsec::IpsecMb::new(transform, material.key()).map_err(|error| error.to_string())?)
+        }
         #[cfg(not(feature = "ipsec-mb"))]
-        Backend::IpsecMb => Box::new(ipsec::AwsLc::new(transform, material.key())?),
+        Backend::IpsecMb => return Err("this build does not have the backend \"ipsec-mb\"".to_owned()),
     })
 }
 
@@ -339,7 +343,10 @@ impl OutboundTable {
         }
         let (Some(source), Some(destination)) = (&self.source, &self.destination) else {
             let missing = if self.source.is_none() { "source" } else { "destination" };
-            return wrong(Whereabouts::Stage, &format!("missing key `{missing}`, which mode = \"tunnel\" needs: an address of the outer header"));
+            return wrong(
+                Whereabouts::Stage,
+                &format!("missing key `{missing}`, which mode = \"tunnel\" needs: an address of the outer header"),
+            );
         };
         let dscp = self.dscp.as_ref().map_or(Dscp::Copy, |dscp| *dscp.get_ref());
         let ttl = self.ttl.as_ref().map_or(TTL, |ttl| ttl.get_ref().0) as u8;
@@ -348,7 +355,11 @@ impl OutboundTable {
             Some(outer) => Ok(Some(outer)),
             None => wrong(
                 Whereabouts::Configuration(destination.span()),
-                &format!("destination = \"{}\": must be of the same IP version as the source, {}", destination.get_ref().0, source.get_ref().0),
+                &format!(
+                    "destination = \"{}\": must be of the same IP version as the source, {}",
+                    destination.get_ref().0,
+                    source.get_ref().0
+                ),
             ),
         }
     }
@@ -356,9 +367,11 @@ impl OutboundTable {
 
 impl InboundTable {
     fn association(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Inbound, Vec<Remark>> {
-        let window = self.window.as_ref().map_or(WINDOW, |window| u32::try_from(window.get_ref().0).unwrap_or(u32::MAX));
+        let window =
+            self.window.as_ref().map_or(WINDOW, |window| u32::try_from(window.get_ref().0).unwrap_or(u32::MAX));
         if let Err(error) = Window::new(window, true) {
-            let place = self.window.as_ref().map_or(Whereabouts::Stage, |window| Whereabouts::Configuration(window.span()));
+            let place =
+                self.window.as_ref().map_or(Whereabouts::Stage, |window| Whereabouts::Configuration(window.span()));
             return Err(vec![Remark { place, message: format!("window = {window}: {error}") }]);
         }
         let common = Common {

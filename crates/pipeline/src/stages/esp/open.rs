@@ -233,7 +233,8 @@ impl EspOpen {
             let done = outcome.map_err(why).and_then(|opened| {
                 let payload = opened.payload.start + esp - IN_FRONT..opened.payload.end + esp - IN_FRONT;
                 let len = payload.len() as u64;
-                let headers = take_out(packet.frame, &packet.meta.headers, sa, esp, payload, IpProtocol(opened.next_header))?;
+                let headers =
+                    take_out(packet.frame, &packet.meta.headers, sa, esp, payload, IpProtocol(opened.next_header))?;
                 if packets >= most || len > most_bytes - bytes {
                     return Err(Reason::SaLimit);
                 }
@@ -448,7 +449,8 @@ fn set_ecn(frame: &mut [u8], l3: usize, version: IpVersion, ecn: u8) {
         IpVersion::V4 => {
             let old = u16::from_be_bytes([header[0], header[1]]);
             header[1] = header[1] & !0b11 | ecn;
-            let checksum = update(u16::from_be_bytes([header[10], header[11]]), old, u16::from_be_bytes([header[0], header[1]]));
+            let checksum =
+                update(u16::from_be_bytes([header[10], header[11]]), old, u16::from_be_bytes([header[0], header[1]]));
             header[10..12].copy_from_slice(&checksum.to_be_bytes());
         }
         IpVersion::V6 => header[1] = header[1] & 0b1100_1111 | ecn << 4,

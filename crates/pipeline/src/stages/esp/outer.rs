@@ -94,7 +94,17 @@ impl Outer {
                     *ident
                 };
                 let ttl = self.ttl;
-                let repr = ipv4::Repr { dscp, ecn, ident, dont_fragment, ttl, protocol, source, destination, payload_len: payload };
+                let repr = ipv4::Repr {
+                    dscp,
+                    ecn,
+                    ident,
+                    dont_fragment,
+                    ttl,
+                    protocol,
+                    source,
+                    destination,
+                    payload_len: payload,
+                };
                 repr.emit(buffer)
             }
             Ends::V6(source, destination) => ipv6::Repr {

@@ -90,7 +90,8 @@ impl Counts {
     }
 
     fn dropped(&self) -> BTreeMap<&'static str, u64> {
-        let counts = Reason::ALL.into_iter().zip(&self.drops).map(|(reason, count)| (reason, count.load(Ordering::Relaxed)));
+        let counts =
+            Reason::ALL.into_iter().zip(&self.drops).map(|(reason, count)| (reason, count.load(Ordering::Relaxed)));
         counts.filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.name(), count)).collect()
     }
 
@@ -102,7 +103,9 @@ impl Counts {
                 let spi = sa.spi;
                 let hard = hard.map_or("no hard limit".to_owned(), |hard| format!("at {hard} it ends"));
                 tracing::warn!(
-                    direction, spi, count,
+                    direction,
+                    spi,
+                    count,
                     "SA {spi:#x} ({direction}) has reached its soft limit of {soft} {what}, {hard}: it takes another key"
                 );
             }
@@ -165,8 +168,10 @@ impl Outbound {
     ) -> Result<(), state_file::StateFileError> {
         let Association { spi, fingerprint, esn, limits, .. } = &self.sa;
         let numbers = state.outbound(*spi, *fingerprint, *esn, limits.hard_packets)?;
-        let same = others.find(|other| other.sa.is(&self.sa) && other.outer.is_same_way(&self.outer) && other.udp == self.udp);
-        let known = same.and_then(|other| other.shared.get().cloned()).filter(|known| Arc::ptr_eq(&known.numbers, &numbers));
+        let same =
+            others.find(|other| other.sa.is(&self.sa) && other.outer.is_same_way(&self.outer) && other.udp == self.udp);
+        let known =
+            same.and_then(|other| other.shared.get().cloned()).filter(|known| Arc::ptr_eq(&known.numbers, &numbers));
         let shared = known.unwrap_or_else(|| Arc::new(OutboundShared { numbers, counts: Counts::default() }));
         let _ = self.shared.set(shared);
         Ok(())
@@ -204,7 +209,13 @@ impl SameWay for Option<Outer> {
 }
 
 impl Inbound {
-    pub(super) fn new(sa: Association, destination: Option<IpAddr>, udp_port: Option<u16>, window: u32, queue: u16) -> Self {
+    pub(super) fn new(
+        sa: Association,
+        destination: Option<IpAddr>,
+        udp_port: Option<u16>,
+        window: u32,
+        queue: u16,
+    ) -> Self {
         Self { sa, destination, udp_port, window, queue, shared: OnceLock::new() }
     }
 
@@ -222,7 +233,8 @@ impl Inbound {
     ) -> Result<(), state_file::StateFileError> {
         let same = others.find(|other| other.sa.is(&self.sa));
         let state = state.inbound(self.sa.spi, self.sa.fingerprint)?;
-        let known = same.and_then(|other| other.shared.get().cloned()).filter(|known| Arc::ptr_eq(&known.state, &state));
+        let known =
+            same.and_then(|other| other.shared.get().cloned()).filter(|known| Arc::ptr_eq(&known.state, &state));
         let begun = || InboundShared {
             // Its size was looked at when the configuration was read.
             window: Mutex::new(Window::new(self.window, self.sa.esn).ok()),

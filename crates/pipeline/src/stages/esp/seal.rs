@@ -254,10 +254,17 @@ impl EspSeal {
         let mut udp = None;
         if let Some([source, destination]) = sa.udp {
             let at = esp - udp::HEADER_LEN;
-            let repr = udp::Repr { source_port: source, destination_port: destination, payload_len: (frame.len() - esp) as u16 };
+            let repr = udp::Repr {
+                source_port: source,
+                destination_port: destination,
+                payload_len: (frame.len() - esp) as u16,
+            };
             let written = repr.emit(&mut frame[at..]);
             debug_assert!(written.is_ok());
-            let outer_is_v6 = sa.outer.as_ref().map_or(version == IpVersion::V6, |outer| outer.len() == crate::wire::ipv6::HEADER_LEN);
+            let outer_is_v6 = sa
+                .outer
+                .as_ref()
+                .map_or(version == IpVersion::V6, |outer| outer.len() == crate::wire::ipv6::HEADER_LEN);
             udp = outer_is_v6.then_some(at as u16);
         }
         // A frame has at most 4096 bytes.

@@ -59,7 +59,10 @@ mod tests {
             let first = spis.iter().position(|other| other == spi).unwrap();
             assert_eq!(table.find(*spi, |_| true), Some(first as u16));
             assert_eq!(table.find(*spi, |found| usize::from(found) == index), Some(index as u16));
-            assert_eq!(table.find(spi + 1, |_| true), spis.iter().position(|other| *other == spi + 1).map(|at| at as u16));
+            assert_eq!(
+                table.find(spi + 1, |_| true),
+                spis.iter().position(|other| *other == spi + 1).map(|at| at as u16)
+            );
             assert_eq!(table.find(*spi, |_| false), None);
         }
         assert_eq!(SpiTable::new([].into_iter()).find(1, |_| true), None);

@@ -427,6 +427,12 @@ impl Outbound {
         self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes)
     }
 
+    /// Takes back what was counted for a packet that was not sealed. Returns how many it has been in all.
+    #[inline]
+    pub fn take_back_bytes(&self, bytes: u64) -> u64 {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes)
+    }
+
     /// Bytes of inner packets, over restarts.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)

@@ -66,7 +66,13 @@ pub(super) fn claims(paths: &[PathPlan], stages: &Stages, findings: &mut Finding
         seen.push(stage);
         for claim in stage.plan.claims() {
             if let Some((_, other)) = claims.iter().find(|(other, _)| other.id == claim.id) {
-                let message = format!("stage {}: {} is used by stage {}, too: {}", quoted(name), claim.what, quoted(other), claim.instead);
+                let message = format!(
+                    "stage {}: {} is used by stage {}, too: {}",
+                    quoted(name),
+                    claim.what,
+                    quoted(other),
+                    claim.instead
+                );
                 findings.error(&span(name), message);
             }
             claims.push((claim, name));
