@@ -16,9 +16,9 @@ KERNEL ?=
 RELEASE := target/release
 
 # What a build takes: clang and the headers of libbpf-dev compile the XDP programs; libbpf links libelf and zlib.
-# With the feature xsk-rs: m4, for libxdp's. (The library that its bindings are made with comes with clang.)
+# With the feature xsk-rs: m4, for libxdp's. (The library that its bindings are made with comes with clang.) With ipsec-mb: its library.
 BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libelf-dev zlib1g-dev iproute2 ethtool
-FEATURE_PACKAGES := m4
+FEATURE_PACKAGES := m4 libipsec-mb-dev
 # What the tests judge by: programs that we did not write.
 TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy
 # What the test machine is made of, besides a kernel. QEMU itself `xdpfwd-vm prepare` installs: it has to be one that knows igb.
@@ -64,9 +64,9 @@ vmtest: toolchain test-deps ## AF_XDP zero-copy and more on other kernels, in an
 	$(RELEASE)/xdpfwd-vm run $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
 
 .PHONY: fuzz
-fuzz: toolchain nightly ## feed random bytes to rings, ports, rules and packets, each for SECONDS (needs nightly and cargo-fuzz)
+fuzz: toolchain nightly ## feed random bytes to rings, ports, rules, packets, keys, states and ESP, each for SECONDS (needs nightly and cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || { echo "There is no cargo-fuzz: cargo install cargo-fuzz --locked" >&2; exit 1; }
-	for target in rings ports rules packets; do \
+	for target in rings ports rules packets keys state esp_open; do \
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=2048 -len_control=0 -print_final_stats=1; \
 	done
 
