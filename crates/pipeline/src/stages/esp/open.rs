@@ -129,10 +129,7 @@ impl Stage for EspOpen {
             let mut job = Job { sa: NONE, ..Job::default() };
             match self.begin(packet.frame, &packet.meta.headers) {
                 Fate::Open(begun) => job = begun,
-                Fate::Pass => {
-                    self.bypassed += 1;
-                    self.clamp(packet.frame, &packet.meta.headers);
-                }
+                Fate::Pass => self.bypassed += 1,
                 Fate::Drop(reason) => packet.drop(reason),
             }
             self.jobs[place] = job;
@@ -263,14 +260,6 @@ impl EspOpen {
         shared.bytes.store(bytes, Ordering::Relaxed);
         if let Some(held) = &self.windows[index] {
             held.publish();
-        }
-    }
-
-    fn clamp(&mut self, frame: &mut Frame, headers: &Headers) {
-        if let Some(most) = self.plan.tcp_mss
-            && headers.protocol == Some(IpProtocol::TCP)
-        {
-            self.mss_lowered += u64::from(mss::clamp(frame, headers, most));
         }
     }
 
@@ -423,14 +412,11 @@ fn out_of_transport(
     if place.at > esp {
         return Err(Reason::Malformed);
     }
-    frame[place.field] = next_header.0;
     frame.truncate(payload.end);
     let shift = payload.start.checked_sub(place.at).ok_or(Reason::Malformed)?;
     frame.copy_within(..place.at, shift);
     frame.trim_front(shift);
-    if !transport::set_length(frame, outer.l3_offset.into(), version) {
-        return Err(Reason::Malformed);
-    }
+    transport::set_behind(frame, outer.l3_offset.into(), version, place.field, next_header).ok_or(Reason::Malformed)?;
     Ok(Headers::parse(frame))
 }
 

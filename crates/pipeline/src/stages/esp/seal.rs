@@ -244,8 +244,7 @@ impl EspSeal {
             }
             (Some(Place { at, field, .. }), _) => {
                 frame.copy_within(front..front + at, 0);
-                frame[field] = carried.0;
-                if !transport::set_length(frame, start, version) {
+                if transport::set_behind(frame, start, version, field, carried).is_none() {
                     return dropped(Reason::Malformed);
                 }
             }
