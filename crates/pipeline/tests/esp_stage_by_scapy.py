@@ -372,7 +372,7 @@ def fill(case):
                     bytes(IPv6(src="fd00:1::7", dst="fd00:2::9") / ICMPv6EchoRequest(data=b"ping")),
                     bytes(IP(src="10.1.0.7", dst="10.2.0.9", proto=253))]
     if tunnel and not case.udp:
-        packets += [bytes(IP(src="10.1.0.7", dst="10.2.0.9", tos=ecn) / UDP() / b"ECN") for ecn in range(4)]
+        packets += [bytes(IP(src="10.1.0.7", dst="10.2.0.9", tos=ecn) / UDP(sport=1000, dport=2000) / b"ECN") for ecn in range(4)]
     for index, packet in enumerate(packets):
         more = {} if tunnel else {"destination_options_inside": bool(index % 2)}
         trailer = bytes_(index % 5) if index % 3 == 0 else b""
@@ -485,7 +485,7 @@ def ordinary_extras():
     inner = v4(20, tos=0)
     # Padding for traffic flow confidentiality, of both versions.
     for size in (1, 2, 3, 4, 100, 1000):
-        for packet in (v4(size), v6(size)):
+        for packet in (v4(33), v6(33)):
             all_.opened(f"TFC padding of {size}", case.seal(packet, all_.next(), tfc=bytes_(size)), packet, tags=size % 3)
             all_.opened(f"TFC padding of {size} over IPv6", case6.seal(packet, all_.next(), tfc=bytes(size)), packet)
     # Padding that is longer than it needs to be.
@@ -636,8 +636,9 @@ def natt_extras():
     for size in (0, 2, 3, 4, 5, 7):
         all_.dropped(f"{size} bytes in UDP", udp(b"\xfe" * size), "bad_length", "malformed", "no_sa", "unprotected", "dummy")
     whole = case.seal(inner, all_.next())
-    all_.dropped("UDP's length too short", whole[:24] + b"\0\7" + whole[26:], "malformed")
-    all_.dropped("UDP's length too long", whole[:24] + b"\x05\xdc" + whole[26:], "malformed")
+    # Whose ports cannot be read, it is not known to be ESP.
+    for length in (0, 7, 101, 1500):
+        all_.dropped(f"UDP's length {length}", whole[:24] + struct.pack("!H", length) + whole[26:], "malformed", "unprotected")
     all_.opened("without UDP", plain.seal(inner, 1), inner)
     first = IP(bytes(IP(whole)))
     first.flags, first.chksum = "MF", None
