@@ -102,7 +102,7 @@ pub enum StateFileProblem {
     #[error("cannot read it: {0}")]
     Read(#[source] io::Error),
     /// It could not be written.
-    #[error("cannot write it: {0}; `df {}` and `ls -ld {}` say whether there is room and leave", .folder.display(), .folder.display())]
+    #[error("cannot write it: {error}; `df {}` and `ls -ld {}` say whether there is room and leave", .folder.display(), .folder.display())]
     Write {
         /// Why.
         #[source]
