@@ -161,6 +161,8 @@ fn the_first_sa_whose_selector_has_the_destination_seals() {
             })
             .collect();
         let sas: Vec<&str> = sas.iter().map(String::as_str).collect();
+        // A start right after another one waits for the clock.
+        folder.state("selectors.state");
         let mut line = line(&plan("esp-seal", &table(&folder, "selectors.state", &sas, "")));
         for (is_v6, low) in packets {
             let (frame, destination) = if is_v6 {
@@ -557,11 +559,14 @@ fn of_size(size: usize, is_v6: bool) -> Vec<u8> {
     }
 }
 
+/// An address of IPv4 and one of IPv6.
+type OneOfEach = [Option<&'static str>; 2];
+
 #[test]
 fn who_sends_what_is_too_big_is_told_what_is_not() {
     let folder = Folder::new("too-big");
     // Whose word it is: the configuration's, the port's, the destination's.
-    let sources: [(&str, [Option<&str>; 2], [Option<&str>; 2]); 4] = [
+    let sources: [(&str, OneOfEach, OneOfEach); 4] = [
         (
             ", icmp_source = ['192.0.2.77', '2001:db8::77']",
             [Some("192.0.2.5"), Some("2001:db8::5")],
@@ -797,7 +802,7 @@ fn what_has_not_the_room_is_dropped_and_what_has_just_the_room_is_sealed() {
         };
         let needed = outer + if way.contains("udp") { 8 } else { 0 } + 16;
         for (room, fits) in [(0, false), (needed - 1, false), (needed, true), (needed + 1, true)] {
-            let stage = build(&plan("esp-seal", &table(&folder, &format!("{at}.state"), &[way], "")));
+            let stage = build(&plan("esp-seal", &table(&folder, &format!("{at}-{room}.state"), &[way], "")));
             let mut line = Line::new(vec![moved(room), stage]);
             for frame in [some_v4(40), some_v6(40), tagged(&some_v4(40), 2)] {
                 match line.one(&frame) {
@@ -836,8 +841,10 @@ fn a_bit_that_is_another_drops_its_packet_and_nothing_else() {
             (", mode = 'transport'", ", mode = 'transport'"),
         ] {
             let sa = format!("spi = 0x12345678, transform = '{transform}'");
+            for name in ["seal.state", "open.state"] {
+                folder.state(name);
+            }
             let seal = plan("esp-seal", &table(&folder, "seal.state", &[&format!("{sa}{more}")], ""));
-            folder.state("open.state");
             let open = opening(&folder, &format!("{sa}{open_more}"), "");
             let (mut seal, mut open) = (line(&seal), line(&open));
             let packet = some_v4(9);
@@ -961,6 +968,29 @@ fn no_bytes_come_out_otherwise_than_they_went_in() {
         outcome.unwrap();
         assert!(passed.get() > 200, "{passed:?} of 1500");
         line.into_inner().balance();
+    }
+}
+
+#[test]
+fn each_backend_opens_what_the_other_has_sealed() {
+    let folder = Folder::new("backends");
+    let packets: Vec<Vec<u8>> = (0..100).flat_map(|size| [some_v4(size), some_v6(1400 - size)]).collect();
+    for (at, way) in ways().iter().enumerate() {
+        for transform in TRANSFORMS {
+            let way = way.replace("aes-128-gcm", transform).replace("null-aes-256-gmac", transform);
+            let open = way.split(", source").next().unwrap().replace("udp_ports = [4500, 4500]", "udp_port = 4500");
+            for backends in [["aws-lc", "rustcrypto"], ["rustcrypto", "aws-lc"]] {
+                let mut backends = backends.iter();
+                let stages = [("esp-seal", &way), ("esp-open", &open)].map(|(kind, sa)| {
+                    let backend = backends.next().unwrap();
+                    let state = format!("{at}-{transform}-{kind}-{backend}.state");
+                    let mtu = if kind == "esp-seal" { ", mtu = 9216" } else { "" };
+                    let more = format!(", backend = '{backend}'{mtu}");
+                    build(&plan(kind, &table(&folder, &state, &[sa], &more)))
+                });
+                assert_eq!(Line::new(stages.into()).pass(&packets), packets, "{way}");
+            }
+        }
     }
 }
 
@@ -1207,11 +1237,9 @@ fn a_table_that_is_no_good_says_what_would_be() {
         mode(given);
         refused(&[key, sign]);
     }
-    for (digits, words) in [
-        ("00112233", &[key, "40"][..]),
-        (&KEY_256[..], &[key, "40"]),
-        ("not digits at all, but forty characters!", &[key]),
-    ] {
+    for (digits, words) in
+        [("00112233", &[key, "40"][..]), (KEY_256, &[key, "40"]), ("not digits at all, but forty characters!", &[key])]
+    {
         std::fs::write(key, digits).unwrap();
         mode(0o600);
         refused(words);
