@@ -1078,6 +1078,47 @@ fn after_a_crash_numbers_and_ivs_go_on_behind_what_may_have_been_used() {
     assert!(*seen.numbers.iter().max().unwrap() < 5 << 20, "a crash costs up to 2^20 numbers");
 }
 
+/// RFC 6864, 4.1: of what may be fragmented on the way, no two have one identification.
+#[test]
+fn what_may_be_fragmented_is_told_apart() {
+    let folder = Folder::new("ident");
+    let sealed = line(&sealing(&folder, &format!("{SEAL}, df = 'clear'"), "")).pass(&vec![of_size(100, false); 1000]);
+    let idents: HashSet<&[u8]> = sealed.iter().map(|frame| &frame[18..20]).collect();
+    assert_eq!((idents.len(), sealed[0][20]), (1000, 0));
+}
+
+/// `xdpfwd ctl sa` says so.
+#[test]
+fn what_an_sa_has_done_is_counted() {
+    let folder = Folder::new("counted");
+    let limited = format!("{SEAL}, hard_packets = 30, soft_packets = 20");
+    let (seal, open) = (sealing(&folder, &limited, ""), opening(&folder, OPEN, ""));
+    let (mut sealing, mut opening) = (line(&seal), line(&open));
+    let packets: Vec<Vec<u8>> = (0..32).map(some_v4).collect();
+    let sealed = sealing.send(&packets).0;
+    opening.pass(&sealed[..20]);
+    opening.send(&sealed[..5]);
+    let mut damaged = sealed[25].clone();
+    damaged[60] ^= 1;
+    assert_eq!(opening.one(&damaged), Fate::Dropped("bad_tag"));
+    let said = |plan: &Arc<dyn StagePlan>| {
+        let sas = plan.sas();
+        assert_eq!(sas.len(), 1);
+        let sa = &sas[0];
+        let drops: Vec<_> = sa.drops.iter().map(|(reason, count)| (*reason, *count)).collect();
+        (sa.direction, sa.spi, sa.sequence, sa.packets, sa.bytes, drops)
+    };
+    // Of inner packets: 28 bytes and more.
+    let bytes = |count: u64| (0..count).map(|size| size + 28).sum::<u64>();
+    assert_eq!(said(&seal), ("out", SPI, 30, 30, bytes(30), vec![("sa_limit", 2)]));
+    assert_eq!(said(&open), ("in", SPI, 20, 20, bytes(20), vec![("bad_tag", 1), ("replay", 5)]));
+    assert_eq!((sealing.counter("sealed"), opening.counter("opened")), (30, 20));
+    assert_eq!(
+        (seal.sas()[0].soft_packets, seal.sas()[0].hard_packets, open.sas()[0].window),
+        (Some(20), Some(30), Some(1024))
+    );
+}
+
 #[test]
 fn a_window_goes_on_over_restarts() {
     let folder = Folder::new("window");
