@@ -4,6 +4,7 @@
 mod classify;
 mod common;
 mod drop;
+mod esp;
 mod forward;
 mod instructions;
 mod latency;
@@ -46,6 +47,8 @@ enum Command {
     Classbench(classbench::Arguments),
     /// ns a lookup of the filter's classifier, next to dpdk-test-acl (needs no root)
     Classify(classify::Arguments),
+    /// ns and cycles a packet of ESP by each backend, next to their crates alone and to dpdk-test-crypto-perf (needs no root)
+    Esp(esp::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +74,7 @@ fn act(command: Command) -> Result<()> {
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
         Command::Classbench(arguments) => classbench::run(&arguments),
         Command::Classify(arguments) => classify::run(&arguments),
+        Command::Esp(arguments) => esp::run(&arguments, &stop),
     }
 }
 
