@@ -5,6 +5,7 @@
 
 mod contender;
 mod dpdk;
+mod stage;
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -117,11 +118,18 @@ impl Direction {
     }
 }
 
-/// Nanoseconds a packet of one round: the cryptography alone, and ESP.
+/// Nanoseconds a packet: the cryptography alone, and ESP.
 #[derive(Clone, Copy)]
-pub(crate) struct Pair {
-    pub(crate) alone: f64,
-    pub(crate) esp: f64,
+struct Pair {
+    alone: f64,
+    esp: f64,
+}
+
+/// What one round says of a backend, a direction and a size.
+struct Figures {
+    pair: Pair,
+    stage: f64,
+    dpdk: Option<f64>,
 }
 
 /// A line of the table.
@@ -135,12 +143,17 @@ struct Row {
     backend: Backend,
     alone_ns: Option<Median>,
     esp_ns: Option<Median>,
-    /// What ESP adds, in a round.
-    own_ns: Option<Median>,
+    stage_ns: Option<Median>,
+    /// What ESP and the stage add to the cryptography alone, in a round.
+    esp_adds_ns: Option<Median>,
+    stage_adds_ns: Option<Median>,
+    alone_cycles: Option<Median>,
     esp_cycles: Option<Median>,
+    stage_cycles: Option<Median>,
     dpdk_cycles: Option<Median>,
-    /// ESP's cycles, of dpdk-test-crypto-perf's, in a round.
-    ratio: Option<Median>,
+    /// Of dpdk-test-crypto-perf's cycles, in a round.
+    esp_ratio: Option<Median>,
+    stage_ratio: Option<Median>,
 }
 
 type Place = (Direction, usize, Backend);
@@ -158,30 +171,13 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     }
     ensure!(!contenders.is_empty(), "no backend is left: {missing:?}");
 
-    let mut own: BTreeMap<Place, Vec<Pair>> = BTreeMap::new();
-    let mut peers: BTreeMap<(Direction, usize), Vec<f64>> = BTreeMap::new();
+    let mut all: BTreeMap<Place, Vec<Figures>> = BTreeMap::new();
     let mut gigahertz = Vec::new();
     let texts: Vec<usize> = arguments.sizes.iter().map(|size| contender::text(*size)).collect();
     for round in 0..arguments.rounds {
         stop.check()?;
         note(&format!("round {} of {}", round + 1, arguments.rounds));
-        let mut order: Vec<&Contender> = contenders.iter().collect();
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for (&size, &text) in arguments.sizes.iter().zip(&texts) {
-            let figures = on_core(arguments.core, || {
-                let mut frames = Frames::new(arguments.frames, size);
-                order
-                    .iter()
-                    .map(|contender| (contender.backend, contender.round(&mut frames, arguments.passes)))
-                    .collect::<Vec<_>>()
-            })?;
-            for (backend, [sealed, opened]) in figures {
-                own.entry((Direction::Seal, text, backend)).or_default().push(sealed);
-                own.entry((Direction::Open, text, backend)).or_default().push(opened);
-            }
-        }
+        let mut peers: BTreeMap<(Direction, usize), f64> = BTreeMap::new();
         for direction in Direction::ALL {
             if missing.contains_key(dpdk::NAME) {
                 continue;
@@ -189,11 +185,28 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
             match dpdk::round(arguments, direction, &texts) {
                 Ok(run) => {
                     gigahertz.push(run.gigahertz);
-                    for (text, cycles) in run.cycles {
-                        peers.entry((direction, text)).or_default().push(cycles);
-                    }
+                    peers.extend(run.cycles.into_iter().map(|(text, cycles)| ((direction, text), cycles)));
                 }
                 Err(why) => drop(missing.insert(dpdk::NAME, format!("{why:#}"))),
+            }
+        }
+        let mut order: Vec<&Contender> = contenders.iter().collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for (&size, &text) in arguments.sizes.iter().zip(&texts) {
+            for contender in &order {
+                let (pairs, stages) = on_core(arguments.core, || {
+                    let mut frames = Frames::new(arguments.frames, size);
+                    let pairs = contender.round(&mut frames, arguments.passes);
+                    let transform = arguments.transform.transform();
+                    let mut stages = stage::Round::new(contender.backend, transform, arguments.frames, size)?;
+                    Ok((pairs, stages.round(arguments.passes)?))
+                })?;
+                for ((direction, pair), stage) in Direction::ALL.into_iter().zip(pairs).zip(stages) {
+                    let dpdk = peers.get(&(direction, text)).copied();
+                    all.entry((direction, text, contender.backend)).or_default().push(Figures { pair, stage, dpdk });
+                }
             }
         }
     }
@@ -216,21 +229,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         for (&size, &text) in arguments.sizes.iter().zip(&texts) {
             for contender in &contenders {
                 let backend = contender.backend;
-                let pairs = own.get(&(direction, text, backend)).map(Vec::as_slice).unwrap_or_default();
-                let peer = peers.get(&(direction, text)).map(Vec::as_slice).unwrap_or_default();
-                let row = Row {
-                    transform: arguments.transform,
-                    direction,
-                    payload: size,
-                    text,
-                    backend,
-                    alone_ns: Median::of(pairs.iter().map(|pair| pair.alone)),
-                    esp_ns: Median::of(pairs.iter().map(|pair| pair.esp)),
-                    own_ns: Median::of(pairs.iter().map(|pair| pair.esp - pair.alone)),
-                    esp_cycles: Median::of(pairs.iter().map(|pair| pair.esp * gigahertz)),
-                    dpdk_cycles: Median::of(peer.iter().copied()),
-                    ratio: Median::of(pairs.iter().zip(peer).map(|(pair, peer)| pair.esp * gigahertz / peer)),
-                };
+                let figures = all.get(&(direction, text, backend)).map(Vec::as_slice).unwrap_or_default();
+                let row = Row::new(arguments.transform, direction, (size, text), backend, figures, gigahertz);
                 if arguments.json { println!("{}", serde_json::to_string(&row)?) } else { row.print() }
             }
         }
@@ -242,9 +242,9 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
 }
 
 fn check(arguments: &Arguments) -> Result<()> {
-    let largest = contender::LARGEST;
-    if let Some(size) = arguments.sizes.iter().find(|size| !(1..=largest).contains(*size)) {
-        anyhow::bail!("--sizes {size}: a payload has from 1 to {largest} bytes");
+    let (smallest, largest) = (stage::SMALLEST, contender::LARGEST);
+    if let Some(size) = arguments.sizes.iter().find(|size| !(smallest..=largest).contains(*size)) {
+        anyhow::bail!("--sizes {size}: a payload has from {smallest} to {largest} bytes");
     }
     let (frames, batch) = (arguments.frames, ipsec::BATCH);
     ensure!(frames >= batch && frames.is_multiple_of(batch), "--frames {frames}: must be a multiple of {batch}");
@@ -254,23 +254,66 @@ fn check(arguments: &Arguments) -> Result<()> {
 }
 
 /// Runs it in a thread of its own that stays on a core; who waits may go where it wants.
-fn on_core<T: Send>(core: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
+fn on_core<T: Send>(core: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let mut set = CpuSet::new();
     set.set(core).with_context(|| format!("core {core}"))?;
     thread::scope(|scope| {
         let thread = scope.spawn(move || {
             sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("staying on core {core}"))?;
-            Ok(work())
+            work()
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
 impl Row {
+    fn new(
+        transform: Cipher,
+        direction: Direction,
+        (payload, text): (usize, usize),
+        backend: Backend,
+        figures: &[Figures],
+        gigahertz: f64,
+    ) -> Self {
+        let median = |value: &dyn Fn(&Figures) -> f64| Median::of(figures.iter().map(value));
+        let of_dpdk = |value: &dyn Fn(&Figures) -> f64| {
+            Median::of(figures.iter().filter_map(|figures| Some(value(figures) * gigahertz / figures.dpdk?)))
+        };
+        Self {
+            transform,
+            direction,
+            payload,
+            text,
+            backend,
+            alone_ns: median(&|figures| figures.pair.alone),
+            esp_ns: median(&|figures| figures.pair.esp),
+            stage_ns: median(&|figures| figures.stage),
+            esp_adds_ns: median(&|figures| figures.pair.esp - figures.pair.alone),
+            stage_adds_ns: median(&|figures| figures.stage - figures.pair.alone),
+            alone_cycles: median(&|figures| figures.pair.alone * gigahertz),
+            esp_cycles: median(&|figures| figures.pair.esp * gigahertz),
+            stage_cycles: median(&|figures| figures.stage * gigahertz),
+            dpdk_cycles: Median::of(figures.iter().filter_map(|figures| figures.dpdk)),
+            esp_ratio: of_dpdk(&|figures| figures.pair.esp),
+            stage_ratio: of_dpdk(&|figures| figures.stage),
+        }
+    }
+
     fn print_head() {
         println!(
-            "{:<6}{:>8}{:>6}  {:<12}{:<22}{:<22}{:<22}{:<24}{:<24}ratio",
-            "", "payload", "text", "backend", "alone, ns", "ESP, ns", "ESP's own, ns", "ESP, cycles", "DPDK, cycles"
+            "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<9}{:<9}{:<20}{:<20}{:<18}stage/DPDK",
+            "",
+            "payload",
+            "text",
+            "backend",
+            "alone, ns",
+            "ESP, ns",
+            "stage, ns",
+            "adds, ns",
+            "",
+            "stage, cycles",
+            "DPDK, cycles",
+            "ESP/DPDK"
         );
     }
 
@@ -279,18 +322,22 @@ impl Row {
             median
                 .map_or("-".to_owned(), |m| format!("{:.digits$} [{:.digits$}, {:.digits$}]", m.median, m.low, m.high))
         };
+        let alone = |median: &Option<Median>| median.map_or("-".to_owned(), |m| format!("{:.1}", m.median));
         println!(
-            "{:<6}{:>8}{:>6}  {:<12}{:<22}{:<22}{:<22}{:<24}{:<24}{}",
+            "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<9}{:<9}{:<20}{:<20}{:<18}{}",
             self.direction.name(),
             self.payload,
             self.text,
             self.backend.name(),
             shown(&self.alone_ns, 1),
             shown(&self.esp_ns, 1),
-            shown(&self.own_ns, 1),
-            shown(&self.esp_cycles, 0),
+            shown(&self.stage_ns, 1),
+            alone(&self.esp_adds_ns),
+            alone(&self.stage_adds_ns),
+            shown(&self.stage_cycles, 0),
             shown(&self.dpdk_cycles, 0),
-            shown(&self.ratio, 2)
+            shown(&self.esp_ratio, 2),
+            shown(&self.stage_ratio, 2)
         );
     }
 }
