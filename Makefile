@@ -64,9 +64,9 @@ vmtest: toolchain test-deps ## AF_XDP zero-copy and more on other kernels, in an
 	$(RELEASE)/xdpfwd-vm run $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
 
 .PHONY: fuzz
-fuzz: toolchain nightly ## feed random bytes to rings, ports, rules and packets, each for SECONDS (needs nightly and cargo-fuzz)
+fuzz: toolchain nightly ## feed random bytes to rings, ports, rules, packets, keys, states and ESP, each for SECONDS (needs nightly and cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || { echo "There is no cargo-fuzz: cargo install cargo-fuzz --locked" >&2; exit 1; }
-	for target in rings ports rules packets; do \
+	for target in rings ports rules packets keys state esp_open; do \
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=2048 -len_control=0 -print_final_stats=1; \
 	done
 

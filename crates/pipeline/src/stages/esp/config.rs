@@ -214,9 +214,11 @@ fn placed(remark: Remark, table: &Whereabouts) -> Remark {
 /// What is the same for both kinds.
 fn check(lab: Option<&Spanned<bool>>, sas: usize, backend: Backend, wrong: &mut Vec<Remark>) {
     if lab.is_none_or(|lab| !lab.get_ref()) {
-        let message = "`lab = true` is missing: keys in files are static, which RFC 4106 (2) and RFC 8221 (4) forbid outside of laboratories; \
-                       write it if you know that"
-            .to_owned();
+        let why = "keys in files are static, which RFC 4106 (2) and RFC 8221 (4) forbid outside of laboratories; write `lab = true` if you know that";
+        let message = match lab {
+            Some(_) => format!("lab = false: must be true: {why}"),
+            None => format!("missing key `lab`: {why}"),
+        };
         let place = lab.map_or(Whereabouts::Stage, |lab| Whereabouts::Configuration(lab.span()));
         wrong.push(Remark { place, message });
     }

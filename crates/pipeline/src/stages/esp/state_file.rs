@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipsec::{Direction, Epoch, EpochError, Exhausted, Fingerprint, Ivs, Numbers, Reached, SaState, State, StateError};
 
-use super::key_file::{create_durably, folder_of, new_file};
+use super::key_file::{create_durably, folder_of, new_file, sync_folder_of};
 
 /// Sequence numbers that are written down at a time.
 const STEP: u64 = 1 << 20;
@@ -191,8 +191,7 @@ impl StateFile {
         let mut state = read(&file, given)?;
         let epoch = next_epoch(state.epoch, given)?;
         state.epoch = epoch.number();
-        let folder = File::open(folder_of(&path)).map_err(StateFileProblem::Read)?;
-        let mut disk = Disk { path: path.clone(), folder, current: file };
+        let mut disk = Disk { path: path.clone(), current: file };
         disk.write(&state).map_err(|failure| failure.problem(&path))?;
 
         let entry = |sa: SaState| ((sa.direction(), sa.spi, sa.fingerprint), Sa::Unused(sa.reached));
@@ -609,8 +608,6 @@ impl Next {
 /// Where it is written to.
 struct Disk {
     path: PathBuf,
-    /// That it is in.
-    folder: File,
     /// The file that is there now. Its lock is what keeps others out.
     current: File,
 }
@@ -633,7 +630,7 @@ impl Disk {
             let _ = fs::remove_file(new);
         })?;
         self.current = file;
-        Ok(self.folder.sync_all()?)
+        Ok(sync_folder_of(&self.path)?)
     }
 
     fn replace(&self, file: &mut File, new: &Path, state: &State) -> Result<(), WriteFailure> {
@@ -737,3 +734,6 @@ fn next_epoch(stored: u32, given: &Path) -> Result<Epoch, StateFileProblem> {
 fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+#[cfg(test)]
+mod tests;
