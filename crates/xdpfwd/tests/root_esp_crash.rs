@@ -29,14 +29,13 @@ fn killed_two_hundred_times_it_uses_no_number_and_no_iv_twice() {
     let seed = std::env::var("ESP_SEED").map_or(now, |seed| seed.parse().expect("ESP_SEED is a number"));
     println!("seed {seed}");
     // Numbers that two workers share; and those of one, which leave in order.
-    let small = "[umem]\nframes = 1024\n";
     let base = || Setup {
         seal_sa: ["selector = [\"10.77.0.0/16\"]\n".into(), String::new()],
         open_sa: [String::new(), "window = 4096\n".into()],
-        engine: ["", ""].map(|lines| format!("{lines}\n{small}")),
+        frames: 1024,
         ..Setup::default()
     };
-    let two = || Setup { queues: 2, engine: ["cores = [0, 1]", ""].map(|lines| format!("{lines}\n{small}")), ..base() };
+    let two = || Setup { queues: 2, engine: ["cores = [0, 1]".into(), String::new()], ..base() };
     let setups: [Setup; LABS] = [
         base(),
         two(),

@@ -64,8 +64,14 @@ fn what_is_no_good_is_said_with_what_is() {
         &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nmtu = 100")],
         &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nicmp_source = [\"192.0.2.1\", \"192.0.2.2\"]")],
         &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nbackend = \"openssl\"")],
-        &[("stages = [\"seal\"]", "stages = [\"open\"]"), ("stages = [\"open\"]\n[stage", "stages = [\"open\"]\n[stage")],
-        &[("spi = 8193", "spi = 8193\ntransform = \"aes-256-gcm\"\nkey_file = \"KEYS/256.key\"\n[[stage.open.sa]]\nspi = 8193")],
+        &[
+            ("stages = [\"seal\"]", "stages = [\"open\"]"),
+            ("stages = [\"open\"]\n[stage", "stages = [\"open\"]\n[stage"),
+        ],
+        &[(
+            "spi = 8193",
+            "spi = 8193\ntransform = \"aes-256-gcm\"\nkey_file = \"KEYS/256.key\"\n[[stage.open.sa]]\nspi = 8193",
+        )],
     ];
     let mut answers = String::new();
     for changes in cases {
