@@ -195,5 +195,5 @@ fn defaults_are_what_keys_have_that_are_not_there() {
             }
         }
     }
-    assert_eq!(compared, 28);
+    assert_eq!(compared, 29);
 }
