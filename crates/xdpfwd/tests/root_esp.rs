@@ -353,6 +353,37 @@ fn a_flipped_bit_or_a_lost_byte_lets_nothing_through_and_spoils_nothing() {
     }
 }
 
+/// All packets between two gateways are one flow to a NIC, and come to one queue.
+#[test]
+fn an_sa_is_opened_by_the_worker_of_its_queue_and_by_no_other() {
+    const COUNT: u64 = 100;
+    let lab = Lab::quiet(2);
+    lab.cut();
+    let sink = Sink::builder().check(true).attach(lab.chain.gen_(), "gen0").unwrap();
+    let mut outcomes = vec![];
+    for queue in [0, 1] {
+        lab.forget();
+        let setup = Setup {
+            queues: 2,
+            engine: first("cores = [0, 1]"),
+            seal_sa: both(ONLY_10_77),
+            open_sa: first(&format!("queue = {queue}\n")),
+            ..Setup::default()
+        };
+        let [one, two] = lab.start(&setup);
+        let before = sink.seen().unwrap().arrived.packets;
+        let tap = Tap::on(&lab.wire, "tap1");
+        Sender::start(lab.chain.sink(), "sink0", 20_000, 1, Some(COUNT)).finish();
+        tap.wait_for(COUNT);
+        inject(&lab.wire, "tap0", &tap.stop());
+        until("all is received", || received(&one, "wan0") >= COUNT);
+        let [one, _] = stop_both([one, two]);
+        outcomes.push((sink.seen().unwrap().arrived.packets - before, drops(&one.json)));
+    }
+    outcomes.sort();
+    assert_eq!(outcomes, [(0, reasons([("wrong_queue", COUNT)])), (COUNT, reasons([]))]);
+}
+
 /// The largest IP packet that fits into one of 1500 bytes: what is behind the SPI's header up to a multiple of four bytes, without the
 /// two of the trailer.
 fn largest(setup: &Setup, version: usize) -> usize {
@@ -844,9 +875,9 @@ fn keys_are_changed_under_traffic_and_nothing_is_lost() {
         ];
         for (sealing, opening) in steps {
             setup = Setup { sealing, opening, ..setup };
-            for side in 0..2 {
+            for (side, end) in ends.iter().enumerate() {
                 thread::sleep(Duration::from_millis(100));
-                reload(&lab, &ends[side], &setup, side);
+                reload(&lab, end, &setup, side);
             }
         }
     }

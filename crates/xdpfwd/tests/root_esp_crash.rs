@@ -5,7 +5,6 @@ mod support;
 
 use std::collections::HashSet;
 use std::fs;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -57,13 +56,9 @@ fn kill_again_and_again(setup: &Setup, mut seed: u64) {
     let lab = Lab::quiet(setup.queues);
     let sink = Sink::builder().check(true).attach(lab.chain.sink(), "sink0").unwrap();
     let peer = lab.start_one(setup, 1);
-    let (on_wire, last_epoch) = (Arc::new(Mutex::new(vec![])), Arc::new(AtomicU64::new(0)));
-    let (kept, epoch) = (Arc::clone(&on_wire), Arc::clone(&last_epoch));
-    let tap = Tap::with(&lab.wire, "tap0", move |frame, _| {
-        let esp = Kind::esp(frame);
-        epoch.store(esp.iv >> 32, Ordering::Relaxed);
-        kept.lock().unwrap().push(esp);
-    });
+    let on_wire = Arc::new(Mutex::new(vec![]));
+    let kept = Arc::clone(&on_wire);
+    let tap = Tap::with(&lab.wire, "tap0", move |frame, _| kept.lock().unwrap().push(Kind::esp(frame)));
     let config = Config::new(&setup.config(&lab, 0));
     let start = || {
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
@@ -71,15 +66,15 @@ fn kill_again_and_again(setup: &Setup, mut seed: u64) {
     };
     let sender = Sender::start(lab.chain.gen_(), "gen0", 1000, 1, None);
     for number in 0..KILLS {
+        let before = tap.count();
         let mut xdpfwd = start();
         let random = splitmix(&mut seed);
         // Wherever it is in its start; or behind its first packet. At that it need not come in time, but it has to come.
-        if random % 4 == 0 {
+        if random.is_multiple_of(4) {
             thread::sleep(Duration::from_millis(random / 4 % 1500));
         } else {
-            let before = last_epoch.load(Ordering::Relaxed);
             let deadline = Instant::now() + LONG;
-            while last_epoch.load(Ordering::Relaxed) == before {
+            while tap.count() == before {
                 xdpfwd.check_running().unwrap_or_else(|error| panic!("start {number}: {error}"));
                 assert!(Instant::now() < deadline, "start {number}: nothing is sent: {:#?}", xdpfwd.stderr());
                 thread::sleep(Duration::from_millis(1));
@@ -98,21 +93,12 @@ fn kill_again_and_again(setup: &Setup, mut seed: u64) {
     let ended = xdpfwd.stop(LONG).unwrap();
     assert!(ended.status.success() && !ended.killed, "{:#?}", xdpfwd.stderr());
     sender.stop();
+    // What is on its way.
+    thread::sleep(Duration::from_millis(200));
     let sent = tap.count();
-    until("all is received", || received(&peer, "wan1") >= sent);
-    until("all has arrived", || sink.seen().unwrap().arrived.packets >= sent);
     tap.stop();
     let on_wire = std::mem::take(&mut *on_wire.lock().unwrap());
     assert_eq!(on_wire.len() as u64, sent);
-
-    // What was sent is what was opened: nothing is behind the window, nothing was there before.
-    let (ended, last) = peer.stop();
-    assert!(ended.status.success(), "{ended:?}");
-    last.assert_conserved();
-    assert_eq!(drops(&last.json), [].into(), "{}", last.json);
-    assert_eq!(last.report.port("wan1").unwrap().rx_packets, sent);
-    let seen = sink.seen().unwrap();
-    assert!(seen.arrived.packets == sent && seen.is_clean(), "{sent}: {seen:?}");
 
     let runs = judge(&on_wire, setup.queues == 1);
     // One in four may have come to nothing.
@@ -121,6 +107,17 @@ fn kill_again_and_again(setup: &Setup, mut seed: u64) {
     assert!(highest <= (KILLS + 1) * BLOCK, "{highest}: a crash costs more than it may");
     let state = fs::read_to_string(lab.state_file(0)).unwrap();
     assert!(state.contains(&format!("next = {}", highest + 1)), "the exact number, after {highest}: {state}");
+
+    // What was sent is what was opened: nothing is behind the window, nothing was there before.
+    until("all is received", || received(&peer, "wan1") >= sent);
+    until("all has arrived", || sink.seen().unwrap().arrived.packets >= sent);
+    let (ended, last) = peer.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    last.assert_conserved();
+    assert_eq!(drops(&last.json), [].into(), "{}", last.json);
+    assert_eq!(last.report.port("wan1").unwrap().rx_packets, sent);
+    let seen = sink.seen().unwrap();
+    assert!(seen.arrived.packets == sent && seen.is_clean(), "{sent}: {seen:?}");
     println!("{} by {} workers: {sent} packets of {runs} runs, {} killed", setup.transform, setup.queues, KILLS);
 }
 
