@@ -110,6 +110,10 @@ bench-rings: toolchain deps ## ns a packet of rings, port and worker beside a tw
 bench-classify: bench-build ## ns a lookup of the filter's classifier beside dpdk-test-acl, on rules like ClassBench's (ROUNDS=n)
 	$(RELEASE)/xdpfwd-bench classify $(if $(ROUNDS),--rounds $(ROUNDS))
 
+.PHONY: bench-esp
+bench-esp: bench-build ## ns and cycles a packet of ESP by each backend, beside their crates alone and dpdk-test-crypto-perf (ROUNDS=n)
+	$(RELEASE)/xdpfwd-bench esp $(if $(ROUNDS),--rounds $(ROUNDS))
+
 .PHONY: bench-drop
 bench-drop: bench-build ## what a filter costs in user space and in the kernel, with 0 to 10,000 rules (ROUNDS=n SECONDS=n)
 	@$(call say_sudo,network namespaces and XDP)
@@ -129,7 +133,7 @@ bench-instructions: toolchain deps ## instructions a packet, against those in be
 .PHONY: bench-build
 bench-build: toolchain deps
 	@$(call install,$(BENCH_PACKAGES) $(FEATURE_PACKAGES))
-	cargo build --release --bins --features xdpfwd/xsk-rs
+	cargo build --release --bins --features xdpfwd/xsk-rs,xdpfwd-bench/ipsec-mb
 	@$(call install,$(PEER_PACKAGES)) || echo "Not installed; the results will name what is missing: $(PEER_PACKAGES)" >&2
 
 # SECONDS has a default for the demo; the benchmarks have their own.

@@ -5,6 +5,7 @@ mod classify;
 mod common;
 mod cost;
 mod drop;
+mod esp;
 mod forward;
 mod instructions;
 mod latency;
@@ -49,6 +50,8 @@ enum Command {
     Classbench(classbench::Arguments),
     /// ns a lookup of the filter's classifier, next to dpdk-test-acl (needs no root)
     Classify(classify::Arguments),
+    /// ns and cycles a packet of ESP by each backend, next to their crates alone and to dpdk-test-crypto-perf (needs no root)
+    Esp(esp::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +78,7 @@ fn act(command: Command) -> Result<()> {
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
         Command::Classbench(arguments) => classbench::run(&arguments),
         Command::Classify(arguments) => classify::run(&arguments),
+        Command::Esp(arguments) => esp::run(&arguments, &stop),
     }
 }
 
