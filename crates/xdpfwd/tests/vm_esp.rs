@@ -703,8 +703,10 @@ fn carries(lab: &Lab) {
             assert_eq!(arrived, Some(message(length as u32, length)), "{name}: {length} bytes from side {side}");
         }
     }
-    // Linux knows by itself that one byte more is too much; the other host is told by us.
-    for (side, to) in [(RIGHT, left), (LEFT, right)] {
+    // Linux knows by itself that one byte more is too much (of what is in no tunnel it does not tell ping over IPv6); the other
+    // host is told by us.
+    let tells = lab.case.outer.is_some() || lab.case.inner == V4;
+    for (side, to) in [(RIGHT, left)].into_iter().filter(|_| tells).chain([(LEFT, right)]) {
         let arguments = ["-c1", "-W20", "-Mdo", "-s", &(most + 1).to_string(), to];
         let output = lab.side(side).command("ping").args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
