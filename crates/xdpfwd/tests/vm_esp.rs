@@ -14,7 +14,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use lab::{Chain, Forwarder, Namespace};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
+use nix::sys::signal::Signal;
 use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
@@ -1036,6 +1037,87 @@ fn udp_is_told_apart() {
     until_received(&running, 7);
     let last = lab.assert_dropped(running, &[("dummy", 1), ("unprotected", 2), ("no_sa", 1)]);
     println!("case: {}: we count {}", lab.case.name(), last.json["drops"]);
+}
+
+/// What is larger than the way takes, from either host, in a tunnel and not.
+#[test]
+fn fragments() {
+    const LARGE: usize = 3000;
+    let lab = Lab::new(Case::plain());
+    let talk = Talk::new(&lab);
+    lab.tell_linux();
+    let running = lab.start();
+    // The host is told what fits, and from then on sends fragments that do.
+    talk.send(LEFT, [1], lab.case.largest() - 27);
+    let route = || said(Command::new("ip").args(["-n", lab.side(LEFT).name(), "route", "get", "10.77.0.2"]));
+    until("the host knows what fits", || route().contains(&format!(" mtu {}", lab.case.largest())));
+    let told = talk.0[LEFT].take_error().unwrap().and_then(|error| error.raw_os_error());
+    assert_eq!(told, Some(Errno::EMSGSIZE as i32));
+    talk.send(LEFT, [2], LARGE);
+    talk.assert_arrive(RIGHT, [2], "fragments that are sealed each for itself");
+    // Linux seals first, and then makes fragments of it.
+    talk.send(RIGHT, [3], LARGE);
+    until_received(&running, 1 + 3 + 3);
+    talk.assert_arrive(LEFT, [], "fragments of ESP");
+    let last = lab.assert_dropped(running, &[("esp_fragment", 3)]);
+    println!("case: {}: a packet of {LARGE} bytes each way: {}", lab.case.name(), last.json["drops"]);
+
+    let lab = Lab::new(Case::new(AES_128, V4, None));
+    let talk = Talk::new(&lab);
+    lab.tell_linux();
+    let running = lab.start();
+    for side in [LEFT, RIGHT] {
+        talk.send(side, [4], LARGE);
+    }
+    until_received(&running, 3 + 3);
+    for side in [LEFT, RIGHT] {
+        talk.assert_arrive(side, [], "fragments in transport mode");
+    }
+    lab.assert_dropped(running, &[("esp_fragment", 3 + 3)]);
+    println!("case: {}: a packet of {LARGE} bytes each way: nothing arrives", lab.case.name());
+}
+
+/// Ends without a word, and the next run uses no number and no IV again, and takes nothing again.
+#[test]
+fn a_crash_repeats_nothing() {
+    const COUNT: u32 = 20;
+    let lab = Lab::new(Case::plain());
+    let talk = Talk::new(&lab);
+    let right = Wire::at(lab.chain.sink(), "sink0");
+    lab.tell_linux();
+    let (mut numbers, mut ivs) = (BTreeSet::new(), BTreeSet::new());
+    let mut theirs = Vec::new();
+    for run in 0..3 {
+        let mut running = lab.start();
+        // Of the runs before.
+        right.put(&theirs);
+        talk.assert_arrive(LEFT, [], "replayed after a crash");
+        let first = run * COUNT;
+        let now = first..first + COUNT;
+        for side in [LEFT, RIGHT] {
+            talk.send(side, now.clone(), 64);
+            talk.assert_arrive(1 - side, now.clone(), &format!("run {run}"));
+        }
+        // In the order of the wire: ours first.
+        for frame in right.take(TO_LINUX, COUNT as usize) {
+            let at = esp(&frame).unwrap().at;
+            assert!(numbers.insert(number(&frame)), "run {run}: number {:#x} again", number(&frame));
+            assert!(ivs.insert(frame[at + 8..at + 16].to_vec()), "run {run}: an IV again");
+        }
+        talk.send(RIGHT, [u32::MAX - run], 64);
+        theirs.extend(right.take(FROM_LINUX, 1));
+        talk.assert_arrive(LEFT, [u32::MAX - run], &format!("run {run}: one more"));
+        // Where the window is, is written down once a second.
+        let highest = u64::from((run + 1) * (COUNT + 1));
+        until(&format!("{highest} is the highest in the file"), || lab.state("highest") == highest);
+        let dropped = &interval(&running)["drops"];
+        let refused = ["replay", "late"].map(|reason| dropped[reason].as_u64().unwrap());
+        assert_eq!(refused.iter().sum::<u64>(), u64::from(run), "run {run}: {dropped}");
+        running.signal(Signal::SIGKILL);
+        running.wait();
+        println!("case: run {run}, killed: {} numbers, {} IVs, {refused:?} refused", numbers.len(), ivs.len());
+    }
+    lab.assert_xfrm_stat(&[]);
 }
 
 /// Messages of 100 bytes are packets of 128.
