@@ -16,9 +16,9 @@ KERNEL ?=
 RELEASE := target/release
 
 # What a build takes: clang and the headers of libbpf-dev compile the XDP programs; libbpf links libelf and zlib.
-# With the feature xsk-rs: m4, for libxdp's. (The library that its bindings are made with comes with clang.)
+# With the feature xsk-rs: m4, for libxdp's. (The library that its bindings are made with comes with clang.) With ipsec-mb: its library.
 BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libelf-dev zlib1g-dev iproute2 ethtool
-FEATURE_PACKAGES := m4
+FEATURE_PACKAGES := m4 libipsec-mb-dev
 # What the tests judge by: programs that we did not write.
 TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy
 # What the test machine is made of, besides a kernel. QEMU itself `xdpfwd-vm prepare` installs: it has to be one that knows igb.

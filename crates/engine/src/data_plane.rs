@@ -6,7 +6,7 @@ use std::thread::{Builder as ThreadBuilder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use packet::Promiscuous;
-use pipeline::{PortId, Remote, WorkerReport};
+use pipeline::{PortId, Remote, SaReport, StagePlan, WorkerReport};
 use xsk::{AttachMode, BindMode, clock};
 
 use crate::attach::Attachment;
@@ -14,7 +14,7 @@ use crate::control::Control;
 use crate::error::{StartError, WorkerFailure};
 use crate::host::Host;
 use crate::interface::{DeferredInterrupts, Interface};
-use crate::plan::{Io, Mode, PathPlan, Plan, PortPlan};
+use crate::plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};
 use crate::report::{Answer, Fallback, PortMode, Report, RuleReport, Rules};
 use crate::tally::Tally;
 use crate::thread::{self, Health, PlannedChain, Ready, Setup, queues_of};
@@ -98,6 +98,8 @@ impl DataPlane {
         check_interfaces(&plan, &interfaces)?;
         check_memory(&plan)?;
         check_places(&plan).map_err(|(stage, why)| StartError::Placed { stage, why })?;
+        // Before anything of the network is touched.
+        plan.prepare(None).map_err(|(stage, source)| StartError::Prepare { stage, source })?;
         let mut attachments = Vec::with_capacity(interfaces.len());
         let mut fallback = None;
         for (id, interface) in (0..=u8::MAX).map(PortId).zip(&interfaces) {
@@ -156,13 +158,21 @@ impl DataPlane {
         direct: bool,
     ) -> Result<(), StartError> {
         let mut starting = Vec::with_capacity(self.plan.workers.len());
+        let addresses = thread::own_addresses(&self.plan, &self.interfaces);
         let mut result = Ok(());
         for worker in 0..self.plan.workers.len() {
             let sockets = self.attachments.iter().zip(&self.plan.ports).map(|(attachment, port)| {
                 queues_of(worker, &self.plan, port).filter_map(|queue| attachment.socket(queue)).collect()
             });
             let sockets = sockets.collect();
-            let setup = Setup { plan: Arc::clone(&self.plan), worker, bind, indexes: indexes.to_vec(), sockets };
+            let setup = Setup {
+                plan: Arc::clone(&self.plan),
+                worker,
+                bind,
+                indexes: indexes.to_vec(),
+                addresses: addresses.clone(),
+                sockets,
+            };
             match Starting::spawn(setup, control) {
                 Ok(started) => starting.push(started),
                 Err(error) => {
@@ -333,6 +343,32 @@ impl DataPlane {
             }
         }
         Rules { workers: self.workers.len(), answered, filters: reports.into_iter().flatten().collect() }
+    }
+
+    /// The security associations of every stage that has some, once for each definition.
+    pub fn sas(&self) -> Vec<(String, Vec<SaReport>)> {
+        let stages = self.each_stage();
+        stages.map(|stage| (stage.name.clone(), stage.plan.sas())).filter(|(_, sas)| !sas.is_empty()).collect()
+    }
+
+    /// Has stages do what the data path must not do: to be called about once a second.
+    pub fn look_after(&self) {
+        self.each_stage().for_each(|stage| stage.plan.look_after());
+    }
+
+    /// Every stage, once for each definition.
+    fn each_stage(&self) -> impl Iterator<Item = &StageOnPath> {
+        let mut seen: Vec<&Arc<dyn StagePlan>> = Vec::new();
+        self.plan.paths.iter().flat_map(|path| &path.stages).filter(move |stage| {
+            let new = !seen.iter().any(|other| Arc::ptr_eq(other, &stage.plan));
+            seen.push(&stage.plan);
+            new
+        })
+    }
+
+    /// The interfaces, in the order of the ports.
+    pub(crate) fn interfaces(&self) -> &[Interface] {
+        &self.interfaces
     }
 
     /// The attachments, in the order of the ports.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use pipeline::BuildError;
+use pipeline::{BuildError, PrepareError};
 use xsk::OpenError;
 
 use crate::holder::{self, AttachedProgram, QueueHolders, say_attached};
@@ -45,6 +45,14 @@ pub enum StartError {
     /// The XDP program with a filter cannot be loaded.
     #[error("loading the XDP program with the filter's rules: {0}; place = \"auto\" falls back to user space")]
     Filter(String),
+    /// A stage lacks something that is outside of this process: a file, say.
+    #[error("stage {stage}: {source}")]
+    Prepare {
+        /// The stage.
+        stage: String,
+        /// What, and what to do about it.
+        source: PrepareError,
+    },
     /// A stage cannot be in the kernel.
     #[error("stage {stage} cannot be in the kernel: {why}")]
     Placed {

@@ -134,6 +134,12 @@ impl Host {
         own
     }
 
+    /// The first of an interface's own addresses that is wanted.
+    pub(crate) fn address_of<A>(&self, index: u32, wanted: impl Fn(IpAddr) -> Option<A>) -> Option<A> {
+        let own = self.addresses.iter().filter(|address| address.link == index && !address.tentative);
+        own.filter_map(|address| wanted(address.ip)).next()
+    }
+
     /// The interfaces that have an address.
     pub(crate) fn links_of(&self, ip: IpAddr) -> impl Iterator<Item = u32> {
         self.addresses.iter().filter(move |address| address.ip == ip).map(|address| address.link)

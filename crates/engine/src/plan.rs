@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pipeline::stages::filter::KernelFilter;
-use pipeline::{Idle, PortId, StagePlan};
+use pipeline::{Idle, PortId, PrepareError, StagePlan};
 use xsk::UmemConfig;
 
 use crate::keep::Keep;
@@ -124,6 +124,24 @@ impl Plan {
         let path = self.paths.iter().find(|path| path.from == port)?;
         let first = path.stages.first().filter(|stage| stage.in_kernel)?;
         Some(&first.plan.for_kernel()?.filter)
+    }
+
+    /// Has every stage get ready, once for each definition. On an error says which could not.
+    pub(crate) fn prepare(&self, running: Option<&Self>) -> Result<(), (String, PrepareError)> {
+        let of = |plan: &Self| {
+            plan.paths.iter().flat_map(|path| &path.stages).map(|stage| Arc::clone(&stage.plan)).collect()
+        };
+        let mut others: Vec<Arc<dyn StagePlan>> = running.map(of).unwrap_or_default();
+        let first_own = others.len();
+        for stage in self.paths.iter().flat_map(|path| &path.stages) {
+            // On several paths it is the same.
+            if others[first_own..].iter().any(|other| Arc::ptr_eq(other, &stage.plan)) {
+                continue;
+            }
+            stage.plan.prepare(&others).map_err(|error| (stage.name.clone(), error))?;
+            others.push(Arc::clone(&stage.plan));
+        }
+        Ok(())
     }
 
     /// The ports with their numbers.

@@ -8,7 +8,7 @@ use pipeline::Worker;
 
 use crate::data_plane::{ANSWER_WITHIN, DataPlane, check_places};
 use crate::plan::Plan;
-use crate::thread::{PlannedChain, build_chain, message};
+use crate::thread::{PlannedChain, build_chain, message, own_addresses};
 
 /// Why stages are not exchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +23,14 @@ pub enum ReloadError {
         /// The worker.
         worker: usize,
         /// Why.
+        what: String,
+    },
+    /// A stage lacks something that is outside of this process: a file, say.
+    #[error("stage {stage}: {what}")]
+    Prepare {
+        /// The stage.
+        stage: String,
+        /// What, and what to do about it.
         what: String,
     },
     /// A worker does not answer.
@@ -93,13 +101,17 @@ impl DataPlane {
         }
         check_places(&plan).map_err(|(stage, why)| ReloadError::Placed { stage, why })?;
         self.plan().stay_in_place(&mut plan)?;
+        plan.prepare(Some(self.plan()))
+            .map_err(|(stage, error)| ReloadError::Prepare { stage, what: error.to_string() })?;
         let successors = self.successors(&mut plan)?;
+        let addresses = own_addresses(&plan, self.interfaces());
         let plan = Arc::new(plan);
         // All workers build before the first exchanges anything: what fails, fails for all of them.
         let built: Result<(), ReloadError> = self.remotes().enumerate().try_for_each(|(number, remote)| {
-            let (plan, workers) = (Arc::clone(&plan), plan.workers.len());
+            let (plan, addresses) = (Arc::clone(&plan), addresses.clone());
             let build = move |_: &mut Worker<PlannedChain>| {
-                let all = || plan.paths.iter().map(|path| build_chain(path, number, workers)).collect::<Vec<_>>();
+                let all =
+                    || plan.paths.iter().map(|path| build_chain(&plan, path, &addresses, number)).collect::<Vec<_>>();
                 let chains = catch_unwind(AssertUnwindSafe(all)).map_err(|panic| message(&*panic))?;
                 BUILT.set(Some(chains));
                 Ok::<(), String>(())

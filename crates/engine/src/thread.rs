@@ -1,6 +1,7 @@
 //! A worker's thread: it opens its own sockets on its own core, so that its memory is near.
 
 use std::any::Any;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,8 @@ use pipeline::{BuildCx, Idle, Mailbox, NamedStage, PortId, Remote, Worker, mailb
 use xsk::{BindMode, Builder, Fallback, OpenError, Opened, Pool, Port, Umem};
 
 use crate::error::StartError;
+use crate::host::Host;
+use crate::interface::Interface;
 use crate::plan::{Io, PathPlan, Plan, PortPlan};
 
 /// The chain of a path that comes from a plan.
@@ -25,8 +28,50 @@ pub(crate) struct Setup {
     pub(crate) bind: BindMode,
     /// The interface index of each port.
     pub(crate) indexes: Vec<u32>,
+    /// The addresses of each port's interface.
+    pub(crate) addresses: Vec<PortAddresses>,
     /// Of each port, the packet sockets of the worker's queues; none if the worker opens AF_XDP sockets.
     pub(crate) sockets: Vec<Vec<PacketSocket>>,
+}
+
+/// What a port's interface has for an address.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PortAddresses {
+    ipv4: Option<Ipv4Addr>,
+    ipv6: Option<Ipv6Addr>,
+}
+
+/// The addresses of each port's interface, at this moment; none if the kernel does not say, or no stage is there to use them.
+pub(crate) fn own_addresses(plan: &Plan, interfaces: &[Interface]) -> Vec<PortAddresses> {
+    if plan.paths.iter().all(|path| path.stages.is_empty()) {
+        return Vec::new();
+    }
+    let host = match Host::read() {
+        Ok(host) => host,
+        Err(error) => {
+            tracing::warn!(%error, "cannot ask for this host's addresses: stages do without");
+            return Vec::new();
+        }
+    };
+    let of = |interface: &Interface| PortAddresses {
+        ipv4: host.address_of(interface.index, |ip| match ip {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        }),
+        // One that is known beyond the link, if there is one.
+        ipv6: host
+            .address_of(interface.index, |ip| match ip {
+                IpAddr::V6(ip) if !ip.is_unicast_link_local() => Some(ip),
+                _ => None,
+            })
+            .or_else(|| {
+                host.address_of(interface.index, |ip| match ip {
+                    IpAddr::V6(ip) => Some(ip),
+                    IpAddr::V4(_) => None,
+                })
+            }),
+    };
+    interfaces.iter().map(of).collect()
 }
 
 /// A worker that is ready to run.
@@ -146,7 +191,7 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
         builder = builder.port(lanes);
     }
     for path in &plan.paths {
-        builder = builder.path(path.from, path.to, build_chain(path, worker, stride));
+        builder = builder.path(path.from, path.to, build_chain(plan, path, &setup.addresses, worker));
     }
     let built = builder.build().map_err(|source| StartError::Build { worker, source })?;
     let (remote, mailbox) = mailbox().map_err(io("eventfd"))?;
@@ -182,7 +227,7 @@ pub(crate) fn queues_of(worker: usize, plan: &Plan, port: &PortPlan) -> impl Ite
 
 /// Opens what the worker opens itself, and makes ports of all.
 fn open(setup: &Setup) -> Result<Lanes, StartError> {
-    let Setup { plan, worker, bind, indexes, sockets } = setup;
+    let Setup { plan, worker, bind, indexes, sockets, .. } = setup;
     let worker = *worker;
     let mut builder = Builder::new(plan.umem.clone()).mode(*bind).busy_poll(plan.busy_poll);
     let mut by_xsk_rs = false;
@@ -236,9 +281,11 @@ fn open_by_xsk_rs(_: &Builder) -> Result<Opened<Box<dyn Port>>, OpenError> {
     Err(OpenError::NotBuilt)
 }
 
-pub(crate) fn build_chain(path: &PathPlan, worker: usize, workers: usize) -> PlannedChain {
+pub(crate) fn build_chain(plan: &Plan, path: &PathPlan, addresses: &[PortAddresses], worker: usize) -> PlannedChain {
+    let own = addresses.get(usize::from(path.from.0)).copied().unwrap_or_default();
+    let workers = plan.workers.len();
     let stages = path.stages.iter().map(|stage| {
-        let cx = BuildCx { worker, workers, in_kernel: stage.in_kernel };
+        let cx = BuildCx { worker, workers, in_kernel: stage.in_kernel, ipv4: own.ipv4, ipv6: own.ipv6 };
         // A stage that panics is named: whoever catches it does not know which it was.
         let built = catch_unwind(AssertUnwindSafe(|| stage.plan.build(&cx)));
         let built = built

@@ -1,11 +1,16 @@
 //! The cryptography, behind one small trait with a call for a batch.
 
 mod aws_lc;
+#[cfg(feature = "ipsec-mb")]
+#[allow(unsafe_code, reason = "calls of a library in C: the one exception in this crate")]
+mod ipsec_mb;
 mod rust_crypto;
 
 use crate::transform::{ICV, NONCE, Transform};
 
 pub use aws_lc::AwsLc;
+#[cfg(feature = "ipsec-mb")]
+pub use ipsec_mb::{IpsecMb, IpsecMbError};
 pub use rust_crypto::RustCrypto;
 
 /// A key at work. One virtual call for a batch, none for a packet.
@@ -57,6 +62,13 @@ impl Aad {
             bytes[4..8].copy_from_slice(&(number as u32).to_be_bytes());
         }
         Self { bytes, len: if extended { 12 } else { 8 } }
+    }
+
+    /// Any, of up to 12 bytes. ESP's own are made by [`Self::new`].
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let mut aad = Self { bytes: [0; 12], len: bytes.len() };
+        aad.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(aad)
     }
 
     /// Its bytes.

@@ -95,9 +95,21 @@ impl Ivs {
         Some(base + u64::from(first)..base + u64::from(end))
     }
 
+    /// Under which epoch they are.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// How many are left under the epoch: time to write the next one down is long before there are none.
     pub fn left(&self) -> u32 {
         Self::PER_EPOCH - self.next
+    }
+
+    /// Gives what is left to another owner. Here there are none from then on, under any epoch.
+    pub fn hand_over(&mut self) -> Self {
+        let left = Self { worker: self.worker, epoch: self.epoch, next: self.next };
+        (self.epoch, self.next) = (Epoch(u32::MAX), Self::PER_EPOCH);
+        left
     }
 
     /// Goes on under a later epoch, which is written down. An earlier one is refused.
@@ -142,6 +154,16 @@ mod tests {
         assert!(ivs.go_on(Epoch(6)));
         assert_eq!(ivs.reserve(1), Some((6 << 32 | 63 << 26)..(6 << 32 | 63 << 26) + 1));
         assert_eq!(ivs.reserve(0), None);
+    }
+
+    #[test]
+    fn what_was_handed_over_is_no_longer_here() {
+        let mut ivs = Ivs::new(3, Epoch(5)).unwrap();
+        let before = ivs.reserve(7).unwrap();
+        let mut other = ivs.hand_over();
+        assert_eq!((ivs.reserve(1), ivs.go_on(Epoch(u32::MAX))), (None, false));
+        assert_eq!(other.reserve(2), Some(before.end..before.end + 2));
+        assert_eq!(other.epoch(), Epoch(5));
     }
 
     proptest! {

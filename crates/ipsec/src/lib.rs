@@ -1,23 +1,30 @@
 //! IPsec ESP (RFC 4303): packets sealed and opened where they lie, the numbers that must never repeat, and those that must not be taken twice.
 //!
-//! No stage uses it yet. [`Protection`] seals and opens batches, by a [`Transform`] and the cryptography behind [`Aead`]; [`Window`] refuses
+//! [`Protection`] seals and opens batches, by a [`Transform`] and the cryptography behind [`Aead`]; [`Window`] refuses
 //! what was received before; [`Numbers`] gives out sequence numbers to several workers, within limits and never beyond what has been
 //! written down; [`Ivs`] makes initialization vectors of an epoch, a worker and a counter, so that neither two workers nor
-//! two runs can meet. It does no I/O: who writes down, and where, is for others.
+//! two runs can meet. [`KeyMaterial`] and [`State`] are what is in key files and state files. It does no I/O: who reads and writes them is for
+//! others.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod aead;
 pub mod ecn;
 mod esp;
 mod iv;
+mod key;
 mod replay;
 mod sequence;
+mod state;
 mod transform;
 
 pub use aead::{Aad, Aead, AwsLc, Job, KeyLength, RustCrypto};
+#[cfg(feature = "ipsec-mb")]
+pub use aead::{IpsecMb, IpsecMbError};
 pub use esp::{BATCH, HEADER, IN_FRONT, Incoming, Opened, Outgoing, Protection, Unopened, behind};
 pub use iv::{Epoch, EpochError, Ivs};
+pub use key::{Fingerprint, KeyFileError, KeyMaterial, NoFingerprint, NoRandom};
 pub use replay::{Refused, Window, WindowError};
 pub use sequence::{Exhausted, Numbers};
+pub use state::{Direction, Reached, SaState, State, StateError};
 pub use transform::{ICV, IV, NONCE, SALT, Transform};

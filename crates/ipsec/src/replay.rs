@@ -50,6 +50,22 @@ impl Window {
         Ok(Self { blocks: vec![0; blocks].into(), size: size.into(), highest: 0, extended })
     }
 
+    /// Goes on behind this number, as if all up to it had been received. Where it is further already, nothing changes.
+    pub fn go_on_behind(&mut self, number: u64) {
+        if number > self.highest {
+            self.highest = number;
+            self.blocks.fill(u64::MAX);
+            // The rest of its block is new; what comes behind that is cleared when it comes into use.
+            let index = self.block(number);
+            self.blocks[index] = u64::MAX >> (BLOCK - 1 - number % BLOCK);
+        }
+    }
+
+    /// Numbers that it has.
+    pub fn size(&self) -> u32 {
+        self.size as u32
+    }
+
     /// The highest number that was received and verified.
     pub fn highest(&self) -> u64 {
         self.highest
@@ -234,6 +250,26 @@ mod tests {
             Err(Refused::Late),
             "it would be of the subspace before"
         );
+    }
+
+    #[test]
+    fn behind_a_number_everything_up_to_it_was_received() {
+        for number in [1, 63, 64, 65, 127, 1000, (1 << 32) - 1, 1 << 32, (7 << 32) + 5] {
+            for size in [64, 128, 1024] {
+                let mut window = Window::new(size, true).unwrap();
+                window.go_on_behind(number);
+                assert_eq!(window.highest(), number);
+                for before in number.saturating_sub(u64::from(size) - 1).max(1)..=number {
+                    assert_eq!(window.check(before as u32), Err(Refused::Replay), "{before} of {number}");
+                }
+                for after in number + 1..number + 2 * u64::from(size) {
+                    assert_eq!(window.check(after as u32), Ok(after));
+                    assert_eq!((window.take(after), window.take(after)), (Ok(()), Err(Refused::Replay)));
+                }
+                window.go_on_behind(number);
+                assert_eq!(window.highest(), number + 2 * u64::from(size) - 1);
+            }
+        }
     }
 
     #[test]

@@ -31,8 +31,13 @@ fn transform(name: &str) -> Transform {
     Transform::ALL.into_iter().find(|transform| transform.name() == name).unwrap()
 }
 
-fn backends(transform: Transform, key: &[u8]) -> [Box<dyn Aead>; 2] {
-    [Box::new(AwsLc::new(transform, key).unwrap()), Box::new(RustCrypto::new(transform, key).unwrap())]
+fn backends(transform: Transform, key: &[u8]) -> Vec<Box<dyn Aead>> {
+    vec![
+        Box::new(AwsLc::new(transform, key).unwrap()),
+        Box::new(RustCrypto::new(transform, key).unwrap()),
+        #[cfg(feature = "ipsec-mb")]
+        Box::new(ipsec::IpsecMb::new(transform, key).unwrap()),
+    ]
 }
 
 /// Where ESP begins in an IP packet, and where the payload's protocol stands.
@@ -93,6 +98,6 @@ fn what_scapy_seals_is_opened_and_the_other_way_round() {
             );
         }
     }
-    assert_eq!(opened, 2 * 3 * 4 * 2 * 5);
+    assert_eq!(opened, (2 + usize::from(cfg!(feature = "ipsec-mb"))) * 3 * 4 * 2 * 5);
     assert_eq!(python("open", &sealed).trim(), opened.to_string());
 }

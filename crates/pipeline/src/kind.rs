@@ -9,6 +9,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use toml::de::ValueDeserializer;
 
+use crate::report::SaReport;
 use crate::stage::Stage;
 use crate::stages;
 use crate::stages::filter::KernelFilter;
@@ -58,7 +60,7 @@ use crate::stages::filter::KernelFilter;
 /// }
 ///
 /// let registry = Registry::builtin().with::<LongestConfig>();
-/// assert_eq!(registry.kinds().collect::<Vec<_>>(), ["filter", "longest", "mac-swap", "payload", "set-mac", "ttl"]);
+/// assert_eq!(registry.kinds().collect::<Vec<_>>(), ["esp-open", "esp-seal", "filter", "longest", "mac-swap", "payload", "set-mac", "ttl"]);
 /// ```
 pub trait StageConfig: DeserializeOwned {
     /// What `kind = "…"` says.
@@ -164,6 +166,48 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     fn for_kernel(&self) -> Option<&ForKernel> {
         None
     }
+
+    /// Gets ready what is outside of this process: files that are locked, and written before the first packet. Called once, before
+    /// the first [`build`](Self::build), off the data path: it may take its time. `others` are the stages that are there already: of this
+    /// configuration, and of the one that runs.
+    fn prepare(&self, others: &[Arc<dyn StagePlan>]) -> Result<(), PrepareError> {
+        let _ = others;
+        Ok(())
+    }
+
+    /// Called about once a second, off the data path: for what that must not do, as logging.
+    fn look_after(&self) {}
+
+    /// Whether it may be on one path only, and there once: what it keeps cannot be in two places.
+    fn is_single(&self) -> bool {
+        false
+    }
+
+    /// What no two stages of a configuration may both have.
+    fn claims(&self) -> Vec<Claim> {
+        Vec::new()
+    }
+
+    /// Its security associations, as they are now.
+    fn sas(&self) -> Vec<SaReport> {
+        Vec::new()
+    }
+}
+
+/// Why a stage cannot work here and now, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PrepareError(pub String);
+
+/// Something that one place of a configuration may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// What tells it apart.
+    pub id: String,
+    /// What it is, for a person.
+    pub what: String,
+    /// What to do if somebody else has it, too.
+    pub instead: &'static str,
 }
 
 /// A stage that the XDP program can be, so that what it drops never comes to user space.
@@ -176,7 +220,7 @@ pub struct ForKernel {
 }
 
 /// What a stage may know when it is built.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct BuildCx {
     /// The number of its worker.
     pub worker: usize,
@@ -184,6 +228,10 @@ pub struct BuildCx {
     pub workers: usize,
     /// Whether the XDP program does the stage's work, by [`StagePlan::for_kernel`].
     pub in_kernel: bool,
+    /// An IPv4 address of the interface that packets come in on.
+    pub ipv4: Option<Ipv4Addr>,
+    /// An IPv6 address of it.
+    pub ipv6: Option<Ipv6Addr>,
 }
 
 /// Why a stage could not be planned.
@@ -216,6 +264,8 @@ impl Registry {
     /// The kinds that come with this crate.
     pub fn builtin() -> Self {
         Self::default()
+            .with::<stages::EspOpenConfig>()
+            .with::<stages::EspSealConfig>()
             .with::<stages::FilterConfig>()
             .with::<stages::MacSwapConfig>()
             .with::<stages::PayloadConfig>()

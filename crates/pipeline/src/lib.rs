@@ -27,13 +27,14 @@ mod worker;
 
 pub use chain::{Chain, NamedStage, Visitor};
 pub use kind::{
-    BuildCx, ForKernel, KindError, PlanCx, PlanError, Registry, Remark, StageConfig, StagePlan, Whereabouts,
+    BuildCx, Claim, ForKernel, KindError, PlanCx, PlanError, PrepareError, Registry, Remark, StageConfig, StagePlan,
+    Whereabouts,
 };
 pub use ledger::{LedgerReport, StageAccount, Task, TaskAccount, stamp_cost};
 pub use mailbox::{Idle, LONGEST_SPIN, Mailbox, Remote, SPIN, Stopped, mailbox};
 pub use meta::Meta;
 pub use reason::{Drops, Reason};
-pub use report::{FrameCensus, PathReport, QueueReport, StageReport, WorkerReport};
+pub use report::{FrameCensus, PathReport, QueueReport, SaReport, StageReport, WorkerReport};
 pub use stage::{Cx, Matched, SnapshotError, Stage};
 pub use verdict::{PortId, Verdict};
 pub use view::{Packet, View};

@@ -30,6 +30,34 @@ pub enum Reason {
     RateLimit,
     /// A signature was found in its payload, or none where one was wanted.
     Signature,
+    /// ESP: no security association is for it.
+    NoSa,
+    /// Not ESP, where nothing else was wanted.
+    Unprotected,
+    /// ESP: received before (RFC 4303, 3.4.3).
+    Replay,
+    /// ESP: behind the anti-replay window.
+    Late,
+    /// ESP: its integrity check value is wrong.
+    BadTag,
+    /// ESP: too short, or no multiple of four bytes.
+    BadLength,
+    /// ESP: its padding is longer than it, or not 1, 2, 3, … (RFC 4303, 2.4).
+    BadPadding,
+    /// ESP: it came to another worker than the one that its security association belongs to.
+    WrongQueue,
+    /// ESP: the security association's hard limit is reached, or its sequence numbers are used up.
+    SaLimit,
+    /// ESP: numbers that it needs are not written down yet.
+    StateFile,
+    /// Too large for the way to the peer once it is sealed, and its sender could not be told.
+    TooBig,
+    /// A fragment, where ESP wants a whole packet.
+    EspFragment,
+    /// ESP: a dummy packet (RFC 4303, 2.6), or a NAT keepalive (RFC 3948, 2.3): there is nothing in it.
+    Dummy,
+    /// Marked as "congestion experienced" in a tunnel, and its sender does not know of that (RFC 6040, 4.2).
+    Ecn,
     /// A stage left fewer bytes than an Ethernet header, or sent an empty frame.
     Runt,
     /// A stage sent it to a port that this worker does not have.
@@ -46,7 +74,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 31] = [
         Self::EgressFull,
         Self::Policy,
         Self::TtlExpired,
@@ -58,6 +86,20 @@ impl Reason {
         Self::LaterFragment,
         Self::RateLimit,
         Self::Signature,
+        Self::NoSa,
+        Self::Unprotected,
+        Self::Replay,
+        Self::Late,
+        Self::BadTag,
+        Self::BadLength,
+        Self::BadPadding,
+        Self::WrongQueue,
+        Self::SaLimit,
+        Self::StateFile,
+        Self::TooBig,
+        Self::EspFragment,
+        Self::Dummy,
+        Self::Ecn,
         Self::Runt,
         Self::NoSuchPort,
         Self::NoRoom,
@@ -80,6 +122,20 @@ impl Reason {
             Self::LaterFragment => "later_fragment",
             Self::RateLimit => "rate_limit",
             Self::Signature => "signature",
+            Self::NoSa => "no_sa",
+            Self::Unprotected => "unprotected",
+            Self::Replay => "replay",
+            Self::Late => "late",
+            Self::BadTag => "bad_tag",
+            Self::BadLength => "bad_length",
+            Self::BadPadding => "bad_padding",
+            Self::WrongQueue => "wrong_queue",
+            Self::SaLimit => "sa_limit",
+            Self::StateFile => "state_file",
+            Self::TooBig => "too_big",
+            Self::EspFragment => "esp_fragment",
+            Self::Dummy => "dummy",
+            Self::Ecn => "ecn",
             Self::Runt => "runt",
             Self::NoSuchPort => "no_such_port",
             Self::NoRoom => "no_room",

@@ -28,7 +28,7 @@ fn through(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
 
 /// The same through any stage.
 fn through_stage(plan: &dyn StagePlan, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
-    let stage = plan.build(&BuildCx { worker: 0, workers: 1, in_kernel: false });
+    let stage = plan.build(&BuildCx { worker: 0, workers: 1, in_kernel: false, ..BuildCx::default() });
     let (mut worker, wires) = cross_connect(vec![NamedStage { name: "stage".into(), stage }], vec![]);
     let mut sent = vec![];
     for (number, packet) in packets.iter().enumerate() {

@@ -33,7 +33,7 @@ fn a_worker_at_work_allocates_nothing() {
         Registry::builtin().plan("filter", table, &cx).unwrap().build(&BuildCx {
             worker: 0,
             workers: 1,
-            in_kernel: false,
+            ..BuildCx::default()
         })
     };
     let dynamic =

@@ -12,7 +12,10 @@ use support::{cross_connect, packet};
 fn stage(kind: &str, table: &'static str) -> Result<NamedStage, KindError> {
     let cx = PlanCx { directory: Path::new("."), workers: 1 };
     let plan = Registry::builtin().plan(kind, toml::de::ValueDeserializer::parse(table)?, &cx)?;
-    Ok(NamedStage { name: kind.into(), stage: plan.build(&BuildCx { worker: 0, workers: 1, in_kernel: false }) })
+    Ok(NamedStage {
+        name: kind.into(),
+        stage: plan.build(&BuildCx { worker: 0, workers: 1, in_kernel: false, ..BuildCx::default() }),
+    })
 }
 
 /// Sends packets through one stage; what left, and the worker's report.

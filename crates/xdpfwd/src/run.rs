@@ -114,6 +114,7 @@ fn drive(plan: Plan, cli: &Run, registry: &Registry) -> anyhow::Result<()> {
             }
             Event::Due => {}
         }
+        data_plane.look_after();
     };
     give_up_after(STOP_WITHIN);
     let last = data_plane.stop().into_final();

@@ -60,6 +60,7 @@ mod pace;
 mod pool;
 mod port;
 mod prefetch;
+pub mod process;
 mod queue;
 mod ring;
 mod socket;

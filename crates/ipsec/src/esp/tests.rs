@@ -5,13 +5,25 @@ use proptest::prelude::*;
 use super::*;
 use crate::aead::{AwsLc, RustCrypto};
 
-fn protection(transform: Transform, extended: bool, by_rust_crypto: bool, key: u8) -> Protection {
-    let key = vec![key; transform.key_len()];
-    let aead: Box<dyn Aead> = if by_rust_crypto {
-        Box::new(RustCrypto::new(transform, &key).unwrap())
-    } else {
-        Box::new(AwsLc::new(transform, &key).unwrap())
-    };
+/// Whose cryptography.
+type Backend = fn(Transform, &[u8]) -> Box<dyn Aead>;
+
+const AWS_LC: Backend = |transform, key| Box::new(AwsLc::new(transform, key).unwrap());
+const RUST_CRYPTO: Backend = |transform, key| Box::new(RustCrypto::new(transform, key).unwrap());
+#[cfg(feature = "ipsec-mb")]
+const IPSEC_MB: Backend = |transform, key| Box::new(crate::aead::IpsecMb::new(transform, key).unwrap());
+
+fn a_backend() -> impl Strategy<Value = Backend> {
+    prop::sample::select(vec![
+        AWS_LC,
+        RUST_CRYPTO,
+        #[cfg(feature = "ipsec-mb")]
+        IPSEC_MB,
+    ])
+}
+
+fn protection(transform: Transform, extended: bool, backend: Backend, key: u8) -> Protection {
+    let aead = backend(transform, &vec![key; transform.key_len()]);
     Protection::new(aead, transform, [1, 2, 3, 4], 0x1234_5678, extended)
 }
 
@@ -42,7 +54,8 @@ proptest! {
     #[test]
     fn what_one_seals_each_opens(
         transform in a_transform(),
-        (extended, seals, opens) in any::<(bool, bool, bool)>(),
+        extended in any::<bool>(),
+        (seals, opens) in (a_backend(), a_backend()),
         payload in prop::collection::vec(any::<u8>(), 0..300),
         number in prop_oneof![1_u64..1000, Just(u64::from(u32::MAX)), Just((3 << 32) + 5)],
         iv in any::<u64>(),
@@ -73,12 +86,12 @@ proptest! {
     #[test]
     fn a_flipped_bit_drops_it(
         transform in a_transform(),
-        (extended, opens) in any::<(bool, bool)>(),
+        (extended, opens) in (any::<bool>(), a_backend()),
         payload in prop::collection::vec(any::<u8>(), 0..100),
         at in any::<prop::sample::Index>(),
         bit in 0..8_u8,
     ) {
-        let mut bytes = seal(&protection(transform, extended, false, 9), &payload, 7, 1);
+        let mut bytes = seal(&protection(transform, extended, AWS_LC, 9), &payload, 7, 1);
         let of_packet = bytes.len() - IN_FRONT;
         let at = IN_FRONT + at.index(of_packet);
         bytes[at] ^= 1 << bit;
@@ -94,10 +107,15 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), transform in a_transform(), extended in any::<bool>()) {
+    fn any_bytes_are_refused(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        transform in a_transform(),
+        extended in any::<bool>(),
+        opens in a_backend(),
+    ) {
         let mut bytes = bytes;
         let mut window = Window::new(64, extended).unwrap();
-        prop_assert!(open(&protection(transform, extended, false, 9), &mut window, &mut bytes).is_err());
+        prop_assert!(open(&protection(transform, extended, opens, 9), &mut window, &mut bytes).is_err());
         prop_assert_eq!(window.highest(), 0);
     }
 }
@@ -105,9 +123,9 @@ proptest! {
 #[test]
 fn another_key_opens_nothing() {
     for transform in Transform::ALL {
-        let mut bytes = seal(&protection(transform, true, false, 9), b"hello", 1, 1);
+        let mut bytes = seal(&protection(transform, true, AWS_LC, 9), b"hello", 1, 1);
         let mut window = Window::new(64, true).unwrap();
-        assert_eq!(open(&protection(transform, true, false, 8), &mut window, &mut bytes), Err(Unopened::BadTag));
+        assert_eq!(open(&protection(transform, true, AWS_LC, 8), &mut window, &mut bytes), Err(Unopened::BadTag));
     }
 }
 
@@ -116,7 +134,7 @@ fn a_batch_is_many_packets_and_one_of_them_may_be_wrong() {
     for (transform, extended) in
         Transform::ALL.into_iter().flat_map(|transform| [(transform, false), (transform, true)])
     {
-        let protection = protection(transform, extended, false, 9);
+        let protection = protection(transform, extended, AWS_LC, 9);
         let mut all: Vec<Vec<u8>> = (0..150).map(|n| room(&vec![n as u8; n])).collect();
         let mut packets: Vec<Outgoing<'_>> = (0..)
             .zip(&mut all)
@@ -151,7 +169,7 @@ fn a_batch_is_many_packets_and_one_of_them_may_be_wrong() {
 
 #[test]
 fn what_has_no_room_is_not_sealed() {
-    let protection = protection(Transform::Aes128Gcm, true, false, 9);
+    let protection = protection(Transform::Aes128Gcm, true, AWS_LC, 9);
     let mut bytes = room(b"hello");
     for payload in [0, 1, 9, 10_000, usize::MAX] {
         let mut packet = [Outgoing { bytes: &mut bytes, payload, next_header: 4, number: 1, iv: 1 }];
@@ -163,7 +181,7 @@ fn what_has_no_room_is_not_sealed() {
 #[test]
 fn padding_is_looked_at() {
     // Of GMAC the text is in the clear: whoever has the key can make it wrong.
-    let protection = protection(Transform::NullAes128Gmac, false, false, 9);
+    let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
     for (trailer, expected) in [
         ([1, 2, 2, 4], Ok(())),
         ([1, 1, 2, 4], Err(Unopened::BadPadding)),

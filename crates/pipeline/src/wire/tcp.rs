@@ -1,6 +1,6 @@
 //! TCP segments (RFC 9293, 3.1): as much of them as is filtered and rewritten. xdpfwd ends no connection.
 
-use super::checksum::Sum;
+use super::checksum::{self, Sum};
 use super::{Addresses, Error, Field, IpProtocol, read_u16, read_u32, write_u16};
 
 /// Length of a header without options.
@@ -167,6 +167,37 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         write_u16(self.buffer.as_mut(), field::DESTINATION_PORT, port);
     }
 
+    /// Lowers a maximum segment size (RFC 9293, 3.2) of more than `most` to it, and updates the checksum (RFC 1624): it is
+    /// as right as it was. Of several all are lowered: which one counts is the receiver's affair. Whether one was lowered.
+    ///
+    /// [`Error::Malformed`], and nothing is changed, if any option ends beyond the header or is shorter than two bytes, or
+    /// a maximum segment size has other than four. Whether the segment is a SYN, as it has to be for this option, is the
+    /// caller's to see.
+    pub fn lower_mss(&mut self, most: u16) -> Result<bool, Error> {
+        let header_len = self.header_len();
+        let header = &mut self.buffer.as_mut()[..header_len];
+        // Up to the end, before the first is changed.
+        let mut at = HEADER_LEN;
+        while let Some(mss) = next_mss(header, at)? {
+            at = mss.end;
+        }
+        let mut lowered = false;
+        at = HEADER_LEN;
+        while let Some(mss) = next_mss(header, at)? {
+            at = mss.end;
+            let (old, odd) = (read_u16(header, mss.clone()), mss.start % 2 != 0);
+            if old > most {
+                // What begins at an odd offset is in the sum with its bytes exchanged (RFC 1071, 2 (B)).
+                let word = |value: u16| if odd { value.swap_bytes() } else { value };
+                let checksum = checksum::update(read_u16(header, field::CHECKSUM), word(old), word(most));
+                write_u16(header, mss, most);
+                write_u16(header, field::CHECKSUM, checksum);
+                lowered = true;
+            }
+        }
+        Ok(lowered)
+    }
+
     /// Computes the checksum and writes it.
     #[inline]
     pub fn fill_checksum(&mut self, addresses: Addresses) {
@@ -174,6 +205,36 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         let checksum = self.sum(addresses).checksum();
         write_u16(self.buffer.as_mut(), field::CHECKSUM, checksum);
     }
+}
+
+/// Options that have a meaning here (RFC 9293, 3.2), and the length of the last.
+mod option {
+    pub(super) const END: u8 = 0;
+    pub(super) const NO_OPERATION: u8 = 1;
+    pub(super) const MSS: u8 = 2;
+    pub(super) const MSS_LEN: usize = 4;
+}
+
+/// Where the value of the first maximum segment size stands, of the options from `at` on.
+fn next_mss(header: &[u8], mut at: usize) -> Result<Option<Field>, Error> {
+    while let Some(rest) = header.get(at..) {
+        match *rest {
+            [] | [option::END, ..] => break,
+            [option::NO_OPERATION, ..] => at += 1,
+            [kind, len, ..] => {
+                let len = usize::from(len);
+                if len < 2 || len > rest.len() || (kind == option::MSS && len != option::MSS_LEN) {
+                    return Err(Error::Malformed);
+                }
+                at += len;
+                if kind == option::MSS {
+                    return Ok(Some(at - 2..at));
+                }
+            }
+            [_] => return Err(Error::Malformed),
+        }
+    }
+    Ok(None)
 }
 
 mod field {
@@ -246,6 +307,63 @@ mod tests {
         assert_eq!(packet.into_inner(), PACKET);
     }
 
+    /// A segment with these options, padded with END, and a right checksum.
+    fn with_options(options: &[u8]) -> Vec<u8> {
+        let mut packet = PACKET[..HEADER_LEN].to_vec();
+        packet.extend_from_slice(options);
+        packet.resize(packet.len().next_multiple_of(4), option::END);
+        packet[12] = (packet.len() as u8 / 4) << 4;
+        packet.extend_from_slice(b"data");
+        Packet::new_checked(&mut packet[..]).unwrap().fill_checksum(ADDRESSES);
+        packet
+    }
+
+    /// What becomes of options, and whether the rest is as it was and the checksum right.
+    fn lowered(options: &[u8], most: u16) -> (Result<bool, Error>, Vec<u8>) {
+        let before = with_options(options);
+        let mut after = Packet::new_checked(before.clone()).unwrap();
+        let result = after.lower_mss(most);
+        assert!(after.verify_checksum(ADDRESSES));
+        assert_eq!(after.options().len(), options.len().next_multiple_of(4));
+        let now = after.options()[..options.len()].to_vec();
+        let mut back = after.into_inner();
+        back[16..18].copy_from_slice(&before[16..18]);
+        back[HEADER_LEN..HEADER_LEN + options.len()].copy_from_slice(options);
+        assert_eq!(back, before);
+        (result, now)
+    }
+
+    #[test]
+    fn a_larger_mss_is_lowered_wherever_it_stands() {
+        assert_eq!(lowered(&[2, 4, 0x05, 0xb4], 1400), (Ok(true), vec![2, 4, 0x05, 0x78]));
+        assert_eq!(lowered(&[1, 2, 4, 0xff, 0xff, 1], 88), (Ok(true), vec![1, 2, 4, 0, 88, 1]));
+        // Behind a window scale, an unknown option, no operations; with something behind it.
+        let (before, after) = ([3, 3, 7, 254, 5, 1, 2, 3, 1, 2, 4, 0x23, 0x28, 4, 2], 0x22);
+        let mut want = before.to_vec();
+        want[11..13].copy_from_slice(&[after, 0x60]);
+        assert_eq!(lowered(&before, 0x2260), (Ok(true), want));
+        // Two, of which one is small already: at an even and at an odd offset.
+        let two = [2, 4, 0x10, 0, 1, 2, 4, 1, 0, 2, 4, 0x20, 0];
+        assert_eq!(lowered(&two, 0x0fff), (Ok(true), vec![2, 4, 0x0f, 0xff, 1, 2, 4, 1, 0, 2, 4, 0x0f, 0xff]));
+    }
+
+    #[test]
+    fn what_is_no_larger_or_not_there_stays() {
+        for options in [&[][..], &[2, 4, 0x05, 0xb4], &[2, 4, 0, 0], &[1, 1, 4, 2], &[0, 2, 4, 0xff, 0xff]] {
+            assert_eq!(lowered(options, 1460), (Ok(false), options.to_vec()));
+        }
+    }
+
+    #[test]
+    fn malformed_options_stay() {
+        const LARGE: [u8; 4] = [2, 4, 0xff, 0xff];
+        let behind = |options: &[u8]| [&LARGE[..], options].concat();
+        // A length of 0, of 1, one beyond the header, none; a maximum segment size of three bytes, and of six.
+        for options in [&[3, 0][..], &[3, 1, 1, 1], &[3, 5, 7, 1], &[1, 1, 1, 3], &[2, 3, 9, 1], &[2, 6, 9, 9, 9, 9]] {
+            assert_eq!(lowered(&behind(options), 100), (Err(Error::Malformed), behind(options)), "{options:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
@@ -255,6 +373,31 @@ mod tests {
                 packet.fill_checksum(ADDRESSES);
                 prop_assert!(packet.verify_checksum(ADDRESSES));
             }
+        }
+
+        /// Any options: what was changed is nothing but values of more than `most`, which are `most` then, and the checksum.
+        #[test]
+        fn lowering_changes_the_value_and_the_checksum_only(
+            options in prop::collection::vec(prop_oneof![
+                4 => any::<u16>().prop_map(|mss| [&[2, 4][..], &mss.to_be_bytes()].concat()),
+                2 => Just(vec![1]),
+                2 => (5..=255u8, prop::collection::vec(any::<u8>(), 0..6))
+                    .prop_map(|(kind, value)| [&[kind, value.len() as u8 + 2][..], &value].concat()),
+                1 => prop::collection::vec(any::<u8>(), 0..4),
+            ], 0..8),
+            most: u16,
+        ) {
+            let mut options = options.concat();
+            options.truncate(40);
+            let (result, after) = lowered(&options, most);
+            let changed: Vec<_> = (0..options.len()).filter(|&at| options[at] != after[at]).collect();
+            prop_assert_eq!(result.unwrap_or(false), !changed.is_empty());
+            for at in changed {
+                let value = (at.max(1) - 1..=at).find(|&at| after.get(at..at + 2) == Some(&most.to_be_bytes()[..]));
+                let old = value.map(|at| u16::from_be_bytes([options[at], options[at + 1]]));
+                prop_assert!(old.is_some_and(|old| old > most), "{:?} to {:?}", options, after);
+            }
+            prop_assert_eq!(lowered(&after, most).0.unwrap_or(false), false);
         }
     }
 }

@@ -86,6 +86,63 @@ fn ask(arguments: &Ctl) -> Result<()> {
     }
 }
 
+/// Security associations, a few lines each.
+fn sas(sas: &[Value], text: &mut String) {
+    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let limit = |sa: &Value, what: &str| match &sa[what] {
+        Value::Null => "no limit".to_owned(),
+        limit => format!("of {limit}"),
+    };
+    if sas.is_empty() {
+        let _ = writeln!(text, "no stage has security associations");
+    }
+    for sa in sas {
+        let esn = if sa["esn"] == true { ", ESN" } else { "" };
+        let _ = writeln!(
+            text,
+            "{} {} {:#x}: {}{esn}, {}, key {}, by {}",
+            word(&sa["stage"]),
+            word(&sa["direction"]),
+            sa["spi"].as_u64().unwrap_or_default(),
+            word(&sa["transform"]),
+            word(&sa["mode"]),
+            word(&sa["fingerprint"]),
+            word(&sa["backend"])
+        );
+        let ends = [("from", &sa["source"]), ("to", &sa["destination"])];
+        let mut way: Vec<String> =
+            ends.iter().filter(|(_, end)| !end.is_null()).map(|(to, end)| format!("{to} {}", word(end))).collect();
+        let ports: Vec<String> = sa["udp_ports"].as_array().into_iter().flatten().map(ToString::to_string).collect();
+        if !ports.is_empty() {
+            way.push(format!("UDP port {}", ports.join(" to ")));
+        }
+        if !sa["queue"].is_null() {
+            way.push(format!("queue {}, window {}", sa["queue"], sa["window"]));
+        }
+        if !way.is_empty() {
+            let _ = writeln!(text, "    {}", way.join(", "));
+        }
+        let _ = writeln!(
+            text,
+            "    sequence number {}; {} packets ({}), {} bytes ({})",
+            sa["sequence"],
+            sa["packets"],
+            limit(sa, "hard_packets"),
+            sa["bytes"],
+            limit(sa, "hard_bytes")
+        );
+        let drops: Vec<String> = sa["drops"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(reason, count)| format!("{count} as {reason}"))
+            .collect();
+        if !drops.is_empty() {
+            let _ = writeln!(text, "    dropped: {}", drops.join(", "));
+        }
+    }
+}
+
 /// An answer for a person.
 fn text(command: Command, answer: &Value) -> String {
     let mut text = String::new();
@@ -155,6 +212,7 @@ fn text(command: Command, answer: &Value) -> String {
                 let _ = writeln!(text, "{}", word(&warning));
             }
         }
+        Command::Sa => sas(&list(&answer["sas"]), &mut text),
         Command::Rules => {
             if answer["answered"] != answer["workers"] {
                 let _ = writeln!(

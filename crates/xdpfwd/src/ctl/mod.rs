@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Reload,
     /// Every filter's rules, and how many packets each has matched
     Rules,
+    /// The security associations of ESP, with their counters and limits; no keys
+    Sa,
 }
 
 /// Where it is, if nothing else is said.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use engine::{Control, ControlSocket, DataPlane, Plan, Report, Rules};
-use pipeline::{PortId, Registry};
+use pipeline::{PortId, Registry, SaReport};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -69,6 +69,8 @@ fn answer(command: Command, data_plane: &mut DataPlane, cli: &Run, registry: &Re
                 json!({ "schema": engine::SCHEMA, "type": "rules", "workers": workers, "answered": answered, "filters": filters })
             })
         }
+        Command::Sa => serde_json::to_value(sas(data_plane))
+            .map(|sas| json!({ "schema": engine::SCHEMA, "type": "sa", "sas": sas })),
         Command::Reload => Ok(match reload::run(data_plane, cli, registry) {
             Ok(reloaded) => {
                 let (afresh, warnings) = (reloaded.afresh, reloaded.warnings);
@@ -78,6 +80,21 @@ fn answer(command: Command, data_plane: &mut DataPlane, cli: &Run, registry: &Re
         }),
     };
     said.unwrap_or_else(|error| json!({ "error": error.to_string() }))
+}
+
+/// An SA, with the stage that it is of.
+#[derive(Serialize)]
+struct Sa {
+    stage: String,
+    #[serde(flatten)]
+    sa: SaReport,
+}
+
+fn sas(data_plane: &DataPlane) -> Vec<Sa> {
+    let of = |(stage, sas): (String, Vec<SaReport>)| {
+        sas.into_iter().map(move |sa| Sa { stage: stage.clone(), sa }).collect::<Vec<_>>()
+    };
+    data_plane.sas().into_iter().flat_map(of).collect()
 }
 
 fn status(data_plane: &mut DataPlane, cli: &Run) -> Value {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use engine::{PathPlan, Plan, StageOnPath};
-use pipeline::PortId;
+use pipeline::{Claim, PortId};
 use toml::Spanned;
 
 use super::ports::defined;
@@ -44,6 +44,40 @@ pub(super) fn resolve(
     }
     warn_unused(paths, stages, findings);
     plans
+}
+
+/// Checks that what may be in one place only is in one, and that nothing is claimed twice.
+pub(super) fn claims(paths: &[PathPlan], stages: &Stages, findings: &mut Findings<'_>) {
+    let span = |name: &str| stages.get(name).map_or(0..0, |stage| stage.span.clone());
+    let mut seen: Vec<&StageOnPath> = Vec::new();
+    let mut claims: Vec<(Claim, &str)> = Vec::new();
+    for stage in paths.iter().flat_map(|path| &path.stages) {
+        let name = &*stage.name;
+        if seen.iter().any(|other| other.name == name) {
+            if stage.plan.is_single() {
+                let message = format!(
+                    "stage {}: may be on one path, once, as what it keeps is in one place; define another one for the other path",
+                    quoted(name)
+                );
+                findings.error(&span(name), message);
+            }
+            continue;
+        }
+        seen.push(stage);
+        for claim in stage.plan.claims() {
+            if let Some((_, other)) = claims.iter().find(|(other, _)| other.id == claim.id) {
+                let message = format!(
+                    "stage {}: {} is used by stage {}, too: {}",
+                    quoted(name),
+                    claim.what,
+                    quoted(other),
+                    claim.instead
+                );
+                findings.error(&span(name), message);
+            }
+            claims.push((claim, name));
+        }
+    }
 }
 
 /// Puts stages that are to be in the kernel there, if their path lets them.

@@ -1,0 +1,24 @@
+//! With the feature `ipsec-mb`: compiles what stands between libipsec-mb and us, and links the library.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    #[cfg(feature = "ipsec-mb")]
+    ipsec_mb();
+}
+
+#[cfg(feature = "ipsec-mb")]
+fn ipsec_mb() {
+    const SHIM: &str = "src/aead/ipsec_mb/shim.c";
+    println!("cargo::rerun-if-changed={SHIM}");
+    let mut build = cc::Build::new();
+    // LINUX is what the library's header asks for.
+    build.file(SHIM).define("LINUX", None).std("c11").warnings(true).extra_warnings(true).warnings_into_errors(true);
+    if let Err(error) = build.try_expand() {
+        eprintln!("{error}");
+        eprintln!("The feature ipsec-mb: intel-ipsec-mb.h of libipsec-mb 1.1 or later can't be read.");
+        eprintln!("    apt-get install libipsec-mb-dev");
+        std::process::exit(1);
+    }
+    build.compile("xdpfwd_ipsec_mb");
+    println!("cargo::rustc-link-lib=IPSec_MB");
+}

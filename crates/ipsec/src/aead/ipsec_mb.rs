@@ -1,0 +1,253 @@
+//! Intel's libipsec-mb: the least that is done for a packet besides its blocks, which is what counts for short ones.
+//!
+//! AES-GCM by the direct API: a call for a packet, which reads the key and writes the packet and a context on the stack. No manager is
+//! in it; the manager that chose the functions for this processor is gone before the first packet. So workers share a key.
+//!
+//! ChaCha20-Poly1305 by jobs, which take a manager for the time of a batch: there is one for each processor, made with the first such key.
+
+mod ffi;
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_int};
+use std::mem::MaybeUninit;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::thread;
+
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
+
+use self::ffi::{Functions, Gcm, GcmContext, GcmFunctions, GcmKey};
+use super::{Aead, Job, KeyLength};
+use crate::transform::{ICV, Transform};
+
+/// A key, by libipsec-mb.
+pub struct IpsecMb {
+    key: Key,
+    encrypts: bool,
+}
+
+enum Key {
+    AesGcm { key: Box<GcmKey>, functions: GcmFunctions },
+    ChaCha20 { key: Box<Zeroizing<[u8; 32]>>, managers: &'static Managers },
+}
+
+/// Why there is no key of libipsec-mb.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IpsecMbError {
+    /// It is too long or too short.
+    #[error(transparent)]
+    KeyLength(#[from] KeyLength),
+    /// The library does not work here.
+    #[error("libipsec-mb can't be used: {0}. Another backend can: \"aws-lc\"")]
+    Unusable(String),
+}
+
+impl IpsecMb {
+    /// For a transform, whose length the key has to have.
+    pub fn new(transform: Transform, key: &[u8]) -> Result<Self, IpsecMbError> {
+        KeyLength::check(transform, key)?;
+        let key = match transform {
+            Transform::Aes128Gcm | Transform::NullAes128Gmac => Key::aes_gcm(key, functions()?.aes_128),
+            Transform::Aes256Gcm | Transform::NullAes256Gmac => Key::aes_gcm(key, functions()?.aes_256),
+            Transform::ChaCha20Poly1305 => {
+                let mut copy = Box::new(Zeroizing::new([0; 32]));
+                copy.copy_from_slice(key);
+                Key::ChaCha20 { key: copy, managers: managers()? }
+            }
+        };
+        Ok(Self { key, encrypts: transform.encrypts() })
+    }
+}
+
+impl Key {
+    /// The key has the length that the functions want: 16 or 32 bytes.
+    fn aes_gcm(key: &[u8], functions: GcmFunctions) -> Self {
+        let mut expanded = Box::new(GcmKey([0; _]));
+        // SAFETY: reads as many bytes as the key has, by `KeyLength::check`, and writes a `gcm_key_data`, which is not larger.
+        unsafe { (functions.expand)(key.as_ptr(), &raw mut *expanded) };
+        Self::AesGcm { key: expanded, functions }
+    }
+}
+
+impl Drop for GcmKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl Aead for IpsecMb {
+    fn seal_batch(&self, jobs: &mut [Job<'_>]) {
+        match &self.key {
+            Key::AesGcm { key, functions } => self.gcm(functions.seal, key, jobs, |tag, computed| {
+                *tag = *computed;
+                true
+            }),
+            Key::ChaCha20 { key, managers } => managers.chacha20(false, key, jobs, |tag, computed| {
+                *tag = *computed;
+                true
+            }),
+        }
+    }
+
+    fn open_batch(&self, jobs: &mut [Job<'_>]) {
+        match &self.key {
+            Key::AesGcm { key, functions } => self.gcm(functions.open, key, jobs, |tag, computed| equal(tag, computed)),
+            Key::ChaCha20 { key, managers } => managers.chacha20(true, key, jobs, |tag, computed| equal(tag, computed)),
+        }
+    }
+}
+
+/// In a time that does not depend on where they differ.
+#[inline]
+fn equal(one: &[u8; ICV], other: &[u8; ICV]) -> bool {
+    one.ct_eq(other).into()
+}
+
+/// What GCM can take (2^36 - 32) is far from any packet, and so is this. Of more the library would do nothing, and say so elsewhere.
+const LONGEST: usize = 1 << 31;
+
+impl IpsecMb {
+    #[inline]
+    fn gcm(&self, run: Gcm, key: &GcmKey, jobs: &mut [Job<'_>], is_good: impl Fn(&mut [u8; ICV], &[u8; ICV]) -> bool) {
+        let mut context = GcmContext([0; _]);
+        let mut computed = [0; ICV];
+        for job in jobs {
+            let (nonce, aad, encrypts) = (job.nonce.as_ptr(), job.aad, self.encrypts);
+            job.is_good = false;
+            let Some((text, tag)) = job.parts() else { continue };
+            if text.len() > LONGEST {
+                continue;
+            }
+            let (at, len) = (text.as_mut_ptr(), text.len() as u64);
+            let (len, aad, aad_len) = if encrypts {
+                (len, aad.bytes().as_ptr(), aad.bytes().len() as u64)
+            } else {
+                // GMAC: all is authenticated, and nothing is encrypted.
+                (0, at.cast_const(), len)
+            };
+            // SAFETY: reads the key, 12 bytes of nonce, and what is authenticated; reads and writes `len` bytes of the text, in place, and the
+            // context; writes 16 bytes of tag. Whatever it reads lives, and what it writes is borrowed here alone. Nothing is kept.
+            unsafe {
+                run(key, &raw mut context, at, at, len, nonce, aad, aad_len, computed.as_mut_ptr(), ICV as u64);
+            }
+            job.is_good = is_good(tag, &computed);
+        }
+        context.0.zeroize();
+    }
+}
+
+/// The functions for this processor.
+fn functions() -> Result<Functions, IpsecMbError> {
+    static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
+    let functions = FUNCTIONS.get_or_init(|| {
+        let manager = Manager::new()?;
+        let mut functions = MaybeUninit::uninit();
+        // SAFETY: reads an initialised manager, and writes all of the functions. They are code of the library, which is never unloaded.
+        let functions = unsafe {
+            ffi::xdpfwd_imb_functions(manager.0.as_ptr(), functions.as_mut_ptr());
+            functions.assume_init()
+        };
+        Ok(functions)
+    });
+    functions.clone().map_err(IpsecMbError::Unusable)
+}
+
+/// An `IMB_MGR` of our own.
+struct Manager(NonNull<ffi::Manager>);
+
+// SAFETY: it is memory with no tie to a thread; the library wants it to be used by one at a time, as `&mut` sees to.
+unsafe impl Send for Manager {}
+
+impl Manager {
+    fn new() -> Result<Self, String> {
+        let mut why = ptr::null();
+        // SAFETY: writes `why` where it returns NULL, and nothing else of ours.
+        let manager = unsafe { ffi::xdpfwd_imb_new(&raw mut why) };
+        NonNull::new(manager).map(Self).ok_or_else(|| {
+            // SAFETY: it is a string then, which is never freed.
+            let why = unsafe { CStr::from_ptr(why) };
+            why.to_string_lossy().into_owned()
+        })
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        // SAFETY: it is from `xdpfwd_imb_new`, and nobody else's.
+        unsafe { ffi::xdpfwd_imb_free(self.0.as_ptr()) };
+    }
+}
+
+/// One for each processor: as many as workers that run at a time. They are for all keys, and stay.
+struct Managers(Box<[Mutex<Manager>]>);
+
+fn managers() -> Result<&'static Managers, IpsecMbError> {
+    static MANAGERS: OnceLock<Result<Managers, String>> = OnceLock::new();
+    let managers = MANAGERS.get_or_init(|| {
+        let processors = thread::available_parallelism().map_or(1, Into::into);
+        (0..processors).map(|_| Manager::new().map(Mutex::new)).collect::<Result<_, _>>().map(Managers)
+    });
+    managers.as_ref().map_err(|why| IpsecMbError::Unusable(why.clone()))
+}
+
+impl Managers {
+    /// One that nobody uses: this thread's own, mostly; any other; and if all are in use, its own when it is free again.
+    fn take(&self) -> MutexGuard<'_, Manager> {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static THREAD: Cell<Option<usize>> = const { Cell::new(None) };
+        }
+        let thread = THREAD.get().unwrap_or_else(|| THREADS.fetch_add(1, Ordering::Relaxed));
+        THREAD.set(Some(thread));
+        let own = thread % self.0.len();
+        let from_own = self.0[own..].iter().chain(&self.0[..own]);
+        let free = from_own.map(Mutex::try_lock).find_map(|attempt| match attempt {
+            Ok(manager) => Some(manager),
+            // No job is left in a manager: there is nothing that a panic could have left undone.
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        });
+        free.unwrap_or_else(|| self.0[own].lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    #[inline]
+    fn chacha20(
+        &self,
+        opens: bool,
+        key: &[u8; 32],
+        jobs: &mut [Job<'_>],
+        is_good: impl Fn(&mut [u8; ICV], &[u8; ICV]) -> bool,
+    ) {
+        let manager = self.take();
+        let mut computed = [0; ICV];
+        for job in jobs {
+            let (nonce, aad) = (job.nonce.as_ptr(), job.aad);
+            job.is_good = false;
+            let Some((text, tag)) = job.parts() else { continue };
+            if text.len() > LONGEST {
+                continue;
+            }
+            // SAFETY: the manager is locked. It reads 32 bytes of key, 12 of nonce, and the AAD; reads and writes the text, in place; writes
+            // 16 bytes of tag. Whatever it reads lives, and what it writes is borrowed here alone; when it returns, no job is left.
+            let error = unsafe {
+                ffi::xdpfwd_imb_chacha20_poly1305(
+                    manager.0.as_ptr(),
+                    c_int::from(opens),
+                    key.as_ptr(),
+                    nonce,
+                    aad.bytes().as_ptr(),
+                    aad.bytes().len() as u64,
+                    text.as_mut_ptr(),
+                    text.len() as u64,
+                    computed.as_mut_ptr(),
+                )
+            };
+            job.is_good = error == 0 && is_good(tag, &computed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+use super::*;
+use crate::aead::Aad;
+
+fn seal_one(key: &IpsecMb, number: u64, text_and_tag: &mut [u8]) -> bool {
+    let mut jobs = [Job { nonce: [3; 12], aad: Aad::new(1, number, true), text_and_tag, is_good: false }];
+    key.seal_batch(&mut jobs);
+    jobs[0].is_good
+}
+
+/// A key is wiped where it lay, before its memory is given back.
+#[test]
+fn keys_are_wiped() {
+    let functions = functions().unwrap();
+    for (functions, key) in [(functions.aes_128, vec![0x5a; 16]), (functions.aes_256, vec![0x5a; 32])] {
+        let Key::AesGcm { key, .. } = Key::aes_gcm(&key, functions) else { panic!() };
+        assert!(key.0.iter().filter(|byte| **byte != 0).count() > 300, "round keys and powers of the hash key");
+        let mut slot = MaybeUninit::new(GcmKey(key.0));
+        // SAFETY: it is initialised, and not used as a key again. Its bytes stay bytes.
+        let left = unsafe {
+            slot.assume_init_drop();
+            slot.as_ptr().cast::<[u8; 1024]>().read()
+        };
+        assert_eq!(left, [0; 1024]);
+    }
+}
+
+/// One key, and each thread's batches come out as if it were alone.
+#[test]
+fn threads_share_a_key() {
+    for transform in Transform::ALL {
+        let key = IpsecMb::new(transform, &vec![7; transform.key_len()]).unwrap();
+        let alone: Vec<Vec<u8>> = (0..64)
+            .map(|n| {
+                let mut bytes = vec![n as u8; 40 + n * 5];
+                assert!(seal_one(&key, n as u64, &mut bytes));
+                bytes
+            })
+            .collect();
+        thread::scope(|scope| {
+            // More than there are managers.
+            for _ in 0..2 * thread::available_parallelism().map_or(1, usize::from) + 1 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let mut all: Vec<Vec<u8>> = (0..64).map(|n| vec![n as u8; 40 + n * 5]).collect();
+                        let mut jobs: Vec<Job<'_>> = (0..)
+                            .zip(&mut all)
+                            .map(|(n, bytes)| Job {
+                                nonce: [3; 12],
+                                aad: Aad::new(1, n, true),
+                                text_and_tag: bytes,
+                                is_good: false,
+                            })
+                            .collect();
+                        key.seal_batch(&mut jobs);
+                        assert!(jobs.iter().all(|job| job.is_good));
+                        assert_eq!(all, alone, "{transform:?}");
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn there_has_to_be_room_for_a_tag() {
+    for transform in Transform::ALL {
+        let key = IpsecMb::new(transform, &vec![7; transform.key_len()]).unwrap();
+        for len in 0..ICV {
+            let mut bytes = vec![1; len];
+            assert!(!seal_one(&key, 1, &mut bytes));
+            assert_eq!(bytes, vec![1; len]);
+        }
+        assert!(seal_one(&key, 1, &mut [0; ICV]), "an empty text has a tag");
+    }
+}
+
+#[test]
+fn a_key_has_its_transforms_length() {
+    for transform in Transform::ALL {
+        for got in [0, 16, 24, 32] {
+            let made = IpsecMb::new(transform, &vec![1; got]).map(drop);
+            if got == transform.key_len() {
+                assert_eq!(made, Ok(()));
+            } else {
+                let wanted = transform.key_len();
+                assert_eq!(made, Err(IpsecMbError::KeyLength(KeyLength { transform, got, wanted })));
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Keys as they stand in key files: read, made anew, and told apart without being shown.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use serde::de::{Deserializer, Error as _, Unexpected};
+use serde::{Deserialize, Serialize, Serializer};
+use zeroize::Zeroizing;
+
+use crate::transform::{SALT, Transform};
+
+/// A key and the salt that comes with it. It is wiped when it is dropped, and never shown.
+#[derive(Clone)]
+pub struct KeyMaterial {
+    /// The key, and behind it the salt.
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+/// What is the matter with the text of a key. It says nothing of what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFileError {
+    /// There are too many digits, or too few.
+    #[error("{got} hexadecimal digits: {} takes {wanted}, {} of the key and {} of the salt", .transform.name(), 2 * .transform.key_len(), 2 * SALT)]
+    Digits {
+        /// For this one.
+        transform: Transform,
+        /// So many there are.
+        got: usize,
+        /// So many there must be.
+        wanted: usize,
+    },
+    /// Something among them is none.
+    #[error("byte {at} is no hexadecimal digit: it takes one line of digits and nothing else, {wanted} of them for {}", .transform.name())]
+    NoDigit {
+        /// For this one.
+        transform: Transform,
+        /// Where it is in the file, from 1.
+        at: usize,
+        /// So many digits there must be.
+        wanted: usize,
+    },
+}
+
+/// The system gives no random numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the system gives no random numbers")]
+pub struct NoRandom;
+
+impl KeyMaterial {
+    /// Reads the digits of key and salt, in one line, as `ip xfrm … aead` takes them: `0x` in front and white space around are fine.
+    pub fn parse(text: &[u8], transform: Transform) -> Result<Self, KeyFileError> {
+        let wanted = 2 * (transform.key_len() + SALT);
+        let trimmed = text.trim_ascii();
+        let digits = trimmed.strip_prefix(b"0x").or_else(|| trimmed.strip_prefix(b"0X")).unwrap_or(trimmed);
+        if let Some(wrong) = digits.iter().position(|digit| !digit.is_ascii_hexdigit()) {
+            // The white space behind was cut off, so what is in front is the rest.
+            let in_front = text.trim_ascii_end().len() - digits.len();
+            return Err(KeyFileError::NoDigit { transform, at: in_front + wrong + 1, wanted });
+        }
+        if digits.len() != wanted {
+            return Err(KeyFileError::Digits { transform, got: digits.len(), wanted });
+        }
+        // With the room that it needs from the start: growing would leave copies behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(wanted / 2));
+        bytes.extend(digits.chunks_exact(2).map(|pair| value(pair[0]) << 4 | value(pair[1])));
+        Ok(Self { bytes })
+    }
+
+    /// A new one, by AWS-LC's random numbers.
+    pub fn random(transform: Transform) -> Result<Self, NoRandom> {
+        let mut bytes = Zeroizing::new(vec![0; transform.key_len() + SALT]);
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandom)?;
+        Ok(Self { bytes })
+    }
+
+    /// The line of a key file.
+    pub fn to_line(&self) -> Zeroizing<String> {
+        let mut line = Zeroizing::new(String::with_capacity(2 * self.bytes.len() + 1));
+        for byte in &*self.bytes {
+            for half in [byte >> 4, byte & 0xf] {
+                line.push(char::from(b"0123456789abcdef"[usize::from(half)]));
+            }
+        }
+        line.push('\n');
+        line
+    }
+
+    /// The key, without the salt.
+    pub fn key(&self) -> &[u8] {
+        &self.bytes[..self.bytes.len() - SALT]
+    }
+
+    /// The salt.
+    pub fn salt(&self) -> [u8; SALT] {
+        self.bytes.last_chunk().copied().unwrap_or_default()
+    }
+
+    /// What tells it apart from others where it must not be shown itself. The same digits are another key for another transform.
+    pub fn fingerprint(&self, transform: Transform) -> Fingerprint {
+        let mut context = Context::new(&SHA256);
+        // The name's end cannot be taken for the key's beginning: it has no zero in it.
+        for part in [&b"xdpfwd esp key fingerprint 1\0"[..], transform.name().as_bytes(), &b"\0"[..], &self.bytes] {
+            context.update(part);
+        }
+        let digest = context.finish();
+        Fingerprint(digest.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first)))
+    }
+}
+
+/// Shows that there is one, and nothing of it.
+impl fmt::Debug for KeyMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyMaterial").finish_non_exhaustive()
+    }
+}
+
+/// Of a digit that was looked at before.
+fn value(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => digit.wrapping_sub(b'A').wrapping_add(10),
+    }
+}
+
+/// What a key is called where it must not be shown: the first 8 bytes of a SHA-256 over it and its transform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint(u64);
+
+/// A text is no fingerprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a fingerprint has 16 hexadecimal digits, in lower case")]
+pub struct NoFingerprint;
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = NoFingerprint;
+
+    fn from_str(text: &str) -> Result<Self, NoFingerprint> {
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if text.len() != 16 || !text.bytes().all(is_digit) {
+            return Err(NoFingerprint);
+        }
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| NoFingerprint)
+    }
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let expected = "16 hexadecimal digits, in lower case";
+        text.parse().map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), &expected))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DIGITS: &str = "000102030405060708090a0b0c0d0e0fCAFEBABE";
+
+    #[test]
+    fn a_key_is_read() {
+        let aes = Transform::Aes128Gcm;
+        for text in [
+            DIGITS.to_owned(),
+            format!("0x{DIGITS}\n"),
+            format!("  0X{DIGITS}\r\n\n"),
+            format!("\t{}\n", DIGITS.to_lowercase()),
+        ] {
+            let key = KeyMaterial::parse(text.as_bytes(), aes).unwrap();
+            assert_eq!(key.key(), (0..16).collect::<Vec<u8>>(), "{text}");
+            assert_eq!(key.salt(), [0xca, 0xfe, 0xba, 0xbe], "{text}");
+            assert_eq!(*key.to_line(), format!("{}\n", DIGITS.to_lowercase()));
+        }
+    }
+
+    #[test]
+    fn errors_say_how_many_digits_and_show_none() {
+        let error = |text: &str, transform| KeyMaterial::parse(text.as_bytes(), transform).unwrap_err().to_string();
+        assert_eq!(
+            error(&DIGITS[1..], Transform::Aes128Gcm),
+            "39 hexadecimal digits: aes-128-gcm takes 40, 32 of the key and 8 of the salt"
+        );
+        assert_eq!(
+            error(DIGITS, Transform::ChaCha20Poly1305),
+            "40 hexadecimal digits: chacha20-poly1305 takes 72, 64 of the key and 8 of the salt"
+        );
+        assert!(error("", Transform::Aes128Gcm).starts_with("0 hexadecimal digits"));
+        assert!(error(" 0x\n", Transform::Aes128Gcm).starts_with("0 hexadecimal digits"));
+        let wrong = error(" 0x0a0b0cxd", Transform::Aes128Gcm);
+        assert_eq!(
+            wrong,
+            "byte 10 is no hexadecimal digit: it takes one line of digits and nothing else, 40 of them for aes-128-gcm"
+        );
+        assert!(error(&format!("{DIGITS}\n{DIGITS}"), Transform::Aes128Gcm).starts_with("byte 41 "));
+        assert!(error("é", Transform::Aes128Gcm).starts_with("byte 1 "));
+    }
+
+    #[test]
+    fn nothing_of_it_is_shown() {
+        let key = KeyMaterial::parse(DIGITS.as_bytes(), Transform::Aes128Gcm).unwrap();
+        assert_eq!(format!("{key:?}"), "KeyMaterial { .. }");
+    }
+
+    #[test]
+    fn random_keys_differ_and_can_be_read_again() {
+        for transform in Transform::ALL {
+            let [one, other] = [(); 2].map(|()| KeyMaterial::random(transform).unwrap());
+            assert_eq!(one.key().len(), transform.key_len());
+            assert_ne!(one.key(), other.key());
+            assert_ne!(one.fingerprint(transform), other.fingerprint(transform));
+            let again = KeyMaterial::parse(one.to_line().as_bytes(), transform).unwrap();
+            assert_eq!((again.key(), again.salt()), (one.key(), one.salt()));
+        }
+    }
+
+    #[test]
+    fn fingerprints_tell_keys_salts_and_transforms_apart() {
+        let of =
+            |digits: &str, transform| KeyMaterial::parse(digits.as_bytes(), transform).unwrap().fingerprint(transform);
+        let (aes, gmac) = (Transform::Aes128Gcm, Transform::NullAes128Gmac);
+        let other_salt = DIGITS.replace("CAFE", "CAFF");
+        let all = [of(DIGITS, aes), of(DIGITS, gmac), of(&other_salt, aes), of(&DIGITS.replace("00", "01"), aes)];
+        let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
+        assert_eq!(distinct.len(), all.len());
+        // It is in state files: another would be another SA. By sha256sum.
+        assert_eq!(all[0].to_string(), "9d9464bf08b58358");
+        assert_eq!(all[0].to_string().parse(), Ok(all[0]));
+        for text in ["", "9f86d081884c7d6", "9f86d081884c7d655", "9F86D081884C7D65", "+f86d081884c7d65"] {
+            assert_eq!(text.parse::<Fingerprint>(), Err(NoFingerprint), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(bytes in prop::collection::vec(any::<u8>(), 36)) {
+            let transform = Transform::Aes256Gcm;
+            let text: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+            let key = KeyMaterial::parse(text.as_bytes(), transform).unwrap();
+            prop_assert_eq!(key.key(), &bytes[..32]);
+            prop_assert_eq!(&key.salt()[..], &bytes[32..]);
+        }
+
+        /// What is wrong is told by numbers alone.
+        #[test]
+        fn no_error_shows_digits(text in "[0-9a-f]{20,39}|[0-9a-f]{15,30}[g-z][0-9a-f]{9}") {
+            let shown = KeyMaterial::parse(text.as_bytes(), Transform::Aes128Gcm).unwrap_err().to_string();
+            prop_assert!(text.as_bytes().windows(5).all(|part| !shown.contains(std::str::from_utf8(part).unwrap())), "{}", shown);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What others published: vectors of NIST, Wycheproof and RFCs, in `vectors.txt`, through each backend.
+
+use ipsec::{
+    Aad, Aead, AwsLc, HEADER, ICV, IN_FRONT, Incoming, Job, Outgoing, Protection, RustCrypto, SALT, Transform,
+    Unopened, Window, behind,
+};
+
+const VECTORS: &str = include_str!("vectors.txt");
+
+fn unhex(text: &str) -> Vec<u8> {
+    if text == "-" {
+        return Vec::new();
+    }
+    text.as_bytes().chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+}
+
+fn transform(name: &str) -> Transform {
+    Transform::ALL.into_iter().find(|transform| transform.name() == name).unwrap_or_else(|| panic!("{name}"))
+}
+
+fn backends(transform: Transform, key: &[u8]) -> Vec<(&'static str, Box<dyn Aead>)> {
+    vec![
+        ("aws-lc", Box::new(AwsLc::new(transform, key).unwrap())),
+        ("rustcrypto", Box::new(RustCrypto::new(transform, key).unwrap())),
+        #[cfg(feature = "ipsec-mb")]
+        ("ipsec-mb", Box::new(ipsec::IpsecMb::new(transform, key).unwrap())),
+    ]
+}
+
+/// The lines that begin with `esp`, or all others, as words.
+fn lines(of_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+    let lines = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.filter(move |line| line.starts_with("esp ") == of_esp).map(|line| (line, line.split(' ').collect()))
+}
+
+#[test]
+fn aeads_are_those_of_nist_wycheproof_and_rfc_8439() {
+    let mut counts = [[0; 2]; 5];
+    for (line, words) in lines(false) {
+        let [name, key, nonce, aad, plain, sealed, result] = words[..] else { panic!("{line}") };
+        let (transform, key, nonce) = (transform(name), unhex(key), *unhex(nonce).first_chunk().unwrap());
+        let (aad, plain, sealed) = (Aad::of(&unhex(aad)).unwrap(), unhex(plain), unhex(sealed));
+        let is_good = match result {
+            "ok" => true,
+            "bad" => false,
+            _ => panic!("{line}"),
+        };
+        let place = Transform::ALL.iter().position(|one| *one == transform).unwrap();
+        counts[place][usize::from(is_good)] += 1;
+        for (backend, aead) in backends(transform, &key) {
+            let mut bytes = sealed.clone();
+            let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_good: !is_good }];
+            aead.open_batch(&mut jobs);
+            assert_eq!(jobs[0].is_good, is_good, "{backend} opens {line}");
+            if is_good {
+                assert_eq!(bytes[..bytes.len() - ICV], plain, "{backend} opens {line}");
+                let mut bytes = [&plain[..], &[0; ICV]].concat();
+                let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_good: false }];
+                aead.seal_batch(&mut jobs);
+                assert!(jobs[0].is_good, "{backend} seals {line}");
+                assert_eq!(bytes, sealed, "{backend} seals {line}");
+            }
+        }
+    }
+    // Of each transform some that are wrong, and some that are right.
+    assert!(counts.iter().flatten().all(|count| *count >= 20), "{counts:?}");
+}
+
+#[test]
+fn packets_are_those_of_rfc_4106_rfc_4543_and_rfc_7634() {
+    let mut count = 0;
+    for (line, words) in lines(true) {
+        let [_, name, key, salt, spi, number, iv, payload, next_header, packet] = words[..] else { panic!("{line}") };
+        let extended = number.len() == 16;
+        let (transform, key, salt) = (transform(name), unhex(key), *unhex(salt).first_chunk::<SALT>().unwrap());
+        let (spi, number) = (u32::from_str_radix(spi, 16).unwrap(), u64::from_str_radix(number, 16).unwrap());
+        let (iv, payload, packet) = (u64::from_str_radix(iv, 16).unwrap(), unhex(payload), unhex(packet));
+        let next_header = u8::from_str_radix(next_header, 16).unwrap();
+        for (backend, aead) in backends(transform, &key) {
+            let protection = Protection::new(aead, transform, salt, spi, extended);
+            let mut bytes = [&[7; IN_FRONT + HEADER][..], &payload, &vec![7; behind(payload.len())]].concat();
+            let mut outgoing = [Outgoing { bytes: &mut bytes, payload: payload.len(), next_header, number, iv }];
+            assert_eq!(protection.seal_batch(&mut outgoing), 1, "{backend} seals {line}");
+            assert_eq!(bytes[IN_FRONT..], packet, "{backend} seals {line}");
+
+            let mut window = Window::new(64, extended).unwrap();
+            if number > 1 {
+                window.take(number - 1).unwrap();
+            }
+            let mut wrong = bytes.clone();
+            *wrong.last_mut().unwrap() ^= 1;
+            let mut incoming = [Incoming::new(&mut wrong), Incoming::new(&mut bytes)];
+            protection.open_batch(&mut window, &mut incoming);
+            let [wrong, right] = incoming.map(|packet| packet.outcome);
+            assert_eq!(wrong, Err(Unopened::BadTag), "{backend} opens {line}");
+            let right = right.unwrap_or_else(|error| panic!("{error}: {backend} opens {line}"));
+            assert_eq!((right.number, right.next_header), (number, next_header), "{backend} opens {line}");
+            assert_eq!(bytes[right.payload], payload, "{backend} opens {line}");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 15 * (2 + usize::from(cfg!(feature = "ipsec-mb"))));
+}

@@ -1,0 +1,70 @@
+//! Finding an SA by its SPI.
+
+/// SPIs, hashed. Whoever sends packets chooses what is looked for, and not what is in here: no lookup takes longer than the longest row of SPIs
+/// that are configured side by side.
+#[derive(Debug, Default)]
+pub(super) struct SpiTable {
+    /// A power of two of them, half of them empty at least.
+    slots: Vec<Option<(u32, u16)>>,
+}
+
+impl SpiTable {
+    /// Of SAs in their order.
+    pub(super) fn new(spis: impl ExactSizeIterator<Item = u32>) -> Self {
+        let mut table = Self { slots: vec![None; (2 * spis.len()).next_power_of_two().max(2)] };
+        for (index, spi) in (0..=u16::MAX).zip(spis) {
+            let mut slot = table.first(spi);
+            while table.slots[slot].is_some() {
+                slot = table.next(slot);
+            }
+            table.slots[slot] = Some((spi, index));
+        }
+        table
+    }
+
+    /// The first one with an SPI that is it.
+    #[inline]
+    pub(super) fn find(&self, spi: u32, mut is_it: impl FnMut(u16) -> bool) -> Option<u16> {
+        let mut slot = self.first(spi);
+        while let Some((other, index)) = self.slots[slot] {
+            if other == spi && is_it(index) {
+                return Some(index);
+            }
+            slot = self.next(slot);
+        }
+        None
+    }
+
+    #[inline]
+    fn first(&self, spi: u32) -> usize {
+        // Fibonacci hashing: SPIs are often numbered one after the other.
+        (spi.wrapping_mul(0x9e37_79b1) as usize >> 8) & (self.slots.len() - 1)
+    }
+
+    #[inline]
+    fn next(&self, slot: usize) -> usize {
+        (slot + 1) & (self.slots.len() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_what_is_there_in_its_order() {
+        let spis: Vec<u32> = (0..1000).map(|number| 256 + number * 7).chain([256, 263, 256]).collect();
+        let table = SpiTable::new(spis.iter().copied());
+        for (index, spi) in spis.iter().enumerate() {
+            let first = spis.iter().position(|other| other == spi).unwrap();
+            assert_eq!(table.find(*spi, |_| true), Some(first as u16));
+            assert_eq!(table.find(*spi, |found| usize::from(found) == index), Some(index as u16));
+            assert_eq!(
+                table.find(spi + 1, |_| true),
+                spis.iter().position(|other| *other == spi + 1).map(|at| at as u16)
+            );
+            assert_eq!(table.find(*spi, |_| false), None);
+        }
+        assert_eq!(SpiTable::new([].into_iter()).find(1, |_| true), None);
+    }
+}
