@@ -64,9 +64,9 @@ vmtest: toolchain test-deps ## AF_XDP zero-copy and more on other kernels, in an
 	$(RELEASE)/xdpfwd-vm run $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
 
 .PHONY: fuzz
-fuzz: toolchain nightly ## feed random bytes to rings, ports, rules and packets, each for SECONDS (needs nightly and cargo-fuzz)
+fuzz: toolchain nightly ## feed random bytes to rings, ports, rules, packets, keys, states and ESP, each for SECONDS (needs nightly and cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || { echo "There is no cargo-fuzz: cargo install cargo-fuzz --locked" >&2; exit 1; }
-	for target in rings ports rules packets; do \
+	for target in rings ports rules packets keys state esp_open; do \
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=2048 -len_control=0 -print_final_stats=1; \
 	done
 
@@ -110,10 +110,19 @@ bench-rings: toolchain deps ## ns a packet of rings, port and worker beside a tw
 bench-classify: bench-build ## ns a lookup of the filter's classifier beside dpdk-test-acl, on rules like ClassBench's (ROUNDS=n)
 	$(RELEASE)/xdpfwd-bench classify $(if $(ROUNDS),--rounds $(ROUNDS))
 
+.PHONY: bench-esp
+bench-esp: bench-build ## ns and cycles a packet of ESP by each backend, beside their crates alone and dpdk-test-crypto-perf (ROUNDS=n)
+	$(RELEASE)/xdpfwd-bench esp $(if $(ROUNDS),--rounds $(ROUNDS))
+
 .PHONY: bench-drop
 bench-drop: bench-build ## what a filter costs in user space and in the kernel, with 0 to 10,000 rules (ROUNDS=n SECONDS=n)
 	@$(call say_sudo,network namespaces and XDP)
 	$(SUDO) $(RELEASE)/xdpfwd-bench drop $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS)
+
+.PHONY: bench-cost
+bench-cost: bench-build ## where the cost of security lands: cycles a packet by task, with ESP and without (ROUNDS=n SECONDS=n)
+	@$(call say_sudo,network namespaces and XDP)
+	$(SUDO) $(RELEASE)/xdpfwd-bench cost $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS)
 
 .PHONY: bench-instructions
 bench-instructions: toolchain deps ## instructions a packet, against those in benches/instructions.json (UPDATE=1 writes it)
@@ -124,7 +133,7 @@ bench-instructions: toolchain deps ## instructions a packet, against those in be
 .PHONY: bench-build
 bench-build: toolchain deps
 	@$(call install,$(BENCH_PACKAGES) $(FEATURE_PACKAGES))
-	cargo build --release --bins --features xdpfwd/xsk-rs
+	cargo build --release --bins --features xdpfwd/xsk-rs,xdpfwd-bench/ipsec-mb
 	@$(call install,$(PEER_PACKAGES)) || echo "Not installed; the results will name what is missing: $(PEER_PACKAGES)" >&2
 
 # SECONDS has a default for the demo; the benchmarks have their own.

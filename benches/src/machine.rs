@@ -14,6 +14,8 @@ pub(crate) struct Machine {
     /// `uname -srvm`.
     kernel: String,
     cpu: String,
+    /// What the kernel says of the first core's clock.
+    cpu_mhz: String,
     cores: usize,
     memory_kib: u64,
     /// As far as the processor says so.
@@ -40,6 +42,7 @@ impl Machine {
             date: said("date", &["-u", "+%Y-%m-%d"]),
             kernel: said("uname", &["-srvm"]),
             cpu: field("model name"),
+            cpu_mhz: field("cpu MHz"),
             cores: std::thread::available_parallelism().map_or(0, Into::into),
             memory_kib: memory.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0),
             virtual_machine: field("flags").split(' ').any(|flag| flag == "hypervisor"),
@@ -48,6 +51,13 @@ impl Machine {
             commit: said("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
             load_average: read("/proc/loadavg").trim().to_owned(),
         }
+    }
+}
+
+impl Machine {
+    /// What the kernel says of the first core's clock: that of the time-stamp counter, where nothing changes it.
+    pub(crate) fn megahertz(&self) -> Option<f64> {
+        self.cpu_mhz.parse().ok()
     }
 }
 

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipsec::Transform;
 
 /// Forwards packets between network interfaces in user space, through AF_XDP sockets.
 ///
@@ -28,6 +30,7 @@ Examples:
   xdpfwd --config configs/cross-connect.toml --check    # would it run here? touches nothing
   xdpfwd doctor --config configs/cross-connect.toml     # what keeps it from running fast here, and the fix
   xdpfwd filter test --config configs/filter.toml --pcap some.pcap  # what its rules would do
+  xdpfwd esp new-key --transform aes-128-gcm out.key    # what ESP stages need
   sudo xdpfwd --config configs/cross-connect.toml
   sudo xdpfwd --config configs/demo.toml --duration 10 --interval 0.5 --json 2>log >report.ndjson"
 )]
@@ -49,6 +52,9 @@ pub(crate) enum Command {
     /// Try a filter's rules
     #[command(subcommand)]
     Filter(Filter),
+    /// Make the files that ESP stages need
+    #[command(subcommand)]
+    Esp(Esp),
 }
 
 /// Whom to ask, and what.
@@ -108,6 +114,67 @@ pub(crate) struct FilterTest {
     /// Print one JSON object a packet: index, verdict, rule (from 0; null if none decided), reason (null if accepted)
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What to make.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub(crate) enum Esp {
+    /// Make a key file with a new random key, and print its fingerprint
+    NewKey(NewKey),
+    /// Make a state file, for keys that were never used
+    NewState(NewState),
+}
+
+/// Which key, and where to put it.
+///
+/// One line of hexadecimal digits: key and salt, as `ip xfrm … aead` takes them. Only the user who makes it may read the file, and who
+/// forwards has to be that user. What is printed is the fingerprint, which is no secret; the key is never shown. The peer needs the
+/// same key: take it there by a way that nobody else can read.
+#[derive(Clone, Debug, PartialEq, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  made
+  1  the file exists, which is left as it is, or it could not be written: stderr says why
+  2  the command line is no good
+
+Examples:
+  xdpfwd esp new-key --transform aes-128-gcm /etc/xdpfwd/out.key
+  xdpfwd esp new-key --transform chacha20-poly1305 /etc/xdpfwd/in.key")]
+pub(crate) struct NewKey {
+    /// What the key is for
+    #[arg(long, value_name = "NAME", value_parser = transforms())]
+    pub(crate) transform: Transform,
+
+    /// The file, which must not exist
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// Where to put it.
+///
+/// A state file has what keys were used for, so that no number is used twice, whatever happens in between. Each xdpfwd has one of its
+/// own. It is made once, together with new keys: a new state for old keys would begin again.
+#[derive(Clone, Debug, PartialEq, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  made
+  1  the file exists, which is left as it is, or it could not be written: stderr says why
+  2  the command line is no good
+
+Examples:
+  xdpfwd esp new-state /var/lib/xdpfwd/wan.state")]
+pub(crate) struct NewState {
+    /// The file, which must not exist
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// Transforms by their names.
+fn transforms() -> impl TypedValueParser<Value = Transform> {
+    PossibleValuesParser::new(Transform::ALL.map(Transform::name)).try_map(|name| {
+        let named = Transform::ALL.into_iter().find(|transform| transform.name() == name);
+        named.ok_or("no transform")
+    })
 }
 
 /// What to forward, and how to report.
@@ -293,7 +360,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused() {
-        for arguments in [&[][..], &["ctl"], &["ctl", "sa"], &["top"], &["--config", "a", "--metrics"], &["--config"]] {
+        for arguments in [&[][..], &["ctl"], &["top"], &["--config", "a", "--metrics"], &["--config"]] {
             assert_eq!(parse(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
         }
         for arguments in [["--help"], ["--version"], ["-h"], ["-V"]] {

@@ -17,6 +17,7 @@ mod cli;
 mod config;
 mod ctl;
 mod doctor;
+mod esp;
 mod filter;
 mod logging;
 mod reload;
@@ -40,6 +41,7 @@ pub fn main(registry: &Registry) -> ExitCode {
     match &command {
         Some(Command::Doctor(arguments)) => return doctor::run(arguments, registry),
         Some(Command::Filter(cli::Filter::Test(arguments))) => return filter::test(arguments, registry),
+        Some(Command::Esp(arguments)) => return esp::run(arguments),
         Some(Command::Ctl(arguments)) => return ctl::run(arguments),
         None => {}
     }

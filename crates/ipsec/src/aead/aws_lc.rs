@@ -42,27 +42,30 @@ impl Aead for AwsLc {
 }
 
 impl AwsLc {
+    // The two calls that neither copy a tag nor move a text: `seal_in_place_separate_tag` returns a tag, `open_in_place` moves the text to where
+    // it is.
     #[inline]
     fn seal(&self, job: &mut Job<'_>) -> Option<()> {
         let (nonce, aad, encrypts) = (Nonce::assume_unique_for_key(job.nonce), job.aad, self.encrypts);
         let (text, tag) = job.parts()?;
         // Of texts shorter than 2^36 bytes nothing can fail.
-        let computed = if encrypts {
-            self.key.seal_in_place_separate_tag(nonce, Aad::from(aad.bytes()), text)
+        let sealed = if encrypts {
+            self.key.seal_in_place_scatter(nonce, Aad::from(aad.bytes()), text, &[], tag)
         } else {
-            self.key.seal_in_place_separate_tag(nonce, Aad::from(&*text), &mut [])
+            self.key.seal_in_place_scatter(nonce, Aad::from(&*text), &mut [], &[], tag)
         };
-        tag.copy_from_slice(computed.ok()?.as_ref());
-        Some(())
+        sealed.ok()
     }
 
     #[inline]
     fn open(&self, job: &mut Job<'_>) -> Option<()> {
-        let nonce = Nonce::assume_unique_for_key(job.nonce);
-        if self.encrypts {
-            return self.key.open_in_place(nonce, Aad::from(job.aad.bytes()), job.text_and_tag).ok().map(drop);
-        }
+        let (nonce, aad, encrypts) = (Nonce::assume_unique_for_key(job.nonce), job.aad, self.encrypts);
         let (text, tag) = job.parts()?;
-        self.key.open_in_place(nonce, Aad::from(&*text), &mut tag.clone()).ok().map(drop)
+        let opened = if encrypts {
+            self.key.open_in_place_separate_tag(nonce, Aad::from(aad.bytes()), tag, text)
+        } else {
+            self.key.open_in_place_separate_tag(nonce, Aad::from(&*text), tag, &mut [])
+        };
+        opened.ok().map(drop)
     }
 }

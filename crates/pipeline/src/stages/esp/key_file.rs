@@ -184,7 +184,8 @@ pub(super) fn new_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
-fn sync_folder_of(path: &Path) -> io::Result<()> {
+/// Has the names in the folder of a file outlast a crash.
+pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
@@ -193,5 +194,116 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+    use std::process::Command;
+
+    use super::*;
+    use crate::stages::esp::tests::Folder;
+
+    const DIGITS: &str = "1f1e1d1c1b1a191817161514131211100f0e0d0c\n";
+    const AES: Transform = Transform::Aes128Gcm;
+
+    fn put(path: &Path, text: &[u8], mode: u32) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn refused(path: &Path) -> String {
+        let text = read(path, AES).unwrap_err().to_string();
+        assert!(text.starts_with(&format!("key file {}: ", path.display())), "{text}");
+        assert!(!text.contains("1f1e") && !text.contains("0d0c"), "{text}");
+        text
+    }
+
+    #[test]
+    fn what_only_its_user_can_read_is_read() {
+        let folder = Folder::new();
+        let path = folder.join("key");
+        for mode in [0o600, 0o400, 0o700] {
+            let _ = fs::remove_file(&path);
+            put(&path, DIGITS.as_bytes(), mode);
+            assert_eq!(*read(&path, AES).unwrap().to_line(), DIGITS, "{mode:o}");
+        }
+        for mode in [0o640, 0o604, 0o620, 0o602, 0o610, 0o601] {
+            put(&path, DIGITS.as_bytes(), mode);
+            let text = refused(&path);
+            assert!(text.contains(&format!("its mode {mode:04o}")), "{text}");
+            assert!(text.contains(&format!("`chmod 600 {}`", path.display())), "{text}");
+        }
+    }
+
+    #[test]
+    fn another_users_is_refused() {
+        let folder = Folder::new();
+        let user = xsk::process::effective_user();
+        let (path, owner) = if user == 0 {
+            let path = folder.join("key");
+            put(&path, DIGITS.as_bytes(), 0o600);
+            chown(&path, Some(4321), None).unwrap();
+            (path, 4321)
+        } else {
+            (PathBuf::from("/etc/passwd"), 0)
+        };
+        let text = refused(&path);
+        assert!(text.contains(&format!("belongs to user {owner}, and must belong to user {user}")), "{text}");
+        assert!(text.contains(&format!("`chown {user} {}`", path.display())), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_blocks_nobody() {
+        let folder = Folder::new();
+        let path = folder.join("missing");
+        assert!(refused(&path).contains(&format!("`xdpfwd esp new-key --transform aes-128-gcm {}`", path.display())));
+        put(&folder.join("key"), DIGITS.as_bytes(), 0o600);
+        symlink(folder.join("key"), folder.join("link")).unwrap();
+        assert!(refused(&folder.join("link")).contains("links are not followed"));
+        assert!(refused(&folder).contains("it is a directory"));
+        assert!(refused(Path::new("/dev/null")).contains("it is a device"));
+        let fifo = folder.join("fifo");
+        assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&fifo).status().unwrap().success());
+        assert!(refused(&fifo).contains("it is a FIFO"));
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        let folder = Folder::new();
+        let path = folder.join("key");
+        put(&path, &DIGITS.as_bytes()[..38], 0o600);
+        let text = refused(&path);
+        assert!(text.contains("38 hexadecimal digits: aes-128-gcm takes 40"), "{text}");
+        assert!(text.contains("`xdpfwd esp new-key --transform aes-128-gcm "), "{text}");
+        put(&path, format!("{DIGITS}{DIGITS}").as_bytes(), 0o600);
+        assert!(refused(&path).contains("byte 41 is no hexadecimal digit"));
+        let large = |room: usize| format!("{}{DIGITS}", " ".repeat(room - DIGITS.len()));
+        put(&path, large(LARGEST).as_bytes(), 0o600);
+        assert_eq!(*read(&path, AES).unwrap().to_line(), DIGITS);
+        put(&path, large(LARGEST + 1).as_bytes(), 0o600);
+        assert!(refused(&path).contains("more than 4096 bytes"));
+    }
+
+    #[test]
+    fn one_is_made_and_never_written_over() {
+        let folder = Folder::new();
+        for transform in Transform::ALL {
+            let path = folder.join(transform.name());
+            let fingerprint = create(&path, transform).unwrap();
+            assert_eq!(read(&path, transform).unwrap().fingerprint(transform), fingerprint);
+            let (text, mode) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().mode());
+            assert_eq!(mode & 0o7777, 0o600);
+            let again = create(&path, transform).unwrap_err().to_string();
+            assert!(again.contains("exists, and is left as it is"), "{again}");
+            assert_eq!(fs::read(&path).unwrap(), text);
+        }
+        symlink(folder.join("elsewhere"), folder.join("link")).unwrap();
+        create(&folder.join("link"), AES).unwrap_err();
+        assert!(!folder.join("elsewhere").exists());
+        let nowhere = create(&folder.join("no/folder"), AES).unwrap_err().to_string();
+        assert!(nowhere.starts_with("cannot write "), "{nowhere}");
     }
 }

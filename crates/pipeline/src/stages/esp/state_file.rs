@@ -5,7 +5,7 @@
 //! more long before they are short of it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipsec::{Direction, Epoch, EpochError, Exhausted, Fingerprint, Ivs, Numbers, Reached, SaState, State, StateError};
 
-use super::key_file::{create_durably, folder_of, new_file};
+use super::key_file::{create_durably, folder_of, new_file, sync_folder_of};
 
 /// Sequence numbers that are written down at a time.
 const STEP: u64 = 1 << 20;
@@ -102,7 +102,7 @@ pub enum StateFileProblem {
     #[error("cannot read it: {0}")]
     Read(#[source] io::Error),
     /// It could not be written.
-    #[error("cannot write it: {0}; `df {}` and `ls -ld {}` say whether there is room and leave", .folder.display(), .folder.display())]
+    #[error("cannot write it: {error}; `df {}` and `ls -ld {}` say whether there is room and leave", .folder.display(), .folder.display())]
     Write {
         /// Why.
         #[source]
@@ -191,8 +191,7 @@ impl StateFile {
         let mut state = read(&file, given)?;
         let epoch = next_epoch(state.epoch, given)?;
         state.epoch = epoch.number();
-        let folder = File::open(folder_of(&path)).map_err(StateFileProblem::Read)?;
-        let mut disk = Disk { path: path.clone(), folder, current: file };
+        let mut disk = Disk { path: path.clone(), current: file };
         disk.write(&state).map_err(|failure| failure.problem(&path))?;
 
         let entry = |sa: SaState| ((sa.direction(), sa.spi, sa.fingerprint), Sa::Unused(sa.reached));
@@ -609,8 +608,6 @@ impl Next {
 /// Where it is written to.
 struct Disk {
     path: PathBuf,
-    /// That it is in.
-    folder: File,
     /// The file that is there now. Its lock is what keeps others out.
     current: File,
 }
@@ -633,14 +630,16 @@ impl Disk {
             let _ = fs::remove_file(new);
         })?;
         self.current = file;
-        Ok(self.folder.sync_all()?)
+        Ok(sync_folder_of(&self.path)?)
     }
 
     fn replace(&self, file: &mut File, new: &Path, state: &State) -> Result<(), WriteFailure> {
         file.write_all(state.to_text().as_bytes())?;
         file.sync_all()?;
         // Before it has the name that others open it by.
-        file.try_lock().map_err(io::Error::from)?;
+        if !xsk::process::try_lock(file)? {
+            return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
+        }
         match is_at(&self.current, &self.path) {
             Ok(false) => return Err(WriteFailure::Replaced),
             Ok(true) => {}
@@ -700,10 +699,10 @@ fn lock(file: &File, path: &Path, given: &Path) -> Result<bool, StateFileProblem
     if mode & 0o022 != 0 {
         return Err(StateFileProblem::Mode { mode, path: given.to_owned() });
     }
-    match file.try_lock() {
-        Ok(()) => is_at(file, path).map_err(|error| read_problem(error, given)),
-        Err(TryLockError::WouldBlock) => Err(StateFileProblem::InUse(given.to_owned())),
-        Err(TryLockError::Error(error)) => Err(StateFileProblem::Read(error)),
+    match xsk::process::try_lock(file) {
+        Ok(true) => is_at(file, path).map_err(|error| read_problem(error, given)),
+        Ok(false) => Err(StateFileProblem::InUse(given.to_owned())),
+        Err(error) => Err(StateFileProblem::Read(error)),
     }
 }
 
@@ -737,3 +736,6 @@ fn next_epoch(stored: u32, given: &Path) -> Result<Epoch, StateFileProblem> {
 fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,338 @@
+//! A backend: its cryptography alone, and ESP by it, on the same frames.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use aes_gcm::aead::consts::{U12, U16};
+use aes_gcm::aead::{AeadInPlace, KeyInit};
+use aes_gcm::{Aes128Gcm, Aes256Gcm};
+use anyhow::{Result, anyhow, ensure};
+use arrayvec::ArrayVec;
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use chacha20poly1305::ChaCha20Poly1305;
+use ipsec::{
+    Aad, Aead, AwsLc, BATCH, HEADER, ICV, IN_FRONT, Incoming, Job, NONCE, Outgoing, Protection, RustCrypto, SALT,
+    Transform, Window, behind,
+};
+
+use super::{Backend, Cipher, Pair};
+
+/// From one frame to the next: no power of two, or all packets would fall on the same few places of the caches. DPDK's lie so, too.
+const STRIDE: usize = 2048 + 192;
+
+/// Where in a frame the bytes begin that ESP has: behind headroom, and headers for Ethernet and IPv4.
+const OFFSET: usize = 256 + 14 + 20 - IN_FRONT;
+
+/// The longest payload that a frame has room for.
+pub(super) const LARGEST: usize = STRIDE - OFFSET - IN_FRONT - HEADER - 32;
+
+const SPI: u32 = 0x1234_5678;
+const SALT_: [u8; SALT] = [1, 2, 3, 4];
+
+/// Bytes that are encrypted.
+pub(super) fn text(payload: usize) -> usize {
+    payload + behind(payload) - ICV
+}
+
+/// What the passes go over.
+pub(super) struct Frames {
+    memory: Vec<u8>,
+    payload: usize,
+    /// The last number that was given to a packet.
+    number: u64,
+}
+
+impl Frames {
+    pub(super) fn new(count: usize, payload: usize) -> Self {
+        Self { memory: vec![0x5a; count * STRIDE], payload, number: 0 }
+    }
+
+    fn count(&self) -> usize {
+        self.memory.len() / STRIDE
+    }
+
+    fn len(&self) -> usize {
+        IN_FRONT + HEADER + self.payload + behind(self.payload)
+    }
+
+    /// The bytes of ESP, frame by frame.
+    fn packets(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let len = self.len();
+        self.memory.chunks_exact_mut(STRIDE).map(move |frame| &mut frame[OFFSET..OFFSET + len])
+    }
+
+    /// The same, a batch at a time.
+    fn batches(&mut self) -> impl Iterator<Item = ArrayVec<&mut [u8], BATCH>> {
+        let len = self.len();
+        self.memory
+            .chunks_exact_mut(STRIDE * BATCH)
+            .map(move |frames| frames.chunks_exact_mut(STRIDE).map(|frame| &mut frame[OFFSET..OFFSET + len]).collect())
+    }
+}
+
+/// What seals and opens, called as its own documentation says.
+enum Alone {
+    AwsLc(LessSafeKey),
+    Aes128(Aes128Gcm),
+    Aes256(Aes256Gcm),
+    ChaCha20(ChaCha20Poly1305),
+    /// What has no crate: our own loop around the library's function, on jobs that are there already.
+    Jobs(Box<dyn Aead>),
+}
+
+pub(super) struct Contender {
+    pub(super) backend: Backend,
+    protection: Protection,
+    alone: Alone,
+}
+
+impl Contender {
+    pub(super) fn new(backend: Backend, cipher: Cipher) -> Result<Self> {
+        let transform = cipher.transform();
+        let key = vec![7; transform.key_len()];
+        let (aead, alone): (Box<dyn Aead>, _) = match backend {
+            Backend::AwsLc => {
+                let algorithm = match cipher {
+                    Cipher::Aes128Gcm => &AES_128_GCM,
+                    Cipher::Aes256Gcm => &AES_256_GCM,
+                    Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+                };
+                let unbound = UnboundKey::new(algorithm, &key)?;
+                (Box::new(AwsLc::new(transform, &key)?), Alone::AwsLc(LessSafeKey::new(unbound)))
+            }
+            Backend::Rustcrypto => {
+                let length = anyhow!("a key of {} bytes is not what the crate wants", key.len());
+                let alone = match cipher {
+                    Cipher::Aes128Gcm => Alone::Aes128(Aes128Gcm::new_from_slice(&key).map_err(|_| length)?),
+                    Cipher::Aes256Gcm => Alone::Aes256(Aes256Gcm::new_from_slice(&key).map_err(|_| length)?),
+                    Cipher::ChaCha20Poly1305 => {
+                        Alone::ChaCha20(ChaCha20Poly1305::new_from_slice(&key).map_err(|_| length)?)
+                    }
+                };
+                (Box::new(RustCrypto::new(transform, &key)?), alone)
+            }
+            Backend::IpsecMb => (ipsec_mb(transform, &key)?, Alone::Jobs(ipsec_mb(transform, &key)?)),
+        };
+        let protection = Protection::new(aead, transform, SALT_, SPI, true);
+        let contender = Self { backend, protection, alone };
+        contender.check()?;
+        Ok(contender)
+    }
+
+    /// That what is measured does what it should: ESP opens what the cryptography alone has sealed, and the other way round.
+    fn check(&self) -> Result<()> {
+        let mut frames = Frames::new(2 * BATCH, 100);
+        let mut window = window();
+        self.seal(&mut frames);
+        ensure!(
+            self.open_alone(&mut frames).1 == frames.count(),
+            "the cryptography alone does not open what ESP seals"
+        );
+        self.seal_alone(&mut frames, false);
+        ensure!(
+            self.open(&mut frames, &mut window).1 == frames.count(),
+            "ESP does not open what the cryptography alone seals"
+        );
+        Ok(())
+    }
+
+    /// Sealing and opening, by medians of passes.
+    pub(super) fn round(&self, frames: &mut Frames, passes: usize) -> [Pair; 2] {
+        let mut window = window();
+        let mut samples: [Vec<f64>; 4] = Default::default();
+        frames.number = 0;
+        // The first warms up.
+        for pass in 0..=passes {
+            let sealed_alone = self.seal_alone(frames, true);
+            let sealed = self.seal(frames);
+            let (opened, all) = self.open(frames, &mut window);
+            assert_eq!(all, frames.count(), "what was sealed is opened");
+            self.seal(frames);
+            let (opened_alone, all) = self.open_alone(frames);
+            assert_eq!(all, frames.count(), "what was sealed is opened");
+            if pass > 0 {
+                for (samples, sample) in samples.iter_mut().zip([sealed_alone, sealed, opened_alone, opened]) {
+                    samples.push(sample);
+                }
+            }
+        }
+        let [sealed_alone, sealed, opened_alone, opened] = samples.map(|mut samples| {
+            samples.sort_by(f64::total_cmp);
+            samples[samples.len() / 2] / frames.count() as f64
+        });
+        [Pair { alone: sealed_alone, esp: sealed }, Pair { alone: opened_alone, esp: opened }]
+    }
+
+    /// Seals each, under numbers that were not used. Nanoseconds.
+    fn seal(&self, frames: &mut Frames) -> f64 {
+        let (payload, mut number) = (frames.payload, frames.number);
+        let start = Instant::now();
+        for batch in frames.batches() {
+            let mut packets: ArrayVec<Outgoing<'_>, BATCH> = ArrayVec::new();
+            for bytes in batch {
+                number += 1;
+                packets.push(Outgoing { bytes, payload, next_header: 4, number, iv: number });
+            }
+            black_box(self.protection.seal_batch(black_box(&mut packets)));
+        }
+        let taken = nanoseconds(start);
+        frames.number = number;
+        taken
+    }
+
+    /// Opens each. Nanoseconds, and how many were opened.
+    fn open(&self, frames: &mut Frames, window: &mut Window) -> (f64, usize) {
+        let mut opened = 0;
+        let start = Instant::now();
+        for batch in frames.batches() {
+            let mut packets: ArrayVec<Incoming<'_>, BATCH> = batch.into_iter().map(Incoming::new).collect();
+            self.protection.open_batch(window, black_box(&mut packets));
+            opened += packets.iter().filter(|packet| packet.outcome.is_ok()).count();
+        }
+        (nanoseconds(start), opened)
+    }
+
+    /// The cryptography alone; `anew` under numbers that were not used, or under those that the packets have.
+    fn seal_alone(&self, frames: &mut Frames, anew: bool) -> f64 {
+        let count = frames.count() as u64;
+        if anew {
+            frames.number += count;
+        }
+        let mut number = frames.number - count;
+        match &self.alone {
+            Alone::AwsLc(key) => {
+                let start = Instant::now();
+                for bytes in frames.packets() {
+                    number += 1;
+                    let (nonce, aad) = (Nonce::assume_unique_for_key(nonce(number)), aad(number));
+                    let (text, tag) = parts(bytes);
+                    if let Ok(computed) = key.seal_in_place_separate_tag(nonce, aws_lc_rs::aead::Aad::from(aad), text) {
+                        tag.copy_from_slice(computed.as_ref());
+                    }
+                }
+                nanoseconds(start)
+            }
+            Alone::Aes128(cipher) => seal_each(cipher, frames, number),
+            Alone::Aes256(cipher) => seal_each(cipher, frames, number),
+            Alone::ChaCha20(cipher) => seal_each(cipher, frames, number),
+            Alone::Jobs(aead) => {
+                let mut jobs = jobs(frames, number);
+                let start = Instant::now();
+                jobs.chunks_mut(BATCH).for_each(|batch| aead.seal_batch(black_box(batch)));
+                nanoseconds(start)
+            }
+        }
+    }
+
+    /// The cryptography alone: nanoseconds, and how many were opened.
+    fn open_alone(&self, frames: &mut Frames) -> (f64, usize) {
+        let mut number = frames.number - frames.count() as u64;
+        let mut opened = 0;
+        match &self.alone {
+            Alone::AwsLc(key) => {
+                let start = Instant::now();
+                for bytes in frames.packets() {
+                    number += 1;
+                    let (nonce, aad) = (Nonce::assume_unique_for_key(nonce(number)), aad(number));
+                    let (text, tag) = parts(bytes);
+                    let aad = aws_lc_rs::aead::Aad::from(aad);
+                    opened += usize::from(key.open_in_place_separate_tag(nonce, aad, tag, text).is_ok());
+                }
+                (nanoseconds(start), opened)
+            }
+            Alone::Aes128(cipher) => open_each(cipher, frames, number),
+            Alone::Aes256(cipher) => open_each(cipher, frames, number),
+            Alone::ChaCha20(cipher) => open_each(cipher, frames, number),
+            Alone::Jobs(aead) => {
+                let mut jobs = jobs(frames, number);
+                let start = Instant::now();
+                jobs.chunks_mut(BATCH).for_each(|batch| aead.open_batch(black_box(batch)));
+                let taken = nanoseconds(start);
+                (taken, jobs.iter().filter(|job| job.is_good).count())
+            }
+        }
+    }
+}
+
+#[cfg(feature = "ipsec-mb")]
+fn ipsec_mb(transform: Transform, key: &[u8]) -> Result<Box<dyn Aead>> {
+    Ok(Box::new(ipsec::IpsecMb::new(transform, key)?))
+}
+
+#[cfg(not(feature = "ipsec-mb"))]
+fn ipsec_mb(_transform: Transform, _key: &[u8]) -> Result<Box<dyn Aead>> {
+    anyhow::bail!("this was built without it: cargo build --release -p xdpfwd-bench --features ipsec-mb")
+}
+
+fn window() -> Window {
+    Window::new(1024, true).unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+fn nanoseconds(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e9
+}
+
+/// That of the packet with this number: its IV is the number.
+fn nonce(number: u64) -> [u8; NONCE] {
+    let mut nonce = [0; NONCE];
+    nonce[..SALT].copy_from_slice(&SALT_);
+    nonce[SALT..].copy_from_slice(&number.to_be_bytes());
+    nonce
+}
+
+fn aad(number: u64) -> [u8; 12] {
+    let mut aad = [0; 12];
+    aad[..4].copy_from_slice(&SPI.to_be_bytes());
+    aad[4..].copy_from_slice(&number.to_be_bytes());
+    aad
+}
+
+/// What is encrypted, and the tag.
+fn parts(bytes: &mut [u8]) -> (&mut [u8], &mut [u8]) {
+    let end = bytes.len() - ICV;
+    bytes[IN_FRONT + HEADER..].split_at_mut(end - IN_FRONT - HEADER)
+}
+
+fn jobs(frames: &mut Frames, number: u64) -> Vec<Job<'_>> {
+    let numbers = number + 1..;
+    numbers
+        .zip(frames.packets())
+        .map(|(number, bytes)| Job {
+            nonce: nonce(number),
+            aad: Aad::new(SPI, number, true),
+            text_and_tag: &mut bytes[IN_FRONT + HEADER..],
+            is_good: false,
+        })
+        .collect()
+}
+
+fn seal_each<C>(cipher: &C, frames: &mut Frames, mut number: u64) -> f64
+where
+    C: AeadInPlace<NonceSize = U12, TagSize = U16>,
+{
+    let start = Instant::now();
+    for bytes in frames.packets() {
+        number += 1;
+        let (text, tag) = parts(bytes);
+        if let Ok(computed) = cipher.encrypt_in_place_detached(&nonce(number).into(), &aad(number), text) {
+            tag.copy_from_slice(&computed);
+        }
+    }
+    nanoseconds(start)
+}
+
+fn open_each<C>(cipher: &C, frames: &mut Frames, mut number: u64) -> (f64, usize)
+where
+    C: AeadInPlace<NonceSize = U12, TagSize = U16>,
+{
+    let mut opened = 0;
+    let start = Instant::now();
+    for bytes in frames.packets() {
+        number += 1;
+        let (text, tag) = parts(bytes);
+        let tag = aes_gcm::Tag::clone_from_slice(tag);
+        opened +=
+            usize::from(cipher.decrypt_in_place_detached(&nonce(number).into(), &aad(number), text, &tag).is_ok());
+    }
+    (nanoseconds(start), opened)
+}

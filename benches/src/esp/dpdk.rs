@@ -1,0 +1,100 @@
+//! `dpdk-test-crypto-perf` on the drivers that use libipsec-mb.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Arguments, Cipher, Direction};
+
+pub(super) const NAME: &str = "dpdk-test-crypto-perf";
+
+/// What one process says.
+pub(super) struct Run {
+    /// Cycles of the time-stamp counter a nanosecond: its two figures for the same run.
+    pub(super) gigahertz: f64,
+    /// Of each length.
+    pub(super) cycles: Vec<(usize, f64)>,
+}
+
+/// A process for each round, which measures all lengths one after the other. AAD of 12 bytes, batches of 32: its default, and its best.
+pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]) -> Result<Run> {
+    let (driver, algorithm, key) = match arguments.transform {
+        Cipher::Aes128Gcm => ("crypto_aesni_gcm", "aes-gcm", "16"),
+        Cipher::Aes256Gcm => ("crypto_aesni_gcm", "aes-gcm", "32"),
+        Cipher::ChaCha20Poly1305 => ("crypto_chacha20_poly1305", "chacha20-poly1305", "32"),
+    };
+    let operation = match direction {
+        Direction::Seal => "encrypt",
+        Direction::Open => "decrypt",
+    };
+    // Its first core waits, the second works.
+    let waiting = usize::from(arguments.core == 0);
+    let lengths: Vec<String> = texts.iter().map(ToString::to_string).collect();
+    let output = Command::new(NAME)
+        .args(["--no-huge", "--no-pci", "--no-telemetry", "--no-shconf", "-m", "512"])
+        .args(["--main-lcore", &waiting.to_string(), "-l", &format!("{waiting},{}", arguments.core)])
+        .args(["--vdev", &format!("{driver}0"), "--"])
+        .args(["--ptest", "throughput", "--silent", "--csv-friendly", "--devtype", driver])
+        .args(["--optype", "aead", "--aead-algo", algorithm, "--aead-op", operation, "--aead-key-sz", key])
+        .args(["--aead-iv-sz", "12", "--aead-aad-sz", "12", "--digest-sz", "16", "--burst-sz", "32"])
+        .args(["--buffer-sz", &lengths.join(","), "--total-ops", &arguments.dpdk_packets.to_string()])
+        .args(["--pool-sz", &arguments.frames.to_string()])
+        .output()
+        .context("apt-get install dpdk-dev")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mut figures = Vec::new();
+    let mut rates = Vec::new();
+    for text in texts {
+        let (rate, cycles) = read(&said, *text).with_context(|| {
+            let why = String::from_utf8_lossy(&output.stderr);
+            let why = why
+                .lines()
+                .chain(said.lines())
+                .rfind(|line| ["rror", "ailed", "annot"].iter().any(|word| line.contains(word)));
+            format!(
+                "it ended with {}, without a figure for {text} bytes: {}",
+                output.status,
+                why.unwrap_or("it does not say why")
+            )
+        })?;
+        ensure!(rate > 0.0 && cycles > 0.0, "{text} bytes: {rate} Mops and {cycles} cycles are no figures");
+        figures.push((*text, cycles));
+        rates.push(rate * cycles / 1000.0);
+    }
+    rates.sort_by(f64::total_cmp);
+    let gigahertz = *rates.get(rates.len() / 2).context("no length was asked for")?;
+    Ok(Run { gigahertz, cycles: figures })
+}
+
+/// Millions of operations a second, and cycles of each.
+///
+/// `#lcore id,Buffer Size(B),Burst Size,Enqueued,Dequeued,Failed Enq,Failed Deq,Ops(Millions),Throughput(Gbps),Cycles/Buf`
+fn read(said: &str, text: usize) -> Option<(f64, f64)> {
+    said.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+        let [_, size, .., rate, _, cycles] = fields[..] else { return None };
+        (size.parse() == Ok(text)).then_some(())?;
+        Some((rate.parse().ok()?, cycles.parse().ok()?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As version 22.11 prints it.
+    const SAID: &str = "Allocated pool \"sess_mp_0\" on socket 0
+#lcore id,Buffer Size(B),Burst Size,Enqueued,Dequeued,Failed Enq,Failed Deq,Ops(Millions),Throughput(Gbps),Cycles/Buf
+
+1,68,32,1000000,1000000,0,0,12.304,6.693,211.313
+1,1404,32,1000000,1000000,0,0,3.219,36.162,807.642
+";
+
+    #[test]
+    fn each_length_has_its_line() {
+        assert_eq!(read(SAID, 68), Some((12.304, 211.313)));
+        assert_eq!(read(SAID, 1404), Some((3.219, 807.642)));
+        assert_eq!(read(SAID, 32), None);
+        assert_eq!(read("", 68), None);
+    }
+}

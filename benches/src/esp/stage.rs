@@ -1,0 +1,233 @@
+//! The stages `esp-seal` and `esp-open` on frames, in a worker: headers, SPI lookup, selectors and numbers with the rest.
+//!
+//! One path has both, so that what is sealed is opened, and frames come out as they went in: they go round. A clock is around each.
+
+use std::cell::RefCell;
+use std::fs;
+use std::mem;
+use std::net::Ipv4Addr;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use ipsec::Transform;
+use pipeline::stages::esp::key_file;
+use pipeline::stages::esp::state_file::StateFile;
+use pipeline::{BuildCx, Cx, NamedStage, PlanCx, PortId, Stage, StageConfig, View, Worker};
+use serde::de::DeserializeOwned;
+use xsk::{Batch, Census, Counters, EgressQueue, Frame, HugePages, KernelCounters, Pool, Port, Umem, UmemConfig};
+
+use super::Backend;
+
+/// A worker with both stages, and packets of one length that go round in it.
+pub(super) struct Round {
+    worker: Worker<Vec<NamedStage>>,
+    frames: Frames,
+    count: usize,
+    /// Of sealing and opening.
+    clocks: [Clock; 2],
+    _folder: Folder,
+}
+
+/// Nanoseconds a packet, of each batch.
+type Clock = Rc<RefCell<Vec<f64>>>;
+
+type Frames = Rc<RefCell<Vec<Frame>>>;
+
+impl Round {
+    pub(super) fn new(backend: Backend, transform: Transform, count: usize, size: usize) -> Result<Self> {
+        let folder = Folder::new()?;
+        key_file::create(&folder.0.join("key"), transform)?;
+        for name in ["seal", "open"] {
+            StateFile::create(&folder.0.join(name))?;
+        }
+        let (name, transform) = (backend.name(), transform.name());
+        let common = |state: &str| format!("lab = true\nstate_file = \"{state}\"\nbackend = \"{name}\"\n");
+        let sa = format!(
+            "[[sa]]\nspi = 0x1001\ntransform = \"{transform}\"\nkey_file = \"key\"\ndestination = \"192.0.2.2\"\n"
+        );
+        let seal = format!("mtu = 9216\n{}{sa}source = \"192.0.2.1\"\n", common("seal"));
+        let open = format!("{}{sa}", common("open"));
+        let clocks = [Clock::default(), Clock::default()];
+        let stages = [
+            build::<pipeline::stages::EspSealConfig>(&seal, &folder.0)?,
+            build::<pipeline::stages::EspOpenConfig>(&open, &folder.0)?,
+        ];
+        let chain = stages.into_iter().zip(&clocks).zip(["out", "in"]).map(|((stage, clock), name)| NamedStage {
+            name: name.to_owned(),
+            stage: Box::new(Timed { stage, clock: Rc::clone(clock) }),
+        });
+
+        let config = UmemConfig { frames: 4096, huge_pages: HugePages::Off, ..UmemConfig::default() };
+        let (umem, mut pool) = Umem::new(&config)?;
+        let frames = Frames::default();
+        for _ in 0..count {
+            let mut frame = pool.alloc().with_context(|| format!("--frames {count}: there are {}", config.frames))?;
+            let packet = packet(size);
+            frame.append(packet.len())?.copy_from_slice(&packet);
+            frames.borrow_mut().push(frame);
+        }
+        let port = || -> Box<dyn Port> { Box::new(Loop { umem: umem.clone(), frames: Rc::clone(&frames) }) };
+        let worker = Worker::builder(umem.clone(), pool)
+            .port(vec![port()])
+            .port(vec![port()])
+            .path(PortId(0), PortId(1), chain.collect())
+            .ledger(false)
+            .build()?;
+        Ok(Self { worker, frames, count, clocks, _folder: folder })
+    }
+
+    /// Medians of batches, in some passes over all packets: of sealing and opening.
+    pub(super) fn round(&mut self, passes: usize) -> Result<[f64; 2]> {
+        // The first pass warms up.
+        for pass in 0..=passes {
+            if pass == 1 {
+                self.clocks.iter().for_each(|clock| clock.borrow_mut().clear());
+            }
+            let batches = self.count / ipsec::BATCH;
+            let until = self.clocks[0].borrow().len() + batches;
+            while self.clocks[0].borrow().len() < until {
+                self.worker.turn();
+            }
+            let left = self.frames.borrow().len();
+            if left != self.count {
+                let drops = self.worker.report().drops;
+                let drops: String =
+                    drops.iter().map(|(reason, count)| format!(" {}: {count}", reason.name())).collect();
+                bail!("of {} packets {left} came through; dropped:{drops}", self.count);
+            }
+        }
+        Ok(self.clocks.each_ref().map(|clock| {
+            let mut samples = mem::take(&mut *clock.borrow_mut());
+            samples.sort_by(f64::total_cmp);
+            samples[samples.len() / 2]
+        }))
+    }
+}
+
+fn build<C: StageConfig + DeserializeOwned>(text: &str, folder: &Path) -> Result<Box<dyn Stage>> {
+    let config: C = toml::from_str(text)?;
+    let plan = config.plan(&PlanCx { directory: folder, workers: 1 })?;
+    plan.prepare(&[])?;
+    Ok(plan.build(&BuildCx { workers: 1, ..BuildCx::default() }))
+}
+
+/// Ethernet, IPv4 of so many bytes, UDP.
+fn packet(size: usize) -> Vec<u8> {
+    let mut packet = vec![0x5a; 14 + size];
+    packet[12..14].copy_from_slice(&[8, 0]);
+    let ip = &mut packet[14..];
+    ip[..12].copy_from_slice(&[0x45, 0, (size >> 8) as u8, size as u8, 0, 0, 0, 0, 64, 17, 0, 0]);
+    ip[12..16].copy_from_slice(&Ipv4Addr::new(10, 0, 0, 1).octets());
+    ip[16..20].copy_from_slice(&Ipv4Addr::new(10, 1, 0, 1).octets());
+    let sum: u32 = ip[..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    ip[24..26].copy_from_slice(&((size - 20) as u16).to_be_bytes());
+    packet
+}
+
+/// The smallest that [`packet`] makes.
+pub(super) const SMALLEST: usize = 28;
+
+/// A stage with a clock around it.
+struct Timed {
+    stage: Box<dyn Stage>,
+    clock: Clock,
+}
+
+impl Stage for Timed {
+    fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
+        let packets = view.len() as f64;
+        let start = Instant::now();
+        self.stage.process(view, cx);
+        self.clock.borrow_mut().push(start.elapsed().as_secs_f64() * 1e9 / packets);
+    }
+
+    fn tick(&mut self, cx: &mut Cx<'_>) {
+        self.stage.tick(cx);
+    }
+
+    fn retire(&mut self, cx: &mut Cx<'_>) {
+        self.stage.retire(cx);
+    }
+}
+
+/// A port that delivers what was sent.
+struct Loop {
+    umem: Umem,
+    frames: Frames,
+}
+
+impl Port for Loop {
+    fn umem(&self) -> Option<&Umem> {
+        Some(&self.umem)
+    }
+
+    fn receive(&mut self, into: &mut Batch, _: &mut Pool) -> usize {
+        let mut frames = self.frames.borrow_mut();
+        let count = into.room().min(frames.len());
+        for frame in frames.drain(..count) {
+            if let Err(frame) = into.push(frame) {
+                unreachable!("there was room for {frame:?}");
+            }
+        }
+        count
+    }
+
+    fn transmit(&mut self, queue: &mut EgressQueue) -> usize {
+        let count = queue.len();
+        self.frames.borrow_mut().extend(queue.drain(count));
+        count
+    }
+
+    fn reclaim(&mut self, _: &mut Pool) -> usize {
+        0
+    }
+
+    fn unsent(&self) -> bool {
+        false
+    }
+
+    fn fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn census(&self) -> Census {
+        Census::default()
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+
+    fn kernel_counters(&self) -> KernelCounters {
+        KernelCounters::default()
+    }
+
+    fn close(self: Box<Self>, _: &mut Pool) -> usize {
+        0
+    }
+}
+
+/// Keys and state files, removed with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self> {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("xdpfwd-bench-esp-{}-{number}", std::process::id()));
+        fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

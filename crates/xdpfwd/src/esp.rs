@@ -1,0 +1,28 @@
+//! `xdpfwd esp`: makes the files that ESP stages need.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use pipeline::stages::esp::key_file;
+use pipeline::stages::esp::state_file::StateFile;
+
+use crate::cli::Esp;
+use crate::run::in_full;
+
+/// Makes what the command line says.
+pub(crate) fn run(arguments: &Esp) -> ExitCode {
+    let made = match arguments {
+        Esp::NewKey(new) => key_file::create(&new.file, new.transform)
+            .map_err(anyhow::Error::new)
+            // What tells it apart, never the key. With nobody to read it, the file is there nevertheless.
+            .map(|fingerprint| drop(writeln!(io::stdout(), "{fingerprint}"))),
+        Esp::NewState(new) => StateFile::create(&new.file).map_err(anyhow::Error::new),
+    };
+    match made {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "xdpfwd: {}", in_full(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}

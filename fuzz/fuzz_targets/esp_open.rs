@@ -1,0 +1,70 @@
+//! ESP packets of any bytes, several at once: each has its outcome, nothing but text changes, and what is not opened does not move the window.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use ipsec::{AwsLc, HEADER, ICV, IN_FRONT, Incoming, Outgoing, Protection, Transform, Unopened, Window, behind};
+
+const SPI: u32 = 0x1001;
+
+static ALL: LazyLock<Vec<(Transform, bool, Protection)>> = LazyLock::new(|| {
+    let both = Transform::ALL.into_iter().flat_map(|transform| [(transform, false), (transform, true)]);
+    both.map(|(transform, extended)| {
+        let aead = AwsLc::new(transform, &vec![7; transform.key_len()]).unwrap();
+        (transform, extended, Protection::new(Box::new(aead), transform, [1, 2, 3, 4], SPI, extended))
+    })
+    .collect()
+});
+
+// The first byte says where the window is; then packets, each with its length in front: an even one of what is on the wire, an odd one of the text
+// of a packet that is sealed with the right key.
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let Some((first, mut rest)) = bytes.split_first() else { return };
+    for (_, extended, protection) in &*ALL {
+        let mut window = Window::new(64, *extended).unwrap();
+        let highest = if *extended { u64::from(*first) << 29 } else { u64::from(*first) << 20 };
+        let _ = window.take(highest);
+        let mut packets: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
+        while let Some((length, behind_it)) = rest.split_first() {
+            let (packet, behind_it) = behind_it.split_at(behind_it.len().min(usize::from(*length)));
+            rest = behind_it;
+            packets.push(if length % 2 == 0 {
+                (packet.to_vec(), None)
+            } else {
+                seal(protection, packet, highest + packets.len() as u64 + 1)
+            });
+        }
+        rest = &bytes[1..];
+        let before: Vec<Vec<u8>> = packets.iter().map(|(packet, _)| packet.clone()).collect();
+        let texts: Vec<Option<Vec<u8>>> = packets.iter().map(|(_, text)| text.clone()).collect();
+        let mut incoming: Vec<Incoming<'_>> = packets.iter_mut().map(|(packet, _)| Incoming::new(packet)).collect();
+        protection.open_batch(&mut window, &mut incoming);
+        let mut opened = highest;
+        for ((packet, before), text) in incoming.iter().zip(&before).zip(&texts) {
+            let front = before.len().min(IN_FRONT);
+            assert_eq!(packet.bytes[..front], before[..front]);
+            match &packet.outcome {
+                Ok(outcome) => {
+                    let text = text.as_ref().expect("without the key nothing is opened");
+                    assert_eq!(&packet.bytes[outcome.payload.clone()], &text[..]);
+                    assert!(outcome.payload.end + ICV < packet.bytes.len());
+                    opened = opened.max(outcome.number);
+                }
+                Err(Unopened::BadLength) => {
+                    assert!(before.len() < IN_FRONT + HEADER + ICV + 4 || before.len() % 4 != 0)
+                }
+                Err(Unopened::BadTag | Unopened::Late | Unopened::Replay) => assert!(text.is_none()),
+                Err(Unopened::BadPadding) => panic!("who has the key pads as he should"),
+            }
+        }
+        assert_eq!(window.highest(), opened);
+    }
+});
+
+fn seal(protection: &Protection, text: &[u8], number: u64) -> (Vec<u8>, Option<Vec<u8>>) {
+    let mut packet = vec![0; IN_FRONT + HEADER + text.len() + behind(text.len())];
+    packet[IN_FRONT + HEADER..][..text.len()].copy_from_slice(text);
+    let outgoing = Outgoing { bytes: &mut packet, payload: text.len(), next_header: 4, number, iv: number };
+    assert_eq!(protection.seal_batch(&mut [outgoing]), 1);
+    (packet, Some(text.to_vec()))
+}

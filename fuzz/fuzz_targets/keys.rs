@@ -1,0 +1,30 @@
+//! Key files of any bytes: what is read has the transform's lengths and is the same when it is written and read again; errors show no digits.
+#![no_main]
+
+use ipsec::{KeyMaterial, Transform};
+
+libfuzzer_sys::fuzz_target!(|text: &[u8]| {
+    for transform in Transform::ALL {
+        match KeyMaterial::parse(text, transform) {
+            Ok(key) => {
+                assert_eq!(key.key().len(), transform.key_len());
+                let again = KeyMaterial::parse(key.to_line().as_bytes(), transform).unwrap();
+                assert_eq!((again.key(), again.salt()), (key.key(), key.salt()));
+                let fingerprint = key.fingerprint(transform);
+                assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
+            }
+            Err(error) => {
+                // But for numbers, which may be digits of the key by chance, it is the same for every key.
+                let words: String = error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
+                let name: String = transform.name().chars().filter(|c| !c.is_ascii_digit()).collect();
+                let expected = [
+                    format!(" hexadecimal digits: {name} takes ,  of the key and  of the salt"),
+                    format!(
+                        "byte  is no hexadecimal digit: it takes one line of digits and nothing else,  of them for {name}"
+                    ),
+                ];
+                assert!(expected.contains(&words), "{error}");
+            }
+        }
+    }
+});
