@@ -119,6 +119,11 @@ bench-drop: bench-build ## what a filter costs in user space and in the kernel, 
 	@$(call say_sudo,network namespaces and XDP)
 	$(SUDO) $(RELEASE)/xdpfwd-bench drop $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS)
 
+.PHONY: bench-cost
+bench-cost: bench-build ## where the cost of security lands: cycles a packet by task, with ESP and without (ROUNDS=n SECONDS=n)
+	@$(call say_sudo,network namespaces and XDP)
+	$(SUDO) $(RELEASE)/xdpfwd-bench cost $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS)
+
 .PHONY: bench-instructions
 bench-instructions: toolchain deps ## instructions a packet, against those in benches/instructions.json (UPDATE=1 writes it)
 	@$(call install,$(BENCH_PACKAGES))

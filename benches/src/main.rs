@@ -3,6 +3,7 @@
 
 mod classify;
 mod common;
+mod cost;
 mod drop;
 mod esp;
 mod forward;
@@ -39,6 +40,8 @@ enum Command {
     Latency(latency::Arguments),
     /// What a filter costs in user space and in the kernel: packets dropped and forwarded, with 0 to 10,000 rules
     Drop(drop::Arguments),
+    /// Where the cost of security lands: forwarding, and forwarding with ESP, by the ledger
+    Cost(cost::Arguments),
     /// Instructions for each packet, by callgrind, against those in the repository (needs no root)
     Instructions(instructions::Arguments),
     /// Two commands in alternation: the ratio of what they forward
@@ -70,6 +73,7 @@ fn act(command: Command) -> Result<()> {
         Command::Forward(arguments) => forward::run(&arguments, &stop),
         Command::Latency(arguments) => latency::run(&arguments, &stop),
         Command::Drop(arguments) => drop::run(&arguments, &stop),
+        Command::Cost(arguments) => cost::run(&arguments, &stop),
         Command::Instructions(arguments) => instructions::run(&arguments),
         Command::Pairs(arguments) => forward::pairs(&arguments, &stop),
         Command::Classbench(arguments) => classbench::run(&arguments),

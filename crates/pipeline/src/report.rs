@@ -65,7 +65,7 @@ pub struct StageReport {
 }
 
 /// A security association, as `xdpfwd ctl sa` shows it. No key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SaReport {
     /// `"out"` or `"in"`.
     pub direction: &'static str,

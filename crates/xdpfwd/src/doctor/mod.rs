@@ -10,6 +10,7 @@ mod lockout;
 mod nic;
 mod offload;
 mod probe;
+mod steering;
 mod subject;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use engine::{Fallback, Mode, Plan, PortMode, PortPlan};
 use nix::net::if_::{if_indextoname, if_nametoindex};
-use pipeline::Registry;
+use pipeline::{PortId, Registry};
 
 pub(crate) use finding::{Examination, Finding, Level};
 pub(crate) use subject::Subject;
@@ -83,7 +84,8 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     let mut findings = host::examine(subject, tree);
     let mut of_interfaces = Vec::new();
     let mut all_there = true;
-    for port in &subject.plan.ports {
+    for (id, port) in (0..=u8::MAX).map(PortId).zip(&subject.plan.ports) {
+        of_interfaces.extend(steering::examine(subject, id, port));
         let Ok(index) = if_nametoindex(&*port.interface) else {
             all_there = false;
             of_interfaces.push(missing(&port.interface));

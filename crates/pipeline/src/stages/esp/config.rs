@@ -16,7 +16,9 @@ use super::seal::{SealPlan, Sealing};
 use super::selector::Selector;
 use super::spi::SpiTable;
 use super::too_big::Sources;
-use super::values::{Address, Amount, Backend, Bypassed, Df, Dscp, Mode, Named, Prefix, Within};
+use super::values::{
+    Address, Amount, Backend, Bypassed, Df, Dscp, Element, FileName, List, Mode, Named, Prefix, Within,
+};
 use crate::kind::{Claim, PlanCx, PlanError, Remark, StageConfig, StagePlan, Whereabouts};
 
 /// `kind = "esp-seal"`.
@@ -24,13 +26,13 @@ use crate::kind::{Claim, PlanCx, PlanError, Remark, StageConfig, StagePlan, Wher
 #[serde(deny_unknown_fields)]
 pub struct EspSealConfig {
     lab: Option<Spanned<bool>>,
-    state_file: String,
-    sa: Vec<Spanned<OutboundTable>>,
+    state_file: FileName,
+    sa: List<Spanned<OutboundTable>>,
     #[serde(default)]
-    bypass: Vec<Bypassed>,
+    bypass: List<Bypassed>,
     mtu: Option<Within<576, 9216>>,
     #[serde(default)]
-    icmp_source: Vec<Spanned<Address>>,
+    icmp_source: List<Spanned<Address>>,
     icmp_rate: Option<Within<0, 1_000_000>>,
     tcp_mss: Option<Within<88, 9176>>,
     #[serde(default)]
@@ -42,10 +44,10 @@ pub struct EspSealConfig {
 #[serde(deny_unknown_fields)]
 pub struct EspOpenConfig {
     lab: Option<Spanned<bool>>,
-    state_file: String,
-    sa: Vec<Spanned<InboundTable>>,
+    state_file: FileName,
+    sa: List<Spanned<InboundTable>>,
     #[serde(default)]
-    bypass: Vec<Bypassed>,
+    bypass: List<Bypassed>,
     tcp_mss: Option<Within<88, 9176>>,
     #[serde(default)]
     backend: Backend,
@@ -57,15 +59,15 @@ pub struct EspOpenConfig {
 struct OutboundTable {
     spi: Spanned<Within<256, { u32::MAX as u64 }>>,
     transform: Named,
-    key_file: Spanned<String>,
+    key_file: Spanned<FileName>,
     #[serde(default)]
     mode: Mode,
     source: Option<Spanned<Address>>,
     destination: Option<Spanned<Address>>,
-    udp_ports: Option<[Within<1, { u16::MAX as u64 }>; 2]>,
+    udp_ports: Option<Spanned<List<Within<1, { u16::MAX as u64 }>>>>,
     esn: Option<bool>,
     #[serde(default)]
-    selector: Vec<Prefix>,
+    selector: List<Prefix>,
     dscp: Option<Spanned<Dscp>>,
     ttl: Option<Spanned<Within<1, 255>>>,
     df: Option<Spanned<Df>>,
@@ -81,7 +83,7 @@ struct OutboundTable {
 struct InboundTable {
     spi: Spanned<Within<256, { u32::MAX as u64 }>>,
     transform: Named,
-    key_file: Spanned<String>,
+    key_file: Spanned<FileName>,
     #[serde(default)]
     mode: Mode,
     destination: Option<Address>,
@@ -90,11 +92,19 @@ struct InboundTable {
     window: Option<Spanned<Within<0, { u32::MAX as u64 }>>>,
     queue: Option<Within<0, { u16::MAX as u64 }>>,
     #[serde(default)]
-    selector: Vec<Prefix>,
+    selector: List<Prefix>,
     soft_packets: Option<Amount>,
     hard_packets: Option<Amount>,
     soft_bytes: Option<Amount>,
     hard_bytes: Option<Amount>,
+}
+
+impl Element for Spanned<OutboundTable> {
+    const LIST: &'static str = "a list of tables, [[stage.NAME.sa]]";
+}
+
+impl Element for Spanned<InboundTable> {
+    const LIST: &'static str = "a list of tables, [[stage.NAME.sa]]";
 }
 
 /// SAs of a stage.
@@ -109,9 +119,9 @@ impl StageConfig for EspSealConfig {
 
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
         let mut wrong = Vec::new();
-        check(self.lab.as_ref(), self.sa.len(), self.backend, &mut wrong);
+        check(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut wrong);
         let mut sources = Sources { v4: None, v6: None };
-        for address in &self.icmp_source {
+        for address in &self.icmp_source.0 {
             let again = match address.get_ref().0 {
                 IpAddr::V4(v4) => sources.v4.replace(v4).is_some(),
                 IpAddr::V6(v6) => sources.v6.replace(v6).is_some(),
@@ -123,12 +133,11 @@ impl StageConfig for EspSealConfig {
         }
         let mut sas = Vec::new();
         let mut claims = Vec::new();
-        for table in self.sa.iter().take(MOST) {
+        for table in self.sa.0.iter().take(MOST) {
             let place = Whereabouts::Configuration(table.span());
             match table.get_ref().association(self.backend, cx) {
-                Ok((sa, outer)) => {
+                Ok((sa, outer, udp)) => {
                     claims.push(claim(&sa));
-                    let udp = table.get_ref().udp_ports.map(|ports| ports.map(|port| port.0 as u16));
                     sas.push(Outbound::new(sa, outer, udp));
                 }
                 Err(remarks) => wrong.extend(remarks.into_iter().map(|remark| placed(remark, &place))),
@@ -139,13 +148,13 @@ impl StageConfig for EspSealConfig {
         }
         Ok(Arc::new(SealPlan(Arc::new(Sealing {
             sas,
-            bypass: Bypass::new(&self.bypass),
+            bypass: Bypass::new(&self.bypass.0),
             mtu: self.mtu.map_or(MTU, |mtu| mtu.0) as usize,
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
             sources,
             icmp_rate: self.icmp_rate.map_or(ICMP_RATE, |rate| rate.0) as u32,
             state: OnceLock::new(),
-            state_path: cx.directory.join(self.state_file),
+            state_path: cx.directory.join(self.state_file.0),
             claims,
         }))))
     }
@@ -156,10 +165,10 @@ impl StageConfig for EspOpenConfig {
 
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
         let mut wrong = Vec::new();
-        check(self.lab.as_ref(), self.sa.len(), self.backend, &mut wrong);
+        check(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut wrong);
         let mut sas: Vec<Inbound> = Vec::new();
         let mut claims = Vec::new();
-        for table in self.sa.iter().take(MOST) {
+        for table in self.sa.0.iter().take(MOST) {
             let place = Whereabouts::Configuration(table.span());
             match table.get_ref().association(self.backend, cx) {
                 Ok(sa) => {
@@ -194,10 +203,10 @@ impl StageConfig for EspOpenConfig {
             by_spi: SpiTable::new(sas.iter().map(|sa| sa.sa.spi)),
             sas,
             udp_ports,
-            bypass: Bypass::new(&self.bypass),
+            bypass: Bypass::new(&self.bypass.0),
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
             state: OnceLock::new(),
-            state_path: cx.directory.join(self.state_file),
+            state_path: cx.directory.join(self.state_file.0),
             claims,
         }))))
     }
@@ -214,9 +223,11 @@ fn placed(remark: Remark, table: &Whereabouts) -> Remark {
 /// What is the same for both kinds.
 fn check(lab: Option<&Spanned<bool>>, sas: usize, backend: Backend, wrong: &mut Vec<Remark>) {
     if lab.is_none_or(|lab| !lab.get_ref()) {
-        let message = "`lab = true` is missing: keys in files are static, which RFC 4106 (2) and RFC 8221 (4) forbid outside of laboratories; \
-                       write it if you know that"
-            .to_owned();
+        let why = "keys in files are static, which RFC 4106 (2) and RFC 8221 (4) forbid outside of laboratories; write `lab = true` if you know that";
+        let message = match lab {
+            Some(_) => format!("lab = false: must be true: {why}"),
+            None => format!("missing key `lab`: {why}"),
+        };
         let place = lab.map_or(Whereabouts::Stage, |lab| Whereabouts::Configuration(lab.span()));
         wrong.push(Remark { place, message });
     }
@@ -242,33 +253,36 @@ fn claim(sa: &Association) -> Claim {
     }
 }
 
+/// The keys of limits: in packets and in bytes, soft and hard.
+const LIMITS: [&str; 4] = ["soft_packets", "hard_packets", "soft_bytes", "hard_bytes"];
+
 /// What is written of an SA, in either direction.
 struct Common<'a> {
     spi: u64,
     transform: Transform,
-    key_file: &'a Spanned<String>,
+    key_file: &'a Spanned<FileName>,
     mode: Mode,
     esn: Option<bool>,
     selector: &'a [Prefix],
-    limits: [(&'static str, Option<Amount>); 4],
+    /// In the order of [`LIMITS`].
+    limits: [Option<Amount>; 4],
 }
 
 impl Common<'_> {
     fn association(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Association, Vec<Remark>> {
         let at_key =
             |message: String| vec![Remark { place: Whereabouts::Configuration(self.key_file.span()), message }];
-        let [soft_packets, hard_packets, soft_bytes, hard_bytes] =
-            self.limits.map(|(_, limit)| limit.map(|limit| limit.0));
+        let [soft_packets, hard_packets, soft_bytes, hard_bytes] = self.limits.map(|limit| limit.map(|limit| limit.0));
         for (soft, hard) in [(0, 1), (2, 3)] {
-            let [(soft_name, soft), (hard_name, hard)] = [self.limits[soft], self.limits[hard]];
-            if let (Some(Within(soft)), Some(Within(hard))) = (soft, hard)
+            let (soft_name, hard_name) = (LIMITS[soft], LIMITS[hard]);
+            if let (Some(Within(soft)), Some(Within(hard))) = (self.limits[soft], self.limits[hard])
                 && soft > hard
             {
                 let message = format!("{soft_name} = {soft}: must be at most {hard_name}, {hard}");
                 return Err(vec![Remark { place: Whereabouts::Stage, message }]);
             }
         }
-        let path = cx.directory.join(self.key_file.get_ref());
+        let path = cx.directory.join(&self.key_file.get_ref().0);
         let material = key_file::read(&path, self.transform).map_err(|error| at_key(format!("key_file: {error}")))?;
         let fingerprint: Fingerprint = material.fingerprint(self.transform);
         let aead = aead(backend, self.transform, &material).map_err(|error| at_key(format!("key_file: {error}")))?;
@@ -302,24 +316,35 @@ fn aead(backend: Backend, transform: Transform, material: &KeyMaterial) -> Resul
     })
 }
 
+/// An outbound SA, its outer header, its ports of UDP.
+type Sealed = (Association, Option<Outer>, Option<[u16; 2]>);
+
 impl OutboundTable {
-    fn association(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<(Association, Option<Outer>), Vec<Remark>> {
+    fn association(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Sealed, Vec<Remark>> {
         let outer = self.outer()?;
+        let udp = self.udp()?;
         let common = Common {
             spi: self.spi.get_ref().0,
             transform: self.transform.0,
             key_file: &self.key_file,
             mode: self.mode,
             esn: self.esn,
-            selector: &self.selector,
-            limits: [
-                ("soft_packets", self.soft_packets),
-                ("hard_packets", self.hard_packets),
-                ("soft_bytes", self.soft_bytes),
-                ("hard_bytes", self.hard_bytes),
-            ],
+            selector: &self.selector.0,
+            limits: [self.soft_packets, self.hard_packets, self.soft_bytes, self.hard_bytes],
         };
-        Ok((common.association(backend, cx)?, outer))
+        Ok((common.association(backend, cx)?, outer, udp))
+    }
+
+    fn udp(&self) -> Result<Option<[u16; 2]>, Vec<Remark>> {
+        let Some(ports) = &self.udp_ports else { return Ok(None) };
+        match ports.get_ref().0[..] {
+            [source, destination] => Ok(Some([source, destination].map(|port| port.0 as u16))),
+            _ => {
+                let place = Whereabouts::Configuration(ports.span());
+                let message = format!("udp_ports: must be {}", <Within<1, { u16::MAX as u64 }> as Element>::LIST);
+                Err(vec![Remark { place, message }])
+            }
+        }
     }
 
     fn outer(&self) -> Result<Option<Outer>, Vec<Remark>> {
@@ -380,13 +405,8 @@ impl InboundTable {
             key_file: &self.key_file,
             mode: self.mode,
             esn: self.esn,
-            selector: &self.selector,
-            limits: [
-                ("soft_packets", self.soft_packets),
-                ("hard_packets", self.hard_packets),
-                ("soft_bytes", self.soft_bytes),
-                ("hard_bytes", self.hard_bytes),
-            ],
+            selector: &self.selector.0,
+            limits: [self.soft_packets, self.hard_packets, self.soft_bytes, self.hard_bytes],
         };
         let sa = common.association(backend, cx)?;
         let udp_port = self.udp_port.map(|port| port.0 as u16);

@@ -67,6 +67,8 @@ struct Job {
 
 const NONE: u16 = u16::MAX;
 
+const _: () = assert!(BATCH >= xsk::Batch::CAPACITY);
+
 /// What a packet is.
 enum Fate {
     Open(Job),
@@ -389,12 +391,7 @@ fn out_of_tunnel(
     let version = headers.ip_version.ok_or(Reason::Malformed)?;
     // Behind its own length there is traffic-flow-confidentiality padding.
     frame.truncate(headers.l3_end.into());
-    if !sa.sa.selector.is_all() {
-        let addresses = headers.addresses(frame).ok_or(Reason::Malformed)?;
-        if !sa.sa.selector.has(addresses, End::Source) {
-            return Err(Reason::Policy);
-        }
-    }
+    admit(sa, &headers, frame)?;
     let own = traffic_class(frame, l2) & 0b11;
     let marked = ecn::decapsulated(own, mark).ok_or(Reason::Ecn)?;
     if marked != own {
@@ -413,12 +410,7 @@ fn out_of_transport(
     next_header: IpProtocol,
 ) -> Result<Headers, Reason> {
     let version = outer.ip_version.ok_or(Reason::Malformed)?;
-    if !sa.sa.selector.is_all() {
-        let addresses = outer.addresses(frame).ok_or(Reason::Malformed)?;
-        if !sa.sa.selector.has(addresses, End::Source) {
-            return Err(Reason::Policy);
-        }
-    }
+    admit(sa, outer, frame)?;
     let place = transport::upper(frame, outer).ok_or(Reason::Malformed)?;
     if place.at > esp {
         return Err(Reason::Malformed);
@@ -432,6 +424,17 @@ fn out_of_transport(
         return Err(Reason::Malformed);
     }
     Ok(Headers::parse(frame))
+}
+
+/// Whether a packet may have come by the SA (RFC 4301, 5.2): by its source address.
+#[inline]
+fn admit(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), Reason> {
+    let selector = &sa.sa.selector;
+    if selector.is_all() {
+        return Ok(());
+    }
+    let addresses = headers.addresses(frame).ok_or(Reason::Malformed)?;
+    if selector.has(addresses, End::Source) { Ok(()) } else { Err(Reason::Policy) }
 }
 
 /// DSCP and ECN of the IP header that begins there, in their eight bits.

@@ -76,6 +76,8 @@ struct Job {
 
 const NONE: u16 = u16::MAX;
 
+const _: () = assert!(BATCH >= xsk::Batch::CAPACITY);
+
 /// What becomes of a packet.
 enum Fate {
     Seal(Job),

@@ -5,7 +5,7 @@
 //! more long before they are short of it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -102,7 +102,7 @@ pub enum StateFileProblem {
     #[error("cannot read it: {0}")]
     Read(#[source] io::Error),
     /// It could not be written.
-    #[error("cannot write it: {0}; `df {}` and `ls -ld {}` say whether there is room and leave", .folder.display(), .folder.display())]
+    #[error("cannot write it: {error}; `df {}` and `ls -ld {}` say whether there is room and leave", .folder.display(), .folder.display())]
     Write {
         /// Why.
         #[source]
@@ -637,7 +637,9 @@ impl Disk {
         file.write_all(state.to_text().as_bytes())?;
         file.sync_all()?;
         // Before it has the name that others open it by.
-        file.try_lock().map_err(io::Error::from)?;
+        if !xsk::process::try_lock(file)? {
+            return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
+        }
         match is_at(&self.current, &self.path) {
             Ok(false) => return Err(WriteFailure::Replaced),
             Ok(true) => {}
@@ -697,10 +699,10 @@ fn lock(file: &File, path: &Path, given: &Path) -> Result<bool, StateFileProblem
     if mode & 0o022 != 0 {
         return Err(StateFileProblem::Mode { mode, path: given.to_owned() });
     }
-    match file.try_lock() {
-        Ok(()) => is_at(file, path).map_err(|error| read_problem(error, given)),
-        Err(TryLockError::WouldBlock) => Err(StateFileProblem::InUse(given.to_owned())),
-        Err(TryLockError::Error(error)) => Err(StateFileProblem::Read(error)),
+    match xsk::process::try_lock(file) {
+        Ok(true) => is_at(file, path).map_err(|error| read_problem(error, given)),
+        Ok(false) => Err(StateFileProblem::InUse(given.to_owned())),
+        Err(error) => Err(StateFileProblem::Read(error)),
     }
 }
 

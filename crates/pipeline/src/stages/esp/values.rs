@@ -1,12 +1,14 @@
 //! Values in the tables of ESP's stages, each with what is accepted.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use ipsec::Transform;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
+use toml::Spanned;
 
 use crate::stages::filter::source::OneOf;
 
@@ -170,6 +172,73 @@ pub(super) struct Address(pub(super) IpAddr);
 /// A prefix as it is written; an address by itself is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Prefix(pub(super) IpNet);
+
+/// The name of a file as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FileName(pub(super) String);
+
+impl<'de> Deserialize<'de> for FileName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let read = |text: &str| if text.is_empty() { Err(String::new()) } else { Ok(Self(text.to_owned())) };
+        deserializer.deserialize_str(Quoted("the name of a file in quotes", read))
+    }
+}
+
+/// A list as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct List<T>(pub(super) Vec<T>);
+
+/// What can be in a list.
+pub(super) trait Element {
+    /// What is expected where the list is.
+    const LIST: &'static str;
+}
+
+impl Element for Bypassed {
+    const LIST: &'static str = "a list in brackets, each element \"arp\", \"nd\", \"ike\", \"not-ip\" or \"unmatched\"";
+}
+
+impl Element for Spanned<Address> {
+    const LIST: &'static str = "a list in brackets of up to one IPv4 and one IPv6 address in quotes";
+}
+
+impl Element for Prefix {
+    const LIST: &'static str = "a list in brackets of prefixes in quotes";
+}
+
+impl Element for Within<1, { u16::MAX as u64 }> {
+    const LIST: &'static str = "a list in brackets of two ports, source and destination";
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de> + Element> Visitor<'de> for Elements<T> {
+            type Value = List<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(T::LIST)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<List<T>, A::Error> {
+                let mut all = Vec::new();
+                while let Some(element) = elements.next_element()? {
+                    all.push(element);
+                }
+                Ok(List(all))
+            }
+        }
+
+        deserializer.deserialize_seq(Elements(PhantomData))
+    }
+}
 
 /// Reads what stands in quotes.
 struct Quoted<T>(&'static str, fn(&str) -> Result<T, String>);

@@ -5,16 +5,36 @@ use std::collections::BTreeMap;
 use engine::KeepRule;
 use pipeline::Registry;
 
-use super::{REST, plan, said};
+use super::{Keys, REST, plan, said};
 
 const PAGE: &str = include_str!("../../../../../docs/configuration.md");
 
 /// No value of any key.
 const NONSENSE: &str = "1979-05-27";
 
-/// What kinds need: kind, key, a value that is fine.
-const NEEDED: [(&str, &str, &str); 3] =
-    [("filter", "rules", "[]"), ("filter", "default", r#""drop""#), ("payload", "signatures", "[]")];
+/// What kinds need: kind, key, a value that is fine. Keys are in files, which are in a folder.
+fn needed(keys: &Keys) -> [(&'static str, &'static str, String); 9] {
+    let sa = |ends: &str| {
+        format!("[{{ spi = 256, transform = \"aes-128-gcm\", key_file = \"{}/in.key\"{ends} }}]", keys.display())
+    };
+    let text = ToOwned::to_owned;
+    [
+        ("filter", "rules", text("[]")),
+        ("filter", "default", text(r#""drop""#)),
+        ("payload", "signatures", text("[]")),
+        ("esp-open", "lab", text("true")),
+        ("esp-open", "state_file", text(r#""x.state""#)),
+        ("esp-open", "sa", sa("")),
+        ("esp-seal", "lab", text("true")),
+        ("esp-seal", "state_file", text(r#""x.state""#)),
+        ("esp-seal", "sa", sa(", source = \"192.0.2.1\", destination = \"192.0.2.2\"")),
+    ]
+}
+
+thread_local! {
+    /// The keys of this thread's test.
+    static KEYS: Keys = Keys::new();
+}
 
 /// A row of a table of keys.
 struct Row {
@@ -59,7 +79,8 @@ fn with_line(heading: &str, line: &str) -> String {
         _ => match heading.strip_prefix("kind = ") {
             Some(kind) => {
                 let key = line.split(' ').next().unwrap();
-                let required = NEEDED.iter().filter(|(of, own, _)| kind.contains(of) && *own != key);
+                let needed = KEYS.with(needed);
+                let required = needed.iter().filter(|(of, own, _)| kind.contains(of) && *own != key);
                 let required: String = required.map(|(_, key, value)| format!("{key} = {value}\n")).collect();
                 format!("{REST}[stage.x]\nkind = {kind}\n{required}{line}\n")
             }
@@ -174,5 +195,5 @@ fn defaults_are_what_keys_have_that_are_not_there() {
             }
         }
     }
-    assert_eq!(compared, 23);
+    assert_eq!(compared, 29);
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use engine::{Lockout, Plan};
 use pipeline::Registry;
 
+use super::Keys;
 use crate::config::{Interface, Machine, load};
 
 /// Every interface is there and has what a file takes of it.
@@ -34,17 +35,32 @@ impl Machine for Everything {
     }
 }
 
-fn files() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    files
+/// The files, in a folder of their own with the keys that they name.
+struct Files {
+    folder: Keys,
+    files: Vec<PathBuf>,
+}
+
+impl Files {
+    fn new() -> Self {
+        let folder = Keys::new();
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        let copy = |entry: io::Result<fs::DirEntry>| {
+            let file = entry.unwrap().path();
+            let copied = folder.join(file.file_name().unwrap());
+            fs::copy(&file, &copied).unwrap();
+            copied
+        };
+        let mut files: Vec<_> = fs::read_dir(configs).unwrap().map(copy).collect();
+        files.sort();
+        Self { folder, files }
+    }
 }
 
 #[test]
 fn every_file_is_fine() {
-    let files = files();
-    assert!(files.len() >= 7, "{files:?}");
+    let Files { folder: _folder, files } = Files::new();
+    assert!(files.len() >= 12, "{files:?}");
     for file in files {
         let name = file.file_name().unwrap().to_str().unwrap();
         assert!(name.ends_with(".toml"), "{name}");
@@ -56,7 +72,8 @@ fn every_file_is_fine() {
 
 #[test]
 fn only_jumbo_takes_jumbo_frames() {
-    for file in files() {
+    let Files { folder: _folder, files } = Files::new();
+    for file in files {
         let jumbo = file.file_name().unwrap() == "jumbo.toml";
         let machine = Everything { queues: 2, mtu: 3818 };
         assert_eq!(load(&file, &Registry::builtin(), &machine).is_ok(), jumbo, "{file:?}");

@@ -12,6 +12,7 @@ macro_rules! assert_reads {
 }
 
 mod documented;
+mod esp;
 mod examples;
 mod io;
 mod keep;
@@ -23,10 +24,15 @@ mod stages;
 mod syntax;
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::fs;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use engine::Plan;
+use ipsec::Transform;
 use pipeline::Registry;
+use pipeline::stages::esp::key_file;
 
 use super::words::is_printable;
 use super::{Diagnostics, Imagined, Machine, Source};
@@ -43,6 +49,38 @@ interface = \"eth2\"
 from = \"lan\"
 to = \"wan\"
 ";
+
+/// A folder with key files: `in.key` and `out.key`, of 128 bits, and `256.key`. It is removed with this.
+struct Keys(PathBuf);
+
+impl Keys {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("xdpfwd-keys-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir(&folder).unwrap();
+        for (name, transform) in
+            [("in.key", Transform::Aes128Gcm), ("out.key", Transform::Aes128Gcm), ("256.key", Transform::Aes256Gcm)]
+        {
+            key_file::create(&folder.join(name), transform).unwrap();
+        }
+        Self(folder)
+    }
+}
+
+impl Deref for Keys {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
 
 fn plan_on(machine: &dyn Machine, text: &str) -> Result<(Plan, Diagnostics), Diagnostics> {
     let source = Source::new("x.toml".into(), text.into());

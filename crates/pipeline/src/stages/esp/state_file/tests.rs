@@ -280,6 +280,15 @@ fn what_is_received_is_written_down_every_second() {
     assert_eq!(at(&path), before, "with nothing new it is left as it is");
 }
 
+/// Says that it is over, also to those who would go on for ever after a failure.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The file as a crash at this moment would leave it.
 fn crash(path: &Path, folder: &Folder, number: usize) -> PathBuf {
     let copy = folder.join(format!("copy-{number}"));
@@ -305,6 +314,7 @@ fn after_a_crash_no_number_is_given_out_again() {
                 }
             });
         }
+        let _over = Over(&is_over);
         let mut last = 0;
         for number in 0..40 {
             until("numbers go on", || drawn.load(Ordering::SeqCst) > last);
@@ -314,7 +324,6 @@ fn after_a_crash_no_number_is_given_out_again() {
             let first = reopened.outbound(300, key("1"), true, None).unwrap().reserve(1).unwrap().start;
             assert!(first > last, "{first} was given out before: {last} was");
         }
-        is_over.store(true, Ordering::Relaxed);
         assert!(last > 3 * STEP, "{last}: it was never asked for more");
     });
 }

@@ -373,23 +373,40 @@ proptest! {
         let _ = answered(&frame, 100, &Headers::parse(&frame), mtu, &sources);
     }
 
-    /// However the calls lie in time, no more messages than the burst and what comes in.
+    /// However the calls lie in time: between any two of them no more messages than a burst and what comes in.
     #[test]
     fn no_more_than_the_rate(
         per_second in 0u32..2000,
         workers in 1usize..5,
-        steps in prop::collection::vec(prop_oneof![0u64..3_000_000, 0u64..1_000_000_000], 1..200),
+        steps in prop::collection::vec((prop_oneof![0..SECOND / 300, 0..SECOND], 1usize..300), 1..40),
     ) {
         let mut rate = Rate::new(per_second, workers, HZ);
-        let mut now = 17;
-        let mut sent = 0;
-        for step in &steps {
-            now += step;
-            sent += u32::from(rate.allows(now));
-        }
         let share = if per_second == 0 { 0.0 } else { (f64::from(per_second) / workers as f64).max(1.0) };
-        let came = share * steps.iter().sum::<u64>() as f64 / HZ;
-        prop_assert!(f64::from(sent) <= (share / 10.0).max(share.min(1.0)) + came + 1e-6, "{} of {}", sent, came);
+        let burst = (share / 10.0).max(share.min(1.0));
+        let mut now = 17;
+        let mut calls = Vec::new();
+        for &(step, count) in &steps {
+            now += step;
+            calls.push((now, allowed(&mut rate, count, now)));
+        }
+        for from in 0..calls.len() {
+            let mut sent = 0;
+            for &(at, count) in &calls[from..] {
+                sent += count;
+                let came = share * (at - calls[from].0) as f64 / HZ;
+                prop_assert!(sent as f64 <= burst + came + 1e-6, "{} with {} and {}", sent, burst, came);
+            }
+        }
+    }
+
+    /// Nor fewer, where it is asked before the bucket is full.
+    #[test]
+    fn no_less_than_the_rate(per_second in 20u32..10_000, millis in 1u64..2000) {
+        let mut rate = Rate::new(per_second, 1, HZ);
+        let first = allowed(&mut rate, 1001, SECOND);
+        let then: usize = (1..=millis).map(|at| allowed(&mut rate, 20, SECOND + at * (SECOND / 1000))).sum();
+        let burst = (f64::from(per_second) / 10.0).max(1.0);
+        prop_assert!((first + then) as f64 > burst + f64::from(per_second) * millis as f64 / 1000.0 - 1.001);
     }
 }
 

@@ -1,0 +1,192 @@
+//! `cost`: where the cost of security lands, by the ledger: forwarding alone, and forwarding with ESP.
+
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, thread, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use ipsec::Transform;
+use lab::{Chain, Forwarder, Traffic};
+use pipeline::stages::esp::{key_file, state_file::StateFile};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    common::{Common, Stop, note},
+    peer::Place,
+    stats::Median,
+};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    /// Rounds: each runs everything once
+    #[arg(long, default_value_t = 7)]
+    rounds: u32,
+    /// Frame lengths in memory, without FCS
+    #[arg(long, value_delimiter = ',', default_values_t = [60, 512, 1400])]
+    sizes: Vec<u16>,
+    /// Transforms of ESP, as configurations name them
+    #[arg(long, value_delimiter = ',', default_values = ["aes-128-gcm"])]
+    transforms: Vec<String>,
+    /// Backends of ESP
+    #[arg(long, value_delimiter = ',', default_values = ["aws-lc"])]
+    backends: Vec<String>,
+}
+
+/// What is on the path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Path {
+    /// Transform and backend of `esp-seal`; nothing: it forwards, and that is all.
+    seal: Option<(String, String)>,
+}
+
+impl Path {
+    fn name(&self) -> String {
+        match &self.seal {
+            None => "forward".to_owned(),
+            Some((transform, backend)) => format!("seal {transform}, {backend}"),
+        }
+    }
+}
+
+/// One measurement.
+#[derive(Clone, Debug, Serialize)]
+struct Run {
+    path: String,
+    size: u16,
+    round: u32,
+    pps: f64,
+    /// Cycles a packet of each task that is not idle, and of each stage.
+    cycles: BTreeMap<String, f64>,
+}
+
+pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
+    let common = &arguments.common;
+    let mut output = common.begin("cost")?;
+    let place = common.place()?;
+    let mut paths = vec![Path { seal: None }];
+    for transform in &arguments.transforms {
+        for backend in &arguments.backends {
+            paths.push(Path { seal: Some((transform.clone(), backend.clone())) });
+        }
+    }
+    let configs = paths.iter().enumerate().map(|(number, path)| config(path, number, &place));
+    let configs: Vec<PathBuf> = configs.collect::<Result<_>>()?;
+    let mut runs = Vec::new();
+    for round in 0..arguments.rounds {
+        for &size in &arguments.sizes {
+            for (path, config) in paths.iter().zip(&configs) {
+                stop.check()?;
+                let (pps, cycles) = measure(common, &place, config, size)?;
+                let run = Run { path: path.name(), size, round, pps, cycles };
+                note(&format!("round {round}: {}", serde_json::to_string(&run)?));
+                runs.push(run);
+            }
+        }
+    }
+    let text = table(&runs, &paths, arguments);
+    print!("{text}");
+    output.text(&text)?;
+    let path = output.json(&json!({ "runs": runs }))?;
+    note(&format!("raw numbers: {}", path.display()));
+    Ok(())
+}
+
+fn config(path: &Path, number: usize, place: &Place) -> Result<PathBuf> {
+    let file = place.scratch.join(format!("cost-{number}.toml"));
+    let mut text = format!(
+        "[engine]\ncores = [{}]\n\n[[port]]\nname = \"lan\"\ninterface = \"fwd0\"\n\n[[port]]\nname = \"wan\"\ninterface = \"fwd1\"\n\n\
+         [[path]]\nfrom = \"lan\"\nto = \"wan\"\n",
+        place.core
+    );
+    if let Some((name, backend)) = &path.seal {
+        let transform = Transform::ALL.into_iter().find(|transform| transform.name() == name);
+        let transform = transform.with_context(|| format!("{name}: no transform"))?;
+        let (key, state) = (format!("cost-{number}.key"), format!("cost-{number}.state"));
+        for old in [&key, &state] {
+            let _ = fs::remove_file(place.scratch.join(old));
+        }
+        key_file::create(&place.scratch.join(&key), transform)?;
+        StateFile::create(&place.scratch.join(&state))?;
+        let _ = write!(
+            text,
+            "stages = [\"seal\"]\n\n[stage.seal]\nkind = \"esp-seal\"\nlab = true\nstate_file = \"{state}\"\nbackend = \"{backend}\"\n\n\
+             [[stage.seal.sa]]\nspi = 4097\ntransform = \"{name}\"\nkey_file = \"{key}\"\nsource = \"192.0.2.1\"\ndestination = \"192.0.2.2\"\n"
+        );
+    }
+    fs::write(&file, text).with_context(|| file.display().to_string())?;
+    Ok(file)
+}
+
+/// Packets a second, and cycles a packet by task.
+fn measure(
+    common: &Common,
+    place: &Place,
+    config: &std::path::Path,
+    size: u16,
+) -> Result<(f64, BTreeMap<String, f64>)> {
+    let chain = Chain::builder().build()?;
+    let (program, config) = (place.xdpfwd.display().to_string(), config.display().to_string());
+    let command = [&*program, "--config", &config, "--json", "--interval", "0.1"].map(str::to_owned);
+    let mut forwarder = Forwarder::spawn(chain.fwd(), &command)?;
+    forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], Duration::from_secs(30))?;
+    forwarder.wait_for_line(Duration::from_secs(30), |line| line.contains(r#""type":"interval""#))?;
+    let report = |forwarder: &Forwarder| -> Result<Value> {
+        let line = forwarder.last_line(|line| line.contains(r#""type":"interval""#)).context("no report")?;
+        Ok(serde_json::from_str(&line)?)
+    };
+    let generator = Traffic::new().size(size).core(common.generator_core).start(chain.gen_(), "gen0")?;
+    thread::sleep(common.warmup());
+    let from = report(&forwarder)?;
+    thread::sleep(common.seconds());
+    let to = report(&forwarder)?;
+    generator.stop()?;
+    forwarder.stop(Duration::from_secs(10))?;
+    let between = |get: &dyn Fn(&Value) -> f64| get(&to) - get(&from);
+    let packets = between(&|report| report["ports"][1]["tx_packets"].as_f64().unwrap_or(0.0));
+    let seconds = between(&|report| report["elapsed_seconds"].as_f64().unwrap_or(0.0));
+    if packets <= 0.0 {
+        bail!("nothing was forwarded: {to}");
+    }
+    let mut cycles = BTreeMap::new();
+    for (index, task) in to["ledger"]["tasks"].as_array().into_iter().flatten().enumerate() {
+        let name = task["name"].as_str().unwrap_or("?");
+        if !matches!(name, "poll" | "wait") {
+            let spent = between(&|report| report["ledger"]["tasks"][index]["cycles"].as_f64().unwrap_or(0.0));
+            cycles.insert(name.to_owned(), spent / packets);
+        }
+    }
+    Ok((packets / seconds, cycles))
+}
+
+/// Tasks in the order in which a packet meets them.
+const TASKS: [&str; 10] =
+    ["receive", "parse", "stages", "scatter", "transmit", "wake", "reclaim", "look", "control", "stamps"];
+
+fn table(runs: &[Run], paths: &[Path], arguments: &Arguments) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "cycles a packet, by the ledger; medians of {} rounds\n", arguments.rounds);
+    let _ = write!(text, "{:>5} {:<32} {:>9}", "bytes", "path", "kpps");
+    for task in TASKS {
+        let _ = write!(text, " {task:>8}");
+    }
+    let _ = writeln!(text, " {:>8} {:>20}", "all", "stages [95 %]");
+    for &size in &arguments.sizes {
+        for path in paths {
+            let own: Vec<&Run> = runs.iter().filter(|run| run.size == size && run.path == path.name()).collect();
+            let median = |get: &dyn Fn(&Run) -> f64| Median::of(own.iter().map(|run| get(run)));
+            let Some(pps) = median(&|run| run.pps) else { continue };
+            let _ = write!(text, "{size:>5} {:<32} {:>9.0}", path.name(), pps.median / 1e3);
+            for task in TASKS {
+                let cycles = median(&|run| run.cycles.get(task).copied().unwrap_or(0.0));
+                let _ = write!(text, " {:>8.1}", cycles.map_or(0.0, |cycles| cycles.median));
+            }
+            let all = median(&|run| run.cycles.values().sum()).map_or(0.0, |all| all.median);
+            let stages = median(&|run| run.cycles.get("stages").copied().unwrap_or(0.0));
+            let spread = stages.map_or(String::new(), |stages| format!("[{:.0}, {:.0}]", stages.low, stages.high));
+            let _ = writeln!(text, " {all:>8.1} {spread:>20}");
+        }
+    }
+    text
+}

@@ -1,0 +1,103 @@
+//! The tables of ESP's stages.
+
+use super::{Keys, REST, said};
+
+/// A file with both stages on paths, and these lines in place of others.
+fn file(keys: &Keys, changes: &[(&str, &str)]) -> String {
+    let text = format!(
+        r#"{REST}stages = ["seal"]
+[[path]]
+from = "wan"
+to = "lan"
+stages = ["open"]
+[stage.seal]
+kind = "esp-seal"
+lab = true
+state_file = "x.state"
+[[stage.seal.sa]]
+spi = 4097
+transform = "aes-128-gcm"
+key_file = "{0}/out.key"
+source = "192.0.2.1"
+destination = "192.0.2.2"
+[stage.open]
+kind = "esp-open"
+lab = true
+state_file = "x.state"
+[[stage.open.sa]]
+spi = 8193
+transform = "aes-128-gcm"
+key_file = "{0}/in.key"
+"#,
+        keys.display()
+    );
+    changes.iter().fold(text, |text, (old, new)| {
+        assert!(text.contains(old), "{old}");
+        text.replacen(old, &new.replace("KEYS", &keys.display().to_string()), 1)
+    })
+}
+
+#[test]
+fn what_is_no_good_is_said_with_what_is() {
+    let keys = Keys::new();
+    let cases: &[&[(&str, &str)]] = &[
+        &[],
+        &[("lab = true\n", "")],
+        &[("lab = true", "lab = false")],
+        &[("spi = 4097", "spi = 255")],
+        &[("spi = 4097", "spi = 0x1_0000_0000")],
+        &[("aes-128-gcm", "aes-128-cbc")],
+        &[("/out.key", "/none.key")],
+        &[("/out.key", "/256.key")],
+        &[("/in.key", "/out.key")],
+        &[("source = \"192.0.2.1\"\n", "")],
+        &[("source = \"192.0.2.1\"", "source = \"2001:db8::1\"")],
+        &[("source = \"192.0.2.1\"", "source = \"192.0.2\"")],
+        &[("source = \"192.0.2.1\"", "mode = \"transport\"")],
+        &[("destination = \"192.0.2.2\"", "destination = \"192.0.2.2\"\nselector = [\"10.0.0.1/8\"]")],
+        &[("destination = \"192.0.2.2\"", "destination = \"192.0.2.2\"\nudp_ports = [4500]")],
+        &[("destination = \"192.0.2.2\"", "destination = \"192.0.2.2\"\ndscp = 64")],
+        &[("destination = \"192.0.2.2\"", "destination = \"192.0.2.2\"\nsoft_packets = 10\nhard_packets = 9")],
+        &[("destination = \"192.0.2.2\"", "destination = \"192.0.2.2\"\nwindow = 64")],
+        &[("spi = 8193", "spi = 8193\nwindow = 100")],
+        &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nbypass = [\"arp\", \"ospf\"]")],
+        &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nmtu = 100")],
+        &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nicmp_source = [\"192.0.2.1\", \"192.0.2.2\"]")],
+        &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nbackend = \"openssl\"")],
+        &[
+            ("stages = [\"seal\"]", "stages = [\"open\"]"),
+            ("stages = [\"open\"]\n[stage", "stages = [\"open\"]\n[stage"),
+        ],
+        &[(
+            "spi = 8193",
+            "spi = 8193\ntransform = \"aes-256-gcm\"\nkey_file = \"KEYS/256.key\"\n[[stage.open.sa]]\nspi = 8193",
+        )],
+    ];
+    let mut answers = String::new();
+    for changes in cases {
+        let said = said(&file(&keys, changes)).replace(&keys.display().to_string(), "KEYS");
+        let change: Vec<_> = changes.iter().map(|(old, new)| format!("{old:?} -> {new:?}")).collect();
+        answers += &format!("--- {}\n{said}\n", change.join(", "));
+    }
+    assert_reads!(answers);
+}
+
+/// The keys in the tables of an SA, as the page has them and as errors list them.
+#[test]
+fn every_key_of_an_sa_has_a_row() {
+    const PAGE: &str = include_str!("../../../../../docs/configuration.md");
+    let keys = Keys::new();
+    for (kind, spi) in [("esp-seal", "spi = 4097"), ("esp-open", "spi = 8193")] {
+        let (_, section) = PAGE.split_once(&format!("### `kind = \"{kind}\"`")).unwrap();
+        let (section, _) = section.split_once("\n### ").unwrap();
+        let (_, table) = section.split_once("| in an SA |").unwrap();
+        let rows = table.lines().skip(2).map_while(|line| line.strip_prefix("| `"));
+        let mut rows: Vec<&str> = rows.map(|row| row.split_once('`').unwrap().0).collect();
+        let said = said(&file(&keys, &[(spi, &format!("{spi}\nzzz = 1"))]));
+        let (_, list) = said.split_once(", expected ").unwrap();
+        let mut accepted: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+        rows.sort_unstable();
+        accepted.sort_unstable();
+        assert_eq!(rows, accepted, "{kind}");
+    }
+}
