@@ -414,7 +414,7 @@ fn what_is_opened_has_a_source_address_that_the_selector_has() {
 }
 
 #[test]
-fn each_mode_refuses_what_the_other_has_sealed() {
+fn a_tunnel_has_whole_packets_in_it_and_transport_mode_whatever_it_has() {
     let folder = Folder::new("modes");
     let packets = [some_v4(9), some_v6(9)];
     let transport = format!("{OPEN}, mode = 'transport'");
@@ -422,9 +422,15 @@ fn each_mode_refuses_what_the_other_has_sealed() {
     let as_it_is = line(&plan("esp-seal", &table(&folder, "transport.state", &[&transport], ""))).pass(&packets);
     let mut tunnel = line(&opening(&folder, OPEN, ""));
     assert_eq!(tunnel.each(&as_it_is), [Fate::Dropped("policy"), Fate::Dropped("policy")]);
-    // A whole packet as the payload of transport mode is not what was agreed upon.
+    // A whole packet may be the payload of transport mode: IP in IP (RFC 2003), as it has come.
     let mut transport = line(&plan("esp-open", &table(&folder, "transport-open.state", &[&transport], "")));
-    assert_eq!(transport.each(&in_tunnel), [Fate::Dropped("policy"), Fate::Dropped("policy")]);
+    for (fate, packet) in transport.each(&in_tunnel).into_iter().zip(&packets) {
+        let Fate::Passed(opened) = fate else { panic!("{fate:?}") };
+        let inner = &packet[14..];
+        assert_eq!(&opened[opened.len() - inner.len()..], inner);
+        assert_eq!(opened.len(), 14 + 20 + inner.len());
+        assert_eq!(opened[14 + 9], if inner[0] >> 4 == 4 { 4 } else { 41 });
+    }
 }
 
 // What becomes of packets: sa_limit, state_file.
