@@ -1,13 +1,6 @@
 //! `cost`: where the cost of security lands, by the ledger: forwarding alone, and forwarding with ESP.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    path::PathBuf,
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -127,7 +120,12 @@ fn config(path: &Path, number: usize, place: &Place) -> Result<PathBuf> {
 }
 
 /// Packets a second, and cycles a packet by task.
-fn measure(common: &Common, place: &Place, config: &std::path::Path, size: u16) -> Result<(f64, BTreeMap<String, f64>)> {
+fn measure(
+    common: &Common,
+    place: &Place,
+    config: &std::path::Path,
+    size: u16,
+) -> Result<(f64, BTreeMap<String, f64>)> {
     let chain = Chain::builder().build()?;
     let (program, config) = (place.xdpfwd.display().to_string(), config.display().to_string());
     let command = [&*program, "--config", &config, "--json", "--interval", "0.1"].map(str::to_owned);

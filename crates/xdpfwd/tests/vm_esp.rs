@@ -692,8 +692,8 @@ fn carries(lab: &Lab) {
     let [left, right] = lab.case.inner.inner();
     for (side, to) in [(LEFT, right), (RIGHT, left)] {
         let text = said(lab.side(side).command("ping").args(["-c3", "-i0.01", "-s100", "-W20", to]));
-        let dropped = || format!("{}, {:?}", interval(&running)["drops"], lab.xfrm_stat());
-        assert!(text.contains(" 0% packet loss"), "{name}: {text}{}", dropped());
+        let counted = || format!("{}, {:?}", interval(&running), lab.xfrm_stat());
+        assert!(text.contains(" 0% packet loss"), "{name}: {text}{}", counted());
     }
     // What UDP carries at most, and every length of padding on the way there.
     let most = lab.case.largest() - lab.case.inner.header() - 8;
@@ -1185,7 +1185,10 @@ fn limits_of_ours() {
             talk.assert_arrive(RIGHT, [], limit);
             until_received(&running, u64::from(SENT));
             lab.assert_dropped(running, &[("sa_limit", u64::from(SENT))]);
-            assert_eq!(lab.state("next"), u64::from(ALLOWED) + 1, "{limit}");
+            // What was refused for its bytes may have had its number already.
+            let most = if limit.starts_with("hard_bytes") { 2 * SENT } else { ALLOWED };
+            let (next, fewest) = (lab.state("next"), u64::from(ALLOWED) + 1);
+            assert!((fewest..=u64::from(most) + 1).contains(&next), "{limit}: {next} is next");
             assert_eq!(lab.state("bytes"), u64::from(ALLOWED) * PACKET, "{limit}");
         } else {
             talk.assert_arrive(LEFT, 1..=ALLOWED, limit);
