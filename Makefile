@@ -20,7 +20,7 @@ RELEASE := target/release
 BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libelf-dev zlib1g-dev iproute2 ethtool
 FEATURE_PACKAGES := m4 libipsec-mb-dev
 # What the tests judge by: programs that we did not write.
-TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy
+TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy python3-cryptography tshark
 # What the test machine is made of, besides a kernel. QEMU itself `xdpfwd-vm prepare` installs: it has to be one that knows igb.
 VM_PACKAGES := busybox-static cpio xz-utils kmod
 

@@ -246,12 +246,15 @@ fn check(lab: Option<&Spanned<bool>>, sas: usize, backend: Backend, wrong: &mut 
 /// A key is for one SA: with one key in two directions, the two ends could use a nonce twice.
 fn claim(sa: &Association) -> Claim {
     Claim {
-        id: format!("key {}", sa.fingerprint),
+        id: format!("key {}", sa.identity),
         what: format!("the key with the fingerprint {}", sa.fingerprint),
         instead: "each SA, and each direction, needs a key of its own: two that seal with one key can use a nonce twice \
                   (`xdpfwd esp new-key`)",
     }
 }
+
+/// The keys of limits: in packets and in bytes, soft and hard.
+const LIMITS: [&str; 4] = ["soft_packets", "hard_packets", "soft_bytes", "hard_bytes"];
 
 /// What is written of an SA, in either direction.
 struct Common<'a> {
@@ -261,18 +264,18 @@ struct Common<'a> {
     mode: Mode,
     esn: Option<bool>,
     selector: &'a [Prefix],
-    limits: [(&'static str, Option<Amount>); 4],
+    /// In the order of [`LIMITS`].
+    limits: [Option<Amount>; 4],
 }
 
 impl Common<'_> {
     fn association(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Association, Vec<Remark>> {
         let at_key =
             |message: String| vec![Remark { place: Whereabouts::Configuration(self.key_file.span()), message }];
-        let [soft_packets, hard_packets, soft_bytes, hard_bytes] =
-            self.limits.map(|(_, limit)| limit.map(|limit| limit.0));
+        let [soft_packets, hard_packets, soft_bytes, hard_bytes] = self.limits.map(|limit| limit.map(|limit| limit.0));
         for (soft, hard) in [(0, 1), (2, 3)] {
-            let [(soft_name, soft), (hard_name, hard)] = [self.limits[soft], self.limits[hard]];
-            if let (Some(Within(soft)), Some(Within(hard))) = (soft, hard)
+            let (soft_name, hard_name) = (LIMITS[soft], LIMITS[hard]);
+            if let (Some(Within(soft)), Some(Within(hard))) = (self.limits[soft], self.limits[hard])
                 && soft > hard
             {
                 let message = format!("{soft_name} = {soft}: must be at most {hard_name}, {hard}");
@@ -289,6 +292,7 @@ impl Common<'_> {
             spi,
             transform: self.transform,
             fingerprint,
+            identity: material.identity(),
             mode: self.mode,
             esn,
             backend,
@@ -327,12 +331,7 @@ impl OutboundTable {
             mode: self.mode,
             esn: self.esn,
             selector: &self.selector.0,
-            limits: [
-                ("soft_packets", self.soft_packets),
-                ("hard_packets", self.hard_packets),
-                ("soft_bytes", self.soft_bytes),
-                ("hard_bytes", self.hard_bytes),
-            ],
+            limits: [self.soft_packets, self.hard_packets, self.soft_bytes, self.hard_bytes],
         };
         Ok((common.association(backend, cx)?, outer, udp))
     }
@@ -408,12 +407,7 @@ impl InboundTable {
             mode: self.mode,
             esn: self.esn,
             selector: &self.selector.0,
-            limits: [
-                ("soft_packets", self.soft_packets),
-                ("hard_packets", self.hard_packets),
-                ("soft_bytes", self.soft_bytes),
-                ("hard_bytes", self.hard_bytes),
-            ],
+            limits: [self.soft_packets, self.hard_packets, self.soft_bytes, self.hard_bytes],
         };
         let sa = common.association(backend, cx)?;
         let udp_port = self.udp_port.map(|port| port.0 as u16);
