@@ -257,6 +257,8 @@ impl Lab {
         };
         format!(
             r#"
+[engine]
+control = {:?}
 [[port]]
 name = "lan"
 interface = "fwd0"
@@ -288,6 +290,7 @@ selector = ["{right}/{prefix}"]
 {both}
 {open}
 "#,
+            self.file("control"),
             stage("esp-seal"),
             self.file("out.key"),
             stage("esp-open"),
@@ -374,6 +377,15 @@ selector = ["{right}/{prefix}"]
         let mut numbers = used.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
         let mut next = || numbers.next().unwrap().parse().unwrap();
         (next(), next())
+    }
+
+    /// The same of ours, as `ctl sa` has it.
+    fn used(&self, spi: u32) -> (u64, u64) {
+        let text = said(Command::new(XDPFWD).args(["ctl", "sa", "--json", "--socket"]).arg(self.file("control")));
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        let sa = answer["sas"].as_array().unwrap().iter().find(|sa| sa["spi"] == spi);
+        let sa = sa.unwrap_or_else(|| panic!("no SPI {spi:#x} in {answer}"));
+        (sa["bytes"].as_u64().unwrap(), sa["packets"].as_u64().unwrap())
     }
 
     /// A line of the state file, by its key: there is one SA in each direction.
@@ -720,11 +732,13 @@ fn carries(lab: &Lab) {
         transfer(lab, side);
     }
     settle(&running);
+    let used = [TO_LINUX, FROM_LINUX].map(|spi| lab.xfrm_used(spi));
+    assert_eq!([TO_LINUX, FROM_LINUX].map(|spi| lab.used(spi)), used, "{name}: bytes and packets, of us and of Linux");
     let last = lab.assert_dropped(running, &[]);
     lab.assert_xfrm_stat(&[]);
-    let used = [TO_LINUX, FROM_LINUX].map(|spi| lab.xfrm_used(spi).1);
+    let used = used.map(|(_, packets)| packets);
     if !lab.case.has_ipv6() {
-        // What went one way was sealed, what came the other was opened, and Linux has counted the same.
+        // On the wire is what was sealed, and nothing else.
         let wan = &last.report.ports[1];
         assert_eq!([wan.tx_packets, wan.rx_packets], used, "{name}: {}", last.json);
     }
