@@ -79,7 +79,7 @@ fn errors_go_to_stderr_and_nothing_to_stdout() {
             answer.stderr,
             "FILE:3:13: interface = \"a/b\": must be the name of an interface in quotes, 1 to 15 printable bytes without /, : \
              and white space\n\
-             FILE:12:8: kind = \"tll\": must be \"filter\", \"mac-swap\", \"payload\", \"set-mac\" or \"ttl\"; did you mean \"ttl\"?\n"
+             FILE:12:8: kind = \"tll\": must be \"esp-open\", \"esp-seal\", \"filter\", \"mac-swap\", \"payload\", \"set-mac\" or \"ttl\"; did you mean \"ttl\"?\n"
         );
     }
 }
