@@ -70,7 +70,7 @@ fn a_table_that_is_no_good_says_what_would_be() {
     assert!(error("set-mac", r#"{ source = "2:3" }"#).contains("not a MAC address: found 2 groups"));
     assert_eq!(
         error("nat", "{}"),
-        "unknown stage kind `nat`, expected one of `filter`, `mac-swap`, `payload`, `set-mac`, `ttl`"
+        "unknown stage kind `nat`, expected one of `esp-open`, `esp-seal`, `filter`, `mac-swap`, `payload`, `set-mac`, `ttl`"
     );
 }
 
