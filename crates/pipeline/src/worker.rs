@@ -263,7 +263,7 @@ impl<C: Chain> Worker<C> {
             meta.ingress = id;
             meta.queue = queue;
             if path.needs_headers {
-                meta.headers = Headers::parse(place.as_deref().unwrap_or_default());
+                Headers::parse_into(place.as_deref().unwrap_or_default(), &mut meta.headers);
             }
         }
         if path.needs_headers {
