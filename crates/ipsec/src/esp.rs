@@ -275,7 +275,7 @@ fn unpad(bytes: &[u8], number: u64) -> Result<Opened, Unopened> {
             let expected = u64::from(0x0102_0304_u32) >> missing;
             u64::from(u32::from_be_bytes(*last)) & (u64::from(u32::MAX) >> missing) == expected
         }
-        _ => rest[payload..].iter().zip(1_u8..).all(|(byte, expected)| *byte == expected),
+        _ => rest[payload..].iter().zip(1..=u8::MAX).all(|(byte, expected)| *byte == expected),
     };
     if !as_it_should_be {
         return Err(Unopened::BadPadding);
