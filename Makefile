@@ -20,7 +20,7 @@ RELEASE := target/release
 BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libelf-dev zlib1g-dev iproute2 ethtool
 FEATURE_PACKAGES := m4 libipsec-mb-dev
 # What the tests judge by: programs that we did not write.
-TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy
+TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy python3-cryptography tshark
 # What the test machine is made of, besides a kernel. QEMU itself `xdpfwd-vm prepare` installs: it has to be one that knows igb.
 VM_PACKAGES := busybox-static cpio xz-utils kmod
 
@@ -143,7 +143,7 @@ BENCH_SECONDS = $(if $(filter command% environment%,$(origin SECONDS)),--seconds
 lint: toolchain feature-deps ## formatting, clippy and rustdoc, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
-	cargo clippy --package xdpfwd --all-features --test vm_zero_copy --test vm_doctor --test vm_isolated -- -D warnings
+	cargo clippy --package xdpfwd --all-features --test vm_zero_copy --test vm_doctor --test vm_isolated --test vm_esp -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --document-private-items
 
 .PHONY: ci

@@ -70,7 +70,7 @@ pub use remains::{BpfObjects, Canary, pinned_pages};
 pub use report::{FramesReport, KernelReport, PortReport, Report, StageReport};
 pub use sink::{Seen, Sink, SinkBuilder};
 pub use traffic::{Generator, Packet, Sent, Traffic};
-pub use veth::{MAX_MTU, VethDrops, mac};
+pub use veth::{MAX_MTU, VethDrops, connect, mac};
 pub use window::{Reading, Window, bits_per_second};
 
 /// What a frame takes on an Ethernet beyond its length in memory: FCS, preamble and gap, in bytes.

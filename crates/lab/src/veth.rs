@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::{Error, Namespace, tool};
+use crate::{Error, Namespace, require_root, tool};
 
 /// The largest MTU of the lab, in bytes, for frames of 3408: what is left of a 4 KiB page for a live frame of
 /// `BPF_PROG_TEST_RUN` (its own 112 bytes, headroom and `skb_shared_info` taken off; measured). A veth with a native XDP
@@ -17,6 +17,18 @@ pub const fn mac(n: u8) -> [u8; 6] {
 
 pub(crate) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")
+}
+
+/// Lays one more cable between two namespaces, like those of a [`crate::Chain`]: each end is a namespace, an interface to be, and
+/// the number of its MAC address ([`mac`]).
+///
+/// # Errors
+///
+/// Not root, or what `ip` or `ethtool` says.
+pub fn connect(a: (&Namespace, &str, u8), b: (&Namespace, &str, u8), queues: u16, mtu: u16) -> Result<(), Error> {
+    require_root("laying a cable")?;
+    let [a, b] = [a, b].map(|(namespace, name, number)| End { namespace, name, mac: mac(number) });
+    create(&a, &b, queues, mtu)
 }
 
 /// One end of a pair.

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod cables;
+pub mod esp;
 pub mod examined;
 pub mod wire;
 
@@ -67,6 +68,13 @@ impl Config {
     pub fn path(&self) -> &str {
         self.0.to_str().unwrap()
     }
+
+    /// Puts another text in its place, as an editor does: it is never half written.
+    pub fn write(&self, text: &str) {
+        let new = self.0.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, &self.0).unwrap();
+    }
 }
 
 impl Drop for Config {
@@ -78,7 +86,7 @@ impl Drop for Config {
 /// xdpfwd at work in the lab's middle.
 pub struct Running {
     pub forwarder: Forwarder,
-    _config: Config,
+    pub config: Config,
 }
 
 impl Running {
@@ -102,12 +110,12 @@ impl Running {
         let arguments = [program, &["--config", config.path(), "--json", "--interval", "0.05"]].concat();
         let mut forwarder = Forwarder::spawn(namespace, &arguments)?;
         forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#))?;
-        Ok(Self { forwarder, _config: config })
+        Ok(Self { forwarder, config })
     }
 
     /// Of one that runs already, by a configuration that is somebody else's.
     pub fn of(forwarder: Forwarder, config: Config) -> Self {
-        Self { forwarder, _config: config }
+        Self { forwarder, config }
     }
 
     pub fn signal(&self, signal: Signal) {
