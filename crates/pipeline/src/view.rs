@@ -42,7 +42,7 @@ impl Packet<'_> {
     /// Parses it again, after its headers were rewritten or its start was moved.
     #[inline]
     pub fn reparse(&mut self) {
-        self.meta.headers = Headers::parse(self.frame);
+        Headers::parse_into(self.frame, &mut self.meta.headers);
     }
 }
 

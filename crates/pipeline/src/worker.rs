@@ -264,7 +264,7 @@ impl<C: Chain> Worker<C> {
             meta.queue = queue;
             meta.opened = false;
             if path.needs_headers {
-                meta.headers = Headers::parse(place.as_deref().unwrap_or_default());
+                Headers::parse_into(place.as_deref().unwrap_or_default(), &mut meta.headers);
             }
         }
         if path.needs_headers {

@@ -202,6 +202,33 @@ fn padding_is_looked_at() {
     }
 }
 
+/// RFC 4303, 2.4: up to 255 bytes of it, whatever is in front.
+#[test]
+fn padding_of_any_length_is_taken_and_each_of_its_bytes_looked_at() {
+    let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
+    let outcome = |text: &[u8]| {
+        let mut bytes = [&[0; IN_FRONT + HEADER][..], text, &[0; ICV]].concat();
+        bytes[IN_FRONT + 7] = 1;
+        let mut jobs = [protection.job(&mut bytes, 1, [0; IV]).unwrap()];
+        protection.aead.seal_batch(&mut jobs);
+        open(&protection, &mut Window::new(64, false).unwrap(), &mut bytes)
+    };
+    for padding in 0..=255_u8 {
+        for payload in
+            [2, 3, 4, 5, 9].into_iter().filter(|payload| (payload + usize::from(padding) + 2).is_multiple_of(4))
+        {
+            let text: Vec<u8> = [&vec![9; payload][..], &(1..=padding).collect::<Vec<_>>(), &[padding, 4]].concat();
+            let opened = outcome(&text).unwrap();
+            assert_eq!(opened.payload.len(), payload, "{padding}");
+            for wrong in payload..payload + usize::from(padding) {
+                let mut text = text.clone();
+                text[wrong] ^= 0x80;
+                assert_eq!(outcome(&text), Err(Unopened::BadPadding), "{padding}: {wrong}");
+            }
+        }
+    }
+}
+
 #[test]
 fn lengths_are_those_of_rfc_4303() {
     assert_eq!((behind(0), behind(1), behind(2), behind(3)), (4 + ICV, 3 + ICV, 2 + ICV, 5 + ICV));

@@ -73,7 +73,8 @@ impl Sum {
 
     /// Adds with the carry carried around, so that no length of data overflows: 2^64 - 1 is a multiple of 2^16 - 1.
     #[inline]
-    const fn add_u64(self, word: u64) -> Sum {
+    #[must_use]
+    pub(super) const fn add_u64(self, word: u64) -> Sum {
         let (sum, carry) = self.0.overflowing_add(word);
         Sum(sum + carry as u64)
     }

@@ -300,18 +300,28 @@ impl Repr {
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let total_len = self.payload_len.checked_add(HEADER_LEN as u16).ok_or(Error::Malformed)?;
         let header = buffer.first_chunk_mut::<HEADER_LEN>().ok_or(Error::Truncated)?;
-        header[field::VERSION_IHL] = 0x45;
-        header[field::DSCP_ECN] = self.dscp << 2 | self.ecn & 0x03;
+        let (version_ihl, dscp_ecn) = (0x45, self.dscp << 2 | self.ecn & 0x03);
+        let flags_offset = if self.dont_fragment { 0x4000 } else { 0 };
+        header[field::VERSION_IHL] = version_ihl;
+        header[field::DSCP_ECN] = dscp_ecn;
         write_u16(header, field::TOTAL_LEN, total_len);
         write_u16(header, field::IDENT, self.ident);
-        write_u16(header, field::FLAGS_OFFSET, if self.dont_fragment { 0x4000 } else { 0 });
+        write_u16(header, field::FLAGS_OFFSET, flags_offset);
         header[field::TTL] = self.ttl;
         header[field::PROTOCOL] = self.protocol.0;
-        write_u16(header, field::CHECKSUM, 0);
         header[field::SOURCE].copy_from_slice(&self.source.octets());
         header[field::DESTINATION].copy_from_slice(&self.destination.octets());
-        let checksum = Sum::new().with(header).checksum();
-        write_u16(header, field::CHECKSUM, checksum);
+        // Of the values: the processor would wait for the bytes, which have just been written in other portions.
+        let sum = [
+            u16::from_be_bytes([version_ihl, dscp_ecn]),
+            total_len,
+            self.ident,
+            flags_offset,
+            u16::from_be_bytes([self.ttl, self.protocol.0]),
+        ];
+        let addresses = u64::from(self.source.to_bits()) + u64::from(self.destination.to_bits());
+        let sum = sum.into_iter().fold(Sum::new().add_u64(addresses), |sum, word| sum.add_u64(word.into()));
+        write_u16(header, field::CHECKSUM, sum.checksum());
         Ok(())
     }
 }

@@ -254,14 +254,13 @@ impl Opener {
             let done = outcome.map_err(why).and_then(|opened| {
                 let payload = opened.payload.start + esp - IN_FRONT..opened.payload.end + esp - IN_FRONT;
                 let len = payload.len() as u64;
-                let headers =
-                    take_out(packet.frame, &packet.meta.headers, sa, esp, payload, IpProtocol(opened.next_header))?;
+                let next_header = IpProtocol(opened.next_header);
+                take_out(packet.frame, &mut packet.meta.headers, sa, esp, payload, next_header)?;
                 if packets >= most || len > most_bytes - bytes {
                     return Err(Reason::SaLimit);
                 }
                 packets += 1;
                 bytes += len;
-                packet.meta.headers = headers;
                 packet.meta.opened = true;
                 Ok(())
             });
@@ -359,16 +358,16 @@ fn why(unopened: Unopened) -> Reason {
     }
 }
 
-/// Makes the frame what was in it, and says what that is.
+/// Makes the frame what was in it, and has that in `headers`, which are those of the outer packet.
 #[inline]
 fn take_out(
     frame: &mut Frame,
-    outer: &Headers,
+    headers: &mut Headers,
     sa: &Inbound,
     esp: usize,
     payload: Range<usize>,
     next_header: IpProtocol,
-) -> Result<Headers, Reason> {
+) -> Result<(), Reason> {
     if next_header == IpProtocol::NO_NEXT_HEADER {
         return Err(Reason::Dummy);
     }
@@ -378,9 +377,9 @@ fn take_out(
         _ => None,
     };
     match (sa.sa.mode, inner) {
-        (Mode::Tunnel, Some(inner)) => out_of_tunnel(frame, outer, sa, payload, inner),
+        (Mode::Tunnel, Some(inner)) => out_of_tunnel(frame, headers, sa, payload, inner),
         // A tunnel of another kind may be in it.
-        (Mode::Transport, _) => out_of_transport(frame, outer, sa, esp, payload, next_header),
+        (Mode::Transport, _) => out_of_transport(frame, headers, sa, esp, payload, next_header),
         _ => Err(Reason::Policy),
     }
 }
@@ -388,12 +387,12 @@ fn take_out(
 #[inline]
 fn out_of_tunnel(
     frame: &mut Frame,
-    outer: &Headers,
+    headers: &mut Headers,
     sa: &Inbound,
     payload: Range<usize>,
     ethertype: EtherType,
-) -> Result<Headers, Reason> {
-    let l2 = usize::from(outer.l3_offset);
+) -> Result<(), Reason> {
+    let l2 = usize::from(headers.l3_offset);
     let mark = traffic_class(frame, l2) & 0b11;
     frame.truncate(payload.end);
     // What was in front of the outer header goes in front of the inner one.
@@ -402,31 +401,31 @@ fn out_of_tunnel(
     frame.trim_front(shift);
     let field = frame.get_mut(l2.wrapping_sub(2)..l2).ok_or(Reason::Malformed)?;
     field.copy_from_slice(&ethertype.0.to_be_bytes());
-    let headers = Headers::parse(frame);
+    Headers::parse_into(frame, headers);
     let version = headers.ip_version.ok_or(Reason::Malformed)?;
     // Behind its own length there is traffic-flow-confidentiality padding.
     frame.truncate(headers.l3_end.into());
-    admit(sa, &headers, frame)?;
+    admit(sa, headers, frame)?;
     let own = traffic_class(frame, l2) & 0b11;
     let marked = ecn::decapsulated(own, mark).ok_or(Reason::Ecn)?;
     if marked != own {
         set_ecn(frame, l2, version, marked);
     }
-    Ok(headers)
+    Ok(())
 }
 
 #[inline]
 fn out_of_transport(
     frame: &mut Frame,
-    outer: &Headers,
+    headers: &mut Headers,
     sa: &Inbound,
     esp: usize,
     payload: Range<usize>,
     next_header: IpProtocol,
-) -> Result<Headers, Reason> {
-    let version = outer.ip_version.ok_or(Reason::Malformed)?;
-    admit(sa, outer, frame)?;
-    let place = transport::upper(frame, outer).ok_or(Reason::Malformed)?;
+) -> Result<(), Reason> {
+    let version = headers.ip_version.ok_or(Reason::Malformed)?;
+    admit(sa, headers, frame)?;
+    let place = transport::upper(frame, headers).ok_or(Reason::Malformed)?;
     if place.at > esp {
         return Err(Reason::Malformed);
     }
@@ -434,8 +433,10 @@ fn out_of_transport(
     let shift = payload.start.checked_sub(place.at).ok_or(Reason::Malformed)?;
     frame.copy_within(..place.at, shift);
     frame.trim_front(shift);
-    transport::set_behind(frame, outer.l3_offset.into(), version, place.field, next_header).ok_or(Reason::Malformed)?;
-    Ok(Headers::parse(frame))
+    transport::set_behind(frame, headers.l3_offset.into(), version, place.field, next_header)
+        .ok_or(Reason::Malformed)?;
+    Headers::parse_into(frame, headers);
+    Ok(())
 }
 
 /// Whether a packet may have come by the SA (RFC 4301, 5.2): by its source address.
