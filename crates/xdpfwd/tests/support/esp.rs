@@ -248,7 +248,7 @@ impl Default for Setup {
             sealing: vec![1],
             opening: vec![1],
             queues: 1,
-            frames: 8192,
+            frames: 4096,
             engine: Default::default(),
             seal: Default::default(),
             open: Default::default(),

@@ -32,9 +32,6 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 /// A clock that is behind the epoch by up to so many seconds is waited for.
 const WAIT_FOR_CLOCK: u64 = 5;
 
-/// The latest that a file of this process has used.
-static LATEST_EPOCH: AtomicU32 = AtomicU32::new(0);
-
 /// A state file could not be opened, made or written.
 #[derive(Debug, thiserror::Error)]
 #[error("state file {path}: {problem}", path = .path.display())]
@@ -199,10 +196,6 @@ impl StateFile {
         let mut state = read(&file, given)?;
         let epoch = next_epoch(state.epoch, given)?;
         state.epoch = epoch.number();
-        // A key that moves from one file to another in this process must not meet an epoch again.
-        let epoch = Epoch::of(state.epoch.max(LATEST_EPOCH.load(Ordering::Acquire).saturating_add(1)));
-        state.epoch = epoch.number();
-        LATEST_EPOCH.fetch_max(state.epoch, Ordering::AcqRel);
         let mut disk = Disk { path: path.clone(), current: file };
         disk.write(&state).map_err(|failure| failure.problem(&path))?;
 
@@ -597,7 +590,6 @@ impl Shared {
         for (inbound, highest) in &written.inbound {
             inbound.written.store(*highest, Ordering::Relaxed);
         }
-        LATEST_EPOCH.fetch_max(written.state.epoch, Ordering::AcqRel);
         self.epoch.store(written.state.epoch, Ordering::Release);
     }
 }
