@@ -703,7 +703,9 @@ fn carries(lab: &Lab) {
     let running = lab.start();
     let [left, right] = lab.case.inner.inner();
     for (side, to) in [(LEFT, right), (RIGHT, left)] {
-        let text = said(lab.side(side).command("ping").args(["-c3", "-i0.01", "-s100", "-W20", to]));
+        let arguments = ["-c3", "-i0.01", "-s100", "-W20", to];
+        let output = lab.side(side).command("ping").args(arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
         let counted = || format!("{}, {:?}", interval(&running), lab.xfrm_stat());
         assert!(text.contains(" 0% packet loss"), "{name}: {text}{}", counted());
     }
