@@ -143,7 +143,7 @@ BENCH_SECONDS = $(if $(filter command% environment%,$(origin SECONDS)),--seconds
 lint: toolchain feature-deps ## formatting, clippy and rustdoc, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
-	cargo clippy --package xdpfwd --all-features --test vm_zero_copy --test vm_doctor --test vm_isolated -- -D warnings
+	cargo clippy --package xdpfwd --all-features --test vm_zero_copy --test vm_doctor --test vm_isolated --test vm_esp -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --document-private-items
 
 .PHONY: ci

@@ -507,7 +507,7 @@ impl Starting {
         let own = Arc::clone(&health);
         let thread = ThreadBuilder::new()
             .name(format!("worker-{}", setup.worker))
-            .spawn(move || thread::run(&setup, &own, ready_sender, &go_receiver));
+            .spawn(move || thread::run(setup, &own, ready_sender, &go_receiver));
         let thread = thread.map_err(|source| StartError::Io { what: "starting a worker's thread", source })?;
         Ok(Self { thread, ready, go, health })
     }

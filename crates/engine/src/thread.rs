@@ -125,10 +125,10 @@ impl Drop for ExitNotice<'_> {
 
 /// The whole life of a worker's thread. It reports once that it is ready, or why not; runs when it is told to, which it is
 /// not if another worker failed; and ends when its mailbox says so.
-pub(crate) fn run(setup: &Setup, health: &Health, ready: SyncSender<Result<Ready, StartError>>, go: &Receiver<()>) {
+pub(crate) fn run(setup: Setup, health: &Health, ready: SyncSender<Result<Ready, StartError>>, go: &Receiver<()>) {
     let _notice = ExitNotice(health);
     // A plan that panicked is not built again.
-    let prepared = catch_unwind(AssertUnwindSafe(|| prepare(setup))).unwrap_or_else(|panic| {
+    let prepared = catch_unwind(AssertUnwindSafe(|| prepare(&setup))).unwrap_or_else(|panic| {
         let what = format!("panicked while it was getting ready: {}", message(&*panic));
         Err(StartError::Worker { worker: setup.worker, what })
     });
@@ -146,8 +146,11 @@ pub(crate) fn run(setup: &Setup, health: &Health, ready: SyncSender<Result<Ready
         }
     };
     drop(ready);
+    // The plan goes with the first reload: what it holds (files, keys) is not this thread's to keep.
+    let idle = setup.plan.idle;
+    drop(setup);
     if go.recv().is_ok() {
-        run_worker(&mut worker, &mailbox, setup.plan.idle, health);
+        run_worker(&mut worker, &mailbox, idle, health);
     }
 }
 

@@ -23,7 +23,10 @@ pub trait Aead: Send + Sync {
 }
 
 /// What is to be done to one packet.
+///
+/// In this order: who reads nonce or AAD may read 16 bytes at once, and would have to wait if what is behind had just been written.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Job<'a> {
     /// Never the same for two packets that are sealed with one key.
     pub nonce: [u8; NONCE],
@@ -35,16 +38,15 @@ pub struct Job<'a> {
     pub is_good: bool,
 }
 
-impl Job<'_> {
-    /// Text and tag; `None` if there is not the room for a tag.
-    #[inline]
-    fn parts(&mut self) -> Option<(&mut [u8], &mut [u8; ICV])> {
-        self.text_and_tag.split_last_chunk_mut()
-    }
+/// Text and tag; `None` if there is not the room for a tag.
+#[inline]
+fn parts(text_and_tag: &mut [u8]) -> Option<(&mut [u8], &mut [u8; ICV])> {
+    text_and_tag.split_last_chunk_mut()
 }
 
 /// SPI and sequence number: 8 bytes, or 12 with an extended one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Aad {
     bytes: [u8; 12],
     len: usize,

@@ -43,6 +43,8 @@ pub struct Protection {
     salt: [u8; SALT],
     spi: u32,
     extended: bool,
+    /// Whether what is authenticated is not all in a row in the packet.
+    borrows: bool,
 }
 
 /// A packet that is to be sealed.
@@ -122,7 +124,7 @@ type InFront = [u8; IN_FRONT];
 impl Protection {
     /// With `extended`, sequence numbers have 64 bits.
     pub fn new(aead: Box<dyn Aead>, transform: Transform, salt: [u8; SALT], spi: u32, extended: bool) -> Self {
-        Self { aead, transform, salt, spi, extended }
+        Self { aead, transform, salt, spi, extended, borrows: extended && !transform.encrypts() }
     }
 
     /// Writes header and trailer of each, and seals it. Those that have no room for it are left as they are. Returns how many were sealed: all, as
@@ -130,13 +132,16 @@ impl Protection {
     pub fn seal_batch(&self, packets: &mut [Outgoing<'_>]) -> usize {
         let mut sealed = 0;
         for packets in packets.chunks_mut(BATCH) {
+            // Of those whose front is borrowed.
             let mut fronts: ArrayVec<(usize, InFront), BATCH> = ArrayVec::new();
             let mut jobs: ArrayVec<Job<'_>, BATCH> = ArrayVec::new();
             for (index, packet) in packets.iter_mut().enumerate() {
                 if !write(packet, self.spi) {
                     continue;
                 }
-                fronts.push((index, self.borrow_front(packet.bytes, packet.number)));
+                if self.borrows {
+                    fronts.push((index, self.borrow_front(packet.bytes, packet.number)));
+                }
                 if let Some(job) = self.job(packet.bytes, packet.number, packet.iv.to_be_bytes()) {
                     jobs.push(job);
                 }
@@ -209,7 +214,7 @@ impl Protection {
     /// Puts SPI and the upper half of the number in front of the lower half, where that is what is authenticated.
     fn borrow_front(&self, bytes: &mut [u8], number: u64) -> InFront {
         let mut front = InFront::default();
-        if !self.transform.encrypts() && self.extended {
+        if self.borrows {
             front.copy_from_slice(&bytes[..IN_FRONT]);
             bytes[..IN_FRONT].copy_from_slice(&self.spi.to_be_bytes());
             bytes[IN_FRONT..IN_FRONT + 8].copy_from_slice(&number.to_be_bytes());
@@ -219,7 +224,7 @@ impl Protection {
 
     /// Puts back what was there.
     fn give_back(&self, bytes: &mut [u8], front: InFront) {
-        if !self.transform.encrypts() && self.extended {
+        if self.borrows {
             bytes[..IN_FRONT].copy_from_slice(&front);
             bytes[IN_FRONT..2 * IN_FRONT].copy_from_slice(&self.spi.to_be_bytes());
         }

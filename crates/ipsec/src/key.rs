@@ -96,6 +96,15 @@ impl KeyMaterial {
         self.bytes.last_chunk().copied().unwrap_or_default()
     }
 
+    /// What is the same for all transforms that would use the same key: nonces must not repeat over any two of them.
+    pub fn identity(&self) -> Fingerprint {
+        let mut context = Context::new(&SHA256);
+        context.update(b"xdpfwd esp key identity 1\0");
+        context.update(&self.bytes);
+        let digest = context.finish();
+        Fingerprint(digest.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first)))
+    }
+
     /// What tells it apart from others where it must not be shown itself. The same digits are another key for another transform.
     pub fn fingerprint(&self, transform: Transform) -> Fingerprint {
         let mut context = Context::new(&SHA256);
@@ -238,6 +247,10 @@ mod tests {
         let all = [of(DIGITS, aes), of(DIGITS, gmac), of(&other_salt, aes), of(&DIGITS.replace("00", "01"), aes)];
         let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
         assert_eq!(distinct.len(), all.len());
+        let identity = |digits: &str, transform| KeyMaterial::parse(digits.as_bytes(), transform).unwrap().identity();
+        assert_eq!(identity(DIGITS, aes), identity(DIGITS, gmac), "one key");
+        assert_ne!(identity(DIGITS, aes), identity(&other_salt, aes));
+        assert!(!distinct.contains(&identity(DIGITS, aes)));
         // It is in state files: another would be another SA. By sha256sum.
         assert_eq!(all[0].to_string(), "9d9464bf08b58358");
         assert_eq!(all[0].to_string().parse(), Ok(all[0]));

@@ -176,7 +176,7 @@ impl<C: Chain> WorkerBuilder<C> {
                 attached.push(Attached { port, id, queue, lane, path: path_of[usize::from(id.0)] });
             }
         }
-        let unknown = Meta { ingress: PortId(0), queue: 0, headers: Headers::parse(&[]) };
+        let unknown = Meta { ingress: PortId(0), queue: 0, opened: false, headers: Headers::parse(&[]) };
         Ok(Worker {
             ports: attached,
             paths: paths.into_iter().map(|(from, to, chain)| Path::new(from, to, chain)).collect(),
@@ -262,6 +262,7 @@ impl<C: Chain> Worker<C> {
         for (place, meta) in self.batch.places().iter().zip(self.metas.iter_mut()) {
             meta.ingress = id;
             meta.queue = queue;
+            meta.opened = false;
             if path.needs_headers {
                 meta.headers = Headers::parse(place.as_deref().unwrap_or_default());
             }

@@ -1,5 +1,7 @@
 //! Nothing is allocated per packet: counted, not believed.
 
+#[path = "support/esp.rs"]
+mod esp;
 mod support;
 
 use std::path::Path;
@@ -61,4 +63,53 @@ fn a_worker_at_work_allocates_nothing() {
     assert_eq!(fixed.report().queues[1].counters.tx_packets, 1200);
     assert_eq!(planned.report().queues[0].counters.tx_packets, 1200, "{:?}", planned.report());
     assert!(allocation_counter::measure(|| drop(fixed.report())).count_total > 0, "the counter counts");
+}
+
+/// Sealed and opened in one go: tunnels of both versions, in UDP and not, and transport mode.
+#[test]
+fn esp_allocates_nothing() {
+    let folder = esp::Folder::new("esp");
+    let tunnel = "source = '2001:db8::1', destination = '2001:db8::2'";
+    for (at, (transform, seal, open)) in [
+        ("aes-128-gcm", tunnel, ""),
+        ("aes-256-gcm", "source = '192.0.2.1', destination = '192.0.2.2', udp_ports = [4500, 4500]", "udp_port = 4500"),
+        ("chacha20-poly1305", "mode = 'transport'", "mode = 'transport'"),
+        ("null-aes-128-gmac", tunnel, ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let key = folder.key(&format!("{at}.key"), esp::key_of(transform));
+        let stages = [("esp-seal", seal), ("esp-open", open)].map(|(kind, sa)| {
+            let state = folder.state(&format!("{at}-{kind}.state"));
+            let more = if kind == "esp-seal" { ", icmp_rate = 1000000" } else { "" };
+            let comma = if sa.is_empty() { "" } else { "," };
+            esp::build(&esp::plan(
+                kind,
+                &format!(
+                    "{{ lab = true, tcp_mss = 1000, state_file = '{state}', sa = [{{ spi = 4096, transform = '{transform}', key_file = '{key}'{comma} {sa} }}]{more} }}"
+                ),
+            ))
+        });
+        let mut line = esp::Line::new(stages.into());
+        let packets = [esp::some_v4(100), esp::some_v6(1000)];
+        for round in 0..20 {
+            for packet in packets.iter().cycle().take(60) {
+                line.wires.lan.deliver(packet).unwrap();
+            }
+            // What is too big is answered, and what is nothing is dropped.
+            line.wires.lan.deliver(&esp::ipv4(17, esp::TEN, esp::ELEVEN, 0x4000, &[0; 1480])).unwrap();
+            line.wires.lan.deliver(&[0; 60]).unwrap();
+            line.wires.lan.set_recording(false);
+            line.wires.wan.set_recording(false);
+            let info = allocation_counter::measure(|| {
+                assert_eq!(line.worker.turn(), 62);
+                assert_eq!(line.worker.turn(), 0);
+            });
+            assert_eq!(info.count_total, 0, "round {round} of {transform}: {info:?}");
+        }
+        let report = line.worker.report();
+        let sent = report.queues.iter().map(|queue| queue.counters.tx_packets).collect::<Vec<_>>();
+        assert_eq!(sent, [20, 1200], "{:?}", report.drops);
+    }
 }

@@ -1,6 +1,8 @@
 //! No packet causes a line of the log, whatever it is and whatever becomes of it: who sends packets must not be able to fill
 //! somebody's disk. Counted by a subscriber that wants everything.
 
+#[path = "support/esp.rs"]
+mod esp;
 mod support;
 
 use std::sync::Arc;
@@ -144,6 +146,55 @@ fn no_packet_causes_a_line_of_the_log() {
         drop(wires);
         tracing::trace!("one");
         assert!(events() > at_the_start);
+    });
+}
+
+/// Nor does what is no ESP, or no good, or beyond a limit.
+#[test]
+fn no_packet_of_esp_causes_a_line_of_the_log() {
+    let folder = esp::Folder::new("esp");
+    let key = folder.key("key", esp::KEY_128);
+    let plans = [
+        (
+            "esp-seal",
+            "source = '192.0.2.1', destination = '192.0.2.2', soft_packets = 5, hard_packets = 700",
+            ", icmp_rate = 10",
+        ),
+        ("esp-open", "destination = '192.0.2.2', soft_bytes = 5, hard_bytes = 40000", ""),
+    ]
+    .map(|(kind, sa, more)| {
+        let state = folder.state(&format!("{kind}.state"));
+        let sa = format!("spi = 4096, transform = 'aes-128-gcm', key_file = '{key}', {sa}");
+        esp::plan(kind, &format!("{{ lab = true, state_file = '{state}', sa = [{{ {sa} }}]{more} }}"))
+    });
+    let counting = Counting::default();
+    tracing::subscriber::with_default(counting.clone(), || {
+        let [mut seal, mut open] = plans.each_ref().map(|plan| esp::Line::new(vec![esp::build(plan)]));
+        let (mut first, at_the_start) = (None, counting.0.load(Ordering::Relaxed));
+        for n in 0..600_u64 {
+            let frames =
+                [malformed(n), esp::some_v4(n as usize), esp::ipv4(17, esp::TEN, esp::ELEVEN, 0x4000, &[0; 1480])];
+            let sealed = seal.send(&frames).0;
+            open.send(&frames);
+            for mut frame in sealed {
+                open.send(&[first.get_or_insert(frame.clone()).clone()]);
+                let at = frame.len() - 1 - (n as usize) % (frame.len() - 14);
+                frame[at] ^= 1;
+                open.send(&[frame]);
+            }
+        }
+        assert_eq!(counting.0.load(Ordering::Relaxed), at_the_start);
+        // Everything did go wrong.
+        let drops = [seal.drops(), open.drops()].concat();
+        for reason in ["malformed", "no_sa", "too_big", "sa_limit", "bad_tag", "replay", "unprotected"] {
+            assert!(drops.iter().any(|(own, _)| *own == reason), "{reason}: {drops:?}");
+        }
+        // A limit is worth a line, at most, when it is looked at, off the data path.
+        plans.iter().for_each(|plan| plan.look_after());
+        let after = counting.0.load(Ordering::Relaxed);
+        assert!(after > at_the_start, "the counter counts");
+        plans.iter().for_each(|plan| plan.look_after());
+        assert_eq!(counting.0.load(Ordering::Relaxed), after, "once");
     });
 }
 

@@ -51,6 +51,15 @@ pub(crate) const ALL: &[Suite] = &[
         cables: false,
         boot: "isolcpus=1 nohz_full=1 rcu_nocbs=1",
     },
+    Suite {
+        name: "esp",
+        about: "ESP against Linux's own: modes, transforms, replay, limits, numbers beyond 32 bits",
+        package: "xdpfwd",
+        test: "vm_esp",
+        kernels: &["7.2", "6.12"],
+        cables: false,
+        boot: "",
+    },
 ];
 
 impl Suite {
@@ -99,7 +108,7 @@ mod tests {
     #[test]
     fn a_name_that_is_not_known_is_answered_with_those_that_are() {
         let error = chosen(&["zero".into()]).unwrap_err().to_string();
-        assert_eq!(error, r#"no suite "zero": there are zero-copy, doctor, isolated"#);
+        assert_eq!(error, r#"no suite "zero": there are zero-copy, doctor, isolated, esp"#);
         assert_eq!(chosen(&[]).unwrap().len(), ALL.len());
     }
 }

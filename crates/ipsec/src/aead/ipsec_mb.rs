@@ -9,17 +9,17 @@ mod ffi;
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
+use std::hint::black_box;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread;
 
-use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use self::ffi::{Functions, Gcm, GcmContext, GcmFunctions, GcmKey};
-use super::{Aead, Job, KeyLength};
+use super::{Aead, Job, KeyLength, parts};
 use crate::transform::{ICV, Transform};
 
 /// A key, by libipsec-mb.
@@ -99,10 +99,16 @@ impl Aead for IpsecMb {
     }
 }
 
-/// In a time that does not depend on where they differ.
+/// In a time that does not depend on where they differ: all is looked at, and what it comes to is out of the compiler's sight until it is one
+/// number.
 #[inline]
 fn equal(one: &[u8; ICV], other: &[u8; ICV]) -> bool {
-    one.ct_eq(other).into()
+    let halves = |tag: &[u8; ICV]| {
+        let whole = u128::from_ne_bytes(*tag);
+        [whole as u64, (whole >> 64) as u64]
+    };
+    let ([a, b], [c, d]) = (halves(one), halves(other));
+    black_box((a ^ c) | (b ^ d)) == 0
 }
 
 /// What GCM can take (2^36 - 32) is far from any packet, and so is this. Of more the library would do nothing, and say so elsewhere.
@@ -114,14 +120,13 @@ impl IpsecMb {
         let mut context = GcmContext([0; _]);
         let mut computed = [0; ICV];
         for job in jobs {
-            let (nonce, aad, encrypts) = (job.nonce.as_ptr(), job.aad, self.encrypts);
-            job.is_good = false;
-            let Some((text, tag)) = job.parts() else { continue };
-            if text.len() > LONGEST {
+            let Job { nonce, aad, text_and_tag, is_good: good } = job;
+            let Some((text, tag)) = parts(text_and_tag).filter(|(text, _)| text.len() <= LONGEST) else {
+                *good = false;
                 continue;
-            }
+            };
             let (at, len) = (text.as_mut_ptr(), text.len() as u64);
-            let (len, aad, aad_len) = if encrypts {
+            let (len, aad, aad_len) = if self.encrypts {
                 (len, aad.bytes().as_ptr(), aad.bytes().len() as u64)
             } else {
                 // GMAC: all is authenticated, and nothing is encrypted.
@@ -130,9 +135,20 @@ impl IpsecMb {
             // SAFETY: reads the key, 12 bytes of nonce, and what is authenticated; reads and writes `len` bytes of the text, in place, and the
             // context; writes 16 bytes of tag. Whatever it reads lives, and what it writes is borrowed here alone. Nothing is kept.
             unsafe {
-                run(key, &raw mut context, at, at, len, nonce, aad, aad_len, computed.as_mut_ptr(), ICV as u64);
+                run(
+                    key,
+                    &raw mut context,
+                    at,
+                    at,
+                    len,
+                    nonce.as_ptr(),
+                    aad,
+                    aad_len,
+                    computed.as_mut_ptr(),
+                    ICV as u64,
+                );
             }
-            job.is_good = is_good(tag, &computed);
+            *good = is_good(tag, &computed);
         }
         context.0.zeroize();
     }
@@ -223,12 +239,11 @@ impl Managers {
         let manager = self.take();
         let mut computed = [0; ICV];
         for job in jobs {
-            let (nonce, aad) = (job.nonce.as_ptr(), job.aad);
-            job.is_good = false;
-            let Some((text, tag)) = job.parts() else { continue };
-            if text.len() > LONGEST {
+            let Job { nonce, aad, text_and_tag, is_good: good } = job;
+            let Some((text, tag)) = parts(text_and_tag).filter(|(text, _)| text.len() <= LONGEST) else {
+                *good = false;
                 continue;
-            }
+            };
             // SAFETY: the manager is locked. It reads 32 bytes of key, 12 of nonce, and the AAD; reads and writes the text, in place; writes
             // 16 bytes of tag. Whatever it reads lives, and what it writes is borrowed here alone; when it returns, no job is left.
             let error = unsafe {
@@ -236,7 +251,7 @@ impl Managers {
                     manager.0.as_ptr(),
                     c_int::from(opens),
                     key.as_ptr(),
-                    nonce,
+                    nonce.as_ptr(),
                     aad.bytes().as_ptr(),
                     aad.bytes().len() as u64,
                     text.as_mut_ptr(),
@@ -244,7 +259,7 @@ impl Managers {
                     computed.as_mut_ptr(),
                 )
             };
-            job.is_good = error == 0 && is_good(tag, &computed);
+            *good = error == 0 && is_good(tag, &computed);
         }
     }
 }

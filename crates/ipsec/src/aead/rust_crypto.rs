@@ -1,11 +1,12 @@
 //! RustCrypto's ciphers: no C, and the oracle of the others.
 
 use aes_gcm::aead::consts::{U12, U16};
+use aes_gcm::aead::generic_array::GenericArray;
 use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::{Aes128Gcm, Aes256Gcm};
 use chacha20poly1305::ChaCha20Poly1305;
 
-use super::{Aead, Job, KeyLength};
+use super::{Aead, Job, KeyLength, parts};
 use crate::transform::Transform;
 
 /// A key, by RustCrypto.
@@ -45,13 +46,13 @@ trait InPlace: AeadInPlace<NonceSize = U12, TagSize = U16> {}
 impl<C: AeadInPlace<NonceSize = U12, TagSize = U16>> InPlace for C {}
 
 fn seal(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
-    for job in jobs {
-        let (nonce, aad) = (job.nonce.into(), job.aad);
-        job.is_good = job.parts().is_some_and(|(text, tag)| {
+    for Job { nonce, aad, text_and_tag, is_good } in jobs {
+        let nonce = GenericArray::from_slice(&*nonce);
+        *is_good = parts(text_and_tag).is_some_and(|(text, tag)| {
             let computed = if encrypts {
-                cipher.encrypt_in_place_detached(&nonce, aad.bytes(), text)
+                cipher.encrypt_in_place_detached(nonce, aad.bytes(), text)
             } else {
-                cipher.encrypt_in_place_detached(&nonce, text, &mut [])
+                cipher.encrypt_in_place_detached(nonce, text, &mut [])
             };
             computed.map(|computed| tag.copy_from_slice(&computed)).is_ok()
         });
@@ -59,14 +60,14 @@ fn seal(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
 }
 
 fn open(cipher: &impl InPlace, encrypts: bool, jobs: &mut [Job<'_>]) {
-    for job in jobs {
-        let (nonce, aad) = (job.nonce.into(), job.aad);
-        job.is_good = job.parts().is_some_and(|(text, tag)| {
-            let tag = (*tag).into();
+    for Job { nonce, aad, text_and_tag, is_good } in jobs {
+        let nonce = GenericArray::from_slice(&*nonce);
+        *is_good = parts(text_and_tag).is_some_and(|(text, tag)| {
+            let tag = GenericArray::from_slice(&*tag);
             if encrypts {
-                cipher.decrypt_in_place_detached(&nonce, aad.bytes(), text, &tag).is_ok()
+                cipher.decrypt_in_place_detached(nonce, aad.bytes(), text, tag).is_ok()
             } else {
-                cipher.decrypt_in_place_detached(&nonce, text, &mut [], &tag).is_ok()
+                cipher.decrypt_in_place_detached(nonce, text, &mut [], tag).is_ok()
             }
         });
     }

@@ -246,7 +246,7 @@ fn check(lab: Option<&Spanned<bool>>, sas: usize, backend: Backend, wrong: &mut 
 /// A key is for one SA: with one key in two directions, the two ends could use a nonce twice.
 fn claim(sa: &Association) -> Claim {
     Claim {
-        id: format!("key {}", sa.fingerprint),
+        id: format!("key {}", sa.identity),
         what: format!("the key with the fingerprint {}", sa.fingerprint),
         instead: "each SA, and each direction, needs a key of its own: two that seal with one key can use a nonce twice \
                   (`xdpfwd esp new-key`)",
@@ -292,6 +292,7 @@ impl Common<'_> {
             spi,
             transform: self.transform,
             fingerprint,
+            identity: material.identity(),
             mode: self.mode,
             esn,
             backend,

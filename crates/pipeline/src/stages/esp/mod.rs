@@ -35,6 +35,7 @@ use self::sa::Association;
 use self::seal::SealPlan;
 use self::state_file::StateFile;
 use crate::kind::{PrepareError, StagePlan};
+use crate::stage::SnapshotError;
 
 /// Those of the plans that are of one kind.
 fn as_plans<P: StagePlan>(plans: &[Arc<dyn StagePlan>]) -> impl Iterator<Item = &P> {
@@ -54,6 +55,26 @@ fn state(path: &Path, others: &[Arc<dyn StagePlan>]) -> Result<Arc<StateFile>, P
     }
 }
 
+/// A key stays with the file that has its numbers: another one does not know which were used, or received.
+fn stay(path: &Path, own: &Association, others: &[Arc<dyn StagePlan>]) -> Result<(), PrepareError> {
+    let seals = as_plans::<SealPlan>(others)
+        .filter_map(|plan| Some((plan.0.state.get()?, plan.0.sas.iter().map(|sa| &sa.sa).collect::<Vec<_>>())));
+    let opens = as_plans::<OpenPlan>(others)
+        .filter_map(|plan| Some((plan.0.state.get()?, plan.0.sas.iter().map(|sa| &sa.sa).collect())));
+    let elsewhere = |(state, sas): &(&Arc<StateFile>, Vec<&Association>)| {
+        !state.is(path) && sas.iter().any(|sa| sa.identity == own.identity)
+    };
+    match seals.chain(opens).find(elsewhere) {
+        Some((state, _)) => Err(PrepareError(format!(
+            "the key of SA {:#x} is in use with the state file {}, which has its numbers: leave it there, or take a new key \
+             (`xdpfwd esp new-key`)",
+            own.spi,
+            state.path().display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// What RFCs forbid is not done in silence.
 fn say_static<'a>(sas: impl Iterator<Item = &'a Association>) {
     for sa in sas {
@@ -64,6 +85,23 @@ fn say_static<'a>(sas: impl Iterator<Item = &'a Association>) {
             "lab = true: the key of this SA is static, which is for laboratories only (RFC 8221, 4)"
         );
     }
+}
+
+/// A snapshot of counters.
+fn save(counters: &[u64]) -> Vec<u8> {
+    counters.iter().flat_map(|counter| counter.to_le_bytes()).collect()
+}
+
+/// Adds those of a snapshot.
+fn load<const N: usize>(snapshot: &[u8], counters: &mut [u64; N]) -> Result<(), SnapshotError> {
+    let (saved, rest) = snapshot.as_chunks::<8>();
+    if saved.len() != N || !rest.is_empty() {
+        return Err(SnapshotError(format!("{} bytes, expected {}", snapshot.len(), 8 * N)));
+    }
+    for (counter, saved) in counters.iter_mut().zip(saved) {
+        *counter += u64::from_le_bytes(*saved);
+    }
+    Ok(())
 }
 
 /// What a stage does, for a person.

@@ -20,7 +20,7 @@ use super::{as_plans, mss, transport};
 use crate::kind::{BuildCx, Claim, PrepareError, StagePlan};
 use crate::reason::Reason;
 use crate::report::SaReport;
-use crate::stage::{Cx, Stage};
+use crate::stage::{Cx, SnapshotError, Stage};
 use crate::view::{Packet, View};
 use crate::wire::checksum::update;
 use crate::wire::{EtherType, Fragment, Headers, IpProtocol, IpVersion, Status, udp};
@@ -44,15 +44,24 @@ pub(super) struct OpenPlan(pub(super) Arc<Opening>);
 /// The stage at work.
 pub struct EspOpen {
     plan: Arc<Opening>,
+    work: Opener,
+}
+
+/// What one worker has of the stage.
+struct Opener {
     /// Of each SA, whether it belongs to this worker.
     owns: Vec<bool>,
     /// Of each SA, its window, once this worker has it.
     windows: Vec<Option<HeldWindow>>,
     jobs: Box<[Job; BATCH]>,
-    opened: u64,
-    bypassed: u64,
-    mss_lowered: u64,
+    /// In the order of [`COUNTERS`].
+    counters: [u64; COUNTERS.len()],
 }
+
+const COUNTERS: [&str; 3] = ["opened", "bypassed", "mss_lowered"];
+const OPENED: usize = 0;
+const BYPASSED: usize = 1;
+const MSS_LOWERED: usize = 2;
 
 /// What is to be done about a packet of the batch.
 #[derive(Clone, Copy, Default)]
@@ -80,15 +89,13 @@ impl StagePlan for OpenPlan {
     fn build(&self, cx: &BuildCx) -> Box<dyn Stage> {
         let plan = Arc::clone(&self.0);
         let owner = |sa: &Inbound| usize::from(sa.queue) % cx.workers.max(1) == cx.worker;
-        Box::new(EspOpen {
+        let work = Opener {
             owns: plan.sas.iter().map(owner).collect(),
             windows: plan.sas.iter().map(|_| None).collect(),
             jobs: Box::new([Job::default(); BATCH]),
-            opened: 0,
-            bypassed: 0,
-            mss_lowered: 0,
-            plan,
-        })
+            counters: [0; COUNTERS.len()],
+        };
+        Box::new(EspOpen { plan, work })
     }
 
     fn summary(&self) -> String {
@@ -98,12 +105,19 @@ impl StagePlan for OpenPlan {
     fn prepare(&self, others: &[Arc<dyn StagePlan>]) -> Result<(), PrepareError> {
         let state = super::state(&self.0.state_path, others)?;
         for sa in &self.0.sas {
+            super::stay(&self.0.state_path, &sa.sa, others)?;
             let others = as_plans::<Self>(others).flat_map(|plan| &plan.0.sas);
             sa.prepare(&state, others).map_err(|error| PrepareError(error.to_string()))?;
         }
         let _ = self.0.state.set(state);
         super::say_static(self.0.sas.iter().map(|sa| &sa.sa));
         Ok(())
+    }
+
+    fn judges_by(&self) -> Option<String> {
+        let Opening { sas, bypass, .. } = &*self.0;
+        let sas: Vec<String> = sas.iter().map(Inbound::judges_by).collect();
+        Some(format!("opens by {bypass:?}: {sas:?}"))
     }
 
     fn look_after(&self) {
@@ -125,98 +139,101 @@ impl StagePlan for OpenPlan {
 
 impl Stage for EspOpen {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        let Self { plan, work } = self;
         let len = view.len();
         for place in 0..len {
             let Some(mut packet) = view.packet(place) else { continue };
             let mut job = Job { sa: NONE, ..Job::default() };
-            match self.begin(packet.frame, &packet.meta.headers) {
+            match begin(plan, packet.frame, &packet.meta.headers) {
                 Fate::Open(begun) => job = begun,
-                Fate::Pass => {
-                    self.bypassed += 1;
-                    self.clamp(packet.frame, &packet.meta.headers);
-                }
+                Fate::Pass => work.counters[BYPASSED] += 1,
                 Fate::Drop(reason) => packet.drop(reason),
             }
-            self.jobs[place] = job;
+            work.jobs[place] = job;
         }
         // One SA after the other; there is one, mostly.
         let mut from = 0;
-        while let Some(next) = self.jobs[from..len].iter().position(|job| job.sa != NONE) {
+        while let Some(next) = work.jobs[from..len].iter().position(|job| job.sa != NONE) {
             from += next;
-            self.open(view, from, len);
+            work.open(plan, view, from, len);
         }
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        vec![("opened", self.opened), ("bypassed", self.bypassed), ("mss_lowered", self.mss_lowered)]
+        COUNTERS.into_iter().zip(self.work.counters).collect()
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        Some(super::save(&self.work.counters))
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
+        super::load(snapshot, &mut self.work.counters)
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
         // For the successor.
-        self.windows.iter_mut().for_each(|window| *window = None);
+        self.work.windows.iter_mut().for_each(|window| *window = None);
     }
 }
 
-impl EspOpen {
-    /// Looks whether a packet is ESP, and of which SA.
-    #[inline]
-    fn begin(&mut self, frame: &[u8], headers: &Headers) -> Fate {
-        let plan = &*self.plan;
-        let (esp, end, port) = match find(frame, headers, plan) {
-            Found::Esp { esp, end, port } => (esp, end, port),
-            Found::Fragment => return Fate::Drop(Reason::EspFragment),
-            Found::Keepalive => return Fate::Drop(Reason::Dummy),
-            Found::Nothing => {
-                if plan.bypass.takes(frame, headers) {
-                    return Fate::Pass;
-                }
-                return match (headers.ip_version, headers.status) {
-                    (None, status) if status != Status::NotIp => Fate::Drop(Reason::Malformed),
-                    _ if plan.bypass.takes_unmatched() => Fate::Pass,
-                    _ => Fate::Drop(Reason::Unprotected),
-                };
+/// Looks whether a packet is ESP, and of which SA.
+#[inline]
+fn begin(plan: &Opening, frame: &[u8], headers: &Headers) -> Fate {
+    let (esp, end, port) = match find(frame, headers, plan) {
+        Found::Esp { esp, end, port } => (esp, end, port),
+        Found::Fragment => return Fate::Drop(Reason::EspFragment),
+        Found::Keepalive => return Fate::Drop(Reason::Dummy),
+        Found::Nothing => {
+            if plan.bypass.takes(frame, headers) {
+                return Fate::Pass;
             }
-        };
-        let Some(spi) = frame.get(esp..end).and_then(|packet| packet.first_chunk::<4>()) else {
-            return Fate::Drop(Reason::BadLength);
-        };
-        let is_it = |index: u16| {
-            plan.sas.get(usize::from(index)).is_some_and(|sa| {
-                let is_sent_there = |wanted: IpAddr| {
-                    headers.addresses(frame).is_some_and(|addresses| addresses.destination() == wanted)
-                };
-                sa.udp_port == port && sa.destination.is_none_or(is_sent_there)
-            })
-        };
-        match plan.by_spi.find(u32::from_be_bytes(*spi), is_it) {
-            // A frame has at most 4096 bytes.
-            Some(sa) => Fate::Open(Job { sa, esp: esp as u16, end: end as u16 }),
-            None if plan.bypass.takes_unmatched() => Fate::Pass,
-            None => Fate::Drop(Reason::NoSa),
+            return match (headers.ip_version, headers.status) {
+                (None, status) if status != Status::NotIp => Fate::Drop(Reason::Malformed),
+                _ if plan.bypass.takes_unmatched() => Fate::Pass,
+                _ => Fate::Drop(Reason::Unprotected),
+            };
         }
+    };
+    let Some(spi) = frame.get(esp..end).and_then(|packet| packet.first_chunk::<4>()) else {
+        return Fate::Drop(Reason::BadLength);
+    };
+    let is_it = |index: u16| {
+        plan.sas.get(usize::from(index)).is_some_and(|sa| {
+            let is_sent_there =
+                |wanted: IpAddr| headers.addresses(frame).is_some_and(|addresses| addresses.destination() == wanted);
+            sa.udp_port == port && sa.destination.is_none_or(is_sent_there)
+        })
+    };
+    match plan.by_spi.find(u32::from_be_bytes(*spi), is_it) {
+        // A frame has at most 4096 bytes.
+        Some(sa) => Fate::Open(Job { sa, esp: esp as u16, end: end as u16 }),
+        None if plan.bypass.takes_unmatched() => Fate::Pass,
+        None => Fate::Drop(Reason::NoSa),
     }
+}
 
+impl Opener {
     /// Opens all packets of the SA of the first job.
     #[inline]
-    fn open(&mut self, view: &mut View<'_>, from: usize, len: usize) {
+    fn open(&mut self, plan: &Opening, view: &mut View<'_>, from: usize, len: usize) {
         let which = self.jobs[from].sa;
         let index = usize::from(which);
-        let plan = Arc::clone(&self.plan);
         let sa = &plan.sas[index];
         if self.windows[index].is_none() && self.owns[index] {
             self.windows[index] = sa.take_window();
         }
-        let Some(shared) = sa.shared() else { return self.refuse(view, from..len, which, Reason::StateFile) };
+        let Some(shared) = sa.shared() else { return self.refuse(plan, view, from..len, which, Reason::StateFile) };
         let limits = &sa.sa.limits;
         let (most, most_bytes) = (limits.hard_packets.unwrap_or(u64::MAX), limits.hard_bytes.unwrap_or(u64::MAX));
         // Nobody else counts: the SA is this worker's.
         let mut packets = shared.counts.packets.load(Ordering::Relaxed);
         let mut bytes = shared.bytes.load(Ordering::Relaxed);
         if packets >= most || bytes >= most_bytes {
-            return self.refuse(view, from..len, which, Reason::SaLimit);
+            return self.refuse(plan, view, from..len, which, Reason::SaLimit);
         }
         let Some(window) = self.windows[index].as_mut().and_then(HeldWindow::window) else {
-            return self.refuse(view, from..len, which, Reason::WrongQueue);
+            return self.refuse(plan, view, from..len, which, Reason::WrongQueue);
         };
         let jobs = &mut self.jobs[from..len];
         let mut incoming: ArrayVec<Incoming<'_>, BATCH> = ArrayVec::new();
@@ -243,6 +260,7 @@ impl EspOpen {
                 packets += 1;
                 bytes += len;
                 packet.meta.headers = headers;
+                packet.meta.opened = true;
                 Ok(())
             });
             match done {
@@ -259,8 +277,8 @@ impl EspOpen {
                 }
             }
         }
-        self.opened += packets - shared.counts.packets.load(Ordering::Relaxed);
-        self.mss_lowered += lowered;
+        self.counters[OPENED] += packets - shared.counts.packets.load(Ordering::Relaxed);
+        self.counters[MSS_LOWERED] += lowered;
         shared.counts.packets.store(packets, Ordering::Relaxed);
         shared.bytes.store(bytes, Ordering::Relaxed);
         if let Some(held) = &self.windows[index] {
@@ -268,17 +286,9 @@ impl EspOpen {
         }
     }
 
-    fn clamp(&mut self, frame: &mut Frame, headers: &Headers) {
-        if let Some(most) = self.plan.tcp_mss
-            && headers.protocol == Some(IpProtocol::TCP)
-        {
-            self.mss_lowered += u64::from(mss::clamp(frame, headers, most));
-        }
-    }
-
     /// Drops all packets of an SA.
     #[cold]
-    fn refuse(&mut self, view: &mut View<'_>, places: Range<usize>, which: u16, reason: Reason) {
+    fn refuse(&mut self, plan: &Opening, view: &mut View<'_>, places: Range<usize>, which: u16, reason: Reason) {
         for place in places {
             if self.jobs[place].sa != which {
                 continue;
@@ -287,7 +297,7 @@ impl EspOpen {
             if let Some(mut packet) = view.packet(place) {
                 packet.drop(reason);
             }
-            if let Some(shared) = self.plan.sas[usize::from(which)].shared() {
+            if let Some(shared) = plan.sas[usize::from(which)].shared() {
                 shared.counts.drop(reason);
             }
         }
@@ -315,6 +325,8 @@ fn find(frame: &[u8], headers: &Headers, plan: &Opening) -> Found {
     match headers.protocol {
         Some(IpProtocol::ESP) if headers.fragment == Fragment::Whole => Found::Esp { esp, end, port: None },
         Some(IpProtocol::ESP) => Found::Fragment,
+        // It has no ports, and may be of any datagram.
+        Some(IpProtocol::UDP) if headers.fragment == Fragment::Later && !plan.udp_ports.is_empty() => Found::Fragment,
         Some(IpProtocol::UDP) if plan.udp_ports.contains(&headers.destination_port) => {
             if headers.fragment != Fragment::Whole {
                 return Found::Fragment;
@@ -365,7 +377,8 @@ fn take_out(
     };
     match (sa.sa.mode, inner) {
         (Mode::Tunnel, Some(inner)) => out_of_tunnel(frame, outer, sa, payload, inner),
-        (Mode::Transport, None) => out_of_transport(frame, outer, sa, esp, payload, next_header),
+        // A tunnel of another kind may be in it.
+        (Mode::Transport, _) => out_of_transport(frame, outer, sa, esp, payload, next_header),
         _ => Err(Reason::Policy),
     }
 }
@@ -415,14 +428,11 @@ fn out_of_transport(
     if place.at > esp {
         return Err(Reason::Malformed);
     }
-    frame[place.field] = next_header.0;
     frame.truncate(payload.end);
     let shift = payload.start.checked_sub(place.at).ok_or(Reason::Malformed)?;
     frame.copy_within(..place.at, shift);
     frame.trim_front(shift);
-    if !transport::set_length(frame, outer.l3_offset.into(), version) {
-        return Err(Reason::Malformed);
-    }
+    transport::set_behind(frame, outer.l3_offset.into(), version, place.field, next_header).ok_or(Reason::Malformed)?;
     Ok(Headers::parse(frame))
 }
 
@@ -468,6 +478,6 @@ impl fmt::Debug for OpenPlan {
 
 impl fmt::Debug for EspOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EspOpen").field("opened", &self.opened).finish_non_exhaustive()
+        f.debug_struct("EspOpen").field("opened", &self.work.counters[OPENED]).finish_non_exhaustive()
     }
 }

@@ -72,9 +72,11 @@ impl Outer {
         }
     }
 
-    /// Writes it to the front of `buffer`, for so many bytes behind it. `ident` is for packets that may be fragmented (RFC 6864, 4.1).
+    /// Writes it to the front of `buffer`, for so many bytes behind it. Says whether the packet may be fragmented: it takes an identification
+    /// of its own then (RFC 6864, 4.1).
     #[inline]
-    pub(super) fn write(&self, buffer: &mut [u8], inner: Inner, protocol: IpProtocol, payload: u16, ident: &mut u16) {
+    pub(super) fn write(&self, buffer: &mut [u8], inner: Inner, protocol: IpProtocol, payload: u16) -> bool {
+        let mut may_be_fragmented = false;
         let dscp = match self.dscp {
             Dscp::Copy => inner.traffic_class >> 2,
             Dscp::Is(dscp) => dscp,
@@ -87,17 +89,12 @@ impl Outer {
                     Df::Set => true,
                     Df::Clear => false,
                 };
-                let ident = if dont_fragment {
-                    0
-                } else {
-                    *ident = ident.wrapping_add(1);
-                    *ident
-                };
+                may_be_fragmented = !dont_fragment;
                 let ttl = self.ttl;
                 let repr = ipv4::Repr {
                     dscp,
                     ecn,
-                    ident,
+                    ident: 0,
                     dont_fragment,
                     ttl,
                     protocol,
@@ -120,5 +117,6 @@ impl Outer {
         };
         // The room for it was looked at, and its lengths are within an MTU.
         debug_assert!(written.is_ok());
+        may_be_fragmented
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Association {
     pub(super) spi: u32,
     pub(super) transform: Transform,
     pub(super) fingerprint: Fingerprint,
+    /// What is the same if another transform has the same key.
+    pub(super) identity: Fingerprint,
     pub(super) mode: Mode,
     pub(super) esn: bool,
     pub(super) backend: Backend,
@@ -123,6 +125,11 @@ impl Association {
         own == (other.spi, other.fingerprint, other.esn, other.mode)
     }
 
+    fn judges_by(&self) -> String {
+        let Self { spi, fingerprint, mode, esn, limits, selector, .. } = self;
+        format!("{spi} {fingerprint} {mode:?} {esn} {limits:?} {selector:?}")
+    }
+
     fn report(&self, direction: &'static str, counts: Option<&Counts>) -> SaReport {
         SaReport {
             direction,
@@ -158,6 +165,18 @@ impl Outbound {
     #[inline]
     pub(super) fn shared(&self) -> Option<&Arc<OutboundShared>> {
         self.shared.get()
+    }
+
+    /// Gives the numbers their limits: once it is at work, and not before it is certain that it will be.
+    pub(super) fn limit(&self) {
+        if let Some(shared) = self.shared.get() {
+            shared.numbers.limit(self.sa.esn, self.sa.limits.hard_packets);
+        }
+    }
+
+    /// What it goes by when it drops packets, and what it leaves of others.
+    pub(super) fn judges_by(&self) -> String {
+        format!("{} {:?} {:?}", self.sa.judges_by(), self.outer, self.udp)
     }
 
     /// Goes on with what one of the others has, or begins.
@@ -244,6 +263,12 @@ impl Inbound {
         };
         let _ = self.shared.set(known.unwrap_or_else(|| Arc::new(begun())));
         Ok(())
+    }
+
+    /// What it goes by when it drops packets.
+    pub(super) fn judges_by(&self) -> String {
+        let Self { destination, udp_port, queue, .. } = self;
+        format!("{} {destination:?} {udp_port:?} {queue}", self.sa.judges_by())
     }
 
     /// The window, for the worker that the SA belongs to. `None`: another one has it yet.

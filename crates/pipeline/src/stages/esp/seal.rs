@@ -20,10 +20,10 @@ use super::{as_plans, mss};
 use crate::kind::{BuildCx, Claim, PrepareError, StagePlan};
 use crate::reason::Reason;
 use crate::report::SaReport;
-use crate::stage::{Cx, Stage};
+use crate::stage::{Cx, SnapshotError, Stage};
 use crate::verdict::Verdict;
 use crate::view::{Packet, View};
-use crate::wire::checksum::Sum;
+use crate::wire::checksum::{Sum, update};
 use crate::wire::{Fragment, Headers, IpProtocol, IpVersion, Status, udp};
 
 /// What all workers have of the stage.
@@ -46,18 +46,27 @@ pub(super) struct SealPlan(pub(super) Arc<Sealing>);
 /// The stage at work.
 pub struct EspSeal {
     plan: Arc<Sealing>,
-    /// Its own IVs; `None`: there were none left.
+    work: Sealer,
+}
+
+/// What one worker has of the stage.
+struct Sealer {
+    /// Its own IVs; `None`: there were none left yet.
     lane: Option<Lane>,
+    /// Whether limits are those of the plan.
+    has_begun: bool,
     rate: Rate,
     sources: Sources,
-    /// Of outer headers that may be fragmented.
-    ident: u16,
     jobs: Box<[Job; BATCH]>,
-    sealed: u64,
-    bypassed: u64,
-    icmp_sent: u64,
-    mss_lowered: u64,
+    /// In the order of [`COUNTERS`].
+    counters: [u64; COUNTERS.len()],
 }
+
+const COUNTERS: [&str; 4] = ["sealed", "bypassed", "icmp_sent", "mss_lowered"];
+const SEALED: usize = 0;
+const BYPASSED: usize = 1;
+const ICMP_SENT: usize = 2;
+const MSS_LOWERED: usize = 3;
 
 /// What is to be done about a packet of the batch.
 #[derive(Clone, Copy, Default)]
@@ -70,6 +79,8 @@ struct Job {
     next_header: u8,
     /// Where to write a UDP checksum, if that takes one: over IPv6.
     udp: Option<u16>,
+    /// Where the outer header is, if that may be fragmented: it takes an identification of its own.
+    ident: Option<u16>,
     number: u64,
     iv: u64,
 }
@@ -91,18 +102,15 @@ impl StagePlan for SealPlan {
     fn build(&self, cx: &BuildCx) -> Box<dyn Stage> {
         let plan = Arc::clone(&self.0);
         let own = &plan.sources;
-        Box::new(EspSeal {
+        let work = Sealer {
             lane: plan.state.get().and_then(StateFile::lane),
+            has_begun: false,
             rate: Rate::new(plan.icmp_rate, cx.workers, xsk::clock::cycles_per_second()),
             sources: Sources { v4: own.v4.or(cx.ipv4), v6: own.v6.or(cx.ipv6) },
-            ident: 0,
             jobs: Box::new([Job::default(); BATCH]),
-            sealed: 0,
-            bypassed: 0,
-            icmp_sent: 0,
-            mss_lowered: 0,
-            plan,
-        })
+            counters: [0; COUNTERS.len()],
+        };
+        Box::new(EspSeal { plan, work })
     }
 
     fn summary(&self) -> String {
@@ -112,12 +120,19 @@ impl StagePlan for SealPlan {
     fn prepare(&self, others: &[Arc<dyn StagePlan>]) -> Result<(), PrepareError> {
         let state = super::state(&self.0.state_path, others)?;
         for sa in &self.0.sas {
+            super::stay(&self.0.state_path, &sa.sa, others)?;
             let others = as_plans::<Self>(others).flat_map(|plan| &plan.0.sas);
             sa.prepare(&state, others).map_err(|error| PrepareError(error.to_string()))?;
         }
         let _ = self.0.state.set(state);
         super::say_static(self.0.sas.iter().map(|sa| &sa.sa));
         Ok(())
+    }
+
+    fn judges_by(&self) -> Option<String> {
+        let Sealing { sas, bypass, mtu, .. } = &*self.0;
+        let sas: Vec<String> = sas.iter().map(Outbound::judges_by).collect();
+        Some(format!("seals by {bypass:?}, {mtu}: {sas:?}"))
     }
 
     fn look_after(&self) {
@@ -135,44 +150,51 @@ impl StagePlan for SealPlan {
 
 impl Stage for EspSeal {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
+        let Self { plan, work } = self;
+        if !work.has_begun {
+            work.has_begun = true;
+            plan.sas.iter().for_each(Outbound::limit);
+        }
         let len = view.len();
         for place in 0..len {
             let Some(mut packet) = view.packet(place) else { continue };
             let mut job = Job { sa: NONE, ..Job::default() };
-            match self.begin(&mut packet, cx.now()) {
+            match work.begin(plan, &mut packet, cx.now()) {
                 Fate::Seal(begun) => job = begun,
-                Fate::Pass => self.bypassed += 1,
+                Fate::Pass => work.counters[BYPASSED] += 1,
                 Fate::Drop(reason) => packet.drop(reason),
                 Fate::Answer => {
-                    self.icmp_sent += 1;
+                    work.counters[ICMP_SENT] += 1;
                     packet.send_to(packet.meta.ingress);
                 }
             }
-            self.jobs[place] = job;
+            work.jobs[place] = job;
         }
         // One SA after the other; there is one, mostly.
         let mut from = 0;
-        while let Some(next) = self.jobs[from..len].iter().position(|job| job.sa != NONE) {
+        while let Some(next) = work.jobs[from..len].iter().position(|job| job.sa != NONE) {
             from += next;
-            self.seal(view, from, len);
+            work.seal(plan, view, from, len);
         }
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        vec![
-            ("sealed", self.sealed),
-            ("bypassed", self.bypassed),
-            ("icmp_sent", self.icmp_sent),
-            ("mss_lowered", self.mss_lowered),
-        ]
+        COUNTERS.into_iter().zip(self.work.counters).collect()
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        Some(super::save(&self.work.counters))
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
+        super::load(snapshot, &mut self.work.counters)
     }
 }
 
-impl EspSeal {
+impl Sealer {
     /// Looks at a packet, and makes room around what is to be sealed.
     #[inline]
-    fn begin(&mut self, packet: &mut Packet<'_>, now: u64) -> Fate {
-        let plan = &*self.plan;
+    fn begin(&mut self, plan: &Sealing, packet: &mut Packet<'_>, now: u64) -> Fate {
         let (frame, headers) = (&mut *packet.frame, packet.meta.headers);
         if plan.bypass.takes(frame, &headers) {
             return Fate::Pass;
@@ -197,7 +219,7 @@ impl EspSeal {
         if let Some(most) = plan.tcp_mss
             && headers.protocol == Some(IpProtocol::TCP)
         {
-            self.mss_lowered += u64::from(mss::clamp(frame, &headers, most));
+            self.counters[MSS_LOWERED] += u64::from(mss::clamp(frame, &headers, most));
         }
         let udp_len = if sa.udp.is_some() { udp::HEADER_LEN } else { 0 };
         let (start, end) = (usize::from(headers.l3_offset), usize::from(headers.l3_end));
@@ -221,7 +243,10 @@ impl EspSeal {
             // What the largest payload is: a multiple of four with pad length and next header.
             let most = (plan.mtu.saturating_sub(in_front + udp_len + HEADER + ICV) & !3).saturating_sub(2);
             let largest = if place.is_some() { most + in_front } else { most };
-            if self.rate.allows(now) && too_big::answer(frame, &headers, largest as u16, &self.sources) {
+            // What came out of ESP must not go back in clear, not even its beginning.
+            let may = !packet.meta.opened && self.rate.has_one(now);
+            if may && too_big::answer(frame, &headers, largest as u16, &self.sources) {
+                self.rate.take();
                 return Fate::Answer;
             }
             return dropped(Reason::TooBig);
@@ -234,6 +259,7 @@ impl EspSeal {
         }
         let carried = if sa.udp.is_some() { IpProtocol::UDP } else { IpProtocol::ESP };
         let esp = from + front - HEADER;
+        let mut ident = None;
         match (place, &sa.outer) {
             (None, Some(outer)) => {
                 frame.copy_within(front..front + start, 0);
@@ -242,12 +268,12 @@ impl EspSeal {
                 }
                 // Within an MTU.
                 let len = (frame.len() - start - in_front) as u16;
-                outer.write(&mut frame[start..], inner, carried, len, &mut self.ident);
+                let may_be_fragmented = outer.write(&mut frame[start..], inner, carried, len);
+                ident = may_be_fragmented.then_some(start as u16);
             }
             (Some(Place { at, field, .. }), _) => {
                 frame.copy_within(front..front + at, 0);
-                frame[field] = carried.0;
-                if !transport::set_length(frame, start, version) {
+                if transport::set_behind(frame, start, version, field, carried).is_none() {
                     return dropped(Reason::Malformed);
                 }
             }
@@ -276,6 +302,7 @@ impl EspSeal {
             payload: payload as u16,
             next_header: next_header.0,
             udp,
+            ident,
             number: 0,
             iv: 0,
         })
@@ -283,11 +310,14 @@ impl EspSeal {
 
     /// Seals all packets of the SA of the first job.
     #[inline]
-    fn seal(&mut self, view: &mut View<'_>, from: usize, len: usize) {
+    fn seal(&mut self, plan: &Sealing, view: &mut View<'_>, from: usize, len: usize) {
         let which = self.jobs[from].sa;
-        let plan = Arc::clone(&self.plan);
         let sa = &plan.sas[usize::from(which)];
         let Some(shared) = sa.shared() else { return self.refuse(view, from..len, which, Reason::StateFile, None) };
+        if self.lane.is_none() {
+            // A predecessor may have given its own back since.
+            self.lane = plan.state.get().and_then(StateFile::lane);
+        }
         self.number(view, from, len, shared, sa);
         let jobs = &mut self.jobs[from..len];
         let mut outgoing: ArrayVec<Outgoing<'_>, BATCH> = ArrayVec::new();
@@ -310,12 +340,15 @@ impl EspSeal {
         }
         for (mut packet, job) in view.packets().skip(from).zip(jobs).filter(|(_, job)| job.sa == which) {
             job.sa = NONE;
+            if let Some(at) = job.ident {
+                identify(packet.frame, at.into(), job.number as u16);
+            }
             packet.reparse();
             if let Some(at) = job.udp {
                 checksum(packet.frame, &packet.meta.headers, at.into());
             }
         }
-        self.sealed += count as u64;
+        self.counters[SEALED] += count as u64;
         shared.counts.packets.fetch_add(count as u64, Ordering::Relaxed);
     }
 
@@ -354,7 +387,12 @@ impl EspSeal {
                 }
             }
             wanted -= 1;
-            match (why, numbers.next(), ivs.next()) {
+            let number = numbers.next();
+            // An SA that has just got extended numbers elsewhere may be past those that this one has.
+            if !sa.sa.esn && number.is_some_and(|number| number > u64::from(u32::MAX)) {
+                why = why.or(Some(Reason::SaLimit));
+            }
+            match (why, number, ivs.next()) {
                 (None, Some(number), Some(iv)) => {
                     (job.number, job.iv) = (number, iv);
                     so_far += size;
@@ -411,6 +449,15 @@ fn inner(frame: &[u8], start: usize, version: IpVersion) -> Inner {
     }
 }
 
+/// Gives an IPv4 header an identification, as long as it has none (RFC 6864, 4.3).
+#[cold]
+fn identify(frame: &mut Frame, at: usize, ident: u16) {
+    let Some(header) = frame.get_mut(at..).and_then(|header| header.first_chunk_mut::<20>()) else { return };
+    header[4..6].copy_from_slice(&ident.to_be_bytes());
+    let sum = update(u16::from_be_bytes([header[10], header[11]]), 0, ident);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
 /// Writes the checksum that UDP has to have over IPv6 (RFC 8200, 8.1).
 #[cold]
 fn checksum(frame: &mut Frame, headers: &Headers, at: usize) {
@@ -432,6 +479,6 @@ impl fmt::Debug for SealPlan {
 
 impl fmt::Debug for EspSeal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EspSeal").field("sealed", &self.sealed).finish_non_exhaustive()
+        f.debug_struct("EspSeal").field("sealed", &self.work.counters[SEALED]).finish_non_exhaustive()
     }
 }

@@ -6,12 +6,15 @@
 pub(super) struct SpiTable {
     /// A power of two of them, half of them empty at least.
     slots: Vec<Option<(u32, u16)>>,
+    /// What is left of 32 bits are as many as number the slots.
+    shift: u32,
 }
 
 impl SpiTable {
     /// Of SAs in their order.
     pub(super) fn new(spis: impl ExactSizeIterator<Item = u32>) -> Self {
-        let mut table = Self { slots: vec![None; (2 * spis.len()).next_power_of_two().max(2)] };
+        let slots = (2 * spis.len()).next_power_of_two().max(2);
+        let mut table = Self { slots: vec![None; slots], shift: 32 - slots.trailing_zeros() };
         for (index, spi) in (0..=u16::MAX).zip(spis) {
             let mut slot = table.first(spi);
             while table.slots[slot].is_some() {
@@ -37,8 +40,8 @@ impl SpiTable {
 
     #[inline]
     fn first(&self, spi: u32) -> usize {
-        // Fibonacci hashing: SPIs are often numbered one after the other.
-        (spi.wrapping_mul(0x9e37_79b1) as usize >> 8) & (self.slots.len() - 1)
+        // Fibonacci hashing, by the product's upper bits: SPIs are often numbered one after the other, or in steps.
+        (spi.wrapping_mul(0x9e37_79b1) >> self.shift) as usize
     }
 
     #[inline]
@@ -50,6 +53,17 @@ impl SpiTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steps_of_any_size_are_spread() {
+        for step in 0..22 {
+            let table = SpiTable::new(
+                (1..=1024_u32).map(|number| number.wrapping_mul(1 << step)).collect::<Vec<_>>().into_iter(),
+            );
+            let longest = table.slots.split(Option::is_none).map(<[_]>::len).max().unwrap();
+            assert!(longest < 64, "steps of 2^{step}: {longest} in a row");
+        }
+    }
 
     #[test]
     fn finds_what_is_there_in_its_order() {

@@ -27,6 +27,8 @@ const SHORT_OF: u64 = STEP / 2;
 const EVERY: Duration = Duration::from_secs(1);
 /// After a failure it is tried again so much later.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a write may take that somebody waits for.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(10);
 /// A clock that is behind the epoch by up to so many seconds is waited for.
 const WAIT_FOR_CLOCK: u64 = 5;
 
@@ -110,6 +112,9 @@ pub enum StateFileProblem {
         /// Where it is.
         folder: PathBuf,
     },
+    /// The disk does not answer.
+    #[error("it is not written within {WRITTEN_WITHIN:?}: does its disk answer? Take one that does")]
+    Slow,
     /// The thread that writes it has ended.
     #[error("the thread that writes it is not there")]
     NoKeeper,
@@ -248,7 +253,7 @@ impl StateFile {
     }
 
     /// The numbers of an outbound SA: those that somebody has already, or else those behind what is written down. A number that it can give out
-    /// is written down before it returns. Limits are those that were given last.
+    /// is written down before it returns. Limits of one that somebody has are changed by [`Outbound::limit`].
     pub fn outbound(
         self: &Arc<Self>,
         spi: u32,
@@ -263,12 +268,8 @@ impl StateFile {
             let mut inner = self.shared.lock();
             let key = (Direction::Out, spi, fingerprint);
             let (next, bytes) = match inner.sas.get(&key) {
-                Some(Sa::Out(outbound)) => {
-                    let outbound = Arc::clone(outbound);
-                    drop(inner);
-                    outbound.numbers.limit(extended, limit);
-                    return self.written(outbound).map_err(failed);
-                }
+                // Its limits change when who asks is at work.
+                Some(Sa::Out(outbound)) => return Ok(Arc::clone(outbound)),
                 Some(Sa::Unused(Reached::Out { next, bytes })) => (*next, *bytes),
                 _ if inner.sas.len() >= State::MOST_SAS => return Err(failed(StateFileProblem::Full)),
                 _ => (1, 0),
@@ -299,6 +300,7 @@ impl StateFile {
 
     /// Has the keeper write, and waits until it has, or has failed.
     fn have_written(&self) -> Result<Option<WriteFailure>, StateFileProblem> {
+        let deadline = Instant::now() + WRITTEN_WITHIN;
         let mut inner = self.shared.lock();
         inner.asked += 1;
         let own = inner.asked;
@@ -306,6 +308,9 @@ impl StateFile {
         while inner.answered < own {
             if self.handle.as_ref().is_none_or(JoinHandle::is_finished) {
                 return Err(StateFileProblem::NoKeeper);
+            }
+            if Instant::now() >= deadline {
+                return Err(StateFileProblem::Slow);
             }
             let waited = self.shared.answered.wait_timeout(inner, EVERY);
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -407,6 +412,11 @@ pub struct Outbound {
 }
 
 impl Outbound {
+    /// Sets how far it goes, from now on: with 64 bits if it is `extended`, and no further than `limit`.
+    pub fn limit(&self, extended: bool, limit: Option<u64>) {
+        self.numbers.limit(extended, Some(limit.unwrap_or(u64::MAX).min(State::LARGEST_NUMBER - 1)));
+    }
+
     /// Reserves up to so many sequence numbers that follow each other, as many as there are.
     #[inline]
     pub fn reserve(&self, count: u64) -> Result<Range<u64>, Exhausted> {
@@ -495,15 +505,17 @@ impl Keeper {
             let is_last = self.shared.stopping.load(Ordering::Acquire);
             let now = Instant::now();
             let next = self.shared.next(is_last);
+            not_before = not_before.filter(|at| now < *at);
             let ticked = now >= tick;
-            if ticked {
-                tick = now + EVERY;
-            }
             let is_due = next.is_due || (ticked && next.has_received);
-            let may = not_before.is_none_or(|at| now >= at) || next.is_waited_for;
+            let may = not_before.is_none() || next.is_waited_for;
             if is_last || (is_due && may) {
                 let succeeded = self.write(&next);
                 not_before = (!succeeded).then(|| Instant::now() + PAUSE);
+            }
+            if ticked {
+                // One that could not be written is due again when it may be.
+                tick = not_before.unwrap_or(now + EVERY);
             }
             if is_last {
                 return;

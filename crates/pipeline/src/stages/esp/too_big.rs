@@ -171,15 +171,16 @@ impl Rate {
     }
 
     /// Whether one more may be sent at this time. A clock that goes back brings nothing, and counts on from there.
-    pub(super) fn allows(&mut self, now_cycles: u64) -> bool {
+    pub(super) fn has_one(&mut self, now_cycles: u64) -> bool {
         let elapsed = now_cycles.saturating_sub(self.last);
         self.last = now_cycles;
         self.tokens = (self.tokens + elapsed as f64 * self.per_cycle).min(self.most);
-        if self.tokens < 1.0 {
-            return false;
-        }
-        self.tokens -= 1.0;
-        true
+        self.tokens >= 1.0
+    }
+
+    /// One is sent.
+    pub(super) fn take(&mut self) {
+        self.tokens = (self.tokens - 1.0).max(0.0);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where ESP's header goes in transport mode (RFC 4303, 3.1.1), and where it was.
 
+use crate::wire::checksum::update;
 use crate::wire::{Headers, IpProtocol, IpVersion, ipv4, ipv6};
 
 /// A place between IP header and upper protocol, from the beginning of the frame.
@@ -84,25 +85,50 @@ fn walk(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Here)) -> Option<
     }
 }
 
-/// Writes lengths, and IPv4's checksum, for a packet from `start` to the end of the frame.
+/// Writes what is behind the headers of a packet that goes from `start` to the end of the frame: its protocol at `field`, its length.
+/// IPv4's checksum is updated by as much (RFC 1624): one that was wrong stays wrong.
 #[inline]
-pub(super) fn set_length(frame: &mut [u8], start: usize, version: IpVersion) -> bool {
-    let Some(l3) = frame.get_mut(start..) else { return false };
-    let Ok(len) = u16::try_from(l3.len()) else { return false };
+pub(super) fn set_behind(
+    frame: &mut [u8],
+    start: usize,
+    version: IpVersion,
+    field: usize,
+    protocol: IpProtocol,
+) -> Option<()> {
+    let l3 = frame.get_mut(start..)?;
+    let len = u16::try_from(l3.len()).ok()?;
+    let field = field.checked_sub(start)?;
     match version {
         IpVersion::V4 => {
-            // Unchecked yet: the length that it states is the old one.
-            let Some(field) = l3.get_mut(2..4) else { return false };
-            field.copy_from_slice(&len.to_be_bytes());
-            ipv4::Packet::new_checked(l3).map(|mut packet| packet.fill_checksum()).is_ok()
+            let header = l3.first_chunk_mut::<{ ipv4::HEADER_LEN }>()?;
+            let old = words(header);
+            header[IPV4_LENGTH..IPV4_LENGTH + 2].copy_from_slice(&len.to_be_bytes());
+            *header.get_mut(field)? = protocol.0;
+            let new = words(header);
+            let checksum =
+                old.iter().zip(new).fold(word(header, IPV4_CHECKSUM), |sum, (old, new)| update(sum, *old, new));
+            header[IPV4_CHECKSUM..IPV4_CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
         }
         IpVersion::V6 => {
-            let Some(payload) = len.checked_sub(ipv6::HEADER_LEN as u16) else { return false };
-            let Some(field) = l3.get_mut(4..6) else { return false };
-            field.copy_from_slice(&payload.to_be_bytes());
-            true
+            let payload = len.checked_sub(ipv6::HEADER_LEN as u16)?;
+            l3.get_mut(IPV6_LENGTH..IPV6_LENGTH + 2)?.copy_from_slice(&payload.to_be_bytes());
+            *l3.get_mut(field)? = protocol.0;
         }
     }
+    Some(())
+}
+
+const IPV4_LENGTH: usize = 2;
+const IPV4_CHECKSUM: usize = 10;
+const IPV6_LENGTH: usize = 4;
+
+fn word(header: &[u8; ipv4::HEADER_LEN], at: usize) -> u16 {
+    u16::from_be_bytes([header[at], header[at + 1]])
+}
+
+/// Those that are written: the length; time to live and protocol.
+fn words(header: &[u8; ipv4::HEADER_LEN]) -> [u16; 2] {
+    [word(header, IPV4_LENGTH), word(header, IPV4_PROTOCOL - 1)]
 }
 
 #[cfg(test)]

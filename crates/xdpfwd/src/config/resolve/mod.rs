@@ -71,7 +71,7 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
         paths,
         control: engine.control.is().map(|path| path.get_ref().into()),
     };
-    paths::claims(&plan.paths, &stages, findings);
+    paths::claims(&plan, &stages, findings);
     paths::place(&mut plan, &stages, findings);
     if !findings.has_errors() {
         match around.machine.lockouts(&plan) {

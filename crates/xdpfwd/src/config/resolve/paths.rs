@@ -47,11 +47,12 @@ pub(super) fn resolve(
 }
 
 /// Checks that what may be in one place only is in one, and that nothing is claimed twice.
-pub(super) fn claims(paths: &[PathPlan], stages: &Stages, findings: &mut Findings<'_>) {
+pub(super) fn claims(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) {
+    let Plan { paths, ports, .. } = plan;
     let span = |name: &str| stages.get(name).map_or(0..0, |stage| stage.span.clone());
     let mut seen: Vec<&StageOnPath> = Vec::new();
     let mut claims: Vec<(Claim, &str)> = Vec::new();
-    for stage in paths.iter().flat_map(|path| &path.stages) {
+    for (path, stage) in paths.iter().flat_map(|path| path.stages.iter().map(move |stage| (path, stage))) {
         let name = &*stage.name;
         if seen.iter().any(|other| other.name == name) {
             if stage.plan.is_single() {
@@ -64,6 +65,21 @@ pub(super) fn claims(paths: &[PathPlan], stages: &Stages, findings: &mut Finding
             continue;
         }
         seen.push(stage);
+        let port = ports.get(usize::from(path.from.0));
+        for sa in stage.plan.sas() {
+            if let (Some(queue), Some(port)) = (sa.queue, port)
+                && queue >= port.queues
+            {
+                let message = format!(
+                    "stage {}: queue = {queue} of SA {:#x}: port {} uses {} queue(s), numbered from 0",
+                    quoted(name),
+                    sa.spi,
+                    quoted(&port.name),
+                    port.queues
+                );
+                findings.error(&span(name), message);
+            }
+        }
         for claim in stage.plan.claims() {
             if let Some((_, other)) = claims.iter().find(|(other, _)| other.id == claim.id) {
                 let message = format!(

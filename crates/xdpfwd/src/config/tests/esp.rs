@@ -60,6 +60,7 @@ fn what_is_no_good_is_said_with_what_is() {
         &[("destination = \"192.0.2.2\"", "destination = \"192.0.2.2\"\nsoft_packets = 10\nhard_packets = 9")],
         &[("destination = \"192.0.2.2\"", "destination = \"192.0.2.2\"\nwindow = 64")],
         &[("spi = 8193", "spi = 8193\nwindow = 100")],
+        &[("spi = 8193", "spi = 8193\nqueue = 1")],
         &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nbypass = [\"arp\", \"ospf\"]")],
         &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nmtu = 100")],
         &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nicmp_source = [\"192.0.2.1\", \"192.0.2.2\"]")],

@@ -415,7 +415,14 @@ const SECOND: u64 = 1_000_000_000;
 
 /// How many of so many are allowed at this time.
 fn allowed(rate: &mut Rate, count: usize, now: u64) -> usize {
-    (0..count).filter(|_| rate.allows(now)).count()
+    let mut allows = || {
+        let has = rate.has_one(now);
+        if has {
+            rate.take();
+        }
+        has
+    };
+    (0..count).filter(|_| allows()).count()
 }
 
 #[test]
