@@ -55,16 +55,14 @@ fn state(path: &Path, others: &[Arc<dyn StagePlan>]) -> Result<Arc<StateFile>, P
     }
 }
 
-/// A key stays with the file that has its numbers: another one does not know which were used, or received.
-fn stay(path: &Path, own: &Association, others: &[Arc<dyn StagePlan>]) -> Result<(), PrepareError> {
-    let seals = as_plans::<SealPlan>(others)
-        .filter_map(|plan| Some((plan.0.state.get()?, plan.0.sas.iter().map(|sa| &sa.sa).collect::<Vec<_>>())));
-    let opens = as_plans::<OpenPlan>(others)
-        .filter_map(|plan| Some((plan.0.state.get()?, plan.0.sas.iter().map(|sa| &sa.sa).collect())));
-    let elsewhere = |(state, sas): &(&Arc<StateFile>, Vec<&Association>)| {
-        !state.is(path) && sas.iter().any(|sa| sa.identity == own.identity)
-    };
-    match seals.chain(opens).find(elsewhere) {
+/// A key stays with the file that has its numbers: another one does not know which were used, or received. `others` are the stages of its
+/// direction that are there: their state files, and their SAs.
+fn stay<'a>(
+    path: &Path,
+    own: &Association,
+    mut others: impl Iterator<Item = (&'a StateFile, &'a Association)>,
+) -> Result<(), PrepareError> {
+    match others.find(|(state, sa)| sa.identity == own.identity && !state.is(path)) {
         Some((state, _)) => Err(PrepareError(format!(
             "the key of SA {:#x} is in use with the state file {}, which has its numbers: leave it there, or take a new key \
              (`xdpfwd esp new-key`)",

@@ -105,7 +105,9 @@ impl StagePlan for OpenPlan {
     fn prepare(&self, others: &[Arc<dyn StagePlan>]) -> Result<(), PrepareError> {
         let state = super::state(&self.0.state_path, others)?;
         for sa in &self.0.sas {
-            super::stay(&self.0.state_path, &sa.sa, others)?;
+            let there = as_plans::<Self>(others).filter_map(|plan| Some((&**plan.0.state.get()?, &plan.0.sas)));
+            let there = there.flat_map(|(state, sas)| sas.iter().map(move |sa| (state, &sa.sa)));
+            super::stay(&self.0.state_path, &sa.sa, there)?;
             let others = as_plans::<Self>(others).flat_map(|plan| &plan.0.sas);
             sa.prepare(&state, others).map_err(|error| PrepareError(error.to_string()))?;
         }
