@@ -5,7 +5,7 @@
 mod socket;
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lab::{Namespace, Sink};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::esp::{
     A, B, Esp, Folder, Kind, Lab, OUTER_6, Sender, Server, Setup, Tap, drops, inject, key, kinds, latest, pcap, ping,
     received, run, said, sh, spi, splitmix, try_ping, until,
@@ -758,7 +758,7 @@ fn new_keys_are_random_and_nothing_is_overwritten() {
             keys.push(key);
         }
     }
-    let distinct: std::collections::BTreeSet<_> = keys.iter().map(|key| &key[..20]).collect();
+    let distinct: BTreeSet<_> = keys.iter().map(|key| &key[..20]).collect();
     assert_eq!(distinct.len(), keys.len());
     let path = folder.path("state");
     assert!(new(&["new-state"], &path).status.success());
@@ -802,6 +802,14 @@ fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
     Sender::start(lab.chain.gen_(), "gen0", 2_000, 1, Some(100)).finish();
     until("all is received", || received(&running, "fwd0") >= 100);
     let sa = socket.asked("sa");
+    let out = &sa["sas"][0];
+    let keys_of_it = ["stage", "direction", "spi", "transform", "sequence", "packets", "drops"];
+    assert_eq!(
+        keys_of_it.map(|key| out[key].clone()),
+        ["out".into(), "out".into(), spi(0, 1).into(), "aes-128-gcm".into(), 100.into(), 100.into(), json!({})],
+        "{sa}"
+    );
+    assert_eq!((&sa["sas"][1]["spi"], sa["sas"].as_array().unwrap().len()), (&spi(1, 1).into(), 2), "{sa}");
     let mut texts = vec![sa.to_string(), String::from_utf8(socket.ctl(&["sa"]).stdout).unwrap()];
     for question in ["status", "stats"] {
         texts.push(socket.asked(question).to_string());
@@ -913,4 +921,51 @@ fn keys_are_changed_under_traffic_and_nothing_is_lost() {
     assert_eq!(drops(&two.json).values().sum::<u64>(), count + 10, "{}", two.json);
     assert_eq!(forth.seen().unwrap().arrived.packets, sent[0], "nothing of it came out");
     println!("{} and {} packets, {GENERATIONS} keys each way", sent[0], sent[1]);
+}
+
+#[test]
+fn two_workers_share_the_numbers_of_an_sa_and_its_successors() {
+    const GENERATIONS: u32 = 4;
+    let lab = Lab::quiet(2);
+    let mut setup = Setup {
+        queues: 2,
+        engine: first("cores = [0, 1]"),
+        seal_sa: both(ONLY_10_77),
+        // One of them may be kept from its work for a while.
+        open_sa: both("window = 4096\n"),
+        ..Setup::default()
+    };
+    let ends = lab.start(&setup);
+    let tap = Tap::on(&lab.wire, "tap0");
+    let sink = Sink::builder().check(true).attach(lab.chain.sink(), "sink0").unwrap();
+    let sender = Sender::start(lab.chain.gen_(), "gen0", 2_000, 1, None);
+    for new in 2..=GENERATIONS {
+        let old = new - 1;
+        for (sealing, opening) in [(vec![old], vec![old, new]), (vec![new], vec![old, new]), (vec![new], vec![new])] {
+            setup = Setup { sealing, opening, ..setup };
+            for (side, end) in ends.iter().enumerate() {
+                thread::sleep(Duration::from_millis(100));
+                reload(&lab, end, &setup, side);
+            }
+        }
+    }
+    let sent = sender.stop();
+    until("all has arrived", || sink.seen().unwrap().arrived.packets == sent);
+    assert!(sink.seen().unwrap().is_clean(), "{:?}", sink.seen());
+    let (mut numbers, mut lanes, mut ivs) = (BTreeMap::<u32, Vec<u32>>::new(), BTreeSet::new(), BTreeSet::new());
+    for esp in tap.stop().iter().map(|frame| Kind::esp(frame)) {
+        assert!(ivs.insert(esp.iv), "an IV for the second time: {esp:?}");
+        lanes.insert(esp.lane());
+        numbers.entry(esp.spi).or_default().push(esp.sequence);
+    }
+    assert_eq!(numbers.keys().copied().collect::<Vec<_>>(), (1..=GENERATIONS).map(|n| spi(0, n)).collect::<Vec<_>>());
+    assert!(lanes.len() >= 2, "both have sealed");
+    for (spi, mut numbers) in numbers {
+        numbers.sort_unstable();
+        let count = numbers.len() as u32;
+        assert!(numbers.iter().copied().eq(1..=count), "{spi:#x}: each number once: {numbers:?}");
+    }
+    for last in stop_both(ends) {
+        assert_eq!(drops(&last.json), reasons([]));
+    }
 }

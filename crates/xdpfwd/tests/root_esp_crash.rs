@@ -101,6 +101,8 @@ fn kill_again_and_again(setup: &Setup, mut seed: u64) {
     assert_eq!(on_wire.len() as u64, sent);
 
     let runs = judge(&on_wire, setup.queues == 1);
+    let lanes: HashSet<u64> = on_wire.iter().map(Esp::lane).collect();
+    assert_eq!(lanes.len(), usize::from(setup.queues), "each worker has sealed");
     // One in four may have come to nothing.
     assert!(runs > KILLS * 2 / 3, "{runs} of {KILLS} runs sent something");
     let highest = on_wire.iter().map(|esp| u64::from(esp.sequence)).max().unwrap();

@@ -527,6 +527,13 @@ pub struct Esp {
     pub version: u8,
 }
 
+impl Esp {
+    /// Whose IV it is: `epoch (32 bits) | lane (6) | counter (26)`.
+    pub fn lane(&self) -> u64 {
+        self.iv >> 26 & 63
+    }
+}
+
 impl Kind {
     pub fn of(frame: &[u8]) -> Self {
         let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
