@@ -1,8 +1,8 @@
 //! `esp-seal` and `esp-open`: IPsec ESP (RFC 4303) between two ports. `docs/esp.md` has what they promise.
 //!
-//! A configuration becomes a plan ([`config`]), which has the SAs ([`sa`]) with their keys at work. Before it is built it is
+//! A configuration becomes a plan (`config`), which has the SAs (`sa`) with their keys at work. Before it is built it is
 //! prepared: its state file ([`state_file`]) is locked and written, and SAs that run already are found again. Each worker's stage
-//! ([`seal`], [`open`]) makes room around each packet of a batch first, has numbers assigned, and has the whole batch sealed
+//! (`seal`, `open`) makes room around each packet of a batch first, has numbers assigned, and has the whole batch sealed
 //! or opened by the crate `ipsec` then.
 
 #[cfg(test)]
