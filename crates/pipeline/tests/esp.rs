@@ -1192,6 +1192,40 @@ fn after_a_reload_the_same_sa_keeps_its_numbers_and_window() {
     assert!(folder.read("open.state").contains("highest = 40"), "{}", folder.read("open.state"));
 }
 
+/// Its state file has its numbers: under another one they would begin anew.
+#[test]
+fn a_key_stays_with_its_state_file() {
+    let folder = Folder::new("moves");
+    for (kind, sa) in [("esp-seal", SEAL), ("esp-open", OPEN)] {
+        let old = [plan(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""))];
+        // As another transform it is the same key.
+        for sa in [sa.to_owned(), sa.replace("'aes-128-gcm'", "'null-aes-128-gmac'").replace("0x12345678", "0x9abc")] {
+            let moved = plan_for(kind, &table(&folder, &format!("{kind}-2.state"), &[&sa], ""), 1).unwrap();
+            let error = moved.prepare(&old).unwrap_err().to_string();
+            assert!(error.contains("is in use with the state file") && error.contains("-1.state"), "{error}");
+        }
+        let stays = plan_for(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""), 1).unwrap();
+        // The file was written anew by `table`: it is the one that is open all the same.
+        stays.prepare(&old).unwrap();
+    }
+}
+
+/// Between two tunnels: who sent it is behind the first, and what goes back to it would go in clear.
+#[test]
+fn what_came_out_of_esp_is_not_quoted_in_clear() {
+    let folder = Folder::new("between");
+    let packets = [of_size(1440, false), of_size(1440, true)];
+    let far = plan("esp-seal", &table(&folder, "far.state", &[SEAL], ""));
+    let sealed = line(&far).pass(&packets);
+    let open = plan("esp-open", &table(&folder, "open.state", &[OPEN], ""));
+    let narrow = plan("esp-seal", &table(&folder, "narrow.state", &[SEAL], ", mtu = 1300, icmp_rate = 1000000"));
+    let mut between = Line::new(vec![build(&open), NamedStage { name: "narrow".into(), ..build(&narrow) }]);
+    assert_eq!(between.each(&sealed), [Fate::Dropped("too_big"), Fate::Dropped("too_big")]);
+    // What had come in clear is answered.
+    assert!(matches!(line(&narrow).one(&packets[0]), Fate::Answered(_)));
+    between.balance();
+}
+
 /// Make before break, as docs/esp.md has it: nothing is lost between two reloads, and a key that is back is not new.
 #[test]
 fn keys_are_changed_while_packets_flow() {

@@ -923,6 +923,25 @@ fn keys_are_changed_under_traffic_and_nothing_is_lost() {
     println!("{} and {} packets, {GENERATIONS} keys each way", sent[0], sent[1]);
 }
 
+/// Its files are given back with the stages, and taken again: numbers and windows go on.
+#[test]
+fn esp_leaves_with_a_reload_and_comes_back() {
+    let lab = Lab::quiet(1);
+    let setup = Setup::default();
+    let running = lab.start_one(&setup, 0);
+    let with = setup.config(&lab, 0);
+    let (ports, _) = with.split_once("[stage.").unwrap();
+    let without: String =
+        ports.lines().filter(|line| !line.starts_with("stages")).map(|line| format!("{line}\n")).collect();
+    for config in [&without, &with, &without, &with] {
+        let before = said(&running, "INFO reloaded");
+        running.config.write(config);
+        running.signal(Signal::SIGHUP);
+        until(&format!("reloaded: {:#?}", running.forwarder.stderr()), || said(&running, "INFO reloaded") > before);
+    }
+    stop(running);
+}
+
 #[test]
 fn two_workers_share_the_numbers_of_an_sa_and_its_successors() {
     const GENERATIONS: u32 = 4;
