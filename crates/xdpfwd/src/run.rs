@@ -24,7 +24,10 @@ const PRIVILEGE: u8 = 3;
 
 /// Runs the plan until a signal, or for as long as the command line says.
 pub(crate) fn run(plan: Plan, cli: &Run, registry: &Registry) -> ExitCode {
-    match drive(plan.clone(), cli, registry) {
+    // What is in the way is never a stage, and what stages hold (files, keys) is to go when they go.
+    let mut without_stages = plan.clone();
+    without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
+    match drive(plan, cli, registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             match cli.log_format {
@@ -34,7 +37,7 @@ pub(crate) fn run(plan: Plan, cli: &Run, registry: &Registry) -> ExitCode {
             }
             let start = error.downcast_ref::<StartError>();
             if start.is_some() {
-                say_what_is_in_the_way(&plan, cli);
+                say_what_is_in_the_way(&without_stages, cli);
             }
             let lacking = start.is_some_and(StartError::lacks_privilege_or_feature);
             ExitCode::from(if lacking { PRIVILEGE } else { FAILED })
