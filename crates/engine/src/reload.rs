@@ -123,7 +123,8 @@ impl DataPlane {
         });
         if let Err(error) = built {
             for remote in self.remotes() {
-                let _ = remote.send(|_| BUILT.set(None));
+                // What they hold goes with the plan, here, and not on a worker's thread.
+                let _ = remote.ask(|_| drop(BUILT.take()), ANSWER_WITHIN);
             }
             return Err(error);
         }
@@ -133,7 +134,8 @@ impl DataPlane {
             successors.into_iter().partition(|(port, _)| plan.kernel_filter(*port).is_some());
         let mut predecessors = self.exchange_programs(first).inspect_err(|_| {
             for remote in self.remotes() {
-                let _ = remote.send(|_| BUILT.set(None));
+                // What they hold goes with the plan, here, and not on a worker's thread.
+                let _ = remote.ask(|_| drop(BUILT.take()), ANSWER_WITHIN);
             }
         })?;
         let mut afresh = Vec::new();

@@ -1170,9 +1170,10 @@ fn after_a_reload_the_same_sa_keeps_its_numbers_and_window() {
     assert_eq!(opening.pass(&in_time), &packets[1..]);
     // The same SAs, with other words around them.
     let [seal, open] = tables(", selector = ['10.0.0.0/8']", "");
-    let new = [("esp-seal", seal), ("esp-open", open)].map(|(kind, table)| {
+    let new = [("esp-seal", seal, &old[..1]), ("esp-open", open, &old[1..])].map(|(kind, table, old)| {
         let plan = plan_for(kind, &table, 1).unwrap();
-        plan.prepare(&old).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        // Each on a machine of its own.
+        plan.prepare(old).unwrap_or_else(|error| panic!("{kind}: {error}"));
         plan
     });
     sealing.worker.swap_named(support::LAN, vec![build(&new[0])]).unwrap();
@@ -1205,6 +1206,11 @@ fn a_key_stays_with_its_state_file() {
             assert!(error.contains("is in use with the state file") && error.contains("-1.state"), "{error}");
         }
         let stays = plan_for(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""), 1).unwrap();
+        // Nor does it change its direction: the peer has the numbers of that.
+        let (back, sa) = if kind == "esp-seal" { ("esp-open", OPEN) } else { ("esp-seal", SEAL) };
+        let turned = plan_for(back, &table(&folder, &format!("{back}-3.state"), &[sa], ""), 1).unwrap();
+        let error = turned.prepare(&old).unwrap_err().to_string();
+        assert!(error.contains("is in use in the other direction"), "{error}");
         // The file was written anew by `table`: it is the one that is open all the same.
         stays.prepare(&old).unwrap();
     }

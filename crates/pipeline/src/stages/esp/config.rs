@@ -1,6 +1,7 @@
 //! The tables of `esp-seal` and `esp-open`.
 
 use std::net::IpAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use ipsec::{Aead, Fingerprint, KeyLength, KeyMaterial, Protection, Transform, Window};
@@ -131,12 +132,24 @@ impl StageConfig for EspSealConfig {
                 wrong.push(Remark { place: Whereabouts::Configuration(address.span()), message });
             }
         }
-        let mut sas = Vec::new();
+        let mut sas: Vec<Outbound> = Vec::new();
         let mut claims = Vec::new();
         for table in self.sa.0.iter().take(MOST) {
             let place = Whereabouts::Configuration(table.span());
             match table.get_ref().association(self.backend, cx) {
                 Ok((sa, outer, udp)) => {
+                    let destination = outer.as_ref().map(Outer::destination);
+                    let overlaps = |other: &Outbound| {
+                        let to = other.outer.as_ref().map(Outer::destination);
+                        other.sa.spi == sa.spi && to == destination && other.udp == udp && sa.mode == Mode::Tunnel
+                    };
+                    if sas.iter().any(overlaps) {
+                        let message = format!(
+                            "spi = {}: another SA of this stage has it for the same destination, which cannot tell them apart",
+                            sa.spi
+                        );
+                        wrong.push(Remark { place: Whereabouts::Configuration(table.get_ref().spi.span()), message });
+                    }
                     claims.push(claim(&sa));
                     sas.push(Outbound::new(sa, outer, udp));
                 }
@@ -152,6 +165,7 @@ impl StageConfig for EspSealConfig {
             mtu: self.mtu.map_or(MTU, |mtu| mtu.0) as usize,
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
             sources,
+            lacks_lane: AtomicBool::new(false),
             icmp_rate: self.icmp_rate.map_or(ICMP_RATE, |rate| rate.0) as u32,
             state: OnceLock::new(),
             state_path: cx.directory.join(self.state_file.0),

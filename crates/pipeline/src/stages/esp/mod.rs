@@ -55,22 +55,37 @@ fn state(path: &Path, others: &[Arc<dyn StagePlan>]) -> Result<Arc<StateFile>, P
     }
 }
 
-/// A key stays with the file that has its numbers: another one does not know which were used, or received. `others` are the stages of its
-/// direction that are there: their state files, and their SAs.
-fn stay<'a>(
-    path: &Path,
-    own: &Association,
-    mut others: impl Iterator<Item = (&'a StateFile, &'a Association)>,
-) -> Result<(), PrepareError> {
-    match others.find(|(state, sa)| sa.identity == own.identity && !state.is(path)) {
-        Some((state, _)) => Err(PrepareError(format!(
-            "the key of SA {:#x} is in use with the state file {}, which has its numbers: leave it there, or take a new key \
+/// The SAs of stages of one direction, and their state files.
+type There<'a> = Vec<(&'a StateFile, &'a Association)>;
+
+fn sealing(others: &[Arc<dyn StagePlan>]) -> There<'_> {
+    let plans = as_plans::<SealPlan>(others).filter_map(|plan| Some((&**plan.0.state.get()?, &plan.0.sas)));
+    plans.flat_map(|(state, sas)| sas.iter().map(move |sa| (state, &sa.sa))).collect()
+}
+
+fn opening(others: &[Arc<dyn StagePlan>]) -> There<'_> {
+    let plans = as_plans::<OpenPlan>(others).filter_map(|plan| Some((&**plan.0.state.get()?, &plan.0.sas)));
+    plans.flat_map(|(state, sas)| sas.iter().map(move |sa| (state, &sa.sa))).collect()
+}
+
+/// A key stays with the file that has its numbers, as another one does not know which were used, or received; and with its direction, as
+/// the peer has used its numbers in the other one.
+fn stay(path: &Path, own: &Association, same: &There<'_>, other: &There<'_>) -> Result<(), PrepareError> {
+    let spi = own.spi;
+    if let Some((state, _)) = same.iter().find(|(state, sa)| sa.identity == own.identity && !state.is(path)) {
+        return Err(PrepareError(format!(
+            "the key of SA {spi:#x} is in use with the state file {}, which has its numbers: leave it there, or take a new key \
              (`xdpfwd esp new-key`)",
-            own.spi,
             state.path().display()
-        ))),
-        None => Ok(()),
+        )));
     }
+    if other.iter().any(|(_, sa)| sa.identity == own.identity) {
+        return Err(PrepareError(format!(
+            "the key of SA {spi:#x} is in use in the other direction, where the peer has its numbers: take a new key \
+             (`xdpfwd esp new-key`)"
+        )));
+    }
+    Ok(())
 }
 
 /// What RFCs forbid is not done in silence.
@@ -85,16 +100,20 @@ fn say_static<'a>(sas: impl Iterator<Item = &'a Association>) {
     }
 }
 
+/// What a snapshot of counters begins with.
+type Kind = [u8; 8];
+
 /// A snapshot of counters.
-fn save(counters: &[u64]) -> Vec<u8> {
-    counters.iter().flat_map(|counter| counter.to_le_bytes()).collect()
+fn save(kind: Kind, counters: &[u64]) -> Vec<u8> {
+    kind.into_iter().chain(counters.iter().flat_map(|counter| counter.to_le_bytes())).collect()
 }
 
 /// Adds those of a snapshot.
-fn load<const N: usize>(snapshot: &[u8], counters: &mut [u64; N]) -> Result<(), SnapshotError> {
-    let (saved, rest) = snapshot.as_chunks::<8>();
+fn load<const N: usize>(kind: Kind, snapshot: &[u8], counters: &mut [u64; N]) -> Result<(), SnapshotError> {
+    let saved = snapshot.strip_prefix(&kind).unwrap_or_default();
+    let (saved, rest) = saved.as_chunks::<8>();
     if saved.len() != N || !rest.is_empty() {
-        return Err(SnapshotError(format!("{} bytes, expected {}", snapshot.len(), 8 * N)));
+        return Err(SnapshotError(format!("{} bytes that are no counters of this kind of stage", snapshot.len())));
     }
     for (counter, saved) in counters.iter_mut().zip(saved) {
         *counter += u64::from_le_bytes(*saved);

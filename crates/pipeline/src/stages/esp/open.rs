@@ -76,6 +76,9 @@ struct Job {
 
 const NONE: u16 = u16::MAX;
 
+/// What its snapshots begin with.
+const SNAPSHOT: super::Kind = *b"espopen1";
+
 const _: () = assert!(BATCH >= xsk::Batch::CAPACITY);
 
 /// What a packet is.
@@ -103,11 +106,12 @@ impl StagePlan for OpenPlan {
     }
 
     fn prepare(&self, others: &[Arc<dyn StagePlan>]) -> Result<(), PrepareError> {
+        let (same, other) = (super::opening(others), super::sealing(others));
+        for sa in &self.0.sas {
+            super::stay(&self.0.state_path, &sa.sa, &same, &other)?;
+        }
         let state = super::state(&self.0.state_path, others)?;
         for sa in &self.0.sas {
-            let there = as_plans::<Self>(others).filter_map(|plan| Some((&**plan.0.state.get()?, &plan.0.sas)));
-            let there = there.flat_map(|(state, sas)| sas.iter().map(move |sa| (state, &sa.sa)));
-            super::stay(&self.0.state_path, &sa.sa, there)?;
             let others = as_plans::<Self>(others).flat_map(|plan| &plan.0.sas);
             sa.prepare(&state, others).map_err(|error| PrepareError(error.to_string()))?;
         }
@@ -166,11 +170,11 @@ impl Stage for EspOpen {
     }
 
     fn snapshot(&self) -> Option<Vec<u8>> {
-        Some(super::save(&self.work.counters))
+        Some(super::save(SNAPSHOT, &self.work.counters))
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
-        super::load(snapshot, &mut self.work.counters)
+        super::load(SNAPSHOT, snapshot, &mut self.work.counters)
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {

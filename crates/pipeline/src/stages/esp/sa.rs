@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use ipsec::{Fingerprint, Protection, Transform, Window};
@@ -80,8 +80,9 @@ pub(super) struct InboundShared {
 pub(super) struct Counts {
     pub(super) packets: AtomicU64,
     drops: [AtomicU64; Reason::ALL.len()],
-    warned_of_packets: AtomicBool,
-    warned_of_bytes: AtomicBool,
+    /// The soft limits that were warned of.
+    warned_of_packets: AtomicU64,
+    warned_of_bytes: AtomicU64,
 }
 
 impl Counts {
@@ -99,9 +100,9 @@ impl Counts {
 
     /// Warns once of each soft limit that is reached.
     fn warn(&self, direction: &str, sa: &Association, packets: u64, bytes: u64) {
-        let warn = |what: &str, count: u64, soft: Option<u64>, hard: Option<u64>, warned: &AtomicBool| {
+        let warn = |what: &str, count: u64, soft: Option<u64>, hard: Option<u64>, warned: &AtomicU64| {
             let Some(soft) = soft.filter(|soft| count >= *soft) else { return };
-            if !warned.swap(true, Ordering::Relaxed) {
+            if warned.swap(soft, Ordering::Relaxed) != soft {
                 let spi = sa.spi;
                 let hard = hard.map_or("no hard limit".to_owned(), |hard| format!("at {hard} it ends"));
                 tracing::warn!(

@@ -1,11 +1,11 @@
 //! `esp-seal`: packets go into ESP, where they lie.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arrayvec::ArrayVec;
-use ipsec::{BATCH, Exhausted, HEADER, ICV, IN_FRONT, Outgoing, behind};
+use ipsec::{BATCH, Exhausted, HEADER, ICV, IN_FRONT, Ivs, Outgoing, behind};
 use xsk::Frame;
 
 use super::bypass::Bypass;
@@ -36,6 +36,8 @@ pub(super) struct Sealing {
     pub(super) sources: Sources,
     pub(super) icmp_rate: u32,
     pub(super) state: OnceLock<Arc<StateFile>>,
+    /// A worker has found none.
+    pub(super) lacks_lane: AtomicBool,
     pub(super) state_path: std::path::PathBuf,
     pub(super) claims: Vec<Claim>,
 }
@@ -87,6 +89,9 @@ struct Job {
 
 const NONE: u16 = u16::MAX;
 
+/// What its snapshots begin with.
+const SNAPSHOT: super::Kind = *b"espseal1";
+
 const _: () = assert!(BATCH >= xsk::Batch::CAPACITY);
 
 /// What becomes of a packet.
@@ -118,11 +123,12 @@ impl StagePlan for SealPlan {
     }
 
     fn prepare(&self, others: &[Arc<dyn StagePlan>]) -> Result<(), PrepareError> {
+        let (same, other) = (super::sealing(others), super::opening(others));
+        for sa in &self.0.sas {
+            super::stay(&self.0.state_path, &sa.sa, &same, &other)?;
+        }
         let state = super::state(&self.0.state_path, others)?;
         for sa in &self.0.sas {
-            let there = as_plans::<Self>(others).filter_map(|plan| Some((&**plan.0.state.get()?, &plan.0.sas)));
-            let there = there.flat_map(|(state, sas)| sas.iter().map(move |sa| (state, &sa.sa)));
-            super::stay(&self.0.state_path, &sa.sa, there)?;
             let others = as_plans::<Self>(others).flat_map(|plan| &plan.0.sas);
             sa.prepare(&state, others).map_err(|error| PrepareError(error.to_string()))?;
         }
@@ -139,6 +145,14 @@ impl StagePlan for SealPlan {
 
     fn look_after(&self) {
         self.0.sas.iter().for_each(Outbound::look_after);
+        if self.0.lacks_lane.swap(false, Ordering::Relaxed) {
+            tracing::warn!(
+                state_file = %self.0.state_path.display(),
+                "a worker has no lane of IVs and seals nothing: a state file has {} of them, one for each worker and path that seals; take \
+                 another state file, and other keys, for some paths",
+                Ivs::WORKERS
+            );
+        }
     }
 
     fn claims(&self) -> Vec<Claim> {
@@ -185,11 +199,13 @@ impl Stage for EspSeal {
     }
 
     fn snapshot(&self) -> Option<Vec<u8>> {
-        Some(super::save(&self.work.counters))
+        Some(super::save(SNAPSHOT, &self.work.counters))
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
-        super::load(snapshot, &mut self.work.counters)
+        // The last worker that exchanges its stage has the last word, whatever a predecessor elsewhere has said since.
+        self.plan.sas.iter().for_each(Outbound::limit);
+        super::load(SNAPSHOT, snapshot, &mut self.work.counters)
     }
 }
 
@@ -318,7 +334,8 @@ impl Sealer {
         let Some(shared) = sa.shared() else { return self.refuse(view, from..len, which, Reason::StateFile, None) };
         if self.lane.is_none() {
             // A predecessor may have given its own back since.
-            self.lane = plan.state.get().and_then(StateFile::lane);
+            self.lane = plan.state.get().and_then(StateFile::lane_at_once);
+            plan.lacks_lane.store(self.lane.is_none(), Ordering::Relaxed);
         }
         self.number(view, from, len, shared, sa);
         let jobs = &mut self.jobs[from..len];
@@ -452,7 +469,7 @@ fn inner(frame: &[u8], start: usize, version: IpVersion) -> Inner {
 }
 
 /// Gives an IPv4 header an identification, as long as it has none (RFC 6864, 4.3).
-#[cold]
+#[inline]
 fn identify(frame: &mut Frame, at: usize, ident: u16) {
     let Some(header) = frame.get_mut(at..).and_then(|header| header.first_chunk_mut::<20>()) else { return };
     header[4..6].copy_from_slice(&ident.to_be_bytes());

@@ -2,7 +2,7 @@
 
 /// SPIs, hashed. Whoever sends packets chooses what is looked for, and not what is in here: no lookup takes longer than the longest row of SPIs
 /// that are configured side by side.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SpiTable {
     /// A power of two of them, half of them empty at least.
     slots: Vec<Option<(u32, u16)>>,

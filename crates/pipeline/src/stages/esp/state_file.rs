@@ -246,10 +246,20 @@ impl StateFile {
 
     /// A lane of IVs, which nobody else has until it is dropped. `None`: all are taken.
     pub fn lane(self: &Arc<Self>) -> Option<Lane> {
-        let mut ivs = self.shared.lock().lanes.pop()?;
+        let ivs = self.shared.lock().lanes.pop()?;
+        Some(self.hand_out(ivs))
+    }
+
+    /// The same for who cannot wait, and asks again.
+    pub fn lane_at_once(self: &Arc<Self>) -> Option<Lane> {
+        let ivs = self.shared.inner.try_lock().ok()?.lanes.pop()?;
+        Some(self.hand_out(ivs))
+    }
+
+    fn hand_out(self: &Arc<Self>, mut ivs: Ivs) -> Lane {
         // It was used under an earlier one, by who had it before.
         ivs.go_on(self.shared.epoch());
-        Some(Lane { ivs, has_asked: false, file: Arc::clone(self) })
+        Lane { ivs, has_asked: false, file: Arc::clone(self) }
     }
 
     /// The numbers of an outbound SA: those that somebody has already, or else those behind what is written down. A number that it can give out
@@ -269,7 +279,11 @@ impl StateFile {
             let key = (Direction::Out, spi, fingerprint);
             let (next, bytes) = match inner.sas.get(&key) {
                 // Its limits change when who asks is at work.
-                Some(Sa::Out(outbound)) => return Ok(Arc::clone(outbound)),
+                Some(Sa::Out(outbound)) => {
+                    let outbound = Arc::clone(outbound);
+                    drop(inner);
+                    return self.written(outbound).map_err(failed);
+                }
                 Some(Sa::Unused(Reached::Out { next, bytes })) => (*next, *bytes),
                 _ if inner.sas.len() >= State::MOST_SAS => return Err(failed(StateFileProblem::Full)),
                 _ => (1, 0),

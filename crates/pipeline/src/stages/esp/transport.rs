@@ -24,6 +24,8 @@ pub(super) fn before_payload(frame: &[u8], headers: &Headers) -> Option<Place> {
     match headers.ip_version? {
         IpVersion::V4 => ipv4(headers),
         IpVersion::V6 => {
+            // It was reached: the chain can be walked.
+            headers.protocol?;
             let mut place = None;
             walk(frame, headers, |here| {
                 let on_the_way = [IpProtocol::HOP_BY_HOP, IpProtocol::ROUTING, IpProtocol::FRAGMENT];
