@@ -48,18 +48,18 @@ test: toolchain test-deps ## run every test
 	CARGO_TARGET_$(TRIPLE)_RUNNER="$(CURDIR)/.ci/test-runner" cargo test --workspace --all-targets --all-features
 	cargo test --workspace --doc --all-features
 	$(MAKE) --no-print-directory loom
-	cargo run --quiet --package pipeline --example own_stage
+	cargo run --quiet --package xdpfwd-stages --example own_stage
 
 .PHONY: loom
 loom: toolchain ## model-check the rings: every interleaving, every ordering taken away in turn (part of `make test`)
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-		cargo test --package xsk --test loom --release
+		cargo test --package xdpfwd-xsk --test loom --release
 
 # One boot for each suite and kernel. Kernels and QEMU are fetched the first time, 300 MB, and kept in ~/.cache/xdpfwd-vm.
 .PHONY: vmtest
 vmtest: toolchain test-deps ## AF_XDP zero-copy and more on other kernels, in an emulated machine (SUITE=zero-copy KERNEL=7.2)
 	@$(call install,$(VM_PACKAGES))
-	cargo build --release --package vm
+	cargo build --release --package xdpfwd-vm
 	$(RELEASE)/xdpfwd-vm prepare $(if $(KERNEL),--kernel $(KERNEL))
 	$(RELEASE)/xdpfwd-vm run $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
 
@@ -80,7 +80,7 @@ sanitize: toolchain nightly test-deps ## rings, ports and workers under AddressS
 		cargo +nightly test $(SANITIZED)
 	CARGO_TARGET_DIR=target/tsan RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std $(SANITIZED)
 
-SANITIZED = --package xsk --package pipeline --lib --tests --target $(shell rustc -vV | sed -n 's/^host: //p')
+SANITIZED = --package xdpfwd-xsk --package xdpfwd-pipeline --package xdpfwd-stages --lib --tests --target $(shell rustc -vV | sed -n 's/^host: //p')
 
 .PHONY: nightly
 nightly:

@@ -5,8 +5,9 @@
 
 use std::process::ExitCode;
 
-use pipeline::{Chain, PortId, Worker, stages::MacSwap};
-use xsk::{
+use xdpfwd_pipeline::{Chain, PortId, Worker};
+use xdpfwd_stages::MacSwap;
+use xdpfwd_xsk::{
     BareRings, Batch, EgressQueue, HugePages, Port, Umem, UmemConfig,
     fake_kernel::{Behaviour, FakeKernel, Sizes},
 };
@@ -15,7 +16,7 @@ const N: u32 = 64;
 const LENGTH: u32 = 60;
 const SIZES: Sizes = Sizes { fill: 1024, rx: 512, tx: 512, completion: 1024, start: 0 };
 
-fn umem() -> (Umem, xsk::Pool) {
+fn umem() -> (Umem, xdpfwd_xsk::Pool) {
     let config = UmemConfig { frames: 4096, huge_pages: HugePages::Off, ..UmemConfig::default() };
     Umem::new(&config).expect("8 MiB of memory")
 }
@@ -78,7 +79,7 @@ fn worker<C: Chain>(rounds: u64, chain: impl Fn() -> C) {
         .expect("a cross-connect");
     for _ in 0..rounds {
         from.arrive(N, LENGTH);
-        worker.turn();
+        worker.poll_once();
         to.complete();
     }
 }

@@ -31,9 +31,10 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion};
 use nix::time::{ClockId, clock_gettime};
-use pipeline::{PortId, Worker, stages::MacSwap};
 use serde_json::{Value, json};
-use xsk::{
+use xdpfwd_pipeline::{PortId, Worker};
+use xdpfwd_stages::MacSwap;
+use xdpfwd_xsk::{
     BareRings, Batch, EgressQueue, HugePages, Pool, Port, Umem, UmemConfig, XskPort,
     fake_kernel::{Behaviour, FakeKernel, Sizes},
 };
@@ -142,7 +143,7 @@ impl Subject for Whole {
         let Self(worker, from, to) = self;
         for _ in 0..rounds {
             from.arrive(n, LENGTH);
-            worker.turn();
+            worker.poll_once();
             to.complete();
         }
     }

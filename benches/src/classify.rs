@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use filter::{Addresses, Classifier, FlowCache, Fragment, Key, L4, Rule, Verdict, parse_classbench};
 use serde::Serialize;
 use xdpfwd_bench::classbench::{Header, Locality, Seed, Statistics, generate, trace, write_rules, write_trace};
+use xdpfwd_filter::{Addresses, Classifier, FlowCache, Fragment, Key, L4, Rule, Verdict, parse_classbench};
 
 use crate::stats::Median;
 

@@ -14,8 +14,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use lab::Sink;
 use serde_json::json;
+use xdpfwd_lab::Sink;
 
 use crate::{
     machine::Machine,
@@ -106,7 +106,7 @@ impl Common {
 
     /// Checks what can be checked before an hour is spent, and opens the results of a measurement.
     pub(crate) fn begin(&self, what: &'static str) -> Result<Output> {
-        lab::require_root("measuring in the lab")?;
+        xdpfwd_lab::require_root("measuring in the lab")?;
         let known: Vec<&str> = crate::peer::ALL.iter().map(|peer| peer.name()).chain(["xdpfwd-spin"]).collect();
         if let Some(name) = self.only.iter().find(|name| !known.contains(&name.as_str())) {
             bail!("there is no forwarder {name:?}; there are {}", known.join(", "));

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, thread, tim
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use ipsec::Transform;
-use lab::{Chain, Forwarder, Traffic};
-use pipeline::stages::esp::{key_file, state_file::StateFile};
 use serde::Serialize;
 use serde_json::{Value, json};
+use xdpfwd_ipsec::Transform;
+use xdpfwd_lab::{Chain, Forwarder, Traffic};
+use xdpfwd_stages::esp::{key_file, state_file::StateFile};
 
 use crate::{
     common::{Common, Stop, note},

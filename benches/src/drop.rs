@@ -14,13 +14,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use filter::{Classifier, Rule, Verdict, parse_classbench};
-use lab::{Chain, Forwarder, Packet, Sink, Traffic, Window};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder};
 use serde::Serialize;
 use serde_json::{Value, json};
 use xdpfwd_bench::classbench::{Header, Locality, Seed, generate, trace, write_rules};
-use xsk::{AttachMode, XdpLink, attach_xdp};
+use xdpfwd_filter::{Classifier, Rule, Verdict, parse_classbench};
+use xdpfwd_lab::{Chain, Forwarder, Packet, Sink, Traffic, Window};
+use xdpfwd_xsk::{AttachMode, XdpLink, attach_xdp};
 
 use crate::{
     common::{Common, Stop, note, settle},
@@ -272,7 +272,7 @@ impl Lab<'_> {
         if packets <= 0.0 {
             bail!("nothing was dropped");
         }
-        let cycles = (busy_to - busy_from) * xsk::clock::cycles_per_second() as f64;
+        let cycles = (busy_to - busy_from) * xdpfwd_xsk::clock::cycles_per_second() as f64;
         // The reports are up to a fifth of a second old: their own time counts, scaled to the same span.
         let pps = packets / (to.0 - from.0);
         Ok((pps, cycles / (pps * common.seconds().as_secs_f64())))
@@ -283,13 +283,13 @@ impl Lab<'_> {
         let text = fs::read_to_string(&self.set.file)?;
         let read = parse_classbench(&text, Verdict::Drop).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         let rules: Vec<Rule> = read.rules.into_iter().map(|(_, rule)| rule).collect();
-        let image = Classifier::new(&rules, 1).image(&rules)?;
+        let tables = xdpfwd_stages::filter::tables(Classifier::new(&rules, 1).image(&rules)?);
         let mut open = ObjectBuilder::default().open_file(bare)?;
         let name = if who == Who::AtOnce { "drop_at_once" } else { "look_up_and_drop" };
         open.progs_mut().for_each(|mut program| program.set_autoload(program.name() == name));
-        engine::prepare_tables(&mut open, &image)?;
+        xdpfwd_engine::prepare_tables(&mut open, &tables)?;
         let object = open.load()?;
-        engine::fill_tables(&object, &image)?;
+        xdpfwd_engine::fill_tables(&object, &tables)?;
         let verdicts = object.maps().find(|map| map.name() == "verdicts").context("no map verdicts")?;
         let verdicts = MapHandle::try_from(&verdicts)?;
         let chain = Chain::builder().build()?;

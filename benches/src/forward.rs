@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::Args;
-use lab::{Chain, Reading, Sink, Window, grouped};
 use serde::Serialize;
 use serde_json::json;
+use xdpfwd_lab::{Chain, Reading, Sink, Window, grouped};
 
 use crate::{
     common::{Common, Stop, note, settle},
@@ -317,9 +317,10 @@ pub(crate) fn pairs(arguments: &PairsArguments, stop: &Stop) -> Result<()> {
             let words: Vec<&str> = [&arguments.a, &arguments.b][which].split_whitespace().collect();
             let chain = Chain::builder().build()?;
             let sink = Sink::attach(chain.sink(), "sink0")?;
-            let mut forwarder = lab::Forwarder::spawn(chain.fwd(), &words)?;
+            let mut forwarder = xdpfwd_lab::Forwarder::spawn(chain.fwd(), &words)?;
             forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], Duration::from_secs(30))?;
-            let traffic = lab::Traffic::new().size(arguments.size).flows(arguments.flows).core(common.generator_core);
+            let traffic =
+                xdpfwd_lab::Traffic::new().size(arguments.size).flows(arguments.flows).core(common.generator_core);
             let generator = traffic.start(chain.gen_(), "gen0")?;
             thread::sleep(common.warmup());
             let before = Reading::take(&generator, &sink)?;

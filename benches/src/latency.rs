@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, fmt::Write as _, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use lab::{Chain, Histogram, Sink, Traffic};
 use serde::Serialize;
 use serde_json::json;
+use xdpfwd_lab::{Chain, Histogram, Sink, Traffic};
 
 use crate::{
     common::{Common, Stop, note, settle},
@@ -243,7 +243,7 @@ fn at_rate(ready: &Ready, arguments: &Arguments, rate: u64, load: Option<u32>, r
     let mut bench = Bench::new(ready, arguments)?;
     let generator = bench.traffic.clone().rate(rate).start(bench.chain.gen_(), "gen0")?;
     thread::sleep(common.warmup());
-    let pid = bench.running.forwarder.as_ref().map(lab::Forwarder::pid);
+    let pid = bench.running.forwarder.as_ref().map(xdpfwd_lab::Forwarder::pid);
     let (warm, arrived) = (bench.sink.latency()?, bench.sink.seen()?.arrived.packets);
     let (sent, busy, start) = (generator.sent()?.packets, pid.map(cpu_nanoseconds), std::time::Instant::now());
     thread::sleep(common.seconds());
@@ -288,7 +288,7 @@ fn at_rate(ready: &Ready, arguments: &Arguments, rate: u64, load: Option<u32>, r
 fn idle_share(ready: &Ready, arguments: &Arguments) -> Result<f64> {
     let bench = Bench::new(ready, arguments)?;
     thread::sleep(arguments.common.warmup());
-    let Some(pid) = bench.running.forwarder.as_ref().map(lab::Forwarder::pid) else { return Ok(0.0) };
+    let Some(pid) = bench.running.forwarder.as_ref().map(xdpfwd_lab::Forwarder::pid) else { return Ok(0.0) };
     let (busy, start) = (cpu_nanoseconds(pid), std::time::Instant::now());
     thread::sleep(arguments.common.seconds());
     let share = (cpu_nanoseconds(pid) - busy) as f64 / 1e9 / start.elapsed().as_secs_f64();

@@ -59,8 +59,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xdpfwd-bench: {error:#}");
-            match error.downcast_ref::<lab::Error>() {
-                Some(lab::Error::Privilege { .. }) => ExitCode::from(3),
+            match error.downcast_ref::<xdpfwd_lab::Error>() {
+                Some(xdpfwd_lab::Error::Privilege { .. }) => ExitCode::from(3),
                 _ => ExitCode::from(1),
             }
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use lab::{Chain, Forwarder, Traffic, mac};
+use xdpfwd_lab::{Chain, Forwarder, Traffic, mac};
 
 /// How long a forwarder has until it is ready. testpmd takes some seconds to get its memory.
 const READY: Duration = Duration::from_secs(30);

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use ipsec::{AwsLc, HEADER, ICV, IN_FRONT, Incoming, Outgoing, Protection, Transform, Unopened, Window, behind};
+use xdpfwd_ipsec::{AwsLc, HEADER, ICV, IN_FRONT, Incoming, Outgoing, Protection, Transform, Unopened, Window, behind};
 
 const SPI: u32 = 0x1001;
 

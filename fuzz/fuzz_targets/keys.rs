@@ -1,7 +1,7 @@
 //! Key files of any bytes: what is read has the transform's lengths and is the same when it is written and read again; errors show no digits.
 #![no_main]
 
-use ipsec::{KeyMaterial, Transform};
+use xdpfwd_ipsec::{KeyMaterial, Transform};
 
 libfuzzer_sys::fuzz_target!(|text: &[u8]| {
     for transform in Transform::ALL {

@@ -3,9 +3,9 @@
 
 use std::sync::LazyLock;
 
-use filter::{Classifier, Rule, parse};
-use pipeline::stages::filter::{Seen, look_at};
-use pipeline::wire::Headers;
+use xdpfwd_filter::{Classifier, Rule, parse};
+use xdpfwd_stages::filter::{Seen, look_at};
+use xdpfwd_wire::Headers;
 
 const RULES: &str = "drop src 10.0.0.0/8 proto tcp dport 22
 continue fragment any

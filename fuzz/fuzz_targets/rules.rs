@@ -1,7 +1,7 @@
 //! Rules in both formats, and signatures: what is read can be written, and is the same when it is read again.
 #![no_main]
 
-use filter::{Classifier, Verdict, parse, parse_classbench, parse_signatures};
+use xdpfwd_filter::{Classifier, Verdict, parse, parse_classbench, parse_signatures};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     if let Ok(rules) = parse(text) {
@@ -11,7 +11,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
             let again = parse(&written).unwrap_or_else(|problems| panic!("{written}: {problems:?}"));
             assert_eq!(&again[0].1, rule, "{written}");
         }
-        filter::shadowed(&rules, &Classifier::new(&rules, 1));
+        xdpfwd_filter::shadowed(&rules, &Classifier::new(&rules, 1));
     }
     let _ = parse_classbench(text, Verdict::Drop);
     if let Ok(signatures) = parse_signatures(text) {

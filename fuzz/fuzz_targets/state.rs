@@ -1,7 +1,7 @@
 //! State files of any bytes: what is read can be written, and is the same when it is read again.
 #![no_main]
 
-use ipsec::State;
+use xdpfwd_stages::esp::state::State;
 
 fn look(text: &[u8]) {
     if let Ok(state) = State::parse(text) {

@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow, ensure};
 use arrayvec::ArrayVec;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use chacha20poly1305::ChaCha20Poly1305;
-use ipsec::{
+use xdpfwd_ipsec::{
     Aad, Aead, AwsLc, BATCH, HEADER, ICV, IN_FRONT, Incoming, Job, NONCE, Outgoing, Protection, RustCrypto, SALT,
     Transform, Window, behind,
 };
@@ -258,7 +258,7 @@ impl Contender {
 
 #[cfg(feature = "ipsec-mb")]
 fn ipsec_mb(transform: Transform, key: &[u8]) -> Result<Box<dyn Aead>> {
-    Ok(Box::new(ipsec::IpsecMb::new(transform, key)?))
+    Ok(Box::new(xdpfwd_ipsec::IpsecMb::new(transform, key)?))
 }
 
 #[cfg(not(feature = "ipsec-mb"))]

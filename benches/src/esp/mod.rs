@@ -12,10 +12,10 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use ipsec::Transform;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Serialize;
+use xdpfwd_ipsec::Transform;
 
 use crate::common::{Stop, note};
 use crate::machine::Machine;
@@ -219,7 +219,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         println!(
             "{}: a packet's share of batches of {}, medians of {} rounds with their intervals; {gigahertz:.3} GHz, {from}; load {}",
             arguments.transform.transform().name(),
-            ipsec::BATCH,
+            xdpfwd_ipsec::BATCH,
             arguments.rounds,
             machine.load_average
         );
@@ -246,7 +246,7 @@ fn check(arguments: &Arguments) -> Result<()> {
     if let Some(size) = arguments.sizes.iter().find(|size| !(smallest..=largest).contains(*size)) {
         anyhow::bail!("--sizes {size}: a payload has from {smallest} to {largest} bytes");
     }
-    let (frames, batch) = (arguments.frames, ipsec::BATCH);
+    let (frames, batch) = (arguments.frames, xdpfwd_ipsec::BATCH);
     ensure!(frames >= batch && frames.is_multiple_of(batch), "--frames {frames}: must be a multiple of {batch}");
     let cores = thread::available_parallelism().map_or(1, Into::into);
     ensure!(arguments.core < cores, "--core {}: there are {cores}, from 0", arguments.core);

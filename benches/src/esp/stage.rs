@@ -12,12 +12,14 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use ipsec::Transform;
-use pipeline::stages::esp::key_file;
-use pipeline::stages::esp::state_file::StateFile;
-use pipeline::{BuildCx, Cx, NamedStage, PlanCx, PortId, Stage, StageConfig, View, Worker};
 use serde::de::DeserializeOwned;
-use xsk::{Batch, Census, Counters, EgressQueue, Frame, HugePages, KernelCounters, Pool, Port, Umem, UmemConfig};
+use xdpfwd_ipsec::Transform;
+use xdpfwd_pipeline::{BuildCx, Cx, NamedStage, PlanCx, PortId, Stage, StageConfig, View, Worker};
+use xdpfwd_stages::esp::key_file;
+use xdpfwd_stages::esp::state_file::StateFile;
+use xdpfwd_xsk::{
+    Batch, Census, Counters, EgressQueue, Frame, HugePages, KernelCounters, Pool, Port, Umem, UmemConfig,
+};
 
 use super::Backend;
 
@@ -52,13 +54,14 @@ impl Round {
         let open = format!("{}{sa}", common("open"));
         let clocks = [Clock::default(), Clock::default()];
         let stages = [
-            build::<pipeline::stages::EspSealConfig>(&seal, &folder.0)?,
-            build::<pipeline::stages::EspOpenConfig>(&open, &folder.0)?,
+            build::<xdpfwd_stages::EspSealConfig>(&seal, &folder.0)?,
+            build::<xdpfwd_stages::EspOpenConfig>(&open, &folder.0)?,
         ];
-        let chain = stages.into_iter().zip(&clocks).zip(["out", "in"]).map(|((stage, clock), name)| NamedStage {
-            name: name.to_owned(),
-            stage: Box::new(Timed { stage, clock: Rc::clone(clock) }),
-        });
+        let chain = stages
+            .into_iter()
+            .zip(&clocks)
+            .zip(["out", "in"])
+            .map(|((stage, clock), name)| NamedStage::new(name, Timed { stage, clock: Rc::clone(clock) }));
 
         let config = UmemConfig { frames: 4096, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, mut pool) = Umem::new(&config)?;
@@ -86,10 +89,10 @@ impl Round {
             if pass == 1 {
                 self.clocks.iter().for_each(|clock| clock.borrow_mut().clear());
             }
-            let batches = self.count / ipsec::BATCH;
+            let batches = self.count / xdpfwd_ipsec::BATCH;
             let until = self.clocks[0].borrow().len() + batches;
             while self.clocks[0].borrow().len() < until {
-                self.worker.turn();
+                self.worker.poll_once();
             }
             let left = self.frames.borrow().len();
             if left != self.count {
@@ -110,7 +113,7 @@ impl Round {
 fn build<C: StageConfig + DeserializeOwned>(text: &str, folder: &Path) -> Result<Box<dyn Stage>> {
     let config: C = toml::from_str(text)?;
     let plan = config.plan(&PlanCx { directory: folder, workers: 1 })?;
-    plan.prepare(&[])?;
+    plan.as_resource_owner().context("ESP owns a state file")?.acquire(&[])?;
     Ok(plan.build(&BuildCx { workers: 1, ..BuildCx::default() }))
 }
 

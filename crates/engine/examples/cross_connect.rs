@@ -6,8 +6,9 @@ use std::env;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use engine::{Control, DataPlane, Event, Keep, Mode, PathPlan, Plan, PortPlan, StageOnPath};
-use pipeline::{Idle, PortId, stages::MacSwap};
+use xdpfwd_engine::{Control, DataPlane, Event, Keep, Mode, PathPlan, Plan, PortPlan, StageOnPath};
+use xdpfwd_pipeline::{Idle, PortId};
+use xdpfwd_stages::MacSwap;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -16,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let port = |interface: &str| PortPlan {
         name: interface.into(),
         interface: interface.into(),
-        io: engine::Io::AfXdp,
+        io: xdpfwd_engine::Io::AfXdp,
         queues: 1,
         keep: Keep::new(),
         promiscuous: true,
@@ -32,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         busy_poll: false,
         idle: Idle::Poll,
         ledger: true,
-        umem: xsk::UmemConfig::default(),
+        umem: xdpfwd_xsk::UmemConfig::default(),
         ports: vec![port(first), port(second)],
         paths: vec![path(0, 1), path(1, 0)],
         control: None,

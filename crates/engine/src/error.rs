@@ -4,11 +4,11 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use pipeline::{BuildError, PrepareError};
-use xsk::OpenError;
+use xdpfwd_pipeline::{BuildError, ResourceError};
+use xdpfwd_xsk::OpenError;
 
-use crate::holder::{self, AttachedProgram, QueueHolders, say_attached};
-use crate::interface::Interface;
+use crate::attach::conflicts::{self, AttachedProgram, QueueHolders, say_attached};
+use crate::host::interface::NoInterface;
 use crate::plan::Mode;
 
 /// Why a data plane does not start.
@@ -16,15 +16,8 @@ use crate::plan::Mode;
 #[non_exhaustive]
 pub enum StartError {
     /// The interface does not exist.
-    #[error("port {port}: no interface {interface} in this network namespace; there are: {present}")]
-    NoInterface {
-        /// The port.
-        port: String,
-        /// Its interface.
-        interface: String,
-        /// The interfaces that exist.
-        present: String,
-    },
+    #[error(transparent)]
+    NoInterface(#[from] NoInterface),
     /// The process lacks a privilege.
     #[error(
         "{what}: permission denied; run as root, or grant the binary what it needs: \
@@ -42,16 +35,16 @@ pub enum StartError {
         /// What would help.
         fix: String,
     },
-    /// The XDP program with a filter cannot be loaded.
+    /// The XDP program that does a stage's work cannot be loaded.
     #[error("loading the XDP program with the filter's rules: {0}; place = \"auto\" falls back to user space")]
-    Filter(String),
+    Offload(String),
     /// A stage lacks something that is outside of this process: a file, say.
     #[error("stage {stage}: {source}")]
-    Prepare {
+    Resource {
         /// The stage.
         stage: String,
         /// What, and what to do about it.
-        source: PrepareError,
+        source: ResourceError,
     },
     /// A stage cannot be in the kernel.
     #[error("stage {stage} cannot be in the kernel: {why}")]
@@ -111,7 +104,7 @@ pub enum StartError {
         /// Its interface.
         interface: String,
         /// Why.
-        source: packet::OpenError,
+        source: xdpfwd_packet::OpenError,
     },
     /// An interface could not be put into promiscuous mode.
     #[error(
@@ -236,7 +229,7 @@ impl StartError {
                 )
             }
             Self::Packet { source, .. } => {
-                matches!(source, packet::OpenError::Permission | packet::OpenError::Unsupported)
+                matches!(source, xdpfwd_packet::OpenError::Permission | xdpfwd_packet::OpenError::Unsupported)
             }
             _ => false,
         }
@@ -249,10 +242,6 @@ impl StartError {
         }
     }
 
-    pub(crate) fn bpf(what: String) -> Self {
-        Self::Bpf(what)
-    }
-
     pub(crate) fn load(error: &libbpf_rs::Error) -> Self {
         match error.kind() {
             libbpf_rs::ErrorKind::PermissionDenied => Self::Permission { what: "loading the XDP program".into() },
@@ -262,109 +251,8 @@ impl StartError {
 
     pub(crate) fn open(worker: usize, source: OpenError) -> Self {
         match source {
-            OpenError::Busy { .. } => Self::QueueBusy { worker, source, holders: holder::of_queue() },
+            OpenError::Busy { .. } => Self::QueueBusy { worker, source, holders: conflicts::of_queue() },
             _ => Self::Open { worker, source },
         }
-    }
-
-    pub(crate) fn attach(interface: &Interface, mode: Mode, source: io::Error) -> Self {
-        let find = || holder::of_interface(interface).map(Box::new);
-        let mtu = interface.mtu();
-        let interface = interface.name.clone();
-        let native = matches!(mode, Mode::ZeroCopy | Mode::Copy);
-        match source.kind() {
-            io::ErrorKind::PermissionDenied => {
-                Self::Permission { what: format!("attaching the XDP program to {interface}") }
-            }
-            io::ErrorKind::ResourceBusy | io::ErrorKind::AlreadyExists => {
-                Self::AttachedAlready { program: find(), interface }
-            }
-            _ if source.raw_os_error() == Some(EOPNOTSUPP) => {
-                // Some drivers answer this when it is only the MTU.
-                let at_mtu = mtu.filter(|&mtu| mtu > 1500).map_or(String::new(), |mtu| format!(" with MTU {mtu}"));
-                Self::Unsupported {
-                    what: format!("{interface}: its driver has no native XDP{at_mtu}, which mode \"{mode}\" takes"),
-                    fix: "set mode = \"skb\", or \"auto\"".into(),
-                }
-            }
-            _ => match native.then(|| why_not_native(&source)).flatten() {
-                Some((why, fix)) => {
-                    let now = mtu.map_or(String::new(), |mtu| format!(" ({interface} has MTU {mtu})"));
-                    Self::NativeRefused {
-                        why: format!("{why}{now}"),
-                        fix: fix.replace('X', &interface),
-                        interface,
-                        mode,
-                    }
-                }
-                None => Self::Attach { interface, mode, source },
-            },
-        }
-    }
-}
-
-const EINVAL: i32 = 22;
-const ENOSPC: i32 = 28;
-const ERANGE: i32 = 34;
-const EOPNOTSUPP: i32 = 95;
-/// The kernel's own, which some drivers let slip out.
-const ENOTSUPP: i32 = 524;
-
-/// Whether an attach failed because the driver has no native XDP, or does not take it as the interface is set up now: the
-/// generic path may do then.
-pub(crate) fn lacks_native_xdp(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(EOPNOTSUPP | ENOTSUPP)) || why_not_native(error).is_some()
-}
-
-/// What the kernel means by the number with which it refuses native XDP, and what helps, for an interface X.
-///
-/// It says it in words too, but only to who attaches through netlink (and to the tracepoint `bpf_xdp_link_attach_failed`).
-pub(crate) fn why_not_native(error: &io::Error) -> Option<(&'static str, &'static str)> {
-    // `veth_xdp_set`: page − headroom − `skb_shared_info` − Ethernet header, for programs without fragments.
-    Some(match error.raw_os_error()? {
-        ERANGE => (
-            "the MTU is too large for it: that of the interface, or of the other end of a veth, where 3506 is the most \
-             with pages of 4 KiB",
-            "lower it with `ip link set dev X mtu N`, for a veth at the other end",
-        ),
-        ENOSPC => (
-            "it has too few queues for it: a veth has to have as many receive queues as its other end has transmit queues",
-            "give it more with `ethtool -L X rx N`",
-        ),
-        EINVAL => (
-            "something about the interface does not suit it, the MTU perhaps, or LRO (the kernel's log may say)",
-            "lower the MTU with `ip link set dev X mtu N`",
-        ),
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(errno: i32, mode: Mode) -> String {
-        let interface = Interface { name: "none-such0".into(), index: 0 };
-        StartError::attach(&interface, mode, io::Error::from_raw_os_error(errno)).to_string()
-    }
-
-    #[test]
-    fn a_refusal_says_why_and_what_helps() {
-        for (errno, parts) in [
-            (ERANGE, ["MTU is too large", "`ip link set dev none-such0 mtu N`"]),
-            (ENOSPC, ["too few queues", "`ethtool -L none-such0 rx N`"]),
-            (EINVAL, ["MTU perhaps", "`ip link set dev none-such0 mtu N`"]),
-            (EOPNOTSUPP, ["no native XDP", "set mode = \"skb\""]),
-        ] {
-            for mode in [Mode::Copy, Mode::ZeroCopy] {
-                let text = refused(errno, mode);
-                assert!(parts.iter().all(|part| text.contains(part)), "{text}");
-                assert!(text.contains(&format!("mode \"{mode}\"")) && text.contains("\"auto\""), "{text}");
-            }
-            assert!(lacks_native_xdp(&io::Error::from_raw_os_error(errno)));
-        }
-        // The generic path takes any MTU: there it means something else.
-        assert!(refused(EINVAL, Mode::Skb).contains("Invalid argument"));
-        assert!(!lacks_native_xdp(&io::Error::from_raw_os_error(16)), "EBUSY");
     }
 }

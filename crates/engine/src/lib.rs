@@ -6,8 +6,8 @@
 //! use std::sync::Arc;
 //! use std::time::{Duration, Instant};
 //!
-//! use engine::{Control, DataPlane, Io, Keep, Mode, PathPlan, Plan, PortPlan, wait_until_up};
-//! use pipeline::{Idle, PortId};
+//! use xdpfwd_engine::{Control, DataPlane, Io, Keep, Mode, PathPlan, Plan, PortPlan, wait_until_up};
+//! use xdpfwd_pipeline::{Idle, PortId};
 //!
 //! let port = |name: &str, interface: &str| PortPlan {
 //!     name: name.into(),
@@ -24,7 +24,7 @@
 //!     busy_poll: false,
 //!     idle: Idle::Poll,
 //!     ledger: true,
-//!     umem: xsk::UmemConfig::default(),
+//!     umem: xdpfwd_xsk::UmemConfig::default(),
 //!     ports: vec![port("lan", "eth1"), port("wan", "eth2")],
 //!     paths: vec![path(0, 1), path(1, 0)],
 //!     control: None,
@@ -40,45 +40,30 @@
 #![forbid(unsafe_code)]
 
 mod attach;
-mod control;
-mod data_plane;
-mod driver;
 mod error;
-mod exchange;
-mod generic;
-mod holder;
 mod host;
-mod interface;
 mod keep;
-mod kernel_filter;
-mod ledger;
-mod lockout;
-mod netlink;
 mod plan;
-mod program;
-mod reload;
-mod report;
-mod socket;
-mod tally;
-mod thread;
-mod up;
+mod run;
 
-pub use control::{Control, Event};
-pub use data_plane::{DataPlane, Probe};
-pub use driver::{Channels, Ethtool, XdpFeatures, is_veth};
+pub use attach::conflicts::{AttachedProgram, Keeper, Process, QueueHolders, attached_program};
+pub use attach::offload::{fill_tables, prepare_tables};
+pub use attach::program::{FollowError, XdpCounters, XdpDecision, XdpProgram};
 pub use error::{StartError, WorkerFailure};
-pub use holder::{AttachedProgram, Keeper, Process, QueueHolders, attached_program};
-pub use host::{GoodFor, OwnAddresses};
+pub use host::addresses::{GoodFor, OwnAddresses};
+pub use host::driver::{Channels, Ethtool, XdpFeatures, is_veth};
+pub use host::interface::NoInterface;
+pub use host::lockout::{Carried, Lockout, lockouts};
 pub use keep::{Keep, KeepRule, KeepRuleError};
-pub use kernel_filter::{fill_tables, prepare_tables};
-pub use ledger::{Ledger, TaskReport, WorkerLedger};
-pub use lockout::{Carried, Lockout, lockouts};
 pub use plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};
-pub use program::{FollowError, Judgement, XdpCounters, XdpProgram};
-pub use reload::ReloadError;
-pub use report::{
-    Fallback, KernelReport, PortKernelReport, PortMode, PortReport, Report, ReportKind, RuleReport, Rules, SCHEMA,
+pub use run::control::{Control, Event};
+pub use run::data_plane::{DataPlane, Probe};
+pub use run::inspect::{Inspection, TableReport};
+pub use run::ledger::{Ledger, TaskReport, WorkerLedger};
+pub use run::reload::ReloadError;
+pub use run::report::{
+    Fallback, KernelReport, PortKernelReport, PortMode, PortReport, REPORTED_ROWS, Report, ReportKind, SCHEMA,
     StageReport,
 };
-pub use socket::{ControlSocket, Request};
-pub use up::{Waited, wait_until_up};
+pub use run::socket::{ControlSocket, Request};
+pub use run::up::{Waited, wait_until_up};

@@ -1,14 +1,17 @@
 //! The plan: what is to run, resolved and checked, with nothing left to interpret.
 
+use std::any::TypeId;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pipeline::stages::filter::KernelFilter;
-use pipeline::{Idle, PortId, PrepareError, StagePlan};
-use xsk::UmemConfig;
+use xdpfwd_pipeline::{Idle, PortId, ResourceError, StagePlan, XdpImage};
+use xdpfwd_xsk::UmemConfig;
 
 use crate::keep::Keep;
+
+/// What identifies a stage of a path over reloads: the path's number, the stage's name, and the type of its plan.
+pub(crate) type StageId = (usize, String, TypeId);
 
 /// What is to run. A configuration file resolves to this; another binary can write it in Rust.
 #[derive(Clone, Debug)]
@@ -119,29 +122,67 @@ impl StageOnPath {
 }
 
 impl Plan {
-    /// What the XDP program of a port filters by, if it does.
-    pub(crate) fn kernel_filter(&self, port: PortId) -> Option<&Arc<KernelFilter>> {
+    /// Returns what the XDP program of a port needs to do a stage's work, if it does one's.
+    pub(crate) fn xdp_image(&self, port: PortId) -> Option<&Arc<XdpImage>> {
         let path = self.paths.iter().find(|path| path.from == port)?;
         let first = path.stages.first().filter(|stage| stage.in_kernel)?;
-        Some(&first.plan.for_kernel()?.filter)
+        Some(first.plan.as_xdp_offload()?.image())
     }
 
-    /// Has every stage get ready, once for each definition. On an error says which could not.
-    pub(crate) fn prepare(&self, running: Option<&Self>) -> Result<(), (String, PrepareError)> {
-        let of = |plan: &Self| {
-            plan.paths.iter().flat_map(|path| &path.stages).map(|stage| Arc::clone(&stage.plan)).collect()
-        };
-        let mut others: Vec<Arc<dyn StagePlan>> = running.map(of).unwrap_or_default();
+    /// Returns every stage of every path, in order.
+    pub(crate) fn stages(&self) -> impl Iterator<Item = &StageOnPath> {
+        self.paths.iter().flat_map(|path| &path.stages)
+    }
+
+    /// Returns every stage of every path with what identifies it over reloads.
+    pub(crate) fn stages_with_ids(&self) -> impl Iterator<Item = (StageId, &StageOnPath)> {
+        let stages = |(path, plan): (usize, &'_ PathPlan)| (0..plan.stages.len()).map(move |at| (path, at));
+        self.paths.iter().enumerate().flat_map(stages).map(|(path, at)| {
+            let stage = &self.paths[path].stages[at];
+            ((path, stage.name.clone(), (*stage.plan).type_id()), stage)
+        })
+    }
+
+    /// Returns a path's name in reports: `"lan->wan"`.
+    pub(crate) fn path_name(&self, path: usize) -> String {
+        let port = |id: PortId| self.ports.get(usize::from(id.0)).map_or("?", |port| &*port.name);
+        self.paths.get(path).map_or(String::new(), |path| format!("{}->{}", port(path.from), port(path.to)))
+    }
+
+    /// Returns every stage once for each definition.
+    pub(crate) fn each_stage(&self) -> impl Iterator<Item = &StageOnPath> {
+        let mut seen: Vec<&Arc<dyn StagePlan>> = Vec::new();
+        self.stages().filter(move |stage| {
+            let is_new = !seen.iter().any(|other| Arc::ptr_eq(other, &stage.plan));
+            seen.push(&stage.plan);
+            is_new
+        })
+    }
+
+    /// Acquires the resources of every stage, once for each definition. If one fails, those that were acquired before it are
+    /// released, and the error names the stage.
+    pub(crate) fn acquire(&self, running: Option<&Self>) -> Result<(), (String, ResourceError)> {
+        let plans = |plan: &Self| plan.stages().map(|stage| Arc::clone(&stage.plan)).collect();
+        let mut others: Vec<Arc<dyn StagePlan>> = running.map(plans).unwrap_or_default();
         let first_own = others.len();
-        for stage in self.paths.iter().flat_map(|path| &path.stages) {
-            // On several paths it is the same.
-            if others[first_own..].iter().any(|other| Arc::ptr_eq(other, &stage.plan)) {
-                continue;
+        for stage in self.each_stage() {
+            if let Some(owner) = stage.plan.as_resource_owner()
+                && let Err(error) = owner.acquire(&others)
+            {
+                release(others[first_own..].iter().rev());
+                return Err((stage.name.clone(), error));
             }
-            stage.plan.prepare(&others).map_err(|error| (stage.name.clone(), error))?;
             others.push(Arc::clone(&stage.plan));
         }
         Ok(())
+    }
+
+    /// Releases the resources of every stage that is not also in another plan.
+    pub(crate) fn release(&self, kept: Option<&Self>) {
+        let is_kept = |stage: &&StageOnPath| {
+            kept.is_some_and(|kept| kept.stages().any(|other| Arc::ptr_eq(&other.plan, &stage.plan)))
+        };
+        release(self.each_stage().filter(|stage| !is_kept(stage)).map(|stage| &stage.plan));
     }
 
     /// The ports with their numbers.
@@ -159,7 +200,7 @@ impl Plan {
         if let Some(before) = path.stages.first().filter(|_| place > 0) {
             return Some(format!("stage {} comes before it, and only the first of a path can be there", before.name));
         }
-        stage.plan.for_kernel().is_none().then(|| "its kind of stage, or its rules, cannot be there".to_owned())
+        stage.plan.as_xdp_offload().is_none().then(|| "its kind of stage, or its rules, cannot be there".to_owned())
     }
 }
 
@@ -193,4 +234,8 @@ impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+fn release<'a>(plans: impl Iterator<Item = &'a Arc<dyn StagePlan>>) {
+    plans.filter_map(|plan| plan.as_resource_owner()).for_each(|owner| owner.release());
 }

@@ -7,9 +7,9 @@ use std::process;
 use std::thread;
 use std::time::Duration;
 
-use engine::{Control, DataPlane};
-use lab::{BpfObjects, Canary, Chain, Traffic};
 use support::{LONG, chain, cross_connect, stop};
+use xdpfwd_engine::{Control, DataPlane};
+use xdpfwd_lab::{BpfObjects, Canary, Chain, Traffic};
 
 /// What this process has of everything that a data plane takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,20 +1,17 @@
 //! A million packets by lot against a thousand sets of rules by lot, in the XDP program: `BPF_PROG_TEST_RUN` comes to the verdict of
 //! looking at each rule, and of the stage in user space; and counts what they count.
 
-#[path = "../../pipeline/tests/support/random_filter.rs"]
-mod random_filter;
-
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use engine::{Judgement, Keep, XdpProgram};
 use nix::sched::{CloneFlags, unshare};
-use pipeline::stages::filter::{Filter, FilterPlan, look_at};
-use pipeline::wire::Headers;
-use pipeline::{Reason, Stage as _};
-use random_filter::{Lot, RuleSet, packet};
-use xsk::{HugePages, Opened, Port as _, UmemConfig, XskPort};
+use xdpfwd_engine::{Keep, XdpDecision, XdpProgram};
+use xdpfwd_pipeline::{Reason, Stage as _};
+use xdpfwd_stages::filter::{Filter, FilterPlan, look_at};
+use xdpfwd_testkit::random_filter::{Lot, RuleSet, packet};
+use xdpfwd_wire::Headers;
+use xdpfwd_xsk::{HugePages, Opened, Port as _, UmemConfig, XskPort};
 
 const SETS: usize = 1024;
 const PACKETS: usize = 1024;
@@ -26,12 +23,12 @@ fn socket() -> Opened<XskPort> {
     // A loopback of its own, for this thread.
     unshare(CloneFlags::CLONE_NEWNET).unwrap_or_else(|error| panic!("{error} (needs root: `make test`)"));
     let umem = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
-    xsk::Builder::new(umem).mode(xsk::BindMode::Copy).queue("lo", 1, 0).open().unwrap()
+    xdpfwd_xsk::Builder::new(umem).mode(xdpfwd_xsk::BindMode::Copy).queue("lo", 1, 0).open().unwrap()
 }
 
 #[test]
 fn a_million_packets_are_judged_in_the_kernel_as_in_user_space() {
-    let seed = random_filter::seed();
+    let seed = xdpfwd_testkit::random_filter::seed();
     let mut lot = Lot::new(seed);
     let opened = socket();
     let fd = opened.ports[0].fd().unwrap();
@@ -39,7 +36,7 @@ fn a_million_packets_are_judged_in_the_kernel_as_in_user_space() {
     for set in 0..SETS {
         let drawn = RuleSet::draw(&mut lot, MOST_GO_ON);
         let plan = drawn.plan("kernel");
-        let kernel = &plan.for_kernel().unwrap().filter;
+        let kernel = plan.as_xdp_offload().unwrap().image();
         let mut program = XdpProgram::load(1, &Keep::new(), Some(kernel)).unwrap();
         program.direct(0, fd).unwrap();
         let any: &dyn Any = &*plan;
@@ -54,7 +51,7 @@ fn a_million_packets_are_judged_in_the_kernel_as_in_user_space() {
             let expected = drawn.by_looking(&frame);
             let in_user_space = stage.judge(look_at(&frame, &Headers::parse(&frame)), frame.len(), 0);
             let in_kernel = program.judge(&frame).unwrap();
-            let of_kernel = if expected.drop.is_some() { Judgement::Dropped } else { Judgement::ForStages };
+            let of_kernel = if expected.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
             let what =
                 || format!("FILTER_SEED={seed}, set {set}, packet {number}: {frame:02x?} by {:#?}", drawn.written);
             assert_eq!(in_user_space, expected, "{}", what());
@@ -67,7 +64,12 @@ fn a_million_packets_are_judged_in_the_kernel_as_in_user_space() {
             mangled += usize::from(was_mangled);
         }
         // Which rule it was is in the counters, and why it was dropped.
-        assert_eq!(program.matched(), stage.matched(), "FILTER_SEED={seed}, set {set}: {:#?}", drawn.written);
+        assert_eq!(
+            program.row_counters().unwrap(),
+            stage.row_counters(),
+            "FILTER_SEED={seed}, set {set}: {:#?}",
+            drawn.written
+        );
         let counted: HashMap<Reason, u64> = program.counters().drops().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, drops, "FILTER_SEED={seed}, set {set}: {:#?}", drawn.written);
     }
@@ -80,7 +82,7 @@ fn a_million_packets_are_judged_in_the_kernel_as_in_user_space() {
 /// Tables of a size that the small sets do not have: dozens of tuples, parts of the pruning, groups of tags that overflow.
 #[test]
 fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
-    let seed = random_filter::seed();
+    let seed = xdpfwd_testkit::random_filter::seed();
     let mut lot = Lot::new(seed);
     let opened = socket();
     let v4 = |address: u64, length: u32| {
@@ -109,14 +111,16 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
     let drawn = RuleSet::of(written, &mut lot, MOST_GO_ON);
     let in_user_space = drawn.plan("user");
     // Each plan has a seed of its own for its hashes: of some, no group of tags is full.
-    let is_full = |plan: &Arc<dyn pipeline::StagePlan>| {
-        let tags = &plan.for_kernel().unwrap().filter.image.v4.tags.bytes;
+    let is_full = |plan: &Arc<dyn xdpfwd_pipeline::StagePlan>| {
+        let image = plan.as_xdp_offload().unwrap().image();
+        let tags = &image.tables.arrays.iter().find(|array| array.map == "tags_v4").unwrap().bytes;
         tags.as_chunks().0.iter().any(|tags| u64::from_ne_bytes(*tags) >> 63 == 1)
     };
     let in_kernel =
         std::iter::repeat_with(|| drawn.plan("kernel")).take(50).find(is_full).expect("none of fifty is full");
-    let kernel = &in_kernel.for_kernel().unwrap().filter;
-    assert!(kernel.image.v4.parts.values() > 100 && kernel.image.v6.parts.values() > 100);
+    let kernel = in_kernel.as_xdp_offload().unwrap().image();
+    let values = |map: &str| kernel.tables.arrays.iter().find(|array| array.map == map).unwrap().values;
+    assert!(values("parts_v4") > 100 && values("parts_v6") > 100);
     let mut program = XdpProgram::load(1, &Keep::new(), Some(kernel)).unwrap();
     program.direct(0, opened.ports[0].fd().unwrap()).unwrap();
     let any: &dyn Any = &*in_user_space;
@@ -140,7 +144,7 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
         }
         frame.extend(udp);
         let outcome = stage.judge(look_at(&frame, &Headers::parse(&frame)), frame.len(), 0);
-        let expected = if outcome.drop.is_some() { Judgement::Dropped } else { Judgement::ForStages };
+        let expected = if outcome.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
         assert_eq!(
             program.judge(&frame).unwrap(),
             expected,
@@ -150,7 +154,7 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
             assert_eq!(drawn.by_looking(&frame), outcome, "FILTER_SEED={seed}, packet {number}");
         }
     }
-    assert_eq!(program.matched(), stage.matched());
+    assert_eq!(program.row_counters().unwrap(), stage.row_counters());
     let hit = stage.hits().iter().filter(|hits| **hits > 0).count();
     assert!(hit > 1000, "{hit} rules were hit");
 }
@@ -162,10 +166,10 @@ fn what_is_kept_is_kept_from_the_filter() {
     let drop_all = RuleSet::of(vec!["drop".into()], &mut Lot::new(1), 0);
     let plan = drop_all.plan("kernel");
     let opened = socket();
-    let mut program = XdpProgram::load(1, &keep, Some(&plan.for_kernel().unwrap().filter)).unwrap();
+    let mut program = XdpProgram::load(1, &keep, Some(plan.as_xdp_offload().unwrap().image())).unwrap();
     program.direct(0, opened.ports[0].fd().unwrap()).unwrap();
-    let own = engine::GoodFor { destination: true, target: true };
-    let own = engine::OwnAddresses { ipv4: [("192.0.2.1".parse().unwrap(), own)].into(), ..Default::default() };
+    let own = xdpfwd_engine::GoodFor { destination: true, target: true };
+    let own = xdpfwd_engine::OwnAddresses { ipv4: [("192.0.2.1".parse().unwrap(), own)].into(), ..Default::default() };
     program.follow(&own).unwrap();
     let request = |target: u8| {
         let mut frame = vec![0xff; 6];
@@ -175,8 +179,8 @@ fn what_is_kept_is_kept_from_the_filter() {
         frame.push(target);
         frame
     };
-    assert_eq!(program.judge(&request(1)).unwrap(), Judgement::Kept);
+    assert_eq!(program.judge(&request(1)).unwrap(), XdpDecision::Kept);
     let packet =
         [&request(1)[..12], &[8, 0, 0x45, 0, 0, 20, 0, 7, 0x40, 0, 64, 59, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]].concat();
-    assert_eq!(program.judge(&packet).unwrap(), Judgement::Dropped);
+    assert_eq!(program.judge(&packet).unwrap(), XdpDecision::Dropped);
 }

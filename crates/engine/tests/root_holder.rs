@@ -5,12 +5,12 @@ mod support;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 
-use engine::{Control, DataPlane, Keeper, StartError};
-use lab::{Chain, Namespace, Sink};
 use libbpf_rs::Link;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use support::{chain, cross_connect, stop};
+use xdpfwd_engine::{Control, DataPlane, Keeper, StartError};
+use xdpfwd_lab::{Chain, Namespace, Sink};
 
 /// Some XDP program or other.
 const OBJECT: &str = concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o");
@@ -27,7 +27,7 @@ fn start() -> Result<(), StartError> {
 }
 
 /// The program in the way, and the command that the error gives.
-fn in_the_way(chain: &Chain) -> (engine::AttachedProgram, String) {
+fn in_the_way(chain: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     let error = chain.fwd().run(start).unwrap().unwrap_err();
     let text = error.to_string();
     let command = text.split('`').nth(1).unwrap_or_else(|| panic!("no command in: {text}")).to_owned();

@@ -8,12 +8,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use engine::{GoodFor, Judgement, Keep, KeepRule, OwnAddresses, XdpProgram};
 use oracle::Oracle;
-use pipeline::wire::MacAddr;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use xdpfwd_engine::{GoodFor, Keep, KeepRule, OwnAddresses, XdpDecision, XdpProgram};
+use xdpfwd_wire::MacAddr;
 
 const RULES: [&str; 9] = ["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"];
 
@@ -75,7 +75,7 @@ fn each_rule_keeps_what_it_says_and_nothing_else() {
         let mut oracle = Oracle::new(rule.parse().unwrap(), &own);
         let mut kept = 0;
         for Frame { name, kept_by, bytes } in &frames {
-            let said = program.judge(bytes).unwrap() == Judgement::Kept;
+            let said = program.judge(bytes).unwrap() == XdpDecision::Kept;
             let expected = kept_by.contains(rule);
             kept += u64::from(said);
             if said != expected || oracle.keeps(bytes) != expected {
@@ -94,7 +94,7 @@ fn without_rules_or_addresses_nothing_is_kept() {
     for (mut program, link_local) in [(program(&[], own()), false), (program(&RULES, strangers), true)] {
         for Frame { name, kept_by, bytes } in frames() {
             let to_next_device = kept_by.contains("lldp") || kept_by.contains("stp");
-            let expected = if link_local && to_next_device { Judgement::Kept } else { Judgement::ForStages };
+            let expected = if link_local && to_next_device { XdpDecision::Kept } else { XdpDecision::ForStages };
             assert_eq!(program.judge(&bytes).unwrap(), expected, "{name}");
         }
     }
@@ -104,7 +104,7 @@ fn without_rules_or_addresses_nothing_is_kept() {
 fn all_rules_together_keep_what_any_of_them_keeps() {
     let mut program = program(&RULES, own());
     for Frame { name, kept_by, bytes } in frames() {
-        let kept = program.judge(&bytes).unwrap() == Judgement::Kept;
+        let kept = program.judge(&bytes).unwrap() == XdpDecision::Kept;
         assert_eq!(kept, !kept_by.is_empty(), "{name}");
     }
 }
@@ -117,7 +117,7 @@ fn addresses_are_followed() {
     let (ping, ping6, arp) = (bytes("ping"), bytes("ping6"), bytes("arp request for us"));
     let mut kept = |own: OwnAddresses| {
         program.follow(&own).unwrap();
-        [ping, ping6, arp].map(|frame| program.judge(frame).unwrap() == Judgement::Kept)
+        [ping, ping6, arp].map(|frame| program.judge(frame).unwrap() == XdpDecision::Kept)
     };
     assert_eq!(kept(own()), [true, true, true]);
     assert_eq!(kept(OwnAddresses { ipv6: [].into(), ..own() }), [true, false, true]);
@@ -145,7 +145,7 @@ fn addresses_that_do_not_fit_are_entered_when_they_do() {
     let mut ping = frames().into_iter().find(|frame| frame.name == "ping").unwrap().bytes;
     let mut kept = |number: u32| {
         ping[30..34].copy_from_slice(&(0x0a00_0000 + number).to_be_bytes());
-        program.judge(&ping).unwrap() == Judgement::Kept
+        program.judge(&ping).unwrap() == XdpDecision::Kept
     };
     assert_eq!([199, 200, 65_535, 65_635, 65_735, 65_736].map(&mut kept), [false, true, true, true, true, false]);
 }
@@ -161,7 +161,7 @@ fn frames_that_are_cut_short_are_judged_alike() {
         for Frame { name, bytes, .. } in frames.iter().filter(|frame| frame.bytes.len() <= 200) {
             for length in 14..bytes.len() {
                 let cut = &bytes[..length];
-                let kept = program.judge(cut).unwrap() == Judgement::Kept;
+                let kept = program.judge(cut).unwrap() == XdpDecision::Kept;
                 assert_eq!(kept, oracle.keeps(cut), "{rule}: {name}: {length} bytes of {}", bytes.len());
             }
         }
@@ -239,7 +239,7 @@ fn frames_that_are_mangled_are_judged_alike() {
         let bytes = mangled(frames[frame].bytes.clone(), &mangles);
         for judge in &judges {
             let (program, oracle) = &mut *judge.borrow_mut();
-            let says = program.judge(&bytes).unwrap() == Judgement::Kept;
+            let says = program.judge(&bytes).unwrap() == XdpDecision::Kept;
             prop_assert_eq!(says, oracle.keeps(&bytes), "{}: {} {:02x?}", oracle.rule, &frames[frame].name, bytes);
             kept.set(kept.get() + u32::from(says));
             all.set(all.get() + 1);

@@ -4,10 +4,10 @@ mod support;
 
 use std::sync::Arc;
 
-use engine::{Control, DataPlane, WorkerFailure};
-use lab::{Chain, Sink, Traffic};
-use pipeline::{BuildCx, Cx, Stage, StagePlan, View};
 use support::{LONG, chain, cross_connect, stop, wait_until};
+use xdpfwd_engine::{Control, DataPlane, WorkerFailure};
+use xdpfwd_lab::{Chain, Sink, Traffic};
+use xdpfwd_pipeline::{BuildCx, Cx, Stage, StagePlan, View};
 
 /// Where the stage panics.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -153,11 +153,11 @@ fn a_worker_that_fails_is_noticed_without_asking() {
         let event = loop {
             match control.wait(deadline).unwrap() {
                 // Its interfaces have become promiscuous.
-                engine::Event::HostChanged => {}
+                xdpfwd_engine::Event::HostChanged => {}
                 event => break event,
             }
         };
-        assert_eq!(event, engine::Event::Woken);
+        assert_eq!(event, xdpfwd_engine::Event::Woken);
         assert!(data_plane.failed_worker().is_some());
         stop(data_plane);
         generator.stop().unwrap();

@@ -3,8 +3,7 @@
 //! [`Protection`] seals and opens batches, by a [`Transform`] and the cryptography behind [`Aead`]; [`Window`] refuses
 //! what was received before; [`Numbers`] gives out sequence numbers to several workers, within limits and never beyond what has been
 //! written down; [`Ivs`] makes initialization vectors of an epoch, a worker and a counter, so that neither two workers nor
-//! two runs can meet. [`KeyMaterial`] and [`State`] are what is in key files and state files. It does no I/O: who reads and writes them is for
-//! others.
+//! two runs can meet. [`KeyMaterial`] is the content of a key file. This crate does no I/O: the caller reads and writes files.
 
 #![deny(unsafe_code)]
 
@@ -15,7 +14,6 @@ mod iv;
 mod key;
 mod replay;
 mod sequence;
-mod state;
 mod transform;
 
 pub use aead::{Aad, Aead, AwsLc, Job, KeyLength, RustCrypto};
@@ -26,5 +24,4 @@ pub use iv::{Epoch, EpochError, Ivs};
 pub use key::{Fingerprint, KeyFileError, KeyMaterial, NoFingerprint, NoRandom};
 pub use replay::{Refused, Window, WindowError};
 pub use sequence::{Exhausted, Numbers};
-pub use state::{Direction, Reached, SaState, State, StateError};
 pub use transform::{ICV, IV, NONCE, SALT, Transform};

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use ipsec::{
+use xdpfwd_ipsec::{
     Aead, AwsLc, HEADER, IN_FRONT, Incoming, Outgoing, Protection, RustCrypto, SALT, Transform, Window, behind,
 };
 
@@ -36,7 +36,7 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<Box<dyn Aead>> {
         Box::new(AwsLc::new(transform, key).unwrap()),
         Box::new(RustCrypto::new(transform, key).unwrap()),
         #[cfg(feature = "ipsec-mb")]
-        Box::new(ipsec::IpsecMb::new(transform, key).unwrap()),
+        Box::new(xdpfwd_ipsec::IpsecMb::new(transform, key).unwrap()),
     ]
 }
 

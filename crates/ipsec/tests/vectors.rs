@@ -1,6 +1,6 @@
 //! What others published: vectors of NIST, Wycheproof and RFCs, in `vectors.txt`, through each backend.
 
-use ipsec::{
+use xdpfwd_ipsec::{
     Aad, Aead, AwsLc, HEADER, ICV, IN_FRONT, Incoming, Job, Outgoing, Protection, RustCrypto, SALT, Transform,
     Unopened, Window, behind,
 };
@@ -23,7 +23,7 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<(&'static str, Box<dyn Aead
         ("aws-lc", Box::new(AwsLc::new(transform, key).unwrap())),
         ("rustcrypto", Box::new(RustCrypto::new(transform, key).unwrap())),
         #[cfg(feature = "ipsec-mb")]
-        ("ipsec-mb", Box::new(ipsec::IpsecMb::new(transform, key).unwrap())),
+        ("ipsec-mb", Box::new(xdpfwd_ipsec::IpsecMb::new(transform, key).unwrap())),
     ]
 }
 

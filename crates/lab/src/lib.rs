@@ -23,9 +23,9 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use lab::{Chain, Forwarder, Sink, Traffic, Window};
+//! use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic, Window};
 //!
-//! # fn main() -> Result<(), lab::Error> {
+//! # fn main() -> Result<(), xdpfwd_lab::Error> {
 //! let chain = Chain::builder().build()?;
 //! let mut forwarder = Forwarder::spawn(chain.fwd(), &["/tmp/bare_loop", "fwd0", "fwd1", "1"])?;
 //! forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], Duration::from_secs(5))?;

@@ -51,7 +51,7 @@ report("final")
 "#;
 
 fn demo(name: &str, configuration: &str, arguments: &[&str]) -> Output {
-    lab::require_root("tests/root_demo.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    xdpfwd_lab::require_root("tests/root_demo.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&directory).expect("make a directory");
     let (program, file) = (directory.join("stand-in"), directory.join("configuration"));

@@ -12,13 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lab::{Canary, Chain, Error, Forwarder, Namespace, Seen, Sink, Traffic, Window, sweep};
+use xdpfwd_lab::{Canary, Chain, Error, Forwarder, Namespace, Seen, Sink, Traffic, Window, sweep};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
 
 /// A chain whose forwarder is a kernel bridge.
 fn bridged(mtu: u16) -> Chain {
-    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let chain = Chain::builder().mtu(mtu).build().expect("build a lab");
     let ip = |line: &str| {
         let status = chain.fwd().command("ip").args(line.split(' ')).status().expect("run ip");
@@ -97,9 +97,9 @@ fn namespaces_of(pid: u32) -> Vec<String> {
 
 #[test]
 fn all_frames_of_a_slow_rate_arrive_whole_and_in_order() {
-    let chain = bridged(lab::MAX_MTU);
+    let chain = bridged(xdpfwd_lab::MAX_MTU);
     // 61 and 67 have a tail that is no whole word; the last is the largest there is.
-    for size in [60, 61, 67, 68, 590, 1514, lab::MAX_MTU + 14] {
+    for size in [60, 61, 67, 68, 590, 1514, xdpfwd_lab::MAX_MTU + 14] {
         let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
         let generator =
             Traffic::new().size(size).flows(16).rate(5_000).start(chain.gen_(), "gen0").expect("start the generator");
@@ -262,7 +262,7 @@ fn pace_is_kept() {
 
 #[test]
 fn queues_and_addresses_are_as_asked() {
-    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let chain = Chain::builder().queues(3).addresses(true).build().expect("build a lab");
     let output = chain.fwd().command("ls").arg("/sys/class/net/fwd0/queues").output().expect("run ls");
     let queues = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -274,7 +274,7 @@ fn queues_and_addresses_are_as_asked() {
 
 #[test]
 fn ping_goes_through_a_forwarder() {
-    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let chain = Chain::builder().addresses(true).ipv6(true).build().expect("build a lab");
     let bridge = "ip link add br0 type bridge && ip link set fwd0 master br0 && ip link set fwd1 master br0 && \
                   ip link set br0 up";
@@ -288,7 +288,7 @@ fn ping_goes_through_a_forwarder() {
 
 #[test]
 fn a_namespace_is_a_place_to_work_in() {
-    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let namespace = Namespace::create("work").expect("create");
     let interfaces = namespace.run(|| fs::read_to_string("/proc/thread-self/net/dev")).expect("run").expect("read");
     assert!(interfaces.contains("lo:") && !interfaces.contains("eth0"), "{interfaces}");
@@ -332,7 +332,8 @@ impl Drop for Lab {
 impl Lab {
     /// Starts it, and waits until the forwarder runs.
     fn start(seconds: &str) -> Self {
-        lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+        xdpfwd_lab::require_root("tests/root_lab.rs")
+            .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
         let arguments = ["run", "--rate", "1000", "--seconds", "60", "--", "sleep", seconds];
         let mut command = Command::new(BINARY);
         command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
@@ -386,7 +387,7 @@ fn a_terminated_lab_cleans_up_itself() {
 
 #[test]
 fn a_forwarder_is_a_process_under_control() {
-    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let namespace = Namespace::create("process").expect("create");
     let long = Duration::from_secs(10);
 
@@ -417,7 +418,7 @@ fn a_forwarder_is_a_process_under_control() {
 
 #[test]
 fn mistakes_are_told() {
-    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let namespace = Namespace::create("mistakes").expect("create");
     let error = Traffic::new().start(&namespace, "nosuch0").expect_err("no such interface").to_string();
     assert!(error.contains("nosuch0"), "{error}");

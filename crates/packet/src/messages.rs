@@ -6,7 +6,7 @@ use std::mem;
 use std::os::fd::RawFd;
 use std::ptr;
 
-use xsk::{Batch, Frame};
+use xdpfwd_xsk::{Batch, Frame};
 
 use crate::abi::{AuxData, Control};
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 
-use xsk::{Batch, Census, Completions, Counters, EgressQueue, Frame, KernelCounters, Pool, Port, Umem, clock};
+use xdpfwd_xsk::{Batch, Census, Completions, Counters, EgressQueue, Frame, KernelCounters, Pool, Port, Umem, clock};
 
 use crate::messages::{Inbox, Outbox, RECEIVED, SENT};
 use crate::socket::PacketSocket;

@@ -1,6 +1,6 @@
 //! The VLAN tag that the kernel takes out of a packet before a packet socket sees it.
 
-use xsk::{Frame, NoRoom};
+use xdpfwd_xsk::{Frame, NoRoom};
 
 use crate::abi::AuxData;
 
@@ -35,7 +35,7 @@ pub(crate) fn put_in(frame: &mut Frame, tag: [u8; 4]) -> Result<(), NoRoom> {
 
 #[cfg(test)]
 mod tests {
-    use xsk::{HugePages, Umem, UmemConfig};
+    use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
 
     use super::*;
 

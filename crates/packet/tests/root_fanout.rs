@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use lab::Chain;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use packet::{MmsgPort, PacketSocket};
-use xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig};
+use xdpfwd_lab::Chain;
+use xdpfwd_packet::{MmsgPort, PacketSocket};
+use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig};
 
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(60);

@@ -1,5 +1,8 @@
 //! How stages are put together: a tuple where the types are known in Rust, a vector where a file says.
 
+use std::any::TypeId;
+
+use crate::plan::{BuildCx, StagePlan};
 use crate::stage::Stage;
 
 /// Stages in a row.
@@ -37,6 +40,24 @@ pub struct NamedStage {
     pub name: String,
     /// The stage.
     pub stage: Box<dyn Stage>,
+    /// The type that a successor has to have, to go on with the stage's counters and state.
+    kind: TypeId,
+}
+
+impl NamedStage {
+    /// Names a stage.
+    pub fn new<S: Stage + 'static>(name: impl Into<String>, stage: S) -> Self {
+        Self { name: name.into(), stage: Box::new(stage), kind: TypeId::of::<S>() }
+    }
+
+    /// Builds a stage from its plan.
+    pub fn build(name: impl Into<String>, plan: &dyn StagePlan, cx: &BuildCx) -> Self {
+        Self { name: name.into(), stage: plan.build(cx), kind: plan.type_id() }
+    }
+
+    pub(crate) fn kind(&self) -> TypeId {
+        self.kind
+    }
 }
 
 impl Chain for Vec<NamedStage> {

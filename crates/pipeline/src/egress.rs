@@ -1,16 +1,19 @@
 //! The way out: one bounded queue per port and queue.
 
-use xsk::{Batch, EgressQueue, Frame, Refused, Umem};
+use xdpfwd_xsk::{Batch, EgressQueue, Frame, Refused, Umem};
 
 use crate::reason::Reason;
 use crate::verdict::PortId;
-use crate::worker::BURST;
 
-/// The egress queues of a worker: `lanes` of them per port, one for each of the port's queues that the worker serves. A
-/// packet leaves on the lane on which it came.
+/// Batches that a port may deliver in one iteration, as long as they are full: what they send goes out with one system call.
+/// A port that has less to deliver is not waited for, so this adds no latency.
+pub(crate) const BURST: usize = 4;
+
+/// The egress queues of a worker: `queues_per_port` of them per port, one for each of the port's queues that the worker serves. A
+/// packet leaves on the queue_index on which it came.
 pub(crate) struct Egress {
     queues: Vec<EgressQueue>,
-    lanes: usize,
+    queues_per_port: usize,
     /// A queue has less room than a batch may need.
     crowded: bool,
 }
@@ -22,29 +25,29 @@ pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 #[inline]
 fn why(refused: Refused) -> (Reason, Frame) {
     match refused {
-        Refused::Full(frame) => (Reason::EgressFull, frame),
-        Refused::Runt(frame) => (Reason::Runt, frame),
-        Refused::Foreign(frame) => (Reason::ForeignFrame, frame),
+        Refused::Full(frame) => (Reason::EGRESS_FULL, frame),
+        Refused::Runt(frame) => (Reason::RUNT, frame),
+        Refused::Foreign(frame) => (Reason::FOREIGN_FRAME, frame),
     }
 }
 
 impl Egress {
-    pub(crate) fn new(umem: &Umem, ports: usize, lanes: usize) -> Self {
-        let queues = (0..ports * lanes).map(|_| EgressQueue::new(umem, EGRESS_CAPACITY)).collect();
-        Self { queues, lanes, crowded: false }
+    pub(crate) fn new(umem: &Umem, ports: usize, queues_per_port: usize) -> Self {
+        let queues = (0..ports * queues_per_port).map(|_| EgressQueue::new(umem, EGRESS_CAPACITY)).collect();
+        Self { queues, queues_per_port, crowded: false }
     }
 
-    /// Where the queue for a port and lane is; the same index names the worker's port.
+    /// Where the queue for a port and queue_index is; the same index names the worker's port.
     #[inline]
-    pub(crate) fn index_of(&self, port: PortId, lane: usize) -> usize {
-        usize::from(port.0) * self.lanes + lane
+    pub(crate) fn index_of(&self, port: PortId, queue_index: usize) -> usize {
+        usize::from(port.0) * self.queues_per_port + queue_index
     }
 
-    /// Adds a frame for a port, on this lane; hands it back with the reason if it cannot go.
+    /// Adds a frame for a port, on this queue_index; hands it back with the reason if it cannot go.
     #[inline]
-    pub(crate) fn push(&mut self, to: PortId, lane: usize, frame: Frame) -> Result<(), (Reason, Frame)> {
-        let index = self.index_of(to, lane);
-        let Some(queue) = self.queues.get_mut(index) else { return Err((Reason::NoSuchPort, frame)) };
+    pub(crate) fn push(&mut self, to: PortId, queue_index: usize, frame: Frame) -> Result<(), (Reason, Frame)> {
+        let index = self.index_of(to, queue_index);
+        let Some(queue) = self.queues.get_mut(index) else { return Err((Reason::NO_SUCH_PORT, frame)) };
         let pushed = queue.push(frame).map_err(why);
         self.crowded |= queue.room() < Batch::CAPACITY;
         pushed

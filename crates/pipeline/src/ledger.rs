@@ -6,7 +6,7 @@
 
 use std::sync::OnceLock;
 
-use xsk::{Counters, clock};
+use xdpfwd_xsk::{Counters, clock};
 
 /// One stage's account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct StageAccount {
     pub timed_calls: u64,
     /// Packets in those.
     pub timed_packets: u64,
-    /// Cycles of [`xsk::clock`] that those took, verdicts carried out and a stamp for each included.
+    /// Cycles of [`xdpfwd_xsk::clock`] that those took, verdicts carried out and a stamp for each included.
     pub cycles: u64,
     /// Frames that it holds at this moment.
     pub held: u32,
@@ -199,7 +199,7 @@ pub fn stamp_cost() -> u64 {
 }
 
 /// The ledger as it is kept.
-pub(crate) struct Ledger {
+pub(crate) struct TaskLedger {
     on: bool,
     /// The last stamp.
     last: u64,
@@ -213,7 +213,7 @@ pub(crate) struct Ledger {
     before: Counters,
 }
 
-impl Ledger {
+impl TaskLedger {
     pub(crate) fn new(on: bool) -> Self {
         stamp_cost();
         Self {
@@ -280,7 +280,7 @@ impl Ledger {
 
     /// Books the time since the last stamp, in which nothing was found: as what is known at the end of the turn.
     #[inline]
-    pub(crate) fn book_look(&mut self) {
+    pub(crate) fn book_empty_look(&mut self) {
         if self.on {
             let passed = self.stamp();
             self.looked.calls += 1;
@@ -290,7 +290,7 @@ impl Ledger {
 
     /// A turn is over.
     #[inline]
-    pub(crate) fn end_turn(&mut self, busy: bool) {
+    pub(crate) fn end_iteration(&mut self, busy: bool) {
         if self.on {
             let task = if busy { Task::Look } else { Task::Poll };
             self.tasks[task as usize].add(&self.looked);

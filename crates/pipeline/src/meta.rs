@@ -1,7 +1,7 @@
 //! What is known of a packet besides its bytes.
 
 use crate::verdict::PortId;
-use crate::wire::Headers;
+use xdpfwd_wire::Headers;
 
 /// What is known of a packet besides its bytes.
 #[derive(Clone, Copy, Debug)]

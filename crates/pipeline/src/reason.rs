@@ -1,148 +1,190 @@
-//! Why packets are dropped: a closed list, and its counters.
+//! Why packets are dropped: reasons that the runtime knows, reasons that stages register, and their counters.
 
 use std::fmt;
 use std::ops::{AddAssign, Index};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Why a packet was dropped. The list is closed: every drop in user space is counted under one of these, and what is
-/// not in user space's hands is counted by the kernel ([`xsk::KernelCounters`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Reason {
-    /// The egress queue was full: more came than the port could send. The queue never blocks the others.
-    EgressFull,
-    /// A stage's decision, by its rules: the packet is well-formed and not wanted.
-    Policy,
-    /// The TTL (RFC 791) or hop limit (RFC 8200) was used up.
-    TtlExpired,
-    /// A header that a stage needs is cut short or contradicts itself.
-    Malformed,
-    /// It is not IP, and a filter wants nothing else.
-    NotIp,
-    /// More VLAN tags than are walked over: what is behind them is not known.
-    VlanStack,
-    /// More IPv6 extension headers than are walked over (RFC 8200, 4): the upper protocol is not known.
-    ExtensionChain,
-    /// IPv4 options (RFC 791, 3.1), which a filter does not want.
-    IpOptions,
-    /// A later fragment, which has no ports to be filtered by.
-    LaterFragment,
-    /// Beyond a filter's rate limit.
-    RateLimit,
-    /// A signature was found in its payload, or none where one was wanted.
-    Signature,
-    /// ESP: no security association is for it.
-    NoSa,
-    /// Not ESP, where nothing else was wanted.
-    Unprotected,
-    /// ESP: received before (RFC 4303, 3.4.3).
-    Replay,
-    /// ESP: behind the anti-replay window.
-    Late,
-    /// ESP: its integrity check value is wrong.
-    BadTag,
-    /// ESP: too short, or no multiple of four bytes.
-    BadLength,
-    /// ESP: its padding is longer than it, or not 1, 2, 3, … (RFC 4303, 2.4).
-    BadPadding,
-    /// ESP: it came to another worker than the one that its security association belongs to.
-    WrongQueue,
-    /// ESP: the security association's hard limit is reached, or its sequence numbers are used up.
-    SaLimit,
-    /// ESP: numbers that it needs are not written down yet.
-    StateFile,
-    /// Too large for the way to the peer once it is sealed, and its sender could not be told.
-    TooBig,
-    /// A fragment, where ESP wants a whole packet.
-    EspFragment,
-    /// ESP: a dummy packet (RFC 4303, 2.6), or a NAT keepalive (RFC 3948, 2.3): there is nothing in it.
-    Dummy,
-    /// Marked as "congestion experienced" in a tunnel, and its sender does not know of that (RFC 6040, 4.2).
-    Ecn,
-    /// A stage left fewer bytes than an Ethernet header, or sent an empty frame.
-    Runt,
-    /// A stage sent it to a port that this worker does not have.
-    NoSuchPort,
-    /// A stage wanted room in front or behind that the frame does not have.
-    NoRoom,
-    /// Stages wanted to hold more frames than they may: a quarter of the worker's, all together.
-    HoldQuota,
-    /// A frame of another UMEM turned up: a bug in a stage.
-    ForeignFrame,
-    /// The worker stopped while the packet was on its way.
-    Shutdown,
+/// Why a packet was dropped. Every drop in user space is counted under one; what the kernel loses is in
+/// [`xdpfwd_xsk::KernelCounters`].
+///
+/// The constants are the reasons of the runtime and those that several stages share. A stage adds its own: see
+/// [`DropReason`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Reason(u8);
+
+/// Reasons that one process can have, at most. [`Drops`] has a counter for each, so that counting never allocates.
+pub const MAX_REASONS: usize = 256;
+
+/// Name and description of each reason, by number.
+static REASONS: [OnceLock<(&'static str, &'static str)>; MAX_REASONS] = [const { OnceLock::new() }; MAX_REASONS];
+
+/// How many reasons are registered beyond those in [`CORE`]. Held while one is added.
+static REGISTERED: Mutex<usize> = Mutex::new(0);
+
+macro_rules! core_reasons {
+    ($($number:literal $constant:ident $name:literal $description:literal)+) => {
+        impl Reason {
+            $(#[doc = $description] pub const $constant: Self = Self($number);)+
+        }
+
+        /// The reasons that are always there: name and description.
+        const CORE: &[(&str, &str)] = &[$(($name, $description)),+];
+
+        // A reason's number is its position in the table.
+        const _: () = { let mut next = 0; $(assert!($number == next); next += 1;)+ assert!(next as usize == CORE.len()); };
+    };
+}
+
+core_reasons! {
+    0 EGRESS_FULL "egress_full" "The egress queue was full: more packets came than the port could send."
+    1 POLICY "policy" "A rule of a stage rejected a well-formed packet."
+    2 TTL_EXPIRED "ttl_expired" "The TTL (RFC 791) or hop limit (RFC 8200) was used up."
+    3 MALFORMED "malformed" "A header that a stage needs is truncated or contradicts itself."
+    4 NOT_IP "not_ip" "The packet is not IP, and a stage accepts only IP."
+    5 VLAN_STACK "vlan_stack" "The packet has more VLAN tags than are parsed."
+    6 EXTENSION_CHAIN "extension_chain" "The packet has more IPv6 extension headers than are parsed (RFC 8200, section 4)."
+    7 IP_OPTIONS "ip_options" "The packet has IPv4 options (RFC 791, section 3.1), and a stage rejects them."
+    8 LATER_FRAGMENT "later_fragment" "A fragment other than the first, which has no ports to match."
+    9 RATE_LIMIT "rate_limit" "The packet exceeds a rate limit."
+    10 SIGNATURE "signature" "A signature matched the payload, or a required one did not."
+    11 RUNT "runt" "A stage left fewer bytes than an Ethernet header, or emitted an empty frame."
+    12 NO_SUCH_PORT "no_such_port" "A stage sent the packet to a port that this worker does not have."
+    13 NO_ROOM "no_room" "A stage needed more headroom or tailroom than the frame has."
+    14 HOLD_QUOTA "hold_quota" "Stages wanted to hold more frames than they may: a quarter of the worker's, all together."
+    15 FOREIGN_FRAME "foreign_frame" "A frame of another UMEM turned up: a bug in a stage."
+    16 SHUTDOWN "shutdown" "The worker stopped before the packet was sent."
+    17 UNREGISTERED "unregistered" "A stage used a drop reason that it had not registered: a bug in the stage."
 }
 
 impl Reason {
-    /// Every reason.
-    pub const ALL: [Self; 31] = [
-        Self::EgressFull,
-        Self::Policy,
-        Self::TtlExpired,
-        Self::Malformed,
-        Self::NotIp,
-        Self::VlanStack,
-        Self::ExtensionChain,
-        Self::IpOptions,
-        Self::LaterFragment,
-        Self::RateLimit,
-        Self::Signature,
-        Self::NoSa,
-        Self::Unprotected,
-        Self::Replay,
-        Self::Late,
-        Self::BadTag,
-        Self::BadLength,
-        Self::BadPadding,
-        Self::WrongQueue,
-        Self::SaLimit,
-        Self::StateFile,
-        Self::TooBig,
-        Self::EspFragment,
-        Self::Dummy,
-        Self::Ecn,
-        Self::Runt,
-        Self::NoSuchPort,
-        Self::NoRoom,
-        Self::HoldQuota,
-        Self::ForeignFrame,
-        Self::Shutdown,
-    ];
-
-    /// Its name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::EgressFull => "egress_full",
-            Self::Policy => "policy",
-            Self::TtlExpired => "ttl_expired",
-            Self::Malformed => "malformed",
-            Self::NotIp => "not_ip",
-            Self::VlanStack => "vlan_stack",
-            Self::ExtensionChain => "extension_chain",
-            Self::IpOptions => "ip_options",
-            Self::LaterFragment => "later_fragment",
-            Self::RateLimit => "rate_limit",
-            Self::Signature => "signature",
-            Self::NoSa => "no_sa",
-            Self::Unprotected => "unprotected",
-            Self::Replay => "replay",
-            Self::Late => "late",
-            Self::BadTag => "bad_tag",
-            Self::BadLength => "bad_length",
-            Self::BadPadding => "bad_padding",
-            Self::WrongQueue => "wrong_queue",
-            Self::SaLimit => "sa_limit",
-            Self::StateFile => "state_file",
-            Self::TooBig => "too_big",
-            Self::EspFragment => "esp_fragment",
-            Self::Dummy => "dummy",
-            Self::Ecn => "ecn",
-            Self::Runt => "runt",
-            Self::NoSuchPort => "no_such_port",
-            Self::NoRoom => "no_room",
-            Self::HoldQuota => "hold_quota",
-            Self::ForeignFrame => "foreign_frame",
-            Self::Shutdown => "shutdown",
+    /// Registers a reason, or returns the one that has this name and description already.
+    ///
+    /// For reasons that are known only at run time; a stage written in Rust declares a [`DropReason`] instead. The
+    /// name is `[a-z0-9_]`, at most 40 characters, and is the key in the report's `drops`. Reasons are never
+    /// unregistered.
+    pub fn register(name: &str, description: &str) -> Result<Self, ReasonError> {
+        if name.is_empty() || name.len() > 40 || !name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_')) {
+            return Err(ReasonError::Name(name.to_owned()));
         }
+        let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = CORE.len() + *registered;
+        if let Some(known) = (0..count).map(|number| Self(number as u8)).find(|known| known.name() == name) {
+            return match known.description() == description {
+                true => Ok(known),
+                false => Err(ReasonError::Taken { name: name.to_owned(), description: known.description() }),
+            };
+        }
+        let Some(entry) = REASONS.get(count) else { return Err(ReasonError::Full(name.to_owned())) };
+        // Leaks at most `MAX_REASONS` names: a reason lives as long as the process.
+        let entry_is_new = entry.set((String::leak(name.to_owned()), String::leak(description.to_owned()))).is_ok();
+        debug_assert!(entry_is_new, "entries are set under the lock, in order");
+        *registered += 1;
+        Ok(Self(count as u8))
+    }
+
+    /// Returns its number, unique in this process and not the same in another.
+    pub fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Returns its name in reports.
+    pub fn name(self) -> &'static str {
+        self.entry().0
+    }
+
+    /// Returns a sentence that explains it.
+    pub fn description(self) -> &'static str {
+        self.entry().1
+    }
+
+    fn entry(self) -> (&'static str, &'static str) {
+        match CORE.get(usize::from(self.0)) {
+            Some(core) => *core,
+            None => REASONS[usize::from(self.0)].get().copied().unwrap_or(("unregistered", "An unregistered reason.")),
+        }
+    }
+
+    /// Returns every reason that is registered at this moment.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let registered = *REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+        (0..CORE.len() + registered).map(|number| Self(number as u8))
+    }
+}
+
+/// Why a reason could not be registered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReasonError {
+    /// The name cannot be a key of the report.
+    #[error("drop reason {0:?}: a name has 1 to 40 characters, each a-z, 0-9 or _")]
+    Name(String),
+    /// Another reason has the name.
+    #[error("drop reason {name:?} is registered with another description ({description:?}); choose another name")]
+    Taken {
+        /// The name.
+        name: String,
+        /// The description that the name has.
+        description: &'static str,
+    },
+    /// There are too many.
+    #[error("drop reason {0:?}: there are {MAX_REASONS} already, which is the most a process can have")]
+    Full(String),
+}
+
+/// A drop reason of a stage, declared once as a static and registered when the stage is planned.
+///
+/// ```
+/// use xdpfwd_pipeline::{DropReason, Reason};
+///
+/// static NO_SESSION: DropReason = DropReason::new("no_session", "GTP-U: no session has this TEID.");
+///
+/// let reason: Reason = NO_SESSION.register()?; // in `StageConfig::plan`
+/// assert_eq!(reason, NO_SESSION.reason()); // on the data path
+/// # Ok::<(), xdpfwd_pipeline::ReasonError>(())
+/// ```
+#[derive(Debug)]
+pub struct DropReason {
+    name: &'static str,
+    description: &'static str,
+    /// The number that `register` got.
+    number: AtomicU8,
+}
+
+impl DropReason {
+    /// Declares a reason. See [`Reason::register`] for what a name can be.
+    pub const fn new(name: &'static str, description: &'static str) -> Self {
+        Self { name, description, number: AtomicU8::new(Reason::UNREGISTERED.0) }
+    }
+
+    /// Registers the reason: before the first packet, as it takes a lock. Doing so again changes nothing.
+    pub fn register(&self) -> Result<Reason, ReasonError> {
+        let reason = Reason::register(self.name, self.description)?;
+        self.number.store(reason.0, Ordering::Relaxed);
+        Ok(reason)
+    }
+
+    /// Returns the registered reason, or [`Reason::UNREGISTERED`].
+    #[inline]
+    pub fn reason(&self) -> Reason {
+        Reason(self.number.load(Ordering::Relaxed))
+    }
+
+    /// Returns its name in reports.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns a sentence that explains it.
+    pub const fn description(&self) -> &'static str {
+        self.description
+    }
+}
+
+impl From<&DropReason> for Reason {
+    #[inline]
+    fn from(reason: &DropReason) -> Self {
+        reason.reason()
     }
 }
 
@@ -152,25 +194,43 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A counter per reason.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Drops([u64; Reason::ALL.len()]);
+impl fmt::Debug for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A counter for each reason.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Drops([u64; MAX_REASONS]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; MAX_REASONS])
+    }
+}
+
+impl fmt::Debug for Drops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().filter(|(_, count)| *count > 0)).finish()
+    }
+}
 
 impl Drops {
     /// Counts one.
     #[inline]
     pub fn count(&mut self, reason: Reason) {
-        self.0[reason as usize] += 1;
+        self.0[usize::from(reason.0)] += 1;
     }
 
-    /// All reasons together.
+    /// Returns the sum over all reasons.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// Every reason with its count, zeros included.
+    /// Returns every registered reason with its count, zeros included.
     pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
-        Reason::ALL.into_iter().map(|reason| (reason, self[reason]))
+        Reason::all().map(|reason| (reason, self[reason]))
     }
 }
 
@@ -178,7 +238,7 @@ impl Index<Reason> for Drops {
     type Output = u64;
 
     fn index(&self, reason: Reason) -> &u64 {
-        &self.0[reason as usize]
+        &self.0[usize::from(reason.0)]
     }
 }
 
@@ -195,14 +255,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_a_place_and_a_name_of_its_own() {
+    fn each_reason_has_its_own_name_and_counter() {
         let mut drops = Drops::default();
-        for (index, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, index);
-            assert!(Reason::ALL[..index].iter().all(|other| other.name() != reason.name()));
-            drops.count(reason);
-            assert_eq!(drops[reason], 1);
+        let all: Vec<Reason> = Reason::all().collect();
+        for (index, reason) in all.iter().enumerate() {
+            assert!(all[..index].iter().all(|other| other.name() != reason.name()));
+            assert!(!reason.description().is_empty());
+            drops.count(*reason);
+            assert_eq!(drops[*reason], 1);
         }
-        assert_eq!(drops.total(), Reason::ALL.len() as u64);
+        assert_eq!(drops.total(), all.len() as u64);
+        assert!(all.len() >= CORE.len());
+    }
+
+    #[test]
+    fn registered_reason_is_counted_and_listed() {
+        static OWN: DropReason = DropReason::new("test_own_reason", "Of a test.");
+        let reason = OWN.register().unwrap();
+        assert_eq!(OWN.register(), Ok(reason));
+        assert_eq!(Reason::register("test_own_reason", "Of a test."), Ok(reason));
+        assert_eq!((reason.name(), reason.description()), ("test_own_reason", "Of a test."));
+        let mut drops = Drops::default();
+        drops.count(OWN.reason());
+        assert!(drops.iter().any(|(listed, count)| listed == reason && count == 1));
+    }
+
+    #[test]
+    fn register_refuses_invalid_and_taken_names() {
+        for name in ["", "Has_Capital", "has-dash", "has space", &"x".repeat(41)] {
+            assert_eq!(Reason::register(name, "A test's."), Err(ReasonError::Name(name.to_owned())));
+        }
+        let error = Reason::register("policy", "Something else.").unwrap_err();
+        assert!(matches!(&error, ReasonError::Taken { name, .. } if name == "policy"), "{error}");
+        assert_eq!(Reason::register("policy", Reason::POLICY.description()), Ok(Reason::POLICY));
     }
 }

@@ -1,10 +1,7 @@
 //! What a worker has counted, at one moment between two batches.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-
 use serde::Serialize;
-use xsk::{Census, Counters, KernelCounters};
+use xdpfwd_xsk::{Census, Counters, KernelCounters};
 
 use crate::ledger::{LedgerReport, StageAccount};
 use crate::reason::Drops;
@@ -62,51 +59,6 @@ pub struct StageReport {
     pub account: StageAccount,
     /// Counters of its own.
     pub counters: Vec<(&'static str, u64)>,
-}
-
-/// A security association, as `xdpfwd ctl sa` shows it. No key.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SaReport {
-    /// `"out"` or `"in"`.
-    pub direction: &'static str,
-    /// Security parameter index.
-    pub spi: u32,
-    /// The transform's name in the configuration.
-    pub transform: &'static str,
-    /// What tells its key apart.
-    pub fingerprint: String,
-    /// `"tunnel"` or `"transport"`.
-    pub mode: &'static str,
-    /// The outer header's, if it is written.
-    pub source: Option<IpAddr>,
-    /// The outer header's; of an inbound one, where packets have to be sent, if that is said.
-    pub destination: Option<IpAddr>,
-    /// Source and destination port of UDP, or the destination alone.
-    pub udp_ports: Vec<u16>,
-    /// Whether sequence numbers have 64 bits.
-    pub esn: bool,
-    /// Whose cryptography.
-    pub backend: &'static str,
-    /// The highest sequence number that was used, or received.
-    pub sequence: u64,
-    /// Packets sealed or opened since xdpfwd started.
-    pub packets: u64,
-    /// Their inner bytes; of an outbound one, of former runs too.
-    pub bytes: u64,
-    /// Packets of it that were dropped, by reason.
-    pub drops: BTreeMap<&'static str, u64>,
-    /// Numbers of the anti-replay window.
-    pub window: Option<u32>,
-    /// The queue whose worker it belongs to.
-    pub queue: Option<u16>,
-    /// Warned at.
-    pub soft_packets: Option<u64>,
-    /// Dropped from.
-    pub hard_packets: Option<u64>,
-    /// Warned at.
-    pub soft_bytes: Option<u64>,
-    /// Dropped from.
-    pub hard_bytes: Option<u64>,
 }
 
 /// Where every frame of a UMEM is, or of several added up. All but `leaked` add up to `total`, if `leaked` is 0.

@@ -1,12 +1,12 @@
 //! A batch as a stage sees it.
 
-use xsk::{Batch, Frame};
+use xdpfwd_xsk::{Batch, Frame};
 
+use crate::cx::Cx;
 use crate::meta::Meta;
 use crate::reason::Reason;
-use crate::stage::Cx;
 use crate::verdict::{PortId, Verdict};
-use crate::wire::Headers;
+use xdpfwd_wire::Headers;
 
 /// The packets of a batch, each with what is known of it and a verdict to be given.
 pub struct View<'a> {
@@ -18,7 +18,7 @@ pub struct View<'a> {
 }
 
 /// One packet of a [`View`].
-pub struct Packet<'a> {
+pub struct PacketMut<'a> {
     /// Its bytes, with room in front and behind.
     pub frame: &'a mut Frame,
     /// What is known of it.
@@ -26,11 +26,12 @@ pub struct Packet<'a> {
     verdict: &'a mut Verdict,
 }
 
-impl Packet<'_> {
-    /// Drops it, for this reason.
+impl PacketMut<'_> {
+    /// Drops the packet and counts it under a reason: one of [`Reason`]'s constants, or the stage's own
+    /// [`DropReason`](crate::DropReason).
     #[inline]
-    pub fn drop(&mut self, reason: Reason) {
-        *self.verdict = Verdict::Drop(reason);
+    pub fn drop(&mut self, reason: impl Into<Reason>) {
+        *self.verdict = Verdict::Drop(reason.into());
     }
 
     /// Sends it out of this port, past the stages that follow.
@@ -61,19 +62,19 @@ impl View<'_> {
 
     /// The packets, in the order in which they came.
     #[inline]
-    pub fn packets(&mut self) -> impl Iterator<Item = Packet<'_>> {
+    pub fn packets(&mut self) -> impl Iterator<Item = PacketMut<'_>> {
         let places = self.batch.places_mut().iter_mut();
         places.zip(self.metas.iter_mut()).zip(self.verdicts.iter_mut()).filter_map(|((place, meta), verdict)| {
             let frame = place.as_mut()?;
-            Some(Packet { frame, meta, verdict })
+            Some(PacketMut { frame, meta, verdict })
         })
     }
 
     /// The packet at a place; `None` behind the last place, or if it was held.
     #[inline]
-    pub fn packet(&mut self, place: usize) -> Option<Packet<'_>> {
+    pub fn packet(&mut self, place: usize) -> Option<PacketMut<'_>> {
         let frame = self.batch.places_mut().get_mut(place)?.as_mut()?;
-        Some(Packet { frame, meta: &mut self.metas[place], verdict: &mut self.verdicts[place] })
+        Some(PacketMut { frame, meta: &mut self.metas[place], verdict: &mut self.verdicts[place] })
     }
 
     /// Gives the packet at a place a verdict. Behind the last place it does nothing.
@@ -86,10 +87,10 @@ impl View<'_> {
 
     /// Takes the packet at a place out of the batch, for the stage to keep. It counts as held until it is emitted or dropped
     /// through [`Cx`]. `None` if there is no packet, or the worker's quota is used up: it stays in the batch then, and a
-    /// stage that cannot let it pass drops it with [`Reason::HoldQuota`].
+    /// stage that cannot let it pass drops it with [`Reason::HOLD_QUOTA`].
     pub fn hold(&mut self, place: usize, cx: &mut Cx<'_>) -> Option<Frame> {
         let occupied = self.batch.places_mut().get_mut(place).filter(|place| place.is_some())?;
-        if !cx.book_held() {
+        if !cx.take_quota() {
             return None;
         }
         self.took = true;

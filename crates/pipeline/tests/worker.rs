@@ -1,17 +1,17 @@
 //! The worker on the fake kernel: what comes in goes out or is counted, nothing blocks, nothing leaks.
 
-mod support;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use pipeline::{
+use proptest::prelude::*;
+use xdpfwd_pipeline::{
     BuildError, Cx, Idle, NamedStage, PortId, Reason, SnapshotError, Stage, Stopped, Verdict, View, Worker, mailbox,
 };
-use proptest::prelude::*;
-use support::{LAN, WAN, assert_conserved, cross_connect, cross_connect_with, number, numbers, packet, umem_config};
-use xsk::fake_kernel::{Behaviour, FakeKernel, Sizes};
-use xsk::{Frame, Umem, UmemConfig};
+use xdpfwd_testkit::wires::{
+    LAN, WAN, assert_conserved, cross_connect, cross_connect_with, number, numbers, packet, umem_config,
+};
+use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel, Sizes};
+use xdpfwd_xsk::{Frame, Umem, UmemConfig};
 
 #[test]
 fn forwards_both_ways_unchanged_and_in_order() {
@@ -22,7 +22,7 @@ fn forwards_both_ways_unchanged_and_in_order() {
             wires.lan.deliver(&packet(round * 20 + offset)).unwrap();
             wires.wan.deliver(&packet(100_000 + round * 20 + offset)).unwrap();
         }
-        assert_eq!(worker.turn(), 40);
+        assert_eq!(worker.poll_once(), 40);
         sent.0.extend(wires.wan.take_sent());
         sent.1.extend(wires.lan.take_sent());
         assert_conserved(&mut worker);
@@ -38,7 +38,7 @@ fn forwards_both_ways_unchanged_and_in_order() {
 fn a_single_packet_does_not_wait_for_a_full_batch() {
     let (mut worker, wires) = cross_connect((), ());
     wires.lan.deliver(&packet(1)).unwrap();
-    worker.turn();
+    worker.poll_once();
     assert_eq!(numbers(&wires.wan.take_sent()), [1]);
 }
 
@@ -48,7 +48,7 @@ struct Sorter;
 impl Sorter {
     fn verdict(number: u64) -> Verdict {
         match number % 7 {
-            0 => Verdict::Drop(Reason::Policy),
+            0 => Verdict::Drop(Reason::POLICY),
             1 => Verdict::To(LAN),
             2 => Verdict::To(PortId(9)),
             _ => Verdict::Next,
@@ -90,13 +90,13 @@ fn verdicts_are_carried_out_and_the_next_stage_sees_the_rest_in_order() {
     for n in 0..100 {
         wires.lan.deliver(&packet(n)).unwrap();
     }
-    while worker.turn() > 0 {}
+    while worker.poll_once() > 0 {}
     let with = |verdict: Verdict| (0..100).filter(|&n| Sorter::verdict(n) == verdict).collect::<Vec<u64>>();
     assert_eq!(numbers(&wires.wan.take_sent()), with(Verdict::Next));
     assert_eq!(numbers(&wires.lan.take_sent()), with(Verdict::To(LAN)));
     let report = worker.report();
-    assert_eq!(report.drops[Reason::Policy], with(Verdict::Drop(Reason::Policy)).len() as u64);
-    assert_eq!(report.drops[Reason::NoSuchPort], with(Verdict::To(PortId(9))).len() as u64);
+    assert_eq!(report.drops[Reason::POLICY], with(Verdict::Drop(Reason::POLICY)).len() as u64);
+    assert_eq!(report.drops[Reason::NO_SUCH_PORT], with(Verdict::To(PortId(9))).len() as u64);
     let [sorter, in_order] = &report.paths[0].stages[..] else { panic!("two stages") };
     assert_eq!((sorter.name.as_str(), sorter.account.packets), ("Sorter", 100));
     assert_eq!(sorter.account.drops, report.drops.total());
@@ -122,8 +122,8 @@ impl Stage for Vandal {
 fn what_a_stage_cut_too_short_is_a_runt() {
     let (mut worker, wires) = cross_connect((Vandal,), (Vandal,));
     (0..10).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
-    worker.turn();
-    assert_eq!(worker.report().drops[Reason::Runt], 10);
+    worker.poll_once();
+    assert_eq!(worker.report().drops[Reason::RUNT], 10);
     assert_conserved(&mut worker);
 }
 
@@ -148,8 +148,8 @@ fn a_frame_of_another_umem_is_refused_and_counted() {
     let (mut worker, wires) = cross_connect((Smuggler(vec![smuggled]),), (Smuggler(vec![]),));
     wires.lan.deliver(&packet(1)).unwrap();
     wires.lan.deliver(&packet(2)).unwrap();
-    worker.turn();
-    assert_eq!(worker.report().drops[Reason::ForeignFrame], 1);
+    worker.poll_once();
+    assert_eq!(worker.report().drops[Reason::FOREIGN_FRAME], 1);
     assert!(wires.wan.take_sent().len() <= 1, "what was smuggled is not sent");
 }
 
@@ -176,7 +176,7 @@ impl Stage for OneBehind {
                     }
                     self.held = Some(frame);
                 }
-                None => view.set(place, Verdict::Drop(Reason::HoldQuota)),
+                None => view.set(place, Verdict::Drop(Reason::HOLD_QUOTA)),
             }
         }
     }
@@ -193,7 +193,7 @@ fn a_stage_may_hold_emit_and_make_packets() {
     let (mut worker, wires) = cross_connect((OneBehind::default(),), (OneBehind::default(),));
     for n in 0..100 {
         wires.lan.deliver(&packet(n)).unwrap();
-        worker.turn();
+        worker.poll_once();
         assert_conserved(&mut worker);
     }
     assert_eq!(numbers(&wires.wan.take_sent()), (0..99).collect::<Vec<_>>());
@@ -213,7 +213,7 @@ impl Stage for Hoarder {
         for place in 0..view.len() {
             match view.hold(place, cx) {
                 Some(frame) => self.0.push(frame),
-                None => view.set(place, Verdict::Drop(Reason::HoldQuota)),
+                None => view.set(place, Verdict::Drop(Reason::HOLD_QUOTA)),
             }
         }
         if self.0.len() == 256 {
@@ -222,7 +222,7 @@ impl Stage for Hoarder {
     }
 
     fn retire(&mut self, cx: &mut Cx<'_>) {
-        self.0.drain(..).for_each(|frame| cx.drop(frame, Reason::Shutdown));
+        self.0.drain(..).for_each(|frame| cx.drop(frame, Reason::SHUTDOWN));
     }
 }
 
@@ -231,43 +231,72 @@ fn a_stage_cannot_hold_more_than_its_quota() {
     let (mut worker, wires) = cross_connect((Hoarder::default(),), (Hoarder::default(),));
     for n in 0..1000 {
         wires.lan.deliver(&packet(n)).unwrap();
-        worker.turn();
+        worker.poll_once();
     }
     let report = worker.report();
     assert_eq!(report.frames.in_flight, 256, "a quarter of the frames");
-    assert_eq!(report.drops[Reason::HoldQuota], 1000 - 256);
+    assert_eq!(report.drops[Reason::HOLD_QUOTA], 1000 - 256);
     assert_conserved(&mut worker);
     worker.drain(Duration::from_secs(5));
-    assert_eq!(worker.report().drops[Reason::Shutdown], 256);
+    assert_eq!(worker.report().drops[Reason::SHUTDOWN], 256);
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Counts packets, and knows how to hand its count on.
+/// Counts packets, and hands on how many stages there were before it.
 #[derive(Default)]
-struct Counting(u64);
+struct Counting {
+    packets: u64,
+    predecessors: u64,
+}
 
 impl Stage for Counting {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
-        self.0 += view.len() as u64;
+        self.packets += view.len() as u64;
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        vec![("count", self.0)]
+        vec![("count", self.packets)]
+    }
+
+    fn row_counters(&self) -> Vec<u64> {
+        vec![self.packets, self.predecessors]
     }
 
     fn snapshot(&self) -> Option<Vec<u8>> {
-        Some(self.0.to_le_bytes().to_vec())
+        Some((self.predecessors + 1).to_le_bytes().to_vec())
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
         let bytes = snapshot.try_into().map_err(|_| SnapshotError("not eight bytes".into()))?;
-        self.0 = u64::from_le_bytes(bytes);
+        self.predecessors = u64::from_le_bytes(bytes);
         Ok(())
     }
 }
 
+/// Has counters like `Counting`, and cannot read any state.
+#[derive(Default)]
+struct Forgetful(Counting);
+
+impl Stage for Forgetful {
+    fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
+        self.0.process(view, cx);
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.0.counters()
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        Some(b"anything".to_vec())
+    }
+
+    fn restore(&mut self, _: &[u8]) -> Result<(), SnapshotError> {
+        Err(SnapshotError("unreadable".into()))
+    }
+}
+
 fn named(name: &str, stage: impl Stage + 'static) -> NamedStage {
-    NamedStage { name: name.into(), stage: Box::new(stage) }
+    NamedStage::new(name, stage)
 }
 
 #[test]
@@ -276,26 +305,50 @@ fn swapping_stages_loses_no_packet_no_count_and_no_held_frame() {
     let (mut worker, wires) = cross_connect(chain(), vec![]);
     for n in 0..10 {
         wires.lan.deliver(&packet(n)).unwrap();
-        worker.turn();
+        worker.poll_once();
     }
     assert_eq!(worker.frames().in_flight, 1);
     let afresh = worker.swap_named(LAN, vec![named("other", Counting::default()), named("count", Counting::default())]);
-    assert_eq!(afresh.unwrap(), Vec::<String>::new());
+    let swapped = afresh.unwrap();
+    assert_eq!(swapped.afresh, Vec::<String>::new());
+    assert_eq!(swapped.row_counters, [vec![10, 0], vec![]], "those of the old stages");
     for n in 10..20 {
         wires.lan.deliver(&packet(n)).unwrap();
-        worker.turn();
+        worker.poll_once();
     }
     assert_eq!(numbers(&wires.wan.take_sent()), (0..20).collect::<Vec<_>>());
     let report = worker.report();
     let stages: Vec<_> =
         report.paths[0].stages.iter().map(|s| (s.name.as_str(), s.counters[0].1, s.account.packets)).collect();
     assert_eq!(stages, [("other", 10, 10), ("count", 20, 20)]);
+    // Row counters are the stage's own: the engine adds those of its predecessors.
+    assert_eq!(worker.row_counters(), [vec![vec![10, 0], vec![10, 1]], vec![]]);
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 
-    // A state that the successor cannot read: it starts afresh, and says so.
-    let afresh = worker.swap_named(LAN, vec![named("count", pipeline::stages::Ttl::default())]);
-    assert_eq!(afresh.unwrap(), ["count"]);
-    assert_eq!(worker.swap_named(PortId(7), vec![]), Err(BuildError::NoSuchPort(7)));
+    // A stage of another kind starts at zero, and the swap reports it.
+    let count = |worker: &mut Worker<Vec<NamedStage>>| worker.report().paths[0].stages[0].counters.clone();
+    let swapped = worker.swap_named(LAN, vec![named("count", Forgetful::default())]).unwrap();
+    assert_eq!(swapped.afresh, ["count"]);
+    assert_eq!(count(&mut worker), [("count", 0)]);
+    // A stage that cannot read the state of its predecessor keeps the counters.
+    wires.lan.deliver(&packet(20)).unwrap();
+    worker.poll_once();
+    let swapped = worker.swap_named(LAN, vec![named("count", Forgetful::default())]).unwrap();
+    assert_eq!(swapped.afresh, ["count"]);
+    assert_eq!(count(&mut worker), [("count", 1)]);
+    assert_eq!(worker.swap_named(PortId(7), vec![]).unwrap_err(), BuildError::NoSuchPort(7));
+}
+
+#[test]
+fn stages_of_one_name_keep_their_own_counters_over_a_swap() {
+    let chain = || vec![named("count", Counting::default()), named("count", Counting::default())];
+    let (mut worker, wires) = cross_connect(chain(), vec![]);
+    wires.lan.deliver(&packet(0)).unwrap();
+    worker.poll_once();
+    worker.swap_named(LAN, chain()).unwrap();
+    let report = worker.report();
+    let stages: Vec<_> = report.paths[0].stages.iter().map(|s| (s.counters[0].1, s.account.packets)).collect();
+    assert_eq!(stages, [(1, 1), (1, 1)]);
 }
 
 #[test]
@@ -303,9 +356,9 @@ fn refuses_to_be_built_wrongly() {
     let build = |ports: &[usize], paths: &[(u8, u8)]| {
         let (umem, mut pool) = Umem::new(&umem_config()).unwrap();
         let mut index = 0;
-        let mut all: Vec<Vec<Box<dyn xsk::Port>>> = vec![];
+        let mut all: Vec<Vec<Box<dyn xdpfwd_xsk::Port>>> = vec![];
         for &lanes in ports {
-            let mut port: Vec<Box<dyn xsk::Port>> = vec![];
+            let mut port: Vec<Box<dyn xdpfwd_xsk::Port>> = vec![];
             for _ in 0..lanes {
                 port.push(Box::new(FakeKernel::port(&umem, &mut pool, index).0));
                 index += 1;
@@ -333,7 +386,7 @@ fn refuses_to_be_built_wrongly() {
     assert_eq!(Worker::<()>::builder(umem, other_pool).build().err(), Some(BuildError::OtherUmem("the pool")));
 
     let (umem, mut pool) = Umem::new(&umem_config()).unwrap();
-    let lanes = (0..2).map(|index| Box::new(FakeKernel::port(&umem, &mut pool, index).0) as Box<dyn xsk::Port>);
+    let lanes = (0..2).map(|index| Box::new(FakeKernel::port(&umem, &mut pool, index).0) as Box<dyn xdpfwd_xsk::Port>);
     let lanes: Vec<_> = lanes.collect();
     let too_far = Worker::<()>::builder(umem, pool).queues(1, u16::MAX).port(lanes).build();
     assert_eq!(too_far.err(), Some(BuildError::QueueNumber(65536)));
@@ -357,11 +410,11 @@ fn each_queue_leaves_on_its_own() {
         .unwrap();
     for n in 0..10 {
         lan0_wire.deliver(&packet(n)).unwrap();
-        worker.turn();
+        worker.poll_once();
     }
     lan1_wire.deliver(&packet(100)).unwrap();
     lan1_wire.deliver(&packet(101)).unwrap();
-    worker.turn();
+    worker.poll_once();
     assert_eq!(numbers(&wan0_wire.take_sent()), (0..9).collect::<Vec<_>>());
     assert_eq!(numbers(&wan1_wire.take_sent()), [9, 100], "what a stage emits leaves on the queue of the batch");
     assert_eq!(
@@ -437,7 +490,7 @@ fn many_ports_into_one_lose_nothing_while_it_sends() {
     for wire in &wires[1..] {
         (0..256).for_each(|n| wire.deliver(&packet(n)).unwrap());
     }
-    worker.turn();
+    worker.poll_once();
     assert_eq!(worker.report().drops.total(), 0);
     assert_eq!(wires[0].take_sent().len(), 5 * 256);
     assert_conserved(&mut worker);
@@ -458,7 +511,7 @@ impl Stage for Careless {
 fn a_frame_that_a_stage_loses_is_reported_as_leaked() {
     let (mut worker, wires) = cross_connect((Careless,), (Careless,));
     (0..20).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
-    worker.turn();
+    worker.poll_once();
     let frames = worker.frames();
     assert_eq!((frames.leaked, frames.in_flight), (20, 0), "{frames:?}");
     assert_eq!(worker.umem().lost(), 20);
@@ -473,10 +526,10 @@ fn all_stages_of_a_worker_share_one_quota() {
     for n in 0..200 {
         wires.lan.deliver(&packet(n)).unwrap();
         wires.wan.deliver(&packet(n)).unwrap();
-        worker.turn();
+        worker.poll_once();
     }
     let report = worker.report();
-    assert_eq!((report.frames.in_flight, report.drops[Reason::HoldQuota]), (256, 400 - 256));
+    assert_eq!((report.frames.in_flight, report.drops[Reason::HOLD_QUOTA]), (256, 400 - 256));
     worker.drain(Duration::from_secs(5));
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
@@ -498,7 +551,7 @@ impl Stage for Random {
         for place in 0..view.len() {
             let packet = view.packet(place).unwrap();
             match random_verdict(self.seed, number(packet.frame)) {
-                0 => view.set(place, Verdict::Drop(Reason::Policy)),
+                0 => view.set(place, Verdict::Drop(Reason::POLICY)),
                 1 => view.set(place, Verdict::To(LAN)),
                 2 => view.set(place, Verdict::To(PortId(200))),
                 3 => self.held.extend(view.hold(place, cx)),
@@ -522,7 +575,7 @@ impl Stage for Random {
                 }
                 9 => {
                     if let Some(frame) = self.held.pop() {
-                        cx.drop(frame, Reason::Policy);
+                        cx.drop(frame, Reason::POLICY);
                     }
                 }
                 _ => {}
@@ -557,7 +610,7 @@ proptest! {
                     next += 1;
                 }
             }
-            worker.turn();
+            worker.poll_once();
             assert_conserved(&mut worker);
         }
         wires.wan.set(Behaviour::default());
@@ -607,12 +660,12 @@ fn after_a_panic_the_worker_goes_on_without_its_stages_and_loses_one_batch() {
         for n in 0..60 {
             wires.lan.deliver(&packet(n)).unwrap();
         }
-        assert_eq!(worker.turn(), 60);
+        assert_eq!(worker.poll_once(), 60);
         assert_conserved(&mut worker);
         for n in 60..80 {
             wires.lan.deliver(&packet(n)).unwrap();
         }
-        catch_unwind(AssertUnwindSafe(|| worker.turn())).unwrap_err();
+        catch_unwind(AssertUnwindSafe(|| worker.poll_once())).unwrap_err();
         worker.abandon_stages();
         for n in 80..120 {
             wires.lan.deliver(&packet(n)).unwrap();
@@ -621,7 +674,7 @@ fn after_a_panic_the_worker_goes_on_without_its_stages_and_loses_one_batch() {
         let report = worker.report();
         assert_eq!(numbers(&wires.wan.take_sent()), (0..60).collect::<Vec<_>>());
         assert_eq!((report.queues[0].counters.rx_packets, report.queues[1].counters.tx_packets), (120, 60));
-        assert_eq!((report.drops[Reason::Shutdown], report.drops.total()), (40, 40), "what came after");
+        assert_eq!((report.drops[Reason::SHUTDOWN], report.drops.total()), (40, 40), "what came after");
         assert_eq!((report.frames.leaked, report.frames.in_flight), (20, 0), "the batch that was broken off");
         assert_eq!(worker.umem().lost(), 20);
         assert_eq!(report.paths[0].stages[0].account.packets, 80);
@@ -636,13 +689,13 @@ fn after_a_panic_the_worker_goes_on_without_its_stages_and_loses_one_batch() {
 fn stages_that_come_after_a_panic_are_not_called_either() {
     let (mut worker, wires) = cross_connect((Panics { at: 1, ..Panics::default() },), (Panics::default(),));
     wires.lan.deliver(&packet(1)).unwrap();
-    catch_unwind(AssertUnwindSafe(|| worker.turn())).unwrap_err();
+    catch_unwind(AssertUnwindSafe(|| worker.poll_once())).unwrap_err();
     worker.abandon_stages();
     worker.swap(PortId(0), (Panics { at: 1, ..Panics::default() },)).unwrap();
     wires.lan.deliver(&packet(2)).unwrap();
     worker.drain(Duration::from_secs(5));
     let report = worker.report();
-    assert_eq!((report.drops[Reason::Shutdown], report.drops.total()), (1, 1));
+    assert_eq!((report.drops[Reason::SHUTDOWN], report.drops.total()), (1, 1));
     assert_eq!(report.paths[0].stages[0].account.packets, 1, "those of the stage that panicked");
     assert_eq!(numbers(&wires.wan.take_sent()), [0; 0]);
 }
@@ -653,7 +706,7 @@ fn a_panic_in_tick_loses_no_frame() {
     wires.lan.deliver(&packet(1)).unwrap();
     let turns = catch_unwind(AssertUnwindSafe(|| {
         loop {
-            worker.turn();
+            worker.poll_once();
         }
     }));
     turns.unwrap_err();

@@ -2,15 +2,15 @@
 //! that are lost or refused, an interface that disappears. Nothing blocks, nothing leaks, and after every step each packet that
 //! came in is sent, under way, or counted with the reason why not.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
-use pipeline::{Idle, Reason, Worker, mailbox};
 use proptest::prelude::*;
-use support::{Books, Wires, assert_conserved, cross_connect, cross_connect_on, cross_connect_with, numbers, packet};
-use xsk::fake_kernel::Behaviour;
-use xsk::{UmemConfig, oracle};
+use xdpfwd_pipeline::{Idle, Reason, Worker, mailbox};
+use xdpfwd_testkit::wires::{
+    WireAccounting, Wires, assert_conserved, cross_connect, cross_connect_on, cross_connect_with, numbers, packet,
+};
+use xdpfwd_xsk::fake_kernel::Behaviour;
+use xdpfwd_xsk::{UmemConfig, oracle};
 
 #[test]
 fn a_port_that_does_not_send_drops_and_counts_and_leaves_the_other_direction_alone() {
@@ -22,14 +22,14 @@ fn a_port_that_does_not_send_drops_and_counts_and_leaves_the_other_direction_alo
             delivered += u64::from(wires.lan.deliver(&packet(delivered)).is_ok());
         }
         wires.wan.deliver(&packet(round)).unwrap();
-        worker.turn();
+        worker.poll_once();
         assert_eq!(numbers(&wires.lan.take_sent()), [round], "the other direction flows");
         assert_conserved(&mut worker);
     }
     let report = worker.report();
     let waiting = report.frames.in_flight + report.frames.tx;
-    assert_eq!(delivered, report.drops[Reason::EgressFull] + waiting, "each is dropped and counted, or waits");
-    assert!(report.drops[Reason::EgressFull] > 2000);
+    assert_eq!(delivered, report.drops[Reason::EGRESS_FULL] + waiting, "each is dropped and counted, or waits");
+    assert!(report.drops[Reason::EGRESS_FULL] > 2000);
 
     wires.wan.set(Behaviour::default());
     worker.drain(Duration::from_secs(5));
@@ -43,7 +43,7 @@ fn a_kernel_that_never_completes_stops_transmission_and_nothing_else() {
     let (mut worker, wires) = cross_connect_with((), (), silent);
     for n in 0..4000 {
         let _ = wires.lan.deliver(&packet(n));
-        worker.turn();
+        worker.poll_once();
     }
     assert_conserved(&mut worker);
     let start = Instant::now();
@@ -58,26 +58,26 @@ fn what_is_still_queued_at_the_end_is_dropped_as_shutdown() {
     let (mut worker, wires) = cross_connect_with((), (), stalled);
     for n in 0..200 {
         wires.lan.deliver(&packet(n)).unwrap();
-        worker.turn();
+        worker.poll_once();
     }
     worker.drain(Duration::from_millis(20));
     let report = worker.report();
-    assert_eq!(report.drops[Reason::Shutdown], 200 - 128, "all but the TX ring's");
+    assert_eq!(report.drops[Reason::SHUTDOWN], 200 - 128, "all but the TX ring's");
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
 /// Packets both ways for some rounds, with the books balanced after each; what goes to lan is not held up by wan.
-fn rounds(worker: &mut Worker<()>, wires: &Wires, books: &mut Books, rounds: u64) {
+fn rounds(worker: &mut Worker<()>, wires: &Wires, books: &mut WireAccounting, rounds: u64) {
     for _ in 0..rounds {
         books.deliver(&wires.lan, 20);
         books.deliver(&wires.wan, 3);
-        worker.turn();
+        worker.poll_once();
         books.balance(worker, wires);
     }
 }
 
 /// The kernel has come to its senses: all that is under way gets to its end.
-fn recovers(worker: &mut Worker<()>, wires: &Wires, books: &mut Books) {
+fn recovers(worker: &mut Worker<()>, wires: &Wires, books: &mut WireAccounting) {
     for wire in [&wires.lan, &wires.wan] {
         wire.set(Behaviour::default());
         // What it had sent and not reported, it reports now: nobody may wake it for that.
@@ -93,9 +93,9 @@ fn recovers(worker: &mut Worker<()>, wires: &Wires, books: &mut Books) {
 }
 
 /// A worker whose wan kernel behaves like this for a while, and then well.
-fn survives(wan: Behaviour) -> Books {
+fn survives(wan: Behaviour) -> WireAccounting {
     let (mut worker, wires) = cross_connect_with((), (), wan);
-    let mut books = Books::default();
+    let mut books = WireAccounting::default();
     rounds(&mut worker, &wires, &mut books, 60);
     recovers(&mut worker, &wires, &mut books);
     assert_eq!(books.delivered, books.sent + books.thrown_away + worker.report().drops.total());
@@ -155,13 +155,13 @@ fn packets_that_the_interface_throws_away() {
 /// when frames come back, reception goes on.
 #[test]
 fn a_fill_ring_that_runs_dry() {
-    let small = UmemConfig { frames: 256, ..support::umem_config() };
+    let small = UmemConfig { frames: 256, ..xdpfwd_testkit::wires::umem_config() };
     let stalled = Behaviour { budget: 0, ..Behaviour::default() };
     let (mut worker, wires) = cross_connect_on(&small, (), (), stalled);
-    let mut books = Books::default();
+    let mut books = WireAccounting::default();
     for _ in 0..20 {
         books.deliver(&wires.lan, 20);
-        worker.turn();
+        worker.poll_once();
         books.balance(&mut worker, &wires);
     }
     assert_eq!(wires.lan.posted(), 0, "dry");
@@ -180,11 +180,11 @@ fn an_interface_that_disappears_in_the_middle_of_a_batch() {
     for after in [1, 19, 50, 777] {
         let (mut worker, wires) =
             cross_connect_with((), (), Behaviour { vanishes_after: Some(after), ..Behaviour::default() });
-        let mut books = Books::default();
+        let mut books = WireAccounting::default();
         rounds(&mut worker, &wires, &mut books, 120);
         assert_eq!(books.left[1], first_of_lan(&books, after), "so many were sent, the first ones");
         let before = worker.report();
-        assert!(before.drops[Reason::EgressFull] > 0);
+        assert!(before.drops[Reason::EGRESS_FULL] > 0);
         assert!(before.queues[1].counters.tx_retries > 0);
 
         // lan goes as well: no port is left, and still every packet is accounted for.
@@ -193,12 +193,12 @@ fn an_interface_that_disappears_in_the_middle_of_a_batch() {
         worker.drain(Duration::from_millis(20));
         let frames = books.balance(&mut worker, &wires);
         assert_eq!((frames.in_flight, frames.rx), (0, 0), "what was queued is dropped");
-        assert!(worker.report().drops[Reason::Shutdown] > 0);
+        assert!(worker.report().drops[Reason::SHUTDOWN] > 0);
     }
 }
 
 /// The numbers of the first packets that lan delivered.
-fn first_of_lan(books: &Books, count: u32) -> Vec<u64> {
+fn first_of_lan(books: &WireAccounting, count: u32) -> Vec<u64> {
     (0..books.delivered).filter(|number| number % 23 < 20).take(count as usize).collect()
 }
 
@@ -241,13 +241,13 @@ proptest! {
         vanish in prop::option::weighted(0.2, 0..40usize),
     ) {
         let (mut worker, wires) = cross_connect((), ());
-        let mut books = Books::default();
+        let mut books = WireAccounting::default();
         for (index, (ways, a, b, lan)) in steps.into_iter().enumerate() {
             let wire = if lan { &wires.lan } else { &wires.wan };
             wire.set(oracle::port::behaviour(ways, a, b));
             books.deliver(&wires.lan, u64::from(a % 80));
             books.deliver(&wires.wan, u64::from(b % 80));
-            worker.turn();
+            worker.poll_once();
             books.balance(&mut worker, &wires);
             if ways % 4 == 0 {
                 wires.wan.run();

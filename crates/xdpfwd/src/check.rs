@@ -4,10 +4,10 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use engine::{Io, Mode, PathPlan, Plan, PortPlan};
-use pipeline::{Idle, PortId};
 use serde::Serialize;
-use xsk::HugePages;
+use xdpfwd_engine::{Io, Mode, PathPlan, Plan, PortPlan};
+use xdpfwd_pipeline::{Idle, PortId};
+use xdpfwd_xsk::HugePages;
 
 use crate::cli::Run;
 use crate::config::{Diagnostics, Interface, Machine, Needed, plain};
@@ -173,7 +173,7 @@ impl Port {
 impl Path {
     fn new(path: &PathPlan, ports: &[PortPlan]) -> Self {
         let name = |PortId(index)| ports.get(usize::from(index)).map(|port| port.name.clone()).unwrap_or_default();
-        let stage = |stage: &engine::StageOnPath| Stage {
+        let stage = |stage: &xdpfwd_engine::StageOnPath| Stage {
             name: stage.name.clone(),
             place: stage.place(),
             summary: stage.plan.summary(),
@@ -330,8 +330,7 @@ destination = \"02:00:00:00:00:01\"
     fn check(text: &str) -> Check {
         let machine = Imagined::usual();
         let source = crate::config::Source::new("router.toml".into(), text.into());
-        let (plan, warnings) =
-            plan(&source, std::path::Path::new(""), &pipeline::Registry::builtin(), &machine).unwrap();
+        let (plan, warnings) = plan(&source, std::path::Path::new(""), &xdpfwd_stages::builtin(), &machine).unwrap();
         Check::new("router.toml", &plan, &warnings, &machine)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ipsec::Transform;
+use xdpfwd_ipsec::Transform;
 
 /// Forwards packets between network interfaces in user space, through AF_XDP sockets.
 ///

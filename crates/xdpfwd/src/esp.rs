@@ -3,8 +3,8 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use pipeline::stages::esp::key_file;
-use pipeline::stages::esp::state_file::StateFile;
+use xdpfwd_stages::esp::key_file;
+use xdpfwd_stages::esp::state_file::StateFile;
 
 use crate::cli::Esp;
 use crate::run::in_full;

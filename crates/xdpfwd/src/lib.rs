@@ -4,10 +4,8 @@
 //! ```no_run
 //! use std::process::ExitCode;
 //!
-//! use pipeline::Registry;
-//!
 //! fn main() -> ExitCode {
-//!     xdpfwd::main(&Registry::builtin()) // .with::<MyStageConfig>()
+//!     xdpfwd::main(&xdpfwd_stages::builtin()) // .with::<MyStageConfig>()
 //! }
 //! ```
 #![forbid(unsafe_code)]
@@ -27,10 +25,22 @@ mod text;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use pipeline::Registry;
 
 use cli::{Cli, Command, LogFormat};
 use config::ThisMachine;
+use xdpfwd_pipeline::TableFormat;
+
+/// The kinds of stages that a configuration file in TOML may name.
+pub type Registry = xdpfwd_pipeline::Registry<Toml>;
+
+/// The format of the configuration file.
+#[derive(Debug)]
+pub struct Toml;
+
+impl TableFormat for Toml {
+    type Error = toml::de::Error;
+    type Deserializer<'de> = toml::de::ValueDeserializer<'de>;
+}
 
 /// The command line or the configuration is no good.
 const USAGE: u8 = 2;

@@ -3,8 +3,6 @@
 
 use std::process::ExitCode;
 
-use pipeline::Registry;
-
 fn main() -> ExitCode {
-    xdpfwd::main(&Registry::builtin())
+    xdpfwd::main(&xdpfwd_stages::builtin())
 }

@@ -1,7 +1,7 @@
 //! Reading the configuration anew while it runs.
 
-use engine::{DataPlane, ReloadError};
-use pipeline::Registry;
+use crate::Registry;
+use xdpfwd_engine::{DataPlane, ReloadError};
 
 use crate::cli::Run;
 use crate::config::{self, Diagnostics, ThisMachine};

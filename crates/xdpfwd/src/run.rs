@@ -9,9 +9,9 @@ use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::Registry;
 use anyhow::Context as _;
-use engine::{Control, DataPlane, Event, Plan, Report, ReportKind, StartError, Waited};
-use pipeline::Registry;
+use xdpfwd_engine::{Control, DataPlane, Event, Plan, Report, ReportKind, StartError, Waited};
 
 use crate::cli::{LogFormat, Run};
 use crate::ctl::Server;
@@ -82,7 +82,7 @@ fn drive(plan: Plan, cli: &Run, registry: &Registry) -> anyhow::Result<()> {
     let mut control = Control::new().context("cannot set up signals and timers")?;
     let mut printer = Printer::start(cli.json)?;
     let end = cli.duration.map(|duration| Instant::now() + duration);
-    if engine::wait_until_up(&plan, &mut control, end)? != Waited::Up {
+    if xdpfwd_engine::wait_until_up(&plan, &mut control, end)? != Waited::Up {
         tracing::info!("stopped while waiting for an interface: nothing was forwarded");
         printer.print(Report::not_started(&plan).into_final());
         printer.finish();
@@ -117,7 +117,7 @@ fn drive(plan: Plan, cli: &Run, registry: &Registry) -> anyhow::Result<()> {
             }
             Event::Due => {}
         }
-        data_plane.look_after();
+        data_plane.maintain();
     };
     give_up_after(STOP_WITHIN);
     let last = data_plane.stop().into_final();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use engine::Report;
+use xdpfwd_engine::{Report, TableReport};
 
 /// One line: what passed since the last report, as rates.
 pub(crate) fn interval(report: &Report, last: Option<&Report>) -> String {
@@ -57,6 +57,8 @@ pub(crate) fn summary(report: &Report) -> String {
         text.push('\n');
         text += &stages.print();
     }
+    text += &counters(report);
+    text += &tables(report);
     text += &ledger(report);
     text.push('\n');
     let mut losses: Vec<String> = (report.drops.iter())
@@ -111,6 +113,43 @@ pub(crate) fn summary(report: &Report) -> String {
         );
     }
     text
+}
+
+/// The stages' own counters.
+fn counters(report: &Report) -> String {
+    let mut text = String::new();
+    for stage in report.stages.iter().filter(|stage| !stage.counters.is_empty()) {
+        let counters: Vec<String> =
+            stage.counters.iter().map(|(name, count)| format!("{name} {}", grouped(*count))).collect();
+        let _ = writeln!(text, "{} {}  {}", stage.path, stage.name, counters.join(", "));
+    }
+    if text.is_empty() { text } else { format!("\n{text}") }
+}
+
+/// Rows of an inspection table that the text report shows.
+const SHOWN_ROWS: usize = 32;
+
+/// The stages' inspection tables.
+fn tables(report: &Report) -> String {
+    let mut text = String::new();
+    for TableReport { path, stage, table, rows_omitted, .. } in &report.tables {
+        let on = path.as_ref().map_or(String::new(), |path| format!(" of {path}"));
+        let head = table.columns.iter().map(|column| column.name.to_owned()).collect();
+        let rows = table.rows.iter().take(SHOWN_ROWS).map(|row| row.iter().map(ToString::to_string).collect());
+        let _ = writeln!(text, "\n{stage}{on}: {}", table.name);
+        text += &columns(head, rows.collect());
+        let more = rows_omitted + table.rows.len().saturating_sub(SHOWN_ROWS);
+        if more > 0 {
+            let _ = writeln!(text, "and {more} more rows: `xdpfwd ctl inspect` shows all while xdpfwd runs");
+        }
+    }
+    text
+}
+
+/// Rows below a head, with aligned columns.
+pub(crate) fn columns(head: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    let text_columns = head.len();
+    Table { rows: [vec![head], rows].concat(), text_columns }.print()
 }
 
 /// Where the workers' cycles went: for each packet that came in, so that the lines add up.

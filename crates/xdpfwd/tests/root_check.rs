@@ -2,8 +2,8 @@
 
 mod support;
 
-use lab::Chain;
 use support::{Config, XDPFWD, chain};
+use xdpfwd_lab::Chain;
 
 /// `--check --json` in the lab's middle, where `fwd0` is called `uplink` too.
 fn check(chain: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) {

@@ -10,11 +10,11 @@ use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{Chain, Traffic};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use socket::Socket;
 use support::{LONG, Running, XDPFWD, chain, stderr};
+use xdpfwd_lab::{Chain, Traffic};
 
 fn send(chain: &Chain, packets: u64) {
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(0);
@@ -66,7 +66,7 @@ fn a_reload_that_fails_says_what_is_wrong_to_who_asked() {
     let path = std::env::temp_dir().join(format!("xdpfwd-{}-ctl.toml", std::process::id()));
     fs::write(&path, socket.config(&["accept"])).unwrap();
     let arguments = [XDPFWD, "--config", path.to_str().unwrap(), "--json", "--interval", "0.05"];
-    let mut forwarder = lab::Forwarder::spawn(chain.fwd(), &arguments).unwrap();
+    let mut forwarder = xdpfwd_lab::Forwarder::spawn(chain.fwd(), &arguments).unwrap();
     forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
     fs::write(&path, socket.config(&["accept porto tcp"])).unwrap();
     let output = socket.ctl(&["reload"]);

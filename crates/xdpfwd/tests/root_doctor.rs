@@ -5,10 +5,10 @@ mod support;
 
 use std::process::Output;
 
-use lab::{Chain, Namespace};
 use support::cables::until;
 use support::examined::{Examined, apply, line};
 use support::{Config, Running, XDPFWD, chain, cross_connect, stderr};
+use xdpfwd_lab::{Chain, Namespace};
 
 #[test]
 fn a_veth_in_copy_mode_is_named_with_what_decides_and_is_ready_once_that_is_meant() {

@@ -4,10 +4,10 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use lab::{Chain, Forwarder, Traffic};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{Config, LONG, Running, XDPFWD, chain, cross_connect};
+use xdpfwd_lab::{Chain, Forwarder, Traffic};
 
 fn set(chain: &Chain, interface: &str, state: &str) {
     let status = chain.fwd().command("ip").args(["link", "set", "dev", interface, state]).status().unwrap();

@@ -16,7 +16,6 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lab::{Namespace, Sink};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::esp::{
@@ -25,6 +24,7 @@ use support::esp::{
 };
 use support::wire::{hex, unhex};
 use support::{Config, Final, LONG, Running, XDPFWD, stderr};
+use xdpfwd_lab::{Namespace, Sink};
 
 /// Only what the lab's generator sends is sealed: nothing that a kernel says of its own uses up a sequence number.
 const ONLY_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
@@ -793,7 +793,7 @@ fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
         // A core would be put where the process is, as long as one wants it.
         let folder = lab.folder.path("");
         let around = ["env", "-C", folder.to_str().unwrap(), "RUST_LOG=trace", "prlimit", "--core=unlimited"];
-        let mut forwarder = lab::Forwarder::spawn(lab.chain.fwd(), &[&around[..], &arguments].concat()).unwrap();
+        let mut forwarder = xdpfwd_lab::Forwarder::spawn(lab.chain.fwd(), &[&around[..], &arguments].concat()).unwrap();
         forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
         Running::of(forwarder, Config::new(""))
     };

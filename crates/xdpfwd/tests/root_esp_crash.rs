@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lab::{Forwarder, Sink};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::esp::{Esp, Kind, Lab, Sender, Setup, Tap, drops, received, spi, splitmix, until};
 use support::{Config, LONG, XDPFWD};
+use xdpfwd_lab::{Forwarder, Sink};
 
 /// Each start takes a second of the clock for itself, its epoch: labs side by side do not wait for each other's.
 const LABS: usize = 4;

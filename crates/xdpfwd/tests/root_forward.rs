@@ -8,9 +8,9 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Chain, Namespace, Sink, Traffic};
 use nix::sys::signal::Signal;
 use support::{LONG, Running, chain, cross_connect};
+use xdpfwd_lab::{Chain, Namespace, Sink, Traffic};
 
 const GEN: &str = "10.77.0.1";
 const SINK: &str = "10.77.0.2";

@@ -9,10 +9,10 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use lab::{Chain, Sink, Traffic};
 use serde_json::Value;
 use support::wire::{Side, gen0, hex, marks, pass, sink0};
 use support::{Config, Final, LONG, Running, XDPFWD, chain, stderr};
+use xdpfwd_lab::{Chain, Sink, Traffic};
 
 /// The ways that this build has.
 const IOS: &[&str] =

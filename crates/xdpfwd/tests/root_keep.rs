@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Chain, Namespace, Traffic};
 use support::wire::{PYTHON, gen0, marks, pass, sink0, unhex};
 use support::{Config, LONG, Running, XDPFWD, chain, cross_connect};
+use xdpfwd_lab::{Chain, Namespace, Traffic};
 
 /// Of fwd0, where the generator sees it.
 const OWN: &str = "10.77.0.254";

@@ -2,9 +2,9 @@
 
 mod support;
 
-use lab::{Chain, Forwarder, Sink, Traffic};
 use serde_json::Value;
 use support::{Config, LONG, XDPFWD, chain, cross_connect};
+use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
 /// What xdpfwd says on stderr from start to end, while packets pass: more than fit into its few frames, and too long ones.
 fn log_of_a_run(format: &str, packets: u64) -> Vec<String> {

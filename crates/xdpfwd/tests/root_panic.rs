@@ -10,17 +10,17 @@ use std::env;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use lab::{Chain, Traffic};
-use pipeline::{BuildCx, Cx, PlanCx, PlanError, Registry, Stage, StageConfig, StagePlan, View};
 use serde::Deserialize;
 use support::{Config, LONG, Running, chain, cross_connect};
+use xdpfwd_lab::{Chain, Traffic};
+use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, View};
 
 /// Set in the process under test.
 const FORWARDER: &str = "XDPFWD_TEST_FORWARDER";
 
 fn main() -> ExitCode {
     if env::var_os(FORWARDER).is_some() {
-        return xdpfwd::main(&Registry::builtin().with::<PanicsConfig>());
+        return xdpfwd::main(&xdpfwd_stages::builtin().with::<PanicsConfig>());
     }
     let tests: [(&str, fn()); 3] = [
         ("a_panic_on_a_packet_ends_it_with_its_report", a_panic_on_a_packet_ends_it_with_its_report),

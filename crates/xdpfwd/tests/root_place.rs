@@ -9,10 +9,10 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Chain, Forwarder, Sink, Traffic};
 use serde_json::{Value, json};
 use socket::Socket;
 use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
+use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
 /// Four flows with source ports from 1024 on, from a core.
 fn send(chain: &Chain, packets: u64, core: usize) {

@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Chain, Sink, Traffic};
 use nix::sys::signal::Signal;
 use support::{Config, Final, LONG, Running, chain, cross_connect};
+use xdpfwd_lab::{Chain, Sink, Traffic};
 
 /// A rule file of a test's own.
 struct Rules(PathBuf);
@@ -145,7 +145,7 @@ fn what_is_no_good_changes_nothing_and_is_said() {
     let (forth, back) = (Rules::new("good", "accept"), Rules::new("other", "drop"));
     let written = config("user", &forth, &back);
     let config = Config::new(&written);
-    let mut forwarder = lab::Forwarder::spawn(
+    let mut forwarder = xdpfwd_lab::Forwarder::spawn(
         chain.fwd(),
         &[support::XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"],
     )

@@ -4,9 +4,9 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use lab::{Chain, Traffic};
 use serde_json::Value;
 use support::{LONG, Running, chain, cross_connect};
+use xdpfwd_lab::{Chain, Traffic};
 
 /// Every key of an object and of what is in it.
 fn keys(value: &Value, into: &mut BTreeSet<String>) {

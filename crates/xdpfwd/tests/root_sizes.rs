@@ -4,9 +4,9 @@ mod support;
 
 use std::process::Command;
 
-use lab::Chain;
 use support::wire::{Side, gen0, hex, marks, pass, sink0, wire};
 use support::{Config, Final, Running, XDPFWD, chain, cross_connect, stderr};
+use xdpfwd_lab::Chain;
 
 /// Arbitrary bytes, the same in every run: SplitMix64.
 struct Bytes(u64);

@@ -6,9 +6,9 @@ use std::process::Output;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{BpfObjects, Canary, Chain, Traffic, pinned_pages};
 use nix::sys::signal::Signal;
 use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
+use xdpfwd_lab::{BpfObjects, Canary, Chain, Traffic, pinned_pages};
 
 /// Runs xdpfwd in the lab's middle until it ends by itself.
 fn run(chain: &Chain, config: &str, arguments: &[&str]) -> Output {
@@ -185,8 +185,13 @@ fn whoever_may_hold_a_busy_queue_is_named() {
     let chain = chain(Chain::builder());
     let hold_and_run = || {
         let index = nix::net::if_::if_nametoindex("fwd1").unwrap();
-        let umem = xsk::UmemConfig { frames: 256, huge_pages: xsk::HugePages::Off, ..xsk::UmemConfig::default() };
-        let holder = xsk::Builder::new(umem).mode(xsk::BindMode::Copy).queue("fwd1", index, 0).open().unwrap();
+        let umem = xdpfwd_xsk::UmemConfig {
+            frames: 256,
+            huge_pages: xdpfwd_xsk::HugePages::Off,
+            ..xdpfwd_xsk::UmemConfig::default()
+        };
+        let holder =
+            xdpfwd_xsk::Builder::new(umem).mode(xdpfwd_xsk::BindMode::Copy).queue("fwd1", index, 0).open().unwrap();
         let refused = run(&chain, &cross_connect(1, ""), &[]);
         drop(holder);
         (refused, run(&chain, &cross_connect(1, ""), &[]))

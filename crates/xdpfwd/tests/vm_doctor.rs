@@ -2,9 +2,9 @@
 
 mod support;
 
-use lab::Namespace;
 use support::cables::{Cables, best, kernel_has_zero_copy};
 use support::examined::{Examined, ISOLATES_CORE_1, apply, line};
+use xdpfwd_lab::Namespace;
 
 fn examine(cables: &Cables, queues: u16, engine: &str) -> Examined {
     Examined::of_config(&cables.forwarder, &cables.config(queues, engine))

@@ -26,7 +26,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Chain, Forwarder, Namespace};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::Signal;
@@ -39,6 +38,7 @@ use serde_json::Value;
 use support::cables::until;
 use support::wire::PYTHON;
 use support::{Final, LONG, Running, XDPFWD, chain};
+use xdpfwd_lab::{Chain, Forwarder, Namespace};
 
 /// How long nothing has to come until nothing more does.
 const QUIET: Duration = Duration::from_millis(200);

@@ -2,9 +2,9 @@
 
 mod support;
 
-use lab::Namespace;
 use support::Config;
 use support::examined::{Examined, ISOLATES_CORE_1, apply};
+use xdpfwd_lab::Namespace;
 
 const CORE_1: &str = r#"
     [engine]

@@ -6,11 +6,11 @@ mod support;
 use std::thread;
 use std::time::Duration;
 
-use lab::Forwarder;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::cables::{Cables, PACKETS, best, ip, kernel_has_zero_copy, until};
 use support::{Config, Final, LONG, Running, XDPFWD};
+use xdpfwd_lab::Forwarder;
 
 #[track_caller]
 fn assert_modes(json: &Value, mode: &str) {

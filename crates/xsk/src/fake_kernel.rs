@@ -1,8 +1,8 @@
 //! The kernel's side of a port, in process: no interface, no privilege, and it misbehaves on request.
 //!
 //! ```
-//! use xsk::fake_kernel::FakeKernel;
-//! use xsk::{Batch, EgressQueue, Port, Umem, UmemConfig};
+//! use xdpfwd_xsk::fake_kernel::FakeKernel;
+//! use xdpfwd_xsk::{Batch, EgressQueue, Port, Umem, UmemConfig};
 //!
 //! let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
 //! let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
@@ -17,7 +17,7 @@
 //! }
 //! port.transmit(&mut queue);
 //! assert_eq!(kernel.take_sent(), [b"a frame of sixteen bytes, or so"]);
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 
 use std::cell::RefCell;

@@ -27,32 +27,32 @@ use crate::umem::{Chunks, Region};
 /// Using a frame after it was given away does not compile:
 ///
 /// ```compile_fail,E0382
-/// use xsk::{Umem, UmemConfig};
+/// use xdpfwd_xsk::{Umem, UmemConfig};
 /// let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
 /// let mut frame = pool.alloc().unwrap();
 /// pool.free(frame).unwrap();
 /// frame[0] = 1; // use of moved value
-/// # Ok::<(), xsk::UmemError>(())
+/// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
 /// The same without the offending line does (and [`EgressQueue`](crate::EgressQueue) shows it for transmission):
 ///
 /// ```
-/// use xsk::{Umem, UmemConfig};
+/// use xdpfwd_xsk::{Umem, UmemConfig};
 /// let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
 /// let mut frame = pool.alloc().unwrap();
 /// pool.free(frame).unwrap();
-/// # Ok::<(), xsk::UmemError>(())
+/// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
 /// Nor does sending one to another thread, with or without its UMEM:
 ///
 /// ```compile_fail,E0277
-/// use xsk::{Umem, UmemConfig};
+/// use xdpfwd_xsk::{Umem, UmemConfig};
 /// let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
 /// let frame = pool.alloc().unwrap();
 /// std::thread::spawn(move || drop(frame)); // `NonNull<u8>` cannot be sent between threads safely
-/// # Ok::<(), xsk::UmemError>(())
+/// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 #[must_use = "a frame that is dropped is lost to its UMEM: give it to a queue or back to the pool"]
 pub struct Frame {

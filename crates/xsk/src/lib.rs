@@ -12,8 +12,8 @@
 //!
 //! ```
 //! # #[cfg(feature = "fake-kernel")] {
-//! use xsk::fake_kernel::FakeKernel;
-//! use xsk::{Batch, EgressQueue, Port, Umem, UmemConfig};
+//! use xdpfwd_xsk::fake_kernel::FakeKernel;
+//! use xdpfwd_xsk::{Batch, EgressQueue, Port, Umem, UmemConfig};
 //!
 //! // Two ports on one UMEM: what comes in on the one leaves on the other, in the same memory.
 //! let (umem, mut pool) = Umem::new(&UmemConfig::default()).unwrap();

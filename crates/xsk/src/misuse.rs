@@ -5,37 +5,37 @@
 //! # After it was dropped
 //!
 //! ```compile_fail,E0382
-//! # let (_umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
+//! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
 //! let frame = pool.alloc().unwrap();
 //! drop(frame);
 //! println!("{}", frame.len()); // borrow of moved value
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //! ```
-//! # let (_umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
+//! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
 //! let frame = pool.alloc().unwrap();
 //! println!("{}", frame.len());
 //! drop(frame);
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //!
 //! # After it was put into a batch
 //!
 //! ```compile_fail,E0382
-//! # let (_umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
-//! let mut batch = xsk::Batch::new();
+//! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
+//! let mut batch = xdpfwd_xsk::Batch::new();
 //! let mut frame = pool.alloc().unwrap();
 //! batch.push(frame).unwrap();
 //! frame.append(4).unwrap(); // borrow of moved value
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //! ```
-//! # let (_umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
-//! let mut batch = xsk::Batch::new();
+//! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
+//! let mut batch = xdpfwd_xsk::Batch::new();
 //! let mut frame = pool.alloc().unwrap();
 //! frame.append(4).unwrap();
 //! batch.push(frame).unwrap();
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //!
 //! # Its bytes, after it was transmitted
@@ -43,52 +43,52 @@
 //! A slice of a frame is a loan: while somebody has it, the frame cannot be given away.
 //!
 //! ```compile_fail,E0505
-//! # use xsk::Port;
-//! # let (umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
-//! # let (mut port, _kernel) = xsk::fake_kernel::FakeKernel::port(&umem, &mut pool, 0);
-//! let mut queue = xsk::EgressQueue::new(&umem, 64);
+//! # use xdpfwd_xsk::Port;
+//! # let (umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
+//! # let (mut port, _kernel) = xdpfwd_xsk::fake_kernel::FakeKernel::port(&umem, &mut pool, 0);
+//! let mut queue = xdpfwd_xsk::EgressQueue::new(&umem, 64);
 //! let mut frame = pool.alloc().unwrap();
 //! let payload = frame.append(60).unwrap();
 //! queue.push(frame).unwrap(); // cannot move out of `frame` because it is borrowed
 //! port.transmit(&mut queue);
 //! payload.fill(1);
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //! ```
-//! # use xsk::Port;
-//! # let (umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
-//! # let (mut port, _kernel) = xsk::fake_kernel::FakeKernel::port(&umem, &mut pool, 0);
-//! let mut queue = xsk::EgressQueue::new(&umem, 64);
+//! # use xdpfwd_xsk::Port;
+//! # let (umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
+//! # let (mut port, _kernel) = xdpfwd_xsk::fake_kernel::FakeKernel::port(&umem, &mut pool, 0);
+//! let mut queue = xdpfwd_xsk::EgressQueue::new(&umem, 64);
 //! let mut frame = pool.alloc().unwrap();
 //! let payload = frame.append(60).unwrap();
 //! payload.fill(1);
 //! queue.push(frame).unwrap();
 //! port.transmit(&mut queue);
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //!
 //! # Twice
 //!
 //! ```compile_fail,E0599
-//! # let (_umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
+//! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
 //! let frame = pool.alloc().unwrap();
 //! let copy = frame.clone(); // no method named `clone` found
 //! pool.free(frame).unwrap();
 //! pool.free(copy).unwrap();
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //! ```compile_fail,E0382
-//! # let (_umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
+//! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
 //! let frame = pool.alloc().unwrap();
 //! pool.free(frame).unwrap();
 //! pool.free(frame).unwrap(); // use of moved value
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //! ```
-//! # let (_umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
+//! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
 //! let frame = pool.alloc().unwrap();
 //! pool.free(frame).unwrap();
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //!
 //! # On another thread
@@ -96,67 +96,67 @@
 //! Given to it, or lent to it; nor what a frame can be in, or come from.
 //!
 //! ```compile_fail,E0277
-//! # let (_umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
+//! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
 //! let frame = pool.alloc().unwrap();
 //! std::thread::spawn(move || frame.len()); // cannot be sent between threads safely
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //! ```compile_fail,E0277
-//! # let (_umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
+//! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
 //! let frame = pool.alloc().unwrap();
 //! std::thread::scope(|scope| scope.spawn(|| frame.len()).join()).unwrap(); // cannot be shared between threads safely
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //! ```
-//! # let (_umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
+//! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
 //! let frame = pool.alloc().unwrap();
 //! let copied = frame.to_vec(); // bytes may go where they like
 //! std::thread::spawn(move || copied.len()).join().unwrap();
 //! pool.free(frame).unwrap();
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //! ```compile_fail,E0277
 //! fn goes_to_another_thread<T: Send>() {}
-//! goes_to_another_thread::<xsk::Batch>();
+//! goes_to_another_thread::<xdpfwd_xsk::Batch>();
 //! ```
 //! ```compile_fail,E0277
 //! fn goes_to_another_thread<T: Send>() {}
-//! goes_to_another_thread::<xsk::EgressQueue>();
+//! goes_to_another_thread::<xdpfwd_xsk::EgressQueue>();
 //! ```
 //! ```compile_fail,E0277
 //! fn goes_to_another_thread<T: Send>() {}
-//! goes_to_another_thread::<xsk::Pool>();
+//! goes_to_another_thread::<xdpfwd_xsk::Pool>();
 //! ```
 //! ```compile_fail,E0277
 //! fn goes_to_another_thread<T: Send>() {}
-//! goes_to_another_thread::<xsk::Umem>();
+//! goes_to_another_thread::<xdpfwd_xsk::Umem>();
 //! ```
 //! ```compile_fail,E0277
 //! fn goes_to_another_thread<T: Send>() {}
-//! goes_to_another_thread::<xsk::XskPort>();
+//! goes_to_another_thread::<xdpfwd_xsk::XskPort>();
 //! ```
 //! ```
 //! fn goes_to_another_thread<T: Send>() {}
-//! goes_to_another_thread::<xsk::Builder>(); // what opens ports, on the thread that will have them
+//! goes_to_another_thread::<xdpfwd_xsk::Builder>(); // what opens ports, on the thread that will have them
 //! ```
 //!
 //! # After its port was closed
 //!
 //! ```compile_fail,E0382
-//! # use xsk::Port;
-//! # let (umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
-//! # let (mut port, _kernel) = xsk::fake_kernel::FakeKernel::port(&umem, &mut pool, 0);
-//! let mut batch = xsk::Batch::new();
+//! # use xdpfwd_xsk::Port;
+//! # let (umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
+//! # let (mut port, _kernel) = xdpfwd_xsk::fake_kernel::FakeKernel::port(&umem, &mut pool, 0);
+//! let mut batch = xdpfwd_xsk::Batch::new();
 //! Box::new(port).close(&mut pool);
 //! port.receive(&mut batch, &mut pool); // borrow of moved value
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //! ```
-//! # use xsk::Port;
-//! # let (umem, mut pool) = xsk::Umem::new(&xsk::UmemConfig::default())?;
-//! # let (mut port, _kernel) = xsk::fake_kernel::FakeKernel::port(&umem, &mut pool, 0);
-//! let mut batch = xsk::Batch::new();
+//! # use xdpfwd_xsk::Port;
+//! # let (umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
+//! # let (mut port, _kernel) = xdpfwd_xsk::fake_kernel::FakeKernel::port(&umem, &mut pool, 0);
+//! let mut batch = xdpfwd_xsk::Batch::new();
 //! port.receive(&mut batch, &mut pool);
 //! Box::new(port).close(&mut pool);
-//! # Ok::<(), xsk::UmemError>(())
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```

@@ -63,13 +63,13 @@ impl Pool {
     /// Takes a frame back.
     ///
     /// ```
-    /// # use xsk::{Umem, UmemConfig};
+    /// # use xdpfwd_xsk::{Umem, UmemConfig};
     /// let (_umem, mut pool) = Umem::new(&UmemConfig::default())?;
     /// let (_other_umem, mut other_pool) = Umem::new(&UmemConfig::default())?;
     /// let frame = pool.alloc().unwrap();
     /// let frame = other_pool.free(frame).unwrap_err().0; // not one of its own
     /// pool.free(frame).unwrap();
-    /// # Ok::<(), xsk::UmemError>(())
+    /// # Ok::<(), xdpfwd_xsk::UmemError>(())
     /// ```
     #[inline]
     pub fn free(&mut self, frame: Frame) -> Result<(), Foreign> {

@@ -15,26 +15,26 @@ use crate::umem::Umem;
 /// A frame that was put into the queue is on its way to the kernel. To touch it then does not compile:
 ///
 /// ```compile_fail,E0382
-/// use xsk::{EgressQueue, Umem, UmemConfig};
+/// use xdpfwd_xsk::{EgressQueue, Umem, UmemConfig};
 /// let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
 /// let mut queue = EgressQueue::new(&umem, 64);
 /// let mut frame = pool.alloc().unwrap();
 /// frame.append(60).unwrap().fill(0);
 /// queue.push(frame).unwrap();
 /// frame[0] = 1; // borrow of moved value
-/// # Ok::<(), xsk::UmemError>(())
+/// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
 /// The same without the offending line does:
 ///
 /// ```
-/// use xsk::{EgressQueue, Umem, UmemConfig};
+/// use xdpfwd_xsk::{EgressQueue, Umem, UmemConfig};
 /// let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
 /// let mut queue = EgressQueue::new(&umem, 64);
 /// let mut frame = pool.alloc().unwrap();
 /// frame.append(60).unwrap().fill(0);
 /// queue.push(frame).unwrap();
-/// # Ok::<(), xsk::UmemError>(())
+/// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 pub struct EgressQueue {
     // Before the handle of their UMEM: if that is the last one, it finds no frame left that it would have to stay for.
@@ -74,7 +74,7 @@ impl EgressQueue {
     /// Adds a frame at the end.
     ///
     /// ```
-    /// # use xsk::{EgressQueue, Refused, Umem, UmemConfig};
+    /// # use xdpfwd_xsk::{EgressQueue, Refused, Umem, UmemConfig};
     /// let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
     /// let (_other_umem, mut other_pool) = Umem::new(&UmemConfig::default())?;
     /// let mut queue = EgressQueue::new(&umem, 64);
@@ -84,7 +84,7 @@ impl EgressQueue {
     /// other_pool.free(frame).unwrap();
     /// let Err(Refused::Runt(frame)) = queue.push(pool.alloc().unwrap()) else { unreachable!() }; // nothing in it
     /// pool.free(frame).unwrap();
-    /// # Ok::<(), xsk::UmemError>(())
+    /// # Ok::<(), xdpfwd_xsk::UmemError>(())
     /// ```
     #[inline]
     pub fn push(&mut self, frame: Frame) -> Result<(), Refused> {

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use proptest::prelude::*;
-use xsk::fake_kernel::{Behaviour, FakeKernel, Lost, Sizes};
-use xsk::oracle::frame::Edit;
-use xsk::oracle::port::{Step, World, assert_conserved};
-use xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig, XskPort, oracle};
+use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel, Lost, Sizes};
+use xdpfwd_xsk::oracle::frame::Edit;
+use xdpfwd_xsk::oracle::port::{Step, World, assert_conserved};
+use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig, XskPort, oracle};
 
 fn umem(frames: u32) -> (Umem, Pool) {
     Umem::new(&UmemConfig { frames, huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap()

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
 
-use engine::{KeepRule, OwnAddresses};
-use pipeline::wire::{Addresses, EtherType, Fragment, Headers, IpProtocol, Layer, MacAddr, Status, ipv4, ipv6};
+use xdpfwd_engine::{KeepRule, OwnAddresses};
+use xdpfwd_wire::{Addresses, EtherType, Fragment, Headers, IpProtocol, Layer, MacAddr, Status, ipv4, ipv6};
 
 const ARP: EtherType = EtherType(0x0806);
 const LLDP: EtherType = EtherType(0x88cc);

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::{Control, DataPlane, Event, Mode, PathPlan, Plan, PortPlan, Report, StageOnPath};
-use lab::{Chain, ChainBuilder};
-use pipeline::{Idle, PortId, StagePlan};
+use xdpfwd_engine::{Control, DataPlane, Event, Mode, PathPlan, Plan, PortPlan, Report, StageOnPath};
+use xdpfwd_lab::{Chain, ChainBuilder};
+use xdpfwd_pipeline::{Idle, PortId, StagePlan};
 
 /// Far more than anything here takes: what waits longer hangs.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -17,9 +17,9 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     let port = |name: &str, interface: &str| PortPlan {
         name: name.into(),
         interface: interface.into(),
-        io: engine::Io::AfXdp,
+        io: xdpfwd_engine::Io::AfXdp,
         queues: workers,
-        keep: engine::Keep::new(),
+        keep: xdpfwd_engine::Keep::new(),
         promiscuous: true,
     };
     let stages = stage.into_iter().map(|plan| StageOnPath { name: "own".into(), plan, in_kernel: false }).collect();
@@ -29,7 +29,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
         workers: vec![None; workers.into()],
         busy_poll: false,
         idle: Idle::Poll,
-        umem: xsk::UmemConfig { frames: 4096, ..xsk::UmemConfig::default() },
+        umem: xdpfwd_xsk::UmemConfig { frames: 4096, ..xdpfwd_xsk::UmemConfig::default() },
         ports: vec![port("lan", "fwd0"), port("wan", "fwd1")],
         control: None,
         paths: vec![

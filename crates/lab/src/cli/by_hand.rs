@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
-use lab::{Chain, Counters, Sink, grouped, sweep, take_down};
+use xdpfwd_lab::{Chain, Counters, Sink, grouped, sweep, take_down};
 
 use super::{Stop, TrafficArguments, print, screen::rate, seconds};
 

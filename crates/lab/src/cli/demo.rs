@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use lab::{
+use xdpfwd_lab::{
     Books, Chain, Counters, Ended, Error, Forwarder, Reading, Report, Seen, Sent, Sink, VethDrops, VethEvidence,
 };
 
@@ -57,7 +57,7 @@ pub(super) struct Outcome {
 }
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
-    lab::require_root("the demo")?;
+    xdpfwd_lab::require_root("the demo")?;
     // In the namespace, `ip netns exec` would search the path for a bare name, not the directory.
     let absolute = |path: &PathBuf| {
         path.canonicalize()

@@ -1,7 +1,7 @@
 //! What `demo` prints.
 
-use lab::{Counters, Known, PortReport, bits_per_second, grouped};
 use serde_json::json;
+use xdpfwd_lab::{Counters, Known, PortReport, bits_per_second, grouped};
 
 use super::{
     demo::{Arguments, Outcome},

@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use lab::Traffic;
+use xdpfwd_lab::Traffic;
 
 /// How often a wait looks for Ctrl-C.
 const TICK: Duration = Duration::from_millis(20);
@@ -121,9 +121,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("xdpfwd-lab: {error:#}");
-            match error.downcast_ref::<lab::Error>() {
-                Some(lab::Error::Privilege { .. }) => ExitCode::from(3),
-                Some(lab::Error::Value { .. }) => ExitCode::from(2),
+            match error.downcast_ref::<xdpfwd_lab::Error>() {
+                Some(xdpfwd_lab::Error::Privilege { .. }) => ExitCode::from(3),
+                Some(xdpfwd_lab::Error::Value { .. }) => ExitCode::from(2),
                 _ => ExitCode::from(1),
             }
         }

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::Args;
-use lab::{Chain, Ended, Error, Forwarder, Reading, Seen, Sent, Sink, Window, bits_per_second, grouped};
 use serde_json::json;
+use xdpfwd_lab::{Chain, Ended, Error, Forwarder, Reading, Seen, Sent, Sink, Window, bits_per_second, grouped};
 
 use super::{
     Stop, TrafficArguments, print,
@@ -119,7 +119,7 @@ fn as_json(
     seen: &Seen,
     forwarder: &Forwarder,
 ) -> serde_json::Value {
-    let counters = |c: lab::Counters| json!({"packets": c.packets, "bytes": c.bytes});
+    let counters = |c: xdpfwd_lab::Counters| json!({"packets": c.packets, "bytes": c.bytes});
     let mut result = json!({
         "schema": 1,
         "type": "run",

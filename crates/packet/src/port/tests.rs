@@ -4,7 +4,7 @@
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 
-use xsk::{Batch, EgressQueue, HugePages, Pool, Port, Umem, UmemConfig};
+use xdpfwd_xsk::{Batch, EgressQueue, HugePages, Pool, Port, Umem, UmemConfig};
 
 use super::*;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use engine::{Io, Lockout, Plan};
+use xdpfwd_engine::{Io, Lockout, Plan};
 
 use super::machine::{HugePagesThere, Interface, Machine, Memory};
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use engine::{Io, Lockout, Plan};
 use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
+use xdpfwd_engine::{Io, Lockout, Plan};
 
 /// The machine that a configuration is for. Tests bring one of their own.
 pub(crate) trait Machine {
@@ -121,7 +121,7 @@ impl Machine for ThisMachine {
     }
 
     fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>> {
-        engine::lockouts(plan)
+        xdpfwd_engine::lockouts(plan)
     }
 
     fn interfaces(&self) -> Vec<String> {

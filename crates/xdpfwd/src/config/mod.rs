@@ -6,6 +6,7 @@
 //! once, except that nothing is read from a file that is not TOML.
 
 mod diagnostic;
+mod findings;
 #[cfg(test)]
 mod imagined;
 mod machine;
@@ -20,8 +21,8 @@ mod written;
 
 use std::path::Path;
 
-use engine::Plan;
-use pipeline::Registry;
+use crate::Registry;
+use xdpfwd_engine::Plan;
 
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub(crate) use resolve::{Needed, longest_mtu};
 pub(crate) use source::Source;
 pub(crate) use words::plain;
 
-use diagnostic::Findings;
+use findings::Findings;
 use resolve::Surroundings;
 use written::File;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use toml::Spanned;
 use toml::de::{DeTable, Error};
 
-use super::diagnostic::Findings;
+use super::findings::Findings;
 use super::source::Source;
 
 /// One mistake can make the parser stumble over the rest of the file; further errors than these help nobody.

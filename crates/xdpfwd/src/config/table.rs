@@ -6,7 +6,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::diagnostic::Findings;
+use super::findings::Findings;
 use super::words::{any_of, any_quoted, did_you_mean};
 
 /// A table whose keys are still to be taken.

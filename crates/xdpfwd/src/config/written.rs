@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use engine::{Io, KeepRule, Mode};
-use pipeline::Idle;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use xsk::{HugePages, Umem};
+use xdpfwd_engine::{Io, KeepRule, Mode};
+use xdpfwd_pipeline::Idle;
+use xdpfwd_xsk::{HugePages, Umem};
 
-use super::diagnostic::Findings;
+use super::findings::Findings;
 use super::table::{Rule, Table, Written};
 use super::words::{is_printable, quoted};
 

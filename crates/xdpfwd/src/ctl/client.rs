@@ -143,6 +143,39 @@ fn sas(sas: &[Value], text: &mut String) {
     }
 }
 
+/// Any inspection tables.
+fn inspect(answer: &Value, text: &mut String) {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let word = |value: &Value| value.as_str().map_or_else(|| cell(value), ToOwned::to_owned);
+    let tables = list(&answer["tables"]);
+    if tables.is_empty() {
+        let _ = writeln!(text, "no stage has tables");
+    }
+    for table in tables {
+        let on = table["path"].as_str().map_or(String::new(), |path| format!(" of {path}"));
+        let _ = writeln!(text, "{}{on}: {}", word(&table["stage"]), word(&table["name"]));
+        let head = list(&table["columns"]).iter().map(|column| word(&column["name"])).collect();
+        let rows = list(&table["rows"]).iter().map(|row| list(row).iter().map(cell).collect()).collect();
+        text.push_str(&crate::text::columns(head, rows));
+    }
+}
+
+/// A cell of an inspection table.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::Bool(value) => if *value { "yes" } else { "no" }.to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(cells) if cells.is_empty() => "-".to_owned(),
+        Value::Array(cells) => cells.iter().map(cell).collect::<Vec<_>>().join(", "),
+        Value::Object(map) if map.is_empty() => "-".to_owned(),
+        Value::Object(map) => {
+            map.iter().map(|(name, number)| format!("{name} {number}")).collect::<Vec<_>>().join(", ")
+        }
+        number => number.to_string(),
+    }
+}
+
 /// An answer for a person.
 fn text(command: Command, answer: &Value) -> String {
     let mut text = String::new();
@@ -213,7 +246,11 @@ fn text(command: Command, answer: &Value) -> String {
             }
         }
         Command::Sa => sas(&list(&answer["sas"]), &mut text),
+        Command::Inspect => inspect(answer, &mut text),
         Command::Rules => {
+            if list(&answer["filters"]).is_empty() {
+                let _ = writeln!(text, "no stage has rules");
+            }
             if answer["answered"] != answer["workers"] {
                 let _ = writeln!(
                     text,

@@ -4,6 +4,7 @@
 
 mod client;
 mod server;
+mod views;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Rules,
     /// The security associations of ESP, with their counters and limits; no keys
     Sa,
+    /// Every table that a stage has to show
+    Inspect,
 }
 
 /// Where it is, if nothing else is said.

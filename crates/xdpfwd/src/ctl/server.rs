@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use engine::{Control, ControlSocket, DataPlane, Plan, Report, Rules};
-use pipeline::{PortId, Registry, SaReport};
+use xdpfwd_engine::{Control, ControlSocket, DataPlane, Plan, Report};
+use xdpfwd_pipeline::PortId;
+
+use crate::Registry;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Command, Question};
+use super::{Command, Question, views};
 use crate::cli::Run;
 use crate::reload;
 
@@ -29,7 +31,7 @@ struct Status<'a> {
     elapsed_seconds: f64,
     ports: Vec<Value>,
     paths: Vec<Value>,
-    fallback: Option<&'a engine::Fallback>,
+    fallback: Option<&'a xdpfwd_engine::Fallback>,
 }
 
 impl Server {
@@ -63,38 +65,18 @@ fn answer(command: Command, data_plane: &mut DataPlane, cli: &Run, registry: &Re
     let said = match command {
         Command::Status => serde_json::to_value(status(data_plane, cli)),
         Command::Stats => serde_json::to_value(data_plane.report()),
-        Command::Rules => {
-            let Rules { workers, answered, filters } = data_plane.rules();
-            serde_json::to_value(filters).map(|filters: Value| {
-                json!({ "schema": engine::SCHEMA, "type": "rules", "workers": workers, "answered": answered, "filters": filters })
-            })
-        }
-        Command::Sa => serde_json::to_value(sas(data_plane))
-            .map(|sas| json!({ "schema": engine::SCHEMA, "type": "sa", "sas": sas })),
+        Command::Rules => views::rules(&data_plane.inspect()),
+        Command::Sa => views::sas(&data_plane.inspect()),
+        Command::Inspect => views::all(&data_plane.inspect()),
         Command::Reload => Ok(match reload::run(data_plane, cli, registry) {
             Ok(reloaded) => {
                 let (afresh, warnings) = (reloaded.afresh, reloaded.warnings);
-                json!({ "schema": engine::SCHEMA, "type": "reload", "afresh": afresh, "warnings": warnings })
+                json!({ "schema": xdpfwd_engine::SCHEMA, "type": "reload", "afresh": afresh, "warnings": warnings })
             }
             Err(failed) => json!({ "error": failed.message, "problems": failed.problems }),
         }),
     };
     said.unwrap_or_else(|error| json!({ "error": error.to_string() }))
-}
-
-/// An SA, with the stage that it is of.
-#[derive(Serialize)]
-struct Sa {
-    stage: String,
-    #[serde(flatten)]
-    sa: SaReport,
-}
-
-fn sas(data_plane: &DataPlane) -> Vec<Sa> {
-    let of = |(stage, sas): (String, Vec<SaReport>)| {
-        sas.into_iter().map(move |sa| Sa { stage: stage.clone(), sa }).collect::<Vec<_>>()
-    };
-    data_plane.sas().into_iter().flat_map(of).collect()
 }
 
 fn status(data_plane: &mut DataPlane, cli: &Run) -> Value {
@@ -111,7 +93,7 @@ fn status(data_plane: &mut DataPlane, cli: &Run) -> Value {
         json!({ "path": format!("{}->{}", name(path.from), name(path.to)), "stages": stages.collect::<Vec<_>>() })
     });
     let status = Status {
-        schema: engine::SCHEMA,
+        schema: xdpfwd_engine::SCHEMA,
         kind: "status",
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),

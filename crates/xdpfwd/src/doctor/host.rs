@@ -1,6 +1,6 @@
 //! The machine as a whole: kernel, privileges, memory, cores.
 
-use xsk::HugePages;
+use xdpfwd_xsk::HugePages;
 
 use super::tree::list;
 use super::{Finding, Subject, Tree};

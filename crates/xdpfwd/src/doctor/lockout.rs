@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use engine::{Keep, Lockout, PathPlan, lockouts};
-use pipeline::PortId;
+use xdpfwd_engine::{Keep, Lockout, PathPlan, lockouts};
+use xdpfwd_pipeline::PortId;
 
 use super::{Finding, Subject};
 

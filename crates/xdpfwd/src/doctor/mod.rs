@@ -19,9 +19,11 @@ mod tree;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use engine::{Fallback, Mode, Plan, PortMode, PortPlan};
 use nix::net::if_::{if_indextoname, if_nametoindex};
-use pipeline::{PortId, Registry};
+use xdpfwd_engine::{Fallback, Mode, Plan, PortMode, PortPlan};
+use xdpfwd_pipeline::PortId;
+
+use crate::Registry;
 
 pub(crate) use finding::{Examination, Finding, Level};
 pub(crate) use subject::Subject;

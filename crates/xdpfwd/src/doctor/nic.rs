@@ -1,6 +1,6 @@
 //! One interface, by what /sys and /proc say of it.
 
-use engine::PortPlan;
+use xdpfwd_engine::PortPlan;
 
 use super::tree::list;
 use super::{Finding, Subject, Tree};

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use engine::{Channels, Ethtool, Mode, PortPlan, XdpFeatures, attached_program, is_veth};
 use nix::net::if_::if_indextoname;
+use xdpfwd_engine::{Channels, Ethtool, Mode, PortPlan, XdpFeatures, attached_program, is_veth};
 
 use super::{Finding, Subject, Tree};
 

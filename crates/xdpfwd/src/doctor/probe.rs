@@ -1,6 +1,6 @@
 //! The mode that will really be got: by attaching and binding, as a start does, and letting go again.
 
-use engine::{Control, DataPlane, Fallback, Mode, PortMode, Probe, StartError};
+use xdpfwd_engine::{Control, DataPlane, Fallback, Mode, PortMode, Probe, StartError};
 
 use super::{Finding, Subject};
 

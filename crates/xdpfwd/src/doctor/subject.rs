@@ -1,8 +1,8 @@
 //! What is examined: a plan, from a configuration or made up for interfaces that were named.
 
-use engine::{Io, Keep, Mode, PathPlan, Plan, PortPlan};
-use pipeline::{Idle, PortId};
-use xsk::UmemConfig;
+use xdpfwd_engine::{Io, Keep, Mode, PathPlan, Plan, PortPlan};
+use xdpfwd_pipeline::{Idle, PortId};
+use xdpfwd_xsk::UmemConfig;
 
 /// What the doctor is asked about.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use xsk::HugePages;
+use xdpfwd_xsk::HugePages;
 
 use super::*;
 

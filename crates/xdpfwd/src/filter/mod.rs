@@ -8,12 +8,12 @@ use std::io::{self, BufWriter, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::Registry;
 use anyhow::{Context as _, Result, bail};
-use engine::{Plan, StageOnPath};
-use pipeline::Registry;
-use pipeline::stages::filter::{Filter, FilterPlan, Outcome};
-use pipeline::wire::Headers;
 use serde::Serialize;
+use xdpfwd_engine::{Plan, StageOnPath};
+use xdpfwd_stages::filter::{Filter, FilterPlan, Outcome};
+use xdpfwd_wire::Headers;
 
 use crate::cli::{FilterTest, LogFormat};
 use crate::config::{self, NoMachine};
@@ -77,7 +77,7 @@ fn judge(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
     let program = plan.program();
     let mut filter = Filter::new(Arc::clone(program));
     let mut stdout = BufWriter::new(io::stdout().lock());
-    let cycles = xsk::clock::cycles_per_second();
+    let cycles = xdpfwd_xsk::clock::cycles_per_second();
     let (mut index, mut cut, mut first, mut last) = (0, 0, None, 0.0);
     let mut by_outcome: BTreeMap<(Option<u32>, Option<&'static str>), u64> = BTreeMap::new();
     capture::read(&arguments.pcap, |Captured { seconds, bytes, cut: was_cut }| {

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use lab::{Namespace, Seen, Sink, Traffic};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
+use xdpfwd_lab::{Namespace, Seen, Sink, Traffic};
 
 use super::{LONG, Running, XDPFWD, cross_connect_of, stderr};
 

@@ -19,7 +19,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use lab::{Chain, Namespace, Traffic};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
@@ -28,6 +27,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 use serde_json::Value;
+use xdpfwd_lab::{Chain, Namespace, Traffic};
 
 use super::wire::hex;
 use super::{LONG, Running, XDPFWD, chain, stderr};
@@ -139,8 +139,8 @@ impl Lab {
             sh(namespace, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
         }
         sh(&wire, "ip link add bridge type bridge stp_state 0 mcast_snooping 0 && ip link set bridge up");
-        lab::connect((chain.fwd(), "wan0", 5), (&wire, "tap0", 6), queues, 1500).unwrap();
-        lab::connect((chain.fwd(), "wan1", 7), (&wire, "tap1", 8), 1, 1500).unwrap();
+        xdpfwd_lab::connect((chain.fwd(), "wan0", 5), (&wire, "tap0", 6), queues, 1500).unwrap();
+        xdpfwd_lab::connect((chain.fwd(), "wan1", 7), (&wire, "tap1", 8), 1, 1500).unwrap();
         let lab = Self { chain, wire, folder: Folder::new() };
         lab.join();
         lab

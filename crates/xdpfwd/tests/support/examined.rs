@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use lab::Namespace;
 use serde_json::Value;
+use xdpfwd_lab::Namespace;
 
 use super::{Config, XDPFWD, stderr};
 

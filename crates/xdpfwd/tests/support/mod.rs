@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Chain, ChainBuilder, Ended, Forwarder, Namespace, Report};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use xdpfwd_lab::{Chain, ChainBuilder, Ended, Forwarder, Namespace, Report};
 
 /// Far more than anything here takes: what waits longer hangs.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -95,17 +95,17 @@ impl Running {
         Self::try_start(chain, config).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    pub fn try_start(chain: &Chain, config: &str) -> Result<Self, lab::Error> {
+    pub fn try_start(chain: &Chain, config: &str) -> Result<Self, xdpfwd_lab::Error> {
         Self::try_start_as(&[XDPFWD], chain, config)
     }
 
     /// The same with another program that takes xdpfwd's arguments.
-    pub fn try_start_as(program: &[&str], chain: &Chain, config: &str) -> Result<Self, lab::Error> {
+    pub fn try_start_as(program: &[&str], chain: &Chain, config: &str) -> Result<Self, xdpfwd_lab::Error> {
         Self::try_start_in(program, chain.fwd(), config)
     }
 
     /// The same in any namespace.
-    pub fn try_start_in(program: &[&str], namespace: &Namespace, config: &str) -> Result<Self, lab::Error> {
+    pub fn try_start_in(program: &[&str], namespace: &Namespace, config: &str) -> Result<Self, xdpfwd_lab::Error> {
         let config = Config::new(config);
         let arguments = [program, &["--config", config.path(), "--json", "--interval", "0.05"]].concat();
         let mut forwarder = Forwarder::spawn(namespace, &arguments)?;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
-use lab::{Chain, Namespace};
+use xdpfwd_lab::{Chain, Namespace};
 
 /// One side of the lab: a namespace and the interface in it.
 pub type Side<'a> = (&'a Namespace, &'a str);

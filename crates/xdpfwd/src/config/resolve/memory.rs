@@ -3,18 +3,18 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use xsk::{HugePages, UmemConfig};
+use xdpfwd_xsk::{HugePages, UmemConfig};
 
 use super::ports::DEFAULT_QUEUES;
-use crate::config::diagnostic::Findings;
+use crate::config::findings::Findings;
 use crate::config::machine::{Interface, Machine};
 use crate::config::words::count;
 use crate::config::written::{PortTable, Several, UmemTable};
 
-/// Frames that a queue needs at the least: one batch each way (`xsk::Builder::open`).
+/// Frames that a queue needs at the least: one batch each way (`xdpfwd_xsk::Builder::open`).
 const FRAMES_PER_QUEUE: u64 = 128;
 
-/// Sockets that one UMEM can serve (`xsk::OpenError::Queues`).
+/// Sockets that one UMEM can serve (`xdpfwd_xsk::OpenError::Queues`).
 pub(super) const MOST_QUEUES: usize = 126;
 
 /// Bytes of a frame that the kernel keeps free in front of a packet (XDP_PACKET_HEADROOM in the kernel's bpf.h).

@@ -10,12 +10,14 @@ mod workers;
 use std::ops::Range;
 use std::path::Path;
 
-use engine::{Mode, Plan};
-use pipeline::{Idle, PlanCx, Registry};
+use xdpfwd_engine::{Mode, Plan};
+use xdpfwd_pipeline::{Idle, PlanCx};
+
+use crate::Registry;
 
 pub(crate) use memory::{Needed, longest_mtu};
 
-use super::diagnostic::Findings;
+use super::findings::Findings;
 use super::machine::Machine;
 use super::written::{File, Several};
 

@@ -1,14 +1,15 @@
 //! The paths: from which port, through which stages, to which port.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use engine::{PathPlan, Plan, StageOnPath};
-use pipeline::{Claim, PortId};
 use toml::Spanned;
+use xdpfwd_engine::{PathPlan, Plan, StageOnPath};
+use xdpfwd_pipeline::{ExclusiveResource, PortId, QueueBinding, StagePlan};
 
 use super::ports::defined;
 use super::stages::Stages;
-use crate::config::diagnostic::Findings;
+use crate::config::findings::Findings;
 use crate::config::words::{all_of, did_you_mean, quoted};
 use crate::config::written::{PathTable, PortTable, STAGE_NAME, Several, is_name};
 
@@ -29,7 +30,9 @@ pub(super) fn resolve(
         for (index, name) in names.iter().enumerate() {
             let is_there = names[..index].iter().any(|other| other.get_ref() == name.get_ref());
             let plan = stages.get(name.get_ref()).and_then(|stage| stage.plan.as_ref());
-            if is_there && plan.is_some_and(|plan| plan.rules().is_some()) {
+            let counts_rows =
+                |plan: &Arc<dyn StagePlan>| plan.as_inspectable().is_some_and(|stage| !stage.counter_keys().is_empty());
+            if is_there && plan.is_some_and(counts_rows) {
                 let message = format!(
                     "stage {} is on the path already, and the counters of its rules go by its name; define another one with the same rules",
                     quoted(name.get_ref())
@@ -51,11 +54,11 @@ pub(super) fn claims(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) 
     let Plan { paths, ports, .. } = plan;
     let span = |name: &str| stages.get(name).map_or(0..0, |stage| stage.span.clone());
     let mut seen: Vec<&StageOnPath> = Vec::new();
-    let mut claims: Vec<(Claim, &str)> = Vec::new();
+    let mut claims: Vec<(ExclusiveResource, &str)> = Vec::new();
     for (path, stage) in paths.iter().flat_map(|path| path.stages.iter().map(move |stage| (path, stage))) {
         let name = &*stage.name;
         if seen.iter().any(|other| other.name == name) {
-            if stage.plan.is_single() {
+            if stage.plan.as_resource_owner().is_some_and(|owner| owner.is_exclusive()) {
                 let message = format!(
                     "stage {}: may be on one path, once, as what it keeps is in one place; define another one for the other path",
                     quoted(name)
@@ -66,28 +69,27 @@ pub(super) fn claims(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) 
         }
         seen.push(stage);
         let port = ports.get(usize::from(path.from.0));
-        for sa in stage.plan.sas() {
-            if let (Some(queue), Some(port)) = (sa.queue, port)
-                && queue >= port.queues
-            {
+        let bindings = stage.plan.as_queue_bound().map(|stage| stage.queue_bindings()).unwrap_or_default();
+        for QueueBinding { queue, owner, .. } in bindings {
+            if let Some(port) = port.filter(|port| queue >= port.queues) {
                 let message = format!(
-                    "stage {}: queue = {queue} of SA {:#x}: port {} uses {} queue(s), numbered from 0",
+                    "stage {}: queue = {queue} of {owner}: port {} uses {} queue(s), numbered from 0",
                     quoted(name),
-                    sa.spi,
                     quoted(&port.name),
                     port.queues
                 );
                 findings.error(&span(name), message);
             }
         }
-        for claim in stage.plan.claims() {
+        let owner = stage.plan.as_resource_owner();
+        for claim in owner.map(|owner| owner.exclusive_resources()).unwrap_or_default() {
             if let Some((_, other)) = claims.iter().find(|(other, _)| other.id == claim.id) {
                 let message = format!(
                     "stage {}: {} is used by stage {}, too: {}",
                     quoted(name),
-                    claim.what,
+                    claim.description,
                     quoted(other),
-                    claim.instead
+                    claim.advice
                 );
                 findings.error(&span(name), message);
             }
@@ -101,7 +103,9 @@ pub(super) fn place(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_
     for path in 0..plan.paths.len() {
         for place in 0..plan.paths[path].stages.len() {
             let on = &plan.paths[path];
-            let Some(must) = on.stages[place].plan.for_kernel().map(|kernel| kernel.must) else { continue };
+            let Some(must) = on.stages[place].plan.as_xdp_offload().map(|offload| offload.is_required()) else {
+                continue;
+            };
             let why = plan.in_the_way_of_kernel(on, place);
             if let Some(why) = &why {
                 let name = &on.stages[place].name;

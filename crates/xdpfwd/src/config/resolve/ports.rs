@@ -1,8 +1,8 @@
 //! The ports: their names, their interfaces, and how their queues are shared out among the workers.
 
-use engine::{Io, Lockout, PortPlan};
+use xdpfwd_engine::{Io, Lockout, PortPlan};
 
-use crate::config::diagnostic::Findings;
+use crate::config::findings::Findings;
 use crate::config::machine::{Interface, Machine};
 use crate::config::words::{all_of, any_of, count};
 use crate::config::written::{EngineTable, PortTable, Several};
@@ -10,7 +10,7 @@ use crate::config::written::{EngineTable, PortTable, Several};
 /// Queues of a port that says nothing.
 pub(super) const DEFAULT_QUEUES: u16 = 1;
 
-/// The plans of the ports, a [`PortId`](pipeline::PortId) being an index into them.
+/// The plans of the ports, a [`PortId`](xdpfwd_pipeline::PortId) being an index into them.
 pub(super) fn resolve(ports: &Several<PortTable>) -> Vec<PortPlan> {
     let plan = |port: &PortTable| PortPlan {
         name: port.name.or(String::new()).unwrap_or_default(),
@@ -136,7 +136,7 @@ pub(super) fn check_io(
     let none_by_xdp =
         ports.complete && ports.tables.iter().all(|port| port.io.or(Io::default()) == Some(Io::PacketMmsg));
     if none_by_xdp && !ports.tables.is_empty() {
-        let mode = engine.mode.is().filter(|mode| *mode.get_ref() != engine::Mode::Auto);
+        let mode = engine.mode.is().filter(|mode| *mode.get_ref() != xdpfwd_engine::Mode::Auto);
         let busy_poll = engine.busy_poll.is().filter(|on| *on.get_ref());
         let spans = [("mode", mode.map(toml::Spanned::span)), ("busy_poll", busy_poll.map(toml::Spanned::span))];
         for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use pipeline::{KindError, PlanCx, Registry, StagePlan};
+use xdpfwd_pipeline::{KindError, PlanCx, StagePlan};
+
+use crate::Registry;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use crate::config::diagnostic::{Findings, Severity};
+use crate::config::diagnostic::Severity;
+use crate::config::findings::Findings;
 use crate::config::table::shown;
 use crate::config::words::{any_quoted, did_you_mean};
 use crate::config::written::{Several, StageTable, stage_heading};
@@ -87,7 +90,7 @@ fn plan(
     for tries in 0..MOST_ERRORS {
         match registry.plan(name, ValueDeserializer::from(rest.clone()), cx) {
             Ok(plan) => {
-                for remark in plan.remarks() {
+                for remark in plan.warnings() {
                     findings.remark(Severity::Warning, &span, remark);
                 }
                 return (tries == 0).then_some(plan);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use toml::Spanned;
 
-use crate::config::diagnostic::Findings;
+use crate::config::findings::Findings;
 use crate::config::machine::Machine;
 use crate::config::table::Written;
 use crate::config::words::ranges;

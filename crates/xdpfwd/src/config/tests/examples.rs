@@ -4,8 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use engine::{Lockout, Plan};
-use pipeline::Registry;
+use xdpfwd_engine::{Lockout, Plan};
 
 use super::Keys;
 use crate::config::{Interface, Machine, load};
@@ -65,7 +64,7 @@ fn every_file_is_fine() {
         let name = file.file_name().unwrap().to_str().unwrap();
         assert!(name.ends_with(".toml"), "{name}");
         let queues = if name == "two-workers.toml" { 2 } else { 1 };
-        let (_, warnings) = load(&file, &Registry::builtin(), &Everything { queues, mtu: 1500 }).unwrap();
+        let (_, warnings) = load(&file, &xdpfwd_stages::builtin(), &Everything { queues, mtu: 1500 }).unwrap();
         assert_eq!(warnings.to_string(), "", "{name}");
     }
 }
@@ -76,14 +75,14 @@ fn only_jumbo_takes_jumbo_frames() {
     for file in files {
         let jumbo = file.file_name().unwrap() == "jumbo.toml";
         let machine = Everything { queues: 2, mtu: 3818 };
-        assert_eq!(load(&file, &Registry::builtin(), &machine).is_ok(), jumbo, "{file:?}");
+        assert_eq!(load(&file, &xdpfwd_stages::builtin(), &machine).is_ok(), jumbo, "{file:?}");
     }
 }
 
 #[test]
 fn the_demo_is_what_the_lab_sets_up() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/demo.toml");
-    let (plan, _) = load(&demo, &Registry::builtin(), &Everything { queues: 1, mtu: 1500 }).unwrap();
+    let (plan, _) = load(&demo, &xdpfwd_stages::builtin(), &Everything { queues: 1, mtu: 1500 }).unwrap();
     let interfaces: Vec<_> = plan.ports.iter().map(|port| (port.interface.as_str(), port.queues)).collect();
     assert_eq!(interfaces, [("fwd0", 1), ("fwd1", 1)]);
     assert_eq!(plan.workers, [Some(1)]);

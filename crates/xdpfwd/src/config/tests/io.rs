@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use engine::Io;
-use pipeline::Registry;
+use xdpfwd_engine::Io;
 
 use super::{answers, plan};
 use crate::config::{Imagined, Source};
@@ -51,7 +50,7 @@ fn what_belongs_to_xdp_is_nothing_for_packet_sockets() {
 
 fn said_on(machine: &Imagined, text: &str) -> String {
     let source = Source::new("x.toml".into(), text.to_owned());
-    match crate::config::plan(&source, Path::new(""), &Registry::builtin(), machine) {
+    match crate::config::plan(&source, Path::new(""), &xdpfwd_stages::builtin(), machine) {
         Ok((_, warnings)) => format!("{warnings}accepted\n"),
         Err(errors) => errors.to_string(),
     }

@@ -1,7 +1,6 @@
 //! What stays with the kernel, and who would be locked out.
 
-use engine::{Carried, Keep, KeepRule, Lockout};
-use pipeline::Registry;
+use xdpfwd_engine::{Carried, Keep, KeepRule, Lockout};
 
 use super::{REST, answers, said};
 use crate::config::{Imagined, Source, plan};
@@ -47,6 +46,6 @@ fn who_would_be_locked_out_is_a_warning_at_the_interface() {
         }),
     ];
     let source = Source::new("x.toml".into(), REST.to_owned());
-    let (_, warnings) = plan(&source, std::path::Path::new(""), &Registry::builtin(), &machine).unwrap();
+    let (_, warnings) = plan(&source, std::path::Path::new(""), &xdpfwd_stages::builtin(), &machine).unwrap();
     assert_reads!(warnings.to_string());
 }

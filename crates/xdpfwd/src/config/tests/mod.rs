@@ -29,10 +29,9 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use engine::Plan;
-use ipsec::Transform;
-use pipeline::Registry;
-use pipeline::stages::esp::key_file;
+use xdpfwd_engine::Plan;
+use xdpfwd_ipsec::Transform;
+use xdpfwd_stages::esp::key_file;
 
 use super::words::is_printable;
 use super::{Diagnostics, Imagined, Machine, Source};
@@ -84,7 +83,7 @@ impl Drop for Keys {
 
 fn plan_on(machine: &dyn Machine, text: &str) -> Result<(Plan, Diagnostics), Diagnostics> {
     let source = Source::new("x.toml".into(), text.into());
-    super::plan(&source, Path::new("."), &Registry::builtin(), machine)
+    super::plan(&source, Path::new("."), &xdpfwd_stages::builtin(), machine)
 }
 
 fn plan(text: &str) -> Result<(Plan, Diagnostics), Diagnostics> {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use engine::{Io, Keep, Mode, Plan, PortPlan};
-use pipeline::{Idle, PortId};
-use xsk::HugePages;
+use xdpfwd_engine::{Io, Keep, Mode, Plan, PortPlan};
+use xdpfwd_pipeline::{Idle, PortId};
+use xdpfwd_xsk::HugePages;
 
 use super::{REST, plan};
 

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use pipeline::{PlanCx, PlanError, Registry, StageConfig, StagePlan, stages::MacSwap};
+use xdpfwd_pipeline::{PlanCx, PlanError, StageConfig, StagePlan};
+
 use serde::Deserialize;
+use xdpfwd_stages::MacSwap;
 
 use super::{REST, answers_with};
 use crate::config::{Imagined, Source};
@@ -96,7 +98,7 @@ impl StageConfig for NestedConfig {
 fn errors_inside_of_a_stage_have_their_own_place() {
     let said = |stage: &str| {
         let text = format!("{REST}\n[stage.ä-1]\n{stage}").replace("ä", "a");
-        let registry = Registry::builtin().with::<NestedConfig>();
+        let registry = xdpfwd_stages::builtin().with::<NestedConfig>();
         let source = Source::new("x.toml".into(), text);
         match crate::config::plan(&source, std::path::Path::new("."), &registry, &Imagined::usual()) {
             Ok((_, warnings)) => warnings.to_string(),

@@ -1,0 +1,237 @@
+//! How packets get from an interface to the sockets of its port.
+
+use std::io;
+use std::sync::Arc;
+
+use xdpfwd_packet::PacketSocket;
+use xdpfwd_pipeline::XdpImage;
+use xdpfwd_xsk::{AttachMode, XdpLink};
+
+use crate::attach::conflicts;
+use crate::attach::native::{EOPNOTSUPP, lacks_native_xdp, why_not_native};
+use crate::attach::program::{FollowError, Successor, XdpCounters, XdpProgram};
+use crate::error::StartError;
+use crate::host::addresses::OwnAddresses;
+use crate::host::interface::Interface;
+use crate::plan::{Mode, PortPlan};
+
+/// What directs a port's packets to its sockets. Dropping it ends that.
+pub(crate) enum Attachment {
+    /// An XDP program on the interface.
+    Xdp(Box<LoadedProgram>),
+    /// Nothing on the interface: packet sockets, one for each queue, that take part or do not.
+    Packet(Vec<PacketSocket>),
+}
+
+/// The XDP program, loaded for an interface and attached to it.
+pub(crate) struct LoadedProgram {
+    link: Option<XdpLink>,
+    mode: AttachMode,
+    program: XdpProgram,
+}
+
+impl Attachment {
+    /// Opens the packet sockets of a port, or loads and attaches the XDP program: natively if the mode does not say
+    /// otherwise. With [`Mode::Auto`], what the driver cannot do natively is done in the generic path; the error that decided
+    /// is returned beside. No packet comes to a socket yet.
+    pub(crate) fn new(
+        port: &PortPlan,
+        interface: &Interface,
+        image: Option<&Arc<XdpImage>>,
+        mode: Mode,
+    ) -> Result<(Self, Option<io::Error>), StartError> {
+        if !port.io.takes_by_xdp() {
+            let sockets = PacketSocket::open_queues(interface.index, port.queues)
+                .map_err(|source| StartError::Packet { interface: interface.name.clone(), source })?;
+            return Ok((Self::Packet(sockets), None));
+        }
+        let program = XdpProgram::load(port.queues, &port.keep, image)?;
+        let attach = |mode| program.attach(interface.index, mode);
+        let (link, attached, fallback) = match mode {
+            Mode::Skb => (attach(AttachMode::Skb), AttachMode::Skb, None),
+            Mode::ZeroCopy | Mode::Copy => (attach(AttachMode::Native), AttachMode::Native, None),
+            Mode::Auto => match attach(AttachMode::Native) {
+                Err(error) if lacks_native_xdp(&error) => (attach(AttachMode::Skb), AttachMode::Skb, Some(error)),
+                result => (result, AttachMode::Native, None),
+            },
+        };
+        let link = link.map_err(|error| refused(interface, mode, error))?;
+        Ok((Self::Xdp(Box::new(LoadedProgram { link: Some(link), mode: attached, program })), fallback))
+    }
+
+    /// Where the XDP program runs, if there is one.
+    pub(crate) fn mode(&self) -> Option<AttachMode> {
+        match self {
+            Self::Xdp(attached) => Some(attached.mode),
+            Self::Packet(_) => None,
+        }
+    }
+
+    /// The socket of a queue, for the worker that serves it; `None` if the worker opens its own.
+    pub(crate) fn socket(&self, queue: u16) -> Option<PacketSocket> {
+        match self {
+            Self::Xdp(_) => None,
+            Self::Packet(sockets) => sockets.get(usize::from(queue)).cloned(),
+        }
+    }
+
+    /// Sends a queue's packets to a socket, by number: with packet sockets, to its own.
+    pub(crate) fn direct(&self, queue: u16, socket: i32) -> Result<(), String> {
+        match self {
+            Self::Xdp(attached) => attached.program.direct(queue, socket).map_err(|error| format!("{error:#}")),
+            Self::Packet(sockets) => {
+                let socket = sockets.get(usize::from(queue)).ok_or("no socket for the queue")?;
+                socket.start().map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    /// Sends no packets of any queue to a socket any more.
+    pub(crate) fn release(&self, queues: u16) {
+        match self {
+            Self::Xdp(attached) => attached.program.release(queues),
+            Self::Packet(sockets) => {
+                for socket in sockets {
+                    if let Err(error) = socket.stop() {
+                        tracing::warn!(%error, "a packet socket goes on receiving: stopping takes longer");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether it has to follow the host's addresses.
+    pub(crate) fn follows(&self) -> bool {
+        match self {
+            Self::Xdp(attached) => attached.program.follows(),
+            Self::Packet(_) => false,
+        }
+    }
+
+    /// Makes these the addresses by which frames are for this host.
+    pub(crate) fn follow(&mut self, own: &OwnAddresses) -> Result<(), FollowError> {
+        match self {
+            Self::Xdp(attached) => attached.program.follow(own),
+            Self::Packet(_) => Ok(()),
+        }
+    }
+
+    /// What the XDP program did so far; zeros if there is none.
+    pub(crate) fn counters(&self) -> XdpCounters {
+        match self {
+            Self::Xdp(attached) => attached.program.counters(),
+            Self::Packet(_) => XdpCounters::default(),
+        }
+    }
+
+    /// Returns the image of the stage that its XDP program does the work of, if there is one.
+    pub(crate) fn image(&self) -> Option<&XdpImage> {
+        match self {
+            Self::Xdp(attached) => attached.program.image(),
+            Self::Packet(_) => None,
+        }
+    }
+
+    /// Returns the row counters of that stage in the XDP program.
+    pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
+        match self {
+            Self::Xdp(attached) => attached.program.row_counters(),
+            Self::Packet(_) => None,
+        }
+    }
+
+    /// Loads a program with another image, or none, to take the place of the one that is attached. `None` if there is no
+    /// program, and no image either.
+    pub(crate) fn successor(&self, image: Option<&Arc<XdpImage>>) -> Result<Option<Successor>, String> {
+        match (self, image) {
+            (Self::Xdp(attached), _) => match attached.program.successor(image) {
+                Ok(successor) => Ok(Some(successor)),
+                Err(error) => Err(format!("{error:#}")),
+            },
+            (Self::Packet(_), None) => Ok(None),
+            (Self::Packet(_), Some(_)) => Err("there is no XDP program to filter".to_owned()),
+        }
+    }
+
+    /// Exchanges the program for a successor, and returns the predecessor.
+    pub(crate) fn replace(&mut self, successor: Successor) -> io::Result<Option<Successor>> {
+        let Self::Xdp(attached) = self else { return Ok(None) };
+        let Some(link) = &attached.link else { return Ok(None) };
+        successor.replace(link)?;
+        Ok(Some(attached.program.succeed(successor)))
+    }
+
+    /// Takes the program off the interface.
+    pub(crate) fn detach(&mut self) {
+        if let Self::Xdp(attached) = self {
+            attached.link = None;
+        }
+    }
+}
+
+/// Returns the error of an attach that the kernel refused.
+fn refused(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
+    let find = || conflicts::of_interface(interface).map(Box::new);
+    let mtu = interface.mtu();
+    let interface = interface.name.clone();
+    let native = matches!(mode, Mode::ZeroCopy | Mode::Copy);
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            StartError::Permission { what: format!("attaching the XDP program to {interface}") }
+        }
+        io::ErrorKind::ResourceBusy | io::ErrorKind::AlreadyExists => {
+            StartError::AttachedAlready { program: find(), interface }
+        }
+        _ if source.raw_os_error() == Some(EOPNOTSUPP) => {
+            // Some drivers answer this when it is only the MTU.
+            let at_mtu = mtu.filter(|&mtu| mtu > 1500).map_or(String::new(), |mtu| format!(" with MTU {mtu}"));
+            StartError::Unsupported {
+                what: format!("{interface}: its driver has no native XDP{at_mtu}, which mode \"{mode}\" takes"),
+                fix: "set mode = \"skb\", or \"auto\"".into(),
+            }
+        }
+        _ => match native.then(|| why_not_native(&source)).flatten() {
+            Some((why, fix)) => {
+                let now = mtu.map_or(String::new(), |mtu| format!(" ({interface} has MTU {mtu})"));
+                StartError::NativeRefused {
+                    why: format!("{why}{now}"),
+                    fix: fix.replace('X', &interface),
+                    interface,
+                    mode,
+                }
+            }
+            None => StartError::Attach { interface, mode, source },
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attach::native::{EINVAL, ENOSPC, ERANGE};
+
+    fn refused(errno: i32, mode: Mode) -> String {
+        let interface = Interface { name: "none-such0".into(), index: 0 };
+        super::refused(&interface, mode, io::Error::from_raw_os_error(errno)).to_string()
+    }
+
+    #[test]
+    fn a_refusal_says_why_and_what_helps() {
+        for (errno, parts) in [
+            (ERANGE, ["MTU is too large", "`ip link set dev none-such0 mtu N`"]),
+            (ENOSPC, ["too few queues", "`ethtool -L none-such0 rx N`"]),
+            (EINVAL, ["MTU perhaps", "`ip link set dev none-such0 mtu N`"]),
+            (EOPNOTSUPP, ["no native XDP", "set mode = \"skb\""]),
+        ] {
+            for mode in [Mode::Copy, Mode::ZeroCopy] {
+                let text = refused(errno, mode);
+                assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+                assert!(text.contains(&format!("mode \"{mode}\"")) && text.contains("\"auto\""), "{text}");
+            }
+            assert!(lacks_native_xdp(&io::Error::from_raw_os_error(errno)));
+        }
+        // The generic path takes any MTU: there it means something else.
+        assert!(refused(EINVAL, Mode::Skb).contains("Invalid argument"));
+        assert!(!lacks_native_xdp(&io::Error::from_raw_os_error(16)), "EBUSY");
+    }
+}

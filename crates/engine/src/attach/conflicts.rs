@@ -1,0 +1,369 @@
+//! Who is in the way: what is on an interface or a queue that we cannot have. Looked up only after it was refused, from what
+//! the kernel tells anybody who may look; what cannot be seen from here is said to be so.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process;
+
+use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo, ProgInfoIter};
+use libbpf_rs::{Xdp, XdpFlags};
+
+use crate::host::interface::Interface;
+
+/// An XDP program that is attached already, and what keeps it there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AttachedProgram {
+    /// The interface that it is on: ours, or one above ours (a bridge, a bond), which is in the way as well.
+    pub interface: String,
+    /// Its number.
+    pub id: u32,
+    /// Its name, if it may be asked for: that takes CAP_SYS_ADMIN.
+    pub name: Option<String>,
+    /// Where it runs, as `ip link set dev IF … off` calls it: `xdp` (in the driver), `xdpgeneric` or `xdpoffload`.
+    pub place: &'static str,
+    /// What keeps it there.
+    pub keeper: Keeper,
+}
+
+/// What keeps an XDP program on its interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Keeper {
+    /// These processes: it is attached through a BPF link that they have open, and goes when the last of them ends.
+    Processes(Vec<Process>),
+    /// A BPF link that no process which we see has open.
+    Link(u32),
+    /// Nobody: it was attached over netlink and stays until somebody takes it off. These processes have it open all the same,
+    /// and may be those that attached it.
+    Nobody(Vec<Process>),
+    /// It cannot be seen from here.
+    Unknown,
+}
+
+/// A process that can be seen from here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its name, as in /proc/PID/comm: up to 15 characters.
+    pub name: String,
+    /// Whether none of its threads is in our network namespace. Its sockets may be all the same.
+    pub elsewhere: bool,
+}
+
+/// Processes that may hold an AF_XDP queue: all that have AF_XDP rings mapped, this one left out. The kernel does not say
+/// which of them has which queue (unless it has CONFIG_XDP_SOCKETS_DIAG, which is rare).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueHolders {
+    /// Those in our network namespace first.
+    pub processes: Vec<Process>,
+    /// Whether there are processes that could not be looked into.
+    pub some_hidden: bool,
+}
+
+/// The program that keeps ours from an interface. `None` if there is none that could be seen: it may have gone meanwhile.
+pub(crate) fn of_interface(interface: &Interface) -> Option<AttachedProgram> {
+    let interfaces = std::iter::once(interface.clone()).chain(interface.above());
+    let (interface, id, place) = interfaces.into_iter().find_map(|interface| {
+        let (id, place) = attached(interface.index)?;
+        Some((interface, id, place))
+    })?;
+    let name = ProgInfoIter::default().find(|program| program.id == id);
+    let name = name.map(|program| program.name.to_string_lossy().into_owned());
+    let holding =
+        |open: Open| matches!(open, Open::Link { program, ifindex } if program == id && ifindex == interface.index);
+    let holders = processes_with(holding);
+    let keeper = if holders.is_empty() {
+        let mut links = LinkInfoIter::default();
+        let link = links.find(|link| {
+            link.prog_id == id && matches!(&link.info, LinkTypeInfo::Xdp(xdp) if xdp.ifindex == interface.index)
+        });
+        match link {
+            Some(link) => Keeper::Link(link.id),
+            // Who may list programs may list links: there is none.
+            None if name.is_some() => {
+                Keeper::Nobody(processes_with(|open| matches!(open, Open::Program { id: program } if program == id)))
+            }
+            None => Keeper::Unknown,
+        }
+    } else {
+        Keeper::Processes(holders)
+    };
+    Some(AttachedProgram { interface: interface.name, id, name, place, keeper })
+}
+
+/// The XDP program on an interface of this network namespace, or on one above it that is in the way as well.
+pub fn attached_program(interface: &str) -> Option<AttachedProgram> {
+    of_interface(&Interface::find(interface, interface).ok()?)
+}
+
+impl AttachedProgram {
+    /// The command that takes it off.
+    pub fn fix(&self) -> String {
+        match &self.keeper {
+            Keeper::Processes(processes) => {
+                let pids: Vec<_> = processes.iter().map(|process| process.pid.to_string()).collect();
+                format!("kill {}", pids.join(" "))
+            }
+            Keeper::Link(link) => format!("bpftool link detach id {link}"),
+            Keeper::Nobody(_) => format!("ip link set dev {} {} off", self.interface, self.place),
+            Keeper::Unknown => format!("as root, who sees who holds it: xdpfwd doctor {}", self.interface),
+        }
+    }
+}
+
+/// Who may hold an AF_XDP queue.
+pub(crate) fn of_queue() -> QueueHolders {
+    let mut some_hidden = !sees_all_processes();
+    let has_rings = |folder: &Path| match fs::read_to_string(folder.join("maps")) {
+        Ok(maps) => maps.lines().any(is_af_xdp_ring),
+        Err(error) => {
+            some_hidden |= error.kind() == io::ErrorKind::PermissionDenied;
+            false
+        }
+    };
+    let mut processes: Vec<_> =
+        processes(has_rings).into_iter().filter(|process| process.pid != process::id()).collect();
+    processes.sort_by_key(|process| process.elsewhere);
+    QueueHolders { processes, some_hidden }
+}
+
+/// The program on an interface of this network namespace, and where it runs. Natively and generically at once the kernel
+/// does not allow.
+fn attached(ifindex: u32) -> Option<(u32, &'static str)> {
+    // The descriptor stands for a program to attach; to ask, none is needed.
+    let stdin = io::stdin();
+    let found = Xdp::new(stdin.as_fd()).query(i32::try_from(ifindex).ok()?, XdpFlags::NONE).ok()?;
+    let places = [(found.drv_prog_id, "xdp"), (found.skb_prog_id, "xdpgeneric"), (found.hw_prog_id, "xdpoffload")];
+    places.into_iter().find(|(id, _)| *id != 0)
+}
+
+/// A BPF object that a process has open, as /proc/PID/fdinfo shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    /// An XDP link.
+    Link {
+        program: u32,
+        ifindex: u32,
+    },
+    Program {
+        id: u32,
+    },
+}
+
+impl Open {
+    fn parse(fdinfo: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let mut lines = fdinfo.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+        };
+        let program = field("prog_id")?.parse().ok()?;
+        match field("link_type") {
+            Some("xdp") => Some(Self::Link { program, ifindex: field("ifindex")?.parse().ok()? }),
+            Some(_) => None,
+            None => Some(Self::Program { id: program }),
+        }
+    }
+}
+
+fn processes_with(wanted: impl Fn(Open) -> bool) -> Vec<Process> {
+    processes(|folder| {
+        let files = fs::read_dir(folder.join("fdinfo")).into_iter().flatten().flatten();
+        let open = files.filter_map(|file| Open::parse(&fs::read_to_string(file.path()).ok()?));
+        open.into_iter().any(&wanted)
+    })
+}
+
+/// The processes in /proc for whose folder this holds.
+fn processes(mut wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
+    let own = fs::read_link("/proc/thread-self/ns/net").ok();
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let folder = entry.path();
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if !wanted(&folder) {
+            continue;
+        }
+        let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
+        let name: String = name.trim_end().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let threads = fs::read_dir(folder.join("task")).into_iter().flatten().flatten();
+        let namespaces = threads.filter_map(|thread| fs::read_link(thread.path().join("ns/net")).ok());
+        let elsewhere = own.is_some() && !namespaces.into_iter().any(|namespace| Some(namespace) == own);
+        processes.push(Process { pid, name, elsewhere });
+    }
+    processes.sort_by_key(|process| process.pid);
+    processes
+}
+
+/// Whether this is the PID namespace that every process is in (`PROC_PID_INIT_INO`).
+fn sees_all_processes() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
+}
+
+/// Whether a line of /proc/PID/maps is a ring that only AF_XDP sockets have: its place in the "file" says so
+/// (`XDP_UMEM_PGOFF_FILL_RING`, `XDP_UMEM_PGOFF_COMPLETION_RING`). AF_PACKET has its rings at 0.
+/// <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_xdp.h>
+fn is_af_xdp_ring(line: &str) -> bool {
+    let mut fields = line.split_whitespace();
+    let (offset, path) = (fields.nth(2), fields.nth(2));
+    path.is_some_and(|path| path.starts_with("socket:[")) && matches!(offset, Some("100000000" | "180000000"))
+}
+
+/// What is said of an interface that another program is on.
+pub(crate) fn say_attached(program: Option<&AttachedProgram>, interface: &str) -> String {
+    match program {
+        Some(program) => program.to_string(),
+        None => format!(
+            "an XDP program was attached to it and cannot be seen any more; try again, and look at `ip -d link show dev {interface}`"
+        ),
+    }
+}
+
+impl fmt::Display for AttachedProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { interface, id, name, place, keeper } = self;
+        write!(f, "XDP program {id}")?;
+        if let Some(name) = name {
+            write!(f, " \"{name}\"")?;
+        }
+        write!(f, " is attached to {interface}, ")?;
+        let off = format_args!("`ip link set dev {interface} {place} off`");
+        match keeper {
+            Keeper::Processes(processes) => {
+                let pids: Vec<_> = processes.iter().map(|process| process.pid.to_string()).collect();
+                let (list, pids) = (list(processes), pids.join(" "));
+                write!(f, "held by {list}; end what holds it, and it goes as well: `kill {pids}`")
+            }
+            Keeper::Link(link) => write!(
+                f,
+                "through BPF link {link}, which no process that can be seen from here holds (it is pinned to a file, or held \
+                 in another container); `bpftool link detach id {link}` takes it off"
+            ),
+            Keeper::Nobody(open) if open.is_empty() => write!(f, "and no process holds it there; {off} takes it off"),
+            Keeper::Nobody(open) => {
+                write!(f, "and stays until somebody takes it off with {off}; in use by {}", list(open))
+            }
+            Keeper::Unknown => write!(
+                f,
+                "and who holds it there cannot be seen from here (root sees more); {off} takes it off, unless a process holds it"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for QueueHolders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const KERNEL: &str = "if the kernel has CONFIG_XDP_SOCKETS_DIAG";
+        match &self.processes[..] {
+            [] => {
+                write!(
+                    f,
+                    "no other process that can be seen from here has one; `ss --xdp -p` tells whose it is, {KERNEL}"
+                )?;
+            }
+            [process] => {
+                let pid = process.pid;
+                write!(
+                    f,
+                    "probably that of {process}, the only other process seen to have one: if so, `kill {pid}` frees it"
+                )?;
+            }
+            processes => {
+                write!(f, "these processes have one: {}; `ss --xdp -p` tells which it is, {KERNEL}", list(processes))?;
+            }
+        }
+        if self.some_hidden {
+            write!(f, " (not all processes can be seen from here)")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let elsewhere = if self.elsewhere { ", in another network namespace" } else { "" };
+        write!(f, "{} (pid {}{elsewhere})", self.name, self.pid)
+    }
+}
+
+fn list(processes: &[Process]) -> String {
+    processes.iter().map(Process::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: u32, name: &str) -> Process {
+        Process { pid, name: name.into(), elsewhere: false }
+    }
+
+    fn program(keeper: Keeper) -> String {
+        let name = Some("filter".into());
+        AttachedProgram { interface: "eth1".into(), id: 7, name, place: "xdpgeneric", keeper }.to_string()
+    }
+
+    #[test]
+    fn fdinfo_tells_links_from_programs_and_the_rest() {
+        let link = "pos:\t0\nflags:\t02000000\nmnt_id:\t15\nino:\t9\nlink_type:\txdp\nlink_id:\t3\nprog_tag:\tab\n\
+                    prog_id:\t12\nifindex:\t2\n";
+        assert_eq!(Open::parse(link), Some(Open::Link { program: 12, ifindex: 2 }));
+        assert_eq!(Open::parse(&link.replace("\txdp", "\ttcx")), None);
+        let program = "pos:\t0\nflags:\t02000002\nprog_type:\t6\nprog_jited:\t1\nprog_id:\t12\n";
+        assert_eq!(Open::parse(program), Some(Open::Program { id: 12 }));
+        for other in ["", "pos:\t0\nmap_type:\t17\nmap_id:\t3\n", "prog_id:\tx\n", "link_type:\txdp\nprog_id:\t1\n"] {
+            assert_eq!(Open::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn rings_of_af_xdp_are_told_from_other_mappings() {
+        let line = |offset: &str, path: &str| format!("7f1c60000000-7f1c60011000 rw-s {offset} 00:08 34567   {path}");
+        assert!(is_af_xdp_ring(&line("100000000", "socket:[34567]")));
+        assert!(is_af_xdp_ring(&line("180000000", "socket:[34567]")));
+        assert!(!is_af_xdp_ring(&line("00000000", "socket:[34567]")), "perhaps AF_PACKET's");
+        assert!(!is_af_xdp_ring(&line("100000000", "/tmp/large")));
+        assert!(!is_af_xdp_ring("7f1c60000000-7f1c60011000 rw-p 00000000 00:00 0"));
+        assert!(!is_af_xdp_ring(""));
+    }
+
+    #[test]
+    fn every_answer_says_what_to_do() {
+        let said = program(Keeper::Processes(vec![process(12, "first"), process(34, "second")]));
+        assert!(
+            said.starts_with("XDP program 7 \"filter\" is attached to eth1, held by first (pid 12), second (pid 34)")
+        );
+        assert!(said.ends_with("`kill 12 34`"), "{said}");
+        let off = "`ip link set dev eth1 xdpgeneric off`";
+        let said = program(Keeper::Nobody(vec![]));
+        assert!(said.contains("no process holds it there") && said.contains(off), "{said}");
+        let said = program(Keeper::Nobody(vec![process(12, "loader")]));
+        assert!(said.contains("in use by loader (pid 12)") && said.contains(off), "{said}");
+        let said = program(Keeper::Link(5));
+        assert!(said.contains("BPF link 5") && said.contains("`bpftool link detach id 5`"), "{said}");
+        let said = program(Keeper::Unknown);
+        assert!(said.contains("cannot be seen from here") && said.contains(off), "{said}");
+        assert!(say_attached(None, "eth1").contains("try again"));
+    }
+
+    #[test]
+    fn who_may_hold_a_queue_is_not_accused() {
+        let said = |processes: &[Process], some_hidden| {
+            QueueHolders { processes: processes.to_vec(), some_hidden }.to_string()
+        };
+        let other = Process { elsewhere: true, ..process(9, "b") };
+        assert!(said(&[process(8, "a")], false).starts_with("probably that of a (pid 8), the only"));
+        let two = said(&[process(8, "a"), other], false);
+        assert!(
+            two.starts_with("these processes have one:")
+                && two.contains("a (pid 8), b (pid 9, in another network namespace)")
+        );
+        assert!(said(&[], true).contains("no other process that can be seen"));
+        assert!(said(&[], true).ends_with("(not all processes can be seen from here)"));
+    }
+}

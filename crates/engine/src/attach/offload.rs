@@ -1,0 +1,90 @@
+//! The maps of a stage that the XDP program does the work of. See [`XdpImage`]; the filter's are in `bpf/filter.h`.
+
+use std::io;
+
+use libbpf_rs::{Map, MapCore as _, MapFlags, MapHandle, Object, OpenMapMut, OpenObject};
+use xdpfwd_pipeline::{XdpImage, XdpTables};
+
+fn missing(name: &str) -> libbpf_rs::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("the XDP program has no map {name}")).into()
+}
+
+/// Gives the maps of a program that is not yet loaded the sizes that an image needs, and writes the read-only data.
+pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), libbpf_rs::Error> {
+    for (name, ours) in &image.constants {
+        map_mut(open, name, |map| {
+            if map.initial_value() == Some(ours) {
+                return Ok(());
+            }
+            let message = "the XDP program and this binary were not built from the same source; run: cargo clean -p xdpfwd-engine";
+            Err(io::Error::new(io::ErrorKind::InvalidData, message).into())
+        })?;
+    }
+    prepare_tables(open, &image.tables)?;
+    let (name, entries) = image.counters;
+    map_mut(open, name, |map| map.set_max_entries(entries))
+}
+
+/// Gives the array maps of a program that is not yet loaded their sizes, and writes the read-only data.
+pub fn prepare_tables(open: &mut OpenObject, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
+    for array in &tables.arrays {
+        map_mut(open, &array.map, |map| map.set_max_entries(array.values.max(1)))?;
+    }
+    for (name, bytes) in &tables.read_only {
+        map_mut(open, name, |map| map.set_initial_value(bytes))?;
+    }
+    Ok(())
+}
+
+fn map_mut(
+    open: &mut OpenObject,
+    name: &str,
+    set: impl FnOnce(&mut OpenMapMut<'_>) -> Result<(), libbpf_rs::Error>,
+) -> Result<(), libbpf_rs::Error> {
+    let mut map = open.maps_mut().find(|map| *map.name() == *name).ok_or_else(|| missing(name))?;
+    set(&mut map)
+}
+
+/// Fills the maps of a program that is loaded and not yet attached.
+pub(crate) fn fill(object: &Object, image: &XdpImage) -> Result<RowCounters, libbpf_rs::Error> {
+    fill_tables(object, &image.tables)?;
+    let (name, entries) = image.counters;
+    Ok(RowCounters { map: MapHandle::try_from(&find(object, name)?)?, entries })
+}
+
+/// Fills the array maps of a program that is loaded and not yet attached.
+pub fn fill_tables(object: &Object, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
+    for array in tables.arrays.iter().filter(|array| array.values > 0) {
+        let keys: Vec<u8> = (0..array.values).flat_map(u32::to_ne_bytes).collect();
+        find(object, &array.map)?.update_batch(&keys, &array.bytes, array.values, MapFlags::ANY, MapFlags::ANY)?;
+    }
+    Ok(())
+}
+
+fn find<'o>(object: &'o Object, name: &str) -> Result<Map<'o>, libbpf_rs::Error> {
+    object.maps().find(|map| map.name() == name).ok_or_else(|| missing(name))
+}
+
+/// The row counters of a program, by [`Stage::row_counters`](xdpfwd_pipeline::Stage::row_counters).
+pub(crate) struct RowCounters {
+    map: MapHandle,
+    entries: u32,
+}
+
+impl RowCounters {
+    /// Adds up each counter over all processors.
+    fn read(&self) -> Result<Vec<u64>, libbpf_rs::Error> {
+        let mut counters = Vec::with_capacity(self.entries as usize);
+        for entry in 0..self.entries {
+            let per_cpu = self.map.lookup_percpu(&entry.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
+            let values = per_cpu.iter().filter_map(|value| value.first_chunk().copied().map(u64::from_ne_bytes));
+            counters.push(values.sum());
+        }
+        Ok(counters)
+    }
+
+    /// Returns the counters, or logs why they cannot be read.
+    pub(crate) fn read_or_warn(&self) -> Option<Vec<u64>> {
+        self.read().inspect_err(|error| tracing::warn!(%error, "cannot read the row counters of the XDP program")).ok()
+    }
+}

@@ -1,0 +1,367 @@
+//! The XDP program and its maps. `bpf/README.md` says what they are.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd as _, RawFd};
+use std::sync::Arc;
+
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput, set_print};
+use xdpfwd_pipeline::{Reason, XdpImage};
+use xdpfwd_xsk::{AttachMode, XdpLink, attach_xdp};
+
+use crate::attach::offload::{self, RowCounters};
+use crate::error::StartError;
+use crate::host::addresses::{GoodFor, OwnAddresses};
+use crate::keep::{Keep, KeepRule};
+
+/// The XDP program that does no stage's work.
+const PLAIN: &str = "xdpfwd";
+
+/// The embedded programs, by name.
+static PROGRAMS: [(&str, &[u8]); 2] = [
+    (PLAIN, include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o"))),
+    ("xdpfwd_filter", include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd_filter.bpf.o"))),
+];
+
+/// Why a program drops a packet, in the order of `enum reason` in `bpf/filter.h`.
+const REASONS: [Reason; 7] = [
+    Reason::POLICY,
+    Reason::NOT_IP,
+    Reason::MALFORMED,
+    Reason::VLAN_STACK,
+    Reason::EXTENSION_CHAIN,
+    Reason::IP_OPTIONS,
+    Reason::LATER_FRAGMENT,
+];
+
+/// The XDP program, loaded for one interface.
+pub struct XdpProgram {
+    object: Object,
+    xsks: MapHandle,
+    counters: MapHandle,
+    /// The stage that it does the work of, if there is one: the image, and the row counters.
+    offload: Option<(Arc<XdpImage>, RowCounters)>,
+    /// What is this host's own; `None` if nothing is kept, so that it does not matter.
+    own: Option<OwnMaps>,
+}
+
+/// What the program did, added up over the processors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct XdpCounters {
+    /// Given to the AF_XDP socket of the queue.
+    pub redirected: u64,
+    /// Left to the kernel: no socket serves the queue.
+    pub passed: u64,
+    /// Left to the kernel: a rule of `keep` says so.
+    pub kept: u64,
+    /// Dropped by the program, for each of the reasons that it may have: see [`XdpCounters::drops`].
+    dropped: [u64; REASONS.len()],
+}
+
+impl XdpCounters {
+    /// Packets that it dropped, by reason.
+    pub fn drops(&self) -> impl Iterator<Item = (Reason, u64)> {
+        REASONS.into_iter().zip(self.dropped)
+    }
+
+    /// Packets that it dropped.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+}
+
+/// Whose a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpDecision {
+    /// The kernel's, by a rule of `keep`.
+    Kept,
+    /// The stages'.
+    ForStages,
+    /// Nobody's: it is dropped.
+    Dropped,
+}
+
+impl XdpProgram {
+    /// Loads it for an interface of which so many queues are used, with what stays with the kernel and the rules by which the
+    /// rest is dropped. It knows none of the host's addresses yet: until [`follow`](Self::follow) only what goes to a group is kept.
+    pub fn load(queues: u16, keep: &Keep, image: Option<&Arc<XdpImage>>) -> Result<Self, StartError> {
+        let fail = |error| StartError::load(&error);
+        let mut open = open(image).map_err(fail)?;
+        for mut map in open.maps_mut() {
+            let name = map.name().to_string_lossy().into_owned();
+            if name == "xsks" {
+                map.set_max_entries(u32::from(queues)).map_err(fail)?;
+            } else if name.starts_with("own_") && !keep.is_empty() {
+                map.set_max_entries(MOST_ADDRESSES).map_err(fail)?;
+            }
+        }
+        let Successor { object, offload } = load(open, image).map_err(|error| match image {
+            Some(_) if error.kind() != libbpf_rs::ErrorKind::PermissionDenied => {
+                StartError::Offload(format!("{error:#}"))
+            }
+            _ => fail(error),
+        })?;
+        let find = |name: &str| {
+            let map = object.maps().find(|map| map.name() == name);
+            map.ok_or_else(|| StartError::Bpf(format!("the XDP program has no map {name}")))
+                .and_then(|map| MapHandle::try_from(&map).map_err(fail))
+        };
+        let (xsks, counters) = (find("xsks")?, find("counters")?);
+        let own = (!keep.is_empty()).then(|| -> Result<_, StartError> {
+            Ok(OwnMaps {
+                macs: FollowedMap::new(find("own_macs")?),
+                vlans: FollowedMap::new(find("own_vlans")?),
+                ipv4: FollowedMap::new(find("own_ipv4")?),
+                ipv6: FollowedMap::new(find("own_ipv6")?),
+            })
+        });
+        let own = own.transpose()?;
+        find("keep")?.update(&0u32.to_ne_bytes(), &rules(keep), MapFlags::ANY).map_err(fail)?;
+        Ok(Self { object, xsks, counters, offload, own })
+    }
+
+    /// Loads it once more with other rules of a filter, or none: it shares all else with this one, and takes its place when it is
+    /// attached.
+    pub(crate) fn successor(&self, image: Option<&Arc<XdpImage>>) -> Result<Successor, libbpf_rs::Error> {
+        let mut open = open(image)?;
+        for mut map in open.maps_mut() {
+            if SHARED.iter().any(|shared| map.name() == *shared) {
+                let own = self.object.maps().find(|own| own.name() == map.name());
+                if let Some(own) = own {
+                    map.reuse_fd(own.as_fd())?;
+                }
+            }
+        }
+        load(open, image)
+    }
+
+    /// Lets a successor, which is attached by now, take its place. The predecessor's packets may be on their way yet.
+    pub(crate) fn succeed(&mut self, successor: Successor) -> Successor {
+        let Successor { object, offload } = successor;
+        Successor { object: mem::replace(&mut self.object, object), offload: mem::replace(&mut self.offload, offload) }
+    }
+
+    /// Returns the image of the stage that it does the work of, if there is one.
+    pub(crate) fn image(&self) -> Option<&XdpImage> {
+        self.offload.as_ref().map(|(image, _)| &**image)
+    }
+
+    /// Returns the row counters of that stage; `None` if there is none.
+    pub fn row_counters(&self) -> Option<Vec<u64>> {
+        self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
+    }
+
+    /// Whether it has rules, and has to follow the host's addresses.
+    pub fn follows(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Makes these the addresses by which frames are for this host. What does not get in is left out, and tried again the next
+    /// time; the error is of the first that did not.
+    pub fn follow(&mut self, own: &OwnAddresses) -> Result<(), FollowError> {
+        let Some(maps) = &mut self.own else { return Ok(()) };
+        let good_for = |good_for: &GoodFor| u8::from(good_for.destination) | u8::from(good_for.target) << 1;
+        let macs = own.macs.iter().map(|mac| (mac.0, 1)).collect();
+        let vlans = own.vlans.iter().map(|vlan| (u32::from(*vlan).to_ne_bytes(), 1)).collect();
+        let ipv4 = own.ipv4.iter().map(|(ip, good)| (ip.octets(), good_for(good))).collect();
+        let ipv6 = own.ipv6.iter().map(|(ip, good)| (ip.octets(), good_for(good))).collect();
+        let results =
+            [maps.macs.follow(macs), maps.vlans.follow(vlans), maps.ipv4.follow(ipv4), maps.ipv6.follow(ipv6)];
+        results.into_iter().collect()
+    }
+
+    /// Sends a queue's packets to a socket.
+    pub fn direct(&self, queue: u16, socket: RawFd) -> Result<(), libbpf_rs::Error> {
+        let (key, value) = (u32::from(queue).to_ne_bytes(), (socket as u32).to_ne_bytes());
+        self.xsks.update(&key, &value, MapFlags::ANY)
+    }
+
+    /// Leaves the packets of all queues to the kernel again.
+    pub(crate) fn release(&self, queues: u16) {
+        for queue in 0..u32::from(queues) {
+            // A queue without an entry is as it should be.
+            let _ = self.xsks.delete(&queue.to_ne_bytes());
+        }
+    }
+
+    /// What it did so far.
+    pub fn counters(&self) -> XdpCounters {
+        let mut sum = XdpCounters::default();
+        let per_cpu = self.counters.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY).ok().flatten();
+        for value in per_cpu.into_iter().flatten() {
+            if let [redirected, passed, kept, ref dropped @ ..] = *value.as_chunks::<8>().0 {
+                sum.redirected += u64::from_ne_bytes(redirected);
+                sum.passed += u64::from_ne_bytes(passed);
+                sum.kept += u64::from_ne_bytes(kept);
+                for (sum, dropped) in sum.dropped.iter_mut().zip(dropped) {
+                    *sum += u64::from_ne_bytes(*dropped);
+                }
+            }
+        }
+        sum
+    }
+
+    /// Has the kernel run the program on a frame, which goes nowhere, to see whose it is (`BPF_PROG_TEST_RUN`). For a
+    /// program that is not attached: it counts the frame like any other.
+    ///
+    /// <https://docs.kernel.org/bpf/bpf_prog_run.html>
+    pub fn judge(&mut self, frame: &[u8]) -> io::Result<XdpDecision> {
+        let before = self.counters().kept;
+        let input = ProgramInput { data_in: Some(frame), ..ProgramInput::default() };
+        let program = self.object.progs_mut().next().ok_or_else(no_program)?;
+        let output = program.test_run(input).map_err(io::Error::other)?;
+        Ok(match output.return_value {
+            XDP_DROP => XdpDecision::Dropped,
+            _ if self.counters().kept > before => XdpDecision::Kept,
+            _ => XdpDecision::ForStages,
+        })
+    }
+
+    /// Attaches it to an interface.
+    pub(crate) fn attach(&self, index: u32, mode: AttachMode) -> io::Result<XdpLink> {
+        attach_xdp(self.object.progs().next().ok_or_else(no_program)?.as_fd(), index, mode)
+    }
+}
+
+/// The program, loaded to take another one's place, or replaced by one that has.
+pub(crate) struct Successor {
+    object: Object,
+    offload: Option<(Arc<XdpImage>, RowCounters)>,
+}
+
+impl Successor {
+    /// Attaches it where another one is. No packet is seen by both or by none.
+    pub(crate) fn replace(&self, link: &XdpLink) -> io::Result<()> {
+        link.replace(self.object.progs().next().ok_or_else(no_program)?.as_fd())
+    }
+
+    /// Returns the row counters of the stage that it does the work of.
+    pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
+        self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
+    }
+}
+
+/// The maps that a successor shares: those that belong to no stage.
+const SHARED: [&str; 8] = ["xsks", "counters", "keep", "own_macs", "own_vlans", "own_ipv4", "own_ipv6", "fragments"];
+
+/// `enum xdp_action` in linux/bpf.h.
+const XDP_DROP: u32 = 1;
+
+/// Opens the program that an image is for.
+fn open(image: Option<&Arc<XdpImage>>) -> Result<OpenObject, libbpf_rs::Error> {
+    set_print(Some((PrintLevel::Info, log)));
+    let name = image.map_or(PLAIN, |image| image.program);
+    let Some((_, object)) = PROGRAMS.iter().find(|(own, _)| *own == name) else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("no XDP program {name} is embedded")).into());
+    };
+    ObjectBuilder::default().name("xdpfwd")?.open_memory(object)
+}
+
+/// Loads the program with an image's tables.
+fn load(mut open: OpenObject, image: Option<&Arc<XdpImage>>) -> Result<Successor, libbpf_rs::Error> {
+    let Some(image) = image else { return Ok(Successor { object: open.load()?, offload: None }) };
+    offload::prepare(&mut open, image)?;
+    let object = open.load()?;
+    let counters = offload::fill(&object, image)?;
+    Ok(Successor { object, offload: Some((Arc::clone(image), counters)) })
+}
+
+/// What libbpf has to say about a failure is for who develops the program: the error that follows is for who runs it.
+fn log(_: PrintLevel, line: String) {
+    tracing::debug!("{}", line.trim_end());
+}
+
+fn no_program() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the XDP object has no program")
+}
+
+/// Addresses of one kind that a port follows at most.
+const MOST_ADDRESSES: u32 = 65536;
+
+struct OwnMaps {
+    macs: FollowedMap<6>,
+    vlans: FollowedMap<4>,
+    ipv4: FollowedMap<4>,
+    ipv6: FollowedMap<16>,
+}
+
+/// Why an address of this host is not followed.
+#[derive(Debug, thiserror::Error)]
+#[error("{missing} of this host's addresses cannot be followed (at most {MOST_ADDRESSES} of a kind can): {source}")]
+pub struct FollowError {
+    missing: usize,
+    source: libbpf_rs::Error,
+}
+
+/// A map that is made to hold what it should, by as few changes as that takes.
+struct FollowedMap<const N: usize> {
+    map: MapHandle,
+    /// What is in it.
+    there: BTreeMap<[u8; N], u8>,
+}
+
+impl<const N: usize> FollowedMap<N> {
+    fn new(map: MapHandle) -> Self {
+        Self { map, there: BTreeMap::new() }
+    }
+
+    fn follow(&mut self, wanted: BTreeMap<[u8; N], u8>) -> Result<(), FollowError> {
+        let mut failed: Option<FollowError> = None;
+        let mut fail = |source| {
+            let missing = failed.as_ref().map_or(0, |failed| failed.missing) + 1;
+            failed = Some(FollowError { missing, source });
+        };
+        // First what is gone, so that there is room.
+        let gone: Vec<_> = self.there.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
+        for key in gone {
+            match self.map.delete(&key) {
+                Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => fail(error),
+                _ => drop(self.there.remove(&key)),
+            }
+        }
+        for (key, value) in wanted {
+            if self.there.get(&key) != Some(&value) {
+                match self.map.update(&key, &[value], MapFlags::ANY) {
+                    Ok(()) => drop(self.there.insert(key, value)),
+                    Err(error) => fail(error),
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// The value of the map `keep`: `struct keep` in bpf/keep.h.
+fn rules(keep: &Keep) -> Vec<u8> {
+    let mut kinds = 0u64;
+    let (mut vlan, mut tcp, mut udp) = (vec![0u64; 4096 / 64], vec![0u64; 65536 / 64], vec![0u64; 65536 / 64]);
+    let set = |bits: &mut [u64], number: u16| {
+        if let Some(word) = bits.get_mut(usize::from(number) / 64) {
+            *word |= 1 << (number % 64);
+        }
+    };
+    for rule in keep {
+        kinds |= match *rule {
+            KeepRule::Arp => 1 << 0,
+            KeepRule::Nd => 1 << 1,
+            KeepRule::Icmp => 1 << 2,
+            KeepRule::Local => 1 << 3,
+            KeepRule::Lldp => 1 << 4,
+            KeepRule::Stp => 1 << 5,
+            KeepRule::Tcp(port) => {
+                set(&mut tcp, port);
+                1 << 6
+            }
+            KeepRule::Udp(port) => {
+                set(&mut udp, port);
+                1 << 7
+            }
+            KeepRule::Vlan(id) => {
+                set(&mut vlan, id);
+                1 << 8
+            }
+        };
+    }
+    [vec![kinds], vlan, tcp, udp].concat().into_iter().flat_map(u64::to_ne_bytes).collect()
+}

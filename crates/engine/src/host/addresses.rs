@@ -1,0 +1,421 @@
+//! What the kernel says of this host: its links, its addresses, its default routes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use xdpfwd_wire::MacAddr;
+
+use crate::host::netlink::{ask, dump};
+
+/// The links and addresses of this network namespace, at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Host {
+    links: Vec<Link>,
+    addresses: Vec<Address>,
+    /// What the kernel takes for itself: its table `local`, which has the last word. An address need not be there: one that
+    /// somebody else was found to have, or of an interface that is down.
+    local: BTreeSet<IpAddr>,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, Default)]
+struct Link {
+    index: u32,
+    mac: Option<MacAddr>,
+    loopback: bool,
+    /// The link that this one is a part of, as a VLAN is.
+    lower: Option<u32>,
+    vlan: Option<u16>,
+    /// The bridge or bond that this one is a port of.
+    controller: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Address {
+    link: u32,
+    ip: IpAddr,
+    /// It is being found out whether somebody else has it.
+    tentative: bool,
+}
+
+/// What makes frames that arrive on one interface frames for this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnAddresses {
+    /// MAC addresses: of the interface, and of those that are stacked on it.
+    pub macs: BTreeSet<MacAddr>,
+    /// VLANs that are stacked on it.
+    pub vlans: BTreeSet<u16>,
+    /// IPv4 addresses.
+    pub ipv4: BTreeMap<Ipv4Addr, GoodFor>,
+    /// IPv6 addresses; link-local ones only of the interface's own stack.
+    pub ipv6: BTreeMap<Ipv6Addr, GoodFor>,
+}
+
+/// What an address of this host is good for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GoodFor {
+    /// A packet that goes there is for this host: the kernel takes it, on whichever interface.
+    pub destination: bool,
+    /// ARP and Neighbor Discovery about it are for this host: it belongs to the interface's own stack, or to the loopback
+    /// interface. Somebody else may have the address of another interface on this one's network.
+    pub target: bool,
+}
+
+impl Host {
+    /// Asks the kernel. Where things change all the time, something may be missing, or there twice.
+    pub(crate) fn read() -> io::Result<Self> {
+        let mut host = Self::default();
+        let mut links = LinkMessage::default();
+        links.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        for answer in dump(&RouteNetlinkMessage::GetLink(links))?.answers {
+            if let RouteNetlinkMessage::NewLink(message) = answer {
+                host.links.push(Link::new(&message));
+            }
+        }
+        for answer in dump(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))?.answers {
+            if let RouteNetlinkMessage::NewAddress(message) = answer {
+                host.addresses.extend(Address::new(&message));
+            }
+        }
+        for family in FAMILIES {
+            let mut request = RouteMessage::default();
+            request.header.address_family = family;
+            request.header.table = TABLE_LOCAL;
+            request.header.kind = RouteType::Local;
+            host.local.extend(routes(request)?.iter().filter_map(local));
+        }
+        Ok(host)
+    }
+
+    /// An interface and those stacked on it: VLANs and the like, the bridge or bond that it is a port of, and theirs.
+    pub(crate) fn stack(&self, index: u32) -> BTreeSet<u32> {
+        let mut stack = BTreeSet::from([index]);
+        loop {
+            let on_top = |link: &Link| link.lower.filter(|lower| stack.contains(lower)).map(|_| link.index);
+            let above = |link: &Link| link.controller.filter(|_| stack.contains(&link.index));
+            let more: Vec<u32> = self.links.iter().flat_map(|link| [on_top(link), above(link)]).flatten().collect();
+            let before = stack.len();
+            stack.extend(more);
+            if stack.len() == before {
+                return stack;
+            }
+        }
+    }
+
+    /// What makes frames that arrive on an interface frames for this host.
+    pub(crate) fn own(&self, index: u32) -> OwnAddresses {
+        let stack = self.stack(index);
+        let mut own = OwnAddresses::default();
+        for link in self.links.iter().filter(|link| stack.contains(&link.index)) {
+            own.macs.extend(link.mac);
+            own.vlans.extend(link.vlan);
+        }
+        for address @ Address { link, ip, tentative } in &self.addresses {
+            let in_stack = stack.contains(link);
+            let local = self.local.contains(ip);
+            let near = in_stack || self.links.iter().any(|other| other.index == *link && other.loopback);
+            let good_for = GoodFor { destination: local, target: near && (local || *tentative) };
+            if address.is_nobodys() || good_for == GoodFor::default() {
+                continue;
+            }
+            match ip {
+                IpAddr::V4(ip) => own.ipv4.entry(*ip).or_default().add(good_for),
+                IpAddr::V6(ip) if ip.is_unicast_link_local() && !in_stack => {}
+                IpAddr::V6(ip) => own.ipv6.entry(*ip).or_default().add(good_for),
+            }
+        }
+        own
+    }
+
+    /// The first of an interface's own addresses that is wanted.
+    pub(crate) fn address_of<A>(&self, index: u32, wanted: impl Fn(IpAddr) -> Option<A>) -> Option<A> {
+        let own = self.addresses.iter().filter(|address| address.link == index && !address.tentative);
+        own.filter_map(|address| wanted(address.ip)).next()
+    }
+
+    /// The interfaces that have an address.
+    pub(crate) fn links_of(&self, ip: IpAddr) -> impl Iterator<Item = u32> {
+        self.addresses.iter().filter(move |address| address.ip == ip).map(|address| address.link)
+    }
+}
+
+/// Whether an interface is administratively up; an error if there is none.
+pub(crate) fn is_up(index: u32) -> io::Result<bool> {
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    let answer = ask(&RouteNetlinkMessage::GetLink(request))?;
+    Ok(matches!(answer, RouteNetlinkMessage::NewLink(link) if link.header.flags.contains(LinkFlags::Up)))
+}
+
+impl GoodFor {
+    fn add(&mut self, other: Self) {
+        self.destination |= other.destination;
+        self.target |= other.target;
+    }
+}
+
+/// The interfaces that default routes lead to, and whether they are IPv6's.
+pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
+    let mut links = BTreeSet::new();
+    for family in FAMILIES {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        request.header.kind = RouteType::Unicast;
+        for route in routes(request)? {
+            if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
+                continue;
+            }
+            let ipv6 = family == AddressFamily::Inet6;
+            for attribute in &route.attributes {
+                match attribute {
+                    RouteAttribute::Oif(link) => links.extend([(*link, ipv6)]),
+                    RouteAttribute::MultiPath(hops) => {
+                        links.extend(hops.iter().map(|hop| (hop.interface_index, ipv6)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(links)
+}
+
+/// The routes that the kernel has for a request. A table that nothing was ever entered into does not exist, as far as it is
+/// concerned (`CONFIG_IP_MULTIPLE_TABLES`): a network namespace whose loopback is down has no table `local`.
+fn routes(request: RouteMessage) -> io::Result<Vec<RouteMessage>> {
+    match dump(&RouteNetlinkMessage::GetRoute(request)) {
+        Ok(dump) => {
+            let route = |answer| match answer {
+                RouteNetlinkMessage::NewRoute(route) => Some(route),
+                _ => None,
+            };
+            Ok(dump.answers.into_iter().filter_map(route).collect())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// linux/rtnetlink.h, `RT_TABLE_LOCAL`.
+const TABLE_LOCAL: u8 = 255;
+
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
+
+/// The address that a route says is the host's own.
+fn local(route: &RouteMessage) -> Option<IpAddr> {
+    if route.header.kind != RouteType::Local || route.header.table != TABLE_LOCAL {
+        return None;
+    }
+    let destination = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::from(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::from(*ip)),
+        _ => None,
+    })?;
+    // A whole prefix may be local, as 127.0.0.0/8 is; what is followed are addresses.
+    let length = if destination.is_ipv4() { 32 } else { 128 };
+    (route.header.destination_prefix_length == length).then_some(destination)
+}
+
+impl Link {
+    fn new(message: &LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link =
+            Self { index: message.header.index, loopback: flags.contains(LinkFlags::Loopback), ..Self::default() };
+        let (mut below, mut elsewhere, mut stacked) = (None, false, false);
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::Address(address) => {
+                    link.mac = <[u8; 6]>::try_from(address.as_slice()).ok().filter(|mac| *mac != [0; 6]).map(MacAddr);
+                }
+                LinkAttribute::Link(lower) => below = Some(*lower),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::Controller(controller) => link.controller = Some(*controller),
+                LinkAttribute::LinkInfo(infos) => {
+                    stacked = infos.iter().any(is_stacked);
+                    link.vlan = infos.iter().find_map(vlan);
+                }
+                _ => {}
+            }
+        }
+        // A veth names its peer in the same place, and a tunnel the interface that it sends through.
+        link.lower = below.filter(|_| stacked && !elsewhere);
+        link
+    }
+}
+
+fn is_stacked(info: &LinkInfo) -> bool {
+    use InfoKind::{IpVlan, IpVtap, MacSec, MacVlan, MacVtap, Vlan};
+    matches!(info, LinkInfo::Kind(Vlan | MacVlan | MacVtap | IpVlan | IpVtap | MacSec))
+}
+
+fn vlan(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vlan(facts)) = info else { return None };
+    facts.iter().find_map(|fact| if let InfoVlan::Id(id) = fact { Some(*id) } else { None })
+}
+
+impl Address {
+    fn new(message: &AddressMessage) -> Option<Self> {
+        let (mut local, mut address, mut flags) = (None, None, AddressFlags::empty());
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Local(ip) => local = Some(*ip),
+                AddressAttribute::Address(ip) => address = Some(*ip),
+                AddressAttribute::Flags(all) => flags = *all,
+                _ => {}
+            }
+        }
+        let tentative = flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Dadfailed);
+        // Where they differ, the other one is the far end of a point-to-point link.
+        Some(Self { link: message.header.index, ip: local.or(address)?, tentative })
+    }
+
+    /// Whether it is one that no single host can have to itself.
+    fn is_nobodys(&self) -> bool {
+        self.ip.is_loopback() || self.ip.is_multicast() || self.ip.is_unspecified()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, lower: Option<u32>, controller: Option<u32>) -> Link {
+        let mac = Some(MacAddr([2, 0, 0, 0, 0, index as u8]));
+        Link { index, mac, lower, controller, ..Link::default() }
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_stack_holds_what_rests_on_an_interface_and_nothing_else() {
+        // 1 and 2 are ports of bridge 3, which has VLAN 4; 5 is a VLAN of 1 with a macvlan 6 on it; 7 is alone.
+        let links = vec![
+            link(6, Some(5), None),
+            Link { vlan: Some(100), ..link(5, Some(1), None) },
+            link(1, None, Some(3)),
+            link(2, None, Some(3)),
+            link(3, None, None),
+            Link { vlan: Some(200), ..link(4, Some(3), None) },
+            link(7, None, None),
+        ];
+        let host = Host { links, ..Host::default() };
+        assert_eq!(host.stack(1), BTreeSet::from([1, 3, 4, 5, 6]));
+        assert_eq!(host.stack(2), BTreeSet::from([2, 3, 4]));
+        assert_eq!(host.stack(7), BTreeSet::from([7]));
+        assert_eq!((host.own(1).vlans, host.own(2).vlans), (BTreeSet::from([100, 200]), BTreeSet::from([200])));
+        assert_eq!(host.own(7).macs, BTreeSet::from([MacAddr([2, 0, 0, 0, 0, 7])]));
+    }
+
+    /// What each address is good for on interface 2: `d` a destination, `t` a target.
+    #[test]
+    fn addresses_are_good_for_what_the_kernel_takes() {
+        let addresses = [
+            (1, "127.0.0.1", true, false, ""),
+            (1, "::1", true, false, ""),
+            (1, "10.255.0.1", true, false, "dt"), // on the loopback interface, as routers have it
+            (2, "192.0.2.1", true, false, "dt"),
+            (3, "172.17.0.1", true, false, "d"),
+            (2, "239.9.9.9", true, false, ""),
+            (2, "fe80::2", true, false, "dt"),
+            (3, "fe80::3", true, false, ""),
+            (3, "2001:db8::3", true, false, "d"),
+            (2, "2001:db8::4", false, true, "t"), // being found out whether somebody has it
+            (2, "2001:db8::5", false, false, ""), // somebody has it, or the interface is down
+            (3, "2001:db8::6", false, true, ""),
+        ];
+        let mut host = Host { links: vec![link(2, None, None), link(3, None, None)], ..Host::default() };
+        host.links.push(Link { loopback: true, ..link(1, None, None) });
+        for (link, text, local, tentative, _) in addresses {
+            host.addresses.push(Address { link, ip: ip(text), tentative });
+            host.local.extend(local.then(|| ip(text)));
+        }
+        let own = host.own(2);
+        for (_, text, _, _, expected) in addresses {
+            let good_for = match ip(text) {
+                IpAddr::V4(ip) => own.ipv4.get(&ip),
+                IpAddr::V6(ip) => own.ipv6.get(&ip),
+            };
+            let GoodFor { destination, target } = good_for.copied().unwrap_or_default();
+            let said = [destination.then_some("d"), target.then_some("t")].into_iter().flatten().collect::<String>();
+            assert_eq!(said, expected, "{text}");
+        }
+    }
+
+    /// As `ip -d link` shows them, in the messages of Linux 6.18.
+    #[test]
+    fn links_are_read_from_what_the_kernel_says() {
+        let attributes = |kind: InfoKind, more: &[LinkAttribute]| {
+            let mut message = LinkMessage::default();
+            message.header.index = 9;
+            message.attributes.push(LinkAttribute::Address(vec![2, 0, 0, 0, 0, 9]));
+            message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+            message.attributes.extend_from_slice(more);
+            Link::new(&message)
+        };
+        let macvlan = attributes(InfoKind::MacVlan, &[LinkAttribute::Link(4)]);
+        assert_eq!((macvlan.lower, macvlan.controller), (Some(4), None));
+        assert_eq!(macvlan.mac, Some(MacAddr([2, 0, 0, 0, 0, 9])));
+        let veth = attributes(InfoKind::Veth, &[LinkAttribute::Link(4), LinkAttribute::Controller(7)]);
+        assert_eq!((veth.lower, veth.controller), (None, Some(7)), "a veth's peer is not below it");
+        let moved = attributes(InfoKind::MacVlan, &[LinkAttribute::Link(4), LinkAttribute::LinkNetNsId(1)]);
+        assert_eq!(moved.lower, None, "what is below is in another network namespace");
+        let mut message = LinkMessage::default();
+        let data = LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(100)]));
+        message.attributes = vec![LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan), data])];
+        message.attributes.push(LinkAttribute::Link(4));
+        let vlan = Link::new(&message);
+        assert_eq!((vlan.lower, vlan.vlan, vlan.mac), (Some(4), Some(100), None));
+    }
+
+    #[test]
+    fn the_far_end_of_a_point_to_point_link_is_not_ours() {
+        let mut message = AddressMessage::default();
+        message.attributes = vec![
+            AddressAttribute::Address(ip("192.0.2.2")),
+            AddressAttribute::Local(ip("192.0.2.1")),
+            AddressAttribute::Flags(AddressFlags::Tentative),
+        ];
+        assert_eq!(Address::new(&message), Some(Address { link: 0, ip: ip("192.0.2.1"), tentative: true }));
+        message.attributes[2] = AddressAttribute::Flags(AddressFlags::Tentative | AddressFlags::Dadfailed);
+        assert!(!Address::new(&message).unwrap().tentative, "somebody else has it");
+        message.attributes = vec![AddressAttribute::Address(ip("2001:db8::1"))];
+        assert_eq!(Address::new(&message).unwrap().ip, ip("2001:db8::1"));
+    }
+
+    #[test]
+    fn only_single_addresses_of_the_local_table_are_own() {
+        let route = |text: &str, length, kind, table| {
+            let mut route = RouteMessage::default();
+            route.header.destination_prefix_length = length;
+            route.header.kind = kind;
+            route.header.table = table;
+            route.attributes.push(RouteAttribute::Destination(ip(text).into()));
+            local(&route)
+        };
+        let table = TABLE_LOCAL;
+        assert_eq!(route("192.0.2.1", 32, RouteType::Local, table), Some(ip("192.0.2.1")));
+        assert_eq!(route("2001:db8::1", 128, RouteType::Local, table), Some(ip("2001:db8::1")));
+        assert_eq!(route("127.0.0.0", 8, RouteType::Local, table), None);
+        assert_eq!(route("192.0.2.255", 32, RouteType::Broadcast, table), None);
+        assert_eq!(route("192.0.2.1", 32, RouteType::Local, 254), None);
+    }
+
+    #[test]
+    fn this_host_has_a_loopback_interface() {
+        let host = Host::read().unwrap();
+        assert!(host.links.iter().any(|link| link.index == 1 && link.loopback));
+        assert!(host.local.contains(&ip("127.0.0.1")), "{:?}", host.local);
+        assert!(!host.own(1).ipv4.contains_key(&Ipv4Addr::LOCALHOST));
+        default_routes().unwrap();
+        assert!(is_up(1).is_ok() && is_up(0x7fff_ffff).is_err());
+    }
+}

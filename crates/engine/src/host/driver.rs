@@ -1,0 +1,200 @@
+//! What a driver says of its interface: XDP features (netlink family `netdev`), offloads, channels, and where RSS sends what
+//! (netlink family `ethtool`). <https://docs.kernel.org/networking/netlink_spec/netdev.html>,
+//! <https://docs.kernel.org/networking/ethtool-netlink.html>
+
+use std::collections::BTreeSet;
+use std::io;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+
+use crate::host::generic::{Family, attribute, attributes, find, find_u32};
+use crate::host::netlink::ask;
+
+/// What a driver can do for XDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XdpFeatures {
+    bits: u64,
+}
+
+impl XdpFeatures {
+    const NAMES: [&str; 7] = ["basic", "redirect", "ndo-xmit", "xsk-zerocopy", "hw-offload", "rx-sg", "ndo-xmit-sg"];
+
+    fn has(self, name: &str) -> bool {
+        Self::NAMES.iter().position(|own| *own == name).is_some_and(|bit| self.bits >> bit & 1 == 1)
+    }
+
+    /// Whether it runs XDP programs natively.
+    pub fn native(self) -> bool {
+        self.has("basic")
+    }
+
+    /// Whether it redirects to AF_XDP sockets.
+    pub fn redirect(self) -> bool {
+        self.has("redirect")
+    }
+
+    /// Whether it claims AF_XDP zero-copy. A bind may fail all the same.
+    pub fn zero_copy(self) -> bool {
+        self.has("xsk-zerocopy")
+    }
+
+    /// All, by the names of the kernel's specification.
+    pub fn names(self) -> Vec<&'static str> {
+        Self::NAMES.into_iter().filter(|name| self.has(name)).collect()
+    }
+
+    /// Of the interface with this number. `Unsupported` before Linux 6.3.
+    pub fn read(ifindex: u32) -> io::Result<Self> {
+        const DEV_GET: u8 = 1;
+        const IFINDEX: u16 = 1;
+        const XDP_FEATURES: u16 = 3;
+        let family = open("netdev")?;
+        let answer = family.ask(DEV_GET, &attribute(IFINDEX, &ifindex.to_ne_bytes()))?;
+        let bits = find(&answer, XDP_FEATURES).and_then(|bits| Some(u64::from_ne_bytes(bits.try_into().ok()?)));
+        bits.map(|bits| Self { bits }).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+}
+
+fn open(family: &'static str) -> io::Result<Family> {
+    Family::open(family).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::new(io::ErrorKind::Unsupported, format!("this kernel has no netlink family {family:?}"))
+        }
+        _ => error,
+    })
+}
+
+/// The questions that `ethtool` asks, to one interface.
+pub struct Ethtool {
+    family: Family,
+    ifindex: u32,
+}
+
+/// How many queues are in use, and how many there could be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channels {
+    /// Queues that receive.
+    pub receive: u32,
+    /// Queues that send.
+    pub send: u32,
+    /// The most of either that could be set.
+    pub most: u32,
+    /// Whether they are set as pairs of both (`ethtool -L … combined N`).
+    pub combined: bool,
+}
+
+impl Ethtool {
+    /// `Unsupported` before Linux 5.6.
+    pub fn open(ifindex: u32) -> io::Result<Self> {
+        Ok(Self { family: open("ethtool")?, ifindex })
+    }
+
+    /// Every question's first attribute is a header that names the interface; it has the type 1 in all of them.
+    fn ask(&self, command: u8) -> io::Result<Vec<u8>> {
+        const HEADER: u16 = 1;
+        const NESTED: u16 = 1 << 15;
+        const DEV_INDEX: u16 = 1;
+        let header = attribute(HEADER | NESTED, &attribute(DEV_INDEX, &self.ifindex.to_ne_bytes()));
+        self.family.ask(command, &header)
+    }
+
+    /// The offloads that are on, by the names that `ethtool -k` calls long: `rx-gro-hw`, `tx-checksum-ip-generic`, …
+    pub fn offloads(&self) -> io::Result<BTreeSet<String>> {
+        const FEATURES_GET: u8 = 11;
+        const ACTIVE: u16 = 4;
+        let answer = self.ask(FEATURES_GET)?;
+        Ok(bitset(find(&answer, ACTIVE).unwrap_or_default()))
+    }
+
+    /// Its queues.
+    pub fn channels(&self) -> io::Result<Channels> {
+        const CHANNELS_GET: u8 = 17;
+        let answer = self.ask(CHANNELS_GET)?;
+        let number = |kind| find_u32(&answer, kind).unwrap_or(0);
+        let (receive_most, send_most, combined_most) = (number(2), number(3), number(5));
+        let (receive, send, combined) = (number(6), number(7), number(9));
+        Ok(Channels {
+            receive: receive + combined,
+            send: send + combined,
+            most: combined_most.max(receive_most.min(send_most)),
+            combined: combined_most > 0,
+        })
+    }
+
+    /// The queues that RSS sends packets to. `Unsupported` if the driver, or a kernel before 6.3, does not say.
+    pub fn rss_queues(&self) -> io::Result<BTreeSet<u32>> {
+        const RSS_GET: u8 = 38;
+        const INDIRECTION: u16 = 4;
+        let answer = self.ask(RSS_GET)?;
+        let table = find(&answer, INDIRECTION).ok_or(io::ErrorKind::Unsupported)?;
+        Ok(table.as_chunks::<4>().0.iter().map(|queue| u32::from_ne_bytes(*queue)).collect())
+    }
+}
+
+/// The names of the bits that are set, of a set that is not compact.
+fn bitset(set: &[u8]) -> BTreeSet<String> {
+    const NO_MASK: u16 = 1;
+    const BITS: u16 = 3;
+    const NAME: u16 = 2;
+    const VALUE: u16 = 3;
+    // Without a mask those that are listed are set; with one, those that have a value.
+    let listed = find(set, NO_MASK).is_some();
+    let bits = find(set, BITS).unwrap_or_default();
+    attributes(bits)
+        .filter(|(_, bit)| listed || find(bit, VALUE).is_some())
+        .filter_map(|(_, bit)| {
+            let name = find(bit, NAME)?;
+            Some(String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned())
+        })
+        .collect()
+}
+
+/// Whether the interface with this number is one end of a veth.
+pub fn is_veth(ifindex: u32) -> bool {
+    let mut question = LinkMessage::default();
+    question.header.index = ifindex;
+    let Ok(RouteNetlinkMessage::NewLink(link)) = ask(&RouteNetlinkMessage::GetLink(question)) else { return false };
+    let is_veth = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Veth));
+    link.attributes
+        .iter()
+        .any(|attribute| matches!(attribute, LinkAttribute::LinkInfo(infos) if infos.iter().any(is_veth)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_go_by_the_kernels_names() {
+        let veth = XdpFeatures { bits: 0b110_0111 };
+        assert_eq!(veth.names(), ["basic", "redirect", "ndo-xmit", "rx-sg", "ndo-xmit-sg"]);
+        assert!(veth.native() && veth.redirect() && !veth.zero_copy());
+        assert!(XdpFeatures { bits: 8 }.zero_copy());
+    }
+
+    #[test]
+    fn a_set_with_a_mask_counts_what_has_a_value() {
+        let bit = |name: &str, on: bool| {
+            let mut inner = [attribute(1, &5u32.to_ne_bytes()), attribute(2, format!("{name}\0").as_bytes())].concat();
+            if on {
+                inner.extend(attribute(3, b""));
+            }
+            attribute(1 | 0x8000, &inner)
+        };
+        let bits = attribute(3 | 0x8000, &[bit("rx-gro", true), bit("rx-lro", false)].concat());
+        let size = attribute(2, &2u32.to_ne_bytes());
+        assert_eq!(bitset(&[size.clone(), bits.clone()].concat()), BTreeSet::from(["rx-gro".to_owned()]));
+        let listed = [attribute(1, b""), size, bits].concat();
+        assert_eq!(bitset(&listed), BTreeSet::from(["rx-gro".to_owned(), "rx-lro".to_owned()]));
+    }
+
+    #[test]
+    fn loopback_has_offloads_and_no_device() {
+        let ethtool = Ethtool::open(1).unwrap();
+        assert!(!ethtool.offloads().unwrap().is_empty());
+        let features = XdpFeatures::read(1).unwrap();
+        assert!(!features.zero_copy(), "{features:?}");
+        assert!(XdpFeatures::read(u32::MAX).is_err());
+    }
+}

@@ -1,0 +1,95 @@
+//! What the kernel says about a network interface.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::net::if_::{if_nameindex, if_nametoindex};
+
+/// A network interface of this network namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Interface {
+    pub(crate) name: String,
+    pub(crate) index: u32,
+}
+
+/// The interface of a port does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("port {port}: no interface {interface} in this network namespace; there are: {present}")]
+pub struct NoInterface {
+    /// The port.
+    pub port: String,
+    /// Its interface.
+    pub interface: String,
+    /// The interfaces that exist.
+    pub present: String,
+}
+
+impl Interface {
+    pub(crate) fn find(port: &str, name: &str) -> Result<Self, NoInterface> {
+        match if_nametoindex(name) {
+            Ok(index) => Ok(Self { name: name.to_owned(), index }),
+            Err(_) => Err(NoInterface { port: port.to_owned(), interface: name.to_owned(), present: present() }),
+        }
+    }
+
+    /// Whether it still exists.
+    pub(crate) fn exists(&self) -> bool {
+        // By index, which is what sockets and program are bound to: it may have got another name.
+        // (Not by nix' `if_indextoname`, which takes the null pointer of a missing index for an empty name.)
+        if_nameindex().map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
+    }
+
+    /// The interfaces above it, such as the bridge or the bond that it belongs to, as far as /sys shows them.
+    pub(crate) fn above(&self) -> Vec<Self> {
+        let files = self.sysfs().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+        let names = files.filter_map(|file| Some(file.file_name().to_str()?.strip_prefix("upper_")?.to_owned()));
+        names.filter_map(|name| Some(Self { index: if_nametoindex(&name[..]).ok()?, name })).collect()
+    }
+
+    /// Its MTU, if /sys shows it.
+    pub(crate) fn mtu(&self) -> Option<u32> {
+        fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
+    }
+
+    /// Its folder under /sys, unless /sys shows another network namespace (entered without mounting it anew).
+    fn sysfs(&self) -> Option<PathBuf> {
+        let folder = Path::new("/sys/class/net").join(&self.name);
+        let index = fs::read_to_string(folder.join("ifindex")).ok()?;
+        (index.trim().parse() == Ok(self.index)).then_some(folder)
+    }
+}
+
+fn present() -> String {
+    let Ok(interfaces) = if_nameindex() else { return "unknown".into() };
+    let names = interfaces.iter().map(|interface| interface.name().to_string_lossy().into_owned());
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// What preferred busy polling wants of an interface's NAPI, put back on drop: interrupts deferred while user space polls.
+/// <https://docs.kernel.org/networking/napi.html#irq-mitigation>
+pub(crate) struct DeferredInterrupts(Vec<(PathBuf, String)>);
+
+impl DeferredInterrupts {
+    pub(crate) fn set(interface: &Interface) -> io::Result<Self> {
+        let folder = interface.sysfs().ok_or_else(|| io::Error::other("/sys shows another network namespace"))?;
+        let mut before = Self(Vec::new());
+        // Two polls without a packet before interrupts come back, or 200 µs: the values of the kernel's own example.
+        for (file, value) in [("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")] {
+            let path = folder.join(file);
+            let old = fs::read_to_string(&path)?;
+            fs::write(&path, value)?;
+            before.0.push((path, old.trim().to_owned()));
+        }
+        Ok(before)
+    }
+}
+
+impl Drop for DeferredInterrupts {
+    fn drop(&mut self) {
+        for (path, old) in &self.0 {
+            // The interface may be gone, and its settings with it.
+            let _ = fs::write(path, old);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Who would be locked out: a plan takes everything that arrives on its ports, and somebody may be logged in through one.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use procfs::net::TcpState;
+use procfs::process::Process;
+
+use crate::host::addresses::{Host, default_routes};
+use crate::host::interface::Interface;
+use crate::keep::{Keep, KeepRule};
+use crate::plan::Plan;
+
+/// What a port takes from the kernel that this host may not be able to do without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lockout {
+    /// The port, an index into the plan's.
+    pub port: usize,
+    /// Its name.
+    pub name: String,
+    /// Its interface.
+    pub interface: String,
+    /// What goes through the interface.
+    pub what: Carried,
+}
+
+/// What goes through an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// The default route, and the port keeps nothing that this host could be reached by.
+    DefaultRoute,
+    /// An SSH session, and the port does not keep what it needs.
+    Ssh {
+        /// The far end.
+        peer: IpAddr,
+        /// What the port would have to keep.
+        needed: Keep,
+    },
+}
+
+impl Lockout {
+    /// What goes through the interface, in words.
+    pub fn carries(&self) -> String {
+        match &self.what {
+            Carried::DefaultRoute => "has the default route".to_owned(),
+            Carried::Ssh { peer, .. } => format!("carries an SSH session from {peer}"),
+        }
+    }
+
+    /// What the port would have to keep.
+    pub fn needed(&self) -> Keep {
+        match &self.what {
+            Carried::DefaultRoute => Keep::from([KeepRule::Arp, KeepRule::Nd, KeepRule::Local]),
+            Carried::Ssh { needed, .. } => needed.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Lockout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (interface, carried, needed) = (&self.interface, self.carries(), self.needed());
+        let needed = needed.iter().map(|rule| format!("\"{rule}\"")).collect::<Vec<_>>().join(", ");
+        write!(
+            f,
+            "{interface} {carried}, and this port takes that from the kernel too: keep = [{needed}] leaves it there"
+        )
+    }
+}
+
+/// What the ports of a plan take from the kernel that this host may not be able to do without. Ports whose packets go
+/// nowhere take nothing, nor do packet sockets, which get copies.
+pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
+    let host = Host::read()?;
+    let defaults = default_routes()?;
+    let sessions = ssh_sessions();
+    let mut found = Vec::new();
+    for (index, port) in plan.ports.iter().enumerate() {
+        let takes = port.io.takes_by_xdp() && plan.paths.iter().any(|path| usize::from(path.from.0) == index);
+        let Ok(interface) = Interface::find(&port.name, &port.interface) else { continue };
+        if !takes {
+            continue;
+        }
+        let stack = host.stack(interface.index);
+        let mut add = |what| {
+            let (name, interface) = (port.name.clone(), port.interface.clone());
+            found.push(Lockout { port: index, name, interface, what });
+        };
+        let unreachable = |(link, ipv6): &(u32, bool)| {
+            stack.contains(link) && !leaves_something(&port.keep, *ipv6, *link != interface.index)
+        };
+        if defaults.iter().any(unreachable) {
+            add(Carried::DefaultRoute);
+        }
+        let mut peers = BTreeSet::new();
+        for Session { local, peer } in &sessions {
+            let needed = needed(*local);
+            let mut links = host.links_of(local.ip()).filter(|link| stack.contains(link));
+            let out = links.any(|link| !suffices(&port.keep, &needed, link != interface.index));
+            if out && peers.insert(*peer) {
+                add(Carried::Ssh { peer: *peer, needed });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A connection that somebody is logged in through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Session {
+    local: SocketAddr,
+    peer: IpAddr,
+}
+
+/// What a port has to keep for TCP connections to an address and port of this host.
+fn needed(local: SocketAddr) -> Keep {
+    let neighbors = if local.is_ipv4() { KeepRule::Arp } else { KeepRule::Nd };
+    Keep::from([neighbors, KeepRule::Tcp(local.port())])
+}
+
+/// Whether rules do as well. `on_top`: what they are for is not on the interface itself, but on one that is stacked on it, such
+/// as a VLAN; then a VLAN that is kept is taken to be that one.
+fn suffices(keep: &Keep, needed: &Keep, on_top: bool) -> bool {
+    let local = |rule: &KeepRule| matches!(rule, KeepRule::Tcp(_)) && keep.contains(&KeepRule::Local);
+    on_top && has_vlan(keep) || needed.iter().all(|rule| keep.contains(rule) || local(rule))
+}
+
+/// Whether rules leave the host something that it can be reached by, over the family of a default route.
+fn leaves_something(keep: &Keep, ipv6: bool, on_top: bool) -> bool {
+    let neighbors = if ipv6 { KeepRule::Nd } else { KeepRule::Arp };
+    let packets =
+        |rule: &KeepRule| matches!(rule, KeepRule::Icmp | KeepRule::Local | KeepRule::Tcp(_) | KeepRule::Udp(_));
+    on_top && has_vlan(keep) || keep.contains(&neighbors) && keep.iter().any(packets)
+}
+
+fn has_vlan(keep: &Keep) -> bool {
+    keep.iter().any(|rule| matches!(rule, KeepRule::Vlan(_)))
+}
+
+/// The SSH connections of this network namespace: those to port 22, and the one that this process was started through.
+fn ssh_sessions() -> BTreeSet<Session> {
+    const SSH: u16 = 22;
+    let connections = [procfs::net::tcp(), procfs::net::tcp6()];
+    let connections = connections.into_iter().flatten().flatten();
+    let established =
+        connections.filter(|entry| entry.state == TcpState::Established && entry.local_address.port() == SSH);
+    let mut sessions: BTreeSet<Session> = established
+        .map(|entry| Session { local: unmapped(entry.local_address), peer: unmapped(entry.remote_address).ip() })
+        .collect();
+    sessions.extend(own_session());
+    sessions
+}
+
+/// An IPv4 address as such: sockets that listen for both families show it in an IPv6 one.
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The SSH session that started this process, or a process that did: sudo hides it from those that it starts.
+fn own_session() -> Option<Session> {
+    /// Processes between a shell and this one; there are seldom more than three.
+    const ANCESTORS: usize = 16;
+    let mut process = Process::myself().ok()?;
+    for _ in 0..ANCESTORS {
+        let environment = process.environ().unwrap_or_default();
+        let connection = environment.iter().find(|(name, _)| *name == "SSH_CONNECTION");
+        if let Some(session) = connection.and_then(|(_, value)| session(value.to_str()?)) {
+            return Some(session);
+        }
+        process = Process::new(process.stat().ok()?.ppid).ok()?;
+    }
+    None
+}
+
+/// `SSH_CONNECTION` (ssh(1)): client's address and port, server's address and port.
+fn session(text: &str) -> Option<Session> {
+    let mut words = text.split(' ');
+    let (peer, _, ip, port) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    // A link-local address has its interface behind it.
+    let parse = |text: &str| text.split('%').next().and_then(|ip| ip.parse::<IpAddr>().ok());
+    Some(Session { local: SocketAddr::new(parse(ip)?, port.parse().ok()?), peer: parse(peer)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keep(rules: &[&str]) -> Keep {
+        rules.iter().map(|rule| rule.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_sshd_says_of_a_session_is_understood() {
+        let session = |text| session(text).map(|session| (session.local.to_string(), session.peer.to_string()));
+        assert_eq!(session("192.0.2.7 51234 198.51.100.1 22"), Some(("198.51.100.1:22".into(), "192.0.2.7".into())));
+        assert_eq!(session("fe80::1%eth0 5 fe80::2%eth0 2222"), Some(("[fe80::2]:2222".into(), "fe80::1".into())));
+        for text in ["", "a b c d", "192.0.2.7 51234", "192.0.2.7 51234 198.51.100.1 99999"] {
+            assert_eq!(session(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_needs_its_port_and_its_neighbors() {
+        let ipv4 = needed("198.51.100.1:22".parse().unwrap());
+        let ipv6 = needed("[2001:db8::1]:2222".parse().unwrap());
+        for (rules, four, six) in [
+            (&[][..], false, false),
+            (&["arp", "tcp/22"], true, false),
+            (&["tcp/22"], false, false),
+            (&["arp", "nd", "local"], true, true),
+            (&["nd", "tcp/2222"], false, true),
+            (&["nd", "tcp/22"], false, false),
+            (&["vlan/7"], false, false),
+        ] {
+            let rules = keep(rules);
+            assert_eq!((suffices(&rules, &ipv4, false), suffices(&rules, &ipv6, false)), (four, six), "{rules:?}");
+        }
+        assert!(suffices(&keep(&["vlan/7"]), &ipv4, true), "on a VLAN device");
+    }
+
+    #[test]
+    fn a_default_route_needs_neighbors_and_packets() {
+        for (rules, four, six) in [
+            (&[][..], false, false),
+            (&["lldp", "stp"], false, false),
+            (&["arp"], false, false),
+            (&["arp", "icmp"], true, false),
+            (&["nd", "tcp/22"], false, true),
+            (&["local"], false, false),
+            (&["vlan/5"], false, false),
+        ] {
+            let rules = keep(rules);
+            let said = (leaves_something(&rules, false, false), leaves_something(&rules, true, false));
+            assert_eq!(said, (four, six), "{rules:?}");
+        }
+        assert!(leaves_something(&keep(&["vlan/5"]), false, true));
+    }
+}

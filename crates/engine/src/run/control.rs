@@ -1,0 +1,131 @@
+//! The control thread's event loop: signals, the clock, workers that end, and changes of the host.
+
+use std::io;
+use std::mem;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+use crate::host::Monitor;
+
+const SIGNALS: Token = Token(0);
+const WORKERS: Token = Token(1);
+const HOST: Token = Token(2);
+
+/// Waits for what the control thread has to react to. Packets are none of its business.
+pub struct Control {
+    poll: Poll,
+    events: Events,
+    signals: Signals,
+    waker: Arc<mio::Waker>,
+    host: Monitor,
+    /// What has happened and was not returned yet: the kernel does not say it again.
+    woken: bool,
+    reload: bool,
+    /// When it is to be said that the host has changed.
+    host_due: Option<Instant>,
+    host_said: Option<Instant>,
+}
+
+/// Shortest time from one [`Event::HostChanged`] to the next: where addresses come and go all the time, following them must
+/// not be all that is done.
+const HOST_PAUSE: Duration = Duration::from_millis(100);
+
+/// After so long without news it is said once more: the kernel tells of an address before it has its route.
+const HOST_SETTLES: Duration = Duration::from_secs(1);
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// SIGINT or SIGTERM came: its number.
+    Stop(i32),
+    /// SIGHUP came: time to read the configuration anew.
+    Reload,
+    /// A worker's thread ended, or somebody called the waker.
+    Woken,
+    /// Links or addresses of this network namespace are others than before: time for
+    /// [`DataPlane::follow_host`](crate::DataPlane::follow_host).
+    HostChanged,
+    /// The time is there.
+    Due,
+}
+
+impl Control {
+    /// Takes over SIGINT, SIGTERM and SIGHUP for the process.
+    pub fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WORKERS)?);
+        let host = Monitor::new()?;
+        poll.registry().register(&mut SourceFd(&host.as_raw_fd()), HOST, Interest::READABLE)?;
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(8),
+            signals,
+            waker,
+            host,
+            woken: false,
+            reload: false,
+            host_due: None,
+            host_said: None,
+        })
+    }
+
+    /// Ends a [`wait`](Self::wait) from another thread.
+    pub(crate) fn waker(&self) -> Arc<mio::Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Waits for an event, until `due` at the latest. What has happened already comes before the time: a clock that is always
+    /// due does not keep signals away.
+    pub fn wait(&mut self, due: Instant) -> io::Result<Event> {
+        loop {
+            let now = Instant::now();
+            let next = self.host_due.map_or(due, |host| host.min(due));
+            let left = if self.woken || self.reload { Duration::ZERO } else { next.saturating_duration_since(now) };
+            // epoll counts in milliseconds and rounds down: one more, or the last one would spin.
+            let timeout = if left.is_zero() { left } else { left + Duration::from_millis(1) };
+            match self.poll.poll(&mut self.events, Some(timeout)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            self.woken |= self.events.iter().any(|event| event.token() == WORKERS);
+            if self.events.iter().any(|event| event.token() == HOST) {
+                self.host.drain();
+                let soon = self.host_said.map_or(now, |said| said + HOST_PAUSE);
+                self.host_due = Some(self.host_due.map_or(soon, |due| due.min(soon)));
+            }
+            for signal in self.signals.pending() {
+                if signal != SIGHUP {
+                    return Ok(Event::Stop(signal));
+                }
+                self.reload = true;
+            }
+            if mem::take(&mut self.reload) {
+                return Ok(Event::Reload);
+            }
+            if mem::take(&mut self.woken) {
+                return Ok(Event::Woken);
+            }
+            let now = Instant::now();
+            // Whichever has been due for longer: neither keeps the other away.
+            match self.host_due {
+                Some(host) if host <= now && host <= due => {
+                    // News that come while it is being followed are news.
+                    let settled = self.host_said.is_some_and(|said| host >= said + HOST_SETTLES);
+                    self.host_due = (!settled).then(|| now + HOST_SETTLES);
+                    self.host_said = Some(now);
+                    return Ok(Event::HostChanged);
+                }
+                _ if due <= now => return Ok(Event::Due),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Exchanging the XDP programs of a data plane that runs, for others that filter by other rules. A part of a reload.
+
+use std::thread;
+use std::time::Duration;
+
+use xdpfwd_pipeline::{PortId, Verdicts};
+
+use crate::attach::program::Successor;
+use crate::plan::{PathPlan, Plan};
+use crate::run::data_plane::DataPlane;
+use crate::run::reload::ReloadError;
+
+/// How long after an XDP program was exchanged it is taken to run no more: a driver runs it for a few dozen packets at a time.
+const SETTLED: Duration = Duration::from_millis(20);
+
+impl DataPlane {
+    /// The programs for ports whose filter is to be another one, or to go. Nothing is exchanged yet. A filter that would rather be in
+    /// the kernel, and whose program does not load, is put into user space.
+    pub(crate) fn successors(&mut self, plan: &mut Plan) -> Result<Vec<(PortId, Successor)>, ReloadError> {
+        let mut successors = Vec::new();
+        for id in (0..=u8::MAX).map(PortId).take(plan.ports.len()) {
+            let attachment = &self.attachments()[usize::from(id.0)];
+            // By what is attached, whatever the plan that runs says of it.
+            let same = match (attachment.image(), plan.xdp_image(id)) {
+                (None, None) => true,
+                (Some(attached), Some(image)) => attached.verdict_key == image.verdict_key,
+                _ => false,
+            };
+            if same {
+                continue;
+            }
+            let successor = attachment
+                .successor(plan.xdp_image(id))
+                .or_else(|what| if plan.falls_back(id, &what) { attachment.successor(None) } else { Err(what) });
+            let port = &plan.ports[usize::from(id.0)].name;
+            let successor = successor.map_err(|what| ReloadError::Program { port: port.clone(), what })?;
+            successors.extend(successor.map(|successor| (id, successor)));
+        }
+        Ok(successors)
+    }
+
+    /// Exchanges programs, all of them or none, and returns those that were there.
+    pub(crate) fn exchange_programs(
+        &mut self,
+        successors: Vec<(PortId, Successor)>,
+    ) -> Result<Vec<(PortId, Successor)>, ReloadError> {
+        let mut predecessors = Vec::new();
+        for (port, successor) in successors {
+            let Some(attachment) = self.attachments_mut().get_mut(usize::from(port.0)) else { continue };
+            match attachment.replace(successor) {
+                Ok(predecessor) => predecessors.extend(predecessor.map(|predecessor| (port, predecessor))),
+                Err(error) => {
+                    let name = self.plan().ports.get(usize::from(port.0)).map(|port| port.name.clone());
+                    for (port, predecessor) in predecessors {
+                        let attachment = &mut self.attachments_mut()[usize::from(port.0)];
+                        if let Err(error) = attachment.replace(predecessor) {
+                            tracing::error!(%error, "an XDP program could not be put back");
+                        }
+                    }
+                    return Err(ReloadError::Program { port: name.unwrap_or_default(), what: error.to_string() });
+                }
+            }
+        }
+        Ok(predecessors)
+    }
+
+    /// Carries on what the stages of XDP programs that were replaced have counted. They ran with the plan `old`.
+    pub(crate) fn carry_from_programs(&mut self, old: &Plan, predecessors: Vec<(PortId, Successor)>) {
+        if predecessors.is_empty() {
+            return;
+        }
+        // A processor that was still running an old program has finished by then.
+        thread::sleep(SETTLED);
+        let paths = old.paths.iter().flat_map(|path| path.stages.iter().map(move |_| path.from));
+        for (port, (id, stage)) in paths.zip(old.stages_with_ids()) {
+            let Some((_, gone)) = predecessors.iter().find(|(of, _)| *of == port && stage.in_kernel) else { continue };
+            if let (Some(inspectable), Some(counters)) = (stage.plan.as_inspectable(), gone.row_counters()) {
+                self.carried_mut().carry(id, inspectable.counter_keys(), &counters);
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Lets the stages of another plan be where no packet comes between this one's and that one's.
+    ///
+    /// From user space to the kernel a filter cannot go while packets flow: those that wait for the workers would be judged by neither. And
+    /// what is in the kernel and what is behind it are not exchanged at the same time: what the one leaves to the other would pass.
+    pub(crate) fn stay_in_place(&self, plan: &mut Self) -> Result<(), ReloadError> {
+        for number in 0..plan.paths.len() {
+            let port = plan.paths[number].from;
+            let Some(image) = plan.xdp_image(port) else { continue };
+            let (running, wanted) =
+                (self.paths[number].verdicts_in_user_space(), plan.paths[number].verdicts_in_user_space());
+            match self.xdp_image(port) {
+                Some(running) if running.verdict_key == image.verdict_key => {}
+                Some(_) if running == wanted => {}
+                Some(_) => {
+                    if !plan.falls_back(
+                        port,
+                        "what is behind it changes, too, and not at the same moment as the XDP program",
+                    ) {
+                        return Err(ReloadError::Together(plan.ports[usize::from(port.0)].name.clone()));
+                    }
+                }
+                // What waits for a worker is still judged by all that it would have been.
+                None if is_within(&running, &wanted) => {}
+                None => {
+                    if !plan.falls_back(port, "what judges in user space goes to the kernel at the next start only") {
+                        return Err(ReloadError::TakesRestart("where packets are judged (the `place` of a filter)"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the filter of a port into user space, if it may be there, and says why. If it may not, it is left where it is.
+    pub(crate) fn falls_back(&mut self, port: PortId, why: &str) -> bool {
+        let path = self.paths.iter_mut().find(|path| path.from == port);
+        let Some(first) = path.and_then(|path| path.stages.first_mut()) else { return false };
+        if !first.in_kernel || first.plan.as_xdp_offload().is_none_or(|offload| offload.is_required()) {
+            return false;
+        }
+        tracing::warn!(stage = first.name, why, "the filter is judged in user space");
+        first.in_kernel = false;
+        true
+    }
+}
+
+impl PathPlan {
+    /// What the stages that workers apply drop packets by, in their order.
+    fn verdicts_in_user_space(&self) -> Vec<Verdicts> {
+        let verdicts = self.stages.iter().filter(|stage| !stage.in_kernel).map(|stage| stage.plan.verdicts());
+        verdicts.filter(|verdicts| !matches!(verdicts, Verdicts::AlwaysPass)).collect()
+    }
+}
+
+/// Whether all of one list are in another, in the same order.
+fn is_within<T: PartialEq>(some: &[T], all: &[T]) -> bool {
+    let mut all = all.iter();
+    some.iter().all(|one| all.any(|other| other == one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_within;
+
+    #[test]
+    fn one_list_is_within_another_if_nothing_of_it_is_missing() {
+        let list = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
+        for (some, all) in [("", ""), ("", "ab"), ("ab", "ab"), ("ac", "abc")] {
+            assert!(is_within(&list(some), &list(all)), "{some} in {all}");
+        }
+        for (some, all) in [("ca", "abc"), ("ab", "a"), ("aa", "ab")] {
+            assert!(!is_within(&list(some), &list(all)), "{some} in {all}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The inspection tables of a running data plane.
+
+use serde::Serialize;
+use xdpfwd_pipeline::Table;
+
+use crate::plan::Plan;
+use crate::run::carry::CarriedCounters;
+
+/// The inspection tables of all stages.
+#[derive(Clone, Debug, Default)]
+pub struct Inspection {
+    /// The number of workers.
+    pub workers: usize,
+    /// The number of workers that replied. If some did not, what they counted is missing.
+    pub answered: usize,
+    /// The tables.
+    pub tables: Vec<TableReport>,
+}
+
+/// An inspection table of a stage.
+#[derive(Clone, Debug, Serialize)]
+pub struct TableReport {
+    /// The path, as `"lan->wan"`; `None` if the stage's plan has the rows, whatever paths it is on.
+    pub path: Option<String>,
+    /// The stage's name.
+    pub stage: String,
+    /// Where the stage works: `"user"` or `"kernel"`.
+    pub place: &'static str,
+    /// Its name, columns and rows.
+    #[serde(flatten)]
+    pub table: Table,
+    /// Rows that are left out here.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rows_omitted: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl TableReport {
+    /// Leaves out all but the first rows.
+    pub fn limit_rows(&mut self, most: usize) {
+        self.rows_omitted += self.table.rows.len().saturating_sub(most);
+        self.table.rows.truncate(most);
+    }
+}
+
+/// The row counters of each stage of each path: of a worker, or added up.
+pub(crate) type RowCounters = Vec<Vec<Vec<u64>>>;
+
+/// Adds the row counters of each stage of each path.
+pub(crate) fn add_rows(sum: &mut [Vec<Vec<u64>>], rows: &[Vec<Vec<u64>>]) {
+    for (sum, rows) in sum.iter_mut().zip(rows) {
+        sum.resize(sum.len().max(rows.len()), Vec::new());
+        for (sum, rows) in sum.iter_mut().zip(rows) {
+            sum.resize(sum.len().max(rows.len()), 0);
+            sum.iter_mut().zip(rows).for_each(|(sum, row)| *sum += row);
+        }
+    }
+}
+
+/// Makes the tables of a plan's stages, given what workers and XDP programs have counted.
+pub(crate) fn tables(plan: &Plan, counted: &RowCounters, carried: &CarriedCounters) -> Vec<TableReport> {
+    let mut reports = Vec::new();
+    let mut seen = Vec::new();
+    let stages =
+        plan.paths.iter().enumerate().flat_map(|(path, plan)| (0..plan.stages.len()).map(move |at| (path, at)));
+    for ((path, at), (id, stage)) in stages.zip(plan.stages_with_ids()) {
+        let Some(inspectable) = stage.plan.as_inspectable() else { continue };
+        let keys = inspectable.counter_keys();
+        if keys.is_empty() {
+            let plan = std::sync::Arc::as_ptr(&stage.plan).cast::<()>();
+            if seen.contains(&plan) {
+                continue;
+            }
+            seen.push(plan);
+        }
+        let mut counters = vec![0; keys.len()];
+        if let Some(counted) = counted.get(path).and_then(|stages| stages.get(at)) {
+            counters.iter_mut().zip(counted).for_each(|(sum, counter)| *sum += counter);
+        }
+        carried.add_to(&id, &keys, &mut counters);
+        let path = (!keys.is_empty()).then(|| plan.path_name(path));
+        reports.extend(inspectable.tables(&counters).into_iter().map(|table| TableReport {
+            path: path.clone(),
+            stage: stage.name.clone(),
+            place: stage.place(),
+            table,
+            rows_omitted: 0,
+        }));
+    }
+    reports
+}

@@ -1,0 +1,96 @@
+//! The ledger in the report: where the workers' cycles went.
+
+use serde::Serialize;
+
+use xdpfwd_pipeline::{LedgerReport, Task, TaskAccount};
+use xdpfwd_xsk::clock;
+
+/// Where the workers' cycles went. All `tasks` together are `busy_cycles` and `idle_cycles`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ledger {
+    /// Whether it is on.
+    pub on: bool,
+    /// Cycles of the time-stamp counter in a second.
+    pub cycles_per_second: f64,
+    /// Cycles that one stamp takes: what was taken off each task, and stands under `stamps` instead.
+    pub stamp_cycles: u64,
+    /// Cycles in which there was something to do.
+    pub busy_cycles: u64,
+    /// Cycles in which there was not.
+    pub idle_cycles: u64,
+    /// What they went into, added up over the workers.
+    pub tasks: Vec<TaskReport>,
+    /// Each worker.
+    pub workers: Vec<WorkerLedger>,
+}
+
+/// One kind of work, added up over the workers.
+#[derive(Clone, Debug, Serialize)]
+pub struct TaskReport {
+    /// What it is.
+    pub name: &'static str,
+    /// Times that it was done.
+    pub calls: u64,
+    /// Packets that it moved.
+    pub packets: u64,
+    /// Their bytes, where they are counted.
+    pub bytes: u64,
+    /// Cycles.
+    pub cycles: u64,
+    /// Cycles per packet; 0 if it moves none.
+    pub cycles_per_packet: f64,
+    /// Packets per call.
+    pub packets_per_call: f64,
+}
+
+/// How busy a worker was.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkerLedger {
+    /// Its number.
+    pub worker: usize,
+    /// Cycles that passed since it began to run, by the clock of another thread: what busy and idle cycles should add up to.
+    pub wall_cycles: u64,
+    /// Cycles in which it had something to do.
+    pub busy_cycles: u64,
+    /// Cycles in which it had not.
+    pub idle_cycles: u64,
+}
+
+impl Ledger {
+    /// Adds up the workers' ledgers; `None` is a worker that has not said anything. Beside each, the wall's cycles.
+    pub(crate) fn new<'a>(workers: impl Iterator<Item = Option<(&'a LedgerReport, u64)>>) -> Self {
+        let mut sum = LedgerReport::default();
+        let mut each = Vec::new();
+        for (worker, ledger) in workers.enumerate() {
+            let Some((ledger, wall_cycles)) = ledger else { continue };
+            sum.add(ledger);
+            let (busy_cycles, idle_cycles) = (ledger.busy_cycles(), ledger.idle_cycles());
+            each.push(WorkerLedger { worker, wall_cycles, busy_cycles, idle_cycles });
+        }
+        let stages = TaskAccount { cycles: sum.stages, ..TaskAccount::default() };
+        let mut tasks: Vec<_> =
+            Task::ALL.into_iter().map(|task| TaskReport::new(task.name(), sum.task(task))).collect();
+        tasks.push(TaskReport::new("stages", &stages));
+        tasks.push(TaskReport::new("stamps", &sum.stamps));
+        Self {
+            on: sum.on,
+            cycles_per_second: clock::cycles_per_second().round(),
+            stamp_cycles: xdpfwd_pipeline::stamp_cost(),
+            busy_cycles: sum.busy_cycles(),
+            idle_cycles: sum.idle_cycles(),
+            tasks,
+            workers: each,
+        }
+    }
+}
+
+impl TaskReport {
+    fn new(name: &'static str, account: &TaskAccount) -> Self {
+        let TaskAccount { calls, packets, bytes, cycles } = *account;
+        let ratio = |above: u64, below: u64| {
+            if below == 0 { 0.0 } else { (above as f64 / below as f64 * 10.0).round() / 10.0 }
+        };
+        let (cycles_per_packet, packets_per_call) = (ratio(cycles, packets), ratio(packets, calls));
+        Self { name, calls, packets, bytes, cycles, cycles_per_packet, packets_per_call }
+    }
+}

@@ -1,0 +1,13 @@
+//! The running data plane: threads, reload, control, report.
+
+pub(crate) mod carry;
+pub(crate) mod control;
+pub(crate) mod data_plane;
+mod exchange;
+pub(crate) mod inspect;
+pub(crate) mod ledger;
+pub(crate) mod reload;
+pub(crate) mod report;
+pub(crate) mod socket;
+mod thread;
+pub(crate) mod up;

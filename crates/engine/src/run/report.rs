@@ -1,0 +1,387 @@
+//! The report: what every line of `--json` holds, and what the final table is made from.
+//!
+//! Counters are cumulative from the start. The schema is versioned: fields are added, not changed, within one version.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use serde::Serialize;
+use xdpfwd_pipeline::{FrameCensus, Reason, WorkerReport};
+use xdpfwd_xsk::{Counters, KernelCounters};
+
+use crate::attach::native::why_not_native;
+use crate::attach::program::XdpCounters;
+use crate::plan::Plan;
+use crate::run::inspect::TableReport;
+use crate::run::ledger::Ledger;
+
+/// The version of the report's shape.
+pub const SCHEMA: u32 = 1;
+
+/// Everything counted since the start.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The version of this shape: [`SCHEMA`].
+    pub schema: u32,
+    /// `"interval"` or `"final"`.
+    #[serde(rename = "type")]
+    pub kind: ReportKind,
+    /// Seconds since the start.
+    pub elapsed_seconds: f64,
+    /// Workers that the figures are summed over.
+    pub workers: usize,
+    /// Each port, in the order of the configuration.
+    pub ports: Vec<PortReport>,
+    /// Packets dropped in user space, by reason; every reason is listed. See [`Reason`].
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Each stage of each path.
+    pub stages: Vec<StageReport>,
+    /// Where the workers' cycles went.
+    pub ledger: Ledger,
+    /// Where every frame is.
+    pub frames: FrameCensus,
+    /// What the kernel counts.
+    pub kernel: KernelReport,
+    /// What kept the ports from a better mode; `null` if nothing did, or none better was asked for.
+    pub fallback: Option<Fallback>,
+    /// The worker that failed, and why; `null` if all work.
+    pub failure: Option<String>,
+    /// The inspection tables of the stages, in the last report only. Of each table the first [`REPORTED_ROWS`] rows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<TableReport>,
+}
+
+/// Rows of an inspection table that a report has at most. `xdpfwd ctl inspect` shows all.
+pub const REPORTED_ROWS: usize = 256;
+
+/// Which report it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReportKind {
+    /// One of a running data plane.
+    Interval,
+    /// The last.
+    Final,
+}
+
+/// One port, its queues added up.
+#[derive(Clone, Debug, Serialize)]
+pub struct PortReport {
+    /// Its name.
+    pub name: String,
+    /// Its interface.
+    pub interface: String,
+    /// How packets are exchanged with the kernel: [`Io::name`](crate::Io::name).
+    pub io: &'static str,
+    /// Queues in use.
+    pub queues: u16,
+    /// The mode that was got.
+    pub mode: PortMode,
+    /// Packets received by user space.
+    pub rx_packets: u64,
+    /// Their bytes, without FCS.
+    pub rx_bytes: u64,
+    /// Packets handed to the kernel to be sent.
+    pub tx_packets: u64,
+    /// Their bytes, without FCS.
+    pub tx_bytes: u64,
+    /// Packets that the XDP program gave to a socket, whether or not that had room.
+    pub xdp_redirected: u64,
+    /// Packets that the XDP program left to the kernel because no socket serves their queue.
+    pub xdp_passed: u64,
+    /// Packets that the XDP program left to the kernel because a rule of `keep` says so.
+    pub xdp_kept: u64,
+    /// Packets that the XDP program dropped, as a filter with `place = "kernel"`: they never came to user space.
+    pub xdp_dropped: u64,
+    /// The same by reason, all that there can be are listed. See [`Reason`].
+    pub xdp_drops: BTreeMap<&'static str, u64>,
+    /// What the kernel lost on the way into this port's sockets, and what it refused.
+    pub kernel: PortKernelReport,
+}
+
+/// `XDP_STATISTICS` of a port's sockets, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PortKernelReport {
+    /// Packets lost because an RX ring was full: user space did not keep up.
+    pub rx_ring_full: u64,
+    /// Times that no frame was in a fill ring: too few frames, or user space did not keep up. In copy mode each lost a
+    /// packet, which `rx_dropped` counts too.
+    pub fill_ring_empty: u64,
+    /// Packets lost for want of a frame, or because they were longer than a frame has room for.
+    pub rx_dropped: u64,
+    /// Fill-ring entries that the kernel refused: 0, or there is a bug.
+    pub rx_invalid: u64,
+    /// Transmit descriptors that the kernel refused: 0, or there is a bug.
+    pub tx_invalid: u64,
+    /// Times that the kernel found no transmit work. Not a loss.
+    pub tx_ring_empty: u64,
+}
+
+/// The mode that a port got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortMode {
+    /// The device reads and writes the frames itself.
+    ZeroCopy,
+    /// The XDP program runs in the driver; the kernel copies.
+    Copy,
+    /// The XDP program runs in the kernel's generic path; the kernel copies.
+    Skb,
+    /// There is no XDP program: packet sockets, which the kernel copies for.
+    PacketMmsg,
+    /// None: it was stopped while it waited for an interface.
+    None,
+}
+
+impl PortMode {
+    /// Its name, as in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ZeroCopy => "zero-copy",
+            Self::Copy => "copy",
+            Self::Skb => "skb",
+            Self::PacketMmsg => "packet-mmsg",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What kept all ports from a better mode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fallback {
+    /// The port that decided.
+    pub port: String,
+    /// Its interface.
+    pub interface: String,
+    /// What it cannot do: `"zero-copy"` or `"native XDP"`.
+    pub lacks: &'static str,
+    /// What the kernel said.
+    pub reason: String,
+}
+
+impl Fallback {
+    pub(crate) fn new(port: &str, interface: &str, lacks: &'static str, error: &io::Error) -> Self {
+        let reason = match why_not_native(error) {
+            Some((why, _)) if lacks == "native XDP" => format!("{error}: {why}"),
+            _ => error.to_string(),
+        };
+        Self { port: port.into(), interface: interface.into(), lacks, reason }
+    }
+}
+
+/// One stage of one path, added up over the workers.
+#[derive(Clone, Debug, Serialize)]
+pub struct StageReport {
+    /// The path: `"lan->wan"`.
+    pub path: String,
+    /// The stage's name.
+    pub name: String,
+    /// Where it is: `"user"`, or `"kernel"` if the XDP program of the path's first port does its work. Then the figures are of what
+    /// that let pass, and its drops are that port's `xdp_dropped`.
+    pub place: &'static str,
+    /// Batches.
+    pub calls: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Packets that it dropped.
+    pub drops: u64,
+    /// Time-stamp-counter cycles per packet.
+    pub cycles_per_packet: f64,
+    /// Packets per batch.
+    pub packets_per_call: f64,
+    /// Counters of its own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<&'static str, u64>,
+}
+
+fn port_name(plan: &Plan, id: xdpfwd_pipeline::PortId) -> &str {
+    plan.ports.get(usize::from(id.0)).map_or("?", |port| port.name.as_str())
+}
+
+/// What the kernel did and lost, all ports together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct KernelReport {
+    /// System calls of the workers: wake-ups and waits.
+    pub syscalls: u64,
+    /// Those of them that waited for packets.
+    pub waits: u64,
+    /// Transmit wake-ups that the kernel answered with "later": repeated, nothing lost.
+    pub tx_retries: u64,
+    /// Packets that interfaces threw away after the kernel had taken them (no carrier, or their queue was full); among the
+    /// ports' `tx_packets`. At least so many: known in copy mode only.
+    pub tx_dropped: u64,
+    /// Packets that had to be moved in memory before they could be sent, which only `io = "xsk-rs"` needs: after a stage has
+    /// put bytes on or taken some off at the front.
+    pub tx_copied: u64,
+    /// Descriptors from the kernel that made no sense: refused. 0, or there is a bug.
+    pub invalid_descriptors: u64,
+    /// The sockets' own counters.
+    #[serde(flatten)]
+    pub sockets: PortKernelReport,
+}
+
+impl Report {
+    pub(crate) fn new<'a>(
+        plan: &Plan,
+        elapsed: Duration,
+        workers: impl Iterator<Item = Option<&'a WorkerReply>> + Clone,
+        xdp: &[XdpCounters],
+        modes: &[PortMode],
+        fallback: Option<Fallback>,
+        failure: Option<String>,
+    ) -> Self {
+        let mut sums = Sums::new(plan);
+        for answer in workers.clone().flatten() {
+            sums.add(&answer.report);
+        }
+        let ledger =
+            Ledger::new(workers.map(|answer| answer.map(|answer| (&answer.report.ledger, answer.wall_cycles))));
+        let ports = plan.ports.iter().zip(&sums.ports).zip(modes.iter().zip(xdp));
+        let ports = ports.map(|((port, (counters, kernel)), (&mode, xdp))| PortReport {
+            name: port.name.clone(),
+            interface: port.interface.clone(),
+            io: port.io.name(),
+            queues: port.queues,
+            mode,
+            rx_packets: counters.rx_packets,
+            rx_bytes: counters.rx_bytes,
+            tx_packets: counters.tx_packets,
+            tx_bytes: counters.tx_bytes,
+            xdp_redirected: xdp.redirected,
+            xdp_passed: xdp.passed,
+            xdp_kept: xdp.kept,
+            xdp_dropped: xdp.dropped(),
+            xdp_drops: xdp.drops().map(|(reason, count)| (reason.name(), count)).collect(),
+            kernel: (*kernel).into(),
+        });
+        let ports = ports.collect();
+        let mut all = Counters::default();
+        let mut kernel = KernelCounters::default();
+        for (counters, lost) in &sums.ports {
+            all += *counters;
+            kernel += *lost;
+        }
+        Self {
+            schema: SCHEMA,
+            kind: ReportKind::Interval,
+            elapsed_seconds: (elapsed.as_secs_f64() * 1e6).round() / 1e6,
+            workers: plan.workers.len(),
+            ports,
+            drops: sums.drops.iter().map(|(reason, count)| (Reason::name(reason), count)).collect(),
+            stages: sums.stages(plan),
+            ledger,
+            frames: sums.frames,
+            kernel: KernelReport {
+                syscalls: all.syscalls + sums.waits,
+                waits: sums.waits,
+                tx_retries: all.tx_retries,
+                tx_dropped: all.tx_dropped,
+                tx_copied: all.tx_copied,
+                invalid_descriptors: all.invalid_descriptors,
+                sockets: kernel.into(),
+            },
+            fallback,
+            failure,
+            tables: Vec::new(),
+        }
+    }
+
+    /// The report of a plan that was not started: nothing was counted, and no port got a mode.
+    pub fn not_started(plan: &Plan) -> Self {
+        let ports = plan.ports.len();
+        let (xdp, modes) = (vec![XdpCounters::default(); ports], vec![PortMode::None; ports]);
+        Self::new(plan, Duration::ZERO, [].into_iter(), &xdp, &modes, None, None)
+    }
+
+    /// Adds inspection tables, each with its first rows.
+    pub(crate) fn with_tables(mut self, mut tables: Vec<TableReport>) -> Self {
+        tables.iter_mut().for_each(|table| table.limit_rows(REPORTED_ROWS));
+        self.tables = tables;
+        self
+    }
+
+    /// The same as the last one.
+    pub fn into_final(self) -> Self {
+        Self { kind: ReportKind::Final, ..self }
+    }
+}
+
+impl From<KernelCounters> for PortKernelReport {
+    fn from(counters: KernelCounters) -> Self {
+        let KernelCounters { rx_dropped, rx_invalid, tx_invalid, rx_ring_full, fill_ring_empty, tx_ring_empty } =
+            counters;
+        Self { rx_ring_full, fill_ring_empty, rx_dropped, rx_invalid, tx_invalid, tx_ring_empty }
+    }
+}
+
+/// The last report of a worker.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerReply {
+    pub(crate) report: WorkerReport,
+    /// Cycles since it began to run, by the clock of the thread that asked.
+    pub(crate) wall_cycles: u64,
+}
+
+/// The workers' reports, added up.
+struct Sums {
+    ports: Vec<(Counters, KernelCounters)>,
+    /// Per path, per stage.
+    stages: Vec<Vec<(xdpfwd_pipeline::StageAccount, BTreeMap<&'static str, u64>)>>,
+    drops: xdpfwd_pipeline::Drops,
+    frames: FrameCensus,
+    waits: u64,
+}
+
+impl Sums {
+    fn new(plan: &Plan) -> Self {
+        Self {
+            ports: vec![Default::default(); plan.ports.len()],
+            stages: plan.paths.iter().map(|path| vec![Default::default(); path.stages.len()]).collect(),
+            drops: xdpfwd_pipeline::Drops::default(),
+            frames: FrameCensus::default(),
+            waits: 0,
+        }
+    }
+
+    fn add(&mut self, worker: &WorkerReport) {
+        for queue in &worker.queues {
+            if let Some((counters, kernel)) = self.ports.get_mut(usize::from(queue.port.0)) {
+                *counters += queue.counters;
+                *kernel += queue.kernel;
+            }
+        }
+        // Every worker has the paths and stages of the plan, in its order.
+        for (path, sums) in worker.paths.iter().zip(&mut self.stages) {
+            for (stage, (account, counters)) in path.stages.iter().zip(sums) {
+                account.add(&stage.account);
+                for (name, value) in &stage.counters {
+                    *counters.entry(name).or_default() += value;
+                }
+            }
+        }
+        self.drops += worker.drops;
+        self.frames.add(&worker.frames);
+        self.waits += worker.waits;
+    }
+
+    fn stages(&self, plan: &Plan) -> Vec<StageReport> {
+        let name = |id| port_name(plan, id);
+        let paths = plan.paths.iter().zip(&self.stages);
+        let stages = paths.flat_map(|(path, sums)| {
+            let path_name = format!("{}->{}", name(path.from), name(path.to));
+            path.stages.iter().zip(sums).map(move |(stage, (account, counters))| StageReport {
+                path: path_name.clone(),
+                name: stage.name.clone(),
+                place: stage.place(),
+                calls: account.calls,
+                packets: account.packets,
+                drops: account.drops,
+                cycles_per_packet: (account.cycles_per_packet() * 10.0).round() / 10.0,
+                packets_per_call: (account.packets as f64 / account.calls.max(1) as f64 * 10.0).round() / 10.0,
+                counters: counters.clone(),
+            })
+        });
+        stages.collect()
+    }
+}

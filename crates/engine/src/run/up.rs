@@ -1,0 +1,69 @@
+//! Waiting for interfaces that are down.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::error::StartError;
+use crate::host::addresses;
+use crate::host::interface::Interface;
+use crate::plan::Plan;
+use crate::run::control::{Control, Event};
+
+/// How often it is said what is waited for.
+const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// How [`wait_until_up`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// All interfaces are up.
+    Up,
+    /// SIGINT or SIGTERM came: its number.
+    Stopped(i32),
+    /// The time was over.
+    Over,
+}
+
+/// Waits until all interfaces of the plan are up, until `end` at the latest; says in the log what it waits for, at once and
+/// every five seconds. An interface that is not there is an error.
+///
+/// [`DataPlane::start`](crate::DataPlane::start) does not wait: some drivers refuse sockets while an interface is down, and
+/// through others nothing passes until it is up.
+pub fn wait_until_up(plan: &Plan, control: &mut Control, end: Option<Instant>) -> Result<Waited, StartError> {
+    let io = |what| move |source: io::Error| StartError::Io { what, source };
+    let start = Instant::now();
+    let mut say = start;
+    loop {
+        let mut all_up = true;
+        let now = Instant::now();
+        for port in &plan.ports {
+            let Interface { name, index } = Interface::find(&port.name, &port.interface)?;
+            if addresses::is_up(index).map_err(io("asking whether an interface is up"))? {
+                continue;
+            }
+            all_up = false;
+            if now >= say {
+                let waited_seconds = now.duration_since(start).as_secs();
+                tracing::warn!(
+                    port = port.name,
+                    interface = name,
+                    waited_seconds,
+                    "the interface is down: waiting until it is up (`ip link set dev {name} up`)"
+                );
+            }
+        }
+        if all_up {
+            return Ok(Waited::Up);
+        }
+        if end.is_some_and(|end| now >= end) {
+            return Ok(Waited::Over);
+        }
+        if now >= say {
+            say += SAY_EVERY;
+        }
+        if let Event::Stop(signal) =
+            control.wait(end.map_or(say, |end| end.min(say))).map_err(io("waiting for an interface"))?
+        {
+            return Ok(Waited::Stopped(signal));
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Inspection tables: what a stage shows of its state to `xdpfwd ctl` and reports, which need not know the stage.
+
+use serde::Serialize;
+
+/// A stage that has tables to show: its rules, sessions or security associations.
+pub trait Inspectable {
+    /// Returns the keys of the counters that workers keep for the tables' rows, in the order of
+    /// [`Stage::row_counters`](crate::Stage::row_counters). On a reload a counter goes on under an equal key, wherever that
+    /// stands in the new plan; equal keys of one plan are matched in their order.
+    fn counter_keys(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns the tables. `counters` are those of `counter_keys`, added up over workers, reloads and the XDP program.
+    fn tables(&self, counters: &[u64]) -> Vec<Table>;
+}
+
+/// A table of a stage's state.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Table {
+    /// Its name, unique within the stage: `"rules"`.
+    pub name: &'static str,
+    /// Its columns.
+    pub columns: Vec<Column>,
+    /// Its rows, each with a cell for each column.
+    pub rows: Vec<Vec<Cell>>,
+}
+
+/// A column of a [`Table`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Column {
+    /// Its name, unique within the table.
+    pub name: &'static str,
+    /// The unit of its cells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
+}
+
+/// What a column's numbers count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// Packets.
+    Packets,
+    /// Bytes.
+    Bytes,
+    /// Seconds.
+    Seconds,
+}
+
+/// One value of a [`Table`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Cell {
+    /// Nothing: the row has no such value.
+    None,
+    /// A truth value.
+    Bool(bool),
+    /// A number, in the column's unit.
+    Number(u64),
+    /// A text.
+    Text(String),
+    /// Several values.
+    List(Vec<Cell>),
+    /// Numbers by name, such as drops by reason.
+    Map(std::collections::BTreeMap<&'static str, u64>),
+}
+
+impl Table {
+    /// Creates a table without rows. Columns with their units, if they have one.
+    pub fn new(name: &'static str, columns: &[(&'static str, Option<Unit>)]) -> Self {
+        let columns = columns.iter().map(|&(name, unit)| Column { name, unit }).collect();
+        Self { name, columns, rows: Vec::new() }
+    }
+
+    /// Returns a row's cell in the column of this name.
+    pub fn cell<'t>(&self, row: &'t [Cell], column: &str) -> Option<&'t Cell> {
+        row.get(self.columns.iter().position(|own| own.name == column)?)
+    }
+}
+
+impl Cell {
+    /// Returns the number, if it is one.
+    pub fn as_number(&self) -> Option<u64> {
+        match self {
+            Self::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("-"),
+            Self::Bool(value) => f.write_str(if *value { "yes" } else { "no" }),
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => f.write_str(text),
+            Self::List(cells) => {
+                for (index, cell) in cells.iter().enumerate() {
+                    write!(f, "{}{cell}", if index == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
+            Self::Map(map) => {
+                for (index, (name, number)) in map.iter().enumerate() {
+                    write!(f, "{}{name} {number}", if index == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+macro_rules! cells_from {
+    ($($type:ty => $cell:expr),+ $(,)?) => {
+        $(impl From<$type> for Cell {
+            fn from(value: $type) -> Self {
+                $cell(value.into())
+            }
+        })+
+    };
+}
+
+cells_from!(bool => Cell::Bool, u16 => Cell::Number, u32 => Cell::Number, u64 => Cell::Number, String => Cell::Text, &str => Cell::Text);
+
+impl<T: Into<Cell>> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::None, Into::into)
+    }
+}
+
+impl<T: Into<Cell>> From<Vec<T>> for Cell {
+    fn from(values: Vec<T>) -> Self {
+        Self::List(values.into_iter().map(Into::into).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_serializes_with_column_names_units_and_cells() {
+        let mut table = Table::new("sessions", &[("teid", None), ("packets", Some(Unit::Packets)), ("peer", None)]);
+        table.rows.push(vec![7_u32.into(), 9_u64.into(), None::<String>.into()]);
+        assert_eq!(table.cell(&table.rows[0], "packets"), Some(&Cell::Number(9)));
+        assert_eq!(table.cell(&table.rows[0], "bytes"), None);
+        assert_eq!(
+            serde_json::to_value(&table).unwrap(),
+            serde_json::json!({
+                "name": "sessions",
+                "columns": [{"name": "teid"}, {"name": "packets", "unit": "packets"}, {"name": "peer"}],
+                "rows": [[7, 9, null]],
+            })
+        );
+    }
+
+    #[test]
+    fn cell_displays_as_text() {
+        let map = Cell::Map([("late", 1), ("replay", 2)].into());
+        let shown = [Cell::None, true.into(), 5_u16.into(), "a".into(), vec![1_u16, 2].into(), map];
+        assert_eq!(shown.map(|cell| cell.to_string()), ["-", "yes", "5", "a", "1, 2", "late 1, replay 2"]);
+    }
+}

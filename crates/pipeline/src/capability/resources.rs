@@ -1,0 +1,45 @@
+//! Resources outside of the process.
+
+use std::sync::Arc;
+
+use crate::plan::StagePlan;
+
+/// A stage that needs something outside of this process, such as a file that it locks and writes.
+pub trait ResourceOwner {
+    /// Acquires the resources: opens, locks and writes files.
+    ///
+    /// Runs once, before the first [`build`](StagePlan::build), on the control thread, and may take its time. `others` are
+    /// the stages that hold their resources already: earlier ones of this configuration, and those of the running one,
+    /// whose resources the stage may share. On an error it must hold nothing.
+    fn acquire(&self, others: &[Arc<dyn StagePlan>]) -> Result<(), ResourceError>;
+
+    /// Releases what `acquire` took: when a later stage of the configuration fails to acquire, when workers fail to build
+    /// their stages, and when the stage has left the data plane.
+    fn release(&self);
+
+    /// Returns the resources that no two stages of a configuration may both have.
+    fn exclusive_resources(&self) -> Vec<ExclusiveResource> {
+        Vec::new()
+    }
+
+    /// Returns whether the stage may appear only once in a configuration, because its state cannot be shared.
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+}
+
+/// A resource that only one stage of a configuration may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExclusiveResource {
+    /// Identifies the resource.
+    pub id: String,
+    /// Describes it, for error messages.
+    pub description: String,
+    /// What to do if another stage has it too.
+    pub advice: &'static str,
+}
+
+/// Why a resource could not be acquired, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ResourceError(pub String);

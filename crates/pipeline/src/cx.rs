@@ -1,0 +1,112 @@
+//! What a stage can use while it works: the time, free frames, egress queues.
+
+use xdpfwd_xsk::{Foreign, Frame, Pool};
+
+use crate::egress::Egress;
+use crate::ledger::StageAccount;
+use crate::reason::{Drops, Reason};
+use crate::verdict::PortId;
+
+/// What a stage can use while it works: the time, free frames, egress queues.
+pub struct Cx<'a> {
+    pub(crate) now: u64,
+    pub(crate) queue: u16,
+    /// Position of `queue` among the queues that the worker serves.
+    pub(crate) queue_index: usize,
+    pub(crate) to: PortId,
+    pub(crate) pool: &'a mut Pool,
+    pub(crate) egress: &'a mut Egress,
+    pub(crate) drops: &'a mut Drops,
+    pub(crate) account: &'a mut StageAccount,
+    /// Frames that the worker's stages may still take hold of, all together.
+    pub(crate) quota: &'a mut u32,
+}
+
+impl Cx<'_> {
+    /// Returns when the batch was received, in cycles of [`xdpfwd_xsk::clock`].
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Returns the queue that the batch came in on, which is also the queue that emitted frames leave by. In `tick` and
+    /// `retire`, where there is no batch, it is the worker's first queue.
+    pub fn queue(&self) -> u16 {
+        self.queue
+    }
+
+    /// Returns the port to which the stage's path leads.
+    pub fn to(&self) -> PortId {
+        self.to
+    }
+
+    /// Counts one more frame as held. Returns false if the quota is used up.
+    #[inline]
+    pub(crate) fn take_quota(&mut self) -> bool {
+        if *self.quota == 0 {
+            return false;
+        }
+        *self.quota -= 1;
+        self.account.held += 1;
+        true
+    }
+
+    /// Counts a held frame as given away.
+    #[inline]
+    fn return_quota(&mut self) {
+        if self.account.held > 0 {
+            self.account.held -= 1;
+            *self.quota = self.quota.saturating_add(1);
+        }
+    }
+
+    /// Returns a free, empty frame, which counts as held until it is emitted, dropped or freed. `None` when the pool is
+    /// empty or the quota is used up: a quarter of the worker's frames, for all its stages together.
+    pub fn alloc(&mut self) -> Option<Frame> {
+        if !self.take_quota() {
+            return None;
+        }
+        let frame = self.pool.alloc();
+        if frame.is_none() {
+            self.return_quota();
+        }
+        frame
+    }
+
+    /// Queues a frame that the stage held or allocated on a port, past the stages that follow. If the port's egress queue
+    /// is full, the frame is dropped and counted.
+    pub fn emit(&mut self, frame: Frame, to: PortId) {
+        self.return_quota();
+        if let Err((reason, frame)) = self.egress.push(to, self.queue_index, frame) {
+            self.discard(frame, reason);
+        }
+    }
+
+    /// Drops a frame that the stage held or allocated, and counts it.
+    pub fn drop(&mut self, frame: Frame, reason: impl Into<Reason>) {
+        self.return_quota();
+        self.discard(frame, reason.into());
+    }
+
+    /// Gives back a frame that the stage allocated and did not use. It is not a packet, so it is not counted as a drop.
+    pub fn free(&mut self, frame: Frame) {
+        self.return_quota();
+        if let Err(Foreign(frame)) = self.pool.free(frame) {
+            self.discard(frame, Reason::FOREIGN_FRAME);
+        }
+    }
+
+    fn discard(&mut self, frame: Frame, reason: Reason) {
+        self.account.drops += 1;
+        discard(self.pool, self.drops, frame, reason);
+    }
+}
+
+/// Drops a packet: its frame returns to the pool, and the drop is counted. A frame of another UMEM cannot return, so it is
+/// lost to that UMEM and counted as [`Reason::FOREIGN_FRAME`].
+#[inline]
+pub(crate) fn discard(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: Reason) {
+    match pool.free(frame) {
+        Ok(()) => drops.count(reason),
+        Err(Foreign(_)) => drops.count(Reason::FOREIGN_FRAME),
+    }
+}

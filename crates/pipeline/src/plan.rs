@@ -1,0 +1,221 @@
+//! A stage before it runs: its configuration, and the plan that every worker builds it from.
+
+use std::any::Any;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use crate::capability::{Inspectable, Maintained, QueueBound, ResourceOwner, XdpOffload};
+use crate::reason::ReasonError;
+use crate::stage::Stage;
+
+/// A stage's table as it is written, without the key `kind`. Derive `Deserialize` with `deny_unknown_fields`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Reason, Stage, StageConfig, StagePlan, View};
+///
+/// /// `kind = "longest"`, `bytes = 1000`: drops longer packets.
+/// #[derive(serde::Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct LongestConfig { bytes: u16 }
+///
+/// #[derive(Clone, Debug)]
+/// struct Longest(usize);
+///
+/// impl StageConfig for LongestConfig {
+///     const KIND: &'static str = "longest";
+///     fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
+///         if self.bytes < 14 {
+///             return Err(PlanError::new(format!("bytes = {}: must be at least 14, an Ethernet header", self.bytes)));
+///         }
+///         Ok(Arc::new(Longest(self.bytes.into())))
+///     }
+/// }
+///
+/// impl StagePlan for Longest {
+///     fn build(&self, _: &BuildCx) -> Box<dyn Stage> { Box::new(self.clone()) }
+///     fn summary(&self) -> String { format!("at most {} bytes", self.0) }
+/// }
+///
+/// impl Stage for Longest {
+///     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+///         for mut packet in view.packets() {
+///             if packet.frame.len() > self.0 { packet.drop(Reason::POLICY); }
+///         }
+///     }
+/// }
+/// ```
+pub trait StageConfig: DeserializeOwned {
+    /// The value of `kind` in the configuration.
+    const KIND: &'static str;
+
+    /// Validates and resolves the configuration. Read files, compile rules and register drop reasons here: it runs once,
+    /// on the control thread.
+    fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError>;
+}
+
+/// What a stage may know when it is planned.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanCx<'a> {
+    /// The folder that relative file names in the configuration start from.
+    pub directory: &'a Path,
+    /// The number of workers that will have a copy of the stage. A limit in the configuration is a total over them.
+    pub workers: usize,
+}
+
+/// What a stage may know when it is built.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BuildCx {
+    /// The number of its worker, from 0.
+    pub worker: usize,
+    /// The number of workers.
+    pub workers: usize,
+    /// Whether the XDP program does the stage's work, by [`StagePlan::as_xdp_offload`].
+    pub in_kernel: bool,
+    /// An IPv4 address of the interface that packets come in on.
+    pub ipv4: Option<Ipv4Addr>,
+    /// An IPv6 address of that interface.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+/// A validated stage configuration, shared by all workers.
+///
+/// The engine creates one plan per stage and calls [`build`](Self::build) once per worker. What only some stages need is an
+/// optional capability in a trait of its own, which the engine asks for with an `as_…` method.
+pub trait StagePlan: Any + Send + Sync + fmt::Debug {
+    /// Creates the stage for one worker.
+    ///
+    /// Runs on the worker's thread between two batches, so it must be fast: read files and compile rules in
+    /// [`StageConfig::plan`] instead.
+    fn build(&self, cx: &BuildCx) -> Box<dyn Stage>;
+
+    /// Describes the stage in a few words for `--check` and `ctl status`, for example `"1000 rules; default drop"`.
+    fn summary(&self) -> String;
+
+    /// Returns diagnostics that do not prevent the stage from running.
+    fn warnings(&self) -> &[PlanDiagnostic] {
+        &[]
+    }
+
+    /// Tells which packets the stage drops, to compare two plans on a reload.
+    fn verdicts(&self) -> Verdicts {
+        Verdicts::Unknown
+    }
+
+    /// Returns the stage as something that the XDP program can do.
+    fn as_xdp_offload(&self) -> Option<&dyn XdpOffload> {
+        None
+    }
+
+    /// Returns the stage as the owner of something outside of this process.
+    fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
+        None
+    }
+
+    /// Returns the stage as something that needs work off the data path.
+    fn as_maintained(&self) -> Option<&dyn Maintained> {
+        None
+    }
+
+    /// Returns the stage as something that has tables to show.
+    fn as_inspectable(&self) -> Option<&dyn Inspectable> {
+        None
+    }
+
+    /// Returns the stage as something that needs some packets to arrive on certain queues.
+    fn as_queue_bound(&self) -> Option<&dyn QueueBound> {
+        None
+    }
+}
+
+/// Which packets a stage drops. When a filter moves between user space and the XDP program, a reload compares the verdicts of
+/// the stages behind it, so that no packet is judged by neither.
+#[derive(Clone, Debug)]
+pub enum Verdicts {
+    /// The stage drops no packet.
+    AlwaysPass,
+    /// Two stages with equal keys drop the same packets.
+    Key(String),
+    /// Not known: the stage is not taken to be equal to any other.
+    Unknown,
+}
+
+/// Two unknown verdicts are not equal.
+impl PartialEq for Verdicts {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::AlwaysPass, Self::AlwaysPass) => true,
+            (Self::Key(own), Self::Key(other)) => own == other,
+            _ => false,
+        }
+    }
+}
+
+/// A stage's configuration is invalid. Lists everything that is wrong, and what would be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct PlanError(pub Vec<PlanDiagnostic>);
+
+impl PlanError {
+    /// Creates an error about the stage as a whole.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(vec![PlanDiagnostic { location: Location::Stage, message: message.into() }])
+    }
+}
+
+impl From<ReasonError> for PlanError {
+    fn from(error: ReasonError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+/// A remark about a stage's configuration, with its location.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanDiagnostic {
+    /// What it is about.
+    pub location: Location,
+    /// The text.
+    pub message: String,
+}
+
+/// A location in a stage's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// The stage's table as a whole.
+    Stage,
+    /// Bytes of the configuration file.
+    Configuration(Range<usize>),
+    /// A position in a file that the configuration names.
+    File {
+        /// Its name.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// The column in characters, from 1.
+        column: usize,
+    },
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stage => f.write_str("the stage"),
+            Self::Configuration(bytes) => write!(f, "byte {} of the configuration", bytes.start),
+            Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
+        }
+    }
+}
+
+impl fmt::Display for PlanDiagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.location {
+            Location::Stage => f.write_str(&self.message),
+            location => write!(f, "{location}: {}", self.message),
+        }
+    }
+}

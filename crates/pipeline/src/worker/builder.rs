@@ -1,0 +1,147 @@
+//! Building a worker from its UMEM, ports and paths.
+
+use xdpfwd_wire::Headers;
+use xdpfwd_xsk::{Batch, Pool, Port, Umem, clock};
+
+use super::path::Path;
+use super::{PortQueue, Worker};
+use crate::chain::Chain;
+use crate::egress::Egress;
+use crate::ledger::{StageAccount, TaskLedger};
+use crate::meta::Meta;
+use crate::reason::Drops;
+use crate::verdict::{PortId, Verdict};
+
+/// Builds a [`Worker`].
+pub struct WorkerBuilder<C> {
+    umem: Umem,
+    pool: Pool,
+    first_queue: u16,
+    stride: u16,
+    ledger: bool,
+    ports: Vec<Vec<Box<dyn Port>>>,
+    paths: Vec<(PortId, PortId, C)>,
+}
+
+/// Why a worker cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// More ports than a [`PortId`] can number.
+    #[error("{0} ports: a worker has at most 255")]
+    TooManyPorts(usize),
+    /// Ports with different numbers of queues.
+    #[error("port {port} has {queues} queues and port 0 has {expected}: all ports of a worker must have as many")]
+    UnequalQueues {
+        /// The port that differs.
+        port: usize,
+        /// Its queues.
+        queues: usize,
+        /// The queues of the first port.
+        expected: usize,
+    },
+    /// A path that starts or ends at a port which does not exist.
+    #[error("a path names port {0}, which the worker does not have")]
+    NoSuchPort(u8),
+    /// A port or the pool is of another UMEM than the worker's.
+    #[error("{0} is of another UMEM than the worker's")]
+    OtherUmem(&'static str),
+    /// A queue number that does not fit into 16 bits.
+    #[error("queue {0} is beyond {max}", max = u16::MAX)]
+    QueueNumber(usize),
+    /// Two paths from one port.
+    #[error("two paths from port {0}: a port has one")]
+    TwoPaths(u8),
+}
+
+impl<C: Chain> Worker<C> {
+    /// Starts to build a worker on a UMEM.
+    pub fn builder(umem: Umem, pool: Pool) -> WorkerBuilder<C> {
+        WorkerBuilder { umem, pool, first_queue: 0, stride: 1, ledger: true, ports: Vec::new(), paths: Vec::new() }
+    }
+}
+
+impl<C: Chain> WorkerBuilder<C> {
+    /// Sets which queues the worker serves: `first`, `first + stride`, … The default is all from 0.
+    pub fn queues(mut self, first: u16, stride: u16) -> Self {
+        self.first_queue = first;
+        self.stride = stride.max(1);
+        self
+    }
+
+    /// Sets whether the worker starts with its ledger on, which is the default; see [`Worker::switch_ledger`].
+    pub fn ledger(mut self, on: bool) -> Self {
+        self.ledger = on;
+        self
+    }
+
+    /// Adds a port: one `Port` for each of its queues, in order. Ports are numbered in the order in which they are added.
+    pub fn port(mut self, queues: Vec<Box<dyn Port>>) -> Self {
+        self.ports.push(queues);
+        self
+    }
+
+    /// Adds a path: packets received on `from` go through the stages and out of `to`.
+    pub fn path(mut self, from: PortId, to: PortId, chain: C) -> Self {
+        self.paths.push((from, to, chain));
+        self
+    }
+
+    /// Builds the worker.
+    pub fn build(self) -> Result<Worker<C>, BuildError> {
+        let Self { umem, pool, first_queue, stride, ledger, ports, paths } = self;
+        let port_count = u8::try_from(ports.len()).map_err(|_| BuildError::TooManyPorts(ports.len()))?;
+        let queue_count = ports.first().map_or(0, Vec::len);
+        if let Some(port) = ports.iter().position(|queues| queues.len() != queue_count) {
+            return Err(BuildError::UnequalQueues { port, queues: ports[port].len(), expected: queue_count });
+        }
+        let last_queue = usize::from(first_queue) + queue_count.saturating_sub(1) * usize::from(stride);
+        if last_queue > usize::from(u16::MAX) {
+            return Err(BuildError::QueueNumber(last_queue));
+        }
+        if !pool.umem().is_same(&umem) {
+            return Err(BuildError::OtherUmem("the pool"));
+        }
+        if ports.iter().flatten().any(|port| port.umem().is_some_and(|own| !own.is_same(&umem))) {
+            return Err(BuildError::OtherUmem("a port"));
+        }
+        let exists = |id: PortId| if id.0 < port_count { Ok(()) } else { Err(BuildError::NoSuchPort(id.0)) };
+        let mut path_of = vec![None; ports.len()];
+        for (index, (from, to, _)) in paths.iter().enumerate() {
+            exists(*from)?;
+            exists(*to)?;
+            if path_of[usize::from(from.0)].replace(index).is_some() {
+                return Err(BuildError::TwoPaths(from.0));
+            }
+        }
+        let egress = Egress::new(&umem, ports.len(), queue_count);
+        let mut port_queues = Vec::with_capacity(ports.len() * queue_count);
+        for (id, queues) in (0..port_count).map(PortId).zip(ports) {
+            for (queue_index, socket) in queues.into_iter().enumerate() {
+                // Cannot overflow: `last_queue` was checked above.
+                let queue = first_queue + queue_index as u16 * stride;
+                port_queues.push(PortQueue { socket, id, queue, queue_index, path: path_of[usize::from(id.0)] });
+            }
+        }
+        let unknown = Meta { ingress: PortId(0), queue: 0, opened: false, headers: Headers::parse(&[]) };
+        Ok(Worker {
+            ports: port_queues,
+            paths: paths.into_iter().map(|(from, to, chain)| Path::new(from, to, chain)).collect(),
+            egress,
+            quota: umem.frames() / 4,
+            full_quota: umem.frames() / 4,
+            umem,
+            pool,
+            batch: Batch::new(),
+            metas: Box::new([unknown; Batch::CAPACITY]),
+            verdicts: Box::new([Verdict::Next; Batch::CAPACITY]),
+            drops: Drops::default(),
+            ledger: TaskLedger::new(ledger),
+            former_stages: StageAccount::default(),
+            tick_cycles: (clock::cycles_per_second() / 1000.0) as u64,
+            last_tick: clock::cycles(),
+            waits: 0,
+            staged: Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,246 @@
+//! The data path: what happens to a packet, in the order in which it happens.
+//!
+//! ```text
+//! poll_once ─┬─ for each port and queue
+//!            │     reclaim      frames that the kernel has sent return to the pool
+//!            │     receive      up to BURST batches of 64 packets, which also refills the fill ring
+//!            │       parse      read each packet's headers, if a stage of the path needs them
+//!            │       stages     each stage processes the batch; its verdicts are carried out before the next stage runs
+//!            │       enqueue    what is left goes to the egress queue of the path's port
+//!            │       transmit   early, only if an egress queue could not take another batch
+//!            ├─ transmit         every egress queue is handed to the kernel; a lone packet leaves in this iteration
+//!            └─ tick             once a millisecond, the stages' work that no packet triggers
+//! ```
+//!
+//! A packet is dropped in three places, each time counted under a [`Reason`]: by a stage's verdict (`apply_verdicts`), by an
+//! egress queue that is full or refuses the frame (`apply_verdicts` and `enqueue`), and when its path was retired
+//! ([`Reason::SHUTDOWN`]). A dropped frame returns to the pool at once. Losses before `receive` and after `transmit`
+//! are counted by the kernel.
+
+use xdpfwd_wire::Headers;
+use xdpfwd_xsk::{Batch, Frame, Pool};
+
+use super::Worker;
+use crate::chain::{Chain, Visitor};
+use crate::cx::{Cx, discard};
+use crate::egress::{BURST, Egress};
+use crate::ledger::{StageAccount, Task, TaskLedger};
+use crate::meta::Meta;
+use crate::reason::{Drops, Reason};
+use crate::stage::Stage;
+use crate::verdict::{PortId, Verdict};
+use crate::view::View;
+
+impl<C: Chain> Worker<C> {
+    /// Runs one iteration of the worker loop and returns the number of packets received.
+    ///
+    /// For each port: reclaim transmitted frames, receive up to [`BURST`] batches, and run each batch through the stages of
+    /// the port's path. Then transmit whatever the egress queues hold. Never blocks; a packet that finds its egress queue
+    /// full is dropped and counted as `egress_full`.
+    pub fn poll_once(&mut self) -> usize {
+        self.ledger.book(Task::Control, 0);
+        let mut received = 0;
+        let mut busy = false;
+        for index in 0..self.ports.len() {
+            let port = &mut self.ports[index];
+            let reclaimed = port.socket.reclaim(&mut self.pool);
+            if reclaimed > 0 {
+                busy = true;
+                self.ledger.book(Task::Reclaim, reclaimed);
+            }
+            // A port that no path starts from only transmits.
+            let Some(path) = port.path else { continue };
+            for _ in 0..BURST {
+                let packets = self.ports[index].socket.receive(&mut self.batch, &mut self.pool);
+                if packets == 0 {
+                    self.ledger.book_empty_look();
+                } else {
+                    self.ledger.book(Task::Receive, packets);
+                    received += packets;
+                    self.forward(path, index);
+                    // Keep room for the next batch, so that only a port that does not send makes packets drop.
+                    if self.egress.take_crowded() {
+                        busy |= self.transmit();
+                    }
+                }
+                // A partial batch means that the RX ring is empty: waiting for more would add latency.
+                if packets < Batch::CAPACITY {
+                    break;
+                }
+            }
+        }
+        busy |= self.transmit();
+        let now = self.ledger.now();
+        if now.wrapping_sub(self.last_tick) >= self.tick_cycles {
+            self.last_tick = now;
+            self.tick(now);
+            self.ledger.book(Task::Control, 0);
+        }
+        self.ledger.end_iteration(busy || received > 0);
+        received
+    }
+
+    /// Takes the received batch through a path: parse, stages, enqueue.
+    fn forward(&mut self, path: usize, port: usize) {
+        let path = &mut self.paths[path];
+        let port = &self.ports[port];
+        let start = self.ledger.now();
+        if path.retired {
+            for frame in self.batch.places_mut().iter_mut().filter_map(Option::take) {
+                discard(&mut self.pool, &mut self.drops, frame, Reason::SHUTDOWN);
+            }
+            self.batch.clear_taken();
+            return;
+        }
+        // Parse.
+        for (packet, meta) in self.batch.places().iter().zip(self.metas.iter_mut()) {
+            meta.ingress = port.id;
+            meta.queue = port.queue;
+            meta.opened = false;
+            if path.needs_headers {
+                Headers::parse_into(packet.as_deref().unwrap_or_default(), &mut meta.headers);
+            }
+        }
+        if path.needs_headers {
+            self.ledger.book(Task::Parse, self.batch.len());
+        }
+        // Stages: the chain calls `visit` with each.
+        let mut run = StageRun {
+            batch: &mut self.batch,
+            metas: &mut self.metas,
+            verdicts: &mut self.verdicts,
+            pool: &mut self.pool,
+            egress: &mut self.egress,
+            drops: &mut self.drops,
+            accounts: &mut path.accounts,
+            queue: port.queue,
+            queue_index: port.queue_index,
+            to: path.to,
+            quota: &mut self.quota,
+            start,
+            ledger: &mut self.ledger,
+        };
+        path.chain.walk(&mut run);
+        run.enqueue();
+    }
+
+    /// Hands every egress queue to its port's TX ring and wakes the kernel. Returns whether anything was sent. What the ring
+    /// has no room for stays in the queue.
+    #[inline]
+    pub(super) fn transmit(&mut self) -> bool {
+        let mut any = false;
+        for (index, port) in self.ports.iter_mut().enumerate() {
+            let queue = self.egress.queue(index);
+            if !queue.is_empty() || port.socket.unsent() {
+                let sent = port.socket.transmit(queue);
+                any |= sent > 0;
+                self.ledger.book(Task::Transmit, sent);
+            }
+        }
+        any
+    }
+}
+
+/// A batch on its way through the stages of a path.
+struct StageRun<'a> {
+    batch: &'a mut Batch,
+    metas: &'a mut [Meta; Batch::CAPACITY],
+    verdicts: &'a mut [Verdict; Batch::CAPACITY],
+    pool: &'a mut Pool,
+    egress: &'a mut Egress,
+    drops: &'a mut Drops,
+    accounts: &'a mut [StageAccount],
+    queue: u16,
+    queue_index: usize,
+    to: PortId,
+    quota: &'a mut u32,
+    /// When the batch was received, in cycles.
+    start: u64,
+    ledger: &'a mut TaskLedger,
+}
+
+impl Visitor for StageRun<'_> {
+    /// Lets a stage process what is left of the batch, carries out its verdicts, and adds the cycles to its account. Returns
+    /// false when nothing is left.
+    #[inline]
+    fn visit(&mut self, index: usize, stage: &mut impl Stage) -> bool {
+        let packets = self.batch.len();
+        if packets == 0 {
+            return false;
+        }
+        let account = &mut self.accounts[index];
+        account.calls += 1;
+        account.packets += packets as u64;
+        let mut view = View { batch: self.batch, metas: self.metas, verdicts: self.verdicts, took: false };
+        let mut cx = Cx {
+            now: self.start,
+            queue: self.queue,
+            queue_index: self.queue_index,
+            to: self.to,
+            pool: self.pool,
+            egress: self.egress,
+            drops: self.drops,
+            account,
+            quota: self.quota,
+        };
+        stage.process(&mut view, &mut cx);
+        if !view.all_next() {
+            self.apply_verdicts(index);
+        }
+        if self.ledger.is_on() {
+            let account = &mut self.accounts[index];
+            account.timed_calls += 1;
+            account.timed_packets += packets as u64;
+            account.cycles += self.ledger.stamp();
+        }
+        true
+    }
+}
+
+impl StageRun<'_> {
+    /// Carries out a stage's verdicts. Packets that go on move together, in order, so that the next stage sees no gaps.
+    fn apply_verdicts(&mut self, index: usize) {
+        let packets = self.batch.places_mut();
+        let mut left = 0;
+        for at in 0..packets.len() {
+            let verdict = std::mem::take(&mut self.verdicts[at]);
+            // The stage may hold the frame: then it is no longer in the batch.
+            let Some(frame) = packets[at].take() else { continue };
+            match verdict {
+                Verdict::Next => {
+                    packets[left] = Some(frame);
+                    self.metas[left] = self.metas[at];
+                    left += 1;
+                }
+                Verdict::To(port) => {
+                    if let Err((reason, frame)) = self.egress.push(port, self.queue_index, frame) {
+                        self.accounts[index].drops += 1;
+                        discard(self.pool, self.drops, frame, reason);
+                    }
+                }
+                Verdict::Drop(reason) => {
+                    self.accounts[index].drops += 1;
+                    discard(self.pool, self.drops, frame, reason);
+                }
+            }
+        }
+        self.batch.truncate(left);
+    }
+
+    /// Moves what passed all stages to the egress queue of the path's port, and drops what does not fit.
+    #[inline]
+    fn enqueue(self) {
+        let packets = self.batch.len();
+        let index = self.egress.index_of(self.to, self.queue_index);
+        let Self { batch, egress, pool, drops, .. } = self;
+        egress.push_batch(index, batch, |reason, frame| refuse(pool, drops, frame, reason));
+        self.ledger.book(Task::Scatter, packets);
+    }
+}
+
+/// Drops a frame that its egress queue refused. Cold path, kept out of line so that the hot path stays compact.
+#[cold]
+#[inline(never)]
+fn refuse(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: Reason) {
+    discard(pool, drops, frame, reason);
+}

@@ -1,0 +1,143 @@
+//! Commands from other threads to a worker.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
+
+use xdpfwd_xsk::Waker;
+
+use super::Worker;
+
+type Command<C> = Box<dyn FnOnce(&mut Worker<C>) + Send>;
+
+/// The worker's end of its mailbox. Commands are carried out between two batches.
+pub struct Mailbox<C> {
+    commands: Receiver<Command<C>>,
+    shared: Arc<Shared>,
+    waker: Waker,
+}
+
+/// The other end: gives a worker commands from any thread.
+pub struct Remote<C> {
+    commands: Sender<Command<C>>,
+    shared: Arc<Shared>,
+    waker: Waker,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// A command may be waiting. The data path reads only this: a plain load per iteration.
+    mail: AtomicBool,
+    stop: AtomicBool,
+}
+
+/// The worker is gone, or does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the worker has stopped, or does not answer")]
+pub struct Stopped;
+
+/// Creates a mailbox and the remote that fills it.
+pub fn mailbox<C>() -> io::Result<(Remote<C>, Mailbox<C>)> {
+    let (sender, receiver) = mpsc::channel();
+    let shared = Arc::new(Shared::default());
+    let waker = Waker::new()?;
+    let remote = Remote { commands: sender, shared: Arc::clone(&shared), waker: waker.clone() };
+    Ok((remote, Mailbox { commands: receiver, shared, waker }))
+}
+
+impl<C> Remote<C> {
+    /// Runs a command once on the worker's thread, between two batches. Packets wait meanwhile: prepare what takes long
+    /// before, and only hand it over here.
+    pub fn send(&self, command: impl FnOnce(&mut Worker<C>) + Send + 'static) -> Result<(), Stopped> {
+        self.commands.send(Box::new(command)).map_err(|_| Stopped)?;
+        self.ring();
+        Ok(())
+    }
+
+    /// Runs a command like [`send`](Self::send) and waits for its reply. Returns [`Stopped`] also if there is none in time; the
+    /// command still runs then, if the worker gets to it.
+    pub fn ask<A: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Worker<C>) -> A + Send + 'static,
+        at_most: Duration,
+    ) -> Result<A, Stopped> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        // A reply that comes too late is dropped.
+        self.send(move |worker| drop(answer.send(question(worker))))?;
+        answered.recv_timeout(at_most).map_err(|_| Stopped)
+    }
+
+    /// Ends [`Worker::run`] after the current iteration.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        // Set the flag before waking the worker. Otherwise the worker can run first, find no mail, and go back to sleep.
+        // A swap, not a store: of two threads that ring at once, the worker has to see what both did before.
+        self.shared.mail.swap(true, Ordering::AcqRel);
+        self.waker.wake();
+    }
+}
+
+impl<C> Mailbox<C> {
+    /// Returns whether a command may be waiting.
+    #[inline]
+    pub(super) fn has_mail(&self) -> bool {
+        self.shared.mail.load(Ordering::Acquire)
+    }
+
+    /// Returns the descriptor that becomes readable when a command arrives.
+    pub(super) fn fd(&self) -> RawFd {
+        self.waker.fd()
+    }
+
+    /// Makes the descriptor wait for the next command.
+    pub(super) fn clear_wake_up(&self) {
+        self.waker.clear();
+    }
+
+    /// Runs the waiting commands. Returns false once the worker has to stop.
+    pub(super) fn open(&self, worker: &mut Worker<C>) -> bool {
+        // A swap, so that commands are read only after the flag is down: a later command raises it again.
+        self.shared.mail.swap(false, Ordering::AcqRel);
+        self.waker.clear();
+        while let Ok(command) = self.commands.try_recv() {
+            command(worker);
+        }
+        !self.shared.stop.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xdpfwd_xsk::WaitSet;
+
+    use super::*;
+
+    #[test]
+    fn ring_sets_the_flag_before_it_wakes_the_worker() {
+        let (remote, mailbox) = mailbox::<()>().unwrap();
+        let (seen, was_seen) = mpsc::channel();
+        let worker = std::thread::spawn(move || {
+            let mut wait_set = WaitSet::new([mailbox.waker.fd()]);
+            for _ in 0..2000 {
+                while !wait_set.is_ready(mailbox.waker.fd()) {
+                    wait_set.wait(Duration::from_millis(100));
+                }
+                mailbox.waker.clear();
+                wait_set.wait(Duration::ZERO);
+                seen.send(mailbox.shared.mail.swap(false, Ordering::AcqRel)).unwrap();
+            }
+        });
+        for round in 0..2000 {
+            remote.ring();
+            assert!(was_seen.recv().unwrap(), "round {round}: woken, and the flag is down");
+        }
+        worker.join().unwrap();
+    }
+}

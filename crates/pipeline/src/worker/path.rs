@@ -1,0 +1,73 @@
+//! A path of a worker: its stages, with their names, accounts and counters.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::chain::{Chain, EachStage};
+use crate::ledger::StageAccount;
+use crate::report::{PathReport, StageReport};
+use crate::stage::Stage;
+use crate::verdict::PortId;
+
+/// A stage's own counters, by name.
+type Counters = Vec<(&'static str, u64)>;
+
+/// A path of a worker.
+pub(super) struct Path<C> {
+    pub(super) from: PortId,
+    pub(super) to: PortId,
+    pub(super) chain: C,
+    pub(super) names: Vec<String>,
+    pub(super) accounts: Vec<StageAccount>,
+    /// What the predecessors of each stage had counted when they were replaced.
+    pub(super) carried: Vec<Counters>,
+    pub(super) needs_headers: bool,
+    /// The stages have given back what they held, and are not called any more.
+    pub(super) retired: bool,
+    /// One of the worker's stages panicked: their counters may be wrong, and reading them may panic again.
+    pub(super) poisoned: bool,
+}
+
+impl<C: Chain> Path<C> {
+    pub(super) fn new(from: PortId, to: PortId, mut chain: C) -> Self {
+        let names = chain.names();
+        let mut needs_headers = false;
+        chain.walk(&mut EachStage(|_, stage: &mut dyn Stage| needs_headers |= stage.needs_headers()));
+        let accounts = vec![StageAccount::default(); names.len()];
+        let carried = vec![Vec::new(); names.len()];
+        Self { from, to, chain, names, accounts, carried, needs_headers, retired: false, poisoned: false }
+    }
+
+    /// Returns each stage's counters, those of its predecessors included.
+    pub(super) fn counters(&mut self) -> Vec<Counters> {
+        let Self { chain, carried, poisoned, .. } = self;
+        let mut all = Vec::with_capacity(carried.len());
+        chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
+            // A stage that panicked in the middle of its work may still be able to report.
+            let own = match *poisoned {
+                true => catch_unwind(AssertUnwindSafe(|| stage.counters())).unwrap_or_default(),
+                false => stage.counters(),
+            };
+            all.push(add(own, &carried[index]));
+        }));
+        all
+    }
+
+    pub(super) fn report(&mut self) -> PathReport {
+        let counters = self.counters();
+        let stages = self.names.iter().zip(&self.accounts).zip(counters);
+        let stages =
+            stages.map(|((name, account), counters)| StageReport { name: name.clone(), account: *account, counters });
+        PathReport { from: self.from, to: self.to, stages: stages.collect() }
+    }
+}
+
+/// Adds counters by name. A name that the stage itself does not count is kept: it was counted.
+fn add(mut own: Counters, carried: &Counters) -> Counters {
+    for &(name, count) in carried {
+        match own.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += count,
+            None => own.push((name, count)),
+        }
+    }
+    own
+}

@@ -1,0 +1,62 @@
+//! What a worker has counted.
+
+use super::Worker;
+use crate::chain::Chain;
+use crate::ledger::{LedgerReport, Task};
+use crate::report::{FrameCensus, QueueReport, WorkerReport};
+
+impl<C: Chain> Worker<C> {
+    /// Returns where every frame is at this moment.
+    pub fn frames(&self) -> FrameCensus {
+        let mut at_ports = xdpfwd_xsk::Census::default();
+        for port in &self.ports {
+            at_ports += port.socket.census();
+        }
+        FrameCensus::new(u64::from(self.umem.frames()), self.pool.len() as u64, u64::from(self.umem.held()), at_ports)
+    }
+
+    /// Returns the number of frames in egress queues and held by stages, by the worker's own count.
+    pub fn in_user_space(&self) -> usize {
+        self.egress.waiting() + (self.full_quota - self.quota) as usize
+    }
+
+    /// Returns everything that the worker has counted.
+    pub fn report(&mut self) -> WorkerReport {
+        let queues = self.ports.iter().map(|port| QueueReport {
+            port: port.id,
+            queue: port.queue,
+            counters: port.socket.counters(),
+            kernel: port.socket.kernel_counters(),
+            census: port.socket.census(),
+        });
+        let queues: Vec<_> = queues.collect();
+        // A frame that a stage lost is held by nobody: it must not count against the quota of the others for ever.
+        let held = (self.umem.held() as usize).saturating_sub(self.egress.waiting());
+        self.quota = self.full_quota.saturating_sub(held as u32);
+        let frames = self.frames();
+        self.ledger.book(Task::Control, 0);
+        let ledger = self.ledger_report();
+        let paths = self.paths.iter_mut().map(super::path::Path::report).collect();
+        WorkerReport { queues, paths, drops: self.drops, frames, waits: self.waits, ledger }
+    }
+
+    /// Switches the ledger on or off. While it is off nothing is timed, and the accounts stay as they are.
+    pub fn switch_ledger(&mut self, on: bool) {
+        let counted = self.counted();
+        self.ledger.switch(on, counted);
+    }
+
+    /// Returns where the cycles went so far.
+    pub fn ledger_report(&self) -> LedgerReport {
+        let mut stages = self.former_stages;
+        self.paths.iter().flat_map(|path| &path.accounts).for_each(|account| stages.add(account));
+        self.ledger.report(self.counted(), &stages)
+    }
+
+    /// Returns what all ports have counted.
+    fn counted(&self) -> xdpfwd_xsk::Counters {
+        let mut sum = xdpfwd_xsk::Counters::default();
+        self.ports.iter().for_each(|port| sum += port.socket.counters());
+        sum
+    }
+}

@@ -1,0 +1,124 @@
+//! Replacing the stages of a worker that runs: a reload.
+
+use std::mem;
+
+use super::Worker;
+use super::path::Path;
+use crate::chain::{Chain, NamedStage};
+use crate::ledger::StageAccount;
+use crate::verdict::PortId;
+
+use super::builder::BuildError;
+
+/// What a reload has replaced on one path.
+#[derive(Debug, Default)]
+pub struct Swapped {
+    /// Stages that kept their name, and are of another kind or could not read the state of their predecessor.
+    pub afresh: Vec<String>,
+    /// The row counters of each old stage, in order, by [`Stage::row_counters`](crate::Stage::row_counters).
+    pub row_counters: Vec<Vec<u64>>,
+}
+
+impl<C: Chain> Worker<C> {
+    /// Replaces the stages of the path from a port, between two batches, and returns the old ones, retired. Accounts and
+    /// counters of stages that keep their name go on; to hand over state too, see [`swap_staged`](Worker::swap_staged).
+    pub fn swap(&mut self, from: PortId, chain: C) -> Result<C, BuildError> {
+        let index = self.path_from(from)?;
+        self.replace(index, chain, |_, _| true)
+    }
+
+    /// Replaces the stages of a path. Counters go on from an old stage to a new one of the same name if `is_same` holds for
+    /// their positions.
+    fn replace(&mut self, index: usize, chain: C, is_same: impl Fn(usize, usize) -> bool) -> Result<C, BuildError> {
+        self.retire(index);
+        let path = &mut self.paths[index];
+        let counters = path.counters();
+        let mut old = mem::replace(path, Path::new(path.from, path.to, chain));
+        let path = &mut self.paths[index];
+        // After a panic new stages are not called either.
+        (path.retired, path.poisoned) = (old.poisoned, old.poisoned);
+        for new in 0..path.names.len() {
+            let Some(was) = predecessor(&old.names, &path.names, new) else { continue };
+            path.accounts[new] = StageAccount { held: 0, ..old.accounts[was] };
+            if is_same(was, new) {
+                path.carried[new].clone_from(&counters[was]);
+            }
+        }
+        for (was, account) in old.accounts.iter_mut().enumerate() {
+            // Frames that a retired stage did not give back are lost: nobody holds them.
+            self.quota += mem::take(&mut account.held);
+            if predecessor(&path.names, &old.names, was).is_none() {
+                self.former_stages.add(account);
+            }
+        }
+        Ok(old.chain)
+    }
+
+    /// Keeps stages ready for [`swap_staged`](Worker::swap_staged): of every path, by the port that it starts from.
+    pub fn stage_chains(&mut self, chains: Vec<(PortId, C)>) {
+        self.staged = chains;
+    }
+
+    /// Drops the stages that were kept ready.
+    pub fn drop_staged(&mut self) {
+        self.staged.clear();
+    }
+
+    fn path_from(&self, from: PortId) -> Result<usize, BuildError> {
+        self.paths.iter().position(|path| path.from == from).ok_or(BuildError::NoSuchPort(from.0))
+    }
+}
+
+/// Returns the position of the stage that has the same name as `names[at]`: if several have it, they are matched in order.
+fn predecessor(others: &[String], names: &[String], at: usize) -> Option<usize> {
+    let name = names.get(at)?;
+    let nth = names[..at].iter().filter(|earlier| *earlier == name).count();
+    (0..others.len()).filter(|&other| others[other] == *name).nth(nth)
+}
+
+impl Worker<Vec<NamedStage>> {
+    /// Replaces the stages of every path for which [`stage_chains`](Worker::stage_chains) keeps some. A new stage that has
+    /// the name and kind of an old one takes over its counters, and its state if it can read it.
+    pub fn swap_staged(&mut self) -> Result<Vec<(PortId, Swapped)>, BuildError> {
+        let staged = mem::take(&mut self.staged);
+        staged.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()
+    }
+
+    /// As [`swap`](Self::swap), for one path; and a new stage that has the name and kind of an old one takes over its state,
+    /// if it can read it.
+    pub fn swap_named(&mut self, from: PortId, mut chain: Vec<NamedStage>) -> Result<Swapped, BuildError> {
+        let index = self.path_from(from)?;
+        let mut swapped = Swapped { afresh: Vec::new(), row_counters: self.row_counters_of(index) };
+        let old = &self.paths[index];
+        let names = chain.names();
+        for (new, stage) in chain.iter_mut().enumerate() {
+            let Some(was) = predecessor(&old.names, &names, new).map(|was| &old.chain[was]) else { continue };
+            let restored = match was.stage.snapshot() {
+                _ if was.kind() != stage.kind() => false,
+                Some(snapshot) => stage.stage.restore(&snapshot).is_ok(),
+                None => true,
+            };
+            if !restored {
+                swapped.afresh.push(stage.name.clone());
+            }
+        }
+        let kinds = |chain: &[NamedStage]| chain.iter().map(NamedStage::kind).collect::<Vec<_>>();
+        let (was, is) = (kinds(&old.chain), kinds(&chain));
+        self.replace(index, chain, |old, new| was[old] == is[new])?;
+        Ok(swapped)
+    }
+
+    /// Returns the row counters of every stage of every path.
+    pub fn row_counters(&self) -> Vec<Vec<Vec<u64>>> {
+        (0..self.paths.len()).map(|path| self.row_counters_of(path)).collect()
+    }
+
+    fn row_counters_of(&self, path: usize) -> Vec<Vec<u64>> {
+        let path = &self.paths[path];
+        match path.poisoned {
+            // Stages that may not be asked any more.
+            true => vec![Vec::new(); path.chain.len()],
+            false => path.chain.iter().map(|named| named.stage.row_counters()).collect(),
+        }
+    }
+}

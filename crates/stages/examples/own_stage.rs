@@ -1,0 +1,54 @@
+//! A stage of one's own in a pipeline that is known at compile time, on ports that the fake kernel plays: no root, no NIC.
+//! On real interfaces the ports come from `xdpfwd_xsk::Builder`, and nothing else changes.
+
+use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, View, Worker};
+use xdpfwd_stages::MacSwap;
+use xdpfwd_xsk::{Umem, UmemConfig, fake_kernel::FakeKernel};
+
+/// Lets one UDP port through and counts what else came.
+struct OnlyUdpPort {
+    port: u16,
+    refused: u64,
+}
+
+impl Stage for OnlyUdpPort {
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        for mut packet in view.packets() {
+            let headers = &packet.meta.headers;
+            if headers.protocol != Some(xdpfwd_wire::IpProtocol::UDP) || headers.destination_port != self.port {
+                self.refused += 1;
+                packet.drop(Reason::POLICY);
+            }
+        }
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        vec![("refused", self.refused)]
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    const LAN: PortId = PortId(0);
+    const WAN: PortId = PortId(1);
+    let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
+    let (lan, lan_wire) = FakeKernel::port(&umem, &mut pool, 0);
+    let (wan, wan_wire) = FakeKernel::port(&umem, &mut pool, 1);
+    let mut worker = Worker::builder(umem, pool)
+        .port(vec![Box::new(lan)])
+        .port(vec![Box::new(wan)])
+        .path(LAN, WAN, (OnlyUdpPort { port: 2152, refused: 0 }, MacSwap))
+        .build()?;
+
+    // Ethernet, IPv4 10.0.0.1 > 10.0.0.2, UDP to 2152; then the same to port 53.
+    let mut packet = *b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\x45\0\0\x1c\0\0\0\0\x40\x11\x66\xcf\x0a\0\0\x01\x0a\0\0\x02\x10\0\x08\x68\0\x08\0\0";
+    lan_wire.deliver(&packet).expect("room in the ring");
+    packet[36..38].copy_from_slice(&53u16.to_be_bytes());
+    lan_wire.deliver(&packet).expect("room in the ring");
+    worker.poll_once();
+
+    let sent = wan_wire.take_sent();
+    let report = worker.report();
+    println!("sent {} of 2; {:#?}", sent.len(), report.paths[0].stages);
+    assert_eq!((sent.len(), report.drops[Reason::POLICY], report.frames.leaked), (1, 1, 0));
+    Ok(())
+}

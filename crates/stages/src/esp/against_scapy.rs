@@ -1,0 +1,87 @@
+//! Messages and clamped SYNs, byte by byte against what scapy builds; which there are is in `esp_answers_by_scapy.py`.
+
+use std::process::Command;
+
+use serde_json::Value;
+use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
+
+use super::{mss, too_big};
+use xdpfwd_wire::Headers;
+
+/// Debian's scapy serves Debian's interpreter; another `python3` may stand before it in the path.
+fn cases(kind: &str, count: usize) -> Vec<Value> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_answers_by_scapy.py");
+    let output = Command::new("/usr/bin/python3").args([script, kind, &count.to_string()]).output();
+    let output = output.expect("python3 with scapy: `make test-deps` installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let cases: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(cases.len(), count);
+    cases
+}
+
+fn hex(bytes: &[u8]) -> Value {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+}
+
+fn unhex(text: &Value) -> Vec<u8> {
+    let digits = text.as_str().unwrap().as_bytes().chunks(2);
+    digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+fn number(case: &Value, key: &str) -> u16 {
+    case[key].as_u64().unwrap().try_into().unwrap()
+}
+
+fn address<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &Value) -> Option<T> {
+    text.as_str().map(|text| text.parse().unwrap())
+}
+
+/// A generator that has lost its way would agree with anything.
+fn assert_all_kinds_occur(cases: &[Value], least: usize) {
+    for version in ["v4", "v6"] {
+        let count = cases.iter().filter(|case| case["kind"] == version && !case["answer"].is_null()).count();
+        assert!(count >= least, "only {count} of {version} have an answer");
+    }
+    let count = cases.iter().filter(|case| case["answer"].is_null()).count();
+    assert!(count >= least, "only {count} have none");
+}
+
+#[test]
+fn messages_are_what_scapy_builds() {
+    let cases = cases("too_big", 2500);
+    assert_all_kinds_occur(&cases, 200);
+    let (_umem, mut pool) =
+        Umem::new(&UmemConfig { frame_size: 4096, frames: 256, huge_pages: HugePages::Off }).unwrap();
+    for case in &cases {
+        let bytes = unhex(&case["frame"]);
+        let mut frame = pool.alloc().unwrap();
+        frame.append(bytes.len()).unwrap().copy_from_slice(&bytes);
+        let sources = too_big::Sources { v4: address(&case["v4"]), v6: address(&case["v6"]) };
+        let said = too_big::answer(&mut frame, &Headers::parse(&bytes), number(case, "mtu"), &sources);
+        assert_eq!(said, !case["answer"].is_null(), "{case}");
+        let want = if said { &case["answer"] } else { &case["frame"] };
+        assert_eq!(hex(&frame), *want, "{case}");
+        pool.free(frame).unwrap();
+    }
+}
+
+#[test]
+fn clamped_syns_are_what_scapy_builds() {
+    let cases = cases("mss", 1500);
+    assert_all_kinds_occur(&cases, 150);
+    let mut odd = 0;
+    for case in &cases {
+        let mut frame = unhex(&case["frame"]);
+        let headers = Headers::parse(&frame);
+        let before = frame.clone();
+        let clamped = mss::clamp(&mut frame, &headers, number(case, "most"));
+        assert_eq!(clamped, !case["answer"].is_null(), "{case}");
+        let want = if clamped { &case["answer"] } else { &case["frame"] };
+        assert_eq!(hex(&frame), *want, "{case}");
+        let options = usize::from(headers.l4_offset) + 20;
+        let changed = (options..frame.len()).find(|&at| frame[at] != before[at]);
+        odd += usize::from(changed.is_some_and(|at| frame[at - 2..at] == [2, 4] && at % 2 != options % 2));
+    }
+    assert!(odd >= 50, "only {odd} stand at an odd offset");
+}

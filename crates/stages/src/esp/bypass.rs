@@ -1,0 +1,79 @@
+//! What passes as it is (RFC 4301: BYPASS).
+
+use super::values::Bypassed;
+use xdpfwd_wire::{EtherType, Headers, IpProtocol, IpVersion, Status};
+
+/// What passes as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bypass {
+    arp: bool,
+    nd: bool,
+    ike: bool,
+    not_ip: bool,
+    unmatched: bool,
+    /// Any of them.
+    any: bool,
+}
+
+/// The port of IKE (RFC 7296, 2), and that of IKE and ESP behind NATs (RFC 3948, 2.2).
+const IKE: u16 = 500;
+const NAT_T: u16 = 4500;
+
+/// Neighbor Discovery: router solicitation to redirect (RFC 4861, 4).
+const ND: std::ops::RangeInclusive<u8> = 133..=137;
+
+impl Bypass {
+    pub(super) fn new(words: &[Bypassed]) -> Self {
+        let has = |word| words.contains(&word);
+        Self {
+            arp: has(Bypassed::Arp),
+            nd: has(Bypassed::Nd),
+            ike: has(Bypassed::Ike),
+            not_ip: has(Bypassed::NotIp),
+            unmatched: has(Bypassed::Unmatched),
+            any: !words.is_empty(),
+        }
+    }
+
+    /// Whether a packet passes, whatever SAs there are.
+    #[inline]
+    pub(super) fn takes(&self, frame: &[u8], headers: &Headers) -> bool {
+        self.any && self.takes_this(frame, headers)
+    }
+
+    fn takes_this(&self, frame: &[u8], headers: &Headers) -> bool {
+        if headers.ip_version.is_none() {
+            let is_arp = headers.ethertype == EtherType::ARP;
+            return headers.status == Status::NotIp && (self.not_ip || self.arp && is_arp);
+        }
+        self.nd && is_nd(frame, headers) || self.ike && is_ike(frame, headers)
+    }
+
+    /// Whether a packet passes that no SA is for.
+    #[inline]
+    pub(super) fn takes_unmatched(&self) -> bool {
+        self.unmatched
+    }
+}
+
+fn is_nd(frame: &[u8], headers: &Headers) -> bool {
+    const HOP_LIMIT: usize = 7;
+    let is_icmp = headers.ip_version == Some(IpVersion::V6)
+        && headers.protocol == Some(IpProtocol::ICMPV6)
+        && headers.fragment == xdpfwd_wire::Fragment::Whole;
+    let from_the_link = headers.l3(frame).get(HOP_LIMIT) == Some(&255);
+    is_icmp && from_the_link && headers.l4(frame).first().is_some_and(|kind| ND.contains(kind))
+}
+
+fn is_ike(frame: &[u8], headers: &Headers) -> bool {
+    if headers.protocol != Some(IpProtocol::UDP) || headers.status != Status::Parsed {
+        return false;
+    }
+    let at = |port: u16| headers.source_port == port || headers.destination_port == port;
+    at(IKE) || at(NAT_T) && has_marker(headers.l4(frame).get(xdpfwd_wire::udp::HEADER_LEN..).unwrap_or_default())
+}
+
+/// Whether what is in UDP has the non-ESP marker (RFC 3948, 2.2).
+pub(super) fn has_marker(payload: &[u8]) -> bool {
+    payload.first_chunk::<4>() == Some(&[0; 4])
+}

@@ -1,0 +1,439 @@
+//! The tables of `esp-seal` and `esp-open`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arc_swap::ArcSwapOption;
+use serde::Deserialize;
+use serde_spanned::Spanned;
+use xdpfwd_ipsec::{Aead, Fingerprint, KeyLength, KeyMaterial, Protection, Transform, Window};
+
+use super::bypass::Bypass;
+use super::key_file;
+use super::open::{OpenPlan, Opening};
+use super::outer::Outer;
+use super::sa::{Association, Inbound, Limits, Outbound};
+use super::seal::{SealPlan, Sealing};
+use super::selector::Selector;
+use super::spi::SpiTable;
+use super::too_big::Sources;
+use super::values::{
+    Address, Amount, Backend, Bypassed, Df, Dscp, Element, FileName, List, Mode, Named, Prefix, Within,
+};
+use xdpfwd_pipeline::{ExclusiveResource, Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan};
+
+/// `kind = "esp-seal"`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EspSealConfig {
+    lab: Option<Spanned<bool>>,
+    state_file: FileName,
+    sa: List<Spanned<OutboundTable>>,
+    #[serde(default)]
+    bypass: List<Bypassed>,
+    mtu: Option<Within<576, 9216>>,
+    #[serde(default)]
+    icmp_source: List<Spanned<Address>>,
+    icmp_rate: Option<Within<0, 1_000_000>>,
+    tcp_mss: Option<Within<88, 9176>>,
+    #[serde(default)]
+    backend: Backend,
+}
+
+/// `kind = "esp-open"`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EspOpenConfig {
+    lab: Option<Spanned<bool>>,
+    state_file: FileName,
+    sa: List<Spanned<InboundTable>>,
+    #[serde(default)]
+    bypass: List<Bypassed>,
+    tcp_mss: Option<Within<88, 9176>>,
+    #[serde(default)]
+    backend: Backend,
+}
+
+/// `[[stage.NAME.sa]]` of `esp-seal`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutboundTable {
+    spi: Spanned<Within<256, { u32::MAX as u64 }>>,
+    transform: Named,
+    key_file: Spanned<FileName>,
+    #[serde(default)]
+    mode: Mode,
+    source: Option<Spanned<Address>>,
+    destination: Option<Spanned<Address>>,
+    udp_ports: Option<Spanned<List<Within<1, { u16::MAX as u64 }>>>>,
+    esn: Option<bool>,
+    #[serde(default)]
+    selector: List<Prefix>,
+    dscp: Option<Spanned<Dscp>>,
+    ttl: Option<Spanned<Within<1, 255>>>,
+    df: Option<Spanned<Df>>,
+    soft_packets: Option<Amount>,
+    hard_packets: Option<Amount>,
+    soft_bytes: Option<Amount>,
+    hard_bytes: Option<Amount>,
+}
+
+/// `[[stage.NAME.sa]]` of `esp-open`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InboundTable {
+    spi: Spanned<Within<256, { u32::MAX as u64 }>>,
+    transform: Named,
+    key_file: Spanned<FileName>,
+    #[serde(default)]
+    mode: Mode,
+    destination: Option<Address>,
+    udp_port: Option<Within<1, { u16::MAX as u64 }>>,
+    esn: Option<bool>,
+    window: Option<Spanned<Within<0, { u32::MAX as u64 }>>>,
+    queue: Option<Within<0, { u16::MAX as u64 }>>,
+    #[serde(default)]
+    selector: List<Prefix>,
+    soft_packets: Option<Amount>,
+    hard_packets: Option<Amount>,
+    soft_bytes: Option<Amount>,
+    hard_bytes: Option<Amount>,
+}
+
+impl Element for Spanned<OutboundTable> {
+    const LIST: &'static str = "a list of tables, [[stage.NAME.sa]]";
+}
+
+impl Element for Spanned<InboundTable> {
+    const LIST: &'static str = "a list of tables, [[stage.NAME.sa]]";
+}
+
+/// SAs of a stage.
+const MOST: usize = 1024;
+const MTU: u64 = 1500;
+const ICMP_RATE: u64 = 100;
+const WINDOW: u32 = 1024;
+const TTL: u64 = 64;
+
+impl StageConfig for EspSealConfig {
+    const KIND: &'static str = "esp-seal";
+
+    fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
+        super::register_reasons()?;
+        let mut wrong = Vec::new();
+        check(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut wrong);
+        let mut sources = Sources { v4: None, v6: None };
+        for address in &self.icmp_source.0 {
+            let again = match address.get_ref().0 {
+                IpAddr::V4(v4) => sources.v4.replace(v4).is_some(),
+                IpAddr::V6(v6) => sources.v6.replace(v6).is_some(),
+            };
+            if again {
+                let message = "icmp_source: must be up to one IPv4 and one IPv6 address".to_owned();
+                wrong.push(PlanDiagnostic { location: Location::Configuration(address.span()), message });
+            }
+        }
+        let mut sas: Vec<Outbound> = Vec::new();
+        let mut keys = Vec::new();
+        for table in self.sa.0.iter().take(MOST) {
+            let place = Location::Configuration(table.span());
+            match table.get_ref().association(self.backend, cx) {
+                Ok((sa, outer, udp)) => {
+                    let destination = outer.as_ref().map(Outer::destination);
+                    let overlaps = |other: &Outbound| {
+                        let to = other.outer.as_ref().map(Outer::destination);
+                        other.sa.spi == sa.spi && to == destination && other.udp == udp && sa.mode == Mode::Tunnel
+                    };
+                    if sas.iter().any(overlaps) {
+                        let message = format!(
+                            "spi = {}: another SA of this stage has it for the same destination, which cannot tell them apart",
+                            sa.spi
+                        );
+                        wrong.push(PlanDiagnostic {
+                            location: Location::Configuration(table.get_ref().spi.span()),
+                            message,
+                        });
+                    }
+                    keys.push(exclusive_key(&sa));
+                    sas.push(Outbound::new(sa, outer, udp));
+                }
+                Err(remarks) => wrong.extend(remarks.into_iter().map(|remark| placed(remark, &place))),
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(PlanError(wrong));
+        }
+        Ok(Arc::new(SealPlan(Arc::new(Sealing {
+            sas,
+            bypass: Bypass::new(&self.bypass.0),
+            mtu: self.mtu.map_or(MTU, |mtu| mtu.0) as usize,
+            tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
+            sources,
+            lacks_lane: AtomicBool::new(false),
+            icmp_rate: self.icmp_rate.map_or(ICMP_RATE, |rate| rate.0) as u32,
+            state: ArcSwapOption::empty(),
+            state_path: cx.directory.join(self.state_file.0),
+            keys,
+        }))))
+    }
+}
+
+impl StageConfig for EspOpenConfig {
+    const KIND: &'static str = "esp-open";
+
+    fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
+        super::register_reasons()?;
+        let mut wrong = Vec::new();
+        check(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut wrong);
+        let mut sas: Vec<Inbound> = Vec::new();
+        let mut keys = Vec::new();
+        for table in self.sa.0.iter().take(MOST) {
+            let place = Location::Configuration(table.span());
+            match table.get_ref().association(self.backend, cx) {
+                Ok(sa) => {
+                    let overlaps = |other: &&Inbound| {
+                        other.sa.spi == sa.sa.spi
+                            && other.udp_port == sa.udp_port
+                            && (other.destination == sa.destination
+                                || other.destination.is_none()
+                                || sa.destination.is_none())
+                    };
+                    if sas.iter().find(overlaps).is_some() {
+                        let message = format!(
+                            "spi = {}: another SA of this stage has it for the same destination; give one of them another SPI, or both a \
+                             `destination` of their own",
+                            sa.sa.spi
+                        );
+                        wrong.push(PlanDiagnostic {
+                            location: Location::Configuration(table.get_ref().spi.span()),
+                            message,
+                        });
+                    }
+                    keys.push(exclusive_key(&sa.sa));
+                    sas.push(sa);
+                }
+                Err(remarks) => wrong.extend(remarks.into_iter().map(|remark| placed(remark, &place))),
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(PlanError(wrong));
+        }
+        let mut udp_ports: Vec<u16> = sas.iter().filter_map(|sa| sa.udp_port).collect();
+        udp_ports.sort_unstable();
+        udp_ports.dedup();
+        Ok(Arc::new(OpenPlan(Arc::new(Opening {
+            by_spi: SpiTable::new(sas.iter().map(|sa| sa.sa.spi)),
+            sas,
+            udp_ports,
+            bypass: Bypass::new(&self.bypass.0),
+            tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
+            state: ArcSwapOption::empty(),
+            state_path: cx.directory.join(self.state_file.0),
+            keys,
+        }))))
+    }
+}
+
+/// What is about an SA as a whole stands where its table does.
+fn placed(remark: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
+    match remark.location {
+        Location::Stage => PlanDiagnostic { location: table.clone(), ..remark },
+        _ => remark,
+    }
+}
+
+/// What is the same for both kinds.
+fn check(lab: Option<&Spanned<bool>>, sas: usize, backend: Backend, wrong: &mut Vec<PlanDiagnostic>) {
+    if lab.is_none_or(|lab| !lab.get_ref()) {
+        let why = "keys in files are static, which RFC 4106 (2) and RFC 8221 (4) forbid outside of laboratories; write `lab = true` if you know that";
+        let message = match lab {
+            Some(_) => format!("lab = false: must be true: {why}"),
+            None => format!("missing key `lab`: {why}"),
+        };
+        let place = lab.map_or(Location::Stage, |lab| Location::Configuration(lab.span()));
+        wrong.push(PlanDiagnostic { location: place, message });
+    }
+    if !(1..=MOST).contains(&sas) {
+        let message = format!("{sas} SAs: must be 1 to {MOST}, each a table [[stage.NAME.sa]]");
+        wrong.push(PlanDiagnostic { location: Location::Stage, message });
+    }
+    if backend == Backend::IpsecMb && !cfg!(feature = "ipsec-mb") {
+        let message = "backend = \"ipsec-mb\": this build does not have it; build with `--features ipsec-mb` (Debian: libipsec-mb-dev), or \
+                       take \"aws-lc\" or \"rustcrypto\""
+            .to_owned();
+        wrong.push(PlanDiagnostic { location: Location::Stage, message });
+    }
+}
+
+/// A key is for one SA: with one key in two directions, the two ends could use a nonce twice.
+fn exclusive_key(sa: &Association) -> ExclusiveResource {
+    ExclusiveResource {
+        id: format!("key {}", sa.identity),
+        description: format!("the key with the fingerprint {}", sa.fingerprint),
+        advice: "each SA, and each direction, needs a key of its own: two that seal with one key can use a nonce twice \
+                  (`xdpfwd esp new-key`)",
+    }
+}
+
+/// The keys of limits: in packets and in bytes, soft and hard.
+const LIMITS: [&str; 4] = ["soft_packets", "hard_packets", "soft_bytes", "hard_bytes"];
+
+/// What is written of an SA, in either direction.
+struct Common<'a> {
+    spi: u64,
+    transform: Transform,
+    key_file: &'a Spanned<FileName>,
+    mode: Mode,
+    esn: Option<bool>,
+    selector: &'a [Prefix],
+    /// In the order of [`LIMITS`].
+    limits: [Option<Amount>; 4],
+}
+
+impl Common<'_> {
+    fn association(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Association, Vec<PlanDiagnostic>> {
+        let at_key =
+            |message: String| vec![PlanDiagnostic { location: Location::Configuration(self.key_file.span()), message }];
+        let [soft_packets, hard_packets, soft_bytes, hard_bytes] = self.limits.map(|limit| limit.map(|limit| limit.0));
+        for (soft, hard) in [(0, 1), (2, 3)] {
+            let (soft_name, hard_name) = (LIMITS[soft], LIMITS[hard]);
+            if let (Some(Within(soft)), Some(Within(hard))) = (self.limits[soft], self.limits[hard])
+                && soft > hard
+            {
+                let message = format!("{soft_name} = {soft}: must be at most {hard_name}, {hard}");
+                return Err(vec![PlanDiagnostic { location: Location::Stage, message }]);
+            }
+        }
+        let path = cx.directory.join(&self.key_file.get_ref().0);
+        let material = key_file::read(&path, self.transform).map_err(|error| at_key(format!("key_file: {error}")))?;
+        let fingerprint: Fingerprint = material.fingerprint(self.transform);
+        let aead = aead(backend, self.transform, &material).map_err(|error| at_key(format!("key_file: {error}")))?;
+        let spi = self.spi as u32;
+        let esn = self.esn.unwrap_or(true);
+        Ok(Association {
+            spi,
+            transform: self.transform,
+            fingerprint,
+            identity: material.identity(),
+            mode: self.mode,
+            esn,
+            backend,
+            limits: Limits { soft_packets, hard_packets, soft_bytes, hard_bytes },
+            selector: Selector::new(self.selector.iter().map(|prefix| prefix.0)),
+            protection: Protection::new(aead, self.transform, material.salt(), spi, esn),
+        })
+    }
+}
+
+fn aead(backend: Backend, transform: Transform, material: &KeyMaterial) -> Result<Box<dyn Aead>, String> {
+    let said = |error: KeyLength| error.to_string();
+    Ok(match backend {
+        Backend::AwsLc => Box::new(xdpfwd_ipsec::AwsLc::new(transform, material.key()).map_err(said)?),
+        Backend::RustCrypto => Box::new(xdpfwd_ipsec::RustCrypto::new(transform, material.key()).map_err(said)?),
+        #[cfg(feature = "ipsec-mb")]
+        Backend::IpsecMb => {
+            Box::new(xdpfwd_ipsec::IpsecMb::new(transform, material.key()).map_err(|error| error.to_string())?)
+        }
+        #[cfg(not(feature = "ipsec-mb"))]
+        Backend::IpsecMb => return Err("this build does not have the backend \"ipsec-mb\"".to_owned()),
+    })
+}
+
+/// An outbound SA, its outer header, its ports of UDP.
+type Sealed = (Association, Option<Outer>, Option<[u16; 2]>);
+
+impl OutboundTable {
+    fn association(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Sealed, Vec<PlanDiagnostic>> {
+        let outer = self.outer()?;
+        let udp = self.udp()?;
+        let common = Common {
+            spi: self.spi.get_ref().0,
+            transform: self.transform.0,
+            key_file: &self.key_file,
+            mode: self.mode,
+            esn: self.esn,
+            selector: &self.selector.0,
+            limits: [self.soft_packets, self.hard_packets, self.soft_bytes, self.hard_bytes],
+        };
+        Ok((common.association(backend, cx)?, outer, udp))
+    }
+
+    fn udp(&self) -> Result<Option<[u16; 2]>, Vec<PlanDiagnostic>> {
+        let Some(ports) = &self.udp_ports else { return Ok(None) };
+        match ports.get_ref().0[..] {
+            [source, destination] => Ok(Some([source, destination].map(|port| port.0 as u16))),
+            _ => {
+                let place = Location::Configuration(ports.span());
+                let message = format!("udp_ports: must be {}", <Within<1, { u16::MAX as u64 }> as Element>::LIST);
+                Err(vec![PlanDiagnostic { location: place, message }])
+            }
+        }
+    }
+
+    fn outer(&self) -> Result<Option<Outer>, Vec<PlanDiagnostic>> {
+        let wrong = |place, message: &str| Err(vec![PlanDiagnostic { location: place, message: message.to_owned() }]);
+        if self.mode == Mode::Transport {
+            let keys = [
+                ("source", self.source.as_ref().map(Spanned::span)),
+                ("destination", self.destination.as_ref().map(Spanned::span)),
+                ("dscp", self.dscp.as_ref().map(Spanned::span)),
+                ("ttl", self.ttl.as_ref().map(Spanned::span)),
+                ("df", self.df.as_ref().map(Spanned::span)),
+            ];
+            let written = keys.into_iter().find_map(|(key, span)| Some((key, span?)));
+            return match written {
+                Some((key, span)) => wrong(
+                    Location::Configuration(span),
+                    &format!("{key}: is for mode = \"tunnel\"; in transport mode packets keep their header"),
+                ),
+                None => Ok(None),
+            };
+        }
+        let (Some(source), Some(destination)) = (&self.source, &self.destination) else {
+            let missing = if self.source.is_none() { "source" } else { "destination" };
+            return wrong(
+                Location::Stage,
+                &format!("missing key `{missing}`, which mode = \"tunnel\" needs: an address of the outer header"),
+            );
+        };
+        let dscp = self.dscp.as_ref().map_or(Dscp::Copy, |dscp| *dscp.get_ref());
+        let ttl = self.ttl.as_ref().map_or(TTL, |ttl| ttl.get_ref().0) as u8;
+        let df = self.df.as_ref().map_or(Df::Copy, |df| *df.get_ref());
+        match Outer::new(source.get_ref().0, destination.get_ref().0, dscp, ttl, df) {
+            Some(outer) => Ok(Some(outer)),
+            None => wrong(
+                Location::Configuration(destination.span()),
+                &format!(
+                    "destination = \"{}\": must be of the same IP version as the source, {}",
+                    destination.get_ref().0,
+                    source.get_ref().0
+                ),
+            ),
+        }
+    }
+}
+
+impl InboundTable {
+    fn association(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Inbound, Vec<PlanDiagnostic>> {
+        let window =
+            self.window.as_ref().map_or(WINDOW, |window| u32::try_from(window.get_ref().0).unwrap_or(u32::MAX));
+        if let Err(error) = Window::new(window, true) {
+            let place = self.window.as_ref().map_or(Location::Stage, |window| Location::Configuration(window.span()));
+            return Err(vec![PlanDiagnostic { location: place, message: format!("window = {window}: {error}") }]);
+        }
+        let common = Common {
+            spi: self.spi.get_ref().0,
+            transform: self.transform.0,
+            key_file: &self.key_file,
+            mode: self.mode,
+            esn: self.esn,
+            selector: &self.selector.0,
+            limits: [self.soft_packets, self.hard_packets, self.soft_bytes, self.hard_bytes],
+        };
+        let sa = common.association(backend, cx)?;
+        let udp_port = self.udp_port.map(|port| port.0 as u16);
+        let queue = self.queue.map_or(0, |queue| queue.0 as u16);
+        Ok(Inbound::new(sa, self.destination.map(|address| address.0), udp_port, window, queue))
+    }
+}

@@ -1,0 +1,309 @@
+//! Key files: read with care, and made.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use xdpfwd_ipsec::{Fingerprint, KeyFileError, KeyMaterial, NoRandom, Transform};
+use zeroize::Zeroizing;
+
+/// Bytes that a key file has at most.
+const LARGEST: usize = 4096;
+
+/// A key file could not be read. It says nothing of what is in it.
+#[derive(Debug, thiserror::Error)]
+#[error("key file {path}: {problem}", path = .path.display())]
+pub struct KeyFileReadError {
+    /// Which file.
+    pub path: PathBuf,
+    /// What is the matter with it, and what helps.
+    pub problem: KeyFileProblem,
+}
+
+/// What is the matter with a key file, and what helps.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileProblem {
+    /// There is none.
+    #[error("there is none; `xdpfwd esp new-key --transform {} {}` makes one", .transform.name(), .path.display())]
+    Missing {
+        /// For this one.
+        transform: Transform,
+        /// What it would be called.
+        path: PathBuf,
+    },
+    /// It is a link, which is not followed.
+    #[error("it is a link, and links are not followed: name the file itself, `readlink -f {}` says it", .0.display())]
+    Link(PathBuf),
+    /// It is something else.
+    #[error(
+        "it is {0}, and must be a regular file: name another, or move it away and make a key by `xdpfwd esp new-key`"
+    )]
+    NotRegular(&'static str),
+    /// Somebody else owns it.
+    #[error("it belongs to user {owner}, and must belong to user {user}, as whom xdpfwd runs: `chown {user} {}`", .path.display())]
+    Owner {
+        /// Whose it is.
+        owner: u32,
+        /// Whose it has to be.
+        user: u32,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others may do something with it.
+    #[error("its mode {mode:04o} gives rights to group or others: `chmod 600 {}`, and a new key if others may have read it", .path.display())]
+    Mode {
+        /// Its mode.
+        mode: u32,
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is too large to be one.
+    #[error("more than {LARGEST} bytes: it takes one line of hexadecimal digits, as `xdpfwd esp new-key` writes it")]
+    TooLarge,
+    /// What is in it is no key for the transform.
+    #[error("{error}; `xdpfwd esp new-key --transform {} FILE` makes one", .transform.name())]
+    Content {
+        /// Why.
+        error: KeyFileError,
+        /// For this one.
+        transform: Transform,
+    },
+    /// This process could leave a core dump with the key in it.
+    #[error("core dumps cannot be turned off, so it is not read: {0}")]
+    CoreDumps(#[source] io::Error),
+    /// It could not be opened or read.
+    #[error("cannot read it: {0}")]
+    Io(#[source] io::Error),
+}
+
+/// A key file could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileCreateError {
+    /// There is one: it is not written over.
+    #[error("{} exists, and is left as it is: name another file, or remove it first by `rm {}`", .0.display(), .0.display())]
+    Exists(PathBuf),
+    /// There are no random numbers.
+    #[error("no key: {0}")]
+    NoRandom(#[from] NoRandom),
+    /// It could not be written.
+    #[error("cannot write {}: {error}", .path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Reads a key file, if nobody else can: without following a link, of this user, with no rights for group or others. The process leaves no core
+/// dump from then on. What was read is wiped.
+pub fn read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileReadError> {
+    read_it(path, transform).map_err(|problem| KeyFileReadError { path: path.to_owned(), problem })
+}
+
+fn read_it(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProblem> {
+    let mut file = open(path, transform)?;
+    // Of what was opened: what the path stands for may be another by now.
+    let metadata = file.metadata().map_err(KeyFileProblem::Io)?;
+    if !metadata.is_file() {
+        return Err(KeyFileProblem::NotRegular(kind(metadata.file_type())));
+    }
+    let (owner, user) = (metadata.uid(), xdpfwd_xsk::process::effective_user());
+    if owner != user {
+        return Err(KeyFileProblem::Owner { owner, user, path: path.to_owned() });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyFileProblem::Mode { mode, path: path.to_owned() });
+    }
+    xdpfwd_xsk::process::no_core_dumps().map_err(KeyFileProblem::CoreDumps)?;
+    // Of one size: growing would leave copies behind. One byte more, which tells a file that is too large.
+    let mut text = Zeroizing::new([0; LARGEST + 1]);
+    let mut len = 0;
+    while len < text.len() {
+        match file.read(&mut text[len..]) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(KeyFileProblem::Io(error)),
+        }
+    }
+    if len > LARGEST {
+        return Err(KeyFileProblem::TooLarge);
+    }
+    KeyMaterial::parse(&text[..len], transform).map_err(|error| KeyFileProblem::Content { error, transform })
+}
+
+fn open(path: &Path, transform: Transform) -> Result<File, KeyFileProblem> {
+    // A FIFO that nobody writes to must not block. std adds O_CLOEXEC.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOENT) => KeyFileProblem::Missing { transform, path: path.to_owned() },
+        Some(libc::ELOOP) => KeyFileProblem::Link(path.to_owned()),
+        // A socket, or a device that is not there.
+        Some(libc::ENXIO | libc::ENODEV) => KeyFileProblem::NotRegular("a socket or a device"),
+        _ => KeyFileProblem::Io(error),
+    })
+}
+
+fn kind(kind: fs::FileType) -> &'static str {
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else {
+        "a device"
+    }
+}
+
+/// Makes a key file with a new random key, for the user of this process alone. One that exists is left as it is. Returns the key's fingerprint.
+pub fn create(path: &Path, transform: Transform) -> Result<Fingerprint, KeyFileCreateError> {
+    let failed = |error| KeyFileCreateError::Io { path: path.to_owned(), error };
+    xdpfwd_xsk::process::no_core_dumps().map_err(failed)?;
+    let key = KeyMaterial::random(transform)?;
+    create_durably(path, key.to_line().as_bytes()).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => KeyFileCreateError::Exists(path.to_owned()),
+        _ => failed(error),
+    })?;
+    Ok(key.fingerprint(transform))
+}
+
+/// Makes a file that outlasts a crash, for the user of this process alone. One that exists is left as it is.
+pub(super) fn create_durably(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = new_file(path)?;
+    let written = file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| sync_folder_of(path));
+    written.inspect_err(|_| {
+        // Half a file would be in the way. It is the one that was made a moment ago.
+        let _ = fs::remove_file(path);
+    })
+}
+
+/// Makes a file, for the user of this process alone.
+pub(super) fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
+/// Has the names in the folder of a file outlast a crash.
+pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// The folder that a file is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+    use std::process::Command;
+
+    use super::*;
+    use xdpfwd_testkit::Folder;
+
+    const DIGITS: &str = "1f1e1d1c1b1a191817161514131211100f0e0d0c\n";
+    const AES: Transform = Transform::Aes128Gcm;
+
+    fn put(path: &Path, text: &[u8], mode: u32) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn refused(path: &Path) -> String {
+        let text = read(path, AES).unwrap_err().to_string();
+        assert!(text.starts_with(&format!("key file {}: ", path.display())), "{text}");
+        assert!(!text.contains("1f1e") && !text.contains("0d0c"), "{text}");
+        text
+    }
+
+    #[test]
+    fn what_only_its_user_can_read_is_read() {
+        let folder = Folder::new();
+        let path = folder.join("key");
+        for mode in [0o600, 0o400, 0o700] {
+            let _ = fs::remove_file(&path);
+            put(&path, DIGITS.as_bytes(), mode);
+            assert_eq!(*read(&path, AES).unwrap().to_line(), DIGITS, "{mode:o}");
+        }
+        for mode in [0o640, 0o604, 0o620, 0o602, 0o610, 0o601] {
+            put(&path, DIGITS.as_bytes(), mode);
+            let text = refused(&path);
+            assert!(text.contains(&format!("its mode {mode:04o}")), "{text}");
+            assert!(text.contains(&format!("`chmod 600 {}`", path.display())), "{text}");
+        }
+    }
+
+    #[test]
+    fn another_users_is_refused() {
+        let folder = Folder::new();
+        let user = xdpfwd_xsk::process::effective_user();
+        let (path, owner) = if user == 0 {
+            let path = folder.join("key");
+            put(&path, DIGITS.as_bytes(), 0o600);
+            chown(&path, Some(4321), None).unwrap();
+            (path, 4321)
+        } else {
+            (PathBuf::from("/etc/passwd"), 0)
+        };
+        let text = refused(&path);
+        assert!(text.contains(&format!("belongs to user {owner}, and must belong to user {user}")), "{text}");
+        assert!(text.contains(&format!("`chown {user} {}`", path.display())), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_blocks_nobody() {
+        let folder = Folder::new();
+        let path = folder.join("missing");
+        assert!(refused(&path).contains(&format!("`xdpfwd esp new-key --transform aes-128-gcm {}`", path.display())));
+        put(&folder.join("key"), DIGITS.as_bytes(), 0o600);
+        symlink(folder.join("key"), folder.join("link")).unwrap();
+        assert!(refused(&folder.join("link")).contains("links are not followed"));
+        assert!(refused(&folder).contains("it is a directory"));
+        assert!(refused(Path::new("/dev/null")).contains("it is a device"));
+        let fifo = folder.join("fifo");
+        assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&fifo).status().unwrap().success());
+        assert!(refused(&fifo).contains("it is a FIFO"));
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        let folder = Folder::new();
+        let path = folder.join("key");
+        put(&path, &DIGITS.as_bytes()[..38], 0o600);
+        let text = refused(&path);
+        assert!(text.contains("38 hexadecimal digits: aes-128-gcm takes 40"), "{text}");
+        assert!(text.contains("`xdpfwd esp new-key --transform aes-128-gcm "), "{text}");
+        put(&path, format!("{DIGITS}{DIGITS}").as_bytes(), 0o600);
+        assert!(refused(&path).contains("byte 41 is no hexadecimal digit"));
+        let large = |room: usize| format!("{}{DIGITS}", " ".repeat(room - DIGITS.len()));
+        put(&path, large(LARGEST).as_bytes(), 0o600);
+        assert_eq!(*read(&path, AES).unwrap().to_line(), DIGITS);
+        put(&path, large(LARGEST + 1).as_bytes(), 0o600);
+        assert!(refused(&path).contains("more than 4096 bytes"));
+    }
+
+    #[test]
+    fn one_is_made_and_never_written_over() {
+        let folder = Folder::new();
+        for transform in Transform::ALL {
+            let path = folder.join(transform.name());
+            let fingerprint = create(&path, transform).unwrap();
+            assert_eq!(read(&path, transform).unwrap().fingerprint(transform), fingerprint);
+            let (text, mode) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().mode());
+            assert_eq!(mode & 0o7777, 0o600);
+            let again = create(&path, transform).unwrap_err().to_string();
+            assert!(again.contains("exists, and is left as it is"), "{again}");
+            assert_eq!(fs::read(&path).unwrap(), text);
+        }
+        symlink(folder.join("elsewhere"), folder.join("link")).unwrap();
+        create(&folder.join("link"), AES).unwrap_err();
+        assert!(!folder.join("elsewhere").exists());
+        let nowhere = create(&folder.join("no/folder"), AES).unwrap_err().to_string();
+        assert!(nowhere.starts_with("cannot write "), "{nowhere}");
+    }
+}

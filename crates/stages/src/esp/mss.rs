@@ -1,0 +1,143 @@
+//! `tcp_mss`: what a connection through the tunnel may put into a segment, so that nothing is too large for the tunnel.
+
+use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp};
+
+/// Lowers the maximum segment size that a TCP SYN announces, with ACK or without, if it is larger than `most` (RFC 9293,
+/// 3.7.1), and says whether it did. A SYN that announces none is left alone: what a sender takes then is 536 or 1220 bytes.
+/// Left alone is also what is no SYN, a later fragment, and a segment whose options are malformed.
+///
+/// `headers` are those of the frame, or of the packet that another one in it carries.
+pub(super) fn clamp(frame: &mut [u8], headers: &Headers, most: u16) -> bool {
+    if headers.protocol != Some(IpProtocol::TCP) || headers.fragment == Fragment::Later {
+        return false;
+    }
+    let l4 = usize::from(headers.l4_offset)..usize::from(headers.l3_end);
+    let Ok(mut segment) = tcp::Packet::new_checked(frame.get_mut(l4).unwrap_or_default()) else { return false };
+    segment.flags().contains(tcp::Flags::SYN) && segment.lower_mss(most).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use xdpfwd_wire::{Addresses, ipv4, ipv6};
+
+    /// A frame with a segment with these flags that announces 1460 bytes, and its maximum segment size's place.
+    fn frame(v6: bool, tag: bool, flags: u8) -> (Vec<u8>, usize) {
+        let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+        if tag {
+            frame.extend([0x81, 0, 0, 7]);
+        }
+        frame.extend(if v6 { [0x86, 0xdd] } else { [8, 0] });
+        let l3 = frame.len();
+        if v6 {
+            frame.resize(l3 + ipv6::HEADER_LEN, 0);
+            let repr = ipv6::Repr { next_header: IpProtocol::TCP, payload_len: 24, ..ipv6::Repr::default() };
+            repr.emit(&mut frame[l3..]).unwrap();
+        } else {
+            frame.resize(l3 + ipv4::HEADER_LEN, 0);
+            let repr = ipv4::Repr { protocol: IpProtocol::TCP, payload_len: 24, ..ipv4::Repr::default() };
+            repr.emit(&mut frame[l3..]).unwrap();
+        }
+        let l4 = frame.len();
+        frame.extend([0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0x60, flags, 16, 0, 0, 0, 0, 0, 2, 4, 0x05, 0xb4]);
+        let addresses = addresses(&frame);
+        tcp::Packet::new_checked(&mut frame[l4..]).unwrap().fill_checksum(addresses);
+        frame.extend([0x55; 6]); // padding
+        (frame, l4 + 22)
+    }
+
+    fn addresses(frame: &[u8]) -> Addresses {
+        Headers::parse(frame).addresses(frame).unwrap()
+    }
+
+    fn checksum_is_right(frame: &[u8]) -> bool {
+        let headers = Headers::parse(frame);
+        tcp::Packet::new_checked(headers.l4(frame)).unwrap().verify_checksum(addresses(frame))
+    }
+
+    #[test]
+    fn syns_are_clamped_and_nothing_else() {
+        for (v6, tag) in [(false, false), (false, true), (true, false), (true, true)] {
+            for flags in 0..=255 {
+                let (before, at) = frame(v6, tag, flags);
+                let mut after = before.clone();
+                let headers = Headers::parse(&before);
+                let is_syn = flags & 2 != 0;
+                assert_eq!(clamp(&mut after, &headers, 1300), is_syn, "{flags:#x}");
+                assert!(checksum_is_right(&after));
+                if is_syn {
+                    assert_eq!(after[at..at + 2], [0x05, 0x14]);
+                    after[at..at + 2].copy_from_slice(&before[at..at + 2]);
+                    after[at - 6..at - 4].copy_from_slice(&before[at - 6..at - 4]);
+                }
+                assert_eq!(after, before);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_larger_stays() {
+        let (before, _) = frame(false, false, 2);
+        let mut after = before.clone();
+        assert!(!clamp(&mut after, &Headers::parse(&before), 1460));
+        assert_eq!(after, before);
+        assert!(clamp(&mut after, &Headers::parse(&before), 1459));
+    }
+
+    #[test]
+    fn of_fragments_the_first() {
+        let (mut frame, at) = frame(false, false, 2);
+        for (field, clamped) in [([0x20, 0], true), ([0x20, 1], false), ([0, 1], false)] {
+            frame[20..22].copy_from_slice(&field);
+            frame[at..at + 2].copy_from_slice(&[0x05, 0xb4]);
+            let headers = Headers::parse(&frame);
+            assert_eq!(clamp(&mut frame, &headers, 1300), clamped, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn only_tcp() {
+        let (mut frame, _) = frame(false, false, 2);
+        frame[23] = 253;
+        let headers = Headers::parse(&frame);
+        assert!(!clamp(&mut frame, &headers, 1300));
+    }
+
+    proptest! {
+        /// Any bytes behind the numbers, and headers of this frame or of the whole one: no panic, and what is changed is
+        /// said to be.
+        #[test]
+        fn no_bytes_panic(
+            l4 in prop::collection::vec(any::<u8>(), 0..90), shape: [bool; 2], cut in 0usize..200, most: u16
+        ) {
+            let (mut bytes, at) = frame(shape[0], shape[1], 2);
+            let headers = Headers::parse(&bytes);
+            bytes.splice(at - 10.., l4);
+            bytes.truncate(cut);
+            for headers in [headers, Headers::parse(&bytes)] {
+                let mut after = bytes.clone();
+                let clamped = clamp(&mut after, &headers, most);
+                let changed = bytes.iter().zip(&after).filter(|(before, after)| before != after).count();
+                prop_assert_eq!(clamped, changed > 0);
+                prop_assert_eq!(after.len(), bytes.len());
+            }
+        }
+
+        #[test]
+        fn a_checksum_is_as_right_as_it_was(mss: u16, most: u16, shape: [bool; 2], wrong: u16) {
+            let (mut before, at) = frame(shape[0], shape[1], 2);
+            before[at..at + 2].copy_from_slice(&mss.to_be_bytes());
+            let addresses = addresses(&before);
+            let end = usize::from(Headers::parse(&before).l3_end);
+            tcp::Packet::new_checked(&mut before[at - 22..end]).unwrap().fill_checksum(addresses);
+            let right = u16::from_be_bytes([before[at - 6], before[at - 5]]);
+            before[at - 6..at - 4].copy_from_slice(&(right ^ wrong).to_be_bytes());
+            let was_right = checksum_is_right(&before);
+            let mut after = before.clone();
+            prop_assert_eq!(clamp(&mut after, &Headers::parse(&before), most), mss > most);
+            prop_assert_eq!(checksum_is_right(&after), was_right);
+        }
+    }
+}

@@ -1,0 +1,515 @@
+//! `esp-open`: packets come out of ESP, where they lie.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwapOption;
+use arrayvec::ArrayVec;
+use xdpfwd_ipsec::{BATCH, IN_FRONT, Incoming, Unopened, ecn};
+use xdpfwd_xsk::Frame;
+
+use super::bypass::{Bypass, has_marker};
+use super::reasons;
+use super::sa::{self, HeldWindow, Inbound};
+use super::selector::End;
+use super::spi::SpiTable;
+use super::state_file::StateFile;
+use super::values::Mode;
+use super::{as_plans, mss, transport};
+use xdpfwd_pipeline::{
+    BuildCx, Cx, ExclusiveResource, Inspectable, Maintained, PacketMut, QueueBinding, QueueBound, Reason,
+    ResourceError, ResourceOwner, Stage, StagePlan, Table, Verdicts, View,
+};
+use xdpfwd_wire::checksum::update;
+use xdpfwd_wire::{EtherType, Fragment, Headers, IpProtocol, IpVersion, Status, udp};
+
+/// What all workers have of the stage.
+pub(super) struct Opening {
+    pub(super) sas: Vec<Inbound>,
+    pub(super) by_spi: SpiTable,
+    /// Ports of UDP that carry ESP.
+    pub(super) udp_ports: Vec<u16>,
+    pub(super) bypass: Bypass,
+    pub(super) tcp_mss: Option<u16>,
+    pub(super) state: ArcSwapOption<StateFile>,
+    pub(super) state_path: std::path::PathBuf,
+    pub(super) keys: Vec<ExclusiveResource>,
+}
+
+/// The stage's plan.
+pub(super) struct OpenPlan(pub(super) Arc<Opening>);
+
+/// The stage at work.
+pub struct EspOpen {
+    plan: Arc<Opening>,
+    work: Opener,
+}
+
+/// What one worker has of the stage.
+struct Opener {
+    /// Of each SA, whether it belongs to this worker.
+    owns: Vec<bool>,
+    /// Of each SA, its window, once this worker has it.
+    windows: Vec<Option<HeldWindow>>,
+    jobs: Box<[Job; BATCH]>,
+    /// In the order of [`COUNTERS`].
+    counters: [u64; COUNTERS.len()],
+}
+
+const COUNTERS: [&str; 3] = ["opened", "bypassed", "mss_lowered"];
+const OPENED: usize = 0;
+const BYPASSED: usize = 1;
+const MSS_LOWERED: usize = 2;
+
+/// What is to be done about a packet of the batch.
+#[derive(Clone, Copy, Default)]
+struct Job {
+    /// Which SA; [`NONE`] if none, or no more.
+    sa: u16,
+    /// Where the SPI is in the frame.
+    esp: u16,
+    /// Where the packet ends.
+    end: u16,
+}
+
+const NONE: u16 = u16::MAX;
+
+const _: () = assert!(BATCH >= xdpfwd_xsk::Batch::CAPACITY);
+
+/// What a packet is.
+enum Fate {
+    Open(Job),
+    Pass,
+    Drop(Reason),
+}
+
+impl StagePlan for OpenPlan {
+    fn build(&self, cx: &BuildCx) -> Box<dyn Stage> {
+        let plan = Arc::clone(&self.0);
+        let owner = |sa: &Inbound| usize::from(sa.queue) % cx.workers.max(1) == cx.worker;
+        let work = Opener {
+            owns: plan.sas.iter().map(owner).collect(),
+            windows: plan.sas.iter().map(|_| None).collect(),
+            jobs: Box::new([Job::default(); BATCH]),
+            counters: [0; COUNTERS.len()],
+        };
+        Box::new(EspOpen { plan, work })
+    }
+
+    fn summary(&self) -> String {
+        super::summary("opens", self.0.sas.iter().map(|sa| &sa.sa))
+    }
+
+    fn verdicts(&self) -> Verdicts {
+        let Opening { sas, bypass, .. } = &*self.0;
+        let sas: Vec<String> = sas.iter().map(Inbound::verdict_key).collect();
+        Verdicts::Key(format!("opens by {bypass:?}: {sas:?}"))
+    }
+
+    fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
+        Some(self)
+    }
+
+    fn as_maintained(&self) -> Option<&dyn Maintained> {
+        Some(self)
+    }
+
+    fn as_inspectable(&self) -> Option<&dyn Inspectable> {
+        Some(self)
+    }
+
+    fn as_queue_bound(&self) -> Option<&dyn QueueBound> {
+        Some(self)
+    }
+}
+
+impl ResourceOwner for OpenPlan {
+    fn acquire(&self, others: &[Arc<dyn StagePlan>]) -> Result<(), ResourceError> {
+        let (same, other) = (super::opening(others), super::sealing(others));
+        for sa in &self.0.sas {
+            super::stay(&self.0.state_path, &sa.sa, &same, &other)?;
+        }
+        let state = super::state(&self.0.state_path, others)?;
+        for sa in &self.0.sas {
+            let others = as_plans::<Self>(others).flat_map(|plan| &plan.0.sas);
+            sa.acquire(&state, others).map_err(|error| ResourceError(error.to_string()))?;
+        }
+        self.0.state.store(Some(state));
+        super::warn_of_static_keys(self.0.sas.iter().map(|sa| &sa.sa));
+        Ok(())
+    }
+
+    fn release(&self) {
+        self.0.state.store(None);
+    }
+
+    fn exclusive_resources(&self) -> Vec<ExclusiveResource> {
+        self.0.keys.clone()
+    }
+
+    /// Each SA's anti-replay window is at one worker, in one stage.
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+}
+
+impl Maintained for OpenPlan {
+    fn maintain(&self) {
+        self.0.sas.iter().for_each(Inbound::maintain);
+    }
+}
+
+impl Inspectable for OpenPlan {
+    fn tables(&self, _: &[u64]) -> Vec<Table> {
+        vec![sa::table(self.0.sas.iter().map(Inbound::status))]
+    }
+}
+
+impl QueueBound for OpenPlan {
+    fn queue_bindings(&self) -> Vec<QueueBinding> {
+        self.0.sas.iter().map(Inbound::queue_binding).collect()
+    }
+}
+
+impl Stage for EspOpen {
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        let Self { plan, work } = self;
+        let len = view.len();
+        for place in 0..len {
+            let Some(mut packet) = view.packet(place) else { continue };
+            let mut job = Job { sa: NONE, ..Job::default() };
+            match begin(plan, packet.frame, &packet.meta.headers) {
+                Fate::Open(begun) => job = begun,
+                Fate::Pass => work.counters[BYPASSED] += 1,
+                Fate::Drop(reason) => packet.drop(reason),
+            }
+            work.jobs[place] = job;
+        }
+        // One SA after the other; there is one, mostly.
+        let mut from = 0;
+        while let Some(next) = work.jobs[from..len].iter().position(|job| job.sa != NONE) {
+            from += next;
+            work.open(plan, view, from, len);
+        }
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        COUNTERS.into_iter().zip(self.work.counters).collect()
+    }
+
+    fn retire(&mut self, _: &mut Cx<'_>) {
+        // For the successor.
+        self.work.windows.iter_mut().for_each(|window| *window = None);
+    }
+}
+
+/// Looks whether a packet is ESP, and of which SA.
+#[inline]
+fn begin(plan: &Opening, frame: &[u8], headers: &Headers) -> Fate {
+    let (esp, end, port) = match find(frame, headers, plan) {
+        Found::Esp { esp, end, port } => (esp, end, port),
+        Found::Fragment => return Fate::Drop(reasons::ESP_FRAGMENT.reason()),
+        Found::Keepalive => return Fate::Drop(reasons::DUMMY.reason()),
+        Found::Nothing => {
+            if plan.bypass.takes(frame, headers) {
+                return Fate::Pass;
+            }
+            return match (headers.ip_version, headers.status) {
+                (None, status) if status != Status::NotIp => Fate::Drop(Reason::MALFORMED),
+                _ if plan.bypass.takes_unmatched() => Fate::Pass,
+                _ => Fate::Drop(reasons::UNPROTECTED.reason()),
+            };
+        }
+    };
+    let Some(spi) = frame.get(esp..end).and_then(|packet| packet.first_chunk::<4>()) else {
+        return Fate::Drop(reasons::BAD_LENGTH.reason());
+    };
+    let is_it = |index: u16| {
+        plan.sas.get(usize::from(index)).is_some_and(|sa| {
+            let is_sent_there =
+                |wanted: IpAddr| headers.addresses(frame).is_some_and(|addresses| addresses.destination() == wanted);
+            sa.udp_port == port && sa.destination.is_none_or(is_sent_there)
+        })
+    };
+    match plan.by_spi.find(u32::from_be_bytes(*spi), is_it) {
+        // A frame has at most 4096 bytes.
+        Some(sa) => Fate::Open(Job { sa, esp: esp as u16, end: end as u16 }),
+        None if plan.bypass.takes_unmatched() => Fate::Pass,
+        None => Fate::Drop(reasons::NO_SA.reason()),
+    }
+}
+
+impl Opener {
+    /// Opens all packets of the SA of the first job.
+    #[inline]
+    fn open(&mut self, plan: &Opening, view: &mut View<'_>, from: usize, len: usize) {
+        let which = self.jobs[from].sa;
+        let index = usize::from(which);
+        let sa = &plan.sas[index];
+        if self.windows[index].is_none() && self.owns[index] {
+            self.windows[index] = sa.take_window();
+        }
+        let Some(shared) = sa.shared() else {
+            return self.refuse(plan, view, from..len, which, reasons::STATE_FILE.reason());
+        };
+        let limits = &sa.sa.limits;
+        let (most, most_bytes) = (limits.hard_packets.unwrap_or(u64::MAX), limits.hard_bytes.unwrap_or(u64::MAX));
+        // Nobody else counts: the SA is this worker's.
+        let mut packets = shared.counts.packets.load(Ordering::Relaxed);
+        let mut bytes = shared.bytes.load(Ordering::Relaxed);
+        if packets >= most || bytes >= most_bytes {
+            return self.refuse(plan, view, from..len, which, reasons::SA_LIMIT.reason());
+        }
+        let Some(window) = self.windows[index].as_mut().and_then(HeldWindow::window) else {
+            return self.refuse(plan, view, from..len, which, reasons::WRONG_QUEUE.reason());
+        };
+        let jobs = &mut self.jobs[from..len];
+        let mut incoming: ArrayVec<Incoming<'_>, BATCH> = ArrayVec::new();
+        for (packet, job) in view.packets().skip(from).zip(jobs.iter()).filter(|(_, job)| job.sa == which) {
+            let PacketMut { frame, .. } = packet;
+            incoming.push(Incoming::new(&mut frame[usize::from(job.esp) - IN_FRONT..usize::from(job.end)]));
+        }
+        sa.sa.protection.open_batch(window, &mut incoming);
+        let outcomes: ArrayVec<_, BATCH> = incoming.into_iter().map(|incoming| incoming.outcome).collect();
+        let mut outcomes = outcomes.into_iter();
+        let mut lowered = 0;
+        for (mut packet, job) in view.packets().skip(from).zip(jobs.iter_mut()).filter(|(_, job)| job.sa == which) {
+            let esp = usize::from(job.esp);
+            job.sa = NONE;
+            let Some(outcome) = outcomes.next() else { break };
+            let done = outcome.map_err(why).and_then(|opened| {
+                let payload = opened.payload.start + esp - IN_FRONT..opened.payload.end + esp - IN_FRONT;
+                let len = payload.len() as u64;
+                let next_header = IpProtocol(opened.next_header);
+                take_out(packet.frame, &mut packet.meta.headers, sa, esp, payload, next_header)?;
+                if packets >= most || len > most_bytes - bytes {
+                    return Err(reasons::SA_LIMIT.reason());
+                }
+                packets += 1;
+                bytes += len;
+                packet.meta.opened = true;
+                Ok(())
+            });
+            match done {
+                Ok(()) => {
+                    if let Some(most) = plan.tcp_mss
+                        && packet.meta.headers.protocol == Some(IpProtocol::TCP)
+                    {
+                        lowered += u64::from(mss::clamp(packet.frame, &packet.meta.headers, most));
+                    }
+                }
+                Err(reason) => {
+                    shared.counts.drop(reason);
+                    packet.drop(reason);
+                }
+            }
+        }
+        self.counters[OPENED] += packets - shared.counts.packets.load(Ordering::Relaxed);
+        self.counters[MSS_LOWERED] += lowered;
+        shared.counts.packets.store(packets, Ordering::Relaxed);
+        shared.bytes.store(bytes, Ordering::Relaxed);
+        if let Some(held) = &self.windows[index] {
+            held.publish();
+        }
+    }
+
+    /// Drops all packets of an SA.
+    #[cold]
+    fn refuse(&mut self, plan: &Opening, view: &mut View<'_>, places: Range<usize>, which: u16, reason: Reason) {
+        for place in places {
+            if self.jobs[place].sa != which {
+                continue;
+            }
+            self.jobs[place].sa = NONE;
+            if let Some(mut packet) = view.packet(place) {
+                packet.drop(reason);
+            }
+            if let Some(shared) = plan.sas[usize::from(which)].shared() {
+                shared.counts.drop(reason);
+            }
+        }
+    }
+}
+
+/// What a packet carries.
+enum Found {
+    Esp {
+        /// Where the SPI is.
+        esp: usize,
+        end: usize,
+        /// The UDP port that it came to.
+        port: Option<u16>,
+    },
+    Fragment,
+    Keepalive,
+    Nothing,
+}
+
+#[inline]
+fn find(frame: &[u8], headers: &Headers, plan: &Opening) -> Found {
+    const KEEPALIVE: [u8; 1] = [0xff];
+    let (esp, end) = (usize::from(headers.l4_offset), usize::from(headers.l3_end));
+    match headers.protocol {
+        Some(IpProtocol::ESP) if headers.fragment == Fragment::Whole => Found::Esp { esp, end, port: None },
+        Some(IpProtocol::ESP) => Found::Fragment,
+        // It has no ports, and may be of any datagram.
+        Some(IpProtocol::UDP) if headers.fragment == Fragment::Later && !plan.udp_ports.is_empty() => Found::Fragment,
+        Some(IpProtocol::UDP) if plan.udp_ports.contains(&headers.destination_port) => {
+            if headers.fragment != Fragment::Whole {
+                return Found::Fragment;
+            }
+            let Ok(datagram) = udp::Packet::new_checked(headers.l4(frame)) else { return Found::Nothing };
+            let payload = datagram.payload();
+            if payload == KEEPALIVE {
+                return Found::Keepalive;
+            }
+            if has_marker(payload) {
+                return Found::Nothing;
+            }
+            let esp = esp + udp::HEADER_LEN;
+            Found::Esp { esp, end: esp + payload.len(), port: Some(headers.destination_port) }
+        }
+        _ => Found::Nothing,
+    }
+}
+
+#[inline]
+fn why(unopened: Unopened) -> Reason {
+    match unopened {
+        Unopened::BadLength => reasons::BAD_LENGTH.reason(),
+        Unopened::Replay => reasons::REPLAY.reason(),
+        Unopened::Late => reasons::LATE.reason(),
+        Unopened::BadTag => reasons::BAD_TAG.reason(),
+        Unopened::BadPadding => reasons::BAD_PADDING.reason(),
+    }
+}
+
+/// Makes the frame what was in it, and has that in `headers`, which are those of the outer packet.
+#[inline]
+fn take_out(
+    frame: &mut Frame,
+    headers: &mut Headers,
+    sa: &Inbound,
+    esp: usize,
+    payload: Range<usize>,
+    next_header: IpProtocol,
+) -> Result<(), Reason> {
+    if next_header == IpProtocol::NO_NEXT_HEADER {
+        return Err(reasons::DUMMY.reason());
+    }
+    let inner = match next_header {
+        IpProtocol::IPV4 => Some(EtherType::IPV4),
+        IpProtocol::IPV6 => Some(EtherType::IPV6),
+        _ => None,
+    };
+    match (sa.sa.mode, inner) {
+        (Mode::Tunnel, Some(inner)) => out_of_tunnel(frame, headers, sa, payload, inner),
+        // A tunnel of another kind may be in it.
+        (Mode::Transport, _) => out_of_transport(frame, headers, sa, esp, payload, next_header),
+        _ => Err(Reason::POLICY),
+    }
+}
+
+#[inline]
+fn out_of_tunnel(
+    frame: &mut Frame,
+    headers: &mut Headers,
+    sa: &Inbound,
+    payload: Range<usize>,
+    ethertype: EtherType,
+) -> Result<(), Reason> {
+    let l2 = usize::from(headers.l3_offset);
+    let mark = traffic_class(frame, l2) & 0b11;
+    frame.truncate(payload.end);
+    // What was in front of the outer header goes in front of the inner one.
+    let shift = payload.start.checked_sub(l2).ok_or(Reason::MALFORMED)?;
+    frame.copy_within(..l2, shift);
+    frame.trim_front(shift);
+    let field = frame.get_mut(l2.wrapping_sub(2)..l2).ok_or(Reason::MALFORMED)?;
+    field.copy_from_slice(&ethertype.0.to_be_bytes());
+    Headers::parse_into(frame, headers);
+    let version = headers.ip_version.ok_or(Reason::MALFORMED)?;
+    // Behind its own length there is traffic-flow-confidentiality padding.
+    frame.truncate(headers.l3_end.into());
+    admit(sa, headers, frame)?;
+    let own = traffic_class(frame, l2) & 0b11;
+    let marked = ecn::decapsulated(own, mark).ok_or(reasons::ECN.reason())?;
+    if marked != own {
+        set_ecn(frame, l2, version, marked);
+    }
+    Ok(())
+}
+
+#[inline]
+fn out_of_transport(
+    frame: &mut Frame,
+    headers: &mut Headers,
+    sa: &Inbound,
+    esp: usize,
+    payload: Range<usize>,
+    next_header: IpProtocol,
+) -> Result<(), Reason> {
+    let version = headers.ip_version.ok_or(Reason::MALFORMED)?;
+    admit(sa, headers, frame)?;
+    let place = transport::upper(frame, headers).ok_or(Reason::MALFORMED)?;
+    if place.at > esp {
+        return Err(Reason::MALFORMED);
+    }
+    frame.truncate(payload.end);
+    let shift = payload.start.checked_sub(place.at).ok_or(Reason::MALFORMED)?;
+    frame.copy_within(..place.at, shift);
+    frame.trim_front(shift);
+    transport::set_behind(frame, headers.l3_offset.into(), version, place.field, next_header)
+        .ok_or(Reason::MALFORMED)?;
+    Headers::parse_into(frame, headers);
+    Ok(())
+}
+
+/// Whether a packet may have come by the SA (RFC 4301, 5.2): by its source address.
+#[inline]
+fn admit(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), Reason> {
+    let selector = &sa.sa.selector;
+    if selector.is_all() {
+        return Ok(());
+    }
+    let addresses = headers.addresses(frame).ok_or(Reason::MALFORMED)?;
+    if selector.has(addresses, End::Source) { Ok(()) } else { Err(Reason::POLICY) }
+}
+
+/// DSCP and ECN of the IP header that begins there, in their eight bits.
+#[inline]
+fn traffic_class(frame: &[u8], l3: usize) -> u8 {
+    let [first, second] = frame.get(l3..).and_then(|l3| l3.first_chunk::<2>()).copied().unwrap_or_default();
+    if first >> 4 == 4 { second } else { first << 4 | second >> 4 }
+}
+
+/// Sets ECN, and updates IPv4's checksum by as much (RFC 1624): one that was wrong stays wrong.
+#[cold]
+fn set_ecn(frame: &mut [u8], l3: usize, version: IpVersion, ecn: u8) {
+    let Some(header) = frame.get_mut(l3..).and_then(|l3| l3.first_chunk_mut::<20>()) else { return };
+    match version {
+        IpVersion::V4 => {
+            let old = u16::from_be_bytes([header[0], header[1]]);
+            header[1] = header[1] & !0b11 | ecn;
+            let checksum =
+                update(u16::from_be_bytes([header[10], header[11]]), old, u16::from_be_bytes([header[0], header[1]]));
+            header[10..12].copy_from_slice(&checksum.to_be_bytes());
+        }
+        IpVersion::V6 => header[1] = header[1] & 0b1100_1111 | ecn << 4,
+    }
+}
+
+impl fmt::Debug for OpenPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OpenPlan").field(&self.summary()).finish()
+    }
+}
+
+impl fmt::Debug for EspOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EspOpen").field("opened", &self.work.counters[OPENED]).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,122 @@
+//! The outer header of a tunnel (RFC 4301, 5.1.2).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::values::{Df, Dscp};
+use xdpfwd_wire::{EtherType, IpProtocol, ipv4, ipv6};
+
+/// What the outer header says of every packet.
+#[derive(Clone, Debug)]
+pub(super) struct Outer {
+    ends: Ends,
+    pub(super) dscp: Dscp,
+    pub(super) ttl: u8,
+    pub(super) df: Df,
+}
+
+/// Two addresses of one version.
+#[derive(Clone, Copy, Debug)]
+enum Ends {
+    V4(Ipv4Addr, Ipv4Addr),
+    V6(Ipv6Addr, Ipv6Addr),
+}
+
+/// What it takes from the inner one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inner {
+    /// DSCP and ECN.
+    pub(super) traffic_class: u8,
+    /// Whether it must not be fragmented; an IPv6 packet never is.
+    pub(super) df: bool,
+}
+
+impl Outer {
+    /// `None` if the addresses are of two versions.
+    pub(super) fn new(source: IpAddr, destination: IpAddr, dscp: Dscp, ttl: u8, df: Df) -> Option<Self> {
+        let ends = match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => Ends::V4(source, destination),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => Ends::V6(source, destination),
+            _ => return None,
+        };
+        Some(Self { ends, dscp, ttl, df })
+    }
+
+    pub(super) fn source(&self) -> IpAddr {
+        match self.ends {
+            Ends::V4(source, _) => source.into(),
+            Ends::V6(source, _) => source.into(),
+        }
+    }
+
+    pub(super) fn destination(&self) -> IpAddr {
+        match self.ends {
+            Ends::V4(_, destination) => destination.into(),
+            Ends::V6(_, destination) => destination.into(),
+        }
+    }
+
+    /// Bytes of it.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        match self.ends {
+            Ends::V4(..) => ipv4::HEADER_LEN,
+            Ends::V6(..) => ipv6::HEADER_LEN,
+        }
+    }
+
+    #[inline]
+    pub(super) fn ethertype(&self) -> EtherType {
+        match self.ends {
+            Ends::V4(..) => EtherType::IPV4,
+            Ends::V6(..) => EtherType::IPV6,
+        }
+    }
+
+    /// Writes it to the front of `buffer`, for so many bytes behind it. Says whether the packet may be fragmented: it takes an identification
+    /// of its own then (RFC 6864, 4.1).
+    #[inline]
+    pub(super) fn write(&self, buffer: &mut [u8], inner: Inner, protocol: IpProtocol, payload: u16) -> bool {
+        let mut may_be_fragmented = false;
+        let dscp = match self.dscp {
+            Dscp::Copy => inner.traffic_class >> 2,
+            Dscp::Is(dscp) => dscp,
+        };
+        let ecn = xdpfwd_ipsec::ecn::outer(inner.traffic_class & 0b11);
+        let written = match self.ends {
+            Ends::V4(source, destination) => {
+                let dont_fragment = match self.df {
+                    Df::Copy => inner.df,
+                    Df::Set => true,
+                    Df::Clear => false,
+                };
+                may_be_fragmented = !dont_fragment;
+                let ttl = self.ttl;
+                let repr = ipv4::Repr {
+                    dscp,
+                    ecn,
+                    ident: 0,
+                    dont_fragment,
+                    ttl,
+                    protocol,
+                    source,
+                    destination,
+                    payload_len: payload,
+                };
+                repr.emit(buffer)
+            }
+            Ends::V6(source, destination) => ipv6::Repr {
+                traffic_class: dscp << 2 | ecn,
+                flow_label: 0,
+                next_header: protocol,
+                hop_limit: self.ttl,
+                source,
+                destination,
+                payload_len: payload,
+            }
+            .emit(buffer),
+        };
+        // The room for it was looked at, and its lengths are within an MTU.
+        debug_assert!(written.is_ok());
+        may_be_fragmented
+    }
+}

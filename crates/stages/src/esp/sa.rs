@@ -1,0 +1,481 @@
+//! Security associations: what all workers know of one, and what one of them has.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crossbeam_queue::ArrayQueue;
+use xdpfwd_ipsec::{Fingerprint, Protection, Transform, Window};
+
+use super::outer::Outer;
+use super::selector::Selector;
+use super::state_file;
+use super::values::{Backend, Mode};
+use xdpfwd_pipeline::{Cell, QueueBinding, Reason, Table, Unit};
+
+/// A security association as it is now. No key.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SaStatus {
+    direction: &'static str,
+    spi: u32,
+    transform: &'static str,
+    /// Identifies the key.
+    fingerprint: String,
+    mode: &'static str,
+    /// The outer header's source address, if one is configured.
+    source: Option<IpAddr>,
+    /// The outer header's destination address; of an inbound SA, where packets have to be sent, if configured.
+    destination: Option<IpAddr>,
+    /// Source and destination port of UDP, or the destination alone.
+    udp_ports: Vec<u16>,
+    esn: bool,
+    backend: &'static str,
+    /// The highest sequence number that was used or received.
+    sequence: u64,
+    /// Packets encapsulated or decapsulated since xdpfwd started.
+    packets: u64,
+    /// Their inner bytes; of an outbound SA, of former runs too.
+    bytes: u64,
+    drops: BTreeMap<&'static str, u64>,
+    /// Size of the anti-replay window.
+    window: Option<u32>,
+    /// The queue whose worker has the SA.
+    queue: Option<u16>,
+    limits: Limits,
+}
+
+/// Returns the inspection table of SAs. `xdpfwd ctl sa` prints it.
+pub(super) fn table(sas: impl Iterator<Item = SaStatus>) -> Table {
+    const PACKETS: Option<Unit> = Some(Unit::Packets);
+    const BYTES: Option<Unit> = Some(Unit::Bytes);
+    let mut table = Table::new(
+        "sas",
+        &[
+            ("direction", None),
+            ("spi", None),
+            ("transform", None),
+            ("fingerprint", None),
+            ("mode", None),
+            ("source", None),
+            ("destination", None),
+            ("udp_ports", None),
+            ("esn", None),
+            ("backend", None),
+            ("sequence", None),
+            ("packets", PACKETS),
+            ("bytes", BYTES),
+            ("drops", PACKETS),
+            ("window", PACKETS),
+            ("queue", None),
+            ("soft_packets", PACKETS),
+            ("hard_packets", PACKETS),
+            ("soft_bytes", BYTES),
+            ("hard_bytes", BYTES),
+        ],
+    );
+    table.rows.extend(sas.map(SaStatus::into_row));
+    table
+}
+
+impl SaStatus {
+    fn into_row(self) -> Vec<Cell> {
+        let address = |address: Option<IpAddr>| Cell::from(address.map(|address| address.to_string()));
+        let Limits { soft_packets, hard_packets, soft_bytes, hard_bytes } = self.limits;
+        vec![
+            self.direction.into(),
+            self.spi.into(),
+            self.transform.into(),
+            self.fingerprint.into(),
+            self.mode.into(),
+            address(self.source),
+            address(self.destination),
+            self.udp_ports.into(),
+            self.esn.into(),
+            self.backend.into(),
+            self.sequence.into(),
+            self.packets.into(),
+            self.bytes.into(),
+            Cell::Map(self.drops),
+            self.window.into(),
+            self.queue.into(),
+            soft_packets.into(),
+            hard_packets.into(),
+            soft_bytes.into(),
+            hard_bytes.into(),
+        ]
+    }
+}
+
+/// How much an SA may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub(super) soft_packets: Option<u64>,
+    pub(super) hard_packets: Option<u64>,
+    pub(super) soft_bytes: Option<u64>,
+    pub(super) hard_bytes: Option<u64>,
+}
+
+/// What an SA is, in either direction.
+pub(super) struct Association {
+    pub(super) spi: u32,
+    pub(super) transform: Transform,
+    pub(super) fingerprint: Fingerprint,
+    /// What is the same if another transform has the same key.
+    pub(super) identity: Fingerprint,
+    pub(super) mode: Mode,
+    pub(super) esn: bool,
+    pub(super) backend: Backend,
+    pub(super) limits: Limits,
+    /// Of an outbound one the destination, of an inbound one the source is looked at.
+    pub(super) selector: Selector,
+    pub(super) protection: Protection,
+}
+
+/// An SA that packets are sealed under.
+pub(super) struct Outbound {
+    pub(super) sa: Association,
+    /// In tunnel mode.
+    pub(super) outer: Option<Outer>,
+    /// Source and destination port.
+    pub(super) udp: Option<[u16; 2]>,
+    shared: OnceLock<Arc<OutboundShared>>,
+}
+
+/// What outlasts a reload.
+pub(super) struct OutboundShared {
+    pub(super) numbers: Arc<state_file::Outbound>,
+    pub(super) counts: Counts,
+}
+
+/// An SA whose packets are opened.
+pub(super) struct Inbound {
+    pub(super) sa: Association,
+    pub(super) destination: Option<IpAddr>,
+    pub(super) udp_port: Option<u16>,
+    pub(super) window: u32,
+    pub(super) queue: u16,
+    shared: OnceLock<Arc<InboundShared>>,
+}
+
+/// What outlasts a reload.
+pub(super) struct InboundShared {
+    /// The window, while no worker has it: a slot that is taken and filled without a lock.
+    window: ArrayQueue<Window>,
+    state: Arc<state_file::Inbound>,
+    pub(super) counts: Counts,
+    /// Inner bytes since the start.
+    pub(super) bytes: AtomicU64,
+}
+
+/// What was done, by all workers.
+#[derive(Default)]
+pub(super) struct Counts {
+    pub(super) packets: AtomicU64,
+    drops: DropCounts,
+    /// The soft limits that were warned of.
+    warned_of_packets: AtomicU64,
+    warned_of_bytes: AtomicU64,
+}
+
+/// Drops of one SA, by reason. Reasons take the next free counter when they first occur: an SA sees few of them.
+#[derive(Default)]
+struct DropCounts([(AtomicU16, AtomicU64); DropCounts::MOST]);
+
+impl DropCounts {
+    /// Reasons under which ESP drops packets of an SA, at most.
+    const MOST: usize = 24;
+    const FREE: u16 = 0;
+
+    fn count(&self, reason: Reason) {
+        let own = u16::from(reason.number()) + 1;
+        for (number, count) in &self.0 {
+            let taken = match number.load(Ordering::Relaxed) {
+                Self::FREE => number
+                    .compare_exchange(Self::FREE, own, Ordering::Relaxed, Ordering::Relaxed)
+                    .map_or_else(|other| other, |_| own),
+                taken => taken,
+            };
+            if taken == own {
+                count.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+        debug_assert!(false, "more than {} reasons", Self::MOST);
+    }
+
+    fn by_name(&self) -> BTreeMap<&'static str, u64> {
+        let used = self.0.iter().map(|(number, count)| (number.load(Ordering::Relaxed), count.load(Ordering::Relaxed)));
+        let used = used.filter(|(number, count)| *number != Self::FREE && *count > 0);
+        used.filter_map(|(number, count)| {
+            let reason = Reason::all().find(|reason| u16::from(reason.number()) + 1 == number)?;
+            Some((reason.name(), count))
+        })
+        .collect()
+    }
+}
+
+impl Counts {
+    /// Counts a packet that was dropped.
+    #[inline]
+    pub(super) fn drop(&self, reason: Reason) {
+        self.drops.count(reason);
+    }
+
+    /// Warns once of each soft limit that is reached.
+    fn warn(&self, direction: &str, sa: &Association, packets: u64, bytes: u64) {
+        let warn = |what: &str, count: u64, soft: Option<u64>, hard: Option<u64>, warned: &AtomicU64| {
+            let Some(soft) = soft.filter(|soft| count >= *soft) else { return };
+            if warned.swap(soft, Ordering::Relaxed) != soft {
+                let spi = sa.spi;
+                let hard = hard.map_or("no hard limit".to_owned(), |hard| format!("at {hard} it ends"));
+                tracing::warn!(
+                    direction,
+                    spi,
+                    count,
+                    "SA {spi:#x} ({direction}) has reached its soft limit of {soft} {what}, {hard}: it takes another key"
+                );
+            }
+        };
+        let limits = &sa.limits;
+        warn("packets", packets, limits.soft_packets, limits.hard_packets, &self.warned_of_packets);
+        warn("bytes", bytes, limits.soft_bytes, limits.hard_bytes, &self.warned_of_bytes);
+    }
+}
+
+impl Association {
+    /// Whether another one is the same, but for what a reload may change.
+    fn is(&self, other: &Self) -> bool {
+        let own = (self.spi, self.fingerprint, self.esn, self.mode);
+        own == (other.spi, other.fingerprint, other.esn, other.mode)
+    }
+
+    fn verdict_key(&self) -> String {
+        let Self { spi, fingerprint, mode, esn, limits, selector, .. } = self;
+        format!("{spi} {fingerprint} {mode:?} {esn} {limits:?} {selector:?}")
+    }
+
+    fn status(&self, direction: &'static str, counts: Option<&Counts>) -> SaStatus {
+        SaStatus {
+            direction,
+            spi: self.spi,
+            transform: self.transform.name(),
+            fingerprint: self.fingerprint.to_string(),
+            mode: self.mode.name(),
+            source: None,
+            destination: None,
+            udp_ports: Vec::new(),
+            esn: self.esn,
+            backend: self.backend.name(),
+            sequence: 0,
+            packets: counts.map_or(0, |counts| counts.packets.load(Ordering::Relaxed)),
+            bytes: 0,
+            drops: counts.map(|counts| counts.drops.by_name()).unwrap_or_default(),
+            window: None,
+            queue: None,
+            limits: self.limits,
+        }
+    }
+}
+
+impl Outbound {
+    pub(super) fn new(sa: Association, outer: Option<Outer>, udp: Option<[u16; 2]>) -> Self {
+        Self { sa, outer, udp, shared: OnceLock::new() }
+    }
+
+    /// What all that seal under it share; `None` before it is prepared.
+    #[inline]
+    pub(super) fn shared(&self) -> Option<&Arc<OutboundShared>> {
+        self.shared.get()
+    }
+
+    /// Gives the numbers their limits: once it is at work, and not before it is certain that it will be.
+    pub(super) fn limit(&self) {
+        if let Some(shared) = self.shared.get() {
+            shared.numbers.limit(self.sa.esn, self.sa.limits.hard_packets);
+        }
+    }
+
+    /// What it goes by when it drops packets, and what it leaves of others.
+    pub(super) fn verdict_key(&self) -> String {
+        format!("{} {:?} {:?}", self.sa.verdict_key(), self.outer, self.udp)
+    }
+
+    /// Goes on with what one of the others has, or begins.
+    pub(super) fn acquire<'a>(
+        &self,
+        state: &Arc<state_file::StateFile>,
+        mut others: impl Iterator<Item = &'a Self>,
+    ) -> Result<(), state_file::StateFileError> {
+        let Association { spi, fingerprint, esn, limits, .. } = &self.sa;
+        let numbers = state.outbound(*spi, *fingerprint, *esn, limits.hard_packets)?;
+        let same =
+            others.find(|other| other.sa.is(&self.sa) && other.outer.is_same_way(&self.outer) && other.udp == self.udp);
+        let known =
+            same.and_then(|other| other.shared.get().cloned()).filter(|known| Arc::ptr_eq(&known.numbers, &numbers));
+        let shared = known.unwrap_or_else(|| Arc::new(OutboundShared { numbers, counts: Counts::default() }));
+        let _ = self.shared.set(shared);
+        Ok(())
+    }
+
+    pub(super) fn status(&self) -> SaStatus {
+        let shared = self.shared.get();
+        let mut report = self.sa.status("out", shared.map(|shared| &shared.counts));
+        report.source = self.outer.as_ref().map(Outer::source);
+        report.destination = self.outer.as_ref().map(Outer::destination);
+        report.udp_ports = self.udp.map(|ports| ports.to_vec()).unwrap_or_default();
+        report.sequence = shared.map_or(0, |shared| shared.numbers.next().saturating_sub(1));
+        report.bytes = shared.map_or(0, |shared| shared.numbers.bytes());
+        report
+    }
+
+    pub(super) fn maintain(&self) {
+        if let Some(shared) = self.shared.get() {
+            let numbers = &shared.numbers;
+            shared.counts.warn("out", &self.sa, numbers.next().saturating_sub(1), numbers.bytes());
+        }
+    }
+}
+
+/// Whether two ways lead from and to the same places.
+trait SameWay {
+    fn is_same_way(&self, other: &Self) -> bool;
+}
+
+impl SameWay for Option<Outer> {
+    fn is_same_way(&self, other: &Self) -> bool {
+        let ends = |outer: &Self| outer.as_ref().map(|outer| (outer.source(), outer.destination()));
+        ends(self) == ends(other)
+    }
+}
+
+impl Inbound {
+    pub(super) fn new(
+        sa: Association,
+        destination: Option<IpAddr>,
+        udp_port: Option<u16>,
+        window: u32,
+        queue: u16,
+    ) -> Self {
+        Self { sa, destination, udp_port, window, queue, shared: OnceLock::new() }
+    }
+
+    /// What all that look at it share; `None` before it is prepared.
+    #[inline]
+    pub(super) fn shared(&self) -> Option<&Arc<InboundShared>> {
+        self.shared.get()
+    }
+
+    /// Goes on with what one of the others has, or begins.
+    pub(super) fn acquire<'a>(
+        &self,
+        state: &Arc<state_file::StateFile>,
+        mut others: impl Iterator<Item = &'a Self>,
+    ) -> Result<(), state_file::StateFileError> {
+        let same = others.find(|other| other.sa.is(&self.sa));
+        let state = state.inbound(self.sa.spi, self.sa.fingerprint)?;
+        let known =
+            same.and_then(|other| other.shared.get().cloned()).filter(|known| Arc::ptr_eq(&known.state, &state));
+        let begun = || InboundShared {
+            // Its size was looked at when the configuration was read.
+            window: slot(Window::new(self.window, self.sa.esn).ok()),
+            state,
+            counts: Counts::default(),
+            bytes: AtomicU64::new(0),
+        };
+        let _ = self.shared.set(known.unwrap_or_else(|| Arc::new(begun())));
+        Ok(())
+    }
+
+    /// What it goes by when it drops packets.
+    pub(super) fn verdict_key(&self) -> String {
+        let Self { destination, udp_port, queue, .. } = self;
+        format!("{} {destination:?} {udp_port:?} {queue}", self.sa.verdict_key())
+    }
+
+    /// The window, for the worker that the SA belongs to. `None`: another one has it yet.
+    pub(super) fn take_window(&self) -> Option<HeldWindow> {
+        let shared = Arc::clone(self.shared.get()?);
+        let mut window = shared.window.pop()?;
+        if window.size() != self.window {
+            let highest = window.highest();
+            window = Window::new(self.window, self.sa.esn).unwrap_or(window);
+            window.go_on_behind(highest);
+        }
+        window.go_on_behind(shared.state.highest());
+        Some(HeldWindow { window: Some(window), shared })
+    }
+
+    pub(super) fn status(&self) -> SaStatus {
+        let shared = self.shared.get();
+        let mut report = self.sa.status("in", shared.map(|shared| &shared.counts));
+        report.destination = self.destination;
+        report.udp_ports = self.udp_port.into_iter().collect();
+        report.sequence = shared.map_or(0, |shared| shared.state.highest());
+        report.bytes = shared.map_or(0, |shared| shared.bytes.load(Ordering::Relaxed));
+        report.window = Some(self.window);
+        report.queue = Some(self.queue);
+        report
+    }
+
+    /// The queue that its packets have to arrive on, and the flow for `ethtool -N`.
+    pub(super) fn queue_binding(&self) -> QueueBinding {
+        let to = self.destination.map_or(String::new(), |destination| format!(" dst-ip {destination}"));
+        let version = if matches!(self.destination, Some(IpAddr::V6(_))) { 6 } else { 4 };
+        let spi = self.sa.spi;
+        let flow = match self.udp_port {
+            // The SPI is behind the headers that such rules can match.
+            Some(port) => format!("flow-type udp{version}{to} dst-port {port}"),
+            None => format!("flow-type esp{version}{to} spi {spi:#x}"),
+        };
+        QueueBinding { queue: self.queue, owner: format!("SA {spi:#x}"), flow }
+    }
+
+    pub(super) fn maintain(&self) {
+        if let Some(shared) = self.shared.get() {
+            let packets = shared.counts.packets.load(Ordering::Relaxed);
+            shared.counts.warn("in", &self.sa, packets, shared.bytes.load(Ordering::Relaxed));
+        }
+    }
+}
+
+/// A slot for a window.
+fn slot(window: Option<Window>) -> ArrayQueue<Window> {
+    let slot = ArrayQueue::new(1);
+    if let Some(window) = window {
+        let _ = slot.push(window);
+    }
+    slot
+}
+
+/// A window in the hands of the one worker that has it. It goes back when this goes.
+pub(super) struct HeldWindow {
+    /// Always there, until it goes back.
+    window: Option<Window>,
+    shared: Arc<InboundShared>,
+}
+
+impl HeldWindow {
+    #[inline]
+    pub(super) fn window(&mut self) -> Option<&mut Window> {
+        self.window.as_mut()
+    }
+
+    /// Lets others know how far it is.
+    #[inline]
+    pub(super) fn publish(&self) {
+        if let Some(window) = &self.window {
+            self.shared.state.set_highest(window.highest());
+        }
+    }
+}
+
+impl Drop for HeldWindow {
+    fn drop(&mut self) {
+        self.publish();
+        if let Some(window) = self.window.take() {
+            let returned = self.shared.window.push(window);
+            debug_assert!(returned.is_ok(), "the slot is empty while the window is held");
+        }
+    }
+}

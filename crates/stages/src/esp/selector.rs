@@ -1,0 +1,90 @@
+//! Which addresses an SA is for.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use xdpfwd_wire::Addresses;
+
+/// Prefixes, as they are compared: all of IPv4's, then all of IPv6's. None at all: every address is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Selector {
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
+}
+
+/// Which of a packet's addresses is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Source,
+    Destination,
+}
+
+impl Selector {
+    pub(super) fn new(prefixes: impl IntoIterator<Item = IpNet>) -> Self {
+        let mut selector = Self::default();
+        for prefix in prefixes {
+            match prefix {
+                IpNet::V4(net) => selector.v4.push((net.network().to_bits(), net.netmask().to_bits())),
+                IpNet::V6(net) => selector.v6.push((net.network().to_bits(), net.netmask().to_bits())),
+            }
+        }
+        selector
+    }
+
+    /// Whether it is for everything.
+    #[inline]
+    pub(super) fn is_all(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+
+    /// Whether a packet's address is in one of them.
+    #[inline]
+    pub(super) fn has(&self, addresses: Addresses, end: End) -> bool {
+        if self.is_all() {
+            return true;
+        }
+        let address = match end {
+            End::Source => addresses.source(),
+            End::Destination => addresses.destination(),
+        };
+        match address {
+            IpAddr::V4(address) => self.v4.iter().any(|(net, mask)| address.to_bits() & mask == *net),
+            IpAddr::V6(address) => self.v6.iter().any(|(net, mask)| address.to_bits() & mask == *net),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_in_a_prefix_of_its_version() {
+        let selector = Selector::new(["10.0.0.0/8", "0.0.0.0/32", "2001:db8::/32"].map(|net| net.parse().unwrap()));
+        let v4 = |destination: &str| Addresses::V4 {
+            source: [192, 0, 2, 1].into(),
+            destination: destination.parse().unwrap(),
+        };
+        let v6 = |destination: &str| Addresses::V6 {
+            source: "2001:db8::1".parse().unwrap(),
+            destination: destination.parse().unwrap(),
+        };
+        for (addresses, is_in) in [
+            (v4("10.255.0.1"), true),
+            (v4("11.0.0.1"), false),
+            (v4("0.0.0.0"), true),
+            (v4("0.0.0.1"), false),
+            (v6("2001:db8:1::"), true),
+            (v6("2001:db9::"), false),
+            (v6("::"), false),
+        ] {
+            assert_eq!(selector.has(addresses, End::Destination), is_in, "{addresses:?}");
+            assert!(Selector::default().has(addresses, End::Destination));
+        }
+        assert!(!selector.has(v4("10.0.0.1"), End::Source));
+        assert!(selector.has(v6("fe80::1"), End::Source));
+        assert!(Selector::new(["0.0.0.0/0".parse().unwrap()]).has(v4("1.2.3.4"), End::Destination));
+        assert!(!Selector::new(["0.0.0.0/0".parse().unwrap()]).has(v6("::1"), End::Destination));
+    }
+}

@@ -1,0 +1,362 @@
+//! The state file of ESP as a text: what must outlast a run, so that no nonce and no sequence number is used twice.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Write as _};
+
+use serde::Deserialize;
+
+use xdpfwd_ipsec::Fingerprint;
+
+/// What is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The last epoch of IVs that was used.
+    pub epoch: u32,
+    /// What became of each SA.
+    pub sas: Vec<SaState>,
+}
+
+/// How far an SA has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SaState {
+    /// Its security parameters index.
+    pub spi: u32,
+    /// Its key's.
+    pub fingerprint: Fingerprint,
+    /// How far.
+    pub reached: Reached,
+}
+
+/// How far an SA has got, by its direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// Outbound.
+    Out {
+        /// No sequence number from here on has been used.
+        next: u64,
+        /// Bytes of inner packets that were sealed.
+        bytes: u64,
+    },
+    /// Inbound.
+    In {
+        /// The highest sequence number that was received and verified.
+        highest: u64,
+    },
+}
+
+/// Which way an SA's packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Packets are sealed.
+    Out,
+    /// Packets are opened.
+    In,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::In => "in",
+            Self::Out => "out",
+        })
+    }
+}
+
+/// Why a text is no state.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// It is too long to be one.
+    #[error("{0} bytes: a state has {most} at most", most = State::LARGEST)]
+    TooLarge(usize),
+    /// Its last line is not there.
+    #[error("its end is missing, the line {END:?}")]
+    CutOff,
+    /// It is not UTF-8.
+    #[error("byte {0} is not UTF-8")]
+    NotText(usize),
+    /// It is no TOML, or has other keys.
+    #[error("{0}")]
+    Toml(String),
+    /// Another version of xdpfwd has written it.
+    #[error("version = {0}: this xdpfwd reads version 1")]
+    Version(i64),
+    /// There are too many SAs.
+    #[error("{0} SAs: a state has {most} at most", most = State::MOST_SAS)]
+    TooManySas(usize),
+    /// An SA is not possible.
+    #[error("[[sa]] number {number}: {wrong}")]
+    Sa {
+        /// Which, from 1.
+        number: usize,
+        /// Why.
+        wrong: &'static str,
+    },
+}
+
+/// The last line: a state that was cut off, at whatever place, is told from a whole one.
+const END: &str = "# end";
+
+const TITLE: &str = "# Written by xdpfwd. Neither edit nor copy it: two that go on from one state use nonces twice.";
+
+/// What is in front of all else.
+#[derive(Deserialize)]
+struct Versioned {
+    version: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(rename = "version")]
+    _version: i64,
+    epoch: u32,
+    #[serde(default)]
+    sa: Vec<Sa>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sa {
+    direction: Direction,
+    spi: u32,
+    fingerprint: Fingerprint,
+    next: Option<u64>,
+    bytes: Option<u64>,
+    highest: Option<u64>,
+}
+
+impl State {
+    /// Bytes that its text has at most: those of so many SAs.
+    pub const LARGEST: usize = 16 << 20;
+    /// SAs that there are at most.
+    pub const MOST_SAS: usize = 65_536;
+    /// The largest number that can be written down: TOML's integers have a sign. No SA gets there.
+    pub const LARGEST_NUMBER: u64 = i64::MAX as u64;
+    /// The smallest SPI of an SA: those below are reserved (RFC 4303, 2.1).
+    const SMALLEST_SPI: u32 = 256;
+
+    /// Reads what [`State::to_text`] wrote.
+    pub fn parse(text: &[u8]) -> Result<Self, StateError> {
+        if text.len() > Self::LARGEST {
+            return Err(StateError::TooLarge(text.len()));
+        }
+        let text = std::str::from_utf8(text).map_err(|error| StateError::NotText(error.valid_up_to() + 1))?;
+        let without_end = text.strip_suffix('\n').and_then(|text| text.strip_suffix(END));
+        if !without_end.is_some_and(|text| text.ends_with('\n')) {
+            return Err(StateError::CutOff);
+        }
+        let toml = |error: toml::de::Error| StateError::Toml(error.to_string().trim_end().to_owned());
+        // First by itself: another version may have other keys, and it is the version that is to be complained of.
+        let Versioned { version } = toml::from_str(text).map_err(toml)?;
+        if version != 1 {
+            return Err(StateError::Version(version));
+        }
+        let File { epoch, sa, .. } = toml::from_str(text).map_err(toml)?;
+        if sa.len() > Self::MOST_SAS {
+            return Err(StateError::TooManySas(sa.len()));
+        }
+        let mut seen = BTreeSet::new();
+        let sas = sa.into_iter().zip(1..).map(|(sa, number)| {
+            let sa = SaState::try_from(sa).map_err(|wrong| StateError::Sa { number, wrong })?;
+            if seen.insert((sa.direction(), sa.spi, sa.fingerprint)) {
+                Ok(sa)
+            } else {
+                Err(StateError::Sa { number, wrong: "direction, SPI and fingerprint are those of one before it" })
+            }
+        });
+        Ok(Self { epoch, sas: sas.collect::<Result<_, _>>()? })
+    }
+
+    /// What is written into the file.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{TITLE}\nversion = 1\nepoch = {}\n", self.epoch);
+        let most = |number: u64| number.min(Self::LARGEST_NUMBER);
+        for sa in &self.sas {
+            let (direction, spi, fingerprint) = (sa.direction(), sa.spi, sa.fingerprint);
+            let reached = match sa.reached {
+                Reached::Out { next, bytes } => format!("next = {}\nbytes = {}", most(next), most(bytes)),
+                Reached::In { highest } => format!("highest = {}", most(highest)),
+            };
+            // Writing into a string does not fail.
+            let _ = writeln!(
+                text,
+                "\n[[sa]]\ndirection = \"{direction}\"\nspi = {spi}\nfingerprint = \"{fingerprint}\"\n{reached}"
+            );
+        }
+        text.push_str(END);
+        text.push('\n');
+        text
+    }
+}
+
+impl SaState {
+    /// Which way its packets go.
+    pub fn direction(&self) -> Direction {
+        match self.reached {
+            Reached::Out { .. } => Direction::Out,
+            Reached::In { .. } => Direction::In,
+        }
+    }
+}
+
+impl TryFrom<Sa> for SaState {
+    type Error = &'static str;
+
+    fn try_from(sa: Sa) -> Result<Self, &'static str> {
+        if sa.spi < State::SMALLEST_SPI {
+            return Err("spi: from 256");
+        }
+        let too_large = |number: Option<u64>| number.is_some_and(|number| number > State::LARGEST_NUMBER);
+        if too_large(sa.next) || too_large(sa.bytes) || too_large(sa.highest) {
+            return Err("next, bytes, highest: up to 9223372036854775807");
+        }
+        let reached = match (sa.direction, sa.next, sa.bytes, sa.highest) {
+            (Direction::Out, Some(0), ..) => return Err("next: from 1"),
+            (Direction::Out, Some(next), Some(bytes), None) => Reached::Out { next, bytes },
+            (Direction::Out, ..) => return Err("of direction \"out\" it takes next and bytes, and no highest"),
+            (Direction::In, None, None, Some(highest)) => Reached::In { highest },
+            (Direction::In, ..) => return Err("of direction \"in\" it takes highest, and neither next nor bytes"),
+        };
+        Ok(Self { spi: sa.spi, fingerprint: sa.fingerprint, reached })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEXT: &str = "# Written by xdpfwd. Neither edit nor copy it: two that go on from one state use nonces twice.
+version = 1
+epoch = 1795305087
+
+[[sa]]
+direction = \"out\"
+spi = 4097
+fingerprint = \"9f86d081884c7d65\"
+next = 1048577
+bytes = 123456
+
+[[sa]]
+direction = \"in\"
+spi = 8193
+fingerprint = \"60303ae22b998861\"
+highest = 4711
+# end
+";
+
+    fn example() -> State {
+        let out = SaState {
+            spi: 4097,
+            fingerprint: "9f86d081884c7d65".parse().unwrap(),
+            reached: Reached::Out { next: 1_048_577, bytes: 123_456 },
+        };
+        let inbound = SaState {
+            spi: 8193,
+            fingerprint: "60303ae22b998861".parse().unwrap(),
+            reached: Reached::In { highest: 4711 },
+        };
+        State { epoch: 1_795_305_087, sas: vec![out, inbound] }
+    }
+
+    fn refused(text: &str) -> String {
+        State::parse(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn it_looks_like_the_documentation() {
+        assert_eq!(example().to_text(), TEXT);
+        assert_eq!(State::parse(TEXT.as_bytes()), Ok(example()));
+        let empty = State { epoch: 7, sas: Vec::new() };
+        assert_eq!(State::parse(empty.to_text().as_bytes()), Ok(empty));
+    }
+
+    #[test]
+    fn what_was_cut_off_is_refused_wherever_that_was() {
+        for end in 0..TEXT.len() {
+            assert!(State::parse(&TEXT.as_bytes()[..end]).is_err(), "{}", &TEXT[..end]);
+        }
+        assert_eq!(refused(&TEXT[..TEXT.len() - 1]), "its end is missing, the line \"# end\"");
+        assert_eq!(refused("version = 1\nepoch = 5 # end\n"), "its end is missing, the line \"# end\"");
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        let with = |from: &str, to: &str| {
+            assert!(TEXT.contains(from));
+            refused(&TEXT.replacen(from, to, 1))
+        };
+        assert_eq!(with("version = 1", "version = 2\nmore = true"), "version = 2: this xdpfwd reads version 1");
+        assert!(with("version = 1\n", "").contains("missing field `version`"));
+        assert!(with("epoch = 1795305087\n", "").contains("missing field `epoch`"));
+        assert!(with("epoch = 1795305087", "epoch = 4294967296").contains("4294967296"));
+        assert!(with("epoch", "other = 1\nepoch").contains("unknown field `other`"));
+        assert!(with("bytes", "bites").contains("unknown field `bites`"));
+        assert!(with("\"out\"", "\"up\"").contains("unknown variant `up`"));
+        assert!(with("9f86d081884c7d65", "9F86d081884c7d65").contains("16 hexadecimal digits"));
+        assert!(with("next = 1048577", "next = -1").contains("-1"));
+        assert_eq!(with("next = 1048577", "next = 0"), "[[sa]] number 1: next: from 1");
+        assert_eq!(with("spi = 8193", "spi = 255"), "[[sa]] number 2: spi: from 256");
+        assert_eq!(
+            with("highest = 4711", "next = 4711"),
+            "[[sa]] number 2: of direction \"in\" it takes highest, and neither next nor bytes"
+        );
+        assert_eq!(
+            with("bytes = 123456\n", ""),
+            "[[sa]] number 1: of direction \"out\" it takes next and bytes, and no highest"
+        );
+        let (_, second) = TEXT.split_once("4711\n").unwrap();
+        let twice = TEXT.replace(second, &TEXT[TEXT.rfind("\n[[sa]]").unwrap()..]);
+        assert_eq!(refused(&twice), "[[sa]] number 3: direction, SPI and fingerprint are those of one before it");
+        assert_eq!(State::parse(b"version = 1\nepoch = \xff\n"), Err(StateError::NotText(21)));
+        let large = vec![b'#'; State::LARGEST + 1];
+        assert_eq!(State::parse(&large), Err(StateError::TooLarge(State::LARGEST + 1)));
+    }
+
+    #[test]
+    fn as_many_sas_as_there_may_be_can_be_read_again_and_no_more() {
+        let sa = |spi| SaState {
+            spi,
+            fingerprint: "ffffffffffffffff".parse().unwrap(),
+            reached: Reached::Out { next: u64::MAX, bytes: u64::MAX },
+        };
+        let most = State::MOST_SAS as u32;
+        let mut state = State { epoch: u32::MAX, sas: (0..most).map(|index| sa(u32::MAX - index)).collect() };
+        let read = State::parse(state.to_text().as_bytes()).unwrap();
+        assert_eq!(read.sas.len(), State::MOST_SAS);
+        let largest = State::LARGEST_NUMBER;
+        assert_eq!(read.sas[0].reached, Reached::Out { next: largest, bytes: largest });
+        state.sas.push(sa(300));
+        assert_eq!(State::parse(state.to_text().as_bytes()), Err(StateError::TooManySas(State::MOST_SAS + 1)));
+    }
+
+    fn states() -> impl Strategy<Value = State> {
+        let number = prop_oneof![1_u64..5, Just(State::LARGEST_NUMBER), 1..State::LARGEST_NUMBER];
+        let reached = (any::<bool>(), number, 0..State::LARGEST_NUMBER).prop_map(|(out, first, other)| {
+            if out { Reached::Out { next: first, bytes: other } } else { Reached::In { highest: other } }
+        });
+        let sas = prop::collection::btree_map(256_u32.., (any::<u64>(), reached), 0..8);
+        (any::<u32>(), sas).prop_map(|(epoch, sas)| {
+            let sa = |(spi, (fingerprint, reached)): (u32, (u64, Reached))| SaState {
+                spi,
+                fingerprint: format!("{fingerprint:016x}").parse().unwrap(),
+                reached,
+            };
+            State { epoch, sas: sas.into_iter().map(sa).collect() }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(state in states()) {
+            prop_assert_eq!(State::parse(state.to_text().as_bytes()), Ok(state));
+        }
+
+        #[test]
+        fn nothing_panics(text in "(version = 1\n)?(epoch = [0-9]{1,12}\n)?([\\[\\]a-z =\"0-9]{0,30}\n){0,5}# end\n") {
+            let _ = State::parse(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,437 @@
+use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::process::{Command, Stdio};
+
+use super::*;
+use xdpfwd_testkit::Folder;
+
+fn key(digits: &str) -> Fingerprint {
+    digits.repeat(16).parse().unwrap()
+}
+
+fn made(folder: &Folder) -> PathBuf {
+    let path = folder.join("wan.state");
+    StateFile::create(&path).unwrap();
+    path
+}
+
+fn written(path: &Path) -> State {
+    State::parse(&fs::read(path).unwrap()).unwrap()
+}
+
+fn reached(path: &Path, direction: Direction, spi: u32) -> Option<Reached> {
+    let of = |sa: &&SaState| (sa.direction(), sa.spi) == (direction, spi);
+    written(path).sas.iter().find(of).map(|sa| sa.reached)
+}
+
+fn refused(path: &Path) -> String {
+    let text = StateFile::open(path).unwrap_err().to_string();
+    assert!(text.starts_with(&format!("state file {}: ", path.display())), "{text}");
+    text
+}
+
+fn put(path: &Path, epoch: u64) {
+    fs::write(path, State { epoch: epoch as u32, sas: Vec::new() }.to_text()).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Waits until something is so.
+#[track_caller]
+fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !so() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// All that there is at the moment; `None` if it took too many.
+fn drain(outbound: &Outbound, most: u64) -> Option<u64> {
+    let mut count = 0;
+    loop {
+        match outbound.reserve(64) {
+            Ok(range) => count += range.end - range.start,
+            Err(Exhausted::NotWritten) => return Some(count),
+            Err(Exhausted::Limit) => panic!("no limit is that low"),
+        }
+        if count > most {
+            return None;
+        }
+    }
+}
+
+#[test]
+fn a_new_one_is_its_users_and_is_never_written_over() {
+    let folder = Folder::new();
+    let before = now();
+    let path = made(&folder);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+    let state = written(&path);
+    assert!((before - 1..=now()).contains(&u64::from(state.epoch)), "{state:?}");
+    let again = StateFile::create(&path).unwrap_err().to_string();
+    assert!(again.contains("it exists, and is left as it is") && again.contains("`rm "), "{again}");
+    assert_eq!(written(&path), state);
+
+    let file = StateFile::open(&path).unwrap();
+    assert!(written(&path).epoch > state.epoch, "the epoch is written down before it returns");
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+    assert!(file.is(&folder.join("../").join(folder.file_name().unwrap()).join("wan.state")));
+    assert!(!file.is(&folder.join("lan.state")));
+    assert_eq!(file.path(), path.canonicalize().unwrap());
+    assert_eq!(fs::read_dir(&*folder).unwrap().count(), 1, "nothing else is left there");
+}
+
+#[test]
+fn what_is_no_state_file_is_refused() {
+    let folder = Folder::new();
+    let path = folder.join("wan.state");
+    let new_state = format!("`xdpfwd esp new-state {}`", path.display());
+    assert!(refused(&path).contains(&new_state));
+    StateFile::create(&path).unwrap();
+
+    symlink(&path, folder.join("link")).unwrap();
+    assert!(refused(&folder.join("link")).contains("links are not followed"));
+    assert!(refused(&folder).contains("it is no regular file"));
+
+    fs::set_permissions(&path, Permissions::from_mode(0o620)).unwrap();
+    let text = refused(&path);
+    assert!(text.contains("its mode 0620 lets") && text.contains("`chmod 600 "), "{text}");
+    put(&path, 7);
+    if xdpfwd_xsk::process::effective_user() == 0 {
+        chown(&path, Some(4321), None).unwrap();
+        assert!(refused(&path).contains("belongs to user 4321, and must belong to user 0"));
+        chown(&path, Some(0), None).unwrap();
+    }
+
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 4]).unwrap();
+    let text = refused(&path);
+    assert!(text.contains("not whole") && text.contains("its end is missing"), "{text}");
+    assert!(text.contains("`xdpfwd esp new-key`") && text.contains(&new_state), "{text}");
+    fs::write(&path, vec![b'#'; State::LARGEST + 10]).unwrap();
+    assert!(refused(&path).contains("a state has 16777216 at most"));
+    assert_eq!(fs::metadata(&path).unwrap().len(), State::LARGEST as u64 + 10, "it is left as it is");
+}
+
+#[test]
+fn a_clock_that_is_behind_is_waited_for_or_refused() {
+    let folder = Folder::new();
+    let path = folder.join("wan.state");
+    put(&path, now() + 100);
+    let text = refused(&path);
+    assert!(text.contains("before the last epoch that was used") && text.contains("`date`"), "{text}");
+    put(&path, u64::from(u32::MAX));
+    refused(&path);
+
+    let ahead = now() + 3;
+    put(&path, ahead);
+    drop(StateFile::open(&path).unwrap());
+    assert!(now() >= ahead, "it did not wait");
+    assert_eq!(u64::from(written(&path).epoch), ahead + 1);
+}
+
+#[test]
+fn only_one_has_it() {
+    let folder = Folder::new();
+    let path = made(&folder);
+    let file = StateFile::open(&path).unwrap();
+    assert!(refused(&path).contains("it is in use"));
+    // What is written anew is locked, too, before it has the name.
+    file.outbound(300, key("1"), true, None).unwrap();
+    assert!(refused(&path).contains("it is in use"));
+    let other_process = || Command::new("flock").arg("-n").arg(&path).arg("true").status().unwrap().success();
+    assert!(!other_process());
+    drop(file);
+    assert!(other_process());
+
+    let mut other =
+        Command::new("flock").arg(&path).args(["cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    until("the other process has it", || !other_process());
+    assert!(refused(&path).contains("it is in use"));
+    drop(other.stdin.take());
+    other.wait().unwrap();
+    StateFile::open(&path).unwrap();
+}
+
+#[test]
+fn a_lock_of_what_was_renamed_over_is_none() {
+    let folder = Folder::new();
+    let path = made(&folder);
+    let open = || OpenOptions::new().read(true).open(&path).unwrap();
+    let (old, file) = (open(), StateFile::open(&path).unwrap());
+    // Opened before that one has replaced it, and nobody has it locked any more.
+    assert!(!lock(&old, &path, &path).unwrap());
+    assert!(lock(&open(), &path, &path).unwrap_err().to_string().contains("in use"));
+    drop(file);
+    assert!(lock(&open(), &path, &path).unwrap());
+
+    // The same while it is replaced again and again.
+    let file = StateFile::open(&path).unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..300 {
+                file.have_written().unwrap();
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        let mut attempts = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            assert!(refused(&path).contains("in use"));
+            attempts += 1;
+        }
+        assert!(attempts > 100, "{attempts}");
+    });
+}
+
+#[test]
+fn lanes_are_nobody_elses() {
+    let folder = Folder::new();
+    let path = made(&folder);
+    let file = StateFile::open(&path).unwrap();
+    let mut lanes: Vec<Lane> = std::iter::from_fn(|| file.lane()).collect();
+    assert_eq!(lanes.len(), usize::from(Ivs::WORKERS));
+    let mut seen = BTreeSet::new();
+    for lane in &mut lanes {
+        seen.extend(lane.reserve(3).unwrap());
+    }
+    assert_eq!(seen.len(), 3 * 64);
+    // One that is given back goes on where it was.
+    drop(lanes.remove(5));
+    let mut again = file.lane().unwrap();
+    assert!(file.lane().is_none());
+    for iv in again.reserve(3).unwrap() {
+        assert!(seen.insert(iv), "{iv:x}");
+    }
+    // The next run has others.
+    drop((lanes, again, file));
+    let file = StateFile::open(&path).unwrap();
+    let first = file.lane().unwrap().reserve(1).unwrap().start;
+    assert!(first > *seen.last().unwrap());
+}
+
+#[test]
+fn an_orderly_end_has_the_exact_numbers() {
+    let folder = Folder::new();
+    let path = made(&folder);
+    let file = StateFile::open(&path).unwrap();
+    let outbound = file.outbound(300, key("1"), true, None).unwrap();
+    let inbound = file.inbound(400, key("2")).unwrap();
+    let never = file.inbound(401, key("2")).unwrap();
+    assert_eq!(reached(&path, Direction::Out, 300), Some(Reached::Out { next: STEP + 1, bytes: 0 }));
+    assert_eq!((outbound.reserve(64).unwrap(), outbound.add_bytes(100), outbound.add_bytes(50)), (1..65, 100, 150));
+    assert_eq!((inbound.highest(), never.highest()), (0, 0));
+    inbound.set_highest(4711);
+    drop(file);
+    assert_eq!(reached(&path, Direction::Out, 300), Some(Reached::Out { next: 65, bytes: 150 }));
+    assert_eq!(reached(&path, Direction::In, 400), Some(Reached::In { highest: 4711 }));
+    assert_eq!(reached(&path, Direction::In, 401), Some(Reached::In { highest: 0 }));
+    // Who has kept it gets nothing any more: the file says that none of them was used.
+    assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
+
+    // Of those that nobody uses everything is kept; another key is another SA.
+    let file = StateFile::open(&path).unwrap();
+    assert_eq!(file.outbound(300, key("3"), true, None).unwrap().reserve(1), Ok(1..2));
+    drop(file);
+    assert_eq!(written(&path).sas.len(), 4);
+    let file = StateFile::open(&path).unwrap();
+    let outbound = file.outbound(300, key("1"), true, None).unwrap();
+    assert_eq!((outbound.next(), outbound.bytes()), (65, 150));
+    assert_eq!(outbound.reserve(2), Ok(65..67));
+    assert_eq!(file.inbound(400, key("2")).unwrap().highest(), 4711);
+}
+
+/// Numbers, once they are written down.
+fn soon(outbound: &Outbound, count: u64) -> Result<std::ops::Range<u64>, Exhausted> {
+    for _ in 0..1000 {
+        match outbound.reserve(count) {
+            Err(Exhausted::NotWritten) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            other => return other,
+        }
+    }
+    Err(Exhausted::NotWritten)
+}
+
+#[test]
+fn who_asks_again_gets_the_same_with_the_limits_of_now() {
+    let folder = Folder::new();
+    let path = made(&folder);
+    let file = StateFile::open(&path).unwrap();
+    let outbound = file.outbound(300, key("1"), true, Some(10)).unwrap();
+    assert_eq!(reached(&path, Direction::Out, 300), Some(Reached::Out { next: 11, bytes: 0 }), "no more than it takes");
+    assert_eq!(outbound.reserve(64), Ok(1..11));
+    assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
+    let again = file.outbound(300, key("1"), true, Some(12)).unwrap();
+    assert!(Arc::ptr_eq(&outbound, &again));
+    assert_eq!(outbound.reserve(1), Err(Exhausted::Limit), "who asks again is not at work yet");
+    again.limit(true, Some(12));
+    // The first that asks is told to wait until they are written down.
+    assert_eq!(soon(&outbound, 64), Ok(11..13));
+    assert!(!Arc::ptr_eq(&outbound, &file.outbound(301, key("1"), true, None).unwrap()));
+    again.limit(true, Some(5));
+    assert_eq!(outbound.reserve(64), Err(Exhausted::Limit));
+    again.limit(false, None);
+    assert_eq!(soon(&outbound, 1), Ok(13..14));
+    let (one, other) = (file.inbound(300, key("1")).unwrap(), file.inbound(300, key("1")).unwrap());
+    assert!(Arc::ptr_eq(&one, &other));
+}
+
+#[test]
+fn what_is_received_is_written_down_every_second() {
+    let folder = Folder::new();
+    let path = made(&folder);
+    let file = StateFile::open(&path).unwrap();
+    let inbound = file.inbound(400, key("2")).unwrap();
+    for highest in [5, 9] {
+        inbound.set_highest(highest);
+        let is_written = || reached(&path, Direction::In, 400) == Some(Reached::In { highest });
+        until("highest is written down", is_written);
+    }
+    let at = |path: &Path| fs::metadata(path).unwrap().ino();
+    let before = at(&path);
+    thread::sleep(EVERY * 3 / 2);
+    assert_eq!(at(&path), before, "with nothing new it is left as it is");
+}
+
+/// Says that it is over, also to those who would go on for ever after a failure.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The file as a crash at this moment would leave it.
+fn crash(path: &Path, folder: &Folder, number: usize) -> PathBuf {
+    let copy = folder.join(format!("copy-{number}"));
+    fs::copy(path, &copy).unwrap();
+    copy
+}
+
+#[test]
+fn after_a_crash_no_number_is_given_out_again() {
+    let folder = Folder::new();
+    let path = made(&folder);
+    let file = StateFile::open(&path).unwrap();
+    let outbound = file.outbound(300, key("1"), true, None).unwrap();
+    let (drawn, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    match outbound.reserve(4096) {
+                        Ok(range) => drop(drawn.fetch_max(range.end - 1, Ordering::SeqCst)),
+                        Err(_) => thread::sleep(Duration::from_millis(1)),
+                    }
+                }
+            });
+        }
+        let _over = Over(&is_over);
+        let mut last = 0;
+        for number in 0..40 {
+            until("numbers go on", || drawn.load(Ordering::SeqCst) > last);
+            last = drawn.load(Ordering::SeqCst);
+            let copy = crash(&path, &folder, number);
+            let reopened = StateFile::open(&copy).unwrap();
+            let first = reopened.outbound(300, key("1"), true, None).unwrap().reserve(1).unwrap().start;
+            assert!(first > last, "{first} was given out before: {last} was");
+        }
+        assert!(last > 3 * STEP, "{last}: it was never asked for more");
+    });
+}
+
+#[test]
+fn after_a_crash_no_iv_is_given_out_again() {
+    let folder = Folder::new();
+    let path = made(&folder);
+    let file = StateFile::open(&path).unwrap();
+    let begun = written(&path).epoch;
+    let (mut lane, mut other) = (file.lane().unwrap(), file.lane().unwrap());
+    let other_before = other.reserve(1).unwrap().start;
+    let (mut last, mut epochs) = (0, BTreeSet::new());
+    for number in 0..12 {
+        // A quarter of an epoch's at a time.
+        let mut range = None;
+        until("the next epoch is written down", || {
+            range = lane.reserve(Ivs::PER_EPOCH / 4);
+            range.is_some()
+        });
+        let range = range.unwrap();
+        assert!(range.start > last);
+        last = range.end - 1;
+        epochs.insert(last >> 32);
+        if number % 4 == 3 {
+            let reopened = StateFile::open(&crash(&path, &folder, number)).unwrap();
+            let first = reopened.lane().unwrap().reserve(1).unwrap().start;
+            assert!(first >> 32 > last >> 32, "{first:x} {last:x}");
+        }
+    }
+    assert!((2..=5).contains(&epochs.len()), "{epochs:?}");
+    assert_eq!(*epochs.first().unwrap(), u64::from(begun));
+    // One that has used little of its epoch stays under it.
+    assert_eq!(other.reserve(1).unwrap().start, other_before + 1);
+}
+
+#[test]
+fn without_a_disk_nothing_is_given_out_that_is_not_written_down() {
+    let folder = Folder::new();
+    let inner = folder.join("inner");
+    fs::create_dir(&inner).unwrap();
+    let path = inner.join("wan.state");
+    StateFile::create(&path).unwrap();
+    let file = StateFile::open(&path).unwrap();
+    let outbound = file.outbound(300, key("1"), true, None).unwrap();
+    let mut lane = file.lane().unwrap();
+    fs::remove_dir_all(&inner).unwrap();
+
+    assert_eq!(drain(&outbound, 10 * STEP), Some(STEP));
+    let mut ivs = 0;
+    while let Some(range) = lane.reserve(1 << 20) {
+        ivs += range.end - range.start;
+    }
+    assert_eq!(ivs, u64::from(Ivs::PER_EPOCH));
+    let text = file.outbound(301, key("1"), true, None).unwrap_err().to_string();
+    assert!(
+        text.contains("cannot write it: No such file") && text.contains(&format!("`df {}`", inner.display())),
+        "{text}"
+    );
+    assert_eq!((drain(&outbound, STEP), lane.reserve(1)), (Some(0), None));
+
+    // Once it can be written again, they go on, and without being asked again.
+    fs::create_dir(&inner).unwrap();
+    until("it is written again", || path.exists());
+    until("numbers go on", || outbound.reserve(1).is_ok());
+    until("IVs go on", || lane.reserve(1).is_some());
+    assert_eq!(reached(&path, Direction::Out, 300), Some(Reached::Out { next: 2 * STEP + 1, bytes: 0 }));
+}
+
+#[test]
+fn what_somebody_has_put_in_its_place_is_left_as_it_is() {
+    let folder = Folder::new();
+    let path = made(&folder);
+    let file = StateFile::open(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    StateFile::create(&path).unwrap();
+    let theirs = written(&path);
+    let text = file.outbound(300, key("1"), true, None).unwrap_err().to_string();
+    assert!(text.contains("another file was put in its place"), "{text}");
+    drop(file);
+    assert_eq!(written(&path), theirs);
+}
+
+#[test]
+fn what_a_crash_has_left_beside_it_is_removed_and_not_followed() {
+    let folder = Folder::new();
+    let path = made(&folder);
+    let (new, elsewhere) = (folder.join("wan.state.new"), folder.join("elsewhere"));
+    fs::write(&new, "half").unwrap();
+    let file = StateFile::open(&path).unwrap();
+    assert!(!new.exists());
+    fs::write(&elsewhere, "theirs").unwrap();
+    symlink(&elsewhere, &new).unwrap();
+    file.outbound(300, key("1"), true, None).unwrap();
+    assert_eq!(fs::read(&elsewhere).unwrap(), b"theirs");
+    assert!(!fs::symlink_metadata(&path).unwrap().is_symlink() && !new.exists());
+}

@@ -1,0 +1,461 @@
+use proptest::prelude::*;
+use xdpfwd_xsk::{HugePages, Pool, Umem, UmemConfig};
+
+use super::*;
+use xdpfwd_wire::IpVersion;
+
+const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const NOWHERE: Sources = Sources { v4: None, v6: None };
+
+fn umem(frame_size: u32) -> (Umem, Pool) {
+    Umem::new(&UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off }).unwrap()
+}
+
+/// What came back and left of the frame that these bytes were put into with so much headroom; `None` if it is as it was.
+/// The rest of its chunk must be as it was in any case, and so must the neighbours'.
+#[track_caller]
+fn answered(bytes: &[u8], headroom: usize, headers: &Headers, mtu: u16, sources: &Sources) -> Option<(usize, Vec<u8>)> {
+    let (_umem, mut pool) = umem(4096);
+    let [mut before, mut frame, mut after] = [(); 3].map(|()| pool.alloc().unwrap());
+    assert_eq!((before.chunk().abs_diff(frame.chunk()), after.chunk().abs_diff(frame.chunk())), (1, 1));
+    for frame in [&mut before, &mut frame, &mut after] {
+        whole(frame).fill(0xee);
+    }
+    frame.trim_front(headroom);
+    frame.truncate(bytes.len());
+    frame.copy_from_slice(bytes);
+    let chunk = [&vec![0xee; headroom], bytes, &vec![0xee; 4096 - headroom - bytes.len()]].concat();
+
+    let said = answer(&mut frame, headers, mtu, sources);
+    let (start, message) = (frame.headroom(), frame.to_vec());
+    let now = whole(&mut frame);
+    assert_eq!(now[..start], chunk[..start]);
+    assert_eq!(now[start + message.len()..], chunk[start + message.len()..]);
+    for neighbour in [&before, &after] {
+        assert!(neighbour.iter().all(|&byte| byte == 0xee));
+    }
+    if !said {
+        assert_eq!((start, &message[..]), (headroom, bytes));
+        return None;
+    }
+    Some((start, message))
+}
+
+/// The frame made as large as its chunk.
+fn whole(frame: &mut Frame) -> &mut Frame {
+    let (headroom, tailroom) = (frame.headroom(), frame.tailroom());
+    frame.prepend(headroom).unwrap();
+    frame.append(tailroom).unwrap();
+    frame
+}
+
+/// The message about a frame, of an MTU of 600 (and an IPv6 packet of more than 1280 bytes).
+#[track_caller]
+fn about(frame: &[u8], sources: &Sources) -> Option<Vec<u8>> {
+    answered(frame, 256, &Headers::parse(frame), 600, sources).map(|(_, message)| message)
+}
+
+fn tagged(tags: usize, ethertype: [u8; 2]) -> Vec<u8> {
+    let mut frame = [ROUTER, SENDER].concat();
+    for tag in 0..tags {
+        frame.extend([0x81, 0x00, 0xa0, tag as u8 + 1]);
+    }
+    frame.extend(ethertype);
+    frame
+}
+
+/// A frame of UDP over IPv4 with so many VLAN tags, bytes of options and bytes of IP packet, and with padding behind it.
+fn v4(tags: usize, options: usize, len: usize) -> Vec<u8> {
+    let mut frame = tagged(tags, [8, 0]);
+    let l3 = frame.len();
+    frame.resize(l3 + ipv4::HEADER_LEN, 0);
+    let repr = ipv4::Repr {
+        protocol: IpProtocol::UDP,
+        source: [192, 0, 2, 1].into(),
+        destination: [198, 51, 100, 2].into(),
+        payload_len: (len - ipv4::HEADER_LEN) as u16,
+        dont_fragment: true,
+        ..ipv4::Repr::default()
+    };
+    repr.emit(&mut frame[l3..]).unwrap();
+    frame[l3] = 0x45 + (options / 4) as u8;
+    frame.resize(frame.len() + options, 1);
+    fill(frame, l3, len)
+}
+
+/// The same over IPv6, with so many bytes of destination options.
+fn v6(tags: usize, options: usize, len: usize) -> Vec<u8> {
+    let mut frame = tagged(tags, [0x86, 0xdd]);
+    let l3 = frame.len();
+    frame.resize(l3 + ipv6::HEADER_LEN, 0);
+    let repr = ipv6::Repr {
+        next_header: if options == 0 { IpProtocol::UDP } else { IpProtocol::DESTINATION_OPTIONS },
+        source: "2001:db8::1".parse().unwrap(),
+        destination: "2001:db8:1::2".parse().unwrap(),
+        payload_len: (len - ipv6::HEADER_LEN) as u16,
+        ..ipv6::Repr::default()
+    };
+    repr.emit(&mut frame[l3..]).unwrap();
+    if options > 0 {
+        frame.extend([17, (options / 8 - 1) as u8, 1, (options - 4) as u8]);
+        frame.resize(frame.len() + options - 4, 0);
+    }
+    fill(frame, l3, len)
+}
+
+/// Puts UDP and numbers behind what is there, up to the packet's length, and padding.
+fn fill(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> {
+    let udp_len = (len - (frame.len() - l3)) as u16;
+    frame.extend([0, 7, 0, 8]);
+    frame.extend(udp_len.to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend((frame.len()..l3 + len).map(|at| at as u8));
+    assert_eq!(Headers::parse(&frame).status, xdpfwd_wire::Status::Parsed);
+    frame.extend([0x55; 6]);
+    frame
+}
+
+/// Checks all that a message must have, whatever it is about.
+#[track_caller]
+fn check(before: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
+    let (was, is) = (Headers::parse(before), Headers::parse(message));
+    let l2 = was.l2_len();
+    assert_eq!(is.l2_len(), l2);
+    assert_eq!((&message[..6], &message[12..l2]), (&before[6..12], &before[12..l2]));
+    assert!(message[6] & 1 == 0, "sent from a group");
+    if before[0] & 1 == 0 {
+        assert_eq!(message[6..12], before[..6]);
+    }
+    let packet = is.l3(message);
+    assert_eq!(packet.len(), message.len() - l2, "something behind the message");
+    let addresses = is.addresses(message).unwrap();
+    let (front, most, says_so, kind) = match is.ip_version.unwrap() {
+        IpVersion::V4 => {
+            let ip = ipv4::Packet::new_checked(packet).unwrap();
+            assert!(ip.verify_checksum() && ip.options().is_empty() && !ip.dont_fragment());
+            assert_eq!((packet[1], ip.ttl(), ip.ident(), ip.protocol()), (0xc0, 64, 0, IpProtocol::ICMP));
+            (28, 576, sources.v4.map(Into::into), (3, 4))
+        }
+        IpVersion::V6 => {
+            let ip = ipv6::Packet::new_checked(packet).unwrap();
+            assert_eq!((ip.hop_limit(), ip.next_header()), (64, IpProtocol::ICMPV6));
+            (48, 1280, sources.v6.map(Into::into), (2, 0))
+        }
+    };
+    let asked = was.addresses(before).unwrap();
+    assert_eq!(addresses.destination(), asked.source());
+    assert_eq!(addresses.source(), says_so.unwrap_or(asked.destination()));
+    let icmp = icmp::Packet::new_checked(is.l4(message)).unwrap();
+    assert!(icmp.verify_checksum(addresses));
+    assert_eq!((icmp.kind(), icmp.code()), kind);
+    let (word, quoted) = icmp.payload().split_first_chunk::<4>().unwrap();
+    let mtu = if most == 1280 { mtu.max(1280) } else { mtu };
+    assert_eq!(u32::from_be_bytes(*word), u32::from(mtu));
+    let original = was.l3(before);
+    assert_eq!(quoted.len(), original.len().min(most - front));
+    assert_eq!(quoted, &original[..quoted.len()]);
+}
+
+#[test]
+fn a_message_has_all_it_needs_behind_any_number_of_tags() {
+    let sources = Sources { v4: Some([192, 0, 2, 254].into()), v6: Some("2001:db8::fe".parse().unwrap()) };
+    for sources in [NOWHERE, sources] {
+        for tags in 0..=2 {
+            for (options, len) in [(0, 601), (0, 1500), (4, 601), (40, 1500), (40, 3000)] {
+                let frame = v4(tags, options, len);
+                let message = about(&frame, &sources).unwrap();
+                check(&frame, &message, 600, &sources);
+                assert_eq!(message.len(), frame.len() - len - 6 + 576);
+            }
+            for (options, len) in [(0, 1281), (0, 1500), (8, 1281), (248, 1500), (248, 3000)] {
+                let frame = v6(tags, options, len);
+                let message = about(&frame, &sources).unwrap();
+                check(&frame, &message, 600, &sources);
+                assert_eq!(message.len(), frame.len() - len - 6 + 1280);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_short_packet_is_quoted_whole_and_without_padding() {
+    let frame = v4(1, 8, 100);
+    let (_, message) = answered(&frame, 256, &Headers::parse(&frame), 99, &NOWHERE).unwrap();
+    check(&frame, &message, 99, &NOWHERE);
+    assert_eq!(message.len(), 18 + 28 + 100);
+}
+
+#[test]
+fn what_is_no_larger_than_the_mtu_is_not_answered() {
+    let say = |frame: Vec<u8>, mtu| answered(&frame, 256, &Headers::parse(&frame), mtu, &NOWHERE).is_some();
+    assert!(!say(v4(0, 0, 1400), 1400) && say(v4(0, 0, 1400), 1399));
+    assert!(!say(v6(0, 0, 1400), 1400) && say(v6(0, 0, 1400), 1399));
+    assert!(!say(v6(0, 0, 1280), 1000) && say(v6(0, 0, 1281), 1000));
+}
+
+#[test]
+fn without_headroom_there_is_none() {
+    for (frame, needed) in [(v4(2, 0, 1500), 28), (v6(2, 0, 1500), 48)] {
+        let headers = Headers::parse(&frame);
+        for headroom in 0..needed {
+            assert_eq!(answered(&frame, headroom, &headers, 600, &NOWHERE), None);
+        }
+        let (left, message) = answered(&frame, needed, &headers, 600, &NOWHERE).unwrap();
+        check(&frame, &message, 600, &NOWHERE);
+        assert_eq!(left, 0);
+    }
+}
+
+/// The frame with other bytes at a place.
+fn with(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    frame[at..at + bytes.len()].copy_from_slice(bytes);
+    frame
+}
+
+#[test]
+fn mac_addresses_of_groups() {
+    let from_group = [0x03, 0, 0, 0, 0, 1];
+    assert_eq!(about(&with(v4(0, 0, 1400), 6, &from_group), &NOWHERE), None);
+    assert_eq!(about(&with(v6(0, 0, 1400), 6, &from_group), &NOWHERE), None);
+    for group in [[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1]] {
+        assert_eq!(about(&with(v4(0, 0, 1400), 0, &group), &NOWHERE), None);
+        let frame = with(v6(0, 0, 1400), 0, &group);
+        let message = about(&frame, &NOWHERE).unwrap();
+        check(&frame, &message, 600, &NOWHERE);
+        assert_eq!(message[6] & 3, 2, "a station's, locally administered");
+        assert_eq!(message[7..12], group[1..]);
+    }
+}
+
+#[test]
+fn addresses_of_ipv4_that_name_no_host() {
+    let ours = Sources { v4: Some([192, 0, 2, 254].into()), v6: None };
+    let none = [[0, 0, 0, 0], [0, 1, 2, 3], [127, 0, 0, 1], [224, 0, 0, 1], [239, 9, 9, 9], [240, 0, 0, 1], [255; 4]];
+    for address in none {
+        for sources in [NOWHERE, ours] {
+            assert_eq!(about(&with(v4(0, 0, 1400), 26, &address), &sources), None, "from {address:?}");
+            assert_eq!(about(&with(v4(0, 0, 1400), 30, &address), &sources), None, "to {address:?}");
+        }
+    }
+    for address in [[1, 0, 0, 0], [126, 255, 255, 255], [128, 0, 0, 0], [223, 255, 255, 255], [10, 0, 0, 255]] {
+        for at in [26, 30] {
+            assert!(about(&with(v4(0, 0, 1400), at, &address), &NOWHERE).is_some(), "{address:?}");
+        }
+    }
+}
+
+#[test]
+fn addresses_of_ipv6_that_name_no_host() {
+    let ours = Sources { v4: None, v6: Some("2001:db8::fe".parse().unwrap()) };
+    for address in ["::", "::1", "ff02::1", "ff3e::1"] {
+        let address: Ipv6Addr = address.parse().unwrap();
+        for sources in [NOWHERE, ours] {
+            assert_eq!(about(&with(v6(0, 0, 1400), 22, &address.octets()), &sources), None, "from {address}");
+        }
+        // To a multicast it is allowed (RFC 4443, 2.4 (e.3)), if there is another to say so.
+        let frame = with(v6(0, 0, 1400), 38, &address.octets());
+        assert_eq!(about(&frame, &NOWHERE), None, "to {address}");
+        check(&frame, &about(&frame, &ours).unwrap(), 600, &ours);
+    }
+    let link_local: Ipv6Addr = "fe80::1".parse().unwrap();
+    assert!(about(&with(v6(0, 0, 1400), 22, &link_local.octets()), &NOWHERE).is_some());
+}
+
+#[test]
+fn icmp_errors_are_not_answered_other_icmp_is() {
+    let mut v4_icmp = with(v4(0, 0, 1400), 23, &[IpProtocol::ICMP.0]);
+    let mut v6_icmp = with(v6(0, 8, 1400), 14 + 40, &[IpProtocol::ICMPV6.0]);
+    for kind in 0..=255 {
+        v4_icmp[34] = kind;
+        v6_icmp[14 + 48] = kind;
+        let (v4, v6) = (about(&v4_icmp, &NOWHERE), about(&v6_icmp, &NOWHERE));
+        assert_eq!(v4.is_none(), [3, 4, 5, 11, 12].contains(&kind), "{kind}");
+        assert_eq!(v6.is_none(), kind < 128 || kind == 137, "{kind}");
+    }
+}
+
+/// The numbers of one version say nothing in the other.
+#[test]
+fn icmp_of_the_other_version_is_no_icmp() {
+    assert!(about(&with(with(v4(0, 0, 1400), 23, &[58]), 34, &[3]), &NOWHERE).is_some());
+    assert!(about(&with(with(v6(0, 0, 1400), 20, &[1]), 54, &[3]), &NOWHERE).is_some());
+}
+
+#[test]
+fn icmp_that_cannot_be_read_is_not_answered() {
+    for rest in 0..=4 {
+        // As long as it is, all of it but this is options: what is left ends within the header.
+        let frame = with(v4(0, 40, 68), 23, &[IpProtocol::ICMP.0]);
+        let frame = with(frame, 16, &[0, 60 + rest]);
+        let said = answered(&frame, 256, &Headers::parse(&frame), 59, &NOWHERE);
+        assert_eq!(said.is_some(), rest == 4, "{rest}");
+    }
+    // Nor what extension headers hide: one that reaches beyond the packet.
+    let frame = with(v6(0, 8, 1400), 14 + 41, &[255]);
+    assert_eq!(about(&frame, &NOWHERE), None);
+}
+
+#[test]
+fn of_fragments_the_first_is_answered() {
+    for (field, answer) in [([0x20, 0], true), ([0x20, 1], false), ([0, 1], false), ([0x40, 0], true), ([0, 0], true)] {
+        assert_eq!(about(&with(v4(0, 0, 1400), 20, &field), &NOWHERE).is_some(), answer, "{field:?}");
+    }
+    for (field, answer) in [([0, 1], true), ([0, 9], false), ([0, 8], false), ([0, 0], true)] {
+        let frame = with(v6(0, 8, 1400), 20, &[IpProtocol::FRAGMENT.0]);
+        assert_eq!(about(&with(frame, 14 + 42, &field), &NOWHERE).is_some(), answer, "{field:?}");
+    }
+}
+
+#[test]
+fn what_is_not_ip_is_not_answered() {
+    assert_eq!(about(&with(v4(0, 0, 1400), 12, &[8, 6]), &NOWHERE), None);
+    assert_eq!(about(&with(v4(2, 0, 1400), 20, &[0x81, 0]), &NOWHERE), None, "three tags");
+    assert_eq!(about(&[], &NOWHERE), None);
+}
+
+#[derive(Clone, Debug)]
+struct Shape {
+    v6: bool,
+    tags: usize,
+    options: usize,
+    len: usize,
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    let length = prop_oneof![120usize..600, 120usize..1800, 120usize..3300];
+    (any::<bool>(), 0..3usize, 0..6usize, length).prop_map(|(v6, tags, options, len)| Shape {
+        v6,
+        tags,
+        options: options * 8,
+        len,
+    })
+}
+
+fn built(shape: &Shape) -> Vec<u8> {
+    if shape.v6 { v6(shape.tags, shape.options, shape.len) } else { v4(shape.tags, shape.options, shape.len) }
+}
+
+fn sources() -> impl Strategy<Value = Sources> {
+    let v4 = prop::option::of(any::<[u8; 4]>().prop_map(Into::into));
+    (v4, prop::option::of(any::<[u8; 16]>().prop_map(Into::into))).prop_map(|(v4, v6)| Sources { v4, v6 })
+}
+
+proptest! {
+    /// Frames with a few bytes of their headers changed, cut anywhere, any headroom, the headers of this frame or of
+    /// another: what is no right message is the frame as it was, and what lies around it stays in either case.
+    #[test]
+    fn any_frame_is_answered_rightly_or_left_alone(
+        shape in shape(),
+        other in shape(),
+        changes in prop::collection::vec((0usize..110, any::<u8>()), 0..3),
+        cut in prop_oneof![2 => Just(usize::MAX), 1 => 0usize..200],
+        headroom in prop_oneof![0usize..64, Just(256usize)],
+        mtu in prop_oneof![Just(1400u16), any::<u16>(), 0u16..200],
+        sources in sources(),
+    ) {
+        let mut frame = built(&shape);
+        for (at, byte) in changes {
+            frame[at] = byte;
+        }
+        frame.truncate(cut);
+        let headers = Headers::parse(&frame);
+        if let Some((left, message)) = answered(&frame, headroom, &headers, mtu, &sources) {
+            check(&frame, &message, mtu, &sources);
+            prop_assert_eq!(left, headroom - if headers.ip_version == Some(IpVersion::V4) { 28 } else { 48 });
+        }
+        // Nothing is right about these, but nothing else may be touched.
+        let _ = answered(&frame, headroom, &Headers::parse(&built(&other)), mtu, &sources);
+    }
+
+    #[test]
+    fn noise_does_not_panic(frame in prop::collection::vec(any::<u8>(), 0..300), mtu: u16, sources in sources()) {
+        let _ = answered(&frame, 100, &Headers::parse(&frame), mtu, &sources);
+    }
+
+    /// However the calls lie in time: between any two of them no more messages than a burst and what comes in.
+    #[test]
+    fn no_more_than_the_rate(
+        per_second in 0u32..2000,
+        workers in 1usize..5,
+        steps in prop::collection::vec((prop_oneof![0..SECOND / 300, 0..SECOND], 1usize..300), 1..40),
+    ) {
+        let mut rate = Rate::new(per_second, workers, HZ);
+        let share = if per_second == 0 { 0.0 } else { (f64::from(per_second) / workers as f64).max(1.0) };
+        let burst = (share / 10.0).max(share.min(1.0));
+        let mut now = 17;
+        let mut calls = Vec::new();
+        for &(step, count) in &steps {
+            now += step;
+            calls.push((now, allowed(&mut rate, count, now)));
+        }
+        for from in 0..calls.len() {
+            let mut sent = 0;
+            for &(at, count) in &calls[from..] {
+                sent += count;
+                let came = share * (at - calls[from].0) as f64 / HZ;
+                prop_assert!(sent as f64 <= burst + came + 1e-6, "{} with {} and {}", sent, burst, came);
+            }
+        }
+    }
+
+    /// Nor fewer, where it is asked before the bucket is full.
+    #[test]
+    fn no_less_than_the_rate(per_second in 20u32..10_000, millis in 1u64..2000) {
+        let mut rate = Rate::new(per_second, 1, HZ);
+        let first = allowed(&mut rate, 1001, SECOND);
+        let then: usize = (1..=millis).map(|at| allowed(&mut rate, 20, SECOND + at * (SECOND / 1000))).sum();
+        let burst = (f64::from(per_second) / 10.0).max(1.0);
+        prop_assert!((first + then) as f64 > burst + f64::from(per_second) * millis as f64 / 1000.0 - 1.001);
+    }
+}
+
+const HZ: f64 = 1e9;
+const SECOND: u64 = 1_000_000_000;
+
+/// How many of so many are allowed at this time.
+fn allowed(rate: &mut Rate, count: usize, now: u64) -> usize {
+    let mut allows = || {
+        let has = rate.has_one(now);
+        if has {
+            rate.take();
+        }
+        has
+    };
+    (0..count).filter(|_| allows()).count()
+}
+
+#[test]
+fn a_burst_of_a_tenth_of_a_second_then_the_rate() {
+    let mut rate = Rate::new(1000, 1, HZ);
+    assert_eq!(allowed(&mut rate, 500, 5), 100, "a machine that has just started");
+    assert_eq!(allowed(&mut rate, 500, 5 + SECOND / 100), 10);
+    let sent: usize = (2..102).map(|at| allowed(&mut rate, 50, 5 + at * SECOND / 100)).sum();
+    assert!((999..=1000).contains(&sent), "{sent}");
+    assert_eq!(allowed(&mut rate, 500, 1000 * SECOND), 100, "however long nothing came");
+    assert_eq!(allowed(&mut rate, 500, u64::MAX), 100);
+}
+
+#[test]
+fn workers_share_and_none_is_left_with_nothing() {
+    assert_eq!(allowed(&mut Rate::new(1000, 4, HZ), 500, SECOND), 25);
+    let mut least = Rate::new(3, 8, HZ);
+    let sent: usize = (0..10).map(|at| allowed(&mut least, 5, SECOND + at * SECOND)).sum();
+    assert_eq!(sent, 10, "one a second");
+    assert_eq!(allowed(&mut Rate::new(1_000_000, 1, HZ), 200_000, SECOND), 100_000);
+    for workers in [0, 1, 64] {
+        let mut none = Rate::new(0, workers, HZ);
+        assert_eq!((0..10).map(|at| allowed(&mut none, 5, at * SECOND)).sum::<usize>(), 0);
+    }
+}
+
+#[test]
+fn a_clock_that_goes_back_brings_nothing_and_stops_nothing() {
+    let mut rate = Rate::new(10, 1, HZ);
+    assert_eq!(allowed(&mut rate, 5, 100 * SECOND), 1);
+    assert_eq!(allowed(&mut rate, 5, 50 * SECOND), 0);
+    assert_eq!(allowed(&mut rate, 5, 50 * SECOND + SECOND / 20), 0);
+    assert_eq!(allowed(&mut rate, 5, 50 * SECOND + SECOND / 9), 1);
+    assert_eq!(allowed(&mut rate, 5, 0), 0);
+    assert_eq!(allowed(&mut rate, 5, SECOND), 1);
+}

@@ -1,0 +1,185 @@
+//! Where ESP's header goes in transport mode (RFC 4303, 3.1.1), and where it was.
+
+use xdpfwd_wire::checksum::update;
+use xdpfwd_wire::{Headers, IpProtocol, IpVersion, ipv4, ipv6};
+
+/// A place between IP header and upper protocol, from the beginning of the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// What is in front of it stays in front.
+    pub(super) at: usize,
+    /// The byte that says what is there.
+    pub(super) field: usize,
+    /// What it says.
+    pub(super) protocol: IpProtocol,
+}
+
+const IPV4_PROTOCOL: usize = 9;
+const IPV6_NEXT_HEADER: usize = 6;
+
+/// Where ESP goes: behind the headers that are for those on the way (hop-by-hop options, routing, fragment), in front of all that is for
+/// the receiver. `None`: the headers cannot be walked.
+#[inline]
+pub(super) fn before_payload(frame: &[u8], headers: &Headers) -> Option<Place> {
+    match headers.ip_version? {
+        IpVersion::V4 => ipv4(headers),
+        IpVersion::V6 => {
+            // It was reached: the chain can be walked.
+            headers.protocol?;
+            let mut place = None;
+            walk(frame, headers, |here| {
+                let on_the_way = [IpProtocol::HOP_BY_HOP, IpProtocol::ROUTING, IpProtocol::FRAGMENT];
+                // The last one behind which nothing is for those on the way.
+                if place.is_none() || on_the_way.contains(&here.before) {
+                    place = Some(here.place);
+                }
+            })?;
+            place
+        }
+    }
+}
+
+/// Where the upper protocol is.
+#[inline]
+pub(super) fn upper(frame: &[u8], headers: &Headers) -> Option<Place> {
+    match headers.ip_version? {
+        IpVersion::V4 => ipv4(headers),
+        IpVersion::V6 => {
+            let mut place = None;
+            walk(frame, headers, |here| place = Some(here.place))?;
+            place
+        }
+    }
+}
+
+#[inline]
+fn ipv4(headers: &Headers) -> Option<Place> {
+    let field = usize::from(headers.l3_offset) + IPV4_PROTOCOL;
+    Some(Place { at: usize::from(headers.l4_offset), field, protocol: headers.protocol? })
+}
+
+/// A place behind a header.
+struct Here {
+    place: Place,
+    before: IpProtocol,
+}
+
+/// Shows each place behind a header, from that behind IPv6's own to that where the upper protocol begins, which `Headers` has found.
+#[inline]
+fn walk(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Here)) -> Option<()> {
+    let start = usize::from(headers.l3_offset);
+    let (mut at, mut field, mut before) = (start + ipv6::HEADER_LEN, start + IPV6_NEXT_HEADER, IpProtocol::IPV6);
+    let end = usize::from(headers.l4_offset);
+    loop {
+        let protocol = IpProtocol(*frame.get(field)?);
+        visit(Here { place: Place { at, field, protocol }, before });
+        if at >= end {
+            return (at == end).then_some(());
+        }
+        let units = usize::from(*frame.get(at + 1)?);
+        let len = match protocol {
+            IpProtocol::FRAGMENT => 8,
+            IpProtocol::AH => (units + 2) * 4,
+            _ => (units + 1) * 8,
+        };
+        (field, before) = (at, protocol);
+        at += len;
+    }
+}
+
+/// Writes what is behind the headers of a packet that goes from `start` to the end of the frame: its protocol at `field`, its length.
+/// IPv4's checksum is updated by as much (RFC 1624): one that was wrong stays wrong.
+#[inline]
+pub(super) fn set_behind(
+    frame: &mut [u8],
+    start: usize,
+    version: IpVersion,
+    field: usize,
+    protocol: IpProtocol,
+) -> Option<()> {
+    let l3 = frame.get_mut(start..)?;
+    let len = u16::try_from(l3.len()).ok()?;
+    let field = field.checked_sub(start)?;
+    match version {
+        IpVersion::V4 => {
+            let header = l3.first_chunk_mut::<{ ipv4::HEADER_LEN }>()?;
+            let old = words(header);
+            header[IPV4_LENGTH..IPV4_LENGTH + 2].copy_from_slice(&len.to_be_bytes());
+            *header.get_mut(field)? = protocol.0;
+            let new = words(header);
+            let checksum =
+                old.iter().zip(new).fold(word(header, IPV4_CHECKSUM), |sum, (old, new)| update(sum, *old, new));
+            header[IPV4_CHECKSUM..IPV4_CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
+        }
+        IpVersion::V6 => {
+            let payload = len.checked_sub(ipv6::HEADER_LEN as u16)?;
+            l3.get_mut(IPV6_LENGTH..IPV6_LENGTH + 2)?.copy_from_slice(&payload.to_be_bytes());
+            *l3.get_mut(field)? = protocol.0;
+        }
+    }
+    Some(())
+}
+
+const IPV4_LENGTH: usize = 2;
+const IPV4_CHECKSUM: usize = 10;
+const IPV6_LENGTH: usize = 4;
+
+fn word(header: &[u8; ipv4::HEADER_LEN], at: usize) -> u16 {
+    u16::from_be_bytes([header[at], header[at + 1]])
+}
+
+/// Those that are written: the length; time to live and protocol.
+fn words(header: &[u8; ipv4::HEADER_LEN]) -> [u16; 2] {
+    [word(header, IPV4_LENGTH), word(header, IPV4_PROTOCOL - 1)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame of IPv6 with these headers, each of 8 bytes, in front of UDP.
+    fn frame(extensions: &[IpProtocol]) -> Vec<u8> {
+        let mut frame = vec![0; 14];
+        frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+        let mut header = [0; 40];
+        let chain: Vec<IpProtocol> = extensions.iter().copied().chain([IpProtocol::UDP]).collect();
+        let repr = ipv6::Repr {
+            next_header: chain[0],
+            payload_len: (extensions.len() * 8 + 8) as u16,
+            ..ipv6::Repr::default()
+        };
+        repr.emit(&mut header).unwrap();
+        frame.extend(header);
+        for next in &chain[1..] {
+            frame.extend([next.0, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        frame.extend([0, 1, 0, 2, 0, 8, 0, 0]);
+        frame
+    }
+
+    #[test]
+    fn esp_is_behind_what_is_for_those_on_the_way() {
+        use IpProtocol as P;
+        let (hop, routing, fragment, options) = (P::HOP_BY_HOP, P::ROUTING, P::FRAGMENT, P::DESTINATION_OPTIONS);
+        // How many headers stay in front.
+        for (extensions, in_front) in [
+            (&[][..], 0),
+            (&[hop], 1),
+            (&[options], 0),
+            (&[hop, options], 1),
+            (&[options, routing], 2),
+            (&[hop, options, routing, fragment, options], 4),
+        ] {
+            let frame = frame(extensions);
+            let headers = Headers::parse(&frame);
+            assert_eq!(headers.protocol, Some(P::UDP), "{extensions:?}");
+            let place = before_payload(&frame, &headers).unwrap();
+            assert_eq!(place.at, 54 + 8 * in_front, "{extensions:?}");
+            assert_eq!(place.protocol, extensions.get(in_front).copied().unwrap_or(P::UDP));
+            assert_eq!(frame[place.field], place.protocol.0);
+            let upper = upper(&frame, &headers).unwrap();
+            assert_eq!((upper.at, upper.protocol), (usize::from(headers.l4_offset), P::UDP));
+            assert_eq!(frame[upper.field], P::UDP.0);
+        }
+    }
+}

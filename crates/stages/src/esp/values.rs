@@ -1,0 +1,281 @@
+//! Values in the tables of ESP's stages, each with what is accepted.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
+use serde_spanned::Spanned;
+use xdpfwd_ipsec::Transform;
+
+use crate::filter::source::OneOf;
+
+/// An integer within bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Within<const FIRST: u64, const LAST: u64>(pub(super) u64);
+
+impl<'de, const FIRST: u64, const LAST: u64> Deserialize<'de> for Within<FIRST, LAST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number<const FIRST: u64, const LAST: u64>;
+
+        impl<const FIRST: u64, const LAST: u64> Visitor<'_> for Number<FIRST, LAST> {
+            type Value = Within<FIRST, LAST>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match LAST {
+                    // As far as TOML's integers go.
+                    u64::MAX => write!(f, "an integer from {FIRST}"),
+                    _ => write!(f, "an integer from {FIRST} to {LAST}"),
+                }
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+                let within = u64::try_from(number).ok().filter(|number| (FIRST..=LAST).contains(number));
+                within.map(Within).ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
+            }
+        }
+
+        deserializer.deserialize_i64(Number::<FIRST, LAST>)
+    }
+}
+
+/// How many packets or bytes.
+pub(super) type Amount = Within<1, { u64::MAX }>;
+
+/// `"tunnel"` or `"transport"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mode {
+    #[default]
+    Tunnel,
+    Transport,
+}
+
+impl Mode {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnel",
+            Self::Transport => "transport",
+        }
+    }
+}
+
+/// What becomes of the outer header's don't-fragment bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Df {
+    #[default]
+    Copy,
+    Set,
+    Clear,
+}
+
+/// Whose cryptography.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Backend {
+    #[default]
+    AwsLc,
+    RustCrypto,
+    IpsecMb,
+}
+
+impl Backend {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::AwsLc => "aws-lc",
+            Self::RustCrypto => "rustcrypto",
+            Self::IpsecMb => "ipsec-mb",
+        }
+    }
+}
+
+/// What passes as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bypassed {
+    Arp,
+    Nd,
+    Ike,
+    NotIp,
+    Unmatched,
+}
+
+/// A transform as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Named(pub(super) Transform);
+
+/// What DSCP the outer header has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Dscp {
+    #[default]
+    Copy,
+    Is(u8),
+}
+
+macro_rules! words {
+    ($type:ty, $expected:literal, $($word:literal => $value:expr),+) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                const WORDS: &[(&str, $type)] = &[$(($word, $value)),+];
+                deserializer.deserialize_str(OneOf($expected, WORDS))
+            }
+        }
+    };
+}
+
+words!(Mode, "\"tunnel\" or \"transport\"", "tunnel" => Mode::Tunnel, "transport" => Mode::Transport);
+words!(Df, "\"copy\", \"set\" or \"clear\"", "copy" => Df::Copy, "set" => Df::Set, "clear" => Df::Clear);
+words!(
+    Backend, "\"aws-lc\", \"rustcrypto\" or \"ipsec-mb\"",
+    "aws-lc" => Backend::AwsLc, "rustcrypto" => Backend::RustCrypto, "ipsec-mb" => Backend::IpsecMb
+);
+words!(
+    Bypassed, "\"arp\", \"nd\", \"ike\", \"not-ip\" or \"unmatched\"",
+    "arp" => Bypassed::Arp, "nd" => Bypassed::Nd, "ike" => Bypassed::Ike, "not-ip" => Bypassed::NotIp,
+    "unmatched" => Bypassed::Unmatched
+);
+words!(
+    Named, "\"aes-128-gcm\", \"aes-256-gcm\", \"chacha20-poly1305\", \"null-aes-128-gmac\" or \"null-aes-256-gmac\"",
+    "aes-128-gcm" => Named(Transform::Aes128Gcm), "aes-256-gcm" => Named(Transform::Aes256Gcm),
+    "chacha20-poly1305" => Named(Transform::ChaCha20Poly1305), "null-aes-128-gmac" => Named(Transform::NullAes128Gmac),
+    "null-aes-256-gmac" => Named(Transform::NullAes256Gmac)
+);
+
+impl<'de> Deserialize<'de> for Dscp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl Visitor<'_> for Either {
+            type Value = Dscp;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"copy\" or an integer from 0 to 63")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Dscp, E> {
+                if text == "copy" { Ok(Dscp::Copy) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Dscp, E> {
+                let dscp = u8::try_from(number).ok().filter(|number| *number <= 63);
+                dscp.map(Dscp::Is).ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// An IP address as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Address(pub(super) IpAddr);
+
+/// A prefix as it is written; an address by itself is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Prefix(pub(super) IpNet);
+
+/// The name of a file as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FileName(pub(super) String);
+
+impl<'de> Deserialize<'de> for FileName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let read = |text: &str| if text.is_empty() { Err(String::new()) } else { Ok(Self(text.to_owned())) };
+        deserializer.deserialize_str(Quoted("the name of a file in quotes", read))
+    }
+}
+
+/// A list as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct List<T>(pub(super) Vec<T>);
+
+/// What can be in a list.
+pub(super) trait Element {
+    /// What is expected where the list is.
+    const LIST: &'static str;
+}
+
+impl Element for Bypassed {
+    const LIST: &'static str = "a list in brackets, each element \"arp\", \"nd\", \"ike\", \"not-ip\" or \"unmatched\"";
+}
+
+impl Element for Spanned<Address> {
+    const LIST: &'static str = "a list in brackets of up to one IPv4 and one IPv6 address in quotes";
+}
+
+impl Element for Prefix {
+    const LIST: &'static str = "a list in brackets of prefixes in quotes";
+}
+
+impl Element for Within<1, { u16::MAX as u64 }> {
+    const LIST: &'static str = "a list in brackets of two ports, source and destination";
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de> + Element> Visitor<'de> for Elements<T> {
+            type Value = List<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(T::LIST)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<List<T>, A::Error> {
+                let mut all = Vec::new();
+                while let Some(element) = elements.next_element()? {
+                    all.push(element);
+                }
+                Ok(List(all))
+            }
+        }
+
+        deserializer.deserialize_seq(Elements(PhantomData))
+    }
+}
+
+/// Reads what stands in quotes.
+struct Quoted<T>(&'static str, fn(&str) -> Result<T, String>);
+
+impl<T> Visitor<'_> for Quoted<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        (self.1)(text).map_err(|what| {
+            if what.is_empty() { E::invalid_value(Unexpected::Str(text), &self) } else { E::custom(what) }
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let read = |text: &str| text.parse().map(Address).map_err(|_| String::new());
+        deserializer.deserialize_str(Quoted("an IP address in quotes, like \"192.0.2.1\" or \"2001:db8::1\"", read))
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        fn read(text: &str) -> Result<Prefix, String> {
+            let net: IpNet = match text.contains('/') {
+                true => text.parse().map_err(|_| String::new())?,
+                false => text.parse::<IpAddr>().map_err(|_| String::new())?.into(),
+            };
+            if net.trunc() == net {
+                return Ok(Prefix(net));
+            }
+            Err(format!("`{net}` has bits set beyond its length: {} is the prefix that it is in", net.trunc()))
+        }
+        deserializer.deserialize_str(Quoted("a prefix in quotes, like \"192.0.2.0/24\" or \"2001:db8::/32\"", read))
+    }
+}

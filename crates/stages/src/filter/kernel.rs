@@ -1,0 +1,132 @@
+//! A filter whose rules the XDP program judges: `place = "kernel"`. `bpf/filter.h` and `bpf/classify.h` read what is built here.
+
+use std::sync::Arc;
+
+use xdpfwd_filter::{Classifier, Image, Rule, SpaceImage, Verdict};
+use xdpfwd_pipeline::{Cx, Location, PlanDiagnostic, Stage, View, XdpArray, XdpImage, XdpOffload, XdpTables};
+
+use super::Unusual;
+use super::program::Manners;
+
+/// The XDP program with the classifier: `bpf/xdpfwd_filter.bpf.c`.
+pub const IMAGE_PROGRAM: &str = "xdpfwd_filter";
+
+/// The work of the stage, for the XDP program.
+#[derive(Debug)]
+pub(super) struct Offload {
+    pub(super) image: Arc<XdpImage>,
+    pub(super) required: bool,
+}
+
+impl XdpOffload for Offload {
+    fn image(&self) -> &Arc<XdpImage> {
+        &self.image
+    }
+
+    fn is_required(&self) -> bool {
+        self.required
+    }
+}
+
+/// Exceptional packets in the order of `enum reason` in `bpf/filter.h`, behind `REASON_POLICY`, which is no exception.
+const EXCEPTIONS: [Unusual; 6] = [
+    Unusual::NotIp,
+    Unusual::Malformed,
+    Unusual::VlanStack,
+    Unusual::ExtensionChain,
+    Unusual::IpOptions,
+    Unusual::LaterFragment,
+];
+
+/// Builds the image of a filter's parts, or returns everything that the XDP program cannot do.
+#[allow(clippy::too_many_arguments, reason = "a filter's parts, once")]
+pub(super) fn image(
+    rules: &[Rule],
+    places: &[Location],
+    classifier: &Classifier,
+    default: Verdict,
+    manners: Manners,
+    inner: bool,
+    verdict_key: String,
+) -> Result<Arc<XdpImage>, Vec<PlanDiagnostic>> {
+    let mut why = Vec::new();
+    let mut stage = |message: String| why.push(PlanDiagnostic { location: Location::Stage, message });
+    if inner {
+        stage("gtpu = \"inner\": the XDP program does not look into GTP-U".to_owned());
+    }
+    let image = match classifier.image(rules) {
+        Ok(image) => Some(image),
+        Err(error) => {
+            stage(error.to_string());
+            None
+        }
+    };
+    for (rule, place) in rules.iter().zip(places) {
+        let modifiers = [("limits", rule.limit.is_some()), ("logs", rule.log.is_some())];
+        if let Some((does, _)) = modifiers.into_iter().find(|(_, has)| *has) {
+            let message = format!("`{rule}` {does}, which the XDP program does not");
+            why.push(PlanDiagnostic { location: place.clone(), message });
+        }
+    }
+    let Some(image) = image.filter(|_| why.is_empty()) else { return Err(why) };
+    let mut tables = tables(image);
+    tables.read_only.push((".rodata.filter".to_owned(), read_only(rules, default, manners)));
+    let in_step = Image::IN_STEP.into_iter().flat_map(u32::to_ne_bytes).collect();
+    Ok(Arc::new(XdpImage {
+        program: IMAGE_PROGRAM,
+        constants: vec![(".rodata.in_step", in_step)],
+        tables,
+        // `Classifier::image` refuses more rules than 32 bits can number.
+        counters: ("hits", rules.len() as u32 + 1),
+        verdict_key,
+    }))
+}
+
+/// Returns the maps of `bpf/classify.h` for a classifier.
+pub fn tables(image: Image) -> XdpTables {
+    let mut tables = XdpTables::default();
+    for (version, space) in [("v4", image.v4), ("v6", image.v6)] {
+        let SpaceImage { space, first, parts, sets, tags, firsts, entries } = space;
+        tables.read_only.push((format!(".rodata.{version}"), space));
+        let maps = [
+            ("first", first),
+            ("parts", parts),
+            ("sets", sets),
+            ("tags", tags),
+            ("firsts", firsts),
+            ("entries", entries),
+        ];
+        tables.arrays.extend(maps.map(|(name, table)| XdpArray {
+            map: format!("{name}_{version}"),
+            values: u32::try_from(table.values()).unwrap_or(u32::MAX),
+            bytes: table.bytes,
+        }));
+    }
+    tables
+}
+
+/// `struct filter` of `bpf/filter.h`.
+fn read_only(rules: &[Rule], default: Verdict, manners: Manners) -> Vec<u8> {
+    let goes_on = rules.iter().any(|rule| rule.verdict.is_none());
+    let manner = |unusual: Unusual| match manners.of(unusual) {
+        None => 0,
+        Some(Verdict::Accept) => 1,
+        Some(Verdict::Drop) => 2,
+    };
+    let head = [rules.len() as u32, u32::from(default == Verdict::Accept), u32::from(goes_on)];
+    // `REASON_POLICY` comes first, and is judged by the rules.
+    let all = head.into_iter().chain([0]).chain(EXCEPTIONS.map(manner));
+    all.flat_map(u32::to_ne_bytes).collect()
+}
+
+/// The stage in user space of a filter that the XDP program is: what arrives has been judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judged;
+
+impl Stage for Judged {
+    fn process(&mut self, _: &mut View<'_>, _: &mut Cx<'_>) {}
+
+    fn needs_headers(&self) -> bool {
+        false
+    }
+}

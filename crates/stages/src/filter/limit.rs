@@ -1,0 +1,263 @@
+//! Rate limits: token buckets that all workers draw on.
+//!
+//! A bucket is one number, the time at which it would have been empty: what has come in since is what it holds, up to the
+//! burst. Drawing moves that time on (the generic cell rate algorithm, ITU-T I.371, is the same the other way round). A worker
+//! draws some packets' worth at once and spends it by itself, so that workers meet at the bucket a few thousand times a
+//! second, not for every packet.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use xdpfwd_filter::{Limit, Unit};
+use xdpfwd_xsk::clock;
+
+/// Steps of a cycle of the clock: at a terabit a second, a bit takes a small part of one.
+const STEPS: u64 = 16;
+
+/// What a limit's bucket fills by, and how much it holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    /// A second, in steps.
+    second: u64,
+    /// Tokens a second.
+    rate: u64,
+    /// The time in which it fills.
+    full: u64,
+    /// What a worker draws at once, at least: no more than a part of the burst, so that none is left with nothing.
+    draw: u64,
+}
+
+impl Rate {
+    pub(super) fn new(limit: &Limit, workers: usize) -> Self {
+        let second = clock::cycles_per_second() as u64 * STEPS;
+        let rate = Self { second, rate: limit.rate, full: 0, draw: limit.burst / (8 * workers.max(1) as u64) };
+        let full = rate.time(limit.burst);
+        // A millisecond's worth at most: what a worker holds that gets no more packets is lost to the others.
+        Self { full, draw: rate.draw.min(limit.rate / 1000), ..rate }
+    }
+
+    /// How long it takes for so many tokens to come in.
+    fn time(&self, tokens: u64) -> u64 {
+        u64::try_from(u128::from(tokens) * u128::from(self.second) / u128::from(self.rate)).unwrap_or(u64::MAX)
+    }
+}
+
+/// A bucket. It begins full.
+#[derive(Debug, Default)]
+pub(super) struct Bucket(AtomicU64);
+
+impl Bucket {
+    /// Takes tokens out at a time in cycles; `false`, and nothing is taken, if there are not as many.
+    fn draw(&self, tokens: u64, rate: &Rate, now: u64) -> bool {
+        // A full bucket before the beginning of all clocks, so that it begins full whenever it begins.
+        let now = now.saturating_mul(STEPS).saturating_add(rate.full);
+        let cost = rate.time(tokens);
+        let empty_since = |empty: u64| {
+            let from = empty.max(now - rate.full);
+            // Another worker's clock may be a little ahead. A packet that is larger than the bucket takes a full one, and the
+            // rest comes off what comes in next.
+            (now.saturating_sub(from) >= cost.min(rate.full)).then_some(from.saturating_add(cost))
+        };
+        // Nothing else is read or written by what is in it.
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, empty_since).is_ok()
+    }
+}
+
+/// A worker's share in a limit.
+#[derive(Debug)]
+pub(super) struct Meter {
+    rate: Rate,
+    unit: Unit,
+    bucket: Arc<Bucket>,
+    /// Tokens that were drawn and not spent.
+    credit: u64,
+}
+
+impl Meter {
+    pub(super) fn new(limit: &Limit, bucket: Arc<Bucket>, workers: usize) -> Self {
+        Self { rate: Rate::new(limit, workers), unit: limit.unit, bucket, credit: 0 }
+    }
+
+    /// Whether a packet of so many bytes may pass.
+    #[inline]
+    pub(super) fn passes(&mut self, bytes: usize, now: u64) -> bool {
+        let tokens = cost(self.unit, bytes);
+        if self.credit >= tokens {
+            self.credit -= tokens;
+            return true;
+        }
+        let missing = tokens - self.credit;
+        for draw in [missing + self.rate.draw, missing] {
+            if self.bucket.draw(draw, &self.rate, now) {
+                self.credit = self.credit + draw - tokens;
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[inline]
+fn cost(unit: Unit, bytes: usize) -> u64 {
+    match unit {
+        Unit::Packets => 1,
+        Unit::Bits => bytes as u64 * 8,
+    }
+}
+
+/// A bucket for each source prefix: a table of a fixed size, in sets of a few places. A prefix that finds no place takes that
+/// of the one whose bucket is fullest, and takes that over as it is.
+#[derive(Debug)]
+pub(super) struct Sources {
+    rate: Rate,
+    unit: Unit,
+    length: u8,
+    /// Whoever does not know it cannot choose prefixes that share a place.
+    seed: u64,
+    places: Box<[Place]>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// A hash of the prefix; 0: free.
+    of: AtomicU64,
+    bucket: Bucket,
+}
+
+/// Prefixes that are told apart.
+const SOURCES: usize = 1 << 16;
+/// Places that a prefix may be in.
+const WAYS: usize = 8;
+
+impl Sources {
+    pub(super) fn new(limit: &Limit, length: u8) -> Self {
+        let places = (0..SOURCES).map(|_| Place::default()).collect();
+        let seed = RandomState::new().hash_one(0_u64);
+        Self { rate: Rate { draw: 0, ..Rate::new(limit, 1) }, unit: limit.unit, length, seed, places }
+    }
+
+    /// Whether a packet of so many bytes from an address may pass.
+    pub(super) fn passes(&self, source: &xdpfwd_filter::Addresses, bytes: usize, now: u64) -> bool {
+        let prefix = match *source {
+            xdpfwd_filter::Addresses::V4 { source, .. } => {
+                u128::from(source.checked_shr(32 - u32::from(self.length.min(32))).unwrap_or(0)) << 8 | 4
+            }
+            xdpfwd_filter::Addresses::V6 { source, .. } => {
+                source.checked_shr(128 - u32::from(self.length)).unwrap_or(0) ^ 6 << 120
+            }
+        };
+        let hash = mixed(prefix as u64 ^ mixed((prefix >> 64) as u64 ^ self.seed) ^ self.seed.rotate_left(32)) | 1;
+        let set = (hash >> 32) as usize % (SOURCES / WAYS) * WAYS;
+        let set = &self.places[set..set + WAYS];
+        let own = set.iter().find(|place| place.of.load(Ordering::Relaxed) == hash);
+        let place = own.unwrap_or_else(|| {
+            // Two workers may take it at once: then two prefixes share a bucket for a while.
+            let place = set.iter().min_by_key(|place| place.bucket.0.load(Ordering::Relaxed)).unwrap_or(&set[0]);
+            // It begins with what the other has left: to come and go makes no bucket fuller.
+            place.of.store(hash, Ordering::Relaxed);
+            place
+        });
+        place.bucket.draw(cost(self.unit, bytes), &self.rate, now)
+    }
+}
+
+fn mixed(value: u64) -> u64 {
+    let product = u128::from(value) * 0xa409_3822_299f_31d1;
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xdpfwd_filter::Per;
+
+    fn limit(rate: u64, unit: Unit, burst: u64) -> Limit {
+        Limit { rate, unit, burst, per: Per::Rule }
+    }
+
+    /// So many cycles after a start that is later than a burst takes to fill.
+    fn at(seconds: f64) -> u64 {
+        (clock::cycles_per_second() * (100.0 + seconds)) as u64
+    }
+
+    fn passed(meter: &mut Meter, packets: usize, bytes: usize, now: u64) -> usize {
+        (0..packets).filter(|_| meter.passes(bytes, now)).count()
+    }
+
+    #[test]
+    fn the_burst_passes_at_once_and_then_the_rate() {
+        let limit = limit(1000, Unit::Packets, 50);
+        let mut meter = Meter::new(&limit, Arc::default(), 1);
+        assert_eq!(passed(&mut meter, 200, 60, at(0.0)), 50);
+        assert_eq!(passed(&mut meter, 200, 60, at(0.0101)), 10);
+        assert_eq!(passed(&mut meter, 200, 60, at(0.0106)), 0);
+        // However long nothing came, no more than the burst.
+        assert_eq!(passed(&mut meter, 200, 60, at(90.0)), 50);
+    }
+
+    #[test]
+    fn bits_are_counted_as_bits() {
+        // Ten frames of 1250 bytes a second.
+        let limit = limit(100_000, Unit::Bits, 20_000);
+        let mut meter = Meter::new(&limit, Arc::default(), 1);
+        let passed: usize = (0..100).map(|tenth| passed(&mut meter, 10, 1250, at(f64::from(tenth) / 10.0))).sum();
+        // The burst holds two frames, which came first.
+        assert!((99..=102).contains(&passed), "{passed}");
+    }
+
+    /// A frame that is longer than the burst passes at the rate all the same.
+    #[test]
+    fn what_is_larger_than_the_bucket_takes_a_full_one_and_more() {
+        let limit = limit(121_120, Unit::Bits, 100);
+        let mut meter = Meter::new(&limit, Arc::default(), 1);
+        // Ten frames of 1514 bytes a second, also from the first second of a machine on.
+        let early = |millisecond: u32| (clock::cycles_per_second() * f64::from(millisecond) / 1000.0) as u64;
+        let passed: usize = (0..10_000).map(|millisecond| passed(&mut meter, 1, 1514, early(millisecond))).sum();
+        assert!((98..=102).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn a_bucket_is_full_however_young_the_machine_is() {
+        let limit = limit(1, Unit::Packets, 1000);
+        assert_eq!(passed(&mut Meter::new(&limit, Arc::default(), 1), 2000, 60, 5), 1000);
+    }
+
+    #[test]
+    fn workers_draw_on_one_bucket() {
+        let limit = limit(100_000, Unit::Packets, 1000);
+        let bucket = Arc::new(Bucket::default());
+        let mut workers: Vec<_> = (0..4).map(|_| Meter::new(&limit, Arc::clone(&bucket), 4)).collect();
+        let mut total = 0;
+        for step in 0..1000 {
+            for meter in &mut workers {
+                total += passed(meter, 60, 60, at(f64::from(step) / 1000.0));
+            }
+        }
+        // A second's worth and the burst; what workers hold is a part of it.
+        assert!((100_500..=101_000).contains(&total), "{total}");
+    }
+
+    #[test]
+    fn a_worker_that_gets_nothing_holds_little_back() {
+        let limit = limit(1000, Unit::Packets, 8);
+        let bucket = Arc::new(Bucket::default());
+        let mut idle = Meter::new(&limit, Arc::clone(&bucket), 2);
+        let mut busy = Meter::new(&limit, Arc::clone(&bucket), 2);
+        assert!(idle.passes(60, at(0.0)));
+        assert!(passed(&mut busy, 20, 60, at(0.0)) >= 6);
+    }
+
+    #[test]
+    fn each_source_prefix_has_its_own() {
+        let limit = limit(10, Unit::Packets, 5);
+        let sources = Sources::new(&limit, 24);
+        let from = |source: u32| xdpfwd_filter::Addresses::V4 { source, destination: 1 };
+        let passed = |source: u32| (0..20).filter(|_| sources.passes(&from(source), 60, at(0.0))).count();
+        assert_eq!(passed(0x0a00_0001), 5);
+        assert_eq!(passed(0x0a00_0002), 0, "the same /24");
+        assert_eq!(passed(0x0a00_0101), 5);
+        let v6 = |source: u128| xdpfwd_filter::Addresses::V6 { source, destination: 1 };
+        assert_eq!((0..20).filter(|_| sources.passes(&v6(1 << 110), 60, at(0.0))).count(), 5);
+    }
+}

@@ -1,0 +1,112 @@
+//! What rules do besides deciding: limit, and log.
+
+use std::sync::Arc;
+
+use xdpfwd_filter::{Key, Limit, Per, Rule};
+
+use super::limit::{Bucket, Meter, Sources};
+use super::log::{Log, LogWriter};
+use xdpfwd_pipeline::PlanError;
+
+/// The limits of some rules, which all workers draw on, and their log.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Of each rule that has one, by the rule's number.
+    all: Vec<(u32, Limit, Shared)>,
+    workers: usize,
+    log: LogWriter,
+}
+
+/// Rules with a bucket for each source prefix: each takes a MiB.
+const MOST_BY_SOURCE: usize = 64;
+
+#[derive(Clone, Debug)]
+enum Shared {
+    Rule(Arc<Bucket>),
+    Source(Arc<Sources>),
+}
+
+impl Limits {
+    pub(crate) fn new<'r>(
+        rules: impl IntoIterator<Item = &'r Rule> + Clone,
+        workers: usize,
+    ) -> Result<Self, PlanError> {
+        let by_source = |rule: &&Rule| rule.limit.is_some_and(|limit| limit.per != Per::Rule);
+        let count = rules.clone().into_iter().filter(by_source).count();
+        if count > MOST_BY_SOURCE {
+            let message = format!(
+                "{count} limits per source prefix, each of which takes a MiB: a stage has at most {MOST_BY_SOURCE}; let \
+                 several rules share one by a `continue` in front of them"
+            );
+            return Err(PlanError::new(message));
+        }
+        let log = LogWriter::new(rules.clone());
+        let shared = |limit: &Limit| match limit.per {
+            Per::Rule => Shared::Rule(Arc::default()),
+            Per::Source(length) => Shared::Source(Arc::new(Sources::new(limit, length))),
+        };
+        let all = (0..).zip(rules).filter_map(|(number, rule)| rule.limit.map(|limit| (number, limit, shared(&limit))));
+        Ok(Self { all: all.collect(), workers, log })
+    }
+}
+
+/// A worker's share in them, and its log.
+#[derive(Debug)]
+pub(crate) struct Modifiers {
+    /// Of each rule, which limit it has: an index, or a number beyond all. Empty if no rule has one.
+    limit_of: Vec<u32>,
+    limits: Vec<Own>,
+    log: Log,
+}
+
+#[derive(Debug)]
+enum Own {
+    Rule(Meter),
+    Source(Arc<Sources>),
+}
+
+impl Modifiers {
+    pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule> + Clone, limits: &Limits) -> Self {
+        let mut limit_of = Vec::new();
+        if !limits.all.is_empty() {
+            limit_of = vec![u32::MAX; rules.clone().into_iter().count()];
+        }
+        let mut own = Vec::new();
+        for (rule, limit, shared) in &limits.all {
+            limit_of[*rule as usize] = own.len() as u32;
+            own.push(match shared {
+                Shared::Rule(bucket) => Own::Rule(Meter::new(limit, Arc::clone(bucket), limits.workers)),
+                Shared::Source(sources) => Own::Source(Arc::clone(sources)),
+            });
+        }
+        Self { limit_of, limits: own, log: Log::new(&limits.log) }
+    }
+
+    /// Whether a rule's limit lets a packet pass.
+    #[inline]
+    pub(crate) fn passes(&mut self, rule: u32, key: &Key, bytes: usize, now: u64) -> bool {
+        let Some(limit) = self.limit_of.get(rule as usize).and_then(|index| self.limits.get_mut(*index as usize))
+        else {
+            return true;
+        };
+        match limit {
+            Own::Rule(meter) => meter.passes(bytes, now),
+            Own::Source(sources) => sources.passes(&key.addresses, bytes, now),
+        }
+    }
+
+    /// Logs a packet that is one in so many of what its rule has matched.
+    #[inline]
+    pub(crate) fn note(&mut self, number: u32, rule: &Rule, matched: u64, key: &Key, bytes: usize) {
+        if let Some(of) = rule.log
+            && matched.is_multiple_of(u64::from(of))
+        {
+            self.log.note(number, key, bytes);
+        }
+    }
+
+    /// What could not be logged.
+    pub(crate) fn log_lost(&self) -> u64 {
+        self.log.lost()
+    }
+}

@@ -1,0 +1,75 @@
+//! What a filter does with packets, the same for every worker and for a dry run.
+
+use xdpfwd_filter::{Classifier, Rule, Verdict};
+
+use super::modifiers::Limits;
+use super::{Seen, Unusual, look_at, look_inside};
+use xdpfwd_pipeline::Reason;
+use xdpfwd_wire::Headers;
+
+/// Rules, compiled, and what becomes of what they do not judge.
+#[derive(Debug)]
+pub struct Program {
+    pub(super) rules: Vec<Rule>,
+    pub(super) classifier: Classifier,
+    pub(super) default: Verdict,
+    pub(super) manners: Manners,
+    pub(super) limits: Limits,
+    /// Whether what GTP-U carries is judged instead of what carries it.
+    pub(super) inner: bool,
+    /// Flows that each worker remembers; 0: none.
+    pub(super) flow_cache: usize,
+}
+
+/// What becomes of each kind of unusual packet; `None`: the rules judge it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Manners([Option<Verdict>; Unusual::ALL.len()]);
+
+impl Manners {
+    pub(super) fn new(of: impl Fn(Unusual) -> Option<Verdict>) -> Self {
+        Self(Unusual::ALL.map(of))
+    }
+
+    pub(super) fn of(&self, unusual: Unusual) -> Option<Verdict> {
+        self.0[unusual as usize]
+    }
+}
+
+impl Unusual {
+    /// What a drop of it is counted as.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::NotIp => Reason::NOT_IP,
+            Self::Malformed => Reason::MALFORMED,
+            Self::VlanStack => Reason::VLAN_STACK,
+            Self::ExtensionChain => Reason::EXTENSION_CHAIN,
+            Self::IpOptions => Reason::IP_OPTIONS,
+            Self::LaterFragment => Reason::LATER_FRAGMENT,
+        }
+    }
+}
+
+impl Program {
+    /// What its rules judge a frame by.
+    #[inline]
+    pub fn look(&self, frame: &[u8], headers: &Headers) -> Seen {
+        if self.inner { look_inside(frame, headers) } else { look_at(frame, headers) }
+    }
+
+    /// A rule, by its number.
+    pub fn rule(&self, number: u32) -> Option<&Rule> {
+        self.rules.get(number as usize)
+    }
+
+    pub(super) fn new(
+        rules: Vec<Rule>,
+        classifier: Classifier,
+        default: Verdict,
+        manners: Manners,
+        limits: Limits,
+        inner: bool,
+        flow_cache: usize,
+    ) -> Self {
+        Self { rules, classifier, default, manners, limits, inner, flow_cache }
+    }
+}

@@ -1,0 +1,44 @@
+//! The inspection table of a stage that has rules: each rule with the packets that it matched.
+
+use std::fmt;
+
+use xdpfwd_pipeline::{Cell, Table, Unit};
+
+/// The key of the counter of packets that no rule decided about. No rule is written like this.
+const DEFAULT: &str = "(default)";
+
+/// Returns the keys of the counters: the text of each rule, then the default.
+pub(crate) fn counter_keys<R: fmt::Display>(rules: &[R]) -> Vec<String> {
+    rules.iter().map(ToString::to_string).chain([DEFAULT.to_owned()]).collect()
+}
+
+/// Returns the counters of a worker, in the order of [`counter_keys`].
+pub(crate) fn row_counters(rules: &[u64], default: u64) -> Vec<u64> {
+    rules.iter().copied().chain([default]).collect()
+}
+
+/// Returns the table `rules`: number, packets, text. The last row is the default, which has no number.
+pub(crate) fn table<R: fmt::Display>(rules: &[R], counters: &[u64]) -> Table {
+    let mut table = Table::new("rules", &[("rule", None), ("packets", Some(Unit::Packets)), ("text", None)]);
+    let packets = |index: usize| Cell::Number(counters.get(index).copied().unwrap_or(0));
+    for (index, rule) in rules.iter().enumerate() {
+        table.rows.push(vec![Cell::Number(index as u64), packets(index), Cell::Text(rule.to_string())]);
+    }
+    table.rows.push(vec![Cell::None, packets(rules.len()), DEFAULT.into()]);
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_lists_rules_in_order_and_the_default_last() {
+        let rules = ["drop", "accept dscp 0"];
+        assert_eq!(counter_keys(&rules), ["drop", "accept dscp 0", "(default)"]);
+        assert_eq!(row_counters(&[1, 2], 3), [1, 2, 3]);
+        let table = table(&rules, &[1, 2, 3]);
+        let shown: Vec<String> = table.rows.iter().map(|row| format!("{} {} {}", row[0], row[1], row[2])).collect();
+        assert_eq!(shown, ["0 1 drop", "1 2 accept dscp 0", "- 3 (default)"]);
+    }
+}

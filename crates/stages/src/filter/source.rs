@@ -1,0 +1,167 @@
+//! Where rules and signatures are written: in a file, or in the configuration itself.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
+use serde_spanned::Spanned;
+use xdpfwd_filter::{Problem, Verdict};
+
+use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError};
+
+/// `"FILE"` or `["LINE", …]`.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    File(String),
+    Here(Vec<Spanned<String>>),
+}
+
+/// A verdict as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    Accept,
+    Drop,
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Source;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a file in quotes, or a list of rules in brackets, each in quotes")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Source, E> {
+                Ok(Source::File(name.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut rules: A) -> Result<Source, A::Error> {
+                let mut all = Vec::new();
+                while let Some(rule) = rules.next_element()? {
+                    all.push(rule);
+                }
+                Ok(Source::Here(all))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// Reads one of some words. What else is written is answered with all of them.
+pub(crate) struct OneOf<T: 'static>(pub(crate) &'static str, pub(crate) &'static [(&'static str, T)]);
+
+impl<T: Copy> Visitor<'_> for OneOf<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        let known = self.1.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        known.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(OneOf("\"accept\" or \"drop\"", &[("accept", Self::Accept), ("drop", Self::Drop)]))
+    }
+}
+
+impl From<Word> for Verdict {
+    fn from(word: Word) -> Self {
+        match word {
+            Word::Accept => Self::Accept,
+            Word::Drop => Self::Drop,
+        }
+    }
+}
+
+/// What was read, and where each stands.
+pub(crate) struct Lines<T> {
+    pub(crate) lines: Vec<T>,
+    pub(crate) places: Vec<Location>,
+}
+
+impl Source {
+    /// Reads lines where they are: one by one, or all of a file.
+    pub(crate) fn read<T>(
+        &self,
+        key: &str,
+        cx: &PlanCx<'_>,
+        line: impl Fn(&str) -> Result<Option<T>, Problem>,
+        text: impl FnOnce(&str) -> Result<Vec<(usize, T)>, Vec<Problem>>,
+    ) -> Result<Lines<T>, PlanError> {
+        match self {
+            Self::Here(written) => read_here(written, line),
+            Self::File(name) => {
+                let path = cx.directory.join(name);
+                let wrong =
+                    |error| PlanError::new(format!("{key} = {name:?}: cannot read {}: {error}", path.display()));
+                let file = path.display().to_string();
+                let read = text(&read_file(&path).map_err(wrong)?);
+                let at = |line, column| Location::File { file: file.clone(), line, column };
+                let problem =
+                    |Problem { line, column, message }| PlanDiagnostic { location: at(line, column), message };
+                let read = read.map_err(|problems| PlanError(problems.into_iter().map(problem).collect()))?;
+                let (numbers, lines): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+                Ok(Lines { lines, places: numbers.into_iter().map(|number| at(number, 1)).collect() })
+            }
+        }
+    }
+}
+
+/// Bytes of a file: a million rules, and more.
+const LONGEST: u64 = 64 << 20;
+
+/// A regular file's text. What else there is may never end, or never begin.
+fn read_file(path: &Path) -> io::Result<String> {
+    let regular = |file: fs::Metadata| match file.is_file() {
+        true => Ok(()),
+        false => Err(io::Error::other("it is no regular file")),
+    };
+    // Before it is opened, which alone may wait for ever.
+    regular(fs::metadata(path)?)?;
+    let file = File::open(path)?;
+    regular(file.metadata()?)?;
+    let mut text = String::new();
+    if file.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
+        return Err(io::Error::other("it has more than 64 MiB"));
+    }
+    // As the configuration's own.
+    if let Some(rest) = text.strip_prefix('\u{feff}') {
+        text = rest.to_owned();
+    }
+    Ok(text)
+}
+
+fn read_here<T>(
+    written: &[Spanned<String>],
+    parse: impl Fn(&str) -> Result<Option<T>, Problem>,
+) -> Result<Lines<T>, PlanError> {
+    let (mut lines, mut places, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    for text in written {
+        let place = Location::Configuration(text.span());
+        match parse(text.get_ref()) {
+            Ok(Some(line)) => {
+                lines.push(line);
+                places.push(place);
+            }
+            Ok(None) => problems.push(PlanDiagnostic { location: place, message: "an empty line".to_owned() }),
+            Err(Problem { column, message, .. }) => {
+                // Behind the quote. With escapes in front of it, it is not exact.
+                let at = text.span().start + text.get_ref().chars().take(column - 1).map(char::len_utf8).sum::<usize>();
+                problems.push(PlanDiagnostic { location: Location::Configuration(at + 1..at + 1), message });
+            }
+        }
+    }
+    if problems.is_empty() { Ok(Lines { lines, places }) } else { Err(PlanError(problems)) }
+}

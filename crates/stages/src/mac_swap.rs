@@ -1,0 +1,55 @@
+//! `mac-swap`: source and destination MAC address trade places.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, Verdicts, View};
+use xdpfwd_wire::ethernet;
+
+/// Swaps source and destination MAC address: what a reflector does, so that the sender gets its frames back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MacSwap;
+
+/// `kind = "mac-swap"`, without further keys.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MacSwapConfig {}
+
+impl StageConfig for MacSwapConfig {
+    const KIND: &'static str = "mac-swap";
+
+    fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
+        Ok(Arc::new(MacSwap))
+    }
+}
+
+impl StagePlan for MacSwap {
+    fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+        Box::new(*self)
+    }
+
+    fn verdicts(&self) -> Verdicts {
+        Verdicts::AlwaysPass
+    }
+
+    fn summary(&self) -> String {
+        "swaps source and destination MAC address".into()
+    }
+}
+
+impl Stage for MacSwap {
+    #[inline]
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        for packet in view.packets() {
+            // Nothing shorter than an Ethernet header comes in; a stage before may have cut one, and then egress drops it.
+            if let Ok(mut frame) = ethernet::Frame::new_checked(&mut packet.frame[..]) {
+                frame.swap_addresses();
+            }
+        }
+    }
+
+    fn needs_headers(&self) -> bool {
+        false
+    }
+}

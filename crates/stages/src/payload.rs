@@ -1,0 +1,194 @@
+//! `payload`: byte patterns in payloads say which packets are dropped.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use xdpfwd_filter::{Hits, Key, Rule, Scanner, Signature, Verdict};
+
+use super::filter::modifiers::{Limits, Modifiers};
+use super::filter::source::{Lines, Source, Word};
+use super::filter::{Seen, look_at, rules as rules_table};
+use xdpfwd_pipeline::{
+    BuildCx, Cx, Inspectable, PlanCx, PlanError, Reason, Stage, StageConfig, StagePlan, Table, Verdicts, View,
+};
+use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp, udp};
+
+/// `kind = "payload"`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PayloadConfig {
+    signatures: Source,
+    default: Option<Word>,
+}
+
+/// Signatures, put together.
+#[derive(Debug)]
+struct Program {
+    signatures: Vec<Signature>,
+    scanner: Scanner,
+    default: Verdict,
+    limits: Limits,
+}
+
+#[derive(Debug)]
+struct PayloadPlan(Arc<Program>);
+
+/// Signatures at work. Of each packet the payload of UDP, TCP or SCTP is looked at, of others what follows the IP header: by
+/// itself, so that a pattern which is split over two packets is not found.
+pub struct Payload {
+    program: Arc<Program>,
+    modifiers: Modifiers,
+    hits: Hits,
+    /// Of each signature, how many packets it was applied to.
+    matched: Vec<u64>,
+    /// Packets that none decided about.
+    defaulted: u64,
+    scanned: u64,
+    /// Packets without a payload that can be read.
+    unread: u64,
+}
+
+impl StageConfig for PayloadConfig {
+    const KIND: &'static str = "payload";
+
+    fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
+        let read =
+            self.signatures.read("signatures", cx, xdpfwd_filter::parse_signature, xdpfwd_filter::parse_signatures)?;
+        let Lines { lines: signatures, .. } = read;
+        let scanner = Scanner::new(&signatures).map_err(|error| {
+            PlanError::new(format!("{} signatures cannot be put together: {error}", signatures.len()))
+        })?;
+        let limits = Limits::new(rules(&signatures), cx.workers)?;
+        let default = self.default.map_or(Verdict::Accept, Verdict::from);
+        Ok(Arc::new(PayloadPlan(Arc::new(Program { signatures, scanner, default, limits }))))
+    }
+}
+
+fn rules(signatures: &[Signature]) -> impl Iterator<Item = &Rule> + Clone {
+    signatures.iter().map(|signature| &signature.rule)
+}
+
+impl StagePlan for PayloadPlan {
+    fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+        let program = Arc::clone(&self.0);
+        Box::new(Payload {
+            modifiers: Modifiers::new(rules(&program.signatures), &program.limits),
+            hits: program.scanner.hits(),
+            matched: vec![0; program.signatures.len()],
+            defaulted: 0,
+            scanned: 0,
+            unread: 0,
+            program,
+        })
+    }
+
+    fn summary(&self) -> String {
+        let Program { signatures, scanner, default, .. } = &*self.0;
+        let default = if *default == Verdict::Accept { "accept" } else { "drop" };
+        format!("{} signatures, {} KiB; default {default}", signatures.len(), scanner.memory().div_ceil(1024))
+    }
+
+    fn verdicts(&self) -> Verdicts {
+        let Program { signatures, default, .. } = &*self.0;
+        let signatures: Vec<String> = signatures.iter().map(ToString::to_string).collect();
+        Verdicts::Key(format!("{default:?}\n{}", signatures.join("\n")))
+    }
+
+    fn as_inspectable(&self) -> Option<&dyn Inspectable> {
+        Some(self)
+    }
+}
+
+impl Inspectable for PayloadPlan {
+    fn counter_keys(&self) -> Vec<String> {
+        rules_table::counter_keys(&self.0.signatures)
+    }
+
+    fn tables(&self, counters: &[u64]) -> Vec<Table> {
+        vec![rules_table::table(&self.0.signatures, counters)]
+    }
+}
+
+impl Payload {
+    /// Why a packet is dropped, if it is.
+    fn judge(&mut self, frame: &[u8], headers: &Headers, now: u64) -> Option<Reason> {
+        let program = &*self.program;
+        let by_default = (program.default == Verdict::Drop).then_some(Reason::SIGNATURE);
+        let (Seen::Key(key) | Seen::Unusual(_, Some(key))) = look_at(frame, headers) else {
+            self.unread += 1;
+            self.defaulted += 1;
+            return by_default;
+        };
+        let Some(payload) = payload(frame, headers, &key) else {
+            self.unread += 1;
+            self.defaulted += 1;
+            return by_default;
+        };
+        self.scanned += 1;
+        for &number in program.scanner.scan(payload, &mut self.hits) {
+            let rule = &program.signatures[number as usize].rule;
+            if !rule.matches(&key) {
+                continue;
+            }
+            self.matched[number as usize] += 1;
+            self.modifiers.note(number, rule, self.matched[number as usize], &key, frame.len());
+            if !self.modifiers.passes(number, &key, frame.len(), now) {
+                return Some(Reason::RATE_LIMIT);
+            }
+            match rule.verdict {
+                Some(Verdict::Accept) => return None,
+                Some(Verdict::Drop) => return Some(Reason::SIGNATURE),
+                None => {}
+            }
+        }
+        self.defaulted += 1;
+        by_default
+    }
+}
+
+/// What the upper protocol carries. A later fragment begins anywhere in it, and has none.
+fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]> {
+    const SCTP_HEADER: usize = 12;
+    if headers.fragment == Fragment::Later {
+        return None;
+    }
+    let l4 = headers.l4(frame);
+    let (header, end) = match IpProtocol(key.protocol) {
+        IpProtocol::TCP => (tcp::Packet::new_checked(l4).ok()?.header_len(), l4.len()),
+        // What is behind its own length no receiver sees. (Of a first fragment it is the length of the whole.)
+        IpProtocol::UDP => {
+            let length = u16::from_be_bytes([*l4.get(4)?, *l4.get(5)?]);
+            (udp::HEADER_LEN, l4.len().min(length.into()))
+        }
+        IpProtocol::SCTP => (SCTP_HEADER, l4.len()),
+        _ => (0, l4.len()),
+    };
+    l4.get(header..end)
+}
+
+impl Stage for Payload {
+    fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
+        for mut packet in view.packets() {
+            if let Some(reason) = self.judge(packet.frame, &packet.meta.headers, cx.now()) {
+                packet.drop(reason);
+            }
+        }
+    }
+
+    fn row_counters(&self) -> Vec<u64> {
+        rules_table::row_counters(&self.matched, self.defaulted)
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        let matched = self.matched.iter().sum();
+        let lost = self.modifiers.log_lost();
+        vec![("scanned", self.scanned), ("matched", matched), ("unread", self.unread), ("log_lost", lost)]
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payload").field("matched", &self.matched).finish_non_exhaustive()
+    }
+}

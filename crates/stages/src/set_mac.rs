@@ -1,0 +1,110 @@
+//! `set-mac`: writes the source MAC address, the destination, or both.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
+
+use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, Verdicts, View};
+use xdpfwd_wire::{MacAddr, ethernet};
+
+/// Writes MAC addresses: what it takes to send frames on to a next hop.
+#[derive(Clone, Copy, Debug)]
+pub struct SetMac {
+    /// The new source, if any.
+    pub source: Option<MacAddr>,
+    /// The new destination, if any.
+    pub destination: Option<MacAddr>,
+}
+
+/// `kind = "set-mac"`: `source`, `destination`, or both, as `"02:00:00:00:00:01"`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetMacConfig {
+    #[serde(default, deserialize_with = "of_a_station")]
+    source: Option<MacAddr>,
+    #[serde(default, deserialize_with = "any")]
+    destination: Option<MacAddr>,
+}
+
+fn any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MacAddr>, D::Error> {
+    deserializer.deserialize_str(Address { groups: true }).map(Some)
+}
+
+fn of_a_station<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<MacAddr>, D::Error> {
+    deserializer.deserialize_str(Address { groups: false }).map(Some)
+}
+
+/// Reads an address. That way, what is wrong about it has its place in the file.
+struct Address {
+    /// Whether it may be that of a group.
+    groups: bool,
+}
+
+impl Visitor<'_> for Address {
+    type Value = MacAddr;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let not = if self.groups { "" } else { ", not of a group" };
+        write!(f, "a MAC address in quotes, like \"02:00:00:00:00:01\"{not}")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<MacAddr, E> {
+        let address: MacAddr = text.parse().map_err(|error| E::custom(format!("not a MAC address: {error}")))?;
+        if address.is_multicast() && !self.groups {
+            return Err(E::custom(
+                "a multicast address, which no station may send from; expected one whose first octet is even, like \
+                 02:00:00:00:00:01",
+            ));
+        }
+        Ok(address)
+    }
+}
+
+impl StageConfig for SetMacConfig {
+    const KIND: &'static str = "set-mac";
+
+    fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
+        let Self { source, destination } = self;
+        if source.is_none() && destination.is_none() {
+            return Err(PlanError::new("set-mac sets nothing: give it `source`, `destination`, or both"));
+        }
+        Ok(Arc::new(SetMac { source, destination }))
+    }
+}
+
+impl StagePlan for SetMac {
+    fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+        Box::new(*self)
+    }
+
+    fn verdicts(&self) -> Verdicts {
+        Verdicts::AlwaysPass
+    }
+
+    fn summary(&self) -> String {
+        let part = |name: &str, address: Option<MacAddr>| address.map(|address| format!("{name} {address}"));
+        let parts = [part("source", self.source), part("destination", self.destination)];
+        format!("sets MAC {}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl Stage for SetMac {
+    #[inline]
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        for packet in view.packets() {
+            let Ok(mut frame) = ethernet::Frame::new_checked(&mut packet.frame[..]) else { continue };
+            if let Some(source) = self.source {
+                frame.set_source(source);
+            }
+            if let Some(destination) = self.destination {
+                frame.set_destination(destination);
+            }
+        }
+    }
+
+    fn needs_headers(&self) -> bool {
+        false
+    }
+}

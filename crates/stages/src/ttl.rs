@@ -1,0 +1,90 @@
+//! `ttl`: takes one off the TTL or hop limit, as a router does.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Reason, Stage, StageConfig, StagePlan, Verdicts, View};
+use xdpfwd_wire::{IpVersion, Status, ipv4, ipv6};
+
+/// Takes one off the IPv4 TTL (with the header checksum updated, RFC 1624) or the IPv6 hop limit. A packet whose last hop
+/// this was is dropped as [`Reason::TTL_EXPIRED`] (RFC 1812, 5.3.1; RFC 8200, 3); no ICMP is sent. What is not IP passes
+/// untouched. What may be IP but cannot be read (a header cut short, more VLAN tags than are walked) is dropped as
+/// [`Reason::MALFORMED`]: passed on unchanged it could circle for ever.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ttl {
+    expired: u64,
+    not_ip: u64,
+}
+
+/// `kind = "ttl"`, without further keys.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TtlConfig {}
+
+#[derive(Debug)]
+struct TtlPlan;
+
+impl StageConfig for TtlConfig {
+    const KIND: &'static str = "ttl";
+
+    fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
+        Ok(Arc::new(TtlPlan))
+    }
+}
+
+impl StagePlan for TtlPlan {
+    fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+        Box::new(Ttl::default())
+    }
+
+    fn verdicts(&self) -> Verdicts {
+        Verdicts::Key("ttl".into())
+    }
+
+    fn summary(&self) -> String {
+        "takes one off TTL or hop limit, drops what has none left".into()
+    }
+}
+
+/// What became of one packet.
+enum Outcome {
+    Decremented,
+    NotIp,
+    Expired,
+    Unreadable,
+}
+
+impl Stage for Ttl {
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        for mut packet in view.packets() {
+            let headers = &packet.meta.headers;
+            let l3 = packet.frame.get_mut(headers.l2_len()..).unwrap_or_default();
+            let outcome = match headers.ip_version {
+                Some(IpVersion::V4) => match ipv4::Packet::new_checked(l3) {
+                    Ok(mut ip) => ip.decrement_ttl().map_or(Outcome::Expired, |_| Outcome::Decremented),
+                    Err(_) => Outcome::Unreadable,
+                },
+                Some(IpVersion::V6) => match ipv6::Packet::new_checked(l3) {
+                    Ok(mut ip) => ip.decrement_hop_limit().map_or(Outcome::Expired, |_| Outcome::Decremented),
+                    Err(_) => Outcome::Unreadable,
+                },
+                None if headers.status == Status::NotIp => Outcome::NotIp,
+                None => Outcome::Unreadable,
+            };
+            match outcome {
+                Outcome::Decremented => {}
+                Outcome::NotIp => self.not_ip += 1,
+                Outcome::Expired => {
+                    self.expired += 1;
+                    packet.drop(Reason::TTL_EXPIRED);
+                }
+                Outcome::Unreadable => packet.drop(Reason::MALFORMED),
+            }
+        }
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        vec![("expired", self.expired), ("not_ip", self.not_ip)]
+    }
+}

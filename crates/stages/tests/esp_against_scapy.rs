@@ -1,0 +1,293 @@
+//! ESP stages judged by scapy, and by tshark: what scapy seals, esp-open opens to what it was, byte for byte; what esp-seal seals,
+//! scapy opens, and finds every byte of the outer headers as the SA says. What the cases are stands in `esp_stage_by_scapy.py`.
+
+#[path = "support/esp.rs"]
+mod esp;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use esp::{EspFiles as _, Fate, Folder, Line, build, hex, plan, scapy, unhex};
+use serde_json::{Value, json};
+use xdpfwd_pipeline::BuildCx;
+
+/// One end of a case's SA: the stage's table, with files that are there.
+struct End {
+    kind: &'static str,
+    table: String,
+    state: String,
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("no text {key} in {value}"))
+}
+
+fn frames(case: &Value, key: &str) -> Vec<Vec<u8>> {
+    case["frames"].as_array().unwrap().iter().map(|frame| unhex(text(frame, key))).collect()
+}
+
+/// The end of a case that is ready for its first packet.
+fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
+    let key = folder.key(&format!("{index}.key"), text(case, "key"));
+    let state_file = format!("{index}-{kind}.state");
+    let state = folder.state(&state_file);
+    let (sa, more) = match kind {
+        "esp-seal" => (text(case, "seal"), ", mtu = 9216"),
+        _ => (text(case, "open"), ""),
+    };
+    let table = format!("{{ lab = true, state_file = '{state}', sa = [{{ {sa}, key_file = '{key}' }}]{more} }}");
+    let first = case["first"].as_u64().unwrap();
+    if first > 1 {
+        // What stands in the file is what a run leaves behind: written by one, numbers apart.
+        drop(plan(kind, &table));
+        let (key, number) = if kind == "esp-seal" { ("next", first) } else { ("highest", first - 1) };
+        folder.renumber(&state_file, key, number);
+    }
+    End { kind, table, state: state_file }
+}
+
+/// Scapy takes its time: asked once.
+static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| {
+    let lines = scapy("cases", "");
+    let cases: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(cases.len(), 5 * 3 * 2 * 2 + 5 * 4 + 3 + 2 * 4 * 3 * 3);
+    cases
+});
+
+#[test]
+fn the_judge_judges() {
+    // It opens what it has sealed, and finds each byte that is another.
+    let judged: u64 = scapy("self", "").trim().parse().unwrap();
+    assert!(judged > 4000, "{judged}");
+}
+
+#[test]
+fn what_scapy_seals_is_opened_to_the_packet_that_it_was() {
+    let folder = Folder::new();
+    let mut opened = 0;
+    for (index, case) in CASES.iter().enumerate() {
+        let end = end(&folder, index, case, "esp-open");
+        let mut line = Line::new(vec![build(&plan(end.kind, &end.table))]);
+        let (sealed, expected) = (frames(case, "sealed"), frames(case, "opened"));
+        let (got, _) = line.send(&sealed);
+        if got.len() != expected.len() {
+            panic!("{}: {} of {}: {:?}", text(case, "name"), got.len(), expected.len(), line.drops());
+        }
+        for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
+            assert_eq!(hex(got), hex(expected), "{}: {at}: from {}", text(case, "name"), hex(&sealed[at]));
+        }
+        opened += got.len();
+        line.balance();
+    }
+    assert!(opened > 4000, "{opened}");
+}
+
+#[test]
+fn what_is_sealed_scapy_opens_and_finds_as_the_sa_says() {
+    let folder = Folder::new();
+    let mut answers = String::new();
+    for (index, case) in CASES.iter().enumerate() {
+        let end = end(&folder, index, case, "esp-seal");
+        let mut line = Line::new(vec![build(&plan(end.kind, &end.table))]);
+        let plain = frames(case, "plain");
+        let (sealed, _) = line.send(&plain);
+        assert_eq!(sealed.len(), plain.len(), "{}: {:?}", text(case, "name"), line.drops());
+        for (at, sealed) in sealed.iter().enumerate() {
+            let answer = json!({ "case": text(case, "name"), "index": at, "sealed": hex(sealed) });
+            answers += &format!("{answer}\n");
+        }
+        line.balance();
+    }
+    let count = answers.lines().count();
+    assert!(count > 4000, "{count}");
+    assert_eq!(scapy("judge", &answers).trim(), count.to_string());
+}
+
+#[test]
+fn what_is_sealed_is_opened_to_what_it_was() {
+    let folder = Folder::new();
+    for (index, case) in CASES.iter().enumerate() {
+        let [seal, open] = ["esp-seal", "esp-open"].map(|kind| end(&folder, index, case, kind));
+        let stages = [&seal, &open].map(|end| build(&plan(end.kind, &end.table)));
+        let mut line = Line::new(stages.into());
+        let plain = frames(case, "plain");
+        let got = line.pass(&plain);
+        for (got, plain) in got.iter().zip(&plain) {
+            // All but what Ethernet has padded.
+            assert!(got.len() == plain.len() || plain.len() == 60 && got.len() < 60, "{}", text(case, "name"));
+            assert_eq!(hex(got), hex(&plain[..got.len()]), "{}", text(case, "name"));
+        }
+        line.balance();
+        let written = folder.read(&seal.state) + &folder.read(&open.state);
+        assert!(!written.contains(&text(case, "key")[..16]), "a key in a state file: {written}");
+    }
+}
+
+/// Each frame alone, as what became of one may depend on those before it.
+#[test]
+fn what_is_out_of_the_ordinary_is_dropped_for_the_documented_reason() {
+    let folder = Folder::new();
+    let mut seen = BTreeMap::new();
+    let mut wrong = vec![];
+    for extras in scapy("extras", "").lines() {
+        let extras: Value = serde_json::from_str(extras).unwrap();
+        let name = text(&extras, "name");
+        let sas: Vec<String> = extras["open"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .zip(extras["keys"].as_array().unwrap())
+            .enumerate()
+            .map(|(index, (sa, key))| {
+                let key = folder.key(&format!("{name}-{index}.key"), key.as_str().unwrap());
+                format!("{{ {}, key_file = '{key}' }}", sa.as_str().unwrap())
+            })
+            .collect();
+        let state = folder.state(&format!("{name}.state"));
+        let bypass = &extras["bypass"];
+        let table = format!("{{ lab = true, state_file = '{state}', bypass = {bypass}, sa = [{}] }}", sas.join(", "));
+        let plan = esp::plan_for("esp-open", &table, 2).unwrap();
+        esp::acquire(&plan, &[]).unwrap();
+        let mut line = Line::new(vec![esp::build_for(&plan, BuildCx { workers: 2, ..BuildCx::default() })]);
+        for frame in extras["frames"].as_array().unwrap() {
+            let what = format!("{name}: {}", text(frame, "what"));
+            let fate = line.one(&unhex(text(frame, "frame")));
+            let fine = match (&fate, frame["opened"].as_str()) {
+                (Fate::Passed(got), Some(expected)) => hex(got) == expected,
+                (Fate::Dropped(reason), None) => {
+                    *seen.entry(*reason).or_insert(0) += 1;
+                    frame["dropped"].as_array().unwrap().iter().any(|accepted| accepted == reason)
+                }
+                _ => false,
+            };
+            if !fine {
+                let fate = match fate {
+                    Fate::Passed(got) => format!("passed as {}", hex(&got)),
+                    other => format!("{other:?}"),
+                };
+                let expected = frame["opened"]
+                    .as_str()
+                    .map_or_else(|| frame["dropped"].to_string(), |hex| format!("opened as {hex}"));
+                wrong.push(format!("{what}: {fate}, not {expected}: {}", text(frame, "frame")));
+            }
+        }
+        line.balance();
+    }
+    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+    let reasons = [
+        "no_sa",
+        "unprotected",
+        "replay",
+        "late",
+        "bad_tag",
+        "bad_length",
+        "bad_padding",
+        "wrong_queue",
+        "esp_fragment",
+        "dummy",
+        "ecn",
+        "policy",
+        "malformed",
+    ];
+    for reason in reasons {
+        assert!(seen.contains_key(reason), "nothing was dropped as {reason}: {seen:?}");
+    }
+}
+
+#[test]
+fn syns_announce_no_more_than_they_may() {
+    let folder = Folder::new();
+    let lines: Vec<Value> = scapy("mss", "").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.len() > 900);
+    let packets = |key: &str| -> Vec<Vec<u8>> {
+        let frame = |packet: Vec<u8>| esp::ethernet(if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd }, &packet);
+        lines.iter().map(|line| frame(unhex(text(line, key)))).collect()
+    };
+    let (plain, expected) = (packets("plain"), packets("expected"));
+    assert!(plain.iter().zip(&expected).filter(|(plain, expected)| plain != expected).count() > 100);
+    // Once where they are sealed, once where they were opened.
+    for (at, lowered) in ["seal", "open"].into_iter().enumerate() {
+        for (mode, addresses) in [("tunnel", "source = '192.0.2.1', destination = '192.0.2.2',"), ("transport", "")] {
+            let key = folder.key("key", esp::KEY_128);
+            let stages = ["seal", "open"].map(|end| {
+                let state = folder.state(&format!("{at}-{mode}-{end}.state"));
+                let tcp_mss = if end == lowered { "tcp_mss = 1200," } else { "" };
+                let addresses = if end == "seal" { addresses } else { "" };
+                let table = format!(
+                    "{{ lab = true, state_file = '{state}', {tcp_mss} sa = [{{ spi = 4096, transform = 'aes-128-gcm', mode = '{mode}', {addresses} key_file = '{key}' }}] }}"
+                );
+                build(&plan(&format!("esp-{end}"), &table))
+            });
+            let mut line = Line::new(stages.into());
+            for (at, (got, expected)) in line.pass(&plain).iter().zip(&expected).enumerate() {
+                assert_eq!(hex(got), hex(expected), "{lowered} in {mode} mode: {}", hex(&plain[at]));
+            }
+            line.balance();
+        }
+    }
+}
+
+/// Debian 12's tshark knows AES-GCM, without extended numbers.
+#[test]
+fn tshark_shows_what_is_in_it() {
+    let folder = Folder::new();
+    let mut pcap = [0xa1b2_c3d4_u32, 4 << 16 | 2, 0, 0, 65535, 1].map(u32::to_le_bytes).concat();
+    let mut command = Command::new("tshark");
+    let mut expected = vec![];
+    for (index, case) in CASES.iter().enumerate() {
+        let name = text(case, "name");
+        if !text(case, "transform").ends_with("-gcm")
+            || name.contains("sizes")
+            || !text(case, "seal").contains("esn = false")
+        {
+            continue;
+        }
+        let end = end(&folder, index, case, "esp-seal");
+        let mut line = Line::new(vec![build(&plan(end.kind, &end.table))]);
+        let plain = frames(case, "plain");
+        for (sealed, plain) in line.pass(&plain).iter().zip(&plain) {
+            let length = (sealed.len() as u32).to_le_bytes();
+            pcap.extend([&[0; 8][..], &length, &length, sealed].concat());
+            // Both inner addresses in the last column; UDP's and ESP's ports may be one.
+            expected.push((case["spi"].as_u64().unwrap(), inner_addresses(plain)));
+        }
+        let (spi, key) = (case["spi"].as_u64().unwrap(), text(case, "key"));
+        for version in ["IPv4", "IPv6"] {
+            let association = format!(
+                r#"uat:esp_sa:"{version}","*","*","{spi:#x}","AES-GCM with 16 octet ICV [RFC4106]","0x{key}","NULL","""#
+            );
+            command.args(["-o", &association]);
+        }
+        line.balance();
+    }
+    assert!(expected.len() > 300);
+    let file = folder.join("sealed.pcap");
+    std::fs::write(&file, pcap).unwrap();
+    command.arg("-r").arg(&file);
+    let preferences = ["esp.enable_encryption_decode", "esp.enable_authentication_check", "ip.check_checksum"];
+    command.args(preferences.map(|name| format!("-o{name}:TRUE")));
+    // The bytes in the inner packets are random: nothing is to be seen in them.
+    command.args(["-d", "udp.port==2000,data", "-T", "fields"]);
+    let fields =
+        ["esp.spi", "esp.icv_good", "_ws.malformed", "ip.checksum.status", "ip.src", "ipv6.src", "ip.dst", "ipv6.dst"];
+    command.args(fields.map(|field| format!("-e{field}")));
+    let output = command.output().expect("tshark: `make test-deps` installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.lines().count(), expected.len());
+    for (line, (spi, addresses)) in output.lines().zip(expected) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        assert_eq!(columns[..3], [&format!("{spi:#010x}"), "1", ""], "{line}");
+        assert!(!columns[3].contains('0'), "a checksum that is not good: {line}");
+        let all: Vec<&str> = columns[4..].iter().flat_map(|column| column.split(',')).collect();
+        assert!(addresses.iter().all(|address| all.contains(&address.as_str())), "{addresses:?} in {line}");
+    }
+}
+
+/// Source and destination of a frame's packet, as tshark writes them.
+fn inner_addresses(frame: &[u8]) -> [String; 2] {
+    let headers = xdpfwd_wire::Headers::parse(frame);
+    let addresses = headers.addresses(frame).unwrap();
+    [addresses.source().to_string(), addresses.destination().to_string()]
+}

@@ -1,0 +1,56 @@
+//! A million packets by lot against a thousand sets of rules by lot: the stage's verdict, one packet at a time and in batches,
+//! is what looking at each rule makes it.
+
+use std::sync::Arc;
+
+use xdpfwd_filter::Classifier;
+use xdpfwd_stages::filter::{Filter, FilterPlan, Seen, look_at};
+use xdpfwd_testkit::random_filter::{Lot, RuleSet, packet};
+use xdpfwd_wire::Headers;
+
+const SETS: usize = 1024;
+const PACKETS: usize = 1024;
+
+#[test]
+fn a_million_packets_are_judged_as_the_rules_say() {
+    let seed = xdpfwd_testkit::random_filter::seed();
+    let mut lot = Lot::new(seed);
+    let (mut cases, mut by_a_rule, mut mangled, mut most) = (0, 0, 0, 0);
+    for set in 0..SETS {
+        let drawn = RuleSet::draw(&mut lot, usize::MAX);
+        let plan = drawn.plan("user");
+        let plan: &dyn std::any::Any = &*plan;
+        let program = plan.downcast_ref::<FilterPlan>().unwrap().program();
+        let mut filter = Filter::new(Arc::clone(program));
+        let RuleSet { rules, written, .. } = &drawn;
+        let classifier = Classifier::new(rules, lot.draw());
+        let mut keys = Vec::new();
+        for number in 0..PACKETS {
+            let (frame, was_mangled) = packet(&mut lot);
+            let seen = look_at(&frame, &Headers::parse(&frame));
+            let expected = drawn.by_looking(&frame);
+            let got = filter.judge(seen, frame.len(), 0);
+            assert_eq!(got, expected, "FILTER_SEED={seed}, set {set}, packet {number}: {frame:02x?} by {written:#?}");
+            cases += 1;
+            by_a_rule += usize::from(expected.rule.is_some());
+            mangled += usize::from(was_mangled);
+            if let Seen::Key(key) | Seen::Unusual(_, Some(key)) = seen {
+                keys.push(key);
+            }
+        }
+        for keys in keys.chunks(Classifier::BATCH) {
+            let mut found = [0; Classifier::BATCH];
+            classifier.classify(keys, &mut found);
+            for (key, found) in keys.iter().zip(found) {
+                let expected =
+                    rules.iter().position(|rule| rule.matches(key)).map_or(Classifier::NONE, |rule| rule as u32);
+                assert_eq!(found, expected, "FILTER_SEED={seed}, set {set}: {key:?} by {written:#?}");
+            }
+        }
+        most = most.max(classifier.shape().v4.len());
+    }
+    println!("{cases} packets, {by_a_rule} decided by a rule, {mangled} mangled; up to {most} tuples");
+    assert!(cases >= 1_000_000);
+    assert!(by_a_rule * 100 >= cases * 30, "{by_a_rule} of {cases} decided by a rule");
+    assert!(mangled * 100 >= cases * 20, "{mangled} of {cases} mangled");
+}

@@ -1,0 +1,140 @@
+//! The ledger against what it is about: the wall's cycles, read by another thread, and what was really moved.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use xdpfwd_pipeline::{LedgerReport, NamedStage, Task, Worker};
+use xdpfwd_stages::{MacSwap, SetMac, Ttl};
+use xdpfwd_testkit::wires::{Wires, cross_connect};
+use xdpfwd_wire::MacAddr;
+use xdpfwd_xsk::clock;
+
+type Planned = Vec<NamedStage>;
+
+fn stages(count: usize) -> Planned {
+    let set_mac = SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
+    let all =
+        [NamedStage::new("swap", MacSwap), NamedStage::new("ttl", Ttl::default()), NamedStage::new("set", set_mac)];
+    all.into_iter().take(count).collect()
+}
+
+/// An IPv4 packet that stages have something to do with.
+fn packet() -> Vec<u8> {
+    let mut packet = vec![0; 64];
+    packet[..34].copy_from_slice(
+        b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\x45\0\0\x32\0\0\0\0\x40\x11\x66\xb9\x0a\0\0\x01\x0a\0\0\x02",
+    );
+    packet
+}
+
+/// A turn with `packets` to forward, which then are forwarded.
+fn turn(worker: &mut Worker<Planned>, wires: &Wires, packets: usize) {
+    let packet = packet();
+    for _ in 0..packets {
+        wires.lan.deliver(&packet).unwrap();
+    }
+    assert_eq!(worker.poll_once(), packets);
+    assert_eq!(wires.wan.take_sent().len(), packets);
+}
+
+/// All accounts together are the time that passed, by the clock of a thread that has nothing to do with them.
+#[test]
+fn the_accounts_add_up_to_the_wall() {
+    for count in [0, 1, 3] {
+        // Of several tries one has to be undisturbed: between a question and its answer this thread may be put aside.
+        let ratios: Vec<f64> = (0..5).map(|_| accounted(count)).collect();
+        assert!(ratios.iter().any(|ratio| (0.95..=1.05).contains(ratio)), "{count} stages: {ratios:?}");
+    }
+}
+
+/// What part of the wall's cycles the ledger of a busy worker accounts for.
+fn accounted(stage_count: usize) -> f64 {
+    let (said, hears) = mpsc::sync_channel::<LedgerReport>(0);
+    let (asks, asked) = mpsc::channel::<()>();
+    let worker = thread::spawn(move || {
+        let (mut worker, wires) = cross_connect(stages(stage_count), stages(0));
+        for answer in 0..2 {
+            while asked.try_recv().is_err() {
+                turn(&mut worker, &wires, 60);
+            }
+            let ledger = worker.report().ledger;
+            assert!(answer == 0 || ledger.task(Task::Receive).packets > 0);
+            said.send(ledger).unwrap();
+        }
+    });
+    let ask = || {
+        asks.send(()).unwrap();
+        let ledger = hears.recv().unwrap();
+        (clock::cycles(), ledger.total_cycles())
+    };
+    let (wall_before, total_before) = ask();
+    thread::sleep(Duration::from_millis(300));
+    let (wall_after, total_after) = ask();
+    worker.join().unwrap();
+    (total_after - total_before) as f64 / (wall_after - wall_before) as f64
+}
+
+#[test]
+fn packets_bytes_and_calls_are_what_was_moved() {
+    let (mut worker, wires) = cross_connect(stages(3), stages(0));
+    for packets in [64, 1, 10] {
+        turn(&mut worker, &wires, packets);
+    }
+    worker.poll_once();
+    let report = worker.report();
+    let ledger = &report.ledger;
+    let (lan, wan) = (report.queues[0].counters, report.queues[1].counters);
+    assert_eq!((lan.rx_packets, wan.tx_packets), (75, 75));
+    for task in [Task::Receive, Task::Parse, Task::Scatter, Task::Transmit, Task::Reclaim] {
+        let account = ledger.task(task);
+        assert_eq!(account.packets, 75, "{task:?}");
+        // What was sent comes back in the turn after the next at the latest; the others are done once a batch.
+        assert!((1..=3).contains(&account.calls), "{task:?} {account:?}");
+    }
+    assert_eq!(ledger.task(Task::Receive).bytes, lan.rx_bytes);
+    assert_eq!(ledger.task(Task::Transmit).bytes, wan.tx_bytes);
+    assert_eq!((ledger.task(Task::Wake).calls, ledger.task(Task::Wake).packets), (wan.tx_wakes, 75));
+    let stage = &report.paths[0].stages[0].account;
+    assert_eq!((stage.calls, stage.packets, stage.timed_calls, stage.timed_packets), (3, 75, 3, 75));
+    assert!(stage.cycles > 0 && ledger.stages > 0 && ledger.stamps.calls > 15);
+    assert_eq!(ledger.total_cycles(), ledger.busy_cycles() + ledger.idle_cycles());
+}
+
+#[test]
+fn a_worker_without_packets_is_idle() {
+    let (mut worker, wires) = cross_connect(stages(1), stages(0));
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(50) {
+        worker.poll_once();
+    }
+    let ledger = worker.report().ledger;
+    assert_eq!((ledger.task(Task::Receive).calls, ledger.task(Task::Look).calls), (0, 0));
+    assert!(ledger.task(Task::Poll).calls > 100, "{ledger:?}");
+    // A turn among them is busy; that it found nothing on the other port was looking.
+    turn(&mut worker, &wires, 1);
+    let after = worker.report().ledger;
+    assert!(after.task(Task::Look).calls > 0 && after.idle_cycles() == ledger.idle_cycles(), "{after:?}");
+}
+
+#[test]
+fn switched_off_it_stands_still_and_on_again_it_goes_on() {
+    let (mut worker, wires) = cross_connect(stages(2), stages(0));
+    turn(&mut worker, &wires, 20);
+    worker.switch_ledger(false);
+    let before = worker.report();
+    assert!(!before.ledger.on);
+    turn(&mut worker, &wires, 30);
+    let off = worker.report();
+    assert_eq!(off.ledger, before.ledger);
+    let stage = |report: &xdpfwd_pipeline::WorkerReport| report.paths[0].stages[0].account;
+    assert_eq!((stage(&off).packets, stage(&off).timed_packets), (50, 20));
+    assert_eq!(stage(&off).cycles_per_packet(), stage(&before).cycles_per_packet());
+    worker.switch_ledger(true);
+    worker.switch_ledger(true);
+    turn(&mut worker, &wires, 40);
+    let on = worker.report();
+    assert_eq!((on.ledger.task(Task::Receive).packets, on.ledger.task(Task::Receive).bytes), (60, 60 * 64));
+    assert_eq!((stage(&on).packets, stage(&on).timed_packets), (90, 60));
+    assert!(on.ledger.on && on.ledger.total_cycles() > off.ledger.total_cycles());
+}

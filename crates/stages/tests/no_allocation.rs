@@ -1,0 +1,109 @@
+//! Nothing is allocated per packet: counted, not believed.
+
+#[path = "support/esp.rs"]
+mod esp;
+
+use std::path::Path;
+
+use esp::EspFiles as _;
+use xdpfwd_pipeline::{BuildCx, NamedStage, PlanCx};
+use xdpfwd_stages::{MacSwap, SetMac, Ttl};
+use xdpfwd_testkit::wires::cross_connect;
+use xdpfwd_wire::MacAddr;
+
+fn udp() -> Vec<u8> {
+    let mut packet = vec![0; 64];
+    packet[..34].copy_from_slice(
+        b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\x45\0\0\x32\0\0\0\0\x40\x11\x66\xb9\x0a\0\0\x01\x0a\0\0\x02",
+    );
+    packet[39] = 30; // UDP's length
+    packet
+}
+
+#[test]
+fn a_worker_at_work_allocates_nothing() {
+    let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
+    // Enough rules for the classifier's tables, one with a limit, one that goes on.
+    let filter = || {
+        let many: String = (0..200).map(|n| format!("\"drop src 172.16.{n}.0/24 proto udp dport {n}\",")).collect();
+        let table = format!(
+            "{{ default = \"drop\", rules = [{many} \"continue proto udp limit 1Gbps\", \"accept src 10.0.0.0/8 limit 1Mpps per src/24\"], flow_cache = 256 }}"
+        );
+        let cx = PlanCx { directory: Path::new("."), workers: 1 };
+        let plan = xdpfwd_testkit::plan("filter", &table, &cx).unwrap();
+        NamedStage::build("filter", &*plan, &BuildCx { workers: 1, ..BuildCx::default() })
+    };
+    let dynamic = || vec![NamedStage::new("ttl", Ttl::default()), filter(), NamedStage::new("swap", MacSwap)];
+
+    let (mut fixed, fixed_wires) =
+        cross_connect((Ttl::default(), MacSwap, set_mac()), (Ttl::default(), MacSwap, set_mac()));
+    let (mut planned, planned_wires) = cross_connect(dynamic(), dynamic());
+    let packet = udp();
+    for round in 0..20 {
+        // The fake kernel keeps a copy of what it sends, so its share is measured apart: a wake-up belongs to it.
+        for _ in 0..60 {
+            fixed_wires.lan.deliver(&packet).unwrap();
+            planned_wires.wan.deliver(&packet).unwrap();
+        }
+        fixed_wires.wan.set_recording(false);
+        planned_wires.lan.set_recording(false);
+        let info = allocation_counter::measure(|| {
+            assert_eq!(fixed.poll_once(), 60);
+            assert_eq!(planned.poll_once(), 60);
+            assert_eq!(fixed.poll_once(), 0);
+        });
+        assert_eq!(info.count_total, 0, "round {round}: {info:?}");
+    }
+    assert_eq!(fixed.report().queues[1].counters.tx_packets, 1200);
+    assert_eq!(planned.report().queues[0].counters.tx_packets, 1200, "{:?}", planned.report());
+    assert!(allocation_counter::measure(|| drop(fixed.report())).count_total > 0, "the counter counts");
+}
+
+/// Sealed and opened in one go: tunnels of both versions, in UDP and not, and transport mode.
+#[test]
+fn esp_allocates_nothing() {
+    let folder = esp::Folder::new();
+    let tunnel = "source = '2001:db8::1', destination = '2001:db8::2'";
+    for (at, (transform, seal, open)) in [
+        ("aes-128-gcm", tunnel, ""),
+        ("aes-256-gcm", "source = '192.0.2.1', destination = '192.0.2.2', udp_ports = [4500, 4500]", "udp_port = 4500"),
+        ("chacha20-poly1305", "mode = 'transport'", "mode = 'transport'"),
+        ("null-aes-128-gmac", tunnel, ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let key = folder.key(&format!("{at}.key"), esp::key_of(transform));
+        let stages = [("esp-seal", seal), ("esp-open", open)].map(|(kind, sa)| {
+            let state = folder.state(&format!("{at}-{kind}.state"));
+            let more = if kind == "esp-seal" { ", icmp_rate = 1000000" } else { "" };
+            let comma = if sa.is_empty() { "" } else { "," };
+            esp::build(&esp::plan(
+                kind,
+                &format!(
+                    "{{ lab = true, tcp_mss = 1000, state_file = '{state}', sa = [{{ spi = 4096, transform = '{transform}', key_file = '{key}'{comma} {sa} }}]{more} }}"
+                ),
+            ))
+        });
+        let mut line = esp::Line::new(stages.into());
+        let packets = [esp::some_v4(100), esp::some_v6(1000)];
+        for round in 0..20 {
+            for packet in packets.iter().cycle().take(60) {
+                line.wires.lan.deliver(packet).unwrap();
+            }
+            // What is too big is answered, and what is nothing is dropped.
+            line.wires.lan.deliver(&esp::ipv4(17, esp::TEN, esp::ELEVEN, 0x4000, &[0; 1480])).unwrap();
+            line.wires.lan.deliver(&[0; 60]).unwrap();
+            line.wires.lan.set_recording(false);
+            line.wires.wan.set_recording(false);
+            let info = allocation_counter::measure(|| {
+                assert_eq!(line.worker.poll_once(), 62);
+                assert_eq!(line.worker.poll_once(), 0);
+            });
+            assert_eq!(info.count_total, 0, "round {round} of {transform}: {info:?}");
+        }
+        let report = line.worker.report();
+        let sent = report.queues.iter().map(|queue| queue.counters.tx_packets).collect::<Vec<_>>();
+        assert_eq!(sent, [20, 1200], "{:?}", report.drops);
+    }
+}

@@ -1,0 +1,217 @@
+//! No packet causes a line of the log, whatever it is and whatever becomes of it: who sends packets must not be able to fill
+//! somebody's disk. Counted by a subscriber that wants everything.
+
+#[path = "support/esp.rs"]
+mod esp;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use esp::EspFiles as _;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, Verdict, View};
+use xdpfwd_stages::{MacSwap, SetMac, Ttl};
+use xdpfwd_testkit::wires::{cross_connect_on, packet, umem_config};
+use xdpfwd_wire::MacAddr;
+use xdpfwd_xsk::fake_kernel::Behaviour;
+use xdpfwd_xsk::{Frame, Umem, UmemConfig};
+
+/// Counts events and spans, of every level and from everywhere.
+#[derive(Clone, Default)]
+struct Counting(Arc<AtomicU64>);
+
+impl Subscriber for Counting {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1 + self.0.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn event(&self, _: &Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// Does to packets all that can go wrong, each to some of them.
+#[derive(Default)]
+struct Worst {
+    /// Frames of another UMEM, to be put in place of those that came.
+    foreign: Vec<Frame>,
+    held: Vec<Frame>,
+    seen: usize,
+}
+
+impl Stage for Worst {
+    fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
+        for place in 0..view.len() {
+            self.seen += 1;
+            let Some(mut packet) = view.packet(place) else { continue };
+            match self.seen % 16 {
+                0 => packet.frame.truncate(13),
+                1 => packet.frame.trim_front(usize::MAX),
+                2 => assert!(packet.frame.prepend(5000).is_err()),
+                3 => packet.send_to(PortId(200)),
+                4 => packet.drop(Reason::NO_ROOM),
+                5 => {
+                    if let Some(foreign) = self.foreign.pop() {
+                        drop(std::mem::replace(packet.frame, foreign)); // lost, on top of it
+                    }
+                }
+                6 => match view.hold(place, cx) {
+                    Some(frame) => self.held.push(frame),
+                    None => view.set(place, Verdict::Drop(Reason::HOLD_QUOTA)),
+                },
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn no_packet_causes_a_line_of_the_log() {
+    let counting = Counting::default();
+    let events = || counting.0.load(Ordering::Relaxed);
+    let (_other, mut other_pool) = Umem::new(&umem_config()).unwrap();
+    let foreign = std::iter::from_fn(|| other_pool.alloc()).take(200).map(|mut frame| {
+        frame.append(60).unwrap().fill(1);
+        frame
+    });
+    let worst = |foreign| Worst { foreign, ..Worst::default() };
+    let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
+    let there = (worst(foreign.collect()), Ttl::default(), MacSwap, set_mac());
+    let back = (worst(vec![]), Ttl::default(), MacSwap, set_mac());
+
+    // Enough frames for a full egress queue beside those that are held and lost.
+    let umem = UmemConfig { frames: 4096, ..umem_config() };
+    tracing::subscriber::with_default(counting.clone(), || {
+        let (mut worker, wires) = cross_connect_on(&umem, there, back, Behaviour::default());
+        let (mut delivered, mut lies) = (0u64, 0);
+        let mut lost = 0;
+        let at_the_start = events();
+        for round in 0..2000u64 {
+            // A kernel that sends, that sends nothing, that answers with each of its errors, that never completes.
+            let errors = [16, 11, 105, 100]; // EBUSY, EAGAIN, ENOBUFS, ENETDOWN
+            wires.wan.set(match round / 50 % 4 {
+                0 => Behaviour::default(),
+                1 => Behaviour { budget: 0, ..Behaviour::default() },
+                2 => Behaviour { errors: errors.into(), ..Behaviour::default() },
+                _ => Behaviour { completion_delay: None, ..Behaviour::default() },
+            });
+            for n in 0..40 {
+                delivered += 1;
+                let any = if n % 2 == 0 { malformed(delivered / 2) } else { packet(n) };
+                lost += u64::from(wires.lan.deliver(&any).is_err());
+                lost += u64::from(wires.wan.deliver(&packet(n)).is_err());
+            }
+            lost += u64::from(wires.lan.deliver(&[0; 3000]).is_err());
+            for (address, len) in [(u64::MAX, 60), (2048 + 2000, 60), (0, u32::MAX)] {
+                lies += u64::from(wires.lan.deliver_descriptor(address, len));
+            }
+            lies += u64::from(wires.lan.complete_address(2048 * 9));
+            worker.poll_once();
+        }
+        let report = worker.report();
+        assert_eq!(events(), at_the_start, "{report:?}");
+
+        // Everything did go wrong.
+        for reason in [
+            Reason::EGRESS_FULL,
+            Reason::MALFORMED,
+            Reason::TTL_EXPIRED,
+            Reason::RUNT,
+            Reason::NO_SUCH_PORT,
+            Reason::NO_ROOM,
+            Reason::HOLD_QUOTA,
+            Reason::FOREIGN_FRAME,
+        ] {
+            assert!(report.drops[reason] > 0, "{}: {report:?}", reason.name());
+        }
+        let counters = report.queues.iter().map(|queue| queue.counters);
+        let [refused, retries, dropped] = counters.fold([0; 3], |[refused, retries, dropped], port| {
+            [refused + port.invalid_descriptors, retries + port.tx_retries, dropped + port.tx_dropped]
+        });
+        assert!(refused > 0 && lies > 0 && retries > 0 && dropped > 0 && lost > 0, "{report:?}");
+        assert!(report.frames.leaked > 0, "{report:?}");
+
+        // And the counter counts: the frames that are still held are worth one line, when their UMEM goes.
+        drop(worker);
+        drop(wires);
+        tracing::trace!("one");
+        assert!(events() > at_the_start);
+    });
+}
+
+/// Nor does what is no ESP, or no good, or beyond a limit.
+#[test]
+fn no_packet_of_esp_causes_a_line_of_the_log() {
+    let folder = esp::Folder::new();
+    let key = folder.key("key", esp::KEY_128);
+    let plans = [
+        (
+            "esp-seal",
+            "source = '192.0.2.1', destination = '192.0.2.2', soft_packets = 5, hard_packets = 700",
+            ", icmp_rate = 10",
+        ),
+        ("esp-open", "destination = '192.0.2.2', soft_bytes = 5, hard_bytes = 40000", ""),
+    ]
+    .map(|(kind, sa, more)| {
+        let state = folder.state(&format!("{kind}.state"));
+        let sa = format!("spi = 4096, transform = 'aes-128-gcm', key_file = '{key}', {sa}");
+        esp::plan(kind, &format!("{{ lab = true, state_file = '{state}', sa = [{{ {sa} }}]{more} }}"))
+    });
+    let counting = Counting::default();
+    tracing::subscriber::with_default(counting.clone(), || {
+        let [mut seal, mut open] = plans.each_ref().map(|plan| esp::Line::new(vec![esp::build(plan)]));
+        let (mut first, at_the_start) = (None, counting.0.load(Ordering::Relaxed));
+        for n in 0..600_u64 {
+            let frames =
+                [malformed(n), esp::some_v4(n as usize), esp::ipv4(17, esp::TEN, esp::ELEVEN, 0x4000, &[0; 1480])];
+            let sealed = seal.send(&frames).0;
+            open.send(&frames);
+            for mut frame in sealed {
+                open.send(&[first.get_or_insert(frame.clone()).clone()]);
+                let at = frame.len() - 1 - (n as usize) % (frame.len() - 14);
+                frame[at] ^= 1;
+                open.send(&[frame]);
+            }
+        }
+        assert_eq!(counting.0.load(Ordering::Relaxed), at_the_start);
+        // Everything did go wrong.
+        let drops = [seal.drops(), open.drops()].concat();
+        for reason in ["malformed", "no_sa", "too_big", "sa_limit", "bad_tag", "replay", "unprotected"] {
+            assert!(drops.iter().any(|(own, _)| *own == reason), "{reason}: {drops:?}");
+        }
+        // A limit is worth a line, at most, when it is looked at, off the data path.
+        plans.iter().for_each(esp::maintain);
+        let after = counting.0.load(Ordering::Relaxed);
+        assert!(after > at_the_start, "the counter counts");
+        plans.iter().for_each(esp::maintain);
+        assert_eq!(counting.0.load(Ordering::Relaxed), after, "once");
+    });
+}
+
+/// A packet of 14 bytes and more, of every kind that a stage looks into, cut off anywhere, with a TTL of 0, 1 and more.
+fn malformed(n: u64) -> Vec<u8> {
+    let mut packet = vec![(n % 251) as u8; 14 + (n % 97) as usize];
+    packet[..12].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01");
+    let behind: &[u8] = match n % 6 {
+        0 => b"\x08\0\x45\0\0\x14\0\0\0\0\x01\x11\0\0\0\0\0\0\0\0\0\0",
+        1 => b"\x08\0\x45\0\0\x14\0\0\0\0\x40\x11\0\0\0\0\0\0\0\0\0\0",
+        2 => b"\x86\xdd\x60\0\0\0\0\0\x3b\x01",
+        3 => b"\x81\0\0\x64\x08\0\x45",
+        4 => b"\x88\xa8\0\x64\x81\0\0\x64\x81\0\0\x64\x08\0",
+        _ => b"\x08\0\xff\xff",
+    };
+    for (to, from) in packet[12..].iter_mut().zip(behind) {
+        *to = *from;
+    }
+    packet
+}

@@ -1,0 +1,144 @@
+//! The stages that come with the crate, from their tables in TOML to what leaves the wire.
+
+use std::path::Path;
+use std::process::Command;
+
+use xdpfwd_pipeline::{BuildCx, KindError, NamedStage, PlanCx, Reason, WorkerReport};
+use xdpfwd_testkit::wires::{cross_connect, packet};
+
+/// Plans and builds a stage from its table.
+fn stage(kind: &str, table: &'static str) -> Result<NamedStage, KindError<toml::de::Error>> {
+    let cx = PlanCx { directory: Path::new("."), workers: 1 };
+    let plan = xdpfwd_testkit::plan(kind, table, &cx)?;
+    Ok(NamedStage::build(kind, &*plan, &BuildCx { workers: 1, ..BuildCx::default() }))
+}
+
+/// Sends packets through one stage; what left, and the worker's report.
+fn through(kind: &str, table: &'static str, packets: &[Vec<u8>]) -> (Vec<Vec<u8>>, WorkerReport) {
+    let (mut worker, wires) = cross_connect(vec![stage(kind, table).unwrap()], vec![]);
+    let mut sent = vec![];
+    for packet in packets {
+        wires.lan.deliver(packet).unwrap();
+        worker.poll_once();
+        sent.extend(wires.wan.take_sent());
+    }
+    xdpfwd_testkit::wires::assert_conserved(&mut worker);
+    (sent, worker.report())
+}
+
+#[test]
+fn mac_swap_swaps_and_touches_nothing_else() {
+    let (sent, _) = through("mac-swap", "{}", &[packet(7)]);
+    let mut expected = packet(7);
+    expected[..12].copy_from_slice(b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02");
+    assert_eq!(sent, [expected]);
+}
+
+#[test]
+fn set_mac_sets_what_it_is_told() {
+    let source = r#"{ source = "0a:00:00:00:00:01" }"#;
+    let destination = r#"{ destination = "0a:00:00:00:00:02" }"#;
+    let both = r#"{ source = "0a:00:00:00:00:01", destination = "0a:00:00:00:00:02" }"#;
+    let (new_source, new_destination) = (b"\x0a\0\0\0\0\x01", b"\x0a\0\0\0\0\x02");
+    for (table, sets_source, sets_destination) in
+        [(source, true, false), (destination, false, true), (both, true, true)]
+    {
+        let (sent, _) = through("set-mac", table, &[packet(7)]);
+        let mut expected = packet(7);
+        if sets_destination {
+            expected[..6].copy_from_slice(new_destination);
+        }
+        if sets_source {
+            expected[6..12].copy_from_slice(new_source);
+        }
+        assert_eq!(sent, [expected], "{table}");
+    }
+}
+
+#[test]
+fn a_table_that_is_no_good_says_what_would_be() {
+    let error = |kind, table| stage(kind, table).err().unwrap().to_string();
+    assert!(error("mac-swap", "{ port = 1 }").contains("unknown field `port`"));
+    assert!(error("ttl", "{ by = 2 }").contains("unknown field `by`"));
+    assert!(error("set-mac", "{}").contains("give it `source`, `destination`, or both"));
+    assert!(error("set-mac", r#"{ source = "01:00:5e:00:00:01" }"#).contains("multicast"));
+    assert!(error("set-mac", r#"{ source = "2:3" }"#).contains("not a MAC address: found 2 groups"));
+    assert_eq!(
+        error("nat", "{}"),
+        "unknown stage kind `nat`, expected one of `esp-open`, `esp-seal`, `filter`, `mac-swap`, `payload`, `set-mac`, `ttl`"
+    );
+}
+
+/// Packets that scapy makes, each with what `ttl` must make of it, by scapy's own word: `(packet, expected)`, where nothing
+/// is expected of what must be dropped.
+fn scapy_cases() -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    const SCRIPT: &str = r#"
+from scapy.all import *
+def case(p, ttl):
+    e = p.copy()
+    ip = e[IP] if IP in e else e[IPv6]
+    if IP in e:
+        ip.ttl = ttl - 1
+    else:
+        ip.hlim = ttl - 1
+    print(raw(p).hex(), raw(e).hex() if ttl > 1 else "-")
+# Addresses are given, or scapy would ask the network for them.
+macs = dict(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+pad = Raw(b"payload that is long enough")
+for ttl in (0, 1, 2, 3, 64, 128, 255):
+    for ident in (0, 1, 0xffff, 0x1234):
+        case(Ether(**macs)/IP(src="10.0.0.1", dst="192.168.3.4", ttl=ttl, id=ident)/UDP(sport=1, dport=2)/pad, ttl)
+    case(Ether(**macs)/Dot1Q(vlan=7)/IP(src="10.0.0.1", dst="1.2.3.4", ttl=ttl)/TCP()/pad, ttl)
+    case(Ether(type=0x88a8, **macs)/Dot1AD(vlan=7)/Dot1Q(vlan=9)/IP(src="10.0.0.1", dst="1.2.3.4", ttl=ttl, options=IPOption_RR())/UDP()/pad, ttl)
+    case(Ether(**macs)/IP(src="10.0.0.1", dst="1.2.3.4", ttl=ttl, frag=100)/pad, ttl)
+    case(Ether(**macs)/IPv6(src="fd00::1", dst="fd00::2", hlim=ttl)/UDP()/pad, ttl)
+    case(Ether(**macs)/IPv6(src="fd00::1", dst="fd00::2", hlim=ttl)/IPv6ExtHdrHopByHop()/ICMPv6EchoRequest(), ttl)
+"#;
+    let mut complaints = String::new();
+    // A python from elsewhere may stand first on the PATH, without Debian's packages.
+    for python in ["python3", "/usr/bin/python3"] {
+        match Command::new(python).args(["-c", SCRIPT]).output() {
+            Ok(output) if output.status.success() => {
+                let text = String::from_utf8(output.stdout).unwrap();
+                return text.lines().map(parse_case).collect();
+            }
+            Ok(output) => complaints += &format!("{python}: {}\n", String::from_utf8_lossy(&output.stderr)),
+            Err(error) => complaints += &format!("{python}: {error}\n"),
+        }
+    }
+    panic!("scapy is needed (Debian: python3-scapy; `make test` installs it)\n{complaints}");
+}
+
+fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {
+    let bytes =
+        |hex: &str| (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+    let (packet, expected) = line.split_once(' ').unwrap();
+    (bytes(packet), (expected != "-").then(|| bytes(expected)))
+}
+
+#[test]
+fn ttl_agrees_with_scapy_checksums_included() {
+    let cases = scapy_cases();
+    assert_eq!(cases.len(), 7 * 9);
+    let packets: Vec<_> = cases.iter().map(|(packet, _)| packet.clone()).collect();
+    let expected: Vec<_> = cases.into_iter().filter_map(|(_, expected)| expected).collect();
+    let (sent, report) = through("ttl", "{}", &packets);
+    assert_eq!(sent, expected);
+    assert_eq!(report.drops[Reason::TTL_EXPIRED], 2 * 9);
+    assert_eq!(report.paths[0].stages[0].counters, [("expired", 18), ("not_ip", 0)]);
+}
+
+#[test]
+fn ttl_lets_pass_what_is_not_ip_and_drops_what_may_be_but_cannot_be_read() {
+    let arp = [&b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06"[..], &[0; 46]].concat();
+    let ethernet =
+        |ethertype: [u8; 2], rest: &[u8]| [&b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01"[..], &ethertype, rest].concat();
+    let cut_ipv4 = ethernet([0x08, 0], b"\x45\0\0\x20\0\0\0\0\x40\x11");
+    let short_ihl = ethernet([0x08, 0], &[&[0x44; 1][..], &[0x40; 45]].concat());
+    let cut_ipv6 = ethernet([0x86, 0xdd], &[0x60; 30]);
+    let tags = ethernet([0x81, 0], &[&b"\0\x01\x81\0\0\x02\x81\0\0\x03\x08\0"[..], &[0x45; 40]].concat());
+    let (sent, report) = through("ttl", "{}", &[arp.clone(), cut_ipv4, short_ihl, cut_ipv6, tags]);
+    assert_eq!(sent, [arp]);
+    assert_eq!(report.drops[Reason::MALFORMED], 4);
+    assert_eq!(report.paths[0].stages[0].counters, [("expired", 0), ("not_ip", 1)]);
+}

@@ -1,0 +1,26 @@
+//! Test helpers that the crates of xdpfwd share. Not published.
+
+#![allow(missing_docs, reason = "helpers of tests")]
+#![forbid(unsafe_code)]
+
+mod folder;
+pub mod random_filter;
+pub mod wires;
+
+pub use folder::Folder;
+use xdpfwd_pipeline::{KindError, PlanCx, Planned, TableFormat};
+
+/// Stage tables in TOML.
+#[derive(Debug)]
+pub struct Toml;
+
+impl TableFormat for Toml {
+    type Error = toml::de::Error;
+    type Deserializer<'de> = toml::de::ValueDeserializer<'de>;
+}
+
+/// Plans a built-in stage from its table in TOML, without the key `kind`.
+pub fn plan(kind: &str, table: &str, cx: &PlanCx<'_>) -> Planned<toml::de::Error> {
+    let table = toml::de::ValueDeserializer::parse(table).map_err(KindError::Parse)?;
+    xdpfwd_stages::builtin::<Toml>().plan(kind, table, cx)
+}

@@ -1,0 +1,299 @@
+//! Rules and packets by lot: rules in the language, packets byte by byte, aimed at the rules, some of them mangled.
+
+use std::sync::Arc;
+
+use xdpfwd_filter::{Rule, Verdict};
+use xdpfwd_pipeline::{PlanCx, Reason, StagePlan};
+use xdpfwd_stages::filter::{Outcome, Seen, look_at};
+use xdpfwd_wire::Headers;
+
+/// What it all comes from: `FILTER_SEED`, or the usual one. It is printed.
+pub fn seed() -> u64 {
+    let seed = std::env::var("FILTER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
+    println!("FILTER_SEED={seed}");
+    seed
+}
+
+/// Small and fast, the same for the same seed (Vigna's splitmix64).
+pub struct Lot(u64);
+
+impl Lot {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below a number.
+    pub fn below(&mut self, number: usize) -> usize {
+        (self.draw() % number as u64) as usize
+    }
+
+    /// Once in so many times.
+    pub fn one_in(&mut self, number: usize) -> bool {
+        self.below(number) == 0
+    }
+
+    pub fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+}
+
+/// A filter by lot.
+#[derive(Debug)]
+pub struct RuleSet {
+    pub rules: Vec<Rule>,
+    pub written: Vec<String>,
+    default: &'static str,
+    /// What becomes of each kind of what is out of the ordinary, as it is written.
+    manners: [&'static str; 6],
+}
+
+/// Their keys, in the order of [`Unusual::ALL`].
+const KEYS: [&str; 6] = ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
+
+impl RuleSet {
+    /// With so many rules at most that have no verdict.
+    pub fn draw(lot: &mut Lot, most_go_on: usize) -> Self {
+        let count = lot.of(&[1, 8, 9, 20, 60, 150, 300]);
+        let written = (0..count).map(|_| rule(lot)).collect();
+        Self::of(written, lot, most_go_on)
+    }
+
+    /// Of some rules.
+    pub fn of(mut written: Vec<String>, lot: &mut Lot, most_go_on: usize) -> Self {
+        for rule in written.iter_mut().filter(|rule| rule.starts_with("continue")).skip(most_go_on) {
+            *rule = rule.replace("continue", "accept");
+        }
+        let default = lot.of(&["accept", "drop"]);
+        let rules = written.iter().map(|line| xdpfwd_filter::parse_rule(line).unwrap().unwrap()).collect();
+        let manners = [0, 1, 2, 3, 4, 5].map(|kind| match kind {
+            0..4 => lot.of(&["accept", "drop", "drop"]),
+            _ => lot.of(&["judge", "judge", "judge", "drop", "accept"]),
+        });
+        Self { rules, written, default, manners }
+    }
+
+    /// The plan of a stage that is to be there: `"user"` or `"kernel"`.
+    pub fn plan(&self, place: &str) -> Arc<dyn StagePlan> {
+        let Self { written, default, .. } = self;
+        let manners: String =
+            KEYS.iter().zip(self.manners).map(|(key, manner)| format!(", {key} = {manner:?}")).collect();
+        let table = format!("{{ default = \"{default}\", rules = {written:?}, place = \"{place}\"{manners} }}");
+        let cx = PlanCx { directory: std::path::Path::new("."), workers: 1 };
+        crate::plan("filter", &table, &cx).unwrap_or_else(|error| panic!("{error}: {written:#?}"))
+    }
+
+    /// Rules looked at one after the other, and the words of the configuration: what docs/filter.md says.
+    pub fn by_looking(&self, frame: &[u8]) -> Outcome {
+        let by_default = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
+        let key = match look_at(frame, &Headers::parse(frame)) {
+            Seen::Key(key) => key,
+            Seen::Unusual(unusual, key) => match (self.manners[unusual as usize], key) {
+                ("judge", Some(key)) => key,
+                ("accept", _) => return Outcome { drop: None, rule: None },
+                _ => return Outcome { drop: Some(unusual.reason()), rule: None },
+            },
+        };
+        for (number, rule) in (0..).zip(&self.rules) {
+            match rule.verdict {
+                Some(verdict) if rule.matches(&key) => {
+                    return Outcome { drop: by_default(verdict), rule: Some(number) };
+                }
+                _ => {}
+            }
+        }
+        Outcome { drop: by_default(if self.default == "accept" { Verdict::Accept } else { Verdict::Drop }), rule: None }
+    }
+}
+
+const PROTOCOLS: [u8; 8] = [6, 6, 6, 17, 17, 1, 58, 132];
+const PORTS: [u16; 10] = [0, 22, 53, 80, 443, 1023, 1024, 2048, 40000, 65535];
+const LENGTHS_V4: [u8; 6] = [0, 8, 15, 24, 30, 32];
+const LENGTHS_V6: [u8; 6] = [0, 16, 32, 61, 64, 128];
+
+/// Of few, so that rules overlap.
+fn address(lot: &mut Lot, v4: bool) -> [u8; 16] {
+    let mut address = [0; 16];
+    if v4 {
+        let all = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 9, 1], [10, 200, 0, 1], [192, 0, 2, 1], [192, 0, 2, 130]];
+        address[..4].copy_from_slice(&lot.of(&all));
+    } else {
+        address[..4].copy_from_slice(&[0x20, 0x01, 0x0d, lot.of(&[0xb8, 0xb8, 0xb9])]);
+        address[7] = lot.of(&[0, 7, 9]);
+        address[15] = lot.of(&[1, 2]);
+    }
+    address
+}
+
+fn shown(address: [u8; 16], v4: bool) -> String {
+    if v4 {
+        let [a, b, c, d, ..] = address;
+        std::net::Ipv4Addr::new(a, b, c, d).to_string()
+    } else {
+        std::net::Ipv6Addr::from(address).to_string()
+    }
+}
+
+/// Cuts off what is beyond a length.
+fn cut(mut address: [u8; 16], length: u8) -> [u8; 16] {
+    for bit in usize::from(length)..128 {
+        address[bit / 8] &= !(0x80 >> (bit % 8));
+    }
+    address
+}
+
+/// A rule, as it is written.
+fn rule(lot: &mut Lot) -> String {
+    let mut rule = lot.of(&["accept", "drop", "accept", "drop", "continue"]).to_owned();
+    let v4 = lot.one_in(2);
+    let mut add = |word: String| {
+        rule.push(' ');
+        rule.push_str(&word);
+    };
+    for side in ["src", "dst"] {
+        if !lot.one_in(3) {
+            let length = if v4 { lot.of(&LENGTHS_V4) } else { lot.of(&LENGTHS_V6) };
+            add(format!("{side} {}/{length}", shown(cut(address(lot, v4), length), v4)));
+        }
+    }
+    if lot.one_in(8) {
+        add(if v4 { "ipv4" } else { "ipv6" }.to_owned());
+    }
+    let protocol = lot.of(&PROTOCOLS);
+    let named = !lot.one_in(4);
+    if named {
+        add(format!("proto {protocol}"));
+    }
+    let later = lot.one_in(20);
+    if later {
+        add("fragment later".to_owned());
+    } else if lot.one_in(20) {
+        add(format!("fragment {}", lot.of(&["first", "any"])));
+    }
+    if !later && (!named || matches!(protocol, 6 | 17 | 132)) {
+        for side in ["sport", "dport"] {
+            if lot.one_in(3) {
+                let (a, b) = (lot.of(&PORTS), lot.of(&PORTS));
+                add(if lot.one_in(2) { format!("{side} {a}") } else { format!("{side} {}-{}", a.min(b), a.max(b)) });
+            }
+        }
+        if (!named || protocol == 6) && lot.one_in(5) {
+            add(format!("flags {}", lot.of(&["syn", "syn,!ack", "!syn,ack", "rst", "fin,psh,urg"])));
+        }
+    }
+    if !later && named && matches!(protocol, 1 | 58) {
+        if lot.one_in(2) {
+            add(format!("icmp-type {}", lot.of(&[0, 8, 128])));
+        }
+        if lot.one_in(3) {
+            add(format!("icmp-code {}", lot.of(&[0, 1])));
+        }
+    }
+    if lot.one_in(12) {
+        add(format!("vlan {}", lot.of(&[5, 7])));
+    }
+    if lot.one_in(12) {
+        add(format!("dscp {}", lot.of(&[0, 46])));
+    }
+    rule
+}
+
+/// A packet of few addresses, protocols and ports, and whether it was mangled.
+pub fn packet(lot: &mut Lot) -> (Vec<u8>, bool) {
+    let v4 = lot.one_in(2);
+    let protocol = lot.of(&PROTOCOLS);
+    let l4 = upper(lot, protocol);
+    let l3 = if v4 { ipv4(lot, protocol, &l4) } else { ipv6(lot, protocol, &l4) };
+    let mut packet = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01".to_vec();
+    let tags = lot.of(&[0, 0, 0, 0, 0, 1, 1, 2, 3]);
+    for _ in 0..tags {
+        packet.extend([lot.of(&[0x81, 0x88]), 0, 0, lot.of(&[5, 6, 7])]);
+        let at = packet.len() - 3;
+        packet[at] = if packet[at - 1] == 0x88 { 0xa8 } else { 0 };
+    }
+    packet.extend(if v4 { [8, 0] } else { [0x86, 0xdd] });
+    packet.extend(l3);
+    if packet.len() < 60 && lot.one_in(2) {
+        packet.resize(60, 0);
+    }
+    let mangled = lot.one_in(4);
+    if mangled {
+        mangle(lot, &mut packet);
+    }
+    (packet, mangled)
+}
+
+fn upper(lot: &mut Lot, protocol: u8) -> Vec<u8> {
+    let ports = [lot.of(&PORTS).to_be_bytes(), lot.of(&PORTS).to_be_bytes()].concat();
+    match protocol {
+        6 => [&ports[..], &[0; 8], &[0x50, lot.of(&[0x02, 0x12, 0x10, 0x04, 0x29])], &[0; 6], b"data"].concat(),
+        17 => [&ports[..], &[0, 12, 0, 0], b"data"].concat(),
+        132 => [&ports[..], &[0; 8], b"data"].concat(),
+        _ => [&[lot.of(&[0, 8, 128]), lot.of(&[0, 1]), 0, 0, 0, 0, 0, 0][..], b"data"].concat(),
+    }
+}
+
+fn ipv4(lot: &mut Lot, protocol: u8, l4: &[u8]) -> Vec<u8> {
+    let options: &[u8] =
+        if lot.one_in(16) { lot.of(&[&[1, 1, 1, 0][..], &[148, 4, 0, 0], &[131, 7, 4, 10, 0, 0, 1, 0]]) } else { &[] };
+    let header = 20 + options.len();
+    let total = ((header + l4.len()) as u16).to_be_bytes();
+    let fragment = if lot.one_in(8) { lot.of(&[[0x20, 0], [0x20, 5], [0, 5]]) } else { [0x40, 0] };
+    let version = 0x40 | (header / 4) as u8;
+    let fixed =
+        [version, lot.of(&[0, 46 << 2, 1]), total[0], total[1], 0, 7, fragment[0], fragment[1], 64, protocol, 0, 0];
+    let (source, destination) = (address(lot, true), address(lot, true));
+    [&fixed[..], &source[..4], &destination[..4], options, l4].concat()
+}
+
+fn ipv6(lot: &mut Lot, protocol: u8, l4: &[u8]) -> Vec<u8> {
+    let count = lot.of(&[0, 0, 0, 0, 0, 1, 1, 2, 3, 8, 9]);
+    let mut chain: Vec<(u8, Vec<u8>)> = Vec::new();
+    for index in 0..count {
+        let kind = if index == 0 { lot.of(&[0, 44, 60, 43, 51]) } else { lot.of(&[60, 60, 43, 44]) };
+        chain.push((
+            kind,
+            match kind {
+                44 => [&[0, 0][..], &lot.of(&[[0, 1], [0, 0], [0, 8], [0, 9]]), &[0, 0, 0, 9]].concat(),
+                51 => [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec(),
+                43 => [0, 0, 0, lot.of(&[0, 0, 1]), 0, 0, 0, 0].to_vec(),
+                _ => [0, 0, 1, 4, 0, 0, 0, 0].to_vec(),
+            },
+        ));
+    }
+    let mut kinds: Vec<u8> = chain.iter().map(|(kind, _)| *kind).collect();
+    kinds.push(protocol);
+    let mut extensions = Vec::new();
+    for ((_, header), next) in chain.iter_mut().zip(&kinds[1..]) {
+        header[0] = *next;
+        extensions.extend_from_slice(header);
+    }
+    let length = ((extensions.len() + l4.len()) as u16).to_be_bytes();
+    let class = lot.of(&[[0x60, 0], [0x6b, 0x80], [0x60, 0x10]]);
+    let fixed = [class[0], class[1], 0, 0, length[0], length[1], kinds[0], 64];
+    [&fixed[..], &address(lot, false), &address(lot, false), &extensions, l4].concat()
+}
+
+fn mangle(lot: &mut Lot, packet: &mut Vec<u8>) {
+    for _ in 0..1 + lot.below(3) {
+        let at = lot.below(packet.len().max(1));
+        match lot.below(5) {
+            0 => packet.truncate(at),
+            1 if !packet.is_empty() => packet[at] = lot.draw() as u8,
+            // Where headers say what they are and how long.
+            2 if packet.len() > 40 => {
+                let at = lot.of(&[12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 26, 37]);
+                packet[at] = lot.of(&[0, 1, 4, 0x45, 0x46, 0x60, 44, 59, 0xff]);
+            }
+            3 if !packet.is_empty() => packet[at] ^= 1 << lot.below(8),
+            _ => packet.extend((0..lot.below(20)).map(|n| n as u8)),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Two ports on the fake kernel, and a worker between them.
+
+use xdpfwd_pipeline::{Chain, FrameCensus, PortId, Worker};
+use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel, Sizes};
+use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
+
+pub const LAN: PortId = PortId(0);
+pub const WAN: PortId = PortId(1);
+
+/// What stands around a worker: the wire sides of its two ports.
+pub struct Wires {
+    pub lan: FakeKernel,
+    pub wan: FakeKernel,
+}
+
+/// What came in and went out at the wires: what the worker's own counters are held against.
+#[derive(Debug, Default)]
+pub struct WireAccounting {
+    pub delivered: u64,
+    pub sent: u64,
+    pub thrown_away: u64,
+    /// What left on lan, and on wan.
+    pub left: [Vec<u64>; 2],
+}
+
+impl WireAccounting {
+    /// Packets arrive, numbered on from the last; what the kernel loses is its own.
+    pub fn deliver(&mut self, wire: &FakeKernel, count: u64) {
+        (0..count).for_each(|_| self.delivered += u64::from(wire.deliver(&packet(self.delivered)).is_ok()));
+    }
+
+    /// Every packet that came in is found again: sent, thrown away by the interface, dropped for a reason, or under way. For
+    /// workers whose stages make no packets.
+    #[track_caller]
+    pub fn balance<C: Chain>(&mut self, worker: &mut Worker<C>, wires: &Wires) -> FrameCensus {
+        for (wire, left) in [&wires.lan, &wires.wan].into_iter().zip(&mut self.left) {
+            let sent = wire.take_sent();
+            self.sent += sent.len() as u64;
+            self.thrown_away += wire.take_thrown_away().len() as u64;
+            left.extend(numbers(&sent));
+        }
+        let frames = assert_conserved(worker);
+        let report = worker.report();
+        let mut counters = xdpfwd_xsk::Counters::default();
+        report.queues.iter().for_each(|queue| counters += queue.counters);
+        let drops = report.drops.total();
+        let unsent = u64::from(wires.lan.unsent()) + u64::from(wires.wan.unsent());
+        assert_eq!(self.delivered, counters.rx_packets + frames.rx, "{report:?}");
+        assert_eq!(counters.rx_packets, counters.tx_packets + drops + frames.in_flight, "{report:?}");
+        assert_eq!(counters.tx_packets, self.sent + self.thrown_away + unsent, "{report:?}");
+        assert_eq!((counters.tx_dropped, counters.invalid_descriptors), (self.thrown_away, 0), "{report:?}");
+        frames
+    }
+}
+
+pub fn umem_config() -> UmemConfig {
+    UmemConfig { frames: 1024, huge_pages: HugePages::Off, ..UmemConfig::default() }
+}
+
+/// A worker with a chain from lan to wan and another one back.
+pub fn cross_connect<C: Chain>(there: C, back: C) -> (Worker<C>, Wires) {
+    cross_connect_with(there, back, Behaviour::default())
+}
+
+/// The same, with a kernel that behaves like this on the wan side.
+pub fn cross_connect_with<C: Chain>(there: C, back: C, wan: Behaviour) -> (Worker<C>, Wires) {
+    cross_connect_on(&umem_config(), there, back, wan)
+}
+
+/// The same, on a UMEM like this.
+pub fn cross_connect_on<C: Chain>(umem: &UmemConfig, there: C, back: C, wan: Behaviour) -> (Worker<C>, Wires) {
+    let (umem, mut pool) = Umem::new(umem).unwrap();
+    let (lan_port, lan) = FakeKernel::port(&umem, &mut pool, 0);
+    let (wan_port, wan) = FakeKernel::port_with(&umem, &mut pool, 1, Sizes::default(), wan);
+    let worker = Worker::builder(umem, pool)
+        .port(vec![Box::new(lan_port)])
+        .port(vec![Box::new(wan_port)])
+        .path(LAN, WAN, there)
+        .path(WAN, LAN, back)
+        .build()
+        .unwrap();
+    (worker, Wires { lan, wan })
+}
+
+/// A frame of 60 bytes and more with a number in it, which [`number`] finds again.
+pub fn packet(number: u64) -> Vec<u8> {
+    let mut packet = vec![0; 60 + (number % 11) as usize];
+    packet[..14].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x88\xb5");
+    packet[14..22].copy_from_slice(&number.to_be_bytes());
+    packet
+}
+
+pub fn number(packet: &[u8]) -> u64 {
+    u64::from_be_bytes(packet[14..22].try_into().unwrap())
+}
+
+pub fn numbers(packets: &[Vec<u8>]) -> Vec<u64> {
+    packets.iter().map(|packet| number(packet)).collect()
+}
+
+/// Every frame is in one place, by the structural count and by the record.
+#[track_caller]
+pub fn assert_conserved<C: Chain>(worker: &mut Worker<C>) -> FrameCensus {
+    let report = worker.report();
+    let (frames, record) = (report.frames, worker.umem().ownership());
+    assert_eq!(frames.in_flight, worker.in_user_space() as u64, "{frames:?} {record:?}");
+    assert_eq!(frames.leaked, 0, "{frames:?} {record:?}");
+    assert_eq!(u64::from(record.pool), frames.pool, "{frames:?} {record:?}");
+    assert_eq!(u64::from(record.held), frames.in_flight, "{frames:?} {record:?}");
+    assert_eq!(u64::from(record.fill), frames.fill + frames.rx, "{frames:?} {record:?}");
+    assert_eq!(u64::from(record.tx), frames.tx + frames.completion, "{frames:?} {record:?}");
+    assert_eq!((record.lost, record.closed), (0, 0));
+    frames
+}

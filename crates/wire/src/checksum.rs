@@ -1,0 +1,181 @@
+//! The internet checksum (RFC 1071), its pseudo headers, and its incremental update (RFC 1624).
+
+use super::{Addresses, IpProtocol};
+
+/// A ones' complement sum under way.
+///
+/// ```
+/// use xdpfwd_wire::checksum::Sum;
+///
+/// // The example of RFC 1071, section 3.
+/// assert_eq!(Sum::new().with(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]).folded(), 0xddf2);
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// Of nothing yet.
+    #[inline]
+    pub const fn new() -> Sum {
+        Sum(0)
+    }
+
+    /// Begins with the pseudo header of IPv4 (RFC 768, RFC 9293 3.1) or IPv6 (RFC 8200, 8.1) for an upper-layer packet
+    /// of `len` bytes, its own header included.
+    ///
+    /// IPv4's field for the length has 16 bits and no IPv4 packet carries more; the sum takes all 32 of `len` either
+    /// way.
+    #[inline]
+    pub fn pseudo_header(addresses: Addresses, protocol: IpProtocol, len: u32) -> Sum {
+        let sum = match addresses {
+            Addresses::V4 { source, destination } => Sum::new().with(&source.octets()).with(&destination.octets()),
+            Addresses::V6 { source, destination } => Sum::new().with(&source.octets()).with(&destination.octets()),
+        };
+        sum.add_u64(u64::from(protocol.0)).add_u64(u64::from(len))
+    }
+
+    /// Adds bytes, in the order of the wire. Only the last piece that is added may be of odd length: it is padded with
+    /// a zero byte (RFC 1071, section 1).
+    #[inline]
+    #[must_use]
+    pub fn with(self, data: &[u8]) -> Sum {
+        let (words, tail) = data.as_chunks::<8>();
+        let mut sum = self;
+        for word in words {
+            sum = sum.add_u64(u64::from_be_bytes(*word));
+        }
+        // An even number of zero bytes in front of a 16-bit sum changes nothing, so pairs may land in any lane.
+        let (pairs, odd) = tail.as_chunks::<2>();
+        for pair in pairs {
+            sum = sum.add_u64(u64::from(u16::from_be_bytes(*pair)));
+        }
+        match odd {
+            [last] => sum.add_u64(u64::from(*last) << 8),
+            _ => sum,
+        }
+    }
+
+    /// The sum in 16 bits, not complemented. A packet with a right checksum in it sums to 0xffff.
+    #[inline]
+    pub const fn folded(self) -> u16 {
+        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
+        let sum = (sum >> 32) + (sum & 0xffff_ffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        sum as u16
+    }
+
+    /// The checksum: the complement of the sum.
+    #[inline]
+    pub const fn checksum(self) -> u16 {
+        !self.folded()
+    }
+
+    /// Adds with the carry carried around, so that no length of data overflows: 2^64 - 1 is a multiple of 2^16 - 1.
+    #[inline]
+    #[must_use]
+    pub(super) const fn add_u64(self, word: u64) -> Sum {
+        let (sum, carry) = self.0.overflowing_add(word);
+        Sum(sum + carry as u64)
+    }
+}
+
+/// `checksum` after one 16-bit word of what it covers went from `old` to `new`: RFC 1624, equation 3,
+/// HC' = ~(~HC + ~m + m').
+///
+/// Equal to a recomputation over data that is not all zero, which every IP header and every pseudo header is. A
+/// checksum that was wrong stays wrong by as much. UDP over IPv4 needs care: a checksum of 0 means "none" and must be
+/// left alone, and a result of 0 is sent as 0xffff (RFC 768).
+#[inline]
+pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
+    let sum = !checksum as u32 + !old as u32 + new as u32;
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// RFC 1071, section 4.1, as it stands there: 16 bits at a time, carries folded at the end.
+    fn by_the_book(data: &[u8]) -> u16 {
+        let mut sum = 0u64;
+        for pair in data.chunks(2) {
+            sum += u64::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u64::from(low));
+        }
+        while sum >> 16 != 0 {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum as u16
+    }
+
+    #[test]
+    fn the_example_of_rfc_1624() {
+        // Section 4: HC = 0xdd2f, m = 0x5555, m' = 0x3285; equation 2 would give 0xffff.
+        assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    /// Random words hardly ever carry twice.
+    #[test]
+    fn update_equals_recomputation_at_the_edges() {
+        const EDGES: [u16; 8] = [0, 1, 2, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff];
+        let of = |words: [u16; 2]| Sum::new().with(&[0, 1]).with(&words.map(u16::to_be_bytes).concat()).checksum();
+        for other in EDGES {
+            for old in EDGES {
+                for new in EDGES {
+                    assert_eq!(update(of([other, old]), old, new), of([other, new]), "{other:#x} {old:#x} {new:#x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn carries_survive_where_every_word_is_full() {
+        assert_eq!(Sum::new().with(&[0xff; 65_535]).folded(), by_the_book(&[0xff; 65_535]));
+        assert_eq!(Sum(u64::MAX).with(&[0xff; 16]).folded(), 0xffff);
+        assert_eq!(Sum::new().checksum(), 0xffff);
+    }
+
+    #[test]
+    fn pseudo_headers() {
+        // bytes(IP(src="10.0.0.1", dst="10.0.0.2")/UDP(sport=1, dport=2)/b"x")[26:28]
+        let v4 = Addresses::V4 { source: [10, 0, 0, 1].into(), destination: [10, 0, 0, 2].into() };
+        let udp = [0, 1, 0, 2, 0, 9, 0, 0, b'x'];
+        assert_eq!(Sum::pseudo_header(v4, IpProtocol::UDP, 9).with(&udp).checksum(), 0x73d6);
+        // bytes(IPv6(src="2001:db8::1", dst="2001:db8::2")/UDP(sport=1, dport=2)/b"x")[46:48]
+        let source = "2001:db8::1".parse().unwrap();
+        let v6 = Addresses::V6 { source, destination: "2001:db8::2".parse().unwrap() };
+        assert_eq!(Sum::pseudo_header(v6, IpProtocol::UDP, 9).with(&udp).checksum(), 0x2c64);
+    }
+
+    proptest! {
+        #[test]
+        fn sum_is_by_the_book(data in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(Sum::new().with(&data).folded(), by_the_book(&data));
+        }
+
+        #[test]
+        fn pieces_of_even_length_add_up(data in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..100) {
+            let (front, back) = data.split_at((at * 2).min(data.len() & !1));
+            prop_assert_eq!(Sum::new().with(front).with(back).folded(), by_the_book(&data));
+        }
+
+        #[test]
+        fn update_equals_recomputation(
+            mut data in prop::collection::vec(any::<u8>(), 2..60),
+            at in any::<prop::sample::Index>(),
+            new in prop_oneof![Just(0u16), Just(0xffff), any::<u16>()],
+        ) {
+            data.push(1); // not all zero, before and after
+            data.push(0);
+            let at = at.index(data.len() / 2 - 1) * 2;
+            let old = u16::from_be_bytes([data[at], data[at + 1]]);
+            prop_assume!(data.len() % 2 == 0);
+            let before = Sum::new().with(&data).checksum();
+            data[at..at + 2].copy_from_slice(&new.to_be_bytes());
+            prop_assert_eq!(update(before, old, new), Sum::new().with(&data).checksum());
+        }
+    }
+}

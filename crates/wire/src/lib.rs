@@ -1,0 +1,89 @@
+//! Checked views of packet headers, and [`Headers`]: what is parsed once of each frame.
+//!
+//! Each protocol has a file and a view in it, `Packet<T>` over any `T: AsRef<[u8]>`. A view is made by `new_checked`,
+//! which compares every length the packet states of itself with the bytes that are there. After it **no accessor
+//! panics**, as long as `T` gives the same slice each time it is asked (slices, arrays, `Vec` and frames do). A setter
+//! that could break what was checked checks again and returns an [`Error`]; the other setters cannot.
+//!
+//! Nothing here allocates, and nothing here panics, whatever the bytes are.
+//!
+//! ```
+//! use xdpfwd_wire::{Headers, IpProtocol, Status, ipv4};
+//!
+//! let mut frame = [0; 60]; // 18 bytes of Ethernet padding behind the datagram's 42
+//! frame[12..14].copy_from_slice(&[0x08, 0x00]);
+//! ipv4::Repr {
+//!     payload_len: 8,
+//!     protocol: IpProtocol::UDP,
+//!     source: [10, 0, 0, 1].into(),
+//!     destination: [10, 0, 0, 2].into(),
+//!     ..ipv4::Repr::default()
+//! }
+//! .emit(&mut frame[14..])?;
+//! frame[34..42].copy_from_slice(&[0x04, 0x00, 0x08, 0x68, 0, 8, 0, 0]);
+//!
+//! let headers = Headers::parse(&frame);
+//! assert_eq!(headers.status, Status::Parsed);
+//! assert_eq!((headers.l3_offset, headers.l4_offset, headers.l3_end), (14, 34, 42));
+//! assert_eq!((headers.source_port, headers.destination_port), (1024, 2152));
+//! # Ok::<(), xdpfwd_wire::Error>(())
+//! ```
+
+pub mod checksum;
+mod error;
+pub mod ethernet;
+mod flow;
+pub mod gtpu;
+mod headers;
+pub mod icmp;
+mod ip;
+pub mod ipv4;
+pub mod ipv6;
+mod mac;
+pub mod tcp;
+pub mod udp;
+pub mod vlan;
+
+pub use error::Error;
+pub use ethernet::EtherType;
+pub use headers::{Headers, Layer, Status};
+pub use ip::{Addresses, Fragment, IpProtocol, IpVersion};
+pub use mac::{MacAddr, ParseMacAddrError};
+pub use vlan::VlanId;
+
+/// Where a field stands in its header.
+type Field = core::ops::Range<usize>;
+
+/// Panics if `field` is not two bytes within `data`: each caller's `new_checked` has seen to it.
+#[inline]
+fn read_u16(data: &[u8], field: Field) -> u16 {
+    let bytes = &data[field];
+    u16::from_be_bytes([bytes[0], bytes[1]])
+}
+
+/// Panics if `field` is not four bytes within `data`: each caller's `new_checked` has seen to it.
+#[inline]
+fn read_u32(data: &[u8], field: Field) -> u32 {
+    let bytes = &data[field];
+    u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+/// Panics like [`read_u16`].
+#[inline]
+fn write_u16(data: &mut [u8], field: Field, value: u16) {
+    data[field].copy_from_slice(&value.to_be_bytes());
+}
+
+/// Panics like [`read_u32`].
+#[inline]
+fn write_u32(data: &mut [u8], field: Field, value: u32) {
+    data[field].copy_from_slice(&value.to_be_bytes());
+}
+
+/// The `N` bytes of a field. Panics if `field` is not `N` bytes within `data`, like [`read_u16`].
+#[inline]
+fn read_array<const N: usize>(data: &[u8], field: Field) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&data[field]);
+    bytes
+}
