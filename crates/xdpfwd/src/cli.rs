@@ -42,6 +42,9 @@ pub(crate) struct Cli {
     pub(crate) run: Run,
 }
 
+/// Exit code: the command line or the configuration is invalid.
+pub(crate) const USAGE: u8 = 2;
+
 /// What it can do besides forwarding.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub(crate) enum Command {

@@ -7,7 +7,7 @@ use xdpfwd_stages::esp::key_file;
 use xdpfwd_stages::esp::state_file::StateFile;
 
 use crate::cli::Esp;
-use crate::run::in_full;
+use crate::error_text::in_full;
 
 /// Makes what the command line says.
 pub(crate) fn run(arguments: &Esp) -> ExitCode {

@@ -15,9 +15,11 @@ mod cli;
 mod config;
 mod ctl;
 mod doctor;
+mod error_text;
 mod esp;
 mod filter;
 mod logging;
+mod registry;
 mod reload;
 mod run;
 mod text;
@@ -26,24 +28,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{Cli, Command, LogFormat};
+use cli::{Cli, Command, LogFormat, USAGE};
 use config::ThisMachine;
-use xdpfwd_pipeline::TableFormat;
 
-/// The kinds of stages that a configuration file in TOML may name.
-pub type Registry = xdpfwd_pipeline::Registry<Toml>;
-
-/// The format of the configuration file.
-#[derive(Debug)]
-pub struct Toml;
-
-impl TableFormat for Toml {
-    type Error = toml::de::Error;
-    type Deserializer<'de> = toml::de::ValueDeserializer<'de>;
-}
-
-/// The command line or the configuration is no good.
-const USAGE: u8 = 2;
+pub use registry::{Registry, Toml};
 
 /// Does what the command line of this process says, with these kinds of stages for the configuration to name.
 pub fn main(registry: &Registry) -> ExitCode {

@@ -1,6 +1,6 @@
 //! Reading the configuration anew while it runs.
 
-use crate::Registry;
+use crate::registry::Registry;
 use xdpfwd_engine::{DataPlane, ReloadError};
 
 use crate::cli::Run;

@@ -1,7 +1,6 @@
 //! Running a plan: start, report at every interval, stop, report.
 
 use std::io::{self, Write};
-use std::iter;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,12 +8,13 @@ use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::Registry;
+use crate::registry::Registry;
 use anyhow::Context as _;
 use xdpfwd_engine::{Control, DataPlane, Event, Plan, Report, ReportKind, StartError, Waited};
 
 use crate::cli::{LogFormat, Run};
 use crate::ctl::Server;
+use crate::error_text::in_full;
 use crate::{doctor, reload, text};
 
 /// Could not start, or failed while running.
@@ -65,16 +65,6 @@ fn say_what_is_in_the_way(plan: &Plan, cli: &Run) {
             }
         }
     }
-}
-
-/// An error and its causes, but for those that it quotes itself.
-pub(crate) fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = iter::successors(Some(error), |error| error.source());
-    chain.fold(String::new(), |text, cause| match cause.to_string() {
-        cause if text.is_empty() => cause,
-        cause if text.contains(&cause) => text,
-        cause => format!("{text}: {cause}"),
-    })
 }
 
 fn drive(plan: Plan, cli: &Run, registry: &Registry) -> anyhow::Result<()> {
@@ -273,14 +263,6 @@ impl Printer {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_is_said_twice() {
-        let cause = io::Error::other("no room");
-        let start = StartError::Io { what: "eventfd", source: cause };
-        let error = anyhow::Error::new(start).context("cannot start");
-        assert_eq!(in_full(error.as_ref()), "cannot start: eventfd: no room");
-    }
 
     #[test]
     fn a_missed_beat_is_not_made_up_for() {

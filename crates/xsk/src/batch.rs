@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use crate::fill::fill;
 use crate::frame::Frame;
 
 /// Up to [`Batch::CAPACITY`] frames, in order. A place may be empty after its frame was taken.
@@ -93,27 +94,6 @@ impl Batch {
         debug_assert!(self.places().iter().all(Option::is_none), "a frame is still in the batch");
         self.len = 0;
     }
-}
-
-/// Puts one item into each place, as long as there are both, and says how many. An item is only asked for if there is a place.
-///
-/// Nothing is counted on the way: how far it came is in the iterator. A counter of its own is one value too many for the
-/// registers, and then each item waits for the memory that the one before was counted in.
-#[inline]
-pub(crate) fn fill<P, T>(
-    places: &mut [P],
-    mut items: impl Iterator<Item = T>,
-    mut put: impl FnMut(&mut P, T),
-) -> usize {
-    let room = places.len();
-    let mut places = places.iter_mut();
-    while places.len() > 0 {
-        let Some(item) = items.next() else { break };
-        if let Some(place) = places.next() {
-            put(place, item);
-        }
-    }
-    room - places.len()
 }
 
 impl Default for Batch {

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use std::slice;
 
 use crate::owner::Owner;
-use crate::umem::{Chunks, Region};
+use crate::region::{Chunks, Region};
 
 /// One chunk of a UMEM, held by user space: a token. Whoever holds it may touch the packet's bytes, and nobody else
 /// may, the kernel included; giving it away (to a queue, a pool, the kernel) moves it. There is no way to copy one, and no
@@ -223,6 +223,29 @@ impl DerefMut for Frame {
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Frame(chunk {}, headroom {}, {} bytes)", self.chunk, self.headroom, self.len)
+    }
+}
+
+impl Chunks<'_> {
+    /// The token for the chunk that an address lies in, and where in it.
+    ///
+    /// # Safety
+    /// As for [`Frame::new`], and the address lies in that chunk, after that headroom.
+    #[inline]
+    pub(crate) unsafe fn frame(self, address: u64, chunk: u32, headroom: u16, len: u16) -> Frame {
+        debug_assert_eq!(address, self.join(chunk, u32::from(headroom)));
+        // SAFETY: the chunk exists, says the caller, and the address lies within it, so this stays in the mapping. Unsafe:
+        // address arithmetic.
+        let data = unsafe { self.base.add(address as usize) };
+        // SAFETY: as the caller promises, at the address that `Frame::new` would find. Unsafe because it makes the token
+        // that stands for the bytes.
+        unsafe { Frame::at(data, self.region.into(), chunk, headroom, len) }
+    }
+
+    /// Whether a frame is of this region.
+    #[inline]
+    pub(crate) fn have(self, frame: &Frame) -> bool {
+        frame.region() == self.region.into()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A stack of a size that never changes: what was put on last is the first to be taken off, its bytes still in the cache.
 
-use crate::batch::fill;
+use crate::fill::fill;
 
 /// Up to as many items as it was made with. A vector would do the same, and make room when there is none: a call in every
 /// loop that fills it, for which its length has to be in memory.

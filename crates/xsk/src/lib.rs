@@ -46,10 +46,13 @@ mod bare_rings;
 mod batch;
 pub mod clock;
 mod completions;
+mod config;
 #[cfg(feature = "fake-kernel")]
 pub mod fake_kernel;
+mod fill;
 mod frame;
 mod free_list;
+mod mapping;
 #[cfg(any(doc, doctest))]
 mod misuse;
 mod open;
@@ -62,6 +65,7 @@ mod port;
 mod prefetch;
 pub mod process;
 mod queue;
+mod region;
 mod ring;
 mod socket;
 mod sync;
@@ -76,6 +80,7 @@ pub use attach::{AttachMode, XdpLink, attach_xdp};
 pub use bare_rings::BareRings;
 pub use batch::Batch;
 pub use completions::Completions;
+pub use config::{HugePages, UmemConfig, UmemError};
 pub use frame::{Frame, NoRoom};
 pub use open::{BindMode, Builder, Fallback, OpenError, Opened};
 pub use owner::Ownership;
@@ -83,7 +88,7 @@ pub use pool::{Foreign, Pool};
 pub use port::{Census, Counters, KernelCounters, Port};
 pub use prefetch::prefetch_for_write;
 pub use queue::{EgressQueue, Refused};
-pub use umem::{HugePages, Umem, UmemConfig, UmemError};
+pub use umem::Umem;
 pub use wait::{WaitSet, Waker};
 pub use xsk_port::XskPort;
 #[cfg(feature = "xsk-rs")]

@@ -8,10 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::abi::TX_BUDGET_DEFAULT;
+use crate::config::{UmemConfig, UmemError};
 use crate::owner::Slot;
 use crate::pool::Pool;
 use crate::socket::{RingSizes, Socket};
-use crate::umem::{Umem, UmemConfig, UmemError};
+use crate::umem::Umem;
 use crate::xsk_port::XskPort;
 
 /// How the sockets are to be bound.

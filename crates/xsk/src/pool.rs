@@ -1,11 +1,19 @@
 //! The pool: a worker's free frames.
 
+#[cfg(feature = "xsk-rs")]
+use std::any::Any;
 use std::fmt;
+use std::os::fd::OwnedFd;
+#[cfg(feature = "xsk-rs")]
+use std::ptr::NonNull;
 
 use crate::abi::XDP_PACKET_HEADROOM;
+use crate::config::{UmemConfig, UmemError};
 use crate::frame::Frame;
 use crate::free_list::FreeList;
+use crate::mapping::{self, Mapping};
 use crate::owner::{Owner, Slot};
+use crate::region::Region;
 use crate::umem::Umem;
 
 /// The free frames of a UMEM, the hottest first: the frame that was given back last, whose bytes are still in the
@@ -20,6 +28,41 @@ pub struct Pool {
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is of another UMEM")]
 pub struct Foreign(pub Frame);
+
+/// A UMEM begins with all its frames in the pool.
+impl Umem {
+    /// Maps the memory and touches every page, so that it lies on the NUMA node of the calling thread. All frames are
+    /// in the pool that comes with it.
+    pub fn new(config: &UmemConfig) -> Result<(Self, Pool), UmemError> {
+        config.check()?;
+        let (memfd, memory, huge) = mapping::map(config.bytes(), config.huge_pages)?;
+        Ok(Self::made_of(config, memory, Some(memfd), huge))
+    }
+
+    /// A UMEM in memory that is mapped already, by `owner`.
+    ///
+    /// # Safety
+    /// At `base` there are as many bytes as the configuration says, readable and writable, for as long as `owner` lives;
+    /// nobody refers to them but through the UMEM, and through descriptors of what the UMEM's frames were given up to.
+    #[cfg(feature = "xsk-rs")]
+    pub(crate) unsafe fn over(
+        config: &UmemConfig,
+        base: NonNull<u8>,
+        huge: bool,
+        owner: Box<dyn Any>,
+    ) -> Result<(Self, Pool), UmemError> {
+        config.check()?;
+        // SAFETY: as the caller promises. Unsafe because the mapping relies on it.
+        let memory = unsafe { Mapping::of_owner(base, config.bytes(), owner) };
+        Ok(Self::made_of(config, memory, None, huge))
+    }
+
+    fn made_of(config: &UmemConfig, memory: Mapping, memfd: Option<OwnedFd>, huge: bool) -> (Self, Pool) {
+        let umem = Self::of(Region::new(config, memory, memfd, huge));
+        let pool = Pool::full(umem.clone());
+        (umem, pool)
+    }
+}
 
 impl Pool {
     /// Bytes that a frame from the pool has in front of the packet: as many as the kernel leaves in front of one that it

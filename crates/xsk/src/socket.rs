@@ -10,9 +10,9 @@ use std::rc::Rc;
 
 use crate::abi::{Descriptor, XDP_MAX_TX_SKB_BUDGET};
 use crate::port::KernelCounters;
+use crate::region::Region;
 use crate::ring::{Consumer, Producer, RingLayout};
 use crate::sync::{AtomicU32, Entry, Plain};
-use crate::umem::Region;
 use crate::xsk_port::{Kernel, Rings};
 
 /// Entries in each of a socket's rings, powers of two.

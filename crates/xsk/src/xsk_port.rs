@@ -16,8 +16,9 @@ use crate::pool::Pool;
 use crate::port::{Census, Counters, KernelCounters, Port};
 use crate::prefetch::prefetch_for_write;
 use crate::queue::EgressQueue;
+use crate::region::Chunks;
 use crate::ring::{Consumer, Producer};
-use crate::umem::{Chunks, Umem};
+use crate::umem::Umem;
 
 /// What a port asks of the kernel besides its rings. [`Socket`](crate::socket::Socket) is the real one.
 pub(crate) trait Kernel {

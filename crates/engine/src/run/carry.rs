@@ -1,8 +1,19 @@
 //! Row counters of stages that a reload has replaced: a counter goes on for as long as there is a row with its key.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use xdpfwd_pipeline::Swapped;
 
 use crate::plan::{Plan, StageId};
+
+/// What a worker had counted in the stages that it has replaced.
+pub(crate) struct Retired {
+    /// The plan of those stages.
+    pub(crate) plan: Arc<Plan>,
+    /// Each path, in the plan's order.
+    pub(crate) swapped: Vec<Swapped>,
+}
 
 /// What the predecessors of each stage had counted.
 #[derive(Debug, Default)]

@@ -14,10 +14,9 @@ use crate::error::{StartError, WorkerFailure};
 use crate::host::addresses::Host;
 use crate::host::interface::{DeferredInterrupts, Interface};
 use crate::plan::{Io, Mode, PathPlan, Plan, PortPlan};
-use crate::run::carry::CarriedCounters;
+use crate::run::carry::{CarriedCounters, Retired};
 use crate::run::control::Control;
 use crate::run::inspect::{self, Inspection, RowCounters};
-use crate::run::reload::Retired;
 use crate::run::report::{Fallback, PortMode, Report, WorkerReply};
 use crate::run::thread::{self, PlannedChain, Ready, Setup, WorkerStatus, queues_of};
 

@@ -3,9 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use xdpfwd_pipeline::{PortId, Swapped, Worker};
+use xdpfwd_pipeline::{PortId, Worker};
 
 use crate::plan::Plan;
+use crate::run::carry::Retired;
 use crate::run::data_plane::{ANSWER_WITHIN, DataPlane, check_places};
 use crate::run::thread::{PlannedChain, build_chain, message, own_addresses};
 
@@ -81,14 +82,6 @@ impl ReloadError {
             other => other,
         }
     }
-}
-
-/// What a worker had counted in the stages that it has replaced.
-pub(crate) struct Retired {
-    /// The plan of those stages.
-    pub(crate) plan: Arc<Plan>,
-    /// Each path, in the plan's order.
-    pub(crate) swapped: Vec<Swapped>,
 }
 
 impl DataPlane {

@@ -21,7 +21,7 @@ mod written;
 
 use std::path::Path;
 
-use crate::Registry;
+use crate::registry::Registry;
 use xdpfwd_engine::Plan;
 
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{Command, Question, USUAL};
 use crate::cli::Ctl;
-use crate::run::in_full;
+use crate::error_text::in_full;
 
 /// Longer than the other side takes for the longest answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(40);

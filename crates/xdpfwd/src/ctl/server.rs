@@ -5,7 +5,7 @@ use std::path::Path;
 use xdpfwd_engine::{Control, ControlSocket, DataPlane, Plan, Report};
 use xdpfwd_pipeline::PortId;
 
-use crate::Registry;
+use crate::registry::Registry;
 use serde::Serialize;
 use serde_json::{Value, json};
 

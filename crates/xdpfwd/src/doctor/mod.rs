@@ -23,7 +23,7 @@ use nix::net::if_::{if_indextoname, if_nametoindex};
 use xdpfwd_engine::{Fallback, Mode, Plan, PortMode, PortPlan};
 use xdpfwd_pipeline::PortId;
 
-use crate::Registry;
+use crate::registry::Registry;
 
 pub(crate) use finding::{Examination, Finding, Level};
 pub(crate) use subject::Subject;
@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
             Ok((plan, _)) => Subject::of_plan(&plan),
             Err(errors) => {
                 errors.say(LogFormat::Text);
-                return ExitCode::from(crate::USAGE);
+                return ExitCode::from(crate::cli::USAGE);
             }
         },
         None => {

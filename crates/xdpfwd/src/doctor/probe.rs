@@ -47,7 +47,7 @@ pub(crate) fn of_mode(interface: &str, asked: Mode, got: PortMode, fallback: Opt
 
 /// A start that fails, as it would.
 fn of_error(subject: &Subject, error: &StartError) -> Finding {
-    let text = crate::run::in_full(error);
+    let text = crate::error_text::in_full(error);
     let names = |interface: &str| {
         let part_of_a_name = |byte: char| byte.is_ascii_alphanumeric() || matches!(byte, '_' | '-' | '.' | '@');
         text.split(|byte| !part_of_a_name(byte)).any(|word| word == interface)

@@ -8,7 +8,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::Registry;
+use crate::registry::Registry;
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use xdpfwd_engine::{Plan, StageOnPath};
@@ -17,7 +17,7 @@ use xdpfwd_wire::Headers;
 
 use crate::cli::{FilterTest, LogFormat};
 use crate::config::{self, NoMachine};
-use crate::run::in_full;
+use crate::error_text::in_full;
 use capture::Captured;
 
 /// Judges what the command line says, and prints what came of it.
@@ -26,11 +26,11 @@ pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
         Ok(loaded) => loaded,
         Err(errors) => {
             errors.say(LogFormat::Text);
-            return ExitCode::from(crate::USAGE);
+            return ExitCode::from(crate::cli::USAGE);
         }
     };
     warnings.say(LogFormat::Text);
-    let judged = filters(&plan, arguments.stage.as_deref()).map_err(|error| (crate::USAGE, error));
+    let judged = filters(&plan, arguments.stage.as_deref()).map_err(|error| (crate::cli::USAGE, error));
     match judged.and_then(|filter| judge(arguments, filter).map_err(|error| (1, error))) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, error)) => {

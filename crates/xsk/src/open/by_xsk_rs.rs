@@ -17,10 +17,11 @@ use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket as TheirSocket, Tx
 
 use super::{Builder, OpenError, Opened, Queue, raise_memlock};
 use crate::abi::XDP_PACKET_HEADROOM;
+use crate::config::{HugePages, UmemError};
 use crate::owner::Slot;
 use crate::pool::Pool;
 use crate::socket::{RingSizes, Socket};
-use crate::umem::{HugePages, Umem, UmemError};
+use crate::umem::Umem;
 use crate::xsk_rs_port::{Queues, XskRsPort};
 
 impl Builder {

@@ -13,7 +13,7 @@ use std::path::Path;
 use xdpfwd_engine::{Mode, Plan};
 use xdpfwd_pipeline::{Idle, PlanCx};
 
-use crate::Registry;
+use crate::registry::Registry;
 
 pub(crate) use memory::{Needed, longest_mtu};
 

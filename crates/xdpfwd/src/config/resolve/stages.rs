@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use xdpfwd_pipeline::{KindError, PlanCx, StagePlan};
 
-use crate::Registry;
+use crate::registry::Registry;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 

@@ -138,7 +138,7 @@ fn every_table_and_every_kind_has_a_section() {
     let (_, list) = said.split_once(", expected ").unwrap();
     let tables: Vec<String> = list.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect();
     let kinds: Vec<String> =
-        xdpfwd_stages::builtin::<crate::Toml>().kinds().map(|kind| format!("kind = \"{kind}\"")).collect();
+        xdpfwd_stages::builtin::<crate::registry::Toml>().kinds().map(|kind| format!("kind = \"{kind}\"")).collect();
     let bare = |heading: &String| heading.trim_matches(['[', ']']).trim_end_matches(".NAME").to_owned();
     let headings: Vec<String> = documented().keys().map(bare).collect();
     assert_eq!(sorted(headings), sorted([tables, kinds].concat()));

@@ -1,0 +1,15 @@
+//! The stage kinds that a configuration file may name.
+
+use xdpfwd_pipeline::TableFormat;
+
+/// The kinds of stages that a configuration file in TOML may name.
+pub type Registry = xdpfwd_pipeline::Registry<Toml>;
+
+/// The format of the configuration file.
+#[derive(Debug)]
+pub struct Toml;
+
+impl TableFormat for Toml {
+    type Error = toml::de::Error;
+    type Deserializer<'de> = toml::de::ValueDeserializer<'de>;
+}

@@ -1,0 +1,128 @@
+//! The memory of a UMEM: a memfd, in huge pages where there are some.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+
+use crate::config::{HugePages, UmemError};
+
+/// An mmap that is undone on drop.
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+    /// Who undoes it, if not this.
+    #[cfg(feature = "xsk-rs")]
+    owner: Option<Box<dyn std::any::Any>>,
+}
+
+impl Mapping {
+    /// A mapping that its owner undoes.
+    ///
+    /// # Safety
+    /// At `base` there are `len` bytes, readable and writable, for as long as `owner` lives.
+    #[cfg(feature = "xsk-rs")]
+    pub(crate) unsafe fn of_owner(base: NonNull<u8>, len: usize, owner: Box<dyn std::any::Any>) -> Self {
+        Self { base, len, owner: Some(owner) }
+    }
+
+    /// Where it begins.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    fn shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a fresh mapping at an address of the kernel's choosing touches nothing that exists. Unsafe because it
+        // is a foreign call.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap returned address 0"))?;
+        Ok(Self {
+            base,
+            len,
+            #[cfg(feature = "xsk-rs")]
+            owner: None,
+        })
+    }
+
+    fn advise(&self, advice: libc::c_int) -> io::Result<()> {
+        // SAFETY: the range is our own mapping; none of the advice used here drops its contents. Unsafe: foreign call.
+        match unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, advice) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Makes every page be there, so that no packet pays for a page fault.
+    fn populate(&self) -> io::Result<()> {
+        match self.advise(libc::MADV_POPULATE_WRITE) {
+            // Before Linux 5.14: write to the pages instead.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                // SAFETY: our own mapping, fresh and of this length, which nobody else refers to yet. Unsafe: raw memory.
+                unsafe { self.base.as_ptr().write_bytes(0, self.len) };
+                Ok(())
+            }
+            result => result,
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        #[cfg(feature = "xsk-rs")]
+        if self.owner.is_some() {
+            return;
+        }
+        // SAFETY: our own mapping, and `Umem::drop` made sure that no frame points into it. Unsafe: foreign call.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Maps so many bytes, touches every page, and returns whether reserved huge pages back them.
+pub(crate) fn map(bytes: usize, huge_pages: HugePages) -> Result<(OwnedFd, Mapping, bool), UmemError> {
+    if huge_pages != HugePages::Off {
+        // Whole pages; the few chunks' worth behind the end are not used.
+        let rounded = bytes.next_multiple_of(HUGE_PAGE);
+        match map_memfd(rounded, libc::MFD_HUGETLB | libc::MFD_HUGE_2MB) {
+            Ok((memfd, memory)) => return Ok((memfd, memory, true)),
+            Err(source) if huge_pages == HugePages::On => {
+                return Err(UmemError::HugePages { bytes, pages: rounded / HUGE_PAGE, source });
+            }
+            Err(error) => tracing::debug!(%error, bytes, "no reserved huge pages for the UMEM; taking normal ones"),
+        }
+    }
+    let (memfd, memory) = map_memfd(bytes, 0).map_err(|source| UmemError::Map { bytes, source })?;
+    Ok((memfd, memory, false))
+}
+
+fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | flags;
+    // SAFETY: the name is a C string. Unsafe: foreign call.
+    let memfd = unsafe { libc::memfd_create(c"xdpfwd-umem".as_ptr(), flags) };
+    if memfd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns. Unsafe: that is for us to know.
+    let memfd = unsafe { OwnedFd::from_raw_fd(memfd) };
+    let length = bytes.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    // SAFETY: plain system calls on our own descriptor. Unsafe: foreign calls. The seal keeps a process that shares the
+    // memory from cutting pages off under us.
+    let sized = unsafe {
+        libc::ftruncate(memfd.as_raw_fd(), length) == 0
+            && libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) == 0
+    };
+    if !sized {
+        return Err(io::Error::last_os_error());
+    }
+    let memory = Mapping::shared(memfd.as_fd(), bytes)?;
+    if flags & libc::MFD_HUGETLB == 0 {
+        // Transparent huge pages, where /sys/kernel/mm/transparent_hugepage/shmem_enabled allows them; else no harm.
+        let _ = memory.advise(libc::MADV_HUGEPAGE);
+    }
+    memory.populate()?;
+    Ok((memfd, memory))
+}
