@@ -56,6 +56,11 @@ test: toolchain test-deps ## run every test
 	@$(call say_sudo,the tests named root_*)
 	.ci/test
 
+.PHONY: test-long
+test-long: toolchain test-deps ## tests that take minutes by nature: millions of packets, a thousand restarts, overload
+	@$(call say_sudo,the tests named root_*)
+	.ci/test-long
+
 .PHONY: loom
 loom: toolchain ## model-check the rings: every interleaving, every ordering taken away in turn (part of `make test`)
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$(TARGET)/loom" \
