@@ -419,7 +419,7 @@ fn a_forwarder_is_a_process_under_control() {
 /// A shell starts `make test &` of a script with SIGINT and SIGQUIT ignored.
 #[test]
 fn forwarder_of_process_that_ignores_sigint_gets_default_action() {
-    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
     let run_ignoring = |test: &str| {
         let script = r#"trap "" INT QUIT; exec "$0" "$@""#;
         let binary = std::env::current_exe().expect("this program's path");
@@ -434,7 +434,7 @@ fn forwarder_of_process_that_ignores_sigint_gets_default_action() {
 
 #[test]
 fn forwarder_ignores_neither_sigint_nor_sigquit() {
-    lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
     let namespace = Namespace::create("signals").expect("create");
     let mut child = Forwarder::spawn(&namespace, &["grep", "SigIgn", "/proc/self/status"]).expect("spawn");
     let line = child.wait_for_line(Duration::from_secs(10), |_| true).expect("its line");
