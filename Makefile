@@ -7,13 +7,24 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 SECONDS ?= 5
-# Of the benchmarks; what is not given has the default that `target/release/xdpfwd-bench … --help` names.
+# Of Cargo.toml. `release` is what `make build` builds.
+DEMO_PROFILE ?= demo
+# Of the benchmarks; what is not given has the default that `xdpfwd-bench … --help` names.
 ROUNDS ?=
 ONLY ?=
 # Of the test machine; all if not said.
 SUITE ?=
 KERNEL ?=
-RELEASE := target/release
+
+# The folder that cargo builds in: CARGO_TARGET_DIR and build.target-dir move it. Cargo is asked once, when a recipe needs it.
+TARGET = $(eval TARGET := $$(shell cargo metadata --format-version 1 --no-deps --offline \
+	| sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'))$(TARGET)
+RELEASE = $(TARGET)/release
+DEBUG = $(TARGET)/debug
+
+# Packages of the workspace that a target below has to name.
+BENCH_PACKAGE := xdpfwd-bench
+SANITIZED_PACKAGES := xdpfwd-xsk xdpfwd-pipeline xdpfwd-stages
 
 # What a build takes: clang and the headers of libbpf-dev compile the XDP programs; libbpf links libelf and zlib.
 # With the feature xsk-rs: m4, for libxdp's. (The library that its bindings are made with comes with clang.) With ipsec-mb: its library.
@@ -37,31 +48,44 @@ help: ## say what there is
 	@echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | grep -vE '^(demo|test):' | sed -E 's/:.*## /\t/' | expand -t 12
 
+# Only the two programs that the demo runs, in a profile that compiles faster: a fresh machine waits for little else.
 .PHONY: demo
-demo: build ## forward real packets through AF_XDP in a lab of network namespaces
+demo: toolchain deps ## forward real packets through AF_XDP in a lab of network namespaces
+	cargo build --profile $(DEMO_PROFILE) --bin xdpfwd --bin xdpfwd-lab
 	@$(call say_sudo,network namespaces and XDP)
-	@$(SUDO) $(RELEASE)/xdpfwd-lab demo --xdpfwd $(RELEASE)/xdpfwd --config configs/demo.toml --seconds $(SECONDS)
+	@$(SUDO) "$(TARGET)/$(DEMO_PROFILE)/xdpfwd-lab" demo --xdpfwd "$(TARGET)/$(DEMO_PROFILE)/xdpfwd" \
+		--config configs/demo.toml --seconds $(SECONDS)
 
 .PHONY: test
 test: toolchain test-deps ## run every test
 	@$(call say_sudo,the tests named root_*)
-	CARGO_TARGET_$(TRIPLE)_RUNNER="$(CURDIR)/.ci/test-runner" cargo test --workspace --all-targets --all-features
-	cargo test --workspace --doc --all-features
-	$(MAKE) --no-print-directory loom
-	cargo run --quiet --package xdpfwd-stages --example own_stage
+	.ci/test
+
+.PHONY: test-long
+test-long: toolchain test-deps ## tests that take minutes by nature: millions of packets, a thousand restarts, overload
+	@$(call say_sudo,the tests named root_*)
+	.ci/test-long
 
 .PHONY: loom
 loom: toolchain ## model-check the rings: every interleaving, every ordering taken away in turn (part of `make test`)
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-		cargo test --package xdpfwd-xsk --test loom --release
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$(TARGET)/loom" \
+		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo test --test loom --release
 
 # One boot for each suite and kernel. Kernels and QEMU are fetched the first time, 300 MB, and kept in ~/.cache/xdpfwd-vm.
 .PHONY: vmtest
-vmtest: toolchain test-deps ## AF_XDP zero-copy and more on other kernels, in an emulated machine (SUITE=zero-copy KERNEL=7.2)
+vmtest: vm-build ## AF_XDP zero-copy and more on other kernels, in an emulated machine (SUITE=zero-copy KERNEL=7.2)
+	"$(DEBUG)/xdpfwd-vm" run $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
+
+.PHONY: vmtest-ci
+vmtest-ci: vm-build ## the part of vmtest that CI runs: each suite on the kernel that it is about
+	"$(DEBUG)/xdpfwd-vm" run --ci $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
+
+# In the profile of the tests, which CI has built already.
+.PHONY: vm-build
+vm-build: toolchain test-deps
 	@$(call install,$(VM_PACKAGES))
-	cargo build --release --package xdpfwd-vm
-	$(RELEASE)/xdpfwd-vm prepare $(if $(KERNEL),--kernel $(KERNEL))
-	$(RELEASE)/xdpfwd-vm run $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
+	cargo build --workspace --all-features --bin xdpfwd-vm
+	"$(DEBUG)/xdpfwd-vm" prepare $(if $(KERNEL),--kernel $(KERNEL))
 
 .PHONY: fuzz
 fuzz: toolchain nightly ## feed random bytes to rings, ports, rules, packets, keys, states and ESP, each for SECONDS (needs nightly and cargo-fuzz)
@@ -76,11 +100,11 @@ fuzz: toolchain nightly ## feed random bytes to rings, ports, rules, packets, ke
 sanitize: toolchain nightly test-deps ## rings, ports and workers under AddressSanitizer and ThreadSanitizer (needs nightly)
 	@test -e "$$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" || { \
 		echo "ThreadSanitizer needs the sources of std: rustup component add rust-src --toolchain nightly" >&2; exit 1; }
-	CARGO_TARGET_DIR=target/asan RUSTFLAGS="-Zsanitizer=address" LSAN_OPTIONS="suppressions=$(CURDIR)/.ci/lsan.supp" \
+	CARGO_TARGET_DIR="$(TARGET)/asan" RUSTFLAGS="-Zsanitizer=address" LSAN_OPTIONS="suppressions=$(CURDIR)/.ci/lsan.supp" \
 		cargo +nightly test $(SANITIZED)
-	CARGO_TARGET_DIR=target/tsan RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std $(SANITIZED)
+	CARGO_TARGET_DIR="$(TARGET)/tsan" RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test -Zbuild-std $(SANITIZED)
 
-SANITIZED = --package xdpfwd-xsk --package xdpfwd-pipeline --package xdpfwd-stages --lib --tests --target $(shell rustc -vV | sed -n 's/^host: //p')
+SANITIZED = $(addprefix --package ,$(SANITIZED_PACKAGES)) --lib --tests --target $(shell rustc -vV | sed -n 's/^host: //p')
 
 .PHONY: nightly
 nightly:
@@ -88,52 +112,52 @@ nightly:
 		echo "This needs a nightly toolchain: rustup toolchain install nightly" >&2; exit 1; }
 
 .PHONY: build
-build: toolchain deps ## build the binaries: target/release/{xdpfwd,xdpfwd-lab,xdpfwd-bench}
+build: toolchain deps ## build the binaries, in target/release: xdpfwd, xdpfwd-lab, xdpfwd-bench, xdpfwd-vm
 	cargo build --release --bins
 
 .PHONY: bench-forward
 bench-forward: bench-build ## packets per second beside a bare loop in C, testpmd, bridge, … (ROUNDS=n SECONDS=n ONLY=xdpfwd,bare-loop)
 	@$(call say_sudo,network namespaces and XDP)
-	$(SUDO) $(RELEASE)/xdpfwd-bench forward $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
+	$(SUDO) "$(RELEASE)/xdpfwd-bench" forward $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: bench-latency
 bench-latency: bench-build ## latency of xdpfwd and testpmd at 10, 50, 90 % load, and what idling costs (ROUNDS=n SECONDS=n ONLY=…)
 	@$(call say_sudo,network namespaces and XDP)
-	$(SUDO) $(RELEASE)/xdpfwd-bench latency $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
+	$(SUDO) "$(RELEASE)/xdpfwd-bench" latency $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: bench-rings
 bench-rings: toolchain deps ## ns a packet of rings, port and worker beside a twin in C and libxdp's functions (criterion)
 	@$(call install,$(BENCH_PACKAGES))
-	cargo bench -p xdpfwd-bench --bench rings
+	cargo bench --package $(BENCH_PACKAGE) --bench rings
 
 .PHONY: bench-classify
 bench-classify: bench-build ## ns a lookup of the filter's classifier beside dpdk-test-acl, on rules like ClassBench's (ROUNDS=n)
-	$(RELEASE)/xdpfwd-bench classify $(if $(ROUNDS),--rounds $(ROUNDS))
+	"$(RELEASE)/xdpfwd-bench" classify $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: bench-esp
 bench-esp: bench-build ## ns and cycles a packet of ESP by each backend, beside their crates alone and dpdk-test-crypto-perf (ROUNDS=n)
-	$(RELEASE)/xdpfwd-bench esp $(if $(ROUNDS),--rounds $(ROUNDS))
+	"$(RELEASE)/xdpfwd-bench" esp $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: bench-drop
 bench-drop: bench-build ## what a filter costs in user space and in the kernel, with 0 to 10,000 rules (ROUNDS=n SECONDS=n)
 	@$(call say_sudo,network namespaces and XDP)
-	$(SUDO) $(RELEASE)/xdpfwd-bench drop $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS)
+	$(SUDO) "$(RELEASE)/xdpfwd-bench" drop $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS)
 
 .PHONY: bench-cost
 bench-cost: bench-build ## where the cost of security lands: cycles a packet by task, with ESP and without (ROUNDS=n SECONDS=n)
 	@$(call say_sudo,network namespaces and XDP)
-	$(SUDO) $(RELEASE)/xdpfwd-bench cost $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS)
+	$(SUDO) "$(RELEASE)/xdpfwd-bench" cost $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS)
 
 .PHONY: bench-instructions
 bench-instructions: toolchain deps ## instructions a packet, against those in benches/instructions.json (UPDATE=1 writes it)
 	@$(call install,$(BENCH_PACKAGES))
-	cargo build --release -p xdpfwd-bench --bins --example counted
-	$(RELEASE)/xdpfwd-bench instructions $(if $(UPDATE),--update)
+	cargo build --release --package $(BENCH_PACKAGE) --bins --example counted
+	"$(RELEASE)/xdpfwd-bench" instructions $(if $(UPDATE),--update)
 
 .PHONY: bench-build
 bench-build: toolchain deps
 	@$(call install,$(BENCH_PACKAGES) $(FEATURE_PACKAGES))
-	cargo build --release --bins --features xdpfwd/xsk-rs,xdpfwd-bench/ipsec-mb
+	cargo build --release --bins --features xdpfwd/xsk-rs,$(BENCH_PACKAGE)/ipsec-mb
 	@$(call install,$(PEER_PACKAGES)) || echo "Not installed; the results will name what is missing: $(PEER_PACKAGES)" >&2
 
 # SECONDS has a default for the demo; the benchmarks have their own.
@@ -143,7 +167,7 @@ BENCH_SECONDS = $(if $(filter command% environment%,$(origin SECONDS)),--seconds
 lint: toolchain feature-deps ## formatting, clippy and rustdoc, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
-	cargo clippy --package xdpfwd --all-features --test vm_zero_copy --test vm_doctor --test vm_isolated --test vm_esp -- -D warnings
+	cargo clippy --workspace --all-features --test 'vm_*' -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --document-private-items
 
 .PHONY: ci
@@ -169,8 +193,6 @@ toolchain:
 		echo "Get one with rustup (https://rustup.rs), or on Debian 13 and later:"; \
 		echo "    apt-get install rustup && rustup default stable"; \
 		exit 1; } >&2
-
-TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
 
 # Says what sudo is for, when it is used.
 say_sudo = test -z "$(SUDO)" || echo "Using sudo for $(1)."

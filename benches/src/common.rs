@@ -44,15 +44,21 @@ pub(crate) struct Common {
     /// Core of the generator
     #[arg(long, default_value_t = 0)]
     pub(crate) generator_core: usize,
-    /// The xdpfwd binary
-    #[arg(long, default_value = "target/release/xdpfwd")]
-    xdpfwd: PathBuf,
+    /// The xdpfwd binary [default: the one beside this program]
+    #[arg(long)]
+    xdpfwd: Option<PathBuf>,
     /// Sources of the peers
     #[arg(long, default_value = "benches/peers")]
     peers: PathBuf,
     /// Results go to a folder of DIR, named after day and host
     #[arg(long, default_value = "benches/results", value_name = "DIR")]
     results: PathBuf,
+}
+
+/// Returns the folder that cargo built this program in, which has the other programs too: `target/release`, for example.
+pub(crate) fn build_output() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("the path of this program")?;
+    Ok(program.parent().context("the folder of this program")?.to_owned())
 }
 
 impl Common {
@@ -71,10 +77,12 @@ impl Common {
                 format!("{} can't be read; run this from the repository, after `make build`", path.display())
             })
         };
-        let scratch = PathBuf::from("target/xdpfwd-bench");
+        let output = build_output()?;
+        let scratch = output.join("bench-scratch");
+        let xdpfwd = self.xdpfwd.clone().unwrap_or_else(|| output.join("xdpfwd"));
         fs::create_dir_all(&scratch).with_context(|| format!("creating {}", scratch.display()))?;
         Ok(Place {
-            xdpfwd: absolute(&self.xdpfwd)?,
+            xdpfwd: absolute(&xdpfwd)?,
             sources: absolute(&self.peers)?,
             scratch: absolute(&scratch)?,
             generator: self.generator_core,

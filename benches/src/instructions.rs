@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::said;
+use crate::{common::build_output, machine::said};
 
 const SCENARIOS: [&str; 6] = ["kernel", "rings", "port", "worker", "worker-mac-swap", "worker-three-stages"];
 /// Packets of a round of examples/counted.rs.
@@ -23,9 +23,9 @@ const TOLERANCE: f64 = 0.05;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The program to count: examples/counted.rs, built with the release profile
-    #[arg(long, default_value = "target/release/examples/counted")]
-    program: PathBuf,
+    /// The program to count: examples/counted.rs, built with the release profile [default: beside this program]
+    #[arg(long)]
+    program: Option<PathBuf>,
     /// The numbers in the repository
     #[arg(long, default_value = "benches/instructions.json")]
     numbers: PathBuf,
@@ -45,10 +45,13 @@ struct Numbers {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let rustc = said("rustc", &["--version"]);
+    let program = match &arguments.program {
+        Some(program) => program.clone(),
+        None => build_output()?.join("examples/counted"),
+    };
     let mut per_packet = BTreeMap::new();
     for scenario in SCENARIOS {
-        let (few, many) =
-            (count(&arguments.program, scenario, ROUNDS)?, count(&arguments.program, scenario, 3 * ROUNDS)?);
+        let (few, many) = (count(&program, scenario, ROUNDS)?, count(&program, scenario, 3 * ROUNDS)?);
         let each = many.saturating_sub(few) as f64 / (2 * ROUNDS * BATCH) as f64;
         per_packet.insert(scenario.to_owned(), (100.0 * each).round() / 100.0);
     }

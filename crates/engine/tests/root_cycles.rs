@@ -36,8 +36,17 @@ fn resident() -> u64 {
 
 #[test]
 fn a_hundred_cycles_under_load_leave_nothing_behind() {
+    cycle_under_load(100);
+}
+
+#[test]
+#[ignore = "long: make test-long"]
+fn a_thousand_cycles_under_load_leave_nothing_behind() {
+    cycle_under_load(1000);
+}
+
+fn cycle_under_load(cycles: usize) {
     const WARM_UP: usize = 5;
-    const CYCLES: usize = 100;
     let chain = chain(Chain::builder().queues(2));
     let canary = Canary::put_into(chain.fwd()).unwrap();
     let generator = Traffic::new().flows(16).core(0).start(chain.gen_(), "gen0").unwrap();
@@ -59,10 +68,10 @@ fn a_hundred_cycles_under_load_leave_nothing_behind() {
         };
         (0..WARM_UP).for_each(&mut cycle);
         let (had, resident_before) = (Has::now(), resident());
-        (0..CYCLES).for_each(&mut cycle);
+        (0..cycles).for_each(&mut cycle);
         let (has, resident_now) = (Has::now(), resident());
 
-        let memory = format!("{resident_before} KiB after {WARM_UP} cycles, {resident_now} KiB after {CYCLES} more");
+        let memory = format!("{resident_before} KiB after {WARM_UP} cycles, {resident_now} KiB after {cycles} more");
         println!("{received} packets; {has:?}; {memory}");
         assert!(received > 0, "there was load");
         assert_eq!(has, had);
@@ -71,7 +80,7 @@ fn a_hundred_cycles_under_load_leave_nothing_behind() {
         assert!(resident_now < resident_before + 1000, "{memory}");
 
         assert!(
-            used.count() >= 2 * 4 * (WARM_UP + CYCLES),
+            used.count() >= 2 * 4 * (WARM_UP + cycles),
             "a program, a link, two maps for each port: {}",
             used.count()
         );

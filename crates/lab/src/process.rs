@@ -2,10 +2,11 @@
 
 use std::{
     collections::VecDeque,
+    fs,
     io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
     process::{Child, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::AtomicBool, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -50,7 +51,8 @@ pub struct Ended {
 impl Forwarder {
     /// Starts `arguments[0]` with the rest as its arguments inside `namespace`.
     ///
-    /// It gets a process group of its own, so that Ctrl-C is the lab's to handle.
+    /// It gets a process group of its own, so that Ctrl-C is the lab's to handle. SIGINT and SIGQUIT have their default
+    /// action in it, even if this process ignores them.
     ///
     /// # Errors
     ///
@@ -65,6 +67,7 @@ impl Forwarder {
                 accepted: "name a program and its arguments".into(),
             });
         }
+        reset_ignored_signals()?;
         let words: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
         // Each of the three becomes the next by exec: the process id is the forwarder's.
         let mut command = namespace.command("setpriv");
@@ -269,6 +272,29 @@ impl Drop for Forwarder {
     }
 }
 
+/// Makes SIGINT and SIGQUIT have their default action in programs that this process starts.
+///
+/// A shell starts background commands (`make test &` in a script) with both signals ignored, and an ignored signal stays
+/// ignored across exec: the forwarder would not end on SIGINT. A signal with a handler is reset to its default action by
+/// exec, so a signal that is ignored gets a handler that does nothing. This process goes on ignoring it.
+fn reset_ignored_signals() -> Result<(), Error> {
+    let status = fs::read_to_string("/proc/self/status").map_err(Error::io("reading /proc/self/status"))?;
+    let ignored = ignored_signals(&status);
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        if ignored & (1 << (signal as i32 - 1)) != 0 {
+            let unused = Arc::new(AtomicBool::new(false));
+            signal_hook::flag::register(signal as i32, unused).map_err(Error::io(format!("handling {signal}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the set of ignored signals in `/proc/PID/status`: bit *n* - 1 for signal *n*.
+fn ignored_signals(status: &str) -> u64 {
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+}
+
 /// The last lines of a stream.
 #[derive(Debug, Default)]
 struct Lines {
@@ -302,5 +328,17 @@ impl Lines {
                 this.more.notify_all();
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read_from_the_status() {
+        let status = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001006\nSigCgt:\t0000000000000001\n";
+        assert_eq!(ignored_signals(status), 1 << 12 | 1 << 2 | 1 << 1);
+        assert_eq!(ignored_signals("Name:\tx\n"), 0);
     }
 }

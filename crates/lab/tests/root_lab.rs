@@ -416,6 +416,34 @@ fn a_forwarder_is_a_process_under_control() {
     assert!(deaf.stop(Duration::from_millis(200)).expect("stop").killed);
 }
 
+/// A shell starts `make test &` of a script with SIGINT and SIGQUIT ignored.
+#[test]
+fn forwarder_of_process_that_ignores_sigint_gets_default_action() {
+    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    let run_ignoring = |test: &str| {
+        let script = r#"trap "" INT QUIT; exec "$0" "$@""#;
+        let binary = std::env::current_exe().expect("this program's path");
+        let output =
+            Command::new("sh").args(["-c", script]).arg(binary).args(["--exact", test]).output().expect("run sh");
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && stdout.contains("1 passed"), "{test}: {output:?}");
+    };
+    run_ignoring("forwarder_ignores_neither_sigint_nor_sigquit");
+    run_ignoring("a_forwarder_is_a_process_under_control");
+}
+
+#[test]
+fn forwarder_ignores_neither_sigint_nor_sigquit() {
+    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    let namespace = Namespace::create("signals").expect("create");
+    let mut child = Forwarder::spawn(&namespace, &["grep", "SigIgn", "/proc/self/status"]).expect("spawn");
+    let line = child.wait_for_line(Duration::from_secs(10), |_| true).expect("its line");
+    let set = line.split_whitespace().last().expect("the set of ignored signals");
+    let ignored = u64::from_str_radix(set, 16).expect("a hexadecimal number");
+    // Bit n - 1 stands for signal n: SIGINT is 2, SIGQUIT is 3.
+    assert_eq!(ignored & 0b110, 0, "{line}");
+}
+
 #[test]
 fn mistakes_are_told() {
     xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");

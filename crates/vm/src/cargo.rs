@@ -1,12 +1,13 @@
 //! Test binaries, as cargo builds them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::suite::Suite;
+use crate::tool;
 
 /// A line of cargo's `--message-format json`, as far as it is of interest.
 #[derive(Deserialize)]
@@ -21,21 +22,38 @@ struct Target {
     name: String,
 }
 
-/// Builds the suite's test binary, and says where it is.
+/// Builds the suite's test binary and returns its path.
+///
+/// The whole workspace is selected, as in `make test`: with the same features, cargo builds no dependency again.
 pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["test", "--no-run", "--all-features", "--package", suite.package, "--test", suite.test])
+        .args(["test", "--no-run", "--workspace", "--all-features", "--test", suite.test])
         .args(["--message-format", "json-render-diagnostics"])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .context("cargo")?;
     if !output.status.success() {
-        bail!("the suite {} does not build: cargo test --package {} --test {}", suite.name, suite.package, suite.test);
+        bail!("the suite {} does not build: cargo test --test {}", suite.name, suite.test);
     }
     executable(&String::from_utf8_lossy(&output.stdout), suite.test)
         .with_context(|| format!("cargo names no executable of the test {}", suite.test))
+}
+
+/// Fails if the test binary lacks one of these tests: a name that was changed must not leave a test out in silence.
+pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
+    let listed = tool::text(Command::new(binary).args(["--list", "--format", "terse"]))?;
+    match missing(&listed, tests) {
+        None => Ok(()),
+        Some(test) => bail!("{} has no test {test}; crates/vm/src/suite.rs names it", binary.display()),
+    }
+}
+
+/// Returns the first of the tests that is not in the list, which has lines such as `name: test`.
+fn missing<'a>(listed: &str, tests: &[&'a str]) -> Option<&'a str> {
+    let mut names = tests.iter().copied();
+    names.find(|test| !listed.lines().any(|line| line.strip_suffix(": test") == Some(test)))
 }
 
 fn executable(messages: &str, target: &str) -> Option<PathBuf> {
@@ -50,6 +68,14 @@ fn executable(messages: &str, target: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn test_that_is_not_listed_is_missing() {
+        let listed = "a: test\nmodule::b: test\nc: benchmark\n";
+        assert_eq!(missing(listed, &["a", "module::b"]), None);
+        assert_eq!(missing(listed, &["a", "b"]), Some("b"));
+        assert_eq!(missing(listed, &["c"]), Some("c"));
+    }
 
     #[test]
     fn the_executable_is_that_of_the_target() {

@@ -12,14 +12,14 @@ mod suite;
 mod tool;
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use kernel::Kernel;
 use machine::Machine;
-use suite::Suite;
+use suite::{InCi, Suite};
 
 /// Runs test suites on kernels that this machine does not run.
 ///
@@ -49,6 +49,9 @@ enum Command {
         suites: Vec<String>,
         #[command(flatten)]
         boot: Boot,
+        /// Only what CI runs, as `list` shows it: each suite on the kernel that it is about
+        #[arg(long)]
+        ci: bool,
         /// Arguments for the test binary, such as the name of a test
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -108,7 +111,7 @@ fn act(command: Command) -> Result<u8> {
             }
             Ok(0)
         }
-        Command::Run { suites, boot, arguments } => run(&suites, &boot, &arguments),
+        Command::Run { suites, boot, ci, arguments } => run(&suites, &boot, ci, &arguments),
         Command::Exec { boot, no_nics, command } => {
             apt::require_qemu()?;
             let kernels = chosen_kernels(boot.kernel.as_deref())?;
@@ -122,7 +125,15 @@ fn act(command: Command) -> Result<u8> {
 fn list() -> Result<()> {
     println!("suites");
     for suite in suite::ALL {
-        println!("  {:<12}{} (on {})", suite.name, suite.about, suite.kernels.join(", "));
+        println!("  {:<12}{}", suite.name, suite.about);
+        for on in suite.kernels {
+            let ci = match on.ci {
+                InCi::Whole => "all tests".to_owned(),
+                InCi::Tests(tests) => tests.join(", "),
+                InCi::Nothing => "no test".to_owned(),
+            };
+            println!("              on {:<5} in CI: {ci}", on.series);
+        }
     }
     println!("kernels, newest first");
     for kernel in kernel::pinned()? {
@@ -143,32 +154,66 @@ fn chosen_kernels(series: Option<&str>) -> Result<Vec<Kernel>> {
     Ok(kernels)
 }
 
+/// A suite on a kernel: one boot.
+struct Leg<'a> {
+    suite: &'static Suite,
+    kernel: &'a Kernel,
+    /// Names of the tests to run; all tests, if there is none.
+    tests: &'static [&'static str],
+}
+
+/// Returns the boots that a run takes.
+fn legs<'a>(suites: &[&'static Suite], kernels: &'a [Kernel], ci: bool) -> Vec<Leg<'a>> {
+    let mut legs = Vec::new();
+    for &suite in suites {
+        for kernel in kernels {
+            let tests: &[&str] = match suite.on(kernel).map(|on| &on.ci) {
+                None => continue,
+                Some(InCi::Nothing) if ci => continue,
+                Some(InCi::Tests(tests)) if ci => tests,
+                Some(_) => &[],
+            };
+            legs.push(Leg { suite, kernel, tests });
+        }
+    }
+    legs
+}
+
 /// Runs suites on kernels; the exit status is the first that is not 0.
-fn run(names: &[String], boot: &Boot, arguments: &[String]) -> Result<u8> {
+fn run(names: &[String], boot: &Boot, ci: bool, arguments: &[String]) -> Result<u8> {
     let suites = suite::chosen(names)?;
     let kernels = chosen_kernels(boot.kernel.as_deref())?;
-    let legs: Vec<(&Suite, &Kernel)> = suites
-        .iter()
-        .flat_map(|suite| kernels.iter().filter(|kernel| suite.runs_on(kernel)).map(move |kernel| (*suite, kernel)))
-        .collect();
+    let legs = legs(&suites, &kernels, ci);
     if legs.is_empty() {
         bail!("none of these suites runs on that kernel: see `xdpfwd-vm list`");
     }
     apt::require_qemu()?;
     let mut worst = 0;
-    for (suite, kernel) in legs {
+    let mut times = Vec::new();
+    for Leg { suite, kernel, tests } in legs {
         let binary = cargo::test_binary(suite)?;
-        println!("xdpfwd-vm: suite {} on Linux {}", suite.name, kernel.release);
         let mut command = vec![binary.display().to_string(), "--test-threads=1".into(), "--nocapture".into()];
+        if !tests.is_empty() {
+            cargo::require_tests(&binary, tests)?;
+            command.push("--exact".into());
+            command.extend(tests.iter().map(ToString::to_string));
+        }
         command.extend(arguments.iter().cloned());
+        let extent = if tests.is_empty() { String::new() } else { format!(" ({} of its tests)", tests.len()) };
+        let leg = format!("suite {} on Linux {}{extent}", suite.name, kernel.release);
+        println!("xdpfwd-vm: {leg}");
         let environment = [("XDPFWD_VM_ZERO_COPY", if kernel.zero_copy { "1" } else { "0" })];
         let machine = Machine { kernel, nics: suite.nics(), boot: suite.boot, timeout: boot.timeout() };
+        let start = Instant::now();
         let status = machine.run(&command, &environment)?;
-        println!("xdpfwd-vm: suite {} on Linux {}: exit status {status}", suite.name, kernel.release);
+        let seconds = start.elapsed().as_secs();
+        println!("xdpfwd-vm: {leg}: exit status {status} after {seconds} s");
+        times.push(format!("{seconds:>8} s  exit status {status}  {leg}"));
         if worst == 0 {
             worst = status;
         }
     }
+    println!("xdpfwd-vm: boot and tests took\n{}", times.join("\n"));
     Ok(worst)
 }
 
@@ -176,8 +221,32 @@ fn run(names: &[String], boot: &Boot, arguments: &[String]) -> Result<u8> {
 mod tests {
     use clap::CommandFactory;
 
+    use super::*;
+
     #[test]
     fn command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    fn shown(legs: &[Leg<'_>]) -> Vec<String> {
+        legs.iter().map(|leg| format!("{} {} {}", leg.suite.name, leg.kernel.series, leg.tests.len())).collect()
+    }
+
+    #[test]
+    fn full_run_has_every_suite_whole_on_each_of_its_kernels() {
+        let kernels = kernel::pinned().unwrap();
+        let all: Vec<&Suite> = suite::ALL.iter().collect();
+        let legs = shown(&legs(&all, &kernels, false));
+        assert_eq!(legs.len(), suite::ALL.iter().map(|suite| suite.kernels.len()).sum::<usize>());
+        assert!(legs.contains(&"zero-copy 6.12 0".to_owned()), "{legs:?}");
+        assert!(legs.iter().all(|leg| leg.ends_with(" 0")), "{legs:?}");
+    }
+
+    #[test]
+    fn ci_run_leaves_out_other_kernels() {
+        let kernels = kernel::pinned().unwrap();
+        let all: Vec<&Suite> = suite::ALL.iter().collect();
+        let legs = shown(&legs(&all, &kernels, true));
+        assert_eq!(legs, ["zero-copy 7.2 0", "zero-copy 6.12 4", "doctor 7.2 0", "isolated 7.2 0", "esp 7.2 0"]);
     }
 }

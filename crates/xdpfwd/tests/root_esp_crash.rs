@@ -17,13 +17,22 @@ use xdpfwd_lab::{Forwarder, Sink};
 
 /// Each start takes a second of the clock for itself, its epoch: labs side by side do not wait for each other's.
 const LABS: usize = 4;
-const KILLS: u64 = 50;
 
 /// Numbers that are written down at once, so what a crash may cost.
 const BLOCK: u64 = 1 << 20;
 
 #[test]
 fn killed_two_hundred_times_it_uses_no_number_and_no_iv_twice() {
+    kill_in_every_lab(50);
+}
+
+#[test]
+#[ignore = "long: make test-long"]
+fn killed_a_thousand_times_it_uses_no_number_and_no_iv_twice() {
+    kill_in_every_lab(250);
+}
+
+fn kill_in_every_lab(kills: u64) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = std::env::var("ESP_SEED").map_or(now, |seed| seed.parse().expect("ESP_SEED is a number"));
     println!("seed {seed}");
@@ -43,7 +52,9 @@ fn killed_two_hundred_times_it_uses_no_number_and_no_iv_twice() {
     ];
     thread::scope(|scope| {
         let labs = setups.iter().zip(0..).map(|(setup, number)| {
-            thread::Builder::new().spawn_scoped(scope, move || kill_again_and_again(setup, seed + number)).unwrap()
+            thread::Builder::new()
+                .spawn_scoped(scope, move || kill_again_and_again(setup, seed + number, kills))
+                .unwrap()
         });
         let labs: Vec<_> = labs.collect();
         for lab in labs {
@@ -52,7 +63,7 @@ fn killed_two_hundred_times_it_uses_no_number_and_no_iv_twice() {
     });
 }
 
-fn kill_again_and_again(setup: &Setup, mut seed: u64) {
+fn kill_again_and_again(setup: &Setup, mut seed: u64, kills: u64) {
     let lab = Lab::quiet(setup.queues);
     let sink = Sink::builder().check(true).attach(lab.chain.sink(), "sink0").unwrap();
     let peer = lab.start_one(setup, 1);
@@ -65,7 +76,7 @@ fn kill_again_and_again(setup: &Setup, mut seed: u64) {
         Forwarder::spawn(lab.chain.fwd(), &arguments).unwrap()
     };
     let sender = Sender::start(lab.chain.gen_(), "gen0", 1000, 1, None);
-    for number in 0..KILLS {
+    for number in 0..kills {
         let before = tap.count();
         let mut xdpfwd = start();
         let random = splitmix(&mut seed);
@@ -104,9 +115,9 @@ fn kill_again_and_again(setup: &Setup, mut seed: u64) {
     let lanes: HashSet<u64> = on_wire.iter().map(Esp::lane).collect();
     assert_eq!(lanes.len(), usize::from(setup.queues), "each worker has sealed");
     // One in four may have come to nothing.
-    assert!(runs > KILLS * 2 / 3, "{runs} of {KILLS} runs sent something");
+    assert!(runs > kills * 2 / 3, "{runs} of {kills} runs sent something");
     let highest = on_wire.iter().map(|esp| u64::from(esp.sequence)).max().unwrap();
-    assert!(highest <= (KILLS + 1) * BLOCK, "{highest}: a crash costs more than it may");
+    assert!(highest <= (kills + 1) * BLOCK, "{highest}: a crash costs more than it may");
     let state = fs::read_to_string(lab.state_file(0)).unwrap();
     assert!(state.contains(&format!("next = {}", highest + 1)), "the exact number, after {highest}: {state}");
 
@@ -120,7 +131,7 @@ fn kill_again_and_again(setup: &Setup, mut seed: u64) {
     assert_eq!(last.report.port("wan1").unwrap().rx_packets, sent);
     let seen = sink.seen().unwrap();
     assert!(seen.arrived.packets == sent && seen.is_clean(), "{sent}: {seen:?}");
-    println!("{} by {} workers: {sent} packets of {runs} runs, {} killed", setup.transform, setup.queues, KILLS);
+    println!("{} by {} workers: {sent} packets of {runs} runs, {kills} killed", setup.transform, setup.queues);
 }
 
 /// What was on the wire, of one key: how many runs have sent something of it.

@@ -129,30 +129,51 @@ fn wait_for_port(from: &Namespace) {
 #[test]
 fn a_moderate_load_arrives_whole_in_order_and_once() {
     for (size, flows) in [(60, 1), (60, 100), (590, 16), (1514, 16)] {
-        let chain = chain(Chain::builder());
-        let running = Running::start(&chain, &cross_connect(1, "cores = [1]"));
-        let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
-        let traffic = Traffic::new().size(size).flows(flows).rate(20_000).count(20_000).core(0);
-        let generator = traffic.start(chain.gen_(), "gen0").unwrap();
-        let sent = generator.finish(LONG).unwrap();
-        assert_eq!(sent.packets, 20_000);
-        let (_, last) = running.stop();
-        let seen = sink.seen().unwrap();
-        assert!(seen.is_clean(), "{size} bytes, {flows} flows: {seen:?}");
-        assert_eq!((seen.arrived.packets, seen.arrived.bytes), (20_000, 20_000 * u64::from(size)), "{}", last.json);
-        last.assert_conserved();
-        assert_eq!(last.report.port("fwd0").unwrap().rx_packets, 20_000);
+        all_arrive(size, flows, 20_000, 20_000);
     }
+}
+
+#[test]
+#[ignore = "long: make test-long"]
+fn ten_million_packets_arrive_whole_in_order_and_once() {
+    all_arrive(60, 100, 50_000, 10_000_000);
+}
+
+/// Sends packets at a rate, in packets a second: each arrives, unchanged, in order and once.
+fn all_arrive(size: u16, flows: u32, rate: u64, packets: u64) {
+    let chain = chain(Chain::builder());
+    let running = Running::start(&chain, &cross_connect(1, "cores = [1]"));
+    let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
+    let traffic = Traffic::new().size(size).flows(flows).rate(rate).count(packets).core(0);
+    let generator = traffic.start(chain.gen_(), "gen0").unwrap();
+    let sent = generator.finish(Duration::from_secs(4 * packets / rate) + LONG).unwrap();
+    assert_eq!(sent.packets, packets);
+    let (_, last) = running.stop();
+    let seen = sink.seen().unwrap();
+    assert!(seen.is_clean(), "{size} bytes, {flows} flows: {seen:?}");
+    assert_eq!((seen.arrived.packets, seen.arrived.bytes), (packets, packets * u64::from(size)), "{}", last.json);
+    last.assert_conserved();
+    assert_eq!(last.report.port("fwd0").unwrap().rx_packets, packets);
 }
 
 /// The contract of the whole: under overload every frame is accounted for, and the counts are those of others.
 #[test]
 fn ten_seconds_of_overload_leak_nothing_and_every_packet_is_counted() {
+    overload(Duration::from_secs(10));
+}
+
+#[test]
+#[ignore = "long: make test-long"]
+fn five_minutes_of_overload_leak_nothing_and_every_packet_is_counted() {
+    overload(Duration::from_secs(300));
+}
+
+fn overload(time: Duration) {
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, &cross_connect(1, "cores = [1]"));
     let sink = Sink::attach(chain.sink(), "sink0").unwrap();
     let generator = Traffic::new().size(60).flows(16).core(0).start(chain.gen_(), "gen0").unwrap();
-    thread::sleep(Duration::from_secs(10));
+    thread::sleep(time);
     // Stopped in the middle of it.
     let (ended, last) = running.stop();
     let sent = generator.stop().unwrap();

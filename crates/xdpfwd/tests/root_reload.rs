@@ -81,7 +81,17 @@ fn many(count: usize, shift: usize, last: &str) -> String {
 
 #[test]
 fn a_hundred_reloads_under_load_lose_nothing_and_judge_nothing_wrongly() {
-    let last = reload_under_load("user");
+    reload_in_user_space(100);
+}
+
+#[test]
+#[ignore = "long: make test-long"]
+fn a_thousand_reloads_under_load_lose_nothing_and_judge_nothing_wrongly() {
+    reload_in_user_space(1000);
+}
+
+fn reload_in_user_space(reloads: usize) {
+    let last = reload_under_load("user", reloads);
     // Of rules that stay as they are, the counters go on: all that came was accepted by the last one.
     let stages = last.json["stages"].as_array().unwrap();
     let own = stages.iter().find(|stage| stage["name"] == "forth").unwrap();
@@ -90,13 +100,23 @@ fn a_hundred_reloads_under_load_lose_nothing_and_judge_nothing_wrongly() {
 
 #[test]
 fn nor_do_a_hundred_in_the_kernel() {
-    let last = reload_under_load("kernel");
+    reload_in_the_kernel(100);
+}
+
+#[test]
+#[ignore = "long: make test-long"]
+fn a_thousand_reloads_in_the_kernel_lose_nothing_and_judge_nothing_wrongly() {
+    reload_in_the_kernel(1000);
+}
+
+fn reload_in_the_kernel(reloads: usize) {
+    let last = reload_under_load("kernel", reloads);
     assert_eq!(last.report.drops["policy"], 0, "{}", last.json);
 }
 
-fn reload_under_load(place: &str) -> Final {
+fn reload_under_load(place: &str, reloads: usize) -> Final {
     let chain = chain(Chain::builder());
-    let named = |name: &str| format!("{place}-{name}");
+    let named = |name: &str| format!("{place}-{reloads}-{name}");
     let (accepting, dropping) = (
         Rules::new(&named("accepting"), &many(1000, 1, "accept")),
         Rules::new(&named("dropping"), &many(1000, 1, "drop")),
@@ -109,7 +129,7 @@ fn reload_under_load(place: &str) -> Final {
     // Until the last reload is done; slow enough that nothing is lost without any.
     let there = Traffic::new().size(60).flows(16).rate(10_000).core(0).start(chain.gen_(), "gen0").unwrap();
     let here = Traffic::new().size(60).flows(16).rate(10_000).core(0).start(chain.sink(), "sink0").unwrap();
-    for round in 0..100 {
+    for round in 0..reloads {
         let shift = 1 + round % 7;
         accepting.write(&many(1000 + 10 * shift, shift, "accept"));
         dropping.write(&many(2000 - 10 * shift, shift, "drop"));
@@ -124,7 +144,11 @@ fn reload_under_load(place: &str) -> Final {
     // The last rule of each decided about all that came, by whichever program or stage it was.
     let filters = socket.asked("rules")["filters"].clone();
     let counted = |filter: usize| filters[filter]["rules"].as_array().unwrap().last().unwrap()["packets"].clone();
-    assert_eq!(filters[0]["rules"].as_array().unwrap().len(), 1000 + 10 * (1 + 99 % 7) + 1, "the last file's rules");
+    assert_eq!(
+        filters[0]["rules"].as_array().unwrap().len(),
+        1000 + 10 * (1 + (reloads - 1) % 7) + 1,
+        "the last file's rules"
+    );
     assert_eq!((counted(0), counted(1)), (sent.packets.into(), against.packets.into()));
     let (ended, last) = running.stop();
     assert!(ended.status.success(), "{ended:?}");
@@ -135,7 +159,7 @@ fn reload_under_load(place: &str) -> Final {
     assert_eq!(back.seen().unwrap().arrived.packets, 0, "what is to be dropped slipped through: {}", last.json);
     let in_kernel = last.json["ports"][1]["xdp_dropped"].as_u64().unwrap();
     assert_eq!(last.report.drops["policy"] + in_kernel, against.packets, "{}", last.json);
-    println!("{} packets forth and {} back, 100 reloads", sent.packets, against.packets);
+    println!("{} packets forth and {} back, {reloads} reloads", sent.packets, against.packets);
     last
 }
 

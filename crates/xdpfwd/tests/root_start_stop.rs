@@ -104,7 +104,16 @@ fn after_sigkill_the_program_is_gone_and_a_restart_binds() {
 
 #[test]
 fn a_hundred_starts_and_stops_under_load_leave_nothing_behind() {
-    const RUNS: u64 = 100;
+    start_and_stop_under_load(100);
+}
+
+#[test]
+#[ignore = "long: make test-long"]
+fn a_thousand_starts_and_stops_under_load_leave_nothing_behind() {
+    start_and_stop_under_load(1000);
+}
+
+fn start_and_stop_under_load(runs: u64) {
     let chain = chain(Chain::builder());
     let canary = Canary::put_into(chain.fwd()).unwrap();
     let generator = Traffic::new().core(0).start(chain.gen_(), "gen0").unwrap();
@@ -112,7 +121,7 @@ fn a_hundred_starts_and_stops_under_load_leave_nothing_behind() {
     let pinned = pinned_pages().unwrap();
     let mut used = BpfObjects::default();
     let mut sent = 0;
-    for run in 0..RUNS {
+    for run in 0..runs {
         let mut running = Running::start(&chain, &config);
         used.add(BpfObjects::of_process(running.forwarder.pid()).unwrap());
         if run % 2 == 1 {
@@ -126,14 +135,14 @@ fn a_hundred_starts_and_stops_under_load_leave_nothing_behind() {
     }
     generator.stop().unwrap();
     assert!(sent > 0, "there was load");
-    assert!(used.count() as u64 >= 2 * 4 * RUNS, "a program, a link, two maps for each port: {}", used.count());
+    assert!(used.count() as u64 >= 2 * 4 * runs, "a program, a link, two maps for each port: {}", used.count());
     used.wait_until_gone(LONG).unwrap();
     // No socket is left in the kernel, nor the memory of one: a UMEM here is 8192 pages. Others on this machine have UMEMs,
     // too, and come and go: this finds what every tenth run leaves.
     drop(chain);
     canary.wait_until_gone(LONG).unwrap();
     let deadline = Instant::now() + LONG;
-    while pinned_pages().unwrap() > pinned + 8192 * RUNS / 10 {
+    while pinned_pages().unwrap() > pinned + 8192 * runs / 10 {
         assert!(Instant::now() < deadline, "{pinned} pages pinned before, {} after", pinned_pages().unwrap());
         thread::sleep(Duration::from_millis(10));
     }

@@ -229,6 +229,22 @@ fn many_rules_of_few_tuples_are_found_in_few_lookups() {
     assert!(shape.v4.iter().all(|tuple| tuple.longest <= 8), "{shape:?}");
 }
 
+/// The rules of crates/xdpfwd/tests/root_reload.rs. With a few seeds they do not fit the XDP program, and
+/// the filter stage draws another seed.
+#[test]
+fn few_seeds_crowd_the_hash_table() {
+    let rules = (0..2000_u32).map(|n| format!("drop src 198.18.{}.0/24 proto tcp dport {}", n % 256, 1 + n / 256));
+    let rules: Vec<Rule> = rules.map(|line| crate::parse_rule(&line).unwrap().unwrap()).collect();
+    let mut lot = 0x9e37_79b9_7f4a_7c15_u64;
+    let crowded = (0..400).filter(|_| {
+        lot = lot.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        Classifier::new(&rules, lot ^ lot >> 29).image(&rules).is_err()
+    });
+    let crowded = crowded.count();
+    println!("{crowded} of 400 seeds");
+    assert!(crowded < 40, "{crowded} of 400 seeds");
+}
+
 /// More tuples, sets and parts than there is room for: what does not fit is looked for less cleverly, and found all the same.
 #[test]
 fn what_is_beyond_the_tables_is_found_all_the_same() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
-use xdpfwd_filter::{Classifier, FlowCache, Rule, Verdict};
+use xdpfwd_filter::{Classifier, FlowCache, NotForKernel, Rule, Verdict};
 
 use super::kernel::{self, Offload};
 use super::modifiers::Limits;
@@ -124,6 +124,25 @@ impl<'de> Deserialize<'de> for Format {
     }
 }
 
+/// Compiles rules with a random seed.
+///
+/// With a few seeds, too many hashes meet in one place of the hash table for the XDP program. It says
+/// nothing about the rules: another seed is drawn.
+fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
+    const SEEDS: usize = 16;
+    let compile = || Classifier::new(rules, RandomState::new().hash_one(0_u64));
+    let mut classifier = compile();
+    if for_kernel {
+        for _ in 1..SEEDS {
+            if !matches!(classifier.image(rules), Err(NotForKernel::Crowded { .. })) {
+                break;
+            }
+            classifier = compile();
+        }
+    }
+    classifier
+}
+
 /// Rules of a bucket that make lookups slow, and looking for shadowed rules slower.
 const LONG: usize = 512;
 
@@ -139,8 +158,7 @@ impl StageConfig for FilterConfig {
         if u32::try_from(rules.len()).is_err() {
             return Err(PlanError::new(format!("{} rules: a filter has at most {}", rules.len(), u32::MAX)));
         }
-        let seed = RandomState::new().hash_one(0_u64);
-        let classifier = Classifier::new(&rules, seed);
+        let classifier = compile(&rules, self.place != Place::User);
         let shape = classifier.shape();
         let longest = shape.v4.iter().chain(&shape.v6).map(|tuple| tuple.longest).max().unwrap_or(0);
         let shadowed = if longest > LONG { Vec::new() } else { xdpfwd_filter::shadowed(&rules, &classifier) };

@@ -103,15 +103,33 @@ impl Cables {
         cross_connect_of(self.near, queues, engine)
     }
 
-    /// igb and m0, m1 have two queues, and RSS would send half of all flows to the one that is not served; what it hashes of a UDP packet
-    /// is the addresses alone, unless it is told.
+    /// Sets how many queues receive, and how flows are spread over them.
+    ///
+    /// igb, m0 and m1 have two queues. RSS would send half of all flows to a queue that is not served. igb hashes a UDP
+    /// packet's addresses alone unless it is told to hash the ports, and takes the queue of a hash from the indirection
+    /// table. m0 and m1 have no RSS: the host's tap spreads flows by a hash of its own.
     pub fn set_queues(&self, queues: u16) {
         for near in self.near.iter().filter(|near| near.starts_with(['i', 'm'])) {
-            let set = format!("ethtool -L {near} combined {queues}; ethtool -N {near} rx-flow-hash udp4 sdfn");
-            // To set what is set already is an error.
-            let _ = self.forwarder.command("sh").args(["-c", &set]).output().unwrap();
+            // ethtool reports an error if the number is already set: only the number that is set in the end counts.
+            let _ = self.ethtool(&["-L", near, "combined", &queues.to_string()]);
+            let shown = self.ethtool(&["-l", near]);
+            let current = shown.rsplit("Combined:").next().and_then(|rest| rest.split_whitespace().next());
+            assert_eq!(current, Some(&*queues.to_string()), "{near}: {shown}");
+        }
+        for near in self.near.iter().filter(|near| near.starts_with('i')) {
+            self.ethtool(&["-N", near, "rx-flow-hash", "udp4", "sdfn"]);
+            self.ethtool(&["-X", near, "equal", &queues.to_string()]);
+            let shown = self.ethtool(&["-x", near]);
+            let used = (0..queues).all(|queue| indirection_table(&shown).contains(&queue));
+            assert!(used, "a queue of {near} is not in its indirection table:\n{shown}");
         }
         self.wait_for_carriers();
+    }
+
+    /// Runs ethtool in the forwarder's namespace and returns its output, that on stderr included.
+    fn ethtool(&self, arguments: &[&str]) -> String {
+        let output = self.forwarder.command("ethtool").args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output)
     }
 
     pub fn start(&self, queues: u16, engine: &str) -> Running {
@@ -193,6 +211,11 @@ impl Sender {
         /// Each sender's frames come after those of all before: the sink wants them in order.
         static SENDERS: AtomicU64 = AtomicU64::new(1);
         const FLOWS: u32 = 64;
+        // RSS hashes are linear: the queue of a flow is the parity of some of the bits in which flows differ. A random
+        // key, which igb draws at boot, selects them. Ports in a row differ in 6 bits, and one key in 64 selects none of
+        // these: all flows in one queue. Ports that are 1007 apart differ in all 16 bits.
+        const STEP: u32 = 1007;
+        let flow = |number: u64| (number % u64::from(FLOWS)) as u32 * STEP;
         let open = || {
             let address = getifaddrs().unwrap().find_map(|entry| {
                 let address = entry.address.filter(|_| entry.interface_name == interface)?;
@@ -209,7 +232,7 @@ impl Sender {
             let traffic = Traffic::new().size(size).flows(FLOWS);
             let mut sent = 0;
             while count.is_none_or(|count| sent < count) && !stopped.load(Ordering::Relaxed) {
-                let bytes = traffic.frame((sent % u64::from(FLOWS)) as u32, first + sent).bytes();
+                let bytes = traffic.frame(flow(sent), first + sent).bytes();
                 match sendto(socket.as_raw_fd(), &bytes, &address, MsgFlags::empty()) {
                     Ok(_) => sent += 1,
                     // No room for the moment, or the link is down.
@@ -235,6 +258,13 @@ impl Sender {
         self.stop.store(true, Ordering::Relaxed);
         self.finish()
     }
+}
+
+/// The queues that `ethtool -x` shows: lines such as `    0:      0     1     0     1`.
+fn indirection_table(shown: &str) -> Vec<u16> {
+    let rows = shown.lines().filter_map(|line| line.split_once(':'));
+    let rows = rows.filter(|(first, _)| first.trim().parse::<u16>().is_ok());
+    rows.flat_map(|(_, row)| row.split_whitespace().filter_map(|queue| queue.parse().ok())).collect()
 }
 
 /// `ss --xdp -e` shows `… IFACE:qN … zc:0|1 …` for each socket that is bound.
