@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
-use xdpfwd_lab::{BpfObjects, Canary, Chain, Traffic, pinned_pages};
+use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic, pinned_pages};
 
 /// Runs xdpfwd in the lab's middle until it ends by itself.
 fn run(chain: &Chain, config: &str, arguments: &[&str]) -> Output {
@@ -106,7 +106,7 @@ fn after_sigkill_the_program_is_gone_and_a_restart_binds() {
 fn a_hundred_starts_and_stops_under_load_leave_nothing_behind() {
     const RUNS: u64 = 100;
     let chain = chain(Chain::builder());
-    let canary = Canary::put_into(chain.fwd()).unwrap();
+    let guard = NamespaceGuard::new(chain.fwd()).unwrap();
     let generator = Traffic::new().core(0).start(chain.gen_(), "gen0").unwrap();
     let config = cross_connect(1, "cores = [1]");
     let pinned = pinned_pages().unwrap();
@@ -131,7 +131,7 @@ fn a_hundred_starts_and_stops_under_load_leave_nothing_behind() {
     // No socket is left in the kernel, nor the memory of one: a UMEM here is 8192 pages. Others on this machine have UMEMs,
     // too, and come and go: this finds what every tenth run leaves.
     drop(chain);
-    canary.wait_until_gone(LONG).unwrap();
+    guard.wait_until_gone(LONG).unwrap();
     let deadline = Instant::now() + LONG;
     while pinned_pages().unwrap() > pinned + 8192 * RUNS / 10 {
         assert!(Instant::now() < deadline, "{pinned} pages pinned before, {} after", pinned_pages().unwrap());
