@@ -18,13 +18,13 @@ use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder};
 use serde::Serialize;
 use serde_json::{Value, json};
 use xdpfwd_bench::classbench::{Header, Locality, Seed, generate, trace, write_rules};
+use xdpfwd_bench::machine::said;
 use xdpfwd_filter::{Classifier, Rule, Verdict, parse_classbench};
 use xdpfwd_lab::{Chain, Forwarder, PacketTemplate, Sink, Traffic, Window};
 use xdpfwd_xsk::{AttachMode, XdpLink, attach_xdp};
 
 use crate::{
     common::{Common, Stop, note, settle},
-    machine::said,
     peer::Place,
     stats::Median,
 };

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::said;
+use xdpfwd_bench::machine::said;
 
 const SCENARIOS: [&str; 6] = ["kernel", "rings", "port", "worker", "worker-mac-swap", "worker-three-stages"];
 /// Packets of a round of examples/counted.rs.
