@@ -1,14 +1,13 @@
 //! What the XDP program leaves to the kernel: `BPF_PROG_TEST_RUN` on frames that scapy makes, and on what becomes of them
 //! when they are mangled.
 
-#[path = "keep/oracle.rs"]
-mod oracle;
+mod keep;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use oracle::Oracle;
+use keep::oracle::Oracle;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};

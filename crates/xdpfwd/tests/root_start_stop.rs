@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
 use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic, pinned_pages};
+use xdpfwd_testkit::Folder;
 
 /// Runs xdpfwd in the lab's middle until it ends by itself.
 fn run(chain: &Chain, config: &str, arguments: &[&str]) -> Output {
@@ -223,8 +224,7 @@ fn the_capabilities_that_are_named_suffice() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     // What a build leaves behind need not be readable for everybody.
-    let folder = std::env::temp_dir().join(format!("xdpfwd-capabilities-{}", std::process::id()));
-    std::fs::create_dir(&folder).unwrap();
+    let folder = Folder::shared();
     let (binary, file) = (folder.join("xdpfwd"), folder.join("fw.toml"));
     std::fs::copy(XDPFWD, &binary).unwrap();
     std::fs::copy(config.path(), &file).unwrap();
@@ -239,7 +239,6 @@ fn the_capabilities_that_are_named_suffice() {
     let all = ["net_admin", "net_raw", "bpf", "perfmon", "ipc_lock"];
     let with_all = run(&all);
     let without_one = all.map(|left_out| run(&all.into_iter().filter(|name| *name != left_out).collect::<Vec<_>>()));
-    std::fs::remove_dir_all(&folder).unwrap();
     assert!(with_all.status.success(), "{}", stderr(&with_all));
     for (output, left_out) in without_one.iter().zip(all) {
         let text = stderr(output);
