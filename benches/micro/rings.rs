@@ -13,11 +13,6 @@
 //! After criterion's, a table: all of them and the C twins (benches/peers/ring_twin.c, a process of its own) in turn, as
 //! ratios within a round. `cargo bench -p xdpfwd-bench --bench rings`, or `make bench-rings`.
 
-// The machine is asked by the same questions as for the benchmarks in the lab, which need more of it.
-#[allow(dead_code)]
-#[path = "../src/machine.rs"]
-mod machine;
-
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -32,6 +27,7 @@ use std::{
 use criterion::{BenchmarkId, Criterion};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
+use xdpfwd_bench::machine::Machine;
 use xdpfwd_pipeline::{PortId, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{
@@ -326,7 +322,7 @@ fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&st
 
 /// In benches/results/<date>-<host>/, as the benchmarks in the lab.
 fn keep(text: &str, numbers: &Value) {
-    let machine = machine::Machine::here();
+    let machine = Machine::here();
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
     let directory = results.join(format!("{}-{}", machine.date, machine.host));
     let all = json!({

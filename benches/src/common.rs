@@ -15,12 +15,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::json;
+use xdpfwd_bench::machine::Machine;
 use xdpfwd_lab::Sink;
 
-use crate::{
-    machine::Machine,
-    peer::{Missing, Peer, Place, Ready},
-};
+use crate::peer::{Missing, Peer, Place, Ready};
 
 /// What arrives at the sink has not changed for that long: nothing is on its way any more.
 const SETTLED: Duration = Duration::from_millis(200);

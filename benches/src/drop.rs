@@ -18,13 +18,13 @@ use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder};
 use serde::Serialize;
 use serde_json::{Value, json};
 use xdpfwd_bench::classbench::{Header, Locality, Seed, generate, trace, write_rules};
+use xdpfwd_bench::machine::said;
 use xdpfwd_filter::{Classifier, Rule, Verdict, parse_classbench};
-use xdpfwd_lab::{Chain, Forwarder, Packet, Sink, Traffic, Window};
+use xdpfwd_lab::{Chain, Forwarder, PacketTemplate, Sink, Traffic, Window};
 use xdpfwd_xsk::{AttachMode, XdpLink, attach_xdp};
 
 use crate::{
     common::{Common, Stop, note, settle},
-    machine::said,
     peer::Place,
     stats::Median,
 };
@@ -106,7 +106,7 @@ struct Run {
 struct Set {
     count: usize,
     file: PathBuf,
-    packets: Arc<[Packet]>,
+    packets: Arc<[PacketTemplate]>,
 }
 
 /// Packets of a flood: more than caches for flows have room for.
@@ -204,8 +204,8 @@ impl Set {
     }
 }
 
-fn packet(header: &Header) -> Packet {
-    Packet {
+fn packet(header: &Header) -> PacketTemplate {
+    PacketTemplate {
         source: header.source.into(),
         destination: header.destination.into(),
         source_port: header.source_port,

@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::{common::build_output, machine::said};
+use crate::common::build_output;
+use xdpfwd_bench::machine::said;
 
 const SCENARIOS: [&str; 6] = ["kernel", "rings", "port", "worker", "worker-mac-swap", "worker-three-stages"];
 /// Packets of a round of examples/counted.rs.

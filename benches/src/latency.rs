@@ -6,12 +6,12 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
+use xdpfwd_bench::machine::cpu_nanoseconds;
 use xdpfwd_lab::{Chain, Histogram, Sink, Traffic};
 
 use crate::{
     common::{Common, Stop, note, settle},
     forward::syscalls_per_packet,
-    machine::cpu_nanoseconds,
     peer::{Peer, Ready, Running, brief},
     stats::Median,
 };

@@ -1,4 +1,5 @@
-//! What the measurements of xdpfwd share with programs outside of the `xdpfwd-bench` binary: rule sets and traces.
+//! Code that `xdpfwd-bench` shares with the other benchmarks: rule sets, traces, and the description of the machine.
 #![forbid(unsafe_code)]
 
 pub mod classbench;
+pub mod machine;

@@ -1,4 +1,4 @@
-//! What the figures were taken on: without it they mean nothing.
+//! The machine on which the figures were measured.
 
 use std::{fs, process::Command};
 
@@ -6,11 +6,11 @@ use serde::Serialize;
 
 /// Machine, kernel and tools.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// Host name.
-    pub(crate) host: String,
+    pub host: String,
     /// Day of the run, UTC, ISO 8601.
-    pub(crate) date: String,
+    pub date: String,
     /// `uname -srvm`.
     kernel: String,
     cpu: String,
@@ -25,12 +25,12 @@ pub(crate) struct Machine {
     /// The commit that was measured, with `-dirty` if it was not quite that.
     commit: String,
     /// Load average when the run began: what else ran.
-    pub(crate) load_average: String,
+    pub load_average: String,
 }
 
 impl Machine {
-    /// Asks this one.
-    pub(crate) fn here() -> Self {
+    /// Returns the description of this machine.
+    pub fn here() -> Self {
         let cpuinfo = read("/proc/cpuinfo");
         let field = |name: &str| {
             let line = cpuinfo.lines().find(|line| line.starts_with(name));
@@ -52,19 +52,19 @@ impl Machine {
             load_average: read("/proc/loadavg").trim().to_owned(),
         }
     }
-}
 
-impl Machine {
-    /// What the kernel says of the first core's clock: that of the time-stamp counter, where nothing changes it.
-    pub(crate) fn megahertz(&self) -> Option<f64> {
+    /// Returns the clock of the first core in MHz, as /proc/cpuinfo reports it. It is the clock of the time-stamp counter
+    /// where the core's frequency is fixed.
+    pub fn megahertz(&self) -> Option<f64> {
         self.cpu_mhz.parse().ok()
     }
 }
 
-/// Nanoseconds that all threads of a process have run, user and kernel time.
+/// Returns the nanoseconds that all threads of a process have run, user and kernel time.
 ///
-/// By `schedstat`, exact to the nanosecond: `/proc/PID/stat` counts in ticks, and an idle forwarder sleeps between them.
-pub(crate) fn cpu_nanoseconds(pid: u32) -> u64 {
+/// Reads `schedstat`, which is exact to the nanosecond; `/proc/PID/stat` counts ticks, and an idle forwarder sleeps between
+/// them.
+pub fn cpu_nanoseconds(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     tasks
         .filter_map(|task| {
@@ -77,8 +77,8 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// What a tool says, or a word for that it is not there.
-pub(crate) fn said(program: &str, arguments: &[&str]) -> String {
+/// Returns the output of a tool, or a note that it failed.
+pub fn said(program: &str, arguments: &[&str]) -> String {
     match Command::new(program).args(arguments).output() {
         Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         _ => format!("unknown: `{program}` did not answer"),

@@ -9,7 +9,6 @@ mod esp;
 mod forward;
 mod instructions;
 mod latency;
-mod machine;
 mod peer;
 mod stats;
 

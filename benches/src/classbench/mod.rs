@@ -33,6 +33,7 @@ mod parameters;
 mod random;
 mod rule;
 mod seed;
+mod seed_file;
 mod statistics;
 mod trace;
 mod trie;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, str::FromStr};
 
 use anyhow::{Context, Result, ensure};
 
-use super::seed::{Written, WrittenProtocol};
+use super::seed_file::{ProtocolEntry, SeedFile};
 
 /// The order in which a line of `-prots` has the pairs of port classes.
 const PAIRS: [&str; 25] = [
@@ -14,10 +14,10 @@ const PAIRS: [&str; 25] = [
 ];
 
 /// Flags and extra fields, which our rules do not have, are left out.
-pub(crate) fn read(text: &str) -> Result<Written> {
+pub(crate) fn read(text: &str) -> Result<SeedFile> {
     let sections = sections(text);
     let lines = |name: &str| sections.get(name).map(Vec::as_slice).with_context(|| format!("there is no -{name}"));
-    let mut written = Written {
+    let mut file = SeedFile {
         filters: single(lines("scale")?).context("-scale")?,
         source_nesting: single(lines("snest")?).context("-snest")?,
         destination_nesting: single(lines("dnest")?).context("-dnest")?,
@@ -27,24 +27,24 @@ pub(crate) fn read(text: &str) -> Result<Written> {
         destination_exact: exact(lines("dpem")?).context("-dpem")?,
         source_branching: branching(lines("sskew")?).context("-sskew")?,
         destination_branching: branching(lines("dskew")?).context("-dskew")?,
-        ..Written::default()
+        ..SeedFile::default()
     };
     for line in lines("prots")? {
-        written.protocol.push(protocol(line).context("-prots")?);
+        file.protocol.push(protocol(line).context("-prots")?);
     }
     for pair in PAIRS {
         let section = pair.replace('-', "_");
         let values = lengths(lines(&section)?).with_context(|| format!("-{section}"))?;
         if !values.is_empty() {
-            written.lengths.insert(pair.to_owned(), values);
+            file.lengths.insert(pair.to_owned(), values);
         }
     }
     for line in lines("pcorr")? {
         let [level, probability] = fields(line).context("-pcorr")?;
         let level = number(level)?;
-        written.correlation.push((level, level, number(probability)?));
+        file.correlation.push((level, level, number(probability)?));
     }
-    Ok(written)
+    Ok(file)
 }
 
 fn sections(text: &str) -> BTreeMap<&str, Vec<&str>> {
@@ -103,7 +103,7 @@ fn branching(lines: &[&str]) -> Result<Vec<(u8, u8, f64, f64)>> {
     lines.iter().map(level).collect()
 }
 
-fn protocol(line: &str) -> Result<WrittenProtocol> {
+fn protocol(line: &str) -> Result<ProtocolEntry> {
     let [value, share, pairs @ ..] = &words(line)[..] else { anyhow::bail!("{line:?} has no share") };
     ensure!(pairs.len() == PAIRS.len(), "protocol {value} has {} pairs of port classes, not 25", pairs.len());
     let mut ports = BTreeMap::new();
@@ -111,7 +111,7 @@ fn protocol(line: &str) -> Result<WrittenProtocol> {
         ports.insert((*pair).to_owned(), number(share)?);
     }
     let value: u8 = number(value)?;
-    Ok(WrittenProtocol { number: (value != 0).then_some(value), share: number(share)?, ports })
+    Ok(ProtocolEntry { number: (value != 0).then_some(value), share: number(share)?, ports })
 }
 
 /// A line has the sum of both lengths and its share, then lengths of the source, each with its share in that sum.

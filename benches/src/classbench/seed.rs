@@ -1,14 +1,14 @@
-//! The figures that rules are drawn from: as written, and as used.
+//! The figures that rules are drawn from.
 
 use std::{collections::BTreeMap, str::FromStr};
 
 use anyhow::{Context, Error, Result, bail, ensure};
-use serde::Deserialize;
 
 use super::{
     parameters,
     random::{Choice, Random},
     rule::{Ports, Protocol},
+    seed_file::SeedFile,
 };
 
 const BUILT_IN: [(&str, &str); 3] = [
@@ -47,11 +47,11 @@ impl Seed {
 
     /// A seed in TOML, as in benches/classbench, or a parameter file of ClassBench, which starts with `-scale`.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
-        let written = match text.trim_start().starts_with("-scale") {
+        let file = match text.trim_start().starts_with("-scale") {
             true => parameters::read(text),
             false => toml::from_str(text).map_err(Error::from),
         };
-        written.and_then(|written| Self::resolve(name, &written)).with_context(|| format!("seed {name}"))
+        file.and_then(|file| Self::resolve(name, &file)).with_context(|| format!("seed {name}"))
     }
 
     /// What it was read as.
@@ -59,11 +59,11 @@ impl Seed {
         &self.name
     }
 
-    fn resolve(name: &str, written: &Written) -> Result<Self> {
-        ensure!(written.filters > 0, "filters is 0: it is the size of the set that has these figures");
+    fn resolve(name: &str, file: &SeedFile) -> Result<Self> {
+        ensure!(file.filters > 0, "filters is 0: it is the size of the set that has these figures");
         let mut lengths = BTreeMap::new();
         let mut default = None;
-        for (pair, values) in &written.lengths {
+        for (pair, values) in &file.lengths {
             let choice = Lengths::choice(values).with_context(|| format!("lengths of {pair}"))?;
             match pair.as_str() {
                 "default" => default = Some(choice),
@@ -71,7 +71,7 @@ impl Seed {
             }
         }
         let mut protocols = Vec::new();
-        for protocol in &written.protocol {
+        for protocol in &file.protocol {
             let value = protocol.number.map_or(Protocol::ANY, Protocol::number);
             let pairs: Result<Vec<_>> =
                 protocol.ports.iter().map(|(pair, &share)| Ok((share, pair.parse::<Pair>()?))).collect();
@@ -86,16 +86,16 @@ impl Seed {
         }
         let seed = Self {
             name: name.to_owned(),
-            filters: written.filters,
+            filters: file.filters,
             protocols: Choice::new(protocols).context("protocols")?,
-            source_ports: PortValues::new(&written.source_ranges, &written.source_exact).context("source ports")?,
-            destination_ports: PortValues::new(&written.destination_ranges, &written.destination_exact)
+            source_ports: PortValues::new(&file.source_ranges, &file.source_exact).context("source ports")?,
+            destination_ports: PortValues::new(&file.destination_ranges, &file.destination_exact)
                 .context("destination ports")?,
             lengths,
-            source: Branching::new(written.source_nesting, &written.source_branching).context("source branching")?,
-            destination: Branching::new(written.destination_nesting, &written.destination_branching)
+            source: Branching::new(file.source_nesting, &file.source_branching).context("source branching")?,
+            destination: Branching::new(file.destination_nesting, &file.destination_branching)
                 .context("destination branching")?,
-            correlation: written.correlation()?,
+            correlation: file.correlation()?,
         };
         for (_, (_, pairs)) in seed.protocols.shares() {
             for (_, pair) in pairs.shares() {
@@ -104,54 +104,6 @@ impl Seed {
             }
         }
         Ok(seed)
-    }
-}
-
-/// A seed as its file has it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Written {
-    pub(crate) filters: u32,
-    pub(crate) protocol: Vec<WrittenProtocol>,
-    /// Share, first port, last port.
-    #[serde(default)]
-    pub(crate) source_ranges: Vec<(f64, u16, u16)>,
-    #[serde(default)]
-    pub(crate) destination_ranges: Vec<(f64, u16, u16)>,
-    /// Share, port.
-    #[serde(default)]
-    pub(crate) source_exact: Vec<(f64, u16)>,
-    #[serde(default)]
-    pub(crate) destination_exact: Vec<(f64, u16)>,
-    /// By pair of port classes, or `default`: share, length of the source, length of the destination.
-    pub(crate) lengths: BTreeMap<String, Vec<(f64, u8, u8)>>,
-    pub(crate) source_nesting: u8,
-    pub(crate) destination_nesting: u8,
-    /// First level, last level, share of nodes with two children, skew of these.
-    pub(crate) source_branching: Vec<(u8, u8, f64, f64)>,
-    pub(crate) destination_branching: Vec<(u8, u8, f64, f64)>,
-    /// First level, last level, probability.
-    pub(crate) correlation: Vec<(u8, u8, f64)>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WrittenProtocol {
-    /// Any protocol if not given.
-    pub(crate) number: Option<u8>,
-    pub(crate) share: f64,
-    pub(crate) ports: BTreeMap<String, f64>,
-}
-
-impl Written {
-    fn correlation(&self) -> Result<[f64; 33]> {
-        let mut levels = [0.0; 33];
-        for &(first, last, probability) in &self.correlation {
-            ensure!(first <= last && last <= 32, "correlation: levels {first} to {last} are not from 0 to 32");
-            ensure!((0.0..=1.0).contains(&probability), "correlation: {probability} is not from 0 to 1");
-            levels[usize::from(first)..=usize::from(last)].fill(probability);
-        }
-        Ok(levels)
     }
 }
 

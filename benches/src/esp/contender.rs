@@ -15,7 +15,7 @@ use xdpfwd_ipsec::{
     Transform, Window, behind,
 };
 
-use super::{Backend, Cipher, Pair};
+use super::options::{Backend, Cipher, Timing};
 
 /// From one frame to the next: no power of two, or all packets would fall on the same few places of the caches. DPDK's lie so, too.
 const STRIDE: usize = 2048 + 192;
@@ -138,7 +138,7 @@ impl Contender {
     }
 
     /// Sealing and opening, by medians of passes.
-    pub(super) fn round(&self, frames: &mut Frames, passes: usize) -> [Pair; 2] {
+    pub(super) fn round(&self, frames: &mut Frames, passes: usize) -> [Timing; 2] {
         let mut window = window();
         let mut samples: [Vec<f64>; 4] = Default::default();
         frames.number = 0;
@@ -161,7 +161,7 @@ impl Contender {
             samples.sort_by(f64::total_cmp);
             samples[samples.len() / 2] / frames.count() as f64
         });
-        [Pair { alone: sealed_alone, esp: sealed }, Pair { alone: opened_alone, esp: opened }]
+        [Timing { alone: sealed_alone, esp: sealed }, Timing { alone: opened_alone, esp: opened }]
     }
 
     /// Seals each, under numbers that were not used. Nanoseconds.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Arguments, Cipher, Direction};
+use super::options::{Arguments, Cipher, Direction};
 
 pub(super) const NAME: &str = "dpdk-test-crypto-perf";
 

@@ -5,129 +5,28 @@
 
 mod contender;
 mod dpdk;
+mod options;
 mod stage;
 
 use std::collections::BTreeMap;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Serialize;
-use xdpfwd_ipsec::Transform;
+use strum::IntoEnumIterator as _;
+use xdpfwd_bench::machine::Machine;
 
 use crate::common::{Stop, note};
-use crate::machine::Machine;
 use crate::stats::Median;
 use contender::{Contender, Frames};
-
-/// Options of the subcommand.
-#[derive(Args)]
-pub(crate) struct Arguments {
-    /// Bytes of payload
-    #[arg(long, value_delimiter = ',', default_values_t = [64, 256, 512, 1400])]
-    sizes: Vec<usize>,
-    /// How the packets are protected
-    #[arg(long, value_enum, default_value_t = Cipher::Aes128Gcm)]
-    transform: Cipher,
-    /// Whose cryptography
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Backend::AwsLc, Backend::Rustcrypto, Backend::IpsecMb])]
-    backends: Vec<Backend>,
-    /// Packets that passes go over, and that dpdk-test-crypto-perf has: its least is 1024
-    #[arg(long, default_value_t = 1024)]
-    frames: usize,
-    /// Passes of each variant in a round
-    #[arg(long, default_value_t = 100)]
-    passes: usize,
-    /// Rounds
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
-    /// Packets that dpdk-test-crypto-perf seals or opens of each size in a round: few, so that it is seldom interrupted, whose figure is a mean
-    #[arg(long, default_value_t = 10_000)]
-    dpdk_packets: usize,
-    /// The core that is measured on; dpdk-test-crypto-perf waits on another meanwhile
-    #[arg(long, default_value_t = 1)]
-    core: usize,
-    /// Print JSON, a line for each row
-    #[arg(long)]
-    json: bool,
-}
-
-/// The transforms that something else can be compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Cipher {
-    /// AES-GCM with a key of 128 bits
-    #[value(name = "aes-128-gcm")]
-    Aes128Gcm,
-    /// AES-GCM with a key of 256 bits
-    #[value(name = "aes-256-gcm")]
-    Aes256Gcm,
-    /// ChaCha20-Poly1305
-    #[value(name = "chacha20-poly1305")]
-    ChaCha20Poly1305,
-}
-
-impl Cipher {
-    fn transform(self) -> Transform {
-        match self {
-            Self::Aes128Gcm => Transform::Aes128Gcm,
-            Self::Aes256Gcm => Transform::Aes256Gcm,
-            Self::ChaCha20Poly1305 => Transform::ChaCha20Poly1305,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Backend {
-    /// AWS-LC
-    AwsLc,
-    /// RustCrypto's crates
-    Rustcrypto,
-    /// libipsec-mb
-    IpsecMb,
-}
-
-impl Backend {
-    fn name(self) -> &'static str {
-        match self {
-            Self::AwsLc => "aws-lc",
-            Self::Rustcrypto => "rustcrypto",
-            Self::IpsecMb => "ipsec-mb",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Direction {
-    Seal,
-    Open,
-}
-
-impl Direction {
-    const ALL: [Self; 2] = [Self::Seal, Self::Open];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Seal => "seal",
-            Self::Open => "open",
-        }
-    }
-}
-
-/// Nanoseconds a packet: the cryptography alone, and ESP.
-#[derive(Clone, Copy)]
-struct Pair {
-    alone: f64,
-    esp: f64,
-}
+pub(crate) use options::Arguments;
+use options::{Backend, Cipher, Direction, Timing};
 
 /// What one round says of a backend, a direction and a size.
 struct Figures {
-    pair: Pair,
+    timing: Timing,
     stage: f64,
     dpdk: Option<f64>,
 }
@@ -166,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     for &backend in &arguments.backends {
         match Contender::new(backend, arguments.transform) {
             Ok(contender) => contenders.push(contender),
-            Err(why) => drop(missing.insert(backend.name(), format!("{why:#}"))),
+            Err(why) => drop(missing.insert(backend.into(), format!("{why:#}"))),
         }
     }
     ensure!(!contenders.is_empty(), "no backend is left: {missing:?}");
@@ -178,7 +77,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         stop.check()?;
         note(&format!("round {} of {}", round + 1, arguments.rounds));
         let mut peers: BTreeMap<(Direction, usize), f64> = BTreeMap::new();
-        for direction in Direction::ALL {
+        for direction in Direction::iter() {
             if missing.contains_key(dpdk::NAME) {
                 continue;
             }
@@ -196,16 +95,16 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         }
         for (&size, &text) in arguments.sizes.iter().zip(&texts) {
             for contender in &order {
-                let (pairs, stages) = on_core(arguments.core, || {
+                let (timings, stages) = on_core(arguments.core, || {
                     let mut frames = Frames::new(arguments.frames, size);
-                    let pairs = contender.round(&mut frames, arguments.passes);
+                    let timings = contender.round(&mut frames, arguments.passes);
                     let transform = arguments.transform.transform();
                     let mut stages = stage::Round::new(contender.backend, transform, arguments.frames, size)?;
-                    Ok((pairs, stages.round(arguments.passes)?))
+                    Ok((timings, stages.round(arguments.passes)?))
                 })?;
-                for ((direction, pair), stage) in Direction::ALL.into_iter().zip(pairs).zip(stages) {
+                for ((direction, timing), stage) in Direction::iter().zip(timings).zip(stages) {
                     let dpdk = peers.get(&(direction, text)).copied();
-                    all.entry((direction, text, contender.backend)).or_default().push(Figures { pair, stage, dpdk });
+                    all.entry((direction, text, contender.backend)).or_default().push(Figures { timing, stage, dpdk });
                 }
             }
         }
@@ -225,7 +124,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         );
         Row::print_head();
     }
-    for direction in Direction::ALL {
+    for direction in Direction::iter() {
         for (&size, &text) in arguments.sizes.iter().zip(&texts) {
             for contender in &contenders {
                 let backend = contender.backend;
@@ -285,16 +184,16 @@ impl Row {
             payload,
             text,
             backend,
-            alone_ns: median(&|figures| figures.pair.alone),
-            esp_ns: median(&|figures| figures.pair.esp),
+            alone_ns: median(&|figures| figures.timing.alone),
+            esp_ns: median(&|figures| figures.timing.esp),
             stage_ns: median(&|figures| figures.stage),
-            esp_adds_ns: median(&|figures| figures.pair.esp - figures.pair.alone),
-            stage_adds_ns: median(&|figures| figures.stage - figures.pair.alone),
-            alone_cycles: median(&|figures| figures.pair.alone * gigahertz),
-            esp_cycles: median(&|figures| figures.pair.esp * gigahertz),
+            esp_adds_ns: median(&|figures| figures.timing.esp - figures.timing.alone),
+            stage_adds_ns: median(&|figures| figures.stage - figures.timing.alone),
+            alone_cycles: median(&|figures| figures.timing.alone * gigahertz),
+            esp_cycles: median(&|figures| figures.timing.esp * gigahertz),
             stage_cycles: median(&|figures| figures.stage * gigahertz),
             dpdk_cycles: Median::of(figures.iter().filter_map(|figures| figures.dpdk)),
-            esp_ratio: of_dpdk(&|figures| figures.pair.esp),
+            esp_ratio: of_dpdk(&|figures| figures.timing.esp),
             stage_ratio: of_dpdk(&|figures| figures.stage),
         }
     }
@@ -325,10 +224,10 @@ impl Row {
         let alone = |median: &Option<Median>| median.map_or("-".to_owned(), |m| format!("{:.1}", m.median));
         println!(
             "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<9}{:<9}{:<20}{:<20}{:<18}{}",
-            self.direction.name(),
+            self.direction,
             self.payload,
             self.text,
-            self.backend.name(),
+            self.backend,
             shown(&self.alone_ns, 1),
             shown(&self.esp_ns, 1),
             shown(&self.stage_ns, 1),

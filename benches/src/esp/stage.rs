@@ -3,16 +3,16 @@
 //! One path has both, so that what is sealed is opened, and frames come out as they went in: they go round. A clock is around each.
 
 use std::cell::RefCell;
-use std::fs;
 use std::mem;
 use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
+use tempfile::TempDir;
 use xdpfwd_ipsec::Transform;
 use xdpfwd_pipeline::{BuildCx, Cx, NamedStage, PlanCx, PortId, Stage, StageConfig, View, Worker};
 use xdpfwd_stages::esp::key_file;
@@ -21,7 +21,7 @@ use xdpfwd_xsk::{
     Batch, Census, Counters, EgressQueue, Frame, HugePages, KernelCounters, Pool, Port, Umem, UmemConfig,
 };
 
-use super::Backend;
+use super::options::Backend;
 
 /// A worker with both stages, and packets of one length that go round in it.
 pub(super) struct Round {
@@ -30,7 +30,7 @@ pub(super) struct Round {
     count: usize,
     /// Of sealing and opening.
     clocks: [Clock; 2],
-    _folder: Folder,
+    _folder: TempDir,
 }
 
 /// Nanoseconds a packet, of each batch.
@@ -40,13 +40,13 @@ type Frames = Rc<RefCell<Vec<Frame>>>;
 
 impl Round {
     pub(super) fn new(backend: Backend, transform: Transform, count: usize, size: usize) -> Result<Self> {
-        let folder = Folder::new()?;
-        key_file::create(&folder.0.join("key"), transform)?;
+        let folder = tempfile::tempdir().context("creating a folder for keys and state files")?;
+        key_file::create(&folder.path().join("key"), transform)?;
         for name in ["seal", "open"] {
-            StateFile::create(&folder.0.join(name))?;
+            StateFile::create(&folder.path().join(name))?;
         }
-        let (name, transform) = (backend.name(), transform.name());
-        let common = |state: &str| format!("lab = true\nstate_file = \"{state}\"\nbackend = \"{name}\"\n");
+        let transform = transform.name();
+        let common = |state: &str| format!("lab = true\nstate_file = \"{state}\"\nbackend = \"{backend}\"\n");
         let sa = format!(
             "[[sa]]\nspi = 0x1001\ntransform = \"{transform}\"\nkey_file = \"key\"\ndestination = \"192.0.2.2\"\n"
         );
@@ -54,8 +54,8 @@ impl Round {
         let open = format!("{}{sa}", common("open"));
         let clocks = [Clock::default(), Clock::default()];
         let stages = [
-            build::<xdpfwd_stages::EspSealConfig>(&seal, &folder.0)?,
-            build::<xdpfwd_stages::EspOpenConfig>(&open, &folder.0)?,
+            build::<xdpfwd_stages::EspSealConfig>(&seal, folder.path())?,
+            build::<xdpfwd_stages::EspOpenConfig>(&open, folder.path())?,
         ];
         let chain = stages
             .into_iter()
@@ -212,25 +212,5 @@ impl Port for Loop {
 
     fn close(self: Box<Self>, _: &mut Pool) -> usize {
         0
-    }
-}
-
-/// Keys and state files, removed with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self> {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("xdpfwd-bench-esp-{}-{number}", std::process::id()));
-        fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

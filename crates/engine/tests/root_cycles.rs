@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use support::{LONG, chain, cross_connect, stop};
 use xdpfwd_engine::{Control, DataPlane};
-use xdpfwd_lab::{BpfObjects, Canary, Chain, Traffic};
+use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic};
 
 /// What this process has of everything that a data plane takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ fn a_thousand_cycles_under_load_leave_nothing_behind() {
 fn cycle_under_load(cycles: usize) {
     const WARM_UP: usize = 5;
     let chain = chain(Chain::builder().queues(2));
-    let canary = Canary::put_into(chain.fwd()).unwrap();
+    let guard = NamespaceGuard::new(chain.fwd()).unwrap();
     let generator = Traffic::new().flows(16).core(0).start(chain.gen_(), "gen0").unwrap();
 
     let run = || {
@@ -90,5 +90,5 @@ fn cycle_under_load(cycles: usize) {
     generator.stop().unwrap();
     // And no socket is left in the kernel.
     drop(chain);
-    canary.wait_until_gone(LONG).unwrap();
+    guard.wait_until_gone(LONG).unwrap();
 }

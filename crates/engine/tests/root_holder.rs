@@ -10,15 +10,11 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use support::{chain, cross_connect, stop};
 use xdpfwd_engine::{Control, DataPlane, Keeper, StartError};
-use xdpfwd_lab::{Chain, Namespace, Sink};
+use xdpfwd_lab::{Chain, Sink};
+use xdpfwd_testkit::lab::ip;
 
 /// Some XDP program or other.
 const OBJECT: &str = concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o");
-
-fn ip(namespace: &Namespace, arguments: &str) {
-    let output = namespace.command("ip").args(arguments.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {arguments}: {output:?}");
-}
 
 /// Tries to start in the calling thread's namespace; nothing stays.
 fn start() -> Result<(), StartError> {

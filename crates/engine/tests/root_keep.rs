@@ -1,14 +1,13 @@
 //! What the XDP program leaves to the kernel: `BPF_PROG_TEST_RUN` on frames that scapy makes, and on what becomes of them
 //! when they are mangled.
 
-#[path = "keep/oracle.rs"]
-mod oracle;
+mod keep;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use oracle::Oracle;
+use keep::oracle::Oracle;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -40,14 +39,15 @@ fn program(rules: &[&str], own: OwnAddresses) -> XdpProgram {
     program
 }
 
-struct Frame {
+/// A frame made by scapy, with the rules that keep it.
+struct Sample {
     name: String,
     kept_by: BTreeSet<String>,
     bytes: Vec<u8>,
 }
 
 /// Those of scapy, in an order in which first fragments come first.
-fn frames() -> Vec<Frame> {
+fn frames() -> Vec<Sample> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keep/frames.py");
     // Debian's scapy serves Debian's interpreter; another `python3` may stand before it in the path.
     let output = ["/usr/bin/python3", "python3"].iter().find_map(|python| {
@@ -59,7 +59,7 @@ fn frames() -> Vec<Frame> {
     let frame = |line: &str| {
         let [name, rules, hex] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let kept_by = rules.split_whitespace().map(ToOwned::to_owned).collect();
-        Frame { name: name.to_owned(), kept_by, bytes: hex.as_bytes().chunks(2).map(byte).collect() }
+        Sample { name: name.to_owned(), kept_by, bytes: hex.as_bytes().chunks(2).map(byte).collect() }
     };
     output.lines().map(frame).collect()
 }
@@ -74,7 +74,7 @@ fn each_rule_keeps_what_it_says_and_nothing_else() {
         let mut program = program(&[rule], own.clone());
         let mut oracle = Oracle::new(rule.parse().unwrap(), &own);
         let mut kept = 0;
-        for Frame { name, kept_by, bytes } in &frames {
+        for Sample { name, kept_by, bytes } in &frames {
             let said = program.judge(bytes).unwrap() == XdpDecision::Kept;
             let expected = kept_by.contains(rule);
             kept += u64::from(said);
@@ -92,7 +92,7 @@ fn each_rule_keeps_what_it_says_and_nothing_else() {
 fn without_rules_or_addresses_nothing_is_kept() {
     let strangers = OwnAddresses::default();
     for (mut program, link_local) in [(program(&[], own()), false), (program(&RULES, strangers), true)] {
-        for Frame { name, kept_by, bytes } in frames() {
+        for Sample { name, kept_by, bytes } in frames() {
             let to_next_device = kept_by.contains("lldp") || kept_by.contains("stp");
             let expected = if link_local && to_next_device { XdpDecision::Kept } else { XdpDecision::ForStages };
             assert_eq!(program.judge(&bytes).unwrap(), expected, "{name}");
@@ -103,7 +103,7 @@ fn without_rules_or_addresses_nothing_is_kept() {
 #[test]
 fn all_rules_together_keep_what_any_of_them_keeps() {
     let mut program = program(&RULES, own());
-    for Frame { name, kept_by, bytes } in frames() {
+    for Sample { name, kept_by, bytes } in frames() {
         let kept = program.judge(&bytes).unwrap() == XdpDecision::Kept;
         assert_eq!(kept, !kept_by.is_empty(), "{name}");
     }
@@ -158,7 +158,7 @@ fn frames_that_are_cut_short_are_judged_alike() {
     for rule in RULES {
         let mut program = program(&[rule], own.clone());
         let mut oracle = Oracle::new(rule.parse().unwrap(), &own);
-        for Frame { name, bytes, .. } in frames.iter().filter(|frame| frame.bytes.len() <= 200) {
+        for Sample { name, bytes, .. } in frames.iter().filter(|frame| frame.bytes.len() <= 200) {
             for length in 14..bytes.len() {
                 let cut = &bytes[..length];
                 let kept = program.judge(cut).unwrap() == XdpDecision::Kept;

@@ -10,13 +10,15 @@ pub const MAX_FLOWS: u32 = 65536 - FIRST_FLOW_PORT as u32;
 pub const DESTINATION_PORT: u16 = 9;
 /// The smallest frame, in bytes without FCS. The lab's own 60 bytes fill it exactly.
 pub const MIN_SIZE: u16 = 60;
+/// Bytes that a frame takes on an Ethernet beyond its length in memory: FCS, preamble and inter-frame gap.
+pub const WIRE_OVERHEAD: u64 = 24;
 
 const MAGIC: [u8; 2] = *b"LB";
 const PATTERN_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// One frame as the generator would send it: what a test crafts its own from.
+/// A frame as the generator sends it; a test sends it by other means, or changes it first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub struct TestFrame {
     /// Length in bytes, without FCS, at least [`MIN_SIZE`].
     pub size: u16,
     /// Destination MAC address.
@@ -35,8 +37,8 @@ pub struct Frame {
     pub time: u64,
 }
 
-impl Frame {
-    /// The frame's bytes. The IPv4 header checksum is right; the UDP checksum is 0, which means none.
+impl TestFrame {
+    /// Returns the frame's bytes. The IPv4 header checksum is right; the UDP checksum is 0, which means none.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let size = self.size.max(MIN_SIZE);
@@ -86,8 +88,8 @@ mod tests {
     use super::*;
     use crate::{GEN_ADDRESS, SINK_ADDRESS, mac};
 
-    fn frame(size: u16) -> Frame {
-        Frame {
+    fn frame(size: u16) -> TestFrame {
+        TestFrame {
             size,
             destination_mac: mac(4),
             source_mac: mac(1),

@@ -41,16 +41,18 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod books;
+mod accounting;
 mod bpf;
 mod chain;
+mod counters;
 mod error;
 mod figures;
 mod frame;
 mod histogram;
+mod leftovers;
 mod namespace;
+mod privilege;
 mod process;
-mod remains;
 mod report;
 mod sink;
 mod tool;
@@ -58,47 +60,19 @@ mod traffic;
 mod veth;
 mod window;
 
-pub use books::{Books, Gap, Known, Loss, VethEvidence};
+pub use accounting::{Loss, LossBasis, Mismatch, PacketAccounting, VethEvidence};
 pub use chain::{Chain, ChainBuilder, GEN_ADDRESS, SINK_ADDRESS, take_down};
+pub use counters::Counters;
 pub use error::Error;
 pub use figures::grouped;
-pub use frame::{DESTINATION_PORT, FIRST_FLOW_PORT, Frame, MAX_FLOWS, MIN_SIZE};
+pub use frame::{DESTINATION_PORT, FIRST_FLOW_PORT, MAX_FLOWS, MIN_SIZE, TestFrame, WIRE_OVERHEAD};
 pub use histogram::Histogram;
+pub use leftovers::{BpfObjects, NamespaceGuard, pinned_pages};
 pub use namespace::{Namespace, sweep};
+pub use privilege::require_root;
 pub use process::{Ended, Forwarder};
-pub use remains::{BpfObjects, Canary, pinned_pages};
 pub use report::{FramesReport, KernelReport, PortReport, Report, StageReport};
 pub use sink::{Seen, Sink, SinkBuilder};
-pub use traffic::{Generator, Packet, Sent, Traffic};
+pub use traffic::{Generator, PacketTemplate, Sent, Traffic};
 pub use veth::{MAX_MTU, VethDrops, connect, mac};
 pub use window::{Reading, Window, bits_per_second};
-
-/// What a frame takes on an Ethernet beyond its length in memory: FCS, preamble and gap, in bytes.
-pub const WIRE_OVERHEAD: u64 = 24;
-
-/// Packets and bytes (frame lengths in memory), counted since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Frames.
-    pub packets: u64,
-    /// Bytes: the sum of the frames' lengths in memory.
-    pub bytes: u64,
-}
-
-impl std::ops::Sub for Counters {
-    type Output = Self;
-
-    /// What was counted between two readings. Saturates at zero.
-    fn sub(self, earlier: Self) -> Self {
-        Self { packets: self.packets.saturating_sub(earlier.packets), bytes: self.bytes.saturating_sub(earlier.bytes) }
-    }
-}
-
-/// Fails with [`Error::Privilege`] unless this process is root.
-///
-/// # Errors
-///
-/// [`Error::Privilege`], naming `what` can't be done and how to get there.
-pub fn require_root(what: &str) -> Result<(), Error> {
-    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Error::Privilege { what: what.to_owned() }) }
-}

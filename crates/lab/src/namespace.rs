@@ -80,22 +80,22 @@ impl Namespace {
     ///
     /// The namespace can't be entered, or `work` panicked.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
-        let door = self.door()?;
+        let handle = self.handle()?;
         thread::scope(|scope| {
             thread::Builder::new()
                 .name("lab-namespace".into())
-                .spawn_scoped(scope, move || door.enter().map(|()| work()))
+                .spawn_scoped(scope, move || handle.enter().map(|()| work()))
                 .map_err(Error::io("starting a thread"))?
                 .join()
                 .map_err(|_| Error::Panicked("Namespace::run"))?
         })
     }
 
-    /// What a thread needs to enter this namespace.
-    pub(crate) fn door(&self) -> Result<Door, Error> {
+    /// Returns the handle by which a thread enters this namespace.
+    pub(crate) fn handle(&self) -> Result<NamespaceHandle, Error> {
         let path = Path::new(DIRECTORY).join(&self.name);
         let file = File::open(&path).map_err(Error::io(format!("opening {}", path.display())))?;
-        Ok(Door(Some(file), path))
+        Ok(NamespaceHandle(Some(file), path))
     }
 
     /// `ip -n NAME …`
@@ -124,12 +124,12 @@ impl Drop for Namespace {
     }
 }
 
-/// The way into a namespace for one thread, for good; or, without a file, into where the thread is already.
-pub(crate) struct Door(Option<File>, PathBuf);
+/// A handle by which a thread enters a namespace and stays there. Without a file, the thread stays in its own.
+pub(crate) struct NamespaceHandle(Option<File>, PathBuf);
 
-impl Door {
-    /// Stays in the caller's own namespace.
-    pub(crate) fn here() -> Self {
+impl NamespaceHandle {
+    /// Returns a handle of the caller's own namespace.
+    pub(crate) fn current() -> Self {
         Self(None, PathBuf::new())
     }
 

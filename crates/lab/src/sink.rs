@@ -3,7 +3,7 @@
 use libbpf_rs::{Link, MapHandle, Object};
 use nix::net::if_::if_nametoindex;
 
-use crate::{Counters, Error, Histogram, Namespace, bpf, namespace::Door, require_root};
+use crate::{Counters, Error, Histogram, Namespace, bpf, namespace::NamespaceHandle, require_root};
 
 /// An XDP program on an interface that counts and drops. Dropped, it is detached.
 #[derive(Debug)]
@@ -76,9 +76,9 @@ impl SinkBuilder {
     ///
     /// Not root, no such interface, another XDP program there, or what libbpf says.
     pub fn attach(self, namespace: &Namespace, interface: &str) -> Result<Sink, Error> {
-        let door = namespace.door()?;
+        let handle = namespace.handle()?;
         std::thread::scope(|scope| {
-            scope.spawn(|| self.attach_behind(&door, interface)).join().map_err(|_| Error::Panicked("the sink"))?
+            scope.spawn(|| self.attach_in(&handle, interface)).join().map_err(|_| Error::Panicked("the sink"))?
         })
     }
 
@@ -88,12 +88,12 @@ impl SinkBuilder {
     ///
     /// As [`Self::attach`].
     pub fn attach_here(self, interface: &str) -> Result<Sink, Error> {
-        self.attach_behind(&Door::here(), interface)
+        self.attach_in(&NamespaceHandle::current(), interface)
     }
 
-    fn attach_behind(self, door: &Door, interface: &str) -> Result<Sink, Error> {
+    fn attach_in(self, handle: &NamespaceHandle, interface: &str) -> Result<Sink, Error> {
         require_root("the sink")?;
-        door.enter()?;
+        handle.enter()?;
         let ifindex =
             if_nametoindex(interface).map_err(Error::nix(format!("looking up the sink's interface {interface}")))?;
         // `struct config` of bpf/sink.bpf.c.

@@ -25,9 +25,9 @@ use nix::{
 
 use crate::{
     Counters, Error, GEN_ADDRESS, Namespace, SINK_ADDRESS, bpf,
-    frame::{Frame, MAX_FLOWS, MIN_SIZE},
+    frame::{MAX_FLOWS, MIN_SIZE, TestFrame},
     mac,
-    namespace::Door,
+    namespace::NamespaceHandle,
     require_root,
     veth::MAX_MTU,
 };
@@ -62,12 +62,13 @@ pub struct Traffic {
     source: Ipv4Addr,
     destination: Ipv4Addr,
     /// Of a flood.
-    packets: Option<Arc<[Packet]>>,
+    packets: Option<Arc<[PacketTemplate]>>,
 }
 
-/// What a frame of a flood has in it. Of protocols without ports, what is in the place of them.
+/// Addresses, ports and protocol of one packet of a [flood](Traffic::flood). Where the protocol has no ports, the port
+/// fields hold the bytes in their position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Packet {
+pub struct PacketTemplate {
     /// IPv4 source.
     pub source: Ipv4Addr,
     /// IPv4 destination.
@@ -80,7 +81,7 @@ pub struct Packet {
     pub protocol: u8,
 }
 
-impl Packet {
+impl PacketTemplate {
     /// `struct packet` of bpf/generator.bpf.c.
     fn bytes(&self) -> impl Iterator<Item = u8> + use<> {
         let addresses = [self.source.octets(), self.destination.octets()].concat();
@@ -114,7 +115,7 @@ impl Traffic {
 
     /// These packets, one after the other and from the beginning again, as fast as the core can: without sequence and time, for what
     /// drops them. Flows and rate do not count, and no sink knows them.
-    pub fn flood(mut self, packets: Arc<[Packet]>) -> Self {
+    pub fn flood(mut self, packets: Arc<[PacketTemplate]>) -> Self {
         self.packets = Some(packets);
         self
     }
@@ -168,10 +169,10 @@ impl Traffic {
         self
     }
 
-    /// The first frame of this traffic, for a test to send by other means, damaged or out of order.
+    /// Returns one frame of this traffic, for a test to send by other means, damaged or out of order.
     #[must_use]
-    pub fn frame(&self, flow: u32, sequence: u64) -> Frame {
-        Frame {
+    pub fn frame(&self, flow: u32, sequence: u64) -> TestFrame {
+        TestFrame {
             size: self.size,
             destination_mac: self.destination_mac,
             source_mac: self.source_mac,
@@ -192,7 +193,7 @@ impl Traffic {
     ///
     /// Not root, a value out of range, no such interface or core, or what libbpf says.
     pub fn start(&self, namespace: &Namespace, interface: &str) -> Result<Generator, Error> {
-        self.start_behind(namespace.door()?, interface, None)
+        self.start_in(namespace.handle()?, interface, None)
     }
 
     /// Starts giving a [`flood`](Self::flood) to the XDP program of `interface` in `namespace`, as a driver would that has received it,
@@ -208,7 +209,7 @@ impl Traffic {
         }
         let program = crate::veth::link(namespace, interface)?["xdp"]["prog"]["id"].as_u64();
         let program = program.and_then(|id| u32::try_from(id).ok()).ok_or(Error::Object("program on the interface"))?;
-        self.start_behind(namespace.door()?, interface, Some(program))
+        self.start_in(namespace.handle()?, interface, Some(program))
     }
 
     /// Starts sending out of `interface` in the network namespace this process is in.
@@ -217,10 +218,10 @@ impl Traffic {
     ///
     /// As [`Self::start`].
     pub fn start_here(&self, interface: &str) -> Result<Generator, Error> {
-        self.start_behind(Door::here(), interface, None)
+        self.start_in(NamespaceHandle::current(), interface, None)
     }
 
-    fn start_behind(&self, door: Door, interface: &str, into: Option<u32>) -> Result<Generator, Error> {
+    fn start_in(&self, handle: NamespaceHandle, interface: &str, into: Option<u32>) -> Result<Generator, Error> {
         require_root("the traffic generator")?;
         self.check()?;
         // Registered once per process would do; the handler does nothing, so more of them do no harm.
@@ -229,7 +230,7 @@ impl Traffic {
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, started) = mpsc::channel();
         let (traffic, interface) = (self.clone(), interface.to_owned());
-        let sender = Sender { traffic, door, interface, into, stop: Arc::clone(&stop) };
+        let sender = Sender { traffic, handle, interface, into, stop: Arc::clone(&stop) };
         let thread = thread::Builder::new()
             .name("lab-generator".into())
             .spawn(move || sender.run(&ready))
@@ -302,7 +303,7 @@ fn next_stream() -> u64 {
 /// The generator's thread.
 struct Sender {
     traffic: Traffic,
-    door: Door,
+    handle: NamespaceHandle,
     interface: String,
     /// The number of the XDP program that is to receive.
     into: Option<u32>,
@@ -315,13 +316,14 @@ impl Sender {
         let mut others = SigSet::all();
         others.remove(WAKE);
         others.thread_set_mask().map_err(Error::nix("blocking signals"))?;
-        self.door.enter()?;
+        self.handle.enter()?;
         if let Some(core) = self.traffic.core {
             pin(core)?;
         }
         let ifindex = if_nametoindex(self.interface.as_str())
             .map_err(Error::nix(format!("looking up the generator's interface {}", self.interface)))?;
-        let packets: Vec<u8> = self.traffic.packets.iter().flat_map(|all| all.iter()).flat_map(Packet::bytes).collect();
+        let packets: Vec<u8> =
+            self.traffic.packets.iter().flat_map(|all| all.iter()).flat_map(PacketTemplate::bytes).collect();
         let object = bpf::load_generator(&self.traffic.config(ifindex), &packets)?;
         let name = match self.into {
             Some(_) => "inject",

@@ -68,7 +68,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn honest_books_balance() {
+fn demo_with_true_report_balances() {
     let output = demo("honest", "0 0", &["--json"]);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
@@ -79,7 +79,7 @@ fn honest_books_balance() {
 }
 
 #[test]
-fn a_person_can_read_it() {
+fn demo_text_names_every_loss() {
     let output = demo("readable", "0 0", &["--size", "1514"]);
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said}{}", text(&output.stderr));
@@ -89,22 +89,22 @@ fn a_person_can_read_it() {
 }
 
 #[test]
-fn hidden_frames_are_found() {
+fn demo_with_hidden_frames_fails() {
     let output = demo("hidden", "3 0", &[]);
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("do NOT balance: 3 handed to AF_XDP"), "{said}");
+    assert!(said.contains("does NOT balance: 3 handed to AF_XDP"), "{said}");
 }
 
 #[test]
-fn a_leak_is_no_success() {
+fn demo_with_leak_fails() {
     let output = demo("leak", "0 2", &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("LEAKED 2"), "{}", text(&output.stdout));
 }
 
 #[test]
-fn what_a_dying_forwarder_said_is_passed_on() {
+fn demo_prints_stderr_of_a_forwarder_that_exits() {
     let output = demo("dying", "-1 0", &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("the configuration is no good"), "{}", text(&output.stderr));

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use xdpfwd_lab::{Canary, Chain, Error, Forwarder, Namespace, Seen, Sink, Traffic, Window, sweep};
+use xdpfwd_lab::{Chain, Error, Forwarder, Namespace, NamespaceGuard, Seen, Sink, Traffic, Window, sweep};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
 
@@ -459,12 +459,12 @@ fn mistakes_are_told() {
 }
 
 #[test]
-fn a_canary_outlives_the_name_and_not_the_namespace() {
+fn namespace_guard_waits_until_the_last_socket_is_closed() {
     let namespace = Namespace::create("mine").expect("create a namespace");
-    let canary = Canary::put_into(&namespace).expect("put a canary into it");
+    let guard = NamespaceGuard::new(&namespace).expect("create a guard");
     let socket = namespace.run(|| std::net::UdpSocket::bind("0.0.0.0:0")).expect("enter it").expect("open a socket");
     drop(namespace);
-    assert!(canary.wait_until_gone(Duration::from_millis(300)).is_err(), "a socket keeps it");
+    assert!(guard.wait_until_gone(Duration::from_millis(300)).is_err(), "a socket keeps it");
     drop(socket);
-    canary.wait_until_gone(Duration::from_secs(60)).expect("nothing keeps it");
+    guard.wait_until_gone(Duration::from_secs(60)).expect("nothing keeps it");
 }

@@ -4,6 +4,9 @@
 #![forbid(unsafe_code)]
 
 mod folder;
+#[cfg(feature = "lab")]
+pub mod lab;
+pub mod process;
 pub mod random_filter;
 pub mod wires;
 

@@ -2,18 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
-const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
+use xdpfwd_testkit::Folder;
 
-/// Files of this test, in a folder of their own that is new.
-fn folder(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("esp-cli-{name}"));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
+const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
 
 fn esp(arguments: &[&str], file: &Path) -> Output {
     // What a file may be for others is not left to who starts it.
@@ -28,7 +22,7 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
 
 #[test]
 fn a_key_is_random_its_users_alone_and_never_shown() {
-    let folder = folder("keys");
+    let folder = Folder::new();
     for (transform, digits) in [
         ("aes-128-gcm", 40),
         ("aes-256-gcm", 72),
@@ -65,7 +59,7 @@ fn a_key_is_random_its_users_alone_and_never_shown() {
 
 #[test]
 fn a_state_is_new() {
-    let folder = folder("state");
+    let folder = Folder::new();
     let path = folder.join("wan.state");
     let (code, stdout, stderr) = said(&esp(&["new-state"], &path));
     assert_eq!((code, &*stdout, &*stderr), (Some(0), "", ""));
@@ -85,7 +79,7 @@ fn a_state_is_new() {
 
 #[test]
 fn what_is_no_transform_is_refused_with_those_that_there_are() {
-    let folder = folder("refused");
+    let folder = Folder::new();
     let path = folder.join("key");
     for arguments in [&["new-key"][..], &["new-key", "--transform", "aes-128-cbc"], &["new-keys"]] {
         let (code, stdout, stderr) = said(&esp(arguments, &path));

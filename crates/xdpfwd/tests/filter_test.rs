@@ -1,18 +1,11 @@
 //! `xdpfwd filter test` on captures that scapy and tcpdump's formats make: as any user, on any machine.
 
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use xdpfwd_testkit::Folder;
 
 const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
-
-/// Files of this test, in a folder of their own.
-fn folder(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("filter-test-{name}"));
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
 
 const CONFIG: &str = r#"
     [[port]]
@@ -92,7 +85,7 @@ fn run(config: &std::path::Path, pcap: &std::path::Path, more: &[&str]) -> Outpu
 
 #[test]
 fn each_packet_of_a_capture_has_a_verdict_a_rule_and_a_reason() {
-    let folder = folder("each");
+    let folder = Folder::new();
     let config = folder.join("fw.toml");
     std::fs::write(&config, CONFIG).unwrap();
     std::fs::write(folder.join("edge.rules"), RULES).unwrap();
@@ -118,7 +111,7 @@ fn each_packet_of_a_capture_has_a_verdict_a_rule_and_a_reason() {
 
 #[test]
 fn what_cannot_be_read_is_named() {
-    let folder = folder("wrong");
+    let folder = Folder::new();
     let (config, pcap) = (folder.join("fw.toml"), folder.join("a.pcap"));
     std::fs::write(&config, CONFIG).unwrap();
     std::fs::write(folder.join("edge.rules"), RULES).unwrap();
@@ -128,7 +121,6 @@ fn what_cannot_be_read_is_named() {
         assert_eq!(output.status.code(), Some(code), "{text}");
         assert!(text.contains(part), "{text}");
     };
-    let _ = std::fs::remove_file(&pcap);
     refused(1, "a.pcap: No such file");
     std::fs::write(&pcap, "").unwrap();
     refused(1, "is empty: expected a capture in pcap or pcapng format");

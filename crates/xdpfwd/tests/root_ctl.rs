@@ -1,7 +1,5 @@
 //! `xdpfwd ctl`, and the socket that it speaks to.
 
-#[path = "support/socket.rs"]
-mod socket;
 mod support;
 
 use std::fs;
@@ -12,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use socket::Socket;
+use support::socket::Socket;
 use support::{LONG, Running, XDPFWD, chain, stderr};
 use xdpfwd_lab::{Chain, Traffic};
+use xdpfwd_testkit::Folder;
 
 fn send(chain: &Chain, packets: u64) {
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(0);
@@ -63,7 +62,8 @@ fn what_it_answers_is_what_the_report_says() {
 #[test]
 fn a_reload_that_fails_says_what_is_wrong_to_who_asked() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("reload"));
-    let path = std::env::temp_dir().join(format!("xdpfwd-{}-ctl.toml", std::process::id()));
+    let folder = Folder::new();
+    let path = folder.join("ctl.toml");
     fs::write(&path, socket.config(&["accept"])).unwrap();
     let arguments = [XDPFWD, "--config", path.to_str().unwrap(), "--json", "--interval", "0.05"];
     let mut forwarder = xdpfwd_lab::Forwarder::spawn(chain.fwd(), &arguments).unwrap();
@@ -78,7 +78,6 @@ fn a_reload_that_fails_says_what_is_wrong_to_who_asked() {
     assert!(socket.ctl(&["reload"]).status.success());
     assert_eq!(socket.asked("rules")["filters"][0]["rules"][0]["text"], "drop");
     forwarder.stop(LONG).unwrap();
-    fs::remove_file(path).unwrap();
 }
 
 #[test]
@@ -87,7 +86,8 @@ fn only_its_owner_and_root_may_ask_and_nobody_holds_it_up() {
     let running = Running::start(&chain, &socket.config(&["accept"]));
     assert_eq!(fs::metadata(&socket.0).unwrap().permissions().mode() & 0o777, 0o600);
     // A binary of its own, where anybody may run it.
-    let binary = std::env::temp_dir().join(format!("xdpfwd-ctl-{}", std::process::id()));
+    let folder = Folder::shared();
+    let binary = folder.join("xdpfwd");
     fs::copy(XDPFWD, &binary).unwrap();
     let as_nobody = || {
         let mut command = Command::new("setpriv");
@@ -103,7 +103,6 @@ fn only_its_owner_and_root_may_ask_and_nobody_holds_it_up() {
     // Even if somebody opens the file to all.
     fs::set_permissions(&socket.0, fs::Permissions::from_mode(0o666)).unwrap();
     as_nobody();
-    fs::remove_file(&binary).unwrap();
     for (line, part) in [
         (&b"nonsense\n"[..], "no question"),
         (b"{\"command\":\"format\"}\n", "no question"),

@@ -5,10 +5,10 @@ mod support;
 
 use std::process::Output;
 
-use support::cables::until;
 use support::examined::{Examined, apply, line};
-use support::{Config, Running, XDPFWD, chain, cross_connect, stderr};
+use support::{Config, Running, XDPFWD, chain, cross_connect, stderr, until};
 use xdpfwd_lab::{Chain, Namespace};
+use xdpfwd_testkit::Folder;
 
 #[test]
 fn a_veth_in_copy_mode_is_named_with_what_decides_and_is_ready_once_that_is_meant() {
@@ -161,7 +161,8 @@ fn the_default_route_is_not_cut_off_unseen_nor_its_interface_tried() {
 fn without_privileges_it_says_which_and_the_command_grants_them() {
     let chain = chain(Chain::builder());
     // A binary of its own, where nobody may run it.
-    let path = std::env::temp_dir().join(format!("xdpfwd-doctor-{}", std::process::id()));
+    let folder = Folder::shared();
+    let path = folder.join("xdpfwd");
     std::fs::copy(XDPFWD, &path).unwrap();
     let path = path.to_str().unwrap();
     let nobody = || {
@@ -172,7 +173,6 @@ fn without_privileges_it_says_which_and_the_command_grants_them() {
     let fix = nobody().fix("host", "capabilities", "error", "cap_net_admin");
     apply(chain.fwd(), &line(&fix, "setcap").replace("$(command -v xdpfwd)", path));
     let examined = nobody();
-    std::fs::remove_file(path).unwrap();
     examined.assert_ok("host", "capabilities");
     examined.assert_ok("host", "memory-lock");
     examined.fix("fwd0", "mode", "warning", "copy: ");

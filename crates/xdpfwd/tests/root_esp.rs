@@ -1,8 +1,6 @@
 //! `esp-seal` and `esp-open`, two xdpfwds back to back, judged by ping, iperf3, TCP, tshark, and by who listens on the wire. What is
 //! expected is docs/esp.md. Needs root.
 
-#[path = "support/socket.rs"]
-mod socket;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,12 +17,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::esp::{
-    A, B, Esp, Folder, Kind, Lab, OUTER_6, Sender, Server, Setup, Tap, drops, inject, key, kinds, latest, pcap, ping,
-    received, run, said, sh, spi, splitmix, try_ping, until,
+    A, B, Esp, Kind, Lab, OUTER_6, Sender, Server, Setup, Tap, drops, inject, key, kinds, latest, pcap, received, spi,
 };
+use support::socket::Socket;
 use support::wire::{hex, unhex};
-use support::{Config, Final, LONG, Running, XDPFWD, stderr};
+use support::{Config, Final, LONG, Running, XDPFWD, stderr, until};
 use xdpfwd_lab::{Namespace, Sink};
+use xdpfwd_testkit::Folder;
+use xdpfwd_testkit::lab::{ping, sh, try_ping};
+use xdpfwd_testkit::process::run;
+use xdpfwd_testkit::random_filter::Lot;
 
 /// Only what the lab's generator sends is sealed: nothing that a kernel says of its own uses up a sequence number.
 const ONLY_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
@@ -160,7 +162,7 @@ fn tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
         "icmpv6.echo.sequence_number",
     ];
     tshark.args(["-Y", "esp", "-T", "fields"]).args(fields.iter().flat_map(|field| ["-e", field]));
-    run(tshark).lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+    run(&mut tshark).lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
 /// tshark 4.0 knows AES-GCM of what xdpfwd has, and numbers of 32 bits: of extended ones it reads what is in it, and takes the ICV for
@@ -182,7 +184,7 @@ fn tshark_reads_what_is_sealed_and_finds_the_icv_good() {
             ping(lab.chain.gen_(), B[version], &["-c10", "-i0.005"]);
         }
         stop_both(ends);
-        let path = lab.folder.path("wire.pcap");
+        let path = lab.folder.join("wire.pcap");
         let frames = tap.stop();
         pcap(&path, &frames);
         let keys = [0, 1].map(|side| key(spi(side, 1), setup.transform));
@@ -316,8 +318,9 @@ fn cut_to(frame: &[u8], length: usize) -> Vec<u8> {
 #[test]
 fn a_flipped_bit_or_a_lost_byte_lets_nothing_through_and_spoils_nothing() {
     const COUNT: u64 = 200;
-    let mut seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("seed {seed}");
+    let mut random = Lot::new(seed);
     let base = || Setup { seal_sa: both(ONLY_10_77), ..Setup::default() };
     for setup in [
         base(),
@@ -330,7 +333,7 @@ fn a_flipped_bit_or_a_lost_byte_lets_nothing_through_and_spoils_nothing() {
         let mut wrong = vec![];
         for frame in frames.iter().cycle().take(3 * frames.len()) {
             let Esp { at, end, .. } = Kind::esp(frame);
-            let bit = splitmix(&mut seed) as usize % (8 * (end - at));
+            let bit = random.draw() as usize % (8 * (end - at));
             let mut frame = frame.clone();
             frame[at + bit / 8] ^= 1 << (bit % 8);
             wrong.push(frame);
@@ -744,7 +747,7 @@ fn new_keys_are_random_and_nothing_is_overwritten() {
     let mut keys = vec![];
     for (transform, bytes) in [("aes-128-gcm", 20), ("null-aes-256-gmac", 36), ("chacha20-poly1305", 36)] {
         for number in 0..2 {
-            let path = folder.path(&format!("{transform}-{number}"));
+            let path = folder.join(format!("{transform}-{number}"));
             let output = new(&["new-key", "--transform", transform], &path);
             assert!(output.status.success(), "{output:?}");
             let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
@@ -760,7 +763,7 @@ fn new_keys_are_random_and_nothing_is_overwritten() {
     }
     let distinct: BTreeSet<_> = keys.iter().map(|key| &key[..20]).collect();
     assert_eq!(distinct.len(), keys.len());
-    let path = folder.path("state");
+    let path = folder.join("state");
     assert!(new(&["new-state"], &path).status.success());
     let state = fs::read_to_string(&path).unwrap();
     let again = new(&["new-state"], &path);
@@ -781,7 +784,7 @@ fn shows(text: &str, key: &str) -> bool {
 #[test]
 fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
     let lab = Lab::quiet(1);
-    let socket = socket::Socket::new("esp");
+    let socket = Socket::new("esp");
     let setup = Setup { engine: first(&format!("control = {:?}", socket.path())), ..Setup::default() };
     let keys = [0, 1].map(|side| key(spi(side, 1), setup.transform));
     assert!(
@@ -791,7 +794,7 @@ fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
     let start = |config: &Config| {
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
         // A core would be put where the process is, as long as one wants it.
-        let folder = lab.folder.path("");
+        let folder = lab.folder.to_path_buf();
         let around = ["env", "-C", folder.to_str().unwrap(), "RUST_LOG=trace", "prlimit", "--core=unlimited"];
         let mut forwarder = xdpfwd_lab::Forwarder::spawn(lab.chain.fwd(), &[&around[..], &arguments].concat()).unwrap();
         forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
@@ -814,8 +817,7 @@ fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
     for question in ["status", "stats"] {
         texts.push(socket.asked(question).to_string());
     }
-    running.signal(Signal::SIGHUP);
-    until("it is reloaded", || said(&running, "INFO reloaded") > 0);
+    running.reload("INFO reloaded");
     let dump = |mut running: Running| {
         // Not by SIGSEGV: Rust's own handler takes the first for an overflow of the stack, and waits for the next.
         running.signal(Signal::SIGABRT);
@@ -847,10 +849,8 @@ fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
 /// Writes a side's configuration anew and has it read.
 #[track_caller]
 fn reload(lab: &Lab, running: &Running, setup: &Setup, side: usize) {
-    let before = said(running, "INFO reloaded");
     running.config.write(&setup.config(lab, side));
-    running.signal(Signal::SIGHUP);
-    until(&format!("reloaded: {:#?}", running.forwarder.stderr()), || said(running, "INFO reloaded") > before);
+    running.reload("INFO reloaded");
 }
 
 #[test]
@@ -934,10 +934,8 @@ fn esp_leaves_with_a_reload_and_comes_back() {
     let without: String =
         ports.lines().filter(|line| !line.starts_with("stages")).map(|line| format!("{line}\n")).collect();
     for config in [&without, &with, &without, &with] {
-        let before = said(&running, "INFO reloaded");
         running.config.write(config);
-        running.signal(Signal::SIGHUP);
-        until(&format!("reloaded: {:#?}", running.forwarder.stderr()), || said(&running, "INFO reloaded") > before);
+        running.reload("INFO reloaded");
     }
     stop(running);
 }

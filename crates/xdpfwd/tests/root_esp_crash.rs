@@ -11,9 +11,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::esp::{Esp, Kind, Lab, Sender, Setup, Tap, drops, received, spi, splitmix, until};
-use support::{Config, LONG, XDPFWD};
+use support::esp::{Esp, Kind, Lab, Sender, Setup, Tap, drops, received, spi};
+use support::{Config, LONG, XDPFWD, until};
 use xdpfwd_lab::{Forwarder, Sink};
+use xdpfwd_testkit::random_filter::Lot;
 
 /// Each start takes a second of the clock for itself, its epoch: labs side by side do not wait for each other's.
 const LABS: usize = 4;
@@ -63,7 +64,8 @@ fn kill_in_every_lab(kills: u64) {
     });
 }
 
-fn kill_again_and_again(setup: &Setup, mut seed: u64, kills: u64) {
+fn kill_again_and_again(setup: &Setup, seed: u64, kills: u64) {
+    let mut random_numbers = Lot::new(seed);
     let lab = Lab::quiet(setup.queues);
     let sink = Sink::builder().check(true).attach(lab.chain.sink(), "sink0").unwrap();
     let peer = lab.start_one(setup, 1);
@@ -79,7 +81,7 @@ fn kill_again_and_again(setup: &Setup, mut seed: u64, kills: u64) {
     for number in 0..kills {
         let before = tap.count();
         let mut xdpfwd = start();
-        let random = splitmix(&mut seed);
+        let random = random_numbers.draw();
         // Wherever it is in its start; or behind its first packet. At that it need not come in time, but it has to come.
         if random.is_multiple_of(4) {
             thread::sleep(Duration::from_millis(random / 4 % 1500));

@@ -13,6 +13,7 @@ use serde_json::Value;
 use support::wire::{Side, gen0, hex, marks, pass, sink0};
 use support::{Config, Final, LONG, Running, XDPFWD, chain, stderr};
 use xdpfwd_lab::{Chain, Sink, Traffic};
+use xdpfwd_testkit::lab::ip;
 
 /// The ways that this build has.
 const IOS: &[&str] =
@@ -225,13 +226,8 @@ fn two_workers_share_what_arrives() {
     }
 }
 
-fn ip((namespace, _): Side<'_>, arguments: &[&str]) {
-    let output = namespace.command("ip").args(arguments).output().unwrap();
-    assert!(output.status.success(), "ip {arguments:?}: {}", stderr(&output));
-}
-
 fn set_mtu(side: Side<'_>, mtu: usize) {
-    ip(side, &["link", "set", "dev", side.1, "mtu", &mtu.to_string()]);
+    ip(side.0, &format!("link set dev {} mtu {mtu}", side.1));
 }
 
 fn plain_frame(len: usize) -> Vec<u8> {
@@ -267,10 +263,10 @@ fn an_interface_that_goes_down_and_up_again_holds_up_nothing_else() {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
         let wan = (chain.fwd(), "fwd1");
-        ip(wan, &["link", "set", "dev", "fwd1", "down"]);
+        ip(wan.0, "link set dev fwd1 down");
         let traffic = Traffic::new().rate(20_000).count(5_000).core(0);
         traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
-        ip(wan, &["link", "set", "dev", "fwd1", "up"]);
+        ip(wan.0, "link set dev fwd1 up");
         let frames = [60, 61, 1514].map(plain_frame);
         // What had waited comes first: frames of the generator.
         let arrived = pass(gen0(&chain), sink0(&chain), &frames);
@@ -287,8 +283,8 @@ fn an_interface_that_goes_down_and_up_again_holds_up_nothing_else() {
 #[test]
 fn the_kernel_goes_on_with_what_a_packet_socket_got_a_copy_of() {
     let chain = chain(Chain::builder());
-    ip(gen0(&chain), &["address", "add", "10.99.0.1/24", "dev", "gen0"]);
-    ip((chain.fwd(), "fwd0"), &["address", "add", "10.99.0.2/24", "dev", "fwd0"]);
+    ip(chain.gen_(), "address add 10.99.0.1/24 dev gen0");
+    ip(chain.fwd(), "address add 10.99.0.2/24 dev fwd0");
     let running = Running::start(&chain, &cross_connect("packet-mmsg", "packet-mmsg", 1, ""));
     let ping = chain.gen_().command("ping").args(["-c3", "-i0.2", "10.99.0.2"]).output().unwrap();
     assert!(ping.status.success(), "{}", String::from_utf8_lossy(&ping.stdout));

@@ -11,21 +11,11 @@ use std::time::{Duration, Instant};
 use support::wire::{PYTHON, gen0, marks, pass, sink0, unhex};
 use support::{Config, LONG, Running, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Namespace, Traffic};
+use xdpfwd_testkit::lab::{ip, sh};
 
 /// Of fwd0, where the generator sees it.
 const OWN: &str = "10.77.0.254";
 const SINK: &str = "10.77.0.2";
-
-fn ip(namespace: &Namespace, arguments: &str) {
-    let output = namespace.command("ip").args(arguments.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {arguments}: {output:?}");
-}
-
-fn shell(namespace: &Namespace, script: &str) -> String {
-    let output = namespace.command("sh").args(["-c", script]).output().unwrap();
-    assert!(output.status.success(), "{script}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
 
 fn with_keep(keep: &str) -> String {
     cross_connect(1, "").replacen("queues = 1", &format!("queues = 1\nkeep = {keep}"), 1)
@@ -71,7 +61,7 @@ fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
         ip(chain.fwd(), &format!("address add {OWN}/24 dev fwd0"));
         ip(chain.fwd(), "address add fd77::fe/64 dev fwd0 nodad");
         // If anything in transit slipped into the kernel, it would forward it.
-        shell(chain.fwd(), "echo 1 > /proc/sys/net/ipv4/ip_forward");
+        sh(chain.fwd(), "echo 1 > /proc/sys/net/ipv4/ip_forward");
         let listeners = [(chain.fwd(), OWN, "[fd77::fe]"), (chain.sink(), SINK, "[fd77::2]")];
         for (namespace, ipv4, ipv6) in listeners {
             echo(namespace, &format!("{ipv4}:22"));
@@ -100,7 +90,7 @@ fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
         assert!(lan["xdp_kept"].as_u64().unwrap() > 20, "{lan}");
         assert!(lan["rx_packets"].as_u64().unwrap() > 10_000, "{lan}");
         assert_eq!(last.json["ports"][1]["xdp_kept"], 0);
-        let snmp = shell(chain.fwd(), "grep ^Ip: /proc/net/snmp");
+        let snmp = sh(chain.fwd(), "grep ^Ip: /proc/net/snmp");
         let rows: Vec<Vec<&str>> = snmp.lines().map(|line| line.split(' ').collect()).collect();
         let column = rows[0].iter().position(|name| *name == "ForwDatagrams").unwrap();
         assert_eq!(rows[1][column], "0", "the kernel forwarded what it should not have got");
@@ -112,8 +102,8 @@ fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
 #[test]
 fn what_is_in_transit_goes_through_the_stages() {
     let chain = chain(Chain::builder());
-    shell(chain.fwd(), "for i in all default fwd0 lo; do echo 0 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
-    shell(chain.fwd(), "echo 1 > /proc/sys/net/ipv6/conf/fwd1/disable_ipv6");
+    sh(chain.fwd(), "for i in all default fwd0 lo; do echo 0 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
+    sh(chain.fwd(), "echo 1 > /proc/sys/net/ipv6/conf/fwd1/disable_ipv6");
     for setting in [
         "link set dev fwd0 address 02:00:00:00:00:01",
         "address add 192.0.2.1/24 dev fwd0",
@@ -220,8 +210,8 @@ fn what_rests_on_the_interface_is_this_host_too() {
 #[test]
 fn addresses_that_the_kernel_does_not_take_are_transit() {
     let chain = chain(Chain::builder());
-    shell(chain.fwd(), "for i in all default fwd0 lo; do echo 0 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
-    shell(chain.fwd(), "echo 1 > /proc/sys/net/ipv6/conf/fwd1/disable_ipv6");
+    sh(chain.fwd(), "for i in all default fwd0 lo; do echo 0 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
+    sh(chain.fwd(), "echo 1 > /proc/sys/net/ipv6/conf/fwd1/disable_ipv6");
     ip(chain.fwd(), "link add down0 type bridge");
     ip(chain.fwd(), "address add 2001:db8::77/64 dev down0");
     ip(chain.fwd(), "address add 2001:db8:1::1/64 dev fwd0 nodad");
@@ -233,7 +223,7 @@ fn addresses_that_the_kernel_does_not_take_are_transit() {
         packet.extend([0x9c, 0x40, 0, 9, 0, 8, 0xff, 0xff]);
         packet
     };
-    let mac = shell(chain.fwd(), "cat /sys/class/net/fwd0/address");
+    let mac = sh(chain.fwd(), "cat /sys/class/net/fwd0/address");
     assert_eq!(mac.trim(), "02:00:00:00:00:02");
     let transit = packet("2001:db8::77");
     let arrived = pass(gen0(&chain), sink0(&chain), &[packet("2001:db8:1::1"), transit.clone()]);
@@ -246,7 +236,7 @@ fn addresses_that_the_kernel_does_not_take_are_transit() {
 fn addresses_that_change_all_the_time_hold_up_nothing() {
     let chain = chain(Chain::builder());
     ip(chain.fwd(), "link add many0 type bridge");
-    let batch = |script: &str| shell(chain.fwd(), &format!("{script} | ip -batch -"));
+    let batch = |script: &str| sh(chain.fwd(), &format!("{script} | ip -batch -"));
     batch("for i in $(seq 1 12); do for j in $(seq 1 250); do echo address add 10.9.$i.$j/32 dev many0; done; done");
     let mut churn = chain.fwd().command("sh");
     churn.args(["-c", "while :; do echo address add 10.8.0.1/32 dev many0; echo address del 10.8.0.1/32 dev many0; done | ip -batch -"]);

@@ -1,8 +1,6 @@
 //! A filter in the XDP program: what it drops never comes to user space, what it counts is said, and where it is does not change under
 //! way.
 
-#[path = "support/socket.rs"]
-mod socket;
 mod support;
 
 use std::fs;
@@ -10,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use socket::Socket;
+use support::socket::Socket;
 use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 

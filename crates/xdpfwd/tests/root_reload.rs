@@ -1,8 +1,6 @@
 //! SIGHUP: the configuration is read anew, and the stages are exchanged under load: nothing is lost, nothing is judged wrongly, and
 //! what is no good changes nothing.
 
-#[path = "support/socket.rs"]
-mod socket;
 mod support;
 
 use std::fs;
@@ -10,7 +8,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use support::socket::Socket;
 use support::{Config, Final, LONG, Running, chain, cross_connect};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 
@@ -54,23 +52,6 @@ fn config_with(place: &str, forth: &Rules, back: &Rules, engine: &str) -> String
         format!("[stage.{name}]\nkind = \"filter\"\nplace = \"{place}\"\ndefault = \"drop\"\nrules = {rules:?}\n")
     };
     format!("{text}\n{}{}", filter("forth", forth), filter("back", back))
-}
-
-/// How many lines of the log have this.
-fn said(running: &Running, what: &str) -> usize {
-    running.forwarder.stderr().iter().filter(|line| line.contains(what)).count()
-}
-
-/// Has it read its configuration anew, and waits until it says what came of it.
-#[track_caller]
-fn reload(running: &Running, says: &str) {
-    let before = said(running, says);
-    running.signal(Signal::SIGHUP);
-    let deadline = Instant::now() + LONG;
-    while said(running, says) == before {
-        assert!(Instant::now() < deadline, "{says:?} is not said: {:#?}", running.forwarder.stderr());
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// So many rules that have nothing to do with the traffic, and one that has.
@@ -121,7 +102,7 @@ fn reload_under_load(place: &str, reloads: usize) -> Final {
         Rules::new(&named("accepting"), &many(1000, 1, "accept")),
         Rules::new(&named("dropping"), &many(1000, 1, "drop")),
     );
-    let socket = socket::Socket::new(&named("reload"));
+    let socket = Socket::new(&named("reload"));
     let control = format!("control = {:?}", socket.path());
     let running = Running::start(&chain, &config_with(place, &accepting, &dropping, &control));
     let forth = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
@@ -133,7 +114,7 @@ fn reload_under_load(place: &str, reloads: usize) -> Final {
         let shift = 1 + round % 7;
         accepting.write(&many(1000 + 10 * shift, shift, "accept"));
         dropping.write(&many(2000 - 10 * shift, shift, "drop"));
-        reload(&running, "INFO reloaded");
+        running.reload("INFO reloaded");
     }
     let (sent, against) = (there.stop().unwrap(), here.stop().unwrap());
     // What is on its way.
@@ -193,16 +174,16 @@ fn what_is_no_good_changes_nothing_and_is_said() {
     };
     passes(100);
     forth.write("drop\naccept proto nonsense\n");
-    reload(&running, "not reloaded: the configuration is no good");
-    assert_eq!(said(&running, "good.rules:2:14: `nonsense` is no protocol"), 1, "{:#?}", running.forwarder.stderr());
+    running.reload("not reloaded: the configuration is no good");
+    assert_eq!(running.count_log("good.rules:2:14: `nonsense` is no protocol"), 1, "{:#?}", running.forwarder.stderr());
     passes(100);
     forth.write("accept");
     fs::write(config.path(), written.replace("cores = [1]", "cores = [0]")).unwrap();
-    reload(&running, "not reloaded: cores is another than the one that runs: that takes a restart");
+    running.reload("not reloaded: cores is another than the one that runs: that takes a restart");
     passes(100);
     fs::write(config.path(), &written).unwrap();
     forth.write("drop proto udp\naccept");
-    reload(&running, "INFO reloaded");
+    running.reload("INFO reloaded");
     passes(0);
     let (ended, last) = running.stop();
     assert!(ended.status.success(), "{ended:?}");

@@ -7,24 +7,23 @@ use std::process::Command;
 use support::wire::{Side, gen0, hex, marks, pass, sink0, wire};
 use support::{Config, Final, Running, XDPFWD, chain, cross_connect, stderr};
 use xdpfwd_lab::Chain;
+use xdpfwd_testkit::lab::ip;
+use xdpfwd_testkit::process::run;
+use xdpfwd_testkit::random_filter::Lot;
 
-/// Arbitrary bytes, the same in every run: SplitMix64.
-struct Bytes(u64);
+/// Frames of arbitrary bytes, the same in every run.
+struct Bytes(Lot);
 
 impl Bytes {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    fn new(seed: u64) -> Self {
+        Self(Lot::new(seed))
     }
 
     /// A frame of `len` bytes: addresses, then `behind` from the EtherType on, then anything.
     fn frame(&mut self, len: usize, behind: &[u8]) -> Vec<u8> {
         let mut frame = [&[2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1], behind].concat();
         while frame.len() < len {
-            frame.extend(self.next().to_le_bytes());
+            frame.extend(self.0.draw().to_le_bytes());
         }
         frame.truncate(len);
         frame
@@ -38,9 +37,7 @@ const TAG: &[u8] = &[0x81, 0x00, 0x00, 0x64];
 const SERVICE_TAG: &[u8] = &[0x88, 0xa8, 0x00, 0xc8];
 
 fn set_mtu((namespace, interface): Side<'_>, mtu: usize) {
-    let mut ip = namespace.command("ip");
-    let output = ip.args(["link", "set", "dev", interface, "mtu", &mtu.to_string()]).output().unwrap();
-    assert!(output.status.success(), "{interface} MTU {mtu}: {}", stderr(&output));
+    ip(namespace, &format!("link set dev {interface} mtu {mtu}"));
 }
 
 /// All that arrived was sent, in order, and unchanged; a message that can be read if not.
@@ -79,7 +76,7 @@ fn every_length_passes_untouched_both_ways() {
             let chain = chain(Chain::builder());
             let config = cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(frame_size);
             let running = Running::start(&chain, &config);
-            let mut bytes = Bytes(frame_size as u64);
+            let mut bytes = Bytes::new(frame_size as u64);
             let lengths = 14..=1514;
             let frames: Vec<_> =
                 lengths.flat_map(|len| [EXPERIMENTAL, IPV4].map(|behind| bytes.frame(len, behind))).collect();
@@ -143,7 +140,7 @@ fn stages_cope_with_every_length() {
     "#;
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, config);
-    let mut bytes = Bytes(1);
+    let mut bytes = Bytes::new(1);
     let mut frames = vec![];
     let mut after_ttl = vec![];
     let (mut expired, mut malformed) = (0u64, 0u64);
@@ -242,7 +239,7 @@ fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
         all.into_iter().for_each(|side| set_mtu(side, mtu));
         let running = Running::start(&chain, &(cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(frame_size)));
         let directions = [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))];
-        let mut bytes = Bytes(mtu as u64);
+        let mut bytes = Bytes::new(mtu as u64);
         let two_tags = [SERVICE_TAG, TAG, EXPERIMENTAL].concat();
         let one_tag = [TAG, EXPERIMENTAL].concat();
         let fits = [bytes.frame(mtu + 14, EXPERIMENTAL), bytes.frame(mtu + 18, &one_tag)];
@@ -278,7 +275,7 @@ fn what_is_too_long_for_the_way_out_is_counted_as_dropped_by_the_interface() {
         let chain = chain(Chain::builder());
         [gen0(&chain), (chain.fwd(), "fwd0")].into_iter().for_each(|side| set_mtu(side, 1700));
         let running = Running::start(&chain, &cross_connect(1, &format!("mode = \"{mode}\"")));
-        let mut bytes = Bytes(2);
+        let mut bytes = Bytes::new(2);
         let [short, long] = [1518, 1519].map(|len| bytes.frame(len, EXPERIMENTAL));
         let frames = [short.clone(), long, short.clone()];
         assert_same(&pass(gen0(&chain), sink0(&chain), &frames), &[short.clone(), short], mode);
@@ -342,7 +339,7 @@ fn native_xdp_on_a_veth_ends_at_mtu_3506() {
                 continue;
             }
             let running = Running::start(&chain, &config);
-            let mut bytes = Bytes(mtu as u64);
+            let mut bytes = Bytes::new(mtu as u64);
             let tagged = [TAG, EXPERIMENTAL].concat();
             let frames =
                 [14, 60, MOST, mtu + 13, mtu + 14].map(|len| bytes.frame(len, EXPERIMENTAL)).into_iter().chain(
@@ -399,7 +396,7 @@ fn tags_of_vlan_devices_survive_without_offload_at_the_sender() {
         let chain = chain(Chain::builder());
         tag_what_is_sent(gen0(&chain));
         let running = Running::start(&chain, &cross_connect(1, &format!("mode = \"{mode}\"")));
-        let mut bytes = Bytes(3);
+        let mut bytes = Bytes::new(3);
         let frames = [60, 61, 600, 1500].map(|len| bytes.frame(len, EXPERIMENTAL));
         let tagged = frames.clone().map(|frame| [&frame[..12], TAG, &frame[12..]].concat());
         let fwd0 = (chain.fwd(), "fwd0");
@@ -418,8 +415,7 @@ fn tags_of_vlan_devices_survive_without_offload_at_the_sender() {
 }
 
 fn ethtool((namespace, interface): Side<'_>, features: &[&str]) {
-    let output = namespace.command("ethtool").args(["-K", interface]).args(features).output().unwrap();
-    assert!(output.status.success(), "ethtool -K {interface} {features:?}: {}", stderr(&output));
+    run(namespace.command("ethtool").args(["-K", interface]).args(features));
 }
 
 /// Has everything that an interface sends get the VLAN tag of VLAN 100, as from a VLAN device.
@@ -428,10 +424,10 @@ fn tag_what_is_sent((namespace, interface): Side<'_>) {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/push-vlan.bpf.c");
     let mut clang = Command::new("clang");
     clang.args(["-O2", "-g", "-target", "bpf", "-I", "/usr/include/x86_64-linux-gnu", "-c", source, "-o", object]);
-    run(clang);
+    run(&mut clang);
     let mut tc = namespace.command("tc");
     tc.args(["qdisc", "add", "dev", interface, "clsact"]);
-    run(tc);
+    run(&mut tc);
     let mut tc = namespace.command("tc");
     tc.args([
         "filter",
@@ -446,10 +442,5 @@ fn tag_what_is_sent((namespace, interface): Side<'_>) {
         "section",
         "tc",
     ]);
-    run(tc);
-}
-
-fn run(mut command: Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", stderr(&output));
+    run(&mut tc);
 }

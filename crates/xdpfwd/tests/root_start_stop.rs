@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
-use xdpfwd_lab::{BpfObjects, Canary, Chain, Traffic, pinned_pages};
+use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic, pinned_pages};
+use xdpfwd_testkit::Folder;
 
 /// Runs xdpfwd in the lab's middle until it ends by itself.
 fn run(chain: &Chain, config: &str, arguments: &[&str]) -> Output {
@@ -115,7 +116,7 @@ fn a_thousand_starts_and_stops_under_load_leave_nothing_behind() {
 
 fn start_and_stop_under_load(runs: u64) {
     let chain = chain(Chain::builder());
-    let canary = Canary::put_into(chain.fwd()).unwrap();
+    let guard = NamespaceGuard::new(chain.fwd()).unwrap();
     let generator = Traffic::new().core(0).start(chain.gen_(), "gen0").unwrap();
     let config = cross_connect(1, "cores = [1]");
     let pinned = pinned_pages().unwrap();
@@ -140,7 +141,7 @@ fn start_and_stop_under_load(runs: u64) {
     // No socket is left in the kernel, nor the memory of one: a UMEM here is 8192 pages. Others on this machine have UMEMs,
     // too, and come and go: this finds what every tenth run leaves.
     drop(chain);
-    canary.wait_until_gone(LONG).unwrap();
+    guard.wait_until_gone(LONG).unwrap();
     let deadline = Instant::now() + LONG;
     while pinned_pages().unwrap() > pinned + 8192 * runs / 10 {
         assert!(Instant::now() < deadline, "{pinned} pages pinned before, {} after", pinned_pages().unwrap());
@@ -232,8 +233,7 @@ fn the_capabilities_that_are_named_suffice() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     // What a build leaves behind need not be readable for everybody.
-    let folder = std::env::temp_dir().join(format!("xdpfwd-capabilities-{}", std::process::id()));
-    std::fs::create_dir(&folder).unwrap();
+    let folder = Folder::shared();
     let (binary, file) = (folder.join("xdpfwd"), folder.join("fw.toml"));
     std::fs::copy(XDPFWD, &binary).unwrap();
     std::fs::copy(config.path(), &file).unwrap();
@@ -248,7 +248,6 @@ fn the_capabilities_that_are_named_suffice() {
     let all = ["net_admin", "net_raw", "bpf", "perfmon", "ipc_lock"];
     let with_all = run(&all);
     let without_one = all.map(|left_out| run(&all.into_iter().filter(|name| *name != left_out).collect::<Vec<_>>()));
-    std::fs::remove_dir_all(&folder).unwrap();
     assert!(with_all.status.success(), "{}", stderr(&with_all));
     for (output, left_out) in without_one.iter().zip(all) {
         let text = stderr(output);

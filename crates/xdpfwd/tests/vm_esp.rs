@@ -27,18 +27,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::ifaddrs::getifaddrs;
 use nix::sys::signal::Signal;
 use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
-use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
-};
+use nix::sys::socket::{LinkAddr, MsgFlags, SockProtocol, bind, recv, sendto, setsockopt};
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use serde_json::Value;
-use support::cables::until;
-use support::wire::PYTHON;
-use support::{Final, LONG, Running, XDPFWD, chain};
+use support::wire::{PYTHON, packet_socket};
+use support::{Final, LONG, Running, XDPFWD, chain, until};
 use xdpfwd_lab::{Chain, Forwarder, Namespace};
+use xdpfwd_testkit::process::run;
 
 /// How long nothing has to come until nothing more does.
 const QUIET: Duration = Duration::from_millis(200);
@@ -347,7 +344,7 @@ selector = ["{right}/{prefix}"]
 
     /// Linux's counters of what went wrong, those that are not 0.
     fn xfrm_stat(&self) -> BTreeMap<String, u64> {
-        let text = said(self.chain.sink().command("cat").arg("/proc/net/xfrm_stat"));
+        let text = run(self.chain.sink().command("cat").arg("/proc/net/xfrm_stat"));
         let lines = text.lines().map(|line| line.split_once(char::is_whitespace).unwrap());
         let counted = lines.map(|(name, count)| (name.to_owned(), count.trim().parse().unwrap()));
         counted.filter(|(_, count)| *count > 0).collect()
@@ -368,7 +365,7 @@ selector = ["{right}/{prefix}"]
 
     /// The bytes and packets of one of Linux's SAs.
     fn xfrm_used(&self, spi: u32) -> (u64, u64) {
-        let text = said(Command::new("ip").args(["-s", "-n", self.chain.sink().name(), "xfrm", "state"]));
+        let text = run(Command::new("ip").args(["-s", "-n", self.chain.sink().name(), "xfrm", "state"]));
         let after = |text: &str, what: &str| {
             let at = text.find(what).unwrap_or_else(|| panic!("no {what:?} in {text}"));
             text[at + what.len()..].to_owned()
@@ -381,7 +378,7 @@ selector = ["{right}/{prefix}"]
 
     /// The same of ours, as `ctl sa` has it.
     fn used(&self, spi: u32) -> (u64, u64) {
-        let text = said(Command::new(XDPFWD).args(["ctl", "sa", "--json", "--socket"]).arg(self.file("control")));
+        let text = run(Command::new(XDPFWD).args(["ctl", "sa", "--json", "--socket"]).arg(self.file("control")));
         let answer: Value = serde_json::from_str(&text).unwrap();
         let sa = answer["sas"].as_array().unwrap().iter().find(|sa| sa["spi"] == spi);
         let sa = sa.unwrap_or_else(|| panic!("no SPI {spi:#x} in {answer}"));
@@ -429,15 +426,7 @@ selector = ["{right}/{prefix}"]
 /// Everything that Linux's side takes. (Most would come by itself; AES-NI would not, and what is missing would be a riddle.)
 fn need_modules() {
     let modules = ["aesni_intel", "esp4", "esp6", "xfrm_user", "gcm", "seqiv", "chacha20poly1305"];
-    said(Command::new("modprobe").arg("-a").args(modules));
-}
-
-/// What a command says that has to succeed.
-#[track_caller]
-fn said(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", support::stderr(&output));
-    String::from_utf8(output.stdout).unwrap()
+    run(Command::new("modprobe").arg("-a").args(modules));
 }
 
 #[track_caller]
@@ -543,19 +532,9 @@ struct Wire {
 
 impl Wire {
     fn at(namespace: &Namespace, interface: &str) -> Self {
-        let open = || {
-            let address = getifaddrs().unwrap().find_map(|entry| {
-                let address = entry.address.filter(|_| entry.interface_name == interface)?;
-                address.as_link_addr().copied()
-            });
-            let address = address.unwrap_or_else(|| panic!("no interface {interface}"));
-            let socket =
-                socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll).unwrap();
-            bind(socket.as_raw_fd(), &address).unwrap();
-            setsockopt(&socket, RcvBufForce, &(8 << 20)).unwrap();
-            (socket, address)
-        };
-        let (socket, address) = namespace.run(open).unwrap();
+        let (socket, address) = packet_socket(namespace, interface, Some(SockProtocol::EthAll));
+        bind(socket.as_raw_fd(), &address).unwrap();
+        setsockopt(&socket, RcvBufForce, &(8 << 20)).unwrap();
         Self { socket, address }
     }
 
@@ -819,14 +798,14 @@ fn files_made_by_the_commands() {
     for (index, name) in ["out.key", "in.key"].into_iter().enumerate() {
         let path = lab.file(name);
         fs::remove_file(&path).unwrap();
-        said(Command::new(XDPFWD).args(["esp", "new-key", "--transform", lab.case.transform.ours]).arg(&path));
+        run(Command::new(XDPFWD).args(["esp", "new-key", "--transform", lab.case.transform.ours]).arg(&path));
         let key = fs::read_to_string(&path).unwrap().trim().trim_start_matches("0x").to_owned();
         assert_eq!(key.len(), 2 * lab.case.transform.bytes, "{name}");
         lab.keys[index] = key;
     }
     assert_ne!(lab.keys[0], lab.keys[1]);
     fs::remove_file(lab.file("state")).unwrap();
-    said(Command::new(XDPFWD).args(["esp", "new-state"]).arg(lab.file("state")));
+    run(Command::new(XDPFWD).args(["esp", "new-state"]).arg(lab.file("state")));
     carries(&lab);
 }
 
@@ -1068,7 +1047,7 @@ fn fragments() {
     let running = lab.start();
     // The host is told what fits, and from then on sends fragments that do.
     talk.send(LEFT, [1], lab.case.largest() - 27);
-    let route = || said(Command::new("ip").args(["-n", lab.side(LEFT).name(), "route", "get", "10.77.0.2"]));
+    let route = || run(Command::new("ip").args(["-n", lab.side(LEFT).name(), "route", "get", "10.77.0.2"]));
     until("the host knows what fits", || route().contains(&format!(" mtu {}", lab.case.largest())));
     let told = talk.0[LEFT].take_error().unwrap().and_then(|error| error.raw_os_error());
     assert_eq!(told, Some(Errno::EMSGSIZE as i32));

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::cables::{Cables, PACKETS, best, ip, kernel_has_zero_copy, until};
-use support::{Config, Final, LONG, Running, XDPFWD};
+use support::cables::{Cables, PACKETS, best, ip, kernel_has_zero_copy};
+use support::{Config, Final, LONG, Running, XDPFWD, until};
 use xdpfwd_lab::Forwarder;
 
 #[track_caller]

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use xdpfwd_engine::{Control, DataPlane, Event, Mode, PathPlan, Plan, PortPlan, Report, StageOnPath};
-use xdpfwd_lab::{Chain, ChainBuilder};
 use xdpfwd_pipeline::{Idle, PortId, StagePlan};
-
-/// Far more than anything here takes: what waits longer hangs.
-pub const LONG: Duration = Duration::from_secs(60);
+pub use xdpfwd_testkit::lab::chain;
+pub use xdpfwd_testkit::process::LONG;
 
 /// A cross-connect of fwd0 and fwd1 with a queue for each worker, and perhaps a stage on the way from fwd0 to fwd1.
 pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
@@ -68,10 +66,4 @@ pub fn stop(data_plane: DataPlane) -> Report {
         assert_eq!(port.xdp_redirected, arrived, "{port:?}");
     }
     report
-}
-
-/// A chain, or the reason why there is none: these tests need root and say so.
-#[track_caller]
-pub fn chain(builder: ChainBuilder) -> Chain {
-    builder.build().unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
 }

@@ -9,7 +9,11 @@ use anyhow::Result;
 use clap::Args;
 use xdpfwd_lab::{Chain, Counters, Sink, grouped, sweep, take_down};
 
-use super::{Stop, TrafficArguments, print, screen::rate, seconds};
+use super::{
+    options::{TrafficArguments, seconds},
+    screen::{checked, print, rate},
+    stop::Stop,
+};
 
 #[derive(Args)]
 pub(crate) struct Up {
@@ -135,12 +139,7 @@ pub(crate) fn sink(arguments: &SinkArguments, stop: &Stop) -> Result<ExitCode> {
         (last, at) = (seen.arrived, Instant::now());
         let mut line = format!("{} arrived, {}, {} foreign", grouped(last.packets), rate(pps), grouped(seen.foreign));
         if arguments.check {
-            line += &format!(
-                ", {} corrupt, {} reordered, {} duplicates",
-                grouped(seen.corrupt),
-                grouped(seen.reordered),
-                grouped(seen.duplicates)
-            );
+            line += &format!(", {}", checked(&seen));
         }
         print(&format!("{line}\n"))?;
     }

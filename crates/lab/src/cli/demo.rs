@@ -9,14 +9,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use xdpfwd_lab::{
-    Books, Chain, Counters, Ended, Error, Forwarder, Reading, Report, Seen, Sent, Sink, VethDrops, VethEvidence,
-};
+use xdpfwd_lab::{Chain, Counters, Error, Forwarder, PacketAccounting, Report, Sink, VethDrops, VethEvidence};
 
 use super::{
-    Stop, TrafficArguments, demo_text, print,
-    screen::{Progress, rate},
-    seconds,
+    demo_text::{self, Outcome},
+    options::{TrafficArguments, seconds},
+    screen::{Progress, print},
+    stop::Stop,
+    watch::watch,
 };
 
 const READY_DEADLINE: Duration = Duration::from_secs(15);
@@ -37,23 +37,13 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "5", value_parser = seconds)]
     seconds: Duration,
     #[command(flatten)]
-    pub(super) traffic: TrafficArguments,
+    traffic: TrafficArguments,
     /// Queues of every veth; the generator feeds queue CORE mod QUEUES
     #[arg(long, default_value_t = 1)]
     queues: u16,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
-}
-
-/// Everything a run brought to light.
-pub(super) struct Outcome {
-    pub(super) sent: Sent,
-    pub(super) seen: Seen,
-    pub(super) report: Report,
-    pub(super) raw: serde_json::Value,
-    pub(super) books: Books,
-    pub(super) ended: Ended,
 }
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
@@ -71,11 +61,11 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let outcome = drive(arguments, &command, stop, &progress)?;
     progress.done();
     print(&if arguments.json {
-        format!("{}\n", demo_text::as_json(arguments, &outcome))
+        format!("{}\n", demo_text::as_json(&arguments.traffic, &outcome))
     } else {
-        demo_text::as_text(arguments, &outcome)
+        demo_text::as_text(&arguments.traffic, &outcome)
     })?;
-    let good = outcome.books.is_good() && outcome.ended.status.success();
+    let good = outcome.accounting.is_good() && outcome.ended.status.success();
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -90,25 +80,7 @@ fn drive(arguments: &Arguments, command: &[String], stop: &Stop, progress: &Prog
 
     let before = Veths::read(&chain)?;
     let generator = arguments.traffic.traffic().start(chain.gen_(), "gen0")?;
-    let start = Instant::now();
-    let mut last = Reading::take(&generator, &sink)?;
-    for second in 1.. {
-        stop.sleep_until(start, arguments.seconds.min(Duration::from_secs(second)));
-        stop.check()?;
-        forwarder.check_running()?;
-        let now = Reading::take(&generator, &sink)?;
-        let window = last.until(&now);
-        progress.show(&format!(
-            "{:>4.1} s   offered {}   forwarded {}",
-            start.elapsed().as_secs_f64(),
-            rate(window.offered_pps()),
-            rate(window.forwarded_pps())
-        ));
-        last = now;
-        if start.elapsed() >= arguments.seconds {
-            break;
-        }
-    }
+    watch(&generator, &sink, &mut forwarder, arguments.seconds, stop, progress)?;
     let sent = generator.stop()?;
     settle(&sink)?;
     forwarder.check_running()?;
@@ -129,9 +101,9 @@ fn drive(arguments: &Arguments, command: &[String], stop: &Stop, progress: &Prog
         eprintln!("xdpfwd ended with {}; the end of its stderr:\n{}", ended.status, tail(&forwarder.stderr()));
     }
     let offered = Counters { packets: sent.packets, bytes: sent.bytes };
-    let books = Books::draw_up(offered, &seen, &report, Some(&veth));
+    let accounting = PacketAccounting::new(offered, &seen, &report, Some(&veth));
     let raw = serde_json::from_str(&line).context("reading xdpfwd's final line")?;
-    Ok(Outcome { sent, seen, report, raw, books, ended })
+    Ok(Outcome { sent, seen, report, raw, accounting, ended })
 }
 
 /// Waits for the first interval line, in small steps for the sake of Ctrl-C.

@@ -1,59 +1,75 @@
-//! What `demo` prints.
+//! The output of `demo`.
 
 use serde_json::json;
-use xdpfwd_lab::{Counters, Known, PortReport, bits_per_second, grouped};
+use xdpfwd_lab::{
+    Counters, Ended, LossBasis, PacketAccounting, PortReport, Report, Seen, Sent, bits_per_second, grouped,
+};
 
 use super::{
-    demo::{Arguments, Outcome},
+    options::TrafficArguments,
     screen::{bits, rate},
 };
 
-pub(super) fn as_json(arguments: &Arguments, outcome: &Outcome) -> serde_json::Value {
-    let Outcome { sent, seen, books, raw, .. } = outcome;
+/// The outcome of a run.
+pub(super) struct Outcome {
+    pub(super) sent: Sent,
+    pub(super) seen: Seen,
+    pub(super) report: Report,
+    pub(super) raw: serde_json::Value,
+    pub(super) accounting: PacketAccounting,
+    pub(super) ended: Ended,
+}
+
+pub(super) fn as_json(traffic: &TrafficArguments, outcome: &Outcome) -> serde_json::Value {
+    let Outcome { sent, seen, accounting, raw, .. } = outcome;
     let pps = |packets: u64| if sent.seconds > 0.0 { packets as f64 / sent.seconds } else { 0.0 };
-    let losses: Vec<_> = books
+    let losses: Vec<_> = accounting
         .losses
         .iter()
         .map(|loss| {
             json!({
                 "place": loss.place,
                 "packets": loss.packets as i64,
-                "known": match loss.known { Known::Counted => "counted", Known::Difference => "difference" },
+                "known": loss.basis,
                 "veth": loss.veth,
                 "overload": loss.overload,
             })
         })
         .collect();
-    let gaps: Vec<_> = books.gaps.iter().map(|gap| json!({"what": gap.what, "packets": gap.packets as i64})).collect();
+    let mismatches: Vec<_> = accounting
+        .mismatches
+        .iter()
+        .map(|mismatch| json!({"what": mismatch.what, "packets": mismatch.packets as i64}))
+        .collect();
     json!({
         "schema": 1,
         "type": "demo",
-        "size": arguments.traffic.size,
-        "flows": arguments.traffic.flows,
-        "rate": arguments.traffic.rate,
+        "size": traffic.size,
+        "flows": traffic.flows,
+        "rate": traffic.rate,
         "seconds": sent.seconds,
         "offered": {"packets": sent.packets, "bytes": sent.bytes, "pps": pps(sent.packets)},
         "forwarded": {
             "packets": seen.arrived.packets, "bytes": seen.arrived.bytes, "pps": pps(seen.arrived.packets),
         },
         "losses": losses,
-        "gaps": gaps,
-        "leaked": books.leaked,
-        "balance": books.balance(),
-        "good": books.is_good(),
-        "verdict": books.verdict(arguments.traffic.rate),
+        "gaps": mismatches,
+        "leaked": accounting.leaked,
+        "balance": accounting.is_balanced(),
+        "good": accounting.is_good(),
+        "verdict": accounting.verdict(traffic.rate),
         "xdpfwd": raw,
     })
 }
 
-pub(super) fn as_text(arguments: &Arguments, outcome: &Outcome) -> String {
-    let Outcome { sent, seen, books, report, .. } = outcome;
+pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
+    let Outcome { sent, seen, accounting, report, .. } = outcome;
     let offered = Counters { packets: sent.packets, bytes: sent.bytes };
     let mut text = format!(
         "xdpfwd in the lab: {} bytes, {} flows, {}, {:.2} s\n\n",
-        arguments.traffic.size,
-        arguments.traffic.flows,
-        arguments.traffic.rate.map_or("flat out".into(), |pps| format!("{} asked", rate(pps as f64))),
+        traffic.size,
+        traffic.flows,
+        traffic.rate.map_or("flat out".into(), |pps| format!("{} asked", rate(pps as f64))),
         sent.seconds
     );
     text += &format!("{:<42}{:>14}{:>13}{:>17}{:>17}\n", "", "frames", "rate", "L2", "on the wire");
@@ -68,24 +84,28 @@ pub(super) fn as_text(arguments: &Arguments, outcome: &Outcome) -> String {
             bits(wire)
         );
     }
-    text +=
-        &format!("{:<42}{:>14}{:>13}\n\n", "lost", grouped(books.lost()), share(books.lost().into(), books.offered));
+    text += &format!(
+        "{:<42}{:>14}{:>13}\n\n",
+        "lost",
+        grouped(accounting.lost()),
+        share(accounting.lost().into(), accounting.offered)
+    );
     text += &format!("{:<42}{:>14}{:>13}   how it is known\n", "where the loss happened", "frames", "of offered");
-    for loss in &books.losses {
-        let known = match (loss.known, loss.veth) {
-            (Known::Counted, _) => "counted there".into(),
-            (Known::Difference, Some(veth)) => format!("counters before − after (veth counted {})", grouped(veth)),
-            (Known::Difference, None) => "counters before − after".to_owned(),
+    for loss in &accounting.losses {
+        let basis = match (loss.basis, loss.veth) {
+            (LossBasis::Counted, _) => "counted there".into(),
+            (LossBasis::Difference, Some(veth)) => format!("counters before − after (veth counted {})", grouped(veth)),
+            (LossBasis::Difference, None) => "counters before − after".to_owned(),
         };
         text += &format!(
-            "  {:<40}{:>14}{:>13}   {known}\n",
+            "  {:<40}{:>14}{:>13}   {basis}\n",
             loss.place,
             grouped(loss.packets),
-            share(loss.packets, books.offered)
+            share(loss.packets, accounting.offered)
         );
     }
-    for gap in &books.gaps {
-        text += &format!("  UNEXPLAINED: {} {}\n", grouped(gap.packets), gap.what);
+    for mismatch in &accounting.mismatches {
+        text += &format!("  UNEXPLAINED: {} {}\n", grouped(mismatch.packets), mismatch.what);
     }
 
     let mode = |port: &PortReport| format!("{} on {}: {}", port.name, port.interface, or_unknown(&port.mode));
@@ -111,9 +131,16 @@ pub(super) fn as_text(arguments: &Arguments, outcome: &Outcome) -> String {
     let frames = &report.frames;
     text += &format!(
         "buffers           {} = pool {} + fill {} + rx {} + in flight {} + tx {} + completion {}, leaked {}\n\n",
-        frames.total, frames.pool, frames.fill, frames.rx, frames.in_flight, frames.tx, frames.completion, books.leaked
+        frames.total,
+        frames.pool,
+        frames.fill,
+        frames.rx,
+        frames.in_flight,
+        frames.tx,
+        frames.completion,
+        accounting.leaked
     );
-    text += &books.verdict(arguments.traffic.rate);
+    text += &accounting.verdict(traffic.rate);
     text.push('\n');
     text
 }

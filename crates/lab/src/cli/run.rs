@@ -9,12 +9,13 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
-use xdpfwd_lab::{Chain, Ended, Error, Forwarder, Reading, Seen, Sent, Sink, Window, bits_per_second, grouped};
+use xdpfwd_lab::{Chain, Ended, Error, Forwarder, Seen, Sent, Sink, Window, bits_per_second, grouped};
 
 use super::{
-    Stop, TrafficArguments, print,
-    screen::{Progress, bits, rate},
-    seconds,
+    options::{TrafficArguments, seconds},
+    screen::{Progress, bits, checked, print, rate},
+    stop::Stop,
+    watch::watch,
 };
 
 /// How long to wait for XDP programs on both interfaces. A forwarder without any (a bridge, a router) is measured anyway.
@@ -64,27 +65,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let generator = arguments.traffic.traffic().start(chain.gen_(), "gen0")?;
     stop.sleep_until(Instant::now(), arguments.warmup);
 
-    let start = Instant::now();
-    let first = Reading::take(&generator, &sink)?;
-    let mut last = first;
-    for second in 1.. {
-        stop.sleep_until(start, arguments.seconds.min(Duration::from_secs(second)));
-        stop.check()?;
-        forwarder.check_running()?;
-        let now = Reading::take(&generator, &sink)?;
-        let window = last.until(&now);
-        progress.show(&format!(
-            "{second:>4} s   offered {}   forwarded {}",
-            rate(window.offered_pps()),
-            rate(window.forwarded_pps())
-        ));
-        last = now;
-        if start.elapsed() >= arguments.seconds {
-            break;
-        }
-    }
+    let window = watch(&generator, &sink, &mut forwarder, arguments.seconds, stop, &progress)?;
     progress.done();
-    let window = first.until(&last);
     let sent = generator.stop()?;
     // What is in rings and queues now is still on its way to the sink.
     stop.sleep_until(Instant::now(), Duration::from_millis(200));
@@ -170,12 +152,7 @@ fn as_text(arguments: &Arguments, window: &Window, sent: &Sent, seen: &Seen, for
         grouped(seen.foreign)
     );
     if arguments.check {
-        text += &format!(
-            "  checked: {} corrupt, {} reordered, {} duplicates\n",
-            grouped(seen.corrupt),
-            grouped(seen.reordered),
-            grouped(seen.duplicates)
-        );
+        text += &format!("  checked: {}\n", checked(seen));
     }
     for line in forwarder.stdout() {
         text += &format!("  | {line}\n");

@@ -1,33 +1,33 @@
-//! Progress, and numbers as a person reads them.
+//! Output on the terminal: results, progress, and numbers in readable units.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::{Context, Result};
+use xdpfwd_lab::{Seen, grouped};
 
 /// A progress line: rewritten in place on a terminal, plain lines otherwise. On stderr, so that stdout is the result.
-pub(crate) struct Progress {
+pub(super) struct Progress {
     terminal: bool,
     quiet: bool,
 }
 
 impl Progress {
-    pub(crate) fn new(quiet: bool) -> Self {
-        Self { terminal: std::io::stderr().is_terminal(), quiet }
+    pub(super) fn new(quiet: bool) -> Self {
+        Self { terminal: io::stderr().is_terminal(), quiet }
     }
 
-    pub(crate) fn show(&self, line: &str) {
+    pub(super) fn show(&self, line: &str) {
         if !self.quiet {
             // A progress line that can't be written is not worth failing for.
-            let _ = if self.terminal {
-                write!(std::io::stderr(), "\r\x1b[K{line}")
-            } else {
-                writeln!(std::io::stderr(), "{line}")
-            };
+            let _ =
+                if self.terminal { write!(io::stderr(), "\r\x1b[K{line}") } else { writeln!(io::stderr(), "{line}") };
         }
     }
 
     /// Clears the line that was rewritten.
-    pub(crate) fn done(&self) {
+    pub(super) fn done(&self) {
         if self.terminal && !self.quiet {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }
@@ -38,13 +38,27 @@ impl Drop for Progress {
     }
 }
 
+/// Writes to stdout. Succeeds if the reader has closed its end (`| head`).
+pub(super) fn print(text: &str) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
+        _ => Ok(()),
+    }
+}
+
+/// Formats the results of a checking sink, as "0 corrupt, 2 reordered, 1,000 duplicates".
+pub(super) fn checked(seen: &Seen) -> String {
+    let (corrupt, reordered, duplicates) = (grouped(seen.corrupt), grouped(seen.reordered), grouped(seen.duplicates));
+    format!("{corrupt} corrupt, {reordered} reordered, {duplicates} duplicates")
+}
+
 /// Packets per second, as "2.357 Mpps" or "9.87 kpps".
-pub(crate) fn rate(pps: f64) -> String {
+pub(super) fn rate(pps: f64) -> String {
     if pps >= 100_000.0 { format!("{:.3} Mpps", pps / 1e6) } else { format!("{:.2} kpps", pps / 1e3) }
 }
 
 /// Bits per second, as "1.131 Gbit/s" or "4.8 Mbit/s".
-pub(crate) fn bits(bps: f64) -> String {
+pub(super) fn bits(bps: f64) -> String {
     if bps >= 1e8 { format!("{:.3} Gbit/s", bps / 1e9) } else { format!("{:.2} Mbit/s", bps / 1e6) }
 }
 

@@ -7,14 +7,15 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
+use nix::sys::socket::{MsgFlags, sendto};
 use xdpfwd_lab::{Namespace, Seen, Sink, Traffic};
+use xdpfwd_testkit::process::run;
 
-use super::{LONG, Running, XDPFWD, cross_connect_of, stderr};
+use super::wire::packet_socket;
+use super::{Running, XDPFWD, cross_connect_of, until};
 
 /// Packets a second, at most: a small part of what emulation forwards without loss.
 pub const RATE: u64 = 4_000;
@@ -35,18 +36,7 @@ pub fn best() -> &'static str {
 }
 
 pub fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().unwrap();
-    assert!(output.status.success(), "ip {}: {}", arguments.join(" "), stderr(&output));
-}
-
-/// Waits until something is so.
-#[track_caller]
-pub fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !so() {
-        assert!(Instant::now() < deadline, "not after {LONG:?}: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
+    run(Command::new("ip").args(arguments));
 }
 
 /// Two of the machine's cables: their near ends in a namespace for the forwarder, each far end in one of its own.
@@ -216,15 +206,7 @@ impl Sender {
         // these: all flows in one queue. Ports that are 1007 apart differ in all 16 bits.
         const STEP: u32 = 1007;
         let flow = |number: u64| (number % u64::from(FLOWS)) as u32 * STEP;
-        let open = || {
-            let address = getifaddrs().unwrap().find_map(|entry| {
-                let address = entry.address.filter(|_| entry.interface_name == interface)?;
-                address.as_link_addr().copied()
-            });
-            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
-            (socket, address.unwrap_or_else(|| panic!("no interface {interface}")))
-        };
-        let (socket, address) = namespace.run(open).unwrap();
+        let (socket, address) = packet_socket(namespace, interface, None);
         let first = SENDERS.fetch_add(1, Ordering::Relaxed) << 40;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);

@@ -11,26 +11,25 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvfrom, sendto, setsockopt, socket,
-    sockopt,
-};
+use nix::sys::socket::{LinkAddr, MsgFlags, SockProtocol, bind, recvfrom, sendto, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use serde_json::Value;
 use xdpfwd_lab::{Chain, Namespace, Traffic};
+use xdpfwd_testkit::Folder;
+use xdpfwd_testkit::lab::sh;
+use xdpfwd_testkit::process::run;
+use xdpfwd_testkit::random_filter::Lot;
 
-use super::wire::hex;
-use super::{LONG, Running, XDPFWD, chain, stderr};
+use super::wire::{hex, packet_socket};
+use super::{LONG, Running, XDPFWD, chain, until};
 
 /// The hosts' addresses: what is in the packets.
 pub const A: [&str; 2] = ["10.77.0.1", "fd77::1"];
@@ -40,77 +39,12 @@ pub const B: [&str; 2] = ["10.77.0.2", "fd77::2"];
 pub const OUTER_4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 pub const OUTER_6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 
-/// Waits until something is so.
-#[track_caller]
-pub fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !so() {
-        assert!(Instant::now() < deadline, "not after {LONG:?}: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// What a command prints, if it succeeds.
-#[track_caller]
-pub fn run(mut command: Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error} (`make test` installs it)"));
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A shell's command line in a namespace.
-#[track_caller]
-pub fn sh(namespace: &Namespace, line: &str) -> String {
-    let mut command = namespace.command("sh");
-    command.args(["-ec", line]);
-    run(command)
-}
-
-/// A folder of a test's own, for keys and states, removed on drop.
-pub struct Folder(PathBuf);
-
-impl Folder {
-    pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("{}-esp-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// A file that its owner alone may read.
-    pub fn secret(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.path(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Key and salt, in hexadecimal, that belong to an SPI.
 pub fn key(spi: u32, transform: &str) -> String {
     let bytes = if transform.contains("128") { 20 } else { 36 };
-    let mut state = u64::from(spi);
-    let key: Vec<u8> = std::iter::repeat_with(|| (splitmix(&mut state) >> 32) as u8).take(bytes).collect();
+    let mut random = Lot::new(spi.into());
+    let key: Vec<u8> = std::iter::repeat_with(|| (random.draw() >> 32) as u8).take(bytes).collect();
     hex(&key)
-}
-
-/// Random enough for a test, and the same again from the same seed (SplitMix64).
-pub fn splitmix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 /// Two hosts, the places for two xdpfwds, and the wire between.
@@ -163,7 +97,7 @@ impl Lab {
 
     /// The file with the key of an SPI.
     pub fn key_file(&self, spi: u32, transform: &str) -> PathBuf {
-        let path = self.folder.path(&format!("{spi:x}-{transform}.key"));
+        let path = self.folder.join(format!("{spi:x}-{transform}.key"));
         if !path.exists() {
             self.folder.secret(path.file_name().unwrap().to_str().unwrap(), &(key(spi, transform) + "\n"));
         }
@@ -172,7 +106,7 @@ impl Lab {
 
     /// The state file of one side, made if there is none.
     pub fn state_file(&self, side: usize) -> PathBuf {
-        let path = self.folder.path(&format!("{side}.state"));
+        let path = self.folder.join(format!("{side}.state"));
         if !path.exists() {
             new_state(&path);
         }
@@ -182,7 +116,7 @@ impl Lab {
     /// From nothing: all numbers begin again.
     pub fn forget(&self) {
         for side in 0..2 {
-            let _ = fs::remove_file(self.folder.path(&format!("{side}.state")));
+            let _ = fs::remove_file(self.folder.join(format!("{side}.state")));
         }
         for host in [self.chain.gen_(), self.chain.sink()] {
             sh(host, "ip route flush cache; ip -6 route flush cache");
@@ -209,7 +143,7 @@ impl Lab {
 pub fn new_state(path: &Path) {
     let mut command = Command::new(XDPFWD);
     command.args(["esp", "new-state"]).arg(path);
-    run(command);
+    run(&mut command);
 }
 
 /// How the two speak with each other. Each side seals with the first SA of `sealing` that there is, and opens with all of `opening`.
@@ -330,25 +264,6 @@ pub fn drops(report: &Value) -> BTreeMap<String, u64> {
     let all =
         report["drops"].as_object().unwrap().iter().map(|(reason, count)| (reason.clone(), count.as_u64().unwrap()));
     all.filter(|(_, count)| *count > 0).collect()
-}
-
-/// How many lines of the log have this.
-pub fn said(running: &Running, what: &str) -> usize {
-    running.forwarder.stderr().iter().filter(|line| line.contains(what)).count()
-}
-
-/// The address of an interface for packet sockets, and one of these.
-fn packet_socket(namespace: &Namespace, interface: &str, protocol: Option<SockProtocol>) -> (OwnedFd, LinkAddr) {
-    let open = || {
-        let address = getifaddrs().unwrap().find_map(|entry| {
-            let address = entry.address.filter(|_| entry.interface_name == interface)?;
-            address.as_link_addr().copied()
-        });
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, protocol).unwrap();
-        (socket, address.unwrap_or_else(|| panic!("no interface {interface}")))
-    };
-    namespace.run(open).unwrap()
 }
 
 /// Who listens on an interface.
@@ -610,20 +525,6 @@ pub fn pcap(path: &Path, frames: &[Vec<u8>]) {
         bytes.extend(frame);
     }
     fs::write(path, bytes).unwrap();
-}
-
-/// `ping`, whatever comes of it.
-pub fn try_ping(from: &Namespace, to: &str, arguments: &[&str]) -> Output {
-    let mut command = from.command("ping");
-    command.args(arguments).arg(to).output().unwrap_or_else(|error| panic!("ping: {error} (`make test` installs it)"))
-}
-
-/// `ping`, and every answer comes.
-#[track_caller]
-pub fn ping(from: &Namespace, to: &str, arguments: &[&str]) {
-    let output = try_ping(from, to, arguments);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains(" 0% packet loss"), "{text}{}", stderr(&output));
 }
 
 /// `iperf3 --server`, until it is dropped.

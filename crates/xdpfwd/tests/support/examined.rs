@@ -4,6 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use xdpfwd_lab::Namespace;
+use xdpfwd_testkit::process::run;
 
 use super::{Config, XDPFWD, stderr};
 
@@ -80,8 +81,7 @@ impl Examined {
 /// Does what a fix says, as it is written, in a namespace.
 #[track_caller]
 pub fn apply(namespace: &Namespace, command: &str) {
-    let output = namespace.command("sh").args(["-c", command]).output().unwrap();
-    assert!(output.status.success(), "{command}: {output:?}");
+    run(namespace.command("sh").args(["-c", command]));
 }
 
 /// The line of a fix that begins like this, without what leads to it.

@@ -5,11 +5,11 @@
 pub mod cables;
 pub mod esp;
 pub mod examined;
+pub mod socket;
 pub mod wire;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Output;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,10 +17,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use xdpfwd_lab::{Chain, ChainBuilder, Ended, Forwarder, Namespace, Report};
-
-/// Far more than anything here takes: what waits longer hangs.
-pub const LONG: Duration = Duration::from_secs(60);
+use xdpfwd_lab::{Chain, Ended, Forwarder, Namespace, Report};
+pub use xdpfwd_testkit::lab::chain;
+pub use xdpfwd_testkit::process::{LONG, stderr, until};
 
 pub const XDPFWD: &str = env!("CARGO_BIN_EXE_xdpfwd");
 
@@ -123,6 +122,23 @@ impl Running {
         kill(Pid::from_raw(self.forwarder.pid() as i32), signal).unwrap();
     }
 
+    /// Returns how many lines of the log contain a text.
+    pub fn count_log(&self, text: &str) -> usize {
+        self.forwarder.stderr().iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// Makes xdpfwd read its configuration again, and waits until its log has another line that contains `outcome`.
+    #[track_caller]
+    pub fn reload(&self, outcome: &str) {
+        let before = self.count_log(outcome);
+        self.signal(Signal::SIGHUP);
+        let deadline = Instant::now() + LONG;
+        while self.count_log(outcome) == before {
+            assert!(Instant::now() < deadline, "not in the log: {outcome:?}: {:#?}", self.forwarder.stderr());
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Waits until it ends by itself.
     pub fn wait(&mut self) {
         let deadline = Instant::now() + LONG;
@@ -162,15 +178,4 @@ impl Final {
         assert_eq!(self.json["kernel"]["invalid_descriptors"], 0, "{}", self.json);
         assert_eq!(self.json["kernel"]["tx_invalid"], 0, "{}", self.json);
     }
-}
-
-/// A chain, or the reason why there is none: these tests need root and say so.
-#[track_caller]
-pub fn chain(builder: ChainBuilder) -> Chain {
-    builder.build().unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
-}
-
-/// What a command had to say.
-pub fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -1,6 +1,4 @@
-//! A control socket of a test's own, and who asks there.
-
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+//! A control socket, and queries over it.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -10,7 +8,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{LONG, XDPFWD, cross_connect};
+use super::{LONG, XDPFWD, cross_connect};
 
 /// A path of a test's own, short enough for a socket.
 pub struct Socket(pub PathBuf);

@@ -2,8 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::process::{Command, Output, Stdio};
 
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, socket};
 use xdpfwd_lab::{Chain, Namespace};
 
 /// One side of the lab: a namespace and the interface in it.
@@ -44,6 +47,20 @@ pub fn wire(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
     // It reads all before it writes anything.
     python.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     python.wait_with_output().unwrap()
+}
+
+/// Opens a packet socket in a namespace. Returns it with the address of an interface.
+pub fn packet_socket(namespace: &Namespace, interface: &str, protocol: Option<SockProtocol>) -> (OwnedFd, LinkAddr) {
+    let open = || {
+        let address = getifaddrs().unwrap().find_map(|entry| {
+            let address = entry.address.filter(|_| entry.interface_name == interface)?;
+            address.as_link_addr().copied()
+        });
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, protocol).unwrap();
+        (socket, address.unwrap_or_else(|| panic!("no interface {interface}")))
+    };
+    namespace.run(open).unwrap()
 }
 
 pub fn hex(bytes: &[u8]) -> String {

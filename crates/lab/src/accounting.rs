@@ -1,22 +1,24 @@
-//! What became of every frame offered, and whether the sum is right.
+//! The account of every frame offered, and whether it balances.
+
+use serde::Serialize;
 
 use crate::{Counters, Report, Seen, VethDrops, grouped, report::total};
 
 /// The account of one run of xdpfwd: offered = forwarded + every loss.
 ///
 /// A loss is either *counted* where it happened, by xdpfwd or the kernel, or is the *difference* of two counters with
-/// nothing but veth between them. Counters of different origin that must agree are compared: [`Self::gaps`].
+/// nothing but veth between them. Counters of different origin that must agree are compared: [`Self::mismatches`].
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Books {
+pub struct PacketAccounting {
     /// Frames the generator sent.
     pub offered: u64,
     /// Frames of the generator that arrived at the sink.
     pub forwarded: u64,
-    /// What lies between, in the order of a frame's way.
+    /// Losses between generator and sink, in the order in which a frame passes the places.
     pub losses: Vec<Loss>,
-    /// Where two counters that must agree do not. Empty if the books balance.
-    pub gaps: Vec<Gap>,
-    /// Frames of xdpfwd's UMEM that are in no place.
+    /// Counters that must agree and do not. Empty if the account balances.
+    pub mismatches: Vec<Mismatch>,
+    /// Frames of xdpfwd's UMEM that no frame count includes.
     pub leaked: i64,
 }
 
@@ -27,38 +29,39 @@ pub struct Loss {
     pub place: String,
     /// How many. Below zero only if a counter is wrong.
     pub packets: i128,
-    /// How it is known.
-    pub known: Known,
-    /// What the veth driver counted in the same place, if it was asked: not all of it, as it does not count a frame for
-    /// which its peer had no NAPI.
+    /// How the number was determined.
+    pub basis: LossBasis,
+    /// Frames that the veth driver counted in the same place, if its counters were read. A lower bound: the driver does
+    /// not count a frame whose peer has no NAPI.
     pub veth: Option<u64>,
-    /// It is what overload looks like: frames came faster than they were taken.
+    /// Whether the loss is a sign of overload: frames arrived faster than the next part took them.
     pub overload: bool,
 }
 
-/// How a loss is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+/// How the number of a loss was determined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossBasis {
     /// By a counter of its own.
     Counted,
     /// As the difference of the counters before and after.
     Difference,
 }
 
-/// Two counters that should agree.
+/// Two counters that must agree and do not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// What does not follow.
+pub struct Mismatch {
+    /// Frames that are in one counter and not in the other.
     pub what: String,
-    /// By how many frames.
+    /// Number of these frames.
     pub packets: i128,
 }
 
-/// Where frames go in and out of the forwarder.
+/// The interfaces through which frames enter and leave the forwarder.
 pub(crate) const INGRESS: &str = "fwd0";
 pub(crate) const EGRESS: &str = "fwd1";
 
-/// What the veth driver counted at the ends where frames can get lost.
+/// The veth driver's drop counters at the ends where frames can get lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VethEvidence {
     /// gen0.
@@ -69,11 +72,11 @@ pub struct VethEvidence {
     pub sink: VethDrops,
 }
 
-impl Books {
-    /// Draws up the account from what was offered, what the sink saw, and xdpfwd's final report; `veth` is a witness that
-    /// is not xdpfwd.
+impl PacketAccounting {
+    /// Computes the account from the frames offered, the sink's counters and xdpfwd's final report. `veth` adds the
+    /// kernel's counters, which are independent of xdpfwd.
     #[must_use]
-    pub fn draw_up(offered: Counters, seen: &Seen, report: &Report, veth: Option<&VethEvidence>) -> Self {
+    pub fn new(offered: Counters, seen: &Seen, report: &Report, veth: Option<&VethEvidence>) -> Self {
         let nothing = crate::PortReport::default();
         let ingress = report.port(INGRESS).unwrap_or(&nothing);
         let egress = report.port(EGRESS).unwrap_or(&nothing);
@@ -86,8 +89,8 @@ impl Books {
         let dropped = total(report.drops.values().copied());
 
         let mut losses = Vec::new();
-        let mut add = |place: &str, packets: i128, known, veth, overload| {
-            losses.push(Loss { place: place.to_owned(), packets, known, veth, overload });
+        let mut add = |place: &str, packets: i128, basis, veth, overload| {
+            losses.push(Loss { place: place.to_owned(), packets, basis, veth, overload });
         };
         let difference = |from: u64, to: u64| i128::from(from) - i128::from(to);
         add(
@@ -96,46 +99,52 @@ impl Books {
                 offered.packets,
                 total([redirected, ingress.xdp_passed, total(ingress.xdp_drops.values().copied())]),
             ),
-            Known::Difference,
+            LossBasis::Difference,
             veth.map(|veth| veth.generator.redirect_out),
             true,
         );
-        add("left to the kernel by fwd0's XDP program", ingress.xdp_passed.into(), Known::Counted, None, false);
+        add("left to the kernel by fwd0's XDP program", ingress.xdp_passed.into(), LossBasis::Counted, None, false);
         for (reason, packets) in ingress.xdp_drops.iter().filter(|(_, packets)| **packets > 0) {
-            add(&format!("dropped by fwd0's XDP program: {reason}"), (*packets).into(), Known::Counted, None, false);
+            add(
+                &format!("dropped by fwd0's XDP program: {reason}"),
+                (*packets).into(),
+                LossBasis::Counted,
+                None,
+                false,
+            );
         }
-        add("AF_XDP: fill ring empty", fill_empty.into(), Known::Counted, None, true);
-        add("AF_XDP: receive ring full", kernel.rx_ring_full.into(), Known::Counted, None, true);
+        add("AF_XDP: fill ring empty", fill_empty.into(), LossBasis::Counted, None, true);
+        add("AF_XDP: receive ring full", kernel.rx_ring_full.into(), LossBasis::Counted, None, true);
         if too_long > 0 {
-            add("AF_XDP: longer than a UMEM frame", too_long.into(), Known::Counted, None, false);
+            add("AF_XDP: longer than a UMEM frame", too_long.into(), LossBasis::Counted, None, false);
         }
         for (reason, packets) in report.drops.iter().filter(|(_, packets)| **packets > 0) {
             // Of xdpfwd's reasons, those of a queue that was full mean that more came than could go.
             let overload = reason.ends_with("_full");
-            add(&format!("xdpfwd: {reason}"), (*packets).into(), Known::Counted, None, overload);
+            add(&format!("xdpfwd: {reason}"), (*packets).into(), LossBasis::Counted, None, overload);
         }
         if dropped == 0 {
-            add("xdpfwd: any reason", 0, Known::Counted, None, false);
+            add("xdpfwd: any reason", 0, LossBasis::Counted, None, false);
         }
         let elsewhere = report.transmitted() - egress.tx_packets;
         if elsewhere > 0 {
-            add("sent out of another port than fwd1", elsewhere.into(), Known::Counted, None, false);
+            add("sent out of another port than fwd1", elsewhere.into(), LossBasis::Counted, None, false);
         }
         if seen.foreign > 0 {
-            add("at the sink, but not recognisable", seen.foreign.into(), Known::Counted, None, false);
+            add("at the sink, but not recognisable", seen.foreign.into(), LossBasis::Counted, None, false);
         }
         add(
             "between xdpfwd's transmit and the sink",
             difference(egress.tx_packets, total([seen.arrived.packets, seen.foreign])),
-            Known::Difference,
+            LossBasis::Difference,
             veth.map(|veth| veth.sink.receive),
             false,
         );
 
-        let mut gaps = Vec::new();
+        let mut mismatches = Vec::new();
         let mut agree = |what: &str, packets: i128| {
             if packets != 0 {
-                gaps.push(Gap { what: what.to_owned(), packets });
+                mismatches.push(Mismatch { what: what.to_owned(), packets });
             }
         };
         agree(
@@ -167,39 +176,39 @@ impl Books {
         }
         let lost_in_total: i128 = losses.iter().map(|loss| loss.packets).sum();
         let unexplained = difference(offered.packets, seen.arrived.packets) - lost_in_total;
-        // The gaps above are its parts; without them there is nothing it could be.
-        if gaps.is_empty() && unexplained != 0 {
-            gaps.push(Gap { what: "offered, and neither forwarded nor lost".into(), packets: unexplained });
+        // The mismatches above explain it in part; without any, none of the comparisons found it.
+        if mismatches.is_empty() && unexplained != 0 {
+            mismatches.push(Mismatch { what: "offered, and neither forwarded nor lost".into(), packets: unexplained });
         }
-        Self { offered: offered.packets, forwarded: seen.arrived.packets, losses, gaps, leaked: leaked(report) }
+        Self { offered: offered.packets, forwarded: seen.arrived.packets, losses, mismatches, leaked: leaked(report) }
     }
 
-    /// Frames lost: offered − forwarded.
+    /// Returns the number of frames lost: offered − forwarded.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.offered.saturating_sub(self.forwarded)
     }
 
-    /// Whether every frame offered is accounted for.
+    /// Returns whether every frame offered is accounted for.
     #[must_use]
-    pub fn balance(&self) -> bool {
-        self.gaps.is_empty()
+    pub fn is_balanced(&self) -> bool {
+        self.mismatches.is_empty()
     }
 
-    /// Forwarded something, leaked nothing, every frame accounted for.
+    /// Returns whether xdpfwd forwarded frames, leaked none of its own, and every frame is accounted for.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.forwarded > 0 && self.leaked == 0 && self.balance()
+        self.forwarded > 0 && self.leaked == 0 && self.is_balanced()
     }
 
-    /// One or two sentences that say what the figures mean; `rate` is what was asked of the generator, in packets per
-    /// second (`None`: flat out).
+    /// Returns one or two sentences that explain the numbers. `rate` is the rate requested of the generator, in packets
+    /// per second (`None`: as fast as it can).
     #[must_use]
     pub fn verdict(&self, rate: Option<u64>) -> String {
         if self.forwarded == 0 {
             return format!("NOTHING was forwarded of {} frames offered.", grouped(self.offered));
         }
-        let mut text = if self.balance() {
+        let mut text = if self.is_balanced() {
             format!(
                 "Every frame is accounted for: {} offered = {} forwarded + {} lost, each in a place named above",
                 grouped(self.offered),
@@ -207,9 +216,12 @@ impl Books {
                 grouped(self.lost())
             )
         } else {
-            let gaps: Vec<String> =
-                self.gaps.iter().map(|gap| format!("{} {}", grouped(gap.packets), gap.what)).collect();
-            format!("The books do NOT balance: {}", gaps.join("; "))
+            let mismatches: Vec<String> = self
+                .mismatches
+                .iter()
+                .map(|mismatch| format!("{} {}", grouped(mismatch.packets), mismatch.what))
+                .collect();
+            format!("The packet accounting does NOT balance: {}", mismatches.join("; "))
         };
         text += &match self.leaked {
             0 => ", and xdpfwd leaked none of its own buffers.".to_owned(),
@@ -219,8 +231,8 @@ impl Books {
         let other = i128::from(self.lost()) - overload;
         if self.lost() == 0 {
             text += " Nothing was lost.";
-        } else if !self.balance() {
-            // What it means is open as long as the sum is wrong.
+        } else if !self.is_balanced() {
+            // As long as the sum is wrong, the losses cannot be judged.
         } else if overload > 0 && other <= 0 && rate.is_none() {
             text += " The loss is overload on purpose: the generator sends flat out, more than one core can forward.";
         } else if overload > 0 && other <= 0 {
@@ -233,7 +245,7 @@ impl Books {
     }
 }
 
-/// What xdpfwd says it leaked, or what its own figures say, whichever is worse.
+/// Returns the leak that xdpfwd reports or, if it reports none, the frames missing from its own frame counts.
 fn leaked(report: &Report) -> i64 {
     let frames = &report.frames;
     let missing = i64::try_from(i128::from(frames.total) - i128::from(frames.found())).unwrap_or(i64::MAX);
@@ -266,115 +278,115 @@ mod tests {
         Report::parse(FINAL).expect("canned report")
     }
 
-    fn books(sent: u64, arrived: u64, report: &Report) -> Books {
-        Books::draw_up(offered(sent), &seen(arrived), report, None)
+    fn account(sent: u64, arrived: u64, report: &Report) -> PacketAccounting {
+        PacketAccounting::new(offered(sent), &seen(arrived), report, None)
     }
 
-    fn packets(books: &Books, place: &str) -> i128 {
-        books.losses.iter().filter(|loss| loss.place.contains(place)).map(|loss| loss.packets).sum()
-    }
-
-    #[test]
-    fn each_loss_has_its_place() {
-        let books = books(1000, 689, &report());
-        assert_eq!(packets(&books, "before fwd0"), 8);
-        assert_eq!(packets(&books, "left to the kernel"), 2);
-        assert_eq!(packets(&books, "fill ring empty"), 195);
-        assert_eq!(packets(&books, "longer than"), 5, "rx_dropped counts the empty fill ring, too");
-        assert_eq!(packets(&books, "receive ring full"), 90);
-        assert_eq!(packets(&books, "egress_full"), 6);
-        assert_eq!(packets(&books, "runt"), 4);
-        assert_eq!(packets(&books, "and the sink"), 1);
-        assert_eq!(books.losses.iter().map(|loss| loss.packets).sum::<i128>(), 1000 - 689);
-        assert!(books.balance() && books.is_good(), "{:?}", books.gaps);
+    fn packets(account: &PacketAccounting, place: &str) -> i128 {
+        account.losses.iter().filter(|loss| loss.place.contains(place)).map(|loss| loss.packets).sum()
     }
 
     #[test]
-    fn a_frame_lost_inside_xdpfwd_is_a_gap() {
+    fn account_lists_each_loss_under_its_place() {
+        let account = account(1000, 689, &report());
+        assert_eq!(packets(&account, "before fwd0"), 8);
+        assert_eq!(packets(&account, "left to the kernel"), 2);
+        assert_eq!(packets(&account, "fill ring empty"), 195);
+        assert_eq!(packets(&account, "longer than"), 5, "rx_dropped counts the empty fill ring, too");
+        assert_eq!(packets(&account, "receive ring full"), 90);
+        assert_eq!(packets(&account, "egress_full"), 6);
+        assert_eq!(packets(&account, "runt"), 4);
+        assert_eq!(packets(&account, "and the sink"), 1);
+        assert_eq!(account.losses.iter().map(|loss| loss.packets).sum::<i128>(), 1000 - 689);
+        assert!(account.is_balanced() && account.is_good(), "{:?}", account.mismatches);
+    }
+
+    #[test]
+    fn frame_lost_inside_xdpfwd_is_a_mismatch() {
         let mut report = report();
         report.drops.remove("runt");
-        let books = books(1000, 689, &report);
-        assert_eq!(books.gaps.len(), 1);
-        assert_eq!(books.gaps[0].packets, 4);
-        assert!(!books.is_good());
-        assert!(books.verdict(None).contains("NOT balance"), "{}", books.verdict(None));
+        let account = account(1000, 689, &report);
+        assert_eq!(account.mismatches.len(), 1);
+        assert_eq!(account.mismatches[0].packets, 4);
+        assert!(!account.is_good());
+        assert!(account.verdict(None).contains("NOT balance"), "{}", account.verdict(None));
     }
 
     #[test]
-    fn a_frame_lost_in_af_xdp_without_a_count_is_a_gap() {
+    fn uncounted_loss_in_af_xdp_is_a_mismatch() {
         let mut report = report();
         report.kernel.rx_ring_full = 89;
-        assert_eq!(books(1000, 689, &report).gaps[0].packets, 1);
+        assert_eq!(account(1000, 689, &report).mismatches[0].packets, 1);
     }
 
     #[test]
-    fn two_mistakes_do_not_cancel() {
+    fn two_opposite_errors_give_two_mismatches() {
         let mut report = report();
         report.kernel.rx_ring_full -= 3;
         report.drops.insert("runt".into(), 7);
-        assert_eq!(books(1000, 689, &report).gaps.len(), 2);
+        assert_eq!(account(1000, 689, &report).mismatches.len(), 2);
     }
 
     #[test]
-    fn more_out_than_in_is_a_gap() {
-        assert!(!books(1000, 691, &report()).balance(), "more arrived than were transmitted");
-        assert!(!books(991, 689, &report()).balance(), "more were redirected than offered");
+    fn more_frames_out_than_in_is_a_mismatch() {
+        assert!(!account(1000, 691, &report()).is_balanced(), "more arrived than were transmitted");
+        assert!(!account(991, 689, &report()).is_balanced(), "more were redirected than offered");
     }
 
     #[test]
-    fn leaks_are_seen_even_if_not_confessed() {
+    fn leak_missing_from_the_report_is_found() {
         let mut report = report();
         report.frames.pool = 9;
-        let books = books(1000, 689, &report);
-        assert_eq!(books.leaked, 1);
-        assert!(!books.is_good());
-        assert!(books.verdict(None).contains("LEAKED 1"));
+        let account = account(1000, 689, &report);
+        assert_eq!(account.leaked, 1);
+        assert!(!account.is_good());
+        assert!(account.verdict(None).contains("LEAKED 1"));
     }
 
     #[test]
-    fn an_empty_report_is_no_success() {
+    fn empty_report_is_not_a_success() {
         let empty = Report::parse(r#"{"type":"final"}"#).expect("lenient");
-        assert!(!books(10, 0, &empty).is_good());
-        assert!(!books(10, 10, &empty).is_good());
+        assert!(!account(10, 0, &empty).is_good());
+        assert!(!account(10, 10, &empty).is_good());
         assert_eq!(Report::parse("{}"), None);
         assert_eq!(Report::parse("no JSON"), None);
     }
 
     #[test]
-    fn the_verdict_tells_overload_from_trouble() {
+    fn verdict_separates_overload_from_other_losses() {
         let mut report = report();
         report.drops.clear();
         report.ports[1].tx_packets = 700;
         report.ports[0].xdp_passed = 0;
         report.kernel.fill_ring_empty = 200;
-        let books_ = books(1000, 700, &report);
-        assert!(books_.is_good(), "{:?}", books_.gaps);
-        assert!(books_.verdict(None).contains("on purpose"), "{}", books_.verdict(None));
-        assert!(books_.verdict(Some(1000)).contains("lower --rate"));
-        let books = books(1000, 699, &report);
+        let overloaded = account(1000, 700, &report);
+        assert!(overloaded.is_good(), "{:?}", overloaded.mismatches);
+        assert!(overloaded.verdict(None).contains("on purpose"), "{}", overloaded.verdict(None));
+        assert!(overloaded.verdict(Some(1000)).contains("lower --rate"));
+        let account = account(1000, 699, &report);
         assert!(
-            books.verdict(None).contains("1 of the lost frames were not lost to overload"),
+            account.verdict(None).contains("1 of the lost frames were not lost to overload"),
             "{}",
-            books.verdict(None)
+            account.verdict(None)
         );
     }
 
     #[test]
-    fn the_veth_driver_is_heard_as_a_witness() {
+    fn veth_counter_that_disagrees_is_a_mismatch() {
         let mut veth = VethEvidence::default();
         veth.ingress.receive = 290;
-        let draw = |veth: &VethEvidence| Books::draw_up(offered(1000), &seen(689), &report(), Some(veth));
-        assert!(draw(&veth).balance());
+        let draw = |veth: &VethEvidence| PacketAccounting::new(offered(1000), &seen(689), &report(), Some(veth));
+        assert!(draw(&veth).is_balanced());
         veth.ingress.receive = 291;
-        assert_eq!(draw(&veth).gaps[0].packets, 1);
+        assert_eq!(draw(&veth).mismatches[0].packets, 1);
     }
 
     #[test]
-    fn without_redirect_counters_the_books_still_close() {
+    fn report_without_redirect_counters_still_balances() {
         let mut report = report();
         report.ports[0].xdp_redirected = None;
-        let books = books(1000, 689, &report);
-        assert!(books.balance());
-        assert_eq!(packets(&books, "before fwd0"), 8);
+        let account = account(1000, 689, &report);
+        assert!(account.is_balanced());
+        assert_eq!(packets(&account, "before fwd0"), 8);
     }
 }

@@ -1,4 +1,4 @@
-//! What a forwarder may leave behind in the kernel.
+//! Kernel objects that a forwarder may leave behind.
 
 use std::{
     collections::BTreeSet,
@@ -80,34 +80,35 @@ impl BpfObjects {
     }
 }
 
-/// Tells when a network namespace is really gone. A socket keeps its namespace in being, also one that is left in the kernel
-/// and that no process has open.
+/// A guard that detects when the kernel has freed a network namespace. A socket keeps its namespace alive, even a socket
+/// that is left in the kernel and that no process has open.
 ///
-/// It is a veth pair from there to a namespace of its own: the end there goes with its namespace, and this one with that.
+/// The guard is a veth pair from the guarded namespace to one of its own. The kernel removes the inner end together with
+/// the guarded namespace, and the outer end together with the inner one.
 #[derive(Debug)]
-pub struct Canary(Namespace);
+pub struct NamespaceGuard(Namespace);
 
-impl Canary {
-    /// Puts one into a namespace.
+impl NamespaceGuard {
+    /// Creates a guard of `namespace`.
     ///
     /// # Errors
     ///
-    /// Not root, or what `ip` says.
-    pub fn put_into(namespace: &Namespace) -> Result<Self, Error> {
-        let outside = Namespace::create("canary")?;
-        namespace.ip(&["link", "add", "canary", "type", "veth", "peer", "name", "canary", "netns", outside.name()])?;
+    /// Not root, or the error of `ip`.
+    pub fn new(namespace: &Namespace) -> Result<Self, Error> {
+        let outside = Namespace::create("guard")?;
+        namespace.ip(&["link", "add", "guard", "type", "veth", "peer", "name", "guard", "netns", outside.name()])?;
         Ok(Self(outside))
     }
 
-    /// Waits until the namespace is gone.
+    /// Waits until the kernel has freed the namespace.
     ///
     /// # Errors
     ///
-    /// What `ip` says, or it does not go within `deadline`.
+    /// The error of `ip`, or the namespace still exists after `deadline`.
     pub fn wait_until_gone(&self, deadline: Duration) -> Result<(), Error> {
         wait(deadline, "something in it is still open", || {
             let links = tool::ip(&["-n", self.0.name(), "link", "show"])?;
-            Ok(links.contains("canary").then(|| "the end of a network namespace".into()))
+            Ok(links.contains("guard").then(|| "the end of a network namespace".into()))
         })
     }
 }

@@ -1,0 +1,94 @@
+//! The options of `esp`, and the variants that it measures.
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use strum::{Display, EnumIter, IntoStaticStr};
+use xdpfwd_ipsec::Transform;
+
+/// Options of the subcommand.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Bytes of payload
+    #[arg(long, value_delimiter = ',', default_values_t = [64, 256, 512, 1400])]
+    pub(super) sizes: Vec<usize>,
+    /// How the packets are protected
+    #[arg(long, value_enum, default_value_t = Cipher::Aes128Gcm)]
+    pub(super) transform: Cipher,
+    /// Whose cryptography
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Backend::AwsLc, Backend::Rustcrypto, Backend::IpsecMb])]
+    pub(super) backends: Vec<Backend>,
+    /// Packets that passes go over, and that dpdk-test-crypto-perf has: its least is 1024
+    #[arg(long, default_value_t = 1024)]
+    pub(super) frames: usize,
+    /// Passes of each variant in a round
+    #[arg(long, default_value_t = 100)]
+    pub(super) passes: usize,
+    /// Rounds
+    #[arg(long, default_value_t = 9)]
+    pub(super) rounds: usize,
+    /// Packets that dpdk-test-crypto-perf seals or opens of each size in a round: few, so that it is seldom interrupted, whose figure is a mean
+    #[arg(long, default_value_t = 10_000)]
+    pub(super) dpdk_packets: usize,
+    /// The core that is measured on; dpdk-test-crypto-perf waits on another meanwhile
+    #[arg(long, default_value_t = 1)]
+    pub(super) core: usize,
+    /// Print JSON, a line for each row
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// A transform that all compared programs have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Cipher {
+    /// AES-GCM with a key of 128 bits
+    #[value(name = "aes-128-gcm")]
+    Aes128Gcm,
+    /// AES-GCM with a key of 256 bits
+    #[value(name = "aes-256-gcm")]
+    Aes256Gcm,
+    /// ChaCha20-Poly1305
+    #[value(name = "chacha20-poly1305")]
+    ChaCha20Poly1305,
+}
+
+impl Cipher {
+    pub(super) fn transform(self) -> Transform {
+        match self {
+            Self::Aes128Gcm => Transform::Aes128Gcm,
+            Self::Aes256Gcm => Transform::Aes256Gcm,
+            Self::ChaCha20Poly1305 => Transform::ChaCha20Poly1305,
+        }
+    }
+}
+
+/// A backend of ESP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Display, IntoStaticStr, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub(crate) enum Backend {
+    /// AWS-LC
+    AwsLc,
+    /// RustCrypto's crates
+    Rustcrypto,
+    /// libipsec-mb
+    IpsecMb,
+}
+
+/// Encapsulation or decapsulation.
+#[derive(Clone, Copy, Debug, Display, EnumIter, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub(super) enum Direction {
+    Seal,
+    Open,
+}
+
+/// Nanoseconds per packet.
+#[derive(Clone, Copy)]
+pub(super) struct Timing {
+    /// The AEAD alone.
+    pub(super) alone: f64,
+    /// ESP with this AEAD.
+    pub(super) esp: f64,
+}

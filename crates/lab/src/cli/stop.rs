@@ -1,0 +1,51 @@
+//! The flag that stops a command.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// The interval at which a wait checks the flag.
+const TICK: Duration = Duration::from_millis(20);
+
+/// A flag that SIGINT (Ctrl-C), SIGTERM and SIGHUP set. Every wait checks it, so that the lab is removed in order.
+pub(super) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Installs the signal handlers.
+    pub(super) fn new() -> Result<Self> {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&flag)).context("installing a signal handler")?;
+        }
+        Ok(Self(flag))
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Fails if the flag is set.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.is_set() {
+            bail!("interrupted; the forwarder is ended and the lab removed");
+        }
+        Ok(())
+    }
+
+    /// Sleeps until `time` after `from`; returns early when the flag is set.
+    pub(super) fn sleep_until(&self, from: Instant, time: Duration) {
+        while !self.is_set() {
+            match time.checked_sub(from.elapsed()) {
+                Some(left) if !left.is_zero() => thread::sleep(left.min(TICK)),
+                _ => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The check for root.
+
+use crate::Error;
+
+/// Fails with [`Error::Privilege`] unless this process is root.
+///
+/// # Errors
+///
+/// [`Error::Privilege`], naming `what` needs root and how to get it.
+pub fn require_root(what: &str) -> Result<(), Error> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Error::Privilege { what: what.to_owned() }) }
+}

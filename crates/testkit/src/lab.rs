@@ -1,0 +1,40 @@
+//! Network namespaces for tests that run as root.
+
+use std::process::Output;
+
+use xdpfwd_lab::{Chain, ChainBuilder, Namespace};
+
+use crate::process::{run, stderr};
+
+/// Builds a chain; fails with a hint where the test does not run as root.
+#[track_caller]
+pub fn chain(builder: ChainBuilder) -> Chain {
+    builder.build().unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
+}
+
+/// Runs a shell script in a namespace. The script must succeed; returns its stdout.
+#[track_caller]
+pub fn sh(namespace: &Namespace, script: &str) -> String {
+    run(namespace.command("sh").args(["-ec", script]))
+}
+
+/// Runs `ip` in a namespace, with arguments separated by spaces. It must succeed.
+#[track_caller]
+pub fn ip(namespace: &Namespace, arguments: &str) {
+    run(namespace.command("ip").args(arguments.split(' ')));
+}
+
+/// Runs `ping` in a namespace, and returns its output whether it succeeds or not.
+#[track_caller]
+pub fn try_ping(from: &Namespace, to: &str, arguments: &[&str]) -> Output {
+    let mut command = from.command("ping");
+    command.args(arguments).arg(to).output().unwrap_or_else(|error| panic!("ping: {error} (`make test` installs it)"))
+}
+
+/// Runs `ping` in a namespace; every request must be answered.
+#[track_caller]
+pub fn ping(from: &Namespace, to: &str, arguments: &[&str]) {
+    let output = try_ping(from, to, arguments);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains(" 0% packet loss"), "{text}{}", stderr(&output));
+}

@@ -1,0 +1,31 @@
+//! Running commands, and waiting for their effects.
+
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A deadline that only a hung test exceeds.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// Runs a command that must succeed, and returns its stdout.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error} (`make test` installs it)"));
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Returns what a command wrote to stderr.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Waits until a condition holds; fails after [`LONG`].
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not after {LONG:?}: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
