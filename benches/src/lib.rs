@@ -2,3 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod classbench;
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

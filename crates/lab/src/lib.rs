@@ -102,3 +102,8 @@ impl std::ops::Sub for Counters {
 pub fn require_root(what: &str) -> Result<(), Error> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Error::Privilege { what: what.to_owned() }) }
 }
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -72,3 +72,8 @@ pub fn main(registry: &Registry) -> ExitCode {
     }
     run::run(plan, &cli, registry)
 }
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
