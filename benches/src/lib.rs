@@ -3,3 +3,8 @@
 
 pub mod classbench;
 pub mod machine;
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

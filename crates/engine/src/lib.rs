@@ -67,3 +67,8 @@ pub use run::report::{
 };
 pub use run::socket::{ControlSocket, Request};
 pub use run::up::{Waited, wait_until_up};
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

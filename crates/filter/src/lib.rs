@@ -22,3 +22,8 @@ pub use language::{Problem, parse, parse_rule, parse_signature, parse_signatures
 pub use rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 pub use shadow::{Shadowed, shadowed};
 pub use signature::{Hits, Scanner, Signature};
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

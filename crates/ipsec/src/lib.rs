@@ -25,3 +25,8 @@ pub use key::{Fingerprint, KeyFileError, KeyMaterial, NoFingerprint, NoRandom};
 pub use replay::{Refused, Window, WindowError};
 pub use sequence::{Exhausted, Numbers};
 pub use transform::{ICV, IV, NONCE, SALT, Transform};
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

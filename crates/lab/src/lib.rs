@@ -76,3 +76,8 @@ pub use sink::{Seen, Sink, SinkBuilder};
 pub use traffic::{Generator, PacketTemplate, Sent, Traffic};
 pub use veth::{MAX_MTU, VethDrops, connect, mac};
 pub use window::{Reading, Window, bits_per_second};
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

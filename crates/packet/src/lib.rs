@@ -40,3 +40,8 @@ mod vlan;
 pub use port::{MmsgPort, TooManyPorts};
 pub use promiscuous::Promiscuous;
 pub use socket::{OpenError, PacketSocket};
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -43,3 +43,8 @@ pub use view::{PacketMut, View};
 pub use worker::{
     BuildError, Idle, LONGEST_SPIN, Mailbox, Remote, SPIN, Stopped, Swapped, Worker, WorkerBuilder, mailbox,
 };
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

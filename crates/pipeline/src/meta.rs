@@ -13,7 +13,7 @@ pub struct Meta {
     /// Whether it came out of encryption on its path: nothing of it may go back in clear to where it came from.
     pub opened: bool,
     /// What was parsed of it when it came, with offsets from the start of the frame: a stage that moves the start or
-    /// rewrites headers parses again ([`Packet::reparse`](crate::Packet::reparse)). All zero if no stage of the path
+    /// rewrites headers parses again ([`PacketMut::reparse`](crate::PacketMut::reparse)). All zero if no stage of the path
     /// [`needs_headers`](crate::Stage::needs_headers).
     pub headers: Headers,
 }

@@ -32,3 +32,8 @@ pub fn builtin<F: TableFormat>() -> Registry<F> {
         .with::<SetMacConfig>()
         .with::<TtlConfig>()
 }
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

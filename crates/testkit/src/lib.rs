@@ -27,3 +27,8 @@ pub fn plan(kind: &str, table: &str, cx: &PlanCx<'_>) -> Planned<toml::de::Error
     let table = toml::de::ValueDeserializer::parse(table).map_err(KindError::Parse)?;
     xdpfwd_stages::builtin::<Toml>().plan(kind, table, cx)
 }
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -55,7 +55,7 @@ pub struct RuleSet {
     manners: [&'static str; 6],
 }
 
-/// Their keys, in the order of [`Unusual::ALL`].
+/// Their keys, in the order of `Unusual::ALL` in `xdpfwd_stages::filter`.
 const KEYS: [&str; 6] = ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
 
 impl RuleSet {

@@ -87,3 +87,8 @@ fn read_array<const N: usize>(data: &[u8], field: Field) -> [u8; N] {
     bytes.copy_from_slice(&data[field]);
     bytes
 }
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -60,3 +60,8 @@ pub fn main(registry: &Registry) -> ExitCode {
     }
     run::run(plan, &cli, registry)
 }
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -93,3 +93,8 @@ pub use wait::{WaitSet, Waker};
 pub use xsk_port::XskPort;
 #[cfg(feature = "xsk-rs")]
 pub use xsk_rs_port::XskRsPort;
+
+/// The example in README.md, compiled as a doctest.
+#[cfg(all(doctest, feature = "fake-kernel"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

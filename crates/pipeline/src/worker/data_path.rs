@@ -34,7 +34,7 @@ use crate::view::View;
 impl<C: Chain> Worker<C> {
     /// Runs one iteration of the worker loop and returns the number of packets received.
     ///
-    /// For each port: reclaim transmitted frames, receive up to [`BURST`] batches, and run each batch through the stages of
+    /// For each port: reclaim transmitted frames, receive up to `BURST` batches, and run each batch through the stages of
     /// the port's path. Then transmit whatever the egress queues hold. Never blocks; a packet that finds its egress queue
     /// full is dropped and counted as `egress_full`.
     pub fn poll_once(&mut self) -> usize {
