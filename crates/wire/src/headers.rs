@@ -1,7 +1,9 @@
-use super::{
-    Addresses, Error, EtherType, Fragment, IpProtocol, IpVersion, VlanId, ethernet, flow, icmp, ipv4, ipv6, read_array,
-    tcp, udp, vlan,
-};
+use crate::error::Error;
+use crate::ethernet::EtherType;
+use crate::field::read_array;
+use crate::ip::{Addresses, Fragment, IpProtocol, IpVersion};
+use crate::vlan::VlanId;
+use crate::{ethernet, flow, icmp, ipv4, ipv6, tcp, udp, vlan};
 
 /// What every stage wants to know of a frame, parsed once.
 ///
