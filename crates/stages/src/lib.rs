@@ -22,7 +22,7 @@ use xdpfwd_pipeline::{Registry, TableFormat};
 /// [`serde_spanned::Spanned`], so the format has to support it.
 pub fn builtin<F: TableFormat>() -> Registry<F> {
     // Planning a stage registers its reasons too, and reports the error if there is one.
-    let _ = esp::register_reasons();
+    let _ = esp::reasons::register();
     Registry::default()
         .with::<EspOpenConfig>()
         .with::<EspSealConfig>()

@@ -60,7 +60,6 @@ mod pace;
 mod pool;
 mod port;
 mod prefetch;
-pub mod process;
 mod queue;
 mod ring;
 mod socket;
