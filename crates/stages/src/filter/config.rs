@@ -9,10 +9,11 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use xdpfwd_filter::{Classifier, FlowCache, Rule, Verdict};
 
 use super::kernel::{self, Offload};
+use super::key::Unusual;
 use super::modifiers::Limits;
-use super::program::{Manners, Program};
+use super::plan::FilterPlan;
+use super::program::{ExceptionPolicy, Program};
 use super::source::{Lines, OneOf, Source, Word};
-use super::{FilterPlan, Unusual};
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan};
 
 /// `kind = "filter"`.
@@ -169,17 +170,17 @@ impl StageConfig for FilterConfig {
             let message = "later fragments do not come to the rules: set later_fragments = \"judge\"".to_owned();
             remarks.push(PlanDiagnostic { location: places[rule].clone(), message });
         }
-        let manners = self.manners();
+        let exceptions = self.exceptions();
         let (default, inner) = (self.default.into(), self.gtpu == Layer::Inner);
         if self.flow_cache.0 > 0 && self.place == Place::Kernel {
             return Err(PlanError::new("flow_cache is for user space: leave it out, or set place = \"user\""));
         }
         let limits = Limits::new(&rules, cx.workers)?;
-        let program = Program::new(rules, classifier, default, manners, limits, inner, self.flow_cache.0);
+        let program = Program::new(rules, classifier, default, exceptions, limits, inner, self.flow_cache.0);
         let (mut offload, mut not_in_kernel) = (None, None);
         if self.place != Place::User {
             let Program { rules, classifier, .. } = &program;
-            match kernel::image(rules, &places, classifier, default, manners, inner, super::verdict_key(&program)) {
+            match kernel::image(rules, &places, classifier, default, exceptions, inner, program.verdict_key()) {
                 Ok(image) => offload = Some(Offload { image, required: self.place == Place::Kernel }),
                 Err(why) if self.place == Place::Kernel => return Err(refuse_kernel(why)),
                 // One is enough: with `place = "kernel"` all are listed.
@@ -206,14 +207,14 @@ fn refuse_kernel(mut why: Vec<PlanDiagnostic>) -> PlanError {
 
 impl FilterConfig {
     /// What becomes of each kind of unusual packet; `None`: the rules judge it.
-    fn manners(&self) -> Manners {
+    fn exceptions(&self) -> ExceptionPolicy {
         let word = |word: Option<Word>, default| Some(word.map_or(default, Verdict::from));
         let manner = |manner: Option<Manner>| match manner {
             Some(Manner::Accept) => Some(Verdict::Accept),
             Some(Manner::Drop) | None => Some(Verdict::Drop),
             Some(Manner::Judge) => None,
         };
-        Manners::new(|unusual| match unusual {
+        ExceptionPolicy::new(|unusual| match unusual {
             Unusual::NotIp => word(self.not_ip, Verdict::Accept),
             Unusual::Malformed => word(self.malformed, Verdict::Drop),
             Unusual::VlanStack => word(self.vlan_stack, Verdict::Drop),

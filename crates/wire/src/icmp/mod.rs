@@ -2,7 +2,7 @@
 //! about packets that cannot be forwarded.
 
 mod message;
-mod packet;
+pub(crate) mod packet;
 
 pub use message::{ErrorMessage, Problem, Sources};
 pub use packet::{HEADER_LEN, Packet};
