@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod against_scapy;
+mod batch;
 mod bypass;
 mod config;
 pub mod key_file;

@@ -16,6 +16,7 @@ use xdpfwd_wire::checksum::update;
 use xdpfwd_wire::{EtherType, Fragment, Headers, IpProtocol, IpVersion, Status, udp};
 use xdpfwd_xsk::Frame;
 
+use super::batch::{self, NONE, drop_all};
 use super::bypass::has_marker;
 use super::plan::{Open, Plan, Settings};
 use super::sa::{HeldWindow, Inbound};
@@ -56,9 +57,12 @@ struct Job {
     end: u16,
 }
 
-const NONE: u16 = u16::MAX;
-
-const _: () = assert!(BATCH >= xdpfwd_xsk::Batch::CAPACITY);
+impl batch::Job for Job {
+    #[inline]
+    fn sa(&mut self) -> &mut u16 {
+        &mut self.sa
+    }
+}
 
 /// What happens to a packet.
 enum Disposition {
@@ -192,7 +196,8 @@ impl Opener {
             self.windows[index] = sa.take_window();
         }
         let Some(shared) = sa.shared() else {
-            return self.refuse(settings, view, from..len, which, reasons::STATE_FILE.reason());
+            let reason = reasons::STATE_FILE.reason();
+            return drop_all(&mut self.jobs[..len], view, from, which, reason, None);
         };
         let limits = &sa.sa.limits;
         let (most, most_bytes) = (limits.hard_packets.unwrap_or(u64::MAX), limits.hard_bytes.unwrap_or(u64::MAX));
@@ -200,10 +205,12 @@ impl Opener {
         let mut packets = shared.counts.packets.load(Ordering::Relaxed);
         let mut bytes = shared.bytes.load(Ordering::Relaxed);
         if packets >= most || bytes >= most_bytes {
-            return self.refuse(settings, view, from..len, which, reasons::SA_LIMIT.reason());
+            let (reason, counts) = (reasons::SA_LIMIT.reason(), Some(&shared.counts));
+            return drop_all(&mut self.jobs[..len], view, from, which, reason, counts);
         }
         let Some(window) = self.windows[index].as_mut().and_then(HeldWindow::window) else {
-            return self.refuse(settings, view, from..len, which, reasons::WRONG_QUEUE.reason());
+            let (reason, counts) = (reasons::WRONG_QUEUE.reason(), Some(&shared.counts));
+            return drop_all(&mut self.jobs[..len], view, from, which, reason, counts);
         };
         let jobs = &mut self.jobs[from..len];
         let mut incoming: ArrayVec<Incoming<'_>, BATCH> = ArrayVec::new();
@@ -252,30 +259,6 @@ impl Opener {
         shared.bytes.store(bytes, Ordering::Relaxed);
         if let Some(held) = &self.windows[index] {
             held.publish();
-        }
-    }
-
-    /// Drops all packets of an SA.
-    #[cold]
-    fn refuse(
-        &mut self,
-        settings: &Settings<Open>,
-        view: &mut View<'_>,
-        indices: Range<usize>,
-        which: u16,
-        reason: Reason,
-    ) {
-        for index in indices {
-            if self.jobs[index].sa != which {
-                continue;
-            }
-            self.jobs[index].sa = NONE;
-            if let Some(mut packet) = view.packet(index) {
-                packet.drop(reason);
-            }
-            if let Some(shared) = settings.sas[usize::from(which)].shared() {
-                shared.counts.drop(reason);
-            }
         }
     }
 }

@@ -1,7 +1,6 @@
 //! `esp-seal`: encapsulates packets in ESP, in place.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,6 +15,7 @@ use xdpfwd_wire::icmp::Problem;
 use xdpfwd_wire::{Fragment, Headers, IpProtocol, IpVersion, Status, udp};
 use xdpfwd_xsk::Frame;
 
+use super::batch::{self, NONE, drop_all};
 use super::mss;
 use super::outer::Inner;
 use super::plan::{Plan, Seal, Settings};
@@ -67,9 +67,12 @@ struct Job {
     iv: u64,
 }
 
-const NONE: u16 = u16::MAX;
-
-const _: () = assert!(BATCH >= xdpfwd_xsk::Batch::CAPACITY);
+impl batch::Job for Job {
+    #[inline]
+    fn sa(&mut self) -> &mut u16 {
+        &mut self.sa
+    }
+}
 
 /// What happens to a packet.
 enum Disposition {
@@ -275,7 +278,8 @@ impl Sealer {
         let which = self.jobs[from].sa;
         let sa = &settings.sas[usize::from(which)];
         let Some(shared) = sa.shared() else {
-            return self.refuse(view, from..len, which, reasons::STATE_FILE.reason(), None);
+            let reason = reasons::STATE_FILE.reason();
+            return drop_all(&mut self.jobs[..len], view, from, which, reason, None);
         };
         if self.ivs.is_none() {
             // A predecessor may have returned its range since.
@@ -300,7 +304,8 @@ impl Sealer {
         drop(outgoing);
         if sealed != count {
             // Cannot happen, as each packet has its room. Never send a packet in clear text.
-            return self.refuse(view, from..len, which, Reason::NO_ROOM, Some(shared));
+            let counts = Some(&shared.counts);
+            return drop_all(&mut self.jobs[..len], view, from, which, Reason::NO_ROOM, counts);
         }
         for (mut packet, job) in view.packets().skip(from).zip(jobs).filter(|(_, job)| job.sa == which) {
             job.sa = NONE;
@@ -368,25 +373,6 @@ impl Sealer {
                     shared.counts.drop(reason);
                     total = shared.numbers.take_back_bytes(size);
                 }
-            }
-        }
-    }
-
-    /// Drops all packets of an SA.
-    #[cold]
-    fn refuse(
-        &mut self,
-        view: &mut View<'_>,
-        indices: Range<usize>,
-        which: u16,
-        reason: Reason,
-        shared: Option<&Arc<OutboundShared>>,
-    ) {
-        for index in indices.filter(|index| self.jobs[*index].sa == which).collect::<ArrayVec<_, BATCH>>() {
-            self.jobs[index].sa = NONE;
-            view.set(index, Verdict::Drop(reason));
-            if let Some(shared) = shared {
-                shared.counts.drop(reason);
             }
         }
     }
