@@ -8,6 +8,7 @@ mod mac_swap;
 mod payload;
 mod set_mac;
 mod ttl;
+mod words;
 
 pub use self::esp::{EspOpen, EspOpenConfig, EspSeal, EspSealConfig};
 pub use self::filter::{Filter, FilterConfig};

@@ -17,9 +17,8 @@ use super::reasons;
 use super::sa::{Association, Inbound, Limits, Outbound};
 use super::selector::Selector;
 use super::spi::SpiTable;
-use super::values::{
-    Address, Amount, Backend, Bypassed, Df, Dscp, Element, FileName, List, Mode, Named, Prefix, Within,
-};
+use super::values::{Address, Amount, Backend, Bypassed, Df, Dscp, Element, FileName, List, Mode, Prefix, Within};
+use crate::words::one_of;
 use xdpfwd_pipeline::{ExclusiveResource, Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan};
 use xdpfwd_wire::icmp;
 
@@ -60,7 +59,8 @@ pub struct EspOpenConfig {
 #[serde(deny_unknown_fields)]
 struct OutboundTable {
     spi: Spanned<Within<256, { u32::MAX as u64 }>>,
-    transform: Named,
+    #[serde(deserialize_with = "one_of")]
+    transform: Transform,
     key_file: Spanned<FileName>,
     #[serde(default)]
     mode: Mode,
@@ -84,7 +84,8 @@ struct OutboundTable {
 #[serde(deny_unknown_fields)]
 struct InboundTable {
     spi: Spanned<Within<256, { u32::MAX as u64 }>>,
-    transform: Named,
+    #[serde(deserialize_with = "one_of")]
+    transform: Transform,
     key_file: Spanned<FileName>,
     #[serde(default)]
     mode: Mode,
@@ -350,7 +351,7 @@ impl OutboundTable {
         let udp = self.udp()?;
         let common = Common {
             spi: self.spi.get_ref().0,
-            transform: self.transform.0,
+            transform: self.transform,
             key_file: &self.key_file,
             mode: self.mode,
             esn: self.esn,
@@ -425,7 +426,7 @@ impl InboundTable {
         }
         let common = Common {
             spi: self.spi.get_ref().0,
-            transform: self.transform.0,
+            transform: self.transform,
             key_file: &self.key_file,
             mode: self.mode,
             esn: self.esn,

@@ -105,7 +105,8 @@ impl<D: Direction> Plan<D> {
         const NAMED: usize = 3;
         let name = |sa: &D::Sa| {
             let Association { spi, transform, mode, .. } = sa.association();
-            format!("{spi:#x} ({} {})", transform.name(), mode.name())
+            let mode: &str = mode.into();
+            format!("{spi:#x} ({} {mode})", transform.name())
         };
         let sas = &self.0.sas;
         let named = sas.iter().take(NAMED).map(name).collect::<Vec<_>>().join(", ");

@@ -1,7 +1,7 @@
 //! The state file of ESP as a text: what must outlast a run, so that no nonce and no sequence number is used twice.
 
 use std::collections::BTreeSet;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use serde::Deserialize;
 
@@ -45,22 +45,14 @@ pub enum SequenceState {
 }
 
 /// Which way an SA's packets go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Direction {
     /// Packets are sealed.
     Out,
     /// Packets are opened.
     In,
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::In => "in",
-            Self::Out => "out",
-        })
-    }
 }
 
 /// Why a text is no state.

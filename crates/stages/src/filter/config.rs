@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use strum::{EnumString, VariantNames};
 use xdpfwd_filter::{Classifier, FlowCache, Rule, Verdict};
 
 use super::kernel::{self, Offload};
@@ -13,7 +14,8 @@ use super::key::Unusual;
 use super::modifiers::Limits;
 use super::plan::FilterPlan;
 use super::program::{ExceptionPolicy, Program};
-use super::source::{Lines, OneOf, Source, Word};
+use super::source::{Lines, Source, Word};
+use crate::words::deserialize_one_of;
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan};
 
 /// `kind = "filter"`.
@@ -39,16 +41,18 @@ pub struct FilterConfig {
     later_fragments: Option<Manner>,
 }
 
-/// What is done about what rules could judge, but not by all that they may say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What happens to packets that only some matches of the rules can judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 enum Manner {
-    Accept,
     Drop,
     Judge,
+    Accept,
 }
 
-/// Where packets are judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Where rules are evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 enum Place {
     #[default]
     User,
@@ -81,49 +85,24 @@ impl<'de> Deserialize<'de> for Flows {
     }
 }
 
-/// What of GTP-U is judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Which headers of GTP-U traffic the rules see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 enum Layer {
     #[default]
     Outer,
     Inner,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 enum Format {
     #[default]
     Xdpfwd,
     Classbench,
 }
 
-impl<'de> Deserialize<'de> for Manner {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const WORDS: &[(&str, Manner)] =
-            &[("drop", Manner::Drop), ("judge", Manner::Judge), ("accept", Manner::Accept)];
-        deserializer.deserialize_str(OneOf("\"drop\", \"judge\" or \"accept\"", WORDS))
-    }
-}
-
-impl<'de> Deserialize<'de> for Place {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const WORDS: &[(&str, Place)] = &[("user", Place::User), ("kernel", Place::Kernel), ("auto", Place::Auto)];
-        deserializer.deserialize_str(OneOf("\"user\", \"kernel\" or \"auto\"", WORDS))
-    }
-}
-
-impl<'de> Deserialize<'de> for Layer {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const WORDS: &[(&str, Layer)] = &[("outer", Layer::Outer), ("inner", Layer::Inner)];
-        deserializer.deserialize_str(OneOf("\"outer\" or \"inner\"", WORDS))
-    }
-}
-
-impl<'de> Deserialize<'de> for Format {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const WORDS: &[(&str, Format)] = &[("xdpfwd", Format::Xdpfwd), ("classbench", Format::Classbench)];
-        deserializer.deserialize_str(OneOf("\"xdpfwd\" or \"classbench\"", WORDS))
-    }
-}
+deserialize_one_of!(Manner, Place, Layer, Format);
 
 /// Rules of a bucket that make lookups slow, and looking for shadowed rules slower.
 const LONG: usize = 512;
