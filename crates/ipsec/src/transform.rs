@@ -1,34 +1,34 @@
 //! How packets are protected: which cipher, and what its parts are.
 
+use strum::{EnumCount, EnumString, IntoStaticStr, VariantArray, VariantNames};
+
 /// A combined-mode transform of ESP, with an ICV of 16 bytes and an IV of 8 in the packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumCount, EnumString, IntoStaticStr, VariantArray, VariantNames)]
 pub enum Transform {
     /// AES-GCM with a key of 128 bits (RFC 4106).
+    #[strum(serialize = "aes-128-gcm")]
     Aes128Gcm,
     /// AES-GCM with a key of 256 bits (RFC 4106).
+    #[strum(serialize = "aes-256-gcm")]
     Aes256Gcm,
     /// ChaCha20-Poly1305 (RFC 7634).
+    #[strum(serialize = "chacha20-poly1305")]
     ChaCha20Poly1305,
     /// No encryption, and AES-GMAC with a key of 128 bits (RFC 4543).
+    #[strum(serialize = "null-aes-128-gmac")]
     NullAes128Gmac,
     /// No encryption, and AES-GMAC with a key of 256 bits (RFC 4543).
+    #[strum(serialize = "null-aes-256-gmac")]
     NullAes256Gmac,
 }
 
 impl Transform {
-    /// Every one.
-    pub const ALL: [Self; 5] =
-        [Self::Aes128Gcm, Self::Aes256Gcm, Self::ChaCha20Poly1305, Self::NullAes128Gmac, Self::NullAes256Gmac];
+    /// All transforms.
+    pub const ALL: [Self; Self::COUNT] = *<Self as VariantArray>::VARIANTS.first_chunk().unwrap();
 
-    /// Its name in configurations and reports.
+    /// Returns its name in configurations and reports, which `FromStr` reads.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Aes128Gcm => "aes-128-gcm",
-            Self::Aes256Gcm => "aes-256-gcm",
-            Self::ChaCha20Poly1305 => "chacha20-poly1305",
-            Self::NullAes128Gmac => "null-aes-128-gmac",
-            Self::NullAes256Gmac => "null-aes-256-gmac",
-        }
+        self.into()
     }
 
     /// Bytes of its key, without the salt.

@@ -15,7 +15,7 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 fn transform(name: &str) -> Transform {
-    Transform::ALL.into_iter().find(|transform| transform.name() == name).unwrap_or_else(|| panic!("{name}"))
+    name.parse().unwrap_or_else(|_| panic!("{name}"))
 }
 
 fn backends(transform: Transform, key: &[u8]) -> Vec<(&'static str, Box<dyn Aead>)> {

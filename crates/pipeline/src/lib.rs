@@ -14,6 +14,7 @@ mod capability;
 mod chain;
 mod cx;
 mod egress;
+mod icmp;
 mod ledger;
 mod meta;
 mod plan;
@@ -31,6 +32,7 @@ pub use capability::{
 };
 pub use chain::{Chain, NamedStage, Visitor};
 pub use cx::Cx;
+pub use icmp::IcmpErrors;
 pub use ledger::{LedgerReport, StageAccount, Task, TaskAccount, stamp_cost};
 pub use meta::Meta;
 pub use plan::{BuildCx, Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan, Verdicts};

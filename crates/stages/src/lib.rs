@@ -8,6 +8,7 @@ mod mac_swap;
 mod payload;
 mod set_mac;
 mod ttl;
+mod words;
 
 pub use self::esp::{EspOpen, EspOpenConfig, EspSeal, EspSealConfig};
 pub use self::filter::{Filter, FilterConfig};
@@ -22,7 +23,7 @@ use xdpfwd_pipeline::{Registry, TableFormat};
 /// [`serde_spanned::Spanned`], so the format has to support it.
 pub fn builtin<F: TableFormat>() -> Registry<F> {
     // Planning a stage registers its reasons too, and reports the error if there is one.
-    let _ = esp::register_reasons();
+    let _ = esp::reasons::register();
     Registry::default()
         .with::<EspOpenConfig>()
         .with::<EspSealConfig>()

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::LazyLock;
 
-use esp::{EspFiles as _, Fate, Folder, Line, build, hex, plan, scapy, unhex};
+use esp::{Disposition, EspFiles as _, Folder, Line, build, hex, plan, scapy, unhex};
 use serde_json::{Value, json};
 use xdpfwd_pipeline::BuildCx;
 
@@ -152,24 +152,24 @@ fn what_is_out_of_the_ordinary_is_dropped_for_the_documented_reason() {
         let mut line = Line::new(vec![esp::build_for(&plan, BuildCx { workers: 2, ..BuildCx::default() })]);
         for frame in extras["frames"].as_array().unwrap() {
             let what = format!("{name}: {}", text(frame, "what"));
-            let fate = line.one(&unhex(text(frame, "frame")));
-            let fine = match (&fate, frame["opened"].as_str()) {
-                (Fate::Passed(got), Some(expected)) => hex(got) == expected,
-                (Fate::Dropped(reason), None) => {
+            let disposition = line.one(&unhex(text(frame, "frame")));
+            let fine = match (&disposition, frame["opened"].as_str()) {
+                (Disposition::Passed(got), Some(expected)) => hex(got) == expected,
+                (Disposition::Dropped(reason), None) => {
                     *seen.entry(*reason).or_insert(0) += 1;
                     frame["dropped"].as_array().unwrap().iter().any(|accepted| accepted == reason)
                 }
                 _ => false,
             };
             if !fine {
-                let fate = match fate {
-                    Fate::Passed(got) => format!("passed as {}", hex(&got)),
+                let disposition = match disposition {
+                    Disposition::Passed(got) => format!("passed as {}", hex(&got)),
                     other => format!("{other:?}"),
                 };
                 let expected = frame["opened"]
                     .as_str()
                     .map_or_else(|| frame["dropped"].to_string(), |hex| format!("opened as {hex}"));
-                wrong.push(format!("{what}: {fate}, not {expected}: {}", text(frame, "frame")));
+                wrong.push(format!("{what}: {disposition}, not {expected}: {}", text(frame, "frame")));
             }
         }
         line.balance();

@@ -1,6 +1,6 @@
 //! The internet checksum (RFC 1071), its pseudo headers, and its incremental update (RFC 1624).
 
-use super::{Addresses, IpProtocol};
+use crate::ip::{Addresses, IpProtocol};
 
 /// A ones' complement sum under way.
 ///

@@ -1,5 +1,7 @@
 use core::fmt;
 
+use crate::limits::{MAX_EXTENSIONS, MAX_TAGS};
+
 /// Why a view could not be made of a buffer, or a setter refused its value.
 ///
 /// The enum is closed: a caller that drops and counts needs one counter for each, and no more.
@@ -9,9 +11,9 @@ pub enum Error {
     Truncated,
     /// A field has a value that the protocol does not allow, or fields contradict each other.
     Malformed,
-    /// More than [`vlan::MAX_TAGS`](super::vlan::MAX_TAGS) VLAN tags; what follows them was not looked at.
+    /// More than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags; what follows them was not looked at.
     TooManyVlanTags,
-    /// More than [`ipv6::MAX_EXTENSIONS`](super::ipv6::MAX_EXTENSIONS) extension headers; the upper protocol was not
+    /// More than [`ipv6::MAX_EXTENSIONS`](crate::ipv6::MAX_EXTENSIONS) extension headers; the upper protocol was not
     /// reached.
     ExtensionChainTooLong,
 }
@@ -22,10 +24,10 @@ impl fmt::Display for Error {
             Error::Truncated => f.write_str("the buffer ends before the packet does"),
             Error::Malformed => f.write_str("a header field has a value its protocol does not allow"),
             Error::TooManyVlanTags => {
-                write!(f, "more than {} VLAN tags", super::vlan::MAX_TAGS)
+                write!(f, "more than {} VLAN tags", MAX_TAGS)
             }
             Error::ExtensionChainTooLong => {
-                write!(f, "more than {} IPv6 extension headers", super::ipv6::MAX_EXTENSIONS)
+                write!(f, "more than {} IPv6 extension headers", MAX_EXTENSIONS)
             }
         }
     }

@@ -2,7 +2,9 @@
 
 use core::fmt;
 
-use super::{Error, Field, MacAddr, read_array, read_u16, write_u16};
+use crate::error::Error;
+use crate::field::{read_array, read_u16, write_u16};
+use crate::mac::MacAddr;
 
 /// Length of the untagged header.
 pub const HEADER_LEN: usize = field::ETHERTYPE.end;
@@ -137,7 +139,7 @@ impl fmt::Display for EtherType {
 }
 
 mod field {
-    use super::Field;
+    use crate::field::Field;
 
     pub(super) const DESTINATION: Field = 0..6;
     pub(super) const SOURCE: Field = 6..12;

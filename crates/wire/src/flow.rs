@@ -4,7 +4,8 @@
 //! collide: a table that outsiders fill bounds its probes. Its values may change with any release and mean nothing
 //! outside the process.
 
-use super::{Addresses, IpProtocol, MacAddr};
+use crate::ip::{Addresses, IpProtocol};
+use crate::mac::MacAddr;
 
 /// The digits of pi behind the point, the last bit set where it was not: nobody's choice.
 const SEEDS: [u64; 5] =

@@ -1,6 +1,7 @@
 //! GTP-U messages (3GPP TS 29.281): the header, and the walk along its extension headers to what a G-PDU carries.
 
-use super::{Error, read_u16, read_u32};
+use crate::error::Error;
+use crate::field::{read_u16, read_u32};
 
 /// The UDP port that messages are sent to (TS 29.281, 4.4.2.3).
 pub const PORT: u16 = 2152;

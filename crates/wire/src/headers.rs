@@ -1,14 +1,17 @@
-use super::{
-    Addresses, Error, EtherType, Fragment, IpProtocol, IpVersion, VlanId, ethernet, flow, icmp, ipv4, ipv6, read_array,
-    tcp, udp, vlan,
-};
+use crate::error::Error;
+use crate::ethernet::EtherType;
+use crate::field::read_array;
+use crate::icmp::packet::Packet as IcmpPacket;
+use crate::ip::{Addresses, Fragment, IpProtocol, IpVersion};
+use crate::vlan::VlanId;
+use crate::{ethernet, flow, ipv4, ipv6, tcp, udp, vlan};
 
 /// What every stage wants to know of a frame, parsed once.
 ///
 /// **Offsets** count from the beginning of the frame, and for every input
 /// `l3_offset <= l4_offset <= l3_end <= frame length` holds. What could not be parsed is empty, `None` or 0: nothing is
 /// guessed. [`status`](Headers::status) says how far it came; with [`Status::Parsed`] the views of
-/// [`ipv4`] or [`ipv6`] over [`l3`](Headers::l3), and those of [`udp`], [`tcp`] and [`icmp`] over
+/// [`ipv4`] or [`ipv6`] over [`l3`](Headers::l3), and those of [`udp`], [`tcp`] and [`icmp`](crate::icmp) over
 /// [`l4`](Headers::l4), are sure to be had (a later fragment has no L4 view; of a first fragment UDP's is
 /// [`new_first_fragment`](udp::Packet::new_first_fragment)). Checksums are not looked at.
 ///
@@ -307,7 +310,7 @@ fn ports(protocol: IpProtocol, fragment: Fragment, l4: &[u8]) -> Result<(u16, u1
             let [a, b, c, d, ..] = *l4.first_chunk::<SCTP_HEADER_LEN>().ok_or(Error::Truncated)?;
             Ok((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
         }
-        IpProtocol::ICMP | IpProtocol::ICMPV6 => icmp::Packet::new_checked(l4).map(|_| (0, 0)),
+        IpProtocol::ICMP | IpProtocol::ICMPV6 => IcmpPacket::new_checked(l4).map(|_| (0, 0)),
         _ => Ok((0, 0)),
     }
 }

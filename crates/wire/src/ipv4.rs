@@ -2,8 +2,10 @@
 
 use core::net::Ipv4Addr;
 
-use super::checksum::{self, Sum};
-use super::{Addresses, Error, Field, Fragment, IpProtocol, read_array, read_u16, write_u16};
+use crate::checksum::{self, Sum};
+use crate::error::Error;
+use crate::field::{read_array, read_u16, write_u16};
+use crate::ip::{Addresses, Fragment, IpProtocol};
 
 /// Length of a header without options.
 pub const HEADER_LEN: usize = field::DESTINATION.end;
@@ -344,7 +346,7 @@ impl Default for Repr {
 }
 
 mod field {
-    use super::Field;
+    use crate::field::Field;
 
     pub(super) const VERSION_IHL: usize = 0;
     pub(super) const DSCP_ECN: usize = 1;

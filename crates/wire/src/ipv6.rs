@@ -2,16 +2,14 @@
 
 use core::net::Ipv6Addr;
 
-use super::{Addresses, Error, Field, Fragment, IpProtocol, read_array, read_u16, read_u32, write_u16, write_u32};
+use crate::error::Error;
+use crate::field::{read_array, read_u16, read_u32, write_u16, write_u32};
+use crate::ip::{Addresses, Fragment, IpProtocol};
 
 /// Length of the fixed header.
 pub const HEADER_LEN: usize = field::DESTINATION.end;
 
-/// How many extension headers [`Packet::upper`] walks over. With one more it gives up, with
-/// [`Error::ExtensionChainTooLong`], and says nothing of the upper protocol.
-///
-/// RFC 8200, 4.1, recommends at most one of each kind and two of destination options: six of those walked here.
-pub const MAX_EXTENSIONS: usize = 8;
+pub use crate::limits::MAX_EXTENSIONS;
 
 /// A view of a packet, which may be followed by Ethernet padding: the payload is cut at the payload length.
 ///
@@ -339,7 +337,7 @@ fn walk(first: IpProtocol, payload: &[u8]) -> Result<Upper, Error> {
 }
 
 mod field {
-    use super::Field;
+    use crate::field::Field;
 
     pub(super) const VERSION: usize = 0;
     pub(super) const VERSION_CLASS_LABEL: Field = 0..4;

@@ -32,6 +32,7 @@
 pub mod checksum;
 mod error;
 pub mod ethernet;
+mod field;
 mod flow;
 pub mod gtpu;
 mod headers;
@@ -39,6 +40,7 @@ pub mod icmp;
 mod ip;
 pub mod ipv4;
 pub mod ipv6;
+mod limits;
 mod mac;
 pub mod tcp;
 pub mod udp;
@@ -50,43 +52,6 @@ pub use headers::{Headers, Layer, Status};
 pub use ip::{Addresses, Fragment, IpProtocol, IpVersion};
 pub use mac::{MacAddr, ParseMacAddrError};
 pub use vlan::VlanId;
-
-/// Where a field stands in its header.
-type Field = core::ops::Range<usize>;
-
-/// Panics if `field` is not two bytes within `data`: each caller's `new_checked` has seen to it.
-#[inline]
-fn read_u16(data: &[u8], field: Field) -> u16 {
-    let bytes = &data[field];
-    u16::from_be_bytes([bytes[0], bytes[1]])
-}
-
-/// Panics if `field` is not four bytes within `data`: each caller's `new_checked` has seen to it.
-#[inline]
-fn read_u32(data: &[u8], field: Field) -> u32 {
-    let bytes = &data[field];
-    u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-}
-
-/// Panics like [`read_u16`].
-#[inline]
-fn write_u16(data: &mut [u8], field: Field, value: u16) {
-    data[field].copy_from_slice(&value.to_be_bytes());
-}
-
-/// Panics like [`read_u32`].
-#[inline]
-fn write_u32(data: &mut [u8], field: Field, value: u32) {
-    data[field].copy_from_slice(&value.to_be_bytes());
-}
-
-/// The `N` bytes of a field. Panics if `field` is not `N` bytes within `data`, like [`read_u16`].
-#[inline]
-fn read_array<const N: usize>(data: &[u8], field: Field) -> [u8; N] {
-    let mut bytes = [0; N];
-    bytes.copy_from_slice(&data[field]);
-    bytes
-}
 
 /// The example in README.md, compiled as a doctest.
 #[cfg(doctest)]

@@ -1,7 +1,9 @@
 //! TCP segments (RFC 9293, 3.1): as much of them as is filtered and rewritten. xdpfwd ends no connection.
 
-use super::checksum::{self, Sum};
-use super::{Addresses, Error, Field, IpProtocol, read_u16, read_u32, write_u16};
+use crate::checksum::{self, Sum};
+use crate::error::Error;
+use crate::field::{Field, read_u16, read_u32, write_u16};
+use crate::ip::{Addresses, IpProtocol};
 
 /// Length of a header without options.
 pub const HEADER_LEN: usize = field::URGENT.end;
@@ -238,7 +240,7 @@ fn next_mss(header: &[u8], mut at: usize) -> Result<Option<Field>, Error> {
 }
 
 mod field {
-    use super::Field;
+    use crate::field::Field;
 
     pub(super) const SOURCE_PORT: Field = 0..2;
     pub(super) const DESTINATION_PORT: Field = 2..4;

@@ -1,7 +1,9 @@
 //! UDP datagrams (RFC 768).
 
-use super::checksum::Sum;
-use super::{Addresses, Error, Field, IpProtocol, read_u16, write_u16};
+use crate::checksum::Sum;
+use crate::error::Error;
+use crate::field::{read_u16, write_u16};
+use crate::ip::{Addresses, IpProtocol};
 
 /// Length of the header.
 pub const HEADER_LEN: usize = field::CHECKSUM.end;
@@ -179,7 +181,7 @@ impl Repr {
 }
 
 mod field {
-    use super::Field;
+    use crate::field::Field;
 
     pub(super) const SOURCE_PORT: Field = 0..2;
     pub(super) const DESTINATION_PORT: Field = 2..4;

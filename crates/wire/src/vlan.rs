@@ -3,13 +3,14 @@
 use core::fmt;
 use core::num::NonZeroU16;
 
-use super::{Error, EtherType, Field, read_u16, write_u16};
+use crate::error::Error;
+use crate::ethernet::EtherType;
+use crate::field::{read_u16, write_u16};
 
 /// Length of one tag: as it is counted here, the tag control information and the EtherType behind it.
 pub const TAG_LEN: usize = field::ETHERTYPE.end;
 
-/// How many tags [`walk`] takes off: a service tag and a customer tag. A third one is [`Error::TooManyVlanTags`].
-pub const MAX_TAGS: usize = 2;
+pub use crate::limits::MAX_TAGS;
 
 /// The 12-bit VLAN identifier of a tag, 0 to 4095.
 ///
@@ -182,7 +183,7 @@ impl fmt::Debug for VlanId {
 }
 
 mod field {
-    use super::Field;
+    use crate::field::Field;
 
     pub(super) const PRIORITY: usize = 0;
     pub(super) const CONTROL: Field = 0..2;

@@ -63,7 +63,6 @@ mod pace;
 mod pool;
 mod port;
 mod prefetch;
-pub mod process;
 mod queue;
 mod region;
 mod ring;

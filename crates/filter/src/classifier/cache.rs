@@ -3,11 +3,8 @@
 //! A slot for each hash: a flow takes the place of the one that was there. A key is compared whole, so nothing but a lookup is saved, and
 //! nothing but time is lost: to traffic of more flows than slots, a look and a write for each packet.
 
-use super::Classifier;
-use super::space::{Space, fold};
+use super::space::{BATCH, NONE, Space, fold};
 use crate::key::{Packed, V4, V6};
-
-const BATCH: usize = Classifier::BATCH;
 
 /// Words of a slot: a key, and what was found.
 const SLOT_V4: usize = 4;
@@ -92,7 +89,7 @@ impl<const N: usize, const W: usize> Slots<N, W> {
         if count == 0 {
             return;
         }
-        let mut looked_up = [Classifier::NONE; BATCH];
+        let mut looked_up = [NONE; BATCH];
         space.classify(&missing[..count], &mut looked_up);
         for ((key, &index), &rule) in missing.iter().zip(&missed).zip(&looked_up).take(count) {
             let index = usize::from(index) % BATCH;

@@ -14,6 +14,7 @@ mod image;
 mod layout;
 mod pattern;
 mod prune;
+mod shape;
 mod space;
 mod table;
 
@@ -22,6 +23,7 @@ use crate::rule::Rule;
 pub use cache::FlowCache;
 pub use image::{Image, NotForKernel, SpaceImage, Table};
 use pattern::{pattern_v4, pattern_v6};
+pub use shape::{Shape, TupleShape};
 use space::Space;
 
 /// Finds the first of its rules that matches.
@@ -31,39 +33,9 @@ pub struct Classifier {
     v6: Space<V6>,
 }
 
-/// What a classifier has become, for reports and decisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// The tuples of IPv4, in the order in which they are looked into.
-    pub v4: Vec<TupleShape>,
-    /// The tuples of IPv6, likewise.
-    pub v6: Vec<TupleShape>,
-    /// Bytes of memory.
-    pub memory: usize,
-}
-
-/// One tuple.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TupleShape {
-    /// Bits of the source address that are looked at.
-    pub source: u8,
-    /// Bits of the destination address.
-    pub destination: u8,
-    /// Bits of the source port.
-    pub source_port: u8,
-    /// Bits of the destination port.
-    pub destination_port: u8,
-    /// Whether the protocol is looked at.
-    pub protocol: bool,
-    /// Rules in it.
-    pub rules: usize,
-    /// Rules of its longest bucket.
-    pub longest: usize,
-}
-
 impl Classifier {
     /// Packets that are looked up at once.
-    pub const BATCH: usize = 64;
+    pub const BATCH: usize = space::BATCH;
 
     /// Compiles rules. `seed` is what an outsider must not know, who otherwise could choose packets that collide.
     pub fn new(rules: &[Rule], seed: u64) -> Self {
@@ -109,7 +81,7 @@ impl Classifier {
     }
 
     /// No rule matches.
-    pub const NONE: u32 = u32::MAX;
+    pub const NONE: u32 = space::NONE;
 
     /// Whether it looks rules up. If not, there are so few that they are compared one by one.
     pub fn has_tuples(&self) -> bool {

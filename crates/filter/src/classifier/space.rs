@@ -5,11 +5,14 @@ use std::hint::select_unpredictable;
 use super::layout::{self, Laid, TUPLES};
 use super::pattern::{Bits, Pattern};
 use super::prune::Prune;
+use super::shape::TupleShape;
 use super::table::Table;
-use super::{Classifier, TupleShape};
 use crate::key::{Packed, V4, ports};
 
-const BATCH: usize = Classifier::BATCH;
+/// Packets that are looked up at once.
+pub(super) const BATCH: usize = 64;
+/// The result of a lookup that found no rule.
+pub(super) const NONE: u32 = u32::MAX;
 
 /// Rules of one IP version, to be looked up.
 #[derive(Clone, Debug)]
@@ -151,7 +154,7 @@ impl<const N: usize> Space<N> {
         let Some(prune) = &self.prune else {
             return self.entries.iter().find(|entry| entry.rule >= from && entry.matches(key)).map(|entry| entry.rule);
         };
-        let mut found = Classifier::NONE;
+        let mut found = NONE;
         let mut tuples = prune.tuples(key);
         while tuples != 0 {
             let tuple = &self.tuples[tuples.trailing_zeros() as usize];
@@ -162,7 +165,7 @@ impl<const N: usize> Space<N> {
             found = self.look_up(hash, key, from, found);
             tuples &= tuples - 1;
         }
-        Some(found).filter(|found| *found != Classifier::NONE)
+        Some(found).filter(|found| *found != NONE)
     }
 
     /// The first rule that matches each of some keys.
@@ -175,7 +178,7 @@ impl<const N: usize> Space<N> {
         let Some(prune) = &self.prune else {
             for (key, found) in keys.iter().zip(found) {
                 let first = self.entries.iter().find(|entry| entry.matches(key));
-                *found = first.map_or(Classifier::NONE, |entry| entry.rule);
+                *found = first.map_or(NONE, |entry| entry.rule);
             }
             return;
         };
@@ -185,7 +188,7 @@ impl<const N: usize> Space<N> {
             open[left % BATCH] = index;
             left += usize::from(*tuples != 0);
         }
-        found[..keys.len()].fill(Classifier::NONE);
+        found[..keys.len()].fill(NONE);
         let (mut maybe, mut hashes) = ([0_u8; BATCH], [0; BATCH]);
         while left > 0 {
             let mut count = 0;
@@ -222,7 +225,7 @@ impl<const N: usize> Space<N> {
         if !entry.last {
             return self.look_through(first, key, 0, found);
         }
-        found.min(select_unpredictable(entry.matches(key), entry.rule, Classifier::NONE))
+        found.min(select_unpredictable(entry.matches(key), entry.rule, NONE))
     }
 
     /// Looks through all buckets of a hash for a rule that is better than what was found.

@@ -1,7 +1,8 @@
 //! Lines of a signature file: a rule, and the bytes that its packets' payload has to have.
 
+use super::problem::Problem;
+use super::reader::{MATCHES, Reader, number};
 use super::words::Word;
-use super::{MATCHES, Problem, Reader, number};
 use crate::signature::Signature;
 
 const OF_SIGNATURES: &str = "text, hex, nocase, offset, depth";

@@ -1,6 +1,6 @@
 //! The words of a line.
 
-use super::Problem;
+use super::problem::Problem;
 
 /// A word and where it stands.
 #[derive(Clone, Copy)]

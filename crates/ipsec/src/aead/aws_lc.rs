@@ -2,7 +2,7 @@
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-use super::{Aead, Job, KeyLength, parts};
+use super::job::{Aead, Job, KeyLength, parts};
 use crate::transform::Transform;
 
 /// A key, by AWS-LC.

@@ -19,7 +19,7 @@ use std::thread;
 use zeroize::{Zeroize, Zeroizing};
 
 use self::ffi::{Functions, Gcm, GcmContext, GcmFunctions, GcmKey};
-use super::{Aead, Job, KeyLength, parts};
+use super::job::{Aead, Job, KeyLength, parts};
 use crate::transform::{ICV, Transform};
 
 /// A key, by libipsec-mb.

@@ -6,7 +6,7 @@ use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::{Aes128Gcm, Aes256Gcm};
 use chacha20poly1305::ChaCha20Poly1305;
 
-use super::{Aead, Job, KeyLength, parts};
+use super::job::{Aead, Job, KeyLength, parts};
 use crate::transform::Transform;
 
 /// A key, by RustCrypto.

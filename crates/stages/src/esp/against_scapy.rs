@@ -5,8 +5,9 @@ use std::process::Command;
 use serde_json::Value;
 use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
 
-use super::{mss, too_big};
+use super::mss;
 use xdpfwd_wire::Headers;
+use xdpfwd_wire::icmp::{ErrorMessage, Problem, Sources};
 
 /// Debian's scapy serves Debian's interpreter; another `python3` may stand before it in the path.
 fn cases(kind: &str, count: usize) -> Vec<Value> {
@@ -48,7 +49,7 @@ fn assert_all_kinds_occur(cases: &[Value], least: usize) {
 }
 
 #[test]
-fn messages_are_what_scapy_builds() {
+fn too_big_message_equals_that_of_scapy() {
     let cases = cases("too_big", 2500);
     assert_all_kinds_occur(&cases, 200);
     let (_umem, mut pool) =
@@ -57,17 +58,23 @@ fn messages_are_what_scapy_builds() {
         let bytes = unhex(&case["frame"]);
         let mut frame = pool.alloc().unwrap();
         frame.append(bytes.len()).unwrap().copy_from_slice(&bytes);
-        let sources = too_big::Sources { v4: address(&case["v4"]), v6: address(&case["v6"]) };
-        let said = too_big::answer(&mut frame, &Headers::parse(&bytes), number(case, "mtu"), &sources);
-        assert_eq!(said, !case["answer"].is_null(), "{case}");
-        let want = if said { &case["answer"] } else { &case["frame"] };
+        let sources = Sources { v4: address(&case["v4"]), v6: address(&case["v6"]) };
+        let problem = Problem::TooBig { mtu: number(case, "mtu") };
+        let message = ErrorMessage::about(&frame, &Headers::parse(&bytes), problem, &sources);
+        if let Some(message) = &message {
+            frame.prepend(message.front_len()).unwrap();
+            message.emit(&mut frame).unwrap();
+            frame.truncate(message.frame_len());
+        }
+        assert_eq!(message.is_some(), !case["answer"].is_null(), "{case}");
+        let want = if message.is_some() { &case["answer"] } else { &case["frame"] };
         assert_eq!(hex(&frame), *want, "{case}");
         pool.free(frame).unwrap();
     }
 }
 
 #[test]
-fn clamped_syns_are_what_scapy_builds() {
+fn clamped_syn_equals_that_of_scapy() {
     let cases = cases("mss", 1500);
     assert_all_kinds_occur(&cases, 150);
     let mut odd = 0;

@@ -11,17 +11,16 @@ use xdpfwd_ipsec::{Aead, Fingerprint, KeyLength, KeyMaterial, Protection, Transf
 
 use super::bypass::Bypass;
 use super::key_file;
-use super::open::{OpenPlan, Opening};
 use super::outer::Outer;
+use super::plan::{Open, Plan, Seal, Settings};
+use super::reasons;
 use super::sa::{Association, Inbound, Limits, Outbound};
-use super::seal::{SealPlan, Sealing};
 use super::selector::Selector;
 use super::spi::SpiTable;
-use super::too_big::Sources;
-use super::values::{
-    Address, Amount, Backend, Bypassed, Df, Dscp, Element, FileName, List, Mode, Named, Prefix, Within,
-};
+use super::values::{Address, Amount, Backend, Bypassed, Df, Dscp, Element, FileName, List, Mode, Prefix, Within};
+use crate::words::one_of;
 use xdpfwd_pipeline::{ExclusiveResource, Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan};
+use xdpfwd_wire::icmp;
 
 /// `kind = "esp-seal"`.
 #[derive(Clone, Debug, Deserialize)]
@@ -60,7 +59,8 @@ pub struct EspOpenConfig {
 #[serde(deny_unknown_fields)]
 struct OutboundTable {
     spi: Spanned<Within<256, { u32::MAX as u64 }>>,
-    transform: Named,
+    #[serde(deserialize_with = "one_of")]
+    transform: Transform,
     key_file: Spanned<FileName>,
     #[serde(default)]
     mode: Mode,
@@ -84,7 +84,8 @@ struct OutboundTable {
 #[serde(deny_unknown_fields)]
 struct InboundTable {
     spi: Spanned<Within<256, { u32::MAX as u64 }>>,
-    transform: Named,
+    #[serde(deserialize_with = "one_of")]
+    transform: Transform,
     key_file: Spanned<FileName>,
     #[serde(default)]
     mode: Mode,
@@ -120,14 +121,14 @@ impl StageConfig for EspSealConfig {
     const KIND: &'static str = "esp-seal";
 
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
-        super::register_reasons()?;
+        reasons::register()?;
         let mut wrong = Vec::new();
         check(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut wrong);
-        let mut sources = Sources { v4: None, v6: None };
+        let mut icmp_sources = icmp::Sources::default();
         for address in &self.icmp_source.0 {
             let again = match address.get_ref().0 {
-                IpAddr::V4(v4) => sources.v4.replace(v4).is_some(),
-                IpAddr::V6(v6) => sources.v6.replace(v6).is_some(),
+                IpAddr::V4(v4) => icmp_sources.v4.replace(v4).is_some(),
+                IpAddr::V6(v6) => icmp_sources.v6.replace(v6).is_some(),
             };
             if again {
                 let message = "icmp_source: must be up to one IPv4 and one IPv6 address".to_owned();
@@ -164,17 +165,19 @@ impl StageConfig for EspSealConfig {
         if !wrong.is_empty() {
             return Err(PlanError(wrong));
         }
-        Ok(Arc::new(SealPlan(Arc::new(Sealing {
+        Ok(Arc::new(Plan(Arc::new(Settings {
             sas,
             bypass: Bypass::new(&self.bypass.0),
-            mtu: self.mtu.map_or(MTU, |mtu| mtu.0) as usize,
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
-            sources,
-            lacks_lane: AtomicBool::new(false),
-            icmp_rate: self.icmp_rate.map_or(ICMP_RATE, |rate| rate.0) as u32,
-            state: ArcSwapOption::empty(),
             state_path: cx.directory.join(self.state_file.0),
+            state: ArcSwapOption::empty(),
             keys,
+            own: Seal {
+                mtu: self.mtu.map_or(MTU, |mtu| mtu.0) as usize,
+                icmp_sources,
+                icmp_rate: self.icmp_rate.map_or(ICMP_RATE, |rate| rate.0) as u32,
+                lacks_iv_range: AtomicBool::new(false),
+            },
         }))))
     }
 }
@@ -183,7 +186,7 @@ impl StageConfig for EspOpenConfig {
     const KIND: &'static str = "esp-open";
 
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
-        super::register_reasons()?;
+        reasons::register()?;
         let mut wrong = Vec::new();
         check(self.lab.as_ref(), self.sa.0.len(), self.backend, &mut wrong);
         let mut sas: Vec<Inbound> = Vec::new();
@@ -222,14 +225,13 @@ impl StageConfig for EspOpenConfig {
         let mut udp_ports: Vec<u16> = sas.iter().filter_map(|sa| sa.udp_port).collect();
         udp_ports.sort_unstable();
         udp_ports.dedup();
-        Ok(Arc::new(OpenPlan(Arc::new(Opening {
-            by_spi: SpiTable::new(sas.iter().map(|sa| sa.sa.spi)),
+        Ok(Arc::new(Plan(Arc::new(Settings {
+            own: Open { by_spi: SpiTable::new(sas.iter().map(|sa| sa.sa.spi)), udp_ports },
             sas,
-            udp_ports,
             bypass: Bypass::new(&self.bypass.0),
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
-            state: ArcSwapOption::empty(),
             state_path: cx.directory.join(self.state_file.0),
+            state: ArcSwapOption::empty(),
             keys,
         }))))
     }
@@ -349,7 +351,7 @@ impl OutboundTable {
         let udp = self.udp()?;
         let common = Common {
             spi: self.spi.get_ref().0,
-            transform: self.transform.0,
+            transform: self.transform,
             key_file: &self.key_file,
             mode: self.mode,
             esn: self.esn,
@@ -424,7 +426,7 @@ impl InboundTable {
         }
         let common = Common {
             spi: self.spi.get_ref().0,
-            transform: self.transform.0,
+            transform: self.transform,
             key_file: &self.key_file,
             mode: self.mode,
             esn: self.esn,

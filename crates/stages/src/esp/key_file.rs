@@ -1,12 +1,14 @@
 //! Key files: read with care, and made.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use xdpfwd_ipsec::{Fingerprint, KeyFileError, KeyMaterial, NoRandom, Transform};
 use zeroize::Zeroizing;
+
+use super::private_file::{self, OpenFailure, create_durably, effective_user, forbid_core_dumps};
 
 /// Bytes that a key file has at most.
 const LARGEST: usize = 4096;
@@ -109,7 +111,7 @@ fn read_it(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProb
     if !metadata.is_file() {
         return Err(KeyFileProblem::NotRegular(kind(metadata.file_type())));
     }
-    let (owner, user) = (metadata.uid(), xdpfwd_xsk::process::effective_user());
+    let (owner, user) = (metadata.uid(), effective_user());
     if owner != user {
         return Err(KeyFileProblem::Owner { owner, user, path: path.to_owned() });
     }
@@ -117,7 +119,7 @@ fn read_it(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProb
     if mode & 0o077 != 0 {
         return Err(KeyFileProblem::Mode { mode, path: path.to_owned() });
     }
-    xdpfwd_xsk::process::no_core_dumps().map_err(KeyFileProblem::CoreDumps)?;
+    forbid_core_dumps().map_err(KeyFileProblem::CoreDumps)?;
     // Of one size: growing would leave copies behind. One byte more, which tells a file that is too large.
     let mut text = Zeroizing::new([0; LARGEST + 1]);
     let mut len = 0;
@@ -136,14 +138,11 @@ fn read_it(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProb
 }
 
 fn open(path: &Path, transform: Transform) -> Result<File, KeyFileProblem> {
-    // A FIFO that nobody writes to must not block. std adds O_CLOEXEC.
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-    opened.map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOENT) => KeyFileProblem::Missing { transform, path: path.to_owned() },
-        Some(libc::ELOOP) => KeyFileProblem::Link(path.to_owned()),
-        // A socket, or a device that is not there.
-        Some(libc::ENXIO | libc::ENODEV) => KeyFileProblem::NotRegular("a socket or a device"),
-        _ => KeyFileProblem::Io(error),
+    private_file::open(path).map_err(|error| match OpenFailure::from(error) {
+        OpenFailure::Missing => KeyFileProblem::Missing { transform, path: path.to_owned() },
+        OpenFailure::Link => KeyFileProblem::Link(path.to_owned()),
+        OpenFailure::NotRegular => KeyFileProblem::NotRegular("a socket or a device"),
+        OpenFailure::Other(error) => KeyFileProblem::Io(error),
     })
 }
 
@@ -160,41 +159,13 @@ fn kind(kind: fs::FileType) -> &'static str {
 /// Makes a key file with a new random key, for the user of this process alone. One that exists is left as it is. Returns the key's fingerprint.
 pub fn create(path: &Path, transform: Transform) -> Result<Fingerprint, KeyFileCreateError> {
     let failed = |error| KeyFileCreateError::Io { path: path.to_owned(), error };
-    xdpfwd_xsk::process::no_core_dumps().map_err(failed)?;
+    forbid_core_dumps().map_err(failed)?;
     let key = KeyMaterial::random(transform)?;
     create_durably(path, key.to_line().as_bytes()).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => KeyFileCreateError::Exists(path.to_owned()),
         _ => failed(error),
     })?;
     Ok(key.fingerprint(transform))
-}
-
-/// Makes a file that outlasts a crash, for the user of this process alone. One that exists is left as it is.
-pub(super) fn create_durably(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = new_file(path)?;
-    let written = file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| sync_folder_of(path));
-    written.inspect_err(|_| {
-        // Half a file would be in the way. It is the one that was made a moment ago.
-        let _ = fs::remove_file(path);
-    })
-}
-
-/// Makes a file, for the user of this process alone.
-pub(super) fn new_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
-}
-
-/// Has the names in the folder of a file outlast a crash.
-pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    File::open(folder_of(path))?.sync_all()
-}
-
-/// The folder that a file is in.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 #[cfg(test)]
@@ -241,7 +212,7 @@ mod tests {
     #[test]
     fn another_users_is_refused() {
         let folder = Folder::new();
-        let user = xdpfwd_xsk::process::effective_user();
+        let user = effective_user();
         let (path, owner) = if user == 0 {
             let path = folder.join("key");
             put(&path, DIGITS.as_bytes(), 0o600);

@@ -1,4 +1,4 @@
-//! `esp-open`: packets come out of ESP, where they lie.
+//! `esp-open`: decapsulates ESP packets, in place.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,56 +6,38 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arc_swap::ArcSwapOption;
 use arrayvec::ArrayVec;
 use xdpfwd_ipsec::{BATCH, IN_FRONT, Incoming, Unopened, ecn};
-use xdpfwd_xsk::Frame;
-
-use super::bypass::{Bypass, has_marker};
-use super::reasons;
-use super::sa::{self, HeldWindow, Inbound};
-use super::selector::End;
-use super::spi::SpiTable;
-use super::state_file::StateFile;
-use super::values::Mode;
-use super::{as_plans, mss, transport};
 use xdpfwd_pipeline::{
-    BuildCx, Cx, ExclusiveResource, Inspectable, Maintained, PacketMut, QueueBinding, QueueBound, Reason,
-    ResourceError, ResourceOwner, Stage, StagePlan, Table, Verdicts, View,
+    BuildCx, Cx, Inspectable, Maintained, PacketMut, QueueBinding, QueueBound, Reason, ResourceOwner, Stage, StagePlan,
+    Verdicts, View,
 };
 use xdpfwd_wire::checksum::update;
 use xdpfwd_wire::{EtherType, Fragment, Headers, IpProtocol, IpVersion, Status, udp};
+use xdpfwd_xsk::Frame;
 
-/// What all workers have of the stage.
-pub(super) struct Opening {
-    pub(super) sas: Vec<Inbound>,
-    pub(super) by_spi: SpiTable,
-    /// Ports of UDP that carry ESP.
-    pub(super) udp_ports: Vec<u16>,
-    pub(super) bypass: Bypass,
-    pub(super) tcp_mss: Option<u16>,
-    pub(super) state: ArcSwapOption<StateFile>,
-    pub(super) state_path: std::path::PathBuf,
-    pub(super) keys: Vec<ExclusiveResource>,
-}
+use super::batch::{self, NONE, drop_all};
+use super::bypass::has_marker;
+use super::plan::{Open, Plan, Settings};
+use super::sa::{HeldWindow, Inbound};
+use super::selector::End;
+use super::values::Mode;
+use super::{mss, reasons, transport};
 
-/// The stage's plan.
-pub(super) struct OpenPlan(pub(super) Arc<Opening>);
-
-/// The stage at work.
+/// The stage `esp-open` of one worker.
 pub struct EspOpen {
-    plan: Arc<Opening>,
+    settings: Arc<Settings<Open>>,
     work: Opener,
 }
 
-/// What one worker has of the stage.
+/// State of one worker.
 struct Opener {
-    /// Of each SA, whether it belongs to this worker.
+    /// For each SA, whether it belongs to this worker.
     owns: Vec<bool>,
-    /// Of each SA, its window, once this worker has it.
+    /// For each SA, its window, once this worker holds it.
     windows: Vec<Option<HeldWindow>>,
     jobs: Box<[Job; BATCH]>,
-    /// In the order of [`COUNTERS`].
+    /// Values of [`COUNTERS`].
     counters: [u64; COUNTERS.len()],
 }
 
@@ -64,49 +46,50 @@ const OPENED: usize = 0;
 const BYPASSED: usize = 1;
 const MSS_LOWERED: usize = 2;
 
-/// What is to be done about a packet of the batch.
+/// The decapsulation of a packet of the batch.
 #[derive(Clone, Copy, Default)]
 struct Job {
-    /// Which SA; [`NONE`] if none, or no more.
+    /// Index of the SA; [`NONE`] if there is nothing to do, or no more.
     sa: u16,
-    /// Where the SPI is in the frame.
+    /// Offset of the SPI in the frame.
     esp: u16,
-    /// Where the packet ends.
+    /// Offset of the end of the packet.
     end: u16,
 }
 
-const NONE: u16 = u16::MAX;
+impl batch::Job for Job {
+    #[inline]
+    fn sa(&mut self) -> &mut u16 {
+        &mut self.sa
+    }
+}
 
-const _: () = assert!(BATCH >= xdpfwd_xsk::Batch::CAPACITY);
-
-/// What a packet is.
-enum Fate {
+/// What happens to a packet.
+enum Disposition {
     Open(Job),
     Pass,
     Drop(Reason),
 }
 
-impl StagePlan for OpenPlan {
+impl StagePlan for Plan<Open> {
     fn build(&self, cx: &BuildCx) -> Box<dyn Stage> {
-        let plan = Arc::clone(&self.0);
+        let settings = Arc::clone(&self.0);
         let owner = |sa: &Inbound| usize::from(sa.queue) % cx.workers.max(1) == cx.worker;
         let work = Opener {
-            owns: plan.sas.iter().map(owner).collect(),
-            windows: plan.sas.iter().map(|_| None).collect(),
+            owns: settings.sas.iter().map(owner).collect(),
+            windows: settings.sas.iter().map(|_| None).collect(),
             jobs: Box::new([Job::default(); BATCH]),
             counters: [0; COUNTERS.len()],
         };
-        Box::new(EspOpen { plan, work })
+        Box::new(EspOpen { settings, work })
     }
 
     fn summary(&self) -> String {
-        super::summary("opens", self.0.sas.iter().map(|sa| &sa.sa))
+        self.describe()
     }
 
     fn verdicts(&self) -> Verdicts {
-        let Opening { sas, bypass, .. } = &*self.0;
-        let sas: Vec<String> = sas.iter().map(Inbound::verdict_key).collect();
-        Verdicts::Key(format!("opens by {bypass:?}: {sas:?}"))
+        Verdicts::Key(format!("opens by {:?}: {:?}", self.0.bypass, self.verdict_keys()))
     }
 
     fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
@@ -126,49 +109,7 @@ impl StagePlan for OpenPlan {
     }
 }
 
-impl ResourceOwner for OpenPlan {
-    fn acquire(&self, others: &[Arc<dyn StagePlan>]) -> Result<(), ResourceError> {
-        let (same, other) = (super::opening(others), super::sealing(others));
-        for sa in &self.0.sas {
-            super::stay(&self.0.state_path, &sa.sa, &same, &other)?;
-        }
-        let state = super::state(&self.0.state_path, others)?;
-        for sa in &self.0.sas {
-            let others = as_plans::<Self>(others).flat_map(|plan| &plan.0.sas);
-            sa.acquire(&state, others).map_err(|error| ResourceError(error.to_string()))?;
-        }
-        self.0.state.store(Some(state));
-        super::warn_of_static_keys(self.0.sas.iter().map(|sa| &sa.sa));
-        Ok(())
-    }
-
-    fn release(&self) {
-        self.0.state.store(None);
-    }
-
-    fn exclusive_resources(&self) -> Vec<ExclusiveResource> {
-        self.0.keys.clone()
-    }
-
-    /// Each SA's anti-replay window is at one worker, in one stage.
-    fn is_exclusive(&self) -> bool {
-        true
-    }
-}
-
-impl Maintained for OpenPlan {
-    fn maintain(&self) {
-        self.0.sas.iter().for_each(Inbound::maintain);
-    }
-}
-
-impl Inspectable for OpenPlan {
-    fn tables(&self, _: &[u64]) -> Vec<Table> {
-        vec![sa::table(self.0.sas.iter().map(Inbound::status))]
-    }
-}
-
-impl QueueBound for OpenPlan {
+impl QueueBound for Plan<Open> {
     fn queue_bindings(&self) -> Vec<QueueBinding> {
         self.0.sas.iter().map(Inbound::queue_binding).collect()
     }
@@ -176,23 +117,23 @@ impl QueueBound for OpenPlan {
 
 impl Stage for EspOpen {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
-        let Self { plan, work } = self;
+        let Self { settings, work } = self;
         let len = view.len();
-        for place in 0..len {
-            let Some(mut packet) = view.packet(place) else { continue };
+        for index in 0..len {
+            let Some(mut packet) = view.packet(index) else { continue };
             let mut job = Job { sa: NONE, ..Job::default() };
-            match begin(plan, packet.frame, &packet.meta.headers) {
-                Fate::Open(begun) => job = begun,
-                Fate::Pass => work.counters[BYPASSED] += 1,
-                Fate::Drop(reason) => packet.drop(reason),
+            match begin(settings, packet.frame, &packet.meta.headers) {
+                Disposition::Open(begun) => job = begun,
+                Disposition::Pass => work.counters[BYPASSED] += 1,
+                Disposition::Drop(reason) => packet.drop(reason),
             }
-            work.jobs[place] = job;
+            work.jobs[index] = job;
         }
-        // One SA after the other; there is one, mostly.
+        // One SA after the other; most batches have only one.
         let mut from = 0;
         while let Some(next) = work.jobs[from..len].iter().position(|job| job.sa != NONE) {
             from += next;
-            work.open(plan, view, from, len);
+            work.open(settings, view, from, len);
         }
     }
 
@@ -201,70 +142,75 @@ impl Stage for EspOpen {
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
-        // For the successor.
+        // Returns the windows to their slots, for the successor.
         self.work.windows.iter_mut().for_each(|window| *window = None);
     }
 }
 
-/// Looks whether a packet is ESP, and of which SA.
+/// Classifies a packet: whether it is ESP, and of which SA.
 #[inline]
-fn begin(plan: &Opening, frame: &[u8], headers: &Headers) -> Fate {
-    let (esp, end, port) = match find(frame, headers, plan) {
+fn begin(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Disposition {
+    let (esp, end, port) = match find(frame, headers, &settings.own.udp_ports) {
         Found::Esp { esp, end, port } => (esp, end, port),
-        Found::Fragment => return Fate::Drop(reasons::ESP_FRAGMENT.reason()),
-        Found::Keepalive => return Fate::Drop(reasons::DUMMY.reason()),
+        Found::Fragment => return Disposition::Drop(reasons::ESP_FRAGMENT.reason()),
+        Found::Keepalive => return Disposition::Drop(reasons::DUMMY.reason()),
         Found::Nothing => {
-            if plan.bypass.takes(frame, headers) {
-                return Fate::Pass;
+            if settings.bypass.takes(frame, headers) {
+                return Disposition::Pass;
             }
             return match (headers.ip_version, headers.status) {
-                (None, status) if status != Status::NotIp => Fate::Drop(Reason::MALFORMED),
-                _ if plan.bypass.takes_unmatched() => Fate::Pass,
-                _ => Fate::Drop(reasons::UNPROTECTED.reason()),
+                (None, status) if status != Status::NotIp => Disposition::Drop(Reason::MALFORMED),
+                _ if settings.bypass.takes_unmatched() => Disposition::Pass,
+                _ => Disposition::Drop(reasons::UNPROTECTED.reason()),
             };
         }
     };
     let Some(spi) = frame.get(esp..end).and_then(|packet| packet.first_chunk::<4>()) else {
-        return Fate::Drop(reasons::BAD_LENGTH.reason());
+        return Disposition::Drop(reasons::BAD_LENGTH.reason());
     };
     let is_it = |index: u16| {
-        plan.sas.get(usize::from(index)).is_some_and(|sa| {
+        settings.sas.get(usize::from(index)).is_some_and(|sa| {
             let is_sent_there =
                 |wanted: IpAddr| headers.addresses(frame).is_some_and(|addresses| addresses.destination() == wanted);
             sa.udp_port == port && sa.destination.is_none_or(is_sent_there)
         })
     };
-    match plan.by_spi.find(u32::from_be_bytes(*spi), is_it) {
+    match settings.own.by_spi.find(u32::from_be_bytes(*spi), is_it) {
         // A frame has at most 4096 bytes.
-        Some(sa) => Fate::Open(Job { sa, esp: esp as u16, end: end as u16 }),
-        None if plan.bypass.takes_unmatched() => Fate::Pass,
-        None => Fate::Drop(reasons::NO_SA.reason()),
+        Some(sa) => Disposition::Open(Job { sa, esp: esp as u16, end: end as u16 }),
+        None if settings.bypass.takes_unmatched() => Disposition::Pass,
+        None => Disposition::Drop(reasons::NO_SA.reason()),
     }
 }
 
 impl Opener {
-    /// Opens all packets of the SA of the first job.
+    /// Decapsulates all packets of the SA of the first job.
+    ///
+    /// Never waits: a worker takes the window of its SA from a lock-free slot.
     #[inline]
-    fn open(&mut self, plan: &Opening, view: &mut View<'_>, from: usize, len: usize) {
+    fn open(&mut self, settings: &Settings<Open>, view: &mut View<'_>, from: usize, len: usize) {
         let which = self.jobs[from].sa;
         let index = usize::from(which);
-        let sa = &plan.sas[index];
+        let sa = &settings.sas[index];
         if self.windows[index].is_none() && self.owns[index] {
             self.windows[index] = sa.take_window();
         }
         let Some(shared) = sa.shared() else {
-            return self.refuse(plan, view, from..len, which, reasons::STATE_FILE.reason());
+            let reason = reasons::STATE_FILE.reason();
+            return drop_all(&mut self.jobs[..len], view, from, which, reason, None);
         };
         let limits = &sa.sa.limits;
         let (most, most_bytes) = (limits.hard_packets.unwrap_or(u64::MAX), limits.hard_bytes.unwrap_or(u64::MAX));
-        // Nobody else counts: the SA is this worker's.
+        // Load and store suffice: only this worker counts for the SA.
         let mut packets = shared.counts.packets.load(Ordering::Relaxed);
         let mut bytes = shared.bytes.load(Ordering::Relaxed);
         if packets >= most || bytes >= most_bytes {
-            return self.refuse(plan, view, from..len, which, reasons::SA_LIMIT.reason());
+            let (reason, counts) = (reasons::SA_LIMIT.reason(), Some(&shared.counts));
+            return drop_all(&mut self.jobs[..len], view, from, which, reason, counts);
         }
         let Some(window) = self.windows[index].as_mut().and_then(HeldWindow::window) else {
-            return self.refuse(plan, view, from..len, which, reasons::WRONG_QUEUE.reason());
+            let (reason, counts) = (reasons::WRONG_QUEUE.reason(), Some(&shared.counts));
+            return drop_all(&mut self.jobs[..len], view, from, which, reason, counts);
         };
         let jobs = &mut self.jobs[from..len];
         let mut incoming: ArrayVec<Incoming<'_>, BATCH> = ArrayVec::new();
@@ -295,7 +241,7 @@ impl Opener {
             });
             match done {
                 Ok(()) => {
-                    if let Some(most) = plan.tcp_mss
+                    if let Some(most) = settings.tcp_mss
                         && packet.meta.headers.protocol == Some(IpProtocol::TCP)
                     {
                         lowered += u64::from(mss::clamp(packet.frame, &packet.meta.headers, most));
@@ -315,32 +261,15 @@ impl Opener {
             held.publish();
         }
     }
-
-    /// Drops all packets of an SA.
-    #[cold]
-    fn refuse(&mut self, plan: &Opening, view: &mut View<'_>, places: Range<usize>, which: u16, reason: Reason) {
-        for place in places {
-            if self.jobs[place].sa != which {
-                continue;
-            }
-            self.jobs[place].sa = NONE;
-            if let Some(mut packet) = view.packet(place) {
-                packet.drop(reason);
-            }
-            if let Some(shared) = plan.sas[usize::from(which)].shared() {
-                shared.counts.drop(reason);
-            }
-        }
-    }
 }
 
-/// What a packet carries.
+/// The content of a packet, as far as it concerns ESP.
 enum Found {
     Esp {
-        /// Where the SPI is.
+        /// Offset of the SPI.
         esp: usize,
         end: usize,
-        /// The UDP port that it came to.
+        /// The UDP destination port, if it is ESP in UDP.
         port: Option<u16>,
     },
     Fragment,
@@ -349,15 +278,15 @@ enum Found {
 }
 
 #[inline]
-fn find(frame: &[u8], headers: &Headers, plan: &Opening) -> Found {
+fn find(frame: &[u8], headers: &Headers, udp_ports: &[u16]) -> Found {
     const KEEPALIVE: [u8; 1] = [0xff];
     let (esp, end) = (usize::from(headers.l4_offset), usize::from(headers.l3_end));
     match headers.protocol {
         Some(IpProtocol::ESP) if headers.fragment == Fragment::Whole => Found::Esp { esp, end, port: None },
         Some(IpProtocol::ESP) => Found::Fragment,
         // It has no ports, and may be of any datagram.
-        Some(IpProtocol::UDP) if headers.fragment == Fragment::Later && !plan.udp_ports.is_empty() => Found::Fragment,
-        Some(IpProtocol::UDP) if plan.udp_ports.contains(&headers.destination_port) => {
+        Some(IpProtocol::UDP) if headers.fragment == Fragment::Later && !udp_ports.is_empty() => Found::Fragment,
+        Some(IpProtocol::UDP) if udp_ports.contains(&headers.destination_port) => {
             if headers.fragment != Fragment::Whole {
                 return Found::Fragment;
             }
@@ -499,12 +428,6 @@ fn set_ecn(frame: &mut [u8], l3: usize, version: IpVersion, ecn: u8) {
             header[10..12].copy_from_slice(&checksum.to_be_bytes());
         }
         IpVersion::V6 => header[1] = header[1] & 0b1100_1111 | ecn << 4,
-    }
-}
-
-impl fmt::Debug for OpenPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OpenPlan").field(&self.summary()).finish()
     }
 }
 

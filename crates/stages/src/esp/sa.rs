@@ -1,4 +1,4 @@
-//! Security associations: what all workers know of one, and what one of them has.
+//! Security associations: their state that workers share, and the window that one worker holds.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use xdpfwd_ipsec::{Fingerprint, Protection, Transform, Window};
 
 use super::outer::Outer;
 use super::selector::Selector;
-use super::state_file;
+use super::state_file::{InboundProgress, OutboundNumbers, StateFile, StateFileError};
 use super::values::{Backend, Mode};
 use xdpfwd_pipeline::{Cell, QueueBinding, Reason, Table, Unit};
 
@@ -132,7 +132,26 @@ pub(super) struct Association {
     pub(super) protection: Protection,
 }
 
-/// An SA that packets are sealed under.
+/// An SA of one direction.
+pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
+    /// Returns what SAs of both directions have.
+    fn association(&self) -> &Association;
+
+    /// Takes over the state of the same SA in another plan, or creates it from the state file.
+    fn acquire<'a>(&self, state: &Arc<StateFile>, others: impl Iterator<Item = &'a Self>)
+    -> Result<(), StateFileError>;
+
+    /// Returns a key that is equal for two SAs exactly when they drop the same packets.
+    fn verdict_key(&self) -> String;
+
+    /// Returns its row of the inspection table.
+    fn status(&self) -> SaStatus;
+
+    /// Logs soft limits that were reached.
+    fn maintain(&self);
+}
+
+/// An SA that encapsulates packets.
 pub(super) struct Outbound {
     pub(super) sa: Association,
     /// In tunnel mode.
@@ -142,13 +161,13 @@ pub(super) struct Outbound {
     shared: OnceLock<Arc<OutboundShared>>,
 }
 
-/// What outlasts a reload.
+/// State of an outbound SA that survives a reload.
 pub(super) struct OutboundShared {
-    pub(super) numbers: Arc<state_file::Outbound>,
+    pub(super) numbers: Arc<OutboundNumbers>,
     pub(super) counts: Counts,
 }
 
-/// An SA whose packets are opened.
+/// An SA that decapsulates packets.
 pub(super) struct Inbound {
     pub(super) sa: Association,
     pub(super) destination: Option<IpAddr>,
@@ -158,11 +177,11 @@ pub(super) struct Inbound {
     shared: OnceLock<Arc<InboundShared>>,
 }
 
-/// What outlasts a reload.
+/// State of an inbound SA that survives a reload.
 pub(super) struct InboundShared {
     /// The window, while no worker has it: a slot that is taken and filled without a lock.
     window: ArrayQueue<Window>,
-    state: Arc<state_file::Inbound>,
+    progress: Arc<InboundProgress>,
     pub(super) counts: Counts,
     /// Inner bytes since the start.
     pub(super) bytes: AtomicU64,
@@ -261,12 +280,12 @@ impl Association {
             spi: self.spi,
             transform: self.transform.name(),
             fingerprint: self.fingerprint.to_string(),
-            mode: self.mode.name(),
+            mode: self.mode.into(),
             source: None,
             destination: None,
             udp_ports: Vec::new(),
             esn: self.esn,
-            backend: self.backend.name(),
+            backend: self.backend.into(),
             sequence: 0,
             packets: counts.map_or(0, |counts| counts.packets.load(Ordering::Relaxed)),
             bytes: 0,
@@ -295,41 +314,45 @@ impl Outbound {
             shared.numbers.limit(self.sa.esn, self.sa.limits.hard_packets);
         }
     }
+}
 
-    /// What it goes by when it drops packets, and what it leaves of others.
-    pub(super) fn verdict_key(&self) -> String {
-        format!("{} {:?} {:?}", self.sa.verdict_key(), self.outer, self.udp)
+impl SecurityAssociation for Outbound {
+    fn association(&self) -> &Association {
+        &self.sa
     }
 
-    /// Goes on with what one of the others has, or begins.
-    pub(super) fn acquire<'a>(
+    fn acquire<'a>(
         &self,
-        state: &Arc<state_file::StateFile>,
+        state: &Arc<StateFile>,
         mut others: impl Iterator<Item = &'a Self>,
-    ) -> Result<(), state_file::StateFileError> {
+    ) -> Result<(), StateFileError> {
         let Association { spi, fingerprint, esn, limits, .. } = &self.sa;
         let numbers = state.outbound(*spi, *fingerprint, *esn, limits.hard_packets)?;
-        let same =
-            others.find(|other| other.sa.is(&self.sa) && other.outer.is_same_way(&self.outer) && other.udp == self.udp);
-        let known =
-            same.and_then(|other| other.shared.get().cloned()).filter(|known| Arc::ptr_eq(&known.numbers, &numbers));
-        let shared = known.unwrap_or_else(|| Arc::new(OutboundShared { numbers, counts: Counts::default() }));
-        let _ = self.shared.set(shared);
+        let is_same =
+            |other: &&Self| other.sa.is(&self.sa) && ends(&other.outer) == ends(&self.outer) && other.udp == self.udp;
+        let known = others.find(is_same).and_then(|other| other.shared.get().cloned());
+        let known = known.filter(|known| Arc::ptr_eq(&known.numbers, &numbers));
+        let new = || Arc::new(OutboundShared { numbers, counts: Counts::default() });
+        let _ = self.shared.set(known.unwrap_or_else(new));
         Ok(())
     }
 
-    pub(super) fn status(&self) -> SaStatus {
-        let shared = self.shared.get();
-        let mut report = self.sa.status("out", shared.map(|shared| &shared.counts));
-        report.source = self.outer.as_ref().map(Outer::source);
-        report.destination = self.outer.as_ref().map(Outer::destination);
-        report.udp_ports = self.udp.map(|ports| ports.to_vec()).unwrap_or_default();
-        report.sequence = shared.map_or(0, |shared| shared.numbers.next().saturating_sub(1));
-        report.bytes = shared.map_or(0, |shared| shared.numbers.bytes());
-        report
+    fn verdict_key(&self) -> String {
+        format!("{} {:?} {:?}", self.sa.verdict_key(), self.outer, self.udp)
     }
 
-    pub(super) fn maintain(&self) {
+    fn status(&self) -> SaStatus {
+        let shared = self.shared.get();
+        let mut status = self.sa.status("out", shared.map(|shared| &shared.counts));
+        status.source = self.outer.as_ref().map(Outer::source);
+        status.destination = self.outer.as_ref().map(Outer::destination);
+        status.udp_ports = self.udp.map(|ports| ports.to_vec()).unwrap_or_default();
+        status.sequence = shared.map_or(0, |shared| shared.numbers.next().saturating_sub(1));
+        status.bytes = shared.map_or(0, |shared| shared.numbers.bytes());
+        status
+    }
+
+    fn maintain(&self) {
         if let Some(shared) = self.shared.get() {
             let numbers = &shared.numbers;
             shared.counts.warn("out", &self.sa, numbers.next().saturating_sub(1), numbers.bytes());
@@ -337,16 +360,9 @@ impl Outbound {
     }
 }
 
-/// Whether two ways lead from and to the same places.
-trait SameWay {
-    fn is_same_way(&self, other: &Self) -> bool;
-}
-
-impl SameWay for Option<Outer> {
-    fn is_same_way(&self, other: &Self) -> bool {
-        let ends = |outer: &Self| outer.as_ref().map(|outer| (outer.source(), outer.destination()));
-        ends(self) == ends(other)
-    }
+/// Returns the addresses of a tunnel.
+fn ends(outer: &Option<Outer>) -> Option<(IpAddr, IpAddr)> {
+    outer.as_ref().map(|outer| (outer.source(), outer.destination()))
 }
 
 impl Inbound {
@@ -366,33 +382,6 @@ impl Inbound {
         self.shared.get()
     }
 
-    /// Goes on with what one of the others has, or begins.
-    pub(super) fn acquire<'a>(
-        &self,
-        state: &Arc<state_file::StateFile>,
-        mut others: impl Iterator<Item = &'a Self>,
-    ) -> Result<(), state_file::StateFileError> {
-        let same = others.find(|other| other.sa.is(&self.sa));
-        let state = state.inbound(self.sa.spi, self.sa.fingerprint)?;
-        let known =
-            same.and_then(|other| other.shared.get().cloned()).filter(|known| Arc::ptr_eq(&known.state, &state));
-        let begun = || InboundShared {
-            // Its size was looked at when the configuration was read.
-            window: slot(Window::new(self.window, self.sa.esn).ok()),
-            state,
-            counts: Counts::default(),
-            bytes: AtomicU64::new(0),
-        };
-        let _ = self.shared.set(known.unwrap_or_else(|| Arc::new(begun())));
-        Ok(())
-    }
-
-    /// What it goes by when it drops packets.
-    pub(super) fn verdict_key(&self) -> String {
-        let Self { destination, udp_port, queue, .. } = self;
-        format!("{} {destination:?} {udp_port:?} {queue}", self.sa.verdict_key())
-    }
-
     /// The window, for the worker that the SA belongs to. `None`: another one has it yet.
     pub(super) fn take_window(&self) -> Option<HeldWindow> {
         let shared = Arc::clone(self.shared.get()?);
@@ -402,20 +391,8 @@ impl Inbound {
             window = Window::new(self.window, self.sa.esn).unwrap_or(window);
             window.go_on_behind(highest);
         }
-        window.go_on_behind(shared.state.highest());
+        window.go_on_behind(shared.progress.highest());
         Some(HeldWindow { window: Some(window), shared })
-    }
-
-    pub(super) fn status(&self) -> SaStatus {
-        let shared = self.shared.get();
-        let mut report = self.sa.status("in", shared.map(|shared| &shared.counts));
-        report.destination = self.destination;
-        report.udp_ports = self.udp_port.into_iter().collect();
-        report.sequence = shared.map_or(0, |shared| shared.state.highest());
-        report.bytes = shared.map_or(0, |shared| shared.bytes.load(Ordering::Relaxed));
-        report.window = Some(self.window);
-        report.queue = Some(self.queue);
-        report
     }
 
     /// The queue that its packets have to arrive on, and the flow for `ethtool -N`.
@@ -430,8 +407,51 @@ impl Inbound {
         };
         QueueBinding { queue: self.queue, owner: format!("SA {spi:#x}"), flow }
     }
+}
 
-    pub(super) fn maintain(&self) {
+impl SecurityAssociation for Inbound {
+    fn association(&self) -> &Association {
+        &self.sa
+    }
+
+    fn acquire<'a>(
+        &self,
+        state: &Arc<StateFile>,
+        mut others: impl Iterator<Item = &'a Self>,
+    ) -> Result<(), StateFileError> {
+        let progress = state.inbound(self.sa.spi, self.sa.fingerprint)?;
+        let known = others.find(|other| other.sa.is(&self.sa));
+        let known = known.and_then(|other| other.shared.get().cloned());
+        let known = known.filter(|known| Arc::ptr_eq(&known.progress, &progress));
+        let new = || InboundShared {
+            // Cannot fail: planning checked the size.
+            window: slot(Window::new(self.window, self.sa.esn).ok()),
+            progress,
+            counts: Counts::default(),
+            bytes: AtomicU64::new(0),
+        };
+        let _ = self.shared.set(known.unwrap_or_else(|| Arc::new(new())));
+        Ok(())
+    }
+
+    fn verdict_key(&self) -> String {
+        let Self { destination, udp_port, queue, .. } = self;
+        format!("{} {destination:?} {udp_port:?} {queue}", self.sa.verdict_key())
+    }
+
+    fn status(&self) -> SaStatus {
+        let shared = self.shared.get();
+        let mut status = self.sa.status("in", shared.map(|shared| &shared.counts));
+        status.destination = self.destination;
+        status.udp_ports = self.udp_port.into_iter().collect();
+        status.sequence = shared.map_or(0, |shared| shared.progress.highest());
+        status.bytes = shared.map_or(0, |shared| shared.bytes.load(Ordering::Relaxed));
+        status.window = Some(self.window);
+        status.queue = Some(self.queue);
+        status
+    }
+
+    fn maintain(&self) {
         if let Some(shared) = self.shared.get() {
             let packets = shared.counts.packets.load(Ordering::Relaxed);
             shared.counts.warn("in", &self.sa, packets, shared.bytes.load(Ordering::Relaxed));
@@ -439,7 +459,7 @@ impl Inbound {
     }
 }
 
-/// A slot for a window.
+/// Returns the slot of a window. Workers take and return the window without a lock.
 fn slot(window: Option<Window>) -> ArrayQueue<Window> {
     let slot = ArrayQueue::new(1);
     if let Some(window) = window {
@@ -448,7 +468,7 @@ fn slot(window: Option<Window>) -> ArrayQueue<Window> {
     slot
 }
 
-/// A window in the hands of the one worker that has it. It goes back when this goes.
+/// A window that one worker holds. It returns to its slot on drop.
 pub(super) struct HeldWindow {
     /// Always there, until it goes back.
     window: Option<Window>,
@@ -465,7 +485,7 @@ impl HeldWindow {
     #[inline]
     pub(super) fn publish(&self) {
         if let Some(window) = &self.window {
-            self.shared.state.set_highest(window.highest());
+            self.shared.progress.set_highest(window.highest());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The state file of ESP as a text: what must outlast a run, so that no nonce and no sequence number is used twice.
 
 use std::collections::BTreeSet;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use serde::Deserialize;
 
@@ -16,20 +16,20 @@ pub struct State {
     pub sas: Vec<SaState>,
 }
 
-/// How far an SA has got.
+/// The progress of an SA, as the file has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SaState {
     /// Its security parameters index.
     pub spi: u32,
     /// Its key's.
     pub fingerprint: Fingerprint,
-    /// How far.
-    pub reached: Reached,
+    /// Its progress.
+    pub sequence: SequenceState,
 }
 
-/// How far an SA has got, by its direction.
+/// The progress of an SA, by direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
+pub enum SequenceState {
     /// Outbound.
     Out {
         /// No sequence number from here on has been used.
@@ -45,22 +45,14 @@ pub enum Reached {
 }
 
 /// Which way an SA's packets go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Direction {
     /// Packets are sealed.
     Out,
     /// Packets are opened.
     In,
-}
-
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::In => "in",
-            Self::Out => "out",
-        })
-    }
 }
 
 /// Why a text is no state.
@@ -174,14 +166,14 @@ impl State {
         let most = |number: u64| number.min(Self::LARGEST_NUMBER);
         for sa in &self.sas {
             let (direction, spi, fingerprint) = (sa.direction(), sa.spi, sa.fingerprint);
-            let reached = match sa.reached {
-                Reached::Out { next, bytes } => format!("next = {}\nbytes = {}", most(next), most(bytes)),
-                Reached::In { highest } => format!("highest = {}", most(highest)),
+            let sequence = match sa.sequence {
+                SequenceState::Out { next, bytes } => format!("next = {}\nbytes = {}", most(next), most(bytes)),
+                SequenceState::In { highest } => format!("highest = {}", most(highest)),
             };
             // Writing into a string does not fail.
             let _ = writeln!(
                 text,
-                "\n[[sa]]\ndirection = \"{direction}\"\nspi = {spi}\nfingerprint = \"{fingerprint}\"\n{reached}"
+                "\n[[sa]]\ndirection = \"{direction}\"\nspi = {spi}\nfingerprint = \"{fingerprint}\"\n{sequence}"
             );
         }
         text.push_str(END);
@@ -193,9 +185,9 @@ impl State {
 impl SaState {
     /// Which way its packets go.
     pub fn direction(&self) -> Direction {
-        match self.reached {
-            Reached::Out { .. } => Direction::Out,
-            Reached::In { .. } => Direction::In,
+        match self.sequence {
+            SequenceState::Out { .. } => Direction::Out,
+            SequenceState::In { .. } => Direction::In,
         }
     }
 }
@@ -211,14 +203,14 @@ impl TryFrom<Sa> for SaState {
         if too_large(sa.next) || too_large(sa.bytes) || too_large(sa.highest) {
             return Err("next, bytes, highest: up to 9223372036854775807");
         }
-        let reached = match (sa.direction, sa.next, sa.bytes, sa.highest) {
+        let sequence = match (sa.direction, sa.next, sa.bytes, sa.highest) {
             (Direction::Out, Some(0), ..) => return Err("next: from 1"),
-            (Direction::Out, Some(next), Some(bytes), None) => Reached::Out { next, bytes },
+            (Direction::Out, Some(next), Some(bytes), None) => SequenceState::Out { next, bytes },
             (Direction::Out, ..) => return Err("of direction \"out\" it takes next and bytes, and no highest"),
-            (Direction::In, None, None, Some(highest)) => Reached::In { highest },
+            (Direction::In, None, None, Some(highest)) => SequenceState::In { highest },
             (Direction::In, ..) => return Err("of direction \"in\" it takes highest, and neither next nor bytes"),
         };
-        Ok(Self { spi: sa.spi, fingerprint: sa.fingerprint, reached })
+        Ok(Self { spi: sa.spi, fingerprint: sa.fingerprint, sequence })
     }
 }
 
@@ -251,12 +243,12 @@ highest = 4711
         let out = SaState {
             spi: 4097,
             fingerprint: "9f86d081884c7d65".parse().unwrap(),
-            reached: Reached::Out { next: 1_048_577, bytes: 123_456 },
+            sequence: SequenceState::Out { next: 1_048_577, bytes: 123_456 },
         };
         let inbound = SaState {
             spi: 8193,
             fingerprint: "60303ae22b998861".parse().unwrap(),
-            reached: Reached::In { highest: 4711 },
+            sequence: SequenceState::In { highest: 4711 },
         };
         State { epoch: 1_795_305_087, sas: vec![out, inbound] }
     }
@@ -320,29 +312,29 @@ highest = 4711
         let sa = |spi| SaState {
             spi,
             fingerprint: "ffffffffffffffff".parse().unwrap(),
-            reached: Reached::Out { next: u64::MAX, bytes: u64::MAX },
+            sequence: SequenceState::Out { next: u64::MAX, bytes: u64::MAX },
         };
         let most = State::MOST_SAS as u32;
         let mut state = State { epoch: u32::MAX, sas: (0..most).map(|index| sa(u32::MAX - index)).collect() };
         let read = State::parse(state.to_text().as_bytes()).unwrap();
         assert_eq!(read.sas.len(), State::MOST_SAS);
         let largest = State::LARGEST_NUMBER;
-        assert_eq!(read.sas[0].reached, Reached::Out { next: largest, bytes: largest });
+        assert_eq!(read.sas[0].sequence, SequenceState::Out { next: largest, bytes: largest });
         state.sas.push(sa(300));
         assert_eq!(State::parse(state.to_text().as_bytes()), Err(StateError::TooManySas(State::MOST_SAS + 1)));
     }
 
     fn states() -> impl Strategy<Value = State> {
         let number = prop_oneof![1_u64..5, Just(State::LARGEST_NUMBER), 1..State::LARGEST_NUMBER];
-        let reached = (any::<bool>(), number, 0..State::LARGEST_NUMBER).prop_map(|(out, first, other)| {
-            if out { Reached::Out { next: first, bytes: other } } else { Reached::In { highest: other } }
+        let sequence = (any::<bool>(), number, 0..State::LARGEST_NUMBER).prop_map(|(out, first, other)| {
+            if out { SequenceState::Out { next: first, bytes: other } } else { SequenceState::In { highest: other } }
         });
-        let sas = prop::collection::btree_map(256_u32.., (any::<u64>(), reached), 0..8);
+        let sas = prop::collection::btree_map(256_u32.., (any::<u64>(), sequence), 0..8);
         (any::<u32>(), sas).prop_map(|(epoch, sas)| {
-            let sa = |(spi, (fingerprint, reached)): (u32, (u64, Reached))| SaState {
+            let sa = |(spi, (fingerprint, sequence)): (u32, (u64, SequenceState))| SaState {
                 spi,
                 fingerprint: format!("{fingerprint:016x}").parse().unwrap(),
-                reached,
+                sequence,
             };
             State { epoch, sas: sas.into_iter().map(sa).collect() }
         })

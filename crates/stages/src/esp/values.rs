@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
 use serde_spanned::Spanned;
-use xdpfwd_ipsec::Transform;
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
-use crate::filter::source::OneOf;
+use crate::words::deserialize_one_of;
 
 /// An integer within bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,25 +44,18 @@ impl<'de, const FIRST: u64, const LAST: u64> Deserialize<'de> for Within<FIRST, 
 /// How many packets or bytes.
 pub(super) type Amount = Within<1, { u64::MAX }>;
 
-/// `"tunnel"` or `"transport"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The mode of an SA.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub(super) enum Mode {
     #[default]
     Tunnel,
     Transport,
 }
 
-impl Mode {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Tunnel => "tunnel",
-            Self::Transport => "transport",
-        }
-    }
-}
-
-/// What becomes of the outer header's don't-fragment bit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The don't-fragment bit of the outer header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub(super) enum Df {
     #[default]
     Copy,
@@ -70,27 +63,20 @@ pub(super) enum Df {
     Clear,
 }
 
-/// Whose cryptography.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The cryptography library.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub(super) enum Backend {
     #[default]
     AwsLc,
+    #[strum(serialize = "rustcrypto")]
     RustCrypto,
     IpsecMb,
 }
 
-impl Backend {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::AwsLc => "aws-lc",
-            Self::RustCrypto => "rustcrypto",
-            Self::IpsecMb => "ipsec-mb",
-        }
-    }
-}
-
-/// What passes as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Traffic that passes unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub(super) enum Bypassed {
     Arp,
     Nd,
@@ -99,9 +85,7 @@ pub(super) enum Bypassed {
     Unmatched,
 }
 
-/// A transform as it is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Named(pub(super) Transform);
+deserialize_one_of!(Mode, Df, Backend, Bypassed);
 
 /// What DSCP the outer header has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,35 +94,6 @@ pub(super) enum Dscp {
     Copy,
     Is(u8),
 }
-
-macro_rules! words {
-    ($type:ty, $expected:literal, $($word:literal => $value:expr),+) => {
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                const WORDS: &[(&str, $type)] = &[$(($word, $value)),+];
-                deserializer.deserialize_str(OneOf($expected, WORDS))
-            }
-        }
-    };
-}
-
-words!(Mode, "\"tunnel\" or \"transport\"", "tunnel" => Mode::Tunnel, "transport" => Mode::Transport);
-words!(Df, "\"copy\", \"set\" or \"clear\"", "copy" => Df::Copy, "set" => Df::Set, "clear" => Df::Clear);
-words!(
-    Backend, "\"aws-lc\", \"rustcrypto\" or \"ipsec-mb\"",
-    "aws-lc" => Backend::AwsLc, "rustcrypto" => Backend::RustCrypto, "ipsec-mb" => Backend::IpsecMb
-);
-words!(
-    Bypassed, "\"arp\", \"nd\", \"ike\", \"not-ip\" or \"unmatched\"",
-    "arp" => Bypassed::Arp, "nd" => Bypassed::Nd, "ike" => Bypassed::Ike, "not-ip" => Bypassed::NotIp,
-    "unmatched" => Bypassed::Unmatched
-);
-words!(
-    Named, "\"aes-128-gcm\", \"aes-256-gcm\", \"chacha20-poly1305\", \"null-aes-128-gmac\" or \"null-aes-256-gmac\"",
-    "aes-128-gcm" => Named(Transform::Aes128Gcm), "aes-256-gcm" => Named(Transform::Aes256Gcm),
-    "chacha20-poly1305" => Named(Transform::ChaCha20Poly1305), "null-aes-128-gmac" => Named(Transform::NullAes128Gmac),
-    "null-aes-256-gmac" => Named(Transform::NullAes256Gmac)
-);
 
 impl<'de> Deserialize<'de> for Dscp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use strum::{EnumString, VariantNames};
 use xdpfwd_filter::{Classifier, FlowCache, NotForKernel, Rule, Verdict};
 
 use super::kernel::{self, Offload};
+use super::key::Unusual;
 use super::modifiers::Limits;
-use super::program::{Manners, Program};
-use super::source::{Lines, OneOf, Source, Word};
-use super::{FilterPlan, Unusual};
+use super::plan::FilterPlan;
+use super::program::{ExceptionPolicy, Program};
+use super::source::{Lines, Source, Word};
+use crate::words::deserialize_one_of;
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan};
 
 /// `kind = "filter"`.
@@ -38,16 +41,18 @@ pub struct FilterConfig {
     later_fragments: Option<Manner>,
 }
 
-/// What is done about what rules could judge, but not by all that they may say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What happens to packets that only some matches of the rules can judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 enum Manner {
-    Accept,
     Drop,
     Judge,
+    Accept,
 }
 
-/// Where packets are judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Where rules are evaluated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 enum Place {
     #[default]
     User,
@@ -80,49 +85,24 @@ impl<'de> Deserialize<'de> for Flows {
     }
 }
 
-/// What of GTP-U is judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Which headers of GTP-U traffic the rules see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 enum Layer {
     #[default]
     Outer,
     Inner,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 enum Format {
     #[default]
     Xdpfwd,
     Classbench,
 }
 
-impl<'de> Deserialize<'de> for Manner {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const WORDS: &[(&str, Manner)] =
-            &[("drop", Manner::Drop), ("judge", Manner::Judge), ("accept", Manner::Accept)];
-        deserializer.deserialize_str(OneOf("\"drop\", \"judge\" or \"accept\"", WORDS))
-    }
-}
-
-impl<'de> Deserialize<'de> for Place {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const WORDS: &[(&str, Place)] = &[("user", Place::User), ("kernel", Place::Kernel), ("auto", Place::Auto)];
-        deserializer.deserialize_str(OneOf("\"user\", \"kernel\" or \"auto\"", WORDS))
-    }
-}
-
-impl<'de> Deserialize<'de> for Layer {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const WORDS: &[(&str, Layer)] = &[("outer", Layer::Outer), ("inner", Layer::Inner)];
-        deserializer.deserialize_str(OneOf("\"outer\" or \"inner\"", WORDS))
-    }
-}
-
-impl<'de> Deserialize<'de> for Format {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const WORDS: &[(&str, Format)] = &[("xdpfwd", Format::Xdpfwd), ("classbench", Format::Classbench)];
-        deserializer.deserialize_str(OneOf("\"xdpfwd\" or \"classbench\"", WORDS))
-    }
-}
+deserialize_one_of!(Manner, Place, Layer, Format);
 
 /// Compiles rules with a random seed.
 ///
@@ -187,17 +167,17 @@ impl StageConfig for FilterConfig {
             let message = "later fragments do not come to the rules: set later_fragments = \"judge\"".to_owned();
             remarks.push(PlanDiagnostic { location: places[rule].clone(), message });
         }
-        let manners = self.manners();
+        let exceptions = self.exceptions();
         let (default, inner) = (self.default.into(), self.gtpu == Layer::Inner);
         if self.flow_cache.0 > 0 && self.place == Place::Kernel {
             return Err(PlanError::new("flow_cache is for user space: leave it out, or set place = \"user\""));
         }
         let limits = Limits::new(&rules, cx.workers)?;
-        let program = Program::new(rules, classifier, default, manners, limits, inner, self.flow_cache.0);
+        let program = Program::new(rules, classifier, default, exceptions, limits, inner, self.flow_cache.0);
         let (mut offload, mut not_in_kernel) = (None, None);
         if self.place != Place::User {
             let Program { rules, classifier, .. } = &program;
-            match kernel::image(rules, &places, classifier, default, manners, inner, super::verdict_key(&program)) {
+            match kernel::image(rules, &places, classifier, default, exceptions, inner, program.verdict_key()) {
                 Ok(image) => offload = Some(Offload { image, required: self.place == Place::Kernel }),
                 Err(why) if self.place == Place::Kernel => return Err(refuse_kernel(why)),
                 // One is enough: with `place = "kernel"` all are listed.
@@ -224,14 +204,14 @@ fn refuse_kernel(mut why: Vec<PlanDiagnostic>) -> PlanError {
 
 impl FilterConfig {
     /// What becomes of each kind of unusual packet; `None`: the rules judge it.
-    fn manners(&self) -> Manners {
+    fn exceptions(&self) -> ExceptionPolicy {
         let word = |word: Option<Word>, default| Some(word.map_or(default, Verdict::from));
         let manner = |manner: Option<Manner>| match manner {
             Some(Manner::Accept) => Some(Verdict::Accept),
             Some(Manner::Drop) | None => Some(Verdict::Drop),
             Some(Manner::Judge) => None,
         };
-        Manners::new(|unusual| match unusual {
+        ExceptionPolicy::new(|unusual| match unusual {
             Unusual::NotIp => word(self.not_ip, Verdict::Accept),
             Unusual::Malformed => word(self.malformed, Verdict::Drop),
             Unusual::VlanStack => word(self.vlan_stack, Verdict::Drop),

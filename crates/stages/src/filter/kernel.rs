@@ -5,8 +5,8 @@ use std::sync::Arc;
 use xdpfwd_filter::{Classifier, Image, Rule, SpaceImage, Verdict};
 use xdpfwd_pipeline::{Cx, Location, PlanDiagnostic, Stage, View, XdpArray, XdpImage, XdpOffload, XdpTables};
 
-use super::Unusual;
-use super::program::Manners;
+use super::key::Unusual;
+use super::program::ExceptionPolicy;
 
 /// The XDP program with the classifier: `bpf/xdpfwd_filter.bpf.c`.
 pub const IMAGE_PROGRAM: &str = "xdpfwd_filter";
@@ -45,7 +45,7 @@ pub(super) fn image(
     places: &[Location],
     classifier: &Classifier,
     default: Verdict,
-    manners: Manners,
+    exceptions: ExceptionPolicy,
     inner: bool,
     verdict_key: String,
 ) -> Result<Arc<XdpImage>, Vec<PlanDiagnostic>> {
@@ -70,7 +70,7 @@ pub(super) fn image(
     }
     let Some(image) = image.filter(|_| why.is_empty()) else { return Err(why) };
     let mut tables = tables(image);
-    tables.read_only.push((".rodata.filter".to_owned(), read_only(rules, default, manners)));
+    tables.read_only.push((".rodata.filter".to_owned(), read_only(rules, default, exceptions)));
     let in_step = Image::IN_STEP.into_iter().flat_map(u32::to_ne_bytes).collect();
     Ok(Arc::new(XdpImage {
         program: IMAGE_PROGRAM,
@@ -106,9 +106,9 @@ pub fn tables(image: Image) -> XdpTables {
 }
 
 /// `struct filter` of `bpf/filter.h`.
-fn read_only(rules: &[Rule], default: Verdict, manners: Manners) -> Vec<u8> {
+fn read_only(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) -> Vec<u8> {
     let goes_on = rules.iter().any(|rule| rule.verdict.is_none());
-    let manner = |unusual: Unusual| match manners.of(unusual) {
+    let manner = |unusual: Unusual| match exceptions.of(unusual) {
         None => 0,
         Some(Verdict::Accept) => 1,
         Some(Verdict::Drop) => 2,

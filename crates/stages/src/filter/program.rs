@@ -2,8 +2,8 @@
 
 use xdpfwd_filter::{Classifier, Rule, Verdict};
 
+use super::key::{Seen, Unusual, look_at, look_inside};
 use super::modifiers::Limits;
-use super::{Seen, Unusual, look_at, look_inside};
 use xdpfwd_pipeline::Reason;
 use xdpfwd_wire::Headers;
 
@@ -13,7 +13,7 @@ pub struct Program {
     pub(super) rules: Vec<Rule>,
     pub(super) classifier: Classifier,
     pub(super) default: Verdict,
-    pub(super) manners: Manners,
+    pub(super) exceptions: ExceptionPolicy,
     pub(super) limits: Limits,
     /// Whether what GTP-U carries is judged instead of what carries it.
     pub(super) inner: bool,
@@ -23,9 +23,9 @@ pub struct Program {
 
 /// What becomes of each kind of unusual packet; `None`: the rules judge it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Manners([Option<Verdict>; Unusual::ALL.len()]);
+pub(super) struct ExceptionPolicy([Option<Verdict>; Unusual::ALL.len()]);
 
-impl Manners {
+impl ExceptionPolicy {
     pub(super) fn new(of: impl Fn(Unusual) -> Option<Verdict>) -> Self {
         Self(Unusual::ALL.map(of))
     }
@@ -65,11 +65,18 @@ impl Program {
         rules: Vec<Rule>,
         classifier: Classifier,
         default: Verdict,
-        manners: Manners,
+        exceptions: ExceptionPolicy,
         limits: Limits,
         inner: bool,
         flow_cache: usize,
     ) -> Self {
-        Self { rules, classifier, default, manners, limits, inner, flow_cache }
+        Self { rules, classifier, default, exceptions, limits, inner, flow_cache }
+    }
+
+    /// Returns a key that is equal for two filters exactly when they come to the same verdicts.
+    pub(super) fn verdict_key(&self) -> String {
+        let Self { rules, default, exceptions, inner, .. } = self;
+        let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+        format!("{default:?} {exceptions:?} {inner}\n{}", rules.join("\n"))
     }
 }

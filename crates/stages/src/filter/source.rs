@@ -6,10 +6,12 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_spanned::Spanned;
+use strum::{EnumString, VariantNames};
 use xdpfwd_filter::{Problem, Verdict};
 
+use crate::words::deserialize_one_of;
 use xdpfwd_pipeline::{Location, PlanCx, PlanDiagnostic, PlanError};
 
 /// `"FILE"` or `["LINE", …]`.
@@ -19,8 +21,9 @@ pub(crate) enum Source {
     Here(Vec<Spanned<String>>),
 }
 
-/// A verdict as it is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A verdict in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub(crate) enum Word {
     Accept,
     Drop,
@@ -54,27 +57,7 @@ impl<'de> Deserialize<'de> for Source {
     }
 }
 
-/// Reads one of some words. What else is written is answered with all of them.
-pub(crate) struct OneOf<T: 'static>(pub(crate) &'static str, pub(crate) &'static [(&'static str, T)]);
-
-impl<T: Copy> Visitor<'_> for OneOf<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        let known = self.1.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
-        known.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
-    }
-}
-
-impl<'de> Deserialize<'de> for Word {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(OneOf("\"accept\" or \"drop\"", &[("accept", Self::Accept), ("drop", Self::Drop)]))
-    }
-}
+deserialize_one_of!(Word);
 
 impl From<Word> for Verdict {
     fn from(word: Word) -> Self {

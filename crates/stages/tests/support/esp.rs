@@ -1,4 +1,4 @@
-//! Stages of ESP, from their tables in TOML to what leaves the wire: key files, state files, a worker around them.
+//! ESP stages under test: tables in TOML, key files, state files, a worker, and packets.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use serde_json::Value;
 use xdpfwd_pipeline::{BuildCx, Cell, NamedStage, PlanCx, Planned, ResourceError, StagePlan, Worker};
 pub use xdpfwd_testkit::Folder;
@@ -87,7 +88,7 @@ pub fn plan_for(kind: &str, table: &str, workers: usize) -> Planned<toml::de::Er
     xdpfwd_testkit::plan(kind, table, &cx)
 }
 
-/// Planned and prepared: ready to be built.
+/// Plans a stage and acquires its resources.
 #[track_caller]
 pub fn plan(kind: &str, table: &str) -> Arc<dyn StagePlan> {
     let plan = plan_for(kind, table, 1).unwrap_or_else(|error| panic!("{error}: {table}"));
@@ -103,18 +104,18 @@ pub fn build_for(plan: &Arc<dyn StagePlan>, cx: BuildCx) -> NamedStage {
     NamedStage::build("esp", &**plan, &cx)
 }
 
-/// What became of a frame.
+/// What happened to a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It went on, like this.
+pub enum Disposition {
+    /// It left on the other port.
     Passed(Vec<u8>),
-    /// This went back to where it came from.
+    /// This answer left on the port that it came from.
     Answered(Vec<u8>),
-    /// It was dropped, for this reason.
+    /// It was dropped for this reason.
     Dropped(&'static str),
 }
 
-/// A worker with stages on its way from lan to wan.
+/// A worker with stages on the path from lan to wan.
 pub struct Line {
     pub worker: Worker<Vec<NamedStage>>,
     pub wires: Wires,
@@ -131,7 +132,7 @@ impl Line {
         Self { worker, wires, books: WireAccounting::default() }
     }
 
-    /// Sends frames through, some at once: what left on wan, and what came back on lan.
+    /// Sends frames in batches. Returns the frames that left on wan, and those on lan.
     #[track_caller]
     pub fn send(&mut self, frames: &[Vec<u8>]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut wan, mut lan) = (vec![], vec![]);
@@ -148,7 +149,7 @@ impl Line {
         (wan, lan)
     }
 
-    /// The same, of which all are to go on.
+    /// Sends frames, all of which must pass, and returns them.
     #[track_caller]
     pub fn pass(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let (wan, lan) = self.send(frames);
@@ -156,29 +157,29 @@ impl Line {
         wan
     }
 
-    /// Sends one.
+    /// Sends one frame.
     #[track_caller]
-    pub fn one(&mut self, frame: &[u8]) -> Fate {
+    pub fn one(&mut self, frame: &[u8]) -> Disposition {
         let before = self.worker.report().drops;
         let (mut wan, mut lan) = self.send(&[frame.to_vec()]);
         let after = self.worker.report().drops;
         let dropped = after.iter().zip(before.iter()).filter(|((_, after), (_, before))| after != before);
         let dropped: Vec<_> = dropped.map(|((reason, after), (_, before))| (reason.name(), after - before)).collect();
         match (wan.pop(), lan.pop(), &dropped[..]) {
-            (Some(frame), None, []) if wan.is_empty() => Fate::Passed(frame),
-            (None, Some(frame), []) if lan.is_empty() => Fate::Answered(frame),
-            (None, None, [(reason, 1)]) => Fate::Dropped(reason),
+            (Some(frame), None, []) if wan.is_empty() => Disposition::Passed(frame),
+            (None, Some(frame), []) if lan.is_empty() => Disposition::Answered(frame),
+            (None, None, [(reason, 1)]) => Disposition::Dropped(reason),
             (wan, lan, dropped) => panic!("{wan:?} {lan:?} {dropped:?}"),
         }
     }
 
-    /// The same with each of several.
+    /// Sends frames one by one.
     #[track_caller]
-    pub fn each(&mut self, frames: &[Vec<u8>]) -> Vec<Fate> {
+    pub fn each(&mut self, frames: &[Vec<u8>]) -> Vec<Disposition> {
         frames.iter().map(|frame| self.one(frame)).collect()
     }
 
-    /// What was dropped so far.
+    /// Returns the drops so far.
     pub fn drops(&mut self) -> Vec<(&'static str, u64)> {
         let drops = self.worker.report().drops;
         drops.iter().filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.name(), count)).collect()
@@ -190,7 +191,7 @@ impl Line {
         counters.iter().find(|(own, _)| *own == name).unwrap_or_else(|| panic!("no {name} in {counters:?}")).1
     }
 
-    /// Every frame is in one place, and every packet was sent or dropped for a reason.
+    /// Checks that no frame is lost, and that every packet was sent or dropped.
     #[track_caller]
     pub fn balance(mut self) {
         self.books.balance(&mut self.worker, &self.wires);
@@ -198,7 +199,7 @@ impl Line {
     }
 }
 
-/// A frame's ESP packet, in an IPv4 or IPv6 packet without tags and options, in UDP or not: where it begins.
+/// Returns the offset of ESP in a frame without tags and options, in UDP or not.
 pub fn esp_begins(frame: &[u8]) -> usize {
     let (ip, protocol) = if frame[12..14] == [8, 0] { (34, frame[23]) } else { (54, frame[20]) };
     match protocol {
@@ -228,7 +229,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Asks scapy. Debian's serves Debian's interpreter; another `python3` may stand before it in the path.
+/// Runs the scapy script. Debian's scapy needs Debian's interpreter, which may not be the first
+/// `python3` in the path.
 pub fn scapy(argument: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_stage_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
@@ -236,7 +238,7 @@ pub fn scapy(argument: &str, input: &str) -> String {
     let mut child = command.spawn().expect("python3 with scapy and cryptography: `make test-deps` installs them");
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
-    // It may answer before it has read all, and say why it fails when nobody reads any more.
+    // A thread, because the script may answer or fail before it has read everything.
     let writer = std::thread::spawn(move || {
         let _ = stdin.write_all(input.as_bytes());
     });
@@ -246,12 +248,12 @@ pub fn scapy(argument: &str, input: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// An Ethernet frame with this behind the addresses.
+/// Returns an Ethernet frame.
 pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     [b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01", &ethertype.to_be_bytes()[..], payload].concat()
 }
 
-/// A frame with an IPv4 packet; `flags` is the field of flags and fragment offset.
+/// Returns a frame with an IPv4 packet. `flags` is the field of flags and fragment offset.
 pub fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], flags: u16, payload: &[u8]) -> Vec<u8> {
     let total = ((20 + payload.len()) as u16).to_be_bytes();
     let [high, low] = flags.to_be_bytes();
@@ -268,14 +270,14 @@ pub fn sum(bytes: &[u8]) -> u16 {
     (sum % 0xffff) as u16
 }
 
-/// A frame with an IPv6 packet.
+/// Returns a frame with an IPv6 packet.
 pub fn ipv6(next_header: u8, source: u128, destination: u128, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u16).to_be_bytes();
     let header = [0x60, 0, 0, 0, length[0], length[1], next_header, hop_limit];
     ethernet(0x86dd, &[&header[..], &source.to_be_bytes(), &destination.to_be_bytes(), payload].concat())
 }
 
-/// UDP without a checksum.
+/// Returns a UDP datagram without a checksum.
 pub fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     let length = 8 + payload.len() as u16;
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &length.to_be_bytes(), &[0, 0], payload].concat()
@@ -289,12 +291,12 @@ pub const SEVEN: u128 = 0xfd00_0002 << 96 | 9;
 pub const KEY_128: &str = "000102030405060708090a0b0c0d0e0f10111213";
 pub const KEY_256: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223";
 
-/// Key and salt for a transform.
+/// Returns key and salt for a transform.
 pub fn key_of(transform: &str) -> &'static str {
     if transform.contains("128") { KEY_128 } else { KEY_256 }
 }
 
-/// A packet of UDP over IPv4 with so many bytes in it.
+/// Returns a frame with `size` bytes in UDP over IPv4.
 pub fn some_v4(size: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..size).map(|n| n as u8).collect();
     ipv4(UDP, TEN, ELEVEN, 0, &udp(1000, 2000, &payload))
@@ -303,4 +305,113 @@ pub fn some_v4(size: usize) -> Vec<u8> {
 pub fn some_v6(size: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..size).map(|n| n as u8).collect();
     ipv6(UDP, SIX, SEVEN, 64, &udp(1000, 2000, &payload))
+}
+
+/// The SPI of [`SEAL`] and [`OPEN`].
+pub const SPI: u32 = 0x1234_5678;
+
+/// A tunnel of `esp-seal`, without its key.
+pub const SEAL: &str = "spi = 0x12345678, transform = 'aes-128-gcm', source = '192.0.2.1', destination = '192.0.2.2'";
+
+/// The same SA for `esp-open`.
+pub const OPEN: &str = "spi = 0x12345678, transform = 'aes-128-gcm'";
+
+pub const TRANSFORMS: [&str; 5] =
+    ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305", "null-aes-128-gmac", "null-aes-256-gmac"];
+
+/// Returns a stage's table with a state file of this name. The key of an SA depends on its index and
+/// transform.
+pub fn table(folder: &Folder, state: &str, sas: &[&str], more: &str) -> String {
+    if !folder.join(state).exists() {
+        folder.state(state);
+    }
+    let state = folder.join(state).display().to_string();
+    let sas: Vec<String> = sas
+        .iter()
+        .enumerate()
+        .map(|(index, sa)| {
+            let transform = TRANSFORMS.into_iter().find(|transform| sa.contains(transform)).unwrap();
+            let digits = format!("{index:02x}{}", &key_of(transform)[2..]);
+            format!("{{ {sa}, key_file = '{}' }}", folder.key(&format!("{transform}-{index}.key"), &digits))
+        })
+        .collect();
+    format!("{{ lab = true, state_file = '{state}', sa = [{}] {more} }}", sas.join(", "))
+}
+
+/// Plans `esp-seal` with one SA.
+pub fn sealing(folder: &Folder, sa: &str, more: &str) -> Arc<dyn StagePlan> {
+    plan("esp-seal", &table(folder, "seal.state", &[sa], more))
+}
+
+/// Plans `esp-open` with one SA.
+pub fn opening(folder: &Folder, sa: &str, more: &str) -> Arc<dyn StagePlan> {
+    plan("esp-open", &table(folder, "open.state", &[sa], more))
+}
+
+/// Returns a line with one stage.
+pub fn line(plan: &Arc<dyn StagePlan>) -> Line {
+    Line::new(vec![build(plan)])
+}
+
+/// Inserts up to two VLAN tags.
+pub fn tagged(frame: &[u8], tags: usize) -> Vec<u8> {
+    let tags: &[u8] = [&b""[..], b"\x81\0\0\x09", b"\x88\xa8\0\x07\x81\0\0\x09"][tags];
+    [&frame[..12], tags, &frame[12..]].concat()
+}
+
+/// Returns the SA tables of all encapsulations: two transforms, bare and in UDP, each in two tunnels
+/// and in transport mode.
+pub fn ways() -> Vec<String> {
+    let mut ways = vec![];
+    for transform in ["aes-128-gcm", "null-aes-256-gmac"] {
+        for udp in ["", ", udp_ports = [4500, 4500]"] {
+            let sa = format!("spi = 0x12345678, transform = '{transform}'{udp}");
+            ways.push(format!("{sa}, source = '192.0.2.1', destination = '192.0.2.2', df = 'clear'"));
+            ways.push(format!("{sa}, source = '2001:db8::1', destination = '2001:db8::2'"));
+            ways.push(format!("{sa}, mode = 'transport'"));
+        }
+    }
+    ways
+}
+
+/// Returns a frame with an IP packet of this size, which must not be fragmented.
+pub fn of_size(size: usize, is_v6: bool) -> Vec<u8> {
+    let payload = vec![0x55; size - if is_v6 { 48 } else { 28 }];
+    if is_v6 {
+        ipv6(UDP, SIX, SEVEN, 64, &udp(1, 2, &payload))
+    } else {
+        ipv4(UDP, TEN, ELEVEN, 0x4000, &udp(1, 2, &payload))
+    }
+}
+
+/// Generates random bytes, some behind headers that match an SA.
+pub fn anything() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+    let bytes = prop::collection::vec(any::<u8>(), 0..200);
+    let spi = prop_oneof![3 => Just(SPI), 1 => any::<u32>(), 1 => Just(0)];
+    let lie = prop_oneof![4 => Just(0_i16), 1 => -60_i16..60, 1 => any::<i16>()];
+    (0..9, spi, lie, bytes, any::<(u32, u8)>()).prop_map(|(kind, spi, lie, bytes, (number, at))| {
+        let esp = [&spi.to_be_bytes()[..], &(number % 3000).to_be_bytes(), &bytes].concat();
+        let mut frame = match kind {
+            0 => [&[2; 14][..], &bytes].concat(),
+            1 => ethernet(0x0800, &bytes),
+            2 => ethernet(0x86dd, &bytes),
+            3 => ipv4(50, TEN, ELEVEN, 0, &esp),
+            4 => ipv4(UDP, TEN, ELEVEN, 0, &udp(4500, 4500, &esp)),
+            5 => ipv6(50, SIX, SEVEN, 64, &esp),
+            6 => ipv6(UDP, SIX, SEVEN, 64, &udp(4500, 4500, &esp)),
+            7 => ipv6(0, SIX, SEVEN, 64, &[&[50, 0, 1, 4, 0, 0, 0, 0][..], &esp].concat()),
+            _ => ipv6(44, SIX, SEVEN, 64, &[&[50, 0, 0, 0, 0, 0, 0, 9][..], &esp].concat()),
+        };
+        if kind > 2 {
+            let length = if kind == 3 || kind == 4 { 16 } else { 18 };
+            let was = i16::from_be_bytes([frame[length], frame[length + 1]]);
+            frame[length..length + 2].copy_from_slice(&was.wrapping_add(lie).to_be_bytes());
+            // Change a byte of the headers now and then.
+            if at < 80 {
+                let at = usize::from(at).min(frame.len() - 1);
+                frame[at] ^= number as u8;
+            }
+        }
+        tagged(&frame, if at > 200 { usize::from(at) % 3 } else { 0 })
+    })
 }

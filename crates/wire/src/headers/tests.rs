@@ -1,4 +1,5 @@
 use super::*;
+use crate::icmp;
 use proptest::prelude::*;
 
 const MACS: [u8; 12] = [0x02, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0x01];

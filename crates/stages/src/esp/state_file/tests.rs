@@ -1,10 +1,24 @@
 use std::collections::BTreeSet;
-use std::fs::Permissions;
-use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::fs::{self, OpenOptions, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::*;
+use xdpfwd_ipsec::{Exhausted, Fingerprint, Ivs};
 use xdpfwd_testkit::Folder;
+
+use super::disk::lock;
+use super::epoch::now;
+use super::numbers::STEP;
+use super::writer::INBOUND_INTERVAL;
+use super::*;
+use crate::esp::private_file::effective_user;
+use crate::esp::state::{Direction, SaState, SequenceState, State};
 
 fn key(digits: &str) -> Fingerprint {
     digits.repeat(16).parse().unwrap()
@@ -20,9 +34,9 @@ fn written(path: &Path) -> State {
     State::parse(&fs::read(path).unwrap()).unwrap()
 }
 
-fn reached(path: &Path, direction: Direction, spi: u32) -> Option<Reached> {
+fn sequence_of(path: &Path, direction: Direction, spi: u32) -> Option<SequenceState> {
     let of = |sa: &&SaState| (sa.direction(), sa.spi) == (direction, spi);
-    written(path).sas.iter().find(of).map(|sa| sa.reached)
+    written(path).sas.iter().find(of).map(|sa| sa.sequence)
 }
 
 fn refused(path: &Path) -> String {
@@ -36,7 +50,7 @@ fn put(path: &Path, epoch: u64) {
     fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 #[track_caller]
 fn until(what: &str, mut so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -46,8 +60,8 @@ fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// All that there is at the moment; `None` if it took too many.
-fn drain(outbound: &Outbound, most: u64) -> Option<u64> {
+/// Reserves all available numbers and counts them; `None` if there are more than `most`.
+fn drain(outbound: &OutboundNumbers, most: u64) -> Option<u64> {
     let mut count = 0;
     loop {
         match outbound.reserve(64) {
@@ -62,7 +76,7 @@ fn drain(outbound: &Outbound, most: u64) -> Option<u64> {
 }
 
 #[test]
-fn a_new_one_is_its_users_and_is_never_written_over() {
+fn create_makes_private_file_and_keeps_existing_one() {
     let folder = Folder::new();
     let before = now();
     let path = made(&folder);
@@ -83,7 +97,7 @@ fn a_new_one_is_its_users_and_is_never_written_over() {
 }
 
 #[test]
-fn what_is_no_state_file_is_refused() {
+fn open_rejects_file_of_wrong_kind_owner_mode_or_content() {
     let folder = Folder::new();
     let path = folder.join("wan.state");
     let new_state = format!("`xdpfwd esp new-state {}`", path.display());
@@ -98,7 +112,7 @@ fn what_is_no_state_file_is_refused() {
     let text = refused(&path);
     assert!(text.contains("its mode 0620 lets") && text.contains("`chmod 600 "), "{text}");
     put(&path, 7);
-    if xdpfwd_xsk::process::effective_user() == 0 {
+    if effective_user() == 0 {
         chown(&path, Some(4321), None).unwrap();
         assert!(refused(&path).contains("belongs to user 4321, and must belong to user 0"));
         chown(&path, Some(0), None).unwrap();
@@ -115,7 +129,7 @@ fn what_is_no_state_file_is_refused() {
 }
 
 #[test]
-fn a_clock_that_is_behind_is_waited_for_or_refused() {
+fn open_waits_for_clock_slightly_behind_and_rejects_others() {
     let folder = Folder::new();
     let path = folder.join("wan.state");
     put(&path, now() + 100);
@@ -132,7 +146,7 @@ fn a_clock_that_is_behind_is_waited_for_or_refused() {
 }
 
 #[test]
-fn only_one_has_it() {
+fn open_of_locked_file_is_rejected() {
     let folder = Folder::new();
     let path = made(&folder);
     let file = StateFile::open(&path).unwrap();
@@ -155,16 +169,16 @@ fn only_one_has_it() {
 }
 
 #[test]
-fn a_lock_of_what_was_renamed_over_is_none() {
+fn lock_is_lost_when_the_file_is_replaced() {
     let folder = Folder::new();
     let path = made(&folder);
     let open = || OpenOptions::new().read(true).open(&path).unwrap();
     let (old, file) = (open(), StateFile::open(&path).unwrap());
     // Opened before that one has replaced it, and nobody has it locked any more.
-    assert!(!lock(&old, &path, &path).unwrap());
-    assert!(lock(&open(), &path, &path).unwrap_err().to_string().contains("in use"));
+    assert!(lock(old, &path, &path).unwrap().is_none());
+    assert!(lock(open(), &path, &path).unwrap_err().to_string().contains("in use"));
     drop(file);
-    assert!(lock(&open(), &path, &path).unwrap());
+    assert!(lock(open(), &path, &path).unwrap().is_some());
 
     // The same while it is replaced again and again.
     let file = StateFile::open(&path).unwrap();
@@ -172,7 +186,7 @@ fn a_lock_of_what_was_renamed_over_is_none() {
     thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..300 {
-                file.have_written().unwrap();
+                file.write_and_wait().unwrap();
             }
             is_over.store(true, Ordering::Relaxed);
         });
@@ -186,47 +200,47 @@ fn a_lock_of_what_was_renamed_over_is_none() {
 }
 
 #[test]
-fn lanes_are_nobody_elses() {
+fn iv_ranges_are_disjoint() {
     let folder = Folder::new();
     let path = made(&folder);
     let file = StateFile::open(&path).unwrap();
-    let mut lanes: Vec<Lane> = std::iter::from_fn(|| file.lane()).collect();
-    assert_eq!(lanes.len(), usize::from(Ivs::WORKERS));
+    let mut ranges: Vec<IvRange> = std::iter::from_fn(|| file.iv_range()).collect();
+    assert_eq!(ranges.len(), usize::from(Ivs::WORKERS));
     let mut seen = BTreeSet::new();
-    for lane in &mut lanes {
-        seen.extend(lane.reserve(3).unwrap());
+    for ivs in &mut ranges {
+        seen.extend(ivs.reserve(3).unwrap());
     }
     assert_eq!(seen.len(), 3 * 64);
     // One that is given back goes on where it was.
-    drop(lanes.remove(5));
-    let mut again = file.lane().unwrap();
-    assert!(file.lane().is_none());
+    drop(ranges.remove(5));
+    let mut again = file.iv_range().unwrap();
+    assert!(file.iv_range().is_none());
     for iv in again.reserve(3).unwrap() {
         assert!(seen.insert(iv), "{iv:x}");
     }
     // The next run has others.
-    drop((lanes, again, file));
+    drop((ranges, again, file));
     let file = StateFile::open(&path).unwrap();
-    let first = file.lane().unwrap().reserve(1).unwrap().start;
+    let first = file.iv_range().unwrap().reserve(1).unwrap().start;
     assert!(first > *seen.last().unwrap());
 }
 
 #[test]
-fn an_orderly_end_has_the_exact_numbers() {
+fn close_writes_exact_numbers() {
     let folder = Folder::new();
     let path = made(&folder);
     let file = StateFile::open(&path).unwrap();
     let outbound = file.outbound(300, key("1"), true, None).unwrap();
     let inbound = file.inbound(400, key("2")).unwrap();
     let never = file.inbound(401, key("2")).unwrap();
-    assert_eq!(reached(&path, Direction::Out, 300), Some(Reached::Out { next: STEP + 1, bytes: 0 }));
+    assert_eq!(sequence_of(&path, Direction::Out, 300), Some(SequenceState::Out { next: STEP + 1, bytes: 0 }));
     assert_eq!((outbound.reserve(64).unwrap(), outbound.add_bytes(100), outbound.add_bytes(50)), (1..65, 100, 150));
     assert_eq!((inbound.highest(), never.highest()), (0, 0));
     inbound.set_highest(4711);
     drop(file);
-    assert_eq!(reached(&path, Direction::Out, 300), Some(Reached::Out { next: 65, bytes: 150 }));
-    assert_eq!(reached(&path, Direction::In, 400), Some(Reached::In { highest: 4711 }));
-    assert_eq!(reached(&path, Direction::In, 401), Some(Reached::In { highest: 0 }));
+    assert_eq!(sequence_of(&path, Direction::Out, 300), Some(SequenceState::Out { next: 65, bytes: 150 }));
+    assert_eq!(sequence_of(&path, Direction::In, 400), Some(SequenceState::In { highest: 4711 }));
+    assert_eq!(sequence_of(&path, Direction::In, 401), Some(SequenceState::In { highest: 0 }));
     // Who has kept it gets nothing any more: the file says that none of them was used.
     assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
 
@@ -242,8 +256,8 @@ fn an_orderly_end_has_the_exact_numbers() {
     assert_eq!(file.inbound(400, key("2")).unwrap().highest(), 4711);
 }
 
-/// Numbers, once they are written down.
-fn soon(outbound: &Outbound, count: u64) -> Result<std::ops::Range<u64>, Exhausted> {
+/// Reserves numbers, and waits until some are written.
+fn soon(outbound: &OutboundNumbers, count: u64) -> Result<std::ops::Range<u64>, Exhausted> {
     for _ in 0..1000 {
         match outbound.reserve(count) {
             Err(Exhausted::NotWritten) => std::thread::sleep(std::time::Duration::from_millis(10)),
@@ -254,12 +268,16 @@ fn soon(outbound: &Outbound, count: u64) -> Result<std::ops::Range<u64>, Exhaust
 }
 
 #[test]
-fn who_asks_again_gets_the_same_with_the_limits_of_now() {
+fn repeated_request_returns_same_numbers_with_new_limit() {
     let folder = Folder::new();
     let path = made(&folder);
     let file = StateFile::open(&path).unwrap();
     let outbound = file.outbound(300, key("1"), true, Some(10)).unwrap();
-    assert_eq!(reached(&path, Direction::Out, 300), Some(Reached::Out { next: 11, bytes: 0 }), "no more than it takes");
+    assert_eq!(
+        sequence_of(&path, Direction::Out, 300),
+        Some(SequenceState::Out { next: 11, bytes: 0 }),
+        "no more than it takes"
+    );
     assert_eq!(outbound.reserve(64), Ok(1..11));
     assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
     let again = file.outbound(300, key("1"), true, Some(12)).unwrap();
@@ -278,23 +296,23 @@ fn who_asks_again_gets_the_same_with_the_limits_of_now() {
 }
 
 #[test]
-fn what_is_received_is_written_down_every_second() {
+fn inbound_progress_is_written_every_second() {
     let folder = Folder::new();
     let path = made(&folder);
     let file = StateFile::open(&path).unwrap();
     let inbound = file.inbound(400, key("2")).unwrap();
     for highest in [5, 9] {
         inbound.set_highest(highest);
-        let is_written = || reached(&path, Direction::In, 400) == Some(Reached::In { highest });
+        let is_written = || sequence_of(&path, Direction::In, 400) == Some(SequenceState::In { highest });
         until("highest is written down", is_written);
     }
     let at = |path: &Path| fs::metadata(path).unwrap().ino();
     let before = at(&path);
-    thread::sleep(EVERY * 3 / 2);
+    thread::sleep(INBOUND_INTERVAL * 3 / 2);
     assert_eq!(at(&path), before, "with nothing new it is left as it is");
 }
 
-/// Says that it is over, also to those who would go on for ever after a failure.
+/// Stops the other threads on drop, also after a failed assertion.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -303,7 +321,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// The file as a crash at this moment would leave it.
+/// Copies the file as a crash at this moment would leave it.
 fn crash(path: &Path, folder: &Folder, number: usize) -> PathBuf {
     let copy = folder.join(format!("copy-{number}"));
     fs::copy(path, &copy).unwrap();
@@ -311,7 +329,7 @@ fn crash(path: &Path, folder: &Folder, number: usize) -> PathBuf {
 }
 
 #[test]
-fn after_a_crash_no_number_is_given_out_again() {
+fn no_number_is_reused_after_crash() {
     let folder = Folder::new();
     let path = made(&folder);
     let file = StateFile::open(&path).unwrap();
@@ -343,19 +361,19 @@ fn after_a_crash_no_number_is_given_out_again() {
 }
 
 #[test]
-fn after_a_crash_no_iv_is_given_out_again() {
+fn no_iv_is_reused_after_crash() {
     let folder = Folder::new();
     let path = made(&folder);
     let file = StateFile::open(&path).unwrap();
     let begun = written(&path).epoch;
-    let (mut lane, mut other) = (file.lane().unwrap(), file.lane().unwrap());
+    let (mut ivs, mut other) = (file.iv_range().unwrap(), file.iv_range().unwrap());
     let other_before = other.reserve(1).unwrap().start;
     let (mut last, mut epochs) = (0, BTreeSet::new());
     for number in 0..12 {
         // A quarter of an epoch's at a time.
         let mut range = None;
         until("the next epoch is written down", || {
-            range = lane.reserve(Ivs::PER_EPOCH / 4);
+            range = ivs.reserve(Ivs::PER_EPOCH / 4);
             range.is_some()
         });
         let range = range.unwrap();
@@ -364,7 +382,7 @@ fn after_a_crash_no_iv_is_given_out_again() {
         epochs.insert(last >> 32);
         if number % 4 == 3 {
             let reopened = StateFile::open(&crash(&path, &folder, number)).unwrap();
-            let first = reopened.lane().unwrap().reserve(1).unwrap().start;
+            let first = reopened.iv_range().unwrap().reserve(1).unwrap().start;
             assert!(first >> 32 > last >> 32, "{first:x} {last:x}");
         }
     }
@@ -375,7 +393,7 @@ fn after_a_crash_no_iv_is_given_out_again() {
 }
 
 #[test]
-fn without_a_disk_nothing_is_given_out_that_is_not_written_down() {
+fn failed_writes_limit_numbers_and_ivs_to_those_written() {
     let folder = Folder::new();
     let inner = folder.join("inner");
     fs::create_dir(&inner).unwrap();
@@ -383,32 +401,32 @@ fn without_a_disk_nothing_is_given_out_that_is_not_written_down() {
     StateFile::create(&path).unwrap();
     let file = StateFile::open(&path).unwrap();
     let outbound = file.outbound(300, key("1"), true, None).unwrap();
-    let mut lane = file.lane().unwrap();
+    let mut ivs = file.iv_range().unwrap();
     fs::remove_dir_all(&inner).unwrap();
 
     assert_eq!(drain(&outbound, 10 * STEP), Some(STEP));
-    let mut ivs = 0;
-    while let Some(range) = lane.reserve(1 << 20) {
-        ivs += range.end - range.start;
+    let mut reserved = 0;
+    while let Some(range) = ivs.reserve(1 << 20) {
+        reserved += range.end - range.start;
     }
-    assert_eq!(ivs, u64::from(Ivs::PER_EPOCH));
+    assert_eq!(reserved, u64::from(Ivs::PER_EPOCH));
     let text = file.outbound(301, key("1"), true, None).unwrap_err().to_string();
     assert!(
         text.contains("cannot write it: No such file") && text.contains(&format!("`df {}`", inner.display())),
         "{text}"
     );
-    assert_eq!((drain(&outbound, STEP), lane.reserve(1)), (Some(0), None));
+    assert_eq!((drain(&outbound, STEP), ivs.reserve(1)), (Some(0), None));
 
     // Once it can be written again, they go on, and without being asked again.
     fs::create_dir(&inner).unwrap();
     until("it is written again", || path.exists());
     until("numbers go on", || outbound.reserve(1).is_ok());
-    until("IVs go on", || lane.reserve(1).is_some());
-    assert_eq!(reached(&path, Direction::Out, 300), Some(Reached::Out { next: 2 * STEP + 1, bytes: 0 }));
+    until("IVs go on", || ivs.reserve(1).is_some());
+    assert_eq!(sequence_of(&path, Direction::Out, 300), Some(SequenceState::Out { next: 2 * STEP + 1, bytes: 0 }));
 }
 
 #[test]
-fn what_somebody_has_put_in_its_place_is_left_as_it_is() {
+fn replaced_file_is_not_overwritten() {
     let folder = Folder::new();
     let path = made(&folder);
     let file = StateFile::open(&path).unwrap();
@@ -422,7 +440,7 @@ fn what_somebody_has_put_in_its_place_is_left_as_it_is() {
 }
 
 #[test]
-fn what_a_crash_has_left_beside_it_is_removed_and_not_followed() {
+fn leftover_of_crash_is_removed_and_not_followed() {
     let folder = Folder::new();
     let path = made(&folder);
     let (new, elsewhere) = (folder.join("wan.state.new"), folder.join("elsewhere"));
@@ -434,4 +452,33 @@ fn what_a_crash_has_left_beside_it_is_removed_and_not_followed() {
     file.outbound(300, key("1"), true, None).unwrap();
     assert_eq!(fs::read(&elsewhere).unwrap(), b"theirs");
     assert!(!fs::symlink_metadata(&path).unwrap().is_symlink() && !new.exists());
+}
+
+/// The data path takes no lock: its calls return while another thread holds the only mutex.
+#[test]
+fn data_path_calls_do_not_wait_for_the_state_file_mutex() {
+    let folder = Folder::new();
+    let path = made(&folder);
+    let file = StateFile::open(&path).unwrap();
+    let outbound = file.outbound(300, key("1"), true, None).unwrap();
+    let inbound = file.inbound(400, key("2")).unwrap();
+    let entries = file.shared.lock();
+    let (done, is_done) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut ivs = file.iv_range().unwrap();
+            // Beyond half of the epoch and of the numbers, so that both ask the writer for more.
+            while ivs.reserve(1 << 20).is_some() {}
+            assert_eq!(drain(&outbound, 10 * STEP), Some(STEP));
+            outbound.add_bytes(100);
+            outbound.take_back_bytes(100);
+            outbound.limit(true, Some(STEP));
+            inbound.set_highest(7);
+            drop(ivs);
+            done.send(()).unwrap();
+        });
+        let returned = is_done.recv_timeout(Duration::from_secs(30));
+        drop(entries);
+        assert_eq!(returned, Ok(()), "the data path waits for the mutex");
+    });
 }

@@ -1,8 +1,10 @@
+use std::net::Ipv6Addr;
+
 use proptest::prelude::*;
+use xdpfwd_wire::{IpProtocol, IpVersion, icmp, ipv4, ipv6};
 use xdpfwd_xsk::{HugePages, Pool, Umem, UmemConfig};
 
 use super::*;
-use xdpfwd_wire::IpVersion;
 
 const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -12,8 +14,9 @@ fn umem(frame_size: u32) -> (Umem, Pool) {
     Umem::new(&UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off }).unwrap()
 }
 
-/// What came back and left of the frame that these bytes were put into with so much headroom; `None` if it is as it was.
-/// The rest of its chunk must be as it was in any case, and so must the neighbours'.
+/// Rewrites a frame with these bytes and this headroom. Returns the headroom that is left and the
+/// message; `None` if the frame is unchanged. Checks that the rest of the chunk and the neighbours
+/// are unchanged in either case.
 #[track_caller]
 fn answered(bytes: &[u8], headroom: usize, headers: &Headers, mtu: u16, sources: &Sources) -> Option<(usize, Vec<u8>)> {
     let (_umem, mut pool) = umem(4096);
@@ -27,7 +30,7 @@ fn answered(bytes: &[u8], headroom: usize, headers: &Headers, mtu: u16, sources:
     frame.copy_from_slice(bytes);
     let chunk = [&vec![0xee; headroom], bytes, &vec![0xee; 4096 - headroom - bytes.len()]].concat();
 
-    let said = answer(&mut frame, headers, mtu, sources);
+    let is_answered = rewrite(&mut frame, headers, Problem::TooBig { mtu }, sources);
     let (start, message) = (frame.headroom(), frame.to_vec());
     let now = whole(&mut frame);
     assert_eq!(now[..start], chunk[..start]);
@@ -35,14 +38,14 @@ fn answered(bytes: &[u8], headroom: usize, headers: &Headers, mtu: u16, sources:
     for neighbour in [&before, &after] {
         assert!(neighbour.iter().all(|&byte| byte == 0xee));
     }
-    if !said {
+    if !is_answered {
         assert_eq!((start, &message[..]), (headroom, bytes));
         return None;
     }
     Some((start, message))
 }
 
-/// The frame made as large as its chunk.
+/// Extends a frame to its whole chunk.
 fn whole(frame: &mut Frame) -> &mut Frame {
     let (headroom, tailroom) = (frame.headroom(), frame.tailroom());
     frame.prepend(headroom).unwrap();
@@ -50,7 +53,7 @@ fn whole(frame: &mut Frame) -> &mut Frame {
     frame
 }
 
-/// The message about a frame, of an MTU of 600 (and an IPv6 packet of more than 1280 bytes).
+/// Returns the message about a frame for an MTU of 600. An IPv6 packet needs more than 1280 bytes.
 #[track_caller]
 fn about(frame: &[u8], sources: &Sources) -> Option<Vec<u8>> {
     answered(frame, 256, &Headers::parse(frame), 600, sources).map(|(_, message)| message)
@@ -65,7 +68,8 @@ fn tagged(tags: usize, ethertype: [u8; 2]) -> Vec<u8> {
     frame
 }
 
-/// A frame of UDP over IPv4 with so many VLAN tags, bytes of options and bytes of IP packet, and with padding behind it.
+/// Returns a padded frame of UDP over IPv4 with this number of VLAN tags, bytes of IP options and
+/// bytes of IP packet.
 fn v4(tags: usize, options: usize, len: usize) -> Vec<u8> {
     let mut frame = tagged(tags, [8, 0]);
     let l3 = frame.len();
@@ -84,7 +88,7 @@ fn v4(tags: usize, options: usize, len: usize) -> Vec<u8> {
     fill(frame, l3, len)
 }
 
-/// The same over IPv6, with so many bytes of destination options.
+/// Returns the same over IPv6, with destination options of this length.
 fn v6(tags: usize, options: usize, len: usize) -> Vec<u8> {
     let mut frame = tagged(tags, [0x86, 0xdd]);
     let l3 = frame.len();
@@ -104,7 +108,7 @@ fn v6(tags: usize, options: usize, len: usize) -> Vec<u8> {
     fill(frame, l3, len)
 }
 
-/// Puts UDP and numbers behind what is there, up to the packet's length, and padding.
+/// Appends a UDP datagram up to the packet's length, and padding.
 fn fill(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> {
     let udp_len = (len - (frame.len() - l3)) as u16;
     frame.extend([0, 7, 0, 8]);
@@ -116,7 +120,7 @@ fn fill(mut frame: Vec<u8>, l3: usize, len: usize) -> Vec<u8> {
     frame
 }
 
-/// Checks all that a message must have, whatever it is about.
+/// Checks every field of a message about `before`.
 #[track_caller]
 fn check(before: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
     let (was, is) = (Headers::parse(before), Headers::parse(message));
@@ -130,7 +134,7 @@ fn check(before: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
     let packet = is.l3(message);
     assert_eq!(packet.len(), message.len() - l2, "something behind the message");
     let addresses = is.addresses(message).unwrap();
-    let (front, most, says_so, kind) = match is.ip_version.unwrap() {
+    let (front, most, own, kind) = match is.ip_version.unwrap() {
         IpVersion::V4 => {
             let ip = ipv4::Packet::new_checked(packet).unwrap();
             assert!(ip.verify_checksum() && ip.options().is_empty() && !ip.dont_fragment());
@@ -145,7 +149,7 @@ fn check(before: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
     };
     let asked = was.addresses(before).unwrap();
     assert_eq!(addresses.destination(), asked.source());
-    assert_eq!(addresses.source(), says_so.unwrap_or(asked.destination()));
+    assert_eq!(addresses.source(), own.unwrap_or(asked.destination()));
     let icmp = icmp::Packet::new_checked(is.l4(message)).unwrap();
     assert!(icmp.verify_checksum(addresses));
     assert_eq!((icmp.kind(), icmp.code()), kind);
@@ -158,7 +162,7 @@ fn check(before: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
 }
 
 #[test]
-fn a_message_has_all_it_needs_behind_any_number_of_tags() {
+fn too_big_message_is_complete_behind_any_number_of_tags() {
     let sources = Sources { v4: Some([192, 0, 2, 254].into()), v6: Some("2001:db8::fe".parse().unwrap()) };
     for sources in [NOWHERE, sources] {
         for tags in 0..=2 {
@@ -179,7 +183,7 @@ fn a_message_has_all_it_needs_behind_any_number_of_tags() {
 }
 
 #[test]
-fn a_short_packet_is_quoted_whole_and_without_padding() {
+fn too_big_message_quotes_short_packet_without_padding() {
     let frame = v4(1, 8, 100);
     let (_, message) = answered(&frame, 256, &Headers::parse(&frame), 99, &NOWHERE).unwrap();
     check(&frame, &message, 99, &NOWHERE);
@@ -187,15 +191,15 @@ fn a_short_packet_is_quoted_whole_and_without_padding() {
 }
 
 #[test]
-fn what_is_no_larger_than_the_mtu_is_not_answered() {
-    let say = |frame: Vec<u8>, mtu| answered(&frame, 256, &Headers::parse(&frame), mtu, &NOWHERE).is_some();
-    assert!(!say(v4(0, 0, 1400), 1400) && say(v4(0, 0, 1400), 1399));
-    assert!(!say(v6(0, 0, 1400), 1400) && say(v6(0, 0, 1400), 1399));
-    assert!(!say(v6(0, 0, 1280), 1000) && say(v6(0, 0, 1281), 1000));
+fn too_big_message_needs_packet_larger_than_mtu() {
+    let is_answered = |frame: Vec<u8>, mtu| answered(&frame, 256, &Headers::parse(&frame), mtu, &NOWHERE).is_some();
+    assert!(!is_answered(v4(0, 0, 1400), 1400) && is_answered(v4(0, 0, 1400), 1399));
+    assert!(!is_answered(v6(0, 0, 1400), 1400) && is_answered(v6(0, 0, 1400), 1399));
+    assert!(!is_answered(v6(0, 0, 1280), 1000) && is_answered(v6(0, 0, 1281), 1000));
 }
 
 #[test]
-fn without_headroom_there_is_none() {
+fn message_needs_headroom() {
     for (frame, needed) in [(v4(2, 0, 1500), 28), (v6(2, 0, 1500), 48)] {
         let headers = Headers::parse(&frame);
         for headroom in 0..needed {
@@ -207,14 +211,14 @@ fn without_headroom_there_is_none() {
     }
 }
 
-/// The frame with other bytes at a place.
+/// Returns the frame with its bytes at `at` replaced.
 fn with(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     frame[at..at + bytes.len()].copy_from_slice(bytes);
     frame
 }
 
 #[test]
-fn mac_addresses_of_groups() {
+fn message_to_or_from_group_mac_address_follows_rfc() {
     let from_group = [0x03, 0, 0, 0, 0, 1];
     assert_eq!(about(&with(v4(0, 0, 1400), 6, &from_group), &NOWHERE), None);
     assert_eq!(about(&with(v6(0, 0, 1400), 6, &from_group), &NOWHERE), None);
@@ -229,7 +233,7 @@ fn mac_addresses_of_groups() {
 }
 
 #[test]
-fn addresses_of_ipv4_that_name_no_host() {
+fn ipv4_address_of_no_host_is_not_answered() {
     let ours = Sources { v4: Some([192, 0, 2, 254].into()), v6: None };
     let none = [[0, 0, 0, 0], [0, 1, 2, 3], [127, 0, 0, 1], [224, 0, 0, 1], [239, 9, 9, 9], [240, 0, 0, 1], [255; 4]];
     for address in none {
@@ -246,14 +250,14 @@ fn addresses_of_ipv4_that_name_no_host() {
 }
 
 #[test]
-fn addresses_of_ipv6_that_name_no_host() {
+fn ipv6_address_of_no_host_is_not_answered() {
     let ours = Sources { v4: None, v6: Some("2001:db8::fe".parse().unwrap()) };
     for address in ["::", "::1", "ff02::1", "ff3e::1"] {
         let address: Ipv6Addr = address.parse().unwrap();
         for sources in [NOWHERE, ours] {
             assert_eq!(about(&with(v6(0, 0, 1400), 22, &address.octets()), &sources), None, "from {address}");
         }
-        // To a multicast it is allowed (RFC 4443, 2.4 (e.3)), if there is another to say so.
+        // Allowed for a multicast destination if there is a source address (RFC 4443, 2.4 (e.3)).
         let frame = with(v6(0, 0, 1400), 38, &address.octets());
         assert_eq!(about(&frame, &NOWHERE), None, "to {address}");
         check(&frame, &about(&frame, &ours).unwrap(), 600, &ours);
@@ -263,7 +267,7 @@ fn addresses_of_ipv6_that_name_no_host() {
 }
 
 #[test]
-fn icmp_errors_are_not_answered_other_icmp_is() {
+fn icmp_error_is_not_answered_other_icmp_is() {
     let mut v4_icmp = with(v4(0, 0, 1400), 23, &[IpProtocol::ICMP.0]);
     let mut v6_icmp = with(v6(0, 8, 1400), 14 + 40, &[IpProtocol::ICMPV6.0]);
     for kind in 0..=255 {
@@ -275,29 +279,28 @@ fn icmp_errors_are_not_answered_other_icmp_is() {
     }
 }
 
-/// The numbers of one version say nothing in the other.
 #[test]
-fn icmp_of_the_other_version_is_no_icmp() {
+fn icmp_number_of_other_ip_version_is_answered() {
     assert!(about(&with(with(v4(0, 0, 1400), 23, &[58]), 34, &[3]), &NOWHERE).is_some());
     assert!(about(&with(with(v6(0, 0, 1400), 20, &[1]), 54, &[3]), &NOWHERE).is_some());
 }
 
 #[test]
-fn icmp_that_cannot_be_read_is_not_answered() {
+fn unreadable_icmp_is_not_answered() {
     for rest in 0..=4 {
-        // As long as it is, all of it but this is options: what is left ends within the header.
+        // The options leave `rest` bytes of ICMP, which is less than its header.
         let frame = with(v4(0, 40, 68), 23, &[IpProtocol::ICMP.0]);
         let frame = with(frame, 16, &[0, 60 + rest]);
-        let said = answered(&frame, 256, &Headers::parse(&frame), 59, &NOWHERE);
-        assert_eq!(said.is_some(), rest == 4, "{rest}");
+        let is_answered = answered(&frame, 256, &Headers::parse(&frame), 59, &NOWHERE);
+        assert_eq!(is_answered.is_some(), rest == 4, "{rest}");
     }
-    // Nor what extension headers hide: one that reaches beyond the packet.
+    // An extension header that reaches beyond the packet hides the protocol.
     let frame = with(v6(0, 8, 1400), 14 + 41, &[255]);
     assert_eq!(about(&frame, &NOWHERE), None);
 }
 
 #[test]
-fn of_fragments_the_first_is_answered() {
+fn only_first_fragment_is_answered() {
     for (field, answer) in [([0x20, 0], true), ([0x20, 1], false), ([0, 1], false), ([0x40, 0], true), ([0, 0], true)] {
         assert_eq!(about(&with(v4(0, 0, 1400), 20, &field), &NOWHERE).is_some(), answer, "{field:?}");
     }
@@ -308,7 +311,7 @@ fn of_fragments_the_first_is_answered() {
 }
 
 #[test]
-fn what_is_not_ip_is_not_answered() {
+fn non_ip_frame_is_not_answered() {
     assert_eq!(about(&with(v4(0, 0, 1400), 12, &[8, 6]), &NOWHERE), None);
     assert_eq!(about(&with(v4(2, 0, 1400), 20, &[0x81, 0]), &NOWHERE), None, "three tags");
     assert_eq!(about(&[], &NOWHERE), None);
@@ -342,10 +345,10 @@ fn sources() -> impl Strategy<Value = Sources> {
 }
 
 proptest! {
-    /// Frames with a few bytes of their headers changed, cut anywhere, any headroom, the headers of this frame or of
-    /// another: what is no right message is the frame as it was, and what lies around it stays in either case.
+    /// Tries frames with a few changed bytes, cut anywhere, with any headroom, and with the headers
+    /// of another frame.
     #[test]
-    fn any_frame_is_answered_rightly_or_left_alone(
+    fn any_frame_gets_valid_message_or_stays_unchanged(
         shape in shape(),
         other in shape(),
         changes in prop::collection::vec((0usize..110, any::<u8>()), 0..3),
@@ -364,18 +367,18 @@ proptest! {
             check(&frame, &message, mtu, &sources);
             prop_assert_eq!(left, headroom - if headers.ip_version == Some(IpVersion::V4) { 28 } else { 48 });
         }
-        // Nothing is right about these, but nothing else may be touched.
+        // The result is meaningless for another frame's headers, but nothing else may change.
         let _ = answered(&frame, headroom, &Headers::parse(&built(&other)), mtu, &sources);
     }
 
     #[test]
-    fn noise_does_not_panic(frame in prop::collection::vec(any::<u8>(), 0..300), mtu: u16, sources in sources()) {
+    fn random_bytes_do_not_panic(frame in prop::collection::vec(any::<u8>(), 0..300), mtu: u16, sources in sources()) {
         let _ = answered(&frame, 100, &Headers::parse(&frame), mtu, &sources);
     }
 
-    /// However the calls lie in time: between any two of them no more messages than a burst and what comes in.
+    /// Checks that between any two calls at most a burst and the refill of that time are allowed.
     #[test]
-    fn no_more_than_the_rate(
+    fn rate_never_exceeds_limit(
         per_second in 0u32..2000,
         workers in 1usize..5,
         steps in prop::collection::vec((prop_oneof![0..SECOND / 300, 0..SECOND], 1usize..300), 1..40),
@@ -399,9 +402,9 @@ proptest! {
         }
     }
 
-    /// Nor fewer, where it is asked before the bucket is full.
+    /// Checks that the limit is used up if calls come before the bucket is full.
     #[test]
-    fn no_less_than_the_rate(per_second in 20u32..10_000, millis in 1u64..2000) {
+    fn rate_reaches_limit(per_second in 20u32..10_000, millis in 1u64..2000) {
         let mut rate = Rate::new(per_second, 1, HZ);
         let first = allowed(&mut rate, 1001, SECOND);
         let then: usize = (1..=millis).map(|at| allowed(&mut rate, 20, SECOND + at * (SECOND / 1000))).sum();
@@ -413,10 +416,10 @@ proptest! {
 const HZ: f64 = 1e9;
 const SECOND: u64 = 1_000_000_000;
 
-/// How many of so many are allowed at this time.
+/// Returns how many of `count` messages are allowed at this time.
 fn allowed(rate: &mut Rate, count: usize, now: u64) -> usize {
     let mut allows = || {
-        let has = rate.has_one(now);
+        let has = rate.has_token(now);
         if has {
             rate.take();
         }
@@ -426,7 +429,7 @@ fn allowed(rate: &mut Rate, count: usize, now: u64) -> usize {
 }
 
 #[test]
-fn a_burst_of_a_tenth_of_a_second_then_the_rate() {
+fn rate_allows_burst_of_tenth_of_second_then_limit() {
     let mut rate = Rate::new(1000, 1, HZ);
     assert_eq!(allowed(&mut rate, 500, 5), 100, "a machine that has just started");
     assert_eq!(allowed(&mut rate, 500, 5 + SECOND / 100), 10);
@@ -437,7 +440,7 @@ fn a_burst_of_a_tenth_of_a_second_then_the_rate() {
 }
 
 #[test]
-fn workers_share_and_none_is_left_with_nothing() {
+fn rate_is_shared_by_workers_with_at_least_one_per_second() {
     assert_eq!(allowed(&mut Rate::new(1000, 4, HZ), 500, SECOND), 25);
     let mut least = Rate::new(3, 8, HZ);
     let sent: usize = (0..10).map(|at| allowed(&mut least, 5, SECOND + at * SECOND)).sum();
@@ -450,7 +453,7 @@ fn workers_share_and_none_is_left_with_nothing() {
 }
 
 #[test]
-fn a_clock_that_goes_back_brings_nothing_and_stops_nothing() {
+fn rate_survives_clock_that_jumps_back() {
     let mut rate = Rate::new(10, 1, HZ);
     assert_eq!(allowed(&mut rate, 5, 100 * SECOND), 1);
     assert_eq!(allowed(&mut rate, 5, 50 * SECOND), 0);

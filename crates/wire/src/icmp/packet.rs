@@ -1,7 +1,9 @@
-//! ICMP messages of IPv4 (RFC 792) and of IPv6 (RFC 4443): the four bytes that all of them begin with.
+//! A view of the four bytes that all ICMP messages begin with.
 
-use super::checksum::Sum;
-use super::{Addresses, Error, Field, IpProtocol, read_u16, write_u16};
+use crate::checksum::Sum;
+use crate::error::Error;
+use crate::field::{read_u16, write_u16};
+use crate::ip::{Addresses, IpProtocol};
 
 /// Length of what all messages have in common: type, code, checksum.
 pub const HEADER_LEN: usize = field::CHECKSUM.end;
@@ -104,7 +106,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 mod field {
-    use super::Field;
+    use crate::field::Field;
 
     pub(super) const TYPE: usize = 0;
     pub(super) const CODE: usize = 1;

@@ -1,0 +1,318 @@
+//! The reader of one rule: its words and their values.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use super::problem::Problem;
+use super::words::{Word, Words};
+use super::write::{FLAG_NAMES, PROTOCOLS};
+use crate::rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
+
+pub(super) const MATCHES: &str =
+    "ipv4, ipv6, src, dst, proto, sport, dport, flags, icmp-type, icmp-code, vlan, fragment, dscp, limit, log";
+const PREFIX: &str = "an address or a prefix, like 192.0.2.0/24 or 2001:db8::/32";
+const PROTOCOL: &str = "a number from 0 to 255, or one of icmp, igmp, ipip, tcp, udp, ipv6, gre, esp, ah, icmpv6, sctp";
+const PORTS: &str = "a port or a range of ports, like 53 or 1024-65535";
+const FLAGS: &str =
+    "control bits, like syn,!ack: fin, syn, rst, psh, ack, urg, ece, cwr, each with a ! if it must not be set";
+const DSCP: &str = "a number from 0 to 63, or one of ef, cs0 to cs7, af11 to af43";
+const RATE: &str = "a rate, like 1000pps, 5kpps, 2Mpps, 100kbps, 10Mbps or 1Gbps";
+
+const TCP: u8 = 6;
+const WITH_PORTS: [u8; 3] = [TCP, 17, 132];
+const ICMP: [u8; 2] = [1, 58];
+
+/// A rule in the making.
+pub(super) struct Reader<'a> {
+    pub(super) words: Words<'a>,
+    pub(super) rule: Rule,
+    /// What was said, and where.
+    seen: Vec<Word<'a>>,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads the verdict; `None` if the line is empty.
+    pub(super) fn begin(line: &'a str) -> Result<Option<Self>, Problem> {
+        let mut words = Words::new(line);
+        let Some(first) = words.next() else { return Ok(None) };
+        let verdict = match first.text {
+            "accept" => Some(Verdict::Accept),
+            "drop" => Some(Verdict::Drop),
+            "continue" => None,
+            other => return Err(first.problem(format!("`{other}` begins no rule: expected accept, drop or continue"))),
+        };
+        Ok(Some(Self { words, rule: Rule { verdict, ..Rule::default() }, seen: Vec::new() }))
+    }
+
+    /// Notes that a word was said, unless it was before.
+    pub(super) fn once(&mut self, word: Word<'a>) -> Result<(), Problem> {
+        if let Some(before) = self.seen.iter().find(|seen| seen.text == word.text) {
+            return Err(
+                word.problem(format!("`{}` for a second time: it stands in column {}", word.text, before.column))
+            );
+        }
+        self.seen.push(word);
+        Ok(())
+    }
+
+    /// `false` if the word is none of a rule's.
+    pub(super) fn read(&mut self, word: Word<'a>) -> Result<bool, Problem> {
+        // Which version is one question with two answers.
+        let subject = if word.text == "ipv6" { "ipv4" } else { word.text };
+        if let Err(problem) = self.once(Word { text: subject, ..word }) {
+            return Err(Problem {
+                message: problem.message.replacen(&format!("`{subject}`"), &format!("`{}`", word.text), 1),
+                ..problem
+            });
+        }
+        let Rule { matches, .. } = &mut self.rule;
+        match word.text {
+            "ipv4" => matches.version = Some(Version::V4),
+            "ipv6" => matches.version = Some(Version::V6),
+            "src" => matches.source = Some(prefix(self.words.after(word, PREFIX)?)?),
+            "dst" => matches.destination = Some(prefix(self.words.after(word, PREFIX)?)?),
+            "proto" => matches.protocol = Some(protocol(self.words.after(word, PROTOCOL)?)?),
+            "sport" => matches.source_port = Some(ports(self.words.after(word, PORTS)?)?),
+            "dport" => matches.destination_port = Some(ports(self.words.after(word, PORTS)?)?),
+            "flags" => matches.flags = Some(flags(self.words.after(word, FLAGS)?)?),
+            "icmp-type" => matches.icmp_type = Some(number(&mut self.words, word, 0, 255)?),
+            "icmp-code" => matches.icmp_code = Some(number(&mut self.words, word, 0, 255)?),
+            "vlan" => matches.vlan = Some(number(&mut self.words, word, 1, 4094)?),
+            "dscp" => matches.dscp = Some(dscp(self.words.after(word, DSCP)?)?),
+            "fragment" => {
+                const WHICH: &str = "first, later or any";
+                let which = self.words.after(word, WHICH)?;
+                matches.fragment = Some(match which.text {
+                    "first" => Fragments::First,
+                    "later" => Fragments::Later,
+                    "any" => Fragments::Any,
+                    other => return Err(which.problem(format!("`{other}` is no fragment: expected {WHICH}"))),
+                });
+            }
+            "limit" => {
+                let (rate, unit) = rate(self.words.after(word, RATE)?)?;
+                self.rule.limit = Some(Limit { rate, unit, burst: Limit::usual_burst(rate, unit), per: Per::Rule });
+            }
+            "burst" | "per" => self.read_of_limit(word)?,
+            "log" => {
+                const ONE_OF: &str = "how many, like 1/1000";
+                let what = self.words.after(word, ONE_OF)?;
+                let of = what.text.strip_prefix("1/").and_then(digits).filter(|&of: &u32| of > 0);
+                let of = of.ok_or_else(|| what.problem(format!("`{}` is no part: expected {ONE_OF}", what.text)))?;
+                self.rule.log = Some(of);
+            }
+            _ => {
+                self.seen.pop();
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What a limit may be followed by.
+    pub(super) fn read_of_limit(&mut self, word: Word<'a>) -> Result<(), Problem> {
+        let Some(limit) = &mut self.rule.limit else {
+            return Err(word.problem(format!("`{}` without a limit before it: expected limit RATE first", word.text)));
+        };
+        if word.text == "burst" {
+            let expected = match limit.unit {
+                Unit::Packets => "a number of packets from 1 on, like 64 or 2k",
+                Unit::Bits => "a number of bits from 1 on, like 12000bit, 100kbit or 1Mbit",
+            };
+            let what = self.words.after(word, expected)?;
+            let number = if limit.unit == Unit::Bits { what.text.strip_suffix("bit") } else { Some(what.text) };
+            let burst = number.and_then(scaled).filter(|&burst| burst > 0);
+            limit.burst =
+                burst.ok_or_else(|| what.problem(format!("`{}` is no burst: expected {expected}", what.text)))?;
+        } else {
+            const WHO: &str = "src/LENGTH, like src/24: one bucket for each source prefix of that length";
+            let what = self.words.after(word, WHO)?;
+            let length = what.text.strip_prefix("src/").and_then(digits).filter(|&l: &u8| l <= 128);
+            let length =
+                length.ok_or_else(|| what.problem(format!("`{}` has no bucket: expected {WHO}", what.text)))?;
+            limit.per = Per::Source(length);
+        }
+        Ok(())
+    }
+
+    pub(super) fn at(&self, text: &str) -> Word<'a> {
+        self.seen.iter().copied().find(|word| word.text == text).unwrap_or(Word { text: "", column: 1 })
+    }
+
+    /// What only the whole rule shows.
+    pub(super) fn finish(mut self) -> Result<Rule, Problem> {
+        let Match { source, destination, protocol, fragment, .. } = &self.rule.matches;
+        let version_of = |prefix: &IpNet| if prefix.addr().is_ipv4() { Version::V4 } else { Version::V6 };
+        let (source, destination) = (source.as_ref().map(version_of), destination.as_ref().map(version_of));
+        if let (Some(source), Some(destination)) = (source, destination)
+            && source != destination
+        {
+            return Err(self
+                .at("dst")
+                .problem("source and destination are of different IP versions: no packet is of both"));
+        }
+        if let (Some(said), Some(of_prefix)) = (self.rule.matches.version, source.or(destination))
+            && said != of_prefix
+        {
+            return Err(self.at("ipv4").problem("the prefix is of the other IP version: no packet is of both"));
+        }
+        let upper = ["sport", "dport", "flags", "icmp-type", "icmp-code"];
+        let upper = self.seen.iter().copied().find(|word| upper.contains(&word.text));
+        if let Some(word) = upper
+            && *fragment == Some(Fragments::Later)
+        {
+            let message = format!("a later fragment has no upper header, so no {}: it would never match", word.text);
+            return Err(word.problem(message));
+        }
+        for (words, fits, fitting) in [
+            (&["sport", "dport"][..], &WITH_PORTS[..], "tcp, udp or sctp"),
+            (&["flags"], &[TCP], "tcp"),
+            (&["icmp-type", "icmp-code"], &ICMP, "icmp or icmpv6"),
+        ] {
+            let Some(word) = self.seen.iter().copied().find(|word| words.contains(&word.text)) else { continue };
+            match protocol {
+                Some(protocol) if !fits.contains(protocol) => {
+                    let message = format!("protocol {protocol} has no {}: expected proto {fitting}", word.text);
+                    return Err(word.problem(message));
+                }
+                None if fits == ICMP => {
+                    return Err(
+                        word.problem(format!("{} of which protocol? Add proto icmp or proto icmpv6", word.text))
+                    );
+                }
+                _ => {}
+            }
+        }
+        if let Some(Limit { per: Per::Source(length), .. }) = self.rule.limit
+            && length > 32
+            && self.rule.matches.version() == Some(Version::V4)
+        {
+            return Err(self.at("per").problem(format!("src/{length} of IPv4: expected a length from 0 to 32")));
+        }
+        // Nothing else has them.
+        if self.rule.matches.flags.is_some() {
+            self.rule.matches.protocol = Some(TCP);
+        }
+        Ok(self.rule)
+    }
+}
+
+pub(super) fn number<N: TryFrom<u32>>(
+    words: &mut Words<'_>,
+    word: Word<'_>,
+    least: u32,
+    most: u32,
+) -> Result<N, Problem> {
+    let expected = format!("a number from {least} to {most}");
+    let what = words.after(word, &expected)?;
+    let number = digits(what.text).filter(|number| (least..=most).contains(number)).and_then(|n| N::try_from(n).ok());
+    number.ok_or_else(|| what.problem(format!("`{}` is no {}: expected {expected}", what.text, word.text)))
+}
+
+/// A number of digits alone: `parse` would take a sign.
+fn digits<N: FromStr>(text: &str) -> Option<N> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+fn prefix(word: Word<'_>) -> Result<IpNet, Problem> {
+    let wrong = || word.problem(format!("`{}` is no prefix: expected {PREFIX}", word.text));
+    let prefix: IpNet = match word.text.contains('/') {
+        true => word.text.parse().map_err(|_| wrong())?,
+        false => IpAddr::from_str(word.text).map_err(|_| wrong())?.into(),
+    };
+    if prefix.trunc() != prefix {
+        let meant = prefix.trunc();
+        return Err(
+            word.problem(format!("`{prefix}` has bits set beyond its length: {meant} is the prefix that it is in"))
+        );
+    }
+    Ok(prefix)
+}
+
+fn protocol(word: Word<'_>) -> Result<u8, Problem> {
+    let named = PROTOCOLS.iter().find(|(name, _)| *name == word.text).map(|(_, number)| *number);
+    named
+        .or_else(|| digits(word.text))
+        .ok_or_else(|| word.problem(format!("`{}` is no protocol: expected {PROTOCOL}", word.text)))
+}
+
+fn ports(word: Word<'_>) -> Result<RangeInclusive<u16>, Problem> {
+    let (first, last) = word.text.split_once('-').unwrap_or((word.text, word.text));
+    let (Some(first), Some(last)) = (digits::<u16>(first), digits::<u16>(last)) else {
+        return Err(word.problem(format!("`{}` are no ports: expected {PORTS}", word.text)));
+    };
+    if first > last {
+        return Err(word.problem(format!("`{}` is empty: the smaller port comes first, {last}-{first}", word.text)));
+    }
+    Ok(first..=last)
+}
+
+fn flags(word: Word<'_>) -> Result<TcpFlags, Problem> {
+    let mut flags = TcpFlags { mask: 0, value: 0 };
+    for name in word.text.split(',') {
+        let (bare, set) = name.strip_prefix('!').map_or((name, true), |bare| (bare, false));
+        let Some((_, bit)) = FLAG_NAMES.iter().find(|(known, _)| *known == bare) else {
+            return Err(word.problem(format!("`{name}` is no control bit: expected {FLAGS}")));
+        };
+        if flags.mask & bit != 0 {
+            return Err(word.problem(format!("`{bare}` for a second time")));
+        }
+        flags.mask |= bit;
+        flags.value |= if set { *bit } else { 0 };
+    }
+    Ok(flags)
+}
+
+/// RFC 2474, 2597, 3246.
+fn dscp(word: Word<'_>) -> Result<u8, Problem> {
+    let values = |text: &str| text.bytes().map(|byte| byte.wrapping_sub(b'0')).collect::<Vec<_>>();
+    let named = match word.text.split_at_checked(2) {
+        Some(("ef", "")) => Some(46),
+        Some(("cs", class)) => match values(class)[..] {
+            [class @ 0..=7] => Some(class * 8),
+            _ => None,
+        },
+        Some(("af", rest)) => match values(rest)[..] {
+            [class @ 1..=4, drop @ 1..=3] => Some(class * 8 + drop * 2),
+            _ => None,
+        },
+        _ => None,
+    };
+    let number = named.or_else(|| digits(word.text).filter(|&number| number < 64));
+    number.ok_or_else(|| word.problem(format!("`{}` is no code point: expected {DSCP}", word.text)))
+}
+
+/// A number, perhaps with k, M or G behind it.
+fn scaled(text: &str) -> Option<u64> {
+    let (digits, scale) = match text.as_bytes().last()? {
+        b'k' => (&text[..text.len() - 1], 1_000),
+        b'M' => (&text[..text.len() - 1], 1_000_000),
+        b'G' => (&text[..text.len() - 1], 1_000_000_000),
+        _ => (text, 1),
+    };
+    // No sign, which parse would take.
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok()?.checked_mul(scale)).flatten()
+}
+
+fn rate(word: Word<'_>) -> Result<(u64, Unit), Problem> {
+    let units = [("pps", Unit::Packets), ("bps", Unit::Bits)];
+    let found = units.iter().find_map(|(name, unit)| Some((scaled(word.text.strip_suffix(name)?)?, *unit)));
+    // What a second's worth of cycles can be counted in.
+    found
+        .filter(|(rate, _)| (1..=1_000_000_000_000).contains(rate))
+        .ok_or_else(|| word.problem(format!("`{}` is no rate: expected {RATE}, up to 1000Gbps", word.text)))
+}
+
+impl Limit {
+    /// A tenth of a second's worth, and no less than one packet of the usual length.
+    fn usual_burst(rate: u64, unit: Unit) -> u64 {
+        let least = match unit {
+            Unit::Packets => 1,
+            Unit::Bits => 1514 * 8,
+        };
+        (rate / 10).max(least)
+    }
+}

@@ -1,0 +1,242 @@
+//! The plans of `esp-seal` and `esp-open`, and what they do on the control thread: acquire state
+//! files, share SAs with other plans, log, and show SAs.
+
+use std::any::Any;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwapOption;
+use xdpfwd_ipsec::Ivs;
+use xdpfwd_pipeline::{ExclusiveResource, Inspectable, Maintained, ResourceError, ResourceOwner, StagePlan, Table};
+use xdpfwd_wire::icmp;
+
+use super::bypass::Bypass;
+use super::sa::{self, Association, Inbound, Outbound, SecurityAssociation};
+use super::spi::SpiTable;
+use super::state_file::{IvRange, StateFile};
+
+/// The plan of an ESP stage.
+pub(super) struct Plan<D: Direction>(pub(super) Arc<Settings<D>>);
+
+/// The settings and SAs of an ESP stage, which its workers share.
+pub(super) struct Settings<D: Direction> {
+    pub(super) sas: Vec<D::Sa>,
+    pub(super) bypass: Bypass,
+    pub(super) tcp_mss: Option<u16>,
+    pub(super) state_path: PathBuf,
+    /// The state file, from acquisition to release.
+    pub(super) state: ArcSwapOption<StateFile>,
+    pub(super) keys: Vec<ExclusiveResource>,
+    pub(super) own: D,
+}
+
+/// The direction of an ESP stage, with the settings that only this direction has.
+pub(super) trait Direction: Sized + Send + Sync + 'static {
+    /// SAs of this direction.
+    type Sa: SecurityAssociation;
+    type Opposite: Direction;
+    /// The stage's work, for its summary.
+    const VERB: &'static str;
+    /// Whether only one stage of this direction may be configured.
+    const IS_EXCLUSIVE: bool;
+
+    /// Logs what workers have reported.
+    fn maintain(&self, _state_path: &Path) {}
+}
+
+/// Settings of `esp-seal`.
+pub(super) struct Seal {
+    /// The largest packet after encapsulation, in bytes.
+    pub(super) mtu: usize,
+    pub(super) icmp_sources: icmp::Sources,
+    /// ICMP messages per second, of all workers together.
+    pub(super) icmp_rate: u32,
+    /// Whether a worker found no free IV range.
+    pub(super) lacks_iv_range: AtomicBool,
+}
+
+/// Settings of `esp-open`.
+pub(super) struct Open {
+    pub(super) by_spi: SpiTable,
+    /// UDP ports that carry ESP.
+    pub(super) udp_ports: Vec<u16>,
+}
+
+impl Direction for Seal {
+    type Sa = Outbound;
+    type Opposite = Open;
+    const VERB: &'static str = "seals";
+    const IS_EXCLUSIVE: bool = false;
+
+    fn maintain(&self, state_path: &Path) {
+        if self.lacks_iv_range.swap(false, Ordering::Relaxed) {
+            tracing::warn!(
+                state_file = %state_path.display(),
+                "a worker has no IV range and drops packets as state_file: a state file has {} ranges, \
+                 one for each worker and path that seals; configure another state file, and other \
+                 keys, for some paths",
+                Ivs::WORKERS
+            );
+        }
+    }
+}
+
+impl Direction for Open {
+    type Sa = Inbound;
+    type Opposite = Seal;
+    const VERB: &'static str = "opens";
+    /// Each anti-replay window belongs to one worker of one stage.
+    const IS_EXCLUSIVE: bool = true;
+}
+
+impl Settings<Seal> {
+    /// Takes an IV range for a worker. Never waits.
+    pub(super) fn iv_range(&self) -> Option<IvRange> {
+        self.state.load().as_ref().and_then(StateFile::iv_range)
+    }
+}
+
+impl<D: Direction> Plan<D> {
+    /// Describes the stage, with the first SAs.
+    pub(super) fn describe(&self) -> String {
+        /// SAs that are named.
+        const NAMED: usize = 3;
+        let name = |sa: &D::Sa| {
+            let Association { spi, transform, mode, .. } = sa.association();
+            let mode: &str = mode.into();
+            format!("{spi:#x} ({} {mode})", transform.name())
+        };
+        let sas = &self.0.sas;
+        let named = sas.iter().take(NAMED).map(name).collect::<Vec<_>>().join(", ");
+        let rest = match sas.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("{} ESP: SA {named}{rest}", D::VERB)
+    }
+
+    /// Returns the keys of its SAs that are equal for two plans exactly when they drop the same
+    /// packets.
+    pub(super) fn verdict_keys(&self) -> Vec<String> {
+        self.0.sas.iter().map(D::Sa::verdict_key).collect()
+    }
+}
+
+impl<D: Direction> ResourceOwner for Plan<D> {
+    fn acquire(&self, others: &[Arc<dyn StagePlan>]) -> Result<(), ResourceError> {
+        let Settings { sas, state_path, .. } = &*self.0;
+        let (same, opposite) = (sas_in_use::<D>(others), sas_in_use::<D::Opposite>(others));
+        for sa in sas {
+            check_key(state_path, sa.association(), &same, &opposite)?;
+        }
+        let state = state_file::<D>(state_path, others)?;
+        for sa in sas {
+            let others = plans::<D>(others).flat_map(|plan| &plan.0.sas);
+            sa.acquire(&state, others).map_err(|error| ResourceError(error.to_string()))?;
+        }
+        self.0.state.store(Some(state));
+        warn_of_static_keys(sas.iter().map(D::Sa::association));
+        Ok(())
+    }
+
+    fn release(&self) {
+        self.0.state.store(None);
+    }
+
+    fn exclusive_resources(&self) -> Vec<ExclusiveResource> {
+        self.0.keys.clone()
+    }
+
+    fn is_exclusive(&self) -> bool {
+        D::IS_EXCLUSIVE
+    }
+}
+
+impl<D: Direction> Maintained for Plan<D> {
+    fn maintain(&self) {
+        self.0.sas.iter().for_each(D::Sa::maintain);
+        self.0.own.maintain(&self.0.state_path);
+    }
+}
+
+impl<D: Direction> Inspectable for Plan<D> {
+    fn tables(&self, _: &[u64]) -> Vec<Table> {
+        vec![sa::table(self.0.sas.iter().map(D::Sa::status))]
+    }
+}
+
+impl<D: Direction> fmt::Debug for Plan<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Plan").field(&self.describe()).finish()
+    }
+}
+
+/// Returns the plans of one direction.
+fn plans<D: Direction>(plans: &[Arc<dyn StagePlan>]) -> impl Iterator<Item = &Plan<D>> {
+    plans.iter().filter_map(|plan| {
+        let plan: &dyn Any = &**plan;
+        plan.downcast_ref()
+    })
+}
+
+/// Returns the open state files of plans of one direction.
+fn state_files<D: Direction>(others: &[Arc<dyn StagePlan>]) -> impl Iterator<Item = Arc<StateFile>> {
+    plans::<D>(others).filter_map(|plan| plan.0.state.load_full())
+}
+
+/// Returns the state file at a path: the one that another plan has open, or else opens it.
+fn state_file<D: Direction>(path: &Path, others: &[Arc<dyn StagePlan>]) -> Result<Arc<StateFile>, ResourceError> {
+    let mut open = state_files::<D>(others).chain(state_files::<D::Opposite>(others));
+    match open.find(|state| state.is(path)) {
+        Some(state) => Ok(state),
+        None => StateFile::open(path).map_err(|error| ResourceError(error.to_string())),
+    }
+}
+
+/// SAs of one direction, each with its state file.
+type SasInUse<'a> = Vec<(Arc<StateFile>, &'a Association)>;
+
+fn sas_in_use<D: Direction>(others: &[Arc<dyn StagePlan>]) -> SasInUse<'_> {
+    let plans = plans::<D>(others).filter_map(|plan| Some((plan.0.state.load_full()?, &plan.0.sas)));
+    plans.flat_map(|(state, sas)| sas.iter().map(move |sa| (Arc::clone(&state), sa.association()))).collect()
+}
+
+/// Checks that the key of an SA stays with its state file, which alone has the numbers used or
+/// received, and with its direction: in the other one the peer has used its numbers.
+fn check_key(
+    path: &Path,
+    own: &Association,
+    same: &SasInUse<'_>,
+    opposite: &SasInUse<'_>,
+) -> Result<(), ResourceError> {
+    let spi = own.spi;
+    let elsewhere = same.iter().find(|(state, sa)| sa.identity == own.identity && !state.is(path));
+    if let Some((state, _)) = elsewhere {
+        return Err(ResourceError(format!(
+            "the key of SA {spi:#x} is in use with the state file {}, which has its numbers: leave it there, or take a new key \
+             (`xdpfwd esp new-key`)",
+            state.path().display()
+        )));
+    }
+    if opposite.iter().any(|(_, sa)| sa.identity == own.identity) {
+        return Err(ResourceError(format!(
+            "the key of SA {spi:#x} is in use in the other direction, where the peer has its numbers: take a new key \
+             (`xdpfwd esp new-key`)"
+        )));
+    }
+    Ok(())
+}
+
+/// Warns of static keys at every start, as RFC 8221, section 4, forbids them in production.
+fn warn_of_static_keys<'a>(sas: impl Iterator<Item = &'a Association>) {
+    for sa in sas {
+        tracing::warn!(
+            spi = format_args!("{:#x}", sa.spi),
+            transform = sa.transform.name(),
+            fingerprint = %sa.fingerprint,
+            "lab = true: the key of this SA is static, which is for laboratories only (RFC 8221, 4)"
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! Files that belong to the user of this process alone: opened without following links, created
+//! with mode 0600, synchronized, locked.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::prctl;
+use nix::unistd::Uid;
+
+/// Returns the effective user of this process, who must own the files.
+pub(super) fn effective_user() -> u32 {
+    Uid::effective().as_raw()
+}
+
+/// Forbids core dumps of this process, and other processes of the user to read its memory.
+pub(super) fn forbid_core_dumps() -> io::Result<()> {
+    Ok(prctl::set_dumpable(false)?)
+}
+
+/// Opens a file to read. A symbolic link is not followed, and a FIFO without a writer does not
+/// block.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
+}
+
+/// The reason why [`open`] failed, as far as it has its own message.
+pub(super) enum OpenFailure {
+    Missing,
+    Link,
+    /// A socket, or a device that is absent.
+    NotRegular,
+    Other(io::Error),
+}
+
+impl From<io::Error> for OpenFailure {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOENT) => Self::Missing,
+            Some(Errno::ELOOP) => Self::Link,
+            Some(Errno::ENXIO | Errno::ENODEV) => Self::NotRegular,
+            _ => Self::Other(error),
+        }
+    }
+}
+
+/// Locks an open file without waiting. Returns `None` if another open file has the lock.
+pub(super) fn try_lock(file: File) -> io::Result<Option<Flock<File>>> {
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(locked) => Ok(Some(locked)),
+        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => Err(error.into()),
+    }
+}
+
+/// Creates a file whose content survives a crash. Leaves an existing file unchanged.
+pub(super) fn create_durably(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = create_new(path)?;
+    let written = file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| sync_folder_of(path));
+    written.inspect_err(|_| {
+        // A partly written file would block the next attempt.
+        let _ = fs::remove_file(path);
+    })
+}
+
+/// Creates an empty file. Fails if it exists.
+pub(super) fn create_new(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW.bits();
+    OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
+}
+
+/// Synchronizes the folder of a file, so that the file's name survives a crash.
+pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// Returns the folder of a file.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+    use xdpfwd_testkit::Folder;
+
+    #[test]
+    fn effective_user_owns_created_files() {
+        let folder = Folder::new();
+        let owner = create_new(&folder.join("file")).and_then(|file| file.metadata()).unwrap().uid();
+        assert_eq!(effective_user(), owner);
+    }
+
+    #[test]
+    fn try_lock_of_locked_file_returns_none() {
+        let folder = Folder::new();
+        let path = folder.join("lock");
+        let (one, other) = (File::create(&path).unwrap(), || File::open(&path).unwrap());
+        let one = try_lock(one).unwrap();
+        assert!(one.is_some());
+        assert!(try_lock(other()).unwrap().is_none());
+        drop(one);
+        assert!(try_lock(other()).unwrap().is_some());
+    }
+
+    #[test]
+    fn forbid_core_dumps_clears_dumpable_attribute() {
+        forbid_core_dumps().unwrap();
+        assert_eq!(prctl::get_dumpable(), Ok(false));
+    }
+}

@@ -1,0 +1,23 @@
+//! The state file: epochs of IVs and numbers of SAs, written to disk before they are used.
+//!
+//! A process that opens a [`StateFile`] locks it. A thread of its own writes it: it creates a new
+//! file, synchronizes and locks it, renames it over the old one, and synchronizes the folder. Only
+//! then may workers use what the file has. They learn of it by atomics and never wait: they ask for
+//! more long before they run out.
+
+mod disk;
+mod epoch;
+mod error;
+mod file;
+mod iv_range;
+mod numbers;
+mod shared;
+mod writer;
+
+pub use error::{StateFileError, StateFileProblem};
+pub use file::StateFile;
+pub use iv_range::IvRange;
+pub use numbers::{InboundProgress, OutboundNumbers};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! The plan of a filter, which its workers share.
+
+use std::sync::Arc;
+
+use xdpfwd_filter::Verdict;
+use xdpfwd_pipeline::{BuildCx, Inspectable, PlanDiagnostic, Stage, StagePlan, Table, Verdicts, XdpOffload};
+
+use super::kernel::{Judged, Offload};
+use super::program::Program;
+use super::rules;
+use super::stage::Filter;
+
+/// A compiled filter.
+#[derive(Debug)]
+pub struct FilterPlan {
+    pub(super) program: Arc<Program>,
+    pub(super) warnings: Vec<PlanDiagnostic>,
+    pub(super) offload: Option<Offload>,
+    /// The reason why it is not in the kernel, if that was configured.
+    pub(super) not_in_kernel: Option<String>,
+}
+
+impl StagePlan for FilterPlan {
+    fn build(&self, cx: &BuildCx) -> Box<dyn Stage> {
+        if cx.in_kernel {
+            return Box::new(Judged);
+        }
+        Box::new(Filter::new(Arc::clone(&self.program)))
+    }
+
+    fn summary(&self) -> String {
+        let Program { rules, default, classifier, .. } = &*self.program;
+        let default = if *default == Verdict::Accept { "accept" } else { "drop" };
+        let shape = classifier.shape();
+        let tuples = shape.v4.len() + shape.v6.len();
+        let how = if tuples == 0 { "compared one by one".to_owned() } else { format!("in {tuples} tuples") };
+        let why = self.not_in_kernel.as_ref().map_or(String::new(), |why| format!("; not in the kernel: {why}"));
+        format!("{} rules {how}, {} KiB; default {default}{why}", rules.len(), shape.memory.div_ceil(1024))
+    }
+
+    fn warnings(&self) -> &[PlanDiagnostic] {
+        &self.warnings
+    }
+
+    fn verdicts(&self) -> Verdicts {
+        Verdicts::Key(self.program.verdict_key())
+    }
+
+    fn as_xdp_offload(&self) -> Option<&dyn XdpOffload> {
+        self.offload.as_ref().map(|offload| offload as &dyn XdpOffload)
+    }
+
+    fn as_inspectable(&self) -> Option<&dyn Inspectable> {
+        Some(self)
+    }
+}
+
+impl Inspectable for FilterPlan {
+    fn counter_keys(&self) -> Vec<String> {
+        rules::counter_keys(&self.program.rules)
+    }
+
+    fn tables(&self, counters: &[u64]) -> Vec<Table> {
+        vec![rules::table(&self.program.rules, counters)]
+    }
+}
+
+impl FilterPlan {
+    /// Returns what the filter does with packets.
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+}

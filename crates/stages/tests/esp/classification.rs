@@ -1,0 +1,241 @@
+//! Which packets pass unchanged, and which SA takes the others.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::support::*;
+
+fn to(destination: Ipv4Addr) -> Vec<u8> {
+    ipv4(UDP, TEN, destination.octets(), 0, &udp(1, 2, b"payload"))
+}
+
+fn to_v6(destination: Ipv6Addr) -> Vec<u8> {
+    ipv6(UDP, SIX, destination.to_bits(), 64, &udp(1, 2, b"payload"))
+}
+
+#[test]
+fn bypass_passes_only_configured_traffic() {
+    let icmp6 = |kind: u8, hop_limit: u8| ipv6(58, SIX, SEVEN, hop_limit, &[&[kind, 0, 0, 0][..], &[0; 20]].concat());
+    let arp = [&b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06"[..], &[0; 46]].concat();
+    let matched = |payload: &[u8]| ipv4(UDP, TEN, ELEVEN, 0, payload);
+    let marker = [&[0; 4][..], b"a message of IKE"].concat();
+    // Name, frame, the values of `bypass` that let it pass, whether an SA matches it.
+    let cases: Vec<(&str, Vec<u8>, &[&str], bool)> = vec![
+        ("ARP", arp, &["arp", "not-ip", "unmatched"], false),
+        ("router solicitation", icmp6(133, 255), &["nd", "unmatched"], false),
+        ("neighbour solicitation", icmp6(135, 255), &["nd", "unmatched"], false),
+        ("neighbour advertisement", icmp6(136, 255), &["nd", "unmatched"], false),
+        ("redirect", icmp6(137, 255), &["nd", "unmatched"], false),
+        ("neighbour solicitation from afar", icmp6(135, 254), &["unmatched"], false),
+        ("echo request", icmp6(128, 255), &["unmatched"], false),
+        ("not IP", ethernet(0x88b5, &[0; 50]), &["not-ip", "unmatched"], false),
+        ("UDP to where no SA leads", to(Ipv4Addr::new(10, 3, 0, 1)), &["unmatched"], false),
+        ("IKE to 500", matched(&udp(9, 500, b"a message of IKE")), &["ike"], true),
+        ("IKE from 500", matched(&udp(500, 9, b"a message of IKE")), &["ike"], true),
+        ("IKE to 4500", matched(&udp(9, 4500, &marker)), &["ike"], true),
+        ("IKE from 4500", matched(&udp(4500, 9, &marker)), &["ike"], true),
+        ("4500 without a marker", matched(&udp(4500, 4500, b"a message of IKE")), &[], true),
+        ("4500, three bytes", matched(&udp(4500, 4500, &[0; 3])), &[], true),
+        ("UDP to 501", matched(&udp(9, 501, &marker)), &[], true),
+        ("TCP to 500", ipv4(6, TEN, ELEVEN, 0, &udp(9, 500, &marker)), &[], true),
+    ];
+    let folder = Folder::new();
+    for bypass in [None, Some("arp"), Some("nd"), Some("ike"), Some("not-ip"), Some("unmatched")] {
+        let more = format!(", bypass = [{}]", bypass.map(|bypass| format!("'{bypass}'")).unwrap_or_default());
+        let selected = format!("{SEAL}, selector = ['10.2.0.0/16']");
+        let mut seal = line(&sealing(&folder, &selected, &more));
+        let mut open = line(&opening(&folder, OPEN, &more));
+        for (what, frame, passes, has_sa) in &cases {
+            for tags in 0..3 {
+                let frame = tagged(frame, tags);
+                let as_it_is = bypass.is_some_and(|bypass| passes.contains(&bypass));
+                match seal.one(&frame) {
+                    Disposition::Passed(got) if as_it_is => assert_eq!(got, frame, "{what} with {bypass:?}"),
+                    Disposition::Passed(got) => assert!(*has_sa && got.len() > frame.len(), "{what} with {bypass:?}"),
+                    other => assert_eq!(
+                        (other, as_it_is, *has_sa),
+                        (Disposition::Dropped("no_sa"), false, false),
+                        "{what} with {bypass:?}"
+                    ),
+                }
+                // Packets that are not ESP match no inbound SA.
+                let as_it_is = as_it_is || bypass == Some("unmatched");
+                let expected =
+                    if as_it_is { Disposition::Passed(frame.clone()) } else { Disposition::Dropped("unprotected") };
+                assert_eq!(open.one(&frame), expected, "{what} with {bypass:?}");
+            }
+        }
+        let unknown = ipv4(50, TEN, ELEVEN, 0, &[9; 60]);
+        let expected = if bypass == Some("unmatched") {
+            Disposition::Passed(unknown.clone())
+        } else {
+            Disposition::Dropped("no_sa")
+        };
+        assert_eq!(open.one(&unknown), expected, "{bypass:?}");
+        seal.balance();
+        open.balance();
+    }
+}
+
+#[test]
+fn first_sa_whose_selector_matches_encapsulates() {
+    let folder = Folder::new();
+    // Prefixes of few addresses, so that many overlap.
+    let prefix = prop_oneof![
+        (0_u32..16, 24_u8..=32)
+            .prop_map(|(low, bits)| format!("{}/{bits}", Ipv4Addr::from_bits((0x0a02_0000 | low) & !mask(bits)))),
+        (0_u128..16, 124_u8..=128).prop_map(|(low, bits)| {
+            format!(
+                "{}/{bits}",
+                Ipv6Addr::from_bits((0xfd00 << 112 | low) & !(u128::MAX.checked_shr(bits.into()).unwrap_or(0)))
+            )
+        }),
+        Just("0.0.0.0/0".to_owned()),
+        Just("::/0".to_owned()),
+    ];
+    let selectors = prop::collection::vec(prop::option::weighted(0.9, prop::collection::vec(prefix, 1..4)), 1..5);
+    let mut runner = TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
+    let strategy = (selectors, prop::collection::vec((any::<bool>(), 0_u8..20), 1..40));
+    let outcome = runner.run(&strategy, |(selectors, packets)| {
+        let sas: Vec<String> = selectors
+            .iter()
+            .enumerate()
+            .map(|(index, selector)| {
+                let selector =
+                    selector.as_ref().map(|prefixes| format!(", selector = {prefixes:?}")).unwrap_or_default();
+                format!(
+                    "spi = {}, transform = 'aes-128-gcm', source = '192.0.2.1', destination = '192.0.2.2'{selector}",
+                    1000 + index
+                )
+            })
+            .collect();
+        let sas: Vec<&str> = sas.iter().map(String::as_str).collect();
+        // A new state file: an open right after another one would wait for the clock.
+        folder.state("selectors.state");
+        let mut line = line(&plan("esp-seal", &table(&folder, "selectors.state", &sas, "")));
+        for (is_v6, low) in packets {
+            let (frame, destination) = if is_v6 {
+                let destination = Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(low));
+                (to_v6(destination), std::net::IpAddr::from(destination))
+            } else {
+                let destination = Ipv4Addr::from_bits(0x0a02_0000 | u32::from(low));
+                (to(destination), std::net::IpAddr::from(destination))
+            };
+            let has = |prefixes: &Option<Vec<String>>| {
+                prefixes.as_ref().is_none_or(|prefixes| prefixes.iter().any(|prefix| contains(prefix, destination)))
+            };
+            match (line.one(&frame), selectors.iter().position(has)) {
+                (Disposition::Passed(sealed), Some(index)) => prop_assert_eq!(spi(&sealed), 1000 + index as u32),
+                (Disposition::Dropped("no_sa"), None) => {}
+                (disposition, expected) => {
+                    prop_assert!(false, "{disposition:?}, not by {expected:?}: {selectors:?} {destination}")
+                }
+            }
+        }
+        line.balance();
+        Ok(())
+    });
+    outcome.unwrap();
+}
+
+fn mask(bits: u8) -> u32 {
+    u32::MAX.checked_shr(bits.into()).unwrap_or(0)
+}
+
+/// Returns whether a prefix contains an address: a second implementation, bit by bit.
+fn contains(prefix: &str, address: std::net::IpAddr) -> bool {
+    let (base, bits) = prefix.split_once('/').unwrap();
+    let of = |address: std::net::IpAddr| match address {
+        std::net::IpAddr::V4(v4) => (4, v4.octets().to_vec()),
+        std::net::IpAddr::V6(v6) => (6, v6.octets().to_vec()),
+    };
+    let ((version, base), (own, address)) = (of(base.parse().unwrap()), of(address));
+    version == own
+        && (0..bits.parse().unwrap()).all(|bit: usize| (base[bit / 8] ^ address[bit / 8]) >> (7 - bit % 8) & 1 == 0)
+}
+
+#[test]
+fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
+    let folder = Folder::new();
+    let outer = |destination: &str, udp: &str, spi: u32| {
+        format!("spi = {spi}, transform = 'aes-128-gcm', source = '192.0.2.9', destination = '{destination}'{udp}")
+    };
+    // Each SA encapsulates what the SA at the same index of `opens` decapsulates.
+    let seals = [
+        outer("192.0.2.1", "", 4096),
+        outer("192.0.2.2", "", 4096),
+        outer("192.0.2.3", ", udp_ports = [7, 4500]", 4097),
+        outer("192.0.2.3", "", 4098),
+    ];
+    let opens = [
+        "spi = 4096, transform = 'aes-128-gcm', destination = '192.0.2.1'",
+        "spi = 4096, transform = 'aes-128-gcm', destination = '192.0.2.2'",
+        "spi = 4097, transform = 'aes-128-gcm', udp_port = 4500",
+        "spi = 4098, transform = 'aes-128-gcm'",
+    ];
+    let mut open = line(&plan("esp-open", &table(&folder, "open.state", &opens, "")));
+    let packet = some_v4(20);
+    let sealed: Vec<Vec<u8>> = (0..seals.len())
+        .map(|index| {
+            // The key depends on the index, so fill the list up to it.
+            let all: Vec<String> = (0..=index)
+                .map(|at| {
+                    if at == index {
+                        seals[at].clone()
+                    } else {
+                        format!("{}, selector = ['192.168.{at}.0/24']", outer("192.0.2.7", "", 5000 + at as u32))
+                    }
+                })
+                .collect();
+            let all: Vec<&str> = all.iter().map(String::as_str).collect();
+            let mut seal = line(&plan("esp-seal", &table(&folder, &format!("{index}.state"), &all, "")));
+            seal.pass(std::slice::from_ref(&packet)).remove(0)
+        })
+        .collect();
+    for sealed in &sealed {
+        assert_eq!(open.one(sealed), Disposition::Passed(packet.clone()));
+    }
+    // No SA at this destination; the key of another SA; in UDP instead of bare, and the reverse.
+    let altered = |index: usize, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut frame = sealed[index].clone();
+        change(&mut frame);
+        frame[24..26].fill(0);
+        let sum = !sum(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        frame
+    };
+    let elsewhere = altered(0, &|frame| frame[33] = 3);
+    assert_eq!(open.one(&elsewhere), Disposition::Dropped("no_sa"));
+    // Number 1 was received before, so use number 2, which is decrypted with the wrong key.
+    let by_another = altered(0, &|frame| (frame[33], frame[41]) = (2, 2));
+    assert_eq!(open.one(&by_another), Disposition::Dropped("bad_tag"));
+    let anywhere = altered(3, &|frame| frame[33] = 77);
+    assert_eq!(open.one(&anywhere), Disposition::Dropped("replay"), "its SA is for any destination");
+    let bare = ipv4(50, [192, 0, 2, 9], [192, 0, 2, 3], 0, &sealed[2][42..]);
+    assert_eq!(open.one(&bare), Disposition::Dropped("no_sa"));
+    let in_udp = ipv4(UDP, [192, 0, 2, 9], [192, 0, 2, 3], 0, &udp(7, 4500, &sealed[3][34..]));
+    assert_eq!(open.one(&in_udp), Disposition::Dropped("no_sa"));
+    open.balance();
+}
+
+/// Returns a SYN with an MSS of 1460 and an invalid checksum.
+fn syn() -> Vec<u8> {
+    let tcp = [&[0, 1, 0, 2][..], &[0; 8], &[0x60, 2, 0, 0, 0, 0, 0, 0], &[2, 4, 0x05, 0xb4]].concat();
+    ipv4(6, TEN, ELEVEN, 0, &tcp)
+}
+
+#[test]
+fn bypassed_syn_keeps_its_mss() {
+    let folder = Folder::new();
+    let more = ", bypass = ['unmatched'], tcp_mss = 500";
+    let mut open = line(&opening(&folder, OPEN, more));
+    assert_eq!(open.one(&syn()), Disposition::Passed(syn()));
+    let mut seal = line(&sealing(&folder, &format!("{SEAL}, selector = ['10.3.0.0/16']"), more));
+    assert_eq!(seal.one(&syn()), Disposition::Passed(syn()));
+    // The MSS of a decapsulated SYN is lowered.
+    let sealed = line(&plan("esp-seal", &table(&folder, "all.state", &[SEAL], ""))).pass(&[syn()]);
+    let Disposition::Passed(opened) = open.one(&sealed[0]) else { panic!("{:?}", open.drops()) };
+    assert_eq!((&opened[..50], &opened[56..]), (&syn()[..50], &500_u16.to_be_bytes()[..]));
+}

@@ -1,0 +1,119 @@
+//! Invalid configurations, key files and state files.
+
+use super::support::*;
+
+#[test]
+fn invalid_table_error_lists_accepted_values() {
+    let folder = Folder::new();
+    let good = table(&folder, "seal.state", &[SEAL], "");
+    let good_open = table(&folder, "open.state", &[OPEN], "");
+    assert!(plan_for("esp-seal", &good, 1).is_ok() && plan_for("esp-open", &good_open, 1).is_ok());
+    let key = good.split('\'').find(|part| part.ends_with(".key")).unwrap();
+    let seal: [(&str, &str, &[&str]); 21] = [
+        ("lab = true, ", "", &["lab"]),
+        ("lab = true", "lab = false", &["lab", "true"]),
+        ("spi = 0x12345678", "spi = 255", &["255", "256"]),
+        ("spi = 0x12345678", "spi = 4294967296", &["4294967296", "4294967295"]),
+        ("spi = 0x12345678, ", "", &["spi"]),
+        ("aes-128-gcm'", "aes-128-cbc'", &["aes-128-cbc", "aes-128-gcm", "chacha20-poly1305", "null-aes-256-gmac"]),
+        ("aes-128-gcm'", "aes-256-gcm'", &["40", "72"]),
+        ("source = '192.0.2.1', ", "", &["source", "tunnel"]),
+        ("source = '192.0.2.1'", "source = '2001:db8::1'", &["2001:db8::1", "192.0.2.2"]),
+        ("source = '192.0.2.1'", "mode = 'transport', source = '192.0.2.1'", &["transport"]),
+        ("source = '192.0.2.1'", "source = 'here'", &["here"]),
+        ("spi = ", "udp_ports = [4500], spi = ", &["udp_ports"]),
+        ("spi = ", "udp_ports = [0, 4500], spi = ", &["0"]),
+        ("spi = ", "dscp = 64, spi = ", &["64", "63"]),
+        ("spi = ", "ttl = 0, spi = ", &["0", "255"]),
+        ("spi = ", "df = 'keep', spi = ", &["keep", "copy", "set", "clear"]),
+        ("spi = ", "selector = ['10.0.0.0/33'], spi = ", &["10.0.0.0/33"]),
+        ("spi = ", "window = 64, spi = ", &["window"]),
+        ("lab = true", "lab = true, mtu = 575", &["575", "576", "9216"]),
+        ("lab = true", "lab = true, bypass = ['icmp']", &["icmp", "arp", "nd", "ike", "not-ip", "unmatched"]),
+        ("lab = true", "lab = true, backend = 'openssl'", &["openssl", "aws-lc", "rustcrypto"]),
+    ];
+    let open: [(&str, &str, &[&str]); 5] = [
+        ("spi = ", "window = 65, spi = ", &["65", "64", "4096"]),
+        ("spi = ", "window = 4160, spi = ", &["4160", "4096"]),
+        ("spi = ", "udp_port = 0, spi = ", &["0", "65535"]),
+        ("lab = true", "lab = true, mtu = 1500", &["mtu"]),
+        ("spi = ", "dscp = 1, spi = ", &["dscp"]),
+    ];
+    let cases =
+        seal.iter().map(|case| ("esp-seal", &good, case)).chain(open.iter().map(|case| ("esp-open", &good_open, case)));
+    for (kind, good, (from, to, words)) in cases {
+        assert!(good.contains(from), "{from}");
+        let error =
+            plan_for(kind, &good.replacen(from, to, 1), 1).err().unwrap_or_else(|| panic!("{from} → {to}")).to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{from} → {to}: {error}");
+    }
+    // Invalid key files.
+    let refused = |words: &[&str]| {
+        let error = plan_for("esp-seal", &good, 1).err().unwrap_or_else(|| panic!("{words:?}")).to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
+        assert!(!error.contains(&KEY_128[8..20]), "a key in {error}");
+    };
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |mode| std::fs::set_permissions(key, std::fs::Permissions::from_mode(mode)).unwrap();
+    for (given, sign) in [(0o640, "chmod 600"), (0o604, "chmod 600"), (0o660, "chmod 600")] {
+        mode(given);
+        refused(&[key, sign]);
+    }
+    for (digits, words) in
+        [("00112233", &[key, "40"][..]), (KEY_256, &[key, "40"]), ("not digits at all, but forty characters!", &[key])]
+    {
+        std::fs::write(key, digits).unwrap();
+        mode(0o600);
+        refused(words);
+    }
+    for digits in [format!("0x{KEY_128}\n"), format!("  {KEY_128} \n"), KEY_128.to_uppercase()] {
+        std::fs::write(key, digits).unwrap();
+        assert!(plan_for("esp-seal", &good, 1).is_ok());
+    }
+    std::fs::rename(key, format!("{key}.elsewhere")).unwrap();
+    refused(&[key]);
+    std::os::unix::fs::symlink(format!("{key}.elsewhere"), key).unwrap();
+    refused(&[key]);
+}
+
+#[test]
+fn invalid_state_file_prevents_start() {
+    let folder = Folder::new();
+    let table = table(&folder, "seal.state", &[SEAL], "");
+    let state = folder.join("seal.state");
+    let name = state.to_str().unwrap();
+    let refused = |words: &[&str]| {
+        let error = acquire(&plan_for("esp-seal", &table, 1).unwrap(), &[])
+            .err()
+            .unwrap_or_else(|| panic!("{words:?}"))
+            .to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
+    };
+    std::fs::remove_file(&state).unwrap();
+    refused(&[name, "xdpfwd esp new-state"]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    for text in [
+        "",
+        "version = 1\n",
+        "epoch = 5\n",
+        "version = 2\nepoch = 5\n",
+        "version = 1\nepoch = -5\n",
+        "version = 1\nep",
+        "\0\0\0",
+    ] {
+        std::fs::write(&state, text).unwrap();
+        refused(&[name]);
+    }
+    let later = now + 3600;
+    std::fs::write(&state, format!("version = 1\nepoch = {later}\n# end\n")).unwrap();
+    refused(&["clock"]);
+    // The epoch is later than any before it, and in the file before the first packet.
+    std::fs::write(&state, format!("version = 1\nepoch = {}\n# end\n", now - 5)).unwrap();
+    let plan = plan("esp-seal", &table);
+    let epoch = |text: String| -> u64 {
+        text.lines().find_map(|line| line.strip_prefix("epoch = ")).unwrap().trim().parse().unwrap()
+    };
+    let written = epoch(folder.read("seal.state"));
+    assert!(written >= now, "{written}");
+    assert_eq!(iv(&line(&plan).pass(&[some_v4(0)])[0]) >> 32, written);
+}

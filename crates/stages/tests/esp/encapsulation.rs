@@ -1,0 +1,142 @@
+//! What `esp-seal` encapsulates, and what it drops.
+
+use std::collections::HashSet;
+
+use xdpfwd_pipeline::{Cx, NamedStage, Stage, View};
+
+use super::support::*;
+
+#[test]
+fn fragments_are_encapsulated_in_tunnel_mode_only() {
+    let folder = Folder::new();
+    let fragment = |offset: u16, more: u16| {
+        let field = (offset << 3 | more).to_be_bytes();
+        ipv6(44, SIX, SEVEN, 64, &[&[UDP, 0, field[0], field[1], 0, 0, 0, 9][..], &udp(1, 2, b"payload")].concat())
+    };
+    let behind_options = |mut frame: Vec<u8>| {
+        frame[20] = 0;
+        frame.splice(54..54, [44, 0, 1, 4, 0, 0, 0, 0]);
+        frame[19] += 8;
+        frame
+    };
+    let cases = [
+        ("first IPv4 fragment", ipv4(UDP, TEN, ELEVEN, 0x2000, &udp(1, 2, b"payload"))),
+        ("middle IPv4 fragment", ipv4(UDP, TEN, ELEVEN, 0x2007, b"payload")),
+        ("last IPv4 fragment", ipv4(UDP, TEN, ELEVEN, 7, b"payload")),
+        ("first IPv6 fragment", fragment(0, 1)),
+        ("middle IPv6 fragment", fragment(7, 1)),
+        ("last IPv6 fragment", fragment(7, 0)),
+        ("last IPv6 fragment behind options", behind_options(fragment(7, 0))),
+    ];
+    let stages = vec![
+        build(&plan("esp-seal", &table(&folder, "tunnel.state", &[SEAL], ""))),
+        build(&opening(&folder, OPEN, "")),
+    ];
+    let mut tunnel = Line::new(stages);
+    let mut transport = line(&sealing(&folder, &format!("{OPEN}, mode = 'transport'"), ""));
+    for (name, frame) in cases {
+        assert_eq!(transport.one(&frame), Disposition::Dropped("esp_fragment"), "{name}");
+        assert_eq!(tunnel.one(&frame), Disposition::Passed(frame.clone()), "{name}");
+    }
+    transport.balance();
+    tunnel.balance();
+}
+
+#[test]
+fn malformed_packet_is_not_encapsulated() {
+    let folder = Folder::new();
+    let (v4, v6) = (some_v4(20), some_v6(20));
+    let with = |frame: &[u8], at: usize, byte: u8| {
+        let mut frame = frame.to_vec();
+        frame[at] = byte;
+        frame
+    };
+    let mut cases = vec![
+        ("IPv4 header length of 16".to_owned(), with(&v4, 14, 0x44)),
+        ("version 5 as IPv4".to_owned(), with(&v4, 14, 0x55)),
+        ("version 6 as IPv4".to_owned(), with(&v4, 14, 0x65)),
+        ("IPv4 total length of 19".to_owned(), with(&v4, 17, 19)),
+        ("IPv4 total length beyond the frame".to_owned(), with(&v4, 16, 9)),
+        ("version 4 as IPv6".to_owned(), with(&v6, 14, 0x40)),
+        ("version 5 as IPv6".to_owned(), with(&v6, 14, 0x50)),
+        ("IPv6 payload length beyond the frame".to_owned(), with(&v6, 18, 9)),
+    ];
+    cases.extend([15, 20, 33, v4.len() - 1].map(|len| (format!("IPv4 cut at {len}"), v4[..len].to_vec())));
+    cases.extend([15, 40, 53, v6.len() - 1].map(|len| (format!("IPv6 cut at {len}"), v6[..len].to_vec())));
+    for (at, sa) in [SEAL.to_owned(), format!("{OPEN}, mode = 'transport'")].iter().enumerate() {
+        for bypass in ["", ", bypass = ['not-ip', 'unmatched', 'nd', 'ike', 'arp']"] {
+            let mut line = line(&plan("esp-seal", &table(&folder, &format!("{at}.state"), &[sa], bypass)));
+            for (name, frame) in &cases {
+                assert_eq!(line.one(frame), Disposition::Dropped("malformed"), "{name}: {sa} {bypass}");
+            }
+            line.balance();
+        }
+    }
+}
+
+/// A stage that moves each packet to the front of its frame and leaves this much headroom.
+struct Forward(usize);
+
+impl Stage for Forward {
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        for packet in view.packets() {
+            let bytes = packet.frame.to_vec();
+            let by = packet.frame.headroom() - self.0;
+            packet.frame.prepend(by).unwrap();
+            packet.frame[..bytes.len()].copy_from_slice(&bytes);
+            packet.frame.truncate(bytes.len());
+        }
+    }
+}
+
+#[test]
+fn frame_without_room_is_dropped_as_no_room() {
+    let folder = Folder::new();
+    let moved = |room: usize| NamedStage::new("moved", Forward(room));
+    // Headroom for the outer header, UDP, SPI, number and IV. GMAC with ESN borrows four more bytes.
+    for (at, way) in ways().iter().enumerate() {
+        let outer = if way.contains("transport") {
+            0
+        } else if way.contains("2001") {
+            40
+        } else {
+            20
+        };
+        let needed = outer + if way.contains("udp") { 8 } else { 0 } + 16;
+        for (room, fits) in [(0, false), (needed - 1, false), (needed, true), (needed + 1, true)] {
+            let stage = build(&plan("esp-seal", &table(&folder, &format!("{at}-{room}.state"), &[way], "")));
+            let mut line = Line::new(vec![moved(room), stage]);
+            for frame in [some_v4(40), some_v6(40), tagged(&some_v4(40), 2)] {
+                match line.one(&frame) {
+                    Disposition::Passed(_) => assert!(fits, "{room}: {way}"),
+                    other => assert_eq!((other, fits), (Disposition::Dropped("no_room"), false), "{room}: {way}"),
+                }
+            }
+            line.balance();
+        }
+    }
+    // Tailroom for padding, trailer and ICV. A frame has 2048 bytes, 256 of them headroom.
+    let stage = build(&plan("esp-seal", &table(&folder, "behind.state", &[SEAL], ", mtu = 9216")));
+    let mut line = Line::new(vec![stage]);
+    for size in 1740..=1778 {
+        let frame = of_size(size, false);
+        let behind = (4 - (size + 2) % 4) % 4 + 2 + 16;
+        let fits = 256 + frame.len() + behind <= 2048;
+        match line.one(&frame) {
+            Disposition::Passed(sealed) => {
+                assert_eq!((sealed.len(), fits), (frame.len() + 36 + behind, true), "{size}")
+            }
+            other => assert_eq!((other, fits), (Disposition::Dropped("no_room"), false), "{size}"),
+        }
+    }
+    line.balance();
+}
+
+/// See RFC 6864, section 4.1.
+#[test]
+fn fragmentable_packets_have_distinct_identifications() {
+    let folder = Folder::new();
+    let sealed = line(&sealing(&folder, &format!("{SEAL}, df = 'clear'"), "")).pass(&vec![of_size(100, false); 1000]);
+    let idents: HashSet<&[u8]> = sealed.iter().map(|frame| &frame[18..20]).collect();
+    assert_eq!((idents.len(), sealed[0][20]), (1000, 0));
+}

@@ -1,0 +1,169 @@
+//! Limits of SAs: packets, bytes, sequence numbers, a state file that cannot be written; and what SAs
+//! count.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use serde_json::json;
+use xdpfwd_pipeline::StagePlan;
+
+use super::support::*;
+
+/// Starts the stage once for each number of packets, and expects this many to pass in total.
+struct Limited {
+    limit: &'static str,
+    runs: &'static [usize],
+    passes: RangeInclusive<usize>,
+}
+
+#[test]
+fn hard_limit_ends_encapsulation_even_after_restart() {
+    // An inner packet has 128 bytes.
+    let cases = [
+        Limited { limit: "soft_packets = 1, hard_packets = 7", runs: &[3, 3, 3, 3], passes: 7..=7 },
+        Limited { limit: "hard_packets = 7", runs: &[40, 1], passes: 7..=7 },
+        Limited { limit: "soft_bytes = 1, hard_bytes = 1000", runs: &[6, 6, 6], passes: 7..=8 },
+        Limited { limit: "hard_bytes = 1000", runs: &[40], passes: 7..=8 },
+    ];
+    let folder = Folder::new();
+    for Limited { limit, runs, passes } in cases {
+        folder.state("seal.state");
+        let mut passed = 0;
+        for &packets in runs {
+            let mut line = line(&sealing(&folder, &format!("{SEAL}, {limit}"), ""));
+            let got = line.send(&vec![some_v4(100); packets]).0.len();
+            assert_eq!(line.drops(), limit_drops(packets - got), "{limit}");
+            passed += got;
+            line.balance();
+        }
+        assert!(passes.contains(&passed), "{passed} packets pass with {limit}");
+    }
+}
+
+#[test]
+fn hard_limit_ends_decapsulation_until_restart() {
+    let cases = [
+        Limited { limit: "hard_packets = 7", runs: &[20, 20], passes: 14..=14 },
+        Limited { limit: "soft_packets = 1, hard_packets = 7", runs: &[40], passes: 7..=7 },
+        Limited { limit: "hard_bytes = 1000", runs: &[40], passes: 7..=8 },
+    ];
+    let folder = Folder::new();
+    let sealed = line(&sealing(&folder, SEAL, "")).pass(&vec![some_v4(100); 40]);
+    for Limited { limit, runs, passes } in cases {
+        folder.state("open.state");
+        let (mut passed, mut sealed) = (0, &sealed[..]);
+        for &packets in runs {
+            let (now, later) = sealed.split_at(packets);
+            let mut line = line(&opening(&folder, &format!("{OPEN}, {limit}"), ""));
+            let got = line.send(now).0.len();
+            assert_eq!(line.drops(), limit_drops(packets - got), "{limit}");
+            assert!(got == 7 || got == 8, "{got} packets pass with {limit}");
+            (passed, sealed) = (passed + got, later);
+            line.balance();
+        }
+        assert!(passes.contains(&passed), "{passed} packets pass with {limit}");
+    }
+}
+
+fn limit_drops(count: usize) -> Vec<(&'static str, u64)> {
+    if count == 0 { vec![] } else { vec![("sa_limit", count as u64)] }
+}
+
+/// A packet that exceeds the limit does not make room for a later one.
+#[test]
+fn hard_byte_limit_stays_reached() {
+    let folder = Folder::new();
+    let packets = vec![some_v4(100); 6];
+    let limited = format!("{SEAL}, soft_bytes = 1, hard_bytes = 1000");
+    let mut sealed = 0;
+    for _ in 0..3 {
+        let mut line = line(&sealing(&folder, &limited, ""));
+        let dispositions = line.each(&packets);
+        let passed =
+            dispositions.iter().take_while(|disposition| matches!(disposition, Disposition::Passed(_))).count();
+        assert!(
+            dispositions[passed..].iter().all(|disposition| *disposition == Disposition::Dropped("sa_limit")),
+            "{dispositions:?}"
+        );
+        sealed += passed;
+        line.balance();
+    }
+    assert!(sealed == 7 || sealed == 8, "{} bytes of 1000", sealed * 128);
+}
+
+#[test]
+fn sa_without_esn_ends_after_32_bit_numbers() {
+    let folder = Folder::new();
+    let packets = vec![some_v4(9); 8];
+    let plain = format!("{SEAL}, esn = false");
+    drop(sealing(&folder, &plain, ""));
+    folder.renumber("seal.state", "next", (1 << 32) - 5);
+    let mut line = line(&sealing(&folder, &plain, ""));
+    let (sealed, _) = line.send(&packets);
+    assert_eq!(
+        sealed.iter().map(|frame| number(frame)).collect::<Vec<_>>(),
+        (u32::MAX - 4..=u32::MAX).collect::<Vec<_>>()
+    );
+    assert_eq!(line.drops(), [("sa_limit", 3)]);
+    line.balance();
+    // It does not start over after a restart.
+    let mut line = self::line(&sealing(&folder, &plain, ""));
+    assert_eq!(line.one(&packets[0]), Disposition::Dropped("sa_limit"));
+}
+
+/// Removes the folder of the state file and uses up the reserved numbers.
+#[test]
+fn numbers_run_out_when_state_file_cannot_be_written() {
+    let folder = Folder::new();
+    let plan = sealing(&folder, SEAL, "");
+    let mut line = line(&plan);
+    std::fs::remove_dir_all(&*folder).unwrap();
+    line.wires.wan.set_recording(false);
+    let frame = some_v4(0);
+    let (mut delivered, mut dropped) = (0_u64, 0);
+    while dropped == 0 && delivered < 5 << 20 {
+        for _ in 0..4096 / 64 {
+            (0..64).for_each(|_| line.wires.lan.deliver(&frame).unwrap());
+            delivered += 64;
+            line.worker.poll_once();
+        }
+        maintain(&plan);
+        dropped = line.worker.report().drops.total();
+    }
+    let passed = delivered - dropped;
+    assert_eq!(line.drops(), [("state_file", dropped)], "of {delivered}");
+    assert!(dropped > 0 && (1 << 16..=2 << 20).contains(&passed), "{passed} passed, {dropped} dropped");
+    // It stays so.
+    assert_eq!(line.one(&frame), Disposition::Dropped("state_file"));
+    xdpfwd_testkit::wires::assert_conserved(&mut line.worker);
+}
+
+#[test]
+fn sa_counts_packets_bytes_and_drops() {
+    let folder = Folder::new();
+    let limited = format!("{SEAL}, hard_packets = 30, soft_packets = 20");
+    let (seal, open) = (sealing(&folder, &limited, ""), opening(&folder, OPEN, ""));
+    let (mut sealing, mut opening) = (line(&seal), line(&open));
+    let packets: Vec<Vec<u8>> = (0..32).map(some_v4).collect();
+    let sealed = sealing.send(&packets).0;
+    opening.pass(&sealed[..20]);
+    opening.send(&sealed[..5]);
+    let mut damaged = sealed[25].clone();
+    damaged[60] ^= 1;
+    assert_eq!(opening.one(&damaged), Disposition::Dropped("bad_tag"));
+    let said = |plan: &Arc<dyn StagePlan>| {
+        let sas = sas(plan);
+        assert_eq!(sas.len(), 1);
+        let sa = &sas[0];
+        json!([sa["direction"], sa["spi"], sa["sequence"], sa["packets"], sa["bytes"], sa["drops"]])
+    };
+    // Bytes of inner packets, 28 and more each.
+    let bytes = |count: u64| (0..count).map(|size| size + 28).sum::<u64>();
+    assert_eq!(said(&seal), json!(["out", SPI, 30, 30, bytes(30), { "sa_limit": 2 }]));
+    assert_eq!(said(&open), json!(["in", SPI, 20, 20, bytes(20), { "bad_tag": 1, "replay": 5 }]));
+    assert_eq!((sealing.counter("sealed"), opening.counter("opened")), (30, 20));
+    assert_eq!(
+        json!([sas(&seal)[0]["soft_packets"], sas(&seal)[0]["hard_packets"], sas(&open)[0]["window"]]),
+        json!([20, 30, 1024])
+    );
+}

@@ -1,0 +1,242 @@
+//! Numbers, IVs and windows over restarts, crashes and reloads.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde_json::json;
+use xdpfwd_pipeline::{BuildCx, StagePlan};
+
+use super::support::*;
+
+/// The numbers and IVs seen so far.
+#[derive(Default)]
+struct Seen {
+    ivs: HashSet<u64>,
+    numbers: HashSet<u32>,
+}
+
+impl Seen {
+    #[track_caller]
+    fn take(&mut self, sealed: &[Vec<u8>]) {
+        for frame in sealed {
+            assert!(self.ivs.insert(iv(frame)), "IV {:x} twice", iv(frame));
+            assert!(self.numbers.insert(number(frame)), "number {} twice", number(frame));
+        }
+    }
+}
+
+#[test]
+fn paths_and_workers_never_share_iv_or_number() {
+    let folder = Folder::new();
+    let mut seen = Seen::default();
+    // Restarts within one second get different epochs.
+    for start in 0..3 {
+        let plan = plan_for("esp-seal", &table(&folder, "seal.state", &[SEAL], ""), 2).unwrap();
+        acquire(&plan, &[]).unwrap();
+        let sealed: Vec<Vec<Vec<u8>>> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..2)
+                .map(|worker| {
+                    let plan = &plan;
+                    scope.spawn(move || {
+                        let stage = || build_for(plan, BuildCx { worker, workers: 2, ..BuildCx::default() });
+                        let mut line = Line::between(vec![stage()], vec![stage()]);
+                        let mut sealed = vec![];
+                        for round in 0..50 {
+                            for _ in 0..20 + round % 3 {
+                                line.wires.lan.deliver(&some_v4(3)).unwrap();
+                                line.wires.wan.deliver(&some_v6(3)).unwrap();
+                            }
+                            while line.worker.poll_once() > 0 {}
+                            sealed.extend(line.wires.wan.take_sent());
+                            sealed.extend(line.wires.lan.take_sent());
+                        }
+                        assert_eq!(line.worker.report().drops.total(), 0);
+                        sealed
+                    })
+                })
+                .collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+        });
+        sealed.iter().for_each(|sealed| seen.take(sealed));
+        let count = seen.numbers.len();
+        assert_eq!(count, (start + 1) * sealed.iter().map(Vec::len).sum::<usize>());
+        // An orderly end leaves no gap in the numbers.
+        drop(plan);
+        let highest = *seen.numbers.iter().max().unwrap();
+        assert_eq!(highest as usize, count);
+    }
+}
+
+#[test]
+fn crash_never_repeats_numbers_or_ivs() {
+    let folder = Folder::new();
+    let mut seen = Seen::default();
+    let packets = vec![some_v4(3); 40];
+    let mut open = line(&opening(&folder, OPEN, ""));
+    for crash in 0..4 {
+        let plan = sealing(&folder, SEAL, "");
+        let mut line = line(&plan);
+        let left = folder.read("seal.state");
+        let sealed = line.pass(&packets);
+        seen.take(&sealed);
+        // The peer accepts them: they are ahead of its window.
+        assert_eq!(open.pass(&sealed), packets, "{crash}");
+        assert!(number(&sealed[0]) <= crash << 20 | 1 || crash > 0);
+        drop(line);
+        drop(plan);
+        // Restore the file as it was during the run: a crash would have left it like that.
+        std::fs::write(folder.join("seal.state"), left).unwrap();
+    }
+    assert!(*seen.numbers.iter().max().unwrap() < 5 << 20, "a crash costs up to 2^20 numbers");
+}
+
+#[test]
+fn window_restored_at_n_rejects_all_up_to_n() {
+    let folder = Folder::new();
+    let packets = vec![some_v4(3); 60];
+    let sealed = line(&sealing(&folder, SEAL, "")).pass(&packets);
+    let open = opening(&folder, OPEN, "");
+    let mut line = line(&open);
+    // All but the first ten and number 45.
+    let some: Vec<_> = (10..50).filter(|n| *n != 45).map(|n| sealed[n].clone()).collect();
+    line.pass(&some);
+    line.balance();
+    drop(open);
+    assert!(folder.read("open.state").contains("highest = 50"), "{}", folder.read("open.state"));
+    let mut line = self::line(&opening(&folder, OPEN, ""));
+    for (index, frame) in sealed.iter().enumerate() {
+        match line.one(frame) {
+            Disposition::Passed(got) => assert!(index >= 50 && got == packets[0], "{index}"),
+            Disposition::Dropped(reason) => {
+                assert!(index < 50 && ["late", "replay"].contains(&reason), "{index}: {reason}")
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn reload_keeps_numbers_and_window_of_same_sa() {
+    let folder = Folder::new();
+    let packets = vec![some_v4(3); 20];
+    let tables = |selector: &str, hard: &str| {
+        let seal = format!("{SEAL}{selector}{hard}");
+        let open = format!("{OPEN}{selector}");
+        [table(&folder, "seal.state", &[&seal], ""), table(&folder, "open.state", &[&open], "")]
+    };
+    let [seal, open] = tables("", "");
+    let old = [plan("esp-seal", &seal), plan("esp-open", &open)];
+    let mut sealing = Line::new(vec![build(&old[0])]);
+    let mut opening = Line::new(vec![build(&old[1])]);
+    let mut seen = Seen::default();
+    let mut all = sealing.pass(&packets);
+    seen.take(&all);
+    // One packet arrives after the reload.
+    let late = all[15].clone();
+    let in_time: Vec<_> = all.iter().filter(|frame| **frame != late).cloned().collect();
+    assert_eq!(opening.pass(&in_time), &packets[1..]);
+    // The same SAs with another selector.
+    let [seal, open] = tables(", selector = ['10.0.0.0/8']", "");
+    let new = [("esp-seal", seal, &old[..1]), ("esp-open", open, &old[1..])].map(|(kind, table, old)| {
+        let plan = plan_for(kind, &table, 1).unwrap();
+        acquire(&plan, old).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        plan
+    });
+    sealing.worker.swap_named(xdpfwd_testkit::wires::LAN, vec![build(&new[0])]).unwrap();
+    opening.worker.swap_named(xdpfwd_testkit::wires::LAN, vec![build(&new[1])]).unwrap();
+    drop(old);
+    assert!(opening.each(&in_time).iter().all(|disposition| *disposition == Disposition::Dropped("replay")));
+    assert_eq!(opening.one(&late), Disposition::Passed(packets[0].clone()));
+    let more = sealing.pass(&packets);
+    seen.take(&more);
+    assert_eq!(number(&more[0]), 21);
+    assert_eq!(opening.pass(&more), packets);
+    all.extend(more);
+    let (sealed, opened) = (&sas(&new[0])[0], &sas(&new[1])[0]);
+    assert_eq!(json!([sealed["packets"], opened["packets"], opened["drops"]["replay"]]), json!([40, 40, 19]));
+    drop((sealing, opening));
+    drop(new);
+    assert!(folder.read("seal.state").contains("next = 41"), "{}", folder.read("seal.state"));
+    assert!(folder.read("open.state").contains("highest = 40"), "{}", folder.read("open.state"));
+}
+
+#[test]
+fn reload_cannot_move_key_to_other_state_file_or_direction() {
+    let folder = Folder::new();
+    for (kind, sa) in [("esp-seal", SEAL), ("esp-open", OPEN)] {
+        let old = [plan(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""))];
+        // It is the same key with another transform.
+        for sa in [sa.to_owned(), sa.replace("'aes-128-gcm'", "'null-aes-128-gmac'").replace("0x12345678", "0x9abc")] {
+            let moved = plan_for(kind, &table(&folder, &format!("{kind}-2.state"), &[&sa], ""), 1).unwrap();
+            let error = acquire(&moved, &old).unwrap_err().to_string();
+            assert!(error.contains("is in use with the state file") && error.contains("-1.state"), "{error}");
+        }
+        let stays = plan_for(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""), 1).unwrap();
+        // It cannot change its direction either: there the peer has used its numbers.
+        let (back, sa) = if kind == "esp-seal" { ("esp-open", OPEN) } else { ("esp-seal", SEAL) };
+        let turned = plan_for(back, &table(&folder, &format!("{back}-3.state"), &[sa], ""), 1).unwrap();
+        let error = acquire(&turned, &old).unwrap_err().to_string();
+        assert!(error.contains("is in use in the other direction"), "{error}");
+        // `table` has replaced the file, but the path is still that of the open one.
+        acquire(&stays, &old).unwrap();
+    }
+}
+
+/// The procedure of docs/esp.md: add the new key, switch to it, remove the old one.
+#[test]
+fn rekeying_by_reloads_loses_no_packet() {
+    let folder = Folder::new();
+    let (old, new) = (SEAL.to_owned(), SEAL.replace("0x12345678", "0x9abc") + ", esn = false");
+    let (old_open, new_open) = (OPEN.to_owned(), OPEN.replace("0x12345678", "0x9abc") + ", esn = false");
+    // The key depends on the index in the list: the new SA is the first.
+    let other = "spi = 256, transform = 'aes-128-gcm'";
+    let seals = [
+        table(&folder, "seal.state", &[&format!("{new}, selector = ['192.168.0.1/32']"), &old], ""),
+        table(&folder, "seal.state", &[&new, &old], ""),
+        table(&folder, "seal.state", &[&new], ""),
+    ];
+    let opens = [
+        table(&folder, "open.state", &[other, &old_open], ""),
+        table(&folder, "open.state", &[&new_open, &old_open], ""),
+        table(&folder, "open.state", &[&new_open], ""),
+    ];
+    let packets: Vec<Vec<u8>> = (0..10).map(some_v4).collect();
+    let mut plans = [plan("esp-seal", &seals[0]), plan("esp-open", &opens[0])];
+    let mut sealing = Line::new(vec![build(&plans[0])]);
+    let mut opening = Line::new(vec![build(&plans[1])]);
+    let reload = |line: &mut Line, plan: &mut Arc<dyn StagePlan>, kind: &str, table: &str| {
+        let next = plan_for(kind, table, 1).unwrap();
+        acquire(&next, &[Arc::clone(plan)]).unwrap();
+        line.worker.swap_named(xdpfwd_testkit::wires::LAN, vec![build(&next)]).unwrap();
+        *plan = next;
+    };
+    let by_old = sealing.pass(&packets);
+    assert_eq!((spi(&by_old[0]), opening.pass(&by_old[..5])), (SPI, packets[..5].to_vec()));
+    reload(&mut opening, &mut plans[1], "esp-open", &opens[1]);
+    reload(&mut sealing, &mut plans[0], "esp-seal", &seals[1]);
+    let by_new = sealing.pass(&packets);
+    assert_eq!((spi(&by_new[0]), number(&by_new[0])), (0x9abc, 1));
+    // Packets on the way are decapsulated by the old SA.
+    assert_eq!(opening.pass(&by_new[..5]), packets[..5]);
+    assert_eq!(opening.pass(&by_old[5..9]), packets[5..9]);
+    reload(&mut sealing, &mut plans[0], "esp-seal", &seals[2]);
+    reload(&mut opening, &mut plans[1], "esp-open", &opens[2]);
+    assert_eq!(opening.one(&by_old[9]), Disposition::Dropped("no_sa"));
+    assert_eq!(opening.pass(&by_new[5..]), packets[5..]);
+    // With the old key back, the packets received before are replays.
+    reload(&mut opening, &mut plans[1], "esp-open", &opens[1]);
+    for frame in &by_old[..9] {
+        let disposition = opening.one(frame);
+        assert!(
+            [Disposition::Dropped("late"), Disposition::Dropped("replay")].contains(&disposition),
+            "{disposition:?}"
+        );
+    }
+    reload(&mut sealing, &mut plans[0], "esp-seal", &seals[0]);
+    let again = sealing.pass(&packets);
+    assert_eq!(spi(&again[0]), SPI);
+    assert!(number(&again[0]) > 10);
+    assert_eq!(opening.pass(&again), packets);
+    sealing.balance();
+    opening.balance();
+}

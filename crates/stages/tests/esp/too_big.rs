@@ -1,0 +1,177 @@
+//! ICMP messages about packets that are too big for the tunnel.
+
+use serde_json::json;
+use xdpfwd_pipeline::{BuildCx, NamedStage};
+
+use super::support::*;
+
+/// An IPv4 and an IPv6 address.
+type OneOfEach = [Option<&'static str>; 2];
+
+#[test]
+fn too_big_packet_is_answered_with_mtu_that_fits() {
+    let folder = Folder::new();
+    // Source addresses: configured, of the port, and expected in messages.
+    let sources: [(&str, OneOfEach, OneOfEach); 4] = [
+        (
+            ", icmp_source = ['192.0.2.77', '2001:db8::77']",
+            [Some("192.0.2.5"), Some("2001:db8::5")],
+            [Some("192.0.2.77"), Some("2001:db8::77")],
+        ),
+        ("", [Some("192.0.2.5"), Some("2001:db8::5")], [Some("192.0.2.5"), Some("2001:db8::5")]),
+        (", icmp_source = ['192.0.2.77']", [None, Some("2001:db8::5")], [Some("192.0.2.77"), Some("2001:db8::5")]),
+        ("", [None, None], [None, None]),
+    ];
+    let mut questions = String::new();
+    let mut answered = vec![];
+    for (at, way) in ways().iter().enumerate() {
+        for mtu in [1400, 1500] {
+            let (source, port, said) = &sources[at % sources.len()];
+            let more = format!(", mtu = {mtu}, icmp_rate = 1000000{source}");
+            let state = format!("{at}-{mtu}.state");
+            let plan = plan("esp-seal", &table(&folder, &state, &[way], &more));
+            let stage = build_for(
+                &plan,
+                BuildCx {
+                    workers: 1,
+                    ipv4: port[0].map(|address| address.parse().unwrap()),
+                    ipv6: port[1].map(|address| address.parse().unwrap()),
+                    ..BuildCx::default()
+                },
+            );
+            let mut line = Line::new(vec![stage]);
+            for (is_v6, said) in [false, true].into_iter().zip(said) {
+                for (tags, size) in [(0, mtu + 1), (1, mtu), (2, mtu + 100)] {
+                    let frame = tagged(&of_size(size, is_v6), tags);
+                    let Disposition::Answered(answer) = line.one(&frame) else {
+                        panic!("{size} over {mtu}: {way}: {:?}", line.drops())
+                    };
+                    let question =
+                        json!({ "plain": hex(&frame), "answer": hex(&answer), "tags": tags, "source": said });
+                    questions += &format!("{question}\n");
+                }
+                answered.push((line.counter("icmp_sent"), is_v6, mtu));
+            }
+            assert_eq!((line.counter("icmp_sent"), line.drops()), (6, vec![]));
+            line.balance();
+        }
+    }
+    // The stated MTU is exact: a packet of this size passes, one byte more does not.
+    let answers = scapy("icmp", &questions);
+    let mtus: Vec<usize> = answers.lines().map(|line| line.parse().unwrap()).collect();
+    let mut mtus = mtus.chunks(3).map(|three| {
+        assert!(three.iter().all(|mtu| *mtu == three[0]), "{three:?}");
+        three[0]
+    });
+    for (at, way) in ways().iter().enumerate() {
+        for mtu in [1400, 1500] {
+            let state = format!("{at}-{mtu}.state");
+            let mut line = line(&plan(
+                "esp-seal",
+                &table(&folder, &state, &[way], &format!(", mtu = {mtu}, icmp_rate = 1000000")),
+            ));
+            for is_v6 in [false, true] {
+                let fits = mtus.next().unwrap();
+                let Disposition::Passed(sealed) = line.one(&of_size(fits, is_v6)) else {
+                    panic!("{fits} of {mtu}: {way}")
+                };
+                assert!(sealed.len() - 14 <= mtu, "{} bytes over {mtu}: {way}", sealed.len() - 14);
+                assert!(
+                    matches!(line.one(&of_size(fits + 1, is_v6)), Disposition::Answered(_)),
+                    "{} of {mtu}: {way}",
+                    fits + 1
+                );
+            }
+            line.balance();
+        }
+    }
+    assert_eq!((mtus.next(), answered.len()), (None, 12 * 2 * 2));
+}
+
+/// See RFC 1122, section 3.2.2, RFC 1812, section 4.3.2.7, and RFC 4443, section 2.4 (e).
+#[test]
+fn forbidden_icmp_message_is_not_sent() {
+    let payload = vec![0; 1500];
+    let v4 = |source: [u8; 4], destination: [u8; 4]| ipv4(UDP, source, destination, 0x4000, &udp(1, 2, &payload));
+    let icmp = |kind: u8| ipv4(1, TEN, ELEVEN, 0x4000, &[&[kind, 0, 0, 0][..], &payload].concat());
+    let v6 = |source: u128| ipv6(UDP, source, SEVEN, 64, &udp(1, 2, &payload));
+    let icmp6 = |kind: u8| ipv6(58, SIX, SEVEN, 64, &[&[kind, 0, 0, 0][..], &payload].concat());
+    let to_broadcast_mac = [&[0xff; 6], &v4(TEN, ELEVEN)[6..]].concat();
+    let cases = [
+        ("ICMP unreachable", icmp(3), false),
+        ("ICMP source quench", icmp(4), false),
+        ("ICMP redirect", icmp(5), false),
+        ("ICMP time exceeded", icmp(11), false),
+        ("ICMP parameter problem", icmp(12), false),
+        ("ICMP echo request", icmp(8), true),
+        ("ICMP echo reply", icmp(0), true),
+        ("later fragment", ipv4(UDP, TEN, ELEVEN, 0x4000 | 7, &payload), false),
+        ("to a multicast address", v4(TEN, [224, 0, 0, 9]), false),
+        ("to an administratively scoped multicast address", v4(TEN, [239, 1, 2, 3]), false),
+        ("to the broadcast address", v4(TEN, [255; 4]), false),
+        ("from the unspecified address", v4([0; 4], ELEVEN), false),
+        ("from loopback", v4([127, 0, 0, 1], ELEVEN), false),
+        ("from a multicast address", v4([224, 0, 0, 1], ELEVEN), false),
+        ("from the broadcast address", v4([255; 4], ELEVEN), false),
+        ("to the broadcast MAC address", to_broadcast_mac, false),
+        ("UDP over IPv4", v4(TEN, ELEVEN), true),
+        ("ICMPv6 unreachable", icmp6(1), false),
+        ("ICMPv6 packet too big", icmp6(2), false),
+        ("ICMPv6 time exceeded", icmp6(3), false),
+        ("ICMPv6 parameter problem", icmp6(4), false),
+        ("ICMPv6 unassigned error", icmp6(127), false),
+        ("ICMPv6 redirect", icmp6(137), false),
+        ("ICMPv6 echo request", icmp6(128), true),
+        ("ICMPv6 echo reply", icmp6(129), true),
+        ("from the IPv6 unspecified address", v6(0), false),
+        ("from an IPv6 multicast address", v6(0xff02 << 112 | 1), false),
+        ("UDP over IPv6", v6(SIX), true),
+    ];
+    let folder = Folder::new();
+    let mut line = line(&sealing(&folder, SEAL, ", icmp_rate = 1000000"));
+    for (name, frame, is_answered) in &cases {
+        match line.one(frame) {
+            Disposition::Answered(_) => assert!(is_answered, "{name}"),
+            other => assert_eq!((other, *is_answered), (Disposition::Dropped("too_big"), false), "{name}"),
+        }
+    }
+    assert_eq!(line.counter("icmp_sent"), 6);
+    // A fragmentable packet is not encapsulated either: its fragments would be dropped.
+    let fragmentable = ipv4(UDP, TEN, ELEVEN, 0, &udp(1, 2, &payload));
+    assert!(!matches!(line.one(&fragmentable), Disposition::Passed(_)));
+    line.balance();
+}
+
+#[test]
+fn icmp_rate_limits_messages() {
+    let folder = Folder::new();
+    let frames = vec![of_size(1500, false); 200];
+    for (rate, at_most) in [(0, 0), (1, 4), (1_000_000, 200)] {
+        let mut line = line(&sealing(&folder, SEAL, &format!(", icmp_rate = {rate}")));
+        let (wan, lan) = line.send(&frames);
+        assert_eq!((wan.len(), line.counter("icmp_sent")), (0, lan.len() as u64));
+        assert!(lan.len() <= at_most && (rate == 0 || !lan.is_empty()), "{} of 200 at {rate}", lan.len());
+        let dropped = 200 - lan.len() as u64;
+        assert_eq!(line.drops(), if dropped > 0 { vec![("too_big", dropped)] } else { vec![] });
+        line.balance();
+    }
+}
+
+/// The sender is behind the first of two tunnels, and a message to it would travel in clear text.
+#[test]
+fn decapsulated_packet_is_not_quoted_in_icmp() {
+    let folder = Folder::new();
+    let packets = [of_size(1440, false), of_size(1440, true)];
+    let far = plan("esp-seal", &table(&folder, "far.state", &[SEAL], ""));
+    let sealed = line(&far).pass(&packets);
+    let open = plan("esp-open", &table(&folder, "open.state", &[OPEN], ""));
+    let narrow = plan("esp-seal", &table(&folder, "narrow.state", &[SEAL], ", mtu = 1300, icmp_rate = 1000000"));
+    let mut between = Line::new(vec![
+        build(&open),
+        NamedStage::build("narrow", &*narrow, &BuildCx { workers: 1, ..BuildCx::default() }),
+    ]);
+    assert_eq!(between.each(&sealed), [Disposition::Dropped("too_big"), Disposition::Dropped("too_big")]);
+    // A packet that arrived in clear text is answered.
+    assert!(matches!(line(&narrow).one(&packets[0]), Disposition::Answered(_)));
+    between.balance();
+}
