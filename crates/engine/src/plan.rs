@@ -1,6 +1,6 @@
 //! The plan: what is to run, resolved and checked, with nothing left to interpret.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -115,6 +115,11 @@ pub struct StageOnPath {
 }
 
 impl StageOnPath {
+    /// Returns the plan, for other plans to downcast.
+    fn as_any(&self) -> &dyn Any {
+        &*self.plan
+    }
+
     /// Where it is, for reports: `"user"` or `"kernel"`.
     pub fn place(&self) -> &'static str {
         if self.in_kernel { "kernel" } else { "user" }
@@ -162,17 +167,17 @@ impl Plan {
     /// Acquires the resources of every stage, once for each definition. If one fails, those that were acquired before it are
     /// released, and the error names the stage.
     pub(crate) fn acquire(&self, running: Option<&Self>) -> Result<(), (String, ResourceError)> {
-        let plans = |plan: &Self| plan.stages().map(|stage| Arc::clone(&stage.plan)).collect();
-        let mut others: Vec<Arc<dyn StagePlan>> = running.map(plans).unwrap_or_default();
-        let first_own = others.len();
+        let mut holders: Vec<&dyn Any> = running.into_iter().flat_map(Self::stages).map(StageOnPath::as_any).collect();
+        let mut acquired: Vec<&Arc<dyn StagePlan>> = Vec::new();
         for stage in self.each_stage() {
             if let Some(owner) = stage.plan.as_resource_owner()
-                && let Err(error) = owner.acquire(&others)
+                && let Err(error) = owner.acquire(&holders)
             {
-                release(others[first_own..].iter().rev());
+                release(acquired.into_iter().rev());
                 return Err((stage.name.clone(), error));
             }
-            others.push(Arc::clone(&stage.plan));
+            holders.push(stage.as_any());
+            acquired.push(&stage.plan);
         }
         Ok(())
     }

@@ -1,17 +1,16 @@
 //! Resources outside of the process.
 
-use std::sync::Arc;
-
-use crate::plan::StagePlan;
+use std::any::Any;
 
 /// A stage that needs something outside of this process, such as a file that it locks and writes.
 pub trait ResourceOwner {
     /// Acquires the resources: opens, locks and writes files.
     ///
-    /// Runs once, before the first [`build`](StagePlan::build), on the control thread, and may take its time. `others` are
-    /// the stages that hold their resources already: earlier ones of this configuration, and those of the running one,
-    /// whose resources the stage may share. On an error it must hold nothing.
-    fn acquire(&self, others: &[Arc<dyn StagePlan>]) -> Result<(), ResourceError>;
+    /// Runs once, before the first [`build`](crate::StagePlan::build), on the control thread, and may take its time.
+    /// `others` are the plans of stages that hold their resources already: earlier ones of this configuration, and those
+    /// of the running one. A stage can downcast them to its own type, to share what they hold. On an error it must hold
+    /// nothing.
+    fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError>;
 
     /// Releases what `acquire` took: when a later stage of the configuration fails to acquire, when workers fail to build
     /// their stages, and when the stage has left the data plane.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 use xdpfwd_ipsec::Ivs;
-use xdpfwd_pipeline::{ExclusiveResource, Inspectable, Maintained, ResourceError, ResourceOwner, StagePlan, Table};
+use xdpfwd_pipeline::{ExclusiveResource, Inspectable, Maintained, ResourceError, ResourceOwner, Table};
 use xdpfwd_wire::icmp;
 
 use super::bypass::Bypass;
@@ -125,7 +125,7 @@ impl<D: Direction> Plan<D> {
 }
 
 impl<D: Direction> ResourceOwner for Plan<D> {
-    fn acquire(&self, others: &[Arc<dyn StagePlan>]) -> Result<(), ResourceError> {
+    fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError> {
         let Settings { sas, state_path, .. } = &*self.0;
         let (same, opposite) = (sas_in_use::<D>(others), sas_in_use::<D::Opposite>(others));
         for sa in sas {
@@ -174,20 +174,17 @@ impl<D: Direction> fmt::Debug for Plan<D> {
 }
 
 /// Returns the plans of one direction.
-fn plans<D: Direction>(plans: &[Arc<dyn StagePlan>]) -> impl Iterator<Item = &Plan<D>> {
-    plans.iter().filter_map(|plan| {
-        let plan: &dyn Any = &**plan;
-        plan.downcast_ref()
-    })
+fn plans<'p, D: Direction>(plans: &[&'p dyn Any]) -> impl Iterator<Item = &'p Plan<D>> {
+    plans.iter().filter_map(|plan| plan.downcast_ref())
 }
 
 /// Returns the open state files of plans of one direction.
-fn state_files<D: Direction>(others: &[Arc<dyn StagePlan>]) -> impl Iterator<Item = Arc<StateFile>> {
+fn state_files<D: Direction>(others: &[&dyn Any]) -> impl Iterator<Item = Arc<StateFile>> {
     plans::<D>(others).filter_map(|plan| plan.0.state.load_full())
 }
 
 /// Returns the state file at a path: the one that another plan has open, or else opens it.
-fn state_file<D: Direction>(path: &Path, others: &[Arc<dyn StagePlan>]) -> Result<Arc<StateFile>, ResourceError> {
+fn state_file<D: Direction>(path: &Path, others: &[&dyn Any]) -> Result<Arc<StateFile>, ResourceError> {
     let mut open = state_files::<D>(others).chain(state_files::<D::Opposite>(others));
     match open.find(|state| state.is(path)) {
         Some(state) => Ok(state),
@@ -198,7 +195,7 @@ fn state_file<D: Direction>(path: &Path, others: &[Arc<dyn StagePlan>]) -> Resul
 /// SAs of one direction, each with its state file.
 type SasInUse<'a> = Vec<(Arc<StateFile>, &'a Association)>;
 
-fn sas_in_use<D: Direction>(others: &[Arc<dyn StagePlan>]) -> SasInUse<'_> {
+fn sas_in_use<'p, D: Direction>(others: &[&'p dyn Any]) -> SasInUse<'p> {
     let plans = plans::<D>(others).filter_map(|plan| Some((plan.0.state.load_full()?, &plan.0.sas)));
     plans.flat_map(|(state, sas)| sas.iter().map(move |sa| (Arc::clone(&state), sa.association()))).collect()
 }

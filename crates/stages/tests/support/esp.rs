@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+use std::any::Any;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -80,7 +81,8 @@ pub fn maintain(plan: &Arc<dyn StagePlan>) {
 
 /// Acquires the resources of a stage.
 pub fn acquire(plan: &Arc<dyn StagePlan>, others: &[Arc<dyn StagePlan>]) -> Result<(), ResourceError> {
-    plan.as_resource_owner().unwrap().acquire(others)
+    let others: Vec<&dyn Any> = others.iter().map(|plan| &**plan as &dyn Any).collect();
+    plan.as_resource_owner().unwrap().acquire(&others)
 }
 
 pub fn plan_for(kind: &str, table: &str, workers: usize) -> Planned<toml::de::Error> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, sendto};
 use xdpfwd_lab::{Namespace, Seen, Sink, Traffic};
-use xdpfwd_testkit::process::run;
+use xdpfwd_testkit::process::{run, stderr};
 
 use super::wire::packet_socket;
 use super::{Running, XDPFWD, cross_connect_of, until};
