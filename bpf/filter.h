@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * A filter's rules, judged before a packet is given to a socket: `place = "kernel"`. It comes to the verdicts of the stage in user
- * space (crates/pipeline/src/stages/filter), and a test compares the two. What the stage can and this cannot (limits, samples to the
+ * space (crates/stages/src/filter), and a test compares the two. What the stage can and this cannot (limits, samples to the
  * log, what GTP-U carries) is refused before a program is loaded.
  */
 #ifndef XDPFWD_FILTER_H
@@ -10,7 +10,7 @@
 #include "classify.h"
 #include "headers.h"
 
-/* Why a packet is dropped. crates/engine/src/kernel_filter.rs has the same order. */
+/* Why a packet is dropped. crates/stages/src/filter/kernel.rs and crates/engine/src/attach/program.rs have the same order. */
 enum reason {
 	REASON_POLICY,
 	REASON_NOT_IP,

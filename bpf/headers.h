@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
  * The headers of a packet, read within its bounds. The limits are those of the user-space parser
- * (crates/pipeline/src/wire), and a test compares the two.
+ * (crates/wire/src), and a test compares the two.
  */
 #ifndef XDPFWD_HEADERS_H
 #define XDPFWD_HEADERS_H
@@ -38,7 +38,7 @@ struct frame {
 	const void *end;
 };
 
-/* How far reading came: crates/pipeline/src/wire says the same. */
+/* How far reading came: crates/wire/src says the same. */
 enum status {
 	READ,
 	CUT_OR_WRONG, /* a header is not whole, or contradicts itself */

@@ -10,7 +10,7 @@
 
 #include "headers.h"
 
-/* The rules that a port has. crates/engine/src/program.rs writes them: keep the two in step. */
+/* The rules that a port has. crates/engine/src/attach/program.rs writes them: keep the two in step. */
 #define KEEP_ARP (1u << 0)
 #define KEEP_ND (1u << 1)
 #define KEEP_ICMP (1u << 2)
