@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread;
 
 use zeroize::{Zeroize, Zeroizing};
@@ -196,7 +196,10 @@ impl Drop for Manager {
     }
 }
 
-/// One for each processor: as many as workers that run at a time. They are for all keys, and stay.
+/// Managers of the process, one for each processor, for all keys.
+///
+/// Workers never wait for one: they only try to lock, and unlocking wakes nobody because nobody
+/// waits. There are at least as many managers as pinned workers, so a worker finds a free one.
 struct Managers(Box<[Mutex<Manager>]>);
 
 fn managers() -> Result<&'static Managers, IpsecMbError> {
@@ -208,9 +211,25 @@ fn managers() -> Result<&'static Managers, IpsecMbError> {
     managers.as_ref().map_err(|why| IpsecMbError::Unusable(why.clone()))
 }
 
+/// A manager that one thread uses for a batch.
+enum Taken<'a> {
+    Shared(MutexGuard<'a, Manager>),
+    Own(Manager),
+}
+
+impl Taken<'_> {
+    fn get(&self) -> &Manager {
+        match self {
+            Self::Shared(manager) => manager,
+            Self::Own(manager) => manager,
+        }
+    }
+}
+
 impl Managers {
-    /// One that nobody uses: this thread's own, mostly; any other; and if all are in use, its own when it is free again.
-    fn take(&self) -> MutexGuard<'_, Manager> {
+    /// Takes a free manager: mostly this thread's own, or else any other. If all are in use, which
+    /// takes more threads than processors, creates one. Returns `None` if that fails.
+    fn take(&self) -> Option<Taken<'_>> {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
             static THREAD: Cell<Option<usize>> = const { Cell::new(None) };
@@ -221,11 +240,11 @@ impl Managers {
         let from_own = self.0[own..].iter().chain(&self.0[..own]);
         let free = from_own.map(Mutex::try_lock).find_map(|attempt| match attempt {
             Ok(manager) => Some(manager),
-            // No job is left in a manager: there is nothing that a panic could have left undone.
+            // A panic cannot leave a job in a manager.
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         });
-        free.unwrap_or_else(|| self.0[own].lock().unwrap_or_else(PoisonError::into_inner))
+        free.map(Taken::Shared).or_else(|| Manager::new().ok().map(Taken::Own))
     }
 
     #[inline]
@@ -236,7 +255,11 @@ impl Managers {
         jobs: &mut [Job<'_>],
         is_good: impl Fn(&mut [u8; ICV], &[u8; ICV]) -> bool,
     ) {
-        let manager = self.take();
+        let Some(manager) = self.take() else {
+            jobs.iter_mut().for_each(|job| job.is_good = false);
+            return;
+        };
+        let manager = manager.get();
         let mut computed = [0; ICV];
         for job in jobs {
             let Job { nonce, aad, text_and_tag, is_good: good } = job;
@@ -244,7 +267,7 @@ impl Managers {
                 *good = false;
                 continue;
             };
-            // SAFETY: the manager is locked. It reads 32 bytes of key, 12 of nonce, and the AAD; reads and writes the text, in place; writes
+            // SAFETY: nobody else uses the manager. It reads 32 bytes of key, 12 of nonce, and the AAD; reads and writes the text, in place; writes
             // 16 bytes of tag. Whatever it reads lives, and what it writes is borrowed here alone; when it returns, no job is left.
             let error = unsafe {
                 ffi::xdpfwd_imb_chacha20_poly1305(

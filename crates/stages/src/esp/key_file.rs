@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_its_user_can_read_is_read() {
+    fn read_requires_mode_without_rights_for_others() {
         let folder = Folder::new();
         let path = folder.join("key");
         for mode in [0o600, 0o400, 0o700] {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn another_users_is_refused() {
+    fn read_rejects_file_of_other_user() {
         let folder = Folder::new();
         let user = effective_user();
         let (path, owner) = if user == 0 {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_refused_and_blocks_nobody() {
+    fn read_rejects_irregular_file_without_blocking() {
         let folder = Folder::new();
         let path = folder.join("missing");
         assert!(refused(&path).contains(&format!("`xdpfwd esp new-key --transform aes-128-gcm {}`", path.display())));
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused() {
+    fn read_rejects_invalid_key() {
         let folder = Folder::new();
         let path = folder.join("key");
         put(&path, &DIGITS.as_bytes()[..38], 0o600);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn one_is_made_and_never_written_over() {
+    fn create_makes_private_file_and_keeps_existing_one() {
         let folder = Folder::new();
         for transform in Transform::ALL {
             let path = folder.join(transform.name());

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn syns_are_clamped_and_nothing_else() {
+    fn clamp_changes_only_syns() {
         for (v6, tag) in [(false, false), (false, true), (true, false), (true, true)] {
             for flags in 0..=255 {
                 let (before, at) = frame(v6, tag, flags);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_larger_stays() {
+    fn clamp_keeps_smaller_mss() {
         let (before, _) = frame(false, false, 2);
         let mut after = before.clone();
         assert!(!clamp(&mut after, &Headers::parse(&before), 1460));
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn of_fragments_the_first() {
+    fn clamp_changes_only_first_fragment() {
         let (mut frame, at) = frame(false, false, 2);
         for (field, clamped) in [([0x20, 0], true), ([0x20, 1], false), ([0, 1], false)] {
             frame[20..22].copy_from_slice(&field);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn only_tcp() {
+    fn clamp_changes_only_tcp() {
         let (mut frame, _) = frame(false, false, 2);
         frame[23] = 253;
         let headers = Headers::parse(&frame);
@@ -109,7 +109,7 @@ mod tests {
         /// Any bytes behind the numbers, and headers of this frame or of the whole one: no panic, and what is changed is
         /// said to be.
         #[test]
-        fn no_bytes_panic(
+        fn clamp_of_random_bytes_does_not_panic(
             l4 in prop::collection::vec(any::<u8>(), 0..90), shape: [bool; 2], cut in 0usize..200, most: u16
         ) {
             let (mut bytes, at) = frame(shape[0], shape[1], 2);
@@ -126,7 +126,7 @@ mod tests {
         }
 
         #[test]
-        fn a_checksum_is_as_right_as_it_was(mss: u16, most: u16, shape: [bool; 2], wrong: u16) {
+        fn clamp_keeps_checksum_as_valid_as_it_was(mss: u16, most: u16, shape: [bool; 2], wrong: u16) {
             let (mut before, at) = frame(shape[0], shape[1], 2);
             before[at..at + 2].copy_from_slice(&mss.to_be_bytes());
             let addresses = addresses(&before);

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_in_a_prefix_of_its_version() {
+    fn selector_matches_prefixes_of_same_ip_version() {
         let selector = Selector::new(["10.0.0.0/8", "0.0.0.0/32", "2001:db8::/32"].map(|net| net.parse().unwrap()));
         let v4 = |destination: &str| Addresses::V4 {
             source: [192, 0, 2, 1].into(),

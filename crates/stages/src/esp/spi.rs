@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_of_any_size_are_spread() {
+    fn table_spreads_spis_of_any_step() {
         for step in 0..22 {
             let table = SpiTable::new(
                 (1..=1024_u32).map(|number| number.wrapping_mul(1 << step)).collect::<Vec<_>>().into_iter(),
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_what_is_there_in_its_order() {
+    fn find_returns_first_accepted_entry() {
         let spis: Vec<u32> = (0..1000).map(|number| 256 + number * 7).chain([256, 263, 256]).collect();
         let table = SpiTable::new(spis.iter().copied());
         for (index, spi) in spis.iter().enumerate() {

@@ -258,7 +258,7 @@ highest = 4711
     }
 
     #[test]
-    fn it_looks_like_the_documentation() {
+    fn text_equals_that_of_the_documentation() {
         assert_eq!(example().to_text(), TEXT);
         assert_eq!(State::parse(TEXT.as_bytes()), Ok(example()));
         let empty = State { epoch: 7, sas: Vec::new() };
@@ -266,7 +266,7 @@ highest = 4711
     }
 
     #[test]
-    fn what_was_cut_off_is_refused_wherever_that_was() {
+    fn parse_rejects_text_cut_anywhere() {
         for end in 0..TEXT.len() {
             assert!(State::parse(&TEXT.as_bytes()[..end]).is_err(), "{}", &TEXT[..end]);
         }
@@ -275,7 +275,7 @@ highest = 4711
     }
 
     #[test]
-    fn errors_say_what_is_wrong() {
+    fn parse_error_names_invalid_value() {
         let with = |from: &str, to: &str| {
             assert!(TEXT.contains(from));
             refused(&TEXT.replacen(from, to, 1))
@@ -308,7 +308,7 @@ highest = 4711
     }
 
     #[test]
-    fn as_many_sas_as_there_may_be_can_be_read_again_and_no_more() {
+    fn parse_accepts_maximum_number_of_sas_and_no_more() {
         let sa = |spi| SaState {
             spi,
             fingerprint: "ffffffffffffffff".parse().unwrap(),
@@ -342,12 +342,12 @@ highest = 4711
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(state in states()) {
+        fn parse_reads_what_to_text_writes(state in states()) {
             prop_assert_eq!(State::parse(state.to_text().as_bytes()), Ok(state));
         }
 
         #[test]
-        fn nothing_panics(text in "(version = 1\n)?(epoch = [0-9]{1,12}\n)?([\\[\\]a-z =\"0-9]{0,30}\n){0,5}# end\n") {
+        fn parse_of_random_text_does_not_panic(text in "(version = 1\n)?(epoch = [0-9]{1,12}\n)?([\\[\\]a-z =\"0-9]{0,30}\n){0,5}# end\n") {
             let _ = State::parse(text.as_bytes());
         }
     }

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn esp_is_behind_what_is_for_those_on_the_way() {
+    fn esp_follows_headers_for_routers_on_the_path() {
         use IpProtocol as P;
         let (hop, routing, fragment, options) = (P::HOP_BY_HOP, P::ROUTING, P::FRAGMENT, P::DESTINATION_OPTIONS);
         // How many headers stay in front.

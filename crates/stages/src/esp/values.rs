@@ -1,4 +1,4 @@
-//! Values in the tables of ESP's stages, each with what is accepted.
+//! Values in the configuration of the ESP stages. The error of each states what is accepted.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -25,7 +25,7 @@ impl<'de, const FIRST: u64, const LAST: u64> Deserialize<'de> for Within<FIRST, 
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match LAST {
-                    // As far as TOML's integers go.
+                    // The largest integer of TOML is smaller: do not state a limit.
                     u64::MAX => write!(f, "an integer from {FIRST}"),
                     _ => write!(f, "an integer from {FIRST} to {LAST}"),
                 }
@@ -41,7 +41,7 @@ impl<'de, const FIRST: u64, const LAST: u64> Deserialize<'de> for Within<FIRST, 
     }
 }
 
-/// How many packets or bytes.
+/// A number of packets or bytes.
 pub(super) type Amount = Within<1, { u64::MAX }>;
 
 /// The mode of an SA.
@@ -87,7 +87,7 @@ pub(super) enum Bypassed {
 
 deserialize_one_of!(Mode, Df, Backend, Bypassed);
 
-/// What DSCP the outer header has.
+/// The DSCP of the outer header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Dscp {
     #[default]
@@ -120,15 +120,15 @@ impl<'de> Deserialize<'de> for Dscp {
     }
 }
 
-/// An IP address as it is written.
+/// An IP address in quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Address(pub(super) IpAddr);
 
-/// A prefix as it is written; an address by itself is one.
+/// A prefix in quotes; a single address is one too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Prefix(pub(super) IpNet);
 
-/// The name of a file as it is written.
+/// The name of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileName(pub(super) String);
 
@@ -139,13 +139,13 @@ impl<'de> Deserialize<'de> for FileName {
     }
 }
 
-/// A list as it is written.
+/// A list in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct List<T>(pub(super) Vec<T>);
 
-/// What can be in a list.
+/// An element of a [`List`].
 pub(super) trait Element {
-    /// What is expected where the list is.
+    /// The text of the error if the value is not such a list.
     const LIST: &'static str;
 }
 
@@ -195,7 +195,7 @@ impl<'de, T: Deserialize<'de> + Element> Deserialize<'de> for List<T> {
     }
 }
 
-/// Reads what stands in quotes.
+/// Reads a value in quotes.
 struct Quoted<T>(&'static str, fn(&str) -> Result<T, String>);
 
 impl<T> Visitor<'_> for Quoted<T> {

@@ -98,7 +98,7 @@ pub enum StateFileProblem {
     Slow,
     /// The thread that writes the file has ended.
     #[error("the thread that writes it is not there")]
-    NoKeeper,
+    NoWriter,
 }
 
 /// Why a write of the state file failed.

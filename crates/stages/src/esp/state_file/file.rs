@@ -47,7 +47,7 @@ impl StateFile {
         disk.write(&state).map_err(|failure| failure.problem(disk.path()))?;
         let path = disk.path().to_owned();
         let shared = Arc::new(Shared::new(state, epoch));
-        let handle = writer::spawn(Arc::clone(&shared), disk).map_err(|_| StateFileProblem::NoKeeper)?;
+        let handle = writer::spawn(Arc::clone(&shared), disk).map_err(|_| StateFileProblem::NoWriter)?;
         Ok(Arc::new(Self { path, shared, writer: handle.thread().clone(), handle: Some(handle) }))
     }
 
@@ -85,28 +85,32 @@ impl StateFile {
         extended: bool,
         limit: Option<u64>,
     ) -> Result<Arc<OutboundNumbers>, StateFileError> {
-        let numbers = {
-            let mut entries = self.shared.lock();
-            let is_full = entries.sas.len() >= State::MOST_SAS;
-            let key = (Direction::Out, spi, fingerprint);
-            let stored = match entries.sas.get(&key) {
-                Some(Entry::Out(numbers)) => Err(Arc::clone(numbers)),
-                Some(Entry::Unused(SequenceState::Out { next, bytes })) => Ok((*next, *bytes)),
-                _ if is_full => return Err(self.failed(StateFileProblem::Full)),
-                _ => Ok((1, 0)),
-            };
-            stored.map_or_else(
-                // Its limits change when the stage that asks is at work.
-                |numbers| numbers,
-                |(next, bytes)| {
-                    let numbers = OutboundNumbers::new(next, bytes, extended, limit, self.writer.clone());
-                    let numbers = Arc::new(numbers);
-                    entries.sas.insert(key, Entry::Out(Arc::clone(&numbers)));
-                    numbers
-                },
-            )
-        };
+        let numbers = self.numbers(spi, fingerprint, extended, limit);
+        let numbers = numbers.map_err(|problem| self.failed(problem))?;
         self.fill(&numbers).map_err(|problem| self.failed(problem))?;
+        Ok(numbers)
+    }
+
+    /// Returns the numbers of an outbound SA, of which none may be available yet.
+    fn numbers(
+        &self,
+        spi: u32,
+        fingerprint: Fingerprint,
+        extended: bool,
+        limit: Option<u64>,
+    ) -> Result<Arc<OutboundNumbers>, StateFileProblem> {
+        let mut entries = self.shared.lock();
+        let key = (Direction::Out, spi, fingerprint);
+        let (next, bytes) = match entries.sas.get(&key) {
+            // Their limits change when the stage that asks starts its work.
+            Some(Entry::Out(numbers)) => return Ok(Arc::clone(numbers)),
+            Some(Entry::Unused(SequenceState::Out { next, bytes })) => (*next, *bytes),
+            _ if entries.sas.len() >= State::MOST_SAS => return Err(StateFileProblem::Full),
+            _ => (1, 0),
+        };
+        let writer = self.writer.clone();
+        let numbers = Arc::new(OutboundNumbers::new(next, bytes, extended, limit, writer));
+        entries.sas.insert(key, Entry::Out(Arc::clone(&numbers)));
         Ok(numbers)
     }
 
@@ -131,7 +135,7 @@ impl StateFile {
         self.writer.unpark();
         while entries.completed < own {
             if self.handle.as_ref().is_none_or(JoinHandle::is_finished) {
-                return Err(StateFileProblem::NoKeeper);
+                return Err(StateFileProblem::NoWriter);
             }
             if Instant::now() >= deadline {
                 return Err(StateFileProblem::Slow);
