@@ -166,6 +166,7 @@ BENCH_SECONDS = $(if $(filter command% environment%,$(origin SECONDS)),--seconds
 .PHONY: lint
 lint: toolchain feature-deps ## formatting, clippy and rustdoc, warnings denied
 	cargo fmt --all --check
+	.ci/import-cycles
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	cargo clippy --workspace --all-features --test 'vm_*' -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --document-private-items

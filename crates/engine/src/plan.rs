@@ -244,3 +244,93 @@ impl fmt::Display for Mode {
 fn release<'a>(plans: impl Iterator<Item = &'a Arc<dyn StagePlan>>) {
     plans.filter_map(|plan| plan.as_resource_owner()).for_each(|owner| owner.release());
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use xdpfwd_pipeline::{BuildCx, ResourceOwner, Stage};
+    use xdpfwd_xsk::UmemConfig;
+
+    use super::*;
+
+    /// A stage with a resource, which logs what happens to it.
+    #[derive(Debug)]
+    struct Owner {
+        name: &'static str,
+        fails: bool,
+        log: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl StagePlan for Owner {
+        fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+            unreachable!("nothing is built here")
+        }
+
+        fn summary(&self) -> String {
+            self.name.to_owned()
+        }
+
+        fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
+            Some(self)
+        }
+    }
+
+    impl ResourceOwner for Owner {
+        fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError> {
+            let others = others.iter().filter_map(|plan| plan.downcast_ref::<Self>()).map(|other| other.name);
+            let others = others.collect::<Vec<_>>().join(" ");
+            self.log.lock().unwrap().push(format!("acquire {} beside [{others}]", self.name));
+            if self.fails { Err(ResourceError("busy".to_owned())) } else { Ok(()) }
+        }
+
+        fn release(&self) {
+            self.log.lock().unwrap().push(format!("release {}", self.name));
+        }
+    }
+
+    fn plan(stages: &[&Arc<Owner>]) -> Plan {
+        let stages = stages.iter().map(|&plan| StageOnPath {
+            name: plan.name.to_owned(),
+            plan: Arc::clone(plan) as Arc<dyn StagePlan>,
+            in_kernel: false,
+        });
+        Plan {
+            mode: Mode::Auto,
+            workers: vec![None],
+            busy_poll: false,
+            idle: Idle::Poll,
+            ledger: true,
+            umem: UmemConfig::default(),
+            ports: vec![],
+            paths: vec![PathPlan { from: PortId(0), to: PortId(0), stages: stages.collect() }],
+            control: None,
+        }
+    }
+
+    #[test]
+    fn acquire_releases_in_reverse_order_when_a_later_stage_fails() {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let owner = |name, fails| Arc::new(Owner { name, fails, log: Arc::clone(&log) });
+        let (running, a, b, c) = (owner("running", false), owner("a", false), owner("b", false), owner("c", true));
+        let (stage, error) = plan(&[&a, &b, &a, &c]).acquire(Some(&plan(&[&running]))).unwrap_err();
+        assert_eq!((&*stage, &*error.to_string()), ("c", "busy"));
+        let expected = [
+            "acquire a beside [running]",
+            "acquire b beside [running a]",
+            "acquire c beside [running a b]",
+            "release b",
+            "release a",
+        ];
+        assert_eq!(*log.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn release_spares_stages_that_another_plan_has() {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let owner = |name| Arc::new(Owner { name, fails: false, log: Arc::clone(&log) });
+        let (stays, goes) = (owner("stays"), owner("goes"));
+        plan(&[&stays, &goes]).release(Some(&plan(&[&stays])));
+        assert_eq!(*log.lock().unwrap(), ["release goes"]);
+    }
+}

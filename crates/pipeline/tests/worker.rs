@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use xdpfwd_pipeline::{
-    BuildError, Cx, Idle, NamedStage, PortId, Reason, SnapshotError, Stage, Stopped, Verdict, View, Worker, mailbox,
+    BuildError, Cx, DropReason, Idle, NamedStage, PortId, Reason, SnapshotError, Stage, Stopped, Verdict, View, Worker,
+    mailbox,
 };
 use xdpfwd_testkit::wires::{
     LAN, WAN, assert_conserved, cross_connect, cross_connect_with, number, numbers, packet, umem_config,
@@ -349,6 +350,50 @@ fn stages_of_one_name_keep_their_own_counters_over_a_swap() {
     let report = worker.report();
     let stages: Vec<_> = report.paths[0].stages.iter().map(|s| (s.counters[0].1, s.account.packets)).collect();
     assert_eq!(stages, [(1, 1), (1, 1)]);
+}
+
+static ODD_NUMBER: DropReason = DropReason::new("odd_number", "The number in the packet is odd.");
+
+/// Drops packets with an odd number, under a reason of its own.
+struct EvenNumbers;
+
+impl Stage for EvenNumbers {
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        for mut packet in view.packets() {
+            if number(packet.frame) % 2 == 1 {
+                packet.drop(&ODD_NUMBER);
+            }
+        }
+    }
+}
+
+#[test]
+fn drop_is_counted_under_the_reason_that_a_stage_registered() {
+    ODD_NUMBER.register().unwrap();
+    let (mut worker, wires) = cross_connect((EvenNumbers,), (EvenNumbers,));
+    (0..10).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
+    worker.poll_once();
+    assert_eq!(numbers(&wires.wan.take_sent()), [0, 2, 4, 6, 8]);
+    let drops = worker.report().drops;
+    assert_eq!((drops[ODD_NUMBER.reason()], drops.total()), (5, 5));
+    assert!(drops.iter().any(|(reason, count)| reason.name() == "odd_number" && count == 5));
+    assert_conserved(&mut worker);
+}
+
+#[test]
+fn drop_under_an_unregistered_reason_is_counted_as_such() {
+    static FORGOTTEN: DropReason = DropReason::new("forgotten", "Never registered.");
+    struct DropAll;
+    impl Stage for DropAll {
+        fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+            view.packets().for_each(|mut packet| packet.drop(&FORGOTTEN));
+        }
+    }
+    let (mut worker, wires) = cross_connect((DropAll,), (DropAll,));
+    wires.lan.deliver(&packet(0)).unwrap();
+    worker.poll_once();
+    assert_eq!(worker.report().drops[Reason::UNREGISTERED], 1);
+    assert_conserved(&mut worker);
 }
 
 #[test]

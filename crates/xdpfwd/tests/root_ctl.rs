@@ -49,6 +49,17 @@ fn what_it_answers_is_what_the_report_says() {
     assert!(text.contains("     1           500  accept proto udp sport 1024-1025\n"), "{text}");
     assert!(String::from_utf8(socket.ctl(&["status"]).stdout).unwrap().contains("path lan->wan: edge (3 rules"));
     assert!(String::from_utf8(socket.ctl(&["stats"]).stdout).unwrap().contains("dropped as policy: 500\n"));
+    let inspected = socket.asked("inspect");
+    assert_eq!((&inspected["type"], &inspected["answered"]), (&json!("inspect"), &json!(1)));
+    let table = &inspected["tables"][0];
+    assert_eq!(
+        table["columns"],
+        json!([{ "name": "rule" }, { "name": "packets", "unit": "packets" }, { "name": "text" }])
+    );
+    assert_eq!(table["rows"][1], json!([1, 500, rules[1]]), "{table}");
+    assert_eq!(table["rows"][3], json!([null, 500, "(default)"]), "{table}");
+    let text = String::from_utf8(socket.ctl(&["inspect"]).stdout).unwrap();
+    assert!(text.contains("edge of lan->wan: rules\n"), "{text}");
     // The rules are still the same: so are their counters.
     let reloaded = socket.asked("reload");
     assert_eq!(reloaded, json!({ "schema": 1, "type": "reload", "afresh": [], "warnings": [] }));
@@ -56,7 +67,42 @@ fn what_it_answers_is_what_the_report_says() {
     let (ended, last) = running.stop();
     assert!(ended.status.success());
     assert_eq!(last.json["drops"]["policy"], 500);
+    assert_eq!(last.json["tables"][0]["rows"], table["rows"], "the final report has the tables");
     assert!(!socket.0.exists(), "its socket goes with it");
+}
+
+/// `ttl` has counters and no state.
+#[test]
+fn reload_keeps_counters_of_stages_without_state() {
+    let (chain, socket) = (chain(Chain::builder()), Socket::new("counters"));
+    let folder = Folder::new();
+    let path = folder.join("ttl.toml");
+    let config = |kind: &str| {
+        let filter = socket.config(&["accept"]);
+        let (head, _) = filter.split_once("[stage.edge]").unwrap();
+        format!("{head}[stage.edge]\nkind = \"{kind}\"\n")
+    };
+    fs::write(&path, config("ttl")).unwrap();
+    let arguments = [XDPFWD, "--config", path.to_str().unwrap(), "--interval", "0.05"];
+    let mut forwarder = xdpfwd_lab::Forwarder::spawn(chain.fwd(), &arguments).unwrap();
+    forwarder.wait_for_line(LONG, |line| line.contains("Mpps")).unwrap();
+    let reloaded = |afresh: &[&str]| {
+        let expected = json!({ "schema": 1, "type": "reload", "afresh": afresh, "warnings": [] });
+        assert_eq!(socket.asked("reload"), expected);
+        socket.asked("stats")["stages"][0].clone()
+    };
+    send(&chain, 1000);
+    let deadline = Instant::now() + LONG;
+    while socket.asked("stats")["ports"][0]["rx_packets"] != 1000 {
+        assert!(Instant::now() < deadline, "{}", socket.asked("stats"));
+    }
+    let before = socket.asked("stats")["stages"][0].clone();
+    let after = reloaded(&[]);
+    assert_eq!((&after["counters"], &after["packets"]), (&before["counters"], &before["packets"]));
+    // A stage of another kind starts at zero, and the answer names it.
+    fs::write(&path, config("mac-swap")).unwrap();
+    assert_eq!(reloaded(&["edge"])["counters"], Value::Null);
+    forwarder.stop(LONG).unwrap();
 }
 
 #[test]
