@@ -1,16 +1,32 @@
 //! Samples for the log: noted on the data path, written by a thread of their own.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Thread};
 
+use crossbeam_queue::ArrayQueue;
 use xdpfwd_filter::{Addresses, Key, Rule};
 
-/// Notes that wait to be written. What comes while they are as many is lost, and counted.
+/// Notes that can wait to be written. Further ones are lost, and counted.
 const WAITING: usize = 256;
 
 /// The way to the log that all workers share: made with the plan, so that its thread is on no worker's core.
 #[derive(Clone, Debug)]
-pub(crate) struct LogWriter(Option<SyncSender<Note>>);
+pub(crate) struct LogWriter(Option<Arc<Handle>>);
+
+/// The thread that writes, and the notes for it. The thread ends with the last handle.
+#[derive(Debug)]
+struct Handle {
+    notes: Arc<Notes>,
+    thread: Thread,
+}
+
+/// Notes that wait to be written: a queue without a lock, because workers add to it.
+#[derive(Debug)]
+struct Notes {
+    queue: ArrayQueue<Note>,
+    is_closed: AtomicBool,
+}
 
 /// A worker's.
 #[derive(Debug)]
@@ -33,13 +49,37 @@ impl LogWriter {
         if rules.clone().into_iter().all(|rule| rule.log.is_none()) {
             return Self(None);
         }
-        let (notes, to_write) = sync_channel::<Note>(WAITING);
         let shown: Vec<String> =
             rules.into_iter().map(|rule| rule.log.map_or_else(String::new, |_| rule.to_string())).collect();
-        // It ends when the last stage of the plan does.
-        let write = move || to_write.into_iter().for_each(|note| note.write(&shown));
-        let thread = thread::Builder::new().name("filter-log".into()).spawn(write);
-        Self(thread.ok().map(|_| notes))
+        let notes = Arc::new(Notes { queue: ArrayQueue::new(WAITING), is_closed: AtomicBool::new(false) });
+        let to_write = Arc::clone(&notes);
+        let thread = thread::Builder::new().name("filter-log".into()).spawn(move || to_write.write(&shown));
+        Self(thread.ok().map(|thread| Arc::new(Handle { notes, thread: thread.thread().clone() })))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.notes.is_closed.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+impl Notes {
+    /// Writes notes until the last stage of the plan is gone.
+    fn write(&self, rules: &[String]) {
+        loop {
+            // Read before the queue: what was added before it was closed is still written.
+            let is_last = self.is_closed.load(Ordering::Acquire);
+            while let Some(note) = self.queue.pop() {
+                note.write(rules);
+            }
+            if is_last {
+                return;
+            }
+            // A note that was added meanwhile has left a token: then this returns at once.
+            thread::park();
+        }
     }
 }
 
@@ -50,7 +90,11 @@ impl Log {
 
     /// Notes a packet. One in so many does: what it takes to wake a thread is no cost per packet.
     pub(super) fn note(&mut self, rule: u32, key: &Key, bytes: usize) {
-        let sent = self.writer.0.as_ref().is_some_and(|notes| notes.try_send(Note { rule, key: *key, bytes }).is_ok());
+        let sent = self.writer.0.as_ref().is_some_and(|handle| {
+            let pushed = handle.notes.queue.push(Note { rule, key: *key, bytes }).is_ok();
+            handle.thread.unpark();
+            pushed
+        });
         self.lost += u64::from(!sent);
     }
 
