@@ -99,6 +99,10 @@ fn reload_keeps_counters_of_stages_without_state() {
     let before = socket.asked("stats")["stages"][0].clone();
     let after = reloaded(&[]);
     assert_eq!((&after["counters"], &after["packets"]), (&before["counters"], &before["packets"]));
+    let text = |what: &str| String::from_utf8(socket.ctl(&[what]).stdout).unwrap();
+    assert_eq!(text("rules"), "no stage has rules\n");
+    assert_eq!(text("sa"), "no stage has security associations\n");
+    assert_eq!(text("inspect"), "no stage has tables\n");
     // A stage of another kind starts at zero, and the answer names it.
     fs::write(&path, config("mac-swap")).unwrap();
     assert_eq!(reloaded(&["edge"])["counters"], Value::Null);

@@ -87,9 +87,14 @@ impl StageConfig for NestedConfig {
     const KIND: &'static str = "nested";
 
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
-        match self.rules.iter().find(|rule| rule.port == 0) {
-            Some(rule) => Err(PlanError::new(format!("rule {:?} of {} workers: port 0", rule.label, cx.workers))),
-            None => Ok(Arc::new(MacSwap)),
+        match self.rules.iter().find(|rule| rule.port < 2) {
+            Some(Rule { port: 1, label }) if label == "two lines" => {
+                Err(PlanError::new("first line:\n  second line\n"))
+            }
+            Some(rule) if rule.port == 0 => {
+                Err(PlanError::new(format!("rule {:?} of {} workers: port 0", rule.label, cx.workers)))
+            }
+            _ => Ok(Arc::new(MacSwap)),
         }
     }
 }
@@ -121,4 +126,9 @@ fn errors_inside_of_a_stage_have_their_own_place() {
     );
     assert_eq!(said(kind), "x.toml:12:1: missing key `rules`, which kind \"nested\" needs\n");
     assert_eq!(said(&format!("{kind}\nrules = [{{ port = 0 }}]")), "x.toml:12:1: rule \"\" of 1 workers: port 0\n");
+    // A diagnostic is one line: an error of several lines becomes several.
+    assert_eq!(
+        said(&format!("{kind}\nrules = [{{ port = 1, label = \"two lines\" }}]")),
+        "x.toml:12:1: first line:\nx.toml:12:1:   second line\n"
+    );
 }
