@@ -145,6 +145,7 @@ lint: toolchain feature-deps ## formatting, clippy and rustdoc, warnings denied
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	cargo clippy --package xdpfwd --all-features --test vm_zero_copy --test vm_doctor --test vm_isolated --test vm_esp -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --document-private-items
+	cargo package --workspace --no-verify --offline --allow-dirty --quiet
 
 .PHONY: ci
 ci: ## what CI runs
