@@ -34,7 +34,7 @@ impl IcmpErrors {
     /// - the packet was decrypted on its path, so that a message would quote it in clear text;
     /// - the frame has too little headroom: 28 bytes for IPv4, 48 for IPv6.
     pub fn answer(&mut self, packet: &mut PacketMut<'_>, problem: Problem, now: u64) -> bool {
-        let may_send = !packet.meta.opened && self.rate.has_token(now);
+        let may_send = !packet.meta.decrypted && self.rate.has_token(now);
         if !may_send || !rewrite(packet.frame, &packet.meta.headers, problem, &self.sources) {
             return false;
         }

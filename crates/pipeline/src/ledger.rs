@@ -58,8 +58,8 @@ pub enum Task {
     Receive,
     /// Reading headers, for paths with a stage that wants them.
     Parse,
-    /// Putting what went through all stages into the queue of the way out.
-    Scatter,
+    /// Moving packets that passed all stages to the egress queue. Called `scatter` in reports.
+    Enqueue,
     /// Handing frames to TX rings.
     Transmit,
     /// System calls that make the kernel send: in copy mode its whole transmit path runs inside them.
@@ -82,7 +82,7 @@ impl Task {
     pub const ALL: [Self; 10] = [
         Self::Receive,
         Self::Parse,
-        Self::Scatter,
+        Self::Enqueue,
         Self::Transmit,
         Self::Wake,
         Self::Reclaim,
@@ -97,7 +97,7 @@ impl Task {
         match self {
             Self::Receive => "receive",
             Self::Parse => "parse",
-            Self::Scatter => "scatter",
+            Self::Enqueue => "scatter",
             Self::Transmit => "transmit",
             Self::Wake => "wake",
             Self::Reclaim => "reclaim",

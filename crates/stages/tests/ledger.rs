@@ -86,7 +86,7 @@ fn packets_bytes_and_calls_are_what_was_moved() {
     let ledger = &report.ledger;
     let (lan, wan) = (report.queues[0].counters, report.queues[1].counters);
     assert_eq!((lan.rx_packets, wan.tx_packets), (75, 75));
-    for task in [Task::Receive, Task::Parse, Task::Scatter, Task::Transmit, Task::Reclaim] {
+    for task in [Task::Receive, Task::Parse, Task::Enqueue, Task::Transmit, Task::Reclaim] {
         let account = ledger.task(task);
         assert_eq!(account.packets, 75, "{task:?}");
         // What was sent comes back in the turn after the next at the latest; the others are done once a batch.

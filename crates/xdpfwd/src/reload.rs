@@ -43,7 +43,7 @@ pub(crate) fn run(data_plane: &mut DataPlane, cli: &Run, registry: &Registry) ->
             tracing::info!(afresh = afresh.join(", "), "reloaded");
             Ok(Reloaded { afresh, warnings: lines(&warnings) })
         }
-        Err(error @ (ReloadError::Silent(_) | ReloadError::StillFiltering { .. })) => {
+        Err(error @ (ReloadError::Silent(_) | ReloadError::StillOffloaded { .. })) => {
             fail(format!("reloaded in part: {error}"), Vec::new())
         }
         Err(error) => fail(format!("not reloaded: {error}"), Vec::new()),

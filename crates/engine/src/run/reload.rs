@@ -62,7 +62,7 @@ pub enum ReloadError {
     #[error(
         "the stages are exchanged, but the XDP program of port {port} goes on filtering by its old rules ({what}): reload once more"
     )]
-    StillFiltering {
+    StillOffloaded {
         /// The port.
         port: String,
         /// Why.
@@ -76,9 +76,9 @@ pub enum ReloadError {
 }
 
 impl ReloadError {
-    fn still_filtering(self) -> Self {
+    fn still_offloaded(self) -> Self {
         match self {
-            Self::Program { port, what } => Self::StillFiltering { port, what },
+            Self::Program { port, what } => Self::StillOffloaded { port, what },
             other => other,
         }
     }
@@ -161,7 +161,7 @@ impl DataPlane {
         self.absorb_retired();
         self.forget_absent_rows();
         old.release(Some(self.plan()));
-        stuck.map_err(ReloadError::still_filtering)?;
+        stuck.map_err(ReloadError::still_offloaded)?;
         silent.map_or(Ok(()), Err)?;
         afresh.sort();
         afresh.dedup();

@@ -123,7 +123,7 @@ impl<C: Chain> WorkerBuilder<C> {
                 port_queues.push(PortQueue { socket, id, queue, queue_index, path: path_of[usize::from(id.0)] });
             }
         }
-        let unknown = Meta { ingress: PortId(0), queue: 0, opened: false, headers: Headers::parse(&[]) };
+        let unknown = Meta { ingress: PortId(0), queue: 0, decrypted: false, headers: Headers::parse(&[]) };
         Ok(Worker {
             ports: port_queues,
             paths: paths.into_iter().map(|(from, to, chain)| Path::new(from, to, chain)).collect(),

@@ -1,21 +1,35 @@
 //! The data path: what happens to a packet, in the order in which it happens.
 //!
 //! ```text
-//! poll_once ─┬─ for each port and queue
-//!            │     reclaim      frames that the kernel has sent return to the pool
-//!            │     receive      up to BURST batches of 64 packets, which also refills the fill ring
+//! poll_once ─┬─ for each port queue: one queue of one port
+//!            │     reclaim      frames that the kernel has sent, in an earlier iteration, return to the pool
+//!            │     receive      up to BURST batches of 64 packets, which also refills the fill ring from the pool
 //!            │       parse      read each packet's headers, if a stage of the path needs them
-//!            │       stages     each stage processes the batch; its verdicts are carried out before the next stage runs
+//!            │       stages     each stage processes the batch; its verdicts are applied before the next stage runs
 //!            │       enqueue    what is left goes to the egress queue of the path's port
 //!            │       transmit   early, only if an egress queue could not take another batch
 //!            ├─ transmit         every egress queue is handed to the kernel; a lone packet leaves in this iteration
 //!            └─ tick             once a millisecond, the stages' work that no packet triggers
 //! ```
 //!
-//! A packet is dropped in three places, each time counted under a [`Reason`]: by a stage's verdict (`apply_verdicts`), by an
-//! egress queue that is full or refuses the frame (`apply_verdicts` and `enqueue`), and when its path was retired
-//! ([`Reason::SHUTDOWN`]). A dropped frame returns to the pool at once. Losses before `receive` and after `transmit`
-//! are counted by the kernel.
+//! **Ownership.** A frame is in one place at a time: the pool, the fill ring, the RX ring, `batch`, an egress queue, the TX
+//! ring, the completion ring. A stage borrows the batch; it may take a frame out (hold it), and later emits or frees it
+//! through [`Cx`].
+//!
+//! **Drops.** A packet is dropped for three reasons, each counted in `drops` under a [`Reason`], and its frame returns to
+//! the pool at once:
+//!
+//! 1. a stage says so, by a verdict (`apply_verdicts`) or through [`Cx`] for a frame that it held; the stage's account
+//!    counts it too;
+//! 2. an egress queue refuses the frame, because it is full (`egress_full`) or the frame is invalid: in `enqueue`, or in
+//!    `apply_verdicts` and [`Cx`] for a packet that a stage sent to a port of its choice;
+//! 3. the stages of its path are retired ([`Reason::SHUTDOWN`]).
+//!
+//! Losses before `receive` and after `transmit` are counted by the kernel.
+//!
+//! **Cycles.** `ledger.book(task, packets)` adds the time since the last time stamp to a task; `ledger.stamp()` returns it,
+//! for a stage's account. A stamp is taken after each step of a batch, never per packet, and not at all while the ledger
+//! is off.
 
 use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{Batch, Frame, Pool};
@@ -41,24 +55,24 @@ impl<C: Chain> Worker<C> {
         self.ledger.book(Task::Control, 0);
         let mut received = 0;
         let mut busy = false;
-        for index in 0..self.ports.len() {
-            let port = &mut self.ports[index];
+        for port_index in 0..self.ports.len() {
+            let port = &mut self.ports[port_index];
             let reclaimed = port.socket.reclaim(&mut self.pool);
             if reclaimed > 0 {
                 busy = true;
                 self.ledger.book(Task::Reclaim, reclaimed);
             }
             // A port that no path starts from only transmits.
-            let Some(path) = port.path else { continue };
+            let Some(path_index) = port.path else { continue };
             for _ in 0..BURST {
-                let packets = self.ports[index].socket.receive(&mut self.batch, &mut self.pool);
+                let packets = self.ports[port_index].socket.receive(&mut self.batch, &mut self.pool);
                 if packets == 0 {
                     self.ledger.book_empty_look();
                 } else {
                     self.ledger.book(Task::Receive, packets);
                     received += packets;
-                    self.forward(path, index);
-                    // Keep room for the next batch, so that only a port that does not send makes packets drop.
+                    self.forward(path_index, port_index);
+                    // Transmit early, so that a queue overflows only if its port is not sending.
                     if self.egress.take_crowded() {
                         busy |= self.transmit();
                     }
@@ -81,9 +95,10 @@ impl<C: Chain> Worker<C> {
     }
 
     /// Takes the received batch through a path: parse, stages, enqueue.
-    fn forward(&mut self, path: usize, port: usize) {
-        let path = &mut self.paths[path];
-        let port = &self.ports[port];
+    fn forward(&mut self, path_index: usize, port_index: usize) {
+        let path = &mut self.paths[path_index];
+        let port = &self.ports[port_index];
+        // The time of the last stamp, which was taken when the batch had been received.
         let start = self.ledger.now();
         if path.retired {
             for frame in self.batch.places_mut().iter_mut().filter_map(Option::take) {
@@ -96,7 +111,7 @@ impl<C: Chain> Worker<C> {
         for (packet, meta) in self.batch.places().iter().zip(self.metas.iter_mut()) {
             meta.ingress = port.id;
             meta.queue = port.queue;
-            meta.opened = false;
+            meta.decrypted = false;
             if path.needs_headers {
                 Headers::parse_into(packet.as_deref().unwrap_or_default(), &mut meta.headers);
             }
@@ -129,8 +144,10 @@ impl<C: Chain> Worker<C> {
     #[inline]
     pub(super) fn transmit(&mut self) -> bool {
         let mut any = false;
+        // There is an egress queue for each port queue, with the same index.
         for (index, port) in self.ports.iter_mut().enumerate() {
             let queue = self.egress.queue(index);
+            // `unsent`: frames in the TX ring that the interface has not taken yet; the kernel may have to be woken again.
             if !queue.is_empty() || port.socket.unsent() {
                 let sent = port.socket.transmit(queue);
                 any |= sent > 0;
@@ -153,6 +170,7 @@ struct StageRun<'a> {
     queue: u16,
     queue_index: usize,
     to: PortId,
+    /// Frames that stages may still take hold of.
     quota: &'a mut u32,
     /// When the batch was received, in cycles.
     start: u64,
@@ -163,12 +181,12 @@ impl Visitor for StageRun<'_> {
     /// Lets a stage process what is left of the batch, carries out its verdicts, and adds the cycles to its account. Returns
     /// false when nothing is left.
     #[inline]
-    fn visit(&mut self, index: usize, stage: &mut impl Stage) -> bool {
+    fn visit(&mut self, stage_index: usize, stage: &mut impl Stage) -> bool {
         let packets = self.batch.len();
         if packets == 0 {
             return false;
         }
-        let account = &mut self.accounts[index];
+        let account = &mut self.accounts[stage_index];
         account.calls += 1;
         account.packets += packets as u64;
         let mut view = View { batch: self.batch, metas: self.metas, verdicts: self.verdicts, took: false };
@@ -184,11 +202,12 @@ impl Visitor for StageRun<'_> {
             quota: self.quota,
         };
         stage.process(&mut view, &mut cx);
+        // The common case: no verdict but `Next`, and no frame taken out.
         if !view.all_next() {
-            self.apply_verdicts(index);
+            self.apply_verdicts(stage_index);
         }
         if self.ledger.is_on() {
-            let account = &mut self.accounts[index];
+            let account = &mut self.accounts[stage_index];
             account.timed_calls += 1;
             account.timed_packets += packets as u64;
             account.cycles += self.ledger.stamp();
@@ -199,12 +218,12 @@ impl Visitor for StageRun<'_> {
 
 impl StageRun<'_> {
     /// Carries out a stage's verdicts. Packets that go on move together, in order, so that the next stage sees no gaps.
-    fn apply_verdicts(&mut self, index: usize) {
+    fn apply_verdicts(&mut self, stage_index: usize) {
         let packets = self.batch.places_mut();
         let mut left = 0;
         for at in 0..packets.len() {
             let verdict = std::mem::take(&mut self.verdicts[at]);
-            // The stage may hold the frame: then it is no longer in the batch.
+            // A frame that the stage holds is no longer in the batch.
             let Some(frame) = packets[at].take() else { continue };
             match verdict {
                 Verdict::Next => {
@@ -214,12 +233,12 @@ impl StageRun<'_> {
                 }
                 Verdict::To(port) => {
                     if let Err((reason, frame)) = self.egress.push(port, self.queue_index, frame) {
-                        self.accounts[index].drops += 1;
+                        self.accounts[stage_index].drops += 1;
                         discard(self.pool, self.drops, frame, reason);
                     }
                 }
                 Verdict::Drop(reason) => {
-                    self.accounts[index].drops += 1;
+                    self.accounts[stage_index].drops += 1;
                     discard(self.pool, self.drops, frame, reason);
                 }
             }
@@ -231,10 +250,10 @@ impl StageRun<'_> {
     #[inline]
     fn enqueue(self) {
         let packets = self.batch.len();
-        let index = self.egress.index_of(self.to, self.queue_index);
+        let egress_index = self.egress.index_of(self.to, self.queue_index);
         let Self { batch, egress, pool, drops, .. } = self;
-        egress.push_batch(index, batch, |reason, frame| refuse(pool, drops, frame, reason));
-        self.ledger.book(Task::Scatter, packets);
+        egress.push_batch(egress_index, batch, |reason, frame| refuse(pool, drops, frame, reason));
+        self.ledger.book(Task::Enqueue, packets);
     }
 }
 

@@ -236,7 +236,7 @@ impl Opener {
                 }
                 packets += 1;
                 bytes += len;
-                packet.meta.opened = true;
+                packet.meta.decrypted = true;
                 Ok(())
             });
             match done {
