@@ -10,8 +10,9 @@ use xdpfwd_xsk::UmemConfig;
 
 use crate::keep::Keep;
 
-/// What identifies a stage of a path over reloads: the path's number, the stage's name, and the type of its plan.
-pub(crate) type StageId = (usize, String, TypeId);
+/// What identifies a stage of a path over reloads: the path's number, the stage's name, its position among stages of that
+/// name, and the type of its plan.
+pub(crate) type StageId = (usize, String, usize, TypeId);
 
 /// What is to run. A configuration file resolves to this; another binary can write it in Rust.
 #[derive(Clone, Debug)]
@@ -143,8 +144,10 @@ impl Plan {
     pub(crate) fn stages_with_ids(&self) -> impl Iterator<Item = (StageId, &StageOnPath)> {
         let stages = |(path, plan): (usize, &'_ PathPlan)| (0..plan.stages.len()).map(move |at| (path, at));
         self.paths.iter().enumerate().flat_map(stages).map(|(path, at)| {
-            let stage = &self.paths[path].stages[at];
-            ((path, stage.name.clone(), (*stage.plan).type_id()), stage)
+            let stages = &self.paths[path].stages;
+            let stage = &stages[at];
+            let nth = stages[..at].iter().filter(|other| other.name == stage.name).count();
+            ((path, stage.name.clone(), nth, (*stage.plan).type_id()), stage)
         })
     }
 
@@ -169,7 +172,10 @@ impl Plan {
     pub(crate) fn acquire(&self, running: Option<&Self>) -> Result<(), (String, ResourceError)> {
         let mut holders: Vec<&dyn Any> = running.into_iter().flat_map(Self::stages).map(StageOnPath::as_any).collect();
         let mut acquired: Vec<&Arc<dyn StagePlan>> = Vec::new();
-        for stage in self.each_stage() {
+        let is_running = |stage: &StageOnPath| {
+            running.is_some_and(|running| running.stages().any(|other| Arc::ptr_eq(&other.plan, &stage.plan)))
+        };
+        for stage in self.each_stage().filter(|stage| !is_running(stage)) {
             if let Some(owner) = stage.plan.as_resource_owner()
                 && let Err(error) = owner.acquire(&holders)
             {
@@ -312,8 +318,9 @@ mod tests {
     fn acquire_releases_in_reverse_order_when_a_later_stage_fails() {
         let log = Arc::new(Mutex::new(Vec::new()));
         let owner = |name, fails| Arc::new(Owner { name, fails, log: Arc::clone(&log) });
+        // The running stage is in both plans: it has its resources, and keeps them.
         let (running, a, b, c) = (owner("running", false), owner("a", false), owner("b", false), owner("c", true));
-        let (stage, error) = plan(&[&a, &b, &a, &c]).acquire(Some(&plan(&[&running]))).unwrap_err();
+        let (stage, error) = plan(&[&a, &running, &b, &a, &c]).acquire(Some(&plan(&[&running]))).unwrap_err();
         assert_eq!((&*stage, &*error.to_string()), ("c", "busy"));
         let expected = [
             "acquire a beside [running]",

@@ -25,6 +25,11 @@ impl Mapping {
         Self { base, len, owner: Some(owner) }
     }
 
+    /// Its length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Where it begins.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base

@@ -24,6 +24,8 @@ pub(crate) struct Region {
 impl Region {
     pub(crate) fn new(config: &UmemConfig, memory: Mapping, memfd: Option<OwnedFd>, huge: bool) -> Self {
         let &UmemConfig { frame_size, frames, .. } = config;
+        // Frames are views of these bytes.
+        assert!(memory.len() >= config.bytes(), "a mapping of {} bytes is too short", memory.len());
         Self { memory, frame_size, frames, owners: Owners::new(frames), _memfd: memfd, huge, slots: Cell::new(0) }
     }
 

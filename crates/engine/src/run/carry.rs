@@ -80,7 +80,7 @@ mod tests {
     }
 
     fn id(name: &str) -> StageId {
-        (0, name.to_owned(), TypeId::of::<()>())
+        (0, name.to_owned(), 0, TypeId::of::<()>())
     }
 
     fn counted(carried: &CarriedCounters, stage: &str, rows: &[&str]) -> Vec<u64> {
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(counted(&carried, "other", &["drop"]), [0]);
         // A stage of another kind does not go on.
         let mut counters = [0];
-        carried.add_to(&(0, "fw".to_owned(), TypeId::of::<u8>()), &keys(&["drop"]), &mut counters);
+        carried.add_to(&(0, "fw".to_owned(), 0, TypeId::of::<u8>()), &keys(&["drop"]), &mut counters);
         assert_eq!(counters, [0]);
     }
 }

@@ -43,6 +43,8 @@ pub struct DataPlane {
     fallback: Option<Fallback>,
     /// Row counters of stages that reloads have replaced.
     carried: CarriedCounters,
+    /// Plans whose resources a worker may still use, because it did not reply to a reload.
+    unreleased: Vec<Arc<Plan>>,
     /// What workers have counted in stages that they have replaced: sent by each when it does so.
     retired: (mpsc::Sender<Retired>, mpsc::Receiver<Retired>),
     _interrupts: Vec<DeferredInterrupts>,
@@ -89,7 +91,7 @@ impl DataPlane {
         Ok(Probe { modes: started.modes.clone(), fallback: started.fallback.clone() })
     }
 
-    fn start_directing(mut plan: Plan, control: &Control, direct: bool) -> Result<Self, StartError> {
+    fn start_directing(plan: Plan, control: &Control, direct: bool) -> Result<Self, StartError> {
         if plan.workers.is_empty() {
             return Err(StartError::Empty("workers"));
         }
@@ -103,6 +105,17 @@ impl DataPlane {
         check_places(&plan).map_err(|(stage, why)| StartError::Placed { stage, why })?;
         // Before anything of the network is touched.
         plan.acquire(None).map_err(|(stage, source)| StartError::Resource { stage, source })?;
+        let acquired = plan.clone();
+        Self::start_acquired(plan, interfaces, control, direct).inspect_err(|_| acquired.release(None))
+    }
+
+    /// The part of a start for which the stages have their resources.
+    fn start_acquired(
+        mut plan: Plan,
+        interfaces: Vec<Interface>,
+        control: &Control,
+        direct: bool,
+    ) -> Result<Self, StartError> {
         let mut attachments = Vec::with_capacity(interfaces.len());
         let mut fallback = None;
         for (id, interface) in (0..=u8::MAX).map(PortId).zip(&interfaces) {
@@ -141,6 +154,7 @@ impl DataPlane {
             complaints: Vec::new(),
             fallback,
             carried: CarriedCounters::default(),
+            unreleased: Vec::new(),
             retired: mpsc::channel(),
             _interrupts: interrupts,
             promiscuous: Vec::new(),
@@ -324,7 +338,6 @@ impl DataPlane {
 
     /// Returns the inspection tables of all stages, with counters added up over workers, reloads and XDP programs.
     pub fn inspect(&mut self) -> Inspection {
-        self.absorb_retired();
         let mut counted: RowCounters = vec![Vec::new(); self.plan.paths.len()];
         let mut answered = 0;
         for worker in &self.workers {
@@ -332,8 +345,15 @@ impl DataPlane {
             answered += 1;
             inspect::add_rows(&mut counted, &rows);
         }
+        // After the workers have replied: one that replaced its stages late has sent their counters before.
+        self.absorb_retired();
         let tables = self.tables(counted);
         Inspection { workers: self.workers.len(), answered, tables }
+    }
+
+    /// Returns the inspection tables that need no counters of workers, without asking them.
+    pub fn inspect_plans(&self) -> Vec<inspect::TableReport> {
+        inspect::tables_of_plans(&self.plan)
     }
 
     fn tables(&self, mut counted: RowCounters) -> Vec<inspect::TableReport> {
@@ -394,6 +414,11 @@ impl DataPlane {
     /// Forgets carried counters of rows that the plan no longer has.
     pub(crate) fn forget_absent_rows(&mut self) {
         self.carried.retain(&self.plan);
+    }
+
+    /// Releases the resources of a plan only at the end, because a worker may still use them.
+    pub(crate) fn release_at_the_end(&mut self, plan: Arc<Plan>) {
+        self.unreleased.push(plan);
     }
 
     /// Where workers send what they have counted in stages that they replace.
@@ -473,6 +498,8 @@ impl DataPlane {
             }
         }
         self.absorb_retired();
+        // The maps of the programs can still be read; packets no longer wait for that.
+        self.attachments.iter_mut().for_each(Attachment::detach);
         let tables = self.tables(counted);
         self.collect().with_tables(tables)
         // Dropping does the rest, in order.
@@ -509,6 +536,7 @@ impl Drop for DataPlane {
             }
         }
         self.plan.release(None);
+        self.unreleased.iter().for_each(|plan| plan.release(None));
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use xdpfwd_pipeline::Table;
 
-use crate::plan::Plan;
+use crate::plan::{Plan, StageOnPath};
 use crate::run::carry::CarriedCounters;
 
 /// The inspection tables of all stages.
@@ -40,6 +40,10 @@ fn is_zero(number: &usize) -> bool {
 }
 
 impl TableReport {
+    fn new(path: Option<String>, stage: &StageOnPath, table: Table) -> Self {
+        Self { path, stage: stage.name.clone(), place: stage.place(), table, rows_omitted: 0 }
+    }
+
     /// Leaves out all but the first rows.
     pub fn limit_rows(&mut self, most: usize) {
         self.rows_omitted += self.table.rows.len().saturating_sub(most);
@@ -59,6 +63,18 @@ pub(crate) fn add_rows(sum: &mut [Vec<Vec<u64>>], rows: &[Vec<Vec<u64>>]) {
             sum.iter_mut().zip(rows).for_each(|(sum, row)| *sum += row);
         }
     }
+}
+
+/// Makes the tables of stages whose rows have no counters of workers.
+pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
+    let mut reports = Vec::new();
+    for stage in plan.each_stage() {
+        let Some(inspectable) = stage.plan.as_inspectable() else { continue };
+        if inspectable.counter_keys().is_empty() {
+            reports.extend(inspectable.tables(&[]).into_iter().map(|table| TableReport::new(None, stage, table)));
+        }
+    }
+    reports
 }
 
 /// Makes the tables of a plan's stages, given what workers and XDP programs have counted.
@@ -83,13 +99,8 @@ pub(crate) fn tables(plan: &Plan, counted: &RowCounters, carried: &CarriedCounte
         }
         carried.add_to(&id, &keys, &mut counters);
         let path = (!keys.is_empty()).then(|| plan.path_name(path));
-        reports.extend(inspectable.tables(&counters).into_iter().map(|table| TableReport {
-            path: path.clone(),
-            stage: stage.name.clone(),
-            place: stage.place(),
-            table,
-            rows_omitted: 0,
-        }));
+        let tables = inspectable.tables(&counters).into_iter();
+        reports.extend(tables.map(|table| TableReport::new(path.clone(), stage, table)));
     }
     reports
 }

@@ -99,8 +99,11 @@ impl DataPlane {
         plan.acquire(Some(self.plan()))
             .map_err(|(stage, error)| ReloadError::Resource { stage, what: error.to_string() })?;
         let result = self.exchange(&mut plan);
-        if result.is_err() {
-            plan.release(Some(self.plan()));
+        match &result {
+            // It may still build stages of this plan.
+            Err(ReloadError::NoAnswer(_)) => self.release_at_the_end(Arc::new(plan)),
+            Err(_) => plan.release(Some(self.plan())),
+            Ok(_) => {}
         }
         result
     }
@@ -160,7 +163,11 @@ impl DataPlane {
         self.carry_from_programs(&old, predecessors);
         self.absorb_retired();
         self.forget_absent_rows();
-        old.release(Some(self.plan()));
+        match silent {
+            // It still has stages of the old plan.
+            Some(_) => self.release_at_the_end(old),
+            None => old.release(Some(self.plan())),
+        }
         stuck.map_err(ReloadError::still_offloaded)?;
         silent.map_or(Ok(()), Err)?;
         afresh.sort();

@@ -12,8 +12,8 @@ pub trait ResourceOwner {
     /// nothing.
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError>;
 
-    /// Releases what `acquire` took: when a later stage of the configuration fails to acquire, when workers fail to build
-    /// their stages, and when the stage has left the data plane.
+    /// Releases what `acquire` took: when a later stage of the configuration fails to acquire, when the start or the reload
+    /// fails after that, and when the stage has left the data plane. May be called more than once.
     fn release(&self);
 
     /// Returns the resources that no two stages of a configuration may both have.

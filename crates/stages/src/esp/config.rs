@@ -171,6 +171,7 @@ impl StageConfig for EspSealConfig {
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
             state_path: cx.directory.join(self.state_file.0),
             state: ArcSwapOption::empty(),
+            was_acquired: AtomicBool::new(false),
             keys,
             own: Seal {
                 mtu: self.mtu.map_or(MTU, |mtu| mtu.0) as usize,
@@ -232,6 +233,7 @@ impl StageConfig for EspOpenConfig {
             tcp_mss: self.tcp_mss.map(|mss| mss.0 as u16),
             state_path: cx.directory.join(self.state_file.0),
             state: ArcSwapOption::empty(),
+            was_acquired: AtomicBool::new(false),
             keys,
         }))))
     }

@@ -28,6 +28,7 @@ pub(super) struct Settings<D: Direction> {
     pub(super) state_path: PathBuf,
     /// The state file, from acquisition to release.
     pub(super) state: ArcSwapOption<StateFile>,
+    pub(super) was_acquired: AtomicBool,
     pub(super) keys: Vec<ExclusiveResource>,
     pub(super) own: D,
 }
@@ -126,7 +127,12 @@ impl<D: Direction> Plan<D> {
 
 impl<D: Direction> ResourceOwner for Plan<D> {
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError> {
-        let Settings { sas, state_path, .. } = &*self.0;
+        let Settings { sas, state_path, was_acquired, .. } = &*self.0;
+        // The SAs refer to the state file of the first time, which may be closed by now.
+        if was_acquired.swap(true, Ordering::Relaxed) {
+            let what = "the plan of an ESP stage can acquire its state file once; plan the stage again";
+            return Err(ResourceError(what.to_owned()));
+        }
         let (same, opposite) = (sas_in_use::<D>(others), sas_in_use::<D::Opposite>(others));
         for sa in sas {
             check_key(state_path, sa.association(), &same, &opposite)?;

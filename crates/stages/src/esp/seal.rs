@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use arrayvec::ArrayVec;
 use xdpfwd_ipsec::{BATCH, Exhausted, HEADER, ICV, IN_FRONT, Outgoing, behind};
 use xdpfwd_pipeline::{
-    BuildCx, Cx, IcmpErrors, Inspectable, Maintained, PacketMut, Reason, ResourceOwner, Stage, StagePlan, Verdict,
-    Verdicts, View,
+    BuildCx, Cx, IcmpErrors, Inspectable, Maintained, PacketMut, Reason, ResourceOwner, SnapshotError, Stage,
+    StagePlan, Verdict, Verdicts, View,
 };
 use xdpfwd_wire::checksum::{Sum, update};
 use xdpfwd_wire::icmp::Problem;
@@ -148,6 +148,17 @@ impl Stage for EspSeal {
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
         COUNTERS.into_iter().zip(self.work.counters).collect()
+    }
+
+    /// There is no state to hand over: the snapshot has the successor called.
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        Some(Vec::new())
+    }
+
+    /// Sets the limits of the SAs again: another worker's old stage may have set its own since.
+    fn restore(&mut self, _: &[u8]) -> Result<(), SnapshotError> {
+        self.settings.sas.iter().for_each(Outbound::limit);
+        Ok(())
     }
 }
 

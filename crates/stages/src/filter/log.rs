@@ -91,7 +91,9 @@ impl Log {
     /// Notes a packet. One in so many does: what it takes to wake a thread is no cost per packet.
     pub(super) fn note(&mut self, rule: u32, key: &Key, bytes: usize) {
         let sent = self.writer.0.as_ref().is_some_and(|handle| {
-            let pushed = handle.notes.queue.push(Note { rule, key: *key, bytes }).is_ok();
+            // Looked at first: a push into a full queue would wait for the writer to finish taking a note out.
+            let queue = &handle.notes.queue;
+            let pushed = !queue.is_full() && queue.push(Note { rule, key: *key, bytes }).is_ok();
             handle.thread.unpark();
             pushed
         });

@@ -57,8 +57,12 @@ impl<'i> Findings<'i> {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
         };
-        // A diagnostic is one line. A message of several lines becomes several diagnostics.
-        findings.extend(remark.message.lines().filter(|line| !line.trim().is_empty()).map(|line| Finding {
+        // A diagnostic is one line. A message of several lines becomes several diagnostics, an empty one is one too.
+        let mut lines: Vec<&str> = remark.message.lines().filter(|line| !line.trim().is_empty()).collect();
+        if lines.is_empty() {
+            lines.push("the stage cannot be planned, and gives no reason");
+        }
+        findings.extend(lines.into_iter().map(|line| Finding {
             offset,
             message: line.trim_end().to_owned(),
             elsewhere: elsewhere.clone(),

@@ -143,10 +143,22 @@ fn sas(sas: &[Value], text: &mut String) {
     }
 }
 
+/// Prints whether counters of some workers are missing.
+fn warn_of_silent_workers(answer: &Value, text: &mut String) {
+    if answer["answered"] != answer["workers"] {
+        let _ = writeln!(
+            text,
+            "{} of {} workers answered: what the others counted is missing",
+            answer["answered"], answer["workers"]
+        );
+    }
+}
+
 /// Any inspection tables.
 fn inspect(answer: &Value, text: &mut String) {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let word = |value: &Value| value.as_str().map_or_else(|| cell(value), ToOwned::to_owned);
+    warn_of_silent_workers(answer, text);
     let tables = list(&answer["tables"]);
     if tables.is_empty() {
         let _ = writeln!(text, "no stage has tables");
@@ -154,7 +166,12 @@ fn inspect(answer: &Value, text: &mut String) {
     for table in tables {
         let on = table["path"].as_str().map_or(String::new(), |path| format!(" of {path}"));
         let _ = writeln!(text, "{}{on}: {}", word(&table["stage"]), word(&table["name"]));
-        let head = list(&table["columns"]).iter().map(|column| word(&column["name"])).collect();
+        let columns = list(&table["columns"]);
+        let head = columns.iter().map(|column| match column["unit"].as_str() {
+            Some(unit) if column["name"] != unit => format!("{} ({unit})", word(&column["name"])),
+            _ => word(&column["name"]),
+        });
+        let head = head.collect();
         let rows = list(&table["rows"]).iter().map(|row| list(row).iter().map(cell).collect()).collect();
         text.push_str(&crate::text::columns(head, rows));
     }
@@ -251,13 +268,7 @@ fn text(command: Command, answer: &Value) -> String {
             if list(&answer["filters"]).is_empty() {
                 let _ = writeln!(text, "no stage has rules");
             }
-            if answer["answered"] != answer["workers"] {
-                let _ = writeln!(
-                    text,
-                    "{} of {} workers answered: what the others counted is missing",
-                    answer["answered"], answer["workers"]
-                );
-            }
+            warn_of_silent_workers(answer, &mut text);
             for filter in list(&answer["filters"]) {
                 let _ = writeln!(text, "{} of {}{}", word(&filter["stage"]), word(&filter["path"]), place(&filter));
                 for rule in list(&filter["rules"]) {

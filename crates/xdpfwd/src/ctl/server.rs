@@ -66,7 +66,7 @@ fn answer(command: Command, data_plane: &mut DataPlane, cli: &Run, registry: &Re
         Command::Status => serde_json::to_value(status(data_plane, cli)),
         Command::Stats => serde_json::to_value(data_plane.report()),
         Command::Rules => views::rules(&data_plane.inspect()),
-        Command::Sa => views::sas(&data_plane.inspect()),
+        Command::Sa => views::sas(&data_plane.inspect_plans()),
         Command::Inspect => views::all(&data_plane.inspect()),
         Command::Reload => Ok(match reload::run(data_plane, cli, registry) {
             Ok(reloaded) => {

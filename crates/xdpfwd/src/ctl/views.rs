@@ -32,8 +32,8 @@ pub(super) fn rules(inspection: &Inspection) -> serde_json::Result<Value> {
 }
 
 /// `ctl sa`: the rows of the tables called `sas`, each with its stage.
-pub(super) fn sas(inspection: &Inspection) -> serde_json::Result<Value> {
-    let reports = inspection.tables.iter().filter(|report| report.table.name == "sas");
+pub(super) fn sas(tables: &[TableReport]) -> serde_json::Result<Value> {
+    let reports = tables.iter().filter(|report| report.table.name == "sas");
     let rows = reports.flat_map(|report| report.table.rows.iter().map(move |row| (report, row)));
     let sas = rows.map(|(report, row)| {
         let mut sa = object(report, row)?;
@@ -82,7 +82,7 @@ mod tests {
         let mut table = Table::new("sas", &[("spi", None), ("source", None)]);
         table.rows.push(vec![4097_u32.into(), Cell::None]);
         let expected = json!({ "schema": 1, "type": "sa", "sas": [{ "stage": "own", "spi": 4097, "source": null }] });
-        assert_eq!(sas(&inspection(table)).unwrap(), expected);
+        assert_eq!(sas(&inspection(table).tables).unwrap(), expected);
     }
 
     #[test]

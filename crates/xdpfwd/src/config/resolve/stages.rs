@@ -114,7 +114,9 @@ fn plan(
                 }
             }
             Err(KindError::Plan(error)) => {
-                if tries == 0 {
+                if tries == 0 && error.0.is_empty() {
+                    findings.error(&span, "the stage cannot be planned, and gives no reason".to_owned());
+                } else if tries == 0 {
                     error.0.iter().for_each(|remark| findings.remark(Severity::Error, &span, remark));
                 }
                 break;
