@@ -75,7 +75,7 @@ struct Boot {
     #[arg(long)]
     kernel: Option<String>,
     /// Seconds after which the machine is switched off: boot, command and all
-    #[arg(long, default_value_t = 900)]
+    #[arg(long, default_value_t = 1800)]
     timeout: u64,
 }
 
