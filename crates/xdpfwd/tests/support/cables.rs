@@ -99,6 +99,13 @@ impl Cables {
     /// packet's addresses alone unless it is told to hash the ports, and takes the queue of a hash from the indirection
     /// table. m0 and m1 have no RSS: the host's tap spreads flows by a hash of its own.
     pub fn set_queues(&self, queues: u16) {
+        // To set fewer queues, none may be in a table that a user has set. The default spreads flows over all queues.
+        let reset_table = || {
+            for near in self.near.iter().filter(|near| near.starts_with('i')) {
+                self.ethtool(&["-X", near, "default"]);
+            }
+        };
+        reset_table();
         for near in self.near.iter().filter(|near| near.starts_with(['i', 'm'])) {
             // ethtool reports an error if the number is already set: only the number that is set in the end counts.
             let _ = self.ethtool(&["-L", near, "combined", &queues.to_string()]);
@@ -106,9 +113,9 @@ impl Cables {
             let current = shown.rsplit("Combined:").next().and_then(|rest| rest.split_whitespace().next());
             assert_eq!(current, Some(&*queues.to_string()), "{near}: {shown}");
         }
+        reset_table();
         for near in self.near.iter().filter(|near| near.starts_with('i')) {
             self.ethtool(&["-N", near, "rx-flow-hash", "udp4", "sdfn"]);
-            self.ethtool(&["-X", near, "equal", &queues.to_string()]);
             let shown = self.ethtool(&["-x", near]);
             let used = (0..queues).all(|queue| indirection_table(&shown).contains(&queue));
             assert!(used, "a queue of {near} is not in its indirection table:\n{shown}");
