@@ -34,7 +34,7 @@
 use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{Batch, Frame, Pool};
 
-use super::Worker;
+use super::{PortQueue, Worker};
 use crate::chain::{Chain, Visitor};
 use crate::cx::{Cx, discard};
 use crate::egress::{BURST, Egress};
@@ -97,7 +97,9 @@ impl<C: Chain> Worker<C> {
     /// Takes the received batch through a path: parse, stages, enqueue.
     fn forward(&mut self, path_index: usize, port_index: usize) {
         let path = &mut self.paths[path_index];
-        let port = &self.ports[port_index];
+        // Copies, which the loop below keeps in registers.
+        let &PortQueue { id: ingress, queue, queue_index, .. } = &self.ports[port_index];
+        let needs_headers = path.needs_headers;
         // The time of the last stamp, which was taken when the batch had been received.
         let start = self.ledger.now();
         if path.retired {
@@ -109,14 +111,14 @@ impl<C: Chain> Worker<C> {
         }
         // Parse.
         for (packet, meta) in self.batch.places().iter().zip(self.metas.iter_mut()) {
-            meta.ingress = port.id;
-            meta.queue = port.queue;
+            meta.ingress = ingress;
+            meta.queue = queue;
             meta.decrypted = false;
-            if path.needs_headers {
+            if needs_headers {
                 Headers::parse_into(packet.as_deref().unwrap_or_default(), &mut meta.headers);
             }
         }
-        if path.needs_headers {
+        if needs_headers {
             self.ledger.book(Task::Parse, self.batch.len());
         }
         // Stages: the chain calls `visit` with each.
@@ -128,8 +130,8 @@ impl<C: Chain> Worker<C> {
             egress: &mut self.egress,
             drops: &mut self.drops,
             accounts: &mut path.accounts,
-            queue: port.queue,
-            queue_index: port.queue_index,
+            queue,
+            queue_index,
             to: path.to,
             quota: &mut self.quota,
             start,
