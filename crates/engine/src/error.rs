@@ -36,7 +36,7 @@ pub enum StartError {
         fix: String,
     },
     /// The XDP program that does a stage's work cannot be loaded.
-    #[error("loading the XDP program with the filter's rules: {0}; place = \"auto\" falls back to user space")]
+    #[error("loading the XDP program with the rules of a stage: {0}; place = \"auto\" falls back to user space")]
     Offload(String),
     /// A stage lacks something that is outside of this process: a file, say.
     #[error("stage {stage}: {source}")]

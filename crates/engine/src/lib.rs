@@ -57,7 +57,7 @@ pub use host::lockout::{Carried, Lockout, lockouts};
 pub use keep::{Keep, KeepRule, KeepRuleError};
 pub use plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use run::control::{Control, Event};
-pub use run::data_plane::{DataPlane, Probe};
+pub use run::data_plane::DataPlane;
 pub use run::inspect::{Inspection, TableReport};
 pub use run::ledger::{Ledger, TaskReport, WorkerLedger};
 pub use run::reload::ReloadError;
@@ -66,6 +66,7 @@ pub use run::report::{
     StageReport,
 };
 pub use run::socket::{ControlSocket, Request};
+pub use run::start::Probe;
 pub use run::up::{Waited, wait_until_up};
 
 /// The example in README.md, compiled as a doctest.

@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 use xdpfwd_engine::{Keep, XdpDecision, XdpProgram};
 use xdpfwd_pipeline::{Reason, Stage as _};
 use xdpfwd_stages::filter::{Filter, FilterPlan, look_at};
-use xdpfwd_testkit::random_filter::{Lot, RuleSet, packet};
+use xdpfwd_testkit::random_filter::{RuleSet, SplitMix64, packet};
 use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{HugePages, Opened, Port as _, UmemConfig, XskPort};
 
@@ -72,7 +72,7 @@ fn judge_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
     let mut counts = CaseCounts::default();
     for set in sets {
         // Far apart: with seeds in a row, the generator's sequences would overlap.
-        let mut lot = Lot::new(Lot::new(seed.wrapping_add(set as u64)).draw());
+        let mut lot = SplitMix64::new(SplitMix64::new(seed.wrapping_add(set as u64)).draw());
         let drawn = RuleSet::draw(&mut lot, MOST_GO_ON);
         let plan = drawn.plan("kernel");
         let kernel = plan.as_xdp_offload().unwrap().image();
@@ -119,7 +119,7 @@ fn judge_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
 #[test]
 fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
     let seed = xdpfwd_testkit::random_filter::seed();
-    let mut lot = Lot::new(seed);
+    let mut lot = SplitMix64::new(seed);
     let opened = socket();
     let v4 = |address: u64, length: u32| {
         let address = address as u32 & u32::MAX.checked_shl(32 - length).unwrap_or(0);
@@ -199,7 +199,7 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
 #[test]
 fn what_is_kept_is_kept_from_the_filter() {
     let keep: Keep = ["arp".parse().unwrap()].into();
-    let drop_all = RuleSet::of(vec!["drop".into()], &mut Lot::new(1), 0);
+    let drop_all = RuleSet::of(vec!["drop".into()], &mut SplitMix64::new(1), 0);
     let plan = drop_all.plan("kernel");
     let opened = socket();
     let mut program = XdpProgram::load(1, &keep, Some(plan.as_xdp_offload().unwrap().image())).unwrap();

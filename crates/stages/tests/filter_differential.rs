@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use xdpfwd_filter::Classifier;
 use xdpfwd_stages::filter::{Filter, FilterPlan, Seen, look_at};
-use xdpfwd_testkit::random_filter::{Lot, RuleSet, packet};
+use xdpfwd_testkit::random_filter::{RuleSet, SplitMix64, packet};
 use xdpfwd_wire::Headers;
 
 const PACKETS: usize = 1024;
@@ -23,7 +23,7 @@ fn ten_million_packets_are_judged_as_the_rules_say() {
 
 fn judge(sets: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
-    let mut lot = Lot::new(seed);
+    let mut lot = SplitMix64::new(seed);
     let (mut cases, mut by_a_rule, mut mangled, mut most) = (0, 0, 0, 0);
     for set in 0..sets {
         let drawn = RuleSet::draw(&mut lot, usize::MAX);

@@ -15,9 +15,9 @@ pub fn seed() -> u64 {
 }
 
 /// Small and fast, the same for the same seed (Vigna's splitmix64).
-pub struct Lot(u64);
+pub struct SplitMix64(u64);
 
-impl Lot {
+impl SplitMix64 {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -60,14 +60,14 @@ const KEYS: [&str; 6] = ["not_ip", "malformed", "vlan_stack", "extension_chain",
 
 impl RuleSet {
     /// With so many rules at most that have no verdict.
-    pub fn draw(lot: &mut Lot, most_go_on: usize) -> Self {
+    pub fn draw(lot: &mut SplitMix64, most_go_on: usize) -> Self {
         let count = lot.of(&[1, 8, 9, 20, 60, 150, 300]);
         let written = (0..count).map(|_| rule(lot)).collect();
         Self::of(written, lot, most_go_on)
     }
 
     /// Of some rules.
-    pub fn of(mut written: Vec<String>, lot: &mut Lot, most_go_on: usize) -> Self {
+    pub fn of(mut written: Vec<String>, lot: &mut SplitMix64, most_go_on: usize) -> Self {
         for rule in written.iter_mut().filter(|rule| rule.starts_with("continue")).skip(most_go_on) {
             *rule = rule.replace("continue", "accept");
         }
@@ -119,7 +119,7 @@ const LENGTHS_V4: [u8; 6] = [0, 8, 15, 24, 30, 32];
 const LENGTHS_V6: [u8; 6] = [0, 16, 32, 61, 64, 128];
 
 /// Of few, so that rules overlap.
-fn address(lot: &mut Lot, v4: bool) -> [u8; 16] {
+fn address(lot: &mut SplitMix64, v4: bool) -> [u8; 16] {
     let mut address = [0; 16];
     if v4 {
         let all = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 9, 1], [10, 200, 0, 1], [192, 0, 2, 1], [192, 0, 2, 130]];
@@ -150,7 +150,7 @@ fn cut(mut address: [u8; 16], length: u8) -> [u8; 16] {
 }
 
 /// A rule, as it is written.
-fn rule(lot: &mut Lot) -> String {
+fn rule(lot: &mut SplitMix64) -> String {
     let mut rule = lot.of(&["accept", "drop", "accept", "drop", "continue"]).to_owned();
     let v4 = lot.one_in(2);
     let mut add = |word: String| {
@@ -206,7 +206,7 @@ fn rule(lot: &mut Lot) -> String {
 }
 
 /// A packet of few addresses, protocols and ports, and whether it was mangled.
-pub fn packet(lot: &mut Lot) -> (Vec<u8>, bool) {
+pub fn packet(lot: &mut SplitMix64) -> (Vec<u8>, bool) {
     let v4 = lot.one_in(2);
     let protocol = lot.of(&PROTOCOLS);
     let l4 = upper(lot, protocol);
@@ -230,7 +230,7 @@ pub fn packet(lot: &mut Lot) -> (Vec<u8>, bool) {
     (packet, mangled)
 }
 
-fn upper(lot: &mut Lot, protocol: u8) -> Vec<u8> {
+fn upper(lot: &mut SplitMix64, protocol: u8) -> Vec<u8> {
     let ports = [lot.of(&PORTS).to_be_bytes(), lot.of(&PORTS).to_be_bytes()].concat();
     match protocol {
         6 => [&ports[..], &[0; 8], &[0x50, lot.of(&[0x02, 0x12, 0x10, 0x04, 0x29])], &[0; 6], b"data"].concat(),
@@ -240,7 +240,7 @@ fn upper(lot: &mut Lot, protocol: u8) -> Vec<u8> {
     }
 }
 
-fn ipv4(lot: &mut Lot, protocol: u8, l4: &[u8]) -> Vec<u8> {
+fn ipv4(lot: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
     let options: &[u8] =
         if lot.one_in(16) { lot.of(&[&[1, 1, 1, 0][..], &[148, 4, 0, 0], &[131, 7, 4, 10, 0, 0, 1, 0]]) } else { &[] };
     let header = 20 + options.len();
@@ -253,7 +253,7 @@ fn ipv4(lot: &mut Lot, protocol: u8, l4: &[u8]) -> Vec<u8> {
     [&fixed[..], &source[..4], &destination[..4], options, l4].concat()
 }
 
-fn ipv6(lot: &mut Lot, protocol: u8, l4: &[u8]) -> Vec<u8> {
+fn ipv6(lot: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
     let count = lot.of(&[0, 0, 0, 0, 0, 1, 1, 2, 3, 8, 9]);
     let mut chain: Vec<(u8, Vec<u8>)> = Vec::new();
     for index in 0..count {
@@ -281,7 +281,7 @@ fn ipv6(lot: &mut Lot, protocol: u8, l4: &[u8]) -> Vec<u8> {
     [&fixed[..], &address(lot, false), &address(lot, false), &extensions, l4].concat()
 }
 
-fn mangle(lot: &mut Lot, packet: &mut Vec<u8>) {
+fn mangle(lot: &mut SplitMix64, packet: &mut Vec<u8>) {
     for _ in 0..1 + lot.below(3) {
         let at = lot.below(packet.len().max(1));
         match lot.below(5) {

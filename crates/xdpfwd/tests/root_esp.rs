@@ -26,7 +26,7 @@ use xdpfwd_lab::{Namespace, Sink};
 use xdpfwd_testkit::Folder;
 use xdpfwd_testkit::lab::{ping, sh, try_ping};
 use xdpfwd_testkit::process::run;
-use xdpfwd_testkit::random_filter::Lot;
+use xdpfwd_testkit::random_filter::SplitMix64;
 
 /// Only what the lab's generator sends is sealed: nothing that a kernel says of its own uses up a sequence number.
 const ONLY_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
@@ -320,7 +320,7 @@ fn a_flipped_bit_or_a_lost_byte_lets_nothing_through_and_spoils_nothing() {
     const COUNT: u64 = 200;
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("seed {seed}");
-    let mut random = Lot::new(seed);
+    let mut random = SplitMix64::new(seed);
     let base = || Setup { seal_sa: both(ONLY_10_77), ..Setup::default() };
     for setup in [
         base(),

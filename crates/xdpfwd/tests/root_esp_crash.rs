@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use support::esp::{Esp, Kind, Lab, Sender, Setup, Tap, drops, received, spi};
 use support::{Config, LONG, XDPFWD, until};
 use xdpfwd_lab::{Forwarder, Sink};
-use xdpfwd_testkit::random_filter::Lot;
+use xdpfwd_testkit::random_filter::SplitMix64;
 
 /// Each start takes a second of the clock for itself, its epoch: labs side by side do not wait for each other's.
 const LABS: usize = 4;
@@ -65,7 +65,7 @@ fn kill_in_every_lab(kills: u64) {
 }
 
 fn kill_again_and_again(setup: &Setup, seed: u64, kills: u64) {
-    let mut random_numbers = Lot::new(seed);
+    let mut random_numbers = SplitMix64::new(seed);
     let lab = Lab::quiet(setup.queues);
     let sink = Sink::builder().check(true).attach(lab.chain.sink(), "sink0").unwrap();
     let peer = lab.start_one(setup, 1);

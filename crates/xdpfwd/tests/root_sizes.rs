@@ -9,14 +9,14 @@ use support::{Config, Final, Running, XDPFWD, chain, cross_connect, stderr};
 use xdpfwd_lab::Chain;
 use xdpfwd_testkit::lab::ip;
 use xdpfwd_testkit::process::run;
-use xdpfwd_testkit::random_filter::Lot;
+use xdpfwd_testkit::random_filter::SplitMix64;
 
 /// Frames of arbitrary bytes, the same in every run.
-struct Bytes(Lot);
+struct Bytes(SplitMix64);
 
 impl Bytes {
     fn new(seed: u64) -> Self {
-        Self(Lot::new(seed))
+        Self(SplitMix64::new(seed))
     }
 
     /// A frame of `len` bytes: addresses, then `behind` from the EtherType on, then anything.

@@ -149,7 +149,7 @@ impl Attachment {
                 Err(error) => Err(format!("{error:#}")),
             },
             (Self::Packet(_), None) => Ok(None),
-            (Self::Packet(_), Some(_)) => Err("there is no XDP program to filter".to_owned()),
+            (Self::Packet(_), Some(_)) => Err("there is no XDP program that a stage could run in".to_owned()),
         }
     }
 

@@ -19,7 +19,7 @@ impl DataPlane {
     pub(crate) fn successors(&mut self, plan: &mut Plan) -> Result<Vec<(PortId, Successor)>, ReloadError> {
         let mut successors = Vec::new();
         for id in (0..=u8::MAX).map(PortId).take(plan.ports.len()) {
-            let attachment = &self.attachments()[usize::from(id.0)];
+            let attachment = &self.attachments[usize::from(id.0)];
             // By what is attached, whatever the plan that runs says of it.
             let same = match (attachment.image(), plan.xdp_image(id)) {
                 (None, None) => true,
@@ -46,13 +46,13 @@ impl DataPlane {
     ) -> Result<Vec<(PortId, Successor)>, ReloadError> {
         let mut predecessors = Vec::new();
         for (port, successor) in successors {
-            let Some(attachment) = self.attachments_mut().get_mut(usize::from(port.0)) else { continue };
+            let Some(attachment) = self.attachments.get_mut(usize::from(port.0)) else { continue };
             match attachment.replace(successor) {
                 Ok(predecessor) => predecessors.extend(predecessor.map(|predecessor| (port, predecessor))),
                 Err(error) => {
                     let name = self.plan().ports.get(usize::from(port.0)).map(|port| port.name.clone());
                     for (port, predecessor) in predecessors {
-                        let attachment = &mut self.attachments_mut()[usize::from(port.0)];
+                        let attachment = &mut self.attachments[usize::from(port.0)];
                         if let Err(error) = attachment.replace(predecessor) {
                             tracing::error!(%error, "an XDP program could not be put back");
                         }
@@ -75,7 +75,7 @@ impl DataPlane {
         for (port, (id, stage)) in paths.zip(old.stages_with_ids()) {
             let Some((_, gone)) = predecessors.iter().find(|(of, _)| *of == port && stage.in_kernel) else { continue };
             if let (Some(inspectable), Some(counters)) = (stage.plan.as_inspectable(), gone.row_counters()) {
-                self.carried_mut().carry(id, inspectable.counter_keys(), &counters);
+                self.carried.carry(id, inspectable.counter_keys(), &counters);
             }
         }
     }
@@ -107,7 +107,7 @@ impl Plan {
                 None if is_within(&running, &wanted) => {}
                 None => {
                     if !plan.falls_back(port, "what judges in user space goes to the kernel at the next start only") {
-                        return Err(ReloadError::TakesRestart("where packets are judged (the `place` of a filter)"));
+                        return Err(ReloadError::TakesRestart("where a stage runs (its `place`)"));
                     }
                 }
             }
@@ -122,7 +122,7 @@ impl Plan {
         if !first.in_kernel || first.plan.as_xdp_offload().is_none_or(|offload| offload.is_required()) {
             return false;
         }
-        tracing::warn!(stage = first.name, why, "the filter is judged in user space");
+        tracing::warn!(stage = first.name, why, "the stage runs in user space");
         first.in_kernel = false;
         true
     }

@@ -9,5 +9,6 @@ pub(crate) mod ledger;
 pub(crate) mod reload;
 pub(crate) mod report;
 pub(crate) mod socket;
+pub(crate) mod start;
 mod thread;
 pub(crate) mod up;

@@ -7,7 +7,8 @@ use xdpfwd_pipeline::{PortId, Worker};
 
 use crate::plan::Plan;
 use crate::run::carry::Retired;
-use crate::run::data_plane::{ANSWER_WITHIN, DataPlane, check_places};
+use crate::run::data_plane::{ANSWER_WITHIN, DataPlane, RunningWorker};
+use crate::run::start::check_places;
 use crate::run::thread::{PlannedChain, build_chain, message, own_addresses};
 
 /// Why stages are not exchanged.
@@ -60,7 +61,7 @@ pub enum ReloadError {
     },
     /// The stages are exchanged, and the XDP program of a port, which should filter no more, does.
     #[error(
-        "the stages are exchanged, but the XDP program of port {port} goes on filtering by its old rules ({what}): reload once more"
+        "the stages are exchanged, but the XDP program of port {port} still has the old tables of its stage ({what}): reload once more"
     )]
     StillOffloaded {
         /// The port.
@@ -70,7 +71,7 @@ pub enum ReloadError {
     },
     /// A worker has built its stages, and does not say that it has exchanged them. The others have.
     #[error(
-        "worker {0} does not say whether it has exchanged its stages; the others have. A filter that was to leave the XDP program is still there"
+        "worker {0} does not say whether it has exchanged its stages; the others have. A stage that was to leave the XDP program is still in it"
     )]
     Silent(usize),
 }
@@ -101,7 +102,7 @@ impl DataPlane {
         let result = self.exchange(&mut plan);
         match &result {
             // It may still build stages of this plan.
-            Err(ReloadError::NoAnswer(_)) => self.release_at_the_end(Arc::new(plan)),
+            Err(ReloadError::NoAnswer(_)) => self.unreleased.push(Arc::new(plan)),
             Err(_) => plan.release(Some(self.plan())),
             Ok(_) => {}
         }
@@ -111,23 +112,24 @@ impl DataPlane {
     /// The part of a reload that touches workers and XDP programs.
     fn exchange(&mut self, plan: &mut Plan) -> Result<Vec<String>, ReloadError> {
         let successors = self.successors(plan)?;
-        let addresses = own_addresses(plan, self.interfaces());
+        let addresses = own_addresses(plan, &self.interfaces);
         let plan = Arc::new(plan.clone());
         // All workers build before the first exchanges anything: what fails, fails for all of them.
-        let built: Result<(), ReloadError> = self.remotes().enumerate().try_for_each(|(number, remote)| {
-            let (plan, addresses) = (Arc::clone(&plan), addresses.clone());
-            let build = move |worker: &mut Worker<PlannedChain>| {
-                let chain = |path| build_chain(&plan, path, &addresses, number);
-                let all = || plan.paths.iter().map(|path| (path.from, chain(path))).collect::<Vec<(PortId, _)>>();
-                let chains = catch_unwind(AssertUnwindSafe(all)).map_err(|panic| message(&*panic))?;
-                worker.stage_chains(chains);
-                Ok::<(), String>(())
-            };
-            match remote.ask(build, ANSWER_WITHIN) {
-                Ok(result) => result.map_err(|what| ReloadError::Build { worker: number, what }),
-                Err(_) => Err(ReloadError::NoAnswer(number)),
-            }
-        });
+        let built: Result<(), ReloadError> =
+            self.workers.iter().enumerate().try_for_each(|(number, RunningWorker { remote, .. })| {
+                let (plan, addresses) = (Arc::clone(&plan), addresses.clone());
+                let build = move |worker: &mut Worker<PlannedChain>| {
+                    let chain = |path| build_chain(&plan, path, &addresses, number);
+                    let all = || plan.paths.iter().map(|path| (path.from, chain(path))).collect::<Vec<(PortId, _)>>();
+                    let chains = catch_unwind(AssertUnwindSafe(all)).map_err(|panic| message(&*panic))?;
+                    worker.stage_chains(chains);
+                    Ok::<(), String>(())
+                };
+                match remote.ask(build, ANSWER_WITHIN) {
+                    Ok(result) => result.map_err(|what| ReloadError::Build { worker: number, what }),
+                    Err(_) => Err(ReloadError::NoAnswer(number)),
+                }
+            });
         built.inspect_err(|_| self.drop_staged())?;
         // Where the XDP program is to do a stage's work, it does so before a worker relies on it; where it no longer is, it goes
         // on until the workers do it.
@@ -136,9 +138,9 @@ impl DataPlane {
         let mut predecessors = self.exchange_programs(first).inspect_err(|_| self.drop_staged())?;
         let mut afresh = Vec::new();
         let mut silent = None;
-        let retired = self.retired();
-        let old = Arc::clone(self.plan_shared());
-        for (number, remote) in self.remotes().enumerate() {
+        let retired = self.retired.0.clone();
+        let old = Arc::clone(&self.plan);
+        for (number, RunningWorker { remote, .. }) in self.workers.iter().enumerate() {
             let (retired, plan) = (retired.clone(), Arc::clone(&old));
             let exchange = move |worker: &mut Worker<PlannedChain>| {
                 // The paths are those that it has.
@@ -159,13 +161,13 @@ impl DataPlane {
         // As long as a worker may be without its new stages, what they rely on or replace stays.
         let stuck = if silent.is_some() { Ok(Vec::new()) } else { self.exchange_programs(last) };
         let stuck = stuck.map(|gone| predecessors.extend(gone));
-        self.take_plan(plan);
+        self.plan = plan;
         self.carry_from_programs(&old, predecessors);
         self.absorb_retired();
-        self.forget_absent_rows();
+        self.carried.retain(&self.plan);
         match silent {
             // It still has stages of the old plan.
-            Some(_) => self.release_at_the_end(old),
+            Some(_) => self.unreleased.push(old),
             None => old.release(Some(self.plan())),
         }
         stuck.map_err(ReloadError::still_offloaded)?;
@@ -177,7 +179,7 @@ impl DataPlane {
 
     /// Drops the stages that workers have built and not swapped in.
     fn drop_staged(&self) {
-        for remote in self.remotes() {
+        for RunningWorker { remote, .. } in &self.workers {
             let _ = remote.ask(Worker::drop_staged, ANSWER_WITHIN);
         }
     }

@@ -154,8 +154,14 @@ fn queues(
                 channels.receive,
                 ranges(&beyond)
             );
+            // `ethtool -L` refuses to remove queues that are in a table which a user has set, so a table that can be
+            // read is changed instead.
+            let fewer = match told {
+                true => format!("ethtool -X {name} equal {wanted_queues}"),
+                false => set(wanted_queues),
+            };
             let fix = match channels.receive == active {
-                true => format!("queues = {active}, to serve all\nor, to have no others: {}", set(wanted_queues)),
+                true => format!("queues = {active}, to serve all\nor, to use no others: {fewer}"),
                 // It sends on fewer than it receives on, and a socket needs both.
                 false => set(wanted_queues),
             };
@@ -273,7 +279,7 @@ mod tests {
             finding.finding,
             "2 of 8 are served, and RSS sends packets to queue 2-7 as well: what comes there goes to the kernel"
         );
-        assert_eq!(finding.fix.unwrap(), "queues = 8, to serve all\nor, to have no others: ethtool -L eth1 combined 2");
+        assert_eq!(finding.fix.unwrap(), "queues = 8, to serve all\nor, to use no others: ethtool -X eth1 equal 2");
         // Eight queues, and a table that uses two of them.
         assert_eq!(queues("eth1", Some(2), &channels(8, 16), Ok([0, 1].into()), None).level, Level::Ok);
         assert_eq!(queues("eth1", Some(8), &channels(8, 16), unsupported(), None).level, Level::Ok);
@@ -287,7 +293,7 @@ mod tests {
         let fix = |veth: &VethPeer| queues("near", Some(1), &channels(2, 2), unsupported(), Some(veth)).fix.unwrap();
         let here = fix(&VethPeer::Here("far".into(), 7));
         assert!(
-            here.ends_with("or, to have no others: ethtool -L far combined 1 && ethtool -L near combined 1"),
+            here.ends_with("or, to use no others: ethtool -L far combined 1 && ethtool -L near combined 1"),
             "{here}"
         );
         assert!(fix(&VethPeer::Elsewhere).ends_with("network namespace: ethtool -L PEER combined 1"));

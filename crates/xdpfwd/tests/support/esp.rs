@@ -26,7 +26,7 @@ use xdpfwd_lab::{Chain, Namespace, Traffic};
 use xdpfwd_testkit::Folder;
 use xdpfwd_testkit::lab::sh;
 use xdpfwd_testkit::process::run;
-use xdpfwd_testkit::random_filter::Lot;
+use xdpfwd_testkit::random_filter::SplitMix64;
 
 use super::wire::{hex, packet_socket};
 use super::{LONG, Running, XDPFWD, chain, until};
@@ -42,7 +42,7 @@ pub const OUTER_6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 /// Key and salt, in hexadecimal, that belong to an SPI.
 pub fn key(spi: u32, transform: &str) -> String {
     let bytes = if transform.contains("128") { 20 } else { 36 };
-    let mut random = Lot::new(spi.into());
+    let mut random = SplitMix64::new(spi.into());
     let key: Vec<u8> = std::iter::repeat_with(|| (random.draw() >> 32) as u8).take(bytes).collect();
     hex(&key)
 }
