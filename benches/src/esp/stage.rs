@@ -112,9 +112,9 @@ impl Round {
 
 fn build<C: StageConfig + DeserializeOwned>(text: &str, folder: &Path) -> Result<Box<dyn Stage>> {
     let config: C = toml::from_str(text)?;
-    let plan = config.plan(&PlanCx { directory: folder, workers: 1 })?;
+    let plan = config.plan(&PlanCx::new(folder, 1))?;
     plan.as_resource_owner().context("ESP owns a state file")?.acquire(&[])?;
-    Ok(plan.build(&BuildCx { workers: 1, ..BuildCx::default() }))
+    Ok(plan.build(&BuildCx::default()))
 }
 
 /// Ethernet, IPv4 of so many bytes, UDP.

@@ -50,7 +50,7 @@ pub use attach::conflicts::{AttachedProgram, Keeper, Process, QueueHolders, atta
 pub use attach::offload::{fill_tables, prepare_tables};
 pub use attach::program::{FollowError, XdpCounters, XdpDecision, XdpProgram};
 pub use error::{StartError, WorkerFailure};
-pub use host::addresses::{GoodFor, OwnAddresses};
+pub use host::addresses::{GoodFor, OwnAddresses, describe_ports, undescribed_ports};
 pub use host::driver::{Channels, Ethtool, XdpFeatures, is_veth};
 pub use host::interface::NoInterface;
 pub use host::lockout::{Carried, Lockout, lockouts};
@@ -58,6 +58,7 @@ pub use keep::{Keep, KeepRule, KeepRuleError};
 pub use plan::{Io, Mode, PathPlan, Plan, PortPlan, StageOnPath};
 pub use run::control::{Control, Event};
 pub use run::data_plane::DataPlane;
+pub use run::handle::{Handle, HandleError};
 pub use run::inspect::{Inspection, TableReport};
 pub use run::ledger::{Ledger, TaskReport, WorkerLedger};
 pub use run::reload::ReloadError;

@@ -269,7 +269,7 @@ mod tests {
     }
 
     impl StagePlan for Owner {
-        fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+        fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
             unreachable!("nothing is built here")
         }
 

@@ -29,7 +29,7 @@ struct Panics {
 }
 
 impl StagePlan for Panics {
-    fn build(&self, cx: &BuildCx) -> Box<dyn Stage> {
+    fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
         let place = if cx.worker + 1 == cx.workers { self.place } else { Place::Nowhere };
         assert!(place != Place::Build, "on purpose");
         Box::new(Self { place, seen: 0 })

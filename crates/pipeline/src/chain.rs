@@ -46,12 +46,12 @@ pub struct NamedStage {
 
 impl NamedStage {
     /// Names a stage.
-    pub fn new<S: Stage + 'static>(name: impl Into<String>, stage: S) -> Self {
+    pub fn new<S: Stage>(name: impl Into<String>, stage: S) -> Self {
         Self { name: name.into(), stage: Box::new(stage), kind: TypeId::of::<S>() }
     }
 
     /// Builds a stage from its plan.
-    pub fn build(name: impl Into<String>, plan: &dyn StagePlan, cx: &BuildCx) -> Self {
+    pub fn build(name: impl Into<String>, plan: &dyn StagePlan, cx: &BuildCx<'_>) -> Self {
         Self { name: name.into(), stage: plan.build(cx), kind: plan.type_id() }
     }
 

@@ -18,10 +18,11 @@ impl IcmpErrors {
     /// Creates a sender for one worker. `per_second` limits the messages of all workers together;
     /// each has an equal share. Messages come from `sources`, or else from the address of the
     /// ingress interface, or else from the destination address of the packet that they are about.
-    pub fn new(per_second: u32, sources: Sources, cx: &BuildCx) -> Self {
+    pub fn new(per_second: u32, sources: Sources, cx: &BuildCx<'_>) -> Self {
+        let ingress = cx.from_port();
         Self {
             rate: Rate::new(per_second, cx.workers, xdpfwd_xsk::clock::cycles_per_second()),
-            sources: Sources { v4: sources.v4.or(cx.ipv4), v6: sources.v6.or(cx.ipv6) },
+            sources: Sources { v4: sources.v4.or_else(|| ingress?.ipv4()), v6: sources.v6.or_else(|| ingress?.ipv6()) },
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +9,10 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use crate::capability::{Inspectable, Maintained, QueueBound, ResourceOwner, XdpOffload};
+use crate::ports::{PortInfo, Ports};
 use crate::reason::ReasonError;
 use crate::stage::Stage;
+use crate::verdict::PortId;
 
 /// A stage's table as it is written, without the key `kind`. Derive `Deserialize` with `deny_unknown_fields`.
 ///
@@ -38,7 +39,7 @@ use crate::stage::Stage;
 /// }
 ///
 /// impl StagePlan for Longest {
-///     fn build(&self, _: &BuildCx) -> Box<dyn Stage> { Box::new(self.clone()) }
+///     fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> { Box::new(self.clone()) }
 ///     fn summary(&self) -> String { format!("at most {} bytes", self.0) }
 /// }
 ///
@@ -66,21 +67,51 @@ pub struct PlanCx<'a> {
     pub directory: &'a Path,
     /// The number of workers that will have a copy of the stage. A limit in the configuration is a total over them.
     pub workers: usize,
+    /// The ports of the configuration. What is known of their interfaces may change until the stage is built.
+    pub ports: &'a Ports,
+}
+
+impl<'a> PlanCx<'a> {
+    /// Creates a context without ports.
+    pub fn new(directory: &'a Path, workers: usize) -> Self {
+        Self { directory, workers, ports: Ports::NONE }
+    }
 }
 
 /// What a stage may know when it is built.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct BuildCx {
+#[derive(Clone, Copy, Debug)]
+pub struct BuildCx<'a> {
     /// The number of its worker, from 0.
     pub worker: usize,
     /// The number of workers.
     pub workers: usize,
     /// Whether the XDP program does the stage's work, by [`StagePlan::as_xdp_offload`].
     pub in_kernel: bool,
-    /// An IPv4 address of the interface that packets come in on.
-    pub ipv4: Option<Ipv4Addr>,
-    /// An IPv6 address of that interface.
-    pub ipv6: Option<Ipv6Addr>,
+    /// The port from which the stage's path starts.
+    pub from: PortId,
+    /// The port to which the stage's path leads.
+    pub to: PortId,
+    /// All ports, with what is known of their interfaces now.
+    pub ports: &'a Ports,
+}
+
+/// The only worker, without ports.
+impl Default for BuildCx<'_> {
+    fn default() -> Self {
+        Self { worker: 0, workers: 1, in_kernel: false, from: PortId(0), to: PortId(0), ports: Ports::NONE }
+    }
+}
+
+impl<'a> BuildCx<'a> {
+    /// Returns the port from which the stage's path starts. `None` without ports, as in tests.
+    pub fn from_port(&self) -> Option<&'a PortInfo> {
+        self.ports.get(self.from)
+    }
+
+    /// Returns the port to which the stage's path leads. `None` without ports, as in tests.
+    pub fn to_port(&self) -> Option<&'a PortInfo> {
+        self.ports.get(self.to)
+    }
 }
 
 /// A validated stage configuration, shared by all workers.
@@ -92,7 +123,7 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     ///
     /// Runs on the worker's thread between two batches, so it must be fast: read files and compile rules in
     /// [`StageConfig::plan`] instead.
-    fn build(&self, cx: &BuildCx) -> Box<dyn Stage>;
+    fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage>;
 
     /// Describes the stage in a few words for `--check` and `ctl status`, for example `"1000 rules; default drop"`.
     fn summary(&self) -> String;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserializer;
+use serde::de::DeserializeOwned;
 
 use crate::plan::{PlanCx, PlanError, StageConfig, StagePlan};
 
@@ -39,10 +40,12 @@ pub enum KindError<E: std::error::Error + 'static> {
 /// The result of planning a stage.
 pub type Planned<E> = Result<Arc<dyn StagePlan>, KindError<E>>;
 
-type PlanFn<F> = for<'de> fn(<F as TableFormat>::Deserializer<'de>, &PlanCx<'_>) -> Planned<<F as TableFormat>::Error>;
+type PlanFn<F> = dyn for<'de> Fn(<F as TableFormat>::Deserializer<'de>, &PlanCx<'_>) -> Planned<<F as TableFormat>::Error>
+    + Send
+    + Sync;
 
 /// The kinds of stages that a configuration may name, read from tables of the format `F`.
-pub struct Registry<F: TableFormat>(BTreeMap<&'static str, PlanFn<F>>);
+pub struct Registry<F: TableFormat>(BTreeMap<&'static str, Arc<PlanFn<F>>>);
 
 impl<F: TableFormat> Clone for Registry<F> {
     fn clone(&self) -> Self {
@@ -57,9 +60,63 @@ impl<F: TableFormat> Default for Registry<F> {
 }
 
 impl<F: TableFormat> Registry<F> {
-    /// Adds a kind.
+    /// Adds a kind. Replaces a kind with the same name.
     pub fn with<C: StageConfig>(mut self) -> Self {
-        self.0.insert(C::KIND, plan_table::<F, C>);
+        let plan = |table: F::Deserializer<'_>, cx: &PlanCx<'_>| -> Planned<F::Error> {
+            Ok(C::deserialize(table).map_err(KindError::Parse)?.plan(cx)?)
+        };
+        self.0.insert(C::KIND, Arc::new(plan));
+        self
+    }
+
+    /// Adds a kind whose stages share values that the closure captures, such as a session table. `C` is the stage's table
+    /// as it is written, without the key `kind`. The closure runs on the control thread, once for each stage at the start
+    /// and at each reload. Replaces a kind with the same name.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::AtomicU64;
+    /// # use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, Registry, Stage, StagePlan, TableFormat, View};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// #[serde(deny_unknown_fields)]
+    /// struct CountConfig {}
+    ///
+    /// #[derive(Debug)]
+    /// struct CountPlan(Arc<AtomicU64>);
+    ///
+    /// # impl Stage for CountPlan { fn process(&mut self, _: &mut View<'_>, _: &mut Cx<'_>) {} }
+    /// impl StagePlan for CountPlan {
+    ///     fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
+    ///         /* … */
+    /// #       Box::new(Self(self.0.clone()))
+    ///     }
+    ///     fn summary(&self) -> String { "counts".into() }
+    /// }
+    ///
+    /// fn register<F: TableFormat>(registry: Registry<F>, total: Arc<AtomicU64>) -> Registry<F> {
+    ///     registry.with_fn("count", move |_: CountConfig, _| Ok(CountPlan(total.clone())))
+    /// }
+    /// ```
+    pub fn with_fn<C, P>(
+        mut self,
+        kind: &'static str,
+        plan: impl Fn(C, &PlanCx<'_>) -> Result<P, PlanError> + Send + Sync + 'static,
+    ) -> Self
+    where
+        C: DeserializeOwned,
+        P: StagePlan,
+    {
+        let plan = move |table: F::Deserializer<'_>, cx: &PlanCx<'_>| -> Planned<F::Error> {
+            Ok(Arc::new(plan(C::deserialize(table).map_err(KindError::Parse)?, cx)?))
+        };
+        self.0.insert(kind, Arc::new(plan));
+        self
+    }
+
+    /// Adds all kinds of another registry. They replace kinds with the same names.
+    pub fn with_all(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
         self
     }
 
@@ -76,8 +133,4 @@ impl<F: TableFormat> Registry<F> {
         };
         plan(table, cx)
     }
-}
-
-fn plan_table<F: TableFormat, C: StageConfig>(table: F::Deserializer<'_>, cx: &PlanCx<'_>) -> Planned<F::Error> {
-    Ok(C::deserialize(table).map_err(KindError::Parse)?.plan(cx)?)
 }

@@ -1,5 +1,7 @@
 //! A stage: one step of a path, which processes packets a batch at a time.
 
+use std::any::Any;
+
 use crate::cx::Cx;
 use crate::view::View;
 
@@ -29,7 +31,7 @@ use crate::view::View;
 ///     }
 /// }
 /// ```
-pub trait Stage {
+pub trait Stage: Any {
     /// Processes a batch.
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>);
 

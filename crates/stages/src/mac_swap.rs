@@ -25,7 +25,7 @@ impl StageConfig for MacSwapConfig {
 }
 
 impl StagePlan for MacSwap {
-    fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+    fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
         Box::new(*self)
     }
 

@@ -70,7 +70,7 @@ fn rules(signatures: &[Signature]) -> impl Iterator<Item = &Rule> + Clone {
 }
 
 impl StagePlan for PayloadPlan {
-    fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+    fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
         let program = Arc::clone(&self.0);
         Box::new(Payload {
             modifiers: Modifiers::new(rules(&program.signatures), &program.limits),

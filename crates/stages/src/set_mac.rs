@@ -75,7 +75,7 @@ impl StageConfig for SetMacConfig {
 }
 
 impl StagePlan for SetMac {
-    fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+    fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
         Box::new(*self)
     }
 

@@ -34,7 +34,7 @@ impl StageConfig for TtlConfig {
 }
 
 impl StagePlan for TtlPlan {
-    fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+    fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
         Box::new(Ttl::default())
     }
 

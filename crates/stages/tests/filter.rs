@@ -6,7 +6,7 @@ use xdpfwd_pipeline::{BuildCx, NamedStage, PlanCx, PlanError, Planned, Reason, S
 use xdpfwd_testkit::wires::cross_connect;
 
 fn plan(table: &str) -> Planned<toml::de::Error> {
-    let cx = PlanCx { directory: Path::new(env!("CARGO_TARGET_TMPDIR")), workers: 1 };
+    let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), 1);
     xdpfwd_testkit::plan("filter", table, &cx)
 }
 
@@ -25,7 +25,7 @@ fn through(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
 
 /// The same through any stage.
 fn through_stage(plan: &dyn StagePlan, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
-    let stage = NamedStage::build("stage", plan, &BuildCx { workers: 1, ..BuildCx::default() });
+    let stage = NamedStage::build("stage", plan, &BuildCx::default());
     let (mut worker, wires) = cross_connect(vec![stage], vec![]);
     let mut sent = vec![];
     for (number, packet) in packets.iter().enumerate() {
@@ -226,7 +226,7 @@ fn rules_that_never_decide_are_named_with_the_one_that_does() {
 }
 
 fn payload_plan(table: &str) -> Planned<toml::de::Error> {
-    let cx = PlanCx { directory: Path::new(env!("CARGO_TARGET_TMPDIR")), workers: 1 };
+    let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), 1);
     xdpfwd_testkit::plan("payload", table, &cx)
 }
 

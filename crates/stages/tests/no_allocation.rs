@@ -29,9 +29,9 @@ fn a_worker_at_work_allocates_nothing() {
         let table = format!(
             "{{ default = \"drop\", rules = [{many} \"continue proto udp limit 1Gbps\", \"accept src 10.0.0.0/8 limit 1Mpps per src/24\"], flow_cache = 256 }}"
         );
-        let cx = PlanCx { directory: Path::new("."), workers: 1 };
+        let cx = PlanCx::new(Path::new("."), 1);
         let plan = xdpfwd_testkit::plan("filter", &table, &cx).unwrap();
-        NamedStage::build("filter", &*plan, &BuildCx { workers: 1, ..BuildCx::default() })
+        NamedStage::build("filter", &*plan, &BuildCx::default())
     };
     let dynamic = || vec![NamedStage::new("ttl", Ttl::default()), filter(), NamedStage::new("swap", MacSwap)];
 

@@ -8,9 +8,9 @@ use xdpfwd_testkit::wires::{cross_connect, packet};
 
 /// Plans and builds a stage from its table.
 fn stage(kind: &str, table: &'static str) -> Result<NamedStage, KindError<toml::de::Error>> {
-    let cx = PlanCx { directory: Path::new("."), workers: 1 };
+    let cx = PlanCx::new(Path::new("."), 1);
     let plan = xdpfwd_testkit::plan(kind, table, &cx)?;
-    Ok(NamedStage::build(kind, &*plan, &BuildCx { workers: 1, ..BuildCx::default() }))
+    Ok(NamedStage::build(kind, &*plan, &BuildCx::default()))
 }
 
 /// Sends packets through one stage; what left, and the worker's report.

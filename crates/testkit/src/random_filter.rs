@@ -86,7 +86,7 @@ impl RuleSet {
         let manners: String =
             KEYS.iter().zip(self.manners).map(|(key, manner)| format!(", {key} = {manner:?}")).collect();
         let table = format!("{{ default = \"{default}\", rules = {written:?}, place = \"{place}\"{manners} }}");
-        let cx = PlanCx { directory: std::path::Path::new("."), workers: 1 };
+        let cx = PlanCx::new(std::path::Path::new("."), 1);
         crate::plan("filter", &table, &cx).unwrap_or_else(|error| panic!("{error}: {written:#?}"))
     }
 

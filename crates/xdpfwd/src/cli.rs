@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use xdpfwd_ipsec::Transform;
+
+use crate::app::App;
 
 /// Forwards packets between network interfaces in user space, through AF_XDP sockets.
 ///
@@ -42,6 +44,34 @@ pub(crate) struct Cli {
     pub(crate) run: Run,
 }
 
+/// Returns the command line of a program: that of xdpfwd under another name, with what the program adds.
+pub(crate) fn command(app: &App) -> clap::Command {
+    let mut command = Cli::command().name(app.name).version(app.version);
+    if let Some(about) = &app.about {
+        command = command.about(about.clone()).long_about(None);
+    }
+    if app.name != "xdpfwd" {
+        command = renamed(command, app.name);
+    }
+    let own = app.ctl.iter().map(|own| PossibleValue::new(own.name).help(own.about.clone()));
+    let commands = crate::ctl::Command::value_variants().iter().filter_map(ValueEnum::to_possible_value).chain(own);
+    command = command.mut_subcommand("ctl", |ctl| {
+        ctl.mut_arg("command", |argument| argument.value_parser(PossibleValuesParser::new(commands)))
+            .mut_arg("arguments", |argument| argument.hide(app.ctl.is_empty()))
+            .mut_arg("socket", |argument| argument.default_value(crate::ctl::default_socket(app.name)))
+    });
+    command.subcommands(app.subcommands.iter().map(|(command, _)| command.clone()))
+}
+
+/// Puts another name into the examples of the help.
+fn renamed(command: clap::Command, name: &str) -> clap::Command {
+    let command = match command.get_after_help().map(|help| help.to_string().replace("xdpfwd", name)) {
+        Some(help) => command.after_help(help),
+        None => command,
+    };
+    command.mut_subcommands(|subcommand| renamed(subcommand, name))
+}
+
 /// Exit code: the command line or the configuration is invalid.
 pub(crate) const USAGE: u8 = 2;
 
@@ -72,11 +102,15 @@ Exit codes:
   3  only root, and the user that it runs as, may ask")]
 pub(crate) struct Ctl {
     /// What to ask
-    #[arg(value_enum)]
-    pub(crate) command: crate::ctl::Command,
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: String,
+
+    /// Arguments of the command, if it takes any
+    #[arg(value_name = "ARGUMENT")]
+    pub(crate) arguments: Vec<String>,
 
     /// Where it listens
-    #[arg(long, value_name = "PATH", default_value = crate::ctl::USUAL)]
+    #[arg(long, value_name = "PATH", default_value = "")]
     pub(crate) socket: PathBuf,
 
     /// Print the answer as it comes, one JSON object
@@ -276,7 +310,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
     use clap::error::ErrorKind;
     use proptest::prelude::*;
 

@@ -1,8 +1,8 @@
 //! Reading the configuration anew while it runs.
 
-use crate::registry::Registry;
-use xdpfwd_engine::{DataPlane, ReloadError};
+use xdpfwd_engine::{Handle, ReloadError};
 
+use crate::app::App;
 use crate::cli::Run;
 use crate::config::{self, Diagnostics, ThisMachine};
 
@@ -21,31 +21,39 @@ pub(crate) struct Failed {
     pub(crate) problems: Vec<String>,
 }
 
-/// Reads the configuration anew, exchanges the stages for what it says, and says in the log what came of it. Whatever is wrong
-/// with it, what runs goes on.
-pub(crate) fn run(data_plane: &mut DataPlane, cli: &Run, registry: &Registry) -> Result<Reloaded, Failed> {
+/// Reads the configuration anew, exchanges the stages, logs the outcome and runs the program's hooks. If the configuration is
+/// invalid, the stages that run stay.
+pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<Reloaded, Failed> {
     let lines = |diagnostics: &Diagnostics| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();
     let fail = |message: String, problems| {
         tracing::error!("{message}");
         Err(Failed { message, problems })
     };
-    let (plan, warnings) = match config::load(cli.config(), registry, &ThisMachine) {
+    let not_reloaded = |message: String, problems| {
+        app.rolled_back(handle, &message);
+        fail(message, problems)
+    };
+    let (plan, warnings) = match config::load(cli.config(), &app.registry, &ThisMachine) {
         Ok(loaded) => loaded,
         Err(errors) => {
             errors.log(cli.log_format);
             let message = "not reloaded: the configuration is no good, and the stages stay as they are";
-            return fail(message.to_owned(), lines(&errors));
+            return not_reloaded(message.to_owned(), lines(&errors));
         }
     };
     warnings.log(cli.log_format);
-    match data_plane.reload(plan) {
-        Ok(afresh) => {
+    match handle.with(|data_plane| data_plane.reload(plan)) {
+        Ok(Ok(afresh)) => {
             tracing::info!(afresh = afresh.join(", "), "reloaded");
+            app.committed(handle);
             Ok(Reloaded { afresh, warnings: lines(&warnings) })
         }
-        Err(error @ (ReloadError::Silent(_) | ReloadError::StillOffloaded { .. })) => {
+        Ok(Err(error @ (ReloadError::Silent(_) | ReloadError::StillOffloaded { .. }))) => {
+            // The new stages run.
+            app.committed(handle);
             fail(format!("reloaded in part: {error}"), Vec::new())
         }
-        Err(error) => fail(format!("not reloaded: {error}"), Vec::new()),
+        Ok(Err(error)) => not_reloaded(format!("not reloaded: {error}"), Vec::new()),
+        Err(error) => not_reloaded(format!("not reloaded: {error}"), Vec::new()),
     }
 }

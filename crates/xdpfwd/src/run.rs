@@ -8,14 +8,14 @@ use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::registry::Registry;
 use anyhow::Context as _;
-use xdpfwd_engine::{Control, DataPlane, Event, Plan, Report, ReportKind, StartError, Waited};
+use xdpfwd_engine::{Control, DataPlane, Event, Handle, Plan, Report, ReportKind, StartError, Waited};
 
+use crate::app::App;
 use crate::cli::{LogFormat, Run};
 use crate::ctl::Server;
 use crate::error_text::in_full;
-use crate::{doctor, reload, text};
+use crate::{doctor, program, reload, report, text};
 
 /// Could not start, or failed while running.
 const FAILED: u8 = 1;
@@ -23,16 +23,15 @@ const FAILED: u8 = 1;
 const PRIVILEGE: u8 = 3;
 
 /// Runs the plan until a signal, or for as long as the command line says.
-pub(crate) fn run(plan: Plan, cli: &Run, registry: &Registry) -> ExitCode {
+pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
     // What is in the way is never a stage, and what stages hold (files, keys) is to go when they go.
     let mut without_stages = plan.clone();
     without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
-    match drive(plan, cli, registry) {
+    match drive(plan, cli, app) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             match cli.log_format {
-                // With nobody to read it, the exit code says it alone.
-                LogFormat::Text => drop(writeln!(io::stderr(), "xdpfwd: {}", in_full(error.as_ref()))),
+                LogFormat::Text => program::print_error(error.as_ref()),
                 LogFormat::Json => tracing::error!("{}", in_full(error.as_ref())),
             }
             let start = error.downcast_ref::<StartError>();
@@ -58,7 +57,7 @@ fn say_what_is_in_the_way(plan: &Plan, cli: &Run) {
         LogFormat::Text => {
             let mut stderr = io::stderr().lock();
             if !findings.is_empty() {
-                let _ = writeln!(stderr, "`xdpfwd doctor --config {}` finds:", cli.config().display());
+                let _ = writeln!(stderr, "`{} doctor --config {}` finds:", program::name(), cli.config().display());
             }
             for finding in &findings {
                 let _ = write!(stderr, "{}", finding.of_subject());
@@ -67,55 +66,79 @@ fn say_what_is_in_the_way(plan: &Plan, cli: &Run) {
     }
 }
 
-fn drive(plan: Plan, cli: &Run, registry: &Registry) -> anyhow::Result<()> {
+fn drive(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     // Before anything is attached: a signal from here on is an orderly stop.
     let mut control = Control::new().context("cannot set up signals and timers")?;
-    let mut printer = Printer::start(cli.json)?;
+    let mut printer = Printer::start(cli.json, app)?;
     let end = cli.duration.map(|duration| Instant::now() + duration);
+    tracing::info!(version = app.version, "{} starts", app.name);
     if xdpfwd_engine::wait_until_up(&plan, &mut control, end)? != Waited::Up {
         tracing::info!("stopped while waiting for an interface: nothing was forwarded");
         printer.print(Report::not_started(&plan).into_final());
         printer.finish();
         return Ok(());
     }
-    let mut data_plane = DataPlane::start(plan, &control)?;
+    let data_plane = DataPlane::start(plan, &control)?;
     announce(&data_plane);
     let server = Server::new(data_plane.plan(), &control);
+    let handle = Handle::new(data_plane, &control);
 
-    let started = Instant::now();
-    let mut next = started + cli.interval;
-    let failure = loop {
+    let failure = match app.started(&handle) {
+        Ok(()) => serve(&handle, &mut control, &server, &mut printer, end, cli, app),
+        Err(error) => Err(anyhow::anyhow!("cannot start {}: {error}", app.name)),
+    };
+    app.stopping(&handle);
+    give_up_after(STOP_WITHIN);
+    // A hook may have stopped it, and has the report then.
+    let Some(last) = handle.stop().map(Report::into_final) else {
+        printer.finish();
+        return failure;
+    };
+    // A worker can fail in stopping, too.
+    let failure = failure.and_then(|()| last.failure.as_ref().map_or(Ok(()), |failure| Err(stopped_for(failure))));
+    printer.print(last);
+    printer.finish();
+    failure
+}
+
+/// Handles events until the end. An error says what made it pointless to go on.
+fn serve(
+    handle: &Handle,
+    control: &mut Control,
+    server: &Server,
+    printer: &mut Printer,
+    end: Option<Instant>,
+    cli: &Run,
+    app: &App,
+) -> anyhow::Result<()> {
+    let mut next = Instant::now() + cli.interval;
+    loop {
         // Interfaces are looked after more often than reports may be wanted.
         let soon = Instant::now() + LOOK_AFTER;
         let due = end.map_or(next, |end| end.min(next)).min(soon);
         let event = control.wait(due).context("cannot wait for events")?;
-        if let Some(failure) = failure(&data_plane) {
-            break Some(failure);
-        }
+        handle.with(|data_plane| failure(data_plane).map_or(Ok(()), Err))??;
         match event {
             Event::Stop(signal) => {
                 tracing::info!(signal, "stopping");
-                break None;
+                return Ok(());
             }
-            Event::Woken => server.answer_all(&mut data_plane, cli, registry),
-            Event::HostChanged => data_plane.follow_host(),
-            Event::Reload => drop(reload::run(&mut data_plane, cli, registry)),
-            Event::Due if end.is_some_and(|end| Instant::now() >= end) => break None,
+            Event::StopRequested => {
+                tracing::info!("stopping: the program asked for it");
+                return Ok(());
+            }
+            Event::Woken => server.answer_all(handle, cli, app),
+            Event::HostChanged => handle.with(DataPlane::follow_host)?,
+            Event::Reload => drop(reload::run(handle, cli, app)),
+            Event::Due if end.is_some_and(|end| Instant::now() >= end) => return Ok(()),
             Event::Due if Instant::now() >= next => {
-                printer.print(data_plane.report());
+                printer.print(handle.report()?);
                 next = after(next, cli.interval);
             }
             Event::Due => {}
         }
-        data_plane.maintain();
-    };
-    give_up_after(STOP_WITHIN);
-    let last = data_plane.stop().into_final();
-    // A worker can fail in stopping, too.
-    let failure = failure.or_else(|| last.failure.as_ref().map(stopped_for));
-    printer.print(last);
-    printer.finish();
-    failure.map_or(Ok(()), Err)
+        handle.with(|data_plane| data_plane.maintain())?;
+    }
 }
 
 /// How often it is looked whether workers and interfaces are still there.
@@ -190,6 +213,8 @@ fn announce(data_plane: &DataPlane) {
 /// Forwarding goes on whatever becomes of stdout.
 struct Printer {
     json: bool,
+    program: &'static str,
+    version: &'static str,
     last: Option<Report>,
     texts: SyncSender<String>,
     /// Reports that were left out because the reader was too slow; the printer's thread says so when it can print again.
@@ -204,7 +229,7 @@ const WAITING_REPORTS: usize = 16;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Printer {
-    fn start(json: bool) -> anyhow::Result<Self> {
+    fn start(json: bool, app: &App) -> anyhow::Result<Self> {
         let (texts, to_print) = mpsc::sync_channel::<String>(WAITING_REPORTS);
         let left_out = Arc::new(AtomicU64::new(0));
         let missing = Arc::clone(&left_out);
@@ -226,16 +251,14 @@ impl Printer {
         };
         let thread =
             thread::Builder::new().name("printer".into()).spawn(print).context("starting the printer's thread")?;
-        Ok(Self { json, last: None, texts, left_out, thread })
+        Ok(Self { json, program: app.name, version: app.version, last: None, texts, left_out, thread })
     }
 
     fn print(&mut self, report: Report) {
         let text = match (self.json, report.kind) {
-            (true, _) => {
-                serde_json::to_string(&report).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")) + "\n"
-            }
+            (true, _) => report::line(&report, self.program, self.version),
             (false, ReportKind::Interval) => text::interval(&report, self.last.as_ref()),
-            (false, ReportKind::Final) => text::summary(&report),
+            (false, ReportKind::Final) => text::summary(&report, self.program, self.version),
         };
         let deadline = Instant::now() + if report.kind == ReportKind::Final { LAST_WORDS } else { Duration::ZERO };
         self.last = Some(report);

@@ -23,9 +23,10 @@ pub(crate) fn interval(report: &Report, last: Option<&Report>) -> String {
 }
 
 /// The final report as a table.
-pub(crate) fn summary(report: &Report) -> String {
+pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "\nAfter {:.1} s, {} worker(s):\n", report.elapsed_seconds, report.workers);
+    let _ =
+        writeln!(text, "\n{program} {version}, after {:.1} s, {} worker(s):\n", report.elapsed_seconds, report.workers);
     let head =
         ["port", "interface", "mode", "in, packets", "in, bytes", "out, packets", "out, bytes", "left to the kernel"];
     let mut ports = Table::new(&head, 3);

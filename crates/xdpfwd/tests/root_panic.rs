@@ -61,7 +61,7 @@ impl StageConfig for PanicsConfig {
 }
 
 impl StagePlan for Panics {
-    fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+    fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
         assert_ne!(self.place, "build", "no such luck");
         Box::new(self.clone())
     }

@@ -10,9 +10,12 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::net::if_::if_nametoindex;
+use xdpfwd_pipeline::{PortAddress, PortId, PortInfo, Ports};
 use xdpfwd_wire::MacAddr;
 
 use crate::host::netlink::{ask, dump};
+use crate::plan::PortPlan;
 
 /// The links and addresses of this network namespace, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +32,7 @@ pub(crate) struct Host {
 struct Link {
     index: u32,
     mac: Option<MacAddr>,
+    mtu: Option<u32>,
     loopback: bool,
     /// The link that this one is a part of, as a VLAN is.
     lower: Option<u32>,
@@ -41,6 +45,7 @@ struct Link {
 struct Address {
     link: u32,
     ip: IpAddr,
+    prefix_len: u8,
     /// It is being found out whether somebody else has it.
     tentative: bool,
 }
@@ -117,7 +122,7 @@ impl Host {
             own.macs.extend(link.mac);
             own.vlans.extend(link.vlan);
         }
-        for address @ Address { link, ip, tentative } in &self.addresses {
+        for address @ Address { link, ip, tentative, .. } in &self.addresses {
             let in_stack = stack.contains(link);
             let local = self.local.contains(ip);
             let near = in_stack || self.links.iter().any(|other| other.index == *link && other.loopback);
@@ -134,16 +139,43 @@ impl Host {
         own
     }
 
-    /// The first of an interface's own addresses that is wanted.
-    pub(crate) fn address_of<A>(&self, index: u32, wanted: impl Fn(IpAddr) -> Option<A>) -> Option<A> {
+    /// Returns what stages may know of a port.
+    pub(crate) fn describe(&self, index: u32, port: &PortPlan) -> PortInfo {
+        let link = self.links.iter().find(|link| link.index == index);
         let own = self.addresses.iter().filter(|address| address.link == index && !address.tentative);
-        own.filter_map(|address| wanted(address.ip)).next()
+        PortInfo {
+            mac: link.and_then(|link| link.mac),
+            mtu: link.and_then(|link| link.mtu),
+            addresses: own.map(|own| PortAddress { ip: own.ip, prefix_len: own.prefix_len }).collect(),
+            ..undescribed(port)
+        }
     }
 
     /// The interfaces that have an address.
     pub(crate) fn links_of(&self, ip: IpAddr) -> impl Iterator<Item = u32> {
         self.addresses.iter().filter(move |address| address.ip == ip).map(|address| address.link)
     }
+}
+
+/// Returns what stages may know of ports: of interfaces that do not exist, the names alone.
+pub fn describe_ports(ports: &[PortPlan]) -> Ports {
+    let host = Host::read().inspect_err(|error| {
+        tracing::warn!(%error, "cannot read links and addresses: stages do not get MAC addresses, MTUs and IP addresses");
+    });
+    let describe = |port: &PortPlan| match (&host, if_nametoindex(&*port.interface)) {
+        (Ok(host), Ok(index)) => host.describe(index, port),
+        _ => undescribed(port),
+    };
+    ports.iter().map(describe).collect()
+}
+
+/// Returns what is known of a port without its interface.
+pub fn undescribed_ports(ports: &[PortPlan]) -> Ports {
+    ports.iter().map(undescribed).collect()
+}
+
+fn undescribed(port: &PortPlan) -> PortInfo {
+    PortInfo { queues: port.queues, ..PortInfo::new(PortId(0), &*port.name, &*port.interface) }
 }
 
 /// Whether an interface is administratively up; an error if there is none.
@@ -234,6 +266,7 @@ impl Link {
                 LinkAttribute::Address(address) => {
                     link.mac = <[u8; 6]>::try_from(address.as_slice()).ok().filter(|mac| *mac != [0; 6]).map(MacAddr);
                 }
+                LinkAttribute::Mtu(mtu) => link.mtu = Some(*mtu),
                 LinkAttribute::Link(lower) => below = Some(*lower),
                 LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                 LinkAttribute::Controller(controller) => link.controller = Some(*controller),
@@ -273,7 +306,12 @@ impl Address {
         }
         let tentative = flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Dadfailed);
         // Where they differ, the other one is the far end of a point-to-point link.
-        Some(Self { link: message.header.index, ip: local.or(address)?, tentative })
+        Some(Self {
+            link: message.header.index,
+            ip: local.or(address)?,
+            prefix_len: message.header.prefix_len,
+            tentative,
+        })
     }
 
     /// Whether it is one that no single host can have to itself.
@@ -335,7 +373,7 @@ mod tests {
         let mut host = Host { links: vec![link(2, None, None), link(3, None, None)], ..Host::default() };
         host.links.push(Link { loopback: true, ..link(1, None, None) });
         for (link, text, local, tentative, _) in addresses {
-            host.addresses.push(Address { link, ip: ip(text), tentative });
+            host.addresses.push(Address { link, ip: ip(text), prefix_len: 24, tentative });
             host.local.extend(local.then(|| ip(text)));
         }
         let own = host.own(2);
@@ -384,7 +422,10 @@ mod tests {
             AddressAttribute::Local(ip("192.0.2.1")),
             AddressAttribute::Flags(AddressFlags::Tentative),
         ];
-        assert_eq!(Address::new(&message), Some(Address { link: 0, ip: ip("192.0.2.1"), tentative: true }));
+        assert_eq!(
+            Address::new(&message),
+            Some(Address { link: 0, ip: ip("192.0.2.1"), prefix_len: 0, tentative: true })
+        );
         message.attributes[2] = AddressAttribute::Flags(AddressFlags::Tentative | AddressFlags::Dadfailed);
         assert!(!Address::new(&message).unwrap().tentative, "somebody else has it");
         message.attributes = vec![AddressAttribute::Address(ip("2001:db8::1"))];

@@ -4,6 +4,7 @@ use std::io;
 use std::mem;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -23,6 +24,7 @@ pub struct Control {
     events: Events,
     signals: Signals,
     waker: Arc<mio::Waker>,
+    requested: Arc<Requested>,
     host: Monitor,
     /// What has happened and was not returned yet: the kernel does not say it again.
     woken: bool,
@@ -30,6 +32,40 @@ pub struct Control {
     /// When it is to be said that the host has changed.
     host_due: Option<Instant>,
     host_said: Option<Instant>,
+}
+
+/// Requests of other threads that [`Control::wait`] has not returned yet.
+#[derive(Default)]
+struct Requested {
+    reload: AtomicBool,
+    stop: AtomicBool,
+}
+
+/// Makes requests to the control thread, from any thread.
+#[derive(Clone)]
+pub(crate) struct Requests {
+    requested: Arc<Requested>,
+    waker: Arc<mio::Waker>,
+}
+
+impl Requests {
+    /// Makes [`Control::wait`] return [`Event::Reload`].
+    pub(crate) fn reload(&self) {
+        self.make(&self.requested.reload);
+    }
+
+    /// Makes [`Control::wait`] return [`Event::StopRequested`].
+    pub(crate) fn stop(&self) {
+        self.make(&self.requested.stop);
+    }
+
+    fn make(&self, request: &AtomicBool) {
+        // The flag is set before the wake-up.
+        request.store(true, Ordering::Release);
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "cannot wake the control thread: it finds the request at its next event");
+        }
+    }
 }
 
 /// Shortest time from one [`Event::HostChanged`] to the next: where addresses come and go all the time, following them must
@@ -44,7 +80,10 @@ const HOST_SETTLES: Duration = Duration::from_secs(1);
 pub enum Event {
     /// SIGINT or SIGTERM came: its number.
     Stop(i32),
-    /// SIGHUP came: time to read the configuration anew.
+    /// Another thread asked for the end, with [`Handle::request_stop`](crate::Handle::request_stop).
+    StopRequested,
+    /// SIGHUP came, or another thread asked for a reload with [`Handle::request_reload`](crate::Handle::request_reload):
+    /// time to read the configuration anew.
     Reload,
     /// A worker's thread ended, or somebody called the waker.
     Woken,
@@ -69,6 +108,7 @@ impl Control {
             events: Events::with_capacity(8),
             signals,
             waker,
+            requested: Arc::default(),
             host,
             woken: false,
             reload: false,
@@ -80,6 +120,11 @@ impl Control {
     /// Ends a [`wait`](Self::wait) from another thread.
     pub(crate) fn waker(&self) -> Arc<mio::Waker> {
         Arc::clone(&self.waker)
+    }
+
+    /// Returns what makes requests to this control thread.
+    pub(crate) fn requests(&self) -> Requests {
+        Requests { requested: Arc::clone(&self.requested), waker: self.waker() }
     }
 
     /// Waits for an event, until `due` at the latest. What has happened already comes before the time: a clock that is always
@@ -107,6 +152,10 @@ impl Control {
                 }
                 self.reload = true;
             }
+            if self.requested.stop.swap(false, Ordering::AcqRel) {
+                return Ok(Event::StopRequested);
+            }
+            self.reload |= self.requested.reload.swap(false, Ordering::AcqRel);
             if mem::take(&mut self.reload) {
                 return Ok(Event::Reload);
             }

@@ -4,6 +4,7 @@ pub(crate) mod carry;
 pub(crate) mod control;
 pub(crate) mod data_plane;
 mod exchange;
+pub(crate) mod handle;
 pub(crate) mod inspect;
 pub(crate) mod ledger;
 pub(crate) mod reload;

@@ -9,7 +9,7 @@ use crate::plan::Plan;
 use crate::run::carry::Retired;
 use crate::run::data_plane::{ANSWER_WITHIN, DataPlane, RunningWorker};
 use crate::run::start::check_places;
-use crate::run::thread::{PlannedChain, build_chain, message, own_addresses};
+use crate::run::thread::{PlannedChain, build_chain, message, ports_for_stages};
 
 /// Why stages are not exchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,14 +112,14 @@ impl DataPlane {
     /// The part of a reload that touches workers and XDP programs.
     fn exchange(&mut self, plan: &mut Plan) -> Result<Vec<String>, ReloadError> {
         let successors = self.successors(plan)?;
-        let addresses = own_addresses(plan, &self.interfaces);
+        let ports = ports_for_stages(plan);
         let plan = Arc::new(plan.clone());
         // All workers build before the first exchanges anything: what fails, fails for all of them.
         let built: Result<(), ReloadError> =
             self.workers.iter().enumerate().try_for_each(|(number, RunningWorker { remote, .. })| {
-                let (plan, addresses) = (Arc::clone(&plan), addresses.clone());
+                let (plan, ports) = (Arc::clone(&plan), ports.clone());
                 let build = move |worker: &mut Worker<PlannedChain>| {
-                    let chain = |path| build_chain(&plan, path, &addresses, number);
+                    let chain = |path| build_chain(&plan, path, &ports, number);
                     let all = || plan.paths.iter().map(|path| (path.from, chain(path))).collect::<Vec<(PortId, _)>>();
                     let chains = catch_unwind(AssertUnwindSafe(all)).map_err(|panic| message(&*panic))?;
                     worker.stage_chains(chains);

@@ -135,7 +135,7 @@ impl DataPlane {
         direct: bool,
     ) -> Result<(), StartError> {
         let mut starting = Vec::with_capacity(self.plan.workers.len());
-        let addresses = thread::own_addresses(&self.plan, &self.interfaces);
+        let described = thread::ports_for_stages(&self.plan);
         let mut result = Ok(());
         for worker in 0..self.plan.workers.len() {
             let sockets = self.attachments.iter().zip(&self.plan.ports).map(|(attachment, port)| {
@@ -147,7 +147,7 @@ impl DataPlane {
                 worker,
                 bind,
                 indexes: indexes.to_vec(),
-                addresses: addresses.clone(),
+                described: described.clone(),
                 sockets,
             };
             match Starting::spawn(setup, control) {

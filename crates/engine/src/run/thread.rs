@@ -1,7 +1,6 @@
 //! A worker's thread: it opens its own sockets on its own core, so that its memory is near.
 
 use std::any::Any;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +9,11 @@ use std::sync::{Arc, OnceLock};
 
 use core_affinity::CoreId;
 use xdpfwd_packet::{MmsgPort, PacketSocket};
-use xdpfwd_pipeline::{BuildCx, Idle, Mailbox, NamedStage, PortId, Remote, Worker, mailbox};
+use xdpfwd_pipeline::{BuildCx, Idle, Mailbox, NamedStage, PortId, Ports, Remote, Worker, mailbox};
 use xdpfwd_xsk::{BindMode, Builder, Fallback, OpenError, Opened, Pool, Port, Umem};
 
 use crate::error::StartError;
-use crate::host::addresses::Host;
-use crate::host::interface::Interface;
+use crate::host::addresses::describe_ports;
 use crate::plan::{Io, PathPlan, Plan, PortPlan};
 
 /// The chain of a path that comes from a plan.
@@ -28,50 +26,18 @@ pub(crate) struct Setup {
     pub(crate) bind: BindMode,
     /// The interface index of each port.
     pub(crate) indexes: Vec<u32>,
-    /// The addresses of each port's interface.
-    pub(crate) addresses: Vec<PortAddresses>,
+    /// What stages may know of the ports.
+    pub(crate) described: Ports,
     /// Of each port, the packet sockets of the worker's queues; none if the worker opens AF_XDP sockets.
     pub(crate) sockets: Vec<Vec<PacketSocket>>,
 }
 
-/// What a port's interface has for an address.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct PortAddresses {
-    ipv4: Option<Ipv4Addr>,
-    ipv6: Option<Ipv6Addr>,
-}
-
-/// The addresses of each port's interface, at this moment; none if the kernel does not say, or no stage is there to use them.
-pub(crate) fn own_addresses(plan: &Plan, interfaces: &[Interface]) -> Vec<PortAddresses> {
-    if plan.paths.iter().all(|path| path.stages.is_empty()) {
-        return Vec::new();
+/// Returns what stages may know of the ports now. Empty if the plan has no stage.
+pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
+    match plan.stages().next() {
+        Some(_) => describe_ports(&plan.ports),
+        None => Ports::default(),
     }
-    let host = match Host::read() {
-        Ok(host) => host,
-        Err(error) => {
-            tracing::warn!(%error, "cannot ask for this host's addresses: stages do without");
-            return Vec::new();
-        }
-    };
-    let of = |interface: &Interface| PortAddresses {
-        ipv4: host.address_of(interface.index, |ip| match ip {
-            IpAddr::V4(ip) => Some(ip),
-            IpAddr::V6(_) => None,
-        }),
-        // One that is known beyond the link, if there is one.
-        ipv6: host
-            .address_of(interface.index, |ip| match ip {
-                IpAddr::V6(ip) if !ip.is_unicast_link_local() => Some(ip),
-                _ => None,
-            })
-            .or_else(|| {
-                host.address_of(interface.index, |ip| match ip {
-                    IpAddr::V6(ip) => Some(ip),
-                    IpAddr::V4(_) => None,
-                })
-            }),
-    };
-    interfaces.iter().map(of).collect()
 }
 
 /// A worker that is ready to run.
@@ -199,7 +165,7 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
         builder = builder.port(lanes);
     }
     for path in &plan.paths {
-        builder = builder.path(path.from, path.to, build_chain(plan, path, &setup.addresses, worker));
+        builder = builder.path(path.from, path.to, build_chain(plan, path, &setup.described, worker));
     }
     let built = builder.build().map_err(|source| StartError::Build { worker, source })?;
     let (remote, mailbox) = mailbox().map_err(io("eventfd"))?;
@@ -289,11 +255,11 @@ fn open_by_xsk_rs(_: &Builder) -> Result<Opened<Box<dyn Port>>, OpenError> {
     Err(OpenError::NotBuilt)
 }
 
-pub(crate) fn build_chain(plan: &Plan, path: &PathPlan, addresses: &[PortAddresses], worker: usize) -> PlannedChain {
-    let own = addresses.get(usize::from(path.from.0)).copied().unwrap_or_default();
+pub(crate) fn build_chain(plan: &Plan, path: &PathPlan, ports: &Ports, worker: usize) -> PlannedChain {
     let workers = plan.workers.len();
     let stages = path.stages.iter().map(|stage| {
-        let cx = BuildCx { worker, workers, in_kernel: stage.in_kernel, ipv4: own.ipv4, ipv6: own.ipv6 };
+        let in_kernel = stage.in_kernel;
+        let cx = BuildCx { worker, workers, in_kernel, from: path.from, to: path.to, ports };
         // A stage that panics is named: whoever catches it does not know which it was.
         let built = catch_unwind(AssertUnwindSafe(|| NamedStage::build(&*stage.name, &*stage.plan, &cx)));
         built.unwrap_or_else(|panic| resume_unwind(Box::new(format!("stage {}: {}", stage.name, message(&*panic)))))

@@ -27,6 +27,13 @@ pub struct Remote<C> {
     waker: Waker,
 }
 
+impl<C> Clone for Remote<C> {
+    fn clone(&self) -> Self {
+        let Self { commands, shared, waker } = self;
+        Self { commands: commands.clone(), shared: Arc::clone(shared), waker: waker.clone() }
+    }
+}
+
 #[derive(Default)]
 struct Shared {
     /// A command may be waiting. The data path reads only this: a plain load per iteration.

@@ -9,6 +9,7 @@ mod report;
 mod shutdown;
 mod swap;
 
+use std::any::Any;
 use std::os::fd::RawFd;
 
 use xdpfwd_xsk::{Batch, Pool, Port, Umem, clock};
@@ -71,6 +72,23 @@ struct PortQueue {
 }
 
 impl<C: Chain> Worker<C> {
+    /// Calls a closure with the name and the value of every stage of type `S`, in the order of the paths, and returns the
+    /// results. Stages that are retired are left out.
+    ///
+    /// The control plane updates tables of stages with it, by a command that a [`Remote`] sends: the closure runs between
+    /// two batches, so the stage needs no lock. Packets wait until it returns.
+    pub fn stages_mut<S: Stage, R>(&mut self, mut visit: impl FnMut(&str, &mut S) -> R) -> Vec<R> {
+        let mut results = Vec::new();
+        for Path { chain, names, .. } in self.paths.iter_mut().filter(|path| !path.retired) {
+            chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
+                if let Some(stage) = downcast(stage) {
+                    results.push(visit(&names[index], stage));
+                }
+            }));
+        }
+        results
+    }
+
     /// Runs the stages' periodic work.
     fn tick(&mut self, now: u64) {
         for path in 0..self.paths.len() {
@@ -122,4 +140,14 @@ impl<C: Chain> Worker<C> {
     pub fn umem(&self) -> &Umem {
         &self.umem
     }
+}
+
+/// Returns the stage if it is an `S`, boxed or not.
+fn downcast<S: Stage>(stage: &mut dyn Stage) -> Option<&mut S> {
+    let stage: &mut dyn Any = stage;
+    if stage.is::<Box<dyn Stage>>() {
+        let stage: &mut dyn Any = &mut **stage.downcast_mut::<Box<dyn Stage>>()?;
+        return stage.downcast_mut();
+    }
+    stage.downcast_mut()
 }

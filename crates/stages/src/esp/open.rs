@@ -72,7 +72,7 @@ enum Disposition {
 }
 
 impl StagePlan for Plan<Open> {
-    fn build(&self, cx: &BuildCx) -> Box<dyn Stage> {
+    fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
         let settings = Arc::clone(&self.0);
         let owner = |sa: &Inbound| usize::from(sa.queue) % cx.workers.max(1) == cx.worker;
         let work = Opener {

@@ -84,7 +84,7 @@ enum Disposition {
 }
 
 impl StagePlan for Plan<Seal> {
-    fn build(&self, cx: &BuildCx) -> Box<dyn Stage> {
+    fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
         let settings = Arc::clone(&self.0);
         let Seal { icmp_rate, icmp_sources, .. } = settings.own;
         let work = Sealer {

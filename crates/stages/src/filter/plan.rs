@@ -21,7 +21,7 @@ pub struct FilterPlan {
 }
 
 impl StagePlan for FilterPlan {
-    fn build(&self, cx: &BuildCx) -> Box<dyn Stage> {
+    fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
         if cx.in_kernel {
             return Box::new(Judged);
         }

@@ -1,7 +1,7 @@
 //! ICMP messages about packets that are too big for the tunnel.
 
 use serde_json::json;
-use xdpfwd_pipeline::{BuildCx, NamedStage};
+use xdpfwd_pipeline::{BuildCx, NamedStage, PortAddress, PortId, PortInfo, Ports};
 
 use super::support::*;
 
@@ -30,15 +30,10 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
             let more = format!(", mtu = {mtu}, icmp_rate = 1000000{source}");
             let state = format!("{at}-{mtu}.state");
             let plan = plan("esp-seal", &table(&folder, &state, &[way], &more));
-            let stage = build_for(
-                &plan,
-                BuildCx {
-                    workers: 1,
-                    ipv4: port[0].map(|address| address.parse().unwrap()),
-                    ipv6: port[1].map(|address| address.parse().unwrap()),
-                    ..BuildCx::default()
-                },
-            );
+            let address = |ip: &&str| PortAddress { ip: ip.parse().unwrap(), prefix_len: 64 };
+            let addresses = port.iter().flatten().map(address).collect();
+            let ports = Ports::from_iter([PortInfo { addresses, ..PortInfo::new(PortId(0), "lan", "eth0") }]);
+            let stage = build_for(&plan, BuildCx { ports: &ports, ..BuildCx::default() });
             let mut line = Line::new(vec![stage]);
             for (is_v6, said) in [false, true].into_iter().zip(said) {
                 for (tags, size) in [(0, mtu + 1), (1, mtu), (2, mtu + 100)] {
@@ -166,10 +161,7 @@ fn decapsulated_packet_is_not_quoted_in_icmp() {
     let sealed = line(&far).pass(&packets);
     let open = plan("esp-open", &table(&folder, "open.state", &[OPEN], ""));
     let narrow = plan("esp-seal", &table(&folder, "narrow.state", &[SEAL], ", mtu = 1300, icmp_rate = 1000000"));
-    let mut between = Line::new(vec![
-        build(&open),
-        NamedStage::build("narrow", &*narrow, &BuildCx { workers: 1, ..BuildCx::default() }),
-    ]);
+    let mut between = Line::new(vec![build(&open), NamedStage::build("narrow", &*narrow, &BuildCx::default())]);
     assert_eq!(between.each(&sealed), [Disposition::Dropped("too_big"), Disposition::Dropped("too_big")]);
     // A packet that arrived in clear text is answered.
     assert!(matches!(line(&narrow).one(&packets[0]), Disposition::Answered(_)));

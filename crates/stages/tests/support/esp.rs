@@ -86,7 +86,7 @@ pub fn acquire(plan: &Arc<dyn StagePlan>, others: &[Arc<dyn StagePlan>]) -> Resu
 }
 
 pub fn plan_for(kind: &str, table: &str, workers: usize) -> Planned<toml::de::Error> {
-    let cx = PlanCx { directory: Path::new(env!("CARGO_TARGET_TMPDIR")), workers };
+    let cx = PlanCx::new(Path::new(env!("CARGO_TARGET_TMPDIR")), workers);
     xdpfwd_testkit::plan(kind, table, &cx)
 }
 
@@ -99,10 +99,10 @@ pub fn plan(kind: &str, table: &str) -> Arc<dyn StagePlan> {
 }
 
 pub fn build(plan: &Arc<dyn StagePlan>) -> NamedStage {
-    build_for(plan, BuildCx { workers: 1, ..BuildCx::default() })
+    build_for(plan, BuildCx::default())
 }
 
-pub fn build_for(plan: &Arc<dyn StagePlan>, cx: BuildCx) -> NamedStage {
+pub fn build_for(plan: &Arc<dyn StagePlan>, cx: BuildCx<'_>) -> NamedStage {
     NamedStage::build("esp", &**plan, &cx)
 }
 

@@ -5,7 +5,8 @@ use std::io;
 use std::path::Path;
 
 use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
-use xdpfwd_engine::{Io, Lockout, Plan};
+use xdpfwd_engine::{Io, Lockout, Plan, PortPlan};
+use xdpfwd_pipeline::Ports;
 
 /// The machine that a configuration is for. Tests bring one of their own.
 pub(crate) trait Machine {
@@ -20,6 +21,11 @@ pub(crate) trait Machine {
 
     /// The names of all interfaces there.
     fn interfaces(&self) -> Vec<String>;
+
+    /// Returns what stages may know of ports: by default, what the configuration says of them.
+    fn describe(&self, ports: &[PortPlan]) -> Ports {
+        xdpfwd_engine::undescribed_ports(ports)
+    }
 
     /// The setting by which the kernel forwards by itself what it receives on an interface, if one is on.
     fn forwarding(&self, _interface: &str) -> Option<String> {
@@ -122,6 +128,10 @@ impl Machine for ThisMachine {
 
     fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>> {
         xdpfwd_engine::lockouts(plan)
+    }
+
+    fn describe(&self, ports: &[PortPlan]) -> Ports {
+        xdpfwd_engine::describe_ports(ports)
     }
 
     fn interfaces(&self) -> Vec<String> {

@@ -6,12 +6,13 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
-use super::{Command, Question, USUAL};
-use crate::cli::Ctl;
-use crate::error_text::in_full;
+use super::{Command, Question, default_socket};
+use crate::app::App;
+use crate::cli::{Ctl, USAGE};
+use crate::program;
 
 /// Longer than the other side takes for the longest answer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(40);
@@ -32,31 +33,36 @@ impl fmt::Display for Denied {
 impl std::error::Error for Denied {}
 
 /// Asks what the command line says, and prints the answer.
-pub(crate) fn run(arguments: &Ctl) -> ExitCode {
-    match ask(arguments) {
+pub(crate) fn run(arguments: &Ctl, app: &App) -> ExitCode {
+    if super::is_builtin(&arguments.command) && !arguments.arguments.is_empty() {
+        program::print_error(anyhow!("`ctl {}` takes no arguments", arguments.command).as_ref());
+        return ExitCode::from(USAGE);
+    }
+    match ask(arguments, app) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "xdpfwd: {}", in_full(error.as_ref()));
+            program::print_error(error.as_ref());
             ExitCode::from(if error.is::<Denied>() { PRIVILEGE } else { 1 })
         }
     }
 }
 
-fn ask(arguments: &Ctl) -> Result<()> {
+fn ask(arguments: &Ctl, app: &App) -> Result<()> {
     let path = &arguments.socket;
     let connected = UnixStream::connect(path);
     if connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
         return Err(Denied(format!("{}: only root, and the user that it runs as, may ask", path.display())).into());
     }
     let stream = connected.with_context(|| {
-        let hint = if *path == std::path::Path::new(USUAL) { "" } else { ", or another --socket" };
-        format!(
-            "nobody listens at {0}: is xdpfwd running, with [engine] control = {0:?}{hint}",
-            path.display().to_string()
-        )
+        let is_default = *path == std::path::Path::new(&default_socket(app.name));
+        let hint = if is_default { "" } else { ", or another --socket" };
+        let path = path.display().to_string();
+        format!("nobody listens at {path}: is {} running, with [engine] control = {path:?}{hint}", app.name)
     })?;
     stream.set_read_timeout(Some(ANSWERED_WITHIN))?;
-    let question = serde_json::to_string(&Question { command: arguments.command })? + "\n";
+    let Ctl { command, arguments: own, .. } = arguments;
+    let question = Question { command: command.clone(), arguments: own.clone() };
+    let question = serde_json::to_string(&question)? + "\n";
     // Who is not listened to finds out by the answer.
     let asked = (&stream).write_all(question.as_bytes());
     let mut line = String::new();
@@ -78,7 +84,11 @@ fn ask(arguments: &Ctl) -> Result<()> {
         }
         bail!(text);
     }
-    let text = if arguments.json { line } else { text(arguments.command, &answer) };
+    let text = match Command::named(&arguments.command) {
+        _ if arguments.json => line,
+        Some(command) => text(command, &answer),
+        None => own_answer(&answer["answer"]),
+    };
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
@@ -193,6 +203,20 @@ fn cell(value: &Value) -> String {
     }
 }
 
+/// The answer of a command that the program adds.
+fn own_answer(answer: &Value) -> String {
+    match answer {
+        Value::Null => String::new(),
+        Value::String(text) => text.trim_end().to_owned() + "\n",
+        Value::Array(rows) if rows.iter().all(Value::is_object) && !rows.is_empty() => {
+            let names: Vec<&String> = rows[0].as_object().into_iter().flat_map(|row| row.keys()).collect();
+            let row = |row: &Value| names.iter().map(|name| cell(&row[name.as_str()])).collect();
+            crate::text::columns(names.iter().map(ToString::to_string).collect(), rows.iter().map(row).collect())
+        }
+        other => serde_json::to_string_pretty(other).unwrap_or_default() + "\n",
+    }
+}
+
 /// An answer for a person.
 fn text(command: Command, answer: &Value) -> String {
     let mut text = String::new();
@@ -204,7 +228,8 @@ fn text(command: Command, answer: &Value) -> String {
         Command::Status => {
             let _ = writeln!(
                 text,
-                "xdpfwd {}, pid {}, {} worker(s), running for {} s by {}",
+                "{} {}, pid {}, {} worker(s), running for {} s by {}",
+                word(&answer["program"]),
                 word(&answer["version"]),
                 answer["pid"],
                 answer["workers"],

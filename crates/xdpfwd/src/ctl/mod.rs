@@ -1,6 +1,6 @@
 //! `xdpfwd ctl`: asks the one that runs, over its control socket; and what that answers.
 //!
-//! A question is a line, `{"command":"status"}`; an answer one JSON object, with `error` in it if there is nothing else to say.
+//! A question is a line, `{"command":"status"}`, with a list of strings as `arguments` if the command takes any; an answer one JSON object, with `error` in it if there is nothing else to say.
 
 mod client;
 mod server;
@@ -13,15 +13,16 @@ pub(crate) use client::run;
 pub(crate) use server::Server;
 
 /// A question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {
-    command: Command,
+    command: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    arguments: Vec<String>,
 }
 
 /// What can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Command {
     /// What runs: ports and their modes, paths and their stages, since when
     Status,
@@ -37,5 +38,19 @@ pub(crate) enum Command {
     Inspect,
 }
 
-/// Where it is, if nothing else is said.
-pub(crate) const USUAL: &str = "/run/xdpfwd.sock";
+impl Command {
+    /// Returns the command with a name.
+    fn named(name: &str) -> Option<Self> {
+        Self::from_str(name, false).ok()
+    }
+}
+
+/// Returns whether xdpfwd has a command with this name.
+pub(crate) fn is_builtin(name: &str) -> bool {
+    Command::named(name).is_some()
+}
+
+/// Returns the path of the control socket that `ctl` connects to by default.
+pub(crate) fn default_socket(program: &str) -> String {
+    format!("/run/{program}.sock")
+}

@@ -2,16 +2,17 @@
 
 use std::path::Path;
 
-use xdpfwd_engine::{Control, ControlSocket, DataPlane, Plan, Report};
+use xdpfwd_engine::{Control, ControlSocket, DataPlane, Handle, Plan, Report};
 use xdpfwd_pipeline::PortId;
 
-use crate::registry::Registry;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Command, Question, views};
+use crate::app::App;
 use crate::cli::Run;
-use crate::reload;
+use crate::error_text::in_full;
+use crate::{reload, report};
 
 /// Answers what is asked on the control socket, if there is one.
 pub(crate) struct Server {
@@ -24,6 +25,7 @@ struct Status<'a> {
     schema: u32,
     #[serde(rename = "type")]
     kind: &'static str,
+    program: &'static str,
     version: &'static str,
     pid: u32,
     config: String,
@@ -49,11 +51,11 @@ impl Server {
     }
 
     /// Answers all that was asked.
-    pub(crate) fn answer_all(&self, data_plane: &mut DataPlane, cli: &Run, registry: &Registry) {
+    pub(crate) fn answer_all(&self, handle: &Handle, cli: &Run, app: &App) {
         let Some(socket) = &self.socket else { return };
         while let Some(request) = socket.next() {
             let answer = match serde_json::from_str::<Question>(&request.question) {
-                Ok(Question { command }) => answer(command, data_plane, cli, registry),
+                Ok(question) => answer(&question, handle, cli, app),
                 Err(error) => json!({ "error": format!("no question: {error}") }),
             };
             request.answer(answer.to_string());
@@ -61,25 +63,45 @@ impl Server {
     }
 }
 
-fn answer(command: Command, data_plane: &mut DataPlane, cli: &Run, registry: &Registry) -> Value {
-    let said = match command {
-        Command::Status => serde_json::to_value(status(data_plane, cli)),
-        Command::Stats => serde_json::to_value(data_plane.report()),
-        Command::Rules => views::rules(&data_plane.inspect()),
-        Command::Sa => views::sas(&data_plane.inspect_plans()),
-        Command::Inspect => views::all(&data_plane.inspect()),
-        Command::Reload => Ok(match reload::run(data_plane, cli, registry) {
+fn answer(question: &Question, handle: &Handle, cli: &Run, app: &App) -> Value {
+    let Question { command: name, arguments } = question;
+    let Some(command) = Command::named(name) else {
+        let Some(own) = app.ctl.iter().find(|own| own.name == name) else {
+            return json!({ "error": format!("there is no command {name:?}") });
+        };
+        return match own.run(handle, arguments) {
+            Ok(answer) => json!({ "schema": xdpfwd_engine::SCHEMA, "type": name, "answer": answer }),
+            Err(error) => json!({ "error": in_full(error.as_ref()) }),
+        };
+    };
+    if !arguments.is_empty() {
+        return json!({ "error": format!("`{name}` takes no arguments") });
+    }
+    if command == Command::Reload {
+        return match reload::run(handle, cli, app) {
             Ok(reloaded) => {
                 let (afresh, warnings) = (reloaded.afresh, reloaded.warnings);
                 json!({ "schema": xdpfwd_engine::SCHEMA, "type": "reload", "afresh": afresh, "warnings": warnings })
             }
             Err(failed) => json!({ "error": failed.message, "problems": failed.problems }),
-        }),
-    };
-    said.unwrap_or_else(|error| json!({ "error": error.to_string() }))
+        };
+    }
+    let answered = handle.with(|data_plane| match command {
+        Command::Status => serde_json::to_value(status(data_plane, cli, app)),
+        Command::Stats => report::json(&data_plane.report(), app),
+        Command::Rules => views::rules(&data_plane.inspect()),
+        Command::Sa => views::sas(&data_plane.inspect_plans()),
+        Command::Inspect => views::all(&data_plane.inspect()),
+        Command::Reload => Ok(Value::Null),
+    });
+    match answered {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => json!({ "error": error.to_string() }),
+        Err(error) => json!({ "error": error.to_string() }),
+    }
 }
 
-fn status(data_plane: &mut DataPlane, cli: &Run) -> Value {
+fn status(data_plane: &mut DataPlane, cli: &Run, app: &App) -> Value {
     let Report { elapsed_seconds, workers, .. } = data_plane.report();
     let ports = data_plane.ports().iter().zip(data_plane.modes()).map(|(port, mode)| {
         json!({ "name": port.name, "interface": port.interface, "io": port.io.name(), "queues": port.queues, "mode": mode.name() })
@@ -95,7 +117,8 @@ fn status(data_plane: &mut DataPlane, cli: &Run) -> Value {
     let status = Status {
         schema: xdpfwd_engine::SCHEMA,
         kind: "status",
-        version: env!("CARGO_PKG_VERSION"),
+        program: app.name,
+        version: app.version,
         pid: std::process::id(),
         config: cli.config().display().to_string(),
         workers,

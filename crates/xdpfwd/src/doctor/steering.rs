@@ -43,7 +43,7 @@ mod tests {
     struct Bound(Vec<QueueBinding>);
 
     impl StagePlan for Bound {
-        fn build(&self, _: &BuildCx) -> Box<dyn Stage> {
+        fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
             unreachable!()
         }
 

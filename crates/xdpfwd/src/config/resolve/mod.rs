@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use xdpfwd_engine::{Mode, Plan};
-use xdpfwd_pipeline::{Idle, PlanCx};
+use xdpfwd_pipeline::{Idle, PlanCx, Ports};
 
 use crate::registry::Registry;
 
@@ -55,7 +55,13 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
     memory::check_mtu(&umem, &ports, &interfaces, findings);
 
     let workers = workers.unwrap_or_else(|| vec![None]);
-    let cx = PlanCx { directory: around.directory, workers: workers.len() };
+    let port_plans = ports::resolve(&ports);
+    // Asking the kernel takes time: not without stages.
+    let described = match stages.tables.as_slice() {
+        [] => Ports::default(),
+        _ => around.machine.describe(&port_plans),
+    };
+    let cx = PlanCx { directory: around.directory, workers: workers.len(), ports: &described };
     let stages = stages::resolve(stages, around.registry, &cx, findings);
     if !is_empty {
         paths::check(&paths, &ports, findings);
@@ -69,7 +75,7 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
         idle: engine.idle.or(Idle::default()).unwrap_or_default(),
         ledger: engine.ledger.or(true).unwrap_or(true),
         umem: memory::resolve(&umem),
-        ports: ports::resolve(&ports),
+        ports: port_plans,
         paths,
         control: engine.control.is().map(|path| path.get_ref().into()),
     };

@@ -1,0 +1,124 @@
+//! A handle to a running data plane, for any thread.
+
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use xdpfwd_pipeline::{NamedStage, Stage, Worker};
+
+use crate::run::control::{Control, Requests};
+use crate::run::data_plane::{ANSWER_WITHIN, DataPlane, RunningWorker};
+use crate::run::inspect::Inspection;
+use crate::run::report::Report;
+
+/// A handle to a running data plane. Any thread may hold a clone, except the workers: a stage that used it would wait for
+/// itself.
+///
+/// Every method that returns a result takes the same lock, which a reload holds from its first step to its last. So an
+/// update reaches either the stages before the reload or those after it, and never stages that are about to be replaced.
+#[derive(Clone)]
+pub struct Handle {
+    data_plane: Arc<Mutex<Option<DataPlane>>>,
+    requests: Requests,
+}
+
+/// Why a [`Handle`] could not do what it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// The data plane has ended.
+    #[error("the data plane has ended")]
+    Ended,
+    /// A worker did not reply in time, or its thread has ended. The closure may still run on it.
+    #[error("worker {0} did not reply within {ANSWER_WITHIN:?}")]
+    NoReply(usize),
+}
+
+impl Handle {
+    /// Takes over a data plane. [`request_reload`](Self::request_reload) and [`request_stop`](Self::request_stop) wake this
+    /// `control`.
+    pub fn new(data_plane: DataPlane, control: &Control) -> Self {
+        Self { data_plane: Arc::new(Mutex::new(Some(data_plane))), requests: control.requests() }
+    }
+
+    /// Runs a closure on the thread of every worker, between two batches, and returns the results in the order of the
+    /// workers. Packets wait until the closure returns, so prepare before what takes long.
+    ///
+    /// A panic in the closure counts as a panic of the worker. If a worker does not reply, the others have run the closure
+    /// all the same.
+    pub fn each_worker<R: Send + 'static>(
+        &self,
+        run: impl Fn(&mut Worker<Vec<NamedStage>>) -> R + Send + Sync + 'static,
+    ) -> Result<Vec<R>, HandleError> {
+        let run = Arc::new(run);
+        self.with(|data_plane| {
+            // First to all, then wait: the workers run the closure at the same time.
+            let send = |running: &RunningWorker| {
+                let (reply, replies) = mpsc::sync_channel(1);
+                let run = Arc::clone(&run);
+                // A worker that has ended drops the command, which ends the wait for its reply.
+                let _ = running.remote.send(move |worker| drop(reply.send(run(worker))));
+                replies
+            };
+            let replies: Vec<_> = data_plane.workers.iter().map(send).collect();
+            let deadline = Instant::now() + ANSWER_WITHIN;
+            let results = replies.iter().enumerate().map(|(worker, reply)| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                reply.recv_timeout(left).map_err(|_| HandleError::NoReply(worker))
+            });
+            results.collect()
+        })?
+    }
+
+    /// Runs a closure with the name and the value of every stage of type `S`, on the threads of the workers, between two
+    /// batches. Returns the results of each worker, in the order of its paths.
+    ///
+    /// This is how a control plane updates tables of stages without a lock on the data path. A reload builds new stages
+    /// from their plans, so a table that must survive a reload belongs to the plan, and stages copy it in
+    /// [`StagePlan::build`](xdpfwd_pipeline::StagePlan::build).
+    pub fn each_stage<S: Stage, R: Send + 'static>(
+        &self,
+        run: impl Fn(&str, &mut S) -> R + Send + Sync + 'static,
+    ) -> Result<Vec<Vec<R>>, HandleError> {
+        self.each_worker(move |worker| worker.stages_mut(&run))
+    }
+
+    /// Returns the inspection tables of all stages.
+    pub fn inspect(&self) -> Result<Inspection, HandleError> {
+        self.with(DataPlane::inspect)
+    }
+
+    /// Returns everything counted so far.
+    pub fn report(&self) -> Result<Report, HandleError> {
+        self.with(DataPlane::report)
+    }
+
+    /// Asks the control thread for a reload, as SIGHUP does, and returns at once. `Control::wait` then returns
+    /// [`Event::Reload`](crate::Event::Reload).
+    pub fn request_reload(&self) {
+        self.requests.reload();
+    }
+
+    /// Asks the control thread to stop the data plane, as SIGTERM does, and returns at once. `Control::wait` then returns
+    /// [`Event::StopRequested`](crate::Event::StopRequested).
+    pub fn request_stop(&self) {
+        self.requests.stop();
+    }
+
+    /// Runs a closure with the data plane. Methods of this handle wait until it returns: calling one inside the closure
+    /// would wait forever.
+    pub fn with<R>(&self, run: impl FnOnce(&mut DataPlane) -> R) -> Result<R, HandleError> {
+        self.lock().as_mut().map(run).ok_or(HandleError::Ended)
+    }
+
+    /// Stops the data plane now, like [`DataPlane::stop`], and returns its final report. `None` if it has ended before.
+    pub fn stop(&self) -> Option<Report> {
+        let data_plane = self.lock().take();
+        data_plane.map(DataPlane::stop)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<DataPlane>> {
+        // After a panic in a closure of `with` the data plane can still be asked, and must be stopped.
+        self.data_plane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

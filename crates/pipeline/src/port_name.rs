@@ -1,0 +1,47 @@
+//! References to ports in a stage's configuration.
+
+use serde::Deserialize;
+use serde_spanned::Spanned;
+
+use crate::plan::{Location, PlanCx, PlanDiagnostic, PlanError};
+use crate::ports::PortInfo;
+
+/// The name of a port in a stage's configuration, as in `to = "wan"`.
+///
+/// ```
+/// use xdpfwd_pipeline::{PlanCx, PlanError, PortId, PortName};
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Steer { to: PortName }
+///
+/// fn plan(steer: &Steer, cx: &PlanCx<'_>) -> Result<PortId, PlanError> {
+///     Ok(steer.to.resolve(cx)?.id)
+/// }
+/// ```
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub struct PortName(Spanned<String>);
+
+impl PortName {
+    /// Returns the name as it is written.
+    pub fn as_str(&self) -> &str {
+        self.0.get_ref()
+    }
+
+    /// Returns the port with this name. If there is none, the error points at the name in the configuration and lists
+    /// the ports that exist.
+    pub fn resolve<'a>(&self, cx: &PlanCx<'a>) -> Result<&'a PortInfo, PlanError> {
+        cx.ports.by_name(self.as_str()).ok_or_else(|| {
+            let names: Vec<_> = cx.ports.iter().map(|port| format!("{:?}", port.name)).collect();
+            let known = match names.as_slice() {
+                [] => "none".to_owned(),
+                names => names.join(", "),
+            };
+            PlanError(vec![PlanDiagnostic {
+                location: Location::Configuration(self.0.span()),
+                message: format!("no port is called {:?}; the ports are: {known}", self.as_str()),
+            }])
+        })
+    }
+}

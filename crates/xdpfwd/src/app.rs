@@ -1,0 +1,244 @@
+//! A program of one's own on the engine: its name, stages, commands and hooks.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use xdpfwd_engine::Handle;
+use xdpfwd_pipeline::{PlanCx, PlanError, StageConfig, StagePlan};
+
+use crate::registry::Registry;
+
+/// An error of a hook or of a `ctl` command. `?` turns any error into it, and `"…".into()` makes one of a text.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+type Hook<A> = Box<dyn Fn(&Handle, A) -> Result<(), BoxError> + Send + Sync>;
+type RollbackHook = Box<dyn Fn(&Handle, &str) + Send + Sync>;
+type RunCtl = Box<dyn Fn(&Handle, &[String]) -> Result<Value, BoxError> + Send + Sync>;
+type RunSubcommand = Box<dyn Fn(&ArgMatches) -> ExitCode>;
+
+/// A forwarder with stages of one's own: the command `xdpfwd` under another name.
+///
+/// It has everything that the command has: the configuration file, `--check`, `doctor`, reload, reports and `ctl`.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use xdpfwd::App;
+/// # use xdpfwd_pipeline::{BuildCx, Cx, Stage, StagePlan, View};
+/// # #[derive(serde::Deserialize)]
+/// # struct LimitConfig {}
+/// # #[derive(Debug)]
+/// # struct LimitPlan(Arc<AtomicU64>);
+/// # impl StagePlan for LimitPlan {
+/// #     fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> { Box::new(Limit) }
+/// #     fn summary(&self) -> String { String::new() }
+/// # }
+/// # struct Limit;
+/// # impl Stage for Limit { fn process(&mut self, _: &mut View<'_>, _: &mut Cx<'_>) {} }
+///
+/// fn main() -> ExitCode {
+///     let limit = Arc::new(AtomicU64::new(1500)); // shared by stages and commands
+///     let of_stages = Arc::clone(&limit);
+///     App::new("limiter", env!("CARGO_PKG_VERSION"))
+///         .about("Drops packets above a limit that can change while it runs")
+///         .stage_with("limit", move |_: LimitConfig, _| Ok(LimitPlan(of_stages.clone())))
+///         .ctl("limit", "Set the longest packet, in bytes", move |_, arguments| {
+///             let [bytes] = arguments else { return Err("expected one argument: bytes".into()) };
+///             limit.store(bytes.parse()?, Ordering::Relaxed);
+///             Ok(format!("limit is {bytes}"))
+///         })
+///         .main()
+/// }
+/// ```
+pub struct App {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) about: Option<String>,
+    pub(crate) registry: Registry,
+    pub(crate) ctl: Vec<OwnCtl>,
+    pub(crate) subcommands: Vec<(clap::Command, RunSubcommand)>,
+    hooks: Hooks,
+}
+
+/// A `ctl` command of the program.
+pub(crate) struct OwnCtl {
+    pub(crate) name: &'static str,
+    pub(crate) about: String,
+    run: RunCtl,
+}
+
+#[derive(Default)]
+struct Hooks {
+    start: Vec<Hook<()>>,
+    stop: Vec<Hook<()>>,
+    commit: Vec<Hook<()>>,
+    roll_back: Vec<RollbackHook>,
+}
+
+impl App {
+    /// Creates a program without stages. Its name and version appear in `--help`, `--version`, the log, reports and
+    /// `ctl status`; the control socket is `/run/NAME.sock` unless an argument names another one.
+    pub fn new(name: &'static str, version: &'static str) -> Self {
+        Self {
+            name,
+            version,
+            about: None,
+            registry: Registry::default(),
+            ctl: Vec::new(),
+            subcommands: Vec::new(),
+            hooks: Hooks::default(),
+        }
+    }
+
+    /// Sets what `--help` says the program does.
+    pub fn about(mut self, about: impl Into<String>) -> Self {
+        self.about = Some(about.into());
+        self
+    }
+
+    /// Adds a kind of stage.
+    pub fn stage<C: StageConfig>(mut self) -> Self {
+        self.registry = self.registry.with::<C>();
+        self
+    }
+
+    /// Adds a kind of stage with a factory, which may capture values that stages, commands and hooks share. `C` is the
+    /// stage's table in the configuration, without the key `kind`. The factory runs on the control thread, at the start
+    /// and at each reload, and also for `--check` and `doctor`.
+    pub fn stage_with<C: DeserializeOwned, P: StagePlan>(
+        mut self,
+        kind: &'static str,
+        plan: impl Fn(C, &PlanCx<'_>) -> Result<P, PlanError> + Send + Sync + 'static,
+    ) -> Self {
+        self.registry = self.registry.with_fn(kind, plan);
+        self
+    }
+
+    /// Adds all kinds of a registry, such as `xdpfwd_stages::builtin()`.
+    pub fn stages(mut self, registry: Registry) -> Self {
+        self.registry = self.registry.with_all(registry);
+        self
+    }
+
+    /// Adds a `ctl` command: `NAME ctl COMMAND [ARGUMENT]...` runs the closure in the running program, on the control
+    /// thread. With `--json` the answer is `{"schema": 1, "type": COMMAND, "answer": …}`; without, a text is printed as it
+    /// is, a list of objects as a table, and other values as JSON. A panic is answered as an error.
+    ///
+    /// # Panics
+    ///
+    /// If xdpfwd or an earlier call has a command with this name.
+    pub fn ctl<A: Serialize>(
+        mut self,
+        name: &'static str,
+        about: impl Into<String>,
+        run: impl Fn(&Handle, &[String]) -> Result<A, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        let is_taken = crate::ctl::is_builtin(name) || self.ctl.iter().any(|own| own.name == name);
+        assert!(!is_taken, "there is a ctl command {name:?} already");
+        let run: RunCtl = Box::new(move |handle, arguments| Ok(serde_json::to_value(run(handle, arguments)?)?));
+        self.ctl.push(OwnCtl { name, about: about.into(), run });
+        self
+    }
+
+    /// Adds a subcommand, which runs in a process of its own: it does not reach a running program.
+    pub fn subcommand(mut self, command: clap::Command, run: impl Fn(&ArgMatches) -> ExitCode + 'static) -> Self {
+        self.subcommands.push((command, Box::new(run)));
+        self
+    }
+
+    /// Adds a hook that runs when the data plane forwards. On an error the program stops and exits with status 1.
+    pub fn on_start(mut self, hook: impl Fn(&Handle) -> Result<(), BoxError> + Send + Sync + 'static) -> Self {
+        self.hooks.start.push(Box::new(move |handle, ()| hook(handle)));
+        self
+    }
+
+    /// Adds a hook that runs before the data plane ends: after a signal, after a failure of a worker or an interface, and
+    /// after a hook of [`on_start`](Self::on_start) that failed. It does not run if the data plane never started.
+    pub fn on_stop(mut self, hook: impl Fn(&Handle) + Send + Sync + 'static) -> Self {
+        self.hooks.stop.push(Box::new(move |handle, ()| {
+            hook(handle);
+            Ok(())
+        }));
+        self
+    }
+
+    /// Adds a hook that runs after a reload, when the workers run the new stages.
+    pub fn on_reload_commit(mut self, hook: impl Fn(&Handle) + Send + Sync + 'static) -> Self {
+        self.hooks.commit.push(Box::new(move |handle, ()| {
+            hook(handle);
+            Ok(())
+        }));
+        self
+    }
+
+    /// Adds a hook that runs after a reload that failed, with the reason. Factories may have run, and the old stages stay:
+    /// undo here what a factory did outside of the plan that it returned.
+    pub fn on_reload_rollback(mut self, hook: impl Fn(&Handle, &str) + Send + Sync + 'static) -> Self {
+        self.hooks.roll_back.push(Box::new(hook));
+        self
+    }
+
+    /// Runs the program by the arguments of this process.
+    pub fn main(self) -> ExitCode {
+        self.main_with(std::env::args_os())
+    }
+
+    /// Runs the program by these arguments; the first is the name of the program.
+    pub fn main_with(self, arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+        crate::run_app(&self, arguments)
+    }
+
+    /// Runs the hooks of the start, until one fails.
+    pub(crate) fn started(&self, handle: &Handle) -> Result<(), BoxError> {
+        self.hooks.start.iter().try_for_each(|hook| guarded(|| hook(handle, ())))
+    }
+
+    /// Runs the hooks of the end.
+    pub(crate) fn stopping(&self, handle: &Handle) {
+        run_all("on_stop", &self.hooks.stop, |hook| hook(handle, ()));
+    }
+
+    /// Runs the hooks of a reload that was done.
+    pub(crate) fn committed(&self, handle: &Handle) {
+        run_all("on_reload_commit", &self.hooks.commit, |hook| hook(handle, ()));
+    }
+
+    /// Runs the hooks of a reload that failed.
+    pub(crate) fn rolled_back(&self, handle: &Handle, reason: &str) {
+        run_all("on_reload_rollback", &self.hooks.roll_back, |hook| {
+            hook(handle, reason);
+            Ok(())
+        });
+    }
+}
+
+impl OwnCtl {
+    pub(crate) fn run(&self, handle: &Handle, arguments: &[String]) -> Result<Value, BoxError> {
+        guarded(|| (self.run)(handle, arguments))
+    }
+}
+
+/// Runs all hooks; a failure goes to the log.
+fn run_all<H>(name: &str, hooks: &[H], run: impl Fn(&H) -> Result<(), BoxError>) {
+    for hook in hooks {
+        if let Err(error) = guarded(|| run(hook)) {
+            tracing::error!(%error, "a hook of {name} failed");
+        }
+    }
+}
+
+/// Turns a panic into an error: forwarding goes on.
+fn guarded<R>(run: impl FnOnce() -> Result<R, BoxError>) -> Result<R, BoxError> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(format!("panicked: {}", text.unwrap_or_default()).into())
+    })
+}

@@ -1,0 +1,23 @@
+//! The name of this program in its messages.
+
+use std::io::{self, Write as _};
+use std::sync::OnceLock;
+
+use crate::error_text::in_full;
+
+static NAME: OnceLock<&'static str> = OnceLock::new();
+
+/// Sets the name, once for the process.
+pub(crate) fn set_name(name: &'static str) {
+    let _ = NAME.set(name);
+}
+
+/// Returns the name.
+pub(crate) fn name() -> &'static str {
+    NAME.get().copied().unwrap_or("xdpfwd")
+}
+
+/// Prints an error with its causes to stderr. If nobody reads that, the exit status says it alone.
+pub(crate) fn print_error(error: &(dyn std::error::Error + 'static)) {
+    let _ = writeln!(io::stderr(), "{}: {}", name(), in_full(error));
+}

@@ -1,0 +1,29 @@
+//! Reports in JSON.
+
+use serde::Serialize;
+use serde_json::Value;
+use xdpfwd_engine::Report;
+
+use crate::app::App;
+
+/// A report with the name and version of the program that wrote it.
+#[derive(Serialize)]
+struct Signed<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    program: &'static str,
+    version: &'static str,
+}
+
+/// Returns a report in JSON, with the name and version of the program.
+pub(crate) fn json(report: &Report, app: &App) -> serde_json::Result<Value> {
+    serde_json::to_value(Signed { report, program: app.name, version: app.version })
+}
+
+/// Returns the same as a line, with the fields in the order of the documentation.
+pub(crate) fn line(report: &Report, program: &'static str, version: &'static str) -> String {
+    match serde_json::to_string(&Signed { report, program, version }) {
+        Ok(json) => json + "\n",
+        Err(error) => format!("{{\"error\":\"{error}\"}}\n"),
+    }
+}
