@@ -46,7 +46,7 @@ pub(crate) struct Cli {
 
 /// Returns the command line of a program: that of xdpfwd under another name, with what the program adds.
 pub(crate) fn command(app: &App) -> clap::Command {
-    let mut command = Cli::command().name(app.name).version(app.version);
+    let mut command = Cli::command().name(app.name).bin_name(app.name).version(app.version);
     if let Some(about) = &app.about {
         command = command.about(about.clone()).long_about(None);
     }

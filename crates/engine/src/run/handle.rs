@@ -41,6 +41,11 @@ impl Handle {
         Self { data_plane: Arc::new(Mutex::new(Some(data_plane))), requests: control.requests() }
     }
 
+    /// Returns the number of workers.
+    pub fn workers(&self) -> Result<usize, HandleError> {
+        self.with(|data_plane| data_plane.workers.len())
+    }
+
     /// Runs a closure on the thread of every worker, between two batches, and returns the results in the order of the
     /// workers. Packets wait until the closure returns, so prepare before what takes long.
     ///

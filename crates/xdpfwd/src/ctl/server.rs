@@ -67,7 +67,7 @@ fn answer(question: &Question, handle: &Handle, cli: &Run, app: &App) -> Value {
     let Question { command: name, arguments } = question;
     let Some(command) = Command::named(name) else {
         let Some(own) = app.ctl.iter().find(|own| own.name == name) else {
-            return json!({ "error": format!("there is no command {name:?}") });
+            return json!({ "error": format!("no question: there is no command {name:?}") });
         };
         return match own.run(handle, arguments) {
             Ok(answer) => json!({ "schema": xdpfwd_engine::SCHEMA, "type": name, "answer": answer }),

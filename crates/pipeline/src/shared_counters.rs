@@ -1,0 +1,80 @@
+//! Counters that workers write and other threads read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// `N` counters with a cell for each worker, for what a stage counts per session, user or tunnel.
+///
+/// Only the worker of a cell writes to it, so counting is a load and a store without a locked instruction, and no two
+/// workers write to the same cache line. Any thread reads the sums. A counter takes 64 bytes per worker.
+///
+/// ```
+/// use xdpfwd_pipeline::SharedCounters;
+///
+/// let counters: SharedCounters<2> = SharedCounters::new(4); // packets and bytes, of 4 workers
+/// counters.add(3, [1, 60]); // worker 3: a packet of 60 bytes
+/// assert_eq!(counters.sums(), [1, 60]);
+/// ```
+#[derive(Debug)]
+pub struct SharedCounters<const N: usize>(Box<[Cells<N>]>);
+
+/// The cells of one worker, alone in their cache lines.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Cells<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> SharedCounters<N> {
+    /// Creates counters for this many workers.
+    pub fn new(workers: usize) -> Self {
+        Self((0..workers).map(|_| Cells([const { AtomicU64::new(0) }; N])).collect())
+    }
+
+    /// Adds to the counters. Only the worker with this number, [`BuildCx::worker`](crate::BuildCx::worker), may call it:
+    /// if two threads add to the same cells, counts get lost.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such worker.
+    #[inline]
+    pub fn add(&self, worker: usize, amounts: [u64; N]) {
+        for (cell, amount) in self.0[worker].0.iter().zip(amounts) {
+            cell.store(cell.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the sums over the workers. While workers count, sums of different counters may differ by a few packets.
+    pub fn sums(&self) -> [u64; N] {
+        let mut sums = [0_u64; N];
+        for cells in &self.0 {
+            for (sum, cell) in sums.iter_mut().zip(&cells.0) {
+                *sum = sum.wrapping_add(cell.load(Ordering::Relaxed));
+            }
+        }
+        sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn sums_add_the_cells_of_all_workers() {
+        let counters: Arc<SharedCounters<2>> = Arc::new(SharedCounters::new(3));
+        let workers: Vec<_> = (0..3)
+            .map(|worker| {
+                let counters = Arc::clone(&counters);
+                std::thread::spawn(move || (0..10_000).for_each(|_| counters.add(worker, [1, worker as u64])))
+            })
+            .collect();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        assert_eq!(counters.sums(), [30_000, 30_000]);
+    }
+
+    #[test]
+    #[should_panic(expected = "index out of bounds")]
+    fn add_panics_for_a_worker_that_does_not_exist() {
+        SharedCounters::<1>::new(2).add(2, [1]);
+    }
+}

@@ -1,0 +1,336 @@
+//! A program on `xdpfwd::App`: its hooks, commands, stage factory and handle. Needs root.
+//!
+//! The program is this one itself, so it has no harness.
+
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::env;
+use std::process::{Command, ExitCode, Output};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use support::socket::Socket;
+use support::{LONG, Running, chain, cross_connect};
+use xdpfwd::{App, Handle};
+use xdpfwd_lab::{Chain, Traffic};
+use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, PortId, PortName, Reason, Stage, StagePlan, View};
+
+/// Set in the process under test. With the value `fails` the hook of the start fails.
+const PROGRAM: &str = "XDPFWD_TEST_APP";
+
+fn main() -> ExitCode {
+    if env::var_os(PROGRAM).is_some() {
+        return app().main();
+    }
+    let tests: [(&str, fn()); 7] = [
+        ("help_and_version_name_the_program", help_and_version_name_the_program),
+        ("subcommand_gets_its_arguments", subcommand_gets_its_arguments),
+        ("ctl_command_updates_stages_of_all_workers", ctl_command_updates_stages_of_all_workers),
+        ("ctl_command_that_fails_is_answered_as_an_error", ctl_command_that_fails_is_answered_as_an_error),
+        ("reload_runs_commit_or_rollback", reload_runs_commit_or_rollback),
+        ("start_hook_that_fails_stops_the_program", start_hook_that_fails_stops_the_program),
+        ("worker_that_panics_runs_the_stop_hook", worker_that_panics_runs_the_stop_hook),
+    ];
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));
+    for (name, test) in tests {
+        if arguments.iter().any(|argument| argument == "--list") {
+            println!("{name}: test");
+        } else if wanted.is_none_or(|wanted| name.contains(wanted.as_str())) {
+            test();
+            println!("test {name} ... ok");
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn app() -> App {
+    let longest = 1514; // captured by the factory
+    App::new("probe", "9.8.7")
+        .about("Drops long packets")
+        .stage_with("longest", move |config: LongestConfig, cx| LongestPlan::new(&config, longest, cx))
+        .ctl("longest", "Set the longest packet", |handle, arguments| {
+            let [bytes] = arguments else { return Err("expected bytes".into()) };
+            let bytes: usize = bytes.parse()?;
+            let before = handle.each_stage(move |name: &str, stage: &mut Longest| {
+                (name.to_owned(), std::mem::replace(&mut stage.bytes, bytes))
+            })?;
+            Ok(json!(before))
+        })
+        .ctl("names", "Show text", |_, _| Ok("one\ntwo"))
+        .ctl("burst", "Panic", |_, _| -> Result<(), _> { panic!("on purpose") })
+        .ctl("again", "Reload", |handle, _| {
+            handle.request_reload();
+            Ok(())
+        })
+        .ctl("end", "Stop", |handle, _| {
+            handle.request_stop();
+            Ok(())
+        })
+        .ctl("inside", "Show what a handle reads", |handle, _| {
+            let (report, inspection) = (handle.report()?, handle.inspect()?);
+            Ok(json!({ "workers": [report.workers, inspection.workers, handle.workers()?] }))
+        })
+        .subcommand(clap::Command::new("greet").arg(clap::Arg::new("whom")), |matches| {
+            println!("hello {}", matches.get_one::<String>("whom").map_or("nobody", String::as_str));
+            ExitCode::from(7)
+        })
+        .on_start(|handle| {
+            eprintln!("hook: start, {} worker(s)", handle.workers()?);
+            // Any thread may hold a handle.
+            let own: Handle = handle.clone();
+            let workers = thread::spawn(move || own.each_worker(|worker| worker.report().frames.total)).join();
+            eprintln!("hook: frames {:?}", workers.map_err(|_| "the thread panicked")??);
+            match env::var(PROGRAM).as_deref() {
+                Ok("fails") => Err("as asked".into()),
+                _ => Ok(()),
+            }
+        })
+        .on_stop(|handle| eprintln!("hook: stop, sent {:?}", handle.report().map(|report| report.ports[1].tx_packets)))
+        .on_reload_commit(|_| eprintln!("hook: commit"))
+        .on_reload_rollback(|_, reason| eprintln!("hook: rollback: {reason}"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LongestConfig {
+    /// Where longer packets go; without it they are dropped.
+    to: Option<PortName>,
+    /// A length at which the stage panics.
+    panics_at: Option<usize>,
+}
+
+#[derive(Debug)]
+struct LongestPlan {
+    bytes: usize,
+    to: Option<PortId>,
+    panics_at: Option<usize>,
+    reason: Reason,
+    summary: String,
+}
+
+impl LongestPlan {
+    fn new(config: &LongestConfig, bytes: usize, cx: &PlanCx<'_>) -> Result<Self, PlanError> {
+        let reason = Reason::register("too_long", "The packet is longer than the limit.")?;
+        let to = config.to.as_ref().map(|port| port.resolve(cx)).transpose()?.map(|port| port.id);
+        let ports = cx.ports.iter().map(|port| {
+            let addresses: Vec<_> = port.addresses.iter().map(|own| (own.ip, own.prefix_len)).collect();
+            let mac = port.mac.map(|mac| mac.to_string());
+            json!([port.id.0, port.name, port.interface, port.queues, mac, port.mtu, addresses])
+        });
+        let summary = Value::Array(ports.collect()).to_string();
+        Ok(Self { bytes, to, panics_at: config.panics_at, reason, summary })
+    }
+}
+
+impl StagePlan for LongestPlan {
+    fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
+        let names = [cx.from_port(), cx.to_port()].map(|port| port.map(|port| (&*port.name, port.mac.is_some())));
+        eprintln!("hook: build {names:?}");
+        let Self { bytes, to, panics_at, reason, .. } = *self;
+        Box::new(Longest { bytes, to, panics_at, reason })
+    }
+
+    fn summary(&self) -> String {
+        self.summary.clone()
+    }
+}
+
+struct Longest {
+    bytes: usize,
+    to: Option<PortId>,
+    panics_at: Option<usize>,
+    reason: Reason,
+}
+
+impl Stage for Longest {
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        for mut packet in view.packets() {
+            assert_ne!(Some(packet.frame.len()), self.panics_at, "this length");
+            match self.to {
+                _ if packet.frame.len() <= self.bytes => {}
+                Some(port) => packet.send_to(port),
+                None => packet.drop(self.reason),
+            }
+        }
+    }
+}
+
+fn config(socket: &Socket, queues: u16, keys: &str) -> String {
+    let cores = if queues == 2 { "[0, 1]" } else { "[1]" };
+    let engine = format!("cores = {cores}\ncontrol = {:?}", socket.path());
+    cross_connect(queues, &engine).replacen("to = \"wan\"", "to = \"wan\"\nstages = [\"longest\"]", 1)
+        + &format!("\n[stage.longest]\nkind = \"longest\"\n{keys}\n")
+}
+
+fn me() -> String {
+    env::current_exe().unwrap().to_str().unwrap().to_owned()
+}
+
+fn start(chain: &Chain, config: &str) -> Running {
+    let me = me();
+    Running::try_start_as(&["env", &format!("{PROGRAM}=1"), &me], chain, config)
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(me()).env(PROGRAM, "1").args(arguments).output().unwrap()
+}
+
+fn ctl(socket: &Socket, arguments: &[&str]) -> Output {
+    run(&[&["ctl", "--socket", socket.path()], arguments].concat())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn wait_for_log(running: &Running, text: &str, lines: usize) {
+    let deadline = Instant::now() + LONG;
+    while running.count_log(text) < lines {
+        assert!(Instant::now() < deadline, "{text:?}: {}", running.forwarder.stderr().join("\n"));
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(running.count_log(text), lines, "{text:?}");
+}
+
+fn help_and_version_name_the_program() {
+    assert_eq!(text(&run(&["--version"]).stdout), "probe 9.8.7\n");
+    let help = text(&run(&["--help"]).stdout);
+    assert!(help.starts_with("Drops long packets"), "{help}");
+    assert!(help.contains("Usage: probe") && help.contains("greet") && !help.contains("xdpfwd"), "{help}");
+    let help = text(&run(&["ctl", "--help"]).stdout);
+    for part in ["longest:", "Set the longest packet", "status:", "/run/probe.sock", "[ARGUMENT]..."] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+    let unknown = run(&["ctl", "nonsense"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    let superfluous = run(&["ctl", "status", "now"]);
+    let stderr = text(&superfluous.stderr);
+    assert_eq!((superfluous.status.code(), &*stderr), (Some(2), "probe: `ctl status` takes no arguments\n"));
+}
+
+fn subcommand_gets_its_arguments() {
+    let greeted = run(&["greet", "you"]);
+    assert_eq!((greeted.status.code(), &*text(&greeted.stdout)), (Some(7), "hello you\n"));
+}
+
+fn ctl_command_updates_stages_of_all_workers() {
+    let socket = Socket::new("app-update");
+    let chain = chain(Chain::builder().queues(2));
+    let running = start(&chain, &config(&socket, 2, ""));
+    let send = |count| {
+        let traffic = Traffic::new().rate(20_000).count(count).flows(64).core(0);
+        traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    };
+    send(1000);
+    let answer: Value = serde_json::from_slice(&ctl(&socket, &["longest", "59", "--json"]).stdout).unwrap();
+    let before = json!([[["longest", 1514]], [["longest", 1514]]]);
+    assert_eq!(answer, json!({ "schema": 1, "type": "longest", "answer": before }));
+    send(500);
+    let status: Value = serde_json::from_slice(&ctl(&socket, &["status", "--json"]).stdout).unwrap();
+    assert_eq!((&status["program"], &status["version"]), (&json!("probe"), &json!("9.8.7")));
+    let ports: Value = serde_json::from_str(status["paths"][0]["stages"][0]["summary"].as_str().unwrap()).unwrap();
+    for (index, (name, interface)) in [("lan", "fwd0"), ("wan", "fwd1")].into_iter().enumerate() {
+        let shown = chain.fwd().command("ip").args(["-json", "address", "show", interface]).output().unwrap();
+        let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+        let addresses: Vec<Value> = (shown[0]["addr_info"].as_array().unwrap().iter())
+            .map(|own| json!([own["local"], own["prefixlen"]]))
+            .collect();
+        let expected = json!([index, name, interface, 2, shown[0]["address"], shown[0]["mtu"], addresses]);
+        assert_eq!(ports[index], expected);
+    }
+    let inside: Value = serde_json::from_slice(&ctl(&socket, &["inside", "--json"]).stdout).unwrap();
+    assert_eq!(inside["answer"], json!({ "workers": [2, 2, 2] }));
+    assert_eq!(text(&ctl(&socket, &["names"]).stdout), "one\ntwo\n");
+    let (ended, last) = running.stop();
+    assert_eq!(ended.status.code(), Some(0));
+    last.assert_conserved();
+    assert_eq!((&last.json["program"], &last.json["version"]), (&json!("probe"), &json!("9.8.7")));
+    assert_eq!((last.report.drops["too_long"], last.report.transmitted()), (500, 1000), "{}", last.json);
+}
+
+fn ctl_command_that_fails_is_answered_as_an_error() {
+    let socket = Socket::new("app-fails");
+    let chain = chain(Chain::builder());
+    let mut running = start(&chain, &config(&socket, 1, ""));
+    for (arguments, expected) in [
+        (&["burst"][..], "probe: panicked: on purpose\n"),
+        (&["longest"], "probe: expected bytes\n"),
+        (&["longest", "many"], "probe: invalid digit found in string\n"),
+    ] {
+        let output = ctl(&socket, arguments);
+        assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(1), expected));
+    }
+    for (question, error) in [
+        (&br#"{"command":"nothing"}"#[..], "no question: there is no command \"nothing\""),
+        (br#"{"command":"status","arguments":["now"]}"#, "`status` takes no arguments"),
+    ] {
+        assert_eq!(socket.raw(&[question, b"\n"].concat())["error"], error);
+    }
+    // It still forwards, and ends when a command asks for it.
+    Traffic::new().rate(10_000).count(100).core(0).start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    assert!(ctl(&socket, &["end"]).status.success());
+    running.wait();
+    assert_eq!(running.count_log("hook: stop, sent Ok(100)"), 1);
+    let (ended, last) = running.stop();
+    assert_eq!((ended.status.code(), ended.killed, last.report.transmitted()), (Some(0), false, 100));
+}
+
+fn reload_runs_commit_or_rollback() {
+    let socket = Socket::new("app-reload");
+    let chain = chain(Chain::builder());
+    let running = start(&chain, &config(&socket, 1, ""));
+    assert_eq!(running.count_log("hook: start, 1 worker(s)"), 1);
+    assert_eq!(running.count_log(r#"hook: build [Some(("lan", true)), Some(("wan", true))]"#), 1);
+    running.reload("reloaded");
+    wait_for_log(&running, "hook: commit", 1);
+    // The name of a port is checked like any other value, with its place in the file.
+    running.config.write(&config(&socket, 1, "to = \"dmz\""));
+    running.reload("not reloaded");
+    let complaint = r#":23:6: no port is called "dmz"; the ports are: "lan", "wan""#;
+    assert_eq!(running.count_log(complaint), 1, "{}", running.forwarder.stderr().join("\n"));
+    wait_for_log(&running, "hook: rollback: not reloaded", 1);
+    assert_eq!(running.count_log("hook: commit"), 1);
+    running.config.write(&config(&socket, 1, "to = \"lan\""));
+    assert!(ctl(&socket, &["again"]).status.success());
+    wait_for_log(&running, "hook: commit", 2);
+    // A factory's value is back, and long packets go where the file says.
+    assert!(ctl(&socket, &["longest", "59"]).status.success());
+    Traffic::new().rate(10_000).count(200).core(0).start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    let (ended, last) = running.stop();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(last.report.port("fwd0").unwrap().tx_packets, 200, "{}", last.json);
+}
+
+fn start_hook_that_fails_stops_the_program() {
+    let socket = Socket::new("app-start");
+    let chain = chain(Chain::builder());
+    let config = support::Config::new(&config(&socket, 1, ""));
+    let mut command = chain.fwd().command(&me());
+    let output = command.env(PROGRAM, "fails").args(["--config", config.path(), "--json"]).output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("hook: stop, sent Ok(0)"), "{stderr}");
+    assert!(stderr.contains("\nprobe: cannot start probe: as asked\n"), "{stderr}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["type"], &report["program"]), (&json!("final"), &json!("probe")));
+    let links = chain.fwd().command("ip").args(["link", "show"]).output().unwrap();
+    assert!(!text(&links.stdout).contains("prog/xdp"), "{links:?}");
+}
+
+fn worker_that_panics_runs_the_stop_hook() {
+    let socket = Socket::new("app-panic");
+    let chain = chain(Chain::builder());
+    let mut running = start(&chain, &config(&socket, 1, "panics_at = 60"));
+    let generator = Traffic::new().rate(10_000).core(0).start(chain.gen_(), "gen0").unwrap();
+    running.wait();
+    assert_eq!(running.count_log("hook: stop"), 1);
+    let (ended, _) = running.stop();
+    generator.stop().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+}
