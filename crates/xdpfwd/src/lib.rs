@@ -16,7 +16,9 @@ mod config;
 mod ctl;
 mod doctor;
 mod error_text;
+#[cfg(feature = "esp")]
 mod esp;
+#[cfg(feature = "filter")]
 mod filter;
 mod logging;
 mod registry;
@@ -38,7 +40,9 @@ pub fn main(registry: &Registry) -> ExitCode {
     let Cli { command, run: cli } = Cli::parse();
     match &command {
         Some(Command::Doctor(arguments)) => return doctor::run(arguments, registry),
+        #[cfg(feature = "filter")]
         Some(Command::Filter(cli::Filter::Test(arguments))) => return filter::test(arguments, registry),
+        #[cfg(feature = "esp")]
         Some(Command::Esp(arguments)) => return esp::run(arguments),
         Some(Command::Ctl(arguments)) => return ctl::run(arguments),
         None => {}
