@@ -56,7 +56,7 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
 
     let workers = workers.unwrap_or_else(|| vec![None]);
     let cx = PlanCx { directory: around.directory, workers: workers.len() };
-    let stages = stages::resolve(stages, around.registry, &cx, findings);
+    let stages = stages::resolve(stages, around.registry, around.machine, &cx, findings);
     if !is_empty {
         paths::check(&paths, &ports, findings);
     }
