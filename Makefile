@@ -169,6 +169,7 @@ lint: toolchain feature-deps ## formatting, clippy and rustdoc, warnings denied
 	.ci/import-cycles
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	cargo clippy --workspace --all-features --test 'vm_*' -- -D warnings
+	cargo clippy --package xdpfwd --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --document-private-items
 	cargo fetch --quiet --locked
 	cargo package --workspace --no-verify --offline --allow-dirty --quiet
