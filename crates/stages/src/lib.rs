@@ -1,40 +1,86 @@
-//! The built-in stages of xdpfwd, a folder or a file each. [`builtin`] registers them all.
+//! The built-in stages of xdpfwd, a folder or a file each. [`builtin`] registers those that this
+//! build has: `esp-seal` and `esp-open` with the cargo feature `esp`, `filter` and `payload` with
+//! `filter`, and the others always.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "esp")]
 pub mod esp;
+#[cfg(feature = "filter")]
 pub mod filter;
 mod mac_swap;
+#[cfg(feature = "filter")]
 mod payload;
 mod set_mac;
 mod ttl;
+#[cfg(any(feature = "esp", feature = "filter"))]
 mod words;
 
+#[cfg(feature = "esp")]
 pub use self::esp::{EspOpen, EspOpenConfig, EspSeal, EspSealConfig};
+#[cfg(feature = "filter")]
 pub use self::filter::{Filter, FilterConfig};
 pub use mac_swap::{MacSwap, MacSwapConfig};
+#[cfg(feature = "filter")]
 pub use payload::{Payload, PayloadConfig};
 pub use set_mac::{SetMac, SetMacConfig};
 pub use ttl::{Ttl, TtlConfig};
 
 use xdpfwd_pipeline::{Registry, TableFormat};
 
-/// Returns the kinds of stages of this crate, and registers their drop reasons, so that reports list all of them. Some use
-/// [`serde_spanned::Spanned`], so the format has to support it.
+/// Returns the kinds of stages that this build has, and registers their drop reasons, so that
+/// reports list all of them. Some use `serde_spanned::Spanned`, so the format has to support it.
 pub fn builtin<F: TableFormat>() -> Registry<F> {
-    // Planning a stage registers its reasons too, and reports the error if there is one.
-    let _ = esp::reasons::register();
-    Registry::default()
-        .with::<EspOpenConfig>()
-        .with::<EspSealConfig>()
-        .with::<FilterConfig>()
-        .with::<MacSwapConfig>()
-        .with::<PayloadConfig>()
-        .with::<SetMacConfig>()
-        .with::<TtlConfig>()
+    let registry = Registry::default().with::<MacSwapConfig>().with::<SetMacConfig>().with::<TtlConfig>();
+    #[cfg(feature = "esp")]
+    let registry = {
+        // Planning a stage registers its reasons too, and reports the error if there is one.
+        let _ = esp::reasons::register();
+        registry.with::<EspOpenConfig>().with::<EspSealConfig>()
+    };
+    #[cfg(feature = "filter")]
+    let registry = registry.with::<FilterConfig>().with::<PayloadConfig>();
+    registry
+}
+
+/// Kinds of stages that need a cargo feature: kind, feature, whether this build has it.
+const OPTIONAL: [(&str, &str, bool); 4] = [
+    ("esp-open", "esp", cfg!(feature = "esp")),
+    ("esp-seal", "esp", cfg!(feature = "esp")),
+    ("filter", "filter", cfg!(feature = "filter")),
+    ("payload", "filter", cfg!(feature = "filter")),
+];
+
+/// Returns the kinds of stages that this build leaves out, each with the cargo feature that adds
+/// it.
+pub fn not_built() -> impl Iterator<Item = (&'static str, &'static str)> {
+    OPTIONAL.into_iter().filter(|(_, _, built)| !built).map(|(kind, feature, _)| (kind, feature))
 }
 
 /// The example in README.md, compiled as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Json;
+
+    impl TableFormat for Json {
+        type Error = serde_json::Error;
+        type Deserializer<'de> = serde_json::Value;
+    }
+
+    #[test]
+    fn optional_kind_is_registered_exactly_when_its_feature_is_enabled() {
+        let registered: Vec<&str> = builtin::<Json>().kinds().collect();
+        for (kind, _, built) in OPTIONAL {
+            assert_eq!(registered.contains(&kind), built, "{kind}");
+        }
+        let always = registered.iter().filter(|kind| !OPTIONAL.iter().any(|(optional, ..)| optional == *kind));
+        assert_eq!(always.collect::<Vec<_>>(), [&"mac-swap", &"set-mac", &"ttl"]);
+        assert!(not_built().all(|(kind, _)| !registered.contains(&kind)));
+    }
+}

@@ -7,6 +7,7 @@ mod folder;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod process;
+#[cfg(feature = "filter")]
 pub mod random_filter;
 pub mod wires;
 
@@ -22,7 +23,8 @@ impl TableFormat for Toml {
     type Deserializer<'de> = toml::de::ValueDeserializer<'de>;
 }
 
-/// Plans a built-in stage from its table in TOML, without the key `kind`.
+/// Plans a built-in stage from its table in TOML, without the key `kind`. The stages of ESP need
+/// the feature `esp`, and `filter` and `payload` need `filter`.
 pub fn plan(kind: &str, table: &str, cx: &PlanCx<'_>) -> Planned<toml::de::Error> {
     let table = toml::de::ValueDeserializer::parse(table).map_err(KindError::Parse)?;
     xdpfwd_stages::builtin::<Toml>().plan(kind, table, cx)

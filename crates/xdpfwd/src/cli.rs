@@ -3,11 +3,28 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+#[cfg(feature = "esp")]
+use clap::builder::TypedValueParser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+#[cfg(feature = "esp")]
 use xdpfwd_ipsec::Transform;
 
 use crate::app::App;
+
+/// The line about `filter test` in the help, if this build has the command.
+const FILTER_EXAMPLE: &str = if cfg!(feature = "filter") {
+    "\n  xdpfwd filter test --config configs/filter.toml --pcap some.pcap  # what its rules would do"
+} else {
+    ""
+};
+
+/// The line about `esp` in the help, if this build has the command.
+const ESP_EXAMPLE: &str = if cfg!(feature = "esp") {
+    "\n  xdpfwd esp new-key --transform aes-128-gcm out.key    # what ESP stages need"
+} else {
+    ""
+};
 
 /// Forwards packets between network interfaces in user space, through AF_XDP sockets.
 ///
@@ -21,7 +38,7 @@ use crate::app::App;
     max_term_width = 110,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "\
+    after_help = format!("\
 Exit codes:
   0  ended as asked
   1  could not start, or failed while running: an interface is missing, a queue is busy, …
@@ -30,11 +47,10 @@ Exit codes:
 
 Examples:
   xdpfwd --config configs/cross-connect.toml --check    # would it run here? touches nothing
-  xdpfwd doctor --config configs/cross-connect.toml     # what keeps it from running fast here, and the fix
-  xdpfwd filter test --config configs/filter.toml --pcap some.pcap  # what its rules would do
-  xdpfwd esp new-key --transform aes-128-gcm out.key    # what ESP stages need
+  xdpfwd doctor --config configs/cross-connect.toml     # what keeps it from running fast here, and the fix\
+{FILTER_EXAMPLE}{ESP_EXAMPLE}
   sudo xdpfwd --config configs/cross-connect.toml
-  sudo xdpfwd --config configs/demo.toml --duration 10 --interval 0.5 --json 2>log >report.ndjson"
+  sudo xdpfwd --config configs/demo.toml --duration 10 --interval 0.5 --json 2>log >report.ndjson")
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -83,9 +99,11 @@ pub(crate) enum Command {
     /// Ask the one that runs, over its control socket
     Ctl(Ctl),
     /// Try a filter's rules
+    #[cfg(feature = "filter")]
     #[command(subcommand)]
     Filter(Filter),
     /// Make the files that ESP stages need
+    #[cfg(feature = "esp")]
     #[command(subcommand)]
     Esp(Esp),
 }
@@ -119,6 +137,7 @@ pub(crate) struct Ctl {
 }
 
 /// What to do with a filter.
+#[cfg(feature = "filter")]
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub(crate) enum Filter {
     /// Judge a capture by the rules of a configuration: a verdict for each packet, and counts
@@ -129,6 +148,7 @@ pub(crate) enum Filter {
 ///
 /// Runs the code of the data plane over a capture (pcap or pcapng, of Ethernet). No interface of the configuration has to exist, and
 /// no privilege is needed. Rate limits go by the capture's timestamps.
+#[cfg(feature = "filter")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
 Exit codes:
@@ -154,6 +174,7 @@ pub(crate) struct FilterTest {
 }
 
 /// What to make.
+#[cfg(feature = "esp")]
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub(crate) enum Esp {
     /// Make a key file with a new random key, and print its fingerprint
@@ -167,6 +188,7 @@ pub(crate) enum Esp {
 /// One line of hexadecimal digits: key and salt, as `ip xfrm … aead` takes them. Only the user who makes it may read the file, and who
 /// forwards has to be that user. What is printed is the fingerprint, which is no secret; the key is never shown. The peer needs the
 /// same key: take it there by a way that nobody else can read.
+#[cfg(feature = "esp")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
 Exit codes:
@@ -191,6 +213,7 @@ pub(crate) struct NewKey {
 ///
 /// A state file has what keys were used for, so that no number is used twice, whatever happens in between. Each xdpfwd has one of its
 /// own. It is made once, together with new keys: a new state for old keys would begin again.
+#[cfg(feature = "esp")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
 Exit codes:
@@ -207,6 +230,7 @@ pub(crate) struct NewState {
 }
 
 /// Transforms by their names.
+#[cfg(feature = "esp")]
 fn transforms() -> impl TypedValueParser<Value = Transform> {
     PossibleValuesParser::new(Transform::ALL.map(Transform::name)).try_map(|name| {
         let named = Transform::ALL.into_iter().find(|transform| transform.name() == name);

@@ -20,7 +20,9 @@ mod config;
 mod ctl;
 mod doctor;
 mod error_text;
+#[cfg(feature = "esp")]
 mod esp;
+#[cfg(feature = "filter")]
 mod filter;
 mod logging;
 mod program;
@@ -60,7 +62,9 @@ fn run_app(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + 
     let Cli { command, run: cli } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match &command {
         Some(Command::Doctor(arguments)) => return doctor::run(arguments, &app.registry),
+        #[cfg(feature = "filter")]
         Some(Command::Filter(cli::Filter::Test(arguments))) => return filter::test(arguments, &app.registry),
+        #[cfg(feature = "esp")]
         Some(Command::Esp(arguments)) => return esp::run(arguments),
         Some(Command::Ctl(arguments)) => return ctl::run(arguments, app),
         None => {}

@@ -16,6 +16,8 @@ pub(crate) struct Imagined {
     pub(crate) forwarding: Vec<&'static str>,
     /// Whether it is built with xsk-rs.
     pub(crate) xsk_rs: bool,
+    /// Kinds of stages that it is built without, each with its feature.
+    pub(crate) not_built: Vec<(&'static str, &'static str)>,
 }
 
 impl Imagined {
@@ -41,7 +43,14 @@ impl Imagined {
             ("opaque", unknown.clone()),
             ("opaque2", Interface { index: 10, ..unknown }),
         ]);
-        Self { cores: vec![0, 1, 2, 3], interfaces, lockouts: Vec::new(), forwarding: Vec::new(), xsk_rs: true }
+        Self {
+            cores: vec![0, 1, 2, 3],
+            interfaces,
+            lockouts: Vec::new(),
+            forwarding: Vec::new(),
+            xsk_rs: true,
+            not_built: Vec::new(),
+        }
     }
 }
 
@@ -68,6 +77,10 @@ impl Machine for Imagined {
 
     fn is_built(&self, io: Io) -> bool {
         io != Io::XskRs || self.xsk_rs
+    }
+
+    fn feature_for(&self, kind: &str) -> Option<&'static str> {
+        self.not_built.iter().find(|(missing, _)| *missing == kind).map(|(_, feature)| *feature)
     }
 
     /// 4 GiB, and of ten huge pages six are taken.

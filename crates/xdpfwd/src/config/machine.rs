@@ -37,6 +37,11 @@ pub(crate) trait Machine {
         io.is_built()
     }
 
+    /// Returns the cargo feature that adds a kind of stages which this program is built without.
+    fn feature_for(&self, kind: &str) -> Option<&'static str> {
+        xdpfwd_stages::not_built().find(|(missing, _)| *missing == kind).map(|(_, feature)| feature)
+    }
+
     /// What there is of memory, as far as it can be known.
     fn memory(&self) -> Memory {
         Memory::default()

@@ -62,7 +62,7 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
         _ => around.machine.describe(&port_plans),
     };
     let cx = PlanCx { directory: around.directory, workers: workers.len(), ports: &described };
-    let stages = stages::resolve(stages, around.registry, &cx, findings);
+    let stages = stages::resolve(stages, around.registry, around.machine, &cx, findings);
     if !is_empty {
         paths::check(&paths, &ports, findings);
     }

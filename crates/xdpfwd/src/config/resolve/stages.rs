@@ -12,6 +12,7 @@ use toml::de::{DeValue, ValueDeserializer};
 
 use crate::config::diagnostic::Severity;
 use crate::config::findings::Findings;
+use crate::config::machine::Machine;
 use crate::config::table::shown;
 use crate::config::words::{any_quoted, did_you_mean};
 use crate::config::written::{Several, StageTable, stage_heading};
@@ -52,6 +53,7 @@ impl Stages {
 pub(super) fn resolve(
     stages: Several<StageTable<'_>>,
     registry: &Registry,
+    machine: &dyn Machine,
     cx: &PlanCx<'_>,
     findings: &mut Findings<'_>,
 ) -> Stages {
@@ -59,7 +61,7 @@ pub(super) fn resolve(
     let mut by_name = BTreeMap::new();
     for stage in stages.tables {
         let (name, span) = (stage.name.get_ref().clone(), stage.name.span());
-        let plan = plan(stage, registry, cx, findings);
+        let plan = plan(stage, registry, machine, cx, findings);
         by_name.insert(name, DefinedStage { span, plan });
     }
     Stages { by_name, complete }
@@ -68,6 +70,7 @@ pub(super) fn resolve(
 fn plan(
     stage: StageTable<'_>,
     registry: &Registry,
+    machine: &dyn Machine,
     cx: &PlanCx<'_>,
     findings: &mut Findings<'_>,
 ) -> Option<Arc<dyn StagePlan>> {
@@ -80,6 +83,13 @@ fn plan(
     let kind_span = kind.span();
     let name = kind.get_ref().as_str().unwrap_or_default();
     if !registry.kinds().any(|known| known == name) {
+        if let Some(feature) = machine.feature_for(name) {
+            let message = format!(
+                "kind = \"{name}\": not built into this program; build it with the cargo feature `{feature}` of xdpfwd"
+            );
+            findings.error(&kind_span, message);
+            return None;
+        }
         let known = any_quoted(registry.kinds());
         let nearest = did_you_mean(name, registry.kinds());
         let written = shown(&kind, findings);

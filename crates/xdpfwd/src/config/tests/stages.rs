@@ -5,10 +5,11 @@ use std::sync::Arc;
 use xdpfwd_pipeline::{PlanCx, PlanError, StageConfig, StagePlan};
 
 use serde::Deserialize;
-use xdpfwd_stages::MacSwap;
+use xdpfwd_stages::{MacSwap, MacSwapConfig};
 
 use super::{REST, answers_with};
 use crate::config::{Imagined, Source};
+use crate::registry::Registry;
 
 #[test]
 fn kinds_and_their_keys() {
@@ -30,6 +31,22 @@ fn kinds_and_their_keys() {
             "[stage.edge.kind]",
         ]
     ));
+}
+
+#[test]
+fn kind_that_is_not_built_names_the_feature_that_adds_it() {
+    let mut machine = Imagined::usual();
+    machine.not_built = vec![("esp-seal", "esp")];
+    let registry = Registry::default().with::<MacSwapConfig>();
+    let said = |kind: &str| {
+        let source = Source::new("x.toml".into(), format!("{REST}[stage.edge]\nkind = {kind:?}"));
+        crate::config::plan(&source, std::path::Path::new(""), &registry, &machine).unwrap_err().to_string()
+    };
+    assert_eq!(
+        said("esp-seal"),
+        "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo feature `esp` of xdpfwd\n"
+    );
+    assert_eq!(said("esp-open"), "x.toml:12:8: kind = \"esp-open\": must be \"mac-swap\"\n");
 }
 
 #[test]
