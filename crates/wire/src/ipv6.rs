@@ -253,6 +253,38 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
+    /// Returns the fixed header of a packet. `emit` writes the same bytes again.
+    #[inline]
+    pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
+        Repr {
+            traffic_class: packet.traffic_class(),
+            flow_label: packet.flow_label(),
+            next_header: packet.next_header(),
+            hop_limit: packet.hop_limit(),
+            source: packet.source(),
+            destination: packet.destination(),
+            payload_len: packet.payload_len(),
+        }
+    }
+
+    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`HEADER_LEN`].
+    #[inline]
+    pub const fn header_len(&self) -> usize {
+        HEADER_LEN
+    }
+
+    /// Returns the length of fixed header and payload in bytes.
+    #[inline]
+    pub const fn buffer_len(&self) -> usize {
+        HEADER_LEN + self.payload_len as usize
+    }
+
+    /// Returns both addresses, for the pseudo header of the payload's checksum.
+    #[inline]
+    pub const fn addresses(&self) -> Addresses {
+        Addresses::V6 { source: self.source, destination: self.destination }
+    }
+
     /// Writes the 40 bytes of the header to the front of `buffer`; [`Error::Truncated`] if it is shorter.
     ///
     /// Bits of the flow label above the lower 20 are ignored. The payload need not be in `buffer`.

@@ -187,15 +187,8 @@ proptest! {
         repr.emit(&mut bytes).unwrap();
         let mut packet = Packet::new_checked(bytes).unwrap();
         prop_assert_eq!(packet.payload(), &payload[..]);
-        prop_assert_eq!(repr, Repr {
-            traffic_class: packet.traffic_class(),
-            flow_label: packet.flow_label(),
-            next_header: packet.next_header(),
-            hop_limit: packet.hop_limit(),
-            source: packet.source(),
-            destination: packet.destination(),
-            payload_len: packet.payload_len(),
-        });
+        prop_assert_eq!(Repr::parse(&packet), repr);
+        prop_assert_eq!((repr.buffer_len(), repr.addresses()), (packet.total_len(), packet.addresses()));
         packet.set_traffic_class(!traffic_class);
         prop_assert_eq!((packet.traffic_class(), packet.flow_label()), (!traffic_class, flow_label));
         prop_assert!(Packet::new_checked(packet.into_inner()).is_ok());
