@@ -29,6 +29,7 @@
 //! # Ok::<(), xdpfwd_wire::Error>(())
 //! ```
 
+pub mod arp;
 pub mod checksum;
 mod error;
 pub mod ethernet;
