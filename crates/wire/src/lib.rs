@@ -34,6 +34,7 @@ pub mod checksum;
 mod error;
 pub mod ethernet;
 mod field;
+mod fill;
 mod flow;
 pub mod gtpu;
 mod headers;
@@ -49,6 +50,7 @@ pub mod vlan;
 
 pub use error::Error;
 pub use ethernet::EtherType;
+pub use fill::{fill_checksums, fill_upper_checksum};
 pub use headers::{Headers, Layer, Status};
 pub use ip::{Addresses, Fragment, IpProtocol, IpVersion};
 pub use mac::{MacAddr, ParseMacAddrError};
