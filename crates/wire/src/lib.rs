@@ -44,6 +44,7 @@ pub mod ipv4;
 pub mod ipv6;
 mod limits;
 mod mac;
+mod pretty;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;
@@ -54,6 +55,7 @@ pub use fill::{fill_checksums, fill_upper_checksum};
 pub use headers::{Headers, Layer, Status};
 pub use ip::{Addresses, Fragment, IpProtocol, IpVersion};
 pub use mac::{MacAddr, ParseMacAddrError};
+pub use pretty::Pretty;
 pub use vlan::VlanId;
 
 /// The example in README.md, compiled as a doctest.
