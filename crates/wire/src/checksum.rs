@@ -2,6 +2,23 @@
 
 use crate::ip::{Addresses, IpProtocol};
 
+/// Returns the internet checksum of `data`: the complement of the ones' complement sum of its
+/// 16-bit words (RFC 1071). A last odd byte is padded with zero.
+///
+/// Set the checksum field to zero before. Over data with a valid checksum in it, the result is 0.
+///
+/// ```
+/// let mut header = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+/// let checksum = xdpfwd_wire::checksum::internet(&header);
+/// header[10..12].copy_from_slice(&checksum.to_be_bytes());
+/// assert_eq!(checksum, 0x66cf);
+/// assert_eq!(xdpfwd_wire::checksum::internet(&header), 0);
+/// ```
+#[inline]
+pub fn internet(data: &[u8]) -> u16 {
+    Sum::new().with(data).checksum()
+}
+
 /// A ones' complement sum under way.
 ///
 /// ```
@@ -94,6 +111,26 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !(sum as u16)
 }
 
+/// Returns `checksum` after `N` bytes of what it covers, from an even offset on, changed from `old`
+/// to `new` (RFC 1624, equation 3). An odd last byte counts as if a zero byte followed.
+///
+/// Use it for an address that is rewritten: pass the octets of the old and the new one. The notes
+/// at [`update`] apply.
+///
+/// ```
+/// use xdpfwd_wire::checksum;
+///
+/// let (before, after) = ([10, 0, 0, 1], [192, 0, 2, 1]);
+/// let updated = checksum::update_bytes(checksum::internet(&before), &before, &after);
+/// assert_eq!(updated, checksum::internet(&after));
+/// ```
+#[inline]
+pub fn update_bytes<const N: usize>(checksum: u16, old: &[u8; N], new: &[u8; N]) -> u16 {
+    // ~HC + ~m + m'. The complement of a folded sum is the sum of the words' complements.
+    let (old, new) = (Sum::new().with(old), Sum::new().with(new));
+    update(checksum, old.folded(), new.folded())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +188,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn update_of_address_equals_recomputation(
+            before: [u8; 40],
+            new in prop_oneof![Just([0; 16]), Just([0xff; 16]), any::<[u8; 16]>()],
+            at in 0usize..12,
+        ) {
+            let mut after = before;
+            after[39] |= 1; // not all zero, before and after
+            let before = after;
+            let old = before[2 * at..].first_chunk::<16>().unwrap();
+            after[2 * at..2 * at + 16].copy_from_slice(&new);
+            prop_assert_eq!(update_bytes(internet(&before), old, &new), internet(&after));
+        }
+
+        #[test]
+        fn update_of_odd_tail_equals_recomputation(before: [u8; 9], new: [u8; 3]) {
+            let mut after = before;
+            after[0] |= 1;
+            let before = after;
+            let old = before.last_chunk::<3>().unwrap();
+            after[6..].copy_from_slice(&new);
+            prop_assert_eq!(update_bytes(internet(&before), old, &new), internet(&after));
+        }
+
         #[test]
         fn sum_is_by_the_book(data in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert_eq!(Sum::new().with(&data).folded(), by_the_book(&data));

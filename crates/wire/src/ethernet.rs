@@ -17,6 +17,20 @@ pub struct Frame<T> {
     buffer: T,
 }
 
+/// An untagged header to be written.
+///
+/// Write VLAN tags behind it with [`vlan::Repr`](crate::vlan::Repr), and set
+/// [`ethertype`](Self::ethertype) to the type of the first tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Repr {
+    /// Destination address.
+    pub destination: MacAddr,
+    /// Source address.
+    pub source: MacAddr,
+    /// Type of the payload or of the first VLAN tag.
+    pub ethertype: EtherType,
+}
+
 /// What the two bytes behind the addresses, or behind a VLAN tag, say that follows.
 ///
 /// Values below 0x0600 are not types but the length of an IEEE 802.3 LLC frame (IEEE 802.3-2018, 3.2.6).
@@ -125,6 +139,32 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Frame<T> {
     }
 }
 
+impl Repr {
+    /// Returns the header of a frame. `emit` writes the same bytes again.
+    #[inline]
+    pub fn parse<T: AsRef<[u8]>>(frame: &Frame<T>) -> Repr {
+        Repr { destination: frame.destination(), source: frame.source(), ethertype: frame.ethertype() }
+    }
+
+    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`HEADER_LEN`].
+    #[inline]
+    pub const fn header_len(&self) -> usize {
+        HEADER_LEN
+    }
+
+    /// Writes the 14 bytes of the header to the front of `buffer`.
+    ///
+    /// Returns [`Error::Truncated`] and writes nothing if `buffer` is shorter.
+    #[inline]
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
+        let mut frame = Frame::new_checked(buffer)?;
+        frame.set_destination(self.destination);
+        frame.set_source(self.source);
+        frame.set_ethertype(self.ethertype);
+        Ok(())
+    }
+}
+
 impl fmt::Display for EtherType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -180,6 +220,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn emitted_header_equals_parsed_header(bytes in prop::collection::vec(any::<u8>(), HEADER_LEN..80)) {
+            let repr = Repr::parse(&Frame::new_checked(&bytes[..]).unwrap());
+            let mut emitted = vec![0xee; repr.header_len()];
+            repr.emit(&mut emitted).unwrap();
+            prop_assert_eq!(&emitted[..], &bytes[..HEADER_LEN]);
+            prop_assert_eq!(Repr::parse(&Frame::new_checked(emitted).unwrap()), repr);
+            prop_assert_eq!(repr.emit(&mut [0; HEADER_LEN - 1]), Err(Error::Truncated));
+        }
+
         #[test]
         fn swap_exchanges_the_addresses_only(bytes in prop::collection::vec(any::<u8>(), HEADER_LEN..80)) {
             let before = Frame::new_checked(&bytes[..]).unwrap();

@@ -294,6 +294,48 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
+    /// Returns the header of a packet, or `None` if it has options or belongs to a fragment, which
+    /// this struct cannot represent.
+    ///
+    /// Does not verify the checksum. If the checksum is valid and the reserved flag is clear,
+    /// `emit` writes the same bytes again.
+    #[inline]
+    pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Option<Repr> {
+        if packet.header_len() != HEADER_LEN || packet.fragment() != Fragment::Whole {
+            return None;
+        }
+        Some(Repr {
+            dscp: packet.dscp(),
+            ecn: packet.ecn(),
+            ident: packet.ident(),
+            dont_fragment: packet.dont_fragment(),
+            ttl: packet.ttl(),
+            protocol: packet.protocol(),
+            source: packet.source(),
+            destination: packet.destination(),
+            // Cannot underflow: the view checked that the total length covers the header.
+            payload_len: packet.total_len() - HEADER_LEN as u16,
+        })
+    }
+
+    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`HEADER_LEN`].
+    #[inline]
+    pub const fn header_len(&self) -> usize {
+        HEADER_LEN
+    }
+
+    /// Returns the length of header and payload in bytes.
+    #[inline]
+    pub const fn buffer_len(&self) -> usize {
+        HEADER_LEN + self.payload_len as usize
+    }
+
+    /// Returns both addresses, for the pseudo header of the payload's checksum.
+    #[inline]
+    pub const fn addresses(&self) -> Addresses {
+        Addresses::V4 { source: self.source, destination: self.destination }
+    }
+
     /// Writes the 20 bytes of the header, checksum included, to the front of `buffer`.
     ///
     /// [`Error::Truncated`] if `buffer` is shorter, [`Error::Malformed`] if header and payload exceed 65535 bytes;

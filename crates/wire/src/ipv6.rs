@@ -9,7 +9,12 @@ use crate::ip::{Addresses, Fragment, IpProtocol};
 /// Length of the fixed header.
 pub const HEADER_LEN: usize = field::DESTINATION.end;
 
+mod extension;
+
 pub use crate::limits::MAX_EXTENSIONS;
+pub use extension::{ExtensionHeader, Extensions, FragmentHeader};
+
+use extension::is_extension;
 
 /// A view of a packet, which may be followed by Ethernet padding: the payload is cut at the payload length.
 ///
@@ -53,17 +58,6 @@ pub struct Upper {
     pub offset: usize,
     /// The fragment header, if there was one.
     pub fragment: Option<FragmentHeader>,
-}
-
-/// A fragment header (RFC 8200, 4.5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FragmentHeader {
-    /// Where the data behind it belongs in the fragmentable part: in bytes, a multiple of 8.
-    pub offset: u16,
-    /// Whether this is not the last fragment.
-    pub more: bool,
-    /// Identification: what the fragments of one packet have in common.
-    pub ident: u32,
 }
 
 impl Upper {
@@ -178,6 +172,13 @@ impl<T: AsRef<[u8]>> Packet<T> {
         walk(protocol, self.payload())
     }
 
+    /// Returns an iterator over the extension headers that [`upper`](Packet::upper) walks over. It
+    /// yields each header, or the error that `upper` returns and then nothing more.
+    #[inline]
+    pub fn extensions(&self) -> Extensions<'_> {
+        Extensions::new(self.next_header(), self.payload())
+    }
+
     #[inline]
     fn first_word(&self) -> u32 {
         read_u32(self.buffer.as_ref(), field::VERSION_CLASS_LABEL)
@@ -253,6 +254,38 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
+    /// Returns the fixed header of a packet. `emit` writes the same bytes again.
+    #[inline]
+    pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
+        Repr {
+            traffic_class: packet.traffic_class(),
+            flow_label: packet.flow_label(),
+            next_header: packet.next_header(),
+            hop_limit: packet.hop_limit(),
+            source: packet.source(),
+            destination: packet.destination(),
+            payload_len: packet.payload_len(),
+        }
+    }
+
+    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`HEADER_LEN`].
+    #[inline]
+    pub const fn header_len(&self) -> usize {
+        HEADER_LEN
+    }
+
+    /// Returns the length of fixed header and payload in bytes.
+    #[inline]
+    pub const fn buffer_len(&self) -> usize {
+        HEADER_LEN + self.payload_len as usize
+    }
+
+    /// Returns both addresses, for the pseudo header of the payload's checksum.
+    #[inline]
+    pub const fn addresses(&self) -> Addresses {
+        Addresses::V6 { source: self.source, destination: self.destination }
+    }
+
     /// Writes the 40 bytes of the header to the front of `buffer`; [`Error::Truncated`] if it is shorter.
     ///
     /// Bits of the flow label above the lower 20 are ignored. The payload need not be in `buffer`.
@@ -285,55 +318,16 @@ impl Default for Repr {
     }
 }
 
-#[inline]
-const fn is_extension(protocol: IpProtocol) -> bool {
-    matches!(
-        protocol,
-        IpProtocol::HOP_BY_HOP
-            | IpProtocol::ROUTING
-            | IpProtocol::FRAGMENT
-            | IpProtocol::DESTINATION_OPTIONS
-            | IpProtocol::AH
-    )
-}
-
 /// The walk of [`Packet::upper`]. Out of line: most packets have no extension headers.
 #[cold]
 fn walk(first: IpProtocol, payload: &[u8]) -> Result<Upper, Error> {
-    let mut protocol = first;
-    let mut at = 0;
+    let mut extensions = Extensions::new(first, payload);
     let mut fragment = None;
-    for index in 0..=MAX_EXTENSIONS {
-        if !is_extension(protocol) || fragment.is_some_and(|header: FragmentHeader| header.offset != 0) {
-            return Ok(Upper { protocol, offset: HEADER_LEN + at, fragment });
-        }
-        if index == MAX_EXTENSIONS {
-            break;
-        }
-        let header = payload.get(at..).and_then(|rest| rest.first_chunk::<8>()).ok_or(Error::Truncated)?;
-        let len = usize::from(header[1]);
-        let len = match protocol {
-            IpProtocol::HOP_BY_HOP if index != 0 => return Err(Error::Malformed),
-            IpProtocol::FRAGMENT if fragment.is_some() => return Err(Error::Malformed),
-            IpProtocol::FRAGMENT => {
-                let [_, _, high, low, ident @ ..] = *header;
-                let field = u16::from_be_bytes([high, low]);
-                let ident = u32::from_be_bytes(ident);
-                fragment = Some(FragmentHeader { offset: field & 0xfff8, more: field & 1 != 0, ident });
-                8
-            }
-            // Counted in units of 4 bytes, less 2; next header to sequence number are 3 units.
-            IpProtocol::AH if len < 1 => return Err(Error::Malformed),
-            IpProtocol::AH => (len + 2) * 4,
-            _ => (len + 1) * 8,
-        };
-        at += len;
-        if at > payload.len() {
-            return Err(Error::Truncated);
-        }
-        protocol = IpProtocol(header[0]);
+    for header in extensions.by_ref() {
+        fragment = fragment.or(header?.fragment());
     }
-    Err(Error::ExtensionChainTooLong)
+    let offset = HEADER_LEN + extensions.offset();
+    Ok(Upper { protocol: extensions.next_header(), offset, fragment })
 }
 
 mod field {

@@ -29,10 +29,12 @@
 //! # Ok::<(), xdpfwd_wire::Error>(())
 //! ```
 
+pub mod arp;
 pub mod checksum;
 mod error;
 pub mod ethernet;
 mod field;
+mod fill;
 mod flow;
 pub mod gtpu;
 mod headers;
@@ -42,15 +44,18 @@ pub mod ipv4;
 pub mod ipv6;
 mod limits;
 mod mac;
+mod pretty;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;
 
 pub use error::Error;
 pub use ethernet::EtherType;
+pub use fill::{fill_checksums, fill_upper_checksum};
 pub use headers::{Headers, Layer, Status};
 pub use ip::{Addresses, Fragment, IpProtocol, IpVersion};
 pub use mac::{MacAddr, ParseMacAddrError};
+pub use pretty::Pretty;
 pub use vlan::VlanId;
 
 /// The example in README.md, compiled as a doctest.

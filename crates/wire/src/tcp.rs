@@ -2,11 +2,14 @@
 
 use crate::checksum::{self, Sum};
 use crate::error::Error;
-use crate::field::{Field, read_u16, read_u32, write_u16};
+use crate::field::{Field, read_u16, read_u32, write_u16, write_u32};
 use crate::ip::{Addresses, IpProtocol};
 
 /// Length of a header without options.
 pub const HEADER_LEN: usize = field::URGENT.end;
+
+/// The maximum length of the options, which the data offset sets.
+pub const MAX_OPTIONS_LEN: usize = 40;
 
 /// A view of a segment: it ends where the buffer does, for TCP has no length of its own.
 ///
@@ -15,6 +18,32 @@ pub const HEADER_LEN: usize = field::URGENT.end;
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
+}
+
+/// A header to be written, with its options.
+///
+/// The reserved bits are written as zero, and so is the accurate ECN flag among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Repr<'a> {
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// Sequence number.
+    pub sequence: u32,
+    /// Acknowledgment number.
+    pub acknowledgment: u32,
+    /// Control bits.
+    pub flags: Flags,
+    /// Window in bytes, before window scaling.
+    pub window: u16,
+    /// Urgent pointer.
+    pub urgent: u16,
+    /// Options, at most 40 bytes. `emit` pads them with zero bytes (end of option list) to a
+    /// multiple of 4.
+    pub options: &'a [u8],
+    /// Bytes behind the header.
+    pub payload_len: u16,
 }
 
 /// The control bits, as they lie in the header's 14th byte.
@@ -117,6 +146,18 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Flags(self.buffer.as_ref()[field::FLAGS])
     }
 
+    /// Returns the window in bytes, before window scaling.
+    #[inline]
+    pub fn window(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::WINDOW)
+    }
+
+    /// Returns the urgent pointer, which counts only with [`Flags::URG`].
+    #[inline]
+    pub fn urgent(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::URGENT)
+    }
+
     /// The checksum as it stands there.
     #[inline]
     pub fn checksum(&self) -> u16 {
@@ -209,6 +250,87 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     }
 }
 
+impl<'a> Repr<'a> {
+    /// Returns the header of a segment. The options are borrowed from the segment's buffer.
+    ///
+    /// Does not verify the checksum. If the checksum is valid and the reserved bits are clear,
+    /// `emit_with_checksum` writes the same bytes again.
+    ///
+    /// Returns [`Error::Malformed`] if the segment is longer than 65535 bytes.
+    #[inline]
+    pub fn parse<T: AsRef<[u8]>>(packet: &'a Packet<T>) -> Result<Repr<'a>, Error> {
+        let len = packet.header_len() + packet.payload().len();
+        if len > usize::from(u16::MAX) {
+            return Err(Error::Malformed);
+        }
+        Ok(Repr {
+            source_port: packet.source_port(),
+            destination_port: packet.destination_port(),
+            sequence: packet.sequence(),
+            acknowledgment: packet.acknowledgment(),
+            flags: packet.flags(),
+            window: packet.window(),
+            urgent: packet.urgent(),
+            options: packet.options(),
+            payload_len: packet.payload().len() as u16,
+        })
+    }
+
+    /// Returns the number of bytes that [`emit`](Self::emit) writes: header and padded options.
+    #[inline]
+    pub const fn header_len(&self) -> usize {
+        HEADER_LEN + self.options.len().next_multiple_of(4)
+    }
+
+    /// Returns the length of header and payload in bytes.
+    #[inline]
+    pub const fn buffer_len(&self) -> usize {
+        self.header_len() + self.payload_len as usize
+    }
+
+    /// Writes the header to the front of `buffer`, with a checksum of 0, which is not valid: call
+    /// [`Packet::fill_checksum`] when the payload is complete. The payload need not be in `buffer`.
+    ///
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
+    /// [`Error::Malformed`] if there are more than 40 bytes of options or if header and payload
+    /// exceed 65535 bytes; writes nothing then.
+    #[inline]
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
+        if self.options.len() > MAX_OPTIONS_LEN || self.buffer_len() > usize::from(u16::MAX) {
+            return Err(Error::Malformed);
+        }
+        let header_len = self.header_len();
+        let header = buffer.get_mut(..header_len).ok_or(Error::Truncated)?;
+        write_u16(header, field::SOURCE_PORT, self.source_port);
+        write_u16(header, field::DESTINATION_PORT, self.destination_port);
+        write_u32(header, field::SEQUENCE, self.sequence);
+        write_u32(header, field::ACKNOWLEDGMENT, self.acknowledgment);
+        // Cannot overflow: at most 60 / 4.
+        header[field::DATA_OFFSET] = (header_len as u8 / 4) << 4;
+        header[field::FLAGS] = self.flags.0;
+        write_u16(header, field::WINDOW, self.window);
+        write_u16(header, field::CHECKSUM, 0);
+        write_u16(header, field::URGENT, self.urgent);
+        let (options, padding) = header[HEADER_LEN..].split_at_mut(self.options.len());
+        options.copy_from_slice(self.options);
+        padding.fill(option::END);
+        Ok(())
+    }
+
+    /// Writes the header to the front of `buffer`, with the checksum of header and payload. The
+    /// payload must already follow the header's place in `buffer`.
+    ///
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than header and payload, and
+    /// [`Error::Malformed`] as [`emit`](Self::emit) does; writes nothing then.
+    #[inline]
+    pub fn emit_with_checksum(&self, buffer: &mut [u8], addresses: Addresses) -> Result<(), Error> {
+        let segment = buffer.get_mut(..self.buffer_len()).ok_or(Error::Truncated)?;
+        self.emit(segment)?;
+        Packet::new_checked(segment)?.fill_checksum(addresses);
+        Ok(())
+    }
+}
+
 /// Options that have a meaning here (RFC 9293, 3.2), and the length of the last.
 mod option {
     pub(super) const END: u8 = 0;
@@ -248,6 +370,7 @@ mod field {
     pub(super) const ACKNOWLEDGMENT: Field = 8..12;
     pub(super) const DATA_OFFSET: usize = 12;
     pub(super) const FLAGS: usize = 13;
+    pub(super) const WINDOW: Field = 14..16;
     pub(super) const CHECKSUM: Field = 16..18;
     pub(super) const URGENT: Field = 18..20;
 }
@@ -307,6 +430,47 @@ mod tests {
         packet.set_destination_port(80);
         packet.fill_checksum(ADDRESSES);
         assert_eq!(packet.into_inner(), PACKET);
+    }
+
+    #[test]
+    fn repr_with_checksum_equals_segment_of_scapy() {
+        let repr = Repr {
+            source_port: 48896,
+            destination_port: 80,
+            sequence: 0x01020304,
+            acknowledgment: 0x05060708,
+            flags: Flags::SYN | Flags::ECE | Flags::CWR | Flags::URG,
+            window: 0x1000,
+            urgent: 7,
+            options: &[2, 4, 5, 0xb4],
+            payload_len: 2,
+        };
+        assert_eq!(Repr::parse(&Packet::new_checked(PACKET).unwrap()), Ok(repr));
+        let mut bytes = PACKET;
+        bytes[..24].fill(0xee);
+        assert_eq!(repr.emit_with_checksum(&mut bytes[..25], ADDRESSES), Err(Error::Truncated));
+        assert_eq!(repr.emit(&mut bytes[..23]), Err(Error::Truncated));
+        assert_eq!(bytes[..24], [0xee; 24]);
+        repr.emit_with_checksum(&mut bytes, ADDRESSES).unwrap();
+        assert_eq!(bytes, PACKET);
+    }
+
+    #[test]
+    fn emit_rejects_what_no_segment_can_hold() {
+        let mut bytes = vec![0; 65_536];
+        let options = Repr { options: &[1; 41], ..Repr::default() };
+        assert_eq!(options.emit(&mut bytes), Err(Error::Malformed));
+        let payload = Repr { payload_len: 65_516, ..Repr::default() };
+        assert_eq!(payload.emit_with_checksum(&mut bytes, ADDRESSES), Err(Error::Malformed));
+        assert_eq!(Repr::parse(&Packet::new_checked(with_payload(65_516)).unwrap()), Err(Error::Malformed));
+        assert!(Repr::parse(&Packet::new_checked(with_payload(65_515)).unwrap()).is_ok());
+    }
+
+    /// Returns a segment without options and with `len` bytes of payload.
+    fn with_payload(len: usize) -> Vec<u8> {
+        let mut segment = vec![0; HEADER_LEN + len];
+        segment[12] = 0x50;
+        segment
     }
 
     /// A segment with these options, padded with END, and a right checksum.
@@ -375,6 +539,39 @@ mod tests {
                 packet.fill_checksum(ADDRESSES);
                 prop_assert!(packet.verify_checksum(ADDRESSES));
             }
+        }
+
+        #[test]
+        fn emitted_header_equals_parsed_header(
+            (ports, numbers, flags) in (any::<(u16, u16)>(), any::<(u32, u32)>(), any::<u8>()),
+            (window, urgent) in (any::<u16>(), any::<u16>()),
+            options in prop::collection::vec(any::<u8>(), 0..=40),
+            payload in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let repr = Repr {
+                source_port: ports.0,
+                destination_port: ports.1,
+                sequence: numbers.0,
+                acknowledgment: numbers.1,
+                flags: Flags(flags),
+                window,
+                urgent,
+                options: &options,
+                payload_len: payload.len() as u16,
+            };
+            let mut bytes = vec![0xee; repr.header_len()];
+            bytes.extend(&payload);
+            repr.emit_with_checksum(&mut bytes, ADDRESSES).unwrap();
+            let packet = Packet::new_checked(&bytes[..]).unwrap();
+            prop_assert!(packet.verify_checksum(ADDRESSES));
+            prop_assert_eq!(packet.payload(), &payload[..]);
+            let parsed = Repr::parse(&packet).unwrap();
+            prop_assert!(parsed.options.starts_with(&options));
+            prop_assert_eq!(parsed, Repr { options: parsed.options, ..repr });
+            let mut again = bytes.clone();
+            again[..parsed.header_len()].fill(0xee);
+            parsed.emit_with_checksum(&mut again, ADDRESSES).unwrap();
+            prop_assert_eq!(again, bytes);
         }
 
         /// Any options: what was changed is nothing but values of more than `most`, which are `most` then, and the checksum.

@@ -164,10 +164,52 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
-    /// Writes the 8 bytes of the header to the front of `buffer`, with no checksum.
+    /// Returns the header of a datagram, without its checksum.
     ///
-    /// [`Error::Truncated`] if `buffer` is shorter, [`Error::Malformed`] if header and payload exceed 65535 bytes;
-    /// nothing is written then. The payload need not be in `buffer`.
+    /// `emit_with_checksum` writes the same bytes again if the checksum is valid, and `emit` if it
+    /// is 0.
+    #[inline]
+    pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
+        Repr {
+            source_port: packet.source_port(),
+            destination_port: packet.destination_port(),
+            // Cannot underflow: the view checked that the length field covers the header.
+            payload_len: packet.len() - HEADER_LEN as u16,
+        }
+    }
+
+    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`HEADER_LEN`].
+    #[inline]
+    pub const fn header_len(&self) -> usize {
+        HEADER_LEN
+    }
+
+    /// Returns the length of header and payload in bytes.
+    #[inline]
+    pub const fn buffer_len(&self) -> usize {
+        HEADER_LEN + self.payload_len as usize
+    }
+
+    /// Writes the header to the front of `buffer`, with the checksum of header and payload. The
+    /// payload must already follow the header's place in `buffer`.
+    ///
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than header and payload, and
+    /// [`Error::Malformed`] if they exceed 65535 bytes; writes nothing then.
+    #[inline]
+    pub fn emit_with_checksum(&self, buffer: &mut [u8], addresses: Addresses) -> Result<(), Error> {
+        let datagram = buffer.get_mut(..self.buffer_len()).ok_or(Error::Truncated)?;
+        self.emit(datagram)?;
+        Packet::new_checked(datagram)?.fill_checksum(addresses);
+        Ok(())
+    }
+
+    /// Writes the 8 bytes of the header to the front of `buffer`, with a checksum of 0: "none".
+    /// IPv4 allows no checksum (RFC 768). IPv6 forbids it except for some tunnels (RFC 8200,
+    /// section 8.1; RFC 6936).
+    ///
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
+    /// [`Error::Malformed`] if header and payload exceed 65535 bytes; writes nothing then. The
+    /// payload need not be in `buffer`.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let len = self.payload_len.checked_add(HEADER_LEN as u16).ok_or(Error::Malformed)?;
@@ -263,6 +305,19 @@ mod tests {
         assert!(packet.verify_checksum(V4));
     }
 
+    #[test]
+    fn emit_with_checksum_needs_header_and_payload() {
+        let repr = Repr { source_port: 48896, destination_port: 53, payload_len: 4 };
+        let mut bytes = PACKET;
+        bytes[..8].fill(0xee);
+        assert_eq!(repr.emit_with_checksum(&mut bytes[..11], V4), Err(Error::Truncated));
+        assert_eq!(bytes[..8], [0xee; 8]);
+        repr.emit_with_checksum(&mut bytes, V4).unwrap();
+        assert_eq!(bytes, PACKET);
+        let long = Repr { payload_len: 65_528, ..repr };
+        assert_eq!(long.emit_with_checksum(&mut vec![0; 65_536], V4), Err(Error::Malformed));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), len: u8) {
@@ -290,8 +345,13 @@ mod tests {
             packet.fill_checksum(V6);
             prop_assert!(packet.verify_checksum(V6));
             prop_assert_eq!(packet.payload(), &payload[..]);
-            prop_assert_eq!(packet.len(), HEADER_LEN as u16 + repr.payload_len);
-            prop_assert_eq!((packet.source_port(), packet.destination_port()), ports);
+            prop_assert_eq!(Repr::parse(&packet), repr);
+            prop_assert_eq!(repr.buffer_len(), usize::from(packet.len()));
+            let bytes = packet.into_inner();
+            let mut emitted = bytes.clone();
+            emitted[..repr.header_len()].fill(0xee);
+            repr.emit_with_checksum(&mut emitted, V6).unwrap();
+            prop_assert_eq!(emitted, bytes);
         }
     }
 }

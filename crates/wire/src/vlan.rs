@@ -27,6 +27,19 @@ pub struct Tag<T> {
     buffer: T,
 }
 
+/// A tag to be written, with the EtherType behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Repr {
+    /// VLAN identifier.
+    pub id: VlanId,
+    /// Priority code point, 0 to 7.
+    pub priority: u8,
+    /// Drop eligible indicator.
+    pub drop_eligible: bool,
+    /// Type of the payload or of the next tag.
+    pub ethertype: EtherType,
+}
+
 /// What [`walk`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tags {
@@ -163,10 +176,46 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Tag<T> {
         write_u16(self.buffer.as_mut(), field::CONTROL, control);
     }
 
+    /// Sets the drop eligible indicator.
+    #[inline]
+    pub fn set_drop_eligible(&mut self, drop_eligible: bool) {
+        let control = self.control() & 0xefff | u16::from(drop_eligible) << 12;
+        write_u16(self.buffer.as_mut(), field::CONTROL, control);
+    }
+
     /// Sets what follows the tag.
     #[inline]
     pub fn set_ethertype(&mut self, ethertype: EtherType) {
         write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype.0);
+    }
+}
+
+impl Repr {
+    /// Returns the content of a tag. `emit` writes the same bytes again.
+    #[inline]
+    pub fn parse<T: AsRef<[u8]>>(tag: &Tag<T>) -> Repr {
+        Repr { id: tag.id(), priority: tag.priority(), drop_eligible: tag.drop_eligible(), ethertype: tag.ethertype() }
+    }
+
+    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`TAG_LEN`].
+    #[inline]
+    pub const fn header_len(&self) -> usize {
+        TAG_LEN
+    }
+
+    /// Writes the 4 bytes of the tag to the front of `buffer`, which begins behind the EtherType
+    /// that announces the tag ([`EtherType::VLAN`] or [`EtherType::SERVICE_VLAN`]).
+    ///
+    /// Bits of the priority above the lower three are ignored. Returns [`Error::Truncated`] and
+    /// writes nothing if `buffer` is shorter.
+    #[inline]
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
+        let mut tag = Tag::new_checked(buffer)?;
+        tag.set_id(self.id);
+        tag.set_priority(self.priority);
+        tag.set_drop_eligible(self.drop_eligible);
+        tag.set_ethertype(self.ethertype);
+        Ok(())
     }
 }
 
@@ -245,6 +294,16 @@ mod tests {
                 prop_assert!(!tags.ethertype.is_vlan());
                 prop_assert_eq!(tags.len, TAG_LEN * (tags.outer.iter().count() + tags.inner.iter().count()));
             }
+        }
+
+        #[test]
+        fn emitted_tag_equals_parsed_tag(bytes: [u8; TAG_LEN]) {
+            let repr = Repr::parse(&Tag::new_checked(bytes).unwrap());
+            let mut emitted = vec![0xee; repr.header_len()];
+            repr.emit(&mut emitted).unwrap();
+            prop_assert_eq!(&emitted[..], &bytes[..]);
+            prop_assert_eq!(Repr::parse(&Tag::new_checked(emitted).unwrap()), repr);
+            prop_assert_eq!(repr.emit(&mut [0; TAG_LEN - 1]), Err(Error::Truncated));
         }
 
         #[test]

@@ -1,20 +1,18 @@
 //! [`xdpfwd_wire`] judged by scapy: it builds packets at random (with a fixed seed), reads them, and this test reads
 //! them too. What is compared is listed in `wire_against_scapy.py`.
 
+mod scapy;
+
 use core::net::IpAddr;
-use std::process::Command;
 
 use serde_json::Value;
 use xdpfwd_wire::{Addresses, Fragment, Headers, IpProtocol, IpVersion, Status, icmp, ipv4, tcp, udp};
 
 const PACKETS: usize = 600;
 
-/// Debian's package serves Debian's interpreter; another `python3` may stand before it in the path.
-const INTERPRETERS: [&str; 2] = ["python3", "/usr/bin/python3"];
-
 #[test]
 fn wire_reads_what_scapy_reads() {
-    let lines = packets_of_scapy();
+    let lines = scapy::run("wire_against_scapy.py", &PACKETS.to_string(), "");
     assert_eq!(lines.len(), PACKETS);
     let mut sums = [0, 0];
     for want in &lines {
@@ -124,27 +122,6 @@ fn compare_cuts(want: &Value, frame: &[u8]) {
         let status = Headers::parse(&frame[..len]).status;
         assert!(matches!(status, Status::Truncated(_)), "{status:?} after {len} bytes of {want}");
     }
-}
-
-fn packets_of_scapy() -> Vec<Value> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire_against_scapy.py");
-    let mut failures = String::new();
-    for interpreter in INTERPRETERS {
-        match Command::new(interpreter).arg(script).arg(PACKETS.to_string()).output() {
-            Ok(output) if output.status.success() => {
-                let lines = String::from_utf8(output.stdout).expect("JSON is UTF-8");
-                return lines.lines().map(|line| serde_json::from_str(line).expect("a JSON object")).collect();
-            }
-            Ok(output) => {
-                let stderr = String::from_utf8_lossy(&output.stderr);
-                failures += &format!("\n{interpreter}: {}: {}", output.status, stderr.trim());
-            }
-            Err(error) => failures += &format!("\n{interpreter}: {error}"),
-        }
-    }
-    panic!(
-        "this test needs python3 with scapy: install the Debian package python3-scapy and run `make test` again{failures}"
-    );
 }
 
 fn text<'a>(want: &'a Value, key: &str) -> &'a str {

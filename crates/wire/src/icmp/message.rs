@@ -3,6 +3,7 @@
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::packet::Packet;
+use super::repr::Repr;
 use crate::checksum::Sum;
 use crate::error::Error;
 use crate::ethernet;
@@ -48,7 +49,7 @@ const MAX_V4: usize = 576;
 /// The largest message over IPv6 in bytes, with its IP header (RFC 4443, section 2.4 (c)).
 const MAX_V6: usize = 1280;
 /// Length of type, code, checksum and the word that follows them.
-const ICMP_LEN: usize = 8;
+const ICMP_LEN: usize = Repr::LEN;
 /// Length of the longest headers of a message.
 const MAX_FRONT: usize = ipv6::HEADER_LEN + ICMP_LEN;
 

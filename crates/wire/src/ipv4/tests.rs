@@ -179,17 +179,11 @@ proptest! {
         prop_assert!(packet.verify_checksum());
         prop_assert_eq!(packet.payload(), &payload[..]);
         prop_assert_eq!(packet.fragment(), Fragment::Whole);
-        prop_assert_eq!(repr, Repr {
-            dscp: packet.dscp(),
-            ecn: packet.ecn(),
-            ident: packet.ident(),
-            dont_fragment: packet.dont_fragment(),
-            ttl: packet.ttl(),
-            protocol: packet.protocol(),
-            source: packet.source(),
-            destination: packet.destination(),
-            payload_len: packet.total_len() - HEADER_LEN as u16,
-        });
+        prop_assert_eq!(Repr::parse(&packet), Some(repr));
+        prop_assert_eq!((repr.buffer_len(), repr.addresses()), (bytes.len(), packet.addresses()));
+        let mut emitted = vec![0xee; repr.header_len()];
+        Repr::parse(&packet).unwrap().emit(&mut emitted).unwrap();
+        prop_assert_eq!(&emitted[..], &bytes[..HEADER_LEN]);
     }
 
     #[test]
@@ -202,6 +196,16 @@ proptest! {
         prop_assert_eq!((packet.dscp(), packet.ecn()), (dscp, ecn));
         prop_assert_eq!((packet.source(), packet.destination()), (source.into(), destination.into()));
     }
+}
+
+#[test]
+fn repr_of_options_or_fragment_is_none() {
+    assert_eq!(Repr::parse(&Packet::new_checked(PACKET).unwrap()), None);
+    let mut bytes = [0; HEADER_LEN];
+    Repr::default().emit(&mut bytes).unwrap();
+    assert_eq!(Repr::parse(&Packet::new_checked(bytes).unwrap()), Some(Repr::default()));
+    bytes[6] = 0x20;
+    assert_eq!(Repr::parse(&Packet::new_checked(bytes).unwrap()), None);
 }
 
 #[test]

@@ -138,10 +138,69 @@ fn hop_limit_counts_down_to_one() {
     assert_eq!(packet.hop_limit(), 0);
 }
 
+#[test]
+fn extensions_are_listed_up_to_the_error() {
+    let bytes = chain(&[IpProtocol::HOP_BY_HOP, IpProtocol::FRAGMENT], IpProtocol::UDP);
+    let packet = Packet::new_checked(&bytes[..]).unwrap();
+    let content = &[0; 6][..];
+    let (kind, next_header) = (IpProtocol::HOP_BY_HOP, IpProtocol::FRAGMENT);
+    let options = ExtensionHeader { kind, next_header, content };
+    let (kind, next_header) = (IpProtocol::FRAGMENT, IpProtocol::UDP);
+    let fragment = ExtensionHeader { kind, next_header, content };
+    assert_eq!(packet.extensions().collect::<Vec<_>>(), [Ok(options), Ok(fragment)]);
+    let whole = FragmentHeader { offset: 0, more: false, ident: 0 };
+    assert_eq!((options.fragment(), fragment.fragment()), (None, Some(whole)));
+
+    let twice = chain(&[IpProtocol::ROUTING, IpProtocol::HOP_BY_HOP], IpProtocol::UDP);
+    let packet = Packet::new_checked(&twice[..]).unwrap();
+    let mut extensions = packet.extensions();
+    assert!(extensions.next().unwrap().is_ok());
+    assert_eq!(extensions.next(), Some(Err(Error::Malformed)));
+    assert_eq!(extensions.next(), None);
+}
+
+#[test]
+fn extension_emit_rejects_lengths_that_cannot_be() {
+    let emit = |kind, content: &[u8]| {
+        let header = ExtensionHeader { kind, next_header: IpProtocol::UDP, content };
+        header.emit(&mut [0; 4096])
+    };
+    for len in [0, 5, 7, 2054] {
+        assert_eq!(emit(IpProtocol::ROUTING, &vec![0; len]), Err(Error::Malformed), "{len}");
+    }
+    assert_eq!(emit(IpProtocol::ROUTING, &[0; 2046]), Ok(()));
+    assert_eq!(emit(IpProtocol::AH, &[0; 6]), Err(Error::Malformed));
+    assert_eq!(emit(IpProtocol::AH, &[0; 10]), Ok(()));
+    assert_eq!(emit(IpProtocol::FRAGMENT, &[0; 14]), Err(Error::Malformed));
+    assert_eq!(emit(IpProtocol::UDP, &[0; 6]), Err(Error::Malformed));
+    let fragment = FragmentHeader { offset: 4, more: false, ident: 0 };
+    assert_eq!(fragment.emit(IpProtocol::UDP, &mut [0; 8]), Err(Error::Malformed));
+    let fragment = FragmentHeader { offset: 8, ..fragment };
+    assert_eq!(fragment.emit(IpProtocol::UDP, &mut [0; 7]), Err(Error::Truncated));
+}
+
 fn touch(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.payload().len(), usize::from(packet.payload_len()));
+    let mut emitted = Vec::new();
+    for header in packet.extensions().map_while(Result::ok) {
+        let at = emitted.len();
+        emitted.resize(at + header.header_len(), 0xee);
+        header.emit(&mut emitted[at..]).unwrap();
+        let original = &packet.payload()[at..emitted.len()];
+        if let Some(fragment) = header.fragment() {
+            // The reserved bits are not kept.
+            let mut bytes = [0xee; FragmentHeader::LEN];
+            fragment.emit(header.next_header, &mut bytes).unwrap();
+            assert_eq!((bytes[0], &bytes[4..]), (original[0], &original[4..]));
+            assert_eq!([bytes[2], bytes[3]], [original[2], original[3] & 0xf9]);
+            emitted[at + 1] = original[1];
+        }
+        assert_eq!(emitted[at..], *original);
+    }
+    assert_eq!(packet.extensions().all(|header| header.is_ok()), packet.upper().is_ok());
     if let Ok(upper) = packet.upper() {
+        assert_eq!(upper.offset, HEADER_LEN + emitted.len());
         assert!((HEADER_LEN..=packet.total_len()).contains(&upper.offset));
     }
     let mut packet = Packet::new_checked(bytes.to_vec()).unwrap();
@@ -187,15 +246,8 @@ proptest! {
         repr.emit(&mut bytes).unwrap();
         let mut packet = Packet::new_checked(bytes).unwrap();
         prop_assert_eq!(packet.payload(), &payload[..]);
-        prop_assert_eq!(repr, Repr {
-            traffic_class: packet.traffic_class(),
-            flow_label: packet.flow_label(),
-            next_header: packet.next_header(),
-            hop_limit: packet.hop_limit(),
-            source: packet.source(),
-            destination: packet.destination(),
-            payload_len: packet.payload_len(),
-        });
+        prop_assert_eq!(Repr::parse(&packet), repr);
+        prop_assert_eq!((repr.buffer_len(), repr.addresses()), (packet.total_len(), packet.addresses()));
         packet.set_traffic_class(!traffic_class);
         prop_assert_eq!((packet.traffic_class(), packet.flow_label()), (!traffic_class, flow_label));
         prop_assert!(Packet::new_checked(packet.into_inner()).is_ok());

@@ -1,0 +1,269 @@
+//! ARP messages for IPv4 over Ethernet (RFC 826).
+
+use core::fmt;
+use core::net::Ipv4Addr;
+
+use crate::error::Error;
+use crate::field::{read_array, read_u16, write_u16};
+use crate::mac::MacAddr;
+
+/// Length of a message.
+pub const LEN: usize = field::TARGET_IP.end;
+
+/// Hardware type: Ethernet.
+const ETHERNET: u16 = 1;
+/// Protocol type: IPv4, the same number as its EtherType.
+const IPV4: u16 = 0x0800;
+/// Lengths of a hardware and of a protocol address.
+const ADDRESS_LENGTHS: [u8; 2] = [6, 4];
+
+/// A view of a message, which may be followed by Ethernet padding.
+///
+/// `new_checked` makes sure of the 28 bytes and that the message maps IPv4 to Ethernet addresses.
+/// After it no accessor panics.
+#[derive(Debug, Clone, Copy)]
+pub struct Packet<T> {
+    buffer: T,
+}
+
+/// A message to be written.
+///
+/// ```
+/// use xdpfwd_wire::{MacAddr, arp};
+///
+/// let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+/// let request = arp::Repr::request(mac, [10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+/// let mut message = [0; arp::LEN];
+/// request.emit(&mut message)?;
+///
+/// // The owner of 10.0.0.2 answers.
+/// let received = arp::Repr::parse(&arp::Packet::new_checked(&message)?);
+/// let reply = received.reply(MacAddr([2, 0, 0, 0, 0, 2]));
+/// assert_eq!(reply.operation, arp::Operation::REPLY);
+/// assert_eq!((reply.target_mac, reply.target_ip), (mac, [10, 0, 0, 1].into()));
+/// # Ok::<(), xdpfwd_wire::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Repr {
+    /// Operation: request or reply.
+    pub operation: Operation,
+    /// MAC address of the sender.
+    pub sender_mac: MacAddr,
+    /// IPv4 address of the sender.
+    pub sender_ip: Ipv4Addr,
+    /// MAC address of the target; all zero in a request.
+    pub target_mac: MacAddr,
+    /// IPv4 address of the target.
+    pub target_ip: Ipv4Addr,
+}
+
+/// The operation of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Operation(pub u16);
+
+impl Operation {
+    /// Request: which MAC address has this IPv4 address?
+    pub const REQUEST: Operation = Operation(1);
+    /// Reply to a request.
+    pub const REPLY: Operation = Operation(2);
+}
+
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// Creates a view of `buffer`, which begins behind the Ethernet header.
+    ///
+    /// Returns [`Error::Truncated`] below [`LEN`] bytes, and [`Error::Malformed`] if the message is
+    /// not about Ethernet and IPv4 addresses.
+    #[inline]
+    pub fn new_checked(buffer: T) -> Result<Self, Error> {
+        let data = buffer.as_ref();
+        if data.len() < LEN {
+            return Err(Error::Truncated);
+        }
+        let is_ethernet = read_u16(data, field::HARDWARE_TYPE) == ETHERNET;
+        let is_ipv4 = read_u16(data, field::PROTOCOL_TYPE) == IPV4;
+        if !is_ethernet || !is_ipv4 || data[field::ADDRESS_LENGTHS] != ADDRESS_LENGTHS {
+            return Err(Error::Malformed);
+        }
+        Ok(Packet { buffer })
+    }
+
+    /// Returns the buffer.
+    #[inline]
+    pub fn into_inner(self) -> T {
+        self.buffer
+    }
+
+    /// Returns the operation.
+    #[inline]
+    pub fn operation(&self) -> Operation {
+        Operation(read_u16(self.buffer.as_ref(), field::OPERATION))
+    }
+
+    /// Returns the MAC address of the sender.
+    #[inline]
+    pub fn sender_mac(&self) -> MacAddr {
+        MacAddr(read_array(self.buffer.as_ref(), field::SENDER_MAC))
+    }
+
+    /// Returns the IPv4 address of the sender.
+    #[inline]
+    pub fn sender_ip(&self) -> Ipv4Addr {
+        read_array(self.buffer.as_ref(), field::SENDER_IP).into()
+    }
+
+    /// Returns the MAC address of the target, which a request leaves zero.
+    #[inline]
+    pub fn target_mac(&self) -> MacAddr {
+        MacAddr(read_array(self.buffer.as_ref(), field::TARGET_MAC))
+    }
+
+    /// Returns the IPv4 address of the target.
+    #[inline]
+    pub fn target_ip(&self) -> Ipv4Addr {
+        read_array(self.buffer.as_ref(), field::TARGET_IP).into()
+    }
+}
+
+impl Repr {
+    /// Creates a request for the MAC address of `target_ip`.
+    ///
+    /// Send it to [`MacAddr::BROADCAST`], or to a known MAC address to probe whether the mapping
+    /// still holds (RFC 1122, section 2.3.2.1).
+    #[inline]
+    pub const fn request(sender_mac: MacAddr, sender_ip: Ipv4Addr, target_ip: Ipv4Addr) -> Repr {
+        let (operation, target_mac) = (Operation::REQUEST, MacAddr([0; 6]));
+        Repr { operation, sender_mac, sender_ip, target_mac, target_ip }
+    }
+
+    /// Creates the reply to a request for an address that `mac` has. Send it to the sender of the
+    /// request.
+    #[inline]
+    pub const fn reply(&self, mac: MacAddr) -> Repr {
+        Repr {
+            operation: Operation::REPLY,
+            sender_mac: mac,
+            sender_ip: self.target_ip,
+            target_mac: self.sender_mac,
+            target_ip: self.sender_ip,
+        }
+    }
+
+    /// Returns the content of a message. `emit` writes the same bytes again.
+    #[inline]
+    pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {
+        Repr {
+            operation: packet.operation(),
+            sender_mac: packet.sender_mac(),
+            sender_ip: packet.sender_ip(),
+            target_mac: packet.target_mac(),
+            target_ip: packet.target_ip(),
+        }
+    }
+
+    /// Returns the number of bytes that [`emit`](Self::emit) writes: [`LEN`].
+    #[inline]
+    pub const fn buffer_len(&self) -> usize {
+        LEN
+    }
+
+    /// Writes the 28 bytes of the message to the front of `buffer`.
+    ///
+    /// Returns [`Error::Truncated`] and writes nothing if `buffer` is shorter. Ethernet requires
+    /// padding behind the message; NICs usually add it.
+    #[inline]
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
+        let message = buffer.first_chunk_mut::<LEN>().ok_or(Error::Truncated)?;
+        write_u16(message, field::HARDWARE_TYPE, ETHERNET);
+        write_u16(message, field::PROTOCOL_TYPE, IPV4);
+        message[field::ADDRESS_LENGTHS].copy_from_slice(&ADDRESS_LENGTHS);
+        write_u16(message, field::OPERATION, self.operation.0);
+        message[field::SENDER_MAC].copy_from_slice(&self.sender_mac.0);
+        message[field::SENDER_IP].copy_from_slice(&self.sender_ip.octets());
+        message[field::TARGET_MAC].copy_from_slice(&self.target_mac.0);
+        message[field::TARGET_IP].copy_from_slice(&self.target_ip.octets());
+        Ok(())
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Operation::REQUEST => f.write_str("request"),
+            Operation::REPLY => f.write_str("reply"),
+            Operation(other) => write!(f, "operation {other}"),
+        }
+    }
+}
+
+mod field {
+    use crate::field::Field;
+
+    pub(super) const HARDWARE_TYPE: Field = 0..2;
+    pub(super) const PROTOCOL_TYPE: Field = 2..4;
+    pub(super) const ADDRESS_LENGTHS: Field = 4..6;
+    pub(super) const OPERATION: Field = 6..8;
+    pub(super) const SENDER_MAC: Field = 8..14;
+    pub(super) const SENDER_IP: Field = 14..18;
+    pub(super) const TARGET_MAC: Field = 18..24;
+    pub(super) const TARGET_IP: Field = 24..28;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    // bytes(ARP(op=2, hwsrc="02:00:00:00:00:01", psrc="192.0.2.1",
+    //           hwdst="02:00:00:00:00:02", pdst="192.0.2.2"))
+    const PACKET: [u8; LEN] = [
+        0x00, 0x01, 0x08, 0x00, 0x06, 0x04, 0x00, 0x02, 0x02, 0, 0, 0, 0, 0x01, 0xc0, 0x00, 0x02, 0x01, 0x02, 0, 0, 0,
+        0, 0x02, 0xc0, 0x00, 0x02, 0x02,
+    ];
+
+    #[test]
+    fn reply_is_parsed_and_emitted() {
+        let repr = Repr {
+            operation: Operation::REPLY,
+            sender_mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            sender_ip: [192, 0, 2, 1].into(),
+            target_mac: MacAddr([2, 0, 0, 0, 0, 2]),
+            target_ip: [192, 0, 2, 2].into(),
+        };
+        let packet = Packet::new_checked(&PACKET[..]).unwrap();
+        assert_eq!(Repr::parse(&packet), repr);
+        let mut bytes = [0xee; LEN];
+        repr.emit(&mut bytes).unwrap();
+        assert_eq!(bytes, PACKET);
+    }
+
+    #[test]
+    fn message_of_other_networks_is_malformed() {
+        let error = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
+        for at in 0..6 {
+            let mut bytes = PACKET;
+            bytes[at] ^= 0x10;
+            assert_eq!(error(&bytes), Error::Malformed, "byte {at}");
+        }
+        assert_eq!(error(&PACKET[..27]), Error::Truncated);
+        let repr = Repr::parse(&Packet::new_checked(PACKET).unwrap());
+        assert_eq!(repr.emit(&mut [0; 27]), Err(Error::Truncated));
+    }
+
+    proptest! {
+        #[test]
+        fn emitted_message_equals_parsed_message(body: [u8; 22], padding: [u8; 18]) {
+            let bytes = [&PACKET[..6], &body, &padding].concat();
+            let repr = Repr::parse(&Packet::new_checked(&bytes).unwrap());
+            let mut emitted = [0xee; LEN];
+            repr.emit(&mut emitted).unwrap();
+            prop_assert_eq!(&emitted[..], &bytes[..LEN]);
+            prop_assert_eq!(Repr::parse(&Packet::new_checked(emitted).unwrap()), repr);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = Packet::new_checked(&bytes);
+        }
+    }
+}

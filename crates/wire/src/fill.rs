@@ -1,0 +1,209 @@
+//! Checksums of a whole IP packet, filled in place.
+
+use crate::error::Error;
+use crate::icmp::packet::Packet as IcmpPacket;
+use crate::ip::{Addresses, Fragment, IpProtocol};
+use crate::{ipv4, ipv6, tcp, udp};
+
+/// Computes the header checksum of an IPv4 packet and the checksum of the UDP, TCP, ICMP or ICMPv6
+/// packet that it or an IPv6 packet carries, and writes them in place.
+///
+/// `packet` begins with the IP header; bytes behind the IP packet are ignored. A checksum of UDP
+/// is written even if it was 0. The packets that an outer UDP datagram carries are not touched:
+/// call this function for them first.
+///
+/// Returns `false` if there is no upper-layer checksum to fill: the packet is a fragment, has
+/// another protocol, or has a routing header with segments left, so that its pseudo header needs
+/// another destination (RFC 8200, section 8.1). The header checksum is written in that case too.
+///
+/// Returns the error of the first view that rejects its header. An IPv4 header checksum may have
+/// been written by then.
+///
+/// ```
+/// use xdpfwd_wire::{IpProtocol, fill_checksums, ipv4, udp};
+///
+/// let ip = ipv4::Repr { protocol: IpProtocol::UDP, payload_len: 8, ..ipv4::Repr::default() };
+/// let udp = udp::Repr { source_port: 1024, destination_port: 53, payload_len: 0 };
+/// let mut packet = [0; 28];
+/// ip.emit(&mut packet)?;
+/// udp.emit(&mut packet[20..])?;
+/// packet[12..16].copy_from_slice(&[10, 0, 0, 1]); // another source address
+///
+/// assert!(fill_checksums(&mut packet)?);
+/// let ip = ipv4::Packet::new_checked(&packet[..])?;
+/// assert!(ip.verify_checksum());
+/// assert!(udp::Packet::new_checked(ip.payload())?.verify_checksum(ip.addresses()));
+/// # Ok::<(), xdpfwd_wire::Error>(())
+/// ```
+pub fn fill_checksums(packet: &mut [u8]) -> Result<bool, Error> {
+    match packet.first().map(|byte| byte >> 4) {
+        None => Err(Error::Truncated),
+        Some(6) => fill_ipv6(packet),
+        // The view rejects any version but 4.
+        Some(_) => fill_ipv4(packet),
+    }
+}
+
+/// Computes the checksum of a UDP, TCP, ICMP or ICMPv6 packet and writes it in place. `packet`
+/// begins with the header of `protocol` and ends with the packet. `addresses` are those of the
+/// pseudo header.
+///
+/// Returns `false` if `protocol` is none of these. Returns the error of the view that rejects the
+/// header; writes nothing then.
+pub fn fill_upper_checksum(protocol: IpProtocol, addresses: Addresses, packet: &mut [u8]) -> Result<bool, Error> {
+    match protocol {
+        IpProtocol::UDP => udp::Packet::new_checked(packet)?.fill_checksum(addresses),
+        IpProtocol::TCP => tcp::Packet::new_checked(packet)?.fill_checksum(addresses),
+        IpProtocol::ICMP | IpProtocol::ICMPV6 => {
+            IcmpPacket::new_checked(packet)?.fill_checksum(addresses);
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn fill_ipv4(packet: &mut [u8]) -> Result<bool, Error> {
+    let mut packet = ipv4::Packet::new_checked(packet)?;
+    packet.fill_checksum();
+    if packet.fragment() != Fragment::Whole {
+        return Ok(false);
+    }
+    let (protocol, addresses) = (packet.protocol(), packet.addresses());
+    fill_upper_checksum(protocol, addresses, packet.payload_mut())
+}
+
+fn fill_ipv6(packet: &mut [u8]) -> Result<bool, Error> {
+    let packet = ipv6::Packet::new_checked(packet)?;
+    let upper = packet.upper()?;
+    if upper.fragment() != Fragment::Whole || has_segments_left(&packet) {
+        return Ok(false);
+    }
+    let (addresses, end) = (packet.addresses(), packet.total_len());
+    let upper_packet = packet.into_inner().get_mut(upper.offset..end).ok_or(Error::Truncated)?;
+    fill_upper_checksum(upper.protocol, addresses, upper_packet)
+}
+
+/// Returns whether a routing header names further destinations (RFC 8200, section 4.4).
+fn has_segments_left<T: AsRef<[u8]>>(packet: &ipv6::Packet<T>) -> bool {
+    packet
+        .extensions()
+        .map_while(Result::ok)
+        .any(|header| header.kind == IpProtocol::ROUTING && header.content.get(1).is_some_and(|&left| left != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const UDP: udp::Repr = udp::Repr { source_port: 1, destination_port: 2, payload_len: 4 };
+
+    fn ipv4_packet(protocol: IpProtocol, payload: &[u8]) -> Vec<u8> {
+        let payload_len = payload.len() as u16;
+        let repr = ipv4::Repr {
+            protocol,
+            payload_len,
+            source: [192, 0, 2, 1].into(),
+            destination: [198, 51, 100, 2].into(),
+            ..ipv4::Repr::default()
+        };
+        let mut packet = vec![0; ipv4::HEADER_LEN];
+        repr.emit(&mut packet).unwrap();
+        packet[10..12].fill(0xee);
+        packet.extend(payload);
+        packet
+    }
+
+    /// Returns a packet with a routing header of two segments.
+    fn ipv6_packet(next_header: IpProtocol, segments_left: u8, payload: &[u8]) -> Vec<u8> {
+        let routing = [next_header.0, 0, 4, segments_left, 0, 0, 0, 0];
+        let repr = ipv6::Repr {
+            next_header: IpProtocol::ROUTING,
+            payload_len: (routing.len() + payload.len()) as u16,
+            ..ipv6::Repr::default()
+        };
+        let mut packet = vec![0; ipv6::HEADER_LEN];
+        repr.emit(&mut packet).unwrap();
+        packet.extend(routing);
+        packet.extend(payload);
+        packet
+    }
+
+    fn udp_datagram() -> Vec<u8> {
+        let mut datagram = b"........data".to_vec();
+        UDP.emit(&mut datagram).unwrap();
+        datagram
+    }
+
+    #[test]
+    fn every_protocol_gets_its_checksum() {
+        let icmp = [8, 0, 0xee, 0xee, 1, 2, 3, 4, 5];
+        let mut tcp = [0; 23];
+        tcp[12] = 0x50;
+        for (protocol, payload) in
+            [(IpProtocol::UDP, &udp_datagram()[..]), (IpProtocol::TCP, &tcp), (IpProtocol::ICMP, &icmp)]
+        {
+            let mut packet = ipv4_packet(protocol, payload);
+            packet.extend([0xee; 3]); // Ethernet padding
+            assert_eq!(fill_checksums(&mut packet), Ok(true), "{protocol}");
+            let packet = ipv4::Packet::new_checked(&packet[..]).unwrap();
+            assert!(packet.verify_checksum(), "{protocol}");
+            assert!(is_valid(protocol, packet.addresses(), packet.payload()), "{protocol}");
+        }
+        for (protocol, payload) in
+            [(IpProtocol::UDP, &udp_datagram()[..]), (IpProtocol::TCP, &tcp), (IpProtocol::ICMPV6, &icmp)]
+        {
+            let mut packet = ipv6_packet(protocol, 0, payload);
+            assert_eq!(fill_checksums(&mut packet), Ok(true), "{protocol}");
+            let packet = ipv6::Packet::new_checked(&packet[..]).unwrap();
+            assert!(is_valid(protocol, packet.addresses(), &packet.payload()[8..]), "{protocol}");
+        }
+    }
+
+    fn is_valid(protocol: IpProtocol, addresses: Addresses, packet: &[u8]) -> bool {
+        match protocol {
+            IpProtocol::UDP => {
+                let packet = udp::Packet::new_checked(packet).unwrap();
+                packet.checksum() != 0 && packet.verify_checksum(addresses)
+            }
+            IpProtocol::TCP => tcp::Packet::new_checked(packet).unwrap().verify_checksum(addresses),
+            _ => IcmpPacket::new_checked(packet).unwrap().verify_checksum(addresses),
+        }
+    }
+
+    #[test]
+    fn packet_without_upper_checksum_gets_its_header_checksum_only() {
+        let mut fragment = ipv4_packet(IpProtocol::UDP, &udp_datagram());
+        fragment[6] = 0x20;
+        for mut packet in [fragment, ipv4_packet(IpProtocol::ESP, &udp_datagram())] {
+            let payload = packet[20..].to_vec();
+            assert_eq!(fill_checksums(&mut packet), Ok(false));
+            assert!(ipv4::Packet::new_checked(&packet).unwrap().verify_checksum());
+            assert_eq!(packet[20..], payload);
+        }
+        let routed = ipv6_packet(IpProtocol::UDP, 1, &udp_datagram());
+        let mut packet = routed.clone();
+        assert_eq!(fill_checksums(&mut packet), Ok(false));
+        assert_eq!(packet, routed);
+    }
+
+    #[test]
+    fn header_that_a_view_rejects_is_an_error() {
+        assert_eq!(fill_checksums(&mut []), Err(Error::Truncated));
+        assert_eq!(fill_checksums(&mut [0x50; 40]), Err(Error::Malformed));
+        assert_eq!(fill_checksums(&mut [0x60; 39]), Err(Error::Truncated));
+        let mut packet = ipv4_packet(IpProtocol::TCP, &[0; 19]);
+        assert_eq!(fill_checksums(&mut packet), Err(Error::Truncated));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..120), first in 0x40u8..0x70) {
+            if let Some(byte) = bytes.first_mut() {
+                *byte = first;
+            }
+            let _ = fill_checksums(&mut bytes);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Extension headers (TS 29.281, clause 5.2) while reading.
+
+use core::fmt;
+
+use super::pdu_session::PduSessionContainer;
+use crate::error::Error;
+
+/// The type of an extension header (TS 29.281, figure 5.2.1-3).
+///
+/// Its upper two bits state what a receiver that does not know the type must do (TS 29.281, clause
+/// 5.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ExtensionType(pub u8);
+
+impl ExtensionType {
+    /// No more extension headers follow. Not the type of a header.
+    pub const NONE: ExtensionType = ExtensionType(0x00);
+    /// Long PDCP PDU number (TS 29.281, clause 5.2.2).
+    pub const LONG_PDCP_PDU_NUMBER: ExtensionType = ExtensionType(0x03);
+    /// Service class indicator (TS 29.281, clause 5.2.2).
+    pub const SERVICE_CLASS_INDICATOR: ExtensionType = ExtensionType(0x20);
+    /// UDP port of the G-PDU that an error indication is about (TS 29.281, clause 5.2.2).
+    pub const UDP_PORT: ExtensionType = ExtensionType(0x40);
+    /// RAN container (TS 29.281, clause 5.2.2).
+    pub const RAN_CONTAINER: ExtensionType = ExtensionType(0x81);
+    /// Xw RAN container (TS 29.281, clause 5.2.2).
+    pub const XW_RAN_CONTAINER: ExtensionType = ExtensionType(0x83);
+    /// NR RAN container (TS 29.281, clause 5.2.2).
+    pub const NR_RAN_CONTAINER: ExtensionType = ExtensionType(0x84);
+    /// PDU session container (TS 29.281, clause 5.2.2; TS 38.415).
+    pub const PDU_SESSION_CONTAINER: ExtensionType = ExtensionType(0x85);
+    /// PDCP PDU number (TS 29.281, clause 5.2.2).
+    pub const PDCP_PDU_NUMBER: ExtensionType = ExtensionType(0xc0);
+
+    /// Returns whether the endpoint that receives the packet must understand this header. If it
+    /// does not, it must discard the message (TS 29.281, clause 5.2.1: bits 8 and 7 are 10 or 11).
+    #[inline]
+    pub const fn is_required_by_endpoint(self) -> bool {
+        self.0 & 0x80 != 0
+    }
+}
+
+/// An extension header as it was received, or a header of any type to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ExtensionHeader<'a> {
+    /// Type of this header, which the header before it states.
+    pub kind: ExtensionType,
+    /// All bytes between length and next type. Their number is two less than a multiple of 4, from
+    /// 2 to 1018.
+    pub content: &'a [u8],
+}
+
+impl ExtensionHeader<'_> {
+    /// Returns the PDU session container that this header is, or `None` if it is of another type.
+    ///
+    /// Returns an error as [`PduSessionContainer::parse`] does.
+    #[inline]
+    pub fn pdu_session_container(&self) -> Result<Option<PduSessionContainer>, Error> {
+        if self.kind != ExtensionType::PDU_SESSION_CONTAINER {
+            return Ok(None);
+        }
+        PduSessionContainer::parse(self.content).map(Some)
+    }
+}
+
+/// An iterator over the extension headers of a message, made by
+/// [`Packet::extensions`](super::Packet::extensions).
+#[derive(Debug, Clone)]
+pub struct Extensions<'a> {
+    next: ExtensionType,
+    rest: &'a [u8],
+}
+
+impl<'a> Extensions<'a> {
+    /// Creates an iterator over the headers at the front of `rest`, the first of which is `first`.
+    #[inline]
+    pub(super) const fn new(first: ExtensionType, rest: &'a [u8]) -> Self {
+        Self { next: first, rest }
+    }
+}
+
+impl<'a> Iterator for Extensions<'a> {
+    type Item = ExtensionHeader<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<ExtensionHeader<'a>> {
+        if self.next == ExtensionType::NONE {
+            return None;
+        }
+        // The view checked all lengths.
+        let len = usize::from(*self.rest.first()?) * 4;
+        let (header, rest) = self.rest.split_at_checked(len)?;
+        let [_, content @ .., next] = header else { return None };
+        let kind = self.next;
+        (self.next, self.rest) = (ExtensionType(*next), rest);
+        Some(ExtensionHeader { kind, content })
+    }
+}
+
+impl fmt::Display for ExtensionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self {
+            ExtensionType::LONG_PDCP_PDU_NUMBER => "long PDCP PDU number",
+            ExtensionType::SERVICE_CLASS_INDICATOR => "service class indicator",
+            ExtensionType::UDP_PORT => "UDP port",
+            ExtensionType::RAN_CONTAINER => "RAN container",
+            ExtensionType::XW_RAN_CONTAINER => "Xw RAN container",
+            ExtensionType::NR_RAN_CONTAINER => "NR RAN container",
+            ExtensionType::PDU_SESSION_CONTAINER => "PDU session container",
+            ExtensionType::PDCP_PDU_NUMBER => "PDCP PDU number",
+            ExtensionType(other) => return write!(f, "0x{other:02x}"),
+        })
+    }
+}

@@ -1,0 +1,236 @@
+//! A view of a message (3GPP TS 29.281, clause 5).
+
+use super::extension::{ExtensionType, Extensions};
+use super::pdu_session::PduSessionContainer;
+use crate::error::Error;
+use crate::field::{read_u16, read_u32, write_u32};
+
+/// The UDP port that messages are sent to (TS 29.281, 4.4.2.3).
+pub const PORT: u16 = 2152;
+
+/// Length of the header without its optional fields.
+pub const HEADER_LEN: usize = 8;
+
+/// How many extension headers [`Packet::new_checked`] walks over.
+pub const MAX_EXTENSIONS: usize = 8;
+
+/// A view of a message. `new_checked` makes sure that the header, its optional fields and extension headers, and the length
+/// that it states are within the buffer; after it no accessor panics.
+#[derive(Debug, Clone, Copy)]
+pub struct Packet<T> {
+    buffer: T,
+    payload: usize,
+    end: usize,
+}
+
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view of `buffer`, which begins behind UDP's header.
+    ///
+    /// - [`Error::Truncated`]: it ends before the header does, or before the length that it states.
+    /// - [`Error::Malformed`]: another version than 1, GTP' (protocol type 0), or an extension header of length 0.
+    /// - [`Error::ExtensionChainTooLong`]: more than [`MAX_EXTENSIONS`] of them.
+    pub fn new_checked(buffer: T) -> Result<Self, Error> {
+        let data = buffer.as_ref();
+        if data.len() < HEADER_LEN {
+            return Err(Error::Truncated);
+        }
+        if data[0] >> 4 != 0b0011 {
+            return Err(Error::Malformed);
+        }
+        let end = HEADER_LEN + usize::from(read_u16(data, 2..4));
+        let data = data.get(..end).ok_or(Error::Truncated)?;
+        let mut at = HEADER_LEN;
+        // If one of the flags is there, all of the fields are: sequence number, N-PDU number, next extension header's type.
+        if data[0] & 0b111 != 0 {
+            at += 4;
+            let mut next = *data.get(at - 1).ok_or(Error::Truncated)?;
+            if data[0] & 0b100 == 0 {
+                next = 0;
+            }
+            let mut walked = 0;
+            while next != 0 {
+                if walked == MAX_EXTENSIONS {
+                    return Err(Error::ExtensionChainTooLong);
+                }
+                walked += 1;
+                // In units of 4 bytes, itself and the next one's type included.
+                let length = usize::from(*data.get(at).ok_or(Error::Truncated)?) * 4;
+                if length == 0 {
+                    return Err(Error::Malformed);
+                }
+                at += length;
+                next = *data.get(at - 1).ok_or(Error::Truncated)?;
+            }
+        }
+        Ok(Self { buffer, payload: at, end })
+    }
+
+    /// Returns the buffer.
+    #[inline]
+    pub fn into_inner(self) -> T {
+        self.buffer
+    }
+
+    /// Returns the message type: [`G_PDU`](super::G_PDU) for a user's packet, or the type of a
+    /// message between the nodes.
+    pub fn message_type(&self) -> u8 {
+        self.buffer.as_ref()[1]
+    }
+
+    /// Returns the tunnel endpoint identifier (TEID), which the receiver assigned.
+    pub fn teid(&self) -> u32 {
+        read_u32(self.buffer.as_ref(), 4..8)
+    }
+
+    /// Returns the sequence number, or `None` without the flag S.
+    #[inline]
+    pub fn sequence_number(&self) -> Option<u16> {
+        let data = self.buffer.as_ref();
+        (data[0] & 0b010 != 0).then(|| read_u16(data, 8..10))
+    }
+
+    /// Returns the N-PDU number, or `None` without the flag PN.
+    #[inline]
+    pub fn n_pdu_number(&self) -> Option<u8> {
+        let data = self.buffer.as_ref();
+        (data[0] & 0b001 != 0).then(|| data[10])
+    }
+
+    /// Returns an iterator over the extension headers.
+    #[inline]
+    pub fn extensions(&self) -> Extensions<'_> {
+        let data = self.buffer.as_ref();
+        if data[0] & 0b100 == 0 {
+            return Extensions::new(ExtensionType::NONE, &[]);
+        }
+        Extensions::new(ExtensionType(data[11]), &data[12..self.payload])
+    }
+
+    /// Returns the first PDU session container (TS 38.415), or `None` if there is none.
+    ///
+    /// Returns an error as [`PduSessionContainer::parse`] does.
+    #[inline]
+    pub fn pdu_session_container(&self) -> Result<Option<PduSessionContainer>, Error> {
+        let is_container = |kind| kind == ExtensionType::PDU_SESSION_CONTAINER;
+        let container = self.extensions().find(|header| is_container(header.kind));
+        container.map(|header| PduSessionContainer::parse(header.content)).transpose()
+    }
+
+    /// Returns the offset of the payload in the buffer, in bytes.
+    pub fn payload_offset(&self) -> usize {
+        self.payload
+    }
+
+    /// Returns the bytes behind the header and its extension headers, up to the length that the
+    /// message states: the user's packet of a G-PDU.
+    pub fn payload(&self) -> &[u8] {
+        &self.buffer.as_ref()[self.payload..self.end]
+    }
+}
+
+impl<'a> Packet<&'a [u8]> {
+    /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
+    #[inline]
+    pub fn into_payload(self) -> &'a [u8] {
+        &self.buffer[self.payload..self.end]
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Sets the tunnel endpoint identifier. The checksum of the outer UDP header stays.
+    #[inline]
+    pub fn set_teid(&mut self, teid: u32) {
+        write_u32(self.buffer.as_mut(), 4..8, teid);
+    }
+
+    /// Returns the [`payload`](Packet::payload) for writing.
+    #[inline]
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer.as_mut()[self.payload..self.end]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::message::G_PDU;
+
+    use super::*;
+
+    #[test]
+    fn the_payload_is_behind_what_flags_and_extensions_say() {
+        let plain = [0x30, 255, 0, 3, 0, 0, 0, 7, 1, 2, 3, 99];
+        let packet = Packet::new_checked(&plain[..]).unwrap();
+        assert_eq!((packet.message_type(), packet.teid(), packet.payload()), (G_PDU, 7, &[1, 2, 3][..]));
+        // A sequence number; what stands where an extension header's type would be does not count.
+        let numbered = [0x32, 255, 0, 5, 0, 0, 0, 7, 0, 1, 0, 0x85, 42];
+        assert_eq!(Packet::new_checked(&numbered[..]).unwrap().payload(), [42]);
+        // As 5G has it: a PDU session container (TS 38.415), and another one.
+        let extended = [0x34, 255, 0, 14, 0, 0, 0, 7, 0, 0, 0, 0x85, 1, 0x10, 9, 0x40, 1, 0, 0, 0, 42, 43];
+        let packet = Packet::new_checked(&extended[..]).unwrap();
+        assert_eq!((packet.payload(), packet.payload_offset()), (&[42, 43][..], 20));
+        let wrong = |at: usize, byte: u8| {
+            let mut bytes = extended;
+            bytes[at] = byte;
+            Packet::new_checked(&bytes[..]).err()
+        };
+        assert_eq!(wrong(0, 0x54), Some(Error::Malformed), "version 2");
+        assert_eq!(wrong(0, 0x24), Some(Error::Malformed), "GTP'");
+        assert_eq!(wrong(12, 0), Some(Error::Malformed));
+        assert_eq!(wrong(12, 9), Some(Error::Truncated));
+        assert_eq!(wrong(3, 15), Some(Error::Truncated));
+        let endless: Vec<u8> =
+            [&[0x34, 255, 0, 44, 0, 0, 0, 7, 0, 0, 0, 0x40][..], &[1, 0, 0, 0x40].repeat(10)].concat();
+        assert_eq!(Packet::new_checked(endless).err(), Some(Error::ExtensionChainTooLong));
+    }
+
+    #[test]
+    fn optional_fields_count_only_with_their_flag() {
+        let mut bytes = [0x30, 255, 0, 4, 0, 0, 0, 7, 1, 2, 3, 0];
+        let fields = |bytes: &[u8]| {
+            let packet = Packet::new_checked(bytes).unwrap();
+            (packet.sequence_number(), packet.n_pdu_number(), packet.payload().len())
+        };
+        assert_eq!(fields(&bytes), (None, None, 4));
+        bytes[0] = 0x32;
+        assert_eq!(fields(&bytes), (Some(0x0102), None, 0));
+        bytes[0] = 0x31;
+        assert_eq!(fields(&bytes), (None, Some(3), 0));
+        bytes[0] = 0x34;
+        assert_eq!(fields(&bytes), (None, None, 0));
+    }
+
+    #[test]
+    fn extensions_are_listed_with_type_and_content() {
+        let bytes = [0x34, 255, 0, 14, 0, 0, 0, 7, 0, 0, 0, 0x85, 1, 0x10, 9, 0x40, 1, 8, 104, 0, 42, 43];
+        let packet = Packet::new_checked(&bytes[..]).unwrap();
+        let extensions: Vec<_> = packet.extensions().map(|header| (header.kind, header.content)).collect();
+        let container = (ExtensionType::PDU_SESSION_CONTAINER, &[0x10, 9][..]);
+        assert_eq!(extensions, [container, (ExtensionType::UDP_PORT, &[8, 104][..])]);
+        assert_eq!(packet.pdu_session_container().unwrap().unwrap().qfi(), 9);
+        assert_eq!(packet.into_payload(), [42, 43]);
+    }
+
+    #[test]
+    fn set_teid_changes_the_teid_only() {
+        let mut packet = Packet::new_checked([0x30, 255, 0, 1, 0, 0, 0, 7, 42]).unwrap();
+        packet.set_teid(0x0102_0304);
+        packet.payload_mut()[0] = 43;
+        assert_eq!(packet.into_inner(), [0x30, 255, 0, 1, 1, 2, 3, 4, 43]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_a_payload_within_them_or_none(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let bytes = [&[0x34, 255, 0][..], &bytes].concat();
+            if let Ok(packet) = Packet::new_checked(&bytes) {
+                prop_assert!(packet.payload_offset() + packet.payload().len() <= bytes.len());
+                let extensions: usize = packet.extensions().map(|header| header.content.len() + 2).sum();
+                prop_assert_eq!(packet.payload_offset(), 12 + extensions);
+                let _ = (packet.teid(), packet.sequence_number(), packet.n_pdu_number());
+                let _ = packet.pdu_session_container();
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Extension headers (RFC 8200, section 4): the walk along them, and headers to be written.
+
+use crate::error::Error;
+use crate::field::{read_u16, read_u32, write_u16, write_u32};
+use crate::ip::IpProtocol;
+use crate::limits::MAX_EXTENSIONS;
+
+/// An extension header: read by [`Packet::extensions`](super::Packet::extensions), or to be
+/// written.
+///
+/// ```
+/// use xdpfwd_wire::{IpProtocol, ipv6};
+///
+/// // Hop-by-hop options with a router alert (RFC 2711) and two bytes of padding, before UDP.
+/// let options = ipv6::ExtensionHeader {
+///     kind: IpProtocol::HOP_BY_HOP,
+///     next_header: IpProtocol::UDP,
+///     content: &[5, 2, 0, 0, 1, 0],
+/// };
+/// let mut buffer = [0; 8];
+/// options.emit(&mut buffer)?;
+/// assert_eq!(buffer, [17, 0, 5, 2, 0, 0, 1, 0]);
+/// # Ok::<(), xdpfwd_wire::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ExtensionHeader<'a> {
+    /// Type of this header, which the header before it states: hop-by-hop options, routing,
+    /// fragment, destination options or AH.
+    pub kind: IpProtocol,
+    /// Type of the next header.
+    pub next_header: IpProtocol,
+    /// All bytes behind next header and length (in a fragment header: behind the reserved byte).
+    ///
+    /// The whole header, two bytes more than this, is a multiple of 8 bytes long, or of 4 for AH.
+    /// It has at least 8 bytes, and at least 12 for AH.
+    pub content: &'a [u8],
+}
+
+/// A fragment header (RFC 8200, section 4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FragmentHeader {
+    /// Position of the data behind this header in the fragmentable part, in bytes. A multiple of 8.
+    pub offset: u16,
+    /// Whether more fragments follow.
+    pub more: bool,
+    /// Identification, which all fragments of a packet share.
+    pub ident: u32,
+}
+
+/// An iterator over the extension headers of a packet, made by
+/// [`Packet::extensions`](super::Packet::extensions).
+///
+/// It ends before the upper protocol, behind the fragment header of a later fragment, or after the
+/// first error.
+#[derive(Debug, Clone)]
+pub struct Extensions<'a> {
+    payload: &'a [u8],
+    offset: usize,
+    next: IpProtocol,
+    count: usize,
+    has_fragment: bool,
+    is_done: bool,
+}
+
+impl<'a> Extensions<'a> {
+    /// Creates an iterator over the headers at the front of `payload`, the first of which is
+    /// `first`.
+    #[inline]
+    pub(super) const fn new(first: IpProtocol, payload: &'a [u8]) -> Self {
+        Self { payload, offset: 0, next: first, count: 0, has_fragment: false, is_done: false }
+    }
+
+    /// Returns the type of what follows the headers that the iterator has returned.
+    #[inline]
+    pub(super) const fn next_header(&self) -> IpProtocol {
+        self.next
+    }
+
+    /// Returns the length of the headers that the iterator has returned.
+    #[inline]
+    pub(super) const fn offset(&self) -> usize {
+        self.offset
+    }
+
+    fn read(&mut self) -> Result<ExtensionHeader<'a>, Error> {
+        if self.count == MAX_EXTENSIONS {
+            return Err(Error::ExtensionChainTooLong);
+        }
+        let kind = self.next;
+        let rest = self.payload.get(self.offset..).ok_or(Error::Truncated)?;
+        let [next_header, len, ..] = *rest.first_chunk::<MIN_LEN>().ok_or(Error::Truncated)?;
+        let is_misplaced = match kind {
+            IpProtocol::HOP_BY_HOP => self.count != 0,
+            IpProtocol::FRAGMENT => self.has_fragment,
+            // Next header to sequence number are 12 bytes (RFC 4302, section 2.2).
+            IpProtocol::AH => len < 1,
+            _ => false,
+        };
+        if is_misplaced {
+            return Err(Error::Malformed);
+        }
+        let content = rest.get(2..stated_len(kind, len)).ok_or(Error::Truncated)?;
+        let header = ExtensionHeader { kind, next_header: IpProtocol(next_header), content };
+        if let Some(fragment) = header.fragment() {
+            self.has_fragment = true;
+            // What follows in a later fragment is data, not a header.
+            self.is_done = fragment.offset != 0;
+        }
+        self.offset += header.header_len();
+        self.next = header.next_header;
+        self.count += 1;
+        Ok(header)
+    }
+}
+
+impl<'a> Iterator for Extensions<'a> {
+    type Item = Result<ExtensionHeader<'a>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_done || !is_extension(self.next) {
+            return None;
+        }
+        let header = self.read();
+        self.is_done |= header.is_err();
+        Some(header)
+    }
+}
+
+impl ExtensionHeader<'_> {
+    /// Returns the fragment header that this header is, or `None` if it is of another type.
+    #[inline]
+    pub fn fragment(&self) -> Option<FragmentHeader> {
+        if self.kind != IpProtocol::FRAGMENT || self.content.len() != FRAGMENT_CONTENT_LEN {
+            return None;
+        }
+        let field = read_u16(self.content, 0..2);
+        let ident = read_u32(self.content, 2..6);
+        Some(FragmentHeader { offset: field & 0xfff8, more: field & 1 != 0, ident })
+    }
+
+    /// Returns the number of bytes that [`emit`](Self::emit) writes.
+    #[inline]
+    pub const fn header_len(&self) -> usize {
+        2 + self.content.len()
+    }
+
+    /// Writes the header to the front of `buffer`.
+    ///
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than the header, and
+    /// [`Error::Malformed`] if the type is not an extension header that this crate knows, or if the
+    /// header cannot have this length; writes nothing then.
+    #[inline]
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
+        let len = self.header_len();
+        let units = match self.kind {
+            // Reserved instead of a length.
+            IpProtocol::FRAGMENT => 0,
+            // In units of 4 bytes, minus 2 (RFC 4302, section 2.2).
+            IpProtocol::AH if len >= 12 => len / 4 - 2,
+            IpProtocol::HOP_BY_HOP | IpProtocol::ROUTING | IpProtocol::DESTINATION_OPTIONS if len >= MIN_LEN => {
+                len / 8 - 1
+            }
+            _ => return Err(Error::Malformed),
+        };
+        let units = u8::try_from(units).map_err(|_| Error::Malformed)?;
+        if stated_len(self.kind, units) != len {
+            return Err(Error::Malformed);
+        }
+        let header = buffer.get_mut(..len).ok_or(Error::Truncated)?;
+        header[0] = self.next_header.0;
+        header[1] = units;
+        header[2..].copy_from_slice(self.content);
+        Ok(())
+    }
+}
+
+impl FragmentHeader {
+    /// The number of bytes that [`emit`](Self::emit) writes.
+    pub const LEN: usize = 2 + FRAGMENT_CONTENT_LEN;
+
+    /// Writes the header to the front of `buffer`. `next_header` is the type of the header that
+    /// begins the fragmentable part of the packet.
+    ///
+    /// Returns [`Error::Truncated`] if `buffer` is shorter than 8 bytes, and [`Error::Malformed`]
+    /// if the offset is not a multiple of 8; writes nothing then.
+    #[inline]
+    pub fn emit(&self, next_header: IpProtocol, buffer: &mut [u8]) -> Result<(), Error> {
+        if self.offset % 8 != 0 {
+            return Err(Error::Malformed);
+        }
+        let header = buffer.first_chunk_mut::<{ Self::LEN }>().ok_or(Error::Truncated)?;
+        header[0] = next_header.0;
+        header[1] = 0;
+        write_u16(header, 2..4, self.offset | u16::from(self.more));
+        write_u32(header, 4..8, self.ident);
+        Ok(())
+    }
+}
+
+/// Length of the shortest extension header.
+const MIN_LEN: usize = 8;
+/// Length of a fragment header behind its reserved byte.
+const FRAGMENT_CONTENT_LEN: usize = 6;
+
+/// Returns the length of a header in bytes. `len` is its second byte.
+#[inline]
+const fn stated_len(kind: IpProtocol, len: u8) -> usize {
+    match kind {
+        IpProtocol::FRAGMENT => FragmentHeader::LEN,
+        IpProtocol::AH => (len as usize + 2) * 4,
+        _ => (len as usize + 1) * 8,
+    }
+}
+
+/// Returns whether the walk continues behind a header of this type.
+#[inline]
+pub(super) const fn is_extension(protocol: IpProtocol) -> bool {
+    matches!(
+        protocol,
+        IpProtocol::HOP_BY_HOP
+            | IpProtocol::ROUTING
+            | IpProtocol::FRAGMENT
+            | IpProtocol::DESTINATION_OPTIONS
+            | IpProtocol::AH
+    )
+}

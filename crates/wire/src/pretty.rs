@@ -1,0 +1,95 @@
+//! A pretty-printer for frames.
+
+mod gtpu;
+mod layer;
+mod link;
+mod network;
+mod transport;
+
+use core::fmt;
+
+use layer::{Layer, Lines};
+
+/// A frame to be printed with [`Display`](fmt::Display): one line for each layer.
+///
+/// It prints Ethernet, VLAN tags, ARP, IPv4, IPv6 with its extension headers, TCP, UDP, SCTP, ICMP,
+/// ICMPv6, ESP and GTP-U. Packets within GTP-U, IPv4 and IPv6 are indented, up to
+/// [`MAX_DEPTH`](Self::MAX_DEPTH). A truncated or malformed layer is stated and ends the output.
+///
+/// Of the checksums it verifies that of IPv4 headers only: a NIC or the kernel may fill the others
+/// later. GTP-U and ESP in UDP are recognized by their ports, 2152 and 4500.
+///
+/// Any bytes can be printed, without panic and without allocation. The output of a frame has at
+/// most [`MAX_LEN`](Self::MAX_LEN) bytes and no line break at its end.
+///
+/// ```
+/// use xdpfwd_wire::{EtherType, MacAddr, Pretty, arp, ethernet};
+///
+/// let sender = MacAddr([2, 0, 0, 0, 0, 1]);
+/// let (destination, ethertype) = (MacAddr::BROADCAST, EtherType::ARP);
+/// let mut frame = [0; 60];
+/// ethernet::Repr { destination, source: sender, ethertype }.emit(&mut frame)?;
+/// let request = arp::Repr::request(sender, [10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+/// request.emit(&mut frame[14..])?;
+///
+/// assert_eq!(
+///     Pretty::new(&frame).to_string(),
+///     "Ethernet: 02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff, arp, 60 bytes\n\
+///      ARP: who-has 10.0.0.2 tell 10.0.0.1"
+/// );
+/// # Ok::<(), xdpfwd_wire::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Pretty<'a> {
+    first: Layer<'a>,
+}
+
+impl<'a> Pretty<'a> {
+    /// The maximum number of packets that are printed within a packet.
+    pub const MAX_DEPTH: usize = 4;
+
+    /// The maximum length of the output in bytes.
+    pub const MAX_LEN: usize = 8192;
+
+    /// Creates a printer of a whole Ethernet frame without its FCS.
+    #[inline]
+    pub const fn new(frame: &'a [u8]) -> Pretty<'a> {
+        Pretty { first: Layer::Ethernet(frame) }
+    }
+
+    /// Creates a printer of an IPv4 or IPv6 packet without a link layer.
+    #[inline]
+    pub const fn ip(packet: &'a [u8]) -> Pretty<'a> {
+        Pretty { first: Layer::Ip(packet) }
+    }
+}
+
+impl fmt::Display for Pretty<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = Lines::new(f);
+        let mut next = self.first;
+        loop {
+            next = match next {
+                Layer::Nothing => return Ok(()),
+                Layer::Ethernet(frame) => link::ethernet(&mut lines, frame)?,
+                Layer::Arp(message) => link::arp(&mut lines, message)?,
+                Layer::Ip(packet) => network::ip(&mut lines, packet)?,
+                Layer::Ipv4(packet) => network::ipv4(&mut lines, packet)?,
+                Layer::Ipv6(packet) => network::ipv6(&mut lines, packet)?,
+                Layer::Upper(upper) => transport::upper(&mut lines, &upper)?,
+                Layer::Gtpu(message) => gtpu::gtpu(&mut lines, message)?,
+                Layer::Inner(packet) => {
+                    lines.indent();
+                    if lines.depth() > Self::MAX_DEPTH {
+                        lines.line(format_args!("Packet: not printed, nested too deeply"))?;
+                        return Ok(());
+                    }
+                    Layer::Ip(packet)
+                }
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

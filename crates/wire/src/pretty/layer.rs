@@ -1,0 +1,91 @@
+//! The layers to be printed, and the lines that they are printed to.
+
+use core::fmt;
+
+use crate::ip::{Addresses, Fragment, IpProtocol};
+
+/// A layer to be printed. Each layer names the next one, so that the nesting of packets does not
+/// nest calls.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Layer<'a> {
+    /// The end.
+    Nothing,
+    /// A frame.
+    Ethernet(&'a [u8]),
+    /// An ARP message.
+    Arp(&'a [u8]),
+    /// An IP packet whose version its first byte states.
+    Ip(&'a [u8]),
+    /// An IPv4 packet.
+    Ipv4(&'a [u8]),
+    /// An IPv6 packet.
+    Ipv6(&'a [u8]),
+    /// The payload of an IP packet.
+    Upper(Upper<'a>),
+    /// A GTP-U message.
+    Gtpu(&'a [u8]),
+    /// An IP packet within another one.
+    Inner(&'a [u8]),
+}
+
+/// The payload of an IP packet behind its extension headers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Upper<'a> {
+    pub(super) addresses: Addresses,
+    pub(super) protocol: IpProtocol,
+    pub(super) fragment: Fragment,
+    pub(super) bytes: &'a [u8],
+}
+
+/// Writes lines, each indented by the depth of its packet.
+pub(super) struct Lines<'a, 'b> {
+    f: &'a mut fmt::Formatter<'b>,
+    depth: usize,
+    is_first: bool,
+}
+
+impl<'a, 'b> Lines<'a, 'b> {
+    pub(super) fn new(f: &'a mut fmt::Formatter<'b>) -> Self {
+        Self { f, depth: 0, is_first: true }
+    }
+
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Indents the following lines by one more level.
+    pub(super) fn indent(&mut self) {
+        self.depth += 1;
+    }
+
+    /// Begins a line.
+    pub(super) fn line(&mut self, text: fmt::Arguments<'_>) -> fmt::Result {
+        if !self.is_first {
+            self.f.write_str("\n")?;
+        }
+        self.is_first = false;
+        for _ in 0..self.depth {
+            self.f.write_str("  ")?;
+        }
+        self.f.write_fmt(text)
+    }
+
+    /// Continues the line, behind a comma.
+    pub(super) fn item(&mut self, text: fmt::Arguments<'_>) -> fmt::Result {
+        self.f.write_str(", ")?;
+        self.f.write_fmt(text)
+    }
+
+    /// Writes a line about a layer that ends after `len` of `needed` bytes.
+    pub(super) fn truncated(&mut self, layer: &str, len: usize, needed: usize) -> fmt::Result {
+        self.line(format_args!("{layer}: truncated, {len} of {needed} bytes"))
+    }
+
+    /// Writes a line about bytes that are not looked into, if there are any.
+    pub(super) fn payload(&mut self, bytes: &[u8]) -> fmt::Result {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.line(format_args!("Payload: {} bytes", bytes.len()))
+    }
+}

@@ -1,0 +1,92 @@
+"""Reads frames in hexadecimal from standard input and prints what scapy reads in each: one JSON
+object a line, for emit_against_scapy.rs.
+
+"layers" has the fields of each layer. "rebuilt" is the frame as scapy builds it from these fields,
+with all lengths and checksums computed anew.
+"""
+
+import json
+import sys
+
+from scapy.contrib.gtp import (
+    GTP_U_Header, GTPErrorIndication, GTPPDUSessionContainer, IE_GSNAddress, IE_TEIDI)
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt
+from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
+from scapy.packet import NoPayload, Padding, Raw
+
+FIELDS = {
+    Ether: ["dst", "src", "type"],
+    Dot1Q: ["vlan", "prio", "id", "type"],
+    Dot1AD: ["vlan", "prio", "id", "type"],
+    ARP: ["op", "hwsrc", "psrc", "hwdst", "pdst"],
+    IP: ["src", "dst", "tos", "id", "flags", "ttl", "proto", "len"],
+    IPv6: ["src", "dst", "tc", "fl", "nh", "hlim", "plen"],
+    IPv6ExtHdrDestOpt: ["nh"],
+    TCP: ["sport", "dport", "seq", "ack", "flags", "window", "urgptr", "dataofs"],
+    UDP: ["sport", "dport", "len"],
+    ICMP: ["type", "code", "id", "seq"],
+    ICMPv6EchoRequest: ["type", "code", "id", "seq"],
+    ICMPv6EchoReply: ["type", "code", "id", "seq"],
+    GTP_U_Header: ["gtp_type", "length", "teid", "S", "PN", "E", "seq", "npdu"],
+    GTPPDUSessionContainer: [
+        "type", "QFI", "RQI", "PPI", "dlSendTime", "dlQFISeqNum", "dlSendTimeRpt", "dlRecvTime",
+        "ulSendTime", "dlDelayRslt", "ulDelayRslt", "UlQFISeqNum", "N3N9DelayRslt", "NextExtHdr"],
+}
+
+COMPUTED = {
+    IP: ["len", "chksum"],
+    IPv6: ["plen"],
+    TCP: ["chksum"],
+    UDP: ["len", "chksum"],
+    ICMP: ["chksum"],
+    ICMPv6EchoRequest: ["cksum"],
+    ICMPv6EchoReply: ["cksum"],
+    GTP_U_Header: ["length"],
+    GTPPDUSessionContainer: ["ExtHdrLen"],
+}
+
+
+def value(raw):
+    return raw if isinstance(raw, str) else int(raw)
+
+
+def layer_fields(layer):
+    fields = {"layer": type(layer).__name__}
+    for name in FIELDS.get(type(layer), []):
+        if is_present(layer, name):
+            fields[name] = value(layer.getfieldval(name))
+    if isinstance(layer, GTPErrorIndication):
+        for element in layer.IE_list:
+            if isinstance(element, IE_TEIDI):
+                fields["teid"] = element.TEIDI
+            if isinstance(element, IE_GSNAddress):
+                fields["peer"] = element.ipv4_address if element.length == 4 else element.ipv6_address
+    if isinstance(layer, (Raw, Padding)):
+        fields["load"] = layer.load.hex()
+    return fields
+
+
+def is_present(layer, name):
+    """Returns whether the flags of the layer announce the field."""
+    condition = getattr(layer.get_field(name), "cond", None)
+    return condition is None or condition(layer)
+
+
+def main():
+    # All input before any output: the caller reads only when it has written everything.
+    for line in sys.stdin.readlines():
+        raw = bytes.fromhex(line)
+        packet = Ether(raw)
+        layers, layer = [], packet
+        while not isinstance(layer, NoPayload):
+            layers.append(layer_fields(layer))
+            # No checksum is a valid choice over IPv4, which scapy would not make.
+            is_unchecked = isinstance(layer, UDP) and layer.chksum == 0
+            for name in [] if is_unchecked else COMPUTED.get(type(layer), []):
+                layer.delfieldval(name)
+            layer = layer.payload
+        print(json.dumps({"layers": layers, "rebuilt": bytes(packet).hex()}))
+
+
+main()

@@ -1,0 +1,47 @@
+//! Runs a script that uses scapy, the independent judge of packet formats.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// Debian's package of scapy belongs to Debian's interpreter, which may not be the first `python3` in
+/// the path.
+const INTERPRETERS: [&str; 2] = ["python3", "/usr/bin/python3"];
+
+/// Runs `script` of the folder `tests` and returns the JSON objects that it prints, one in each line.
+/// A script must read all of `input` before it prints.
+///
+/// # Panics
+///
+/// If no interpreter has scapy, or if the script fails.
+pub(super) fn run(script: &str, argument: &str, input: &str) -> Vec<Value> {
+    let script = format!("{}/tests/{script}", env!("CARGO_MANIFEST_DIR"));
+    let mut failures = String::new();
+    for interpreter in INTERPRETERS {
+        match run_with(interpreter, &script, argument, input) {
+            Ok(lines) => return lines,
+            Err(failure) => failures += &format!("\n{interpreter}: {failure}"),
+        }
+    }
+    panic!(
+        "this test needs python3 with scapy: install the Debian package python3-scapy and run \
+         `make test` again{failures}"
+    );
+}
+
+fn run_with(interpreter: &str, script: &str, argument: &str, input: &str) -> Result<Vec<Value>, String> {
+    let mut command = Command::new(interpreter);
+    command.args([script, argument]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    // A script that ends early closes its input; its status tells why.
+    let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{}: {}", output.status, stderr.trim()));
+    }
+    let lines = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+    Ok(lines.lines().map(|line| serde_json::from_str(line).expect("a JSON object")).collect())
+}
