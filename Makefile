@@ -134,6 +134,11 @@ bench-rings: toolchain deps ## ns a packet of rings, port and worker beside a tw
 	@$(call install,$(BENCH_PACKAGES))
 	cargo bench --package $(BENCH_PACKAGE) --bench rings
 
+.PHONY: bench-tables
+bench-tables: toolchain deps ## ns a batch and an update of tables that stages share with the control plane (criterion)
+	@$(call install,$(BENCH_PACKAGES))
+	cargo bench --package $(BENCH_PACKAGE) --bench tables
+
 .PHONY: bench-classify
 bench-classify: bench-build ## ns a lookup of the filter's classifier beside dpdk-test-acl, on rules like ClassBench's (ROUNDS=n)
 	"$(RELEASE)/xdpfwd-bench" classify $(if $(ROUNDS),--rounds $(ROUNDS))
