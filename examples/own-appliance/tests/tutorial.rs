@@ -1,0 +1,27 @@
+//! The code in docs/tutorial.md is the code of this crate.
+
+const TUTORIAL: &str = include_str!("../../../docs/tutorial.md");
+
+#[test]
+fn code_blocks_of_the_tutorial_are_in_the_files() {
+    let files = [
+        include_str!("../Cargo.toml"),
+        include_str!("../appliance.toml"),
+        include_str!("../src/main.rs"),
+        include_str!("../src/lib.rs"),
+        include_str!("../src/gate.rs"),
+        include_str!("../src/subscribers.rs"),
+        include_str!("without_root.rs"),
+    ];
+    let blocks = TUTORIAL.split("```").skip(1).step_by(2);
+    let code = blocks.filter_map(|block| {
+        let (language, text) = block.split_once('\n')?;
+        matches!(language, "rust" | "toml").then_some(text)
+    });
+    let mut count = 0;
+    for text in code {
+        count += 1;
+        assert!(files.iter().any(|file| file.contains(text)), "in no file of this crate:\n{text}");
+    }
+    assert!(count >= 12, "{count} blocks of code");
+}

@@ -1,0 +1,74 @@
+//! The gate on the test bench: no root, no interfaces.
+
+use own_appliance::app;
+use xdpfwd_pipeline::testing::TestBench;
+use xdpfwd_wire::{EtherType, IpProtocol, MacAddr, ethernet, ipv4};
+
+fn bench(keys: &str) -> Result<TestBench, String> {
+    let config = include_str!("../appliance.toml");
+    app().test_bench(&format!("{config}\n{keys}"))
+}
+
+/// A frame with an IPv4 packet from this address.
+fn packet(source: [u8; 4]) -> Vec<u8> {
+    let ethernet = ethernet::Repr {
+        destination: MacAddr([2, 0, 0, 0, 0, 2]),
+        source: MacAddr([2, 0, 0, 0, 0, 1]),
+        ethertype: EtherType::IPV4,
+    };
+    let ip = ipv4::Repr {
+        payload_len: 26,
+        protocol: IpProtocol::UDP,
+        source: source.into(),
+        destination: [10, 77, 0, 254].into(),
+        ..ipv4::Repr::default()
+    };
+    let mut frame = vec![0; 60];
+    ethernet.emit(&mut frame).expect("14 bytes");
+    ip.emit(&mut frame[14..]).expect("20 bytes");
+    frame
+}
+
+#[test]
+fn gate_passes_known_and_drops_unknown_subscribers() {
+    let mut bench = bench("").unwrap();
+    let known = packet([10, 77, 0, 1]);
+    assert_eq!(bench.send("lan", &known).expect_sent("wan"), known);
+    let unknown = bench.send("lan", &packet([10, 77, 0, 9]));
+    assert_eq!(unknown.drop_reason(), Some("no_subscriber"));
+}
+
+#[test]
+fn gate_sends_unknown_subscribers_to_the_configured_port() {
+    let mut bench = bench("unknown_to = \"lan\"").unwrap();
+    bench.send("lan", &packet([10, 77, 0, 9])).expect_sent("lan");
+    assert_eq!(bench.counters("gate"), [("diverted", 1)]);
+}
+
+#[test]
+fn unknown_port_is_an_error_with_its_place() {
+    let error = bench("unknown_to = \"dmz\"").err().unwrap();
+    assert!(error.contains(":26:14: no port is called \"dmz\""), "{error}");
+}
+
+#[test]
+fn gate_does_not_allocate() {
+    let packets = vec![packet([10, 77, 0, 1]); 640];
+    bench("").unwrap().assert_no_allocation("lan", packets);
+}
+
+#[test]
+fn gate_survives_any_bytes() {
+    let mut bench = bench("").unwrap();
+    let mut seed = 1_u32;
+    for length in (14..400).chain(14..400) {
+        let mut frame: Vec<u8> = (0..length)
+            .map(|_| {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (seed >> 24) as u8
+            })
+            .collect();
+        frame[12..14].copy_from_slice(&[0x08, 0x00]);
+        bench.send("lan", &frame);
+    }
+}
