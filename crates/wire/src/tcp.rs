@@ -11,10 +11,10 @@ pub const HEADER_LEN: usize = field::URGENT.end;
 /// The maximum length of the options, which the data offset sets.
 pub const MAX_OPTIONS_LEN: usize = 40;
 
-/// A view of a segment: it ends where the buffer does, for TCP has no length of its own.
+/// A view of a segment, which ends where the buffer ends: TCP has no length field.
 ///
-/// `new_checked` makes sure that 20 <= header length <= the buffer's length. After it no accessor panics, and no setter
-/// can undo it.
+/// `new_checked` checks that 20 <= header length <= length of the buffer. After it no accessor
+/// panics, and no setter can invalidate what it checked.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -46,29 +46,29 @@ pub struct Repr<'a> {
     pub payload_len: u16,
 }
 
-/// The control bits, as they lie in the header's 14th byte.
+/// The control bits in the header's 14th byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags(pub u8);
 
 impl Flags {
-    /// No more data from the sender.
+    /// FIN: no more data from the sender.
     pub const FIN: Flags = Flags(0x01);
-    /// Synchronize sequence numbers.
+    /// SYN: synchronize sequence numbers.
     pub const SYN: Flags = Flags(0x02);
-    /// Reset the connection.
+    /// RST: reset the connection.
     pub const RST: Flags = Flags(0x04);
-    /// Push.
+    /// PSH: push.
     pub const PSH: Flags = Flags(0x08);
-    /// The acknowledgment number counts.
+    /// ACK: the acknowledgment number is significant.
     pub const ACK: Flags = Flags(0x10);
-    /// The urgent pointer counts.
+    /// URG: the urgent pointer is significant.
     pub const URG: Flags = Flags(0x20);
-    /// ECN echo (RFC 3168).
+    /// ECE: ECN echo (RFC 3168).
     pub const ECE: Flags = Flags(0x40);
-    /// Congestion window reduced (RFC 3168).
+    /// CWR: congestion window reduced (RFC 3168).
     pub const CWR: Flags = Flags(0x80);
 
-    /// Whether all of `other` are set.
+    /// Returns whether all bits of `other` are set.
     #[inline]
     pub const fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0
@@ -85,9 +85,11 @@ impl core::ops::BitOr for Flags {
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// A view of `buffer`, which must end with the segment: cut off Ethernet padding before.
+    /// Creates a view of `buffer`, which must end with the segment: cut off Ethernet padding
+    /// before.
     ///
-    /// [`Error::Truncated`] if it ends before the header does; [`Error::Malformed`] if the data offset is below 5.
+    /// Returns [`Error::Truncated`] if `buffer` ends before the header, and [`Error::Malformed`] if
+    /// the data offset is below 5.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
@@ -104,43 +106,43 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Ok(Packet { buffer })
     }
 
-    /// The buffer back.
+    /// Returns the buffer.
     #[inline]
     pub fn into_inner(self) -> T {
         self.buffer
     }
 
-    /// Source port.
+    /// Returns the source port.
     #[inline]
     pub fn source_port(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::SOURCE_PORT)
     }
 
-    /// Destination port.
+    /// Returns the destination port.
     #[inline]
     pub fn destination_port(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::DESTINATION_PORT)
     }
 
-    /// Sequence number.
+    /// Returns the sequence number.
     #[inline]
     pub fn sequence(&self) -> u32 {
         read_u32(self.buffer.as_ref(), field::SEQUENCE)
     }
 
-    /// Acknowledgment number.
+    /// Returns the acknowledgment number.
     #[inline]
     pub fn acknowledgment(&self) -> u32 {
         read_u32(self.buffer.as_ref(), field::ACKNOWLEDGMENT)
     }
 
-    /// Length of the header with its options, which the data offset gives: 20 to 60.
+    /// Returns the length of the header with its options in bytes, 20 to 60.
     #[inline]
     pub fn header_len(&self) -> usize {
         usize::from(self.buffer.as_ref()[field::DATA_OFFSET] >> 4) * 4
     }
 
-    /// The control bits.
+    /// Returns the control bits.
     #[inline]
     pub fn flags(&self) -> Flags {
         Flags(self.buffer.as_ref()[field::FLAGS])
@@ -158,25 +160,25 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_u16(self.buffer.as_ref(), field::URGENT)
     }
 
-    /// The checksum as it stands there.
+    /// Returns the checksum field.
     #[inline]
     pub fn checksum(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::CHECKSUM)
     }
 
-    /// Whether the checksum is right.
+    /// Returns whether the checksum is valid.
     #[inline]
     pub fn verify_checksum(&self, addresses: Addresses) -> bool {
         self.sum(addresses).folded() == 0xffff
     }
 
-    /// The options, not looked into: 0 to 40 bytes.
+    /// Returns the options, 0 to 40 bytes, which are not parsed.
     #[inline]
     pub fn options(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..self.header_len()]
     }
 
-    /// All behind the header.
+    /// Returns the bytes behind the header.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[self.header_len()..]
@@ -190,7 +192,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
 }
 
 impl<'a> Packet<&'a [u8]> {
-    /// [`payload`](Packet::payload), for as long as the buffer lives.
+    /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[self.header_len()..]
@@ -198,24 +200,25 @@ impl<'a> Packet<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
-    /// Sets the source port; the checksum stays.
+    /// Sets the source port. Does not update the checksum.
     #[inline]
     pub fn set_source_port(&mut self, port: u16) {
         write_u16(self.buffer.as_mut(), field::SOURCE_PORT, port);
     }
 
-    /// Sets the destination port; the checksum stays.
+    /// Sets the destination port. Does not update the checksum.
     #[inline]
     pub fn set_destination_port(&mut self, port: u16) {
         write_u16(self.buffer.as_mut(), field::DESTINATION_PORT, port);
     }
 
-    /// Lowers a maximum segment size (RFC 9293, 3.2) of more than `most` to it, and updates the checksum (RFC 1624): it is
-    /// as right as it was. Of several all are lowered: which one counts is the receiver's affair. Whether one was lowered.
+    /// Lowers every maximum segment size option (RFC 9293, section 3.2) above `most` to `most`, and
+    /// updates the checksum (RFC 1624): a valid checksum stays valid. Returns whether an option was
+    /// lowered.
     ///
-    /// [`Error::Malformed`], and nothing is changed, if any option ends beyond the header or is shorter than two bytes, or
-    /// a maximum segment size has other than four. Whether the segment is a SYN, as it has to be for this option, is the
-    /// caller's to see.
+    /// Returns [`Error::Malformed`] and changes nothing if an option ends beyond the header or is
+    /// shorter than two bytes, or if a maximum segment size option has not four bytes. Does not
+    /// check that the segment is a SYN, the only one that may have this option.
     pub fn lower_mss(&mut self, most: u16) -> Result<bool, Error> {
         let header_len = self.header_len();
         let header = &mut self.buffer.as_mut()[..header_len];
@@ -241,7 +244,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         Ok(lowered)
     }
 
-    /// Computes the checksum and writes it.
+    /// Computes the checksum and writes it to its field.
     #[inline]
     pub fn fill_checksum(&mut self, addresses: Addresses) {
         write_u16(self.buffer.as_mut(), field::CHECKSUM, 0);
