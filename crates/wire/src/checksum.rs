@@ -19,7 +19,7 @@ pub fn internet(data: &[u8]) -> u16 {
     Sum::new().with(data).checksum()
 }
 
-/// A ones' complement sum under way.
+/// A ones' complement sum to which bytes are added.
 ///
 /// ```
 /// use xdpfwd_wire::checksum::Sum;
@@ -61,7 +61,8 @@ impl Sum {
         for word in words {
             sum = sum.add_u64(u64::from_be_bytes(*word));
         }
-        // An even number of zero bytes in front of a 16-bit sum changes nothing, so pairs may land in any lane.
+        // Zero bytes in front of a 16-bit sum change nothing if their number is even, so pairs may
+        // be added in any position of the 64-bit sum.
         let (pairs, odd) = tail.as_chunks::<2>();
         for pair in pairs {
             sum = sum.add_u64(u64::from(u16::from_be_bytes(*pair)));
@@ -89,7 +90,8 @@ impl Sum {
         !self.folded()
     }
 
-    /// Adds with the carry carried around, so that no length of data overflows: 2^64 - 1 is a multiple of 2^16 - 1.
+    /// Adds a word with end-around carry, so that no length of data overflows: 2^64 - 1 is a multiple
+    /// of 2^16 - 1.
     #[inline]
     #[must_use]
     pub(super) const fn add_u64(self, word: u64) -> Sum {

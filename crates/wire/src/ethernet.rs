@@ -1,4 +1,4 @@
-//! Ethernet II frames (IEEE 802.3-2018, clause 3), without preamble and FCS: as they lie in memory.
+//! Ethernet II frames (IEEE 802.3-2018, clause 3) as they are in memory: without preamble and FCS.
 
 use core::fmt;
 

@@ -1,4 +1,5 @@
-//! VLAN tags (IEEE 802.1Q-2018, 9.3 to 9.6): customer tags (802.1Q) and service tags (802.1ad, "QinQ").
+//! VLAN tags (IEEE 802.1Q-2018, clauses 9.3 to 9.6): customer tags (802.1Q) and service tags
+//! (802.1ad, "QinQ").
 
 use core::fmt;
 use core::num::NonZeroU16;
@@ -82,7 +83,8 @@ pub fn walk(ethertype: EtherType, payload: &[u8]) -> Result<Tags, Error> {
 }
 
 impl VlanId {
-    /// No identifier has this bit. It keeps the stored value from being zero, which makes `Option<VlanId>` two bytes.
+    /// A bit above the identifier. It keeps the stored value from being zero, so that
+    /// `Option<VlanId>` has two bytes.
     const PRESENT: u16 = 0x8000;
     const MASK: u16 = 0x0fff;
 
@@ -98,10 +100,11 @@ impl VlanId {
         self.0.get() & Self::MASK
     }
 
-    /// The identifier in the tag control information; its upper four bits are priority and drop eligibility.
+    /// Returns the identifier in the tag control information, whose upper four bits are priority and
+    /// drop eligibility.
     #[inline]
     const fn from_control(control: u16) -> VlanId {
-        // `| PRESENT` is never zero: MIN is not reached, and costs nothing where `unwrap` would leave a panic behind.
+        // Never zero because of `PRESENT`. `unwrap` would compile to a panic branch.
         match NonZeroU16::new(control & Self::MASK | Self::PRESENT) {
             Some(id) => VlanId(id),
             None => VlanId(NonZeroU16::MIN),

@@ -45,7 +45,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         let end = HEADER_LEN + usize::from(read_u16(data, 2..4));
         let data = data.get(..end).ok_or(Error::Truncated)?;
         let mut at = HEADER_LEN;
-        // If one of the flags is there, all of the fields are: sequence number, N-PDU number, next extension header's type.
+        // Any flag adds all optional fields: sequence number, N-PDU number, and the type of the
+        // first extension header.
         if data[0] & 0b111 != 0 {
             at += 4;
             let mut next = *data.get(at - 1).ok_or(Error::Truncated)?;
