@@ -19,7 +19,7 @@ pub fn internet(data: &[u8]) -> u16 {
     Sum::new().with(data).checksum()
 }
 
-/// A ones' complement sum under way.
+/// A ones' complement sum to which bytes are added.
 ///
 /// ```
 /// use xdpfwd_wire::checksum::Sum;
@@ -31,17 +31,17 @@ pub fn internet(data: &[u8]) -> u16 {
 pub struct Sum(u64);
 
 impl Sum {
-    /// Of nothing yet.
+    /// Creates the sum of no bytes.
     #[inline]
     pub const fn new() -> Sum {
         Sum(0)
     }
 
-    /// Begins with the pseudo header of IPv4 (RFC 768, RFC 9293 3.1) or IPv6 (RFC 8200, 8.1) for an upper-layer packet
-    /// of `len` bytes, its own header included.
+    /// Creates the sum of the pseudo header of IPv4 (RFC 768; RFC 9293, section 3.1) or IPv6 (RFC
+    /// 8200, section 8.1) for an upper-layer packet of `len` bytes, its header included.
     ///
-    /// IPv4's field for the length has 16 bits and no IPv4 packet carries more; the sum takes all 32 of `len` either
-    /// way.
+    /// All 32 bits of `len` count for both versions. The length field of IPv4's pseudo header has
+    /// 16 bits, but no IPv4 packet carries more.
     #[inline]
     pub fn pseudo_header(addresses: Addresses, protocol: IpProtocol, len: u32) -> Sum {
         let sum = match addresses {
@@ -51,8 +51,8 @@ impl Sum {
         sum.add_u64(u64::from(protocol.0)).add_u64(u64::from(len))
     }
 
-    /// Adds bytes, in the order of the wire. Only the last piece that is added may be of odd length: it is padded with
-    /// a zero byte (RFC 1071, section 1).
+    /// Adds bytes in network order. Only the last bytes added may be of odd length: they are padded
+    /// with a zero byte (RFC 1071, section 1).
     #[inline]
     #[must_use]
     pub fn with(self, data: &[u8]) -> Sum {
@@ -61,7 +61,8 @@ impl Sum {
         for word in words {
             sum = sum.add_u64(u64::from_be_bytes(*word));
         }
-        // An even number of zero bytes in front of a 16-bit sum changes nothing, so pairs may land in any lane.
+        // Zero bytes in front of a 16-bit sum change nothing if their number is even, so pairs may
+        // be added in any position of the 64-bit sum.
         let (pairs, odd) = tail.as_chunks::<2>();
         for pair in pairs {
             sum = sum.add_u64(u64::from(u16::from_be_bytes(*pair)));
@@ -72,7 +73,8 @@ impl Sum {
         }
     }
 
-    /// The sum in 16 bits, not complemented. A packet with a right checksum in it sums to 0xffff.
+    /// Returns the sum in 16 bits, not complemented. Data with a valid checksum in it sums to
+    /// 0xffff.
     #[inline]
     pub const fn folded(self) -> u16 {
         let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
@@ -82,13 +84,14 @@ impl Sum {
         sum as u16
     }
 
-    /// The checksum: the complement of the sum.
+    /// Returns the checksum: the complement of the sum.
     #[inline]
     pub const fn checksum(self) -> u16 {
         !self.folded()
     }
 
-    /// Adds with the carry carried around, so that no length of data overflows: 2^64 - 1 is a multiple of 2^16 - 1.
+    /// Adds a word with end-around carry, so that no length of data overflows: 2^64 - 1 is a multiple
+    /// of 2^16 - 1.
     #[inline]
     #[must_use]
     pub(super) const fn add_u64(self, word: u64) -> Sum {
@@ -97,12 +100,12 @@ impl Sum {
     }
 }
 
-/// `checksum` after one 16-bit word of what it covers went from `old` to `new`: RFC 1624, equation 3,
-/// HC' = ~(~HC + ~m + m').
+/// Returns `checksum` after one 16-bit word of what it covers changed from `old` to `new` (RFC
+/// 1624, equation 3: HC' = ~(~HC + ~m + m')).
 ///
-/// Equal to a recomputation over data that is not all zero, which every IP header and every pseudo header is. A
-/// checksum that was wrong stays wrong by as much. UDP over IPv4 needs care: a checksum of 0 means "none" and must be
-/// left alone, and a result of 0 is sent as 0xffff (RFC 768).
+/// The result equals a recomputation over data that is not all zero, as every IP header and every
+/// pseudo header is. An invalid checksum stays invalid. UDP over IPv4 needs care: leave a checksum
+/// of 0, which means "none", and send a result of 0 as 0xffff (RFC 768).
 #[inline]
 pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     let sum = !checksum as u32 + !old as u32 + new as u32;

@@ -2,19 +2,22 @@ use core::fmt;
 
 use crate::limits::{MAX_EXTENSIONS, MAX_TAGS};
 
-/// Why a view could not be made of a buffer, or a setter refused its value.
+/// The reason why a view could not be created, or why a setter or an `emit` refused a value.
 ///
-/// The enum is closed: a caller that drops and counts needs one counter for each, and no more.
+/// The enum is exhaustive: a caller that drops and counts packets needs one counter for each
+/// variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Error {
     /// The buffer ends before the header does, or before the end that the header states.
     Truncated,
     /// A field has a value that the protocol does not allow, or fields contradict each other.
     Malformed,
-    /// More than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags; what follows them was not looked at.
+    /// The frame has more than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags. What follows
+    /// them was not parsed.
     TooManyVlanTags,
-    /// More than [`ipv6::MAX_EXTENSIONS`](crate::ipv6::MAX_EXTENSIONS) extension headers; the upper protocol was not
-    /// reached.
+    /// There are more than [`ipv6::MAX_EXTENSIONS`](crate::ipv6::MAX_EXTENSIONS) or
+    /// [`gtpu::MAX_EXTENSIONS`](crate::gtpu::MAX_EXTENSIONS) extension headers. What follows them
+    /// was not parsed.
     ExtensionChainTooLong,
 }
 
@@ -27,7 +30,7 @@ impl fmt::Display for Error {
                 write!(f, "more than {} VLAN tags", MAX_TAGS)
             }
             Error::ExtensionChainTooLong => {
-                write!(f, "more than {} IPv6 extension headers", MAX_EXTENSIONS)
+                write!(f, "more than {} extension headers", MAX_EXTENSIONS)
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Ethernet II frames (IEEE 802.3-2018, clause 3), without preamble and FCS: as they lie in memory.
+//! Ethernet II frames (IEEE 802.3-2018, clause 3) as they are in memory: without preamble and FCS.
 
 use core::fmt;
 
@@ -9,9 +9,10 @@ use crate::mac::MacAddr;
 /// Length of the untagged header.
 pub const HEADER_LEN: usize = field::ETHERTYPE.end;
 
-/// A view of a frame: header and whatever follows, VLAN tags included.
+/// A view of a frame: the header and everything behind it, VLAN tags included.
 ///
-/// `new_checked` makes sure of the 14 header bytes; after it no accessor panics, and no setter can undo it.
+/// `new_checked` checks that the buffer holds the 14 bytes of the header. After it no accessor
+/// panics, and no setter can invalidate what it checked.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<T> {
     buffer: T,
@@ -31,9 +32,10 @@ pub struct Repr {
     pub ethertype: EtherType,
 }
 
-/// What the two bytes behind the addresses, or behind a VLAN tag, say that follows.
+/// The type of what follows the addresses or a VLAN tag.
 ///
-/// Values below 0x0600 are not types but the length of an IEEE 802.3 LLC frame (IEEE 802.3-2018, 3.2.6).
+/// A value below 0x0600 is not a type but the length of an IEEE 802.3 LLC frame (IEEE 802.3-2018,
+/// clause 3.2.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct EtherType(pub u16);
 
@@ -49,7 +51,8 @@ impl EtherType {
     /// Service VLAN tag (IEEE 802.1ad, "QinQ").
     pub const SERVICE_VLAN: EtherType = EtherType(0x88a8);
 
-    /// Whether a VLAN tag follows: 802.1Q or 802.1ad. The pre-standard 0x9100 is not one.
+    /// Returns whether a VLAN tag follows: 802.1Q or 802.1ad. The pre-standard 0x9100 does not
+    /// count.
     #[inline]
     pub const fn is_vlan(self) -> bool {
         matches!(self, EtherType::VLAN | EtherType::SERVICE_VLAN)
@@ -57,7 +60,7 @@ impl EtherType {
 }
 
 impl<T: AsRef<[u8]>> Frame<T> {
-    /// A view of `buffer`; [`Error::Truncated`] below [`HEADER_LEN`] bytes.
+    /// Creates a view of `buffer`. Returns [`Error::Truncated`] below [`HEADER_LEN`] bytes.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         if buffer.as_ref().len() < HEADER_LEN {
@@ -66,31 +69,32 @@ impl<T: AsRef<[u8]>> Frame<T> {
         Ok(Frame { buffer })
     }
 
-    /// The buffer back.
+    /// Returns the buffer.
     #[inline]
     pub fn into_inner(self) -> T {
         self.buffer
     }
 
-    /// Destination address.
+    /// Returns the destination address.
     #[inline]
     pub fn destination(&self) -> MacAddr {
         MacAddr(read_array(self.buffer.as_ref(), field::DESTINATION))
     }
 
-    /// Source address.
+    /// Returns the source address.
     #[inline]
     pub fn source(&self) -> MacAddr {
         MacAddr(read_array(self.buffer.as_ref(), field::SOURCE))
     }
 
-    /// What follows the addresses: a protocol, a VLAN tag, or a length.
+    /// Returns the type behind the addresses: of the payload, of a VLAN tag, or a length.
     #[inline]
     pub fn ethertype(&self) -> EtherType {
         EtherType(read_u16(self.buffer.as_ref(), field::ETHERTYPE))
     }
 
-    /// All behind the header: padding included, for a frame does not know where it begins.
+    /// Returns the bytes behind the header, with any padding: the header does not tell where
+    /// padding begins.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..]
@@ -98,7 +102,7 @@ impl<T: AsRef<[u8]>> Frame<T> {
 }
 
 impl<'a> Frame<&'a [u8]> {
-    /// [`payload`](Frame::payload), for as long as the buffer lives.
+    /// Returns the [`payload`](Frame::payload) with the lifetime of the buffer.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[HEADER_LEN..]
@@ -118,13 +122,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Frame<T> {
         self.buffer.as_mut()[field::SOURCE].copy_from_slice(&address.0);
     }
 
-    /// Sets what follows the addresses.
+    /// Sets the type behind the addresses.
     #[inline]
     pub fn set_ethertype(&mut self, ethertype: EtherType) {
         write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype.0);
     }
 
-    /// Exchanges destination and source, as a reflector does.
+    /// Exchanges destination and source address.
     #[inline]
     pub fn swap_addresses(&mut self) {
         let (destination, source) = (self.destination(), self.source());
@@ -132,7 +136,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Frame<T> {
         self.set_source(destination);
     }
 
-    /// All behind the header, writable.
+    /// Returns the [`payload`](Frame::payload) for writing.
     #[inline]
     pub fn payload_mut(&mut self) -> &mut [u8] {
         &mut self.buffer.as_mut()[HEADER_LEN..]

@@ -48,13 +48,14 @@ pub fn fill_checksums(packet: &mut [u8]) -> Result<bool, Error> {
 /// begins with the header of `protocol` and ends with the packet. `addresses` are those of the
 /// pseudo header.
 ///
-/// Returns `false` if `protocol` is none of these. Returns the error of the view that rejects the
+/// Returns `false` if `protocol` is none of these or does not belong to the IP version of
+/// `addresses`: ICMP to IPv4, ICMPv6 to IPv6. Returns the error of the view that rejects the
 /// header; writes nothing then.
 pub fn fill_upper_checksum(protocol: IpProtocol, addresses: Addresses, packet: &mut [u8]) -> Result<bool, Error> {
-    match protocol {
-        IpProtocol::UDP => udp::Packet::new_checked(packet)?.fill_checksum(addresses),
-        IpProtocol::TCP => tcp::Packet::new_checked(packet)?.fill_checksum(addresses),
-        IpProtocol::ICMP | IpProtocol::ICMPV6 => {
+    match (protocol, addresses) {
+        (IpProtocol::UDP, _) => udp::Packet::new_checked(packet)?.fill_checksum(addresses),
+        (IpProtocol::TCP, _) => tcp::Packet::new_checked(packet)?.fill_checksum(addresses),
+        (IpProtocol::ICMP, Addresses::V4 { .. }) | (IpProtocol::ICMPV6, Addresses::V6 { .. }) => {
             IcmpPacket::new_checked(packet)?.fill_checksum(addresses);
         }
         _ => return Ok(false),
@@ -176,7 +177,9 @@ mod tests {
     fn packet_without_upper_checksum_gets_its_header_checksum_only() {
         let mut fragment = ipv4_packet(IpProtocol::UDP, &udp_datagram());
         fragment[6] = 0x20;
-        for mut packet in [fragment, ipv4_packet(IpProtocol::ESP, &udp_datagram())] {
+        let esp = ipv4_packet(IpProtocol::ESP, &udp_datagram());
+        let icmpv6 = ipv4_packet(IpProtocol::ICMPV6, &udp_datagram());
+        for mut packet in [fragment, esp, icmpv6] {
             let payload = packet[20..].to_vec();
             assert_eq!(fill_checksums(&mut packet), Ok(false));
             assert!(ipv4::Packet::new_checked(&packet).unwrap().verify_checksum());

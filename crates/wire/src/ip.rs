@@ -1,49 +1,51 @@
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Which IP.
+/// A version of IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IpVersion {
-    /// RFC 791.
+    /// IPv4 (RFC 791).
     V4,
-    /// RFC 8200.
+    /// IPv6 (RFC 8200).
     V6,
 }
 
-/// What an IP packet carries: IPv4's protocol and IPv6's next header, one IANA registry ("Protocol Numbers").
+/// The protocol of an IP packet's payload: the protocol field of IPv4 and the next header field of
+/// IPv6, which share an IANA registry ("Protocol Numbers").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct IpProtocol(pub u8);
 
-/// Which part of a fragmented packet this is.
+/// The part of a fragmented packet that a packet is.
 ///
-/// An IPv6 packet whose fragment header says "offset 0, no more" is whole (RFC 6946, an atomic fragment).
+/// An IPv6 packet whose fragment header has offset 0 and no more fragments is whole (RFC 6946, an
+/// atomic fragment).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fragment {
     /// Not a fragment.
     #[default]
     Whole,
-    /// Offset 0 and more to come: has the upper protocol's header.
+    /// The first fragment, with the header of the upper protocol.
     First,
-    /// Any other: what follows the IP header is data from the middle of the packet, not a header.
+    /// A later fragment: data from the middle of the packet follows the IP header, not a header.
     Later,
 }
 
-/// Source and destination, both of one IP version: what a pseudo header is made of.
+/// Source and destination address of one IP version, as a pseudo header needs them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Addresses {
-    /// Of an IPv4 packet.
+    /// Addresses of an IPv4 packet.
     V4 {
         /// Source address.
         source: Ipv4Addr,
         /// Destination address.
         destination: Ipv4Addr,
     },
-    /// Of an IPv6 packet.
+    /// Addresses of an IPv6 packet.
     V6 {
         /// Source address.
         source: Ipv6Addr,
-        /// Destination address. With a routing header on its way, pseudo headers want the last hop's instead
-        /// (RFC 8200, 8.1).
+        /// Destination address. For the pseudo header of a packet with a routing header, this is
+        /// the final destination (RFC 8200, section 8.1).
         destination: Ipv6Addr,
     },
 }
@@ -73,7 +75,7 @@ impl IpProtocol {
     pub const AH: IpProtocol = IpProtocol(51);
     /// ICMPv6 (RFC 4443).
     pub const ICMPV6: IpProtocol = IpProtocol(58);
-    /// IPv6: nothing follows (RFC 8200, 4.7).
+    /// No next header: nothing follows in an IPv6 packet (RFC 8200, section 4.7).
     pub const NO_NEXT_HEADER: IpProtocol = IpProtocol(59);
     /// IPv6 destination options (RFC 8200, 4.6).
     pub const DESTINATION_OPTIONS: IpProtocol = IpProtocol(60);
@@ -82,7 +84,7 @@ impl IpProtocol {
 }
 
 impl Fragment {
-    /// From the fragment offset, in any unit, and the more-fragments flag.
+    /// Returns the part for a fragment offset, in any unit, and a more-fragments flag.
     #[inline]
     pub const fn new(offset: u16, more: bool) -> Fragment {
         match (offset, more) {
@@ -94,7 +96,7 @@ impl Fragment {
 }
 
 impl Addresses {
-    /// The source, of either version.
+    /// Returns the source address.
     #[inline]
     pub const fn source(self) -> IpAddr {
         match self {
@@ -103,7 +105,7 @@ impl Addresses {
         }
     }
 
-    /// The destination, of either version.
+    /// Returns the destination address.
     #[inline]
     pub const fn destination(self) -> IpAddr {
         match self {

@@ -10,13 +10,15 @@ use crate::ip::{Addresses, Fragment, IpProtocol};
 /// Length of a header without options.
 pub const HEADER_LEN: usize = field::DESTINATION.end;
 
-/// A view of a packet, which may be followed by Ethernet padding: the payload is cut at the total length.
+/// A view of a packet, which may be followed by Ethernet padding: the payload ends at the total
+/// length.
 ///
-/// `new_checked` makes sure that 20 <= header length <= total length <= the buffer's length, and that the version is
-/// 4. After it no accessor panics. No setter can undo it: [`set_total_len`](Packet::set_total_len) refuses.
+/// `new_checked` checks that the version is 4 and that 20 <= header length <= total length <=
+/// length of the buffer. After it no accessor panics. No setter can invalidate what it checked:
+/// [`set_total_len`](Packet::set_total_len) checks again.
 ///
-/// Setters leave the header checksum alone, except [`decrement_ttl`](Packet::decrement_ttl): after the last of them
-/// call [`fill_checksum`](Packet::fill_checksum).
+/// Setters do not update the header checksum, except [`decrement_ttl`](Packet::decrement_ttl). Call
+/// [`fill_checksum`](Packet::fill_checksum) after the last one.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -31,25 +33,26 @@ pub struct Repr {
     pub ecn: u8,
     /// Identification.
     pub ident: u16,
-    /// Forbids routers to fragment it.
+    /// Don't-fragment flag: routers must not fragment the packet.
     pub dont_fragment: bool,
     /// Time to live.
     pub ttl: u8,
-    /// What the payload is.
+    /// Protocol of the payload.
     pub protocol: IpProtocol,
     /// Source address.
     pub source: Ipv4Addr,
     /// Destination address.
     pub destination: Ipv4Addr,
-    /// Bytes behind the header; at most 65515.
+    /// Bytes behind the header, at most 65515.
     pub payload_len: u16,
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// A view of `buffer`.
+    /// Creates a view of `buffer`.
     ///
-    /// [`Error::Truncated`] if it ends before the fixed header or before the total length; [`Error::Malformed`] if the
-    /// version is not 4, the header length below 20, or the total length below the header length.
+    /// Returns [`Error::Truncated`] if `buffer` ends before the fixed header or before the total
+    /// length, and [`Error::Malformed`] if the version is not 4, the header length is below 20, or
+    /// the total length is below the header length.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
@@ -67,115 +70,116 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Ok(Packet { buffer })
     }
 
-    /// The buffer back.
+    /// Returns the buffer.
     #[inline]
     pub fn into_inner(self) -> T {
         self.buffer
     }
 
-    /// Length of the header with its options: 20 to 60.
+    /// Returns the length of the header with its options in bytes, 20 to 60.
     #[inline]
     pub fn header_len(&self) -> usize {
         usize::from(self.buffer.as_ref()[field::VERSION_IHL] & 0x0f) * 4
     }
 
-    /// Length of header and payload.
+    /// Returns the length of header and payload in bytes.
     #[inline]
     pub fn total_len(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::TOTAL_LEN)
     }
 
-    /// Differentiated services code point (RFC 2474).
+    /// Returns the differentiated services code point (RFC 2474), 0 to 63.
     #[inline]
     pub fn dscp(&self) -> u8 {
         self.buffer.as_ref()[field::DSCP_ECN] >> 2
     }
 
-    /// Explicit congestion notification (RFC 3168).
+    /// Returns the explicit congestion notification (RFC 3168), 0 to 3.
     #[inline]
     pub fn ecn(&self) -> u8 {
         self.buffer.as_ref()[field::DSCP_ECN] & 0x03
     }
 
-    /// Identification: what the fragments of one packet have in common.
+    /// Returns the identification, which all fragments of a packet share.
     #[inline]
     pub fn ident(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::IDENT)
     }
 
-    /// The don't-fragment flag.
+    /// Returns the don't-fragment flag.
     #[inline]
     pub fn dont_fragment(&self) -> bool {
         self.flags_and_offset() & 0x4000 != 0
     }
 
-    /// The more-fragments flag.
+    /// Returns the more-fragments flag.
     #[inline]
     pub fn more_fragments(&self) -> bool {
         self.flags_and_offset() & 0x2000 != 0
     }
 
-    /// Where the payload belongs in the whole packet's: in bytes, a multiple of 8, at most 65528.
+    /// Returns the position of the payload in the payload of the whole packet, in bytes: a multiple
+    /// of 8, at most 65528.
     #[inline]
     pub fn fragment_offset(&self) -> u16 {
         (self.flags_and_offset() & 0x1fff) * 8
     }
 
-    /// Whether this is a fragment, and which.
+    /// Returns whether the packet is a fragment, and which one.
     #[inline]
     pub fn fragment(&self) -> Fragment {
         Fragment::new(self.fragment_offset(), self.more_fragments())
     }
 
-    /// Time to live.
+    /// Returns the time to live.
     #[inline]
     pub fn ttl(&self) -> u8 {
         self.buffer.as_ref()[field::TTL]
     }
 
-    /// What the payload is.
+    /// Returns the protocol of the payload.
     #[inline]
     pub fn protocol(&self) -> IpProtocol {
         IpProtocol(self.buffer.as_ref()[field::PROTOCOL])
     }
 
-    /// The header checksum as it stands there.
+    /// Returns the header checksum field.
     #[inline]
     pub fn checksum(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::CHECKSUM)
     }
 
-    /// Whether the header checksum is right.
+    /// Returns whether the header checksum is valid.
     #[inline]
     pub fn verify_checksum(&self) -> bool {
         Sum::new().with(&self.buffer.as_ref()[..self.header_len()]).folded() == 0xffff
     }
 
-    /// Source address.
+    /// Returns the source address.
     #[inline]
     pub fn source(&self) -> Ipv4Addr {
         read_array(self.buffer.as_ref(), field::SOURCE).into()
     }
 
-    /// Destination address.
+    /// Returns the destination address.
     #[inline]
     pub fn destination(&self) -> Ipv4Addr {
         read_array(self.buffer.as_ref(), field::DESTINATION).into()
     }
 
-    /// Both addresses, for a pseudo header.
+    /// Returns both addresses, for a pseudo header.
     #[inline]
     pub fn addresses(&self) -> Addresses {
         Addresses::V4 { source: self.source(), destination: self.destination() }
     }
 
-    /// The options, not looked into: 0 to 40 bytes.
+    /// Returns the options, 0 to 40 bytes, which are not parsed.
     #[inline]
     pub fn options(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..self.header_len()]
     }
 
-    /// From the header to the total length.
+    /// Returns the bytes from the end of the header to the total length.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[self.header_len()..usize::from(self.total_len())]
@@ -188,7 +192,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
 }
 
 impl<'a> Packet<&'a [u8]> {
-    /// [`payload`](Packet::payload), for as long as the buffer lives.
+    /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[self.header_len()..usize::from(self.total_len())]
@@ -196,10 +200,11 @@ impl<'a> Packet<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
-    /// Takes one off the time to live and returns what is left, with the header checksum updated (RFC 1624, equation
-    /// 3): equal to a full recomputation if it was right before, as wrong as it was if not.
+    /// Decrements the time to live and returns the new value. Updates the header checksum (RFC
+    /// 1624, equation 3): a valid checksum stays valid, and an invalid one stays invalid.
     ///
-    /// `None`, and nothing is changed, if it is 0 or 1: the packet must not be forwarded (RFC 1812, 5.3.1).
+    /// Returns `None` and changes nothing if the time to live is 0 or 1: the packet must not be
+    /// forwarded (RFC 1812, section 5.3.1).
     #[inline]
     pub fn decrement_ttl(&mut self) -> Option<u8> {
         let ttl = self.ttl();
@@ -215,7 +220,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         Some(ttl - 1)
     }
 
-    /// Computes the header checksum and writes it.
+    /// Computes the header checksum and writes it to its field.
     #[inline]
     pub fn fill_checksum(&mut self) {
         let header_len = self.header_len();
@@ -227,8 +232,8 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 
     /// Sets the total length.
     ///
-    /// Refused, and nothing is changed: [`Error::Malformed`] below the header length, [`Error::Truncated`] beyond the
-    /// buffer.
+    /// Returns [`Error::Malformed`] below the header length and [`Error::Truncated`] beyond the
+    /// buffer; changes nothing then.
     #[inline]
     pub fn set_total_len(&mut self, total_len: u16) -> Result<(), Error> {
         if usize::from(total_len) < self.header_len() {
@@ -241,14 +246,14 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         Ok(())
     }
 
-    /// Sets the differentiated services code point; bits above the lower six are ignored.
+    /// Sets the differentiated services code point. Bits above the lower six are ignored.
     #[inline]
     pub fn set_dscp(&mut self, dscp: u8) {
         let byte = &mut self.buffer.as_mut()[field::DSCP_ECN];
         *byte = dscp << 2 | *byte & 0x03;
     }
 
-    /// Sets explicit congestion notification; bits above the lower two are ignored.
+    /// Sets the explicit congestion notification. Bits above the lower two are ignored.
     #[inline]
     pub fn set_ecn(&mut self, ecn: u8) {
         let byte = &mut self.buffer.as_mut()[field::DSCP_ECN];
@@ -267,7 +272,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         self.buffer.as_mut()[field::TTL] = ttl;
     }
 
-    /// Sets what the payload is.
+    /// Sets the protocol of the payload.
     #[inline]
     pub fn set_protocol(&mut self, protocol: IpProtocol) {
         self.buffer.as_mut()[field::PROTOCOL] = protocol.0;
@@ -285,7 +290,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         self.buffer.as_mut()[field::DESTINATION].copy_from_slice(&address.octets());
     }
 
-    /// [`payload`](Packet::payload), writable.
+    /// Returns the [`payload`](Packet::payload) for writing.
     #[inline]
     pub fn payload_mut(&mut self) -> &mut [u8] {
         let range = self.header_len()..usize::from(self.total_len());
@@ -338,8 +343,8 @@ impl Repr {
 
     /// Writes the 20 bytes of the header, checksum included, to the front of `buffer`.
     ///
-    /// [`Error::Truncated`] if `buffer` is shorter, [`Error::Malformed`] if header and payload exceed 65535 bytes;
-    /// nothing is written then. The payload need not be in `buffer`.
+    /// Returns [`Error::Truncated`] if `buffer` is shorter, and [`Error::Malformed`] if header and
+    /// payload exceed 65535 bytes; writes nothing then. The payload need not be in `buffer`.
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let total_len = self.payload_len.checked_add(HEADER_LEN as u16).ok_or(Error::Malformed)?;
@@ -371,7 +376,8 @@ impl Repr {
 }
 
 impl Default for Repr {
-    /// No addresses, no payload, may be fragmented, with the time to live that RFC 1700 recommends: 64.
+    /// Returns a header without addresses and payload that may be fragmented, with the time to live
+    /// that RFC 1700 recommends: 64.
     fn default() -> Self {
         Repr {
             dscp: 0,

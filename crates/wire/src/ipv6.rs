@@ -16,13 +16,15 @@ pub use extension::{ExtensionHeader, Extensions, FragmentHeader};
 
 use extension::is_extension;
 
-/// A view of a packet, which may be followed by Ethernet padding: the payload is cut at the payload length.
+/// A view of a packet, which may be followed by Ethernet padding: the payload ends at the payload
+/// length.
 ///
-/// `new_checked` makes sure that the version is 6 and that header and payload length are within the buffer. After it
-/// no accessor panics. No setter can undo it: [`set_payload_len`](Packet::set_payload_len) refuses.
+/// `new_checked` checks that the version is 6 and that the buffer holds the fixed header and the
+/// payload length. After it no accessor panics. No setter can invalidate what it checked:
+/// [`set_payload_len`](Packet::set_payload_len) checks again.
 ///
-/// Jumbograms (RFC 2675) are not supported: their payload length of 0 is taken at its word, so that the walk ends in
-/// [`Error::Truncated`].
+/// Jumbograms (RFC 2675) are not supported: their payload length of 0 counts as 0, so that
+/// [`upper`](Packet::upper) returns [`Error::Truncated`].
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -35,7 +37,7 @@ pub struct Repr {
     pub traffic_class: u8,
     /// Flow label, 20 bits.
     pub flow_label: u32,
-    /// What follows the header.
+    /// Type of the first extension header, or the upper protocol.
     pub next_header: IpProtocol,
     /// Hop limit.
     pub hop_limit: u8,
@@ -43,25 +45,26 @@ pub struct Repr {
     pub source: Ipv6Addr,
     /// Destination address.
     pub destination: Ipv6Addr,
-    /// Bytes behind the header.
+    /// Bytes behind the fixed header.
     pub payload_len: u16,
 }
 
-/// Where the extension headers end.
+/// The upper protocol of a packet and where it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Upper {
-    /// What the walk ended at: anything but the five headers it walks over, ESP and no-next-header among it. In a
-    /// later fragment it is what the fragment header says, which may be an extension header that only the first
-    /// fragment has.
+    /// The upper protocol: any number but those of the five extension headers that
+    /// [`Packet::upper`] walks over. In a later fragment this is what the fragment header states,
+    /// which may be an extension header that only the first fragment has.
     pub protocol: IpProtocol,
-    /// Where it begins, from the beginning of the packet; the packet's end if nothing follows.
+    /// Offset of the upper protocol in the packet, in bytes; the packet's end if nothing follows.
     pub offset: usize,
-    /// The fragment header, if there was one.
+    /// The fragment header, if there is one.
     pub fragment: Option<FragmentHeader>,
 }
 
 impl Upper {
-    /// Whether the packet is a fragment, and which. With an atomic fragment's header it is whole (RFC 6946).
+    /// Returns whether the packet is a fragment, and which one. An atomic fragment is whole (RFC
+    /// 6946).
     #[inline]
     pub fn fragment(&self) -> Fragment {
         self.fragment.map_or(Fragment::Whole, |header| Fragment::new(header.offset, header.more))
@@ -69,10 +72,10 @@ impl Upper {
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// A view of `buffer`.
+    /// Creates a view of `buffer`.
     ///
-    /// [`Error::Truncated`] if it ends before the fixed header or before the payload length; [`Error::Malformed`] if
-    /// the version is not 6.
+    /// Returns [`Error::Truncated`] if `buffer` ends before the fixed header or before the payload
+    /// length, and [`Error::Malformed`] if the version is not 6.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
@@ -88,80 +91,83 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Ok(Packet { buffer })
     }
 
-    /// The buffer back.
+    /// Returns the buffer.
     #[inline]
     pub fn into_inner(self) -> T {
         self.buffer
     }
 
-    /// Traffic class: DSCP in the upper six bits (RFC 2474), ECN in the lower two (RFC 3168).
+    /// Returns the traffic class: DSCP in the upper six bits (RFC 2474), ECN in the lower two (RFC
+    /// 3168).
     #[inline]
     pub fn traffic_class(&self) -> u8 {
         (self.first_word() >> 20) as u8
     }
 
-    /// Flow label, 20 bits (RFC 6437).
+    /// Returns the flow label, 20 bits (RFC 6437).
     #[inline]
     pub fn flow_label(&self) -> u32 {
         self.first_word() & 0x000f_ffff
     }
 
-    /// Length of all behind the fixed header.
+    /// Returns the number of bytes behind the fixed header.
     #[inline]
     pub fn payload_len(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::PAYLOAD_LEN)
     }
 
-    /// Length of fixed header and payload: up to 65575.
+    /// Returns the length of fixed header and payload in bytes, up to 65575.
     #[inline]
     pub fn total_len(&self) -> usize {
         HEADER_LEN + usize::from(self.payload_len())
     }
 
-    /// What follows the fixed header: an extension header or the upper protocol.
+    /// Returns the type of the first extension header, or the upper protocol.
     #[inline]
     pub fn next_header(&self) -> IpProtocol {
         IpProtocol(self.buffer.as_ref()[field::NEXT_HEADER])
     }
 
-    /// Hop limit.
+    /// Returns the hop limit.
     #[inline]
     pub fn hop_limit(&self) -> u8 {
         self.buffer.as_ref()[field::HOP_LIMIT]
     }
 
-    /// Source address.
+    /// Returns the source address.
     #[inline]
     pub fn source(&self) -> Ipv6Addr {
         read_array(self.buffer.as_ref(), field::SOURCE).into()
     }
 
-    /// Destination address.
+    /// Returns the destination address.
     #[inline]
     pub fn destination(&self) -> Ipv6Addr {
         read_array(self.buffer.as_ref(), field::DESTINATION).into()
     }
 
-    /// Both addresses, for a pseudo header; see there about routing headers.
+    /// Returns both addresses, for a pseudo header. See [`Addresses::V6`] about routing headers.
     #[inline]
     pub fn addresses(&self) -> Addresses {
         Addresses::V6 { source: self.source(), destination: self.destination() }
     }
 
-    /// From the fixed header to the payload length.
+    /// Returns the bytes from the end of the fixed header to the payload length.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..self.total_len()]
     }
 
-    /// Walks over hop-by-hop options, routing, fragment, destination options and AH headers to what they lead to.
+    /// Walks over hop-by-hop options, routing, fragment, destination options and AH headers, and
+    /// returns what follows them.
     ///
-    /// All else ends the walk and is the upper protocol: ESP and no-next-header, unknown numbers, and the extension
-    /// headers that no router looks into (mobility, HIP, shim6). So does the fragment header of a later fragment.
+    /// Every other type is the upper protocol: ESP and no-next-header, unknown numbers, and
+    /// extension headers that routers do not parse (mobility, HIP, shim6). The fragment header of a
+    /// later fragment ends the walk as well.
     ///
-    /// - [`Error::Truncated`]: a header reaches beyond the payload.
-    /// - [`Error::Malformed`]: hop-by-hop options other than first (RFC 8200, 4.1), a second fragment header, or an AH
-    ///   shorter than its fixed part (RFC 4302, 2.2).
+    /// - [`Error::Truncated`]: a header ends beyond the payload.
+    /// - [`Error::Malformed`]: hop-by-hop options that are not first (RFC 8200, section 4.1), a
+    ///   second fragment header, or an AH shorter than its fixed part (RFC 4302, section 2.2).
     /// - [`Error::ExtensionChainTooLong`]: more than [`MAX_EXTENSIONS`] headers.
     #[inline]
     pub fn upper(&self) -> Result<Upper, Error> {
@@ -186,7 +192,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
 }
 
 impl<'a> Packet<&'a [u8]> {
-    /// [`payload`](Packet::payload), for as long as the buffer lives.
+    /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[HEADER_LEN..self.total_len()]
@@ -194,9 +200,10 @@ impl<'a> Packet<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
-    /// Takes one off the hop limit and returns what is left.
+    /// Decrements the hop limit and returns the new value.
     ///
-    /// `None`, and nothing is changed, if it is 0 or 1: the packet must not be forwarded (RFC 8200, section 3).
+    /// Returns `None` and changes nothing if the hop limit is 0 or 1: the packet must not be
+    /// forwarded (RFC 8200, section 3).
     #[inline]
     pub fn decrement_hop_limit(&mut self) -> Option<u8> {
         let left = self.hop_limit().checked_sub(1).filter(|&left| left > 0)?;
@@ -204,7 +211,8 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         Some(left)
     }
 
-    /// Sets the payload length; [`Error::Truncated`], and nothing is changed, if that is beyond the buffer.
+    /// Sets the payload length. Returns [`Error::Truncated`] and changes nothing if it ends beyond
+    /// the buffer.
     #[inline]
     pub fn set_payload_len(&mut self, payload_len: u16) -> Result<(), Error> {
         if self.buffer.as_ref().len() - HEADER_LEN < usize::from(payload_len) {
@@ -221,7 +229,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         write_u32(self.buffer.as_mut(), field::VERSION_CLASS_LABEL, word);
     }
 
-    /// Sets what follows the fixed header.
+    /// Sets the type of the first extension header, or the upper protocol.
     #[inline]
     pub fn set_next_header(&mut self, next_header: IpProtocol) {
         self.buffer.as_mut()[field::NEXT_HEADER] = next_header.0;
@@ -245,7 +253,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         self.buffer.as_mut()[field::DESTINATION].copy_from_slice(&address.octets());
     }
 
-    /// [`payload`](Packet::payload), writable.
+    /// Returns the [`payload`](Packet::payload) for writing.
     #[inline]
     pub fn payload_mut(&mut self) -> &mut [u8] {
         let range = HEADER_LEN..self.total_len();
@@ -286,7 +294,8 @@ impl Repr {
         Addresses::V6 { source: self.source, destination: self.destination }
     }
 
-    /// Writes the 40 bytes of the header to the front of `buffer`; [`Error::Truncated`] if it is shorter.
+    /// Writes the 40 bytes of the header to the front of `buffer`. Returns [`Error::Truncated`] and
+    /// writes nothing if `buffer` is shorter.
     ///
     /// Bits of the flow label above the lower 20 are ignored. The payload need not be in `buffer`.
     #[inline]
@@ -304,7 +313,7 @@ impl Repr {
 }
 
 impl Default for Repr {
-    /// No addresses and no payload, with a hop limit of 64.
+    /// Returns a header without addresses and payload, with a hop limit of 64.
     fn default() -> Self {
         Repr {
             traffic_class: 0,

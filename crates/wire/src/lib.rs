@@ -1,9 +1,23 @@
-//! Checked views of packet headers, and [`Headers`]: what is parsed once of each frame.
+//! Checked views of packet headers, headers to be written, checksums, and a pretty-printer.
 //!
-//! Each protocol has a file and a view in it, `Packet<T>` over any `T: AsRef<[u8]>`. A view is made by `new_checked`,
-//! which compares every length the packet states of itself with the bytes that are there. After it **no accessor
-//! panics**, as long as `T` gives the same slice each time it is asked (slices, arrays, `Vec` and frames do). A setter
-//! that could break what was checked checks again and returns an [`Error`]; the other setters cannot.
+//! Each protocol has a module with
+//!
+//! - a view, `Packet<T>` over any `T: AsRef<[u8]>` (`Frame` and `Tag` for Ethernet and VLAN);
+//! - a `Repr`, which holds the fields of a header: `Repr::parse` reads them from a view, and
+//!   `Repr::emit` writes them to a buffer.
+//!
+//! `new_checked` creates a view. It compares every length that the packet states with the length of
+//! the buffer. After it **no accessor panics**, provided that `T` returns the same slice each time
+//! (slices, arrays, `Vec` and frames do). A setter that could invalidate these checks repeats them
+//! and returns an [`Error`].
+//!
+//! `emit` writes one header and needs no payload, except that `emit_with_checksum` of
+//! [`udp::Repr`], [`tcp::Repr`] and [`icmp::Repr`] covers the payload, which must be in the buffer
+//! already. [`fill_checksums`] computes the checksums of a packet that was built or changed
+//! otherwise. The [`gtpu`] module shows how to build a whole frame.
+//!
+//! [`Headers`] parses all headers of a frame at once, for the data path. [`Pretty`] prints a frame,
+//! one line for each layer.
 //!
 //! Nothing here allocates, and nothing here panics, whatever the bytes are.
 //!

@@ -1,33 +1,34 @@
 use core::fmt;
 use core::str::FromStr;
 
-/// An IEEE 802 MAC address, in the order of the wire.
+/// An IEEE 802 MAC address in network order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
-    /// `ff:ff:ff:ff:ff:ff`.
+    /// The broadcast address, `ff:ff:ff:ff:ff:ff`.
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 
-    /// Whether it names a group: the I/G bit of the first octet is set (IEEE 802-2014, 8.2.2). Broadcast is a group.
+    /// Returns whether the address is a group's: bit 0 of the first byte is set (IEEE 802-2014,
+    /// clause 8.2.2). The broadcast address is one of them.
     #[inline]
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 0x01 != 0
     }
 
-    /// Whether it names every station.
+    /// Returns whether the address is the broadcast address.
     #[inline]
     pub const fn is_broadcast(self) -> bool {
         matches!(self, MacAddr::BROADCAST)
     }
 }
 
-/// Why a text is not a MAC address.
+/// The reason why a text is not a MAC address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParseMacAddrError {
-    /// It has this many groups, not 6.
+    /// The text has this number of groups instead of 6.
     GroupCount(usize),
-    /// The group of this number (from 1) is not two hexadecimal digits.
+    /// The group with this number, counted from 1, is not two hexadecimal digits.
     Group(usize),
 }
 
@@ -41,7 +42,7 @@ impl fmt::Display for MacAddr {
 impl FromStr for MacAddr {
     type Err = ParseMacAddrError;
 
-    /// Six groups of two hexadecimal digits, `:` between them.
+    /// Parses six groups of two hexadecimal digits, separated by `:`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let count = text.split(':').count();
         if count != 6 {

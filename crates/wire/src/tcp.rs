@@ -1,4 +1,4 @@
-//! TCP segments (RFC 9293, 3.1): as much of them as is filtered and rewritten. xdpfwd ends no connection.
+//! TCP segments (RFC 9293, section 3.1). There is no TCP state machine here.
 
 use crate::checksum::{self, Sum};
 use crate::error::Error;
@@ -11,10 +11,10 @@ pub const HEADER_LEN: usize = field::URGENT.end;
 /// The maximum length of the options, which the data offset sets.
 pub const MAX_OPTIONS_LEN: usize = 40;
 
-/// A view of a segment: it ends where the buffer does, for TCP has no length of its own.
+/// A view of a segment, which ends where the buffer ends: TCP has no length field.
 ///
-/// `new_checked` makes sure that 20 <= header length <= the buffer's length. After it no accessor panics, and no setter
-/// can undo it.
+/// `new_checked` checks that 20 <= header length <= length of the buffer. After it no accessor
+/// panics, and no setter can invalidate what it checked.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -46,29 +46,29 @@ pub struct Repr<'a> {
     pub payload_len: u16,
 }
 
-/// The control bits, as they lie in the header's 14th byte.
+/// The control bits in the header's 14th byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flags(pub u8);
 
 impl Flags {
-    /// No more data from the sender.
+    /// FIN: no more data from the sender.
     pub const FIN: Flags = Flags(0x01);
-    /// Synchronize sequence numbers.
+    /// SYN: synchronize sequence numbers.
     pub const SYN: Flags = Flags(0x02);
-    /// Reset the connection.
+    /// RST: reset the connection.
     pub const RST: Flags = Flags(0x04);
-    /// Push.
+    /// PSH: push.
     pub const PSH: Flags = Flags(0x08);
-    /// The acknowledgment number counts.
+    /// ACK: the acknowledgment number is significant.
     pub const ACK: Flags = Flags(0x10);
-    /// The urgent pointer counts.
+    /// URG: the urgent pointer is significant.
     pub const URG: Flags = Flags(0x20);
-    /// ECN echo (RFC 3168).
+    /// ECE: ECN echo (RFC 3168).
     pub const ECE: Flags = Flags(0x40);
-    /// Congestion window reduced (RFC 3168).
+    /// CWR: congestion window reduced (RFC 3168).
     pub const CWR: Flags = Flags(0x80);
 
-    /// Whether all of `other` are set.
+    /// Returns whether all bits of `other` are set.
     #[inline]
     pub const fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0
@@ -85,9 +85,11 @@ impl core::ops::BitOr for Flags {
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// A view of `buffer`, which must end with the segment: cut off Ethernet padding before.
+    /// Creates a view of `buffer`, which must end with the segment: cut off Ethernet padding
+    /// before.
     ///
-    /// [`Error::Truncated`] if it ends before the header does; [`Error::Malformed`] if the data offset is below 5.
+    /// Returns [`Error::Truncated`] if `buffer` ends before the header, and [`Error::Malformed`] if
+    /// the data offset is below 5.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
@@ -104,43 +106,43 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Ok(Packet { buffer })
     }
 
-    /// The buffer back.
+    /// Returns the buffer.
     #[inline]
     pub fn into_inner(self) -> T {
         self.buffer
     }
 
-    /// Source port.
+    /// Returns the source port.
     #[inline]
     pub fn source_port(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::SOURCE_PORT)
     }
 
-    /// Destination port.
+    /// Returns the destination port.
     #[inline]
     pub fn destination_port(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::DESTINATION_PORT)
     }
 
-    /// Sequence number.
+    /// Returns the sequence number.
     #[inline]
     pub fn sequence(&self) -> u32 {
         read_u32(self.buffer.as_ref(), field::SEQUENCE)
     }
 
-    /// Acknowledgment number.
+    /// Returns the acknowledgment number.
     #[inline]
     pub fn acknowledgment(&self) -> u32 {
         read_u32(self.buffer.as_ref(), field::ACKNOWLEDGMENT)
     }
 
-    /// Length of the header with its options, which the data offset gives: 20 to 60.
+    /// Returns the length of the header with its options in bytes, 20 to 60.
     #[inline]
     pub fn header_len(&self) -> usize {
         usize::from(self.buffer.as_ref()[field::DATA_OFFSET] >> 4) * 4
     }
 
-    /// The control bits.
+    /// Returns the control bits.
     #[inline]
     pub fn flags(&self) -> Flags {
         Flags(self.buffer.as_ref()[field::FLAGS])
@@ -158,25 +160,25 @@ impl<T: AsRef<[u8]>> Packet<T> {
         read_u16(self.buffer.as_ref(), field::URGENT)
     }
 
-    /// The checksum as it stands there.
+    /// Returns the checksum field.
     #[inline]
     pub fn checksum(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::CHECKSUM)
     }
 
-    /// Whether the checksum is right.
+    /// Returns whether the checksum is valid.
     #[inline]
     pub fn verify_checksum(&self, addresses: Addresses) -> bool {
         self.sum(addresses).folded() == 0xffff
     }
 
-    /// The options, not looked into: 0 to 40 bytes.
+    /// Returns the options, 0 to 40 bytes, which are not parsed.
     #[inline]
     pub fn options(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..self.header_len()]
     }
 
-    /// All behind the header.
+    /// Returns the bytes behind the header.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[self.header_len()..]
@@ -190,7 +192,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
 }
 
 impl<'a> Packet<&'a [u8]> {
-    /// [`payload`](Packet::payload), for as long as the buffer lives.
+    /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[self.header_len()..]
@@ -198,28 +200,29 @@ impl<'a> Packet<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
-    /// Sets the source port; the checksum stays.
+    /// Sets the source port. Does not update the checksum.
     #[inline]
     pub fn set_source_port(&mut self, port: u16) {
         write_u16(self.buffer.as_mut(), field::SOURCE_PORT, port);
     }
 
-    /// Sets the destination port; the checksum stays.
+    /// Sets the destination port. Does not update the checksum.
     #[inline]
     pub fn set_destination_port(&mut self, port: u16) {
         write_u16(self.buffer.as_mut(), field::DESTINATION_PORT, port);
     }
 
-    /// Lowers a maximum segment size (RFC 9293, 3.2) of more than `most` to it, and updates the checksum (RFC 1624): it is
-    /// as right as it was. Of several all are lowered: which one counts is the receiver's affair. Whether one was lowered.
+    /// Lowers every maximum segment size option (RFC 9293, section 3.2) above `most` to `most`, and
+    /// updates the checksum (RFC 1624): a valid checksum stays valid. Returns whether an option was
+    /// lowered.
     ///
-    /// [`Error::Malformed`], and nothing is changed, if any option ends beyond the header or is shorter than two bytes, or
-    /// a maximum segment size has other than four. Whether the segment is a SYN, as it has to be for this option, is the
-    /// caller's to see.
+    /// Returns [`Error::Malformed`] and changes nothing if an option ends beyond the header or is
+    /// shorter than two bytes, or if a maximum segment size option has not four bytes. Does not
+    /// check that the segment is a SYN, the only one that may have this option.
     pub fn lower_mss(&mut self, most: u16) -> Result<bool, Error> {
         let header_len = self.header_len();
         let header = &mut self.buffer.as_mut()[..header_len];
-        // Up to the end, before the first is changed.
+        // Check all options before changing the first.
         let mut at = HEADER_LEN;
         while let Some(mss) = next_mss(header, at)? {
             at = mss.end;
@@ -230,7 +233,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
             at = mss.end;
             let (old, odd) = (read_u16(header, mss.clone()), mss.start % 2 != 0);
             if old > most {
-                // What begins at an odd offset is in the sum with its bytes exchanged (RFC 1071, 2 (B)).
+                // A word at an odd offset is summed with its bytes exchanged (RFC 1071, 2 (B)).
                 let word = |value: u16| if odd { value.swap_bytes() } else { value };
                 let checksum = checksum::update(read_u16(header, field::CHECKSUM), word(old), word(most));
                 write_u16(header, mss, most);
@@ -241,7 +244,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         Ok(lowered)
     }
 
-    /// Computes the checksum and writes it.
+    /// Computes the checksum and writes it to its field.
     #[inline]
     pub fn fill_checksum(&mut self, addresses: Addresses) {
         write_u16(self.buffer.as_mut(), field::CHECKSUM, 0);
@@ -376,227 +379,4 @@ mod field {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const ADDRESSES: Addresses = Addresses::V4 {
-        source: core::net::Ipv4Addr::new(192, 0, 2, 1),
-        destination: core::net::Ipv4Addr::new(198, 51, 100, 2),
-    };
-
-    // bytes(IP(src="192.0.2.1", dst="198.51.100.2")/TCP(sport=48896, dport=80, seq=0x01020304, ack=0x05060708,
-    //       flags="SECU", window=0x1000, urgptr=7, options=[("MSS", 1460)])/b"hi")[20:]
-    #[rustfmt::skip]
-    const PACKET: [u8; 26] = [
-        0xbf, 0x00, 0x00, 0x50, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08,
-        0x60, 0xe2, 0x10, 0x00, 0x63, 0x38, 0x00, 0x07, 0x02, 0x04, 0x05, 0xb4, 0x68, 0x69,
-    ];
-
-    fn with_offset(words: u8) -> [u8; 26] {
-        let mut packet = PACKET;
-        packet[12] = words << 4;
-        packet
-    }
-
-    #[test]
-    fn deconstructs() {
-        let packet = Packet::new_checked(&PACKET[..]).unwrap();
-        assert_eq!((packet.source_port(), packet.destination_port()), (48896, 80));
-        assert_eq!((packet.sequence(), packet.acknowledgment()), (0x01020304, 0x05060708));
-        assert_eq!(packet.flags(), Flags::SYN | Flags::ECE | Flags::CWR | Flags::URG);
-        assert!(packet.flags().contains(Flags::SYN | Flags::URG) && !packet.flags().contains(Flags::SYN | Flags::ACK));
-        assert!(packet.verify_checksum(ADDRESSES));
-        assert_eq!(packet.options(), [2, 4, 5, 0xb4]);
-        assert_eq!(packet.into_payload(), b"hi");
-    }
-
-    #[test]
-    fn data_offsets_that_cannot_be_are_refused() {
-        let refusal = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
-        assert_eq!(refusal(&PACKET[..19]), Error::Truncated);
-        assert_eq!(refusal(&with_offset(4)), Error::Malformed);
-        assert_eq!(refusal(&with_offset(7)), Error::Truncated);
-        assert_eq!(refusal(&PACKET[..23]), Error::Truncated);
-        assert!(Packet::new_checked(&PACKET[..24]).unwrap().payload().is_empty());
-    }
-
-    #[test]
-    fn fill_checksum_restores_what_scapy_computed() {
-        let mut packet = Packet::new_checked(PACKET).unwrap();
-        packet.set_source_port(1);
-        assert!(!packet.verify_checksum(ADDRESSES));
-        packet.set_source_port(48896);
-        packet.set_destination_port(80);
-        packet.fill_checksum(ADDRESSES);
-        assert_eq!(packet.into_inner(), PACKET);
-    }
-
-    #[test]
-    fn repr_with_checksum_equals_segment_of_scapy() {
-        let repr = Repr {
-            source_port: 48896,
-            destination_port: 80,
-            sequence: 0x01020304,
-            acknowledgment: 0x05060708,
-            flags: Flags::SYN | Flags::ECE | Flags::CWR | Flags::URG,
-            window: 0x1000,
-            urgent: 7,
-            options: &[2, 4, 5, 0xb4],
-            payload_len: 2,
-        };
-        assert_eq!(Repr::parse(&Packet::new_checked(PACKET).unwrap()), Ok(repr));
-        let mut bytes = PACKET;
-        bytes[..24].fill(0xee);
-        assert_eq!(repr.emit_with_checksum(&mut bytes[..25], ADDRESSES), Err(Error::Truncated));
-        assert_eq!(repr.emit(&mut bytes[..23]), Err(Error::Truncated));
-        assert_eq!(bytes[..24], [0xee; 24]);
-        repr.emit_with_checksum(&mut bytes, ADDRESSES).unwrap();
-        assert_eq!(bytes, PACKET);
-    }
-
-    #[test]
-    fn emit_rejects_what_no_segment_can_hold() {
-        let mut bytes = vec![0; 65_536];
-        let options = Repr { options: &[1; 41], ..Repr::default() };
-        assert_eq!(options.emit(&mut bytes), Err(Error::Malformed));
-        let payload = Repr { payload_len: 65_516, ..Repr::default() };
-        assert_eq!(payload.emit_with_checksum(&mut bytes, ADDRESSES), Err(Error::Malformed));
-        assert_eq!(Repr::parse(&Packet::new_checked(with_payload(65_516)).unwrap()), Err(Error::Malformed));
-        assert!(Repr::parse(&Packet::new_checked(with_payload(65_515)).unwrap()).is_ok());
-    }
-
-    /// Returns a segment without options and with `len` bytes of payload.
-    fn with_payload(len: usize) -> Vec<u8> {
-        let mut segment = vec![0; HEADER_LEN + len];
-        segment[12] = 0x50;
-        segment
-    }
-
-    /// A segment with these options, padded with END, and a right checksum.
-    fn with_options(options: &[u8]) -> Vec<u8> {
-        let mut packet = PACKET[..HEADER_LEN].to_vec();
-        packet.extend_from_slice(options);
-        packet.resize(packet.len().next_multiple_of(4), option::END);
-        packet[12] = (packet.len() as u8 / 4) << 4;
-        packet.extend_from_slice(b"data");
-        Packet::new_checked(&mut packet[..]).unwrap().fill_checksum(ADDRESSES);
-        packet
-    }
-
-    /// What becomes of options, and whether the rest is as it was and the checksum right.
-    fn lowered(options: &[u8], most: u16) -> (Result<bool, Error>, Vec<u8>) {
-        let before = with_options(options);
-        let mut after = Packet::new_checked(before.clone()).unwrap();
-        let result = after.lower_mss(most);
-        assert!(after.verify_checksum(ADDRESSES));
-        assert_eq!(after.options().len(), options.len().next_multiple_of(4));
-        let now = after.options()[..options.len()].to_vec();
-        let mut back = after.into_inner();
-        back[16..18].copy_from_slice(&before[16..18]);
-        back[HEADER_LEN..HEADER_LEN + options.len()].copy_from_slice(options);
-        assert_eq!(back, before);
-        (result, now)
-    }
-
-    #[test]
-    fn a_larger_mss_is_lowered_wherever_it_stands() {
-        assert_eq!(lowered(&[2, 4, 0x05, 0xb4], 1400), (Ok(true), vec![2, 4, 0x05, 0x78]));
-        assert_eq!(lowered(&[1, 2, 4, 0xff, 0xff, 1], 88), (Ok(true), vec![1, 2, 4, 0, 88, 1]));
-        // Behind a window scale, an unknown option, no operations; with something behind it.
-        let (before, after) = ([3, 3, 7, 254, 5, 1, 2, 3, 1, 2, 4, 0x23, 0x28, 4, 2], 0x22);
-        let mut want = before.to_vec();
-        want[11..13].copy_from_slice(&[after, 0x60]);
-        assert_eq!(lowered(&before, 0x2260), (Ok(true), want));
-        // Two, of which one is small already: at an even and at an odd offset.
-        let two = [2, 4, 0x10, 0, 1, 2, 4, 1, 0, 2, 4, 0x20, 0];
-        assert_eq!(lowered(&two, 0x0fff), (Ok(true), vec![2, 4, 0x0f, 0xff, 1, 2, 4, 1, 0, 2, 4, 0x0f, 0xff]));
-    }
-
-    #[test]
-    fn what_is_no_larger_or_not_there_stays() {
-        for options in [&[][..], &[2, 4, 0x05, 0xb4], &[2, 4, 0, 0], &[1, 1, 4, 2], &[0, 2, 4, 0xff, 0xff]] {
-            assert_eq!(lowered(options, 1460), (Ok(false), options.to_vec()));
-        }
-    }
-
-    #[test]
-    fn malformed_options_stay() {
-        const LARGE: [u8; 4] = [2, 4, 0xff, 0xff];
-        let behind = |options: &[u8]| [&LARGE[..], options].concat();
-        // A length of 0, of 1, one beyond the header, none; a maximum segment size of three bytes, and of six.
-        for options in [&[3, 0][..], &[3, 1, 1, 1], &[3, 5, 7, 1], &[1, 1, 1, 3], &[2, 3, 9, 1], &[2, 6, 9, 9, 9, 9]] {
-            assert_eq!(lowered(&behind(options), 100), (Err(Error::Malformed), behind(options)), "{options:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(packet) = Packet::new_checked(&bytes[..]) {
-                prop_assert_eq!(HEADER_LEN + packet.options().len() + packet.payload().len(), bytes.len());
-                let mut packet = Packet::new_checked(bytes.clone()).unwrap();
-                packet.fill_checksum(ADDRESSES);
-                prop_assert!(packet.verify_checksum(ADDRESSES));
-            }
-        }
-
-        #[test]
-        fn emitted_header_equals_parsed_header(
-            (ports, numbers, flags) in (any::<(u16, u16)>(), any::<(u32, u32)>(), any::<u8>()),
-            (window, urgent) in (any::<u16>(), any::<u16>()),
-            options in prop::collection::vec(any::<u8>(), 0..=40),
-            payload in prop::collection::vec(any::<u8>(), 0..50),
-        ) {
-            let repr = Repr {
-                source_port: ports.0,
-                destination_port: ports.1,
-                sequence: numbers.0,
-                acknowledgment: numbers.1,
-                flags: Flags(flags),
-                window,
-                urgent,
-                options: &options,
-                payload_len: payload.len() as u16,
-            };
-            let mut bytes = vec![0xee; repr.header_len()];
-            bytes.extend(&payload);
-            repr.emit_with_checksum(&mut bytes, ADDRESSES).unwrap();
-            let packet = Packet::new_checked(&bytes[..]).unwrap();
-            prop_assert!(packet.verify_checksum(ADDRESSES));
-            prop_assert_eq!(packet.payload(), &payload[..]);
-            let parsed = Repr::parse(&packet).unwrap();
-            prop_assert!(parsed.options.starts_with(&options));
-            prop_assert_eq!(parsed, Repr { options: parsed.options, ..repr });
-            let mut again = bytes.clone();
-            again[..parsed.header_len()].fill(0xee);
-            parsed.emit_with_checksum(&mut again, ADDRESSES).unwrap();
-            prop_assert_eq!(again, bytes);
-        }
-
-        /// Any options: what was changed is nothing but values of more than `most`, which are `most` then, and the checksum.
-        #[test]
-        fn lowering_changes_the_value_and_the_checksum_only(
-            options in prop::collection::vec(prop_oneof![
-                4 => any::<u16>().prop_map(|mss| [&[2, 4][..], &mss.to_be_bytes()].concat()),
-                2 => Just(vec![1]),
-                2 => (5..=255u8, prop::collection::vec(any::<u8>(), 0..6))
-                    .prop_map(|(kind, value)| [&[kind, value.len() as u8 + 2][..], &value].concat()),
-                1 => prop::collection::vec(any::<u8>(), 0..4),
-            ], 0..8),
-            most: u16,
-        ) {
-            let mut options = options.concat();
-            options.truncate(40);
-            let (result, after) = lowered(&options, most);
-            let changed: Vec<_> = (0..options.len()).filter(|&at| options[at] != after[at]).collect();
-            prop_assert_eq!(result.unwrap_or(false), !changed.is_empty());
-            for at in changed {
-                let value = (at.max(1) - 1..=at).find(|&at| after.get(at..at + 2) == Some(&most.to_be_bytes()[..]));
-                let old = value.map(|at| u16::from_be_bytes([options[at], options[at + 1]]));
-                prop_assert!(old.is_some_and(|old| old > most), "{:?} to {:?}", options, after);
-            }
-            prop_assert_eq!(lowered(&after, most).0.unwrap_or(false), false);
-        }
-    }
-}
+mod tests;

@@ -8,10 +8,11 @@ use crate::ip::{Addresses, IpProtocol};
 /// Length of the header.
 pub const HEADER_LEN: usize = field::CHECKSUM.end;
 
-/// A view of a datagram, which may be followed by other bytes: the payload is cut at the length field.
+/// A view of a datagram, which may be followed by other bytes: the payload ends at the length
+/// field.
 ///
-/// `new_checked` makes sure that 8 <= length field <= the buffer's length. After it no accessor panics, and no setter
-/// can undo it.
+/// `new_checked` checks that 8 <= length field <= length of the buffer. After it no accessor
+/// panics, and no setter can invalidate what it checked.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -24,15 +25,15 @@ pub struct Repr {
     pub source_port: u16,
     /// Destination port.
     pub destination_port: u16,
-    /// Bytes behind the header; at most 65527.
+    /// Bytes behind the header, at most 65527.
     pub payload_len: u16,
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// A view of `buffer`.
+    /// Creates a view of `buffer`.
     ///
-    /// [`Error::Truncated`] if it ends before the header or before the length field says; [`Error::Malformed`] if that
-    /// is below 8.
+    /// Returns [`Error::Truncated`] if `buffer` ends before the header or before the length field,
+    /// and [`Error::Malformed`] if the length field is below 8.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let packet = Self::new_first_fragment(buffer)?;
@@ -42,10 +43,11 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Ok(packet)
     }
 
-    /// A view of a datagram's first fragment: the length field may reach beyond `buffer`, and the payload is what is
-    /// there of it.
+    /// Creates a view of a datagram's first fragment: the length field may exceed `buffer`, and the
+    /// payload then ends with `buffer`.
     ///
-    /// [`Error::Truncated`] if `buffer` ends before the header; [`Error::Malformed`] if the length field is below 8.
+    /// Returns [`Error::Truncated`] if `buffer` ends before the header, and [`Error::Malformed`] if
+    /// the length field is below 8.
     #[inline]
     pub fn new_first_fragment(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
@@ -58,40 +60,41 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Ok(Packet { buffer })
     }
 
-    /// The buffer back.
+    /// Returns the buffer.
     #[inline]
     pub fn into_inner(self) -> T {
         self.buffer
     }
 
-    /// Source port.
+    /// Returns the source port.
     #[inline]
     pub fn source_port(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::SOURCE_PORT)
     }
 
-    /// Destination port.
+    /// Returns the destination port.
     #[inline]
     pub fn destination_port(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::DESTINATION_PORT)
     }
 
-    /// The length field: of header and payload, never below 8.
+    /// Returns the length field: header and payload in bytes, at least 8.
     #[expect(clippy::len_without_is_empty, reason = "the field's own name; no datagram is empty")]
     #[inline]
     pub fn len(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::LEN)
     }
 
-    /// The checksum as it stands there; 0 means "none".
+    /// Returns the checksum field. 0 means that there is no checksum.
     #[inline]
     pub fn checksum(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::CHECKSUM)
     }
 
-    /// Whether the checksum is right. None at all is right over IPv4 (RFC 768) and wrong over IPv6 (RFC 8200, 8.1);
-    /// a tunnel that RFC 6936 allows it to looks at [`checksum`](Packet::checksum) first. Of a first fragment it is
-    /// not right, except by accident.
+    /// Returns whether the checksum is valid. No checksum is valid over IPv4 (RFC 768) and invalid
+    /// over IPv6 (RFC 8200, section 8.1). For a tunnel without checksums over IPv6 (RFC 6936), test
+    /// [`checksum`](Packet::checksum) first. The checksum of a first fragment covers bytes that are
+    /// not there and is invalid.
     #[inline]
     pub fn verify_checksum(&self, addresses: Addresses) -> bool {
         if self.checksum() == 0 {
@@ -100,7 +103,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.sum(addresses).folded() == 0xffff
     }
 
-    /// From the header to the length field, or to the buffer's end if that comes first.
+    /// Returns the bytes from the end of the header to the length field, or to the end of the
+    /// buffer if that comes first.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..self.end()]
@@ -118,7 +122,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
 }
 
 impl<'a> Packet<&'a [u8]> {
-    /// [`payload`](Packet::payload), for as long as the buffer lives.
+    /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[HEADER_LEN..self.end()]
@@ -126,25 +130,26 @@ impl<'a> Packet<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
-    /// Sets the source port; the checksum stays.
+    /// Sets the source port. Does not update the checksum.
     #[inline]
     pub fn set_source_port(&mut self, port: u16) {
         write_u16(self.buffer.as_mut(), field::SOURCE_PORT, port);
     }
 
-    /// Sets the destination port; the checksum stays.
+    /// Sets the destination port. Does not update the checksum.
     #[inline]
     pub fn set_destination_port(&mut self, port: u16) {
         write_u16(self.buffer.as_mut(), field::DESTINATION_PORT, port);
     }
 
-    /// Sets the checksum: 0 for "none".
+    /// Sets the checksum field. 0 means that there is no checksum.
     #[inline]
     pub fn set_checksum(&mut self, checksum: u16) {
         write_u16(self.buffer.as_mut(), field::CHECKSUM, checksum);
     }
 
-    /// Computes the checksum and writes it; one that comes out as 0 becomes 0xffff (RFC 768).
+    /// Computes the checksum and writes it to its field. A checksum of 0 is written as 0xffff (RFC
+    /// 768).
     #[inline]
     pub fn fill_checksum(&mut self, addresses: Addresses) {
         self.set_checksum(0);
@@ -155,7 +160,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         self.set_checksum(checksum);
     }
 
-    /// [`payload`](Packet::payload), writable.
+    /// Returns the [`payload`](Packet::payload) for writing.
     #[inline]
     pub fn payload_mut(&mut self) -> &mut [u8] {
         let range = HEADER_LEN..self.end();

@@ -1,4 +1,5 @@
-//! VLAN tags (IEEE 802.1Q-2018, 9.3 to 9.6): customer tags (802.1Q) and service tags (802.1ad, "QinQ").
+//! VLAN tags (IEEE 802.1Q-2018, clauses 9.3 to 9.6): customer tags (802.1Q) and service tags
+//! (802.1ad, "QinQ").
 
 use core::fmt;
 use core::num::NonZeroU16;
@@ -7,21 +8,23 @@ use crate::error::Error;
 use crate::ethernet::EtherType;
 use crate::field::{read_u16, write_u16};
 
-/// Length of one tag: as it is counted here, the tag control information and the EtherType behind it.
+/// Length of a tag in bytes: tag control information, and the EtherType behind it.
 pub const TAG_LEN: usize = field::ETHERTYPE.end;
 
 pub use crate::limits::MAX_TAGS;
 
 /// The 12-bit VLAN identifier of a tag, 0 to 4095.
 ///
-/// 0 is a priority tag (the frame belongs to no VLAN) and 4095 is reserved; both occur, and both are kept.
+/// 0 marks a priority tag (the frame belongs to no VLAN) and 4095 is reserved. Both are accepted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VlanId(NonZeroU16);
 
-/// A view of a tag. It begins *behind* the EtherType that announces it, with the tag control information, so that
-/// the payload of an [`ethernet::Frame`](super::ethernet::Frame) or of a tag is where the next tag is looked for.
+/// A view of a tag. It begins *behind* the EtherType that announces the tag, with the tag control
+/// information. The next tag is therefore at the front of the payload of an
+/// [`ethernet::Frame`](super::ethernet::Frame) or of a tag.
 ///
-/// `new_checked` makes sure of the 4 bytes; after it no accessor panics, and no setter can undo it.
+/// `new_checked` checks that the buffer holds the 4 bytes of the tag. After it no accessor panics,
+/// and no setter can invalidate what it checked.
 #[derive(Debug, Clone, Copy)]
 pub struct Tag<T> {
     buffer: T,
@@ -40,23 +43,23 @@ pub struct Repr {
     pub ethertype: EtherType,
 }
 
-/// What [`walk`] found.
+/// The tags at the front of a payload, which [`walk`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tags {
-    /// The tag nearest to the addresses; the only one if there is one.
+    /// VLAN of the tag nearest to the addresses.
     pub outer: Option<VlanId>,
-    /// The second tag.
+    /// VLAN of the second tag.
     pub inner: Option<VlanId>,
-    /// What follows the tags. Never a VLAN EtherType.
+    /// Type of what follows the tags. Never a VLAN EtherType.
     pub ethertype: EtherType,
-    /// Length of all tags: 0, 4 or 8.
+    /// Length of all tags in bytes: 0, 4 or 8.
     pub len: usize,
 }
 
-/// Takes off the tags at the beginning of `payload`, which `ethertype` announced.
+/// Parses the tags at the front of `payload`. `ethertype` is the type in front of them.
 ///
-/// [`Error::Truncated`] if `payload` ends within a tag, [`Error::TooManyVlanTags`] if there are more than
-/// [`MAX_TAGS`].
+/// Returns [`Error::Truncated`] if `payload` ends within a tag, and [`Error::TooManyVlanTags`] if
+/// there are more than [`MAX_TAGS`].
 #[inline]
 pub fn walk(ethertype: EtherType, payload: &[u8]) -> Result<Tags, Error> {
     let mut ids = [None; MAX_TAGS];
@@ -80,26 +83,28 @@ pub fn walk(ethertype: EtherType, payload: &[u8]) -> Result<Tags, Error> {
 }
 
 impl VlanId {
-    /// No identifier has this bit. It keeps the stored value from being zero, which makes `Option<VlanId>` two bytes.
+    /// A bit above the identifier. It keeps the stored value from being zero, so that
+    /// `Option<VlanId>` has two bytes.
     const PRESENT: u16 = 0x8000;
     const MASK: u16 = 0x0fff;
 
-    /// `None` above 4095.
+    /// Creates an identifier, or returns `None` above 4095.
     #[inline]
     pub const fn new(id: u16) -> Option<VlanId> {
         if id > Self::MASK { None } else { Some(Self::from_control(id)) }
     }
 
-    /// The number, 0 to 4095.
+    /// Returns the number, 0 to 4095.
     #[inline]
     pub const fn get(self) -> u16 {
         self.0.get() & Self::MASK
     }
 
-    /// The identifier in the tag control information; its upper four bits are priority and drop eligibility.
+    /// Returns the identifier in the tag control information, whose upper four bits are priority and
+    /// drop eligibility.
     #[inline]
     const fn from_control(control: u16) -> VlanId {
-        // `| PRESENT` is never zero: MIN is not reached, and costs nothing where `unwrap` would leave a panic behind.
+        // Never zero because of `PRESENT`. `unwrap` would compile to a panic branch.
         match NonZeroU16::new(control & Self::MASK | Self::PRESENT) {
             Some(id) => VlanId(id),
             None => VlanId(NonZeroU16::MIN),
@@ -108,7 +113,7 @@ impl VlanId {
 }
 
 impl<T: AsRef<[u8]>> Tag<T> {
-    /// A view of `buffer`; [`Error::Truncated`] below [`TAG_LEN`] bytes.
+    /// Creates a view of `buffer`. Returns [`Error::Truncated`] below [`TAG_LEN`] bytes.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         if buffer.as_ref().len() < TAG_LEN {
@@ -117,31 +122,31 @@ impl<T: AsRef<[u8]>> Tag<T> {
         Ok(Tag { buffer })
     }
 
-    /// The buffer back.
+    /// Returns the buffer.
     #[inline]
     pub fn into_inner(self) -> T {
         self.buffer
     }
 
-    /// The VLAN.
+    /// Returns the VLAN identifier.
     #[inline]
     pub fn id(&self) -> VlanId {
         VlanId::from_control(self.control())
     }
 
-    /// Priority code point, 0 to 7.
+    /// Returns the priority code point, 0 to 7.
     #[inline]
     pub fn priority(&self) -> u8 {
         self.buffer.as_ref()[field::PRIORITY] >> 5
     }
 
-    /// Drop eligible indicator.
+    /// Returns the drop eligible indicator.
     #[inline]
     pub fn drop_eligible(&self) -> bool {
         self.buffer.as_ref()[field::PRIORITY] & 0x10 != 0
     }
 
-    /// What follows the tag.
+    /// Returns the type of what follows the tag.
     #[inline]
     pub fn ethertype(&self) -> EtherType {
         EtherType(read_u16(self.buffer.as_ref(), field::ETHERTYPE))
@@ -154,7 +159,7 @@ impl<T: AsRef<[u8]>> Tag<T> {
 }
 
 impl<'a> Tag<&'a [u8]> {
-    /// All behind the tag, for as long as the buffer lives.
+    /// Returns the bytes behind the tag with the lifetime of the buffer.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[TAG_LEN..]
@@ -162,14 +167,14 @@ impl<'a> Tag<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Tag<T> {
-    /// Sets the VLAN; priority and drop eligibility stay.
+    /// Sets the VLAN identifier. Priority and drop eligible indicator stay.
     #[inline]
     pub fn set_id(&mut self, id: VlanId) {
         let control = self.control() & !VlanId::MASK | id.get();
         write_u16(self.buffer.as_mut(), field::CONTROL, control);
     }
 
-    /// Sets the priority code point; bits above the lower three are ignored.
+    /// Sets the priority code point. Bits above the lower three are ignored.
     #[inline]
     pub fn set_priority(&mut self, priority: u8) {
         let control = self.control() & 0x1fff | u16::from(priority & 0x07) << 13;
@@ -183,7 +188,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Tag<T> {
         write_u16(self.buffer.as_mut(), field::CONTROL, control);
     }
 
-    /// Sets what follows the tag.
+    /// Sets the type of what follows the tag.
     #[inline]
     pub fn set_ethertype(&mut self, ethertype: EtherType) {
         write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype.0);

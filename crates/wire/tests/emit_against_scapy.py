@@ -61,7 +61,8 @@ def layer_fields(layer):
             if isinstance(element, IE_TEIDI):
                 fields["teid"] = element.TEIDI
             if isinstance(element, IE_GSNAddress):
-                fields["peer"] = element.ipv4_address if element.length == 4 else element.ipv6_address
+                is_ipv4 = element.length == 4
+                fields["peer"] = element.ipv4_address if is_ipv4 else element.ipv6_address
     if isinstance(layer, (Raw, Padding)):
         fields["load"] = layer.load.hex()
     return fields

@@ -453,7 +453,7 @@ fn error_indication(random: &mut Random) -> Case {
     Case::raw(Vec::new()).behind(bytes, fields)
 }
 
-/// Returns a container without the fields that scapy 2.5 does not know: those of releases 17 and 18.
+/// Returns a container without the fields of releases 17 and 18, which scapy 2.5 does not know.
 fn container(random: &mut Random) -> PduSessionContainer {
     let number = |random: &mut Random| random.u32() & 0x00ff_ffff;
     let qfi = random.below(64) as u8;

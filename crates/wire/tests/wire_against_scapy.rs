@@ -1,5 +1,5 @@
-//! [`xdpfwd_wire`] judged by scapy: it builds packets at random (with a fixed seed), reads them, and this test reads
-//! them too. What is compared is listed in `wire_against_scapy.py`.
+//! [`xdpfwd_wire`] judged by scapy, which builds random packets (with a fixed seed) and reads them.
+//! This test reads them too. The script `wire_against_scapy.py` lists what is compared.
 
 mod scapy;
 

@@ -5,17 +5,20 @@ use super::pdu_session::PduSessionContainer;
 use crate::error::Error;
 use crate::field::{read_u16, read_u32, write_u32};
 
-/// The UDP port that messages are sent to (TS 29.281, 4.4.2.3).
+/// The UDP port that messages are sent to (TS 29.281, clause 4.4.2).
 pub const PORT: u16 = 2152;
 
 /// Length of the header without its optional fields.
 pub const HEADER_LEN: usize = 8;
 
-/// How many extension headers [`Packet::new_checked`] walks over.
+/// The maximum number of extension headers that [`Packet::new_checked`] accepts.
 pub const MAX_EXTENSIONS: usize = 8;
 
-/// A view of a message. `new_checked` makes sure that the header, its optional fields and extension headers, and the length
-/// that it states are within the buffer; after it no accessor panics.
+/// A view of a message.
+///
+/// `new_checked` checks that the buffer holds the length that the message states, and that this
+/// length holds the header, its optional fields and its extension headers. After it no accessor
+/// panics, and no setter can invalidate what it checked.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -24,11 +27,13 @@ pub struct Packet<T> {
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// A view of `buffer`, which begins behind UDP's header.
+    /// Creates a view of `buffer`, which begins behind the UDP header.
     ///
-    /// - [`Error::Truncated`]: it ends before the header does, or before the length that it states.
-    /// - [`Error::Malformed`]: another version than 1, GTP' (protocol type 0), or an extension header of length 0.
-    /// - [`Error::ExtensionChainTooLong`]: more than [`MAX_EXTENSIONS`] of them.
+    /// - [`Error::Truncated`]: `buffer` ends before the header or before the length that it states.
+    /// - [`Error::Malformed`]: the version is not 1, the protocol type is GTP' (0), or an extension
+    ///   header has length 0.
+    /// - [`Error::ExtensionChainTooLong`]: there are more than [`MAX_EXTENSIONS`] extension
+    ///   headers.
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         let data = buffer.as_ref();
         if data.len() < HEADER_LEN {
@@ -40,7 +45,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
         let end = HEADER_LEN + usize::from(read_u16(data, 2..4));
         let data = data.get(..end).ok_or(Error::Truncated)?;
         let mut at = HEADER_LEN;
-        // If one of the flags is there, all of the fields are: sequence number, N-PDU number, next extension header's type.
+        // Any flag adds all optional fields: sequence number, N-PDU number, and the type of the
+        // first extension header.
         if data[0] & 0b111 != 0 {
             at += 4;
             let mut next = *data.get(at - 1).ok_or(Error::Truncated)?;
@@ -137,7 +143,7 @@ impl<'a> Packet<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
-    /// Sets the tunnel endpoint identifier. The checksum of the outer UDP header stays.
+    /// Sets the tunnel endpoint identifier. Does not update the checksum of the outer UDP header.
     #[inline]
     pub fn set_teid(&mut self, teid: u32) {
         write_u32(self.buffer.as_mut(), 4..8, teid);

@@ -56,7 +56,10 @@ impl<'a> Repr<'a> {
     /// `emit` writes the same bytes again, except for the spare bit of the first byte and optional
     /// fields without their flag, which become 0. A PDU session container that
     /// [`PduSessionContainer`] cannot represent in full is returned as [`Extension::Other`].
-    pub fn parse<T: AsRef<[u8]>>(packet: &'a Packet<T>, storage: &'a mut [Extension<'a>; MAX_EXTENSIONS]) -> Repr<'a> {
+    pub fn parse<'p: 'a, T: AsRef<[u8]>>(
+        packet: &'p Packet<T>,
+        storage: &'a mut [Extension<'p>; MAX_EXTENSIONS],
+    ) -> Repr<'a> {
         let mut count = 0;
         for (slot, header) in storage.iter_mut().zip(packet.extensions()) {
             *slot = Extension::new(header);

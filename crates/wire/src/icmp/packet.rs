@@ -5,20 +5,24 @@ use crate::error::Error;
 use crate::field::{read_u16, write_u16};
 use crate::ip::{Addresses, IpProtocol};
 
-/// Length of what all messages have in common: type, code, checksum.
+/// Length of the part that all messages share: type, code and checksum.
 pub const HEADER_LEN: usize = field::CHECKSUM.end;
 
-/// A view of a message of either version: it ends where the buffer does, for ICMP has no length of its own.
+/// A view of a message of either version, which ends where the buffer ends: ICMP has no length
+/// field.
 ///
-/// `new_checked` makes sure of the 4 bytes; after it no accessor panics, and no setter can undo it.
+/// `new_checked` checks that the buffer holds the first 4 bytes. After it no accessor panics, and
+/// no setter can invalidate what it checked.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// A view of `buffer`, which must end with the message: cut off Ethernet padding before. [`Error::Truncated`] below
-    /// [`HEADER_LEN`] bytes.
+    /// Creates a view of `buffer`, which must end with the message: cut off Ethernet padding
+    /// before.
+    ///
+    /// Returns [`Error::Truncated`] below [`HEADER_LEN`] bytes.
     #[inline]
     pub fn new_checked(buffer: T) -> Result<Self, Error> {
         if buffer.as_ref().len() < HEADER_LEN {
@@ -27,38 +31,39 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Ok(Packet { buffer })
     }
 
-    /// The buffer back.
+    /// Returns the buffer.
     #[inline]
     pub fn into_inner(self) -> T {
         self.buffer
     }
 
-    /// Type. The numbers of the two versions have nothing in common: 8 and 128 are echo requests.
+    /// Returns the type. ICMP and ICMPv6 number their types differently: see [`v4`](super::v4) and
+    /// [`v6`](super::v6).
     #[inline]
     pub fn kind(&self) -> u8 {
         self.buffer.as_ref()[field::TYPE]
     }
 
-    /// Code: what the type leaves open.
+    /// Returns the code, whose meaning depends on the type.
     #[inline]
     pub fn code(&self) -> u8 {
         self.buffer.as_ref()[field::CODE]
     }
 
-    /// The checksum as it stands there.
+    /// Returns the checksum field.
     #[inline]
     pub fn checksum(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::CHECKSUM)
     }
 
-    /// Whether the checksum is right: with `addresses` of IPv6 over a pseudo header too (RFC 4443, 2.3), with those of
-    /// IPv4 over the message alone (RFC 792).
+    /// Returns whether the checksum is valid. It covers a pseudo header if `addresses` are IPv6
+    /// (RFC 4443, section 2.3), and the message alone if they are IPv4 (RFC 792).
     #[inline]
     pub fn verify_checksum(&self, addresses: Addresses) -> bool {
         self.sum(addresses).folded() == 0xffff
     }
 
-    /// All behind the checksum.
+    /// Returns the bytes behind the checksum.
     #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.buffer.as_ref()[HEADER_LEN..]
@@ -76,7 +81,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
 }
 
 impl<'a> Packet<&'a [u8]> {
-    /// [`payload`](Packet::payload), for as long as the buffer lives.
+    /// Returns the [`payload`](Packet::payload) with the lifetime of the buffer.
     #[inline]
     pub fn into_payload(self) -> &'a [u8] {
         &self.buffer[HEADER_LEN..]
@@ -84,19 +89,20 @@ impl<'a> Packet<&'a [u8]> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
-    /// Sets the type; the checksum stays.
+    /// Sets the type. Does not update the checksum.
     #[inline]
     pub fn set_kind(&mut self, kind: u8) {
         self.buffer.as_mut()[field::TYPE] = kind;
     }
 
-    /// Sets the code; the checksum stays.
+    /// Sets the code. Does not update the checksum.
     #[inline]
     pub fn set_code(&mut self, code: u8) {
         self.buffer.as_mut()[field::CODE] = code;
     }
 
-    /// Computes the checksum as [`verify_checksum`](Packet::verify_checksum) does and writes it.
+    /// Computes the checksum as [`verify_checksum`](Packet::verify_checksum) does and writes it to
+    /// its field.
     #[inline]
     pub fn fill_checksum(&mut self, addresses: Addresses) {
         write_u16(self.buffer.as_mut(), field::CHECKSUM, 0);

@@ -185,7 +185,7 @@ impl FragmentHeader {
     /// if the offset is not a multiple of 8; writes nothing then.
     #[inline]
     pub fn emit(&self, next_header: IpProtocol, buffer: &mut [u8]) -> Result<(), Error> {
-        if self.offset % 8 != 0 {
+        if !self.offset.is_multiple_of(8) {
             return Err(Error::Malformed);
         }
         let header = buffer.first_chunk_mut::<{ Self::LEN }>().ok_or(Error::Truncated)?;

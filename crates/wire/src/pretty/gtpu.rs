@@ -39,10 +39,10 @@ pub(super) fn gtpu<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, 
     if packet.message_type() == G_PDU {
         return Ok(Layer::Inner(packet.into_payload()));
     }
-    if packet.message_type() == gtpu::ERROR_INDICATION {
-        if let Ok(ErrorIndication { teid, peer }) = ErrorIndication::parse(packet.payload()) {
-            lines.item(format_args!("no tunnel 0x{teid:08x} at {peer}"))?;
-        }
+    if packet.message_type() == gtpu::ERROR_INDICATION
+        && let Ok(ErrorIndication { teid, peer }) = ErrorIndication::parse(packet.payload())
+    {
+        lines.item(format_args!("no tunnel 0x{teid:08x} at {peer}"))?;
     }
     lines.item(format_args!("{} bytes of payload", packet.payload().len()))?;
     Ok(Layer::Nothing)

@@ -407,7 +407,7 @@ fn longest_output_is_within_the_bound() {
         ..gtpu::Repr::default()
     };
     let ah = ipv6::ExtensionHeader { kind: IpProtocol::AH, next_header: IpProtocol::AH, content: &[0xff; 10] };
-    let mut headers = vec![0; 96];
+    let mut headers = [0; 96];
     for header in headers.chunks_mut(12) {
         ah.emit(header).unwrap();
     }

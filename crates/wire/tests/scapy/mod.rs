@@ -5,12 +5,12 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// Debian's package of scapy belongs to Debian's interpreter, which may not be the first `python3` in
-/// the path.
+/// Debian's package of scapy belongs to Debian's interpreter, which may not be the first `python3`
+/// in the path.
 const INTERPRETERS: [&str; 2] = ["python3", "/usr/bin/python3"];
 
-/// Runs `script` of the folder `tests` and returns the JSON objects that it prints, one in each line.
-/// A script must read all of `input` before it prints.
+/// Runs `script` of the folder `tests` and returns the JSON objects that it prints, one per line.
+/// The script must read all of `input` before it prints.
 ///
 /// # Panics
 ///

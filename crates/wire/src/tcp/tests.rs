@@ -1,0 +1,222 @@
+use super::*;
+use proptest::prelude::*;
+
+const ADDRESSES: Addresses = Addresses::V4 {
+    source: core::net::Ipv4Addr::new(192, 0, 2, 1),
+    destination: core::net::Ipv4Addr::new(198, 51, 100, 2),
+};
+
+// bytes(IP(src="192.0.2.1", dst="198.51.100.2")/TCP(sport=48896, dport=80, seq=0x01020304, ack=0x05060708,
+//       flags="SECU", window=0x1000, urgptr=7, options=[("MSS", 1460)])/b"hi")[20:]
+#[rustfmt::skip]
+const PACKET: [u8; 26] = [
+    0xbf, 0x00, 0x00, 0x50, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08,
+    0x60, 0xe2, 0x10, 0x00, 0x63, 0x38, 0x00, 0x07, 0x02, 0x04, 0x05, 0xb4, 0x68, 0x69,
+];
+
+fn with_offset(words: u8) -> [u8; 26] {
+    let mut packet = PACKET;
+    packet[12] = words << 4;
+    packet
+}
+
+#[test]
+fn deconstructs() {
+    let packet = Packet::new_checked(&PACKET[..]).unwrap();
+    assert_eq!((packet.source_port(), packet.destination_port()), (48896, 80));
+    assert_eq!((packet.sequence(), packet.acknowledgment()), (0x01020304, 0x05060708));
+    assert_eq!(packet.flags(), Flags::SYN | Flags::ECE | Flags::CWR | Flags::URG);
+    assert!(packet.flags().contains(Flags::SYN | Flags::URG) && !packet.flags().contains(Flags::SYN | Flags::ACK));
+    assert!(packet.verify_checksum(ADDRESSES));
+    assert_eq!(packet.options(), [2, 4, 5, 0xb4]);
+    assert_eq!(packet.into_payload(), b"hi");
+}
+
+#[test]
+fn data_offsets_that_cannot_be_are_refused() {
+    let refusal = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
+    assert_eq!(refusal(&PACKET[..19]), Error::Truncated);
+    assert_eq!(refusal(&with_offset(4)), Error::Malformed);
+    assert_eq!(refusal(&with_offset(7)), Error::Truncated);
+    assert_eq!(refusal(&PACKET[..23]), Error::Truncated);
+    assert!(Packet::new_checked(&PACKET[..24]).unwrap().payload().is_empty());
+}
+
+#[test]
+fn fill_checksum_restores_what_scapy_computed() {
+    let mut packet = Packet::new_checked(PACKET).unwrap();
+    packet.set_source_port(1);
+    assert!(!packet.verify_checksum(ADDRESSES));
+    packet.set_source_port(48896);
+    packet.set_destination_port(80);
+    packet.fill_checksum(ADDRESSES);
+    assert_eq!(packet.into_inner(), PACKET);
+}
+
+#[test]
+fn repr_with_checksum_equals_segment_of_scapy() {
+    let repr = Repr {
+        source_port: 48896,
+        destination_port: 80,
+        sequence: 0x01020304,
+        acknowledgment: 0x05060708,
+        flags: Flags::SYN | Flags::ECE | Flags::CWR | Flags::URG,
+        window: 0x1000,
+        urgent: 7,
+        options: &[2, 4, 5, 0xb4],
+        payload_len: 2,
+    };
+    assert_eq!(Repr::parse(&Packet::new_checked(PACKET).unwrap()), Ok(repr));
+    let mut bytes = PACKET;
+    bytes[..24].fill(0xee);
+    assert_eq!(repr.emit_with_checksum(&mut bytes[..25], ADDRESSES), Err(Error::Truncated));
+    assert_eq!(repr.emit(&mut bytes[..23]), Err(Error::Truncated));
+    assert_eq!(bytes[..24], [0xee; 24]);
+    repr.emit_with_checksum(&mut bytes, ADDRESSES).unwrap();
+    assert_eq!(bytes, PACKET);
+}
+
+#[test]
+fn emit_rejects_what_no_segment_can_hold() {
+    let mut bytes = vec![0; 65_536];
+    let options = Repr { options: &[1; 41], ..Repr::default() };
+    assert_eq!(options.emit(&mut bytes), Err(Error::Malformed));
+    let payload = Repr { payload_len: 65_516, ..Repr::default() };
+    assert_eq!(payload.emit_with_checksum(&mut bytes, ADDRESSES), Err(Error::Malformed));
+    assert_eq!(Repr::parse(&Packet::new_checked(with_payload(65_516)).unwrap()), Err(Error::Malformed));
+    assert!(Repr::parse(&Packet::new_checked(with_payload(65_515)).unwrap()).is_ok());
+}
+
+/// Returns a segment without options and with `len` bytes of payload.
+fn with_payload(len: usize) -> Vec<u8> {
+    let mut segment = vec![0; HEADER_LEN + len];
+    segment[12] = 0x50;
+    segment
+}
+
+/// A segment with these options, padded with END, and a right checksum.
+fn with_options(options: &[u8]) -> Vec<u8> {
+    let mut packet = PACKET[..HEADER_LEN].to_vec();
+    packet.extend_from_slice(options);
+    packet.resize(packet.len().next_multiple_of(4), option::END);
+    packet[12] = (packet.len() as u8 / 4) << 4;
+    packet.extend_from_slice(b"data");
+    Packet::new_checked(&mut packet[..]).unwrap().fill_checksum(ADDRESSES);
+    packet
+}
+
+/// What becomes of options, and whether the rest is as it was and the checksum right.
+fn lowered(options: &[u8], most: u16) -> (Result<bool, Error>, Vec<u8>) {
+    let before = with_options(options);
+    let mut after = Packet::new_checked(before.clone()).unwrap();
+    let result = after.lower_mss(most);
+    assert!(after.verify_checksum(ADDRESSES));
+    assert_eq!(after.options().len(), options.len().next_multiple_of(4));
+    let now = after.options()[..options.len()].to_vec();
+    let mut back = after.into_inner();
+    back[16..18].copy_from_slice(&before[16..18]);
+    back[HEADER_LEN..HEADER_LEN + options.len()].copy_from_slice(options);
+    assert_eq!(back, before);
+    (result, now)
+}
+
+#[test]
+fn a_larger_mss_is_lowered_wherever_it_stands() {
+    assert_eq!(lowered(&[2, 4, 0x05, 0xb4], 1400), (Ok(true), vec![2, 4, 0x05, 0x78]));
+    assert_eq!(lowered(&[1, 2, 4, 0xff, 0xff, 1], 88), (Ok(true), vec![1, 2, 4, 0, 88, 1]));
+    // Behind a window scale, an unknown option, no operations; with something behind it.
+    let (before, after) = ([3, 3, 7, 254, 5, 1, 2, 3, 1, 2, 4, 0x23, 0x28, 4, 2], 0x22);
+    let mut want = before.to_vec();
+    want[11..13].copy_from_slice(&[after, 0x60]);
+    assert_eq!(lowered(&before, 0x2260), (Ok(true), want));
+    // Two, of which one is small already: at an even and at an odd offset.
+    let two = [2, 4, 0x10, 0, 1, 2, 4, 1, 0, 2, 4, 0x20, 0];
+    assert_eq!(lowered(&two, 0x0fff), (Ok(true), vec![2, 4, 0x0f, 0xff, 1, 2, 4, 1, 0, 2, 4, 0x0f, 0xff]));
+}
+
+#[test]
+fn what_is_no_larger_or_not_there_stays() {
+    for options in [&[][..], &[2, 4, 0x05, 0xb4], &[2, 4, 0, 0], &[1, 1, 4, 2], &[0, 2, 4, 0xff, 0xff]] {
+        assert_eq!(lowered(options, 1460), (Ok(false), options.to_vec()));
+    }
+}
+
+#[test]
+fn malformed_options_stay() {
+    const LARGE: [u8; 4] = [2, 4, 0xff, 0xff];
+    let behind = |options: &[u8]| [&LARGE[..], options].concat();
+    // A length of 0, of 1, one beyond the header, none; a maximum segment size of three bytes, and of six.
+    for options in [&[3, 0][..], &[3, 1, 1, 1], &[3, 5, 7, 1], &[1, 1, 1, 3], &[2, 3, 9, 1], &[2, 6, 9, 9, 9, 9]] {
+        assert_eq!(lowered(&behind(options), 100), (Err(Error::Malformed), behind(options)), "{options:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(packet) = Packet::new_checked(&bytes[..]) {
+            prop_assert_eq!(HEADER_LEN + packet.options().len() + packet.payload().len(), bytes.len());
+            let mut packet = Packet::new_checked(bytes.clone()).unwrap();
+            packet.fill_checksum(ADDRESSES);
+            prop_assert!(packet.verify_checksum(ADDRESSES));
+        }
+    }
+
+    #[test]
+    fn emitted_header_equals_parsed_header(
+        (ports, numbers, flags) in (any::<(u16, u16)>(), any::<(u32, u32)>(), any::<u8>()),
+        (window, urgent) in (any::<u16>(), any::<u16>()),
+        options in prop::collection::vec(any::<u8>(), 0..=40),
+        payload in prop::collection::vec(any::<u8>(), 0..50),
+    ) {
+        let repr = Repr {
+            source_port: ports.0,
+            destination_port: ports.1,
+            sequence: numbers.0,
+            acknowledgment: numbers.1,
+            flags: Flags(flags),
+            window,
+            urgent,
+            options: &options,
+            payload_len: payload.len() as u16,
+        };
+        let mut bytes = vec![0xee; repr.header_len()];
+        bytes.extend(&payload);
+        repr.emit_with_checksum(&mut bytes, ADDRESSES).unwrap();
+        let packet = Packet::new_checked(&bytes[..]).unwrap();
+        prop_assert!(packet.verify_checksum(ADDRESSES));
+        prop_assert_eq!(packet.payload(), &payload[..]);
+        let parsed = Repr::parse(&packet).unwrap();
+        prop_assert!(parsed.options.starts_with(&options));
+        prop_assert_eq!(parsed, Repr { options: parsed.options, ..repr });
+        let mut again = bytes.clone();
+        again[..parsed.header_len()].fill(0xee);
+        parsed.emit_with_checksum(&mut again, ADDRESSES).unwrap();
+        prop_assert_eq!(again, bytes);
+    }
+
+    /// Any options: what was changed is nothing but values of more than `most`, which are `most` then, and the checksum.
+    #[test]
+    fn lowering_changes_the_value_and_the_checksum_only(
+        options in prop::collection::vec(prop_oneof![
+            4 => any::<u16>().prop_map(|mss| [&[2, 4][..], &mss.to_be_bytes()].concat()),
+            2 => Just(vec![1]),
+            2 => (5..=255u8, prop::collection::vec(any::<u8>(), 0..6))
+                .prop_map(|(kind, value)| [&[kind, value.len() as u8 + 2][..], &value].concat()),
+            1 => prop::collection::vec(any::<u8>(), 0..4),
+        ], 0..8),
+        most: u16,
+    ) {
+        let mut options = options.concat();
+        options.truncate(40);
+        let (result, after) = lowered(&options, most);
+        let changed: Vec<_> = (0..options.len()).filter(|&at| options[at] != after[at]).collect();
+        prop_assert_eq!(result.unwrap_or(false), !changed.is_empty());
+        for at in changed {
+            let value = (at.max(1) - 1..=at).find(|&at| after.get(at..at + 2) == Some(&most.to_be_bytes()[..]));
+            let old = value.map(|at| u16::from_be_bytes([options[at], options[at + 1]]));
+            prop_assert!(old.is_some_and(|old| old > most), "{:?} to {:?}", options, after);
+        }
+        prop_assert_eq!(lowered(&after, most).0.unwrap_or(false), false);
+    }
+}
