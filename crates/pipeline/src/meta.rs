@@ -1,19 +1,19 @@
-//! What is known of a packet besides its bytes.
+//! Metadata of a packet.
 
 use crate::verdict::PortId;
 use xdpfwd_wire::Headers;
 
-/// What is known of a packet besides its bytes.
+/// Metadata of a packet: where it arrived, and its parsed headers.
 #[derive(Clone, Copy, Debug)]
 pub struct Meta {
-    /// The port that it came in on.
+    /// The port on which the packet arrived.
     pub ingress: PortId,
-    /// The queue of that port.
+    /// The queue of that port, from 0.
     pub queue: u16,
     /// Whether a stage of the path has decrypted it: none of its content may go back in clear to the port it came from.
     pub decrypted: bool,
-    /// What was parsed of it when it came, with offsets from the start of the frame: a stage that moves the start or
-    /// rewrites headers parses again ([`PacketMut::reparse`](crate::PacketMut::reparse)). All zero if no stage of the path
+    /// The headers as they were on arrival, with offsets from the start of the frame. A stage that moves the start or
+    /// rewrites headers calls [`PacketMut::reparse`](crate::PacketMut::reparse). Undefined if no stage of the path
     /// [`needs_headers`](crate::Stage::needs_headers).
     pub headers: Headers,
 }

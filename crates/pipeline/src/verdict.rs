@@ -1,19 +1,19 @@
-//! What a stage decides about a packet.
+//! A stage's decision about a packet.
 
 use crate::reason::Reason;
 
-/// The number of a port in its worker, in the order in which ports were added.
+/// The number of a port, from 0 in the order of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub u8);
 
-/// What becomes of a packet after a stage.
+/// A stage's decision about a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verdict {
-    /// On to the next stage, and after the last one to the path's port.
+    /// The packet goes on to the next stage, and after the last one to the port of the path.
     #[default]
     Next,
-    /// Out of this port at once, past the stages that follow.
+    /// The packet goes to the egress queue of this port, past the stages that follow.
     To(PortId),
-    /// Dropped, and counted under this reason.
+    /// The packet is dropped and counted under this reason.
     Drop(Reason),
 }

@@ -8,20 +8,23 @@ use crate::reason::Reason;
 use crate::verdict::{PortId, Verdict};
 use xdpfwd_wire::Headers;
 
-/// The packets of a batch, each with what is known of it and a verdict to be given.
+/// A batch of packets as a stage processes it: frames, parsed headers and verdicts.
+///
+/// Packets have batch indexes from 0, in the order in which they arrived. Without a verdict a packet goes on to the next
+/// stage.
 pub struct View<'a> {
     pub(crate) batch: &'a mut Batch,
     pub(crate) metas: &'a mut [Meta; Batch::CAPACITY],
     pub(crate) verdicts: &'a mut [Verdict; Batch::CAPACITY],
-    /// A place was emptied by `hold`.
+    /// `hold` has taken a frame out of the batch.
     pub(crate) took: bool,
 }
 
 /// One packet of a [`View`].
 pub struct PacketMut<'a> {
-    /// Its bytes, with room in front and behind.
+    /// The bytes of the frame from the Ethernet header on, without FCS, with headroom in front and tailroom behind.
     pub frame: &'a mut Frame,
-    /// What is known of it.
+    /// The ingress port and queue, and the parsed headers.
     pub meta: &'a mut Meta,
     verdict: &'a mut Verdict,
 }
@@ -34,13 +37,14 @@ impl PacketMut<'_> {
         *self.verdict = Verdict::Drop(reason.into());
     }
 
-    /// Sends it out of this port, past the stages that follow.
+    /// Sends the packet to the egress queue of this port, past the stages that follow. If the worker has no such port or
+    /// the queue is full, the packet is dropped as [`Reason::NO_SUCH_PORT`] or [`Reason::EGRESS_FULL`].
     #[inline]
     pub fn send_to(&mut self, port: PortId) {
         *self.verdict = Verdict::To(port);
     }
 
-    /// Parses it again, after its headers were rewritten or its start was moved.
+    /// Parses the headers again, after the stage has rewritten them or moved the start of the frame.
     #[inline]
     pub fn reparse(&mut self) {
         Headers::parse_into(self.frame, &mut self.meta.headers);
@@ -48,19 +52,19 @@ impl PacketMut<'_> {
 }
 
 impl View<'_> {
-    /// Places in the batch; all have a packet until one is held.
+    /// Returns the number of batch indexes. Each has a packet until a stage holds it.
     #[inline]
     pub fn len(&self) -> usize {
         self.batch.len()
     }
 
-    /// Whether there is no place.
+    /// Returns whether the batch has no index.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.batch.is_empty()
     }
 
-    /// The packets, in the order in which they came.
+    /// Returns the packets in the order in which they arrived.
     #[inline]
     pub fn packets(&mut self) -> impl Iterator<Item = PacketMut<'_>> {
         let places = self.batch.places_mut().iter_mut();
@@ -70,14 +74,14 @@ impl View<'_> {
         })
     }
 
-    /// The packet at a place; `None` behind the last place, or if it was held.
+    /// Returns the packet at a batch index. `None` beyond the last index, or if the stage holds the packet.
     #[inline]
     pub fn packet(&mut self, place: usize) -> Option<PacketMut<'_>> {
         let frame = self.batch.places_mut().get_mut(place)?.as_mut()?;
         Some(PacketMut { frame, meta: &mut self.metas[place], verdict: &mut self.verdicts[place] })
     }
 
-    /// Gives the packet at a place a verdict. Behind the last place it does nothing.
+    /// Sets the verdict of the packet at a batch index. Does nothing beyond the last index.
     #[inline]
     pub fn set(&mut self, place: usize, verdict: Verdict) {
         if let Some(own) = self.verdicts[..self.batch.len()].get_mut(place) {
@@ -85,9 +89,12 @@ impl View<'_> {
         }
     }
 
-    /// Takes the packet at a place out of the batch, for the stage to keep. It counts as held until it is emitted or dropped
-    /// through [`Cx`]. `None` if there is no packet, or the worker's quota is used up: it stays in the batch then, and a
-    /// stage that cannot let it pass drops it with [`Reason::HOLD_QUOTA`].
+    /// Takes the packet at a batch index out of the batch, for the stage to keep. The frame counts as held until the stage
+    /// emits, drops or frees it through [`Cx`].
+    ///
+    /// Returns `None` if there is no packet, or if the quota is used up: a quarter of the worker's frames, for all its
+    /// stages together. The packet stays in the batch then, and a stage that cannot let it pass drops it with
+    /// [`Reason::HOLD_QUOTA`].
     pub fn hold(&mut self, place: usize, cx: &mut Cx<'_>) -> Option<Frame> {
         let occupied = self.batch.places_mut().get_mut(place).filter(|place| place.is_some())?;
         if !cx.take_quota() {
@@ -97,7 +104,7 @@ impl View<'_> {
         occupied.take()
     }
 
-    /// Whether every packet is still there and goes on.
+    /// Returns whether every packet is still in the batch and goes on.
     #[inline]
     pub(crate) fn all_next(&self) -> bool {
         !self.took && self.verdicts[..self.batch.len()].iter().all(|verdict| *verdict == Verdict::Next)
