@@ -1,4 +1,8 @@
-//! The kernel's side of a port, in process: no interface, no privilege, and it misbehaves on request.
+//! A fake kernel for tests: it plays the kernel's side of a port's four rings, in this process.
+//!
+//! It needs no interface and no privileges. The feature `fake-kernel` enables it; enable it in
+//! dev-dependencies only. A test delivers packets with [`FakeKernel::deliver`], lets the code under
+//! test work on the port, and reads what the port sent with [`FakeKernel::take_sent`].
 //!
 //! ```
 //! use xdpfwd_xsk::fake_kernel::FakeKernel;
@@ -19,6 +23,49 @@
 //! assert_eq!(kernel.take_sent(), [b"a frame of sixteen bytes, or so"]);
 //! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
+//!
+//! # A kernel that misbehaves
+//!
+//! A [`Behaviour`] makes the fake kernel refuse, delay or lose work; [`FakeKernel::set`] changes it
+//! at any time.
+//!
+//! | the kernel | set |
+//! |---|---|
+//! | stalls: accepts descriptors and sends nothing | `budget: 0` |
+//! | sends a few descriptors per wake-up, as copy mode does | `budget: 32` |
+//! | loses the next wake-up, or every one | `ignored_wakeups: 1`, or `u32::MAX` |
+//! | answers the next wake-ups with errors | `errors: [libc::EAGAIN, libc::ENOBUFS].into()` |
+//! | throws the next packet away, as without a carrier | `errors: [libc::EBUSY].into()` |
+//! | answers every wake-up with one error | `answer: Some(libc::ENETDOWN)` |
+//! | completes late, or never | `completion_delay: Some(3)`, or `None` |
+//! | removes the interface after five packets | `vanishes_after: Some(5)` |
+//!
+//! These methods act at once: [`FakeKernel::vanish`] removes the interface.
+//! [`FakeKernel::deliver_descriptor`] and [`FakeKernel::complete_address`] write a ring entry that
+//! no correct kernel writes: an address outside the UMEM, or a chunk that the kernel does not own.
+//! Packets are lost on the receive side when the fill ring is empty or the RX ring is full:
+//! [`FakeKernel::deliver`] returns [`Lost`] then.
+//!
+//! ```
+//! use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel};
+//! use xdpfwd_xsk::{EgressQueue, Port, Umem, UmemConfig};
+//!
+//! let (umem, mut pool) = Umem::new(&UmemConfig::default())?;
+//! let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
+//! let mut queue = EgressQueue::new(&umem, 64);
+//! let mut frame = pool.alloc().unwrap();
+//! frame.append(60).unwrap().fill(1);
+//! queue.push(frame).unwrap();
+//!
+//! kernel.set(Behaviour { budget: 0, ..Behaviour::default() });
+//! port.transmit(&mut queue);
+//! assert_eq!((kernel.unsent(), kernel.take_sent().len()), (1, 0)); // stalled
+//!
+//! kernel.set(Behaviour::default());
+//! kernel.run();
+//! assert_eq!((kernel.unsent(), kernel.take_sent().len()), (0, 1)); // recovered
+//! # Ok::<(), xdpfwd_xsk::UmemError>(())
+//! ```
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -35,7 +82,7 @@ use crate::ring::{Consumer, Producer};
 use crate::umem::Umem;
 use crate::xsk_port::{Kernel, Rings, XskPort};
 
-/// How the fake kernel behaves. The default is a prompt and willing one.
+/// How the fake kernel behaves. By default it sends and completes everything at each wake-up.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
     /// Descriptors that it sends per wake-up at most, as copy mode does; the rest waits for another one.
@@ -123,8 +170,8 @@ struct Side {
     tx: Consumer<Descriptor>,
     memory: Rc<Memory>,
     behaviour: Behaviour,
-    /// What was sent, unless it is not to be kept.
-    sent: Option<Vec<Vec<u8>>>,
+    /// What was sent, each with its chunk, unless it is not to be kept.
+    sent: Option<Vec<(u32, Vec<u8>)>>,
     /// What was thrown away, the same.
     thrown_away: Vec<Vec<u8>>,
     /// The interface has disappeared.
@@ -216,6 +263,12 @@ impl FakeKernel {
 
     /// A packet arrives. Not delivered, it is counted as the kernel would.
     pub fn deliver(&self, packet: &[u8]) -> Result<(), Lost> {
+        self.deliver_in_chunk(packet).map(drop)
+    }
+
+    /// Delivers a packet like [`deliver`](Self::deliver) and returns the number of the chunk that
+    /// holds it, which is [`Frame::chunk`](crate::Frame::chunk) of the received frame.
+    pub fn deliver_in_chunk(&self, packet: &[u8]) -> Result<u32, Lost> {
         let mut side = self.0.borrow_mut();
         let side = &mut *side;
         if side.gone {
@@ -249,7 +302,12 @@ impl FakeKernel {
         write(&side.umem, address, packet);
         reservation.push(Descriptor { addr: address, len: u32::from(len), options: 0 });
         reservation.commit();
-        Ok(())
+        Ok(chunk)
+    }
+
+    /// Returns the length in bytes of the longest packet that a frame has room for.
+    pub fn longest_packet(&self) -> usize {
+        (self.0.borrow().umem.frame_size() - XDP_PACKET_HEADROOM) as usize
     }
 
     /// An RX descriptor as no honest kernel would write it: what user space does with it is the test's subject.
@@ -317,6 +375,12 @@ impl FakeKernel {
 
     /// What was sent since the last call, in order.
     pub fn take_sent(&self) -> Vec<Vec<u8>> {
+        self.take_sent_chunks().into_iter().map(|(_, packet)| packet).collect()
+    }
+
+    /// Returns the packets that were sent since the last call, in order, each with the number of
+    /// the chunk that held it.
+    pub fn take_sent_chunks(&self) -> Vec<(u32, Vec<u8>)> {
         self.0.borrow_mut().sent.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
@@ -416,7 +480,8 @@ impl Side {
         for descriptor in sending.by_ref() {
             if is_sending(&self.umem, self.slot, &descriptor) {
                 if let Some(sent) = &mut self.sent {
-                    sent.push(read(&self.umem, descriptor.addr, descriptor.len as usize));
+                    let (chunk, _) = self.umem.region().split(descriptor.addr);
+                    sent.push((chunk, read(&self.umem, descriptor.addr, descriptor.len as usize)));
                 }
                 self.completing.push_back((descriptor.addr, now));
             } else {

@@ -61,6 +61,12 @@ impl Umem {
         self.0.owners.count(Owner::HELD)
     }
 
+    /// Returns whether user space holds the chunk with this number as a [`Frame`](crate::Frame).
+    #[cfg(feature = "fake-kernel")]
+    pub fn is_held(&self, chunk: u32) -> bool {
+        self.0.owners.is(chunk, Owner::HELD)
+    }
+
     /// Frames that were dropped instead of given back, by the record. Each is out of use until the UMEM goes.
     pub fn lost(&self) -> u32 {
         self.0.owners.count(Owner::LOST)
