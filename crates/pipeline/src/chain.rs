@@ -76,7 +76,7 @@ impl Chain for Vec<NamedStage> {
 }
 
 /// A type's name without its path.
-fn short_name<T>() -> String {
+pub(crate) fn short_name<T>() -> String {
     let path = std::any::type_name::<T>();
     path.split('<').next().and_then(|path| path.rsplit("::").next()).unwrap_or(path).to_owned()
 }

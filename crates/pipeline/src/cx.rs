@@ -3,6 +3,8 @@
 use xdpfwd_xsk::{Foreign, Frame, Pool};
 
 use crate::egress::Egress;
+#[cfg(feature = "testing")]
+use crate::frame_log::{self, FrameEvent};
 use crate::ledger::StageAccount;
 use crate::reason::{Drops, Reason};
 use crate::verdict::PortId;
@@ -90,8 +92,14 @@ impl Cx<'_> {
     /// Gives back a frame that the stage allocated and did not use. It is not a packet, so it is not counted as a drop.
     pub fn free(&mut self, frame: Frame) {
         self.return_quota();
-        if let Err(Foreign(frame)) = self.pool.free(frame) {
-            self.discard(frame, Reason::FOREIGN_FRAME);
+        #[cfg(feature = "testing")]
+        let chunk = frame.chunk();
+        match self.pool.free(frame) {
+            Ok(()) => {
+                #[cfg(feature = "testing")]
+                frame_log::add(chunk, FrameEvent::Freed);
+            }
+            Err(Foreign(frame)) => self.discard(frame, Reason::FOREIGN_FRAME),
         }
     }
 
@@ -105,8 +113,14 @@ impl Cx<'_> {
 /// lost to that UMEM and counted as [`Reason::FOREIGN_FRAME`].
 #[inline]
 pub(crate) fn discard(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: Reason) {
+    #[cfg(feature = "testing")]
+    let chunk = frame.chunk();
     match pool.free(frame) {
-        Ok(()) => drops.count(reason),
+        Ok(()) => {
+            #[cfg(feature = "testing")]
+            frame_log::add(chunk, FrameEvent::Dropped(reason));
+            drops.count(reason);
+        }
         Err(Foreign(_)) => drops.count(Reason::FOREIGN_FRAME),
     }
 }

@@ -76,6 +76,12 @@ impl Egress {
         &mut self.queues[index]
     }
 
+    /// Returns whether a queue has the frame of this chunk.
+    #[cfg(feature = "testing")]
+    pub(crate) fn has_chunk(&self, chunk: u32) -> bool {
+        self.queues.iter().flat_map(EgressQueue::iter).any(|frame| frame.chunk() == chunk)
+    }
+
     /// Frames that wait, in all queues.
     pub(crate) fn waiting(&self) -> usize {
         self.queues.iter().map(EgressQueue::len).sum()

@@ -211,6 +211,9 @@ pub(crate) struct TaskLedger {
     base: Counters,
     /// What the ports counted in earlier periods in which it was on.
     before: Counters,
+    /// The time that stages see on a test bench; `None` for the clock's.
+    #[cfg(feature = "testing")]
+    frozen: Option<u64>,
 }
 
 impl TaskLedger {
@@ -223,7 +226,24 @@ impl TaskLedger {
             looked: TaskAccount::default(),
             base: Counters::default(),
             before: Counters::default(),
+            #[cfg(feature = "testing")]
+            frozen: None,
         }
+    }
+
+    /// Sets the time that stages see from now on. Accounts still go by the clock.
+    #[cfg(feature = "testing")]
+    pub(crate) fn freeze(&mut self, now: u64) {
+        self.frozen = Some(now);
+    }
+
+    /// Returns the time that stages see, without the delay of [`now`](Self::now).
+    pub(crate) fn read_clock(&self) -> u64 {
+        #[cfg(feature = "testing")]
+        if let Some(now) = self.frozen {
+            return now;
+        }
+        clock::cycles()
     }
 
     /// Switches it. What the ports have counted so far decides where its period begins or ends.
@@ -254,6 +274,10 @@ impl TaskLedger {
     /// The time: that of the last stamp, which is not long ago, or of now if there are none.
     #[inline]
     pub(crate) fn now(&self) -> u64 {
+        #[cfg(feature = "testing")]
+        if let Some(now) = self.frozen {
+            return now;
+        }
         if self.on { self.last } else { clock::cycles() }
     }
 

@@ -14,6 +14,8 @@ mod capability;
 mod chain;
 mod cx;
 mod egress;
+#[cfg(feature = "testing")]
+mod frame_log;
 mod icmp;
 mod ledger;
 mod meta;
@@ -25,6 +27,8 @@ mod registry;
 mod report;
 mod shared_counters;
 mod stage;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod verdict;
 mod view;
 mod worker;

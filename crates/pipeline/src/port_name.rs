@@ -33,11 +33,7 @@ impl PortName {
     /// the ports that exist.
     pub fn resolve<'a>(&self, cx: &PlanCx<'a>) -> Result<&'a PortInfo, PlanError> {
         cx.ports.by_name(self.as_str()).ok_or_else(|| {
-            let names: Vec<_> = cx.ports.iter().map(|port| format!("{:?}", port.name)).collect();
-            let known = match names.as_slice() {
-                [] => "none".to_owned(),
-                names => names.join(", "),
-            };
+            let known = cx.ports.names();
             PlanError(vec![PlanDiagnostic {
                 location: Location::Configuration(self.0.span()),
                 message: format!("no port is called {:?}; the ports are: {known}", self.as_str()),

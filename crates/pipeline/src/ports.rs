@@ -82,6 +82,12 @@ impl Ports {
         self.0.iter().find(|port| port.name == name)
     }
 
+    /// Returns the names of all ports for an error message: `"lan", "wan"`, or `none`.
+    pub(crate) fn names(&self) -> String {
+        let names: Vec<_> = self.0.iter().map(|port| format!("{:?}", port.name)).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+
     /// Returns all ports, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &PortInfo> {
         self.0.iter()

@@ -9,6 +9,7 @@ pub mod lab;
 pub mod process;
 #[cfg(feature = "filter")]
 pub mod random_filter;
+#[cfg(feature = "wires")]
 pub mod wires;
 
 pub use folder::Folder;
@@ -31,6 +32,6 @@ pub fn plan(kind: &str, table: &str, cx: &PlanCx<'_>) -> Planned<toml::de::Error
 }
 
 /// The example in README.md, compiled as a doctest.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "wires"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

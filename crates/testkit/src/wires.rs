@@ -1,5 +1,6 @@
 //! Two ports on the fake kernel, and a worker between them.
 
+pub use xdpfwd_pipeline::testing::assert_conserved;
 use xdpfwd_pipeline::{Chain, FrameCensus, PortId, Worker};
 use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel, Sizes};
 use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
@@ -96,19 +97,4 @@ pub fn number(packet: &[u8]) -> u64 {
 
 pub fn numbers(packets: &[Vec<u8>]) -> Vec<u64> {
     packets.iter().map(|packet| number(packet)).collect()
-}
-
-/// Every frame is in one place, by the structural count and by the record.
-#[track_caller]
-pub fn assert_conserved<C: Chain>(worker: &mut Worker<C>) -> FrameCensus {
-    let report = worker.report();
-    let (frames, record) = (report.frames, worker.umem().ownership());
-    assert_eq!(frames.in_flight, worker.in_user_space() as u64, "{frames:?} {record:?}");
-    assert_eq!(frames.leaked, 0, "{frames:?} {record:?}");
-    assert_eq!(u64::from(record.pool), frames.pool, "{frames:?} {record:?}");
-    assert_eq!(u64::from(record.held), frames.in_flight, "{frames:?} {record:?}");
-    assert_eq!(u64::from(record.fill), frames.fill + frames.rx, "{frames:?} {record:?}");
-    assert_eq!(u64::from(record.tx), frames.tx + frames.completion, "{frames:?} {record:?}");
-    assert_eq!((record.lost, record.closed), (0, 0));
-    frames
 }

@@ -8,11 +8,13 @@ mod path;
 mod report;
 mod shutdown;
 mod swap;
+#[cfg(feature = "testing")]
+mod testing;
 
 use std::any::Any;
 use std::os::fd::RawFd;
 
-use xdpfwd_xsk::{Batch, Pool, Port, Umem, clock};
+use xdpfwd_xsk::{Batch, Pool, Port, Umem};
 
 pub use self::builder::{BuildError, WorkerBuilder};
 pub use self::idle::{Idle, LONGEST_SPIN, SPIN};
@@ -98,7 +100,7 @@ impl<C: Chain> Worker<C> {
 
     /// Lets the stages of a path give back what they hold. They are not called again.
     fn retire(&mut self, path: usize) {
-        self.visit_stages(path, clock::cycles(), |stage, cx| stage.retire(cx));
+        self.visit_stages(path, self.ledger.read_clock(), |stage, cx| stage.retire(cx));
         self.paths[path].retired = true;
     }
 
@@ -142,12 +144,11 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// Returns the stage if it is an `S`, boxed or not.
+/// Returns the stage if it is an `S`, in any number of boxes.
 fn downcast<S: Stage>(stage: &mut dyn Stage) -> Option<&mut S> {
     let stage: &mut dyn Any = stage;
     if stage.is::<Box<dyn Stage>>() {
-        let stage: &mut dyn Any = &mut **stage.downcast_mut::<Box<dyn Stage>>()?;
-        return stage.downcast_mut();
+        return downcast(&mut **stage.downcast_mut::<Box<dyn Stage>>()?);
     }
     stage.downcast_mut()
 }

@@ -1,0 +1,452 @@
+//! The test bench: a worker on the fake kernel.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use xdpfwd_xsk::fake_kernel::{FakeKernel, Lost};
+use xdpfwd_xsk::{Batch, clock};
+
+use super::conserved::assert_conserved;
+use super::disposition::Disposition;
+use super::error::TestBenchError;
+use super::plans::{Plans, build};
+use super::stages::IntoStages;
+use super::tracked::Tracked;
+use crate::chain::NamedStage;
+use crate::frame_log;
+use crate::plan::{BuildCx, StagePlan};
+use crate::ports::Ports;
+use crate::report::{FrameCensus, WorkerReport};
+use crate::verdict::PortId;
+use crate::worker::{Swapped, Worker};
+
+/// How often stages tick while one of them holds frames.
+const BUSY_TICK: Duration = Duration::from_millis(1);
+
+/// How often stages tick while none of them holds a frame.
+const IDLE_TICK: Duration = Duration::from_millis(100);
+
+/// How long the bench waits for a fake kernel that sends nothing, in real time. A port repeats a
+/// wake-up that changed nothing after at most 640 µs.
+const STALLED: Duration = Duration::from_millis(2);
+
+/// Stages on a worker, between ports that the fake kernel plays. See the [module](super).
+///
+/// The bench checks after each call that no frame is lost, and once more when it is dropped. A
+/// stage that loses one fails the test, see [`assert_conserved`](Self::assert_conserved).
+pub struct TestBench {
+    // Stages are dropped before their resources are released.
+    worker: Worker<Vec<NamedStage>>,
+    plans: Plans,
+    kernels: Vec<FakeKernel>,
+    ports: Ports,
+    /// The first and the last port of each path.
+    paths: Vec<(PortId, PortId)>,
+    workers: usize,
+    /// By port, frames that were sent and are not the disposition of a packet.
+    sent: Vec<Vec<Vec<u8>>>,
+    /// The time at which the bench was built, in cycles.
+    start: u64,
+    /// The time that has passed since for stages.
+    elapsed: Duration,
+    /// A stage panicked, so that frames of the batch are lost.
+    is_interrupted: bool,
+}
+
+impl TestBench {
+    /// Starts a bench whose clock stands still.
+    pub(super) fn start(
+        mut worker: Worker<Vec<NamedStage>>,
+        kernels: Vec<FakeKernel>,
+        ports: Ports,
+        paths: Vec<(PortId, PortId)>,
+        workers: usize,
+        plans: Plans,
+    ) -> Self {
+        let start = clock::cycles();
+        worker.freeze_clock(start);
+        let sent = vec![Vec::new(); kernels.len()];
+        let elapsed = Duration::ZERO;
+        let is_interrupted = false;
+        Self { worker, plans, kernels, ports, paths, workers, sent, start, elapsed, is_interrupted }
+    }
+
+    /// Sends one packet to a port, in a batch of its own, and returns its disposition. Other frames
+    /// that leave meanwhile are returned by [`take_sent`](Self::take_sent).
+    ///
+    /// # Panics
+    ///
+    /// As [`send_all`](Self::send_all).
+    #[track_caller]
+    pub fn send(&mut self, port: &str, frame: &[u8]) -> Disposition {
+        self.send_all(port, [frame]).remove(0)
+    }
+
+    /// Sends packets to a port and returns the disposition of each, in the same order. The worker
+    /// receives them in batches of 64 and a last, shorter one.
+    ///
+    /// # Panics
+    ///
+    /// - If no port has the name, or no path starts from the port.
+    /// - If a packet is longer than a frame has room for: 1792 bytes, unless
+    ///   [`TestBenchBuilder::umem`](super::TestBenchBuilder::umem) sets longer frames.
+    /// - If a stage loses a frame, see [`assert_conserved`](Self::assert_conserved).
+    #[track_caller]
+    pub fn send_all<I>(&mut self, port: &str, frames: I) -> Vec<Disposition>
+    where
+        I: IntoIterator<Item: AsRef<[u8]>>,
+    {
+        let port = self.ingress(port);
+        let frames: Vec<_> = frames.into_iter().collect();
+        let mut dispositions = Vec::with_capacity(frames.len());
+        for batch in frames.chunks(Batch::CAPACITY) {
+            self.keep_sent();
+            let chunks = batch.iter().map(|frame| self.deliver(port, frame.as_ref()));
+            let mut tracked = Tracked::new(chunks);
+            self.settle(&mut tracked);
+            dispositions.extend(tracked.finish());
+            self.assert_conserved();
+        }
+        dispositions
+    }
+
+    /// Returns the frames that a port has sent since the last call and that are not the disposition
+    /// of a packet, in order: frames that stages held and emitted later, frames from
+    /// [`Cx::alloc`](crate::Cx::alloc), frames that a tick emitted.
+    ///
+    /// # Panics
+    ///
+    /// If no port has the name.
+    #[track_caller]
+    pub fn take_sent(&mut self, port: &str) -> Vec<Vec<u8>> {
+        let port = self.port(port);
+        self.keep_sent();
+        std::mem::take(&mut self.sent[port])
+    }
+
+    /// Moves the clock forward that stages see in [`Cx::now`](crate::Cx::now), and runs their
+    /// periodic work, [`Stage::tick`](crate::Stage::tick), on the way.
+    ///
+    /// Stages tick as they do on a worker without traffic: every millisecond while a stage holds
+    /// frames, else every 100 ms, and at the end. Between two calls the clock stands still, and no
+    /// stage ticks: results do not depend on how fast the test runs.
+    ///
+    /// # Panics
+    ///
+    /// If a stage loses a frame.
+    #[track_caller]
+    pub fn advance(&mut self, by: Duration) {
+        let end = self.elapsed + by;
+        loop {
+            let tick = if self.worker.held_by_stages() > 0 { BUSY_TICK } else { IDLE_TICK };
+            self.elapsed = end.min(self.elapsed + tick);
+            let now = self.now();
+            self.guarded(|worker| worker.tick_at(now));
+            self.flush();
+            if self.elapsed >= end {
+                break;
+            }
+        }
+        self.assert_conserved();
+    }
+
+    /// Returns the time that stages see, in cycles of [`xdpfwd_xsk::clock`].
+    pub fn now(&self) -> u64 {
+        let cycles = self.elapsed.as_secs_f64() * clock::cycles_per_second();
+        // Rounded up, so that a token bucket gets a whole token in the time for one.
+        self.start + cycles.ceil() as u64
+    }
+
+    /// Replaces the stages of the first path, as a reload does. A new stage with the name and the
+    /// type of an old one takes over its counters and its state
+    /// ([`Stage::snapshot`](crate::Stage::snapshot) and [`Stage::restore`](crate::Stage::restore));
+    /// [`Swapped::afresh`] names those that could not. The old stages are retired:
+    /// [`take_sent`](Self::take_sent) returns what they emit.
+    ///
+    /// # Panics
+    ///
+    /// If the bench has no path, or a stage loses a frame.
+    #[track_caller]
+    pub fn reload(&mut self, stages: impl IntoStages) -> Swapped {
+        let Some(&(from, _)) = self.paths.first() else { panic!("the bench has no path") };
+        self.replace(from, stages.into_stages(), 0)
+    }
+
+    /// Replaces the stages of the path from a port, as [`reload`](Self::reload) does.
+    ///
+    /// # Panics
+    ///
+    /// If no port has the name, no path starts from the port, or a stage loses a frame.
+    #[track_caller]
+    pub fn reload_path(&mut self, from: &str, stages: impl IntoStages) -> Swapped {
+        let from = self.paths[self.path(from)].0;
+        self.replace(from, stages.into_stages(), 0)
+    }
+
+    /// Replaces the stages of the path from a port by stages that are built from plans. Acquires
+    /// the resources of the new plans first, and releases those of the old plans last, as a reload
+    /// does.
+    ///
+    /// # Errors
+    ///
+    /// If a stage cannot acquire its resources. The path keeps its stages.
+    ///
+    /// # Panics
+    ///
+    /// If no port has the name, no path starts from the port, or a stage loses a frame.
+    #[track_caller]
+    pub fn reload_plans<N: Into<String>>(
+        &mut self,
+        from: &str,
+        plans: impl IntoIterator<Item = (N, Arc<dyn StagePlan>)>,
+    ) -> Result<Swapped, TestBenchError> {
+        let (from, to) = self.paths[self.path(from)];
+        let plans: Vec<_> = plans.into_iter().map(|(name, plan)| (name.into(), plan)).collect();
+        self.plans.acquire(from, &plans)?;
+        let (workers, ports) = (self.workers, &self.ports);
+        let cx = BuildCx { workers, from, to, ports, ..BuildCx::default() };
+        let stages = build(&plans, &cx);
+        Ok(self.replace(from, stages, plans.len()))
+    }
+
+    #[track_caller]
+    fn replace(&mut self, from: PortId, stages: Vec<NamedStage>, plans: usize) -> Swapped {
+        let swapped = match self.guarded(|worker| worker.swap_named(from, stages)) {
+            Ok(swapped) => swapped,
+            Err(error) => panic!("{error}"),
+        };
+        self.plans.release_replaced(from, plans);
+        self.flush();
+        self.assert_conserved();
+        swapped
+    }
+
+    /// Retires the stages of every path, as the end of the program does. They give back the frames
+    /// that they hold; [`take_sent`](Self::take_sent) returns what they emit. Packets that are sent
+    /// after that are dropped as [`Reason::SHUTDOWN`](crate::Reason::SHUTDOWN).
+    ///
+    /// # Panics
+    ///
+    /// If a stage still holds a frame: see [`Stage::retire`](crate::Stage::retire).
+    #[track_caller]
+    pub fn retire(&mut self) {
+        self.guarded(Worker::retire_all);
+        self.flush();
+        self.assert_conserved();
+        let held = self.worker.held_by_stages();
+        assert_eq!(held, 0, "frames that stages still hold after `Stage::retire`");
+    }
+
+    /// Returns the counters of the stages with this name, those of their predecessors before a
+    /// reload included. If several stages have the name, their counters are added up.
+    ///
+    /// # Panics
+    ///
+    /// If no stage has the name.
+    #[track_caller]
+    pub fn counters(&mut self, stage: &str) -> Vec<(&'static str, u64)> {
+        let report = self.worker.report();
+        let stages: Vec<_> = report.paths.into_iter().flat_map(|path| path.stages).collect();
+        let mut sum: Vec<(&'static str, u64)> = Vec::new();
+        let named = stages.iter().filter(|own| own.name == stage);
+        for (name, count) in named.flat_map(|own| &own.counters) {
+            match sum.iter_mut().find(|(known, _)| known == name) {
+                Some((_, total)) => *total += count,
+                None => sum.push((name, *count)),
+            }
+        }
+        if !stages.iter().any(|own| own.name == stage) {
+            let names: Vec<_> = stages.iter().map(|own| format!("{:?}", own.name)).collect();
+            let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            panic!("no stage is called {stage:?}; the stages are: {known}");
+        }
+        sum
+    }
+
+    /// Returns the drops so far by the names of their reasons, without zeros.
+    pub fn drops(&mut self) -> Vec<(&'static str, u64)> {
+        let drops = self.worker.report().drops;
+        let counted = drops.iter().filter(|(_, count)| *count > 0);
+        counted.map(|(reason, count)| (reason.name(), count)).collect()
+    }
+
+    /// Returns everything that the worker has counted.
+    pub fn report(&mut self) -> WorkerReport {
+        self.worker.report()
+    }
+
+    /// Returns the worker, for example for [`Worker::stages_mut`].
+    pub fn worker(&mut self) -> &mut Worker<Vec<NamedStage>> {
+        &mut self.worker
+    }
+
+    /// Returns the fake kernel behind a port. Its
+    /// [`Behaviour`](xdpfwd_xsk::fake_kernel::Behaviour) makes the port stall, refuse or disappear.
+    ///
+    /// # Panics
+    ///
+    /// If no port has the name.
+    #[track_caller]
+    pub fn kernel(&self, port: &str) -> &FakeKernel {
+        &self.kernels[self.port(port)]
+    }
+
+    /// Returns the ports.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// Returns the paths, each by the names of the ports where it starts and ends.
+    pub fn paths(&self) -> impl Iterator<Item = (&str, &str)> {
+        let name = |id: PortId| self.ports.get(id).map_or("", |port| &*port.name);
+        self.paths.iter().map(move |&(from, to)| (name(from), name(to)))
+    }
+
+    /// Asserts that every frame is in exactly one place, and returns how many are where. The bench
+    /// does so after each of its calls and when it is dropped.
+    ///
+    /// # Panics
+    ///
+    /// If a frame is lost: a stage dropped the `Frame` value, or forgot it.
+    #[track_caller]
+    pub fn assert_conserved(&mut self) -> FrameCensus {
+        assert_conserved(&mut self.worker)
+    }
+
+    /// Sends packets to a port in batches of 64 and a last, shorter one, and asserts that the
+    /// worker and the stages allocate no memory meanwhile. Discards the frames that leave. What a
+    /// stage allocates for its first packets is no error if the test sends some packets before.
+    ///
+    /// # Panics
+    ///
+    /// If memory is allocated, and as [`send_all`](Self::send_all).
+    #[cfg(feature = "count-allocations")]
+    #[track_caller]
+    pub fn assert_no_allocation<I>(&mut self, port: &str, frames: I)
+    where
+        I: IntoIterator<Item: AsRef<[u8]>>,
+    {
+        let port = self.ingress(port);
+        let frames: Vec<_> = frames.into_iter().collect();
+        self.keep_sent();
+        // The fake kernel copies what it records.
+        self.kernels.iter().for_each(|kernel| kernel.set_recording(false));
+        for batch in frames.chunks(Batch::CAPACITY) {
+            batch.iter().for_each(|frame| _ = self.deliver(port, frame.as_ref()));
+            super::assert_no_allocation(|| self.poll_once());
+            self.assert_conserved();
+        }
+        self.kernels.iter().for_each(|kernel| kernel.set_recording(true));
+    }
+
+    /// Returns the index of the port with a name.
+    #[track_caller]
+    fn port(&self, name: &str) -> usize {
+        match self.ports.by_name(name) {
+            Some(port) => usize::from(port.id.0),
+            None => panic!("no port is called {name:?}; the ports are: {}", self.ports.names()),
+        }
+    }
+
+    /// Returns the index of the path from a port.
+    #[track_caller]
+    fn path(&self, from: &str) -> usize {
+        let port = self.port(from);
+        let path = self.paths.iter().position(|(own, _)| usize::from(own.0) == port);
+        path.unwrap_or_else(|| panic!("no path starts from port {from:?}"))
+    }
+
+    /// Returns the index of the port from which a path starts.
+    #[track_caller]
+    fn ingress(&self, name: &str) -> usize {
+        usize::from(self.paths[self.path(name)].0.0)
+    }
+
+    /// Puts a packet into the RX ring of a port and returns the number of its chunk.
+    #[track_caller]
+    fn deliver(&self, port: usize, frame: &[u8]) -> u32 {
+        let kernel = &self.kernels[port];
+        kernel.deliver_in_chunk(frame).unwrap_or_else(|lost| match lost {
+            Lost::TooLong => panic!(
+                "the packet has {} bytes, and a frame has room for {}; build the bench with a \
+                 larger `frame_size` (`TestBenchBuilder::umem`)",
+                frame.len(),
+                kernel.longest_packet()
+            ),
+            Lost::FillRingEmpty => panic!("no free frame to receive into: all are held or unsent"),
+            lost => panic!("the fake kernel did not deliver the packet: {lost:?}"),
+        })
+    }
+
+    /// Runs one iteration of the worker.
+    fn poll_once(&mut self) {
+        self.guarded(|worker| _ = worker.poll_once());
+    }
+
+    /// Lets the worker call stages.
+    fn guarded<R>(&mut self, run: impl FnOnce(&mut Worker<Vec<NamedStage>>) -> R) -> R {
+        self.is_interrupted = true;
+        let result = run(&mut self.worker);
+        self.is_interrupted = false;
+        result
+    }
+
+    /// Shows each sent frame to the closure, with its port and chunk, and keeps what the closure
+    /// hands back. Returns the number of frames.
+    fn collect(&mut self, mut see: impl FnMut(&str, u32, Vec<u8>) -> Option<Vec<u8>>) -> usize {
+        let mut count = 0;
+        let kernels = self.kernels.iter().zip(self.ports.iter());
+        for ((kernel, port), kept) in kernels.zip(&mut self.sent) {
+            for (chunk, frame) in kernel.take_sent_chunks() {
+                count += 1;
+                kept.extend(see(&port.name, chunk, frame));
+            }
+        }
+        count
+    }
+
+    /// Keeps all sent frames for `take_sent`.
+    fn keep_sent(&mut self) {
+        self.collect(|_, _, frame| Some(frame));
+    }
+
+    /// Sends what stages emitted outside of a batch.
+    fn flush(&mut self) {
+        self.settle(&mut Tracked::new([]));
+    }
+
+    /// Runs the worker until it has sent everything, or the fake kernels send nothing more.
+    fn settle(&mut self, tracked: &mut Tracked) {
+        let mut last_sent = Instant::now();
+        loop {
+            let ((), events) = frame_log::record(|| self.poll_once());
+            tracked.apply(events);
+            let sent = self.collect(|port, chunk, frame| tracked.apply_sent(port, chunk, frame));
+            let (worker, umem) = (&self.worker, self.worker.umem());
+            tracked.mark_leaving(|chunk| umem.is_held(chunk) && !worker.is_queued(chunk));
+            if sent > 0 {
+                last_sent = Instant::now();
+            }
+            if !self.worker.has_unsent() || last_sent.elapsed() > STALLED {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for TestBench {
+    fn drop(&mut self) {
+        // A second panic would end the process without a message of the first.
+        if !std::thread::panicking() && !self.is_interrupted {
+            self.assert_conserved();
+        }
+    }
+}
+
+impl fmt::Debug for TestBench {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.ports.iter().map(|port| &port.name).collect::<Vec<_>>();
+        f.debug_struct("TestBench").field("ports", &names).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,178 @@
+//! Building a test bench.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use xdpfwd_xsk::fake_kernel::FakeKernel;
+use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
+
+use super::bench::TestBench;
+use super::error::{MAX_PORTS, TestBenchError};
+use super::plans::{NamedPlan, Plans, build};
+use super::stages::IntoStages;
+use crate::chain::NamedStage;
+use crate::plan::{BuildCx, StagePlan};
+use crate::ports::{PortInfo, Ports};
+use crate::verdict::PortId;
+use crate::worker::Worker;
+
+/// Frames for each port: a fill ring, an egress queue and what stages hold.
+const FRAMES_PER_PORT: u32 = 512;
+
+/// Builds a [`TestBench`].
+#[must_use = "call `build`"]
+pub struct TestBenchBuilder {
+    ports: Vec<PortInfo>,
+    umem: Option<UmemConfig>,
+    workers: usize,
+    paths: Vec<PathSpec>,
+}
+
+struct PathSpec {
+    from: String,
+    to: String,
+    stages: PathStages,
+}
+
+enum PathStages {
+    Built(Vec<NamedStage>),
+    Planned(Vec<NamedPlan>),
+}
+
+impl TestBench {
+    /// Creates a bench with the ports `lan` ([`PortId`] 0) and `wan` (1), these stages on the path
+    /// from `lan` to `wan`, and no stages on the path back.
+    ///
+    /// # Panics
+    ///
+    /// If the process cannot get 2 MiB of packet memory.
+    #[track_caller]
+    pub fn new(stages: impl IntoStages) -> Self {
+        match Self::builder().path("lan", "wan", stages).path("wan", "lan", ()).build() {
+            Ok(bench) => bench,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Starts to build a bench with ports and paths of your choice.
+    pub fn builder() -> TestBenchBuilder {
+        TestBenchBuilder { ports: Vec::new(), umem: None, workers: 1, paths: Vec::new() }
+    }
+}
+
+impl TestBenchBuilder {
+    /// Adds a port of which stages know only the name. Ports are numbered in the order in which
+    /// they are added. A bench without ports gets `lan` and `wan`.
+    pub fn port(mut self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.ports.push(PortInfo::new(PortId(0), name.clone(), name));
+        self
+    }
+
+    /// Adds ports with what stages may know of them: addresses, MAC addresses and MTUs.
+    pub fn ports(mut self, ports: Ports) -> Self {
+        self.ports.extend(ports.iter().cloned());
+        self
+    }
+
+    /// Adds a path: packets that arrive on port `from` go through the stages and leave on port
+    /// `to`. The stages are already built, so they do not know the ports of the bench; see
+    /// [`plans`](Self::plans).
+    pub fn path(self, from: &str, to: &str, stages: impl IntoStages) -> Self {
+        self.add(from, to, PathStages::Built(stages.into_stages()))
+    }
+
+    /// Adds a path whose stages are built from plans, as xdpfwd does: each stage gets a [`BuildCx`]
+    /// with the ports of the bench. Plans that are a
+    /// [`ResourceOwner`](crate::ResourceOwner) acquire their resources first, and release them when
+    /// the bench is dropped.
+    pub fn plans<N: Into<String>>(
+        self,
+        from: &str,
+        to: &str,
+        plans: impl IntoIterator<Item = (N, Arc<dyn StagePlan>)>,
+    ) -> Self {
+        let plans = plans.into_iter().map(|(name, plan)| (name.into(), plan));
+        self.add(from, to, PathStages::Planned(plans.collect()))
+    }
+
+    fn add(mut self, from: &str, to: &str, stages: PathStages) -> Self {
+        self.paths.push(PathSpec { from: from.to_owned(), to: to.to_owned(), stages });
+        self
+    }
+
+    /// Sets the number of workers that planned stages are told of. The default is 1. The bench
+    /// itself runs one worker, the first.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers.max(1);
+        self
+    }
+
+    /// Sets the packet memory. The default is 512 frames of 2048 bytes per port, at least 1024, in
+    /// pages of the normal size.
+    pub fn umem(mut self, config: UmemConfig) -> Self {
+        self.umem = Some(config);
+        self
+    }
+
+    /// Builds the bench.
+    ///
+    /// # Errors
+    ///
+    /// If a name does not fit, a stage cannot acquire its resources, or the packet memory cannot be
+    /// created.
+    pub fn build(self) -> Result<TestBench, TestBenchError> {
+        let Self { mut ports, umem, workers, paths } = self;
+        if ports.is_empty() {
+            ports = ["lan", "wan"].map(|name| PortInfo::new(PortId(0), name, name)).into();
+        }
+        if ports.len() > MAX_PORTS {
+            return Err(TestBenchError::TooManyPorts(ports.len()));
+        }
+        let mut names = HashSet::new();
+        if let Some(port) = ports.iter().find(|port| !names.insert(port.name.clone())) {
+            return Err(TestBenchError::DuplicatePort(port.name.clone()));
+        }
+        let ports: Ports = ports.into_iter().collect();
+        let count = ports.iter().count() as u32;
+        let umem = umem.unwrap_or_else(|| UmemConfig {
+            frames: FRAMES_PER_PORT * count.max(2),
+            huge_pages: HugePages::Off,
+            ..UmemConfig::default()
+        });
+        let (umem, mut pool) = Umem::new(&umem)?;
+        let (queues, kernels): (Vec<_>, Vec<_>) =
+            (0..count).map(|index| FakeKernel::port(&umem, &mut pool, index)).unzip();
+        let mut builder = Worker::builder(umem, pool);
+        for queue in queues {
+            builder = builder.port(vec![Box::new(queue)]);
+        }
+        let id = |name: &str| match ports.by_name(name) {
+            Some(port) => Ok(port.id),
+            None => {
+                let (name, known) = (name.to_owned(), ports.names());
+                Err(TestBenchError::NoSuchPort { name, known })
+            }
+        };
+        let mut plans = Plans::default();
+        let mut starts: Vec<(PortId, PortId)> = Vec::new();
+        for path in paths {
+            let (from, to) = (id(&path.from)?, id(&path.to)?);
+            if starts.iter().any(|(other, _)| *other == from) {
+                return Err(TestBenchError::TwoPaths(path.from));
+            }
+            starts.push((from, to));
+            let stages = match path.stages {
+                PathStages::Built(stages) => stages,
+                PathStages::Planned(named) => {
+                    plans.acquire(from, &named)?;
+                    let cx = BuildCx { workers, from, to, ports: &ports, ..BuildCx::default() };
+                    build(&named, &cx)
+                }
+            };
+            builder = builder.path(from, to, stages);
+        }
+        let worker = builder.build()?;
+        Ok(TestBench::start(worker, kernels, ports, starts, workers, plans))
+    }
+}

@@ -1,0 +1,97 @@
+//! What happened to a packet on the test bench.
+
+use std::fmt;
+
+use crate::reason::Reason;
+
+/// What happened to a packet that a test sent.
+///
+/// The bench follows the frame, not the bytes: if a stage copies a packet into a frame of its own,
+/// sends the copy and drops the original, the disposition is that of the original, and
+/// [`TestBench::take_sent`](crate::testing::TestBench::take_sent) returns the copy.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Disposition {
+    /// The port with this name sent the frame.
+    Sent {
+        /// The name of the port.
+        port: String,
+        /// The bytes on the wire.
+        frame: Vec<u8>,
+    },
+    /// The packet was dropped and counted under this reason.
+    Dropped {
+        /// The reason.
+        reason: Reason,
+    },
+    /// A stage holds the frame. If the stage emits it later, for example in `tick`,
+    /// [`TestBench::take_sent`](crate::testing::TestBench::take_sent) returns it.
+    Held,
+    /// A stage gave the frame back with [`Cx::free`](crate::Cx::free), which counts no drop. That
+    /// is right for a stage that merges packets, and otherwise a bug in the stage.
+    Freed,
+    /// The frame waits to be sent, or the interface threw it away. This happens only after the test
+    /// changed the behaviour of a port's [fake kernel](crate::testing::TestBench::kernel).
+    Unsent,
+}
+
+impl Disposition {
+    /// Creates [`Disposition::Sent`], to compare with.
+    pub fn sent(port: impl Into<String>, frame: impl Into<Vec<u8>>) -> Self {
+        Self::Sent { port: port.into(), frame: frame.into() }
+    }
+
+    /// Creates [`Disposition::Dropped`], to compare with: for one of [`Reason`]'s constants or a
+    /// stage's own [`DropReason`](crate::DropReason).
+    pub fn dropped(reason: impl Into<Reason>) -> Self {
+        Self::Dropped { reason: reason.into() }
+    }
+
+    /// Returns the name of the drop reason; `None` if the packet was not dropped.
+    pub fn drop_reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Dropped { reason } => Some(reason.name()),
+            _ => None,
+        }
+    }
+
+    /// Returns the bytes that were sent; `None` if the packet was not sent.
+    pub fn sent_frame(&self) -> Option<&[u8]> {
+        match self {
+            Self::Sent { frame, .. } => Some(frame),
+            _ => None,
+        }
+    }
+
+    /// Returns the bytes that were sent on this port.
+    ///
+    /// # Panics
+    ///
+    /// If the packet was not sent, or another port sent it.
+    #[track_caller]
+    pub fn expect_sent(self, on: &str) -> Vec<u8> {
+        match self {
+            Self::Sent { port, frame } if port == on => frame,
+            other => panic!("expected a packet sent on port {on:?}, found {other:?}"),
+        }
+    }
+}
+
+/// Prints frames in hexadecimal.
+impl fmt::Debug for Disposition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sent { port, frame } => {
+                write!(f, "Sent {{ port: {port:?}, frame: {} bytes", frame.len())?;
+                for (index, byte) in frame.iter().enumerate() {
+                    write!(f, "{}{byte:02x}", if index % 16 == 0 { "  " } else { " " })?;
+                }
+                f.write_str(" }")
+            }
+            Self::Dropped { reason } => write!(f, "Dropped {{ reason: {reason} }}"),
+            Self::Held => f.write_str("Held"),
+            Self::Freed => f.write_str("Freed"),
+            Self::Unsent => f.write_str("Unsent"),
+        }
+    }
+}

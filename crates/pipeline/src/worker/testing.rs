@@ -1,0 +1,38 @@
+//! What the test bench needs of a worker.
+
+use super::Worker;
+use crate::chain::Chain;
+
+impl<C: Chain> Worker<C> {
+    /// Sets the time that stages see, in cycles.
+    pub(crate) fn freeze_clock(&mut self, now: u64) {
+        self.ledger.freeze(now);
+        self.last_tick = now;
+    }
+
+    /// Sets the time that stages see and runs their periodic work.
+    pub(crate) fn tick_at(&mut self, now: u64) {
+        self.freeze_clock(now);
+        self.tick(now);
+    }
+
+    /// Retires the stages of every path.
+    pub(crate) fn retire_all(&mut self) {
+        (0..self.paths.len()).for_each(|path| self.retire(path));
+    }
+
+    /// Returns the number of frames that stages hold, by the worker's own count.
+    pub(crate) fn held_by_stages(&self) -> u32 {
+        self.full_quota - self.quota
+    }
+
+    /// Returns whether frames wait that only another iteration will send.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.unsent()
+    }
+
+    /// Returns whether an egress queue has the frame of this chunk.
+    pub(crate) fn is_queued(&self, chunk: u32) -> bool {
+        self.egress.has_chunk(chunk)
+    }
+}
