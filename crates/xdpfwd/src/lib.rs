@@ -30,6 +30,8 @@ mod registry;
 mod reload;
 mod report;
 mod run;
+#[cfg(feature = "testing")]
+mod testing;
 mod text;
 
 use std::ffi::OsString;

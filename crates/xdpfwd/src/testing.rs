@@ -1,0 +1,304 @@
+//! Configurations on the test bench: a program's stages without root and without interfaces.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use xdpfwd_engine::{PathPlan, Plan, undescribed_ports};
+use xdpfwd_pipeline::testing::TestBench;
+use xdpfwd_pipeline::{PortInfo, StagePlan};
+
+use crate::app::App;
+use crate::config::{self, NoMachine, Source};
+
+/// The name of the text in error messages.
+const NAME: &str = "test.toml";
+
+impl App {
+    /// Puts the ports and paths of a configuration on a test bench. The text is read and checked
+    /// like a configuration file, but not against this machine: interfaces need not exist. File
+    /// names in it start from the current directory.
+    ///
+    /// Behind the feature `testing`; enable it in dev-dependencies only.
+    ///
+    /// ```
+    /// use xdpfwd::App;
+    /// use xdpfwd_pipeline::testing::Disposition;
+    ///
+    /// const CONFIG: &str = r#"
+    /// [[port]]
+    /// name = "lan"
+    /// interface = "eth1"
+    ///
+    /// [[port]]
+    /// name = "wan"
+    /// interface = "eth2"
+    ///
+    /// [[path]]
+    /// from = "lan"
+    /// to = "wan"
+    /// stages = ["ttl", "swap"]
+    ///
+    /// [stage.ttl]
+    /// kind = "ttl"
+    ///
+    /// [stage.swap]
+    /// kind = "mac-swap"
+    /// "#;
+    ///
+    /// let app = App::new("my-forwarder", "1.0.0").stages(xdpfwd_stages::builtin());
+    /// let mut bench = app.test_bench(CONFIG)?;
+    ///
+    /// let mut packet = vec![0; 60];
+    /// packet[..34].copy_from_slice(
+    ///     b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\
+    ///       \x45\0\0\x2e\0\0\0\0\x40\xfd\x65\xd1\x0a\0\0\x01\x0a\0\0\x02",
+    /// );
+    /// let sent = bench.send("lan", &packet).expect_sent("wan");
+    /// assert_eq!(sent[..12], *b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02");
+    ///
+    /// packet[22] = 1; // the TTL
+    /// assert_eq!(bench.send("lan", &packet).drop_reason(), Some("ttl_expired"));
+    ///
+    /// let error = app.test_bench(&CONFIG.replace("mac-swap", "mac-swop")).unwrap_err();
+    /// assert!(error.starts_with("test.toml:19:8: "), "{error}");
+    /// # Ok::<(), String>(())
+    /// ```
+    ///
+    /// The bench runs one worker, and a port has one queue. Stages are told of the number of
+    /// workers that the configuration has. Of the ports they know what the configuration says: no
+    /// addresses and no MTU. A stage that the XDP program would run runs in user space.
+    ///
+    /// # Errors
+    ///
+    /// - If the configuration is invalid: the text that `--check` prints, one error per line with
+    ///   its line and column. The file's name is `test.toml`.
+    /// - If a stage cannot acquire its resources, such as a lock on a state file.
+    pub fn test_bench(&self, config: &str) -> Result<TestBench, String> {
+        self.test_bench_in(Path::new("."), config)
+    }
+
+    /// As [`test_bench`](Self::test_bench), with the directory from which relative file names in
+    /// the configuration start.
+    ///
+    /// # Errors
+    ///
+    /// As [`test_bench`](Self::test_bench).
+    pub fn test_bench_in(&self, directory: &Path, config: &str) -> Result<TestBench, String> {
+        let plan = self.plan_for_test(directory, config)?;
+        let ports = undescribed_ports(&plan.ports);
+        let mut builder = TestBench::builder().workers(plan.workers.len()).ports(ports);
+        for path in &plan.paths {
+            let (from, to) = ends(&plan, path);
+            builder = builder.plans(from, to, stages(path));
+        }
+        builder.build().map_err(|error| error.to_string())
+    }
+
+    /// Reloads a test bench of [`test_bench`](Self::test_bench) with another configuration: new
+    /// stages take over the counters and the state of old stages with the same name and kind.
+    /// Returns the names of the stages that could not, so that they start anew.
+    ///
+    /// # Errors
+    ///
+    /// - If the configuration is invalid, as for [`test_bench`](Self::test_bench), or has other
+    ///   ports or paths than the bench. The bench keeps its stages.
+    /// - If a stage cannot acquire its resources. Paths before that of the stage have their new
+    ///   stages then.
+    ///
+    /// # Panics
+    ///
+    /// If a stage loses a frame.
+    #[track_caller]
+    pub fn reload_test_bench(
+        &self,
+        bench: &mut TestBench,
+        directory: &Path,
+        config: &str,
+    ) -> Result<Vec<String>, String> {
+        let plan = self.plan_for_test(directory, config)?;
+        let names = |port: &PortInfo| port.name.clone();
+        let ports = undescribed_ports(&plan.ports);
+        let has_same_ports = ports.iter().map(names).eq(bench.ports().iter().map(names));
+        if !has_same_ports || !plan.paths.iter().map(|path| ends(&plan, path)).eq(bench.paths()) {
+            return Err("ports and paths cannot change on reload; only stages can".to_owned());
+        }
+        let mut afresh = Vec::new();
+        for path in &plan.paths {
+            let (from, _) = ends(&plan, path);
+            let swapped = bench.reload_plans(from, stages(path));
+            let swapped = swapped.map_err(|error| error.to_string())?;
+            afresh.extend(swapped.afresh);
+        }
+        Ok(afresh)
+    }
+
+    fn plan_for_test(&self, directory: &Path, config: &str) -> Result<Plan, String> {
+        let source = Source::new(NAME.to_owned(), config.to_owned());
+        let planned = config::plan(&source, directory, &self.registry, &NoMachine);
+        planned.map(|(plan, _)| plan).map_err(|errors| errors.to_string().trim_end().to_owned())
+    }
+}
+
+/// Returns the names of the ports where a path starts and ends.
+fn ends<'a>(plan: &'a Plan, path: &PathPlan) -> (&'a str, &'a str) {
+    let [from, to] = [path.from, path.to].map(|id| &*plan.ports[usize::from(id.0)].name);
+    (from, to)
+}
+
+/// Returns the names and plans of a path's stages.
+fn stages(path: &PathPlan) -> impl Iterator<Item = (&str, Arc<dyn StagePlan>)> {
+    path.stages.iter().map(|stage| (&*stage.name, Arc::clone(&stage.plan)))
+}
+
+#[cfg(test)]
+mod tests {
+    use xdpfwd_pipeline::testing::Disposition;
+    use xdpfwd_pipeline::{BuildCx, Cx, DropReason, PlanCx, PlanError};
+    use xdpfwd_pipeline::{PortId, PortName, Stage, View};
+
+    use super::*;
+
+    static DENIED: DropReason = DropReason::new("test_bench_denied", "Of a test.");
+
+    /// `kind = "steer"`: sends packets to a port, or drops them.
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct SteerConfig {
+        to: Option<PortName>,
+    }
+
+    #[derive(Clone, Debug)]
+    struct Steer {
+        to: Option<PortId>,
+        workers: usize,
+        from: String,
+        seen: u64,
+    }
+
+    impl StagePlan for Steer {
+        fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
+            let from = cx.from_port().unwrap().interface.clone();
+            Box::new(Self { workers: cx.workers, from, ..self.clone() })
+        }
+
+        fn summary(&self) -> String {
+            String::new()
+        }
+    }
+
+    impl Stage for Steer {
+        fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+            for mut packet in view.packets() {
+                self.seen += 1;
+                match self.to {
+                    Some(port) => packet.send_to(port),
+                    None => packet.drop(&DENIED),
+                }
+            }
+        }
+
+        fn counters(&self) -> Vec<(&'static str, u64)> {
+            vec![("seen", self.seen)]
+        }
+    }
+
+    fn app() -> App {
+        let plan = |config: SteerConfig, cx: &PlanCx<'_>| {
+            DENIED.register()?;
+            let to = config.to.map(|to| Ok::<_, PlanError>(to.resolve(cx)?.id)).transpose()?;
+            Ok(Steer { to, workers: 0, from: String::new(), seen: 0 })
+        };
+        App::new("test", "0").stages(xdpfwd_stages::builtin()).stage_with("steer", plan)
+    }
+
+    /// Returns a configuration with three ports and the stage `s` on the path from n3 to n6.
+    fn config(stage: &str) -> String {
+        let port = |name: &str| {
+            let queues = "queues = 2";
+            format!(
+                "[[port]]
+name = \"{name}\"
+interface = \"if-{name}\"
+{queues}
+
+"
+            )
+        };
+        let ports: String = ["n3", "n6", "n9"].map(port).concat();
+        let path = "[[path]]\nfrom = \"n3\"\nto = \"n6\"\nstages = [\"s\"]\n";
+        let workers = "[engine]\ncores = [0, 1]\n\n";
+        format!("{workers}{ports}{path}\n[stage.s]\n{stage}\n")
+    }
+
+    #[test]
+    fn test_bench_builds_stages_with_ports_and_workers_of_the_configuration() {
+        let mut bench = app().test_bench(&config("kind = \"steer\"\nto = \"n9\"")).unwrap();
+        assert_eq!(bench.send("n3", &[1; 60]), Disposition::sent("n9", [1; 60]));
+        let told = bench.worker().stages_mut(|name, steer: &mut Steer| {
+            assert_eq!(name, "s");
+            (steer.workers, steer.from.clone())
+        });
+        assert_eq!(told, [(2, "if-n3".to_owned())]);
+        assert_eq!(bench.counters("s"), [("seen", 1)]);
+    }
+
+    #[test]
+    fn test_bench_returns_errors_with_line_and_column() {
+        let error = |stage: &str| app().test_bench(&config(stage)).unwrap_err();
+        assert_eq!(
+            error("kind = \"steer\"\nto = \"n8\""),
+            "test.toml:26:6: no port is called \"n8\"; the ports are: \"n3\", \"n6\", \"n9\""
+        );
+        let two = error("kind = \"ttl\"\n[stage.t]\nkind = \"ttl\"\nby = 1\nat = 1");
+        assert!(two.lines().count() >= 2, "{two}");
+        assert!(two.lines().all(|line| line.starts_with("test.toml:2")), "{two}");
+    }
+
+    #[test]
+    fn reload_test_bench_keeps_counters_and_refuses_other_paths() {
+        let app = app();
+        let here = Path::new(".");
+        let mut bench = app.test_bench(&config("kind = \"steer\"")).unwrap();
+        assert_eq!(bench.send("n3", &[1; 60]), Disposition::dropped(&DENIED));
+
+        let to_n9 = config("kind = \"steer\"\nto = \"n9\"");
+        let afresh = app.reload_test_bench(&mut bench, here, &to_n9).unwrap();
+        assert_eq!(afresh, Vec::<String>::new());
+        assert_eq!(bench.send("n3", &[1; 60]), Disposition::sent("n9", [1; 60]));
+        assert_eq!(bench.counters("s"), [("seen", 2)]);
+
+        let other_path = to_n9.replace("to = \"n6\"", "to = \"n9\"");
+        let error = app.reload_test_bench(&mut bench, here, &other_path).unwrap_err();
+        assert_eq!(error, "ports and paths cannot change on reload; only stages can");
+        let afresh = app.reload_test_bench(&mut bench, here, &config("kind = \"mac-swap\""));
+        assert_eq!(afresh.unwrap(), ["s"]);
+    }
+
+    #[cfg(feature = "filter")]
+    #[test]
+    fn filter_limit_of_the_configuration_fills_as_time_advances() {
+        use std::time::Duration;
+
+        use xdpfwd_pipeline::Reason;
+
+        let rules = "rules = [\"accept limit 10pps burst 1\"]";
+        let limited = format!(
+            "kind = \"filter\"
+default = \"drop\"
+{rules}"
+        );
+        let one_worker = config(&limited).replace("cores = [0, 1]", "cores = [0]");
+        let mut packet = [0; 60];
+        packet[..16].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0\x45\0");
+        packet[17] = 46; // the total length
+        let passed = Disposition::sent("n6", packet);
+        let over = Disposition::dropped(Reason::RATE_LIMIT);
+
+        let mut bench = app().test_bench(&one_worker).unwrap();
+        assert_eq!(bench.send_all("n3", [packet; 2]), [passed.clone(), over.clone()]);
+        bench.advance(Duration::from_millis(99));
+        assert_eq!(bench.send("n3", &packet), over);
+        bench.advance(Duration::from_millis(1));
+        assert_eq!(bench.send("n3", &packet), passed);
+    }
+}
