@@ -3,35 +3,26 @@
 use std::path::Path;
 use std::process::Command;
 
-use xdpfwd_pipeline::{BuildCx, KindError, NamedStage, PlanCx, Reason, WorkerReport};
-use xdpfwd_testkit::wires::{cross_connect, packet};
+use xdpfwd_pipeline::testing::{Disposition, TestBench};
+use xdpfwd_pipeline::{PlanCx, Planned, Reason};
+use xdpfwd_testkit::wires::packet;
 
-/// Plans and builds a stage from its table.
-fn stage(kind: &str, table: &'static str) -> Result<NamedStage, KindError<toml::de::Error>> {
-    let cx = PlanCx::new(Path::new("."), 1);
-    let plan = xdpfwd_testkit::plan(kind, table, &cx)?;
-    Ok(NamedStage::build(kind, &*plan, &BuildCx::default()))
+/// Plans a stage from its table.
+fn plan(kind: &str, table: &'static str) -> Planned<toml::de::Error> {
+    xdpfwd_testkit::plan(kind, table, &PlanCx::new(Path::new("."), 1))
 }
 
-/// Sends packets through one stage; what left, and the worker's report.
-fn through(kind: &str, table: &'static str, packets: &[Vec<u8>]) -> (Vec<Vec<u8>>, WorkerReport) {
-    let (mut worker, wires) = cross_connect(vec![stage(kind, table).unwrap()], vec![]);
-    let mut sent = vec![];
-    for packet in packets {
-        wires.lan.deliver(packet).unwrap();
-        worker.poll_once();
-        sent.extend(wires.wan.take_sent());
-    }
-    xdpfwd_testkit::wires::assert_conserved(&mut worker);
-    (sent, worker.report())
+/// Returns a bench with one stage.
+fn bench(kind: &str, table: &'static str) -> TestBench {
+    TestBench::builder().plans("lan", "wan", [(kind, plan(kind, table).unwrap())]).build().unwrap()
 }
 
 #[test]
 fn mac_swap_swaps_and_touches_nothing_else() {
-    let (sent, _) = through("mac-swap", "{}", &[packet(7)]);
     let mut expected = packet(7);
     expected[..12].copy_from_slice(b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02");
-    assert_eq!(sent, [expected]);
+    let mut bench = bench("mac-swap", "{}");
+    assert_eq!(bench.send("lan", &packet(7)), Disposition::sent("wan", expected));
 }
 
 #[test]
@@ -43,7 +34,6 @@ fn set_mac_sets_what_it_is_told() {
     for (table, sets_source, sets_destination) in
         [(source, true, false), (destination, false, true), (both, true, true)]
     {
-        let (sent, _) = through("set-mac", table, &[packet(7)]);
         let mut expected = packet(7);
         if sets_destination {
             expected[..6].copy_from_slice(new_destination);
@@ -51,13 +41,14 @@ fn set_mac_sets_what_it_is_told() {
         if sets_source {
             expected[6..12].copy_from_slice(new_source);
         }
-        assert_eq!(sent, [expected], "{table}");
+        let sent = bench("set-mac", table).send("lan", &packet(7));
+        assert_eq!(sent, Disposition::sent("wan", expected), "{table}");
     }
 }
 
 #[test]
 fn a_table_that_is_no_good_says_what_would_be() {
-    let error = |kind, table| stage(kind, table).err().unwrap().to_string();
+    let error = |kind, table| plan(kind, table).err().unwrap().to_string();
     assert!(error("mac-swap", "{ port = 1 }").contains("unknown field `port`"));
     assert!(error("ttl", "{ by = 2 }").contains("unknown field `by`"));
     assert!(error("set-mac", "{}").contains("give it `source`, `destination`, or both"));
@@ -120,12 +111,17 @@ fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {
 fn ttl_agrees_with_scapy_checksums_included() {
     let cases = scapy_cases();
     assert_eq!(cases.len(), 7 * 9);
-    let packets: Vec<_> = cases.iter().map(|(packet, _)| packet.clone()).collect();
-    let expected: Vec<_> = cases.into_iter().filter_map(|(_, expected)| expected).collect();
-    let (sent, report) = through("ttl", "{}", &packets);
-    assert_eq!(sent, expected);
-    assert_eq!(report.drops[Reason::TTL_EXPIRED], 2 * 9);
-    assert_eq!(report.paths[0].stages[0].counters, [("expired", 18), ("not_ip", 0)]);
+    let mut bench = bench("ttl", "{}");
+    let dispositions = bench.send_all("lan", cases.iter().map(|(packet, _)| packet));
+    for (disposition, (packet, expected)) in dispositions.into_iter().zip(cases) {
+        let expected = match expected {
+            Some(sent) => Disposition::sent("wan", sent),
+            None => Disposition::dropped(Reason::TTL_EXPIRED),
+        };
+        assert_eq!(disposition, expected, "{packet:02x?}");
+    }
+    assert_eq!(bench.drops(), [("ttl_expired", 2 * 9)]);
+    assert_eq!(bench.counters("ttl"), [("expired", 18), ("not_ip", 0)]);
 }
 
 #[test]
@@ -137,8 +133,12 @@ fn ttl_lets_pass_what_is_not_ip_and_drops_what_may_be_but_cannot_be_read() {
     let short_ihl = ethernet([0x08, 0], &[&[0x44; 1][..], &[0x40; 45]].concat());
     let cut_ipv6 = ethernet([0x86, 0xdd], &[0x60; 30]);
     let tags = ethernet([0x81, 0], &[&b"\0\x01\x81\0\0\x02\x81\0\0\x03\x08\0"[..], &[0x45; 40]].concat());
-    let (sent, report) = through("ttl", "{}", &[arp.clone(), cut_ipv4, short_ihl, cut_ipv6, tags]);
-    assert_eq!(sent, [arp]);
-    assert_eq!(report.drops[Reason::MALFORMED], 4);
-    assert_eq!(report.paths[0].stages[0].counters, [("expired", 0), ("not_ip", 1)]);
+    let mut bench = bench("ttl", "{}");
+    assert_eq!(bench.send("lan", &arp), Disposition::sent("wan", arp));
+    for packet in [cut_ipv4, short_ihl, cut_ipv6, tags] {
+        let disposition = bench.send("lan", &packet);
+        assert_eq!(disposition, Disposition::dropped(Reason::MALFORMED), "{packet:02x?}");
+    }
+    assert_eq!(bench.drops(), [("malformed", 4)]);
+    assert_eq!(bench.counters("ttl"), [("expired", 0), ("not_ip", 1)]);
 }
