@@ -1,7 +1,6 @@
 //! A program of one's own on the engine: its name, stages, commands and hooks.
 
 use std::error::Error;
-use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
@@ -140,7 +139,7 @@ impl App {
         about: impl Into<String>,
         run: impl Fn(&Handle, &[String]) -> Result<A, BoxError> + Send + Sync + 'static,
     ) -> Self {
-        let is_taken = crate::ctl::is_builtin(name) || self.ctl.iter().any(|own| own.name == name);
+        let is_taken = crate::ctl::command::is_builtin(name) || self.ctl.iter().any(|own| own.name == name);
         assert!(!is_taken, "there is a ctl command {name:?} already");
         let run: RunCtl = Box::new(move |handle, arguments| Ok(serde_json::to_value(run(handle, arguments)?)?));
         self.ctl.push(OwnCtl { name, about: about.into(), run });
@@ -183,16 +182,6 @@ impl App {
     pub fn on_reload_rollback(mut self, hook: impl Fn(&Handle, &str) + Send + Sync + 'static) -> Self {
         self.hooks.roll_back.push(Box::new(hook));
         self
-    }
-
-    /// Runs the program by the arguments of this process.
-    pub fn main(self) -> ExitCode {
-        self.main_with(std::env::args_os())
-    }
-
-    /// Runs the program by these arguments; the first is the name of the program.
-    pub fn main_with(self, arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
-        crate::run_app(&self, arguments)
     }
 
     /// Runs the hooks of the start, until one fails.

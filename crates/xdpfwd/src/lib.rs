@@ -18,6 +18,7 @@ mod check;
 mod cli;
 mod config;
 mod ctl;
+mod dispatch;
 mod doctor;
 mod error_text;
 #[cfg(feature = "esp")]
@@ -34,13 +35,7 @@ mod run;
 mod testing;
 mod text;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
-
-use clap::FromArgMatches as _;
-
-use cli::{Cli, Command, LogFormat, USAGE};
-use config::ThisMachine;
 
 pub use app::{App, BoxError};
 pub use clap;
@@ -51,42 +46,6 @@ pub use xdpfwd_engine::{Handle, HandleError};
 /// commands and hooks of its own, is an [`App`].
 pub fn main(registry: &Registry) -> ExitCode {
     App::new("xdpfwd", env!("CARGO_PKG_VERSION")).stages(registry.clone()).main()
-}
-
-fn run_app(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
-    program::set_name(app.name);
-    let matches = cli::command(app).get_matches_from(arguments);
-    if let Some((name, matches)) = matches.subcommand()
-        && let Some((_, run)) = app.subcommands.iter().find(|(own, _)| own.get_name() == name)
-    {
-        return run(matches);
-    }
-    let Cli { command, run: cli } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    match &command {
-        Some(Command::Doctor(arguments)) => return doctor::run(arguments, &app.registry),
-        #[cfg(feature = "filter")]
-        Some(Command::Filter(cli::Filter::Test(arguments))) => return filter::test(arguments, &app.registry),
-        #[cfg(feature = "esp")]
-        Some(Command::Esp(arguments)) => return esp::run(arguments),
-        Some(Command::Ctl(arguments)) => return ctl::run(arguments, app),
-        None => {}
-    }
-    let loaded = config::load(cli.config(), &app.registry, &ThisMachine);
-    // `--check` has no log: what it finds is its answer.
-    let _flushed_at_the_end = (!cli.check).then(|| logging::start(cli.log_format));
-    let format = if cli.check { LogFormat::Text } else { cli.log_format };
-    let (plan, warnings) = match loaded {
-        Ok(loaded) => loaded,
-        Err(errors) => {
-            errors.say(format);
-            return ExitCode::from(USAGE);
-        }
-    };
-    warnings.say(format);
-    if cli.check {
-        return check::run(&cli, &plan, &warnings, &ThisMachine);
-    }
-    run::run(plan, &cli, app)
 }
 
 /// The example in README.md, compiled as a doctest.

@@ -60,7 +60,7 @@ impl StagePlan for GatePlan {
     }
 
     fn summary(&self) -> String {
-        format!("{} subscribers", self.subscribers.load().len())
+        format!("{} subscribers configured", self.known.len())
     }
 
     fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {

@@ -6,7 +6,7 @@ use xdpfwd_wire::{EtherType, IpProtocol, MacAddr, ethernet, ipv4};
 
 fn bench(keys: &str) -> Result<TestBench, String> {
     let config = include_str!("../appliance.toml");
-    app().test_bench(&format!("{config}\n{keys}"))
+    app().test_bench(&format!("{config}{keys}\n"))
 }
 
 /// A frame with an IPv4 packet from this address.

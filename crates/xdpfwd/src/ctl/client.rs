@@ -34,7 +34,7 @@ impl std::error::Error for Denied {}
 
 /// Asks what the command line says, and prints the answer.
 pub(crate) fn run(arguments: &Ctl, app: &App) -> ExitCode {
-    if super::is_builtin(&arguments.command) && !arguments.arguments.is_empty() {
+    if super::command::is_builtin(&arguments.command) && !arguments.arguments.is_empty() {
         program::print_error(anyhow!("`ctl {}` takes no arguments", arguments.command).as_ref());
         return ExitCode::from(USAGE);
     }

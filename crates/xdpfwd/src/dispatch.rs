@@ -1,0 +1,63 @@
+//! From the command line of a program to what it does.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::FromArgMatches as _;
+
+use crate::app::App;
+use crate::cli::{self, Cli, Command, LogFormat, USAGE};
+use crate::config::{self, ThisMachine};
+#[cfg(feature = "esp")]
+use crate::esp;
+#[cfg(feature = "filter")]
+use crate::filter;
+use crate::{check, ctl, doctor, logging, program};
+
+impl App {
+    /// Runs the program by the arguments of this process.
+    pub fn main(self) -> ExitCode {
+        self.main_with(std::env::args_os())
+    }
+
+    /// Runs the program by these arguments; the first is the name of the program.
+    pub fn main_with(self, arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+        run(&self, arguments)
+    }
+}
+
+fn run(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    program::set_name(app.name);
+    let matches = cli::command(app).get_matches_from(arguments);
+    if let Some((name, matches)) = matches.subcommand()
+        && let Some((_, run)) = app.subcommands.iter().find(|(own, _)| own.get_name() == name)
+    {
+        return run(matches);
+    }
+    let Cli { command, run: cli } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match &command {
+        Some(Command::Doctor(arguments)) => return doctor::run(arguments, &app.registry),
+        #[cfg(feature = "filter")]
+        Some(Command::Filter(cli::Filter::Test(arguments))) => return filter::test(arguments, &app.registry),
+        #[cfg(feature = "esp")]
+        Some(Command::Esp(arguments)) => return esp::run(arguments),
+        Some(Command::Ctl(arguments)) => return ctl::run(arguments, app),
+        None => {}
+    }
+    let loaded = config::load(cli.config(), &app.registry, &ThisMachine);
+    // `--check` has no log: what it finds is its answer.
+    let _flushed_at_the_end = (!cli.check).then(|| logging::start(cli.log_format));
+    let format = if cli.check { LogFormat::Text } else { cli.log_format };
+    let (plan, warnings) = match loaded {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            errors.say(format);
+            return ExitCode::from(USAGE);
+        }
+    };
+    warnings.say(format);
+    if cli.check {
+        return check::run(&cli, &plan, &warnings, &ThisMachine);
+    }
+    crate::run::run(plan, &cli, app)
+}
