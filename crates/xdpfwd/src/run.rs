@@ -71,7 +71,6 @@ fn drive(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     let mut control = Control::new().context("cannot set up signals and timers")?;
     let mut printer = Printer::start(cli.json, app)?;
     let end = cli.duration.map(|duration| Instant::now() + duration);
-    tracing::info!(version = app.version, "{} starts", app.name);
     if xdpfwd_engine::wait_until_up(&plan, &mut control, end)? != Waited::Up {
         tracing::info!("stopped while waiting for an interface: nothing was forwarded");
         printer.print(Report::not_started(&plan).into_final());
@@ -79,6 +78,7 @@ fn drive(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
         return Ok(());
     }
     let data_plane = DataPlane::start(plan, &control)?;
+    tracing::info!(version = app.version, "{} has started", app.name);
     announce(&data_plane);
     let server = Server::new(data_plane.plan(), &control);
     let handle = Handle::new(data_plane, &control);

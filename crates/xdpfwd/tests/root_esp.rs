@@ -200,10 +200,11 @@ fn tshark_reads_what_is_sealed_and_finds_the_icv_good() {
         let good = count(&|line| line[2] == "1");
         assert_eq!(good, if setup.esn { 0 } else { esp }, "{setup:?}: {read:#?}");
         if setup.udp {
-            // That it can say otherwise.
+            // tshark can also find an ICV wrong. What it decrypts is random then: one packet in 256 looks like ICMP.
             let wrong = keys.map(|key| "00".to_owned() + &key[2..]);
             let read = tshark(&path, &setup, wrong);
-            assert!(read.iter().all(|line| line[2] != "1" && line[3].is_empty()), "{read:#?}");
+            assert!(read.iter().all(|line| line[2] != "1"), "{read:#?}");
+            assert!(read.iter().filter(|line| line[3] == "8").count() < PINGS, "{read:#?}");
         }
     }
 }

@@ -43,7 +43,7 @@ impl Server {
             Ok(socket) => Some(socket),
             Err(error) => {
                 let path = path.display();
-                tracing::warn!(%error, %path, "there is no control socket: is its folder there, and no other xdpfwd listening?");
+                tracing::warn!(%error, %path, "there is no control socket: does its folder exist, and does no other process listen there?");
                 None
             }
         };

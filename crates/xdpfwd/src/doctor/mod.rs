@@ -145,6 +145,9 @@ fn missing(interface: &str) -> Finding {
         "interface",
         interface,
         format!("there is no interface {interface} in this network namespace; there are {there}"),
-        "`ip link` shows them; `ip netns exec NAME xdpfwd doctor …` looks at another namespace's",
+        format!(
+            "`ip link` shows them; `ip netns exec NAME {} doctor …` looks at another namespace's",
+            crate::program::name()
+        ),
     )
 }

@@ -89,8 +89,13 @@ fn program(name: &str) -> Finding {
     match attached_program(name) {
         None => Finding::ok(CHECK, name, "no other XDP program is attached"),
         Some(program) => {
-            let ours = program.to_string().contains("held by xdpfwd (");
-            let running = if ours { " (xdpfwd is at work there: to end it ends the forwarding)" } else { "" };
+            // The kernel cuts the name of a process after 15 bytes.
+            let own = crate::program::name();
+            let ours = program.to_string().contains(&format!("held by {} (", own.get(..15).unwrap_or(own)));
+            let running = match ours {
+                true => format!(" ({own} forwards there: ending it ends the forwarding)"),
+                false => String::new(),
+            };
             Finding::error(CHECK, name, format!("{program}{running}"), program.fix())
         }
     }

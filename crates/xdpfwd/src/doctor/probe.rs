@@ -30,7 +30,7 @@ pub(crate) fn of_mode(interface: &str, asked: Mode, got: PortMode, fallback: Opt
     let Fallback { interface: decided, lacks, reason, .. } = fallback;
     let who = if decided == interface { "it has".to_owned() } else { format!("{decided} has") };
     let found = format!("{}: {who} no {lacks} ({reason}), which decides for all ports", got.name());
-    let look = format!("`xdpfwd doctor {decided}` shows its mtu, virtio and xdp-features");
+    let look = format!("`{} doctor {decided}` shows its mtu, virtio and xdp-features", crate::program::name());
     let fix = match *lacks {
         "native XDP" => {
             format!(
