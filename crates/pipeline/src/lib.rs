@@ -56,6 +56,9 @@ pub use worker::{
     BuildError, Idle, LONGEST_SPIN, Mailbox, Remote, SPIN, Stopped, Swapped, Worker, WorkerBuilder, mailbox,
 };
 
+/// The packet buffer, which a stage gets as [`PacketMut::frame`].
+pub use xdpfwd_xsk::Frame;
+
 /// The example in README.md, compiled as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -60,7 +60,7 @@ core_reasons! {
 impl Reason {
     /// Registers a reason, or returns the one that has this name and description already.
     ///
-    /// For reasons that are known only at run time; a stage written in Rust declares a [`DropReason`] instead. The
+    /// Call it in the factory of the stage and keep the result in the plan. A [`DropReason`] is the same as a static. The
     /// name is `[a-z0-9_]`, at most 40 characters, and is the key in the report's `drops`. Reasons are never
     /// unregistered.
     pub fn register(name: &str, description: &str) -> Result<Self, ReasonError> {

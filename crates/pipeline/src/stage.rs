@@ -36,7 +36,7 @@ pub trait Stage: Any {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>);
 
     /// Returns whether the stage reads the parsed headers ([`Meta::headers`](crate::Meta::headers)). If no stage of a path
-    /// does, the worker parses nothing there.
+    /// does, the worker parses nothing there. True unless the stage says otherwise.
     fn needs_headers(&self) -> bool {
         true
     }

@@ -56,6 +56,26 @@ impl FromStr for MacAddr {
     }
 }
 
+/// Reads the text that [`FromStr`] parses.
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for MacAddr {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = MacAddr;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a MAC address in quotes, like \"02:00:00:00:00:01\"")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<MacAddr, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
 impl fmt::Display for ParseMacAddrError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -83,7 +83,8 @@ struct Hooks {
 
 impl App {
     /// Creates a program without stages. Its name and version appear in `--help`, `--version`, the log, reports and
-    /// `ctl status`; the control socket is `/run/NAME.sock` unless an argument names another one.
+    /// `ctl status`. `ctl` connects to `/run/NAME.sock` unless `--socket` names another path; the program listens only
+    /// where `[engine] control` of its configuration says.
     pub fn new(name: &'static str, version: &'static str) -> Self {
         Self {
             name,
@@ -160,6 +161,10 @@ impl App {
 
     /// Adds a hook that runs before the data plane ends: after a signal, after a failure of a worker or an interface, and
     /// after a hook of [`on_start`](Self::on_start) that failed. It does not run if the data plane never started.
+    ///
+    /// Packets still flow while it runs, so counters are not final: the final report comes afterwards, and stages release
+    /// their resources last. Write state that must be exact in [`ResourceOwner::release`](xdpfwd_pipeline::ResourceOwner),
+    /// which runs when the workers have ended. (It also runs after a reload, for the stages that were replaced.)
     pub fn on_stop(mut self, hook: impl Fn(&Handle) + Send + Sync + 'static) -> Self {
         self.hooks.stop.push(Box::new(move |handle, ()| {
             hook(handle);

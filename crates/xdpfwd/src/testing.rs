@@ -1,14 +1,15 @@
 //! Configurations on the test bench: a program's stages without root and without interfaces.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use xdpfwd_engine::{PathPlan, Plan, undescribed_ports};
+use xdpfwd_engine::{Lockout, PathPlan, Plan, PortPlan, undescribed_ports};
 use xdpfwd_pipeline::testing::TestBench;
-use xdpfwd_pipeline::{PortInfo, StagePlan};
+use xdpfwd_pipeline::{PortInfo, Ports, StagePlan};
 
 use crate::app::App;
-use crate::config::{self, NoMachine, Source};
+use crate::config::{self, Interface, Machine, NoMachine, Source};
 
 /// The name of the text in error messages.
 const NAME: &str = "test.toml";
@@ -65,8 +66,9 @@ impl App {
     /// ```
     ///
     /// The bench runs one worker, and a port has one queue. Stages are told of the number of
-    /// workers that the configuration has. Of the ports they know what the configuration says: no
-    /// addresses and no MTU. A stage that the XDP program would run runs in user space.
+    /// workers that the configuration has. Of the ports they know what the configuration says, and
+    /// no addresses and no MTU: [`test_bench_with_ports`](Self::test_bench_with_ports) adds those.
+    /// A stage that the XDP program would run runs in user space.
     ///
     /// # Errors
     ///
@@ -84,8 +86,24 @@ impl App {
     ///
     /// As [`test_bench`](Self::test_bench).
     pub fn test_bench_in(&self, directory: &Path, config: &str) -> Result<TestBench, String> {
-        let plan = self.plan_for_test(directory, config)?;
-        let ports = undescribed_ports(&plan.ports);
+        self.test_bench_with_ports(directory, config, &[])
+    }
+
+    /// As [`test_bench_in`](Self::test_bench_in), with what stages get to know of the interfaces:
+    /// MAC address, MTU and IP addresses of each [`PortInfo`] go to the port with its name.
+    ///
+    /// # Errors
+    ///
+    /// As [`test_bench`](Self::test_bench).
+    pub fn test_bench_with_ports(
+        &self,
+        directory: &Path,
+        config: &str,
+        known: &[PortInfo],
+    ) -> Result<TestBench, String> {
+        let machine = KnownPorts(known);
+        let plan = self.plan_for_test(directory, config, &machine)?;
+        let ports = machine.describe(&plan.ports);
         let mut builder = TestBench::builder().workers(plan.workers.len()).ports(ports);
         for path in &plan.paths {
             let (from, to) = ends(&plan, path);
@@ -115,7 +133,7 @@ impl App {
         directory: &Path,
         config: &str,
     ) -> Result<Vec<String>, String> {
-        let plan = self.plan_for_test(directory, config)?;
+        let plan = self.plan_for_test(directory, config, &NoMachine)?;
         let names = |port: &PortInfo| port.name.clone();
         let ports = undescribed_ports(&plan.ports);
         let has_same_ports = ports.iter().map(names).eq(bench.ports().iter().map(names));
@@ -132,10 +150,42 @@ impl App {
         Ok(afresh)
     }
 
-    fn plan_for_test(&self, directory: &Path, config: &str) -> Result<Plan, String> {
+    fn plan_for_test(&self, directory: &Path, config: &str, machine: &dyn Machine) -> Result<Plan, String> {
         let source = Source::new(NAME.to_owned(), config.to_owned());
-        let planned = config::plan(&source, directory, &self.registry, &NoMachine);
+        let planned = config::plan(&source, directory, &self.registry, machine);
         planned.map(|(plan, _)| plan).map_err(|errors| errors.to_string().trim_end().to_owned())
+    }
+}
+
+/// No machine, but for what a test says of the ports.
+struct KnownPorts<'a>(&'a [PortInfo]);
+
+impl Machine for KnownPorts<'_> {
+    fn cores(&self) -> Vec<usize> {
+        NoMachine.cores()
+    }
+
+    fn interface(&self, name: &str) -> Option<Interface> {
+        NoMachine.interface(name)
+    }
+
+    fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>> {
+        NoMachine.lockouts(plan)
+    }
+
+    fn interfaces(&self) -> Vec<String> {
+        NoMachine.interfaces()
+    }
+
+    fn describe(&self, ports: &[PortPlan]) -> Ports {
+        let described = undescribed_ports(ports);
+        let of_test = |port: &PortInfo| match self.0.iter().find(|known| known.name == port.name) {
+            Some(PortInfo { mac, mtu, addresses, .. }) => {
+                PortInfo { mac: *mac, mtu: *mtu, addresses: addresses.clone(), ..port.clone() }
+            }
+            None => port.clone(),
+        };
+        described.iter().map(of_test).collect()
     }
 }
 

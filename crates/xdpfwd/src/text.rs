@@ -141,7 +141,11 @@ fn tables(report: &Report) -> String {
         text += &columns(head, rows.collect());
         let more = rows_omitted + table.rows.len().saturating_sub(SHOWN_ROWS);
         if more > 0 {
-            let _ = writeln!(text, "and {more} more rows: `{0} ctl inspect` shows all while {0} runs", crate::program::name());
+            let _ = writeln!(
+                text,
+                "and {more} more rows: `{0} ctl inspect` shows all while {0} runs",
+                crate::program::name()
+            );
         }
     }
     text

@@ -45,10 +45,14 @@ impl Subscribers {
 
     /// Replaces the table by a changed copy. Workers that read meanwhile keep the old one.
     fn update(&self, change: impl Fn(&mut Table)) {
-        self.0.rcu(|table| {
+        let old = self.0.rcu(|table| {
             let mut table = Table::clone(table);
             change(&mut table);
             table
         });
+        // Whoever drops the table last frees it, which must not be a worker.
+        while Arc::strong_count(&old) > 1 {
+            std::thread::yield_now();
+        }
     }
 }
