@@ -102,6 +102,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[cfg(feature = "serde")]
+    #[test]
+    fn mac_address_deserializes_from_its_text() {
+        let read = |text: &str| serde_json::from_str::<MacAddr>(text).map_err(|error| error.to_string());
+        assert_eq!(read("\"02:00:00:00:00:01\""), Ok(MacAddr([2, 0, 0, 0, 0, 1])));
+        assert!(read("\"02:00:00:00:00\"").unwrap_err().starts_with("found 5 groups; a MAC address is 6 groups"));
+        assert!(read("7").unwrap_err().contains("expected a MAC address in quotes"));
+    }
+
     #[test]
     fn errors_name_the_group() {
         let error = |text: &str| text.parse::<MacAddr>().unwrap_err();

@@ -204,7 +204,8 @@ fn stages(path: &PathPlan) -> impl Iterator<Item = (&str, Arc<dyn StagePlan>)> {
 mod tests {
     use xdpfwd_pipeline::testing::Disposition;
     use xdpfwd_pipeline::{BuildCx, Cx, DropReason, PlanCx, PlanError};
-    use xdpfwd_pipeline::{PortId, PortName, Stage, View};
+    use xdpfwd_pipeline::{PortAddress, PortId, PortName, Stage, View};
+    use xdpfwd_wire::MacAddr;
 
     use super::*;
 
@@ -222,13 +223,16 @@ mod tests {
         to: Option<PortId>,
         workers: usize,
         from: String,
+        mac: Option<MacAddr>,
+        ipv4: Option<std::net::Ipv4Addr>,
         seen: u64,
     }
 
     impl StagePlan for Steer {
         fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
-            let from = cx.from_port().unwrap().interface.clone();
-            Box::new(Self { workers: cx.workers, from, ..self.clone() })
+            let port = cx.from_port().unwrap();
+            let (from, mac, ipv4) = (port.interface.clone(), port.mac, port.ipv4());
+            Box::new(Self { workers: cx.workers, from, mac, ipv4, ..self.clone() })
         }
 
         fn summary(&self) -> String {
@@ -256,7 +260,7 @@ mod tests {
         let plan = |config: SteerConfig, cx: &PlanCx<'_>| {
             DENIED.register()?;
             let to = config.to.map(|to| Ok::<_, PlanError>(to.resolve(cx)?.id)).transpose()?;
-            Ok(Steer { to, workers: 0, from: String::new(), seen: 0 })
+            Ok(Steer { to, workers: 0, from: String::new(), mac: None, ipv4: None, seen: 0 })
         };
         App::new("test", "0").stages(xdpfwd_stages::builtin()).stage_with("steer", plan)
     }
@@ -290,6 +294,21 @@ interface = \"if-{name}\"
         });
         assert_eq!(told, [(2, "if-n3".to_owned())]);
         assert_eq!(bench.counters("s"), [("seen", 1)]);
+    }
+
+    #[test]
+    fn test_bench_with_ports_tells_stages_the_addresses_of_the_ports() {
+        let address = PortAddress { ip: [192, 0, 2, 1].into(), prefix_len: 24 };
+        let mac = Some(MacAddr([2, 0, 0, 0, 0, 3]));
+        let n3 = PortInfo { mac, addresses: vec![address], ..PortInfo::new(PortId(7), "n3", "other") };
+        let stage = config("kind = \"steer\"");
+        let mut bench = app().test_bench_with_ports(Path::new("."), &stage, &[n3]).unwrap();
+        let told = bench.worker().stages_mut(|_, steer: &mut Steer| (steer.mac, steer.ipv4));
+        assert_eq!(told, [(mac, Some([192, 0, 2, 1].into()))]);
+        // The number and the interface are those of the configuration.
+        let port = bench.ports().by_name("n3").unwrap();
+        assert_eq!((port.id, &*port.interface, port.queues), (PortId(0), "if-n3", 2));
+        assert_eq!(bench.ports().by_name("n6").unwrap().mac, None);
     }
 
     #[test]
