@@ -128,6 +128,7 @@ pub(crate) struct Ctl {
     pub(crate) arguments: Vec<String>,
 
     /// Where it listens
+    // `command` sets the default, which has the name of the program in it.
     #[arg(long, value_name = "PATH", default_value = "")]
     pub(crate) socket: PathBuf,
 

@@ -8,7 +8,7 @@ use crate::app::App;
 
 /// A report with the name and version of the program that wrote it.
 #[derive(Serialize)]
-struct Signed<'a> {
+struct NamedReport<'a> {
     #[serde(flatten)]
     report: &'a Report,
     program: &'static str,
@@ -17,12 +17,12 @@ struct Signed<'a> {
 
 /// Returns a report in JSON, with the name and version of the program.
 pub(crate) fn json(report: &Report, app: &App) -> serde_json::Result<Value> {
-    serde_json::to_value(Signed { report, program: app.name, version: app.version })
+    serde_json::to_value(NamedReport { report, program: app.name, version: app.version })
 }
 
 /// Returns the same as a line, with the fields in the order of the documentation.
 pub(crate) fn line(report: &Report, program: &'static str, version: &'static str) -> String {
-    match serde_json::to_string(&Signed { report, program, version }) {
+    match serde_json::to_string(&NamedReport { report, program, version }) {
         Ok(json) => json + "\n",
         Err(error) => format!("{{\"error\":\"{error}\"}}\n"),
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use support::socket::Socket;
-use support::{LONG, Running, chain, cross_connect};
+use support::{LONG, Running, chain, cross_connect, run_tests};
 use xdpfwd::{App, Handle};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, PortId, PortName, Reason, Stage, StagePlan, View};
@@ -35,17 +35,7 @@ fn main() -> ExitCode {
         ("start_hook_that_fails_stops_the_program", start_hook_that_fails_stops_the_program),
         ("worker_that_panics_runs_the_stop_hook", worker_that_panics_runs_the_stop_hook),
     ];
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));
-    for (name, test) in tests {
-        if arguments.iter().any(|argument| argument == "--list") {
-            println!("{name}: test");
-        } else if wanted.is_none_or(|wanted| name.contains(wanted.as_str())) {
-            test();
-            println!("test {name} ... ok");
-        }
-    }
-    ExitCode::SUCCESS
+    run_tests(&tests)
 }
 
 fn app() -> App {

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use support::{Config, LONG, Running, chain, cross_connect};
+use support::{Config, LONG, Running, chain, cross_connect, run_tests};
 use xdpfwd_lab::{Chain, Traffic};
 use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, View};
 
@@ -27,17 +27,7 @@ fn main() -> ExitCode {
         ("a_panic_when_it_is_to_give_back_what_it_holds", a_panic_when_it_is_to_give_back_what_it_holds),
         ("a_panic_while_it_is_built_starts_nothing", a_panic_while_it_is_built_starts_nothing),
     ];
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));
-    for (name, test) in tests {
-        if arguments.iter().any(|argument| argument == "--list") {
-            println!("{name}: test");
-        } else if wanted.is_none_or(|wanted| name.contains(wanted.as_str())) {
-            test();
-            println!("test {name} ... ok");
-        }
-    }
-    ExitCode::SUCCESS
+    run_tests(&tests)
 }
 
 /// `kind = "panics"`, with the place where it does.

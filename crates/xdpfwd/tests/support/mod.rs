@@ -179,3 +179,18 @@ impl Final {
         assert_eq!(self.json["kernel"]["tx_invalid"], 0, "{}", self.json);
     }
 }
+
+/// Runs the tests of a binary without a harness, by the arguments that cargo passes on: a part of a name, or `--list`.
+pub fn run_tests(tests: &[(&str, fn())]) -> std::process::ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));
+    for (name, test) in tests {
+        if arguments.iter().any(|argument| argument == "--list") {
+            println!("{name}: test");
+        } else if wanted.is_none_or(|wanted| name.contains(wanted.as_str())) {
+            test();
+            println!("test {name} ... ok");
+        }
+    }
+    std::process::ExitCode::SUCCESS
+}
