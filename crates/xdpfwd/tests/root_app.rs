@@ -283,7 +283,7 @@ fn reload_runs_commit_or_rollback() {
     running.config.write(&config(&socket, 1, "to = \"dmz\""));
     running.reload("not reloaded");
     let complaint = r#":23:6: no port is called "dmz"; the ports are: "lan", "wan""#;
-    assert_eq!(running.count_log(complaint), 1, "{}", running.forwarder.stderr().join("\n"));
+    wait_for_log(&running, complaint, 1);
     wait_for_log(&running, "hook: rollback: not reloaded", 1);
     assert_eq!(running.count_log("hook: commit"), 1);
     running.config.write(&config(&socket, 1, "to = \"lan\""));
