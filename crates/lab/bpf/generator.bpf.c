@@ -21,7 +21,7 @@ struct config {
 	__u32 tail;                 // bytes 40–43: UDP checksum, magic
 	__u32 flows;
 	__u32 ifindex;
-	__u32 reserved;
+	__u32 on_grant; // send no more frames than granted below
 };
 
 SEC(".rodata.config") const volatile struct config config;
@@ -38,6 +38,9 @@ struct state {
 
 SEC(".data.state") struct state state = {};
 
+// Frames that may be sent in all. User space writes it while the program runs.
+SEC(".data.grant") volatile __u64 granted = 0;
+
 SEC("xdp") int generate(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -47,6 +50,8 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 	if (data + MIN_FRAME > end)
 		return XDP_ABORTED;
 	if (config.limit && state.sent >= config.limit)
+		return XDP_DROP;
+	if (config.on_grant && state.sent >= granted)
 		return XDP_DROP;
 	now = bpf_ktime_get_ns();
 	if (!state.sent)

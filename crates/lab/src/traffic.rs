@@ -61,6 +61,7 @@ pub struct Traffic {
     source_mac: [u8; 6],
     source: Ipv4Addr,
     destination: Ipv4Addr,
+    on_grant: bool,
     /// Of a flood.
     packets: Option<Arc<[PacketTemplate]>>,
 }
@@ -109,6 +110,7 @@ impl Traffic {
             source_mac: mac(1),
             source: GEN_ADDRESS,
             destination: SINK_ADDRESS,
+            on_grant: false,
             packets: None,
         }
     }
@@ -141,6 +143,13 @@ impl Traffic {
     /// Sends that many frames and no more; [`Generator::finish`] waits for the last of them.
     pub fn count(mut self, packets: u64) -> Self {
         self.count = Some(packets);
+        self
+    }
+
+    /// Sends no more frames than [`Generator::grant`] allows, at first none: for a receiver that must not be overrun,
+    /// however late it runs.
+    pub fn on_grant(mut self) -> Self {
+        self.on_grant = true;
         self
     }
 
@@ -236,9 +245,9 @@ impl Traffic {
             .spawn(move || sender.run(&ready))
             .map_err(Error::io("starting the generator's thread"))?;
         match started.recv() {
-            Ok(state) => {
+            Ok([state, granted]) => {
                 let (size, count) = (u64::from(self.size), self.count);
-                Ok(Generator { state, stop, size, count, thread: Some(thread) })
+                Ok(Generator { state, granted, stop, size, count, thread: Some(thread) })
             }
             // It ended before it was ready: with an error, which joining it will tell.
             Err(_) => match join(thread) {
@@ -283,7 +292,7 @@ impl Traffic {
         }
         config.extend(&header[40..44]);
         let flows = self.packets.as_ref().map_or(self.flows, |packets| packets.len() as u32);
-        for word in [flows, ifindex, 0] {
+        for word in [flows, ifindex, u32::from(self.on_grant)] {
             config.extend(word.to_ne_bytes());
         }
         config
@@ -311,7 +320,7 @@ struct Sender {
 }
 
 impl Sender {
-    fn run(self, ready: &mpsc::Sender<MapHandle>) -> Result<(), Error> {
+    fn run(self, ready: &mpsc::Sender<[MapHandle; 2]>) -> Result<(), Error> {
         // Any other signal of the process would end the call too, and every new call costs a gap of some 20 ms.
         let mut others = SigSet::all();
         others.remove(WAKE);
@@ -342,7 +351,7 @@ impl Sender {
         let frame = self.traffic.frame(0, 0).bytes();
         // `struct xdp_md`: where the frame ends, and where it came from.
         let context = [0, frame.len() as u32, 0, ifindex, 0, 0].map(u32::to_ne_bytes).concat();
-        if ready.send(bpf::map(&object, ".data.state")?).is_err() {
+        if ready.send([bpf::map(&object, ".data.state")?, bpf::map(&object, ".data.grant")?]).is_err() {
             return Ok(());
         }
         while !self.stop.load(Ordering::Relaxed) {
@@ -386,6 +395,7 @@ fn join(thread: JoinHandle<Result<(), Error>>) -> Result<(), Error> {
 #[derive(Debug)]
 pub struct Generator {
     state: MapHandle,
+    granted: MapHandle,
     stop: Arc<AtomicBool>,
     size: u64,
     count: Option<u64>,
@@ -420,6 +430,17 @@ impl Generator {
     pub fn sent(&self) -> Result<Counters, Error> {
         let [packets] = bpf::read(&self.state, "generator")?;
         Ok(Counters { packets, bytes: packets * self.size })
+    }
+
+    /// Lets it send this many frames in all, if it was built with [`Traffic::on_grant`].
+    ///
+    /// # Errors
+    ///
+    /// The program's map can't be written.
+    pub fn grant(&self, packets: u64) -> Result<(), Error> {
+        let hint = "is the generator still running?";
+        let written = self.granted.update(&0_u32.to_ne_bytes(), &packets.to_ne_bytes(), MapFlags::ANY);
+        written.map_err(Error::bpf("granting frames to the generator", hint))
     }
 
     /// Whether it is still at it: false after an error, which [`Self::stop`] tells.
