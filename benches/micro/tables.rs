@@ -1,17 +1,16 @@
 //! What it costs to share a session table with the control plane: a batch of 64 lookups on the data path, and one update.
 //!
 //! - `own`: a table per worker, changed by closures that run on the worker (`Handle::each_stage`).
-//! - `arc-swap`: one table for all workers, loaded once per batch; an update copies the table.
+//! - `shared`: one `SharedTable` for all workers, loaded once per batch; an update copies the table.
 //! - `rwlock`: one table for all workers, a read lock once per batch, for comparison: a writer makes workers wait.
 //!
-//! `make bench-tables`. In `update/own` the time of the closure is counted, which the worker spends; in `update/arc-swap`
+//! `make bench-tables`. In `update/own` the time of the closure is counted, which the worker spends; in `update/shared`
 //! the control plane spends it.
 
 use std::{collections::HashMap, hint::black_box, sync::Arc, sync::RwLock};
 
-use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use xdpfwd_pipeline::SharedCounters;
+use xdpfwd_pipeline::{SharedCounters, SharedTable};
 
 const BATCH: usize = 64;
 const SIZES: [u32; 3] = [100, 10_000, 100_000];
@@ -53,8 +52,8 @@ fn lookups(criterion: &mut Criterion) {
         let mut keys = Keys { next: 1, sessions };
         let own = table(sessions);
         group.bench_function(id("own"), |bencher| bencher.iter(|| look_up(&own, &keys.batch())));
-        let shared = ArcSwap::from_pointee(own);
-        group.bench_function(id("arc-swap"), |bencher| {
+        let shared = SharedTable::new(own);
+        group.bench_function(id("shared"), |bencher| {
             bencher.iter(|| look_up(&shared.load(), &keys.batch()));
         });
         let locked = RwLock::new(Table::clone(&shared.load()));
@@ -77,15 +76,9 @@ fn updates(criterion: &mut Criterion) {
                 own.remove(&black_box(sessions))
             });
         });
-        let shared = ArcSwap::from_pointee(own);
-        group.bench_function(id("arc-swap"), |bencher| {
-            bencher.iter(|| {
-                shared.rcu(|table| {
-                    let mut table = Table::clone(table);
-                    table.insert(black_box(sessions), Arc::clone(&counters));
-                    table
-                })
-            });
+        let shared = SharedTable::new(own);
+        group.bench_function(id("shared"), |bencher| {
+            bencher.iter(|| shared.update(|table| table.insert(black_box(sessions), Arc::clone(&counters))));
         });
     }
     group.finish();

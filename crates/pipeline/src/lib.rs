@@ -20,12 +20,14 @@ mod icmp;
 mod ledger;
 mod meta;
 mod plan;
+mod plan_fn;
 mod port_name;
 mod ports;
 mod reason;
 mod registry;
 mod report;
 mod shared_counters;
+mod shared_table;
 mod stage;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -43,12 +45,14 @@ pub use icmp::IcmpErrors;
 pub use ledger::{LedgerReport, StageAccount, Task, TaskAccount, stamp_cost};
 pub use meta::Meta;
 pub use plan::{BuildCx, Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan, Verdicts};
+pub use plan_fn::PlanFn;
 pub use port_name::PortName;
 pub use ports::{PortAddress, PortInfo, Ports};
 pub use reason::{DropReason, Drops, MAX_REASONS, Reason, ReasonError};
 pub use registry::{KindError, Planned, Registry, TableFormat};
 pub use report::{FrameCensus, PathReport, QueueReport, StageReport, WorkerReport};
 pub use shared_counters::SharedCounters;
+pub use shared_table::{Loaded, SharedTable};
 pub use stage::{SnapshotError, Stage};
 pub use verdict::{PortId, Verdict};
 pub use view::{PacketMut, View};
@@ -56,6 +60,8 @@ pub use worker::{
     BuildError, Idle, LONGEST_SPIN, Mailbox, Remote, SPIN, Stopped, Swapped, Worker, WorkerBuilder, mailbox,
 };
 
+/// A value of the configuration with its place in the file, for [`PlanError::at`].
+pub use serde_spanned::Spanned;
 /// The packet buffer, which a stage gets as [`PacketMut::frame`].
 pub use xdpfwd_xsk::Frame;
 

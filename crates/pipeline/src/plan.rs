@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use serde_spanned::Spanned;
 
 use crate::capability::{Inspectable, Maintained, QueueBound, ResourceOwner, XdpOffload};
 use crate::ports::{PortInfo, Ports};
@@ -126,7 +127,10 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage>;
 
     /// Describes the stage in a few words for `--check` and `ctl status`, for example `"1000 rules; default drop"`.
-    fn summary(&self) -> String;
+    /// Nothing, unless the plan says otherwise.
+    fn summary(&self) -> String {
+        String::new()
+    }
 
     /// Returns diagnostics that do not prevent the stage from running.
     fn warnings(&self) -> &[PlanDiagnostic] {
@@ -196,6 +200,26 @@ impl PlanError {
     /// Creates an error about the stage as a whole.
     pub fn new(message: impl Into<String>) -> Self {
         Self(vec![PlanDiagnostic { location: Location::Stage, message: message.into() }])
+    }
+
+    /// Creates an error at the place of a value in the configuration file.
+    ///
+    /// ```
+    /// use xdpfwd_pipeline::{PlanError, Spanned};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct LimitConfig { percent: Spanned<u8> }
+    ///
+    /// fn check(config: &LimitConfig) -> Result<(), PlanError> {
+    ///     if *config.percent.get_ref() > 100 {
+    ///         return Err(PlanError::at(&config.percent, "must be at most 100"));
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn at<T>(value: &Spanned<T>, message: impl Into<String>) -> Self {
+        let location = Location::Configuration(value.span());
+        Self(vec![PlanDiagnostic { location, message: message.into() }])
     }
 }
 

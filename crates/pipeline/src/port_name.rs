@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_spanned::Spanned;
 
-use crate::plan::{Location, PlanCx, PlanDiagnostic, PlanError};
+use crate::plan::{PlanCx, PlanError};
 use crate::ports::PortInfo;
 
 /// The name of a port in a stage's configuration, as in `to = "wan"`.
@@ -34,10 +34,7 @@ impl PortName {
     pub fn resolve<'a>(&self, cx: &PlanCx<'a>) -> Result<&'a PortInfo, PlanError> {
         cx.ports.by_name(self.as_str()).ok_or_else(|| {
             let known = cx.ports.names();
-            PlanError(vec![PlanDiagnostic {
-                location: Location::Configuration(self.0.span()),
-                message: format!("no port is called {:?}; the ports are: {known}", self.as_str()),
-            }])
+            PlanError::at(&self.0, format!("no port is called {:?}; the ports are: {known}", self.as_str()))
         })
     }
 }

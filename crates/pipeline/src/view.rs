@@ -74,6 +74,16 @@ impl View<'_> {
         })
     }
 
+    /// Processes each packet. An error drops the packet under this reason.
+    #[inline]
+    pub fn each(&mut self, mut process: impl FnMut(&mut PacketMut<'_>) -> Result<(), Reason>) {
+        for mut packet in self.packets() {
+            if let Err(reason) = process(&mut packet) {
+                packet.drop(reason);
+            }
+        }
+    }
+
     /// Returns the packet at a batch index. `None` beyond the last index, or if the stage holds the packet.
     #[inline]
     pub fn packet(&mut self, place: usize) -> Option<PacketMut<'_>> {

@@ -8,7 +8,7 @@ use clap::ArgMatches;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use xdpfwd_engine::Handle;
+use xdpfwd_engine::{Handle, Report};
 use xdpfwd_pipeline::{PlanCx, PlanError, StageConfig, StagePlan};
 
 use crate::registry::Registry;
@@ -18,6 +18,7 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 
 type Hook<A> = Box<dyn Fn(&Handle, A) -> Result<(), BoxError> + Send + Sync>;
 type RollbackHook = Box<dyn Fn(&Handle, &str) + Send + Sync>;
+type StoppedHook = Box<dyn Fn(&Report) + Send + Sync>;
 type RunCtl = Box<dyn Fn(&Handle, &[String]) -> Result<Value, BoxError> + Send + Sync>;
 type RunSubcommand = Box<dyn Fn(&ArgMatches) -> ExitCode>;
 
@@ -79,6 +80,7 @@ struct Hooks {
     stop: Vec<Hook<()>>,
     commit: Vec<Hook<()>>,
     roll_back: Vec<RollbackHook>,
+    stopped: Vec<StoppedHook>,
 }
 
 impl App {
@@ -129,7 +131,7 @@ impl App {
 
     /// Adds a `ctl` command: `NAME ctl COMMAND [ARGUMENT]...` runs the closure in the running program, on the control
     /// thread. With `--json` the answer is `{"schema": 1, "type": COMMAND, "answer": …}`; without, a text is printed as it
-    /// is, a list of objects as a table, and other values as JSON. A panic is answered as an error.
+    /// is, a list of objects or a [`Table`](xdpfwd_pipeline::Table) as a table, and other values as JSON. A panic is answered as an error.
     ///
     /// # Panics
     ///
@@ -162,14 +164,20 @@ impl App {
     /// Adds a hook that runs before the data plane ends: after a signal, after a failure of a worker or an interface, and
     /// after a hook of [`on_start`](Self::on_start) that failed. It does not run if the data plane never started.
     ///
-    /// Packets still flow while it runs, so counters are not final: the final report comes afterwards, and stages release
-    /// their resources last. Write state that must be exact in [`ResourceOwner::release`](xdpfwd_pipeline::ResourceOwner),
-    /// which runs when the workers have ended. (It also runs after a reload, for the stages that were replaced.)
+    /// Packets still flow while it runs, so counters are not final: [`on_stopped`](Self::on_stopped) gets those.
     pub fn on_stop(mut self, hook: impl Fn(&Handle) + Send + Sync + 'static) -> Self {
         self.hooks.stop.push(Box::new(move |handle, ()| {
             hook(handle);
             Ok(())
         }));
+        self
+    }
+
+    /// Adds a hook that runs when the data plane has ended, with the final report. Workers and stages are gone, and what
+    /// they counted in [`SharedCounters`](xdpfwd_pipeline::SharedCounters) is final. It does not run if the data plane
+    /// never started, or if a hook stopped it with [`Handle::stop`], which returns the report.
+    pub fn on_stopped(mut self, hook: impl Fn(&Report) + Send + Sync + 'static) -> Self {
+        self.hooks.stopped.push(Box::new(hook));
         self
     }
 
@@ -197,6 +205,14 @@ impl App {
     /// Runs the hooks of the end.
     pub(crate) fn stopping(&self, handle: &Handle) {
         run_all("on_stop", &self.hooks.stop, |hook| hook(handle, ()));
+    }
+
+    /// Runs the hooks that get the final report.
+    pub(crate) fn stopped(&self, report: &Report) {
+        run_all("on_stopped", &self.hooks.stopped, |hook| {
+            hook(report);
+            Ok(())
+        });
     }
 
     /// Runs the hooks of a reload that was done.

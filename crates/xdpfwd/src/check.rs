@@ -267,7 +267,10 @@ impl fmt::Display for Path {
         for (index, Stage { name, place, summary }) in self.stages.iter().enumerate() {
             let separator = if index == 0 { ":" } else { "," };
             let place = if *place == "kernel" { "in the kernel: " } else { "" };
-            write!(f, "{separator} {name} ({place}{summary})")?;
+            write!(f, "{separator} {name}")?;
+            if !summary.is_empty() {
+                write!(f, " ({place}{summary})")?;
+            }
         }
         Ok(())
     }

@@ -70,7 +70,8 @@ pub(crate) fn command(app: &App) -> clap::Command {
         command = renamed(command, app.name);
     }
     let own = app.ctl.iter().map(|own| PossibleValue::new(own.name).help(own.about.clone()));
-    let commands = crate::ctl::Command::value_variants().iter().filter_map(ValueEnum::to_possible_value).chain(own);
+    let commands = crate::ctl::Command::value_variants().iter().filter(|command| command.is_of_use(app));
+    let commands = commands.filter_map(ValueEnum::to_possible_value).chain(own);
     command = command.mut_subcommand("ctl", |ctl| {
         ctl.mut_arg("command", |argument| argument.value_parser(PossibleValuesParser::new(commands)))
             .mut_arg("arguments", |argument| argument.hide(app.ctl.is_empty()))

@@ -96,6 +96,7 @@ fn drive(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     };
     // A worker can fail in stopping, too.
     let failure = failure.and_then(|()| last.failure.as_ref().map_or(Ok(()), |failure| Err(stopped_for(failure))));
+    app.stopped(&last);
     printer.print(last);
     printer.finish();
     failure

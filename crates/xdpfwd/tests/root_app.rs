@@ -17,7 +17,7 @@ use support::socket::Socket;
 use support::{LONG, Running, chain, cross_connect, run_tests};
 use xdpfwd::{App, Handle};
 use xdpfwd_lab::{Chain, Traffic};
-use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, PortId, PortName, Reason, Stage, StagePlan, View};
+use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, PortId, PortName, Reason, Stage, StagePlan, Table, Unit, View};
 
 /// Set in the process under test. With the value `fails` the hook of the start fails.
 const PROGRAM: &str = "XDPFWD_TEST_APP";
@@ -52,6 +52,11 @@ fn app() -> App {
             Ok(json!(before))
         })
         .ctl("names", "Show text", |_, _| Ok("one\ntwo"))
+        .ctl("table", "Show a table", |_, _| {
+            let mut table = Table::new("ports", &[("name", None), ("sent", Some(Unit::Packets))]);
+            table.rows.push(vec!["wan".into(), 7_u64.into()]);
+            Ok(table)
+        })
         .ctl("burst", "Panic", |_, _| -> Result<(), _> { panic!("on purpose") })
         .ctl("again", "Reload", |handle, _| {
             handle.request_reload();
@@ -81,6 +86,7 @@ fn app() -> App {
             }
         })
         .on_stop(|handle| eprintln!("hook: stop, sent {:?}", handle.report().map(|report| report.ports[1].tx_packets)))
+        .on_stopped(|report| eprintln!("hook: stopped, sent {}", report.ports[1].tx_packets))
         .on_reload_commit(|_| eprintln!("hook: commit"))
         .on_reload_rollback(|_, reason| eprintln!("hook: rollback: {reason}"))
 }
@@ -197,6 +203,8 @@ fn help_and_version_name_the_program() {
     for part in ["longest:", "Set the longest packet", "status:", "/run/probe.sock", "[ARGUMENT]..."] {
         assert!(help.contains(part), "{part}: {help}");
     }
+    // It has neither a filter nor ESP.
+    assert!(!help.contains("rules:") && !help.contains("sa:"), "{help}");
     let unknown = run(&["ctl", "nonsense"]);
     assert_eq!(unknown.status.code(), Some(2));
     let superfluous = run(&["ctl", "status", "now"]);
@@ -237,6 +245,7 @@ fn ctl_command_updates_stages_of_all_workers() {
     let inside: Value = serde_json::from_slice(&ctl(&socket, &["inside", "--json"]).stdout).unwrap();
     assert_eq!(inside["answer"], json!({ "workers": [2, 2, 2] }));
     assert_eq!(text(&ctl(&socket, &["names"]).stdout), "one\ntwo\n");
+    assert_eq!(text(&ctl(&socket, &["table"]).stdout), "name  sent (packets)\nwan   7\n");
     let (ended, last) = running.stop();
     assert_eq!(ended.status.code(), Some(0));
     last.assert_conserved();
@@ -267,6 +276,7 @@ fn ctl_command_that_fails_is_answered_as_an_error() {
     assert!(ctl(&socket, &["end"]).status.success());
     running.wait();
     assert_eq!(running.count_log("hook: stop, sent Ok(100)"), 1);
+    assert_eq!(running.count_log("hook: stopped, sent 100"), 1);
     let (ended, last) = running.stop();
     assert_eq!((ended.status.code(), ended.killed, last.report.transmitted()), (Some(0), false, 100));
 }
@@ -305,7 +315,8 @@ fn start_hook_that_fails_stops_the_program() {
     let output = command.env(PROGRAM, "fails").args(["--config", config.path(), "--json"]).output().unwrap();
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("hook: stop, sent Ok(0)"), "{stderr}");
+    let hooks: Vec<_> = stderr.lines().filter(|line| line.starts_with("hook: stop")).collect();
+    assert_eq!(hooks, ["hook: stop, sent Ok(0)", "hook: stopped, sent 0"], "{stderr}");
     assert!(stderr.contains("\nprobe: cannot start probe: as asked\n"), "{stderr}");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["type"], &report["program"]), (&json!("final"), &json!("probe")));
@@ -319,7 +330,7 @@ fn worker_that_panics_runs_the_stop_hook() {
     let mut running = start(&chain, &config(&socket, 1, "panics_at = 60"));
     let generator = Traffic::new().rate(10_000).core(0).start(chain.gen_(), "gen0").unwrap();
     running.wait();
-    assert_eq!(running.count_log("hook: stop"), 1);
+    assert_eq!((running.count_log("hook: stop,"), running.count_log("hook: stopped,")), (1, 1));
     let (ended, _) = running.stop();
     generator.stop().unwrap();
     assert_eq!(ended.status.code(), Some(1));

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::Deserialize;
 use xdpfwd_pipeline::{
     BuildCx, Cx, Inspectable, PlanCx, PlanError, PortId, PortName, Reason, ResourceError,
-    ResourceOwner, Stage, StagePlan, Table, Unit, View,
+    ResourceOwner, Stage, StagePlan, Table, View,
 };
 use xdpfwd_wire::Addresses;
 
@@ -79,19 +79,11 @@ impl ResourceOwner for GatePlan {
         self.known.iter().for_each(|address| self.subscribers.add(*address, self.workers));
         Ok(())
     }
-
-    fn release(&self) {}
 }
 
 impl Inspectable for GatePlan {
     fn tables(&self, _: &[u64]) -> Vec<Table> {
-        let columns =
-            [("address", None), ("packets", Some(Unit::Packets)), ("bytes", Some(Unit::Bytes))];
-        let mut table = Table::new("subscribers", &columns);
-        for (address, [packets, bytes]) in self.subscribers.counters() {
-            table.rows.push(vec![address.to_string().into(), packets.into(), bytes.into()]);
-        }
-        vec![table]
+        vec![self.subscribers.table()]
     }
 }
 

@@ -3,7 +3,6 @@
 mod gate;
 mod subscribers;
 
-use serde::Serialize;
 use xdpfwd::App;
 
 use gate::{GateConfig, GatePlan};
@@ -27,28 +26,11 @@ pub fn app() -> App {
                     ["remove", address] => of_ctl.remove(address.parse()?),
                     _ => return Err("expected nothing, `add IP` or `remove IP`".into()),
                 }
-                Ok(list(&of_ctl))
+                Ok(of_ctl.table())
             }
         })
-        .on_stop(move |_| {
-            let packets: u64 = list(&subscribers).iter().map(|row| row.packets).sum();
+        .on_stopped(move |_| {
+            let packets: u64 = subscribers.counters().iter().map(|(_, [packets, _])| packets).sum();
             eprintln!("own-appliance: {packets} packets of known subscribers");
         })
-}
-
-/// A row of `ctl subscribers`.
-#[derive(Serialize)]
-struct Row {
-    address: String,
-    packets: u64,
-    bytes: u64,
-}
-
-fn list(subscribers: &Subscribers) -> Vec<Row> {
-    let row = |(address, [packets, bytes]): (std::net::Ipv4Addr, [u64; 2])| Row {
-        address: address.to_string(),
-        packets,
-        bytes,
-    };
-    subscribers.counters().into_iter().map(row).collect()
 }

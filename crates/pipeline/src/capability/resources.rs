@@ -13,8 +13,9 @@ pub trait ResourceOwner {
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError>;
 
     /// Releases what `acquire` took: when a later stage of the configuration fails to acquire, when the start or the reload
-    /// fails after that, and when the stage has left the data plane. May be called more than once.
-    fn release(&self);
+    /// fails after that, and when the stage has left the data plane. May be called more than once. Does nothing unless the
+    /// plan says otherwise.
+    fn release(&self) {}
 
     /// Returns the resources that no two stages of a configuration may both have.
     fn exclusive_resources(&self) -> Vec<ExclusiveResource> {

@@ -13,6 +13,7 @@ use super::error::TestBenchError;
 use super::plans::{Plans, build};
 use super::stages::IntoStages;
 use super::tracked::Tracked;
+use crate::capability::Table;
 use crate::chain::NamedStage;
 use crate::frame_log;
 use crate::plan::{BuildCx, StagePlan};
@@ -262,6 +263,31 @@ impl TestBench {
             panic!("no stage is called {stage:?}; the stages are: {known}");
         }
         sum
+    }
+
+    /// Returns the inspection table with this name, as `ctl inspect` shows it. If several stages have
+    /// one, returns that of the first. Row counters
+    /// ([`Stage::row_counters`](crate::Stage::row_counters)) are those since the last reload.
+    ///
+    /// # Panics
+    ///
+    /// If no stage that was built from a plan has such a table.
+    #[track_caller]
+    pub fn table(&self, name: &str) -> Table {
+        let counted = self.worker.row_counters();
+        let tables: Vec<_> = self
+            .plans
+            .each_on_path()
+            .flat_map(|(from, at, plan)| {
+                let path = self.paths.iter().position(|(own, _)| *own == from);
+                let counters = path.and_then(|path| counted.get(path)?.get(at));
+                let counters = counters.map(Vec::as_slice).unwrap_or_default();
+                plan.as_inspectable().map_or_else(Vec::new, |plan| plan.tables(counters))
+            })
+            .collect();
+        let names: Vec<_> = tables.iter().map(|table| table.name).collect();
+        let named = tables.into_iter().find(|table| table.name == name);
+        named.unwrap_or_else(|| panic!("no table is called {name:?}; the tables are: {}", names.join(", ")))
     }
 
     /// Returns the drops so far by the names of their reasons, without zeros.

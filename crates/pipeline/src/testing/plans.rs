@@ -45,6 +45,15 @@ impl Plans {
         Ok(())
     }
 
+    /// Returns each plan with the port from which its path starts and its place among the plans of
+    /// the path.
+    pub(super) fn each_on_path(&self) -> impl Iterator<Item = (PortId, usize, &dyn StagePlan)> {
+        self.0.iter().enumerate().map(|(index, (from, plan))| {
+            let before = self.0[..index].iter().filter(|(other, _)| other == from).count();
+            (*from, before, &**plan)
+        })
+    }
+
     /// Releases what the path from a port had, except for its last `kept` plans.
     pub(super) fn release_replaced(&mut self, from: PortId, kept: usize) {
         let of_path = self.0.iter().filter(|(port, _)| *port == from).count();

@@ -176,15 +176,20 @@ fn inspect(answer: &Value, text: &mut String) {
     for table in tables {
         let on = table["path"].as_str().map_or(String::new(), |path| format!(" of {path}"));
         let _ = writeln!(text, "{}{on}: {}", word(&table["stage"]), word(&table["name"]));
-        let columns = list(&table["columns"]);
-        let head = columns.iter().map(|column| match column["unit"].as_str() {
-            Some(unit) if column["name"] != unit => format!("{} ({unit})", word(&column["name"])),
-            _ => word(&column["name"]),
-        });
-        let head = head.collect();
-        let rows = list(&table["rows"]).iter().map(|row| list(row).iter().map(cell).collect()).collect();
-        text.push_str(&crate::text::columns(head, rows));
+        text.push_str(&columns_and_rows(&table));
     }
+}
+
+/// An inspection table without its name.
+fn columns_and_rows(table: &Value) -> String {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let columns = list(&table["columns"]);
+    let head = columns.iter().map(|column| match column["unit"].as_str() {
+        Some(unit) if column["name"] != unit => format!("{} ({unit})", cell(&column["name"])),
+        _ => cell(&column["name"]),
+    });
+    let rows = list(&table["rows"]).iter().map(|row| list(row).iter().map(cell).collect()).collect();
+    crate::text::columns(head.collect(), rows)
 }
 
 /// A cell of an inspection table.
@@ -213,6 +218,7 @@ fn own_answer(answer: &Value) -> String {
             let row = |row: &Value| names.iter().map(|name| cell(&row[name.as_str()])).collect();
             crate::text::columns(names.iter().map(ToString::to_string).collect(), rows.iter().map(row).collect())
         }
+        table if table["columns"].is_array() && table["rows"].is_array() => columns_and_rows(table),
         other => serde_json::to_string_pretty(other).unwrap_or_default() + "\n",
     }
 }
@@ -249,7 +255,10 @@ fn text(command: Command, answer: &Value) -> String {
             for path in list(&answer["paths"]) {
                 let stages: Vec<_> = list(&path["stages"])
                     .iter()
-                    .map(|s| format!("{} ({}{})", word(&s["name"]), word(&s["summary"]), place(s)))
+                    .map(|s| match word(&s["summary"]) + place(s) {
+                        nothing if nothing.is_empty() => word(&s["name"]),
+                        summary => format!("{} ({summary})", word(&s["name"])),
+                    })
                     .collect();
                 let stages = if stages.is_empty() { "no stages".to_owned() } else { stages.join(", ") };
                 let _ = writeln!(text, "path {}: {stages}", word(&path["path"]));

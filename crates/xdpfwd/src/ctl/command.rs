@@ -2,6 +2,8 @@
 
 use clap::ValueEnum;
 
+use crate::app::App;
+
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Command {
@@ -23,6 +25,16 @@ impl Command {
     /// Returns the command with a name.
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::from_str(name, false).ok()
+    }
+
+    /// Returns whether the program can have stages that the command is about.
+    pub(crate) fn is_of_use(self, app: &App) -> bool {
+        let has = |about: &str| app.registry.kinds().any(|kind| kind.starts_with(about));
+        match self {
+            Self::Rules => has("filter"),
+            Self::Sa => has("esp-"),
+            Self::Status | Self::Stats | Self::Reload | Self::Inspect => true,
+        }
     }
 }
 

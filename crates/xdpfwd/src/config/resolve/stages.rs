@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use xdpfwd_pipeline::{KindError, PlanCx, StagePlan};
 
-use crate::registry::Registry;
+use crate::registry::{Registry, Toml};
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
@@ -84,8 +84,13 @@ fn plan(
     let name = kind.get_ref().as_str().unwrap_or_default();
     if !registry.kinds().any(|known| known == name) {
         if let Some(feature) = machine.feature_for(name) {
+            // A program may have stages of its own alone.
+            let has_builtin =
+                xdpfwd_stages::builtin::<Toml>().kinds().any(|kind| registry.kinds().any(|own| own == kind));
+            let registered = if has_builtin { "" } else { " and `App::stages(xdpfwd_stages::builtin())`" };
             let message = format!(
-                "kind = \"{name}\": not built into this program; build it with the cargo feature `{feature}` of xdpfwd"
+                "kind = \"{name}\": not built into this program; \
+                 build it with the cargo feature `{feature}` of xdpfwd{registered}"
             );
             findings.error(&kind_span, message);
             return None;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use xdpfwd_pipeline::{PlanCx, PlanError, StageConfig, StagePlan};
+use xdpfwd_pipeline::{Cx, PlanCx, PlanError, PlanFn, StageConfig, StagePlan, View};
 
 use serde::Deserialize;
 use xdpfwd_stages::{MacSwap, MacSwapConfig};
@@ -33,20 +33,31 @@ fn kinds_and_their_keys() {
     ));
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnConfig {}
+
 #[test]
 fn kind_that_is_not_built_names_the_feature_that_adds_it() {
     let mut machine = Imagined::usual();
     machine.not_built = vec![("esp-seal", "esp")];
     let registry = Registry::default().with::<MacSwapConfig>();
-    let said = |kind: &str| {
+    let said = |kind: &str, registry: &Registry| {
         let source = Source::new("x.toml".into(), format!("{REST}[stage.edge]\nkind = {kind:?}"));
-        crate::config::plan(&source, std::path::Path::new(""), &registry, &machine).unwrap_err().to_string()
+        crate::config::plan(&source, std::path::Path::new(""), registry, &machine).unwrap_err().to_string()
     };
     assert_eq!(
-        said("esp-seal"),
+        said("esp-seal", &registry),
         "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo feature `esp` of xdpfwd\n"
     );
-    assert_eq!(said("esp-open"), "x.toml:12:8: kind = \"esp-open\": must be \"mac-swap\"\n");
+    let own = Registry::default()
+        .with_fn("own", |_: OwnConfig, _| Ok(PlanFn::new(|_| |_: &mut View<'_>, _: &mut Cx<'_>| ())));
+    assert_eq!(
+        said("esp-seal", &own),
+        "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo feature `esp` of xdpfwd \
+         and `App::stages(xdpfwd_stages::builtin())`\n"
+    );
+    assert_eq!(said("esp-open", &registry), "x.toml:12:8: kind = \"esp-open\": must be \"mac-swap\"\n");
 }
 
 #[test]

@@ -1,0 +1,150 @@
+//! Stages and plans that are closures.
+
+use std::fmt;
+
+use crate::capability::{Inspectable, Table};
+use crate::cx::Cx;
+use crate::plan::{BuildCx, StagePlan};
+use crate::stage::Stage;
+use crate::view::View;
+
+/// A closure that processes batches is a stage.
+impl<F: FnMut(&mut View<'_>, &mut Cx<'_>) + 'static> Stage for F {
+    fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
+        self(view, cx);
+    }
+}
+
+type BuildFn = Box<dyn Fn(&BuildCx<'_>) -> Box<dyn Stage> + Send + Sync>;
+
+/// A plan for stages that need no optional capability but tables: a closure that builds the stage.
+///
+/// The stage may be a closure, too:
+///
+/// ```
+/// use xdpfwd_pipeline::{BuildCx, Cx, PlanError, PlanFn, Reason, View};
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct LongestConfig { bytes: usize }
+///
+/// # let bytes = 100;
+/// # fn registered<F: Fn(LongestConfig) -> Result<PlanFn, PlanError>>(_: F) {}
+/// # registered(
+/// |LongestConfig { bytes }| {
+///     let plan = PlanFn::new(move |_: &BuildCx<'_>| {
+///         move |view: &mut View<'_>, _: &mut Cx<'_>| {
+///             view.each(|packet| if packet.frame.len() > bytes { Err(Reason::POLICY) } else { Ok(()) });
+///         }
+///     });
+///     Ok(plan.with_summary(format!("at most {bytes} bytes")))
+/// }
+/// # );
+/// ```
+pub struct PlanFn {
+    build: BuildFn,
+    summary: String,
+    tables: Vec<Box<dyn Fn() -> Table + Send + Sync>>,
+}
+
+impl PlanFn {
+    /// Creates a plan from what builds the stage of one worker; see [`StagePlan::build`].
+    pub fn new<S: Stage>(build: impl Fn(&BuildCx<'_>) -> S + Send + Sync + 'static) -> Self {
+        let build = move |cx: &BuildCx<'_>| Box::new(build(cx)) as Box<dyn Stage>;
+        Self { build: Box::new(build), summary: String::new(), tables: Vec::new() }
+    }
+
+    /// Describes the stage in a few words; see [`StagePlan::summary`].
+    pub fn with_summary(mut self, summary: impl Into<String>) -> Self {
+        self.summary = summary.into();
+        self
+    }
+
+    /// Adds an inspection table, which `ctl inspect` and the final report show. The closure runs on
+    /// the control thread.
+    pub fn with_table(mut self, table: impl Fn() -> Table + Send + Sync + 'static) -> Self {
+        self.tables.push(Box::new(table));
+        self
+    }
+}
+
+impl StagePlan for PlanFn {
+    fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
+        (self.build)(cx)
+    }
+
+    fn summary(&self) -> String {
+        self.summary.clone()
+    }
+
+    fn as_inspectable(&self) -> Option<&dyn Inspectable> {
+        (!self.tables.is_empty()).then_some(self)
+    }
+}
+
+impl Inspectable for PlanFn {
+    fn tables(&self, _: &[u64]) -> Vec<Table> {
+        self.tables.iter().map(|table| table()).collect()
+    }
+}
+
+impl fmt::Debug for PlanFn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlanFn").field("summary", &self.summary).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::capability::Cell;
+    use crate::reason::Reason;
+    use crate::shared_table::SharedTable;
+    use crate::testing::{Disposition, TestBench};
+
+    #[test]
+    fn closures_plan_build_and_process() {
+        let longest = SharedTable::new(vec![60_u64]);
+        let of_stages = longest.clone();
+        let plan = PlanFn::new(move |cx: &BuildCx<'_>| {
+            assert_eq!(cx.workers, 2);
+            let longest = of_stages.clone();
+            move |view: &mut View<'_>, _: &mut Cx<'_>| {
+                let longest = longest.load()[0];
+                view.each(|packet| match packet.frame.len() as u64 <= longest {
+                    true => Ok(()),
+                    false => Err(Reason::POLICY),
+                });
+            }
+        });
+        let of_table = longest.clone();
+        let plan = plan.with_summary("at most 60 bytes").with_table(move || {
+            let mut table = Table::new("longest", &[("bytes", None)]);
+            table.rows.push(of_table.load().iter().copied().map(Cell::Number).collect());
+            table
+        });
+        assert_eq!(plan.summary(), "at most 60 bytes");
+        assert_eq!(format!("{plan:?}"), "PlanFn { summary: \"at most 60 bytes\", .. }");
+        let plans: [(&str, Arc<dyn StagePlan>); 1] = [("longest", Arc::new(plan))];
+        let mut bench = TestBench::builder().workers(2).plans("lan", "wan", plans).build().unwrap();
+        let frames = [60, 61, 60].map(|len| vec![7; len]);
+        let long = Disposition::dropped(Reason::POLICY);
+        let short = Disposition::sent("wan", frames[0].clone());
+        assert_eq!(bench.send_all("lan", &frames), [short.clone(), long, short]);
+        assert_eq!(bench.table("longest").rows, [[Cell::Number(60)]]);
+        longest.update(|longest| longest[0] = 61);
+        assert_eq!(bench.send("lan", &frames[1]), Disposition::sent("wan", frames[1].clone()));
+        assert_eq!(bench.table("longest").rows, [[Cell::Number(61)]]);
+    }
+
+    #[test]
+    #[should_panic(expected = "no table is called \"rules\"; the tables are: sessions")]
+    fn bench_names_the_tables_that_exist() {
+        let plan = PlanFn::new(|_| |_: &mut View<'_>, _: &mut Cx<'_>| ());
+        let plan = plan.with_table(|| Table::new("sessions", &[]));
+        let plans: [(&str, Arc<dyn StagePlan>); 1] = [("own", Arc::new(plan))];
+        TestBench::builder().plans("lan", "wan", plans).build().unwrap().table("rules");
+    }
+}

@@ -1,0 +1,243 @@
+//! A table that workers read and the control plane changes, without a lock on the data path.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+
+/// A table of sessions, users or routes for stages of all workers. A clone is the same table.
+///
+/// Stages read it with [`load`](Self::load), once per batch, which takes no lock. An update changes
+/// a copy and puts it in the place of the table: a reader sees all of an update or nothing of it.
+/// Copying takes time in proportion to the size: above some thousand entries, or for many updates
+/// per second, use a table per worker instead (`Handle::each_stage` of `xdpfwd-engine`).
+///
+/// Memory is freed by the threads that update, never by a worker. A table that workers still read
+/// during an update is freed by a later update, or with the last clone.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use xdpfwd_pipeline::SharedTable;
+///
+/// let sessions: SharedTable<HashMap<u32, &str>> = SharedTable::default();
+/// let of_stage = sessions.clone();
+/// sessions.update(|table| table.insert(0x1001, "10.45.0.2"));
+/// assert_eq!(of_stage.load().get(&0x1001), Some(&"10.45.0.2"));
+/// ```
+pub struct SharedTable<T>(Arc<Inner<T>>);
+
+struct Inner<T> {
+    current: ArcSwap<T>,
+    /// Replaced tables that were read at the last update. Its lock admits one update at a time.
+    replaced: Mutex<Vec<Arc<T>>>,
+}
+
+/// The table as it was when a stage loaded it. Drop it at the end of the batch: until then the
+/// memory of the table is not freed.
+pub struct Loaded<T>(Guard<Arc<T>>);
+
+impl<T> SharedTable<T> {
+    /// Creates a table.
+    pub fn new(table: T) -> Self {
+        let current = ArcSwap::from_pointee(table);
+        Self(Arc::new(Inner { current, replaced: Mutex::new(Vec::new()) }))
+    }
+
+    /// Returns the table as it is now. Takes no lock and does not allocate.
+    #[inline]
+    pub fn load(&self) -> Loaded<T> {
+        Loaded(self.0.current.load())
+    }
+
+    /// Replaces the table by another one. Not for the data path.
+    pub fn replace(&self, table: T) {
+        self.put(&mut self.updates(), table);
+    }
+
+    /// Admits one update at a time. A panic in an earlier one has left the table as it was.
+    fn updates(&self) -> MutexGuard<'_, Vec<Arc<T>>> {
+        self.0.replaced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a table in the place of the current one, and frees those that nobody reads any more.
+    fn put(&self, replaced: &mut Vec<Arc<T>>, table: T) {
+        replaced.push(self.0.current.swap(Arc::new(table)));
+        // A count of one does not rise again: readers only get at the current table.
+        replaced.retain(|table| Arc::strong_count(table) > 1);
+    }
+}
+
+impl<T: Clone> SharedTable<T> {
+    /// Changes a copy of the table, which then replaces the table. Returns what the closure
+    /// returns. Updates wait for each other: the closure must not update the same table. Not for
+    /// the data path.
+    pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        let mut replaced = self.updates();
+        let mut table = T::clone(&self.load());
+        let result = change(&mut table);
+        self.put(&mut replaced, table);
+        result
+    }
+
+    /// As [`update`](Self::update), but leaves the table as it is if the closure returns an error.
+    pub fn try_update<R, E>(&self, change: impl FnOnce(&mut T) -> Result<R, E>) -> Result<R, E> {
+        let mut replaced = self.updates();
+        let mut table = T::clone(&self.load());
+        let result = change(&mut table)?;
+        self.put(&mut replaced, table);
+        Ok(result)
+    }
+}
+
+impl<T> Deref for Loaded<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Clone for SharedTable<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Default> Default for SharedTable<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for SharedTable<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SharedTable").field(&*self.load()).finish()
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Loaded<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        T::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn update_replaces_the_table_for_later_loads() {
+        let table = SharedTable::new(vec![1]);
+        let before = table.load();
+        assert_eq!(
+            table.update(|table| {
+                table.push(2);
+                table.len()
+            }),
+            2
+        );
+        assert_eq!((&before[..], &table.load()[..]), (&[1][..], &[1, 2][..]));
+        table.replace(vec![3]);
+        assert_eq!(format!("{table:?}"), "SharedTable([3])");
+    }
+
+    #[test]
+    fn failed_update_changes_nothing() {
+        let table = SharedTable::new(vec![1]);
+        let failed = table.try_update(|table| {
+            table.push(2);
+            Err::<(), _>("no")
+        });
+        assert_eq!(failed, Err("no"));
+        let panicked = thread::scope(|scope| scope.spawn(|| table.update(|_| panic!("on purpose"))).join());
+        assert!(panicked.is_err());
+        assert_eq!(*table.load(), [1]);
+        assert_eq!(
+            table.try_update(|table| {
+                table.push(2);
+                Ok::<_, ()>(table.len())
+            }),
+            Ok(2)
+        );
+        assert_eq!(*table.load(), [1, 2]);
+    }
+
+    #[test]
+    fn thread_that_reads_may_update() {
+        let table = SharedTable::new(1);
+        let read = table.load();
+        table.update(|table| *table += 1);
+        table.update(|table| *table += 1);
+        assert_eq!((*read, *table.load()), (1, 3));
+    }
+
+    /// A table that tells whether a reader frees it, and how many there are.
+    struct Told {
+        of_readers: Arc<HashSet<thread::ThreadId>>,
+        alive: Arc<AtomicUsize>,
+    }
+
+    impl Told {
+        fn new(of_readers: Arc<HashSet<thread::ThreadId>>, alive: Arc<AtomicUsize>) -> Self {
+            alive.fetch_add(1, Ordering::Relaxed);
+            Self { of_readers, alive }
+        }
+    }
+
+    impl Clone for Told {
+        fn clone(&self) -> Self {
+            Self::new(Arc::clone(&self.of_readers), Arc::clone(&self.alive))
+        }
+    }
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.alive.fetch_sub(1, Ordering::Relaxed);
+            assert!(!self.of_readers.contains(&thread::current().id()), "a reader frees the table");
+        }
+    }
+
+    #[test]
+    fn readers_free_nothing_and_replaced_tables_do_not_pile_up() {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let (end, loads) = (AtomicBool::new(false), [const { AtomicUsize::new(0) }; 2]);
+        let barrier = std::sync::Barrier::new(3);
+        let ids = Mutex::new(HashSet::new());
+        let table: std::sync::OnceLock<SharedTable<Told>> = std::sync::OnceLock::new();
+        thread::scope(|scope| {
+            let readers = loads.each_ref().map(|loads| {
+                scope.spawn(|| {
+                    ids.lock().unwrap().insert(thread::current().id());
+                    barrier.wait();
+                    barrier.wait();
+                    let table = table.get().unwrap();
+                    while !end.load(Ordering::Relaxed) {
+                        let loaded = table.load();
+                        assert!(loaded.alive.load(Ordering::Relaxed) > 0);
+                        loads.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            });
+            barrier.wait();
+            let of_readers = Arc::new(ids.lock().unwrap().clone());
+            let shared = table.get_or_init(|| SharedTable::new(Told::new(of_readers, Arc::clone(&alive))));
+            barrier.wait();
+            while loads.iter().any(|loads| loads.load(Ordering::Relaxed) < 10_000)
+                && !readers.iter().any(thread::ScopedJoinHandle::is_finished)
+            {
+                shared.update(|_| ());
+                // The table, and at most one that each reader still reads.
+                assert!(alive.load(Ordering::Relaxed) <= 3);
+            }
+            end.store(true, Ordering::Relaxed);
+        });
+        table.get().unwrap().update(|_| ());
+        assert_eq!(alive.load(Ordering::Relaxed), 1);
+    }
+}
