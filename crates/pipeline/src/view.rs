@@ -6,7 +6,7 @@ use crate::cx::Cx;
 use crate::meta::Meta;
 use crate::reason::Reason;
 use crate::verdict::{PortId, Verdict};
-use xdpfwd_wire::Headers;
+use xdpfwd_wire::{Header, HeaderStack, Headers};
 
 /// A batch of packets as a stage processes it: frames, parsed headers and verdicts.
 ///
@@ -48,6 +48,69 @@ impl PacketMut<'_> {
     #[inline]
     pub fn reparse(&mut self) {
         Headers::parse_into(self.frame, &mut self.meta.headers);
+    }
+
+    /// Writes headers in front of the frame, outermost first, and parses the frame's headers again.
+    /// See [`HeaderStack`] about the fields that it fills.
+    ///
+    /// All bytes of the frame become the payload. To put an IP packet into a tunnel, first cut the
+    /// frame to the packet, without Ethernet header and padding, as the example does.
+    ///
+    /// Returns, with the frame unchanged,
+    /// - [`Reason::NO_ROOM`] if the headers are longer than the headroom,
+    /// - [`Reason::MALFORMED`] if [`HeaderStack::emit`] returns an error, for example because the
+    ///   headers are in an invalid order.
+    ///
+    /// ```
+    /// use xdpfwd_pipeline::{Cx, Stage, View};
+    /// use xdpfwd_wire::{Header, ethernet, gtpu, ipv4, udp};
+    ///
+    /// /// Sends IP packets through a GTP-U tunnel over IPv4.
+    /// struct Tunnel {
+    ///     ethernet: ethernet::Repr,
+    ///     ip: ipv4::Repr,
+    ///     teid: u32,
+    /// }
+    ///
+    /// impl Stage for Tunnel {
+    ///     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+    ///         let ports = udp::Repr {
+    ///             source_port: gtpu::PORT,
+    ///             destination_port: gtpu::PORT,
+    ///             ..udp::Repr::default()
+    ///         };
+    ///         let headers = [
+    ///             self.ethernet.into(),
+    ///             self.ip.into(),
+    ///             Header::UdpWithoutChecksum(ports),
+    ///             gtpu::Repr { teid: self.teid, ..gtpu::Repr::default() }.into(),
+    ///         ];
+    ///         for mut packet in view.packets() {
+    ///             let parsed = packet.meta.headers;
+    ///             if parsed.ip_version.is_none() {
+    ///                 continue;
+    ///             }
+    ///             packet.frame.truncate(parsed.l3_end.into());
+    ///             packet.frame.trim_front(parsed.l3_offset.into());
+    ///             if let Err(reason) = packet.encapsulate(&headers) {
+    ///                 packet.drop(reason);
+    ///             }
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn encapsulate(&mut self, headers: &[Header<'_>]) -> Result<(), Reason> {
+        let stack = HeaderStack(headers);
+        let header_len = stack.header_len();
+        if self.frame.prepend(header_len).is_err() {
+            return Err(Reason::NO_ROOM);
+        }
+        if stack.emit(self.frame).is_err() {
+            self.frame.trim_front(header_len);
+            return Err(Reason::MALFORMED);
+        }
+        self.reparse();
+        Ok(())
     }
 }
 

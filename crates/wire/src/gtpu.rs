@@ -7,65 +7,52 @@
 //! # Example
 //!
 //! A downlink packet from a UPF to a gNB: Ethernet, IPv4, UDP, GTP-U with a PDU session container,
-//! and the IPv4/UDP packet of the user. The headers are written from the inside out, because outer
-//! checksums cover inner headers.
+//! and the IPv4/UDP packet of the user. [`HeaderStack`](crate::HeaderStack) fills their lengths,
+//! types and checksums.
 //!
 //! ```
 //! use xdpfwd_wire::gtpu::{self, DownlinkInformation, Extension, PduSessionContainer};
-//! use xdpfwd_wire::{EtherType, IpProtocol, MacAddr, Pretty, ethernet, ipv4, udp};
+//! use xdpfwd_wire::{HeaderStack, MacAddr, Pretty, ethernet, ipv4, udp};
 //!
-//! let data = b"hello";
-//! let inner_udp = udp::Repr { source_port: 53, destination_port: 4000, payload_len: 5 };
-//! let inner_ip = ipv4::Repr {
-//!     protocol: IpProtocol::UDP,
-//!     source: [192, 0, 2, 1].into(),
-//!     destination: [10, 45, 0, 2].into(),
-//!     payload_len: inner_udp.buffer_len() as u16,
+//! let ethernet = ethernet::Repr {
+//!     destination: MacAddr([2, 0, 0, 0, 0, 2]),
+//!     source: MacAddr([2, 0, 0, 0, 0, 1]),
+//!     ..ethernet::Repr::default()
+//! };
+//! let outer_ip = ipv4::Repr {
+//!     source: [172, 16, 0, 1].into(),
+//!     destination: [172, 16, 0, 2].into(),
 //!     ..ipv4::Repr::default()
+//! };
+//! let outer_udp = udp::Repr {
+//!     source_port: gtpu::PORT,
+//!     destination_port: gtpu::PORT,
+//!     ..udp::Repr::default()
 //! };
 //! let information = DownlinkInformation { qfi: 9, ..DownlinkInformation::default() };
 //! let container = PduSessionContainer::Downlink(information);
 //! let gtpu = gtpu::Repr {
 //!     teid: 0x1234,
 //!     extensions: &[Extension::PduSessionContainer(container)],
-//!     payload_len: inner_ip.buffer_len() as u16,
 //!     ..gtpu::Repr::default()
 //! };
-//! let outer_udp = udp::Repr {
-//!     source_port: gtpu::PORT,
-//!     destination_port: gtpu::PORT,
-//!     payload_len: gtpu.buffer_len() as u16,
-//! };
-//! let outer_ip = ipv4::Repr {
-//!     protocol: IpProtocol::UDP,
-//!     source: [172, 16, 0, 1].into(),
-//!     destination: [172, 16, 0, 2].into(),
-//!     payload_len: outer_udp.buffer_len() as u16,
+//! let inner_ip = ipv4::Repr {
+//!     source: [192, 0, 2, 1].into(),
+//!     destination: [10, 45, 0, 2].into(),
 //!     ..ipv4::Repr::default()
 //! };
-//! let ethernet = ethernet::Repr {
-//!     destination: MacAddr([2, 0, 0, 0, 0, 2]),
-//!     source: MacAddr([2, 0, 0, 0, 0, 1]),
-//!     ethertype: EtherType::IPV4,
-//! };
+//! let inner_udp =
+//!     udp::Repr { source_port: 53, destination_port: 4000, ..udp::Repr::default() };
 //!
-//! // The offset of each header in the frame.
-//! let ip_at = ethernet.header_len();
-//! let udp_at = ip_at + outer_ip.header_len();
-//! let gtpu_at = udp_at + outer_udp.header_len();
-//! let inner_ip_at = gtpu_at + gtpu.header_len();
-//! let inner_udp_at = inner_ip_at + inner_ip.header_len();
-//! let data_at = inner_udp_at + inner_udp.header_len();
-//!
-//! let mut frame = [0; 91];
-//! frame[data_at..].copy_from_slice(data);
-//! inner_udp.emit_with_checksum(&mut frame[inner_udp_at..], inner_ip.addresses())?;
-//! inner_ip.emit(&mut frame[inner_ip_at..])?;
-//! gtpu.emit(&mut frame[gtpu_at..])?;
-//! outer_udp.emit_with_checksum(&mut frame[udp_at..], outer_ip.addresses())?;
-//! outer_ip.emit(&mut frame[ip_at..])?;
-//! ethernet.emit(&mut frame)?;
-//!
+//! let headers = [
+//!     ethernet.into(),
+//!     outer_ip.into(),
+//!     outer_udp.into(),
+//!     gtpu.into(),
+//!     inner_ip.into(),
+//!     inner_udp.into(),
+//! ];
+//! let frame = HeaderStack(&headers).packet(b"hello")?;
 //! assert_eq!(
 //!     Pretty::new(&frame).to_string(),
 //!     "\

@@ -14,12 +14,16 @@
 //! `emit` writes one header and needs no payload, except that `emit_with_checksum` of
 //! [`udp::Repr`], [`tcp::Repr`] and [`icmp::Repr`] covers the payload, which must be in the buffer
 //! already. [`fill_checksums`] computes the checksums of a packet that was built or changed
-//! otherwise. The [`gtpu`] module shows how to build a whole frame.
+//! otherwise.
+//!
+//! A [`HeaderStack`] writes several headers in front of a payload, and fills their lengths, types
+//! and checksums. The [`gtpu`] module shows a whole frame.
 //!
 //! [`Headers`] parses all headers of a frame at once, for the data path. [`Pretty`] prints a frame,
 //! one line for each layer.
 //!
-//! Nothing here allocates, and nothing here panics, whatever the bytes are.
+//! Nothing here allocates, except [`HeaderStack::packet`], and nothing here panics, whatever the
+//! bytes are.
 //!
 //! ```
 //! use xdpfwd_wire::{Headers, IpProtocol, Status, ipv4};
@@ -59,6 +63,7 @@ pub mod ipv6;
 mod limits;
 mod mac;
 mod pretty;
+mod stack;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;
@@ -70,6 +75,7 @@ pub use headers::{Headers, Layer, Status};
 pub use ip::{Addresses, Fragment, IpProtocol, IpVersion};
 pub use mac::{MacAddr, ParseMacAddrError};
 pub use pretty::Pretty;
+pub use stack::{Header, HeaderStack};
 pub use vlan::VlanId;
 
 /// The example in README.md, compiled as a doctest.

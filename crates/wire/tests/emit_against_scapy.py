@@ -2,7 +2,8 @@
 object a line, for emit_against_scapy.rs.
 
 "layers" has the fields of each layer. "rebuilt" is the frame as scapy builds it from these fields,
-with all lengths and checksums computed anew.
+with all lengths and checksums computed anew. With the argument "types", so are the types of the
+next layer.
 """
 
 import json
@@ -46,6 +47,8 @@ COMPUTED = {
     GTPPDUSessionContainer: ["ExtHdrLen"],
 }
 
+TYPES = {Ether: "type", Dot1Q: "type", Dot1AD: "type", IP: "proto", IPv6: "nh"}
+
 
 def value(raw):
     return raw if isinstance(raw, str) else int(raw)
@@ -83,9 +86,12 @@ def main():
         while not isinstance(layer, NoPayload):
             layers.append(layer_fields(layer))
             # No checksum is a valid choice over IPv4, which scapy would not make.
-            is_unchecked = isinstance(layer, UDP) and layer.chksum == 0
+            is_over_ipv4 = isinstance(layer.underlayer, IP)
+            is_unchecked = isinstance(layer, UDP) and layer.chksum == 0 and is_over_ipv4
             for name in [] if is_unchecked else COMPUTED.get(type(layer), []):
                 layer.delfieldval(name)
+            if "types" in sys.argv and type(layer) in TYPES:
+                layer.delfieldval(TYPES[type(layer)])
             layer = layer.payload
         print(json.dumps({"layers": layers, "rebuilt": bytes(packet).hex()}))
 

@@ -1,17 +1,17 @@
 //! Frames that [`xdpfwd_wire`] emits, judged by scapy: it reads every field, and builds the same
-//! frame again with lengths and checksums of its own.
+//! frame again with lengths and checksums of its own, and for stacks with types of its own.
 
 mod scapy;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use xdpfwd_wire::gtpu::{
     self, DownlinkInformation, ErrorIndication, Extension, PduSessionContainer, UplinkInformation, UplinkTimestamps,
 };
-use xdpfwd_wire::{
-    Addresses, EtherType, IpProtocol, IpVersion, MacAddr, VlanId, arp, ethernet, icmp, ipv4, ipv6, tcp, udp, vlan,
-};
+use xdpfwd_wire::{Addresses, EtherType, Header, HeaderStack, IpProtocol, IpVersion, MacAddr};
+use xdpfwd_wire::{VlanId, arp, ethernet, icmp, ipv4, ipv6, tcp, udp, vlan};
 
 const FRAMES: usize = 500;
 
@@ -46,6 +46,175 @@ fn scapy_reads_and_rebuilds_emitted_frames() {
         let count = cases.iter().filter(has_layer).count();
         assert!(count > 10, "only {count} frames have the layer {layer}");
     }
+}
+
+#[test]
+fn scapy_reads_and_rebuilds_stacks() {
+    let mut random = Random(20_261_130);
+    let containers: Vec<_> = (0..8).map(|_| [extension(&mut random)]).collect();
+    let cases: Vec<_> = (0..FRAMES).map(|_| stack(&mut random, &containers)).collect();
+    let frames = cases.iter().map(|(headers, payload)| {
+        let frame = HeaderStack(headers).packet(payload).unwrap();
+        hex(&frame)
+    });
+    let frames: Vec<String> = frames.collect();
+    let input: String = frames.iter().map(|frame| frame.clone() + "\n").collect();
+    let answers = scapy::run("emit_against_scapy.py", "types", &input);
+    assert_eq!(answers.len(), FRAMES);
+    let mut counts = BTreeMap::new();
+    for (((headers, payload), frame), answer) in cases.iter().zip(&frames).zip(&answers) {
+        let layers = answer["layers"].as_array().unwrap().iter();
+        let layers: Vec<&str> = layers.map(|fields| fields["layer"].as_str().unwrap()).collect();
+        let expected = stack_layers(headers, payload);
+        assert_eq!(layers, expected, "{frame}");
+        assert_eq!(answer["rebuilt"], *frame, "{answer}");
+        layers.windows(2).for_each(|pair| *counts.entry(pair.join(" ")).or_insert(0) += 1);
+    }
+    // Each type that a stack derives from the next header.
+    for pair in [
+        "Dot1AD Dot1Q",
+        "Dot1Q IP",
+        "Dot1Q IPv6",
+        "Ether Dot1AD",
+        "Ether Dot1Q",
+        "Ether IP",
+        "Ether IPv6",
+        "GTP_U_Header IP",
+        "GTP_U_Header IPv6",
+        "IP ICMP",
+        "IP IP",
+        "IP IPv6",
+        "IP TCP",
+        "IP UDP",
+        "IPv6 ICMPv6EchoRequest",
+        "IPv6 IP",
+        "IPv6 IPv6",
+        "IPv6 TCP",
+        "IPv6 UDP",
+    ] {
+        let count = counts.get(pair).copied().unwrap_or(0);
+        assert!(count > 10, "only {count} frames have the layers {pair}");
+    }
+}
+
+/// The headers of a stack, and a payload.
+type StackCase<'a> = (Vec<Header<'a>>, Vec<u8>);
+
+/// Returns an extension header with a PDU session container.
+fn extension(random: &mut Random) -> Extension<'static> {
+    Extension::PduSessionContainer(container(random))
+}
+
+/// Returns a stack with random values in the fields that it fills.
+fn stack<'a>(random: &mut Random, containers: &'a [[Extension<'static>; 1]]) -> StackCase<'a> {
+    let ethertype = |random: &mut Random| EtherType(0x1234 + random.below(2) as u16);
+    let (destination, source) = (random.mac(), random.mac());
+    let ethernet = ethernet::Repr { destination, source, ethertype: ethertype(random) };
+    let mut headers = vec![ethernet.into()];
+    for _ in 0..random.below(4).saturating_sub(1) {
+        let id = VlanId::new(random.below(4096) as u16).unwrap();
+        let (priority, drop_eligible) = (random.below(8) as u8, random.bool());
+        let ethertype = ethertype(random);
+        headers.push(vlan::Repr { id, priority, drop_eligible, ethertype }.into());
+    }
+    if random.bool() {
+        let addresses = ip_headers(random, &mut headers);
+        let (source_port, destination_port) = (gtpu::PORT, gtpu::PORT);
+        let udp = udp::Repr { source_port, destination_port, payload_len: random.u16() };
+        headers.push(udp_header(random, addresses, udp));
+        let extensions = random.option(|random| &containers[random.below(8) as usize][..]);
+        headers.push(Header::Gtpu(gtpu::Repr {
+            teid: random.u32(),
+            sequence_number: random.option(Random::u16),
+            n_pdu_number: random.option(Random::u8),
+            extensions: extensions.unwrap_or_default(),
+            payload_len: random.u16(),
+            ..gtpu::Repr::default()
+        }));
+    }
+    let addresses = ip_headers(random, &mut headers);
+    let (source_port, destination_port) = (random.port(), random.port());
+    let payload_len = random.u16();
+    headers.push(match random.below(3) {
+        0 => {
+            let flags = tcp::Flags(random.u8());
+            let options = if random.bool() { &[2, 4, 5, 0xb4][..] } else { &[] };
+            let (sequence, window) = (random.u32(), random.u16());
+            let repr = tcp::Repr { sequence, flags, window, options, ..tcp::Repr::default() };
+            Header::Tcp(tcp::Repr { source_port, destination_port, payload_len, ..repr })
+        }
+        1 => {
+            let udp = udp::Repr { source_port, destination_port, payload_len };
+            udp_header(random, addresses, udp)
+        }
+        _ => {
+            let version = match addresses {
+                Addresses::V4 { .. } => IpVersion::V4,
+                Addresses::V6 { .. } => IpVersion::V6,
+            };
+            icmp::Repr::echo_request(version, random.u16(), random.u16(), payload_len).into()
+        }
+    });
+    (headers, random.data())
+}
+
+/// Adds one IP header or two, and returns the addresses of the last.
+fn ip_headers(random: &mut Random, headers: &mut Vec<Header<'_>>) -> Addresses {
+    loop {
+        let addresses = random.addresses();
+        let (protocol, payload_len) = (IpProtocol(200 + random.below(9) as u8), random.u16());
+        headers.push(match addresses {
+            Addresses::V4 { source, destination } => {
+                let repr = ipv4::Repr { source, destination, payload_len, ..Default::default() };
+                Header::Ipv4(ipv4::Repr { ttl: random.u8(), protocol, ..repr })
+            }
+            Addresses::V6 { source, destination } => {
+                let repr = ipv6::Repr { source, destination, payload_len, ..Default::default() };
+                Header::Ipv6(ipv6::Repr { next_header: protocol, ..repr })
+            }
+        });
+        if random.below(4) != 0 {
+            return addresses;
+        }
+    }
+}
+
+/// Returns the header, over IPv4 sometimes without a checksum.
+fn udp_header(random: &mut Random, addresses: Addresses, repr: udp::Repr) -> Header<'static> {
+    match addresses {
+        Addresses::V4 { .. } if random.below(4) == 0 => Header::UdpWithoutChecksum(repr),
+        _ => Header::Udp(repr),
+    }
+}
+
+/// Returns scapy's names of the layers of a stack.
+fn stack_layers(headers: &[Header<'_>], payload: &[u8]) -> Vec<&'static str> {
+    let mut layers = Vec::new();
+    let mut is_ipv6 = false;
+    for (index, header) in headers.iter().enumerate() {
+        let is_outer_tag = matches!(headers.get(index + 1), Some(Header::Vlan(_)));
+        layers.push(match header {
+            Header::Ethernet(_) => "Ether",
+            Header::Vlan(_) if is_outer_tag => "Dot1AD",
+            Header::Vlan(_) => "Dot1Q",
+            Header::Ipv4(_) => "IP",
+            Header::Ipv6(_) => "IPv6",
+            Header::Tcp(_) => "TCP",
+            Header::Icmp(_) if is_ipv6 => "ICMPv6EchoRequest",
+            Header::Icmp(_) => "ICMP",
+            Header::Gtpu(_) => "GTP_U_Header",
+            _ => "UDP",
+        });
+        is_ipv6 = matches!(header, Header::Ipv6(_));
+        if matches!(header, Header::Gtpu(repr) if !repr.extensions.is_empty()) {
+            layers.push("GTPPDUSessionContainer");
+        }
+    }
+    // The data of an echo is a field of the message.
+    if !payload.is_empty() && layers.last() != Some(&"ICMPv6EchoRequest") {
+        layers.push("Raw");
+    }
+    layers
 }
 
 /// Asserts that scapy rebuilds another frame from a TCP segment whose last byte was changed.

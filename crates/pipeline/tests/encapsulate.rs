@@ -1,0 +1,123 @@
+//! Headers that a stage puts in front of a packet.
+
+#![cfg(feature = "testing")]
+
+use xdpfwd_pipeline::testing::{Disposition, TestBench};
+use xdpfwd_pipeline::{Cx, PacketMut, Reason, Stage, View};
+use xdpfwd_wire::{Header, HeaderStack, Headers, MacAddr, ethernet, gtpu, ipv4, ipv6, udp};
+
+/// Length of the headers of [`tunnel`].
+const TUNNEL_LEN: usize = 14 + 20 + 8 + 8;
+
+/// Returns the headers of a GTP-U tunnel over IPv4.
+fn tunnel() -> [Header<'static>; 4] {
+    let ethernet = ethernet::Repr { destination: MacAddr([2; 6]), ..ethernet::Repr::default() };
+    let ip = ipv4::Repr { source: [172, 16, 0, 1].into(), ..ipv4::Repr::default() };
+    let (source_port, destination_port) = (gtpu::PORT, gtpu::PORT);
+    let udp = udp::Repr { source_port, destination_port, payload_len: 0 };
+    let gtpu = gtpu::Repr { teid: 7, ..gtpu::Repr::default() };
+    [ethernet.into(), ip.into(), Header::UdpWithoutChecksum(udp), gtpu.into()]
+}
+
+/// Returns an IPv6 packet of 53 bytes, from port 53 to port 4000.
+fn user_packet() -> Vec<u8> {
+    let (source_port, destination_port) = (53, 4000);
+    let udp = udp::Repr { source_port, destination_port, payload_len: 0 };
+    HeaderStack(&[ipv6::Repr::default().into(), udp.into()]).packet(b"hello").unwrap()
+}
+
+/// Returns the packet in an Ethernet frame with padding.
+fn user_frame() -> Vec<u8> {
+    let ethernet = Header::from(ethernet::Repr::default());
+    let ip = ipv6::Repr::default();
+    let mut frame = HeaderStack(&[ethernet, ip.into()]).packet(b"").unwrap();
+    frame.truncate(14);
+    frame.extend(user_packet());
+    frame.extend([0xee; 9]);
+    frame
+}
+
+/// Runs a function on each packet.
+struct Each<F>(F);
+
+impl<F: FnMut(&mut PacketMut<'_>) + 'static> Stage for Each<F> {
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        view.packets().for_each(|mut packet| (self.0)(&mut packet));
+    }
+}
+
+/// Leaves the IP packet in the frame, and puts it into the tunnel.
+fn to_tunnel(packet: &mut PacketMut<'_>) {
+    let headers = packet.meta.headers;
+    packet.frame.truncate(headers.l3_end.into());
+    packet.frame.trim_front(headers.l3_offset.into());
+    if let Err(reason) = packet.encapsulate(&tunnel()) {
+        packet.drop(reason);
+    }
+}
+
+/// Asserts that `encapsulate` returns the reason and changes neither frame nor parsed headers.
+fn assert_refused(packet: &mut PacketMut<'_>, headers: &[Header<'_>], reason: Reason) {
+    let (bytes, headroom) = (packet.frame.to_vec(), packet.frame.headroom());
+    let parsed = packet.meta.headers;
+    assert_eq!(packet.encapsulate(headers), Err(reason));
+    assert_eq!(packet.frame[..], bytes);
+    assert_eq!(packet.frame.headroom(), headroom);
+    assert_eq!(packet.meta.headers, parsed);
+}
+
+#[test]
+fn encapsulated_packet_has_headers_in_front_which_are_parsed() {
+    let mut bench = TestBench::new(Each(|packet: &mut PacketMut<'_>| {
+        to_tunnel(packet);
+        let headers = packet.meta.headers;
+        assert_eq!(headers, Headers::parse(packet.frame));
+        assert_eq!((headers.l3_offset, headers.l4_offset), (14, 34));
+        assert_eq!(headers.destination_port, gtpu::PORT);
+    }));
+    let sent = bench.send("lan", &user_frame()).expect_sent("wan");
+    assert_eq!(sent, HeaderStack(&tunnel()).packet(&user_packet()).unwrap());
+
+    let outer = ipv4::Packet::new_checked(&sent[14..]).unwrap();
+    assert!(outer.verify_checksum());
+    let datagram = udp::Packet::new_checked(outer.payload()).unwrap();
+    let message = gtpu::Packet::new_checked(datagram.payload()).unwrap();
+    assert_eq!((datagram.checksum(), message.teid()), (0, 7));
+    assert_eq!(message.payload(), user_packet());
+}
+
+#[test]
+fn encapsulate_without_headroom_returns_no_room() {
+    let mut bench = TestBench::new(Each(|packet: &mut PacketMut<'_>| {
+        let excess = packet.frame.headroom() - (TUNNEL_LEN - 1);
+        packet.frame.prepend(excess).unwrap().fill(0xee);
+        assert_refused(packet, &tunnel(), Reason::NO_ROOM);
+
+        packet.frame.trim_front(1);
+        assert_eq!(packet.encapsulate(&tunnel()), Ok(()));
+        assert_eq!(packet.frame.headroom(), 0);
+        assert_refused(packet, &tunnel()[..1], Reason::NO_ROOM);
+        assert_eq!(packet.encapsulate(&[]), Ok(()));
+        packet.drop(Reason::NO_ROOM);
+    }));
+    let disposition = bench.send("lan", &user_frame());
+    assert_eq!(disposition, Disposition::dropped(Reason::NO_ROOM));
+}
+
+#[test]
+fn encapsulate_in_invalid_order_returns_malformed() {
+    let mut bench = TestBench::new(Each(|packet: &mut PacketMut<'_>| {
+        let [ethernet, ip, udp, gtpu] = tunnel();
+        assert_refused(packet, &[ethernet, udp, gtpu], Reason::MALFORMED);
+        assert_refused(packet, &[ethernet, ip, gtpu], Reason::MALFORMED);
+        assert_refused(packet, &[udp], Reason::MALFORMED);
+    }));
+    assert_eq!(bench.send("lan", &user_frame()), Disposition::sent("wan", user_frame()));
+}
+
+#[cfg(feature = "count-allocations")]
+#[test]
+fn encapsulate_does_not_allocate() {
+    let mut bench = TestBench::new(Each(to_tunnel));
+    bench.assert_no_allocation("lan", vec![user_frame(); 100]);
+}

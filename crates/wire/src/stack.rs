@@ -1,0 +1,307 @@
+//! Headers that are written together, in front of a payload.
+
+use crate::error::Error;
+use crate::ethernet::EtherType;
+use crate::ip::{Addresses, IpProtocol, IpVersion};
+use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
+
+/// Headers to be written in front of a payload, outermost first.
+///
+/// A stack fills the fields that depend on other headers or on the payload, so that the fields of
+/// each `Repr` need only the values that are the caller's choice:
+///
+/// - **Lengths.** `payload_len` of every header, from the bytes behind it. Values in the stack are
+///   ignored.
+/// - **Types.** The EtherType of Ethernet and VLAN, and the protocol or next header of IP, from the
+///   next header of the stack. The last header of the stack keeps its own value, because the stack
+///   does not know the type of the payload. A VLAN tag may have two types: the header in front of
+///   it keeps [`EtherType::VLAN`] or [`EtherType::SERVICE_VLAN`]. Any other value becomes the
+///   service type if another tag follows the tag, and the customer type otherwise.
+/// - **Checksums.** The header checksum of IPv4. Those of UDP, TCP and ICMP, with the addresses of
+///   the IP header in front. Use [`Header::UdpWithoutChecksum`] for UDP over IPv4 without a
+///   checksum.
+///
+/// Everything else is the caller's: the ports of GTP-U's UDP header, for example. The stack writes
+/// no padding for short Ethernet frames.
+///
+/// # Order
+///
+/// | header | may be the first, or directly behind |
+/// |---|---|
+/// | Ethernet | GTP-U |
+/// | VLAN | Ethernet, VLAN |
+/// | IPv4, IPv6 | Ethernet, VLAN, IPv4, IPv6, GTP-U |
+/// | GTP-U | UDP |
+///
+/// UDP, TCP and ICMP are never first. They must be directly behind IPv4 or IPv6, and UDP without
+/// checksum behind IPv4. [`emit`](Self::emit) returns [`Error::Malformed`] for any other order.
+///
+/// For a protocol that is not listed, such as GRE, use two stacks: emit the headers behind it,
+/// write its header, and emit the headers in front of it.
+///
+/// # Example
+///
+/// ```
+/// use xdpfwd_wire::{HeaderStack, Pretty, ethernet, ipv6, udp};
+///
+/// let udp = udp::Repr { source_port: 4000, destination_port: 53, ..udp::Repr::default() };
+/// let headers =
+///     [ethernet::Repr::default().into(), ipv6::Repr::default().into(), udp.into()];
+/// let stack = HeaderStack(&headers);
+/// assert_eq!(stack.header_len(), 14 + 40 + 8);
+///
+/// let mut frame = [0; 67];
+/// frame[62..].copy_from_slice(b"hello");
+/// stack.emit(&mut frame)?;
+/// assert_eq!(
+///     Pretty::new(&frame).to_string(),
+///     "\
+/// Ethernet: 00:00:00:00:00:00 > 00:00:00:00:00:00, ipv6, 67 bytes
+/// IPv6: :: > ::, udp, hop limit 64, 53 bytes
+/// UDP: 4000 > 53, 5 bytes of payload"
+/// );
+/// assert_eq!(stack.packet(b"hello")?, frame);
+/// # Ok::<(), xdpfwd_wire::Error>(())
+/// ```
+///
+/// The [`gtpu`] module has an example of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderStack<'a>(pub &'a [Header<'a>]);
+
+/// A header of a [`HeaderStack`]. The `Repr` of each protocol in it converts into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Header<'a> {
+    /// An Ethernet header without VLAN tags.
+    Ethernet(ethernet::Repr),
+    /// A VLAN tag.
+    Vlan(vlan::Repr),
+    /// An IPv4 header.
+    Ipv4(ipv4::Repr),
+    /// The fixed header of IPv6. The stack has no extension headers.
+    Ipv6(ipv6::Repr),
+    /// A UDP header with a checksum. `udp::Repr` converts into this.
+    Udp(udp::Repr),
+    /// A UDP header with a checksum of 0, "none", which is allowed over IPv4 only (RFC 768; RFC
+    /// 8200, section 8.1). Tunnels over IPv4 often have none, because a checksum takes a pass over
+    /// the whole payload.
+    ///
+    /// For the tunnels that may omit it over IPv6 (RFC 6936), emit [`Udp`](Self::Udp) and call
+    /// [`udp::Packet::set_checksum`].
+    UdpWithoutChecksum(udp::Repr),
+    /// A TCP header with its options.
+    Tcp(tcp::Repr<'a>),
+    /// The first 8 bytes of an ICMP message, or behind IPv6 of an ICMPv6 message.
+    Icmp(icmp::Repr),
+    /// A GTP-U header with its extension headers.
+    Gtpu(gtpu::Repr<'a>),
+}
+
+impl HeaderStack<'_> {
+    /// Returns the number of bytes of all headers.
+    #[inline]
+    pub fn header_len(&self) -> usize {
+        self.0.iter().map(Header::header_len).fold(0, usize::saturating_add)
+    }
+
+    /// Writes the headers to the front of `buffer`. Everything in `buffer` behind them is the
+    /// payload, which must be there already: cut off Ethernet padding before.
+    ///
+    /// Never writes to the payload. After an error, the bytes in front of it may have any value:
+    /// - [`Error::Truncated`] if `buffer` is shorter than the headers,
+    /// - [`Error::Malformed`] if the headers are in no order that the [type](Self) allows, or if a
+    ///   length does not fit into its field,
+    /// - the error of a `Repr` whose fields are invalid.
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
+        let mut offset = self.header_len();
+        if buffer.len() < offset {
+            return Err(Error::Truncated);
+        }
+        // From the inside out: an outer checksum covers the inner headers.
+        for index in (0..self.0.len()).rev() {
+            let (outer, rest) = self.0.split_at(index);
+            let Some((header, inner)) = rest.split_first() else { break };
+            if !header.may_follow(outer.last()) {
+                return Err(Error::Malformed);
+            }
+            // Cannot underflow: `buffer` holds all headers, so their sum did not saturate.
+            offset -= header.header_len();
+            let packet = buffer.get_mut(offset..).ok_or(Error::Truncated)?;
+            header.emit(outer.last().and_then(Header::addresses), inner, packet)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the headers with `payload` behind them, for tests and tools: allocates a vector.
+    ///
+    /// Returns the errors of [`emit`](Self::emit).
+    pub fn packet(&self, payload: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut packet = vec![0; self.header_len()];
+        packet.extend_from_slice(payload);
+        self.emit(&mut packet)?;
+        Ok(packet)
+    }
+}
+
+impl Header<'_> {
+    /// Returns the length of the header in bytes.
+    #[inline]
+    pub fn header_len(&self) -> usize {
+        match self {
+            Header::Ethernet(repr) => repr.header_len(),
+            Header::Vlan(repr) => repr.header_len(),
+            Header::Ipv4(repr) => repr.header_len(),
+            Header::Ipv6(repr) => repr.header_len(),
+            Header::Udp(repr) | Header::UdpWithoutChecksum(repr) => repr.header_len(),
+            Header::Tcp(repr) => repr.header_len(),
+            Header::Icmp(repr) => repr.header_len(),
+            Header::Gtpu(repr) => repr.header_len(),
+        }
+    }
+
+    /// Returns whether the header may be directly behind `outer`, or the first if that is `None`.
+    fn may_follow(&self, outer: Option<&Header<'_>>) -> bool {
+        use Header::{Ethernet, Gtpu, Icmp, Ipv4, Ipv6, Tcp, Udp, UdpWithoutChecksum, Vlan};
+        match self {
+            Ethernet(_) => matches!(outer, None | Some(Gtpu(_))),
+            Vlan(_) => matches!(outer, None | Some(Ethernet(_) | Vlan(_))),
+            Ipv4(_) | Ipv6(_) => {
+                let is_udp = matches!(outer, Some(Udp(_) | UdpWithoutChecksum(_)));
+                !is_udp && !matches!(outer, Some(Tcp(_) | Icmp(_)))
+            }
+            Udp(_) | Tcp(_) | Icmp(_) => matches!(outer, Some(Ipv4(_) | Ipv6(_))),
+            UdpWithoutChecksum(_) => matches!(outer, Some(Ipv4(_))),
+            Gtpu(_) => matches!(outer, None | Some(Udp(_) | UdpWithoutChecksum(_))),
+        }
+    }
+
+    /// Writes the header to the front of `packet`, in which the inner headers and the payload
+    /// follow already. `ip` has the addresses of an IP header directly in front.
+    fn emit(&self, ip: Option<Addresses>, inner: &[Self], packet: &mut [u8]) -> Result<(), Error> {
+        let payload_len = packet.len().checked_sub(self.header_len()).ok_or(Error::Truncated)?;
+        // An error only for a header with a length field.
+        let payload_len = u16::try_from(payload_len).map_err(|_| Error::Malformed);
+        let addresses = ip.ok_or(Error::Malformed);
+        match *self {
+            Header::Ethernet(repr) => {
+                let ethertype = ethertype_of(inner, repr.ethertype);
+                ethernet::Repr { ethertype, ..repr }.emit(packet)
+            }
+            Header::Vlan(repr) => {
+                let ethertype = ethertype_of(inner, repr.ethertype);
+                vlan::Repr { ethertype, ..repr }.emit(packet)
+            }
+            Header::Ipv4(repr) => {
+                let protocol = protocol_of(inner, IpVersion::V4, repr.protocol);
+                ipv4::Repr { protocol, payload_len: payload_len?, ..repr }.emit(packet)
+            }
+            Header::Ipv6(repr) => {
+                let next_header = protocol_of(inner, IpVersion::V6, repr.next_header);
+                ipv6::Repr { next_header, payload_len: payload_len?, ..repr }.emit(packet)
+            }
+            Header::Udp(repr) => {
+                let repr = udp::Repr { payload_len: payload_len?, ..repr };
+                repr.emit_with_checksum(packet, addresses?)
+            }
+            Header::UdpWithoutChecksum(repr) => {
+                let repr = udp::Repr { payload_len: payload_len?, ..repr };
+                repr.emit(packet)
+            }
+            Header::Tcp(repr) => {
+                let repr = tcp::Repr { payload_len: payload_len?, ..repr };
+                repr.emit_with_checksum(packet, addresses?)
+            }
+            Header::Icmp(repr) => {
+                let repr = icmp::Repr { payload_len: payload_len?, ..repr };
+                repr.emit_with_checksum(packet, addresses?)
+            }
+            Header::Gtpu(repr) => gtpu::Repr { payload_len: payload_len?, ..repr }.emit(packet),
+        }
+    }
+
+    /// Returns the addresses of an IP header.
+    fn addresses(&self) -> Option<Addresses> {
+        match self {
+            Header::Ipv4(repr) => Some(repr.addresses()),
+            Header::Ipv6(repr) => Some(repr.addresses()),
+            _ => None,
+        }
+    }
+}
+
+/// Returns the EtherType of the first of the headers, or `own` if it does not determine the type.
+fn ethertype_of(headers: &[Header<'_>], own: EtherType) -> EtherType {
+    match headers {
+        [Header::Ipv4(_), ..] => EtherType::IPV4,
+        [Header::Ipv6(_), ..] => EtherType::IPV6,
+        [Header::Vlan(_), ..] if own.is_vlan() => own,
+        [Header::Vlan(_), Header::Vlan(_), ..] => EtherType::SERVICE_VLAN,
+        [Header::Vlan(_), ..] => EtherType::VLAN,
+        _ => own,
+    }
+}
+
+/// Returns the protocol of the first of the headers, or `own` if there is none. `version` is that
+/// of the IP header in front.
+fn protocol_of(headers: &[Header<'_>], version: IpVersion, own: IpProtocol) -> IpProtocol {
+    match (headers.first(), version) {
+        (Some(Header::Udp(_) | Header::UdpWithoutChecksum(_)), _) => IpProtocol::UDP,
+        (Some(Header::Tcp(_)), _) => IpProtocol::TCP,
+        (Some(Header::Icmp(_)), IpVersion::V4) => IpProtocol::ICMP,
+        (Some(Header::Icmp(_)), IpVersion::V6) => IpProtocol::ICMPV6,
+        (Some(Header::Ipv4(_)), _) => IpProtocol::IPV4,
+        (Some(Header::Ipv6(_)), _) => IpProtocol::IPV6,
+        _ => own,
+    }
+}
+
+impl From<ethernet::Repr> for Header<'_> {
+    fn from(repr: ethernet::Repr) -> Self {
+        Header::Ethernet(repr)
+    }
+}
+
+impl From<vlan::Repr> for Header<'_> {
+    fn from(repr: vlan::Repr) -> Self {
+        Header::Vlan(repr)
+    }
+}
+
+impl From<ipv4::Repr> for Header<'_> {
+    fn from(repr: ipv4::Repr) -> Self {
+        Header::Ipv4(repr)
+    }
+}
+
+impl From<ipv6::Repr> for Header<'_> {
+    fn from(repr: ipv6::Repr) -> Self {
+        Header::Ipv6(repr)
+    }
+}
+
+impl From<udp::Repr> for Header<'_> {
+    fn from(repr: udp::Repr) -> Self {
+        Header::Udp(repr)
+    }
+}
+
+impl<'a> From<tcp::Repr<'a>> for Header<'a> {
+    fn from(repr: tcp::Repr<'a>) -> Self {
+        Header::Tcp(repr)
+    }
+}
+
+impl From<icmp::Repr> for Header<'_> {
+    fn from(repr: icmp::Repr) -> Self {
+        Header::Icmp(repr)
+    }
+}
+
+impl<'a> From<gtpu::Repr<'a>> for Header<'a> {
+    fn from(repr: gtpu::Repr<'a>) -> Self {
+        Header::Gtpu(repr)
+    }
+}
+
+#[cfg(test)]
+mod tests;
