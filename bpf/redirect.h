@@ -37,8 +37,11 @@ static __always_inline struct counters *counters_here(void)
 /* Whether the packet stays with the kernel, whatever the rules of a filter are. */
 static __always_inline bool stays(struct xdp_md *ctx, struct counters *count)
 {
-	const struct keep *rules = keep_of_port();
+	const struct keep *rules;
 
+	if (!keeps_something)
+		return false;
+	rules = keep_of_port();
 	if (!rules || !rules->rules || !is_kept(ctx, rules))
 		return false;
 	count->kept++;

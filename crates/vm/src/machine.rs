@@ -22,6 +22,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) boot: &'a str,
     /// It is switched off after that.
     pub(crate) timeout: Duration,
+    /// Put in front of each line that the command prints.
+    pub(crate) prefix: &'a str,
 }
 
 /// Lines of the console that are shown when something went wrong.
@@ -40,8 +42,9 @@ impl Machine<'_> {
             fs::copy(options, output.join("config"))?;
         }
         let mut qemu = self.qemu(&kernel, &work.0, &initramfs, &output)?;
-        let mut stdout = qemu.stdout.take().context("QEMU has no stdout")?;
-        let reader = thread::spawn(move || copy(&mut stdout));
+        let stdout = qemu.stdout.take().context("QEMU has no stdout")?;
+        let prefix = self.prefix.to_owned();
+        let reader = thread::spawn(move || copy(stdout, &prefix));
         let stderr = qemu.stderr.take().context("QEMU has no stderr")?;
         let complaints = thread::spawn(move || pass_on_complaints(stderr));
         let end = Instant::now() + self.timeout;
@@ -146,18 +149,25 @@ fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self").context("/proc/self")?.uid() == 0)
 }
 
-/// Passes on what is said, as it comes.
-fn copy(from: &mut impl Read) -> io::Result<()> {
-    let mut buffer = [0; 4096];
+/// Prints the output: with a prefix line by line, else as it comes.
+fn copy(from: impl Read, prefix: &str) -> io::Result<()> {
+    let mut from = BufReader::new(from);
     loop {
-        match from.read(&mut buffer)? {
-            0 => return Ok(()),
-            n => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(&buffer[..n])?;
-                stdout.flush()?;
-            }
+        let available = from.fill_buf()?;
+        let mut text = available.to_vec();
+        from.consume(text.len());
+        if !prefix.is_empty() && !text.ends_with(b"\n") {
+            from.read_until(b'\n', &mut text)?;
         }
+        if text.is_empty() {
+            return Ok(());
+        }
+        let mut stdout = io::stdout().lock();
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            stdout.write_all(prefix.as_bytes())?;
+            stdout.write_all(line)?;
+        }
+        stdout.flush()?;
     }
 }
 
@@ -187,18 +197,23 @@ struct Work(PathBuf);
 impl Work {
     fn new() -> Result<Self> {
         let parent = std::env::temp_dir();
-        // What runs that were killed have left, one with this process' number included.
+        // Folders of processes that were killed.
         for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let owner = name.to_str().and_then(|name| name.strip_prefix("xdpfwd-vm-")?.parse::<u32>().ok());
-            let is_dead = |pid: u32| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists();
-            if owner.is_some_and(is_dead) {
+            let name = name.to_str().and_then(|name| name.strip_prefix("xdpfwd-vm-"));
+            let owner = name.and_then(|name| name.split('-').next()?.parse::<u32>().ok());
+            if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
-        let path = parent.join(format!("xdpfwd-vm-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| path.display().to_string())?;
-        Ok(Self(path))
+        // This process may have several, and a killed one may have had its number.
+        let path = |number| parent.join(format!("xdpfwd-vm-{}-{number}", std::process::id()));
+        let created = (0..).map(path).find_map(|path| match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+            result => Some(result.map(|()| path)),
+        });
+        let created = created.context("no number is free")?;
+        created.map(Self).with_context(|| parent.display().to_string())
     }
 }
 

@@ -11,7 +11,11 @@ mod nic;
 mod suite;
 mod tool;
 
+use std::fmt;
+use std::panic::resume_unwind;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -52,6 +56,9 @@ enum Command {
         /// Only what CI runs, as `list` shows it: each suite on the kernel that it is about
         #[arg(long)]
         ci: bool,
+        /// Boots to run at the same time. Emulation takes a core each
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+        jobs: u8,
         /// Arguments for the test binary, such as the name of a test
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -111,13 +118,13 @@ fn act(command: Command) -> Result<u8> {
             }
             Ok(0)
         }
-        Command::Run { suites, boot, ci, arguments } => run(&suites, &boot, ci, &arguments),
+        Command::Run { suites, boot, ci, jobs, arguments } => run(&suites, &boot, ci, jobs, &arguments),
         Command::Exec { boot, no_nics, command } => {
             apt::require_qemu()?;
             let kernels = chosen_kernels(boot.kernel.as_deref())?;
             let kernel = kernels.first().context("no kernel is known")?;
             let nics = if no_nics { Vec::new() } else { nic::all() };
-            Machine { kernel, nics, boot: "", timeout: boot.timeout() }.run(&command, &[])
+            Machine { kernel, nics, boot: "", timeout: boot.timeout(), prefix: "" }.run(&command, &[])
         }
     }
 }
@@ -180,7 +187,7 @@ fn legs<'a>(suites: &[&'static Suite], kernels: &'a [Kernel], ci: bool) -> Vec<L
 }
 
 /// Runs suites on kernels; the exit status is the first that is not 0.
-fn run(names: &[String], boot: &Boot, ci: bool, arguments: &[String]) -> Result<u8> {
+fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) -> Result<u8> {
     let suites = suite::chosen(names)?;
     let kernels = chosen_kernels(boot.kernel.as_deref())?;
     let legs = legs(&suites, &kernels, ci);
@@ -188,33 +195,73 @@ fn run(names: &[String], boot: &Boot, ci: bool, arguments: &[String]) -> Result<
         bail!("none of these suites runs on that kernel: see `xdpfwd-vm list`");
     }
     apt::require_qemu()?;
-    let mut worst = 0;
-    let mut times = Vec::new();
-    for Leg { suite, kernel, tests } in legs {
-        let binary = cargo::test_binary(suite)?;
-        let mut command = vec![binary.display().to_string(), "--test-threads=1".into(), "--nocapture".into()];
-        if !tests.is_empty() {
-            cargo::require_tests(&binary, tests)?;
-            command.push("--exact".into());
-            command.extend(tests.iter().map(ToString::to_string));
+    let commands = legs.iter().map(|leg| leg.command(arguments)).collect::<Result<Vec<_>>>()?;
+    // Before the machines run, so that no two of them fetch the same.
+    for leg in &legs {
+        leg.kernel.fetch()?;
+    }
+    let next = AtomicUsize::new(0);
+    let run_legs = || {
+        let mut ended = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some((leg, command)) = legs.get(index).zip(commands.get(index)) else { return ended };
+            ended.push((index, leg.run(command, boot, jobs > 1)));
         }
-        command.extend(arguments.iter().cloned());
-        let extent = if tests.is_empty() { String::new() } else { format!(" ({} of its tests)", tests.len()) };
-        let leg = format!("suite {} on Linux {}{extent}", suite.name, kernel.release);
-        println!("xdpfwd-vm: {leg}");
-        let environment = [("XDPFWD_VM_ZERO_COPY", if kernel.zero_copy { "1" } else { "0" })];
-        let machine = Machine { kernel, nics: suite.nics(), boot: suite.boot, timeout: boot.timeout() };
-        let start = Instant::now();
-        let status = machine.run(&command, &environment)?;
-        let seconds = start.elapsed().as_secs();
-        println!("xdpfwd-vm: {leg}: exit status {status} after {seconds} s");
-        times.push(format!("{seconds:>8} s  exit status {status}  {leg}"));
-        if worst == 0 {
-            worst = status;
+    };
+    let mut ended: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(run_legs)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    });
+    ended.sort_by_key(|(index, _)| *index);
+    println!("xdpfwd-vm: boot and tests took");
+    for (index, ended) in &ended {
+        match ended {
+            Ok((status, time)) => println!("{:>8} s  exit status {status}  {}", time.as_secs(), legs[*index]),
+            Err(error) => println!("       – s  {}: {error:#}", legs[*index]),
         }
     }
-    println!("xdpfwd-vm: boot and tests took\n{}", times.join("\n"));
-    Ok(worst)
+    let statuses: Result<Vec<u8>> = ended.into_iter().map(|(_, ended)| ended.map(|(status, _)| status)).collect();
+    Ok(statuses?.into_iter().find(|status| *status != 0).unwrap_or(0))
+}
+
+impl Leg<'_> {
+    /// Builds the suite's test binary and returns the command to run in the machine.
+    fn command(&self, arguments: &[String]) -> Result<Vec<String>> {
+        let binary = cargo::test_binary(self.suite)?;
+        let mut command = vec![binary.display().to_string(), "--test-threads=1".into(), "--nocapture".into()];
+        if !self.tests.is_empty() {
+            cargo::require_tests(&binary, self.tests)?;
+            command.push("--exact".into());
+            command.extend(self.tests.iter().map(ToString::to_string));
+        }
+        command.extend(arguments.iter().cloned());
+        Ok(command)
+    }
+
+    /// Boots and runs the command. Returns its exit status and the time that it all took.
+    fn run(&self, command: &[String], boot: &Boot, is_one_of_several: bool) -> Result<(u8, Duration)> {
+        let Self { suite, kernel, .. } = self;
+        println!("xdpfwd-vm: {self}");
+        let environment = [("XDPFWD_VM_ZERO_COPY", if kernel.zero_copy { "1" } else { "0" })];
+        let prefix = if is_one_of_several { format!("{} {}: ", suite.name, kernel.series) } else { String::new() };
+        let (nics, timeout) = (suite.nics(), boot.timeout());
+        let machine = Machine { kernel, nics, boot: suite.boot, timeout, prefix: &prefix };
+        let start = Instant::now();
+        let status = machine.run(command, &environment)?;
+        println!("xdpfwd-vm: {self}: exit status {status} after {} s", start.elapsed().as_secs());
+        Ok((status, start.elapsed()))
+    }
+}
+
+impl fmt::Display for Leg<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "suite {} on Linux {}", self.suite.name, self.kernel.release)?;
+        match self.tests.len() {
+            0 => Ok(()),
+            tests => write!(f, " ({tests} of its tests)"),
+        }
+    }
 }
 
 #[cfg(test)]

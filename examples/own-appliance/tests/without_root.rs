@@ -2,31 +2,22 @@
 
 use own_appliance::app;
 use xdpfwd_pipeline::testing::TestBench;
-use xdpfwd_wire::{EtherType, IpProtocol, MacAddr, ethernet, ipv4};
+use xdpfwd_wire::{HeaderStack, ethernet, ipv4, udp};
 
 fn bench(keys: &str) -> Result<TestBench, String> {
     let config = include_str!("../appliance.toml");
     app().test_bench(&format!("{config}{keys}\n"))
 }
 
-/// A frame with an IPv4 packet from this address.
+/// A frame with a UDP packet from this address.
 fn packet(source: [u8; 4]) -> Vec<u8> {
-    let ethernet = ethernet::Repr {
-        destination: MacAddr([2, 0, 0, 0, 0, 2]),
-        source: MacAddr([2, 0, 0, 0, 0, 1]),
-        ethertype: EtherType::IPV4,
-    };
     let ip = ipv4::Repr {
-        payload_len: 26,
-        protocol: IpProtocol::UDP,
         source: source.into(),
         destination: [10, 77, 0, 254].into(),
         ..ipv4::Repr::default()
     };
-    let mut frame = vec![0; 60];
-    ethernet.emit(&mut frame).expect("14 bytes");
-    ip.emit(&mut frame[14..]).expect("20 bytes");
-    frame
+    let headers = [ethernet::Repr::default().into(), ip.into(), udp::Repr::default().into()];
+    HeaderStack(&headers).packet(&[0; 18]).unwrap()
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl XdpProgram {
     /// rest is dropped. It knows none of the host's addresses yet: until [`follow`](Self::follow) only what goes to a group is kept.
     pub fn load(queues: u16, keep: &Keep, image: Option<&Arc<XdpImage>>) -> Result<Self, StartError> {
         let fail = |error| StartError::load(&error);
-        let mut open = open(image).map_err(fail)?;
+        let mut open = open(image, !keep.is_empty()).map_err(fail)?;
         for mut map in open.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
             if name == "xsks" {
@@ -124,7 +124,7 @@ impl XdpProgram {
     /// Loads it once more with other rules of a filter, or none: it shares all else with this one, and takes its place when it is
     /// attached.
     pub(crate) fn successor(&self, image: Option<&Arc<XdpImage>>) -> Result<Successor, libbpf_rs::Error> {
-        let mut open = open(image)?;
+        let mut open = open(image, self.own.is_some())?;
         for mut map in open.maps_mut() {
             if SHARED.iter().any(|shared| map.name() == *shared) {
                 let own = self.object.maps().find(|own| own.name() == map.name());
@@ -249,13 +249,19 @@ const SHARED: [&str; 8] = ["xsks", "counters", "keep", "own_macs", "own_vlans", 
 const XDP_DROP: u32 = 1;
 
 /// Opens the program that an image is for.
-fn open(image: Option<&Arc<XdpImage>>) -> Result<OpenObject, libbpf_rs::Error> {
+/// Opens the program of an image, for a port that has rules of `keep` or none.
+fn open(image: Option<&Arc<XdpImage>>, keeps_something: bool) -> Result<OpenObject, libbpf_rs::Error> {
     set_print(Some((PrintLevel::Info, log)));
     let name = image.map_or(PLAIN, |image| image.program);
     let Some((_, object)) = PROGRAMS.iter().find(|(own, _)| *own == name) else {
         return Err(io::Error::new(io::ErrorKind::NotFound, format!("no XDP program {name} is embedded")).into());
     };
-    ObjectBuilder::default().name("xdpfwd")?.open_memory(object)
+    let mut open = ObjectBuilder::default().name("xdpfwd")?.open_memory(object)?;
+    let Some(mut map) = open.maps_mut().find(|map| map.name() == ".rodata.keep") else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the XDP program has no map .rodata.keep").into());
+    };
+    map.set_initial_value(&[keeps_something.into()])?;
+    Ok(open)
 }
 
 /// Loads the program with an image's tables.
