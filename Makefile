@@ -78,11 +78,11 @@ loom: toolchain ## model-check the rings: every interleaving, every ordering tak
 # One boot for each suite and kernel. Kernels and QEMU are fetched the first time, 300 MB, and kept in ~/.cache/xdpfwd-vm.
 .PHONY: vmtest
 vmtest: vm-build ## AF_XDP zero-copy and more on other kernels, in an emulated machine (SUITE=zero-copy KERNEL=7.2)
-	"$(DEBUG)/xdpfwd-vm" run $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
+	"$(DEBUG)/xdpfwd-vm" run --jobs 2 $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
 
 .PHONY: vmtest-ci
 vmtest-ci: vm-build ## the part of vmtest that CI runs: each suite on the kernel that it is about
-	"$(DEBUG)/xdpfwd-vm" run --ci $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
+	"$(DEBUG)/xdpfwd-vm" run --ci --jobs 2 $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
 
 # In the profile of the tests, which CI has built already.
 .PHONY: vm-build

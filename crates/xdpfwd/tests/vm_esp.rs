@@ -21,7 +21,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ use nix::sys::socket::{LinkAddr, MsgFlags, SockProtocol, bind, recv, sendto, set
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use serde_json::Value;
 use support::wire::{PYTHON, packet_socket};
-use support::{Final, LONG, Running, XDPFWD, chain, until};
+use support::{Final, LONG, Running, XDPFWD, chain, ip_batch, until};
 use xdpfwd_lab::{Chain, Forwarder, Namespace};
 use xdpfwd_testkit::process::run;
 
@@ -204,8 +204,8 @@ impl Lab {
                 mac = lladdr(1)
             );
         }
-        ip_batch(chain.gen_(), &commands[LEFT]);
-        ip_batch(chain.sink(), &commands[RIGHT]);
+        ip_batch(Some(chain.gen_()), &commands[LEFT]);
+        ip_batch(Some(chain.sink()), &commands[RIGHT]);
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("esp-{}-{number}", std::process::id()));
@@ -256,6 +256,8 @@ impl Lab {
             r#"
 [engine]
 control = {:?}
+[umem]
+frames = 4096
 [[port]]
 name = "lan"
 interface = "fwd0"
@@ -301,7 +303,7 @@ selector = ["{right}/{prefix}"]
 
     /// Gives Linux its SAs, anew, and the policies that demand them.
     fn tell_linux(&self) {
-        ip_batch(self.chain.sink(), "xfrm state flush\nxfrm policy flush\n");
+        ip_batch(Some(self.chain.sink()), "xfrm state flush\nxfrm policy flush\n");
         let case = &self.case;
         let [left, right] = case.inner.inner();
         let ends = case.outer.map_or([left, right], Version::outer);
@@ -339,7 +341,7 @@ selector = ["{right}/{prefix}"]
                 dir = if from == LEFT { "in" } else { "out" },
             );
         }
-        ip_batch(self.chain.sink(), &batch);
+        ip_batch(Some(self.chain.sink()), &batch);
     }
 
     /// Linux's counters of what went wrong, those that are not 0.
@@ -430,15 +432,6 @@ fn need_modules() {
 }
 
 #[track_caller]
-fn ip_batch(namespace: &Namespace, commands: &str) {
-    let mut ip = Command::new("ip");
-    let ip = ip.args(["-n", namespace.name(), "-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
-    let mut ip = ip.spawn().unwrap();
-    ip.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
-    let output = ip.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}\n{commands}", support::stderr(&output));
-}
-
 fn random(bytes: usize) -> String {
     let mut key = vec![0; bytes];
     fs::File::open("/dev/urandom").unwrap().read_exact(&mut key).unwrap();
@@ -859,7 +852,7 @@ fn disorder_around_the_wrap() {
         talk.send(RIGHT, 0..COUNT, 100);
         let theirs = right.take(FROM_LINUX, COUNT as usize);
         // We seal for a Linux that does not know the SA.
-        ip_batch(lab.chain.sink(), "xfrm state flush\nxfrm policy flush\n");
+        ip_batch(Some(lab.chain.sink()), "xfrm state flush\nxfrm policy flush\n");
         let running = lab.start();
         talk.send(LEFT, 0..COUNT, 100);
         let ours = right.take(TO_LINUX, COUNT as usize);

@@ -104,7 +104,7 @@ fn a_filter_in_the_kernel_drops_and_is_exchanged() {
         let mut forwarder = Forwarder::spawn(&cables.forwarder, &arguments).unwrap();
         forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
         cables.wait_for_carriers();
-        let arrived = cables.exchange(300);
+        let arrived = cables.exchange_by([false, true], 300);
         assert_eq!(arrived, [0, PACKETS], "{near:?}");
         let running = Running::of(forwarder, Config::new(""));
         std::fs::write(config.path(), text("accept proto udp")).unwrap();

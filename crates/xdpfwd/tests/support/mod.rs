@@ -9,7 +9,9 @@ pub mod socket;
 pub mod wire;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -50,6 +52,18 @@ pub fn cross_connect_of([lan, wan]: [&str; 2], queues: u16, engine: &str) -> Str
         to = "lan"
         "#
     )
+}
+
+/// Runs the commands of `ip -batch`, in a namespace or in this one.
+pub fn ip_batch(namespace: Option<&Namespace>, commands: &str) {
+    let mut ip = Command::new("ip");
+    if let Some(namespace) = namespace {
+        ip.args(["-n", namespace.name()]);
+    }
+    let mut ip = ip.args(["-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    ip.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+    let output = ip.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}\n{commands}", stderr(&output));
 }
 
 /// A configuration in a file of its own, removed on drop.
