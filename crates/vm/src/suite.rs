@@ -50,12 +50,13 @@ pub(crate) const ALL: &[Suite] = &[
         kernels: &[
             On { series: "7.2", ci: InCi::Whole },
             // Falling back from zero-copy, and the older verifier: it refuses programs that newer kernels accept, so each
-            // of our XDP programs is loaded there, with a filter and without.
+            // of our XDP programs is loaded there, with a filter and without, with rules of `keep` and without.
             On {
                 series: "6.12",
                 ci: InCi::Tests(&[
                     "auto_gets_the_best_mode_on_every_pair_of_drivers",
                     "a_filter_in_the_kernel_drops_and_is_exchanged",
+                    "programs_with_rules_of_keep_pass_the_verifier",
                     "a_port_without_zero_copy_takes_the_others_along_and_is_named",
                     "zero_copy_that_is_demanded_and_cannot_be_had_is_refused_with_the_reason",
                 ]),

@@ -87,18 +87,33 @@ fn two_queues_share_the_umem() {
     }
 }
 
+/// Adds a filter in the XDP program, with one rule, to a configuration.
+fn with_filter(config: &str, rule: &str) -> String {
+    let config = config.replace("to = \"wan\"", "to = \"wan\"\nstages = [\"fw\"]");
+    format!("{config}\n[stage.fw]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\nrules = [{rule:?}]\n")
+}
+
+/// The code for `keep` is verified only for ports that have rules.
+#[test]
+fn programs_with_rules_of_keep_pass_the_verifier() {
+    let cables = Cables::new(["v0", "v1"]);
+    let keep = r#"keep = ["arp", "nd", "icmp", "lldp", "stp", "tcp/22", "udp/53", "vlan/7"]"#;
+    let plain = cables.config(1, "").replace("name = \"lan\"", &format!("name = \"lan\"\n{keep}"));
+    for text in [with_filter(&plain, "drop proto udp"), plain] {
+        let config = Config::new(&text);
+        let arguments = ["--config", config.path(), "--duration", "0.2"];
+        let output = cables.forwarder.command(XDPFWD).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{text}\n{output:?}");
+    }
+}
+
 /// A filter in the XDP program, on drivers whose receive path is not veth's, and exchanged while the sockets stay bound.
 #[test]
 fn a_filter_in_the_kernel_drops_and_is_exchanged() {
     for near in PAIRS {
         let cables = Cables::new(near);
         cables.set_queues(1);
-        let text = |rule: &str| {
-            let text = cables.config(1, "").replace("to = \"wan\"", "to = \"wan\"\nstages = [\"fw\"]");
-            format!(
-                "{text}\n[stage.fw]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\nrules = [{rule:?}]\n"
-            )
-        };
+        let text = |rule: &str| with_filter(&cables.config(1, ""), rule);
         let config = Config::new(&text("drop proto udp"));
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
         let mut forwarder = Forwarder::spawn(&cables.forwarder, &arguments).unwrap();
