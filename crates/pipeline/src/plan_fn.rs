@@ -139,6 +139,30 @@ mod tests {
         assert_eq!(bench.table("longest").rows, [[Cell::Number(61)]]);
     }
 
+    /// On a thread that has loaded no table yet.
+    #[cfg(feature = "count-allocations")]
+    #[test]
+    fn first_load_on_a_worker_does_not_allocate() {
+        let table = SharedTable::new(60_u64);
+        let run = move || {
+            let plan = PlanFn::new(move |_| {
+                let table = table.clone();
+                move |view: &mut View<'_>, _: &mut Cx<'_>| {
+                    let longest = *table.load();
+                    view.each(|packet| match packet.frame.len() as u64 <= longest {
+                        true => Ok(()),
+                        false => Err(Reason::POLICY),
+                    });
+                }
+            });
+            let plans: [(&str, Arc<dyn StagePlan>); 1] = [("own", Arc::new(plan))];
+            let mut bench = TestBench::builder().plans("lan", "wan", plans).build().unwrap();
+            let frames = [60, 61, 60].map(|len| vec![7; len]);
+            assert_eq!(bench.assert_no_allocation("lan", &frames), 2);
+        };
+        std::thread::spawn(run).join().unwrap();
+    }
+
     #[test]
     #[should_panic(expected = "no table is called \"rules\"; the tables are: sessions")]
     fn bench_names_the_tables_that_exist() {

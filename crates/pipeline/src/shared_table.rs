@@ -44,7 +44,8 @@ impl<T> SharedTable<T> {
         Self(Arc::new(Inner { current, replaced: Mutex::new(Vec::new()) }))
     }
 
-    /// Returns the table as it is now. Takes no lock and does not allocate.
+    /// Returns the table as it is now. Takes no lock, and does not allocate on the thread of a
+    /// worker. (On another thread the first call allocates what the thread needs for all tables.)
     #[inline]
     pub fn load(&self) -> Loaded<T> {
         Loaded(self.0.current.load())
@@ -66,6 +67,11 @@ impl<T> SharedTable<T> {
         // A count of one does not rise again: readers only get at the current table.
         replaced.retain(|table| Arc::strong_count(table) > 1);
     }
+}
+
+/// Allocates what a thread needs to load tables, so that no later load does.
+pub(crate) fn prepare_thread() {
+    SharedTable::new(()).load();
 }
 
 impl<T: Clone> SharedTable<T> {

@@ -50,8 +50,27 @@ impl PacketMut<'_> {
         Headers::parse_into(self.frame, &mut self.meta.headers);
     }
 
+    /// Cuts the frame to the IP packet that these headers describe, without the headers in front of
+    /// it and the padding behind it. `headers` are those of the frame
+    /// ([`Meta::headers`](crate::Meta::headers)) or of a packet in a tunnel
+    /// ([`Headers::parse_inner`]). Does nothing without an IP packet.
+    ///
+    /// Parse the headers again afterwards; [`encapsulate`](Self::encapsulate) does.
+    #[inline]
+    pub fn cut_to_ip(&mut self, headers: &Headers) {
+        if headers.ip_version.is_some() {
+            self.frame.truncate(headers.l3_end.into());
+            self.frame.trim_front(headers.l3_offset.into());
+        }
+    }
+
     /// Writes headers in front of the frame, outermost first, and parses the frame's headers again.
     /// See [`HeaderStack`] about the fields that it fills.
+    ///
+    /// A received frame has at least 256 bytes of headroom. Nothing compares the result with the MTU
+    /// of the egress port: compare `frame.len() - 14` with [`PortInfo::mtu`](crate::PortInfo::mtu),
+    /// and drop what is longer or answer it with [`IcmpErrors`](crate::IcmpErrors). The kernel
+    /// throws longer packets away, and counts them as `kernel.tx_dropped`.
     ///
     /// All bytes of the frame become the payload. To put an IP packet into a tunnel, first cut the
     /// frame to the packet, without Ethernet header and padding, as the example does.
@@ -90,8 +109,7 @@ impl PacketMut<'_> {
     ///             if parsed.ip_version.is_none() {
     ///                 continue;
     ///             }
-    ///             packet.frame.truncate(parsed.l3_end.into());
-    ///             packet.frame.trim_front(parsed.l3_offset.into());
+    ///             packet.cut_to_ip(&parsed);
     ///             if let Err(reason) = packet.encapsulate(&headers) {
     ///                 packet.drop(reason);
     ///             }

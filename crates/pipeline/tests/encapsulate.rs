@@ -119,5 +119,5 @@ fn encapsulate_in_invalid_order_returns_malformed() {
 #[test]
 fn encapsulate_does_not_allocate() {
     let mut bench = TestBench::new(Each(to_tunnel));
-    bench.assert_no_allocation("lan", vec![user_frame(); 100]);
+    assert_eq!(bench.assert_no_allocation("lan", vec![user_frame(); 100]), 100);
 }

@@ -1,8 +1,8 @@
 //! GTP-U messages, version 1 (3GPP TS 29.281), and the PDU session container of 5G (3GPP TS
 //! 38.415).
 //!
-//! [`Packet`] is a view of a message, with iterators over its extension headers. [`Repr`] is a
-//! header to be written.
+//! [`Packet`] is a view of a message, with iterators over its extension headers. [`GPdu`] finds a
+//! user's packet in a frame. [`Repr`] is a header to be written.
 //!
 //! # Example
 //!
@@ -11,7 +11,7 @@
 //! types and checksums.
 //!
 //! ```
-//! use xdpfwd_wire::gtpu::{self, DownlinkInformation, Extension, PduSessionContainer};
+//! use xdpfwd_wire::gtpu::{self, Extension, PduSessionContainer};
 //! use xdpfwd_wire::{HeaderStack, MacAddr, Pretty, ethernet, ipv4, udp};
 //!
 //! let ethernet = ethernet::Repr {
@@ -19,38 +19,14 @@
 //!     source: MacAddr([2, 0, 0, 0, 0, 1]),
 //!     ..ethernet::Repr::default()
 //! };
-//! let outer_ip = ipv4::Repr {
-//!     source: [172, 16, 0, 1].into(),
-//!     destination: [172, 16, 0, 2].into(),
-//!     ..ipv4::Repr::default()
-//! };
-//! let outer_udp = udp::Repr {
-//!     source_port: gtpu::PORT,
-//!     destination_port: gtpu::PORT,
-//!     ..udp::Repr::default()
-//! };
-//! let information = DownlinkInformation { qfi: 9, ..DownlinkInformation::default() };
-//! let container = PduSessionContainer::Downlink(information);
-//! let gtpu = gtpu::Repr {
-//!     teid: 0x1234,
-//!     extensions: &[Extension::PduSessionContainer(container)],
-//!     ..gtpu::Repr::default()
-//! };
-//! let inner_ip = ipv4::Repr {
-//!     source: [192, 0, 2, 1].into(),
-//!     destination: [10, 45, 0, 2].into(),
-//!     ..ipv4::Repr::default()
-//! };
-//! let inner_udp =
-//!     udp::Repr { source_port: 53, destination_port: 4000, ..udp::Repr::default() };
-//!
+//! let extensions = [Extension::PduSessionContainer(PduSessionContainer::downlink(9))];
 //! let headers = [
 //!     ethernet.into(),
-//!     outer_ip.into(),
-//!     outer_udp.into(),
-//!     gtpu.into(),
-//!     inner_ip.into(),
-//!     inner_udp.into(),
+//!     ipv4::Repr::new([172, 16, 0, 1].into(), [172, 16, 0, 2].into()).into(),
+//!     udp::Repr::new(gtpu::PORT, gtpu::PORT).into(),
+//!     gtpu::Repr::g_pdu(0x1234, &extensions).into(),
+//!     ipv4::Repr::new([192, 0, 2, 1].into(), [10, 45, 0, 2].into()).into(),
+//!     udp::Repr::new(53, 4000).into(),
 //! ];
 //! let frame = HeaderStack(&headers).packet(b"hello")?;
 //! assert_eq!(
@@ -67,12 +43,14 @@
 //! ```
 
 mod extension;
+mod g_pdu;
 mod message;
 mod packet;
 mod pdu_session;
 mod repr;
 
 pub use extension::{ExtensionHeader, ExtensionType, Extensions};
+pub use g_pdu::GPdu;
 pub use message::{
     ECHO_REQUEST, ECHO_RESPONSE, END_MARKER, ERROR_INDICATION, ErrorIndication, G_PDU, RECOVERY,
     SUPPORTED_EXTENSION_HEADERS_NOTIFICATION, TUNNEL_STATUS, message_name,

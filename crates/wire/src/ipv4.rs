@@ -299,6 +299,12 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
+    /// Creates a header with these addresses. The rest is as in [`Repr::default`].
+    #[inline]
+    pub fn new(source: Ipv4Addr, destination: Ipv4Addr) -> Repr {
+        Repr { source, destination, ..Repr::default() }
+    }
+
     /// Returns the header of a packet, or `None` if it has options or belongs to a fragment, which
     /// this struct cannot represent.
     ///

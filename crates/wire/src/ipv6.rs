@@ -262,6 +262,12 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
+    /// Creates a header with these addresses. The rest is as in [`Repr::default`].
+    #[inline]
+    pub fn new(source: Ipv6Addr, destination: Ipv6Addr) -> Repr {
+        Repr { source, destination, ..Repr::default() }
+    }
+
     /// Returns the fixed header of a packet. `emit` writes the same bytes again.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Repr {

@@ -14,7 +14,8 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 ///   ignored.
 /// - **Types.** The EtherType of Ethernet and VLAN, and the protocol or next header of IP, from the
 ///   next header of the stack. The last header of the stack keeps its own value, because the stack
-///   does not know the type of the payload. A VLAN tag may have two types: the header in front of
+///   does not know the type of the payload. Only an EtherType of 0, the default, becomes that of IPv4
+///   or IPv6 if the payload begins with its version. A VLAN tag may have two types: the header in front of
 ///   it keeps [`EtherType::VLAN`] or [`EtherType::SERVICE_VLAN`]. Any other value becomes the
 ///   service type if another tag follows the tag, and the customer type otherwise.
 /// - **Checksums.** The header checksum of IPv4. Those of UDP, TCP and ICMP, with the addresses of
@@ -184,11 +185,13 @@ impl Header<'_> {
         let addresses = ip.ok_or(Error::Malformed);
         match *self {
             Header::Ethernet(repr) => {
-                let ethertype = ethertype_of(inner, repr.ethertype);
+                let payload = packet.get(repr.header_len()..).unwrap_or_default();
+                let ethertype = ethertype_of(inner, payload, repr.ethertype);
                 ethernet::Repr { ethertype, ..repr }.emit(packet)
             }
             Header::Vlan(repr) => {
-                let ethertype = ethertype_of(inner, repr.ethertype);
+                let payload = packet.get(repr.header_len()..).unwrap_or_default();
+                let ethertype = ethertype_of(inner, payload, repr.ethertype);
                 vlan::Repr { ethertype, ..repr }.emit(packet)
             }
             Header::Ipv4(repr) => {
@@ -230,8 +233,12 @@ impl Header<'_> {
 }
 
 /// Returns the EtherType of the first of the headers, or `own` if it does not determine the type.
-fn ethertype_of(headers: &[Header<'_>], own: EtherType) -> EtherType {
+/// Without headers and with an `own` of 0, the first byte of an IP packet determines it.
+fn ethertype_of(headers: &[Header<'_>], payload: &[u8], own: EtherType) -> EtherType {
+    let version = payload.first().map(|byte| byte >> 4);
     match headers {
+        [] if own == EtherType(0) && version == Some(4) => EtherType::IPV4,
+        [] if own == EtherType(0) && version == Some(6) => EtherType::IPV6,
         [Header::Ipv4(_), ..] => EtherType::IPV4,
         [Header::Ipv6(_), ..] => EtherType::IPV6,
         [Header::Vlan(_), ..] if own.is_vlan() => own,

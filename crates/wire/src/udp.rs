@@ -169,6 +169,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 }
 
 impl Repr {
+    /// Creates a header with these ports, for a payload of no bytes or for a
+    /// [`HeaderStack`](crate::HeaderStack), which fills the length.
+    #[inline]
+    pub const fn new(source_port: u16, destination_port: u16) -> Repr {
+        Repr { source_port, destination_port, payload_len: 0 }
+    }
+
     /// Returns the header of a datagram, without its checksum.
     ///
     /// `emit_with_checksum` writes the same bytes again if the checksum is valid, and `emit` if it

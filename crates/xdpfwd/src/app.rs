@@ -4,7 +4,7 @@ use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::ArgMatches;
+use clap::{ArgMatches, ColorChoice};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -147,6 +147,53 @@ impl App {
         let run: RunCtl = Box::new(move |handle, arguments| Ok(serde_json::to_value(run(handle, arguments)?)?));
         self.ctl.push(OwnCtl { name, about: about.into(), run });
         self
+    }
+
+    /// Adds a `ctl` command whose arguments are a type that derives [`clap::Parser`], with subcommands or without. Invalid
+    /// arguments are answered with the text that clap prints, and the subcommand `help` with its help. Options of the
+    /// command go behind `--`, because those in front of it are `ctl`'s own: `ctl sessions -- add --qfi 9`.
+    ///
+    /// ```
+    /// # use std::net::Ipv4Addr;
+    /// # use xdpfwd::App;
+    /// #[derive(clap::Parser)]
+    /// enum Sessions {
+    ///     /// Add a session
+    ///     Add { address: Ipv4Addr, #[arg(value_parser = clap::value_parser!(u8).range(..64))] qfi: u8 },
+    ///     /// Remove a session
+    ///     Remove { address: Ipv4Addr },
+    /// }
+    ///
+    /// let app = App::new("sessions", "1.0.0").ctl_parsed("sessions", "Change sessions", |_, command| match command {
+    ///     Sessions::Add { address, qfi } => Ok(format!("added {address} with QFI {qfi}")),
+    ///     Sessions::Remove { address } => Ok(format!("removed {address}")),
+    /// });
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// As [`ctl`](Self::ctl).
+    pub fn ctl_parsed<C: clap::Parser, A: Serialize>(
+        self,
+        name: &'static str,
+        about: impl Into<String>,
+        run: impl Fn(&Handle, C) -> Result<A, BoxError> + Send + Sync + 'static,
+    ) -> Self {
+        let usage = format!("{} ctl {name}", self.name);
+        self.ctl(name, about, move |handle, arguments| {
+            let command = C::command()
+                .name(name)
+                .bin_name(usage.clone())
+                .no_binary_name(true)
+                .disable_help_flag(true)
+                .color(ColorChoice::Never);
+            let parsed = command.try_get_matches_from(arguments).and_then(|matches| C::from_arg_matches(&matches));
+            match parsed {
+                Ok(arguments) => Ok(serde_json::to_value(run(handle, arguments)?)?),
+                Err(help) if !help.use_stderr() => Ok(help.to_string().into()),
+                Err(error) => Err(error.to_string().trim_end().trim_start_matches("error: ").into()),
+            }
+        })
     }
 
     /// Adds a subcommand, which runs in a process of its own: it does not reach a running program.

@@ -57,6 +57,10 @@ fn app() -> App {
             table.rows.push(vec!["wan".into(), 7_u64.into()]);
             Ok(table)
         })
+        .ctl_parsed("limit", "Parsed arguments", |_, limit| match limit {
+            LimitCommand::Set { bytes, unit } => Ok(json!([bytes, unit])),
+            LimitCommand::Show => Err("there is no limit".into()),
+        })
         .ctl("burst", "Panic", |_, _| -> Result<(), _> { panic!("on purpose") })
         .ctl("again", "Reload", |handle, _| {
             handle.request_reload();
@@ -89,6 +93,19 @@ fn app() -> App {
         .on_stopped(|report| eprintln!("hook: stopped, sent {}", report.ports[1].tx_packets))
         .on_reload_commit(|_| eprintln!("hook: commit"))
         .on_reload_rollback(|_, reason| eprintln!("hook: rollback: {reason}"))
+}
+
+/// Arguments of `ctl limit`.
+#[derive(clap::Parser)]
+enum LimitCommand {
+    /// Sets it
+    Set {
+        bytes: u16,
+        #[arg(long, default_value = "bytes")]
+        unit: String,
+    },
+    /// Shows it
+    Show,
 }
 
 #[derive(Deserialize)]
@@ -246,6 +263,11 @@ fn ctl_command_updates_stages_of_all_workers() {
     assert_eq!(inside["answer"], json!({ "workers": [2, 2, 2] }));
     assert_eq!(text(&ctl(&socket, &["names"]).stdout), "one\ntwo\n");
     assert_eq!(text(&ctl(&socket, &["table"]).stdout), "name  sent (packets)\nwan   7\n");
+    let parsed = |arguments: &[&str]| text(&ctl(&socket, &[&["limit"], arguments].concat()).stdout);
+    assert_eq!(parsed(&["set", "9"]), "[\n  9,\n  \"bytes\"\n]\n");
+    assert_eq!(parsed(&["--", "set", "--unit", "B", "9"]), "[\n  9,\n  \"B\"\n]\n");
+    let help = parsed(&["help"]);
+    assert!(help.contains("Usage: probe ctl limit <COMMAND>") && help.contains("Sets it"), "{help}");
     let (ended, last) = running.stop();
     assert_eq!(ended.status.code(), Some(0));
     last.assert_conserved();
@@ -260,6 +282,8 @@ fn ctl_command_that_fails_is_answered_as_an_error() {
     for (arguments, expected) in [
         (&["burst"][..], "probe: panicked: on purpose\n"),
         (&["longest"], "probe: expected bytes\n"),
+        (&["limit", "show"], "probe: there is no limit\n"),
+        (&["limit", "set", "many"], "probe: invalid value 'many' for '<BYTES>': invalid digit found in string\n"),
         (&["longest", "many"], "probe: invalid digit found in string\n"),
     ] {
         let output = ctl(&socket, arguments);

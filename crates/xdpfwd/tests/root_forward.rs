@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use support::{LONG, Running, chain, cross_connect};
+use support::{LONG, Running, chain, cross_connect, in_step};
 use xdpfwd_lab::{Chain, Namespace, Sink, Traffic};
 use xdpfwd_testkit::lab::ping;
 use xdpfwd_testkit::process::run;
@@ -128,9 +128,6 @@ fn ten_million_packets_arrive_whole_in_order_and_once() {
     all_arrive(60, 100, 10_000_000);
 }
 
-/// Packets that every ring and every queue of a veth has room for.
-const ON_THE_WAY: u64 = 200;
-
 /// Sends packets: each arrives, unchanged, in order and once.
 fn all_arrive(size: u16, flows: u32, packets: u64) {
     let chain = chain(Chain::builder());
@@ -138,16 +135,17 @@ fn all_arrive(size: u16, flows: u32, packets: u64) {
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
     let traffic = Traffic::new().size(size).flows(flows).count(packets).on_grant().core(0);
     let generator = traffic.start(chain.gen_(), "gen0").unwrap();
-    // No more are on their way than every ring has room for, so none is lost when a worker has to wait for its core.
-    let (mut arrived, mut last_arrival) = (0, Instant::now());
-    while arrived < packets && last_arrival.elapsed() < LONG {
-        generator.grant(arrived + ON_THE_WAY).unwrap();
-        thread::sleep(Duration::from_micros(200));
-        let now = sink.seen().unwrap().arrived.packets;
-        if now > arrived {
-            (arrived, last_arrival) = (now, Instant::now());
+    let arrived = in_step(&[(&generator, &sink)], || {
+        let (mut arrived, mut last_arrival) = (0, Instant::now());
+        while arrived < packets && last_arrival.elapsed() < LONG {
+            thread::sleep(Duration::from_millis(1));
+            let now = sink.seen().unwrap().arrived.packets;
+            if now > arrived {
+                (arrived, last_arrival) = (now, Instant::now());
+            }
         }
-    }
+        arrived
+    });
     let sent = generator.stop().unwrap();
     assert_eq!(sent.packets, packets, "{arrived} have arrived");
     let (_, last) = running.stop();

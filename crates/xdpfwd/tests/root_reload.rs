@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::socket::Socket;
-use support::{Config, Final, LONG, Running, chain, cross_connect};
+use support::{Config, Final, LONG, Running, chain, cross_connect, in_step};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 
 /// A rule file of a test's own.
@@ -107,15 +107,19 @@ fn reload_under_load(place: &str, reloads: usize) -> Final {
     let running = Running::start(&chain, &config_with(place, &accepting, &dropping, &control));
     let forth = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
     let back = Sink::attach(chain.gen_(), "gen0").unwrap();
-    // Until the last reload is done; slow enough that nothing is lost without any.
-    let there = Traffic::new().size(60).flows(16).rate(10_000).core(0).start(chain.gen_(), "gen0").unwrap();
-    let here = Traffic::new().size(60).flows(16).rate(10_000).core(0).start(chain.sink(), "sink0").unwrap();
-    for round in 0..reloads {
-        let shift = 1 + round % 7;
-        accepting.write(&many(1000 + 10 * shift, shift, "accept"));
-        dropping.write(&many(2000 - 10 * shift, shift, "drop"));
-        running.reload("INFO reloaded");
-    }
+    // Until the last reload is done.
+    let traffic = Traffic::new().size(60).flows(16).rate(10_000).on_grant().core(0);
+    let there = traffic.start(chain.gen_(), "gen0").unwrap();
+    let here = traffic.start(chain.sink(), "sink0").unwrap();
+    // Nothing arrives on the way back: it keeps step with the way there, which has the same worker.
+    in_step(&[(&there, &forth), (&here, &forth)], || {
+        for round in 0..reloads {
+            let shift = 1 + round % 7;
+            accepting.write(&many(1000 + 10 * shift, shift, "accept"));
+            dropping.write(&many(2000 - 10 * shift, shift, "drop"));
+            running.reload("INFO reloaded");
+        }
+    });
     let (sent, against) = (there.stop().unwrap(), here.stop().unwrap());
     // What is on its way.
     let deadline = Instant::now() + LONG;

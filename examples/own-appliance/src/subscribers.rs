@@ -44,11 +44,12 @@ impl Subscribers {
 
     /// Returns the table that `ctl` and the final report show.
     pub fn table(&self) -> Table {
-        let columns =
-            [("address", None), ("packets", Some(Unit::Packets)), ("bytes", Some(Unit::Bytes))];
-        let mut table = Table::new("subscribers", &columns);
+        let mut table = Table::new("subscribers", &[])
+            .columns(["address"])
+            .columns_in(Unit::Packets, ["packets"])
+            .columns_in(Unit::Bytes, ["bytes"]);
         for (address, [packets, bytes]) in self.counters() {
-            table.rows.push(vec![address.to_string().into(), packets.into(), bytes.into()]);
+            table.rows.push(vec![address.into(), packets.into(), bytes.into()]);
         }
         table
     }

@@ -1,6 +1,9 @@
 //! Inspection tables: what a stage shows of its state to `xdpfwd ctl` and reports, which need not know the stage.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use serde::Serialize;
+use xdpfwd_wire::MacAddr;
 
 /// A stage that has tables to show: its rules, sessions or security associations.
 pub trait Inspectable {
@@ -73,6 +76,18 @@ impl Table {
         Self { name, columns, rows: Vec::new() }
     }
 
+    /// Adds columns without units.
+    pub fn columns<const N: usize>(mut self, names: [&'static str; N]) -> Self {
+        self.columns.extend(names.map(|name| Column { name, unit: None }));
+        self
+    }
+
+    /// Adds columns with a unit.
+    pub fn columns_in<const N: usize>(mut self, unit: Unit, names: [&'static str; N]) -> Self {
+        self.columns.extend(names.map(|name| Column { name, unit: Some(unit) }));
+        self
+    }
+
     /// Returns a row's cell in the column of this name.
     pub fn cell<'t>(&self, row: &'t [Cell], column: &str) -> Option<&'t Cell> {
         row.get(self.columns.iter().position(|own| own.name == column)?)
@@ -122,7 +137,25 @@ macro_rules! cells_from {
     };
 }
 
-cells_from!(bool => Cell::Bool, u16 => Cell::Number, u32 => Cell::Number, u64 => Cell::Number, String => Cell::Text, &str => Cell::Text);
+cells_from!(bool => Cell::Bool, u8 => Cell::Number, u16 => Cell::Number, u32 => Cell::Number, u64 => Cell::Number, String => Cell::Text, &str => Cell::Text);
+
+macro_rules! cells_from_text {
+    ($($type:ty),+) => {
+        $(impl From<$type> for Cell {
+            fn from(value: $type) -> Self {
+                Self::Text(value.to_string())
+            }
+        })+
+    };
+}
+
+cells_from_text!(IpAddr, Ipv4Addr, Ipv6Addr, MacAddr);
+
+impl From<usize> for Cell {
+    fn from(number: usize) -> Self {
+        Self::Number(number as u64)
+    }
+}
 
 impl<T: Into<Cell>> From<Option<T>> for Cell {
     fn from(value: Option<T>) -> Self {
@@ -154,6 +187,20 @@ mod tests {
                 "rows": [[7, 9, null]],
             })
         );
+    }
+
+    #[test]
+    fn columns_are_added_with_their_units() {
+        let table = Table::new("sessions", &[("teid", None)]).columns(["ue"]).columns_in(Unit::Bytes, ["up", "down"]);
+        let columns = [("teid", None), ("ue", None), ("up", Some(Unit::Bytes)), ("down", Some(Unit::Bytes))];
+        assert_eq!(table, Table::new("sessions", &columns));
+    }
+
+    #[test]
+    fn addresses_are_texts() {
+        let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+        let cells: [Cell; 4] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), mac.into(), 7_u8.into()];
+        assert_eq!(cells.map(|cell| cell.to_string()), ["127.0.0.1", "::1", "02:00:00:00:00:01", "7"]);
     }
 
     #[test]

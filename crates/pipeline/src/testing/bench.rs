@@ -341,21 +341,24 @@ impl TestBench {
     }
 
     /// Sends packets to a port in batches of 64 and a last, shorter one, and asserts that the
-    /// worker and the stages allocate no memory meanwhile. Discards the frames that leave. What a
-    /// stage allocates for its first packets is no error if the test sends some packets before.
+    /// worker and the stages allocate no memory meanwhile. Discards the frames that leave, and
+    /// returns their number: compare it, because packets that a stage drops early may not reach the
+    /// code that the test is about. What a stage allocates for its first packets is no error if the
+    /// test sends some packets before.
     ///
     /// # Panics
     ///
     /// If memory is allocated, and as [`send_all`](Self::send_all).
     #[cfg(feature = "count-allocations")]
     #[track_caller]
-    pub fn assert_no_allocation<I>(&mut self, port: &str, frames: I)
+    pub fn assert_no_allocation<I>(&mut self, port: &str, frames: I) -> u64
     where
         I: IntoIterator<Item: AsRef<[u8]>>,
     {
         let port = self.ingress(port);
         let frames: Vec<_> = frames.into_iter().collect();
         self.keep_sent();
+        let sent_before = self.transmitted();
         // The fake kernel copies what it records.
         self.kernels.iter().for_each(|kernel| kernel.set_recording(false));
         for batch in frames.chunks(Batch::CAPACITY) {
@@ -364,6 +367,13 @@ impl TestBench {
             self.assert_conserved();
         }
         self.kernels.iter().for_each(|kernel| kernel.set_recording(true));
+        self.transmitted() - sent_before
+    }
+
+    /// Returns the number of packets that all ports have sent.
+    #[cfg(feature = "count-allocations")]
+    fn transmitted(&mut self) -> u64 {
+        self.worker.report().queues.iter().map(|queue| queue.counters.tx_packets).sum()
     }
 
     /// Returns the index of the port with a name.

@@ -10,6 +10,7 @@ use crate::egress::Egress;
 use crate::ledger::{StageAccount, TaskLedger};
 use crate::meta::Meta;
 use crate::reason::Drops;
+use crate::shared_table;
 use crate::verdict::{PortId, Verdict};
 
 /// Builds a [`Worker`].
@@ -89,6 +90,7 @@ impl<C: Chain> WorkerBuilder<C> {
 
     /// Builds the worker.
     pub fn build(self) -> Result<Worker<C>, BuildError> {
+        shared_table::prepare_thread();
         let Self { umem, pool, first_queue, stride, ledger, ports, paths } = self;
         let port_count = u8::try_from(ports.len()).map_err(|_| BuildError::TooManyPorts(ports.len()))?;
         let queue_count = ports.first().map_or(0, Vec::len);

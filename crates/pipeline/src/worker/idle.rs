@@ -8,6 +8,7 @@ use super::Worker;
 use super::mailbox::Mailbox;
 use crate::chain::Chain;
 use crate::ledger::Task;
+use crate::shared_table;
 
 /// What a worker does when no packets arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -36,6 +37,8 @@ const SHORT_WAIT: Duration = Duration::from_millis(1);
 impl<C: Chain> Worker<C> {
     /// Polls until the mailbox is told to stop, and carries out its commands between two iterations.
     pub fn run(&mut self, mailbox: &Mailbox<C>, idle: Idle) {
+        // Already done, unless the worker was built on another thread.
+        shared_table::prepare_thread();
         let mut wait_set = WaitSet::new(self.descriptors().chain([mailbox.fd()]));
         let mut budget = SpinBudget::new(clock::cycles());
         self.ledger.begin();

@@ -94,6 +94,18 @@ mod uplink {
 const QFI_MASK: u8 = 0x3f;
 
 impl PduSessionContainer {
+    /// Creates DL PDU session information with this QFI, 0 to 63, and nothing else.
+    #[inline]
+    pub fn downlink(qfi: u8) -> Self {
+        Self::Downlink(DownlinkInformation { qfi, ..DownlinkInformation::default() })
+    }
+
+    /// Creates UL PDU session information with this QFI, 0 to 63, and nothing else.
+    #[inline]
+    pub fn uplink(qfi: u8) -> Self {
+        Self::Uplink(UplinkInformation { qfi, ..UplinkInformation::default() })
+    }
+
     /// The length of the longest content in bytes.
     pub const MAX_CONTENT_LEN: usize = 50;
 

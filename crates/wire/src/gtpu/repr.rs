@@ -39,6 +39,13 @@ pub enum Extension<'a> {
 }
 
 impl<'a> Repr<'a> {
+    /// Creates the header of a G-PDU without sequence number, for a payload of no bytes or for a
+    /// [`HeaderStack`](crate::HeaderStack), which fills the length.
+    #[inline]
+    pub fn g_pdu(teid: u32, extensions: &'a [Extension<'a>]) -> Repr<'a> {
+        Repr { teid, extensions, ..Repr::default() }
+    }
+
     /// Returns the header of a message. The extension headers are written to `storage` and borrowed
     /// from there:
     ///

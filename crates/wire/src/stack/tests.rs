@@ -238,6 +238,7 @@ fn expected_ethertype(next: Option<&Header<'_>>, own: EtherType, written: EtherT
         Some(Header::Ipv4(_)) => EtherType(0x0800),
         Some(Header::Ipv6(_)) => EtherType(0x86dd),
         Some(_) if !own.is_vlan() && written.is_vlan() => written,
+        None if own == EtherType(0) => written,
         _ => own,
     }
 }
@@ -251,6 +252,22 @@ fn expected_protocol(next: Option<&Header<'_>>, icmp: u8, own: IpProtocol) -> Ip
         Header::Icmp(_) => icmp,
         _ => 17,
     })
+}
+
+#[test]
+fn ethertype_of_an_ip_payload_is_set_if_it_was_0() {
+    let written = |ethertype, first: u8| {
+        let repr = ethernet::Repr { ethertype: EtherType(ethertype), ..ethernet::Repr::default() };
+        let packet = HeaderStack(&[repr.into()]).packet(&[first, 0]).unwrap();
+        u16::from_be_bytes([packet[12], packet[13]])
+    };
+    assert_eq!([0x45, 0x60, 0x50, 0].map(|first| written(0, first)), [0x0800, 0x86dd, 0, 0]);
+    assert_eq!(written(0x88cc, 0x45), 0x88cc);
+    assert_eq!(HeaderStack(&[ethernet::Repr::default().into()]).packet(&[]).unwrap(), [0; 14]);
+    let id = VlanId::new(7).unwrap();
+    let tag = vlan::Repr { id, priority: 0, drop_eligible: false, ethertype: EtherType(0) };
+    let packet = HeaderStack(&[ethernet::Repr::default().into(), tag.into()]).packet(&[0x45]).unwrap();
+    assert_eq!(packet[12..], [0x81, 0, 0, 7, 8, 0, 0x45]);
 }
 
 proptest! {

@@ -275,6 +275,12 @@ fn text(command: Command, answer: &Value) -> String {
                     port["xdp_dropped"]
                 );
             }
+            // The same as in the interval report, by its parts.
+            let kernel = &answer["kernel"];
+            let lost = ["rx_ring_full", "fill_ring_empty", "rx_dropped", "tx_dropped"];
+            for name in lost.into_iter().filter(|name| number(&kernel[*name]) > 0) {
+                let _ = writeln!(text, "lost in the kernel as {name}: {}", kernel[name]);
+            }
             for stage in list(&answer["stages"]) {
                 let _ = writeln!(
                     text,

@@ -12,14 +12,14 @@ use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use xdpfwd_lab::{Chain, Ended, Forwarder, Namespace, Report};
+use xdpfwd_lab::{Chain, Ended, Forwarder, Generator, Namespace, Report, Sink};
 pub use xdpfwd_testkit::lab::chain;
 pub use xdpfwd_testkit::process::{LONG, stderr, until};
 
@@ -52,6 +52,33 @@ pub fn cross_connect_of([lan, wan]: [&str; 2], queues: u16, engine: &str) -> Str
         to = "lan"
         "#
     )
+}
+
+/// Runs a closure while generators send that are [on grant](xdpfwd_lab::Traffic::on_grant), each to its sink: no more packets
+/// are on their way than every ring and every queue of a veth has room for. So none is lost when a worker has to wait for
+/// its core.
+pub fn in_step<R>(pairs: &[(&Generator, &Sink)], run: impl FnOnce() -> R) -> R {
+    const ON_THE_WAY: u64 = 200;
+    /// Ends the thread, also after a panic.
+    struct End<'a>(&'a AtomicBool);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                for (generator, sink) in pairs {
+                    generator.grant(sink.seen().unwrap().arrived.packets + ON_THE_WAY).unwrap();
+                }
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let _end = End(&is_over);
+        run()
+    })
 }
 
 /// Runs the commands of `ip -batch`, in a namespace or in this one.
