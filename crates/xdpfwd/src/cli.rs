@@ -70,7 +70,7 @@ pub(crate) fn command(app: &App) -> clap::Command {
         command = renamed(command, app.name);
     }
     let own = app.ctl.iter().map(|own| PossibleValue::new(own.name).help(own.about.clone()));
-    let commands = crate::ctl::Command::value_variants().iter().filter(|command| command.is_of_use(app));
+    let commands = crate::ctl::Command::value_variants().iter().filter(|command| command.is_of_use(&app.registry));
     let commands = commands.filter_map(ValueEnum::to_possible_value).chain(own);
     command = command.mut_subcommand("ctl", |ctl| {
         ctl.mut_arg("command", |argument| argument.value_parser(PossibleValuesParser::new(commands)))

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::app::App;
+use crate::registry::Registry;
 
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -28,8 +28,8 @@ impl Command {
     }
 
     /// Returns whether the program can have stages that the command is about.
-    pub(crate) fn is_of_use(self, app: &App) -> bool {
-        let has = |about: &str| app.registry.kinds().any(|kind| kind.starts_with(about));
+    pub(crate) fn is_of_use(self, registry: &Registry) -> bool {
+        let has = |about: &str| registry.kinds().any(|kind| kind.starts_with(about));
         match self {
             Self::Rules => has("filter"),
             Self::Sa => has("esp-"),
