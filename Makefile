@@ -175,6 +175,7 @@ BENCH_SECONDS = $(if $(filter command% environment%,$(origin SECONDS)),--seconds
 .PHONY: lint
 lint: toolchain feature-deps ## formatting, clippy and rustdoc, warnings denied
 	cargo fmt --all --check
+	for example in examples/*/Cargo.toml; do cargo fmt --check --manifest-path "$$example"; done
 	.ci/import-cycles
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	cargo clippy --workspace --all-features --test 'vm_*' -- -D warnings

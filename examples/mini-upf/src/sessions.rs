@@ -1,0 +1,82 @@
+//! The sessions, shared by the workers, which read, and the control plane, which writes.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use xdpfwd::BoxError;
+use xdpfwd_pipeline::{SharedCounters, SharedTable, Table, Unit};
+
+/// Arguments of `ctl sessions`.
+#[derive(clap::Parser)]
+pub enum Command {
+    /// Lists the sessions
+    List,
+    /// Adds a session
+    Add(Parameters),
+    /// Removes the session of a UE
+    Remove { ue: Ipv4Addr },
+}
+
+#[derive(clap::Args, Debug)]
+pub struct Parameters {
+    pub ue: Ipv4Addr,
+    pub uplink_teid: u32,
+    pub gnb: Ipv4Addr,
+    pub downlink_teid: u32,
+    #[arg(value_parser = clap::value_parser!(u8).range(..64))]
+    pub qfi: u8,
+}
+
+#[derive(Debug)]
+pub struct Session {
+    pub parameters: Parameters,
+    /// Packets up and down, bytes up and down: of the UE's IP packets.
+    pub counters: SharedCounters<4>,
+}
+
+/// All sessions, by what packets of each direction have.
+#[derive(Clone, Debug, Default)]
+pub struct Lookup {
+    pub by_teid: HashMap<u32, Arc<Session>>,
+    pub by_ue: HashMap<Ipv4Addr, Arc<Session>>,
+}
+
+pub type Sessions = SharedTable<Lookup>;
+
+/// Runs `ctl sessions` and returns the table after it.
+pub fn run(sessions: &Sessions, workers: usize, command: Command) -> Result<Table, BoxError> {
+    match command {
+        Command::List => Ok(()),
+        Command::Add(parameters) => sessions.try_update(|lookup| {
+            let (ue, teid) = (parameters.ue, parameters.uplink_teid);
+            let session = Arc::new(Session { parameters, counters: SharedCounters::new(workers) });
+            let of_teid = lookup.by_teid.insert(teid, session.clone());
+            let earlier = lookup.by_ue.insert(ue, session).or(of_teid);
+            earlier.map_or(Ok(()), |_| Err("the UE or the uplink TEID has a session"))
+        }),
+        Command::Remove { ue } => sessions.try_update(|lookup| {
+            let session = lookup.by_ue.remove(&ue).ok_or("the UE has no session")?;
+            lookup.by_teid.remove(&session.parameters.uplink_teid);
+            Ok(())
+        }),
+    }?;
+    Ok(table(sessions))
+}
+
+/// Returns the table that `ctl` and the final report show.
+pub fn table(sessions: &Sessions) -> Table {
+    let mut table = Table::new("sessions", &[])
+        .columns(["ue", "uplink_teid", "gnb", "downlink_teid", "qfi"])
+        .columns_in(Unit::Packets, ["uplink_packets", "downlink_packets"])
+        .columns_in(Unit::Bytes, ["uplink_bytes", "downlink_bytes"]);
+    for session in sessions.load().by_ue.values() {
+        let Parameters { ue, uplink_teid, gnb, downlink_teid, qfi } = session.parameters;
+        let mut row =
+            vec![ue.into(), uplink_teid.into(), gnb.into(), downlink_teid.into(), qfi.into()];
+        row.extend(session.counters.sums().map(Into::into));
+        table.rows.push(row);
+    }
+    table.rows.sort_by_key(|row| row[1].as_number());
+    table
+}

@@ -1,0 +1,113 @@
+//! The UPF on the test bench: no root, no interfaces.
+
+use std::net::Ipv4Addr;
+
+use clap::Parser;
+use xdpfwd_pipeline::testing::TestBench;
+use xdpfwd_wire::gtpu::{self, Extension, ExtensionHeader, ExtensionType, PduSessionContainer};
+use xdpfwd_wire::{Header, HeaderStack, Pretty, ethernet, ipv4, udp};
+
+use crate::sessions::{Command, Sessions, run};
+
+const CONFIG: &str = include_str!("../mini-upf.toml");
+const UE: Ipv4Addr = Ipv4Addr::new(10, 45, 0, 2);
+const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// Runs `ctl sessions` with these words.
+fn ctl(sessions: &Sessions, words: &str) -> Result<(), String> {
+    let command = Command::parse_from(format!("sessions {words}").split(' '));
+    run(sessions, 1, command).map(drop).map_err(|error| error.to_string())
+}
+
+/// A bench with one session.
+fn bench() -> (TestBench, Sessions) {
+    let sessions = Sessions::default();
+    ctl(&sessions, "add 10.45.0.2 4097 172.16.0.2 8193 9").unwrap();
+    (crate::app(sessions.clone()).test_bench(CONFIG).unwrap(), sessions)
+}
+
+/// A user's packet behind these headers.
+fn frame(outer: &[Header<'_>], source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    let ip = ipv4::Repr::new(source, destination).into();
+    let headers = [&[ethernet::Repr::default().into()], outer, &[ip]].concat();
+    HeaderStack(&headers).packet(b"hello").unwrap()
+}
+
+/// A packet of a user on N3.
+fn uplink(teid: u32, source: Ipv4Addr, extensions: &[Extension<'_>]) -> Vec<u8> {
+    let [gnb, upf] = [[172, 16, 0, 2].into(), [172, 16, 0, 1].into()];
+    let udp = udp::Repr::new(gtpu::PORT, gtpu::PORT).into();
+    let gtpu = gtpu::Repr::g_pdu(teid, extensions).into();
+    frame(&[ipv4::Repr::new(gnb, upf).into(), udp, gtpu], source, OTHER)
+}
+
+fn extension(kind: ExtensionType) -> Extension<'static> {
+    Extension::Other(ExtensionHeader { kind, content: &[0, 1] })
+}
+
+#[test]
+fn decap_strips_tunnels_with_and_without_extension_headers() {
+    let container = Extension::PduSessionContainer(PduSessionContainer::uplink(9));
+    let extensions = [container, extension(ExtensionType::UDP_PORT)];
+    for count in 0..=2 {
+        let sent = bench().0.send("n3", &uplink(4097, UE, &extensions[..count])).expect_sent("n6");
+        assert_eq!(sent[..14], *b"\x02\0\0\0\x06\x01\0\0\0\0\0\0\x08\0");
+        assert_eq!(sent[14..], frame(&[], UE, OTHER)[14..]);
+    }
+}
+
+#[test]
+fn encap_writes_the_tunnel_with_the_qfi() {
+    let sent = bench().0.send("n6", &frame(&[], OTHER, UE)).expect_sent("n3");
+    assert_eq!(
+        Pretty::new(&sent).to_string(),
+        "Ethernet: 00:00:00:00:00:00 > 02:00:00:00:03:01, ipv4, 83 bytes\n\
+         IPv4: 172.16.0.1 > 172.16.0.2, udp, ttl 64, 69 bytes\n\
+         UDP: 2152 > 2152, 41 bytes of payload\n\
+         GTP-U: G-PDU, teid 0x00002001, downlink, qfi 9\n\
+         \x20 IPv4: 192.0.2.1 > 10.45.0.2, hop-by-hop, ttl 64, 25 bytes\n\
+         \x20 Payload: 5 bytes"
+    );
+}
+
+#[test]
+fn each_drop_has_its_reason() {
+    for (port, frame, reason) in [
+        ("n3", uplink(4098, UE, &[]), "no_session"),
+        ("n6", frame(&[], UE, OTHER), "no_session"),
+        ("n3", uplink(4097, OTHER, &[]), "wrong_ue_address"),
+        ("n3", uplink(4097, UE, &[extension(ExtensionType::PDCP_PDU_NUMBER)]), "invalid_gtpu"),
+        ("n3", frame(&[], UE, OTHER), "invalid_gtpu"),
+        ("n6", vec![0; 60], "not_ip"),
+    ] {
+        assert_eq!(bench().0.send(port, &frame).drop_reason(), Some(reason));
+    }
+}
+
+#[test]
+fn sessions_change_and_count_while_packets_flow() {
+    let (mut bench, sessions) = bench();
+    let up = uplink(4097, UE, &[]);
+    bench.send("n3", &up).expect_sent("n6");
+    bench.send_all("n6", [frame(&[], OTHER, UE), frame(&[], OTHER, UE)]);
+    assert_eq!(bench.table("sessions").rows[0][5..], [1_u64, 2, 25, 50].map(Into::into));
+    ctl(&sessions, "add 10.45.0.3 4097 172.16.0.2 1 9").unwrap_err();
+    ctl(&sessions, "remove 10.45.0.2").unwrap();
+    assert_eq!(bench.send("n3", &up).drop_reason(), Some("no_session"));
+    ctl(&sessions, "add 10.45.0.2 4097 172.16.0.2 8193 9").unwrap();
+    bench.send("n3", &up).expect_sent("n6");
+}
+
+#[test]
+fn stages_do_not_allocate() {
+    let mut bench = bench().0;
+    assert_eq!(bench.assert_no_allocation("n3", vec![uplink(4097, UE, &[]); 640]), 640);
+    assert_eq!(bench.assert_no_allocation("n6", vec![frame(&[], OTHER, UE); 640]), 640);
+}
+
+#[test]
+fn errors_of_the_configuration_have_line_and_column() {
+    let config = CONFIG.replace("02:00:00:00:06:01", "02:00");
+    let error = crate::app(Sessions::default()).test_bench(&config).unwrap_err();
+    assert!(error.starts_with("test.toml:26:12: "), "{error}");
+}
