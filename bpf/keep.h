@@ -22,10 +22,10 @@
 #define KEEP_VLAN (1u << 8) /* the VLANs in `vlan` */
 
 /*
- * Whether the port has any rule. The loader sets it before the verifier runs, which then skips all of this for a port without
- * rules: verification takes most of the time of a start.
+ * Whether the port has any rule. The loader sets it before the verifier runs. Without rules the verifier then skips the
+ * code below, whose verification takes most of the time of a start.
  */
-const volatile __u8 keeps_something SEC(".rodata.keep") = 0;
+const volatile __u8 has_keep_rules SEC(".rodata.keep") = 0;
 
 struct keep {
 	__u64 rules;

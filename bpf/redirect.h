@@ -39,7 +39,7 @@ static __always_inline bool stays(struct xdp_md *ctx, struct counters *count)
 {
 	const struct keep *rules;
 
-	if (!keeps_something)
+	if (!has_keep_rules)
 		return false;
 	rules = keep_of_port();
 	if (!rules || !rules->rules || !is_kept(ctx, rules))

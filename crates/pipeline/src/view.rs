@@ -93,27 +93,20 @@ impl PacketMut<'_> {
     ///
     /// impl Stage for Tunnel {
     ///     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
-    ///         let ports = udp::Repr {
-    ///             source_port: gtpu::PORT,
-    ///             destination_port: gtpu::PORT,
-    ///             ..udp::Repr::default()
-    ///         };
     ///         let headers = [
     ///             self.ethernet.into(),
     ///             self.ip.into(),
-    ///             Header::UdpWithoutChecksum(ports),
-    ///             gtpu::Repr { teid: self.teid, ..gtpu::Repr::default() }.into(),
+    ///             Header::UdpWithoutChecksum(udp::Repr::new(gtpu::PORT, gtpu::PORT)),
+    ///             gtpu::Repr::g_pdu(self.teid, &[]).into(),
     ///         ];
-    ///         for mut packet in view.packets() {
+    ///         view.each(|packet| {
     ///             let parsed = packet.meta.headers;
     ///             if parsed.ip_version.is_none() {
-    ///                 continue;
+    ///                 return Ok(());
     ///             }
     ///             packet.cut_to_ip(&parsed);
-    ///             if let Err(reason) = packet.encapsulate(&headers) {
-    ///                 packet.drop(reason);
-    ///             }
-    ///         }
+    ///             packet.encapsulate(&headers)
+    ///         });
     ///     }
     /// }
     /// ```

@@ -13,16 +13,14 @@ const TUNNEL_LEN: usize = 14 + 20 + 8 + 8;
 fn tunnel() -> [Header<'static>; 4] {
     let ethernet = ethernet::Repr { destination: MacAddr([2; 6]), ..ethernet::Repr::default() };
     let ip = ipv4::Repr { source: [172, 16, 0, 1].into(), ..ipv4::Repr::default() };
-    let (source_port, destination_port) = (gtpu::PORT, gtpu::PORT);
-    let udp = udp::Repr { source_port, destination_port, payload_len: 0 };
-    let gtpu = gtpu::Repr { teid: 7, ..gtpu::Repr::default() };
+    let udp = udp::Repr::new(gtpu::PORT, gtpu::PORT);
+    let gtpu = gtpu::Repr::g_pdu(7, &[]);
     [ethernet.into(), ip.into(), Header::UdpWithoutChecksum(udp), gtpu.into()]
 }
 
 /// Returns an IPv6 packet of 53 bytes, from port 53 to port 4000.
 fn user_packet() -> Vec<u8> {
-    let (source_port, destination_port) = (53, 4000);
-    let udp = udp::Repr { source_port, destination_port, payload_len: 0 };
+    let udp = udp::Repr::new(53, 4000);
     HeaderStack(&[ipv6::Repr::default().into(), udp.into()]).packet(b"hello").unwrap()
 }
 
@@ -49,8 +47,7 @@ impl<F: FnMut(&mut PacketMut<'_>) + 'static> Stage for Each<F> {
 /// Leaves the IP packet in the frame, and puts it into the tunnel.
 fn to_tunnel(packet: &mut PacketMut<'_>) {
     let headers = packet.meta.headers;
-    packet.frame.truncate(headers.l3_end.into());
-    packet.frame.trim_front(headers.l3_offset.into());
+    packet.cut_to_ip(&headers);
     if let Err(reason) = packet.encapsulate(&tunnel()) {
         packet.drop(reason);
     }

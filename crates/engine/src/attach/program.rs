@@ -248,9 +248,8 @@ const SHARED: [&str; 8] = ["xsks", "counters", "keep", "own_macs", "own_vlans", 
 /// `enum xdp_action` in linux/bpf.h.
 const XDP_DROP: u32 = 1;
 
-/// Opens the program that an image is for.
-/// Opens the program of an image, for a port that has rules of `keep` or none.
-fn open(image: Option<&Arc<XdpImage>>, keeps_something: bool) -> Result<OpenObject, libbpf_rs::Error> {
+/// Opens the program that an image is for. `has_keep_rules` is whether the port has any.
+fn open(image: Option<&Arc<XdpImage>>, has_keep_rules: bool) -> Result<OpenObject, libbpf_rs::Error> {
     set_print(Some((PrintLevel::Info, log)));
     let name = image.map_or(PLAIN, |image| image.program);
     let Some((_, object)) = PROGRAMS.iter().find(|(own, _)| *own == name) else {
@@ -260,7 +259,7 @@ fn open(image: Option<&Arc<XdpImage>>, keeps_something: bool) -> Result<OpenObje
     let Some(mut map) = open.maps_mut().find(|map| map.name() == ".rodata.keep") else {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the XDP program has no map .rodata.keep").into());
     };
-    map.set_initial_value(&[keeps_something.into()])?;
+    map.set_initial_value(&[has_keep_rules.into()])?;
     Ok(open)
 }
 

@@ -84,7 +84,7 @@ fn plan(
     let name = kind.get_ref().as_str().unwrap_or_default();
     if !registry.kinds().any(|known| known == name) {
         if let Some(feature) = machine.feature_for(name) {
-            // A program may have stages of its own alone.
+            // A program may have only its own stages, without the built-in ones.
             let has_builtin =
                 xdpfwd_stages::builtin::<Toml>().kinds().any(|kind| registry.kinds().any(|own| own == kind));
             let registered = if has_builtin { "" } else { " and `App::stages(xdpfwd_stages::builtin())`" };
