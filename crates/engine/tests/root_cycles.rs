@@ -55,9 +55,8 @@ fn cycle_under_load(cycles: usize) {
         let control = Control::new().unwrap();
         let open = || BpfObjects::of_process(process::id()).unwrap();
         let before = open();
-        let mut used = BpfObjects::default();
         let mut received = 0;
-        let mut cycle = |number: usize| {
+        let mut cycle = |number: usize, used: &mut BpfObjects| {
             let workers = 1 + number as u16 % 2;
             let data_plane = DataPlane::start(cross_connect(workers, None), &control).unwrap();
             used.add(open().without(&before));
@@ -66,9 +65,20 @@ fn cycle_under_load(cycles: usize) {
             assert_eq!((report.frames.leaked, report.failure), (0, None));
             received += report.ports[0].rx_packets;
         };
-        (0..WARM_UP).for_each(&mut cycle);
+        // Checked every hundred cycles, so that what is collected here stays small beside a leak.
+        let mut run_cycles = |count: usize| {
+            for round in (0..count).step_by(100) {
+                let mut used = BpfObjects::default();
+                let cycles_of_round = round..count.min(round + 100);
+                cycles_of_round.clone().for_each(|number| cycle(number, &mut used));
+                let expected = 2 * 4 * cycles_of_round.len();
+                assert!(used.count() >= expected, "a program, a link, two maps for each port: {}", used.count());
+                used.wait_until_gone(LONG).unwrap();
+            }
+        };
+        run_cycles(WARM_UP);
         let (had, resident_before) = (Has::now(), resident());
-        (0..cycles).for_each(&mut cycle);
+        run_cycles(cycles);
         let (has, resident_now) = (Has::now(), resident());
 
         let memory = format!("{resident_before} KiB after {WARM_UP} cycles, {resident_now} KiB after {cycles} more");
@@ -78,13 +88,6 @@ fn cycle_under_load(cycles: usize) {
         // UMEMs, rings and sockets are among the mappings and descriptors. This is about what is allocated: some 100 KiB are
         // the numbers collected here, and what the allocator keeps as threads come and go; 10 KiB a cycle would show.
         assert!(resident_now < resident_before + 1000, "{memory}");
-
-        assert!(
-            used.count() >= 2 * 4 * (WARM_UP + cycles),
-            "a program, a link, two maps for each port: {}",
-            used.count()
-        );
-        used.wait_until_gone(LONG).unwrap();
     };
     chain.fwd().run(run).unwrap();
     generator.stop().unwrap();
