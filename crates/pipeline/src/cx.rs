@@ -12,6 +12,7 @@ use crate::verdict::PortId;
 /// What a stage can use while it works: the time, free frames, egress queues.
 pub struct Cx<'a> {
     pub(crate) now: u64,
+    pub(crate) worker: usize,
     pub(crate) queue: u16,
     /// Position of `queue` among the queues that the worker serves.
     pub(crate) queue_index: usize,
@@ -28,6 +29,12 @@ impl Cx<'_> {
     /// Returns when the batch was received, in cycles of [`xdpfwd_xsk::clock`].
     pub fn now(&self) -> u64 {
         self.now
+    }
+
+    /// Returns the number of the worker, as [`BuildCx::worker`](crate::BuildCx::worker); for
+    /// [`SharedCounters::add`](crate::SharedCounters::add).
+    pub fn worker(&self) -> usize {
+        self.worker
     }
 
     /// Returns the queue that the batch came in on, which is also the queue that emitted frames leave by. In `tick` and

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_spanned::Spanned;
+use xdpfwd_wire::{MacAddr, ethernet};
 
 use crate::capability::{Inspectable, Maintained, QueueBound, ResourceOwner, XdpOffload};
 use crate::ports::{PortInfo, Ports};
@@ -112,6 +113,14 @@ impl<'a> BuildCx<'a> {
     /// Returns the port to which the stage's path leads. `None` without ports, as in tests.
     pub fn to_port(&self) -> Option<&'a PortInfo> {
         self.ports.get(self.to)
+    }
+
+    /// Returns the Ethernet header of packets that leave by the path's port for this neighbor, for
+    /// [`PacketMut::encapsulate`](crate::PacketMut::encapsulate), which fills in the EtherType. The source is the MAC
+    /// address of the port, or zeros if it is unknown.
+    pub fn ethernet_to(&self, next_hop: MacAddr) -> ethernet::Repr {
+        let source = self.to_port().and_then(|port| port.mac).unwrap_or_default();
+        ethernet::Repr { source, destination: next_hop, ..Default::default() }
     }
 }
 

@@ -22,7 +22,7 @@ type BuildFn = Box<dyn Fn(&BuildCx<'_>) -> Box<dyn Stage> + Send + Sync>;
 /// The stage may be a closure, too:
 ///
 /// ```
-/// use xdpfwd_pipeline::{BuildCx, Cx, PlanError, PlanFn, Reason, View};
+/// use xdpfwd_pipeline::{Cx, PlanError, PlanFn, Reason, View};
 ///
 /// #[derive(serde::Deserialize)]
 /// #[serde(deny_unknown_fields)]
@@ -32,7 +32,7 @@ type BuildFn = Box<dyn Fn(&BuildCx<'_>) -> Box<dyn Stage> + Send + Sync>;
 /// # fn registered<F: Fn(LongestConfig) -> Result<PlanFn, PlanError>>(_: F) {}
 /// # registered(
 /// |LongestConfig { bytes }| {
-///     let plan = PlanFn::new(move |_: &BuildCx<'_>| {
+///     let plan = PlanFn::new(move |_| {
 ///         move |view: &mut View<'_>, _: &mut Cx<'_>| {
 ///             view.each(|packet| if packet.frame.len() > bytes { Err(Reason::POLICY) } else { Ok(()) });
 ///         }
@@ -41,6 +41,8 @@ type BuildFn = Box<dyn Fn(&BuildCx<'_>) -> Box<dyn Stage> + Send + Sync>;
 /// }
 /// # );
 /// ```
+///
+/// [`SharedTable::stage`](crate::SharedTable::stage) makes a stage that looks packets up in a table.
 pub struct PlanFn {
     build: BuildFn,
     summary: String,
@@ -108,16 +110,12 @@ mod tests {
     fn closures_plan_build_and_process() {
         let longest = SharedTable::new(vec![60_u64]);
         let of_stages = longest.clone();
-        let plan = PlanFn::new(move |cx: &BuildCx<'_>| {
+        let plan = PlanFn::new(move |cx| {
             assert_eq!(cx.workers, 2);
-            let longest = of_stages.clone();
-            move |view: &mut View<'_>, _: &mut Cx<'_>| {
-                let longest = longest.load()[0];
-                view.each(|packet| match packet.frame.len() as u64 <= longest {
-                    true => Ok(()),
-                    false => Err(Reason::POLICY),
-                });
-            }
+            of_stages.stage(|longest, packet, _| match packet.frame.len() as u64 <= longest[0] {
+                true => Ok(()),
+                false => Err(Reason::POLICY),
+            })
         });
         let of_table = longest.clone();
         let plan = plan.with_summary("at most 60 bytes").with_table(move || {
@@ -146,14 +144,10 @@ mod tests {
         let table = SharedTable::new(60_u64);
         let run = move || {
             let plan = PlanFn::new(move |_| {
-                let table = table.clone();
-                move |view: &mut View<'_>, _: &mut Cx<'_>| {
-                    let longest = *table.load();
-                    view.each(|packet| match packet.frame.len() as u64 <= longest {
-                        true => Ok(()),
-                        false => Err(Reason::POLICY),
-                    });
-                }
+                table.stage(|longest, packet, _| match packet.frame.len() as u64 <= *longest {
+                    true => Ok(()),
+                    false => Err(Reason::POLICY),
+                })
             });
             let plans: [(&str, Arc<dyn StagePlan>); 1] = [("own", Arc::new(plan))];
             let mut bench = TestBench::builder().plans("lan", "wan", plans).build().unwrap();

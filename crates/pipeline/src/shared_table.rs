@@ -6,6 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::cx::Cx;
+use crate::reason::Reason;
+use crate::stage::Stage;
+use crate::view::{PacketMut, View};
+
 /// A table of sessions, users or routes for stages of all workers. A clone is the same table.
 ///
 /// Stages read it with [`load`](Self::load), once per batch, which takes no lock. An update changes
@@ -49,6 +54,37 @@ impl<T> SharedTable<T> {
     #[inline]
     pub fn load(&self) -> Loaded<T> {
         Loaded(self.0.current.load())
+    }
+
+    /// Returns a stage that processes each packet with the table as it is when the batch begins. An
+    /// error drops the packet under this reason.
+    ///
+    /// ```
+    /// use std::{collections::HashMap, net::IpAddr};
+    /// use xdpfwd_pipeline::{PlanFn, Reason, SharedCounters, SharedTable};
+    ///
+    /// // Packets and bytes of each address.
+    /// let known: SharedTable<HashMap<IpAddr, SharedCounters<2>>> = SharedTable::default();
+    /// let plan = PlanFn::new(move |_| {
+    ///     known.stage(|known, packet, cx| {
+    ///         let source = packet.meta.headers.source_ip(packet.frame).ok_or(Reason::NOT_IP)?;
+    ///         let counters = known.get(&source).ok_or(Reason::POLICY)?;
+    ///         counters.add(cx.worker(), [1, packet.frame.len() as u64]);
+    ///         Ok(())
+    ///     })
+    /// });
+    /// # let _ = plan;
+    /// ```
+    pub fn stage<F>(&self, mut process: F) -> impl Stage + use<T, F>
+    where
+        T: 'static,
+        F: FnMut(&T, &mut PacketMut<'_>, &mut Cx<'_>) -> Result<(), Reason> + 'static,
+    {
+        let table = self.clone();
+        move |view: &mut View<'_>, cx: &mut Cx<'_>| {
+            let table = table.load();
+            view.each(|packet| process(&table, packet, cx));
+        }
     }
 
     /// Replaces the table by another one. Not for the data path.

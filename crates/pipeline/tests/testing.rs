@@ -11,6 +11,7 @@ use std::time::Duration;
 use xdpfwd_pipeline::testing::{Disposition, TestBench, TestBenchBuilder, TestBenchError};
 use xdpfwd_pipeline::{BuildCx, Cx, DropReason, NamedStage, PortId, PortInfo, Ports, Reason};
 use xdpfwd_pipeline::{ResourceError, ResourceOwner, SnapshotError, Stage, StagePlan, View};
+use xdpfwd_wire::MacAddr;
 use xdpfwd_xsk::fake_kernel::Behaviour;
 use xdpfwd_xsk::{Frame, HugePages, UmemConfig, clock};
 
@@ -507,7 +508,8 @@ impl StagePlan for Planned {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
         assert_eq!(self.acquired.load(Ordering::Relaxed), 1, "acquired before the first build");
         let (from, to) = (cx.from_port().unwrap(), cx.to_port().unwrap());
-        Box::new(Told(format!("{} {} {:?} {}", from.name, to.name, to.mtu, cx.workers)))
+        let source = cx.ethernet_to(MacAddr([2; 6])).source;
+        Box::new(Told(format!("{} {} {:?} {} {source}", from.name, to.name, to.mtu, cx.workers)))
     }
 
     fn summary(&self) -> String {
@@ -545,7 +547,8 @@ fn planned_stages_know_the_ports_and_acquire_resources_once() {
     let builder = builder.plans("lan", "wan", named(&first)).plans("wan", "lan", named(&first));
     let mut bench = builder.build().unwrap();
     let told = bench.worker().stages_mut(|_, told: &mut Told| told.0.clone());
-    assert_eq!(told, ["lan wan Some(1400) 4", "wan lan None 4"]);
+    let [to_wan, to_lan] = ["lan wan Some(1400) 4 02:00:00:00:00:02", "wan lan None 4 02:00:00:00:00:01"];
+    assert_eq!(told, [to_wan, to_lan]);
     assert_eq!(acquired(), [1, 0]);
 
     bench.reload_plans("lan", named(&second)).unwrap();

@@ -11,7 +11,7 @@
 //! types and checksums.
 //!
 //! ```
-//! use xdpfwd_wire::gtpu::{self, Extension, PduSessionContainer};
+//! use xdpfwd_wire::gtpu::{self, PduSessionContainer};
 //! use xdpfwd_wire::{HeaderStack, MacAddr, Pretty, ethernet, ipv4, udp};
 //!
 //! let ethernet = ethernet::Repr {
@@ -19,7 +19,7 @@
 //!     source: MacAddr([2, 0, 0, 0, 0, 1]),
 //!     ..ethernet::Repr::default()
 //! };
-//! let extensions = [Extension::PduSessionContainer(PduSessionContainer::downlink(9))];
+//! let extensions = [PduSessionContainer::downlink(9).into()];
 //! let headers = [
 //!     ethernet.into(),
 //!     ipv4::Repr::new([172, 16, 0, 1].into(), [172, 16, 0, 2].into()).into(),

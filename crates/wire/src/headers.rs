@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use crate::error::Error;
 use crate::ethernet::EtherType;
 use crate::field::read_array;
@@ -199,6 +201,18 @@ impl Headers {
                 Some(Addresses::V6 { source: source.into(), destination: destination.into() })
             }
         }
+    }
+
+    /// Returns the source IP address in `frame`, or `None` without a complete IP header.
+    #[inline]
+    pub fn source_ip(&self, frame: &[u8]) -> Option<IpAddr> {
+        self.addresses(frame).map(Addresses::source)
+    }
+
+    /// Returns the destination IP address in `frame`, or `None` without a complete IP header.
+    #[inline]
+    pub fn destination_ip(&self, frame: &[u8]) -> Option<IpAddr> {
+        self.addresses(frame).map(Addresses::destination)
     }
 
     /// A frame of `len` bytes of which nothing is known.

@@ -66,8 +66,9 @@ impl App {
     /// ```
     ///
     /// The bench runs one worker, and a port has one queue. Stages are told of the number of
-    /// workers that the configuration has. Of the ports they know what the configuration says, and
-    /// no addresses and no MTU: [`test_bench_with_ports`](Self::test_bench_with_ports) adds those.
+    /// workers that the configuration has. Of the ports they know what the configuration says, MAC
+    /// addresses (02:00:00:00:00:01 of the first port, and so on), but no IP addresses and no MTU:
+    /// [`test_bench_with_ports`](Self::test_bench_with_ports) adds those.
     /// A stage that the XDP program would run runs in user space.
     ///
     /// # Errors
@@ -308,7 +309,7 @@ interface = \"if-{name}\"
         // The number and the interface are those of the configuration.
         let port = bench.ports().by_name("n3").unwrap();
         assert_eq!((port.id, &*port.interface, port.queues), (PortId(0), "if-n3", 2));
-        assert_eq!(bench.ports().by_name("n6").unwrap().mac, None);
+        assert_eq!(bench.ports().by_name("n6").unwrap().mac, Some(MacAddr([2, 0, 0, 0, 0, 2])));
     }
 
     #[test]

@@ -145,7 +145,7 @@ impl StagePlan for LongestPlan {
         let names = [cx.from_port(), cx.to_port()].map(|port| port.map(|port| (&*port.name, port.mac.is_some())));
         eprintln!("hook: build {names:?}");
         let Self { bytes, to, panics_at, reason, .. } = *self;
-        Box::new(Longest { bytes, to, panics_at, reason })
+        Box::new(Longest { worker: cx.worker, bytes, to, panics_at, reason })
     }
 
     fn summary(&self) -> String {
@@ -154,6 +154,7 @@ impl StagePlan for LongestPlan {
 }
 
 struct Longest {
+    worker: usize,
     bytes: usize,
     to: Option<PortId>,
     panics_at: Option<usize>,
@@ -161,7 +162,12 @@ struct Longest {
 }
 
 impl Stage for Longest {
-    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+    fn tick(&mut self, cx: &mut Cx<'_>) {
+        assert_eq!(cx.worker(), self.worker);
+    }
+
+    fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
+        assert_eq!(cx.worker(), self.worker);
         for mut packet in view.packets() {
             assert_ne!(Some(packet.frame.len()), self.panics_at, "this length");
             match self.to {

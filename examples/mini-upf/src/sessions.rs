@@ -1,34 +1,30 @@
 //! The sessions, shared by the workers, which read, and the control plane, which writes.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use xdpfwd::BoxError;
 use xdpfwd_pipeline::{SharedCounters, SharedTable, Table, Unit};
 
 /// Arguments of `ctl sessions`.
 #[derive(clap::Parser)]
 pub enum Command {
-    /// Lists the sessions
-    List,
     /// Adds a session
     Add(Parameters),
     /// Removes the session of a UE
-    Remove { ue: Ipv4Addr },
+    Remove { ue: IpAddr },
 }
 
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args)]
 pub struct Parameters {
-    pub ue: Ipv4Addr,
-    pub uplink_teid: u32,
+    pub ue: IpAddr,
+    pub teid: u32,
     pub gnb: Ipv4Addr,
-    pub downlink_teid: u32,
+    pub gnb_teid: u32,
     #[arg(value_parser = clap::value_parser!(u8).range(..64))]
     pub qfi: u8,
 }
 
-#[derive(Debug)]
 pub struct Session {
     pub parameters: Parameters,
     /// Packets up and down, bytes up and down: of the UE's IP packets.
@@ -36,44 +32,41 @@ pub struct Session {
 }
 
 /// All sessions, by what packets of each direction have.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Lookup {
     pub by_teid: HashMap<u32, Arc<Session>>,
-    pub by_ue: HashMap<Ipv4Addr, Arc<Session>>,
+    pub by_ue: HashMap<IpAddr, Arc<Session>>,
 }
 
 pub type Sessions = SharedTable<Lookup>;
 
-/// Runs `ctl sessions` and returns the table after it.
-pub fn run(sessions: &Sessions, workers: usize, command: Command) -> Result<Table, BoxError> {
-    match command {
-        Command::List => Ok(()),
-        Command::Add(parameters) => sessions.try_update(|lookup| {
-            let (ue, teid) = (parameters.ue, parameters.uplink_teid);
+/// Runs `ctl sessions`.
+pub fn run(sessions: &Sessions, workers: usize, command: Command) -> Result<(), &'static str> {
+    sessions.try_update(|lookup| match command {
+        Command::Add(parameters) => {
+            let (ue, teid) = (parameters.ue, parameters.teid);
             let session = Arc::new(Session { parameters, counters: SharedCounters::new(workers) });
             let of_teid = lookup.by_teid.insert(teid, session.clone());
             let earlier = lookup.by_ue.insert(ue, session).or(of_teid);
             earlier.map_or(Ok(()), |_| Err("the UE or the uplink TEID has a session"))
-        }),
-        Command::Remove { ue } => sessions.try_update(|lookup| {
+        }
+        Command::Remove { ue } => {
             let session = lookup.by_ue.remove(&ue).ok_or("the UE has no session")?;
-            lookup.by_teid.remove(&session.parameters.uplink_teid);
+            lookup.by_teid.remove(&session.parameters.teid);
             Ok(())
-        }),
-    }?;
-    Ok(table(sessions))
+        }
+    })
 }
 
-/// Returns the table that `ctl` and the final report show.
+/// Returns the table that `ctl inspect` and the final report show.
 pub fn table(sessions: &Sessions) -> Table {
     let mut table = Table::new("sessions", &[])
-        .columns(["ue", "uplink_teid", "gnb", "downlink_teid", "qfi"])
+        .columns(["ue", "teid", "gnb", "gnb_teid", "qfi"])
         .columns_in(Unit::Packets, ["uplink_packets", "downlink_packets"])
         .columns_in(Unit::Bytes, ["uplink_bytes", "downlink_bytes"]);
     for session in sessions.load().by_ue.values() {
-        let Parameters { ue, uplink_teid, gnb, downlink_teid, qfi } = session.parameters;
-        let mut row =
-            vec![ue.into(), uplink_teid.into(), gnb.into(), downlink_teid.into(), qfi.into()];
+        let Parameters { ue, teid, gnb, gnb_teid, qfi } = session.parameters;
+        let mut row = vec![ue.into(), teid.into(), gnb.into(), gnb_teid.into(), qfi.into()];
         row.extend(session.counters.sums().map(Into::into));
         table.rows.push(row);
     }

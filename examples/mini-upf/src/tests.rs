@@ -14,9 +14,8 @@ const UE: Ipv4Addr = Ipv4Addr::new(10, 45, 0, 2);
 const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// Runs `ctl sessions` with these words.
-fn ctl(sessions: &Sessions, words: &str) -> Result<(), String> {
-    let command = Command::parse_from(format!("sessions {words}").split(' '));
-    run(sessions, 1, command).map(drop).map_err(|error| error.to_string())
+fn ctl(sessions: &Sessions, words: &str) -> Result<(), &'static str> {
+    run(sessions, 1, Command::parse_from(format!("sessions {words}").split(' ')))
 }
 
 /// A bench with one session.
@@ -41,18 +40,14 @@ fn uplink(teid: u32, source: Ipv4Addr, extensions: &[Extension<'_>]) -> Vec<u8> 
     frame(&[ipv4::Repr::new(gnb, upf).into(), udp, gtpu], source, OTHER)
 }
 
-fn extension(kind: ExtensionType) -> Extension<'static> {
-    Extension::Other(ExtensionHeader { kind, content: &[0, 1] })
-}
-
 #[test]
 fn decap_strips_tunnels_with_and_without_extension_headers() {
-    let container = Extension::PduSessionContainer(PduSessionContainer::uplink(9));
-    let extensions = [container, extension(ExtensionType::UDP_PORT)];
+    let other = ExtensionHeader { kind: ExtensionType::UDP_PORT, content: &[0, 1] };
+    let extensions = [PduSessionContainer::uplink(9).into(), other.into()];
     for count in 0..=2 {
         let sent = bench().0.send("n3", &uplink(4097, UE, &extensions[..count])).expect_sent("n6");
-        assert_eq!(sent[..14], *b"\x02\0\0\0\x06\x01\0\0\0\0\0\0\x08\0");
-        assert_eq!(sent[14..], frame(&[], UE, OTHER)[14..]);
+        let ethernet = b"\x02\0\0\0\x06\x01\x02\0\0\0\0\x02\x08\0";
+        assert_eq!(sent, [ethernet, &frame(&[], UE, OTHER)[14..]].concat());
     }
 }
 
@@ -61,7 +56,7 @@ fn encap_writes_the_tunnel_with_the_qfi() {
     let sent = bench().0.send("n6", &frame(&[], OTHER, UE)).expect_sent("n3");
     assert_eq!(
         Pretty::new(&sent).to_string(),
-        "Ethernet: 00:00:00:00:00:00 > 02:00:00:00:03:01, ipv4, 83 bytes\n\
+        "Ethernet: 02:00:00:00:00:01 > 02:00:00:00:03:01, ipv4, 83 bytes\n\
          IPv4: 172.16.0.1 > 172.16.0.2, udp, ttl 64, 69 bytes\n\
          UDP: 2152 > 2152, 41 bytes of payload\n\
          GTP-U: G-PDU, teid 0x00002001, downlink, qfi 9\n\
@@ -72,11 +67,12 @@ fn encap_writes_the_tunnel_with_the_qfi() {
 
 #[test]
 fn each_drop_has_its_reason() {
+    let pdcp = ExtensionHeader { kind: ExtensionType::PDCP_PDU_NUMBER, content: &[0, 1] };
     for (port, frame, reason) in [
         ("n3", uplink(4098, UE, &[]), "no_session"),
         ("n6", frame(&[], UE, OTHER), "no_session"),
         ("n3", uplink(4097, OTHER, &[]), "wrong_ue_address"),
-        ("n3", uplink(4097, UE, &[extension(ExtensionType::PDCP_PDU_NUMBER)]), "invalid_gtpu"),
+        ("n3", uplink(4097, UE, &[pdcp.into()]), "invalid_gtpu"),
         ("n3", frame(&[], UE, OTHER), "invalid_gtpu"),
         ("n6", vec![0; 60], "not_ip"),
     ] {

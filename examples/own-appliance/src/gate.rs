@@ -49,12 +49,11 @@ impl GatePlan {
 }
 
 impl StagePlan for GatePlan {
-    fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
+    fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
         Box::new(Gate {
             subscribers: self.subscribers.clone(),
             unknown_to: self.unknown_to,
             no_subscriber: self.no_subscriber,
-            worker: cx.worker,
             diverted: 0,
         })
     }
@@ -92,12 +91,11 @@ struct Gate {
     subscribers: Subscribers,
     unknown_to: Option<PortId>,
     no_subscriber: Reason,
-    worker: usize,
     diverted: u64,
 }
 
 impl Stage for Gate {
-    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+    fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         let subscribers = self.subscribers.load();
         for mut packet in view.packets() {
             // ARP and IPv6 pass.
@@ -106,7 +104,7 @@ impl Stage for Gate {
                 continue;
             };
             match (subscribers.get(&source), self.unknown_to) {
-                (Some(own), _) => own.add(self.worker, [1, packet.frame.len() as u64]),
+                (Some(own), _) => own.add(cx.worker(), [1, packet.frame.len() as u64]),
                 (None, Some(port)) => {
                     self.diverted += 1;
                     packet.send_to(port);

@@ -156,7 +156,8 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     let stride = plan.workers.len();
     let io = |what| move |source| StartError::Io { what, source };
     let mut sockets = Vec::new();
-    let mut builder = Worker::builder(umem, pool).queues(worker as u16, stride as u16).ledger(plan.ledger);
+    let mut builder =
+        Worker::builder(umem, pool).number(worker).queues(worker as u16, stride as u16).ledger(plan.ledger);
     for ((id, port), lanes) in plan.numbered_ports().zip(ports) {
         if plan.paths.iter().any(|path| path.from == id) {
             let numbered = queues_of(worker, plan, port).zip(&lanes);

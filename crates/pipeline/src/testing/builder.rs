@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use xdpfwd_wire::MacAddr;
 use xdpfwd_xsk::fake_kernel::FakeKernel;
 use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
 
@@ -61,15 +62,16 @@ impl TestBench {
 }
 
 impl TestBenchBuilder {
-    /// Adds a port of which stages know only the name. Ports are numbered in the order in which
-    /// they are added. A bench without ports gets `lan` and `wan`.
+    /// Adds a port of which stages know the name and the MAC address. Ports are numbered in the
+    /// order in which they are added. A bench without ports gets `lan` and `wan`.
     pub fn port(mut self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.ports.push(PortInfo::new(PortId(0), name.clone(), name));
         self
     }
 
-    /// Adds ports with what stages may know of them: addresses, MAC addresses and MTUs.
+    /// Adds ports with what stages may know of them: addresses, MAC addresses and MTUs. A port
+    /// without a MAC address gets one: 02:00:00:00:00:01 if it is the first, and so on.
     pub fn ports(mut self, ports: Ports) -> Self {
         self.ports.extend(ports.iter().cloned());
         self
@@ -133,7 +135,11 @@ impl TestBenchBuilder {
         if let Some(port) = ports.iter().find(|port| !names.insert(port.name.clone())) {
             return Err(TestBenchError::DuplicatePort(port.name.clone()));
         }
-        let ports: Ports = ports.into_iter().collect();
+        let with_mac = |(number, port): (u8, PortInfo)| {
+            let mac = port.mac.or(Some(MacAddr([2, 0, 0, 0, 0, number])));
+            PortInfo { mac, ..port }
+        };
+        let ports: Ports = (1..=u8::MAX).zip(ports).map(with_mac).collect();
         let count = ports.iter().count() as u32;
         let umem = umem.unwrap_or_else(|| UmemConfig {
             frames: FRAMES_PER_PORT * count.max(2),

@@ -17,6 +17,7 @@ use crate::verdict::{PortId, Verdict};
 pub struct WorkerBuilder<C> {
     umem: Umem,
     pool: Pool,
+    number: usize,
     first_queue: u16,
     stride: u16,
     ledger: bool,
@@ -58,11 +59,26 @@ pub enum BuildError {
 impl<C: Chain> Worker<C> {
     /// Starts to build a worker on a UMEM.
     pub fn builder(umem: Umem, pool: Pool) -> WorkerBuilder<C> {
-        WorkerBuilder { umem, pool, first_queue: 0, stride: 1, ledger: true, ports: Vec::new(), paths: Vec::new() }
+        WorkerBuilder {
+            umem,
+            pool,
+            number: 0,
+            first_queue: 0,
+            stride: 1,
+            ledger: true,
+            ports: Vec::new(),
+            paths: Vec::new(),
+        }
     }
 }
 
 impl<C: Chain> WorkerBuilder<C> {
+    /// Sets the number of the worker in the process, which stages get to know; 0 by default.
+    pub fn number(mut self, number: usize) -> Self {
+        self.number = number;
+        self
+    }
+
     /// Sets which queues the worker serves: `first`, `first + stride`, … The default is all from 0.
     pub fn queues(mut self, first: u16, stride: u16) -> Self {
         self.first_queue = first;
@@ -91,7 +107,7 @@ impl<C: Chain> WorkerBuilder<C> {
     /// Builds the worker.
     pub fn build(self) -> Result<Worker<C>, BuildError> {
         shared_table::prepare_thread();
-        let Self { umem, pool, first_queue, stride, ledger, ports, paths } = self;
+        let Self { umem, pool, number, first_queue, stride, ledger, ports, paths } = self;
         let port_count = u8::try_from(ports.len()).map_err(|_| BuildError::TooManyPorts(ports.len()))?;
         let queue_count = ports.first().map_or(0, Vec::len);
         if let Some(port) = ports.iter().position(|queues| queues.len() != queue_count) {
@@ -127,6 +143,7 @@ impl<C: Chain> WorkerBuilder<C> {
         }
         let unknown = Meta { ingress: PortId(0), queue: 0, decrypted: false, headers: Headers::parse(&[]) };
         Ok(Worker {
+            number,
             ports: port_queues,
             paths: paths.into_iter().map(|(from, to, chain)| Path::new(from, to, chain)).collect(),
             egress,

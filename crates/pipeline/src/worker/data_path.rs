@@ -130,6 +130,7 @@ impl<C: Chain> Worker<C> {
             egress: &mut self.egress,
             drops: &mut self.drops,
             accounts: &mut path.accounts,
+            worker: self.number,
             queue,
             queue_index,
             to: path.to,
@@ -169,6 +170,7 @@ struct StageRun<'a> {
     egress: &'a mut Egress,
     drops: &'a mut Drops,
     accounts: &'a mut [StageAccount],
+    worker: usize,
     queue: u16,
     queue_index: usize,
     to: PortId,
@@ -194,6 +196,7 @@ impl Visitor for StageRun<'_> {
         let mut view = View { batch: self.batch, metas: self.metas, verdicts: self.verdicts, took: false };
         let mut cx = Cx {
             now: self.start,
+            worker: self.worker,
             queue: self.queue,
             queue_index: self.queue_index,
             to: self.to,

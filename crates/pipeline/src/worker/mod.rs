@@ -38,6 +38,8 @@ use crate::verdict::{PortId, Verdict};
 ///
 /// `C` is how stages are put together: see [`Chain`].
 pub struct Worker<C> {
+    /// Its number among the workers of the process.
+    number: usize,
     // The ports go before the pool and the UMEM that they refer to; all hold a handle of it, so any order is sound.
     /// Every queue of every port.
     ports: Vec<PortQueue>,
@@ -106,7 +108,7 @@ impl<C: Chain> Worker<C> {
 
     /// Calls `visit` with each stage of a path, unless it is retired.
     fn visit_stages(&mut self, path: usize, now: u64, mut visit: impl FnMut(&mut dyn Stage, &mut Cx<'_>)) {
-        let queue = self.ports.first().map_or(0, |port| port.queue);
+        let (worker, queue) = (self.number, self.ports.first().map_or(0, |port| port.queue));
         let Path { to, chain, accounts, retired, .. } = &mut self.paths[path];
         if *retired {
             return;
@@ -115,7 +117,7 @@ impl<C: Chain> Worker<C> {
         let (pool, egress, drops, quota) = (&mut self.pool, &mut self.egress, &mut self.drops, &mut self.quota);
         chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
             let account = &mut accounts[index];
-            visit(stage, &mut Cx { now, queue, queue_index: 0, to, pool, egress, drops, account, quota });
+            visit(stage, &mut Cx { now, worker, queue, queue_index: 0, to, pool, egress, drops, account, quota });
         }));
     }
 

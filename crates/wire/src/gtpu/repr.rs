@@ -38,6 +38,18 @@ pub enum Extension<'a> {
     Other(ExtensionHeader<'a>),
 }
 
+impl From<PduSessionContainer> for Extension<'_> {
+    fn from(container: PduSessionContainer) -> Self {
+        Extension::PduSessionContainer(container)
+    }
+}
+
+impl<'a> From<ExtensionHeader<'a>> for Extension<'a> {
+    fn from(header: ExtensionHeader<'a>) -> Self {
+        Extension::Other(header)
+    }
+}
+
 impl<'a> Repr<'a> {
     /// Creates the header of a G-PDU without sequence number, for a payload of no bytes or for a
     /// [`HeaderStack`](crate::HeaderStack), which fills the length.

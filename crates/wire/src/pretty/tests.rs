@@ -82,7 +82,7 @@ fn gtpu(repr: gtpu::Repr<'_>, payload: &[u8]) -> Vec<u8> {
 fn g_pdu(payload: &[u8]) -> Vec<u8> {
     let information = UplinkInformation { qfi: 9, ..UplinkInformation::default() };
     let container = PduSessionContainer::Uplink(information);
-    let extensions = [Extension::PduSessionContainer(container)];
+    let extensions = [container.into()];
     let repr = gtpu::Repr { teid: 0x1234, extensions: &extensions, ..gtpu::Repr::default() };
     udp(gtpu::PORT, gtpu::PORT, &gtpu(repr, payload))
 }
