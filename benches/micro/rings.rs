@@ -103,7 +103,9 @@ impl Subject for OnePort {
             kernel.arrive(n, LENGTH);
             port.receive(batch, pool);
             for frame in batch.places_mut().iter_mut().flatten().take_while(|_| *swap) {
-                if let Some((destination, source)) = frame.get_mut(..12).map(|macs| macs.split_at_mut(6)) {
+                if let Some((destination, source)) =
+                    frame.get_mut(..12).map(|macs| macs.split_at_mut(6))
+                {
                     destination.swap_with_slice(source);
                 }
             }
@@ -196,19 +198,32 @@ impl Twin {
         let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ring_twin");
         let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
         let sources = ["ring_twin.c", "libxdp_calls.c"].map(|source| peers.join(source));
-        let cc =
-            Command::new("cc").args(["-O3", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program).args(sources).output();
+        let cc = Command::new("cc")
+            .args(["-O3", "-Wall", "-Wextra", "-Werror", "-o"])
+            .arg(&program)
+            .args(sources)
+            .output();
         match cc {
-            Err(error) => return Err(format!("cc: {error}; apt-get install gcc libc6-dev libxdp-dev libbpf-dev")),
+            Err(error) => {
+                return Err(format!(
+                    "cc: {error}; apt-get install gcc libc6-dev libxdp-dev libbpf-dev"
+                ));
+            }
             Ok(output) if !output.status.success() => {
                 let said = String::from_utf8_lossy(&output.stderr);
-                let why = said.lines().find(|line| line.contains("error")).unwrap_or("it does not say why");
-                return Err(format!("ring_twin.c does not compile (apt-get install gcc libxdp-dev libbpf-dev): {why}"));
+                let why = said
+                    .lines()
+                    .find(|line| line.contains("error"))
+                    .unwrap_or("it does not say why");
+                return Err(format!(
+                    "ring_twin.c does not compile (apt-get install gcc libxdp-dev libbpf-dev): {why}"
+                ));
             }
             Ok(_) => {}
         }
         let start = || {
-            let mut process = Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+            let mut process =
+                Command::new(&program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
             let pipes = process.stdin.take().zip(process.stdout.take());
             let (stdin, stdout) = pipes.ok_or_else(|| std::io::Error::other("no pipes"))?;
             Ok(Self { process, stdin, stdout: BufReader::new(stdout) })
@@ -222,7 +237,8 @@ impl Twin {
         let mut line = String::new();
         writeln!(self.stdin, "{variant} {n} {all} {}", u8::from(swap)).expect("ring_twin listens");
         self.stdout.read_line(&mut line).expect("ring_twin answers");
-        let mut numbers = line.split_whitespace().map(|number| number.parse::<f64>().expect("a number"));
+        let mut numbers =
+            line.split_whitespace().map(|number| number.parse::<f64>().expect("a number"));
         let (whole, kernel) = numbers.next().zip(numbers.next()).expect("two numbers and more");
         (whole - kernel) * packets as f64 / all as f64
     }
@@ -296,11 +312,13 @@ fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&st
     let mut text = format!(
         "ns a packet, median of {ROUNDS} rounds in turn; in brackets ours / that, median of the rounds' ratios\n"
     );
-    let _ = writeln!(text, "  {:<22}{}", "batches of", BATCHES.map(|n| format!("{n:>18}")).concat());
+    let _ =
+        writeln!(text, "  {:<22}{}", "batches of", BATCHES.map(|n| format!("{n:>18}")).concat());
     let cell = |name: &'static str, twin_of: Option<&'static str>, n: u32| {
         let own = &taken[&(name, n)];
         let ratio = twin_of.map_or(String::new(), |ours| {
-            let ratios = taken[&(ours, n)].iter().zip(own).map(|(ours, twin)| ours / twin).collect();
+            let ratios =
+                taken[&(ours, n)].iter().zip(own).map(|(ours, twin)| ours / twin).collect();
             format!("({:.2})", median(ratios))
         });
         format!("{:>10.2} {ratio:>7}", median(own.clone()))
@@ -309,14 +327,17 @@ fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&st
         let _ = writeln!(text, "  {name:<22}{}", BATCHES.map(|n| cell(name, None, n)).concat());
     }
     for (name, .., ours) in TWINS.into_iter().filter(|_| missing.is_none()) {
-        let _ = writeln!(text, "  {name:<22}{}", BATCHES.map(|n| cell(name, Some(ours), n)).concat());
+        let _ =
+            writeln!(text, "  {name:<22}{}", BATCHES.map(|n| cell(name, Some(ours), n)).concat());
     }
     if let Some(why) = missing {
         let _ = writeln!(text, "  the C twins are missing: {why}");
     }
     println!("\n{text}");
-    let rounded = |ns: &Vec<f64>| ns.iter().map(|ns| (1000.0 * ns).round() / 1000.0).collect::<Vec<f64>>();
-    let raw: BTreeMap<_, _> = taken.iter().map(|((name, n), ns)| (format!("{name}/{n}"), rounded(ns))).collect();
+    let rounded =
+        |ns: &Vec<f64>| ns.iter().map(|ns| (1000.0 * ns).round() / 1000.0).collect::<Vec<f64>>();
+    let raw: BTreeMap<_, _> =
+        taken.iter().map(|((name, n), ns)| (format!("{name}/{n}"), rounded(ns))).collect();
     keep(&text, &json!({ "ns_per_packet": raw, "packets_a_sample": PACKETS, "missing": missing }));
 }
 
@@ -360,11 +381,15 @@ fn main() {
     }
     if let Some(twin) = &twin {
         for (name, variant, swap, _) in TWINS {
-            samplers.insert(name, Box::new(move |n, packets| twin.borrow_mut().sample(variant, swap, n, packets)));
+            samplers.insert(
+                name,
+                Box::new(move |n, packets| twin.borrow_mut().sample(variant, swap, n, packets)),
+            );
         }
     }
     // `cargo test --all-targets` runs this as a test: once each, no figures.
-    if std::env::args().any(|argument| argument == "--test") || !std::env::args().any(|argument| argument == "--bench")
+    if std::env::args().any(|argument| argument == "--test")
+        || !std::env::args().any(|argument| argument == "--bench")
     {
         for sampler in samplers.values_mut() {
             for n in BATCHES {

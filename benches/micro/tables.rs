@@ -78,7 +78,9 @@ fn updates(criterion: &mut Criterion) {
         });
         let shared = SharedTable::new(own);
         group.bench_function(id("shared"), |bencher| {
-            bencher.iter(|| shared.update(|table| table.insert(black_box(sessions), Arc::clone(&counters))));
+            bencher.iter(|| {
+                shared.update(|table| table.insert(black_box(sessions), Arc::clone(&counters)))
+            });
         });
     }
     group.finish();

@@ -9,8 +9,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use xdpfwd_bench::classbench::{Header, Locality, Seed, Statistics, generate, trace, write_rules, write_trace};
-use xdpfwd_filter::{Addresses, Classifier, FlowCache, Fragment, Key, L4, Rule, Verdict, parse_classbench};
+use xdpfwd_bench::classbench::{
+    Header, Locality, Seed, Statistics, generate, trace, write_rules, write_trace,
+};
+use xdpfwd_filter::{
+    Addresses, Classifier, FlowCache, Fragment, Key, L4, Rule, Verdict, parse_classbench,
+};
 
 use crate::stats::Median;
 
@@ -115,7 +119,11 @@ fn measure_all(arguments: &Arguments, folder: &Path) -> Result<()> {
         for &count in &arguments.rules {
             for &skew in &arguments.skew {
                 let row = measure(arguments, &seed, count, skew, folder)?;
-                if arguments.json { println!("{}", serde_json::to_string(&row)?) } else { row.print() }
+                if arguments.json {
+                    println!("{}", serde_json::to_string(&row)?)
+                } else {
+                    row.print()
+                }
             }
         }
     }
@@ -126,12 +134,19 @@ fn find_seed(name: &str) -> Result<Seed> {
     if let Some(seed) = Seed::built_in(name) {
         return Ok(seed);
     }
-    let text = std::fs::read_to_string(name).with_context(|| format!("{name}: neither a seed nor a file"))?;
+    let text = std::fs::read_to_string(name)
+        .with_context(|| format!("{name}: neither a seed nor a file"))?;
     let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or(name);
     Seed::parse(stem, &text)
 }
 
-fn measure(arguments: &Arguments, seed: &Seed, count: usize, skew: Skew, folder: &Path) -> Result<Row> {
+fn measure(
+    arguments: &Arguments,
+    seed: &Seed,
+    count: usize,
+    skew: Skew,
+    folder: &Path,
+) -> Result<Row> {
     let written = generate(seed, count, arguments.random_seed);
     let locality = match skew {
         Skew::Uniform => Locality::Uniform,
@@ -227,7 +242,10 @@ fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
 }
 
 /// ns a lookup, and how many hit a rule.
-fn one_pass(keys: &[Key], mut look_up: impl FnMut(&[Key], &mut [u32; Classifier::BATCH])) -> (f64, usize) {
+fn one_pass(
+    keys: &[Key],
+    mut look_up: impl FnMut(&[Key], &mut [u32; Classifier::BATCH]),
+) -> (f64, usize) {
     let mut found = [0; Classifier::BATCH];
     let mut hits = 0;
     let start = Instant::now();
@@ -265,7 +283,17 @@ impl Dpdk {
     /// One pass over the trace, in a process of its own: ns a lookup, by its own count of cycles.
     fn one_pass(&self) -> Result<f64> {
         let output = Command::new("dpdk-test-acl")
-            .args(["--no-huge", "--no-pci", "--no-telemetry", "--no-shconf", "-m", "4096", "-l", "1", "--"])
+            .args([
+                "--no-huge",
+                "--no-pci",
+                "--no-telemetry",
+                "--no-shconf",
+                "-m",
+                "4096",
+                "-l",
+                "1",
+                "--",
+            ])
             .arg(format!("--rulesf={}", self.rules.display()))
             .arg(format!("--tracef={}", self.trace.display()))
             .arg(format!("--rulenum={}", self.count + 1))
@@ -275,9 +303,13 @@ impl Dpdk {
             .context("dpdk-test-acl: apt-get install dpdk-dev")?;
         let text = String::from_utf8_lossy(&output.stdout);
         // "…, 170847378 cycles (0.07 sec), 85.42 cycles/pkt, 30436522.12 pkt/sec"
-        let rate = text.lines().rev().find_map(|line| line.rsplit(", ").next()?.strip_suffix(" pkt/sec")?.parse().ok());
-        let rate: f64 =
-            rate.with_context(|| format!("dpdk-test-acl ended with {}, and without a rate", output.status))?;
+        let rate = text
+            .lines()
+            .rev()
+            .find_map(|line| line.rsplit(", ").next()?.strip_suffix(" pkt/sec")?.parse().ok());
+        let rate: f64 = rate.with_context(|| {
+            format!("dpdk-test-acl ended with {}, and without a rate", output.status)
+        })?;
         Ok(1e9 / rate)
     }
 }
@@ -285,7 +317,9 @@ impl Dpdk {
 impl Row {
     fn print(&self) {
         let shown = |median: &Option<Median>| {
-            median.map_or("-".to_owned(), |m| format!("{:.1} [{:.1}, {:.1}]", m.median, m.low, m.high))
+            median.map_or("-".to_owned(), |m| {
+                format!("{:.1} [{:.1}, {:.1}]", m.median, m.low, m.high)
+            })
         };
         let build = self.build_ms.map_or(0.0, |build| build.median);
         let ratio = self.ratio.map_or_else(

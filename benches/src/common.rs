@@ -72,7 +72,10 @@ impl Common {
     pub(crate) fn place(&self) -> Result<Place> {
         let absolute = |path: &Path| {
             path.canonicalize().with_context(|| {
-                format!("{} can't be read; run this from the repository, after `make build`", path.display())
+                format!(
+                    "{} can't be read; run this from the repository, after `make build`",
+                    path.display()
+                )
             })
         };
         let output = build_output()?;
@@ -90,12 +93,17 @@ impl Common {
 
     /// Those that were asked for.
     pub(crate) fn wanted(&self, all: &[Peer]) -> Vec<Peer> {
-        let wanted = |peer: &Peer| self.only.is_empty() || self.only.iter().any(|name| name == peer.name());
+        let wanted =
+            |peer: &Peer| self.only.is_empty() || self.only.iter().any(|name| name == peer.name());
         all.iter().copied().filter(wanted).collect()
     }
 
     /// Those that were asked for and are there; and what is missing of the others, by name.
-    pub(crate) fn choose(&self, all: &[Peer], place: &Place) -> (Vec<Ready>, BTreeMap<&'static str, Missing>) {
+    pub(crate) fn choose(
+        &self,
+        all: &[Peer],
+        place: &Place,
+    ) -> (Vec<Ready>, BTreeMap<&'static str, Missing>) {
         let mut ready = Vec::new();
         let mut missing = BTreeMap::new();
         for peer in self.wanted(all) {
@@ -113,7 +121,8 @@ impl Common {
     /// Checks what can be checked before an hour is spent, and opens the results of a measurement.
     pub(crate) fn begin(&self, what: &'static str) -> Result<Output> {
         xdpfwd_lab::require_root("measuring in the lab")?;
-        let known: Vec<&str> = crate::peer::ALL.iter().map(|peer| peer.name()).chain(["xdpfwd-spin"]).collect();
+        let known: Vec<&str> =
+            crate::peer::ALL.iter().map(|peer| peer.name()).chain(["xdpfwd-spin"]).collect();
         if let Some(name) = self.only.iter().find(|name| !known.contains(&name.as_str())) {
             bail!("there is no forwarder {name:?}; there are {}", known.join(", "));
         }
@@ -126,14 +135,22 @@ impl Common {
             );
         }
         let machine = Machine::here();
-        let busy = machine.load_average.split_whitespace().next().and_then(|load| load.parse::<f64>().ok());
+        let busy = machine
+            .load_average
+            .split_whitespace()
+            .next()
+            .and_then(|load| load.parse::<f64>().ok());
         if busy.is_some_and(|load| load > 0.5) {
             note(&format!(
                 "this machine is busy with other things (load average {}): take ratios, not rates",
                 machine.load_average
             ));
         }
-        Ok(Output { directory: self.results.join(format!("{}-{}", machine.date, machine.host)), what, machine })
+        Ok(Output {
+            directory: self.results.join(format!("{}-{}", machine.date, machine.host)),
+            what,
+            machine,
+        })
     }
 }
 
@@ -178,7 +195,8 @@ impl Stop {
     pub(crate) fn new() -> Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&flag)).context("installing a signal handler")?;
+            signal_hook::flag::register(signal, Arc::clone(&flag))
+                .context("installing a signal handler")?;
         }
         Ok(Self(flag))
     }

@@ -128,15 +128,20 @@ fn measure(
 ) -> Result<(f64, BTreeMap<String, f64>)> {
     let chain = Chain::builder().build()?;
     let (program, config) = (place.xdpfwd.display().to_string(), config.display().to_string());
-    let command = [&*program, "--config", &config, "--json", "--interval", "0.1"].map(str::to_owned);
+    let command =
+        [&*program, "--config", &config, "--json", "--interval", "0.1"].map(str::to_owned);
     let mut forwarder = Forwarder::spawn(chain.fwd(), &command)?;
     forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], Duration::from_secs(30))?;
-    forwarder.wait_for_line(Duration::from_secs(30), |line| line.contains(r#""type":"interval""#))?;
+    forwarder
+        .wait_for_line(Duration::from_secs(30), |line| line.contains(r#""type":"interval""#))?;
     let report = |forwarder: &Forwarder| -> Result<Value> {
-        let line = forwarder.last_line(|line| line.contains(r#""type":"interval""#)).context("no report")?;
+        let line = forwarder
+            .last_line(|line| line.contains(r#""type":"interval""#))
+            .context("no report")?;
         Ok(serde_json::from_str(&line)?)
     };
-    let generator = Traffic::new().size(size).core(common.generator_core).start(chain.gen_(), "gen0")?;
+    let generator =
+        Traffic::new().size(size).core(common.generator_core).start(chain.gen_(), "gen0")?;
     thread::sleep(common.warmup());
     let from = report(&forwarder)?;
     thread::sleep(common.seconds());
@@ -153,7 +158,9 @@ fn measure(
     for (index, task) in to["ledger"]["tasks"].as_array().into_iter().flatten().enumerate() {
         let name = task["name"].as_str().unwrap_or("?");
         if !matches!(name, "poll" | "wait") {
-            let spent = between(&|report| report["ledger"]["tasks"][index]["cycles"].as_f64().unwrap_or(0.0));
+            let spent = between(&|report| {
+                report["ledger"]["tasks"][index]["cycles"].as_f64().unwrap_or(0.0)
+            });
             cycles.insert(name.to_owned(), spent / packets);
         }
     }
@@ -161,12 +168,15 @@ fn measure(
 }
 
 /// Tasks in the order in which a packet meets them.
-const TASKS: [&str; 10] =
-    ["receive", "parse", "stages", "scatter", "transmit", "wake", "reclaim", "look", "control", "stamps"];
+const TASKS: [&str; 10] = [
+    "receive", "parse", "stages", "scatter", "transmit", "wake", "reclaim", "look", "control",
+    "stamps",
+];
 
 fn table(runs: &[Run], paths: &[Path], arguments: &Arguments) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "cycles a packet, by the ledger; medians of {} rounds\n", arguments.rounds);
+    let _ =
+        writeln!(text, "cycles a packet, by the ledger; medians of {} rounds\n", arguments.rounds);
     let _ = write!(text, "{:>5} {:<32} {:>9}", "bytes", "path", "kpps");
     for task in TASKS {
         let _ = write!(text, " {task:>8}");
@@ -174,7 +184,8 @@ fn table(runs: &[Run], paths: &[Path], arguments: &Arguments) -> String {
     let _ = writeln!(text, " {:>8} {:>20}", "all", "stages [95 %]");
     for &size in &arguments.sizes {
         for path in paths {
-            let own: Vec<&Run> = runs.iter().filter(|run| run.size == size && run.path == path.name()).collect();
+            let own: Vec<&Run> =
+                runs.iter().filter(|run| run.size == size && run.path == path.name()).collect();
             let median = |get: &dyn Fn(&Run) -> f64| Median::of(own.iter().map(|run| get(run)));
             let Some(pps) = median(&|run| run.pps) else { continue };
             let _ = write!(text, "{size:>5} {:<32} {:>9.0}", path.name(), pps.median / 1e3);
@@ -184,7 +195,8 @@ fn table(runs: &[Run], paths: &[Path], arguments: &Arguments) -> String {
             }
             let all = median(&|run| run.cycles.values().sum()).map_or(0.0, |all| all.median);
             let stages = median(&|run| run.cycles.get("stages").copied().unwrap_or(0.0));
-            let spread = stages.map_or(String::new(), |stages| format!("[{:.0}, {:.0}]", stages.low, stages.high));
+            let spread = stages
+                .map_or(String::new(), |stages| format!("[{:.0}, {:.0}]", stages.low, stages.high));
             let _ = writeln!(text, " {all:>8.1} {spread:>20}");
         }
     }

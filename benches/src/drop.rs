@@ -168,7 +168,8 @@ impl Set {
         let seed = match Seed::built_in(&arguments.seed) {
             Some(seed) => seed,
             None => {
-                let text = fs::read_to_string(&arguments.seed).with_context(|| arguments.seed.clone())?;
+                let text =
+                    fs::read_to_string(&arguments.seed).with_context(|| arguments.seed.clone())?;
                 Seed::parse(&arguments.seed, &text)?
             }
         };
@@ -226,15 +227,24 @@ impl Lab<'_> {
     /// How many a second xdpfwd drops, and cycles of both cores for each.
     fn drop_by_xdpfwd(&self, at: &str) -> Result<(f64, f64)> {
         let chain = Chain::builder().build()?;
-        let mut forwarder = self.start(&chain, &self.set.config(self.place, at, "drop", "drop")?)?;
+        let mut forwarder =
+            self.start(&chain, &self.set.config(self.place, at, "drop", "drop")?)?;
         let dropped = |forwarder: &Forwarder| -> Result<(f64, f64)> {
-            let line = forwarder.last_line(|line| line.contains(r#""type":"interval""#)).context("no report")?;
+            let line = forwarder
+                .last_line(|line| line.contains(r#""type":"interval""#))
+                .context("no report")?;
             let report: Value = serde_json::from_str(&line)?;
-            let user: u64 =
-                report["drops"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+            let user: u64 = report["drops"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter_map(|(_, count)| count.as_u64())
+                .sum();
             let kernel = report["ports"][0]["xdp_dropped"].as_u64().unwrap_or(0);
             if (at == "kernel") != (user == 0) && user + kernel > 0 {
-                bail!("{user} packets were dropped in user space and {kernel} in the kernel, with place = \"{at}\"");
+                bail!(
+                    "{user} packets were dropped in user space and {kernel} in the kernel, with place = \"{at}\""
+                );
             }
             Ok((report["elapsed_seconds"].as_f64().unwrap_or(0.0), (user + kernel) as f64))
         };
@@ -244,11 +254,14 @@ impl Lab<'_> {
     }
 
     fn start(&self, chain: &Chain, config: &Path) -> Result<Forwarder> {
-        let (program, config) = (self.place.xdpfwd.display().to_string(), config.display().to_string());
-        let command = [&*program, "--config", &config, "--json", "--interval", "0.2"].map(str::to_owned);
+        let (program, config) =
+            (self.place.xdpfwd.display().to_string(), config.display().to_string());
+        let command =
+            [&*program, "--config", &config, "--json", "--interval", "0.2"].map(str::to_owned);
         let mut forwarder = Forwarder::spawn(chain.fwd(), &command)?;
         forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], Duration::from_secs(30))?;
-        forwarder.wait_for_line(Duration::from_secs(30), |line| line.contains(r#""type":"interval""#))?;
+        forwarder
+            .wait_for_line(Duration::from_secs(30), |line| line.contains(r#""type":"interval""#))?;
         Ok(forwarder)
     }
 
@@ -281,7 +294,8 @@ impl Lab<'_> {
     /// How many a second a bare program drops, and cycles of both cores for each.
     fn drop_by_bare(&self, bare: &Path, who: Who) -> Result<(f64, f64)> {
         let text = fs::read_to_string(&self.set.file)?;
-        let read = parse_classbench(&text, Verdict::Drop).map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+        let read = parse_classbench(&text, Verdict::Drop)
+            .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         let rules: Vec<Rule> = read.rules.into_iter().map(|(_, rule)| rule).collect();
         let tables = xdpfwd_stages::filter::tables(Classifier::new(&rules, 1).image(&rules)?);
         let mut open = ObjectBuilder::default().open_file(bare)?;
@@ -290,7 +304,8 @@ impl Lab<'_> {
         xdpfwd_engine::prepare_tables(&mut open, &tables)?;
         let object = open.load()?;
         xdpfwd_engine::fill_tables(&object, &tables)?;
-        let verdicts = object.maps().find(|map| map.name() == "verdicts").context("no map verdicts")?;
+        let verdicts =
+            object.maps().find(|map| map.name() == "verdicts").context("no map verdicts")?;
         let verdicts = MapHandle::try_from(&verdicts)?;
         let chain = Chain::builder().build()?;
         let link = chain.fwd().run(|| attach(&object, name))??;
@@ -298,8 +313,12 @@ impl Lab<'_> {
         let read = || {
             let mut sum = 0;
             for key in [0u32, 1] {
-                let values = verdicts.lookup_percpu(&key.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
-                sum += values.iter().filter_map(|v| v.first_chunk().copied().map(u64::from_ne_bytes)).sum::<u64>();
+                let values =
+                    verdicts.lookup_percpu(&key.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
+                sum += values
+                    .iter()
+                    .filter_map(|v| v.first_chunk().copied().map(u64::from_ne_bytes))
+                    .sum::<u64>();
             }
             Ok((started.elapsed().as_secs_f64(), sum as f64))
         };
@@ -314,14 +333,20 @@ impl Lab<'_> {
         let sink = Sink::builder().attach(chain.sink(), "sink0")?;
         // The one rule is about everything: it accepts, then.
         let verdict = if self.set.count == 1 { "accept" } else { "drop" };
-        let mut forwarder = self.start(&chain, &self.set.config(self.place, at, verdict, "accept")?)?;
-        let generator = Traffic::new().flows(1000).core(self.common.generator_core).start(chain.gen_(), "gen0")?;
+        let mut forwarder =
+            self.start(&chain, &self.set.config(self.place, at, verdict, "accept")?)?;
+        let generator = Traffic::new()
+            .flows(1000)
+            .core(self.common.generator_core)
+            .start(chain.gen_(), "gen0")?;
         thread::sleep(self.common.warmup());
         let window = Window::measure(&generator, &sink, self.common.seconds())?;
         generator.stop()?;
         settle(&sink)?;
         forwarder.stop(Duration::from_secs(10))?;
-        let last = forwarder.last_line(|line| line.contains(r#""type":"final""#)).context("no final report")?;
+        let last = forwarder
+            .last_line(|line| line.contains(r#""type":"final""#))
+            .context("no final report")?;
         let report: Value = serde_json::from_str(&last)?;
         let cycles = report["stages"][0]["cycles_per_packet"].as_f64().filter(|_| at == "user");
         Ok((window.forwarded_pps(), cycles))
@@ -345,14 +370,18 @@ fn receive_on(chain: &Chain, core: usize) -> Result<()> {
 fn busy_seconds() -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let line = stat.lines().next().context("/proc/stat is empty")?;
-    let ticks: Vec<f64> = line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
-    let [user, nice, system, _idle, _wait, irq, softirq, ..] = ticks[..] else { bail!("/proc/stat: {line}") };
+    let ticks: Vec<f64> =
+        line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+    let [user, nice, system, _idle, _wait, irq, softirq, ..] = ticks[..] else {
+        bail!("/proc/stat: {line}")
+    };
     // USER_HZ, which is 100 wherever Linux has a stable ABI.
     Ok((user + nice + system + irq + softirq) / 100.0)
 }
 
 fn attach(object: &Object, name: &str) -> Result<XdpLink> {
-    let program = object.progs().find(|program| program.name() == name).context("no such program")?;
+    let program =
+        object.progs().find(|program| program.name() == name).context("no such program")?;
     Ok(attach_xdp(program.as_fd(), nix::net::if_::if_nametoindex("fwd0")?, AttachMode::Native)?)
 }
 
@@ -381,7 +410,13 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
         "Rules like ClassBench's {}, 60 bytes, one core for xdpfwd; medians of {} rounds [95 %]\n\n\
          All dropped: {PACKETS} packets, drawn from the rules. Cycles are of both cores, the generator's work included.\n\n\
          {:>7} {:<14}{:<26}{:<26}{:<26}of bare lookups\n",
-        arguments.seed, arguments.rounds, "rules", "dropped in", "Mpps", "cycles a packet", "beyond dropping at once"
+        arguments.seed,
+        arguments.rounds,
+        "rules",
+        "dropped in",
+        "Mpps",
+        "cycles a packet",
+        "beyond dropping at once"
     );
     let mut by: BTreeMap<(usize, &str, Receiving), BTreeMap<u32, &Run>> = BTreeMap::new();
     for run in runs {
@@ -398,10 +433,14 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
         }
         for (&rules, who) in arguments.rules.iter().flat_map(|rules| whos.map(|who| (rules, who))) {
             let Some(own) = by.get(&(rules, who, receiving)) else { continue };
-            let of = |value: fn(&Run) -> Option<f64>| Median::of(own.values().filter_map(|run| value(run)));
+            let of = |value: fn(&Run) -> Option<f64>| {
+                Median::of(own.values().filter_map(|run| value(run)))
+            };
             let against = |name, what: fn(f64, f64) -> f64, value: fn(&Run) -> Option<f64>| {
                 let other = by.get(&(rules, name, receiving));
-                let rounds = own.iter().filter_map(|(round, run)| Some((value(run)?, value(other?.get(round)?)?)));
+                let rounds = own
+                    .iter()
+                    .filter_map(|(round, run)| Some((value(run)?, value(other?.get(round)?)?)));
                 Median::of(rounds.map(|(own, other)| what(own, other)))
             };
             let _ = writeln!(
@@ -427,13 +466,18 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
                 let rounds = own.iter().filter_map(|(round, run)| {
                     Some(
                         run.forwarded_pps?
-                            / by.get(&(rules, "user", arguments.receiving[0]))?.get(round)?.forwarded_pps?,
+                            / by.get(&(rules, "user", arguments.receiving[0]))?
+                                .get(round)?
+                                .forwarded_pps?,
                     )
                 });
                 let _ = writeln!(
                     text,
                     "{rules:>7} {who:<14}{:<26}{:<26}{}",
-                    shown(Median::of(own.values().filter_map(|run| Some(run.forwarded_pps? / 1e6))), 2),
+                    shown(
+                        Median::of(own.values().filter_map(|run| Some(run.forwarded_pps? / 1e6))),
+                        2
+                    ),
                     shown(Median::of(rounds), 3),
                     shown(Median::of(own.values().filter_map(|run| run.stage_cycles)), 0),
                 );
@@ -444,6 +488,8 @@ fn table(runs: &[Run], arguments: &Arguments) -> String {
 }
 
 fn shown(median: Option<Median>, places: usize) -> String {
-    median
-        .map_or_else(|| "-".to_owned(), |m| format!("{:.places$} [{:.places$}, {:.places$}]", m.median, m.low, m.high))
+    median.map_or_else(
+        || "-".to_owned(),
+        |m| format!("{:.places$} [{:.places$}, {:.places$}]", m.median, m.low, m.high),
+    )
 }

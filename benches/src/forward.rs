@@ -70,7 +70,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     let mut runs = Vec::new();
     let mut failed = Vec::new();
     for &(size, flows) in &cells {
-        let rounds = if (size, flows) == HEADLINE { arguments.rounds } else { arguments.other_rounds };
+        let rounds =
+            if (size, flows) == HEADLINE { arguments.rounds } else { arguments.other_rounds };
         for round in 0..rounds {
             let mut order: Vec<&Ready> = ready.iter().collect();
             if round % 2 == 1 {
@@ -92,9 +93,15 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                     }
                     Err(error) => {
                         let name = ready.peer.name();
-                        note(&format!("{size} bytes, {flows} flows, round {}: {name}: FAILED: {error:#}", round + 1));
+                        note(&format!(
+                            "{size} bytes, {flows} flows, round {}: {name}: FAILED: {error:#}",
+                            round + 1
+                        ));
                         let error = brief(&error);
-                        failed.push(format!("{name}, {size} bytes, {flows} flows, round {}: {error}", round + 1));
+                        failed.push(format!(
+                            "{name}, {size} bytes, {flows} flows, round {}: {error}",
+                            round + 1
+                        ));
                     }
                 }
             }
@@ -133,9 +140,9 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     if let Some(why) = missing.get("xdpfwd") {
         bail!("xdpfwd was not measured: {why}");
     }
-    if let Some((name, outcome)) =
-        queues.iter().find(|(_, outcome)| !outcome.starts_with("good") && outcome.starts_with(char::is_uppercase))
-    {
+    if let Some((name, outcome)) = queues.iter().find(|(_, outcome)| {
+        !outcome.starts_with("good") && outcome.starts_with(char::is_uppercase)
+    }) {
         bail!("{name}, two queues: {outcome}");
     }
     if !failed.is_empty() {
@@ -173,7 +180,8 @@ fn once(ready: &Ready, common: &Common, size: u16, flows: u32, round: u32) -> Re
 /// System calls for each packet received, from a final report.
 pub(crate) fn syscalls_per_packet(report: &serde_json::Value) -> Option<f64> {
     let calls = report["kernel"]["syscalls"].as_f64()?;
-    let received: f64 = report["ports"].as_array()?.iter().filter_map(|port| port["rx_packets"].as_f64()).sum();
+    let received: f64 =
+        report["ports"].as_array()?.iter().filter_map(|port| port["rx_packets"].as_f64()).sum();
     (received > 0.0).then(|| calls / received)
 }
 
@@ -184,7 +192,11 @@ fn two_queues(peer: Peer, common: &Common) -> String {
     if !peer.takes_two_queues() {
         return "does not apply: it serves one queue".into();
     }
-    let ready = match common.place().map_err(|error| error.to_string()).and_then(|place| peer.prepare(&place, 2)) {
+    let ready = match common
+        .place()
+        .map_err(|error| error.to_string())
+        .and_then(|place| peer.prepare(&place, 2))
+    {
         Ok(ready) => ready,
         Err(missing) => return format!("missing: {missing}"),
     };
@@ -197,7 +209,8 @@ fn two_queues(peer: Peer, common: &Common) -> String {
         let mut sent = 0;
         // One after the other: the sink's books of a flow are for one stream at a time.
         for core in [common.generator_core, common.core] {
-            let generator = peer.traffic().flows(16).rate(RATE).core(core).start(chain.gen_(), "gen0")?;
+            let generator =
+                peer.traffic().flows(16).rate(RATE).core(core).start(chain.gen_(), "gen0")?;
             thread::sleep(common.seconds());
             sent += generator.stop()?.packets;
             settle(&sink)?;
@@ -245,8 +258,12 @@ fn table(
         );
         for peer in ready.iter().map(|ready| ready.peer) {
             let own = of(peer.name(), cell);
-            let Some(rate) = Median::of(own.values().map(|run| run.forwarded_pps / 1e6)) else { continue };
-            let pairs = own.iter().filter_map(|(round, run)| Some(run.forwarded_pps / bare.get(round)?.forwarded_pps));
+            let Some(rate) = Median::of(own.values().map(|run| run.forwarded_pps / 1e6)) else {
+                continue;
+            };
+            let pairs = own.iter().filter_map(|(round, run)| {
+                Some(run.forwarded_pps / bare.get(round)?.forwarded_pps)
+            });
             let ratio = match Median::of(pairs) {
                 Some(ratio) if peer != Peer::BareLoop => {
                     let (low, high, per_cent) = (ratio.low, ratio.high, 100.0 * ratio.coverage);
@@ -256,8 +273,13 @@ fn table(
             };
             let calls = Median::of(own.values().filter_map(|run| run.syscalls_per_packet));
             let calls = calls.map_or(String::new(), |calls| format!("1/{:.0}", 1.0 / calls.median));
-            let _ =
-                writeln!(text, "  {:<22}{:>10.3}   {ratio:<28}{:>10}  {calls:>8}", peer.name(), rate.median, rate.n);
+            let _ = writeln!(
+                text,
+                "  {:<22}{:>10.3}   {ratio:<28}{:>10}  {calls:>8}",
+                peer.name(),
+                rate.median,
+                rate.n
+            );
         }
         for name in missing.keys() {
             let _ = writeln!(text, "  {name:<22}{:>10}", "missing");
@@ -275,8 +297,7 @@ fn table(
             let _ = writeln!(text, "  {name:<22}{outcome}");
         }
     }
-    text +=
-        "\nMpps: median. Against the bare loop: median of the ratios of each round, between two order statistics.\n";
+    text += "\nMpps: median. Against the bare loop: median of the ratios of each round, between two order statistics.\n";
     text += "The same veths, generator and core for all, except:\n";
     for peer in ready.iter().map(|ready| ready.peer).filter(|peer| !peer.differs().is_empty()) {
         let _ = writeln!(text, "  {:<22}{}", peer.name(), peer.differs());
@@ -319,8 +340,10 @@ pub(crate) fn pairs(arguments: &PairsArguments, stop: &Stop) -> Result<()> {
             let sink = Sink::attach(chain.sink(), "sink0")?;
             let mut forwarder = xdpfwd_lab::Forwarder::spawn(chain.fwd(), &words)?;
             forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], Duration::from_secs(30))?;
-            let traffic =
-                xdpfwd_lab::Traffic::new().size(arguments.size).flows(arguments.flows).core(common.generator_core);
+            let traffic = xdpfwd_lab::Traffic::new()
+                .size(arguments.size)
+                .flows(arguments.flows)
+                .core(common.generator_core);
             let generator = traffic.start(chain.gen_(), "gen0")?;
             thread::sleep(common.warmup());
             let before = Reading::take(&generator, &sink)?;

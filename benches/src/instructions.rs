@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::common::build_output;
 use xdpfwd_bench::machine::said;
 
-const SCENARIOS: [&str; 6] = ["kernel", "rings", "port", "worker", "worker-mac-swap", "worker-three-stages"];
+const SCENARIOS: [&str; 6] =
+    ["kernel", "rings", "port", "worker", "worker-mac-swap", "worker-three-stages"];
 /// Packets of a round of examples/counted.rs.
 const BATCH: u64 = 64;
 /// Counted with so many rounds, and with three times as many.
@@ -52,21 +53,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let mut per_packet = BTreeMap::new();
     for scenario in SCENARIOS {
-        let (few, many) = (count(&program, scenario, ROUNDS)?, count(&program, scenario, 3 * ROUNDS)?);
+        let (few, many) =
+            (count(&program, scenario, ROUNDS)?, count(&program, scenario, 3 * ROUNDS)?);
         let each = many.saturating_sub(few) as f64 / (2 * ROUNDS * BATCH) as f64;
         per_packet.insert(scenario.to_owned(), (100.0 * each).round() / 100.0);
     }
     let counted = Numbers { rustc, per_packet };
     if arguments.update {
         let text = serde_json::to_string_pretty(&counted)? + "\n";
-        fs::write(&arguments.numbers, text).with_context(|| format!("writing {}", arguments.numbers.display()))?;
-        println!("{} is up to date; commit it with what changed the numbers", arguments.numbers.display());
+        fs::write(&arguments.numbers, text)
+            .with_context(|| format!("writing {}", arguments.numbers.display()))?;
+        println!(
+            "{} is up to date; commit it with what changed the numbers",
+            arguments.numbers.display()
+        );
         return Ok(());
     }
     let text = fs::read_to_string(&arguments.numbers).with_context(|| {
-        format!("{} can't be read; `make bench-instructions UPDATE=1` writes it", arguments.numbers.display())
+        format!(
+            "{} can't be read; `make bench-instructions UPDATE=1` writes it",
+            arguments.numbers.display()
+        )
     })?;
-    let known: Numbers = serde_json::from_str(&text).with_context(|| format!("{}", arguments.numbers.display()))?;
+    let known: Numbers =
+        serde_json::from_str(&text).with_context(|| format!("{}", arguments.numbers.display()))?;
     let judged = judge(&known, &counted);
     print!("{}", judged.text);
     if judged.worse.is_empty() {
@@ -142,10 +152,18 @@ fn count(program: &Path, scenario: &str, rounds: u64) -> Result<u64> {
         .context("valgrind can't be started: apt-get install valgrind")?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        bail!("`valgrind … {} {scenario} {rounds}` failed with {}: {}", program.display(), output.status, said.trim());
+        bail!(
+            "`valgrind … {} {scenario} {rounds}` failed with {}: {}",
+            program.display(),
+            output.status,
+            said.trim()
+        );
     }
     // ==1234== Collected : 5678
-    let collected = said.lines().find_map(|line| line.split_once("Collected :")).map(|(_, count)| count.trim().parse());
+    let collected = said
+        .lines()
+        .find_map(|line| line.split_once("Collected :"))
+        .map(|(_, count)| count.trim().parse());
     match collected {
         Some(Ok(count)) => Ok(count),
         _ => bail!("callgrind does not say how many instructions it counted: {}", said.trim()),
@@ -166,7 +184,11 @@ mod tests {
         let known = numbers("1", &[("a", 100.0), ("b", 100.0), ("c", 100.0)]);
         let judged = judge(&known, &numbers("1", &[("a", 105.1), ("b", 104.9), ("c", 94.9)]));
         assert_eq!(judged.worse, ["a"]);
-        assert!(judged.text.contains("UPDATE=1") && !judged.text.contains("NOT JUDGED"), "{}", judged.text);
+        assert!(
+            judged.text.contains("UPDATE=1") && !judged.text.contains("NOT JUDGED"),
+            "{}",
+            judged.text
+        );
         let judged = judge(&known, &numbers("1", &[("a", 96.0), ("b", 104.0), ("c", 100.0)]));
         assert!(judged.worse.is_empty() && !judged.text.contains("UPDATE=1"), "{}", judged.text);
     }
@@ -175,7 +197,11 @@ mod tests {
     fn another_compiler_is_not_judged_and_says_so() {
         let judged = judge(&numbers("1", &[("a", 100.0)]), &numbers("2", &[("a", 200.0)]));
         assert!(judged.worse.is_empty());
-        assert!(judged.text.contains("NOT JUDGED") && judged.text.contains("WORSE"), "{}", judged.text);
+        assert!(
+            judged.text.contains("NOT JUDGED") && judged.text.contains("WORSE"),
+            "{}",
+            judged.text
+        );
     }
 
     #[test]

@@ -103,7 +103,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         no_drop.insert(ready.peer.name(), rate);
     }
 
-    let (mut runs, mut idle, mut trickle, mut failed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut runs, mut idle, mut trickle, mut failed) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..arguments.rounds {
         let mut order: Vec<&Ready> = ready.iter().collect();
         if round % 2 == 1 {
@@ -115,7 +116,9 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                 let rate = no_drop[ready.peer.name()] * f64::from(load) / 100.0;
                 match at_rate(ready, arguments, rate as u64, Some(load), round) {
                     Ok(run) => runs.push(run),
-                    Err(error) => failed.push(format!("{}, {load} %: {}", ready.peer.name(), brief(&error))),
+                    Err(error) => {
+                        failed.push(format!("{}, {load} %: {}", ready.peer.name(), brief(&error)))
+                    }
                 }
             }
         }
@@ -123,11 +126,20 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
             for ready in &order {
                 stop.check()?;
                 let share = idle_share(ready, arguments)?;
-                note(&format!("round {}: {:<14} idle: {:.2} % of a core", round + 1, ready.peer.name(), 100.0 * share));
+                note(&format!(
+                    "round {}: {:<14} idle: {:.2} % of a core",
+                    round + 1,
+                    ready.peer.name(),
+                    100.0 * share
+                ));
                 idle.push((ready.peer.name(), share));
                 match at_rate(ready, arguments, TRICKLE, None, round) {
                     Ok(run) => trickle.push(run),
-                    Err(error) => failed.push(format!("{}, {TRICKLE} pps: {}", ready.peer.name(), brief(&error))),
+                    Err(error) => failed.push(format!(
+                        "{}, {TRICKLE} pps: {}",
+                        ready.peer.name(),
+                        brief(&error)
+                    )),
                 }
             }
         }
@@ -167,8 +179,12 @@ impl Bench {
         let chain = Chain::builder().build()?;
         let sink = Sink::builder().latency(true).attach(chain.sink(), "sink0")?;
         let running = ready.start(&chain)?;
-        let traffic =
-            ready.peer.traffic().size(arguments.size).flows(arguments.flows).core(arguments.common.generator_core);
+        let traffic = ready
+            .peer
+            .traffic()
+            .size(arguments.size)
+            .flows(arguments.flows)
+            .core(arguments.common.generator_core);
         Ok(Self { running, sink, chain, traffic })
     }
 
@@ -186,7 +202,12 @@ impl Bench {
 }
 
 /// The highest rate that is carried with a loss within the tolerance, by bisection.
-fn search(ready: &Ready, arguments: &Arguments, stop: &Stop, steps: &mut Vec<serde_json::Value>) -> Result<f64> {
+fn search(
+    ready: &Ready,
+    arguments: &Arguments,
+    stop: &Stop,
+    steps: &mut Vec<serde_json::Value>,
+) -> Result<f64> {
     let mut bench = Bench::new(ready, arguments)?;
     let time = Duration::from_secs_f64(arguments.search_seconds.clamp(0.01, 3600.0));
     // More than the lab's generator can send: what comes through then is not reached without loss.
@@ -197,7 +218,10 @@ fn search(ready: &Ready, arguments: &Arguments, stop: &Stop, steps: &mut Vec<ser
     };
     while lost - carried > PRECISION * lost {
         if rate < 1000.0 {
-            bail!("it loses more than {} of the frames at 1000 packets a second", arguments.tolerance);
+            bail!(
+                "it loses more than {} of the frames at 1000 packets a second",
+                arguments.tolerance
+            );
         }
         let mut good = None;
         for attempt in 0..arguments.attempts.max(1) {
@@ -238,14 +262,21 @@ fn search(ready: &Ready, arguments: &Arguments, stop: &Stop, steps: &mut Vec<ser
 }
 
 /// Open loop: the generator sends by its own clock, and does not ask what became of the frames before.
-fn at_rate(ready: &Ready, arguments: &Arguments, rate: u64, load: Option<u32>, round: u32) -> Result<Run> {
+fn at_rate(
+    ready: &Ready,
+    arguments: &Arguments,
+    rate: u64,
+    load: Option<u32>,
+    round: u32,
+) -> Result<Run> {
     let common = &arguments.common;
     let mut bench = Bench::new(ready, arguments)?;
     let generator = bench.traffic.clone().rate(rate).start(bench.chain.gen_(), "gen0")?;
     thread::sleep(common.warmup());
     let pid = bench.running.forwarder.as_ref().map(xdpfwd_lab::Forwarder::pid);
     let (warm, arrived) = (bench.sink.latency()?, bench.sink.seen()?.arrived.packets);
-    let (sent, busy, start) = (generator.sent()?.packets, pid.map(cpu_nanoseconds), std::time::Instant::now());
+    let (sent, busy, start) =
+        (generator.sent()?.packets, pid.map(cpu_nanoseconds), std::time::Instant::now());
     thread::sleep(common.seconds());
     let (busy_now, elapsed) = (pid.map(cpu_nanoseconds), start.elapsed().as_secs_f64());
     bench.running.check()?;
@@ -266,7 +297,9 @@ fn at_rate(ready: &Ready, arguments: &Arguments, rate: u64, load: Option<u32>, r
         p99_us: at(0.99),
         p999_us: at(0.999),
         max_us: at(1.0),
-        cpu: busy_now.zip(busy).map_or(0.0, |(now, before)| now.saturating_sub(before) as f64 / 1e9 / elapsed),
+        cpu: busy_now
+            .zip(busy)
+            .map_or(0.0, |(now, before)| now.saturating_sub(before) as f64 / 1e9 / elapsed),
         syscalls_per_packet: last.as_ref().and_then(syscalls_per_packet),
         histogram,
     };
@@ -288,7 +321,9 @@ fn at_rate(ready: &Ready, arguments: &Arguments, rate: u64, load: Option<u32>, r
 fn idle_share(ready: &Ready, arguments: &Arguments) -> Result<f64> {
     let bench = Bench::new(ready, arguments)?;
     thread::sleep(arguments.common.warmup());
-    let Some(pid) = bench.running.forwarder.as_ref().map(xdpfwd_lab::Forwarder::pid) else { return Ok(0.0) };
+    let Some(pid) = bench.running.forwarder.as_ref().map(xdpfwd_lab::Forwarder::pid) else {
+        return Ok(0.0);
+    };
     let (busy, start) = (cpu_nanoseconds(pid), std::time::Instant::now());
     thread::sleep(arguments.common.seconds());
     let share = (cpu_nanoseconds(pid) - busy) as f64 / 1e9 / start.elapsed().as_secs_f64();
@@ -313,12 +348,22 @@ fn table(
     );
     let heading = format!(
         "  {:<14}{:>9}{:>9}{:>9}{:>9}{:>9}   {:<30}{:>9}{:>7}{:>10}\n",
-        "", "Mpps", "p50", "p99", "p99.9", "max", "median p99 of the rounds", "lost", "CPU", "syscalls"
+        "",
+        "Mpps",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+        "median p99 of the rounds",
+        "lost",
+        "CPU",
+        "syscalls"
     );
     for &load in &arguments.loads {
         let _ = write!(text, "\nat {load} % of the no-drop rate\n{heading}");
         for name in ready.iter().map(|ready| ready.peer.name()) {
-            let own: Vec<&Run> = runs.iter().filter(|run| run.peer == name && run.load == Some(load)).collect();
+            let own: Vec<&Run> =
+                runs.iter().filter(|run| run.peer == name && run.load == Some(load)).collect();
             text += &row(name, &own);
         }
         let p99 = |name: &str| -> BTreeMap<u32, f64> {
@@ -343,10 +388,14 @@ fn table(
         }
         text += "\nwithout traffic, share of a core\n";
         for name in ready.iter().map(|ready| ready.peer.name()) {
-            if let Some(share) =
-                Median::of(idle.iter().filter(|(peer, _)| *peer == name).map(|(_, share)| 100.0 * share))
-            {
-                let _ = writeln!(text, "  {name:<14}{:.3} %  [{:.3}, {:.3}]", share.median, share.low, share.high);
+            if let Some(share) = Median::of(
+                idle.iter().filter(|(peer, _)| *peer == name).map(|(_, share)| 100.0 * share),
+            ) {
+                let _ = writeln!(
+                    text,
+                    "  {name:<14}{:.3} %  [{:.3}, {:.3}]",
+                    share.median, share.low, share.high
+                );
             }
         }
     }
@@ -374,7 +423,8 @@ fn row(name: &str, runs: &[&Run]) -> String {
     let mut all = Histogram::default();
     runs.iter().for_each(|run| all.add(&run.histogram));
     let at = |q: f64| all.quantile(q).map_or(f64::NAN, |time| time.as_nanos() as f64 / 1e3);
-    let mean = |value: fn(&Run) -> f64| runs.iter().map(|run| value(run)).sum::<f64>() / runs.len() as f64;
+    let mean =
+        |value: fn(&Run) -> f64| runs.iter().map(|run| value(run)).sum::<f64>() / runs.len() as f64;
     let calls = Median::of(runs.iter().filter_map(|run| run.syscalls_per_packet));
     format!(
         "  {name:<14}{:>9.3}{:>9.1}{:>9.1}{:>9.1}{:>9.0}   {:<30}{:>8.3}%{:>6.0}%{:>10}\n",
@@ -383,7 +433,13 @@ fn row(name: &str, runs: &[&Run]) -> String {
         at(0.99),
         at(0.999),
         at(1.0),
-        format!("{:.1}  [{:.1}, {:.1}] {:.0} %", p99.median, p99.low, p99.high, 100.0 * p99.coverage),
+        format!(
+            "{:.1}  [{:.1}, {:.1}] {:.0} %",
+            p99.median,
+            p99.low,
+            p99.high,
+            100.0 * p99.coverage
+        ),
         100.0 * mean(|run| run.lost),
         100.0 * mean(|run| run.cpu),
         calls.map_or(String::new(), |calls| format!("{:.3}", calls.median)),

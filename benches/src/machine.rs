@@ -34,7 +34,9 @@ impl Machine {
         let cpuinfo = read("/proc/cpuinfo");
         let field = |name: &str| {
             let line = cpuinfo.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+            line.and_then(|line| line.split_once(':'))
+                .map(|(_, value)| value.trim().to_owned())
+                .unwrap_or_default()
         };
         let memory = read("/proc/meminfo");
         Self {
@@ -44,7 +46,11 @@ impl Machine {
             cpu: field("model name"),
             cpu_mhz: field("cpu MHz"),
             cores: std::thread::available_parallelism().map_or(0, Into::into),
-            memory_kib: memory.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0),
+            memory_kib: memory
+                .split_whitespace()
+                .nth(1)
+                .and_then(|kib| kib.parse().ok())
+                .unwrap_or(0),
             virtual_machine: field("flags").split(' ').any(|flag| flag == "hypervisor"),
             rustc: said("rustc", &["--version"]),
             cc: said("cc", &["--version"]).lines().next().unwrap_or_default().to_owned(),
@@ -68,7 +74,12 @@ pub fn cpu_nanoseconds(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     tasks
         .filter_map(|task| {
-            fs::read_to_string(task.path().join("schedstat")).ok()?.split_whitespace().next()?.parse::<u64>().ok()
+            fs::read_to_string(task.path().join("schedstat"))
+                .ok()?
+                .split_whitespace()
+                .next()?
+                .parse::<u64>()
+                .ok()
         })
         .sum()
 }
@@ -80,7 +91,9 @@ fn read(path: &str) -> String {
 /// Returns the output of a tool, or a note that it failed.
 pub fn said(program: &str, arguments: &[&str]) -> String {
     match Command::new(program).args(arguments).output() {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
         _ => format!("unknown: `{program}` did not answer"),
     }
 }

@@ -103,15 +103,23 @@ impl Peer {
     /// In which way its conditions differ from xdpfwd's; nothing if they do not.
     pub(crate) fn differs(self) -> &'static str {
         match self {
-            Self::Xdpfwd { io: "packet-mmsg", .. } => "the kernel forwards nothing, but sees every frame first",
+            Self::Xdpfwd { io: "packet-mmsg", .. } => {
+                "the kernel forwards nothing, but sees every frame first"
+            }
             Self::Xdpfwd { .. } | Self::BareLoop => "",
-            Self::Testpmd { .. } => "its main thread, idle but for a line a second, is on the generator's core",
+            Self::Testpmd { .. } => {
+                "its main thread, idle but for a line a second, is on the generator's core"
+            }
             Self::Bridge => {
                 "in softirq, brought to the forwarder's core by RPS; no MAC swap; skbs made on the generator's core"
             }
-            Self::IpForward => "as bridge; rewrites TTL, checksum and MAC addresses instead of swapping them",
+            Self::IpForward => {
+                "as bridge; rewrites TTL, checksum and MAC addresses instead of swapping them"
+            }
             Self::XdpRedirectCpu => "in the kernel, on the forwarder's core (cpumap); no MAC swap",
-            Self::XdpRedirect => "in the kernel, ON THE GENERATOR'S CORE, which it slows down; swaps MAC addresses",
+            Self::XdpRedirect => {
+                "in the kernel, ON THE GENERATOR'S CORE, which it slows down; swaps MAC addresses"
+            }
         }
     }
 
@@ -123,7 +131,11 @@ impl Peer {
     /// Finds what it needs, or says what is missing.
     pub(crate) fn prepare(self, place: &Place, queues: u16) -> Result<Ready, Missing> {
         let core = place.core.to_string();
-        let ready = |set_up: Vec<String>, command: Option<Vec<String>>| Ready { peer: self, set_up, command };
+        let ready = |set_up: Vec<String>, command: Option<Vec<String>>| Ready {
+            peer: self,
+            set_up,
+            command,
+        };
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         // RPS: what arrives on fwd0 is handed to the forwarder's core, in hexadecimal groups of 32 bits.
         let rps = format!(
@@ -213,9 +225,9 @@ impl Peer {
     /// What the generator sends to it: the same for all but a router, which has to be spoken to.
     pub(crate) fn traffic(self) -> Traffic {
         match self {
-            Self::IpForward => {
-                Traffic::new().destination_mac(mac(2)).addresses([10, 77, 0, 1].into(), [10, 78, 0, 2].into())
-            }
+            Self::IpForward => Traffic::new()
+                .destination_mac(mac(2))
+                .addresses([10, 77, 0, 1].into(), [10, 78, 0, 2].into()),
             _ => Traffic::new(),
         }
     }
@@ -265,17 +277,26 @@ impl Ready {
     /// Puts it into the middle of a lab, and waits until it forwards.
     pub(crate) fn start(&self, chain: &Chain) -> Result<Running> {
         for line in &self.set_up {
-            let output = chain.fwd().command("sh").args(["-ec", line]).output().context("running sh")?;
+            let output =
+                chain.fwd().command("sh").args(["-ec", line]).output().context("running sh")?;
             if !output.status.success() {
-                bail!("{}: `{line}`: {}", self.peer.name(), String::from_utf8_lossy(&output.stderr).trim());
+                bail!(
+                    "{}: `{line}`: {}",
+                    self.peer.name(),
+                    String::from_utf8_lossy(&output.stderr).trim()
+                );
             }
         }
         let Some(command) = &self.command else { return Ok(Running { forwarder: None }) };
         let mut forwarder = Forwarder::spawn(chain.fwd(), command)?;
         forwarder.wait_for_xdp(chain.fwd(), self.peer.xdp_on(), READY)?;
         match self.peer {
-            Peer::Xdpfwd { .. } => drop(forwarder.wait_for_line(READY, |line| line.contains(r#""type":"interval""#))?),
-            Peer::Testpmd { .. } => drop(forwarder.wait_for_line(READY, |line| line.contains("NIC statistics"))?),
+            Peer::Xdpfwd { .. } => {
+                drop(forwarder.wait_for_line(READY, |line| line.contains(r#""type":"interval""#))?)
+            }
+            Peer::Testpmd { .. } => {
+                drop(forwarder.wait_for_line(READY, |line| line.contains("NIC statistics"))?)
+            }
             // Both sockets are bound when the second program is there, or a moment later: the warm-up covers it.
             _ => {}
         }
@@ -286,7 +307,9 @@ impl Ready {
 impl Running {
     /// Fails if it has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
-        self.forwarder.as_mut().map_or(Ok(()), |forwarder| forwarder.check_running().map_err(Into::into))
+        self.forwarder
+            .as_mut()
+            .map_or(Ok(()), |forwarder| forwarder.check_running().map_err(Into::into))
     }
 
     /// Ends it, and returns xdpfwd's final report if it wrote one.
@@ -312,9 +335,13 @@ pub(crate) fn brief(error: &anyhow::Error) -> String {
 /// One core, MAC addresses swapped, as the bare loop does.
 fn xdpfwd_config(io: &str, idle: &str, core: usize, queues: u16) -> String {
     let port = |name: &str, interface: &str| {
-        format!("[[port]]\nname = \"{name}\"\ninterface = \"{interface}\"\nqueues = {queues}\nio = \"{io}\"\n\n")
+        format!(
+            "[[port]]\nname = \"{name}\"\ninterface = \"{interface}\"\nqueues = {queues}\nio = \"{io}\"\n\n"
+        )
     };
-    let path = |from: &str, to: &str| format!("[[path]]\nfrom = \"{from}\"\nto = \"{to}\"\nstages = [\"swap\"]\n\n");
+    let path = |from: &str, to: &str| {
+        format!("[[path]]\nfrom = \"{from}\"\nto = \"{to}\"\nstages = [\"swap\"]\n\n")
+    };
     format!(
         "[engine]\ncores = [{core}]\nidle = \"{idle}\"\n\n{}{}{}{}[stage.swap]\nkind = \"mac-swap\"\n",
         port("lan", "fwd0"),
@@ -347,7 +374,11 @@ pub(crate) fn compile(
         return Ok(program);
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let why = stderr.lines().find(|line| line.contains("error")).unwrap_or("it does not say why").to_owned();
+    let why = stderr
+        .lines()
+        .find(|line| line.contains("error"))
+        .unwrap_or("it does not say why")
+        .to_owned();
     Err(format!("{name} does not compile (apt-get install gcc libxdp-dev libbpf-dev): {why}"))
 }
 
@@ -381,19 +412,31 @@ mod tests {
     #[test]
     fn what_is_not_installed_is_named_with_its_package() {
         let missing = find("dpdk-testpmd-of-another-world", "dpdk-dev").unwrap_err();
-        assert!(missing.contains("dpdk-testpmd-of-another-world") && missing.contains("apt-get install dpdk-dev"));
+        assert!(
+            missing.contains("dpdk-testpmd-of-another-world")
+                && missing.contains("apt-get install dpdk-dev")
+        );
     }
 
     #[test]
     fn an_io_that_xdpfwd_does_not_know_is_missing_and_says_so() {
-        let scratch = std::env::temp_dir().join(format!("xdpfwd-bench-test-{}", std::process::id()));
+        let scratch =
+            std::env::temp_dir().join(format!("xdpfwd-bench-test-{}", std::process::id()));
         fs::create_dir_all(&scratch).unwrap();
         let refusing = scratch.join("refusing");
-        fs::write(&refusing, "#!/bin/sh\necho \"$2:9:6: io = \\\"x\\\": must be \\\"af_xdp\\\"\" >&2\nexit 2\n")
-            .unwrap();
+        fs::write(
+            &refusing,
+            "#!/bin/sh\necho \"$2:9:6: io = \\\"x\\\": must be \\\"af_xdp\\\"\" >&2\nexit 2\n",
+        )
+        .unwrap();
         Command::new("chmod").args(["+x", &shown(&refusing)]).status().unwrap();
-        let place =
-            Place { xdpfwd: refusing, sources: "peers".into(), scratch: scratch.clone(), generator: 0, core: 1 };
+        let place = Place {
+            xdpfwd: refusing,
+            sources: "peers".into(),
+            scratch: scratch.clone(),
+            generator: 0,
+            core: 1,
+        };
         let missing = Peer::Xdpfwd { io: "xsk-rs", idle: "poll" }.prepare(&place, 1).unwrap_err();
         fs::remove_dir_all(&scratch).unwrap();
         assert_eq!(missing, "xdpfwd refuses io = \"xsk-rs\": :9:6: io = \"x\": must be \"af_xdp\"");

@@ -27,7 +27,8 @@ impl Median {
         sorted.sort_by(f64::total_cmp);
         let n = sorted.len();
         let middle = *sorted.get(n / 2)?;
-        let median = if n.is_multiple_of(2) { f64::midpoint(sorted[n / 2 - 1], middle) } else { middle };
+        let median =
+            if n.is_multiple_of(2) { f64::midpoint(sorted[n / 2 - 1], middle) } else { middle };
         // The deepest pair of order statistics that still covers enough.
         let (depth, coverage) = (0..n.div_ceil(2))
             .map(|depth| (depth, coverage(n, depth)))
@@ -64,7 +65,10 @@ mod tests {
     #[test]
     fn few_values_have_their_range_and_say_how_little_that_is() {
         let median = Median::of([3.0, 1.0, 2.0]).unwrap();
-        assert_eq!((median.median, median.low, median.high, median.coverage), (2.0, 1.0, 3.0, 0.75));
+        assert_eq!(
+            (median.median, median.low, median.high, median.coverage),
+            (2.0, 1.0, 3.0, 0.75)
+        );
         assert_eq!(Median::of([7.0]).unwrap().coverage, 0.0);
         assert_eq!(Median::of([4.0, 2.0]).unwrap().median, 3.0);
         assert_eq!(Median::of([f64::NAN]), None);

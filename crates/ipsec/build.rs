@@ -12,10 +12,18 @@ fn ipsec_mb() {
     println!("cargo::rerun-if-changed={SHIM}");
     let mut build = cc::Build::new();
     // LINUX is what the library's header asks for.
-    build.file(SHIM).define("LINUX", None).std("c11").warnings(true).extra_warnings(true).warnings_into_errors(true);
+    build
+        .file(SHIM)
+        .define("LINUX", None)
+        .std("c11")
+        .warnings(true)
+        .extra_warnings(true)
+        .warnings_into_errors(true);
     if let Err(error) = build.try_expand() {
         eprintln!("{error}");
-        eprintln!("The feature ipsec-mb: intel-ipsec-mb.h of libipsec-mb 1.1 or later can't be read.");
+        eprintln!(
+            "The feature ipsec-mb: intel-ipsec-mb.h of libipsec-mb 1.1 or later can't be read."
+        );
         eprintln!("    apt-get install libipsec-mb-dev");
         std::process::exit(1);
     }

@@ -7,7 +7,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 use libbpf_cargo::SkeletonBuilder;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: build.rs is run by cargo")?);
+    let out = PathBuf::from(
+        env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: build.rs is run by cargo")?,
+    );
     // <asm/types.h> lives in the multiarch directory, which clang's BPF target does not search by itself.
     let multiarch = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "x86" => "i386-linux-gnu".to_owned(),
@@ -27,7 +29,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             .source(format!("bpf/{name}.bpf.c"))
             .obj(object)
             // v3: the sink's atomic exchange.
-            .clang_args([format!("-I/usr/include/{multiarch}"), "-mcpu=v3".into(), "-Wall".into(), "-Werror".into()])
+            .clang_args([
+                format!("-I/usr/include/{multiarch}"),
+                "-mcpu=v3".into(),
+                "-Wall".into(),
+                "-Werror".into(),
+            ])
             .build()?;
     }
     Ok(())

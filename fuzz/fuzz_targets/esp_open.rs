@@ -3,15 +3,23 @@
 
 use std::sync::LazyLock;
 
-use xdpfwd_ipsec::{AwsLc, HEADER, ICV, IN_FRONT, Incoming, Outgoing, Protection, Transform, Unopened, Window, behind};
+use xdpfwd_ipsec::{
+    AwsLc, HEADER, ICV, IN_FRONT, Incoming, Outgoing, Protection, Transform, Unopened, Window,
+    behind,
+};
 
 const SPI: u32 = 0x1001;
 
 static ALL: LazyLock<Vec<(Transform, bool, Protection)>> = LazyLock::new(|| {
-    let both = Transform::ALL.into_iter().flat_map(|transform| [(transform, false), (transform, true)]);
+    let both =
+        Transform::ALL.into_iter().flat_map(|transform| [(transform, false), (transform, true)]);
     both.map(|(transform, extended)| {
         let aead = AwsLc::new(transform, &vec![7; transform.key_len()]).unwrap();
-        (transform, extended, Protection::new(Box::new(aead), transform, [1, 2, 3, 4], SPI, extended))
+        (
+            transform,
+            extended,
+            Protection::new(Box::new(aead), transform, [1, 2, 3, 4], SPI, extended),
+        )
     })
     .collect()
 });
@@ -37,7 +45,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         rest = &bytes[1..];
         let before: Vec<Vec<u8>> = packets.iter().map(|(packet, _)| packet.clone()).collect();
         let texts: Vec<Option<Vec<u8>>> = packets.iter().map(|(_, text)| text.clone()).collect();
-        let mut incoming: Vec<Incoming<'_>> = packets.iter_mut().map(|(packet, _)| Incoming::new(packet)).collect();
+        let mut incoming: Vec<Incoming<'_>> =
+            packets.iter_mut().map(|(packet, _)| Incoming::new(packet)).collect();
         protection.open_batch(&mut window, &mut incoming);
         let mut opened = highest;
         for ((packet, before), text) in incoming.iter().zip(&before).zip(&texts) {
@@ -53,7 +62,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
                 Err(Unopened::BadLength) => {
                     assert!(before.len() < IN_FRONT + HEADER + ICV + 4 || before.len() % 4 != 0)
                 }
-                Err(Unopened::BadTag | Unopened::Late | Unopened::Replay) => assert!(text.is_none()),
+                Err(Unopened::BadTag | Unopened::Late | Unopened::Replay) => {
+                    assert!(text.is_none())
+                }
                 Err(Unopened::BadPadding) => panic!("who has the key pads as he should"),
             }
         }
@@ -64,7 +75,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
 fn seal(protection: &Protection, text: &[u8], number: u64) -> (Vec<u8>, Option<Vec<u8>>) {
     let mut packet = vec![0; IN_FRONT + HEADER + text.len() + behind(text.len())];
     packet[IN_FRONT + HEADER..][..text.len()].copy_from_slice(text);
-    let outgoing = Outgoing { bytes: &mut packet, payload: text.len(), next_header: 4, number, iv: number };
+    let outgoing =
+        Outgoing { bytes: &mut packet, payload: text.len(), next_header: 4, number, iv: number };
     assert_eq!(protection.seal_batch(&mut [outgoing]), 1);
     (packet, Some(text.to_vec()))
 }

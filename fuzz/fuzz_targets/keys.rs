@@ -15,8 +15,10 @@ libfuzzer_sys::fuzz_target!(|text: &[u8]| {
             }
             Err(error) => {
                 // But for numbers, which may be digits of the key by chance, it is the same for every key.
-                let words: String = error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
-                let name: String = transform.name().chars().filter(|c| !c.is_ascii_digit()).collect();
+                let words: String =
+                    error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
+                let name: String =
+                    transform.name().chars().filter(|c| !c.is_ascii_digit()).collect();
                 let expected = [
                     format!(" hexadecimal digits: {name} takes ,  of the key and  of the salt"),
                     format!(

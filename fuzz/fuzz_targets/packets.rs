@@ -32,7 +32,8 @@ libfuzzer_sys::fuzz_target!(|frame: &[u8]| {
     assert!(usize::from(headers.l3_end) <= frame.len());
     let (rules, classifier) = &*RULE_SET;
     if let Seen::Key(key) | Seen::Unusual(_, Some(key)) = look_at(frame, &headers) {
-        let expected = (0..).zip(rules).find(|(_, rule)| rule.matches(&key)).map(|(number, _)| number);
+        let expected =
+            (0..).zip(rules).find(|(_, rule)| rule.matches(&key)).map(|(number, _)| number);
         assert_eq!(classifier.first_match(&key, 0), expected);
         let mut found = [0; Classifier::BATCH];
         classifier.classify(&[key], &mut found);

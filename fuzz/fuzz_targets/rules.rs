@@ -8,7 +8,8 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         let rules: Vec<_> = rules.into_iter().map(|(_, rule)| rule).collect();
         for rule in &rules {
             let written = rule.to_string();
-            let again = parse(&written).unwrap_or_else(|problems| panic!("{written}: {problems:?}"));
+            let again =
+                parse(&written).unwrap_or_else(|problems| panic!("{written}: {problems:?}"));
             assert_eq!(&again[0].1, rule, "{written}");
         }
         xdpfwd_filter::shadowed(&rules, &Classifier::new(&rules, 1));
@@ -17,7 +18,8 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
     if let Ok(signatures) = parse_signatures(text) {
         for (_, signature) in signatures {
             let written = signature.to_string();
-            let again = parse_signatures(&written).unwrap_or_else(|problems| panic!("{written}: {problems:?}"));
+            let again = parse_signatures(&written)
+                .unwrap_or_else(|problems| panic!("{written}: {problems:?}"));
             assert_eq!(again[0].1, signature, "{written}");
         }
     }

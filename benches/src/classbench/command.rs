@@ -60,18 +60,37 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Skew::Uniform => Locality::Uniform,
         Skew::Pareto => Locality::Pareto { a: arguments.pareto_a, b: arguments.pareto_b },
     };
-    ensure!(arguments.pareto_a > 0.0 && arguments.pareto_b >= 0.0, "--pareto-a is above 0, --pareto-b not below");
+    ensure!(
+        arguments.pareto_a > 0.0 && arguments.pareto_b >= 0.0,
+        "--pareto-a is above 0, --pareto-b not below"
+    );
     ensure!((0.0..=1.0).contains(&arguments.random_share), "--random-share is from 0 to 1");
     let seed = find(&arguments.seed)?;
     let rules = generate(&seed, arguments.rules, arguments.random_seed);
-    write_rules(create(&arguments.output)?, &rules).with_context(|| arguments.output.display().to_string())?;
-    println!("{}, seed {}, random seed {}", arguments.output.display(), seed.name(), arguments.random_seed);
+    write_rules(create(&arguments.output)?, &rules)
+        .with_context(|| arguments.output.display().to_string())?;
+    println!(
+        "{}, seed {}, random seed {}",
+        arguments.output.display(),
+        seed.name(),
+        arguments.random_seed
+    );
     println!("{}", Statistics::of(&rules));
     if rules.len() < arguments.rules {
-        println!("the seed has no more than {} of {} different rules", rules.len(), arguments.rules);
+        println!(
+            "the seed has no more than {} of {} different rules",
+            rules.len(),
+            arguments.rules
+        );
     }
     if let Some(path) = &arguments.trace {
-        let headers = trace(&rules, arguments.packets, locality, arguments.random_share, arguments.random_seed);
+        let headers = trace(
+            &rules,
+            arguments.packets,
+            locality,
+            arguments.random_share,
+            arguments.random_seed,
+        );
         write_trace(create(path)?, &headers).with_context(|| path.display().to_string())?;
         let random = headers.iter().filter(|header| header.drawn_from.is_none()).count();
         println!("{}: {} headers, {random} of them random", path.display(), headers.len());
@@ -86,7 +105,10 @@ fn find(name: &str) -> Result<Seed> {
     let path = Path::new(name);
     if !path.exists() {
         let names: Vec<_> = Seed::names().collect();
-        bail!("there is no seed {name}: {} are built in, anything else is the path of a file", names.join(", "));
+        bail!(
+            "there is no seed {name}: {} are built in, anything else is the path of a file",
+            names.join(", ")
+        );
     }
     Seed::parse(name, &fs::read_to_string(path).with_context(|| format!("reading {name}"))?)
 }

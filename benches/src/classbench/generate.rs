@@ -54,7 +54,8 @@ pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> 
     let factor = size as f64 / f64::from(seed.filters);
     let sources = trie::sources(&seed.source.scaled(factor), &lengths, &mut random);
     let branching = seed.destination.scaled(factor);
-    let destinations = trie::destinations(&branching, &seed.correlation, &lengths, &sources, &mut random);
+    let destinations =
+        trie::destinations(&branching, &seed.correlation, &lengths, &sources, &mut random);
     let rule = |index: usize| {
         let (protocol, source_ports, destination_ports) = applications[index];
         Rule5 {
@@ -127,7 +128,12 @@ mod tests {
     }
 
     /// Each share that was seen, of `total`, is near the one of the seed: five standard deviations and a bit.
-    fn near<K: Ord + std::fmt::Debug>(seen: &BTreeMap<K, usize>, wanted: &BTreeMap<K, f64>, total: usize, slack: f64) {
+    fn near<K: Ord + std::fmt::Debug>(
+        seen: &BTreeMap<K, usize>,
+        wanted: &BTreeMap<K, f64>,
+        total: usize,
+        slack: f64,
+    ) {
         assert!(seen.keys().all(|key| wanted.contains_key(key)), "{seen:?}, {wanted:?}");
         for (key, share) in wanted {
             let seen = seen.get(key).copied().unwrap_or(0) as f64 / total as f64;
@@ -151,11 +157,15 @@ mod tests {
             for (part, pair) in choice.shares() {
                 *pairs.entry(*pair).or_insert(0.0) += share * part;
                 for (third, both) in seed.lengths[pair].shares() {
-                    *lengths.entry((both.source, both.destination)).or_insert(0.0) += share * part * third;
+                    *lengths.entry((both.source, both.destination)).or_insert(0.0) +=
+                        share * part * third;
                 }
             }
         }
-        let pair = |rule: &Rule5| Pair { source: class(rule.source_ports), destination: class(rule.destination_ports) };
+        let pair = |rule: &Rule5| Pair {
+            source: class(rule.source_ports),
+            destination: class(rule.destination_ports),
+        };
         near(&count(rules.iter().map(|rule| rule.protocol)), &protocols, rules.len(), slack);
         near(&count(rules.iter().map(pair)), &pairs, rules.len(), slack);
         let both = |rule: &Rule5| (rule.source.length, rule.destination.length);
@@ -203,7 +213,11 @@ mod tests {
         for seed in seeds() {
             let rules = generate(&seed, 2000, 1);
             for (index, rule) in rules.iter().enumerate() {
-                assert_eq!(rules[..index].iter().find(|before| before.covers(rule)), None, "{rule}");
+                assert_eq!(
+                    rules[..index].iter().find(|before| before.covers(rule)),
+                    None,
+                    "{rule}"
+                );
             }
         }
     }

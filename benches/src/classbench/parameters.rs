@@ -8,15 +8,17 @@ use super::seed_file::{ProtocolEntry, SeedFile};
 
 /// The order in which a line of `-prots` has the pairs of port classes.
 const PAIRS: [&str; 25] = [
-    "wc-wc", "wc-hi", "hi-wc", "hi-hi", "wc-lo", "lo-wc", "hi-lo", "lo-hi", "lo-lo", "wc-ar", "ar-wc", "hi-ar",
-    "ar-hi", "wc-em", "em-wc", "hi-em", "em-hi", "lo-ar", "ar-lo", "lo-em", "em-lo", "ar-ar", "ar-em", "em-ar",
-    "em-em",
+    "wc-wc", "wc-hi", "hi-wc", "hi-hi", "wc-lo", "lo-wc", "hi-lo", "lo-hi", "lo-lo", "wc-ar",
+    "ar-wc", "hi-ar", "ar-hi", "wc-em", "em-wc", "hi-em", "em-hi", "lo-ar", "ar-lo", "lo-em",
+    "em-lo", "ar-ar", "ar-em", "em-ar", "em-em",
 ];
 
 /// Flags and extra fields, which our rules do not have, are left out.
 pub(crate) fn read(text: &str) -> Result<SeedFile> {
     let sections = sections(text);
-    let lines = |name: &str| sections.get(name).map(Vec::as_slice).with_context(|| format!("there is no -{name}"));
+    let lines = |name: &str| {
+        sections.get(name).map(Vec::as_slice).with_context(|| format!("there is no -{name}"))
+    };
     let mut file = SeedFile {
         filters: single(lines("scale")?).context("-scale")?,
         source_nesting: single(lines("snest")?).context("-snest")?,
@@ -84,7 +86,9 @@ fn fields<const N: usize>(line: &str) -> Result<[&str; N]> {
 fn ranges(lines: &[&str]) -> Result<Vec<(f64, u16, u16)>> {
     lines
         .iter()
-        .map(|line| fields(line).and_then(|[p, low, high]| Ok((number(p)?, number(low)?, number(high)?))))
+        .map(|line| {
+            fields(line).and_then(|[p, low, high]| Ok((number(p)?, number(low)?, number(high)?)))
+        })
         .collect()
 }
 
@@ -104,8 +108,14 @@ fn branching(lines: &[&str]) -> Result<Vec<(u8, u8, f64, f64)>> {
 }
 
 fn protocol(line: &str) -> Result<ProtocolEntry> {
-    let [value, share, pairs @ ..] = &words(line)[..] else { anyhow::bail!("{line:?} has no share") };
-    ensure!(pairs.len() == PAIRS.len(), "protocol {value} has {} pairs of port classes, not 25", pairs.len());
+    let [value, share, pairs @ ..] = &words(line)[..] else {
+        anyhow::bail!("{line:?} has no share")
+    };
+    ensure!(
+        pairs.len() == PAIRS.len(),
+        "protocol {value} has {} pairs of port classes, not 25",
+        pairs.len()
+    );
     let mut ports = BTreeMap::new();
     for (pair, share) in PAIRS.iter().zip(pairs) {
         ports.insert((*pair).to_owned(), number(share)?);
@@ -123,7 +133,9 @@ fn lengths(lines: &[&str]) -> Result<Vec<(f64, u8, u8)>> {
         let (total, share): (u8, f64) = (number(words[0])?, number(words[1])?);
         for pair in words[2..].chunks_exact(2) {
             let (source, part): (u8, f64) = (number(pair[0])?, number(pair[1])?);
-            let destination = total.checked_sub(source).with_context(|| format!("{source} is more than {total}"))?;
+            let destination = total
+                .checked_sub(source)
+                .with_context(|| format!("{source} is more than {total}"))?;
             values.push((share * part, source, destination));
         }
     }
@@ -153,7 +165,9 @@ mod tests {
             text += &format!("-{}\n{lines}#\n", pair.replace('-', "_"));
         }
         for side in ["s", "d"] {
-            text += &format!("-{side}nest\n4\n#\n-{side}skew\n0\t0.0\t1.0\t0.5\n1\t0.5\t0.5\t0.25\n#\n");
+            text += &format!(
+                "-{side}nest\n4\n#\n-{side}skew\n0\t0.0\t1.0\t0.5\n1\t0.5\t0.5\t0.25\n#\n"
+            );
         }
         text + "-pcorr\n1\t0.5\n2\t1.0\n#\n"
     }
@@ -162,7 +176,10 @@ mod tests {
     fn a_file_of_classbench_is_read() {
         let seed = Seed::parse("made up", &made_up()).unwrap();
         assert_eq!((seed.filters, seed.source.nesting), (100, 4));
-        assert_eq!((seed.correlation[1], seed.correlation[2], seed.correlation[3]), (0.5, 1.0, 0.0));
+        assert_eq!(
+            (seed.correlation[1], seed.correlation[2], seed.correlation[3]),
+            (0.5, 1.0, 0.0)
+        );
         assert_eq!(
             (seed.source.levels[1].two, seed.source.levels[1].skew, seed.source.levels[2].two),
             (0.5, 0.25, 0.0)
@@ -170,14 +187,19 @@ mod tests {
         let any = &seed.lengths[&Pair { source: Class::Any, destination: Class::Any }];
         let shares: Vec<_> = any.shares().map(|(share, &lengths)| (share, lengths)).collect();
         let lengths = |source, destination| Lengths { source, destination };
-        assert_eq!(shares, [(0.25, lengths(0, 0)), (0.375, lengths(16, 32)), (0.375, lengths(24, 24))]);
+        assert_eq!(
+            shares,
+            [(0.25, lengths(0, 0)), (0.375, lengths(16, 32)), (0.375, lengths(24, 24))]
+        );
         assert_eq!(seed.protocols.shares().count(), 2);
         assert_eq!(super::super::generate(&seed, 50, 1).len(), 50);
     }
 
     #[test]
     fn a_file_that_is_not_whole_says_what_is_missing() {
-        let error = |from, to| format!("{:#}", Seed::parse("x", &made_up().replacen(from, to, 1)).unwrap_err());
+        let error = |from, to| {
+            format!("{:#}", Seed::parse("x", &made_up().replacen(from, to, 1)).unwrap_err())
+        };
         assert!(error("-dpem", "-other").contains("-dpem"));
         assert!(error("64,1.0\t32,1.0", "64,1.0").contains("-wc_em"));
         assert!(error("64,1.0\t32,1.0", "70,1.0\t32,1.0").contains("38"));

@@ -140,10 +140,15 @@ impl FromStr for Rule5 {
     type Err = Error;
 
     fn from_str(line: &str) -> Result<Self> {
-        let Some(line) = line.trim().strip_prefix('@') else { bail!("{line:?}: a rule starts with @") };
+        let Some(line) = line.trim().strip_prefix('@') else {
+            bail!("{line:?}: a rule starts with @")
+        };
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [source, destination, low, ":", high, to_low, ":", to_high, protocol, ..] = words[..] else {
-            bail!("{line:?} is not: source/length destination/length low : high low : high protocol/mask");
+        let [source, destination, low, ":", high, to_low, ":", to_high, protocol, ..] = words[..]
+        else {
+            bail!(
+                "{line:?} is not: source/length destination/length low : high low : high protocol/mask"
+            );
         };
         Ok(Self {
             source: prefix(source)?,
@@ -158,7 +163,10 @@ impl FromStr for Rule5 {
 fn prefix(word: &str) -> Result<Prefix> {
     let parse = || {
         let (address, length) = word.split_once('/')?;
-        Some(Prefix { address: address.parse::<Ipv4Addr>().ok()?.into(), length: length.parse().ok()? })
+        Some(Prefix {
+            address: address.parse::<Ipv4Addr>().ok()?.into(),
+            length: length.parse().ok()?,
+        })
     };
     let Some(prefix) = parse() else { bail!("{word:?} is no IPv4 prefix such as 192.0.2.0/24") };
     ensure!(
@@ -169,7 +177,9 @@ fn prefix(word: &str) -> Result<Prefix> {
 }
 
 fn ports(low: &str, high: &str) -> Result<Ports> {
-    let port = |word: &str| word.parse::<u16>().with_context(|| format!("{word:?} is no port, 0 to 65535"));
+    let port = |word: &str| {
+        word.parse::<u16>().with_context(|| format!("{word:?} is no port, 0 to 65535"))
+    };
     let ports = Ports { low: port(low)?, high: port(high)? };
     ensure!(ports.low <= ports.high, "ports {low} : {high} are in the wrong order");
     Ok(ports)
@@ -206,7 +216,8 @@ pub fn read_rules(input: impl BufRead) -> Result<Vec<Rule5>> {
 mod tests {
     use super::*;
 
-    const LINE: &str = "@192.0.2.0/24\t0.0.0.0/0\t0 : 65535\t1024 : 65535\t0x06/0xff\t0x0000/0x0000";
+    const LINE: &str =
+        "@192.0.2.0/24\t0.0.0.0/0\t0 : 65535\t1024 : 65535\t0x06/0xff\t0x0000/0x0000";
 
     #[test]
     fn a_line_is_read_as_it_was_written() {
@@ -245,7 +256,8 @@ mod tests {
         assert!(wide.covers(&narrow) && !narrow.covers(&wide) && narrow.overlaps(&wide));
         let other = Rule5 { protocol: Protocol::number(17), ..narrow };
         assert!(!other.overlaps(&wide) && Rule5 { protocol: Protocol::ANY, ..wide }.covers(&other));
-        let crossing = Rule5 { destination: Prefix::new(1 << 31, 1), source: Prefix::new(0, 0), ..wide };
+        let crossing =
+            Rule5 { destination: Prefix::new(1 << 31, 1), source: Prefix::new(0, 0), ..wide };
         assert!(crossing.overlaps(&wide) && !crossing.covers(&wide) && !wide.covers(&crossing));
     }
 }

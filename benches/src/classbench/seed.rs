@@ -73,14 +73,21 @@ impl Seed {
         let mut protocols = Vec::new();
         for protocol in &file.protocol {
             let value = protocol.number.map_or(Protocol::ANY, Protocol::number);
-            let pairs: Result<Vec<_>> =
-                protocol.ports.iter().map(|(pair, &share)| Ok((share, pair.parse::<Pair>()?))).collect();
-            let pairs = Choice::new(pairs?).with_context(|| format!("ports of protocol {}", value.value))?;
+            let pairs: Result<Vec<_>> = protocol
+                .ports
+                .iter()
+                .map(|(pair, &share)| Ok((share, pair.parse::<Pair>()?)))
+                .collect();
+            let pairs = Choice::new(pairs?)
+                .with_context(|| format!("ports of protocol {}", value.value))?;
             for (_, pair) in pairs.shares() {
                 if let (false, Some(default)) = (lengths.contains_key(pair), &default) {
                     lengths.insert(*pair, default.clone());
                 }
-                ensure!(lengths.contains_key(pair), "there are no lengths for {pair:?}, and no default");
+                ensure!(
+                    lengths.contains_key(pair),
+                    "there are no lengths for {pair:?}, and no default"
+                );
             }
             protocols.push((protocol.share, (value, pairs)));
         }
@@ -88,11 +95,13 @@ impl Seed {
             name: name.to_owned(),
             filters: file.filters,
             protocols: Choice::new(protocols).context("protocols")?,
-            source_ports: PortValues::new(&file.source_ranges, &file.source_exact).context("source ports")?,
+            source_ports: PortValues::new(&file.source_ranges, &file.source_exact)
+                .context("source ports")?,
             destination_ports: PortValues::new(&file.destination_ranges, &file.destination_exact)
                 .context("destination ports")?,
             lengths,
-            source: Branching::new(file.source_nesting, &file.source_branching).context("source branching")?,
+            source: Branching::new(file.source_nesting, &file.source_branching)
+                .context("source branching")?,
             destination: Branching::new(file.destination_nesting, &file.destination_branching)
                 .context("destination branching")?,
             correlation: file.correlation()?,
@@ -145,7 +154,9 @@ impl FromStr for Pair {
     type Err = Error;
 
     fn from_str(word: &str) -> Result<Self> {
-        let Some((source, destination)) = word.split_once('-') else { bail!("{word:?} is no pair such as wc-em") };
+        let Some((source, destination)) = word.split_once('-') else {
+            bail!("{word:?} is no pair such as wc-em")
+        };
         Ok(Self { source: source.parse()?, destination: destination.parse()? })
     }
 }
@@ -159,9 +170,16 @@ pub(crate) struct Lengths {
 impl Lengths {
     fn choice(values: &[(f64, u8, u8)]) -> Result<Choice<Self>> {
         for &(_, source, destination) in values {
-            ensure!(source <= 32 && destination <= 32, "{source} and {destination} are not both from 0 to 32");
+            ensure!(
+                source <= 32 && destination <= 32,
+                "{source} and {destination} are not both from 0 to 32"
+            );
         }
-        Choice::new(values.iter().map(|&(share, source, destination)| (share, Self { source, destination })))
+        Choice::new(
+            values
+                .iter()
+                .map(|&(share, source, destination)| (share, Self { source, destination })),
+        )
     }
 }
 
@@ -174,20 +192,33 @@ pub(crate) struct PortValues {
 
 impl PortValues {
     fn new(ranges: &[(f64, u16, u16)], exact: &[(f64, u16)]) -> Result<Self> {
-        let choice = |values: Vec<(f64, Ports)>| (!values.is_empty()).then(|| Choice::new(values)).transpose();
+        let choice = |values: Vec<(f64, Ports)>| {
+            (!values.is_empty()).then(|| Choice::new(values)).transpose()
+        };
         for &(_, low, high) in ranges {
             ensure!(low <= high, "the range {low} to {high} is in the wrong order");
         }
         Ok(Self {
-            ranges: choice(ranges.iter().map(|&(share, low, high)| (share, Ports { low, high })).collect())?,
-            exact: choice(exact.iter().map(|&(share, port)| (share, Ports { low: port, high: port })).collect())?,
+            ranges: choice(
+                ranges.iter().map(|&(share, low, high)| (share, Ports { low, high })).collect(),
+            )?,
+            exact: choice(
+                exact
+                    .iter()
+                    .map(|&(share, port)| (share, Ports { low: port, high: port }))
+                    .collect(),
+            )?,
         })
     }
 
     fn check(&self, class: Class) -> Result<()> {
         match class {
-            Class::Range => ensure!(self.ranges.is_some(), "class ar is used, and no ranges are given"),
-            Class::Exact => ensure!(self.exact.is_some(), "class em is used, and no ports are given"),
+            Class::Range => {
+                ensure!(self.ranges.is_some(), "class ar is used, and no ranges are given")
+            }
+            Class::Exact => {
+                ensure!(self.exact.is_some(), "class em is used, and no ports are given")
+            }
             _ => {}
         }
         Ok(())
@@ -195,7 +226,9 @@ impl PortValues {
 
     /// Classes that are used have values: [`PortValues::check`].
     pub(crate) fn draw(&self, class: Class, random: &mut Random) -> Ports {
-        let from = |values: &Option<Choice<Ports>>, random| *values.as_ref().expect("checked").draw(random);
+        let from = |values: &Option<Choice<Ports>>, random| {
+            *values.as_ref().expect("checked").draw(random)
+        };
         match class {
             Class::Any => Ports::ANY,
             Class::High => Ports { low: 1024, high: u16::MAX },
@@ -229,7 +262,10 @@ impl Branching {
         let mut levels = [Level { two: 0.0, skew: 1.0 }; 33];
         for &(first, last, two, skew) in ranges {
             ensure!(first <= last && last <= 32, "levels {first} to {last} are not from 0 to 32");
-            ensure!((0.0..=1.0).contains(&two) && (0.0..=1.0).contains(&skew), "{two}, {skew}: both are from 0 to 1");
+            ensure!(
+                (0.0..=1.0).contains(&two) && (0.0..=1.0).contains(&skew),
+                "{two}, {skew}: both are from 0 to 1"
+            );
             levels[usize::from(first)..=usize::from(last)].fill(Level { two, skew });
         }
         Ok(Self { nesting, levels })
@@ -286,7 +322,8 @@ mod tests {
             ("source-nesting = ", "source-nesting = 0 # ", "nesting is 0"),
         ] {
             assert!(text.contains(from), "{from}");
-            let error = format!("{:#}", Seed::parse("acl", &text.replacen(from, to, 1)).unwrap_err());
+            let error =
+                format!("{:#}", Seed::parse("acl", &text.replacen(from, to, 1)).unwrap_err());
             assert!(error.contains("seed acl") && error.contains(word), "{error}");
         }
     }

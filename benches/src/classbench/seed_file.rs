@@ -47,8 +47,14 @@ impl SeedFile {
     pub(crate) fn correlation(&self) -> Result<[f64; 33]> {
         let mut levels = [0.0; 33];
         for &(first, last, probability) in &self.correlation {
-            ensure!(first <= last && last <= 32, "correlation: levels {first} to {last} are not from 0 to 32");
-            ensure!((0.0..=1.0).contains(&probability), "correlation: {probability} is not from 0 to 1");
+            ensure!(
+                first <= last && last <= 32,
+                "correlation: levels {first} to {last} are not from 0 to 32"
+            );
+            ensure!(
+                (0.0..=1.0).contains(&probability),
+                "correlation: {probability} is not from 0 to 1"
+            );
             levels[usize::from(first)..=usize::from(last)].fill(probability);
         }
         Ok(levels)

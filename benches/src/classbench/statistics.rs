@@ -94,7 +94,9 @@ impl Statistics {
 /// Most of the prefixes that lie in one another.
 fn nesting(prefixes: &HashSet<Prefix>) -> usize {
     let around = |prefix: &Prefix| {
-        (0..=prefix.length).filter(|&length| prefixes.contains(&Prefix::new(prefix.address, length))).count()
+        (0..=prefix.length)
+            .filter(|&length| prefixes.contains(&Prefix::new(prefix.address, length)))
+            .count()
     };
     prefixes.iter().map(around).max().unwrap_or(0)
 }
@@ -127,8 +129,16 @@ impl fmt::Display for Statistics {
         writeln!(f, "{:<28}{:>12}", "tuples", self.tuples)?;
         writeln!(f, "{:<28}{:>12}", "rules of the largest tuple", self.largest_tuple)?;
         writeln!(f, "{:<28}{:>12}", "pairs of address lengths", self.length_pairs)?;
-        writeln!(f, "{:<28}{:>12}   nested {}", "source prefixes", self.sources, self.source_nesting)?;
-        writeln!(f, "{:<28}{:>12}   nested {}", "destination prefixes", self.destinations, self.destination_nesting)?;
+        writeln!(
+            f,
+            "{:<28}{:>12}   nested {}",
+            "source prefixes", self.sources, self.source_nesting
+        )?;
+        writeln!(
+            f,
+            "{:<28}{:>12}   nested {}",
+            "destination prefixes", self.destinations, self.destination_nesting
+        )?;
         let (number, how) = match self.overlaps {
             Overlaps::Exact(number) => (number as f64, "every pair looked at".to_owned()),
             Overlaps::Estimate(number) => (number, format!("estimate from {SAMPLES} pairs")),
@@ -156,7 +166,10 @@ mod tests {
             "@10.0.0.0/24 0.0.0.0/0 0 : 65535 1024 : 65535 0x11/0xff",
             "@0.0.0.0/0 192.0.2.0/24 0 : 65535 0 : 65535 0x00/0x00",
         ]));
-        assert_eq!((statistics.tuples, statistics.largest_tuple, statistics.length_pairs), (4, 2, 3));
+        assert_eq!(
+            (statistics.tuples, statistics.largest_tuple, statistics.length_pairs),
+            (4, 2, 3)
+        );
         assert_eq!((statistics.sources, statistics.destinations), (3, 2));
         assert_eq!((statistics.source_nesting, statistics.destination_nesting), (3, 2));
         // The last one with each, and the first two.
@@ -168,7 +181,11 @@ mod tests {
     fn ports_are_prefixes_or_ranges() {
         let kind = |low, high| Kind::of(Ports { low, high });
         assert!(kind(0, u16::MAX) == Kind::Prefix(0) && kind(7, 7) == Kind::Prefix(16));
-        assert!(kind(0, 1023) == Kind::Prefix(6) && kind(1024, u16::MAX) == Kind::Range && kind(1, 2) == Kind::Range);
+        assert!(
+            kind(0, 1023) == Kind::Prefix(6)
+                && kind(1024, u16::MAX) == Kind::Range
+                && kind(1, 2) == Kind::Range
+        );
     }
 
     #[test]

@@ -50,14 +50,22 @@ impl Locality {
         match self {
             Self::Uniform | Self::Scattered => 1,
             // Far too large ones end at usize::MAX; the trace's length bounds them.
-            Self::Pareto { a, b } => ((b / (1.0 - random.fraction()).powf(1.0 / a)).ceil() as usize).max(1),
+            Self::Pareto { a, b } => {
+                ((b / (1.0 - random.fraction()).powf(1.0 / a)).ceil() as usize).max(1)
+            }
         }
     }
 }
 
 /// `packets` headers: each is a corner of a random rule, the low or the high end of every field, or, with the
 /// probability `random_share`, random in every field. Of no rules, all are random.
-pub fn trace(rules: &[Rule5], packets: usize, locality: Locality, random_share: f64, random_seed: u64) -> Vec<Header> {
+pub fn trace(
+    rules: &[Rule5],
+    packets: usize,
+    locality: Locality,
+    random_share: f64,
+    random_seed: u64,
+) -> Vec<Header> {
     // Not the numbers that the rules of the same seed were drawn with.
     let mut random = Random::new(random_seed ^ 0x7472_6163_6500_0000);
     let mut headers = Vec::with_capacity(packets);
@@ -114,7 +122,8 @@ fn anything(random: &mut Random) -> Header {
 /// from, from 0 on, or -1. `dpdk-test-acl --tracef` reads the first five columns.
 impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, destination, source_port, destination_port, protocol, drawn_from } = self;
+        let Self { source, destination, source_port, destination_port, protocol, drawn_from } =
+            self;
         write!(f, "{source}\t{destination}\t{source_port}\t{destination_port}\t{protocol}\t")?;
         match drawn_from {
             Some(rule) => write!(f, "{rule}"),
@@ -178,7 +187,11 @@ mod tests {
 
     #[test]
     fn without_rules_headers_are_random() {
-        assert!(trace(&[], 10, Locality::Uniform, 0.0, 1).iter().all(|header| header.drawn_from.is_none()));
+        assert!(
+            trace(&[], 10, Locality::Uniform, 0.0, 1)
+                .iter()
+                .all(|header| header.drawn_from.is_none())
+        );
     }
 
     #[test]

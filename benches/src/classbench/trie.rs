@@ -26,7 +26,8 @@ pub(crate) fn destinations(
 ) -> Vec<u32> {
     let addresses = vec![0; lengths.len()];
     let nodes = vec![Node::default()];
-    let mut growing = Destinations { branching, correlation, lengths, sources, random, nodes, addresses };
+    let mut growing =
+        Destinations { branching, correlation, lengths, sources, random, nodes, addresses };
     growing.follow(0, 0, 0, (0..lengths.len()).collect(), 0);
     growing.finish(0, 0, 0, Vec::new(), 0);
     growing.addresses
@@ -44,7 +45,13 @@ fn heavier(count: usize, skew: f64) -> usize {
 }
 
 /// The next level's prefixes must be kept apart, or more than `nesting` would lie in one another.
-fn must_part(branching: &Branching, nested: u8, level: u8, count: usize, any_ends_next: bool) -> bool {
+fn must_part(
+    branching: &Branching,
+    nested: u8,
+    level: u8,
+    count: usize,
+    any_ends_next: bool,
+) -> bool {
     // At the last level there is nowhere else to go.
     count > 1 && nested + 1 >= branching.nesting && any_ends_next && level < 31
 }
@@ -59,7 +66,8 @@ struct Sources<'a> {
 impl Sources<'_> {
     fn grow(&mut self, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
         let length = |rule: usize| self.lengths[rule].source;
-        let (ending, mut rest): (Vec<_>, Vec<_>) = rules.into_iter().partition(|&rule| length(rule) == level);
+        let (ending, mut rest): (Vec<_>, Vec<_>) =
+            rules.into_iter().partition(|&rule| length(rule) == level);
         ending.iter().for_each(|&rule| self.addresses[rule] = address);
         if rest.is_empty() {
             return;
@@ -70,9 +78,11 @@ impl Sources<'_> {
         let any_ends_next = rest.iter().any(|&rule| ends_next(rule));
         let at = self.branching.levels[usize::from(level)];
         let light = if must_part(self.branching, nested, level, rest.len(), any_ends_next) {
-            let (next, further): (Vec<_>, Vec<_>) = rest.into_iter().partition(|&rule| ends_next(rule));
+            let (next, further): (Vec<_>, Vec<_>) =
+                rest.into_iter().partition(|&rule| ends_next(rule));
             let light;
-            (rest, light) = if next.len() > further.len() { (next, further) } else { (further, next) };
+            (rest, light) =
+                if next.len() > further.len() { (next, further) } else { (further, next) };
             light
         } else if rest.len() == 1 || !self.random.chance(at.two) {
             Vec::new()
@@ -157,7 +167,8 @@ impl Destinations<'_> {
             if self.must_part(nested, level, &rest) {
                 let (next, further): (Vec<_>, Vec<_>) =
                     rest.into_iter().partition(|&rule| self.lengths[rule].destination == level + 1);
-                let (more, less) = if next.len() > further.len() { (next, further) } else { (further, next) };
+                let (more, less) =
+                    if next.len() > further.len() { (next, further) } else { (further, next) };
                 split[heavy] = more;
                 split[1 - heavy] = less;
             } else if children.contains(&None) && !self.random.chance(at.two) {
@@ -168,7 +179,8 @@ impl Destinations<'_> {
                 let total = rest.len() + weight[0] + weight[1];
                 let wanted = heavier(total, at.skew);
                 let light = (total - wanted).saturating_sub(weight[1 - heavy]);
-                let light = if wanted <= weight[heavy] { rest.len() } else { light.min(rest.len()) };
+                let light =
+                    if wanted <= weight[heavy] { rest.len() } else { light.min(rest.len()) };
                 split[heavy] = rest.split_off(light);
                 split[1 - heavy] = rest;
             }
@@ -224,7 +236,8 @@ mod tests {
     #[test]
     fn a_trie_without_branches_has_one_address_and_a_balanced_one_as_many_as_it_can() {
         let distinct = |two, skew, length| {
-            let addresses = sources(&branching(two, skew), &equal(256, length, 0), &mut Random::new(1));
+            let addresses =
+                sources(&branching(two, skew), &equal(256, length, 0), &mut Random::new(1));
             addresses.into_iter().collect::<BTreeSet<_>>().len()
         };
         assert_eq!(distinct(0.0, 1.0, 32), 1);
@@ -248,9 +261,19 @@ mod tests {
         let sources = sources(&branching(1.0, 0.0), &lengths, &mut Random::new(1));
         let mut correlation = [0.0; 33];
         correlation[1..=12].fill(1.0);
-        let found = destinations(&branching(1.0, 0.0), &correlation, &lengths, &sources, &mut Random::new(2));
+        let found = destinations(
+            &branching(1.0, 0.0),
+            &correlation,
+            &lengths,
+            &sources,
+            &mut Random::new(2),
+        );
         for (source, destination) in sources.iter().zip(&found) {
-            assert_eq!((source ^ destination).leading_zeros(), 12, "{source:08x} {destination:08x}");
+            assert_eq!(
+                (source ^ destination).leading_zeros(),
+                12,
+                "{source:08x} {destination:08x}"
+            );
         }
     }
 
@@ -258,19 +281,24 @@ mod tests {
     fn every_rule_gets_an_address_of_its_length_and_nesting_is_bounded() {
         let mut random = Random::new(3);
         let mut length = || [0, 8, 16, 20, 22, 24, 26, 28, 30, 32][random.below(10)];
-        let lengths: Vec<_> = (0..2000).map(|_| Lengths { source: length(), destination: length() }).collect();
+        let lengths: Vec<_> =
+            (0..2000).map(|_| Lengths { source: length(), destination: length() }).collect();
         let branching = branching(0.5, 0.5);
         let sources = sources(&branching, &lengths, &mut Random::new(4));
         let found = destinations(&branching, &[0.5; 33], &lengths, &sources, &mut Random::new(5));
         for (side, addresses) in [&sources, &found].into_iter().enumerate() {
             let prefixes: BTreeSet<_> = (addresses.iter().zip(&lengths))
                 .map(|(&address, lengths)| {
-                    let prefix = Prefix::new(address, if side == 0 { lengths.source } else { lengths.destination });
+                    let prefix = Prefix::new(
+                        address,
+                        if side == 0 { lengths.source } else { lengths.destination },
+                    );
                     assert_eq!(prefix.address, address);
                     prefix
                 })
                 .collect();
-            let deepest = prefixes.iter().map(|a| prefixes.iter().filter(|b| b.covers(*a)).count()).max();
+            let deepest =
+                prefixes.iter().map(|a| prefixes.iter().filter(|b| b.covers(*a)).count()).max();
             // No hard limit, nor is it one in ClassBench: what joins a way later did not count the prefixes on it.
             assert!(deepest.is_some_and(|deepest| deepest <= 6), "side {side}: {deepest:?}");
         }

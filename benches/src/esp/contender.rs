@@ -8,11 +8,13 @@ use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::{Aes128Gcm, Aes256Gcm};
 use anyhow::{Result, anyhow, ensure};
 use arrayvec::ArrayVec;
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+};
 use chacha20poly1305::ChaCha20Poly1305;
 use xdpfwd_ipsec::{
-    Aad, Aead, AwsLc, BATCH, HEADER, ICV, IN_FRONT, Incoming, Job, NONCE, Outgoing, Protection, RustCrypto, SALT,
-    Transform, Window, behind,
+    Aad, Aead, AwsLc, BATCH, HEADER, ICV, IN_FRONT, Incoming, Job, NONCE, Outgoing, Protection,
+    RustCrypto, SALT, Transform, Window, behind,
 };
 
 use super::options::{Backend, Cipher, Timing};
@@ -64,9 +66,9 @@ impl Frames {
     /// The same, a batch at a time.
     fn batches(&mut self) -> impl Iterator<Item = ArrayVec<&mut [u8], BATCH>> {
         let len = self.len();
-        self.memory
-            .chunks_exact_mut(STRIDE * BATCH)
-            .map(move |frames| frames.chunks_exact_mut(STRIDE).map(|frame| &mut frame[OFFSET..OFFSET + len]).collect())
+        self.memory.chunks_exact_mut(STRIDE * BATCH).map(move |frames| {
+            frames.chunks_exact_mut(STRIDE).map(|frame| &mut frame[OFFSET..OFFSET + len]).collect()
+        })
     }
 }
 
@@ -104,15 +106,21 @@ impl Contender {
             Backend::Rustcrypto => {
                 let length = anyhow!("a key of {} bytes is not what the crate wants", key.len());
                 let alone = match cipher {
-                    Cipher::Aes128Gcm => Alone::Aes128(Aes128Gcm::new_from_slice(&key).map_err(|_| length)?),
-                    Cipher::Aes256Gcm => Alone::Aes256(Aes256Gcm::new_from_slice(&key).map_err(|_| length)?),
+                    Cipher::Aes128Gcm => {
+                        Alone::Aes128(Aes128Gcm::new_from_slice(&key).map_err(|_| length)?)
+                    }
+                    Cipher::Aes256Gcm => {
+                        Alone::Aes256(Aes256Gcm::new_from_slice(&key).map_err(|_| length)?)
+                    }
                     Cipher::ChaCha20Poly1305 => {
                         Alone::ChaCha20(ChaCha20Poly1305::new_from_slice(&key).map_err(|_| length)?)
                     }
                 };
                 (Box::new(RustCrypto::new(transform, &key)?), alone)
             }
-            Backend::IpsecMb => (ipsec_mb(transform, &key)?, Alone::Jobs(ipsec_mb(transform, &key)?)),
+            Backend::IpsecMb => {
+                (ipsec_mb(transform, &key)?, Alone::Jobs(ipsec_mb(transform, &key)?))
+            }
         };
         let protection = Protection::new(aead, transform, SALT_, SPI, true);
         let contender = Self { backend, protection, alone };
@@ -152,7 +160,9 @@ impl Contender {
             let (opened_alone, all) = self.open_alone(frames);
             assert_eq!(all, frames.count(), "what was sealed is opened");
             if pass > 0 {
-                for (samples, sample) in samples.iter_mut().zip([sealed_alone, sealed, opened_alone, opened]) {
+                for (samples, sample) in
+                    samples.iter_mut().zip([sealed_alone, sealed, opened_alone, opened])
+                {
                     samples.push(sample);
                 }
             }
@@ -186,7 +196,8 @@ impl Contender {
         let mut opened = 0;
         let start = Instant::now();
         for batch in frames.batches() {
-            let mut packets: ArrayVec<Incoming<'_>, BATCH> = batch.into_iter().map(Incoming::new).collect();
+            let mut packets: ArrayVec<Incoming<'_>, BATCH> =
+                batch.into_iter().map(Incoming::new).collect();
             self.protection.open_batch(window, black_box(&mut packets));
             opened += packets.iter().filter(|packet| packet.outcome.is_ok()).count();
         }
@@ -237,7 +248,9 @@ impl Contender {
                     let (text, tag) = parts(bytes);
                     let aad = aws_lc_rs::aead::Aad::from(aad(number));
                     if let Ok(nonce) = Nonce::try_assume_unique_for_key(&nonce(number)) {
-                        opened += usize::from(key.open_in_place_separate_tag(nonce, aad, tag, text).is_ok());
+                        opened += usize::from(
+                            key.open_in_place_separate_tag(nonce, aad, tag, text).is_ok(),
+                        );
                     }
                 }
                 (nanoseconds(start), opened)
@@ -263,7 +276,9 @@ fn ipsec_mb(transform: Transform, key: &[u8]) -> Result<Box<dyn Aead>> {
 
 #[cfg(not(feature = "ipsec-mb"))]
 fn ipsec_mb(_transform: Transform, _key: &[u8]) -> Result<Box<dyn Aead>> {
-    anyhow::bail!("this was built without it: cargo build --release -p xdpfwd-bench --features ipsec-mb")
+    anyhow::bail!(
+        "this was built without it: cargo build --release -p xdpfwd-bench --features ipsec-mb"
+    )
 }
 
 fn window() -> Window {
@@ -337,7 +352,8 @@ where
         let tag = aes_gcm::Tag::from_slice(tag);
         let nonce = nonce(number);
         let nonce = aes_gcm::Nonce::from_slice(&nonce);
-        opened += usize::from(cipher.decrypt_in_place_detached(nonce, &aad(number), text, tag).is_ok());
+        opened +=
+            usize::from(cipher.decrypt_in_place_detached(nonce, &aad(number), text, tag).is_ok());
     }
     (nanoseconds(start), opened)
 }

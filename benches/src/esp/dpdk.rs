@@ -32,12 +32,40 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
     let lengths: Vec<String> = texts.iter().map(ToString::to_string).collect();
     let output = Command::new(NAME)
         .args(["--no-huge", "--no-pci", "--no-telemetry", "--no-shconf", "-m", "512"])
-        .args(["--main-lcore", &waiting.to_string(), "-l", &format!("{waiting},{}", arguments.core)])
+        .args([
+            "--main-lcore",
+            &waiting.to_string(),
+            "-l",
+            &format!("{waiting},{}", arguments.core),
+        ])
         .args(["--vdev", &format!("{driver}0"), "--"])
         .args(["--ptest", "throughput", "--silent", "--csv-friendly", "--devtype", driver])
-        .args(["--optype", "aead", "--aead-algo", algorithm, "--aead-op", operation, "--aead-key-sz", key])
-        .args(["--aead-iv-sz", "12", "--aead-aad-sz", "12", "--digest-sz", "16", "--burst-sz", "32"])
-        .args(["--buffer-sz", &lengths.join(","), "--total-ops", &arguments.dpdk_packets.to_string()])
+        .args([
+            "--optype",
+            "aead",
+            "--aead-algo",
+            algorithm,
+            "--aead-op",
+            operation,
+            "--aead-key-sz",
+            key,
+        ])
+        .args([
+            "--aead-iv-sz",
+            "12",
+            "--aead-aad-sz",
+            "12",
+            "--digest-sz",
+            "16",
+            "--burst-sz",
+            "32",
+        ])
+        .args([
+            "--buffer-sz",
+            &lengths.join(","),
+            "--total-ops",
+            &arguments.dpdk_packets.to_string(),
+        ])
         .args(["--pool-sz", &arguments.frames.to_string()])
         .output()
         .context("apt-get install dpdk-dev")?;
@@ -57,7 +85,10 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
                 why.unwrap_or("it does not say why")
             )
         })?;
-        ensure!(rate > 0.0 && cycles > 0.0, "{text} bytes: {rate} Mops and {cycles} cycles are no figures");
+        ensure!(
+            rate > 0.0 && cycles > 0.0,
+            "{text} bytes: {rate} Mops and {cycles} cycles are no figures"
+        );
         figures.push((*text, cycles));
         rates.push(rate * cycles / 1000.0);
     }

@@ -84,7 +84,9 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
             match dpdk::round(arguments, direction, &texts) {
                 Ok(run) => {
                     gigahertz.push(run.gigahertz);
-                    peers.extend(run.cycles.into_iter().map(|(text, cycles)| ((direction, text), cycles)));
+                    peers.extend(
+                        run.cycles.into_iter().map(|(text, cycles)| ((direction, text), cycles)),
+                    );
                 }
                 Err(why) => drop(missing.insert(dpdk::NAME, format!("{why:#}"))),
             }
@@ -99,12 +101,17 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
                     let mut frames = Frames::new(arguments.frames, size);
                     let timings = contender.round(&mut frames, arguments.passes);
                     let transform = arguments.transform.transform();
-                    let mut stages = stage::Round::new(contender.backend, transform, arguments.frames, size)?;
+                    let mut stages =
+                        stage::Round::new(contender.backend, transform, arguments.frames, size)?;
                     Ok((timings, stages.round(arguments.passes)?))
                 })?;
                 for ((direction, timing), stage) in Direction::iter().zip(timings).zip(stages) {
                     let dpdk = peers.get(&(direction, text)).copied();
-                    all.entry((direction, text, contender.backend)).or_default().push(Figures { timing, stage, dpdk });
+                    all.entry((direction, text, contender.backend)).or_default().push(Figures {
+                        timing,
+                        stage,
+                        dpdk,
+                    });
                 }
             }
         }
@@ -112,7 +119,10 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
 
     let (gigahertz, from) = match Median::of(gigahertz) {
         Some(measured) => (measured.median, "as dpdk-test-crypto-perf counts them"),
-        None => (machine.megahertz().context("there is no cpu MHz in /proc/cpuinfo")? / 1000.0, "by /proc/cpuinfo"),
+        None => (
+            machine.megahertz().context("there is no cpu MHz in /proc/cpuinfo")? / 1000.0,
+            "by /proc/cpuinfo",
+        ),
     };
     if !arguments.json {
         println!(
@@ -128,9 +138,21 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         for (&size, &text) in arguments.sizes.iter().zip(&texts) {
             for contender in &contenders {
                 let backend = contender.backend;
-                let figures = all.get(&(direction, text, backend)).map(Vec::as_slice).unwrap_or_default();
-                let row = Row::new(arguments.transform, direction, (size, text), backend, figures, gigahertz);
-                if arguments.json { println!("{}", serde_json::to_string(&row)?) } else { row.print() }
+                let figures =
+                    all.get(&(direction, text, backend)).map(Vec::as_slice).unwrap_or_default();
+                let row = Row::new(
+                    arguments.transform,
+                    direction,
+                    (size, text),
+                    backend,
+                    figures,
+                    gigahertz,
+                );
+                if arguments.json {
+                    println!("{}", serde_json::to_string(&row)?)
+                } else {
+                    row.print()
+                }
             }
         }
     }
@@ -146,7 +168,10 @@ fn check(arguments: &Arguments) -> Result<()> {
         anyhow::bail!("--sizes {size}: a payload has from {smallest} to {largest} bytes");
     }
     let (frames, batch) = (arguments.frames, xdpfwd_ipsec::BATCH);
-    ensure!(frames >= batch && frames.is_multiple_of(batch), "--frames {frames}: must be a multiple of {batch}");
+    ensure!(
+        frames >= batch && frames.is_multiple_of(batch),
+        "--frames {frames}: must be a multiple of {batch}"
+    );
     let cores = thread::available_parallelism().map_or(1, Into::into);
     ensure!(arguments.core < cores, "--core {}: there are {cores}, from 0", arguments.core);
     Ok(())
@@ -158,7 +183,8 @@ fn on_core<T: Send>(core: usize, work: impl FnOnce() -> Result<T> + Send) -> Res
     set.set(core).with_context(|| format!("core {core}"))?;
     thread::scope(|scope| {
         let thread = scope.spawn(move || {
-            sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("staying on core {core}"))?;
+            sched_setaffinity(Pid::from_raw(0), &set)
+                .with_context(|| format!("staying on core {core}"))?;
             work()
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -176,7 +202,11 @@ impl Row {
     ) -> Self {
         let median = |value: &dyn Fn(&Figures) -> f64| Median::of(figures.iter().map(value));
         let of_dpdk = |value: &dyn Fn(&Figures) -> f64| {
-            Median::of(figures.iter().filter_map(|figures| Some(value(figures) * gigahertz / figures.dpdk?)))
+            Median::of(
+                figures
+                    .iter()
+                    .filter_map(|figures| Some(value(figures) * gigahertz / figures.dpdk?)),
+            )
         };
         Self {
             transform,
@@ -218,10 +248,12 @@ impl Row {
 
     fn print(&self) {
         let shown = |median: &Option<Median>, digits: usize| {
-            median
-                .map_or("-".to_owned(), |m| format!("{:.digits$} [{:.digits$}, {:.digits$}]", m.median, m.low, m.high))
+            median.map_or("-".to_owned(), |m| {
+                format!("{:.digits$} [{:.digits$}, {:.digits$}]", m.median, m.low, m.high)
+            })
         };
-        let alone = |median: &Option<Median>| median.map_or("-".to_owned(), |m| format!("{:.1}", m.median));
+        let alone =
+            |median: &Option<Median>| median.map_or("-".to_owned(), |m| format!("{:.1}", m.median));
         println!(
             "{:<5}{:>8}{:>6}  {:<11}{:<21}{:<21}{:<21}{:<9}{:<9}{:<20}{:<20}{:<18}{}",
             self.direction,

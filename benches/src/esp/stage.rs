@@ -18,7 +18,8 @@ use xdpfwd_pipeline::{BuildCx, Cx, NamedStage, PlanCx, PortId, Stage, StageConfi
 use xdpfwd_stages::esp::key_file;
 use xdpfwd_stages::esp::state_file::StateFile;
 use xdpfwd_xsk::{
-    Batch, Census, Counters, EgressQueue, Frame, HugePages, KernelCounters, Pool, Port, Umem, UmemConfig,
+    Batch, Census, Counters, EgressQueue, Frame, HugePages, KernelCounters, Pool, Port, Umem,
+    UmemConfig,
 };
 
 use super::options::Backend;
@@ -39,14 +40,21 @@ type Clock = Rc<RefCell<Vec<f64>>>;
 type Frames = Rc<RefCell<Vec<Frame>>>;
 
 impl Round {
-    pub(super) fn new(backend: Backend, transform: Transform, count: usize, size: usize) -> Result<Self> {
+    pub(super) fn new(
+        backend: Backend,
+        transform: Transform,
+        count: usize,
+        size: usize,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir().context("creating a folder for keys and state files")?;
         key_file::create(&folder.path().join("key"), transform)?;
         for name in ["seal", "open"] {
             StateFile::create(&folder.path().join(name))?;
         }
         let transform = transform.name();
-        let common = |state: &str| format!("lab = true\nstate_file = \"{state}\"\nbackend = \"{backend}\"\n");
+        let common = |state: &str| {
+            format!("lab = true\nstate_file = \"{state}\"\nbackend = \"{backend}\"\n")
+        };
         let sa = format!(
             "[[sa]]\nspi = 0x1001\ntransform = \"{transform}\"\nkey_file = \"key\"\ndestination = \"192.0.2.2\"\n"
         );
@@ -57,22 +65,26 @@ impl Round {
             build::<xdpfwd_stages::EspSealConfig>(&seal, folder.path())?,
             build::<xdpfwd_stages::EspOpenConfig>(&open, folder.path())?,
         ];
-        let chain = stages
-            .into_iter()
-            .zip(&clocks)
-            .zip(["out", "in"])
-            .map(|((stage, clock), name)| NamedStage::new(name, Timed { stage, clock: Rc::clone(clock) }));
+        let chain =
+            stages.into_iter().zip(&clocks).zip(["out", "in"]).map(|((stage, clock), name)| {
+                NamedStage::new(name, Timed { stage, clock: Rc::clone(clock) })
+            });
 
-        let config = UmemConfig { frames: 4096, huge_pages: HugePages::Off, ..UmemConfig::default() };
+        let config =
+            UmemConfig { frames: 4096, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, mut pool) = Umem::new(&config)?;
         let frames = Frames::default();
         for _ in 0..count {
-            let mut frame = pool.alloc().with_context(|| format!("--frames {count}: there are {}", config.frames))?;
+            let mut frame = pool
+                .alloc()
+                .with_context(|| format!("--frames {count}: there are {}", config.frames))?;
             let packet = packet(size);
             frame.append(packet.len())?.copy_from_slice(&packet);
             frames.borrow_mut().push(frame);
         }
-        let port = || -> Box<dyn Port> { Box::new(Loop { umem: umem.clone(), frames: Rc::clone(&frames) }) };
+        let port = || -> Box<dyn Port> {
+            Box::new(Loop { umem: umem.clone(), frames: Rc::clone(&frames) })
+        };
         let worker = Worker::builder(umem.clone(), pool)
             .port(vec![port()])
             .port(vec![port()])
@@ -97,8 +109,10 @@ impl Round {
             let left = self.frames.borrow().len();
             if left != self.count {
                 let drops = self.worker.report().drops;
-                let drops: String =
-                    drops.iter().map(|(reason, count)| format!(" {}: {count}", reason.name())).collect();
+                let drops: String = drops
+                    .iter()
+                    .map(|(reason, count)| format!(" {}: {count}", reason.name()))
+                    .collect();
                 bail!("of {} packets {left} came through; dropped:{drops}", self.count);
             }
         }
@@ -125,7 +139,8 @@ fn packet(size: usize) -> Vec<u8> {
     ip[..12].copy_from_slice(&[0x45, 0, (size >> 8) as u8, size as u8, 0, 0, 0, 0, 64, 17, 0, 0]);
     ip[12..16].copy_from_slice(&Ipv4Addr::new(10, 0, 0, 1).octets());
     ip[16..20].copy_from_slice(&Ipv4Addr::new(10, 1, 0, 1).octets());
-    let sum: u32 = ip[..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let sum: u32 =
+        ip[..20].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
     ip[10..12].copy_from_slice(&sum.to_be_bytes());
     ip[24..26].copy_from_slice(&((size - 20) as u16).to_be_bytes());

@@ -12,7 +12,9 @@ use xdpfwd_stages::MacSwap;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [first, second, rest @ ..] = &arguments[..] else { return Err("usage: cross_connect IF0 IF1 [CORE]".into()) };
+    let [first, second, rest @ ..] = &arguments[..] else {
+        return Err("usage: cross_connect IF0 IF1 [CORE]".into());
+    };
     let core = rest.first().map(|core| core.parse()).transpose()?;
     let port = |interface: &str| PortPlan {
         name: interface.into(),
@@ -25,7 +27,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = |from, to| PathPlan {
         from: PortId(from),
         to: PortId(to),
-        stages: vec![StageOnPath { name: "swap".into(), plan: std::sync::Arc::new(MacSwap), in_kernel: false }],
+        stages: vec![StageOnPath {
+            name: "swap".into(),
+            plan: std::sync::Arc::new(MacSwap),
+            in_kernel: false,
+        }],
     };
     let plan = Plan {
         mode: Mode::Auto,
@@ -40,9 +46,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut control = Control::new()?;
     let data_plane = DataPlane::start(plan, &control)?;
-    println!("{first} {} <-> {second} {}", data_plane.modes()[0].name(), data_plane.modes()[1].name());
+    println!(
+        "{first} {} <-> {second} {}",
+        data_plane.modes()[0].name(),
+        data_plane.modes()[1].name()
+    );
     // Nothing is kept for this host, so that its changes are none of our business.
-    while !matches!(control.wait(Instant::now() + Duration::from_secs(3600))?, Event::Stop(_) | Event::Woken) {}
+    while !matches!(
+        control.wait(Instant::now() + Duration::from_secs(3600))?,
+        Event::Stop(_) | Event::Woken
+    ) {}
     println!("{:#?}", data_plane.stop());
     Ok(())
 }

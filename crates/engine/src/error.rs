@@ -36,7 +36,9 @@ pub enum StartError {
         fix: String,
     },
     /// The XDP program that does a stage's work cannot be loaded.
-    #[error("loading the XDP program with the rules of a stage: {0}; place = \"auto\" falls back to user space")]
+    #[error(
+        "loading the XDP program with the rules of a stage: {0}; place = \"auto\" falls back to user space"
+    )]
     Offload(String),
     /// A stage lacks something that is outside of this process: a file, say.
     #[error("stage {stage}: {source}")]
@@ -154,7 +156,9 @@ pub enum StartError {
         what: String,
     },
     /// A worker could not be pinned.
-    #[error("worker {worker}: cannot pin its thread to core {core}; the cores of this process are {allowed:?}")]
+    #[error(
+        "worker {worker}: cannot pin its thread to core {core}; the cores of this process are {allowed:?}"
+    )]
     Pin {
         /// The worker.
         worker: usize,
@@ -172,7 +176,9 @@ pub enum StartError {
         source: io::Error,
     },
     /// Two ports are on one interface.
-    #[error("ports {first} and {second} are both on {interface}: an interface can be one port only")]
+    #[error(
+        "ports {first} and {second} are both on {interface}: an interface can be one port only"
+    )]
     SameInterface {
         /// One port.
         first: String,
@@ -229,7 +235,10 @@ impl StartError {
                 )
             }
             Self::Packet { source, .. } => {
-                matches!(source, xdpfwd_packet::OpenError::Permission | xdpfwd_packet::OpenError::Unsupported)
+                matches!(
+                    source,
+                    xdpfwd_packet::OpenError::Permission | xdpfwd_packet::OpenError::Unsupported
+                )
             }
             _ => false,
         }
@@ -237,21 +246,27 @@ impl StartError {
 
     pub(crate) fn promiscuous(interface: &str, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::PermissionDenied => Self::Permission { what: format!("{interface}: promiscuous mode") },
+            io::ErrorKind::PermissionDenied => {
+                Self::Permission { what: format!("{interface}: promiscuous mode") }
+            }
             _ => Self::Promiscuous { interface: interface.to_owned(), source },
         }
     }
 
     pub(crate) fn load(error: &libbpf_rs::Error) -> Self {
         match error.kind() {
-            libbpf_rs::ErrorKind::PermissionDenied => Self::Permission { what: "loading the XDP program".into() },
+            libbpf_rs::ErrorKind::PermissionDenied => {
+                Self::Permission { what: "loading the XDP program".into() }
+            }
             _ => Self::Bpf(format!("loading the XDP program: {error:#}")),
         }
     }
 
     pub(crate) fn open(worker: usize, source: OpenError) -> Self {
         match source {
-            OpenError::Busy { .. } => Self::QueueBusy { worker, source, holders: conflicts::of_queue() },
+            OpenError::Busy { .. } => {
+                Self::QueueBusy { worker, source, holders: conflicts::of_queue() }
+            }
             _ => Self::Open { worker, source },
         }
     }

@@ -53,7 +53,9 @@ impl fmt::Display for KeepRule {
             Self::Tcp(port) => write!(f, "tcp/{port}"),
             Self::Udp(port) => write!(f, "udp/{port}"),
             Self::Vlan(id) => write!(f, "vlan/{id}"),
-            word => f.write_str(Self::WORDS.iter().find(|(_, rule)| rule == word).map_or("", |(name, _)| name)),
+            word => f.write_str(
+                Self::WORDS.iter().find(|(_, rule)| rule == word).map_or("", |(name, _)| name),
+            ),
         }
     }
 }
@@ -90,8 +92,19 @@ mod tests {
 
     #[test]
     fn rules_are_read_as_they_are_written() {
-        for text in ["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/1", "tcp/22", "udp/65535", "vlan/1", "vlan/4094"]
-        {
+        for text in [
+            "arp",
+            "nd",
+            "icmp",
+            "local",
+            "lldp",
+            "stp",
+            "tcp/1",
+            "tcp/22",
+            "udp/65535",
+            "vlan/1",
+            "vlan/4094",
+        ] {
             assert_eq!(text.parse::<KeepRule>().unwrap().to_string(), text);
         }
     }

@@ -63,8 +63,8 @@ pub use run::inspect::{Inspection, TableReport};
 pub use run::ledger::{Ledger, TaskReport, WorkerLedger};
 pub use run::reload::ReloadError;
 pub use run::report::{
-    Fallback, KernelReport, PortKernelReport, PortMode, PortReport, REPORTED_ROWS, Report, ReportKind, SCHEMA,
-    StageReport,
+    Fallback, KernelReport, PortKernelReport, PortMode, PortReport, REPORTED_ROWS, Report,
+    ReportKind, SCHEMA, StageReport,
 };
 pub use run::socket::{ControlSocket, Request};
 pub use run::start::Probe;

@@ -142,7 +142,8 @@ impl Plan {
 
     /// Returns every stage of every path with what identifies it over reloads.
     pub(crate) fn stages_with_ids(&self) -> impl Iterator<Item = (StageId, &StageOnPath)> {
-        let stages = |(path, plan): (usize, &'_ PathPlan)| (0..plan.stages.len()).map(move |at| (path, at));
+        let stages =
+            |(path, plan): (usize, &'_ PathPlan)| (0..plan.stages.len()).map(move |at| (path, at));
         self.paths.iter().enumerate().flat_map(stages).map(|(path, at)| {
             let stages = &self.paths[path].stages;
             let stage = &stages[at];
@@ -154,7 +155,9 @@ impl Plan {
     /// Returns a path's name in reports: `"lan->wan"`.
     pub(crate) fn path_name(&self, path: usize) -> String {
         let port = |id: PortId| self.ports.get(usize::from(id.0)).map_or("?", |port| &*port.name);
-        self.paths.get(path).map_or(String::new(), |path| format!("{}->{}", port(path.from), port(path.to)))
+        self.paths
+            .get(path)
+            .map_or(String::new(), |path| format!("{}->{}", port(path.from), port(path.to)))
     }
 
     /// Returns every stage once for each definition.
@@ -170,10 +173,13 @@ impl Plan {
     /// Acquires the resources of every stage, once for each definition. If one fails, those that were acquired before it are
     /// released, and the error names the stage.
     pub(crate) fn acquire(&self, running: Option<&Self>) -> Result<(), (String, ResourceError)> {
-        let mut holders: Vec<&dyn Any> = running.into_iter().flat_map(Self::stages).map(StageOnPath::as_any).collect();
+        let mut holders: Vec<&dyn Any> =
+            running.into_iter().flat_map(Self::stages).map(StageOnPath::as_any).collect();
         let mut acquired: Vec<&Arc<dyn StagePlan>> = Vec::new();
         let is_running = |stage: &StageOnPath| {
-            running.is_some_and(|running| running.stages().any(|other| Arc::ptr_eq(&other.plan, &stage.plan)))
+            running.is_some_and(|running| {
+                running.stages().any(|other| Arc::ptr_eq(&other.plan, &stage.plan))
+            })
         };
         for stage in self.each_stage().filter(|stage| !is_running(stage)) {
             if let Some(owner) = stage.plan.as_resource_owner()
@@ -191,7 +197,9 @@ impl Plan {
     /// Releases the resources of every stage that is not also in another plan.
     pub(crate) fn release(&self, kept: Option<&Self>) {
         let is_kept = |stage: &&StageOnPath| {
-            kept.is_some_and(|kept| kept.stages().any(|other| Arc::ptr_eq(&other.plan, &stage.plan)))
+            kept.is_some_and(|kept| {
+                kept.stages().any(|other| Arc::ptr_eq(&other.plan, &stage.plan))
+            })
         };
         release(self.each_stage().filter(|stage| !is_kept(stage)).map(|stage| &stage.plan));
     }
@@ -206,12 +214,22 @@ impl Plan {
         let port = self.ports.get(usize::from(path.from.0))?;
         let stage = path.stages.get(place)?;
         if !port.io.takes_by_xdp() {
-            return Some(format!("port {} has no XDP program with io = \"{}\"", port.name, port.io));
+            return Some(format!(
+                "port {} has no XDP program with io = \"{}\"",
+                port.name, port.io
+            ));
         }
         if let Some(before) = path.stages.first().filter(|_| place > 0) {
-            return Some(format!("stage {} comes before it, and only the first of a path can be there", before.name));
+            return Some(format!(
+                "stage {} comes before it, and only the first of a path can be there",
+                before.name
+            ));
         }
-        stage.plan.as_xdp_offload().is_none().then(|| "its kind of stage, or its rules, cannot be there".to_owned())
+        stage
+            .plan
+            .as_xdp_offload()
+            .is_none()
+            .then(|| "its kind of stage, or its rules, cannot be there".to_owned())
     }
 }
 
@@ -284,7 +302,10 @@ mod tests {
 
     impl ResourceOwner for Owner {
         fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError> {
-            let others = others.iter().filter_map(|plan| plan.downcast_ref::<Self>()).map(|other| other.name);
+            let others = others
+                .iter()
+                .filter_map(|plan| plan.downcast_ref::<Self>())
+                .map(|other| other.name);
             let others = others.collect::<Vec<_>>().join(" ");
             self.log.lock().unwrap().push(format!("acquire {} beside [{others}]", self.name));
             if self.fails { Err(ResourceError("busy".to_owned())) } else { Ok(()) }
@@ -319,8 +340,10 @@ mod tests {
         let log = Arc::new(Mutex::new(Vec::new()));
         let owner = |name, fails| Arc::new(Owner { name, fails, log: Arc::clone(&log) });
         // The running stage is in both plans: it has its resources, and keeps them.
-        let (running, a, b, c) = (owner("running", false), owner("a", false), owner("b", false), owner("c", true));
-        let (stage, error) = plan(&[&a, &running, &b, &a, &c]).acquire(Some(&plan(&[&running]))).unwrap_err();
+        let (running, a, b, c) =
+            (owner("running", false), owner("a", false), owner("b", false), owner("c", true));
+        let (stage, error) =
+            plan(&[&a, &running, &b, &a, &c]).acquire(Some(&plan(&[&running]))).unwrap_err();
         assert_eq!((&*stage, &*error.to_string()), ("c", "busy"));
         let expected = [
             "acquire a beside [running]",

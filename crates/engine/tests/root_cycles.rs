@@ -23,7 +23,11 @@ impl Has {
     fn now() -> Self {
         let entries = |folder| fs::read_dir(folder).unwrap().count();
         let mappings = fs::read_to_string("/proc/self/maps").unwrap().lines().count();
-        Self { descriptors: entries("/proc/self/fd"), mappings, threads: entries("/proc/self/task") }
+        Self {
+            descriptors: entries("/proc/self/fd"),
+            mappings,
+            threads: entries("/proc/self/task"),
+        }
     }
 }
 
@@ -72,7 +76,11 @@ fn cycle_under_load(cycles: usize) {
                 let cycles_of_round = round..count.min(round + 100);
                 cycles_of_round.clone().for_each(|number| cycle(number, &mut used));
                 let expected = 2 * 4 * cycles_of_round.len();
-                assert!(used.count() >= expected, "a program, a link, two maps for each port: {}", used.count());
+                assert!(
+                    used.count() >= expected,
+                    "a program, a link, two maps for each port: {}",
+                    used.count()
+                );
                 used.wait_until_gone(LONG).unwrap();
             }
         };
@@ -81,7 +89,9 @@ fn cycle_under_load(cycles: usize) {
         run_cycles(cycles);
         let (has, resident_now) = (Has::now(), resident());
 
-        let memory = format!("{resident_before} KiB after {WARM_UP} cycles, {resident_now} KiB after {cycles} more");
+        let memory = format!(
+            "{resident_before} KiB after {WARM_UP} cycles, {resident_now} KiB after {cycles} more"
+        );
         println!("{received} packets; {has:?}; {memory}");
         assert!(received > 0, "there was load");
         assert_eq!(has, had);

@@ -22,9 +22,14 @@ const MOST_GO_ON: usize = 16;
 /// A socket for packets to be meant for: without one, they are not the filter's.
 fn socket() -> Opened<XskPort> {
     // A loopback of its own, for this thread.
-    unshare(CloneFlags::CLONE_NEWNET).unwrap_or_else(|error| panic!("{error} (needs root: `make test`)"));
+    unshare(CloneFlags::CLONE_NEWNET)
+        .unwrap_or_else(|error| panic!("{error} (needs root: `make test`)"));
     let umem = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
-    xdpfwd_xsk::Builder::new(umem).mode(xdpfwd_xsk::BindMode::Copy).queue("lo", 1, 0).open().unwrap()
+    xdpfwd_xsk::Builder::new(umem)
+        .mode(xdpfwd_xsk::BindMode::Copy)
+        .queue("lo", 1, 0)
+        .open()
+        .unwrap()
 }
 
 /// Numbers of packets judged.
@@ -54,11 +59,17 @@ fn judge_in_the_kernel(sets: usize) {
     let parts = thread::scope(|scope| {
         let part = |first| scope.spawn(move || judge_sets(seed, (first..sets).step_by(threads)));
         let parts: Vec<_> = (0..threads).map(part).collect();
-        parts.into_iter().map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic))).collect::<Vec<_>>()
+        parts
+            .into_iter()
+            .map(|part| part.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect::<Vec<_>>()
     });
     let sum = |number: fn(&CaseCounts) -> usize| parts.iter().map(number).sum::<usize>();
-    let (cases, by_a_rule, mangled) =
-        (sum(|counts| counts.packets), sum(|counts| counts.by_a_rule), sum(|counts| counts.mangled));
+    let (cases, by_a_rule, mangled) = (
+        sum(|counts| counts.packets),
+        sum(|counts| counts.by_a_rule),
+        sum(|counts| counts.mangled),
+    );
     println!("{cases} packets, {by_a_rule} decided by a rule, {mangled} mangled");
     assert!(cases >= sets * 1_000_000 / 1024);
     assert!(by_a_rule * 100 >= cases * 30, "{by_a_rule} of {cases} decided by a rule");
@@ -79,7 +90,8 @@ fn judge_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
         let mut program = XdpProgram::load(1, &Keep::new(), Some(kernel)).unwrap();
         program.direct(0, fd).unwrap();
         let any: &dyn Any = &*plan;
-        let mut stage = Filter::new(Arc::clone(any.downcast_ref::<FilterPlan>().unwrap().program()));
+        let mut stage =
+            Filter::new(Arc::clone(any.downcast_ref::<FilterPlan>().unwrap().program()));
         let mut drops: HashMap<Reason, u64> = HashMap::new();
         for number in 0..PACKETS {
             let (frame, was_mangled) = packet(&mut lot);
@@ -88,11 +100,17 @@ fn judge_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
                 continue;
             }
             let expected = drawn.by_looking(&frame);
-            let in_user_space = stage.judge(look_at(&frame, &Headers::parse(&frame)), frame.len(), 0);
+            let in_user_space =
+                stage.judge(look_at(&frame, &Headers::parse(&frame)), frame.len(), 0);
             let in_kernel = program.judge(&frame).unwrap();
-            let of_kernel = if expected.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
-            let what =
-                || format!("FILTER_SEED={seed}, set {set}, packet {number}: {frame:02x?} by {:#?}", drawn.written);
+            let of_kernel =
+                if expected.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
+            let what = || {
+                format!(
+                    "FILTER_SEED={seed}, set {set}, packet {number}: {frame:02x?} by {:#?}",
+                    drawn.written
+                )
+            };
             assert_eq!(in_user_space, expected, "{}", what());
             assert_eq!(in_kernel, of_kernel, "{expected:?}: {}", what());
             if let Some(reason) = expected.drop {
@@ -109,7 +127,8 @@ fn judge_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
             "FILTER_SEED={seed}, set {set}: {:#?}",
             drawn.written
         );
-        let counted: HashMap<Reason, u64> = program.counters().drops().filter(|(_, count)| *count > 0).collect();
+        let counted: HashMap<Reason, u64> =
+            program.counters().drops().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, drops, "FILTER_SEED={seed}, set {set}: {:#?}", drawn.written);
     }
     counts
@@ -152,10 +171,13 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
         let tags = &image.tables.arrays.iter().find(|array| array.map == "tags_v4").unwrap().bytes;
         tags.as_chunks().0.iter().any(|tags| u64::from_ne_bytes(*tags) >> 63 == 1)
     };
-    let in_kernel =
-        std::iter::repeat_with(|| drawn.plan("kernel")).take(50).find(is_full).expect("none of fifty is full");
+    let in_kernel = std::iter::repeat_with(|| drawn.plan("kernel"))
+        .take(50)
+        .find(is_full)
+        .expect("none of fifty is full");
     let kernel = in_kernel.as_xdp_offload().unwrap().image();
-    let values = |map: &str| kernel.tables.arrays.iter().find(|array| array.map == map).unwrap().values;
+    let values =
+        |map: &str| kernel.tables.arrays.iter().find(|array| array.map == map).unwrap().values;
     assert!(values("parts_v4") > 100 && values("parts_v6") > 100);
     let mut program = XdpProgram::load(1, &Keep::new(), Some(kernel)).unwrap();
     program.direct(0, opened.ports[0].fd().unwrap()).unwrap();
@@ -164,7 +186,8 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
     for number in 0..40_000 {
         // The ends of a rule, or one of each of two, now and then a bit off.
         let ((source, _, is_v4), (_, destination, _)) = (lot.of(&ends), lot.of(&ends));
-        let (own, destination_of_own) = (lot.one_in(3), ends.iter().find(|end| end.0 == source).unwrap().1);
+        let (own, destination_of_own) =
+            (lot.one_in(3), ends.iter().find(|end| end.0 == source).unwrap().1);
         let destination = if own { destination } else { destination_of_own };
         let source = if lot.one_in(3) { source ^ 1 << lot.below(32) } else { source };
         let mut frame = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01".to_vec();
@@ -180,7 +203,8 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
         }
         frame.extend(udp);
         let outcome = stage.judge(look_at(&frame, &Headers::parse(&frame)), frame.len(), 0);
-        let expected = if outcome.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
+        let expected =
+            if outcome.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
         assert_eq!(
             program.judge(&frame).unwrap(),
             expected,
@@ -202,10 +226,14 @@ fn what_is_kept_is_kept_from_the_filter() {
     let drop_all = RuleSet::of(vec!["drop".into()], &mut SplitMix64::new(1), 0);
     let plan = drop_all.plan("kernel");
     let opened = socket();
-    let mut program = XdpProgram::load(1, &keep, Some(plan.as_xdp_offload().unwrap().image())).unwrap();
+    let mut program =
+        XdpProgram::load(1, &keep, Some(plan.as_xdp_offload().unwrap().image())).unwrap();
     program.direct(0, opened.ports[0].fd().unwrap()).unwrap();
     let own = xdpfwd_engine::GoodFor { destination: true, target: true };
-    let own = xdpfwd_engine::OwnAddresses { ipv4: [("192.0.2.1".parse().unwrap(), own)].into(), ..Default::default() };
+    let own = xdpfwd_engine::OwnAddresses {
+        ipv4: [("192.0.2.1".parse().unwrap(), own)].into(),
+        ..Default::default()
+    };
     program.follow(&own).unwrap();
     let request = |target: u8| {
         let mut frame = vec![0xff; 6];
@@ -216,7 +244,10 @@ fn what_is_kept_is_kept_from_the_filter() {
         frame
     };
     assert_eq!(program.judge(&request(1)).unwrap(), XdpDecision::Kept);
-    let packet =
-        [&request(1)[..12], &[8, 0, 0x45, 0, 0, 20, 0, 7, 0x40, 0, 64, 59, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]].concat();
+    let packet = [
+        &request(1)[..12],
+        &[8, 0, 0x45, 0, 0, 20, 0, 7, 0x40, 0, 64, 59, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2],
+    ]
+    .concat();
     assert_eq!(program.judge(&packet).unwrap(), XdpDecision::Dropped);
 }

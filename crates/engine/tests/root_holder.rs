@@ -26,7 +26,8 @@ fn start() -> Result<(), StartError> {
 fn in_the_way(chain: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     let error = chain.fwd().run(start).unwrap().unwrap_err();
     let text = error.to_string();
-    let command = text.split('`').nth(1).unwrap_or_else(|| panic!("no command in: {text}")).to_owned();
+    let command =
+        text.split('`').nth(1).unwrap_or_else(|| panic!("no command in: {text}")).to_owned();
     let StartError::AttachedAlready { interface, program } = error else { panic!("{text}") };
     assert_eq!(interface, "fwd0", "{text}");
     let program = *program.unwrap_or_else(|| panic!("{text}"));
@@ -67,10 +68,13 @@ fn a_program_on_an_interface_above_is_found() {
     // /sys shows the interfaces of the namespace in which it was mounted.
     let program = chain.fwd().run(|| {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+            .unwrap();
         mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).unwrap();
         let error = start().unwrap_err();
-        let StartError::AttachedAlready { program: Some(program), .. } = error else { panic!("{error}") };
+        let StartError::AttachedAlready { program: Some(program), .. } = error else {
+            panic!("{error}")
+        };
         program
     });
     let program = program.unwrap();
@@ -101,19 +105,29 @@ fn a_link_without_a_process_is_named() {
     let chain = chain(Chain::builder());
     let pin = || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+            .unwrap();
         mount(Some("bpf"), "/mnt", Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
         let index = nix::net::if_::if_nametoindex("fwd0").unwrap();
         let object = libbpf_rs::ObjectBuilder::default().open_file(OBJECT).unwrap().load().unwrap();
         let mut link = object.progs_mut().next().unwrap().attach_xdp(index as i32).unwrap();
         link.pin("/mnt/link").unwrap();
-        let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_fd().as_raw_fd())).unwrap();
-        let id = fdinfo.lines().find_map(|line| line.strip_prefix("link_id:")).unwrap().trim().parse().unwrap();
+        let fdinfo =
+            fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_fd().as_raw_fd())).unwrap();
+        let id = fdinfo
+            .lines()
+            .find_map(|line| line.strip_prefix("link_id:"))
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
         drop((link, object));
 
         let error = start().unwrap_err();
         let text = error.to_string();
-        let StartError::AttachedAlready { program: Some(program), .. } = error else { panic!("{text}") };
+        let StartError::AttachedAlready { program: Some(program), .. } = error else {
+            panic!("{text}")
+        };
         assert_eq!(program.keeper, Keeper::Link(id), "{text}");
         assert!(text.ends_with(&format!("`bpftool link detach id {id}` takes it off")), "{text}");
         // What that command does, without needing bpftool.

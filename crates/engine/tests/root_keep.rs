@@ -14,13 +14,15 @@ use proptest::test_runner::{Config, TestRunner};
 use xdpfwd_engine::{GoodFor, Keep, KeepRule, OwnAddresses, XdpDecision, XdpProgram};
 use xdpfwd_wire::MacAddr;
 
-const RULES: [&str; 9] = ["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"];
+const RULES: [&str; 9] =
+    ["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"];
 
 const BOTH: GoodFor = GoodFor { destination: true, target: true };
 
 /// As frames.py has it.
 fn own() -> OwnAddresses {
-    let (destination, target) = (GoodFor { target: false, ..BOTH }, GoodFor { destination: false, ..BOTH });
+    let (destination, target) =
+        (GoodFor { target: false, ..BOTH }, GoodFor { destination: false, ..BOTH });
     let ipv4 = [("192.0.2.1", BOTH), ("10.255.0.1", BOTH), ("172.17.0.1", destination)];
     let ipv6 = [("2001:db8::1", BOTH), ("fe80::1", BOTH), ("2001:db8::7", target)];
     OwnAddresses {
@@ -33,8 +35,8 @@ fn own() -> OwnAddresses {
 
 fn program(rules: &[&str], own: OwnAddresses) -> XdpProgram {
     let keep: Keep = rules.iter().map(|rule| rule.parse().unwrap()).collect();
-    let mut program =
-        XdpProgram::load(1, &keep, None).unwrap_or_else(|error| panic!("{error}\n(needs root: `make test`)"));
+    let mut program = XdpProgram::load(1, &keep, None)
+        .unwrap_or_else(|error| panic!("{error}\n(needs root: `make test`)"));
     program.follow(&own).unwrap();
     program
 }
@@ -54,12 +56,18 @@ fn frames() -> Vec<Sample> {
         let output = Command::new(python).arg(script).output().ok()?;
         output.status.success().then_some(output.stdout)
     });
-    let output = String::from_utf8(output.expect("python3 with scapy: `make test-deps` installs it")).unwrap();
+    let output =
+        String::from_utf8(output.expect("python3 with scapy: `make test-deps` installs it"))
+            .unwrap();
     let byte = |hex: &[u8]| u8::from_str_radix(str::from_utf8(hex).unwrap(), 16).unwrap();
     let frame = |line: &str| {
         let [name, rules, hex] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let kept_by = rules.split_whitespace().map(ToOwned::to_owned).collect();
-        Sample { name: name.to_owned(), kept_by, bytes: hex.as_bytes().chunks(2).map(byte).collect() }
+        Sample {
+            name: name.to_owned(),
+            kept_by,
+            bytes: hex.as_bytes().chunks(2).map(byte).collect(),
+        }
     };
     output.lines().map(frame).collect()
 }
@@ -91,10 +99,16 @@ fn each_rule_keeps_what_it_says_and_nothing_else() {
 #[test]
 fn without_rules_or_addresses_nothing_is_kept() {
     let strangers = OwnAddresses::default();
-    for (mut program, link_local) in [(program(&[], own()), false), (program(&RULES, strangers), true)] {
+    for (mut program, link_local) in
+        [(program(&[], own()), false), (program(&RULES, strangers), true)]
+    {
         for Sample { name, kept_by, bytes } in frames() {
             let to_next_device = kept_by.contains("lldp") || kept_by.contains("stp");
-            let expected = if link_local && to_next_device { XdpDecision::Kept } else { XdpDecision::ForStages };
+            let expected = if link_local && to_next_device {
+                XdpDecision::Kept
+            } else {
+                XdpDecision::ForStages
+            };
             assert_eq!(program.judge(&bytes).unwrap(), expected, "{name}");
         }
     }
@@ -126,7 +140,10 @@ fn addresses_are_followed() {
         [false, true, false]
     );
     // ARP requests go to all, whatever our MAC address is.
-    assert_eq!(kept(OwnAddresses { macs: [MacAddr([2, 0, 0, 0, 0, 9])].into(), ..own() }), [false, false, true]);
+    assert_eq!(
+        kept(OwnAddresses { macs: [MacAddr([2, 0, 0, 0, 0, 9])].into(), ..own() }),
+        [false, false, true]
+    );
     assert_eq!(kept(own()), [true, true, true]);
 }
 
@@ -140,14 +157,20 @@ fn addresses_that_do_not_fit_are_entered_when_they_do() {
     };
     program.follow(&many(0, 65_536)).unwrap();
     let error = program.follow(&many(100, 65_736)).unwrap_err().to_string();
-    assert!(error.starts_with("100 of this host's addresses cannot be followed (at most 65536"), "{error}");
+    assert!(
+        error.starts_with("100 of this host's addresses cannot be followed (at most 65536"),
+        "{error}"
+    );
     program.follow(&many(200, 65_736)).unwrap();
     let mut ping = frames().into_iter().find(|frame| frame.name == "ping").unwrap().bytes;
     let mut kept = |number: u32| {
         ping[30..34].copy_from_slice(&(0x0a00_0000 + number).to_be_bytes());
         program.judge(&ping).unwrap() == XdpDecision::Kept
     };
-    assert_eq!([199, 200, 65_535, 65_635, 65_735, 65_736].map(&mut kept), [false, true, true, true, true, false]);
+    assert_eq!(
+        [199, 200, 65_535, 65_635, 65_735, 65_736].map(&mut kept),
+        [false, true, true, true, true, false]
+    );
 }
 
 /// However a frame is cut, it is kept only if the second opinion says so.
@@ -162,7 +185,12 @@ fn frames_that_are_cut_short_are_judged_alike() {
             for length in 14..bytes.len() {
                 let cut = &bytes[..length];
                 let kept = program.judge(cut).unwrap() == XdpDecision::Kept;
-                assert_eq!(kept, oracle.keeps(cut), "{rule}: {name}: {length} bytes of {}", bytes.len());
+                assert_eq!(
+                    kept,
+                    oracle.keeps(cut),
+                    "{rule}: {name}: {length} bytes of {}",
+                    bytes.len()
+                );
             }
         }
     }
@@ -187,8 +215,8 @@ enum Mangle {
 
 /// Bytes that mean something to a parser: protocols, lengths, flags, own addresses.
 const WORDS: [u8; 28] = [
-    0, 1, 2, 4, 6, 8, 17, 20, 22, 43, 44, 50, 51, 53, 58, 59, 60, 0x45, 0x46, 0x4f, 0x60, 0x81, 0x88, 131, 135, 137,
-    0xdd, 0xff,
+    0, 1, 2, 4, 6, 8, 17, 20, 22, 43, 44, 50, 51, 53, 58, 59, 60, 0x45, 0x46, 0x4f, 0x60, 0x81,
+    0x88, 131, 135, 137, 0xdd, 0xff,
 ];
 
 fn mangle() -> impl Strategy<Value = Mangle> {
@@ -205,8 +233,12 @@ fn mangle() -> impl Strategy<Value = Mangle> {
 fn mangled(mut frame: Vec<u8>, mangles: &[Mangle]) -> Vec<u8> {
     for mangle in mangles {
         match *mangle {
-            Mangle::Byte(at, byte) => frame.get_mut(usize::from(at)).into_iter().for_each(|old| *old = byte),
-            Mangle::Word(at, word) => frame.get_mut(usize::from(at)).into_iter().for_each(|old| *old = WORDS[word]),
+            Mangle::Byte(at, byte) => {
+                frame.get_mut(usize::from(at)).into_iter().for_each(|old| *old = byte)
+            }
+            Mangle::Word(at, word) => {
+                frame.get_mut(usize::from(at)).into_iter().for_each(|old| *old = WORDS[word])
+            }
             Mangle::Cut(length) => frame.truncate(usize::from(length)),
             Mangle::Repeat(at, length) => {
                 let (at, end) = (usize::from(at), usize::from(at) + usize::from(length));
@@ -229,9 +261,12 @@ fn frames_that_are_mangled_are_judged_alike() {
     let own = own();
     let frames = frames();
     let judges = RULES
-        .map(|rule| (program(&[rule], own.clone()), Oracle::new(rule.parse::<KeepRule>().unwrap(), &own)))
+        .map(|rule| {
+            (program(&[rule], own.clone()), Oracle::new(rule.parse::<KeepRule>().unwrap(), &own))
+        })
         .map(RefCell::new);
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(4000);
+    let cases =
+        std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(4000);
     let config = Config { failure_persistence: None, ..Config::with_cases(cases) };
     let (kept, all) = (Cell::new(0), Cell::new(0));
     let ways = (0..frames.len(), vec(mangle(), 0..5));
@@ -240,7 +275,14 @@ fn frames_that_are_mangled_are_judged_alike() {
         for judge in &judges {
             let (program, oracle) = &mut *judge.borrow_mut();
             let says = program.judge(&bytes).unwrap() == XdpDecision::Kept;
-            prop_assert_eq!(says, oracle.keeps(&bytes), "{}: {} {:02x?}", oracle.rule, &frames[frame].name, bytes);
+            prop_assert_eq!(
+                says,
+                oracle.keeps(&bytes),
+                "{}: {} {:02x?}",
+                oracle.rule,
+                &frames[frame].name,
+                bytes
+            );
             kept.set(kept.get() + u32::from(says));
             all.set(all.get() + 1);
         }

@@ -93,13 +93,25 @@ fn a_panic_stops_everything_and_everything_is_counted() {
             }
 
             let worker = usize::from(workers) - 1;
-            assert_eq!(failure, Some(WorkerFailure { worker, panic: Some("on purpose".into()) }), "{place:?}");
+            assert_eq!(
+                failure,
+                Some(WorkerFailure { worker, panic: Some("on purpose".into()) }),
+                "{place:?}"
+            );
             assert_eq!(report.failure, failure.map(|failure| failure.to_string()));
             assert_eq!(interfaces_with_xdp(&chain), 0);
             let wan = &report.ports[1];
-            assert_eq!(sink.seen().unwrap().arrived.packets + report.kernel.tx_dropped, wan.tx_packets, "{report:?}");
+            assert_eq!(
+                sink.seen().unwrap().arrived.packets + report.kernel.tx_dropped,
+                wan.tx_packets,
+                "{report:?}"
+            );
             if place == Place::Process {
-                assert!((1..=64).contains(&report.frames.leaked), "the batch that was broken off: {:?}", report.frames);
+                assert!(
+                    (1..=64).contains(&report.frames.leaked),
+                    "the batch that was broken off: {:?}",
+                    report.frames
+                );
             } else {
                 assert_eq!(report.frames.leaked, 0, "between batches: {:?}", report.frames);
             }
@@ -112,7 +124,11 @@ fn a_panic_stops_everything_and_everything_is_counted() {
             if place != Place::Counters {
                 assert!(own.counters["seen"] >= 2000, "its own counters: {report:?}");
             }
-            assert_eq!(report.frames.total, u64::from(workers) * 4096, "all workers are in the report");
+            assert_eq!(
+                report.frames.total,
+                u64::from(workers) * 4096,
+                "all workers are in the report"
+            );
         }
     }
 }

@@ -50,10 +50,14 @@ impl<'a> Columns<'a> {
     fn next(&mut self, expected: &str) -> Result<(&'a str, usize), Problem> {
         let rest = &self.text[self.at..];
         let Some(start) = rest.find(|character: char| !character.is_whitespace()) else {
-            return Err(self.problem(self.text.trim_end().len(), format!("the line ends: expected {expected}")));
+            return Err(self.problem(
+                self.text.trim_end().len(),
+                format!("the line ends: expected {expected}"),
+            ));
         };
         let start = self.at + start;
-        let length = self.text[start..].find(char::is_whitespace).unwrap_or(self.text.len() - start);
+        let length =
+            self.text[start..].find(char::is_whitespace).unwrap_or(self.text.len() - start);
         self.at = start + length;
         Ok((&self.text[start..self.at], start))
     }
@@ -76,14 +80,18 @@ impl<'a> Columns<'a> {
         const PROTOCOL: &str = "the protocol and its mask, like 0x06/0xFF or 0x00/0x00";
         let (word, at) = self.next(PROTOCOL)?;
         let hexadecimal = |text: &str| u8::from_str_radix(text.strip_prefix("0x")?, 16).ok();
-        let protocol = word.split_once('/').and_then(|(value, mask)| Some((hexadecimal(value)?, hexadecimal(mask)?)));
+        let protocol = word
+            .split_once('/')
+            .and_then(|(value, mask)| Some((hexadecimal(value)?, hexadecimal(mask)?)));
         let protocol = match protocol {
             Some((_, 0)) => None,
             Some((protocol, 0xff)) => Some(protocol),
             _ => return Err(self.problem(at, format!("`{word}`: expected {PROTOCOL}"))),
         };
-        let whole = |prefix: Ipv4Net| Some(IpNet::V4(prefix)).filter(|prefix| prefix.prefix_len() > 0);
-        let part = |range: RangeInclusive<u16>| Some(range).filter(|range| *range != (0..=u16::MAX));
+        let whole =
+            |prefix: Ipv4Net| Some(IpNet::V4(prefix)).filter(|prefix| prefix.prefix_len() > 0);
+        let part =
+            |range: RangeInclusive<u16>| Some(range).filter(|range| *range != (0..=u16::MAX));
         let matches = Match {
             version: Some(Version::V4),
             source: whole(source),
@@ -97,10 +105,12 @@ impl<'a> Columns<'a> {
     }
 
     fn prefix(&self, word: &str, at: usize) -> Result<Ipv4Net, Problem> {
-        let wrong = || self.problem(at, format!("`{word}` is no prefix: expected one like 192.0.2.0/24"));
+        let wrong =
+            || self.problem(at, format!("`{word}` is no prefix: expected one like 192.0.2.0/24"));
         let (address, length) = word.split_once('/').ok_or_else(wrong)?;
         let address = Ipv4Addr::from_str(address).map_err(|_| wrong())?;
-        let prefix = Ipv4Net::new(address, length.parse().map_err(|_| wrong())?).map_err(|_| wrong())?;
+        let prefix =
+            Ipv4Net::new(address, length.parse().map_err(|_| wrong())?).map_err(|_| wrong())?;
         // The format's own generator leaves bits beyond the length.
         Ok(prefix.trunc())
     }
@@ -127,7 +137,10 @@ mod tests {
                     @0.0.0.0/0 0.0.0.0/0 0 : 65535 0 : 65535 0x00/0x00\n";
         let ClassBench { rules, with_more } = parse_classbench(text, Verdict::Drop).unwrap();
         let shown: Vec<_> = rules.iter().map(|(line, rule)| format!("{line} {rule}")).collect();
-        assert_eq!(shown, ["1 drop ipv4 src 10.1.0.0/16 dst 192.0.2.7/32 proto tcp dport 80", "2 drop ipv4"]);
+        assert_eq!(
+            shown,
+            ["1 drop ipv4 src 10.1.0.0/16 dst 192.0.2.7/32 proto tcp dport 80", "2 drop ipv4"]
+        );
         assert_eq!(with_more, 1);
     }
 

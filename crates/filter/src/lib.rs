@@ -16,7 +16,9 @@ mod shadow;
 mod signature;
 
 pub use classbench::{ClassBench, parse_classbench};
-pub use classifier::{Classifier, FlowCache, Image, NotForKernel, Shape, SpaceImage, Table, TupleShape};
+pub use classifier::{
+    Classifier, FlowCache, Image, NotForKernel, Shape, SpaceImage, Table, TupleShape,
+};
 pub use key::{Addresses, Fragment, Key, L4};
 pub use language::{Problem, parse, parse_rule, parse_signature, parse_signatures};
 pub use rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};

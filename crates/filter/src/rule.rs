@@ -134,15 +134,21 @@ impl Match {
 
     fn matches(&self, key: &Key) -> bool {
         let (source, destination, version) = match key.addresses {
-            Addresses::V4 { source, destination } => {
-                (std::net::IpAddr::V4(source.into()), std::net::IpAddr::V4(destination.into()), Version::V4)
-            }
-            Addresses::V6 { source, destination } => {
-                (std::net::IpAddr::V6(source.into()), std::net::IpAddr::V6(destination.into()), Version::V6)
-            }
+            Addresses::V4 { source, destination } => (
+                std::net::IpAddr::V4(source.into()),
+                std::net::IpAddr::V4(destination.into()),
+                Version::V4,
+            ),
+            Addresses::V6 { source, destination } => (
+                std::net::IpAddr::V6(source.into()),
+                std::net::IpAddr::V6(destination.into()),
+                Version::V6,
+            ),
         };
         let ports = match key.l4 {
-            L4::Ports { source, destination } | L4::Tcp { source, destination, .. } => Some((source, destination)),
+            L4::Ports { source, destination } | L4::Tcp { source, destination, .. } => {
+                Some((source, destination))
+            }
             L4::None | L4::Icmp { .. } => None,
         };
         let flags = if let L4::Tcp { flags, .. } = key.l4 { Some(flags) } else { None };
@@ -151,9 +157,17 @@ impl Match {
             && self.source.is_none_or(|prefix| prefix.contains(&source))
             && self.destination.is_none_or(|prefix| prefix.contains(&destination))
             && self.protocol.is_none_or(|protocol| protocol == key.protocol)
-            && self.source_port.as_ref().is_none_or(|range| ports.is_some_and(|(port, _)| range.contains(&port)))
-            && self.destination_port.as_ref().is_none_or(|range| ports.is_some_and(|(_, port)| range.contains(&port)))
-            && self.flags.is_none_or(|wanted| flags.is_some_and(|flags| flags & wanted.mask == wanted.value))
+            && self
+                .source_port
+                .as_ref()
+                .is_none_or(|range| ports.is_some_and(|(port, _)| range.contains(&port)))
+            && self
+                .destination_port
+                .as_ref()
+                .is_none_or(|range| ports.is_some_and(|(_, port)| range.contains(&port)))
+            && self
+                .flags
+                .is_none_or(|wanted| flags.is_some_and(|flags| flags & wanted.mask == wanted.value))
             && self.icmp_type.is_none_or(|wanted| icmp.is_some_and(|(kind, _)| kind == wanted))
             && self.icmp_code.is_none_or(|wanted| icmp.is_some_and(|(_, code)| code == wanted))
             && self.vlan.is_none_or(|vlan| key.vlan == Some(vlan))

@@ -28,7 +28,8 @@ pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
         let mut from = 0;
         // Whatever covers it matches its example.
         for _ in 0..LOOKED_AT {
-            let earlier = classifier.first_match(&example, from).filter(|&earlier| earlier < number)?;
+            let earlier =
+                classifier.first_match(&example, from).filter(|&earlier| earlier < number)?;
             let by = &rules[earlier as usize];
             if by.verdict.is_some() && by.matches.covers(&rule.matches) {
                 return Some(Shadowed { rule: number, by: earlier });
@@ -59,7 +60,8 @@ impl Match {
                 Addresses::V4 { source: of(self.source), destination: of(self.destination) }
             }
         };
-        let first = |range: &Option<RangeInclusive<u16>>| range.as_ref().map_or(0, |range| *range.start());
+        let first =
+            |range: &Option<RangeInclusive<u16>>| range.as_ref().map_or(0, |range| *range.start());
         let (source, destination) = (first(&self.source_port), first(&self.destination_port));
         let l4 = if let Some(flags) = self.flags {
             L4::Tcp { source, destination, flags: flags.value }
@@ -113,11 +115,16 @@ impl Match {
     ) -> bool {
         let all = 0..=u16::MAX;
         // One that wants a port at all is only met by packets that have both.
-        let has_ports = other.source_port.is_some() || other.destination_port.is_some() || other.flags.is_some();
-        let implied = |range: &Option<RangeInclusive<u16>>| range.clone().or(has_ports.then(|| all.clone()));
+        let has_ports = other.source_port.is_some()
+            || other.destination_port.is_some()
+            || other.flags.is_some();
+        let implied =
+            |range: &Option<RangeInclusive<u16>>| range.clone().or(has_ports.then(|| all.clone()));
         let one = |own: &Option<RangeInclusive<u16>>, others: &Option<RangeInclusive<u16>>| {
-            own.as_ref().is_none_or(|own| implied(others).is_some_and(|others| covers(own, &others)))
+            own.as_ref()
+                .is_none_or(|own| implied(others).is_some_and(|others| covers(own, &others)))
         };
-        one(&self.source_port, &other.source_port) && one(&self.destination_port, &other.destination_port)
+        one(&self.source_port, &other.source_port)
+            && one(&self.destination_port, &other.destination_port)
     }
 }

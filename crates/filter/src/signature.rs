@@ -42,8 +42,11 @@ impl Scanner {
     pub fn new(signatures: &[Signature]) -> Result<Self, BuildError> {
         let mut parts = Vec::new();
         for no_case in [false, true] {
-            let own: Vec<u32> =
-                (0..).zip(signatures).filter(|(_, own)| own.no_case == no_case).map(|(n, _)| n).collect();
+            let own: Vec<u32> = (0..)
+                .zip(signatures)
+                .filter(|(_, own)| own.no_case == no_case)
+                .map(|(n, _)| n)
+                .collect();
             if own.is_empty() {
                 continue;
             }
@@ -63,7 +66,10 @@ impl Scanner {
 
     /// Room for what it finds.
     pub fn hits(&self) -> Hits {
-        Hits { found: Vec::with_capacity(self.windows.len()), is_found: vec![false; self.windows.len()] }
+        Hits {
+            found: Vec::with_capacity(self.windows.len()),
+            is_found: vec![false; self.windows.len()],
+        }
     }
 
     /// The signatures whose pattern is in a payload, where it has to be; in their order.
@@ -123,13 +129,21 @@ mod tests {
     fn by_looking(signatures: &[Signature], payload: &[u8]) -> Vec<u32> {
         let is_in = |signature: &Signature| {
             let first = usize::from(signature.offset).min(payload.len());
-            let end = signature.depth.map_or(payload.len(), |depth| (first + usize::from(depth)).min(payload.len()));
-            payload[first..end].windows(signature.bytes.len()).any(|window| match signature.no_case {
-                true => window.eq_ignore_ascii_case(&signature.bytes),
-                false => window == signature.bytes,
+            let end = signature
+                .depth
+                .map_or(payload.len(), |depth| (first + usize::from(depth)).min(payload.len()));
+            payload[first..end].windows(signature.bytes.len()).any(|window| {
+                match signature.no_case {
+                    true => window.eq_ignore_ascii_case(&signature.bytes),
+                    false => window == signature.bytes,
+                }
             })
         };
-        (0..).zip(signatures).filter(|(_, signature)| is_in(signature)).map(|(number, _)| number).collect()
+        (0..)
+            .zip(signatures)
+            .filter(|(_, signature)| is_in(signature))
+            .map(|(number, _)| number)
+            .collect()
     }
 
     fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {

@@ -123,7 +123,13 @@ type InFront = [u8; IN_FRONT];
 
 impl Protection {
     /// With `extended`, sequence numbers have 64 bits.
-    pub fn new(aead: Box<dyn Aead>, transform: Transform, salt: [u8; SALT], spi: u32, extended: bool) -> Self {
+    pub fn new(
+        aead: Box<dyn Aead>,
+        transform: Transform,
+        salt: [u8; SALT],
+        spi: u32,
+        extended: bool,
+    ) -> Self {
         Self { aead, transform, salt, spi, extended, borrows: extended && !transform.encrypts() }
     }
 
@@ -187,7 +193,10 @@ impl Protection {
                 self.give_back(packet.bytes, front);
                 packet.outcome = if is_good {
                     // Whatever is in it, it was from who has the key: its number is used.
-                    window.take(number).map_err(Unopened::from).and_then(|()| unpad(packet.bytes, number))
+                    window
+                        .take(number)
+                        .map_err(Unopened::from)
+                        .and_then(|()| unpad(packet.bytes, number))
                 } else {
                     Err(Unopened::BadTag)
                 };
@@ -208,7 +217,12 @@ impl Protection {
             IN_FRONT
         };
         let text_and_tag = bytes.get_mut(from..)?;
-        Some(Job { nonce, aad: Aad::new(self.spi, number, self.extended), text_and_tag, is_good: false })
+        Some(Job {
+            nonce,
+            aad: Aad::new(self.spi, number, self.extended),
+            text_and_tag,
+            is_good: false,
+        })
     }
 
     /// Puts SPI and the upper half of the number in front of the lower half, where that is what is authenticated.

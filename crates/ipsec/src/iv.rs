@@ -132,12 +132,21 @@ mod tests {
     fn an_epoch_is_later_than_any_before_it() {
         assert_eq!(Epoch::next(None, 1_700_000_000), Ok(Epoch(1_700_000_000)));
         // Twice in a second, and after an hour.
-        assert_eq!(Epoch::next(Some(Epoch(1_700_000_000)), 1_700_000_000), Ok(Epoch(1_700_000_001)));
-        assert_eq!(Epoch::next(Some(Epoch(1_700_000_000)), 1_700_003_600), Ok(Epoch(1_700_003_600)));
+        assert_eq!(
+            Epoch::next(Some(Epoch(1_700_000_000)), 1_700_000_000),
+            Ok(Epoch(1_700_000_001))
+        );
+        assert_eq!(
+            Epoch::next(Some(Epoch(1_700_000_000)), 1_700_003_600),
+            Ok(Epoch(1_700_003_600))
+        );
         let behind = Epoch::next(Some(Epoch(1_700_000_000)), 1_699_999_990).unwrap_err();
         assert_eq!(behind, EpochError::ClockBehind { now: 1_699_999_990, stored: 1_700_000_000 });
         assert!(behind.to_string().contains("10 s before"), "{behind}");
-        assert_eq!(Epoch::next(Some(Epoch(u32::MAX)), u64::from(u32::MAX)), Err(EpochError::Spent(u32::MAX)));
+        assert_eq!(
+            Epoch::next(Some(Epoch(u32::MAX)), u64::from(u32::MAX)),
+            Err(EpochError::Spent(u32::MAX))
+        );
         assert_eq!(Epoch::next(None, 1 << 32), Err(EpochError::Spent(0)));
     }
 
@@ -147,7 +156,11 @@ mod tests {
         assert!(Ivs::new(64, Epoch(5)).is_none());
         assert_eq!(ivs.reserve(64), Some((5 << 32 | 63 << 26)..(5 << 32 | 63 << 26) + 64));
         let rest = ivs.reserve(u32::MAX).unwrap();
-        assert_eq!((rest.end - 1, ivs.left()), (5 << 32 | 0xffff_ffff, 0), "the last worker's last IV is the epoch's");
+        assert_eq!(
+            (rest.end - 1, ivs.left()),
+            (5 << 32 | 0xffff_ffff, 0),
+            "the last worker's last IV is the epoch's"
+        );
         assert_eq!(ivs.reserve(1), None);
         assert!(!ivs.go_on(Epoch(5)) && !ivs.go_on(Epoch(4)));
         assert_eq!(ivs.reserve(1), None);

@@ -52,7 +52,8 @@ impl KeyMaterial {
     pub fn parse(text: &[u8], transform: Transform) -> Result<Self, KeyFileError> {
         let wanted = 2 * (transform.key_len() + SALT);
         let trimmed = text.trim_ascii();
-        let digits = trimmed.strip_prefix(b"0x").or_else(|| trimmed.strip_prefix(b"0X")).unwrap_or(trimmed);
+        let digits =
+            trimmed.strip_prefix(b"0x").or_else(|| trimmed.strip_prefix(b"0X")).unwrap_or(trimmed);
         if let Some(wrong) = digits.iter().position(|digit| !digit.is_ascii_hexdigit()) {
             // The white space behind was cut off, so what is in front is the rest.
             let in_front = text.trim_ascii_end().len() - digits.len();
@@ -109,7 +110,12 @@ impl KeyMaterial {
     pub fn fingerprint(&self, transform: Transform) -> Fingerprint {
         let mut context = Context::new(&SHA256);
         // The name's end cannot be taken for the key's beginning: it has no zero in it.
-        for part in [&b"xdpfwd esp key fingerprint 1\0"[..], transform.name().as_bytes(), &b"\0"[..], &self.bytes] {
+        for part in [
+            &b"xdpfwd esp key fingerprint 1\0"[..],
+            transform.name().as_bytes(),
+            &b"\0"[..],
+            &self.bytes,
+        ] {
             context.update(part);
         }
         let digest = context.finish();
@@ -200,7 +206,9 @@ mod tests {
 
     #[test]
     fn errors_say_how_many_digits_and_show_none() {
-        let error = |text: &str, transform| KeyMaterial::parse(text.as_bytes(), transform).unwrap_err().to_string();
+        let error = |text: &str, transform| {
+            KeyMaterial::parse(text.as_bytes(), transform).unwrap_err().to_string()
+        };
         assert_eq!(
             error(&DIGITS[1..], Transform::Aes128Gcm),
             "39 hexadecimal digits: aes-128-gcm takes 40, 32 of the key and 8 of the salt"
@@ -216,7 +224,9 @@ mod tests {
             wrong,
             "byte 10 is no hexadecimal digit: it takes one line of digits and nothing else, 40 of them for aes-128-gcm"
         );
-        assert!(error(&format!("{DIGITS}\n{DIGITS}"), Transform::Aes128Gcm).starts_with("byte 41 "));
+        assert!(
+            error(&format!("{DIGITS}\n{DIGITS}"), Transform::Aes128Gcm).starts_with("byte 41 ")
+        );
         assert!(error("é", Transform::Aes128Gcm).starts_with("byte 1 "));
     }
 
@@ -240,21 +250,31 @@ mod tests {
 
     #[test]
     fn fingerprints_tell_keys_salts_and_transforms_apart() {
-        let of =
-            |digits: &str, transform| KeyMaterial::parse(digits.as_bytes(), transform).unwrap().fingerprint(transform);
+        let of = |digits: &str, transform| {
+            KeyMaterial::parse(digits.as_bytes(), transform).unwrap().fingerprint(transform)
+        };
         let (aes, gmac) = (Transform::Aes128Gcm, Transform::NullAes128Gmac);
         let other_salt = DIGITS.replace("CAFE", "CAFF");
-        let all = [of(DIGITS, aes), of(DIGITS, gmac), of(&other_salt, aes), of(&DIGITS.replace("00", "01"), aes)];
+        let all = [
+            of(DIGITS, aes),
+            of(DIGITS, gmac),
+            of(&other_salt, aes),
+            of(&DIGITS.replace("00", "01"), aes),
+        ];
         let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
         assert_eq!(distinct.len(), all.len());
-        let identity = |digits: &str, transform| KeyMaterial::parse(digits.as_bytes(), transform).unwrap().identity();
+        let identity = |digits: &str, transform| {
+            KeyMaterial::parse(digits.as_bytes(), transform).unwrap().identity()
+        };
         assert_eq!(identity(DIGITS, aes), identity(DIGITS, gmac), "one key");
         assert_ne!(identity(DIGITS, aes), identity(&other_salt, aes));
         assert!(!distinct.contains(&identity(DIGITS, aes)));
         // It is in state files: another would be another SA. By sha256sum.
         assert_eq!(all[0].to_string(), "9d9464bf08b58358");
         assert_eq!(all[0].to_string().parse(), Ok(all[0]));
-        for text in ["", "9f86d081884c7d6", "9f86d081884c7d655", "9F86D081884C7D65", "+f86d081884c7d65"] {
+        for text in
+            ["", "9f86d081884c7d6", "9f86d081884c7d655", "9F86D081884C7D65", "+f86d081884c7d65"]
+        {
             assert_eq!(text.parse::<Fingerprint>(), Err(NoFingerprint), "{text}");
         }
     }

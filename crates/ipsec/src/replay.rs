@@ -83,7 +83,11 @@ impl Window {
         if number == 0 || self.highest - number >= self.size {
             return Err(Refused::Late);
         }
-        if self.blocks[self.block(number)] & bit(number) != 0 { Err(Refused::Replay) } else { Ok(number) }
+        if self.blocks[self.block(number)] & bit(number) != 0 {
+            Err(Refused::Replay)
+        } else {
+            Ok(number)
+        }
     }
 
     /// Takes note of a packet whose tag was right. It may have been taken in the meantime: the same packet can be twice in a batch, and both
@@ -124,7 +128,11 @@ impl Window {
         let bottom = low.wrapping_sub(self.size as u32 - 1);
         let high = if u64::from(low) >= self.size - 1 {
             // The window is within one subspace: what is below it is of the next.
-            if carried >= bottom { high } else { high.checked_add(1).filter(|high| *high <= u64::from(u32::MAX))? }
+            if carried >= bottom {
+                high
+            } else {
+                high.checked_add(1).filter(|high| *high <= u64::from(u32::MAX))?
+            }
         } else if carried >= bottom {
             // It begins in the one before.
             high.checked_sub(1)?
@@ -260,11 +268,18 @@ mod tests {
                 window.go_on_behind(number);
                 assert_eq!(window.highest(), number);
                 for before in number.saturating_sub(u64::from(size) - 1).max(1)..=number {
-                    assert_eq!(window.check(before as u32), Err(Refused::Replay), "{before} of {number}");
+                    assert_eq!(
+                        window.check(before as u32),
+                        Err(Refused::Replay),
+                        "{before} of {number}"
+                    );
                 }
                 for after in number + 1..number + 2 * u64::from(size) {
                     assert_eq!(window.check(after as u32), Ok(after));
-                    assert_eq!((window.take(after), window.take(after)), (Ok(()), Err(Refused::Replay)));
+                    assert_eq!(
+                        (window.take(after), window.take(after)),
+                        (Ok(()), Err(Refused::Replay))
+                    );
                 }
                 window.go_on_behind(number);
                 assert_eq!(window.highest(), number + 2 * u64::from(size) - 1);

@@ -32,7 +32,11 @@ impl Numbers {
     /// From `first` on, which is at least 1; with 64 bits if they are `extended`, and never more than `limit` in all.
     pub fn new(first: u64, extended: bool, limit: Option<u64>) -> Self {
         let (first, end) = (first.max(1), end(extended, limit));
-        Self { next: AtomicU64::new(first), written: AtomicU64::new(first), end: AtomicU64::new(end) }
+        Self {
+            next: AtomicU64::new(first),
+            written: AtomicU64::new(first),
+            end: AtomicU64::new(end),
+        }
     }
 
     /// From now on with 64 bits if they are `extended`, and never more than `limit` in all. What is being reserved at this moment may still be
@@ -114,9 +118,12 @@ mod tests {
 
     #[test]
     fn nothing_wraps() {
-        for (extended, limit, end) in
-            [(false, None, 1_u64 << 32), (true, None, u64::MAX), (true, Some(7), 8), (false, Some(7), 8)]
-        {
+        for (extended, limit, end) in [
+            (false, None, 1_u64 << 32),
+            (true, None, u64::MAX),
+            (true, Some(7), 8),
+            (false, Some(7), 8),
+        ] {
             let numbers = Numbers::new(end - 2, extended, limit);
             numbers.allow_below(u64::MAX);
             assert_eq!(numbers.reserve(64), Ok(end - 2..end));

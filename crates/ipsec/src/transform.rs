@@ -3,7 +3,19 @@
 use strum::{EnumCount, EnumString, IntoStaticStr, VariantArray, VariantNames};
 
 /// A combined-mode transform of ESP, with an ICV of 16 bytes and an IV of 8 in the packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumCount, EnumString, IntoStaticStr, VariantArray, VariantNames)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    EnumCount,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+    VariantNames,
+)]
 pub enum Transform {
     /// AES-GCM with a key of 128 bits (RFC 4106).
     #[strum(serialize = "aes-128-gcm")]

@@ -4,14 +4,19 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use xdpfwd_ipsec::{
-    Aead, AwsLc, HEADER, IN_FRONT, Incoming, Outgoing, Protection, RustCrypto, SALT, Transform, Window, behind,
+    Aead, AwsLc, HEADER, IN_FRONT, Incoming, Outgoing, Protection, RustCrypto, SALT, Transform,
+    Window, behind,
 };
 
 /// Debian's scapy serves Debian's interpreter; another `python3` may stand before it in the path.
 fn python(argument: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
-    command.args([script, argument]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args([script, argument])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().expect("python3 with scapy: `make test-deps` installs it");
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -20,7 +25,10 @@ fn python(argument: &str, input: &str) -> String {
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    text.as_bytes().chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+    text.as_bytes()
+        .chunks(2)
+        .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
+        .collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -50,10 +58,13 @@ fn what_scapy_seals_is_opened_and_the_other_way_round() {
     let lines = python("seal", "");
     let (mut opened, mut sealed) = (0, String::new());
     for line in lines.lines() {
-        let [name, key, salt, spi, extended, high, low, packet, inner] = line.split(' ').collect::<Vec<_>>()[..] else {
+        let [name, key, salt, spi, extended, high, low, packet, inner] =
+            line.split(' ').collect::<Vec<_>>()[..]
+        else {
             panic!("{line}")
         };
-        let (transform, key, salt) = (transform(name), unhex(key), unhex(salt).first_chunk::<SALT>().copied().unwrap());
+        let (transform, key, salt) =
+            (transform(name), unhex(key), unhex(salt).first_chunk::<SALT>().copied().unwrap());
         let (extended, spi): (bool, u32) = (extended == "1", spi.parse().unwrap());
         let number = high.parse::<u64>().unwrap() << 32 | low.parse::<u64>().unwrap();
         let (packet, inner) = (unhex(packet), unhex(inner));
@@ -67,18 +78,29 @@ fn what_scapy_seals_is_opened_and_the_other_way_round() {
             let mut bytes = packet[start - IN_FRONT..].to_vec();
             let mut incoming = [Incoming::new(&mut bytes)];
             protection.open_batch(&mut window, &mut incoming);
-            let outcome = incoming[0].outcome.clone().unwrap_or_else(|error| panic!("{error}: {line}"));
+            let outcome =
+                incoming[0].outcome.clone().unwrap_or_else(|error| panic!("{error}: {line}"));
             assert_eq!((outcome.number, outcome.next_header), (number, inner[protocol]), "{line}");
             assert_eq!(&bytes[outcome.payload], &inner[start..], "{line}");
             opened += 1;
 
             // And sealed anew, for scapy to open.
             let payload = &inner[start..];
-            let mut bytes =
-                [&inner[start - IN_FRONT..start], &[0; HEADER], payload, &vec![0; behind(payload.len())]].concat();
+            let mut bytes = [
+                &inner[start - IN_FRONT..start],
+                &[0; HEADER],
+                payload,
+                &vec![0; behind(payload.len())],
+            ]
+            .concat();
             let next_header = inner[protocol];
-            let mut outgoing =
-                [Outgoing { bytes: &mut bytes, payload: payload.len(), next_header, number, iv: number ^ 0x55 }];
+            let mut outgoing = [Outgoing {
+                bytes: &mut bytes,
+                payload: payload.len(),
+                next_header,
+                number,
+                iv: number ^ 0x55,
+            }];
             assert_eq!(protection.seal_batch(&mut outgoing), 1);
             let mut ip = inner[..start].to_vec();
             ip[protocol] = 50;

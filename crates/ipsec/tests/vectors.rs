@@ -1,8 +1,8 @@
 //! What others published: vectors of NIST, Wycheproof and RFCs, in `vectors.txt`, through each backend.
 
 use xdpfwd_ipsec::{
-    Aad, Aead, AwsLc, HEADER, ICV, IN_FRONT, Incoming, Job, Outgoing, Protection, RustCrypto, SALT, Transform,
-    Unopened, Window, behind,
+    Aad, Aead, AwsLc, HEADER, ICV, IN_FRONT, Incoming, Job, Outgoing, Protection, RustCrypto, SALT,
+    Transform, Unopened, Window, behind,
 };
 
 const VECTORS: &str = include_str!("vectors.txt");
@@ -11,7 +11,10 @@ fn unhex(text: &str) -> Vec<u8> {
     if text == "-" {
         return Vec::new();
     }
-    text.as_bytes().chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+    text.as_bytes()
+        .chunks(2)
+        .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
+        .collect()
 }
 
 fn transform(name: &str) -> Transform {
@@ -30,7 +33,9 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<(&'static str, Box<dyn Aead
 /// The lines that begin with `esp`, or all others, as words.
 fn lines(of_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     let lines = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.filter(move |line| line.starts_with("esp ") == of_esp).map(|line| (line, line.split(' ').collect()))
+    lines
+        .filter(move |line| line.starts_with("esp ") == of_esp)
+        .map(|line| (line, line.split(' ').collect()))
 }
 
 #[test]
@@ -38,7 +43,8 @@ fn aeads_are_those_of_nist_wycheproof_and_rfc_8439() {
     let mut counts = [[0; 2]; 5];
     for (line, words) in lines(false) {
         let [name, key, nonce, aad, plain, sealed, result] = words[..] else { panic!("{line}") };
-        let (transform, key, nonce) = (transform(name), unhex(key), *unhex(nonce).first_chunk().unwrap());
+        let (transform, key, nonce) =
+            (transform(name), unhex(key), *unhex(nonce).first_chunk().unwrap());
         let (aad, plain, sealed) = (Aad::of(&unhex(aad)).unwrap(), unhex(plain), unhex(sealed));
         let is_good = match result {
             "ok" => true,
@@ -70,16 +76,23 @@ fn aeads_are_those_of_nist_wycheproof_and_rfc_8439() {
 fn packets_are_those_of_rfc_4106_rfc_4543_and_rfc_7634() {
     let mut count = 0;
     for (line, words) in lines(true) {
-        let [_, name, key, salt, spi, number, iv, payload, next_header, packet] = words[..] else { panic!("{line}") };
+        let [_, name, key, salt, spi, number, iv, payload, next_header, packet] = words[..] else {
+            panic!("{line}")
+        };
         let extended = number.len() == 16;
-        let (transform, key, salt) = (transform(name), unhex(key), *unhex(salt).first_chunk::<SALT>().unwrap());
-        let (spi, number) = (u32::from_str_radix(spi, 16).unwrap(), u64::from_str_radix(number, 16).unwrap());
-        let (iv, payload, packet) = (u64::from_str_radix(iv, 16).unwrap(), unhex(payload), unhex(packet));
+        let (transform, key, salt) =
+            (transform(name), unhex(key), *unhex(salt).first_chunk::<SALT>().unwrap());
+        let (spi, number) =
+            (u32::from_str_radix(spi, 16).unwrap(), u64::from_str_radix(number, 16).unwrap());
+        let (iv, payload, packet) =
+            (u64::from_str_radix(iv, 16).unwrap(), unhex(payload), unhex(packet));
         let next_header = u8::from_str_radix(next_header, 16).unwrap();
         for (backend, aead) in backends(transform, &key) {
             let protection = Protection::new(aead, transform, salt, spi, extended);
-            let mut bytes = [&[7; IN_FRONT + HEADER][..], &payload, &vec![7; behind(payload.len())]].concat();
-            let mut outgoing = [Outgoing { bytes: &mut bytes, payload: payload.len(), next_header, number, iv }];
+            let mut bytes =
+                [&[7; IN_FRONT + HEADER][..], &payload, &vec![7; behind(payload.len())]].concat();
+            let mut outgoing =
+                [Outgoing { bytes: &mut bytes, payload: payload.len(), next_header, number, iv }];
             assert_eq!(protection.seal_batch(&mut outgoing), 1, "{backend} seals {line}");
             assert_eq!(bytes[IN_FRONT..], packet, "{backend} seals {line}");
 
@@ -94,7 +107,11 @@ fn packets_are_those_of_rfc_4106_rfc_4543_and_rfc_7634() {
             let [wrong, right] = incoming.map(|packet| packet.outcome);
             assert_eq!(wrong, Err(Unopened::BadTag), "{backend} opens {line}");
             let right = right.unwrap_or_else(|error| panic!("{error}: {backend} opens {line}"));
-            assert_eq!((right.number, right.next_header), (number, next_header), "{backend} opens {line}");
+            assert_eq!(
+                (right.number, right.next_header),
+                (number, next_header),
+                "{backend} opens {line}"
+            );
             assert_eq!(bytes[right.payload], payload, "{backend} opens {line}");
             count += 1;
         }

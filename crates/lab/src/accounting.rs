@@ -76,7 +76,12 @@ impl PacketAccounting {
     /// Computes the account from the frames offered, the sink's counters and xdpfwd's final report. `veth` adds the
     /// kernel's counters, which are independent of xdpfwd.
     #[must_use]
-    pub fn new(offered: Counters, seen: &Seen, report: &Report, veth: Option<&VethEvidence>) -> Self {
+    pub fn new(
+        offered: Counters,
+        seen: &Seen,
+        report: &Report,
+        veth: Option<&VethEvidence>,
+    ) -> Self {
         let nothing = crate::PortReport::default();
         let ingress = report.port(INGRESS).unwrap_or(&nothing);
         let egress = report.port(EGRESS).unwrap_or(&nothing);
@@ -103,7 +108,13 @@ impl PacketAccounting {
             veth.map(|veth| veth.generator.redirect_out),
             true,
         );
-        add("left to the kernel by fwd0's XDP program", ingress.xdp_passed.into(), LossBasis::Counted, None, false);
+        add(
+            "left to the kernel by fwd0's XDP program",
+            ingress.xdp_passed.into(),
+            LossBasis::Counted,
+            None,
+            false,
+        );
         for (reason, packets) in ingress.xdp_drops.iter().filter(|(_, packets)| **packets > 0) {
             add(
                 &format!("dropped by fwd0's XDP program: {reason}"),
@@ -114,24 +125,54 @@ impl PacketAccounting {
             );
         }
         add("AF_XDP: fill ring empty", fill_empty.into(), LossBasis::Counted, None, true);
-        add("AF_XDP: receive ring full", kernel.rx_ring_full.into(), LossBasis::Counted, None, true);
+        add(
+            "AF_XDP: receive ring full",
+            kernel.rx_ring_full.into(),
+            LossBasis::Counted,
+            None,
+            true,
+        );
         if too_long > 0 {
-            add("AF_XDP: longer than a UMEM frame", too_long.into(), LossBasis::Counted, None, false);
+            add(
+                "AF_XDP: longer than a UMEM frame",
+                too_long.into(),
+                LossBasis::Counted,
+                None,
+                false,
+            );
         }
         for (reason, packets) in report.drops.iter().filter(|(_, packets)| **packets > 0) {
             // Of xdpfwd's reasons, those of a queue that was full mean that more came than could go.
             let overload = reason.ends_with("_full");
-            add(&format!("xdpfwd: {reason}"), (*packets).into(), LossBasis::Counted, None, overload);
+            add(
+                &format!("xdpfwd: {reason}"),
+                (*packets).into(),
+                LossBasis::Counted,
+                None,
+                overload,
+            );
         }
         if dropped == 0 {
             add("xdpfwd: any reason", 0, LossBasis::Counted, None, false);
         }
         let elsewhere = report.transmitted() - egress.tx_packets;
         if elsewhere > 0 {
-            add("sent out of another port than fwd1", elsewhere.into(), LossBasis::Counted, None, false);
+            add(
+                "sent out of another port than fwd1",
+                elsewhere.into(),
+                LossBasis::Counted,
+                None,
+                false,
+            );
         }
         if seen.foreign > 0 {
-            add("at the sink, but not recognisable", seen.foreign.into(), LossBasis::Counted, None, false);
+            add(
+                "at the sink, but not recognisable",
+                seen.foreign.into(),
+                LossBasis::Counted,
+                None,
+                false,
+            );
         }
         add(
             "between xdpfwd's transmit and the sink",
@@ -161,7 +202,10 @@ impl PacketAccounting {
             "received by xdpfwd, and neither transmitted nor dropped with a reason",
             difference(report.received(), total([report.transmitted(), dropped])),
         );
-        agree("received on a port nothing was offered to", difference(report.received(), ingress.rx_packets));
+        agree(
+            "received on a port nothing was offered to",
+            difference(report.received(), ingress.rx_packets),
+        );
         for loss in losses.iter().filter(|loss| loss.packets < 0) {
             agree(&format!("more frames came out than went in: {}", loss.place), loss.packets);
         }
@@ -178,9 +222,18 @@ impl PacketAccounting {
         let unexplained = difference(offered.packets, seen.arrived.packets) - lost_in_total;
         // The mismatches above explain it in part; without any, none of the comparisons found it.
         if mismatches.is_empty() && unexplained != 0 {
-            mismatches.push(Mismatch { what: "offered, and neither forwarded nor lost".into(), packets: unexplained });
+            mismatches.push(Mismatch {
+                what: "offered, and neither forwarded nor lost".into(),
+                packets: unexplained,
+            });
         }
-        Self { offered: offered.packets, forwarded: seen.arrived.packets, losses, mismatches, leaked: leaked(report) }
+        Self {
+            offered: offered.packets,
+            forwarded: seen.arrived.packets,
+            losses,
+            mismatches,
+            leaked: leaked(report),
+        }
     }
 
     /// Returns the number of frames lost: offered − forwarded.
@@ -227,7 +280,8 @@ impl PacketAccounting {
             0 => ", and xdpfwd leaked none of its own buffers.".to_owned(),
             n => format!("; xdpfwd LEAKED {n} of its own buffers."),
         };
-        let overload: i128 = self.losses.iter().filter(|loss| loss.overload).map(|loss| loss.packets).sum();
+        let overload: i128 =
+            self.losses.iter().filter(|loss| loss.overload).map(|loss| loss.packets).sum();
         let other = i128::from(self.lost()) - overload;
         if self.lost() == 0 {
             text += " Nothing was lost.";
@@ -238,8 +292,10 @@ impl PacketAccounting {
         } else if overload > 0 && other <= 0 {
             text += " The loss is overload: frames came faster, or in larger bursts, than they were taken. Try a lower --rate.";
         } else {
-            text +=
-                &format!(" {} of the lost frames were not lost to overload: see where in the table.", grouped(other));
+            text += &format!(
+                " {} of the lost frames were not lost to overload: see where in the table.",
+                grouped(other)
+            );
         }
         text
     }
@@ -248,7 +304,8 @@ impl PacketAccounting {
 /// Returns the leak that xdpfwd reports or, if it reports none, the frames missing from its own frame counts.
 fn leaked(report: &Report) -> i64 {
     let frames = &report.frames;
-    let missing = i64::try_from(i128::from(frames.total) - i128::from(frames.found())).unwrap_or(i64::MAX);
+    let missing =
+        i64::try_from(i128::from(frames.total) - i128::from(frames.found())).unwrap_or(i64::MAX);
     if frames.leaked == 0 { missing } else { frames.leaked }
 }
 
@@ -283,7 +340,12 @@ mod tests {
     }
 
     fn packets(account: &PacketAccounting, place: &str) -> i128 {
-        account.losses.iter().filter(|loss| loss.place.contains(place)).map(|loss| loss.packets).sum()
+        account
+            .losses
+            .iter()
+            .filter(|loss| loss.place.contains(place))
+            .map(|loss| loss.packets)
+            .sum()
     }
 
     #[test]
@@ -292,7 +354,11 @@ mod tests {
         assert_eq!(packets(&account, "before fwd0"), 8);
         assert_eq!(packets(&account, "left to the kernel"), 2);
         assert_eq!(packets(&account, "fill ring empty"), 195);
-        assert_eq!(packets(&account, "longer than"), 5, "rx_dropped counts the empty fill ring, too");
+        assert_eq!(
+            packets(&account, "longer than"),
+            5,
+            "rx_dropped counts the empty fill ring, too"
+        );
         assert_eq!(packets(&account, "receive ring full"), 90);
         assert_eq!(packets(&account, "egress_full"), 6);
         assert_eq!(packets(&account, "runt"), 4);
@@ -375,7 +441,9 @@ mod tests {
     fn veth_counter_that_disagrees_is_a_mismatch() {
         let mut veth = VethEvidence::default();
         veth.ingress.receive = 290;
-        let draw = |veth: &VethEvidence| PacketAccounting::new(offered(1000), &seen(689), &report(), Some(veth));
+        let draw = |veth: &VethEvidence| {
+            PacketAccounting::new(offered(1000), &seen(689), &report(), Some(veth))
+        };
         assert!(draw(&veth).is_balanced());
         veth.ingress.receive = 291;
         assert_eq!(draw(&veth).mismatches[0].packets, 1);

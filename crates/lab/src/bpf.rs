@@ -8,7 +8,8 @@ use crate::Error;
 #[repr(C, align(16))]
 struct Aligned<T: ?Sized>(T);
 
-static GENERATOR: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/generator.bpf.o")));
+static GENERATOR: &Aligned<[u8]> =
+    &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/generator.bpf.o")));
 static SINK: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/sink.bpf.o")));
 
 const HINT: &str = "is this root with CAP_BPF, on Linux 6.0 or newer?";
@@ -19,7 +20,10 @@ pub(crate) fn load_generator(config: &[u8], packets: &[u8]) -> Result<Object, Er
     let count = (packets.len() / PACKET) as u32;
     let object = load(what, &GENERATOR.0, config, Some(("packets", count.max(1))))?;
     if count > 0 {
-        let map = object.maps().find(|map| map.name() == "packets").ok_or(Error::Object("map packets"))?;
+        let map = object
+            .maps()
+            .find(|map| map.name() == "packets")
+            .ok_or(Error::Object("map packets"))?;
         let keys: Vec<u8> = (0..count).flat_map(u32::to_ne_bytes).collect();
         map.update_batch(&keys, packets, count, MapFlags::ANY, MapFlags::ANY)
             .map_err(Error::bpf(format!("configuring {what}"), HINT))?;
@@ -34,14 +38,23 @@ pub(crate) fn load_sink(config: &[u8]) -> Result<Object, Error> {
 /// Bytes of `struct packet` in bpf/generator.bpf.c.
 const PACKET: usize = 16;
 
-fn load(what: &str, object: &[u8], config: &[u8], size: Option<(&'static str, u32)>) -> Result<Object, Error> {
-    let mut open: OpenObject =
-        ObjectBuilder::default().open_memory(object).map_err(Error::bpf(format!("opening {what}"), HINT))?;
+fn load(
+    what: &str,
+    object: &[u8],
+    config: &[u8],
+    size: Option<(&'static str, u32)>,
+) -> Result<Object, Error> {
+    let mut open: OpenObject = ObjectBuilder::default()
+        .open_memory(object)
+        .map_err(Error::bpf(format!("opening {what}"), HINT))?;
     open.maps_mut()
         .find(|map| map.name() == ".rodata.config")
         .ok_or(Error::Object("map .rodata.config"))?
         .set_initial_value(config)
-        .map_err(Error::bpf(format!("configuring {what}"), "bpf/ and src/ of crates/lab are out of step"))?;
+        .map_err(Error::bpf(
+            format!("configuring {what}"),
+            "bpf/ and src/ of crates/lab are out of step",
+        ))?;
     if let Some((name, entries)) = size {
         let mut map = open.maps_mut().find(|map| map.name() == name).ok_or(Error::Object(name))?;
         map.set_max_entries(entries).map_err(Error::bpf(format!("configuring {what}"), HINT))?;
@@ -61,7 +74,11 @@ pub(crate) fn read<const N: usize>(map: &MapHandle, what: &'static str) -> Resul
 }
 
 /// The same of entry `index`.
-pub(crate) fn read_at<const N: usize>(map: &MapHandle, index: u32, what: &'static str) -> Result<[u64; N], Error> {
+pub(crate) fn read_at<const N: usize>(
+    map: &MapHandle,
+    index: u32,
+    what: &'static str,
+) -> Result<[u64; N], Error> {
     let key = index.to_ne_bytes();
     let failed = || Error::bpf(format!("reading the {what}'s counters"), HINT);
     let values = if map.map_type().is_percpu() {

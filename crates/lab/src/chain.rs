@@ -129,7 +129,11 @@ impl ChainBuilder {
             Some(name) => Namespace::create_kept(name, label),
             None => Namespace::create(label),
         };
-        let chain = Chain { generator: create(LABELS[0])?, forwarder: create(LABELS[1])?, sink: create(LABELS[2])? };
+        let chain = Chain {
+            generator: create(LABELS[0])?,
+            forwarder: create(LABELS[1])?,
+            sink: create(LABELS[2])?,
+        };
         let built = self.fill(&chain);
         if let (Err(_), Some(name)) = (&built, &self.keep) {
             // Half a lab is of no use; what is to be reported is the first error.

@@ -14,6 +14,9 @@ impl std::ops::Sub for Counters {
 
     /// Returns the growth between two readings. Saturates at zero.
     fn sub(self, earlier: Self) -> Self {
-        Self { packets: self.packets.saturating_sub(earlier.packets), bytes: self.bytes.saturating_sub(earlier.bytes) }
+        Self {
+            packets: self.packets.saturating_sub(earlier.packets),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+        }
     }
 }

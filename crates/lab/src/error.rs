@@ -25,7 +25,9 @@ pub enum Error {
         stderr: String,
     },
     /// A program could not be started at all.
-    #[error("can't start `{command}`: {cause}; is it installed (Debian: apt-get install iproute2 ethtool util-linux)?")]
+    #[error(
+        "can't start `{command}`: {cause}; is it installed (Debian: apt-get install iproute2 ethtool util-linux)?"
+    )]
     Start {
         /// The command line.
         command: String,
@@ -99,7 +101,10 @@ impl Error {
         move |errno| Self::Io { what, cause: errno.into() }
     }
 
-    pub(crate) fn bpf(what: impl Into<String>, hint: &'static str) -> impl FnOnce(libbpf_rs::Error) -> Self {
+    pub(crate) fn bpf(
+        what: impl Into<String>,
+        hint: &'static str,
+    ) -> impl FnOnce(libbpf_rs::Error) -> Self {
         let what = what.into();
         move |cause| Self::Bpf { what, cause, hint }
     }

@@ -77,7 +77,11 @@ impl Histogram {
 impl fmt::Debug for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [p50, p99] = [0.5, 0.99].map(|q| self.quantile(q));
-        f.debug_struct("Histogram").field("count", &self.count()).field("p50", &p50).field("p99", &p99).finish()
+        f.debug_struct("Histogram")
+            .field("count", &self.count())
+            .field("p50", &p50)
+            .field("p99", &p99)
+            .finish()
     }
 }
 
@@ -119,9 +123,13 @@ mod tests {
         assert_eq!(histogram.quantile(0.5), None);
         let times: Vec<u64> = (1..=1000u64).map(|n| n * n * 37).collect();
         times.iter().for_each(|&time| histogram.record(Duration::from_nanos(time)));
-        for (q, exact) in
-            [(0.0, times[0]), (0.5, times[499]), (0.99, times[989]), (0.999, times[998]), (1.0, times[999])]
-        {
+        for (q, exact) in [
+            (0.0, times[0]),
+            (0.5, times[499]),
+            (0.99, times[989]),
+            (0.999, times[998]),
+            (1.0, times[999]),
+        ] {
             let found = histogram.quantile(q).unwrap().as_nanos() as u64;
             assert!(found >= exact && found <= exact + exact / 31, "{q}: {found} for {exact}");
         }

@@ -33,7 +33,8 @@ impl BpfObjects {
     fn named_in(fdinfo: &str) -> Vec<(&'static str, u32)> {
         // A link names its program, too.
         let kinds = [("program", "prog_id:"), ("map", "map_id:"), ("link", "link_id:")];
-        let number = |key| fdinfo.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+        let number =
+            |key| fdinfo.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
         kinds.into_iter().filter_map(|(kind, key)| Some((kind, number(key)?))).collect()
     }
 
@@ -96,7 +97,18 @@ impl NamespaceGuard {
     /// Not root, or the error of `ip`.
     pub fn new(namespace: &Namespace) -> Result<Self, Error> {
         let outside = Namespace::create("guard")?;
-        namespace.ip(&["link", "add", "guard", "type", "veth", "peer", "name", "guard", "netns", outside.name()])?;
+        namespace.ip(&[
+            "link",
+            "add",
+            "guard",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "guard",
+            "netns",
+            outside.name(),
+        ])?;
         Ok(Self(outside))
     }
 
@@ -120,19 +132,32 @@ impl NamespaceGuard {
 /// /proc/vmstat does not say.
 pub fn pinned_pages() -> Result<u64, Error> {
     let path = Path::new("/proc/vmstat");
-    let text = fs::read_to_string(path).map_err(Error::io(format!("reading {}", path.display())))?;
-    let value = |key| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
+    let text =
+        fs::read_to_string(path).map_err(Error::io(format!("reading {}", path.display())))?;
+    let value =
+        |key| text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
     let (acquired, released) = (value("nr_foll_pin_acquired "), value("nr_foll_pin_released "));
-    let count = acquired.zip(released).map(|(acquired, released)| acquired.saturating_sub(released));
-    count.ok_or_else(|| Error::io("reading /proc/vmstat")(std::io::Error::other("it has no nr_foll_pin_acquired")))
+    let count =
+        acquired.zip(released).map(|(acquired, released)| acquired.saturating_sub(released));
+    count.ok_or_else(|| {
+        Error::io("reading /proc/vmstat")(std::io::Error::other("it has no nr_foll_pin_acquired"))
+    })
 }
 
 /// Asks again and again, until there is nothing left to wait for.
-fn wait(deadline: Duration, hint: &str, mut left: impl FnMut() -> Result<Option<String>, Error>) -> Result<(), Error> {
+fn wait(
+    deadline: Duration,
+    hint: &str,
+    mut left: impl FnMut() -> Result<Option<String>, Error>,
+) -> Result<(), Error> {
     let start = Instant::now();
     while let Some(what) = left()? {
         if start.elapsed() > deadline {
-            return Err(Error::Timeout { what, seconds: deadline.as_secs_f64(), hint: hint.into() });
+            return Err(Error::Timeout {
+                what,
+                seconds: deadline.as_secs_f64(),
+                hint: hint.into(),
+            });
         }
         thread::sleep(Duration::from_millis(10));
     }
@@ -145,7 +170,8 @@ mod tests {
 
     #[test]
     fn fdinfo_names_objects() {
-        let link = "pos:\t0\nlink_type:\txdp\nlink_id:\t3\nprog_tag:\tab\nprog_id:\t12\nifindex:\t2\n";
+        let link =
+            "pos:\t0\nlink_type:\txdp\nlink_id:\t3\nprog_tag:\tab\nprog_id:\t12\nifindex:\t2\n";
         assert_eq!(BpfObjects::named_in(link), [("program", 12), ("link", 3)]);
         assert_eq!(BpfObjects::named_in("map_type:\t17\nmap_id:\t5\n"), [("map", 5)]);
         assert_eq!(BpfObjects::named_in("pos:\t0\nflags:\t02\n"), []);

@@ -135,9 +135,8 @@ impl NamespaceHandle {
 
     pub(crate) fn enter(&self) -> Result<(), Error> {
         match &self.0 {
-            Some(file) => {
-                setns(file, CloneFlags::CLONE_NEWNET).map_err(Error::nix(format!("entering {}", self.1.display())))
-            }
+            Some(file) => setns(file, CloneFlags::CLONE_NEWNET)
+                .map_err(Error::nix(format!("entering {}", self.1.display()))),
             None => Ok(()),
         }
     }
@@ -211,7 +210,8 @@ pub(crate) fn kept_name(lab: &str, label: &str) -> Result<String, Error> {
         Err(Error::Value {
             what: "lab name",
             value: format!("{lab:?}"),
-            accepted: "use a lower-case letter, then up to 31 lower-case letters, digits and '-'".into(),
+            accepted: "use a lower-case letter, then up to 31 lower-case letters, digits and '-'"
+                .into(),
         })
     }
 }

@@ -8,5 +8,9 @@ use crate::Error;
 ///
 /// [`Error::Privilege`], naming `what` needs root and how to get it.
 pub fn require_root(what: &str) -> Result<(), Error> {
-    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Error::Privilege { what: what.to_owned() }) }
+    if nix::unistd::geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(Error::Privilege { what: what.to_owned() })
+    }
 }

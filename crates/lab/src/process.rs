@@ -93,7 +93,15 @@ impl Forwarder {
         let mut readers = Vec::new();
         readers.extend(child.stdout.take().map(|pipe| Lines::collect(&stdout, pipe)));
         readers.extend(child.stderr.take().map(|pipe| Lines::collect(&stderr, pipe)));
-        Ok(Self { command: shown, child, status: None, stdout, stderr, readers, keeper: Some((release, keeper)) })
+        Ok(Self {
+            command: shown,
+            child,
+            status: None,
+            stdout,
+            stderr,
+            readers,
+            keeper: Some((release, keeper)),
+        })
     }
 
     /// Its process id.
@@ -136,7 +144,11 @@ impl Forwarder {
     /// # Errors
     ///
     /// It ended first ([`Error::Ended`], which quotes its output), or the deadline passed.
-    pub fn wait_for_line(&mut self, deadline: Duration, mut wanted: impl FnMut(&str) -> bool) -> Result<String, Error> {
+    pub fn wait_for_line(
+        &mut self,
+        deadline: Duration,
+        mut wanted: impl FnMut(&str) -> bool,
+    ) -> Result<String, Error> {
         let start = Instant::now();
         let mut next = 0;
         loop {
@@ -153,7 +165,11 @@ impl Forwarder {
                 }
                 next = log.gone + log.lines.len() as u64;
                 // Woken by the next line, or to look whether it still runs.
-                let _woken = self.stdout.more.wait_timeout(log, POLL).unwrap_or_else(PoisonError::into_inner);
+                let _woken = self
+                    .stdout
+                    .more
+                    .wait_timeout(log, POLL)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
             if let Some(status) = status {
                 return Err(self.ended(status));
@@ -226,7 +242,10 @@ impl Forwarder {
 
     fn try_wait(&mut self) -> Result<Option<ExitStatus>, Error> {
         if self.status.is_none() {
-            self.status = self.child.try_wait().map_err(Error::io(format!("waiting for `{}`", self.command)))?;
+            self.status = self
+                .child
+                .try_wait()
+                .map_err(Error::io(format!("waiting for `{}`", self.command)))?;
         }
         Ok(self.status)
     }
@@ -234,7 +253,9 @@ impl Forwarder {
     /// Reads what is left of its output. A child of its own that holds on to the pipe must not hold us up.
     fn drain(&mut self) {
         let start = Instant::now();
-        while self.readers.iter().any(|reader| !reader.is_finished()) && start.elapsed() < Duration::from_secs(1) {
+        while self.readers.iter().any(|reader| !reader.is_finished())
+            && start.elapsed() < Duration::from_secs(1)
+        {
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -255,7 +276,11 @@ impl Forwarder {
             Some(line) => format!("the last it said was: {line}"),
             None => "it said nothing on stderr".into(),
         };
-        Error::Timeout { what: format!("`{}`: {what}", self.command), seconds: deadline.as_secs_f64(), hint }
+        Error::Timeout {
+            what: format!("`{}`: {what}", self.command),
+            seconds: deadline.as_secs_f64(),
+            hint,
+        }
     }
 }
 
@@ -278,12 +303,14 @@ impl Drop for Forwarder {
 /// ignored across exec: the forwarder would not end on SIGINT. A signal with a handler is reset to its default action by
 /// exec, so a signal that is ignored gets a handler that does nothing. This process goes on ignoring it.
 fn reset_ignored_signals() -> Result<(), Error> {
-    let status = fs::read_to_string("/proc/self/status").map_err(Error::io("reading /proc/self/status"))?;
+    let status =
+        fs::read_to_string("/proc/self/status").map_err(Error::io("reading /proc/self/status"))?;
     let ignored = ignored_signals(&status);
     for signal in [Signal::SIGINT, Signal::SIGQUIT] {
         if ignored & (1 << (signal as i32 - 1)) != 0 {
             let unused = Arc::new(AtomicBool::new(false));
-            signal_hook::flag::register(signal as i32, unused).map_err(Error::io(format!("handling {signal}")))?;
+            signal_hook::flag::register(signal as i32, unused)
+                .map_err(Error::io(format!("handling {signal}")))?;
         }
     }
     Ok(())
@@ -337,7 +364,8 @@ mod tests {
 
     #[test]
     fn ignored_signals_are_read_from_the_status() {
-        let status = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001006\nSigCgt:\t0000000000000001\n";
+        let status =
+            "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001006\nSigCgt:\t0000000000000001\n";
         assert_eq!(ignored_signals(status), 1 << 12 | 1 << 2 | 1 << 1);
         assert_eq!(ignored_signals("Name:\tx\n"), 0);
     }

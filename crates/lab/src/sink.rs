@@ -78,7 +78,10 @@ impl SinkBuilder {
     pub fn attach(self, namespace: &Namespace, interface: &str) -> Result<Sink, Error> {
         let handle = namespace.handle()?;
         std::thread::scope(|scope| {
-            scope.spawn(|| self.attach_in(&handle, interface)).join().map_err(|_| Error::Panicked("the sink"))?
+            scope
+                .spawn(|| self.attach_in(&handle, interface))
+                .join()
+                .map_err(|_| Error::Panicked("the sink"))?
         })
     }
 
@@ -94,8 +97,8 @@ impl SinkBuilder {
     fn attach_in(self, handle: &NamespaceHandle, interface: &str) -> Result<Sink, Error> {
         require_root("the sink")?;
         handle.enter()?;
-        let ifindex =
-            if_nametoindex(interface).map_err(Error::nix(format!("looking up the sink's interface {interface}")))?;
+        let ifindex = if_nametoindex(interface)
+            .map_err(Error::nix(format!("looking up the sink's interface {interface}")))?;
         // `struct config` of bpf/sink.bpf.c.
         let mut config = Vec::from(u32::from(self.check).to_ne_bytes());
         config.extend(u32::from(self.anything).to_ne_bytes());
@@ -106,7 +109,10 @@ impl SinkBuilder {
             .find(|program| program.name() == "sink")
             .ok_or(Error::Object("program sink"))?
             .attach_xdp(ifindex as i32)
-            .map_err(Error::bpf(format!("attaching the sink to {interface}"), "is another XDP program there?"))?;
+            .map_err(Error::bpf(
+                format!("attaching the sink to {interface}"),
+                "is another XDP program there?",
+            ))?;
         let (counters, latency) = (bpf::map(&object, "counters")?, bpf::map(&object, "latency")?);
         Ok(Sink { counters, latency, _link: link, _object: object })
     }
@@ -133,7 +139,8 @@ impl Sink {
     ///
     /// The program's map can't be read.
     pub fn seen(&self) -> Result<Seen, Error> {
-        let [packets, bytes, foreign, corrupt, reordered, duplicates] = bpf::read(&self.counters, "sink")?;
+        let [packets, bytes, foreign, corrupt, reordered, duplicates] =
+            bpf::read(&self.counters, "sink")?;
         Ok(Seen { arrived: Counters { packets, bytes }, foreign, corrupt, reordered, duplicates })
     }
 

@@ -214,10 +214,16 @@ impl Traffic {
     pub fn start_into(&self, namespace: &Namespace, interface: &str) -> Result<Generator, Error> {
         if self.packets.is_none() {
             let accepted = "give it a `flood` of packets".into();
-            return Err(Error::Value { what: "traffic for an XDP program", value: "no flood".into(), accepted });
+            return Err(Error::Value {
+                what: "traffic for an XDP program",
+                value: "no flood".into(),
+                accepted,
+            });
         }
         let program = crate::veth::link(namespace, interface)?["xdp"]["prog"]["id"].as_u64();
-        let program = program.and_then(|id| u32::try_from(id).ok()).ok_or(Error::Object("program on the interface"))?;
+        let program = program
+            .and_then(|id| u32::try_from(id).ok())
+            .ok_or(Error::Object("program on the interface"))?;
         self.start_in(namespace.handle()?, interface, Some(program))
     }
 
@@ -230,7 +236,12 @@ impl Traffic {
         self.start_in(NamespaceHandle::current(), interface, None)
     }
 
-    fn start_in(&self, handle: NamespaceHandle, interface: &str, into: Option<u32>) -> Result<Generator, Error> {
+    fn start_in(
+        &self,
+        handle: NamespaceHandle,
+        interface: &str,
+        into: Option<u32>,
+    ) -> Result<Generator, Error> {
         require_root("the traffic generator")?;
         self.check()?;
         // Registered once per process would do; the handler does nothing, so more of them do no harm.
@@ -267,7 +278,11 @@ impl Traffic {
             );
         }
         if !(1..=MAX_FLOWS).contains(&self.flows) {
-            return refused("number of flows", self.flows.to_string(), format!("use 1–{MAX_FLOWS}"));
+            return refused(
+                "number of flows",
+                self.flows.to_string(),
+                format!("use 1–{MAX_FLOWS}"),
+            );
         }
         if self.rate.is_some_and(|rate| !(1..=1_000_000_000).contains(&rate)) {
             return refused(
@@ -329,10 +344,17 @@ impl Sender {
         if let Some(core) = self.traffic.core {
             pin(core)?;
         }
-        let ifindex = if_nametoindex(self.interface.as_str())
-            .map_err(Error::nix(format!("looking up the generator's interface {}", self.interface)))?;
-        let packets: Vec<u8> =
-            self.traffic.packets.iter().flat_map(|all| all.iter()).flat_map(PacketTemplate::bytes).collect();
+        let ifindex = if_nametoindex(self.interface.as_str()).map_err(Error::nix(format!(
+            "looking up the generator's interface {}",
+            self.interface
+        )))?;
+        let packets: Vec<u8> = self
+            .traffic
+            .packets
+            .iter()
+            .flat_map(|all| all.iter())
+            .flat_map(PacketTemplate::bytes)
+            .collect();
         let object = bpf::load_generator(&self.traffic.config(ifindex), &packets)?;
         let name = match self.into {
             Some(_) => "inject",
@@ -340,18 +362,28 @@ impl Sender {
             None => "flood",
         };
         if let Some(id) = self.into {
-            let failed =
-                || Error::bpf(format!("handing the XDP program of {} frames", self.interface), "is it still there?");
+            let failed = || {
+                Error::bpf(
+                    format!("handing the XDP program of {} frames", self.interface),
+                    "is it still there?",
+                )
+            };
             let receiver = Program::fd_from_id(id).map_err(failed())?;
             let key = 0u32.to_ne_bytes();
             let value = (receiver.as_raw_fd() as u32).to_ne_bytes();
             bpf::map(&object, "receiver")?.update(&key, &value, MapFlags::ANY).map_err(failed())?;
         }
-        let program = object.progs_mut().find(|p| p.name() == name).ok_or(Error::Object("the generator's program"))?;
+        let program = object
+            .progs_mut()
+            .find(|p| p.name() == name)
+            .ok_or(Error::Object("the generator's program"))?;
         let frame = self.traffic.frame(0, 0).bytes();
         // `struct xdp_md`: where the frame ends, and where it came from.
         let context = [0, frame.len() as u32, 0, ifindex, 0, 0].map(u32::to_ne_bytes).concat();
-        if ready.send([bpf::map(&object, ".data.state")?, bpf::map(&object, ".data.grant")?]).is_err() {
+        if ready
+            .send([bpf::map(&object, ".data.state")?, bpf::map(&object, ".data.grant")?])
+            .is_err()
+        {
             return Ok(());
         }
         while !self.stop.load(Ordering::Relaxed) {
@@ -369,7 +401,11 @@ impl Sender {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(cause) => {
                     return Err(Error::Bpf {
-                        what: format!("sending {}-byte frames out of {}", frame.len(), self.interface),
+                        what: format!(
+                            "sending {}-byte frames out of {}",
+                            frame.len(),
+                            self.interface
+                        ),
                         cause,
                         hint: "BPF_PROG_TEST_RUN with live frames needs Linux 5.18 or newer",
                     });
@@ -382,9 +418,9 @@ impl Sender {
 
 fn pin(core: usize) -> Result<(), Error> {
     let mut set = CpuSet::new();
-    set.set(core)
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
-        .map_err(Error::nix(format!("pinning the generator to core {core} (see `nproc`, cores count from 0)")))
+    set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).map_err(Error::nix(
+        format!("pinning the generator to core {core} (see `nproc`, cores count from 0)"),
+    ))
 }
 
 fn join(thread: JoinHandle<Result<(), Error>>) -> Result<(), Error> {
@@ -439,7 +475,8 @@ impl Generator {
     /// The program's map can't be written.
     pub fn grant(&self, packets: u64) -> Result<(), Error> {
         let hint = "is the generator still running?";
-        let written = self.granted.update(&0_u32.to_ne_bytes(), &packets.to_ne_bytes(), MapFlags::ANY);
+        let written =
+            self.granted.update(&0_u32.to_ne_bytes(), &packets.to_ne_bytes(), MapFlags::ANY);
         written.map_err(Error::bpf("granting frames to the generator", hint))
     }
 
@@ -457,7 +494,11 @@ impl Generator {
     pub fn stop(mut self) -> Result<Sent, Error> {
         self.end()?;
         let [packets, first, last] = bpf::read(&self.state, "generator")?;
-        Ok(Sent { packets, bytes: packets * self.size, seconds: last.saturating_sub(first) as f64 / 1e9 })
+        Ok(Sent {
+            packets,
+            bytes: packets * self.size,
+            seconds: last.saturating_sub(first) as f64 / 1e9,
+        })
     }
 
     /// Waits until it has sent as many as [`Traffic::count`] says, and stops it.

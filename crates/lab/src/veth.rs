@@ -25,7 +25,12 @@ pub(crate) fn mac_text(mac: [u8; 6]) -> String {
 /// # Errors
 ///
 /// Not root, or what `ip` or `ethtool` says.
-pub fn connect(a: (&Namespace, &str, u8), b: (&Namespace, &str, u8), queues: u16, mtu: u16) -> Result<(), Error> {
+pub fn connect(
+    a: (&Namespace, &str, u8),
+    b: (&Namespace, &str, u8),
+    queues: u16,
+    mtu: u16,
+) -> Result<(), Error> {
     require_root("laying a cable")?;
     let [a, b] = [a, b].map(|(namespace, name, number)| End { namespace, name, mac: mac(number) });
     create(&a, &b, queues, mtu)
@@ -44,7 +49,18 @@ pub(crate) fn create(a: &End<'_>, b: &End<'_>, queues: u16, mtu: u16) -> Result<
     let (a_mac, b_mac) = (mac_text(a.mac), mac_text(b.mac));
     let sized = ["numrxqueues", &queues, "numtxqueues", &queues];
     let mut command = Command::new("ip");
-    command.args(["link", "add", "name", a.name, "netns", a.namespace.name(), "mtu", &mtu, "address", &a_mac]);
+    command.args([
+        "link",
+        "add",
+        "name",
+        a.name,
+        "netns",
+        a.namespace.name(),
+        "mtu",
+        &mtu,
+        "address",
+        &a_mac,
+    ]);
     command.args(sized).args(["type", "veth", "peer", "name", b.name, "netns", b.namespace.name()]);
     command.args(["mtu", &mtu, "address", &b_mac]).args(sized);
     tool::run(&mut command)?;
@@ -70,8 +86,9 @@ fn ethtool(end: &End<'_>, features: &[&str]) -> Result<(), Error> {
 /// What `ip -json link show` says about an interface.
 pub(crate) fn link(namespace: &Namespace, interface: &str) -> Result<serde_json::Value, Error> {
     let text = namespace.ip(&["-json", "link", "show", "dev", interface])?;
-    let links: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|error| Error::io(format!("reading `ip -json link show dev {interface}`"))(error.into()))?;
+    let links: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
+        Error::io(format!("reading `ip -json link show dev {interface}`"))(error.into())
+    })?;
     Ok(links.get(0).cloned().unwrap_or_default())
 }
 
@@ -99,7 +116,10 @@ impl VethDrops {
         let mut drops = Self::default();
         for (key, value) in text.lines().filter_map(|line| line.trim().split_once(": ")) {
             let value: u64 = value.parse().unwrap_or(0);
-            if key.starts_with("rx_queue_") && key.ends_with("_drops") && !key.ends_with("_xdp_drops") {
+            if key.starts_with("rx_queue_")
+                && key.ends_with("_drops")
+                && !key.ends_with("_xdp_drops")
+            {
                 drops.receive += value;
             } else if key.starts_with("tx_queue_") && key.ends_with("_xdp_xmit_errors") {
                 drops.redirect_out += value;

@@ -51,7 +51,8 @@ report("final")
 "#;
 
 fn demo(name: &str, configuration: &str, arguments: &[&str]) -> Output {
-    xdpfwd_lab::require_root("tests/root_demo.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
+    xdpfwd_lab::require_root("tests/root_demo.rs")
+        .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&directory).expect("make a directory");
     let (program, file) = (directory.join("stand-in"), directory.join("configuration"));
@@ -59,7 +60,11 @@ fn demo(name: &str, configuration: &str, arguments: &[&str]) -> Output {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make it executable");
     fs::write(&file, configuration).expect("write the configuration");
     let mut command = Command::new(BINARY);
-    command.args(["demo", "--seconds", "1", "--rate", "2000", "--xdpfwd"]).arg(&program).arg("--config").arg(&file);
+    command
+        .args(["demo", "--seconds", "1", "--rate", "2000", "--xdpfwd"])
+        .arg(&program)
+        .arg("--config")
+        .arg(&file);
     command.args(arguments).output().expect("run xdpfwd-lab")
 }
 
@@ -71,7 +76,8 @@ fn text(bytes: &[u8]) -> String {
 fn demo_with_true_report_balances() {
     let output = demo("honest", "0 0", &["--json"]);
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
-    let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let result: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert_eq!(result["balance"], true);
     assert_eq!(result["leaked"], 0);
     assert_eq!(result["offered"]["packets"], result["forwarded"]["packets"]);
@@ -83,7 +89,13 @@ fn demo_text_names_every_loss() {
     let output = demo("readable", "0 0", &["--size", "1514"]);
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said}{}", text(&output.stderr));
-    for part in ["offered", "where the loss happened", "fill ring empty", "leaked 0", "Every frame is accounted for"] {
+    for part in [
+        "offered",
+        "where the loss happened",
+        "fill ring empty",
+        "leaked 0",
+        "Every frame is accounted for",
+    ] {
         assert!(said.contains(part), "{part} is missing:\n{said}");
     }
 }
@@ -107,5 +119,9 @@ fn demo_with_leak_fails() {
 fn demo_prints_stderr_of_a_forwarder_that_exits() {
     let output = demo("dying", "-1 0", &[]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("the configuration is no good"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("the configuration is no good"),
+        "{}",
+        text(&output.stderr)
+    );
 }

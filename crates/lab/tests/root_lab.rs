@@ -12,13 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use xdpfwd_lab::{Chain, Error, Forwarder, Namespace, NamespaceGuard, Seen, Sink, Traffic, Window, sweep};
+use xdpfwd_lab::{
+    Chain, Error, Forwarder, Namespace, NamespaceGuard, Seen, Sink, Traffic, Window, sweep,
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
 
 /// A chain whose forwarder is a kernel bridge.
 fn bridged(mtu: u16) -> Chain {
-    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs")
+        .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let chain = Chain::builder().mtu(mtu).build().expect("build a lab");
     let ip = |line: &str| {
         let status = chain.fwd().command("ip").args(line.split(' ')).status().expect("run ip");
@@ -26,7 +29,9 @@ fn bridged(mtu: u16) -> Chain {
     };
     // Bridge netfilter, where it is built in, drops IPv4 frames with a bad header: those are for the sink to judge.
     let netfilter = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-    let off = chain.fwd().run(|| if Path::new(netfilter).exists() { fs::write(netfilter, "0") } else { Ok(()) });
+    let off = chain
+        .fwd()
+        .run(|| if Path::new(netfilter).exists() { fs::write(netfilter, "0") } else { Ok(()) });
     off.expect("enter the namespace").expect("switch bridge netfilter off");
     ip("link add br0 type bridge stp_state 0 mcast_snooping 0");
     ip(&format!("link set br0 mtu {mtu}"));
@@ -88,7 +93,12 @@ fn exists(namespace: &str) -> bool {
 fn namespaces_of(pid: u32) -> Vec<String> {
     let prefix = format!("xdpfwd-{pid}-");
     fs::read_dir("/run/netns")
-        .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>())
+        .map(|entries| {
+            entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .collect::<Vec<_>>()
+        })
         .unwrap_or_default()
         .into_iter()
         .filter(|name| name.starts_with(&prefix))
@@ -100,9 +110,14 @@ fn all_frames_of_a_slow_rate_arrive_whole_and_in_order() {
     let chain = bridged(xdpfwd_lab::MAX_MTU);
     // 61 and 67 have a tail that is no whole word; the last is the largest there is.
     for size in [60, 61, 67, 68, 590, 1514, xdpfwd_lab::MAX_MTU + 14] {
-        let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
-        let generator =
-            Traffic::new().size(size).flows(16).rate(5_000).start(chain.gen_(), "gen0").expect("start the generator");
+        let sink =
+            Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
+        let generator = Traffic::new()
+            .size(size)
+            .flows(16)
+            .rate(5_000)
+            .start(chain.gen_(), "gen0")
+            .expect("start the generator");
         thread::sleep(Duration::from_millis(400));
         let sent = generator.stop().expect("stop the generator");
         let seen = settled(&sink, |seen| seen.arrived.packets == sent.packets);
@@ -116,7 +131,8 @@ fn all_frames_of_a_slow_rate_arrive_whole_and_in_order() {
 #[test]
 fn check_finds_nothing_wrong_with_good_frames_sent_by_another() {
     let chain = bridged(1500);
-    let frames: Vec<_> = (0..100).map(|n| Traffic::new().size(200).frame(n % 4, n.into()).bytes()).collect();
+    let frames: Vec<_> =
+        (0..100).map(|n| Traffic::new().size(200).frame(n % 4, n.into()).bytes()).collect();
     let seen = judged(&chain, &frames);
     assert_eq!(seen.arrived.packets, 100);
     assert!(seen.is_clean() && seen.foreign == 0, "{seen:?}");
@@ -125,8 +141,13 @@ fn check_finds_nothing_wrong_with_good_frames_sent_by_another() {
 #[test]
 fn latency_is_that_of_every_frame() {
     let chain = bridged(1500);
-    let sink = Sink::builder().latency(true).attach(chain.sink(), "sink0").expect("attach the sink");
-    let generator = Traffic::new().rate(5_000).count(1_000).start(chain.gen_(), "gen0").expect("start the generator");
+    let sink =
+        Sink::builder().latency(true).attach(chain.sink(), "sink0").expect("attach the sink");
+    let generator = Traffic::new()
+        .rate(5_000)
+        .count(1_000)
+        .start(chain.gen_(), "gen0")
+        .expect("start the generator");
     let sent = generator.finish(Duration::from_secs(60)).expect("send them");
     let seen = settled(&sink, |seen| seen.arrived.packets == sent.packets);
     let live = sink.latency().expect("read the latencies");
@@ -135,16 +156,22 @@ fn latency_is_that_of_every_frame() {
 
     // One that says it was sent 20 s ago, give or take how long it takes to send it; and one of the year dot.
     let uptime = fs::read_to_string("/proc/uptime").expect("read the uptime");
-    let uptime: f64 = uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).expect("seconds");
+    let uptime: f64 =
+        uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).expect("seconds");
     let old = Duration::from_secs(20).min(Duration::from_secs_f64(uptime / 2.0));
     let mut frame = Traffic::new().frame(0, 0);
     frame.time = ((uptime * 1e9) as u64).saturating_sub(old.as_nanos() as u64);
     send(&chain, &[frame.bytes(), Traffic::new().frame(0, 1).bytes()]);
     settled(&sink, |seen| seen.arrived.packets == sent.packets + 2);
     let crafted = sink.latency().expect("read the latencies").since(&live);
-    let [(first, 1), (last, 1)] = crafted.buckets().collect::<Vec<_>>()[..] else { panic!("{crafted:?}") };
+    let [(first, 1), (last, 1)] = crafted.buckets().collect::<Vec<_>>()[..] else {
+        panic!("{crafted:?}")
+    };
     // /proc/uptime has two decimals; it does not go on while a virtual machine sleeps, nor does the clock of the frames.
-    assert!(first + Duration::from_millis(20) >= old && first < last, "{first:?} and {last:?} for {old:?}");
+    assert!(
+        first + Duration::from_millis(20) >= old && first < last,
+        "{first:?} and {last:?} for {old:?}"
+    );
 
     // Unless asked to, it keeps none.
     drop(sink);
@@ -174,7 +201,8 @@ fn check_finds_damage() {
         assert_eq!(found, (1, 1, 0), "damaged at {at:?}, {} bytes", frame.len());
     }
     // All in one stream: exactly those are counted.
-    let mut stream: Vec<_> = (0..50).map(|n| Traffic::new().size(203).frame(0, n).bytes()).collect();
+    let mut stream: Vec<_> =
+        (0..50).map(|n| Traffic::new().size(203).frame(0, n).bytes()).collect();
     for (n, frame) in damaged.iter().enumerate() {
         stream.insert(3 * n + 1, frame.clone());
     }
@@ -224,8 +252,12 @@ fn frames_of_others_are_foreign_and_reach_the_kernel() {
 fn counted_traffic_ends_by_itself() {
     let chain = bridged(1500);
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
-    let generator =
-        Traffic::new().count(1000).rate(10_000).flows(3).start(chain.gen_(), "gen0").expect("start the generator");
+    let generator = Traffic::new()
+        .count(1000)
+        .rate(10_000)
+        .flows(3)
+        .start(chain.gen_(), "gen0")
+        .expect("start the generator");
     let seen = settled(&sink, |seen| seen.arrived.packets >= 1000);
     assert_eq!(generator.sent().expect("read").packets, 1000);
     assert_eq!(generator.stop().expect("stop").packets, 1000);
@@ -238,7 +270,8 @@ fn a_second_run_is_not_taken_for_the_first_repeated() {
     let chain = bridged(1500);
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
     for run in 1..=2 {
-        let generator = Traffic::new().count(100).rate(10_000).start(chain.gen_(), "gen0").expect("start");
+        let generator =
+            Traffic::new().count(100).rate(10_000).start(chain.gen_(), "gen0").expect("start");
         let seen = settled(&sink, |seen| seen.arrived.packets >= 100 * run);
         generator.stop().expect("stop");
         assert_eq!(seen.arrived.packets, 100 * run);
@@ -251,7 +284,8 @@ fn pace_is_kept() {
     let chain = bridged(1500);
     let sink = Sink::attach(chain.sink(), "sink0").expect("attach the sink");
     for rate in [1_000, 20_000] {
-        let generator = Traffic::new().rate(rate).start(chain.gen_(), "gen0").expect("start the generator");
+        let generator =
+            Traffic::new().rate(rate).start(chain.gen_(), "gen0").expect("start the generator");
         let window = Window::measure(&generator, &sink, Duration::from_secs(1)).expect("measure");
         generator.stop().expect("stop");
         // Never faster (but for the frames of a reading's granularity). Slower if others take the core away for long.
@@ -262,11 +296,16 @@ fn pace_is_kept() {
 
 #[test]
 fn queues_and_addresses_are_as_asked() {
-    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs")
+        .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let chain = Chain::builder().queues(3).addresses(true).build().expect("build a lab");
-    let output = chain.fwd().command("ls").arg("/sys/class/net/fwd0/queues").output().expect("run ls");
+    let output =
+        chain.fwd().command("ls").arg("/sys/class/net/fwd0/queues").output().expect("run ls");
     let queues = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(queues.contains("rx-2") && queues.contains("tx-2") && !queues.contains("rx-3"), "{queues}");
+    assert!(
+        queues.contains("rx-2") && queues.contains("tx-2") && !queues.contains("rx-3"),
+        "{queues}"
+    );
     let output = chain.sink().command("ip").args(["-br", "address"]).output().expect("run ip");
     let addresses = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(addresses.contains("10.77.0.2/24") && !addresses.contains("fe80"), "{addresses}");
@@ -274,23 +313,35 @@ fn queues_and_addresses_are_as_asked() {
 
 #[test]
 fn ping_goes_through_a_forwarder() {
-    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs")
+        .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let chain = Chain::builder().addresses(true).ipv6(true).build().expect("build a lab");
     let bridge = "ip link add br0 type bridge && ip link set fwd0 master br0 && ip link set fwd1 master br0 && \
                   ip link set br0 up";
     assert!(chain.fwd().command("sh").args(["-c", bridge]).status().expect("run sh").success());
     for target in ["10.77.0.2", "fd77::2"] {
-        let status =
-            chain.gen_().command("ping").args(["-q", "-c", "2", "-W", "5", target]).stdout(Stdio::null()).status();
-        assert!(status.expect("run ping (Debian: apt-get install iputils-ping)").success(), "{target}");
+        let status = chain
+            .gen_()
+            .command("ping")
+            .args(["-q", "-c", "2", "-W", "5", target])
+            .stdout(Stdio::null())
+            .status();
+        assert!(
+            status.expect("run ping (Debian: apt-get install iputils-ping)").success(),
+            "{target}"
+        );
     }
 }
 
 #[test]
 fn a_namespace_is_a_place_to_work_in() {
-    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs")
+        .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let namespace = Namespace::create("work").expect("create");
-    let interfaces = namespace.run(|| fs::read_to_string("/proc/thread-self/net/dev")).expect("run").expect("read");
+    let interfaces = namespace
+        .run(|| fs::read_to_string("/proc/thread-self/net/dev"))
+        .expect("run")
+        .expect("read");
     assert!(interfaces.contains("lo:") && !interfaces.contains("eth0"), "{interfaces}");
     assert!(matches!(namespace.run(|| panic!("on purpose")), Err(Error::Panicked(_))));
     assert!(matches!(Namespace::create("No-Label"), Err(Error::Value { .. })));
@@ -299,7 +350,8 @@ fn a_namespace_is_a_place_to_work_in() {
 #[test]
 fn nothing_is_left_after_drop_or_panic() {
     let chain = bridged(1500);
-    let names: Vec<_> = [chain.gen_(), chain.fwd(), chain.sink()].map(|n| n.name().to_owned()).into();
+    let names: Vec<_> =
+        [chain.gen_(), chain.fwd(), chain.sink()].map(|n| n.name().to_owned()).into();
     assert!(names.iter().all(|name| exists(name)));
     sweep().expect("sweep");
     assert!(names.iter().all(|name| exists(name)), "the living are not swept");
@@ -343,7 +395,8 @@ impl Lab {
             assert!(start.elapsed() < Duration::from_secs(20), "the forwarder never ran");
             thread::sleep(Duration::from_millis(20));
             let pids = namespaces_of(lab.process.id()).into_iter().flat_map(|name| {
-                let output = Command::new("ip").args(["netns", "pids", &name]).output().expect("run ip");
+                let output =
+                    Command::new("ip").args(["netns", "pids", &name]).output().expect("run ip");
                 let pids = String::from_utf8_lossy(&output.stdout).into_owned();
                 pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>()
             });
@@ -354,7 +407,8 @@ impl Lab {
 }
 
 fn is_sleeper(pid: u32, seconds: &str) -> bool {
-    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == format!("sleep\0{seconds}\0").as_bytes())
+    fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| line == format!("sleep\0{seconds}\0").as_bytes())
 }
 
 fn wait_until_gone(pid: u32, seconds: &str) {
@@ -387,18 +441,24 @@ fn a_terminated_lab_cleans_up_itself() {
 
 #[test]
 fn a_forwarder_is_a_process_under_control() {
-    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs")
+        .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let namespace = Namespace::create("process").expect("create");
     let long = Duration::from_secs(10);
 
-    let mut early = Forwarder::spawn(&namespace, &["sh", "-c", "echo said >&2; exit 3"]).expect("spawn");
+    let mut early =
+        Forwarder::spawn(&namespace, &["sh", "-c", "echo said >&2; exit 3"]).expect("spawn");
     match early.wait_for_line(long, |_| true) {
-        Err(Error::Ended { status, output, .. }) => assert_eq!((status.code(), output.as_str()), (Some(3), "said")),
+        Err(Error::Ended { status, output, .. }) => {
+            assert_eq!((status.code(), output.as_str()), (Some(3), "said"))
+        }
         other => panic!("{other:?}"),
     }
     let mut missing = Forwarder::spawn(&namespace, &["/no/such/program"]).expect("spawn");
     match missing.wait_for_line(long, |_| true) {
-        Err(Error::Ended { output, .. }) => assert!(output.contains("/no/such/program"), "{output}"),
+        Err(Error::Ended { output, .. }) => {
+            assert!(output.contains("/no/such/program"), "{output}")
+        }
         other => panic!("{other:?}"),
     }
 
@@ -412,19 +472,27 @@ fn a_forwarder_is_a_process_under_control() {
     let deaf = "trap '' INT; echo deaf; while :; do sleep 0.05; done";
     let mut deaf = Forwarder::spawn(&namespace, &["sh", "-c", deaf]).expect("spawn");
     deaf.wait_for_line(long, |line| line == "deaf").expect("its line");
-    assert!(matches!(deaf.wait_for_line(Duration::from_millis(50), |_| false), Err(Error::Timeout { .. })));
+    assert!(matches!(
+        deaf.wait_for_line(Duration::from_millis(50), |_| false),
+        Err(Error::Timeout { .. })
+    ));
     assert!(deaf.stop(Duration::from_millis(200)).expect("stop").killed);
 }
 
 /// A shell starts `make test &` of a script with SIGINT and SIGQUIT ignored.
 #[test]
 fn forwarder_of_process_that_ignores_sigint_gets_default_action() {
-    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs")
+        .expect("run these tests as root: sudo -E cargo test -p lab");
     let run_ignoring = |test: &str| {
         let script = r#"trap "" INT QUIT; exec "$0" "$@""#;
         let binary = std::env::current_exe().expect("this program's path");
-        let output =
-            Command::new("sh").args(["-c", script]).arg(binary).args(["--exact", test]).output().expect("run sh");
+        let output = Command::new("sh")
+            .args(["-c", script])
+            .arg(binary)
+            .args(["--exact", test])
+            .output()
+            .expect("run sh");
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && stdout.contains("1 passed"), "{test}: {output:?}");
     };
@@ -434,9 +502,11 @@ fn forwarder_of_process_that_ignores_sigint_gets_default_action() {
 
 #[test]
 fn forwarder_ignores_neither_sigint_nor_sigquit() {
-    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs")
+        .expect("run these tests as root: sudo -E cargo test -p lab");
     let namespace = Namespace::create("signals").expect("create");
-    let mut child = Forwarder::spawn(&namespace, &["grep", "SigIgn", "/proc/self/status"]).expect("spawn");
+    let mut child =
+        Forwarder::spawn(&namespace, &["grep", "SigIgn", "/proc/self/status"]).expect("spawn");
     let line = child.wait_for_line(Duration::from_secs(10), |_| true).expect("its line");
     let set = line.split_whitespace().last().expect("the set of ignored signals");
     let ignored = u64::from_str_radix(set, 16).expect("a hexadecimal number");
@@ -446,11 +516,14 @@ fn forwarder_ignores_neither_sigint_nor_sigquit() {
 
 #[test]
 fn mistakes_are_told() {
-    xdpfwd_lab::require_root("tests/root_lab.rs").expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
+    xdpfwd_lab::require_root("tests/root_lab.rs")
+        .expect("run these tests as root: sudo -E cargo test -p xdpfwd-lab");
     let namespace = Namespace::create("mistakes").expect("create");
-    let error = Traffic::new().start(&namespace, "nosuch0").expect_err("no such interface").to_string();
+    let error =
+        Traffic::new().start(&namespace, "nosuch0").expect_err("no such interface").to_string();
     assert!(error.contains("nosuch0"), "{error}");
-    let error = Traffic::new().core(4095).start(&namespace, "lo").expect_err("no such core").to_string();
+    let error =
+        Traffic::new().core(4095).start(&namespace, "lo").expect_err("no such core").to_string();
     assert!(error.contains("core 4095"), "{error}");
     let error = Sink::attach(&namespace, "nosuch0").expect_err("no such interface").to_string();
     assert!(error.contains("nosuch0"), "{error}");
@@ -462,7 +535,10 @@ fn mistakes_are_told() {
 fn namespace_guard_waits_until_the_last_socket_is_closed() {
     let namespace = Namespace::create("mine").expect("create a namespace");
     let guard = NamespaceGuard::new(&namespace).expect("create a guard");
-    let socket = namespace.run(|| std::net::UdpSocket::bind("0.0.0.0:0")).expect("enter it").expect("open a socket");
+    let socket = namespace
+        .run(|| std::net::UdpSocket::bind("0.0.0.0:0"))
+        .expect("enter it")
+        .expect("open a socket");
     drop(namespace);
     assert!(guard.wait_until_gone(Duration::from_millis(300)).is_err(), "a socket keeps it");
     drop(socket);

@@ -45,10 +45,17 @@ impl Inbox {
 
     /// Receives what is there into the frames' bytes: as much of each message as its frame is long. Never blocks. Returns how
     /// many came, at most as many as there are frames.
-    pub(crate) fn receive(&mut self, socket: RawFd, frames: &mut [Option<Frame>]) -> io::Result<usize> {
+    pub(crate) fn receive(
+        &mut self,
+        socket: RawFd,
+        frames: &mut [Option<Frame>],
+    ) -> io::Result<usize> {
         let mut count = 0;
-        let places = self.headers.iter_mut().zip(self.buffers.iter_mut()).zip(self.controls.iter_mut());
-        for (frame, ((header, buffer), control)) in frames.iter_mut().map_while(Option::as_mut).zip(places) {
+        let places =
+            self.headers.iter_mut().zip(self.buffers.iter_mut()).zip(self.controls.iter_mut());
+        for (frame, ((header, buffer), control)) in
+            frames.iter_mut().map_while(Option::as_mut).zip(places)
+        {
             let bytes = &mut frame[..];
             *buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
             header.msg_hdr.msg_iov = buffer;
@@ -61,7 +68,13 @@ impl Inbox {
         // are borrowed mutably), and our own control buffers. All outlive the call, and the kernel keeps none of the
         // addresses. No timeout is passed. Unsafe: foreign call with raw pointers.
         let received = unsafe {
-            libc::recvmmsg(socket, self.headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _, ptr::null_mut())
+            libc::recvmmsg(
+                socket,
+                self.headers.as_mut_ptr(),
+                count,
+                libc::MSG_DONTWAIT as _,
+                ptr::null_mut(),
+            )
         };
         if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
     }
@@ -94,11 +107,18 @@ impl Outbox {
     }
 
     /// Sends the frames, [`SENT`] of them at most. Never blocks. Returns how many were sent; an error is the first one's.
-    pub(crate) fn send<'a>(&mut self, socket: RawFd, frames: impl Iterator<Item = &'a Frame>) -> io::Result<usize> {
+    pub(crate) fn send<'a>(
+        &mut self,
+        socket: RawFd,
+        frames: impl Iterator<Item = &'a Frame>,
+    ) -> io::Result<usize> {
         let mut count = 0;
-        for (frame, (header, buffer)) in frames.zip(self.headers.iter_mut().zip(self.buffers.iter_mut())) {
+        for (frame, (header, buffer)) in
+            frames.zip(self.headers.iter_mut().zip(self.buffers.iter_mut()))
+        {
             // The kernel does not write to what it sends.
-            *buffer = libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
+            *buffer =
+                libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
             header.msg_hdr.msg_iov = buffer;
             header.msg_hdr.msg_iovlen = 1;
             count += 1;
@@ -106,7 +126,9 @@ impl Outbox {
         // SAFETY: the first `count` headers point at buffers of the given lengths, the bytes of frames that are borrowed by
         // the caller until this returns; `sendmmsg` only reads them, and the kernel has made its copy when it returns.
         // Unsafe: foreign call with raw pointers.
-        let sent = unsafe { libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _) };
+        let sent = unsafe {
+            libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _)
+        };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
     }
 }

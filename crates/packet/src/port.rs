@@ -4,7 +4,10 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 
-use xdpfwd_xsk::{Batch, Census, Completions, Counters, EgressQueue, Frame, KernelCounters, Pool, Port, Umem, clock};
+use xdpfwd_xsk::{
+    Batch, Census, Completions, Counters, EgressQueue, Frame, KernelCounters, Pool, Port, Umem,
+    clock,
+};
 
 use crate::messages::{Inbox, Outbox, RECEIVED, SENT};
 use crate::socket::PacketSocket;
@@ -34,7 +37,9 @@ pub struct MmsgPort {
 
 /// The UMEM serves as many ports as it can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the UMEM has as many ports as it can serve: give the worker fewer queues, or use more workers")]
+#[error(
+    "the UMEM has as many ports as it can serve: give the worker fewer queues, or use more workers"
+)]
 pub struct TooManyPorts;
 
 impl MmsgPort {
@@ -76,7 +81,8 @@ impl MmsgPort {
     #[inline]
     fn count_sent(&mut self, sent: usize, queue: &mut EgressQueue) {
         self.counters.tx_packets += sent as u64;
-        self.counters.tx_bytes += queue.iter().take(sent).map(|frame| frame.len() as u64).sum::<u64>();
+        self.counters.tx_bytes +=
+            queue.iter().take(sent).map(|frame| frame.len() as u64).sum::<u64>();
         self.completions.take_sent(sent, queue);
     }
 }
@@ -87,7 +93,10 @@ impl Port for MmsgPort {
     }
 
     fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize {
-        assert!(pool.umem().is_same(self.completions.umem()), "the pool is of another UMEM than the port");
+        assert!(
+            pool.umem().is_same(self.completions.umem()),
+            "the pool is of another UMEM than the port"
+        );
         // With no frame free nothing is asked for: packets wait with the kernel, which counts those that it cannot keep.
         let posted = self.post(into.room(), pool);
         if posted == 0 {
@@ -96,7 +105,8 @@ impl Port for MmsgPort {
         self.counters.syscalls += 1;
         // Nothing there (EAGAIN), a signal, or the interface went down (ENETDOWN, said once; it comes up again by itself):
         // no packets.
-        let received = self.inbox.receive(self.socket.fd(), &mut self.frames[..posted]).unwrap_or(0);
+        let received =
+            self.inbox.receive(self.socket.fd(), &mut self.frames[..posted]).unwrap_or(0);
         let mut came = 0;
         let mut bytes = 0;
         for (place, message) in self.frames.iter_mut().zip(self.inbox.received()).take(received) {
@@ -125,7 +135,10 @@ impl Port for MmsgPort {
     }
 
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize {
-        assert!(self.completions.umem().is_same(queue.umem()), "the queue is of another UMEM than the port");
+        assert!(
+            self.completions.umem().is_same(queue.umem()),
+            "the queue is of another UMEM than the port"
+        );
         let before = queue.len();
         loop {
             let wanted = queue.len().min(self.completions.room()).min(SENT);
@@ -177,7 +190,11 @@ impl Port for MmsgPort {
 
     fn kernel_counters(&self) -> KernelCounters {
         self.lost.set(self.lost.get() + self.socket.lost());
-        KernelCounters { rx_dropped: self.too_long, rx_ring_full: self.lost.get(), ..KernelCounters::default() }
+        KernelCounters {
+            rx_dropped: self.too_long,
+            rx_ring_full: self.lost.get(),
+            ..KernelCounters::default()
+        }
     }
 
     fn close(mut self: Box<Self>, pool: &mut Pool) -> usize {
@@ -190,7 +207,10 @@ impl Port for MmsgPort {
 fn comes_later(error: &io::Error) -> bool {
     // EAGAIN: the socket's buffer is full. ENOMEM: no memory for the moment. ENETDOWN: the link is down. ENXIO: the device is
     // gone; control notices. EINTR: a signal.
-    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM | libc::ENETDOWN | libc::ENXIO | libc::EINTR))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::ENOMEM | libc::ENETDOWN | libc::ENXIO | libc::EINTR)
+    )
 }
 
 #[inline]

@@ -24,7 +24,9 @@ pub struct PacketSocket(Arc<OwnedFd>);
 #[non_exhaustive]
 pub enum OpenError {
     /// The process may not open packet sockets.
-    #[error("no permission for packet sockets: run as root, or `setcap cap_net_admin,cap_net_raw+ep` the binary")]
+    #[error(
+        "no permission for packet sockets: run as root, or `setcap cap_net_admin,cap_net_raw+ep` the binary"
+    )]
     Permission,
     /// The kernel has no packet sockets.
     #[error("this kernel has no packet sockets (CONFIG_PACKET)")]
@@ -44,7 +46,8 @@ impl PacketSocket {
     /// same: that queue's, if the driver records it (`PACKET_FANOUT_QM`; veth does not). They receive nothing before
     /// [`start`](Self::start).
     pub fn open_queues(ifindex: u32, queues: u16) -> Result<Vec<Self>, OpenError> {
-        let mut sockets = (0..queues).map(|_| Self::open(ifindex)).collect::<Result<Vec<_>, _>>()?;
+        let mut sockets =
+            (0..queues).map(|_| Self::open(ifindex)).collect::<Result<Vec<_>, _>>()?;
         if queues > 1 {
             // `fanout_demux_qm` takes the member with the number of the packet's queue mapping, modulo the members; on
             // reception that is the queue's number plus one (`skb_record_rx_queue`). So queue q's socket has to be the member
@@ -81,7 +84,8 @@ impl PacketSocket {
     }
 
     fn open(ifindex: u32) -> Result<Self, OpenError> {
-        let socket = Self::closed_to_all().map_err(|error| OpenError::new("socket(AF_PACKET)", error))?;
+        let socket =
+            Self::closed_to_all().map_err(|error| OpenError::new("socket(AF_PACKET)", error))?;
         socket.stop().map_err(|error| OpenError::new("SO_ATTACH_FILTER", error))?;
         socket.set_packet(libc::PACKET_AUXDATA, "PACKET_AUXDATA", &1)?;
         socket.set_packet(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", &1)?;
@@ -116,7 +120,8 @@ impl PacketSocket {
 
     /// Packets lost since the last call because the socket's buffer was full; 0 of a socket that does not count.
     pub(crate) fn lost(&self) -> u64 {
-        let statistics: TpacketStats = self.get(libc::SOL_PACKET, libc::PACKET_STATISTICS).unwrap_or_default();
+        let statistics: TpacketStats =
+            self.get(libc::SOL_PACKET, libc::PACKET_STATISTICS).unwrap_or_default();
         u64::from(statistics.drops)
     }
 
@@ -157,7 +162,11 @@ impl PacketSocket {
     }
 
     fn fanout(&self, group: u16, kind: u32) -> Result<(), OpenError> {
-        self.set_packet(libc::PACKET_FANOUT, "PACKET_FANOUT", &(u32::from(group) | kind << 16).cast_signed())
+        self.set_packet(
+            libc::PACKET_FANOUT,
+            "PACKET_FANOUT",
+            &(u32::from(group) | kind << 16).cast_signed(),
+        )
     }
 
     fn enlarge(&self, by_force: libc::c_int, as_allowed: libc::c_int) {
@@ -168,7 +177,12 @@ impl PacketSocket {
         }
     }
 
-    fn set_packet(&self, option: libc::c_int, name: &'static str, value: &libc::c_int) -> Result<(), OpenError> {
+    fn set_packet(
+        &self,
+        option: libc::c_int,
+        name: &'static str,
+        value: &libc::c_int,
+    ) -> Result<(), OpenError> {
         self.set(libc::SOL_PACKET, option, value).map_err(|error| OpenError::new(name, error))
     }
 
@@ -191,7 +205,9 @@ impl PacketSocket {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
         // SAFETY: the value is writable for its size. Unsafe: foreign call.
-        let result = unsafe { libc::getsockopt(self.fd(), level, option, value.as_mut_ptr().cast(), &mut size) };
+        let result = unsafe {
+            libc::getsockopt(self.fd(), level, option, value.as_mut_ptr().cast(), &mut size)
+        };
         if result != 0 {
             return Err(io::Error::last_os_error());
         }

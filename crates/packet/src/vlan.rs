@@ -16,7 +16,11 @@ pub(crate) fn taken_out(aux: &AuxData) -> Option<[u8; 4]> {
     if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
         return None;
     }
-    let tpid = if aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID == 0 { ETH_P_8021Q } else { aux.tp_vlan_tpid };
+    let tpid = if aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID == 0 {
+        ETH_P_8021Q
+    } else {
+        aux.tp_vlan_tpid
+    };
     let ([a, b], [c, d]) = (tpid.to_be_bytes(), aux.tp_vlan_tci.to_be_bytes());
     Some([a, b, c, d])
 }
@@ -40,22 +44,41 @@ mod tests {
     use super::*;
 
     fn aux(tp_status: u32, tp_vlan_tci: u16, tp_vlan_tpid: u16) -> AuxData {
-        AuxData { tp_status, tp_len: 0, tp_snaplen: 0, tp_mac: 0, tp_net: 0, tp_vlan_tci, tp_vlan_tpid }
+        AuxData {
+            tp_status,
+            tp_len: 0,
+            tp_snaplen: 0,
+            tp_mac: 0,
+            tp_net: 0,
+            tp_vlan_tci,
+            tp_vlan_tpid,
+        }
     }
 
     #[test]
     fn a_tag_is_what_the_kernel_says_it_was() {
-        let (valid, tpid_too) =
-            (libc::TP_STATUS_VLAN_VALID, libc::TP_STATUS_VLAN_VALID | libc::TP_STATUS_VLAN_TPID_VALID);
+        let (valid, tpid_too) = (
+            libc::TP_STATUS_VLAN_VALID,
+            libc::TP_STATUS_VLAN_VALID | libc::TP_STATUS_VLAN_TPID_VALID,
+        );
         assert_eq!(taken_out(&aux(0, 100, 0x8100)), None);
-        assert_eq!(taken_out(&aux(valid, 0xe064, 0)), Some([0x81, 0x00, 0xe0, 0x64]), "priority 7, VLAN 100");
+        assert_eq!(
+            taken_out(&aux(valid, 0xe064, 0)),
+            Some([0x81, 0x00, 0xe0, 0x64]),
+            "priority 7, VLAN 100"
+        );
         assert_eq!(taken_out(&aux(tpid_too, 200, 0x88a8)), Some([0x88, 0xa8, 0x00, 0xc8]));
-        assert_eq!(taken_out(&aux(valid, 0, 0)), Some([0x81, 0x00, 0, 0]), "a priority tag of zeros is one");
+        assert_eq!(
+            taken_out(&aux(valid, 0, 0)),
+            Some([0x81, 0x00, 0, 0]),
+            "a priority tag of zeros is one"
+        );
     }
 
     #[test]
     fn a_tag_goes_between_addresses_and_ethertype() {
-        let config = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
+        let config =
+            UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (_umem, mut pool) = Umem::new(&config).unwrap();
         let mut frame = pool.alloc().unwrap();
         let packet: Vec<u8> = (0..60).collect();

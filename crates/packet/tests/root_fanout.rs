@@ -18,7 +18,8 @@ fn chain(queues: u16) -> Chain {
 }
 
 fn open(chain: &Chain, interface: &'static str, queues: u16) -> Vec<PacketSocket> {
-    let open = move || PacketSocket::open_queues(if_nametoindex(interface).unwrap(), queues).unwrap();
+    let open =
+        move || PacketSocket::open_queues(if_nametoindex(interface).unwrap(), queues).unwrap();
     chain.fwd().run(open).unwrap()
 }
 
@@ -31,7 +32,11 @@ fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
             return all;
         }
         all += came;
-        batch.places_mut().iter_mut().filter_map(Option::take).for_each(|frame| pool.free(frame).unwrap());
+        batch
+            .places_mut()
+            .iter_mut()
+            .filter_map(Option::take)
+            .for_each(|frame| pool.free(frame).unwrap());
         batch.clear_taken();
     }
 }
@@ -45,7 +50,8 @@ fn send(chain: &Chain, core: usize, count: usize) {
         cores.set(core).unwrap();
         sched_setaffinity(Pid::from_raw(0), &cores).unwrap();
         let (umem, mut pool) = umem();
-        let socket = PacketSocket::open_queues(if_nametoindex("gen0").unwrap(), 1).unwrap().remove(0);
+        let socket =
+            PacketSocket::open_queues(if_nametoindex("gen0").unwrap(), 1).unwrap().remove(0);
         let mut port = MmsgPort::new(socket, &umem).unwrap();
         let mut queue = EgressQueue::new(&umem, count);
         (0..count).for_each(|_| queue.push(frame(&mut pool)).unwrap());
@@ -74,10 +80,13 @@ fn umem() -> (Umem, Pool) {
 #[test]
 fn what_arrives_on_one_queue_comes_to_one_socket() {
     let chain = chain(2);
-    let (umem, mut pool) = Umem::new(&UmemConfig { huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap();
+    let (umem, mut pool) =
+        Umem::new(&UmemConfig { huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap();
     let sockets = open(&chain, "fwd0", 2);
-    let mut ports: Vec<_> = sockets.iter().map(|socket| MmsgPort::new(socket.clone(), &umem).unwrap()).collect();
-    let mut came = |pool: &mut Pool| ports.iter_mut().map(|port| receive(port, pool)).collect::<Vec<_>>();
+    let mut ports: Vec<_> =
+        sockets.iter().map(|socket| MmsgPort::new(socket.clone(), &umem).unwrap()).collect();
+    let mut came =
+        |pool: &mut Pool| ports.iter_mut().map(|port| receive(port, pool)).collect::<Vec<_>>();
 
     send(&chain, 0, 100);
     assert_eq!(came(&mut pool), [0, 0], "nothing before start");
@@ -89,11 +98,18 @@ fn what_arrives_on_one_queue_comes_to_one_socket() {
     let second = came(&mut pool);
     // Which is whose, veth does not say: it leaves the number of the sender's queue where a driver records the receiver's, plus
     // one.
-    assert!(matches!((&first[..], &second[..]), ([300, 0], [0, 200]) | ([0, 300], [200, 0])), "{first:?} {second:?}");
+    assert!(
+        matches!((&first[..], &second[..]), ([300, 0], [0, 200]) | ([0, 300], [200, 0])),
+        "{first:?} {second:?}"
+    );
     send(&chain, 1, 50);
     sockets.iter().for_each(|socket| socket.stop().unwrap());
     send(&chain, 0, 100);
-    assert_eq!(came(&mut pool).iter().sum::<usize>(), 50, "what came before the stop, and nothing after");
+    assert_eq!(
+        came(&mut pool).iter().sum::<usize>(),
+        50,
+        "what came before the stop, and nothing after"
+    );
     assert!(ports.iter().all(|port| port.kernel_counters() == Default::default()));
     drop(ports);
     assert_eq!(pool.len() as u32, umem.frames());
@@ -104,10 +120,12 @@ fn what_arrives_on_one_queue_comes_to_one_socket() {
 fn what_this_host_sends_comes_to_no_socket() {
     for queues in [1, 2] {
         let chain = chain(queues);
-        let (umem, mut pool) = Umem::new(&UmemConfig { huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap();
+        let (umem, mut pool) =
+            Umem::new(&UmemConfig { huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap();
         let sockets = open(&chain, "fwd0", queues);
         sockets.iter().for_each(|socket| socket.start().unwrap());
-        let mut ports: Vec<_> = sockets.iter().map(|socket| MmsgPort::new(socket.clone(), &umem).unwrap()).collect();
+        let mut ports: Vec<_> =
+            sockets.iter().map(|socket| MmsgPort::new(socket.clone(), &umem).unwrap()).collect();
         let mut queue = EgressQueue::new(&umem, 64);
         for _ in 0..10 {
             queue.push(frame(&mut pool)).unwrap();

@@ -33,7 +33,8 @@ fn why(refused: Refused) -> (Reason, Frame) {
 
 impl Egress {
     pub(crate) fn new(umem: &Umem, ports: usize, queues_per_port: usize) -> Self {
-        let queues = (0..ports * queues_per_port).map(|_| EgressQueue::new(umem, EGRESS_CAPACITY)).collect();
+        let queues =
+            (0..ports * queues_per_port).map(|_| EgressQueue::new(umem, EGRESS_CAPACITY)).collect();
         Self { queues, queues_per_port, crowded: false }
     }
 
@@ -45,9 +46,16 @@ impl Egress {
 
     /// Adds a frame for a port, on this queue_index; hands it back with the reason if it cannot go.
     #[inline]
-    pub(crate) fn push(&mut self, to: PortId, queue_index: usize, frame: Frame) -> Result<(), (Reason, Frame)> {
+    pub(crate) fn push(
+        &mut self,
+        to: PortId,
+        queue_index: usize,
+        frame: Frame,
+    ) -> Result<(), (Reason, Frame)> {
         let index = self.index_of(to, queue_index);
-        let Some(queue) = self.queues.get_mut(index) else { return Err((Reason::NO_SUCH_PORT, frame)) };
+        let Some(queue) = self.queues.get_mut(index) else {
+            return Err((Reason::NO_SUCH_PORT, frame));
+        };
         let pushed = queue.push(frame).map_err(why);
         self.crowded |= queue.room() < Batch::CAPACITY;
         pushed
@@ -56,7 +64,12 @@ impl Egress {
     /// Adds all frames of a batch, for the queue at an index that exists, and leaves the batch empty. What cannot go is shown
     /// with the reason.
     #[inline]
-    pub(crate) fn push_batch(&mut self, index: usize, batch: &mut Batch, mut refused: impl FnMut(Reason, Frame)) {
+    pub(crate) fn push_batch(
+        &mut self,
+        index: usize,
+        batch: &mut Batch,
+        mut refused: impl FnMut(Reason, Frame),
+    ) {
         let queue = &mut self.queues[index];
         queue.push_batch(batch, |refusal| {
             let (reason, frame) = why(refusal);

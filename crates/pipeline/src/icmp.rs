@@ -22,7 +22,10 @@ impl IcmpErrors {
         let ingress = cx.from_port();
         Self {
             rate: Rate::new(per_second, cx.workers, xdpfwd_xsk::clock::cycles_per_second()),
-            sources: Sources { v4: sources.v4.or_else(|| ingress?.ipv4()), v6: sources.v6.or_else(|| ingress?.ipv6()) },
+            sources: Sources {
+                v4: sources.v4.or_else(|| ingress?.ipv4()),
+                v6: sources.v6.or_else(|| ingress?.ipv6()),
+            },
         }
     }
 

@@ -35,7 +35,11 @@ impl StageAccount {
 
     /// Cycles per packet; 0 before the first packet.
     pub fn cycles_per_packet(&self) -> f64 {
-        if self.timed_packets == 0 { 0.0 } else { self.net_cycles() as f64 / self.timed_packets as f64 }
+        if self.timed_packets == 0 {
+            0.0
+        } else {
+            self.net_cycles() as f64 / self.timed_packets as f64
+        }
     }
 
     /// Adds what another worker's copy of the stage did.
@@ -162,7 +166,8 @@ impl LedgerReport {
 
     /// All other cycles, the stamps included.
     pub fn busy_cycles(&self) -> u64 {
-        let tasks = Task::ALL.into_iter().filter(|task| !task.is_idle()).map(|task| self.task(task).cycles);
+        let tasks =
+            Task::ALL.into_iter().filter(|task| !task.is_idle()).map(|task| self.task(task).cycles);
         tasks.sum::<u64>() + self.stages + self.stamps.cycles
     }
 
@@ -330,7 +335,8 @@ impl TaskLedger {
         }
         let cost = stamp_cost();
         let mut tasks = self.tasks;
-        tasks[if self.looked.calls > 0 { Task::Look as usize } else { Task::Poll as usize }].add(&self.looked);
+        tasks[if self.looked.calls > 0 { Task::Look as usize } else { Task::Poll as usize }]
+            .add(&self.looked);
         let stamps = tasks.iter().map(|task| task.calls).sum::<u64>() + stages.timed_calls;
         // A port times its system calls itself: they are a part of what transmitting took.
         let transmit = &mut tasks[Task::Transmit as usize];

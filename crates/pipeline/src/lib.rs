@@ -36,15 +36,17 @@ mod view;
 mod worker;
 
 pub use capability::{
-    Cell, Column, ExclusiveResource, Inspectable, Maintained, QueueBinding, QueueBound, ResourceError, ResourceOwner,
-    Table, Unit, XdpArray, XdpImage, XdpOffload, XdpTables,
+    Cell, Column, ExclusiveResource, Inspectable, Maintained, QueueBinding, QueueBound,
+    ResourceError, ResourceOwner, Table, Unit, XdpArray, XdpImage, XdpOffload, XdpTables,
 };
 pub use chain::{Chain, NamedStage, Visitor};
 pub use cx::Cx;
 pub use icmp::IcmpErrors;
 pub use ledger::{LedgerReport, StageAccount, Task, TaskAccount, stamp_cost};
 pub use meta::Meta;
-pub use plan::{BuildCx, Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan, Verdicts};
+pub use plan::{
+    BuildCx, Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan, Verdicts,
+};
 pub use plan_fn::PlanFn;
 pub use port_name::PortName;
 pub use ports::{PortAddress, PortInfo, Ports};
@@ -57,7 +59,8 @@ pub use stage::{SnapshotError, Stage};
 pub use verdict::{PortId, Verdict};
 pub use view::{PacketMut, View};
 pub use worker::{
-    BuildError, Idle, LONGEST_SPIN, Mailbox, Remote, SPIN, Stopped, Swapped, Worker, WorkerBuilder, mailbox,
+    BuildError, Idle, LONGEST_SPIN, Mailbox, Remote, SPIN, Stopped, Swapped, Worker, WorkerBuilder,
+    mailbox,
 };
 
 /// A value of the configuration with its place in the file, for [`PlanError::at`].

@@ -100,7 +100,14 @@ pub struct BuildCx<'a> {
 /// The only worker, without ports.
 impl Default for BuildCx<'_> {
     fn default() -> Self {
-        Self { worker: 0, workers: 1, in_kernel: false, from: PortId(0), to: PortId(0), ports: Ports::NONE }
+        Self {
+            worker: 0,
+            workers: 1,
+            in_kernel: false,
+            from: PortId(0),
+            to: PortId(0),
+            ports: Ports::NONE,
+        }
     }
 }
 

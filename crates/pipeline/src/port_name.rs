@@ -34,7 +34,10 @@ impl PortName {
     pub fn resolve<'a>(&self, cx: &PlanCx<'a>) -> Result<&'a PortInfo, PlanError> {
         cx.ports.by_name(self.as_str()).ok_or_else(|| {
             let known = cx.ports.names();
-            PlanError::at(&self.0, format!("no port is called {:?}; the ports are: {known}", self.as_str()))
+            PlanError::at(
+                &self.0,
+                format!("no port is called {:?}; the ports are: {known}", self.as_str()),
+            )
         })
     }
 }

@@ -109,12 +109,18 @@ mod tests {
 
     fn port(addresses: &[&str]) -> PortInfo {
         let address = |ip: &&str| PortAddress { ip: ip.parse().unwrap(), prefix_len: 64 };
-        PortInfo { addresses: addresses.iter().map(address).collect(), ..PortInfo::new(PortId(0), "lan", "eth0") }
+        PortInfo {
+            addresses: addresses.iter().map(address).collect(),
+            ..PortInfo::new(PortId(0), "lan", "eth0")
+        }
     }
 
     #[test]
     fn ipv6_prefers_an_address_that_is_not_link_local() {
-        assert_eq!(port(&["fe80::1", "10.0.0.1", "2001:db8::1"]).ipv6(), Some("2001:db8::1".parse().unwrap()));
+        assert_eq!(
+            port(&["fe80::1", "10.0.0.1", "2001:db8::1"]).ipv6(),
+            Some("2001:db8::1".parse().unwrap())
+        );
         assert_eq!(port(&["fe80::1"]).ipv6(), Some("fe80::1".parse().unwrap()));
         assert_eq!(port(&["10.0.0.1"]).ipv6(), None);
     }
@@ -128,7 +134,8 @@ mod tests {
     #[test]
     fn ports_are_numbered_in_order_and_found_by_name() {
         let names = ["lan", "wan"];
-        let ports: Ports = names.iter().map(|name| PortInfo::new(PortId(9), *name, "eth")).collect();
+        let ports: Ports =
+            names.iter().map(|name| PortInfo::new(PortId(9), *name, "eth")).collect();
         assert_eq!(ports.by_name("wan").unwrap().id, PortId(1));
         assert_eq!(ports.get(PortId(0)).unwrap().name, "lan");
         assert!(ports.get(PortId(2)).is_none() && ports.by_name("dmz").is_none());

@@ -17,7 +17,8 @@ pub struct Reason(u8);
 pub const MAX_REASONS: usize = 256;
 
 /// Name and description of each reason, by number.
-static REASONS: [OnceLock<(&'static str, &'static str)>; MAX_REASONS] = [const { OnceLock::new() }; MAX_REASONS];
+static REASONS: [OnceLock<(&'static str, &'static str)>; MAX_REASONS] =
+    [const { OnceLock::new() }; MAX_REASONS];
 
 /// How many reasons are registered beyond those in [`CORE`]. Held while one is added.
 static REGISTERED: Mutex<usize> = Mutex::new(0);
@@ -64,20 +65,32 @@ impl Reason {
     /// name is `[a-z0-9_]`, at most 40 characters, and is the key in the report's `drops`. Reasons are never
     /// unregistered.
     pub fn register(name: &str, description: &str) -> Result<Self, ReasonError> {
-        if name.is_empty() || name.len() > 40 || !name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_')) {
+        if name.is_empty()
+            || name.len() > 40
+            || !name.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_'))
+        {
             return Err(ReasonError::Name(name.to_owned()));
         }
         let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
         let count = CORE.len() + *registered;
-        if let Some(known) = (0..count).map(|number| Self(number as u8)).find(|known| known.name() == name) {
+        if let Some(known) =
+            (0..count).map(|number| Self(number as u8)).find(|known| known.name() == name)
+        {
             return match known.description() == description {
                 true => Ok(known),
-                false => Err(ReasonError::Taken { name: name.to_owned(), description: known.description() }),
+                false => Err(ReasonError::Taken {
+                    name: name.to_owned(),
+                    description: known.description(),
+                }),
             };
         }
-        let Some(entry) = REASONS.get(count) else { return Err(ReasonError::Full(name.to_owned())) };
+        let Some(entry) = REASONS.get(count) else {
+            return Err(ReasonError::Full(name.to_owned()));
+        };
         // Leaks at most `MAX_REASONS` names: a reason lives as long as the process.
-        let entry_is_new = entry.set((String::leak(name.to_owned()), String::leak(description.to_owned()))).is_ok();
+        let entry_is_new = entry
+            .set((String::leak(name.to_owned()), String::leak(description.to_owned())))
+            .is_ok();
         debug_assert!(entry_is_new, "entries are set under the lock, in order");
         *registered += 1;
         Ok(Self(count as u8))
@@ -101,7 +114,10 @@ impl Reason {
     fn entry(self) -> (&'static str, &'static str) {
         match CORE.get(usize::from(self.0)) {
             Some(core) => *core,
-            None => REASONS[usize::from(self.0)].get().copied().unwrap_or(("unregistered", "An unregistered reason.")),
+            None => REASONS[usize::from(self.0)]
+                .get()
+                .copied()
+                .unwrap_or(("unregistered", "An unregistered reason.")),
         }
     }
 
@@ -120,7 +136,9 @@ pub enum ReasonError {
     #[error("drop reason {0:?}: a name has 1 to 40 characters, each a-z, 0-9 or _")]
     Name(String),
     /// Another reason has the name.
-    #[error("drop reason {name:?} is registered with another description ({description:?}); choose another name")]
+    #[error(
+        "drop reason {name:?} is registered with another description ({description:?}); choose another name"
+    )]
     Taken {
         /// The name.
         name: String,
@@ -128,7 +146,9 @@ pub enum ReasonError {
         description: &'static str,
     },
     /// There are too many.
-    #[error("drop reason {0:?}: there are {MAX_REASONS} already, which is the most a process can have")]
+    #[error(
+        "drop reason {0:?}: there are {MAX_REASONS} already, which is the most a process can have"
+    )]
     Full(String),
 }
 
@@ -283,7 +303,10 @@ mod tests {
     #[test]
     fn register_refuses_invalid_and_taken_names() {
         for name in ["", "Has_Capital", "has-dash", "has space", &"x".repeat(41)] {
-            assert_eq!(Reason::register(name, "A test's."), Err(ReasonError::Name(name.to_owned())));
+            assert_eq!(
+                Reason::register(name, "A test's."),
+                Err(ReasonError::Name(name.to_owned()))
+            );
         }
         let error = Reason::register("policy", "Something else.").unwrap_err();
         assert!(matches!(&error, ReasonError::Taken { name, .. } if name == "policy"), "{error}");

@@ -40,7 +40,10 @@ pub enum KindError<E: std::error::Error + 'static> {
 /// The result of planning a stage.
 pub type Planned<E> = Result<Arc<dyn StagePlan>, KindError<E>>;
 
-type PlanFn<F> = dyn for<'de> Fn(<F as TableFormat>::Deserializer<'de>, &PlanCx<'_>) -> Planned<<F as TableFormat>::Error>
+type PlanFn<F> = dyn for<'de> Fn(
+        <F as TableFormat>::Deserializer<'de>,
+        &PlanCx<'_>,
+    ) -> Planned<<F as TableFormat>::Error>
     + Send
     + Sync;
 
@@ -126,7 +129,12 @@ impl<F: TableFormat> Registry<F> {
     }
 
     /// Plans a stage of a kind from the rest of its table.
-    pub fn plan(&self, kind: &str, table: F::Deserializer<'_>, cx: &PlanCx<'_>) -> Planned<F::Error> {
+    pub fn plan(
+        &self,
+        kind: &str,
+        table: F::Deserializer<'_>,
+        cx: &PlanCx<'_>,
+    ) -> Planned<F::Error> {
         let Some(plan) = self.0.get(kind) else {
             let known = self.kinds().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ");
             return Err(KindError::Unknown { kind: kind.to_owned(), known });

@@ -65,7 +65,9 @@ mod tests {
         let workers: Vec<_> = (0..3)
             .map(|worker| {
                 let counters = Arc::clone(&counters);
-                std::thread::spawn(move || (0..10_000).for_each(|_| counters.add(worker, [1, worker as u64])))
+                std::thread::spawn(move || {
+                    (0..10_000).for_each(|_| counters.add(worker, [1, worker as u64]))
+                })
             })
             .collect();
         workers.into_iter().for_each(|worker| worker.join().unwrap());

@@ -197,7 +197,8 @@ mod tests {
             Err::<(), _>("no")
         });
         assert_eq!(failed, Err("no"));
-        let panicked = thread::scope(|scope| scope.spawn(|| table.update(|_| panic!("on purpose"))).join());
+        let panicked =
+            thread::scope(|scope| scope.spawn(|| table.update(|_| panic!("on purpose"))).join());
         assert!(panicked.is_err());
         assert_eq!(*table.load(), [1]);
         assert_eq!(
@@ -268,7 +269,8 @@ mod tests {
             });
             barrier.wait();
             let of_readers = Arc::new(ids.lock().unwrap().clone());
-            let shared = table.get_or_init(|| SharedTable::new(Told::new(of_readers, Arc::clone(&alive))));
+            let shared =
+                table.get_or_init(|| SharedTable::new(Told::new(of_readers, Arc::clone(&alive))));
             barrier.wait();
             while loads.iter().any(|loads| loads.load(Ordering::Relaxed) < 10_000)
                 && !readers.iter().any(thread::ScopedJoinHandle::is_finished)

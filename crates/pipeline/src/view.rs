@@ -142,10 +142,12 @@ impl View<'_> {
     #[inline]
     pub fn packets(&mut self) -> impl Iterator<Item = PacketMut<'_>> {
         let places = self.batch.places_mut().iter_mut();
-        places.zip(self.metas.iter_mut()).zip(self.verdicts.iter_mut()).filter_map(|((place, meta), verdict)| {
-            let frame = place.as_mut()?;
-            Some(PacketMut { frame, meta, verdict })
-        })
+        places.zip(self.metas.iter_mut()).zip(self.verdicts.iter_mut()).filter_map(
+            |((place, meta), verdict)| {
+                let frame = place.as_mut()?;
+                Some(PacketMut { frame, meta, verdict })
+            },
+        )
     }
 
     /// Processes each packet. An error drops the packet under this reason.
@@ -191,6 +193,7 @@ impl View<'_> {
     /// Returns whether every packet is still in the batch and goes on.
     #[inline]
     pub(crate) fn all_next(&self) -> bool {
-        !self.took && self.verdicts[..self.batch.len()].iter().all(|verdict| *verdict == Verdict::Next)
+        !self.took
+            && self.verdicts[..self.batch.len()].iter().all(|verdict| *verdict == Verdict::Next)
     }
 }

@@ -547,7 +547,8 @@ fn planned_stages_know_the_ports_and_acquire_resources_once() {
     let builder = builder.plans("lan", "wan", named(&first)).plans("wan", "lan", named(&first));
     let mut bench = builder.build().unwrap();
     let told = bench.worker().stages_mut(|_, told: &mut Told| told.0.clone());
-    let [to_wan, to_lan] = ["lan wan Some(1400) 4 02:00:00:00:00:02", "wan lan None 4 02:00:00:00:00:01"];
+    let [to_wan, to_lan] =
+        ["lan wan Some(1400) 4 02:00:00:00:00:02", "wan lan None 4 02:00:00:00:00:01"];
     assert_eq!(told, [to_wan, to_lan]);
     assert_eq!(acquired(), [1, 0]);
 

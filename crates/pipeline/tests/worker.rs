@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use xdpfwd_pipeline::{
-    BuildError, Cx, DropReason, Idle, NamedStage, PortId, Reason, SnapshotError, Stage, Stopped, Verdict, View, Worker,
-    mailbox,
+    BuildError, Cx, DropReason, Idle, NamedStage, PortId, Reason, SnapshotError, Stage, Stopped,
+    Verdict, View, Worker, mailbox,
 };
 use xdpfwd_testkit::wires::{
-    LAN, WAN, assert_conserved, cross_connect, cross_connect_with, number, numbers, packet, umem_config,
+    LAN, WAN, assert_conserved, cross_connect, cross_connect_with, number, numbers, packet,
+    umem_config,
 };
 use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel, Sizes};
 use xdpfwd_xsk::{Frame, Umem, UmemConfig};
@@ -32,7 +33,10 @@ fn forwards_both_ways_unchanged_and_in_order() {
     assert_eq!(sent.1, (100_000..101_000).map(packet).collect::<Vec<_>>());
     let report = worker.report();
     assert_eq!(report.drops.total(), 0);
-    assert_eq!((report.queues[0].counters.rx_packets, report.queues[1].counters.tx_packets), (1000, 1000));
+    assert_eq!(
+        (report.queues[0].counters.rx_packets, report.queues[1].counters.tx_packets),
+        (1000, 1000)
+    );
 }
 
 #[test]
@@ -87,12 +91,15 @@ impl Stage for InOrder {
 
 #[test]
 fn verdicts_are_carried_out_and_the_next_stage_sees_the_rest_in_order() {
-    let (mut worker, wires) = cross_connect((Sorter, InOrder::default()), (Sorter, InOrder::default()));
+    let (mut worker, wires) =
+        cross_connect((Sorter, InOrder::default()), (Sorter, InOrder::default()));
     for n in 0..100 {
         wires.lan.deliver(&packet(n)).unwrap();
     }
     while worker.poll_once() > 0 {}
-    let with = |verdict: Verdict| (0..100).filter(|&n| Sorter::verdict(n) == verdict).collect::<Vec<u64>>();
+    let with = |verdict: Verdict| {
+        (0..100).filter(|&n| Sorter::verdict(n) == verdict).collect::<Vec<u64>>()
+    };
     assert_eq!(numbers(&wires.wan.take_sent()), with(Verdict::Next));
     assert_eq!(numbers(&wires.lan.take_sent()), with(Verdict::To(LAN)));
     let report = worker.report();
@@ -309,7 +316,10 @@ fn swapping_stages_loses_no_packet_no_count_and_no_held_frame() {
         worker.poll_once();
     }
     assert_eq!(worker.frames().in_flight, 1);
-    let afresh = worker.swap_named(LAN, vec![named("other", Counting::default()), named("count", Counting::default())]);
+    let afresh = worker.swap_named(
+        LAN,
+        vec![named("other", Counting::default()), named("count", Counting::default())],
+    );
     let swapped = afresh.unwrap();
     assert_eq!(swapped.afresh, Vec::<String>::new());
     assert_eq!(swapped.row_counters, [vec![10, 0], vec![]], "those of the old stages");
@@ -319,15 +329,19 @@ fn swapping_stages_loses_no_packet_no_count_and_no_held_frame() {
     }
     assert_eq!(numbers(&wires.wan.take_sent()), (0..20).collect::<Vec<_>>());
     let report = worker.report();
-    let stages: Vec<_> =
-        report.paths[0].stages.iter().map(|s| (s.name.as_str(), s.counters[0].1, s.account.packets)).collect();
+    let stages: Vec<_> = report.paths[0]
+        .stages
+        .iter()
+        .map(|s| (s.name.as_str(), s.counters[0].1, s.account.packets))
+        .collect();
     assert_eq!(stages, [("other", 10, 10), ("count", 20, 20)]);
     // Row counters are the stage's own: the engine adds those of its predecessors.
     assert_eq!(worker.row_counters(), [vec![vec![10, 0], vec![10, 1]], vec![]]);
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 
     // A stage of another kind starts at zero, and the swap reports it.
-    let count = |worker: &mut Worker<Vec<NamedStage>>| worker.report().paths[0].stages[0].counters.clone();
+    let count =
+        |worker: &mut Worker<Vec<NamedStage>>| worker.report().paths[0].stages[0].counters.clone();
     let swapped = worker.swap_named(LAN, vec![named("count", Forgetful::default())]).unwrap();
     assert_eq!(swapped.afresh, ["count"]);
     assert_eq!(count(&mut worker), [("count", 0)]);
@@ -348,7 +362,8 @@ fn stages_of_one_name_keep_their_own_counters_over_a_swap() {
     worker.poll_once();
     worker.swap_named(LAN, chain()).unwrap();
     let report = worker.report();
-    let stages: Vec<_> = report.paths[0].stages.iter().map(|s| (s.counters[0].1, s.account.packets)).collect();
+    let stages: Vec<_> =
+        report.paths[0].stages.iter().map(|s| (s.counters[0].1, s.account.packets)).collect();
     assert_eq!(stages, [(1, 1), (1, 1)]);
 }
 
@@ -412,7 +427,9 @@ fn refuses_to_be_built_wrongly() {
         }
         let mut builder = Worker::builder(umem, pool);
         builder = all.into_iter().fold(builder, |builder, port| builder.port(port));
-        builder = paths.iter().fold(builder, |builder, &(from, to)| builder.path(PortId(from), PortId(to), ()));
+        builder = paths
+            .iter()
+            .fold(builder, |builder, &(from, to)| builder.path(PortId(from), PortId(to), ()));
         builder.build().err()
     };
     assert_eq!(build(&[1, 1], &[(0, 1), (1, 0)]), None);
@@ -420,18 +437,28 @@ fn refuses_to_be_built_wrongly() {
     assert_eq!(build(&[1, 1], &[(0, 2)]), Some(BuildError::NoSuchPort(2)));
     assert_eq!(build(&[1, 1], &[(3, 1)]), Some(BuildError::NoSuchPort(3)));
     assert_eq!(build(&[1, 1], &[(0, 1), (0, 0)]), Some(BuildError::TwoPaths(0)));
-    assert_eq!(build(&[2, 1], &[]), Some(BuildError::UnequalQueues { port: 1, queues: 1, expected: 2 }));
+    assert_eq!(
+        build(&[2, 1], &[]),
+        Some(BuildError::UnequalQueues { port: 1, queues: 1, expected: 2 })
+    );
 
     let (umem, mut pool) = Umem::new(&umem_config()).unwrap();
     let (other, mut other_pool) = Umem::new(&umem_config()).unwrap();
     let (port, _) = FakeKernel::port(&umem, &mut pool, 0);
     let (stranger, _) = FakeKernel::port(&other, &mut other_pool, 0);
-    let mixed = Worker::<()>::builder(umem.clone(), pool).port(vec![Box::new(port), Box::new(stranger)]).build();
+    let mixed = Worker::<()>::builder(umem.clone(), pool)
+        .port(vec![Box::new(port), Box::new(stranger)])
+        .build();
     assert_eq!(mixed.err(), Some(BuildError::OtherUmem("a port")));
-    assert_eq!(Worker::<()>::builder(umem, other_pool).build().err(), Some(BuildError::OtherUmem("the pool")));
+    assert_eq!(
+        Worker::<()>::builder(umem, other_pool).build().err(),
+        Some(BuildError::OtherUmem("the pool"))
+    );
 
     let (umem, mut pool) = Umem::new(&umem_config()).unwrap();
-    let lanes = (0..2).map(|index| Box::new(FakeKernel::port(&umem, &mut pool, index).0) as Box<dyn xdpfwd_xsk::Port>);
+    let lanes = (0..2).map(|index| {
+        Box::new(FakeKernel::port(&umem, &mut pool, index).0) as Box<dyn xdpfwd_xsk::Port>
+    });
     let lanes: Vec<_> = lanes.collect();
     let too_far = Worker::<()>::builder(umem, pool).queues(1, u16::MAX).port(lanes).build();
     assert_eq!(too_far.err(), Some(BuildError::QueueNumber(65536)));
@@ -461,7 +488,11 @@ fn each_queue_leaves_on_its_own() {
     lan1_wire.deliver(&packet(101)).unwrap();
     worker.poll_once();
     assert_eq!(numbers(&wan0_wire.take_sent()), (0..9).collect::<Vec<_>>());
-    assert_eq!(numbers(&wan1_wire.take_sent()), [9, 100], "what a stage emits leaves on the queue of the batch");
+    assert_eq!(
+        numbers(&wan1_wire.take_sent()),
+        [9, 100],
+        "what a stage emits leaves on the queue of the batch"
+    );
     assert_eq!(
         worker.report().queues.iter().map(|q| (q.port.0, q.queue)).collect::<Vec<_>>(),
         [(0, 1), (0, 3), (1, 1), (1, 3)]
@@ -520,7 +551,8 @@ fn many_ports_into_one_lose_nothing_while_it_sends() {
     let mut ports = vec![];
     let mut wires = vec![];
     for index in 0..6 {
-        let (port, wire) = FakeKernel::port_with(&umem, &mut pool, index, sizes, Behaviour::default());
+        let (port, wire) =
+            FakeKernel::port_with(&umem, &mut pool, index, sizes, Behaviour::default());
         ports.push(port);
         wires.push(wire);
     }
@@ -562,7 +594,11 @@ fn a_frame_that_a_stage_loses_is_reported_as_leaked() {
     assert_eq!(worker.umem().lost(), 20);
     assert_eq!(worker.in_user_space(), 20, "the quota is what it was");
     assert_eq!(worker.report().frames.leaked, 20);
-    assert_eq!(worker.in_user_space(), 0, "and is given back to the other stages at the next report");
+    assert_eq!(
+        worker.in_user_space(),
+        0,
+        "and is given back to the other stages at the next report"
+    );
 }
 
 #[test]
@@ -701,7 +737,8 @@ impl Stage for Panics {
 #[test]
 fn after_a_panic_the_worker_goes_on_without_its_stages_and_loses_one_batch() {
     for mute in [false, true] {
-        let (mut worker, wires) = cross_connect((Panics { at: 70, mute, ..Panics::default() },), (Panics::default(),));
+        let (mut worker, wires) =
+            cross_connect((Panics { at: 70, mute, ..Panics::default() },), (Panics::default(),));
         for n in 0..60 {
             wires.lan.deliver(&packet(n)).unwrap();
         }
@@ -718,9 +755,20 @@ fn after_a_panic_the_worker_goes_on_without_its_stages_and_loses_one_batch() {
         worker.drain(Duration::from_secs(5));
         let report = worker.report();
         assert_eq!(numbers(&wires.wan.take_sent()), (0..60).collect::<Vec<_>>());
-        assert_eq!((report.queues[0].counters.rx_packets, report.queues[1].counters.tx_packets), (120, 60));
-        assert_eq!((report.drops[Reason::SHUTDOWN], report.drops.total()), (40, 40), "what came after");
-        assert_eq!((report.frames.leaked, report.frames.in_flight), (20, 0), "the batch that was broken off");
+        assert_eq!(
+            (report.queues[0].counters.rx_packets, report.queues[1].counters.tx_packets),
+            (120, 60)
+        );
+        assert_eq!(
+            (report.drops[Reason::SHUTDOWN], report.drops.total()),
+            (40, 40),
+            "what came after"
+        );
+        assert_eq!(
+            (report.frames.leaked, report.frames.in_flight),
+            (20, 0),
+            "the batch that was broken off"
+        );
         assert_eq!(worker.umem().lost(), 20);
         assert_eq!(report.paths[0].stages[0].account.packets, 80);
         let counters = if mute { vec![] } else { vec![("seen", 70)] };
@@ -732,7 +780,8 @@ fn after_a_panic_the_worker_goes_on_without_its_stages_and_loses_one_batch() {
 /// A command that was on its way when a stage panicked may still be carried out: nothing is called that it brings.
 #[test]
 fn stages_that_come_after_a_panic_are_not_called_either() {
-    let (mut worker, wires) = cross_connect((Panics { at: 1, ..Panics::default() },), (Panics::default(),));
+    let (mut worker, wires) =
+        cross_connect((Panics { at: 1, ..Panics::default() },), (Panics::default(),));
     wires.lan.deliver(&packet(1)).unwrap();
     catch_unwind(AssertUnwindSafe(|| worker.poll_once())).unwrap_err();
     worker.abandon_stages();
@@ -747,7 +796,8 @@ fn stages_that_come_after_a_panic_are_not_called_either() {
 
 #[test]
 fn a_panic_in_tick_loses_no_frame() {
-    let (mut worker, wires) = cross_connect((Panics { in_tick: true, ..Panics::default() },), (Panics::default(),));
+    let (mut worker, wires) =
+        cross_connect((Panics { in_tick: true, ..Panics::default() },), (Panics::default(),));
     wires.lan.deliver(&packet(1)).unwrap();
     let turns = catch_unwind(AssertUnwindSafe(|| {
         loop {

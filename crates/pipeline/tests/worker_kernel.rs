@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use xdpfwd_pipeline::{Idle, Reason, Worker, mailbox};
 use xdpfwd_testkit::wires::{
-    WireAccounting, Wires, assert_conserved, cross_connect, cross_connect_on, cross_connect_with, numbers, packet,
+    WireAccounting, Wires, assert_conserved, cross_connect, cross_connect_on, cross_connect_with,
+    numbers, packet,
 };
 use xdpfwd_xsk::fake_kernel::Behaviour;
 use xdpfwd_xsk::{UmemConfig, oracle};
@@ -28,7 +29,11 @@ fn a_port_that_does_not_send_drops_and_counts_and_leaves_the_other_direction_alo
     }
     let report = worker.report();
     let waiting = report.frames.in_flight + report.frames.tx;
-    assert_eq!(delivered, report.drops[Reason::EGRESS_FULL] + waiting, "each is dropped and counted, or waits");
+    assert_eq!(
+        delivered,
+        report.drops[Reason::EGRESS_FULL] + waiting,
+        "each is dropped and counted, or waits"
+    );
     assert!(report.drops[Reason::EGRESS_FULL] > 2000);
 
     wires.wan.set(Behaviour::default());
@@ -167,7 +172,11 @@ fn a_fill_ring_that_runs_dry() {
     assert_eq!(wires.lan.posted(), 0, "dry");
     assert_eq!(worker.frames().pool, 0);
     let lost = worker.report().queues[0].kernel.fill_ring_empty;
-    assert_eq!(books.delivered + lost, 20 * 20, "each was delivered, or lost by the kernel and counted");
+    assert_eq!(
+        books.delivered + lost,
+        20 * 20,
+        "each was delivered, or lost by the kernel and counted"
+    );
     assert!(lost > 0);
     recovers(&mut worker, &wires, &mut books);
     assert!(wires.lan.posted() > 0);
@@ -178,8 +187,11 @@ fn a_fill_ring_that_runs_dry() {
 #[test]
 fn an_interface_that_disappears_in_the_middle_of_a_batch() {
     for after in [1, 19, 50, 777] {
-        let (mut worker, wires) =
-            cross_connect_with((), (), Behaviour { vanishes_after: Some(after), ..Behaviour::default() });
+        let (mut worker, wires) = cross_connect_with(
+            (),
+            (),
+            Behaviour { vanishes_after: Some(after), ..Behaviour::default() },
+        );
         let mut books = WireAccounting::default();
         rounds(&mut worker, &wires, &mut books, 120);
         assert_eq!(books.left[1], first_of_lan(&books, after), "so many were sent, the first ones");

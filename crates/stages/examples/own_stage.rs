@@ -15,7 +15,9 @@ impl Stage for OnlyUdpPort {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for mut packet in view.packets() {
             let headers = &packet.meta.headers;
-            if headers.protocol != Some(xdpfwd_wire::IpProtocol::UDP) || headers.destination_port != self.port {
+            if headers.protocol != Some(xdpfwd_wire::IpProtocol::UDP)
+                || headers.destination_port != self.port
+            {
                 self.refused += 1;
                 packet.drop(Reason::POLICY);
             }

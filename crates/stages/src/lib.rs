@@ -31,7 +31,8 @@ use xdpfwd_pipeline::{Registry, TableFormat};
 /// Returns the kinds of stages that this build has, and registers their drop reasons, so that
 /// reports list all of them. Some use `serde_spanned::Spanned`, so the format has to support it.
 pub fn builtin<F: TableFormat>() -> Registry<F> {
-    let registry = Registry::default().with::<MacSwapConfig>().with::<SetMacConfig>().with::<TtlConfig>();
+    let registry =
+        Registry::default().with::<MacSwapConfig>().with::<SetMacConfig>().with::<TtlConfig>();
     #[cfg(feature = "esp")]
     let registry = {
         // Planning a stage registers its reasons too, and reports the error if there is one.
@@ -79,7 +80,9 @@ mod tests {
         for (kind, _, built) in OPTIONAL {
             assert_eq!(registered.contains(&kind), built, "{kind}");
         }
-        let always = registered.iter().filter(|kind| !OPTIONAL.iter().any(|(optional, ..)| optional == *kind));
+        let always = registered
+            .iter()
+            .filter(|kind| !OPTIONAL.iter().any(|(optional, ..)| optional == *kind));
         assert_eq!(always.collect::<Vec<_>>(), [&"mac-swap", &"set-mac", &"ttl"]);
         assert!(not_built().all(|(kind, _)| !registered.contains(&kind)));
     }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, Verdicts, View};
+use xdpfwd_pipeline::{
+    BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, Verdicts, View,
+};
 use xdpfwd_wire::ethernet;
 
 /// Swaps source and destination MAC address: what a reflector does, so that the sender gets its frames back.

@@ -10,7 +10,8 @@ use super::filter::modifiers::{Limits, Modifiers};
 use super::filter::source::{Lines, Source, Word};
 use super::filter::{Seen, look_at, rules as rules_table};
 use xdpfwd_pipeline::{
-    BuildCx, Cx, Inspectable, PlanCx, PlanError, Reason, Stage, StageConfig, StagePlan, Table, Verdicts, View,
+    BuildCx, Cx, Inspectable, PlanCx, PlanError, Reason, Stage, StageConfig, StagePlan, Table,
+    Verdicts, View,
 };
 use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp, udp};
 
@@ -53,11 +54,18 @@ impl StageConfig for PayloadConfig {
     const KIND: &'static str = "payload";
 
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
-        let read =
-            self.signatures.read("signatures", cx, xdpfwd_filter::parse_signature, xdpfwd_filter::parse_signatures)?;
+        let read = self.signatures.read(
+            "signatures",
+            cx,
+            xdpfwd_filter::parse_signature,
+            xdpfwd_filter::parse_signatures,
+        )?;
         let Lines { lines: signatures, .. } = read;
         let scanner = Scanner::new(&signatures).map_err(|error| {
-            PlanError::new(format!("{} signatures cannot be put together: {error}", signatures.len()))
+            PlanError::new(format!(
+                "{} signatures cannot be put together: {error}",
+                signatures.len()
+            ))
         })?;
         let limits = Limits::new(rules(&signatures), cx.workers)?;
         let default = self.default.map_or(Verdict::Accept, Verdict::from);
@@ -86,7 +94,11 @@ impl StagePlan for PayloadPlan {
     fn summary(&self) -> String {
         let Program { signatures, scanner, default, .. } = &*self.0;
         let default = if *default == Verdict::Accept { "accept" } else { "drop" };
-        format!("{} signatures, {} KiB; default {default}", signatures.len(), scanner.memory().div_ceil(1024))
+        format!(
+            "{} signatures, {} KiB; default {default}",
+            signatures.len(),
+            scanner.memory().div_ceil(1024)
+        )
     }
 
     fn verdicts(&self) -> Verdicts {
@@ -183,7 +195,12 @@ impl Stage for Payload {
     fn counters(&self) -> Vec<(&'static str, u64)> {
         let matched = self.matched.iter().sum();
         let lost = self.modifiers.log_lost();
-        vec![("scanned", self.scanned), ("matched", matched), ("unread", self.unread), ("log_lost", lost)]
+        vec![
+            ("scanned", self.scanned),
+            ("matched", matched),
+            ("unread", self.unread),
+            ("log_lost", lost),
+        ]
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
-use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, Verdicts, View};
+use xdpfwd_pipeline::{
+    BuildCx, Cx, PlanCx, PlanError, Stage, StageConfig, StagePlan, Verdicts, View,
+};
 use xdpfwd_wire::{MacAddr, ethernet};
 
 /// Writes MAC addresses: what it takes to send frames on to a next hop.
@@ -51,7 +53,8 @@ impl Visitor<'_> for Address {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<MacAddr, E> {
-        let address: MacAddr = text.parse().map_err(|error| E::custom(format!("not a MAC address: {error}")))?;
+        let address: MacAddr =
+            text.parse().map_err(|error| E::custom(format!("not a MAC address: {error}")))?;
         if address.is_multicast() && !self.groups {
             return Err(E::custom(
                 "a multicast address, which no station may send from; expected one whose first octet is even, like \
@@ -68,7 +71,9 @@ impl StageConfig for SetMacConfig {
     fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
         let Self { source, destination } = self;
         if source.is_none() && destination.is_none() {
-            return Err(PlanError::new("set-mac sets nothing: give it `source`, `destination`, or both"));
+            return Err(PlanError::new(
+                "set-mac sets nothing: give it `source`, `destination`, or both",
+            ));
         }
         Ok(Arc::new(SetMac { source, destination }))
     }
@@ -84,7 +89,9 @@ impl StagePlan for SetMac {
     }
 
     fn summary(&self) -> String {
-        let part = |name: &str, address: Option<MacAddr>| address.map(|address| format!("{name} {address}"));
+        let part = |name: &str, address: Option<MacAddr>| {
+            address.map(|address| format!("{name} {address}"))
+        };
         let parts = [part("source", self.source), part("destination", self.destination)];
         format!("sets MAC {}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
@@ -94,7 +101,9 @@ impl Stage for SetMac {
     #[inline]
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for packet in view.packets() {
-            let Ok(mut frame) = ethernet::Frame::new_checked(&mut packet.frame[..]) else { continue };
+            let Ok(mut frame) = ethernet::Frame::new_checked(&mut packet.frame[..]) else {
+                continue;
+            };
             if let Some(source) = self.source {
                 frame.set_source(source);
             }

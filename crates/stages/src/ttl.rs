@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Reason, Stage, StageConfig, StagePlan, Verdicts, View};
+use xdpfwd_pipeline::{
+    BuildCx, Cx, PlanCx, PlanError, Reason, Stage, StageConfig, StagePlan, Verdicts, View,
+};
 use xdpfwd_wire::{IpVersion, Status, ipv4, ipv6};
 
 /// Takes one off the IPv4 TTL (with the header checksum updated, RFC 1624) or the IPv6 hop limit. A packet whose last hop
@@ -62,11 +64,15 @@ impl Stage for Ttl {
             let l3 = packet.frame.get_mut(headers.l2_len()..).unwrap_or_default();
             let outcome = match headers.ip_version {
                 Some(IpVersion::V4) => match ipv4::Packet::new_checked(l3) {
-                    Ok(mut ip) => ip.decrement_ttl().map_or(Outcome::Expired, |_| Outcome::Decremented),
+                    Ok(mut ip) => {
+                        ip.decrement_ttl().map_or(Outcome::Expired, |_| Outcome::Decremented)
+                    }
                     Err(_) => Outcome::Unreadable,
                 },
                 Some(IpVersion::V6) => match ipv6::Packet::new_checked(l3) {
-                    Ok(mut ip) => ip.decrement_hop_limit().map_or(Outcome::Expired, |_| Outcome::Decremented),
+                    Ok(mut ip) => {
+                        ip.decrement_hop_limit().map_or(Outcome::Expired, |_| Outcome::Decremented)
+                    }
                     Err(_) => Outcome::Unreadable,
                 },
                 None if headers.status == Status::NotIp => Outcome::NotIp,

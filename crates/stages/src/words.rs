@@ -76,6 +76,9 @@ mod tests {
     #[test]
     fn one_of_error_lists_accepted_names() {
         let error = read("plum").unwrap_err();
-        assert_eq!(error, r#"invalid value: string "plum", expected "apple", "red-cherry" or "pear""#);
+        assert_eq!(
+            error,
+            r#"invalid value: string "plum", expected "apple", "red-cherry" or "pear""#
+        );
     }
 }

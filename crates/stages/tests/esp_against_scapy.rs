@@ -36,12 +36,15 @@ fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
         "esp-seal" => (text(case, "seal"), ", mtu = 9216"),
         _ => (text(case, "open"), ""),
     };
-    let table = format!("{{ lab = true, state_file = '{state}', sa = [{{ {sa}, key_file = '{key}' }}]{more} }}");
+    let table = format!(
+        "{{ lab = true, state_file = '{state}', sa = [{{ {sa}, key_file = '{key}' }}]{more} }}"
+    );
     let first = case["first"].as_u64().unwrap();
     if first > 1 {
         // What stands in the file is what a run leaves behind: written by one, numbers apart.
         drop(plan(kind, &table));
-        let (key, number) = if kind == "esp-seal" { ("next", first) } else { ("highest", first - 1) };
+        let (key, number) =
+            if kind == "esp-seal" { ("next", first) } else { ("highest", first - 1) };
         folder.renumber(&state_file, key, number);
     }
     End { kind, table, state: state_file }
@@ -72,10 +75,22 @@ fn what_scapy_seals_is_opened_to_the_packet_that_it_was() {
         let (sealed, expected) = (frames(case, "sealed"), frames(case, "opened"));
         let (got, _) = line.send(&sealed);
         if got.len() != expected.len() {
-            panic!("{}: {} of {}: {:?}", text(case, "name"), got.len(), expected.len(), line.drops());
+            panic!(
+                "{}: {} of {}: {:?}",
+                text(case, "name"),
+                got.len(),
+                expected.len(),
+                line.drops()
+            );
         }
         for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
-            assert_eq!(hex(got), hex(expected), "{}: {at}: from {}", text(case, "name"), hex(&sealed[at]));
+            assert_eq!(
+                hex(got),
+                hex(expected),
+                "{}: {at}: from {}",
+                text(case, "name"),
+                hex(&sealed[at])
+            );
         }
         opened += got.len();
         line.balance();
@@ -115,7 +130,11 @@ fn what_is_sealed_is_opened_to_what_it_was() {
         let got = line.pass(&plain);
         for (got, plain) in got.iter().zip(&plain) {
             // All but what Ethernet has padded.
-            assert!(got.len() == plain.len() || plain.len() == 60 && got.len() < 60, "{}", text(case, "name"));
+            assert!(
+                got.len() == plain.len() || plain.len() == 60 && got.len() < 60,
+                "{}",
+                text(case, "name")
+            );
             assert_eq!(hex(got), hex(&plain[..got.len()]), "{}", text(case, "name"));
         }
         line.balance();
@@ -146,10 +165,14 @@ fn what_is_out_of_the_ordinary_is_dropped_for_the_documented_reason() {
             .collect();
         let state = folder.state(&format!("{name}.state"));
         let bypass = &extras["bypass"];
-        let table = format!("{{ lab = true, state_file = '{state}', bypass = {bypass}, sa = [{}] }}", sas.join(", "));
+        let table = format!(
+            "{{ lab = true, state_file = '{state}', bypass = {bypass}, sa = [{}] }}",
+            sas.join(", ")
+        );
         let plan = esp::plan_for("esp-open", &table, 2).unwrap();
         esp::acquire(&plan, &[]).unwrap();
-        let mut line = Line::new(vec![esp::build_for(&plan, BuildCx { workers: 2, ..BuildCx::default() })]);
+        let mut line =
+            Line::new(vec![esp::build_for(&plan, BuildCx { workers: 2, ..BuildCx::default() })]);
         for frame in extras["frames"].as_array().unwrap() {
             let what = format!("{name}: {}", text(frame, "what"));
             let disposition = line.one(&unhex(text(frame, "frame")));
@@ -169,7 +192,10 @@ fn what_is_out_of_the_ordinary_is_dropped_for_the_documented_reason() {
                 let expected = frame["opened"]
                     .as_str()
                     .map_or_else(|| frame["dropped"].to_string(), |hex| format!("opened as {hex}"));
-                wrong.push(format!("{what}: {disposition}, not {expected}: {}", text(frame, "frame")));
+                wrong.push(format!(
+                    "{what}: {disposition}, not {expected}: {}",
+                    text(frame, "frame")
+                ));
             }
         }
         line.balance();
@@ -198,17 +224,24 @@ fn what_is_out_of_the_ordinary_is_dropped_for_the_documented_reason() {
 #[test]
 fn syns_announce_no_more_than_they_may() {
     let folder = Folder::new();
-    let lines: Vec<Value> = scapy("mss", "").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> =
+        scapy("mss", "").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.len() > 900);
     let packets = |key: &str| -> Vec<Vec<u8>> {
-        let frame = |packet: Vec<u8>| esp::ethernet(if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd }, &packet);
+        let frame = |packet: Vec<u8>| {
+            esp::ethernet(if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd }, &packet)
+        };
         lines.iter().map(|line| frame(unhex(text(line, key)))).collect()
     };
     let (plain, expected) = (packets("plain"), packets("expected"));
-    assert!(plain.iter().zip(&expected).filter(|(plain, expected)| plain != expected).count() > 100);
+    assert!(
+        plain.iter().zip(&expected).filter(|(plain, expected)| plain != expected).count() > 100
+    );
     // Once where they are sealed, once where they were opened.
     for (at, lowered) in ["seal", "open"].into_iter().enumerate() {
-        for (mode, addresses) in [("tunnel", "source = '192.0.2.1', destination = '192.0.2.2',"), ("transport", "")] {
+        for (mode, addresses) in
+            [("tunnel", "source = '192.0.2.1', destination = '192.0.2.2',"), ("transport", "")]
+        {
             let key = folder.key("key", esp::KEY_128);
             let stages = ["seal", "open"].map(|end| {
                 let state = folder.state(&format!("{at}-{mode}-{end}.state"));
@@ -221,7 +254,12 @@ fn syns_announce_no_more_than_they_may() {
             });
             let mut line = Line::new(stages.into());
             for (at, (got, expected)) in line.pass(&plain).iter().zip(&expected).enumerate() {
-                assert_eq!(hex(got), hex(expected), "{lowered} in {mode} mode: {}", hex(&plain[at]));
+                assert_eq!(
+                    hex(got),
+                    hex(expected),
+                    "{lowered} in {mode} mode: {}",
+                    hex(&plain[at])
+                );
             }
             line.balance();
         }
@@ -265,12 +303,21 @@ fn tshark_shows_what_is_in_it() {
     let file = folder.join("sealed.pcap");
     std::fs::write(&file, pcap).unwrap();
     command.arg("-r").arg(&file);
-    let preferences = ["esp.enable_encryption_decode", "esp.enable_authentication_check", "ip.check_checksum"];
+    let preferences =
+        ["esp.enable_encryption_decode", "esp.enable_authentication_check", "ip.check_checksum"];
     command.args(preferences.map(|name| format!("-o{name}:TRUE")));
     // The bytes in the inner packets are random: nothing is to be seen in them.
     command.args(["-d", "udp.port==2000,data", "-T", "fields"]);
-    let fields =
-        ["esp.spi", "esp.icv_good", "_ws.malformed", "ip.checksum.status", "ip.src", "ipv6.src", "ip.dst", "ipv6.dst"];
+    let fields = [
+        "esp.spi",
+        "esp.icv_good",
+        "_ws.malformed",
+        "ip.checksum.status",
+        "ip.src",
+        "ipv6.src",
+        "ip.dst",
+        "ipv6.dst",
+    ];
     command.args(fields.map(|field| format!("-e{field}")));
     let output = command.output().expect("tshark: `make test-deps` installs it");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -281,7 +328,10 @@ fn tshark_shows_what_is_in_it() {
         assert_eq!(columns[..3], [&format!("{spi:#010x}"), "1", ""], "{line}");
         assert!(!columns[3].contains('0'), "a checksum that is not good: {line}");
         let all: Vec<&str> = columns[4..].iter().flat_map(|column| column.split(',')).collect();
-        assert!(addresses.iter().all(|address| all.contains(&address.as_str())), "{addresses:?} in {line}");
+        assert!(
+            addresses.iter().all(|address| all.contains(&address.as_str())),
+            "{addresses:?} in {line}"
+        );
     }
 }
 

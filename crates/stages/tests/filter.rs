@@ -48,11 +48,31 @@ fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 /// An IPv4 packet; `fragment` is the field of flags and offset.
-fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], options: &[u8], fragment: u16, l4: &[u8]) -> Vec<u8> {
+fn ipv4(
+    protocol: u8,
+    source: [u8; 4],
+    destination: [u8; 4],
+    options: &[u8],
+    fragment: u16,
+    l4: &[u8],
+) -> Vec<u8> {
     let header = 20 + options.len();
     let total = ((header + l4.len()) as u16).to_be_bytes();
     let version = 0x40 | (header / 4) as u8;
-    let fixed = [version, 0, total[0], total[1], 0, 7, (fragment >> 8) as u8, fragment as u8, 64, protocol, 0, 0];
+    let fixed = [
+        version,
+        0,
+        total[0],
+        total[1],
+        0,
+        7,
+        (fragment >> 8) as u8,
+        fragment as u8,
+        64,
+        protocol,
+        0,
+        0,
+    ];
     ethernet(0x0800, &[&fixed[..], &source, &destination, options, l4].concat())
 }
 
@@ -61,7 +81,8 @@ fn udp(source: u16, destination: u16) -> Vec<u8> {
 }
 
 fn tcp(source: u16, destination: u16, flags: u8) -> Vec<u8> {
-    [&source.to_be_bytes()[..], &destination.to_be_bytes(), &[0; 8], &[0x50, flags], &[0; 6]].concat()
+    [&source.to_be_bytes()[..], &destination.to_be_bytes(), &[0; 8], &[0x50, flags], &[0; 6]]
+        .concat()
 }
 
 fn from(source: [u8; 4], protocol: u8, l4: &[u8]) -> Vec<u8> {
@@ -75,7 +96,10 @@ fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
     addresses[16..20].copy_from_slice(b"\x20\x01\x0d\xb8");
     (addresses[15], addresses[31]) = (1, 2);
     let length = (payload.len() as u16).to_be_bytes();
-    ethernet(0x86dd, &[&[0x60, 0, 0, 0, length[0], length[1], next, 64][..], &addresses, payload].concat())
+    ethernet(
+        0x86dd,
+        &[&[0x60, 0, 0, 0, length[0], length[1], next, 64][..], &addresses, payload].concat(),
+    )
 }
 
 const TEN: [u8; 4] = [10, 1, 2, 3];
@@ -105,9 +129,16 @@ fn the_first_rule_that_decides_does() {
     let (passed, report) = through(rules, &packets);
     assert_eq!(passed, [1, 2, 4, 6, 8]);
     assert_eq!(report.drops[Reason::POLICY], 4);
-    let counters: Vec<_> =
-        report.paths.iter().flat_map(|path| &path.stages).flat_map(|stage| &stage.counters).collect();
-    assert!(counters.contains(&&("accepted", 5)) && counters.contains(&&("default", 3)), "{counters:?}");
+    let counters: Vec<_> = report
+        .paths
+        .iter()
+        .flat_map(|path| &path.stages)
+        .flat_map(|stage| &stage.counters)
+        .collect();
+    assert!(
+        counters.contains(&&("accepted", 5)) && counters.contains(&&("default", 3)),
+        "{counters:?}"
+    );
 }
 
 /// What a parser may get wrong: each kind is dropped with a reason of its own, and does what it is told instead.
@@ -118,7 +149,8 @@ fn what_is_unusual_has_a_verdict_of_its_own() {
     lying[17] = 200; // total length
     let fragment = [8; 8]; // a fragment header's length in front of UDP's
     let extension = |next: u8, count: usize, last: u8| -> Vec<u8> {
-        let header = |index: usize| [if index + 1 == count { last } else { next }, 0, 1, 4, 0, 0, 0, 0];
+        let header =
+            |index: usize| [if index + 1 == count { last } else { next }, 0, 1, 4, 0, 0, 0, 0];
         (0..count).flat_map(header).chain(udp(1, 53)).collect()
     };
     let tagged = |tags: usize| {
@@ -128,10 +160,20 @@ fn what_is_unusual_has_a_verdict_of_its_own() {
         ethernet(0x8100, &[&tag[..], &whole[14..]].concat())
     };
     let cases = [
-        (vec![whole[..20].to_vec(), lying, whole[..40].to_vec()], Reason::MALFORMED, "malformed", false),
+        (
+            vec![whole[..20].to_vec(), lying, whole[..40].to_vec()],
+            Reason::MALFORMED,
+            "malformed",
+            false,
+        ),
         (vec![tagged(3)], Reason::VLAN_STACK, "vlan_stack", false),
         (vec![ipv6(60, &extension(60, 9, UDP))], Reason::EXTENSION_CHAIN, "extension_chain", false),
-        (vec![ipv4(UDP, TEN, TEN, &[1, 1, 1, 0], 0, &udp(1, 53))], Reason::IP_OPTIONS, "ip_options", true),
+        (
+            vec![ipv4(UDP, TEN, TEN, &[1, 1, 1, 0], 0, &udp(1, 53))],
+            Reason::IP_OPTIONS,
+            "ip_options",
+            true,
+        ),
         (
             vec![
                 ipv4(UDP, TEN, TEN, &[], 5, &[0; 16]),
@@ -148,7 +190,8 @@ fn what_is_unusual_has_a_verdict_of_its_own() {
         assert_eq!((passed.len(), report.drops[reason]), (0, count as u64), "{key}");
         let accepting = format!(r#"{{ default = "drop", rules = [], {key} = "accept" }}"#);
         assert_eq!(through(&accepting, &packets).0.len(), count, "{key}");
-        let judging = |rule: &str| format!(r#"{{ default = "drop", rules = ["{rule}"], {key} = "judge" }}"#);
+        let judging =
+            |rule: &str| format!(r#"{{ default = "drop", rules = ["{rule}"], {key} = "judge" }}"#);
         if can_be_judged {
             assert_eq!(through(&judging("accept proto udp"), &packets).0.len(), count, "{key}");
             // What wants ports is not met by what has none; options do not hide them.
@@ -156,20 +199,32 @@ fn what_is_unusual_has_a_verdict_of_its_own() {
             assert_eq!(by_ports, if key == "ip_options" { count } else { 0 }, "{key}");
         } else {
             assert!(
-                plan(&judging("accept")).unwrap_err().to_string().contains(r#"expected "accept" or "drop""#),
+                plan(&judging("accept"))
+                    .unwrap_err()
+                    .to_string()
+                    .contains(r#"expected "accept" or "drop""#),
                 "{key}"
             );
         }
     }
-    assert_eq!(through(r#"{ default = "accept", rules = ["drop vlan 7"] }"#, &[tagged(1), tagged(2), whole]).0, [2]);
+    assert_eq!(
+        through(
+            r#"{ default = "accept", rules = ["drop vlan 7"] }"#,
+            &[tagged(1), tagged(2), whole]
+        )
+        .0,
+        [2]
+    );
     let other = [ethernet(0x0806, &[0; 28])];
-    let (passed, report) = through(r#"{ default = "accept", rules = [], not_ip = "drop" }"#, &other);
+    let (passed, report) =
+        through(r#"{ default = "accept", rules = [], not_ip = "drop" }"#, &other);
     assert_eq!((passed.len(), report.drops[Reason::NOT_IP]), (0, 1));
 }
 
 #[test]
 fn a_limit_drops_what_is_beyond_and_lets_the_search_go_on() {
-    let packets: Vec<_> = (0..20).map(|n| from(if n % 2 == 0 { TEN } else { ELEVEN }, UDP, &udp(1, 53))).collect();
+    let packets: Vec<_> =
+        (0..20).map(|n| from(if n % 2 == 0 { TEN } else { ELEVEN }, UDP, &udp(1, 53))).collect();
     // Slow enough that nothing comes in while this runs.
     let (passed, report) = through(
         r#"{ default = "drop", rules = ["continue proto udp limit 1pps burst 7", "accept src 10.0.0.0/8"] }"#,
@@ -177,15 +232,18 @@ fn a_limit_drops_what_is_beyond_and_lets_the_search_go_on() {
     );
     assert_eq!(passed, [0, 2, 4, 6]);
     assert_eq!((report.drops[Reason::RATE_LIMIT], report.drops[Reason::POLICY]), (13, 3));
-    let (passed, report) =
-        through(r#"{ default = "drop", rules = ["accept proto udp limit 1pps burst 2 per src/8"] }"#, &packets);
+    let (passed, report) = through(
+        r#"{ default = "drop", rules = ["accept proto udp limit 1pps burst 2 per src/8"] }"#,
+        &packets,
+    );
     assert_eq!((passed, report.drops[Reason::RATE_LIMIT]), (vec![0, 1, 2, 3], 16));
 }
 
 #[test]
 fn what_is_wrong_with_rules_has_its_file_and_line() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.rules");
-    std::fs::write(&file, "# comment\naccept proto tcp\n\ndrop dport 80-\naccept vlan 9999\n").unwrap();
+    std::fs::write(&file, "# comment\naccept proto tcp\n\ndrop dport 80-\naccept vlan 9999\n")
+        .unwrap();
     let error = refused(r#"{ default = "drop", rules = "wrong.rules" }"#).to_string();
     let name = file.display();
     assert!(error.contains(&format!("{name}:4:12: `80-` are no ports")), "{error}");
@@ -194,10 +252,14 @@ fn what_is_wrong_with_rules_has_its_file_and_line() {
     assert!(error.contains("cannot read /dev/zero: it is no regular file"), "{error}");
     let by_source = vec!["accept limit 1pps per src/24"; 65];
     let error = refused(&format!(r#"{{ default = "drop", rules = {by_source:?} }}"#)).to_string();
-    assert!(error.contains("65 limits per source prefix") && error.contains("at most 64"), "{error}");
+    assert!(
+        error.contains("65 limits per source prefix") && error.contains("at most 64"),
+        "{error}"
+    );
     let error = refused(r#"{ default = "drop", rules = "missing.rules" }"#).to_string();
     assert!(error.contains("cannot read") && error.contains("missing.rules"), "{error}");
-    let error = refused(r#"{ default = "drop", rules = "wrong.rules", format = "classbench" }"#).to_string();
+    let error = refused(r#"{ default = "drop", rules = "wrong.rules", format = "classbench" }"#)
+        .to_string();
     assert!(error.contains(r#"add action = "accept" or "drop""#), "{error}");
     let error = refused(r#"{ default = "drop", rules = ["accept"], action = "drop" }"#).to_string();
     assert!(error.contains("each rule begins with its own"), "{error}");
@@ -206,12 +268,20 @@ fn what_is_wrong_with_rules_has_its_file_and_line() {
 #[test]
 fn classbench_files_are_read_with_one_verdict_for_all() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("some.classbench");
-    std::fs::write(&file, "@10.0.0.0/8\t192.0.2.0/24\t0 : 65535\t53 : 53\t0x11/0xFF\t0x0000/0x0000\t\n").unwrap();
+    std::fs::write(
+        &file,
+        "@10.0.0.0/8\t192.0.2.0/24\t0 : 65535\t53 : 53\t0x11/0xFF\t0x0000/0x0000\t\n",
+    )
+    .unwrap();
     let table = r#"{ default = "drop", rules = "some.classbench", format = "classbench", action = "accept" }"#;
-    let packets = [from(TEN, UDP, &udp(1, 53)), from(TEN, UDP, &udp(1, 54)), from(ELEVEN, UDP, &udp(1, 53))];
+    let packets =
+        [from(TEN, UDP, &udp(1, 53)), from(TEN, UDP, &udp(1, 54)), from(ELEVEN, UDP, &udp(1, 53))];
     assert_eq!(through(table, &packets).0, [0]);
     let remarks: Vec<_> = plan(table).unwrap().warnings().iter().map(ToString::to_string).collect();
-    assert!(remarks.len() == 1 && remarks[0].starts_with("the flags column of 1 rules"), "{remarks:?}");
+    assert!(
+        remarks.len() == 1 && remarks[0].starts_with("the flags column of 1 rules"),
+        "{remarks:?}"
+    );
 }
 
 #[test]
@@ -220,7 +290,8 @@ fn rules_that_never_decide_are_named_with_the_one_that_does() {
     let remarks: Vec<_> = plan(table).unwrap().warnings().iter().map(ToString::to_string).collect();
     assert_eq!(remarks.len(), 2, "{remarks:?}");
     assert!(
-        remarks[0].contains("rule 1 never decides: 0 at ") && remarks[0].contains("`accept src 10.0.0.0/8`"),
+        remarks[0].contains("rule 1 never decides: 0 at ")
+            && remarks[0].contains("`accept src 10.0.0.0/8`"),
         "{remarks:?}"
     );
     assert!(remarks[1].contains(r#"set later_fragments = "judge""#), "{remarks:?}");
@@ -238,7 +309,8 @@ fn by_signatures(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport)
 
 #[test]
 fn signatures_are_looked_for_in_the_payload_alone_and_limited_to_what_their_rule_says() {
-    let with = |port: u16, payload: &[u8]| from(TEN, TCP, &[&tcp(1, port, 0x18)[..], payload].concat());
+    let with =
+        |port: u16, payload: &[u8]| from(TEN, TCP, &[&tcp(1, port, 0x18)[..], payload].concat());
     let by_udp = |payload: &[u8]| {
         let length = (8 + payload.len() as u16).to_be_bytes();
         from(TEN, UDP, &[&[0, 1, 0, 80][..], &length, &[0, 0], payload].concat())
@@ -266,14 +338,25 @@ fn signatures_are_looked_for_in_the_payload_alone_and_limited_to_what_their_rule
     let (passed, report) = by_signatures(table, &packets);
     assert_eq!(passed, [1, 2, 3, 4, 6, 7, 8, 9, 10]);
     assert_eq!(report.drops[Reason::SIGNATURE], 2);
-    let counters: Vec<_> =
-        report.paths.iter().flat_map(|path| &path.stages).flat_map(|stage| &stage.counters).collect();
-    assert!([("scanned", 9), ("matched", 2), ("unread", 2)].iter().all(|own| counters.contains(&own)), "{counters:?}");
+    let counters: Vec<_> = report
+        .paths
+        .iter()
+        .flat_map(|path| &path.stages)
+        .flat_map(|stage| &stage.counters)
+        .collect();
+    assert!(
+        [("scanned", 9), ("matched", 2), ("unread", 2)].iter().all(|own| counters.contains(&own)),
+        "{counters:?}"
+    );
     let no_case = r#"{ default = "drop", signatures = ['accept text "get /admin" nocase', 'accept hex "dead"'] }"#;
     assert_eq!(by_signatures(no_case, &packets).0, [0, 1, 2, 3, 4, 5]);
-    let limited = r#"{ signatures = ['continue text "GET" limit 1pps burst 2', 'drop text "xx"'] }"#;
+    let limited =
+        r#"{ signatures = ['continue text "GET" limit 1pps burst 2', 'drop text "xx"'] }"#;
     let (passed, report) = by_signatures(limited, &packets);
-    assert_eq!((passed, report.drops[Reason::RATE_LIMIT]), (vec![0, 1, 3, 4, 5, 6, 7, 8, 9, 10], 1));
+    assert_eq!(
+        (passed, report.drops[Reason::RATE_LIMIT]),
+        (vec![0, 1, 3, 4, 5, 6, 7, 8, 9, 10], 1)
+    );
 }
 
 #[test]
@@ -281,7 +364,12 @@ fn what_is_wrong_with_signatures_has_its_file_and_line() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.signatures");
     std::fs::write(&file, "drop text \"fine\"\ndrop text bare\n").unwrap();
     let error = payload_plan(r#"{ signatures = "wrong.signatures" }"#).unwrap_err().to_string();
-    assert!(error.contains("wrong.signatures:2:11: `bare` is no pattern: expected a text in double quotes"), "{error}");
+    assert!(
+        error.contains(
+            "wrong.signatures:2:11: `bare` is no pattern: expected a text in double quotes"
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -309,47 +397,74 @@ fn what_gtpu_carries_is_judged_when_asked_for() {
         carried(&message(0x30, 255, &[], &user(53)[..24])),
         from(TEN, UDP, &udp(1, 53)),
         // What carries it has options, or is the first part of something.
-        ipv4(UDP, ELEVEN, TEN, &[1, 1, 1, 0], 0, &carried(&message(0x30, 255, &[], &user(53)))[34..]),
+        ipv4(
+            UDP,
+            ELEVEN,
+            TEN,
+            &[1, 1, 1, 0],
+            0,
+            &carried(&message(0x30, 255, &[], &user(53)))[34..],
+        ),
         ipv4(UDP, ELEVEN, TEN, &[], 0x2000, &carried(&message(0x30, 255, &[], &user(53)))[34..]),
     ];
     let rules = r#"rules = ["accept src 10.0.0.0/8 proto udp dport 53", "accept src 11.0.0.0/8 dport 2152"]"#;
-    let (passed, report) = through(&format!(r#"{{ default = "drop", {rules}, gtpu = "inner" }}"#), &packets);
+    let (passed, report) =
+        through(&format!(r#"{{ default = "drop", {rules}, gtpu = "inner" }}"#), &packets);
     assert_eq!(passed, [0, 1, 4, 5, 8]);
     assert_eq!((report.drops[Reason::POLICY], report.drops[Reason::MALFORMED]), (2, 2));
     assert_eq!((report.drops[Reason::IP_OPTIONS], report.drops[Reason::LATER_FRAGMENT]), (1, 1));
-    assert_eq!(through(&format!(r#"{{ default = "drop", {rules} }}"#), &packets).0, [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]);
+    assert_eq!(
+        through(&format!(r#"{{ default = "drop", {rules} }}"#), &packets).0,
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]
+    );
 }
 
 #[test]
 fn what_cannot_be_in_the_kernel_is_refused_there_and_falls_back_with_auto() {
     let many = |rule: &str, count: usize| vec![rule.to_owned(); count].join("\", \"");
     // A bucket of rules that differ in their port ranges alone.
-    let overlapping: Vec<String> = (0..300).map(|n| format!("drop proto udp dport {n}-60000")).collect();
+    let overlapping: Vec<String> =
+        (0..300).map(|n| format!("drop proto udp dport {n}-60000")).collect();
     let cases = [
-        (r#"rules = ["drop limit 1kpps"]"#.to_owned(), "`drop limit 1kpps", "limits, which the XDP program does not"),
+        (
+            r#"rules = ["drop limit 1kpps"]"#.to_owned(),
+            "`drop limit 1kpps",
+            "limits, which the XDP program does not",
+        ),
         (
             r#"rules = ["accept", "drop log 1/10"]"#.to_owned(),
             "`drop log 1/10`",
             "logs, which the XDP program does not",
         ),
         (r#"rules = [], gtpu = "inner""#.to_owned(), "gtpu", "does not look into GTP-U"),
-        (format!(r#"rules = ["{}"]"#, many("continue", 17)), "17 rules say `continue`", "at most 16 may"),
+        (
+            format!(r#"rules = ["{}"]"#, many("continue", 17)),
+            "17 rules say `continue`",
+            "at most 16 may",
+        ),
         (format!("rules = {overlapping:?}"), "300 rules differ in so little", "at most 256 may"),
     ];
     for (rules, thing, wanted) in cases {
-        let table = |place: &str| format!(r#"{{ default = "accept", place = "{place}", {rules} }}"#);
+        let table =
+            |place: &str| format!(r#"{{ default = "accept", place = "{place}", {rules} }}"#);
         let error = refused(&table("kernel")).to_string();
         assert!(error.contains("place = \"kernel\" is not possible"), "{error}");
         assert!(error.contains(thing) && error.contains(wanted), "{error}");
         let fallen_back = plan(&table("auto")).unwrap();
         assert!(fallen_back.as_xdp_offload().is_none());
-        assert!(fallen_back.summary().contains("not in the kernel: ") && fallen_back.summary().contains(wanted));
+        assert!(
+            fallen_back.summary().contains("not in the kernel: ")
+                && fallen_back.summary().contains(wanted)
+        );
         assert!(!plan(&table("user")).unwrap().summary().contains("not in the kernel"));
     }
     let possible = r#"{ default = "accept", place = "auto", rules = ["drop proto udp"] }"#;
     assert!(!plan(possible).unwrap().as_xdp_offload().unwrap().is_required());
-    assert!(plan(&possible.replace("auto", "kernel")).unwrap().as_xdp_offload().unwrap().is_required());
-    let error = refused(r#"{ default = "accept", rules = [], flow_cache = 1, place = "kernel" }"#).to_string();
+    assert!(
+        plan(&possible.replace("auto", "kernel")).unwrap().as_xdp_offload().unwrap().is_required()
+    );
+    let error = refused(r#"{ default = "accept", rules = [], flow_cache = 1, place = "kernel" }"#)
+        .to_string();
     assert!(error.contains("flow_cache is for user space"), "{error}");
     for flows in ["-1", "1048577", "\"many\""] {
         let table = format!(r#"{{ default = "accept", rules = [], flow_cache = {flows} }}"#);
@@ -364,8 +479,9 @@ fn a_flow_cache_changes_nothing_but_what_is_looked_up() {
     let mut rules: Vec<String> =
         (0..40).map(|n| format!("drop src 10.0.{n}.0/24 proto udp dport {}", 100 + n)).collect();
     rules.insert(0, "continue proto udp dport 101".into());
-    let packets: Vec<Vec<u8>> =
-        (0..200).map(|n: u16| from([10, 0, (n % 50) as u8, 1], UDP, &udp(1, 100 + n % 50))).collect();
+    let packets: Vec<Vec<u8>> = (0..200)
+        .map(|n: u16| from([10, 0, (n % 50) as u8, 1], UDP, &udp(1, 100 + n % 50)))
+        .collect();
     let table = |cache: &str| format!(r#"{{ default = "accept", rules = {rules:?}{cache} }}"#);
     let (without, report) = through(&table(""), &packets);
     let (with, cached) = through(&table(", flow_cache = 65536"), &packets);
@@ -376,7 +492,10 @@ fn a_flow_cache_changes_nothing_but_what_is_looked_up() {
     };
     assert_eq!(counter(&report, "flow_cache_hits"), None);
     assert_eq!(counter(&report, "accepted"), counter(&cached, "accepted"));
-    let (hits, misses) = (counter(&cached, "flow_cache_hits").unwrap(), counter(&cached, "flow_cache_misses").unwrap());
+    let (hits, misses) = (
+        counter(&cached, "flow_cache_hits").unwrap(),
+        counter(&cached, "flow_cache_misses").unwrap(),
+    );
     assert_eq!(hits + misses, 200);
     assert!(hits >= 120, "{hits}");
 }

@@ -39,7 +39,10 @@ fn judge(sets: usize) {
             let seen = look_at(&frame, &Headers::parse(&frame));
             let expected = drawn.by_looking(&frame);
             let got = filter.judge(seen, frame.len(), 0);
-            assert_eq!(got, expected, "FILTER_SEED={seed}, set {set}, packet {number}: {frame:02x?} by {written:#?}");
+            assert_eq!(
+                got, expected,
+                "FILTER_SEED={seed}, set {set}, packet {number}: {frame:02x?} by {written:#?}"
+            );
             cases += 1;
             by_a_rule += usize::from(expected.rule.is_some());
             mangled += usize::from(was_mangled);
@@ -51,14 +54,21 @@ fn judge(sets: usize) {
             let mut found = [0; Classifier::BATCH];
             classifier.classify(keys, &mut found);
             for (key, found) in keys.iter().zip(found) {
-                let expected =
-                    rules.iter().position(|rule| rule.matches(key)).map_or(Classifier::NONE, |rule| rule as u32);
-                assert_eq!(found, expected, "FILTER_SEED={seed}, set {set}: {key:?} by {written:#?}");
+                let expected = rules
+                    .iter()
+                    .position(|rule| rule.matches(key))
+                    .map_or(Classifier::NONE, |rule| rule as u32);
+                assert_eq!(
+                    found, expected,
+                    "FILTER_SEED={seed}, set {set}: {key:?} by {written:#?}"
+                );
             }
         }
         most = most.max(classifier.shape().v4.len());
     }
-    println!("{cases} packets, {by_a_rule} decided by a rule, {mangled} mangled; up to {most} tuples");
+    println!(
+        "{cases} packets, {by_a_rule} decided by a rule, {mangled} mangled; up to {most} tuples"
+    );
     assert!(cases >= sets * 1_000_000 / 1024);
     assert!(by_a_rule * 100 >= cases * 30, "{by_a_rule} of {cases} decided by a rule");
     assert!(mangled * 100 >= cases * 20, "{mangled} of {cases} mangled");

@@ -14,8 +14,11 @@ type Planned = Vec<NamedStage>;
 
 fn stages(count: usize) -> Planned {
     let set_mac = SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
-    let all =
-        [NamedStage::new("swap", MacSwap), NamedStage::new("ttl", Ttl::default()), NamedStage::new("set", set_mac)];
+    let all = [
+        NamedStage::new("swap", MacSwap),
+        NamedStage::new("ttl", Ttl::default()),
+        NamedStage::new("set", set_mac),
+    ];
     all.into_iter().take(count).collect()
 }
 
@@ -44,7 +47,10 @@ fn the_accounts_add_up_to_the_wall() {
     for count in [0, 1, 3] {
         // Of several tries one has to be undisturbed: between a question and its answer this thread may be put aside.
         let ratios: Vec<f64> = (0..5).map(|_| accounted(count)).collect();
-        assert!(ratios.iter().any(|ratio| (0.95..=1.05).contains(ratio)), "{count} stages: {ratios:?}");
+        assert!(
+            ratios.iter().any(|ratio| (0.95..=1.05).contains(ratio)),
+            "{count} stages: {ratios:?}"
+        );
     }
 }
 
@@ -94,9 +100,15 @@ fn packets_bytes_and_calls_are_what_was_moved() {
     }
     assert_eq!(ledger.task(Task::Receive).bytes, lan.rx_bytes);
     assert_eq!(ledger.task(Task::Transmit).bytes, wan.tx_bytes);
-    assert_eq!((ledger.task(Task::Wake).calls, ledger.task(Task::Wake).packets), (wan.tx_wakes, 75));
+    assert_eq!(
+        (ledger.task(Task::Wake).calls, ledger.task(Task::Wake).packets),
+        (wan.tx_wakes, 75)
+    );
     let stage = &report.paths[0].stages[0].account;
-    assert_eq!((stage.calls, stage.packets, stage.timed_calls, stage.timed_packets), (3, 75, 3, 75));
+    assert_eq!(
+        (stage.calls, stage.packets, stage.timed_calls, stage.timed_packets),
+        (3, 75, 3, 75)
+    );
     assert!(stage.cycles > 0 && ledger.stages > 0 && ledger.stamps.calls > 15);
     assert_eq!(ledger.total_cycles(), ledger.busy_cycles() + ledger.idle_cycles());
 }
@@ -114,7 +126,10 @@ fn a_worker_without_packets_is_idle() {
     // A turn among them is busy; that it found nothing on the other port was looking.
     turn(&mut worker, &wires, 1);
     let after = worker.report().ledger;
-    assert!(after.task(Task::Look).calls > 0 && after.idle_cycles() == ledger.idle_cycles(), "{after:?}");
+    assert!(
+        after.task(Task::Look).calls > 0 && after.idle_cycles() == ledger.idle_cycles(),
+        "{after:?}"
+    );
 }
 
 #[test]
@@ -134,7 +149,10 @@ fn switched_off_it_stands_still_and_on_again_it_goes_on() {
     worker.switch_ledger(true);
     turn(&mut worker, &wires, 40);
     let on = worker.report();
-    assert_eq!((on.ledger.task(Task::Receive).packets, on.ledger.task(Task::Receive).bytes), (60, 60 * 64));
+    assert_eq!(
+        (on.ledger.task(Task::Receive).packets, on.ledger.task(Task::Receive).bytes),
+        (60, 60 * 64)
+    );
     assert_eq!((stage(&on).packets, stage(&on).timed_packets), (90, 60));
     assert!(on.ledger.on && on.ledger.total_cycles() > off.ledger.total_cycles());
 }

@@ -25,7 +25,9 @@ fn a_worker_at_work_allocates_nothing() {
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
     // Enough rules for the classifier's tables, one with a limit, one that goes on.
     let filter = || {
-        let many: String = (0..200).map(|n| format!("\"drop src 172.16.{n}.0/24 proto udp dport {n}\",")).collect();
+        let many: String = (0..200)
+            .map(|n| format!("\"drop src 172.16.{n}.0/24 proto udp dport {n}\","))
+            .collect();
         let table = format!(
             "{{ default = \"drop\", rules = [{many} \"continue proto udp limit 1Gbps\", \"accept src 10.0.0.0/8 limit 1Mpps per src/24\"], flow_cache = 256 }}"
         );
@@ -33,7 +35,8 @@ fn a_worker_at_work_allocates_nothing() {
         let plan = xdpfwd_testkit::plan("filter", &table, &cx).unwrap();
         NamedStage::build("filter", &*plan, &BuildCx::default())
     };
-    let dynamic = || vec![NamedStage::new("ttl", Ttl::default()), filter(), NamedStage::new("swap", MacSwap)];
+    let dynamic =
+        || vec![NamedStage::new("ttl", Ttl::default()), filter(), NamedStage::new("swap", MacSwap)];
 
     let (mut fixed, fixed_wires) =
         cross_connect((Ttl::default(), MacSwap, set_mac()), (Ttl::default(), MacSwap, set_mac()));
@@ -56,7 +59,10 @@ fn a_worker_at_work_allocates_nothing() {
     }
     assert_eq!(fixed.report().queues[1].counters.tx_packets, 1200);
     assert_eq!(planned.report().queues[0].counters.tx_packets, 1200, "{:?}", planned.report());
-    assert!(allocation_counter::measure(|| drop(fixed.report())).count_total > 0, "the counter counts");
+    assert!(
+        allocation_counter::measure(|| drop(fixed.report())).count_total > 0,
+        "the counter counts"
+    );
 }
 
 /// Sealed and opened in one go: tunnels of both versions, in UDP and not, and transport mode.
@@ -66,7 +72,11 @@ fn esp_allocates_nothing() {
     let tunnel = "source = '2001:db8::1', destination = '2001:db8::2'";
     for (at, (transform, seal, open)) in [
         ("aes-128-gcm", tunnel, ""),
-        ("aes-256-gcm", "source = '192.0.2.1', destination = '192.0.2.2', udp_ports = [4500, 4500]", "udp_port = 4500"),
+        (
+            "aes-256-gcm",
+            "source = '192.0.2.1', destination = '192.0.2.2', udp_ports = [4500, 4500]",
+            "udp_port = 4500",
+        ),
         ("chacha20-poly1305", "mode = 'transport'", "mode = 'transport'"),
         ("null-aes-128-gmac", tunnel, ""),
     ]
@@ -92,7 +102,10 @@ fn esp_allocates_nothing() {
                 line.wires.lan.deliver(packet).unwrap();
             }
             // What is too big is answered, and what is nothing is dropped.
-            line.wires.lan.deliver(&esp::ipv4(17, esp::TEN, esp::ELEVEN, 0x4000, &[0; 1480])).unwrap();
+            line.wires
+                .lan
+                .deliver(&esp::ipv4(17, esp::TEN, esp::ELEVEN, 0x4000, &[0; 1480]))
+                .unwrap();
             line.wires.lan.deliver(&[0; 60]).unwrap();
             line.wires.lan.set_recording(false);
             line.wires.wan.set_recording(false);

@@ -135,9 +135,14 @@ fn no_packet_causes_a_line_of_the_log() {
             assert!(report.drops[reason] > 0, "{}: {report:?}", reason.name());
         }
         let counters = report.queues.iter().map(|queue| queue.counters);
-        let [refused, retries, dropped] = counters.fold([0; 3], |[refused, retries, dropped], port| {
-            [refused + port.invalid_descriptors, retries + port.tx_retries, dropped + port.tx_dropped]
-        });
+        let [refused, retries, dropped] =
+            counters.fold([0; 3], |[refused, retries, dropped], port| {
+                [
+                    refused + port.invalid_descriptors,
+                    retries + port.tx_retries,
+                    dropped + port.tx_dropped,
+                ]
+            });
         assert!(refused > 0 && lies > 0 && retries > 0 && dropped > 0 && lost > 0, "{report:?}");
         assert!(report.frames.leaked > 0, "{report:?}");
 
@@ -165,15 +170,22 @@ fn no_packet_of_esp_causes_a_line_of_the_log() {
     .map(|(kind, sa, more)| {
         let state = folder.state(&format!("{kind}.state"));
         let sa = format!("spi = 4096, transform = 'aes-128-gcm', key_file = '{key}', {sa}");
-        esp::plan(kind, &format!("{{ lab = true, state_file = '{state}', sa = [{{ {sa} }}]{more} }}"))
+        esp::plan(
+            kind,
+            &format!("{{ lab = true, state_file = '{state}', sa = [{{ {sa} }}]{more} }}"),
+        )
     });
     let counting = Counting::default();
     tracing::subscriber::with_default(counting.clone(), || {
-        let [mut seal, mut open] = plans.each_ref().map(|plan| esp::Line::new(vec![esp::build(plan)]));
+        let [mut seal, mut open] =
+            plans.each_ref().map(|plan| esp::Line::new(vec![esp::build(plan)]));
         let (mut first, at_the_start) = (None, counting.0.load(Ordering::Relaxed));
         for n in 0..600_u64 {
-            let frames =
-                [malformed(n), esp::some_v4(n as usize), esp::ipv4(17, esp::TEN, esp::ELEVEN, 0x4000, &[0; 1480])];
+            let frames = [
+                malformed(n),
+                esp::some_v4(n as usize),
+                esp::ipv4(17, esp::TEN, esp::ELEVEN, 0x4000, &[0; 1480]),
+            ];
             let sealed = seal.send(&frames).0;
             open.send(&frames);
             for mut frame in sealed {
@@ -186,7 +198,9 @@ fn no_packet_of_esp_causes_a_line_of_the_log() {
         assert_eq!(counting.0.load(Ordering::Relaxed), at_the_start);
         // Everything did go wrong.
         let drops = [seal.drops(), open.drops()].concat();
-        for reason in ["malformed", "no_sa", "too_big", "sa_limit", "bad_tag", "replay", "unprotected"] {
+        for reason in
+            ["malformed", "no_sa", "too_big", "sa_limit", "bad_tag", "replay", "unprotected"]
+        {
             assert!(drops.iter().any(|(own, _)| *own == reason), "{reason}: {drops:?}");
         }
         // A limit is worth a line, at most, when it is looked at, off the data path.

@@ -53,7 +53,9 @@ fn a_table_that_is_no_good_says_what_would_be() {
     assert!(error("ttl", "{ by = 2 }").contains("unknown field `by`"));
     assert!(error("set-mac", "{}").contains("give it `source`, `destination`, or both"));
     assert!(error("set-mac", r#"{ source = "01:00:5e:00:00:01" }"#).contains("multicast"));
-    assert!(error("set-mac", r#"{ source = "2:3" }"#).contains("not a MAC address: found 2 groups"));
+    assert!(
+        error("set-mac", r#"{ source = "2:3" }"#).contains("not a MAC address: found 2 groups")
+    );
     assert_eq!(
         error("nat", "{}"),
         "unknown stage kind `nat`, expected one of `esp-open`, `esp-seal`, `filter`, `mac-swap`, `payload`, `set-mac`, `ttl`"
@@ -93,7 +95,9 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
                 let text = String::from_utf8(output.stdout).unwrap();
                 return text.lines().map(parse_case).collect();
             }
-            Ok(output) => complaints += &format!("{python}: {}\n", String::from_utf8_lossy(&output.stderr)),
+            Ok(output) => {
+                complaints += &format!("{python}: {}\n", String::from_utf8_lossy(&output.stderr))
+            }
             Err(error) => complaints += &format!("{python}: {error}\n"),
         }
     }
@@ -101,8 +105,12 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
 }
 
 fn parse_case(line: &str) -> (Vec<u8>, Option<Vec<u8>>) {
-    let bytes =
-        |hex: &str| (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+    let bytes = |hex: &str| {
+        (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect()
+    };
     let (packet, expected) = line.split_once(' ').unwrap();
     (bytes(packet), (expected != "-").then(|| bytes(expected)))
 }
@@ -127,12 +135,14 @@ fn ttl_agrees_with_scapy_checksums_included() {
 #[test]
 fn ttl_lets_pass_what_is_not_ip_and_drops_what_may_be_but_cannot_be_read() {
     let arp = [&b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06"[..], &[0; 46]].concat();
-    let ethernet =
-        |ethertype: [u8; 2], rest: &[u8]| [&b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01"[..], &ethertype, rest].concat();
+    let ethernet = |ethertype: [u8; 2], rest: &[u8]| {
+        [&b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01"[..], &ethertype, rest].concat()
+    };
     let cut_ipv4 = ethernet([0x08, 0], b"\x45\0\0\x20\0\0\0\0\x40\x11");
     let short_ihl = ethernet([0x08, 0], &[&[0x44; 1][..], &[0x40; 45]].concat());
     let cut_ipv6 = ethernet([0x86, 0xdd], &[0x60; 30]);
-    let tags = ethernet([0x81, 0], &[&b"\0\x01\x81\0\0\x02\x81\0\0\x03\x08\0"[..], &[0x45; 40]].concat());
+    let tags =
+        ethernet([0x81, 0], &[&b"\0\x01\x81\0\0\x02\x81\0\0\x03\x08\0"[..], &[0x45; 40]].concat());
     let mut bench = bench("ttl", "{}");
     assert_eq!(bench.send("lan", &arp), Disposition::sent("wan", arp));
     for packet in [cut_ipv4, short_ihl, cut_ipv6, tags] {

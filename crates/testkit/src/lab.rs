@@ -9,7 +9,9 @@ use crate::process::{run, stderr};
 /// Builds a chain; fails with a hint where the test does not run as root.
 #[track_caller]
 pub fn chain(builder: ChainBuilder) -> Chain {
-    builder.build().unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
+    builder
+        .build()
+        .unwrap_or_else(|error| panic!("{error}\n(tests named root_* need root: `make test`)"))
 }
 
 /// Runs a shell script in a namespace. The script must succeed; returns its stdout.
@@ -28,7 +30,11 @@ pub fn ip(namespace: &Namespace, arguments: &str) {
 #[track_caller]
 pub fn try_ping(from: &Namespace, to: &str, arguments: &[&str]) -> Output {
     let mut command = from.command("ping");
-    command.args(arguments).arg(to).output().unwrap_or_else(|error| panic!("ping: {error} (`make test` installs it)"))
+    command
+        .args(arguments)
+        .arg(to)
+        .output()
+        .unwrap_or_else(|error| panic!("ping: {error} (`make test` installs it)"))
 }
 
 /// Runs `ping` in a namespace; every request must be answered.
@@ -36,5 +42,9 @@ pub fn try_ping(from: &Namespace, to: &str, arguments: &[&str]) -> Output {
 pub fn ping(from: &Namespace, to: &str, arguments: &[&str]) {
     let output = try_ping(from, to, arguments);
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains(" 0% packet loss"), "{text}{}", stderr(&output));
+    assert!(
+        output.status.success() && text.contains(" 0% packet loss"),
+        "{text}{}",
+        stderr(&output)
+    );
 }

@@ -10,7 +10,9 @@ pub const LONG: Duration = Duration::from_secs(60);
 /// Runs a command that must succeed, and returns its stdout.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error} (`make test` installs it)"));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error} (`make test` installs it)"));
     assert!(output.status.success(), "{command:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }

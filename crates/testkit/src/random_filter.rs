@@ -9,7 +9,8 @@ use xdpfwd_wire::Headers;
 
 /// What it all comes from: `FILTER_SEED`, or the usual one. It is printed.
 pub fn seed() -> u64 {
-    let seed = std::env::var("FILTER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
+    let seed =
+        std::env::var("FILTER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
     println!("FILTER_SEED={seed}");
     seed
 }
@@ -56,7 +57,8 @@ pub struct RuleSet {
 }
 
 /// Their keys, in the order of `Unusual::ALL` in `xdpfwd_stages::filter`.
-const KEYS: [&str; 6] = ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
+const KEYS: [&str; 6] =
+    ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
 
 impl RuleSet {
     /// With so many rules at most that have no verdict.
@@ -68,11 +70,13 @@ impl RuleSet {
 
     /// Of some rules.
     pub fn of(mut written: Vec<String>, lot: &mut SplitMix64, most_go_on: usize) -> Self {
-        for rule in written.iter_mut().filter(|rule| rule.starts_with("continue")).skip(most_go_on) {
+        for rule in written.iter_mut().filter(|rule| rule.starts_with("continue")).skip(most_go_on)
+        {
             *rule = rule.replace("continue", "accept");
         }
         let default = lot.of(&["accept", "drop"]);
-        let rules = written.iter().map(|line| xdpfwd_filter::parse_rule(line).unwrap().unwrap()).collect();
+        let rules =
+            written.iter().map(|line| xdpfwd_filter::parse_rule(line).unwrap().unwrap()).collect();
         let manners = [0, 1, 2, 3, 4, 5].map(|kind| match kind {
             0..4 => lot.of(&["accept", "drop", "drop"]),
             _ => lot.of(&["judge", "judge", "judge", "drop", "accept"]),
@@ -83,9 +87,14 @@ impl RuleSet {
     /// The plan of a stage that is to be there: `"user"` or `"kernel"`.
     pub fn plan(&self, place: &str) -> Arc<dyn StagePlan> {
         let Self { written, default, .. } = self;
-        let manners: String =
-            KEYS.iter().zip(self.manners).map(|(key, manner)| format!(", {key} = {manner:?}")).collect();
-        let table = format!("{{ default = \"{default}\", rules = {written:?}, place = \"{place}\"{manners} }}");
+        let manners: String = KEYS
+            .iter()
+            .zip(self.manners)
+            .map(|(key, manner)| format!(", {key} = {manner:?}"))
+            .collect();
+        let table = format!(
+            "{{ default = \"{default}\", rules = {written:?}, place = \"{place}\"{manners} }}"
+        );
         let cx = PlanCx::new(std::path::Path::new("."), 1);
         crate::plan("filter", &table, &cx).unwrap_or_else(|error| panic!("{error}: {written:#?}"))
     }
@@ -109,7 +118,14 @@ impl RuleSet {
                 _ => {}
             }
         }
-        Outcome { drop: by_default(if self.default == "accept" { Verdict::Accept } else { Verdict::Drop }), rule: None }
+        Outcome {
+            drop: by_default(if self.default == "accept" {
+                Verdict::Accept
+            } else {
+                Verdict::Drop
+            }),
+            rule: None,
+        }
     }
 }
 
@@ -122,7 +138,14 @@ const LENGTHS_V6: [u8; 6] = [0, 16, 32, 61, 64, 128];
 fn address(lot: &mut SplitMix64, v4: bool) -> [u8; 16] {
     let mut address = [0; 16];
     if v4 {
-        let all = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 9, 1], [10, 200, 0, 1], [192, 0, 2, 1], [192, 0, 2, 130]];
+        let all = [
+            [10, 0, 0, 1],
+            [10, 0, 0, 2],
+            [10, 0, 9, 1],
+            [10, 200, 0, 1],
+            [192, 0, 2, 1],
+            [192, 0, 2, 130],
+        ];
         address[..4].copy_from_slice(&lot.of(&all));
     } else {
         address[..4].copy_from_slice(&[0x20, 0x01, 0x0d, lot.of(&[0xb8, 0xb8, 0xb9])]);
@@ -181,11 +204,18 @@ fn rule(lot: &mut SplitMix64) -> String {
         for side in ["sport", "dport"] {
             if lot.one_in(3) {
                 let (a, b) = (lot.of(&PORTS), lot.of(&PORTS));
-                add(if lot.one_in(2) { format!("{side} {a}") } else { format!("{side} {}-{}", a.min(b), a.max(b)) });
+                add(if lot.one_in(2) {
+                    format!("{side} {a}")
+                } else {
+                    format!("{side} {}-{}", a.min(b), a.max(b))
+                });
             }
         }
         if (!named || protocol == 6) && lot.one_in(5) {
-            add(format!("flags {}", lot.of(&["syn", "syn,!ack", "!syn,ack", "rst", "fin,psh,urg"])));
+            add(format!(
+                "flags {}",
+                lot.of(&["syn", "syn,!ack", "!syn,ack", "rst", "fin,psh,urg"])
+            ));
         }
     }
     if !later && named && matches!(protocol, 1 | 58) {
@@ -233,7 +263,14 @@ pub fn packet(lot: &mut SplitMix64) -> (Vec<u8>, bool) {
 fn upper(lot: &mut SplitMix64, protocol: u8) -> Vec<u8> {
     let ports = [lot.of(&PORTS).to_be_bytes(), lot.of(&PORTS).to_be_bytes()].concat();
     match protocol {
-        6 => [&ports[..], &[0; 8], &[0x50, lot.of(&[0x02, 0x12, 0x10, 0x04, 0x29])], &[0; 6], b"data"].concat(),
+        6 => [
+            &ports[..],
+            &[0; 8],
+            &[0x50, lot.of(&[0x02, 0x12, 0x10, 0x04, 0x29])],
+            &[0; 6],
+            b"data",
+        ]
+        .concat(),
         17 => [&ports[..], &[0, 12, 0, 0], b"data"].concat(),
         132 => [&ports[..], &[0; 8], b"data"].concat(),
         _ => [&[lot.of(&[0, 8, 128]), lot.of(&[0, 1]), 0, 0, 0, 0, 0, 0][..], b"data"].concat(),
@@ -241,14 +278,29 @@ fn upper(lot: &mut SplitMix64, protocol: u8) -> Vec<u8> {
 }
 
 fn ipv4(lot: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
-    let options: &[u8] =
-        if lot.one_in(16) { lot.of(&[&[1, 1, 1, 0][..], &[148, 4, 0, 0], &[131, 7, 4, 10, 0, 0, 1, 0]]) } else { &[] };
+    let options: &[u8] = if lot.one_in(16) {
+        lot.of(&[&[1, 1, 1, 0][..], &[148, 4, 0, 0], &[131, 7, 4, 10, 0, 0, 1, 0]])
+    } else {
+        &[]
+    };
     let header = 20 + options.len();
     let total = ((header + l4.len()) as u16).to_be_bytes();
     let fragment = if lot.one_in(8) { lot.of(&[[0x20, 0], [0x20, 5], [0, 5]]) } else { [0x40, 0] };
     let version = 0x40 | (header / 4) as u8;
-    let fixed =
-        [version, lot.of(&[0, 46 << 2, 1]), total[0], total[1], 0, 7, fragment[0], fragment[1], 64, protocol, 0, 0];
+    let fixed = [
+        version,
+        lot.of(&[0, 46 << 2, 1]),
+        total[0],
+        total[1],
+        0,
+        7,
+        fragment[0],
+        fragment[1],
+        64,
+        protocol,
+        0,
+        0,
+    ];
     let (source, destination) = (address(lot, true), address(lot, true));
     [&fixed[..], &source[..4], &destination[..4], options, l4].concat()
 }
@@ -257,11 +309,13 @@ fn ipv6(lot: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
     let count = lot.of(&[0, 0, 0, 0, 0, 1, 1, 2, 3, 8, 9]);
     let mut chain: Vec<(u8, Vec<u8>)> = Vec::new();
     for index in 0..count {
-        let kind = if index == 0 { lot.of(&[0, 44, 60, 43, 51]) } else { lot.of(&[60, 60, 43, 44]) };
+        let kind =
+            if index == 0 { lot.of(&[0, 44, 60, 43, 51]) } else { lot.of(&[60, 60, 43, 44]) };
         chain.push((
             kind,
             match kind {
-                44 => [&[0, 0][..], &lot.of(&[[0, 1], [0, 0], [0, 8], [0, 9]]), &[0, 0, 0, 9]].concat(),
+                44 => [&[0, 0][..], &lot.of(&[[0, 1], [0, 0], [0, 8], [0, 9]]), &[0, 0, 0, 9]]
+                    .concat(),
                 51 => [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec(),
                 43 => [0, 0, 0, lot.of(&[0, 0, 1]), 0, 0, 0, 0].to_vec(),
                 _ => [0, 0, 1, 4, 0, 0, 0, 0].to_vec(),

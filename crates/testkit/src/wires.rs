@@ -27,7 +27,9 @@ pub struct WireAccounting {
 impl WireAccounting {
     /// Packets arrive, numbered on from the last; what the kernel loses is its own.
     pub fn deliver(&mut self, wire: &FakeKernel, count: u64) {
-        (0..count).for_each(|_| self.delivered += u64::from(wire.deliver(&packet(self.delivered)).is_ok()));
+        (0..count).for_each(|_| {
+            self.delivered += u64::from(wire.deliver(&packet(self.delivered)).is_ok())
+        });
     }
 
     /// Every packet that came in is found again: sent, thrown away by the interface, dropped for a reason, or under way. For
@@ -47,9 +49,17 @@ impl WireAccounting {
         let drops = report.drops.total();
         let unsent = u64::from(wires.lan.unsent()) + u64::from(wires.wan.unsent());
         assert_eq!(self.delivered, counters.rx_packets + frames.rx, "{report:?}");
-        assert_eq!(counters.rx_packets, counters.tx_packets + drops + frames.in_flight, "{report:?}");
+        assert_eq!(
+            counters.rx_packets,
+            counters.tx_packets + drops + frames.in_flight,
+            "{report:?}"
+        );
         assert_eq!(counters.tx_packets, self.sent + self.thrown_away + unsent, "{report:?}");
-        assert_eq!((counters.tx_dropped, counters.invalid_descriptors), (self.thrown_away, 0), "{report:?}");
+        assert_eq!(
+            (counters.tx_dropped, counters.invalid_descriptors),
+            (self.thrown_away, 0),
+            "{report:?}"
+        );
         frames
     }
 }
@@ -69,7 +79,12 @@ pub fn cross_connect_with<C: Chain>(there: C, back: C, wan: Behaviour) -> (Worke
 }
 
 /// The same, on a UMEM like this.
-pub fn cross_connect_on<C: Chain>(umem: &UmemConfig, there: C, back: C, wan: Behaviour) -> (Worker<C>, Wires) {
+pub fn cross_connect_on<C: Chain>(
+    umem: &UmemConfig,
+    there: C,
+    back: C,
+    wan: Behaviour,
+) -> (Worker<C>, Wires) {
     let (umem, mut pool) = Umem::new(umem).unwrap();
     let (lan_port, lan) = FakeKernel::port(&umem, &mut pool, 0);
     let (wan_port, wan) = FakeKernel::port_with(&umem, &mut pool, 1, Sizes::default(), wan);

@@ -13,9 +13,10 @@ use crate::tool;
 pub(crate) fn cache() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|home| !home.is_empty()) {
         Some(home) => PathBuf::from(home),
-        None => {
-            PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache")
-        }
+        None => PathBuf::from(
+            std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?,
+        )
+        .join(".cache"),
     };
     let cache = base.join("xdpfwd-vm");
     fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
@@ -45,9 +46,14 @@ impl Suite {
             fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         }
         let list = root.join("sources.list");
-        let signed = if own.signed_by.is_empty() { String::new() } else { format!("[signed-by={}] ", own.signed_by) };
+        let signed = if own.signed_by.is_empty() {
+            String::new()
+        } else {
+            format!("[signed-by={}] ", own.signed_by)
+        };
         let line = |release: &str| format!("deb {signed}{} {release} main\n", own.uri);
-        fs::write(&list, line(&own.release) + &line(name)).with_context(|| list.display().to_string())?;
+        fs::write(&list, line(&own.release) + &line(name))
+            .with_context(|| list.display().to_string())?;
         let option = |key: &str, path: &Path| format!("-o{key}={}", path.display());
         let suite = Self {
             options: vec![
@@ -82,7 +88,8 @@ impl Suite {
 
     /// Downloads packages into a folder.
     pub(crate) fn download(&self, packages: &[String], into: &Path) -> Result<()> {
-        tool::output(self.apt("apt-get").args(["-q", "download"]).args(packages).current_dir(into)).map(drop)
+        tool::output(self.apt("apt-get").args(["-q", "download"]).args(packages).current_dir(into))
+            .map(drop)
     }
 
     /// Installs packages from this suite, for which it takes root.
@@ -106,21 +113,33 @@ fn is_root() -> bool {
 /// Where the machine takes its own release from.
 fn own_source() -> Result<Source> {
     let format = "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT) $(SIGNED_BY)";
-    let targets =
-        tool::text(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))
-            .context("this needs Debian's apt")?;
-    choose(&targets).with_context(|| format!("apt has no source of a Debian release; it says:\n{targets}"))
+    let targets = tool::text(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        format,
+        "Created-By: Packages",
+    ]))
+    .context("this needs Debian's apt")?;
+    choose(&targets)
+        .with_context(|| format!("apt has no source of a Debian release; it says:\n{targets}"))
 }
 
 /// The first source that is a release, not its updates.
 fn choose(targets: &str) -> Option<Source> {
     targets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
-        let (origin, uri, release, component) = (words.next()?, words.next()?, words.next()?, words.next()?);
-        let plain = origin == "Debian" && release.bytes().all(|byte| byte.is_ascii_lowercase()) && component == "main";
+        let (origin, uri, release, component) =
+            (words.next()?, words.next()?, words.next()?, words.next()?);
+        let plain = origin == "Debian"
+            && release.bytes().all(|byte| byte.is_ascii_lowercase())
+            && component == "main";
         // A file of keys; inline keys have spaces.
         let signed_by = words.next().filter(|path| path.starts_with('/')).unwrap_or_default();
-        plain.then(|| Source { uri: uri.into(), release: release.into(), signed_by: signed_by.into() })
+        plain.then(|| Source {
+            uri: uri.into(),
+            release: release.into(),
+            signed_by: signed_by.into(),
+        })
     })
 }
 
@@ -158,10 +177,16 @@ mod tests {
                        Debian http://m/debian/ bookworm-updates main /k.gpg\n\
                        Debian http://m/debian/ bookworm non-free /k.gpg\n\
                        Debian http://m/debian/ bookworm main /k.gpg\n";
-        let expected =
-            Source { uri: "http://m/debian/".into(), release: "bookworm".into(), signed_by: "/k.gpg".into() };
+        let expected = Source {
+            uri: "http://m/debian/".into(),
+            release: "bookworm".into(),
+            signed_by: "/k.gpg".into(),
+        };
         assert_eq!(choose(targets), Some(expected));
-        assert_eq!(choose("Debian http://m/debian/ trixie main $(SIGNED_BY)\n").unwrap().signed_by, "");
+        assert_eq!(
+            choose("Debian http://m/debian/ trixie main $(SIGNED_BY)\n").unwrap().signed_by,
+            ""
+        );
         assert_eq!(choose(""), None);
     }
 }

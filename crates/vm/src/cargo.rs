@@ -46,7 +46,9 @@ pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
     let listed = tool::text(Command::new(binary).args(["--list", "--format", "terse"]))?;
     match missing(&listed, tests) {
         None => Ok(()),
-        Some(test) => bail!("{} has no test {test}; crates/vm/src/suite.rs names it", binary.display()),
+        Some(test) => {
+            bail!("{} has no test {test}; crates/vm/src/suite.rs names it", binary.display())
+        }
     }
 }
 

@@ -20,7 +20,8 @@ pub(crate) fn build(kernel: &Unpacked, work: &Path) -> Result<std::path::PathBuf
     for folder in ["bin", "modules", "proc", "sys", "dev", "lower", "layer", "new"] {
         fs::create_dir_all(root.join(folder))?;
     }
-    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+    let busybox =
+        ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
     let busybox = busybox.context("there is no busybox: apt-get install busybox-static")?;
     fs::copy(busybox, root.join("bin/busybox")).context(busybox)?;
     for (number, module) in needed(kernel)?.iter().enumerate() {
@@ -43,7 +44,10 @@ pub(crate) fn build(kernel: &Unpacked, work: &Path) -> Result<std::path::PathBuf
         .stdout(fs::File::create(&archive)?)
         .spawn()
         .context("cpio: apt-get install cpio")?;
-    std::io::Write::write_all(&mut cpio.stdin.take().context("cpio has no stdin")?, list.as_bytes())?;
+    std::io::Write::write_all(
+        &mut cpio.stdin.take().context("cpio has no stdin")?,
+        list.as_bytes(),
+    )?;
     let status = cpio.wait()?;
     if !status.success() {
         bail!("cpio: {status}");
@@ -57,7 +61,8 @@ fn needed(kernel: &Unpacked) -> Result<Vec<String>> {
     let mut modules = Vec::new();
     for module in MODULES {
         let arguments = ["-S", &kernel.release, "--show-depends", module];
-        let lines = tool::text(Command::new("modprobe").arg("-d").arg(kernel.base()).args(arguments))?;
+        let lines =
+            tool::text(Command::new("modprobe").arg("-d").arg(kernel.base()).args(arguments))?;
         for path in lines.lines().filter_map(|line| line.trim().strip_prefix("insmod ")) {
             let path = path.split_whitespace().next().unwrap_or(path);
             if seen.insert(path.to_owned()) {

@@ -65,12 +65,15 @@ impl Unpacked {
             self.root.join("boot").join(format!("vmlinuz-{}", self.release)),
         ];
         let there = places.iter().find(|place| place.exists());
-        there.cloned().with_context(|| format!("the packages of Linux {} hold no vmlinuz", self.release))
+        there
+            .cloned()
+            .with_context(|| format!("the packages of Linux {} hold no vmlinuz", self.release))
     }
 
     /// What it was built with, if its packages have that where an installed kernel has it: in /boot, which is the host's.
     pub(crate) fn options(&self) -> Option<PathBuf> {
-        Some(self.root.join("boot").join(format!("config-{}", self.release))).filter(|path| path.exists())
+        Some(self.root.join("boot").join(format!("config-{}", self.release)))
+            .filter(|path| path.exists())
     }
 }
 
@@ -125,7 +128,8 @@ impl Kernel {
     /// The release that is pinned, or the newest of its series that the suite has.
     fn available(&self, suite: &apt::Suite) -> Result<String> {
         let first = &self.packages.first().context("kernels.toml: a kernel without packages")?.name;
-        let (before, after) = first.split_once("{release}").context("kernels.toml: a package without {release}")?;
+        let (before, after) =
+            first.split_once("{release}").context("kernels.toml: a package without {release}")?;
         let names = suite.names(&format!("{before}{}.", self.series))?;
         let releases: Vec<&str> = names
             .iter()
@@ -136,7 +140,8 @@ impl Kernel {
             return Ok(self.release.clone());
         }
         let newest = releases.into_iter().max_by_key(|release| numbers(release));
-        let newest = newest.with_context(|| format!("{} has no Linux {}: pin another", self.suite, self.series))?;
+        let newest = newest
+            .with_context(|| format!("{} has no Linux {}: pin another", self.suite, self.series))?;
         Ok(newest.to_owned())
     }
 
@@ -149,9 +154,12 @@ impl Kernel {
             .and_then(|()| fs::create_dir_all(&root))
             .with_context(|| work.display().to_string())?;
         let _removed = Removed(&work);
-        let names: Vec<String> = self.packages.iter().map(|package| package.name(release)).collect();
+        let names: Vec<String> =
+            self.packages.iter().map(|package| package.name(release)).collect();
         suite.download(&names, &debs)?;
-        let files = fs::read_dir(&debs)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        let files = fs::read_dir(&debs)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<std::io::Result<Vec<_>>>()?;
         if files.len() != names.len() {
             bail!("apt-get download {}: {} files came", names.join(" "), files.len());
         }
@@ -172,7 +180,9 @@ impl Kernel {
             Ok(()) => {}
             // Somebody else was faster.
             Err(_) if cache.join(release).exists() => {}
-            Err(error) => return Err(error).with_context(|| cache.join(release).display().to_string()),
+            Err(error) => {
+                return Err(error).with_context(|| cache.join(release).display().to_string());
+            }
         }
         Ok(())
     }
@@ -185,7 +195,10 @@ impl Kernel {
         let said = tool::text(Command::new("sha256sum").arg(deb))?;
         let sum = said.split_whitespace().next().unwrap_or_default();
         if sum != pinned.sha256 {
-            bail!("{file} has the checksum {sum}, and {} is pinned in crates/vm/kernels.toml", pinned.sha256);
+            bail!(
+                "{file} has the checksum {sum}, and {} is pinned in crates/vm/kernels.toml",
+                pinned.sha256
+            );
         }
         Ok(())
     }
@@ -193,7 +206,10 @@ impl Kernel {
 
 /// The newest release of a series in the cache.
 fn newest_of(series: &str, cache: &Path) -> Option<String> {
-    let names = fs::read_dir(cache).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let names = fs::read_dir(cache)
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| name.starts_with(&format!("{series}."))).max_by_key(|name| numbers(name))
 }
 
@@ -213,7 +229,10 @@ fn is_plain(release: &str) -> bool {
 
 /// What a release is compared by.
 fn numbers(release: &str) -> Vec<u64> {
-    release.split(|byte: char| !byte.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+    release
+        .split(|byte: char| !byte.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -238,7 +257,10 @@ mod tests {
     #[test]
     fn newer_is_told_by_numbers() {
         let newest = ["7.2.9+deb13-amd64", "7.2.12+deb13-amd64", "7.2.2+deb13-amd64"];
-        assert_eq!(newest.into_iter().max_by_key(|release| numbers(release)), Some("7.2.12+deb13-amd64"));
+        assert_eq!(
+            newest.into_iter().max_by_key(|release| numbers(release)),
+            Some("7.2.12+deb13-amd64")
+        );
         assert!(!is_plain("7.2.12+deb13-cloud-amd64"));
         assert!(!is_plain("7.2.12+deb13-rt-amd64"));
         assert!(!is_plain("7.2.12+deb13-amd64-dbg"));

@@ -60,13 +60,20 @@ impl Machine<'_> {
             thread::sleep(Duration::from_millis(50));
         };
         let _ = (reader.join(), complaints.join());
-        let status = fs::read_to_string(output.join("status")).ok().and_then(|status| status.trim().parse().ok());
+        let status = fs::read_to_string(output.join("status"))
+            .ok()
+            .and_then(|status| status.trim().parse().ok());
         match (status, ended) {
             (Some(status), _) => Ok(status),
             (None, ended) => {
                 let why = match ended {
-                    None => format!("the machine was switched off after {} s (--timeout)", self.timeout.as_secs()),
-                    Some(status) => format!("the machine ended without saying how the command did (QEMU: {status})"),
+                    None => format!(
+                        "the machine was switched off after {} s (--timeout)",
+                        self.timeout.as_secs()
+                    ),
+                    Some(status) => format!(
+                        "the machine ended without saying how the command did (QEMU: {status})"
+                    ),
                 };
                 bail!("{why}; the end of its console:\n{}", tail(&console(&work.0)))
             }
@@ -74,13 +81,22 @@ impl Machine<'_> {
     }
 
     /// What run.sh reads, and run.sh.
-    fn write_settings(&self, output: &Path, command: &[String], environment: &[(&str, &str)]) -> Result<()> {
+    fn write_settings(
+        &self,
+        output: &Path,
+        command: &[String],
+        environment: &[(&str, &str)],
+    ) -> Result<()> {
         let folder = std::env::current_dir().context("the current folder")?;
         let mut settings = format!("folder={}\n", quoted(&folder.display().to_string()));
-        let words = |words: Vec<String>| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ");
+        let words = |words: Vec<String>| {
+            words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+        };
         settings += &format!("command=({})\n", words(command.to_vec()));
-        settings +=
-            &format!("nics=({})\n", words(self.nics.iter().map(|nic| format!("{}={}", nic.mac, nic.name)).collect()));
+        settings += &format!(
+            "nics=({})\n",
+            words(self.nics.iter().map(|nic| format!("{}={}", nic.mac, nic.name)).collect())
+        );
         for (name, value) in environment {
             settings += &format!("export {name}={}\n", quoted(value));
         }
@@ -91,7 +107,13 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn qemu(&self, kernel: &Unpacked, work: &Path, initramfs: &Path, output: &Path) -> Result<Child> {
+    fn qemu(
+        &self,
+        kernel: &Unpacked,
+        work: &Path,
+        initramfs: &Path,
+        output: &Path,
+    ) -> Result<Child> {
         let console = console(work);
         let bridges = work.join("bridges");
         fs::write(&bridges, nic::bridges(&self.nics))?;
@@ -106,7 +128,18 @@ impl Machine<'_> {
         let start = r#"echo 1 2>/dev/null >/proc/sys/net/ipv6/conf/default/disable_ipv6
             ip -batch "$0" && exec setpriv --pdeathsig KILL -- qemu-system-x86_64 "$@""#;
         qemu.args(["--", "sh", "-c", start]).arg(bridges);
-        qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"]);
+        qemu.args([
+            "-machine",
+            "q35",
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "2G",
+        ]);
         // Two NUMA nodes of a core each, as servers have them.
         for node in 0..2 {
             qemu.arg("-object").arg(format!("memory-backend-ram,id=memory{node},size=1G"));
@@ -118,16 +151,26 @@ impl Machine<'_> {
         let told = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check \
                     random.trust_cpu=on net.ifnames=0";
         qemu.arg("-append").arg(format!("{told} {}", self.boot));
-        let shares = [("root", Path::new("/"), true), ("modules", &*kernel.modules(), true), ("output", output, false)];
+        let shares = [
+            ("root", Path::new("/"), true),
+            ("modules", &*kernel.modules(), true),
+            ("output", output, false),
+        ];
         for (tag, path, read_only) in shares {
             let read_only = if read_only { ",readonly=on" } else { "" };
             let path = path.display();
-            qemu.arg("-fsdev")
-                .arg(format!("local,id={tag},path={path},security_model=none,multidevs=remap{read_only}"));
+            qemu.arg("-fsdev").arg(format!(
+                "local,id={tag},path={path},security_model=none,multidevs=remap{read_only}"
+            ));
             qemu.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
         }
         // Our pipe, opened once more as a file: with `stdio` the port would be closed, as stdin is at its end.
-        qemu.args(["-device", "virtio-serial-pci", "-chardev", "file,id=said,path=/dev/stdout,append=on"]);
+        qemu.args([
+            "-device",
+            "virtio-serial-pci",
+            "-chardev",
+            "file,id=said,path=/dev/stdout,append=on",
+        ]);
         qemu.args(["-device", "virtserialport,chardev=said,name=stdout"]);
         if !self.nics.is_empty() {
             qemu.args(["-device", nic::FAR_BUS]);
@@ -231,7 +274,11 @@ mod tests {
     #[test]
     fn words_come_back_as_they_were() {
         for word in ["plain", "two words", "it's", "$HOME `x` \"y\" \\", "", "a\nb"] {
-            let output = Command::new("bash").arg("-c").arg(format!("printf %s {}", quoted(word))).output().unwrap();
+            let output = Command::new("bash")
+                .arg("-c")
+                .arg(format!("printf %s {}", quoted(word)))
+                .output()
+                .unwrap();
             assert_eq!(String::from_utf8(output.stdout).unwrap(), word);
         }
     }

@@ -118,13 +118,16 @@ fn act(command: Command) -> Result<u8> {
             }
             Ok(0)
         }
-        Command::Run { suites, boot, ci, jobs, arguments } => run(&suites, &boot, ci, jobs, &arguments),
+        Command::Run { suites, boot, ci, jobs, arguments } => {
+            run(&suites, &boot, ci, jobs, &arguments)
+        }
         Command::Exec { boot, no_nics, command } => {
             apt::require_qemu()?;
             let kernels = chosen_kernels(boot.kernel.as_deref())?;
             let kernel = kernels.first().context("no kernel is known")?;
             let nics = if no_nics { Vec::new() } else { nic::all() };
-            Machine { kernel, nics, boot: "", timeout: boot.timeout(), prefix: "" }.run(&command, &[])
+            Machine { kernel, nics, boot: "", timeout: boot.timeout(), prefix: "" }
+                .run(&command, &[])
         }
     }
 }
@@ -205,23 +208,31 @@ fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) 
         let mut ended = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some((leg, command)) = legs.get(index).zip(commands.get(index)) else { return ended };
+            let Some((leg, command)) = legs.get(index).zip(commands.get(index)) else {
+                return ended;
+            };
             ended.push((index, leg.run(command, boot, jobs > 1)));
         }
     };
     let mut ended: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(run_legs)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
     });
     ended.sort_by_key(|(index, _)| *index);
     println!("xdpfwd-vm: boot and tests took");
     for (index, ended) in &ended {
         match ended {
-            Ok((status, time)) => println!("{:>8} s  exit status {status}  {}", time.as_secs(), legs[*index]),
+            Ok((status, time)) => {
+                println!("{:>8} s  exit status {status}  {}", time.as_secs(), legs[*index])
+            }
             Err(error) => println!("       – s  {}: {error:#}", legs[*index]),
         }
     }
-    let statuses: Result<Vec<u8>> = ended.into_iter().map(|(_, ended)| ended.map(|(status, _)| status)).collect();
+    let statuses: Result<Vec<u8>> =
+        ended.into_iter().map(|(_, ended)| ended.map(|(status, _)| status)).collect();
     Ok(statuses?.into_iter().find(|status| *status != 0).unwrap_or(0))
 }
 
@@ -229,7 +240,8 @@ impl Leg<'_> {
     /// Builds the suite's test binary and returns the command to run in the machine.
     fn command(&self, arguments: &[String]) -> Result<Vec<String>> {
         let binary = cargo::test_binary(self.suite)?;
-        let mut command = vec![binary.display().to_string(), "--test-threads=1".into(), "--nocapture".into()];
+        let mut command =
+            vec![binary.display().to_string(), "--test-threads=1".into(), "--nocapture".into()];
         if !self.tests.is_empty() {
             cargo::require_tests(&binary, self.tests)?;
             command.push("--exact".into());
@@ -240,11 +252,20 @@ impl Leg<'_> {
     }
 
     /// Boots and runs the command. Returns its exit status and the time that it all took.
-    fn run(&self, command: &[String], boot: &Boot, is_one_of_several: bool) -> Result<(u8, Duration)> {
+    fn run(
+        &self,
+        command: &[String],
+        boot: &Boot,
+        is_one_of_several: bool,
+    ) -> Result<(u8, Duration)> {
         let Self { suite, kernel, .. } = self;
         println!("xdpfwd-vm: {self}");
         let environment = [("XDPFWD_VM_ZERO_COPY", if kernel.zero_copy { "1" } else { "0" })];
-        let prefix = if is_one_of_several { format!("{} {}: ", suite.name, kernel.series) } else { String::new() };
+        let prefix = if is_one_of_several {
+            format!("{} {}: ", suite.name, kernel.series)
+        } else {
+            String::new()
+        };
         let (nics, timeout) = (suite.nics(), boot.timeout());
         let machine = Machine { kernel, nics, boot: suite.boot, timeout, prefix: &prefix };
         let start = Instant::now();
@@ -276,7 +297,9 @@ mod tests {
     }
 
     fn shown(legs: &[Leg<'_>]) -> Vec<String> {
-        legs.iter().map(|leg| format!("{} {} {}", leg.suite.name, leg.kernel.series, leg.tests.len())).collect()
+        legs.iter()
+            .map(|leg| format!("{} {} {}", leg.suite.name, leg.kernel.series, leg.tests.len()))
+            .collect()
     }
 
     #[test]
@@ -294,6 +317,9 @@ mod tests {
         let kernels = kernel::pinned().unwrap();
         let all: Vec<&Suite> = suite::ALL.iter().collect();
         let legs = shown(&legs(&all, &kernels, true));
-        assert_eq!(legs, ["zero-copy 7.2 0", "zero-copy 6.12 5", "esp 7.2 0", "doctor 7.2 0", "isolated 7.2 0"]);
+        assert_eq!(
+            legs,
+            ["zero-copy 7.2 0", "zero-copy 6.12 5", "esp 7.2 0", "doctor 7.2 0", "isolated 7.2 0"]
+        );
     }
 }

@@ -50,7 +50,11 @@ pub(crate) fn all() -> Vec<Nic> {
     (1..)
         .zip(cables)
         .flat_map(|(number, (near, model, far))| {
-            let cable = if model == Model::VirtioMulti { Cable::Bridge(number) } else { Cable::Hub(number) };
+            let cable = if model == Model::VirtioMulti {
+                Cable::Bridge(number)
+            } else {
+                Cable::Hub(number)
+            };
             [(near, model, 1), (far, Model::Virtio, 2)].map(|(name, model, end)| Nic {
                 name,
                 model,
@@ -69,10 +73,15 @@ pub(crate) fn bridges(nics: &[Nic]) -> String {
         let Cable::Bridge(cable) = nic.cable else { continue };
         if made.insert(cable) {
             // It forgets at once where an address was seen, so it floods like a hub.
-            lines += &format!("link add br{cable} type bridge ageing_time 0 mcast_snooping 0\nlink set br{cable} up\n");
+            lines += &format!(
+                "link add br{cable} type bridge ageing_time 0 mcast_snooping 0\nlink set br{cable} up\n"
+            );
         }
-        let (tap, queues) = (nic.tap(), if nic.model == Model::VirtioMulti { " multi_queue" } else { "" });
-        lines += &format!("tuntap add {tap} mode tap{queues}\nlink set {tap} master br{cable}\nlink set {tap} up\n");
+        let (tap, queues) =
+            (nic.tap(), if nic.model == Model::VirtioMulti { " multi_queue" } else { "" });
+        lines += &format!(
+            "tuntap add {tap} mode tap{queues}\nlink set {tap} master br{cable}\nlink set {tap} up\n"
+        );
     }
     lines
 }
@@ -91,7 +100,10 @@ impl Nic {
         let netdev = match self.cable {
             Cable::Hub(hub) => format!("hubport,id=net{index},hubid={hub}"),
             Cable::Bridge(_) => {
-                format!("tap,id=net{index},ifname={},script=no,downscript=no,vhost=off{queues}", self.tap())
+                format!(
+                    "tap,id=net{index},ifname={},script=no,downscript=no,vhost=off{queues}",
+                    self.tap()
+                )
             }
         };
         let mut arguments = vec!["-netdev".into(), netdev];
@@ -104,11 +116,15 @@ impl Nic {
         match self.model {
             Model::Virtio => device(format!("virtio-net-pci,bus={bus},{common},{DMA}")),
             // A vector for each direction of each queue, one for control, one for changes of the configuration.
-            Model::VirtioMulti => device(format!("virtio-net-pci,bus={bus},{common},{DMA},mq=on,vectors=6")),
+            Model::VirtioMulti => {
+                device(format!("virtio-net-pci,bus={bus},{common},{DMA},mq=on,vectors=6"))
+            }
             Model::VirtioPlain => device(format!("virtio-net-pci,bus={bus},{common}")),
             // It is a PCI Express device, and wants a root port of its own.
             Model::Igb | Model::IgbFar => {
-                device(format!("pcie-root-port,bus={bus},id=port{index},chassis={chassis},slot={chassis}"));
+                device(format!(
+                    "pcie-root-port,bus={bus},id=port{index},chassis={chassis},slot={chassis}"
+                ));
                 device(format!("igb,bus=port{index},{common}"));
             }
         }
@@ -137,7 +153,10 @@ mod tests {
         let on_bridges = nics.iter().filter(|nic| matches!(nic.cable, Cable::Bridge(_))).count();
         let batch = bridges(&nics);
         assert_eq!(batch.lines().filter(|line| line.starts_with("tuntap add")).count(), on_bridges);
-        assert_eq!(batch.lines().filter(|line| line.ends_with("multi_queue")).count(), on_bridges / 2);
+        assert_eq!(
+            batch.lines().filter(|line| line.ends_with("multi_queue")).count(),
+            on_bridges / 2
+        );
         assert_eq!(bridges(&[]), "");
     }
 }

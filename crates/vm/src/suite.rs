@@ -130,7 +130,12 @@ mod tests {
         for suite in ALL {
             assert!(!suite.kernels.is_empty(), "{}", suite.name);
             for on in suite.kernels {
-                assert!(pinned.iter().any(|kernel| kernel.series == on.series), "{}: {}", suite.name, on.series);
+                assert!(
+                    pinned.iter().any(|kernel| kernel.series == on.series),
+                    "{}: {}",
+                    suite.name,
+                    on.series
+                );
             }
         }
     }
@@ -145,7 +150,10 @@ mod tests {
     #[test]
     fn every_kernel_boots_in_ci() {
         for kernel in kernel::pinned().unwrap() {
-            let boots = ALL.iter().filter_map(|suite| suite.on(&kernel)).any(|on| !matches!(on.ci, InCi::Nothing));
+            let boots = ALL
+                .iter()
+                .filter_map(|suite| suite.on(&kernel))
+                .any(|on| !matches!(on.ci, InCi::Nothing));
             assert!(boots, "{}", kernel.series);
         }
     }

@@ -45,8 +45,12 @@ impl Sum {
     #[inline]
     pub fn pseudo_header(addresses: Addresses, protocol: IpProtocol, len: u32) -> Sum {
         let sum = match addresses {
-            Addresses::V4 { source, destination } => Sum::new().with(&source.octets()).with(&destination.octets()),
-            Addresses::V6 { source, destination } => Sum::new().with(&source.octets()).with(&destination.octets()),
+            Addresses::V4 { source, destination } => {
+                Sum::new().with(&source.octets()).with(&destination.octets())
+            }
+            Addresses::V6 { source, destination } => {
+                Sum::new().with(&source.octets()).with(&destination.octets())
+            }
         };
         sum.add_u64(u64::from(protocol.0)).add_u64(u64::from(len))
     }
@@ -161,11 +165,17 @@ mod tests {
     #[test]
     fn update_equals_recomputation_at_the_edges() {
         const EDGES: [u16; 8] = [0, 1, 2, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff];
-        let of = |words: [u16; 2]| Sum::new().with(&[0, 1]).with(&words.map(u16::to_be_bytes).concat()).checksum();
+        let of = |words: [u16; 2]| {
+            Sum::new().with(&[0, 1]).with(&words.map(u16::to_be_bytes).concat()).checksum()
+        };
         for other in EDGES {
             for old in EDGES {
                 for new in EDGES {
-                    assert_eq!(update(of([other, old]), old, new), of([other, new]), "{other:#x} {old:#x} {new:#x}");
+                    assert_eq!(
+                        update(of([other, old]), old, new),
+                        of([other, new]),
+                        "{other:#x} {old:#x} {new:#x}"
+                    );
                 }
             }
         }

@@ -25,7 +25,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Truncated => f.write_str("the buffer ends before the packet does"),
-            Error::Malformed => f.write_str("a header field has a value its protocol does not allow"),
+            Error::Malformed => {
+                f.write_str("a header field has a value its protocol does not allow")
+            }
             Error::TooManyVlanTags => {
                 write!(f, "more than {} VLAN tags", MAX_TAGS)
             }

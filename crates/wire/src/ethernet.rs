@@ -147,7 +147,11 @@ impl Repr {
     /// Returns the header of a frame. `emit` writes the same bytes again.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(frame: &Frame<T>) -> Repr {
-        Repr { destination: frame.destination(), source: frame.source(), ethertype: frame.ethertype() }
+        Repr {
+            destination: frame.destination(),
+            source: frame.source(),
+            ethertype: frame.ethertype(),
+        }
     }
 
     /// Returns the number of bytes that [`emit`](Self::emit) writes: [`HEADER_LEN`].
@@ -196,7 +200,8 @@ mod tests {
     use proptest::prelude::*;
 
     // bytes(Ether(dst="02:00:00:00:00:02", src="02:00:00:00:00:01", type=0x0800)/b"\xaa\xbb")
-    const FRAME: [u8; 16] = [0x02, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0x01, 0x08, 0x00, 0xaa, 0xbb];
+    const FRAME: [u8; 16] =
+        [0x02, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0x01, 0x08, 0x00, 0xaa, 0xbb];
 
     #[test]
     fn deconstructs() {

@@ -51,7 +51,11 @@ pub fn fill_checksums(packet: &mut [u8]) -> Result<bool, Error> {
 /// Returns `false` if `protocol` is none of these or does not belong to the IP version of
 /// `addresses`: ICMP to IPv4, ICMPv6 to IPv6. Returns the error of the view that rejects the
 /// header; writes nothing then.
-pub fn fill_upper_checksum(protocol: IpProtocol, addresses: Addresses, packet: &mut [u8]) -> Result<bool, Error> {
+pub fn fill_upper_checksum(
+    protocol: IpProtocol,
+    addresses: Addresses,
+    packet: &mut [u8],
+) -> Result<bool, Error> {
     match (protocol, addresses) {
         (IpProtocol::UDP, _) => udp::Packet::new_checked(packet)?.fill_checksum(addresses),
         (IpProtocol::TCP, _) => tcp::Packet::new_checked(packet)?.fill_checksum(addresses),
@@ -86,10 +90,9 @@ fn fill_ipv6(packet: &mut [u8]) -> Result<bool, Error> {
 
 /// Returns whether a routing header names further destinations (RFC 8200, section 4.4).
 fn has_segments_left<T: AsRef<[u8]>>(packet: &ipv6::Packet<T>) -> bool {
-    packet
-        .extensions()
-        .map_while(Result::ok)
-        .any(|header| header.kind == IpProtocol::ROUTING && header.content.get(1).is_some_and(|&left| left != 0))
+    packet.extensions().map_while(Result::ok).any(|header| {
+        header.kind == IpProtocol::ROUTING && header.content.get(1).is_some_and(|&left| left != 0)
+    })
 }
 
 #[cfg(test)]
@@ -142,9 +145,11 @@ mod tests {
         let icmp = [8, 0, 0xee, 0xee, 1, 2, 3, 4, 5];
         let mut tcp = [0; 23];
         tcp[12] = 0x50;
-        for (protocol, payload) in
-            [(IpProtocol::UDP, &udp_datagram()[..]), (IpProtocol::TCP, &tcp), (IpProtocol::ICMP, &icmp)]
-        {
+        for (protocol, payload) in [
+            (IpProtocol::UDP, &udp_datagram()[..]),
+            (IpProtocol::TCP, &tcp),
+            (IpProtocol::ICMP, &icmp),
+        ] {
             let mut packet = ipv4_packet(protocol, payload);
             packet.extend([0xee; 3]); // Ethernet padding
             assert_eq!(fill_checksums(&mut packet), Ok(true), "{protocol}");
@@ -152,9 +157,11 @@ mod tests {
             assert!(packet.verify_checksum(), "{protocol}");
             assert!(is_valid(protocol, packet.addresses(), packet.payload()), "{protocol}");
         }
-        for (protocol, payload) in
-            [(IpProtocol::UDP, &udp_datagram()[..]), (IpProtocol::TCP, &tcp), (IpProtocol::ICMPV6, &icmp)]
-        {
+        for (protocol, payload) in [
+            (IpProtocol::UDP, &udp_datagram()[..]),
+            (IpProtocol::TCP, &tcp),
+            (IpProtocol::ICMPV6, &icmp),
+        ] {
             let mut packet = ipv6_packet(protocol, 0, payload);
             assert_eq!(fill_checksums(&mut packet), Ok(true), "{protocol}");
             let packet = ipv6::Packet::new_checked(&packet[..]).unwrap();

@@ -8,15 +8,26 @@ use crate::ip::{Addresses, IpProtocol};
 use crate::mac::MacAddr;
 
 /// The digits of pi behind the point, the last bit set where it was not: nobody's choice.
-const SEEDS: [u64; 5] =
-    [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7345, 0xa409_3822_299f_31d1, 0x082e_fa98_ec4e_6c89, 0x4528_21e6_38d0_1377];
+const SEEDS: [u64; 5] = [
+    0x243f_6a88_85a3_08d3,
+    0x1319_8a2e_0370_7345,
+    0xa409_3822_299f_31d1,
+    0x082e_fa98_ec4e_6c89,
+    0x4528_21e6_38d0_1377,
+];
 
 /// Of the 5-tuple. Zeroes stand for the ports where there are none, and for the protocol where it is not known: then
 /// it is of the 3-tuple, or of the addresses.
 #[inline]
-pub(super) fn hash(addresses: Addresses, protocol: Option<IpProtocol>, source_port: u16, destination_port: u16) -> u32 {
+pub(super) fn hash(
+    addresses: Addresses,
+    protocol: Option<IpProtocol>,
+    source_port: u16,
+    destination_port: u16,
+) -> u32 {
     let protocol = protocol.map_or(0, |protocol| protocol.0);
-    let rest = u64::from(protocol) << 32 | u64::from(source_port) << 16 | u64::from(destination_port);
+    let rest =
+        u64::from(protocol) << 32 | u64::from(source_port) << 16 | u64::from(destination_port);
     match addresses {
         Addresses::V4 { source, destination } => {
             let pair = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
@@ -82,7 +93,11 @@ mod tests {
             for flow in 0..65_536 {
                 buckets[(hashes(flow) >> shift & 4095) as usize] += 1;
             }
-            assert!(buckets.iter().all(|&flows| flows <= 40), "fullest: {:?}", buckets.iter().max());
+            assert!(
+                buckets.iter().all(|&flows| flows <= 40),
+                "fullest: {:?}",
+                buckets.iter().max()
+            );
             let empty = buckets.iter().filter(|&&flows| flows == 0).count();
             assert!(empty <= 4, "{empty} buckets empty");
         }
@@ -95,7 +110,9 @@ mod tests {
         assert_spread(|flow| hash(v4(0x0a000001, 0x0a000002), UDP, 2152, flow as u16));
         assert_spread(|flow| hash(v4(0x0a000000 + flow, 0x0a000002), UDP, 1024, 2152));
         assert_spread(|flow| hash(v4(0x0a000001, 0x0a000000 + flow), UDP, 0, 0));
-        assert_spread(|flow| hash(v4(0x0a000000 + (flow >> 8), 0x0a010000 + (flow & 255)), UDP, 0, 0));
+        assert_spread(|flow| {
+            hash(v4(0x0a000000 + (flow >> 8), 0x0a010000 + (flow & 255)), UDP, 0, 0)
+        });
         let net = 0x2001_0db8_u128 << 96;
         assert_spread(|flow| hash(v6(net | u128::from(flow), net | 2), UDP, 1024, 2152));
         assert_spread(|flow| hash(v6(net | 1, net | u128::from(flow) << 64), UDP, 1024, 2152));

@@ -56,5 +56,7 @@ pub use message::{
     SUPPORTED_EXTENSION_HEADERS_NOTIFICATION, TUNNEL_STATUS, message_name,
 };
 pub use packet::{HEADER_LEN, MAX_EXTENSIONS, PORT, Packet};
-pub use pdu_session::{DownlinkInformation, PduSessionContainer, UplinkInformation, UplinkTimestamps};
+pub use pdu_session::{
+    DownlinkInformation, PduSessionContainer, UplinkInformation, UplinkTimestamps,
+};
 pub use repr::{Extension, Repr};

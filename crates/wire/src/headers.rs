@@ -116,7 +116,10 @@ impl Headers {
         let frame = frame.get(..usize::from(u16::MAX)).unwrap_or(frame);
         let Ok(ethernet) = ethernet::Frame::new_checked(frame) else {
             let len = frame.len() as u16;
-            *headers = Headers { l3_offset: len, ..Headers::nothing(len, Status::Truncated(Layer::Ethernet)) };
+            *headers = Headers {
+                l3_offset: len,
+                ..Headers::nothing(len, Status::Truncated(Layer::Ethernet))
+            };
             return;
         };
         *headers = Headers {
@@ -148,7 +151,8 @@ impl Headers {
         let end = end.min(frame.len()).min(usize::from(u16::MAX));
         let inner = frame.get(offset..end).unwrap_or_default();
         let start = end - inner.len();
-        let mut headers = Headers { l3_offset: start as u16, ..Headers::nothing(end as u16, Status::NotIp) };
+        let mut headers =
+            Headers { l3_offset: start as u16, ..Headers::nothing(end as u16, Status::NotIp) };
         match inner.first().map(|byte| byte >> 4) {
             Some(4) => {
                 headers.ethertype = EtherType::IPV4;
@@ -192,7 +196,8 @@ impl Headers {
         match self.ip_version? {
             IpVersion::V4 => {
                 let header = l3.first_chunk::<{ ipv4::HEADER_LEN }>()?;
-                let (source, destination) = (read_array(header, 12..16), read_array(header, 16..20));
+                let (source, destination) =
+                    (read_array(header, 12..16), read_array(header, 16..20));
                 Some(Addresses::V4 { source: source.into(), destination: destination.into() })
             }
             IpVersion::V6 => {
@@ -296,7 +301,8 @@ impl Headers {
             Ok(_) => Status::Parsed,
             Err(error) => Status::new(error, Layer::L4),
         };
-        self.flow_hash = flow::hash(addresses, Some(protocol), self.source_port, self.destination_port);
+        self.flow_hash =
+            flow::hash(addresses, Some(protocol), self.source_port, self.destination_port);
     }
 }
 

@@ -375,7 +375,9 @@ impl Repr {
             u16::from_be_bytes([self.ttl, self.protocol.0]),
         ];
         let addresses = u64::from(self.source.to_bits()) + u64::from(self.destination.to_bits());
-        let sum = sum.into_iter().fold(Sum::new().add_u64(addresses), |sum, word| sum.add_u64(word.into()));
+        let sum = sum
+            .into_iter()
+            .fold(Sum::new().add_u64(addresses), |sum, word| sum.add_u64(word.into()));
         write_u16(header, field::CHECKSUM, sum.checksum());
         Ok(())
     }

@@ -307,7 +307,8 @@ impl Repr {
     #[inline]
     pub fn emit(&self, buffer: &mut [u8]) -> Result<(), Error> {
         let header = buffer.first_chunk_mut::<HEADER_LEN>().ok_or(Error::Truncated)?;
-        let first_word = 6 << 28 | u32::from(self.traffic_class) << 20 | self.flow_label & 0x000f_ffff;
+        let first_word =
+            6 << 28 | u32::from(self.traffic_class) << 20 | self.flow_label & 0x000f_ffff;
         write_u32(header, field::VERSION_CLASS_LABEL, first_word);
         write_u16(header, field::PAYLOAD_LEN, self.payload_len);
         header[field::NEXT_HEADER] = self.next_header.0;

@@ -81,7 +81,9 @@ impl fmt::Display for ParseMacAddrError {
         match self {
             ParseMacAddrError::GroupCount(1) => f.write_str("found 1 group")?,
             ParseMacAddrError::GroupCount(count) => write!(f, "found {count} groups")?,
-            ParseMacAddrError::Group(number) => write!(f, "group {number} is not two hexadecimal digits")?,
+            ParseMacAddrError::Group(number) => {
+                write!(f, "group {number} is not two hexadecimal digits")?
+            }
         }
         f.write_str("; a MAC address is 6 groups of two hexadecimal digits with ':' between, like 02:00:00:00:00:01")
     }
@@ -105,9 +107,14 @@ mod tests {
     #[cfg(feature = "serde")]
     #[test]
     fn mac_address_deserializes_from_its_text() {
-        let read = |text: &str| serde_json::from_str::<MacAddr>(text).map_err(|error| error.to_string());
+        let read =
+            |text: &str| serde_json::from_str::<MacAddr>(text).map_err(|error| error.to_string());
         assert_eq!(read("\"02:00:00:00:00:01\""), Ok(MacAddr([2, 0, 0, 0, 0, 1])));
-        assert!(read("\"02:00:00:00:00\"").unwrap_err().starts_with("found 5 groups; a MAC address is 6 groups"));
+        assert!(
+            read("\"02:00:00:00:00\"")
+                .unwrap_err()
+                .starts_with("found 5 groups; a MAC address is 6 groups")
+        );
         assert!(read("7").unwrap_err().contains("expected a MAC address in quotes"));
     }
 

@@ -235,7 +235,8 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
             if old > most {
                 // A word at an odd offset is summed with its bytes exchanged (RFC 1071, 2 (B)).
                 let word = |value: u16| if odd { value.swap_bytes() } else { value };
-                let checksum = checksum::update(read_u16(header, field::CHECKSUM), word(old), word(most));
+                let checksum =
+                    checksum::update(read_u16(header, field::CHECKSUM), word(old), word(most));
                 write_u16(header, mss, most);
                 write_u16(header, field::CHECKSUM, checksum);
                 lowered = true;

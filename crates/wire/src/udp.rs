@@ -117,7 +117,8 @@ impl<T: AsRef<[u8]>> Packet<T> {
 
     #[inline]
     fn sum(&self, addresses: Addresses) -> Sum {
-        Sum::pseudo_header(addresses, IpProtocol::UDP, u32::from(self.len())).with(&self.buffer.as_ref()[..self.end()])
+        Sum::pseudo_header(addresses, IpProtocol::UDP, u32::from(self.len()))
+            .with(&self.buffer.as_ref()[..self.end()])
     }
 }
 
@@ -252,11 +253,14 @@ mod tests {
         source: core::net::Ipv4Addr::new(192, 0, 2, 1),
         destination: core::net::Ipv4Addr::new(198, 51, 100, 2),
     };
-    const V6: Addresses =
-        Addresses::V6 { source: core::net::Ipv6Addr::LOCALHOST, destination: core::net::Ipv6Addr::LOCALHOST };
+    const V6: Addresses = Addresses::V6 {
+        source: core::net::Ipv6Addr::LOCALHOST,
+        destination: core::net::Ipv6Addr::LOCALHOST,
+    };
 
     // bytes(IP(src="192.0.2.1", dst="198.51.100.2")/UDP(sport=48896, dport=53)/b"\xaa\0\0\xff")[20:]
-    const PACKET: [u8; 12] = [0xbf, 0x00, 0x00, 0x35, 0x00, 0x0c, 0xa9, 0x69, 0xaa, 0x00, 0x00, 0xff];
+    const PACKET: [u8; 12] =
+        [0xbf, 0x00, 0x00, 0x35, 0x00, 0x0c, 0xa9, 0x69, 0xaa, 0x00, 0x00, 0xff];
 
     fn with_len(len: u8) -> [u8; 12] {
         let mut packet = PACKET;
@@ -267,7 +271,10 @@ mod tests {
     #[test]
     fn deconstructs() {
         let packet = Packet::new_checked(&PACKET[..]).unwrap();
-        assert_eq!((packet.source_port(), packet.destination_port(), packet.len()), (48896, 53, 12));
+        assert_eq!(
+            (packet.source_port(), packet.destination_port(), packet.len()),
+            (48896, 53, 12)
+        );
         assert!(packet.verify_checksum(V4) && !packet.verify_checksum(V6));
         assert_eq!(packet.into_payload(), &PACKET[8..]);
     }
@@ -298,7 +305,10 @@ mod tests {
     #[test]
     fn a_first_fragment_may_be_short_of_its_length() {
         assert_eq!(Packet::new_first_fragment(with_len(200)).unwrap().payload(), &PACKET[8..]);
-        assert_eq!(Packet::new_first_fragment(with_len(7)).map(|_| ()).unwrap_err(), Error::Malformed);
+        assert_eq!(
+            Packet::new_first_fragment(with_len(7)).map(|_| ()).unwrap_err(),
+            Error::Malformed
+        );
     }
 
     #[test]

@@ -199,7 +199,12 @@ impl Repr {
     /// Returns the content of a tag. `emit` writes the same bytes again.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(tag: &Tag<T>) -> Repr {
-        Repr { id: tag.id(), priority: tag.priority(), drop_eligible: tag.drop_eligible(), ethertype: tag.ethertype() }
+        Repr {
+            id: tag.id(),
+            priority: tag.priority(),
+            drop_eligible: tag.drop_eligible(),
+            ethertype: tag.ethertype(),
+        }
     }
 
     /// Returns the number of bytes that [`emit`](Self::emit) writes: [`TAG_LEN`].
@@ -281,7 +286,11 @@ mod tests {
     #[test]
     fn a_cut_tag_is_truncated() {
         for len in 0..8 {
-            assert_eq!(walk(EtherType::SERVICE_VLAN, &TAGS[..len]), Err(Error::Truncated), "{len} bytes");
+            assert_eq!(
+                walk(EtherType::SERVICE_VLAN, &TAGS[..len]),
+                Err(Error::Truncated),
+                "{len} bytes"
+            );
         }
     }
 

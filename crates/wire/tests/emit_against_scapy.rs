@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use xdpfwd_wire::gtpu::{
-    self, DownlinkInformation, ErrorIndication, Extension, PduSessionContainer, UplinkInformation, UplinkTimestamps,
+    self, DownlinkInformation, ErrorIndication, Extension, PduSessionContainer, UplinkInformation,
+    UplinkTimestamps,
 };
 use xdpfwd_wire::{Addresses, EtherType, Header, HeaderStack, IpProtocol, IpVersion, MacAddr};
 use xdpfwd_wire::{VlanId, arp, ethernet, icmp, ipv4, ipv6, tcp, udp, vlan};
@@ -374,7 +375,10 @@ fn arp_message(random: &mut Random) -> Case {
 }
 
 /// Returns an IP packet with a payload that `upper` makes for its addresses.
-fn packet(random: &mut Random, upper: fn(&mut Random, Addresses) -> (IpProtocol, Case)) -> (EtherType, Case) {
+fn packet(
+    random: &mut Random,
+    upper: fn(&mut Random, Addresses) -> (IpProtocol, Case),
+) -> (EtherType, Case) {
     let addresses = random.addresses();
     let (protocol, case) = upper(random, addresses);
     match addresses {
@@ -461,8 +465,12 @@ fn upper(random: &mut Random, addresses: Addresses) -> (IpProtocol, Case) {
 }
 
 fn tcp_segment(random: &mut Random, addresses: Addresses) -> Case {
-    let options: [&[u8]; 4] =
-        [&[], &[2, 4, 5, 0xb4], &[2, 4, 5, 0xb4, 1, 3, 3, 7], &[1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]];
+    let options: [&[u8]; 4] = [
+        &[],
+        &[2, 4, 5, 0xb4],
+        &[2, 4, 5, 0xb4, 1, 3, 3, 7],
+        &[1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8],
+    ];
     let payload = Case::raw(random.data());
     let repr = tcp::Repr {
         source_port: random.port(),
@@ -537,7 +545,8 @@ fn echo(random: &mut Random, addresses: Addresses) -> (IpProtocol, Case) {
         (IpVersion::V6, true) => "ICMPv6EchoRequest",
         (IpVersion::V6, false) => "ICMPv6EchoReply",
     };
-    let fields = json!({ "layer": layer, "type": repr.kind, "code": 0, "id": ident, "seq": sequence });
+    let fields =
+        json!({ "layer": layer, "type": repr.kind, "code": 0, "id": ident, "seq": sequence });
     let case = match version {
         IpVersion::V4 => {
             message.truncate(repr.header_len());
@@ -577,7 +586,12 @@ fn tunnel_payload(random: &mut Random, addresses: Addresses) -> (IpProtocol, Cas
 }
 
 /// Returns a message. `payload` has the layers of the extension headers, but not their bytes.
-fn gtpu_message(random: &mut Random, message_type: u8, extensions: &[Extension<'_>], payload: Case) -> Case {
+fn gtpu_message(
+    random: &mut Random,
+    message_type: u8,
+    extensions: &[Extension<'_>],
+    payload: Case,
+) -> Case {
     let is_g_pdu = message_type == gtpu::G_PDU;
     let repr = gtpu::Repr {
         message_type,

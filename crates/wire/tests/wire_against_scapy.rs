@@ -6,7 +6,9 @@ mod scapy;
 use core::net::IpAddr;
 
 use serde_json::Value;
-use xdpfwd_wire::{Addresses, Fragment, Headers, IpProtocol, IpVersion, Status, icmp, ipv4, tcp, udp};
+use xdpfwd_wire::{
+    Addresses, Fragment, Headers, IpProtocol, IpVersion, Status, icmp, ipv4, tcp, udp,
+};
 
 const PACKETS: usize = 600;
 
@@ -50,7 +52,11 @@ fn compare_headers(want: &Value, frame: &[u8], headers: &Headers) {
     assert_eq!(headers.status, Status::Parsed, "{want}");
     assert_eq!(u64::from(headers.l4_offset), number(want, "l4_offset"), "{want}");
     assert_eq!(u64::from(headers.l3_end), number(want, "l3_end"), "{want}");
-    assert_eq!(headers.protocol.map(|protocol| u64::from(protocol.0)), Some(number(want, "protocol")), "{want}");
+    assert_eq!(
+        headers.protocol.map(|protocol| u64::from(protocol.0)),
+        Some(number(want, "protocol")),
+        "{want}"
+    );
     let fragment = match headers.fragment {
         Fragment::Whole => "whole",
         Fragment::First => "first",
@@ -59,8 +65,16 @@ fn compare_headers(want: &Value, frame: &[u8], headers: &Headers) {
     assert_eq!(fragment, text(want, "fragment"), "{want}");
     assert_eq!(u64::from(headers.source_port), number_or_zero(want, "sport"), "{want}");
     assert_eq!(u64::from(headers.destination_port), number_or_zero(want, "dport"), "{want}");
-    assert_eq!(headers.source_ip(frame).unwrap(), text(want, "src").parse::<IpAddr>().unwrap(), "{want}");
-    assert_eq!(headers.destination_ip(frame).unwrap(), text(want, "dst").parse::<IpAddr>().unwrap(), "{want}");
+    assert_eq!(
+        headers.source_ip(frame).unwrap(),
+        text(want, "src").parse::<IpAddr>().unwrap(),
+        "{want}"
+    );
+    assert_eq!(
+        headers.destination_ip(frame).unwrap(),
+        text(want, "dst").parse::<IpAddr>().unwrap(),
+        "{want}"
+    );
 }
 
 /// The views behind the headers. Returns whether the upper checksum is right, where scapy says anything of it.
@@ -101,7 +115,8 @@ fn compare_payload(want: &Value, frame: &[u8], headers: &Headers) -> Option<bool
 
 fn compare_ipv4(want: &Value, l3: &[u8]) {
     let mut packet = ipv4::Packet::new_checked(l3.to_vec()).unwrap();
-    let (stands, computed) = (number(want, "header_checksum"), number(want, "header_checksum_computed"));
+    let (stands, computed) =
+        (number(want, "header_checksum"), number(want, "header_checksum_computed"));
     assert_eq!(u64::from(packet.checksum()), stands, "{want}");
     assert_eq!(u64::from(packet.ttl()), number(want, "ttl"), "{want}");
     assert_eq!(packet.verify_checksum(), stands == computed, "{want}");

@@ -142,9 +142,11 @@ impl App {
         about: impl Into<String>,
         run: impl Fn(&Handle, &[String]) -> Result<A, BoxError> + Send + Sync + 'static,
     ) -> Self {
-        let is_taken = crate::ctl::command::is_builtin(name) || self.ctl.iter().any(|own| own.name == name);
+        let is_taken =
+            crate::ctl::command::is_builtin(name) || self.ctl.iter().any(|own| own.name == name);
         assert!(!is_taken, "there is a ctl command {name:?} already");
-        let run: RunCtl = Box::new(move |handle, arguments| Ok(serde_json::to_value(run(handle, arguments)?)?));
+        let run: RunCtl =
+            Box::new(move |handle, arguments| Ok(serde_json::to_value(run(handle, arguments)?)?));
         self.ctl.push(OwnCtl { name, about: about.into(), run });
         self
     }
@@ -187,23 +189,34 @@ impl App {
                 .no_binary_name(true)
                 .disable_help_flag(true)
                 .color(ColorChoice::Never);
-            let parsed = command.try_get_matches_from(arguments).and_then(|matches| C::from_arg_matches(&matches));
+            let parsed = command
+                .try_get_matches_from(arguments)
+                .and_then(|matches| C::from_arg_matches(&matches));
             match parsed {
                 Ok(arguments) => Ok(serde_json::to_value(run(handle, arguments)?)?),
                 Err(help) if !help.use_stderr() => Ok(help.to_string().into()),
-                Err(error) => Err(error.to_string().trim_end().trim_start_matches("error: ").into()),
+                Err(error) => {
+                    Err(error.to_string().trim_end().trim_start_matches("error: ").into())
+                }
             }
         })
     }
 
     /// Adds a subcommand, which runs in a process of its own: it does not reach a running program.
-    pub fn subcommand(mut self, command: clap::Command, run: impl Fn(&ArgMatches) -> ExitCode + 'static) -> Self {
+    pub fn subcommand(
+        mut self,
+        command: clap::Command,
+        run: impl Fn(&ArgMatches) -> ExitCode + 'static,
+    ) -> Self {
         self.subcommands.push((command, Box::new(run)));
         self
     }
 
     /// Adds a hook that runs when the data plane forwards. On an error the program stops and exits with status 1.
-    pub fn on_start(mut self, hook: impl Fn(&Handle) -> Result<(), BoxError> + Send + Sync + 'static) -> Self {
+    pub fn on_start(
+        mut self,
+        hook: impl Fn(&Handle) -> Result<(), BoxError> + Send + Sync + 'static,
+    ) -> Self {
         self.hooks.start.push(Box::new(move |handle, ()| hook(handle)));
         self
     }
@@ -239,7 +252,10 @@ impl App {
 
     /// Adds a hook that runs after a reload that failed, with the reason. Factories may have run, and the old stages stay:
     /// undo here what a factory did outside of the plan that it returned.
-    pub fn on_reload_rollback(mut self, hook: impl Fn(&Handle, &str) + Send + Sync + 'static) -> Self {
+    pub fn on_reload_rollback(
+        mut self,
+        hook: impl Fn(&Handle, &str) + Send + Sync + 'static,
+    ) -> Self {
         self.hooks.roll_back.push(Box::new(hook));
         self
     }

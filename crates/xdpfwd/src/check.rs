@@ -92,11 +92,18 @@ struct Warning {
 }
 
 /// Prints the plan. Warnings do not make it fail.
-pub(crate) fn run(cli: &Run, plan: &Plan, warnings: &Diagnostics, machine: &dyn Machine) -> ExitCode {
+pub(crate) fn run(
+    cli: &Run,
+    plan: &Plan,
+    warnings: &Diagnostics,
+    machine: &dyn Machine,
+) -> ExitCode {
     let check = Check::new(&cli.config().display().to_string(), plan, warnings, machine);
     let mut stdout = io::stdout().lock();
     let printed = if cli.json {
-        serde_json::to_string(&check).map_err(io::Error::from).and_then(|json| writeln!(stdout, "{json}"))
+        serde_json::to_string(&check)
+            .map_err(io::Error::from)
+            .and_then(|json| writeln!(stdout, "{json}"))
     } else {
         write!(stdout, "{check}")
     };
@@ -149,7 +156,11 @@ impl Check {
                 huge_pages_needed: total.huge_pages,
             },
             control: plan.control.as_ref().map(|path| path.display().to_string()),
-            ports: plan.ports.iter().map(|port| Port::new(port, machine.interface(&port.interface))).collect(),
+            ports: plan
+                .ports
+                .iter()
+                .map(|port| Port::new(port, machine.interface(&port.interface)))
+                .collect(),
             paths: plan.paths.iter().map(|path| Path::new(path, &plan.ports)).collect(),
             warnings: warnings.iter().map(warning).collect(),
         }
@@ -166,19 +177,37 @@ impl Port {
         let PortPlan { name, interface, io, queues, keep, promiscuous } = port.clone();
         let keep = keep.iter().map(ToString::to_string).collect();
         let io = io.name();
-        Self { name, interface, io, queues, keep, promiscuous, present, interface_queues, mtu, driver, state }
+        Self {
+            name,
+            interface,
+            io,
+            queues,
+            keep,
+            promiscuous,
+            present,
+            interface_queues,
+            mtu,
+            driver,
+            state,
+        }
     }
 }
 
 impl Path {
     fn new(path: &PathPlan, ports: &[PortPlan]) -> Self {
-        let name = |PortId(index)| ports.get(usize::from(index)).map(|port| port.name.clone()).unwrap_or_default();
+        let name = |PortId(index)| {
+            ports.get(usize::from(index)).map(|port| port.name.clone()).unwrap_or_default()
+        };
         let stage = |stage: &xdpfwd_engine::StageOnPath| Stage {
             name: stage.name.clone(),
             place: stage.place(),
             summary: stage.plan.summary(),
         };
-        Self { from: name(path.from), to: name(path.to), stages: path.stages.iter().map(stage).collect() }
+        Self {
+            from: name(path.from),
+            to: name(path.to),
+            stages: path.stages.iter().map(stage).collect(),
+        }
     }
 }
 
@@ -190,13 +219,19 @@ impl fmt::Display for Check {
             "spin" => writeln!(f, "idle     spin: the cores are never free{busy_poll}")?,
             _ => writeln!(f, "idle     poll: waits in the kernel when nothing comes{busy_poll}")?,
         }
-        let Umem { frame_size, frames, huge_pages, bytes, total_bytes, huge_pages_needed } = &self.umem;
+        let Umem { frame_size, frames, huge_pages, bytes, total_bytes, huge_pages_needed } =
+            &self.umem;
         let per_worker = mebibytes(*bytes);
-        writeln!(f, "umem     {frames} frames × {frame_size} bytes = {per_worker} for each worker")?;
+        writeln!(
+            f,
+            "umem     {frames} frames × {frame_size} bytes = {per_worker} for each worker"
+        )?;
         let pages = match *huge_pages {
             "off" => "pages of the normal size".to_owned(),
             "on" => format!("{huge_pages_needed} huge pages of 2 MiB, or it does not start"),
-            _ => format!("{huge_pages_needed} huge pages of 2 MiB if they are free, else normal ones"),
+            _ => format!(
+                "{huge_pages_needed} huge pages of 2 MiB if they are free, else normal ones"
+            ),
         };
         let by_xdp = self.ports.iter().any(|port| port.io != Io::PacketMmsg.name());
         let locked = if by_xdp { ", locked" } else { "" };
@@ -206,7 +241,8 @@ impl fmt::Display for Check {
         }
         writeln!(f, "workers")?;
         for Worker { worker, core, queues: numbers } in &self.workers {
-            let core = core.map_or_else(|| "any core (not pinned)".to_owned(), |core| format!("core {core}"));
+            let core = core
+                .map_or_else(|| "any core (not pinned)".to_owned(), |core| format!("core {core}"));
             let queues = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let noun = if numbers.len() == 1 { "queue" } else { "queues" };
             writeln!(f, "  {worker}: {core}, {noun} {queues} of every port")?;
@@ -226,15 +262,29 @@ impl fmt::Display for Check {
 
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, interface, io, queues, keep, promiscuous, present, interface_queues, mtu, driver, state } =
-            self;
+        let Self {
+            name,
+            interface,
+            io,
+            queues,
+            keep,
+            promiscuous,
+            present,
+            interface_queues,
+            mtu,
+            driver,
+            state,
+        } = self;
         let noun = if *queues == 1 { "queue" } else { "queues" };
         write!(f, "{name}: {interface} by {io}, ")?;
         if !present {
             return write!(f, "missing; {queues} {noun} wanted");
         }
         let Some(has) = interface_queues else {
-            return write!(f, "present; {queues} {noun} wanted; /sys does not show this network namespace");
+            return write!(
+                f,
+                "present; {queues} {noun} wanted; /sys does not show this network namespace"
+            );
         };
         let noun = if *has == 1 { "queue" } else { "queues" };
         write!(f, "present; {queues} of {has} {noun}")?;
@@ -333,7 +383,8 @@ destination = \"02:00:00:00:00:01\"
     fn check(text: &str) -> Check {
         let machine = Imagined::usual();
         let source = crate::config::Source::new("router.toml".into(), text.into());
-        let (plan, warnings) = plan(&source, std::path::Path::new(""), &xdpfwd_stages::builtin(), &machine).unwrap();
+        let (plan, warnings) =
+            plan(&source, std::path::Path::new(""), &xdpfwd_stages::builtin(), &machine).unwrap();
         Check::new("router.toml", &plan, &warnings, &machine)
     }
 

@@ -70,22 +70,27 @@ pub(crate) fn command(app: &App) -> clap::Command {
         command = renamed(command, app.name);
     }
     let own = app.ctl.iter().map(|own| PossibleValue::new(own.name).help(own.about.clone()));
-    let commands = crate::ctl::Command::value_variants().iter().filter(|command| command.is_of_use(&app.registry));
+    let commands = crate::ctl::Command::value_variants()
+        .iter()
+        .filter(|command| command.is_of_use(&app.registry));
     let commands = commands.filter_map(ValueEnum::to_possible_value).chain(own);
     command = command.mut_subcommand("ctl", |ctl| {
-        ctl.mut_arg("command", |argument| argument.value_parser(PossibleValuesParser::new(commands)))
-            .mut_arg("arguments", |argument| argument.hide(app.ctl.is_empty()))
-            .mut_arg("socket", |argument| argument.default_value(crate::ctl::default_socket(app.name)))
+        ctl.mut_arg("command", |argument| {
+            argument.value_parser(PossibleValuesParser::new(commands))
+        })
+        .mut_arg("arguments", |argument| argument.hide(app.ctl.is_empty()))
+        .mut_arg("socket", |argument| argument.default_value(crate::ctl::default_socket(app.name)))
     });
     command.subcommands(app.subcommands.iter().map(|(command, _)| command.clone()))
 }
 
 /// Puts another name into the examples of the help.
 fn renamed(command: clap::Command, name: &str) -> clap::Command {
-    let command = match command.get_after_help().map(|help| help.to_string().replace("xdpfwd", name)) {
-        Some(help) => command.after_help(help),
-        None => command,
-    };
+    let command =
+        match command.get_after_help().map(|help| help.to_string().replace("xdpfwd", name)) {
+            Some(help) => command.after_help(help),
+            None => command,
+        };
     command.mut_subcommands(|subcommand| renamed(subcommand, name))
 }
 
@@ -330,7 +335,8 @@ fn seconds(text: &str) -> Result<Duration, String> {
     if seconds > MOST_SECONDS {
         return Err(accepted.to_owned());
     }
-    let duration = Duration::try_from_secs_f64(seconds).map_err(|error| format!("{error}; {accepted}"))?;
+    let duration =
+        Duration::try_from_secs_f64(seconds).map_err(|error| format!("{error}; {accepted}"))?;
     if duration.is_zero() { Err(accepted.to_owned()) } else { Ok(duration) }
 }
 
@@ -373,7 +379,10 @@ mod tests {
             })
         };
         assert_eq!(doctor(&["eth1", "eth2"]).unwrap().interfaces, ["eth1", "eth2"]);
-        assert_eq!(doctor(&["--config", "a.toml", "--json"]).unwrap().config, Some("a.toml".into()));
+        assert_eq!(
+            doctor(&["--config", "a.toml", "--json"]).unwrap().config,
+            Some("a.toml".into())
+        );
         for arguments in [&[][..], &["--config", "a.toml", "eth1"], &["eth1", "--duration", "1"]] {
             assert_eq!(doctor(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
         }
@@ -382,9 +391,13 @@ mod tests {
 
     #[test]
     fn takes_decimal_seconds_above_zero() {
-        for (text, milliseconds) in
-            [("10", 10_000), ("0.1", 100), (".5", 500), ("2.", 2_000), ("1000000000", 1_000_000_000_000)]
-        {
+        for (text, milliseconds) in [
+            ("10", 10_000),
+            ("0.1", 100),
+            (".5", 500),
+            ("2.", 2_000),
+            ("1000000000", 1_000_000_000_000),
+        ] {
             assert_eq!(seconds(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
         let refused = [
@@ -422,7 +435,9 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused() {
-        for arguments in [&[][..], &["ctl"], &["top"], &["--config", "a", "--metrics"], &["--config"]] {
+        for arguments in
+            [&[][..], &["ctl"], &["top"], &["--config", "a", "--metrics"], &["--config"]]
+        {
             assert_eq!(parse(arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
         }
         for arguments in [["--help"], ["--version"], ["-h"], ["-V"]] {

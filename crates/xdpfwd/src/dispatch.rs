@@ -21,7 +21,10 @@ impl App {
     }
 
     /// Runs the program by these arguments; the first is the name of the program.
-    pub fn main_with(self, arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    pub fn main_with(
+        self,
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> ExitCode {
         run(&self, arguments)
     }
 }
@@ -34,11 +37,14 @@ fn run(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + Clon
     {
         return run(matches);
     }
-    let Cli { command, run: cli } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let Cli { command, run: cli } =
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match &command {
         Some(Command::Doctor(arguments)) => return doctor::run(arguments, &app.registry),
         #[cfg(feature = "filter")]
-        Some(Command::Filter(cli::Filter::Test(arguments))) => return filter::test(arguments, &app.registry),
+        Some(Command::Filter(cli::Filter::Test(arguments))) => {
+            return filter::test(arguments, &app.registry);
+        }
         #[cfg(feature = "esp")]
         Some(Command::Esp(arguments)) => return esp::run(arguments),
         Some(Command::Ctl(arguments)) => return ctl::run(arguments, app),

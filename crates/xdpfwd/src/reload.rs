@@ -24,7 +24,8 @@ pub(crate) struct Failed {
 /// Reads the configuration anew, exchanges the stages, logs the outcome and runs the program's hooks. If the configuration is
 /// invalid, the stages that run stay.
 pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<Reloaded, Failed> {
-    let lines = |diagnostics: &Diagnostics| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let lines =
+        |diagnostics: &Diagnostics| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();
     let fail = |message: String, problems| {
         tracing::error!("{message}");
         Err(Failed { message, problems })
@@ -37,7 +38,8 @@ pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<Reloaded, Fai
         Ok(loaded) => loaded,
         Err(errors) => {
             errors.log(cli.log_format);
-            let message = "not reloaded: the configuration is no good, and the stages stay as they are";
+            let message =
+                "not reloaded: the configuration is no good, and the stages stay as they are";
             return not_reloaded(message.to_owned(), lines(&errors));
         }
     };

@@ -9,7 +9,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use xdpfwd_engine::{Control, DataPlane, Event, Handle, Plan, Report, ReportKind, StartError, Waited};
+use xdpfwd_engine::{
+    Control, DataPlane, Event, Handle, Plan, Report, ReportKind, StartError, Waited,
+};
 
 use crate::app::App;
 use crate::cli::{LogFormat, Run};
@@ -51,13 +53,24 @@ fn say_what_is_in_the_way(plan: &Plan, cli: &Run) {
         LogFormat::Json => {
             for finding in findings {
                 let fix = finding.fix.unwrap_or_default();
-                tracing::error!(subject = finding.subject, check = finding.check, fix, "{}", finding.finding);
+                tracing::error!(
+                    subject = finding.subject,
+                    check = finding.check,
+                    fix,
+                    "{}",
+                    finding.finding
+                );
             }
         }
         LogFormat::Text => {
             let mut stderr = io::stderr().lock();
             if !findings.is_empty() {
-                let _ = writeln!(stderr, "`{} doctor --config {}` finds:", program::name(), cli.config().display());
+                let _ = writeln!(
+                    stderr,
+                    "`{} doctor --config {}` finds:",
+                    program::name(),
+                    cli.config().display()
+                );
             }
             for finding in &findings {
                 let _ = write!(stderr, "{}", finding.of_subject());
@@ -95,7 +108,8 @@ fn drive(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
         return failure;
     };
     // A worker can fail in stopping, too.
-    let failure = failure.and_then(|()| last.failure.as_ref().map_or(Ok(()), |failure| Err(stopped_for(failure))));
+    let failure = failure
+        .and_then(|()| last.failure.as_ref().map_or(Ok(()), |failure| Err(stopped_for(failure))));
     app.stopped(&last);
     printer.print(last);
     printer.finish();
@@ -167,7 +181,10 @@ fn failure(data_plane: &DataPlane) -> Option<anyhow::Error> {
         return Some(stopped_for(failure));
     }
     let port = data_plane.lost_port()?;
-    Some(stopped_for(format_args!("port {}: interface {} has disappeared", port.name, port.interface)))
+    Some(stopped_for(format_args!(
+        "port {}: interface {} has disappeared",
+        port.name, port.interface
+    )))
 }
 
 fn stopped_for(reason: impl std::fmt::Display) -> anyhow::Error {
@@ -250,9 +267,19 @@ impl Printer {
                 }
             }
         };
-        let thread =
-            thread::Builder::new().name("printer".into()).spawn(print).context("starting the printer's thread")?;
-        Ok(Self { json, program: app.name, version: app.version, last: None, texts, left_out, thread })
+        let thread = thread::Builder::new()
+            .name("printer".into())
+            .spawn(print)
+            .context("starting the printer's thread")?;
+        Ok(Self {
+            json,
+            program: app.name,
+            version: app.version,
+            last: None,
+            texts,
+            left_out,
+            thread,
+        })
     }
 
     fn print(&mut self, report: Report) {
@@ -261,7 +288,8 @@ impl Printer {
             (false, ReportKind::Interval) => text::interval(&report, self.last.as_ref()),
             (false, ReportKind::Final) => text::summary(&report, self.program, self.version),
         };
-        let deadline = Instant::now() + if report.kind == ReportKind::Final { LAST_WORDS } else { Duration::ZERO };
+        let deadline = Instant::now()
+            + if report.kind == ReportKind::Final { LAST_WORDS } else { Duration::ZERO };
         self.last = Some(report);
         let mut text = text;
         while let Err(TrySendError::Full(back)) = self.texts.try_send(text) {

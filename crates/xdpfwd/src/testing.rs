@@ -151,7 +151,12 @@ impl App {
         Ok(afresh)
     }
 
-    fn plan_for_test(&self, directory: &Path, config: &str, machine: &dyn Machine) -> Result<Plan, String> {
+    fn plan_for_test(
+        &self,
+        directory: &Path,
+        config: &str,
+        machine: &dyn Machine,
+    ) -> Result<Plan, String> {
         let source = Source::new(NAME.to_owned(), config.to_owned());
         let planned = config::plan(&source, directory, &self.registry, machine);
         planned.map(|(plan, _)| plan).map_err(|errors| errors.to_string().trim_end().to_owned())
@@ -301,7 +306,8 @@ interface = \"if-{name}\"
     fn test_bench_with_ports_tells_stages_the_addresses_of_the_ports() {
         let address = PortAddress { ip: [192, 0, 2, 1].into(), prefix_len: 24 };
         let mac = Some(MacAddr([2, 0, 0, 0, 0, 3]));
-        let n3 = PortInfo { mac, addresses: vec![address], ..PortInfo::new(PortId(7), "n3", "other") };
+        let n3 =
+            PortInfo { mac, addresses: vec![address], ..PortInfo::new(PortId(7), "n3", "other") };
         let stage = config("kind = \"steer\"");
         let mut bench = app().test_bench_with_ports(Path::new("."), &stage, &[n3]).unwrap();
         let told = bench.worker().stages_mut(|_, steer: &mut Steer| (steer.mac, steer.ipv4));

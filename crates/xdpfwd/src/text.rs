@@ -18,17 +18,29 @@ pub(crate) fn interval(report: &Report, last: Option<&Report>) -> String {
     }
     let dropped = total_drops(report).saturating_sub(last.map_or(0, total_drops));
     let lost = kernel_losses(report).saturating_sub(last.map_or(0, kernel_losses));
-    let _ = writeln!(line, "   dropped {}   lost in the kernel {}", grouped(dropped), grouped(lost));
+    let _ =
+        writeln!(line, "   dropped {}   lost in the kernel {}", grouped(dropped), grouped(lost));
     line
 }
 
 /// The final report as a table.
 pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     let mut text = String::new();
-    let _ =
-        writeln!(text, "\n{program} {version}, after {:.1} s, {} worker(s):\n", report.elapsed_seconds, report.workers);
-    let head =
-        ["port", "interface", "mode", "in, packets", "in, bytes", "out, packets", "out, bytes", "left to the kernel"];
+    let _ = writeln!(
+        text,
+        "\n{program} {version}, after {:.1} s, {} worker(s):\n",
+        report.elapsed_seconds, report.workers
+    );
+    let head = [
+        "port",
+        "interface",
+        "mode",
+        "in, packets",
+        "in, bytes",
+        "out, packets",
+        "out, bytes",
+        "left to the kernel",
+    ];
     let mut ports = Table::new(&head, 3);
     for port in &report.ports {
         ports.row(vec![
@@ -44,13 +56,21 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     }
     text += &ports.print();
     if !report.stages.is_empty() {
-        let mut stages = Table::new(&["path", "stage", "packets", "packets/batch", "drops", "cycles/packet"], 2);
+        let mut stages =
+            Table::new(&["path", "stage", "packets", "packets/batch", "drops", "cycles/packet"], 2);
         for stage in &report.stages {
             stages.row(vec![
                 stage.path.clone(),
-                if stage.place == "kernel" { format!("{} (in the kernel)", stage.name) } else { stage.name.clone() },
+                if stage.place == "kernel" {
+                    format!("{} (in the kernel)", stage.name)
+                } else {
+                    stage.name.clone()
+                },
                 grouped(stage.packets),
-                format!("{:.1}", if stage.calls == 0 { 0.0 } else { stage.packets as f64 / stage.calls as f64 }),
+                format!(
+                    "{:.1}",
+                    if stage.calls == 0 { 0.0 } else { stage.packets as f64 / stage.calls as f64 }
+                ),
                 grouped(stage.drops),
                 format!("{:.1}", stage.cycles_per_packet),
             ]);
@@ -68,9 +88,9 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
         .collect();
     for port in &report.ports {
         let drops = port.xdp_drops.iter().filter(|(_, count)| **count > 0);
-        losses.extend(
-            drops.map(|(reason, count)| format!("{reason} {} in the kernel, from {}", grouped(*count), port.name)),
-        );
+        losses.extend(drops.map(|(reason, count)| {
+            format!("{reason} {} in the kernel, from {}", grouped(*count), port.name)
+        }));
     }
     let kernel = report.kernel;
     let kernel = [
@@ -100,11 +120,19 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
         f.leaked
     );
     let packets: u64 = report.ports.iter().map(|port| port.tx_packets).sum();
-    let per_packet = if packets == 0 { 0.0 } else { report.kernel.syscalls as f64 / packets as f64 };
-    let _ = writeln!(text, "system calls  {}, {per_packet:.4} per packet sent", grouped(report.kernel.syscalls));
+    let per_packet =
+        if packets == 0 { 0.0 } else { report.kernel.syscalls as f64 / packets as f64 };
+    let _ = writeln!(
+        text,
+        "system calls  {}, {per_packet:.4} per packet sent",
+        grouped(report.kernel.syscalls)
+    );
     if report.kernel.tx_copied > 0 {
         let moved = grouped(report.kernel.tx_copied);
-        let _ = writeln!(text, "moved in memory before they could be sent (io = \"xsk-rs\")  {moved} packets");
+        let _ = writeln!(
+            text,
+            "moved in memory before they could be sent (io = \"xsk-rs\")  {moved} packets"
+        );
     }
     if let Some(fallback) = &report.fallback {
         let _ = writeln!(
@@ -120,8 +148,11 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
 fn counters(report: &Report) -> String {
     let mut text = String::new();
     for stage in report.stages.iter().filter(|stage| !stage.counters.is_empty()) {
-        let counters: Vec<String> =
-            stage.counters.iter().map(|(name, count)| format!("{name} {}", grouped(*count))).collect();
+        let counters: Vec<String> = stage
+            .counters
+            .iter()
+            .map(|(name, count)| format!("{name} {}", grouped(*count)))
+            .collect();
         let _ = writeln!(text, "{} {}  {}", stage.path, stage.name, counters.join(", "));
     }
     if text.is_empty() { text } else { format!("\n{text}") }
@@ -136,7 +167,11 @@ fn tables(report: &Report) -> String {
     for TableReport { path, stage, table, rows_omitted, .. } in &report.tables {
         let on = path.as_ref().map_or(String::new(), |path| format!(" of {path}"));
         let head = table.columns.iter().map(|column| column.name.to_owned()).collect();
-        let rows = table.rows.iter().take(SHOWN_ROWS).map(|row| row.iter().map(ToString::to_string).collect());
+        let rows = table
+            .rows
+            .iter()
+            .take(SHOWN_ROWS)
+            .map(|row| row.iter().map(ToString::to_string).collect());
         let _ = writeln!(text, "\n{stage}{on}: {}", table.name);
         text += &columns(head, rows.collect());
         let more = rows_omitted + table.rows.len().saturating_sub(SHOWN_ROWS);
@@ -168,8 +203,11 @@ fn ledger(report: &Report) -> String {
     let share = |part: u64, whole: u64| format!("{:.1} %", 100.0 * part as f64 / whole as f64);
     let per_packet = |cycles: u64| format!("{:.1}", cycles as f64 / packets as f64);
     let mut table = Table::new(&["work", "calls", "packets/call", "cycles/packet in", "share"], 1);
-    for task in ledger.tasks.iter().filter(|task| task.cycles > 0 && !matches!(task.name, "poll" | "wait")) {
-        let packets_per_call = if task.packets > 0 { format!("{:.1}", task.packets_per_call) } else { String::new() };
+    for task in
+        ledger.tasks.iter().filter(|task| task.cycles > 0 && !matches!(task.name, "poll" | "wait"))
+    {
+        let packets_per_call =
+            if task.packets > 0 { format!("{:.1}", task.packets_per_call) } else { String::new() };
         let calls = if task.calls > 0 { grouped(task.calls) } else { String::new() };
         let (cycles, share) = (per_packet(task.cycles), share(task.cycles, busy));
         table.row(vec![task.name.into(), calls, packets_per_call, cycles, share]);
@@ -184,19 +222,23 @@ fn mpps(packets: u64, seconds: f64) -> f64 {
 }
 
 fn total_drops(report: &Report) -> u64 {
-    report.drops.values().sum::<u64>() + report.ports.iter().map(|port| port.xdp_dropped).sum::<u64>()
+    report.drops.values().sum::<u64>()
+        + report.ports.iter().map(|port| port.xdp_dropped).sum::<u64>()
 }
 
 /// Packets that the kernel could not give to a socket, or did not get rid of. Its counter of empty fill rings is among `rx_dropped` in copy mode.
 fn kernel_losses(report: &Report) -> u64 {
     let sockets = report.kernel.sockets;
-    sockets.rx_ring_full + sockets.rx_dropped.max(sockets.fill_ring_empty) + report.kernel.tx_dropped
+    sockets.rx_ring_full
+        + sockets.rx_dropped.max(sockets.fill_ring_empty)
+        + report.kernel.tx_dropped
 }
 
 /// A number with its thousands apart: 1,234,567.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
     groups.join(",")
 }
 
@@ -217,13 +259,18 @@ impl Table {
 
     fn print(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width =
-            |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0)
+        };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let mut text = String::new();
         for row in &self.rows {
             let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-                if column < self.text_columns { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                if column < self.text_columns {
+                    format!("{cell:<width$}")
+                } else {
+                    format!("{cell:>width$}")
+                }
             });
             let line = cells.collect::<Vec<_>>().join("  ");
             text += line.trim_end();
@@ -239,7 +286,8 @@ mod tests {
 
     #[test]
     fn thousands_stand_apart() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_345_678, "12,345,678")] {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_345_678, "12,345,678")]
+        {
             assert_eq!(grouped(number), text);
         }
     }

@@ -55,7 +55,11 @@ fn a_file_that_is_fine_is_shown_with_its_warnings() {
     assert!(answer.stdout.contains("lan -> wan: hop (takes one off TTL"), "{}", answer.stdout);
     let warnings: Vec<&str> = answer.stderr.lines().collect();
     assert_eq!(warnings.len(), 2);
-    assert!(warnings[0].starts_with("FILE:3:13: warning: there is no interface \"xdpfwd-none0\""), "{}", warnings[0]);
+    assert!(
+        warnings[0].starts_with("FILE:3:13: warning: there is no interface \"xdpfwd-none0\""),
+        "{}",
+        warnings[0]
+    );
 }
 
 #[test]
@@ -92,15 +96,27 @@ fn files_that_cannot_be_read() {
     let _ = fs::remove_file(&pipe);
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let cases = [
-        (PathBuf::from("/none/such.toml"), "FILE: there is no such file; expected the path of a TOML file\n"),
+        (
+            PathBuf::from("/none/such.toml"),
+            "FILE: there is no such file; expected the path of a TOML file\n",
+        ),
         (PathBuf::from("/"), "FILE: is a directory; expected the path of a TOML file\n"),
-        (PathBuf::from("/dev/zero"), "FILE:1:1: byte 0x00 is not UTF-8 text; save the file as UTF-8\n"),
+        (
+            PathBuf::from("/dev/zero"),
+            "FILE:1:1: byte 0x00 is not UTF-8 text; save the file as UTF-8\n",
+        ),
         (
             written("long.toml", vec![b'\n'; (1 << 20) + 1]),
             "FILE:1048577:1: the file is longer than 1048576 bytes, the most that a configuration may have\n",
         ),
-        (written("latin.toml", b"# gr\xfc\xdfe"), "FILE:1:5: byte 0xfc is not UTF-8 text; save the file as UTF-8\n"),
-        (written("utf16.toml", b"\xff\xfe[\0"), "FILE:1:1: byte 0xff is not UTF-8 text; save the file as UTF-8\n"),
+        (
+            written("latin.toml", b"# gr\xfc\xdfe"),
+            "FILE:1:5: byte 0xfc is not UTF-8 text; save the file as UTF-8\n",
+        ),
+        (
+            written("utf16.toml", b"\xff\xfe[\0"),
+            "FILE:1:1: byte 0xff is not UTF-8 text; save the file as UTF-8\n",
+        ),
         (written("empty.toml", ""), NOTHING),
         (PathBuf::from("/dev/null"), NOTHING),
         // Nobody writes to it, and nobody waits for that.
@@ -110,7 +126,10 @@ fn files_that_cannot_be_read() {
         let path = file.to_str().unwrap();
         let answer = xdpfwd(&["--config", path, "--check"]);
         let expected = expected.replacen("FILE", path, 1);
-        assert_eq!((answer.code, answer.stderr.as_str(), answer.stdout.as_str()), (Some(2), &*expected, ""));
+        assert_eq!(
+            (answer.code, answer.stderr.as_str(), answer.stdout.as_str()),
+            (Some(2), &*expected, "")
+        );
     }
 }
 
@@ -140,7 +159,11 @@ fn the_name_of_a_file_says_nothing_to_the_terminal() {
         let file = written("red\u{1b}[31m\n.toml", "[engine]\nmode = 1\n");
         let answer = xdpfwd(&[&["--config", file.to_str().unwrap()], more].concat());
         assert_eq!(answer.code, Some(code));
-        assert!(answer.stderr.lines().all(|line| line.contains("red\\u{1b}[31m\\n.toml:")), "{}", answer.stderr);
+        assert!(
+            answer.stderr.lines().all(|line| line.contains("red\\u{1b}[31m\\n.toml:")),
+            "{}",
+            answer.stderr
+        );
     }
     let answer = check(&written("fine\u{1b}[31m.toml", FINE), &[]);
     assert_eq!(answer.code, Some(0));
@@ -164,7 +187,11 @@ fn usage_errors_are_code_2_and_help_is_0() {
     }
     let help = xdpfwd(&["--help"]);
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
-    assert!(help.stdout.contains("Exit codes:") && help.stdout.contains("Examples:"), "{}", help.stdout);
+    assert!(
+        help.stdout.contains("Exit codes:") && help.stdout.contains("Examples:"),
+        "{}",
+        help.stdout
+    );
     let version = xdpfwd(&["--version"]);
     assert_eq!(version.stdout, format!("xdpfwd {}\n", env!("CARGO_PKG_VERSION")));
 }
@@ -174,7 +201,10 @@ fn a_full_disk_under_the_log_changes_no_exit_code() {
     for (file, code) in [(written("full.toml", FINE), 0), (written("full-wrong.toml", ""), 2)] {
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_xdpfwd"));
-        command.args(["--config", file.to_str().unwrap(), "--check"]).stdout(Stdio::null()).stderr(full);
+        command
+            .args(["--config", file.to_str().unwrap(), "--check"])
+            .stdout(Stdio::null())
+            .stderr(full);
         assert_eq!(command.status().unwrap().code(), Some(code), "{file:?}");
     }
 }

@@ -42,13 +42,19 @@ fn a_key_is_random_its_users_alone_and_never_shown() {
         );
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         let fingerprint = stdout.strip_suffix('\n').unwrap();
-        assert!(fingerprint.len() == 16 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()), "{stdout}");
+        assert!(
+            fingerprint.len() == 16 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{stdout}"
+        );
         assert!(!key.contains(fingerprint));
 
         let (code, stdout, stderr) = said(&esp(&["new-key", "--transform", transform], &path));
         assert_eq!((code, &*stdout), (Some(1), ""));
         let rm = format!("`rm {}`", path.display());
-        assert!(stderr.contains("exists, and is left as it is") && stderr.contains(&rm), "{stderr}");
+        assert!(
+            stderr.contains("exists, and is left as it is") && stderr.contains(&rm),
+            "{stderr}"
+        );
         assert_eq!(fs::read_to_string(&path).unwrap(), key);
 
         let other = folder.join(format!("{transform}-other"));
@@ -69,7 +75,10 @@ fn a_state_is_new() {
 
     let (code, _, stderr) = said(&esp(&["new-state"], &path));
     assert_eq!(code, Some(1));
-    assert!(stderr.contains(&format!("state file {}: it exists, and is left as it is", path.display())), "{stderr}");
+    assert!(
+        stderr.contains(&format!("state file {}: it exists, and is left as it is", path.display())),
+        "{stderr}"
+    );
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
 
     let (code, _, stderr) = said(&esp(&["new-state"], &folder.join("no/wan.state")));
@@ -87,7 +96,13 @@ fn what_is_no_transform_is_refused_with_those_that_there_are() {
         assert!(!path.exists());
     }
     let (_, _, stderr) = said(&esp(&["new-key", "--transform", "aes-128-cbc"], &path));
-    for transform in ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305", "null-aes-128-gmac", "null-aes-256-gmac"] {
+    for transform in [
+        "aes-128-gcm",
+        "aes-256-gcm",
+        "chacha20-poly1305",
+        "null-aes-128-gmac",
+        "null-aes-256-gmac",
+    ] {
         assert!(stderr.contains(transform), "{stderr}");
     }
 }
@@ -97,6 +112,9 @@ fn help_says_how() {
     for command in ["new-key", "new-state"] {
         let (code, help, _) = said(&esp(&[command, "--help"], Path::new("x")));
         assert_eq!(code, Some(0));
-        assert!(help.contains("Exit codes:") && help.contains(&format!("xdpfwd esp {command} ")), "{help}");
+        assert!(
+            help.contains("Exit codes:") && help.contains(&format!("xdpfwd esp {command} ")),
+            "{help}"
+        );
     }
 }

@@ -90,13 +90,15 @@ fn each_packet_of_a_capture_has_a_verdict_a_rule_and_a_reason() {
     std::fs::write(&config, CONFIG).unwrap();
     std::fs::write(folder.join("edge.rules"), RULES).unwrap();
     let captures = ["a.pcap", "a.pcapng", "cut.pcap"].map(|name| folder.join(name));
-    let python = Command::new("/usr/bin/python3").arg("-c").arg(SCAPY).args(&captures).output().unwrap();
+    let python =
+        Command::new("/usr/bin/python3").arg("-c").arg(SCAPY).args(&captures).output().unwrap();
     assert!(python.status.success(), "{}", String::from_utf8_lossy(&python.stderr));
     for capture in &captures {
         let output = run(&config, capture, &["--json"]);
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
-        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), expected().len(), "{}", capture.display());
         for ((index, line), (verdict, rule, reason)) in lines.iter().enumerate().zip(expected()) {
             let wanted = serde_json::json!({ "index": index, "verdict": verdict, "rule": rule, "reason": reason });
@@ -126,11 +128,16 @@ fn what_cannot_be_read_is_named() {
     refused(1, "is empty: expected a capture in pcap or pcapng format");
     std::fs::write(&pcap, "hello, this is a text and not a capture").unwrap();
     refused(1, "is no capture: expected pcap or pcapng format");
-    let header = |link: u8| [&b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x04\0"[..], &[link, 0, 0, 0]].concat();
+    let header = |link: u8| {
+        [&b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x04\0"[..], &[link, 0, 0, 0]].concat()
+    };
     std::fs::write(&pcap, header(113)).unwrap();
     refused(1, "link type 113: expected Ethernet (1)");
-    std::fs::write(&pcap, [header(1), vec![0, 0, 0, 0, 0, 0, 0, 0, 60, 0, 0, 0, 60, 0, 0, 0, 1, 2, 3]].concat())
-        .unwrap();
+    std::fs::write(
+        &pcap,
+        [header(1), vec![0, 0, 0, 0, 0, 0, 0, 0, 60, 0, 0, 0, 60, 0, 0, 0, 1, 2, 3]].concat(),
+    )
+    .unwrap();
     refused(1, "ends in the middle of a packet");
     std::fs::write(folder.join("edge.rules"), "accept porto tcp").unwrap();
     refused(2, "edge.rules:1:8: unknown word `porto`");

@@ -17,7 +17,9 @@ use support::socket::Socket;
 use support::{LONG, Running, chain, cross_connect, run_tests};
 use xdpfwd::{App, Handle};
 use xdpfwd_lab::{Chain, Traffic};
-use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, PortId, PortName, Reason, Stage, StagePlan, Table, Unit, View};
+use xdpfwd_pipeline::{
+    BuildCx, Cx, PlanCx, PlanError, PortId, PortName, Reason, Stage, StagePlan, Table, Unit, View,
+};
 
 /// Set in the process under test. With the value `fails` the hook of the start fails.
 const PROGRAM: &str = "XDPFWD_TEST_APP";
@@ -30,7 +32,10 @@ fn main() -> ExitCode {
         ("help_and_version_name_the_program", help_and_version_name_the_program),
         ("subcommand_gets_its_arguments", subcommand_gets_its_arguments),
         ("ctl_command_updates_stages_of_all_workers", ctl_command_updates_stages_of_all_workers),
-        ("ctl_command_that_fails_is_answered_as_an_error", ctl_command_that_fails_is_answered_as_an_error),
+        (
+            "ctl_command_that_fails_is_answered_as_an_error",
+            ctl_command_that_fails_is_answered_as_an_error,
+        ),
         ("reload_runs_commit_or_rollback", reload_runs_commit_or_rollback),
         ("start_hook_that_fails_stops_the_program", start_hook_that_fails_stops_the_program),
         ("worker_that_panics_runs_the_stop_hook", worker_that_panics_runs_the_stop_hook),
@@ -42,7 +47,9 @@ fn app() -> App {
     let longest = 1514; // captured by the factory
     App::new("probe", "9.8.7")
         .about("Drops long packets")
-        .stage_with("longest", move |config: LongestConfig, cx| LongestPlan::new(&config, longest, cx))
+        .stage_with("longest", move |config: LongestConfig, cx| {
+            LongestPlan::new(&config, longest, cx)
+        })
         .ctl("longest", "Set the longest packet", |handle, arguments| {
             let [bytes] = arguments else { return Err("expected bytes".into()) };
             let bytes: usize = bytes.parse()?;
@@ -75,21 +82,31 @@ fn app() -> App {
             Ok(json!({ "workers": [report.workers, inspection.workers, handle.workers()?] }))
         })
         .subcommand(clap::Command::new("greet").arg(clap::Arg::new("whom")), |matches| {
-            println!("hello {}", matches.get_one::<String>("whom").map_or("nobody", String::as_str));
+            println!(
+                "hello {}",
+                matches.get_one::<String>("whom").map_or("nobody", String::as_str)
+            );
             ExitCode::from(7)
         })
         .on_start(|handle| {
             eprintln!("hook: start, {} worker(s)", handle.workers()?);
             // Any thread may hold a handle.
             let own: Handle = handle.clone();
-            let workers = thread::spawn(move || own.each_worker(|worker| worker.report().frames.total)).join();
+            let workers =
+                thread::spawn(move || own.each_worker(|worker| worker.report().frames.total))
+                    .join();
             eprintln!("hook: frames {:?}", workers.map_err(|_| "the thread panicked")??);
             match env::var(PROGRAM).as_deref() {
                 Ok("fails") => Err("as asked".into()),
                 _ => Ok(()),
             }
         })
-        .on_stop(|handle| eprintln!("hook: stop, sent {:?}", handle.report().map(|report| report.ports[1].tx_packets)))
+        .on_stop(|handle| {
+            eprintln!(
+                "hook: stop, sent {:?}",
+                handle.report().map(|report| report.ports[1].tx_packets)
+            )
+        })
         .on_stopped(|report| eprintln!("hook: stopped, sent {}", report.ports[1].tx_packets))
         .on_reload_commit(|_| eprintln!("hook: commit"))
         .on_reload_rollback(|_, reason| eprintln!("hook: rollback: {reason}"))
@@ -131,7 +148,8 @@ impl LongestPlan {
         let reason = Reason::register("too_long", "The packet is longer than the limit.")?;
         let to = config.to.as_ref().map(|port| port.resolve(cx)).transpose()?.map(|port| port.id);
         let ports = cx.ports.iter().map(|port| {
-            let addresses: Vec<_> = port.addresses.iter().map(|own| (own.ip, own.prefix_len)).collect();
+            let addresses: Vec<_> =
+                port.addresses.iter().map(|own| (own.ip, own.prefix_len)).collect();
             let mac = port.mac.map(|mac| mac.to_string());
             json!([port.id.0, port.name, port.interface, port.queues, mac, port.mtu, addresses])
         });
@@ -142,7 +160,8 @@ impl LongestPlan {
 
 impl StagePlan for LongestPlan {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
-        let names = [cx.from_port(), cx.to_port()].map(|port| port.map(|port| (&*port.name, port.mac.is_some())));
+        let names = [cx.from_port(), cx.to_port()]
+            .map(|port| port.map(|port| (&*port.name, port.mac.is_some())));
         eprintln!("hook: build {names:?}");
         let Self { bytes, to, panics_at, reason, .. } = *self;
         Box::new(Longest { worker: cx.worker, bytes, to, panics_at, reason })
@@ -182,8 +201,11 @@ impl Stage for Longest {
 fn config(socket: &Socket, queues: u16, keys: &str) -> String {
     let cores = if queues == 2 { "[0, 1]" } else { "[1]" };
     let engine = format!("cores = {cores}\ncontrol = {:?}", socket.path());
-    cross_connect(queues, &engine).replacen("to = \"wan\"", "to = \"wan\"\nstages = [\"longest\"]", 1)
-        + &format!("\n[stage.longest]\nkind = \"longest\"\n{keys}\n")
+    cross_connect(queues, &engine).replacen(
+        "to = \"wan\"",
+        "to = \"wan\"\nstages = [\"longest\"]",
+        1,
+    ) + &format!("\n[stage.longest]\nkind = \"longest\"\n{keys}\n")
 }
 
 fn me() -> String {
@@ -221,9 +243,14 @@ fn help_and_version_name_the_program() {
     assert_eq!(text(&run(&["--version"]).stdout), "probe 9.8.7\n");
     let help = text(&run(&["--help"]).stdout);
     assert!(help.starts_with("Drops long packets"), "{help}");
-    assert!(help.contains("Usage: probe") && help.contains("greet") && !help.contains("xdpfwd"), "{help}");
+    assert!(
+        help.contains("Usage: probe") && help.contains("greet") && !help.contains("xdpfwd"),
+        "{help}"
+    );
     let help = text(&run(&["ctl", "--help"]).stdout);
-    for part in ["longest:", "Set the longest packet", "status:", "/run/probe.sock", "[ARGUMENT]..."] {
+    for part in
+        ["longest:", "Set the longest packet", "status:", "/run/probe.sock", "[ARGUMENT]..."]
+    {
         assert!(help.contains(part), "{part}: {help}");
     }
     // It has neither a filter nor ESP.
@@ -232,7 +259,10 @@ fn help_and_version_name_the_program() {
     assert_eq!(unknown.status.code(), Some(2));
     let superfluous = run(&["ctl", "status", "now"]);
     let stderr = text(&superfluous.stderr);
-    assert_eq!((superfluous.status.code(), &*stderr), (Some(2), "probe: `ctl status` takes no arguments\n"));
+    assert_eq!(
+        (superfluous.status.code(), &*stderr),
+        (Some(2), "probe: `ctl status` takes no arguments\n")
+    );
 }
 
 fn subcommand_gets_its_arguments() {
@@ -249,23 +279,33 @@ fn ctl_command_updates_stages_of_all_workers() {
         traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
     };
     send(1000);
-    let answer: Value = serde_json::from_slice(&ctl(&socket, &["longest", "59", "--json"]).stdout).unwrap();
+    let answer: Value =
+        serde_json::from_slice(&ctl(&socket, &["longest", "59", "--json"]).stdout).unwrap();
     let before = json!([[["longest", 1514]], [["longest", 1514]]]);
     assert_eq!(answer, json!({ "schema": 1, "type": "longest", "answer": before }));
     send(500);
-    let status: Value = serde_json::from_slice(&ctl(&socket, &["status", "--json"]).stdout).unwrap();
+    let status: Value =
+        serde_json::from_slice(&ctl(&socket, &["status", "--json"]).stdout).unwrap();
     assert_eq!((&status["program"], &status["version"]), (&json!("probe"), &json!("9.8.7")));
-    let ports: Value = serde_json::from_str(status["paths"][0]["stages"][0]["summary"].as_str().unwrap()).unwrap();
+    let ports: Value =
+        serde_json::from_str(status["paths"][0]["stages"][0]["summary"].as_str().unwrap()).unwrap();
     for (index, (name, interface)) in [("lan", "fwd0"), ("wan", "fwd1")].into_iter().enumerate() {
-        let shown = chain.fwd().command("ip").args(["-json", "address", "show", interface]).output().unwrap();
+        let shown = chain
+            .fwd()
+            .command("ip")
+            .args(["-json", "address", "show", interface])
+            .output()
+            .unwrap();
         let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
         let addresses: Vec<Value> = (shown[0]["addr_info"].as_array().unwrap().iter())
             .map(|own| json!([own["local"], own["prefixlen"]]))
             .collect();
-        let expected = json!([index, name, interface, 2, shown[0]["address"], shown[0]["mtu"], addresses]);
+        let expected =
+            json!([index, name, interface, 2, shown[0]["address"], shown[0]["mtu"], addresses]);
         assert_eq!(ports[index], expected);
     }
-    let inside: Value = serde_json::from_slice(&ctl(&socket, &["inside", "--json"]).stdout).unwrap();
+    let inside: Value =
+        serde_json::from_slice(&ctl(&socket, &["inside", "--json"]).stdout).unwrap();
     assert_eq!(inside["answer"], json!({ "workers": [2, 2, 2] }));
     assert_eq!(text(&ctl(&socket, &["names"]).stdout), "one\ntwo\n");
     assert_eq!(text(&ctl(&socket, &["table"]).stdout), "name  sent (packets)\nwan   7\n");
@@ -273,12 +313,20 @@ fn ctl_command_updates_stages_of_all_workers() {
     assert_eq!(parsed(&["set", "9"]), "[\n  9,\n  \"bytes\"\n]\n");
     assert_eq!(parsed(&["--", "set", "--unit", "B", "9"]), "[\n  9,\n  \"B\"\n]\n");
     let help = parsed(&["help"]);
-    assert!(help.contains("Usage: probe ctl limit <COMMAND>") && help.contains("Sets it"), "{help}");
+    assert!(
+        help.contains("Usage: probe ctl limit <COMMAND>") && help.contains("Sets it"),
+        "{help}"
+    );
     let (ended, last) = running.stop();
     assert_eq!(ended.status.code(), Some(0));
     last.assert_conserved();
     assert_eq!((&last.json["program"], &last.json["version"]), (&json!("probe"), &json!("9.8.7")));
-    assert_eq!((last.report.drops["too_long"], last.report.transmitted()), (500, 1000), "{}", last.json);
+    assert_eq!(
+        (last.report.drops["too_long"], last.report.transmitted()),
+        (500, 1000),
+        "{}",
+        last.json
+    );
 }
 
 fn ctl_command_that_fails_is_answered_as_an_error() {
@@ -289,7 +337,10 @@ fn ctl_command_that_fails_is_answered_as_an_error() {
         (&["burst"][..], "probe: panicked: on purpose\n"),
         (&["longest"], "probe: expected bytes\n"),
         (&["limit", "show"], "probe: there is no limit\n"),
-        (&["limit", "set", "many"], "probe: invalid value 'many' for '<BYTES>': invalid digit found in string\n"),
+        (
+            &["limit", "set", "many"],
+            "probe: invalid value 'many' for '<BYTES>': invalid digit found in string\n",
+        ),
         (&["longest", "many"], "probe: invalid digit found in string\n"),
     ] {
         let output = ctl(&socket, arguments);
@@ -302,13 +353,23 @@ fn ctl_command_that_fails_is_answered_as_an_error() {
         assert_eq!(socket.raw(&[question, b"\n"].concat())["error"], error);
     }
     // It still forwards, and ends when a command asks for it.
-    Traffic::new().rate(10_000).count(100).core(0).start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    Traffic::new()
+        .rate(10_000)
+        .count(100)
+        .core(0)
+        .start(chain.gen_(), "gen0")
+        .unwrap()
+        .finish(LONG)
+        .unwrap();
     assert!(ctl(&socket, &["end"]).status.success());
     running.wait();
     assert_eq!(running.count_log("hook: stop, sent Ok(100)"), 1);
     assert_eq!(running.count_log("hook: stopped, sent 100"), 1);
     let (ended, last) = running.stop();
-    assert_eq!((ended.status.code(), ended.killed, last.report.transmitted()), (Some(0), false, 100));
+    assert_eq!(
+        (ended.status.code(), ended.killed, last.report.transmitted()),
+        (Some(0), false, 100)
+    );
 }
 
 fn reload_runs_commit_or_rollback() {
@@ -331,7 +392,14 @@ fn reload_runs_commit_or_rollback() {
     wait_for_log(&running, "hook: commit", 2);
     // A factory's value is back, and long packets go where the file says.
     assert!(ctl(&socket, &["longest", "59"]).status.success());
-    Traffic::new().rate(10_000).count(200).core(0).start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    Traffic::new()
+        .rate(10_000)
+        .count(200)
+        .core(0)
+        .start(chain.gen_(), "gen0")
+        .unwrap()
+        .finish(LONG)
+        .unwrap();
     let (ended, last) = running.stop();
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(last.report.port("fwd0").unwrap().tx_packets, 200, "{}", last.json);
@@ -342,7 +410,8 @@ fn start_hook_that_fails_stops_the_program() {
     let chain = chain(Chain::builder());
     let config = support::Config::new(&config(&socket, 1, ""));
     let mut command = chain.fwd().command(&me());
-    let output = command.env(PROGRAM, "fails").args(["--config", config.path(), "--json"]).output().unwrap();
+    let output =
+        command.env(PROGRAM, "fails").args(["--config", config.path(), "--json"]).output().unwrap();
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     let hooks: Vec<_> = stderr.lines().filter(|line| line.starts_with("hook: stop")).collect();

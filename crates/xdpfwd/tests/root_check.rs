@@ -12,7 +12,12 @@ fn check(chain: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) 
         "[[port]]\nname = \"lan\"\ninterface = {lan:?}\n[[port]]\nname = \"wan\"\ninterface = {wan:?}\n[[path]]\nfrom = \"lan\"\n\
          to = \"wan\"\n"
     ));
-    chain.fwd().command("ip").args(["link", "property", "add", "dev", "fwd0", "altname", "uplink"]).output().unwrap();
+    chain
+        .fwd()
+        .command("ip")
+        .args(["link", "property", "add", "dev", "fwd0", "altname", "uplink"])
+        .output()
+        .unwrap();
     let mut command = chain.fwd().command(XDPFWD);
     let output = command.args(["--config", config.path(), "--check", "--json"]).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap().replace(config.path(), "FILE");
@@ -34,5 +39,8 @@ fn a_further_name_of_an_interface_is_as_good_as_the_first() {
     assert_eq!(plan["ports"][0]["interface"], "uplink");
     let (code, _, said) = check(&chain, ["fwd0", "uplink"]);
     assert_eq!(code, Some(2));
-    assert!(said.starts_with("FILE:6:13: interface \"uplink\" belongs to the port on line 1 already"), "{said}");
+    assert!(
+        said.starts_with("FILE:6:13: interface \"uplink\" belongs to the port on line 1 already"),
+        "{said}"
+    );
 }

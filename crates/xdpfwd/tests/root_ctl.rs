@@ -31,8 +31,14 @@ fn what_it_answers_is_what_the_report_says() {
         assert!(Instant::now() < deadline, "{}", socket.asked("stats"));
     }
     let status = socket.asked("status");
-    assert_eq!((&status["type"], &status["pid"]), (&json!("status"), &json!(running.forwarder.pid())));
-    assert_eq!((&status["ports"][0]["interface"], &status["ports"][0]["mode"]), (&json!("fwd0"), &json!("copy")));
+    assert_eq!(
+        (&status["type"], &status["pid"]),
+        (&json!("status"), &json!(running.forwarder.pid()))
+    );
+    assert_eq!(
+        (&status["ports"][0]["interface"], &status["ports"][0]["mode"]),
+        (&json!("fwd0"), &json!("copy"))
+    );
     assert_eq!(status["paths"][0]["stages"][0]["name"], "edge", "{status}");
     let counted = socket.asked("rules");
     let counts = |texts: [(&str, u64); 3], default: u64| {
@@ -47,8 +53,16 @@ fn what_it_answers_is_what_the_report_says() {
     assert_eq!(counted, counts([(rules[0], 1000), (rules[1], 500), (rules[2], 0)], 500));
     let text = String::from_utf8(socket.ctl(&["rules"]).stdout).unwrap();
     assert!(text.contains("     1           500  accept proto udp sport 1024-1025\n"), "{text}");
-    assert!(String::from_utf8(socket.ctl(&["status"]).stdout).unwrap().contains("path lan->wan: edge (3 rules"));
-    assert!(String::from_utf8(socket.ctl(&["stats"]).stdout).unwrap().contains("dropped as policy: 500\n"));
+    assert!(
+        String::from_utf8(socket.ctl(&["status"]).stdout)
+            .unwrap()
+            .contains("path lan->wan: edge (3 rules")
+    );
+    assert!(
+        String::from_utf8(socket.ctl(&["stats"]).stdout)
+            .unwrap()
+            .contains("dropped as policy: 500\n")
+    );
     let inspected = socket.asked("inspect");
     assert_eq!((&inspected["type"], &inspected["answered"]), (&json!("inspect"), &json!(1)));
     let table = &inspected["tables"][0];
@@ -184,13 +198,17 @@ fn what_a_killed_one_leaves_is_replaced_and_one_that_listens_is_not() {
     assert!(socket.0.exists());
     let nobody = socket.ctl(&["status"]);
     assert_eq!(nobody.status.code(), Some(1));
-    assert!(stderr(&nobody).contains(&format!("nobody listens at {}", socket.path())), "{nobody:?}");
+    assert!(
+        stderr(&nobody).contains(&format!("nobody listens at {}", socket.path())),
+        "{nobody:?}"
+    );
     let second = Running::start(&chain, &socket.config(&["accept"]));
     assert_eq!(socket.asked("status")["pid"], second.forwarder.pid());
     // A third, elsewhere, with the same path: it forwards without, and leaves the socket alone.
     let other = support::chain(Chain::builder());
     let third = Running::start(&other, &socket.config(&["accept"]));
-    let warned = third.forwarder.stderr().iter().any(|line| line.contains("there is no control socket"));
+    let warned =
+        third.forwarder.stderr().iter().any(|line| line.contains("there is no control socket"));
     assert!(warned, "{:#?}", third.forwarder.stderr());
     third.stop();
     assert_eq!(socket.asked("status")["pid"], second.forwarder.pid());

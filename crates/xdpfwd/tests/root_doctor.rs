@@ -41,25 +41,36 @@ fn a_veth_in_copy_mode_is_named_with_what_decides_and_is_ready_once_that_is_mean
 #[test]
 fn an_interface_that_is_missing_down_or_has_too_long_packets() {
     let chain = chain(Chain::builder());
-    let fix = Examined::of(chain.fwd(), &["eth9"]).fix("eth9", "interface", "error", "there are lo, fwd");
+    let fix =
+        Examined::of(chain.fwd(), &["eth9"]).fix("eth9", "interface", "error", "there are lo, fwd");
     assert!(fix.contains("ip link"), "{fix}");
 
     apply(chain.fwd(), "ip link set dev fwd0 down");
     let fix = Examined::of(chain.fwd(), &["fwd0"]).fix("fwd0", "link", "warning", "is down");
     apply(chain.fwd(), &fix);
     // The kernel says so some time after the command has returned.
-    until("fwd0 is up", || Examined::of(chain.fwd(), &["--no-probe", "fwd0"]).finding("fwd0", "link")["level"] == "ok");
+    until("fwd0 is up", || {
+        Examined::of(chain.fwd(), &["--no-probe", "fwd0"]).finding("fwd0", "link")["level"] == "ok"
+    });
 
     apply(chain.gen_(), "ip link set dev gen0 mtu 3000");
     apply(chain.fwd(), "ip link set dev fwd0 mtu 3000");
-    let fix = Examined::of(chain.fwd(), &["fwd0"]).fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
+    let fix = Examined::of(chain.fwd(), &["fwd0"]).fix(
+        "fwd0",
+        "mtu",
+        "error",
+        "3000: frames of 2048 bytes",
+    );
     // A configuration that has this against it is one that is examined, not one that cannot be read.
     let config = cross_connect(1, "cores = [999]");
     let examined = Examined::of_config(chain.fwd(), &config);
     examined.fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
     examined.fix("host", "cores", "error", "core 999: not online");
     let mode = examined.finding("fwd0", "mode");
-    assert!(mode["level"] == "unknown" && mode["finding"].as_str().unwrap().ends_with("is in the way"), "{mode}");
+    assert!(
+        mode["level"] == "unknown" && mode["finding"].as_str().unwrap().ends_with("is in the way"),
+        "{mode}"
+    );
     apply(chain.fwd(), line(&fix, "ip link"));
     Examined::of(chain.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
 
@@ -95,7 +106,10 @@ fn queues_that_nobody_serves_and_queues_that_are_not_there() {
 #[test]
 fn queues_of_a_driver_that_does_not_tell() {
     let namespace = Namespace::create("bridge").unwrap();
-    apply(&namespace, "ip link add lan numtxqueues 2 numrxqueues 2 type bridge && ip link set lan up");
+    apply(
+        &namespace,
+        "ip link add lan numtxqueues 2 numrxqueues 2 type bridge && ip link set lan up",
+    );
     let config = |queues: u16| {
         format!(
             "[[port]]\nname = \"lan\"\ninterface = \"lan\"\nqueues = {queues}\n[[path]]\nfrom = \"lan\"\nto = \"lan\"\n"
@@ -105,7 +119,10 @@ fn queues_of_a_driver_that_does_not_tell() {
         let config = Config::new(&config(queues));
         Examined::of(&namespace, &["--no-probe", "--config", config.path()])
     };
-    assert_eq!(examined(1).fix("lan", "queues", "warning", "1 of 2 are served"), "queues = 2, to serve all");
+    assert_eq!(
+        examined(1).fix("lan", "queues", "warning", "1 of 2 are served"),
+        "queues = 2, to serve all"
+    );
     examined(2).assert_ok("lan", "queues");
     assert_eq!(examined(3).fix("lan", "queues", "error", "3 are asked for"), "queues = 2 at most");
 }
@@ -118,7 +135,10 @@ fn another_xdp_program_is_named_and_its_fix_lets_the_next_start() {
     let fix = examined.fix("fwd0", "xdp-program", "error", "held by xdpfwd");
     assert_eq!(fix, format!("kill {}", other.forwarder.pid()));
     // What is in use is not tried.
-    assert_eq!(examined.finding("fwd0", "mode")["finding"], "not tried: xdp-program of fwd0 is in the way");
+    assert_eq!(
+        examined.finding("fwd0", "mode")["finding"],
+        "not tried: xdp-program of fwd0 is in the way"
+    );
     apply(chain.fwd(), &fix);
     other.wait();
     let examined = Examined::of(chain.fwd(), &["fwd0"]);
@@ -129,12 +149,21 @@ fn another_xdp_program_is_named_and_its_fix_lets_the_next_start() {
 #[test]
 fn the_other_end_of_a_veth_leaves_checksums_and_tags_and_has_no_napi() {
     let namespace = Namespace::create("pair").unwrap();
-    apply(&namespace, "ip link add near type veth peer name far && ip link set near up && ip link set far up");
+    apply(
+        &namespace,
+        "ip link add near type veth peer name far && ip link set near up && ip link set far up",
+    );
     let examined = Examined::of(&namespace, &["near"]);
-    let fix = examined.fix("near", "veth-peer", "warning", "far, its other end, leaves checksums to be filled in");
+    let fix = examined.fix(
+        "near",
+        "veth-peer",
+        "warning",
+        "far, its other end, leaves checksums to be filled in",
+    );
     assert_eq!(fix, "ethtool -K far tx off txvlan off tx-vlan-stag-hw-insert off");
     apply(&namespace, &fix);
-    let fix = Examined::of(&namespace, &["near"]).fix("near", "veth-peer", "warning", "has no NAPI");
+    let fix =
+        Examined::of(&namespace, &["near"]).fix("near", "veth-peer", "warning", "has no NAPI");
     assert_eq!(fix, "ethtool -K far gro on");
     apply(&namespace, &fix);
     Examined::of(&namespace, &["near"]).assert_ok("near", "veth-peer");
@@ -143,7 +172,10 @@ fn the_other_end_of_a_veth_leaves_checksums_and_tags_and_has_no_napi() {
 #[test]
 fn the_default_route_is_not_cut_off_unseen_nor_its_interface_tried() {
     let chain = chain(Chain::builder());
-    apply(chain.fwd(), "ip address add 10.99.0.1/24 dev fwd0 && ip route add default via 10.99.0.2");
+    apply(
+        chain.fwd(),
+        "ip address add 10.99.0.1/24 dev fwd0 && ip route add default via 10.99.0.2",
+    );
     let config = cross_connect(1, "");
     let examined = Examined::of_config(chain.fwd(), &config);
     let fix = examined.fix("fwd0", "lockout", "warning", "has the default route");
@@ -167,7 +199,17 @@ fn without_privileges_it_says_which_and_the_command_grants_them() {
     let path = path.to_str().unwrap();
     let nobody = || {
         let mut command = chain.fwd().command("setpriv");
-        command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups", path, "doctor", "--json", "fwd0"]);
+        command.args([
+            "--reuid",
+            "nobody",
+            "--regid",
+            "nogroup",
+            "--clear-groups",
+            path,
+            "doctor",
+            "--json",
+            "fwd0",
+        ]);
         Examined::by(command)
     };
     let fix = nobody().fix("host", "capabilities", "error", "cap_net_admin");
@@ -188,8 +230,12 @@ fn memory_that_may_not_be_locked() {
         command.args([XDPFWD, "doctor", "--json", "--no-probe", "fwd0"]);
         Examined::by(command)
     };
-    let fix =
-        limited(&["setpriv", "--bounding-set=-ipc_lock"]).fix("host", "memory-lock", "error", "64 KiB may be locked");
+    let fix = limited(&["setpriv", "--bounding-set=-ipc_lock"]).fix(
+        "host",
+        "memory-lock",
+        "error",
+        "64 KiB may be locked",
+    );
     assert!(fix.contains("ulimit -l unlimited") && fix.contains("cap_ipc_lock"), "{fix}");
     limited(&[]).assert_ok("host", "memory-lock");
 }
@@ -204,20 +250,32 @@ fn a_start_that_fails_says_what_is_in_the_way() {
     let finding = examined.finding("fwd0", "xdp-program");
     let said = |key: &str| finding[key].as_str().unwrap().to_owned();
     let start = |arguments: &[&str]| {
-        let output = chain.fwd().command(XDPFWD).args(["--config", config.path()]).args(arguments).output().unwrap();
+        let output = chain
+            .fwd()
+            .command(XDPFWD)
+            .args(["--config", config.path()])
+            .args(arguments)
+            .output()
+            .unwrap();
         assert!(!output.status.success(), "{output:?}");
         stderr(&output)
     };
     let text = start(&[]);
     let line = format!("  FAIL  xdp-program    fwd0: {}\n", said("finding"));
-    for part in [format!("`xdpfwd doctor --config {}` finds:\n", config.path()), line, format!("→ {}\n", said("fix"))]
-    {
+    for part in [
+        format!("`xdpfwd doctor --config {}` finds:\n", config.path()),
+        line,
+        format!("→ {}\n", said("fix")),
+    ] {
         assert!(text.contains(&part), "{part:?} is not in:\n{text}");
     }
-    let lines: Vec<serde_json::Value> =
-        start(&["--log-format", "json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let same =
-        |line: &serde_json::Value| line["fields"]["check"] == "xdp-program" && line["fields"]["fix"] == said("fix");
+    let lines: Vec<serde_json::Value> = start(&["--log-format", "json"])
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let same = |line: &serde_json::Value| {
+        line["fields"]["check"] == "xdp-program" && line["fields"]["fix"] == said("fix")
+    };
     assert!(lines.iter().any(same), "{lines:#?}");
     first.stop();
 }

@@ -10,12 +10,14 @@ use support::{Config, LONG, Running, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Forwarder, Traffic};
 
 fn set(chain: &Chain, interface: &str, state: &str) {
-    let status = chain.fwd().command("ip").args(["link", "set", "dev", interface, state]).status().unwrap();
+    let status =
+        chain.fwd().command("ip").args(["link", "set", "dev", interface, state]).status().unwrap();
     assert!(status.success());
 }
 
 fn start(chain: &Chain, config: &Config, arguments: &[&str]) -> Forwarder {
-    let arguments = [&[XDPFWD, "--config", config.path(), "--json", "--interval", "0.1"], arguments].concat();
+    let arguments =
+        [&[XDPFWD, "--config", config.path(), "--json", "--interval", "0.1"], arguments].concat();
     Forwarder::spawn(chain.fwd(), &arguments).unwrap()
 }
 
@@ -35,17 +37,31 @@ fn an_interface_that_is_down_is_waited_for() {
     let config = Config::new(&cross_connect(1, ""));
     set(&chain, "fwd1", "down");
     let mut forwarder = start(&chain, &config, &[]);
-    wait_for_log(&mut forwarder, |line| line.contains("waited_seconds=0") && line.contains("ip link set dev fwd1 up"));
-    wait_for_log(&mut forwarder, |line| line.contains("waited_seconds=5") && line.contains("interface=\"fwd1\""));
+    wait_for_log(&mut forwarder, |line| {
+        line.contains("waited_seconds=0") && line.contains("ip link set dev fwd1 up")
+    });
+    wait_for_log(&mut forwarder, |line| {
+        line.contains("waited_seconds=5") && line.contains("interface=\"fwd1\"")
+    });
     let stderr = forwarder.stderr();
     assert!(!stderr.iter().any(|line| line.contains("interface=\"fwd0\"")), "it is up: {stderr:?}");
     set(&chain, "fwd1", "up");
     forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
-    Traffic::new().count(1000).rate(10_000).core(0).start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    Traffic::new()
+        .count(1000)
+        .rate(10_000)
+        .core(0)
+        .start(chain.gen_(), "gen0")
+        .unwrap()
+        .finish(LONG)
+        .unwrap();
     assert!(forwarder.stop(LONG).unwrap().status.success());
     let last = forwarder.last_line(|line| line.contains(r#""type":"final""#)).unwrap();
     let last: serde_json::Value = serde_json::from_str(&last).unwrap();
-    assert_eq!((&last["ports"][0]["rx_packets"], &last["ports"][1]["tx_packets"]), (&1000.into(), &1000.into()));
+    assert_eq!(
+        (&last["ports"][0]["rx_packets"], &last["ports"][1]["tx_packets"]),
+        (&1000.into(), &1000.into())
+    );
 }
 
 /// While it waits it holds nothing, and ends as it would later: with a final report, and 0.
@@ -54,9 +70,11 @@ fn waiting_ends_by_a_signal_and_when_its_time_is_over() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     set(&chain, "fwd0", "down");
-    for (arguments, signal) in
-        [(&[][..], Some(Signal::SIGINT)), (&[], Some(Signal::SIGTERM)), (&["--duration", "0.5"], None)]
-    {
+    for (arguments, signal) in [
+        (&[][..], Some(Signal::SIGINT)),
+        (&[], Some(Signal::SIGTERM)),
+        (&["--duration", "0.5"], None),
+    ] {
         let mut forwarder = start(&chain, &config, arguments);
         if let Some(signal) = signal {
             wait_for_log(&mut forwarder, |line| line.contains("waiting until it is up"));
@@ -70,8 +88,16 @@ fn waiting_ends_by_a_signal_and_when_its_time_is_over() {
         let last = forwarder.last_line(|_| true).unwrap();
         let last: serde_json::Value = serde_json::from_str(&last).unwrap();
         assert_eq!((&last["type"], &last["ports"][0]["mode"]), (&"final".into(), &"none".into()));
-        assert_eq!((&last["ports"][0]["rx_packets"], &last["frames"]["total"]), (&0.into(), &0.into()));
-        assert_eq!(forwarder.stop(LONG).unwrap().status.code(), Some(0), "{:?}", forwarder.stderr());
+        assert_eq!(
+            (&last["ports"][0]["rx_packets"], &last["frames"]["total"]),
+            (&0.into(), &0.into())
+        );
+        assert_eq!(
+            forwarder.stop(LONG).unwrap().status.code(),
+            Some(0),
+            "{:?}",
+            forwarder.stderr()
+        );
     }
 }
 
@@ -94,6 +120,11 @@ fn an_interface_may_go_down_and_come_up_again() {
     last.assert_conserved();
     // What came for an interface that was down waited in its TX ring.
     let (lan, wan) = (&last.json["ports"][0], &last.json["ports"][1]);
-    assert_eq!((&lan["rx_packets"], &wan["tx_packets"]), (&1500.into(), &1500.into()), "{}", last.json);
+    assert_eq!(
+        (&lan["rx_packets"], &wan["tx_packets"]),
+        (&1500.into(), &1500.into()),
+        "{}",
+        last.json
+    );
     assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{}", last.json);
 }

@@ -17,7 +17,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::esp::{
-    A, B, Esp, Kind, Lab, OUTER_6, Sender, Server, Setup, Tap, drops, inject, key, kinds, latest, pcap, received, spi,
+    A, B, Esp, Kind, Lab, OUTER_6, Sender, Server, Setup, Tap, drops, inject, key, kinds, latest,
+    pcap, received, spi,
 };
 use support::socket::Socket;
 use support::wire::{hex, unhex};
@@ -84,7 +85,9 @@ fn both_versions_pass_in_every_wrapping_and_the_wire_shows_nothing_else() {
     let overflown = || {
         let count = |host| {
             let text = sh(host, "nstat -asz UdpRcvbufErrors Udp6RcvbufErrors");
-            text.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum::<u64>()
+            text.lines()
+                .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+                .sum::<u64>()
         };
         count(lab.chain.gen_()) + count(lab.chain.sink())
     };
@@ -103,12 +106,18 @@ fn both_versions_pass_in_every_wrapping_and_the_wire_shows_nothing_else() {
             }
             for direction in [&[][..], &["--reverse"]] {
                 let moved = server.ask(&lab, B[version], &[&["-n", "2M"], direction].concat());
-                assert!(moved["sum_sent"]["bytes"].as_u64().unwrap() >= 2 << 20, "{setup:?}: {moved}");
+                assert!(
+                    moved["sum_sent"]["bytes"].as_u64().unwrap() >= 2 << 20,
+                    "{setup:?}: {moved}"
+                );
                 // 2000 packets a second, for half a second.
                 let udp = ["--udp", "-l", "1200", "-b", "19.2M", "-k", "1000"];
                 let before = overflown();
                 let arrived = server.ask(&lab, B[version], &[&udp[..], direction].concat());
-                assert!(arrived["sum"]["packets"].as_u64().unwrap() >= 1000, "{setup:?}: {arrived}");
+                assert!(
+                    arrived["sum"]["packets"].as_u64().unwrap() >= 1000,
+                    "{setup:?}: {arrived}"
+                );
                 let lost = arrived["sum"]["lost_packets"].as_u64().unwrap();
                 assert!(lost <= overflown() - before, "{setup:?}: {lost} lost: {arrived}");
             }
@@ -124,15 +133,24 @@ fn both_versions_pass_in_every_wrapping_and_the_wire_shows_nothing_else() {
         }
         let frames = tap.stop();
         let mut seen = kinds(&frames);
-        let (wrapped, other) = if setup.udp { ("esp in udp", "esp") } else { ("esp", "esp in udp") };
-        assert!(seen.remove(wrapped).unwrap() > 8 * 1000 && seen.remove("arp").is_some(), "{setup:?}: {seen:?}");
+        let (wrapped, other) =
+            if setup.udp { ("esp in udp", "esp") } else { ("esp", "esp in udp") };
+        assert!(
+            seen.remove(wrapped).unwrap() > 8 * 1000 && seen.remove("arp").is_some(),
+            "{setup:?}: {seen:?}"
+        );
         assert_eq!(seen.remove("nd").is_some(), setup.bypass == nd, "{setup:?}: {seen:?}");
         assert!(seen.is_empty(), "{setup:?}: {other} or worse: {seen:?}");
         for frame in &frames {
             if let Kind::Esp(esp) = Kind::of(frame) {
                 // Ethernet's addresses say who sent it.
                 let side = usize::from(frame[11] == 4);
-                assert_eq!((frame[6..11].to_vec(), esp.spi), (vec![2, 0, 0, 0, 0], spi(side, 1)), "{}", hex(frame));
+                assert_eq!(
+                    (frame[6..11].to_vec(), esp.spi),
+                    (vec![2, 0, 0, 0, 0], spi(side, 1)),
+                    "{}",
+                    hex(frame)
+                );
                 let outside = if setup.outer == OUTER_6 { 6 } else { 4 };
                 assert!(setup.transport || esp.version == outside, "{setup:?}: {}", hex(frame));
             }
@@ -149,7 +167,9 @@ fn tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
     for (side, key) in keys.iter().enumerate() {
         let spi = spi(side, 1);
         let version = if setup.outer == OUTER_6 { "IPv6" } else { "IPv4" };
-        let sa = format!(r#"uat:esp_sa:"{version}","*","*","{spi:#010x}","{algorithm}","0x{key}","NULL","""#);
+        let sa = format!(
+            r#"uat:esp_sa:"{version}","*","*","{spi:#010x}","{algorithm}","0x{key}","NULL","""#
+        );
         tshark.args(["-o", &sa]);
     }
     let fields = [
@@ -191,11 +211,16 @@ fn tshark_reads_what_is_sealed_and_finds_the_icv_good() {
         let read = tshark(&path, &setup, keys.clone());
         let esp = frames.iter().filter(|frame| matches!(Kind::of(frame), Kind::Esp(_))).count();
         assert_eq!(read.len(), esp, "{setup:?}");
-        let count = |wanted: &dyn Fn(&Vec<String>) -> bool| read.iter().filter(|line| wanted(line)).count();
+        let count =
+            |wanted: &dyn Fn(&Vec<String>) -> bool| read.iter().filter(|line| wanted(line)).count();
         // Requests forth and answers back, of each version.
         for (column, kind, side) in [(3, "8", 0), (3, "0", 1), (5, "128", 0), (5, "129", 1)] {
             let spi = format!("{:#010x}", spi(side, 1));
-            assert_eq!(count(&|line| line[0] == spi && line[column] == kind), PINGS, "{setup:?}: {read:#?}");
+            assert_eq!(
+                count(&|line| line[0] == spi && line[column] == kind),
+                PINGS,
+                "{setup:?}: {read:#?}"
+            );
         }
         let good = count(&|line| line[2] == "1");
         assert_eq!(good, if setup.esn { 0 } else { esp }, "{setup:?}: {read:#?}");
@@ -226,7 +251,12 @@ fn sealed(lab: &Lab, sender: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
 }
 
 /// Puts so many packets on a port of one that runs, waits until it has had them all, and returns what it dropped of them, by reason.
-fn of_injected(running: &Running, port: &str, count: u64, inject: impl FnOnce()) -> BTreeMap<String, u64> {
+fn of_injected(
+    running: &Running,
+    port: &str,
+    count: u64,
+    inject: impl FnOnce(),
+) -> BTreeMap<String, u64> {
     let (had, before) = (received(running, port), drops(&latest(running)));
     inject();
     until("all is received", || received(running, port) >= had + count);
@@ -243,7 +273,11 @@ fn of_injected(running: &Running, port: &str, count: u64, inject: impl FnOnce())
 }
 
 /// Gives frames to the second xdpfwd.
-fn given<'a>(lab: &Lab, opener: &Running, frames: impl IntoIterator<Item = &'a Vec<u8>>) -> BTreeMap<String, u64> {
+fn given<'a>(
+    lab: &Lab,
+    opener: &Running,
+    frames: impl IntoIterator<Item = &'a Vec<u8>>,
+) -> BTreeMap<String, u64> {
     let frames: Vec<_> = frames.into_iter().collect();
     of_injected(opener, "wan1", frames.len() as u64, || inject(&lab.wire, "tap1", frames))
 }
@@ -258,7 +292,11 @@ fn cut(setup: &Setup) -> (Lab, [Running; 2], Sink) {
 }
 
 fn reasons<const N: usize>(reasons: [(&str, u64); N]) -> BTreeMap<String, u64> {
-    reasons.into_iter().filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.to_owned(), count)).collect()
+    reasons
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| (reason.to_owned(), count))
+        .collect()
 }
 
 #[test]
@@ -267,8 +305,25 @@ fn what_was_received_is_not_received_again() {
     let base = || Setup { seal_sa: both(ONLY_10_77), ..Setup::default() };
     for (window, setup) in [
         (1024, base()),
-        (64, Setup { esn: false, open_sa: both("window = 64\n"), transform: "chacha20-poly1305", udp: true, ..base() }),
-        (128, Setup { transport: true, open_sa: both("window = 128\n"), transform: "null-aes-128-gmac", ..base() }),
+        (
+            64,
+            Setup {
+                esn: false,
+                open_sa: both("window = 64\n"),
+                transform: "chacha20-poly1305",
+                udp: true,
+                ..base()
+            },
+        ),
+        (
+            128,
+            Setup {
+                transport: true,
+                open_sa: both("window = 128\n"),
+                transform: "null-aes-128-gmac",
+                ..base()
+            },
+        ),
     ] {
         let (lab, [one, two], sink) = cut(&setup);
         let arrived = || sink.seen().unwrap().arrived.packets;
@@ -281,7 +336,10 @@ fn what_was_received_is_not_received_again() {
         // that is wrong.
         let late = if setup.esn { "bad_tag" } else { "late" };
         let behind = COUNT.saturating_sub(window);
-        assert_eq!(given(&lab, &two, &frames), reasons([(late, behind), ("replay", COUNT - behind)]));
+        assert_eq!(
+            given(&lab, &two, &frames),
+            reasons([(late, behind), ("replay", COUNT - behind)])
+        );
         // The other way round: in time, as long as it is in the window.
         let frames: Vec<_> = sealed(&lab, &one, COUNT + 1, 200);
         let behind = 200u64.saturating_sub(window);
@@ -291,7 +349,10 @@ fn what_was_received_is_not_received_again() {
         stop(two);
         let two = lab.start_one(&setup, 1);
         let behind_now = 200u64.saturating_sub(window);
-        assert_eq!(given(&lab, &two, &frames), reasons([(late, behind_now), ("replay", 200 - behind_now)]));
+        assert_eq!(
+            given(&lab, &two, &frames),
+            reasons([(late, behind_now), ("replay", 200 - behind_now)])
+        );
         assert_eq!(arrived(), COUNT + 200 - behind, "none came out");
         // And takes what is new.
         let frames = sealed(&lab, &one, COUNT + 201, 10);
@@ -308,7 +369,8 @@ fn cut_to(frame: &[u8], length: usize) -> Vec<u8> {
     let total = (length - 14) as u16;
     frame[16..18].copy_from_slice(&total.to_be_bytes());
     frame[24..26].fill(0);
-    let words = frame[14..34].chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let words =
+        frame[14..34].chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
     let sum: u32 = words.sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
@@ -347,7 +409,8 @@ fn a_flipped_bit_or_a_lost_byte_lets_nothing_through_and_spoils_nothing() {
         assert!(dropped["bad_tag"] * 10 > 8 * wrong.len() as u64, "{dropped:?}");
         if Kind::esp(&frames[0]).version == 4 && !setup.udp {
             // Each length that there is, down to an IP header with nothing behind it.
-            let short: Vec<_> = (34..frames[0].len()).map(|length| cut_to(&frames[0], length)).collect();
+            let short: Vec<_> =
+                (34..frames[0].len()).map(|length| cut_to(&frames[0], length)).collect();
             let dropped = given(&lab, &two, &short);
             assert_eq!(dropped.values().sum::<u64>(), short.len() as u64, "{dropped:?}");
             let known = ["bad_tag", "bad_length", "malformed", "no_sa"];
@@ -417,7 +480,9 @@ fn what_is_too_big_is_said_to_its_sender_and_tcp_finds_its_way() {
     let lab = Lab::new();
     let server = Server::start(&lab);
     let base = Setup::default;
-    for setup in [base(), Setup { outer: OUTER_6, udp: true, ..base() }, Setup { transport: true, ..base() }] {
+    for setup in
+        [base(), Setup { outer: OUTER_6, udp: true, ..base() }, Setup { transport: true, ..base() }]
+    {
         lab.forget();
         let ends = lab.start(&setup);
         for version in [0, 1] {
@@ -432,7 +497,10 @@ fn what_is_too_big_is_said_to_its_sender_and_tcp_finds_its_way() {
             // One byte more does not.
             let output = try_ping(from, to, &["-c1", "-W1", "-Mdo", &size(mtu + 1)]);
             let text = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
-            let says = [format!("Frag needed and DF set (mtu = {mtu})"), format!("Packet too big: mtu={mtu}")];
+            let says = [
+                format!("Frag needed and DF set (mtu = {mtu})"),
+                format!("Packet too big: mtu={mtu}"),
+            ];
             assert!(text.contains(&says[version]), "{setup:?}: {mtu}: {text}");
             assert!(of_ip().contains(&format!("mtu {mtu}")), "{setup:?}: {}", of_ip());
             // A host that has been told nothing yet sends segments for packets of 1500 bytes.
@@ -442,7 +510,10 @@ fn what_is_too_big_is_said_to_its_sender_and_tcp_finds_its_way() {
             assert!(moved["sum_sent"]["bytes"].as_u64().unwrap() >= 2 << 20, "{setup:?}: {moved}");
             assert!(of_ip().contains(&format!("mtu {mtu}")), "{setup:?}: {}", of_ip());
             let longest = tap.stop().iter().map(Vec::len).max().unwrap();
-            assert!((1500..=1514).contains(&longest), "full segments, and none that is too long: {longest}");
+            assert!(
+                (1500..=1514).contains(&longest),
+                "full segments, and none that is too long: {longest}"
+            );
         }
         let [one, two] = stop_both(ends);
         assert!(counter(&one.json, "out", "icmp_sent") >= 4, "{}", one.json);
@@ -488,32 +559,49 @@ fn the_mss_of_a_syn_is_lowered_where_it_is_sealed_and_where_it_is_opened() {
         // By default TCP announces what its own interface takes.
         (both(""), both(""), [1460, 1440], [1460, 1440]),
         (first("tcp_mss = 1300"), first("tcp_mss = 1200"), [1300, 1300], [1200, 1200]),
-        ([mss("tcp_mss = 9000"), mss("tcp_mss = 900")], second("tcp_mss = 1450"), [1450, 1440], [900, 900]),
+        (
+            [mss("tcp_mss = 9000"), mss("tcp_mss = 900")],
+            second("tcp_mss = 1450"),
+            [1450, 1440],
+            [900, 900],
+        ),
     ] {
         lab.forget();
         let ends = lab.start(&Setup { seal, open, ..Setup::default() });
         for version in [0, 1] {
-            let address: SocketAddr = (B[version].parse::<std::net::IpAddr>().unwrap(), 7777).into();
+            let address: SocketAddr =
+                (B[version].parse::<std::net::IpAddr>().unwrap(), 7777).into();
             let listener = lab.chain.sink().run(|| TcpListener::bind(address).unwrap()).unwrap();
-            let taps = [(lab.chain.sink(), "sink0"), (lab.chain.gen_(), "gen0")].map(|(host, interface)| {
-                let frames = std::sync::Arc::new(std::sync::Mutex::new(vec![]));
-                let kept = std::sync::Arc::clone(&frames);
-                let keep = move |frame: &[u8], outgoing: bool| {
-                    if !outgoing {
-                        kept.lock().unwrap().push(frame.to_vec());
-                    }
-                };
-                (Tap::with(host, interface, keep), frames)
-            });
+            let taps = [(lab.chain.sink(), "sink0"), (lab.chain.gen_(), "gen0")].map(
+                |(host, interface)| {
+                    let frames = std::sync::Arc::new(std::sync::Mutex::new(vec![]));
+                    let kept = std::sync::Arc::clone(&frames);
+                    let keep = move |frame: &[u8], outgoing: bool| {
+                        if !outgoing {
+                            kept.lock().unwrap().push(frame.to_vec());
+                        }
+                    };
+                    (Tap::with(host, interface, keep), frames)
+                },
+            );
             // A SYN whose checksum is wrong would be answered by nobody.
-            let mut stream = lab.chain.gen_().run(|| TcpStream::connect_timeout(&address, LONG).unwrap()).unwrap();
+            let mut stream = lab
+                .chain
+                .gen_()
+                .run(|| TcpStream::connect_timeout(&address, LONG).unwrap())
+                .unwrap();
             drop(listener.accept().unwrap());
             assert_eq!(stream.read(&mut [0]).unwrap(), 0);
             let seen = taps.map(|(tap, frames)| {
                 tap.stop();
                 announced(&frames.lock().unwrap())
             });
-            assert_eq!(seen, [Some(forth[version]), Some(back[version])], "IP version {}", [4, 6][version]);
+            assert_eq!(
+                seen,
+                [Some(forth[version]), Some(back[version])],
+                "IP version {}",
+                [4, 6][version]
+            );
         }
         stop_both(ends);
     }
@@ -539,8 +627,12 @@ fn at_a_limit_it_is_over_and_before_it_there_is_one_warning() {
         until("and dropped", || drops(&latest(&ends[side])).values().sum::<u64>() >= COUNT - 300);
         let (what, limit) = if lines == packets { ("packets", "200") } else { ("bytes", "17200") };
         let soft = format!("WARN SA {:#x}", spi(0, 1));
-        let warned: Vec<_> = ends[side].forwarder.stderr().into_iter().filter(|line| line.contains(&soft)).collect();
-        assert!(warned.len() == 1 && warned[0].contains(&format!("soft limit of {limit} {what}")), "{warned:#?}");
+        let warned: Vec<_> =
+            ends[side].forwarder.stderr().into_iter().filter(|line| line.contains(&soft)).collect();
+        assert!(
+            warned.len() == 1 && warned[0].contains(&format!("soft limit of {limit} {what}")),
+            "{warned:#?}"
+        );
         let lasts = stop_both(ends);
         assert_eq!(drops(&lasts[side].json), reasons([("sa_limit", COUNT - 300)]), "{lines}");
         assert_eq!(drops(&lasts[1 - side].json), reasons([]), "{lines}");
@@ -551,7 +643,11 @@ fn at_a_limit_it_is_over_and_before_it_there_is_one_warning() {
         until("all is there", || received(&ends[0], "fwd0") >= 100);
         stop_both(ends);
         let again = if side == 0 { 300 } else { 400 };
-        assert_eq!(sink.seen().unwrap().arrived.packets - before, again, "{lines}: after a restart");
+        assert_eq!(
+            sink.seen().unwrap().arrived.packets - before,
+            again,
+            "{lines}: after a restart"
+        );
     }
 }
 
@@ -560,7 +656,8 @@ fn at_a_limit_it_is_over_and_before_it_there_is_one_warning() {
 fn what_is_not_protected_passes_if_it_is_said_and_only_then() {
     let ethernet = "02000000000402000000000108".to_owned();
     let udp = |to: &str, ports: &str, payload: &str| {
-        let packet = format!("{ethernet}00450000240000400040110000c0000201{to}{ports}00100000{payload}");
+        let packet =
+            format!("{ethernet}00450000240000400040110000c0000201{to}{ports}00100000{payload}");
         [cut_to(&unhex(&packet), 50), vec![0; 10]].concat()
     };
     let v6 = |hop_limit: &str| {
@@ -597,14 +694,21 @@ fn what_is_not_protected_passes_if_it_is_said_and_only_then() {
         ];
         for ((from, entry, port, to, exit, reason), running) in ways.into_iter().zip(&ends) {
             // ARP is not IP, either.
-            let passes = |name: &str| bypass == "unmatched" || name == bypass || (bypass, name) == ("not-ip", "arp");
+            let passes = |name: &str| {
+                bypass == "unmatched" || name == bypass || (bypass, name) == ("not-ip", "arp")
+            };
             let expected = frames.iter().filter(|(name, _)| passes(name));
             let expected: Vec<_> = expected.map(|(_, frame)| hex(frame)).collect();
             let tap = Tap::on(to, exit);
-            let dropped = of_injected(running, port, all.len() as u64, || inject(from, entry, &all));
+            let dropped =
+                of_injected(running, port, all.len() as u64, || inject(from, entry, &all));
             let passed: Vec<_> = tap.stop().iter().map(|frame| hex(frame)).collect();
             assert_eq!(passed, expected, "{bypass} {reason}");
-            assert_eq!(dropped, reasons([(reason, (all.len() - expected.len()) as u64)]), "{bypass}");
+            assert_eq!(
+                dropped,
+                reasons([(reason, (all.len() - expected.len()) as u64)]),
+                "{bypass}"
+            );
         }
     }
     stop_both(ends);
@@ -613,7 +717,12 @@ fn what_is_not_protected_passes_if_it_is_said_and_only_then() {
 /// Runs xdpfwd with a configuration until it ends, soon.
 fn attempt(lab: &Lab, config: &str) -> Output {
     let config = Config::new(config);
-    lab.chain.fwd().command(XDPFWD).args(["--config", config.path(), "--duration", "0.2"]).output().unwrap()
+    lab.chain
+        .fwd()
+        .command(XDPFWD)
+        .args(["--config", config.path(), "--duration", "0.2"])
+        .output()
+        .unwrap()
 }
 
 #[track_caller]
@@ -636,7 +745,8 @@ fn what_is_refused_in_a_configuration() {
         good.replacen(from, to, 1)
     };
     let spis = ["spi = 4097\n", "spi = 8193\n"];
-    let (own, peer) = (lab.key_file(spi(0, 1), "aes-128-gcm"), lab.key_file(spi(1, 1), "aes-128-gcm"));
+    let (own, peer) =
+        (lab.key_file(spi(0, 1), "aes-128-gcm"), lab.key_file(spi(1, 1), "aes-128-gcm"));
     let (own, peer) = (format!("{own:?}"), format!("{peer:?}"));
     for (config, says) in [
         (changed("lab = true\n", ""), &["missing key `lab`"][..]),
@@ -648,12 +758,21 @@ fn what_is_refused_in_a_configuration() {
         (changed("\"aes-128-gcm\"", "\"aes-128-cbc\""), &["aes-128-cbc", "aes-128-gcm"]),
         (changed("mode = \"tunnel\"", "mode = \"transport\""), &["source", "transport"]),
         (changed("source = \"192.0.2.1\"\n", ""), &["source", "tunnel"]),
-        (changed("source = \"192.0.2.1\"", "source = \"2001:db8::1\""), &["192.0.2.2", "2001:db8::1"]),
+        (
+            changed("source = \"192.0.2.1\"", "source = \"2001:db8::1\""),
+            &["192.0.2.2", "2001:db8::1"],
+        ),
         (changed(spis[1], "spi = 8193\nwindow = 100\n"), &["100", "64"]),
         (changed("kind = \"esp-seal\"", "kind = \"esp-seal\"\nmtu = 575"), &["575", "576"]),
         (changed("bypass = [\"arp\"]", "bypass = [\"tcp\"]"), &["tcp", "unmatched"]),
-        (changed("kind = \"esp-seal\"", "kind = \"esp-seal\"\nbackend = \"openssl\""), &["openssl", "aws-lc"]),
-        (changed(&peer, &own), &["stage \"in\": the key", "is used by stage \"out\", too", "xdpfwd esp new-key"]),
+        (
+            changed("kind = \"esp-seal\"", "kind = \"esp-seal\"\nbackend = \"openssl\""),
+            &["openssl", "aws-lc"],
+        ),
+        (
+            changed(&peer, &own),
+            &["stage \"in\": the key", "is used by stage \"out\", too", "xdpfwd esp new-key"],
+        ),
     ] {
         refused(&lab, &config, 2, says);
     }
@@ -691,19 +810,38 @@ fn what_is_refused_of_keys_and_states() {
     std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
     refused(&lab, &config, 2, &[name, "65534"]);
     restore();
-    for (wrong, says) in
-        [(&right[..38], "38 hexadecimal digits"), ("00", "takes 40"), ("", "takes 40"), ("nonsense", "hex")]
-    {
+    for (wrong, says) in [
+        (&right[..38], "38 hexadecimal digits"),
+        ("00", "takes 40"),
+        ("", "takes 40"),
+        ("nonsense", "hex"),
+    ] {
         lab.folder.secret(path.file_name().unwrap().to_str().unwrap(), wrong);
         let output = attempt(&lab, &config);
-        assert!(output.status.code() == Some(2) && stderr(&output).contains(name), "{wrong:?}: {}", stderr(&output));
+        assert!(
+            output.status.code() == Some(2) && stderr(&output).contains(name),
+            "{wrong:?}: {}",
+            stderr(&output)
+        );
         assert!(stderr(&output).contains(says), "{wrong:?}: {}", stderr(&output));
         // What it is made of is nobody's business.
-        assert!(wrong.len() < 4 || !stderr(&output).contains(&wrong[..4]), "{wrong:?}: {}", stderr(&output));
+        assert!(
+            wrong.len() < 4 || !stderr(&output).contains(&wrong[..4]),
+            "{wrong:?}: {}",
+            stderr(&output)
+        );
     }
     // As `ip xfrm` takes it, and with white space around.
-    lab.folder.secret(path.file_name().unwrap().to_str().unwrap(), &format!("  0x{}\n\n", right.trim().to_uppercase()));
-    assert_eq!(attempt(&lab, &config).status.code(), Some(0), "{}", stderr(&attempt(&lab, &config)));
+    lab.folder.secret(
+        path.file_name().unwrap().to_str().unwrap(),
+        &format!("  0x{}\n\n", right.trim().to_uppercase()),
+    );
+    assert_eq!(
+        attempt(&lab, &config).status.code(),
+        Some(0),
+        "{}",
+        stderr(&attempt(&lab, &config))
+    );
     restore();
 
     let path = lab.state_file(0);
@@ -711,17 +849,28 @@ fn what_is_refused_of_keys_and_states() {
     let right = fs::read_to_string(&path).unwrap();
     fs::remove_file(&path).unwrap();
     refused(&lab, &config, 1, &[name, "xdpfwd esp new-state"]);
-    for garbage in ["", "garbage", &right[..right.len() / 2], &right.replace("version = 1", "version = 2")] {
+    for garbage in
+        ["", "garbage", &right[..right.len() / 2], &right.replace("version = 1", "version = 2")]
+    {
         lab.folder.secret("0.state", garbage);
         refused(&lab, &config, 1, &[name]);
-        assert_eq!(fs::read_to_string(&path).unwrap(), garbage, "what cannot be read is left for who can");
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            garbage,
+            "what cannot be read is left for who can"
+        );
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let epoch = |text: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix("epoch = ")).unwrap_or_else(|| panic!("{text}"));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("epoch = "))
+            .unwrap_or_else(|| panic!("{text}"));
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
     };
-    let with_epoch = |value: u64| right.replace(&format!("epoch = {}", epoch(&right)), &format!("epoch = {value}"));
+    let with_epoch = |value: u64| {
+        right.replace(&format!("epoch = {}", epoch(&right)), &format!("epoch = {value}"))
+    };
     lab.folder.secret("0.state", &with_epoch(now + 100_000));
     refused(&lab, &config, 1, &[name, "clock"]);
     // Two seconds are waited for.
@@ -743,10 +892,13 @@ fn what_is_refused_of_keys_and_states() {
 #[test]
 fn new_keys_are_random_and_nothing_is_overwritten() {
     let folder = Folder::new();
-    let new =
-        |arguments: &[&str], path: &Path| Command::new(XDPFWD).arg("esp").args(arguments).arg(path).output().unwrap();
+    let new = |arguments: &[&str], path: &Path| {
+        Command::new(XDPFWD).arg("esp").args(arguments).arg(path).output().unwrap()
+    };
     let mut keys = vec![];
-    for (transform, bytes) in [("aes-128-gcm", 20), ("null-aes-256-gmac", 36), ("chacha20-poly1305", 36)] {
+    for (transform, bytes) in
+        [("aes-128-gcm", 20), ("null-aes-256-gmac", 36), ("chacha20-poly1305", 36)]
+    {
         for number in 0..2 {
             let path = folder.join(format!("{transform}-{number}"));
             let output = new(&["new-key", "--transform", transform], &path);
@@ -757,7 +909,10 @@ fn new_keys_are_random_and_nothing_is_overwritten() {
             let said = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
             assert!(!said.contains(&key.trim()[2..10]), "{said}");
             let again = new(&["new-key", "--transform", transform], &path);
-            assert!(!again.status.success() && stderr(&again).contains(path.to_str().unwrap()), "{again:?}");
+            assert!(
+                !again.status.success() && stderr(&again).contains(path.to_str().unwrap()),
+                "{again:?}"
+            );
             assert_eq!(fs::read_to_string(&path).unwrap(), key);
             keys.push(key);
         }
@@ -768,7 +923,10 @@ fn new_keys_are_random_and_nothing_is_overwritten() {
     assert!(new(&["new-state"], &path).status.success());
     let state = fs::read_to_string(&path).unwrap();
     let again = new(&["new-state"], &path);
-    assert!(!again.status.success() && stderr(&again).contains(path.to_str().unwrap()), "{again:?}");
+    assert!(
+        !again.status.success() && stderr(&again).contains(path.to_str().unwrap()),
+        "{again:?}"
+    );
     assert_eq!(fs::read_to_string(&path).unwrap(), state);
 }
 
@@ -786,18 +944,29 @@ fn shows(text: &str, key: &str) -> bool {
 fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
     let lab = Lab::quiet(1);
     let socket = Socket::new("esp");
-    let setup = Setup { engine: first(&format!("control = {:?}", socket.path())), ..Setup::default() };
+    let setup =
+        Setup { engine: first(&format!("control = {:?}", socket.path())), ..Setup::default() };
     let keys = [0, 1].map(|side| key(spi(side, 1), setup.transform));
     assert!(
-        shows(&format!("x{}x", keys[0].to_uppercase()), &keys[0]) && shows(&format!("{:?}", unhex(&keys[0])), &keys[0])
+        shows(&format!("x{}x", keys[0].to_uppercase()), &keys[0])
+            && shows(&format!("{:?}", unhex(&keys[0])), &keys[0])
     );
     let config = Config::new(&setup.config(&lab, 0));
     let start = |config: &Config| {
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
         // A core would be put where the process is, as long as one wants it.
         let folder = lab.folder.to_path_buf();
-        let around = ["env", "-C", folder.to_str().unwrap(), "RUST_LOG=trace", "prlimit", "--core=unlimited"];
-        let mut forwarder = xdpfwd_lab::Forwarder::spawn(lab.chain.fwd(), &[&around[..], &arguments].concat()).unwrap();
+        let around = [
+            "env",
+            "-C",
+            folder.to_str().unwrap(),
+            "RUST_LOG=trace",
+            "prlimit",
+            "--core=unlimited",
+        ];
+        let mut forwarder =
+            xdpfwd_lab::Forwarder::spawn(lab.chain.fwd(), &[&around[..], &arguments].concat())
+                .unwrap();
         forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
         Running::of(forwarder, Config::new(""))
     };
@@ -810,10 +979,22 @@ fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
     let keys_of_it = ["stage", "direction", "spi", "transform", "sequence", "packets", "drops"];
     assert_eq!(
         keys_of_it.map(|key| out[key].clone()),
-        ["out".into(), "out".into(), spi(0, 1).into(), "aes-128-gcm".into(), 100.into(), 100.into(), json!({})],
+        [
+            "out".into(),
+            "out".into(),
+            spi(0, 1).into(),
+            "aes-128-gcm".into(),
+            100.into(),
+            100.into(),
+            json!({})
+        ],
         "{sa}"
     );
-    assert_eq!((&sa["sas"][1]["spi"], sa["sas"].as_array().unwrap().len()), (&spi(1, 1).into(), 2), "{sa}");
+    assert_eq!(
+        (&sa["sas"][1]["spi"], sa["sas"].as_array().unwrap().len()),
+        (&spi(1, 1).into(), 2),
+        "{sa}"
+    );
     let mut texts = vec![sa.to_string(), String::from_utf8(socket.ctl(&["sa"]).stdout).unwrap()];
     for question in ["status", "stats"] {
         texts.push(socket.asked(question).to_string());
@@ -835,11 +1016,17 @@ fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
     }
     // It is these SAs that were spoken of, and what tells keys apart is there.
     let state = texts.last().unwrap();
-    let prints: Vec<_> =
-        state.lines().filter_map(|line| line.strip_prefix("fingerprint = \"")?.split('"').next()).collect();
+    let prints: Vec<_> = state
+        .lines()
+        .filter_map(|line| line.strip_prefix("fingerprint = \"")?.split('"').next())
+        .collect();
     assert!(!prints.is_empty(), "{state}");
     for print in prints {
-        assert!(print.len() == 16 && texts[0].contains(print) && texts[1].contains(print), "{print}: {}", texts[0]);
+        assert!(
+            print.len() == 16 && texts[0].contains(print) && texts[1].contains(print),
+            "{print}: {}",
+            texts[0]
+        );
     }
     // Without keys there is a core: the check can fail.
     let plain = Config::new(&support::cross_connect_of(["fwd0", "wan0"], 1, ""));
@@ -889,7 +1076,9 @@ fn keys_are_changed_under_traffic_and_nothing_is_lost() {
     }
     thread::sleep(Duration::from_millis(100));
     let sent = senders.map(Sender::stop);
-    until("all has arrived", || [&forth, &back].map(|sink| sink.seen().unwrap().arrived.packets) == sent);
+    until("all has arrived", || {
+        [&forth, &back].map(|sink| sink.seen().unwrap().arrived.packets) == sent
+    });
     for sink in [&forth, &back] {
         assert!(sink.seen().unwrap().is_clean(), "{:?}", sink.seen());
     }
@@ -909,13 +1098,18 @@ fn keys_are_changed_under_traffic_and_nothing_is_lost() {
     assert_eq!(last.map(|(spi, _)| spi), [0, 1].map(|side| spi(side, GENERATIONS)));
     // The window is that of before the reload, too: what came is known, to the first one of that key.
     lab.cut();
-    let of_last: Vec<_> = frames.iter().filter(|frame| Kind::esp(frame).spi == spi(0, GENERATIONS)).collect();
+    let of_last: Vec<_> =
+        frames.iter().filter(|frame| Kind::esp(frame).spi == spi(0, GENERATIONS)).collect();
     let count = of_last.len() as u64;
     let dropped = given(&lab, &ends[1], of_last);
     // Of those behind the window, the upper half of the number is taken for the next one.
-    assert_eq!(dropped, reasons([("bad_tag", count.saturating_sub(1024)), ("replay", count.min(1024))]));
+    assert_eq!(
+        dropped,
+        reasons([("bad_tag", count.saturating_sub(1024)), ("replay", count.min(1024))])
+    );
     // And of a key that is gone nothing is known any more.
-    let of_first: Vec<_> = frames.iter().filter(|frame| Kind::esp(frame).spi == spi(0, 1)).take(10).collect();
+    let of_first: Vec<_> =
+        frames.iter().filter(|frame| Kind::esp(frame).spi == spi(0, 1)).take(10).collect();
     assert_eq!(given(&lab, &ends[1], of_first), reasons([("no_sa", 10)]));
     let [one, two] = stop_both(ends);
     assert_eq!(drops(&one.json), reasons([]));
@@ -932,8 +1126,11 @@ fn esp_leaves_with_a_reload_and_comes_back() {
     let running = lab.start_one(&setup, 0);
     let with = setup.config(&lab, 0);
     let (ports, _) = with.split_once("[stage.").unwrap();
-    let without: String =
-        ports.lines().filter(|line| !line.starts_with("stages")).map(|line| format!("{line}\n")).collect();
+    let without: String = ports
+        .lines()
+        .filter(|line| !line.starts_with("stages"))
+        .map(|line| format!("{line}\n"))
+        .collect();
     for config in [&without, &with, &without, &with] {
         running.config.write(config);
         running.reload("INFO reloaded");
@@ -959,7 +1156,9 @@ fn two_workers_share_the_numbers_of_an_sa_and_its_successors() {
     let sender = Sender::start(lab.chain.gen_(), "gen0", 2_000, 1, None);
     for new in 2..=GENERATIONS {
         let old = new - 1;
-        for (sealing, opening) in [(vec![old], vec![old, new]), (vec![new], vec![old, new]), (vec![new], vec![new])] {
+        for (sealing, opening) in
+            [(vec![old], vec![old, new]), (vec![new], vec![old, new]), (vec![new], vec![new])]
+        {
             setup = Setup { sealing, opening, ..setup };
             for (side, end) in ends.iter().enumerate() {
                 thread::sleep(Duration::from_millis(100));
@@ -970,13 +1169,17 @@ fn two_workers_share_the_numbers_of_an_sa_and_its_successors() {
     let sent = sender.stop();
     until("all has arrived", || sink.seen().unwrap().arrived.packets == sent);
     assert!(sink.seen().unwrap().is_clean(), "{:?}", sink.seen());
-    let (mut numbers, mut lanes, mut ivs) = (BTreeMap::<u32, Vec<u32>>::new(), BTreeSet::new(), BTreeSet::new());
+    let (mut numbers, mut lanes, mut ivs) =
+        (BTreeMap::<u32, Vec<u32>>::new(), BTreeSet::new(), BTreeSet::new());
     for esp in tap.stop().iter().map(|frame| Kind::esp(frame)) {
         assert!(ivs.insert(esp.iv), "an IV for the second time: {esp:?}");
         lanes.insert(esp.lane());
         numbers.entry(esp.spi).or_default().push(esp.sequence);
     }
-    assert_eq!(numbers.keys().copied().collect::<Vec<_>>(), (1..=GENERATIONS).map(|n| spi(0, n)).collect::<Vec<_>>());
+    assert_eq!(
+        numbers.keys().copied().collect::<Vec<_>>(),
+        (1..=GENERATIONS).map(|n| spi(0, n)).collect::<Vec<_>>()
+    );
     assert!(lanes.len() >= 2, "both have sealed");
     for (spi, mut numbers) in numbers {
         numbers.sort_unstable();

@@ -35,7 +35,8 @@ fn killed_a_thousand_times_it_uses_no_number_and_no_iv_twice() {
 
 fn kill_in_every_lab(kills: u64) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-    let seed = std::env::var("ESP_SEED").map_or(now, |seed| seed.parse().expect("ESP_SEED is a number"));
+    let seed =
+        std::env::var("ESP_SEED").map_or(now, |seed| seed.parse().expect("ESP_SEED is a number"));
     println!("seed {seed}");
     // Numbers that two workers share; and those of one, which leave in order.
     let base = || Setup {
@@ -71,7 +72,8 @@ fn kill_again_and_again(setup: &Setup, seed: u64, kills: u64) {
     let peer = lab.start_one(setup, 1);
     let on_wire = Arc::new(Mutex::new(vec![]));
     let kept = Arc::clone(&on_wire);
-    let tap = Tap::with(&lab.wire, "tap0", move |frame, _| kept.lock().unwrap().push(Kind::esp(frame)));
+    let tap =
+        Tap::with(&lab.wire, "tap0", move |frame, _| kept.lock().unwrap().push(Kind::esp(frame)));
     let config = Config::new(&setup.config(&lab, 0));
     let start = || {
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
@@ -89,7 +91,11 @@ fn kill_again_and_again(setup: &Setup, seed: u64, kills: u64) {
             let deadline = Instant::now() + LONG;
             while tap.count() == before {
                 xdpfwd.check_running().unwrap_or_else(|error| panic!("start {number}: {error}"));
-                assert!(Instant::now() < deadline, "start {number}: nothing is sent: {:#?}", xdpfwd.stderr());
+                assert!(
+                    Instant::now() < deadline,
+                    "start {number}: nothing is sent: {:#?}",
+                    xdpfwd.stderr()
+                );
                 thread::sleep(Duration::from_millis(1));
             }
             thread::sleep(Duration::from_micros(random / 4 % 150_000));
@@ -121,7 +127,10 @@ fn kill_again_and_again(setup: &Setup, seed: u64, kills: u64) {
     let highest = on_wire.iter().map(|esp| u64::from(esp.sequence)).max().unwrap();
     assert!(highest <= (kills + 1) * BLOCK, "{highest}: a crash costs more than it may");
     let state = fs::read_to_string(lab.state_file(0)).unwrap();
-    assert!(state.contains(&format!("next = {}", highest + 1)), "the exact number, after {highest}: {state}");
+    assert!(
+        state.contains(&format!("next = {}", highest + 1)),
+        "the exact number, after {highest}: {state}"
+    );
 
     // What was sent is what was opened: nothing is behind the window, nothing was there before.
     until("all is received", || received(&peer, "wan1") >= sent);
@@ -133,7 +142,10 @@ fn kill_again_and_again(setup: &Setup, seed: u64, kills: u64) {
     assert_eq!(last.report.port("wan1").unwrap().rx_packets, sent);
     let seen = sink.seen().unwrap();
     assert!(seen.arrived.packets == sent && seen.is_clean(), "{sent}: {seen:?}");
-    println!("{} by {} workers: {sent} packets of {runs} runs, {kills} killed", setup.transform, setup.queues);
+    println!(
+        "{} by {} workers: {sent} packets of {runs} runs, {kills} killed",
+        setup.transform, setup.queues
+    );
 }
 
 /// What was on the wire, of one key: how many runs have sent something of it.
@@ -148,7 +160,10 @@ fn judge(on_wire: &[Esp], in_order: bool) -> u64 {
             assert!(esp.iv >> 32 > epoch, "an epoch that was before {epoch}: {esp:?}");
             (epoch, behind, runs) = (esp.iv >> 32, highest, runs + 1);
         }
-        assert!(esp.sequence > behind, "a number from before its run, which begins behind {behind}: {esp:?}");
+        assert!(
+            esp.sequence > behind,
+            "a number from before its run, which begins behind {behind}: {esp:?}"
+        );
         assert!(!in_order || esp.sequence > highest, "out of order, behind {highest}: {esp:?}");
         highest = highest.max(esp.sequence);
     }

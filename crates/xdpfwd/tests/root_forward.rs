@@ -38,7 +38,9 @@ fn ping_passes_both_ways() {
     on_one_and_two_queues(|chain| {
         for (from, to) in [(chain.gen_(), SINK), (chain.sink(), GEN)] {
             // Every answer comes: small ones, large ones, many at once.
-            for arguments in [["-c5", "-i0.2", "-s56"], ["-c5", "-i0.2", "-s1472"], ["-c200", "-f", "-s100"]] {
+            for arguments in
+                [["-c5", "-i0.2", "-s56"], ["-c5", "-i0.2", "-s1472"], ["-c200", "-f", "-s100"]]
+            {
                 ping(from, to, &arguments);
             }
         }
@@ -50,7 +52,9 @@ fn ping_passes_both_ways() {
 #[test]
 fn a_slow_tcp_conversation_does_not_get_stuck() {
     on_one_and_two_queues(|chain| {
-        for (client, server, address) in [(chain.gen_(), chain.sink(), SINK), (chain.sink(), chain.gen_(), GEN)] {
+        for (client, server, address) in
+            [(chain.gen_(), chain.sink(), SINK), (chain.sink(), chain.gen_(), GEN)]
+        {
             let address: SocketAddr = format!("{address}:7777").parse().unwrap();
             let listener = server.run(|| TcpListener::bind(address).unwrap()).unwrap();
             let echo = thread::spawn(move || {
@@ -60,7 +64,8 @@ fn a_slow_tcp_conversation_does_not_get_stuck() {
                     peer.write_all(&byte).unwrap();
                 }
             });
-            let mut stream = client.run(|| TcpStream::connect_timeout(&address, LONG).unwrap()).unwrap();
+            let mut stream =
+                client.run(|| TcpStream::connect_timeout(&address, LONG).unwrap()).unwrap();
             stream.set_nodelay(true).unwrap();
             stream.set_read_timeout(Some(LONG)).unwrap();
             let start = Instant::now();
@@ -72,7 +77,11 @@ fn a_slow_tcp_conversation_does_not_get_stuck() {
                 thread::sleep(Duration::from_millis(10));
             }
             // A packet that is only sent when another comes would wait for TCP's retransmission, 200 ms at the least.
-            assert!(start.elapsed() < Duration::from_millis(20 * 200), "took {:?}", start.elapsed());
+            assert!(
+                start.elapsed() < Duration::from_millis(20 * 200),
+                "took {:?}",
+                start.elapsed()
+            );
             drop(stream);
             echo.join().unwrap();
         }
@@ -83,14 +92,28 @@ fn a_slow_tcp_conversation_does_not_get_stuck() {
 fn iperf3_moves_data_both_ways() {
     on_one_and_two_queues(|chain| {
         let mut server = chain.sink().command("iperf3");
-        let mut server =
-            server.args(["--server", "--port", "5301"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut server = server
+            .args(["--server", "--port", "5301"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         wait_for_port(chain.gen_());
         let mut moved = vec![];
         for direction in [&[][..], &["--reverse"]] {
             let mut client = chain.gen_().command("iperf3");
             client
-                .args(["--client", SINK, "--port", "5301", "--time", "2", "--parallel", "4", "--json"])
+                .args([
+                    "--client",
+                    SINK,
+                    "--port",
+                    "5301",
+                    "--time",
+                    "2",
+                    "--parallel",
+                    "4",
+                    "--json",
+                ])
                 .args(direction);
             let output = client.output().unwrap();
             let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -108,7 +131,10 @@ fn wait_for_port(from: &Namespace) {
     let address: SocketAddr = format!("{SINK}:5301").parse().unwrap();
     let deadline = Instant::now() + LONG;
     // iperf3 takes a connection that says nothing as a client that went away.
-    while from.run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err()).unwrap() {
+    while from
+        .run(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err())
+        .unwrap()
+    {
         assert!(Instant::now() < deadline, "iperf3 --server does not listen");
         thread::sleep(Duration::from_millis(50));
     }
@@ -151,7 +177,12 @@ fn all_arrive(size: u16, flows: u32, packets: u64) {
     let (_, last) = running.stop();
     let seen = sink.seen().unwrap();
     assert!(seen.is_clean(), "{size} bytes, {flows} flows: {seen:?}");
-    assert_eq!((seen.arrived.packets, seen.arrived.bytes), (packets, packets * u64::from(size)), "{}", last.json);
+    assert_eq!(
+        (seen.arrived.packets, seen.arrived.bytes),
+        (packets, packets * u64::from(size)),
+        "{}",
+        last.json
+    );
     last.assert_conserved();
     assert_eq!(last.report.port("fwd0").unwrap().rx_packets, packets);
 }
@@ -181,7 +212,11 @@ fn overload(time: Duration) {
     last.assert_conserved();
     let (lan, wan) = (last.report.port("fwd0").unwrap(), last.report.port("fwd1").unwrap());
     assert!(sent.packets > lan.rx_packets, "this was to be overload");
-    assert_eq!(sink.seen().unwrap().arrived.packets, wan.tx_packets, "the sink counts what xdpfwd sent");
+    assert_eq!(
+        sink.seen().unwrap().arrived.packets,
+        wan.tx_packets,
+        "the sink counts what xdpfwd sent"
+    );
     let kernel = &last.json["ports"][0]["kernel"];
     let lost = kernel["rx_ring_full"].as_u64().unwrap() + kernel["rx_dropped"].as_u64().unwrap();
     assert_eq!(lan.xdp_redirected.unwrap(), lan.rx_packets + lost, "{}", last.json);
@@ -200,7 +235,8 @@ fn the_final_counters_are_those_of_others_in_both_directions() {
         let mut generators = vec![];
         for core in 0..usize::from(queues) {
             for (namespace, interface) in [(chain.gen_(), "gen0"), (chain.sink(), "sink0")] {
-                generators.push(Traffic::new().flows(16).core(core).start(namespace, interface).unwrap());
+                generators
+                    .push(Traffic::new().flows(16).core(core).start(namespace, interface).unwrap());
             }
         }
         thread::sleep(Duration::from_secs(2));
@@ -218,17 +254,36 @@ fn the_final_counters_are_those_of_others_in_both_directions() {
             assert!(port.rx_packets > 0 && port.tx_packets > 0, "{queues} queues: {}", last.json);
             // All that the XDP program redirected arrived, or the kernel says that it lost it.
             let kernel = &last.json["ports"][index]["kernel"];
-            let lost = kernel["rx_ring_full"].as_u64().unwrap() + kernel["rx_dropped"].as_u64().unwrap();
-            assert_eq!(port.xdp_redirected.unwrap(), port.rx_packets + lost, "{queues} queues: {}", last.json);
+            let lost =
+                kernel["rx_ring_full"].as_u64().unwrap() + kernel["rx_dropped"].as_u64().unwrap();
+            assert_eq!(
+                port.xdp_redirected.unwrap(),
+                port.rx_packets + lost,
+                "{queues} queues: {}",
+                last.json
+            );
             // All that was sent left by the interface's own count, or was thrown away by it; and what left arrived.
             let (sent, dropped) = transmitted(&chain, interface);
             thrown_away += dropped;
-            assert_eq!(port.tx_packets, sent + dropped, "{queues} queues, {interface}: {}", last.json);
-            assert_eq!(peer.seen().unwrap().arrived.packets, sent, "{queues} queues, {interface}: {}", last.json);
+            assert_eq!(
+                port.tx_packets,
+                sent + dropped,
+                "{queues} queues, {interface}: {}",
+                last.json
+            );
+            assert_eq!(
+                peer.seen().unwrap().arrived.packets,
+                sent,
+                "{queues} queues, {interface}: {}",
+                last.json
+            );
         }
         let known = last.json["kernel"]["tx_dropped"].as_u64().unwrap();
         assert!(known <= thrown_away, "{known} known to be thrown away, {thrown_away} were");
-        println!("{queues} queues: {} sent, {known} of {thrown_away} known as thrown away", last.report.transmitted());
+        println!(
+            "{queues} queues: {} sent, {known} of {thrown_away} known as thrown away",
+            last.report.transmitted()
+        );
     }
 }
 
@@ -276,7 +331,8 @@ fn a_reflector_sends_back_what_came_with_the_addresses_swapped() {
     "#;
     let running = Running::start(&chain, config);
     let back = Sink::builder().check(true).attach(chain.gen_(), "gen0").unwrap();
-    let generator = Traffic::new().rate(10_000).count(5_000).core(0).start(chain.gen_(), "gen0").unwrap();
+    let generator =
+        Traffic::new().rate(10_000).count(5_000).core(0).start(chain.gen_(), "gen0").unwrap();
     generator.finish(LONG).unwrap();
     let (_, last) = running.stop();
     last.assert_conserved();

@@ -16,8 +16,11 @@ use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_testkit::lab::ip;
 
 /// The ways that this build has.
-const IOS: &[&str] =
-    if cfg!(feature = "xsk-rs") { &["af_xdp", "packet-mmsg", "xsk-rs"] } else { &["af_xdp", "packet-mmsg"] };
+const IOS: &[&str] = if cfg!(feature = "xsk-rs") {
+    &["af_xdp", "packet-mmsg", "xsk-rs"]
+} else {
+    &["af_xdp", "packet-mmsg"]
+};
 
 /// Those of them that are not ours.
 fn others() -> impl Iterator<Item = &'static str> {
@@ -32,8 +35,13 @@ fn cross_connect(lan: &str, wan: &str, queues: u16, engine: &str) -> String {
 
 /// Frames of many lengths and flows, with no VLAN tag, with one, and with two.
 fn frames() -> Vec<Vec<u8>> {
-    const TAGS: [&[u8]; 5] =
-        [&[], &[0x81, 0, 0, 100], &[0x81, 0, 0xe0, 7], &[0x88, 0xa8, 0, 200], &[0x88, 0xa8, 0, 200, 0x81, 0, 0, 100]];
+    const TAGS: [&[u8]; 5] = [
+        &[],
+        &[0x81, 0, 0, 100],
+        &[0x81, 0, 0xe0, 7],
+        &[0x88, 0xa8, 0, 200],
+        &[0x88, 0xa8, 0, 200, 0x81, 0, 0, 100],
+    ];
     let mut frames = Vec::new();
     for (number, len) in (60..=1514).enumerate() {
         let tags = TAGS[number % TAGS.len()];
@@ -87,7 +95,9 @@ fn counted(last: &Final) -> Vec<[u64; 4]> {
 }
 
 fn kernel(last: &Final, port: usize, counter: &str) -> u64 {
-    last.json["ports"][port]["kernel"][counter].as_u64().unwrap_or_else(|| panic!("no {counter} in {}", last.json))
+    last.json["ports"][port]["kernel"][counter]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {counter} in {}", last.json))
 }
 
 /// The kernel's own count of a direction of an interface: packets, and packets dropped.
@@ -103,9 +113,14 @@ fn by_the_kernel(chain: &Chain, interface: &str, direction: &str) -> (u64, u64) 
 #[test]
 fn the_same_frames_come_out_of_every_io_and_the_counts_are_the_same() {
     let frames = frames();
-    let tagged = frames.iter().filter(|frame| matches!(frame[12..14], [0x81, 0] | [0x88, 0xa8])).count();
-    let ways = IOS.iter().map(|&io| (io, io)).chain([("af_xdp", "packet-mmsg"), ("packet-mmsg", "af_xdp")]);
-    let mixed = cfg!(feature = "xsk-rs").then_some([("xsk-rs", "packet-mmsg"), ("packet-mmsg", "xsk-rs")]);
+    let tagged =
+        frames.iter().filter(|frame| matches!(frame[12..14], [0x81, 0] | [0x88, 0xa8])).count();
+    let ways = IOS
+        .iter()
+        .map(|&io| (io, io))
+        .chain([("af_xdp", "packet-mmsg"), ("packet-mmsg", "af_xdp")]);
+    let mixed =
+        cfg!(feature = "xsk-rs").then_some([("xsk-rs", "packet-mmsg"), ("packet-mmsg", "xsk-rs")]);
     let mut counts: Vec<(String, Vec<[u64; 4]>)> = Vec::new();
     for (lan, wan) in ways.chain(mixed.into_iter().flatten()) {
         for frame_size in [2048, 4096] {
@@ -114,7 +129,11 @@ fn the_same_frames_come_out_of_every_io_and_the_counts_are_the_same() {
             let umem = format!("\n[umem]\nframe_size = {frame_size}\nframes = 2048\n");
             let running = Running::start(&chain, &(cross_connect(lan, wan, 1, "") + &umem));
             for (from, to) in [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))] {
-                assert_same(&pass(from, to, &frames), &frames, &format!("{what}, {} to {}", from.1, to.1));
+                assert_same(
+                    &pass(from, to, &frames),
+                    &frames,
+                    &format!("{what}, {} to {}", from.1, to.1),
+                );
             }
             let (ended, last) = running.stop();
             assert!(ended.status.success() && !ended.killed, "{what}: {ended:?}");
@@ -134,7 +153,8 @@ fn the_same_frames_come_out_of_every_io_and_the_counts_are_the_same() {
             counts.push((what, counted(&last)));
         }
     }
-    let (packets, bytes) = (frames.len() + marks(frames.len()), frames.iter().map(Vec::len).sum::<usize>());
+    let (packets, bytes) =
+        (frames.len() + marks(frames.len()), frames.iter().map(Vec::len).sum::<usize>());
     let (packets, bytes) = (packets as u64, (bytes + 60 * marks(frames.len())) as u64);
     for (what, counts) in &counts {
         assert_eq!(counts, &[[packets, bytes, packets, bytes]; 2], "{what}");
@@ -149,7 +169,8 @@ fn overload_and_a_stop_in_the_middle_of_it_leak_nothing() {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(io, io, 1, "cores = [1]"));
         let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
-        let generator = Traffic::new().size(60).flows(16).core(0).start(chain.gen_(), "gen0").unwrap();
+        let generator =
+            Traffic::new().size(60).flows(16).core(0).start(chain.gen_(), "gen0").unwrap();
         thread::sleep(Duration::from_secs(3));
         let (ended, last) = running.stop();
         let sent = generator.stop().unwrap();
@@ -158,12 +179,21 @@ fn overload_and_a_stop_in_the_middle_of_it_leak_nothing() {
         let (lan, wan) = (last.report.port("fwd0").unwrap(), last.report.port("fwd1").unwrap());
         assert!(sent.packets > lan.rx_packets, "{io}: this was to be overload");
         assert!(lan.rx_packets > 10_000, "{io}: {}", last.json);
-        assert!(kernel(&last, 0, "rx_ring_full") > 0, "{io}: what could not be taken has a counter: {}", last.json);
+        assert!(
+            kernel(&last, 0, "rx_ring_full") > 0,
+            "{io}: what could not be taken has a counter: {}",
+            last.json
+        );
         let seen = sink.seen().unwrap();
         let (transmitted, dropped) = by_the_kernel(&chain, "fwd1", "tx");
         assert_eq!(seen.arrived.packets, transmitted, "{io}: {}", last.json);
         let thrown_away = last.json["kernel"]["tx_dropped"].as_u64().unwrap();
-        assert_eq!(wan.tx_packets, transmitted + thrown_away, "{io}: {dropped} by the kernel, {}", last.json);
+        assert_eq!(
+            wan.tx_packets,
+            transmitted + thrown_away,
+            "{io}: {dropped} by the kernel, {}",
+            last.json
+        );
         assert!(seen.is_clean(), "{io}: {seen:?}");
         println!(
             "{io}: {} offered, {} received, {} sent, {thrown_away} thrown away by the interface",
@@ -184,7 +214,11 @@ fn one_way_after_the_other_on_the_same_interfaces() {
             let (ended, last) = running.stop();
             assert!(ended.status.success() && !ended.killed, "{io}, round {round}: {ended:?}");
             last.assert_conserved();
-            assert!(last.report.port("fwd0").unwrap().rx_packets > 0, "{io}, round {round}: {}", last.json);
+            assert!(
+                last.report.port("fwd0").unwrap().rx_packets > 0,
+                "{io}, round {round}: {}",
+                last.json
+            );
         }
     }
     generator.stop().unwrap();
@@ -194,9 +228,16 @@ fn one_way_after_the_other_on_the_same_interfaces() {
 #[test]
 fn what_a_packet_socket_cannot_keep_is_counted() {
     let chain = chain(Chain::builder());
-    let running = Running::start(&chain, &cross_connect("packet-mmsg", "packet-mmsg", 1, "cores = [1]"));
+    let running =
+        Running::start(&chain, &cross_connect("packet-mmsg", "packet-mmsg", 1, "cores = [1]"));
     let (before, _) = by_the_kernel(&chain, "fwd0", "rx");
-    let generator = Traffic::new().size(60).flows(16).core(0).count(2_000_000).start(chain.gen_(), "gen0").unwrap();
+    let generator = Traffic::new()
+        .size(60)
+        .flows(16)
+        .core(0)
+        .count(2_000_000)
+        .start(chain.gen_(), "gen0")
+        .unwrap();
     generator.finish(LONG).unwrap();
     let (after, _) = by_the_kernel(&chain, "fwd0", "rx");
     let (_, last) = running.stop();
@@ -251,7 +292,12 @@ fn what_is_too_long_is_counted_on_the_way_in_and_on_the_way_out() {
         last.assert_conserved();
         assert_eq!(kernel(&last, 0, "rx_dropped"), 2, "{io}: {}", last.json);
         assert_eq!(last.json["kernel"]["tx_dropped"], 1, "{io}: {}", last.json);
-        assert_eq!(counted(&last)[1][2], 5, "{io}: three, a mark, and the one that was thrown away: {}", last.json);
+        assert_eq!(
+            counted(&last)[1][2],
+            5,
+            "{io}: three, a mark, and the one that was thrown away: {}",
+            last.json
+        );
     }
 }
 
@@ -305,12 +351,23 @@ fn check_says_how_packets_are_exchanged() {
     };
     let (code, out, err) = check(&cross_connect("packet-mmsg", "af_xdp", 1, ""));
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    assert!(out.contains("lan: fwd0 by packet-mmsg, present") && out.contains("wan: fwd1 by af_xdp"), "{out}");
-    let sysctl = chain.fwd().command("sysctl").args(["-qw", "net.ipv4.conf.fwd0.forwarding=1"]).output().unwrap();
+    assert!(
+        out.contains("lan: fwd0 by packet-mmsg, present") && out.contains("wan: fwd1 by af_xdp"),
+        "{out}"
+    );
+    let sysctl = chain
+        .fwd()
+        .command("sysctl")
+        .args(["-qw", "net.ipv4.conf.fwd0.forwarding=1"])
+        .output()
+        .unwrap();
     assert!(sysctl.status.success(), "{}", stderr(&sysctl));
     let (code, _, err) = check(&cross_connect("packet-mmsg", "af_xdp", 1, ""));
     assert_eq!(code, Some(0));
-    assert!(err.contains("warning: ") && err.contains("`sysctl -w net.ipv4.conf.fwd0.forwarding=0`"), "{err}");
+    assert!(
+        err.contains("warning: ") && err.contains("`sysctl -w net.ipv4.conf.fwd0.forwarding=0`"),
+        "{err}"
+    );
     let (code, out, err) = check(&cross_connect("xsk-rs", "xsk-rs", 1, ""));
     if cfg!(feature = "xsk-rs") {
         assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");

@@ -67,8 +67,8 @@ fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
             echo(namespace, &format!("{ipv4}:22"));
             echo(namespace, &format!("{ipv6}:22"));
         }
-        let config =
-            with_keep(r#"["arp", "nd", "tcp/22"]"#).replace("[engine]", &format!("[engine]\nmode = \"{mode}\""));
+        let config = with_keep(r#"["arp", "nd", "tcp/22"]"#)
+            .replace("[engine]", &format!("[engine]\nmode = \"{mode}\""));
         let running = Running::start(&chain, &config);
         let load = Traffic::new().rate(50_000).core(0).start(chain.gen_(), "gen0").unwrap();
         let to = [&format!("{OWN}:22"), "[fd77::fe]:22", &format!("{SINK}:22"), "[fd77::2]:22"];
@@ -102,7 +102,10 @@ fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
 #[test]
 fn what_is_in_transit_goes_through_the_stages() {
     let chain = chain(Chain::builder());
-    sh(chain.fwd(), "for i in all default fwd0 lo; do echo 0 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
+    sh(
+        chain.fwd(),
+        "for i in all default fwd0 lo; do echo 0 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done",
+    );
     sh(chain.fwd(), "echo 1 > /proc/sys/net/ipv6/conf/fwd1/disable_ipv6");
     for setting in [
         "link set dev fwd0 address 02:00:00:00:00:01",
@@ -124,14 +127,18 @@ fn what_is_in_transit_goes_through_the_stages() {
         .map(|line| line.split('\t').collect::<Vec<_>>())
         .map(|cells| {
             // Not here: VLAN 300, and an address that is not decided upon yet.
-            let not_here = ["which we have", "that we may get"].iter().any(|not_here| cells[0].contains(not_here));
+            let not_here = ["which we have", "that we may get"]
+                .iter()
+                .any(|not_here| cells[0].contains(not_here));
             (!cells[1].is_empty() && !not_here, unhex(cells[2]))
         })
         .collect();
     let (kept, transit): (Vec<_>, Vec<_>) = frames.iter().cloned().partition(|(kept, _)| *kept);
     assert!(transit.len() > 70 && kept.len() > 70, "{} and {}", transit.len(), kept.len());
 
-    let one_way = with_keep(r#"["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"]"#);
+    let one_way = with_keep(
+        r#"["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"]"#,
+    );
     let (one_way, _) = one_way.rsplit_once("[[path]]").unwrap();
     let running = Running::start(&chain, one_way);
     let all: Vec<Vec<u8>> = frames.into_iter().map(|(_, frame)| frame).collect();
@@ -140,7 +147,8 @@ fn what_is_in_transit_goes_through_the_stages() {
     last.assert_conserved();
     // sink0's kernel throws this one away before anybody sees it, so it is counted only.
     let cut_tag = unhex("02000000000102000000000281000064");
-    let seen: Vec<Vec<u8>> = transit.iter().map(|(_, frame)| frame.clone()).filter(|frame| *frame != cut_tag).collect();
+    let seen: Vec<Vec<u8>> =
+        transit.iter().map(|(_, frame)| frame.clone()).filter(|frame| *frame != cut_tag).collect();
     assert_eq!(seen.len(), transit.len() - 1);
     let differing = seen.iter().zip(&arrived).find(|(sent, arrived)| sent != arrived);
     assert_eq!((arrived.len(), differing), (seen.len(), None));
@@ -185,8 +193,11 @@ fn addresses_are_followed_while_it_runs() {
 /// An address may be on what rests on the interface: a macvlan with a MAC address of its own, the bridge that it is a port of.
 #[test]
 fn what_rests_on_the_interface_is_this_host_too() {
-    let on_macvlan =
-        ["link add mac0 link fwd0 type macvlan mode bridge", "link set mac0 up", "address add 10.77.0.254/24 dev mac0"];
+    let on_macvlan = [
+        "link add mac0 link fwd0 type macvlan mode bridge",
+        "link set mac0 up",
+        "address add 10.77.0.254/24 dev mac0",
+    ];
     let on_bridge = [
         "link add bridge0 type bridge",
         "link set bridge0 address 02:00:00:00:00:88",
@@ -210,7 +221,10 @@ fn what_rests_on_the_interface_is_this_host_too() {
 #[test]
 fn addresses_that_the_kernel_does_not_take_are_transit() {
     let chain = chain(Chain::builder());
-    sh(chain.fwd(), "for i in all default fwd0 lo; do echo 0 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done");
+    sh(
+        chain.fwd(),
+        "for i in all default fwd0 lo; do echo 0 > /proc/sys/net/ipv6/conf/$i/disable_ipv6; done",
+    );
     sh(chain.fwd(), "echo 1 > /proc/sys/net/ipv6/conf/fwd1/disable_ipv6");
     ip(chain.fwd(), "link add down0 type bridge");
     ip(chain.fwd(), "address add 2001:db8::77/64 dev down0");
@@ -218,7 +232,8 @@ fn addresses_that_the_kernel_does_not_take_are_transit() {
     let running = Running::start(&chain, &with_keep(r#"["nd", "local"]"#));
     // To fwd0's MAC address, UDP over IPv6 to an address of the host's and to one of an interface that is down.
     let packet = |destination: &str| {
-        let mut packet = unhex("02000000000202000000000186dd600000000008114020010db8000100000000000000000002");
+        let mut packet =
+            unhex("02000000000202000000000186dd600000000008114020010db8000100000000000000000002");
         packet.extend(destination.parse::<std::net::Ipv6Addr>().unwrap().octets());
         packet.extend([0x9c, 0x40, 0, 9, 0, 8, 0xff, 0xff]);
         packet
@@ -237,7 +252,9 @@ fn addresses_that_change_all_the_time_hold_up_nothing() {
     let chain = chain(Chain::builder());
     ip(chain.fwd(), "link add many0 type bridge");
     let batch = |script: &str| sh(chain.fwd(), &format!("{script} | ip -batch -"));
-    batch("for i in $(seq 1 12); do for j in $(seq 1 250); do echo address add 10.9.$i.$j/32 dev many0; done; done");
+    batch(
+        "for i in $(seq 1 12); do for j in $(seq 1 250); do echo address add 10.9.$i.$j/32 dev many0; done; done",
+    );
     let mut churn = chain.fwd().command("sh");
     churn.args(["-c", "while :; do echo address add 10.8.0.1/32 dev many0; echo address del 10.8.0.1/32 dev many0; done | ip -batch -"]);
     // A process group of its own, to be ended as a whole.
@@ -282,7 +299,12 @@ fn who_would_be_locked_out_is_warned() {
         assert!(text.contains(route) && text.contains(ssh), "{text}");
         assert!(text.contains(r#":6:21: warning: fwd0"#), "with its place: {text}");
         let text = warnings(&with_keep(r#"["arp"]"#), "", arguments);
-        assert!(text.contains(route) && text.contains(ssh) && text.contains(r#"keep = ["arp", "tcp/22"]"#), "{text}");
+        assert!(
+            text.contains(route)
+                && text.contains(ssh)
+                && text.contains(r#"keep = ["arp", "tcp/22"]"#),
+            "{text}"
+        );
         let text = warnings(&with_keep(r#"["arp", "tcp/22"]"#), "", arguments);
         assert!(!text.contains("fwd0 "), "{text}");
         // sshd on another port says so to those that it starts.

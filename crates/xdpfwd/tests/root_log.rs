@@ -9,24 +9,46 @@ use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 /// What xdpfwd says on stderr from start to end, while packets pass: more than fit into its few frames, and too long ones.
 fn log_of_a_run(format: &str, packets: u64) -> Vec<String> {
     let chain = chain(Chain::builder().queues(2));
-    for (namespace, interface) in
-        [(chain.gen_(), "gen0"), (chain.fwd(), "fwd0"), (chain.fwd(), "fwd1"), (chain.sink(), "sink0")]
-    {
+    for (namespace, interface) in [
+        (chain.gen_(), "gen0"),
+        (chain.fwd(), "fwd0"),
+        (chain.fwd(), "fwd1"),
+        (chain.sink(), "sink0"),
+    ] {
         let mtu = if interface.starts_with("fwd") { "1770" } else { "2000" };
         assert!(
-            namespace.command("ip").args(["link", "set", "dev", interface, "mtu", mtu]).status().unwrap().success()
+            namespace
+                .command("ip")
+                .args(["link", "set", "dev", interface, "mtu", mtu])
+                .status()
+                .unwrap()
+                .success()
         );
     }
     let config = Config::new(&(cross_connect(1, "") + "\n[umem]\nframes = 256\n"));
-    let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.1", "--log-format", format];
+    let arguments =
+        [XDPFWD, "--config", config.path(), "--json", "--interval", "0.1", "--log-format", format];
     let logging = [&["env", "RUST_LOG=trace"], &arguments[..]].concat();
     let mut forwarder = Forwarder::spawn(chain.fwd(), &logging).unwrap();
     forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
-    assert!(chain.fwd().command("ip").args(["link", "set", "dev", "fwd0", "mtu", "2000"]).status().unwrap().success());
+    assert!(
+        chain
+            .fwd()
+            .command("ip")
+            .args(["link", "set", "dev", "fwd0", "mtu", "2000"])
+            .status()
+            .unwrap()
+            .success()
+    );
     let sink = Sink::attach(chain.sink(), "sink0").unwrap();
     // veth takes the queue from the sender's core: 0 is xdpfwd's, what comes on 1 goes to the kernel.
     for (core, size) in [(0, 60), (0, 2000), (1, 60)] {
-        let generator = Traffic::new().size(size).count(packets).core(core).start(chain.gen_(), "gen0").unwrap();
+        let generator = Traffic::new()
+            .size(size)
+            .count(packets)
+            .core(core)
+            .start(chain.gen_(), "gen0")
+            .unwrap();
         generator.finish(LONG).unwrap();
     }
     assert!(forwarder.stop(LONG).unwrap().status.success());
@@ -48,7 +70,8 @@ fn event(line: &str) -> (String, String) {
     assert!(json.is_object(), "{line}");
     let time = json["timestamp"].as_str().unwrap();
     assert!(time.starts_with("20") && time.ends_with('Z') && time.contains('T'), "{line}");
-    let message = json["fields"]["message"].as_str().unwrap_or_else(|| panic!("no message: {line}"));
+    let message =
+        json["fields"]["message"].as_str().unwrap_or_else(|| panic!("no message: {line}"));
     (json["level"].as_str().unwrap().to_owned(), message.to_owned())
 }
 
@@ -57,7 +80,8 @@ fn packets_cause_no_line_and_json_is_an_object_a_line() {
     let quiet: Vec<_> = log_of_a_run("json", 0).iter().map(|line| event(line)).collect();
     let busy: Vec<_> = log_of_a_run("json", 20_000).iter().map(|line| event(line)).collect();
     assert_eq!(quiet, busy, "60000 packets make no difference");
-    let has = |level: &str, start: &str| busy.iter().any(|(l, m)| l == level && m.starts_with(start));
+    let has =
+        |level: &str, start: &str| busy.iter().any(|(l, m)| l == level && m.starts_with(start));
     // The configuration's warning is one of them.
     assert!(has("WARN", "queues = 1: fwd0 has 2 queues"), "{busy:?}");
     assert!(has("INFO", "forwarding") && has("INFO", "stopping"), "{busy:?}");
@@ -66,9 +90,12 @@ fn packets_cause_no_line_and_json_is_an_object_a_line() {
 #[test]
 fn fields_are_named() {
     let lines = log_of_a_run("json", 0);
-    let all = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
+    let all =
+        lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
     let fields = |message: &str| {
-        let event = all.iter().find(|event| event["fields"]["message"].as_str().unwrap().starts_with(message));
+        let event = all
+            .iter()
+            .find(|event| event["fields"]["message"].as_str().unwrap().starts_with(message));
         &event.unwrap_or_else(|| panic!("no {message:?} in {lines:#?}"))["fields"]
     };
     let forwarding = fields("forwarding");
@@ -76,7 +103,10 @@ fn fields_are_named() {
     assert_eq!((&forwarding["queues"], &forwarding["mode"]), (&1.into(), &"copy".into()));
     assert_eq!(fields("stopping")["signal"], 2);
     let warning = fields("queues = 1");
-    assert!(warning["line"].as_u64().is_some() && warning["column"].as_u64().is_some(), "{warning}");
+    assert!(
+        warning["line"].as_u64().is_some() && warning["column"].as_u64().is_some(),
+        "{warning}"
+    );
     assert!(warning["file"].as_str().unwrap().ends_with(".toml"), "{warning}");
 }
 
@@ -88,7 +118,10 @@ fn text_is_for_people() {
     let forwarding = lines.iter().find(|line| line.contains("forwarding")).unwrap();
     let (time, rest) = forwarding.split_once(' ').unwrap();
     assert!(time.starts_with("20") && time.ends_with('Z'), "{forwarding}");
-    assert_eq!(rest.trim_start(), r#"INFO forwarding port="lan" interface="fwd0" queues=1 mode="copy""#);
+    assert_eq!(
+        rest.trim_start(),
+        r#"INFO forwarding port="lan" interface="fwd0" queues=1 mode="copy""#
+    );
     assert!(text.contains("INFO stopping signal=2"), "{text}");
     assert!(!text.contains('\u{1b}'), "{text}");
     // What is about the configuration file is as `--check` has it.
@@ -110,6 +143,9 @@ fn errors_are_events_too() {
         let text = String::from_utf8(output.stderr).unwrap();
         // What the doctor finds comes behind it, and a warning may stand before it.
         let events: Vec<_> = text.lines().map(event).collect();
-        assert!(events.iter().any(|(level, said)| level == "ERROR" && said.starts_with(message)), "{text}");
+        assert!(
+            events.iter().any(|(level, said)| level == "ERROR" && said.starts_with(message)),
+            "{text}"
+        );
     }
 }

@@ -23,8 +23,14 @@ fn main() -> ExitCode {
         return xdpfwd::main(&xdpfwd_stages::builtin().with::<PanicsConfig>());
     }
     let tests: [(&str, fn()); 3] = [
-        ("a_panic_on_a_packet_ends_it_with_its_report", a_panic_on_a_packet_ends_it_with_its_report),
-        ("a_panic_when_it_is_to_give_back_what_it_holds", a_panic_when_it_is_to_give_back_what_it_holds),
+        (
+            "a_panic_on_a_packet_ends_it_with_its_report",
+            a_panic_on_a_packet_ends_it_with_its_report,
+        ),
+        (
+            "a_panic_when_it_is_to_give_back_what_it_holds",
+            a_panic_when_it_is_to_give_back_what_it_holds,
+        ),
         ("a_panic_while_it_is_built_starts_nothing", a_panic_while_it_is_built_starts_nothing),
     ];
     run_tests(&tests)
@@ -65,7 +71,11 @@ impl Stage for Panics {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for _ in view.packets() {
             self.seen += 1;
-            assert!(self.place != "process" || self.seen < 1000, "packet {} is one too many", self.seen);
+            assert!(
+                self.place != "process" || self.seen < 1000,
+                "packet {} is one too many",
+                self.seen
+            );
         }
     }
 
@@ -104,7 +114,11 @@ fn a_panic_on_a_packet_ends_it_with_its_report() {
     let dropped: u64 = last.report.drops.values().sum();
     let accounted = last.report.transmitted() + dropped + leaked as u64;
     assert_eq!(last.report.received(), accounted, "{}", last.json);
-    assert!(last.report.transmitted() < 1000 && last.report.transmitted() + leaked as u64 >= 1000, "{}", last.json);
+    assert!(
+        last.report.transmitted() < 1000 && last.report.transmitted() + leaked as u64 >= 1000,
+        "{}",
+        last.json
+    );
     let links = chain.fwd().command("ip").args(["link", "show"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&links.stdout).contains("prog/xdp"), "{links:?}");
 }
@@ -112,10 +126,21 @@ fn a_panic_on_a_packet_ends_it_with_its_report() {
 fn a_panic_when_it_is_to_give_back_what_it_holds() {
     let chain = chain(Chain::builder());
     let running = start(&chain, "retire");
-    Traffic::new().rate(10_000).count(500).core(0).start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    Traffic::new()
+        .rate(10_000)
+        .count(500)
+        .core(0)
+        .start(chain.gen_(), "gen0")
+        .unwrap()
+        .finish(LONG)
+        .unwrap();
     let (ended, last) = running.stop();
     assert_eq!((ended.status.code(), ended.killed), (Some(1), false));
-    assert!(last.json["failure"].as_str().unwrap().contains("nothing is given back"), "{}", last.json);
+    assert!(
+        last.json["failure"].as_str().unwrap().contains("nothing is given back"),
+        "{}",
+        last.json
+    );
     last.assert_conserved();
     assert_eq!(last.report.port("fwd1").unwrap().tx_packets, 500);
 }
@@ -128,7 +153,10 @@ fn a_panic_while_it_is_built_starts_nothing() {
     let output = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("worker 0: panicked while it was getting ready: stage trap: "), "{stderr}");
+    assert!(
+        stderr.contains("worker 0: panicked while it was getting ready: stage trap: "),
+        "{stderr}"
+    );
     assert!(stderr.contains("no such luck"), "{stderr}");
     // Nothing is in the way of the next one.
     let (_, last) = start(&chain, "nowhere").stop();

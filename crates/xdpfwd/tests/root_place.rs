@@ -44,15 +44,24 @@ fn matched(socket: &Socket) -> (String, Vec<u64>) {
 #[test]
 fn what_the_kernel_drops_never_comes_to_user_space_and_is_counted() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("kernel"));
-    let rules =
-        ["drop proto udp sport 1024", "continue proto udp", "accept proto udp sport 1025-1026", "accept proto tcp"];
+    let rules = [
+        "drop proto udp sport 1024",
+        "continue proto udp",
+        "accept proto udp sport 1025-1026",
+        "accept proto tcp",
+    ];
     let running = Running::start(&chain, &socket.config_in("kernel", &rules));
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
     send(&chain, 4000, 0);
     let stats = wait_for(&socket, &["xdp_redirected", "xdp_dropped"], 4000);
     let port = &stats["ports"][0];
-    assert_eq!((&port["xdp_redirected"], &port["xdp_dropped"]), (&json!(2000), &json!(2000)), "{port}");
-    let others = ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragment"];
+    assert_eq!(
+        (&port["xdp_redirected"], &port["xdp_dropped"]),
+        (&json!(2000), &json!(2000)),
+        "{port}"
+    );
+    let others =
+        ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragment"];
     assert_eq!(port["xdp_drops"]["policy"], 2000);
     assert!(others.iter().all(|reason| port["xdp_drops"][reason] == 0), "{port}");
     assert_eq!(stats["stages"][0]["place"], "kernel", "{stats}");
@@ -96,7 +105,11 @@ fn counters_go_on_from_program_to_program_and_to_user_space() {
     wait_for(&socket, &["xdp_redirected", "xdp_dropped"], 400);
     assert_eq!(matched(&socket), ("kernel".into(), vec![100, 100, 200]));
     // Other rules around those that stay.
-    assert!(change("auto", &["drop sport 1026", "drop sport 1025", "accept sport 1024"]).status.success());
+    assert!(
+        change("auto", &["drop sport 1026", "drop sport 1025", "accept sport 1024"])
+            .status
+            .success()
+    );
     assert_eq!(matched(&socket), ("kernel".into(), vec![0, 100, 100, 200]));
     send(&chain, 400, 0);
     wait_for(&socket, &["xdp_redirected", "xdp_dropped"], 800);
@@ -120,8 +133,12 @@ fn counters_go_on_from_program_to_program_and_to_user_space() {
 fn what_is_in_the_kernel_and_what_is_behind_it_do_not_change_together() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("together"));
     let two = |edge: &str, inner: &str| {
-        let text = socket.config_in("kernel", &[edge]).replace(r#"stages = ["edge"]"#, r#"stages = ["edge", "inner"]"#);
-        format!("{text}\n[stage.inner]\nkind = \"filter\"\ndefault = \"accept\"\nrules = [{inner:?}]\n")
+        let text = socket
+            .config_in("kernel", &[edge])
+            .replace(r#"stages = ["edge"]"#, r#"stages = ["edge", "inner"]"#);
+        format!(
+            "{text}\n[stage.inner]\nkind = \"filter\"\ndefault = \"accept\"\nrules = [{inner:?}]\n"
+        )
     };
     let config = Config::new(&two("accept proto udp", "drop sport 1024"));
     let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
@@ -138,7 +155,9 @@ fn what_is_in_the_kernel_and_what_is_behind_it_do_not_change_together() {
     wait_for(&socket, &["rx_packets"], 400);
     assert_eq!(socket.asked("stats")["drops"]["policy"], 100);
     // One after the other: what is behind, with the kernel's rules as they are; then those.
-    for (edge, inner) in [("accept proto udp", "drop sport 1025"), ("drop sport 1024", "drop sport 1025")] {
+    for (edge, inner) in
+        [("accept proto udp", "drop sport 1025"), ("drop sport 1024", "drop sport 1025")]
+    {
         let done = reload(&two(edge, inner));
         assert!(done.status.success(), "{done:?}");
     }
@@ -146,8 +165,8 @@ fn what_is_in_the_kernel_and_what_is_behind_it_do_not_change_together() {
     assert_eq!(filters[0]["rules"][0]["text"], "drop sport 1024", "{filters}");
     assert_eq!(filters[1]["rules"][0]["text"], "drop sport 1025", "{filters}");
     // What is unusual counts as much as rules do.
-    let both =
-        two("drop sport 1024", "drop sport 1025").replace("kind = \"filter\"", "kind = \"filter\"\nnot_ip = \"drop\"");
+    let both = two("drop sport 1024", "drop sport 1025")
+        .replace("kind = \"filter\"", "kind = \"filter\"\nnot_ip = \"drop\"");
     assert!(stderr(&reload(&both)).contains("change them in two reloads"));
     forwarder.stop(LONG).unwrap();
 }
@@ -155,13 +174,16 @@ fn what_is_in_the_kernel_and_what_is_behind_it_do_not_change_together() {
 #[test]
 fn a_filter_comes_to_the_kernel_where_there_was_none_and_goes_again() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("comes"));
-    let with = socket.config_in("kernel", &["drop sport 1024"]).replace("default = \"drop\"", "default = \"accept\"");
+    let with = socket
+        .config_in("kernel", &["drop sport 1024"])
+        .replace("default = \"drop\"", "default = \"accept\"");
     let without = cross_connect(1, &format!("cores = [1]\ncontrol = {:?}", socket.path()));
     let config = Config::new(&without);
     let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
     let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments).unwrap();
     forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#)).unwrap();
-    for (text, dropped, received) in [(&without, 0, 400), (&with, 100, 700), (&without, 100, 1100), (&with, 200, 1400)]
+    for (text, dropped, received) in
+        [(&without, 0, 400), (&with, 100, 700), (&without, 100, 1100), (&with, 200, 1400)]
     {
         fs::write(config.path(), text).unwrap();
         let reloaded = socket.ctl(&["reload"]);

@@ -44,7 +44,10 @@ fn the_first_cross_connect_works_as_written() {
     }
     assert!(ran > 30, "{script}");
     let mut command = Command::new("timeout");
-    let output = command.args(["60", "unshare", "--net", "--mount", "bash", "-c", &script]).output().unwrap();
+    let output = command
+        .args(["60", "unshare", "--net", "--mount", "bash", "-c", &script])
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{script}\n{text}\n{}", stderr(&output));
     assert!(text.contains("fw.toml is fine"), "{text}");

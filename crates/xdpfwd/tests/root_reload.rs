@@ -17,7 +17,8 @@ struct Rules(PathBuf);
 
 impl Rules {
     fn new(name: &str, rules: &str) -> Self {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}.rules", std::process::id()));
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("{}-{name}.rules", std::process::id()));
         fs::write(&path, rules).unwrap();
         Self(path)
     }
@@ -46,17 +47,24 @@ fn config_with(place: &str, forth: &Rules, back: &Rules, engine: &str) -> String
     let stages = |text: String, to: &str, name: &str| {
         text.replace(&format!("to = \"{to}\""), &format!("to = \"{to}\"\nstages = [\"{name}\"]"))
     };
-    let text = stages(stages(cross_connect(1, &format!("cores = [1]\n{engine}")), "wan", "forth"), "lan", "back");
+    let text = stages(
+        stages(cross_connect(1, &format!("cores = [1]\n{engine}")), "wan", "forth"),
+        "lan",
+        "back",
+    );
     let filter = |name: &str, rules: &Rules| {
         let rules = rules.0.to_str().unwrap();
-        format!("[stage.{name}]\nkind = \"filter\"\nplace = \"{place}\"\ndefault = \"drop\"\nrules = {rules:?}\n")
+        format!(
+            "[stage.{name}]\nkind = \"filter\"\nplace = \"{place}\"\ndefault = \"drop\"\nrules = {rules:?}\n"
+        )
     };
     format!("{text}\n{}{}", filter("forth", forth), filter("back", back))
 }
 
 /// So many rules that have nothing to do with the traffic, and one that has.
 fn many(count: usize, shift: usize, last: &str) -> String {
-    let others = (0..count).map(|n| format!("drop src 198.18.{}.0/24 proto tcp dport {}\n", n % 256, shift + n / 256));
+    let others = (0..count)
+        .map(|n| format!("drop src 198.18.{}.0/24 proto tcp dport {}\n", n % 256, shift + n / 256));
     others.collect::<String>() + last + "\n"
 }
 
@@ -128,7 +136,9 @@ fn reload_under_load(place: &str, reloads: usize) -> Final {
     }
     // The last rule of each decided about all that came, by whichever program or stage it was.
     let filters = socket.asked("rules")["filters"].clone();
-    let counted = |filter: usize| filters[filter]["rules"].as_array().unwrap().last().unwrap()["packets"].clone();
+    let counted = |filter: usize| {
+        filters[filter]["rules"].as_array().unwrap().last().unwrap()["packets"].clone()
+    };
     assert_eq!(
         filters[0]["rules"].as_array().unwrap().len(),
         1000 + 10 * (1 + (reloads - 1) % 7) + 1,
@@ -141,7 +151,12 @@ fn reload_under_load(place: &str, reloads: usize) -> Final {
     let seen = forth.seen().unwrap();
     assert!(seen.is_clean(), "{seen:?}: {}", last.json);
     assert_eq!(seen.arrived.packets, sent.packets, "{}", last.json);
-    assert_eq!(back.seen().unwrap().arrived.packets, 0, "what is to be dropped slipped through: {}", last.json);
+    assert_eq!(
+        back.seen().unwrap().arrived.packets,
+        0,
+        "what is to be dropped slipped through: {}",
+        last.json
+    );
     let in_kernel = last.json["ports"][1]["xdp_dropped"].as_u64().unwrap();
     assert_eq!(last.report.drops["policy"] + in_kernel, against.packets, "{}", last.json);
     println!("{} packets forth and {} back, {reloads} reloads", sent.packets, against.packets);
@@ -174,12 +189,22 @@ fn what_is_no_good_changes_nothing_and_is_said() {
             .finish(LONG)
             .unwrap();
         thread::sleep(Duration::from_millis(100));
-        assert_eq!(sink.seen().unwrap().arrived.packets - before, expected, "{:#?}", running.forwarder.stderr());
+        assert_eq!(
+            sink.seen().unwrap().arrived.packets - before,
+            expected,
+            "{:#?}",
+            running.forwarder.stderr()
+        );
     };
     passes(100);
     forth.write("drop\naccept proto nonsense\n");
     running.reload("not reloaded: the configuration is no good");
-    assert_eq!(running.count_log("good.rules:2:14: `nonsense` is no protocol"), 1, "{:#?}", running.forwarder.stderr());
+    assert_eq!(
+        running.count_log("good.rules:2:14: `nonsense` is no protocol"),
+        1,
+        "{:#?}",
+        running.forwarder.stderr()
+    );
     passes(100);
     forth.write("accept");
     fs::write(config.path(), written.replace("cores = [1]", "cores = [0]")).unwrap();

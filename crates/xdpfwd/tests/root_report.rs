@@ -34,24 +34,37 @@ fn the_page_names_every_field_and_no_other() {
     let chain = chain(Chain::builder());
     // More rules than the report has rows of a table.
     let rules: Vec<String> = (0..300).map(|port| format!("drop proto udp dport {port}")).collect();
-    let config = cross_connect(1, "").replacen("to = \"wan\"", "to = \"wan\"\nstages = [\"hop\", \"edge\"]", 1)
-        + "\n[stage.hop]\nkind = \"ttl\"\n"
+    let config = cross_connect(1, "").replacen(
+        "to = \"wan\"",
+        "to = \"wan\"\nstages = [\"hop\", \"edge\"]",
+        1,
+    ) + "\n[stage.hop]\nkind = \"ttl\"\n"
         + &format!("\n[stage.edge]\nkind = \"filter\"\ndefault = \"accept\"\nrules = {rules:?}\n");
     let (_, last) = Running::start(&chain, &config).stop();
     let mut printed = BTreeSet::new();
     keys(&last.json, &mut printed);
 
-    let reasons: BTreeSet<String> = last.json["drops"].as_object().unwrap().keys().cloned().collect();
+    let reasons: BTreeSet<String> =
+        last.json["drops"].as_object().unwrap().keys().cloned().collect();
     let architecture = documented(include_str!("../../../docs/architecture.md"));
-    assert!(reasons.is_subset(&architecture), "not in architecture.md: {:?}", reasons.difference(&architecture));
+    assert!(
+        reasons.is_subset(&architecture),
+        "not in architecture.md: {:?}",
+        reasons.difference(&architecture)
+    );
 
     let page = documented(include_str!("../../../docs/report.md"));
     // Named in prose: the tables' own headings, what is in `fallback`, the reasons, a stage's own counters.
-    let elsewhere = ["ports", "drops", "stages", "ledger", "frames", "port", "lacks", "reason", "expired", "not_ip"];
+    let elsewhere = [
+        "ports", "drops", "stages", "ledger", "frames", "port", "lacks", "reason", "expired",
+        "not_ip",
+    ];
     let of_filter = ["accepted", "default", "log_lost"];
     let elsewhere: Vec<String> = elsewhere.into_iter().chain(of_filter).map(String::from).collect();
-    let expected: BTreeSet<String> =
-        printed.into_iter().filter(|key| !reasons.contains(key) && !elsewhere.contains(key)).collect();
+    let expected: BTreeSet<String> = printed
+        .into_iter()
+        .filter(|key| !reasons.contains(key) && !elsewhere.contains(key))
+        .collect();
     let page: BTreeSet<String> = page.into_iter().filter(|key| !elsewhere.contains(key)).collect();
     assert_eq!(page, expected);
 }
@@ -62,7 +75,14 @@ fn the_ledger_accounts_for_the_workers_time() {
     let chain = chain(Chain::builder().queues(2));
     let config = cross_connect(2, "cores = [0, 1]");
     let running = Running::start(&chain, &config);
-    Traffic::new().rate(20_000).count(20_000).core(0).start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    Traffic::new()
+        .rate(20_000)
+        .count(20_000)
+        .core(0)
+        .start(chain.gen_(), "gen0")
+        .unwrap()
+        .finish(LONG)
+        .unwrap();
     let (_, last) = running.stop();
     last.assert_conserved();
     let ledger = &last.json["ledger"];
@@ -70,26 +90,46 @@ fn the_ledger_accounts_for_the_workers_time() {
     let workers = ledger["workers"].as_array().unwrap();
     assert_eq!(workers.len(), 2);
     for worker in workers {
-        let share = (number(&worker["busy_cycles"]) + number(&worker["idle_cycles"])) / number(&worker["wall_cycles"]);
+        let share = (number(&worker["busy_cycles"]) + number(&worker["idle_cycles"]))
+            / number(&worker["wall_cycles"]);
         assert!((0.95..=1.05).contains(&share), "{share}: {ledger}");
     }
-    let tasks: f64 = ledger["tasks"].as_array().unwrap().iter().map(|task| number(&task["cycles"])).sum();
+    let tasks: f64 =
+        ledger["tasks"].as_array().unwrap().iter().map(|task| number(&task["cycles"])).sum();
     assert_eq!(tasks, number(&ledger["busy_cycles"]) + number(&ledger["idle_cycles"]));
-    let task = |name: &str| ledger["tasks"].as_array().unwrap().iter().find(|task| task["name"] == name).unwrap();
-    assert_eq!((&task("receive")["packets"], &task("transmit")["packets"]), (&20_000.into(), &20_000.into()));
+    let task = |name: &str| {
+        ledger["tasks"].as_array().unwrap().iter().find(|task| task["name"] == name).unwrap()
+    };
+    assert_eq!(
+        (&task("receive")["packets"], &task("transmit")["packets"]),
+        (&20_000.into(), &20_000.into())
+    );
     assert_eq!(task("receive")["bytes"], last.json["ports"][0]["rx_bytes"]);
 }
 
 #[test]
 fn a_ledger_that_is_off_counts_no_cycles() {
     let chain = chain(Chain::builder());
-    let config = cross_connect(1, "ledger = false").replacen("to = \"wan\"", "to = \"wan\"\nstages = [\"hop\"]", 1)
-        + "\n[stage.hop]\nkind = \"mac-swap\"\n";
+    let config = cross_connect(1, "ledger = false").replacen(
+        "to = \"wan\"",
+        "to = \"wan\"\nstages = [\"hop\"]",
+        1,
+    ) + "\n[stage.hop]\nkind = \"mac-swap\"\n";
     let running = Running::start(&chain, &config);
-    Traffic::new().rate(20_000).count(1_000).core(0).start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
+    Traffic::new()
+        .rate(20_000)
+        .count(1_000)
+        .core(0)
+        .start(chain.gen_(), "gen0")
+        .unwrap()
+        .finish(LONG)
+        .unwrap();
     let (_, last) = running.stop();
     let ledger = &last.json["ledger"];
-    assert_eq!((&ledger["on"], &ledger["busy_cycles"], &ledger["idle_cycles"]), (&false.into(), &0.into(), &0.into()));
+    assert_eq!(
+        (&ledger["on"], &ledger["busy_cycles"], &ledger["idle_cycles"]),
+        (&false.into(), &0.into(), &0.into())
+    );
     let stage = &last.json["stages"][0];
     assert_eq!((&stage["packets"], &stage["cycles_per_packet"]), (&1_000.into(), &0.0.into()));
 }

@@ -59,12 +59,19 @@ fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], what: &str) {
 
 /// The counters of a port in a final report: packets and bytes received, packets and bytes sent.
 fn counted(last: &Final, interface: &str) -> [u64; 4] {
-    let port = last.json["ports"].as_array().unwrap().iter().find(|port| port["interface"] == interface).unwrap();
+    let port = last.json["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|port| port["interface"] == interface)
+        .unwrap();
     ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"].map(|key| port[key].as_u64().unwrap())
 }
 
 fn kernel(last: &Final, port: usize, counter: &str) -> u64 {
-    last.json["ports"][port]["kernel"][counter].as_u64().unwrap_or_else(|| panic!("no {counter} in {}", last.json))
+    last.json["ports"][port]["kernel"][counter]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {counter} in {}", last.json))
 }
 
 /// Every length there is on an Ethernet without jumbo frames, and those below 60 bytes that only a veth passes on.
@@ -78,17 +85,27 @@ fn every_length_passes_untouched_both_ways() {
             let running = Running::start(&chain, &config);
             let mut bytes = Bytes::new(frame_size as u64);
             let lengths = 14..=1514;
-            let frames: Vec<_> =
-                lengths.flat_map(|len| [EXPERIMENTAL, IPV4].map(|behind| bytes.frame(len, behind))).collect();
+            let frames: Vec<_> = lengths
+                .flat_map(|len| [EXPERIMENTAL, IPV4].map(|behind| bytes.frame(len, behind)))
+                .collect();
             for (from, to) in [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))] {
-                assert_same(&pass(from, to, &frames), &frames, &format!("{what}, {} to {}", from.1, to.1));
+                assert_same(
+                    &pass(from, to, &frames),
+                    &frames,
+                    &format!("{what}, {} to {}", from.1, to.1),
+                );
             }
             let (_, last) = running.stop();
             last.assert_conserved();
             let (packets, length) = (frames.len(), frames.iter().map(Vec::len).sum::<usize>());
-            let (packets, length) = ((packets + marks(packets)) as u64, (length + 60 * marks(packets)) as u64);
+            let (packets, length) =
+                ((packets + marks(packets)) as u64, (length + 60 * marks(packets)) as u64);
             for port in [0, 1] {
-                assert_eq!(counted(&last, ["fwd0", "fwd1"][port]), [packets, length, packets, length], "{what}");
+                assert_eq!(
+                    counted(&last, ["fwd0", "fwd1"][port]),
+                    [packets, length, packets, length],
+                    "{what}"
+                );
                 assert_eq!(kernel(&last, port, "rx_dropped"), 0, "{what}");
             }
             assert_eq!(last.report.drops.values().sum::<u64>(), 0, "{what}: {}", last.json);
@@ -205,7 +222,12 @@ fn stages_cope_with_every_length() {
     let (_, last) = running.stop();
     last.assert_conserved();
     let drops = &last.json["drops"];
-    assert_eq!((&drops["malformed"], &drops["ttl_expired"]), (&malformed.into(), &expired.into()), "{}", last.json);
+    assert_eq!(
+        (&drops["malformed"], &drops["ttl_expired"]),
+        (&malformed.into(), &expired.into()),
+        "{}",
+        last.json
+    );
     assert_eq!(last.json["stages"][0]["counters"]["expired"], expired);
     let marks = marks(frames.len()) as u64;
     assert_eq!(counted(&last, "fwd1")[2], frames.len() as u64 + marks - malformed - expired);
@@ -215,7 +237,12 @@ fn stages_cope_with_every_length() {
 /// Writes the checksum of an IPv4 header without options, afresh (RFC 1071).
 fn fill_checksum(frame: &mut [u8]) {
     frame[24..26].fill(0);
-    let mut sum: u32 = frame[14..34].as_chunks::<2>().0.iter().map(|&pair| u32::from(u16::from_be_bytes(pair))).sum();
+    let mut sum: u32 = frame[14..34]
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|&pair| u32::from(u16::from_be_bytes(pair)))
+        .sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -237,7 +264,10 @@ fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
         let (lan, wan) = ((chain.fwd(), "fwd0"), (chain.fwd(), "fwd1"));
         let all = [gen0(&chain), sink0(&chain), lan, wan];
         all.into_iter().for_each(|side| set_mtu(side, mtu));
-        let running = Running::start(&chain, &(cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(frame_size)));
+        let running = Running::start(
+            &chain,
+            &(cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(frame_size)),
+        );
         let directions = [(gen0(&chain), sink0(&chain)), (sink0(&chain), gen0(&chain))];
         let mut bytes = Bytes::new(mtu as u64);
         let two_tags = [SERVICE_TAG, TAG, EXPERIMENTAL].concat();
@@ -248,19 +278,36 @@ fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
         }
         all.into_iter().for_each(|side| set_mtu(side, mtu + 100));
         let longest = [bytes.frame(mtu + 22, &two_tags), bytes.frame(mtu + 22, EXPERIMENTAL)];
-        let too_long =
-            [bytes.frame(mtu + 23, &two_tags), bytes.frame(mtu + 23, IPV4), bytes.frame(mtu + 114, &one_tag)];
+        let too_long = [
+            bytes.frame(mtu + 23, &two_tags),
+            bytes.frame(mtu + 23, IPV4),
+            bytes.frame(mtu + 114, &one_tag),
+        ];
         let mixed = [&longest[..], &too_long, &longest].concat();
         for (from, to) in directions {
             let arrived = pass(from, to, &mixed);
-            assert_same(&arrived, &[&longest[..], &longest].concat(), &format!("{what}, {} to {}", from.1, to.1));
+            assert_same(
+                &arrived,
+                &[&longest[..], &longest].concat(),
+                &format!("{what}, {} to {}", from.1, to.1),
+            );
         }
         let (_, last) = running.stop();
         last.assert_conserved();
         for (port, interface) in ["fwd0", "fwd1"].into_iter().enumerate() {
             let [received, ..] = counted(&last, interface);
-            assert_eq!(received as usize, fits.len() + 2 * longest.len() + 2, "{what}: {}", last.json);
-            assert_eq!(kernel(&last, port, "rx_dropped"), too_long.len() as u64, "{what}: {}", last.json);
+            assert_eq!(
+                received as usize,
+                fits.len() + 2 * longest.len() + 2,
+                "{what}: {}",
+                last.json
+            );
+            assert_eq!(
+                kernel(&last, port, "rx_dropped"),
+                too_long.len() as u64,
+                "{what}: {}",
+                last.json
+            );
             let redirected = last.json["ports"][port]["xdp_redirected"].as_u64().unwrap();
             assert_eq!(redirected, received + too_long.len() as u64, "{what}: {}", last.json);
         }
@@ -282,16 +329,22 @@ fn what_is_too_long_for_the_way_out_is_counted_as_dropped_by_the_interface() {
         let (_, last) = running.stop();
         last.assert_conserved();
         assert_eq!(last.json["kernel"]["tx_dropped"], 1, "mode {mode}: {}", last.json);
-        assert_eq!(counted(&last, "fwd1")[2], 4, "among what was handed to the kernel: {}", last.json);
+        assert_eq!(
+            counted(&last, "fwd1")[2],
+            4,
+            "among what was handed to the kernel: {}",
+            last.json
+        );
     }
 }
 
 #[test]
 fn an_mtu_beyond_the_frame_is_an_error_of_the_configuration() {
     let chain = chain(Chain::builder());
-    for (frame_size, fits, fix) in
-        [(2048, 1770, "set frame_size = 4096 in [umem], or lower the MTU"), (4096, 3818, "lower the MTU")]
-    {
+    for (frame_size, fits, fix) in [
+        (2048, 1770, "set frame_size = 4096 in [umem], or lower the MTU"),
+        (4096, 3818, "lower the MTU"),
+    ] {
         for (mtu, code) in [(fits, 0), (fits + 1, 2)] {
             set_mtu((chain.fwd(), "fwd1"), mtu);
             let config = Config::new(&(cross_connect(1, "") + &umem(frame_size)));
@@ -324,7 +377,8 @@ fn native_xdp_on_a_veth_ends_at_mtu_3506() {
             let config = cross_connect(1, &format!("mode = \"{mode}\"")) + &umem(4096);
             if mode == "copy" && mtu > MOST {
                 let config = Config::new(&config);
-                let output = chain.fwd().command(XDPFWD).args(["--config", config.path()]).output().unwrap();
+                let output =
+                    chain.fwd().command(XDPFWD).args(["--config", config.path()]).output().unwrap();
                 let text = stderr(&output);
                 assert_eq!(output.status.code(), Some(1), "{what}: {text}");
                 assert_eq!(
@@ -341,14 +395,20 @@ fn native_xdp_on_a_veth_ends_at_mtu_3506() {
             let running = Running::start(&chain, &config);
             let mut bytes = Bytes::new(mtu as u64);
             let tagged = [TAG, EXPERIMENTAL].concat();
-            let frames =
-                [14, 60, MOST, mtu + 13, mtu + 14].map(|len| bytes.frame(len, EXPERIMENTAL)).into_iter().chain(
+            let frames = [14, 60, MOST, mtu + 13, mtu + 14]
+                .map(|len| bytes.frame(len, EXPERIMENTAL))
+                .into_iter()
+                .chain(
                     // One byte after the other over where the kernel begins to spread a packet over two pages.
                     (mtu + 1..=mtu + 18).map(|len| bytes.frame(len, &tagged)),
                 );
             let frames = frames.collect::<Vec<_>>();
             for (from, to) in [(all[0], all[1]), (all[1], all[0])] {
-                assert_same(&pass(from, to, &frames), &frames, &format!("{what}, {} to {}", from.1, to.1));
+                assert_same(
+                    &pass(from, to, &frames),
+                    &frames,
+                    &format!("{what}, {} to {}", from.1, to.1),
+                );
             }
             let (_, last) = running.stop();
             last.assert_conserved();
@@ -361,7 +421,10 @@ fn native_xdp_on_a_veth_ends_at_mtu_3506() {
                     (&"lan".into(), &"native XDP".into()),
                     "{fallback}"
                 );
-                assert!(fallback["reason"].as_str().unwrap().contains("the MTU is too large for it"), "{fallback}");
+                assert!(
+                    fallback["reason"].as_str().unwrap().contains("the MTU is too large for it"),
+                    "{fallback}"
+                );
             }
             assert!(mode != "skb" || fallback.is_null(), "{fallback}");
         }
@@ -400,10 +463,14 @@ fn tags_of_vlan_devices_survive_without_offload_at_the_sender() {
         let frames = [60, 61, 600, 1500].map(|len| bytes.frame(len, EXPERIMENTAL));
         let tagged = frames.clone().map(|frame| [&frame[..12], TAG, &frame[12..]].concat());
         let fwd0 = (chain.fwd(), "fwd0");
-        let vlan = |side, direction, on: bool| ethtool(side, &[direction, if on { "on" } else { "off" }]);
-        for (tx, rx, expected) in
-            [(true, true, &frames), (true, false, &frames), (false, true, &tagged), (false, false, &tagged)]
-        {
+        let vlan =
+            |side, direction, on: bool| ethtool(side, &[direction, if on { "on" } else { "off" }]);
+        for (tx, rx, expected) in [
+            (true, true, &frames),
+            (true, false, &frames),
+            (false, true, &tagged),
+            (false, false, &tagged),
+        ] {
             vlan(gen0(&chain), "txvlan", tx);
             vlan(fwd0, "rxvlan", rx);
             let arrived = pass(gen0(&chain), sink0(&chain), &frames);
@@ -423,7 +490,18 @@ fn tag_what_is_sent((namespace, interface): Side<'_>) {
     let object = concat!(env!("CARGO_TARGET_TMPDIR"), "/push-vlan.bpf.o");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/push-vlan.bpf.c");
     let mut clang = Command::new("clang");
-    clang.args(["-O2", "-g", "-target", "bpf", "-I", "/usr/include/x86_64-linux-gnu", "-c", source, "-o", object]);
+    clang.args([
+        "-O2",
+        "-g",
+        "-target",
+        "bpf",
+        "-I",
+        "/usr/include/x86_64-linux-gnu",
+        "-c",
+        source,
+        "-o",
+        object,
+    ]);
     run(&mut clang);
     let mut tc = namespace.command("tc");
     tc.args(["qdisc", "add", "dev", interface, "clsact"]);

@@ -20,7 +20,8 @@ fn run(chain: &Chain, config: &str, arguments: &[&str]) -> Output {
 
 /// XDP programs on an interface of the lab's middle, by the kernel's word.
 fn xdp_on(chain: &Chain, interface: &str) -> Option<String> {
-    let output = chain.fwd().command("ip").args(["-json", "link", "show", interface]).output().unwrap();
+    let output =
+        chain.fwd().command("ip").args(["-json", "link", "show", interface]).output().unwrap();
     let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     links[0]["xdp"]["mode"].as_u64().map(|mode| match mode {
         1 => "native".into(),
@@ -32,7 +33,9 @@ fn xdp_on(chain: &Chain, interface: &str) -> Option<String> {
 #[test]
 fn every_mode_gets_what_it_says_and_reads_it_back() {
     let chain = chain(Chain::builder());
-    for (asked, got, attached) in [("auto", "copy", "native"), ("copy", "copy", "native"), ("skb", "skb", "skb")] {
+    for (asked, got, attached) in
+        [("auto", "copy", "native"), ("copy", "copy", "native"), ("skb", "skb", "skb")]
+    {
         let running = Running::start(&chain, &cross_connect(1, &format!("mode = \"{asked}\"")));
         assert_eq!(xdp_on(&chain, "fwd0").as_deref(), Some(attached), "{asked}");
         let (_, last) = running.stop();
@@ -41,11 +44,18 @@ fn every_mode_gets_what_it_says_and_reads_it_back() {
         }
         let fallback = &last.json["fallback"];
         if asked == "auto" {
-            assert_eq!((fallback["port"].as_str(), fallback["lacks"].as_str()), (Some("lan"), Some("zero-copy")));
+            assert_eq!(
+                (fallback["port"].as_str(), fallback["lacks"].as_str()),
+                (Some("lan"), Some("zero-copy"))
+            );
         } else {
             assert!(fallback.is_null(), "{fallback}");
         }
-        assert_eq!((xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")), (None, None), "gone with the process");
+        assert_eq!(
+            (xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")),
+            (None, None),
+            "gone with the process"
+        );
     }
     // veth has no zero-copy: demanded, it is missing.
     let output = run(&chain, &cross_connect(1, "mode = \"zero-copy\""), &[]);
@@ -56,7 +66,12 @@ fn every_mode_gets_what_it_says_and_reads_it_back() {
 
 /// How many want it in promiscuous mode, by the kernel's word.
 fn promiscuity(chain: &Chain, interface: &str) -> u64 {
-    let output = chain.fwd().command("ip").args(["-json", "-details", "link", "show", interface]).output().unwrap();
+    let output = chain
+        .fwd()
+        .command("ip")
+        .args(["-json", "-details", "link", "show", interface])
+        .output()
+        .unwrap();
     let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     links[0]["promiscuity"].as_u64().unwrap()
 }
@@ -94,7 +109,10 @@ fn after_sigkill_the_program_is_gone_and_a_restart_binds() {
         assert!(forwarder.stop(LONG).unwrap().status.code().is_none(), "ended by a signal");
         assert_eq!((xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")), (None, None), "mode {mode}");
         let again = Running::start(&chain, &config);
-        println!("mode {mode}: forwarding again {:?} after SIGKILL, first report included", killed.elapsed());
+        println!(
+            "mode {mode}: forwarding again {:?} after SIGKILL, first report included",
+            killed.elapsed()
+        );
         let (ended, last) = again.stop();
         assert!(ended.status.success());
         assert!(last.report.port("fwd0").unwrap().rx_packets > 0, "{}", last.json);
@@ -136,7 +154,11 @@ fn start_and_stop_under_load(runs: u64) {
     }
     generator.stop().unwrap();
     assert!(sent > 0, "there was load");
-    assert!(used.count() as u64 >= 2 * 4 * runs, "a program, a link, two maps for each port: {}", used.count());
+    assert!(
+        used.count() as u64 >= 2 * 4 * runs,
+        "a program, a link, two maps for each port: {}",
+        used.count()
+    );
     used.wait_until_gone(LONG).unwrap();
     // No socket is left in the kernel, nor the memory of one: a UMEM here is 8192 pages. Others on this machine have UMEMs,
     // too, and come and go: this finds what every tenth run leaves.
@@ -144,7 +166,11 @@ fn start_and_stop_under_load(runs: u64) {
     guard.wait_until_gone(LONG).unwrap();
     let deadline = Instant::now() + LONG;
     while pinned_pages().unwrap() > pinned + 8192 * runs / 10 {
-        assert!(Instant::now() < deadline, "{pinned} pages pinned before, {} after", pinned_pages().unwrap());
+        assert!(
+            Instant::now() < deadline,
+            "{pinned} pages pinned before, {} after",
+            pinned_pages().unwrap()
+        );
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -168,7 +194,11 @@ fn a_second_instance_is_refused_and_told_of_the_first_which_goes_on() {
         first.forwarder.check_running().unwrap();
         first.signal(Signal::SIGTERM); // what `kill` does
         first.wait();
-        assert_eq!(run(&chain, &config, &[]).status.code(), Some(0), "nothing is in the way any more");
+        assert_eq!(
+            run(&chain, &config, &[]).status.code(),
+            Some(0),
+            "nothing is in the way any more"
+        );
         let (_, last) = first.stop();
         last.assert_conserved();
     }
@@ -182,10 +212,21 @@ fn without_the_right_to_look_it_says_so() {
     let config = Config::new(&cross_connect(1, ""));
     let capabilities = "-all,+net_admin,+net_raw,+bpf,+perfmon";
     let mut command = chain.fwd().command("setpriv");
-    command.args(["--bounding-set", capabilities, "--inh-caps", capabilities, XDPFWD, "--config", config.path()]);
+    command.args([
+        "--bounding-set",
+        capabilities,
+        "--inh-caps",
+        capabilities,
+        XDPFWD,
+        "--config",
+        config.path(),
+    ]);
     let text = stderr(&command.output().unwrap());
     first.stop();
-    assert!(text.contains("fwd0 is busy: XDP program ") && text.contains("cannot be seen from here"), "{text}");
+    assert!(
+        text.contains("fwd0 is busy: XDP program ") && text.contains("cannot be seen from here"),
+        "{text}"
+    );
     assert!(text.contains("`ip link set dev fwd0 xdp off`"), "{text}");
 }
 
@@ -200,8 +241,11 @@ fn whoever_may_hold_a_busy_queue_is_named() {
             huge_pages: xdpfwd_xsk::HugePages::Off,
             ..xdpfwd_xsk::UmemConfig::default()
         };
-        let holder =
-            xdpfwd_xsk::Builder::new(umem).mode(xdpfwd_xsk::BindMode::Copy).queue("fwd1", index, 0).open().unwrap();
+        let holder = xdpfwd_xsk::Builder::new(umem)
+            .mode(xdpfwd_xsk::BindMode::Copy)
+            .queue("fwd1", index, 0)
+            .open()
+            .unwrap();
         let refused = run(&chain, &cross_connect(1, ""), &[]);
         drop(holder);
         (refused, run(&chain, &cross_connect(1, ""), &[]))
@@ -209,7 +253,10 @@ fn whoever_may_hold_a_busy_queue_is_named() {
     let (refused, then) = chain.fwd().run(hold_and_run).unwrap();
     let text = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{text}");
-    assert!(text.contains("worker 0: fwd1 queue 0 is busy: another AF_XDP socket is bound to it"), "{text}");
+    assert!(
+        text.contains("worker 0: fwd1 queue 0 is busy: another AF_XDP socket is bound to it"),
+        "{text}"
+    );
     // Its threads are in many namespaces, one of them in that of fwd1. Others on this machine may have sockets, too.
     assert!(text.contains(&format!("root_start_stop (pid {})", std::process::id())), "{text}");
     assert_eq!(xdp_on(&chain, "fwd0"), None, "what was attached before the error is gone again");
@@ -238,7 +285,9 @@ fn the_capabilities_that_are_named_suffice() {
     std::fs::copy(XDPFWD, &binary).unwrap();
     std::fs::copy(config.path(), &file).unwrap();
     let run = |capabilities: &[&str]| {
-        let only = |sign: &str| capabilities.iter().fold("-all".to_owned(), |all, name| format!("{all},{sign}{name}"));
+        let only = |sign: &str| {
+            capabilities.iter().fold("-all".to_owned(), |all, name| format!("{all},{sign}{name}"))
+        };
         let mut command = chain.fwd().command("setpriv");
         command.args(["--reuid", "65534", "--clear-groups", "--bounding-set", &only("+")]);
         command.args(["--inh-caps", &only("+"), "--ambient-caps", &only("+")]);
@@ -247,12 +296,16 @@ fn the_capabilities_that_are_named_suffice() {
     };
     let all = ["net_admin", "net_raw", "bpf", "perfmon", "ipc_lock"];
     let with_all = run(&all);
-    let without_one = all.map(|left_out| run(&all.into_iter().filter(|name| *name != left_out).collect::<Vec<_>>()));
+    let without_one = all
+        .map(|left_out| run(&all.into_iter().filter(|name| *name != left_out).collect::<Vec<_>>()));
     assert!(with_all.status.success(), "{}", stderr(&with_all));
     for (output, left_out) in without_one.iter().zip(all) {
         let text = stderr(output);
         assert_eq!(output.status.code(), Some(3), "without {left_out}: {text}");
-        assert!(text.to_lowercase().contains(&format!("cap_{left_out}")), "without {left_out}: {text}");
+        assert!(
+            text.to_lowercase().contains(&format!("cap_{left_out}")),
+            "without {left_out}: {text}"
+        );
         assert!(!text.contains("libbpf:"), "{text}");
     }
 }
@@ -262,7 +315,15 @@ fn without_privilege_it_says_what_to_grant() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut command = chain.fwd().command("setpriv");
-    command.args(["--bounding-set", "-all", "--inh-caps", "-all", XDPFWD, "--config", config.path()]);
+    command.args([
+        "--bounding-set",
+        "-all",
+        "--inh-caps",
+        "-all",
+        XDPFWD,
+        "--config",
+        config.path(),
+    ]);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(stderr(&output).contains("setcap"), "{}", stderr(&output));
@@ -278,7 +339,8 @@ fn it_stops_by_itself_and_by_either_signal() {
         if arguments.is_empty() {
             assert!(text.contains("leaked 0") && text.contains("lan"), "{text}");
         } else {
-            let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+            let last: serde_json::Value =
+                serde_json::from_str(text.lines().last().unwrap()).unwrap();
             assert_eq!((last["schema"].as_u64(), last["type"].as_str()), (Some(1), Some("final")));
         }
     }
@@ -327,7 +389,11 @@ fn the_final_report_waits_for_a_slow_reader() {
     let config = Config::new(&cross_connect(1, ""));
     let mut command = chain.fwd().command(XDPFWD);
     command.args(["--config", config.path(), "--json", "--interval", "0.001"]);
-    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let child = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     thread::sleep(Duration::from_secs(1));
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
@@ -341,7 +407,12 @@ fn the_final_report_waits_for_a_slow_reader() {
 fn an_interface_with_a_new_name_is_still_there() {
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, &cross_connect(1, ""));
-    let rename = chain.fwd().command("ip").args(["link", "set", "dev", "fwd1", "name", "other"]).output().unwrap();
+    let rename = chain
+        .fwd()
+        .command("ip")
+        .args(["link", "set", "dev", "fwd1", "name", "other"])
+        .output()
+        .unwrap();
     assert!(rename.status.success(), "{rename:?}");
     thread::sleep(Duration::from_millis(1500)); // longer than it takes to look again
     let (ended, last) = running.stop();
@@ -368,7 +439,10 @@ fn a_closed_stdout_does_not_stop_it() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut shell = chain.fwd().command("sh");
-    let script = format!("{XDPFWD} --config {} --interval 0.05 --duration 1 | head -n 1; exit", config.path());
+    let script = format!(
+        "{XDPFWD} --config {} --interval 0.05 --duration 1 | head -n 1; exit",
+        config.path()
+    );
     let output = shell.args(["-c", &script]).output().unwrap();
     assert!(stderr(&output).contains("forwarding goes on"), "{output:?}");
 }
@@ -383,11 +457,22 @@ fn two_frame_sizes_two_kinds_of_idling_and_busy_polling_all_forward() {
         let chain = chain(Chain::builder());
         let config = cross_connect(1, engine) + &format!("\n[umem]\n{umem}\n");
         let running = Running::start(&chain, &config);
-        let generator = Traffic::new().size(600).rate(10_000).count(2_000).core(0).start(chain.gen_(), "gen0").unwrap();
+        let generator = Traffic::new()
+            .size(600)
+            .rate(10_000)
+            .count(2_000)
+            .core(0)
+            .start(chain.gen_(), "gen0")
+            .unwrap();
         generator.finish(LONG).unwrap();
         let (_, last) = running.stop();
         last.assert_conserved();
-        assert_eq!(last.report.port("fwd1").unwrap().tx_packets, 2_000, "{engine} {umem}: {}", last.json);
+        assert_eq!(
+            last.report.port("fwd1").unwrap().tx_packets,
+            2_000,
+            "{engine} {umem}: {}",
+            last.json
+        );
     }
 }
 
@@ -396,7 +481,8 @@ fn busy_polling_puts_the_interface_back_as_it_was() {
     let chain = chain(Chain::builder());
     let read = || {
         let mut command = chain.fwd().command("cat");
-        let paths = ["/sys/class/net/fwd0/napi_defer_hard_irqs", "/sys/class/net/fwd0/gro_flush_timeout"];
+        let paths =
+            ["/sys/class/net/fwd0/napi_defer_hard_irqs", "/sys/class/net/fwd0/gro_flush_timeout"];
         String::from_utf8(command.args(paths).output().unwrap().stdout).unwrap()
     };
     let before = read();

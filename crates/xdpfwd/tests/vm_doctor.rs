@@ -19,8 +19,13 @@ fn the_mode_that_is_got_is_told_before_a_start() {
         // A network namespace in which nothing was ever configured can be read, too.
         examined.assert_ok("host", "lockout");
         for interface in near {
-            let features = examined.finding(interface, "xdp-features")["finding"].as_str().unwrap().to_owned();
-            assert_eq!(features.contains("xsk-zerocopy"), kernel_has_zero_copy(), "{interface}: {features}");
+            let features =
+                examined.finding(interface, "xdp-features")["finding"].as_str().unwrap().to_owned();
+            assert_eq!(
+                features.contains("xsk-zerocopy"),
+                kernel_has_zero_copy(),
+                "{interface}: {features}"
+            );
             if kernel_has_zero_copy() {
                 examined.assert_ok(interface, "mode");
                 assert_eq!(examined.finding(interface, "mode")["finding"], "zero-copy");
@@ -47,7 +52,8 @@ fn a_virtio_device_without_dma_is_named_and_one_with_it_is_the_fix() {
     let decides = if kernel_has_zero_copy() { "p0" } else { "v0" };
     for interface in ["v0", "p0"] {
         let who = if interface == decides { "it".to_owned() } else { decides.to_owned() };
-        let fix = examined.fix(interface, "mode", "warning", &format!("copy: {who} has no zero-copy"));
+        let fix =
+            examined.fix(interface, "mode", "warning", &format!("copy: {who} has no zero-copy"));
         assert!(fix.starts_with(&format!("`xdpfwd doctor {decides}` shows")), "{fix}");
     }
 }
@@ -100,7 +106,12 @@ fn interrupts_on_a_workers_core_are_sent_elsewhere() {
              echo 1 >/proc/irq/$irq/smp_affinity_list; done"
         );
         apply(namespace, &to_core_1);
-        let fix = examine(&cables, 1, "cores = [1]").fix(interface, "irq", "warning", "is handled on core 1");
+        let fix = examine(&cables, 1, "cores = [1]").fix(
+            interface,
+            "irq",
+            "warning",
+            "is handled on core 1",
+        );
         let command = fix.lines().next().unwrap();
         apply(namespace, command.split(" (irqbalance").next().unwrap());
         examine(&cables, 1, "cores = [1]").assert_ok(interface, "irq");
@@ -116,7 +127,8 @@ fn a_core_that_is_not_online_is_switched_on() {
     let namespace = &cables.forwarder;
     examine(&cables, 1, "cores = [1]").assert_ok("host", "cores");
     apply(namespace, "echo 0 >/sys/devices/system/cpu/cpu1/online");
-    let fix = examine(&cables, 1, "cores = [1]").fix("host", "cores", "error", "core 1: not online");
+    let fix =
+        examine(&cables, 1, "cores = [1]").fix("host", "cores", "error", "core 1: not online");
     apply(namespace, &fix);
     let examined = examine(&cables, 1, "cores = [1]");
     examined.assert_ok("host", "cores");
@@ -130,10 +142,20 @@ fn a_core_that_is_not_online_is_switched_on() {
 fn virtio_that_joins_packets_is_told_not_to() {
     let cables = Cables::new(["m0", "m1"]);
     cables.set_queues(1);
-    let fix = examine(&cables, 1, "").fix("m0", "offloads", "warning", "rx-gro-hw: several packets arrive as one");
+    let fix = examine(&cables, 1, "").fix(
+        "m0",
+        "offloads",
+        "warning",
+        "rx-gro-hw: several packets arrive as one",
+    );
     apply(&cables.forwarder, &fix);
     examine(&cables, 1, "").assert_ok("m0", "offloads");
-    let fix = examine(&cables, 2, "").fix("m1", "queues", "error", "2 are asked for, 1 are active, 2 could be");
+    let fix = examine(&cables, 2, "").fix(
+        "m1",
+        "queues",
+        "error",
+        "2 are asked for, 1 are active, 2 could be",
+    );
     apply(&cables.forwarder, &fix);
     examine(&cables, 2, "").assert_ok("m1", "queues");
     apply(&cables.forwarder, "ethtool -K m0 rx-gro-hw on");
@@ -148,7 +170,11 @@ fn the_kernel_is_the_one_that_booted_and_its_options_are_found() {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert!(kernel.starts_with(&format!("Linux {}", release.trim())), "{kernel}");
     // 6.12 sends 32 packets a system call in copy mode.
-    assert_eq!(kernel.contains("more than 32 packets a system call"), !kernel_has_zero_copy(), "{kernel}");
+    assert_eq!(
+        kernel.contains("more than 32 packets a system call"),
+        !kernel_has_zero_copy(),
+        "{kernel}"
+    );
     examined.assert_ok("host", "kernel-options");
 }
 
@@ -156,8 +182,12 @@ fn the_kernel_is_the_one_that_booted_and_its_options_are_found() {
 fn huge_pages_that_are_short_are_there_after_the_fix() {
     let namespace = Namespace::create("host").unwrap();
     apply(&namespace, "sysctl -qw vm.nr_hugepages=0 && ip link set lo up");
-    let fix =
-        Examined::of(&namespace, &["--no-probe", "lo"]).fix("host", "huge-pages", "warning", "0 of 2 MiB are free");
+    let fix = Examined::of(&namespace, &["--no-probe", "lo"]).fix(
+        "host",
+        "huge-pages",
+        "warning",
+        "0 of 2 MiB are free",
+    );
     apply(&namespace, &fix);
     Examined::of(&namespace, &["--no-probe", "lo"]).assert_ok("host", "huge-pages");
     apply(&namespace, "sysctl -qw vm.nr_hugepages=0");

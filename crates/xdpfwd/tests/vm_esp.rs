@@ -54,9 +54,12 @@ struct Transform {
 
 const AES_128: Transform = Transform { ours: "aes-128-gcm", linux: "rfc4106(gcm(aes))", bytes: 20 };
 const AES_256: Transform = Transform { ours: "aes-256-gcm", linux: "rfc4106(gcm(aes))", bytes: 36 };
-const CHACHA20: Transform = Transform { ours: "chacha20-poly1305", linux: "rfc7539esp(chacha20,poly1305)", bytes: 36 };
-const GMAC_128: Transform = Transform { ours: "null-aes-128-gmac", linux: "rfc4543(gcm(aes))", bytes: 20 };
-const GMAC_256: Transform = Transform { ours: "null-aes-256-gmac", linux: "rfc4543(gcm(aes))", bytes: 36 };
+const CHACHA20: Transform =
+    Transform { ours: "chacha20-poly1305", linux: "rfc7539esp(chacha20,poly1305)", bytes: 36 };
+const GMAC_128: Transform =
+    Transform { ours: "null-aes-128-gmac", linux: "rfc4543(gcm(aes))", bytes: 20 };
+const GMAC_256: Transform =
+    Transform { ours: "null-aes-256-gmac", linux: "rfc4543(gcm(aes))", bytes: 36 };
 
 /// A version of IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +199,8 @@ impl Lab {
         for version in if case.has_ipv6() { &[V4, V6][..] } else { &[V4] } {
             let ([left, right], [near, far]) = (version.inner(), version.outer());
             let (bits, nodad) = if *version == V4 { (24, "") } else { (64, "nodad") };
-            commands[LEFT] += &format!("neigh replace {right} lladdr {} dev gen0 nud permanent\n", lladdr(4));
+            commands[LEFT] +=
+                &format!("neigh replace {right} lladdr {} dev gen0 nud permanent\n", lladdr(4));
             commands[RIGHT] += &format!(
                 "address add {far}/{bits} dev sink0 {nodad}\n\
                  neigh replace {left} lladdr {mac} dev sink0 nud permanent\n\
@@ -208,7 +212,8 @@ impl Lab {
         ip_batch(Some(chain.sink()), &commands[RIGHT]);
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("esp-{}-{number}", std::process::id()));
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("esp-{}-{number}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&folder).unwrap();
         let keys = [(); 2].map(|()| random(case.transform.bytes));
         let _udp = case.udp.then(|| udp_encapsulation(chain.sink(), case.versions()[1]));
@@ -224,8 +229,13 @@ impl Lab {
     }
 
     fn write(&self, name: &str, text: &str) {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.file(name)).unwrap();
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.file(name))
+            .unwrap();
         file.write_all(text.as_bytes()).unwrap();
     }
 
@@ -248,9 +258,15 @@ impl Lab {
             seal += "\nudp_ports = [4500, 4500]";
             open += "\nudp_port = 4500";
         }
-        let both = format!("transform = {:?}\nmode = {mode:?}\nesn = {}", case.transform.ours, case.extended);
+        let both = format!(
+            "transform = {:?}\nmode = {mode:?}\nesn = {}",
+            case.transform.ours, case.extended
+        );
         let stage = |kind| {
-            format!("kind = {kind:?}\nlab = true\nstate_file = {:?}\nbypass = [\"arp\", \"nd\"]", self.file("state"))
+            format!(
+                "kind = {kind:?}\nlab = true\nstate_file = {:?}\nbypass = [\"arp\", \"nd\"]",
+                self.file("state")
+            )
         };
         format!(
             r#"
@@ -314,19 +330,26 @@ selector = ["{right}/{prefix}"]
         if case.extended || other {
             let words = [(case.extended, "esn"), (other, "af-unspec")];
             shared += " flag";
-            words.iter().filter(|(said, _)| *said).for_each(|(_, word)| shared += &format!(" {word}"));
+            words
+                .iter()
+                .filter(|(said, _)| *said)
+                .for_each(|(_, word)| shared += &format!(" {word}"));
         }
         if case.udp {
             shared += " encap espinudp 4500 4500 ";
             shared += if case.versions()[1] == V4 { "0.0.0.0" } else { "::" };
         }
         let mut batch = String::new();
-        for (key, spi, further, from, to) in
-            [(0, TO_LINUX, &case.linux_in, LEFT, RIGHT), (1, FROM_LINUX, &case.linux_out, RIGHT, LEFT)]
-        {
+        for (key, spi, further, from, to) in [
+            (0, TO_LINUX, &case.linux_in, LEFT, RIGHT),
+            (1, FROM_LINUX, &case.linux_out, RIGHT, LEFT),
+        ] {
             // What is said of the one alone comes last, and the window only if it is not among it.
-            let window =
-                if further.contains("replay-window") { String::new() } else { format!("replay-window {window}") };
+            let window = if further.contains("replay-window") {
+                String::new()
+            } else {
+                format!("replay-window {window}")
+            };
             let inner = case.inner.inner();
             batch += &format!(
                 "xfrm state add src {from} dst {to} proto esp spi {spi} mode {mode} aead {aead} 0x{key} 128 {window} \
@@ -356,7 +379,8 @@ selector = ["{right}/{prefix}"]
     #[track_caller]
     fn assert_xfrm_stat(&self, expected: &[(&str, u64)]) {
         let expected = expected.iter().filter(|(_, count)| *count > 0);
-        let expected: BTreeMap<String, u64> = expected.map(|(name, count)| ((*name).to_owned(), *count)).collect();
+        let expected: BTreeMap<String, u64> =
+            expected.map(|(name, count)| ((*name).to_owned(), *count)).collect();
         let sum = |counted: &BTreeMap<String, u64>| counted.values().sum::<u64>();
         let deadline = Instant::now() + LONG;
         while sum(&self.xfrm_stat()) < sum(&expected) && Instant::now() < deadline {
@@ -367,20 +391,24 @@ selector = ["{right}/{prefix}"]
 
     /// The bytes and packets of one of Linux's SAs.
     fn xfrm_used(&self, spi: u32) -> (u64, u64) {
-        let text = run(Command::new("ip").args(["-s", "-n", self.chain.sink().name(), "xfrm", "state"]));
+        let text =
+            run(Command::new("ip").args(["-s", "-n", self.chain.sink().name(), "xfrm", "state"]));
         let after = |text: &str, what: &str| {
             let at = text.find(what).unwrap_or_else(|| panic!("no {what:?} in {text}"));
             text[at + what.len()..].to_owned()
         };
         let used = after(&after(&text, &format!("spi 0x{spi:08x}")), "lifetime current:");
-        let mut numbers = used.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
+        let mut numbers =
+            used.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
         let mut next = || numbers.next().unwrap().parse().unwrap();
         (next(), next())
     }
 
     /// The same of ours, as `ctl sa` has it.
     fn used(&self, spi: u32) -> (u64, u64) {
-        let text = run(Command::new(XDPFWD).args(["ctl", "sa", "--json", "--socket"]).arg(self.file("control")));
+        let text = run(Command::new(XDPFWD)
+            .args(["ctl", "sa", "--json", "--socket"])
+            .arg(self.file("control")));
         let answer: Value = serde_json::from_str(&text).unwrap();
         let sa = answer["sas"].as_array().unwrap().iter().find(|sa| sa["spi"] == spi);
         let sa = sa.unwrap_or_else(|| panic!("no SPI {spi:#x} in {answer}"));
@@ -391,7 +419,9 @@ selector = ["{right}/{prefix}"]
     fn state(&self, key: &str) -> u64 {
         let text = fs::read_to_string(self.file("state")).unwrap();
         let values = text.lines().filter_map(|line| line.split('#').next()?.split_once('='));
-        let mut value = values.filter(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().parse().unwrap());
+        let mut value = values
+            .filter(|(name, _)| name.trim() == key)
+            .map(|(_, value)| value.trim().parse().unwrap());
         value.next().unwrap_or_else(|| panic!("no {key:?} in {text}"))
     }
 
@@ -417,9 +447,13 @@ selector = ["{right}/{prefix}"]
         // What hosts say by themselves over IPv6, to groups, is for no SA and in none.
         let noise = ["no_sa", "unprotected"];
         let dropped = last.report.drops.iter().map(|(reason, count)| (reason.as_str(), *count));
-        let dropped: BTreeMap<&str, u64> =
-            dropped.filter(|(reason, count)| *count > 0 && !(self.case.has_ipv6() && noise.contains(reason))).collect();
-        let expected: BTreeMap<&str, u64> = expected.iter().copied().filter(|(_, count)| *count > 0).collect();
+        let dropped: BTreeMap<&str, u64> = dropped
+            .filter(|(reason, count)| {
+                *count > 0 && !(self.case.has_ipv6() && noise.contains(reason))
+            })
+            .collect();
+        let expected: BTreeMap<&str, u64> =
+            expected.iter().copied().filter(|(_, count)| *count > 0).collect();
         assert_eq!(dropped, expected, "{name}: {}", last.json);
         last
     }
@@ -459,7 +493,8 @@ struct Talk([UdpSocket; 2]);
 
 impl Talk {
     fn new(lab: &Lab) -> Self {
-        let addresses = lab.case.inner.inner().map(|ip| SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 7001));
+        let addresses =
+            lab.case.inner.inner().map(|ip| SocketAddr::new(ip.parse::<IpAddr>().unwrap(), 7001));
         Self([LEFT, RIGHT].map(|side| {
             let open = || {
                 let socket = UdpSocket::bind(addresses[side]).unwrap();
@@ -498,7 +533,9 @@ impl Talk {
     fn assert_arrive(&self, at: usize, expected: impl IntoIterator<Item = u32>, what: &str) {
         let mut expected: Vec<u32> = expected.into_iter().collect();
         let mut arrived: Vec<u32> = Vec::new();
-        while let Some(bytes) = self.next(at, if arrived.len() < expected.len() { LONG } else { QUIET }) {
+        while let Some(bytes) =
+            self.next(at, if arrived.len() < expected.len() { LONG } else { QUIET })
+        {
             let number = u32::from_be_bytes(bytes[..4].try_into().unwrap());
             assert_eq!(bytes, message(number, bytes.len()), "{what}: message {number}");
             arrived.push(number);
@@ -534,7 +571,8 @@ impl Wire {
     /// The next frame of an SPI, if one comes in time.
     fn next(&self, spi: u32, wait: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + wait;
-        setsockopt(&self.socket, ReceiveTimeout, &TimeVal::milliseconds(wait.as_millis() as i64)).unwrap();
+        setsockopt(&self.socket, ReceiveTimeout, &TimeVal::milliseconds(wait.as_millis() as i64))
+            .unwrap();
         let mut bytes = vec![0; 2048];
         while Instant::now() < deadline {
             match recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
@@ -622,7 +660,8 @@ fn corrected(mut frame: Vec<u8>) -> Vec<u8> {
     let length = (frame.len() - 14) as u16;
     frame[16..18].copy_from_slice(&length.to_be_bytes());
     frame[24..26].fill(0);
-    let words = frame[14..34].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let words =
+        frame[14..34].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -653,13 +692,19 @@ fn transfer(lab: &Lab, from: usize) {
     .take(BYTES / 8)
     .flatten()
     .collect();
-    let mut stream = lab.side(from).run(|| TcpStream::connect_timeout(&address, LONG).unwrap()).unwrap();
+    let mut stream =
+        lab.side(from).run(|| TcpStream::connect_timeout(&address, LONG).unwrap()).unwrap();
     stream.set_write_timeout(Some(LONG)).unwrap();
     stream.write_all(&bytes).unwrap();
     drop(stream);
     let received = receiver.join().unwrap();
     let same = received.iter().zip(&bytes).take_while(|(a, b)| a == b).count();
-    assert_eq!((received.len(), same), (BYTES, BYTES), "{}: received, and alike from the beginning", lab.case.name());
+    assert_eq!(
+        (received.len(), same),
+        (BYTES, BYTES),
+        "{}: received, and alike from the beginning",
+        lab.case.name()
+    );
 }
 
 /// Both ends as the case says, and everything through them, both ways.
@@ -688,7 +733,11 @@ fn carries(lab: &Lab) {
         for side in [LEFT, RIGHT] {
             talk.send(side, [length as u32], length);
             let arrived = talk.next(1 - side, LONG);
-            assert_eq!(arrived, Some(message(length as u32, length)), "{name}: {length} bytes from side {side}");
+            assert_eq!(
+                arrived,
+                Some(message(length as u32, length)),
+                "{name}: {length} bytes from side {side}"
+            );
         }
     }
     // Linux knows by itself that one byte more is too much (of what is in no tunnel it does not tell ping over IPv6); the other
@@ -698,8 +747,13 @@ fn carries(lab: &Lab) {
         let arguments = ["-c1", "-W20", "-Mdo", "-s", &(most + 1).to_string(), to];
         let output = lab.side(side).command("ping").args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        let told = text.split("mtu").nth(1).unwrap_or_else(|| panic!("{name}: side {side}: {text}"));
-        let told: String = told.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        let told =
+            text.split("mtu").nth(1).unwrap_or_else(|| panic!("{name}: side {side}: {text}"));
+        let told: String = told
+            .chars()
+            .skip_while(|c| !c.is_ascii_digit())
+            .take_while(char::is_ascii_digit)
+            .collect();
         assert_eq!(told, lab.case.largest().to_string(), "{name}: side {side}: {text}");
     }
     for side in [LEFT, RIGHT] {
@@ -707,7 +761,11 @@ fn carries(lab: &Lab) {
     }
     settle(&running);
     let used = [TO_LINUX, FROM_LINUX].map(|spi| lab.xfrm_used(spi));
-    assert_eq!([TO_LINUX, FROM_LINUX].map(|spi| lab.used(spi)), used, "{name}: bytes and packets, of us and of Linux");
+    assert_eq!(
+        [TO_LINUX, FROM_LINUX].map(|spi| lab.used(spi)),
+        used,
+        "{name}: bytes and packets, of us and of Linux"
+    );
     let last = lab.assert_dropped(running, &[]);
     lab.assert_xfrm_stat(&[]);
     let used = used.map(|(_, packets)| packets);
@@ -740,7 +798,12 @@ fn interval(running: &Running) -> Value {
 }
 
 fn received(report: &Value) -> u64 {
-    report["ports"].as_array().unwrap().iter().map(|port| port["rx_packets"].as_u64().unwrap()).sum()
+    report["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|port| port["rx_packets"].as_u64().unwrap())
+        .sum()
 }
 
 /// Waits until so many packets were received.
@@ -791,7 +854,9 @@ fn files_made_by_the_commands() {
     for (index, name) in ["out.key", "in.key"].into_iter().enumerate() {
         let path = lab.file(name);
         fs::remove_file(&path).unwrap();
-        run(Command::new(XDPFWD).args(["esp", "new-key", "--transform", lab.case.transform.ours]).arg(&path));
+        run(Command::new(XDPFWD)
+            .args(["esp", "new-key", "--transform", lab.case.transform.ours])
+            .arg(&path));
         let key = fs::read_to_string(&path).unwrap().trim().trim_start_matches("0x").to_owned();
         assert_eq!(key.len(), 2 * lab.case.transform.bytes, "{name}");
         lab.keys[index] = key;
@@ -820,7 +885,10 @@ fn numbers_beyond_32_bits() {
         lab.begin_at(&[("next", start), ("highest", start - 1)]);
         carries(&lab);
         let used = [TO_LINUX, FROM_LINUX].map(|spi| lab.xfrm_used(spi).1);
-        assert!(used.iter().all(|packets| start + packets > (high + 1) << 32), "{used:?} packets cross nothing");
+        assert!(
+            used.iter().all(|packets| start + packets > (high + 1) << 32),
+            "{used:?} packets cross nothing"
+        );
         assert_eq!(lab.state("next"), start + used[0], "{}", lab.case.name());
         assert_eq!(lab.state("highest"), start - 1 + used[1], "{}", lab.case.name());
         println!("case: {}: from {start:#x} on, {used:?} packets", lab.case.name());
@@ -858,7 +926,8 @@ fn disorder_around_the_wrap() {
         let ours = right.take(TO_LINUX, COUNT as usize);
         for (frames, whose) in [(&theirs, "Linux"), (&ours, "ours")] {
             let numbers: Vec<u32> = frames.iter().map(|frame| number(frame)).collect();
-            let expected: Vec<u32> = (0..COUNT).map(|index| (start as u32).wrapping_add(index)).collect();
+            let expected: Vec<u32> =
+                (0..COUNT).map(|index| (start as u32).wrapping_add(index)).collect();
             assert_eq!(numbers, expected, "{whose}: the lower halves");
         }
         let unknown = ("XfrmInNoStates", u64::from(COUNT));
@@ -874,7 +943,10 @@ fn disorder_around_the_wrap() {
         until_received(&running, 3 * u64::from(COUNT));
         lab.assert_dropped(running, &[("replay", u64::from(COUNT))]);
         assert_eq!(lab.state("highest"), start - 1 + u64::from(COUNT));
-        println!("case: {COUNT} packets around {:#x}, out of order, and replayed", (high + 1) << 32);
+        println!(
+            "case: {COUNT} packets around {:#x}, out of order, and replayed",
+            (high + 1) << 32
+        );
     }
 }
 
@@ -896,7 +968,11 @@ fn linux_refuses_what_it_should() {
         talk.send(LEFT, 1..=MANY, 64);
         let all = right.take(TO_LINUX, MANY as usize);
         let numbers: Vec<u32> = all.iter().map(|frame| number(frame)).collect();
-        assert_eq!(numbers, (1..=MANY).collect::<Vec<_>>(), "{name}: sequence numbers of a first run");
+        assert_eq!(
+            numbers,
+            (1..=MANY).collect::<Vec<_>>(),
+            "{name}: sequence numbers of a first run"
+        );
         let frames = &all[..COUNT as usize];
         let (count, mut unknown) = (u64::from(COUNT), u64::from(MANY));
         // Without an SA.
@@ -911,7 +987,11 @@ fn linux_refuses_what_it_should() {
         talk.assert_arrive(RIGHT, 1..=COUNT, &name);
         wan.put(frames);
         let counted = |altered, refused| {
-            [("XfrmInNoStates", unknown), ("XfrmInStateProtoError", altered), ("XfrmInStateSeqError", refused)]
+            [
+                ("XfrmInNoStates", unknown),
+                ("XfrmInStateProtoError", altered),
+                ("XfrmInStateSeqError", refused),
+            ]
         };
         lab.assert_xfrm_stat(&counted(count, count));
         talk.assert_arrive(RIGHT, [], &format!("{name}: replayed"));
@@ -1040,7 +1120,8 @@ fn fragments() {
     let running = lab.start();
     // The host is told what fits, and from then on sends fragments that do.
     talk.send(LEFT, [1], lab.case.largest() - 27);
-    let route = || run(Command::new("ip").args(["-n", lab.side(LEFT).name(), "route", "get", "10.77.0.2"]));
+    let route =
+        || run(Command::new("ip").args(["-n", lab.side(LEFT).name(), "route", "get", "10.77.0.2"]));
     until("the host knows what fits", || route().contains(&format!(" mtu {}", lab.case.largest())));
     let told = talk.0[LEFT].take_error().unwrap().and_then(|error| error.raw_os_error());
     assert_eq!(told, Some(Errno::EMSGSIZE as i32));
@@ -1051,7 +1132,11 @@ fn fragments() {
     until_received(&running, 1 + 3 + 3);
     talk.assert_arrive(LEFT, [], "fragments of ESP");
     let last = lab.assert_dropped(running, &[("esp_fragment", 3)]);
-    println!("case: {}: a packet of {LARGE} bytes each way: {}", lab.case.name(), last.json["drops"]);
+    println!(
+        "case: {}: a packet of {LARGE} bytes each way: {}",
+        lab.case.name(),
+        last.json["drops"]
+    );
 
     let lab = Lab::new(Case::new(AES_128, V4, None));
     let talk = Talk::new(&lab);
@@ -1092,7 +1177,11 @@ fn a_crash_repeats_nothing() {
         // In the order of the wire: ours first.
         for frame in right.take(TO_LINUX, COUNT as usize) {
             let at = esp(&frame).unwrap().at;
-            assert!(numbers.insert(number(&frame)), "run {run}: number {:#x} again", number(&frame));
+            assert!(
+                numbers.insert(number(&frame)),
+                "run {run}: number {:#x} again",
+                number(&frame)
+            );
             assert!(ivs.insert(frame[at + 8..at + 16].to_vec()), "run {run}: an IV again");
         }
         talk.send(RIGHT, [u32::MAX - run], 64);
@@ -1106,7 +1195,11 @@ fn a_crash_repeats_nothing() {
         assert_eq!(refused.iter().sum::<u64>(), u64::from(run), "run {run}: {dropped}");
         running.signal(Signal::SIGKILL);
         running.wait();
-        println!("case: run {run}, killed: {} numbers, {} IVs, {refused:?} refused", numbers.len(), ivs.len());
+        println!(
+            "case: run {run}, killed: {} numbers, {} IVs, {refused:?} refused",
+            numbers.len(),
+            ivs.len()
+        );
     }
     lab.assert_xfrm_stat(&[]);
 }
@@ -1152,8 +1245,13 @@ fn limits_of_linux() {
 
 #[test]
 fn limits_of_ours() {
-    let limits = [format!("hard_packets = {ALLOWED}"), format!("hard_bytes = {}", u64::from(ALLOWED) * PACKET)];
-    for (side, limit) in [LEFT, RIGHT].into_iter().flat_map(|side| limits.iter().map(move |limit| (side, limit))) {
+    let limits = [
+        format!("hard_packets = {ALLOWED}"),
+        format!("hard_bytes = {}", u64::from(ALLOWED) * PACKET),
+    ];
+    for (side, limit) in
+        [LEFT, RIGHT].into_iter().flat_map(|side| limits.iter().map(move |limit| (side, limit)))
+    {
         let mut case = Case::plain();
         let told = if side == LEFT { &mut case.seal } else { &mut case.open };
         told.clone_from(limit);
@@ -1184,7 +1282,10 @@ fn limits_of_ours() {
             lab.assert_dropped(running, &over);
         }
         lab.assert_xfrm_stat(&[]);
-        println!("case: {limit}, of what we {}: {over:?}", if side == LEFT { "seal" } else { "open" });
+        println!(
+            "case: {limit}, of what we {}: {over:?}",
+            if side == LEFT { "seal" } else { "open" }
+        );
     }
 }
 

@@ -22,8 +22,12 @@ fn the_core_is_isolated() {
     let told = std::fs::read_to_string("/proc/cmdline").unwrap();
     assert!(told.contains(ISOLATES_CORE_1), "{told:?}");
     let namespace = Namespace::create("isolated").unwrap();
-    apply(&namespace, "ip link add near type veth peer name far && ip link set near up && ip link set far up");
+    apply(
+        &namespace,
+        "ip link add near type veth peer name far && ip link set near up && ip link set far up",
+    );
     let config = Config::new(CORE_1);
-    Examined::of(&namespace, &["--no-probe", "--config", config.path()]).assert_ok("host", "isolation");
+    Examined::of(&namespace, &["--no-probe", "--config", config.path()])
+        .assert_ok("host", "isolation");
     println!("case: {ISOLATES_CORE_1}: core 1 is isolated and has no tick");
 }

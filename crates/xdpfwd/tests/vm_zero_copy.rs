@@ -43,17 +43,22 @@ fn forwards_as(near: [&'static str; 2], queues: u16, engine: &str, mode: &str) -
         assert_eq!(*zero_copy, mode == "zero-copy", "{socket:?}: {sockets:?}");
     }
     // Each of several queues is to have something to do. (Drivers count what native XDP sees.)
-    let by_queue = || if queues > 1 { near.map(|near| cables.by_queue(near, queues)) } else { Default::default() };
+    let by_queue = || {
+        if queues > 1 { near.map(|near| cables.by_queue(near, queues)) } else { Default::default() }
+    };
     let before = by_queue();
     let arrived = cables.exchange(300);
     let after = by_queue();
-    let idle = before.iter().flatten().zip(after.iter().flatten()).any(|(before, after)| after <= before);
+    let idle =
+        before.iter().flatten().zip(after.iter().flatten()).any(|(before, after)| after <= before);
     assert!(!idle, "a queue had nothing to do: {before:?}, then {after:?}");
     let (ended, last) = running.stop();
     assert!(ended.status.success(), "{ended:?}");
     assert_modes(&last.json, mode);
     assert_all_carried(&cables, &last, arrived);
-    println!("case: {near:?}, {queues} queue(s), {engine:?}: {mode}, ss agrees; {arrived:?} packets arrived");
+    println!(
+        "case: {near:?}, {queues} queue(s), {engine:?}: {mode}, ss agrees; {arrived:?} packets arrived"
+    );
     last
 }
 
@@ -90,7 +95,9 @@ fn two_queues_share_the_umem() {
 /// Adds a filter in the XDP program, with one rule, to a configuration.
 fn with_filter(config: &str, rule: &str) -> String {
     let config = config.replace("to = \"wan\"", "to = \"wan\"\nstages = [\"fw\"]");
-    format!("{config}\n[stage.fw]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\nrules = [{rule:?}]\n")
+    format!(
+        "{config}\n[stage.fw]\nkind = \"filter\"\nplace = \"kernel\"\ndefault = \"drop\"\nrules = [{rule:?}]\n"
+    )
 }
 
 /// The code for `keep` is verified only for ports that have rules.
@@ -124,7 +131,9 @@ fn a_filter_in_the_kernel_drops_and_is_exchanged() {
         let running = Running::of(forwarder, Config::new(""));
         std::fs::write(config.path(), text("accept proto udp")).unwrap();
         running.signal(Signal::SIGHUP);
-        until("it is reloaded", || running.forwarder.stderr().iter().any(|line| line.contains("reloaded")));
+        until("it is reloaded", || {
+            running.forwarder.stderr().iter().any(|line| line.contains("reloaded"))
+        });
         cables.wait_for_carriers();
         let arrived = cables.exchange(300);
         assert_eq!(arrived, [PACKETS, PACKETS], "{near:?}: {:#?}", running.forwarder.stderr());
@@ -133,8 +142,15 @@ fn a_filter_in_the_kernel_drops_and_is_exchanged() {
         last.assert_conserved();
         assert_modes(&last.json, best());
         let lan = &last.json["ports"][0];
-        assert_eq!((&lan["xdp_dropped"], &lan["rx_packets"]), (&PACKETS.into(), &PACKETS.into()), "{lan}");
-        println!("case: {near:?}: {}, dropped in the kernel, then accepted by the next program", best());
+        assert_eq!(
+            (&lan["xdp_dropped"], &lan["rx_packets"]),
+            (&PACKETS.into(), &PACKETS.into()),
+            "{lan}"
+        );
+        println!(
+            "case: {near:?}: {}, dropped in the kernel, then accepted by the next program",
+            best()
+        );
     }
 }
 
@@ -192,7 +208,10 @@ fn a_link_that_goes_down_and_up_forwards_again_and_no_frame_is_lost() {
         assert_modes(&last.json, best());
         let frames = &last.json["frames"];
         assert_eq!(frames["leaked"], 0, "{frames}");
-        println!("case: {near:?}, both links down and up under load in {}: forwards, {frames}", best());
+        println!(
+            "case: {near:?}, both links down and up under load in {}: forwards, {frames}",
+            best()
+        );
     }
 }
 
@@ -205,7 +224,8 @@ fn twenty_restarts_under_load() {
         let mut received = 0;
         for _ in 0..20 {
             // Not `start`, which waits for the links: igb's take seconds, and a start does not.
-            let running = Running::try_start_in(&[XDPFWD], &cables.forwarder, &cables.config(1, ""));
+            let running =
+                Running::try_start_in(&[XDPFWD], &cables.forwarder, &cables.config(1, ""));
             let running = running.unwrap_or_else(|error| panic!("{error}"));
             let (ended, last) = running.stop();
             assert!(ended.status.success(), "{ended:?}");
@@ -221,7 +241,10 @@ fn twenty_restarts_under_load() {
         assert_forwards(&cables);
         let (_, last) = running.stop();
         last.assert_conserved();
-        println!("case: {near:?}, 20 restarts under load in {}: {received} packets met one", best());
+        println!(
+            "case: {near:?}, 20 restarts under load in {}: {received} packets met one",
+            best()
+        );
     }
 }
 
@@ -252,14 +275,17 @@ fn a_port_without_zero_copy_takes_the_others_along_and_is_named() {
     }
     let summary = String::from_utf8(output.stdout).unwrap();
     assert!(summary.contains(decided) && summary.contains("no zero-copy"), "{summary}");
-    println!("case: p0 without a DMA device: said at the start and in the report:\n{stderr}\n{summary}");
+    println!(
+        "case: p0 without a DMA device: said at the start and in the report:\n{stderr}\n{summary}"
+    );
 }
 
 #[test]
 fn zero_copy_that_is_demanded_and_cannot_be_had_is_refused_with_the_reason() {
     let cables = Cables::new(["v0", "p0"]);
     let config = support::Config::new(&cables.config(1, r#"mode = "zero-copy""#));
-    let output = cables.forwarder.command(XDPFWD).args(["--config", config.path()]).output().unwrap();
+    let output =
+        cables.forwarder.command(XDPFWD).args(["--config", config.path()]).output().unwrap();
     let stderr = support::stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     let named = if kernel_has_zero_copy() { "p0" } else { "v0" };

@@ -5,7 +5,8 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::abi::{
-    BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_XDP, BpfLinkCreate, BpfLinkUpdate, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE,
+    BPF_LINK_CREATE, BPF_LINK_UPDATE, BPF_XDP, BpfLinkCreate, BpfLinkUpdate, XDP_FLAGS_DRV_MODE,
+    XDP_FLAGS_SKB_MODE,
 };
 
 /// Where in the receive path an XDP program runs.
@@ -39,7 +40,12 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io
     };
     // SAFETY: the attributes are readable for their size. Unsafe: foreign call.
     let fd = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attributes, mem::size_of::<BpfLinkCreate>())
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_CREATE,
+            &raw const attributes,
+            mem::size_of::<BpfLinkCreate>(),
+        )
     };
     if fd < 0 {
         return Err(io::Error::last_os_error());
@@ -58,7 +64,12 @@ impl XdpLink {
         };
         // SAFETY: the attributes are readable for their size. Unsafe: foreign call.
         let result = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_LINK_UPDATE, &raw const attributes, mem::size_of::<BpfLinkUpdate>())
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_LINK_UPDATE,
+                &raw const attributes,
+                mem::size_of::<BpfLinkUpdate>(),
+            )
         };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }

@@ -28,7 +28,8 @@ impl BareRings {
     pub fn new(umem: &Umem, sizes: Sizes) -> (Self, FakeKernel) {
         let slot = Slot::new(0).expect("0 is below 126");
         let (rings, kernel) = FakeKernel::rings(umem, slot, sizes);
-        let free = FreeList::full((0..umem.frames()).rev().map(|chunk| umem.region().join(chunk, 0)));
+        let free =
+            FreeList::full((0..umem.frames()).rev().map(|chunk| umem.region().join(chunk, 0)));
         let empty = Descriptor { addr: 0, len: 0, options: 0 };
         let within = u64::from(umem.frame_size()) - 1;
         let mut bare = Self { rings, free, batch: [empty; Batch::CAPACITY], len: 0, within };
@@ -88,7 +89,8 @@ mod tests {
 
     #[test]
     fn every_chunk_goes_round() {
-        let config = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
+        let config =
+            UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, _pool) = Umem::new(&config).unwrap();
         let sizes = Sizes { start: u32::MAX - 100, ..Sizes::default() };
         let (mut rings, kernel) = BareRings::new(&umem, sizes);
@@ -116,7 +118,8 @@ mod tests {
 
     #[test]
     fn the_kernels_side_alone_does_as_much_as_with_a_user() {
-        let config = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
+        let config =
+            UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, _pool) = Umem::new(&config).unwrap();
         let (_rings, kernel) = BareRings::new(&umem, Sizes::default());
         for n in [1, 8, 64].repeat(20) {

@@ -90,7 +90,10 @@ impl Drop for Completions {
 
 impl fmt::Debug for Completions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Completions").field("len", &self.len()).field("capacity", &self.capacity).finish()
+        f.debug_struct("Completions")
+            .field("len", &self.len())
+            .field("capacity", &self.capacity)
+            .finish()
     }
 }
 
@@ -100,7 +103,8 @@ mod tests {
     use crate::{HugePages, UmemConfig};
 
     fn umem() -> (Umem, Pool) {
-        Umem::new(&UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap()
+        Umem::new(&UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() })
+            .unwrap()
     }
 
     fn queue_of(umem: &Umem, pool: &mut Pool, frames: usize) -> EgressQueue {
@@ -119,7 +123,10 @@ mod tests {
         let mut queue = queue_of(&umem, &mut pool, 10);
         let mut completions = Completions::new(&umem, 8).unwrap();
         completions.take_sent(6, &mut queue);
-        assert_eq!((completions.len(), completions.room(), queue.len(), pool.len()), (6, 2, 4, 246));
+        assert_eq!(
+            (completions.len(), completions.room(), queue.len(), pool.len()),
+            (6, 2, 4, 246)
+        );
         let ownership = umem.ownership();
         assert_eq!((ownership.pool, ownership.held, ownership.tx), (246, 4, 6));
         assert_eq!(completions.give_back(&mut pool), 6);

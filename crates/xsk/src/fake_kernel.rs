@@ -203,7 +203,13 @@ impl FakeKernel {
     /// # Panics
     /// If `index` is not below 126 or another port of the UMEM has it, a size is not a power of two, or the pool is of another
     /// UMEM.
-    pub fn port_with(umem: &Umem, pool: &mut Pool, index: u32, sizes: Sizes, behaviour: Behaviour) -> (XskPort, Self) {
+    pub fn port_with(
+        umem: &Umem,
+        pool: &mut Pool,
+        index: u32,
+        sizes: Sizes,
+        behaviour: Behaviour,
+    ) -> (XskPort, Self) {
         assert!(umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
         let slot = Slot::new(index).expect("a UMEM has at most 126 ports");
         assert!(umem.region().claim(slot), "another port of this UMEM has index {index}");
@@ -224,8 +230,9 @@ impl FakeKernel {
         });
         // SAFETY: both sides keep `memory`, behind fields that are dropped before it; each ring's ends are taken once.
         // Unsafe because the ends hold addresses.
-        let ((user_fill, fill), (completion, user_completion), (rx, user_rx), (user_tx, tx)) =
-            unsafe { (memory.fill.ends(), memory.completion.ends(), memory.rx.ends(), memory.tx.ends()) };
+        let ((user_fill, fill), (completion, user_completion), (rx, user_rx), (user_tx, tx)) = unsafe {
+            (memory.fill.ends(), memory.completion.ends(), memory.rx.ends(), memory.tx.ends())
+        };
         let rings = Rings {
             fill: user_fill,
             completion: user_completion,
@@ -341,7 +348,11 @@ impl FakeKernel {
         let mut reservation = side.rx.reserve(n);
         let mut posted = side.fill.peek(reservation.granted());
         for address in posted.by_ref() {
-            reservation.push(Descriptor { addr: address + u64::from(XDP_PACKET_HEADROOM), len, options: 0 });
+            reservation.push(Descriptor {
+                addr: address + u64::from(XDP_PACKET_HEADROOM),
+                len,
+                options: 0,
+            });
         }
         posted.release();
         reservation.commit()
@@ -474,7 +485,11 @@ impl Side {
         }
         let now = self.wakeups;
         // As `xsk_cq_reserve_locked`: nothing is sent for whose completion there is no place in the ring.
-        let places = self.completion.reserve(u32::MAX).granted().saturating_sub(self.completing.len() as u32);
+        let places = self
+            .completion
+            .reserve(u32::MAX)
+            .granted()
+            .saturating_sub(self.completing.len() as u32);
         let left = self.behaviour.vanishes_after.unwrap_or(u32::MAX);
         let mut sending = self.tx.peek(self.behaviour.budget.min(places).min(left));
         for descriptor in sending.by_ref() {
@@ -499,7 +514,8 @@ impl Side {
         }
 
         let Some(delay) = self.behaviour.completion_delay else { return };
-        let due = self.completing.iter().take_while(|(_, sent)| now.wrapping_sub(*sent) >= delay).count();
+        let due =
+            self.completing.iter().take_while(|(_, sent)| now.wrapping_sub(*sent) >= delay).count();
         let due = due.min(self.behaviour.completions_per_wakeup as usize);
         let mut completions = self.completion.reserve(due as u32);
         for (address, _) in self.completing.drain(..completions.granted() as usize) {
@@ -547,16 +563,31 @@ fn is_sending(umem: &Umem, slot: Slot, descriptor: &Descriptor) -> bool {
 
 fn write(umem: &Umem, address: u64, packet: &[u8]) {
     let region = umem.region();
-    assert!(address as usize + packet.len() <= region.len(), "the fill ring holds an address outside the UMEM");
+    assert!(
+        address as usize + packet.len() <= region.len(),
+        "the fill ring holds an address outside the UMEM"
+    );
     // SAFETY: within the mapping, and in a chunk that user space has posted, so that no frame stands for it. Unsafe because
     // it plays the device that writes to memory behind Rust's back.
-    unsafe { region.base().add(address as usize).as_ptr().copy_from_nonoverlapping(packet.as_ptr(), packet.len()) };
+    unsafe {
+        region
+            .base()
+            .add(address as usize)
+            .as_ptr()
+            .copy_from_nonoverlapping(packet.as_ptr(), packet.len())
+    };
 }
 
 fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
     let mut packet = vec![0; len];
     // SAFETY: the caller checked (`is_sending`) that the range lies within one chunk of the mapping, and that user space has
     // posted it, so that no frame stands for it. Unsafe because it plays the device.
-    unsafe { umem.region().base().add(address as usize).as_ptr().copy_to_nonoverlapping(packet.as_mut_ptr(), len) };
+    unsafe {
+        umem.region()
+            .base()
+            .add(address as usize)
+            .as_ptr()
+            .copy_to_nonoverlapping(packet.as_mut_ptr(), len)
+    };
     packet
 }

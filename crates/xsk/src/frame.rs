@@ -98,7 +98,13 @@ impl Frame {
     /// As for [`new`](Self::new), and `data` is where the chunk begins, plus the headroom, come by from the region's base: it
     /// is moved within the whole chunk.
     #[inline]
-    pub(crate) unsafe fn at(data: NonNull<u8>, region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
+    pub(crate) unsafe fn at(
+        data: NonNull<u8>,
+        region: NonNull<Region>,
+        chunk: u32,
+        headroom: u16,
+        len: u16,
+    ) -> Self {
         Self { data, region, chunk, headroom, len }
     }
 
@@ -279,7 +285,8 @@ mod tests {
     }
 
     fn edit() -> impl Strategy<Value = Edit> {
-        (any::<u8>(), prop_oneof![4 => 0..700usize, 1 => 0..5000usize]).prop_map(|(kind, n)| Edit::decode(kind, n))
+        (any::<u8>(), prop_oneof![4 => 0..700usize, 1 => 0..5000usize])
+            .prop_map(|(kind, n)| Edit::decode(kind, n))
     }
 
     proptest! {

@@ -21,7 +21,11 @@ impl Mapping {
     /// # Safety
     /// At `base` there are `len` bytes, readable and writable, for as long as `owner` lives.
     #[cfg(feature = "xsk-rs")]
-    pub(crate) unsafe fn of_owner(base: NonNull<u8>, len: usize, owner: Box<dyn std::any::Any>) -> Self {
+    pub(crate) unsafe fn of_owner(
+        base: NonNull<u8>,
+        len: usize,
+        owner: Box<dyn std::any::Any>,
+    ) -> Self {
         Self { base, len, owner: Some(owner) }
     }
 
@@ -39,11 +43,14 @@ impl Mapping {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh mapping at an address of the kernel's choosing touches nothing that exists. Unsafe because it
         // is a foreign call.
-        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
+        let base = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
+        };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap returned address 0"))?;
+        let base =
+            NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap returned address 0"))?;
         Ok(Self {
             base,
             len,
@@ -88,7 +95,10 @@ impl Drop for Mapping {
 const HUGE_PAGE: usize = 2 << 20;
 
 /// Maps so many bytes, touches every page, and returns whether reserved huge pages back them.
-pub(crate) fn map(bytes: usize, huge_pages: HugePages) -> Result<(OwnedFd, Mapping, bool), UmemError> {
+pub(crate) fn map(
+    bytes: usize,
+    huge_pages: HugePages,
+) -> Result<(OwnedFd, Mapping, bool), UmemError> {
     if huge_pages != HugePages::Off {
         // Whole pages; the few chunks' worth behind the end are not used.
         let rounded = bytes.next_multiple_of(HUGE_PAGE);
@@ -97,7 +107,9 @@ pub(crate) fn map(bytes: usize, huge_pages: HugePages) -> Result<(OwnedFd, Mappi
             Err(source) if huge_pages == HugePages::On => {
                 return Err(UmemError::HugePages { bytes, pages: rounded / HUGE_PAGE, source });
             }
-            Err(error) => tracing::debug!(%error, bytes, "no reserved huge pages for the UMEM; taking normal ones"),
+            Err(error) => {
+                tracing::debug!(%error, bytes, "no reserved huge pages for the UMEM; taking normal ones")
+            }
         }
     }
     let (memfd, memory) = map_memfd(bytes, 0).map_err(|source| UmemError::Map { bytes, source })?;

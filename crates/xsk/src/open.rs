@@ -83,7 +83,9 @@ pub enum OpenError {
     #[error("{0} queues on one worker: must be between 1 and {max}; give it fewer, or use more workers", max = Slot::MAX)]
     Queues(usize),
     /// The UMEM is too small for that many queues.
-    #[error("{frames} frames for {queues} queues: must be at least {least}, one batch each way for every queue")]
+    #[error(
+        "{frames} frames for {queues} queues: must be at least {least}, one batch each way for every queue"
+    )]
     TooFewFrames {
         /// Frames asked for.
         frames: u32,
@@ -130,7 +132,9 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The memory may not be pinned.
-    #[error("the kernel may not pin {bytes} bytes for the UMEM: {source}; raise `ulimit -l`, or grant CAP_IPC_LOCK")]
+    #[error(
+        "the kernel may not pin {bytes} bytes for the UMEM: {source}; raise `ulimit -l`, or grant CAP_IPC_LOCK"
+    )]
     Pin {
         /// Bytes of the UMEM.
         bytes: usize,
@@ -154,7 +158,13 @@ pub enum OpenError {
 impl Builder {
     /// A builder for ports on a UMEM like this.
     pub fn new(umem: UmemConfig) -> Self {
-        Self { umem, mode: BindMode::Auto, busy_poll: false, patience: Duration::from_secs(3), queues: Vec::new() }
+        Self {
+            umem,
+            mode: BindMode::Auto,
+            busy_poll: false,
+            patience: Duration::from_secs(3),
+            queues: Vec::new(),
+        }
     }
 
     /// How to bind; [`BindMode::Auto`] if not said.
@@ -189,7 +199,10 @@ impl Builder {
     }
 
     /// Opens them all in the best mode that all can do.
-    fn open_with<P>(&self, open_all: impl Fn(u16) -> Result<Opened<P>, OpenError>) -> Result<Opened<P>, OpenError> {
+    fn open_with<P>(
+        &self,
+        open_all: impl Fn(u16) -> Result<Opened<P>, OpenError>,
+    ) -> Result<Opened<P>, OpenError> {
         let queues = self.queues.len();
         if queues == 0 || queues > Slot::MAX as usize {
             return Err(OpenError::Queues(queues));
@@ -203,9 +216,14 @@ impl Builder {
             return open_all(libc::XDP_COPY);
         }
         match open_all(libc::XDP_ZEROCOPY) {
-            Err(OpenError::NoZeroCopy { interface, queue, source }) if self.mode == BindMode::Auto => {
+            Err(OpenError::NoZeroCopy { interface, queue, source })
+                if self.mode == BindMode::Auto =>
+            {
                 let opened = open_all(libc::XDP_COPY)?;
-                Ok(Opened { fallback: Some(Fallback { interface, queue, error: source }), ..opened })
+                Ok(Opened {
+                    fallback: Some(Fallback { interface, queue, error: source }),
+                    ..opened
+                })
             }
             result => result,
         }
@@ -222,18 +240,25 @@ impl Builder {
             let slot = Slot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
             let socket = Socket::new().map_err(|error| queue.socket_error(error))?;
             if first.is_none() {
-                socket.register(umem.region()).map_err(|error| queue.register_error(error, &umem))?;
+                socket
+                    .register(umem.region())
+                    .map_err(|error| queue.register_error(error, &umem))?;
             }
-            let rings = socket.map_rings(sizes).map_err(|error| queue.error("making the rings", error))?;
+            let rings =
+                socket.map_rings(sizes).map_err(|error| queue.error("making the rings", error))?;
             let kernel = Box::new(socket.clone());
             // The UMEM is new: no slot of it is taken.
             umem.region().claim(slot);
             let mut port = XskPort::new(&umem, slot, kernel, rings, sizes.fill, self.busy_poll);
             port.refill(&mut pool);
 
-            queue.bind(&socket, mode, first.as_ref(), deadline).map_err(|error| self.bind_error(queue, mode, error))?;
+            queue
+                .bind(&socket, mode, first.as_ref(), deadline)
+                .map_err(|error| self.bind_error(queue, mode, error))?;
             self.tune(&socket, queue, sizes);
-            let got = socket.is_zero_copy().map_err(|error| queue.error("reading the mode (XDP_OPTIONS)", error))?;
+            let got = socket
+                .is_zero_copy()
+                .map_err(|error| queue.error("reading the mode (XDP_OPTIONS)", error))?;
             if got {
                 port.set_zero_copy();
             }
@@ -271,12 +296,18 @@ impl Builder {
     fn bind_error(&self, queue: &Queue, mode: u16, source: io::Error) -> OpenError {
         let interface = queue.interface.clone();
         match source.raw_os_error() {
-            Some(libc::EBUSY) => OpenError::Busy { interface, queue: queue.queue, waited: self.patience },
+            Some(libc::EBUSY) => {
+                OpenError::Busy { interface, queue: queue.queue, waited: self.patience }
+            }
             Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
             Some(libc::ENODEV) => queue.error("bind: the interface is gone", source),
             // Drivers say it in many ways: EOPNOTSUPP, EINVAL, ENOMEM, ENOSPC, the kernel's own 524.
-            _ if mode == libc::XDP_ZEROCOPY => OpenError::NoZeroCopy { interface, queue: queue.queue, source },
-            Some(libc::EINVAL) => queue.error("bind: does the interface have this queue? `ethtool -l` tells", source),
+            _ if mode == libc::XDP_ZEROCOPY => {
+                OpenError::NoZeroCopy { interface, queue: queue.queue, source }
+            }
+            Some(libc::EINVAL) => {
+                queue.error("bind: does the interface have this queue? `ethtool -l` tells", source)
+            }
             _ => queue.error("bind", source),
         }
     }
@@ -284,12 +315,21 @@ impl Builder {
 
 impl Queue {
     /// Binds; a queue that is busy is tried again until the deadline.
-    fn bind(&self, socket: &Socket, mode: u16, first: Option<&Socket>, deadline: Instant) -> io::Result<()> {
+    fn bind(
+        &self,
+        socket: &Socket,
+        mode: u16,
+        first: Option<&Socket>,
+        deadline: Instant,
+    ) -> io::Result<()> {
         // Mode and wake-up come from the first bind; passing them again is an error (`xsk_bind`).
-        let flags = if first.is_some() { libc::XDP_SHARED_UMEM } else { mode | libc::XDP_USE_NEED_WAKEUP };
+        let flags =
+            if first.is_some() { libc::XDP_SHARED_UMEM } else { mode | libc::XDP_USE_NEED_WAKEUP };
         loop {
             match socket.bind(self.ifindex, self.queue, flags, first) {
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
+                {
                     thread::sleep(Duration::from_millis(5));
                 }
                 result => return result,

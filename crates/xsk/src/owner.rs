@@ -171,7 +171,11 @@ impl Owners {
 
     /// The chunks with this owner, by number.
     pub(crate) fn chunks_of(&self, owner: Owner) -> impl Iterator<Item = u32> + '_ {
-        self.0.iter().enumerate().filter(move |(_, cell)| cell.get() == owner).map(|(chunk, _)| chunk as u32)
+        self.0
+            .iter()
+            .enumerate()
+            .filter(move |(_, cell)| cell.get() == owner)
+            .map(|(chunk, _)| chunk as u32)
     }
 }
 
@@ -206,6 +210,9 @@ mod tests {
         let mut back = vec![];
         owners.close(slot, |chunk| back.push(chunk));
         assert_eq!(back, [1]);
-        assert_eq!(format!("{:?} {:?}", Owner::fill(slot), Owner::tx(slot)), "fill of port 5 tx of port 5");
+        assert_eq!(
+            format!("{:?} {:?}", Owner::fill(slot), Owner::tx(slot)),
+            "fill of port 5 tx of port 5"
+        );
     }
 }

@@ -57,7 +57,12 @@ impl Umem {
         Ok(Self::made_of(config, memory, None, huge))
     }
 
-    fn made_of(config: &UmemConfig, memory: Mapping, memfd: Option<OwnedFd>, huge: bool) -> (Self, Pool) {
+    fn made_of(
+        config: &UmemConfig,
+        memory: Mapping,
+        memfd: Option<OwnedFd>,
+        huge: bool,
+    ) -> (Self, Pool) {
         let umem = Self::of(Region::new(config, memory, memfd, huge));
         let pool = Pool::full(umem.clone());
         (umem, pool)
@@ -126,7 +131,11 @@ impl Pool {
     /// Takes `n` chunks out of the pool (all, if there are fewer) for the kernel's fill ring: the address of each. An address
     /// that is not asked for stays the pool's on record, and is lost.
     #[inline]
-    pub(crate) fn take_for_fill(&mut self, slot: Slot, n: u32) -> impl ExactSizeIterator<Item = u64> {
+    pub(crate) fn take_for_fill(
+        &mut self,
+        slot: Slot,
+        n: u32,
+    ) -> impl ExactSizeIterator<Item = u64> {
         let chunks = self.umem.region().chunks();
         self.free.take(n as usize).map(move |chunk| {
             chunks.set(chunk, Owner::fill(slot));

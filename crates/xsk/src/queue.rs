@@ -101,10 +101,15 @@ impl EgressQueue {
     }
 
     #[inline]
-    fn extend(&mut self, frames: impl IntoIterator<Item = Frame>, mut refused: impl FnMut(Refused)) {
+    fn extend(
+        &mut self,
+        frames: impl IntoIterator<Item = Frame>,
+        mut refused: impl FnMut(Refused),
+    ) {
         // By value while the frames move: for all the compiler knows, each that is written could be a change of the queue.
         let (mask, end) = (self.places.len() - 1, self.head.wrapping_add(self.capacity));
-        let (places, region, mut tail) = (&mut *self.places, NonNull::from(self.umem.region()), self.tail);
+        let (places, region, mut tail) =
+            (&mut *self.places, NonNull::from(self.umem.region()), self.tail);
         for frame in frames {
             let why = if tail == end {
                 Refused::Full(frame)
@@ -215,7 +220,10 @@ impl Drop for Drain<'_> {
 
 impl fmt::Debug for EgressQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EgressQueue").field("len", &self.len()).field("capacity", &self.capacity).finish()
+        f.debug_struct("EgressQueue")
+            .field("len", &self.len())
+            .field("capacity", &self.capacity)
+            .finish()
     }
 }
 
@@ -230,7 +238,8 @@ mod tests {
     use crate::{HugePages, Pool, UmemConfig};
 
     fn umem() -> (Umem, Pool) {
-        Umem::new(&UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap()
+        Umem::new(&UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() })
+            .unwrap()
     }
 
     fn frame(pool: &mut Pool, len: usize) -> Frame {
@@ -325,7 +334,8 @@ mod tests {
         for len in [60, 60, 5, 60] {
             batch.push(frame(&mut pool, len)).unwrap();
         }
-        let shown = catch_unwind(AssertUnwindSafe(|| queue.push_batch(&mut batch, |why| panic!("{why}"))));
+        let shown =
+            catch_unwind(AssertUnwindSafe(|| queue.push_batch(&mut batch, |why| panic!("{why}"))));
         assert!(shown.is_err());
         // The runt went with the panic; what came after it is still in the batch.
         assert_eq!((queue.len(), umem.lost(), umem.held()), (2, 1, 3));

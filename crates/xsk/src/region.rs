@@ -22,11 +22,24 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    pub(crate) fn new(config: &UmemConfig, memory: Mapping, memfd: Option<OwnedFd>, huge: bool) -> Self {
+    pub(crate) fn new(
+        config: &UmemConfig,
+        memory: Mapping,
+        memfd: Option<OwnedFd>,
+        huge: bool,
+    ) -> Self {
         let &UmemConfig { frame_size, frames, .. } = config;
         // Frames are views of these bytes.
         assert!(memory.len() >= config.bytes(), "a mapping of {} bytes is too short", memory.len());
-        Self { memory, frame_size, frames, owners: Owners::new(frames), _memfd: memfd, huge, slots: Cell::new(0) }
+        Self {
+            memory,
+            frame_size,
+            frames,
+            owners: Owners::new(frames),
+            _memfd: memfd,
+            huge,
+            slots: Cell::new(0),
+        }
     }
 
     pub(crate) fn base(&self) -> NonNull<u8> {
@@ -58,7 +71,12 @@ impl Region {
     /// By value, for a loop.
     #[inline]
     pub(crate) fn chunks(&self) -> Chunks<'_> {
-        Chunks { region: self, base: self.base(), owners: self.owners.cells(), shift: self.frame_size.trailing_zeros() }
+        Chunks {
+            region: self,
+            base: self.base(),
+            owners: self.owners.cells(),
+            shift: self.frame_size.trailing_zeros(),
+        }
     }
 
     /// As [`Chunks::split`].

@@ -327,7 +327,8 @@ pub(crate) mod heap {
         /// Moves the counter as a user would who puts `n` entries in, and writes none.
         #[cfg(feature = "fake-kernel")]
         pub(crate) fn pretend_produced(&self, n: u32) {
-            self.producer.store(self.producer.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
+            self.producer
+                .store(self.producer.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
         }
 
         /// Moves the counter as a user would who takes all entries out, and reads none.
@@ -381,7 +382,12 @@ mod tests {
         ring::check(
             4,
             0,
-            [Step::Produce { reserve: 4, write: 1, extend: true, commit: true }, produce(4), consume(4), produce(4)],
+            [
+                Step::Produce { reserve: 4, write: 1, extend: true, commit: true },
+                produce(4),
+                consume(4),
+                produce(4),
+            ],
         );
     }
 
@@ -395,8 +401,16 @@ mod tests {
     #[test]
     fn a_full_ring_grants_what_is_free() {
         for back in 0..8 {
-            let steps =
-                [produce(3), produce(3), produce(1), consume(8), produce(9), consume(1), produce(2), consume(8)];
+            let steps = [
+                produce(3),
+                produce(3),
+                produce(1),
+                consume(8),
+                produce(9),
+                consume(1),
+                produce(2),
+                consume(8),
+            ];
             ring::check(4, 0u32.wrapping_sub(back), steps);
         }
     }
@@ -434,7 +448,8 @@ mod tests {
                 while next < ENTRIES {
                     let mut reservation = producer.reserve(1 + (next % 40) as u32);
                     if next % 3 == 0 {
-                        let values: Vec<u64> = (next..next + u64::from(reservation.granted())).collect();
+                        let values: Vec<u64> =
+                            (next..next + u64::from(reservation.granted())).collect();
                         next += values.len() as u64;
                         // SAFETY: a vector's iterator knows how long it is. Unsafe: others may not.
                         unsafe { reservation.extend(values.into_iter()) };

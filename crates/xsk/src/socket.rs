@@ -65,16 +65,23 @@ impl Socket {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_COMPLETION_RING, &sizes.completion)?;
         self.set(libc::SOL_XDP, libc::XDP_RX_RING, &sizes.rx)?;
         self.set(libc::SOL_XDP, libc::XDP_TX_RING, &sizes.tx)?;
-        let (offsets, known) = self.get::<libc::xdp_mmap_offsets>(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)?;
+        let (offsets, known) =
+            self.get::<libc::xdp_mmap_offsets>(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)?;
         if known < mem::size_of::<libc::xdp_mmap_offsets>() {
             // Before Linux 5.4: no flags to be woken by, and the offsets that there are lie elsewhere in the struct.
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
 
         let fill = self.map_ring::<u64>(sizes.fill, &offsets.fr, libc::XDP_UMEM_PGOFF_FILL_RING)?;
-        let completion = self.map_ring::<u64>(sizes.completion, &offsets.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING)?;
-        let rx = self.map_ring::<Descriptor>(sizes.rx, &offsets.rx, libc::XDP_PGOFF_RX_RING as u64)?;
-        let tx = self.map_ring::<Descriptor>(sizes.tx, &offsets.tx, libc::XDP_PGOFF_TX_RING as u64)?;
+        let completion = self.map_ring::<u64>(
+            sizes.completion,
+            &offsets.cr,
+            libc::XDP_UMEM_PGOFF_COMPLETION_RING,
+        )?;
+        let rx =
+            self.map_ring::<Descriptor>(sizes.rx, &offsets.rx, libc::XDP_PGOFF_RX_RING as u64)?;
+        let tx =
+            self.map_ring::<Descriptor>(sizes.tx, &offsets.tx, libc::XDP_PGOFF_TX_RING as u64)?;
         // SAFETY: each layout describes a ring that the kernel just made and mapped, and is used once; the maps are kept
         // beside the ends. Unsafe because the ends hold addresses.
         unsafe {
@@ -98,7 +105,9 @@ impl Socket {
         // A mapping begins on a page, so what is aligned within it is aligned. The kernel puts the counters in front.
         let counter = |offset: u64| offset.is_multiple_of(4) && offset + 4 <= offsets.desc;
         let counters = [offsets.producer, offsets.consumer, offsets.flags];
-        if !counters.into_iter().all(counter) || !offsets.desc.is_multiple_of(mem::align_of::<T>() as u64) {
+        if !counters.into_iter().all(counter)
+            || !offsets.desc.is_multiple_of(mem::align_of::<T>() as u64)
+        {
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
         let map = RingMap::new(self.0.as_fd(), len, page_offset)?;
@@ -116,7 +125,13 @@ impl Socket {
 
     /// Binds to a queue. `flags` are `XDP_ZEROCOPY` or `XDP_COPY`, with `XDP_USE_NEED_WAKEUP`; or, with the socket that
     /// registered the UMEM in `shared`, `XDP_SHARED_UMEM` alone: the rest is inherited.
-    pub(crate) fn bind(&self, ifindex: u32, queue: u32, flags: u16, shared: Option<&Socket>) -> io::Result<()> {
+    pub(crate) fn bind(
+        &self,
+        ifindex: u32,
+        queue: u32,
+        flags: u16,
+        shared: Option<&Socket>,
+    ) -> io::Result<()> {
         let address = libc::sockaddr_xdp {
             sxdp_family: libc::AF_XDP as u16,
             sxdp_flags: flags,
@@ -172,8 +187,15 @@ impl Socket {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
         // SAFETY: the value is writable for its size. Unsafe: foreign call.
-        let result =
-            unsafe { libc::getsockopt(self.0.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &mut size) };
+        let result = unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                level,
+                option,
+                value.as_mut_ptr().cast(),
+                &mut size,
+            )
+        };
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -189,14 +211,23 @@ impl Kernel for Socket {
 
     fn wake_tx(&mut self) -> io::Result<()> {
         // SAFETY: no buffer is passed. Unsafe: foreign call.
-        let result = unsafe { libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };
+        let result = unsafe {
+            libc::sendto(self.0.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0)
+        };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     fn wake_rx(&mut self) -> io::Result<()> {
         // SAFETY: no buffer is passed. Unsafe: foreign call.
         let result = unsafe {
-            libc::recvfrom(self.0.as_raw_fd(), ptr::null_mut(), 0, libc::MSG_DONTWAIT, ptr::null_mut(), ptr::null_mut())
+            libc::recvfrom(
+                self.0.as_raw_fd(),
+                ptr::null_mut(),
+                0,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+                ptr::null_mut(),
+            )
         };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
@@ -207,7 +238,9 @@ impl Kernel for Socket {
 
     fn statistics(&self) -> KernelCounters {
         // It fails only for a socket that is none; zeros then.
-        let Ok((statistics, _)) = self.get::<libc::xdp_statistics>(libc::SOL_XDP, libc::XDP_STATISTICS) else {
+        let Ok((statistics, _)) =
+            self.get::<libc::xdp_statistics>(libc::SOL_XDP, libc::XDP_STATISTICS)
+        else {
             return KernelCounters::default();
         };
         KernelCounters {
@@ -243,7 +276,8 @@ impl RingMap {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap returned address 0"))?;
+        let base =
+            NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap returned address 0"))?;
         Ok(Self { base, len })
     }
 }

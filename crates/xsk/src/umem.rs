@@ -113,7 +113,11 @@ impl Drop for Umem {
         if held > 0 {
             // Before anything else that could fail: from here on nothing unmaps it.
             mem::forget(Rc::clone(&self.0));
-            tracing::warn!(held, bytes = self.bytes(), "frames outlive their UMEM: its memory stays mapped");
+            tracing::warn!(
+                held,
+                bytes = self.bytes(),
+                "frames outlive their UMEM: its memory stays mapped"
+            );
         }
     }
 }
@@ -145,17 +149,23 @@ mod tests {
             assert_eq!(error.to_string(), format!("frame size {frame_size}: must be 2048 or 4096"));
         }
         for frames in [0, 255, (1 << 20) + 1, u32::MAX] {
-            assert!(matches!(Umem::new(&UmemConfig { frames, ..small() }), Err(UmemError::Frames { .. })));
+            assert!(matches!(
+                Umem::new(&UmemConfig { frames, ..small() }),
+                Err(UmemError::Frames { .. })
+            ));
         }
     }
 
     #[test]
     fn huge_pages_fall_back_or_say_what_is_missing() {
-        let (umem, _pool) = Umem::new(&UmemConfig { huge_pages: HugePages::Auto, ..small() }).unwrap();
+        let (umem, _pool) =
+            Umem::new(&UmemConfig { huge_pages: HugePages::Auto, ..small() }).unwrap();
         assert_eq!(umem.bytes(), 256 * 2048);
         match Umem::new(&UmemConfig { huge_pages: HugePages::On, ..small() }) {
             Ok((umem, _)) => assert!(umem.is_huge()),
-            Err(error) => assert!(error.to_string().contains("sysctl -w vm.nr_hugepages=1"), "{error}"),
+            Err(error) => {
+                assert!(error.to_string().contains("sysctl -w vm.nr_hugepages=1"), "{error}")
+            }
         }
     }
 
@@ -167,8 +177,10 @@ mod tests {
             let inode = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap()).to_string();
             move || {
                 let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-                maps.lines()
-                    .any(|line| line.split_whitespace().nth(4) == Some(&inode) && line.contains("memfd:xdpfwd-umem"))
+                maps.lines().any(|line| {
+                    line.split_whitespace().nth(4) == Some(&inode)
+                        && line.contains("memfd:xdpfwd-umem")
+                })
             }
         };
         let (umem, pool) = Umem::new(&small()).unwrap();

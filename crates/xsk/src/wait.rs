@@ -37,7 +37,8 @@ impl Waker {
     pub fn clear(&self) -> bool {
         let mut count = [0u8; 8];
         // SAFETY: eight writable bytes. Unsafe: foreign call. It fails when there was none: nothing to forget.
-        let read = unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        let read =
+            unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
         read == count.len() as isize
     }
 }
@@ -59,7 +60,8 @@ impl WaitSet {
     pub fn wait(&mut self, at_most: Duration) {
         let timeout = at_most.as_millis().min(i32::MAX as u128) as libc::c_int;
         // SAFETY: the array is ours and of this length. Unsafe: foreign call.
-        let ready = unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, timeout) };
+        let ready =
+            unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, timeout) };
         if ready < 0 {
             // A signal: poll has written nothing.
             self.0.iter_mut().for_each(|entry| entry.revents = 0);

@@ -133,7 +133,9 @@ impl XskPort {
         // SAFETY: `hand_over` found the chunk to exist and to have been in our fill ring, so no frame stands for it; `split`
         // has the address lie in it, at the offset, and offset and length are within the chunk. Unsafe because it makes the
         // token that stands for the bytes.
-        Some(unsafe { chunks.frame(descriptor.addr, chunk as u32, offset as u16, descriptor.len as u16) })
+        Some(unsafe {
+            chunks.frame(descriptor.addr, chunk as u32, offset as u16, descriptor.len as u16)
+        })
     }
 
     /// The chunk that a completion stands for, if the kernel had it to give. The address is that of the descriptor: the
@@ -222,8 +224,11 @@ impl Port for XskPort {
             // A descriptor that was refused names no frame of ours, so it takes none out of the fill ring.
             self.filled -= came;
             self.counters.rx_packets += u64::from(came);
-            self.counters.rx_bytes +=
-                into.places()[before..].iter().flatten().map(|frame| frame.len() as u64).sum::<u64>();
+            self.counters.rx_bytes += into.places()[before..]
+                .iter()
+                .flatten()
+                .map(|frame| frame.len() as u64)
+                .sum::<u64>();
             self.counters.invalid_descriptors += u64::from(entries - came);
         }
         self.unannounced |= self.refill(pool);
@@ -288,7 +293,8 @@ impl Port for XskPort {
         }
         let (chunks, slot) = (self.umem.region().chunks(), self.slot);
         let mut peek = self.rings.completion.peek(self.sending);
-        let back = pool.push_all(peek.by_ref().filter_map(|address| Self::completed(chunks, slot, address)));
+        let back = pool
+            .push_all(peek.by_ref().filter_map(|address| Self::completed(chunks, slot, address)));
         let entries = peek.read();
         if entries > 0 {
             peek.release();

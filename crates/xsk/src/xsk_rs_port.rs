@@ -106,7 +106,9 @@ impl XskRsPort {
                 return self.filled > before;
             }
             let chunks = self.umem.region().chunks();
-            for (place, address) in self.scratch.iter_mut().zip(pool.take_for_fill(self.slot, missing)) {
+            for (place, address) in
+                self.scratch.iter_mut().zip(pool.take_for_fill(self.slot, missing))
+            {
                 *place = self.descriptors[chunks.split(address).0 as usize];
             }
             // SAFETY: each descriptor is of a chunk of this UMEM that was just taken out of the pool, so that nobody else has
@@ -219,7 +221,10 @@ impl Port for XskRsPort {
         for descriptor in &self.scratch[..entries] {
             let len = descriptor.lengths().data() as u32;
             let descriptor = Descriptor { addr: descriptor.addr() as u64, len, options: 0 };
-            let Some(frame) = XskPort::accept(self.umem.region().chunks(), self.slot, descriptor) else { continue };
+            let Some(frame) = XskPort::accept(self.umem.region().chunks(), self.slot, descriptor)
+            else {
+                continue;
+            };
             prefetch_for_write(&frame);
             bytes += frame.len() as u64;
             came += 1;
@@ -272,7 +277,8 @@ impl Port for XskRsPort {
             let mut completed = 0;
             for descriptor in &self.scratch[..entries] {
                 let chunks = self.umem.region().chunks();
-                if let Some(chunk) = XskPort::completed(chunks, self.slot, descriptor.addr() as u64) {
+                if let Some(chunk) = XskPort::completed(chunks, self.slot, descriptor.addr() as u64)
+                {
                     pool.push(chunk);
                     completed += 1;
                 }
@@ -354,7 +360,8 @@ mod tests {
     #[test]
     fn a_packet_is_moved_to_where_it_can_be_sent_from_and_stays_what_it_is() {
         const PLACE: usize = XDP_PACKET_HEADROOM as usize;
-        let config = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
+        let config =
+            UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (_umem, mut pool) = Umem::new(&config).unwrap();
         for len in [14usize, 60, 1514, 1792] {
             for headroom in [0, 1, 200, 255, 256, 257, 300, 2048 - len] {
@@ -374,7 +381,11 @@ mod tests {
                 frame.append(len).unwrap().copy_from_slice(&packet);
                 assert_eq!(frame.headroom(), headroom);
                 assert!(XskRsPort::put_in_place(&mut frame));
-                assert_eq!((frame.headroom(), &frame[..]), (PLACE, &packet[..]), "{len} bytes at {headroom}");
+                assert_eq!(
+                    (frame.headroom(), &frame[..]),
+                    (PLACE, &packet[..]),
+                    "{len} bytes at {headroom}"
+                );
                 pool.free(frame).unwrap();
             }
         }

@@ -223,7 +223,10 @@ fn a_reservation_and_a_peek_that_are_dropped_change_nothing() {
             let seen: Vec<u64> = consumer.end.peek(2).collect();
             let came = consume(&mut consumer.end, 1, next);
             assert!(came >= seen.len().min(1) as u64, "what was only looked at is gone");
-            assert!(seen.iter().copied().eq(next..next + seen.len() as u64), "{seen:?} from {next} on");
+            assert!(
+                seen.iter().copied().eq(next..next + seen.len() as u64),
+                "{seen:?} from {next} on"
+            );
             next += came;
         }
         let published = producing.join().unwrap();

@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel, Lost, Sizes};
 use xdpfwd_xsk::oracle::frame::Edit;
 use xdpfwd_xsk::oracle::port::{Step, World, assert_conserved};
-use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig, XskPort, oracle};
+use xdpfwd_xsk::{
+    Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig, XskPort, oracle,
+};
 
 fn umem(frames: u32) -> (Umem, Pool) {
     Umem::new(&UmemConfig { frames, huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap()
@@ -94,7 +96,8 @@ fn what_the_tx_ring_cannot_take_stays_in_the_queue() {
         port.transmit(&mut queue);
         port.reclaim(&mut pool);
     }
-    let order: Vec<u64> = kernel.take_sent().iter().map(|p| u64::from_be_bytes(p[..8].try_into().unwrap())).collect();
+    let order: Vec<u64> =
+        kernel.take_sent().iter().map(|p| u64::from_be_bytes(p[..8].try_into().unwrap())).collect();
     assert_eq!(order, (0..200).collect::<Vec<_>>());
     assert_conserved(&umem, &pool, &[&port], 0);
 }
@@ -111,7 +114,8 @@ fn a_kick_that_fails_is_repeated_without_new_frames() {
     let (umem, mut pool) = umem(256);
     let errors = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO];
     let behaviour = Behaviour { errors: errors.into(), ..Behaviour::default() };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour);
+    let (mut port, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour);
     let mut queue = EgressQueue::new(&umem, 64);
     queue_one(&mut pool, &mut queue);
     while port.counters().tx_retries < errors.len() as u64 {
@@ -136,7 +140,8 @@ fn kicks_that_change_nothing_do_not_come_by_the_thousand() {
     let dry = Behaviour { wants_rx_wakeup: true, ..deaf.clone() };
     for behaviour in answers.into_iter().chain([deaf, dry]) {
         let (umem, mut pool) = umem(256);
-        let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour.clone());
+        let (mut port, kernel) =
+            FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour.clone());
         let mut queue = EgressQueue::new(&umem, 64);
         queue_one(&mut pool, &mut queue);
         let start = Instant::now();
@@ -146,7 +151,11 @@ fn kicks_that_change_nothing_do_not_come_by_the_thousand() {
         }
         // 10, 20, 40, … 640 µs: seven in the first 1.3 ms; for transmission, and for reception.
         let most = 2 * (8 + start.elapsed().as_micros() / 640);
-        assert!(u128::from(kernel.wakeups()) <= most, "{} wake-ups, at most {most}: {behaviour:?}", kernel.wakeups());
+        assert!(
+            u128::from(kernel.wakeups()) <= most,
+            "{} wake-ups, at most {most}: {behaviour:?}",
+            kernel.wakeups()
+        );
     }
 }
 
@@ -179,7 +188,8 @@ fn a_kick_is_not_put_off_when_there_is_a_reason() {
 fn packets_that_the_interface_throws_away_are_counted() {
     let (umem, mut pool) = umem(256);
     let behaviour = Behaviour { errors: [libc::EBUSY, libc::EBUSY].into(), ..Behaviour::default() };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour);
+    let (mut port, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour);
     let mut queue = EgressQueue::new(&umem, 64);
     for number in 0..5 {
         let mut frame = pool.alloc().unwrap();
@@ -238,7 +248,10 @@ fn a_small_budget_is_no_reason_to_wait_for_the_next_turn() {
     }
     assert_eq!(port.transmit(&mut queue), 256);
     assert_eq!(kernel.take_sent().len(), 256);
-    assert_eq!((port.unsent(), port.counters().syscalls, port.counters().tx_retries), (false, 8, 0));
+    assert_eq!(
+        (port.unsent(), port.counters().syscalls, port.counters().tx_retries),
+        (false, 8, 0)
+    );
 }
 
 #[test]
@@ -258,7 +271,11 @@ fn no_wake_up_that_was_not_asked_for() {
     kernel.set(Behaviour { wants_rx_wakeup: true, ..Behaviour::default() });
     let mut batch = Batch::new();
     port.receive(&mut batch, &mut pool);
-    assert_eq!((kernel.wakeups(), port.counters().syscalls), (1, 1), "the fill ring's flag is heeded");
+    assert_eq!(
+        (kernel.wakeups(), port.counters().syscalls),
+        (1, 1),
+        "the fill ring's flag is heeded"
+    );
 }
 
 #[test]
@@ -266,7 +283,14 @@ fn a_lying_kernel_is_refused_and_counted() {
     let (umem, mut pool) = umem(256);
     let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
     let free = 2048 * 200; // a chunk that is in the pool
-    let lies = [(free + 256, 60), (u64::MAX, 60), (256 * 2048, 60), (2048 + 2000, 60), (2048, 5000), (0, u32::MAX)];
+    let lies = [
+        (free + 256, 60),
+        (u64::MAX, 60),
+        (256 * 2048, 60),
+        (2048 + 2000, 60),
+        (2048, 5000),
+        (0, u32::MAX),
+    ];
     for (address, len) in lies {
         assert!(kernel.deliver_descriptor(address, len));
     }
@@ -308,7 +332,11 @@ fn a_closed_port_gives_its_frames_back() {
     assert_eq!(Box::new(gone).close(&mut pool), 40);
     assert_eq!((umem.ownership().closed, umem.ownership().tx), (40, 0));
     assert_eq!(pool.len() as u64 + 40 + stays.census().total(), 1024);
-    assert_eq!(kernel.deliver(&packet(0)), Err(Lost::FillRingEmpty), "it writes to nothing that was taken back");
+    assert_eq!(
+        kernel.deliver(&packet(0)),
+        Err(Lost::FillRingEmpty),
+        "it writes to nothing that was taken back"
+    );
 }
 
 #[test]
@@ -327,9 +355,15 @@ fn the_kernels_losses_are_counted() {
 /// Two ports through all that can happen to frames, in an order that a person chose.
 #[test]
 fn every_way_that_a_frame_can_go() {
-    let mut world = World::new(2048, Sizes { fill: 64, start: 0u32.wrapping_sub(40), ..Sizes::default() });
+    let mut world =
+        World::new(2048, Sizes { fill: 64, start: 0u32.wrapping_sub(40), ..Sizes::default() });
     let silent = Behaviour { completion_delay: None, ..Behaviour::default() };
-    let in_part = Behaviour { budget: 7, completions_per_wakeup: 3, completion_delay: Some(2), ..Behaviour::default() };
+    let in_part = Behaviour {
+        budget: 7,
+        completions_per_wakeup: 3,
+        completion_delay: Some(2),
+        ..Behaviour::default()
+    };
     let thrown = Behaviour { errors: [libc::EBUSY, libc::EBUSY].into(), ..Behaviour::default() };
     let deaf = Behaviour { ignored_wakeups: u32::MAX, ..Behaviour::default() };
     let down = Behaviour { answer: Some(libc::ENETDOWN), ..Behaviour::default() };
@@ -362,7 +396,14 @@ fn every_way_that_a_frame_can_go() {
             world.step(step);
         }
     }
-    for step in [Step::Close(1), Step::Open(1), Step::Vanish(0), Step::Transmit(0), Step::DropPort(0), Step::Open(0)] {
+    for step in [
+        Step::Close(1),
+        Step::Open(1),
+        Step::Vanish(0),
+        Step::Transmit(0),
+        Step::DropPort(0),
+        Step::Open(0),
+    ] {
         world.step(step);
     }
     world.finish();

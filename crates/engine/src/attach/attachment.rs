@@ -41,8 +41,10 @@ impl Attachment {
         mode: Mode,
     ) -> Result<(Self, Option<io::Error>), StartError> {
         if !port.io.takes_by_xdp() {
-            let sockets = PacketSocket::open_queues(interface.index, port.queues)
-                .map_err(|source| StartError::Packet { interface: interface.name.clone(), source })?;
+            let sockets =
+                PacketSocket::open_queues(interface.index, port.queues).map_err(|source| {
+                    StartError::Packet { interface: interface.name.clone(), source }
+                })?;
             return Ok((Self::Packet(sockets), None));
         }
         let program = XdpProgram::load(port.queues, &port.keep, image)?;
@@ -51,12 +53,17 @@ impl Attachment {
             Mode::Skb => (attach(AttachMode::Skb), AttachMode::Skb, None),
             Mode::ZeroCopy | Mode::Copy => (attach(AttachMode::Native), AttachMode::Native, None),
             Mode::Auto => match attach(AttachMode::Native) {
-                Err(error) if lacks_native_xdp(&error) => (attach(AttachMode::Skb), AttachMode::Skb, Some(error)),
+                Err(error) if lacks_native_xdp(&error) => {
+                    (attach(AttachMode::Skb), AttachMode::Skb, Some(error))
+                }
                 result => (result, AttachMode::Native, None),
             },
         };
         let link = link.map_err(|error| refused(interface, mode, error))?;
-        Ok((Self::Xdp(Box::new(LoadedProgram { link: Some(link), mode: attached, program })), fallback))
+        Ok((
+            Self::Xdp(Box::new(LoadedProgram { link: Some(link), mode: attached, program })),
+            fallback,
+        ))
     }
 
     /// Where the XDP program runs, if there is one.
@@ -78,7 +85,9 @@ impl Attachment {
     /// Sends a queue's packets to a socket, by number: with packet sockets, to its own.
     pub(crate) fn direct(&self, queue: u16, socket: i32) -> Result<(), String> {
         match self {
-            Self::Xdp(attached) => attached.program.direct(queue, socket).map_err(|error| format!("{error:#}")),
+            Self::Xdp(attached) => {
+                attached.program.direct(queue, socket).map_err(|error| format!("{error:#}"))
+            }
             Self::Packet(sockets) => {
                 let socket = sockets.get(usize::from(queue)).ok_or("no socket for the queue")?;
                 socket.start().map_err(|error| error.to_string())
@@ -142,14 +151,19 @@ impl Attachment {
 
     /// Loads a program with another image, or none, to take the place of the one that is attached. `None` if there is no
     /// program, and no image either.
-    pub(crate) fn successor(&self, image: Option<&Arc<XdpImage>>) -> Result<Option<Successor>, String> {
+    pub(crate) fn successor(
+        &self,
+        image: Option<&Arc<XdpImage>>,
+    ) -> Result<Option<Successor>, String> {
         match (self, image) {
             (Self::Xdp(attached), _) => match attached.program.successor(image) {
                 Ok(successor) => Ok(Some(successor)),
                 Err(error) => Err(format!("{error:#}")),
             },
             (Self::Packet(_), None) => Ok(None),
-            (Self::Packet(_), Some(_)) => Err("there is no XDP program that a stage could run in".to_owned()),
+            (Self::Packet(_), Some(_)) => {
+                Err("there is no XDP program that a stage could run in".to_owned())
+            }
         }
     }
 
@@ -184,9 +198,13 @@ fn refused(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
         }
         _ if source.raw_os_error() == Some(EOPNOTSUPP) => {
             // Some drivers answer this when it is only the MTU.
-            let at_mtu = mtu.filter(|&mtu| mtu > 1500).map_or(String::new(), |mtu| format!(" with MTU {mtu}"));
+            let at_mtu = mtu
+                .filter(|&mtu| mtu > 1500)
+                .map_or(String::new(), |mtu| format!(" with MTU {mtu}"));
             StartError::Unsupported {
-                what: format!("{interface}: its driver has no native XDP{at_mtu}, which mode \"{mode}\" takes"),
+                what: format!(
+                    "{interface}: its driver has no native XDP{at_mtu}, which mode \"{mode}\" takes"
+                ),
                 fix: "set mode = \"skb\", or \"auto\"".into(),
             }
         }
@@ -226,7 +244,10 @@ mod tests {
             for mode in [Mode::Copy, Mode::ZeroCopy] {
                 let text = refused(errno, mode);
                 assert!(parts.iter().all(|part| text.contains(part)), "{text}");
-                assert!(text.contains(&format!("mode \"{mode}\"")) && text.contains("\"auto\""), "{text}");
+                assert!(
+                    text.contains(&format!("mode \"{mode}\"")) && text.contains("\"auto\""),
+                    "{text}"
+                );
             }
             assert!(lacks_native_xdp(&io::Error::from_raw_os_error(errno)));
         }

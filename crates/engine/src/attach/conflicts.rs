@@ -75,20 +75,20 @@ pub(crate) fn of_interface(interface: &Interface) -> Option<AttachedProgram> {
     })?;
     let name = ProgInfoIter::default().find(|program| program.id == id);
     let name = name.map(|program| program.name.to_string_lossy().into_owned());
-    let holding =
-        |open: Open| matches!(open, Open::Link { program, ifindex } if program == id && ifindex == interface.index);
+    let holding = |open: Open| matches!(open, Open::Link { program, ifindex } if program == id && ifindex == interface.index);
     let holders = processes_with(holding);
     let keeper = if holders.is_empty() {
         let mut links = LinkInfoIter::default();
         let link = links.find(|link| {
-            link.prog_id == id && matches!(&link.info, LinkTypeInfo::Xdp(xdp) if xdp.ifindex == interface.index)
+            link.prog_id == id
+                && matches!(&link.info, LinkTypeInfo::Xdp(xdp) if xdp.ifindex == interface.index)
         });
         match link {
             Some(link) => Keeper::Link(link.id),
             // Who may list programs may list links: there is none.
-            None if name.is_some() => {
-                Keeper::Nobody(processes_with(|open| matches!(open, Open::Program { id: program } if program == id)))
-            }
+            None if name.is_some() => Keeper::Nobody(processes_with(
+                |open| matches!(open, Open::Program { id: program } if program == id),
+            )),
             None => Keeper::Unknown,
         }
     } else {
@@ -107,12 +107,15 @@ impl AttachedProgram {
     pub fn fix(&self) -> String {
         match &self.keeper {
             Keeper::Processes(processes) => {
-                let pids: Vec<_> = processes.iter().map(|process| process.pid.to_string()).collect();
+                let pids: Vec<_> =
+                    processes.iter().map(|process| process.pid.to_string()).collect();
                 format!("kill {}", pids.join(" "))
             }
             Keeper::Link(link) => format!("bpftool link detach id {link}"),
             Keeper::Nobody(_) => format!("ip link set dev {} {} off", self.interface, self.place),
-            Keeper::Unknown => format!("as root, who sees who holds it: xdpfwd doctor {}", self.interface),
+            Keeper::Unknown => {
+                format!("as root, who sees who holds it: xdpfwd doctor {}", self.interface)
+            }
         }
     }
 }
@@ -139,7 +142,11 @@ fn attached(ifindex: u32) -> Option<(u32, &'static str)> {
     // The descriptor stands for a program to attach; to ask, none is needed.
     let stdin = io::stdin();
     let found = Xdp::new(stdin.as_fd()).query(i32::try_from(ifindex).ok()?, XdpFlags::NONE).ok()?;
-    let places = [(found.drv_prog_id, "xdp"), (found.skb_prog_id, "xdpgeneric"), (found.hw_prog_id, "xdpoffload")];
+    let places = [
+        (found.drv_prog_id, "xdp"),
+        (found.skb_prog_id, "xdpgeneric"),
+        (found.hw_prog_id, "xdpoffload"),
+    ];
     places.into_iter().find(|(id, _)| *id != 0)
 }
 
@@ -185,15 +192,20 @@ fn processes(mut wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
     let mut processes = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let folder = entry.path();
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
         if !wanted(&folder) {
             continue;
         }
         let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
-        let name: String = name.trim_end().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        let name: String =
+            name.trim_end().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         let threads = fs::read_dir(folder.join("task")).into_iter().flatten().flatten();
-        let namespaces = threads.filter_map(|thread| fs::read_link(thread.path().join("ns/net")).ok());
-        let elsewhere = own.is_some() && !namespaces.into_iter().any(|namespace| Some(namespace) == own);
+        let namespaces =
+            threads.filter_map(|thread| fs::read_link(thread.path().join("ns/net")).ok());
+        let elsewhere =
+            own.is_some() && !namespaces.into_iter().any(|namespace| Some(namespace) == own);
         processes.push(Process { pid, name, elsewhere });
     }
     processes.sort_by_key(|process| process.pid);
@@ -202,7 +214,8 @@ fn processes(mut wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
 
 /// Whether this is the PID namespace that every process is in (`PROC_PID_INIT_INO`).
 fn sees_all_processes() -> bool {
-    fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
+    fs::read_link("/proc/self/ns/pid")
+        .is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
 }
 
 /// Whether a line of /proc/PID/maps is a ring that only AF_XDP sockets have: its place in the "file" says so
@@ -211,7 +224,8 @@ fn sees_all_processes() -> bool {
 fn is_af_xdp_ring(line: &str) -> bool {
     let mut fields = line.split_whitespace();
     let (offset, path) = (fields.nth(2), fields.nth(2));
-    path.is_some_and(|path| path.starts_with("socket:[")) && matches!(offset, Some("100000000" | "180000000"))
+    path.is_some_and(|path| path.starts_with("socket:["))
+        && matches!(offset, Some("100000000" | "180000000"))
 }
 
 /// What is said of an interface that another program is on.
@@ -235,7 +249,8 @@ impl fmt::Display for AttachedProgram {
         let off = format_args!("`ip link set dev {interface} {place} off`");
         match keeper {
             Keeper::Processes(processes) => {
-                let pids: Vec<_> = processes.iter().map(|process| process.pid.to_string()).collect();
+                let pids: Vec<_> =
+                    processes.iter().map(|process| process.pid.to_string()).collect();
                 let (list, pids) = (list(processes), pids.join(" "));
                 write!(f, "held by {list}; end what holds it, and it goes as well: `kill {pids}`")
             }
@@ -244,9 +259,15 @@ impl fmt::Display for AttachedProgram {
                 "through BPF link {link}, which no process that can be seen from here holds (it is pinned to a file, or held \
                  in another container); `bpftool link detach id {link}` takes it off"
             ),
-            Keeper::Nobody(open) if open.is_empty() => write!(f, "and no process holds it there; {off} takes it off"),
+            Keeper::Nobody(open) if open.is_empty() => {
+                write!(f, "and no process holds it there; {off} takes it off")
+            }
             Keeper::Nobody(open) => {
-                write!(f, "and stays until somebody takes it off with {off}; in use by {}", list(open))
+                write!(
+                    f,
+                    "and stays until somebody takes it off with {off}; in use by {}",
+                    list(open)
+                )
             }
             Keeper::Unknown => write!(
                 f,
@@ -274,7 +295,11 @@ impl fmt::Display for QueueHolders {
                 )?;
             }
             processes => {
-                write!(f, "these processes have one: {}; `ss --xdp -p` tells which it is, {KERNEL}", list(processes))?;
+                write!(
+                    f,
+                    "these processes have one: {}; `ss --xdp -p` tells which it is, {KERNEL}",
+                    list(processes)
+                )?;
             }
         }
         if self.some_hidden {
@@ -305,7 +330,8 @@ mod tests {
 
     fn program(keeper: Keeper) -> String {
         let name = Some("filter".into());
-        AttachedProgram { interface: "eth1".into(), id: 7, name, place: "xdpgeneric", keeper }.to_string()
+        AttachedProgram { interface: "eth1".into(), id: 7, name, place: "xdpgeneric", keeper }
+            .to_string()
     }
 
     #[test]
@@ -316,14 +342,21 @@ mod tests {
         assert_eq!(Open::parse(&link.replace("\txdp", "\ttcx")), None);
         let program = "pos:\t0\nflags:\t02000002\nprog_type:\t6\nprog_jited:\t1\nprog_id:\t12\n";
         assert_eq!(Open::parse(program), Some(Open::Program { id: 12 }));
-        for other in ["", "pos:\t0\nmap_type:\t17\nmap_id:\t3\n", "prog_id:\tx\n", "link_type:\txdp\nprog_id:\t1\n"] {
+        for other in [
+            "",
+            "pos:\t0\nmap_type:\t17\nmap_id:\t3\n",
+            "prog_id:\tx\n",
+            "link_type:\txdp\nprog_id:\t1\n",
+        ] {
             assert_eq!(Open::parse(other), None, "{other}");
         }
     }
 
     #[test]
     fn rings_of_af_xdp_are_told_from_other_mappings() {
-        let line = |offset: &str, path: &str| format!("7f1c60000000-7f1c60011000 rw-s {offset} 00:08 34567   {path}");
+        let line = |offset: &str, path: &str| {
+            format!("7f1c60000000-7f1c60011000 rw-s {offset} 00:08 34567   {path}")
+        };
         assert!(is_af_xdp_ring(&line("100000000", "socket:[34567]")));
         assert!(is_af_xdp_ring(&line("180000000", "socket:[34567]")));
         assert!(!is_af_xdp_ring(&line("00000000", "socket:[34567]")), "perhaps AF_PACKET's");
@@ -335,9 +368,9 @@ mod tests {
     #[test]
     fn every_answer_says_what_to_do() {
         let said = program(Keeper::Processes(vec![process(12, "first"), process(34, "second")]));
-        assert!(
-            said.starts_with("XDP program 7 \"filter\" is attached to eth1, held by first (pid 12), second (pid 34)")
-        );
+        assert!(said.starts_with(
+            "XDP program 7 \"filter\" is attached to eth1, held by first (pid 12), second (pid 34)"
+        ));
         assert!(said.ends_with("`kill 12 34`"), "{said}");
         let off = "`ip link set dev eth1 xdpgeneric off`";
         let said = program(Keeper::Nobody(vec![]));
@@ -345,7 +378,10 @@ mod tests {
         let said = program(Keeper::Nobody(vec![process(12, "loader")]));
         assert!(said.contains("in use by loader (pid 12)") && said.contains(off), "{said}");
         let said = program(Keeper::Link(5));
-        assert!(said.contains("BPF link 5") && said.contains("`bpftool link detach id 5`"), "{said}");
+        assert!(
+            said.contains("BPF link 5") && said.contains("`bpftool link detach id 5`"),
+            "{said}"
+        );
         let said = program(Keeper::Unknown);
         assert!(said.contains("cannot be seen from here") && said.contains(off), "{said}");
         assert!(say_attached(None, "eth1").contains("try again"));
@@ -357,7 +393,9 @@ mod tests {
             QueueHolders { processes: processes.to_vec(), some_hidden }.to_string()
         };
         let other = Process { elsewhere: true, ..process(9, "b") };
-        assert!(said(&[process(8, "a")], false).starts_with("probably that of a (pid 8), the only"));
+        assert!(
+            said(&[process(8, "a")], false).starts_with("probably that of a (pid 8), the only")
+        );
         let two = said(&[process(8, "a"), other], false);
         assert!(
             two.starts_with("these processes have one:")

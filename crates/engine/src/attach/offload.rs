@@ -56,7 +56,13 @@ pub(crate) fn fill(object: &Object, image: &XdpImage) -> Result<RowCounters, lib
 pub fn fill_tables(object: &Object, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in tables.arrays.iter().filter(|array| array.values > 0) {
         let keys: Vec<u8> = (0..array.values).flat_map(u32::to_ne_bytes).collect();
-        find(object, &array.map)?.update_batch(&keys, &array.bytes, array.values, MapFlags::ANY, MapFlags::ANY)?;
+        find(object, &array.map)?.update_batch(
+            &keys,
+            &array.bytes,
+            array.values,
+            MapFlags::ANY,
+            MapFlags::ANY,
+        )?;
     }
     Ok(())
 }
@@ -76,8 +82,11 @@ impl RowCounters {
     fn read(&self) -> Result<Vec<u64>, libbpf_rs::Error> {
         let mut counters = Vec::with_capacity(self.entries as usize);
         for entry in 0..self.entries {
-            let per_cpu = self.map.lookup_percpu(&entry.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
-            let values = per_cpu.iter().filter_map(|value| value.first_chunk().copied().map(u64::from_ne_bytes));
+            let per_cpu =
+                self.map.lookup_percpu(&entry.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
+            let values = per_cpu
+                .iter()
+                .filter_map(|value| value.first_chunk().copied().map(u64::from_ne_bytes));
             counters.push(values.sum());
         }
         Ok(counters)
@@ -85,6 +94,10 @@ impl RowCounters {
 
     /// Returns the counters, or logs why they cannot be read.
     pub(crate) fn read_or_warn(&self) -> Option<Vec<u64>> {
-        self.read().inspect_err(|error| tracing::warn!(%error, "cannot read the row counters of the XDP program")).ok()
+        self.read()
+            .inspect_err(
+                |error| tracing::warn!(%error, "cannot read the row counters of the XDP program"),
+            )
+            .ok()
     }
 }

@@ -6,7 +6,10 @@ use std::mem;
 use std::os::fd::{AsFd as _, RawFd};
 use std::sync::Arc;
 
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput, set_print};
+use libbpf_rs::{
+    MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput,
+    set_print,
+};
 use xdpfwd_pipeline::{Reason, XdpImage};
 use xdpfwd_xsk::{AttachMode, XdpLink, attach_xdp};
 
@@ -85,7 +88,11 @@ pub enum XdpDecision {
 impl XdpProgram {
     /// Loads it for an interface of which so many queues are used, with what stays with the kernel and the rules by which the
     /// rest is dropped. It knows none of the host's addresses yet: until [`follow`](Self::follow) only what goes to a group is kept.
-    pub fn load(queues: u16, keep: &Keep, image: Option<&Arc<XdpImage>>) -> Result<Self, StartError> {
+    pub fn load(
+        queues: u16,
+        keep: &Keep,
+        image: Option<&Arc<XdpImage>>,
+    ) -> Result<Self, StartError> {
         let fail = |error| StartError::load(&error);
         let mut open = open(image, !keep.is_empty()).map_err(fail)?;
         for mut map in open.maps_mut() {
@@ -123,7 +130,10 @@ impl XdpProgram {
 
     /// Loads it once more with other rules of a filter, or none: it shares all else with this one, and takes its place when it is
     /// attached.
-    pub(crate) fn successor(&self, image: Option<&Arc<XdpImage>>) -> Result<Successor, libbpf_rs::Error> {
+    pub(crate) fn successor(
+        &self,
+        image: Option<&Arc<XdpImage>>,
+    ) -> Result<Successor, libbpf_rs::Error> {
         let mut open = open(image, self.own.is_some())?;
         for mut map in open.maps_mut() {
             if SHARED.iter().any(|shared| map.name() == *shared) {
@@ -139,7 +149,10 @@ impl XdpProgram {
     /// Lets a successor, which is attached by now, take its place. The predecessor's packets may be on their way yet.
     pub(crate) fn succeed(&mut self, successor: Successor) -> Successor {
         let Successor { object, offload } = successor;
-        Successor { object: mem::replace(&mut self.object, object), offload: mem::replace(&mut self.offload, offload) }
+        Successor {
+            object: mem::replace(&mut self.object, object),
+            offload: mem::replace(&mut self.offload, offload),
+        }
     }
 
     /// Returns the image of the stage that it does the work of, if there is one.
@@ -161,13 +174,18 @@ impl XdpProgram {
     /// time; the error is of the first that did not.
     pub fn follow(&mut self, own: &OwnAddresses) -> Result<(), FollowError> {
         let Some(maps) = &mut self.own else { return Ok(()) };
-        let good_for = |good_for: &GoodFor| u8::from(good_for.destination) | u8::from(good_for.target) << 1;
+        let good_for =
+            |good_for: &GoodFor| u8::from(good_for.destination) | u8::from(good_for.target) << 1;
         let macs = own.macs.iter().map(|mac| (mac.0, 1)).collect();
         let vlans = own.vlans.iter().map(|vlan| (u32::from(*vlan).to_ne_bytes(), 1)).collect();
         let ipv4 = own.ipv4.iter().map(|(ip, good)| (ip.octets(), good_for(good))).collect();
         let ipv6 = own.ipv6.iter().map(|(ip, good)| (ip.octets(), good_for(good))).collect();
-        let results =
-            [maps.macs.follow(macs), maps.vlans.follow(vlans), maps.ipv4.follow(ipv4), maps.ipv6.follow(ipv6)];
+        let results = [
+            maps.macs.follow(macs),
+            maps.vlans.follow(vlans),
+            maps.ipv4.follow(ipv4),
+            maps.ipv6.follow(ipv6),
+        ];
         results.into_iter().collect()
     }
 
@@ -188,7 +206,8 @@ impl XdpProgram {
     /// What it did so far.
     pub fn counters(&self) -> XdpCounters {
         let mut sum = XdpCounters::default();
-        let per_cpu = self.counters.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY).ok().flatten();
+        let per_cpu =
+            self.counters.lookup_percpu(&0u32.to_ne_bytes(), MapFlags::ANY).ok().flatten();
         for value in per_cpu.into_iter().flatten() {
             if let [redirected, passed, kept, ref dropped @ ..] = *value.as_chunks::<8>().0 {
                 sum.redirected += u64::from_ne_bytes(redirected);
@@ -243,28 +262,43 @@ impl Successor {
 }
 
 /// The maps that a successor shares: those that belong to no stage.
-const SHARED: [&str; 8] = ["xsks", "counters", "keep", "own_macs", "own_vlans", "own_ipv4", "own_ipv6", "fragments"];
+const SHARED: [&str; 8] =
+    ["xsks", "counters", "keep", "own_macs", "own_vlans", "own_ipv4", "own_ipv6", "fragments"];
 
 /// `enum xdp_action` in linux/bpf.h.
 const XDP_DROP: u32 = 1;
 
 /// Opens the program that an image is for. `has_keep_rules` is whether the port has any.
-fn open(image: Option<&Arc<XdpImage>>, has_keep_rules: bool) -> Result<OpenObject, libbpf_rs::Error> {
+fn open(
+    image: Option<&Arc<XdpImage>>,
+    has_keep_rules: bool,
+) -> Result<OpenObject, libbpf_rs::Error> {
     set_print(Some((PrintLevel::Info, log)));
     let name = image.map_or(PLAIN, |image| image.program);
     let Some((_, object)) = PROGRAMS.iter().find(|(own, _)| *own == name) else {
-        return Err(io::Error::new(io::ErrorKind::NotFound, format!("no XDP program {name} is embedded")).into());
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("no XDP program {name} is embedded"),
+        )
+        .into());
     };
     let mut open = ObjectBuilder::default().name("xdpfwd")?.open_memory(object)?;
     let Some(mut map) = open.maps_mut().find(|map| map.name() == ".rodata.keep") else {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the XDP program has no map .rodata.keep").into());
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the XDP program has no map .rodata.keep",
+        )
+        .into());
     };
     map.set_initial_value(&[has_keep_rules.into()])?;
     Ok(open)
 }
 
 /// Loads the program with an image's tables.
-fn load(mut open: OpenObject, image: Option<&Arc<XdpImage>>) -> Result<Successor, libbpf_rs::Error> {
+fn load(
+    mut open: OpenObject,
+    image: Option<&Arc<XdpImage>>,
+) -> Result<Successor, libbpf_rs::Error> {
     let Some(image) = image else { return Ok(Successor { object: open.load()?, offload: None }) };
     offload::prepare(&mut open, image)?;
     let object = open.load()?;
@@ -293,7 +327,9 @@ struct OwnMaps {
 
 /// Why an address of this host is not followed.
 #[derive(Debug, thiserror::Error)]
-#[error("{missing} of this host's addresses cannot be followed (at most {MOST_ADDRESSES} of a kind can): {source}")]
+#[error(
+    "{missing} of this host's addresses cannot be followed (at most {MOST_ADDRESSES} of a kind can): {source}"
+)]
 pub struct FollowError {
     missing: usize,
     source: libbpf_rs::Error,
@@ -318,7 +354,8 @@ impl<const N: usize> FollowedMap<N> {
             failed = Some(FollowError { missing, source });
         };
         // First what is gone, so that there is room.
-        let gone: Vec<_> = self.there.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
+        let gone: Vec<_> =
+            self.there.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
         for key in gone {
             match self.map.delete(&key) {
                 Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => fail(error),
@@ -340,7 +377,8 @@ impl<const N: usize> FollowedMap<N> {
 /// The value of the map `keep`: `struct keep` in bpf/keep.h.
 fn rules(keep: &Keep) -> Vec<u8> {
     let mut kinds = 0u64;
-    let (mut vlan, mut tcp, mut udp) = (vec![0u64; 4096 / 64], vec![0u64; 65536 / 64], vec![0u64; 65536 / 64]);
+    let (mut vlan, mut tcp, mut udp) =
+        (vec![0u64; 4096 / 64], vec![0u64; 65536 / 64], vec![0u64; 65536 / 64]);
     let set = |bits: &mut [u64], number: u16| {
         if let Some(word) = bits.get_mut(usize::from(number) / 64) {
             *word |= 1 << (number % 64);

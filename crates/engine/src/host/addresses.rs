@@ -103,9 +103,11 @@ impl Host {
     pub(crate) fn stack(&self, index: u32) -> BTreeSet<u32> {
         let mut stack = BTreeSet::from([index]);
         loop {
-            let on_top = |link: &Link| link.lower.filter(|lower| stack.contains(lower)).map(|_| link.index);
+            let on_top =
+                |link: &Link| link.lower.filter(|lower| stack.contains(lower)).map(|_| link.index);
             let above = |link: &Link| link.controller.filter(|_| stack.contains(&link.index));
-            let more: Vec<u32> = self.links.iter().flat_map(|link| [on_top(link), above(link)]).flatten().collect();
+            let more: Vec<u32> =
+                self.links.iter().flat_map(|link| [on_top(link), above(link)]).flatten().collect();
             let before = stack.len();
             stack.extend(more);
             if stack.len() == before {
@@ -125,7 +127,8 @@ impl Host {
         for address @ Address { link, ip, tentative, .. } in &self.addresses {
             let in_stack = stack.contains(link);
             let local = self.local.contains(ip);
-            let near = in_stack || self.links.iter().any(|other| other.index == *link && other.loopback);
+            let near =
+                in_stack || self.links.iter().any(|other| other.index == *link && other.loopback);
             let good_for = GoodFor { destination: local, target: near && (local || *tentative) };
             if address.is_nobodys() || good_for == GoodFor::default() {
                 continue;
@@ -142,11 +145,14 @@ impl Host {
     /// Returns what stages may know of a port.
     pub(crate) fn describe(&self, index: u32, port: &PortPlan) -> PortInfo {
         let link = self.links.iter().find(|link| link.index == index);
-        let own = self.addresses.iter().filter(|address| address.link == index && !address.tentative);
+        let own =
+            self.addresses.iter().filter(|address| address.link == index && !address.tentative);
         PortInfo {
             mac: link.and_then(|link| link.mac),
             mtu: link.and_then(|link| link.mtu),
-            addresses: own.map(|own| PortAddress { ip: own.ip, prefix_len: own.prefix_len }).collect(),
+            addresses: own
+                .map(|own| PortAddress { ip: own.ip, prefix_len: own.prefix_len })
+                .collect(),
             ..undescribed(port)
         }
     }
@@ -183,7 +189,9 @@ pub(crate) fn is_up(index: u32) -> io::Result<bool> {
     let mut request = LinkMessage::default();
     request.header.index = index;
     let answer = ask(&RouteNetlinkMessage::GetLink(request))?;
-    Ok(matches!(answer, RouteNetlinkMessage::NewLink(link) if link.header.flags.contains(LinkFlags::Up)))
+    Ok(
+        matches!(answer, RouteNetlinkMessage::NewLink(link) if link.header.flags.contains(LinkFlags::Up)),
+    )
 }
 
 impl GoodFor {
@@ -201,7 +209,9 @@ pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
         request.header.address_family = family;
         request.header.kind = RouteType::Unicast;
         for route in routes(request)? {
-            if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
+            if route.header.destination_prefix_length != 0
+                || route.header.kind != RouteType::Unicast
+            {
                 continue;
             }
             let ipv6 = family == AddressFamily::Inet6;
@@ -258,13 +268,19 @@ fn local(route: &RouteMessage) -> Option<IpAddr> {
 impl Link {
     fn new(message: &LinkMessage) -> Self {
         let flags = message.header.flags;
-        let mut link =
-            Self { index: message.header.index, loopback: flags.contains(LinkFlags::Loopback), ..Self::default() };
+        let mut link = Self {
+            index: message.header.index,
+            loopback: flags.contains(LinkFlags::Loopback),
+            ..Self::default()
+        };
         let (mut below, mut elsewhere, mut stacked) = (None, false, false);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::Address(address) => {
-                    link.mac = <[u8; 6]>::try_from(address.as_slice()).ok().filter(|mac| *mac != [0; 6]).map(MacAddr);
+                    link.mac = <[u8; 6]>::try_from(address.as_slice())
+                        .ok()
+                        .filter(|mac| *mac != [0; 6])
+                        .map(MacAddr);
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = Some(*mtu),
                 LinkAttribute::Link(lower) => below = Some(*lower),
@@ -304,7 +320,8 @@ impl Address {
                 _ => {}
             }
         }
-        let tentative = flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Dadfailed);
+        let tentative =
+            flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Dadfailed);
         // Where they differ, the other one is the far end of a point-to-point link.
         Some(Self {
             link: message.header.index,
@@ -349,7 +366,10 @@ mod tests {
         assert_eq!(host.stack(1), BTreeSet::from([1, 3, 4, 5, 6]));
         assert_eq!(host.stack(2), BTreeSet::from([2, 3, 4]));
         assert_eq!(host.stack(7), BTreeSet::from([7]));
-        assert_eq!((host.own(1).vlans, host.own(2).vlans), (BTreeSet::from([100, 200]), BTreeSet::from([200])));
+        assert_eq!(
+            (host.own(1).vlans, host.own(2).vlans),
+            (BTreeSet::from([100, 200]), BTreeSet::from([200]))
+        );
         assert_eq!(host.own(7).macs, BTreeSet::from([MacAddr([2, 0, 0, 0, 0, 7])]));
     }
 
@@ -370,7 +390,8 @@ mod tests {
             (2, "2001:db8::5", false, false, ""), // somebody has it, or the interface is down
             (3, "2001:db8::6", false, true, ""),
         ];
-        let mut host = Host { links: vec![link(2, None, None), link(3, None, None)], ..Host::default() };
+        let mut host =
+            Host { links: vec![link(2, None, None), link(3, None, None)], ..Host::default() };
         host.links.push(Link { loopback: true, ..link(1, None, None) });
         for (link, text, local, tentative, _) in addresses {
             host.addresses.push(Address { link, ip: ip(text), prefix_len: 24, tentative });
@@ -383,7 +404,10 @@ mod tests {
                 IpAddr::V6(ip) => own.ipv6.get(&ip),
             };
             let GoodFor { destination, target } = good_for.copied().unwrap_or_default();
-            let said = [destination.then_some("d"), target.then_some("t")].into_iter().flatten().collect::<String>();
+            let said = [destination.then_some("d"), target.then_some("t")]
+                .into_iter()
+                .flatten()
+                .collect::<String>();
             assert_eq!(said, expected, "{text}");
         }
     }
@@ -402,13 +426,16 @@ mod tests {
         let macvlan = attributes(InfoKind::MacVlan, &[LinkAttribute::Link(4)]);
         assert_eq!((macvlan.lower, macvlan.controller), (Some(4), None));
         assert_eq!(macvlan.mac, Some(MacAddr([2, 0, 0, 0, 0, 9])));
-        let veth = attributes(InfoKind::Veth, &[LinkAttribute::Link(4), LinkAttribute::Controller(7)]);
+        let veth =
+            attributes(InfoKind::Veth, &[LinkAttribute::Link(4), LinkAttribute::Controller(7)]);
         assert_eq!((veth.lower, veth.controller), (None, Some(7)), "a veth's peer is not below it");
-        let moved = attributes(InfoKind::MacVlan, &[LinkAttribute::Link(4), LinkAttribute::LinkNetNsId(1)]);
+        let moved =
+            attributes(InfoKind::MacVlan, &[LinkAttribute::Link(4), LinkAttribute::LinkNetNsId(1)]);
         assert_eq!(moved.lower, None, "what is below is in another network namespace");
         let mut message = LinkMessage::default();
         let data = LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(100)]));
-        message.attributes = vec![LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan), data])];
+        message.attributes =
+            vec![LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan), data])];
         message.attributes.push(LinkAttribute::Link(4));
         let vlan = Link::new(&message);
         assert_eq!((vlan.lower, vlan.vlan, vlan.mac), (Some(4), Some(100), None));
@@ -426,7 +453,8 @@ mod tests {
             Address::new(&message),
             Some(Address { link: 0, ip: ip("192.0.2.1"), prefix_len: 0, tentative: true })
         );
-        message.attributes[2] = AddressAttribute::Flags(AddressFlags::Tentative | AddressFlags::Dadfailed);
+        message.attributes[2] =
+            AddressAttribute::Flags(AddressFlags::Tentative | AddressFlags::Dadfailed);
         assert!(!Address::new(&message).unwrap().tentative, "somebody else has it");
         message.attributes = vec![AddressAttribute::Address(ip("2001:db8::1"))];
         assert_eq!(Address::new(&message).unwrap().ip, ip("2001:db8::1"));

@@ -18,7 +18,8 @@ pub struct XdpFeatures {
 }
 
 impl XdpFeatures {
-    const NAMES: [&str; 7] = ["basic", "redirect", "ndo-xmit", "xsk-zerocopy", "hw-offload", "rx-sg", "ndo-xmit-sg"];
+    const NAMES: [&str; 7] =
+        ["basic", "redirect", "ndo-xmit", "xsk-zerocopy", "hw-offload", "rx-sg", "ndo-xmit-sg"];
 
     fn has(self, name: &str) -> bool {
         Self::NAMES.iter().position(|own| *own == name).is_some_and(|bit| self.bits >> bit & 1 == 1)
@@ -51,16 +52,18 @@ impl XdpFeatures {
         const XDP_FEATURES: u16 = 3;
         let family = open("netdev")?;
         let answer = family.ask(DEV_GET, &attribute(IFINDEX, &ifindex.to_ne_bytes()))?;
-        let bits = find(&answer, XDP_FEATURES).and_then(|bits| Some(u64::from_ne_bytes(bits.try_into().ok()?)));
+        let bits = find(&answer, XDP_FEATURES)
+            .and_then(|bits| Some(u64::from_ne_bytes(bits.try_into().ok()?)));
         bits.map(|bits| Self { bits }).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 }
 
 fn open(family: &'static str) -> io::Result<Family> {
     Family::open(family).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            io::Error::new(io::ErrorKind::Unsupported, format!("this kernel has no netlink family {family:?}"))
-        }
+        io::ErrorKind::NotFound => io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("this kernel has no netlink family {family:?}"),
+        ),
         _ => error,
     })
 }
@@ -154,7 +157,10 @@ fn bitset(set: &[u8]) -> BTreeSet<String> {
 pub fn is_veth(ifindex: u32) -> bool {
     let mut question = LinkMessage::default();
     question.header.index = ifindex;
-    let Ok(RouteNetlinkMessage::NewLink(link)) = ask(&RouteNetlinkMessage::GetLink(question)) else { return false };
+    let Ok(RouteNetlinkMessage::NewLink(link)) = ask(&RouteNetlinkMessage::GetLink(question))
+    else {
+        return false;
+    };
     let is_veth = |info: &LinkInfo| matches!(info, LinkInfo::Kind(InfoKind::Veth));
     link.attributes
         .iter()
@@ -176,7 +182,9 @@ mod tests {
     #[test]
     fn a_set_with_a_mask_counts_what_has_a_value() {
         let bit = |name: &str, on: bool| {
-            let mut inner = [attribute(1, &5u32.to_ne_bytes()), attribute(2, format!("{name}\0").as_bytes())].concat();
+            let mut inner =
+                [attribute(1, &5u32.to_ne_bytes()), attribute(2, format!("{name}\0").as_bytes())]
+                    .concat();
             if on {
                 inner.extend(attribute(3, b""));
             }
@@ -184,7 +192,10 @@ mod tests {
         };
         let bits = attribute(3 | 0x8000, &[bit("rx-gro", true), bit("rx-lro", false)].concat());
         let size = attribute(2, &2u32.to_ne_bytes());
-        assert_eq!(bitset(&[size.clone(), bits.clone()].concat()), BTreeSet::from(["rx-gro".to_owned()]));
+        assert_eq!(
+            bitset(&[size.clone(), bits.clone()].concat()),
+            BTreeSet::from(["rx-gro".to_owned()])
+        );
         let listed = [attribute(1, b""), size, bits].concat();
         assert_eq!(bitset(&listed), BTreeSet::from(["rx-gro".to_owned(), "rx-lro".to_owned()]));
     }

@@ -34,9 +34,13 @@ impl Family {
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         let mut family = Self { socket, id: CONTROL };
-        let answer = family.ask(GET_FAMILY, &attribute(FAMILY_NAME, format!("{name}\0").as_bytes()))?;
-        let id = find(&answer, FAMILY_ID).and_then(|id| Some(u16::from_ne_bytes(id.try_into().ok()?)));
-        family.id = id.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a family without a number"))?;
+        let answer =
+            family.ask(GET_FAMILY, &attribute(FAMILY_NAME, format!("{name}\0").as_bytes()))?;
+        let id =
+            find(&answer, FAMILY_ID).and_then(|id| Some(u16::from_ne_bytes(id.try_into().ok()?)));
+        family.id = id.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "a family without a number")
+        })?;
         Ok(family)
     }
 
@@ -72,12 +76,15 @@ fn read(datagram: &[u8], family: u16, answer: &mut Vec<u8>) -> io::Result<bool> 
             DONE => return Ok(true),
             // The acknowledgement that was asked for is an error of 0.
             ERROR => {
-                let code =
-                    message.get(HEADER..HEADER + 4).and_then(|code| Some(i32::from_ne_bytes(code.try_into().ok()?)));
+                let code = message
+                    .get(HEADER..HEADER + 4)
+                    .and_then(|code| Some(i32::from_ne_bytes(code.try_into().ok()?)));
                 return match code {
                     Some(0) => Ok(true),
                     Some(code) => Err(io::Error::from_raw_os_error(-code)),
-                    None => Err(io::Error::new(io::ErrorKind::InvalidData, "an error without a number")),
+                    None => {
+                        Err(io::Error::new(io::ErrorKind::InvalidData, "an error without a number"))
+                    }
                 };
             }
             kind if kind == family => {
@@ -118,7 +125,8 @@ pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 
 /// The value of the attribute that begins here.
 fn value(attribute: &[u8]) -> &[u8] {
-    let length = attribute.first_chunk().map_or(0, |length| usize::from(u16::from_ne_bytes(*length)));
+    let length =
+        attribute.first_chunk().map_or(0, |length| usize::from(u16::from_ne_bytes(*length)));
     attribute.get(4..length).unwrap_or_default()
 }
 
@@ -138,8 +146,13 @@ mod tests {
 
     #[test]
     fn attributes_come_back_as_they_went_in() {
-        let bytes = [attribute(3, b"abc"), attribute(1 | 0x8000, &7u32.to_ne_bytes()), attribute(2, b"")].concat();
-        assert_eq!(attributes(&bytes).collect::<Vec<_>>(), [(3, &b"abc"[..]), (1, &7u32.to_ne_bytes()), (2, b"")]);
+        let bytes =
+            [attribute(3, b"abc"), attribute(1 | 0x8000, &7u32.to_ne_bytes()), attribute(2, b"")]
+                .concat();
+        assert_eq!(
+            attributes(&bytes).collect::<Vec<_>>(),
+            [(3, &b"abc"[..]), (1, &7u32.to_ne_bytes()), (2, b"")]
+        );
         assert_eq!(find_u32(&bytes, 1), Some(7));
         assert_eq!(find_u32(&bytes, 3), None);
     }

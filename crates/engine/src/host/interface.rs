@@ -29,7 +29,11 @@ impl Interface {
     pub(crate) fn find(port: &str, name: &str) -> Result<Self, NoInterface> {
         match if_nametoindex(name) {
             Ok(index) => Ok(Self { name: name.to_owned(), index }),
-            Err(_) => Err(NoInterface { port: port.to_owned(), interface: name.to_owned(), present: present() }),
+            Err(_) => Err(NoInterface {
+                port: port.to_owned(),
+                interface: name.to_owned(),
+                present: present(),
+            }),
         }
     }
 
@@ -37,14 +41,23 @@ impl Interface {
     pub(crate) fn exists(&self) -> bool {
         // By index, which is what sockets and program are bound to: it may have got another name.
         // (Not by nix' `if_indextoname`, which takes the null pointer of a missing index for an empty name.)
-        if_nameindex().map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
+        if_nameindex()
+            .map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
 
     /// The interfaces above it, such as the bridge or the bond that it belongs to, as far as /sys shows them.
     pub(crate) fn above(&self) -> Vec<Self> {
-        let files = self.sysfs().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
-        let names = files.filter_map(|file| Some(file.file_name().to_str()?.strip_prefix("upper_")?.to_owned()));
-        names.filter_map(|name| Some(Self { index: if_nametoindex(&name[..]).ok()?, name })).collect()
+        let files = self
+            .sysfs()
+            .and_then(|folder| fs::read_dir(folder).ok())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let names = files
+            .filter_map(|file| Some(file.file_name().to_str()?.strip_prefix("upper_")?.to_owned()));
+        names
+            .filter_map(|name| Some(Self { index: if_nametoindex(&name[..]).ok()?, name }))
+            .collect()
     }
 
     /// Its MTU, if /sys shows it.
@@ -72,7 +85,9 @@ pub(crate) struct DeferredInterrupts(Vec<(PathBuf, String)>);
 
 impl DeferredInterrupts {
     pub(crate) fn set(interface: &Interface) -> io::Result<Self> {
-        let folder = interface.sysfs().ok_or_else(|| io::Error::other("/sys shows another network namespace"))?;
+        let folder = interface
+            .sysfs()
+            .ok_or_else(|| io::Error::other("/sys shows another network namespace"))?;
         let mut before = Self(Vec::new());
         // Two polls without a packet before interrupts come back, or 200 µs: the values of the kernel's own example.
         for (file, value) in [("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")] {

@@ -77,7 +77,8 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
     let sessions = ssh_sessions();
     let mut found = Vec::new();
     for (index, port) in plan.ports.iter().enumerate() {
-        let takes = port.io.takes_by_xdp() && plan.paths.iter().any(|path| usize::from(path.from.0) == index);
+        let takes = port.io.takes_by_xdp()
+            && plan.paths.iter().any(|path| usize::from(path.from.0) == index);
         let Ok(interface) = Interface::find(&port.name, &port.interface) else { continue };
         if !takes {
             continue;
@@ -122,15 +123,17 @@ fn needed(local: SocketAddr) -> Keep {
 /// Whether rules do as well. `on_top`: what they are for is not on the interface itself, but on one that is stacked on it, such
 /// as a VLAN; then a VLAN that is kept is taken to be that one.
 fn suffices(keep: &Keep, needed: &Keep, on_top: bool) -> bool {
-    let local = |rule: &KeepRule| matches!(rule, KeepRule::Tcp(_)) && keep.contains(&KeepRule::Local);
+    let local =
+        |rule: &KeepRule| matches!(rule, KeepRule::Tcp(_)) && keep.contains(&KeepRule::Local);
     on_top && has_vlan(keep) || needed.iter().all(|rule| keep.contains(rule) || local(rule))
 }
 
 /// Whether rules leave the host something that it can be reached by, over the family of a default route.
 fn leaves_something(keep: &Keep, ipv6: bool, on_top: bool) -> bool {
     let neighbors = if ipv6 { KeepRule::Nd } else { KeepRule::Arp };
-    let packets =
-        |rule: &KeepRule| matches!(rule, KeepRule::Icmp | KeepRule::Local | KeepRule::Tcp(_) | KeepRule::Udp(_));
+    let packets = |rule: &KeepRule| {
+        matches!(rule, KeepRule::Icmp | KeepRule::Local | KeepRule::Tcp(_) | KeepRule::Udp(_))
+    };
     on_top && has_vlan(keep) || keep.contains(&neighbors) && keep.iter().any(packets)
 }
 
@@ -143,10 +146,13 @@ fn ssh_sessions() -> BTreeSet<Session> {
     const SSH: u16 = 22;
     let connections = [procfs::net::tcp(), procfs::net::tcp6()];
     let connections = connections.into_iter().flatten().flatten();
-    let established =
-        connections.filter(|entry| entry.state == TcpState::Established && entry.local_address.port() == SSH);
+    let established = connections
+        .filter(|entry| entry.state == TcpState::Established && entry.local_address.port() == SSH);
     let mut sessions: BTreeSet<Session> = established
-        .map(|entry| Session { local: unmapped(entry.local_address), peer: unmapped(entry.remote_address).ip() })
+        .map(|entry| Session {
+            local: unmapped(entry.local_address),
+            peer: unmapped(entry.remote_address).ip(),
+        })
         .collect();
     sessions.extend(own_session());
     sessions
@@ -192,9 +198,17 @@ mod tests {
 
     #[test]
     fn what_sshd_says_of_a_session_is_understood() {
-        let session = |text| session(text).map(|session| (session.local.to_string(), session.peer.to_string()));
-        assert_eq!(session("192.0.2.7 51234 198.51.100.1 22"), Some(("198.51.100.1:22".into(), "192.0.2.7".into())));
-        assert_eq!(session("fe80::1%eth0 5 fe80::2%eth0 2222"), Some(("[fe80::2]:2222".into(), "fe80::1".into())));
+        let session = |text| {
+            session(text).map(|session| (session.local.to_string(), session.peer.to_string()))
+        };
+        assert_eq!(
+            session("192.0.2.7 51234 198.51.100.1 22"),
+            Some(("198.51.100.1:22".into(), "192.0.2.7".into()))
+        );
+        assert_eq!(
+            session("fe80::1%eth0 5 fe80::2%eth0 2222"),
+            Some(("[fe80::2]:2222".into(), "fe80::1".into()))
+        );
         for text in ["", "a b c d", "192.0.2.7 51234", "192.0.2.7 51234 198.51.100.1 99999"] {
             assert_eq!(session(text), None, "{text:?}");
         }
@@ -214,7 +228,11 @@ mod tests {
             (&["vlan/7"], false, false),
         ] {
             let rules = keep(rules);
-            assert_eq!((suffices(&rules, &ipv4, false), suffices(&rules, &ipv6, false)), (four, six), "{rules:?}");
+            assert_eq!(
+                (suffices(&rules, &ipv4, false), suffices(&rules, &ipv6, false)),
+                (four, six),
+                "{rules:?}"
+            );
         }
         assert!(suffices(&keep(&["vlan/7"]), &ipv4, true), "on a VLAN device");
     }
@@ -231,7 +249,8 @@ mod tests {
             (&["vlan/5"], false, false),
         ] {
             let rules = keep(rules);
-            let said = (leaves_something(&rules, false, false), leaves_something(&rules, true, false));
+            let said =
+                (leaves_something(&rules, false, false), leaves_something(&rules, true, false));
             assert_eq!(said, (four, six), "{rules:?}");
         }
         assert!(leaves_something(&keep(&["vlan/5"]), false, true));

@@ -3,7 +3,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -35,7 +37,9 @@ pub(crate) fn ask(request: &RouteNetlinkMessage) -> io::Result<RouteNetlinkMessa
     let socket = send(request, NLM_F_REQUEST)?;
     let mut dump = Dump { answers: Vec::new(), consistent: true };
     read(&socket.recv_from_full()?.0, &mut dump)?;
-    dump.answers.pop().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer cannot be read"))
+    dump.answers.pop().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer cannot be read")
+    })
 }
 
 fn send(request: &RouteNetlinkMessage, flags: u16) -> io::Result<Socket> {
@@ -80,7 +84,9 @@ fn read(datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
         };
         dump.consistent &= message.header.flags & NLM_F_DUMP_INTR == 0;
         match message.payload {
-            NetlinkPayload::Done(done) if done.code < 0 => return Err(io::Error::from_raw_os_error(-done.code)),
+            NetlinkPayload::Done(done) if done.code < 0 => {
+                return Err(io::Error::from_raw_os_error(-done.code));
+            }
             NetlinkPayload::Done(_) => return Ok(true),
             NetlinkPayload::Error(error) => return Err(error.to_io()),
             NetlinkPayload::InnerMessage(answer) => dump.answers.push(answer),
@@ -120,7 +126,11 @@ impl Monitor {
     /// not matter if the kernel had to leave some out.
     pub(crate) fn drain(&self) {
         const ENOBUFS: i32 = 105; // some were left out; reading it clears it
-        while self.0.recv_from_full().map_or_else(|error| error.raw_os_error() == Some(ENOBUFS), |_| true) {}
+        while self
+            .0
+            .recv_from_full()
+            .map_or_else(|error| error.raw_os_error() == Some(ENOBUFS), |_| true)
+        {}
     }
 }
 

@@ -44,7 +44,8 @@ impl CarriedCounters {
         let mut occurrences: HashMap<&str, usize> = HashMap::new();
         for (key, counter) in keys.iter().zip(counters) {
             let occurrence = occurrences.entry(key).or_default();
-            *counter += carried.get(key).and_then(|counts| counts.get(*occurrence)).copied().unwrap_or(0);
+            *counter +=
+                carried.get(key).and_then(|counts| counts.get(*occurrence)).copied().unwrap_or(0);
             *occurrence += 1;
         }
     }
@@ -53,9 +54,14 @@ impl CarriedCounters {
     pub(crate) fn retain(&mut self, plan: &Plan) {
         let mut keys: BTreeMap<StageId, HashMap<String, usize>> = BTreeMap::new();
         for (id, stage) in plan.stages_with_ids() {
-            if let Some(inspectable) = stage.plan.as_inspectable().filter(|_| self.0.contains_key(&id)) {
+            if let Some(inspectable) =
+                stage.plan.as_inspectable().filter(|_| self.0.contains_key(&id))
+            {
                 let counts = keys.entry(id).or_default();
-                inspectable.counter_keys().into_iter().for_each(|key| *counts.entry(key).or_default() += 1);
+                inspectable
+                    .counter_keys()
+                    .into_iter()
+                    .for_each(|key| *counts.entry(key).or_default() += 1);
             }
         }
         self.0.retain(|id, carried| {
@@ -102,7 +108,11 @@ mod tests {
         assert_eq!(counted(&carried, "other", &["drop"]), [0]);
         // A stage of another kind does not go on.
         let mut counters = [0];
-        carried.add_to(&(0, "fw".to_owned(), 0, TypeId::of::<u8>()), &keys(&["drop"]), &mut counters);
+        carried.add_to(
+            &(0, "fw".to_owned(), 0, TypeId::of::<u8>()),
+            &keys(&["drop"]),
+            &mut counters,
+        );
         assert_eq!(counters, [0]);
     }
 }

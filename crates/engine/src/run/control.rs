@@ -133,7 +133,11 @@ impl Control {
         loop {
             let now = Instant::now();
             let next = self.host_due.map_or(due, |host| host.min(due));
-            let left = if self.woken || self.reload { Duration::ZERO } else { next.saturating_duration_since(now) };
+            let left = if self.woken || self.reload {
+                Duration::ZERO
+            } else {
+                next.saturating_duration_since(now)
+            };
             // epoll counts in milliseconds and rounds down: one more, or the last one would spin.
             let timeout = if left.is_zero() { left } else { left + Duration::from_millis(1) };
             match self.poll.poll(&mut self.events, Some(timeout)) {

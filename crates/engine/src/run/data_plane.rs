@@ -78,7 +78,10 @@ impl DataPlane {
     /// goes through its stages any more, so [`stop`](Self::stop) is what is left to do.
     pub fn failed_worker(&self) -> Option<WorkerFailure> {
         let worker = self.workers.iter().position(|worker| worker.health.has_failed())?;
-        Some(WorkerFailure { worker, panic: self.workers[worker].health.panic().map(str::to_owned) })
+        Some(WorkerFailure {
+            worker,
+            panic: self.workers[worker].health.panic().map(str::to_owned),
+        })
     }
 
     /// The port whose interface has disappeared, if one has: its sockets are bound to nothing any more.
@@ -130,7 +133,9 @@ impl DataPlane {
         let mut counted: RowCounters = vec![Vec::new(); self.plan.paths.len()];
         let mut answered = 0;
         for worker in &self.workers {
-            let Ok(rows) = worker.remote.ask(|worker| worker.row_counters(), ANSWER_WITHIN) else { continue };
+            let Ok(rows) = worker.remote.ask(|worker| worker.row_counters(), ANSWER_WITHIN) else {
+                continue;
+            };
             answered += 1;
             inspect::add_rows(&mut counted, &rows);
         }
@@ -177,7 +182,10 @@ impl DataPlane {
 
     /// Runs the stages' periodic work off the data path: to be called about once a second.
     pub fn maintain(&self) {
-        self.plan.each_stage().filter_map(|stage| stage.plan.as_maintained()).for_each(|stage| stage.maintain());
+        self.plan
+            .each_stage()
+            .filter_map(|stage| stage.plan.as_maintained())
+            .for_each(|stage| stage.maintain());
     }
 
     /// Switches the ledger of all workers on or off, while they run.
@@ -200,9 +208,18 @@ impl DataPlane {
 
     fn collect(&self) -> Report {
         let reports = self.workers.iter().map(|worker| worker.last.as_ref());
-        let xdp = self.attachments.iter().map(|attachment| attachment.counters()).collect::<Vec<_>>();
+        let xdp =
+            self.attachments.iter().map(|attachment| attachment.counters()).collect::<Vec<_>>();
         let failure = self.failed_worker().map(|failure| failure.to_string());
-        Report::new(&self.plan, self.started.elapsed(), reports, &xdp, &self.modes, self.fallback.clone(), failure)
+        Report::new(
+            &self.plan,
+            self.started.elapsed(),
+            reports,
+            &xdp,
+            &self.modes,
+            self.fallback.clone(),
+            failure,
+        )
     }
 
     /// Stops receiving, lets what is on its way get there, takes the programs off, closes the sockets, and reports.
@@ -229,10 +246,16 @@ impl DataPlane {
                     inspect::add_rows(&mut counted, &rows);
                 }
                 Err(_) if worker.last.is_some() => {
-                    tracing::warn!(worker = index, "the worker does not answer: its last report stands");
+                    tracing::warn!(
+                        worker = index,
+                        "the worker does not answer: its last report stands"
+                    );
                 }
                 Err(_) => {
-                    tracing::warn!(worker = index, "the worker does not answer and never has: it is not in the report");
+                    tracing::warn!(
+                        worker = index,
+                        "the worker does not answer and never has: it is not in the report"
+                    );
                 }
             }
         }
@@ -247,7 +270,8 @@ impl DataPlane {
 
 impl RunningWorker {
     fn reported(&mut self, report: WorkerReport) {
-        self.last = Some(WorkerReply { report, wall_cycles: clock::cycles().wrapping_sub(self.told) });
+        self.last =
+            Some(WorkerReply { report, wall_cycles: clock::cycles().wrapping_sub(self.told) });
     }
 
     /// Has the worker bring everything to its end and report.

@@ -16,7 +16,10 @@ const SETTLED: Duration = Duration::from_millis(20);
 impl DataPlane {
     /// The programs for ports whose filter is to be another one, or to go. Nothing is exchanged yet. A filter that would rather be in
     /// the kernel, and whose program does not load, is put into user space.
-    pub(crate) fn successors(&mut self, plan: &mut Plan) -> Result<Vec<(PortId, Successor)>, ReloadError> {
+    pub(crate) fn successors(
+        &mut self,
+        plan: &mut Plan,
+    ) -> Result<Vec<(PortId, Successor)>, ReloadError> {
         let mut successors = Vec::new();
         for id in (0..=u8::MAX).map(PortId).take(plan.ports.len()) {
             let attachment = &self.attachments[usize::from(id.0)];
@@ -29,11 +32,12 @@ impl DataPlane {
             if same {
                 continue;
             }
-            let successor = attachment
-                .successor(plan.xdp_image(id))
-                .or_else(|what| if plan.falls_back(id, &what) { attachment.successor(None) } else { Err(what) });
+            let successor = attachment.successor(plan.xdp_image(id)).or_else(|what| {
+                if plan.falls_back(id, &what) { attachment.successor(None) } else { Err(what) }
+            });
             let port = &plan.ports[usize::from(id.0)].name;
-            let successor = successor.map_err(|what| ReloadError::Program { port: port.clone(), what })?;
+            let successor =
+                successor.map_err(|what| ReloadError::Program { port: port.clone(), what })?;
             successors.extend(successor.map(|successor| (id, successor)));
         }
         Ok(successors)
@@ -48,16 +52,22 @@ impl DataPlane {
         for (port, successor) in successors {
             let Some(attachment) = self.attachments.get_mut(usize::from(port.0)) else { continue };
             match attachment.replace(successor) {
-                Ok(predecessor) => predecessors.extend(predecessor.map(|predecessor| (port, predecessor))),
+                Ok(predecessor) => {
+                    predecessors.extend(predecessor.map(|predecessor| (port, predecessor)))
+                }
                 Err(error) => {
-                    let name = self.plan().ports.get(usize::from(port.0)).map(|port| port.name.clone());
+                    let name =
+                        self.plan().ports.get(usize::from(port.0)).map(|port| port.name.clone());
                     for (port, predecessor) in predecessors {
                         let attachment = &mut self.attachments[usize::from(port.0)];
                         if let Err(error) = attachment.replace(predecessor) {
                             tracing::error!(%error, "an XDP program could not be put back");
                         }
                     }
-                    return Err(ReloadError::Program { port: name.unwrap_or_default(), what: error.to_string() });
+                    return Err(ReloadError::Program {
+                        port: name.unwrap_or_default(),
+                        what: error.to_string(),
+                    });
                 }
             }
         }
@@ -65,7 +75,11 @@ impl DataPlane {
     }
 
     /// Carries on what the stages of XDP programs that were replaced have counted. They ran with the plan `old`.
-    pub(crate) fn carry_from_programs(&mut self, old: &Plan, predecessors: Vec<(PortId, Successor)>) {
+    pub(crate) fn carry_from_programs(
+        &mut self,
+        old: &Plan,
+        predecessors: Vec<(PortId, Successor)>,
+    ) {
         if predecessors.is_empty() {
             return;
         }
@@ -73,8 +87,14 @@ impl DataPlane {
         thread::sleep(SETTLED);
         let paths = old.paths.iter().flat_map(|path| path.stages.iter().map(move |_| path.from));
         for (port, (id, stage)) in paths.zip(old.stages_with_ids()) {
-            let Some((_, gone)) = predecessors.iter().find(|(of, _)| *of == port && stage.in_kernel) else { continue };
-            if let (Some(inspectable), Some(counters)) = (stage.plan.as_inspectable(), gone.row_counters()) {
+            let Some((_, gone)) =
+                predecessors.iter().find(|(of, _)| *of == port && stage.in_kernel)
+            else {
+                continue;
+            };
+            if let (Some(inspectable), Some(counters)) =
+                (stage.plan.as_inspectable(), gone.row_counters())
+            {
                 self.carried.carry(id, inspectable.counter_keys(), &counters);
             }
         }
@@ -90,8 +110,10 @@ impl Plan {
         for number in 0..plan.paths.len() {
             let port = plan.paths[number].from;
             let Some(image) = plan.xdp_image(port) else { continue };
-            let (running, wanted) =
-                (self.paths[number].verdicts_in_user_space(), plan.paths[number].verdicts_in_user_space());
+            let (running, wanted) = (
+                self.paths[number].verdicts_in_user_space(),
+                plan.paths[number].verdicts_in_user_space(),
+            );
             match self.xdp_image(port) {
                 Some(running) if running.verdict_key == image.verdict_key => {}
                 Some(_) if running == wanted => {}
@@ -106,7 +128,10 @@ impl Plan {
                 // What waits for a worker is still judged by all that it would have been.
                 None if is_within(&running, &wanted) => {}
                 None => {
-                    if !plan.falls_back(port, "what judges in user space goes to the kernel at the next start only") {
+                    if !plan.falls_back(
+                        port,
+                        "what judges in user space goes to the kernel at the next start only",
+                    ) {
                         return Err(ReloadError::TakesRestart("where a stage runs (its `place`)"));
                     }
                 }
@@ -119,7 +144,9 @@ impl Plan {
     pub(crate) fn falls_back(&mut self, port: PortId, why: &str) -> bool {
         let path = self.paths.iter_mut().find(|path| path.from == port);
         let Some(first) = path.and_then(|path| path.stages.first_mut()) else { return false };
-        if !first.in_kernel || first.plan.as_xdp_offload().is_none_or(|offload| offload.is_required()) {
+        if !first.in_kernel
+            || first.plan.as_xdp_offload().is_none_or(|offload| offload.is_required())
+        {
             return false;
         }
         tracing::warn!(stage = first.name, why, "the stage runs in user space");
@@ -131,7 +158,8 @@ impl Plan {
 impl PathPlan {
     /// What the stages that workers apply drop packets by, in their order.
     fn verdicts_in_user_space(&self) -> Vec<Verdicts> {
-        let verdicts = self.stages.iter().filter(|stage| !stage.in_kernel).map(|stage| stage.plan.verdicts());
+        let verdicts =
+            self.stages.iter().filter(|stage| !stage.in_kernel).map(|stage| stage.plan.verdicts());
         verdicts.filter(|verdicts| !matches!(verdicts, Verdicts::AlwaysPass)).collect()
     }
 }

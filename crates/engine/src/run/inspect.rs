@@ -71,18 +71,30 @@ pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     for stage in plan.each_stage() {
         let Some(inspectable) = stage.plan.as_inspectable() else { continue };
         if inspectable.counter_keys().is_empty() {
-            reports.extend(inspectable.tables(&[]).into_iter().map(|table| TableReport::new(None, stage, table)));
+            reports.extend(
+                inspectable
+                    .tables(&[])
+                    .into_iter()
+                    .map(|table| TableReport::new(None, stage, table)),
+            );
         }
     }
     reports
 }
 
 /// Makes the tables of a plan's stages, given what workers and XDP programs have counted.
-pub(crate) fn tables(plan: &Plan, counted: &RowCounters, carried: &CarriedCounters) -> Vec<TableReport> {
+pub(crate) fn tables(
+    plan: &Plan,
+    counted: &RowCounters,
+    carried: &CarriedCounters,
+) -> Vec<TableReport> {
     let mut reports = Vec::new();
     let mut seen = Vec::new();
-    let stages =
-        plan.paths.iter().enumerate().flat_map(|(path, plan)| (0..plan.stages.len()).map(move |at| (path, at)));
+    let stages = plan
+        .paths
+        .iter()
+        .enumerate()
+        .flat_map(|(path, plan)| (0..plan.stages.len()).map(move |at| (path, at)));
     for ((path, at), (id, stage)) in stages.zip(plan.stages_with_ids()) {
         let Some(inspectable) = stage.plan.as_inspectable() else { continue };
         let keys = inspectable.counter_keys();

@@ -68,8 +68,10 @@ impl Ledger {
             each.push(WorkerLedger { worker, wall_cycles, busy_cycles, idle_cycles });
         }
         let stages = TaskAccount { cycles: sum.stages, ..TaskAccount::default() };
-        let mut tasks: Vec<_> =
-            Task::ALL.into_iter().map(|task| TaskReport::new(task.name(), sum.task(task))).collect();
+        let mut tasks: Vec<_> = Task::ALL
+            .into_iter()
+            .map(|task| TaskReport::new(task.name(), sum.task(task)))
+            .collect();
         tasks.push(TaskReport::new("stages", &stages));
         tasks.push(TaskReport::new("stamps", &sum.stamps));
         Self {

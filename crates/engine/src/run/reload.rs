@@ -16,7 +16,9 @@ use crate::run::thread::{PlannedChain, build_chain, message, ports_for_stages};
 #[non_exhaustive]
 pub enum ReloadError {
     /// Something else than stages would have to change.
-    #[error("{0} is another than the one that runs: that takes a restart; a reload changes stages alone")]
+    #[error(
+        "{0} is another than the one that runs: that takes a restart; a reload changes stages alone"
+    )]
     TakesRestart(&'static str),
     /// A worker could not build its stages.
     #[error("worker {worker}: {what}")]
@@ -115,21 +117,30 @@ impl DataPlane {
         let ports = ports_for_stages(plan);
         let plan = Arc::new(plan.clone());
         // All workers build before the first exchanges anything: what fails, fails for all of them.
-        let built: Result<(), ReloadError> =
-            self.workers.iter().enumerate().try_for_each(|(number, RunningWorker { remote, .. })| {
+        let built: Result<(), ReloadError> = self.workers.iter().enumerate().try_for_each(
+            |(number, RunningWorker { remote, .. })| {
                 let (plan, ports) = (Arc::clone(&plan), ports.clone());
                 let build = move |worker: &mut Worker<PlannedChain>| {
                     let chain = |path| build_chain(&plan, path, &ports, number);
-                    let all = || plan.paths.iter().map(|path| (path.from, chain(path))).collect::<Vec<(PortId, _)>>();
-                    let chains = catch_unwind(AssertUnwindSafe(all)).map_err(|panic| message(&*panic))?;
+                    let all = || {
+                        plan.paths
+                            .iter()
+                            .map(|path| (path.from, chain(path)))
+                            .collect::<Vec<(PortId, _)>>()
+                    };
+                    let chains =
+                        catch_unwind(AssertUnwindSafe(all)).map_err(|panic| message(&*panic))?;
                     worker.stage_chains(chains);
                     Ok::<(), String>(())
                 };
                 match remote.ask(build, ANSWER_WITHIN) {
-                    Ok(result) => result.map_err(|what| ReloadError::Build { worker: number, what }),
+                    Ok(result) => {
+                        result.map_err(|what| ReloadError::Build { worker: number, what })
+                    }
                     Err(_) => Err(ReloadError::NoAnswer(number)),
                 }
-            });
+            },
+        );
         built.inspect_err(|_| self.drop_staged())?;
         // Where the XDP program is to do a stage's work, it does so before a worker relies on it; where it no longer is, it goes
         // on until the workers do it.
@@ -145,8 +156,10 @@ impl DataPlane {
             let exchange = move |worker: &mut Worker<PlannedChain>| {
                 // The paths are those that it has.
                 let mut swapped = worker.swap_staged().unwrap_or_default();
-                let afresh: Vec<_> =
-                    swapped.iter_mut().flat_map(|(_, path)| std::mem::take(&mut path.afresh)).collect();
+                let afresh: Vec<_> = swapped
+                    .iter_mut()
+                    .flat_map(|(_, path)| std::mem::take(&mut path.afresh))
+                    .collect();
                 let swapped = swapped.into_iter().map(|(_, swapped)| swapped).collect();
                 // The old plan goes back to the control thread: what it holds may be large.
                 let _ = retired.send(Retired { plan, swapped });
@@ -188,7 +201,8 @@ impl DataPlane {
 impl Plan {
     /// What a reload cannot change, if it is not the same.
     fn differs_from(&self, other: &Self) -> Option<&'static str> {
-        let paths = |plan: &Self| plan.paths.iter().map(|path| (path.from, path.to)).collect::<Vec<_>>();
+        let paths =
+            |plan: &Self| plan.paths.iter().map(|path| (path.from, path.to)).collect::<Vec<_>>();
         let umem = |plan: &Self| (plan.umem.frame_size, plan.umem.frames, plan.umem.huge_pages);
         let found = [
             ("mode", self.mode == other.mode),

@@ -235,8 +235,9 @@ impl Report {
         for answer in workers.clone().flatten() {
             sums.add(&answer.report);
         }
-        let ledger =
-            Ledger::new(workers.map(|answer| answer.map(|answer| (&answer.report.ledger, answer.wall_cycles))));
+        let ledger = Ledger::new(
+            workers.map(|answer| answer.map(|answer| (&answer.report.ledger, answer.wall_cycles))),
+        );
         let ports = plan.ports.iter().zip(&sums.ports).zip(modes.iter().zip(xdp));
         let ports = ports.map(|((port, (counters, kernel)), (&mode, xdp))| PortReport {
             name: port.name.clone(),
@@ -309,8 +310,14 @@ impl Report {
 
 impl From<KernelCounters> for PortKernelReport {
     fn from(counters: KernelCounters) -> Self {
-        let KernelCounters { rx_dropped, rx_invalid, tx_invalid, rx_ring_full, fill_ring_empty, tx_ring_empty } =
-            counters;
+        let KernelCounters {
+            rx_dropped,
+            rx_invalid,
+            tx_invalid,
+            rx_ring_full,
+            fill_ring_empty,
+            tx_ring_empty,
+        } = counters;
         Self { rx_ring_full, fill_ring_empty, rx_dropped, rx_invalid, tx_invalid, tx_ring_empty }
     }
 }
@@ -337,7 +344,11 @@ impl Sums {
     fn new(plan: &Plan) -> Self {
         Self {
             ports: vec![Default::default(); plan.ports.len()],
-            stages: plan.paths.iter().map(|path| vec![Default::default(); path.stages.len()]).collect(),
+            stages: plan
+                .paths
+                .iter()
+                .map(|path| vec![Default::default(); path.stages.len()])
+                .collect(),
             drops: xdpfwd_pipeline::Drops::default(),
             frames: FrameCensus::default(),
             waits: 0,
@@ -378,7 +389,9 @@ impl Sums {
                 packets: account.packets,
                 drops: account.drops,
                 cycles_per_packet: (account.cycles_per_packet() * 10.0).round() / 10.0,
-                packets_per_call: (account.packets as f64 / account.calls.max(1) as f64 * 10.0).round() / 10.0,
+                packets_per_call: (account.packets as f64 / account.calls.max(1) as f64 * 10.0)
+                    .round()
+                    / 10.0,
                 counters: counters.clone(),
             })
         });

@@ -98,7 +98,8 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let own = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.identity);
+        let own = fs::symlink_metadata(&self.path)
+            .is_ok_and(|file| (file.dev(), file.ino()) == self.identity);
         if own {
             let _ = fs::remove_file(&self.path);
         }
@@ -108,15 +109,24 @@ impl Drop for ControlSocket {
 /// Whether it is a socket that nobody listens on.
 fn is_abandoned(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    is_socket
+        && UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-fn serve(stream: &UnixStream, questions: &SyncSender<Request>, waker: &Arc<mio::Waker>) -> io::Result<()> {
+fn serve(
+    stream: &UnixStream,
+    questions: &SyncSender<Request>,
+    waker: &Arc<mio::Waker>,
+) -> io::Result<()> {
     let peer = getsockopt(stream, PeerCredentials)?;
     let own = nix::unistd::geteuid().as_raw();
     // The file's mode says the same, from a moment after it is there.
     if peer.uid() != 0 && peer.uid() != own {
-        return say(stream, r#"{"error":"only root and the user that it runs as may ask","denied":true}"#);
+        return say(
+            stream,
+            r#"{"error":"only root and the user that it runs as may ask","denied":true}"#,
+        );
     }
     let Some(question) = hear(stream)? else {
         return say(stream, r#"{"error":"a question is a line of up to 4096 bytes"}"#);
@@ -129,7 +139,9 @@ fn serve(stream: &UnixStream, questions: &SyncSender<Request>, waker: &Arc<mio::
     waker.wake()?;
     match answered.recv_timeout(ANSWERED_WITHIN) {
         Ok(line) => say(stream, &line),
-        Err(RecvTimeoutError::Timeout) => say(stream, r#"{"error":"no answer in time: it is busy"}"#),
+        Err(RecvTimeoutError::Timeout) => {
+            say(stream, r#"{"error":"no answer in time: it is busy"}"#)
+        }
         Err(RecvTimeoutError::Disconnected) => say(stream, r#"{"error":"it is ending"}"#),
     }
 }

@@ -58,15 +58,17 @@ impl DataPlane {
         if plan.ports.is_empty() {
             return Err(StartError::Empty("ports"));
         }
-        let interfaces: Vec<Interface> =
-            (plan.ports.iter()).map(|port| Interface::find(&port.name, &port.interface)).collect::<Result<_, _>>()?;
+        let interfaces: Vec<Interface> = (plan.ports.iter())
+            .map(|port| Interface::find(&port.name, &port.interface))
+            .collect::<Result<_, _>>()?;
         check_interfaces(&plan, &interfaces)?;
         check_memory(&plan)?;
         check_places(&plan).map_err(|(stage, why)| StartError::Placed { stage, why })?;
         // Before anything of the network is touched.
         plan.acquire(None).map_err(|(stage, source)| StartError::Resource { stage, source })?;
         let acquired = plan.clone();
-        Self::start_acquired(plan, interfaces, control, direct).inspect_err(|_| acquired.release(None))
+        Self::start_acquired(plan, interfaces, control, direct)
+            .inspect_err(|_| acquired.release(None))
     }
 
     /// The part of a start for which the stages have their resources.
@@ -79,26 +81,41 @@ impl DataPlane {
         let mut attachments = Vec::with_capacity(interfaces.len());
         let mut fallback = None;
         for (id, interface) in (0..=u8::MAX).map(PortId).zip(&interfaces) {
-            let attach =
-                |plan: &Plan| Attachment::new(&plan.ports[usize::from(id.0)], interface, plan.xdp_image(id), plan.mode);
+            let attach = |plan: &Plan| {
+                Attachment::new(
+                    &plan.ports[usize::from(id.0)],
+                    interface,
+                    plan.xdp_image(id),
+                    plan.mode,
+                )
+            };
             let attached = match attach(&plan) {
-                Err(error @ StartError::Offload(_)) if plan.falls_back(id, &error.to_string()) => attach(&plan),
+                Err(error @ StartError::Offload(_)) if plan.falls_back(id, &error.to_string()) => {
+                    attach(&plan)
+                }
                 other => other,
             };
             let (attachment, error) = attached?;
             let port = &plan.ports[usize::from(id.0)];
             if let Some(error) = error {
-                fallback.get_or_insert_with(|| Fallback::new(&port.name, &port.interface, "native XDP", &error));
+                fallback.get_or_insert_with(|| {
+                    Fallback::new(&port.name, &port.interface, "native XDP", &error)
+                });
             }
             attachments.push(attachment);
         }
         let plan = Arc::new(plan);
-        let interrupts = if plan.busy_poll { defer_interrupts(&plan, &interfaces) } else { Vec::new() };
+        let interrupts =
+            if plan.busy_poll { defer_interrupts(&plan, &interfaces) } else { Vec::new() };
 
         let bind = match plan.mode {
             Mode::Copy | Mode::Skb => BindMode::Copy,
             Mode::ZeroCopy => BindMode::ZeroCopy,
-            Mode::Auto if attachments.iter().any(|attachment| attachment.mode() == Some(AttachMode::Skb)) => {
+            Mode::Auto
+                if attachments
+                    .iter()
+                    .any(|attachment| attachment.mode() == Some(AttachMode::Skb)) =>
+            {
                 BindMode::Copy
             }
             Mode::Auto => BindMode::Auto,
@@ -138,9 +155,12 @@ impl DataPlane {
         let described = thread::ports_for_stages(&self.plan);
         let mut result = Ok(());
         for worker in 0..self.plan.workers.len() {
-            let sockets = self.attachments.iter().zip(&self.plan.ports).map(|(attachment, port)| {
-                queues_of(worker, &self.plan, port).filter_map(|queue| attachment.socket(queue)).collect()
-            });
+            let sockets =
+                self.attachments.iter().zip(&self.plan.ports).map(|(attachment, port)| {
+                    queues_of(worker, &self.plan, port)
+                        .filter_map(|queue| attachment.socket(queue))
+                        .collect()
+                });
             let sockets = sockets.collect();
             let setup = Setup {
                 plan: Arc::clone(&self.plan),
@@ -249,7 +269,8 @@ impl Starting {
         let thread = ThreadBuilder::new()
             .name(format!("worker-{}", setup.worker))
             .spawn(move || thread::run(setup, &own, ready_sender, &go_receiver));
-        let thread = thread.map_err(|source| StartError::Io { what: "starting a worker's thread", source })?;
+        let thread = thread
+            .map_err(|source| StartError::Io { what: "starting a worker's thread", source })?;
         Ok(Self { thread, ready, go, health })
     }
 
@@ -263,7 +284,9 @@ impl Starting {
 /// Two ports on one interface would each find the other's program in the way. One interface can have several names.
 fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for (second, interface) in interfaces.iter().enumerate() {
-        if let Some(first) = interfaces[..second].iter().position(|other| other.index == interface.index) {
+        if let Some(first) =
+            interfaces[..second].iter().position(|other| other.index == interface.index)
+        {
             return Err(StartError::SameInterface {
                 first: plan.ports[first].name.clone(),
                 second: plan.ports[second].name.clone(),
@@ -295,13 +318,19 @@ pub(crate) fn check_places(plan: &Plan) -> Result<(), (String, String)> {
     Ok(())
 }
 
-fn wait_ready(worker: usize, ready: &mpsc::Receiver<Result<Ready, StartError>>) -> Result<Ready, StartError> {
+fn wait_ready(
+    worker: usize,
+    ready: &mpsc::Receiver<Result<Ready, StartError>>,
+) -> Result<Ready, StartError> {
     match ready.recv_timeout(READY_WITHIN) {
         Ok(result) => result,
-        Err(mpsc::RecvTimeoutError::Timeout) => Err(StartError::Timeout { worker, waited: READY_WITHIN }),
-        Err(mpsc::RecvTimeoutError::Disconnected) => {
-            Err(StartError::Worker { worker, what: "its thread ended while it was getting ready".into() })
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            Err(StartError::Timeout { worker, waited: READY_WITHIN })
         }
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err(StartError::Worker {
+            worker,
+            what: "its thread ended while it was getting ready".into(),
+        }),
     }
 }
 

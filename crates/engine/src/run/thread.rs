@@ -127,11 +127,18 @@ pub(crate) fn run(
 
 /// Runs the worker until its mailbox says stop. After a panic it goes on without its stages: control hears of it at once,
 /// and has it drain and report as any other.
-fn run_worker(worker: &mut Worker<PlannedChain>, mailbox: &Mailbox<PlannedChain>, idle: Idle, status: &WorkerStatus) {
+fn run_worker(
+    worker: &mut Worker<PlannedChain>,
+    mailbox: &Mailbox<PlannedChain>,
+    idle: Idle,
+    status: &WorkerStatus,
+) {
     for _ in 0..2 {
         // What a panic leaves half done are stages, which are not called again, and the batch, which is given up. Everything
         // else a stage sees through calls that are done or not done.
-        let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.run(mailbox, idle))) else { return };
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.run(mailbox, idle))) else {
+            return;
+        };
         let _ = status.panic.set(message(&*panic));
         status.fail();
         worker.abandon_stages();
@@ -142,7 +149,8 @@ fn run_worker(worker: &mut Worker<PlannedChain>, mailbox: &Mailbox<PlannedChain>
 /// What a panic said.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "(no message)".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "(no message)".into())
 }
 
 type Prepared = (Worker<PlannedChain>, Mailbox<PlannedChain>, Ready);
@@ -156,8 +164,10 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     let stride = plan.workers.len();
     let io = |what| move |source| StartError::Io { what, source };
     let mut sockets = Vec::new();
-    let mut builder =
-        Worker::builder(umem, pool).number(worker).queues(worker as u16, stride as u16).ledger(plan.ledger);
+    let mut builder = Worker::builder(umem, pool)
+        .number(worker)
+        .queues(worker as u16, stride as u16)
+        .ledger(plan.ledger);
     for ((id, port), lanes) in plan.numbered_ports().zip(ports) {
         if plan.paths.iter().any(|path| path.from == id) {
             let numbered = queues_of(worker, plan, port).zip(&lanes);
@@ -166,7 +176,8 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
         builder = builder.port(lanes);
     }
     for path in &plan.paths {
-        builder = builder.path(path.from, path.to, build_chain(plan, path, &setup.described, worker));
+        builder =
+            builder.path(path.from, path.to, build_chain(plan, path, &setup.described, worker));
     }
     let built = builder.build().map_err(|source| StartError::Build { worker, source })?;
     let (remote, mailbox) = mailbox().map_err(io("eventfd"))?;
@@ -196,7 +207,11 @@ struct Lanes {
 }
 
 /// The queues of a port that a worker serves.
-pub(crate) fn queues_of(worker: usize, plan: &Plan, port: &PortPlan) -> impl Iterator<Item = u16> + use<> {
+pub(crate) fn queues_of(
+    worker: usize,
+    plan: &Plan,
+    port: &PortPlan,
+) -> impl Iterator<Item = u16> + use<> {
     (0..port.queues).skip(worker).step_by(plan.workers.len())
 }
 
@@ -256,14 +271,22 @@ fn open_by_xsk_rs(_: &Builder) -> Result<Opened<Box<dyn Port>>, OpenError> {
     Err(OpenError::NotBuilt)
 }
 
-pub(crate) fn build_chain(plan: &Plan, path: &PathPlan, ports: &Ports, worker: usize) -> PlannedChain {
+pub(crate) fn build_chain(
+    plan: &Plan,
+    path: &PathPlan,
+    ports: &Ports,
+    worker: usize,
+) -> PlannedChain {
     let workers = plan.workers.len();
     let stages = path.stages.iter().map(|stage| {
         let in_kernel = stage.in_kernel;
         let cx = BuildCx { worker, workers, in_kernel, from: path.from, to: path.to, ports };
         // A stage that panics is named: whoever catches it does not know which it was.
-        let built = catch_unwind(AssertUnwindSafe(|| NamedStage::build(&*stage.name, &*stage.plan, &cx)));
-        built.unwrap_or_else(|panic| resume_unwind(Box::new(format!("stage {}: {}", stage.name, message(&*panic)))))
+        let built =
+            catch_unwind(AssertUnwindSafe(|| NamedStage::build(&*stage.name, &*stage.plan, &cx)));
+        built.unwrap_or_else(|panic| {
+            resume_unwind(Box::new(format!("stage {}: {}", stage.name, message(&*panic))))
+        })
     });
     stages.collect()
 }

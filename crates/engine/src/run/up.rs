@@ -28,7 +28,11 @@ pub enum Waited {
 ///
 /// [`DataPlane::start`](crate::DataPlane::start) does not wait: some drivers refuse sockets while an interface is down, and
 /// through others nothing passes until it is up.
-pub fn wait_until_up(plan: &Plan, control: &mut Control, end: Option<Instant>) -> Result<Waited, StartError> {
+pub fn wait_until_up(
+    plan: &Plan,
+    control: &mut Control,
+    end: Option<Instant>,
+) -> Result<Waited, StartError> {
     let io = |what| move |source: io::Error| StartError::Io { what, source };
     let start = Instant::now();
     let mut say = start;
@@ -60,8 +64,9 @@ pub fn wait_until_up(plan: &Plan, control: &mut Control, end: Option<Instant>) -
         if now >= say {
             say += SAY_EVERY;
         }
-        if let Event::Stop(signal) =
-            control.wait(end.map_or(say, |end| end.min(say))).map_err(io("waiting for an interface"))?
+        if let Event::Stop(signal) = control
+            .wait(end.map_or(say, |end| end.min(say)))
+            .map_err(io("waiting for an interface"))?
         {
             return Ok(Waited::Stopped(signal));
         }

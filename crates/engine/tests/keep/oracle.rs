@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use xdpfwd_engine::{KeepRule, OwnAddresses};
-use xdpfwd_wire::{Addresses, EtherType, Fragment, Headers, IpProtocol, Layer, MacAddr, Status, ipv4, ipv6};
+use xdpfwd_wire::{
+    Addresses, EtherType, Fragment, Headers, IpProtocol, Layer, MacAddr, Status, ipv4, ipv6,
+};
 
 const ARP: EtherType = EtherType(0x0806);
 const LLDP: EtherType = EtherType(0x88cc);
@@ -35,7 +37,9 @@ impl<'a> Oracle<'a> {
             return false;
         }
         match headers.status {
-            Status::Truncated(layer) | Status::Malformed(layer) if layer != Layer::L4 => return false,
+            Status::Truncated(layer) | Status::Malformed(layer) if layer != Layer::L4 => {
+                return false;
+            }
             Status::TooManyVlanTags | Status::ExtensionChainTooLong => return false,
             _ => {}
         }
@@ -48,33 +52,44 @@ impl<'a> Oracle<'a> {
             let fixed = [0, 1, 8, 0, 6, 4]; // Ethernet, IPv4, and their lengths
             let Some(target) = l3.get(24..28) else { return false };
             let target: [u8; 4] = target.try_into().unwrap();
-            let right =
-                l3.starts_with(&fixed) && self.own.ipv4.get(&target.into()).is_some_and(|good_for| good_for.target);
+            let right = l3.starts_with(&fixed)
+                && self.own.ipv4.get(&target.into()).is_some_and(|good_for| good_for.target);
             return right && (vlan || self.rule == KeepRule::Arp);
         }
-        let next_to_us =
-            headers.outer_vlan.is_none() && destination.starts_with(&[0x01, 0x80, 0xc2, 0, 0]) && destination[5] < 0x10;
+        let next_to_us = headers.outer_vlan.is_none()
+            && destination.starts_with(&[0x01, 0x80, 0xc2, 0, 0])
+            && destination[5] < 0x10;
         match self.rule {
             KeepRule::Lldp => next_to_us && headers.ethertype == LLDP,
-            KeepRule::Stp => next_to_us && headers.ethertype.0 < 0x600 && l3.starts_with(&[0x42, 0x42, 3]),
+            KeepRule::Stp => {
+                next_to_us && headers.ethertype.0 < 0x600 && l3.starts_with(&[0x42, 0x42, 3])
+            }
             _ => false,
         }
     }
 
-    fn keeps_ip(&mut self, frame: &[u8], headers: &Headers, addresses: Addresses, vlan: bool) -> bool {
+    fn keeps_ip(
+        &mut self,
+        frame: &[u8],
+        headers: &Headers,
+        addresses: Addresses,
+        vlan: bool,
+    ) -> bool {
         let l3 = headers.l3(frame);
         let destination = addresses.destination();
         let (own, icmp, part_of, last_stop) = match (addresses, destination) {
             (Addresses::V4 { destination, .. }, _) => {
                 let packet = ipv4::Packet::new_checked(l3).unwrap();
                 let options = &l3[ipv4::HEADER_LEN..packet.header_len()];
-                let own = self.own.ipv4.get(&destination).is_some_and(|good_for| good_for.destination);
+                let own =
+                    self.own.ipv4.get(&destination).is_some_and(|good_for| good_for.destination);
                 let part_of = (packet.protocol().0, u32::from(packet.ident()));
                 (own, IpProtocol::ICMP, part_of, plain(options))
             }
             (Addresses::V6 { destination, .. }, _) => {
                 let upper = ipv6::Packet::new_checked(l3).unwrap().upper().unwrap();
-                let own = self.own.ipv6.get(&destination).is_some_and(|good_for| good_for.destination);
+                let own =
+                    self.own.ipv6.get(&destination).is_some_and(|good_for| good_for.destination);
                 let part_of = (fragmented(l3), upper.fragment.map_or(0, |fragment| fragment.ident));
                 (own, IpProtocol::ICMPV6, part_of, !routed(l3))
             }
@@ -112,12 +127,17 @@ impl<'a> Oracle<'a> {
 
     fn is_own_nd(&self, headers: &Headers, l3: &[u8], l4: &[u8], own: bool) -> bool {
         let &[kind, 0, _, _, _, _, _, _, ref rest @ ..] = l4 else { return false };
-        if headers.protocol != Some(IpProtocol::ICMPV6) || headers.fragment != Fragment::Whole || l3[0] >> 4 != 6 {
+        if headers.protocol != Some(IpProtocol::ICMPV6)
+            || headers.fragment != Fragment::Whole
+            || l3[0] >> 4 != 6
+        {
             return false;
         }
         let target = rest.first_chunk::<16>().map(|target| Ipv6Addr::from(*target));
         let about_us = l3[24] == 0xff
-            && target.is_some_and(|target| self.own.ipv6.get(&target).is_some_and(|good_for| good_for.target));
+            && target.is_some_and(|target| {
+                self.own.ipv6.get(&target).is_some_and(|good_for| good_for.target)
+            });
         l3[7] == 255
             && match kind {
                 133 | 134 | 137 => own,

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use xdpfwd_engine::{Control, DataPlane, Event, Mode, PathPlan, Plan, PortPlan, Report, StageOnPath};
+use xdpfwd_engine::{
+    Control, DataPlane, Event, Mode, PathPlan, Plan, PortPlan, Report, StageOnPath,
+};
 use xdpfwd_pipeline::{Idle, PortId, StagePlan};
 pub use xdpfwd_testkit::lab::chain;
 pub use xdpfwd_testkit::process::LONG;
@@ -20,7 +22,10 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
         keep: xdpfwd_engine::Keep::new(),
         promiscuous: true,
     };
-    let stages = stage.into_iter().map(|plan| StageOnPath { name: "own".into(), plan, in_kernel: false }).collect();
+    let stages = stage
+        .into_iter()
+        .map(|plan| StageOnPath { name: "own".into(), plan, in_kernel: false })
+        .collect();
     Plan {
         ledger: true,
         mode: Mode::Auto,
@@ -53,9 +58,14 @@ pub fn wait_until(control: &mut Control, mut is_so: impl FnMut() -> bool) {
 pub fn stop(data_plane: DataPlane) -> Report {
     let report = data_plane.stop();
     let frames = &report.frames;
-    let places = frames.pool + frames.fill + frames.rx + frames.in_flight + frames.tx + frames.completion;
+    let places =
+        frames.pool + frames.fill + frames.rx + frames.in_flight + frames.tx + frames.completion;
     assert_eq!(places as i64 + frames.leaked, frames.total as i64, "{frames:?}");
-    assert_eq!((frames.rx, frames.in_flight, frames.tx, frames.completion), (0, 0, 0, 0), "drained: {frames:?}");
+    assert_eq!(
+        (frames.rx, frames.in_flight, frames.tx, frames.completion),
+        (0, 0, 0, 0),
+        "drained: {frames:?}"
+    );
     let received: u64 = report.ports.iter().map(|port| port.rx_packets).sum();
     let sent: u64 = report.ports.iter().map(|port| port.tx_packets).sum();
     let dropped: u64 = report.drops.values().sum();

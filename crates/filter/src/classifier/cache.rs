@@ -68,7 +68,12 @@ impl<const N: usize, const W: usize> Slots<N, W> {
 
     /// The first rule that matches each of some keys, asking the space for those that are not there.
     #[inline]
-    pub(super) fn classify(&mut self, space: &Space<N>, keys: &[Packed<N>], found: &mut [u32; BATCH]) {
+    pub(super) fn classify(
+        &mut self,
+        space: &Space<N>,
+        keys: &[Packed<N>],
+        found: &mut [u32; BATCH],
+    ) {
         let keys = &keys[..keys.len().min(BATCH)];
         let mut places = [0; BATCH];
         for (place, key) in places.iter_mut().zip(keys) {
@@ -77,7 +82,8 @@ impl<const N: usize, const W: usize> Slots<N, W> {
         let (mut missing, mut missed, mut count) = ([[0; N]; BATCH], [0_u8; BATCH], 0);
         for (index, (key, &place)) in keys.iter().zip(&places).enumerate() {
             let slot = &self.words[place..place + W];
-            let differing = key.iter().zip(slot).fold(0, |differing, (key, slot)| differing | (key ^ slot));
+            let differing =
+                key.iter().zip(slot).fold(0, |differing, (key, slot)| differing | (key ^ slot));
             let stored = slot[N];
             found[index] = stored as u32;
             missing[count % BATCH] = *key;

@@ -58,7 +58,9 @@ impl Table {
 #[non_exhaustive]
 pub enum NotForKernel {
     /// A bucket is too long.
-    #[error("{longest} rules differ in so little that each lookup may compare all of them: at most {most} may")]
+    #[error(
+        "{longest} rules differ in so little that each lookup may compare all of them: at most {most} may"
+    )]
     LongBucket {
         /// Rules of the longest.
         longest: usize,
@@ -66,7 +68,9 @@ pub enum NotForKernel {
         most: usize,
     },
     /// Too many hashes meet in one place.
-    #[error("{longest} groups of the hash table follow each other without a gap: at most {most} may")]
+    #[error(
+        "{longest} groups of the hash table follow each other without a gap: at most {most} may"
+    )]
     Crowded {
         /// Groups that a lookup may come through.
         longest: usize,
@@ -145,7 +149,8 @@ impl SpaceImage {
         if longest >= MOST_GROUPS {
             return Err(NotForKernel::Crowded { longest, most: MOST_GROUPS });
         }
-        let decision = |rule: u32| rule << 2 | word(rules.get(rule as usize).and_then(|rule| rule.verdict));
+        let decision =
+            |rule: u32| rule << 2 | word(rules.get(rule as usize).and_then(|rule| rule.verdict));
         let mut entries = Bytes::default();
         for entry in &space.entries {
             entries.words(&entry.value);
@@ -158,10 +163,13 @@ impl SpaceImage {
             tags.words(&[own]);
             firsts.ints(numbers);
         }
-        let (mut first, mut parts, mut sets) = (Bytes::default(), Bytes::default(), Bytes::default());
+        let (mut first, mut parts, mut sets) =
+            (Bytes::default(), Bytes::default(), Bytes::default());
         // Where those of the destination begin: the source's come first.
         let (mut skips, mut parts_from, mut sets_from) = ([0; 2], [0; 2], [0; 2]);
-        for (side, addresses) in space.prune.iter().flat_map(|prune| [&prune.source, &prune.destination]).enumerate() {
+        for (side, addresses) in
+            space.prune.iter().flat_map(|prune| [&prune.source, &prune.destination]).enumerate()
+        {
             skips[side] = addresses.skip;
             parts_from[side] = (parts.0.len() / NUMBERS) as u32;
             sets_from[side] = (sets.0.len() / size_of::<u64>()) as u32;
@@ -172,13 +180,20 @@ impl SpaceImage {
         let few = if space.prune.is_none() { space.entries.len() } else { 0 };
         let mut fixed = Bytes::default();
         fixed.words(&[space.seed]);
-        fixed.ints([few as u32, u32::from(space.prune.is_some()), space.table.shift(), space.table.size() as u32]);
+        fixed.ints([
+            few as u32,
+            u32::from(space.prune.is_some()),
+            space.table.shift(),
+            space.table.size() as u32,
+        ]);
         fixed.ints(skips.into_iter().chain(parts_from).chain(sets_from));
         for place in 0..TUPLES {
             let tuple = space.tuples.get(place);
             // Of the words that are hashed, which are all but the last.
             let mask = tuple.map_or([0; N], |tuple| tuple.mask);
-            fixed.words(&std::array::from_fn::<u64, 5, _>(|word| if word + 1 < N { mask[word] } else { 0 }));
+            fixed.words(&std::array::from_fn::<u64, 5, _>(|word| {
+                if word + 1 < N { mask[word] } else { 0 }
+            }));
             fixed.words(&[tuple.map_or(0, |tuple| tuple.seed)]);
             fixed.ints([tuple.map_or(u32::MAX, |tuple| tuple.best << 2), 0, 0, 0]);
         }

@@ -61,23 +61,37 @@ pub(super) fn lay_out<const N: usize>(patterns: &[Pattern<N>]) -> Laid {
     // What is left overlaps so much that no bucket is short: to the most telling tuple that there is.
     for index in left {
         let bits = patterns[index as usize].bits;
-        let fitting = chosen.iter_mut().filter(|(of, _)| bits.covers(*of)).max_by_key(|(of, _)| of.sum());
+        let fitting =
+            chosen.iter_mut().filter(|(of, _)| bits.covers(*of)).max_by_key(|(of, _)| of.sum());
         match fitting {
             Some((_, members)) => members.push(index),
             // One more, which takes anything: there is room for it, as the loop ends before.
             None => {
-                let nothing = Bits { source: 0, destination: 0, source_port: 0, destination_port: 0, protocol: 0 };
+                let nothing = Bits {
+                    source: 0,
+                    destination: 0,
+                    source_port: 0,
+                    destination_port: 0,
+                    protocol: 0,
+                };
                 chosen.push((nothing, vec![index]));
             }
         }
     }
-    let tuples: Vec<_> = chosen.into_iter().map(|(bits, members)| (bits, buckets(patterns, bits, members))).collect();
+    let tuples: Vec<_> = chosen
+        .into_iter()
+        .map(|(bits, members)| (bits, buckets(patterns, bits, members)))
+        .collect();
     let buckets = tuples.iter().map(|(_, buckets)| buckets.len()).sum();
     Laid { tuples, buckets }
 }
 
 /// Members of a tuple by what they have in the bits that it looks at, each bucket in the order of the rules.
-fn buckets<const N: usize>(patterns: &[Pattern<N>], bits: Bits, mut members: Vec<u32>) -> Vec<Vec<u32>> {
+fn buckets<const N: usize>(
+    patterns: &[Pattern<N>],
+    bits: Bits,
+    mut members: Vec<u32>,
+) -> Vec<Vec<u32>> {
     let mask = bits.mask();
     members.sort_by_key(|&index| patterns[index as usize].rule);
     let mut places: HashMap<Packed<N>, usize> = HashMap::with_capacity(members.len());
@@ -168,10 +182,18 @@ impl Counts {
     }
 
     /// How many of those that are left a tuple would take.
-    fn taken<const N: usize>(&mut self, patterns: &[Pattern<N>], left: &[u32], bits: Bits) -> usize {
+    fn taken<const N: usize>(
+        &mut self,
+        patterns: &[Pattern<N>],
+        left: &[u32],
+        bits: Bits,
+    ) -> usize {
         self.clear();
         let mask = bits.mask();
-        let members = left.iter().map(|&index| &patterns[index as usize]).filter(|pattern| pattern.bits.covers(bits));
+        let members = left
+            .iter()
+            .map(|&index| &patterns[index as usize])
+            .filter(|pattern| pattern.bits.covers(bits));
         members.filter(|pattern| self.add(&pattern.value, &mask)).count()
     }
 }

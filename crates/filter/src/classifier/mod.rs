@@ -40,8 +40,10 @@ impl Classifier {
     /// Compiles rules. `seed` is what an outsider must not know, who otherwise could choose packets that collide.
     pub fn new(rules: &[Rule], seed: u64) -> Self {
         let numbered = || (0..).zip(rules);
-        let v4 = numbered().filter_map(|(number, rule)| pattern_v4(number, &rule.matches)).collect();
-        let v6 = numbered().filter_map(|(number, rule)| pattern_v6(number, &rule.matches)).collect();
+        let v4 =
+            numbered().filter_map(|(number, rule)| pattern_v4(number, &rule.matches)).collect();
+        let v6 =
+            numbered().filter_map(|(number, rule)| pattern_v6(number, &rule.matches)).collect();
         Self { v4: Space::new(v4, seed), v6: Space::new(v6, seed) }
     }
 
@@ -50,8 +52,12 @@ impl Classifier {
     pub fn first_match(&self, key: &Key, from: u32) -> Option<u32> {
         let upper = key.upper();
         match key.addresses {
-            Addresses::V4 { source, destination } => self.v4.first_match(&words_v4(source, destination, upper), from),
-            Addresses::V6 { source, destination } => self.v6.first_match(&words_v6(source, destination, upper), from),
+            Addresses::V4 { source, destination } => {
+                self.v4.first_match(&words_v4(source, destination, upper), from)
+            }
+            Addresses::V6 { source, destination } => {
+                self.v6.first_match(&words_v6(source, destination, upper), from)
+            }
         }
     }
 
@@ -66,7 +72,12 @@ impl Classifier {
 
     /// The same, with what was found before: by this classifier, and no other.
     #[inline]
-    pub fn classify_cached(&self, keys: &[Key], found: &mut [u32; Self::BATCH], cache: &mut FlowCache) {
+    pub fn classify_cached(
+        &self,
+        keys: &[Key],
+        found: &mut [u32; Self::BATCH],
+        cache: &mut FlowCache,
+    ) {
         let FlowCache { v4: slots4, v6: slots6 } = cache;
         // Where rules are compared one by one, that costs no more.
         let v4 = |keys: &[_], found: &mut _| match self.v4.prune {
@@ -96,7 +107,11 @@ impl Classifier {
 
     /// What it has become.
     pub fn shape(&self) -> Shape {
-        Shape { v4: self.v4.shape(), v6: self.v6.shape(), memory: self.v4.memory() + self.v6.memory() }
+        Shape {
+            v4: self.v4.shape(),
+            v6: self.v6.shape(),
+            memory: self.v4.memory() + self.v6.memory(),
+        }
     }
 }
 
@@ -137,7 +152,8 @@ fn by_version(
     look_up_v6(&v6[..count6], &mut found6);
     let (mut found4, mut found6) = (found4.iter(), found6.iter());
     for (key, found) in keys.iter().zip(found) {
-        let of_version = if matches!(key.addresses, Addresses::V4 { .. }) { &mut found4 } else { &mut found6 };
+        let of_version =
+            if matches!(key.addresses, Addresses::V4 { .. }) { &mut found4 } else { &mut found6 };
         *found = of_version.next().copied().unwrap_or(Classifier::NONE);
     }
 }

@@ -44,7 +44,8 @@ impl Bits {
     }
 
     pub(super) fn sum(self) -> u32 {
-        let all = [self.source, self.destination, self.source_port, self.destination_port, self.protocol];
+        let all =
+            [self.source, self.destination, self.source_port, self.destination_port, self.protocol];
         all.into_iter().map(u32::from).sum()
     }
 
@@ -59,9 +60,17 @@ impl Bits {
         let mut mask = [0; N];
         // By the number of words it is known which version it is of.
         if N == V4 {
-            mask.copy_from_slice(&words_v4(prefix_v4(self.source), prefix_v4(self.destination), upper));
+            mask.copy_from_slice(&words_v4(
+                prefix_v4(self.source),
+                prefix_v4(self.destination),
+                upper,
+            ));
         } else {
-            mask.copy_from_slice(&words_v6(prefix_v6(self.source), prefix_v6(self.destination), upper));
+            mask.copy_from_slice(&words_v6(
+                prefix_v6(self.source),
+                prefix_v6(self.destination),
+                upper,
+            ));
         }
         mask
     }
@@ -92,9 +101,11 @@ struct Upper {
 
 impl Upper {
     fn new(matches: &Match) -> Self {
-        let nothing = Bits { source: 0, destination: 0, source_port: 0, destination_port: 0, protocol: 0 };
+        let nothing =
+            Bits { source: 0, destination: 0, source_port: 0, destination_port: 0, protocol: 0 };
         let all = [0, u16::MAX];
-        let mut upper = Self { value: [0; 2], mask: [0; 2], source: all, destination: all, bits: nothing };
+        let mut upper =
+            Self { value: [0; 2], mask: [0; 2], source: all, destination: all, bits: nothing };
         if let Some(protocol) = matches.protocol {
             upper.want(0, ports::PROTOCOL, 0xff, protocol.into());
             upper.bits.protocol = 8;
@@ -103,20 +114,32 @@ impl Upper {
             (upper.source, upper.bits.source_port) = upper.want_port(ports::SOURCE, range);
         }
         if let Some(range) = &matches.destination_port {
-            (upper.destination, upper.bits.destination_port) = upper.want_port(ports::DESTINATION, range);
+            (upper.destination, upper.bits.destination_port) =
+                upper.want_port(ports::DESTINATION, range);
         }
-        for (shift, wanted) in [(ports::SOURCE, matches.icmp_type), (ports::DESTINATION, matches.icmp_code)] {
+        for (shift, wanted) in
+            [(ports::SOURCE, matches.icmp_type), (ports::DESTINATION, matches.icmp_code)]
+        {
             if let Some(wanted) = wanted {
                 upper.want(0, shift, 0xffff, wanted.into());
                 upper.want(0, ports::KIND, ports::KIND_MASK, ports::KIND_ICMP);
             }
         }
         match matches.fragment {
-            Some(Fragments::Any) => upper.want(0, ports::FRAGMENT, ports::IS_FRAGMENT, ports::IS_FRAGMENT),
-            Some(Fragments::First) => {
-                upper.want(0, ports::FRAGMENT, ports::IS_FRAGMENT | ports::IS_LATER, ports::IS_FRAGMENT);
+            Some(Fragments::Any) => {
+                upper.want(0, ports::FRAGMENT, ports::IS_FRAGMENT, ports::IS_FRAGMENT)
             }
-            Some(Fragments::Later) => upper.want(0, ports::FRAGMENT, ports::IS_LATER, ports::IS_LATER),
+            Some(Fragments::First) => {
+                upper.want(
+                    0,
+                    ports::FRAGMENT,
+                    ports::IS_FRAGMENT | ports::IS_LATER,
+                    ports::IS_FRAGMENT,
+                );
+            }
+            Some(Fragments::Later) => {
+                upper.want(0, ports::FRAGMENT, ports::IS_LATER, ports::IS_LATER)
+            }
             None => {}
         }
         if let Some(flags) = matches.flags {
@@ -161,7 +184,8 @@ pub(super) fn pattern_v4(rule: u32, matches: &Match) -> Option<Pattern<V4>> {
         Some(IpNet::V4(prefix)) => (prefix.network().to_bits(), prefix.prefix_len()),
         _ => (0, 0),
     };
-    let ((source, source_bits), (destination, destination_bits)) = (of(matches.source), of(matches.destination));
+    let ((source, source_bits), (destination, destination_bits)) =
+        (of(matches.source), of(matches.destination));
     let upper = Upper::new(matches);
     Some(Pattern {
         value: words_v4(source, destination, upper.value),
@@ -182,7 +206,8 @@ pub(super) fn pattern_v6(rule: u32, matches: &Match) -> Option<Pattern<V6>> {
         Some(IpNet::V6(prefix)) => (prefix.network().to_bits(), prefix.prefix_len()),
         _ => (0, 0),
     };
-    let ((source, source_bits), (destination, destination_bits)) = (of(matches.source), of(matches.destination));
+    let ((source, source_bits), (destination, destination_bits)) =
+        (of(matches.source), of(matches.destination));
     let upper = Upper::new(matches);
     Some(Pattern {
         value: words_v6(source, destination, upper.value),

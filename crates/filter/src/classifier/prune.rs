@@ -51,7 +51,9 @@ impl Prune {
             source: Addresses::new(half(0)),
             destination: Addresses::new(half(1)),
             source_port: Ports::new(rules().map(|(tuple, pattern)| (tuple, pattern.source))),
-            destination_port: Ports::new(rules().map(|(tuple, pattern)| (tuple, pattern.destination))),
+            destination_port: Ports::new(
+                rules().map(|(tuple, pattern)| (tuple, pattern.destination)),
+            ),
             protocol,
         }
     }
@@ -108,7 +110,11 @@ impl Addresses {
             // What is beyond the length is the other address of IPv4.
             match length {
                 0 => everywhere |= tuple,
-                _ => distinct.push((value & !(u64::MAX.checked_shr(length.into()).unwrap_or(0)), length, tuple)),
+                _ => distinct.push((
+                    value & !(u64::MAX.checked_shr(length.into()).unwrap_or(0)),
+                    length,
+                    tuple,
+                )),
             }
         }
         distinct.sort_unstable();
@@ -208,7 +214,9 @@ impl Ports {
         distinct.sort_unstable();
         distinct.dedup();
         for (tuple, [first, last]) in distinct {
-            sets[Self::place(first)..=Self::place(last)].iter_mut().for_each(|tuples| *tuples |= tuple);
+            sets[Self::place(first)..=Self::place(last)]
+                .iter_mut()
+                .for_each(|tuples| *tuples |= tuple);
         }
         Self(sets)
     }

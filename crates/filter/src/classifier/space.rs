@@ -68,9 +68,12 @@ impl<const N: usize> Entry<N> {
             differing |= (key & mask) ^ value;
         }
         let upper = key[N - 2];
-        let (source, destination) = ((upper >> ports::SOURCE) as u16, (upper >> ports::DESTINATION) as u16);
+        let (source, destination) =
+            ((upper >> ports::SOURCE) as u16, (upper >> ports::DESTINATION) as u16);
         // Each is 0 if it is within: nothing to branch on, but for the one that the caller takes.
-        let beyond = |port: u16, [first, more]: [u16; 2]| u64::from(port.wrapping_sub(first).saturating_sub(more));
+        let beyond = |port: u16, [first, more]: [u16; 2]| {
+            u64::from(port.wrapping_sub(first).saturating_sub(more))
+        };
         differing | beyond(source, self.source) | beyond(destination, self.destination) == 0
     }
 }
@@ -81,7 +84,8 @@ impl<const N: usize> Space<N> {
         let seed = fold(seed ^ SEEDS[2], SEEDS[3]);
         let entry = |pattern: &Pattern<N>, last| {
             let Pattern { value, mask, source, destination, rule, .. } = *pattern;
-            let [source, destination] = [source, destination].map(|[first, last]| [first, last - first]);
+            let [source, destination] =
+                [source, destination].map(|[first, last]| [first, last - first]);
             Entry { value, mask, source, destination, rule, last }
         };
         if patterns.len() <= FEW {
@@ -105,15 +109,20 @@ impl<const N: usize> Space<N> {
             seed,
         };
         // In the order of their best rule.
-        let mut laid: Vec<_> =
-            laid.into_iter().map(|(bits, members)| (best(&patterns, &members), bits, members)).collect();
+        let mut laid: Vec<_> = laid
+            .into_iter()
+            .map(|(bits, members)| (best(&patterns, &members), bits, members))
+            .collect();
         laid.sort_by_key(|(best, _, _)| *best);
         let mut placed = Vec::with_capacity(patterns.len());
         for (place, (best, bits, members)) in laid.iter().enumerate() {
             let tuple_seed = fold(seed ^ (place as u64 + 1).wrapping_mul(SEEDS[0]), SEEDS[1]);
             space.bests[place] = *best;
-            space.add_tuple(*bits, *best, tuple_seed, members, |index, last| entry(&patterns[index as usize], last));
-            placed.extend(members.iter().flatten().map(|&index| (place, &patterns[index as usize])));
+            space.add_tuple(*bits, *best, tuple_seed, members, |index, last| {
+                entry(&patterns[index as usize], last)
+            });
+            placed
+                .extend(members.iter().flatten().map(|&index| (place, &patterns[index as usize])));
         }
         space.prune = Some(Prune::new(&placed));
         space
@@ -132,7 +141,9 @@ impl<const N: usize> Space<N> {
         for bucket in members {
             let first = self.entries.len();
             let last = bucket.len().saturating_sub(1);
-            self.entries.extend(bucket.iter().enumerate().map(|(place, &index)| entry(index, place == last)));
+            self.entries.extend(
+                bucket.iter().enumerate().map(|(place, &index)| entry(index, place == last)),
+            );
             let Some(head) = self.entries.get(first) else { continue };
             let hash = hash(&head.value, &mask, self.seed, seed);
             self.table.insert(hash, first as u32);
@@ -152,7 +163,11 @@ impl<const N: usize> Space<N> {
     #[inline]
     pub(super) fn first_match(&self, key: &Packed<N>, from: u32) -> Option<u32> {
         let Some(prune) = &self.prune else {
-            return self.entries.iter().find(|entry| entry.rule >= from && entry.matches(key)).map(|entry| entry.rule);
+            return self
+                .entries
+                .iter()
+                .find(|entry| entry.rule >= from && entry.matches(key))
+                .map(|entry| entry.rule);
         };
         let mut found = NONE;
         let mut tuples = prune.tuples(key);
@@ -281,8 +296,13 @@ fn hash<const N: usize>(key: &Packed<N>, mask: &Packed<N>, seed: u64, of_tuple: 
 }
 
 /// The digits of pi behind the point: nobody's choice.
-const SEEDS: [u64; 5] =
-    [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7345, 0xa409_3822_299f_31d1, 0x082e_fa98_ec4e_6c89, 0x4528_21e6_38d0_1377];
+const SEEDS: [u64; 5] = [
+    0x243f_6a88_85a3_08d3,
+    0x1319_8a2e_0370_7345,
+    0xa409_3822_299f_31d1,
+    0x082e_fa98_ec4e_6c89,
+    0x4528_21e6_38d0_1377,
+];
 
 /// Both halves of the 128-bit product: each bit of either factor reaches bits above and below it.
 #[inline]

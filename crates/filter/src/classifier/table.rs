@@ -27,7 +27,11 @@ impl Table {
     pub(super) fn new(entries: usize) -> Self {
         // One in eight lanes has a tag, up to one in four: fewer would be more memory than it is worth.
         let groups = entries.next_power_of_two().max(2);
-        Self { groups: vec![0; groups], numbers: vec![[0; LANES]; groups], shift: 64 - groups.trailing_zeros() }
+        Self {
+            groups: vec![0; groups],
+            numbers: vec![[0; LANES]; groups],
+            shift: 64 - groups.trailing_zeros(),
+        }
     }
 
     /// A lane without its highest bit, and never empty.
@@ -86,7 +90,13 @@ impl Table {
     pub(super) fn get(&self, hash: u64) -> Numbers<'_> {
         let at = self.group(hash);
         let group = self.groups[at];
-        Numbers { table: self, hash, at, lanes: Self::lanes(group, hash), more: group & OVERFLOWN != 0 }
+        Numbers {
+            table: self,
+            hash,
+            at,
+            lanes: Self::lanes(group, hash),
+            more: group & OVERFLOWN != 0,
+        }
     }
 
     /// Tags of a group, and what they stand for.
@@ -158,15 +168,21 @@ mod tests {
         for entries in [0, 1, 3, 10, 100, 5000] {
             let mut table = Table::new(entries);
             let hash = |number: u64| {
-                number.wrapping_mul(0x9e37_79b9_7f4a_7c15) & if entries == 10 { 3 << 62 | 7 } else { u64::MAX }
+                number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                    & if entries == 10 { 3 << 62 | 7 } else { u64::MAX }
             };
             (0..entries as u32).for_each(|number| table.insert(hash(number.into()), number));
             for number in 0..entries as u32 {
                 assert!(table.may_have(hash(number.into())), "{number} of {entries}");
-                assert!(table.get(hash(number.into())).any(|found| found == number), "{number} of {entries}");
+                assert!(
+                    table.get(hash(number.into())).any(|found| found == number),
+                    "{number} of {entries}"
+                );
             }
             if entries != 10 {
-                let others = (1 << 32..(1_u64 << 32) + 10_000).filter(|&number| table.may_have(hash(number))).count();
+                let others = (1 << 32..(1_u64 << 32) + 10_000)
+                    .filter(|&number| table.may_have(hash(number)))
+                    .count();
                 assert!(others < 20, "{others} of 10000 that are not there, beside {entries}");
             }
         }

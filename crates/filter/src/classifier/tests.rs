@@ -15,11 +15,21 @@ fn address_v4() -> impl Strategy<Value = u32> {
 }
 
 fn address_v6() -> impl Strategy<Value = u128> {
-    (0..4_u128, 0..3_u128, 0..3_u128).prop_map(|(a, b, c)| 0x2001_0db8 << 96 | a << 94 | b << 60 | c)
+    (0..4_u128, 0..3_u128, 0..3_u128)
+        .prop_map(|(a, b, c)| 0x2001_0db8 << 96 | a << 94 | b << 60 | c)
 }
 
 fn port() -> impl Strategy<Value = u16> {
-    prop_oneof![Just(0), Just(53), Just(80), Just(443), Just(1023), Just(1024), Just(u16::MAX), any::<u16>()]
+    prop_oneof![
+        Just(0),
+        Just(53),
+        Just(80),
+        Just(443),
+        Just(1023),
+        Just(1024),
+        Just(u16::MAX),
+        any::<u16>()
+    ]
 }
 
 fn range() -> impl Strategy<Value = RangeInclusive<u16>> {
@@ -41,14 +51,19 @@ fn often<S: Strategy>(strategy: S) -> impl Strategy<Value = Option<S::Value>> {
 
 fn prefix(v4: bool) -> BoxedStrategy<IpNet> {
     if v4 {
-        let lengths = prop_oneof![Just(0_u8), Just(8), Just(10), Just(23), Just(24), Just(32), 0..=32_u8];
+        let lengths =
+            prop_oneof![Just(0_u8), Just(8), Just(10), Just(23), Just(24), Just(32), 0..=32_u8];
         (address_v4(), lengths)
-            .prop_map(|(address, length)| Ipv4Net::new(address.into(), length).unwrap().trunc().into())
+            .prop_map(|(address, length)| {
+                Ipv4Net::new(address.into(), length).unwrap().trunc().into()
+            })
             .boxed()
     } else {
         let lengths = prop_oneof![Just(0_u8), Just(32), Just(34), Just(64), Just(128), 0..=128_u8];
         (address_v6(), lengths)
-            .prop_map(|(address, length)| Ipv6Net::new(address.into(), length).unwrap().trunc().into())
+            .prop_map(|(address, length)| {
+                Ipv6Net::new(address.into(), length).unwrap().trunc().into()
+            })
             .boxed()
     }
 }
@@ -59,12 +74,24 @@ fn protocol() -> impl Strategy<Value = u8> {
 
 pub(crate) fn a_match() -> impl Strategy<Value = Match> {
     let addresses = any::<bool>().prop_flat_map(|v4| {
-        (rarely(Just(if v4 { Version::V4 } else { Version::V6 })), often(prefix(v4)), often(prefix(v4)))
+        (
+            rarely(Just(if v4 { Version::V4 } else { Version::V6 })),
+            often(prefix(v4)),
+            often(prefix(v4)),
+        )
     });
     let upper = (often(protocol()), rarely(range()), often(range()));
     let flags = any::<(u8, u8)>().prop_map(|(mask, value)| TcpFlags { mask, value: value & mask });
-    let fragment = prop_oneof![Just(Fragments::First), Just(Fragments::Later), Just(Fragments::Any)];
-    let few = (rarely(flags), rarely(0..3_u8), rarely(0..3_u8), rarely(1..3_u16), rarely(fragment), rarely(0..3_u8));
+    let fragment =
+        prop_oneof![Just(Fragments::First), Just(Fragments::Later), Just(Fragments::Any)];
+    let few = (
+        rarely(flags),
+        rarely(0..3_u8),
+        rarely(0..3_u8),
+        rarely(1..3_u16),
+        rarely(fragment),
+        rarely(0..3_u8),
+    );
     (addresses, upper, few).prop_map(
         |((version, source, destination), (protocol, source_port, destination_port), few)| {
             let (flags, icmp_type, icmp_code, vlan, fragment, dscp) = few;
@@ -93,25 +120,41 @@ fn rule() -> impl Strategy<Value = Rule> {
 
 fn key() -> impl Strategy<Value = Key> {
     let addresses = prop_oneof![
-        (address_v4(), address_v4()).prop_map(|(source, destination)| Addresses::V4 { source, destination }),
-        (address_v6(), address_v6()).prop_map(|(source, destination)| Addresses::V6 { source, destination })
+        (address_v4(), address_v4())
+            .prop_map(|(source, destination)| Addresses::V4 { source, destination }),
+        (address_v6(), address_v6())
+            .prop_map(|(source, destination)| Addresses::V6 { source, destination })
     ];
     let l4 = prop_oneof![
         Just(L4::None),
         (port(), port()).prop_map(|(source, destination)| L4::Ports { source, destination }),
-        (port(), port(), any::<u8>()).prop_map(|(source, destination, flags)| L4::Tcp { source, destination, flags }),
+        (port(), port(), any::<u8>()).prop_map(|(source, destination, flags)| L4::Tcp {
+            source,
+            destination,
+            flags
+        }),
         (0..3_u8, 0..3_u8).prop_map(|(kind, code)| L4::Icmp { kind, code })
     ];
     let fragment = prop_oneof![3 => Just(Fragment::No), 1 => Just(Fragment::First), 1 => Just(Fragment::Later)];
     let vlan = prop_oneof![2 => Just(None), 1 => (0..3_u16).prop_map(Some)];
-    (addresses, protocol(), l4, fragment, 0..3_u8, vlan).prop_map(|(addresses, protocol, l4, fragment, dscp, vlan)| {
-        Key { addresses, protocol, l4, fragment, dscp, vlan }
-    })
+    (addresses, protocol(), l4, fragment, 0..3_u8, vlan).prop_map(
+        |(addresses, protocol, l4, fragment, dscp, vlan)| Key {
+            addresses,
+            protocol,
+            l4,
+            fragment,
+            dscp,
+            vlan,
+        },
+    )
 }
 
 /// The first that matches, by looking at each.
 fn by_looking(rules: &[Rule], key: &Key, from: u32) -> Option<u32> {
-    (0..).zip(rules).find(|(number, rule)| *number >= from && rule.matches(key)).map(|(number, _)| number)
+    (0..)
+        .zip(rules)
+        .find(|(number, rule)| *number >= from && rule.matches(key))
+        .map(|(number, _)| number)
 }
 
 proptest! {
@@ -172,8 +215,9 @@ proptest! {
 
 #[test]
 fn a_flow_is_looked_up_once() {
-    let rules: Vec<Rule> =
-        (10..30).map(|net| crate::parse_rule(&format!("drop dst {net}.0.0.0/8")).unwrap().unwrap()).collect();
+    let rules: Vec<Rule> = (10..30)
+        .map(|net| crate::parse_rule(&format!("drop dst {net}.0.0.0/8")).unwrap().unwrap())
+        .collect();
     let (classifier, mut cache) = (Classifier::new(&rules, 1), FlowCache::new(1 << 16, 2));
     // The first has zeros only: it is not what nobody has written yet.
     let key = |n: u32| Key {
@@ -211,7 +255,10 @@ fn a_rule_behind_a_wider_one_is_shadowed() {
         .lines()
         .map(|line| crate::parse_rule(line).unwrap().unwrap())
         .collect();
-    let found: Vec<_> = crate::shadowed(&rules, &Classifier::new(&rules, 7)).iter().map(|s| (s.rule, s.by)).collect();
+    let found: Vec<_> = crate::shadowed(&rules, &Classifier::new(&rules, 7))
+        .iter()
+        .map(|s| (s.rule, s.by))
+        .collect();
     assert_eq!(found, [(2, 1), (6, 5)]);
 }
 
@@ -219,7 +266,14 @@ fn a_rule_behind_a_wider_one_is_shadowed() {
 fn many_rules_of_few_tuples_are_found_in_few_lookups() {
     // One rule for each host of a network, to one of a few ports, and some wider ones behind them.
     let mut rules: Vec<Rule> = (0..2000_u32)
-        .map(|host| format!("accept src 10.0.{}.{} proto tcp dport {}", host >> 8, host & 255, 80 + host % 7))
+        .map(|host| {
+            format!(
+                "accept src 10.0.{}.{} proto tcp dport {}",
+                host >> 8,
+                host & 255,
+                80 + host % 7
+            )
+        })
         .chain((0..200).map(|net| format!("drop dst 172.16.{net}.0/24")))
         .map(|line| crate::parse_rule(&line).unwrap().unwrap())
         .collect();
@@ -233,7 +287,8 @@ fn many_rules_of_few_tuples_are_found_in_few_lookups() {
 /// the filter stage draws another seed.
 #[test]
 fn few_seeds_crowd_the_hash_table() {
-    let rules = (0..2000_u32).map(|n| format!("drop src 198.18.{}.0/24 proto tcp dport {}", n % 256, 1 + n / 256));
+    let rules = (0..2000_u32)
+        .map(|n| format!("drop src 198.18.{}.0/24 proto tcp dport {}", n % 256, 1 + n / 256));
     let rules: Vec<Rule> = rules.map(|line| crate::parse_rule(&line).unwrap().unwrap()).collect();
     let mut lot = 0x9e37_79b9_7f4a_7c15_u64;
     let crowded = (0..400).filter(|_| {
@@ -261,7 +316,10 @@ fn what_is_beyond_the_tables_is_found_all_the_same() {
                 match v4 {
                     true => Ipv4Net::new(address.into(), length).unwrap().trunc().into(),
                     // Of all first 16 bits, so that there are more parts than are kept.
-                    false => Ipv6Net::new((u128::from(address) << 96).into(), length).unwrap().trunc().into(),
+                    false => Ipv6Net::new((u128::from(address) << 96).into(), length)
+                        .unwrap()
+                        .trunc()
+                        .into(),
                 }
             };
             let (a, b) = (20 + (draw() % 13) as u8, 1 + (draw() % 32) as u8);
@@ -280,7 +338,9 @@ fn what_is_beyond_the_tables_is_found_all_the_same() {
         for number in 0..600 {
             let rule = &rules[(draw() % 3000) as usize].matches;
             let of = |prefix: Option<IpNet>, low: u32| match prefix.unwrap() {
-                IpNet::V4(prefix) => u128::from(prefix.network().to_bits() | low & !prefix.netmask().to_bits()),
+                IpNet::V4(prefix) => {
+                    u128::from(prefix.network().to_bits() | low & !prefix.netmask().to_bits())
+                }
                 IpNet::V6(prefix) => prefix.network().to_bits() | u128::from(low),
             };
             let (source, destination) = (of(rule.source, draw()), of(rule.destination, draw()));
@@ -289,8 +349,13 @@ fn what_is_beyond_the_tables_is_found_all_the_same() {
                 false => Addresses::V6 { source, destination },
             };
             let l4 = L4::Ports { source: draw() as u16, destination: draw() as u16 };
-            let key = Key { addresses, protocol: 17, l4, fragment: Fragment::No, dscp: 0, vlan: None };
-            assert_eq!(classifier.first_match(&key, 0), by_looking(&rules, &key, 0), "{number}: {key:?}");
+            let key =
+                Key { addresses, protocol: 17, l4, fragment: Fragment::No, dscp: 0, vlan: None };
+            assert_eq!(
+                classifier.first_match(&key, 0),
+                by_looking(&rules, &key, 0),
+                "{number}: {key:?}"
+            );
             let mut found = [0; Classifier::BATCH];
             classifier.classify(&[key], &mut found);
             assert_eq!(Some(found[0]), by_looking(&rules, &key, 0), "{number}: {key:?}");

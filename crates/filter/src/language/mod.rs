@@ -30,7 +30,9 @@ pub fn parse_rule(line: &str) -> Result<Option<Rule>, Problem> {
     let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
     while let Some(word) = reader.words.next() {
         if !reader.read(word)? {
-            return Err(word.problem(format!("unknown word `{}`: expected one of {MATCHES}", word.text)));
+            return Err(
+                word.problem(format!("unknown word `{}`: expected one of {MATCHES}", word.text))
+            );
         }
     }
     reader.finish().map(Some)
@@ -68,7 +70,11 @@ mod tests {
     #[test]
     fn what_is_wrong_has_its_place_and_what_would_be_accepted() {
         for (line, column, part) in [
-            ("allow src 10.0.0.0/8", 1, "`allow` begins no rule: expected accept, drop or continue"),
+            (
+                "allow src 10.0.0.0/8",
+                1,
+                "`allow` begins no rule: expected accept, drop or continue",
+            ),
             ("accept from 10.0.0.0/8", 8, "unknown word `from`: expected one of ipv4"),
             ("accept src 10.0.0.1/8", 12, "10.0.0.0/8 is the prefix that it is in"),
             ("accept src 10.0.0.0/33", 12, "is no prefix: expected an address or a prefix"),
@@ -80,7 +86,11 @@ mod tests {
             ("accept dport 80-70", 14, "the smaller port comes first, 70-80"),
             ("accept dport 80000", 14, "are no ports"),
             ("accept dport +80", 14, "are no ports"),
-            ("accept proto icmp dport 80", 19, "protocol 1 has no dport: expected proto tcp, udp or sctp"),
+            (
+                "accept proto icmp dport 80",
+                19,
+                "protocol 1 has no dport: expected proto tcp, udp or sctp",
+            ),
             ("accept icmp-type 8", 8, "of which protocol? Add proto icmp"),
             ("accept proto udp flags syn", 18, "protocol 17 has no flags"),
             ("accept flags syn,foo", 14, "`foo` is no control bit"),
@@ -107,7 +117,10 @@ mod tests {
     #[test]
     fn all_lines_that_are_wrong_are_named() {
         let problems = parse("# rules\naccept\n\ndrop it\nallow\n").unwrap_err();
-        assert_eq!(problems.iter().map(|problem| (problem.line, problem.column)).collect::<Vec<_>>(), [(4, 6), (5, 1)]);
+        assert_eq!(
+            problems.iter().map(|problem| (problem.line, problem.column)).collect::<Vec<_>>(),
+            [(4, 6), (5, 1)]
+        );
         let rules = parse("# rules\r\naccept\r\n\ndrop").unwrap();
         assert_eq!(rules.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 4]);
     }

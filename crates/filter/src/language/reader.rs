@@ -11,13 +11,11 @@ use super::words::{Word, Words};
 use super::write::{FLAG_NAMES, PROTOCOLS};
 use crate::rule::{Fragments, Limit, Match, Per, Rule, TcpFlags, Unit, Verdict, Version};
 
-pub(super) const MATCHES: &str =
-    "ipv4, ipv6, src, dst, proto, sport, dport, flags, icmp-type, icmp-code, vlan, fragment, dscp, limit, log";
+pub(super) const MATCHES: &str = "ipv4, ipv6, src, dst, proto, sport, dport, flags, icmp-type, icmp-code, vlan, fragment, dscp, limit, log";
 const PREFIX: &str = "an address or a prefix, like 192.0.2.0/24 or 2001:db8::/32";
 const PROTOCOL: &str = "a number from 0 to 255, or one of icmp, igmp, ipip, tcp, udp, ipv6, gre, esp, ah, icmpv6, sctp";
 const PORTS: &str = "a port or a range of ports, like 53 or 1024-65535";
-const FLAGS: &str =
-    "control bits, like syn,!ack: fin, syn, rst, psh, ack, urg, ece, cwr, each with a ! if it must not be set";
+const FLAGS: &str = "control bits, like syn,!ack: fin, syn, rst, psh, ack, urg, ece, cwr, each with a ! if it must not be set";
 const DSCP: &str = "a number from 0 to 63, or one of ef, cs0 to cs7, af11 to af43";
 const RATE: &str = "a rate, like 1000pps, 5kpps, 2Mpps, 100kbps, 10Mbps or 1Gbps";
 
@@ -42,7 +40,11 @@ impl<'a> Reader<'a> {
             "accept" => Some(Verdict::Accept),
             "drop" => Some(Verdict::Drop),
             "continue" => None,
-            other => return Err(first.problem(format!("`{other}` begins no rule: expected accept, drop or continue"))),
+            other => {
+                return Err(first.problem(format!(
+                    "`{other}` begins no rule: expected accept, drop or continue"
+                )));
+            }
         };
         Ok(Some(Self { words, rule: Rule { verdict, ..Rule::default() }, seen: Vec::new() }))
     }
@@ -50,9 +52,10 @@ impl<'a> Reader<'a> {
     /// Notes that a word was said, unless it was before.
     pub(super) fn once(&mut self, word: Word<'a>) -> Result<(), Problem> {
         if let Some(before) = self.seen.iter().find(|seen| seen.text == word.text) {
-            return Err(
-                word.problem(format!("`{}` for a second time: it stands in column {}", word.text, before.column))
-            );
+            return Err(word.problem(format!(
+                "`{}` for a second time: it stands in column {}",
+                word.text, before.column
+            )));
         }
         self.seen.push(word);
         Ok(())
@@ -64,7 +67,11 @@ impl<'a> Reader<'a> {
         let subject = if word.text == "ipv6" { "ipv4" } else { word.text };
         if let Err(problem) = self.once(Word { text: subject, ..word }) {
             return Err(Problem {
-                message: problem.message.replacen(&format!("`{subject}`"), &format!("`{}`", word.text), 1),
+                message: problem.message.replacen(
+                    &format!("`{subject}`"),
+                    &format!("`{}`", word.text),
+                    1,
+                ),
                 ..problem
             });
         }
@@ -89,19 +96,30 @@ impl<'a> Reader<'a> {
                     "first" => Fragments::First,
                     "later" => Fragments::Later,
                     "any" => Fragments::Any,
-                    other => return Err(which.problem(format!("`{other}` is no fragment: expected {WHICH}"))),
+                    other => {
+                        return Err(
+                            which.problem(format!("`{other}` is no fragment: expected {WHICH}"))
+                        );
+                    }
                 });
             }
             "limit" => {
                 let (rate, unit) = rate(self.words.after(word, RATE)?)?;
-                self.rule.limit = Some(Limit { rate, unit, burst: Limit::usual_burst(rate, unit), per: Per::Rule });
+                self.rule.limit = Some(Limit {
+                    rate,
+                    unit,
+                    burst: Limit::usual_burst(rate, unit),
+                    per: Per::Rule,
+                });
             }
             "burst" | "per" => self.read_of_limit(word)?,
             "log" => {
                 const ONE_OF: &str = "how many, like 1/1000";
                 let what = self.words.after(word, ONE_OF)?;
                 let of = what.text.strip_prefix("1/").and_then(digits).filter(|&of: &u32| of > 0);
-                let of = of.ok_or_else(|| what.problem(format!("`{}` is no part: expected {ONE_OF}", what.text)))?;
+                let of = of.ok_or_else(|| {
+                    what.problem(format!("`{}` is no part: expected {ONE_OF}", what.text))
+                })?;
                 self.rule.log = Some(of);
             }
             _ => {
@@ -115,7 +133,10 @@ impl<'a> Reader<'a> {
     /// What a limit may be followed by.
     pub(super) fn read_of_limit(&mut self, word: Word<'a>) -> Result<(), Problem> {
         let Some(limit) = &mut self.rule.limit else {
-            return Err(word.problem(format!("`{}` without a limit before it: expected limit RATE first", word.text)));
+            return Err(word.problem(format!(
+                "`{}` without a limit before it: expected limit RATE first",
+                word.text
+            )));
         };
         if word.text == "burst" {
             let expected = match limit.unit {
@@ -123,48 +144,66 @@ impl<'a> Reader<'a> {
                 Unit::Bits => "a number of bits from 1 on, like 12000bit, 100kbit or 1Mbit",
             };
             let what = self.words.after(word, expected)?;
-            let number = if limit.unit == Unit::Bits { what.text.strip_suffix("bit") } else { Some(what.text) };
+            let number = if limit.unit == Unit::Bits {
+                what.text.strip_suffix("bit")
+            } else {
+                Some(what.text)
+            };
             let burst = number.and_then(scaled).filter(|&burst| burst > 0);
-            limit.burst =
-                burst.ok_or_else(|| what.problem(format!("`{}` is no burst: expected {expected}", what.text)))?;
+            limit.burst = burst.ok_or_else(|| {
+                what.problem(format!("`{}` is no burst: expected {expected}", what.text))
+            })?;
         } else {
-            const WHO: &str = "src/LENGTH, like src/24: one bucket for each source prefix of that length";
+            const WHO: &str =
+                "src/LENGTH, like src/24: one bucket for each source prefix of that length";
             let what = self.words.after(word, WHO)?;
             let length = what.text.strip_prefix("src/").and_then(digits).filter(|&l: &u8| l <= 128);
-            let length =
-                length.ok_or_else(|| what.problem(format!("`{}` has no bucket: expected {WHO}", what.text)))?;
+            let length = length.ok_or_else(|| {
+                what.problem(format!("`{}` has no bucket: expected {WHO}", what.text))
+            })?;
             limit.per = Per::Source(length);
         }
         Ok(())
     }
 
     pub(super) fn at(&self, text: &str) -> Word<'a> {
-        self.seen.iter().copied().find(|word| word.text == text).unwrap_or(Word { text: "", column: 1 })
+        self.seen
+            .iter()
+            .copied()
+            .find(|word| word.text == text)
+            .unwrap_or(Word { text: "", column: 1 })
     }
 
     /// What only the whole rule shows.
     pub(super) fn finish(mut self) -> Result<Rule, Problem> {
         let Match { source, destination, protocol, fragment, .. } = &self.rule.matches;
-        let version_of = |prefix: &IpNet| if prefix.addr().is_ipv4() { Version::V4 } else { Version::V6 };
-        let (source, destination) = (source.as_ref().map(version_of), destination.as_ref().map(version_of));
+        let version_of =
+            |prefix: &IpNet| if prefix.addr().is_ipv4() { Version::V4 } else { Version::V6 };
+        let (source, destination) =
+            (source.as_ref().map(version_of), destination.as_ref().map(version_of));
         if let (Some(source), Some(destination)) = (source, destination)
             && source != destination
         {
-            return Err(self
-                .at("dst")
-                .problem("source and destination are of different IP versions: no packet is of both"));
+            return Err(self.at("dst").problem(
+                "source and destination are of different IP versions: no packet is of both",
+            ));
         }
         if let (Some(said), Some(of_prefix)) = (self.rule.matches.version, source.or(destination))
             && said != of_prefix
         {
-            return Err(self.at("ipv4").problem("the prefix is of the other IP version: no packet is of both"));
+            return Err(self
+                .at("ipv4")
+                .problem("the prefix is of the other IP version: no packet is of both"));
         }
         let upper = ["sport", "dport", "flags", "icmp-type", "icmp-code"];
         let upper = self.seen.iter().copied().find(|word| upper.contains(&word.text));
         if let Some(word) = upper
             && *fragment == Some(Fragments::Later)
         {
-            let message = format!("a later fragment has no upper header, so no {}: it would never match", word.text);
+            let message = format!(
+                "a later fragment has no upper header, so no {}: it would never match",
+                word.text
+            );
             return Err(word.problem(message));
         }
         for (words, fits, fitting) in [
@@ -172,16 +211,23 @@ impl<'a> Reader<'a> {
             (&["flags"], &[TCP], "tcp"),
             (&["icmp-type", "icmp-code"], &ICMP, "icmp or icmpv6"),
         ] {
-            let Some(word) = self.seen.iter().copied().find(|word| words.contains(&word.text)) else { continue };
+            let Some(word) = self.seen.iter().copied().find(|word| words.contains(&word.text))
+            else {
+                continue;
+            };
             match protocol {
                 Some(protocol) if !fits.contains(protocol) => {
-                    let message = format!("protocol {protocol} has no {}: expected proto {fitting}", word.text);
+                    let message = format!(
+                        "protocol {protocol} has no {}: expected proto {fitting}",
+                        word.text
+                    );
                     return Err(word.problem(message));
                 }
                 None if fits == ICMP => {
-                    return Err(
-                        word.problem(format!("{} of which protocol? Add proto icmp or proto icmpv6", word.text))
-                    );
+                    return Err(word.problem(format!(
+                        "{} of which protocol? Add proto icmp or proto icmpv6",
+                        word.text
+                    )));
                 }
                 _ => {}
             }
@@ -190,7 +236,9 @@ impl<'a> Reader<'a> {
             && length > 32
             && self.rule.matches.version() == Some(Version::V4)
         {
-            return Err(self.at("per").problem(format!("src/{length} of IPv4: expected a length from 0 to 32")));
+            return Err(self
+                .at("per")
+                .problem(format!("src/{length} of IPv4: expected a length from 0 to 32")));
         }
         // Nothing else has them.
         if self.rule.matches.flags.is_some() {
@@ -208,8 +256,12 @@ pub(super) fn number<N: TryFrom<u32>>(
 ) -> Result<N, Problem> {
     let expected = format!("a number from {least} to {most}");
     let what = words.after(word, &expected)?;
-    let number = digits(what.text).filter(|number| (least..=most).contains(number)).and_then(|n| N::try_from(n).ok());
-    number.ok_or_else(|| what.problem(format!("`{}` is no {}: expected {expected}", what.text, word.text)))
+    let number = digits(what.text)
+        .filter(|number| (least..=most).contains(number))
+        .and_then(|n| N::try_from(n).ok());
+    number.ok_or_else(|| {
+        what.problem(format!("`{}` is no {}: expected {expected}", what.text, word.text))
+    })
 }
 
 /// A number of digits alone: `parse` would take a sign.
@@ -225,9 +277,9 @@ fn prefix(word: Word<'_>) -> Result<IpNet, Problem> {
     };
     if prefix.trunc() != prefix {
         let meant = prefix.trunc();
-        return Err(
-            word.problem(format!("`{prefix}` has bits set beyond its length: {meant} is the prefix that it is in"))
-        );
+        return Err(word.problem(format!(
+            "`{prefix}` has bits set beyond its length: {meant} is the prefix that it is in"
+        )));
     }
     Ok(prefix)
 }
@@ -245,7 +297,10 @@ fn ports(word: Word<'_>) -> Result<RangeInclusive<u16>, Problem> {
         return Err(word.problem(format!("`{}` are no ports: expected {PORTS}", word.text)));
     };
     if first > last {
-        return Err(word.problem(format!("`{}` is empty: the smaller port comes first, {last}-{first}", word.text)));
+        return Err(word.problem(format!(
+            "`{}` is empty: the smaller port comes first, {last}-{first}",
+            word.text
+        )));
     }
     Ok(first..=last)
 }
@@ -294,16 +349,21 @@ fn scaled(text: &str) -> Option<u64> {
         _ => (text, 1),
     };
     // No sign, which parse would take.
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse::<u64>().ok()?.checked_mul(scale)).flatten()
+    digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| digits.parse::<u64>().ok()?.checked_mul(scale))
+        .flatten()
 }
 
 fn rate(word: Word<'_>) -> Result<(u64, Unit), Problem> {
     let units = [("pps", Unit::Packets), ("bps", Unit::Bits)];
-    let found = units.iter().find_map(|(name, unit)| Some((scaled(word.text.strip_suffix(name)?)?, *unit)));
+    let found =
+        units.iter().find_map(|(name, unit)| Some((scaled(word.text.strip_suffix(name)?)?, *unit)));
     // What a second's worth of cycles can be counted in.
-    found
-        .filter(|(rate, _)| (1..=1_000_000_000_000).contains(rate))
-        .ok_or_else(|| word.problem(format!("`{}` is no rate: expected {RATE}, up to 1000Gbps", word.text)))
+    found.filter(|(rate, _)| (1..=1_000_000_000_000).contains(rate)).ok_or_else(|| {
+        word.problem(format!("`{}` is no rate: expected {RATE}, up to 1000Gbps", word.text))
+    })
 }
 
 impl Limit {

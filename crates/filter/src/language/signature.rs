@@ -6,8 +6,7 @@ use super::words::Word;
 use crate::signature::Signature;
 
 const OF_SIGNATURES: &str = "text, hex, nocase, offset, depth";
-const TEXT: &str =
-    r#"a text in double quotes, like "GET /"; in it \" \\ \n \r \t and \xHH stand for what else they would be"#;
+const TEXT: &str = r#"a text in double quotes, like "GET /"; in it \" \\ \n \r \t and \xHH stand for what else they would be"#;
 const HEX: &str = r#"bytes in double quotes, two hexadecimal digits each, like "de ad be ef""#;
 
 /// The signatures of a text, each with its line. On an error, all errors.
@@ -35,14 +34,18 @@ pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
         match word.text {
             "text" | "hex" => {
                 if let Some((before, _)) = &bytes {
-                    let message = format!("a second pattern: the first stands in column {}", before.column);
+                    let message =
+                        format!("a second pattern: the first stands in column {}", before.column);
                     return Err(word.problem(message));
                 }
                 let expected = if word.text == "text" { TEXT } else { HEX };
                 let pattern = reader.words.after(word, expected)?;
                 let read = if word.text == "text" { text(pattern.text) } else { hex(pattern.text) };
                 let read = read.filter(|bytes| !bytes.is_empty());
-                let wrong = || pattern.problem(format!("`{}` is no pattern: expected {expected}", pattern.text));
+                let wrong = || {
+                    pattern
+                        .problem(format!("`{}` is no pattern: expected {expected}", pattern.text))
+                };
                 bytes = Some((word, read.ok_or_else(wrong)?));
             }
             "nocase" => {
@@ -58,7 +61,8 @@ pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
                 depth = Some((word, number::<u16>(&mut reader.words, word, 1, 65535)?));
             }
             other => {
-                let message = format!("unknown word `{other}`: expected one of {OF_SIGNATURES}, {MATCHES}");
+                let message =
+                    format!("unknown word `{other}`: expected one of {OF_SIGNATURES}, {MATCHES}");
                 return Err(word.problem(message));
             }
         }
@@ -69,7 +73,10 @@ pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
     if let Some((word, depth)) = depth
         && usize::from(depth) < bytes.len()
     {
-        let message = format!("depth {depth} has no room for a pattern of {} bytes: it would never match", bytes.len());
+        let message = format!(
+            "depth {depth} has no room for a pattern of {} bytes: it would never match",
+            bytes.len()
+        );
         return Err(word.problem(message));
     }
     let rule = reader.finish()?;

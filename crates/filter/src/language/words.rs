@@ -28,7 +28,9 @@ impl<'a> Words<'a> {
         let mut end = line.len();
         loop {
             let rest = &words.line[words.at..];
-            let Some(start) = rest.find(|character: char| !character.is_whitespace()) else { break };
+            let Some(start) = rest.find(|character: char| !character.is_whitespace()) else {
+                break;
+            };
             if rest[start..].starts_with('#') {
                 end = words.at + start;
                 break;
@@ -51,7 +53,9 @@ impl<'a> Words<'a> {
     /// What comes after a word, which is to say what it is about.
     pub(super) fn after(&mut self, word: Word<'_>, expected: &str) -> Result<Word<'a>, Problem> {
         let end = self.end();
-        self.next().ok_or_else(|| end.problem(format!("`{}` is followed by nothing: expected {expected}", word.text)))
+        self.next().ok_or_else(|| {
+            end.problem(format!("`{}` is followed by nothing: expected {expected}", word.text))
+        })
     }
 }
 

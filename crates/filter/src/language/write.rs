@@ -37,14 +37,17 @@ impl Display for Rule {
             Some(Verdict::Drop) => "drop",
             None => "continue",
         })?;
-        let Match { version, source, destination, protocol, source_port, destination_port, .. } = &self.matches;
+        let Match { version, source, destination, protocol, source_port, destination_port, .. } =
+            &self.matches;
         let Match { flags, icmp_type, icmp_code, vlan, fragment, dscp, .. } = &self.matches;
         match version {
             Some(Version::V4) => f.write_str(" ipv4")?,
             Some(Version::V6) => f.write_str(" ipv6")?,
             None => {}
         }
-        let mut say = |name: &str, value: Option<String>| value.map_or(Ok(()), |value| write!(f, " {name} {value}"));
+        let mut say = |name: &str, value: Option<String>| {
+            value.map_or(Ok(()), |value| write!(f, " {name} {value}"))
+        };
         say("src", source.map(|prefix| prefix.to_string()))?;
         say("dst", destination.map(|prefix| prefix.to_string()))?;
         say("proto", protocol.map(protocol_name))?;
@@ -79,12 +82,17 @@ fn protocol_name(protocol: u8) -> String {
 }
 
 fn range(range: &RangeInclusive<u16>) -> String {
-    if range.start() == range.end() { range.start().to_string() } else { format!("{}-{}", range.start(), range.end()) }
+    if range.start() == range.end() {
+        range.start().to_string()
+    } else {
+        format!("{}-{}", range.start(), range.end())
+    }
 }
 
 fn flag_names(flags: TcpFlags) -> String {
     let looked_at = FLAG_NAMES.iter().filter(|(_, bit)| flags.mask & bit != 0);
-    let names = looked_at.map(|(name, bit)| format!("{}{name}", if flags.value & bit == 0 { "!" } else { "" }));
+    let names = looked_at
+        .map(|(name, bit)| format!("{}{name}", if flags.value & bit == 0 { "!" } else { "" }));
     names.collect::<Vec<_>>().join(",")
 }
 

@@ -1,6 +1,8 @@
 //! AWS-LC, by `aws-lc-rs`: AES in the processor's own instructions, many blocks at once.
 
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+};
 
 use super::job::{Aead, Job, KeyLength, parts};
 use crate::transform::Transform;
@@ -23,7 +25,10 @@ impl AwsLc {
         };
         let unbound = UnboundKey::new(algorithm, key);
         let length = KeyLength { transform, got: key.len(), wanted: transform.key_len() };
-        Ok(Self { key: LessSafeKey::new(unbound.map_err(|_| length)?), encrypts: transform.encrypts() })
+        Ok(Self {
+            key: LessSafeKey::new(unbound.map_err(|_| length)?),
+            encrypts: transform.encrypts(),
+        })
     }
 }
 
@@ -51,9 +56,21 @@ impl AwsLc {
         let (text, tag) = parts(text_and_tag)?;
         // Of texts shorter than 2^36 bytes nothing can fail.
         let sealed = if self.encrypts {
-            self.key.seal_in_place_scatter(Nonce::from(&*nonce), Aad::from(aad.bytes()), text, &[], tag)
+            self.key.seal_in_place_scatter(
+                Nonce::from(&*nonce),
+                Aad::from(aad.bytes()),
+                text,
+                &[],
+                tag,
+            )
         } else {
-            self.key.seal_in_place_scatter(Nonce::from(&*nonce), Aad::from(&*text), &mut [], &[], tag)
+            self.key.seal_in_place_scatter(
+                Nonce::from(&*nonce),
+                Aad::from(&*text),
+                &mut [],
+                &[],
+                tag,
+            )
         };
         sealed.ok()
     }
@@ -63,9 +80,19 @@ impl AwsLc {
         let Job { nonce, aad, text_and_tag, .. } = job;
         let (text, tag) = parts(text_and_tag)?;
         let opened = if self.encrypts {
-            self.key.open_in_place_separate_tag(Nonce::from(&*nonce), Aad::from(aad.bytes()), tag, text)
+            self.key.open_in_place_separate_tag(
+                Nonce::from(&*nonce),
+                Aad::from(aad.bytes()),
+                tag,
+                text,
+            )
         } else {
-            self.key.open_in_place_separate_tag(Nonce::from(&*nonce), Aad::from(&*text), tag, &mut [])
+            self.key.open_in_place_separate_tag(
+                Nonce::from(&*nonce),
+                Aad::from(&*text),
+                tag,
+                &mut [],
+            )
         };
         opened.ok().map(drop)
     }

@@ -49,8 +49,12 @@ impl IpsecMb {
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, IpsecMbError> {
         KeyLength::check(transform, key)?;
         let key = match transform {
-            Transform::Aes128Gcm | Transform::NullAes128Gmac => Key::aes_gcm(key, functions()?.aes_128),
-            Transform::Aes256Gcm | Transform::NullAes256Gmac => Key::aes_gcm(key, functions()?.aes_256),
+            Transform::Aes128Gcm | Transform::NullAes128Gmac => {
+                Key::aes_gcm(key, functions()?.aes_128)
+            }
+            Transform::Aes256Gcm | Transform::NullAes256Gmac => {
+                Key::aes_gcm(key, functions()?.aes_256)
+            }
             Transform::ChaCha20Poly1305 => {
                 let mut copy = Box::new(Zeroizing::new([0; 32]));
                 copy.copy_from_slice(key);
@@ -80,21 +84,29 @@ impl Drop for GcmKey {
 impl Aead for IpsecMb {
     fn seal_batch(&self, jobs: &mut [Job<'_>]) {
         match &self.key {
-            Key::AesGcm { key, functions } => self.gcm(functions.seal, key, jobs, |tag, computed| {
-                *tag = *computed;
-                true
-            }),
-            Key::ChaCha20 { key, managers } => managers.chacha20(false, key, jobs, |tag, computed| {
-                *tag = *computed;
-                true
-            }),
+            Key::AesGcm { key, functions } => {
+                self.gcm(functions.seal, key, jobs, |tag, computed| {
+                    *tag = *computed;
+                    true
+                })
+            }
+            Key::ChaCha20 { key, managers } => {
+                managers.chacha20(false, key, jobs, |tag, computed| {
+                    *tag = *computed;
+                    true
+                })
+            }
         }
     }
 
     fn open_batch(&self, jobs: &mut [Job<'_>]) {
         match &self.key {
-            Key::AesGcm { key, functions } => self.gcm(functions.open, key, jobs, |tag, computed| equal(tag, computed)),
-            Key::ChaCha20 { key, managers } => managers.chacha20(true, key, jobs, |tag, computed| equal(tag, computed)),
+            Key::AesGcm { key, functions } => {
+                self.gcm(functions.open, key, jobs, |tag, computed| equal(tag, computed))
+            }
+            Key::ChaCha20 { key, managers } => {
+                managers.chacha20(true, key, jobs, |tag, computed| equal(tag, computed))
+            }
         }
     }
 }
@@ -116,12 +128,19 @@ const LONGEST: usize = 1 << 31;
 
 impl IpsecMb {
     #[inline]
-    fn gcm(&self, run: Gcm, key: &GcmKey, jobs: &mut [Job<'_>], is_good: impl Fn(&mut [u8; ICV], &[u8; ICV]) -> bool) {
+    fn gcm(
+        &self,
+        run: Gcm,
+        key: &GcmKey,
+        jobs: &mut [Job<'_>],
+        is_good: impl Fn(&mut [u8; ICV], &[u8; ICV]) -> bool,
+    ) {
         let mut context = GcmContext([0; _]);
         let mut computed = [0; ICV];
         for job in jobs {
             let Job { nonce, aad, text_and_tag, is_good: good } = job;
-            let Some((text, tag)) = parts(text_and_tag).filter(|(text, _)| text.len() <= LONGEST) else {
+            let Some((text, tag)) = parts(text_and_tag).filter(|(text, _)| text.len() <= LONGEST)
+            else {
                 *good = false;
                 continue;
             };
@@ -206,7 +225,10 @@ fn managers() -> Result<&'static Managers, IpsecMbError> {
     static MANAGERS: OnceLock<Result<Managers, String>> = OnceLock::new();
     let managers = MANAGERS.get_or_init(|| {
         let processors = thread::available_parallelism().map_or(1, Into::into);
-        (0..processors).map(|_| Manager::new().map(Mutex::new)).collect::<Result<_, _>>().map(Managers)
+        (0..processors)
+            .map(|_| Manager::new().map(Mutex::new))
+            .collect::<Result<_, _>>()
+            .map(Managers)
     });
     managers.as_ref().map_err(|why| IpsecMbError::Unusable(why.clone()))
 }
@@ -263,7 +285,8 @@ impl Managers {
         let mut computed = [0; ICV];
         for job in jobs {
             let Job { nonce, aad, text_and_tag, is_good: good } = job;
-            let Some((text, tag)) = parts(text_and_tag).filter(|(text, _)| text.len() <= LONGEST) else {
+            let Some((text, tag)) = parts(text_and_tag).filter(|(text, _)| text.len() <= LONGEST)
+            else {
                 *good = false;
                 continue;
             };

@@ -34,7 +34,9 @@ impl RustCrypto {
             Transform::Aes256Gcm | Transform::NullAes256Gmac => {
                 Cipher::Aes256(Aes256Gcm::new_from_slice(key).map_err(wrong)?)
             }
-            Transform::ChaCha20Poly1305 => Cipher::ChaCha20(ChaCha20Poly1305::new_from_slice(key).map_err(wrong)?),
+            Transform::ChaCha20Poly1305 => {
+                Cipher::ChaCha20(ChaCha20Poly1305::new_from_slice(key).map_err(wrong)?)
+            }
         };
         Ok(Self { cipher, encrypts: transform.encrypts() })
     }

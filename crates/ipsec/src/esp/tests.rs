@@ -11,7 +11,8 @@ type Backend = fn(Transform, &[u8]) -> Box<dyn Aead>;
 const AWS_LC: Backend = |transform, key| Box::new(AwsLc::new(transform, key).unwrap());
 const RUST_CRYPTO: Backend = |transform, key| Box::new(RustCrypto::new(transform, key).unwrap());
 #[cfg(feature = "ipsec-mb")]
-const IPSEC_MB: Backend = |transform, key| Box::new(crate::aead::IpsecMb::new(transform, key).unwrap());
+const IPSEC_MB: Backend =
+    |transform, key| Box::new(crate::aead::IpsecMb::new(transform, key).unwrap());
 
 fn a_backend() -> impl Strategy<Value = Backend> {
     prop::sample::select(vec![
@@ -34,12 +35,17 @@ fn room(payload: &[u8]) -> Vec<u8> {
 
 fn seal(protection: &Protection, payload: &[u8], number: u64, iv: u64) -> Vec<u8> {
     let mut bytes = room(payload);
-    let mut packet = [Outgoing { bytes: &mut bytes, payload: payload.len(), next_header: 4, number, iv }];
+    let mut packet =
+        [Outgoing { bytes: &mut bytes, payload: payload.len(), next_header: 4, number, iv }];
     assert_eq!(protection.seal_batch(&mut packet), 1);
     bytes
 }
 
-fn open(protection: &Protection, window: &mut Window, bytes: &mut [u8]) -> Result<Opened, Unopened> {
+fn open(
+    protection: &Protection,
+    window: &mut Window,
+    bytes: &mut [u8],
+) -> Result<Opened, Unopened> {
     let mut packet = [Incoming::new(bytes)];
     protection.open_batch(window, &mut packet);
     let [packet] = packet;
@@ -125,7 +131,10 @@ fn another_key_opens_nothing() {
     for transform in Transform::ALL {
         let mut bytes = seal(&protection(transform, true, AWS_LC, 9), b"hello", 1, 1);
         let mut window = Window::new(64, true).unwrap();
-        assert_eq!(open(&protection(transform, true, AWS_LC, 8), &mut window, &mut bytes), Err(Unopened::BadTag));
+        assert_eq!(
+            open(&protection(transform, true, AWS_LC, 8), &mut window, &mut bytes),
+            Err(Unopened::BadTag)
+        );
     }
 }
 
@@ -138,7 +147,13 @@ fn a_batch_is_many_packets_and_one_of_them_may_be_wrong() {
         let mut all: Vec<Vec<u8>> = (0..150).map(|n| room(&vec![n as u8; n])).collect();
         let mut packets: Vec<Outgoing<'_>> = (0..)
             .zip(&mut all)
-            .map(|(n, bytes)| Outgoing { bytes, payload: n, next_header: 4, number: n as u64 + 1, iv: n as u64 })
+            .map(|(n, bytes)| Outgoing {
+                bytes,
+                payload: n,
+                next_header: 4,
+                number: n as u64 + 1,
+                iv: n as u64,
+            })
             .collect();
         assert_eq!(protection.seal_batch(&mut packets), 150);
         all[70][IN_FRONT + HEADER] ^= 1;
@@ -146,7 +161,8 @@ fn a_batch_is_many_packets_and_one_of_them_may_be_wrong() {
         let again = all[5].clone();
         all.insert(6, again);
         let mut window = Window::new(256, extended).unwrap();
-        let mut packets: Vec<Incoming<'_>> = all.iter_mut().map(|bytes| Incoming::new(bytes)).collect();
+        let mut packets: Vec<Incoming<'_>> =
+            all.iter_mut().map(|bytes| Incoming::new(bytes)).collect();
         protection.open_batch(&mut window, &mut packets);
         for (place, packet) in packets.iter().enumerate() {
             let n = if place > 5 { place - 1 } else { place };
@@ -157,7 +173,11 @@ fn a_batch_is_many_packets_and_one_of_them_may_be_wrong() {
                 _ => {
                     assert_eq!(
                         packet.outcome,
-                        Ok(Opened { payload: payload.clone(), next_header: 4, number: n as u64 + 1 })
+                        Ok(Opened {
+                            payload: payload.clone(),
+                            next_header: 4,
+                            number: n as u64 + 1
+                        })
                     );
                     assert!(packet.bytes[payload].iter().all(|byte| *byte == n as u8));
                 }
@@ -172,7 +192,8 @@ fn what_has_no_room_is_not_sealed() {
     let protection = protection(Transform::Aes128Gcm, true, AWS_LC, 9);
     let mut bytes = room(b"hello");
     for payload in [0, 1, 9, 10_000, usize::MAX] {
-        let mut packet = [Outgoing { bytes: &mut bytes, payload, next_header: 4, number: 1, iv: 1 }];
+        let mut packet =
+            [Outgoing { bytes: &mut bytes, payload, next_header: 4, number: 1, iv: 1 }];
         assert_eq!(protection.seal_batch(&mut packet), 0, "{payload}");
     }
     assert_eq!(bytes, room(b"hello"));
@@ -214,10 +235,12 @@ fn padding_of_any_length_is_taken_and_each_of_its_bytes_looked_at() {
         open(&protection, &mut Window::new(64, false).unwrap(), &mut bytes)
     };
     for padding in 0..=255_u8 {
-        for payload in
-            [2, 3, 4, 5, 9].into_iter().filter(|payload| (payload + usize::from(padding) + 2).is_multiple_of(4))
+        for payload in [2, 3, 4, 5, 9]
+            .into_iter()
+            .filter(|payload| (payload + usize::from(padding) + 2).is_multiple_of(4))
         {
-            let text: Vec<u8> = [&vec![9; payload][..], &(1..=padding).collect::<Vec<_>>(), &[padding, 4]].concat();
+            let text: Vec<u8> =
+                [&vec![9; payload][..], &(1..=padding).collect::<Vec<_>>(), &[padding, 4]].concat();
             let opened = outcome(&text).unwrap();
             assert_eq!(opened.payload.len(), payload, "{padding}");
             for wrong in payload..payload + usize::from(padding) {

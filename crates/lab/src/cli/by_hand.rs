@@ -70,7 +70,8 @@ pub(crate) fn up(arguments: &Up) -> Result<ExitCode> {
         .ipv6(arguments.ipv6)
         .keep_as(&arguments.name)
         .build()?;
-    let (generator, forwarder, sink) = (chain.gen_().name(), chain.fwd().name(), chain.sink().name());
+    let (generator, forwarder, sink) =
+        (chain.gen_().name(), chain.fwd().name(), chain.sink().name());
     print(&format!(
         "\
 namespaces  {generator}: gen0 02:00:00:00:00:01 10.77.0.1/24
@@ -124,12 +125,20 @@ pub(crate) fn generate(arguments: &Generate, stop: &Stop) -> Result<ExitCode> {
         }
     }
     let sent = generator.stop()?;
-    print(&format!("{} sent in {:.3} s, {}\n", grouped(sent.packets), sent.seconds, rate(sent.pps())))?;
+    print(&format!(
+        "{} sent in {:.3} s, {}\n",
+        grouped(sent.packets),
+        sent.seconds,
+        rate(sent.pps())
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn sink(arguments: &SinkArguments, stop: &Stop) -> Result<ExitCode> {
-    let sink = Sink::builder().check(arguments.check).anything(arguments.anything).attach_here(&arguments.interface)?;
+    let sink = Sink::builder()
+        .check(arguments.check)
+        .anything(arguments.anything)
+        .attach_here(&arguments.interface)?;
     let mut last = Counters::default();
     let mut at = Instant::now();
     while !stop.is_set() {
@@ -137,7 +146,12 @@ pub(crate) fn sink(arguments: &SinkArguments, stop: &Stop) -> Result<ExitCode> {
         let seen = sink.seen()?;
         let pps = (seen.arrived - last).packets as f64 / at.elapsed().as_secs_f64();
         (last, at) = (seen.arrived, Instant::now());
-        let mut line = format!("{} arrived, {}, {} foreign", grouped(last.packets), rate(pps), grouped(seen.foreign));
+        let mut line = format!(
+            "{} arrived, {}, {} foreign",
+            grouped(last.packets),
+            rate(pps),
+            grouped(seen.foreign)
+        );
         if arguments.check {
             line += &format!(", {}", checked(&seen));
         }

@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use xdpfwd_lab::{Chain, Counters, Error, Forwarder, PacketAccounting, Report, Sink, VethDrops, VethEvidence};
+use xdpfwd_lab::{
+    Chain, Counters, Error, Forwarder, PacketAccounting, Report, Sink, VethDrops, VethEvidence,
+};
 
 use super::{
     demo_text::{self, Outcome},
@@ -51,12 +53,20 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     // In the namespace, `ip netns exec` would search the path for a bare name, not the directory.
     let absolute = |path: &PathBuf| {
         path.canonicalize()
-            .with_context(|| format!("{} can't be read; give the path of an existing file", path.display()))
+            .with_context(|| {
+                format!("{} can't be read; give the path of an existing file", path.display())
+            })
             .map(|path| path.to_string_lossy().into_owned())
     };
-    let command =
-        [&absolute(&arguments.xdpfwd)?, "--config", &absolute(&arguments.config)?, "--json", "--interval", "1"]
-            .map(str::to_owned);
+    let command = [
+        &absolute(&arguments.xdpfwd)?,
+        "--config",
+        &absolute(&arguments.config)?,
+        "--json",
+        "--interval",
+        "1",
+    ]
+    .map(str::to_owned);
     let progress = Progress::new(arguments.json);
     let outcome = drive(arguments, &command, stop, &progress)?;
     progress.done();
@@ -69,7 +79,12 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn drive(arguments: &Arguments, command: &[String], stop: &Stop, progress: &Progress) -> Result<Outcome> {
+fn drive(
+    arguments: &Arguments,
+    command: &[String],
+    stop: &Stop,
+    progress: &Progress,
+) -> Result<Outcome> {
     progress.show("building the lab …");
     let chain = Chain::builder().queues(arguments.queues).mtu(arguments.traffic.mtu()).build()?;
     let sink = Sink::attach(chain.sink(), "sink0")?;
@@ -89,7 +104,9 @@ fn drive(arguments: &Arguments, command: &[String], stop: &Stop, progress: &Prog
     let veth = Veths::read(&chain)?.since(&before);
 
     let line = forwarder.last_line(|line| kind(line).as_deref() == Some("final"));
-    let Some((report, line)) = line.and_then(|line| Report::parse(&line).map(|report| (report, line))) else {
+    let Some((report, line)) =
+        line.and_then(|line| Report::parse(&line).map(|report| (report, line)))
+    else {
         bail!(
             "xdpfwd ended with {}{} and wrote no line of type \"final\"; the end of its stderr:\n{}",
             ended.status,
@@ -98,7 +115,11 @@ fn drive(arguments: &Arguments, command: &[String], stop: &Stop, progress: &Prog
         );
     };
     if !ended.status.success() {
-        eprintln!("xdpfwd ended with {}; the end of its stderr:\n{}", ended.status, tail(&forwarder.stderr()));
+        eprintln!(
+            "xdpfwd ended with {}; the end of its stderr:\n{}",
+            ended.status,
+            tail(&forwarder.stderr())
+        );
     }
     let offered = Counters { packets: sent.packets, bytes: sent.bytes };
     let accounting = PacketAccounting::new(offered, &seen, &report, Some(&veth));
@@ -111,7 +132,9 @@ fn wait_until_ready(forwarder: &mut Forwarder, stop: &Stop) -> Result<()> {
     let start = Instant::now();
     loop {
         stop.check()?;
-        match forwarder.wait_for_line(Duration::from_millis(100), |line| kind(line).as_deref() == Some("interval")) {
+        match forwarder.wait_for_line(Duration::from_millis(100), |line| {
+            kind(line).as_deref() == Some("interval")
+        }) {
             Ok(_) => return Ok(()),
             Err(Error::Timeout { what, hint, .. }) => {
                 if start.elapsed() > READY_DEADLINE {

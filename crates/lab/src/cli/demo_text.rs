@@ -2,7 +2,8 @@
 
 use serde_json::json;
 use xdpfwd_lab::{
-    Counters, Ended, LossBasis, PacketAccounting, PortReport, Report, Seen, Sent, bits_per_second, grouped,
+    Counters, Ended, LossBasis, PacketAccounting, PortReport, Report, Seen, Sent, bits_per_second,
+    grouped,
 };
 
 use super::{
@@ -90,11 +91,16 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
         grouped(accounting.lost()),
         share(accounting.lost().into(), accounting.offered)
     );
-    text += &format!("{:<42}{:>14}{:>13}   how it is known\n", "where the loss happened", "frames", "of offered");
+    text += &format!(
+        "{:<42}{:>14}{:>13}   how it is known\n",
+        "where the loss happened", "frames", "of offered"
+    );
     for loss in &accounting.losses {
         let basis = match (loss.basis, loss.veth) {
             (LossBasis::Counted, _) => "counted there".into(),
-            (LossBasis::Difference, Some(veth)) => format!("counters before − after (veth counted {})", grouped(veth)),
+            (LossBasis::Difference, Some(veth)) => {
+                format!("counters before − after (veth counted {})", grouped(veth))
+            }
             (LossBasis::Difference, None) => "counters before − after".to_owned(),
         };
         text += &format!(
@@ -108,8 +114,13 @@ pub(super) fn as_text(traffic: &TrafficArguments, outcome: &Outcome) -> String {
         text += &format!("  UNEXPLAINED: {} {}\n", grouped(mismatch.packets), mismatch.what);
     }
 
-    let mode = |port: &PortReport| format!("{} on {}: {}", port.name, port.interface, or_unknown(&port.mode));
-    text += &format!("\nmode got          {}\n", report.ports.iter().map(mode).collect::<Vec<_>>().join(", "));
+    let mode = |port: &PortReport| {
+        format!("{} on {}: {}", port.name, port.interface, or_unknown(&port.mode))
+    };
+    text += &format!(
+        "\nmode got          {}\n",
+        report.ports.iter().map(mode).collect::<Vec<_>>().join(", ")
+    );
     let received = report.received();
     if received > 0 {
         text += &format!(

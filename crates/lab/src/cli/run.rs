@@ -9,7 +9,9 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
-use xdpfwd_lab::{Chain, Ended, Error, Forwarder, Seen, Sent, Sink, Window, bits_per_second, grouped};
+use xdpfwd_lab::{
+    Chain, Ended, Error, Forwarder, Seen, Sent, Sink, Window, bits_per_second, grouped,
+};
 
 use super::{
     options::{TrafficArguments, seconds},
@@ -51,15 +53,24 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     if arguments.seconds.is_zero() {
-        bail!(Error::Value { what: "--seconds", value: "0".into(), accepted: "use more than 0".into() });
+        bail!(Error::Value {
+            what: "--seconds",
+            value: "0".into(),
+            accepted: "use more than 0".into()
+        });
     }
     let progress = Progress::new(arguments.json);
     let chain = Chain::builder().queues(arguments.queues).mtu(arguments.traffic.mtu()).build()?;
-    let sink = Sink::builder().check(arguments.check).anything(arguments.anything).attach(chain.sink(), "sink0")?;
+    let sink = Sink::builder()
+        .check(arguments.check)
+        .anything(arguments.anything)
+        .attach(chain.sink(), "sink0")?;
     stop.check()?;
     let mut forwarder = Forwarder::spawn(chain.fwd(), &arguments.command)?;
     match forwarder.wait_for_xdp(chain.fwd(), &["fwd0", "fwd1"], XDP_DEADLINE) {
-        Err(Error::Timeout { .. }) => progress.show("no XDP program on fwd0 and fwd1: measuring as it is"),
+        Err(Error::Timeout { .. }) => {
+            progress.show("no XDP program on fwd0 and fwd1: measuring as it is")
+        }
         other => other?,
     }
     let generator = arguments.traffic.traffic().start(chain.gen_(), "gen0")?;
@@ -78,7 +89,11 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
             STOP_DEADLINE.as_secs()
         );
     } else if !as_asked(&ended) {
-        eprintln!("xdpfwd-lab: the forwarder ended with {}:\n{}", ended.status, forwarder.stderr().join("\n"));
+        eprintln!(
+            "xdpfwd-lab: the forwarder ended with {}:\n{}",
+            ended.status,
+            forwarder.stderr().join("\n")
+        );
     }
     print(&if arguments.json {
         format!("{}\n", as_json(arguments, &window, &sent, &seen, &forwarder))
@@ -91,7 +106,8 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
 
 /// A forwarder that does not handle SIGINT dies of it, as was asked.
 fn as_asked(ended: &Ended) -> bool {
-    !ended.killed && (ended.status.success() || ended.status.signal() == Some(signal_hook::consts::SIGINT))
+    !ended.killed
+        && (ended.status.success() || ended.status.signal() == Some(signal_hook::consts::SIGINT))
 }
 
 fn as_json(
@@ -131,7 +147,13 @@ fn as_json(
     result
 }
 
-fn as_text(arguments: &Arguments, window: &Window, sent: &Sent, seen: &Seen, forwarder: &Forwarder) -> String {
+fn as_text(
+    arguments: &Arguments,
+    window: &Window,
+    sent: &Sent,
+    seen: &Seen,
+    forwarder: &Forwarder,
+) -> String {
     let mut text = format!(
         "{} bytes, {} flows, {:.2} s measured after {:.1} s of warming up\n",
         arguments.traffic.size,
@@ -139,11 +161,17 @@ fn as_text(arguments: &Arguments, window: &Window, sent: &Sent, seen: &Seen, for
         window.seconds,
         arguments.warmup.as_secs_f64()
     );
-    for (name, counters, pps) in
-        [("offered", window.offered, window.offered_pps()), ("forwarded", window.forwarded, window.forwarded_pps())]
-    {
+    for (name, counters, pps) in [
+        ("offered", window.offered, window.offered_pps()),
+        ("forwarded", window.forwarded, window.forwarded_pps()),
+    ] {
         let (l2, wire) = bits_per_second(counters, window.seconds);
-        text += &format!("  {name:<10}{:>12}   {:>13}, on the wire {}\n", rate(pps), bits(l2), bits(wire));
+        text += &format!(
+            "  {name:<10}{:>12}   {:>13}, on the wire {}\n",
+            rate(pps),
+            bits(l2),
+            bits(wire)
+        );
     }
     text += &format!(
         "  from start to end: {} offered, {} forwarded, {} foreign frames at the sink\n",

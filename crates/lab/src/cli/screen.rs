@@ -19,8 +19,11 @@ impl Progress {
     pub(super) fn show(&self, line: &str) {
         if !self.quiet {
             // A progress line that can't be written is not worth failing for.
-            let _ =
-                if self.terminal { write!(io::stderr(), "\r\x1b[K{line}") } else { writeln!(io::stderr(), "{line}") };
+            let _ = if self.terminal {
+                write!(io::stderr(), "\r\x1b[K{line}")
+            } else {
+                writeln!(io::stderr(), "{line}")
+            };
         }
     }
 
@@ -41,20 +44,27 @@ impl Drop for Progress {
 /// Writes to stdout. Succeeds if the reader has closed its end (`| head`).
 pub(super) fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("writing to stdout")
+        }
         _ => Ok(()),
     }
 }
 
 /// Formats the results of a checking sink, as "0 corrupt, 2 reordered, 1,000 duplicates".
 pub(super) fn checked(seen: &Seen) -> String {
-    let (corrupt, reordered, duplicates) = (grouped(seen.corrupt), grouped(seen.reordered), grouped(seen.duplicates));
+    let (corrupt, reordered, duplicates) =
+        (grouped(seen.corrupt), grouped(seen.reordered), grouped(seen.duplicates));
     format!("{corrupt} corrupt, {reordered} reordered, {duplicates} duplicates")
 }
 
 /// Packets per second, as "2.357 Mpps" or "9.87 kpps".
 pub(super) fn rate(pps: f64) -> String {
-    if pps >= 100_000.0 { format!("{:.3} Mpps", pps / 1e6) } else { format!("{:.2} kpps", pps / 1e3) }
+    if pps >= 100_000.0 {
+        format!("{:.3} Mpps", pps / 1e6)
+    } else {
+        format!("{:.2} kpps", pps / 1e3)
+    }
 }
 
 /// Bits per second, as "1.131 Gbit/s" or "4.8 Mbit/s".

@@ -21,8 +21,11 @@ impl Stop {
     /// Installs the signal handlers.
     pub(super) fn new() -> Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&flag)).context("installing a signal handler")?;
+        for signal in
+            [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
+        {
+            signal_hook::flag::register(signal, Arc::clone(&flag))
+                .context("installing a signal handler")?;
         }
         Ok(Self(flag))
     }

@@ -204,7 +204,10 @@ fn completions_that_nobody_reclaims_end_transmission_and_lose_nothing() {
     let counters = port.counters();
     assert_eq!(port.transmit(&mut queue), 0);
     assert_eq!(port.counters().syscalls, counters.syscalls);
-    assert_eq!((port.census().completion as usize, port.reclaim(&mut pool)), (COMPLETIONS, COMPLETIONS));
+    assert_eq!(
+        (port.census().completion as usize, port.reclaim(&mut pool)),
+        (COMPLETIONS, COMPLETIONS)
+    );
     assert_eq!(port.transmit(&mut queue), 1);
     port.reclaim(&mut pool);
     assert_eq!(pool.len(), 2048);

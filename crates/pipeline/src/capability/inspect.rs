@@ -175,7 +175,10 @@ mod tests {
 
     #[test]
     fn table_serializes_with_column_names_units_and_cells() {
-        let mut table = Table::new("sessions", &[("teid", None), ("packets", Some(Unit::Packets)), ("peer", None)]);
+        let mut table = Table::new(
+            "sessions",
+            &[("teid", None), ("packets", Some(Unit::Packets)), ("peer", None)],
+        );
         table.rows.push(vec![7_u32.into(), 9_u64.into(), None::<String>.into()]);
         assert_eq!(table.cell(&table.rows[0], "packets"), Some(&Cell::Number(9)));
         assert_eq!(table.cell(&table.rows[0], "bytes"), None);
@@ -191,22 +194,32 @@ mod tests {
 
     #[test]
     fn columns_are_added_with_their_units() {
-        let table = Table::new("sessions", &[("teid", None)]).columns(["ue"]).columns_in(Unit::Bytes, ["up", "down"]);
-        let columns = [("teid", None), ("ue", None), ("up", Some(Unit::Bytes)), ("down", Some(Unit::Bytes))];
+        let table = Table::new("sessions", &[("teid", None)])
+            .columns(["ue"])
+            .columns_in(Unit::Bytes, ["up", "down"]);
+        let columns =
+            [("teid", None), ("ue", None), ("up", Some(Unit::Bytes)), ("down", Some(Unit::Bytes))];
         assert_eq!(table, Table::new("sessions", &columns));
     }
 
     #[test]
     fn addresses_are_texts() {
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
-        let cells: [Cell; 4] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), mac.into(), 7_u8.into()];
-        assert_eq!(cells.map(|cell| cell.to_string()), ["127.0.0.1", "::1", "02:00:00:00:00:01", "7"]);
+        let cells: [Cell; 4] =
+            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), mac.into(), 7_u8.into()];
+        assert_eq!(
+            cells.map(|cell| cell.to_string()),
+            ["127.0.0.1", "::1", "02:00:00:00:00:01", "7"]
+        );
     }
 
     #[test]
     fn cell_displays_as_text() {
         let map = Cell::Map([("late", 1), ("replay", 2)].into());
         let shown = [Cell::None, true.into(), 5_u16.into(), "a".into(), vec![1_u16, 2].into(), map];
-        assert_eq!(shown.map(|cell| cell.to_string()), ["-", "yes", "5", "a", "1, 2", "late 1, replay 2"]);
+        assert_eq!(
+            shown.map(|cell| cell.to_string()),
+            ["-", "yes", "5", "a", "1, 2", "late 1, replay 2"]
+        );
     }
 }

@@ -18,10 +18,19 @@ fn umem(frame_size: u32) -> (Umem, Pool) {
 /// message; `None` if the frame is unchanged. Checks that the rest of the chunk and the neighbours
 /// are unchanged in either case.
 #[track_caller]
-fn answered(bytes: &[u8], headroom: usize, headers: &Headers, mtu: u16, sources: &Sources) -> Option<(usize, Vec<u8>)> {
+fn answered(
+    bytes: &[u8],
+    headroom: usize,
+    headers: &Headers,
+    mtu: u16,
+    sources: &Sources,
+) -> Option<(usize, Vec<u8>)> {
     let (_umem, mut pool) = umem(4096);
     let [mut before, mut frame, mut after] = [(); 3].map(|()| pool.alloc().unwrap());
-    assert_eq!((before.chunk().abs_diff(frame.chunk()), after.chunk().abs_diff(frame.chunk())), (1, 1));
+    assert_eq!(
+        (before.chunk().abs_diff(frame.chunk()), after.chunk().abs_diff(frame.chunk())),
+        (1, 1)
+    );
     for frame in [&mut before, &mut frame, &mut after] {
         whole(frame).fill(0xee);
     }
@@ -138,7 +147,10 @@ fn check(before: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
         IpVersion::V4 => {
             let ip = ipv4::Packet::new_checked(packet).unwrap();
             assert!(ip.verify_checksum() && ip.options().is_empty() && !ip.dont_fragment());
-            assert_eq!((packet[1], ip.ttl(), ip.ident(), ip.protocol()), (0xc0, 64, 0, IpProtocol::ICMP));
+            assert_eq!(
+                (packet[1], ip.ttl(), ip.ident(), ip.protocol()),
+                (0xc0, 64, 0, IpProtocol::ICMP)
+            );
             (28, 576, sources.v4.map(Into::into), (3, 4))
         }
         IpVersion::V6 => {
@@ -163,7 +175,8 @@ fn check(before: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
 
 #[test]
 fn too_big_message_is_complete_behind_any_number_of_tags() {
-    let sources = Sources { v4: Some([192, 0, 2, 254].into()), v6: Some("2001:db8::fe".parse().unwrap()) };
+    let sources =
+        Sources { v4: Some([192, 0, 2, 254].into()), v6: Some("2001:db8::fe".parse().unwrap()) };
     for sources in [NOWHERE, sources] {
         for tags in 0..=2 {
             for (options, len) in [(0, 601), (0, 1500), (4, 601), (40, 1500), (40, 3000)] {
@@ -192,7 +205,9 @@ fn too_big_message_quotes_short_packet_without_padding() {
 
 #[test]
 fn too_big_message_needs_packet_larger_than_mtu() {
-    let is_answered = |frame: Vec<u8>, mtu| answered(&frame, 256, &Headers::parse(&frame), mtu, &NOWHERE).is_some();
+    let is_answered = |frame: Vec<u8>, mtu| {
+        answered(&frame, 256, &Headers::parse(&frame), mtu, &NOWHERE).is_some()
+    };
     assert!(!is_answered(v4(0, 0, 1400), 1400) && is_answered(v4(0, 0, 1400), 1399));
     assert!(!is_answered(v6(0, 0, 1400), 1400) && is_answered(v6(0, 0, 1400), 1399));
     assert!(!is_answered(v6(0, 0, 1280), 1000) && is_answered(v6(0, 0, 1281), 1000));
@@ -235,14 +250,32 @@ fn message_to_or_from_group_mac_address_follows_rfc() {
 #[test]
 fn ipv4_address_of_no_host_is_not_answered() {
     let ours = Sources { v4: Some([192, 0, 2, 254].into()), v6: None };
-    let none = [[0, 0, 0, 0], [0, 1, 2, 3], [127, 0, 0, 1], [224, 0, 0, 1], [239, 9, 9, 9], [240, 0, 0, 1], [255; 4]];
+    let none = [
+        [0, 0, 0, 0],
+        [0, 1, 2, 3],
+        [127, 0, 0, 1],
+        [224, 0, 0, 1],
+        [239, 9, 9, 9],
+        [240, 0, 0, 1],
+        [255; 4],
+    ];
     for address in none {
         for sources in [NOWHERE, ours] {
-            assert_eq!(about(&with(v4(0, 0, 1400), 26, &address), &sources), None, "from {address:?}");
-            assert_eq!(about(&with(v4(0, 0, 1400), 30, &address), &sources), None, "to {address:?}");
+            assert_eq!(
+                about(&with(v4(0, 0, 1400), 26, &address), &sources),
+                None,
+                "from {address:?}"
+            );
+            assert_eq!(
+                about(&with(v4(0, 0, 1400), 30, &address), &sources),
+                None,
+                "to {address:?}"
+            );
         }
     }
-    for address in [[1, 0, 0, 0], [126, 255, 255, 255], [128, 0, 0, 0], [223, 255, 255, 255], [10, 0, 0, 255]] {
+    for address in
+        [[1, 0, 0, 0], [126, 255, 255, 255], [128, 0, 0, 0], [223, 255, 255, 255], [10, 0, 0, 255]]
+    {
         for at in [26, 30] {
             assert!(about(&with(v4(0, 0, 1400), at, &address), &NOWHERE).is_some(), "{address:?}");
         }
@@ -255,7 +288,11 @@ fn ipv6_address_of_no_host_is_not_answered() {
     for address in ["::", "::1", "ff02::1", "ff3e::1"] {
         let address: Ipv6Addr = address.parse().unwrap();
         for sources in [NOWHERE, ours] {
-            assert_eq!(about(&with(v6(0, 0, 1400), 22, &address.octets()), &sources), None, "from {address}");
+            assert_eq!(
+                about(&with(v6(0, 0, 1400), 22, &address.octets()), &sources),
+                None,
+                "from {address}"
+            );
         }
         // Allowed for a multicast destination if there is a source address (RFC 4443, 2.4 (e.3)).
         let frame = with(v6(0, 0, 1400), 38, &address.octets());
@@ -301,8 +338,14 @@ fn unreadable_icmp_is_not_answered() {
 
 #[test]
 fn only_first_fragment_is_answered() {
-    for (field, answer) in [([0x20, 0], true), ([0x20, 1], false), ([0, 1], false), ([0x40, 0], true), ([0, 0], true)] {
-        assert_eq!(about(&with(v4(0, 0, 1400), 20, &field), &NOWHERE).is_some(), answer, "{field:?}");
+    for (field, answer) in
+        [([0x20, 0], true), ([0x20, 1], false), ([0, 1], false), ([0x40, 0], true), ([0, 0], true)]
+    {
+        assert_eq!(
+            about(&with(v4(0, 0, 1400), 20, &field), &NOWHERE).is_some(),
+            answer,
+            "{field:?}"
+        );
     }
     for (field, answer) in [([0, 1], true), ([0, 9], false), ([0, 8], false), ([0, 0], true)] {
         let frame = with(v6(0, 8, 1400), 20, &[IpProtocol::FRAGMENT.0]);
@@ -336,12 +379,17 @@ fn shape() -> impl Strategy<Value = Shape> {
 }
 
 fn built(shape: &Shape) -> Vec<u8> {
-    if shape.v6 { v6(shape.tags, shape.options, shape.len) } else { v4(shape.tags, shape.options, shape.len) }
+    if shape.v6 {
+        v6(shape.tags, shape.options, shape.len)
+    } else {
+        v4(shape.tags, shape.options, shape.len)
+    }
 }
 
 fn sources() -> impl Strategy<Value = Sources> {
     let v4 = prop::option::of(any::<[u8; 4]>().prop_map(Into::into));
-    (v4, prop::option::of(any::<[u8; 16]>().prop_map(Into::into))).prop_map(|(v4, v6)| Sources { v4, v6 })
+    (v4, prop::option::of(any::<[u8; 16]>().prop_map(Into::into)))
+        .prop_map(|(v4, v6)| Sources { v4, v6 })
 }
 
 proptest! {

@@ -287,7 +287,9 @@ impl TestBench {
             .collect();
         let names: Vec<_> = tables.iter().map(|table| table.name).collect();
         let named = tables.into_iter().find(|table| table.name == name);
-        named.unwrap_or_else(|| panic!("no table is called {name:?}; the tables are: {}", names.join(", ")))
+        named.unwrap_or_else(|| {
+            panic!("no table is called {name:?}; the tables are: {}", names.join(", "))
+        })
     }
 
     /// Returns the drops so far by the names of their reasons, without zeros.

@@ -33,7 +33,9 @@ pub enum BuildError {
     #[error("{0} ports: a worker has at most 255")]
     TooManyPorts(usize),
     /// Ports with different numbers of queues.
-    #[error("port {port} has {queues} queues and port 0 has {expected}: all ports of a worker must have as many")]
+    #[error(
+        "port {port} has {queues} queues and port 0 has {expected}: all ports of a worker must have as many"
+    )]
     UnequalQueues {
         /// The port that differs.
         port: usize,
@@ -108,12 +110,18 @@ impl<C: Chain> WorkerBuilder<C> {
     pub fn build(self) -> Result<Worker<C>, BuildError> {
         shared_table::prepare_thread();
         let Self { umem, pool, number, first_queue, stride, ledger, ports, paths } = self;
-        let port_count = u8::try_from(ports.len()).map_err(|_| BuildError::TooManyPorts(ports.len()))?;
+        let port_count =
+            u8::try_from(ports.len()).map_err(|_| BuildError::TooManyPorts(ports.len()))?;
         let queue_count = ports.first().map_or(0, Vec::len);
         if let Some(port) = ports.iter().position(|queues| queues.len() != queue_count) {
-            return Err(BuildError::UnequalQueues { port, queues: ports[port].len(), expected: queue_count });
+            return Err(BuildError::UnequalQueues {
+                port,
+                queues: ports[port].len(),
+                expected: queue_count,
+            });
         }
-        let last_queue = usize::from(first_queue) + queue_count.saturating_sub(1) * usize::from(stride);
+        let last_queue =
+            usize::from(first_queue) + queue_count.saturating_sub(1) * usize::from(stride);
         if last_queue > usize::from(u16::MAX) {
             return Err(BuildError::QueueNumber(last_queue));
         }
@@ -123,7 +131,8 @@ impl<C: Chain> WorkerBuilder<C> {
         if ports.iter().flatten().any(|port| port.umem().is_some_and(|own| !own.is_same(&umem))) {
             return Err(BuildError::OtherUmem("a port"));
         }
-        let exists = |id: PortId| if id.0 < port_count { Ok(()) } else { Err(BuildError::NoSuchPort(id.0)) };
+        let exists =
+            |id: PortId| if id.0 < port_count { Ok(()) } else { Err(BuildError::NoSuchPort(id.0)) };
         let mut path_of = vec![None; ports.len()];
         for (index, (from, to, _)) in paths.iter().enumerate() {
             exists(*from)?;
@@ -138,10 +147,17 @@ impl<C: Chain> WorkerBuilder<C> {
             for (queue_index, socket) in queues.into_iter().enumerate() {
                 // Cannot overflow: `last_queue` was checked above.
                 let queue = first_queue + queue_index as u16 * stride;
-                port_queues.push(PortQueue { socket, id, queue, queue_index, path: path_of[usize::from(id.0)] });
+                port_queues.push(PortQueue {
+                    socket,
+                    id,
+                    queue,
+                    queue_index,
+                    path: path_of[usize::from(id.0)],
+                });
             }
         }
-        let unknown = Meta { ingress: PortId(0), queue: 0, decrypted: false, headers: Headers::parse(&[]) };
+        let unknown =
+            Meta { ingress: PortId(0), queue: 0, decrypted: false, headers: Headers::parse(&[]) };
         Ok(Worker {
             number,
             ports: port_queues,

@@ -65,7 +65,8 @@ impl<C: Chain> Worker<C> {
             // A port that no path starts from only transmits.
             let Some(path_index) = port.path else { continue };
             for _ in 0..BURST {
-                let packets = self.ports[port_index].socket.receive(&mut self.batch, &mut self.pool);
+                let packets =
+                    self.ports[port_index].socket.receive(&mut self.batch, &mut self.pool);
                 if packets == 0 {
                     self.ledger.book_empty_look();
                 } else {
@@ -193,7 +194,8 @@ impl Visitor for StageRun<'_> {
         let account = &mut self.accounts[stage_index];
         account.calls += 1;
         account.packets += packets as u64;
-        let mut view = View { batch: self.batch, metas: self.metas, verdicts: self.verdicts, took: false };
+        let mut view =
+            View { batch: self.batch, metas: self.metas, verdicts: self.verdicts, took: false };
         let mut cx = Cx {
             now: self.start,
             worker: self.worker,

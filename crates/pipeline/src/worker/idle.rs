@@ -103,7 +103,8 @@ mod tests {
     fn spin_budget_grows_with_packets_up_to_the_longest() {
         let SpinBudget { per_packet, longest, .. } = SpinBudget::new(0);
         let mut budget = SpinBudget { end: 0, per_packet, longest };
-        let spent_at = |budget: &SpinBudget, at: u64| !budget.is_spent(at - 1) && budget.is_spent(at);
+        let spent_at =
+            |budget: &SpinBudget, at: u64| !budget.is_spent(at - 1) && budget.is_spent(at);
         // One packet after a pause.
         budget.add(1, 1_000_000);
         assert!(spent_at(&budget, 1_000_000 + per_packet));

@@ -58,7 +58,10 @@ pub fn mailbox<C>() -> io::Result<(Remote<C>, Mailbox<C>)> {
 impl<C> Remote<C> {
     /// Runs a command once on the worker's thread, between two batches. Packets wait meanwhile: prepare what takes long
     /// before, and only hand it over here.
-    pub fn send(&self, command: impl FnOnce(&mut Worker<C>) + Send + 'static) -> Result<(), Stopped> {
+    pub fn send(
+        &self,
+        command: impl FnOnce(&mut Worker<C>) + Send + 'static,
+    ) -> Result<(), Stopped> {
         self.commands.send(Box::new(command)).map_err(|_| Stopped)?;
         self.ring();
         Ok(())

@@ -107,17 +107,37 @@ impl<C: Chain> Worker<C> {
     }
 
     /// Calls `visit` with each stage of a path, unless it is retired.
-    fn visit_stages(&mut self, path: usize, now: u64, mut visit: impl FnMut(&mut dyn Stage, &mut Cx<'_>)) {
+    fn visit_stages(
+        &mut self,
+        path: usize,
+        now: u64,
+        mut visit: impl FnMut(&mut dyn Stage, &mut Cx<'_>),
+    ) {
         let (worker, queue) = (self.number, self.ports.first().map_or(0, |port| port.queue));
         let Path { to, chain, accounts, retired, .. } = &mut self.paths[path];
         if *retired {
             return;
         }
         let to = *to;
-        let (pool, egress, drops, quota) = (&mut self.pool, &mut self.egress, &mut self.drops, &mut self.quota);
+        let (pool, egress, drops, quota) =
+            (&mut self.pool, &mut self.egress, &mut self.drops, &mut self.quota);
         chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
             let account = &mut accounts[index];
-            visit(stage, &mut Cx { now, worker, queue, queue_index: 0, to, pool, egress, drops, account, quota });
+            visit(
+                stage,
+                &mut Cx {
+                    now,
+                    worker,
+                    queue,
+                    queue_index: 0,
+                    to,
+                    pool,
+                    egress,
+                    drops,
+                    account,
+                    quota,
+                },
+            );
         }));
     }
 

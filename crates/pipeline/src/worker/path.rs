@@ -31,10 +31,22 @@ impl<C: Chain> Path<C> {
     pub(super) fn new(from: PortId, to: PortId, mut chain: C) -> Self {
         let names = chain.names();
         let mut needs_headers = false;
-        chain.walk(&mut EachStage(|_, stage: &mut dyn Stage| needs_headers |= stage.needs_headers()));
+        chain.walk(&mut EachStage(|_, stage: &mut dyn Stage| {
+            needs_headers |= stage.needs_headers()
+        }));
         let accounts = vec![StageAccount::default(); names.len()];
         let carried = vec![Vec::new(); names.len()];
-        Self { from, to, chain, names, accounts, carried, needs_headers, retired: false, poisoned: false }
+        Self {
+            from,
+            to,
+            chain,
+            names,
+            accounts,
+            carried,
+            needs_headers,
+            retired: false,
+            poisoned: false,
+        }
     }
 
     /// Returns each stage's counters, those of its predecessors included.
@@ -55,8 +67,11 @@ impl<C: Chain> Path<C> {
     pub(super) fn report(&mut self) -> PathReport {
         let counters = self.counters();
         let stages = self.names.iter().zip(&self.accounts).zip(counters);
-        let stages =
-            stages.map(|((name, account), counters)| StageReport { name: name.clone(), account: *account, counters });
+        let stages = stages.map(|((name, account), counters)| StageReport {
+            name: name.clone(),
+            account: *account,
+            counters,
+        });
         PathReport { from: self.from, to: self.to, stages: stages.collect() }
     }
 }

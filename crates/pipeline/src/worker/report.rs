@@ -12,7 +12,12 @@ impl<C: Chain> Worker<C> {
         for port in &self.ports {
             at_ports += port.socket.census();
         }
-        FrameCensus::new(u64::from(self.umem.frames()), self.pool.len() as u64, u64::from(self.umem.held()), at_ports)
+        FrameCensus::new(
+            u64::from(self.umem.frames()),
+            self.pool.len() as u64,
+            u64::from(self.umem.held()),
+            at_ports,
+        )
     }
 
     /// Returns the number of frames in egress queues and held by stages, by the worker's own count.

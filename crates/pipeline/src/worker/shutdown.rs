@@ -53,6 +53,10 @@ impl<C: Chain> Worker<C> {
 
     /// Frames that the kernel was given to send and has not given back.
     fn sending(&self) -> u64 {
-        self.ports.iter().map(|port| port.socket.census()).map(|census| census.tx + census.completion).sum()
+        self.ports
+            .iter()
+            .map(|port| port.socket.census())
+            .map(|census| census.tx + census.completion)
+            .sum()
     }
 }

@@ -29,7 +29,12 @@ impl<C: Chain> Worker<C> {
 
     /// Replaces the stages of a path. Counters go on from an old stage to a new one of the same name if `is_same` holds for
     /// their positions.
-    fn replace(&mut self, index: usize, chain: C, is_same: impl Fn(usize, usize) -> bool) -> Result<C, BuildError> {
+    fn replace(
+        &mut self,
+        index: usize,
+        chain: C,
+        is_same: impl Fn(usize, usize) -> bool,
+    ) -> Result<C, BuildError> {
         self.retire(index);
         let path = &mut self.paths[index];
         let counters = path.counters();
@@ -86,13 +91,19 @@ impl Worker<Vec<NamedStage>> {
 
     /// As [`swap`](Self::swap), for one path; and a new stage that has the name and kind of an old one takes over its state,
     /// if it can read it.
-    pub fn swap_named(&mut self, from: PortId, mut chain: Vec<NamedStage>) -> Result<Swapped, BuildError> {
+    pub fn swap_named(
+        &mut self,
+        from: PortId,
+        mut chain: Vec<NamedStage>,
+    ) -> Result<Swapped, BuildError> {
         let index = self.path_from(from)?;
         let mut swapped = Swapped { afresh: Vec::new(), row_counters: self.row_counters_of(index) };
         let old = &self.paths[index];
         let names = chain.names();
         for (new, stage) in chain.iter_mut().enumerate() {
-            let Some(was) = predecessor(&old.names, &names, new).map(|was| &old.chain[was]) else { continue };
+            let Some(was) = predecessor(&old.names, &names, new).map(|was| &old.chain[was]) else {
+                continue;
+            };
             let restored = match was.stage.snapshot() {
                 _ if was.kind() != stage.kind() => false,
                 Some(snapshot) => stage.stage.restore(&snapshot).is_ok(),

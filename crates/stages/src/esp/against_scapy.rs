@@ -41,7 +41,10 @@ fn address<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &Value) -> Option<T
 /// A generator that has lost its way would agree with anything.
 fn assert_all_kinds_occur(cases: &[Value], least: usize) {
     for version in ["v4", "v6"] {
-        let count = cases.iter().filter(|case| case["kind"] == version && !case["answer"].is_null()).count();
+        let count = cases
+            .iter()
+            .filter(|case| case["kind"] == version && !case["answer"].is_null())
+            .count();
         assert!(count >= least, "only {count} of {version} have an answer");
     }
     let count = cases.iter().filter(|case| case["answer"].is_null()).count();
@@ -53,7 +56,8 @@ fn too_big_message_equals_that_of_scapy() {
     let cases = cases("too_big", 2500);
     assert_all_kinds_occur(&cases, 200);
     let (_umem, mut pool) =
-        Umem::new(&UmemConfig { frame_size: 4096, frames: 256, huge_pages: HugePages::Off }).unwrap();
+        Umem::new(&UmemConfig { frame_size: 4096, frames: 256, huge_pages: HugePages::Off })
+            .unwrap();
     for case in &cases {
         let bytes = unhex(&case["frame"]);
         let mut frame = pool.alloc().unwrap();
@@ -88,7 +92,9 @@ fn clamped_syn_equals_that_of_scapy() {
         assert_eq!(hex(&frame), *want, "{case}");
         let options = usize::from(headers.l4_offset) + 20;
         let changed = (options..frame.len()).find(|&at| frame[at] != before[at]);
-        odd += usize::from(changed.is_some_and(|at| frame[at - 2..at] == [2, 4] && at % 2 != options % 2));
+        odd += usize::from(
+            changed.is_some_and(|at| frame[at - 2..at] == [2, 4] && at % 2 != options % 2),
+        );
     }
     assert!(odd >= 50, "only {odd} stand at an odd offset");
 }

@@ -70,7 +70,9 @@ fn is_ike(frame: &[u8], headers: &Headers) -> bool {
         return false;
     }
     let at = |port: u16| headers.source_port == port || headers.destination_port == port;
-    at(IKE) || at(NAT_T) && has_marker(headers.l4(frame).get(xdpfwd_wire::udp::HEADER_LEN..).unwrap_or_default())
+    at(IKE)
+        || at(NAT_T)
+            && has_marker(headers.l4(frame).get(xdpfwd_wire::udp::HEADER_LEN..).unwrap_or_default())
 }
 
 /// Whether what is in UDP has the non-ESP marker (RFC 3948, 2.2).

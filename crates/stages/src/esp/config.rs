@@ -17,9 +17,13 @@ use super::reasons;
 use super::sa::{Association, Inbound, Limits, Outbound};
 use super::selector::Selector;
 use super::spi::SpiTable;
-use super::values::{Address, Amount, Backend, Bypassed, Df, Dscp, Element, FileName, List, Mode, Prefix, Within};
+use super::values::{
+    Address, Amount, Backend, Bypassed, Df, Dscp, Element, FileName, List, Mode, Prefix, Within,
+};
 use crate::words::one_of;
-use xdpfwd_pipeline::{ExclusiveResource, Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan};
+use xdpfwd_pipeline::{
+    ExclusiveResource, Location, PlanCx, PlanDiagnostic, PlanError, StageConfig, StagePlan,
+};
 use xdpfwd_wire::icmp;
 
 /// `kind = "esp-seal"`.
@@ -132,7 +136,10 @@ impl StageConfig for EspSealConfig {
             };
             if again {
                 let message = "icmp_source: must be up to one IPv4 and one IPv6 address".to_owned();
-                wrong.push(PlanDiagnostic { location: Location::Configuration(address.span()), message });
+                wrong.push(PlanDiagnostic {
+                    location: Location::Configuration(address.span()),
+                    message,
+                });
             }
         }
         let mut sas: Vec<Outbound> = Vec::new();
@@ -144,7 +151,10 @@ impl StageConfig for EspSealConfig {
                     let destination = outer.as_ref().map(Outer::destination);
                     let overlaps = |other: &Outbound| {
                         let to = other.outer.as_ref().map(Outer::destination);
-                        other.sa.spi == sa.spi && to == destination && other.udp == udp && sa.mode == Mode::Tunnel
+                        other.sa.spi == sa.spi
+                            && to == destination
+                            && other.udp == udp
+                            && sa.mode == Mode::Tunnel
                     };
                     if sas.iter().any(overlaps) {
                         let message = format!(
@@ -159,7 +169,9 @@ impl StageConfig for EspSealConfig {
                     keys.push(exclusive_key(&sa));
                     sas.push(Outbound::new(sa, outer, udp));
                 }
-                Err(remarks) => wrong.extend(remarks.into_iter().map(|remark| placed(remark, &place))),
+                Err(remarks) => {
+                    wrong.extend(remarks.into_iter().map(|remark| placed(remark, &place)))
+                }
             }
         }
         if !wrong.is_empty() {
@@ -217,7 +229,9 @@ impl StageConfig for EspOpenConfig {
                     keys.push(exclusive_key(&sa.sa));
                     sas.push(sa);
                 }
-                Err(remarks) => wrong.extend(remarks.into_iter().map(|remark| placed(remark, &place))),
+                Err(remarks) => {
+                    wrong.extend(remarks.into_iter().map(|remark| placed(remark, &place)))
+                }
             }
         }
         if !wrong.is_empty() {
@@ -248,7 +262,12 @@ fn placed(remark: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
 }
 
 /// What is the same for both kinds.
-fn check(lab: Option<&Spanned<bool>>, sas: usize, backend: Backend, wrong: &mut Vec<PlanDiagnostic>) {
+fn check(
+    lab: Option<&Spanned<bool>>,
+    sas: usize,
+    backend: Backend,
+    wrong: &mut Vec<PlanDiagnostic>,
+) {
     if lab.is_none_or(|lab| !lab.get_ref()) {
         let why = "keys in files are static, which RFC 4106 (2) and RFC 8221 (4) forbid outside of laboratories; write `lab = true` if you know that";
         let message = match lab {
@@ -296,10 +315,19 @@ struct Common<'a> {
 }
 
 impl Common<'_> {
-    fn association(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Association, Vec<PlanDiagnostic>> {
-        let at_key =
-            |message: String| vec![PlanDiagnostic { location: Location::Configuration(self.key_file.span()), message }];
-        let [soft_packets, hard_packets, soft_bytes, hard_bytes] = self.limits.map(|limit| limit.map(|limit| limit.0));
+    fn association(
+        &self,
+        backend: Backend,
+        cx: &PlanCx<'_>,
+    ) -> Result<Association, Vec<PlanDiagnostic>> {
+        let at_key = |message: String| {
+            vec![PlanDiagnostic {
+                location: Location::Configuration(self.key_file.span()),
+                message,
+            }]
+        };
+        let [soft_packets, hard_packets, soft_bytes, hard_bytes] =
+            self.limits.map(|limit| limit.map(|limit| limit.0));
         for (soft, hard) in [(0, 1), (2, 3)] {
             let (soft_name, hard_name) = (LIMITS[soft], LIMITS[hard]);
             if let (Some(Within(soft)), Some(Within(hard))) = (self.limits[soft], self.limits[hard])
@@ -310,9 +338,11 @@ impl Common<'_> {
             }
         }
         let path = cx.directory.join(&self.key_file.get_ref().0);
-        let material = key_file::read(&path, self.transform).map_err(|error| at_key(format!("key_file: {error}")))?;
+        let material = key_file::read(&path, self.transform)
+            .map_err(|error| at_key(format!("key_file: {error}")))?;
         let fingerprint: Fingerprint = material.fingerprint(self.transform);
-        let aead = aead(backend, self.transform, &material).map_err(|error| at_key(format!("key_file: {error}")))?;
+        let aead = aead(backend, self.transform, &material)
+            .map_err(|error| at_key(format!("key_file: {error}")))?;
         let spi = self.spi as u32;
         let esn = self.esn.unwrap_or(true);
         Ok(Association {
@@ -330,17 +360,28 @@ impl Common<'_> {
     }
 }
 
-fn aead(backend: Backend, transform: Transform, material: &KeyMaterial) -> Result<Box<dyn Aead>, String> {
+fn aead(
+    backend: Backend,
+    transform: Transform,
+    material: &KeyMaterial,
+) -> Result<Box<dyn Aead>, String> {
     let said = |error: KeyLength| error.to_string();
     Ok(match backend {
-        Backend::AwsLc => Box::new(xdpfwd_ipsec::AwsLc::new(transform, material.key()).map_err(said)?),
-        Backend::RustCrypto => Box::new(xdpfwd_ipsec::RustCrypto::new(transform, material.key()).map_err(said)?),
-        #[cfg(feature = "ipsec-mb")]
-        Backend::IpsecMb => {
-            Box::new(xdpfwd_ipsec::IpsecMb::new(transform, material.key()).map_err(|error| error.to_string())?)
+        Backend::AwsLc => {
+            Box::new(xdpfwd_ipsec::AwsLc::new(transform, material.key()).map_err(said)?)
         }
+        Backend::RustCrypto => {
+            Box::new(xdpfwd_ipsec::RustCrypto::new(transform, material.key()).map_err(said)?)
+        }
+        #[cfg(feature = "ipsec-mb")]
+        Backend::IpsecMb => Box::new(
+            xdpfwd_ipsec::IpsecMb::new(transform, material.key())
+                .map_err(|error| error.to_string())?,
+        ),
         #[cfg(not(feature = "ipsec-mb"))]
-        Backend::IpsecMb => return Err("this build does not have the backend \"ipsec-mb\"".to_owned()),
+        Backend::IpsecMb => {
+            return Err("this build does not have the backend \"ipsec-mb\"".to_owned());
+        }
     })
 }
 
@@ -348,7 +389,11 @@ fn aead(backend: Backend, transform: Transform, material: &KeyMaterial) -> Resul
 type Sealed = (Association, Option<Outer>, Option<[u16; 2]>);
 
 impl OutboundTable {
-    fn association(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Sealed, Vec<PlanDiagnostic>> {
+    fn association(
+        &self,
+        backend: Backend,
+        cx: &PlanCx<'_>,
+    ) -> Result<Sealed, Vec<PlanDiagnostic>> {
         let outer = self.outer()?;
         let udp = self.udp()?;
         let common = Common {
@@ -369,14 +414,19 @@ impl OutboundTable {
             [source, destination] => Ok(Some([source, destination].map(|port| port.0 as u16))),
             _ => {
                 let place = Location::Configuration(ports.span());
-                let message = format!("udp_ports: must be {}", <Within<1, { u16::MAX as u64 }> as Element>::LIST);
+                let message = format!(
+                    "udp_ports: must be {}",
+                    <Within<1, { u16::MAX as u64 }> as Element>::LIST
+                );
                 Err(vec![PlanDiagnostic { location: place, message }])
             }
         }
     }
 
     fn outer(&self) -> Result<Option<Outer>, Vec<PlanDiagnostic>> {
-        let wrong = |place, message: &str| Err(vec![PlanDiagnostic { location: place, message: message.to_owned() }]);
+        let wrong = |place, message: &str| {
+            Err(vec![PlanDiagnostic { location: place, message: message.to_owned() }])
+        };
         if self.mode == Mode::Transport {
             let keys = [
                 ("source", self.source.as_ref().map(Spanned::span)),
@@ -389,7 +439,9 @@ impl OutboundTable {
             return match written {
                 Some((key, span)) => wrong(
                     Location::Configuration(span),
-                    &format!("{key}: is for mode = \"tunnel\"; in transport mode packets keep their header"),
+                    &format!(
+                        "{key}: is for mode = \"tunnel\"; in transport mode packets keep their header"
+                    ),
                 ),
                 None => Ok(None),
             };
@@ -398,7 +450,9 @@ impl OutboundTable {
             let missing = if self.source.is_none() { "source" } else { "destination" };
             return wrong(
                 Location::Stage,
-                &format!("missing key `{missing}`, which mode = \"tunnel\" needs: an address of the outer header"),
+                &format!(
+                    "missing key `{missing}`, which mode = \"tunnel\" needs: an address of the outer header"
+                ),
             );
         };
         let dscp = self.dscp.as_ref().map_or(Dscp::Copy, |dscp| *dscp.get_ref());
@@ -419,12 +473,24 @@ impl OutboundTable {
 }
 
 impl InboundTable {
-    fn association(&self, backend: Backend, cx: &PlanCx<'_>) -> Result<Inbound, Vec<PlanDiagnostic>> {
-        let window =
-            self.window.as_ref().map_or(WINDOW, |window| u32::try_from(window.get_ref().0).unwrap_or(u32::MAX));
+    fn association(
+        &self,
+        backend: Backend,
+        cx: &PlanCx<'_>,
+    ) -> Result<Inbound, Vec<PlanDiagnostic>> {
+        let window = self
+            .window
+            .as_ref()
+            .map_or(WINDOW, |window| u32::try_from(window.get_ref().0).unwrap_or(u32::MAX));
         if let Err(error) = Window::new(window, true) {
-            let place = self.window.as_ref().map_or(Location::Stage, |window| Location::Configuration(window.span()));
-            return Err(vec![PlanDiagnostic { location: place, message: format!("window = {window}: {error}") }]);
+            let place = self
+                .window
+                .as_ref()
+                .map_or(Location::Stage, |window| Location::Configuration(window.span()));
+            return Err(vec![PlanDiagnostic {
+                location: place,
+                message: format!("window = {window}: {error}"),
+            }]);
         }
         let common = Common {
             spi: self.spi.get_ref().0,

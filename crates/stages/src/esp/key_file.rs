@@ -61,7 +61,9 @@ pub enum KeyFileProblem {
         path: PathBuf,
     },
     /// It is too large to be one.
-    #[error("more than {LARGEST} bytes: it takes one line of hexadecimal digits, as `xdpfwd esp new-key` writes it")]
+    #[error(
+        "more than {LARGEST} bytes: it takes one line of hexadecimal digits, as `xdpfwd esp new-key` writes it"
+    )]
     TooLarge,
     /// What is in it is no key for the transform.
     #[error("{error}; `xdpfwd esp new-key --transform {} FILE` makes one", .transform.name())]
@@ -134,7 +136,8 @@ fn read_it(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProb
     if len > LARGEST {
         return Err(KeyFileProblem::TooLarge);
     }
-    KeyMaterial::parse(&text[..len], transform).map_err(|error| KeyFileProblem::Content { error, transform })
+    KeyMaterial::parse(&text[..len], transform)
+        .map_err(|error| KeyFileProblem::Content { error, transform })
 }
 
 fn open(path: &Path, transform: Transform) -> Result<File, KeyFileProblem> {
@@ -222,7 +225,10 @@ mod tests {
             (PathBuf::from("/etc/passwd"), 0)
         };
         let text = refused(&path);
-        assert!(text.contains(&format!("belongs to user {owner}, and must belong to user {user}")), "{text}");
+        assert!(
+            text.contains(&format!("belongs to user {owner}, and must belong to user {user}")),
+            "{text}"
+        );
         assert!(text.contains(&format!("`chown {user} {}`", path.display())), "{text}");
     }
 
@@ -230,7 +236,12 @@ mod tests {
     fn read_rejects_irregular_file_without_blocking() {
         let folder = Folder::new();
         let path = folder.join("missing");
-        assert!(refused(&path).contains(&format!("`xdpfwd esp new-key --transform aes-128-gcm {}`", path.display())));
+        assert!(
+            refused(&path).contains(&format!(
+                "`xdpfwd esp new-key --transform aes-128-gcm {}`",
+                path.display()
+            ))
+        );
         put(&folder.join("key"), DIGITS.as_bytes(), 0o600);
         symlink(folder.join("key"), folder.join("link")).unwrap();
         assert!(refused(&folder.join("link")).contains("links are not followed"));

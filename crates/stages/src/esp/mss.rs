@@ -12,7 +12,9 @@ pub(super) fn clamp(frame: &mut [u8], headers: &Headers, most: u16) -> bool {
         return false;
     }
     let l4 = usize::from(headers.l4_offset)..usize::from(headers.l3_end);
-    let Ok(mut segment) = tcp::Packet::new_checked(frame.get_mut(l4).unwrap_or_default()) else { return false };
+    let Ok(mut segment) = tcp::Packet::new_checked(frame.get_mut(l4).unwrap_or_default()) else {
+        return false;
+    };
     segment.flags().contains(tcp::Flags::SYN) && segment.lower_mss(most).unwrap_or(false)
 }
 
@@ -33,15 +35,22 @@ mod tests {
         let l3 = frame.len();
         if v6 {
             frame.resize(l3 + ipv6::HEADER_LEN, 0);
-            let repr = ipv6::Repr { next_header: IpProtocol::TCP, payload_len: 24, ..ipv6::Repr::default() };
+            let repr = ipv6::Repr {
+                next_header: IpProtocol::TCP,
+                payload_len: 24,
+                ..ipv6::Repr::default()
+            };
             repr.emit(&mut frame[l3..]).unwrap();
         } else {
             frame.resize(l3 + ipv4::HEADER_LEN, 0);
-            let repr = ipv4::Repr { protocol: IpProtocol::TCP, payload_len: 24, ..ipv4::Repr::default() };
+            let repr =
+                ipv4::Repr { protocol: IpProtocol::TCP, payload_len: 24, ..ipv4::Repr::default() };
             repr.emit(&mut frame[l3..]).unwrap();
         }
         let l4 = frame.len();
-        frame.extend([0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0x60, flags, 16, 0, 0, 0, 0, 0, 2, 4, 0x05, 0xb4]);
+        frame.extend([
+            0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0x60, flags, 16, 0, 0, 0, 0, 0, 2, 4, 0x05, 0xb4,
+        ]);
         let addresses = addresses(&frame);
         tcp::Packet::new_checked(&mut frame[l4..]).unwrap().fill_checksum(addresses);
         frame.extend([0x55; 6]); // padding

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use arrayvec::ArrayVec;
 use xdpfwd_ipsec::{BATCH, IN_FRONT, Incoming, Unopened, ecn};
 use xdpfwd_pipeline::{
-    BuildCx, Cx, Inspectable, Maintained, PacketMut, QueueBinding, QueueBound, Reason, ResourceOwner, Stage, StagePlan,
-    Verdicts, View,
+    BuildCx, Cx, Inspectable, Maintained, PacketMut, QueueBinding, QueueBound, Reason,
+    ResourceOwner, Stage, StagePlan, Verdicts, View,
 };
 use xdpfwd_wire::checksum::update;
 use xdpfwd_wire::{EtherType, Fragment, Headers, IpProtocol, IpVersion, Status, udp};
@@ -170,8 +170,9 @@ fn begin(settings: &Settings<Open>, frame: &[u8], headers: &Headers) -> Disposit
     };
     let is_it = |index: u16| {
         settings.sas.get(usize::from(index)).is_some_and(|sa| {
-            let is_sent_there =
-                |wanted: IpAddr| headers.addresses(frame).is_some_and(|addresses| addresses.destination() == wanted);
+            let is_sent_there = |wanted: IpAddr| {
+                headers.addresses(frame).is_some_and(|addresses| addresses.destination() == wanted)
+            };
             sa.udp_port == port && sa.destination.is_none_or(is_sent_there)
         })
     };
@@ -200,7 +201,8 @@ impl Opener {
             return drop_all(&mut self.jobs[..len], view, from, which, reason, None);
         };
         let limits = &sa.sa.limits;
-        let (most, most_bytes) = (limits.hard_packets.unwrap_or(u64::MAX), limits.hard_bytes.unwrap_or(u64::MAX));
+        let (most, most_bytes) =
+            (limits.hard_packets.unwrap_or(u64::MAX), limits.hard_bytes.unwrap_or(u64::MAX));
         // Load and store suffice: only this worker counts for the SA.
         let mut packets = shared.counts.packets.load(Ordering::Relaxed);
         let mut bytes = shared.bytes.load(Ordering::Relaxed);
@@ -214,20 +216,28 @@ impl Opener {
         };
         let jobs = &mut self.jobs[from..len];
         let mut incoming: ArrayVec<Incoming<'_>, BATCH> = ArrayVec::new();
-        for (packet, job) in view.packets().skip(from).zip(jobs.iter()).filter(|(_, job)| job.sa == which) {
+        for (packet, job) in
+            view.packets().skip(from).zip(jobs.iter()).filter(|(_, job)| job.sa == which)
+        {
             let PacketMut { frame, .. } = packet;
-            incoming.push(Incoming::new(&mut frame[usize::from(job.esp) - IN_FRONT..usize::from(job.end)]));
+            incoming.push(Incoming::new(
+                &mut frame[usize::from(job.esp) - IN_FRONT..usize::from(job.end)],
+            ));
         }
         sa.sa.protection.open_batch(window, &mut incoming);
-        let outcomes: ArrayVec<_, BATCH> = incoming.into_iter().map(|incoming| incoming.outcome).collect();
+        let outcomes: ArrayVec<_, BATCH> =
+            incoming.into_iter().map(|incoming| incoming.outcome).collect();
         let mut outcomes = outcomes.into_iter();
         let mut lowered = 0;
-        for (mut packet, job) in view.packets().skip(from).zip(jobs.iter_mut()).filter(|(_, job)| job.sa == which) {
+        for (mut packet, job) in
+            view.packets().skip(from).zip(jobs.iter_mut()).filter(|(_, job)| job.sa == which)
+        {
             let esp = usize::from(job.esp);
             job.sa = NONE;
             let Some(outcome) = outcomes.next() else { break };
             let done = outcome.map_err(why).and_then(|opened| {
-                let payload = opened.payload.start + esp - IN_FRONT..opened.payload.end + esp - IN_FRONT;
+                let payload =
+                    opened.payload.start + esp - IN_FRONT..opened.payload.end + esp - IN_FRONT;
                 let len = payload.len() as u64;
                 let next_header = IpProtocol(opened.next_header);
                 take_out(packet.frame, &mut packet.meta.headers, sa, esp, payload, next_header)?;
@@ -282,15 +292,21 @@ fn find(frame: &[u8], headers: &Headers, udp_ports: &[u16]) -> Found {
     const KEEPALIVE: [u8; 1] = [0xff];
     let (esp, end) = (usize::from(headers.l4_offset), usize::from(headers.l3_end));
     match headers.protocol {
-        Some(IpProtocol::ESP) if headers.fragment == Fragment::Whole => Found::Esp { esp, end, port: None },
+        Some(IpProtocol::ESP) if headers.fragment == Fragment::Whole => {
+            Found::Esp { esp, end, port: None }
+        }
         Some(IpProtocol::ESP) => Found::Fragment,
         // It has no ports, and may be of any datagram.
-        Some(IpProtocol::UDP) if headers.fragment == Fragment::Later && !udp_ports.is_empty() => Found::Fragment,
+        Some(IpProtocol::UDP) if headers.fragment == Fragment::Later && !udp_ports.is_empty() => {
+            Found::Fragment
+        }
         Some(IpProtocol::UDP) if udp_ports.contains(&headers.destination_port) => {
             if headers.fragment != Fragment::Whole {
                 return Found::Fragment;
             }
-            let Ok(datagram) = udp::Packet::new_checked(headers.l4(frame)) else { return Found::Nothing };
+            let Ok(datagram) = udp::Packet::new_checked(headers.l4(frame)) else {
+                return Found::Nothing;
+            };
             let payload = datagram.payload();
             if payload == KEEPALIVE {
                 return Found::Keepalive;
@@ -411,20 +427,26 @@ fn admit(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), Reason> {
 /// DSCP and ECN of the IP header that begins there, in their eight bits.
 #[inline]
 fn traffic_class(frame: &[u8], l3: usize) -> u8 {
-    let [first, second] = frame.get(l3..).and_then(|l3| l3.first_chunk::<2>()).copied().unwrap_or_default();
+    let [first, second] =
+        frame.get(l3..).and_then(|l3| l3.first_chunk::<2>()).copied().unwrap_or_default();
     if first >> 4 == 4 { second } else { first << 4 | second >> 4 }
 }
 
 /// Sets ECN, and updates IPv4's checksum by as much (RFC 1624): one that was wrong stays wrong.
 #[cold]
 fn set_ecn(frame: &mut [u8], l3: usize, version: IpVersion, ecn: u8) {
-    let Some(header) = frame.get_mut(l3..).and_then(|l3| l3.first_chunk_mut::<20>()) else { return };
+    let Some(header) = frame.get_mut(l3..).and_then(|l3| l3.first_chunk_mut::<20>()) else {
+        return;
+    };
     match version {
         IpVersion::V4 => {
             let old = u16::from_be_bytes([header[0], header[1]]);
             header[1] = header[1] & !0b11 | ecn;
-            let checksum =
-                update(u16::from_be_bytes([header[10], header[11]]), old, u16::from_be_bytes([header[0], header[1]]));
+            let checksum = update(
+                u16::from_be_bytes([header[10], header[11]]),
+                old,
+                u16::from_be_bytes([header[0], header[1]]),
+            );
             header[10..12].copy_from_slice(&checksum.to_be_bytes());
         }
         IpVersion::V6 => header[1] = header[1] & 0b1100_1111 | ecn << 4,
@@ -433,6 +455,8 @@ fn set_ecn(frame: &mut [u8], l3: usize, version: IpVersion, ecn: u8) {
 
 impl fmt::Debug for EspOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EspOpen").field("opened", &self.work.counters[OPENED]).finish_non_exhaustive()
+        f.debug_struct("EspOpen")
+            .field("opened", &self.work.counters[OPENED])
+            .finish_non_exhaustive()
     }
 }

@@ -32,7 +32,13 @@ pub(super) struct Inner {
 
 impl Outer {
     /// `None` if the addresses are of two versions.
-    pub(super) fn new(source: IpAddr, destination: IpAddr, dscp: Dscp, ttl: u8, df: Df) -> Option<Self> {
+    pub(super) fn new(
+        source: IpAddr,
+        destination: IpAddr,
+        dscp: Dscp,
+        ttl: u8,
+        df: Df,
+    ) -> Option<Self> {
         let ends = match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => Ends::V4(source, destination),
             (IpAddr::V6(source), IpAddr::V6(destination)) => Ends::V6(source, destination),
@@ -75,7 +81,13 @@ impl Outer {
     /// Writes it to the front of `buffer`, for so many bytes behind it. Says whether the packet may be fragmented: it takes an identification
     /// of its own then (RFC 6864, 4.1).
     #[inline]
-    pub(super) fn write(&self, buffer: &mut [u8], inner: Inner, protocol: IpProtocol, payload: u16) -> bool {
+    pub(super) fn write(
+        &self,
+        buffer: &mut [u8],
+        inner: Inner,
+        protocol: IpProtocol,
+        payload: u16,
+    ) -> bool {
         let mut may_be_fragmented = false;
         let dscp = match self.dscp {
             Dscp::Copy => inner.traffic_class >> 2,

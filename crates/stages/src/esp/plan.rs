@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 use xdpfwd_ipsec::Ivs;
-use xdpfwd_pipeline::{ExclusiveResource, Inspectable, Maintained, ResourceError, ResourceOwner, Table};
+use xdpfwd_pipeline::{
+    ExclusiveResource, Inspectable, Maintained, ResourceError, ResourceOwner, Table,
+};
 use xdpfwd_wire::icmp;
 
 use super::bypass::Bypass;
@@ -130,7 +132,8 @@ impl<D: Direction> ResourceOwner for Plan<D> {
         let Settings { sas, state_path, was_acquired, .. } = &*self.0;
         // The SAs refer to the state file of the first time, which may be closed by now.
         if was_acquired.swap(true, Ordering::Relaxed) {
-            let what = "the plan of an ESP stage can acquire its state file once; plan the stage again";
+            let what =
+                "the plan of an ESP stage can acquire its state file once; plan the stage again";
             return Err(ResourceError(what.to_owned()));
         }
         let (same, opposite) = (sas_in_use::<D>(others), sas_in_use::<D::Opposite>(others));
@@ -190,7 +193,10 @@ fn state_files<D: Direction>(others: &[&dyn Any]) -> impl Iterator<Item = Arc<St
 }
 
 /// Returns the state file at a path: the one that another plan has open, or else opens it.
-fn state_file<D: Direction>(path: &Path, others: &[&dyn Any]) -> Result<Arc<StateFile>, ResourceError> {
+fn state_file<D: Direction>(
+    path: &Path,
+    others: &[&dyn Any],
+) -> Result<Arc<StateFile>, ResourceError> {
     let mut open = state_files::<D>(others).chain(state_files::<D::Opposite>(others));
     match open.find(|state| state.is(path)) {
         Some(state) => Ok(state),
@@ -202,8 +208,11 @@ fn state_file<D: Direction>(path: &Path, others: &[&dyn Any]) -> Result<Arc<Stat
 type SasInUse<'a> = Vec<(Arc<StateFile>, &'a Association)>;
 
 fn sas_in_use<'p, D: Direction>(others: &[&'p dyn Any]) -> SasInUse<'p> {
-    let plans = plans::<D>(others).filter_map(|plan| Some((plan.0.state.load_full()?, &plan.0.sas)));
-    plans.flat_map(|(state, sas)| sas.iter().map(move |sa| (Arc::clone(&state), sa.association()))).collect()
+    let plans =
+        plans::<D>(others).filter_map(|plan| Some((plan.0.state.load_full()?, &plan.0.sas)));
+    plans
+        .flat_map(|(state, sas)| sas.iter().map(move |sa| (Arc::clone(&state), sa.association())))
+        .collect()
 }
 
 /// Checks that the key of an SA stays with its state file, which alone has the numbers used or

@@ -60,7 +60,8 @@ pub(super) fn try_lock(file: File) -> io::Result<Option<Flock<File>>> {
 /// Creates a file whose content survives a crash. Leaves an existing file unchanged.
 pub(super) fn create_durably(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut file = create_new(path)?;
-    let written = file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| sync_folder_of(path));
+    let written =
+        file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| sync_folder_of(path));
     written.inspect_err(|_| {
         // A partly written file would block the next attempt.
         let _ = fs::remove_file(path);
@@ -96,7 +97,8 @@ mod tests {
     #[test]
     fn effective_user_owns_created_files() {
         let folder = Folder::new();
-        let owner = create_new(&folder.join("file")).and_then(|file| file.metadata()).unwrap().uid();
+        let owner =
+            create_new(&folder.join("file")).and_then(|file| file.metadata()).unwrap().uid();
         assert_eq!(effective_user(), owner);
     }
 

@@ -80,7 +80,8 @@ pub(super) fn table(sas: impl Iterator<Item = SaStatus>) -> Table {
 
 impl SaStatus {
     fn into_row(self) -> Vec<Cell> {
-        let address = |address: Option<IpAddr>| Cell::from(address.map(|address| address.to_string()));
+        let address =
+            |address: Option<IpAddr>| Cell::from(address.map(|address| address.to_string()));
         let Limits { soft_packets, hard_packets, soft_bytes, hard_bytes } = self.limits;
         vec![
             self.direction.into(),
@@ -138,8 +139,11 @@ pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
     fn association(&self) -> &Association;
 
     /// Takes over the state of the same SA in another plan, or creates it from the state file.
-    fn acquire<'a>(&self, state: &Arc<StateFile>, others: impl Iterator<Item = &'a Self>)
-    -> Result<(), StateFileError>;
+    fn acquire<'a>(
+        &self,
+        state: &Arc<StateFile>,
+        others: impl Iterator<Item = &'a Self>,
+    ) -> Result<(), StateFileError>;
 
     /// Returns a key that is equal for two SAs exactly when they drop the same packets.
     fn verdict_key(&self) -> String;
@@ -224,7 +228,10 @@ impl DropCounts {
     }
 
     fn by_name(&self) -> BTreeMap<&'static str, u64> {
-        let used = self.0.iter().map(|(number, count)| (number.load(Ordering::Relaxed), count.load(Ordering::Relaxed)));
+        let used = self
+            .0
+            .iter()
+            .map(|(number, count)| (number.load(Ordering::Relaxed), count.load(Ordering::Relaxed)));
         let used = used.filter(|(number, count)| *number != Self::FREE && *count > 0);
         used.filter_map(|(number, count)| {
             let reason = Reason::all().find(|reason| u16::from(reason.number()) + 1 == number)?;
@@ -243,11 +250,16 @@ impl Counts {
 
     /// Warns once of each soft limit that is reached.
     fn warn(&self, direction: &str, sa: &Association, packets: u64, bytes: u64) {
-        let warn = |what: &str, count: u64, soft: Option<u64>, hard: Option<u64>, warned: &AtomicU64| {
+        let warn = |what: &str,
+                    count: u64,
+                    soft: Option<u64>,
+                    hard: Option<u64>,
+                    warned: &AtomicU64| {
             let Some(soft) = soft.filter(|soft| count >= *soft) else { return };
             if warned.swap(soft, Ordering::Relaxed) != soft {
                 let spi = sa.spi;
-                let hard = hard.map_or("no hard limit".to_owned(), |hard| format!("at {hard} it ends"));
+                let hard =
+                    hard.map_or("no hard limit".to_owned(), |hard| format!("at {hard} it ends"));
                 tracing::warn!(
                     direction,
                     spi,
@@ -328,8 +340,11 @@ impl SecurityAssociation for Outbound {
     ) -> Result<(), StateFileError> {
         let Association { spi, fingerprint, esn, limits, .. } = &self.sa;
         let numbers = state.outbound(*spi, *fingerprint, *esn, limits.hard_packets)?;
-        let is_same =
-            |other: &&Self| other.sa.is(&self.sa) && ends(&other.outer) == ends(&self.outer) && other.udp == self.udp;
+        let is_same = |other: &&Self| {
+            other.sa.is(&self.sa)
+                && ends(&other.outer) == ends(&self.outer)
+                && other.udp == self.udp
+        };
         let known = others.find(is_same).and_then(|other| other.shared.get().cloned());
         let known = known.filter(|known| Arc::ptr_eq(&known.numbers, &numbers));
         let new = || Arc::new(OutboundShared { numbers, counts: Counts::default() });
@@ -397,7 +412,8 @@ impl Inbound {
 
     /// The queue that its packets have to arrive on, and the flow for `ethtool -N`.
     pub(super) fn queue_binding(&self) -> QueueBinding {
-        let to = self.destination.map_or(String::new(), |destination| format!(" dst-ip {destination}"));
+        let to =
+            self.destination.map_or(String::new(), |destination| format!(" dst-ip {destination}"));
         let version = if matches!(self.destination, Some(IpAddr::V6(_))) { 6 } else { 4 };
         let spi = self.sa.spi;
         let flow = match self.udp_port {

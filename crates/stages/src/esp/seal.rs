@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use arrayvec::ArrayVec;
 use xdpfwd_ipsec::{BATCH, Exhausted, HEADER, ICV, IN_FRONT, Outgoing, behind};
 use xdpfwd_pipeline::{
-    BuildCx, Cx, IcmpErrors, Inspectable, Maintained, PacketMut, Reason, ResourceOwner, SnapshotError, Stage,
-    StagePlan, Verdict, Verdicts, View,
+    BuildCx, Cx, IcmpErrors, Inspectable, Maintained, PacketMut, Reason, ResourceOwner,
+    SnapshotError, Stage, StagePlan, Verdict, Verdicts, View,
 };
 use xdpfwd_wire::checksum::{Sum, update};
 use xdpfwd_wire::icmp::Problem;
@@ -165,7 +165,12 @@ impl Stage for EspSeal {
 impl Sealer {
     /// Classifies a packet, and makes room around the payload to encapsulate.
     #[inline]
-    fn begin(&mut self, settings: &Settings<Seal>, packet: &mut PacketMut<'_>, now: u64) -> Disposition {
+    fn begin(
+        &mut self,
+        settings: &Settings<Seal>,
+        packet: &mut PacketMut<'_>,
+        now: u64,
+    ) -> Disposition {
         let (frame, headers) = (&mut *packet.frame, packet.meta.headers);
         if settings.bypass.takes(frame, &headers) {
             return Disposition::Pass;
@@ -174,7 +179,11 @@ impl Sealer {
             let is_other = headers.status == Status::NotIp;
             return match is_other && settings.bypass.takes_unmatched() {
                 true => Disposition::Pass,
-                false => Disposition::Drop(if is_other { reasons::NO_SA.reason() } else { Reason::MALFORMED }),
+                false => Disposition::Drop(if is_other {
+                    reasons::NO_SA.reason()
+                } else {
+                    Reason::MALFORMED
+                }),
             };
         };
         let Some(index) = select(&settings.sas, frame, &headers) else {
@@ -201,22 +210,29 @@ impl Sealer {
         // Start of the payload, its protocol, and where ESP goes in transport mode.
         let (from, next_header, place) = match (&sa.outer, sa.sa.mode) {
             (Some(_), Mode::Tunnel) => {
-                let inner = if version == IpVersion::V4 { IpProtocol::IPV4 } else { IpProtocol::IPV6 };
+                let inner =
+                    if version == IpVersion::V4 { IpProtocol::IPV4 } else { IpProtocol::IPV6 };
                 (start, inner, None)
             }
             _ => {
                 if headers.fragment != Fragment::Whole {
                     return dropped(reasons::ESP_FRAGMENT.reason());
                 }
-                let Some(place) = transport::before_payload(frame, &headers) else { return dropped(Reason::MALFORMED) };
+                let Some(place) = transport::before_payload(frame, &headers) else {
+                    return dropped(Reason::MALFORMED);
+                };
                 (place.at, place.protocol, Some(place))
             }
         };
         let payload = end - from;
-        let in_front = place.map_or_else(|| sa.outer.as_ref().map_or(0, |outer| outer.len()), |place| place.at - start);
+        let in_front = place.map_or_else(
+            || sa.outer.as_ref().map_or(0, |outer| outer.len()),
+            |place| place.at - start,
+        );
         if in_front + udp_len + HEADER + payload + behind(payload) > settings.own.mtu {
             // The largest payload: a multiple of four with pad length and next header.
-            let most = (settings.own.mtu.saturating_sub(in_front + udp_len + HEADER + ICV) & !3).saturating_sub(2);
+            let most = (settings.own.mtu.saturating_sub(in_front + udp_len + HEADER + ICV) & !3)
+                .saturating_sub(2);
             let largest = if place.is_some() { most + in_front } else { most };
             return match self.icmp.answer(packet, Problem::TooBig { mtu: largest as u16 }, now) {
                 true => Disposition::Answered,
@@ -226,7 +242,10 @@ impl Sealer {
         let front = udp_len + HEADER + if place.is_none() { in_front } else { 0 };
         let inner = inner(frame, start, version);
         frame.truncate(end);
-        if frame.headroom() < front || frame.append(behind(payload)).is_err() || frame.prepend(front).is_err() {
+        if frame.headroom() < front
+            || frame.append(behind(payload)).is_err()
+            || frame.prepend(front).is_err()
+        {
             return dropped(Reason::NO_ROOM);
         }
         let carried = if sa.udp.is_some() { IpProtocol::UDP } else { IpProtocol::ESP };
@@ -261,10 +280,9 @@ impl Sealer {
             };
             let written = repr.emit(&mut frame[at..]);
             debug_assert!(written.is_ok());
-            let outer_is_v6 = sa
-                .outer
-                .as_ref()
-                .map_or(version == IpVersion::V6, |outer| outer.len() == xdpfwd_wire::ipv6::HEADER_LEN);
+            let outer_is_v6 = sa.outer.as_ref().map_or(version == IpVersion::V6, |outer| {
+                outer.len() == xdpfwd_wire::ipv6::HEADER_LEN
+            });
             udp = outer_is_v6.then_some(at as u16);
         }
         // A frame has at most 4096 bytes.
@@ -300,7 +318,9 @@ impl Sealer {
         self.number(view, from, len, shared, sa);
         let jobs = &mut self.jobs[from..len];
         let mut outgoing: ArrayVec<Outgoing<'_>, BATCH> = ArrayVec::new();
-        for (packet, job) in view.packets().skip(from).zip(jobs.iter()).filter(|(_, job)| job.sa == which) {
+        for (packet, job) in
+            view.packets().skip(from).zip(jobs.iter()).filter(|(_, job)| job.sa == which)
+        {
             let PacketMut { frame, .. } = packet;
             outgoing.push(Outgoing {
                 bytes: &mut frame[usize::from(job.esp) - IN_FRONT..],
@@ -318,7 +338,9 @@ impl Sealer {
             let counts = Some(&shared.counts);
             return drop_all(&mut self.jobs[..len], view, from, which, Reason::NO_ROOM, counts);
         }
-        for (mut packet, job) in view.packets().skip(from).zip(jobs).filter(|(_, job)| job.sa == which) {
+        for (mut packet, job) in
+            view.packets().skip(from).zip(jobs).filter(|(_, job)| job.sa == which)
+        {
             job.sa = NONE;
             if let Some(at) = job.ident {
                 identify(packet.frame, at.into(), job.number as u16);
@@ -334,7 +356,14 @@ impl Sealer {
 
     /// Assigns numbers and IVs to the packets of an SA. Drops packets for which none is left.
     #[inline]
-    fn number(&mut self, view: &mut View<'_>, from: usize, len: usize, shared: &OutboundShared, sa: &Outbound) {
+    fn number(
+        &mut self,
+        view: &mut View<'_>,
+        from: usize,
+        len: usize,
+        shared: &OutboundShared,
+        sa: &Outbound,
+    ) {
         let which = self.jobs[from].sa;
         let own = |job: &&mut Job| job.sa == which;
         let jobs = &mut self.jobs[from..len];
@@ -413,7 +442,9 @@ fn inner(frame: &[u8], start: usize, version: IpVersion) -> Inner {
 /// Sets the identification of an IPv4 header that has none (RFC 6864, section 4.3).
 #[inline]
 fn identify(frame: &mut Frame, at: usize, ident: u16) {
-    let Some(header) = frame.get_mut(at..).and_then(|header| header.first_chunk_mut::<20>()) else { return };
+    let Some(header) = frame.get_mut(at..).and_then(|header| header.first_chunk_mut::<20>()) else {
+        return;
+    };
     header[4..6].copy_from_slice(&ident.to_be_bytes());
     let sum = update(u16::from_be_bytes([header[10], header[11]]), 0, ident);
     header[10..12].copy_from_slice(&sum.to_be_bytes());
@@ -424,7 +455,9 @@ fn identify(frame: &mut Frame, at: usize, ident: u16) {
 fn checksum(frame: &mut Frame, headers: &Headers, at: usize) {
     let Some(addresses) = headers.addresses(frame) else { return };
     let Some(datagram) = frame.get(at..) else { return };
-    let sum = Sum::pseudo_header(addresses, IpProtocol::UDP, datagram.len() as u32).with(datagram).checksum();
+    let sum = Sum::pseudo_header(addresses, IpProtocol::UDP, datagram.len() as u32)
+        .with(datagram)
+        .checksum();
     // 0 means that there is no checksum.
     let sum = if sum == 0 { u16::MAX } else { sum };
     if let Some(field) = frame.get_mut(at + 6..at + 8) {
@@ -434,6 +467,8 @@ fn checksum(frame: &mut Frame, headers: &Headers, at: usize) {
 
 impl fmt::Debug for EspSeal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EspSeal").field("sealed", &self.work.counters[SEALED]).finish_non_exhaustive()
+        f.debug_struct("EspSeal")
+            .field("sealed", &self.work.counters[SEALED])
+            .finish_non_exhaustive()
     }
 }

@@ -25,8 +25,12 @@ impl Selector {
         let mut selector = Self::default();
         for prefix in prefixes {
             match prefix {
-                IpNet::V4(net) => selector.v4.push((net.network().to_bits(), net.netmask().to_bits())),
-                IpNet::V6(net) => selector.v6.push((net.network().to_bits(), net.netmask().to_bits())),
+                IpNet::V4(net) => {
+                    selector.v4.push((net.network().to_bits(), net.netmask().to_bits()))
+                }
+                IpNet::V6(net) => {
+                    selector.v6.push((net.network().to_bits(), net.netmask().to_bits()))
+                }
             }
         }
         selector
@@ -49,8 +53,12 @@ impl Selector {
             End::Destination => addresses.destination(),
         };
         match address {
-            IpAddr::V4(address) => self.v4.iter().any(|(net, mask)| address.to_bits() & mask == *net),
-            IpAddr::V6(address) => self.v6.iter().any(|(net, mask)| address.to_bits() & mask == *net),
+            IpAddr::V4(address) => {
+                self.v4.iter().any(|(net, mask)| address.to_bits() & mask == *net)
+            }
+            IpAddr::V6(address) => {
+                self.v6.iter().any(|(net, mask)| address.to_bits() & mask == *net)
+            }
         }
     }
 }
@@ -61,7 +69,9 @@ mod tests {
 
     #[test]
     fn selector_matches_prefixes_of_same_ip_version() {
-        let selector = Selector::new(["10.0.0.0/8", "0.0.0.0/32", "2001:db8::/32"].map(|net| net.parse().unwrap()));
+        let selector = Selector::new(
+            ["10.0.0.0/8", "0.0.0.0/32", "2001:db8::/32"].map(|net| net.parse().unwrap()),
+        );
         let v4 = |destination: &str| Addresses::V4 {
             source: [192, 0, 2, 1].into(),
             destination: destination.parse().unwrap(),

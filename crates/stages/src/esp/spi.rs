@@ -58,7 +58,10 @@ mod tests {
     fn table_spreads_spis_of_any_step() {
         for step in 0..22 {
             let table = SpiTable::new(
-                (1..=1024_u32).map(|number| number.wrapping_mul(1 << step)).collect::<Vec<_>>().into_iter(),
+                (1..=1024_u32)
+                    .map(|number| number.wrapping_mul(1 << step))
+                    .collect::<Vec<_>>()
+                    .into_iter(),
             );
             let longest = table.slots.split(Option::is_none).map(<[_]>::len).max().unwrap();
             assert!(longest < 64, "steps of 2^{step}: {longest} in a row");
@@ -67,7 +70,8 @@ mod tests {
 
     #[test]
     fn find_returns_first_accepted_entry() {
-        let spis: Vec<u32> = (0..1000).map(|number| 256 + number * 7).chain([256, 263, 256]).collect();
+        let spis: Vec<u32> =
+            (0..1000).map(|number| 256 + number * 7).chain([256, 263, 256]).collect();
         let table = SpiTable::new(spis.iter().copied());
         for (index, spi) in spis.iter().enumerate() {
             let first = spis.iter().position(|other| other == spi).unwrap();

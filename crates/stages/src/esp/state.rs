@@ -133,12 +133,14 @@ impl State {
         if text.len() > Self::LARGEST {
             return Err(StateError::TooLarge(text.len()));
         }
-        let text = std::str::from_utf8(text).map_err(|error| StateError::NotText(error.valid_up_to() + 1))?;
+        let text = std::str::from_utf8(text)
+            .map_err(|error| StateError::NotText(error.valid_up_to() + 1))?;
         let without_end = text.strip_suffix('\n').and_then(|text| text.strip_suffix(END));
         if !without_end.is_some_and(|text| text.ends_with('\n')) {
             return Err(StateError::CutOff);
         }
-        let toml = |error: toml::de::Error| StateError::Toml(error.to_string().trim_end().to_owned());
+        let toml =
+            |error: toml::de::Error| StateError::Toml(error.to_string().trim_end().to_owned());
         // First by itself: another version may have other keys, and it is the version that is to be complained of.
         let Versioned { version } = toml::from_str(text).map_err(toml)?;
         if version != 1 {
@@ -154,7 +156,10 @@ impl State {
             if seen.insert((sa.direction(), sa.spi, sa.fingerprint)) {
                 Ok(sa)
             } else {
-                Err(StateError::Sa { number, wrong: "direction, SPI and fingerprint are those of one before it" })
+                Err(StateError::Sa {
+                    number,
+                    wrong: "direction, SPI and fingerprint are those of one before it",
+                })
             }
         });
         Ok(Self { epoch, sas: sas.collect::<Result<_, _>>()? })
@@ -167,7 +172,9 @@ impl State {
         for sa in &self.sas {
             let (direction, spi, fingerprint) = (sa.direction(), sa.spi, sa.fingerprint);
             let sequence = match sa.sequence {
-                SequenceState::Out { next, bytes } => format!("next = {}\nbytes = {}", most(next), most(bytes)),
+                SequenceState::Out { next, bytes } => {
+                    format!("next = {}\nbytes = {}", most(next), most(bytes))
+                }
                 SequenceState::In { highest } => format!("highest = {}", most(highest)),
             };
             // Writing into a string does not fail.
@@ -199,16 +206,21 @@ impl TryFrom<Sa> for SaState {
         if sa.spi < State::SMALLEST_SPI {
             return Err("spi: from 256");
         }
-        let too_large = |number: Option<u64>| number.is_some_and(|number| number > State::LARGEST_NUMBER);
+        let too_large =
+            |number: Option<u64>| number.is_some_and(|number| number > State::LARGEST_NUMBER);
         if too_large(sa.next) || too_large(sa.bytes) || too_large(sa.highest) {
             return Err("next, bytes, highest: up to 9223372036854775807");
         }
         let sequence = match (sa.direction, sa.next, sa.bytes, sa.highest) {
             (Direction::Out, Some(0), ..) => return Err("next: from 1"),
             (Direction::Out, Some(next), Some(bytes), None) => SequenceState::Out { next, bytes },
-            (Direction::Out, ..) => return Err("of direction \"out\" it takes next and bytes, and no highest"),
+            (Direction::Out, ..) => {
+                return Err("of direction \"out\" it takes next and bytes, and no highest");
+            }
             (Direction::In, None, None, Some(highest)) => SequenceState::In { highest },
-            (Direction::In, ..) => return Err("of direction \"in\" it takes highest, and neither next nor bytes"),
+            (Direction::In, ..) => {
+                return Err("of direction \"in\" it takes highest, and neither next nor bytes");
+            }
         };
         Ok(Self { spi: sa.spi, fingerprint: sa.fingerprint, sequence })
     }
@@ -271,7 +283,10 @@ highest = 4711
             assert!(State::parse(&TEXT.as_bytes()[..end]).is_err(), "{}", &TEXT[..end]);
         }
         assert_eq!(refused(&TEXT[..TEXT.len() - 1]), "its end is missing, the line \"# end\"");
-        assert_eq!(refused("version = 1\nepoch = 5 # end\n"), "its end is missing, the line \"# end\"");
+        assert_eq!(
+            refused("version = 1\nepoch = 5 # end\n"),
+            "its end is missing, the line \"# end\""
+        );
     }
 
     #[test]
@@ -280,7 +295,10 @@ highest = 4711
             assert!(TEXT.contains(from));
             refused(&TEXT.replacen(from, to, 1))
         };
-        assert_eq!(with("version = 1", "version = 2\nmore = true"), "version = 2: this xdpfwd reads version 1");
+        assert_eq!(
+            with("version = 1", "version = 2\nmore = true"),
+            "version = 2: this xdpfwd reads version 1"
+        );
         assert!(with("version = 1\n", "").contains("missing field `version`"));
         assert!(with("epoch = 1795305087\n", "").contains("missing field `epoch`"));
         assert!(with("epoch = 1795305087", "epoch = 4294967296").contains("4294967296"));
@@ -301,7 +319,10 @@ highest = 4711
         );
         let (_, second) = TEXT.split_once("4711\n").unwrap();
         let twice = TEXT.replace(second, &TEXT[TEXT.rfind("\n[[sa]]").unwrap()..]);
-        assert_eq!(refused(&twice), "[[sa]] number 3: direction, SPI and fingerprint are those of one before it");
+        assert_eq!(
+            refused(&twice),
+            "[[sa]] number 3: direction, SPI and fingerprint are those of one before it"
+        );
         assert_eq!(State::parse(b"version = 1\nepoch = \xff\n"), Err(StateError::NotText(21)));
         let large = vec![b'#'; State::LARGEST + 1];
         assert_eq!(State::parse(&large), Err(StateError::TooLarge(State::LARGEST + 1)));
@@ -315,20 +336,29 @@ highest = 4711
             sequence: SequenceState::Out { next: u64::MAX, bytes: u64::MAX },
         };
         let most = State::MOST_SAS as u32;
-        let mut state = State { epoch: u32::MAX, sas: (0..most).map(|index| sa(u32::MAX - index)).collect() };
+        let mut state =
+            State { epoch: u32::MAX, sas: (0..most).map(|index| sa(u32::MAX - index)).collect() };
         let read = State::parse(state.to_text().as_bytes()).unwrap();
         assert_eq!(read.sas.len(), State::MOST_SAS);
         let largest = State::LARGEST_NUMBER;
         assert_eq!(read.sas[0].sequence, SequenceState::Out { next: largest, bytes: largest });
         state.sas.push(sa(300));
-        assert_eq!(State::parse(state.to_text().as_bytes()), Err(StateError::TooManySas(State::MOST_SAS + 1)));
+        assert_eq!(
+            State::parse(state.to_text().as_bytes()),
+            Err(StateError::TooManySas(State::MOST_SAS + 1))
+        );
     }
 
     fn states() -> impl Strategy<Value = State> {
         let number = prop_oneof![1_u64..5, Just(State::LARGEST_NUMBER), 1..State::LARGEST_NUMBER];
-        let sequence = (any::<bool>(), number, 0..State::LARGEST_NUMBER).prop_map(|(out, first, other)| {
-            if out { SequenceState::Out { next: first, bytes: other } } else { SequenceState::In { highest: other } }
-        });
+        let sequence =
+            (any::<bool>(), number, 0..State::LARGEST_NUMBER).prop_map(|(out, first, other)| {
+                if out {
+                    SequenceState::Out { next: first, bytes: other }
+                } else {
+                    SequenceState::In { highest: other }
+                }
+            });
         let sas = prop::collection::btree_map(256_u32.., (any::<u64>(), sequence), 0..8);
         (any::<u32>(), sas).prop_map(|(epoch, sas)| {
             let sa = |(spi, (fingerprint, sequence)): (u32, (u64, SequenceState))| SaState {

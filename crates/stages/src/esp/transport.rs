@@ -28,7 +28,8 @@ pub(super) fn before_payload(frame: &[u8], headers: &Headers) -> Option<Place> {
             headers.protocol?;
             let mut place = None;
             walk(frame, headers, |here| {
-                let on_the_way = [IpProtocol::HOP_BY_HOP, IpProtocol::ROUTING, IpProtocol::FRAGMENT];
+                let on_the_way =
+                    [IpProtocol::HOP_BY_HOP, IpProtocol::ROUTING, IpProtocol::FRAGMENT];
                 // The last one behind which nothing is for those on the way.
                 if place.is_none() || on_the_way.contains(&here.before) {
                     place = Some(here.place);
@@ -68,7 +69,8 @@ struct Here {
 #[inline]
 fn walk(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Here)) -> Option<()> {
     let start = usize::from(headers.l3_offset);
-    let (mut at, mut field, mut before) = (start + ipv6::HEADER_LEN, start + IPV6_NEXT_HEADER, IpProtocol::IPV6);
+    let (mut at, mut field, mut before) =
+        (start + ipv6::HEADER_LEN, start + IPV6_NEXT_HEADER, IpProtocol::IPV6);
     let end = usize::from(headers.l4_offset);
     loop {
         let protocol = IpProtocol(*frame.get(field)?);
@@ -107,8 +109,10 @@ pub(super) fn set_behind(
             header[IPV4_LENGTH..IPV4_LENGTH + 2].copy_from_slice(&len.to_be_bytes());
             *header.get_mut(field)? = protocol.0;
             let new = words(header);
-            let checksum =
-                old.iter().zip(new).fold(word(header, IPV4_CHECKSUM), |sum, (old, new)| update(sum, *old, new));
+            let checksum = old
+                .iter()
+                .zip(new)
+                .fold(word(header, IPV4_CHECKSUM), |sum, (old, new)| update(sum, *old, new));
             header[IPV4_CHECKSUM..IPV4_CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
         }
         IpVersion::V6 => {
@@ -160,7 +164,8 @@ mod tests {
     #[test]
     fn esp_follows_headers_for_routers_on_the_path() {
         use IpProtocol as P;
-        let (hop, routing, fragment, options) = (P::HOP_BY_HOP, P::ROUTING, P::FRAGMENT, P::DESTINATION_OPTIONS);
+        let (hop, routing, fragment, options) =
+            (P::HOP_BY_HOP, P::ROUTING, P::FRAGMENT, P::DESTINATION_OPTIONS);
         // How many headers stay in front.
         for (extensions, in_front) in [
             (&[][..], 0),

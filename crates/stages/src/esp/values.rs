@@ -32,8 +32,11 @@ impl<'de, const FIRST: u64, const LAST: u64> Deserialize<'de> for Within<FIRST, 
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
-                let within = u64::try_from(number).ok().filter(|number| (FIRST..=LAST).contains(number));
-                within.map(Within).ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
+                let within =
+                    u64::try_from(number).ok().filter(|number| (FIRST..=LAST).contains(number));
+                within
+                    .map(Within)
+                    .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
             }
         }
 
@@ -107,12 +110,17 @@ impl<'de> Deserialize<'de> for Dscp {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Dscp, E> {
-                if text == "copy" { Ok(Dscp::Copy) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
+                if text == "copy" {
+                    Ok(Dscp::Copy)
+                } else {
+                    Err(E::invalid_value(Unexpected::Str(text), &self))
+                }
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Dscp, E> {
                 let dscp = u8::try_from(number).ok().filter(|number| *number <= 63);
-                dscp.map(Dscp::Is).ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
+                dscp.map(Dscp::Is)
+                    .ok_or_else(|| E::invalid_value(Unexpected::Signed(number), &self))
             }
         }
 
@@ -134,7 +142,9 @@ pub(super) struct FileName(pub(super) String);
 
 impl<'de> Deserialize<'de> for FileName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let read = |text: &str| if text.is_empty() { Err(String::new()) } else { Ok(Self(text.to_owned())) };
+        let read = |text: &str| {
+            if text.is_empty() { Err(String::new()) } else { Ok(Self(text.to_owned())) }
+        };
         deserializer.deserialize_str(Quoted("the name of a file in quotes", read))
     }
 }
@@ -150,11 +160,13 @@ pub(super) trait Element {
 }
 
 impl Element for Bypassed {
-    const LIST: &'static str = "a list in brackets, each element \"arp\", \"nd\", \"ike\", \"not-ip\" or \"unmatched\"";
+    const LIST: &'static str =
+        "a list in brackets, each element \"arp\", \"nd\", \"ike\", \"not-ip\" or \"unmatched\"";
 }
 
 impl Element for Spanned<Address> {
-    const LIST: &'static str = "a list in brackets of up to one IPv4 and one IPv6 address in quotes";
+    const LIST: &'static str =
+        "a list in brackets of up to one IPv4 and one IPv6 address in quotes";
 }
 
 impl Element for Prefix {
@@ -207,7 +219,11 @@ impl<T> Visitor<'_> for Quoted<T> {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
         (self.1)(text).map_err(|what| {
-            if what.is_empty() { E::invalid_value(Unexpected::Str(text), &self) } else { E::custom(what) }
+            if what.is_empty() {
+                E::invalid_value(Unexpected::Str(text), &self)
+            } else {
+                E::custom(what)
+            }
         })
     }
 }
@@ -215,7 +231,10 @@ impl<T> Visitor<'_> for Quoted<T> {
 impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let read = |text: &str| text.parse().map(Address).map_err(|_| String::new());
-        deserializer.deserialize_str(Quoted("an IP address in quotes, like \"192.0.2.1\" or \"2001:db8::1\"", read))
+        deserializer.deserialize_str(Quoted(
+            "an IP address in quotes, like \"192.0.2.1\" or \"2001:db8::1\"",
+            read,
+        ))
     }
 }
 
@@ -229,8 +248,14 @@ impl<'de> Deserialize<'de> for Prefix {
             if net.trunc() == net {
                 return Ok(Prefix(net));
             }
-            Err(format!("`{net}` has bits set beyond its length: {} is the prefix that it is in", net.trunc()))
+            Err(format!(
+                "`{net}` has bits set beyond its length: {} is the prefix that it is in",
+                net.trunc()
+            ))
         }
-        deserializer.deserialize_str(Quoted("a prefix in quotes, like \"192.0.2.0/24\" or \"2001:db8::/32\"", read))
+        deserializer.deserialize_str(Quoted(
+            "a prefix in quotes, like \"192.0.2.0/24\" or \"2001:db8::/32\"",
+            read,
+        ))
     }
 }

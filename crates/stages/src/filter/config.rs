@@ -136,12 +136,18 @@ impl StageConfig for FilterConfig {
         let mut remarks = Vec::new();
         let Lines { lines: rules, places } = self.read(cx, &mut remarks)?;
         if u32::try_from(rules.len()).is_err() {
-            return Err(PlanError::new(format!("{} rules: a filter has at most {}", rules.len(), u32::MAX)));
+            return Err(PlanError::new(format!(
+                "{} rules: a filter has at most {}",
+                rules.len(),
+                u32::MAX
+            )));
         }
         let classifier = compile(&rules, self.place != Place::User);
         let shape = classifier.shape();
-        let longest = shape.v4.iter().chain(&shape.v6).map(|tuple| tuple.longest).max().unwrap_or(0);
-        let shadowed = if longest > LONG { Vec::new() } else { xdpfwd_filter::shadowed(&rules, &classifier) };
+        let longest =
+            shape.v4.iter().chain(&shape.v6).map(|tuple| tuple.longest).max().unwrap_or(0);
+        let shadowed =
+            if longest > LONG { Vec::new() } else { xdpfwd_filter::shadowed(&rules, &classifier) };
         if longest > LONG {
             let message = format!(
                 "{longest} rules overlap so much that each lookup may compare all of them; rules that never decide are not \
@@ -152,7 +158,10 @@ impl StageConfig for FilterConfig {
         let more = shadowed.len().saturating_sub(NAMED);
         for shadowed in shadowed.iter().take(NAMED) {
             let (own, by) = (shadowed.rule as usize, shadowed.by as usize);
-            let message = format!("rule {} never decides: {} at {} does, with `{}`", own, by, places[by], rules[by]);
+            let message = format!(
+                "rule {} never decides: {} at {} does, with `{}`",
+                own, by, places[by], rules[by]
+            );
             remarks.push(PlanDiagnostic { location: places[own].clone(), message });
         }
         if more > 0 {
@@ -162,29 +171,50 @@ impl StageConfig for FilterConfig {
             });
         }
         let judge_later = self.later_fragments == Some(Manner::Judge);
-        let about_later = |rule: &Rule| rule.matches.fragment == Some(xdpfwd_filter::Fragments::Later);
+        let about_later =
+            |rule: &Rule| rule.matches.fragment == Some(xdpfwd_filter::Fragments::Later);
         if let Some(rule) = rules.iter().position(about_later).filter(|_| !judge_later) {
-            let message = "later fragments do not come to the rules: set later_fragments = \"judge\"".to_owned();
+            let message =
+                "later fragments do not come to the rules: set later_fragments = \"judge\""
+                    .to_owned();
             remarks.push(PlanDiagnostic { location: places[rule].clone(), message });
         }
         let exceptions = self.exceptions();
         let (default, inner) = (self.default.into(), self.gtpu == Layer::Inner);
         if self.flow_cache.0 > 0 && self.place == Place::Kernel {
-            return Err(PlanError::new("flow_cache is for user space: leave it out, or set place = \"user\""));
+            return Err(PlanError::new(
+                "flow_cache is for user space: leave it out, or set place = \"user\"",
+            ));
         }
         let limits = Limits::new(&rules, cx.workers)?;
-        let program = Program::new(rules, classifier, default, exceptions, limits, inner, self.flow_cache.0);
+        let program =
+            Program::new(rules, classifier, default, exceptions, limits, inner, self.flow_cache.0);
         let (mut offload, mut not_in_kernel) = (None, None);
         if self.place != Place::User {
             let Program { rules, classifier, .. } = &program;
-            match kernel::image(rules, &places, classifier, default, exceptions, inner, program.verdict_key()) {
-                Ok(image) => offload = Some(Offload { image, required: self.place == Place::Kernel }),
+            match kernel::image(
+                rules,
+                &places,
+                classifier,
+                default,
+                exceptions,
+                inner,
+                program.verdict_key(),
+            ) {
+                Ok(image) => {
+                    offload = Some(Offload { image, required: self.place == Place::Kernel })
+                }
                 Err(why) if self.place == Place::Kernel => return Err(refuse_kernel(why)),
                 // One is enough: with `place = "kernel"` all are listed.
                 Err(why) => not_in_kernel = why.first().map(ToString::to_string),
             }
         }
-        Ok(Arc::new(FilterPlan { program: Arc::new(program), warnings: remarks, offload, not_in_kernel }))
+        Ok(Arc::new(FilterPlan {
+            program: Arc::new(program),
+            warnings: remarks,
+            offload,
+            not_in_kernel,
+        }))
     }
 }
 
@@ -221,27 +251,35 @@ impl FilterConfig {
         })
     }
 
-    fn read(&self, cx: &PlanCx<'_>, remarks: &mut Vec<PlanDiagnostic>) -> Result<Lines<Rule>, PlanError> {
+    fn read(
+        &self,
+        cx: &PlanCx<'_>,
+        remarks: &mut Vec<PlanDiagnostic>,
+    ) -> Result<Lines<Rule>, PlanError> {
         match (self.format, self.action) {
             (Format::Xdpfwd, Some(_)) => Err(PlanError::new(
                 "action is for format = \"classbench\", whose rules say none: here each rule begins with its own",
             )),
-            (Format::Xdpfwd, None) => self.rules.read("rules", cx, xdpfwd_filter::parse_rule, xdpfwd_filter::parse),
+            (Format::Xdpfwd, None) => {
+                self.rules.read("rules", cx, xdpfwd_filter::parse_rule, xdpfwd_filter::parse)
+            }
             (Format::Classbench, _) if matches!(self.rules, Source::Here(_)) => {
                 Err(PlanError::new("format = \"classbench\" is for files: rules = \"FILE\""))
             }
             (Format::Classbench, None) => Err(PlanError::new(
                 "format = \"classbench\" says no verdicts: add action = \"accept\" or \"drop\", for all its rules",
             )),
-            (Format::Classbench, Some(action)) => self.rules.read("rules", cx, xdpfwd_filter::parse_rule, |text| {
-                let xdpfwd_filter::ClassBench { rules, with_more } =
-                    xdpfwd_filter::parse_classbench(text, action.into())?;
-                if with_more > 0 {
-                    let message = format!("the flags column of {with_more} rules is ignored");
-                    remarks.push(PlanDiagnostic { location: Location::Stage, message });
-                }
-                Ok(rules)
-            }),
+            (Format::Classbench, Some(action)) => {
+                self.rules.read("rules", cx, xdpfwd_filter::parse_rule, |text| {
+                    let xdpfwd_filter::ClassBench { rules, with_more } =
+                        xdpfwd_filter::parse_classbench(text, action.into())?;
+                    if with_more > 0 {
+                        let message = format!("the flags column of {with_more} rules is ignored");
+                        remarks.push(PlanDiagnostic { location: Location::Stage, message });
+                    }
+                    Ok(rules)
+                })
+            }
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use xdpfwd_filter::{Classifier, Image, Rule, SpaceImage, Verdict};
-use xdpfwd_pipeline::{Cx, Location, PlanDiagnostic, Stage, View, XdpArray, XdpImage, XdpOffload, XdpTables};
+use xdpfwd_pipeline::{
+    Cx, Location, PlanDiagnostic, Stage, View, XdpArray, XdpImage, XdpOffload, XdpTables,
+};
 
 use super::key::Unusual;
 use super::program::ExceptionPolicy;
@@ -50,7 +52,8 @@ pub(super) fn image(
     verdict_key: String,
 ) -> Result<Arc<XdpImage>, Vec<PlanDiagnostic>> {
     let mut why = Vec::new();
-    let mut stage = |message: String| why.push(PlanDiagnostic { location: Location::Stage, message });
+    let mut stage =
+        |message: String| why.push(PlanDiagnostic { location: Location::Stage, message });
     if inner {
         stage("gtpu = \"inner\": the XDP program does not look into GTP-U".to_owned());
     }

@@ -32,8 +32,14 @@ pub enum Unusual {
 
 impl Unusual {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::NotIp, Self::Malformed, Self::VlanStack, Self::ExtensionChain, Self::IpOptions, Self::LaterFragment];
+    pub const ALL: [Self; 6] = [
+        Self::NotIp,
+        Self::Malformed,
+        Self::VlanStack,
+        Self::ExtensionChain,
+        Self::IpOptions,
+        Self::LaterFragment,
+    ];
 }
 
 /// Looks at a frame of which these headers were parsed.
@@ -42,7 +48,9 @@ pub fn look_at(frame: &[u8], headers: &Headers) -> Seen {
     match headers.status {
         Status::Parsed => {}
         Status::NotIp => return Seen::Unusual(Unusual::NotIp, None),
-        Status::Truncated(_) | Status::Malformed(_) => return Seen::Unusual(Unusual::Malformed, None),
+        Status::Truncated(_) | Status::Malformed(_) => {
+            return Seen::Unusual(Unusual::Malformed, None);
+        }
         Status::TooManyVlanTags => return Seen::Unusual(Unusual::VlanStack, None),
         Status::ExtensionChainTooLong => return Seen::Unusual(Unusual::ExtensionChain, None),
     }
@@ -97,12 +105,16 @@ pub fn look_inside(frame: &[u8], headers: &Headers) -> Seen {
 fn key(frame: &[u8], headers: &Headers) -> Option<Key> {
     let l3 = headers.l3(frame);
     let (addresses, dscp) = match headers.addresses(frame)? {
-        xdpfwd_wire::Addresses::V4 { source, destination } => {
-            (Addresses::V4 { source: source.to_bits(), destination: destination.to_bits() }, l3.get(1)? >> 2)
-        }
+        xdpfwd_wire::Addresses::V4 { source, destination } => (
+            Addresses::V4 { source: source.to_bits(), destination: destination.to_bits() },
+            l3.get(1)? >> 2,
+        ),
         xdpfwd_wire::Addresses::V6 { source, destination } => {
             let traffic_class = u16::from_be_bytes(*l3.first_chunk()?) >> 4;
-            (Addresses::V6 { source: source.to_bits(), destination: destination.to_bits() }, traffic_class as u8 >> 2)
+            (
+                Addresses::V6 { source: source.to_bits(), destination: destination.to_bits() },
+                traffic_class as u8 >> 2,
+            )
         }
     };
     let protocol = headers.protocol?;
@@ -112,7 +124,9 @@ fn key(frame: &[u8], headers: &Headers) -> Option<Key> {
         (xdpfwd_wire::Fragment::Later, _) => L4::None,
         (_, IpProtocol::UDP | IpProtocol::SCTP) => L4::Ports { source, destination },
         (_, IpProtocol::TCP) => L4::Tcp { source, destination, flags: *l4.get(13)? },
-        (_, IpProtocol::ICMP | IpProtocol::ICMPV6) => L4::Icmp { kind: *l4.first()?, code: *l4.get(1)? },
+        (_, IpProtocol::ICMP | IpProtocol::ICMPV6) => {
+            L4::Icmp { kind: *l4.first()?, code: *l4.get(1)? }
+        }
         _ => L4::None,
     };
     let fragment = match headers.fragment {

@@ -31,7 +31,12 @@ pub(super) struct Rate {
 impl Rate {
     pub(super) fn new(limit: &Limit, workers: usize) -> Self {
         let second = clock::cycles_per_second() as u64 * STEPS;
-        let rate = Self { second, rate: limit.rate, full: 0, draw: limit.burst / (8 * workers.max(1) as u64) };
+        let rate = Self {
+            second,
+            rate: limit.rate,
+            full: 0,
+            draw: limit.burst / (8 * workers.max(1) as u64),
+        };
         let full = rate.time(limit.burst);
         // A millisecond's worth at most: what a worker holds that gets no more packets is lost to the others.
         Self { full, draw: rate.draw.min(limit.rate / 1000), ..rate }
@@ -39,7 +44,8 @@ impl Rate {
 
     /// How long it takes for so many tokens to come in.
     fn time(&self, tokens: u64) -> u64 {
-        u64::try_from(u128::from(tokens) * u128::from(self.second) / u128::from(self.rate)).unwrap_or(u64::MAX)
+        u64::try_from(u128::from(tokens) * u128::from(self.second) / u128::from(self.rate))
+            .unwrap_or(u64::MAX)
     }
 }
 
@@ -134,26 +140,39 @@ impl Sources {
     pub(super) fn new(limit: &Limit, length: u8) -> Self {
         let places = (0..SOURCES).map(|_| Place::default()).collect();
         let seed = RandomState::new().hash_one(0_u64);
-        Self { rate: Rate { draw: 0, ..Rate::new(limit, 1) }, unit: limit.unit, length, seed, places }
+        Self {
+            rate: Rate { draw: 0, ..Rate::new(limit, 1) },
+            unit: limit.unit,
+            length,
+            seed,
+            places,
+        }
     }
 
     /// Whether a packet of so many bytes from an address may pass.
     pub(super) fn passes(&self, source: &xdpfwd_filter::Addresses, bytes: usize, now: u64) -> bool {
         let prefix = match *source {
             xdpfwd_filter::Addresses::V4 { source, .. } => {
-                u128::from(source.checked_shr(32 - u32::from(self.length.min(32))).unwrap_or(0)) << 8 | 4
+                u128::from(source.checked_shr(32 - u32::from(self.length.min(32))).unwrap_or(0))
+                    << 8
+                    | 4
             }
             xdpfwd_filter::Addresses::V6 { source, .. } => {
                 source.checked_shr(128 - u32::from(self.length)).unwrap_or(0) ^ 6 << 120
             }
         };
-        let hash = mixed(prefix as u64 ^ mixed((prefix >> 64) as u64 ^ self.seed) ^ self.seed.rotate_left(32)) | 1;
+        let hash = mixed(
+            prefix as u64 ^ mixed((prefix >> 64) as u64 ^ self.seed) ^ self.seed.rotate_left(32),
+        ) | 1;
         let set = (hash >> 32) as usize % (SOURCES / WAYS) * WAYS;
         let set = &self.places[set..set + WAYS];
         let own = set.iter().find(|place| place.of.load(Ordering::Relaxed) == hash);
         let place = own.unwrap_or_else(|| {
             // Two workers may take it at once: then two prefixes share a bucket for a while.
-            let place = set.iter().min_by_key(|place| place.bucket.0.load(Ordering::Relaxed)).unwrap_or(&set[0]);
+            let place = set
+                .iter()
+                .min_by_key(|place| place.bucket.0.load(Ordering::Relaxed))
+                .unwrap_or(&set[0]);
             // It begins with what the other has left: to come and go makes no bucket fuller.
             place.of.store(hash, Ordering::Relaxed);
             place
@@ -201,7 +220,8 @@ mod tests {
         // Ten frames of 1250 bytes a second.
         let limit = limit(100_000, Unit::Bits, 20_000);
         let mut meter = Meter::new(&limit, Arc::default(), 1);
-        let passed: usize = (0..100).map(|tenth| passed(&mut meter, 10, 1250, at(f64::from(tenth) / 10.0))).sum();
+        let passed: usize =
+            (0..100).map(|tenth| passed(&mut meter, 10, 1250, at(f64::from(tenth) / 10.0))).sum();
         // The burst holds two frames, which came first.
         assert!((99..=102).contains(&passed), "{passed}");
     }
@@ -212,8 +232,11 @@ mod tests {
         let limit = limit(121_120, Unit::Bits, 100);
         let mut meter = Meter::new(&limit, Arc::default(), 1);
         // Ten frames of 1514 bytes a second, also from the first second of a machine on.
-        let early = |millisecond: u32| (clock::cycles_per_second() * f64::from(millisecond) / 1000.0) as u64;
-        let passed: usize = (0..10_000).map(|millisecond| passed(&mut meter, 1, 1514, early(millisecond))).sum();
+        let early = |millisecond: u32| {
+            (clock::cycles_per_second() * f64::from(millisecond) / 1000.0) as u64
+        };
+        let passed: usize =
+            (0..10_000).map(|millisecond| passed(&mut meter, 1, 1514, early(millisecond))).sum();
         assert!((98..=102).contains(&passed), "{passed}");
     }
 
@@ -227,7 +250,8 @@ mod tests {
     fn workers_draw_on_one_bucket() {
         let limit = limit(100_000, Unit::Packets, 1000);
         let bucket = Arc::new(Bucket::default());
-        let mut workers: Vec<_> = (0..4).map(|_| Meter::new(&limit, Arc::clone(&bucket), 4)).collect();
+        let mut workers: Vec<_> =
+            (0..4).map(|_| Meter::new(&limit, Arc::clone(&bucket), 4)).collect();
         let mut total = 0;
         for step in 0..1000 {
             for meter in &mut workers {
@@ -253,7 +277,8 @@ mod tests {
         let limit = limit(10, Unit::Packets, 5);
         let sources = Sources::new(&limit, 24);
         let from = |source: u32| xdpfwd_filter::Addresses::V4 { source, destination: 1 };
-        let passed = |source: u32| (0..20).filter(|_| sources.passes(&from(source), 60, at(0.0))).count();
+        let passed =
+            |source: u32| (0..20).filter(|_| sources.passes(&from(source), 60, at(0.0))).count();
         assert_eq!(passed(0x0a00_0001), 5);
         assert_eq!(passed(0x0a00_0002), 0, "the same /24");
         assert_eq!(passed(0x0a00_0101), 5);

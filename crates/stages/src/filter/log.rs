@@ -49,11 +49,15 @@ impl LogWriter {
         if rules.clone().into_iter().all(|rule| rule.log.is_none()) {
             return Self(None);
         }
-        let shown: Vec<String> =
-            rules.into_iter().map(|rule| rule.log.map_or_else(String::new, |_| rule.to_string())).collect();
-        let notes = Arc::new(Notes { queue: ArrayQueue::new(WAITING), is_closed: AtomicBool::new(false) });
+        let shown: Vec<String> = rules
+            .into_iter()
+            .map(|rule| rule.log.map_or_else(String::new, |_| rule.to_string()))
+            .collect();
+        let notes =
+            Arc::new(Notes { queue: ArrayQueue::new(WAITING), is_closed: AtomicBool::new(false) });
         let to_write = Arc::clone(&notes);
-        let thread = thread::Builder::new().name("filter-log".into()).spawn(move || to_write.write(&shown));
+        let thread =
+            thread::Builder::new().name("filter-log".into()).spawn(move || to_write.write(&shown));
         Self(thread.ok().map(|thread| Arc::new(Handle { notes, thread: thread.thread().clone() })))
     }
 }

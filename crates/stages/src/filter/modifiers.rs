@@ -45,7 +45,9 @@ impl Limits {
             Per::Rule => Shared::Rule(Arc::default()),
             Per::Source(length) => Shared::Source(Arc::new(Sources::new(limit, length))),
         };
-        let all = (0..).zip(rules).filter_map(|(number, rule)| rule.limit.map(|limit| (number, limit, shared(&limit))));
+        let all = (0..)
+            .zip(rules)
+            .filter_map(|(number, rule)| rule.limit.map(|limit| (number, limit, shared(&limit))));
         Ok(Self { all: all.collect(), workers, log })
     }
 }
@@ -66,7 +68,10 @@ enum Own {
 }
 
 impl Modifiers {
-    pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule> + Clone, limits: &Limits) -> Self {
+    pub(crate) fn new<'r>(
+        rules: impl IntoIterator<Item = &'r Rule> + Clone,
+        limits: &Limits,
+    ) -> Self {
         let mut limit_of = Vec::new();
         if !limits.all.is_empty() {
             limit_of = vec![u32::MAX; rules.clone().into_iter().count()];
@@ -75,7 +80,9 @@ impl Modifiers {
         for (rule, limit, shared) in &limits.all {
             limit_of[*rule as usize] = own.len() as u32;
             own.push(match shared {
-                Shared::Rule(bucket) => Own::Rule(Meter::new(limit, Arc::clone(bucket), limits.workers)),
+                Shared::Rule(bucket) => {
+                    Own::Rule(Meter::new(limit, Arc::clone(bucket), limits.workers))
+                }
                 Shared::Source(sources) => Own::Source(Arc::clone(sources)),
             });
         }
@@ -85,7 +92,8 @@ impl Modifiers {
     /// Whether a rule's limit lets a packet pass.
     #[inline]
     pub(crate) fn passes(&mut self, rule: u32, key: &Key, bytes: usize, now: u64) -> bool {
-        let Some(limit) = self.limit_of.get(rule as usize).and_then(|index| self.limits.get_mut(*index as usize))
+        let Some(limit) =
+            self.limit_of.get(rule as usize).and_then(|index| self.limits.get_mut(*index as usize))
         else {
             return true;
         };

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use xdpfwd_filter::Verdict;
-use xdpfwd_pipeline::{BuildCx, Inspectable, PlanDiagnostic, Stage, StagePlan, Table, Verdicts, XdpOffload};
+use xdpfwd_pipeline::{
+    BuildCx, Inspectable, PlanDiagnostic, Stage, StagePlan, Table, Verdicts, XdpOffload,
+};
 
 use super::kernel::{Judged, Offload};
 use super::program::Program;
@@ -33,9 +35,20 @@ impl StagePlan for FilterPlan {
         let default = if *default == Verdict::Accept { "accept" } else { "drop" };
         let shape = classifier.shape();
         let tuples = shape.v4.len() + shape.v6.len();
-        let how = if tuples == 0 { "compared one by one".to_owned() } else { format!("in {tuples} tuples") };
-        let why = self.not_in_kernel.as_ref().map_or(String::new(), |why| format!("; not in the kernel: {why}"));
-        format!("{} rules {how}, {} KiB; default {default}{why}", rules.len(), shape.memory.div_ceil(1024))
+        let how = if tuples == 0 {
+            "compared one by one".to_owned()
+        } else {
+            format!("in {tuples} tuples")
+        };
+        let why = self
+            .not_in_kernel
+            .as_ref()
+            .map_or(String::new(), |why| format!("; not in the kernel: {why}"));
+        format!(
+            "{} rules {how}, {} KiB; default {default}{why}",
+            rules.len(),
+            shape.memory.div_ceil(1024)
+        )
     }
 
     fn warnings(&self) -> &[PlanDiagnostic] {

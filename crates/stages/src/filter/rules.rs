@@ -19,10 +19,15 @@ pub(crate) fn row_counters(rules: &[u64], default: u64) -> Vec<u64> {
 
 /// Returns the table `rules`: number, packets, text. The last row is the default, which has no number.
 pub(crate) fn table<R: fmt::Display>(rules: &[R], counters: &[u64]) -> Table {
-    let mut table = Table::new("rules", &[("rule", None), ("packets", Some(Unit::Packets)), ("text", None)]);
+    let mut table =
+        Table::new("rules", &[("rule", None), ("packets", Some(Unit::Packets)), ("text", None)]);
     let packets = |index: usize| Cell::Number(counters.get(index).copied().unwrap_or(0));
     for (index, rule) in rules.iter().enumerate() {
-        table.rows.push(vec![Cell::Number(index as u64), packets(index), Cell::Text(rule.to_string())]);
+        table.rows.push(vec![
+            Cell::Number(index as u64),
+            packets(index),
+            Cell::Text(rule.to_string()),
+        ]);
     }
     table.rows.push(vec![Cell::None, packets(rules.len()), DEFAULT.into()]);
     table
@@ -38,7 +43,8 @@ mod tests {
         assert_eq!(counter_keys(&rules), ["drop", "accept dscp 0", "(default)"]);
         assert_eq!(row_counters(&[1, 2], 3), [1, 2, 3]);
         let table = table(&rules, &[1, 2, 3]);
-        let shown: Vec<String> = table.rows.iter().map(|row| format!("{} {} {}", row[0], row[1], row[2])).collect();
+        let shown: Vec<String> =
+            table.rows.iter().map(|row| format!("{} {} {}", row[0], row[1], row[2])).collect();
         assert_eq!(shown, ["0 1 drop", "1 2 accept dscp 0", "- 3 (default)"]);
     }
 }

@@ -37,7 +37,9 @@ impl<'de> Deserialize<'de> for Source {
             type Value = Source;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a file in quotes, or a list of rules in brackets, each in quotes")
+                f.write_str(
+                    "the name of a file in quotes, or a list of rules in brackets, each in quotes",
+                )
             }
 
             fn visit_str<E>(self, name: &str) -> Result<Source, E> {
@@ -87,16 +89,26 @@ impl Source {
             Self::Here(written) => read_here(written, line),
             Self::File(name) => {
                 let path = cx.directory.join(name);
-                let wrong =
-                    |error| PlanError::new(format!("{key} = {name:?}: cannot read {}: {error}", path.display()));
+                let wrong = |error| {
+                    PlanError::new(format!(
+                        "{key} = {name:?}: cannot read {}: {error}",
+                        path.display()
+                    ))
+                };
                 let file = path.display().to_string();
                 let read = text(&read_file(&path).map_err(wrong)?);
                 let at = |line, column| Location::File { file: file.clone(), line, column };
-                let problem =
-                    |Problem { line, column, message }| PlanDiagnostic { location: at(line, column), message };
-                let read = read.map_err(|problems| PlanError(problems.into_iter().map(problem).collect()))?;
+                let problem = |Problem { line, column, message }| PlanDiagnostic {
+                    location: at(line, column),
+                    message,
+                };
+                let read = read
+                    .map_err(|problems| PlanError(problems.into_iter().map(problem).collect()))?;
                 let (numbers, lines): (Vec<_>, Vec<_>) = read.into_iter().unzip();
-                Ok(Lines { lines, places: numbers.into_iter().map(|number| at(number, 1)).collect() })
+                Ok(Lines {
+                    lines,
+                    places: numbers.into_iter().map(|number| at(number, 1)).collect(),
+                })
             }
         }
     }
@@ -138,11 +150,16 @@ fn read_here<T>(
                 lines.push(line);
                 places.push(place);
             }
-            Ok(None) => problems.push(PlanDiagnostic { location: place, message: "an empty line".to_owned() }),
+            Ok(None) => problems
+                .push(PlanDiagnostic { location: place, message: "an empty line".to_owned() }),
             Err(Problem { column, message, .. }) => {
                 // Behind the quote. With escapes in front of it, it is not exact.
-                let at = text.span().start + text.get_ref().chars().take(column - 1).map(char::len_utf8).sum::<usize>();
-                problems.push(PlanDiagnostic { location: Location::Configuration(at + 1..at + 1), message });
+                let at = text.span().start
+                    + text.get_ref().chars().take(column - 1).map(char::len_utf8).sum::<usize>();
+                problems.push(PlanDiagnostic {
+                    location: Location::Configuration(at + 1..at + 1),
+                    message,
+                });
             }
         }
     }

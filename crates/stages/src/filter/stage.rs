@@ -76,9 +76,13 @@ impl Filter {
     /// Judges one packet by itself: a dry run.
     pub fn judge(&mut self, seen: Seen, bytes: usize, now: u64) -> Outcome {
         match seen {
-            Seen::Key(key) => self.by_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now),
+            Seen::Key(key) => {
+                self.by_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now)
+            }
             Seen::Unusual(unusual, key) => match (self.program.exceptions.of(unusual), key) {
-                (None, Some(key)) => self.by_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now),
+                (None, Some(key)) => {
+                    self.by_rules(&key, self.program.classifier.first_match(&key, 0), bytes, now)
+                }
                 (Some(Verdict::Accept), _) => Outcome { drop: None, rule: None },
                 _ => Outcome { drop: Some(unusual.reason()), rule: None },
             },
@@ -101,7 +105,9 @@ impl Filter {
                     self.accepted += 1;
                     return Outcome { drop: None, rule: Some(number) };
                 }
-                Some(Verdict::Drop) => return Outcome { drop: Some(Reason::POLICY), rule: Some(number) },
+                Some(Verdict::Drop) => {
+                    return Outcome { drop: Some(Reason::POLICY), rule: Some(number) };
+                }
                 None => next = self.program.classifier.first_match(key, number + 1),
             }
         }
@@ -151,8 +157,11 @@ impl Stage for Filter {
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        let mut all =
-            vec![("accepted", self.accepted), ("default", self.defaulted), ("log_lost", self.modifiers.log_lost())];
+        let mut all = vec![
+            ("accepted", self.accepted),
+            ("default", self.defaulted),
+            ("log_lost", self.modifiers.log_lost()),
+        ];
         if let Some(cache) = &self.cache {
             let (hits, misses) = cache.hits_and_misses();
             all.extend([("flow_cache_hits", hits), ("flow_cache_misses", misses)]);

@@ -17,7 +17,9 @@ fn to_v6(destination: Ipv6Addr) -> Vec<u8> {
 
 #[test]
 fn bypass_passes_only_configured_traffic() {
-    let icmp6 = |kind: u8, hop_limit: u8| ipv6(58, SIX, SEVEN, hop_limit, &[&[kind, 0, 0, 0][..], &[0; 20]].concat());
+    let icmp6 = |kind: u8, hop_limit: u8| {
+        ipv6(58, SIX, SEVEN, hop_limit, &[&[kind, 0, 0, 0][..], &[0; 20]].concat())
+    };
     let arp = [&b"\xff\xff\xff\xff\xff\xff\x02\0\0\0\0\x01\x08\x06"[..], &[0; 46]].concat();
     let matched = |payload: &[u8]| ipv4(UDP, TEN, ELEVEN, 0, payload);
     let marker = [&[0; 4][..], b"a message of IKE"].concat();
@@ -43,7 +45,10 @@ fn bypass_passes_only_configured_traffic() {
     ];
     let folder = Folder::new();
     for bypass in [None, Some("arp"), Some("nd"), Some("ike"), Some("not-ip"), Some("unmatched")] {
-        let more = format!(", bypass = [{}]", bypass.map(|bypass| format!("'{bypass}'")).unwrap_or_default());
+        let more = format!(
+            ", bypass = [{}]",
+            bypass.map(|bypass| format!("'{bypass}'")).unwrap_or_default()
+        );
         let selected = format!("{SEAL}, selector = ['10.2.0.0/16']");
         let mut seal = line(&sealing(&folder, &selected, &more));
         let mut open = line(&opening(&folder, OPEN, &more));
@@ -52,8 +57,12 @@ fn bypass_passes_only_configured_traffic() {
                 let frame = tagged(frame, tags);
                 let as_it_is = bypass.is_some_and(|bypass| passes.contains(&bypass));
                 match seal.one(&frame) {
-                    Disposition::Passed(got) if as_it_is => assert_eq!(got, frame, "{what} with {bypass:?}"),
-                    Disposition::Passed(got) => assert!(*has_sa && got.len() > frame.len(), "{what} with {bypass:?}"),
+                    Disposition::Passed(got) if as_it_is => {
+                        assert_eq!(got, frame, "{what} with {bypass:?}")
+                    }
+                    Disposition::Passed(got) => {
+                        assert!(*has_sa && got.len() > frame.len(), "{what} with {bypass:?}")
+                    }
                     other => assert_eq!(
                         (other, as_it_is, *has_sa),
                         (Disposition::Dropped("no_sa"), false, false),
@@ -62,8 +71,11 @@ fn bypass_passes_only_configured_traffic() {
                 }
                 // Packets that are not ESP match no inbound SA.
                 let as_it_is = as_it_is || bypass == Some("unmatched");
-                let expected =
-                    if as_it_is { Disposition::Passed(frame.clone()) } else { Disposition::Dropped("unprotected") };
+                let expected = if as_it_is {
+                    Disposition::Passed(frame.clone())
+                } else {
+                    Disposition::Dropped("unprotected")
+                };
                 assert_eq!(open.one(&frame), expected, "{what} with {bypass:?}");
             }
         }
@@ -84,19 +96,27 @@ fn first_sa_whose_selector_matches_encapsulates() {
     let folder = Folder::new();
     // Prefixes of few addresses, so that many overlap.
     let prefix = prop_oneof![
-        (0_u32..16, 24_u8..=32)
-            .prop_map(|(low, bits)| format!("{}/{bits}", Ipv4Addr::from_bits((0x0a02_0000 | low) & !mask(bits)))),
+        (0_u32..16, 24_u8..=32).prop_map(|(low, bits)| format!(
+            "{}/{bits}",
+            Ipv4Addr::from_bits((0x0a02_0000 | low) & !mask(bits))
+        )),
         (0_u128..16, 124_u8..=128).prop_map(|(low, bits)| {
             format!(
                 "{}/{bits}",
-                Ipv6Addr::from_bits((0xfd00 << 112 | low) & !(u128::MAX.checked_shr(bits.into()).unwrap_or(0)))
+                Ipv6Addr::from_bits(
+                    (0xfd00 << 112 | low) & !(u128::MAX.checked_shr(bits.into()).unwrap_or(0))
+                )
             )
         }),
         Just("0.0.0.0/0".to_owned()),
         Just("::/0".to_owned()),
     ];
-    let selectors = prop::collection::vec(prop::option::weighted(0.9, prop::collection::vec(prefix, 1..4)), 1..5);
-    let mut runner = TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
+    let selectors = prop::collection::vec(
+        prop::option::weighted(0.9, prop::collection::vec(prefix, 1..4)),
+        1..5,
+    );
+    let mut runner =
+        TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
     let strategy = (selectors, prop::collection::vec((any::<bool>(), 0_u8..20), 1..40));
     let outcome = runner.run(&strategy, |(selectors, packets)| {
         let sas: Vec<String> = selectors
@@ -153,14 +173,17 @@ fn contains(prefix: &str, address: std::net::IpAddr) -> bool {
     };
     let ((version, base), (own, address)) = (of(base.parse().unwrap()), of(address));
     version == own
-        && (0..bits.parse().unwrap()).all(|bit: usize| (base[bit / 8] ^ address[bit / 8]) >> (7 - bit % 8) & 1 == 0)
+        && (0..bits.parse().unwrap())
+            .all(|bit: usize| (base[bit / 8] ^ address[bit / 8]) >> (7 - bit % 8) & 1 == 0)
 }
 
 #[test]
 fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     let folder = Folder::new();
     let outer = |destination: &str, udp: &str, spi: u32| {
-        format!("spi = {spi}, transform = 'aes-128-gcm', source = '192.0.2.9', destination = '{destination}'{udp}")
+        format!(
+            "spi = {spi}, transform = 'aes-128-gcm', source = '192.0.2.9', destination = '{destination}'{udp}"
+        )
     };
     // Each SA encapsulates what the SA at the same index of `opens` decapsulates.
     let seals = [
@@ -185,12 +208,16 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
                     if at == index {
                         seals[at].clone()
                     } else {
-                        format!("{}, selector = ['192.168.{at}.0/24']", outer("192.0.2.7", "", 5000 + at as u32))
+                        format!(
+                            "{}, selector = ['192.168.{at}.0/24']",
+                            outer("192.0.2.7", "", 5000 + at as u32)
+                        )
                     }
                 })
                 .collect();
             let all: Vec<&str> = all.iter().map(String::as_str).collect();
-            let mut seal = line(&plan("esp-seal", &table(&folder, &format!("{index}.state"), &all, "")));
+            let mut seal =
+                line(&plan("esp-seal", &table(&folder, &format!("{index}.state"), &all, "")));
             seal.pass(std::slice::from_ref(&packet)).remove(0)
         })
         .collect();
@@ -212,7 +239,11 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
     let by_another = altered(0, &|frame| (frame[33], frame[41]) = (2, 2));
     assert_eq!(open.one(&by_another), Disposition::Dropped("bad_tag"));
     let anywhere = altered(3, &|frame| frame[33] = 77);
-    assert_eq!(open.one(&anywhere), Disposition::Dropped("replay"), "its SA is for any destination");
+    assert_eq!(
+        open.one(&anywhere),
+        Disposition::Dropped("replay"),
+        "its SA is for any destination"
+    );
     let bare = ipv4(50, [192, 0, 2, 9], [192, 0, 2, 3], 0, &sealed[2][42..]);
     assert_eq!(open.one(&bare), Disposition::Dropped("no_sa"));
     let in_udp = ipv4(UDP, [192, 0, 2, 9], [192, 0, 2, 3], 0, &udp(7, 4500, &sealed[3][34..]));
@@ -222,7 +253,8 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
 
 /// Returns a SYN with an MSS of 1460 and an invalid checksum.
 fn syn() -> Vec<u8> {
-    let tcp = [&[0, 1, 0, 2][..], &[0; 8], &[0x60, 2, 0, 0, 0, 0, 0, 0], &[2, 4, 0x05, 0xb4]].concat();
+    let tcp =
+        [&[0, 1, 0, 2][..], &[0; 8], &[0x60, 2, 0, 0, 0, 0, 0, 0], &[2, 4, 0x05, 0xb4]].concat();
     ipv4(6, TEN, ELEVEN, 0, &tcp)
 }
 

@@ -15,7 +15,11 @@ fn invalid_table_error_lists_accepted_values() {
         ("spi = 0x12345678", "spi = 255", &["255", "256"]),
         ("spi = 0x12345678", "spi = 4294967296", &["4294967296", "4294967295"]),
         ("spi = 0x12345678, ", "", &["spi"]),
-        ("aes-128-gcm'", "aes-128-cbc'", &["aes-128-cbc", "aes-128-gcm", "chacha20-poly1305", "null-aes-256-gmac"]),
+        (
+            "aes-128-gcm'",
+            "aes-128-cbc'",
+            &["aes-128-cbc", "aes-128-gcm", "chacha20-poly1305", "null-aes-256-gmac"],
+        ),
         ("aes-128-gcm'", "aes-256-gcm'", &["40", "72"]),
         ("source = '192.0.2.1', ", "", &["source", "tunnel"]),
         ("source = '192.0.2.1'", "source = '2001:db8::1'", &["2001:db8::1", "192.0.2.2"]),
@@ -29,7 +33,11 @@ fn invalid_table_error_lists_accepted_values() {
         ("spi = ", "selector = ['10.0.0.0/33'], spi = ", &["10.0.0.0/33"]),
         ("spi = ", "window = 64, spi = ", &["window"]),
         ("lab = true", "lab = true, mtu = 575", &["575", "576", "9216"]),
-        ("lab = true", "lab = true, bypass = ['icmp']", &["icmp", "arp", "nd", "ike", "not-ip", "unmatched"]),
+        (
+            "lab = true",
+            "lab = true, bypass = ['icmp']",
+            &["icmp", "arp", "nd", "ike", "not-ip", "unmatched"],
+        ),
         ("lab = true", "lab = true, backend = 'openssl'", &["openssl", "aws-lc", "rustcrypto"]),
     ];
     let open: [(&str, &str, &[&str]); 5] = [
@@ -39,17 +47,22 @@ fn invalid_table_error_lists_accepted_values() {
         ("lab = true", "lab = true, mtu = 1500", &["mtu"]),
         ("spi = ", "dscp = 1, spi = ", &["dscp"]),
     ];
-    let cases =
-        seal.iter().map(|case| ("esp-seal", &good, case)).chain(open.iter().map(|case| ("esp-open", &good_open, case)));
+    let cases = seal
+        .iter()
+        .map(|case| ("esp-seal", &good, case))
+        .chain(open.iter().map(|case| ("esp-open", &good_open, case)));
     for (kind, good, (from, to, words)) in cases {
         assert!(good.contains(from), "{from}");
-        let error =
-            plan_for(kind, &good.replacen(from, to, 1), 1).err().unwrap_or_else(|| panic!("{from} → {to}")).to_string();
+        let error = plan_for(kind, &good.replacen(from, to, 1), 1)
+            .err()
+            .unwrap_or_else(|| panic!("{from} → {to}"))
+            .to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{from} → {to}: {error}");
     }
     // Invalid key files.
     let refused = |words: &[&str]| {
-        let error = plan_for("esp-seal", &good, 1).err().unwrap_or_else(|| panic!("{words:?}")).to_string();
+        let error =
+            plan_for("esp-seal", &good, 1).err().unwrap_or_else(|| panic!("{words:?}")).to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{words:?}: {error}");
         assert!(!error.contains(&KEY_128[8..20]), "a key in {error}");
     };
@@ -59,9 +72,11 @@ fn invalid_table_error_lists_accepted_values() {
         mode(given);
         refused(&[key, sign]);
     }
-    for (digits, words) in
-        [("00112233", &[key, "40"][..]), (KEY_256, &[key, "40"]), ("not digits at all, but forty characters!", &[key])]
-    {
+    for (digits, words) in [
+        ("00112233", &[key, "40"][..]),
+        (KEY_256, &[key, "40"]),
+        ("not digits at all, but forty characters!", &[key]),
+    ] {
         std::fs::write(key, digits).unwrap();
         mode(0o600);
         refused(words);

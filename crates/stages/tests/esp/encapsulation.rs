@@ -11,7 +11,13 @@ fn fragments_are_encapsulated_in_tunnel_mode_only() {
     let folder = Folder::new();
     let fragment = |offset: u16, more: u16| {
         let field = (offset << 3 | more).to_be_bytes();
-        ipv6(44, SIX, SEVEN, 64, &[&[UDP, 0, field[0], field[1], 0, 0, 0, 9][..], &udp(1, 2, b"payload")].concat())
+        ipv6(
+            44,
+            SIX,
+            SEVEN,
+            64,
+            &[&[UDP, 0, field[0], field[1], 0, 0, 0, 9][..], &udp(1, 2, b"payload")].concat(),
+        )
     };
     let behind_options = |mut frame: Vec<u8>| {
         frame[20] = 0;
@@ -61,13 +67,22 @@ fn malformed_packet_is_not_encapsulated() {
         ("version 5 as IPv6".to_owned(), with(&v6, 14, 0x50)),
         ("IPv6 payload length beyond the frame".to_owned(), with(&v6, 18, 9)),
     ];
-    cases.extend([15, 20, 33, v4.len() - 1].map(|len| (format!("IPv4 cut at {len}"), v4[..len].to_vec())));
-    cases.extend([15, 40, 53, v6.len() - 1].map(|len| (format!("IPv6 cut at {len}"), v6[..len].to_vec())));
+    cases.extend(
+        [15, 20, 33, v4.len() - 1].map(|len| (format!("IPv4 cut at {len}"), v4[..len].to_vec())),
+    );
+    cases.extend(
+        [15, 40, 53, v6.len() - 1].map(|len| (format!("IPv6 cut at {len}"), v6[..len].to_vec())),
+    );
     for (at, sa) in [SEAL.to_owned(), format!("{OPEN}, mode = 'transport'")].iter().enumerate() {
         for bypass in ["", ", bypass = ['not-ip', 'unmatched', 'nd', 'ike', 'arp']"] {
-            let mut line = line(&plan("esp-seal", &table(&folder, &format!("{at}.state"), &[sa], bypass)));
+            let mut line =
+                line(&plan("esp-seal", &table(&folder, &format!("{at}.state"), &[sa], bypass)));
             for (name, frame) in &cases {
-                assert_eq!(line.one(frame), Disposition::Dropped("malformed"), "{name}: {sa} {bypass}");
+                assert_eq!(
+                    line.one(frame),
+                    Disposition::Dropped("malformed"),
+                    "{name}: {sa} {bypass}"
+                );
             }
             line.balance();
         }
@@ -104,12 +119,19 @@ fn frame_without_room_is_dropped_as_no_room() {
         };
         let needed = outer + if way.contains("udp") { 8 } else { 0 } + 16;
         for (room, fits) in [(0, false), (needed - 1, false), (needed, true), (needed + 1, true)] {
-            let stage = build(&plan("esp-seal", &table(&folder, &format!("{at}-{room}.state"), &[way], "")));
+            let stage = build(&plan(
+                "esp-seal",
+                &table(&folder, &format!("{at}-{room}.state"), &[way], ""),
+            ));
             let mut line = Line::new(vec![moved(room), stage]);
             for frame in [some_v4(40), some_v6(40), tagged(&some_v4(40), 2)] {
                 match line.one(&frame) {
                     Disposition::Passed(_) => assert!(fits, "{room}: {way}"),
-                    other => assert_eq!((other, fits), (Disposition::Dropped("no_room"), false), "{room}: {way}"),
+                    other => assert_eq!(
+                        (other, fits),
+                        (Disposition::Dropped("no_room"), false),
+                        "{room}: {way}"
+                    ),
                 }
             }
             line.balance();
@@ -136,7 +158,12 @@ fn frame_without_room_is_dropped_as_no_room() {
 #[test]
 fn fragmentable_packets_have_distinct_identifications() {
     let folder = Folder::new();
-    let sealed = line(&sealing(&folder, &format!("{SEAL}, df = 'clear'"), "")).pass(&vec![of_size(100, false); 1000]);
+    let sealed = line(&sealing(&folder, &format!("{SEAL}, df = 'clear'"), "")).pass(&vec![
+        of_size(
+            100, false
+        );
+        1000
+    ]);
     let idents: HashSet<&[u8]> = sealed.iter().map(|frame| &frame[18..20]).collect();
     assert_eq!((idents.len(), sealed[0][20]), (1000, 0));
 }

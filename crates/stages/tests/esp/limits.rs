@@ -79,10 +79,14 @@ fn hard_byte_limit_stays_reached() {
     for _ in 0..3 {
         let mut line = line(&sealing(&folder, &limited, ""));
         let dispositions = line.each(&packets);
-        let passed =
-            dispositions.iter().take_while(|disposition| matches!(disposition, Disposition::Passed(_))).count();
+        let passed = dispositions
+            .iter()
+            .take_while(|disposition| matches!(disposition, Disposition::Passed(_)))
+            .count();
         assert!(
-            dispositions[passed..].iter().all(|disposition| *disposition == Disposition::Dropped("sa_limit")),
+            dispositions[passed..]
+                .iter()
+                .all(|disposition| *disposition == Disposition::Dropped("sa_limit")),
             "{dispositions:?}"
         );
         sealed += passed;
@@ -132,7 +136,10 @@ fn numbers_run_out_when_state_file_cannot_be_written() {
     }
     let passed = delivered - dropped;
     assert_eq!(line.drops(), [("state_file", dropped)], "of {delivered}");
-    assert!(dropped > 0 && (1 << 16..=2 << 20).contains(&passed), "{passed} passed, {dropped} dropped");
+    assert!(
+        dropped > 0 && (1 << 16..=2 << 20).contains(&passed),
+        "{passed} passed, {dropped} dropped"
+    );
     // It stays so.
     assert_eq!(line.one(&frame), Disposition::Dropped("state_file"));
     xdpfwd_testkit::wires::assert_conserved(&mut line.worker);
@@ -163,7 +170,11 @@ fn sa_counts_packets_bytes_and_drops() {
     assert_eq!(said(&open), json!(["in", SPI, 20, 20, bytes(20), { "bad_tag": 1, "replay": 5 }]));
     assert_eq!((sealing.counter("sealed"), opening.counter("opened")), (30, 20));
     assert_eq!(
-        json!([sas(&seal)[0]["soft_packets"], sas(&seal)[0]["hard_packets"], sas(&open)[0]["window"]]),
+        json!([
+            sas(&seal)[0]["soft_packets"],
+            sas(&seal)[0]["hard_packets"],
+            sas(&open)[0]["window"]
+        ]),
         json!([20, 30, 1024])
     );
 }

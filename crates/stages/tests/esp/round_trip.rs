@@ -13,16 +13,22 @@ use super::support::*;
 fn invalid_ip_checksum_stays_invalid() {
     let folder = Folder::new();
     for mode in ["tunnel", "transport"] {
-        let seal = if mode == "tunnel" { SEAL.to_owned() } else { format!("{OPEN}, mode = 'transport'") };
+        let seal =
+            if mode == "tunnel" { SEAL.to_owned() } else { format!("{OPEN}, mode = 'transport'") };
         let open = format!("{OPEN}, mode = '{mode}'");
-        let mut seal = line(&plan("esp-seal", &table(&folder, &format!("{mode}-seal.state"), &[&seal], "")));
-        let mut open = line(&plan("esp-open", &table(&folder, &format!("{mode}-open.state"), &[&open], "")));
+        let mut seal =
+            line(&plan("esp-seal", &table(&folder, &format!("{mode}-seal.state"), &[&seal], "")));
+        let mut open =
+            line(&plan("esp-open", &table(&folder, &format!("{mode}-open.state"), &[&open], "")));
         // Flip a bit of the TTL before encapsulation, and another on the way.
         let mut before = some_v4(20);
         before[22] ^= 4;
         let sealed = seal.pass(&[before.clone(), some_v4(20)]);
         let right = |frame: &[u8]| sum(&frame[14..34]) == 0;
-        assert_eq!(sealed.iter().map(|frame| right(frame)).collect::<Vec<_>>(), [mode == "tunnel", true]);
+        assert_eq!(
+            sealed.iter().map(|frame| right(frame)).collect::<Vec<_>>(),
+            [mode == "tunnel", true]
+        );
         let mut on_the_way = sealed[1].clone();
         on_the_way[22] ^= 4;
         let opened = open.pass(&[sealed[0].clone(), on_the_way]);
@@ -36,13 +42,21 @@ fn decapsulation_restores_encapsulated_packet() {
     let folder = Folder::new();
     let ways = ways();
     for (at, way) in ways.iter().enumerate() {
-        let open = way.split(", source").next().unwrap().replace("udp_ports = [4500, 4500]", "udp_port = 4500");
+        let open = way
+            .split(", source")
+            .next()
+            .unwrap()
+            .replace("udp_ports = [4500, 4500]", "udp_port = 4500");
         let stages = [("esp-seal", way), ("esp-open", &open)].map(|(kind, sa)| {
-            build(&plan(kind, &table(&folder, &format!("{at}-{kind}.state"), &[sa], ", bypass = ['not-ip']")))
+            build(&plan(
+                kind,
+                &table(&folder, &format!("{at}-{kind}.state"), &[sa], ", bypass = ['not-ip']"),
+            ))
         });
         let line = RefCell::new(Line::new(stages.into()));
         let passed = Cell::new(0);
-        let mut runner = TestRunner::new(Config { cases: 1500, failure_persistence: None, ..Config::default() });
+        let mut runner =
+            TestRunner::new(Config { cases: 1500, failure_persistence: None, ..Config::default() });
         let outcome = runner.run(&anything(), |frame| {
             if let Disposition::Passed(got) = line.borrow_mut().one(&frame) {
                 prop_assert!(frame.starts_with(&got), "{got:02x?} is not {frame:02x?}");
@@ -59,11 +73,16 @@ fn decapsulation_restores_encapsulated_packet() {
 #[test]
 fn backends_interoperate() {
     let folder = Folder::new();
-    let packets: Vec<Vec<u8>> = (0..100).flat_map(|size| [some_v4(size), some_v6(1400 - size)]).collect();
+    let packets: Vec<Vec<u8>> =
+        (0..100).flat_map(|size| [some_v4(size), some_v6(1400 - size)]).collect();
     for (at, way) in ways().iter().enumerate() {
         for transform in TRANSFORMS {
             let way = way.replace("aes-128-gcm", transform).replace("null-aes-256-gmac", transform);
-            let open = way.split(", source").next().unwrap().replace("udp_ports = [4500, 4500]", "udp_port = 4500");
+            let open = way
+                .split(", source")
+                .next()
+                .unwrap()
+                .replace("udp_ports = [4500, 4500]", "udp_port = 4500");
             for backends in [["aws-lc", "rustcrypto"], ["rustcrypto", "aws-lc"]] {
                 let mut backends = backends.iter();
                 let stages = [("esp-seal", &way), ("esp-open", &open)].map(|(kind, sa)| {
@@ -93,7 +112,9 @@ fn frames_are_conserved_with_faulty_kernel() {
         ]
     };
     let mut line = Line::between(stages("lan"), stages("wan"));
-    let mut kinds = [some_v4(5), of_size(1500, false), some_v6(5), ethernet(0x0806, &[0; 46])].into_iter().cycle();
+    let mut kinds = [some_v4(5), of_size(1500, false), some_v6(5), ethernet(0x0806, &[0; 46])]
+        .into_iter()
+        .cycle();
     for round in 0..600_u32 {
         line.wires.wan.set(match round / 20 % 5 {
             0 => Behaviour::default(),

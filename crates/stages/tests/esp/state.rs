@@ -38,7 +38,9 @@ fn paths_and_workers_never_share_iv_or_number() {
                 .map(|worker| {
                     let plan = &plan;
                     scope.spawn(move || {
-                        let stage = || build_for(plan, BuildCx { worker, workers: 2, ..BuildCx::default() });
+                        let stage = || {
+                            build_for(plan, BuildCx { worker, workers: 2, ..BuildCx::default() })
+                        };
                         let mut line = Line::between(vec![stage()], vec![stage()]);
                         let mut sealed = vec![];
                         for round in 0..50 {
@@ -137,15 +139,21 @@ fn reload_keeps_numbers_and_window_of_same_sa() {
     assert_eq!(opening.pass(&in_time), &packets[1..]);
     // The same SAs with another selector.
     let [seal, open] = tables(", selector = ['10.0.0.0/8']", "");
-    let new = [("esp-seal", seal, &old[..1]), ("esp-open", open, &old[1..])].map(|(kind, table, old)| {
-        let plan = plan_for(kind, &table, 1).unwrap();
-        acquire(&plan, old).unwrap_or_else(|error| panic!("{kind}: {error}"));
-        plan
-    });
+    let new =
+        [("esp-seal", seal, &old[..1]), ("esp-open", open, &old[1..])].map(|(kind, table, old)| {
+            let plan = plan_for(kind, &table, 1).unwrap();
+            acquire(&plan, old).unwrap_or_else(|error| panic!("{kind}: {error}"));
+            plan
+        });
     sealing.worker.swap_named(xdpfwd_testkit::wires::LAN, vec![build(&new[0])]).unwrap();
     opening.worker.swap_named(xdpfwd_testkit::wires::LAN, vec![build(&new[1])]).unwrap();
     drop(old);
-    assert!(opening.each(&in_time).iter().all(|disposition| *disposition == Disposition::Dropped("replay")));
+    assert!(
+        opening
+            .each(&in_time)
+            .iter()
+            .all(|disposition| *disposition == Disposition::Dropped("replay"))
+    );
     assert_eq!(opening.one(&late), Disposition::Passed(packets[0].clone()));
     let more = sealing.pass(&packets);
     seen.take(&more);
@@ -153,7 +161,10 @@ fn reload_keeps_numbers_and_window_of_same_sa() {
     assert_eq!(opening.pass(&more), packets);
     all.extend(more);
     let (sealed, opened) = (&sas(&new[0])[0], &sas(&new[1])[0]);
-    assert_eq!(json!([sealed["packets"], opened["packets"], opened["drops"]["replay"]]), json!([40, 40, 19]));
+    assert_eq!(
+        json!([sealed["packets"], opened["packets"], opened["drops"]["replay"]]),
+        json!([40, 40, 19])
+    );
     drop((sealing, opening));
     drop(new);
     assert!(folder.read("seal.state").contains("next = 41"), "{}", folder.read("seal.state"));
@@ -166,15 +177,24 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
     for (kind, sa) in [("esp-seal", SEAL), ("esp-open", OPEN)] {
         let old = [plan(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""))];
         // It is the same key with another transform.
-        for sa in [sa.to_owned(), sa.replace("'aes-128-gcm'", "'null-aes-128-gmac'").replace("0x12345678", "0x9abc")] {
-            let moved = plan_for(kind, &table(&folder, &format!("{kind}-2.state"), &[&sa], ""), 1).unwrap();
+        for sa in [
+            sa.to_owned(),
+            sa.replace("'aes-128-gcm'", "'null-aes-128-gmac'").replace("0x12345678", "0x9abc"),
+        ] {
+            let moved =
+                plan_for(kind, &table(&folder, &format!("{kind}-2.state"), &[&sa], ""), 1).unwrap();
             let error = acquire(&moved, &old).unwrap_err().to_string();
-            assert!(error.contains("is in use with the state file") && error.contains("-1.state"), "{error}");
+            assert!(
+                error.contains("is in use with the state file") && error.contains("-1.state"),
+                "{error}"
+            );
         }
-        let stays = plan_for(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""), 1).unwrap();
+        let stays =
+            plan_for(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""), 1).unwrap();
         // It cannot change its direction either: there the peer has used its numbers.
         let (back, sa) = if kind == "esp-seal" { ("esp-open", OPEN) } else { ("esp-seal", SEAL) };
-        let turned = plan_for(back, &table(&folder, &format!("{back}-3.state"), &[sa], ""), 1).unwrap();
+        let turned =
+            plan_for(back, &table(&folder, &format!("{back}-3.state"), &[sa], ""), 1).unwrap();
         let error = acquire(&turned, &old).unwrap_err().to_string();
         assert!(error.contains("is in use in the other direction"), "{error}");
         // `table` has replaced the file, but the path is still that of the open one.
@@ -187,7 +207,8 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
 fn rekeying_by_reloads_loses_no_packet() {
     let folder = Folder::new();
     let (old, new) = (SEAL.to_owned(), SEAL.replace("0x12345678", "0x9abc") + ", esn = false");
-    let (old_open, new_open) = (OPEN.to_owned(), OPEN.replace("0x12345678", "0x9abc") + ", esn = false");
+    let (old_open, new_open) =
+        (OPEN.to_owned(), OPEN.replace("0x12345678", "0x9abc") + ", esn = false");
     // The key depends on the index in the list: the new SA is the first.
     let other = "spi = 256, transform = 'aes-128-gcm'";
     let seals = [

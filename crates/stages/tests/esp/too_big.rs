@@ -19,7 +19,11 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
             [Some("192.0.2.77"), Some("2001:db8::77")],
         ),
         ("", [Some("192.0.2.5"), Some("2001:db8::5")], [Some("192.0.2.5"), Some("2001:db8::5")]),
-        (", icmp_source = ['192.0.2.77']", [None, Some("2001:db8::5")], [Some("192.0.2.77"), Some("2001:db8::5")]),
+        (
+            ", icmp_source = ['192.0.2.77']",
+            [None, Some("2001:db8::5")],
+            [Some("192.0.2.77"), Some("2001:db8::5")],
+        ),
         ("", [None, None], [None, None]),
     ];
     let mut questions = String::new();
@@ -32,7 +36,10 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
             let plan = plan("esp-seal", &table(&folder, &state, &[way], &more));
             let address = |ip: &&str| PortAddress { ip: ip.parse().unwrap(), prefix_len: 64 };
             let addresses = port.iter().flatten().map(address).collect();
-            let ports = Ports::from_iter([PortInfo { addresses, ..PortInfo::new(PortId(0), "lan", "eth0") }]);
+            let ports = Ports::from_iter([PortInfo {
+                addresses,
+                ..PortInfo::new(PortId(0), "lan", "eth0")
+            }]);
             let stage = build_for(&plan, BuildCx { ports: &ports, ..BuildCx::default() });
             let mut line = Line::new(vec![stage]);
             for (is_v6, said) in [false, true].into_iter().zip(said) {
@@ -41,8 +48,7 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
                     let Disposition::Answered(answer) = line.one(&frame) else {
                         panic!("{size} over {mtu}: {way}: {:?}", line.drops())
                     };
-                    let question =
-                        json!({ "plain": hex(&frame), "answer": hex(&answer), "tags": tags, "source": said });
+                    let question = json!({ "plain": hex(&frame), "answer": hex(&answer), "tags": tags, "source": said });
                     questions += &format!("{question}\n");
                 }
                 answered.push((line.counter("icmp_sent"), is_v6, mtu));
@@ -87,7 +93,9 @@ fn too_big_packet_is_answered_with_mtu_that_fits() {
 #[test]
 fn forbidden_icmp_message_is_not_sent() {
     let payload = vec![0; 1500];
-    let v4 = |source: [u8; 4], destination: [u8; 4]| ipv4(UDP, source, destination, 0x4000, &udp(1, 2, &payload));
+    let v4 = |source: [u8; 4], destination: [u8; 4]| {
+        ipv4(UDP, source, destination, 0x4000, &udp(1, 2, &payload))
+    };
     let icmp = |kind: u8| ipv4(1, TEN, ELEVEN, 0x4000, &[&[kind, 0, 0, 0][..], &payload].concat());
     let v6 = |source: u128| ipv6(UDP, source, SEVEN, 64, &udp(1, 2, &payload));
     let icmp6 = |kind: u8| ipv6(58, SIX, SEVEN, 64, &[&[kind, 0, 0, 0][..], &payload].concat());
@@ -127,7 +135,11 @@ fn forbidden_icmp_message_is_not_sent() {
     for (name, frame, is_answered) in &cases {
         match line.one(frame) {
             Disposition::Answered(_) => assert!(is_answered, "{name}"),
-            other => assert_eq!((other, *is_answered), (Disposition::Dropped("too_big"), false), "{name}"),
+            other => assert_eq!(
+                (other, *is_answered),
+                (Disposition::Dropped("too_big"), false),
+                "{name}"
+            ),
         }
     }
     assert_eq!(line.counter("icmp_sent"), 6);
@@ -145,7 +157,11 @@ fn icmp_rate_limits_messages() {
         let mut line = line(&sealing(&folder, SEAL, &format!(", icmp_rate = {rate}")));
         let (wan, lan) = line.send(&frames);
         assert_eq!((wan.len(), line.counter("icmp_sent")), (0, lan.len() as u64));
-        assert!(lan.len() <= at_most && (rate == 0 || !lan.is_empty()), "{} of 200 at {rate}", lan.len());
+        assert!(
+            lan.len() <= at_most && (rate == 0 || !lan.is_empty()),
+            "{} of 200 at {rate}",
+            lan.len()
+        );
         let dropped = 200 - lan.len() as u64;
         assert_eq!(line.drops(), if dropped > 0 { vec![("too_big", dropped)] } else { vec![] });
         line.balance();
@@ -160,9 +176,16 @@ fn decapsulated_packet_is_not_quoted_in_icmp() {
     let far = plan("esp-seal", &table(&folder, "far.state", &[SEAL], ""));
     let sealed = line(&far).pass(&packets);
     let open = plan("esp-open", &table(&folder, "open.state", &[OPEN], ""));
-    let narrow = plan("esp-seal", &table(&folder, "narrow.state", &[SEAL], ", mtu = 1300, icmp_rate = 1000000"));
-    let mut between = Line::new(vec![build(&open), NamedStage::build("narrow", &*narrow, &BuildCx::default())]);
-    assert_eq!(between.each(&sealed), [Disposition::Dropped("too_big"), Disposition::Dropped("too_big")]);
+    let narrow = plan(
+        "esp-seal",
+        &table(&folder, "narrow.state", &[SEAL], ", mtu = 1300, icmp_rate = 1000000"),
+    );
+    let mut between =
+        Line::new(vec![build(&open), NamedStage::build("narrow", &*narrow, &BuildCx::default())]);
+    assert_eq!(
+        between.each(&sealed),
+        [Disposition::Dropped("too_big"), Disposition::Dropped("too_big")]
+    );
     // A packet that arrived in clear text is answered.
     assert!(matches!(line(&narrow).one(&packets[0]), Disposition::Answered(_)));
     between.balance();

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use xdpfwd_pipeline::{BuildCx, Cell, NamedStage, PlanCx, Planned, ResourceError, StagePlan, Worker};
+use xdpfwd_pipeline::{
+    BuildCx, Cell, NamedStage, PlanCx, Planned, ResourceError, StagePlan, Worker,
+};
 pub use xdpfwd_testkit::Folder;
 
 use xdpfwd_testkit::wires::{WireAccounting, Wires, cross_connect_on, umem_config};
@@ -69,7 +71,9 @@ pub fn sas(plan: &Arc<dyn StagePlan>) -> Vec<Value> {
     let [table] = <[_; 1]>::try_from(plan.as_inspectable().unwrap().tables(&[])).unwrap();
     let object = |row: &Vec<Cell>| {
         let cells = table.columns.iter().zip(row);
-        cells.map(|(column, cell)| (column.name.to_owned(), serde_json::to_value(cell).unwrap())).collect()
+        cells
+            .map(|(column, cell)| (column.name.to_owned(), serde_json::to_value(cell).unwrap()))
+            .collect()
     };
     table.rows.iter().map(|row| Value::Object(object(row))).collect()
 }
@@ -80,7 +84,10 @@ pub fn maintain(plan: &Arc<dyn StagePlan>) {
 }
 
 /// Acquires the resources of a stage.
-pub fn acquire(plan: &Arc<dyn StagePlan>, others: &[Arc<dyn StagePlan>]) -> Result<(), ResourceError> {
+pub fn acquire(
+    plan: &Arc<dyn StagePlan>,
+    others: &[Arc<dyn StagePlan>],
+) -> Result<(), ResourceError> {
     let others: Vec<&dyn Any> = others.iter().map(|plan| &**plan as &dyn Any).collect();
     plan.as_resource_owner().unwrap().acquire(&others)
 }
@@ -165,8 +172,10 @@ impl Line {
         let before = self.worker.report().drops;
         let (mut wan, mut lan) = self.send(&[frame.to_vec()]);
         let after = self.worker.report().drops;
-        let dropped = after.iter().zip(before.iter()).filter(|((_, after), (_, before))| after != before);
-        let dropped: Vec<_> = dropped.map(|((reason, after), (_, before))| (reason.name(), after - before)).collect();
+        let dropped =
+            after.iter().zip(before.iter()).filter(|((_, after), (_, before))| after != before);
+        let dropped: Vec<_> =
+            dropped.map(|((reason, after), (_, before))| (reason.name(), after - before)).collect();
         match (wan.pop(), lan.pop(), &dropped[..]) {
             (Some(frame), None, []) if wan.is_empty() => Disposition::Passed(frame),
             (None, Some(frame), []) if lan.is_empty() => Disposition::Answered(frame),
@@ -184,13 +193,21 @@ impl Line {
     /// Returns the drops so far.
     pub fn drops(&mut self) -> Vec<(&'static str, u64)> {
         let drops = self.worker.report().drops;
-        drops.iter().filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.name(), count)).collect()
+        drops
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| (reason.name(), count))
+            .collect()
     }
 
     pub fn counter(&mut self, name: &str) -> u64 {
         let report = self.worker.report();
         let counters = &report.paths[0].stages[0].counters;
-        counters.iter().find(|(own, _)| *own == name).unwrap_or_else(|| panic!("no {name} in {counters:?}")).1
+        counters
+            .iter()
+            .find(|(own, _)| *own == name)
+            .unwrap_or_else(|| panic!("no {name} in {counters:?}"))
+            .1
     }
 
     /// Checks that no frame is lost, and that every packet was sent or dropped.
@@ -224,7 +241,10 @@ pub fn iv(frame: &[u8]) -> u64 {
 }
 
 pub fn unhex(text: &str) -> Vec<u8> {
-    text.as_bytes().chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+    text.as_bytes()
+        .chunks(2)
+        .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
+        .collect()
 }
 
 pub fn hex(bytes: &[u8]) -> String {
@@ -236,8 +256,14 @@ pub fn hex(bytes: &[u8]) -> String {
 pub fn scapy(argument: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_stage_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
-    command.args([script, argument]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("python3 with scapy and cryptography: `make test-deps` installs them");
+    command
+        .args([script, argument])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .expect("python3 with scapy and cryptography: `make test-deps` installs them");
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
     // A thread, because the script may answer or fail before it has read everything.
@@ -256,33 +282,55 @@ pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Returns a frame with an IPv4 packet. `flags` is the field of flags and fragment offset.
-pub fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], flags: u16, payload: &[u8]) -> Vec<u8> {
+pub fn ipv4(
+    protocol: u8,
+    source: [u8; 4],
+    destination: [u8; 4],
+    flags: u16,
+    payload: &[u8],
+) -> Vec<u8> {
     let total = ((20 + payload.len()) as u16).to_be_bytes();
     let [high, low] = flags.to_be_bytes();
-    let mut header =
-        [&[0x45, 0, total[0], total[1], 0, 7, high, low, 64, protocol, 0, 0], &source[..], &destination].concat();
+    let mut header = [
+        &[0x45, 0, total[0], total[1], 0, 7, high, low, 64, protocol, 0, 0],
+        &source[..],
+        &destination,
+    ]
+    .concat();
     let sum = !sum(&header);
     header[10..12].copy_from_slice(&sum.to_be_bytes());
     ethernet(0x0800, &[&header, payload].concat())
 }
 
 pub fn sum(bytes: &[u8]) -> u16 {
-    let sum: u32 =
-        bytes.chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two.get(1).copied().unwrap_or(0))).sum();
+    let sum: u32 = bytes
+        .chunks(2)
+        .map(|two| u32::from(two[0]) << 8 | u32::from(two.get(1).copied().unwrap_or(0)))
+        .sum();
     (sum % 0xffff) as u16
 }
 
 /// Returns a frame with an IPv6 packet.
-pub fn ipv6(next_header: u8, source: u128, destination: u128, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
+pub fn ipv6(
+    next_header: u8,
+    source: u128,
+    destination: u128,
+    hop_limit: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     let length = (payload.len() as u16).to_be_bytes();
     let header = [0x60, 0, 0, 0, length[0], length[1], next_header, hop_limit];
-    ethernet(0x86dd, &[&header[..], &source.to_be_bytes(), &destination.to_be_bytes(), payload].concat())
+    ethernet(
+        0x86dd,
+        &[&header[..], &source.to_be_bytes(), &destination.to_be_bytes(), payload].concat(),
+    )
 }
 
 /// Returns a UDP datagram without a checksum.
 pub fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     let length = 8 + payload.len() as u16;
-    [&source.to_be_bytes()[..], &destination.to_be_bytes(), &length.to_be_bytes(), &[0, 0], payload].concat()
+    [&source.to_be_bytes()[..], &destination.to_be_bytes(), &length.to_be_bytes(), &[0, 0], payload]
+        .concat()
 }
 
 pub const UDP: u8 = 17;
@@ -291,7 +339,8 @@ pub const ELEVEN: [u8; 4] = [10, 2, 0, 9];
 pub const SIX: u128 = 0xfd00_0001 << 96 | 7;
 pub const SEVEN: u128 = 0xfd00_0002 << 96 | 9;
 pub const KEY_128: &str = "000102030405060708090a0b0c0d0e0f10111213";
-pub const KEY_256: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223";
+pub const KEY_256: &str =
+    "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223";
 
 /// Returns key and salt for a transform.
 pub fn key_of(transform: &str) -> &'static str {
@@ -313,7 +362,8 @@ pub fn some_v6(size: usize) -> Vec<u8> {
 pub const SPI: u32 = 0x1234_5678;
 
 /// A tunnel of `esp-seal`, without its key.
-pub const SEAL: &str = "spi = 0x12345678, transform = 'aes-128-gcm', source = '192.0.2.1', destination = '192.0.2.2'";
+pub const SEAL: &str =
+    "spi = 0x12345678, transform = 'aes-128-gcm', source = '192.0.2.1', destination = '192.0.2.2'";
 
 /// The same SA for `esp-open`.
 pub const OPEN: &str = "spi = 0x12345678, transform = 'aes-128-gcm'";
@@ -332,9 +382,13 @@ pub fn table(folder: &Folder, state: &str, sas: &[&str], more: &str) -> String {
         .iter()
         .enumerate()
         .map(|(index, sa)| {
-            let transform = TRANSFORMS.into_iter().find(|transform| sa.contains(transform)).unwrap();
+            let transform =
+                TRANSFORMS.into_iter().find(|transform| sa.contains(transform)).unwrap();
             let digits = format!("{index:02x}{}", &key_of(transform)[2..]);
-            format!("{{ {sa}, key_file = '{}' }}", folder.key(&format!("{transform}-{index}.key"), &digits))
+            format!(
+                "{{ {sa}, key_file = '{}' }}",
+                folder.key(&format!("{transform}-{index}.key"), &digits)
+            )
         })
         .collect();
     format!("{{ lab = true, state_file = '{state}', sa = [{}] {more} }}", sas.join(", "))
@@ -368,7 +422,9 @@ pub fn ways() -> Vec<String> {
     for transform in ["aes-128-gcm", "null-aes-256-gmac"] {
         for udp in ["", ", udp_ports = [4500, 4500]"] {
             let sa = format!("spi = 0x12345678, transform = '{transform}'{udp}");
-            ways.push(format!("{sa}, source = '192.0.2.1', destination = '192.0.2.2', df = 'clear'"));
+            ways.push(format!(
+                "{sa}, source = '192.0.2.1', destination = '192.0.2.2', df = 'clear'"
+            ));
             ways.push(format!("{sa}, source = '2001:db8::1', destination = '2001:db8::2'"));
             ways.push(format!("{sa}, mode = 'transport'"));
         }

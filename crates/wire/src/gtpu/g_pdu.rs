@@ -53,10 +53,14 @@ impl<'a> GPdu<'a> {
         if !is_gtpu || headers.fragment != Fragment::Whole {
             return Err(Error::Malformed);
         }
-        let message = Packet::new_checked(udp::Packet::new_checked(headers.l4(frame))?.into_payload())?;
-        let is_understood =
-            |kind: ExtensionType| kind == ExtensionType::PDU_SESSION_CONTAINER || !kind.is_required_by_endpoint();
-        if message.message_type() != G_PDU || !message.extensions().all(|extension| is_understood(extension.kind)) {
+        let message =
+            Packet::new_checked(udp::Packet::new_checked(headers.l4(frame))?.into_payload())?;
+        let is_understood = |kind: ExtensionType| {
+            kind == ExtensionType::PDU_SESSION_CONTAINER || !kind.is_required_by_endpoint()
+        };
+        if message.message_type() != G_PDU
+            || !message.extensions().all(|extension| is_understood(extension.kind))
+        {
             return Err(Error::Malformed);
         }
         let start = usize::from(headers.l4_offset) + udp::HEADER_LEN + message.payload_offset();
@@ -114,7 +118,10 @@ mod tests {
 
     #[test]
     fn others_are_rejected() {
-        let unknown = [Extension::Other(ExtensionHeader { kind: ExtensionType::PDCP_PDU_NUMBER, content: &[0, 1] })];
+        let unknown = [Extension::Other(ExtensionHeader {
+            kind: ExtensionType::PDCP_PDU_NUMBER,
+            content: &[0, 1],
+        })];
         let echo = gtpu::Repr { message_type: ECHO_REQUEST, ..gtpu::Repr::g_pdu(0, &[]) };
         let short = |mut frame: Vec<u8>| {
             frame[45] += 1; // length of the message

@@ -168,12 +168,16 @@ mod tests {
     fn the_payload_is_behind_what_flags_and_extensions_say() {
         let plain = [0x30, 255, 0, 3, 0, 0, 0, 7, 1, 2, 3, 99];
         let packet = Packet::new_checked(&plain[..]).unwrap();
-        assert_eq!((packet.message_type(), packet.teid(), packet.payload()), (G_PDU, 7, &[1, 2, 3][..]));
+        assert_eq!(
+            (packet.message_type(), packet.teid(), packet.payload()),
+            (G_PDU, 7, &[1, 2, 3][..])
+        );
         // A sequence number; what stands where an extension header's type would be does not count.
         let numbered = [0x32, 255, 0, 5, 0, 0, 0, 7, 0, 1, 0, 0x85, 42];
         assert_eq!(Packet::new_checked(&numbered[..]).unwrap().payload(), [42]);
         // As 5G has it: a PDU session container (TS 38.415), and another one.
-        let extended = [0x34, 255, 0, 14, 0, 0, 0, 7, 0, 0, 0, 0x85, 1, 0x10, 9, 0x40, 1, 0, 0, 0, 42, 43];
+        let extended =
+            [0x34, 255, 0, 14, 0, 0, 0, 7, 0, 0, 0, 0x85, 1, 0x10, 9, 0x40, 1, 0, 0, 0, 42, 43];
         let packet = Packet::new_checked(&extended[..]).unwrap();
         assert_eq!((packet.payload(), packet.payload_offset()), (&[42, 43][..], 20));
         let wrong = |at: usize, byte: u8| {
@@ -187,7 +191,8 @@ mod tests {
         assert_eq!(wrong(12, 9), Some(Error::Truncated));
         assert_eq!(wrong(3, 15), Some(Error::Truncated));
         let endless: Vec<u8> =
-            [&[0x34, 255, 0, 44, 0, 0, 0, 7, 0, 0, 0, 0x40][..], &[1, 0, 0, 0x40].repeat(10)].concat();
+            [&[0x34, 255, 0, 44, 0, 0, 0, 7, 0, 0, 0, 0x40][..], &[1, 0, 0, 0x40].repeat(10)]
+                .concat();
         assert_eq!(Packet::new_checked(endless).err(), Some(Error::ExtensionChainTooLong));
     }
 
@@ -209,9 +214,11 @@ mod tests {
 
     #[test]
     fn extensions_are_listed_with_type_and_content() {
-        let bytes = [0x34, 255, 0, 14, 0, 0, 0, 7, 0, 0, 0, 0x85, 1, 0x10, 9, 0x40, 1, 8, 104, 0, 42, 43];
+        let bytes =
+            [0x34, 255, 0, 14, 0, 0, 0, 7, 0, 0, 0, 0x85, 1, 0x10, 9, 0x40, 1, 8, 104, 0, 42, 43];
         let packet = Packet::new_checked(&bytes[..]).unwrap();
-        let extensions: Vec<_> = packet.extensions().map(|header| (header.kind, header.content)).collect();
+        let extensions: Vec<_> =
+            packet.extensions().map(|header| (header.kind, header.content)).collect();
         let container = (ExtensionType::PDU_SESSION_CONTAINER, &[0x10, 9][..]);
         assert_eq!(extensions, [container, (ExtensionType::UDP_PORT, &[8, 104][..])]);
         assert_eq!(packet.pdu_session_container().unwrap().unwrap().qfi(), 9);

@@ -222,7 +222,9 @@ impl UplinkInformation {
             n3_n9_delay,
             includes_pdcp_delay: pdcp_delay.map(|[byte]: [u8; 1]| byte & 1 != 0),
             uplink_congestion: reader.take_if(new & uplink::UL_CONGESTION)?.map(u16::from_be_bytes),
-            downlink_congestion: reader.take_if(new & uplink::DL_CONGESTION)?.map(u16::from_be_bytes),
+            downlink_congestion: reader
+                .take_if(new & uplink::DL_CONGESTION)?
+                .map(u16::from_be_bytes),
         })
     }
 
@@ -361,7 +363,11 @@ pub(super) mod tests {
         assert_eq!(emitted(PduSessionContainer::Uplink(information)), [0x10, 0x3f]);
         let information = UplinkInformation {
             qfi: 7,
-            timestamps: Some(UplinkTimestamps { downlink_sending: 1, downlink_received: 2, uplink_sending: 3 }),
+            timestamps: Some(UplinkTimestamps {
+                downlink_sending: 1,
+                downlink_received: 2,
+                uplink_sending: 3,
+            }),
             downlink_delay: Some(4),
             uplink_delay: Some(5),
             sequence_number: Some(6),
@@ -393,7 +399,11 @@ pub(super) mod tests {
 
     #[test]
     fn spare_bits_and_padding_are_ignored() {
-        let information = DownlinkInformation { qfi: 9, paging_policy: Some(7), ..DownlinkInformation::default() };
+        let information = DownlinkInformation {
+            qfi: 9,
+            paging_policy: Some(7),
+            ..DownlinkInformation::default()
+        };
         let container = PduSessionContainer::parse(&[0x01, 0x89, 0xff, 0xee, 0xee, 0xee]);
         assert_eq!(container, Ok(PduSessionContainer::Downlink(information)));
     }
@@ -406,9 +416,12 @@ pub(super) mod tests {
             downlink_received: b,
             uplink_sending: c,
         });
-        let downlink =
-            ((0u8..64, any::<bool>(), option::of(0u8..8)), (any::<Option<u64>>(), number(), any::<Option<u32>>()))
-                .prop_map(|((qfi, reflective_qos, policy), (timestamp, number, mbs_number))| {
+        let downlink = (
+            (0u8..64, any::<bool>(), option::of(0u8..8)),
+            (any::<Option<u64>>(), number(), any::<Option<u32>>()),
+        )
+            .prop_map(
+                |((qfi, reflective_qos, policy), (timestamp, number, mbs_number))| {
                     PduSessionContainer::Downlink(DownlinkInformation {
                         qfi,
                         reflective_qos,
@@ -417,7 +430,8 @@ pub(super) mod tests {
                         sequence_number: number,
                         mbs_sequence_number: mbs_number,
                     })
-                });
+                },
+            );
         let uplink = (
             (0u8..64, option::of(timestamps), number()),
             any::<(Option<u32>, Option<u32>, Option<u32>)>(),

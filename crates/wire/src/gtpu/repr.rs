@@ -150,7 +150,8 @@ impl<'a> Repr<'a> {
             *kind = extension.kind().0;
             let units = extension.header_len() / 4;
             // The last byte of the header is the type of the next one.
-            let (header, next) = behind.split_at_mut_checked(units * 4 - 1).ok_or(Error::Truncated)?;
+            let (header, next) =
+                behind.split_at_mut_checked(units * 4 - 1).ok_or(Error::Truncated)?;
             let (len, content) = header.split_first_mut().ok_or(Error::Truncated)?;
             *len = u8::try_from(units).map_err(|_| Error::Malformed)?;
             match extension {
@@ -188,7 +189,11 @@ impl<'a> Extension<'a> {
         let mut content = [0; PduSessionContainer::MAX_CONTENT_LEN];
         let is_complete = container.emit_content(&mut content).is_ok()
             && content.get(..container.content_len()) == Some(header.content);
-        if is_complete { Extension::PduSessionContainer(container) } else { Extension::Other(header) }
+        if is_complete {
+            Extension::PduSessionContainer(container)
+        } else {
+            Extension::Other(header)
+        }
     }
 
     /// Returns the type of the header.

@@ -46,7 +46,10 @@ fn check(frame: &[u8]) -> Headers {
     match headers.ip_version {
         Some(IpVersion::V4) => {
             let packet = ipv4::Packet::new_checked(l3).unwrap();
-            assert_eq!((packet.payload(), headers.addresses(frame)), (l4, Some(packet.addresses())));
+            assert_eq!(
+                (packet.payload(), headers.addresses(frame)),
+                (l4, Some(packet.addresses()))
+            );
         }
         Some(IpVersion::V6) => {
             let packet = ipv6::Packet::new_checked(l3).unwrap();
@@ -64,7 +67,9 @@ fn check(frame: &[u8]) -> Headers {
             }
             IpProtocol::UDP => udp::Packet::new_checked(l4).map(|_| ()).unwrap(),
             IpProtocol::TCP => tcp::Packet::new_checked(l4).map(|_| ()).unwrap(),
-            IpProtocol::ICMP | IpProtocol::ICMPV6 => icmp::Packet::new_checked(l4).map(|_| ()).unwrap(),
+            IpProtocol::ICMP | IpProtocol::ICMPV6 => {
+                icmp::Packet::new_checked(l4).map(|_| ()).unwrap()
+            }
             _ => {}
         }
     }
@@ -213,7 +218,10 @@ fn fragments() {
 #[test]
 fn what_is_not_ip_hashes_its_macs() {
     let arp = check(&frame(&[0x08, 0x06], &[0; 28]));
-    assert_eq!((arp.status, arp.ethertype, offsets(arp)), (Status::NotIp, EtherType::ARP, (14, 42, 42)));
+    assert_eq!(
+        (arp.status, arp.ethertype, offsets(arp)),
+        (Status::NotIp, EtherType::ARP, (14, 42, 42))
+    );
     assert_ne!(arp.flow_hash, 0);
     assert_eq!(check(&frame(&[0x88, 0xcc], &[])).flow_hash, arp.flow_hash);
     assert_eq!(check(&frame(&[0x00, 0x26], &[])).status, Status::NotIp); // LLC: a length
@@ -228,7 +236,11 @@ fn protocols_without_ports() {
             frame[23] = protocol;
             let headers = check(&frame);
             let parsed = headers.status == Status::Parsed;
-            assert_eq!((parsed, headers.source_port), (len >= min, 0), "protocol {protocol}, {len} bytes");
+            assert_eq!(
+                (parsed, headers.source_port),
+                (len >= min, 0),
+                "protocol {protocol}, {len} bytes"
+            );
         }
     }
     let mut frame = udp4();

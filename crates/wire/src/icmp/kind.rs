@@ -67,14 +67,19 @@ pub const fn kind_name(version: IpVersion, kind: u8) -> Option<&'static str> {
     Some(match (version, kind) {
         (IpVersion::V4, v4::ECHO_REPLY) | (IpVersion::V6, v6::ECHO_REPLY) => "echo reply",
         (IpVersion::V4, v4::ECHO_REQUEST) | (IpVersion::V6, v6::ECHO_REQUEST) => "echo request",
-        (IpVersion::V4, v4::DESTINATION_UNREACHABLE) | (IpVersion::V6, v6::DESTINATION_UNREACHABLE) => {
-            "destination unreachable"
-        }
+        (IpVersion::V4, v4::DESTINATION_UNREACHABLE)
+        | (IpVersion::V6, v6::DESTINATION_UNREACHABLE) => "destination unreachable",
         (IpVersion::V4, v4::REDIRECT) | (IpVersion::V6, v6::REDIRECT) => "redirect",
-        (IpVersion::V4, v4::ROUTER_ADVERTISEMENT) | (IpVersion::V6, v6::ROUTER_ADVERTISEMENT) => "router advertisement",
-        (IpVersion::V4, v4::ROUTER_SOLICITATION) | (IpVersion::V6, v6::ROUTER_SOLICITATION) => "router solicitation",
+        (IpVersion::V4, v4::ROUTER_ADVERTISEMENT) | (IpVersion::V6, v6::ROUTER_ADVERTISEMENT) => {
+            "router advertisement"
+        }
+        (IpVersion::V4, v4::ROUTER_SOLICITATION) | (IpVersion::V6, v6::ROUTER_SOLICITATION) => {
+            "router solicitation"
+        }
         (IpVersion::V4, v4::TIME_EXCEEDED) | (IpVersion::V6, v6::TIME_EXCEEDED) => "time exceeded",
-        (IpVersion::V4, v4::PARAMETER_PROBLEM) | (IpVersion::V6, v6::PARAMETER_PROBLEM) => "parameter problem",
+        (IpVersion::V4, v4::PARAMETER_PROBLEM) | (IpVersion::V6, v6::PARAMETER_PROBLEM) => {
+            "parameter problem"
+        }
         (IpVersion::V4, v4::TIMESTAMP_REQUEST) => "timestamp request",
         (IpVersion::V4, v4::TIMESTAMP_REPLY) => "timestamp reply",
         (IpVersion::V6, v6::PACKET_TOO_BIG) => "packet too big",

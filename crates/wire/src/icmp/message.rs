@@ -111,7 +111,12 @@ impl ErrorMessage {
     ///
     /// Returns `None` as well for [`Problem::TooBig`] about a packet that is not larger than the
     /// MTU that the message would state.
-    pub fn about(frame: &[u8], headers: &Headers, problem: Problem, sources: &Sources) -> Option<Self> {
+    pub fn about(
+        frame: &[u8],
+        headers: &Headers,
+        problem: Problem,
+        sources: &Sources,
+    ) -> Option<Self> {
         let l2_len = headers.l2_len();
         let ethernet = ethernet::Frame::new_checked(frame.get(..l2_len)?).ok()?;
         let addresses = addresses(frame, headers, problem, sources)?;
@@ -211,7 +216,12 @@ fn head(problem: Problem, addresses: Addresses, packet_len: usize) -> Option<[u8
 }
 
 /// Returns the IP addresses of a message about this packet; `None` if no message may be sent.
-fn addresses(frame: &[u8], headers: &Headers, problem: Problem, sources: &Sources) -> Option<Addresses> {
+fn addresses(
+    frame: &[u8],
+    headers: &Headers,
+    problem: Problem,
+    sources: &Sources,
+) -> Option<Addresses> {
     let ethernet = ethernet::Frame::new_checked(frame).ok()?;
     if headers.fragment == Fragment::Later || ethernet.source().is_multicast() {
         return None;
@@ -222,9 +232,12 @@ fn addresses(frame: &[u8], headers: &Headers, problem: Problem, sources: &Source
         Addresses::V4 { source, destination } => {
             let to_group = ethernet.destination().is_multicast() || !is_host_v4(destination);
             // Unreachable, source quench, redirect, time exceeded, parameter problem.
-            let is_error = protocol == IpProtocol::ICMP && matches!(icmp_type()?, 3 | 4 | 5 | 11 | 12);
-            (!to_group && !is_error && is_host_v4(source))
-                .then(|| Addresses::V4 { source: sources.v4.unwrap_or(destination), destination: source })
+            let is_error =
+                protocol == IpProtocol::ICMP && matches!(icmp_type()?, 3 | 4 | 5 | 11 | 12);
+            (!to_group && !is_error && is_host_v4(source)).then(|| Addresses::V4 {
+                source: sources.v4.unwrap_or(destination),
+                destination: source,
+            })
         }
         Addresses::V6 { source, destination } => {
             let to_group = ethernet.destination().is_multicast() || destination.is_multicast();
@@ -329,7 +342,10 @@ mod tests {
             let [kind, code, word @ ..] = head;
             assert_eq!((&icmp[..2], &icmp[4..8]), (&[kind, code][..], &word[..]), "{problem:?}");
             assert!(Packet::new_checked(icmp).unwrap().verify_checksum(addresses), "{problem:?}");
-            assert_eq!(addresses.destination(), Headers::parse(&frame).addresses(&frame).unwrap().source());
+            assert_eq!(
+                addresses.destination(),
+                Headers::parse(&frame).addresses(&frame).unwrap().source()
+            );
             assert_eq!(icmp[8..], frame[14..14 + max - front], "{problem:?}");
             assert_eq!((&message[..6], &message[6..12]), (&frame[6..12], &frame[..6]));
         }
@@ -337,7 +353,12 @@ mod tests {
 
     #[test]
     fn packet_to_group_is_answered_only_if_too_big_over_ipv6() {
-        let all = [Problem::TooBig { mtu: 1300 }, Problem::TimeExceeded, Problem::NoRoute, Problem::HostUnreachable];
+        let all = [
+            Problem::TooBig { mtu: 1300 },
+            Problem::TimeExceeded,
+            Problem::NoRoute,
+            Problem::HostUnreachable,
+        ];
         for problem in all {
             for is_v6 in [false, true] {
                 let may_answer = is_v6 && problem == all[0];
@@ -354,7 +375,9 @@ mod tests {
     #[test]
     fn emit_into_short_buffer_returns_truncated() {
         let frame = frame(false);
-        let message = ErrorMessage::about(&frame, &Headers::parse(&frame), Problem::TimeExceeded, &OWN).unwrap();
+        let message =
+            ErrorMessage::about(&frame, &Headers::parse(&frame), Problem::TimeExceeded, &OWN)
+                .unwrap();
         let mut buffer = vec![0xee; message.frame_len() - 1];
         assert_eq!(message.emit(&mut buffer), Err(Error::Truncated));
         assert!(buffer.iter().all(|&byte| byte == 0xee));

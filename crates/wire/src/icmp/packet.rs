@@ -74,7 +74,9 @@ impl<T: AsRef<[u8]>> Packet<T> {
         let data = self.buffer.as_ref();
         let sum = match addresses {
             Addresses::V4 { .. } => Sum::new(),
-            Addresses::V6 { .. } => Sum::pseudo_header(addresses, IpProtocol::ICMPV6, data.len() as u32),
+            Addresses::V6 { .. } => {
+                Sum::pseudo_header(addresses, IpProtocol::ICMPV6, data.len() as u32)
+            }
         };
         sum.with(data)
     }
@@ -125,16 +127,19 @@ mod tests {
     use core::net::{Ipv4Addr, Ipv6Addr};
     use proptest::prelude::*;
 
-    const V4: Addresses = Addresses::V4 { source: Ipv4Addr::LOCALHOST, destination: Ipv4Addr::LOCALHOST };
+    const V4: Addresses =
+        Addresses::V4 { source: Ipv4Addr::LOCALHOST, destination: Ipv4Addr::LOCALHOST };
     const V6: Addresses = Addresses::V6 {
         source: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
         destination: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2),
     };
 
     // bytes(ICMP(type=8, code=0, id=1, seq=2)/b"ping")
-    const V4_ECHO: [u8; 12] = [0x08, 0x00, 0x19, 0x2c, 0x00, 0x01, 0x00, 0x02, 0x70, 0x69, 0x6e, 0x67];
+    const V4_ECHO: [u8; 12] =
+        [0x08, 0x00, 0x19, 0x2c, 0x00, 0x01, 0x00, 0x02, 0x70, 0x69, 0x6e, 0x67];
     // bytes(IPv6(src="2001:db8::1", dst="2001:db8::2")/ICMPv6EchoRequest(id=1, seq=2, data=b"ping"))[40:]
-    const V6_ECHO: [u8; 12] = [0x80, 0x00, 0x45, 0x70, 0x00, 0x01, 0x00, 0x02, 0x70, 0x69, 0x6e, 0x67];
+    const V6_ECHO: [u8; 12] =
+        [0x80, 0x00, 0x45, 0x70, 0x00, 0x01, 0x00, 0x02, 0x70, 0x69, 0x6e, 0x67];
 
     #[test]
     fn deconstructs() {

@@ -45,7 +45,12 @@ impl Repr {
 
     /// Creates an echo request with `payload_len` bytes of data (RFC 792; RFC 4443, section 4.1).
     #[inline]
-    pub const fn echo_request(version: IpVersion, ident: u16, sequence: u16, payload_len: u16) -> Repr {
+    pub const fn echo_request(
+        version: IpVersion,
+        ident: u16,
+        sequence: u16,
+        payload_len: u16,
+    ) -> Repr {
         let kind = match version {
             IpVersion::V4 => v4::ECHO_REQUEST,
             IpVersion::V6 => v6::ECHO_REQUEST,
@@ -55,7 +60,12 @@ impl Repr {
 
     /// Creates an echo reply with `payload_len` bytes of data (RFC 792; RFC 4443, section 4.2).
     #[inline]
-    pub const fn echo_reply(version: IpVersion, ident: u16, sequence: u16, payload_len: u16) -> Repr {
+    pub const fn echo_reply(
+        version: IpVersion,
+        ident: u16,
+        sequence: u16,
+        payload_len: u16,
+    ) -> Repr {
         let kind = match version {
             IpVersion::V4 => v4::ECHO_REPLY,
             IpVersion::V6 => v6::ECHO_REPLY,
@@ -147,8 +157,10 @@ mod tests {
 
     use super::*;
 
-    const V4: Addresses = Addresses::V4 { source: Ipv4Addr::LOCALHOST, destination: Ipv4Addr::LOCALHOST };
-    const V6: Addresses = Addresses::V6 { source: Ipv6Addr::LOCALHOST, destination: Ipv6Addr::LOCALHOST };
+    const V4: Addresses =
+        Addresses::V4 { source: Ipv4Addr::LOCALHOST, destination: Ipv4Addr::LOCALHOST };
+    const V6: Addresses =
+        Addresses::V6 { source: Ipv6Addr::LOCALHOST, destination: Ipv6Addr::LOCALHOST };
 
     #[test]
     fn message_shorter_than_eight_bytes_is_truncated() {

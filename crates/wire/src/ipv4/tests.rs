@@ -106,7 +106,11 @@ fn decrement_ttl_equals_a_recomputation_for_every_checksum() {
             assert_eq!(packet.decrement_ttl(), Some(ttl - 1));
             let updated = packet.checksum();
             packet.fill_checksum();
-            assert_eq!(updated, packet.checksum(), "ttl {ttl}, protocol {protocol}, ident {ident:#06x}");
+            assert_eq!(
+                updated,
+                packet.checksum(),
+                "ttl {ttl}, protocol {protocol}, ident {ident:#06x}"
+            );
         }
     }
     assert_eq!(seen.iter().position(|seen| !seen), Some(0xffff));

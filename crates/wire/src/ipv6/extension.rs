@@ -157,7 +157,9 @@ impl ExtensionHeader<'_> {
             IpProtocol::FRAGMENT => 0,
             // In units of 4 bytes, minus 2 (RFC 4302, section 2.2).
             IpProtocol::AH if len >= 12 => len / 4 - 2,
-            IpProtocol::HOP_BY_HOP | IpProtocol::ROUTING | IpProtocol::DESTINATION_OPTIONS if len >= MIN_LEN => {
+            IpProtocol::HOP_BY_HOP | IpProtocol::ROUTING | IpProtocol::DESTINATION_OPTIONS
+                if len >= MIN_LEN =>
+            {
                 len / 8 - 1
             }
             _ => return Err(Error::Malformed),

@@ -25,7 +25,9 @@ fn chain(chain: &[IpProtocol], last: IpProtocol) -> Vec<u8> {
     let mut next = chain.iter().chain([&last]);
     let mut bytes = vec![0; HEADER_LEN];
     let payload_len = (chain.len() as u16 + 1) * 8;
-    Repr { next_header: *next.next().unwrap(), payload_len, ..Repr::default() }.emit(&mut bytes).unwrap();
+    Repr { next_header: *next.next().unwrap(), payload_len, ..Repr::default() }
+        .emit(&mut bytes)
+        .unwrap();
     for next in next {
         bytes.extend([next.0, 0, 0, 0, 0, 0, 0, 0]);
     }
@@ -116,7 +118,10 @@ fn a_later_fragment_ends_the_walk() {
     bytes[42..44].copy_from_slice(&0x05a8u16.to_be_bytes()); // offset 1448, no more
     let found = upper(&bytes).unwrap();
     let fragment = FragmentHeader { offset: 1448, more: false, ident: 0 };
-    assert_eq!(found, Upper { protocol: IpProtocol::DESTINATION_OPTIONS, offset: 48, fragment: Some(fragment) });
+    assert_eq!(
+        found,
+        Upper { protocol: IpProtocol::DESTINATION_OPTIONS, offset: 48, fragment: Some(fragment) }
+    );
     assert_eq!(found.fragment(), Fragment::Later);
 }
 

@@ -5,7 +5,9 @@ use core::fmt;
 use super::layer::{Layer, Lines};
 use crate::error::Error;
 use crate::field::read_u16;
-use crate::gtpu::{self, ErrorIndication, ExtensionType, G_PDU, Packet, PduSessionContainer, message_name};
+use crate::gtpu::{
+    self, ErrorIndication, ExtensionType, G_PDU, Packet, PduSessionContainer, message_name,
+};
 
 pub(super) fn gtpu<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
     let packet = match Packet::new_checked(bytes) {
@@ -55,11 +57,16 @@ fn gtpu_error(lines: &mut Lines, bytes: &[u8], error: Error) -> fmt::Result {
     let stated_len = gtpu::HEADER_LEN + usize::from(read_u16(bytes, 2..4));
     let (version, is_gtp) = (bytes[0] >> 5, bytes[0] & 0x10 != 0);
     match error {
-        Error::Truncated if bytes.len() < stated_len => lines.truncated("GTP-U", bytes.len(), stated_len),
-        Error::Truncated => lines.line(format_args!("GTP-U: malformed, length {stated_len} ends within the header")),
-        Error::ExtensionChainTooLong => {
-            lines.line(format_args!("GTP-U: more than {} extension headers, not printed", gtpu::MAX_EXTENSIONS))
+        Error::Truncated if bytes.len() < stated_len => {
+            lines.truncated("GTP-U", bytes.len(), stated_len)
         }
+        Error::Truncated => {
+            lines.line(format_args!("GTP-U: malformed, length {stated_len} ends within the header"))
+        }
+        Error::ExtensionChainTooLong => lines.line(format_args!(
+            "GTP-U: more than {} extension headers, not printed",
+            gtpu::MAX_EXTENSIONS
+        )),
         _ if version != 1 => lines.line(format_args!("GTP-U: malformed, version {version}")),
         _ if !is_gtp => lines.line(format_args!("GTP-U: malformed, protocol type GTP'")),
         _ => lines.line(format_args!("GTP-U: malformed, extension header of length 0")),

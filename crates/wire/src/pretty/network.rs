@@ -70,7 +70,9 @@ fn ipv4_error(lines: &mut Lines, bytes: &[u8], error: Error) -> fmt::Result {
     } else if header_len < ipv4::HEADER_LEN {
         lines.line(format_args!("IPv4: malformed, header length {header_len} is below 20"))
     } else {
-        lines.line(format_args!("IPv4: malformed, total length {total_len} is below header length {header_len}"))
+        lines.line(format_args!(
+            "IPv4: malformed, total length {total_len} is below header length {header_len}"
+        ))
     }
 }
 
@@ -101,8 +103,10 @@ pub(super) fn ipv6<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, 
         Err(error) => {
             match error {
                 Error::Truncated => lines.line(format_args!("IPv6 extension: truncated"))?,
-                Error::ExtensionChainTooLong => lines
-                    .line(format_args!("IPv6 extension: more than {} headers, not printed", ipv6::MAX_EXTENSIONS))?,
+                Error::ExtensionChainTooLong => lines.line(format_args!(
+                    "IPv6 extension: more than {} headers, not printed",
+                    ipv6::MAX_EXTENSIONS
+                ))?,
                 _ => lines.line(format_args!("IPv6 extension: malformed"))?,
             }
             return Ok(Layer::Nothing);

@@ -6,8 +6,8 @@ use super::*;
 use crate::arp;
 use crate::ethernet::{self, EtherType};
 use crate::gtpu::{
-    DownlinkInformation, END_MARKER, ERROR_INDICATION, ErrorIndication, Extension, ExtensionHeader, ExtensionType,
-    PduSessionContainer, UplinkInformation,
+    DownlinkInformation, END_MARKER, ERROR_INDICATION, ErrorIndication, Extension, ExtensionHeader,
+    ExtensionType, PduSessionContainer, UplinkInformation,
 };
 use crate::icmp;
 use crate::ip::{IpProtocol, IpVersion};
@@ -128,7 +128,10 @@ fn arp_reply() {
     let mut message = [0; arp::LEN];
     request.reply(mac).emit(&mut message).unwrap();
     let frame = ethernet(EtherType::ARP, &message);
-    assert_eq!(text(&frame), format!("{ETHERNET}, arp, 42 bytes\nARP: 192.0.2.1 is-at 02:00:00:00:00:01"));
+    assert_eq!(
+        text(&frame),
+        format!("{ETHERNET}, arp, 42 bytes\nARP: 192.0.2.1 is-at 02:00:00:00:00:01")
+    );
     request.emit(&mut message).unwrap();
     message[7] = 9;
     let printed = text(&ethernet(EtherType::ARP, &message));
@@ -209,7 +212,10 @@ fn gtpu_messages_between_nodes() {
         printed(gtpu::ECHO_RESPONSE, &gtpu::RECOVERY),
         "GTP-U: echo response, teid 0x00000000, seq 1, 2 bytes of payload"
     );
-    assert_eq!(printed(END_MARKER, &[]), "GTP-U: end marker, teid 0x00000000, seq 1, 0 bytes of payload");
+    assert_eq!(
+        printed(END_MARKER, &[]),
+        "GTP-U: end marker, teid 0x00000000, seq 1, 0 bytes of payload"
+    );
     assert_eq!(printed(200, &[]), "GTP-U: type 200, teid 0x00000000, seq 1, 0 bytes of payload");
     let mut payload = [0; 12];
     ErrorIndication { teid: 0x99, peer: A.into() }.emit(&mut payload).unwrap();
@@ -263,7 +269,10 @@ fn later_fragment_of_ipv4_with_other_header_fields() {
 fn esp_alone_and_in_udp() {
     let esp = [0, 0, 0x12, 0x34, 0, 0, 0, 7, 0xee, 0xee];
     let line = "ESP: spi 0x00001234, seq 7, 10 bytes";
-    assert_eq!(Pretty::ip(&ipv4(IpProtocol::ESP, &esp)).to_string(), format!("{IPV4}, esp, ttl 64, 30 bytes\n{line}"));
+    assert_eq!(
+        Pretty::ip(&ipv4(IpProtocol::ESP, &esp)).to_string(),
+        format!("{IPV4}, esp, ttl 64, 30 bytes\n{line}")
+    );
     assert_eq!(
         Pretty::ip(&ipv4(IpProtocol::UDP, &udp(4500, 4500, &esp))).to_string(),
         format!("{IPV4}, udp, ttl 64, 38 bytes\nUDP: 4500 > 4500, 10 bytes of payload\n{line}")
@@ -298,7 +307,10 @@ fn sctp_and_unknown_protocols() {
         Pretty::ip(&ipv4(IpProtocol(253), &[0; 7])).to_string(),
         format!("{IPV4}, 253, ttl 64, 27 bytes\nPayload: 7 bytes")
     );
-    assert_eq!(text(&ethernet(EtherType(0x88cc), &[0; 46])), format!("{ETHERNET}, 0x88cc, 60 bytes"));
+    assert_eq!(
+        text(&ethernet(EtherType(0x88cc), &[0; 46])),
+        format!("{ETHERNET}, 0x88cc, 60 bytes")
+    );
     let llc = text(&ethernet(EtherType(38), &[0; 46]));
     assert_eq!(llc, format!("{ETHERNET}, 802.3 length 38, 60 bytes"));
 }
@@ -406,7 +418,11 @@ fn longest_output_is_within_the_bound() {
         extensions: &extensions,
         ..gtpu::Repr::default()
     };
-    let ah = ipv6::ExtensionHeader { kind: IpProtocol::AH, next_header: IpProtocol::AH, content: &[0xff; 10] };
+    let ah = ipv6::ExtensionHeader {
+        kind: IpProtocol::AH,
+        next_header: IpProtocol::AH,
+        content: &[0xff; 10],
+    };
     let mut headers = [0; 96];
     for header in headers.chunks_mut(12) {
         ah.emit(header).unwrap();

@@ -92,7 +92,8 @@ fn tcp(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {
             let header_len = usize::from(bytes[12] >> 4) * 4;
             return match error {
                 Error::Truncated => lines.truncated("TCP", bytes.len(), header_len),
-                _ => lines.line(format_args!("TCP: malformed, header length {header_len} is below 20")),
+                _ => lines
+                    .line(format_args!("TCP: malformed, header length {header_len} is below 20")),
             };
         }
     };

@@ -133,8 +133,11 @@ fn valid_headers() -> impl Strategy<Value = Vec<Header<'static>>> {
     let link = || {
         prop_oneof![
             Just(Vec::new()),
-            (ethernet(), prop::collection::vec(vlan(), 0..4))
-                .prop_map(|(ethernet, tags)| [vec![ethernet], tags].concat()),
+            (ethernet(), prop::collection::vec(vlan(), 0..4)).prop_map(|(ethernet, tags)| [
+                vec![ethernet],
+                tags
+            ]
+            .concat()),
         ]
     };
     let ip = || prop::collection::vec(prop_oneof![ipv4(), ipv6()], 0..3);
@@ -266,7 +269,8 @@ fn ethertype_of_an_ip_payload_is_set_if_it_was_0() {
     assert_eq!(HeaderStack(&[ethernet::Repr::default().into()]).packet(&[]).unwrap(), [0; 14]);
     let id = VlanId::new(7).unwrap();
     let tag = vlan::Repr { id, priority: 0, drop_eligible: false, ethertype: EtherType(0) };
-    let packet = HeaderStack(&[ethernet::Repr::default().into(), tag.into()]).packet(&[0x45]).unwrap();
+    let packet =
+        HeaderStack(&[ethernet::Repr::default().into(), tag.into()]).packet(&[0x45]).unwrap();
     assert_eq!(packet[12..], [0x81, 0, 0, 7, 8, 0, 0x45]);
 }
 

@@ -26,7 +26,10 @@ fn deconstructs() {
     assert_eq!((packet.source_port(), packet.destination_port()), (48896, 80));
     assert_eq!((packet.sequence(), packet.acknowledgment()), (0x01020304, 0x05060708));
     assert_eq!(packet.flags(), Flags::SYN | Flags::ECE | Flags::CWR | Flags::URG);
-    assert!(packet.flags().contains(Flags::SYN | Flags::URG) && !packet.flags().contains(Flags::SYN | Flags::ACK));
+    assert!(
+        packet.flags().contains(Flags::SYN | Flags::URG)
+            && !packet.flags().contains(Flags::SYN | Flags::ACK)
+    );
     assert!(packet.verify_checksum(ADDRESSES));
     assert_eq!(packet.options(), [2, 4, 5, 0xb4]);
     assert_eq!(packet.into_payload(), b"hi");
@@ -83,7 +86,10 @@ fn emit_rejects_what_no_segment_can_hold() {
     assert_eq!(options.emit(&mut bytes), Err(Error::Malformed));
     let payload = Repr { payload_len: 65_516, ..Repr::default() };
     assert_eq!(payload.emit_with_checksum(&mut bytes, ADDRESSES), Err(Error::Malformed));
-    assert_eq!(Repr::parse(&Packet::new_checked(with_payload(65_516)).unwrap()), Err(Error::Malformed));
+    assert_eq!(
+        Repr::parse(&Packet::new_checked(with_payload(65_516)).unwrap()),
+        Err(Error::Malformed)
+    );
     assert!(Repr::parse(&Packet::new_checked(with_payload(65_515)).unwrap()).is_ok());
 }
 
@@ -131,12 +137,17 @@ fn a_larger_mss_is_lowered_wherever_it_stands() {
     assert_eq!(lowered(&before, 0x2260), (Ok(true), want));
     // Two, of which one is small already: at an even and at an odd offset.
     let two = [2, 4, 0x10, 0, 1, 2, 4, 1, 0, 2, 4, 0x20, 0];
-    assert_eq!(lowered(&two, 0x0fff), (Ok(true), vec![2, 4, 0x0f, 0xff, 1, 2, 4, 1, 0, 2, 4, 0x0f, 0xff]));
+    assert_eq!(
+        lowered(&two, 0x0fff),
+        (Ok(true), vec![2, 4, 0x0f, 0xff, 1, 2, 4, 1, 0, 2, 4, 0x0f, 0xff])
+    );
 }
 
 #[test]
 fn what_is_no_larger_or_not_there_stays() {
-    for options in [&[][..], &[2, 4, 0x05, 0xb4], &[2, 4, 0, 0], &[1, 1, 4, 2], &[0, 2, 4, 0xff, 0xff]] {
+    for options in
+        [&[][..], &[2, 4, 0x05, 0xb4], &[2, 4, 0, 0], &[1, 1, 4, 2], &[0, 2, 4, 0xff, 0xff]]
+    {
         assert_eq!(lowered(options, 1460), (Ok(false), options.to_vec()));
     }
 }
@@ -146,8 +157,19 @@ fn malformed_options_stay() {
     const LARGE: [u8; 4] = [2, 4, 0xff, 0xff];
     let behind = |options: &[u8]| [&LARGE[..], options].concat();
     // A length of 0, of 1, one beyond the header, none; a maximum segment size of three bytes, and of six.
-    for options in [&[3, 0][..], &[3, 1, 1, 1], &[3, 5, 7, 1], &[1, 1, 1, 3], &[2, 3, 9, 1], &[2, 6, 9, 9, 9, 9]] {
-        assert_eq!(lowered(&behind(options), 100), (Err(Error::Malformed), behind(options)), "{options:?}");
+    for options in [
+        &[3, 0][..],
+        &[3, 1, 1, 1],
+        &[3, 5, 7, 1],
+        &[1, 1, 1, 3],
+        &[2, 3, 9, 1],
+        &[2, 6, 9, 9, 9, 9],
+    ] {
+        assert_eq!(
+            lowered(&behind(options), 100),
+            (Err(Error::Malformed), behind(options)),
+            "{options:?}"
+        );
     }
 }
 

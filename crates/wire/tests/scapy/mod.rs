@@ -30,7 +30,12 @@ pub(super) fn run(script: &str, argument: &str, input: &str) -> Vec<Value> {
     );
 }
 
-fn run_with(interpreter: &str, script: &str, argument: &str, input: &str) -> Result<Vec<Value>, String> {
+fn run_with(
+    interpreter: &str,
+    script: &str,
+    argument: &str,
+    input: &str,
+) -> Result<Vec<Value>, String> {
     let mut command = Command::new(interpreter);
     command.args([script, argument]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

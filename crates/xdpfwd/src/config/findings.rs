@@ -45,7 +45,12 @@ impl<'i> Findings<'i> {
     }
 
     /// What a stage has to say about what it is configured by; its table is at `stage`.
-    pub(super) fn remark(&mut self, severity: Severity, stage: &Range<usize>, remark: &PlanDiagnostic) {
+    pub(super) fn remark(
+        &mut self,
+        severity: Severity,
+        stage: &Range<usize>,
+        remark: &PlanDiagnostic,
+    ) {
         let (offset, elsewhere) = match &remark.location {
             Location::Stage => (stage.start, None),
             Location::Configuration(at) => (at.start, None),
@@ -58,7 +63,8 @@ impl<'i> Findings<'i> {
             Severity::Warning => &mut self.warnings,
         };
         // A diagnostic is one line. A message of several lines becomes several diagnostics, an empty one is one too.
-        let mut lines: Vec<&str> = remark.message.lines().filter(|line| !line.trim().is_empty()).collect();
+        let mut lines: Vec<&str> =
+            remark.message.lines().filter(|line| !line.trim().is_empty()).collect();
         if lines.is_empty() {
             lines.push("the stage cannot be planned, and gives no reason");
         }

@@ -72,7 +72,9 @@ impl Machine for Imagined {
     }
 
     fn forwarding(&self, interface: &str) -> Option<String> {
-        self.forwarding.contains(&interface).then(|| format!("net.ipv4.conf.{interface}.forwarding"))
+        self.forwarding
+            .contains(&interface)
+            .then(|| format!("net.ipv4.conf.{interface}.forwarding"))
     }
 
     fn is_built(&self, io: Io) -> bool {

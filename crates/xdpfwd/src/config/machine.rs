@@ -107,8 +107,11 @@ pub(crate) struct ThisMachine;
 
 impl Machine for ThisMachine {
     fn cores(&self) -> Vec<usize> {
-        let mut cores: Vec<usize> =
-            core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+        let mut cores: Vec<usize> = core_affinity::get_core_ids()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|core| core.id)
+            .collect();
         cores.sort_unstable();
         cores
     }

@@ -58,6 +58,7 @@ pub(crate) fn plan(
         return Err(findings.into_errors());
     };
     let file = File::read(root, &mut findings);
-    let plan = resolve::resolve(file, &Surroundings { directory, registry, machine }, &mut findings);
+    let plan =
+        resolve::resolve(file, &Surroundings { directory, registry, machine }, &mut findings);
     findings.finish().map(|warnings| (plan, warnings))
 }

@@ -35,9 +35,15 @@ impl Source {
             Ok(bytes) => Self::from_bytes(name, bytes),
             Err(error) => {
                 let message = match error.kind() {
-                    ErrorKind::NotFound => "there is no such file; expected the path of a TOML file".to_owned(),
-                    ErrorKind::IsADirectory => "is a directory; expected the path of a TOML file".to_owned(),
-                    _ => format!("cannot be read: {error}; expected the path of a TOML file that may be read"),
+                    ErrorKind::NotFound => {
+                        "there is no such file; expected the path of a TOML file".to_owned()
+                    }
+                    ErrorKind::IsADirectory => {
+                        "is a directory; expected the path of a TOML file".to_owned()
+                    }
+                    _ => format!(
+                        "cannot be read: {error}; expected the path of a TOML file that may be read"
+                    ),
                 };
                 Err(Diagnostic::error(&name, None, message))
             }
@@ -53,14 +59,22 @@ impl Source {
             // Nothing of it is invalid, so nothing is lost.
             return Ok(Self::new(name, String::from_utf8_lossy(&bytes).into_owned()));
         };
-        let before = Self::new(name, String::from_utf8_lossy(bytes.get(..first).unwrap_or_default()).into_owned());
+        let before = Self::new(
+            name,
+            String::from_utf8_lossy(bytes.get(..first).unwrap_or_default()).into_owned(),
+        );
         let message = match bytes.get(first) {
             // Of a file that is cut off within a character, the length is at fault.
             _ if beyond.is_some_and(|beyond| first + 4 > beyond) => {
-                format!("the file is longer than {MOST_BYTES} bytes, the most that a configuration may have")
+                format!(
+                    "the file is longer than {MOST_BYTES} bytes, the most that a configuration may have"
+                )
             }
             byte => {
-                format!("byte 0x{:02x} is not UTF-8 text; save the file as UTF-8", byte.copied().unwrap_or_default())
+                format!(
+                    "byte 0x{:02x} is not UTF-8 text; save the file as UTF-8",
+                    byte.copied().unwrap_or_default()
+                )
             }
         };
         Err(Diagnostic::error(&before.name, Some(before.place(before.text.len())), message))
@@ -85,7 +99,9 @@ impl Source {
 
     /// The line and column of a byte; of the end, if it is beyond.
     pub(crate) fn place(&self, offset: usize) -> Place {
-        let boundary = (0..=offset.min(self.text.len())).rev().find(|&offset| self.text.is_char_boundary(offset));
+        let boundary = (0..=offset.min(self.text.len()))
+            .rev()
+            .find(|&offset| self.text.is_char_boundary(offset));
         let before = &self.text[..boundary.unwrap_or_default()];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         Place {
@@ -169,18 +185,26 @@ mod tests {
     #[test]
     fn what_is_not_utf8_has_a_place() {
         let error = Source::from_bytes("f.toml".into(), b"ok\n\xc3\xa9 \xff".to_vec()).unwrap_err();
-        assert_eq!(error.to_string(), "f.toml:2:3: byte 0xff is not UTF-8 text; save the file as UTF-8");
-        let error = Source::from_bytes("f.toml".into(), b"\xef\xbb\xbf[\0e\0\xff".to_vec()).unwrap_err();
-        assert_eq!(error.to_string(), "f.toml:1:2: byte 0x00 is not UTF-8 text; save the file as UTF-8");
+        assert_eq!(
+            error.to_string(),
+            "f.toml:2:3: byte 0xff is not UTF-8 text; save the file as UTF-8"
+        );
+        let error =
+            Source::from_bytes("f.toml".into(), b"\xef\xbb\xbf[\0e\0\xff".to_vec()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "f.toml:1:2: byte 0x00 is not UTF-8 text; save the file as UTF-8"
+        );
     }
 
     #[test]
     fn what_is_too_long_says_where_it_should_have_ended() {
-        let said = |bytes: &[u8]| Source::from_bytes("f.toml".into(), bytes.to_vec()).unwrap_err().to_string();
+        let said = |bytes: &[u8]| {
+            Source::from_bytes("f.toml".into(), bytes.to_vec()).unwrap_err().to_string()
+        };
         let full = [b"\n".as_slice(), &[b'#'; MOST_BYTES - 1]].concat();
         assert!(Source::from_bytes("f.toml".into(), full.clone()).is_ok());
-        let expected =
-            "f.toml:2:1048576: the file is longer than 1048576 bytes, the most that a configuration may have";
+        let expected = "f.toml:2:1048576: the file is longer than 1048576 bytes, the most that a configuration may have";
         assert_eq!(said(&[&full, b"#".as_slice()].concat()), expected);
         // What has been read ends within a character.
         let cut = [&full[..MOST_BYTES - 1], b"\xc3\xa9"].concat();

@@ -12,7 +12,10 @@ use super::source::Source;
 const MOST_ERRORS: usize = 10;
 
 /// Parses the text; `None` if it is not TOML.
-pub(super) fn parse<'i>(source: &'i Source, findings: &mut Findings<'_>) -> Option<Spanned<DeTable<'i>>> {
+pub(super) fn parse<'i>(
+    source: &'i Source,
+    findings: &mut Findings<'_>,
+) -> Option<Spanned<DeTable<'i>>> {
     let (root, mut errors) = DeTable::parse_recoverable(source.text());
     if errors.is_empty() {
         return Some(root);
@@ -53,7 +56,10 @@ struct Lines<'a> {
 impl<'a> Lines<'a> {
     fn new(text: &'a str) -> Self {
         let newlines = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n');
-        Self { text, starts: std::iter::once(0).chain(newlines.map(|(newline, _)| newline + 1)).collect() }
+        Self {
+            text,
+            starts: std::iter::once(0).chain(newlines.map(|(newline, _)| newline + 1)).collect(),
+        }
     }
 
     /// The line that something stands on, from 0.
@@ -86,7 +92,9 @@ fn without_consequences(lines: &Lines<'_>, mut errors: Vec<Error>) -> Vec<Error>
         if !lines.is_header(line) {
             return true;
         }
-        next_table = (line + 1..lines.starts.len()).find(|&line| lines.is_header(line)).unwrap_or(usize::MAX);
+        next_table = (line + 1..lines.starts.len())
+            .find(|&line| lines.is_header(line))
+            .unwrap_or(usize::MAX);
         told.insert(lines.text.get(span).unwrap_or_default())
     });
     errors
@@ -175,7 +183,8 @@ fn text_length(text: &str) -> Result<usize, &'static str> {
         if rest.starts_with(quotes) {
             // Up to two quotes more may stand before the end of a text of several lines.
             let end = if quotes.len() == 3 { 5 } else { 1 };
-            return Ok(at + rest.bytes().take(end).take_while(|&byte| quotes.as_bytes()[0] == byte).count());
+            return Ok(at
+                + rest.bytes().take(end).take_while(|&byte| quotes.as_bytes()[0] == byte).count());
         }
         if rest.starts_with('\n') && quotes.len() == 1 {
             break;
@@ -244,10 +253,17 @@ fn no_value(written: &str) -> String {
     let bare = written.trim_matches(['“', '”', '„', '‟', '‘', '’', '«', '»', '`', '´']);
     match written.to_lowercase().as_str() {
         "yes" | "no" | "on" | "off" => {
-            format!("`{written}` is no value: expected true or false, or a string in quotes, like \"{written}\"")
+            format!(
+                "`{written}` is no value: expected true or false, or a string in quotes, like \"{written}\""
+            )
         }
-        number if number.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first)) => {
-            format!("`{written}` is no value: a number is digits alone, like 16384, and a string must be in quotes")
+        number
+            if number
+                .starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first)) =>
+        {
+            format!(
+                "`{written}` is no value: a number is digits alone, like 16384, and a string must be in quotes"
+            )
         }
         _ => format!("`{written}` is no value: a string must be in quotes, like \"{bare}\""),
     }
@@ -272,7 +288,10 @@ mod tests {
             ("a = [\"x, 1]\nb = 1", "\"5\""),
             // These are.
             ("a = \"x\nb = 'y\nc = [1]", ""),
-            ("a = [1, # ] [\n'[', \"\\\"[\", \"\"\"[\"\"\"\"\", '''\\''']\n[b]\nc = { d = [], e = {} }", ""),
+            (
+                "a = [1, # ] [\n'[', \"\\\"[\", \"\"\"[\"\"\"\"\", '''\\''']\n[b]\nc = { d = [], e = {} }",
+                "",
+            ),
             ("a = [1 = 2]", ""),
             ("[[a]\n[b\nc = 1", ""),
             ("a =\n[b]", ""),
@@ -282,7 +301,8 @@ mod tests {
             ("\"\\", ""),
         ] {
             let found = unclosed(text);
-            let found = found.map(|Unclosed { start, opening, closing }| format!("{opening}{start}{closing}"));
+            let found = found
+                .map(|Unclosed { start, opening, closing }| format!("{opening}{start}{closing}"));
             assert_eq!(found.unwrap_or_default(), expected, "{text}");
         }
     }

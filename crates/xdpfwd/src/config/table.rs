@@ -64,13 +64,22 @@ impl<T> Written<T> {
 
 impl<'i> Table<'i> {
     /// The table that a value should be.
-    pub(super) fn new(heading: &str, value: Spanned<DeValue<'i>>, findings: &mut Findings<'_>) -> Option<Self> {
+    pub(super) fn new(
+        heading: &str,
+        value: Spanned<DeValue<'i>>,
+        findings: &mut Findings<'_>,
+    ) -> Option<Self> {
         let span = value.span();
         match value.into_inner() {
-            DeValue::Table(entries) => Some(Self { heading: heading.to_owned(), span, entries, accepted: Vec::new() }),
+            DeValue::Table(entries) => {
+                Some(Self { heading: heading.to_owned(), span, entries, accepted: Vec::new() })
+            }
             _ => {
                 let written = findings.excerpt(&span);
-                findings.error(&span, format!("`{written}` stands where a table must be: write {heading}"));
+                findings.error(
+                    &span,
+                    format!("`{written}` stands where a table must be: write {heading}"),
+                );
                 None
             }
         }
@@ -79,7 +88,12 @@ impl<'i> Table<'i> {
     /// The table that the file as a whole is.
     pub(super) fn root(root: Spanned<DeTable<'i>>) -> Self {
         let span = root.span();
-        Self { heading: "the file".to_owned(), span, entries: root.into_inner(), accepted: Vec::new() }
+        Self {
+            heading: "the file".to_owned(),
+            span,
+            entries: root.into_inner(),
+            accepted: Vec::new(),
+        }
     }
 
     /// Where it begins: its header, if it has one.
@@ -98,7 +112,11 @@ impl<'i> Table<'i> {
     }
 
     /// `true` or `false`.
-    pub(super) fn boolean(&mut self, key: &'static str, findings: &mut Findings<'_>) -> Written<bool> {
+    pub(super) fn boolean(
+        &mut self,
+        key: &'static str,
+        findings: &mut Findings<'_>,
+    ) -> Written<bool> {
         let Some(value) = self.take(key) else { return Written::Absent };
         let span = value.span();
         match value.get_ref().as_bool() {
@@ -129,7 +147,12 @@ impl<'i> Table<'i> {
     }
 
     /// One of some integers.
-    pub(super) fn one_of<T>(&mut self, key: &'static str, accepted: &[T], findings: &mut Findings<'_>) -> Written<T>
+    pub(super) fn one_of<T>(
+        &mut self,
+        key: &'static str,
+        accepted: &[T],
+        findings: &mut Findings<'_>,
+    ) -> Written<T>
     where
         T: TryFrom<i128> + PartialEq + std::fmt::Display,
     {
@@ -152,9 +175,17 @@ impl<'i> Table<'i> {
     where
         T: TryFrom<i128> + PartialOrd + std::fmt::Display,
     {
-        let what_each = format!("{what}, an integer from {} to {}", accepted.start(), accepted.end());
-        let parse = |value: &DeValue<'_>| integer(value).filter(|integer| accepted.contains(integer));
-        self.list(key, &format!("a list in brackets, each element {what}"), &what_each, parse, findings)
+        let what_each =
+            format!("{what}, an integer from {} to {}", accepted.start(), accepted.end());
+        let parse =
+            |value: &DeValue<'_>| integer(value).filter(|integer| accepted.contains(integer));
+        self.list(
+            key,
+            &format!("a list in brackets, each element {what}"),
+            &what_each,
+            parse,
+            findings,
+        )
     }
 
     /// A list of texts.
@@ -166,7 +197,13 @@ impl<'i> Table<'i> {
     ) -> Written<Vec<Spanned<String>>> {
         let parse = |value: &DeValue<'_>| value.as_str().map(ToOwned::to_owned);
         let what_each = format!("{what} in quotes");
-        self.list(key, &format!("a list in brackets, each element {what_each}"), &what_each, parse, findings)
+        self.list(
+            key,
+            &format!("a list in brackets, each element {what_each}"),
+            &what_each,
+            parse,
+            findings,
+        )
     }
 
     /// A list of words, each of which means something.
@@ -230,7 +267,12 @@ impl<'i> Table<'i> {
     }
 
     /// A text that follows a rule, if there is one.
-    pub(super) fn text(&mut self, key: &'static str, rule: &Rule, findings: &mut Findings<'_>) -> Written<String> {
+    pub(super) fn text(
+        &mut self,
+        key: &'static str,
+        rule: &Rule,
+        findings: &mut Findings<'_>,
+    ) -> Written<String> {
         match self.take(key) {
             Some(value) => following(key, &value, rule, findings),
             None => Written::Absent,
@@ -245,7 +287,10 @@ impl<'i> Table<'i> {
         findings: &mut Findings<'_>,
     ) -> Written<String> {
         let Some(value) = self.take(key) else {
-            findings.error(&self.span, format!("missing key `{key}` in {}: must be {}", self.heading, rule.what));
+            findings.error(
+                &self.span,
+                format!("missing key `{key}` in {}: must be {}", self.heading, rule.what),
+            );
             return Written::Refused;
         };
         following(key, &value, rule, findings)
@@ -257,7 +302,9 @@ impl<'i> Table<'i> {
     }
 
     /// The tables in this one, each under a name that the user chose.
-    pub(super) fn into_entries(self) -> impl Iterator<Item = (Spanned<DeString<'i>>, Spanned<DeValue<'i>>)> {
+    pub(super) fn into_entries(
+        self,
+    ) -> impl Iterator<Item = (Spanned<DeString<'i>>, Spanned<DeValue<'i>>)> {
         self.entries.into_iter()
     }
 
@@ -269,7 +316,10 @@ impl<'i> Table<'i> {
             let written = findings.excerpt(&key.span());
             findings.error(
                 &key.span(),
-                format!("unknown key `{written}` in {}, expected {accepted}{nearest}", self.heading),
+                format!(
+                    "unknown key `{written}` in {}, expected {accepted}{nearest}",
+                    self.heading
+                ),
             );
         }
         self.entries.is_empty()
@@ -284,7 +334,11 @@ fn integer<T: TryFrom<i128>>(value: &DeValue<'_>) -> Option<T> {
 /// A value as it is written. Of a table under a header of its own, that would be the header.
 pub(super) fn shown(value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> String {
     let written = findings.excerpt(&value.span());
-    if value.get_ref().is_table() && !written.starts_with('{') { "a table".to_owned() } else { written }
+    if value.get_ref().is_table() && !written.starts_with('{') {
+        "a table".to_owned()
+    } else {
+        written
+    }
 }
 
 /// A text that follows a rule.
@@ -300,7 +354,12 @@ fn following(
     }
 }
 
-fn refuse<T>(key: &str, value: &Spanned<DeValue<'_>>, what: &str, findings: &mut Findings<'_>) -> Written<T> {
+fn refuse<T>(
+    key: &str,
+    value: &Spanned<DeValue<'_>>,
+    what: &str,
+    findings: &mut Findings<'_>,
+) -> Written<T> {
     let written = shown(value, findings);
     findings.error(&value.span(), format!("{key} = {written}: must be {what}"));
     Written::Refused

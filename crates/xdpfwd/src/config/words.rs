@@ -60,7 +60,8 @@ pub(super) fn ranges(numbers: &[usize]) -> String {
             _ => runs.push((number, number)),
         }
     }
-    let run = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    let run =
+        |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
     runs.into_iter().map(run).collect::<Vec<_>>().join(", ")
 }
 
@@ -110,7 +111,12 @@ fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Optio
         let distance = strsim::osa_distance(&lowercase, &name.to_lowercase());
         (distance <= (length / 3).max(1)).then_some((distance, name))
     };
-    names.into_iter().take(COMPARED).filter_map(near).min_by_key(|&(distance, _)| distance).map(|(_, name)| name)
+    names
+        .into_iter()
+        .take(COMPARED)
+        .filter_map(near)
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, name)| name)
 }
 
 #[cfg(test)]
@@ -124,7 +130,10 @@ mod tests {
         assert_eq!(any_quoted(["a"]), "\"a\"");
         assert_eq!(any_of::<u8>([]), "none");
         assert_eq!(ranges(&[0, 1, 2, 3, 8, 10, 11]), "0-3, 8, 10-11");
-        assert_eq!((count(1u8, "queue"), count(0u8, "queue")), ("1 queue".into(), "0 queues".into()));
+        assert_eq!(
+            (count(1u8, "queue"), count(0u8, "queue")),
+            ("1 queue".into(), "0 queues".into())
+        );
     }
 
     #[test]

@@ -80,8 +80,10 @@ pub(super) struct StageTable<'i> {
 const MODES: [(&str, Mode); 4] =
     [("auto", Mode::Auto), ("zero-copy", Mode::ZeroCopy), ("copy", Mode::Copy), ("skb", Mode::Skb)];
 const IDLE: [(&str, Idle); 2] = [("poll", Idle::Poll), ("spin", Idle::Spin)];
-const HUGE_PAGES: [(&str, HugePages); 3] = [("auto", HugePages::Auto), ("on", HugePages::On), ("off", HugePages::Off)];
-const IO: [(&str, Io); 3] = [("af_xdp", Io::AfXdp), ("packet-mmsg", Io::PacketMmsg), ("xsk-rs", Io::XskRs)];
+const HUGE_PAGES: [(&str, HugePages); 3] =
+    [("auto", HugePages::Auto), ("on", HugePages::On), ("off", HugePages::Off)];
+const IO: [(&str, Io); 3] =
+    [("af_xdp", Io::AfXdp), ("packet-mmsg", Io::PacketMmsg), ("xsk-rs", Io::XskRs)];
 
 /// CONFIG_NR_CPUS is at most 8192 on the architectures that have AF_XDP.
 const LAST_CORE: u16 = 8191;
@@ -99,7 +101,8 @@ pub(super) const STAGE_NAME: &str = "1 to 32 characters of a-z, A-Z, 0-9, - and 
 const INTERFACE_NAME: Rule = Rule {
     accepts: |name| {
         // The kernel takes more of what cannot be seen; nobody gives an interface such a name for good reasons.
-        let forbidden = |character: char| matches!(character, '/' | ':' | ' ') || !is_printable(character);
+        let forbidden =
+            |character: char| matches!(character, '/' | ':' | ' ') || !is_printable(character);
         (1..=15).contains(&name.len()) && !matches!(name, "." | "..") && !name.contains(forbidden)
     },
     what: "the name of an interface in quotes, 1 to 15 printable bytes without /, : and white space",
@@ -138,8 +141,16 @@ impl<'i> File<'i> {
 impl EngineTable {
     fn read(table: Option<Table<'_>>, findings: &mut Findings<'_>) -> Self {
         let Some(mut table) = table else {
-            let (mode, cores, idle, control) = (Written::Absent, Written::Absent, Written::Absent, Written::Absent);
-            return Self { mode, cores, busy_poll: Written::Absent, idle, ledger: Written::Absent, control };
+            let (mode, cores, idle, control) =
+                (Written::Absent, Written::Absent, Written::Absent, Written::Absent);
+            return Self {
+                mode,
+                cores,
+                busy_poll: Written::Absent,
+                idle,
+                ledger: Written::Absent,
+                control,
+            };
         };
         let engine = Self {
             mode: table.choice("mode", &MODES, findings),
@@ -157,7 +168,11 @@ impl EngineTable {
 impl UmemTable {
     fn read(table: Option<Table<'_>>, findings: &mut Findings<'_>) -> Self {
         let Some(mut table) = table else {
-            return Self { frame_size: Written::Absent, frames: Written::Absent, huge_pages: Written::Absent };
+            return Self {
+                frame_size: Written::Absent,
+                frames: Written::Absent,
+                huge_pages: Written::Absent,
+            };
         };
         let umem = Self {
             frame_size: table.one_of("frame_size", &[2048, 4096], findings),
@@ -199,7 +214,10 @@ impl PathTable {
 }
 
 impl<'i> StageTable<'i> {
-    fn read_all(stages: Option<Spanned<DeValue<'i>>>, findings: &mut Findings<'_>) -> Several<Self> {
+    fn read_all(
+        stages: Option<Spanned<DeValue<'i>>>,
+        findings: &mut Findings<'_>,
+    ) -> Several<Self> {
         let mut several = Several { tables: Vec::new(), complete: true };
         let Some(stages) = stages else { return several };
         let Some(stages) = Table::new("[stage.NAME]", stages, findings) else {
@@ -207,8 +225,9 @@ impl<'i> StageTable<'i> {
             return several;
         };
         let mut entries: Vec<_> = stages.into_entries().collect();
-        if let Some((key, _)) =
-            entries.iter().find(|(name, value)| name.get_ref() == "kind" && !value.get_ref().is_table())
+        if let Some((key, _)) = entries
+            .iter()
+            .find(|(name, value)| name.get_ref() == "kind" && !value.get_ref().is_table())
         {
             let message = "a stage needs a name: write [stage.NAME] above its keys".to_owned();
             findings.error(&key.span(), message);
@@ -217,7 +236,8 @@ impl<'i> StageTable<'i> {
         }
         for (name, value) in entries {
             if !is_name(name.get_ref()) {
-                let message = format!("stage {}: its name must be {STAGE_NAME}", quoted(name.get_ref()));
+                let message =
+                    format!("stage {}: its name must be {STAGE_NAME}", quoted(name.get_ref()));
                 findings.error(&name.span(), message);
             }
             let Some(mut table) = Table::new("[stage.NAME]", value, findings) else {
@@ -245,7 +265,9 @@ impl<T> Several<T> {
         let span = value.span();
         let DeValue::Array(elements) = value.into_inner() else {
             let written = findings.excerpt(&span);
-            let message = format!("`{written}` stands where a list of tables must be: write {heading}, once for each");
+            let message = format!(
+                "`{written}` stands where a list of tables must be: write {heading}, once for each"
+            );
             findings.error(&span, message);
             several.complete = false;
             return several;
@@ -261,7 +283,11 @@ impl<T> Several<T> {
 }
 
 /// A table that may be there once.
-fn single<'i>(heading: &str, value: Option<Spanned<DeValue<'i>>>, findings: &mut Findings<'_>) -> Option<Table<'i>> {
+fn single<'i>(
+    heading: &str,
+    value: Option<Spanned<DeValue<'i>>>,
+    findings: &mut Findings<'_>,
+) -> Option<Table<'i>> {
     Table::new(heading, value?, findings)
 }
 

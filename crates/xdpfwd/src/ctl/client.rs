@@ -51,13 +51,20 @@ fn ask(arguments: &Ctl, app: &App) -> Result<()> {
     let path = &arguments.socket;
     let connected = UnixStream::connect(path);
     if connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
-        return Err(Denied(format!("{}: only root, and the user that it runs as, may ask", path.display())).into());
+        return Err(Denied(format!(
+            "{}: only root, and the user that it runs as, may ask",
+            path.display()
+        ))
+        .into());
     }
     let stream = connected.with_context(|| {
         let is_default = *path == std::path::Path::new(&default_socket(app.name));
         let hint = if is_default { "" } else { ", or another --socket" };
         let path = path.display().to_string();
-        format!("nobody listens at {path}: is {} running, with [engine] control = {path:?}{hint}", app.name)
+        format!(
+            "nobody listens at {path}: is {} running, with [engine] control = {path:?}{hint}",
+            app.name
+        )
     })?;
     stream.set_read_timeout(Some(ANSWERED_WITHIN))?;
     let Ctl { command, arguments: own, .. } = arguments;
@@ -79,7 +86,8 @@ fn ask(arguments: &Ctl, app: &App) -> Result<()> {
             return Err(Denied(error.to_owned()).into());
         }
         let mut text = error.to_owned();
-        for problem in answer["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        for problem in answer["problems"].as_array().into_iter().flatten().filter_map(Value::as_str)
+        {
             let _ = write!(text, "\n{problem}");
         }
         bail!(text);
@@ -91,7 +99,9 @@ fn ask(arguments: &Ctl, app: &App) -> Result<()> {
     };
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("writing to stdout"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("writing to stdout")
+        }
         _ => Ok(()),
     }
 }
@@ -120,9 +130,13 @@ fn sas(sas: &[Value], text: &mut String) {
             word(&sa["backend"])
         );
         let ends = [("from", &sa["source"]), ("to", &sa["destination"])];
-        let mut way: Vec<String> =
-            ends.iter().filter(|(_, end)| !end.is_null()).map(|(to, end)| format!("{to} {}", word(end))).collect();
-        let ports: Vec<String> = sa["udp_ports"].as_array().into_iter().flatten().map(ToString::to_string).collect();
+        let mut way: Vec<String> = ends
+            .iter()
+            .filter(|(_, end)| !end.is_null())
+            .map(|(to, end)| format!("{to} {}", word(end)))
+            .collect();
+        let ports: Vec<String> =
+            sa["udp_ports"].as_array().into_iter().flatten().map(ToString::to_string).collect();
         if !ports.is_empty() {
             way.push(format!("UDP port {}", ports.join(" to ")));
         }
@@ -188,7 +202,8 @@ fn columns_and_rows(table: &Value) -> String {
         Some(unit) if column["name"] != unit => format!("{} ({unit})", cell(&column["name"])),
         _ => cell(&column["name"]),
     });
-    let rows = list(&table["rows"]).iter().map(|row| list(row).iter().map(cell).collect()).collect();
+    let rows =
+        list(&table["rows"]).iter().map(|row| list(row).iter().map(cell).collect()).collect();
     crate::text::columns(head.collect(), rows)
 }
 
@@ -201,9 +216,11 @@ fn cell(value: &Value) -> String {
         Value::Array(cells) if cells.is_empty() => "-".to_owned(),
         Value::Array(cells) => cells.iter().map(cell).collect::<Vec<_>>().join(", "),
         Value::Object(map) if map.is_empty() => "-".to_owned(),
-        Value::Object(map) => {
-            map.iter().map(|(name, number)| format!("{name} {number}")).collect::<Vec<_>>().join(", ")
-        }
+        Value::Object(map) => map
+            .iter()
+            .map(|(name, number)| format!("{name} {number}"))
+            .collect::<Vec<_>>()
+            .join(", "),
         number => number.to_string(),
     }
 }
@@ -214,9 +231,13 @@ fn own_answer(answer: &Value) -> String {
         Value::Null => String::new(),
         Value::String(text) => text.trim_end().to_owned() + "\n",
         Value::Array(rows) if rows.iter().all(Value::is_object) && !rows.is_empty() => {
-            let names: Vec<&String> = rows[0].as_object().into_iter().flat_map(|row| row.keys()).collect();
+            let names: Vec<&String> =
+                rows[0].as_object().into_iter().flat_map(|row| row.keys()).collect();
             let row = |row: &Value| names.iter().map(|name| cell(&row[name.as_str()])).collect();
-            crate::text::columns(names.iter().map(ToString::to_string).collect(), rows.iter().map(row).collect())
+            crate::text::columns(
+                names.iter().map(ToString::to_string).collect(),
+                rows.iter().map(row).collect(),
+            )
         }
         table if table["columns"].is_array() && table["rows"].is_array() => columns_and_rows(table),
         other => serde_json::to_string_pretty(other).unwrap_or_default() + "\n",
@@ -260,7 +281,8 @@ fn text(command: Command, answer: &Value) -> String {
                         summary => format!("{} ({summary})", word(&s["name"])),
                     })
                     .collect();
-                let stages = if stages.is_empty() { "no stages".to_owned() } else { stages.join(", ") };
+                let stages =
+                    if stages.is_empty() { "no stages".to_owned() } else { stages.join(", ") };
                 let _ = writeln!(text, "path {}: {stages}", word(&path["path"]));
             }
         }
@@ -292,7 +314,9 @@ fn text(command: Command, answer: &Value) -> String {
                     stage["cycles_per_packet"]
                 );
             }
-            for (reason, count) in answer["drops"].as_object().into_iter().flatten().filter(|(_, count)| **count != 0) {
+            for (reason, count) in
+                answer["drops"].as_object().into_iter().flatten().filter(|(_, count)| **count != 0)
+            {
                 let _ = writeln!(text, "dropped as {reason}: {count}");
             }
         }
@@ -310,7 +334,13 @@ fn text(command: Command, answer: &Value) -> String {
             }
             warn_of_silent_workers(answer, &mut text);
             for filter in list(&answer["filters"]) {
-                let _ = writeln!(text, "{} of {}{}", word(&filter["stage"]), word(&filter["path"]), place(&filter));
+                let _ = writeln!(
+                    text,
+                    "{} of {}{}",
+                    word(&filter["stage"]),
+                    word(&filter["path"]),
+                    place(&filter)
+                );
                 for rule in list(&filter["rules"]) {
                     let _ = writeln!(
                         text,

@@ -70,7 +70,9 @@ fn answer(question: &Question, handle: &Handle, cli: &Run, app: &App) -> Value {
             return json!({ "error": format!("no question: there is no command {name:?}") });
         };
         return match own.run(handle, arguments) {
-            Ok(answer) => json!({ "schema": xdpfwd_engine::SCHEMA, "type": name, "answer": answer }),
+            Ok(answer) => {
+                json!({ "schema": xdpfwd_engine::SCHEMA, "type": name, "answer": answer })
+            }
             Err(error) => json!({ "error": in_full(error.as_ref()) }),
         };
     };
@@ -106,7 +108,8 @@ fn status(data_plane: &mut DataPlane, cli: &Run, app: &App) -> Value {
     let ports = data_plane.ports().iter().zip(data_plane.modes()).map(|(port, mode)| {
         json!({ "name": port.name, "interface": port.interface, "io": port.io.name(), "queues": port.queues, "mode": mode.name() })
     });
-    let name = |id: PortId| data_plane.ports().get(usize::from(id.0)).map_or("?", |port| &*port.name);
+    let name =
+        |id: PortId| data_plane.ports().get(usize::from(id.0)).map_or("?", |port| &*port.name);
     let paths = data_plane.paths().iter().map(|path| {
         let stages = path
             .stages

@@ -8,7 +8,9 @@ use xdpfwd_pipeline::Cell;
 pub(super) fn all(inspection: &Inspection) -> serde_json::Result<Value> {
     let Inspection { workers, answered, tables } = inspection;
     let tables = serde_json::to_value(tables)?;
-    Ok(json!({ "schema": SCHEMA, "type": "inspect", "workers": workers, "answered": answered, "tables": tables }))
+    Ok(
+        json!({ "schema": SCHEMA, "type": "inspect", "workers": workers, "answered": answered, "tables": tables }),
+    )
 }
 
 /// `ctl rules`: the tables called `rules`. The row without a number is the default.
@@ -16,8 +18,13 @@ pub(super) fn rules(inspection: &Inspection) -> serde_json::Result<Value> {
     let Inspection { workers, answered, tables } = inspection;
     let filters = tables.iter().filter(|report| report.table.name == "rules").map(|report| {
         let table = &report.table;
-        let is_default = |row: &&Vec<Cell>| matches!(table.cell(row, "rule"), None | Some(Cell::None));
-        let default = table.rows.iter().find(is_default).and_then(|row| table.cell(row, "packets")?.as_number());
+        let is_default =
+            |row: &&Vec<Cell>| matches!(table.cell(row, "rule"), None | Some(Cell::None));
+        let default = table
+            .rows
+            .iter()
+            .find(is_default)
+            .and_then(|row| table.cell(row, "packets")?.as_number());
         let rules = table.rows.iter().filter(|row| !is_default(row)).map(|row| object(report, row));
         Ok(json!({
             "path": report.path,
@@ -28,7 +35,9 @@ pub(super) fn rules(inspection: &Inspection) -> serde_json::Result<Value> {
         }))
     });
     let filters = filters.collect::<serde_json::Result<Vec<Value>>>()?;
-    Ok(json!({ "schema": SCHEMA, "type": "rules", "workers": workers, "answered": answered, "filters": filters }))
+    Ok(
+        json!({ "schema": SCHEMA, "type": "rules", "workers": workers, "answered": answered, "filters": filters }),
+    )
 }
 
 /// `ctl sa`: the rows of the tables called `sas`, each with its stage.
@@ -57,8 +66,13 @@ mod tests {
     use super::*;
 
     fn inspection(table: Table) -> Inspection {
-        let report =
-            TableReport { path: Some("lan->wan".into()), stage: "own".into(), place: "user", table, rows_omitted: 0 };
+        let report = TableReport {
+            path: Some("lan->wan".into()),
+            stage: "own".into(),
+            place: "user",
+            table,
+            rows_omitted: 0,
+        };
         Inspection { workers: 2, answered: 1, tables: vec![report] }
     }
 

@@ -35,12 +35,26 @@ pub(crate) enum Level {
 
 impl Finding {
     /// As it should be.
-    pub(crate) fn ok(check: &'static str, subject: impl Into<String>, finding: impl Into<String>) -> Self {
-        Self { check, subject: subject.into(), level: Level::Ok, finding: finding.into(), fix: None }
+    pub(crate) fn ok(
+        check: &'static str,
+        subject: impl Into<String>,
+        finding: impl Into<String>,
+    ) -> Self {
+        Self {
+            check,
+            subject: subject.into(),
+            level: Level::Ok,
+            finding: finding.into(),
+            fix: None,
+        }
     }
 
     /// It cannot be told from here.
-    pub(crate) fn unknown(check: &'static str, subject: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(crate) fn unknown(
+        check: &'static str,
+        subject: impl Into<String>,
+        why: impl Into<String>,
+    ) -> Self {
         Self { level: Level::Unknown, ..Self::ok(check, subject, why) }
     }
 
@@ -107,9 +121,15 @@ impl Examination {
         let (warnings, errors) = (count(Level::Warning), count(Level::Error));
         let verdict = match self.level {
             Level::Ok | Level::Unknown => "ready".to_owned(),
-            Level::Warning => format!("will run, not at its best: {}", counted(warnings, "warning")),
+            Level::Warning => {
+                format!("will run, not at its best: {}", counted(warnings, "warning"))
+            }
             Level::Error => {
-                format!("will not run: {}, {}", counted(errors, "error"), counted(warnings, "warning"))
+                format!(
+                    "will not run: {}, {}",
+                    counted(errors, "error"),
+                    counted(warnings, "warning")
+                )
             }
         };
         let _ = writeln!(text, "\n{}", paint(self.level, &verdict, colour));
@@ -124,7 +144,8 @@ fn counted(number: usize, noun: &str) -> String {
 impl Finding {
     /// The same, where no heading says whose it is.
     pub(crate) fn of_subject(&self) -> String {
-        let finding = Self { finding: format!("{}: {}", self.subject, self.finding), ..self.clone() };
+        let finding =
+            Self { finding: format!("{}: {}", self.subject, self.finding), ..self.clone() };
         finding.shown(false).to_string()
     }
 
@@ -178,9 +199,19 @@ mod tests {
     fn examination() -> Examination {
         Examination::new(vec![
             Finding::ok("kernel", "host", "Linux 6.18"),
-            Finding::warning("huge-pages", "host", "none are reserved", "sysctl -w vm.nr_hugepages=16"),
+            Finding::warning(
+                "huge-pages",
+                "host",
+                "none are reserved",
+                "sysctl -w vm.nr_hugepages=16",
+            ),
             Finding::unknown("irq", "eth1", "no MSI interrupts: it is virtual"),
-            Finding::error("mtu", "eth1", "MTU 9000 is beyond 1770", "ip link set eth1 mtu 1770\nor frame_size = 4096"),
+            Finding::error(
+                "mtu",
+                "eth1",
+                "MTU 9000 is beyond 1770",
+                "ip link set eth1 mtu 1770\nor frame_size = 4096",
+            ),
         ])
     }
 
@@ -211,7 +242,8 @@ mod tests {
     #[test]
     fn the_worst_decides_and_what_cannot_be_told_does_not() {
         let level = |levels: &[Level]| {
-            let findings = levels.iter().map(|&level| Finding { level, ..Finding::ok("a", "host", "b") });
+            let findings =
+                levels.iter().map(|&level| Finding { level, ..Finding::ok("a", "host", "b") });
             Examination::new(findings.collect()).level
         };
         assert_eq!(level(&[]), Level::Ok);

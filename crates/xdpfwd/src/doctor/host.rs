@@ -40,7 +40,11 @@ fn kernel(tree: &Tree) -> Finding {
     };
     let mut numbers = release.split(|byte: char| !byte.is_ascii_digit()).map(str::parse);
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
-        return Finding::unknown(CHECK, HOST, format!("Linux {release:?} has no number that is known"));
+        return Finding::unknown(
+            CHECK,
+            HOST,
+            format!("Linux {release:?} has no number that is known"),
+        );
     };
     if (major, minor) < OLDEST {
         return Finding::error(
@@ -55,7 +59,11 @@ fn kernel(tree: &Tree) -> Finding {
         .filter(|(since, _)| (major, minor) < *since)
         .map(|((major, minor), what)| format!("{what} (from {major}.{minor})"))
         .collect();
-    let lacks = if lacks.is_empty() { String::new() } else { format!("; it has not: {}", lacks.join(", ")) };
+    let lacks = if lacks.is_empty() {
+        String::new()
+    } else {
+        format!("; it has not: {}", lacks.join(", "))
+    };
     Finding::ok(CHECK, HOST, format!("Linux {release}{lacks}"))
 }
 
@@ -66,12 +74,15 @@ fn options(tree: &Tree) -> Finding {
     // Where distributions have put it, one time or another.
     let places = [format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")];
     let Some(text) = places.iter().find_map(|place| tree.text(place)) else {
-        let why =
-            format!("there is neither {}; if there is a /proc/config.gz, zgrep XDP shows them", places.join(" nor "));
+        let why = format!(
+            "there is neither {}; if there is a /proc/config.gz, zgrep XDP shows them",
+            places.join(" nor ")
+        );
         return Finding::unknown(CHECK, HOST, why);
     };
     let set = |option: &str| {
-        text.lines().any(|line| line.strip_prefix(option).is_some_and(|rest| rest == "=y" || rest == "=m"))
+        text.lines()
+            .any(|line| line.strip_prefix(option).is_some_and(|rest| rest == "=y" || rest == "=m"))
     };
     let missing: Vec<_> = ["CONFIG_BPF_SYSCALL", "CONFIG_XDP_SOCKETS", "CONFIG_BPF_JIT"]
         .into_iter()
@@ -92,9 +103,12 @@ fn options(tree: &Tree) -> Finding {
             "built without CONFIG_BPF_JIT: XDP programs are interpreted",
             "boot a kernel that has it",
         ),
-        missing => {
-            Finding::error(CHECK, HOST, format!("built without {}", missing.join(", ")), "boot a kernel that has it")
-        }
+        missing => Finding::error(
+            CHECK,
+            HOST,
+            format!("built without {}", missing.join(", ")),
+            "boot a kernel that has it",
+        ),
     }
 }
 
@@ -118,8 +132,13 @@ fn compiler(tree: &Tree) -> Finding {
 }
 
 /// What xdpfwd needs, by number (linux/capability.h), and what for.
-const CAPABILITIES: [(u32, &str); 5] =
-    [(12, "cap_net_admin"), (13, "cap_net_raw"), (14, "cap_ipc_lock"), (38, "cap_perfmon"), (39, "cap_bpf")];
+const CAPABILITIES: [(u32, &str); 5] = [
+    (12, "cap_net_admin"),
+    (13, "cap_net_raw"),
+    (14, "cap_ipc_lock"),
+    (38, "cap_perfmon"),
+    (39, "cap_bpf"),
+];
 
 fn status(tree: &Tree, field: &str) -> Option<String> {
     let status = tree.text("/proc/self/status")?;
@@ -137,26 +156,36 @@ fn capabilities(by_xdp: bool, tree: &Tree) -> Finding {
     let Some(effective) = effective(tree) else {
         return Finding::unknown(CHECK, HOST, "/proc/self/status cannot be read");
     };
-    if tree.text("/proc/self/uid_map").is_some_and(|map| map.split_whitespace().nth(2) != Some("4294967295")) {
+    if tree
+        .text("/proc/self/uid_map")
+        .is_some_and(|map| map.split_whitespace().nth(2) != Some("4294967295"))
+    {
         let why = "this is a user namespace, whose capabilities count for nothing outside of it; `mode` tries";
         return Finding::unknown(CHECK, HOST, why);
     }
     let has = |number: u32| effective >> number & 1 == 1;
     // The greater one stands for the two that were split off it (`bpf_capable`, `perfmon_capable`).
-    let suffices = |number: u32, name: &str| has(number) || has(SYS_ADMIN) && matches!(name, "cap_bpf" | "cap_perfmon");
+    let suffices = |number: u32, name: &str| {
+        has(number) || has(SYS_ADMIN) && matches!(name, "cap_bpf" | "cap_perfmon")
+    };
     let needed: Vec<(u32, &str)> = CAPABILITIES
         .into_iter()
         .filter(|(_, name)| by_xdp || matches!(*name, "cap_net_admin" | "cap_net_raw"))
         .collect();
-    let missing: Vec<_> =
-        needed.iter().filter(|(number, name)| !suffices(*number, name)).map(|(_, name)| *name).collect();
+    let missing: Vec<_> = needed
+        .iter()
+        .filter(|(number, name)| !suffices(*number, name))
+        .map(|(_, name)| *name)
+        .collect();
     let all = needed.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(",");
     match &missing[..] {
         [] => Finding::ok(CHECK, HOST, format!("{all}: all there")),
         // With a limit that is high enough it is not needed: `memory-lock` judges.
-        ["cap_ipc_lock"] => {
-            Finding::ok(CHECK, HOST, "all there but cap_ipc_lock, which the limit on locked memory stands in for")
-        }
+        ["cap_ipc_lock"] => Finding::ok(
+            CHECK,
+            HOST,
+            "all there but cap_ipc_lock, which the limit on locked memory stands in for",
+        ),
         missing => Finding::error(
             CHECK,
             HOST,
@@ -170,7 +199,11 @@ fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
     const CHECK: &str = "memory-lock";
     let needed = Needed::of(&subject.plan.umem, subject.plan.workers.len()).bytes;
     if effective(tree).is_some_and(|effective| effective >> 14 & 1 == 1) {
-        return Finding::ok(CHECK, HOST, format!("cap_ipc_lock: {} MiB may be locked", needed >> 20));
+        return Finding::ok(
+            CHECK,
+            HOST,
+            format!("cap_ipc_lock: {} MiB may be locked", needed >> 20),
+        );
     }
     let limits = tree.text("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"));
@@ -181,7 +214,11 @@ fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
         None => return Finding::unknown(CHECK, HOST, "/proc/self/limits cannot be read"),
     };
     if bytes >= needed {
-        return Finding::ok(CHECK, HOST, format!("{} MiB may be locked, {} are needed", bytes >> 20, needed >> 20));
+        return Finding::ok(
+            CHECK,
+            HOST,
+            format!("{} MiB may be locked, {} are needed", bytes >> 20, needed >> 20),
+        );
     }
     Finding::error(
         CHECK,
@@ -200,7 +237,9 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     let folder = "/sys/kernel/mm/hugepages/hugepages-2048kB";
     // Those that are promised to others are counted as free until they are touched.
     let promised: u64 = tree.number(&format!("{folder}/resv_hugepages")).unwrap_or(0);
-    let free = tree.number::<u64>(&format!("{folder}/free_hugepages")).map(|free| free.saturating_sub(promised));
+    let free = tree
+        .number::<u64>(&format!("{folder}/free_hugepages"))
+        .map(|free| free.saturating_sub(promised));
     let Some(free) = free else {
         return Finding::unknown(
             CHECK,
@@ -216,7 +255,9 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     let fix = format!("sysctl -w vm.nr_hugepages={}", reserved - free.min(reserved) + needed);
     let found = format!("{free} of 2 MiB are free, {needed} are needed");
     match subject.plan.umem.huge_pages {
-        HugePages::On => Finding::error(CHECK, HOST, found + ", and umem.huge_pages = \"on\" demands them", fix),
+        HugePages::On => {
+            Finding::error(CHECK, HOST, found + ", and umem.huge_pages = \"on\" demands them", fix)
+        }
         _ => Finding::warning(
             CHECK,
             HOST,
@@ -237,9 +278,18 @@ fn cores(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     if pinned.is_empty() {
         let fix = "[engine] cores = [2, 3]: one worker each, on cores that nothing else runs on";
         let found = "no core is named: the worker runs wherever the scheduler puts it";
-        return if subject.configured { vec![Finding::warning("cores", HOST, found, fix)] } else { Vec::new() };
+        return if subject.configured {
+            vec![Finding::warning("cores", HOST, found, fix)]
+        } else {
+            Vec::new()
+        };
     }
-    vec![online(&pinned, tree), isolation(&pinned, tree), governor(&pinned, tree), siblings(&pinned, tree)]
+    vec![
+        online(&pinned, tree),
+        isolation(&pinned, tree),
+        governor(&pinned, tree),
+        siblings(&pinned, tree),
+    ]
 }
 
 fn online(pinned: &[usize], tree: &Tree) -> Finding {
@@ -252,18 +302,27 @@ fn online(pinned: &[usize], tree: &Tree) -> Finding {
         return Finding::ok(CHECK, HOST, format!("{}: online", shown(pinned)));
     }
     let on = off.iter().map(|core| format!("echo 1 >/sys/devices/system/cpu/cpu{core}/online"));
-    Finding::error(CHECK, HOST, format!("{}: not online", shown(&off)), on.collect::<Vec<_>>().join("\n"))
+    Finding::error(
+        CHECK,
+        HOST,
+        format!("{}: not online", shown(&off)),
+        on.collect::<Vec<_>>().join("\n"),
+    )
 }
 
 fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "isolation";
     let cpus = "/sys/devices/system/cpu";
-    let set = |file: &str| tree.text(&format!("{cpus}/{file}")).as_deref().and_then(list).unwrap_or_default();
+    let set = |file: &str| {
+        tree.text(&format!("{cpus}/{file}")).as_deref().and_then(list).unwrap_or_default()
+    };
     let (isolated, tickless) = (set("isolated"), set("nohz_full"));
-    let shared: Vec<usize> = pinned.iter().copied().filter(|core| !isolated.contains(core)).collect();
+    let shared: Vec<usize> =
+        pinned.iter().copied().filter(|core| !isolated.contains(core)).collect();
     // A kernel without it (CONFIG_NO_HZ_FULL) has no such file.
     let can = tree.has(&format!("{cpus}/nohz_full"));
-    let ticking: Vec<usize> = pinned.iter().copied().filter(|core| can && !tickless.contains(core)).collect();
+    let ticking: Vec<usize> =
+        pinned.iter().copied().filter(|core| can && !tickless.contains(core)).collect();
     if shared.is_empty() && ticking.is_empty() {
         return Finding::ok(CHECK, HOST, format!("{}: isolated, without a tick", shown(pinned)));
     }
@@ -272,9 +331,12 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     let cores: Vec<_> = pinned.iter().map(ToString::to_string).collect();
     let cores = cores.join(",");
     let fix = if pinned.contains(&0) || online.iter().all(|core| pinned.contains(core)) {
-        "leave core 0 to the system, and take others into engine.cores; then isolate those".to_owned()
+        "leave core 0 to the system, and take others into engine.cores; then isolate those"
+            .to_owned()
     } else if tree.has(&format!("{cpus}/nohz_full")) {
-        format!("isolcpus={cores} nohz_full={cores} rcu_nocbs={cores} on the kernel's command line, and boot")
+        format!(
+            "isolcpus={cores} nohz_full={cores} rcu_nocbs={cores} on the kernel's command line, and boot"
+        )
     } else {
         format!("isolcpus={cores} on the kernel's command line, and boot")
     };
@@ -288,7 +350,9 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
 
 fn governor(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "governor";
-    let governor = |core: &usize| tree.text(&format!("/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor"));
+    let governor = |core: &usize| {
+        tree.text(&format!("/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor"))
+    };
     let slow: Vec<(usize, String)> = pinned
         .iter()
         .filter_map(|core| Some((*core, governor(core)?)))
@@ -305,14 +369,19 @@ fn governor(pinned: &[usize], tree: &Tree) -> Finding {
     }
     match pinned.iter().find_map(governor) {
         Some(_) => Finding::ok(CHECK, HOST, "performance"),
-        None => Finding::ok(CHECK, HOST, "the frequency is not this kernel's to set (a virtual machine)"),
+        None => Finding::ok(
+            CHECK,
+            HOST,
+            "the frequency is not this kernel's to set (a virtual machine)",
+        ),
     }
 }
 
 /// Two workers, or a worker and the rest of the system, on the two threads of one core.
 fn siblings(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "hyper-threads";
-    let file = |core: usize| format!("/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list");
+    let file =
+        |core: usize| format!("/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list");
     for (index, &core) in pinned.iter().enumerate() {
         let siblings = tree.text(&file(core)).as_deref().and_then(list).unwrap_or_default();
         if let Some(other) = pinned[index + 1..].iter().find(|other| siblings.contains(other)) {

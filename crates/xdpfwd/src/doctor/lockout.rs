@@ -15,12 +15,20 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
     let cut_off = match lockouts(&subject.plan) {
         Ok(cut_off) => cut_off,
         Err(error) => {
-            findings.push(Finding::unknown(CHECK, "host", format!("addresses and routes cannot be read: {error}")));
+            findings.push(Finding::unknown(
+                CHECK,
+                "host",
+                format!("addresses and routes cannot be read: {error}"),
+            ));
             return Some("whether this host is reached through an interface cannot be told".into());
         }
     };
     if cut_off.is_empty() {
-        findings.push(Finding::ok(CHECK, "host", "a start cuts off neither the default route nor an SSH session"));
+        findings.push(Finding::ok(
+            CHECK,
+            "host",
+            "a start cuts off neither the default route nor an SSH session",
+        ));
     }
     // One for each port: what it keeps already, and all that is needed besides.
     let mut by_port: BTreeMap<usize, (Vec<String>, Keep)> = BTreeMap::new();
@@ -34,10 +42,19 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
         keep.extend(port.keep.iter().copied());
         let rules = keep.iter().map(|rule| format!("\"{rule}\"")).collect::<Vec<_>>().join(", ");
         let found = format!("{}, and a start takes that from the kernel", carries.join(" and "));
-        findings.push(Finding::warning(CHECK, &port.interface, found, format!("keep = [{rules}] for its port")));
+        findings.push(Finding::warning(
+            CHECK,
+            &port.interface,
+            found,
+            format!("keep = [{rules}] for its port"),
+        ));
     }
     let carrying = carries_anything(subject)?;
-    Some(format!("{} {}, and a bind may set the interface up anew", carrying.interface, carrying.carries()))
+    Some(format!(
+        "{} {}, and a bind may set the interface up anew",
+        carrying.interface,
+        carrying.carries()
+    ))
 }
 
 /// Whether a port carries the default route or a session, kept or not.

@@ -57,7 +57,8 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     let mut stdout = io::stdout().lock();
     let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let text = if arguments.json {
-        serde_json::to_string(&examination).map_or_else(|error| error.to_string(), |json| json + "\n")
+        serde_json::to_string(&examination)
+            .map_or_else(|error| error.to_string(), |json| json + "\n")
     } else {
         examination.text(colour)
     };
@@ -95,19 +96,23 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
         };
         // By its first name: an interface may have others, which are none of a folder in /sys.
         let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
-        let port = PortPlan { interface: name.unwrap_or_else(|| port.interface.clone()), ..port.clone() };
+        let port =
+            PortPlan { interface: name.unwrap_or_else(|| port.interface.clone()), ..port.clone() };
         of_interfaces.extend(nic::examine(subject, &port, tree, Some(index)));
         of_interfaces.extend(offload::examine(subject, &port, tree, index));
     }
     let cut_off = lockout::examine(subject, &mut of_interfaces);
-    let level = |level| of_interfaces.iter().chain(&findings).find(|finding: &&Finding| finding.level == level);
+    let level = |level| {
+        of_interfaces.iter().chain(&findings).find(|finding: &&Finding| finding.level == level)
+    };
     let why_not = if !probe {
         Some("--no-probe".to_owned())
     } else if let Some(error) = level(Level::Error).filter(|_| all_there) {
         Some(format!("{} of {} is in the way", error.check, error.subject))
     } else if !all_there {
         Some("not all interfaces are there".to_owned())
-    } else if let Some(down) = of_interfaces.iter().find(|finding| finding.check == "link" && finding.level > Level::Ok)
+    } else if let Some(down) =
+        of_interfaces.iter().find(|finding| finding.check == "link" && finding.level > Level::Ok)
     {
         Some(format!("{} {}", down.subject, down.finding))
     } else {
@@ -116,7 +121,9 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     of_interfaces.extend(match why_not {
         Some(why) => {
             let there = subject.plan.ports.iter().map(|port| &port.interface);
-            there.map(|name| Finding::unknown(probe::CHECK, name, format!("not tried: {why}"))).collect()
+            there
+                .map(|name| Finding::unknown(probe::CHECK, name, format!("not tried: {why}")))
+                .collect()
         }
         None => probe::examine(subject),
     });
@@ -124,10 +131,12 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     let name = |finding: &Finding| {
         let index = if_nametoindex(&*finding.subject).ok();
         subject.plan.ports.iter().position(|port| {
-            port.interface == finding.subject || index.is_some() && if_nametoindex(&*port.interface).ok() == index
+            port.interface == finding.subject
+                || index.is_some() && if_nametoindex(&*port.interface).ok() == index
         })
     };
-    let (hosts, mut others): (Vec<_>, Vec<_>) = of_interfaces.into_iter().partition(|finding| name(finding).is_none());
+    let (hosts, mut others): (Vec<_>, Vec<_>) =
+        of_interfaces.into_iter().partition(|finding| name(finding).is_none());
     others.sort_by_key(|finding| name(finding));
     for finding in &mut others {
         if let Some(port) = name(finding) {

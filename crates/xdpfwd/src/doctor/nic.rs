@@ -7,7 +7,12 @@ use super::{Finding, Subject, Tree};
 use crate::config::longest_mtu as longest;
 
 /// `index` is the interface's number, if /sys is to be of this network namespace: it shows the one that it was mounted in.
-pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: Option<u32>) -> Vec<Finding> {
+pub(crate) fn examine(
+    subject: &Subject,
+    port: &PortPlan,
+    tree: &Tree,
+    index: Option<u32>,
+) -> Vec<Finding> {
     let name = &*port.interface;
     let nic = Nic { name, tree, folder: format!("/sys/class/net/{name}") };
     if index.is_some() && nic.number("ifindex") != index {
@@ -50,13 +55,20 @@ impl Nic<'_> {
         match &*state {
             "down" => {
                 // IFF_UP, in hexadecimal.
-                let flags =
-                    self.text("flags").and_then(|flags| u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok());
+                let flags = self
+                    .text("flags")
+                    .and_then(|flags| u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok());
                 let administratively = flags.is_none_or(|flags| flags & 1 == 0);
                 let (found, fix) = if administratively {
-                    ("is down: xdpfwd would wait for it", format!("ip link set dev {} up", self.name))
+                    (
+                        "is down: xdpfwd would wait for it",
+                        format!("ip link set dev {} up", self.name),
+                    )
                 } else {
-                    ("is up, and has no carrier", "plug the cable in, or set its other end up".to_owned())
+                    (
+                        "is up, and has no carrier",
+                        "plug the cable in, or set its other end up".to_owned(),
+                    )
                 };
                 Finding::warning(CHECK, self.name, found, fix)
             }
@@ -73,7 +85,8 @@ impl Nic<'_> {
             _ => {
                 let speed = self.number::<i64>("speed").filter(|&speed| speed > 0);
                 let speed = speed.map_or(String::new(), |speed| format!(", {speed} Mbit/s"));
-                let driver = self.driver().map_or(", virtual".into(), |driver| format!(", driver {driver}"));
+                let driver =
+                    self.driver().map_or(", virtual".into(), |driver| format!(", driver {driver}"));
                 Finding::ok(CHECK, self.name, format!("{state}{driver}{speed}"))
             }
         }
@@ -94,10 +107,15 @@ impl Nic<'_> {
             );
         }
         let lower = format!("ip link set dev {} mtu {}", self.name, longest(frame_size));
-        let fix = if mtu <= longest(4096) { format!("[umem] frame_size = 4096\nor: {lower}") } else { lower };
+        let fix = if mtu <= longest(4096) {
+            format!("[umem] frame_size = 4096\nor: {lower}")
+        } else {
+            lower
+        };
         let room = longest(frame_size);
-        let found =
-            format!("{mtu}: frames of {frame_size} bytes have room for MTU {room}, behind 256 bytes of headroom");
+        let found = format!(
+            "{mtu}: frames of {frame_size} bytes have room for MTU {room}, behind 256 bytes of headroom"
+        );
         Finding::error(CHECK, self.name, found, fix)
     }
 
@@ -114,39 +132,61 @@ impl Nic<'_> {
         let qemu = "QEMU: -device virtio-net-pci,…,disable-legacy=on,iommu_platform=on\n\
                     libvirt: <driver iommu='on'/> on a machine with an IOMMU";
         Some(match (modern, dma) {
-            (_, true) => Finding::ok(CHECK, self.name, "a modern device that does DMA (VIRTIO_F_ACCESS_PLATFORM)"),
+            (_, true) => Finding::ok(
+                CHECK,
+                self.name,
+                "a modern device that does DMA (VIRTIO_F_ACCESS_PLATFORM)",
+            ),
             (true, false) => Finding::warning(
                 CHECK,
                 self.name,
                 "its device is given guest addresses (no VIRTIO_F_ACCESS_PLATFORM), so there is no DMA mapping and no zero-copy",
                 qemu,
             ),
-            (false, false) => {
-                Finding::warning(CHECK, self.name, "a legacy device (no VIRTIO_F_VERSION_1): no zero-copy", qemu)
-            }
+            (false, false) => Finding::warning(
+                CHECK,
+                self.name,
+                "a legacy device (no VIRTIO_F_VERSION_1): no zero-copy",
+                qemu,
+            ),
         })
     }
 
     fn numa(&self, subject: &Subject) -> Finding {
         const CHECK: &str = "numa";
-        let node = self.number::<i64>("device/numa_node").or_else(|| self.number("device/../numa_node"));
+        let node =
+            self.number::<i64>("device/numa_node").or_else(|| self.number("device/../numa_node"));
         let Some(node) = node.and_then(|node| usize::try_from(node).ok()) else {
             return Finding::ok(CHECK, self.name, "its device is near no node in particular");
         };
-        let near = self.tree.text(&format!("/sys/devices/system/node/node{node}/cpulist")).as_deref().and_then(list);
+        let near = self
+            .tree
+            .text(&format!("/sys/devices/system/node/node{node}/cpulist"))
+            .as_deref()
+            .and_then(list);
         let Some(near) = near else {
-            return Finding::unknown(CHECK, self.name, format!("the cores of node {node} cannot be read"));
+            return Finding::unknown(
+                CHECK,
+                self.name,
+                format!("the cores of node {node} cannot be read"),
+            );
         };
         let far: Vec<_> = subject.cores().into_iter().filter(|core| !near.contains(core)).collect();
         if near.is_empty() {
-            return Finding::ok(CHECK, self.name, format!("its device is on node {node}, which has no cores"));
+            return Finding::ok(
+                CHECK,
+                self.name,
+                format!("its device is on node {node}, which has no cores"),
+            );
         }
         if let Some(core) = far.first() {
             let some: Vec<_> = near.iter().take(4).map(ToString::to_string).collect();
             return Finding::warning(
                 CHECK,
                 self.name,
-                format!("its device is on node {node}, core {core} is not, and the packet memory lies near the core"),
+                format!(
+                    "its device is on node {node}, core {core} is not, and the packet memory lies near the core"
+                ),
                 format!("[engine] cores = [{}, …], those of node {node}", some.join(", ")),
             );
         }
@@ -170,14 +210,20 @@ impl Nic<'_> {
             numbers = names.iter().filter_map(|name| name.parse().ok()).collect();
         }
         if numbers.is_empty() {
-            return Finding::unknown(CHECK, self.name, "its device has no MSI interrupts that /sys shows");
+            return Finding::unknown(
+                CHECK,
+                self.name,
+                "its device has no MSI interrupts that /sys shows",
+            );
         }
         let where_to = |irq: &u32| {
-            let read = |file| self.tree.text(&format!("/proc/irq/{irq}/{file}")).as_deref().and_then(list);
+            let read =
+                |file| self.tree.text(&format!("/proc/irq/{irq}/{file}")).as_deref().and_then(list);
             let allowed = read("smp_affinity_list")?;
             // It moves with the next interrupt: until then it is in effect where it is not allowed any more.
             let effective = read("effective_affinity_list").unwrap_or_default();
-            let still = !effective.is_empty() && effective.iter().all(|core| allowed.contains(core));
+            let still =
+                !effective.is_empty() && effective.iter().all(|core| allowed.contains(core));
             Some(if still { effective } else { allowed })
         };
         let on_workers: Vec<(u32, usize)> = numbers
@@ -189,8 +235,14 @@ impl Nic<'_> {
                 targets.iter().all(|core| cores.contains(core)).then_some((*irq, *hit))
             })
             .collect();
-        let online = self.tree.text("/sys/devices/system/cpu/online").as_deref().and_then(list).unwrap_or_default();
-        let others: Vec<_> = online.iter().filter(|core| !cores.contains(core)).map(ToString::to_string).collect();
+        let online = self
+            .tree
+            .text("/sys/devices/system/cpu/online")
+            .as_deref()
+            .and_then(list)
+            .unwrap_or_default();
+        let others: Vec<_> =
+            online.iter().filter(|core| !cores.contains(core)).map(ToString::to_string).collect();
         let others = others.join(",");
         match on_workers.first() {
             Some((irq, core)) if !subject.plan.busy_poll => {
@@ -198,7 +250,9 @@ impl Nic<'_> {
                 Finding::warning(
                     CHECK,
                     self.name,
-                    format!("interrupt {irq} is handled on core {core}, which a worker has to itself otherwise"),
+                    format!(
+                        "interrupt {irq} is handled on core {core}, which a worker has to itself otherwise"
+                    ),
                     format!(
                         "for irq in {}; do echo {others} >/proc/irq/$irq/smp_affinity_list; done (irqbalance would undo it)\n\
                          or: [engine] busy_poll = true, which has the worker do that work",
@@ -206,12 +260,17 @@ impl Nic<'_> {
                     ),
                 )
             }
-            Some((_, core)) => {
-                Finding::ok(CHECK, self.name, format!("handled on core {core}, whose worker polls the device as well"))
+            Some((_, core)) => Finding::ok(
+                CHECK,
+                self.name,
+                format!("handled on core {core}, whose worker polls the device as well"),
+            ),
+            None if cores.is_empty() => {
+                Finding::ok(CHECK, self.name, format!("{} interrupts", numbers.len()))
             }
-            None if cores.is_empty() => Finding::ok(CHECK, self.name, format!("{} interrupts", numbers.len())),
             None => {
-                let found = format!("{} interrupts, none of them on a worker's core alone", numbers.len());
+                let found =
+                    format!("{} interrupts, none of them on a worker's core alone", numbers.len());
                 Finding::ok(CHECK, self.name, found)
             }
         }

@@ -23,14 +23,18 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
             if by_xdp {
                 let wanted = subject.queues(port);
                 findings.push(match ethtool.channels() {
-                    Ok(channels) => queues(name, wanted, &channels, ethtool.rss_queues(), veth.as_ref()),
+                    Ok(channels) => {
+                        queues(name, wanted, &channels, ethtool.rss_queues(), veth.as_ref())
+                    }
                     Err(_) => shown_queues(name, wanted, tree),
                 });
             }
             match ethtool.offloads() {
                 // A veth parses nothing: what its other end leaves beside the frame is said of that.
                 Ok(on) => findings.push(offloads(name, &on, by_xdp && veth.is_none())),
-                Err(error) => findings.push(Finding::unknown("offloads", name, format!("ethtool: {error}"))),
+                Err(error) => {
+                    findings.push(Finding::unknown("offloads", name, format!("ethtool: {error}")))
+                }
             }
         }
         Err(error) => findings.push(Finding::unknown("offloads", name, error.to_string())),
@@ -47,13 +51,17 @@ fn shown_queues(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
     let (receive, active) = (count("rx-"), count("rx-").min(count("tx-")));
     let wanted = wanted.map(usize::from);
     match wanted {
-        _ if active == 0 => Finding::unknown(CHECK, name, "neither its driver nor /sys says how many it has"),
+        _ if active == 0 => {
+            Finding::unknown(CHECK, name, "neither its driver nor /sys says how many it has")
+        }
         Some(wanted) if wanted > active => {
             let found = format!("{wanted} are asked for, and its driver has {active}");
             Finding::error(CHECK, name, found, format!("queues = {active} at most"))
         }
         Some(wanted) if wanted < receive => {
-            let found = format!("{wanted} of {receive} are served: what comes to the others goes to the kernel");
+            let found = format!(
+                "{wanted} of {receive} are served: what comes to the others goes to the kernel"
+            );
             Finding::warning(CHECK, name, found, format!("queues = {active}, to serve all"))
         }
         Some(_) => Finding::ok(CHECK, name, format!("all {receive} are served")),
@@ -78,7 +86,9 @@ fn features(name: &str, mode: Mode, features: io::Result<XdpFeatures>) -> Findin
         return Finding::error(CHECK, name, found, "[engine] mode = \"copy\" or \"auto\"");
     }
     if features.native() && !features.redirect() && mode != Mode::Skb {
-        let found = format!("its driver claims: {said}; it runs XDP programs, and does not redirect to sockets");
+        let found = format!(
+            "its driver claims: {said}; it runs XDP programs, and does not redirect to sockets"
+        );
         return Finding::error(CHECK, name, found, "[engine] mode = \"skb\"");
     }
     Finding::ok(CHECK, name, format!("its driver claims: {said}"))
@@ -91,7 +101,9 @@ fn program(name: &str) -> Finding {
         Some(program) => {
             // The kernel cuts the name of a process after 15 bytes.
             let own = crate::program::name();
-            let ours = program.to_string().contains(&format!("held by {} (", own.get(..15).unwrap_or(own)));
+            let ours = program
+                .to_string()
+                .contains(&format!("held by {} (", own.get(..15).unwrap_or(own)));
             let running = match ours {
                 true => format!(" ({own} forwards there: ending it ends the forwarding)"),
                 false => String::new(),
@@ -110,8 +122,9 @@ fn ranges(numbers: &BTreeSet<u32>) -> String {
             _ => ranges.push((number, number)),
         }
     }
-    let shown =
-        ranges.iter().map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") });
+    let shown = ranges.iter().map(|(first, last)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    });
     shown.collect::<Vec<_>>().join(", ")
 }
 
@@ -124,7 +137,8 @@ fn queues(
     veth: Option<&VethPeer>,
 ) -> Finding {
     const CHECK: &str = "queues";
-    let (active, wanted_queues) = (channels.receive.min(channels.send), wanted.map_or(1, u32::from));
+    let (active, wanted_queues) =
+        (channels.receive.min(channels.send), wanted.map_or(1, u32::from));
     let set = |queues: u32| {
         let set = |name: &str| match channels.combined {
             true => format!("ethtool -L {name} combined {queues}"),
@@ -140,7 +154,10 @@ fn queues(
         }
     };
     if wanted_queues > active {
-        let found = format!("{wanted_queues} are asked for, {active} are active, {} could be", channels.most);
+        let found = format!(
+            "{wanted_queues} are asked for, {active} are active, {} could be",
+            channels.most
+        );
         let fix = match wanted_queues <= channels.most {
             true => set(wanted_queues),
             false => format!("queues = {} at most", channels.most),
@@ -150,7 +167,8 @@ fn queues(
     // Where the driver does not tell its table, packets come to all queues that are active.
     let told = rss.is_ok();
     let hit: BTreeSet<u32> = rss.unwrap_or_else(|_| (0..channels.receive).collect());
-    let beyond: BTreeSet<u32> = hit.iter().copied().filter(|&queue| queue >= wanted_queues).collect();
+    let beyond: BTreeSet<u32> =
+        hit.iter().copied().filter(|&queue| queue >= wanted_queues).collect();
     let table = if told { "RSS sends packets to" } else { "packets may come to" };
     match wanted {
         Some(_) if !beyond.is_empty() => {
@@ -174,7 +192,10 @@ fn queues(
         }
         Some(_) => Finding::ok(CHECK, name, format!("all {active} that are active are served")),
         None if active > 1 => {
-            let found = format!("{active} are active, {table} {}: serve all of them (queues = {active})", ranges(&hit));
+            let found = format!(
+                "{active} are active, {table} {}: serve all of them (queues = {active})",
+                ranges(&hit)
+            );
             Finding::ok(CHECK, name, found)
         }
         None => Finding::ok(CHECK, name, "one"),
@@ -193,12 +214,19 @@ const UNTAGGED: &str = "VLAN tags are taken out of the frames, and AF_XDP does n
 
 fn offloads(name: &str, on: &BTreeSet<String>, tags_count: bool) -> Finding {
     const CHECK: &str = "offloads";
-    let counts = |(feature, _, why): &&(&str, &str, &str)| on.contains(*feature) && (tags_count || *why != UNTAGGED);
+    let counts = |(feature, _, why): &&(&str, &str, &str)| {
+        on.contains(*feature) && (tags_count || *why != UNTAGGED)
+    };
     let harmful: Vec<_> = HARMFUL.iter().filter(counts).collect();
     if harmful.is_empty() {
-        return Finding::ok(CHECK, name, "none that changes what arrives (LRO, GRO-HW, VLAN parsing)");
+        return Finding::ok(
+            CHECK,
+            name,
+            "none that changes what arrives (LRO, GRO-HW, VLAN parsing)",
+        );
     }
-    let found: Vec<_> = harmful.iter().map(|(feature, _, why)| format!("{feature}: {why}")).collect();
+    let found: Vec<_> =
+        harmful.iter().map(|(feature, _, why)| format!("{feature}: {why}")).collect();
     let off: Vec<_> = harmful.iter().map(|(_, name, _)| format!("{name} off")).collect();
     Finding::warning(CHECK, name, found.join("; "), format!("ethtool -K {name} {}", off.join(" ")))
 }
@@ -234,7 +262,11 @@ impl VethPeer {
             return Finding::unknown(Self::CHECK, name, why);
         };
         let Ok(on) = Ethtool::open(*index).and_then(|ethtool| ethtool.offloads()) else {
-            return Finding::unknown(Self::CHECK, name, format!("the offloads of {peer} cannot be read"));
+            return Finding::unknown(
+                Self::CHECK,
+                name,
+                format!("the offloads of {peer} cannot be read"),
+            );
         };
         let mut found = Vec::new();
         let mut off = Vec::new();
@@ -242,7 +274,10 @@ impl VethPeer {
             found.push("leaves checksums to be filled in by an interface, and AF_XDP forwards them unfilled");
             off.push("tx off");
         }
-        let tags = [("tx-vlan-hw-insert", "txvlan off"), ("tx-vlan-stag-hw-insert", "tx-vlan-stag-hw-insert off")];
+        let tags = [
+            ("tx-vlan-hw-insert", "txvlan off"),
+            ("tx-vlan-stag-hw-insert", "tx-vlan-stag-hw-insert off"),
+        ];
         for (_, switch) in tags.iter().filter(|(feature, _)| on.contains(*feature)) {
             found.push("leaves VLAN tags beside the frame, where AF_XDP does not see them");
             off.push(switch);
@@ -250,7 +285,12 @@ impl VethPeer {
         found.dedup();
         if !off.is_empty() {
             let found = format!("{peer}, its other end, {}", found.join(", and "));
-            return Finding::warning(Self::CHECK, name, found, format!("ethtool -K {peer} {}", off.join(" ")));
+            return Finding::warning(
+                Self::CHECK,
+                name,
+                found,
+                format!("ethtool -K {peer} {}", off.join(" ")),
+            );
         }
         if !on.contains("rx-gro") && attached_program(peer).is_none() {
             let found = format!(
@@ -259,7 +299,11 @@ impl VethPeer {
             );
             return Finding::warning(Self::CHECK, name, found, format!("ethtool -K {peer} gro on"));
         }
-        Finding::ok(Self::CHECK, name, format!("{peer}, its other end, sends whole frames and has NAPI"))
+        Finding::ok(
+            Self::CHECK,
+            name,
+            format!("{peer}, its other end, sends whole frames and has NAPI"),
+        )
     }
 }
 
@@ -284,24 +328,39 @@ mod tests {
             finding.finding,
             "2 of 8 are served, and RSS sends packets to queue 2-7 as well: what comes there goes to the kernel"
         );
-        assert_eq!(finding.fix.unwrap(), "queues = 8, to serve all\nor, to use no others: ethtool -X eth1 equal 2");
+        assert_eq!(
+            finding.fix.unwrap(),
+            "queues = 8, to serve all\nor, to use no others: ethtool -X eth1 equal 2"
+        );
         // Eight queues, and a table that uses two of them.
-        assert_eq!(queues("eth1", Some(2), &channels(8, 16), Ok([0, 1].into()), None).level, Level::Ok);
+        assert_eq!(
+            queues("eth1", Some(2), &channels(8, 16), Ok([0, 1].into()), None).level,
+            Level::Ok
+        );
         assert_eq!(queues("eth1", Some(8), &channels(8, 16), unsupported(), None).level, Level::Ok);
-        assert_eq!(queues("eth1", Some(1), &channels(2, 2), unsupported(), None).level, Level::Warning);
+        assert_eq!(
+            queues("eth1", Some(1), &channels(2, 2), unsupported(), None).level,
+            Level::Warning
+        );
         assert_eq!(queues("eth1", None, &channels(2, 2), unsupported(), None).level, Level::Ok);
     }
 
     /// `veth_xdp_set` refuses a veth that receives on fewer queues than its other end sends on.
     #[test]
     fn of_a_veth_both_ends_are_set() {
-        let fix = |veth: &VethPeer| queues("near", Some(1), &channels(2, 2), unsupported(), Some(veth)).fix.unwrap();
+        let fix = |veth: &VethPeer| {
+            queues("near", Some(1), &channels(2, 2), unsupported(), Some(veth)).fix.unwrap()
+        };
         let here = fix(&VethPeer::Here("far".into(), 7));
         assert!(
-            here.ends_with("or, to use no others: ethtool -L far combined 1 && ethtool -L near combined 1"),
+            here.ends_with(
+                "or, to use no others: ethtool -L far combined 1 && ethtool -L near combined 1"
+            ),
             "{here}"
         );
-        assert!(fix(&VethPeer::Elsewhere).ends_with("network namespace: ethtool -L PEER combined 1"));
+        assert!(
+            fix(&VethPeer::Elsewhere).ends_with("network namespace: ethtool -L PEER combined 1")
+        );
     }
 
     /// Packet sockets get tags beside the frame, and put them back.
@@ -314,9 +373,15 @@ mod tests {
     #[test]
     fn more_queues_than_there_are_is_an_error_with_the_command() {
         let finding = queues("eth1", Some(4), &channels(2, 8), unsupported(), None);
-        assert_eq!((finding.level, finding.fix.as_deref()), (Level::Error, Some("ethtool -L eth1 combined 4")));
+        assert_eq!(
+            (finding.level, finding.fix.as_deref()),
+            (Level::Error, Some("ethtool -L eth1 combined 4"))
+        );
         let finding = queues("eth1", Some(4), &channels(2, 2), unsupported(), None);
-        assert_eq!((finding.level, finding.fix.as_deref()), (Level::Error, Some("queues = 2 at most")));
+        assert_eq!(
+            (finding.level, finding.fix.as_deref()),
+            (Level::Error, Some("queues = 2 at most"))
+        );
     }
 
     #[test]

@@ -10,19 +10,34 @@ pub(crate) const CHECK: &str = "mode";
 pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     let probed = match Control::new() {
         Ok(control) => DataPlane::probe(&subject.plan, &control),
-        Err(error) => return vec![Finding::unknown(CHECK, "host", format!("signals cannot be set up: {error}"))],
+        Err(error) => {
+            return vec![Finding::unknown(
+                CHECK,
+                "host",
+                format!("signals cannot be set up: {error}"),
+            )];
+        }
     };
     match probed {
         Ok(Probe { modes, fallback }) => {
             let ports = subject.plan.ports.iter().zip(modes);
-            ports.map(|(port, mode)| of_mode(&port.interface, subject.plan.mode, mode, fallback.as_ref())).collect()
+            ports
+                .map(|(port, mode)| {
+                    of_mode(&port.interface, subject.plan.mode, mode, fallback.as_ref())
+                })
+                .collect()
         }
         Err(error) => vec![of_error(subject, &error)],
     }
 }
 
 /// What a port's mode is worth, and what would make it better. The same at a start that settles for less.
-pub(crate) fn of_mode(interface: &str, asked: Mode, got: PortMode, fallback: Option<&Fallback>) -> Finding {
+pub(crate) fn of_mode(
+    interface: &str,
+    asked: Mode,
+    got: PortMode,
+    fallback: Option<&Fallback>,
+) -> Finding {
     let by_xdp = !matches!(got, PortMode::PacketMmsg | PortMode::None);
     let Some(fallback) = fallback.filter(|_| asked == Mode::Auto && by_xdp) else {
         return Finding::ok(CHECK, interface, got.name());
@@ -30,7 +45,10 @@ pub(crate) fn of_mode(interface: &str, asked: Mode, got: PortMode, fallback: Opt
     let Fallback { interface: decided, lacks, reason, .. } = fallback;
     let who = if decided == interface { "it has".to_owned() } else { format!("{decided} has") };
     let found = format!("{}: {who} no {lacks} ({reason}), which decides for all ports", got.name());
-    let look = format!("`{} doctor {decided}` shows its mtu, virtio and xdp-features", crate::program::name());
+    let look = format!(
+        "`{} doctor {decided}` shows its mtu, virtio and xdp-features",
+        crate::program::name()
+    );
     let fix = match *lacks {
         "native XDP" => {
             format!(
@@ -49,7 +67,8 @@ pub(crate) fn of_mode(interface: &str, asked: Mode, got: PortMode, fallback: Opt
 fn of_error(subject: &Subject, error: &StartError) -> Finding {
     let text = crate::error_text::in_full(error);
     let names = |interface: &str| {
-        let part_of_a_name = |byte: char| byte.is_ascii_alphanumeric() || matches!(byte, '_' | '-' | '.' | '@');
+        let part_of_a_name =
+            |byte: char| byte.is_ascii_alphanumeric() || matches!(byte, '_' | '-' | '.' | '@');
         text.split(|byte| !part_of_a_name(byte)).any(|word| word == interface)
     };
     let named = subject.plan.ports.iter().find(|port| names(&port.interface));
@@ -63,23 +82,40 @@ mod tests {
     use super::*;
 
     fn fallback(lacks: &'static str) -> Fallback {
-        Fallback { port: "lan".into(), interface: "eth1".into(), lacks, reason: "Operation not supported".into() }
+        Fallback {
+            port: "lan".into(),
+            interface: "eth1".into(),
+            lacks,
+            reason: "Operation not supported".into(),
+        }
     }
 
     #[test]
     fn what_is_meant_is_a_mode_that_all_ports_can_do() {
         // Of two ports one has native XDP: `copy` would keep the other from starting.
         let finding = of_mode("eth2", Mode::Auto, PortMode::Copy, Some(&fallback("native XDP")));
-        assert!(finding.fix.as_deref().unwrap().ends_with(r#"[engine] mode = "skb""#), "{finding:?}");
+        assert!(
+            finding.fix.as_deref().unwrap().ends_with(r#"[engine] mode = "skb""#),
+            "{finding:?}"
+        );
         let finding = of_mode("eth1", Mode::Auto, PortMode::Copy, Some(&fallback("zero-copy")));
-        assert!(finding.fix.as_deref().unwrap().ends_with(r#"[engine] mode = "copy""#), "{finding:?}");
-        assert!(finding.finding.starts_with("copy: it has no zero-copy (Operation not supported)"), "{finding:?}");
+        assert!(
+            finding.fix.as_deref().unwrap().ends_with(r#"[engine] mode = "copy""#),
+            "{finding:?}"
+        );
+        assert!(
+            finding.finding.starts_with("copy: it has no zero-copy (Operation not supported)"),
+            "{finding:?}"
+        );
     }
 
     #[test]
     fn packet_sockets_have_no_better_mode_nor_has_what_was_asked_for() {
         let fallback = fallback("zero-copy");
-        assert_eq!(of_mode("eth3", Mode::Auto, PortMode::PacketMmsg, Some(&fallback)).level, Level::Ok);
+        assert_eq!(
+            of_mode("eth3", Mode::Auto, PortMode::PacketMmsg, Some(&fallback)).level,
+            Level::Ok
+        );
         assert_eq!(of_mode("eth1", Mode::Copy, PortMode::Copy, Some(&fallback)).level, Level::Ok);
     }
 }

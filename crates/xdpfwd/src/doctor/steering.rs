@@ -14,7 +14,9 @@ pub(crate) fn examine(subject: &Subject, id: PortId, port: &PortPlan) -> Option<
     let stages = path.stages.iter().filter_map(|stage| stage.plan.as_queue_bound());
     let rules: Vec<String> = stages
         .flat_map(|stage| stage.queue_bindings())
-        .map(|QueueBinding { queue, flow, .. }| format!("ethtool -N {} {flow} action {queue}", port.interface))
+        .map(|QueueBinding { queue, flow, .. }| {
+            format!("ethtool -N {} {flow} action {queue}", port.interface)
+        })
         .collect();
     if workers < 2 || rules.is_empty() {
         return None;
@@ -71,14 +73,18 @@ mod tests {
             flow: flow.to_owned(),
         });
         let plan = Arc::new(Bound(bindings.collect()));
-        subject.plan.paths[0].stages = vec![StageOnPath { name: "in".into(), plan, in_kernel: false }];
+        subject.plan.paths[0].stages =
+            vec![StageOnPath { name: "in".into(), plan, in_kernel: false }];
         let port = subject.plan.ports[0].clone();
         examine(&subject, PortId(0), &port)
     }
 
     #[test]
     fn doctor_prints_a_steering_rule_for_each_queue_binding() {
-        let bindings = [(1, "flow-type esp4 dst-ip 192.0.2.1 spi 0x2001"), (3, "flow-type udp4 dst-port 4500")];
+        let bindings = [
+            (1, "flow-type esp4 dst-ip 192.0.2.1 spi 0x2001"),
+            (3, "flow-type udp4 dst-port 4500"),
+        ];
         let finding = found(2, &bindings).unwrap();
         assert_eq!(finding.level, Level::Unknown);
         let rules: Vec<&str> = finding.finding.lines().skip(1).collect();

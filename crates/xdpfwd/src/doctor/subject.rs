@@ -28,8 +28,11 @@ impl Subject {
             keep: Keep::new(),
             promiscuous: true,
         });
-        let paths =
-            (0..=u8::MAX).map(PortId).zip(names).map(|(port, _)| PathPlan { from: port, to: port, stages: Vec::new() });
+        let paths = (0..=u8::MAX).map(PortId).zip(names).map(|(port, _)| PathPlan {
+            from: port,
+            to: port,
+            stages: Vec::new(),
+        });
         let plan = Plan {
             mode: Mode::Auto,
             workers: vec![None],

@@ -18,7 +18,9 @@ impl Machine {
     fn server() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let machine = Self(std::env::temp_dir().join(format!("xdpfwd-doctor-{}-{number}", std::process::id())));
+        let machine = Self(
+            std::env::temp_dir().join(format!("xdpfwd-doctor-{}-{number}", std::process::id())),
+        );
         let status = "Name:\txdpfwd\nCapEff:\t000001ffffffffff\n";
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
                       Max locked memory         8388608              8388608              bytes     \n";
@@ -53,9 +55,15 @@ impl Machine {
             machine.set(path, text);
         }
         for core in 0..16 {
-            machine.set(&format!("sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor"), "performance");
+            machine.set(
+                &format!("sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor"),
+                "performance",
+            );
             let siblings = format!("{},{}", core % 8, core % 8 + 8);
-            machine.set(&format!("sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"), &siblings);
+            machine.set(
+                &format!("sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"),
+                &siblings,
+            );
         }
         let link = |target: &str, path: &str| symlink(target, machine.0.join(path)).unwrap();
         link("../../../devices/pci0000:00/0000:00:01.0", "sys/class/net/eth1/device");
@@ -89,7 +97,13 @@ fn subject(cores: &[usize]) -> Subject {
 
 fn files(machine: &Machine, subject: &Subject) -> Vec<Finding> {
     let mut findings = host::examine(subject, &machine.tree());
-    findings.extend(subject.plan.ports.iter().flat_map(|port| nic::examine(subject, port, &machine.tree(), None)));
+    findings.extend(
+        subject
+            .plan
+            .ports
+            .iter()
+            .flat_map(|port| nic::examine(subject, port, &machine.tree(), None)),
+    );
     findings
 }
 
@@ -113,7 +127,12 @@ fn seen_and_cleared(
     fix: impl FnOnce(&Machine, &mut Subject),
 ) {
     let (machine, mut subject) = (Machine::server(), subject(cores));
-    assert_eq!(finding(&machine, &subject, check).level, Level::Ok, "before: {:?}", finding(&machine, &subject, check));
+    assert_eq!(
+        finding(&machine, &subject, check).level,
+        Level::Ok,
+        "before: {:?}",
+        finding(&machine, &subject, check)
+    );
     spoil(&machine, &mut subject);
     let seen = finding(&machine, &subject, check);
     assert_eq!(seen.level, level, "{seen:?}");
@@ -149,7 +168,10 @@ fn the_frequency_changes() {
     seen_and_cleared(
         "governor",
         Level::Warning,
-        ["core 3 changes its frequency as \"powersave\"", "cpupower -c 3 frequency-set -g performance"],
+        [
+            "core 3 changes its frequency as \"powersave\"",
+            "cpupower -c 3 frequency-set -g performance",
+        ],
         &[2, 3],
         |machine, _| machine.set(file, "powersave"),
         |machine, _| machine.set(file, "performance"),
@@ -248,12 +270,24 @@ fn the_kernel_is_old_or_built_without() {
     let machine = Machine::server();
     machine.set(release, "6.1.0-9-amd64");
     let said = finding(&machine, &subject(&[2]), "kernel").finding;
-    assert!(said.contains("naming a driver's XDP features (from 6.3)") && !said.contains("busy polling"), "{said}");
+    assert!(
+        said.contains("naming a driver's XDP features (from 6.3)")
+            && !said.contains("busy polling"),
+        "{said}"
+    );
     let config = "boot/config-7.2.12+deb13-amd64";
     let whole = "CONFIG_BPF_SYSCALL=y\nCONFIG_XDP_SOCKETS=y\nCONFIG_BPF_JIT=y";
     for (text, level, found) in [
-        ("CONFIG_BPF_SYSCALL=y\n# CONFIG_XDP_SOCKETS is not set\nCONFIG_BPF_JIT=y", Level::Error, "CONFIG_XDP_SOCKETS"),
-        ("CONFIG_BPF_SYSCALL=y\nCONFIG_XDP_SOCKETS=y\nCONFIG_XDP_SOCKETS_DIAG=m", Level::Warning, "CONFIG_BPF_JIT"),
+        (
+            "CONFIG_BPF_SYSCALL=y\n# CONFIG_XDP_SOCKETS is not set\nCONFIG_BPF_JIT=y",
+            Level::Error,
+            "CONFIG_XDP_SOCKETS",
+        ),
+        (
+            "CONFIG_BPF_SYSCALL=y\nCONFIG_XDP_SOCKETS=y\nCONFIG_XDP_SOCKETS_DIAG=m",
+            Level::Warning,
+            "CONFIG_BPF_JIT",
+        ),
     ] {
         seen_and_cleared(
             "kernel-options",
@@ -302,7 +336,9 @@ fn privileges_are_missing() {
             "setcap cap_net_admin,cap_net_raw,cap_ipc_lock,cap_perfmon,cap_bpf+ep",
         ],
         &[2],
-        |machine, _| machine.set(file, &format!("CapEff:\t{:016x}", !(1u64 << 13 | 1 << 21 | 1 << 39))),
+        |machine, _| {
+            machine.set(file, &format!("CapEff:\t{:016x}", !(1u64 << 13 | 1 << 21 | 1 << 39)))
+        },
         |machine, _| machine.set(file, "CapEff:\t000001ffffffffff"),
     );
     // 8 MiB may be locked, and 32 are wanted.
@@ -313,7 +349,10 @@ fn privileges_are_missing() {
         &[2],
         |machine, _| machine.set(file, &format!("CapEff:\t{:016x}", !(1u64 << 14))),
         |machine, _| {
-            machine.set("proc/self/limits", "Max locked memory         unlimited            unlimited            bytes")
+            machine.set(
+                "proc/self/limits",
+                "Max locked memory         unlimited            unlimited            bytes",
+            )
         },
     );
 }
@@ -394,8 +433,9 @@ fn a_virtio_device_does_no_dma() {
     let device = machine.0.join("sys/devices/pci0000:00/0000:00:01.0");
     fs::remove_file(device.join("driver")).unwrap();
     symlink("../../../bus/virtio/drivers/virtio_net", device.join("driver")).unwrap();
-    let features =
-        |bits: &[usize]| -> String { (0..64).map(|bit| if bits.contains(&bit) { '1' } else { '0' }).collect() };
+    let features = |bits: &[usize]| -> String {
+        (0..64).map(|bit| if bits.contains(&bit) { '1' } else { '0' }).collect()
+    };
     for (bits, level, found) in [
         (&[0, 5][..], Level::Warning, "a legacy device"),
         (&[0, 5, 32], Level::Warning, "no VIRTIO_F_ACCESS_PLATFORM"),
@@ -405,7 +445,10 @@ fn a_virtio_device_does_no_dma() {
         let finding = finding(&machine, &subject(&[2]), "virtio");
         assert_eq!(finding.level, level, "{finding:?}");
         assert!(finding.finding.contains(found), "{finding:?}");
-        assert_eq!(finding.fix.is_some_and(|fix| fix.contains("iommu_platform=on")), level == Level::Warning);
+        assert_eq!(
+            finding.fix.is_some_and(|fix| fix.contains("iommu_platform=on")),
+            level == Level::Warning
+        );
     }
 }
 

@@ -30,7 +30,9 @@ pub(super) fn read(path: &Path, mut packet: impl FnMut(Captured) -> Result<()>) 
     let name = path.display();
     let mut reader = match create_reader(BUFFER, file) {
         Ok(reader) => reader,
-        Err(PcapError::Eof) => bail!("{name} is empty: expected a capture in pcap or pcapng format"),
+        Err(PcapError::Eof) => {
+            bail!("{name} is empty: expected a capture in pcap or pcapng format")
+        }
         Err(_) => bail!("{name} is no capture: expected pcap or pcapng format"),
     };
     let mut link = Links::default();
@@ -45,13 +47,17 @@ pub(super) fn read(path: &Path, mut packet: impl FnMut(Captured) -> Result<()>) 
             }
             Err(PcapError::Eof) => return Ok(()),
             Err(PcapError::UnexpectedEof) => bail!("{name} ends in the middle of a packet"),
-            Err(PcapError::Incomplete(_)) if exhausted => bail!("{name} ends in the middle of a packet"),
+            Err(PcapError::Incomplete(_)) if exhausted => {
+                bail!("{name} ends in the middle of a packet")
+            }
             Err(PcapError::Incomplete(_)) => {
                 if let Err(error) = reader.refill() {
                     bail!("{name} cannot be read on: {error}");
                 }
             }
-            Err(PcapError::BufferTooSmall) => bail!("{name} has a record of more than {BUFFER} bytes"),
+            Err(PcapError::BufferTooSmall) => {
+                bail!("{name} has a record of more than {BUFFER} bytes")
+            }
             Err(error) => bail!("{name} is damaged after {} bytes: {error}", consumed),
         }
     }
@@ -90,7 +96,9 @@ impl Links {
                 Ok(None)
             }
             PcapBlockOwned::NG(Block::EnhancedPacket(record)) => {
-                let Some((resolution, offset)) = self.interfaces.get(record.if_id as usize).copied() else {
+                let Some((resolution, offset)) =
+                    self.interfaces.get(record.if_id as usize).copied()
+                else {
                     bail!("a packet of interface {}, of which nothing was said", record.if_id);
                 };
                 let seconds = record.decode_ts_f64(offset, resolution.max(1));

@@ -30,7 +30,8 @@ pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
         }
     };
     warnings.say(LogFormat::Text);
-    let judged = filters(&plan, arguments.stage.as_deref()).map_err(|error| (crate::cli::USAGE, error));
+    let judged =
+        filters(&plan, arguments.stage.as_deref()).map_err(|error| (crate::cli::USAGE, error));
     match judged.and_then(|filter| judge(arguments, filter).map_err(|error| (1, error))) {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, error)) => {
@@ -48,9 +49,10 @@ fn filters<'p>(plan: &'p Plan, named: Option<&str>) -> Result<&'p FilterPlan> {
     let names = || filters.keys().copied().collect::<Vec<_>>().join(", ");
     match (named, filters.len()) {
         (_, 0) => bail!("no path of the configuration has a stage of kind = \"filter\""),
-        (Some(name), _) => {
-            filters.get(name).copied().with_context(|| format!("no filter {name:?} on a path: there are {}", names()))
-        }
+        (Some(name), _) => filters
+            .get(name)
+            .copied()
+            .with_context(|| format!("no filter {name:?} on a path: there are {}", names())),
         (None, 1) => filters.values().next().copied().context("a filter"),
         (None, _) => bail!("which filter? --stage with one of: {}", names()),
     }
@@ -89,7 +91,8 @@ fn judge(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
             first.get_or_insert(seconds);
         }
         let since = (last - first.unwrap_or(last)).max(0.0);
-        let Outcome { drop, rule } = filter.judge(program.look(&bytes, &headers), bytes.len(), (since * cycles) as u64);
+        let Outcome { drop, rule } =
+            filter.judge(program.look(&bytes, &headers), bytes.len(), (since * cycles) as u64);
         let judged = Judged {
             index,
             verdict: if drop.is_none() { "accept" } else { "drop" },
@@ -118,7 +121,10 @@ fn judge(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
             let verdict = if reason.is_some() { "drop" } else { "accept" };
             let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
             let by = match rule {
-                Some(rule) => format!("rule {rule}: {}", program.rule(rule).map_or(String::new(), ToString::to_string)),
+                Some(rule) => format!(
+                    "rule {rule}: {}",
+                    program.rule(rule).map_or(String::new(), ToString::to_string)
+                ),
                 None => "no rule".to_owned(),
             };
             writeln!(stdout, "{count:>8}  {verdict:<6}  {by}{reason}")?;

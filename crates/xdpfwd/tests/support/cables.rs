@@ -31,7 +31,9 @@ pub fn kernel_has_zero_copy() -> bool {
     match std::env::var("XDPFWD_VM_ZERO_COPY").as_deref() {
         Ok("1") => true,
         Ok("0") => false,
-        other => panic!("XDPFWD_VM_ZERO_COPY is {other:?}: run this by `make vmtest`, in the test machine"),
+        other => panic!(
+            "XDPFWD_VM_ZERO_COPY is {other:?}: run this by `make vmtest`, in the test machine"
+        ),
     }
 }
 
@@ -65,7 +67,8 @@ impl Cables {
             // Only what a test sends is to be on the wire.
             let quiet = || {
                 for of in ["all", "default"] {
-                    std::fs::write(format!("/proc/sys/net/ipv6/conf/{of}/disable_ipv6"), "1").unwrap();
+                    std::fs::write(format!("/proc/sys/net/ipv6/conf/{of}/disable_ipv6"), "1")
+                        .unwrap();
                 }
             };
             namespace.run(quiet).unwrap();
@@ -73,9 +76,13 @@ impl Cables {
         // Starting a program takes 0.1 s here, so few are started.
         let (ours, theirs) = (near.map(ToOwned::to_owned), near.map(far_end));
         let mut moves = String::new();
-        for (name, namespace) in ours.iter().map(|name| (name, &forwarder)).chain(theirs.iter().zip(&far)) {
+        for (name, namespace) in
+            ours.iter().map(|name| (name, &forwarder)).chain(theirs.iter().zip(&far))
+        {
             // The ends of an earlier test come back some time after its namespaces went.
-            until(&format!("{name} is back"), || std::path::Path::new("/sys/class/net").join(name).exists());
+            until(&format!("{name} is back"), || {
+                std::path::Path::new("/sys/class/net").join(name).exists()
+            });
             moves += &format!("link set {name} netns {}\n", namespace.name());
         }
         ip_batch(None, &moves);
@@ -84,7 +91,9 @@ impl Cables {
             // The frames are for another MAC address than its own.
             ip_batch(Some(namespace), &format!("link set {name} up promisc on\n"));
         }
-        let cables = [0, 1].map(|side| Sink::builder().check(true).attach(&far[side], &far_end(near[side])).unwrap());
+        let cables = [0, 1].map(|side| {
+            Sink::builder().check(true).attach(&far[side], &far_end(near[side])).unwrap()
+        });
         let cables = Self { near, forwarder, sinks: cables, far };
         // igb takes seconds to find that a cable is there.
         cables.wait_for_carriers();
@@ -121,7 +130,8 @@ impl Cables {
             // ethtool reports an error if the number is already set: only the number that is set in the end counts.
             let _ = self.ethtool(&["-L", near, "combined", &queues.to_string()]);
             let shown = self.ethtool(&["-l", near]);
-            let current = shown.rsplit("Combined:").next().and_then(|rest| rest.split_whitespace().next());
+            let current =
+                shown.rsplit("Combined:").next().and_then(|rest| rest.split_whitespace().next());
             assert_eq!(current, Some(&*queues.to_string()), "{near}: {shown}");
         }
         reset_table();
@@ -142,7 +152,8 @@ impl Cables {
 
     pub fn start(&self, queues: u16, engine: &str) -> Running {
         self.set_queues(queues);
-        let running = Running::try_start_in(&[XDPFWD], &self.forwarder, &self.config(queues, engine));
+        let running =
+            Running::try_start_in(&[XDPFWD], &self.forwarder, &self.config(queues, engine));
         let running = running.unwrap_or_else(|error| panic!("{error}"));
         // Attaching a program, and binding, has igb set itself up anew.
         self.wait_for_carriers();
@@ -216,7 +227,8 @@ impl Cables {
 
     /// What the kernel itself says of each socket of the forwarder: whether it is in zero-copy, by interface and queue.
     pub fn by_ss(&self) -> BTreeMap<(String, u16), bool> {
-        let output = self.forwarder.command("ss").args(["--xdp", "-e", "-H", "-n"]).output().unwrap();
+        let output =
+            self.forwarder.command("ss").args(["--xdp", "-e", "-H", "-n"]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let sockets = text.split_whitespace().collect::<Vec<_>>().join(" ");
         parse_ss(&sockets)
@@ -245,7 +257,13 @@ impl Frames {
         static SENDERS: AtomicU64 = AtomicU64::new(1);
         let (socket, address) = packet_socket(namespace, interface, None);
         let first = SENDERS.fetch_add(1, Ordering::Relaxed) << 40;
-        Self { socket, address, traffic: Traffic::new().size(size).flows(Self::FLOWS), first, sent: 0 }
+        Self {
+            socket,
+            address,
+            traffic: Traffic::new().size(size).flows(Self::FLOWS),
+            first,
+            sent: 0,
+        }
     }
 
     fn send_one(&mut self) {
@@ -254,7 +272,9 @@ impl Frames {
         match sendto(self.socket.as_raw_fd(), &bytes, &self.address, MsgFlags::empty()) {
             Ok(_) => self.sent += 1,
             // No room for the moment, or the link is down.
-            Err(Errno::ENOBUFS | Errno::ENETDOWN | Errno::EAGAIN) => thread::sleep(Duration::from_millis(1)),
+            Err(Errno::ENOBUFS | Errno::ENETDOWN | Errno::EAGAIN) => {
+                thread::sleep(Duration::from_millis(1))
+            }
             Err(error) => panic!("sendto: {error}"),
         }
     }
@@ -289,7 +309,8 @@ impl Sender {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let send = move || {
-            while count.is_none_or(|count| frames.sent < count) && !stopped.load(Ordering::Relaxed) {
+            while count.is_none_or(|count| frames.sent < count) && !stopped.load(Ordering::Relaxed)
+            {
                 frames.send_one();
                 if frames.sent.is_multiple_of(8) {
                     thread::sleep(Duration::from_millis(8000 / RATE));
@@ -316,7 +337,8 @@ impl Sender {
 fn indirection_table(shown: &str) -> Vec<u16> {
     let rows = shown.lines().filter_map(|line| line.split_once(':'));
     let rows = rows.filter(|(first, _)| first.trim().parse::<u16>().is_ok());
-    rows.flat_map(|(_, row)| row.split_whitespace().filter_map(|queue| queue.parse().ok())).collect()
+    rows.flat_map(|(_, row)| row.split_whitespace().filter_map(|queue| queue.parse().ok()))
+        .collect()
 }
 
 /// `ss --xdp -e` shows `… IFACE:qN … zc:0|1 …` for each socket that is bound.

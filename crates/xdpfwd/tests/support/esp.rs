@@ -19,7 +19,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{LinkAddr, MsgFlags, SockProtocol, bind, recvfrom, sendto, setsockopt, sockopt};
+use nix::sys::socket::{
+    LinkAddr, MsgFlags, SockProtocol, bind, recvfrom, sendto, setsockopt, sockopt,
+};
 use nix::sys::time::TimeVal;
 use serde_json::Value;
 use xdpfwd_lab::{Chain, Namespace, Traffic};
@@ -70,9 +72,15 @@ impl Lab {
         let wire = Namespace::create("wire").unwrap();
         for namespace in [chain.fwd(), &wire] {
             // Only what the hosts send is to be on the wire.
-            sh(namespace, "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+            sh(
+                namespace,
+                "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1",
+            );
         }
-        sh(&wire, "ip link add bridge type bridge stp_state 0 mcast_snooping 0 && ip link set bridge up");
+        sh(
+            &wire,
+            "ip link add bridge type bridge stp_state 0 mcast_snooping 0 && ip link set bridge up",
+        );
         xdpfwd_lab::connect((chain.fwd(), "wan0", 5), (&wire, "tap0", 6), queues, 1500).unwrap();
         xdpfwd_lab::connect((chain.fwd(), "wan1", 7), (&wire, "tap1", 8), 1, 1500).unwrap();
         let lab = Self { chain, wire, folder: Folder::new() };
@@ -99,7 +107,8 @@ impl Lab {
     pub fn key_file(&self, spi: u32, transform: &str) -> PathBuf {
         let path = self.folder.join(format!("{spi:x}-{transform}.key"));
         if !path.exists() {
-            self.folder.secret(path.file_name().unwrap().to_str().unwrap(), &(key(spi, transform) + "\n"));
+            self.folder
+                .secret(path.file_name().unwrap().to_str().unwrap(), &(key(spi, transform) + "\n"));
         }
         path
     }
@@ -209,15 +218,26 @@ impl Setup {
         };
         let out = self.sealing.iter().map(|&generation| {
             let (own, peer) = (self.outer[side], self.outer[1 - side]);
-            let outer =
-                if self.transport { String::new() } else { format!("source = {own:?}\ndestination = {peer:?}\n") };
+            let outer = if self.transport {
+                String::new()
+            } else {
+                format!("source = {own:?}\ndestination = {peer:?}\n")
+            };
             let udp = if self.udp { "udp_ports = [4500, 4500]\n" } else { "" };
             self.sa(lab, "out", spi(side, generation)) + &outer + udp + &self.seal_sa[side] + "\n"
         });
         let back = self.opening.iter().map(|&generation| {
-            let outer = if self.transport { String::new() } else { format!("destination = {:?}\n", self.outer[side]) };
+            let outer = if self.transport {
+                String::new()
+            } else {
+                format!("destination = {:?}\n", self.outer[side])
+            };
             let udp = if self.udp { "udp_port = 4500\n" } else { "" };
-            self.sa(lab, "in", spi(1 - side, generation)) + &outer + udp + &self.open_sa[side] + "\n"
+            self.sa(lab, "in", spi(1 - side, generation))
+                + &outer
+                + udp
+                + &self.open_sa[side]
+                + "\n"
         });
         let [lan, wan] = [["fwd0", "wan0"], ["fwd1", "wan1"]][side];
         let queues = if side == 0 { self.queues } else { 1 };
@@ -255,14 +275,22 @@ pub fn latest(running: &Running) -> Value {
 /// How many packets one that runs has received on an interface.
 pub fn received(running: &Running, interface: &str) -> u64 {
     let report = latest(running);
-    let port = report["ports"].as_array().unwrap().iter().find(|port| port["interface"] == interface).unwrap();
+    let port = report["ports"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|port| port["interface"] == interface)
+        .unwrap();
     port["rx_packets"].as_u64().unwrap()
 }
 
 /// The reasons for which packets were dropped.
 pub fn drops(report: &Value) -> BTreeMap<String, u64> {
-    let all =
-        report["drops"].as_object().unwrap().iter().map(|(reason, count)| (reason.clone(), count.as_u64().unwrap()));
+    let all = report["drops"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(reason, count)| (reason.clone(), count.as_u64().unwrap()));
     all.filter(|(_, count)| *count > 0).collect()
 }
 
@@ -279,11 +307,17 @@ impl Tap {
     pub fn on(namespace: &Namespace, interface: &str) -> Self {
         let frames: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let all = Arc::clone(&frames);
-        Self::start(namespace, interface, frames, move |frame, _| all.lock().unwrap().push(frame.to_vec()))
+        Self::start(namespace, interface, frames, move |frame, _| {
+            all.lock().unwrap().push(frame.to_vec())
+        })
     }
 
     /// Shows every frame to somebody, and whether it goes out.
-    pub fn with(namespace: &Namespace, interface: &str, show: impl FnMut(&[u8], bool) + Send + 'static) -> Self {
+    pub fn with(
+        namespace: &Namespace,
+        interface: &str,
+        show: impl FnMut(&[u8], bool) + Send + 'static,
+    ) -> Self {
         Self::start(namespace, interface, Arc::default(), show)
     }
 
@@ -342,7 +376,11 @@ impl Tap {
 }
 
 /// Puts frames on the wire at an interface, a few at a time: no queue on the way is asked to hold many.
-pub fn inject<'a>(namespace: &Namespace, interface: &str, frames: impl IntoIterator<Item = &'a Vec<u8>>) {
+pub fn inject<'a>(
+    namespace: &Namespace,
+    interface: &str,
+    frames: impl IntoIterator<Item = &'a Vec<u8>>,
+) {
     let (socket, address) = packet_socket(namespace, interface, None);
     for (number, frame) in frames.into_iter().enumerate() {
         send(&socket, &address, frame);
@@ -355,7 +393,9 @@ pub fn inject<'a>(namespace: &Namespace, interface: &str, frames: impl IntoItera
 fn send(socket: &OwnedFd, address: &LinkAddr, frame: &[u8]) {
     while let Err(error) = sendto(socket.as_raw_fd(), frame, address, MsgFlags::empty()) {
         match error {
-            Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR => thread::sleep(Duration::from_millis(1)),
+            Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR => {
+                thread::sleep(Duration::from_millis(1))
+            }
             error => panic!("sendto: {error}"),
         }
     }
@@ -370,7 +410,13 @@ pub struct Sender {
 impl Sender {
     /// `rate` packets a second of some flows, until it is stopped or `count` are sent. `first` is the number that the first one has:
     /// the sink wants them to grow.
-    pub fn start(namespace: &Namespace, interface: &str, rate: u64, first: u64, count: Option<u64>) -> Self {
+    pub fn start(
+        namespace: &Namespace,
+        interface: &str,
+        rate: u64,
+        first: u64,
+        count: Option<u64>,
+    ) -> Self {
         Self::of(&Traffic::new().size(100), namespace, interface, rate, first, count)
     }
 
@@ -384,7 +430,8 @@ impl Sender {
     ) -> Self {
         const FLOWS: u64 = 16;
         let (socket, address) = packet_socket(namespace, interface, None);
-        let (stop, traffic) = (Arc::new(AtomicBool::new(false)), traffic.clone().flows(FLOWS as u32));
+        let (stop, traffic) =
+            (Arc::new(AtomicBool::new(false)), traffic.clone().flows(FLOWS as u32));
         let stopped = Arc::clone(&stop);
         let work = move || {
             let start = Instant::now();
@@ -394,9 +441,14 @@ impl Sender {
             while count.is_none_or(|count| sent < count) && !stopped.load(Ordering::Relaxed) {
                 let now = (start.elapsed().as_micros() as u64).saturating_mul(rate) / 1_000_000;
                 due = now.min(due + 64).max(due);
-                let behind = due.saturating_sub(sent).min(count.map_or(u64::MAX, |count| count - sent));
+                let behind =
+                    due.saturating_sub(sent).min(count.map_or(u64::MAX, |count| count - sent));
                 for _ in 0..behind {
-                    send(&socket, &address, &traffic.frame((sent % FLOWS) as u32, first + sent).bytes());
+                    send(
+                        &socket,
+                        &address,
+                        &traffic.frame((sent % FLOWS) as u32, first + sent).bytes(),
+                    );
                     sent += 1;
                 }
                 thread::sleep(Duration::from_millis(3));
@@ -472,7 +524,12 @@ impl Kind {
         let udp = protocol == 17 && word(at) == 4500 && word(at + 2) == 4500;
         if udp {
             let checksum = word(at + 6);
-            assert_eq!(checksum == 0, version == 4, "RFC 3948, 2.1, and RFC 8200, 8.1: {}", hex(frame));
+            assert_eq!(
+                checksum == 0,
+                version == 4,
+                "RFC 3948, 2.1, and RFC 8200, 8.1: {}",
+                hex(frame)
+            );
             assert_eq!(usize::from(word(at + 4)), end - at, "the length of UDP: {}", hex(frame));
             at += 8;
         } else if version == 6 && protocol == 58 && [133, 134, 135, 136, 137].contains(&frame[at]) {
@@ -534,7 +591,11 @@ impl Server {
     pub fn start(lab: &Lab) -> Self {
         let mut server = lab.chain.sink().command("iperf3");
         server.args(["--server", "--port", "5301"]).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Self(server.spawn().unwrap_or_else(|error| panic!("iperf3: {error} (`make test` installs it)")));
+        let server = Self(
+            server
+                .spawn()
+                .unwrap_or_else(|error| panic!("iperf3: {error} (`make test` installs it)")),
+        );
         until("iperf3 --server listens", || sh(lab.chain.sink(), "ss -Htln").contains(":5301"));
         server
     }

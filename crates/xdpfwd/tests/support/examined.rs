@@ -21,7 +21,8 @@ impl Examined {
     pub fn by(mut command: Command) -> Self {
         let output = command.output().unwrap();
         assert!(output.stderr.is_empty(), "{}", stderr(&output));
-        let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        let json = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {output:?}"));
         let examined = Self { json, code: output.status.code().unwrap() };
         examined.assert_promises();
         examined
@@ -44,8 +45,10 @@ impl Examined {
         assert_eq!((&json["schema"], &json["type"]), (&1.into(), &"doctor".into()));
         let mut worst = 0;
         for finding in json["findings"].as_array().unwrap() {
-            let level =
-                ["ok", "unknown", "warning", "error"].iter().position(|level| finding["level"] == *level).unwrap();
+            let level = ["ok", "unknown", "warning", "error"]
+                .iter()
+                .position(|level| finding["level"] == *level)
+                .unwrap();
             assert_eq!(finding["fix"].is_null(), level < 2, "{finding}");
             assert!(!finding["finding"].as_str().unwrap().is_empty(), "{finding}");
             worst = worst.max(level);
@@ -56,8 +59,10 @@ impl Examined {
 
     pub fn finding(&self, subject: &str, check: &str) -> &Value {
         let all = self.json["findings"].as_array().unwrap();
-        let mut found = all.iter().filter(|finding| finding["subject"] == subject && finding["check"] == check);
-        let finding = found.next().unwrap_or_else(|| panic!("no {check} of {subject}: {}", self.json));
+        let mut found =
+            all.iter().filter(|finding| finding["subject"] == subject && finding["check"] == check);
+        let finding =
+            found.next().unwrap_or_else(|| panic!("no {check} of {subject}: {}", self.json));
         assert!(found.next().is_none(), "{check} of {subject} twice: {}", self.json);
         finding
     }

@@ -87,7 +87,8 @@ pub fn ip_batch(namespace: Option<&Namespace>, commands: &str) {
     if let Some(namespace) = namespace {
         ip.args(["-n", namespace.name()]);
     }
-    let mut ip = ip.args(["-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut ip =
+        ip.args(["-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     ip.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
     let output = ip.wait_with_output().unwrap();
     assert!(output.status.success(), "{}\n{commands}", stderr(&output));
@@ -100,7 +101,8 @@ impl Config {
     pub fn new(text: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}.toml", std::process::id()));
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("{}-{number}.toml", std::process::id()));
         fs::write(&path, text).unwrap();
         Self(path)
     }
@@ -140,14 +142,23 @@ impl Running {
     }
 
     /// The same with another program that takes xdpfwd's arguments.
-    pub fn try_start_as(program: &[&str], chain: &Chain, config: &str) -> Result<Self, xdpfwd_lab::Error> {
+    pub fn try_start_as(
+        program: &[&str],
+        chain: &Chain,
+        config: &str,
+    ) -> Result<Self, xdpfwd_lab::Error> {
         Self::try_start_in(program, chain.fwd(), config)
     }
 
     /// The same in any namespace.
-    pub fn try_start_in(program: &[&str], namespace: &Namespace, config: &str) -> Result<Self, xdpfwd_lab::Error> {
+    pub fn try_start_in(
+        program: &[&str],
+        namespace: &Namespace,
+        config: &str,
+    ) -> Result<Self, xdpfwd_lab::Error> {
         let config = Config::new(config);
-        let arguments = [program, &["--config", config.path(), "--json", "--interval", "0.05"]].concat();
+        let arguments =
+            [program, &["--config", config.path(), "--json", "--interval", "0.05"]].concat();
         let mut forwarder = Forwarder::spawn(namespace, &arguments)?;
         forwarder.wait_for_line(LONG, |line| line.contains(r#""type":"interval""#))?;
         Ok(Self { forwarder, config })
@@ -175,7 +186,11 @@ impl Running {
         self.signal(Signal::SIGHUP);
         let deadline = Instant::now() + LONG;
         while self.count_log(outcome) == before {
-            assert!(Instant::now() < deadline, "not in the log: {outcome:?}: {:#?}", self.forwarder.stderr());
+            assert!(
+                Instant::now() < deadline,
+                "not in the log: {outcome:?}: {:#?}",
+                self.forwarder.stderr()
+            );
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -184,7 +199,11 @@ impl Running {
     pub fn wait(&mut self) {
         let deadline = Instant::now() + LONG;
         while self.forwarder.check_running().is_ok() {
-            assert!(Instant::now() < deadline, "it does not end; stderr: {:#?}", self.forwarder.stderr());
+            assert!(
+                Instant::now() < deadline,
+                "it does not end; stderr: {:#?}",
+                self.forwarder.stderr()
+            );
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -193,8 +212,15 @@ impl Running {
     pub fn stop(mut self) -> (Ended, Final) {
         let ended = self.forwarder.stop(LONG).unwrap();
         let line = self.forwarder.last_line(|line| line.contains(r#""type":"final""#));
-        let line = line.unwrap_or_else(|| panic!("no final report; stderr: {:#?}", self.forwarder.stderr()));
-        (ended, Final { json: serde_json::from_str(&line).unwrap(), report: Report::parse(&line).unwrap() })
+        let line = line
+            .unwrap_or_else(|| panic!("no final report; stderr: {:#?}", self.forwarder.stderr()));
+        (
+            ended,
+            Final {
+                json: serde_json::from_str(&line).unwrap(),
+                report: Report::parse(&line).unwrap(),
+            },
+        )
     }
 }
 
@@ -209,11 +235,18 @@ impl Final {
     #[track_caller]
     pub fn assert_conserved(&self) {
         let frames = &self.json["frames"];
-        let get = |key: &str| frames[key].as_i64().unwrap_or_else(|| panic!("no frames.{key} in {frames}"));
-        let sum: i64 = ["pool", "fill", "rx", "in_flight", "tx", "completion"].into_iter().map(get).sum();
+        let get = |key: &str| {
+            frames[key].as_i64().unwrap_or_else(|| panic!("no frames.{key} in {frames}"))
+        };
+        let sum: i64 =
+            ["pool", "fill", "rx", "in_flight", "tx", "completion"].into_iter().map(get).sum();
         assert_eq!(sum, get("total"), "{frames}");
         assert_eq!(get("leaked"), 0, "{frames}");
-        assert_eq!((get("rx"), get("in_flight"), get("tx"), get("completion")), (0, 0, 0, 0), "drained: {frames}");
+        assert_eq!(
+            (get("rx"), get("in_flight"), get("tx"), get("completion")),
+            (0, 0, 0, 0),
+            "drained: {frames}"
+        );
         let dropped: u64 = self.report.drops.values().sum();
         assert_eq!(self.report.received(), self.report.transmitted() + dropped, "{}", self.json);
         assert_eq!(self.json["kernel"]["invalid_descriptors"], 0, "{}", self.json);

@@ -32,12 +32,20 @@ impl Socket {
     /// The same with the filter in user space or in the kernel.
     pub fn config_in(&self, place: &str, rules: &[&str]) -> String {
         let engine = format!("cores = [1]\ncontrol = {:?}", self.path());
-        let text = cross_connect(1, &engine).replace("to = \"wan\"", "to = \"wan\"\nstages = [\"edge\"]");
-        format!("{text}\n[stage.edge]\nkind = \"filter\"\ndefault = \"drop\"\nplace = \"{place}\"\nrules = {rules:?}\n")
+        let text =
+            cross_connect(1, &engine).replace("to = \"wan\"", "to = \"wan\"\nstages = [\"edge\"]");
+        format!(
+            "{text}\n[stage.edge]\nkind = \"filter\"\ndefault = \"drop\"\nplace = \"{place}\"\nrules = {rules:?}\n"
+        )
     }
 
     pub fn ctl(&self, arguments: &[&str]) -> Output {
-        Command::new(XDPFWD).arg("ctl").args(arguments).args(["--socket", self.path()]).output().unwrap()
+        Command::new(XDPFWD)
+            .arg("ctl")
+            .args(arguments)
+            .args(["--socket", self.path()])
+            .output()
+            .unwrap()
     }
 
     pub fn asked(&self, command: &str) -> Value {

@@ -42,7 +42,8 @@ pub fn pass(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
 pub fn wire(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
     let mut python = Command::new(PYTHON);
     python.args([WIRE, from.0.name(), from.1, to.0.name(), to.1]);
-    let mut python = python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut python =
+        python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let lines = frames.iter().map(|frame| hex(frame) + "\n").collect::<String>();
     // It reads all before it writes anything.
     python.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
@@ -50,7 +51,11 @@ pub fn wire(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Output {
 }
 
 /// Opens a packet socket in a namespace. Returns it with the address of an interface.
-pub fn packet_socket(namespace: &Namespace, interface: &str, protocol: Option<SockProtocol>) -> (OwnedFd, LinkAddr) {
+pub fn packet_socket(
+    namespace: &Namespace,
+    interface: &str,
+    protocol: Option<SockProtocol>,
+) -> (OwnedFd, LinkAddr) {
     let open = || {
         let address = getifaddrs().unwrap().find_map(|entry| {
             let address = entry.address.filter(|_| entry.interface_name == interface)?;
@@ -71,5 +76,8 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 pub fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
 }

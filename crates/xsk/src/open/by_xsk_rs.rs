@@ -10,10 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use xsk_rs::config::{
-    BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig as TheirConfig, UmemConfigBuilderError,
+    BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig as TheirConfig,
+    UmemConfigBuilderError,
 };
 use xsk_rs::umem::UmemCreateError;
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket as TheirSocket, TxQueue, Umem as TheirUmem};
+use xsk_rs::{
+    CompQueue, FillQueue, FrameDesc, RxQueue, Socket as TheirSocket, TxQueue, Umem as TheirUmem,
+};
 
 use super::{Builder, OpenError, Opened, Queue, raise_memlock};
 use crate::abi::XDP_PACKET_HEADROOM;
@@ -42,20 +45,24 @@ impl Builder {
         let mut zero_copy = true;
         for (index, queue) in (0..).zip(&self.queues) {
             let slot = Slot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
-            let (tx, rx, fill, completion) = queue
-                .bind_by_xsk_rs(&theirs, mode, sizes, deadline)
-                .map_err(|error| self.bind_error(queue, mode, error))?;
+            let (tx, rx, fill, completion) =
+                queue
+                    .bind_by_xsk_rs(&theirs, mode, sizes, deadline)
+                    .map_err(|error| self.bind_error(queue, mode, error))?;
             // SAFETY: the descriptor is open as long as the queues are. Unsafe because the number alone does not say so.
             let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
             let socket = Socket::of(fd).map_err(|error| queue.error("dup", error))?;
             // So that rings are compared with rings, and not a default with a setting.
             self.tune(&socket, queue, sizes);
-            let got = socket.is_zero_copy().map_err(|error| queue.error("reading the mode (XDP_OPTIONS)", error))?;
+            let got = socket
+                .is_zero_copy()
+                .map_err(|error| queue.error("reading the mode (XDP_OPTIONS)", error))?;
             zero_copy &= got;
             // The UMEM is new: no slot of it is taken.
             umem.region().claim(slot);
             let queues = Queues { tx, rx, fill, completion, umem: theirs.clone() };
-            let mut port = XskRsPort::new(&umem, slot, socket, queues, Rc::clone(&descriptors), sizes, got);
+            let mut port =
+                XskRsPort::new(&umem, slot, socket, queues, Rc::clone(&descriptors), sizes, got);
             port.refill(&mut pool);
             ports.push(port);
         }
@@ -65,8 +72,8 @@ impl Builder {
     fn map_by_xsk_rs(&self, sizes: RingSizes) -> Result<Memory, OpenError> {
         self.umem.check()?;
         let frames = NonZeroU32::new(self.umem.frames).ok_or(UmemError::Frames { frames: 0 })?;
-        let config =
-            their_config(self.umem.frame_size, sizes).map_err(|error| self.map_error(io::Error::other(error)))?;
+        let config = their_config(self.umem.frame_size, sizes)
+            .map_err(|error| self.map_error(io::Error::other(error)))?;
         let bytes = self.umem.bytes();
         let create = |huge| TheirUmem::new(config, frames, huge).map(|made| (made, huge));
         // Of a mapping that ends within a huge page, xsk-rs could not let go.
@@ -79,13 +86,16 @@ impl Builder {
             Err(_) if may_be_huge => create(false),
             result => result,
         };
-        let ((theirs, descriptors), huge) = made.map_err(|error: UmemCreateError| self.map_error(cause(&error)))?;
+        let ((theirs, descriptors), huge) =
+            made.map_err(|error: UmemCreateError| self.map_error(cause(&error)))?;
         // xsk-rs does not say where its memory begins, only where a frame's packet does.
         // SAFETY: the descriptor is of this UMEM, and no socket uses that yet. Unsafe: for others, it could be in use.
-        let first = unsafe { theirs.data(&descriptors[0]) }.contents().as_ptr().addr() - XDP_PACKET_HEADROOM as usize;
+        let first = unsafe { theirs.data(&descriptors[0]) }.contents().as_ptr().addr()
+            - XDP_PACKET_HEADROOM as usize;
         // The mapping is the kernel's doing, not an allocation of Rust's, and libxdp has its address already.
         let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(first));
-        let base = base.ok_or_else(|| self.map_error(io::Error::other("mmap returned address 0")))?;
+        let base =
+            base.ok_or_else(|| self.map_error(io::Error::other("mmap returned address 0")))?;
         // SAFETY: xsk-rs has mapped that many bytes there, a chunk for each frame, and keeps them mapped as long as one of its
         // handles lives. It gives access to them through descriptors only, which stay with the ports; those use them to
         // say how long a packet is. Unsafe: it makes frames of addresses.
@@ -146,7 +156,10 @@ impl Queue {
     }
 }
 
-fn their_config(frame_size: u32, sizes: RingSizes) -> Result<TheirConfig, Box<dyn Error + Send + Sync>> {
+fn their_config(
+    frame_size: u32,
+    sizes: RingSizes,
+) -> Result<TheirConfig, Box<dyn Error + Send + Sync>> {
     let mut config = TheirConfig::builder();
     config
         .frame_size(frame_size.try_into()?)

@@ -75,7 +75,11 @@ impl Shadow {
                 self.0.truncate(n);
             }
         }
-        assert_eq!(frame.headroom() + frame.len() + frame.tailroom(), size, "it stays in its chunk");
+        assert_eq!(
+            frame.headroom() + frame.len() + frame.tailroom(),
+            size,
+            "it stays in its chunk"
+        );
         self.check(frame);
     }
 

@@ -97,7 +97,11 @@ impl Step {
             46..50 => Self::Run(port),
             50..56 => Self::Reclaim(port),
             56..58 => Self::Behave(port, behaviour(which, a, b)),
-            58 => Self::LieOfReception { port, held: (a > 99).then_some(place), len: u32::from(b) * 300 },
+            58 => Self::LieOfReception {
+                port,
+                held: (a > 99).then_some(place),
+                len: u32::from(b) * 300,
+            },
             59 => Self::LieOfCompletion(port),
             60 => Self::Foreign { port, held: place },
             61 if a < 40 => Self::Vanish(port),
@@ -117,13 +121,19 @@ pub fn behaviour(ways: u8, a: u8, b: u8) -> Behaviour {
         _ => u32::from(byte % 40),
     };
     let errnos = [libc::EAGAIN, libc::EBUSY, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO];
-    let errors = (0..b % 4).map(|n| errnos[usize::from(a.wrapping_add(n.wrapping_mul(b))) % errnos.len()]);
+    let errors =
+        (0..b % 4).map(|n| errnos[usize::from(a.wrapping_add(n.wrapping_mul(b))) % errnos.len()]);
     Behaviour {
         budget: if ways & 2 != 0 { few(a) } else { u32::MAX },
-        completion_delay: if ways & 4 != 0 { (b % 5).checked_sub(1).map(u32::from) } else { Some(0) },
+        completion_delay: if ways & 4 != 0 {
+            (b % 5).checked_sub(1).map(u32::from)
+        } else {
+            Some(0)
+        },
         completions_per_wakeup: if ways & 8 != 0 { few(b) } else { u32::MAX },
         errors: if ways & 16 != 0 { errors.collect() } else { VecDeque::new() },
-        answer: (ways & 32 != 0).then_some([libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN][usize::from(a) % 3]),
+        answer: (ways & 32 != 0)
+            .then_some([libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN][usize::from(a) % 3]),
         ignored_wakeups: if ways & 64 != 0 { few(a) } else { 0 },
         wants_tx_wakeup: ways & 128 == 0,
         wants_rx_wakeup: b & 128 != 0,
@@ -273,7 +283,11 @@ impl World {
                 assert!(rounds < 200, "port {port} does not come to an end");
             }
             if let Some(line) = &self.ports[port] {
-                assert!(line.gone || line.to_send.is_empty(), "{} were never sent", line.to_send.len());
+                assert!(
+                    line.gone || line.to_send.is_empty(),
+                    "{} were never sent",
+                    line.to_send.len()
+                );
             }
             self.step(Step::Close(port));
         }
@@ -287,8 +301,13 @@ impl World {
         if self.ports[port].is_some() {
             return;
         }
-        let (opened, kernel) =
-            FakeKernel::port_with(&self.umem, &mut self.pool, port as u32, self.sizes, Behaviour::default());
+        let (opened, kernel) = FakeKernel::port_with(
+            &self.umem,
+            &mut self.pool,
+            port as u32,
+            self.sizes,
+            Behaviour::default(),
+        );
         self.ports[port] = Some(Line {
             port: opened,
             kernel,
@@ -310,8 +329,15 @@ impl World {
         let before = port.census();
         let free = self.pool.len();
         let out_of_use = Box::new(port).close(&mut self.pool);
-        assert_eq!(out_of_use + self.pool.len() - free, before.total() as usize, "each chunk is free or out of use");
-        assert!(out_of_use as u64 <= before.tx + before.completion, "what was posted for reception comes back");
+        assert_eq!(
+            out_of_use + self.pool.len() - free,
+            before.total() as usize,
+            "each chunk is free or out of use"
+        );
+        assert!(
+            out_of_use as u64 <= before.tx + before.completion,
+            "what was posted for reception comes back"
+        );
         self.closed += out_of_use as u32;
         assert_ne!(kernel.deliver(&[0; 60]), Ok(()), "it writes to nothing that was taken back");
         self.empty(queue);
@@ -420,7 +446,8 @@ impl World {
     fn lie_of_completion(&mut self, port: usize) {
         let Some(line) = &mut self.ports[port] else { return };
         let lost = self.umem.lost_chunks().last().copied();
-        let address = lost.map_or(u64::MAX, |chunk| u64::from(chunk) * u64::from(self.umem.frame_size()));
+        let address =
+            lost.map_or(u64::MAX, |chunk| u64::from(chunk) * u64::from(self.umem.frame_size()));
         line.completion_lies += u64::from(line.kernel.complete_address(address));
     }
 
@@ -457,7 +484,14 @@ impl World {
         }
         let queued: usize = self.ports.iter().flatten().map(|line| line.queue.len()).sum();
         let ports: Vec<&XskPort> = self.ports.iter().flatten().map(|line| &line.port).collect();
-        assert_conserved_but(&self.umem, &self.pool, &ports, self.held.len() + queued, self.lost, self.closed);
+        assert_conserved_but(
+            &self.umem,
+            &self.pool,
+            &ports,
+            self.held.len() + queued,
+            self.lost,
+            self.closed,
+        );
         assert_eq!((self.other.0.held(), self.other.0.lost()), (0, 0));
     }
 }
@@ -475,7 +509,10 @@ impl Line {
         while !sent.is_empty() || !thrown_away.is_empty() {
             let next = self.to_send.pop_front();
             let from = if sent.front() == next.as_ref() { &mut sent } else { &mut thrown_away };
-            assert!(next.is_some() && from.pop_front() == next, "what was sent was not queued, or not next");
+            assert!(
+                next.is_some() && from.pop_front() == next,
+                "what was sent was not queued, or not next"
+            );
         }
         let census = self.port.census();
         assert_eq!(census.rx, self.arrived.len().min((census.rx + census.fill) as usize) as u64);
@@ -484,9 +521,16 @@ impl Line {
         assert_eq!(counters.tx_dropped, self.thrown_away);
         assert!(counters.tx_retries <= counters.syscalls);
         let lies = counters.invalid_descriptors;
-        assert!((self.rx_lies..=self.rx_lies + self.completion_lies).contains(&lies), "{lies} refused");
+        assert!(
+            (self.rx_lies..=self.rx_lies + self.completion_lies).contains(&lies),
+            "{lies} refused"
+        );
         let kernel = self.port.kernel_counters();
-        assert_eq!((kernel.rx_invalid, kernel.tx_invalid), (0, 0), "the kernel refuses nothing of ours");
+        assert_eq!(
+            (kernel.rx_invalid, kernel.tx_invalid),
+            (0, 0),
+            "the kernel refuses nothing of ours"
+        );
     }
 }
 
@@ -505,7 +549,14 @@ pub fn assert_conserved(umem: &Umem, pool: &Pool, ports: &[&XskPort], held: usiz
 }
 
 #[track_caller]
-fn assert_conserved_but(umem: &Umem, pool: &Pool, ports: &[&XskPort], held: usize, lost: u32, closed: u32) {
+fn assert_conserved_but(
+    umem: &Umem,
+    pool: &Pool,
+    ports: &[&XskPort],
+    held: usize,
+    lost: u32,
+    closed: u32,
+) {
     let mut at_the_kernel = Census::default();
     for port in ports {
         at_the_kernel += port.census();

@@ -60,10 +60,14 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
                 let free = size - queue.len() as u32;
                 let mut reservation = producer.reserve(reserve);
                 assert_eq!(reservation.granted(), reserve.min(free), "{step:?}: granted");
-                let values: Vec<u64> = (next..).take(write.min(reserve).min(free) as usize).collect();
+                let values: Vec<u64> =
+                    (next..).take(write.min(reserve).min(free) as usize).collect();
                 if extend {
                     // The first by hand: what follows goes on from there.
-                    values.first().into_iter().for_each(|&value| assert!(reservation.push(value), "{step:?}"));
+                    values
+                        .first()
+                        .into_iter()
+                        .for_each(|&value| assert!(reservation.push(value), "{step:?}"));
                     // SAFETY: a slice's iterator knows how long it is. Unsafe: others may not.
                     unsafe { reservation.extend(values.iter().copied().skip(1)) };
                 } else {
@@ -79,7 +83,8 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
                 }
             }
             Step::Consume { peek, read, release } => {
-                let expected: Vec<u64> = queue.iter().copied().take(peek.min(read) as usize).collect();
+                let expected: Vec<u64> =
+                    queue.iter().copied().take(peek.min(read) as usize).collect();
                 let mut entries = consumer.peek(peek);
                 let got: Vec<u64> = entries.by_ref().take(read as usize).collect();
                 assert_eq!(got, expected, "{step:?}");

@@ -2,7 +2,8 @@ use super::*;
 use crate::aead::Aad;
 
 fn seal_one(key: &IpsecMb, number: u64, text_and_tag: &mut [u8]) -> bool {
-    let mut jobs = [Job { nonce: [3; 12], aad: Aad::new(1, number, true), text_and_tag, is_good: false }];
+    let mut jobs =
+        [Job { nonce: [3; 12], aad: Aad::new(1, number, true), text_and_tag, is_good: false }];
     key.seal_batch(&mut jobs);
     jobs[0].is_good
 }
@@ -11,9 +12,14 @@ fn seal_one(key: &IpsecMb, number: u64, text_and_tag: &mut [u8]) -> bool {
 #[test]
 fn keys_are_wiped() {
     let functions = functions().unwrap();
-    for (functions, key) in [(functions.aes_128, vec![0x5a; 16]), (functions.aes_256, vec![0x5a; 32])] {
+    for (functions, key) in
+        [(functions.aes_128, vec![0x5a; 16]), (functions.aes_256, vec![0x5a; 32])]
+    {
         let Key::AesGcm { key, .. } = Key::aes_gcm(&key, functions) else { panic!() };
-        assert!(key.0.iter().filter(|byte| **byte != 0).count() > 300, "round keys and powers of the hash key");
+        assert!(
+            key.0.iter().filter(|byte| **byte != 0).count() > 300,
+            "round keys and powers of the hash key"
+        );
         let mut slot = MaybeUninit::new(GcmKey(key.0));
         // SAFETY: it is initialised, and not used as a key again. Its bytes stay bytes.
         let left = unsafe {
@@ -41,7 +47,8 @@ fn threads_share_a_key() {
             for _ in 0..2 * thread::available_parallelism().map_or(1, usize::from) + 1 {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let mut all: Vec<Vec<u8>> = (0..64).map(|n| vec![n as u8; 40 + n * 5]).collect();
+                        let mut all: Vec<Vec<u8>> =
+                            (0..64).map(|n| vec![n as u8; 40 + n * 5]).collect();
                         let mut jobs: Vec<Job<'_>> = (0..)
                             .zip(&mut all)
                             .map(|(n, bytes)| Job {
@@ -83,7 +90,10 @@ fn a_key_has_its_transforms_length() {
                 assert_eq!(made, Ok(()));
             } else {
                 let wanted = transform.key_len();
-                assert_eq!(made, Err(IpsecMbError::KeyLength(KeyLength { transform, got, wanted })));
+                assert_eq!(
+                    made,
+                    Err(IpsecMbError::KeyLength(KeyLength { transform, got, wanted }))
+                );
             }
         }
     }

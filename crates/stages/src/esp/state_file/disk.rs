@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::Flock;
 
 use super::error::{StateFileProblem, WriteFailure};
-use crate::esp::private_file::{self, OpenFailure, create_new, effective_user, folder_of, sync_folder_of, try_lock};
+use crate::esp::private_file::{
+    self, OpenFailure, create_new, effective_user, folder_of, sync_folder_of, try_lock,
+};
 use crate::esp::state::State;
 
 /// The state file on disk.
@@ -52,7 +54,12 @@ impl Disk {
         Ok(sync_folder_of(&self.path)?)
     }
 
-    fn replace(&self, mut file: File, new: &Path, state: &State) -> Result<Flock<File>, WriteFailure> {
+    fn replace(
+        &self,
+        mut file: File,
+        new: &Path,
+        state: &State,
+    ) -> Result<Flock<File>, WriteFailure> {
         file.write_all(state.to_text().as_bytes())?;
         file.sync_all()?;
         // Lock it before it gets the name by which other processes open it.
@@ -105,7 +112,11 @@ fn open_and_lock(path: &Path, given: &Path) -> Result<Flock<File>, StateFileProb
 }
 
 /// Locks an open file. Returns `None` if the path names another file by now.
-pub(super) fn lock(file: File, path: &Path, given: &Path) -> Result<Option<Flock<File>>, StateFileProblem> {
+pub(super) fn lock(
+    file: File,
+    path: &Path,
+    given: &Path,
+) -> Result<Option<Flock<File>>, StateFileProblem> {
     let metadata = file.metadata().map_err(StateFileProblem::Read)?;
     if !metadata.is_file() {
         return Err(StateFileProblem::NotRegular);

@@ -79,7 +79,9 @@ pub enum StateFileProblem {
     #[error("it has {most} SAs, and takes no more: take new keys for all, and a new state by `xdpfwd esp new-state`", most = State::MOST_SAS)]
     Full,
     /// Another program replaced the file while it was open.
-    #[error("another file was put in its place: nothing is written any more, stop xdpfwd and find out who did it")]
+    #[error(
+        "another file was put in its place: nothing is written any more, stop xdpfwd and find out who did it"
+    )]
     Replaced,
     /// Reading failed.
     #[error("cannot read it: {0}")]
@@ -117,7 +119,9 @@ impl From<io::Error> for WriteFailure {
 impl WriteFailure {
     pub(super) fn problem(self, path: &Path) -> StateFileProblem {
         match self {
-            Self::Io(error) => StateFileProblem::Write { error, folder: folder_of(path).to_owned() },
+            Self::Io(error) => {
+                StateFileProblem::Write { error, folder: folder_of(path).to_owned() }
+            }
             Self::Replaced => StateFileProblem::Replaced,
         }
     }

@@ -47,7 +47,8 @@ impl StateFile {
         disk.write(&state).map_err(|failure| failure.problem(disk.path()))?;
         let path = disk.path().to_owned();
         let shared = Arc::new(Shared::new(state, epoch));
-        let handle = writer::spawn(Arc::clone(&shared), disk).map_err(|_| StateFileProblem::NoWriter)?;
+        let handle =
+            writer::spawn(Arc::clone(&shared), disk).map_err(|_| StateFileProblem::NoWriter)?;
         Ok(Arc::new(Self { path, shared, writer: handle.thread().clone(), handle: Some(handle) }))
     }
 

@@ -29,7 +29,13 @@ pub struct OutboundNumbers {
 impl OutboundNumbers {
     /// Creates the numbers of an SA from what the state file has of it. None can be used before
     /// they are written.
-    pub(super) fn new(next: u64, bytes: u64, extended: bool, limit: Option<u64>, writer: Thread) -> Self {
+    pub(super) fn new(
+        next: u64,
+        bytes: u64,
+        extended: bool,
+        limit: Option<u64>,
+        writer: Thread,
+    ) -> Self {
         Self {
             numbers: Numbers::new(next, extended, Some(storable(limit))),
             bytes: AtomicU64::new(bytes),
@@ -132,7 +138,10 @@ pub struct InboundProgress {
 impl InboundProgress {
     /// Creates the progress of an SA: as the state file has it, or that of a new one.
     pub(super) fn new(stored: Option<u64>) -> Self {
-        Self { highest: AtomicU64::new(stored.unwrap_or(0)), written: AtomicU64::new(stored.unwrap_or(u64::MAX)) }
+        Self {
+            highest: AtomicU64::new(stored.unwrap_or(0)),
+            written: AtomicU64::new(stored.unwrap_or(u64::MAX)),
+        }
     }
 
     /// Sets the highest number. Only the worker that owns the SA calls it.

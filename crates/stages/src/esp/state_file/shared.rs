@@ -59,7 +59,8 @@ impl Shared {
             let _ = free_ivs.push(ivs);
         }
         let sas = state.sas.into_iter();
-        let sas = sas.map(|sa| ((sa.direction(), sa.spi, sa.fingerprint), Entry::Unused(sa.sequence)));
+        let sas =
+            sas.map(|sa| ((sa.direction(), sa.spi, sa.fingerprint), Entry::Unused(sa.sequence)));
         let entries = Entries { sas: sas.collect(), requested: 0, completed: 0, failure: None };
         Self {
             epoch: AtomicU32::new(epoch.number()),

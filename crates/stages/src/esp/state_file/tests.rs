@@ -125,7 +125,11 @@ fn open_rejects_file_of_wrong_kind_owner_mode_or_content() {
     assert!(text.contains("`xdpfwd esp new-key`") && text.contains(&new_state), "{text}");
     fs::write(&path, vec![b'#'; State::LARGEST + 10]).unwrap();
     assert!(refused(&path).contains("a state has 16777216 at most"));
-    assert_eq!(fs::metadata(&path).unwrap().len(), State::LARGEST as u64 + 10, "it is left as it is");
+    assert_eq!(
+        fs::metadata(&path).unwrap().len(),
+        State::LARGEST as u64 + 10,
+        "it is left as it is"
+    );
 }
 
 #[test]
@@ -134,7 +138,10 @@ fn open_waits_for_clock_slightly_behind_and_rejects_others() {
     let path = folder.join("wan.state");
     put(&path, now() + 100);
     let text = refused(&path);
-    assert!(text.contains("before the last epoch that was used") && text.contains("`date`"), "{text}");
+    assert!(
+        text.contains("before the last epoch that was used") && text.contains("`date`"),
+        "{text}"
+    );
     put(&path, u64::from(u32::MAX));
     refused(&path);
 
@@ -154,13 +161,19 @@ fn open_of_locked_file_is_rejected() {
     // What is written anew is locked, too, before it has the name.
     file.outbound(300, key("1"), true, None).unwrap();
     assert!(refused(&path).contains("it is in use"));
-    let other_process = || Command::new("flock").arg("-n").arg(&path).arg("true").status().unwrap().success();
+    let other_process =
+        || Command::new("flock").arg("-n").arg(&path).arg("true").status().unwrap().success();
     assert!(!other_process());
     drop(file);
     assert!(other_process());
 
-    let mut other =
-        Command::new("flock").arg(&path).args(["cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut other = Command::new("flock")
+        .arg(&path)
+        .args(["cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     until("the other process has it", || !other_process());
     assert!(refused(&path).contains("it is in use"));
     drop(other.stdin.take());
@@ -233,12 +246,21 @@ fn close_writes_exact_numbers() {
     let outbound = file.outbound(300, key("1"), true, None).unwrap();
     let inbound = file.inbound(400, key("2")).unwrap();
     let never = file.inbound(401, key("2")).unwrap();
-    assert_eq!(sequence_of(&path, Direction::Out, 300), Some(SequenceState::Out { next: STEP + 1, bytes: 0 }));
-    assert_eq!((outbound.reserve(64).unwrap(), outbound.add_bytes(100), outbound.add_bytes(50)), (1..65, 100, 150));
+    assert_eq!(
+        sequence_of(&path, Direction::Out, 300),
+        Some(SequenceState::Out { next: STEP + 1, bytes: 0 })
+    );
+    assert_eq!(
+        (outbound.reserve(64).unwrap(), outbound.add_bytes(100), outbound.add_bytes(50)),
+        (1..65, 100, 150)
+    );
     assert_eq!((inbound.highest(), never.highest()), (0, 0));
     inbound.set_highest(4711);
     drop(file);
-    assert_eq!(sequence_of(&path, Direction::Out, 300), Some(SequenceState::Out { next: 65, bytes: 150 }));
+    assert_eq!(
+        sequence_of(&path, Direction::Out, 300),
+        Some(SequenceState::Out { next: 65, bytes: 150 })
+    );
     assert_eq!(sequence_of(&path, Direction::In, 400), Some(SequenceState::In { highest: 4711 }));
     assert_eq!(sequence_of(&path, Direction::In, 401), Some(SequenceState::In { highest: 0 }));
     // Who has kept it gets nothing any more: the file says that none of them was used.
@@ -303,7 +325,8 @@ fn inbound_progress_is_written_every_second() {
     let inbound = file.inbound(400, key("2")).unwrap();
     for highest in [5, 9] {
         inbound.set_highest(highest);
-        let is_written = || sequence_of(&path, Direction::In, 400) == Some(SequenceState::In { highest });
+        let is_written =
+            || sequence_of(&path, Direction::In, 400) == Some(SequenceState::In { highest });
         until("highest is written down", is_written);
     }
     let at = |path: &Path| fs::metadata(path).unwrap().ino();
@@ -353,7 +376,8 @@ fn no_number_is_reused_after_crash() {
             last = drawn.load(Ordering::SeqCst);
             let copy = crash(&path, &folder, number);
             let reopened = StateFile::open(&copy).unwrap();
-            let first = reopened.outbound(300, key("1"), true, None).unwrap().reserve(1).unwrap().start;
+            let first =
+                reopened.outbound(300, key("1"), true, None).unwrap().reserve(1).unwrap().start;
             assert!(first > last, "{first} was given out before: {last} was");
         }
         assert!(last > 3 * STEP, "{last}: it was never asked for more");
@@ -412,7 +436,8 @@ fn failed_writes_limit_numbers_and_ivs_to_those_written() {
     assert_eq!(reserved, u64::from(Ivs::PER_EPOCH));
     let text = file.outbound(301, key("1"), true, None).unwrap_err().to_string();
     assert!(
-        text.contains("cannot write it: No such file") && text.contains(&format!("`df {}`", inner.display())),
+        text.contains("cannot write it: No such file")
+            && text.contains(&format!("`df {}`", inner.display())),
         "{text}"
     );
     assert_eq!((drain(&outbound, STEP), ivs.reserve(1)), (Some(0), None));
@@ -422,7 +447,10 @@ fn failed_writes_limit_numbers_and_ivs_to_those_written() {
     until("it is written again", || path.exists());
     until("numbers go on", || outbound.reserve(1).is_ok());
     until("IVs go on", || ivs.reserve(1).is_some());
-    assert_eq!(sequence_of(&path, Direction::Out, 300), Some(SequenceState::Out { next: 2 * STEP + 1, bytes: 0 }));
+    assert_eq!(
+        sequence_of(&path, Direction::Out, 300),
+        Some(SequenceState::Out { next: 2 * STEP + 1, bytes: 0 })
+    );
 }
 
 #[test]

@@ -111,7 +111,8 @@ impl Snapshot {
     /// written.
     fn take(shared: &Shared, last: bool) -> Self {
         let entries = shared.lock();
-        let (epoch, wanted) = (shared.epoch().number(), shared.epoch_wanted.load(Ordering::Relaxed));
+        let (epoch, wanted) =
+            (shared.epoch().number(), shared.epoch_wanted.load(Ordering::Relaxed));
         let is_awaited = entries.requested > entries.completed;
         let mut snapshot = Self {
             state: State { epoch: epoch.max(wanted), sas: Vec::with_capacity(entries.sas.len()) },

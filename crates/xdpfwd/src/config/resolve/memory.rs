@@ -34,14 +34,27 @@ pub(super) fn resolve(umem: &UmemTable) -> UmemConfig {
 }
 
 /// Checks that a worker's UMEM has frames for all its queues.
-pub(super) fn check_frames(umem: &UmemTable, ports: &Several<PortTable>, workers: usize, findings: &mut Findings<'_>) {
+pub(super) fn check_frames(
+    umem: &UmemTable,
+    ports: &Several<PortTable>,
+    workers: usize,
+    findings: &mut Findings<'_>,
+) {
     let queues = ports.tables.iter().map(|port| port.queues.or(DEFAULT_QUEUES));
-    let (Some(queues), Some(first)) = (queues.max().flatten(), ports.tables.first()) else { return };
+    let (Some(queues), Some(first)) = (queues.max().flatten(), ports.tables.first()) else {
+        return;
+    };
     let per_worker = u64::from(queues).div_ceil(workers.max(1) as u64);
     let port_count = ports.tables.len() as u64;
     let sockets = port_count * per_worker;
-    let wants = format!("{} with {} each per worker", count(port_count, "port"), count(per_worker, "queue"));
-    let place = |preferred: Option<Range<usize>>| preferred.unwrap_or_else(|| first.queues.span_or(&first.span));
+    let wants = format!(
+        "{} with {} each per worker",
+        count(port_count, "port"),
+        count(per_worker, "queue")
+    );
+    let place = |preferred: Option<Range<usize>>| {
+        preferred.unwrap_or_else(|| first.queues.span_or(&first.span))
+    };
     if sockets > MOST_QUEUES as u64 {
         let message = format!(
             "{wants} are {sockets} queues on one UMEM, which can serve {MOST_QUEUES}; use fewer, or more cores"
@@ -53,13 +66,20 @@ pub(super) fn check_frames(umem: &UmemTable, ports: &Several<PortTable>, workers
     if let Some(frames) = umem.frames.or(UmemConfig::default().frames)
         && u64::from(frames) < least
     {
-        let message = format!("frames = {frames}: {wants} need at least {least}, {FRAMES_PER_QUEUE} for each queue");
+        let message = format!(
+            "frames = {frames}: {wants} need at least {least}, {FRAMES_PER_QUEUE} for each queue"
+        );
         findings.error(&place(umem.frames.is().map(toml::Spanned::span)), message);
     }
 }
 
 /// Compares with what the machine has. Without the memory the kernel would end xdpfwd, or something else.
-pub(super) fn check_machine(umem: &UmemTable, workers: usize, machine: &dyn Machine, findings: &mut Findings<'_>) {
+pub(super) fn check_machine(
+    umem: &UmemTable,
+    workers: usize,
+    machine: &dyn Machine,
+    findings: &mut Findings<'_>,
+) {
     let config = resolve(umem);
     let there = machine.memory();
     let frames = umem.frames.span_or(&umem.frame_size.span_or(&(0..0)));
@@ -124,7 +144,9 @@ pub(super) fn check_mtu(
         interface.as_ref().is_none_or(|interface| judged.insert(interface.index))
     };
     for (port, interface) in ports.tables.iter().zip(interfaces).filter(is_first) {
-        let (Some(name), Some(mtu)) = (port.interface.is(), interface.as_ref().and_then(|facts| facts.mtu)) else {
+        let (Some(name), Some(mtu)) =
+            (port.interface.is(), interface.as_ref().and_then(|facts| facts.mtu))
+        else {
             continue;
         };
         if mtu > longest_mtu(frame_size) {

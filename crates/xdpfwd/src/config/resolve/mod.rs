@@ -30,13 +30,16 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// Makes the plan. If there are errors among the findings, something in it is made up.
-pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut Findings<'_>) -> Plan {
+pub(super) fn resolve(
+    file: File<'_>,
+    around: &Surroundings<'_>,
+    findings: &mut Findings<'_>,
+) -> Plan {
     let File { engine, umem, mut ports, mut paths, stages, is_empty } = file;
     limit(&mut ports, "[[port]]", |port| port.span.clone(), findings);
     limit(&mut paths, "[[path]]", |path| path.span.clone(), findings);
     if is_empty {
-        let message =
-            "the file says nothing; at least a [[port]] and a [[path]] are needed, as in configs/cross-connect.toml";
+        let message = "the file says nothing; at least a [[port]] and a [[path]] are needed, as in configs/cross-connect.toml";
         findings.error(&(0..0), message.to_owned());
     }
 
@@ -85,7 +88,9 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
         match around.machine.lockouts(&plan) {
             Ok(lockouts) => ports::warn_of_lockouts(&ports, &lockouts, findings),
             Err(error) => {
-                let message = format!("whether this host needs one of the interfaces itself cannot be told: {error}");
+                let message = format!(
+                    "whether this host needs one of the interfaces itself cannot be told: {error}"
+                );
                 findings.warning(&(0..0), message);
             }
         }
@@ -94,11 +99,19 @@ pub(super) fn resolve(file: File<'_>, around: &Surroundings<'_>, findings: &mut 
 }
 
 /// Cuts off what cannot be a working configuration anyway, so that comparing each with each stays quick.
-fn limit<T>(several: &mut Several<T>, heading: &str, span: impl Fn(&T) -> Range<usize>, findings: &mut Findings<'_>) {
+fn limit<T>(
+    several: &mut Several<T>,
+    heading: &str,
+    span: impl Fn(&T) -> Range<usize>,
+    findings: &mut Findings<'_>,
+) {
     // Each port needs a queue on every worker's UMEM, and each path a port.
     let most = memory::MOST_QUEUES;
     if let Some(first_beyond) = several.tables.get(most) {
-        findings.error(&span(first_beyond), format!("more than {most} {heading} tables; expected at most so many"));
+        findings.error(
+            &span(first_beyond),
+            format!("more than {most} {heading} tables; expected at most so many"),
+        );
         several.tables.truncate(most);
         several.complete = false;
     }

@@ -30,8 +30,9 @@ pub(super) fn resolve(
         for (index, name) in names.iter().enumerate() {
             let is_there = names[..index].iter().any(|other| other.get_ref() == name.get_ref());
             let plan = stages.get(name.get_ref()).and_then(|stage| stage.plan.as_ref());
-            let counts_rows =
-                |plan: &Arc<dyn StagePlan>| plan.as_inspectable().is_some_and(|stage| !stage.counter_keys().is_empty());
+            let counts_rows = |plan: &Arc<dyn StagePlan>| {
+                plan.as_inspectable().is_some_and(|stage| !stage.counter_keys().is_empty())
+            };
             if is_there && plan.is_some_and(counts_rows) {
                 let message = format!(
                     "stage {} is on the path already, and the counters of its rules go by its name; define another one with the same rules",
@@ -40,7 +41,8 @@ pub(super) fn resolve(
                 findings.error(&name.span(), message);
             }
         }
-        let stages = names.iter().filter_map(|name| stage(name, stages, &defined, findings)).collect();
+        let stages =
+            names.iter().filter_map(|name| stage(name, stages, &defined, findings)).collect();
         if let (Some(from), Some(to)) = (from, to) {
             plans.push(PathPlan { from, to, stages });
         }
@@ -55,7 +57,9 @@ pub(super) fn claims(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) 
     let span = |name: &str| stages.get(name).map_or(0..0, |stage| stage.span.clone());
     let mut seen: Vec<&StageOnPath> = Vec::new();
     let mut claims: Vec<(ExclusiveResource, &str)> = Vec::new();
-    for (path, stage) in paths.iter().flat_map(|path| path.stages.iter().map(move |stage| (path, stage))) {
+    for (path, stage) in
+        paths.iter().flat_map(|path| path.stages.iter().map(move |stage| (path, stage)))
+    {
         let name = &*stage.name;
         if seen.iter().any(|other| other.name == name) {
             if stage.plan.as_resource_owner().is_some_and(|owner| owner.is_exclusive()) {
@@ -69,7 +73,8 @@ pub(super) fn claims(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) 
         }
         seen.push(stage);
         let port = ports.get(usize::from(path.from.0));
-        let bindings = stage.plan.as_queue_bound().map(|stage| stage.queue_bindings()).unwrap_or_default();
+        let bindings =
+            stage.plan.as_queue_bound().map(|stage| stage.queue_bindings()).unwrap_or_default();
         for QueueBinding { queue, owner, .. } in bindings {
             if let Some(port) = port.filter(|port| queue >= port.queues) {
                 let message = format!(
@@ -103,7 +108,9 @@ pub(super) fn place(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_
     for path in 0..plan.paths.len() {
         for place in 0..plan.paths[path].stages.len() {
             let on = &plan.paths[path];
-            let Some(must) = on.stages[place].plan.as_xdp_offload().map(|offload| offload.is_required()) else {
+            let Some(must) =
+                on.stages[place].plan.as_xdp_offload().map(|offload| offload.is_required())
+            else {
                 continue;
             };
             let why = plan.in_the_way_of_kernel(on, place);
@@ -112,12 +119,17 @@ pub(super) fn place(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_
                 let span = stages.get(name).map_or(0..0, |stage| stage.span.clone());
                 let (name, port) = (quoted(name), quoted(&plan.ports[usize::from(on.from.0)].name));
                 if must {
-                    let message =
-                        format!("stage {name}: place = \"kernel\" is not possible on the path from port {port}: {why}");
+                    let message = format!(
+                        "stage {name}: place = \"kernel\" is not possible on the path from port {port}: {why}"
+                    );
                     findings.error(&span, message);
                 } else {
-                    findings
-                        .warning(&span, format!("stage {name} is in user space on the path from port {port}: {why}"));
+                    findings.warning(
+                        &span,
+                        format!(
+                            "stage {name} is in user space on the path from port {port}: {why}"
+                        ),
+                    );
                 }
             }
             plan.paths[path].stages[place].in_kernel = why.is_none();
@@ -126,9 +138,14 @@ pub(super) fn place(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_
 }
 
 /// Checks that there are paths, that no two begin at one port, and that every port is on one.
-pub(super) fn check(paths: &Several<PathTable>, ports: &Several<PortTable>, findings: &mut Findings<'_>) {
+pub(super) fn check(
+    paths: &Several<PathTable>,
+    ports: &Several<PortTable>,
+    findings: &mut Findings<'_>,
+) {
     if paths.tables.is_empty() && paths.complete {
-        let message = "there is no path, so nothing would be forwarded; add a [[path]] with `from` and `to`";
+        let message =
+            "there is no path, so nothing would be forwarded; add a [[path]] with `from` and `to`";
         findings.error(&(0..0), message.to_owned());
     }
     let ends = || paths.tables.iter().flat_map(|path| [path.from.is(), path.to.is()]).flatten();
@@ -157,7 +174,11 @@ pub(super) fn check(paths: &Several<PathTable>, ports: &Several<PortTable>, find
 }
 
 /// Warns of ports that say what stays with the kernel when everything does.
-fn warn_idle_keep(paths: &Several<PathTable>, ports: &Several<PortTable>, findings: &mut Findings<'_>) {
+fn warn_idle_keep(
+    paths: &Several<PathTable>,
+    ports: &Several<PortTable>,
+    findings: &mut Findings<'_>,
+) {
     for port in &ports.tables {
         let (Some(name), Some(keep)) = (port.name.is(), port.keep.is()) else { continue };
         let begins = |path: &PathTable| path.from.is().is_none_or(|from| from == name);
@@ -171,20 +192,34 @@ fn warn_idle_keep(paths: &Several<PathTable>, ports: &Several<PortTable>, findin
     }
 }
 
-fn port(name: &Spanned<String>, ports: &Several<PortTable>, findings: &mut Findings<'_>) -> Option<PortId> {
-    let names = || ports.tables.iter().map(|port| port.name.is().map(|name| name.get_ref().as_str()));
+fn port(
+    name: &Spanned<String>,
+    ports: &Several<PortTable>,
+    findings: &mut Findings<'_>,
+) -> Option<PortId> {
+    let names =
+        || ports.tables.iter().map(|port| port.name.is().map(|name| name.get_ref().as_str()));
     let found = names().position(|port| port == Some(name.get_ref()));
     // That there is no port at all is an error of its own.
     if found.is_none() && ports.complete && !ports.tables.is_empty() {
         let nearest = did_you_mean(name.get_ref(), names().flatten());
-        let message = format!("there is no port {}; defined: {}{nearest}", quoted(name.get_ref()), defined(ports));
+        let message = format!(
+            "there is no port {}; defined: {}{nearest}",
+            quoted(name.get_ref()),
+            defined(ports)
+        );
         findings.error(&name.span(), message);
     }
     // More ports than this do not fit on a UMEM, which is an error of its own.
     found.and_then(|index| u8::try_from(index).ok()).map(PortId)
 }
 
-fn stage(name: &Spanned<String>, stages: &Stages, defined: &str, findings: &mut Findings<'_>) -> Option<StageOnPath> {
+fn stage(
+    name: &Spanned<String>,
+    stages: &Stages,
+    defined: &str,
+    findings: &mut Findings<'_>,
+) -> Option<StageOnPath> {
     let Some(stage) = stages.get(name.get_ref()) else {
         if stages.complete {
             let nearest = did_you_mean(name.get_ref(), stages.names());
@@ -193,8 +228,10 @@ fn stage(name: &Spanned<String>, stages: &Stages, defined: &str, findings: &mut 
             } else {
                 format!("a stage's name is {STAGE_NAME}")
             };
-            let message =
-                format!("there is no stage {}; defined: {defined}; {remedy}{nearest}", quoted(name.get_ref()));
+            let message = format!(
+                "there is no stage {}; defined: {defined}; {remedy}{nearest}",
+                quoted(name.get_ref())
+            );
             findings.error(&name.span(), message);
         }
         return None;
@@ -204,10 +241,14 @@ fn stage(name: &Spanned<String>, stages: &Stages, defined: &str, findings: &mut 
 
 fn warn_unused(paths: &Several<PathTable>, stages: &Stages, findings: &mut Findings<'_>) {
     let written = paths.tables.iter().filter_map(|path| path.stages.is());
-    let used: BTreeSet<&str> = written.flat_map(|names| names.get_ref()).map(|name| name.get_ref().as_str()).collect();
+    let used: BTreeSet<&str> =
+        written.flat_map(|names| names.get_ref()).map(|name| name.get_ref().as_str()).collect();
     for (name, stage) in stages.iter() {
         if !used.contains(name) {
-            findings.warning(&stage.span, format!("stage {} is on no path: it does nothing", quoted(name)));
+            findings.warning(
+                &stage.span,
+                format!("stage {} is on no path: it does nothing", quoted(name)),
+            );
         }
     }
 }

@@ -17,7 +17,13 @@ pub(super) fn resolve(ports: &Several<PortTable>) -> Vec<PortPlan> {
         interface: port.interface.or(String::new()).unwrap_or_default(),
         io: port.io.or(Io::default()).unwrap_or_default(),
         queues: port.queues.or(DEFAULT_QUEUES).unwrap_or(DEFAULT_QUEUES),
-        keep: port.keep.is().iter().flat_map(|rules| rules.get_ref()).map(|rule| *rule.get_ref()).collect(),
+        keep: port
+            .keep
+            .is()
+            .iter()
+            .flat_map(|rules| rules.get_ref())
+            .map(|rule| *rule.get_ref())
+            .collect(),
         promiscuous: port.promiscuous.or(true).unwrap_or(true),
     };
     ports.tables.iter().map(plan).collect()
@@ -37,10 +43,15 @@ pub(super) fn interfaces(
         if interface.is_none() && !there.is_empty() {
             let there = all_of(there.iter().map(|there| format!("{there:?}")));
             // `ip link` shows what an interface is a part of, or its peer, behind its name.
-            let part = name.get_ref().split_once('@').filter(|(part, _)| machine.interface(part).is_some());
-            let hint =
-                part.map_or(String::new(), |(part, _)| format!("; its name is {part:?}, without the @ and the rest"));
-            let message = format!("there is no interface {:?} here now, only {there}{hint}", name.get_ref());
+            let part = name
+                .get_ref()
+                .split_once('@')
+                .filter(|(part, _)| machine.interface(part).is_some());
+            let hint = part.map_or(String::new(), |(part, _)| {
+                format!("; its name is {part:?}, without the @ and the rest")
+            });
+            let message =
+                format!("there is no interface {:?} here now, only {there}{hint}", name.get_ref());
             findings.warning(&name.span(), message);
         }
         interface
@@ -49,20 +60,30 @@ pub(super) fn interfaces(
 }
 
 /// Checks each port by itself and against those before it. Whether each has a name of its own.
-pub(super) fn check(ports: &Several<PortTable>, interfaces: &[Option<Interface>], findings: &mut Findings<'_>) -> bool {
+pub(super) fn check(
+    ports: &Several<PortTable>,
+    interfaces: &[Option<Interface>],
+    findings: &mut Findings<'_>,
+) -> bool {
     let mut distinct = true;
     if ports.tables.is_empty() && ports.complete {
-        findings.error(&(0..0), "there is no port; add a [[port]] with `name` and `interface`".to_owned());
+        findings.error(
+            &(0..0),
+            "there is no port; add a [[port]] with `name` and `interface`".to_owned(),
+        );
     }
     for (index, (port, interface)) in ports.tables.iter().zip(interfaces).enumerate() {
         let earlier = || ports.tables.iter().zip(interfaces).take(index);
-        let same_name = |other: &PortTable| Some(other.name.is()?.get_ref() == port.name.is()?.get_ref());
+        let same_name =
+            |other: &PortTable| Some(other.name.is()?.get_ref() == port.name.is()?.get_ref());
         if let Some(name) = port.name.is()
             && let Some((other, _)) = earlier().find(|(other, _)| same_name(other) == Some(true))
         {
             let line = findings.line(&other.span);
-            let message =
-                format!("there is a port {:?} already, on line {line}; each needs a name of its own", name.get_ref());
+            let message = format!(
+                "there is a port {:?} already, on line {line}; each needs a name of its own",
+                name.get_ref()
+            );
             findings.error(&name.span(), message);
             distinct = false;
         }
@@ -127,20 +148,28 @@ pub(super) fn check_io(
             findings.warning(&span, message);
         }
     }
-    if let (Some(busy_poll), Some(port)) = (engine.busy_poll.is().filter(|on| *on.get_ref()), by(Io::XskRs)) {
-        let message =
-            format!("busy_poll = true: {} has io = \"xsk-rs\", which cannot do it; leave it out", label(port));
+    if let (Some(busy_poll), Some(port)) =
+        (engine.busy_poll.is().filter(|on| *on.get_ref()), by(Io::XskRs))
+    {
+        let message = format!(
+            "busy_poll = true: {} has io = \"xsk-rs\", which cannot do it; leave it out",
+            label(port)
+        );
         findings.error(&busy_poll.span(), message);
     }
     // A port that cannot be judged may be one that uses XDP.
-    let none_by_xdp =
-        ports.complete && ports.tables.iter().all(|port| port.io.or(Io::default()) == Some(Io::PacketMmsg));
+    let none_by_xdp = ports.complete
+        && ports.tables.iter().all(|port| port.io.or(Io::default()) == Some(Io::PacketMmsg));
     if none_by_xdp && !ports.tables.is_empty() {
         let mode = engine.mode.is().filter(|mode| *mode.get_ref() != xdpfwd_engine::Mode::Auto);
         let busy_poll = engine.busy_poll.is().filter(|on| *on.get_ref());
-        let spans = [("mode", mode.map(toml::Spanned::span)), ("busy_poll", busy_poll.map(toml::Spanned::span))];
+        let spans = [
+            ("mode", mode.map(toml::Spanned::span)),
+            ("busy_poll", busy_poll.map(toml::Spanned::span)),
+        ];
         for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {
-            let message = format!("{key}: no port uses XDP (io = \"packet-mmsg\"), so it changes nothing");
+            let message =
+                format!("{key}: no port uses XDP (io = \"packet-mmsg\"), so it changes nothing");
             findings.warning(&span, message);
         }
     }
@@ -158,13 +187,20 @@ fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
     }
     for (index, rule) in rules.iter().enumerate() {
         if rules.iter().take(index).any(|earlier| earlier.get_ref() == rule.get_ref()) {
-            findings.error(&rule.span(), format!("keep: \"{}\" is there twice; keep one", rule.get_ref()));
+            findings.error(
+                &rule.span(),
+                format!("keep: \"{}\" is there twice; keep one", rule.get_ref()),
+            );
         }
     }
 }
 
 /// Warns of ports that this host may not be able to do without.
-pub(super) fn warn_of_lockouts(ports: &Several<PortTable>, lockouts: &[Lockout], findings: &mut Findings<'_>) {
+pub(super) fn warn_of_lockouts(
+    ports: &Several<PortTable>,
+    lockouts: &[Lockout],
+    findings: &mut Findings<'_>,
+) {
     for lockout in lockouts {
         if let Some(port) = ports.tables.get(lockout.port) {
             findings.warning(&port.interface.span_or(&port.span), lockout.to_string());
@@ -174,7 +210,8 @@ pub(super) fn warn_of_lockouts(ports: &Several<PortTable>, lockouts: &[Lockout],
 
 /// Checks a port's queues against those that its interface has.
 fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mut Findings<'_>) {
-    let (Some(queues), Some(has), Some(name)) = (port.queues.or(DEFAULT_QUEUES), interface.queues, port.interface.is())
+    let (Some(queues), Some(has), Some(name)) =
+        (port.queues.or(DEFAULT_QUEUES), interface.queues, port.interface.is())
     else {
         return;
     };
@@ -209,7 +246,8 @@ pub(super) fn check_queues(
     workers: usize,
     findings: &mut Findings<'_>,
 ) {
-    let mut judged = ports.tables.iter().filter_map(|port| Some((port, port.queues.or(DEFAULT_QUEUES)?)));
+    let mut judged =
+        ports.tables.iter().filter_map(|port| Some((port, port.queues.or(DEFAULT_QUEUES)?)));
     let Some((first, queues)) = judged.next() else { return };
     let most = interfaces.iter().flatten().filter_map(|interface| interface.queues).min();
     let fitting = fitting(workers, most);
@@ -246,7 +284,8 @@ fn fitting(workers: usize, most: Option<u16>) -> String {
             ),
         };
     };
-    let counts: Vec<usize> = (1..=usize::from(most)).filter(|count| count.is_multiple_of(workers)).collect();
+    let counts: Vec<usize> =
+        (1..=usize::from(most)).filter(|count| count.is_multiple_of(workers)).collect();
     match counts.as_slice() {
         [] => format!("none would fit, as an interface has only {}", count(most, "queue")),
         [first, second, _, .., last] if counts.len() > LISTED => {
@@ -263,5 +302,11 @@ fn label(port: &PortTable) -> String {
 
 /// The ports that are defined, for a message.
 pub(super) fn defined(ports: &Several<PortTable>) -> String {
-    all_of(ports.tables.iter().filter_map(|port| port.name.is()).map(|name| format!("{:?}", name.get_ref())))
+    all_of(
+        ports
+            .tables
+            .iter()
+            .filter_map(|port| port.name.is())
+            .map(|name| format!("{:?}", name.get_ref())),
+    )
 }

@@ -77,7 +77,10 @@ fn plan(
     let StageTable { span, name: stage, kind, rest } = stage;
     let Some(kind) = kind else {
         let known = any_quoted(registry.kinds());
-        findings.error(&span, format!("missing key `kind` in {}: must be {known}", stage_heading(stage.get_ref())));
+        findings.error(
+            &span,
+            format!("missing key `kind` in {}: must be {known}", stage_heading(stage.get_ref())),
+        );
         return None;
     };
     let kind_span = kind.span();
@@ -85,9 +88,11 @@ fn plan(
     if !registry.kinds().any(|known| known == name) {
         if let Some(feature) = machine.feature_for(name) {
             // A program may have only its own stages, without the built-in ones.
-            let has_builtin =
-                xdpfwd_stages::builtin::<Toml>().kinds().any(|kind| registry.kinds().any(|own| own == kind));
-            let registered = if has_builtin { "" } else { " and `App::stages(xdpfwd_stages::builtin())`" };
+            let has_builtin = xdpfwd_stages::builtin::<Toml>()
+                .kinds()
+                .any(|kind| registry.kinds().any(|own| own == kind));
+            let registered =
+                if has_builtin { "" } else { " and `App::stages(xdpfwd_stages::builtin())`" };
             let message = format!(
                 "kind = \"{name}\": not built into this program; \
                  build it with the cargo feature `{feature}` of xdpfwd{registered}"
@@ -118,7 +123,9 @@ fn plan(
                     break;
                 }
                 let message = match &culprit {
-                    Some((key, value)) if value.span() == at && !error.message().contains(" field `") => {
+                    Some((key, value))
+                        if value.span() == at && !error.message().contains(" field `") =>
+                    {
                         value_message(error.message(), key, value, findings)
                     }
                     _ => message(error.message(), name, &findings.excerpt(&at)),
@@ -130,9 +137,15 @@ fn plan(
             }
             Err(KindError::Plan(error)) => {
                 if tries == 0 && error.0.is_empty() {
-                    findings.error(&span, "the stage cannot be planned, and gives no reason".to_owned());
+                    findings.error(
+                        &span,
+                        "the stage cannot be planned, and gives no reason".to_owned(),
+                    );
                 } else if tries == 0 {
-                    error.0.iter().for_each(|remark| findings.remark(Severity::Error, &span, remark));
+                    error
+                        .0
+                        .iter()
+                        .for_each(|remark| findings.remark(Severity::Error, &span, remark));
                 }
                 break;
             }
@@ -148,19 +161,29 @@ fn plan(
 }
 
 /// Takes the key out of a table that a place is in, be it at the key or in its value.
-fn take_key<'i>(table: &mut Spanned<DeValue<'i>>, at: &Range<usize>) -> Option<(String, Spanned<DeValue<'i>>)> {
+fn take_key<'i>(
+    table: &mut Spanned<DeValue<'i>>,
+    at: &Range<usize>,
+) -> Option<(String, Spanned<DeValue<'i>>)> {
     let DeValue::Table(entries) = table.get_mut() else { return None };
     let is_in = |span: &Range<usize>| span.start <= at.start && at.end <= span.end;
-    let (key, _) = entries.iter().find(|(key, value)| is_in(&key.span()) || is_in(&value.span()))?;
+    let (key, _) =
+        entries.iter().find(|(key, value)| is_in(&key.span()) || is_in(&value.span()))?;
     let key = key.get_ref().clone().into_owned();
     let value = entries.remove(key.as_str())?;
     Some((key, value))
 }
 
 /// What serde says about the value of a key, in the words of the rest of the file.
-fn value_message(message: &str, key: &str, value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> String {
+fn value_message(
+    message: &str,
+    key: &str,
+    value: &Spanned<DeValue<'_>>,
+    findings: &Findings<'_>,
+) -> String {
     let written = shown(value, findings);
-    let expected = message.strip_prefix("invalid ").and_then(|message| message.rsplit_once(", expected "));
+    let expected =
+        message.strip_prefix("invalid ").and_then(|message| message.rsplit_once(", expected "));
     match expected {
         Some((_, expected)) => format!("{key} = {written}: must be {}", in_words(expected)),
         None => format!("{key} = {written}: {message}"),
@@ -175,7 +198,9 @@ fn message(message: &str, kind: &str, written: &str) -> String {
                 let nearest = did_you_mean(key.trim_matches('`'), backticked(accepted));
                 format!("unknown key `{written}` for kind \"{kind}\", expected {accepted}{nearest}")
             }
-            None => format!("unknown key `{written}` for kind \"{kind}\", expected no key but `kind`"),
+            None => {
+                format!("unknown key `{written}` for kind \"{kind}\", expected no key but `kind`")
+            }
         };
     }
     if let Some(key) = message.strip_prefix("missing field ") {

@@ -22,9 +22,11 @@ pub(super) fn resolve(
     };
     let there = machine.cores();
     if written.get_ref().is_empty() {
-        let choice = if there.is_empty() { String::new() } else { format!(" of {}", ranges(&there)) };
-        let message =
-            format!("cores = []: name at least one core{choice}, or leave the key out for one worker on any core");
+        let choice =
+            if there.is_empty() { String::new() } else { format!(" of {}", ranges(&there)) };
+        let message = format!(
+            "cores = []: name at least one core{choice}, or leave the key out for one worker on any core"
+        );
         findings.error(&written.span(), message);
         return None;
     }
@@ -34,12 +36,15 @@ pub(super) fn resolve(
     for core in written.get_ref() {
         let number = usize::from(*core.get_ref());
         if !named.insert(number) {
-            let message = format!("core {number} is named twice: each worker needs a core of its own");
+            let message =
+                format!("core {number} is named twice: each worker needs a core of its own");
             findings.error(&core.span(), message);
             countable = false;
         } else if !there.is_empty() && !there.contains(&number) {
             let there = ranges(&there);
-            let message = format!("there is no core {number} that this process may run on, expected one of {there}");
+            let message = format!(
+                "there is no core {number} that this process may run on, expected one of {there}"
+            );
             findings.error(&core.span(), message);
             countable = false;
         }

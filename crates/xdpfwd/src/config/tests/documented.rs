@@ -14,7 +14,10 @@ const NONSENSE: &str = "1979-05-27";
 /// What kinds need: kind, key, a value that is fine. Keys are in files, which are in a folder.
 fn needed(keys: &Keys) -> [(&'static str, &'static str, String); 9] {
     let sa = |ends: &str| {
-        format!("[{{ spi = 256, transform = \"aes-128-gcm\", key_file = \"{}/in.key\"{ends} }}]", keys.display())
+        format!(
+            "[{{ spi = 256, transform = \"aes-128-gcm\", key_file = \"{}/in.key\"{ends} }}]",
+            keys.display()
+        )
     };
     let text = ToOwned::to_owned;
     [
@@ -58,7 +61,11 @@ fn documented() -> BTreeMap<String, Vec<Row>> {
             let cells: Vec<&str> = row.trim_end_matches(" |").split(" | ").collect();
             let &[key, accepted, default, _] = cells.as_slice() else { panic!("{line}") };
             let plain = |cell: &str| cell.trim_matches('`').to_owned();
-            rows.push(Row { key: plain(key), accepted: plain(accepted), default: default.to_owned() });
+            rows.push(Row {
+                key: plain(key),
+                accepted: plain(accepted),
+                default: default.to_owned(),
+            });
         }
     }
     sections
@@ -72,15 +79,18 @@ fn with_line(heading: &str, line: &str) -> String {
             let key = line.split(' ').next().unwrap();
             let (before, rest) = REST.split_once(heading).unwrap();
             let (own, others) = rest.split_at(rest.find("[[").unwrap_or(rest.len()));
-            let own: Vec<&str> = own.lines().filter(|own| !own.starts_with(&format!("{key} "))).collect();
+            let own: Vec<&str> =
+                own.lines().filter(|own| !own.starts_with(&format!("{key} "))).collect();
             format!("{before}{heading}\n{line}\n{}\n{others}", own.join("\n"))
         }
         _ => match heading.strip_prefix("kind = ") {
             Some(kind) => {
                 let key = line.split(' ').next().unwrap();
                 let needed = KEYS.with(needed);
-                let required = needed.iter().filter(|(of, own, _)| kind.contains(of) && *own != key);
-                let required: String = required.map(|(_, key, value)| format!("{key} = {value}\n")).collect();
+                let required =
+                    needed.iter().filter(|(of, own, _)| kind.contains(of) && *own != key);
+                let required: String =
+                    required.map(|(_, key, value)| format!("{key} = {value}\n")).collect();
                 format!("{REST}[stage.x]\nkind = {kind}\n{required}{line}\n")
             }
             None => format!("{REST}{}\n{line}\n", heading.replace("NAME", "x")),
@@ -91,8 +101,10 @@ fn with_line(heading: &str, line: &str) -> String {
 /// The keys that an error about an unknown one says are accepted.
 fn accepted(heading: &str) -> Vec<String> {
     let said = said(&with_line(heading, "zzz = 1"));
-    let line =
-        said.lines().find(|line| line.contains("unknown key `zzz`")).unwrap_or_else(|| panic!("{heading}: {said}"));
+    let line = said
+        .lines()
+        .find(|line| line.contains("unknown key `zzz`"))
+        .unwrap_or_else(|| panic!("{heading}: {said}"));
     let (_, list) = line.split_once(", expected ").unwrap();
     let keys = list.split('`').skip(1).step_by(2).map(ToOwned::to_owned);
     // Of a kind's keys, `kind` itself stands with `[stage.NAME]`.
@@ -123,11 +135,14 @@ fn every_rule_of_what_is_kept_has_a_row() {
     let (_, section) = PAGE.split_once("### What stays with the kernel").unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| `\"")).flat_map(|row| {
         let (rules, _) = row.trim_start_matches("| ").split_once(" | ").unwrap();
-        rules.split(", ").map(|rule| rule.trim_matches(['`', '"']).replace("PORT", "1").replace("ID", "1"))
+        rules
+            .split(", ")
+            .map(|rule| rule.trim_matches(['`', '"']).replace("PORT", "1").replace("ID", "1"))
     });
     let rows: Vec<String> = rows.collect();
     let accepted = KeepRule::ACCEPTED.split('"').skip(1).step_by(2);
-    let accepted: Vec<String> = accepted.map(|rule| rule.replace("PORT", "1").replace("ID", "1")).collect();
+    let accepted: Vec<String> =
+        accepted.map(|rule| rule.replace("PORT", "1").replace("ID", "1")).collect();
     assert_eq!(sorted(rows.clone()), sorted(accepted));
     assert!(rows.iter().all(|rule| rule.parse::<KeepRule>().is_ok()));
 }
@@ -137,9 +152,12 @@ fn every_table_and_every_kind_has_a_section() {
     let said = said(&format!("zzz = 1\n{REST}"));
     let (_, list) = said.split_once(", expected ").unwrap();
     let tables: Vec<String> = list.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect();
-    let kinds: Vec<String> =
-        xdpfwd_stages::builtin::<crate::registry::Toml>().kinds().map(|kind| format!("kind = \"{kind}\"")).collect();
-    let bare = |heading: &String| heading.trim_matches(['[', ']']).trim_end_matches(".NAME").to_owned();
+    let kinds: Vec<String> = xdpfwd_stages::builtin::<crate::registry::Toml>()
+        .kinds()
+        .map(|kind| format!("kind = \"{kind}\""))
+        .collect();
+    let bare =
+        |heading: &String| heading.trim_matches(['[', ']']).trim_end_matches(".NAME").to_owned();
     let headings: Vec<String> = documented().keys().map(bare).collect();
     assert_eq!(sorted(headings), sorted([tables, kinds].concat()));
 }
@@ -170,7 +188,9 @@ fn defaults_are_what_keys_have_that_are_not_there() {
             usize::from(text.contains("[stage.x]")),
         );
         let shown = format!("{:?}", plan(&text).unwrap());
-        let parts = shown.split("seed: ").map(|part| part.trim_start_matches(|digit: char| digit.is_ascii_digit()));
+        let parts = shown
+            .split("seed: ")
+            .map(|part| part.trim_start_matches(|digit: char| digit.is_ascii_digit()));
         parts.collect::<Vec<_>>().join("seed: ")
     };
     let mut compared = 0;
@@ -186,12 +206,15 @@ fn defaults_are_what_keys_have_that_are_not_there() {
                 let missing = match heading.as_str() {
                     "[stage.NAME]" => said(&format!("{REST}[stage.x]")),
                     // Without the key, but with the others.
-                    kind if kind.starts_with("kind = ") => {
-                        said(&with_line(kind, &format!("{key} = 1")).replace(&format!("{key} = 1"), ""))
-                    }
+                    kind if kind.starts_with("kind = ") => said(
+                        &with_line(kind, &format!("{key} = 1")).replace(&format!("{key} = 1"), ""),
+                    ),
                     _ => said(&heading),
                 };
-                assert!(missing.contains(&format!("missing key `{key}`")), "{heading} {key}: {missing}");
+                assert!(
+                    missing.contains(&format!("missing key `{key}`")),
+                    "{heading} {key}: {missing}"
+                );
             }
         }
     }

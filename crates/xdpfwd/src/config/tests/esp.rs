@@ -54,16 +54,25 @@ fn what_is_no_good_is_said_with_what_is() {
         &[("source = \"192.0.2.1\"", "source = \"2001:db8::1\"")],
         &[("source = \"192.0.2.1\"", "source = \"192.0.2\"")],
         &[("source = \"192.0.2.1\"", "mode = \"transport\"")],
-        &[("destination = \"192.0.2.2\"", "destination = \"192.0.2.2\"\nselector = [\"10.0.0.1/8\"]")],
+        &[(
+            "destination = \"192.0.2.2\"",
+            "destination = \"192.0.2.2\"\nselector = [\"10.0.0.1/8\"]",
+        )],
         &[("destination = \"192.0.2.2\"", "destination = \"192.0.2.2\"\nudp_ports = [4500]")],
         &[("destination = \"192.0.2.2\"", "destination = \"192.0.2.2\"\ndscp = 64")],
-        &[("destination = \"192.0.2.2\"", "destination = \"192.0.2.2\"\nsoft_packets = 10\nhard_packets = 9")],
+        &[(
+            "destination = \"192.0.2.2\"",
+            "destination = \"192.0.2.2\"\nsoft_packets = 10\nhard_packets = 9",
+        )],
         &[("destination = \"192.0.2.2\"", "destination = \"192.0.2.2\"\nwindow = 64")],
         &[("spi = 8193", "spi = 8193\nwindow = 100")],
         &[("spi = 8193", "spi = 8193\nqueue = 1")],
         &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nbypass = [\"arp\", \"ospf\"]")],
         &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nmtu = 100")],
-        &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nicmp_source = [\"192.0.2.1\", \"192.0.2.2\"]")],
+        &[(
+            "kind = \"esp-seal\"",
+            "kind = \"esp-seal\"\nicmp_source = [\"192.0.2.1\", \"192.0.2.2\"]",
+        )],
         &[("kind = \"esp-seal\"", "kind = \"esp-seal\"\nbackend = \"openssl\"")],
         &[
             ("stages = [\"seal\"]", "stages = [\"open\"]"),
@@ -80,8 +89,10 @@ fn what_is_no_good_is_said_with_what_is() {
         // Keys are drawn anew each time.
         let mut parts = said.split("the fingerprint ");
         let first = parts.next().unwrap_or_default().to_owned();
-        let said = parts.fold(first, |said, part| said + "the fingerprint FINGERPRINT" + &part[16..]);
-        let change: Vec<_> = changes.iter().map(|(old, new)| format!("{old:?} -> {new:?}")).collect();
+        let said =
+            parts.fold(first, |said, part| said + "the fingerprint FINGERPRINT" + &part[16..]);
+        let change: Vec<_> =
+            changes.iter().map(|(old, new)| format!("{old:?} -> {new:?}")).collect();
         answers += &format!("--- {}\n{said}\n", change.join(", "));
     }
     assert_reads!(answers);

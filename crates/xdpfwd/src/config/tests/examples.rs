@@ -22,7 +22,13 @@ impl Machine for Everything {
 
     fn interface(&self, name: &str) -> Option<Interface> {
         let index = name.bytes().fold(0, |index, byte| index * 31 + u32::from(byte));
-        Some(Interface { index, queues: Some(self.queues), mtu: Some(self.mtu), driver: None, state: None })
+        Some(Interface {
+            index,
+            queues: Some(self.queues),
+            mtu: Some(self.mtu),
+            driver: None,
+            state: None,
+        })
     }
 
     fn lockouts(&self, _: &Plan) -> io::Result<Vec<Lockout>> {
@@ -64,7 +70,8 @@ fn every_file_is_fine() {
         let name = file.file_name().unwrap().to_str().unwrap();
         assert!(name.ends_with(".toml"), "{name}");
         let queues = if name == "two-workers.toml" { 2 } else { 1 };
-        let (_, warnings) = load(&file, &xdpfwd_stages::builtin(), &Everything { queues, mtu: 1500 }).unwrap();
+        let (_, warnings) =
+            load(&file, &xdpfwd_stages::builtin(), &Everything { queues, mtu: 1500 }).unwrap();
         assert_eq!(warnings.to_string(), "", "{name}");
     }
 }
@@ -82,10 +89,13 @@ fn only_jumbo_takes_jumbo_frames() {
 #[test]
 fn the_demo_is_what_the_lab_sets_up() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/demo.toml");
-    let (plan, _) = load(&demo, &xdpfwd_stages::builtin(), &Everything { queues: 1, mtu: 1500 }).unwrap();
-    let interfaces: Vec<_> = plan.ports.iter().map(|port| (port.interface.as_str(), port.queues)).collect();
+    let (plan, _) =
+        load(&demo, &xdpfwd_stages::builtin(), &Everything { queues: 1, mtu: 1500 }).unwrap();
+    let interfaces: Vec<_> =
+        plan.ports.iter().map(|port| (port.interface.as_str(), port.queues)).collect();
     assert_eq!(interfaces, [("fwd0", 1), ("fwd1", 1)]);
     assert_eq!(plan.workers, [Some(1)]);
-    let paths: Vec<_> = plan.paths.iter().map(|path| (path.from.0, path.to.0, path.stages.len())).collect();
+    let paths: Vec<_> =
+        plan.paths.iter().map(|path| (path.from.0, path.to.0, path.stages.len())).collect();
     assert_eq!(paths, [(0, 1, 1), (1, 0, 1)]);
 }

@@ -33,7 +33,10 @@ fn ports_go_together_if_they_can_share_memory() {
         assert_eq!(plan(&two("", lan, wan)).is_ok(), accepted, "{lan} and {wan}");
     }
     let (plan, _) = plan(&two("", XSK_RS, PACKET)).unwrap();
-    assert_eq!(plan.ports.iter().map(|port| port.io).collect::<Vec<_>>(), [Io::XskRs, Io::PacketMmsg]);
+    assert_eq!(
+        plan.ports.iter().map(|port| port.io).collect::<Vec<_>>(),
+        [Io::XskRs, Io::PacketMmsg]
+    );
     assert_reads!(answers(&[&two("", "", XSK_RS), &two("", XSK_RS, AF_XDP)]));
 }
 

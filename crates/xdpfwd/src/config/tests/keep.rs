@@ -46,6 +46,7 @@ fn who_would_be_locked_out_is_a_warning_at_the_interface() {
         }),
     ];
     let source = Source::new("x.toml".into(), REST.to_owned());
-    let (_, warnings) = plan(&source, std::path::Path::new(""), &xdpfwd_stages::builtin(), &machine).unwrap();
+    let (_, warnings) =
+        plan(&source, std::path::Path::new(""), &xdpfwd_stages::builtin(), &machine).unwrap();
     assert_reads!(warnings.to_string());
 }

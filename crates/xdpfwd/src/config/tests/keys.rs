@@ -18,7 +18,10 @@ fn unknown_keys_are_refused_at_every_level() {
 
 #[test]
 fn missing_keys_are_named() {
-    assert_reads!(answers(&["[[port]]\n[[path]]\n[stage.edge]", "port = [{ name = \"lan\" }]\npath = [{}]"]));
+    assert_reads!(answers(&[
+        "[[port]]\n[[path]]\n[stage.edge]",
+        "port = [{ name = \"lan\" }]\npath = [{}]"
+    ]));
 }
 
 #[test]
@@ -92,7 +95,9 @@ fn words_that_are_no_choice_say_the_choices() {
 
 #[test]
 fn names_keep_to_their_rules() {
-    let port = |name: &str, interface: &str| format!("[[port]]\nname = {name:?}\ninterface = {interface:?}");
+    let port = |name: &str, interface: &str| {
+        format!("[[port]]\nname = {name:?}\ninterface = {interface:?}")
+    };
     let cases = [
         port("", ""),
         port("route", "eth1/0"),

@@ -55,12 +55,15 @@ struct Keys(PathBuf);
 impl Keys {
     fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("xdpfwd-keys-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name =
+            format!("xdpfwd-keys-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(name);
         fs::create_dir(&folder).unwrap();
-        for (name, transform) in
-            [("in.key", Transform::Aes128Gcm), ("out.key", Transform::Aes128Gcm), ("256.key", Transform::Aes256Gcm)]
-        {
+        for (name, transform) in [
+            ("in.key", Transform::Aes128Gcm),
+            ("out.key", Transform::Aes128Gcm),
+            ("256.key", Transform::Aes256Gcm),
+        ] {
             key_file::create(&folder.join(name), transform).unwrap();
         }
         Self(folder)

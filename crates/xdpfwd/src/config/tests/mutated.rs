@@ -158,7 +158,8 @@ fn value() -> impl Strategy<Value = String> {
 }
 
 fn inline(entries: &[(String, String)]) -> String {
-    let entries: Vec<String> = entries.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    let entries: Vec<String> =
+        entries.iter().map(|(key, value)| format!("{key} = {value}")).collect();
     format!("{{ {} }}", entries.join(", "))
 }
 
@@ -173,27 +174,31 @@ fn key() -> impl Strategy<Value = String> {
 
 /// A table that is fine, or something in it is not: another value, a key too few, a key too many.
 fn table() -> impl Strategy<Value = String> {
-    let changes = prop::collection::vec((any::<prop::sample::Index>(), prop::option::of(value())), 0..3);
+    let changes =
+        prop::collection::vec((any::<prop::sample::Index>(), prop::option::of(value())), 0..3);
     let added = prop::collection::vec((key(), value()), 0..2);
-    (prop::sample::select(&TABLES[..]), changes, added).prop_map(|((header, keys), changes, added)| {
-        let mut keys: Vec<(String, String)> = keys
-            .split_terminator('\n')
-            .filter_map(|line| line.split_once(" = "))
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect();
-        for (index, value) in changes {
-            if keys.is_empty() {
-                break;
+    (prop::sample::select(&TABLES[..]), changes, added).prop_map(
+        |((header, keys), changes, added)| {
+            let mut keys: Vec<(String, String)> = keys
+                .split_terminator('\n')
+                .filter_map(|line| line.split_once(" = "))
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect();
+            for (index, value) in changes {
+                if keys.is_empty() {
+                    break;
+                }
+                let index = index.index(keys.len());
+                match value {
+                    Some(value) => keys[index].1 = value,
+                    None => drop(keys.remove(index)),
+                }
             }
-            let index = index.index(keys.len());
-            match value {
-                Some(value) => keys[index].1 = value,
-                None => drop(keys.remove(index)),
-            }
-        }
-        let lines = keys.into_iter().chain(added).map(|(key, value)| format!("{key} = {value}\n"));
-        format!("{header}\n{}", lines.collect::<String>())
-    })
+            let lines =
+                keys.into_iter().chain(added).map(|(key, value)| format!("{key} = {value}\n"));
+            format!("{header}\n{}", lines.collect::<String>())
+        },
+    )
 }
 
 const TEXTS: [&str; 22] = [
@@ -273,7 +278,10 @@ const TABLES: [(&str, &str); 15] = [
     ("[engine]", "mode = \"auto\"\ncores = [0, 1]\nbusy_poll = true\nidle = \"poll\"\n"),
     ("[umem]", "frame_size = 4096\nframes = 1024\nhuge_pages = \"on\"\n"),
     ("[stage.hop]", "kind = \"ttl\"\n"),
-    ("[stage.a]", "kind = \"set-mac\"\nsource = \"02:00:00:00:00:01\"\ndestination = \"02:00:00:00:00:02\"\n"),
+    (
+        "[stage.a]",
+        "kind = \"set-mac\"\nsource = \"02:00:00:00:00:01\"\ndestination = \"02:00:00:00:00:02\"\n",
+    ),
     ("[stage.\"a b\"]", "kind = \"mac-swap\"\n"),
     ("[stage]", "a = { kind = \"ttl\" }\n"),
     ("[port]", "name = \"lan\"\n"),
@@ -286,7 +294,9 @@ fn check(text: &str) -> Result<(), TestCaseError> {
     let lines: Vec<&str> = bare.split('\n').collect();
     let (diagnostics, accepted) = match plan(text) {
         Ok((plan, warnings)) => {
-            prop_assert!(!plan.workers.is_empty() && !plan.ports.is_empty() && !plan.paths.is_empty());
+            prop_assert!(
+                !plan.workers.is_empty() && !plan.ports.is_empty() && !plan.paths.is_empty()
+            );
             for path in &plan.paths {
                 prop_assert!(usize::from(path.from.0.max(path.to.0)) < plan.ports.len());
             }
@@ -297,14 +307,23 @@ fn check(text: &str) -> Result<(), TestCaseError> {
     prop_assert!(accepted || diagnostics.iter().next().is_some());
     for diagnostic in diagnostics.iter() {
         let message = diagnostic.message();
-        prop_assert!(message.chars().all(is_printable) && message.chars().count() < 3000, "{diagnostic}");
+        prop_assert!(
+            message.chars().all(is_printable) && message.chars().count() < 3000,
+            "{diagnostic}"
+        );
         let Some(place) = diagnostic.place() else {
             prop_assert!(message.ends_with("more like these"), "{diagnostic}");
             continue;
         };
-        prop_assert!(accepted || ADVICE.iter().any(|advice| message.contains(advice)), "{diagnostic}\n{text}");
+        prop_assert!(
+            accepted || ADVICE.iter().any(|advice| message.contains(advice)),
+            "{diagnostic}\n{text}"
+        );
         let line = lines.get(place.line - 1);
-        prop_assert!(line.is_some_and(|line| place.column - 1 <= line.chars().count()), "{diagnostic}\n{text}");
+        prop_assert!(
+            line.is_some_and(|line| place.column - 1 <= line.chars().count()),
+            "{diagnostic}\n{text}"
+        );
     }
     Ok(())
 }

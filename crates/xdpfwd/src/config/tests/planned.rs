@@ -14,7 +14,10 @@ fn keys_that_are_not_there_have_their_defaults() {
     assert_eq!(warnings.to_string(), "");
     let Plan { mode, workers, busy_poll, idle, ledger, umem, ports, paths, control } = plan;
     assert_eq!(control, None);
-    assert_eq!((mode, workers, busy_poll, idle, ledger), (Mode::Auto, vec![None], false, Idle::Poll, true));
+    assert_eq!(
+        (mode, workers, busy_poll, idle, ledger),
+        (Mode::Auto, vec![None], false, Idle::Poll, true)
+    );
     assert_eq!((umem.frame_size, umem.frames, umem.huge_pages), (2048, 16384, HugePages::Auto));
     let port = |name: &str, interface: &str| PortPlan {
         name: name.into(),
@@ -70,17 +73,30 @@ fn every_key_gets_into_the_plan() {
     "#;
     let (plan, warnings) = plan(text).unwrap();
     assert_eq!(warnings.to_string(), "");
-    assert_eq!((plan.mode, plan.workers, plan.busy_poll), (Mode::Skb, vec![Some(3), Some(1)], true));
+    assert_eq!(
+        (plan.mode, plan.workers, plan.busy_poll),
+        (Mode::Skb, vec![Some(3), Some(1)], true)
+    );
     assert!(!plan.ledger);
     assert_eq!(plan.control, Some("/run/xdpfwd/a.sock".into()));
     assert_eq!((plan.idle, plan.umem.frame_size, plan.umem.frames), (Idle::Spin, 4096, 1024));
     assert_eq!(plan.umem.huge_pages, HugePages::Off);
     assert_eq!(plan.ports.iter().map(|port| port.queues).collect::<Vec<_>>(), [8, 8]);
-    assert_eq!(plan.ports.iter().map(|port| port.io).collect::<Vec<_>>(), [Io::AfXdp, Io::PacketMmsg]);
-    let keep = |port: usize| plan.ports[port].keep.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!((keep(0).join(" "), keep(1).join(" ")), ("arp nd tcp/22 udp/1 vlan/4094".into(), String::new()));
+    assert_eq!(
+        plan.ports.iter().map(|port| port.io).collect::<Vec<_>>(),
+        [Io::AfXdp, Io::PacketMmsg]
+    );
+    let keep =
+        |port: usize| plan.ports[port].keep.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        (keep(0).join(" "), keep(1).join(" ")),
+        ("arp nd tcp/22 udp/1 vlan/4094".into(), String::new())
+    );
     let [back, reflect] = plan.paths.as_slice() else { panic!("{:?}", plan.paths) };
-    assert_eq!(((back.from, back.to), (reflect.from, reflect.to)), ((PortId(1), PortId(0)), (PortId(0), PortId(0))));
+    assert_eq!(
+        ((back.from, back.to), (reflect.from, reflect.to)),
+        ((PortId(1), PortId(0)), (PortId(0), PortId(0)))
+    );
     let names: Vec<_> = back.stages.iter().map(|stage| stage.name.as_str()).collect();
     assert_eq!(names, ["swap", "hop", "swap"]);
     assert_eq!(back.stages[1].plan.summary(), "sets MAC source 02:00:00:00:00:01");

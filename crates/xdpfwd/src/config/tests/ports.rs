@@ -166,17 +166,35 @@ fn queues_are_those_of_the_interface() {
 #[test]
 fn frames_suffice_and_are_long_enough() {
     assert_reads!(answers_to(&[
-        two("[umem]\nframes = 1023\n", "interface = \"multi1\"\nqueues = 4", "interface = \"multi2\"\nqueues = 4"),
-        two("", "interface = \"opaque\"\nqueues = 65535", "interface = \"opaque2\"\nqueues = 65535"),
+        two(
+            "[umem]\nframes = 1023\n",
+            "interface = \"multi1\"\nqueues = 4",
+            "interface = \"multi2\"\nqueues = 4"
+        ),
+        two(
+            "",
+            "interface = \"opaque\"\nqueues = 65535",
+            "interface = \"opaque2\"\nqueues = 65535"
+        ),
         two("", "interface = \"opaque\"\nqueues = 64", "interface = \"opaque2\"\nqueues = 64"),
         two("", "interface = \"middle\"", "interface = \"eth2\""),
         two("[umem]\nframe_size = 4096\n", "interface = \"middle\"", "interface = \"jumbo\""),
     ]));
-    let enough =
-        two("[umem]\nframes = 1024\n", "interface = \"multi1\"\nqueues = 4", "interface = \"multi2\"\nqueues = 4");
+    let enough = two(
+        "[umem]\nframes = 1024\n",
+        "interface = \"multi1\"\nqueues = 4",
+        "interface = \"multi2\"\nqueues = 4",
+    );
     assert!(plan(&enough).is_ok());
     // 16384 frames, the default, are enough for as many queues as a UMEM can serve.
-    assert!(plan(&two("", "interface = \"opaque\"\nqueues = 63", "interface = \"opaque2\"\nqueues = 63")).is_ok());
+    assert!(
+        plan(&two(
+            "",
+            "interface = \"opaque\"\nqueues = 63",
+            "interface = \"opaque2\"\nqueues = 63"
+        ))
+        .is_ok()
+    );
 }
 
 #[test]

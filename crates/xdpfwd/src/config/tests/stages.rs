@@ -44,26 +44,33 @@ fn kind_that_is_not_built_names_the_feature_that_adds_it() {
     let registry = Registry::default().with::<MacSwapConfig>();
     let said = |kind: &str, registry: &Registry| {
         let source = Source::new("x.toml".into(), format!("{REST}[stage.edge]\nkind = {kind:?}"));
-        crate::config::plan(&source, std::path::Path::new(""), registry, &machine).unwrap_err().to_string()
+        crate::config::plan(&source, std::path::Path::new(""), registry, &machine)
+            .unwrap_err()
+            .to_string()
     };
     assert_eq!(
         said("esp-seal", &registry),
         "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo feature `esp` of xdpfwd\n"
     );
-    let own = Registry::default()
-        .with_fn("own", |_: OwnConfig, _| Ok(PlanFn::new(|_| |_: &mut View<'_>, _: &mut Cx<'_>| ())));
+    let own = Registry::default().with_fn("own", |_: OwnConfig, _| {
+        Ok(PlanFn::new(|_| |_: &mut View<'_>, _: &mut Cx<'_>| ()))
+    });
     assert_eq!(
         said("esp-seal", &own),
         "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo feature `esp` of xdpfwd \
          and `App::stages(xdpfwd_stages::builtin())`\n"
     );
-    assert_eq!(said("esp-open", &registry), "x.toml:12:8: kind = \"esp-open\": must be \"mac-swap\"\n");
+    assert_eq!(
+        said("esp-open", &registry),
+        "x.toml:12:8: kind = \"esp-open\": must be \"mac-swap\"\n"
+    );
 }
 
 #[test]
 fn a_filter_is_in_the_kernel_if_its_path_lets_it() {
     let with = |stages: &str, place: &str, rules: &str| {
-        let text = REST.replacen("from = \"lan\"", &format!("from = \"lan\"\nstages = [{stages}]"), 1);
+        let text =
+            REST.replacen("from = \"lan\"", &format!("from = \"lan\"\nstages = [{stages}]"), 1);
         format!(
             "{text}\n[stage.hop]\nkind = \"ttl\"\n[stage.fw]\nkind = \"filter\"\ndefault = \"drop\"\nplace = {place:?}\nrules = [{rules}]\n"
         )
@@ -79,12 +86,15 @@ fn a_filter_is_in_the_kernel_if_its_path_lets_it() {
     assert_eq!(places(&with(first, "auto", "\"drop log 1/10\"")), Ok(vec!["user", "user"]));
     let behind = "\"hop\", \"fw\"";
     assert_eq!(places(&with(behind, "auto", "")), Ok(vec!["user", "user"]));
-    let packet = |text: String| text.replace("name = \"lan\"", "name = \"lan\"\nio = \"packet-mmsg\"");
+    let packet =
+        |text: String| text.replace("name = \"lan\"", "name = \"lan\"\nio = \"packet-mmsg\"");
     assert_eq!(places(&packet(with(first, "auto", ""))), Ok(vec!["user", "user"]));
     let refused: Result<Vec<&str>, String> = places(&with(behind, "kernel", ""));
     let error = refused.unwrap_err();
     assert!(
-        error.contains("stage \"fw\": place = \"kernel\" is not possible on the path from port \"lan\""),
+        error.contains(
+            "stage \"fw\": place = \"kernel\" is not possible on the path from port \"lan\""
+        ),
         "{error}"
     );
     assert!(error.contains("stage hop comes before it"), "{error}");
@@ -119,9 +129,10 @@ impl StageConfig for NestedConfig {
             Some(Rule { port: 1, label }) if label == "two lines" => {
                 Err(PlanError::new("first line:\n  second line\n"))
             }
-            Some(rule) if rule.port == 0 => {
-                Err(PlanError::new(format!("rule {:?} of {} workers: port 0", rule.label, cx.workers)))
-            }
+            Some(rule) if rule.port == 0 => Err(PlanError::new(format!(
+                "rule {:?} of {} workers: port 0",
+                rule.label, cx.workers
+            ))),
             _ => Ok(Arc::new(MacSwap)),
         }
     }
@@ -133,7 +144,8 @@ fn errors_inside_of_a_stage_have_their_own_place() {
         let text = format!("{REST}\n[stage.ä-1]\n{stage}").replace("ä", "a");
         let registry = xdpfwd_stages::builtin().with::<NestedConfig>();
         let source = Source::new("x.toml".into(), text);
-        match crate::config::plan(&source, std::path::Path::new("."), &registry, &Imagined::usual()) {
+        match crate::config::plan(&source, std::path::Path::new("."), &registry, &Imagined::usual())
+        {
             Ok((_, warnings)) => warnings.to_string(),
             Err(errors) => errors.to_string(),
         }
@@ -153,7 +165,10 @@ fn errors_inside_of_a_stage_have_their_own_place() {
         "x.toml:14:1: missing key `port`, which kind \"nested\" needs\n"
     );
     assert_eq!(said(kind), "x.toml:12:1: missing key `rules`, which kind \"nested\" needs\n");
-    assert_eq!(said(&format!("{kind}\nrules = [{{ port = 0 }}]")), "x.toml:12:1: rule \"\" of 1 workers: port 0\n");
+    assert_eq!(
+        said(&format!("{kind}\nrules = [{{ port = 0 }}]")),
+        "x.toml:12:1: rule \"\" of 1 workers: port 0\n"
+    );
     // A diagnostic is one line: an error of several lines becomes several.
     assert_eq!(
         said(&format!("{kind}\nrules = [{{ port = 1, label = \"two lines\" }}]")),

@@ -69,7 +69,19 @@ fn deep_nesting_is_an_error() {
 /// Would take minutes if the parser's errors were each looked up in the text from its start or its line's.
 #[test]
 fn a_line_of_mistakes_is_judged_in_no_time() {
-    for piece in ["=", "\"", "[", "{", "'", "a={b=1,b=1}\n", "[a]\n", "[a]\nb=1\n", "a=[\n", "a,", "\u{feff}"] {
+    for piece in [
+        "=",
+        "\"",
+        "[",
+        "{",
+        "'",
+        "a={b=1,b=1}\n",
+        "[a]\n",
+        "[a]\nb=1\n",
+        "a=[\n",
+        "a,",
+        "\u{feff}",
+    ] {
         let text = said(&piece.repeat((1 << 20) / piece.len()));
         assert!((1..=10).contains(&text.lines().count()), "{piece}: {text}");
     }
