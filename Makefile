@@ -1,6 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Each installs what it needs, builds, and runs.
 #
-# As root they just work. As a user they call sudo for what needs it: Debian packages, network namespaces.
+# As root they just work. As a user they call sudo for what needs it: Debian packages, network
+# namespaces.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -16,7 +17,8 @@ ONLY ?=
 SUITE ?=
 KERNEL ?=
 
-# The folder that cargo builds in: CARGO_TARGET_DIR and build.target-dir move it. Cargo is asked once, when a recipe needs it.
+# The folder that cargo builds in: CARGO_TARGET_DIR and build.target-dir move it. Cargo is asked
+# once, when a recipe needs it.
 TARGET = $(eval TARGET := $$(shell cargo metadata --format-version 1 --no-deps --offline \
 	| sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'))$(TARGET)
 RELEASE = $(TARGET)/release
@@ -26,16 +28,19 @@ DEBUG = $(TARGET)/debug
 BENCH_PACKAGE := xdpfwd-bench
 SANITIZED_PACKAGES := xdpfwd-xsk xdpfwd-pipeline xdpfwd-stages
 
-# What a build takes: clang and the headers of libbpf-dev compile the XDP programs; libbpf links libelf and zlib.
-# With the feature xsk-rs: m4, for libxdp's. (The library that its bindings are made with comes with clang.) With ipsec-mb: its library.
+# What a build takes: clang and the headers of libbpf-dev compile the XDP programs; libbpf links
+# libelf and zlib. With the feature xsk-rs: m4, for libxdp's. (The library that its bindings are
+# made with comes with clang.) With ipsec-mb: its library.
 BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libelf-dev zlib1g-dev iproute2 ethtool
 FEATURE_PACKAGES := m4 libipsec-mb-dev
 # What the tests judge by: programs that we did not write.
 TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy python3-cryptography tshark
-# What the test machine is made of, besides a kernel. QEMU itself `xdpfwd-vm prepare` installs: it has to be one that knows igb.
+# What the test machine is made of, besides a kernel. QEMU itself `xdpfwd-vm prepare` installs: it
+# has to be one that knows igb.
 VM_PACKAGES := busybox-static cpio xz-utils kmod
 
-# What is measured beside xdpfwd. A peer whose package is not to be had is named in the results, and the rest goes on.
+# What is measured beside xdpfwd. A peer whose package is not to be had is named in the results, and
+# the rest goes on.
 BENCH_PACKAGES := libxdp-dev valgrind
 PEER_PACKAGES := dpdk-dev xdp-tools
 
@@ -75,7 +80,8 @@ loom: toolchain ## model-check the rings: every interleaving, every ordering tak
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$(TARGET)/loom" \
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo test --test loom --release
 
-# One boot for each suite and kernel. Kernels and QEMU are fetched the first time, 300 MB, and kept in ~/.cache/xdpfwd-vm.
+# One boot for each suite and kernel. Kernels and QEMU are fetched the first time, 300 MB, and kept
+# in ~/.cache/xdpfwd-vm.
 .PHONY: vmtest
 vmtest: vm-build ## AF_XDP zero-copy and more on other kernels, in an emulated machine (SUITE=zero-copy KERNEL=7.2)
 	"$(DEBUG)/xdpfwd-vm" run --jobs 2 $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
@@ -98,8 +104,8 @@ fuzz: toolchain nightly ## feed random bytes to rings, ports, rules, packets, ke
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=2048 -len_control=0 -print_final_stats=1; \
 	done
 
-# ThreadSanitizer has to see the standard library's own synchronisation, or it reports races that are none: build-std, from
-# rust-src. The compiler refuses to do without.
+# ThreadSanitizer has to see the standard library's own synchronisation, or it reports races that
+# are none: build-std, from rust-src. The compiler refuses to do without.
 .PHONY: sanitize
 sanitize: toolchain nightly test-deps ## rings, ports and workers under AddressSanitizer and ThreadSanitizer (needs nightly)
 	@test -e "$$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" || { \

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The classifier of crates/filter, in the kernel: the same tables, byte for byte (crates/filter/src/classifier/image.rs writes
- * them), looked up in the same way. docs/decisions/0016-classifier.md has the idea, README.md the maps.
+ * The classifier of crates/filter, in the kernel: the same tables, byte for byte
+ * (crates/filter/src/classifier/image.rs writes them), looked up in the same way.
+ * docs/decisions/0016-classifier.md has the idea, README.md the maps.
  *
- * Two spaces of rules, IPv4's and IPv6's, whose keys have 3 and 6 words of 64 bits. What is not known of them before a program is
- * loaded is in maps whose sizes the loader sets; all else is read-only data of the program, which the verifier knows.
+ * Two spaces of rules, IPv4's and IPv6's, whose keys have 3 and 6 words of 64 bits. What is not
+ * known of them before a program is loaded is in maps whose sizes the loader sets; all else is
+ * read-only data of the program, which the verifier knows.
  */
 #ifndef XDPFWD_CLASSIFY_H
 #define XDPFWD_CLASSIFY_H

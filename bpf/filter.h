@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A filter's rules, judged before a packet is given to a socket: `place = "kernel"`. It comes to the verdicts of the stage in user
- * space (crates/stages/src/filter), and a test compares the two. What the stage can and this cannot (limits, samples to the
- * log, what GTP-U carries) is refused before a program is loaded.
+ * A filter's rules, judged before a packet is given to a socket: `place = "kernel"`. It comes to
+ * the verdicts of the stage in user space (crates/stages/src/filter), and a test compares the two.
+ * What the stage can and this cannot (limits, samples to the log, what GTP-U carries) is refused
+ * before a program is loaded.
  */
 #ifndef XDPFWD_FILTER_H
 #define XDPFWD_FILTER_H

@@ -81,8 +81,9 @@ static __always_inline const void *bytes_at(const struct frame *frame, __u32 off
 }
 
 /*
- * Makes the verifier forget all of an offset but its limit, so that it needs not follow each way through a loop by
- * itself. Nothing that is read depends on it: an offset beyond the limit was refused before.
+ * Makes the verifier forget all of an offset but its limit, so that it needs not follow each way
+ * through a loop by itself. Nothing that is read depends on it: an offset beyond the limit was
+ * refused before.
  */
 static __always_inline __u32 any_offset(__u32 offset)
 {
@@ -123,8 +124,8 @@ static __always_inline enum status read_link(const struct frame *frame, struct l
 }
 
 /*
- * A length from a header. Older verifiers (Linux 6.12 for one) know nothing of a number whose bytes were swapped, and the compiler
- * takes a mask that says it has 16 bits for superfluous.
+ * A length from a header. Older verifiers (Linux 6.12 for one) know nothing of a number whose bytes
+ * were swapped, and the compiler takes a mask that says it has 16 bits for superfluous.
  */
 static __always_inline __u32 length_in(__be16 field)
 {

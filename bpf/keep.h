@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What stays with the kernel: `keep` of a port. Only what is addressed to this host: transit traffic is never kept,
- * whatever its ports are. README.md has the rules in words.
+ * What stays with the kernel: `keep` of a port. Only what is addressed to this host: transit
+ * traffic is never kept, whatever its ports are. README.md has the rules in words.
  */
 #ifndef XDPFWD_KEEP_H
 #define XDPFWD_KEEP_H
@@ -22,8 +22,8 @@
 #define KEEP_VLAN (1u << 8) /* the VLANs in `vlan` */
 
 /*
- * Whether the port has any rule. The loader sets it before the verifier runs. Without rules the verifier then skips the
- * code below, whose verification takes most of the time of a start.
+ * Whether the port has any rule. The loader sets it before the verifier runs. Without rules the
+ * verifier then skips the code below, whose verification takes most of the time of a start.
  */
 const volatile __u8 has_keep_rules SEC(".rodata.keep") = 0;
 
@@ -49,8 +49,8 @@ static __always_inline const struct keep *keep_of_port(void)
 }
 
 /*
- * The addresses of this host, which user space follows as they change. The loader sets the number of entries. A value is
- * what an address is good for.
+ * The addresses of this host, which user space follows as they change. The loader sets the number
+ * of entries. A value is what an address is good for.
  */
 #define OWN_DESTINATION (1u << 0) /* as where a packet goes */
 #define OWN_TARGET (1u << 1)	  /* as what ARP or Neighbor Discovery are about */
@@ -93,8 +93,8 @@ struct {
 } own_vlans SEC(".maps");
 
 /*
- * First fragments that were kept, so that the later ones, which have neither ports nor, perhaps, the protocol, follow. The
- * oldest is forgotten when it is full.
+ * First fragments that were kept, so that the later ones, which have neither ports nor, perhaps,
+ * the protocol, follow. The oldest is forgotten when it is full.
  */
 struct datagram {
 	struct in6_addr source;
@@ -113,8 +113,8 @@ struct {
 } fragments SEC(".maps");
 
 /*
- * Whether the options (RFC 791, 3.1) are well-formed and none of them is a source route: with one, the destination address
- * need not be where the packet is going.
+ * Whether the options (RFC 791, 3.1) are well-formed and none of them is a source route: with one,
+ * the destination address need not be where the packet is going.
  */
 static __always_inline bool plain_options(const struct frame *frame, __u32 offset, __u32 end)
 {
@@ -202,8 +202,8 @@ static __always_inline bool is_own_arp(const struct frame *frame, __u32 l3)
 }
 
 /*
- * Whether it is Neighbor Discovery (RFC 4861): not from beyond a router, not fragmented (RFC 6980), and to one of the host's
- * own addresses, or to a group about one of them.
+ * Whether it is Neighbor Discovery (RFC 4861): not from beyond a router, not fragmented (RFC 6980),
+ * and to one of the host's own addresses, or to a group about one of them.
  */
 static __always_inline bool is_own_nd(const struct frame *frame, const struct ipv6hdr *ip, const struct upper *upper,
 				      bool own)
@@ -267,8 +267,8 @@ static __always_inline bool is_kept_ip(const struct frame *frame, const struct k
 }
 
 /*
- * These two are global functions: the verifier looks at each once, and not for every way that leads to it. `vlan` is whether
- * the frame's VLAN is kept.
+ * These two are global functions: the verifier looks at each once, and not for every way that leads
+ * to it. `vlan` is whether the frame's VLAN is kept.
  */
 __noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan)
 {

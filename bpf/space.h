@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Included by classify.h, once for each IP version: with V, which gives names their version, WORDS of a key, and more.
+ * Included by classify.h, once for each IP version: with V, which gives names their version, WORDS
+ * of a key, and more.
  */
 
 struct V(key) {

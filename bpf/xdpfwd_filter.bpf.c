@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// The same with a filter: what its rules drop comes to no socket. One instance per interface and set of rules.
+// The same with a filter: what its rules drop comes to no socket. One instance per interface and
+// set of rules.
 
 #include "filter.h"
 #include "redirect.h"

@@ -1,7 +1,8 @@
 //! The program whose instructions `make bench-instructions` counts: `counted SCENARIO ROUNDS`.
 //!
-//! A round is a batch of 64 packets of 60 bytes from the fake kernel through one part of the data path. Counted twice, with
-//! different numbers of rounds, the difference is what the rounds took, and nothing of start and end.
+//! A round is a batch of 64 packets of 60 bytes from the fake kernel through one part of the data
+//! path. Counted twice, with different numbers of rounds, the difference is what the rounds took,
+//! and nothing of start and end.
 
 use std::process::ExitCode;
 

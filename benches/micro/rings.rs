@@ -1,17 +1,21 @@
-//! The rings: nanoseconds a packet, in batches of 1, 8 and 64, beside the same loop in C and beside libxdp's functions.
+//! The rings: nanoseconds a packet, in batches of 1, 8 and 64, beside the same loop in C and beside
+//! libxdp's functions.
 //!
-//! A round is: packets arrive (the fake kernel), receive and refill, transmit, completion (the fake kernel), reclaim. Each
-//! sample measures rounds with the fake kernel, then as many of the fake kernel alone, and is the difference. Time is the
-//! thread's own, so that a core that is taken away for a while is not counted. One iteration, as criterion counts, is one
-//! packet.
+//! A round is: packets arrive (the fake kernel), receive and refill, transmit, completion (the fake
+//! kernel), reclaim. Each sample measures rounds with the fake kernel, then as many of the fake
+//! kernel alone, and is the difference. Time is the thread's own, so that a core that is taken away
+//! for a while is not counted. One iteration, as criterion counts, is one packet.
 //!
 //! - `rings`: the four rings and nothing else, [`BareRings`].
-//! - `port`: the same through [`Port`]: frames that are owned, the owner record, a batch, an egress queue, counters.
-//! - `swap`: that, with the MAC addresses of each packet swapped, the fill ring holding 4096 frames.
+//! - `port`: the same through [`Port`]: frames that are owned, the owner record, a batch, an egress
+//!   queue, counters.
+//! - `swap`: that, with the MAC addresses of each packet swapped, the fill ring holding 4096
+//!   frames.
 //! - `worker`: that as a worker with the stage `mac-swap` does it.
 //!
-//! After criterion's, a table: all of them and the C twins (benches/peers/ring_twin.c, a process of its own) in turn, as
-//! ratios within a round. `cargo bench -p xdpfwd-bench --bench rings`, or `make bench-rings`.
+//! After criterion's, a table: all of them and the C twins (benches/peers/ring_twin.c, a process of
+//! its own) in turn, as ratios within a round. `cargo bench -p xdpfwd-bench --bench rings`, or
+//! `make bench-rings`.
 
 use std::{
     collections::BTreeMap,
@@ -157,7 +161,8 @@ impl Net {
     fn new(subject: impl Subject + 'static) -> Self {
         let (umem, mut pool) = umem();
         let (port, alone) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
-        // Its chunks are not to be used any more, and the port has nothing to look for in these rings.
+        // Its chunks are not to be used any more, and the port has nothing to look for in these
+        // rings.
         drop(port);
         let mut net = Self { subject: Box::new(subject), alone };
         net.sample(64, 1 << 16);
@@ -284,10 +289,12 @@ fn criterion(samplers: &mut BTreeMap<&'static str, Sampler<'_>>) {
         for n in BATCHES {
             group.bench_with_input(BenchmarkId::from_parameter(n), &n, |bencher, &n| {
                 bencher.iter_custom(|packets| {
-                    // Short samples are mostly clock: at least 64 Ki packets, and the share of what was asked.
+                    // Short samples are mostly clock: at least 64 Ki packets, and the share of what
+                    // was asked.
                     let measured = packets.max(1 << 16);
                     let nanoseconds = sampler(n, measured) * packets as f64 / measured as f64;
-                    // A difference may come out below zero on a machine that is disturbed; criterion wants more.
+                    // A difference may come out below zero on a machine that is disturbed;
+                    // criterion wants more.
                     Duration::from_nanos(nanoseconds.max(1.0) as u64)
                 });
             });

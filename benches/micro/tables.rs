@@ -1,11 +1,14 @@
-//! What it costs to share a session table with the control plane: a batch of 64 lookups on the data path, and one update.
+//! What it costs to share a session table with the control plane: a batch of 64 lookups on the data
+//! path, and one update.
 //!
 //! - `own`: a table per worker, changed by closures that run on the worker (`Handle::each_stage`).
-//! - `shared`: one `SharedTable` for all workers, loaded once per batch; an update copies the table.
-//! - `rwlock`: one table for all workers, a read lock once per batch, for comparison: a writer makes workers wait.
+//! - `shared`: one `SharedTable` for all workers, loaded once per batch; an update copies the
+//!   table.
+//! - `rwlock`: one table for all workers, a read lock once per batch, for comparison: a writer
+//!   makes workers wait.
 //!
-//! `make bench-tables`. In `update/own` the time of the closure is counted, which the worker spends; in `update/shared`
-//! the control plane spends it.
+//! `make bench-tables`. In `update/own` the time of the closure is counted, which the worker
+//! spends; in `update/shared` the control plane spends it.
 
 use std::{collections::HashMap, hint::black_box, sync::Arc, sync::RwLock};
 

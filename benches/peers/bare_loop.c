@@ -2,15 +2,16 @@
 /*
  * bare_loop: AF_XDP forwarding with nothing around it. What xdpfwd is measured against.
  *
- * Two interfaces, queue 0 of each, one UMEM under both sockets, one thread on one core. A frame that comes in on one
- * side goes out on the other with its MAC addresses swapped. It keeps no books per packet, has no stages, and trusts the
- * kernel: what xdpfwd needs beyond this is the price of being xdpfwd.
+ * Two interfaces, queue 0 of each, one UMEM under both sockets, one thread on one core. A frame
+ * that comes in on one side goes out on the other with its MAC addresses swapped. It keeps no books
+ * per packet, has no stages, and trusts the kernel: what xdpfwd needs beyond this is the price of
+ * being xdpfwd.
  *
  *   cc -O3 -march=native bare_loop.c -o bare_loop -lxdp -lbpf    (Debian: apt-get install gcc libxdp-dev libbpf-dev)
  *   bare_loop LEFT RIGHT CORE        until SIGINT or SIGTERM
  *
- * As xdpfwd does, it lets the kernel send 512 packets in a system call where the kernel can (Linux 6.17), and asks for
- * need_wakeup, so that there is one transmit system call per batch at most.
+ * As xdpfwd does, it lets the kernel send 512 packets in a system call where the kernel can (Linux
+ * 6.17), and asks for need_wakeup, so that there is one transmit system call per batch at most.
  */
 #define _GNU_SOURCE
 #include <errno.h>

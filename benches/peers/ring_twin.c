@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * The C twins of micro/rings.rs: the same loop over the same four rings, with a kernel's side in the same thread.
+ * The C twins of micro/rings.rs: the same loop over the same four rings, with a kernel's side in
+ * the same thread.
  *
  *   own     rings written in C as crates/xsk/src/ring.rs is in Rust, the full fence before the wake-up flag included
  *   libxdp  libxdp's functions, inlined, as a program in C has them
  *   calls   libxdp's functions, called, with the descriptors that xsk-rs keeps: what xsk-rs does
  *
- * A line on stdin, VARIANT BATCH PACKETS SWAP, is answered by one on stdout: the nanoseconds of that many packets with the
- * kernel's side, and those of the kernel's side alone, with the user's counters moved and nothing else. SWAP 1 swaps the
- * MAC addresses of each packet. The difference of the two is what the user's side takes.
+ * A line on stdin, VARIANT BATCH PACKETS SWAP, is answered by one on stdout: the nanoseconds of
+ * that many packets with the kernel's side, and those of the kernel's side alone, with the user's
+ * counters moved and nothing else. SWAP 1 swaps the MAC addresses of each packet. The difference of
+ * the two is what the user's side takes.
  *
  *   cc -O3 ring_twin.c libxdp_calls.c -o ring_twin       (Debian: apt-get install gcc libxdp-dev libbpf-dev)
  */

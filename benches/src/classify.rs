@@ -1,4 +1,5 @@
-//! `classify`: ns a lookup of the filter's classifier, next to `dpdk-test-acl` on the same rules and the same trace.
+//! `classify`: ns a lookup of the filter's classifier, next to `dpdk-test-acl` on the same rules
+//! and the same trace.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -57,7 +58,8 @@ pub(crate) enum Skew {
     Uniform,
     /// As a Pareto distribution says
     Pareto,
-    /// Once, and from anywhere in the rule it hits instead of its corners: so many flows that no cache holds them
+    /// Once, and from anywhere in the rule it hits instead of its corners: so many flows that no
+    /// cache holds them
     Scattered,
 }
 

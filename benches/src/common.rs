@@ -53,7 +53,8 @@ pub(crate) struct Common {
     results: PathBuf,
 }
 
-/// Returns the folder that cargo built this program in, which has the other programs too: `target/release`, for example.
+/// Returns the folder that cargo built this program in, which has the other programs too:
+/// `target/release`, for example.
 pub(crate) fn build_output() -> Result<PathBuf> {
     let program = std::env::current_exe().context("the path of this program")?;
     Ok(program.parent().context("the folder of this program")?.to_owned())
@@ -68,7 +69,8 @@ impl Common {
         Duration::from_secs_f64(self.warmup.clamp(0.0, 3600.0))
     }
 
-    /// Where everything is. In the namespace, a bare name would be searched for on the path: absolute ones.
+    /// Where everything is. In the namespace, a bare name would be searched for on the path:
+    /// absolute ones.
     pub(crate) fn place(&self) -> Result<Place> {
         let absolute = |path: &Path| {
             path.canonicalize().with_context(|| {

@@ -1,4 +1,5 @@
-//! `cost`: where the cost of security lands, by the ledger: forwarding alone, and forwarding with ESP.
+//! `cost`: where the cost of security lands, by the ledger: forwarding alone, and forwarding with
+//! ESP.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, thread, time::Duration};
 

@@ -1,4 +1,5 @@
-//! `drop`: what a filter costs, in user space and in the XDP program, with packets that are all dropped and with packets that all pass.
+//! `drop`: what a filter costs, in user space and in the XDP program, with packets that are all
+//! dropped and with packets that all pass.
 
 use std::{
     collections::BTreeMap,
@@ -79,7 +80,8 @@ enum Receiving {
     Driver,
     /// On the core of the generator, which it slows down: as veth does it by itself
     Generator,
-    /// On that of xdpfwd, in a thread of its own: with the filter in the kernel there is nothing else to do there
+    /// On that of xdpfwd, in a thread of its own: with the filter in the kernel there is nothing
+    /// else to do there
     Xdpfwd,
 }
 
@@ -286,7 +288,8 @@ impl Lab<'_> {
             bail!("nothing was dropped");
         }
         let cycles = (busy_to - busy_from) * xdpfwd_xsk::clock::cycles_per_second() as f64;
-        // The reports are up to a fifth of a second old: their own time counts, scaled to the same span.
+        // The reports are up to a fifth of a second old: their own time counts, scaled to the same
+        // span.
         let pps = packets / (to.0 - from.0);
         Ok((pps, cycles / (pps * common.seconds().as_secs_f64())))
     }
@@ -327,7 +330,8 @@ impl Lab<'_> {
         Ok(measured)
     }
 
-    /// How many a second xdpfwd forwards of packets that no rule matches, and what its filter says that it costs.
+    /// How many a second xdpfwd forwards of packets that no rule matches, and what its filter says
+    /// that it costs.
     fn forward(&self, at: &str) -> Result<(f64, Option<f64>)> {
         let chain = Chain::builder().build()?;
         let sink = Sink::builder().attach(chain.sink(), "sink0")?;

@@ -1,4 +1,5 @@
-//! `forward`: packets per second through each forwarder, interleaved, against the bare loop of the same round.
+//! `forward`: packets per second through each forwarder, interleaved, against the bare loop of the
+//! same round.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,8 @@ use crate::{
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
-    /// Rounds with the smallest frames and 16 flows: each runs every forwarder once, next to each other in time
+    /// Rounds with the smallest frames and 16 flows: each runs every forwarder once, next to each
+    /// other in time
     #[arg(long, default_value_t = 9)]
     rounds: u32,
     /// Rounds with every other size and number of flows
@@ -49,7 +51,8 @@ struct Run {
     round: u32,
     offered_pps: f64,
     forwarded_pps: f64,
-    /// xdpfwd's own count, over its whole life: transmit and receive system calls for each packet received.
+    /// xdpfwd's own count, over its whole life: transmit and receive system calls for each packet
+    /// received.
     #[serde(skip_serializing_if = "Option::is_none")]
     syscalls_per_packet: Option<f64>,
 }
@@ -185,8 +188,9 @@ pub(crate) fn syscalls_per_packet(report: &serde_json::Value) -> Option<f64> {
     (received > 0.0).then(|| calls / received)
 }
 
-/// Two queues, a generator on each of two cores: everything that is forwarded comes whole, once, in order, and nothing is
-/// lost at a rate that all can take. Not a speed: the generators share the cores with the forwarder.
+/// Two queues, a generator on each of two cores: everything that is forwarded comes whole, once, in
+/// order, and nothing is lost at a rate that all can take. Not a speed: the generators share the
+/// cores with the forwarder.
 fn two_queues(peer: Peer, common: &Common) -> String {
     const RATE: u64 = 20_000;
     if !peer.takes_two_queues() {

@@ -1,4 +1,5 @@
-//! `instructions`: how many the data path takes for each packet, counted by callgrind, against the numbers in the repository.
+//! `instructions`: how many the data path takes for each packet, counted by callgrind, against the
+//! numbers in the repository.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +26,8 @@ const TOLERANCE: f64 = 0.05;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The program to count: examples/counted.rs, built with the release profile [default: beside this program]
+    /// The program to count: examples/counted.rs, built with the release profile
+    /// [default: beside this program]
     #[arg(long)]
     program: Option<PathBuf>,
     /// The numbers in the repository

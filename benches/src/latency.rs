@@ -1,4 +1,5 @@
-//! `latency`: how long frames take at a share of what each forwarder can carry without loss; and what idling costs.
+//! `latency`: how long frames take at a share of what each forwarder can carry without loss; and
+//! what idling costs.
 
 use std::{collections::BTreeMap, fmt::Write as _, thread, time::Duration};
 
@@ -40,7 +41,8 @@ pub(crate) struct Arguments {
     /// A rate counts as carried without loss if at most this fraction of the frames is lost
     #[arg(long, default_value_t = 0.001)]
     tolerance: f64,
-    /// Attempts at a rate before it counts as too high: on a shared machine a core is taken away now and then
+    /// Attempts at a rate before it counts as too high: on a shared machine a core is taken away
+    /// now and then
     #[arg(long, default_value_t = 2)]
     attempts: u32,
     /// Seconds of each step of the search
@@ -188,7 +190,8 @@ impl Bench {
         Ok(Self { running, sink, chain, traffic })
     }
 
-    /// Sends at a rate for a while: what was offered, packets a second, and the fraction that was lost, to the last frame.
+    /// Sends at a rate for a while: what was offered, packets a second, and the fraction that was
+    /// lost, to the last frame.
     fn attempt(&mut self, rate: u64, time: Duration) -> Result<(f64, f64)> {
         let before = self.sink.seen()?.arrived.packets;
         let generator = self.traffic.clone().rate(rate).start(self.chain.gen_(), "gen0")?;
@@ -261,7 +264,8 @@ fn search(
     Ok(carried)
 }
 
-/// Open loop: the generator sends by its own clock, and does not ask what became of the frames before.
+/// Open loop: the generator sends by its own clock, and does not ask what became of the frames
+/// before.
 fn at_rate(
     ready: &Ready,
     arguments: &Arguments,
@@ -417,7 +421,8 @@ fn table(
     text
 }
 
-/// All rounds of a forwarder at one load: quantiles of all frames together, and the p99 of each round.
+/// All rounds of a forwarder at one load: quantiles of all frames together, and the p99 of each
+/// round.
 fn row(name: &str, runs: &[&Run]) -> String {
     let Some(p99) = Median::of(runs.iter().map(|run| run.p99_us)) else { return String::new() };
     let mut all = Histogram::default();

@@ -59,8 +59,8 @@ impl Machine {
         }
     }
 
-    /// Returns the clock of the first core in MHz, as /proc/cpuinfo reports it. It is the clock of the time-stamp counter
-    /// where the core's frequency is fixed.
+    /// Returns the clock of the first core in MHz, as /proc/cpuinfo reports it. It is the clock of
+    /// the time-stamp counter where the core's frequency is fixed.
     pub fn megahertz(&self) -> Option<f64> {
         self.cpu_mhz.parse().ok()
     }
@@ -68,8 +68,8 @@ impl Machine {
 
 /// Returns the nanoseconds that all threads of a process have run, user and kernel time.
 ///
-/// Reads `schedstat`, which is exact to the nanosecond; `/proc/PID/stat` counts ticks, and an idle forwarder sleeps between
-/// them.
+/// Reads `schedstat`, which is exact to the nanosecond; `/proc/PID/stat` counts ticks, and an idle
+/// forwarder sleeps between them.
 pub fn cpu_nanoseconds(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     tasks

@@ -1,4 +1,5 @@
-//! `xdpfwd-bench`: xdpfwd beside other forwarders, on the lab. docs/benchmarking.md says what each figure means.
+//! `xdpfwd-bench`: xdpfwd beside other forwarders, on the lab. docs/benchmarking.md says what each
+//! figure means.
 #![forbid(unsafe_code)]
 
 mod classify;
@@ -22,8 +23,8 @@ use xdpfwd_bench::classbench;
 
 /// Measures xdpfwd beside other forwarders, in a lab of network namespaces.
 ///
-/// Everything runs on one machine, interleaved in one run: ratios are what counts. Needs root. Raw numbers are kept in
-/// a folder of benches/results, named after day and host.
+/// Everything runs on one machine, interleaved in one run: ratios are what counts. Needs root. Raw
+/// numbers are kept in a folder of benches/results, named after day and host.
 #[derive(Parser)]
 #[command(name = "xdpfwd-bench", version, max_term_width = 110)]
 struct Cli {
@@ -35,9 +36,11 @@ struct Cli {
 enum Command {
     /// Packets per second of every forwarder, as ratios to a bare loop in C
     Forward(forward::Arguments),
-    /// Latency at 10, 50 and 90 % of what each forwarder carries without loss, and what idling costs
+    /// Latency at 10, 50 and 90 % of what each forwarder carries without loss, and what idling
+    /// costs
     Latency(latency::Arguments),
-    /// What a filter costs in user space and in the kernel: packets dropped and forwarded, with 0 to 10,000 rules
+    /// What a filter costs in user space and in the kernel: packets dropped and forwarded, with 0
+    /// to 10,000 rules
     Drop(drop::Arguments),
     /// Where the cost of security lands: forwarding, and forwarding with ESP, by the ledger
     Cost(cost::Arguments),
@@ -49,7 +52,8 @@ enum Command {
     Classbench(classbench::Arguments),
     /// ns a lookup of the filter's classifier, next to dpdk-test-acl (needs no root)
     Classify(classify::Arguments),
-    /// ns and cycles a packet of ESP by each backend, next to their crates alone and to dpdk-test-crypto-perf (needs no root)
+    /// ns and cycles a packet of ESP by each backend, next to their crates alone and to
+    /// dpdk-test-crypto-perf (needs no root)
     Esp(esp::Arguments),
 }
 

@@ -36,7 +36,8 @@ pub(crate) enum Peer {
     XdpRedirectCpu,
 }
 
-/// All of them, in the order of the table. The first two are neighbours in time, too: they make the pairs.
+/// All of them, in the order of the table. The first two are neighbours in time, too: they make the
+/// pairs.
 pub(crate) const ALL: [Peer; 10] = [
     Peer::Xdpfwd { io: "af_xdp", idle: "poll" },
     Peer::BareLoop,
@@ -69,7 +70,8 @@ pub(crate) struct Place {
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
     pub(crate) peer: Peer,
-    /// Commands that set the namespace up, run there by `sh -c`, and the one that forwards, if it is not the kernel.
+    /// Commands that set the namespace up, run there by `sh -c`, and the one that forwards, if it
+    /// is not the kernel.
     set_up: Vec<String>,
     command: Option<Vec<String>>,
 }
@@ -137,7 +139,8 @@ impl Peer {
             command,
         };
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        // RPS: what arrives on fwd0 is handed to the forwarder's core, in hexadecimal groups of 32 bits.
+        // RPS: what arrives on fwd0 is handed to the forwarder's core, in hexadecimal groups of 32
+        // bits.
         let rps = format!(
             "for q in /sys/class/net/fwd0/queues/rx-*; do echo {:x}{} > $q/rps_cpus; done",
             1u32 << (place.core % 32),
@@ -165,8 +168,8 @@ impl Peer {
             Self::Testpmd { busy_poll } => {
                 let program = find("dpdk-testpmd", "dpdk-dev")?;
                 let budget = if busy_poll { 64 } else { 0 };
-                // A device for each queue: on a veth, net_af_xdp believes that there is one queue in all, and with
-                // start_queue takes any one.
+                // A device for each queue: on a veth, net_af_xdp believes that there is one queue
+                // in all, and with start_queue takes any one.
                 let devices: Vec<String> = (0..queues)
                     .flat_map(|queue| [(2 * queue, "fwd0", queue), (2 * queue + 1, "fwd1", queue)])
                     .map(|(n, interface, queue)| {
@@ -262,7 +265,8 @@ impl Ready {
         start().map_err(|error| {
             let said = brief(&error);
             match self.peer {
-                // xdp-tools 1.3 wants the tracepoint xdp_redirect_map_err, which Linux 6.18 has no more.
+                // xdp-tools 1.3 wants the tracepoint xdp_redirect_map_err, which Linux 6.18 has no
+                // more.
                 Peer::XdpRedirect | Peer::XdpRedirectCpu => {
                     format!(
                         "xdp-bench does not load on this kernel ({said}): build a newer one from \
@@ -297,7 +301,8 @@ impl Ready {
             Peer::Testpmd { .. } => {
                 drop(forwarder.wait_for_line(READY, |line| line.contains("NIC statistics"))?)
             }
-            // Both sockets are bound when the second program is there, or a moment later: the warm-up covers it.
+            // Both sockets are bound when the second program is there, or a moment later: the
+            // warm-up covers it.
             _ => {}
         }
         Ok(Running { forwarder: Some(forwarder) })
@@ -321,7 +326,8 @@ impl Running {
     }
 }
 
-/// The lines of an error that say something: the one with the word error or failed in it, or else the last.
+/// The lines of an error that say something: the one with the word error or failed in it, or else
+/// the last.
 pub(crate) fn brief(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

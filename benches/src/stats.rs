@@ -4,10 +4,10 @@ use serde::Serialize;
 
 /// The median of a sample with an interval that covers the true median.
 ///
-/// The interval lies between two order statistics: how many of *n* values fall below the median is binomial(*n*, ½), whatever
-/// the distribution, so no shape is assumed and nothing is resampled. It is the narrowest symmetric one with a coverage of
-/// 95 % or more (2nd to 8th of 9 values: 96.1 %). Fewer than six values have none; then it is the range, with the coverage
-/// that this has.
+/// The interval lies between two order statistics: how many of *n* values fall below the median is
+/// binomial(*n*, ½), whatever the distribution, so no shape is assumed and nothing is resampled. It
+/// is the narrowest symmetric one with a coverage of 95 % or more (2nd to 8th of 9 values: 96.1 %).
+/// Fewer than six values have none; then it is the range, with the coverage that this has.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Median {
     pub(crate) median: f64,

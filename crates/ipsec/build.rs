@@ -1,4 +1,5 @@
-//! With the feature `ipsec-mb`: compiles what stands between libipsec-mb and us, and links the library.
+//! With the feature `ipsec-mb`: compiles what stands between libipsec-mb and us, and links the
+//! library.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -1,6 +1,7 @@
 //! Compiles the lab's BPF programs to objects that are embedded in the library.
 //!
-//! Only the compiling part of libbpf-cargo is used: the skeletons it can generate contain unsafe code.
+//! Only the compiling part of libbpf-cargo is used: the skeletons it can generate contain unsafe
+//! code.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the appliance between two network namespaces and pings through it. Takes root, and the path of
-# the program: ping.sh target/release/own-appliance
+# Runs the appliance between two network namespaces and pings through it. Takes root, and the path
+# of the program: ping.sh target/release/own-appliance
 set -euo pipefail
 program=$(realpath "$1")
 cd "$(dirname "$0")"

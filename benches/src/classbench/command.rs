@@ -14,7 +14,8 @@ use super::{Locality, Seed, Statistics, generate, trace, write_rules, write_trac
 /// Options of the subcommand.
 #[derive(Args)]
 pub struct Arguments {
-    /// acl, fw or ipc, or a file: a seed in TOML, or a parameter file of ClassBench such as acl1_seed
+    /// acl, fw or ipc, or a file: a seed in TOML, or a parameter file of ClassBench such as
+    /// acl1_seed
     #[arg(long)]
     seed: String,
     /// Number of rules

@@ -9,10 +9,12 @@ use super::{
     trie,
 };
 
-/// `rules` different ones, the more specific before what covers it; fewer where the seed has not that many.
+/// `rules` different ones, the more specific before what covers it; fewer where the seed has not
+/// that many.
 ///
-/// Several draws may be the same rule, above all where a seed has many wildcards. As many more are drawn as it takes,
-/// and the first `rules` different ones kept. After eight enlargements it is what there is.
+/// Several draws may be the same rule, above all where a seed has many wildcards. As many more are
+/// drawn as it takes, and the first `rules` different ones kept. After eight enlargements it is
+/// what there is.
 pub fn generate(seed: &Seed, rules: usize, random_seed: u64) -> Vec<Rule5> {
     let mut drawn = rules;
     let mut found = Vec::new();
@@ -31,8 +33,8 @@ pub fn generate(seed: &Seed, rules: usize, random_seed: u64) -> Vec<Rule5> {
 
 const ROUNDS: u32 = 8;
 
-/// How many to draw so that `wanted` are different, after `drawn` of which `different` were. At most twice as many as
-/// before.
+/// How many to draw so that `wanted` are different, after `drawn` of which `different` were. At
+/// most twice as many as before.
 fn more(drawn: usize, different: usize, wanted: usize) -> usize {
     let needed = drawn as f64 * wanted as f64 / different.max(1) as f64 * 1.05;
     (needed as usize + 16).min(drawn.saturating_mul(2))
@@ -69,7 +71,8 @@ pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> 
     (0..count).map(rule).collect()
 }
 
-/// By scope, the narrowest first; among those of one scope, rules of one tuple together, as first drawn.
+/// By scope, the narrowest first; among those of one scope, rules of one tuple together, as first
+/// drawn.
 ///
 /// A rule that covers another one has a larger scope, so that none is hidden by one before it.
 fn in_order(rules: Vec<Rule5>) -> Vec<Rule5> {
@@ -127,7 +130,8 @@ mod tests {
         }
     }
 
-    /// Each share that was seen, of `total`, is near the one of the seed: five standard deviations and a bit.
+    /// Each share that was seen, of `total`, is near the one of the seed: five standard deviations
+    /// and a bit.
     fn near<K: Ord + std::fmt::Debug>(
         seen: &BTreeMap<K, usize>,
         wanted: &BTreeMap<K, f64>,

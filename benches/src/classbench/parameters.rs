@@ -1,4 +1,5 @@
-//! Parameter files of ClassBench, as `acl1_seed`: sections that start with `-name` and end with `#`.
+//! Parameter files of ClassBench, as `acl1_seed`: sections that start with `-name` and end with
+//! `#`.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -124,7 +125,8 @@ fn protocol(line: &str) -> Result<ProtocolEntry> {
     Ok(ProtocolEntry { number: (value != 0).then_some(value), share: number(share)?, ports })
 }
 
-/// A line has the sum of both lengths and its share, then lengths of the source, each with its share in that sum.
+/// A line has the sum of both lengths and its share, then lengths of the source, each with its
+/// share in that sum.
 fn lengths(lines: &[&str]) -> Result<Vec<(f64, u8, u8)>> {
     let mut values = Vec::new();
     for line in lines {

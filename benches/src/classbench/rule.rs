@@ -77,7 +77,8 @@ impl Protocol {
     }
 }
 
-/// What a packet must have for a rule to match it. Of several that match, the first in the set counts.
+/// What a packet must have for a rule to match it. Of several that match, the first in the set
+/// counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rule5 {
     /// Source address.
@@ -114,7 +115,8 @@ impl Rule5 {
     }
 }
 
-/// A line of a ClassBench filter set, without the newline. The last column, TCP flags and their mask, is always "any".
+/// A line of a ClassBench filter set, without the newline. The last column, TCP flags and their
+/// mask, is always "any".
 impl fmt::Display for Rule5 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, destination, source_ports, destination_ports, protocol } = self;
@@ -200,7 +202,8 @@ pub fn write_rules(mut output: impl Write, rules: &[Rule5]) -> io::Result<()> {
     output.flush()
 }
 
-/// What [`write_rules`] wrote, or ClassBench. Empty lines and those that start with `#` are left out.
+/// What [`write_rules`] wrote, or ClassBench. Empty lines and those that start with `#` are left
+/// out.
 pub fn read_rules(input: impl BufRead) -> Result<Vec<Rule5>> {
     let mut rules = Vec::new();
     for (number, line) in input.lines().enumerate() {

@@ -45,7 +45,8 @@ impl Seed {
         Some(Self::parse(name, text).expect("a test reads each of them"))
     }
 
-    /// A seed in TOML, as in benches/classbench, or a parameter file of ClassBench, which starts with `-scale`.
+    /// A seed in TOML, as in benches/classbench, or a parameter file of ClassBench, which starts
+    /// with `-scale`.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
         let file = match text.trim_start().starts_with("-scale") {
             true => parameters::read(text),
@@ -271,10 +272,12 @@ impl Branching {
         Ok(Self { nesting, levels })
     }
 
-    /// The same for a set `factor` times as large: more addresses, rather than more rules for each of them.
+    /// The same for a set `factor` times as large: more addresses, rather than more rules for each
+    /// of them.
     ///
-    /// ClassBench's rule (its switch `-b`): from the root down, levels are balanced until as much skew is gone as
-    /// the set has grown. A level's skew is 2 where all have one child, 0 where all have two of one weight.
+    /// ClassBench's rule (its switch `-b`): from the root down, levels are balanced until as much
+    /// skew is gone as the set has grown. A level's skew is 2 where all have one child, 0 where all
+    /// have two of one weight.
     pub(crate) fn scaled(&self, factor: f64) -> Self {
         let mut scaled = self.clone();
         let mut left = if factor > 1.0 { factor } else { 0.0 };
@@ -332,7 +335,8 @@ mod tests {
     fn a_larger_set_is_balanced_from_the_root() {
         let branching = Branching::new(4, &[(0, 1, 1.0, 0.5), (2, 32, 0.25, 0.5)]).unwrap();
         assert_eq!(branching.scaled(1.0).levels, branching.levels);
-        // Levels 0 and 1 have a skew of 1 each, level 2 of 1.75, of which 0.5 are left to take: fewer have one child.
+        // Levels 0 and 1 have a skew of 1 each, level 2 of 1.75, of which 0.5 are left to take:
+        // fewer have one child.
         let scaled = branching.scaled(2.5).levels;
         assert_eq!(scaled[..2], [Level { two: 1.0, skew: 0.0 }; 2]);
         assert_eq!(scaled[2], Level { two: 0.75, skew: 0.5 });

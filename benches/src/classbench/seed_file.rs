@@ -21,7 +21,8 @@ pub(crate) struct SeedFile {
     pub(crate) source_exact: Vec<(f64, u16)>,
     #[serde(default)]
     pub(crate) destination_exact: Vec<(f64, u16)>,
-    /// By pair of port classes, or `default`: share, length of the source, length of the destination.
+    /// By pair of port classes, or `default`: share, length of the source, length of the
+    /// destination.
     pub(crate) lengths: BTreeMap<String, Vec<(f64, u8, u8)>>,
     pub(crate) source_nesting: u8,
     pub(crate) destination_nesting: u8,

@@ -17,8 +17,8 @@ pub struct Statistics {
     pub rules: usize,
     /// Different pairs of a source and a destination length.
     pub length_pairs: usize,
-    /// Different tuples: both lengths, what either port is (any, a prefix of some length, one port being 16, or another
-    /// range), whether the protocol is given.
+    /// Different tuples: both lengths, what either port is (any, a prefix of some length, one port
+    /// being 16, or another range), whether the protocol is given.
     pub tuples: usize,
     /// Rules of the largest tuple.
     pub largest_tuple: usize,

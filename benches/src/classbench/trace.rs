@@ -23,7 +23,8 @@ pub struct Header {
     pub destination_port: u16,
     /// Protocol.
     pub protocol: u8,
-    /// Index of the rule it was drawn from, `None` of a random header. One before it may match as well and counts then.
+    /// Index of the rule it was drawn from, `None` of a random header. One before it may match as
+    /// well and counts then.
     pub drawn_from: Option<usize>,
 }
 
@@ -32,9 +33,11 @@ pub struct Header {
 pub enum Locality {
     /// Once.
     Uniform,
-    /// Once, and not at a corner of its rule but anywhere within: next to no header comes twice, where rules are wide.
+    /// Once, and not at a corner of its rule but anywhere within: next to no header comes twice,
+    /// where rules are wide.
     Scattered,
-    /// As ClassBench has it: the number of copies is Pareto distributed, P(at most x) = 1 - (b / x)^a, and rounded up.
+    /// As ClassBench has it: the number of copies is Pareto distributed, P(at most x) = 1 - (b /
+    /// x)^a, and rounded up.
     ///
     /// With a = 1, b = 0.0001 is called low locality by ClassBench, b = 1 high locality.
     Pareto {
@@ -57,8 +60,8 @@ impl Locality {
     }
 }
 
-/// `packets` headers: each is a corner of a random rule, the low or the high end of every field, or, with the
-/// probability `random_share`, random in every field. Of no rules, all are random.
+/// `packets` headers: each is a corner of a random rule, the low or the high end of every field,
+/// or, with the probability `random_share`, random in every field. Of no rules, all are random.
 pub fn trace(
     rules: &[Rule5],
     packets: usize,
@@ -118,8 +121,8 @@ fn anything(random: &mut Random) -> Header {
     }
 }
 
-/// A line of a ClassBench trace without flags: addresses as decimal numbers, ports, protocol, the rule it was drawn
-/// from, from 0 on, or -1. `dpdk-test-acl --tracef` reads the first five columns.
+/// A line of a ClassBench trace without flags: addresses as decimal numbers, ports, protocol, the
+/// rule it was drawn from, from 0 on, or -1. `dpdk-test-acl --tracef` reads the first five columns.
 impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { source, destination, source_port, destination_port, protocol, drawn_from } =

@@ -1,8 +1,10 @@
-//! Addresses for prefixes of given lengths: a binary trie a side, grown from the root, in the manner of ClassBench.
+//! Addresses for prefixes of given lengths: a binary trie a side, grown from the root, in the
+//! manner of ClassBench.
 //!
-//! At each node, prefixes that end there take its address, and the rest goes on to one child or is split between two,
-//! as the [`Branching`] of the level says. Where the prefixes on the way here are as many as may nest, those that
-//! would end one level on are kept apart from those that go further.
+//! At each node, prefixes that end there take its address, and the rest goes on to one child or is
+//! split between two, as the [`Branching`] of the level says. Where the prefixes on the way here
+//! are as many as may nest, those that would end one level on are kept apart from those that go
+//! further.
 
 use super::{
     random::Random,
@@ -16,7 +18,8 @@ pub(crate) fn sources(branching: &Branching, lengths: &[Lengths], random: &mut R
     sources.addresses
 }
 
-/// Addresses of the destinations: along the bits of the source as long as `correlation` holds, from there by branching.
+/// Addresses of the destinations: along the bits of the source as long as `correlation` holds, from
+/// there by branching.
 pub(crate) fn destinations(
     branching: &Branching,
     correlation: &[f64; 33],
@@ -118,7 +121,8 @@ struct Destinations<'a> {
 }
 
 impl Destinations<'_> {
-    /// Takes the rules along the bits of their sources, and leaves each as a stub where it goes its own way.
+    /// Takes the rules along the bits of their sources, and leaves each as a stub where it goes its
+    /// own way.
     fn follow(&mut self, node: usize, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
         let rest = self.end(node, level, address, rules);
         let nested = nested + u8::from(self.nodes[node].ends_here);
@@ -175,7 +179,8 @@ impl Destinations<'_> {
                 let side = children.iter().position(Option::is_some).unwrap_or(heavy);
                 split[side] = rest;
             } else {
-                // What is below already counts; the rest brings both sides as near to the skew as it can.
+                // What is below already counts; the rest brings both sides as near to the skew as
+                // it can.
                 let total = rest.len() + weight[0] + weight[1];
                 let wanted = heavier(total, at.skew);
                 let light = (total - wanted).saturating_sub(weight[1 - heavy]);
@@ -299,7 +304,8 @@ mod tests {
                 .collect();
             let deepest =
                 prefixes.iter().map(|a| prefixes.iter().filter(|b| b.covers(*a)).count()).max();
-            // No hard limit, nor is it one in ClassBench: what joins a way later did not count the prefixes on it.
+            // No hard limit, nor is it one in ClassBench: what joins a way later did not count the
+            // prefixes on it.
             assert!(deepest.is_some_and(|deepest| deepest <= 6), "side {side}: {deepest:?}");
         }
     }

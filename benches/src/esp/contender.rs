@@ -19,10 +19,12 @@ use xdpfwd_ipsec::{
 
 use super::options::{Backend, Cipher, Timing};
 
-/// From one frame to the next: no power of two, or all packets would fall on the same few places of the caches. DPDK's lie so, too.
+/// From one frame to the next: no power of two, or all packets would fall on the same few places of
+/// the caches. DPDK's lie so, too.
 const STRIDE: usize = 2048 + 192;
 
-/// Where in a frame the bytes begin that ESP has: behind headroom, and headers for Ethernet and IPv4.
+/// Where in a frame the bytes begin that ESP has: behind headroom, and headers for Ethernet and
+/// IPv4.
 const OFFSET: usize = 256 + 14 + 20 - IN_FRONT;
 
 /// The longest payload that a frame has room for.
@@ -79,7 +81,8 @@ enum Alone {
     Aes128(Aes128Gcm),
     Aes256(Aes256Gcm),
     ChaCha20(ChaCha20Poly1305),
-    /// What has no crate: our own loop around the library's function, on jobs that are there already.
+    /// What has no crate: our own loop around the library's function, on jobs that are there
+    /// already.
     Jobs(Box<dyn Aead>),
 }
 
@@ -128,7 +131,8 @@ impl Contender {
         Ok(contender)
     }
 
-    /// That what is measured does what it should: ESP opens what the cryptography alone has sealed, and the other way round.
+    /// That what is measured does what it should: ESP opens what the cryptography alone has sealed,
+    /// and the other way round.
     fn check(&self) -> Result<()> {
         let mut frames = Frames::new(2 * BATCH, 100);
         let mut window = window();
@@ -204,7 +208,8 @@ impl Contender {
         (nanoseconds(start), opened)
     }
 
-    /// The cryptography alone; `anew` under numbers that were not used, or under those that the packets have.
+    /// The cryptography alone; `anew` under numbers that were not used, or under those that the
+    /// packets have.
     fn seal_alone(&self, frames: &mut Frames, anew: bool) -> f64 {
         let count = frames.count() as u64;
         if anew {

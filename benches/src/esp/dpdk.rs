@@ -16,7 +16,8 @@ pub(super) struct Run {
     pub(super) cycles: Vec<(usize, f64)>,
 }
 
-/// A process for each round, which measures all lengths one after the other. AAD of 12 bytes, batches of 32: its default, and its best.
+/// A process for each round, which measures all lengths one after the other. AAD of 12 bytes,
+/// batches of 32: its default, and its best.
 pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]) -> Result<Run> {
     let (driver, algorithm, key) = match arguments.transform {
         Cipher::Aes128Gcm => ("crypto_aesni_gcm", "aes-gcm", "16"),
@@ -99,7 +100,8 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
 
 /// Millions of operations a second, and cycles of each.
 ///
-/// `#lcore id,Buffer Size(B),Burst Size,Enqueued,Dequeued,Failed Enq,Failed Deq,Ops(Millions),Throughput(Gbps),Cycles/Buf`
+/// `#lcore id,Buffer Size(B),Burst Size,Enqueued,Dequeued,Failed Enq,Failed
+/// Deq,Ops(Millions),Throughput(Gbps),Cycles/Buf`
 fn read(said: &str, text: usize) -> Option<(f64, f64)> {
     said.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(',').map(str::trim).collect();

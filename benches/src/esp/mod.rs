@@ -1,7 +1,9 @@
-//! `esp`: what ESP costs a packet, by each backend, next to the cryptography alone and to `dpdk-test-crypto-perf`.
+//! `esp`: what ESP costs a packet, by each backend, next to the cryptography alone and to
+//! `dpdk-test-crypto-perf`.
 //!
-//! Every variant has the same frames, and its turn in each round. The figure of a round is the median of its passes over the frames, so that
-//! what interrupts a pass does not count; what the table shows is the median of the rounds.
+//! Every variant has the same frames, and its turn in each round. The figure of a round is the
+//! median of its passes over the frames, so that what interrupts a pass does not count; what the
+//! table shows is the median of the rounds.
 
 mod contender;
 mod dpdk;

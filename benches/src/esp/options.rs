@@ -26,7 +26,8 @@ pub(crate) struct Arguments {
     /// Rounds
     #[arg(long, default_value_t = 9)]
     pub(super) rounds: usize,
-    /// Packets that dpdk-test-crypto-perf seals or opens of each size in a round: few, so that it is seldom interrupted, whose figure is a mean
+    /// Packets that dpdk-test-crypto-perf seals or opens of each size in a round: few, so that it
+    /// is seldom interrupted, whose figure is a mean
     #[arg(long, default_value_t = 10_000)]
     pub(super) dpdk_packets: usize,
     /// The core that is measured on; dpdk-test-crypto-perf waits on another meanwhile

@@ -1,6 +1,8 @@
-//! The stages `esp-seal` and `esp-open` on frames, in a worker: headers, SPI lookup, selectors and numbers with the rest.
+//! The stages `esp-seal` and `esp-open` on frames, in a worker: headers, SPI lookup, selectors and
+//! numbers with the rest.
 //!
-//! One path has both, so that what is sealed is opened, and frames come out as they went in: they go round. A clock is around each.
+//! One path has both, so that what is sealed is opened, and frames come out as they went in: they
+//! go round. A clock is around each.
 
 use std::cell::RefCell;
 use std::mem;

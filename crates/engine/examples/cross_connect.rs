@@ -1,4 +1,5 @@
-//! A cross-connect of two interfaces in Rust, without a configuration file: `cross_connect IF0 IF1 [CORE]`, until Ctrl-C.
+//! A cross-connect of two interfaces in Rust, without a configuration file:
+//! `cross_connect IF0 IF1 [CORE]`, until Ctrl-C.
 
 #![forbid(unsafe_code)]
 

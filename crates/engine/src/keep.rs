@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-/// A rule of what the XDP program leaves to the kernel. All of them match only frames that are addressed to this host; what
-/// that means, and what each matches, stands in `bpf/README.md`.
+/// A rule of what the XDP program leaves to the kernel. All of them match only frames that are
+/// addressed to this host; what that means, and what each matches, stands in `bpf/README.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeepRule {
     /// ARP that asks for, or tells, one of the host's own addresses.
@@ -24,7 +24,8 @@ pub enum KeepRule {
     Tcp(u16),
     /// UDP to this port of one of them.
     Udp(u16),
-    /// ARP, Neighbor Discovery and IP packets of this VLAN, as far as they are addressed to this host.
+    /// ARP, Neighbor Discovery and IP packets of this VLAN, as far as they are addressed to this
+    /// host.
     Vlan(u16),
 }
 

@@ -10,8 +10,8 @@ use xdpfwd_xsk::UmemConfig;
 
 use crate::keep::Keep;
 
-/// What identifies a stage of a path over reloads: the path's number, the stage's name, its position among stages of that
-/// name, and the type of its plan.
+/// What identifies a stage of a path over reloads: the path's number, the stage's name, its
+/// position among stages of that name, and the type of its plan.
 pub(crate) type StageId = (usize, String, usize, TypeId);
 
 /// What is to run. A configuration file resolves to this; another binary can write it in Rust.
@@ -19,7 +19,8 @@ pub(crate) type StageId = (usize, String, usize, TypeId);
 pub struct Plan {
     /// How packets get from the driver into the UMEM and back.
     pub mode: Mode,
-    /// Each worker's core; `None` leaves it to the scheduler. Never empty: its length is the number of workers.
+    /// Each worker's core; `None` leaves it to the scheduler. Never empty: its length is the number
+    /// of workers.
     pub workers: Vec<Option<usize>>,
     /// Preferred busy polling: the worker polls the device from its own system calls.
     pub busy_poll: bool,
@@ -48,9 +49,11 @@ pub struct PortPlan {
     pub io: Io,
     /// Queues 0 to `queues` − 1 are used. Worker *w* of *n* serves those that are *w* modulo *n*.
     pub queues: u16,
-    /// What of the frames that are addressed to this host stays with the kernel, on those queues too.
+    /// What of the frames that are addressed to this host stays with the kernel, on those queues
+    /// too.
     pub keep: Keep,
-    /// Whether the interface is to take in frames for any MAC address, if a path begins here. A NIC drops others itself.
+    /// Whether the interface is to take in frames for any MAC address, if a path begins here. A NIC
+    /// drops others itself.
     pub promiscuous: bool,
 }
 
@@ -60,9 +63,11 @@ pub enum Io {
     /// AF_XDP sockets, by our own rings.
     #[default]
     AfXdp,
-    /// Packet sockets, by `recvmmsg` and `sendmmsg`. They see a copy of what the kernel goes on to handle.
+    /// Packet sockets, by `recvmmsg` and `sendmmsg`. They see a copy of what the kernel goes on to
+    /// handle.
     PacketMmsg,
-    /// AF_XDP sockets, by the crate `xsk-rs` and libxdp: to compare with. Built with the feature `xsk-rs` only.
+    /// AF_XDP sockets, by the crate `xsk-rs` and libxdp: to compare with. Built with the feature
+    /// `xsk-rs` only.
     XskRs,
 }
 
@@ -111,7 +116,8 @@ pub struct StageOnPath {
     pub name: String,
     /// What it does.
     pub plan: Arc<dyn StagePlan>,
-    /// Whether the XDP program of the port does it, for which it has to be possible: [`Plan::in_the_way_of_kernel`].
+    /// Whether the XDP program of the port does it, for which it has to be possible:
+    /// [`Plan::in_the_way_of_kernel`].
     pub in_kernel: bool,
 }
 
@@ -170,8 +176,8 @@ impl Plan {
         })
     }
 
-    /// Acquires the resources of every stage, once for each definition. If one fails, those that were acquired before it are
-    /// released, and the error names the stage.
+    /// Acquires the resources of every stage, once for each definition. If one fails, those that
+    /// were acquired before it are released, and the error names the stage.
     pub(crate) fn acquire(&self, running: Option<&Self>) -> Result<(), (String, ResourceError)> {
         let mut holders: Vec<&dyn Any> =
             running.into_iter().flat_map(Self::stages).map(StageOnPath::as_any).collect();
@@ -209,7 +215,8 @@ impl Plan {
         (0..=u8::MAX).map(PortId).zip(&self.ports)
     }
 
-    /// Why the XDP program cannot do what a stage does, which is at this place of a path; `None` if it can.
+    /// Why the XDP program cannot do what a stage does, which is at this place of a path; `None` if
+    /// it can.
     pub fn in_the_way_of_kernel(&self, path: &PathPlan, place: usize) -> Option<String> {
         let port = self.ports.get(usize::from(path.from.0))?;
         let stage = path.stages.get(place)?;
@@ -243,7 +250,8 @@ pub enum Mode {
     ZeroCopy,
     /// The driver runs the XDP program, the kernel copies each packet.
     Copy,
-    /// The kernel's generic XDP: works with every driver, makes a socket buffer of each packet first.
+    /// The kernel's generic XDP: works with every driver, makes a socket buffer of each packet
+    /// first.
     Skb,
 }
 

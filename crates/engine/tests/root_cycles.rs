@@ -95,8 +95,9 @@ fn cycle_under_load(cycles: usize) {
         println!("{received} packets; {has:?}; {memory}");
         assert!(received > 0, "there was load");
         assert_eq!(has, had);
-        // UMEMs, rings and sockets are among the mappings and descriptors. This is about what is allocated: some 100 KiB are
-        // the numbers collected here, and what the allocator keeps as threads come and go; 10 KiB a cycle would show.
+        // UMEMs, rings and sockets are among the mappings and descriptors. This is about what is
+        // allocated: some 100 KiB are the numbers collected here, and what the allocator keeps as
+        // threads come and go; 10 KiB a cycle would show.
         assert!(resident_now < resident_before + 1000, "{memory}");
     };
     chain.fwd().run(run).unwrap();

@@ -1,5 +1,6 @@
-//! A million packets by lot against a thousand sets of rules by lot, in the XDP program: `BPF_PROG_TEST_RUN` comes to the verdict of
-//! looking at each rule, and of the stage in user space; and counts what they count.
+//! A million packets by lot against a thousand sets of rules by lot, in the XDP program:
+//! `BPF_PROG_TEST_RUN` comes to the verdict of looking at each rule, and of the stage in user
+//! space; and counts what they count.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -51,8 +52,8 @@ fn ten_million_packets_are_judged_in_the_kernel_as_in_user_space() {
     judge_in_the_kernel(10_240);
 }
 
-/// Judges packets on a thread for each core: the verifier takes most of the time, of one core for each
-/// program that is loaded.
+/// Judges packets on a thread for each core: the verifier takes most of the time, of one core for
+/// each program that is loaded.
 fn judge_in_the_kernel(sets: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let threads = thread::available_parallelism().map_or(1, usize::from).min(4);
@@ -134,7 +135,8 @@ fn judge_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
     counts
 }
 
-/// Tables of a size that the small sets do not have: dozens of tuples, parts of the pruning, groups of tags that overflow.
+/// Tables of a size that the small sets do not have: dozens of tuples, parts of the pruning, groups
+/// of tags that overflow.
 #[test]
 fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
     let seed = xdpfwd_testkit::random_filter::seed();

@@ -1,4 +1,5 @@
-//! Whose XDP program is in the way, and that the command which the error names removes it. Needs root.
+//! Whose XDP program is in the way, and that the command which the error names removes it. Needs
+//! root.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! What the XDP program leaves to the kernel: `BPF_PROG_TEST_RUN` on frames that scapy makes, and on what becomes of them
-//! when they are mangled.
+//! What the XDP program leaves to the kernel: `BPF_PROG_TEST_RUN` on frames that scapy makes, and
+//! on what becomes of them when they are mangled.
 
 mod keep;
 
@@ -51,7 +51,8 @@ struct Sample {
 /// Those of scapy, in an order in which first fragments come first.
 fn frames() -> Vec<Sample> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keep/frames.py");
-    // Debian's scapy serves Debian's interpreter; another `python3` may stand before it in the path.
+    // Debian's scapy serves Debian's interpreter; another `python3` may stand before it in the
+    // path.
     let output = ["/usr/bin/python3", "python3"].iter().find_map(|python| {
         let output = Command::new(python).arg(script).output().ok()?;
         output.status.success().then_some(output.stdout)

@@ -1,4 +1,5 @@
-//! A stage that panics under load: the others drain, everything is counted, nothing is left behind. Needs root.
+//! A stage that panics under load: the others drain, everything is counted, nothing is left behind.
+//! Needs root.
 
 mod support;
 

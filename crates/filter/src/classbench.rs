@@ -1,4 +1,5 @@
-//! ClassBench's filter format (Taylor and Turner, 2007): `@10.0.0.0/8 192.0.2.0/24 0 : 65535 80 : 80 0x06/0xFF`.
+//! ClassBench's filter format (Taylor and Turner, 2007):
+//! `@10.0.0.0/8 192.0.2.0/24 0 : 65535 80 : 80 0x06/0xFF`.
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -20,7 +21,8 @@ pub struct ClassBench {
 
 /// The rules of a file, each with this verdict. Empty lines and what follows a `#` do not count.
 ///
-/// An address or port range that is whole says nothing, so a rule whose ports are `0 : 65535` matches what has none, too.
+/// An address or port range that is whole says nothing, so a rule whose ports are `0 : 65535`
+/// matches what has none, too.
 pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<Problem>> {
     let (mut rules, mut problems, mut with_more) = (Vec::new(), Vec::new(), 0);
     for (line, text) in (1..).zip(text.lines()) {

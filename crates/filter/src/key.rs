@@ -82,8 +82,9 @@ pub(crate) const V4: usize = 3;
 /// Words of a packed key of IPv6.
 pub(crate) const V6: usize = 6;
 
-/// A key as the classifier compares it: bit by bit. The addresses first; the last word but one has ports (or ICMP's type and
-/// code), protocol and fragment; the last one has what is rarely asked for.
+/// A key as the classifier compares it: bit by bit. The addresses first; the last word but one has
+/// ports (or ICMP's type and code), protocol and fragment; the last one has what is rarely asked
+/// for.
 pub(crate) type Packed<const N: usize> = [u64; N];
 
 /// Where things are in the last word but one.

@@ -6,7 +6,8 @@ use ipnet::IpNet;
 
 use crate::key::{Addresses, Fragment, Key, L4};
 
-/// One rule: if it matches, its modifiers are applied, and its verdict ends the search, if it has one.
+/// One rule: if it matches, its modifiers are applied, and its verdict ends the search, if it has
+/// one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Rule {
     /// What it matches: all of these.
@@ -28,8 +29,8 @@ pub enum Verdict {
     Drop,
 }
 
-/// What a rule wants of a packet. What is not said may be anything. A rule that wants something of the upper protocol's header
-/// does not match a packet that has none, such as a later fragment.
+/// What a rule wants of a packet. What is not said may be anything. A rule that wants something of
+/// the upper protocol's header does not match a packet that has none, such as a later fragment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Match {
     /// Which IP version; of one with a prefix the prefix says it.

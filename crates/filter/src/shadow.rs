@@ -20,8 +20,9 @@ pub struct Shadowed {
 /// Earlier rules that are looked at for each, of those that match one of its packets.
 const LOOKED_AT: usize = 256;
 
-/// The rules that one earlier rule, which ends the search, covers all by itself. (That several together cover one is not looked
-/// for.) Rules are looked up in the classifier, which was made of them.
+/// The rules that one earlier rule, which ends the search, covers all by itself. (That several
+/// together cover one is not looked for.) Rules are looked up in the classifier, which was made of
+/// them.
 pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
     let find = |(number, rule): (u32, &Rule)| {
         let example = rule.matches.example();

@@ -24,9 +24,11 @@ pub struct Signature {
 /// Looks for the patterns of many signatures in one pass.
 #[derive(Clone, Debug)]
 pub struct Scanner {
-    /// Patterns to be found as they are, and those in which case does not count; each with the signatures that they are of.
+    /// Patterns to be found as they are, and those in which case does not count; each with the
+    /// signatures that they are of.
     parts: Vec<(AhoCorasick, Vec<u32>)>,
-    /// Of each signature the first byte that it may begin at, and the one behind the last that it may have.
+    /// Of each signature the first byte that it may begin at, and the one behind the last that it
+    /// may have.
     windows: Vec<[usize; 2]>,
 }
 

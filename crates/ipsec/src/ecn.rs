@@ -1,4 +1,5 @@
-//! Explicit congestion notification over a tunnel (RFC 6040, normal mode; RFC 4301, 5.1.2 refers to its predecessor).
+//! Explicit congestion notification over a tunnel (RFC 6040, normal mode; RFC 4301, 5.1.2 refers to
+//! its predecessor).
 
 /// Not ECN-capable.
 const NOT_ECT: u8 = 0b00;
@@ -11,8 +12,8 @@ pub const fn outer(inner: u8) -> u8 {
     inner & CE
 }
 
-/// What a packet says when it leaves the tunnel (4.2, figure 4). `None`: it is dropped, as a router on the way has marked what does not react to
-/// marks.
+/// What a packet says when it leaves the tunnel (4.2, figure 4). `None`: it is dropped, as a router
+/// on the way has marked what does not react to marks.
 pub const fn decapsulated(inner: u8, outer: u8) -> Option<u8> {
     match (inner & CE, outer & CE) {
         (NOT_ECT, CE) => None,

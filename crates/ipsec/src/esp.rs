@@ -4,8 +4,9 @@
 //! … 4 bytes | SPI 4 | sequence number 4 | IV 8 | payload | padding 0–3 … | pad length 1 | next header 1 | ICV 16
 //! ```
 //!
-//! What is in front of the SPI (the end of an IP or UDP header) is borrowed for a moment where the upper half of an extended sequence number
-//! is authenticated and not sent, and nothing else is (GMAC): it lies between SPI and the lower half then.
+//! What is in front of the SPI (the end of an IP or UDP header) is borrowed for a moment where the
+//! upper half of an extended sequence number is authenticated and not sent, and nothing else is
+//! (GMAC): it lies between SPI and the lower half then.
 
 use std::ops::Range;
 
@@ -27,7 +28,8 @@ pub const BATCH: usize = 64;
 /// Pad length and next header.
 const TRAILER: usize = 2;
 
-/// Bytes behind a payload: padding to a multiple of four, its length, the next header (RFC 4303, 2.4), and the ICV.
+/// Bytes behind a payload: padding to a multiple of four, its length, the next header (RFC 4303,
+/// 2.4), and the ICV.
 pub const fn behind(payload: usize) -> usize {
     padding(payload) + TRAILER + ICV
 }
@@ -50,7 +52,8 @@ pub struct Protection {
 /// A packet that is to be sealed.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// [`IN_FRONT`] bytes, [`HEADER`] bytes to be written, the payload, and [`behind`] bytes to be written.
+    /// [`IN_FRONT`] bytes, [`HEADER`] bytes to be written, the payload, and [`behind`] bytes to be
+    /// written.
     pub bytes: &'a mut [u8],
     /// Bytes of the payload.
     pub payload: usize,
@@ -74,7 +77,8 @@ pub struct Incoming<'a> {
 /// What was in a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// Where the payload is in the bytes. It may have traffic-flow-confidentiality padding behind it: what it is says how long it is.
+    /// Where the payload is in the bytes. It may have traffic-flow-confidentiality padding behind
+    /// it: what it is says how long it is.
     pub payload: Range<usize>,
     /// What it is: an IP protocol number; 59 is a dummy packet, to be thrown away.
     pub next_header: u8,
@@ -133,8 +137,8 @@ impl Protection {
         Self { aead, transform, salt, spi, extended, borrows: extended && !transform.encrypts() }
     }
 
-    /// Writes header and trailer of each, and seals it. Those that have no room for it are left as they are. Returns how many were sealed: all, as
-    /// long as each has its room.
+    /// Writes header and trailer of each, and seals it. Those that have no room for it are left as
+    /// they are. Returns how many were sealed: all, as long as each has its room.
     pub fn seal_batch(&self, packets: &mut [Outgoing<'_>]) -> usize {
         let mut sealed = 0;
         for packets in packets.chunks_mut(BATCH) {
@@ -225,7 +229,8 @@ impl Protection {
         })
     }
 
-    /// Puts SPI and the upper half of the number in front of the lower half, where that is what is authenticated.
+    /// Puts SPI and the upper half of the number in front of the lower half, where that is what is
+    /// authenticated.
     fn borrow_front(&self, bytes: &mut [u8], number: u64) -> InFront {
         let mut front = InFront::default();
         if self.borrows {

@@ -1,6 +1,7 @@
 //! Initialization vectors that never repeat under a key (RFC 4106, 3.1: "MUST NOT" be used twice).
 //!
-//! The sequence number by itself would do for one run of one worker. With a static key the next run begins anew, so the 64 bits of an IV are
+//! The sequence number by itself would do for one run of one worker. With a static key the next run
+//! begins anew, so the 64 bits of an IV are
 //!
 //! | bits | are |
 //! |---|---|
@@ -8,13 +9,16 @@
 //! | 31–26 | the worker |
 //! | 25–0 | a counter |
 //!
-//! A worker that has used up the counter under an epoch seals nothing until it gets the next one, which has to be written down first.
+//! A worker that has used up the counter under an epoch seals nothing until it gets the next one,
+//! which has to be written down first.
 //!
-//! **Not covered**: file and clock that are rolled back together, as when a snapshot of a virtual machine is restored.
+//! **Not covered**: file and clock that are rolled back together, as when a snapshot of a virtual
+//! machine is restored.
 
 use std::ops::Range;
 
-/// When IVs began: seconds since 1970 at first, later at least one more than any that was used before.
+/// When IVs began: seconds since 1970 at first, later at least one more than any that was used
+/// before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(u32);
 
@@ -35,7 +39,8 @@ pub enum EpochError {
 }
 
 impl Epoch {
-    /// The one of a new run, by what the last one has written down and what the clock says. It has to be written down before it is used.
+    /// The one of a new run, by what the last one has written down and what the clock says. It has
+    /// to be written down before it is used.
     pub fn next(stored: Option<Self>, now: u64) -> Result<Self, EpochError> {
         if let Some(Self(stored)) = stored
             && now < u64::from(stored)
@@ -76,13 +81,15 @@ impl Ivs {
     /// IVs under one epoch.
     pub const PER_EPOCH: u32 = 1 << COUNTER_BITS;
 
-    /// A worker's, from an epoch on that nobody has used. `None`: there are no more than [`Self::WORKERS`].
+    /// A worker's, from an epoch on that nobody has used. `None`: there are no more than
+    /// [`Self::WORKERS`].
     pub fn new(worker: usize, epoch: Epoch) -> Option<Self> {
         let worker = u8::try_from(worker).ok().filter(|worker| *worker < Self::WORKERS)?;
         Some(Self { worker, epoch, next: 0 })
     }
 
-    /// Up to so many that follow each other, as many as are left under the epoch. `None`: it takes another epoch.
+    /// Up to so many that follow each other, as many as are left under the epoch. `None`: it takes
+    /// another epoch.
     #[inline]
     pub fn reserve(&mut self, count: u32) -> Option<Range<u64>> {
         let first = self.next;
@@ -100,7 +107,8 @@ impl Ivs {
         self.epoch
     }
 
-    /// How many are left under the epoch: time to write the next one down is long before there are none.
+    /// How many are left under the epoch: time to write the next one down is long before there are
+    /// none.
     pub fn left(&self) -> u32 {
         Self::PER_EPOCH - self.next
     }
@@ -180,13 +188,15 @@ mod tests {
     }
 
     proptest! {
-        /// Runs that follow each other, of some workers each, with clocks that stand still or go on.
+        /// Runs that follow each other, of some workers each, with clocks that stand still or go
+        /// on.
         #[test]
         fn no_two_are_the_same(runs in prop::collection::vec((0_u64..3, prop::collection::vec((0_usize..4, 1_u32..100, any::<bool>()), 0..20)), 1..10)) {
             let (mut stored, mut now, mut seen) = (None, 1_700_000_000, std::collections::HashSet::new());
             for (passed, batches) in runs {
                 now += passed;
-                // Without a clock that goes on, each run is one later: it would be refused only if the clock went back.
+                // Without a clock that goes on, each run is one later: it would be refused only if
+                // the clock went back.
                 now = now.max(stored.map_or(0, |Epoch(stored)| u64::from(stored)));
                 let epoch = Epoch::next(stored, now).unwrap();
                 stored = Some(epoch);

@@ -48,7 +48,8 @@ pub enum KeyFileError {
 pub struct NoRandom;
 
 impl KeyMaterial {
-    /// Reads the digits of key and salt, in one line, as `ip xfrm … aead` takes them: `0x` in front and white space around are fine.
+    /// Reads the digits of key and salt, in one line, as `ip xfrm … aead` takes them: `0x` in front
+    /// and white space around are fine.
     pub fn parse(text: &[u8], transform: Transform) -> Result<Self, KeyFileError> {
         let wanted = 2 * (transform.key_len() + SALT);
         let trimmed = text.trim_ascii();
@@ -97,7 +98,8 @@ impl KeyMaterial {
         self.bytes.last_chunk().copied().unwrap_or_default()
     }
 
-    /// What is the same for all transforms that would use the same key: nonces must not repeat over any two of them.
+    /// What is the same for all transforms that would use the same key: nonces must not repeat over
+    /// any two of them.
     pub fn identity(&self) -> Fingerprint {
         let mut context = Context::new(&SHA256);
         context.update(b"xdpfwd esp key identity 1\0");
@@ -106,7 +108,8 @@ impl KeyMaterial {
         Fingerprint(digest.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first)))
     }
 
-    /// What tells it apart from others where it must not be shown itself. The same digits are another key for another transform.
+    /// What tells it apart from others where it must not be shown itself. The same digits are
+    /// another key for another transform.
     pub fn fingerprint(&self, transform: Transform) -> Fingerprint {
         let mut context = Context::new(&SHA256);
         // The name's end cannot be taken for the key's beginning: it has no zero in it.
@@ -139,7 +142,8 @@ fn value(digit: u8) -> u8 {
     }
 }
 
-/// What a key is called where it must not be shown: the first 8 bytes of a SHA-256 over it and its transform.
+/// What a key is called where it must not be shown: the first 8 bytes of a SHA-256 over it and its
+/// transform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(u64);
 

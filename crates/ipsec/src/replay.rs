@@ -1,7 +1,8 @@
-//! The anti-replay window of an inbound SA (RFC 4303, 3.4.3 and Appendix A; extended sequence numbers).
+//! The anti-replay window of an inbound SA (RFC 4303, 3.4.3 and Appendix A; extended sequence
+//! numbers).
 //!
-//! The bits lie in a ring of blocks that is longer than the window, so that nothing is ever shifted (RFC 6479): to go on is to clear the
-//! blocks that come into use.
+//! The bits lie in a ring of blocks that is longer than the window, so that nothing is ever shifted
+//! (RFC 6479): to go on is to clear the blocks that come into use.
 
 /// What an SA has received.
 #[derive(Clone, Debug)]
@@ -50,12 +51,14 @@ impl Window {
         Ok(Self { blocks: vec![0; blocks].into(), size: size.into(), highest: 0, extended })
     }
 
-    /// Goes on behind this number, as if all up to it had been received. Where it is further already, nothing changes.
+    /// Goes on behind this number, as if all up to it had been received. Where it is further
+    /// already, nothing changes.
     pub fn go_on_behind(&mut self, number: u64) {
         if number > self.highest {
             self.highest = number;
             self.blocks.fill(u64::MAX);
-            // The rest of its block is new; what comes behind that is cleared when it comes into use.
+            // The rest of its block is new; what comes behind that is cleared when it comes into
+            // use.
             let index = self.block(number);
             self.blocks[index] = u64::MAX >> (BLOCK - 1 - number % BLOCK);
         }
@@ -71,8 +74,8 @@ impl Window {
         self.highest
     }
 
-    /// The whole sequence number of a packet that carries these 32 bits of it, if it may be taken. Before decryption: the number is part of what
-    /// the tag is about, and this changes nothing.
+    /// The whole sequence number of a packet that carries these 32 bits of it, if it may be taken.
+    /// Before decryption: the number is part of what the tag is about, and this changes nothing.
     #[inline]
     pub fn check(&self, carried: u32) -> Result<u64, Refused> {
         let number = self.whole(carried).ok_or(Refused::Late)?;
@@ -90,8 +93,8 @@ impl Window {
         }
     }
 
-    /// Takes note of a packet whose tag was right. It may have been taken in the meantime: the same packet can be twice in a batch, and both
-    /// are checked before either is verified.
+    /// Takes note of a packet whose tag was right. It may have been taken in the meantime: the same
+    /// packet can be twice in a batch, and both are checked before either is verified.
     #[inline]
     pub fn take(&mut self, number: u64) -> Result<(), Refused> {
         if number > self.highest {
@@ -118,7 +121,8 @@ impl Window {
         (number / BLOCK) as usize & (self.blocks.len() - 1)
     }
 
-    /// Which number this is: the one that is nearest to the window (RFC 4303, A2.2). `None`: it would be before the first.
+    /// Which number this is: the one that is nearest to the window (RFC 4303, A2.2). `None`: it
+    /// would be before the first.
     #[inline]
     fn whole(&self, carried: u32) -> Option<u64> {
         if !self.extended {
@@ -204,7 +208,8 @@ mod tests {
                     continue;
                 }
                 let expected = model.take(number);
-                // Behind the window of one with extended numbers is ahead of it, 2^32 further: who has no key cannot make use of that.
+                // Behind the window of one with extended numbers is ahead of it, 2^32 further: who
+                // has no key cannot make use of that.
                 if extended && expected == Err(Refused::Late) && number > 0 {
                     match window.check(number as u32) {
                         Ok(other) => prop_assert_eq!(other, number + (1 << 32)),

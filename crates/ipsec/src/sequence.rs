@@ -1,7 +1,8 @@
 //! Sequence numbers of an outbound SA (RFC 4303, 2.2), which its workers share.
 //!
-//! Numbers are reserved a batch at a time, so an SA costs its workers one atomic operation for a batch. None is given out beyond what has been
-//! written down: after a crash the next run begins behind that, and the peer's window takes what it sends.
+//! Numbers are reserved a batch at a time, so an SA costs its workers one atomic operation for a
+//! batch. None is given out beyond what has been written down: after a crash the next run begins
+//! behind that, and the peer's window takes what it sends.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +30,8 @@ pub enum Exhausted {
 }
 
 impl Numbers {
-    /// From `first` on, which is at least 1; with 64 bits if they are `extended`, and never more than `limit` in all.
+    /// From `first` on, which is at least 1; with 64 bits if they are `extended`, and never more
+    /// than `limit` in all.
     pub fn new(first: u64, extended: bool, limit: Option<u64>) -> Self {
         let (first, end) = (first.max(1), end(extended, limit));
         Self {
@@ -39,8 +41,8 @@ impl Numbers {
         }
     }
 
-    /// From now on with 64 bits if they are `extended`, and never more than `limit` in all. What is being reserved at this moment may still be
-    /// by what was said before.
+    /// From now on with 64 bits if they are `extended`, and never more than `limit` in all. What is
+    /// being reserved at this moment may still be by what was said before.
     pub fn limit(&self, extended: bool, limit: Option<u64>) {
         self.end.store(end(extended, limit), Ordering::Relaxed);
     }
@@ -60,20 +62,23 @@ impl Numbers {
         }
     }
 
-    /// Whether fewer than `margin` are left before what is written down, and writing down more would help.
+    /// Whether fewer than `margin` are left before what is written down, and writing down more
+    /// would help.
     #[inline]
     pub fn is_short(&self, margin: u64) -> bool {
         let written = self.written.load(Ordering::Relaxed);
         written < self.end.load(Ordering::Relaxed) && written.saturating_sub(self.next()) < margin
     }
 
-    /// Up to where it would help to write down so many from the next on: not beyond the last that may be used, nor before what is written down.
+    /// Up to where it would help to write down so many from the next on: not beyond the last that
+    /// may be used, nor before what is written down.
     pub fn to_write(&self, count: u64) -> u64 {
         let end = self.end.load(Ordering::Relaxed);
         self.next().saturating_add(count).min(end).max(self.written.load(Ordering::Relaxed))
     }
 
-    /// Ends them: none is given out from here on. Returns the first that was not. The second time it returns [`u64::MAX`].
+    /// Ends them: none is given out from here on. Returns the first that was not. The second time
+    /// it returns [`u64::MAX`].
     pub fn close(&self) -> u64 {
         self.next.swap(u64::MAX, Ordering::Relaxed)
     }
@@ -89,7 +94,8 @@ impl Numbers {
     }
 }
 
-/// The first that must not be used. None wraps: the last of 32 bits may be used, the one behind it not.
+/// The first that must not be used. None wraps: the last of 32 bits may be used, the one behind it
+/// not.
 fn end(extended: bool, limit: Option<u64>) -> u64 {
     let bits = if extended { u64::MAX } else { 1 << 32 };
     limit.map_or(bits, |limit| bits.min(limit.saturating_add(1)))

@@ -1,4 +1,5 @@
-//! ESP of ours against scapy's, both ways: transport mode, IPv4 and IPv6, 32 and 64 bits of sequence number.
+//! ESP of ours against scapy's, both ways: transport mode, IPv4 and IPv6, 32 and 64 bits of
+//! sequence number.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};

@@ -1,4 +1,5 @@
-//! What others published: vectors of NIST, Wycheproof and RFCs, in `vectors.txt`, through each backend.
+//! What others published: vectors of NIST, Wycheproof and RFCs, in `vectors.txt`, through each
+//! backend.
 
 use xdpfwd_ipsec::{
     Aad, Aead, AwsLc, HEADER, ICV, IN_FRONT, Incoming, Job, Outgoing, Protection, RustCrypto, SALT,

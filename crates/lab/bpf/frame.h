@@ -3,12 +3,11 @@
  * The generator's frame, as both programs see it. src/frame.rs is the same in Rust.
  *
  *   0  Ethernet, 14 bytes
- *  14  IPv4 without options, 20 bytes, header checksum right
- *  34  UDP, 8 bytes: source port 1024 + flow, destination port 9 (discard), checksum 0 ("none", RFC 768)
- *  42  magic, 2 bytes
- *  44  sequence number, 8 bytes, big endian: stream << 40 | n
- *  52  time of sending, 8 bytes, big endian: CLOCK_MONOTONIC in nanoseconds
- *  60  a fixed pattern: 64-bit words in host order, word k is (k + 1) * PATTERN_STEP
+ *  14  IPv4 without options, 20 bytes, header checksum right 34  UDP, 8 bytes: source port 1024 +
+ *  flow, destination port 9 (discard), checksum 0 ("none", RFC 768) 42  magic, 2 bytes 44  sequence
+ *  number, 8 bytes, big endian: stream << 40 | n 52  time of sending, 8 bytes, big endian:
+ *  CLOCK_MONOTONIC in nanoseconds 60  a fixed pattern: 64-bit words in host order, word k is (k +
+ *  1) * PATTERN_STEP
  */
 #ifndef LAB_FRAME_H
 #define LAB_FRAME_H

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// The traffic generator. It is not attached to anything: user space runs it with one BPF_PROG_TEST_RUN call with
-// BPF_F_TEST_XDP_LIVE_FRAMES, so it is called once per frame of a recycled page, on one core, and says what becomes of
-// that frame: off to the interface, or (when the next one is not due yet) back to the pool.
+// The traffic generator. It is not attached to anything: user space runs it with one
+// BPF_PROG_TEST_RUN call with BPF_F_TEST_XDP_LIVE_FRAMES, so it is called once per frame of a
+// recycled page, on one core, and says what becomes of that frame: off to the interface, or (when
+// the next one is not due yet) back to the pool.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
@@ -70,7 +71,8 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 			state.due = elapsed - config.backlog;
 	}
 
-	// The page may come back with what others wrote into it (a TTL, a MAC address): write the whole header anew.
+	// The page may come back with what others wrote into it (a TTL, a MAC address): write the whole
+	// header anew.
 	for (i = 0; i < HEADER_WORDS; i++)
 		((any_u64 *)data)[i] = config.header[i];
 	*(any_u32 *)(data + 40) = config.tail;
@@ -108,8 +110,9 @@ struct {
 	__type(value, __u32);
 } receiver SEC(".maps");
 
-// One packet of the map after the other: no clock, no sequence, no pace. The page has the rest of the header from the last time, or from
-// the beginning; who gets a flood changes nothing in it that matters. False: there is none.
+// One packet of the map after the other: no clock, no sequence, no pace. The page has the rest of
+// the header from the last time, or from the beginning; who gets a flood changes nothing in it that
+// matters. False: there is none.
 static __always_inline bool write_next(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// The sink: counts the generator's frames and drops them; with check on, also looks at what is in them; with latency on,
-// at when they were sent. Everything else (ARP, ping, …) is counted as foreign and passed to the kernel.
+// The sink: counts the generator's frames and drops them; with check on, also looks at what is in
+// them; with latency on, at when they were sent. Everything else (ARP, ping, …) is counted as
+// foreign and passed to the kernel.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
@@ -32,7 +33,8 @@ struct {
 	__type(value, struct counters);
 } counters SEC(".maps");
 
-// The highest sequence number seen of each flow, by source port. A flow is served by one core at a time, as in any NIC.
+// The highest sequence number seen of each flow, by source port. A flow is served by one core at a
+// time, as in any NIC.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 65536);
@@ -40,9 +42,9 @@ struct {
 	__type(value, __u64);
 } flows SEC(".maps");
 
-// Sequence number + 1 of the last frame seen in slot (sequence number mod WINDOW). Unlike a bitmap that is cleared as a
-// window moves, a slot says whose it is, so a duplicate is certain, and is found up to WINDOW frames later. An exchange
-// makes that hold when two cores receive at once.
+// Sequence number + 1 of the last frame seen in slot (sequence number mod WINDOW). Unlike a bitmap
+// that is cleared as a window moves, a slot says whose it is, so a duplicate is certain, and is
+// found up to WINDOW frames later. An exchange makes that hold when two cores receive at once.
 #define WINDOW (1 << 18)
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -51,8 +53,9 @@ struct {
 	__type(value, __u64);
 } slots SEC(".maps");
 
-// Frames by how long they were on their way, in nanoseconds. 32 buckets for each power of two: the bucket of t, which has
-// its highest bit at 5 + shift, is 32 * shift + (t >> shift). src/histogram.rs is the same in Rust.
+// Frames by how long they were on their way, in nanoseconds. 32 buckets for each power of two: the
+// bucket of t, which has its highest bit at 5 + shift, is 32 * shift + (t >> shift).
+// src/histogram.rs is the same in Rust.
 enum { SUB_BITS = 5, LATENCY_BITS = 36, LATENCY_BUCKETS = 1024 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -113,7 +116,8 @@ static __always_inline void check_sequence(void *data, struct counters *c)
 	highest = bpf_map_lookup_elem(&flows, &flow_key);
 	if (!slot || !highest)
 		return;
-	// A slot that a later frame has taken over is left to it: this frame is WINDOW late, and counts as reordered.
+	// A slot that a later frame has taken over is left to it: this frame is WINDOW late, and counts as
+	// reordered.
 	if (*(volatile __u64 *)slot <= sequence + 1 && __sync_lock_test_and_set(slot, sequence + 1) == sequence + 1) {
 		c->duplicates++;
 		return;

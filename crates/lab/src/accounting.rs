@@ -6,8 +6,9 @@ use crate::{Counters, Report, Seen, VethDrops, grouped, report::total};
 
 /// The account of one run of xdpfwd: offered = forwarded + every loss.
 ///
-/// A loss is either *counted* where it happened, by xdpfwd or the kernel, or is the *difference* of two counters with
-/// nothing but veth between them. Counters of different origin that must agree are compared: [`Self::mismatches`].
+/// A loss is either *counted* where it happened, by xdpfwd or the kernel, or is the *difference* of
+/// two counters with nothing but veth between them. Counters of different origin that must agree
+/// are compared: [`Self::mismatches`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PacketAccounting {
     /// Frames the generator sent.
@@ -31,8 +32,8 @@ pub struct Loss {
     pub packets: i128,
     /// How the number was determined.
     pub basis: LossBasis,
-    /// Frames that the veth driver counted in the same place, if its counters were read. A lower bound: the driver does
-    /// not count a frame whose peer has no NAPI.
+    /// Frames that the veth driver counted in the same place, if its counters were read. A lower
+    /// bound: the driver does not count a frame whose peer has no NAPI.
     pub veth: Option<u64>,
     /// Whether the loss is a sign of overload: frames arrived faster than the next part took them.
     pub overload: bool,
@@ -73,8 +74,8 @@ pub struct VethEvidence {
 }
 
 impl PacketAccounting {
-    /// Computes the account from the frames offered, the sink's counters and xdpfwd's final report. `veth` adds the
-    /// kernel's counters, which are independent of xdpfwd.
+    /// Computes the account from the frames offered, the sink's counters and xdpfwd's final report.
+    /// `veth` adds the kernel's counters, which are independent of xdpfwd.
     #[must_use]
     pub fn new(
         offered: Counters,
@@ -86,7 +87,8 @@ impl PacketAccounting {
         let ingress = report.port(INGRESS).unwrap_or(&nothing);
         let egress = report.port(EGRESS).unwrap_or(&nothing);
         let kernel = &report.kernel;
-        // A frame for which the fill ring had nothing is in both counters; in rx_dropped are also those too long.
+        // A frame for which the fill ring had nothing is in both counters; in rx_dropped are also
+        // those too long.
         let fill_empty = kernel.fill_ring_empty.min(kernel.rx_dropped.unwrap_or(u64::MAX));
         let too_long = kernel.rx_dropped.unwrap_or(0).saturating_sub(kernel.fill_ring_empty);
         let in_af_xdp = total([fill_empty, kernel.rx_ring_full, too_long]);
@@ -142,7 +144,8 @@ impl PacketAccounting {
             );
         }
         for (reason, packets) in report.drops.iter().filter(|(_, packets)| **packets > 0) {
-            // Of xdpfwd's reasons, those of a queue that was full mean that more came than could go.
+            // Of xdpfwd's reasons, those of a queue that was full mean that more came than could
+            // go.
             let overload = reason.ends_with("_full");
             add(
                 &format!("xdpfwd: {reason}"),
@@ -248,14 +251,15 @@ impl PacketAccounting {
         self.mismatches.is_empty()
     }
 
-    /// Returns whether xdpfwd forwarded frames, leaked none of its own, and every frame is accounted for.
+    /// Returns whether xdpfwd forwarded frames, leaked none of its own, and every frame is
+    /// accounted for.
     #[must_use]
     pub fn is_good(&self) -> bool {
         self.forwarded > 0 && self.leaked == 0 && self.is_balanced()
     }
 
-    /// Returns one or two sentences that explain the numbers. `rate` is the rate requested of the generator, in packets
-    /// per second (`None`: as fast as it can).
+    /// Returns one or two sentences that explain the numbers. `rate` is the rate requested of the
+    /// generator, in packets per second (`None`: as fast as it can).
     #[must_use]
     pub fn verdict(&self, rate: Option<u64>) -> String {
         if self.forwarded == 0 {
@@ -301,7 +305,8 @@ impl PacketAccounting {
     }
 }
 
-/// Returns the leak that xdpfwd reports or, if it reports none, the frames missing from its own frame counts.
+/// Returns the leak that xdpfwd reports or, if it reports none, the frames missing from its own
+/// frame counts.
 fn leaked(report: &Report) -> i64 {
     let frames = &report.frames;
     let missing =

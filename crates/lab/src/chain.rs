@@ -23,9 +23,9 @@ const CARRIER: Duration = Duration::from_secs(10);
 
 /// The namespaces gen, fwd and sink, with `gen0 ═ fwd0` and `fwd1 ═ sink0` between them.
 ///
-/// All four ends are up, have NAPI on (GRO), checksum and segmentation offload off, and MAC addresses
-/// `02:00:00:00:00:01` (gen0) to `…:04` (sink0). IPv6 is off unless asked for, so that nothing but the lab's own frames
-/// is on the wires. Dropped, everything is gone.
+/// All four ends are up, have NAPI on (GRO), checksum and segmentation offload off, and MAC
+/// addresses `02:00:00:00:00:01` (gen0) to `…:04` (sink0). IPv6 is off unless asked for, so that
+/// nothing but the lab's own frames is on the wires. Dropped, everything is gone.
 #[derive(Debug)]
 pub struct Chain {
     generator: Namespace,
@@ -72,7 +72,8 @@ pub struct ChainBuilder {
 impl ChainBuilder {
     /// Receive and transmit queues of each end, 1–64.
     ///
-    /// veth puts a redirected frame into receive queue *core of the sender* mod *queues*: one generator feeds one queue.
+    /// veth puts a redirected frame into receive queue *core of the sender* mod *queues*: one
+    /// generator feeds one queue.
     pub fn queues(mut self, queues: u16) -> Self {
         self.queues = queues;
         self
@@ -84,26 +85,29 @@ impl ChainBuilder {
         self
     }
 
-    /// Gives gen0 10.77.0.1/24 and sink0 10.77.0.2/24, for ping or iperf3 *through* a forwarder that cross-connects.
-    /// The kernel then also sends ARP on its own.
+    /// Gives gen0 10.77.0.1/24 and sink0 10.77.0.2/24, for ping or iperf3 *through* a forwarder
+    /// that cross-connects. The kernel then also sends ARP on its own.
     pub fn addresses(mut self, on: bool) -> Self {
         self.addresses = on;
         self
     }
 
-    /// Leaves IPv6 on and gives gen0 fd77::1/64 and sink0 fd77::2/64. The kernel then also sends multicast on its own.
+    /// Leaves IPv6 on and gives gen0 fd77::1/64 and sink0 fd77::2/64. The kernel then also sends
+    /// multicast on its own.
     pub fn ipv6(mut self, on: bool) -> Self {
         self.ipv6 = on;
         self
     }
 
-    /// Names the namespaces `xdpfwd-<name>-gen` … and leaves them there on drop, until [`take_down`].
+    /// Names the namespaces `xdpfwd-<name>-gen` … and leaves them there on drop, until
+    /// [`take_down`].
     pub fn keep_as(mut self, name: impl Into<String>) -> Self {
         self.keep = Some(name.into());
         self
     }
 
-    /// Sweeps what dead labs left behind, builds the chain, and waits until all ends have a carrier.
+    /// Sweeps what dead labs left behind, builds the chain, and waits until all ends have a
+    /// carrier.
     ///
     /// # Errors
     ///
@@ -186,7 +190,8 @@ fn wait_for_carrier(end: &End<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes the chain that was kept under `name`, and ends what runs inside; returns the namespaces removed.
+/// Removes the chain that was kept under `name`, and ends what runs inside; returns the namespaces
+/// removed.
 ///
 /// # Errors
 ///

@@ -2,7 +2,8 @@
 
 use std::{io, process::ExitStatus};
 
-/// Why the lab could not do what was asked. Each message names the thing, its value, and what would help.
+/// Why the lab could not do what was asked. Each message names the thing, its value, and what would
+/// help.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

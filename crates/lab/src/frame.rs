@@ -10,7 +10,8 @@ pub const MAX_FLOWS: u32 = 65536 - FIRST_FLOW_PORT as u32;
 pub const DESTINATION_PORT: u16 = 9;
 /// The smallest frame, in bytes without FCS. The lab's own 60 bytes fill it exactly.
 pub const MIN_SIZE: u16 = 60;
-/// Bytes that a frame takes on an Ethernet beyond its length in memory: FCS, preamble and inter-frame gap.
+/// Bytes that a frame takes on an Ethernet beyond its length in memory: FCS, preamble and
+/// inter-frame gap.
 pub const WIRE_OVERHEAD: u64 = 24;
 
 const MAGIC: [u8; 2] = *b"LB";
@@ -38,7 +39,8 @@ pub struct TestFrame {
 }
 
 impl TestFrame {
-    /// Returns the frame's bytes. The IPv4 header checksum is right; the UDP checksum is 0, which means none.
+    /// Returns the frame's bytes. The IPv4 header checksum is right; the UDP checksum is 0, which
+    /// means none.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         let size = self.size.max(MIN_SIZE);
@@ -46,7 +48,8 @@ impl TestFrame {
         b.extend(self.destination_mac);
         b.extend(self.source_mac);
         b.extend([0x08, 0x00]);
-        // version and header length, DSCP, total length, id, don't fragment, TTL, UDP, checksum (below)
+        // version and header length, DSCP, total length, id, don't fragment, TTL, UDP, checksum
+        // (below)
         b.extend([0x45, 0]);
         b.extend((size - 14).to_be_bytes());
         b.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);

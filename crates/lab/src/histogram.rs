@@ -26,8 +26,8 @@ impl Histogram {
         self.0.iter().sum()
     }
 
-    /// The time that a fraction `q` (0–1) of all do not exceed: the upper end of its bucket, so at most 3.1 % more than what
-    /// was measured, and never less. `None` if nothing was counted.
+    /// The time that a fraction `q` (0–1) of all do not exceed: the upper end of its bucket, so at
+    /// most 3.1 % more than what was measured, and never less. `None` if nothing was counted.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<Duration> {
         let all = self.count();

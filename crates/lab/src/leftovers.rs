@@ -12,8 +12,9 @@ use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
 
 use crate::{Error, Namespace, require_root, tool};
 
-/// BPF programs, maps and links, by number. The kernel counts upwards: a number means the same object as long as nobody makes
-/// two thousand million of them, so what one process left can be told from what others have.
+/// BPF programs, maps and links, by number. The kernel counts upwards: a number means the same
+/// object as long as nobody makes two thousand million of them, so what one process left can be
+/// told from what others have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BpfObjects(BTreeSet<(&'static str, u32)>);
 
@@ -68,7 +69,8 @@ impl BpfObjects {
         self.0.len()
     }
 
-    /// Waits until none of them exists any more: the kernel takes them down a moment after they were closed.
+    /// Waits until none of them exists any more: the kernel takes them down a moment after they
+    /// were closed.
     ///
     /// # Errors
     ///
@@ -81,11 +83,11 @@ impl BpfObjects {
     }
 }
 
-/// A guard that detects when the kernel has freed a network namespace. A socket keeps its namespace alive, even a socket
-/// that is left in the kernel and that no process has open.
+/// A guard that detects when the kernel has freed a network namespace. A socket keeps its namespace
+/// alive, even a socket that is left in the kernel and that no process has open.
 ///
-/// The guard is a veth pair from the guarded namespace to one of its own. The kernel removes the inner end together with
-/// the guarded namespace, and the outer end together with the inner one.
+/// The guard is a veth pair from the guarded namespace to one of its own. The kernel removes the
+/// inner end together with the guarded namespace, and the outer end together with the inner one.
 #[derive(Debug)]
 pub struct NamespaceGuard(Namespace);
 

@@ -8,16 +8,17 @@
 //! └───────────────┘  └──────────────────────┘  └───────────────────┘
 //! ```
 //!
-//! A [`Chain`] is those three network namespaces and two veth pairs. [`Traffic`] describes frames, and [`Traffic::start`]
-//! sends them from inside the kernel, at up to about 15 million a second from one core. A [`Sink`] counts what arrives
-//! and, if asked, looks for damage, loss of order and duplicates, or keeps a [`Histogram`] of latencies. A [`Forwarder`] is any program run in the middle, known
-//! only as a process. A [`Window`] reads both ends over a measured time.
+//! A [`Chain`] is those three network namespaces and two veth pairs. [`Traffic`] describes frames,
+//! and [`Traffic::start`] sends them from inside the kernel, at up to about 15 million a second
+//! from one core. A [`Sink`] counts what arrives and, if asked, looks for damage, loss of order and
+//! duplicates, or keeps a [`Histogram`] of latencies. A [`Forwarder`] is any program run in the
+//! middle, known only as a process. A [`Window`] reads both ends over a measured time.
 //!
-//! Everything needs root, and everything is undone on drop, also while panicking; what a killed process leaves behind is
-//! removed by [`sweep`], which every new [`Chain`] calls first.
+//! Everything needs root, and everything is undone on drop, also while panicking; what a killed
+//! process leaves behind is removed by [`sweep`], which every new [`Chain`] calls first.
 //!
-//! **Sizes** are frame lengths in memory, without FCS: 60 is the smallest frame. On the wire, 24 bytes more
-//! ([`WIRE_OVERHEAD`]).
+//! **Sizes** are frame lengths in memory, without FCS: 60 is the smallest frame. On the wire, 24
+//! bytes more ([`WIRE_OVERHEAD`]).
 //!
 //! # Example
 //!

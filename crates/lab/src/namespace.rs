@@ -24,7 +24,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A network namespace, removed on drop (also while panicking).
 ///
-/// Removing the name frees the namespace and its veths as soon as the last process inside has ended: end those first.
+/// Removing the name frees the namespace and its veths as soon as the last process inside has
+/// ended: end those first.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -66,7 +67,8 @@ impl Namespace {
         &self.name
     }
 
-    /// A command that will run `program` inside (through `ip netns exec`, which keeps its process id).
+    /// A command that will run `program` inside (through `ip netns exec`, which keeps its process
+    /// id).
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
@@ -124,7 +126,8 @@ impl Drop for Namespace {
     }
 }
 
-/// A handle by which a thread enters a namespace and stays there. Without a file, the thread stays in its own.
+/// A handle by which a thread enters a namespace and stays there. Without a file, the thread stays
+/// in its own.
 pub(crate) struct NamespaceHandle(Option<File>, PathBuf);
 
 impl NamespaceHandle {
@@ -144,8 +147,9 @@ impl NamespaceHandle {
 
 /// Removes the namespaces that dead processes left behind; returns their names.
 ///
-/// Only names of the exact pattern `xdpfwd-<pid>-<n>-<label>` whose process no longer lives are touched. Processes that
-/// still run inside (a forwarder whose lab was killed) are ended, as they would keep the namespace alive.
+/// Only names of the exact pattern `xdpfwd-<pid>-<n>-<label>` whose process no longer lives are
+/// touched. Processes that still run inside (a forwarder whose lab was killed) are ended, as they
+/// would keep the namespace alive.
 ///
 /// # Errors
 ///
@@ -199,7 +203,8 @@ fn owner(name: &str) -> Option<u32> {
     if ours { pid.parse().ok() } else { None }
 }
 
-/// The name of a namespace that stays. A lab's name starts with a letter, so that [`sweep`] never takes it for its own.
+/// The name of a namespace that stays. A lab's name starts with a letter, so that [`sweep`] never
+/// takes it for its own.
 pub(crate) fn kept_name(lab: &str, label: &str) -> Result<String, Error> {
     let fits = lab.len() <= 32
         && lab.starts_with(|c: char| c.is_ascii_lowercase())

@@ -26,8 +26,8 @@ const POLL: Duration = Duration::from_millis(10);
 /// How long a forwarder has after SIGINT when it is dropped.
 const DROP_DEADLINE: Duration = Duration::from_secs(3);
 
-/// A program running in a namespace, its output collected. Dropped, it is ended and reaped; and it is sent SIGTERM if
-/// this process is killed.
+/// A program running in a namespace, its output collected. Dropped, it is ended and reaped; and it
+/// is sent SIGTERM if this process is killed.
 #[derive(Debug)]
 pub struct Forwarder {
     command: String,
@@ -51,13 +51,13 @@ pub struct Ended {
 impl Forwarder {
     /// Starts `arguments[0]` with the rest as its arguments inside `namespace`.
     ///
-    /// It gets a process group of its own, so that Ctrl-C is the lab's to handle. SIGINT and SIGQUIT have their default
-    /// action in it, even if this process ignores them.
+    /// It gets a process group of its own, so that Ctrl-C is the lab's to handle. SIGINT and
+    /// SIGQUIT have their default action in it, even if this process ignores them.
     ///
     /// # Errors
     ///
-    /// Not root, nothing to start, or it can't be started. (That the program does not exist shows only when it is
-    /// waited for, as [`Error::Ended`].)
+    /// Not root, nothing to start, or it can't be started. (That the program does not exist shows
+    /// only when it is waited for, as [`Error::Ended`].)
     pub fn spawn<S: AsRef<str>>(namespace: &Namespace, arguments: &[S]) -> Result<Self, Error> {
         require_root("running a program in a network namespace")?;
         if arguments.is_empty() {
@@ -74,7 +74,8 @@ impl Forwarder {
         command.args(["--pdeathsig", "TERM", "--"]).args(&words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
 
-        // The parent-death signal comes when the *thread* that forked ends: that thread must live as long as this value.
+        // The parent-death signal comes when the *thread* that forked ends: that thread must live
+        // as long as this value.
         let (born, birth) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let keeper = thread::Builder::new()
@@ -180,8 +181,8 @@ impl Forwarder {
         }
     }
 
-    /// Waits until an XDP program is on every one of `interfaces` in `namespace`: when a forwarder on XDP or AF_XDP is
-    /// about to be ready.
+    /// Waits until an XDP program is on every one of `interfaces` in `namespace`: when a forwarder
+    /// on XDP or AF_XDP is about to be ready.
     ///
     /// # Errors
     ///
@@ -205,7 +206,8 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Sends SIGINT, waits until it has ended, kills it after `deadline`, and reads its output to the end.
+    /// Sends SIGINT, waits until it has ended, kills it after `deadline`, and reads its output to
+    /// the end.
     ///
     /// # Errors
     ///
@@ -230,9 +232,11 @@ impl Forwarder {
         Ok(Ended { status, killed })
     }
 
-    /// To its whole process group, as Ctrl-C at a terminal would: a shell's children are not left behind.
+    /// To its whole process group, as Ctrl-C at a terminal would: a shell's children are not left
+    /// behind.
     fn signal(&self, signal: Signal) {
-        // Only while it is not reaped, so the id is still its own. It may have ended this moment: no failure.
+        // Only while it is not reaped, so the id is still its own. It may have ended this moment:
+        // no failure.
         if self.status.is_none()
             && let Ok(pid) = i32::try_from(self.child.id())
         {
@@ -250,7 +254,8 @@ impl Forwarder {
         Ok(self.status)
     }
 
-    /// Reads what is left of its output. A child of its own that holds on to the pipe must not hold us up.
+    /// Reads what is left of its output. A child of its own that holds on to the pipe must not hold
+    /// us up.
     fn drain(&mut self) {
         let start = Instant::now();
         while self.readers.iter().any(|reader| !reader.is_finished())
@@ -299,9 +304,10 @@ impl Drop for Forwarder {
 
 /// Makes SIGINT and SIGQUIT have their default action in programs that this process starts.
 ///
-/// A shell starts background commands (`make test &` in a script) with both signals ignored, and an ignored signal stays
-/// ignored across exec: the forwarder would not end on SIGINT. A signal with a handler is reset to its default action by
-/// exec, so a signal that is ignored gets a handler that does nothing. This process goes on ignoring it.
+/// A shell starts background commands (`make test &` in a script) with both signals ignored, and an
+/// ignored signal stays ignored across exec: the forwarder would not end on SIGINT. A signal with a
+/// handler is reset to its default action by exec, so a signal that is ignored gets a handler that
+/// does nothing. This process goes on ignoring it.
 fn reset_ignored_signals() -> Result<(), Error> {
     let status =
         fs::read_to_string("/proc/self/status").map_err(Error::io("reading /proc/self/status"))?;

@@ -1,6 +1,8 @@
-//! What xdpfwd prints with `--json`, read leniently: what is missing is zero or absent, what is unknown is ignored.
+//! What xdpfwd prints with `--json`, read leniently: what is missing is zero or absent, what is
+//! unknown is ignored.
 //!
-//! The contract is xdpfwd's; the lab knows it only from here, and uses none of xdpfwd's code, so that it can be a judge.
+//! The contract is xdpfwd's; the lab knows it only from here, and uses none of xdpfwd's code, so
+//! that it can be a judge.
 
 use std::collections::BTreeMap;
 
@@ -97,8 +99,8 @@ pub struct KernelReport {
     pub rx_ring_full: u64,
     /// Times the kernel wanted a frame from an empty fill ring.
     pub fill_ring_empty: u64,
-    /// Frames lost between the XDP program and the receive ring for another reason than a full ring: for want of a frame
-    /// in the fill ring, or too long for a frame.
+    /// Frames lost between the XDP program and the receive ring for another reason than a full
+    /// ring: for want of a frame in the fill ring, or too long for a frame.
     pub rx_dropped: Option<u64>,
     /// Descriptors on the transmit ring that the kernel refused.
     pub tx_invalid: u64,

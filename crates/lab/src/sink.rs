@@ -22,11 +22,12 @@ pub struct Seen {
     pub arrived: Counters,
     /// Frames that are not the generator's, such as ARP: passed to the kernel, not in `arrived`.
     pub foreign: u64,
-    /// With check on: frames whose magic, IPv4 length, IPv4 header checksum or pattern is wrong. (A forwarder may rewrite
-    /// MAC addresses, TTL and IPv4 addresses; the time of sending is not checked.)
+    /// With check on: frames whose magic, IPv4 length, IPv4 header checksum or pattern is wrong. (A
+    /// forwarder may rewrite MAC addresses, TTL and IPv4 addresses; the time of sending is not
+    /// checked.)
     pub corrupt: u64,
-    /// With check on: frames that came after a later one of their flow. (Between flows no order is promised: give all
-    /// traffic one flow to check that, too.)
+    /// With check on: frames that came after a later one of their flow. (Between flows no order is
+    /// promised: give all traffic one flow to check that, too.)
     pub reordered: u64,
     /// With check on: frames that had come before, at most 262144 sequence numbers ago.
     pub duplicates: u64,
@@ -50,21 +51,23 @@ pub struct SinkBuilder {
 }
 
 impl SinkBuilder {
-    /// Looks into every frame of the generator: damage, order, duplicates. Costs the core that receives some 20 ns a
-    /// frame, and more for long ones: leave it off where speed is measured.
+    /// Looks into every frame of the generator: damage, order, duplicates. Costs the core that
+    /// receives some 20 ns a frame, and more for long ones: leave it off where speed is measured.
     pub fn check(mut self, on: bool) -> Self {
         self.check = on;
         self
     }
 
-    /// Counts and drops whatever arrives, for a forwarder whose frames are not the generator's any more (a tunnel).
+    /// Counts and drops whatever arrives, for a forwarder whose frames are not the generator's any
+    /// more (a tunnel).
     pub fn anything(mut self, on: bool) -> Self {
         self.anything = on;
         self
     }
 
-    /// Keeps a histogram of how long frames of the generator were on their way, by the time that each carries
-    /// ([`Sink::latency`]). Costs the core that receives a look at the clock and a counter for each frame.
+    /// Keeps a histogram of how long frames of the generator were on their way, by the time that
+    /// each carries ([`Sink::latency`]). Costs the core that receives a look at the clock and a
+    /// counter for each frame.
     pub fn latency(mut self, on: bool) -> Self {
         self.latency = on;
         self
@@ -144,8 +147,8 @@ impl Sink {
         Ok(Seen { arrived: Counters { packets, bytes }, foreign, corrupt, reordered, duplicates })
     }
 
-    /// How long the frames so far were on their way, from the generator's program to this one, over all cores. Nothing
-    /// unless it was built with [`SinkBuilder::latency`].
+    /// How long the frames so far were on their way, from the generator's program to this one, over
+    /// all cores. Nothing unless it was built with [`SinkBuilder::latency`].
     ///
     /// Reading takes about a millisecond, in which frames go on arriving.
     ///

@@ -19,7 +19,8 @@ pub(crate) fn shown(command: &Command) -> String {
 
 /// Runs `command` to its end and returns its stdout.
 pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
-    // A process group of its own: Ctrl-C is for the lab, which must be able to clean up with these tools.
+    // A process group of its own: Ctrl-C is for the lab, which must be able to clean up with these
+    // tools.
     let output = command
         .stdin(Stdio::null())
         .process_group(0)

@@ -38,17 +38,20 @@ const LIVE_FRAMES: u32 = 1 << 1;
 const TICKS: u32 = 12;
 /// `STREAM_SHIFT` in bpf/frame.h.
 const STREAM_SHIFT: u32 = 40;
-/// How far the schedule may fall behind before it is moved: long enough to make good for a core taken away for a while,
-/// short enough that catching up does not overrun a ring of 2048 at any rate one core can send.
+/// How far the schedule may fall behind before it is moved: long enough to make good for a core
+/// taken away for a while, short enough that catching up does not overrun a ring of 2048 at any
+/// rate one core can send.
 const BACKLOG_FRAMES: u64 = 256;
 const BACKLOG_NANOSECONDS: std::ops::RangeInclusive<u64> = 100_000..=20_000_000;
-/// Ends the generator's system call. Its default is to be ignored, so one that comes late does no harm.
+/// Ends the generator's system call. Its default is to be ignored, so one that comes late does no
+/// harm.
 const WAKE: Signal = Signal::SIGURG;
 
 /// What to send: frames of one size, over a number of flows, at a rate or flat out.
 ///
-/// Frames are Ethernet/IPv4/UDP; flows differ in the UDP source port (1024 + flow) and follow each other round robin.
-/// Each carries a sequence number, the time it was sent, and a fixed pattern, which a checking [`crate::Sink`] verifies.
+/// Frames are Ethernet/IPv4/UDP; flows differ in the UDP source port (1024 + flow) and follow each
+/// other round robin. Each carries a sequence number, the time it was sent, and a fixed pattern,
+/// which a checking [`crate::Sink`] verifies.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Traffic {
@@ -66,8 +69,8 @@ pub struct Traffic {
     packets: Option<Arc<[PacketTemplate]>>,
 }
 
-/// Addresses, ports and protocol of one packet of a [flood](Traffic::flood). Where the protocol has no ports, the port
-/// fields hold the bytes in their position.
+/// Addresses, ports and protocol of one packet of a [flood](Traffic::flood). Where the protocol has
+/// no ports, the port fields hold the bytes in their position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PacketTemplate {
     /// IPv4 source.
@@ -98,7 +101,8 @@ impl Default for Traffic {
 }
 
 impl Traffic {
-    /// 60-byte frames of one flow, flat out, from gen0 (02:…:01, 10.77.0.1) to sink0 (02:…:04, 10.77.0.2).
+    /// 60-byte frames of one flow, flat out, from gen0 (02:…:01, 10.77.0.1) to sink0 (02:…:04,
+    /// 10.77.0.2).
     pub fn new() -> Self {
         Self {
             size: MIN_SIZE,
@@ -115,8 +119,9 @@ impl Traffic {
         }
     }
 
-    /// These packets, one after the other and from the beginning again, as fast as the core can: without sequence and time, for what
-    /// drops them. Flows and rate do not count, and no sink knows them.
+    /// These packets, one after the other and from the beginning again, as fast as the core can:
+    /// without sequence and time, for what drops them. Flows and rate do not count, and no sink
+    /// knows them.
     pub fn flood(mut self, packets: Arc<[PacketTemplate]>) -> Self {
         self.packets = Some(packets);
         self
@@ -134,7 +139,8 @@ impl Traffic {
         self
     }
 
-    /// Packets per second; without it, as fast as the core can. Kept within a per cent or two below what was asked.
+    /// Packets per second; without it, as fast as the core can. Kept within a per cent or two below
+    /// what was asked.
     pub fn rate(mut self, pps: u64) -> Self {
         self.rate = Some(pps);
         self
@@ -146,14 +152,15 @@ impl Traffic {
         self
     }
 
-    /// Sends no more frames than [`Generator::grant`] allows, at first none: for a receiver that must not be overrun,
-    /// however late it runs.
+    /// Sends no more frames than [`Generator::grant`] allows, at first none: for a receiver that
+    /// must not be overrun, however late it runs.
     pub fn on_grant(mut self) -> Self {
         self.on_grant = true;
         self
     }
 
-    /// The core to send from; the receiving veth's NAPI runs there too. Without it, wherever the scheduler puts it.
+    /// The core to send from; the receiving veth's NAPI runs there too. Without it, wherever the
+    /// scheduler puts it.
     pub fn core(mut self, core: usize) -> Self {
         self.core = Some(core);
         self
@@ -178,7 +185,8 @@ impl Traffic {
         self
     }
 
-    /// Returns one frame of this traffic, for a test to send by other means, damaged or out of order.
+    /// Returns one frame of this traffic, for a test to send by other means, damaged or out of
+    /// order.
     #[must_use]
     pub fn frame(&self, flow: u32, sequence: u64) -> TestFrame {
         TestFrame {
@@ -195,8 +203,8 @@ impl Traffic {
 
     /// Starts sending out of `interface` in `namespace`.
     ///
-    /// The peer of `interface` must have NAPI on (GRO or an XDP program), or veth drops every frame; the ends of a
-    /// [`crate::Chain`] have it.
+    /// The peer of `interface` must have NAPI on (GRO or an XDP program), or veth drops every
+    /// frame; the ends of a [`crate::Chain`] have it.
     ///
     /// # Errors
     ///
@@ -205,8 +213,9 @@ impl Traffic {
         self.start_in(namespace.handle()?, interface, None)
     }
 
-    /// Starts giving a [`flood`](Self::flood) to the XDP program of `interface` in `namespace`, as a driver would that has received it,
-    /// and that costs nothing: what is left is the work of the program, and of what it does with the frames.
+    /// Starts giving a [`flood`](Self::flood) to the XDP program of `interface` in `namespace`, as
+    /// a driver would that has received it, and that costs nothing: what is left is the work of the
+    /// program, and of what it does with the frames.
     ///
     /// # Errors
     ///
@@ -244,7 +253,8 @@ impl Traffic {
     ) -> Result<Generator, Error> {
         require_root("the traffic generator")?;
         self.check()?;
-        // Registered once per process would do; the handler does nothing, so more of them do no harm.
+        // Registered once per process would do; the handler does nothing, so more of them do no
+        // harm.
         signal_hook::flag::register(WAKE as i32, Arc::new(AtomicBool::new(false)))
             .map_err(Error::io(format!("installing a handler for {WAKE}")))?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -314,8 +324,8 @@ impl Traffic {
     }
 }
 
-/// A stream number above those before it, so that one sink tells the runs it sees apart, also of different processes:
-/// the time in seconds, 24 bits of it (it wraps after half a year).
+/// A stream number above those before it, so that one sink tells the runs it sees apart, also of
+/// different processes: the time in seconds, 24 bits of it (it wraps after half a year).
 fn next_stream() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -336,7 +346,8 @@ struct Sender {
 
 impl Sender {
     fn run(self, ready: &mpsc::Sender<[MapHandle; 2]>) -> Result<(), Error> {
-        // Any other signal of the process would end the call too, and every new call costs a gap of some 20 ms.
+        // Any other signal of the process would end the call too, and every new call costs a gap of
+        // some 20 ms.
         let mut others = SigSet::all();
         others.remove(WAKE);
         others.thread_set_mask().map_err(Error::nix("blocking signals"))?;

@@ -1,12 +1,13 @@
-//! veth pairs, set up so that a frame sent into one end is never lost for want of NAPI at the other.
+//! veth pairs, set up so that a frame sent into one end is never lost for want of NAPI at the
+//! other.
 
 use std::process::Command;
 
 use crate::{Error, Namespace, require_root, tool};
 
-/// The largest MTU of the lab, in bytes, for frames of 3408: what is left of a 4 KiB page for a live frame of
-/// `BPF_PROG_TEST_RUN` (its own 112 bytes, headroom and `skb_shared_info` taken off; measured). A veth with a native XDP
-/// program without fragments would take some 100 bytes more.
+/// The largest MTU of the lab, in bytes, for frames of 3408: what is left of a 4 KiB page for a
+/// live frame of `BPF_PROG_TEST_RUN` (its own 112 bytes, headroom and `skb_shared_info` taken off;
+/// measured). A veth with a native XDP program without fragments would take some 100 bytes more.
 pub const MAX_MTU: u16 = 3394;
 
 /// The MAC address of the lab's interface number `n`: 02:00:00:00:00:0n.
@@ -19,8 +20,8 @@ pub(crate) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")
 }
 
-/// Lays one more cable between two namespaces, like those of a [`crate::Chain`]: each end is a namespace, an interface to be, and
-/// the number of its MAC address ([`mac`]).
+/// Lays one more cable between two namespaces, like those of a [`crate::Chain`]: each end is a
+/// namespace, an interface to be, and the number of its MAC address ([`mac`]).
 ///
 /// # Errors
 ///
@@ -65,14 +66,16 @@ pub(crate) fn create(a: &End<'_>, b: &End<'_>, queues: u16, mtu: u16) -> Result<
     command.args(["mtu", &mtu, "address", &b_mac]).args(sized);
     tool::run(&mut command)?;
     for end in [a, b] {
-        // Packets of a local socket must not carry a checksum or a segmentation that is still to be done: a forwarder
-        // that moves bytes would pass them on as they are, and the far end would drop them.
+        // Packets of a local socket must not carry a checksum or a segmentation that is still to be
+        // done: a forwarder that moves bytes would pass them on as they are, and the far end would
+        // drop them.
         ethtool(end, &["tx", "off", "tso", "off", "gso", "off"])?;
         end.namespace.ip(&["link", "set", end.name, "up"])?;
     }
     for end in [a, b] {
-        // GRO needs NAPI, and without NAPI at the receiving end veth drops redirected and AF_XDP frames. It has to be
-        // switched while the interface is up: only then does veth tell its peer that it may be redirected to.
+        // GRO needs NAPI, and without NAPI at the receiving end veth drops redirected and AF_XDP
+        // frames. It has to be switched while the interface is up: only then does veth tell its
+        // peer that it may be redirected to.
         ethtool(end, &["gro", "off"])?;
         ethtool(end, &["gro", "on"])?;
     }
@@ -95,8 +98,8 @@ pub(crate) fn link(namespace: &Namespace, interface: &str) -> Result<serde_json:
 /// Drops that the veth driver itself counted at one interface, from `ethtool -S`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VethDrops {
-    /// Frames that arrived and were lost in its receive path: no room for an skb, or the redirect failed (an AF_XDP
-    /// socket without room counts here).
+    /// Frames that arrived and were lost in its receive path: no room for an skb, or the redirect
+    /// failed (an AF_XDP socket without room counts here).
     pub receive: u64,
     /// Frames redirected out of it that the peer's ring had no room for.
     pub redirect_out: u64,

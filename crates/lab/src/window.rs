@@ -7,8 +7,9 @@ use std::{
 
 use crate::{Counters, Error, Generator, Sink, WIRE_OVERHEAD};
 
-/// What was offered and what arrived between two moments in the middle of a run, each counted in the kernel where it
-/// happened. Rates from here leave out the start and the end of a run, where queues fill and drain.
+/// What was offered and what arrived between two moments in the middle of a run, each counted in
+/// the kernel where it happened. Rates from here leave out the start and the end of a run, where
+/// queues fill and drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Window {
     /// What the generator sent.
@@ -79,7 +80,8 @@ fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
-/// Bits per second of `counters` over `seconds`: frame lengths in memory, and what they would take on an Ethernet.
+/// Bits per second of `counters` over `seconds`: frame lengths in memory, and what they would take
+/// on an Ethernet.
 #[must_use]
 pub fn bits_per_second(counters: Counters, seconds: f64) -> (f64, f64) {
     let wire = counters.bytes + counters.packets * WIRE_OVERHEAD;

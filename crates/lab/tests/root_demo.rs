@@ -1,4 +1,5 @@
-//! `xdpfwd-lab demo` with a stand-in for xdpfwd: a bridge that reports what the kernel counted, truthfully or not.
+//! `xdpfwd-lab demo` with a stand-in for xdpfwd: a bridge that reports what the kernel counted,
+//! truthfully or not.
 //!
 //! Needs root and python3. Nothing is skipped without.
 
@@ -11,7 +12,8 @@ use std::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
 
-/// Speaks as xdpfwd does with `--json`. Its "configuration" says how many frames to hide, and how many to leak.
+/// Speaks as xdpfwd does with `--json`. Its "configuration" says how many frames to hide, and how
+/// many to leak.
 const STAND_IN: &str = r#"#!/usr/bin/env python3
 import json, signal, subprocess, sys, time
 

@@ -1,6 +1,8 @@
-//! The lab itself, on the kernel: generator to sink through a bridge, what the check finds, and cleaning up.
+//! The lab itself, on the kernel: generator to sink through a bridge, what the check finds, and
+//! cleaning up.
 //!
-//! Needs root (and python3, as the sender of frames that the generator would never send). Nothing is skipped without.
+//! Needs root (and python3, as the sender of frames that the generator would never send). Nothing
+//! is skipped without.
 
 use std::{
     fs,
@@ -27,7 +29,8 @@ fn bridged(mtu: u16) -> Chain {
         let status = chain.fwd().command("ip").args(line.split(' ')).status().expect("run ip");
         assert!(status.success(), "ip {line}: {status}");
     };
-    // Bridge netfilter, where it is built in, drops IPv4 frames with a bad header: those are for the sink to judge.
+    // Bridge netfilter, where it is built in, drops IPv4 frames with a bad header: those are for
+    // the sink to judge.
     let netfilter = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     let off = chain
         .fwd()
@@ -42,7 +45,8 @@ fn bridged(mtu: u16) -> Chain {
     chain
 }
 
-/// Waits until `done` holds for what the sink has seen, or nothing changes any more; returns what it has seen.
+/// Waits until `done` holds for what the sink has seen, or nothing changes any more; returns what
+/// it has seen.
 fn settled(sink: &Sink, done: impl Fn(&Seen) -> bool) -> Seen {
     let start = Instant::now();
     loop {
@@ -154,7 +158,8 @@ fn latency_is_that_of_every_frame() {
     assert_eq!(live.count(), seen.arrived.packets);
     assert!(live.quantile(0.5).unwrap() > Duration::ZERO, "no frame arrives when it is sent");
 
-    // One that says it was sent 20 s ago, give or take how long it takes to send it; and one of the year dot.
+    // One that says it was sent 20 s ago, give or take how long it takes to send it; and one of the
+    // year dot.
     let uptime = fs::read_to_string("/proc/uptime").expect("read the uptime");
     let uptime: f64 =
         uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).expect("seconds");
@@ -167,7 +172,8 @@ fn latency_is_that_of_every_frame() {
     let [(first, 1), (last, 1)] = crafted.buckets().collect::<Vec<_>>()[..] else {
         panic!("{crafted:?}")
     };
-    // /proc/uptime has two decimals; it does not go on while a virtual machine sleeps, nor does the clock of the frames.
+    // /proc/uptime has two decimals; it does not go on while a virtual machine sleeps, nor does the
+    // clock of the frames.
     assert!(
         first + Duration::from_millis(20) >= old && first < last,
         "{first:?} and {last:?} for {old:?}"
@@ -186,7 +192,8 @@ fn check_finds_damage() {
     let chain = bridged(1500);
     let good = Traffic::new().size(203).frame(0, 0).bytes();
     let mut damaged = Vec::new();
-    // magic, IPv4: length, TTL, checksum, address; pattern: first byte, end of the first word, the last word, the tail
+    // magic, IPv4: length, TTL, checksum, address; pattern: first byte, end of the first word, the
+    // last word, the tail
     for at in [42, 43, 17, 22, 24, 33, 60, 67, 194, 202] {
         let mut frame = good.clone();
         frame[at] ^= 0x10;
@@ -231,7 +238,8 @@ fn check_finds_duplicates_and_loss_of_order() {
     assert_eq!(found(&[0, 2, 1, 1], 1), (1, 1));
     assert_eq!(found(&[1, 0, 3, 2], 2), (0, 0), "flows have no order between them");
     assert_eq!(found(&[2, 3, 0, 1], 2), (2, 0));
-    // A duplicate is found across 65536 frames and more; beyond the window it shows as out of order.
+    // A duplicate is found across 65536 frames and more; beyond the window it shows as out of
+    // order.
     assert_eq!(found(&[0, 200_000, 0], 1), (0, 1));
     assert_eq!(found(&[0, 262_144, 0], 1), (1, 0));
 }
@@ -288,7 +296,8 @@ fn pace_is_kept() {
             Traffic::new().rate(rate).start(chain.gen_(), "gen0").expect("start the generator");
         let window = Window::measure(&generator, &sink, Duration::from_secs(1)).expect("measure");
         generator.stop().expect("stop");
-        // Never faster (but for the frames of a reading's granularity). Slower if others take the core away for long.
+        // Never faster (but for the frames of a reading's granularity). Slower if others take the
+        // core away for long.
         let kept = window.offered_pps() / rate as f64;
         assert!((0.5..1.05).contains(&kept), "{kept} of {rate} packets a second");
     }

@@ -1,6 +1,7 @@
 //! What the kernel's headers say, pinned.
 //!
-//! `include/uapi/linux/if_packet.h`: <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_packet.h>
+//! `include/uapi/linux/if_packet.h`:
+//! <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_packet.h>
 
 use std::mem::{offset_of, size_of};
 
@@ -26,7 +27,8 @@ pub(crate) struct Control {
     pub(crate) padding: u32,
 }
 
-/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`): the filter that lets so many bytes of each packet through.
+/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`): the filter that lets so many bytes of
+/// each packet through.
 pub(crate) const BPF_RET: u16 = 0x06;
 
 const _: () = {

@@ -13,7 +13,8 @@ use crate::abi::{AuxData, Control};
 /// Messages that are received by one system call.
 pub(crate) const RECEIVED: usize = Batch::CAPACITY;
 
-/// Messages that are sent by one system call at most: several batches. (The kernel takes 1024, `UIO_MAXIOV`.)
+/// Messages that are sent by one system call at most: several batches. (The kernel takes 1024,
+/// `UIO_MAXIOV`.)
 pub(crate) const SENT: usize = 256;
 
 /// What the kernel needs to receive a batch, made once so that receiving allocates nothing.
@@ -43,8 +44,8 @@ impl Inbox {
         }
     }
 
-    /// Receives what is there into the frames' bytes: as much of each message as its frame is long. Never blocks. Returns how
-    /// many came, at most as many as there are frames.
+    /// Receives what is there into the frames' bytes: as much of each message as its frame is long.
+    /// Never blocks. Returns how many came, at most as many as there are frames.
     pub(crate) fn receive(
         &mut self,
         socket: RawFd,
@@ -64,9 +65,10 @@ impl Inbox {
             header.msg_hdr.msg_controllen = mem::size_of::<Control>();
             count += 1;
         }
-        // SAFETY: the first `count` headers point at buffers of the given lengths: bytes of frames that nobody else has (they
-        // are borrowed mutably), and our own control buffers. All outlive the call, and the kernel keeps none of the
-        // addresses. No timeout is passed. Unsafe: foreign call with raw pointers.
+        // SAFETY: the first `count` headers point at buffers of the given lengths: bytes of frames
+        // that nobody else has (they are borrowed mutably), and our own control buffers. All
+        // outlive the call, and the kernel keeps none of the addresses. No timeout is passed.
+        // Unsafe: foreign call with raw pointers.
         let received = unsafe {
             libc::recvmmsg(
                 socket,
@@ -106,7 +108,8 @@ impl Outbox {
         Self { headers: Box::new([EMPTY; SENT]), buffers: Box::new([NOWHERE; SENT]) }
     }
 
-    /// Sends the frames, [`SENT`] of them at most. Never blocks. Returns how many were sent; an error is the first one's.
+    /// Sends the frames, [`SENT`] of them at most. Never blocks. Returns how many were sent; an
+    /// error is the first one's.
     pub(crate) fn send<'a>(
         &mut self,
         socket: RawFd,
@@ -123,9 +126,9 @@ impl Outbox {
             header.msg_hdr.msg_iovlen = 1;
             count += 1;
         }
-        // SAFETY: the first `count` headers point at buffers of the given lengths, the bytes of frames that are borrowed by
-        // the caller until this returns; `sendmmsg` only reads them, and the kernel has made its copy when it returns.
-        // Unsafe: foreign call with raw pointers.
+        // SAFETY: the first `count` headers point at buffers of the given lengths, the bytes of
+        // frames that are borrowed by the caller until this returns; `sendmmsg` only reads them,
+        // and the kernel has made its copy when it returns. Unsafe: foreign call with raw pointers.
         let sent = unsafe {
             libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _)
         };
@@ -135,8 +138,8 @@ impl Outbox {
 
 const NOWHERE: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
-// SAFETY: structs of integers and pointers, for which zeros are a value. Unsafe because libc gives no other way to fill the
-// padding that these have on some platforms.
+// SAFETY: structs of integers and pointers, for which zeros are a value. Unsafe because libc gives
+// no other way to fill the padding that these have on some platforms.
 const EMPTY: libc::mmsghdr = unsafe { mem::zeroed() };
 // SAFETY: as for `EMPTY`.
 const NOTHING: Control = unsafe { mem::zeroed() };

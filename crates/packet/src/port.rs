@@ -13,13 +13,15 @@ use crate::messages::{Inbox, Outbox, RECEIVED, SENT};
 use crate::socket::PacketSocket;
 use crate::vlan;
 
-/// Frames that may be on their way back to the pool: what several turns send, and no more than the caches hold.
+/// Frames that may be on their way back to the pool: what several turns send, and no more than the
+/// caches hold.
 const COMPLETIONS: usize = 1024;
 
 /// One queue of an interface over a packet socket: `recvmmsg` and `sendmmsg`.
 ///
-/// Between two calls it has no frames but those that were sent and not [reclaimed](Port::reclaim): received packets wait in
-/// the kernel's own memory, and what cannot be sent stays in the egress queue.
+/// Between two calls it has no frames but those that were sent and not [reclaimed](Port::reclaim):
+/// received packets wait in the kernel's own memory, and what cannot be sent stays in the egress
+/// queue.
 #[derive(Debug)]
 pub struct MmsgPort {
     socket: PacketSocket,
@@ -97,14 +99,15 @@ impl Port for MmsgPort {
             pool.umem().is_same(self.completions.umem()),
             "the pool is of another UMEM than the port"
         );
-        // With no frame free nothing is asked for: packets wait with the kernel, which counts those that it cannot keep.
+        // With no frame free nothing is asked for: packets wait with the kernel, which counts those
+        // that it cannot keep.
         let posted = self.post(into.room(), pool);
         if posted == 0 {
             return 0;
         }
         self.counters.syscalls += 1;
-        // Nothing there (EAGAIN), a signal, or the interface went down (ENETDOWN, said once; it comes up again by itself):
-        // no packets.
+        // Nothing there (EAGAIN), a signal, or the interface went down (ENETDOWN, said once; it
+        // comes up again by itself): no packets.
         let received =
             self.inbox.receive(self.socket.fd(), &mut self.frames[..posted]).unwrap_or(0);
         let mut came = 0;
@@ -159,8 +162,9 @@ impl Port for MmsgPort {
                     self.counters.tx_retries += 1;
                     break;
                 }
-                // ENOBUFS: the interface threw it away (`net_xmit_errno`), for want of a carrier or of room. EMSGSIZE: it is
-                // longer than the interface's MTU. Whatever else it is would be the same at the next try.
+                // ENOBUFS: the interface threw it away (`net_xmit_errno`), for want of a carrier or
+                // of room. EMSGSIZE: it is longer than the interface's MTU. Whatever else it is
+                // would be the same at the next try.
                 Err(_) => self.give_up_on_first(queue),
             }
         }
@@ -205,8 +209,8 @@ impl Port for MmsgPort {
 
 /// Whether a packet that could not be sent may be sent at the next try.
 fn comes_later(error: &io::Error) -> bool {
-    // EAGAIN: the socket's buffer is full. ENOMEM: no memory for the moment. ENETDOWN: the link is down. ENXIO: the device is
-    // gone; control notices. EINTR: a signal.
+    // EAGAIN: the socket's buffer is full. ENOMEM: no memory for the moment. ENETDOWN: the link is
+    // down. ENXIO: the device is gone; control notices. EINTR: a signal.
     matches!(
         error.raw_os_error(),
         Some(libc::EAGAIN | libc::ENOMEM | libc::ENETDOWN | libc::ENXIO | libc::EINTR)

@@ -4,8 +4,9 @@ use std::io;
 
 use crate::socket::PacketSocket;
 
-/// Keeps an interface in promiscuous mode for as long as this, or the process, lives: the kernel counts who wants it, and takes
-/// it back with the last. [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html), `PACKET_MR_PROMISC`.
+/// Keeps an interface in promiscuous mode for as long as this, or the process, lives: the kernel
+/// counts who wants it, and takes it back with the last.
+/// [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html), `PACKET_MR_PROMISC`.
 #[derive(Debug)]
 pub struct Promiscuous(#[expect(dead_code, reason = "kept open")] PacketSocket);
 

@@ -1,6 +1,7 @@
 //! The packet socket: its system calls, and nothing that decides.
 //!
-//! [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html); kernel side `net/packet/af_packet.c`.
+//! [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html); kernel side
+//! `net/packet/af_packet.c`.
 
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -10,12 +11,13 @@ use std::sync::Arc;
 
 use crate::abi::{BPF_RET, TpacketStats};
 
-/// Bytes of socket buffers that may wait to be received, and to be sent: some 2000 packets each, as in the rings of an
-/// AF_XDP port. (The kernel doubles it, and counts what a packet takes in memory: 768 bytes for a short one.)
+/// Bytes of socket buffers that may wait to be received, and to be sent: some 2000 packets each, as
+/// in the rings of an AF_XDP port. (The kernel doubles it, and counts what a packet takes in
+/// memory: 768 bytes for a short one.)
 const BUFFER: libc::c_int = 4 << 20;
 
-/// A handle of a packet socket on one interface, which is closed with the last handle. Handles may be on different threads:
-/// one receives and sends, another says when.
+/// A handle of a packet socket on one interface, which is closed with the last handle. Handles may
+/// be on different threads: one receives and sends, another says when.
 #[derive(Clone, Debug)]
 pub struct PacketSocket(Arc<OwnedFd>);
 
@@ -42,16 +44,17 @@ pub enum OpenError {
 }
 
 impl PacketSocket {
-    /// Opens a socket for each queue of an interface. Each packet comes to one of them, and all that arrive on one queue to the
-    /// same: that queue's, if the driver records it (`PACKET_FANOUT_QM`; veth does not). They receive nothing before
-    /// [`start`](Self::start).
+    /// Opens a socket for each queue of an interface. Each packet comes to one of them, and all
+    /// that arrive on one queue to the same: that queue's, if the driver records it
+    /// (`PACKET_FANOUT_QM`; veth does not). They receive nothing before [`start`](Self::start).
     pub fn open_queues(ifindex: u32, queues: u16) -> Result<Vec<Self>, OpenError> {
         let mut sockets =
             (0..queues).map(|_| Self::open(ifindex)).collect::<Result<Vec<_>, _>>()?;
         if queues > 1 {
-            // `fanout_demux_qm` takes the member with the number of the packet's queue mapping, modulo the members; on
-            // reception that is the queue's number plus one (`skb_record_rx_queue`). So queue q's socket has to be the member
-            // q + 1, and the last queue's the first.
+            // `fanout_demux_qm` takes the member with the number of the packet's queue mapping,
+            // modulo the members; on reception that is the queue's number plus one
+            // (`skb_record_rx_queue`). So queue q's socket has to be the member q + 1, and the last
+            // queue's the first.
             sockets.rotate_right(1);
             let group = sockets[0].found_group()?;
             sockets[1..].iter().try_for_each(|socket| socket.join(group))?;
@@ -63,7 +66,8 @@ impl PacketSocket {
     /// A socket that receives nothing: it is bound to no interface, and to no protocol.
     pub(crate) fn closed_to_all() -> io::Result<Self> {
         let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: a plain system call. Unsafe: foreign call. Protocol 0: nothing is received before a bind.
+        // SAFETY: a plain system call. Unsafe: foreign call. Protocol 0: nothing is received before
+        // a bind.
         let fd = unsafe { libc::socket(libc::AF_PACKET, flags, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
@@ -89,7 +93,8 @@ impl PacketSocket {
         socket.stop().map_err(|error| OpenError::new("SO_ATTACH_FILTER", error))?;
         socket.set_packet(libc::PACKET_AUXDATA, "PACKET_AUXDATA", &1)?;
         socket.set_packet(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", &1)?;
-        // Past the queueing disciplines, as AF_XDP sends; and only so does the kernel say what the interface threw away.
+        // Past the queueing disciplines, as AF_XDP sends; and only so does the kernel say what the
+        // interface threw away.
         socket.set_packet(libc::PACKET_QDISC_BYPASS, "PACKET_QDISC_BYPASS", &1)?;
         socket.enlarge(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF);
         socket.enlarge(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF);
@@ -118,7 +123,8 @@ impl PacketSocket {
         self.0.as_raw_fd()
     }
 
-    /// Packets lost since the last call because the socket's buffer was full; 0 of a socket that does not count.
+    /// Packets lost since the last call because the socket's buffer was full; 0 of a socket that
+    /// does not count.
     pub(crate) fn lost(&self) -> u64 {
         let statistics: TpacketStats =
             self.get(libc::SOL_PACKET, libc::PACKET_STATISTICS).unwrap_or_default();
@@ -146,7 +152,8 @@ impl PacketSocket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Makes a fanout group with a number that no other in this network namespace has, and becomes its first member.
+    /// Makes a fanout group with a number that no other in this network namespace has, and becomes
+    /// its first member.
     fn found_group(&self) -> Result<u16, OpenError> {
         self.fanout(0, FANOUT | libc::PACKET_FANOUT_FLAG_UNIQUEID)?;
         let group: u32 = self
@@ -187,8 +194,8 @@ impl PacketSocket {
     }
 
     fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
-        // SAFETY: the value is readable for its size, and what a filter's description points at is alive. Unsafe: foreign
-        // call.
+        // SAFETY: the value is readable for its size, and what a filter's description points at is
+        // alive. Unsafe: foreign call.
         let result = unsafe {
             libc::setsockopt(
                 self.fd(),
@@ -211,14 +218,14 @@ impl PacketSocket {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: used with integers and structs of integers only, for which any bytes are a value. Unsafe: T could be
-        // anything.
+        // SAFETY: used with integers and structs of integers only, for which any bytes are a value.
+        // Unsafe: T could be anything.
         Ok(unsafe { value.assume_init() })
     }
 }
 
-/// By the queue on which a packet arrived; not what this host sends, which is not covered by `PACKET_IGNORE_OUTGOING` of the
-/// members.
+/// By the queue on which a packet arrived; not what this host sends, which is not covered by
+/// `PACKET_IGNORE_OUTGOING` of the members.
 const FANOUT: u32 = libc::PACKET_FANOUT_QM | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
 
 impl OpenError {

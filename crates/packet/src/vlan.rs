@@ -10,7 +10,8 @@ const ETH_P_8021Q: u16 = 0x8100;
 /// Both MAC addresses: the tag stands behind them.
 const ADDRESSES: usize = 12;
 
-/// The tag that was in front of the packet's EtherType, as it was on the wire; `None` if there was none.
+/// The tag that was in front of the packet's EtherType, as it was on the wire; `None` if there was
+/// none.
 #[inline]
 pub(crate) fn taken_out(aux: &AuxData) -> Option<[u8; 4]> {
     if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {

@@ -1,4 +1,5 @@
-//! Several sockets on one interface: each packet comes to one of them, by its queue; and what this host sends to none. Needs root.
+//! Several sockets on one interface: each packet comes to one of them, by its queue; and what this
+//! host sends to none. Needs root.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +44,8 @@ fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
 
 /// Sends from gen0, from a core: that is the queue on which it leaves, and on which it arrives.
 ///
-/// (Not by the lab's generator: of the frames of `BPF_PROG_TEST_RUN` veth does not record the queue.)
+/// (Not by the lab's generator: of the frames of `BPF_PROG_TEST_RUN` veth does not record the
+/// queue.)
 fn send(chain: &Chain, core: usize, count: usize) {
     let send = move || {
         let mut cores = CpuSet::new();
@@ -96,8 +98,8 @@ fn what_arrives_on_one_queue_comes_to_one_socket() {
     let first = came(&mut pool);
     send(&chain, 1, 200);
     let second = came(&mut pool);
-    // Which is whose, veth does not say: it leaves the number of the sender's queue where a driver records the receiver's, plus
-    // one.
+    // Which is whose, veth does not say: it leaves the number of the sender's queue where a driver
+    // records the receiver's, plus one.
     assert!(
         matches!((&first[..], &second[..]), ([300, 0], [0, 200]) | ([0, 300], [200, 0])),
         "{first:?} {second:?}"

@@ -1,4 +1,5 @@
-//! How stages are put together: a tuple where the types are known in Rust, a vector where a file says.
+//! How stages are put together: a tuple where the types are known in Rust, a vector where a file
+//! says.
 
 use std::any::TypeId;
 
@@ -7,9 +8,9 @@ use crate::stage::Stage;
 
 /// Stages in a row.
 ///
-/// A tuple of stages is one, compiled as one piece of code: `(Count::default(), MacSwap)`. So is a vector of
-/// [`NamedStage`]s, for a chain that is known only at run time, at the price of one virtual call per stage and batch. The
-/// empty tuple forwards and does nothing else.
+/// A tuple of stages is one, compiled as one piece of code: `(Count::default(), MacSwap)`. So is a
+/// vector of [`NamedStage`]s, for a chain that is known only at run time, at the price of one
+/// virtual call per stage and batch. The empty tuple forwards and does nothing else.
 pub trait Chain {
     /// Shows every stage to the visitor, in order, until it has seen enough.
     fn walk(&mut self, visitor: &mut impl Visitor);

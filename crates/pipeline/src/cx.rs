@@ -37,8 +37,8 @@ impl Cx<'_> {
         self.worker
     }
 
-    /// Returns the queue that the batch came in on, which is also the queue that emitted frames leave by. In `tick` and
-    /// `retire`, where there is no batch, it is the worker's first queue.
+    /// Returns the queue that the batch came in on, which is also the queue that emitted frames
+    /// leave by. In `tick` and `retire`, where there is no batch, it is the worker's first queue.
     pub fn queue(&self) -> u16 {
         self.queue
     }
@@ -68,8 +68,9 @@ impl Cx<'_> {
         }
     }
 
-    /// Returns a free, empty frame, which counts as held until it is emitted, dropped or freed. `None` when the pool is
-    /// empty or the quota is used up: a quarter of the worker's frames, for all its stages together.
+    /// Returns a free, empty frame, which counts as held until it is emitted, dropped or freed.
+    /// `None` when the pool is empty or the quota is used up: a quarter of the worker's frames, for
+    /// all its stages together.
     pub fn alloc(&mut self) -> Option<Frame> {
         if !self.take_quota() {
             return None;
@@ -81,8 +82,8 @@ impl Cx<'_> {
         frame
     }
 
-    /// Queues a frame that the stage held or allocated on a port, past the stages that follow. If the port's egress queue
-    /// is full, the frame is dropped and counted.
+    /// Queues a frame that the stage held or allocated on a port, past the stages that follow. If
+    /// the port's egress queue is full, the frame is dropped and counted.
     pub fn emit(&mut self, frame: Frame, to: PortId) {
         self.return_quota();
         if let Err((reason, frame)) = self.egress.push(to, self.queue_index, frame) {
@@ -96,7 +97,8 @@ impl Cx<'_> {
         self.discard(frame, reason.into());
     }
 
-    /// Gives back a frame that the stage allocated and did not use. It is not a packet, so it is not counted as a drop.
+    /// Gives back a frame that the stage allocated and did not use. It is not a packet, so it is
+    /// not counted as a drop.
     pub fn free(&mut self, frame: Frame) {
         self.return_quota();
         #[cfg(feature = "testing")]
@@ -116,8 +118,8 @@ impl Cx<'_> {
     }
 }
 
-/// Drops a packet: its frame returns to the pool, and the drop is counted. A frame of another UMEM cannot return, so it is
-/// lost to that UMEM and counted as [`Reason::FOREIGN_FRAME`].
+/// Drops a packet: its frame returns to the pool, and the drop is counted. A frame of another UMEM
+/// cannot return, so it is lost to that UMEM and counted as [`Reason::FOREIGN_FRAME`].
 #[inline]
 pub(crate) fn discard(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: Reason) {
     #[cfg(feature = "testing")]

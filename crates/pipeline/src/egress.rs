@@ -5,12 +5,13 @@ use xdpfwd_xsk::{Batch, EgressQueue, Frame, Refused, Umem};
 use crate::reason::Reason;
 use crate::verdict::PortId;
 
-/// Batches that a port may deliver in one iteration, as long as they are full: what they send goes out with one system call.
-/// A port that has less to deliver is not waited for, so this adds no latency.
+/// Batches that a port may deliver in one iteration, as long as they are full: what they send goes
+/// out with one system call. A port that has less to deliver is not waited for, so this adds no
+/// latency.
 pub(crate) const BURST: usize = 4;
 
-/// The egress queues of a worker: `queues_per_port` of them per port, one for each of the port's queues that the worker serves. A
-/// packet leaves on the queue_index on which it came.
+/// The egress queues of a worker: `queues_per_port` of them per port, one for each of the port's
+/// queues that the worker serves. A packet leaves on the queue_index on which it came.
 pub(crate) struct Egress {
     queues: Vec<EgressQueue>,
     queues_per_port: usize,
@@ -18,8 +19,9 @@ pub(crate) struct Egress {
     crowded: bool,
 }
 
-/// Frames that may wait for each port and queue: a turn's worth of one port and of another. A queue that gets crowded before
-/// the turn is over is sent at once, so that only a port which does not send makes packets drop.
+/// Frames that may wait for each port and queue: a turn's worth of one port and of another. A queue
+/// that gets crowded before the turn is over is sent at once, so that only a port which does not
+/// send makes packets drop.
 pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 
 #[inline]
@@ -61,8 +63,8 @@ impl Egress {
         pushed
     }
 
-    /// Adds all frames of a batch, for the queue at an index that exists, and leaves the batch empty. What cannot go is shown
-    /// with the reason.
+    /// Adds all frames of a batch, for the queue at an index that exists, and leaves the batch
+    /// empty. What cannot go is shown with the reason.
     #[inline]
     pub(crate) fn push_batch(
         &mut self,
@@ -78,7 +80,8 @@ impl Egress {
         self.crowded |= queue.room() < Batch::CAPACITY;
     }
 
-    /// Whether a queue has become so full that the next batch may not fit: time to transmit. Says so once.
+    /// Whether a queue has become so full that the next batch may not fit: time to transmit. Says
+    /// so once.
     #[inline]
     pub(crate) fn take_crowded(&mut self) -> bool {
         std::mem::take(&mut self.crowded)

@@ -1,8 +1,9 @@
 //! The ledger: where a worker's cycles go.
 //!
-//! One clock runs through the worker's loop. Each stamp books the time since the last one on the account of what was just
-//! done, once per batch and never per packet. So nothing falls between two accounts, and all of them together are the
-//! worker's whole time. A stamp costs something itself: [`stamp_cost`] is taken off each account and has one of its own.
+//! One clock runs through the worker's loop. Each stamp books the time since the last one on the
+//! account of what was just done, once per batch and never per packet. So nothing falls between two
+//! accounts, and all of them together are the worker's whole time. A stamp costs something itself:
+//! [`stamp_cost`] is taken off each account and has one of its own.
 
 use std::sync::OnceLock;
 
@@ -21,7 +22,8 @@ pub struct StageAccount {
     pub timed_calls: u64,
     /// Packets in those.
     pub timed_packets: u64,
-    /// Cycles of [`xdpfwd_xsk::clock`] that those took, verdicts carried out and a stamp for each included.
+    /// Cycles of [`xdpfwd_xsk::clock`] that those took, verdicts carried out and a stamp for each
+    /// included.
     pub cycles: u64,
     /// Frames that it holds at this moment.
     pub held: u32,
@@ -66,12 +68,13 @@ pub enum Task {
     Enqueue,
     /// Handing frames to TX rings.
     Transmit,
-    /// System calls that make the kernel send: in copy mode its whole transmit path runs inside them.
+    /// System calls that make the kernel send: in copy mode its whole transmit path runs inside
+    /// them.
     Wake,
     /// Taking back frames that were sent.
     Reclaim,
-    /// Looking at rings in which nothing was, while there was work elsewhere; with busy polling, the system calls that let
-    /// the driver look.
+    /// Looking at rings in which nothing was, while there was work elsewhere; with busy polling,
+    /// the system calls that let the driver look.
     Look,
     /// Commands of the control thread, the stages' ticks, and the loop itself.
     Control,
@@ -140,7 +143,8 @@ impl TaskAccount {
     }
 }
 
-/// Where a worker's cycles went, at one moment; or several workers' added up. The stages have accounts of their own.
+/// Where a worker's cycles went, at one moment; or several workers' added up. The stages have
+/// accounts of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerReport {
     /// Whether it is on.
@@ -192,7 +196,8 @@ pub fn stamp_cost() -> u64 {
     static COST: OnceLock<u64> = OnceLock::new();
     *COST.get_or_init(|| {
         let mut least = u64::MAX;
-        // In runs, as a single difference may come out too small: the processor does not wait for one to begin the next.
+        // In runs, as a single difference may come out too small: the processor does not wait for
+        // one to begin the next.
         const RUN: u64 = 64;
         for _ in 0..256 {
             let start = clock::cycles();
@@ -307,7 +312,8 @@ impl TaskLedger {
         }
     }
 
-    /// Books the time since the last stamp, in which nothing was found: as what is known at the end of the turn.
+    /// Books the time since the last stamp, in which nothing was found: as what is known at the end
+    /// of the turn.
     #[inline]
     pub(crate) fn book_empty_look(&mut self) {
         if self.on {
@@ -327,7 +333,8 @@ impl TaskLedger {
         }
     }
 
-    /// What it says, given what the ports have counted and what the stages took (stamps included) in so many batches.
+    /// What it says, given what the ports have counted and what the stages took (stamps included)
+    /// in so many batches.
     pub(crate) fn report(&self, counted: Counters, stages: &StageAccount) -> LedgerReport {
         let mut counters = self.before;
         if self.on {

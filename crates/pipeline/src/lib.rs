@@ -1,12 +1,13 @@
 //! The forwarding pipeline: what happens to packets between one port and another.
 //!
-//! A [`Worker`] owns some ports, the frames of one [`xdpfwd_xsk::Umem`], and the paths between the ports. Each path is a
-//! [`Chain`] of [`Stage`]s; a stage sees packets a batch at a time and gives each a [`Verdict`]. A dropped packet is counted
-//! under a [`Reason`], and the cycles that a stage took under its [`StageAccount`].
+//! A [`Worker`] owns some ports, the frames of one [`xdpfwd_xsk::Umem`], and the paths between the
+//! ports. Each path is a [`Chain`] of [`Stage`]s; a stage sees packets a batch at a time and gives
+//! each a [`Verdict`]. A dropped packet is counted under a [`Reason`], and the cycles that a stage
+//! took under its [`StageAccount`].
 //!
-//! A chain is a tuple where its stages are known in Rust, compiled as one piece of code; the example `own_stage` of
-//! `xdpfwd-stages` shows a user's own stage in one. A chain that comes from a configuration file is a vector, made by a
-//! [`Registry`] of stage kinds.
+//! A chain is a tuple where its stages are known in Rust, compiled as one piece of code; the
+//! example `own_stage` of `xdpfwd-stages` shows a user's own stage in one. A chain that comes from
+//! a configuration file is a vector, made by a [`Registry`] of stage kinds.
 
 #![forbid(unsafe_code)]
 

@@ -10,10 +10,11 @@ pub struct Meta {
     pub ingress: PortId,
     /// The queue of that port, from 0.
     pub queue: u16,
-    /// Whether a stage of the path has decrypted it: none of its content may go back in clear to the port it came from.
+    /// Whether a stage of the path has decrypted it: none of its content may go back in clear to
+    /// the port it came from.
     pub decrypted: bool,
-    /// The headers as they were on arrival, with offsets from the start of the frame. A stage that moves the start or
-    /// rewrites headers calls [`PacketMut::reparse`](crate::PacketMut::reparse). Undefined if no stage of the path
-    /// [`needs_headers`](crate::Stage::needs_headers).
+    /// The headers as they were on arrival, with offsets from the start of the frame. A stage that
+    /// moves the start or rewrites headers calls [`PacketMut::reparse`](crate::PacketMut::reparse).
+    /// Undefined if no stage of the path [`needs_headers`](crate::Stage::needs_headers).
     pub headers: Headers,
 }

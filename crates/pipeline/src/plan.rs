@@ -16,7 +16,8 @@ use crate::reason::ReasonError;
 use crate::stage::Stage;
 use crate::verdict::PortId;
 
-/// A stage's table as it is written, without the key `kind`. Derive `Deserialize` with `deny_unknown_fields`.
+/// A stage's table as it is written, without the key `kind`. Derive `Deserialize` with
+/// `deny_unknown_fields`.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -57,8 +58,8 @@ pub trait StageConfig: DeserializeOwned {
     /// The value of `kind` in the configuration.
     const KIND: &'static str;
 
-    /// Validates and resolves the configuration. Read files, compile rules and register drop reasons here: it runs once,
-    /// on the control thread.
+    /// Validates and resolves the configuration. Read files, compile rules and register drop
+    /// reasons here: it runs once, on the control thread.
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError>;
 }
 
@@ -67,9 +68,11 @@ pub trait StageConfig: DeserializeOwned {
 pub struct PlanCx<'a> {
     /// The folder that relative file names in the configuration start from.
     pub directory: &'a Path,
-    /// The number of workers that will have a copy of the stage. A limit in the configuration is a total over them.
+    /// The number of workers that will have a copy of the stage. A limit in the configuration is a
+    /// total over them.
     pub workers: usize,
-    /// The ports of the configuration. What is known of their interfaces may change until the stage is built.
+    /// The ports of the configuration. What is known of their interfaces may change until the stage
+    /// is built.
     pub ports: &'a Ports,
 }
 
@@ -123,8 +126,8 @@ impl<'a> BuildCx<'a> {
     }
 
     /// Returns the Ethernet header of packets that leave by the path's port for this neighbor, for
-    /// [`PacketMut::encapsulate`](crate::PacketMut::encapsulate), which fills in the EtherType. The source is the MAC
-    /// address of the port, or zeros if it is unknown.
+    /// [`PacketMut::encapsulate`](crate::PacketMut::encapsulate), which fills in the EtherType. The
+    /// source is the MAC address of the port, or zeros if it is unknown.
     pub fn ethernet_to(&self, next_hop: MacAddr) -> ethernet::Repr {
         let source = self.to_port().and_then(|port| port.mac).unwrap_or_default();
         ethernet::Repr { source, destination: next_hop, ..Default::default() }
@@ -133,17 +136,18 @@ impl<'a> BuildCx<'a> {
 
 /// A validated stage configuration, shared by all workers.
 ///
-/// The engine creates one plan per stage and calls [`build`](Self::build) once per worker. What only some stages need is an
-/// optional capability in a trait of its own, which the engine asks for with an `as_…` method.
+/// The engine creates one plan per stage and calls [`build`](Self::build) once per worker. What
+/// only some stages need is an optional capability in a trait of its own, which the engine asks for
+/// with an `as_…` method.
 pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     /// Creates the stage for one worker.
     ///
-    /// Runs on the worker's thread between two batches, so it must be fast: read files and compile rules in
-    /// [`StageConfig::plan`] instead.
+    /// Runs on the worker's thread between two batches, so it must be fast: read files and compile
+    /// rules in [`StageConfig::plan`] instead.
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage>;
 
-    /// Describes the stage in a few words for `--check` and `ctl status`, for example `"1000 rules; default drop"`.
-    /// Nothing, unless the plan says otherwise.
+    /// Describes the stage in a few words for `--check` and `ctl status`, for example
+    /// `"1000 rules; default drop"`. Nothing, unless the plan says otherwise.
     fn summary(&self) -> String {
         String::new()
     }
@@ -184,8 +188,8 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     }
 }
 
-/// Which packets a stage drops. When a filter moves between user space and the XDP program, a reload compares the verdicts of
-/// the stages behind it, so that no packet is judged by neither.
+/// Which packets a stage drops. When a filter moves between user space and the XDP program, a
+/// reload compares the verdicts of the stages behind it, so that no packet is judged by neither.
 #[derive(Clone, Debug)]
 pub enum Verdicts {
     /// The stage drops no packet.

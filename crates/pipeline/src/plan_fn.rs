@@ -42,7 +42,8 @@ type BuildFn = Box<dyn Fn(&BuildCx<'_>) -> Box<dyn Stage> + Send + Sync>;
 /// # );
 /// ```
 ///
-/// [`SharedTable::stage`](crate::SharedTable::stage) makes a stage that looks packets up in a table.
+/// [`SharedTable::stage`](crate::SharedTable::stage) makes a stage that looks packets up in a
+/// table.
 pub struct PlanFn {
     build: BuildFn,
     summary: String,

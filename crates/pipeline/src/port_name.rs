@@ -29,8 +29,8 @@ impl PortName {
         self.0.get_ref()
     }
 
-    /// Returns the port with this name. If there is none, the error points at the name in the configuration and lists
-    /// the ports that exist.
+    /// Returns the port with this name. If there is none, the error points at the name in the
+    /// configuration and lists the ports that exist.
     pub fn resolve<'a>(&self, cx: &PlanCx<'a>) -> Result<&'a PortInfo, PlanError> {
         cx.ports.by_name(self.as_str()).ok_or_else(|| {
             let known = cx.ports.names();

@@ -8,12 +8,14 @@ use crate::verdict::PortId;
 
 /// A port, as a stage sees it.
 ///
-/// Properties of the interface are those at the moment when the stage is planned or built. `None` means unknown: the
-/// interface does not exist yet, or the kernel cannot be asked, as in `filter test` and in tests. An interface that exists
-/// has an MTU, so that an empty list of `addresses` with an MTU means that it has no address.
+/// Properties of the interface are those at the moment when the stage is planned or built. `None`
+/// means unknown: the interface does not exist yet, or the kernel cannot be asked, as in
+/// `filter test` and in tests. An interface that exists has an MTU, so that an empty list of
+/// `addresses` with an MTU means that it has no address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortInfo {
-    /// The number of the port, for [`Verdict::To`](crate::Verdict::To) and [`Cx::emit`](crate::Cx::emit).
+    /// The number of the port, for [`Verdict::To`](crate::Verdict::To) and
+    /// [`Cx::emit`](crate::Cx::emit).
     pub id: PortId,
     /// The name in the configuration and in reports.
     pub name: String,

@@ -1,19 +1,21 @@
-//! Why packets are dropped: reasons that the runtime knows, reasons that stages register, and their counters.
+//! Why packets are dropped: reasons that the runtime knows, reasons that stages register, and their
+//! counters.
 
 use std::fmt;
 use std::ops::{AddAssign, Index};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Why a packet was dropped. Every drop in user space is counted under one; what the kernel loses is in
-/// [`xdpfwd_xsk::KernelCounters`].
+/// Why a packet was dropped. Every drop in user space is counted under one; what the kernel loses
+/// is in [`xdpfwd_xsk::KernelCounters`].
 ///
-/// The constants are the reasons of the runtime and those that several stages share. A stage adds its own: see
-/// [`DropReason`].
+/// The constants are the reasons of the runtime and those that several stages share. A stage adds
+/// its own: see [`DropReason`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reason(u8);
 
-/// Reasons that one process can have, at most. [`Drops`] has a counter for each, so that counting never allocates.
+/// Reasons that one process can have, at most. [`Drops`] has a counter for each, so that counting
+/// never allocates.
 pub const MAX_REASONS: usize = 256;
 
 /// Name and description of each reason, by number.
@@ -61,9 +63,9 @@ core_reasons! {
 impl Reason {
     /// Registers a reason, or returns the one that has this name and description already.
     ///
-    /// Call it in the factory of the stage and keep the result in the plan. A [`DropReason`] is the same as a static. The
-    /// name is `[a-z0-9_]`, at most 40 characters, and is the key in the report's `drops`. Reasons are never
-    /// unregistered.
+    /// Call it in the factory of the stage and keep the result in the plan. A [`DropReason`] is the
+    /// same as a static. The name is `[a-z0-9_]`, at most 40 characters, and is the key in the
+    /// report's `drops`. Reasons are never unregistered.
     pub fn register(name: &str, description: &str) -> Result<Self, ReasonError> {
         if name.is_empty()
             || name.len() > 40
@@ -177,7 +179,8 @@ impl DropReason {
         Self { name, description, number: AtomicU8::new(Reason::UNREGISTERED.0) }
     }
 
-    /// Registers the reason: before the first packet, as it takes a lock. Doing so again changes nothing.
+    /// Registers the reason: before the first packet, as it takes a lock. Doing so again changes
+    /// nothing.
     pub fn register(&self) -> Result<Reason, ReasonError> {
         let reason = Reason::register(self.name, self.description)?;
         self.number.store(reason.0, Ordering::Relaxed);

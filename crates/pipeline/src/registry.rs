@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use crate::plan::{PlanCx, PlanError, StageConfig, StagePlan};
 
-/// A format that stage tables are read from, such as TOML. The registry is generic over it, so that errors keep their
-/// type and their position in the file.
+/// A format that stage tables are read from, such as TOML. The registry is generic over it, so that
+/// errors keep their type and their position in the file.
 pub trait TableFormat: 'static {
     /// The format's own error.
     type Error: serde::de::Error;
@@ -72,9 +72,10 @@ impl<F: TableFormat> Registry<F> {
         self
     }
 
-    /// Adds a kind whose stages share values that the closure captures, such as a session table. `C` is the stage's table
-    /// as it is written, without the key `kind`. The closure runs on the control thread, once for each stage at the start
-    /// and at each reload. Replaces a kind with the same name.
+    /// Adds a kind whose stages share values that the closure captures, such as a session table.
+    /// `C` is the stage's table as it is written, without the key `kind`. The closure runs on the
+    /// control thread, once for each stage at the start and at each reload. Replaces a kind with
+    /// the same name.
     ///
     /// ```
     /// use std::sync::Arc;

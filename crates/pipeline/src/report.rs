@@ -61,7 +61,8 @@ pub struct StageReport {
     pub counters: Vec<(&'static str, u64)>,
 }
 
-/// Where every frame of a UMEM is, or of several added up. All but `leaked` add up to `total`, if `leaked` is 0.
+/// Where every frame of a UMEM is, or of several added up. All but `leaked` add up to `total`, if
+/// `leaked` is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FrameCensus {
     /// Frames of the UMEM.
@@ -72,7 +73,8 @@ pub struct FrameCensus {
     pub fill: u64,
     /// Received by the kernel, waiting in an RX ring.
     pub rx: u64,
-    /// In egress queues, or held by stages: by the owner record, so that a frame which a stage dropped is not among them.
+    /// In egress queues, or held by stages: by the owner record, so that a frame which a stage
+    /// dropped is not among them.
     pub in_flight: u64,
     /// Posted for transmission and not completed.
     pub tx: u64,

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `N` counters with a cell for each worker, for what a stage counts per session, user or tunnel.
 ///
-/// Only the worker of a cell writes to it, so counting is a load and a store without a locked instruction, and no two
-/// workers write to the same cache line. Any thread reads the sums. A counter takes 64 bytes per worker.
+/// Only the worker of a cell writes to it, so counting is a load and a store without a locked
+/// instruction, and no two workers write to the same cache line. Any thread reads the sums. A
+/// counter takes 64 bytes per worker.
 ///
 /// ```
 /// use xdpfwd_pipeline::SharedCounters;
@@ -28,8 +29,9 @@ impl<const N: usize> SharedCounters<N> {
         Self((0..workers).map(|_| Cells([const { AtomicU64::new(0) }; N])).collect())
     }
 
-    /// Adds to the counters. Only the worker with this number, [`BuildCx::worker`](crate::BuildCx::worker), may call it:
-    /// if two threads add to the same cells, counts get lost.
+    /// Adds to the counters. Only the worker with this number,
+    /// [`BuildCx::worker`](crate::BuildCx::worker), may call it: if two threads add to the same
+    /// cells, counts get lost.
     ///
     /// # Panics
     ///
@@ -41,7 +43,8 @@ impl<const N: usize> SharedCounters<N> {
         }
     }
 
-    /// Returns the sums over the workers. While workers count, sums of different counters may differ by a few packets.
+    /// Returns the sums over the workers. While workers count, sums of different counters may
+    /// differ by a few packets.
     pub fn sums(&self) -> [u64; N] {
         let mut sums = [0_u64; N];
         for cells in &self.0 {

@@ -97,7 +97,8 @@ impl<T> SharedTable<T> {
         self.0.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a table in the place of the current one, and frees replaced tables that no thread reads.
+    /// Puts a table in the place of the current one, and frees replaced tables that no thread
+    /// reads.
     fn put(&self, replaced: &mut Vec<Arc<T>>, table: T) {
         replaced.push(self.0.current.swap(Arc::new(table)));
         // A count of one does not rise again: readers only get at the current table.

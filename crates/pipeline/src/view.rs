@@ -10,8 +10,8 @@ use xdpfwd_wire::{Header, HeaderStack, Headers};
 
 /// A batch of packets as a stage processes it: frames, parsed headers and verdicts.
 ///
-/// Packets have batch indexes from 0, in the order in which they arrived. Without a verdict a packet goes on to the next
-/// stage.
+/// Packets have batch indexes from 0, in the order in which they arrived. Without a verdict a
+/// packet goes on to the next stage.
 pub struct View<'a> {
     pub(crate) batch: &'a mut Batch,
     pub(crate) metas: &'a mut [Meta; Batch::CAPACITY],
@@ -22,7 +22,8 @@ pub struct View<'a> {
 
 /// One packet of a [`View`].
 pub struct PacketMut<'a> {
-    /// The bytes of the frame from the Ethernet header on, without FCS, with headroom in front and tailroom behind.
+    /// The bytes of the frame from the Ethernet header on, without FCS, with headroom in front and
+    /// tailroom behind.
     pub frame: &'a mut Frame,
     /// The ingress port and queue, and the parsed headers.
     pub meta: &'a mut Meta,
@@ -30,21 +31,23 @@ pub struct PacketMut<'a> {
 }
 
 impl PacketMut<'_> {
-    /// Drops the packet and counts it under a reason: one of [`Reason`]'s constants, or the stage's own
-    /// [`DropReason`](crate::DropReason).
+    /// Drops the packet and counts it under a reason: one of [`Reason`]'s constants, or the stage's
+    /// own [`DropReason`](crate::DropReason).
     #[inline]
     pub fn drop(&mut self, reason: impl Into<Reason>) {
         *self.verdict = Verdict::Drop(reason.into());
     }
 
-    /// Sends the packet to the egress queue of this port, past the stages that follow. If the worker has no such port or
-    /// the queue is full, the packet is dropped as [`Reason::NO_SUCH_PORT`] or [`Reason::EGRESS_FULL`].
+    /// Sends the packet to the egress queue of this port, past the stages that follow. If the
+    /// worker has no such port or the queue is full, the packet is dropped as
+    /// [`Reason::NO_SUCH_PORT`] or [`Reason::EGRESS_FULL`].
     #[inline]
     pub fn send_to(&mut self, port: PortId) {
         *self.verdict = Verdict::To(port);
     }
 
-    /// Parses the headers again, after the stage has rewritten them or moved the start of the frame.
+    /// Parses the headers again, after the stage has rewritten them or moved the start of the
+    /// frame.
     #[inline]
     pub fn reparse(&mut self) {
         Headers::parse_into(self.frame, &mut self.meta.headers);
@@ -67,10 +70,11 @@ impl PacketMut<'_> {
     /// Writes headers in front of the frame, outermost first, and parses the frame's headers again.
     /// See [`HeaderStack`] about the fields that it fills.
     ///
-    /// A received frame has at least 256 bytes of headroom. Nothing compares the result with the MTU
-    /// of the egress port: compare `frame.len() - 14` with [`PortInfo::mtu`](crate::PortInfo::mtu),
-    /// and drop what is longer or answer it with [`IcmpErrors`](crate::IcmpErrors). The kernel
-    /// throws longer packets away, and counts them as `kernel.tx_dropped`.
+    /// A received frame has at least 256 bytes of headroom. Nothing compares the result with the
+    /// MTU of the egress port: compare `frame.len() - 14` with
+    /// [`PortInfo::mtu`](crate::PortInfo::mtu), and drop what is longer or answer it with
+    /// [`IcmpErrors`](crate::IcmpErrors). The kernel throws longer packets away, and counts them as
+    /// `kernel.tx_dropped`.
     ///
     /// All bytes of the frame become the payload. To put an IP packet into a tunnel, first cut the
     /// frame to the packet, without Ethernet header and padding, as the example does.
@@ -160,7 +164,8 @@ impl View<'_> {
         }
     }
 
-    /// Returns the packet at a batch index. `None` beyond the last index, or if the stage holds the packet.
+    /// Returns the packet at a batch index. `None` beyond the last index, or if the stage holds the
+    /// packet.
     #[inline]
     pub fn packet(&mut self, place: usize) -> Option<PacketMut<'_>> {
         let frame = self.batch.places_mut().get_mut(place)?.as_mut()?;
@@ -175,12 +180,12 @@ impl View<'_> {
         }
     }
 
-    /// Takes the packet at a batch index out of the batch, for the stage to keep. The frame counts as held until the stage
-    /// emits, drops or frees it through [`Cx`].
+    /// Takes the packet at a batch index out of the batch, for the stage to keep. The frame counts
+    /// as held until the stage emits, drops or frees it through [`Cx`].
     ///
-    /// Returns `None` if there is no packet, or if the quota is used up: a quarter of the worker's frames, for all its
-    /// stages together. The packet stays in the batch then, and a stage that cannot let it pass drops it with
-    /// [`Reason::HOLD_QUOTA`].
+    /// Returns `None` if there is no packet, or if the quota is used up: a quarter of the worker's
+    /// frames, for all its stages together. The packet stays in the batch then, and a stage that
+    /// cannot let it pass drops it with [`Reason::HOLD_QUOTA`].
     pub fn hold(&mut self, place: usize, cx: &mut Cx<'_>) -> Option<Frame> {
         let occupied = self.batch.places_mut().get_mut(place).filter(|place| place.is_some())?;
         if !cx.take_quota() {

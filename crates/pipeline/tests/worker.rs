@@ -1,4 +1,5 @@
-//! The worker on the fake kernel: what comes in goes out or is counted, nothing blocks, nothing leaks.
+//! The worker on the fake kernel: what comes in goes out or is counted, nothing blocks, nothing
+//! leaks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -161,7 +162,8 @@ fn a_frame_of_another_umem_is_refused_and_counted() {
     assert!(wires.wan.take_sent().len() <= 1, "what was smuggled is not sent");
 }
 
-/// Holds every packet until the next one comes, and then emits it to the port it was going to; makes a copy of each fifth.
+/// Holds every packet until the next one comes, and then emits it to the port it was going to;
+/// makes a copy of each fifth.
 #[derive(Default)]
 struct OneBehind {
     held: Option<Frame>,
@@ -523,8 +525,8 @@ fn a_worker_runs_answers_and_stops_on_its_own_thread() {
     }
 }
 
-/// Between two questions an idle worker sleeps: each ends one wait, or is heard without one and ends the next, and nothing else
-/// ends any before its millisecond is over.
+/// Between two questions an idle worker sleeps: each ends one wait, or is heard without one and
+/// ends the next, and nothing else ends any before its millisecond is over.
 #[test]
 fn questions_do_not_keep_an_idle_worker_awake() {
     let (remote, mailbox) = mailbox::<()>().unwrap();
@@ -672,7 +674,8 @@ impl Stage for Random {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever stages and kernel do, every frame is in one place after every turn, and everything comes to an end.
+    /// Whatever stages and kernel do, every frame is in one place after every turn, and everything
+    /// comes to an end.
     #[test]
     fn conserves(
         seeds in any::<(u64, u64)>(),
@@ -703,7 +706,8 @@ proptest! {
     }
 }
 
-/// Counts, and panics on its n-th packet, in `tick`, or when it is asked for its counters after that.
+/// Counts, and panics on its n-th packet, in `tick`, or when it is asked for its counters after
+/// that.
 #[derive(Default)]
 struct Panics {
     seen: u64,
@@ -777,7 +781,8 @@ fn after_a_panic_the_worker_goes_on_without_its_stages_and_loses_one_batch() {
     }
 }
 
-/// A command that was on its way when a stage panicked may still be carried out: nothing is called that it brings.
+/// A command that was on its way when a stage panicked may still be carried out: nothing is called
+/// that it brings.
 #[test]
 fn stages_that_come_after_a_panic_are_not_called_either() {
     let (mut worker, wires) =

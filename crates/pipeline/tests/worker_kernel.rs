@@ -1,6 +1,7 @@
-//! The worker and a kernel that does not do its part: rings that stay full, completions that are late or never come, wake-ups
-//! that are lost or refused, an interface that disappears. Nothing blocks, nothing leaks, and after every step each packet that
-//! came in is sent, under way, or counted with the reason why not.
+//! The worker and a kernel that does not do its part: rings that stay full, completions that are
+//! late or never come, wake-ups that are lost or refused, an interface that disappears. Nothing
+//! blocks, nothing leaks, and after every step each packet that came in is sent, under way, or
+//! counted with the reason why not.
 
 use std::time::{Duration, Instant};
 
@@ -71,7 +72,8 @@ fn what_is_still_queued_at_the_end_is_dropped_as_shutdown() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Packets both ways for some rounds, with the books balanced after each; what goes to lan is not held up by wan.
+/// Packets both ways for some rounds, with the books balanced after each; what goes to lan is not
+/// held up by wan.
 fn rounds(worker: &mut Worker<()>, wires: &Wires, books: &mut WireAccounting, rounds: u64) {
     for _ in 0..rounds {
         books.deliver(&wires.lan, 20);
@@ -156,8 +158,8 @@ fn packets_that_the_interface_throws_away() {
     survives(Behaviour { answer: Some(libc::EBUSY), ..Behaviour::default() });
 }
 
-/// A small UMEM whose frames all wait to be sent: none is left for reception. What arrives then the kernel loses, and counts;
-/// when frames come back, reception goes on.
+/// A small UMEM whose frames all wait to be sent: none is left for reception. What arrives then the
+/// kernel loses, and counts; when frames come back, reception goes on.
 #[test]
 fn a_fill_ring_that_runs_dry() {
     let small = UmemConfig { frames: 256, ..xdpfwd_testkit::wires::umem_config() };
@@ -182,8 +184,9 @@ fn a_fill_ring_that_runs_dry() {
     assert!(wires.lan.posted() > 0);
 }
 
-/// The interface goes while it is sending: what it had not sent stays where it is, what comes after is dropped and counted, the
-/// other direction gives up its packets in the same way, and the worker ends when it is told to.
+/// The interface goes while it is sending: what it had not sent stays where it is, what comes after
+/// is dropped and counted, the other direction gives up its packets in the same way, and the worker
+/// ends when it is told to.
 #[test]
 fn an_interface_that_disappears_in_the_middle_of_a_batch() {
     for after in [1, 19, 50, 777] {
@@ -214,7 +217,8 @@ fn first_of_lan(books: &WireAccounting, count: u32) -> Vec<u64> {
     (0..books.delivered).filter(|number| number % 23 < 20).take(count as usize).collect()
 }
 
-/// While a port cannot send, an idle worker asks again now and then, not at every turn; measured against the time that went by.
+/// While a port cannot send, an idle worker asks again now and then, not at every turn; measured
+/// against the time that went by.
 #[test]
 fn an_idle_worker_does_not_waste_wake_ups_on_a_port_that_cannot_send() {
     for errno in [libc::EAGAIN, libc::ENETDOWN] {

@@ -1,5 +1,6 @@
-//! A stage of one's own in a pipeline that is known at compile time, on ports that the fake kernel plays: no root, no NIC.
-//! On real interfaces the ports come from `xdpfwd_xsk::Builder`, and nothing else changes.
+//! A stage of one's own in a pipeline that is known at compile time, on ports that the fake kernel
+//! plays: no root, no NIC. On real interfaces the ports come from `xdpfwd_xsk::Builder`, and
+//! nothing else changes.
 
 use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, View, Worker};
 use xdpfwd_stages::MacSwap;

@@ -9,7 +9,8 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::ethernet;
 
-/// Swaps source and destination MAC address: what a reflector does, so that the sender gets its frames back.
+/// Swaps source and destination MAC address: what a reflector does, so that the sender gets its
+/// frames back.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MacSwap;
 
@@ -44,7 +45,8 @@ impl Stage for MacSwap {
     #[inline]
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for packet in view.packets() {
-            // Nothing shorter than an Ethernet header comes in; a stage before may have cut one, and then egress drops it.
+            // Nothing shorter than an Ethernet header comes in; a stage before may have cut one,
+            // and then egress drops it.
             if let Ok(mut frame) = ethernet::Frame::new_checked(&mut packet.frame[..]) {
                 frame.swap_addresses();
             }

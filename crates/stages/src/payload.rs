@@ -35,8 +35,9 @@ struct Program {
 #[derive(Debug)]
 struct PayloadPlan(Arc<Program>);
 
-/// Signatures at work. Of each packet the payload of UDP, TCP or SCTP is looked at, of others what follows the IP header: by
-/// itself, so that a pattern which is split over two packets is not found.
+/// Signatures at work. Of each packet the payload of UDP, TCP or SCTP is looked at, of others what
+/// follows the IP header: by itself, so that a pattern which is split over two packets is not
+/// found.
 pub struct Payload {
     program: Arc<Program>,
     modifiers: Modifiers,
@@ -168,7 +169,8 @@ fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]
     let l4 = headers.l4(frame);
     let (header, end) = match IpProtocol(key.protocol) {
         IpProtocol::TCP => (tcp::Packet::new_checked(l4).ok()?.header_len(), l4.len()),
-        // What is behind its own length no receiver sees. (Of a first fragment it is the length of the whole.)
+        // What is behind its own length no receiver sees. (Of a first fragment it is the length of
+        // the whole.)
         IpProtocol::UDP => {
             let length = u16::from_be_bytes([*l4.get(4)?, *l4.get(5)?]);
             (udp::HEADER_LEN, l4.len().min(length.into()))

@@ -9,9 +9,10 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::{IpVersion, Status, ipv4, ipv6};
 
-/// Takes one off the IPv4 TTL (with the header checksum updated, RFC 1624) or the IPv6 hop limit. A packet whose last hop
-/// this was is dropped as [`Reason::TTL_EXPIRED`] (RFC 1812, 5.3.1; RFC 8200, 3); no ICMP is sent. What is not IP passes
-/// untouched. What may be IP but cannot be read (a header cut short, more VLAN tags than are walked) is dropped as
+/// Takes one off the IPv4 TTL (with the header checksum updated, RFC 1624) or the IPv6 hop limit. A
+/// packet whose last hop this was is dropped as [`Reason::TTL_EXPIRED`] (RFC 1812, 5.3.1; RFC 8200,
+/// 3); no ICMP is sent. What is not IP passes untouched. What may be IP but cannot be read (a
+/// header cut short, more VLAN tags than are walked) is dropped as
 /// [`Reason::MALFORMED`]: passed on unchanged it could circle for ever.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ttl {

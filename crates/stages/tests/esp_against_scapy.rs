@@ -1,5 +1,6 @@
-//! ESP stages judged by scapy, and by tshark: what scapy seals, esp-open opens to what it was, byte for byte; what esp-seal seals,
-//! scapy opens, and finds every byte of the outer headers as the SA says. What the cases are stands in `esp_stage_by_scapy.py`.
+//! ESP stages judged by scapy, and by tshark: what scapy seals, esp-open opens to what it was, byte
+//! for byte; what esp-seal seals, scapy opens, and finds every byte of the outer headers as the SA
+//! says. What the cases are stands in `esp_stage_by_scapy.py`.
 
 #[path = "support/esp.rs"]
 mod esp;

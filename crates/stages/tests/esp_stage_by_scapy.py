@@ -174,7 +174,8 @@ class Case:
             assert next_header == (4 if version(inner) == 4 else 41), f"{self.name}: next header {next_header}"
             opened = data
         else:
-            # Destination options may be on either side, where no routing header follows (RFC 4303, 3.1.1).
+            # Destination options may be on either side, where no routing header follows (RFC 4303,
+            # 3.1.1).
             first, last = (split(inner, inside)[0] for inside in (True, False))
             assert first <= at <= last, f"{self.name}: ESP at {at}, not from {first} to {last}: {packet.hex()}"
             assert version(header) == 6 or checksum(header) == 0, f"{self.name}: checksum of {header.hex()}"
@@ -677,7 +678,8 @@ def mss():
         for options_ in ([], [("NOP", None)], [("WScale", 7)]):
             packet = bytes(syn(ip(), "S", options_)).hex()
             print(json.dumps({"plain": packet, "expected": packet}))
-        # Options that are none: an MSS that is cut off, one of another length, one behind the end of options.
+        # Options that are none: an MSS that is cut off, one of another length, one behind the end
+        # of options.
         for raw_options in (b"\x02", b"\x02\x04\xff", b"\x02\x03\xff\xff", b"\x02\x00\xff\xff", b"\x05\x00\x00\x00", b"\x00\x02\x04\xff\xff",
                             b"\x03\xff\x02\x04\xff\xff"):
             raw_options = raw_options.ljust(len(raw_options) + -len(raw_options) % 4, b"\0")
@@ -741,7 +743,8 @@ def self_check():
             sealed = bytes.fromhex(frame["plain"])[:l2 - 2] + ethernet(case.seal(packet, case.first + index, ident=index, **inside), 0)[12:]
             case.judge(index, sealed)
             count += 1
-            # And it is judged: a byte of the packet that is another fails, but for the identification.
+            # And it is judged: a byte of the packet that is another fails, but for the
+            # identification.
             places = [place for place in range(len(sealed)) if index < 3 or place == (count * 31) % len(sealed)]
             for place in places:
                 if case.mode == "tunnel" and (

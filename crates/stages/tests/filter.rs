@@ -141,7 +141,8 @@ fn the_first_rule_that_decides_does() {
     );
 }
 
-/// What a parser may get wrong: each kind is dropped with a reason of its own, and does what it is told instead.
+/// What a parser may get wrong: each kind is dropped with a reason of its own, and does what it is
+/// told instead.
 #[test]
 fn what_is_unusual_has_a_verdict_of_its_own() {
     let whole = from(TEN, UDP, &udp(1, 53));
@@ -374,7 +375,8 @@ fn what_is_wrong_with_signatures_has_its_file_and_line() {
 
 #[test]
 fn what_gtpu_carries_is_judged_when_asked_for() {
-    // A user's packet without its Ethernet header, in a G-PDU, with and without a PDU session container.
+    // A user's packet without its Ethernet header, in a G-PDU, with and without a PDU session
+    // container.
     let user = |port: u16| from(TEN, UDP, &udp(1, port))[14..].to_vec();
     let message = |flags: u8, kind: u8, more: &[u8], inner: &[u8]| {
         let length = ((more.len() + inner.len()) as u16).to_be_bytes();

@@ -1,5 +1,5 @@
-//! A million packets by lot against a thousand sets of rules by lot: the stage's verdict, one packet at a time and in batches,
-//! is what looking at each rule makes it.
+//! A million packets by lot against a thousand sets of rules by lot: the stage's verdict, one
+//! packet at a time and in batches, is what looking at each rule makes it.
 
 use std::sync::Arc;
 

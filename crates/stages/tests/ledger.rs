@@ -1,4 +1,5 @@
-//! The ledger against what it is about: the wall's cycles, read by another thread, and what was really moved.
+//! The ledger against what it is about: the wall's cycles, read by another thread, and what was
+//! really moved.
 
 use std::sync::mpsc;
 use std::thread;
@@ -41,11 +42,13 @@ fn turn(worker: &mut Worker<Planned>, wires: &Wires, packets: usize) {
     assert_eq!(wires.wan.take_sent().len(), packets);
 }
 
-/// All accounts together are the time that passed, by the clock of a thread that has nothing to do with them.
+/// All accounts together are the time that passed, by the clock of a thread that has nothing to do
+/// with them.
 #[test]
 fn the_accounts_add_up_to_the_wall() {
     for count in [0, 1, 3] {
-        // Of several tries one has to be undisturbed: between a question and its answer this thread may be put aside.
+        // Of several tries one has to be undisturbed: between a question and its answer this thread
+        // may be put aside.
         let ratios: Vec<f64> = (0..5).map(|_| accounted(count)).collect();
         assert!(
             ratios.iter().any(|ratio| (0.95..=1.05).contains(ratio)),
@@ -95,7 +98,8 @@ fn packets_bytes_and_calls_are_what_was_moved() {
     for task in [Task::Receive, Task::Parse, Task::Enqueue, Task::Transmit, Task::Reclaim] {
         let account = ledger.task(task);
         assert_eq!(account.packets, 75, "{task:?}");
-        // What was sent comes back in the turn after the next at the latest; the others are done once a batch.
+        // What was sent comes back in the turn after the next at the latest; the others are done
+        // once a batch.
         assert!((1..=3).contains(&account.calls), "{task:?} {account:?}");
     }
     assert_eq!(ledger.task(Task::Receive).bytes, lan.rx_bytes);

@@ -43,7 +43,8 @@ fn a_worker_at_work_allocates_nothing() {
     let (mut planned, planned_wires) = cross_connect(dynamic(), dynamic());
     let packet = udp();
     for round in 0..20 {
-        // The fake kernel keeps a copy of what it sends, so its share is measured apart: a wake-up belongs to it.
+        // The fake kernel keeps a copy of what it sends, so its share is measured apart: a wake-up
+        // belongs to it.
         for _ in 0..60 {
             fixed_wires.lan.deliver(&packet).unwrap();
             planned_wires.wan.deliver(&packet).unwrap();

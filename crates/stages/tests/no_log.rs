@@ -1,5 +1,5 @@
-//! No packet causes a line of the log, whatever it is and whatever becomes of it: who sends packets must not be able to fill
-//! somebody's disk. Counted by a subscriber that wants everything.
+//! No packet causes a line of the log, whatever it is and whatever becomes of it: who sends packets
+//! must not be able to fill somebody's disk. Counted by a subscriber that wants everything.
 
 #[path = "support/esp.rs"]
 mod esp;
@@ -97,7 +97,8 @@ fn no_packet_causes_a_line_of_the_log() {
         let mut lost = 0;
         let at_the_start = events();
         for round in 0..2000u64 {
-            // A kernel that sends, that sends nothing, that answers with each of its errors, that never completes.
+            // A kernel that sends, that sends nothing, that answers with each of its errors, that
+            // never completes.
             let errors = [16, 11, 105, 100]; // EBUSY, EAGAIN, ENOBUFS, ENETDOWN
             wires.wan.set(match round / 50 % 4 {
                 0 => Behaviour::default(),
@@ -146,7 +147,8 @@ fn no_packet_causes_a_line_of_the_log() {
         assert!(refused > 0 && lies > 0 && retries > 0 && dropped > 0 && lost > 0, "{report:?}");
         assert!(report.frames.leaked > 0, "{report:?}");
 
-        // And the counter counts: the frames that are still held are worth one line, when their UMEM goes.
+        // And the counter counts: the frames that are still held are worth one line, when their
+        // UMEM goes.
         drop(worker);
         drop(wires);
         tracing::trace!("one");
@@ -212,7 +214,8 @@ fn no_packet_of_esp_causes_a_line_of_the_log() {
     });
 }
 
-/// A packet of 14 bytes and more, of every kind that a stage looks into, cut off anywhere, with a TTL of 0, 1 and more.
+/// A packet of 14 bytes and more, of every kind that a stage looks into, cut off anywhere, with a
+/// TTL of 0, 1 and more.
 fn malformed(n: u64) -> Vec<u8> {
     let mut packet = vec![(n % 251) as u8; 14 + (n % 97) as usize];
     packet[..12].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01");

@@ -62,8 +62,8 @@ fn a_table_that_is_no_good_says_what_would_be() {
     );
 }
 
-/// Packets that scapy makes, each with what `ttl` must make of it, by scapy's own word: `(packet, expected)`, where nothing
-/// is expected of what must be dropped.
+/// Packets that scapy makes, each with what `ttl` must make of it, by scapy's own word:
+/// `(packet, expected)`, where nothing is expected of what must be dropped.
 fn scapy_cases() -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     const SCRIPT: &str = r#"
 from scapy.all import *

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// A folder for a test's files, removed when it is dropped. Only its owner can enter it, unless it is [`Self::shared`].
+/// A folder for a test's files, removed when it is dropped. Only its owner can enter it, unless it
+/// is [`Self::shared`].
 #[derive(Debug)]
 pub struct Folder(TempDir);
 
@@ -18,7 +19,8 @@ impl Folder {
         Self(tempfile::Builder::new().prefix("xdpfwd-test-").tempdir().unwrap())
     }
 
-    /// Creates an empty folder that every user can enter, for programs that a test runs as another user.
+    /// Creates an empty folder that every user can enter, for programs that a test runs as another
+    /// user.
     pub fn shared() -> Self {
         let folder = Self::new();
         fs::set_permissions(&*folder, Permissions::from_mode(0o755)).unwrap();

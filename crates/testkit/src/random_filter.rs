@@ -1,4 +1,5 @@
-//! Rules and packets by lot: rules in the language, packets byte by byte, aimed at the rules, some of them mangled.
+//! Rules and packets by lot: rules in the language, packets byte by byte, aimed at the rules, some
+//! of them mangled.
 
 use std::sync::Arc;
 
@@ -99,7 +100,8 @@ impl RuleSet {
         crate::plan("filter", &table, &cx).unwrap_or_else(|error| panic!("{error}: {written:#?}"))
     }
 
-    /// Rules looked at one after the other, and the words of the configuration: what docs/filter.md says.
+    /// Rules looked at one after the other, and the words of the configuration: what docs/filter.md
+    /// says.
     pub fn by_looking(&self, frame: &[u8]) -> Outcome {
         let by_default = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
         let key = match look_at(frame, &Headers::parse(frame)) {

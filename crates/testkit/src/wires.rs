@@ -32,8 +32,8 @@ impl WireAccounting {
         });
     }
 
-    /// Every packet that came in is found again: sent, thrown away by the interface, dropped for a reason, or under way. For
-    /// workers whose stages make no packets.
+    /// Every packet that came in is found again: sent, thrown away by the interface, dropped for a
+    /// reason, or under way. For workers whose stages make no packets.
     #[track_caller]
     pub fn balance<C: Chain>(&mut self, worker: &mut Worker<C>, wires: &Wires) -> FrameCensus {
         for (wire, left) in [&wires.lan, &wires.wan].into_iter().zip(&mut self.left) {

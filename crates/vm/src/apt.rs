@@ -1,5 +1,5 @@
-//! Debian's packages, from suites that the machine need not have: with lists and settings of their own, so that nothing of the
-//! machine's apt changes.
+//! Debian's packages, from suites that the machine need not have: with lists and settings of their
+//! own, so that nothing of the machine's apt changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};

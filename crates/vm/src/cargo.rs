@@ -24,7 +24,8 @@ struct Target {
 
 /// Builds the suite's test binary and returns its path.
 ///
-/// The whole workspace is selected, as in `make test`: with the same features, cargo builds no dependency again.
+/// The whole workspace is selected, as in `make test`: with the same features, cargo builds no
+/// dependency again.
 pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -41,7 +42,8 @@ pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
         .with_context(|| format!("cargo names no executable of the test {}", suite.test))
 }
 
-/// Fails if the test binary lacks one of these tests: a name that was changed must not leave a test out in silence.
+/// Fails if the test binary lacks one of these tests: a name that was changed must not leave a test
+/// out in silence.
 pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
     let listed = tool::text(Command::new(binary).args(["--list", "--format", "terse"]))?;
     match missing(&listed, tests) {

@@ -1,4 +1,5 @@
-//! What the kernel starts from: busybox, the modules that it takes to see the host's file system, and a script.
+//! What the kernel starts from: busybox, the modules that it takes to see the host's file system,
+//! and a script.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use crate::{apt, tool};
 
-/// A kernel that is pinned in `kernels.toml`, or the newest of its series if that one has left its suite.
+/// A kernel that is pinned in `kernels.toml`, or the newest of its series if that one has left its
+/// suite.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kernel {
@@ -70,7 +71,8 @@ impl Unpacked {
             .with_context(|| format!("the packages of Linux {} hold no vmlinuz", self.release))
     }
 
-    /// What it was built with, if its packages have that where an installed kernel has it: in /boot, which is the host's.
+    /// What it was built with, if its packages have that where an installed kernel has it: in
+    /// /boot, which is the host's.
     pub(crate) fn options(&self) -> Option<PathBuf> {
         Some(self.root.join("boot").join(format!("config-{}", self.release)))
             .filter(|path| path.exists())
@@ -145,7 +147,8 @@ impl Kernel {
         Ok(newest.to_owned())
     }
 
-    /// Downloads, checks and unpacks: under another name, so that what is there under its own is whole.
+    /// Downloads, checks and unpacks: under another name, so that what is there under its own is
+    /// whole.
     fn unpack(&self, suite: &apt::Suite, release: &str, cache: &Path) -> Result<()> {
         let work = cache.join(format!(".{release}.{}", std::process::id()));
         let _ = fs::remove_dir_all(&work);
@@ -222,7 +225,8 @@ impl Drop for Removed<'_> {
     }
 }
 
-/// Whether it is the general kernel, not one for clouds or real time, and not its debugging symbols.
+/// Whether it is the general kernel, not one for clouds or real time, and not its debugging
+/// symbols.
 fn is_plain(release: &str) -> bool {
     release.ends_with("amd64") && !release.contains("cloud") && !release.contains("rt-")
 }

@@ -30,7 +30,8 @@ pub(crate) struct Machine<'a> {
 const TAIL: usize = 30;
 
 impl Machine<'_> {
-    /// Boots, runs the command as root in the current folder, prints what it says, and returns its exit status.
+    /// Boots, runs the command as root in the current folder, prints what it says, and returns its
+    /// exit status.
     pub(crate) fn run(&self, command: &[String], environment: &[(&str, &str)]) -> Result<u8> {
         let kernel = self.kernel.fetch()?;
         let work = Work::new()?;
@@ -117,14 +118,15 @@ impl Machine<'_> {
         let console = console(work);
         let bridges = work.join("bridges");
         fs::write(&bridges, nic::bridges(&self.nics))?;
-        // In a network namespace of its own, which the taps go with; as nobody but root may make one, a user takes a user
-        // namespace as well. It goes with this process, however that ends.
+        // In a network namespace of its own, which the taps go with; as nobody but root may make
+        // one, a user takes a user namespace as well. It goes with this process, however that ends.
         let mut qemu = Command::new("unshare");
         qemu.arg("--net");
         if !is_root()? {
             qemu.args(["--user", "--map-root-user"]);
         }
-        // Nothing is on the cables but what the machine sends: without IPv6, bridges and taps say nothing.
+        // Nothing is on the cables but what the machine sends: without IPv6, bridges and taps say
+        // nothing.
         let start = r#"echo 1 2>/dev/null >/proc/sys/net/ipv6/conf/default/disable_ipv6
             ip -batch "$0" && exec setpriv --pdeathsig KILL -- qemu-system-x86_64 "$@""#;
         qemu.args(["--", "sh", "-c", start]).arg(bridges);
@@ -164,7 +166,8 @@ impl Machine<'_> {
             ));
             qemu.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
         }
-        // Our pipe, opened once more as a file: with `stdio` the port would be closed, as stdin is at its end.
+        // Our pipe, opened once more as a file: with `stdio` the port would be closed, as stdin is
+        // at its end.
         qemu.args([
             "-device",
             "virtio-serial-pci",

@@ -1,5 +1,5 @@
-//! `xdpfwd-vm`: boots a Debian kernel under QEMU's emulation, on the host's own file system, and runs a test suite in it.
-//! docs/testing.md says what for.
+//! `xdpfwd-vm`: boots a Debian kernel under QEMU's emulation, on the host's own file system, and
+//! runs a test suite in it. docs/testing.md says what for.
 #![forbid(unsafe_code)]
 
 mod apt;
@@ -27,9 +27,10 @@ use suite::{InCi, Suite};
 
 /// Runs test suites on kernels that this machine does not run.
 ///
-/// The kernel comes from Debian's packages, pinned by checksum and cached outside the repository. It boots in QEMU's
-/// emulation (no KVM needed), sees the host's file system read-only with a writable layer in memory, runs one command as
-/// root, and the command's exit status is this one's. Neither root nor a network is needed once the packages are there.
+/// The kernel comes from Debian's packages, pinned by checksum and cached outside the repository.
+/// It boots in QEMU's emulation (no KVM needed), sees the host's file system read-only with a
+/// writable layer in memory, runs one command as root, and the command's exit status is this one's.
+/// Neither root nor a network is needed once the packages are there.
 #[derive(Parser)]
 #[command(name = "xdpfwd-vm", version, max_term_width = 110)]
 struct Cli {
@@ -41,7 +42,8 @@ struct Cli {
 enum Command {
     /// Lists the suites and kernels
     List,
-    /// Gets what is missing: the kernels' packages, and QEMU from Debian's backports where the installed one has no igb
+    /// Gets what is missing: the kernels' packages, and QEMU from Debian's backports where the
+    /// installed one has no igb
     Prepare {
         /// Only this kernel, by its series
         #[arg(long)]

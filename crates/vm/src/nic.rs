@@ -15,11 +15,13 @@ pub(crate) struct Nic {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Model {
-    /// virtio-net as AF_XDP's zero-copy needs it: modern, behind an IOMMU, so that the driver does DMA mappings.
+    /// virtio-net as AF_XDP's zero-copy needs it: modern, behind an IOMMU, so that the driver does
+    /// DMA mappings.
     Virtio,
     /// The same with two queues. QEMU has them on taps alone, so its cable is a bridge on the host.
     VirtioMulti,
-    /// virtio-net as QEMU makes it if nothing is said: the device is given guest addresses, so there is no zero-copy.
+    /// virtio-net as QEMU makes it if nothing is said: the device is given guest addresses, so
+    /// there is no zero-copy.
     VirtioPlain,
     /// Intel's 82576, with two queues.
     Igb,
@@ -36,7 +38,8 @@ pub(crate) enum Cable {
     Bridge(u8),
 }
 
-/// All of the lab's: on each cable the end that a forwarder is given, and a far end, where traffic comes from and goes to.
+/// All of the lab's: on each cable the end that a forwarder is given, and a far end, where traffic
+/// comes from and goes to.
 pub(crate) fn all() -> Vec<Nic> {
     let cables = [
         ("v0", Model::Virtio, "v0far"),
@@ -115,7 +118,8 @@ impl Nic {
         let chassis = index + 1;
         match self.model {
             Model::Virtio => device(format!("virtio-net-pci,bus={bus},{common},{DMA}")),
-            // A vector for each direction of each queue, one for control, one for changes of the configuration.
+            // A vector for each direction of each queue, one for control, one for changes of the
+            // configuration.
             Model::VirtioMulti => {
                 device(format!("virtio-net-pci,bus={bus},{common},{DMA},mq=on,vectors=6"))
             }

@@ -1,6 +1,6 @@
 #!/bin/bash
-# What runs in the test machine once the root is there. The host has written `settings` beside it: what to run, where, with
-# which environment, and the interfaces' names by MAC address.
+# What runs in the test machine once the root is there. The host has written `settings` beside it:
+# what to run, where, with which environment, and the interfaces' names by MAC address.
 cd /run/vm || exit
 modprobe virtio_console
 # The port comes some time after its driver.

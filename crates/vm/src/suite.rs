@@ -1,4 +1,5 @@
-//! The suites: test binaries of this workspace that want a kernel, or interfaces, that the host has not.
+//! The suites: test binaries of this workspace that want a kernel, or interfaces, that the host has
+//! not.
 
 use anyhow::{Result, bail};
 
@@ -10,7 +11,8 @@ use crate::nic::{self, Nic};
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    /// The test target. It has `test = false`, so that plain `cargo test` leaves it out: it would fail on the host.
+    /// The test target. It has `test = false`, so that plain `cargo test` leaves it out: it would
+    /// fail on the host.
     pub(crate) test: &'static str,
     /// The kernels that it runs on.
     pub(crate) kernels: &'static [On],
@@ -40,8 +42,9 @@ pub(crate) enum InCi {
     Nothing,
 }
 
-/// All suites. CI runs each suite on the kernel that it is about: emulation is slow, and the other combinations rarely
-/// find more. The longest are first, which ends boots side by side sooner. A new suite is an entry here and a test target.
+/// All suites. CI runs each suite on the kernel that it is about: emulation is slow, and the other
+/// combinations rarely find more. The longest are first, which ends boots side by side sooner. A
+/// new suite is an entry here and a test target.
 pub(crate) const ALL: &[Suite] = &[
     Suite {
         name: "zero-copy",
@@ -49,8 +52,9 @@ pub(crate) const ALL: &[Suite] = &[
         test: "vm_zero_copy",
         kernels: &[
             On { series: "7.2", ci: InCi::Whole },
-            // Falling back from zero-copy, and the older verifier: it refuses programs that newer kernels accept, so each
-            // of our XDP programs is loaded there, with a filter and without, with rules of `keep` and without.
+            // Falling back from zero-copy, and the older verifier: it refuses programs that newer
+            // kernels accept, so each of our XDP programs is loaded there, with a filter and
+            // without, with rules of `keep` and without.
             On {
                 series: "6.12",
                 ci: InCi::Tests(&[

@@ -94,8 +94,8 @@ impl Sum {
         !self.folded()
     }
 
-    /// Adds a word with end-around carry, so that no length of data overflows: 2^64 - 1 is a multiple
-    /// of 2^16 - 1.
+    /// Adds a word with end-around carry, so that no length of data overflows: 2^64 - 1 is a
+    /// multiple of 2^16 - 1.
     #[inline]
     #[must_use]
     pub(super) const fn add_u64(self, word: u64) -> Sum {

@@ -1,8 +1,8 @@
 //! The flow hash: a few multiplications, each folded onto itself, over what tells flows apart.
 //!
-//! It spreads flows over tables and queues. It has no key, so whoever may choose addresses and ports can make flows
-//! collide: a table that outsiders fill bounds its probes. Its values may change with any release and mean nothing
-//! outside the process.
+//! It spreads flows over tables and queues. It has no key, so whoever may choose addresses and
+//! ports can make flows collide: a table that outsiders fill bounds its probes. Its values may
+//! change with any release and mean nothing outside the process.
 
 use crate::ip::{Addresses, IpProtocol};
 use crate::mac::MacAddr;
@@ -16,8 +16,8 @@ const SEEDS: [u64; 5] = [
     0x4528_21e6_38d0_1377,
 ];
 
-/// Of the 5-tuple. Zeroes stand for the ports where there are none, and for the protocol where it is not known: then
-/// it is of the 3-tuple, or of the addresses.
+/// Of the 5-tuple. Zeroes stand for the ports where there are none, and for the protocol where it
+/// is not known: then it is of the 3-tuple, or of the addresses.
 #[inline]
 pub(super) fn hash(
     addresses: Addresses,
@@ -84,8 +84,9 @@ mod tests {
         Addresses::V6 { source: Ipv6Addr::from(source), destination: Ipv6Addr::from(destination) }
     }
 
-    /// 65536 flows into 4096 buckets, by the low and by the high bits: 16 each on average, 4 the standard deviation.
-    /// The fullest of 4096 Poisson buckets is expected near 32; a bad hash has hundreds in one and most empty.
+    /// 65536 flows into 4096 buckets, by the low and by the high bits: 16 each on average, 4 the
+    /// standard deviation. The fullest of 4096 Poisson buckets is expected near 32; a bad hash has
+    /// hundreds in one and most empty.
     #[track_caller]
     fn assert_spread(hashes: impl Fn(u32) -> u32) {
         for shift in [0, 20] {

@@ -366,7 +366,8 @@ impl Repr {
         header[field::PROTOCOL] = self.protocol.0;
         header[field::SOURCE].copy_from_slice(&self.source.octets());
         header[field::DESTINATION].copy_from_slice(&self.destination.octets());
-        // Of the values: the processor would wait for the bytes, which have just been written in other portions.
+        // Of the values: the processor would wait for the bytes, which have just been written in
+        // other portions.
         let sum = [
             u16::from_be_bytes([version_ihl, dscp_ecn]),
             total_len,

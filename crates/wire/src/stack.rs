@@ -14,10 +14,10 @@ use crate::{ethernet, gtpu, icmp, ipv4, ipv6, tcp, udp, vlan};
 ///   ignored.
 /// - **Types.** The EtherType of Ethernet and VLAN, and the protocol or next header of IP, from the
 ///   next header of the stack. The last header of the stack keeps its own value, because the stack
-///   does not know the type of the payload. Only an EtherType of 0, the default, becomes that of IPv4
-///   or IPv6 if the payload begins with its version. A VLAN tag may have two types: the header in front of
-///   it keeps [`EtherType::VLAN`] or [`EtherType::SERVICE_VLAN`]. Any other value becomes the
-///   service type if another tag follows the tag, and the customer type otherwise.
+///   does not know the type of the payload. Only an EtherType of 0, the default, becomes that of
+///   IPv4 or IPv6 if the payload begins with its version. A VLAN tag may have two types: the header
+///   in front of it keeps [`EtherType::VLAN`] or [`EtherType::SERVICE_VLAN`]. Any other value
+///   becomes the service type if another tag follows the tag, and the customer type otherwise.
 /// - **Checksums.** The header checksum of IPv4. Those of UDP, TCP and ICMP, with the addresses of
 ///   the IP header in front. Use [`Header::UdpWithoutChecksum`] for UDP over IPv4 without a
 ///   checksum.

@@ -258,7 +258,8 @@ mod tests {
         destination: core::net::Ipv6Addr::LOCALHOST,
     };
 
-    // bytes(IP(src="192.0.2.1", dst="198.51.100.2")/UDP(sport=48896, dport=53)/b"\xaa\0\0\xff")[20:]
+    // bytes(IP(src="192.0.2.1", dst="198.51.100.2")/UDP(sport=48896,
+    // dport=53)/b"\xaa\0\0\xff")[20:]
     const PACKET: [u8; 12] =
         [0xbf, 0x00, 0x00, 0x35, 0x00, 0x0c, 0xa9, 0x69, 0xaa, 0x00, 0x00, 0xff];
 

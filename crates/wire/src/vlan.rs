@@ -100,8 +100,8 @@ impl VlanId {
         self.0.get() & Self::MASK
     }
 
-    /// Returns the identifier in the tag control information, whose upper four bits are priority and
-    /// drop eligibility.
+    /// Returns the identifier in the tag control information, whose upper four bits are priority
+    /// and drop eligibility.
     #[inline]
     const fn from_control(control: u16) -> VlanId {
         // Never zero because of `PRESENT`. `unwrap` would compile to a panic branch.
@@ -256,7 +256,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    // bytes(Dot1AD(vlan=4095, prio=5, id=1)/Dot1Q(vlan=0, type=0x0800)/b"\xaa"): prio<<13 | dei<<12 | vlan
+    // bytes(Dot1AD(vlan=4095, prio=5, id=1)/Dot1Q(vlan=0, type=0x0800)/b"\xaa"): prio<<13 | dei<<12
+    // | vlan
     const TAGS: [u8; 9] = [0xbf, 0xff, 0x81, 0x00, 0x00, 0x00, 0x08, 0x00, 0xaa];
 
     fn id(id: u16) -> Option<VlanId> {

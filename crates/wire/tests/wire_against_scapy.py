@@ -185,7 +185,8 @@ def main():
             raw += data()
         want = expectation(raw)
         if "sum" in want and rng.random() < 0.2:
-            # A bit flipped in the packet's last two bytes, which are no length in any protocol here.
+            # A bit flipped in the packet's last two bytes, which are no length in any protocol
+            # here.
             at = want["l3_end"] - 1 - rng.randrange(2)
             want = expectation(raw[:at] + bytes([raw[at] ^ 1 << rng.randrange(8)]) + raw[at + 1:])
         print(json.dumps(want))

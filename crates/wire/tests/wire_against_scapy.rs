@@ -77,7 +77,8 @@ fn compare_headers(want: &Value, frame: &[u8], headers: &Headers) {
     );
 }
 
-/// The views behind the headers. Returns whether the upper checksum is right, where scapy says anything of it.
+/// The views behind the headers. Returns whether the upper checksum is right, where scapy says
+/// anything of it.
 fn compare_payload(want: &Value, frame: &[u8], headers: &Headers) -> Option<bool> {
     let addresses = headers.addresses(frame)?;
     if headers.ip_version == Some(IpVersion::V4) {

@@ -13,7 +13,8 @@ use xdpfwd_pipeline::{PlanCx, PlanError, StageConfig, StagePlan};
 
 use crate::registry::Registry;
 
-/// An error of a hook or of a `ctl` command. `?` turns any error into it, and `"…".into()` makes one of a text.
+/// An error of a hook or of a `ctl` command. `?` turns any error into it, and `"…".into()` makes
+/// one of a text.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 type Hook<A> = Box<dyn Fn(&Handle, A) -> Result<(), BoxError> + Send + Sync>;
@@ -24,7 +25,8 @@ type RunSubcommand = Box<dyn Fn(&ArgMatches) -> ExitCode>;
 
 /// A forwarder with stages of one's own: the command `xdpfwd` under another name.
 ///
-/// It has everything that the command has: the configuration file, `--check`, `doctor`, reload, reports and `ctl`.
+/// It has everything that the command has: the configuration file, `--check`, `doctor`, reload,
+/// reports and `ctl`.
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -84,9 +86,9 @@ struct Hooks {
 }
 
 impl App {
-    /// Creates a program without stages. Its name and version appear in `--help`, `--version`, the log, reports and
-    /// `ctl status`. `ctl` connects to `/run/NAME.sock` unless `--socket` names another path; the program listens only
-    /// where `[engine] control` of its configuration says.
+    /// Creates a program without stages. Its name and version appear in `--help`, `--version`, the
+    /// log, reports and `ctl status`. `ctl` connects to `/run/NAME.sock` unless `--socket` names
+    /// another path; the program listens only where `[engine] control` of its configuration says.
     pub fn new(name: &'static str, version: &'static str) -> Self {
         Self {
             name,
@@ -111,9 +113,10 @@ impl App {
         self
     }
 
-    /// Adds a kind of stage with a factory, which may capture values that stages, commands and hooks share. `C` is the
-    /// stage's table in the configuration, without the key `kind`. The factory runs on the control thread, at the start
-    /// and at each reload, and also for `--check` and `doctor`.
+    /// Adds a kind of stage with a factory, which may capture values that stages, commands and
+    /// hooks share. `C` is the stage's table in the configuration, without the key `kind`. The
+    /// factory runs on the control thread, at the start and at each reload, and also for `--check`
+    /// and `doctor`.
     pub fn stage_with<C: DeserializeOwned, P: StagePlan>(
         mut self,
         kind: &'static str,
@@ -129,9 +132,11 @@ impl App {
         self
     }
 
-    /// Adds a `ctl` command: `NAME ctl COMMAND [ARGUMENT]...` runs the closure in the running program, on the control
-    /// thread. With `--json` the answer is `{"schema": 1, "type": COMMAND, "answer": …}`; without, a text is printed as it
-    /// is, a list of objects or a [`Table`](xdpfwd_pipeline::Table) as a table, and other values as JSON. A panic is answered as an error.
+    /// Adds a `ctl` command: `NAME ctl COMMAND [ARGUMENT]...` runs the closure in the running
+    /// program, on the control thread. With `--json` the answer is
+    /// `{"schema": 1, "type": COMMAND, "answer": …}`; without, a text is printed as it is, a list
+    /// of objects or a [`Table`](xdpfwd_pipeline::Table) as a table, and other values as JSON. A
+    /// panic is answered as an error.
     ///
     /// # Panics
     ///
@@ -151,9 +156,10 @@ impl App {
         self
     }
 
-    /// Adds a `ctl` command whose arguments are a type that derives [`clap::Parser`], with subcommands or without. Invalid
-    /// arguments are answered with the text that clap prints, and the subcommand `help` with its help. Options of the
-    /// command go behind `--`, because those in front of it are `ctl`'s own: `ctl sessions -- add --qfi 9`.
+    /// Adds a `ctl` command whose arguments are a type that derives [`clap::Parser`], with
+    /// subcommands or without. Invalid arguments are answered with the text that clap prints, and
+    /// the subcommand `help` with its help. Options of the command go behind `--`, because those in
+    /// front of it are `ctl`'s own: `ctl sessions -- add --qfi 9`.
     ///
     /// ```
     /// # use std::net::Ipv4Addr;
@@ -212,7 +218,8 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs when the data plane forwards. On an error the program stops and exits with status 1.
+    /// Adds a hook that runs when the data plane forwards. On an error the program stops and exits
+    /// with status 1.
     pub fn on_start(
         mut self,
         hook: impl Fn(&Handle) -> Result<(), BoxError> + Send + Sync + 'static,
@@ -221,10 +228,12 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs before the data plane ends: after a signal, after a failure of a worker or an interface, and
-    /// after a hook of [`on_start`](Self::on_start) that failed. It does not run if the data plane never started.
+    /// Adds a hook that runs before the data plane ends: after a signal, after a failure of a
+    /// worker or an interface, and after a hook of [`on_start`](Self::on_start) that failed. It
+    /// does not run if the data plane never started.
     ///
-    /// Packets still flow while it runs, so counters are not final: [`on_stopped`](Self::on_stopped) gets those.
+    /// Packets still flow while it runs, so counters are not final:
+    /// [`on_stopped`](Self::on_stopped) gets those.
     pub fn on_stop(mut self, hook: impl Fn(&Handle) + Send + Sync + 'static) -> Self {
         self.hooks.stop.push(Box::new(move |handle, ()| {
             hook(handle);
@@ -233,9 +242,11 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs when the data plane has ended, with the final report. Workers and stages are gone, and what
-    /// they counted in [`SharedCounters`](xdpfwd_pipeline::SharedCounters) is final. It does not run if the data plane
-    /// never started, or if a hook stopped it with [`Handle::stop`], which returns the report.
+    /// Adds a hook that runs when the data plane has ended, with the final report. Workers and
+    /// stages are gone, and what they counted in
+    /// [`SharedCounters`](xdpfwd_pipeline::SharedCounters) is final. It does not run if the data
+    /// plane never started, or if a hook stopped it with [`Handle::stop`], which returns the
+    /// report.
     pub fn on_stopped(mut self, hook: impl Fn(&Report) + Send + Sync + 'static) -> Self {
         self.hooks.stopped.push(Box::new(hook));
         self
@@ -250,8 +261,8 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs after a reload that failed, with the reason. Factories may have run, and the old stages stay:
-    /// undo here what a factory did outside of the plan that it returned.
+    /// Adds a hook that runs after a reload that failed, with the reason. Factories may have run,
+    /// and the old stages stay: undo here what a factory did outside of the plan that it returned.
     pub fn on_reload_rollback(
         mut self,
         hook: impl Fn(&Handle, &str) + Send + Sync + 'static,

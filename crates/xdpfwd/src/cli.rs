@@ -28,9 +28,9 @@ const ESP_EXAMPLE: &str = if cfg!(feature = "esp") {
 
 /// Forwards packets between network interfaces in user space, through AF_XDP sockets.
 ///
-/// What it forwards from where to where, and through which stages, stands in a configuration file. Runs until SIGINT or
-/// SIGTERM; then drains, detaches and prints what was done. On SIGHUP it reads the file anew and exchanges the stages, without
-/// losing a packet.
+/// What it forwards from where to where, and through which stages, stands in a configuration file.
+/// Runs until SIGINT or SIGTERM; then drains, detaches and prints what was done. On SIGHUP it reads
+/// the file anew and exchanges the stages, without losing a packet.
 #[derive(Clone, Debug, PartialEq, Parser)]
 #[command(
     name = "xdpfwd",
@@ -60,7 +60,8 @@ pub(crate) struct Cli {
     pub(crate) run: Run,
 }
 
-/// Returns the command line of a program: that of xdpfwd under another name, with what the program adds.
+/// Returns the command line of a program: that of xdpfwd under another name, with what the program
+/// adds.
 pub(crate) fn command(app: &App) -> clap::Command {
     let mut command = Cli::command().name(app.name).bin_name(app.name).version(app.version);
     if let Some(about) = &app.about {
@@ -153,8 +154,9 @@ pub(crate) enum Filter {
 
 /// What to judge, by what.
 ///
-/// Runs the code of the data plane over a capture (pcap or pcapng, of Ethernet). No interface of the configuration has to exist, and
-/// no privilege is needed. Rate limits go by the capture's timestamps.
+/// Runs the code of the data plane over a capture (pcap or pcapng, of Ethernet). No interface of
+/// the configuration has to exist, and no privilege is needed. Rate limits go by the capture's
+/// timestamps.
 #[cfg(feature = "filter")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
@@ -175,7 +177,8 @@ pub(crate) struct FilterTest {
     #[arg(long, value_name = "NAME")]
     pub(crate) stage: Option<String>,
 
-    /// Print one JSON object a packet: index, verdict, rule (from 0; null if none decided), reason (null if accepted)
+    /// Print one JSON object a packet: index, verdict, rule (from 0; null if none decided), reason
+    /// (null if accepted)
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -192,9 +195,10 @@ pub(crate) enum Esp {
 
 /// Which key, and where to put it.
 ///
-/// One line of hexadecimal digits: key and salt, as `ip xfrm … aead` takes them. Only the user who makes it may read the file, and who
-/// forwards has to be that user. What is printed is the fingerprint, which is no secret; the key is never shown. The peer needs the
-/// same key: take it there by a way that nobody else can read.
+/// One line of hexadecimal digits: key and salt, as `ip xfrm … aead` takes them. Only the user who
+/// makes it may read the file, and who forwards has to be that user. What is printed is the
+/// fingerprint, which is no secret; the key is never shown. The peer needs the same key: take it
+/// there by a way that nobody else can read.
 #[cfg(feature = "esp")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
@@ -218,8 +222,9 @@ pub(crate) struct NewKey {
 
 /// Where to put it.
 ///
-/// A state file has what keys were used for, so that no number is used twice, whatever happens in between. Each xdpfwd has one of its
-/// own. It is made once, together with new keys: a new state for old keys would begin again.
+/// A state file has what keys were used for, so that no number is used twice, whatever happens in
+/// between. Each xdpfwd has one of its own. It is made once, together with new keys: a new state
+/// for old keys would begin again.
 #[cfg(feature = "esp")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
@@ -283,9 +288,10 @@ impl Run {
 
 /// What to examine.
 ///
-/// Looks at this machine with the eyes of a configuration, or of an interface alone: driver and XDP features, the mode that will
-/// really be got, queues and RSS, MTU, offloads, memory, privileges, cores, interrupts, who else is attached. Each finding that is
-/// not as it should be comes with its fix; docs/doctor.md lists all checks.
+/// Looks at this machine with the eyes of a configuration, or of an interface alone: driver and XDP
+/// features, the mode that will really be got, queues and RSS, MTU, offloads, memory, privileges,
+/// cores, interrupts, who else is attached. Each finding that is not as it should be comes with its
+/// fix; docs/doctor.md lists all checks.
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
 Exit codes:
@@ -302,8 +308,8 @@ pub(crate) struct Doctor {
     #[arg(value_name = "IFACE", required_unless_present = "config")]
     pub(crate) interfaces: Vec<String>,
 
-    /// Do not try which mode is got: trying attaches a program and binds a socket, for which some drivers set their queues up
-    /// anew
+    /// Do not try which mode is got: trying attaches a program and binds a socket, for which some
+    /// drivers set their queues up anew
     #[arg(long)]
     pub(crate) no_probe: bool,
 

@@ -14,7 +14,8 @@ pub(crate) fn run(arguments: &Esp) -> ExitCode {
     let made = match arguments {
         Esp::NewKey(new) => key_file::create(&new.file, new.transform)
             .map_err(anyhow::Error::new)
-            // What tells it apart, never the key. With nobody to read it, the file is there nevertheless.
+            // What tells it apart, never the key. With nobody to read it, the file is there
+            // nevertheless.
             .map(|fingerprint| drop(writeln!(io::stdout(), "{fingerprint}"))),
         Esp::NewState(new) => StateFile::create(&new.file).map_err(anyhow::Error::new),
     };

@@ -1,5 +1,5 @@
-//! The command `xdpfwd`, an AF_XDP packet forwarding engine, as a library. An [`App`] is the same command under another
-//! name, with stages, `ctl` commands, subcommands and hooks of its own.
+//! The command `xdpfwd`, an AF_XDP packet forwarding engine, as a library. An [`App`] is the same
+//! command under another name, with stages, `ctl` commands, subcommands and hooks of its own.
 //!
 //! ```no_run
 //! use std::process::ExitCode;
@@ -42,8 +42,8 @@ pub use clap;
 pub use registry::{Registry, Toml};
 pub use xdpfwd_engine::{Handle, HandleError};
 
-/// Runs the command `xdpfwd` by the arguments of this process, with these kinds of stages. A program of another name, with
-/// commands and hooks of its own, is an [`App`].
+/// Runs the command `xdpfwd` by the arguments of this process, with these kinds of stages. A
+/// program of another name, with commands and hooks of its own, is an [`App`].
 pub fn main(registry: &Registry) -> ExitCode {
     App::new("xdpfwd", env!("CARGO_PKG_VERSION")).stages(registry.clone()).main()
 }

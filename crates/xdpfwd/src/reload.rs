@@ -21,8 +21,8 @@ pub(crate) struct Failed {
     pub(crate) problems: Vec<String>,
 }
 
-/// Reads the configuration anew, exchanges the stages, logs the outcome and runs the program's hooks. If the configuration is
-/// invalid, the stages that run stay.
+/// Reads the configuration anew, exchanges the stages, logs the outcome and runs the program's
+/// hooks. If the configuration is invalid, the stages that run stay.
 pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<Reloaded, Failed> {
     let lines =
         |diagnostics: &Diagnostics| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();

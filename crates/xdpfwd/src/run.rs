@@ -26,7 +26,8 @@ const PRIVILEGE: u8 = 3;
 
 /// Runs the plan until a signal, or for as long as the command line says.
 pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
-    // What is in the way is never a stage, and what stages hold (files, keys) is to go when they go.
+    // What is in the way is never a stage, and what stages hold (files, keys) is to go when they
+    // go.
     let mut without_stages = plan.clone();
     without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
     match drive(plan, cli, app) {
@@ -191,7 +192,8 @@ fn stopped_for(reason: impl std::fmt::Display) -> anyhow::Error {
     anyhow::anyhow!("{reason}, so everything was stopped")
 }
 
-/// The next time to report: on the beat that was begun, without making up for beats that were missed.
+/// The next time to report: on the beat that was begun, without making up for beats that were
+/// missed.
 fn after(due: Instant, interval: Duration) -> Instant {
     let late = Instant::now().saturating_duration_since(due);
     let beats = (late.as_secs_f64() / interval.as_secs_f64()).floor() + 1.0;
@@ -227,15 +229,16 @@ fn announce(data_plane: &DataPlane) {
     }
 }
 
-/// Prints reports to stdout, from a thread of its own: a reader that does not read holds up neither signals nor the end.
-/// Forwarding goes on whatever becomes of stdout.
+/// Prints reports to stdout, from a thread of its own: a reader that does not read holds up neither
+/// signals nor the end. Forwarding goes on whatever becomes of stdout.
 struct Printer {
     json: bool,
     program: &'static str,
     version: &'static str,
     last: Option<Report>,
     texts: SyncSender<String>,
-    /// Reports that were left out because the reader was too slow; the printer's thread says so when it can print again.
+    /// Reports that were left out because the reader was too slow; the printer's thread says so
+    /// when it can print again.
     left_out: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }

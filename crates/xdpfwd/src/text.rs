@@ -226,7 +226,8 @@ fn total_drops(report: &Report) -> u64 {
         + report.ports.iter().map(|port| port.xdp_dropped).sum::<u64>()
 }
 
-/// Packets that the kernel could not give to a socket, or did not get rid of. Its counter of empty fill rings is among `rx_dropped` in copy mode.
+/// Packets that the kernel could not give to a socket, or did not get rid of. Its counter of empty
+/// fill rings is among `rx_dropped` in copy mode.
 fn kernel_losses(report: &Report) -> u64 {
     let sockets = report.kernel.sockets;
     sockets.rx_ring_full

@@ -1,4 +1,5 @@
-//! The binary and its configuration file: what is said, where, and with which exit code. Needs no privilege.
+//! The binary and its configuration file: what is said, where, and with which exit code. Needs no
+//! privilege.
 
 use std::fs;
 use std::io::Write as _;

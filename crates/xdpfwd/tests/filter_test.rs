@@ -1,4 +1,5 @@
-//! `xdpfwd filter test` on captures that scapy and tcpdump's formats make: as any user, on any machine.
+//! `xdpfwd filter test` on captures that scapy and tcpdump's formats make: as any user, on any
+//! machine.
 
 use std::process::{Command, Output};
 

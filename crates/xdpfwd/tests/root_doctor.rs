@@ -1,5 +1,6 @@
-//! `xdpfwd doctor` on interfaces of the lab: each condition is made, seen and named, the fix is done as it is written, and the
-//! finding is gone. (What the lab cannot make is in src/doctor/tests.rs, on trees, and in vm_doctor.rs, in the test machine.)
+//! `xdpfwd doctor` on interfaces of the lab: each condition is made, seen and named, the fix is
+//! done as it is written, and the finding is gone. (What the lab cannot make is in
+//! src/doctor/tests.rs, on trees, and in vm_doctor.rs, in the test machine.)
 
 mod support;
 
@@ -61,7 +62,8 @@ fn an_interface_that_is_missing_down_or_has_too_long_packets() {
         "error",
         "3000: frames of 2048 bytes",
     );
-    // A configuration that has this against it is one that is examined, not one that cannot be read.
+    // A configuration that has this against it is one that is examined, not one that cannot be
+    // read.
     let config = cross_connect(1, "cores = [999]");
     let examined = Examined::of_config(chain.fwd(), &config);
     examined.fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
@@ -223,7 +225,8 @@ fn without_privileges_it_says_which_and_the_command_grants_them() {
 #[test]
 fn memory_that_may_not_be_locked() {
     let chain = chain(Chain::builder());
-    // 64 KiB, with and without the capability. (To raise the limit takes one that root has not everywhere.)
+    // 64 KiB, with and without the capability. (To raise the limit takes one that root has not
+    // everywhere.)
     let limited = |privileges: &[&str]| {
         let mut command = chain.fwd().command("prlimit");
         command.arg("--memlock=65536:65536").args(privileges);

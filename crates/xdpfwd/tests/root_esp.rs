@@ -1,5 +1,5 @@
-//! `esp-seal` and `esp-open`, two xdpfwds back to back, judged by ping, iperf3, TCP, tshark, and by who listens on the wire. What is
-//! expected is docs/esp.md. Needs root.
+//! `esp-seal` and `esp-open`, two xdpfwds back to back, judged by ping, iperf3, TCP, tshark, and by
+//! who listens on the wire. What is expected is docs/esp.md. Needs root.
 
 mod support;
 
@@ -29,7 +29,8 @@ use xdpfwd_testkit::lab::{ping, sh, try_ping};
 use xdpfwd_testkit::process::run;
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// Only what the lab's generator sends is sealed: nothing that a kernel says of its own uses up a sequence number.
+/// Only what the lab's generator sends is sealed: nothing that a kernel says of its own uses up a
+/// sequence number.
 const ONLY_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
 
 fn both(lines: &str) -> [String; 2] {
@@ -66,7 +67,8 @@ fn counter(report: &Value, stage: &str, name: &str) -> u64 {
     stage["counters"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {stage}"))
 }
 
-/// Both IP versions inside, in each way to wrap them; ping, TCP and UDP; and nothing is on the wire that should not be.
+/// Both IP versions inside, in each way to wrap them; ping, TCP and UDP; and nothing is on the wire
+/// that should not be.
 #[test]
 fn both_versions_pass_in_every_wrapping_and_the_wire_shows_nothing_else() {
     let lab = Lab::new();
@@ -81,7 +83,8 @@ fn both_versions_pass_in_every_wrapping_and_the_wire_shows_nothing_else() {
         Setup { transport: true, transform: "null-aes-256-gmac", bypass: nd, ..base() },
         Setup { transport: true, udp: true, esn: false, ..base() },
     ];
-    // What iperf3 did not take from its socket in time was not lost on the way: the machine may have had other work.
+    // What iperf3 did not take from its socket in time was not lost on the way: the machine may
+    // have had other work.
     let overflown = || {
         let count = |host| {
             let text = sh(host, "nstat -asz UdpRcvbufErrors Udp6RcvbufErrors");
@@ -185,8 +188,8 @@ fn tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
     run(&mut tshark).lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
-/// tshark 4.0 knows AES-GCM of what xdpfwd has, and numbers of 32 bits: of extended ones it reads what is in it, and takes the ICV for
-/// wrong.
+/// tshark 4.0 knows AES-GCM of what xdpfwd has, and numbers of 32 bits: of extended ones it reads
+/// what is in it, and takes the ICV for wrong.
 #[test]
 fn tshark_reads_what_is_sealed_and_finds_the_icv_good() {
     const PINGS: usize = 10;
@@ -225,7 +228,8 @@ fn tshark_reads_what_is_sealed_and_finds_the_icv_good() {
         let good = count(&|line| line[2] == "1");
         assert_eq!(good, if setup.esn { 0 } else { esp }, "{setup:?}: {read:#?}");
         if setup.udp {
-            // tshark can also find an ICV wrong. What it decrypts is random then: one packet in 256 looks like ICMP.
+            // tshark can also find an ICV wrong. What it decrypts is random then: one packet in 256
+            // looks like ICMP.
             let wrong = keys.map(|key| "00".to_owned() + &key[2..]);
             let read = tshark(&path, &setup, wrong);
             assert!(read.iter().all(|line| line[2] != "1"), "{read:#?}");
@@ -250,7 +254,8 @@ fn sealed(lab: &Lab, sender: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
     frames
 }
 
-/// Puts so many packets on a port of one that runs, waits until it has had them all, and returns what it dropped of them, by reason.
+/// Puts so many packets on a port of one that runs, waits until it has had them all, and returns
+/// what it dropped of them, by reason.
 fn of_injected(
     running: &Running,
     port: &str,
@@ -282,7 +287,8 @@ fn given<'a>(
     of_injected(opener, "wan1", frames.len() as u64, || inject(&lab.wire, "tap1", frames))
 }
 
-/// A lab whose wire is cut, with an xdpfwd at either end that knows nothing but the generator's packets, and a sink.
+/// A lab whose wire is cut, with an xdpfwd at either end that knows nothing but the generator's
+/// packets, and a sink.
 fn cut(setup: &Setup) -> (Lab, [Running; 2], Sink) {
     let lab = Lab::quiet(1);
     lab.cut();
@@ -331,9 +337,9 @@ fn what_was_received_is_not_received_again() {
         assert_eq!(given(&lab, &two, &frames), reasons([]));
         assert_eq!(arrived(), COUNT);
         assert!(sink.seen().unwrap().is_clean(), "{:?}", sink.seen());
-        // In the same order again: what is in the window is known, what is behind it could be anything.
-        // Of an extended number that is behind it, the upper half is taken for the next one (RFC 4303, appendix A), and it is the ICV
-        // that is wrong.
+        // In the same order again: what is in the window is known, what is behind it could be
+        // anything. Of an extended number that is behind it, the upper half is taken for the next
+        // one (RFC 4303, appendix A), and it is the ICV that is wrong.
         let late = if setup.esn { "bad_tag" } else { "late" };
         let behind = COUNT.saturating_sub(window);
         assert_eq!(
@@ -459,8 +465,8 @@ fn an_sa_is_opened_by_the_worker_of_its_queue_and_by_no_other() {
     assert_eq!(outcomes, [(0, reasons([("wrong_queue", COUNT)])), (COUNT, reasons([]))]);
 }
 
-/// The largest IP packet that fits into one of 1500 bytes: what is behind the SPI's header up to a multiple of four bytes, without the
-/// two of the trailer.
+/// The largest IP packet that fits into one of 1500 bytes: what is behind the SPI's header up to a
+/// multiple of four bytes, without the two of the trailer.
 fn largest(setup: &Setup, version: usize) -> usize {
     let inner = [20, 40][version];
     let outer = if setup.transport {
@@ -519,7 +525,8 @@ fn what_is_too_big_is_said_to_its_sender_and_tcp_finds_its_way() {
         assert!(counter(&one.json, "out", "icmp_sent") >= 4, "{}", one.json);
         assert_eq!(counter(&two.json, "out", "icmp_sent"), 0, "{}", two.json);
     }
-    // Who may say nothing drops in silence; a smaller way makes for smaller packets; somebody else may be who says it.
+    // Who may say nothing drops in silence; a smaller way makes for smaller packets; somebody else
+    // may be who says it.
     lab.forget();
     let lines = "icmp_rate = 0\n";
     let ends = lab.start(&Setup { seal: first(lines), ..base() });
@@ -1001,7 +1008,8 @@ fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
     }
     running.reload("INFO reloaded");
     let dump = |mut running: Running| {
-        // Not by SIGSEGV: Rust's own handler takes the first for an overflow of the stack, and waits for the next.
+        // Not by SIGSEGV: Rust's own handler takes the first for an overflow of the stack, and
+        // waits for the next.
         running.signal(Signal::SIGABRT);
         running.wait();
         let output = [running.forwarder.stdout(), running.forwarder.stderr()].concat().join("\n");
@@ -1091,12 +1099,14 @@ fn keys_are_changed_under_traffic_and_nothing_is_lost() {
         if esp.spi == *current + 1 {
             (*current, *sequence) = (esp.spi, 0);
         }
-        // Each SA has its numbers without a gap from its first packet to its last, whatever is reloaded.
+        // Each SA has its numbers without a gap from its first packet to its last, whatever is
+        // reloaded.
         assert_eq!((esp.spi, esp.sequence), (*current, *sequence + 1), "{}", hex(frame));
         *sequence = esp.sequence;
     }
     assert_eq!(last.map(|(spi, _)| spi), [0, 1].map(|side| spi(side, GENERATIONS)));
-    // The window is that of before the reload, too: what came is known, to the first one of that key.
+    // The window is that of before the reload, too: what came is known, to the first one of that
+    // key.
     lab.cut();
     let of_last: Vec<_> =
         frames.iter().filter(|frame| Kind::esp(frame).spi == spi(0, GENERATIONS)).collect();

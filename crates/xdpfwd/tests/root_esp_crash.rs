@@ -1,5 +1,6 @@
-//! xdpfwd is killed at random moments, again and again, and no number and no IV is used twice: what docs/esp.md promises of its state
-//! file. `ESP_SEED=n` repeats a run, as far as chance can be repeated. Needs root.
+//! xdpfwd is killed at random moments, again and again, and no number and no IV is used twice: what
+//! docs/esp.md promises of its state file. `ESP_SEED=n` repeats a run, as far as chance can be
+//! repeated. Needs root.
 
 mod support;
 
@@ -16,7 +17,8 @@ use support::{Config, LONG, XDPFWD, until};
 use xdpfwd_lab::{Forwarder, Sink};
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// Each start takes a second of the clock for itself, its epoch: labs side by side do not wait for each other's.
+/// Each start takes a second of the clock for itself, its epoch: labs side by side do not wait for
+/// each other's.
 const LABS: usize = 4;
 
 /// Numbers that are written down at once, so what a crash may cost.
@@ -84,7 +86,8 @@ fn kill_again_and_again(setup: &Setup, seed: u64, kills: u64) {
         let before = tap.count();
         let mut xdpfwd = start();
         let random = random_numbers.draw();
-        // Wherever it is in its start; or behind its first packet. At that it need not come in time, but it has to come.
+        // Wherever it is in its start; or behind its first packet. At that it need not come in
+        // time, but it has to come.
         if random.is_multiple_of(4) {
             thread::sleep(Duration::from_millis(random / 4 % 1500));
         } else {

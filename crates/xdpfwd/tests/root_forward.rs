@@ -47,8 +47,8 @@ fn ping_passes_both_ways() {
     });
 }
 
-/// A connection, and then one byte at a time to and fro, each waiting for the other: nothing may be left lying until more
-/// comes.
+/// A connection, and then one byte at a time to and fro, each waiting for the other: nothing may be
+/// left lying until more comes.
 #[test]
 fn a_slow_tcp_conversation_does_not_get_stuck() {
     on_one_and_two_queues(|chain| {
@@ -76,7 +76,8 @@ fn a_slow_tcp_conversation_does_not_get_stuck() {
                 assert_eq!(byte, [round]);
                 thread::sleep(Duration::from_millis(10));
             }
-            // A packet that is only sent when another comes would wait for TCP's retransmission, 200 ms at the least.
+            // A packet that is only sent when another comes would wait for TCP's retransmission,
+            // 200 ms at the least.
             assert!(
                 start.elapsed() < Duration::from_millis(20 * 200),
                 "took {:?}",
@@ -187,7 +188,8 @@ fn all_arrive(size: u16, flows: u32, packets: u64) {
     assert_eq!(last.report.port("fwd0").unwrap().rx_packets, packets);
 }
 
-/// The contract of the whole: under overload every frame is accounted for, and the counts are those of others.
+/// The contract of the whole: under overload every frame is accounted for, and the counts are those
+/// of others.
 #[test]
 fn ten_seconds_of_overload_leak_nothing_and_every_packet_is_counted() {
     overload(Duration::from_secs(10));
@@ -223,7 +225,8 @@ fn overload(time: Duration) {
     assert_eq!(transmitted(&chain, "fwd1"), (wan.tx_packets, 0), "ip -s link counts the same");
 }
 
-/// The same with load from both sides, on one queue and on two, ended by SIGTERM in the middle of it.
+/// The same with load from both sides, on one queue and on two, ended by SIGTERM in the middle of
+/// it.
 #[test]
 fn the_final_counters_are_those_of_others_in_both_directions() {
     for queues in [1, 2] {
@@ -262,7 +265,8 @@ fn the_final_counters_are_those_of_others_in_both_directions() {
                 "{queues} queues: {}",
                 last.json
             );
-            // All that was sent left by the interface's own count, or was thrown away by it; and what left arrived.
+            // All that was sent left by the interface's own count, or was thrown away by it; and
+            // what left arrived.
             let (sent, dropped) = transmitted(&chain, interface);
             thrown_away += dropped;
             assert_eq!(
@@ -343,7 +347,8 @@ fn a_reflector_sends_back_what_came_with_the_addresses_swapped() {
     assert!(last.json["stages"][0]["cycles_per_packet"].as_f64().unwrap() > 0.0, "{}", last.json);
 }
 
-/// An idle appliance does not burn its core, unless it is told to: compared with each other, in the same seconds.
+/// An idle appliance does not burn its core, unless it is told to: compared with each other, in the
+/// same seconds.
 #[test]
 fn waiting_costs_less_than_spinning() {
     let ticks = |idle: &str| {

@@ -1,5 +1,6 @@
-//! Every way to exchange packets with the kernel (`io`) against the others: the same frames through each, bytes, order and
-//! counts compared; overload, a stop in the middle of it, and what cannot be received or sent. Needs root.
+//! Every way to exchange packets with the kernel (`io`) against the others: the same frames through
+//! each, bytes, order and counts compared; overload, a stop in the middle of it, and what cannot be
+//! received or sent. Needs root.
 //!
 //! `io = "xsk-rs"` takes part if the tests are built with its feature, as `make test` does.
 
@@ -87,7 +88,8 @@ fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], what: &str) {
     assert_eq!(arrived.len(), expected.len(), "{what}: not all arrived");
 }
 
-/// What a final report counts, in a form that can be compared: of each port, packets and bytes both ways.
+/// What a final report counts, in a form that can be compared: of each port, packets and bytes both
+/// ways.
 fn counted(last: &Final) -> Vec<[u64; 4]> {
     let ports = last.json["ports"].as_array().unwrap().iter();
     let keys = ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"];
@@ -109,7 +111,8 @@ fn by_the_kernel(chain: &Chain, interface: &str, direction: &str) -> (u64, u64) 
     (counts["packets"].as_u64().unwrap(), counts["dropped"].as_u64().unwrap())
 }
 
-/// The differential test: what comes out, and what is counted, does not depend on how packets are exchanged with the kernel.
+/// The differential test: what comes out, and what is counted, does not depend on how packets are
+/// exchanged with the kernel.
 #[test]
 fn the_same_frames_come_out_of_every_io_and_the_counts_are_the_same() {
     let frames = frames();
@@ -142,7 +145,8 @@ fn the_same_frames_come_out_of_every_io_and_the_counts_are_the_same() {
             for counter in ["tx_dropped", "rx_dropped", "rx_ring_full"] {
                 assert_eq!(last.json["kernel"][counter], 0, "{what}: {}", last.json);
             }
-            // A VLAN tag that is put back in moves the packet's start, and xsk-rs cannot send from there.
+            // A VLAN tag that is put back in moves the packet's start, and xsk-rs cannot send from
+            // there.
             let moved = if [lan, wan].contains(&"xsk-rs") && lan != wan { tagged } else { 0 };
             assert_eq!(last.json["kernel"]["tx_copied"], moved, "{what}: {}", last.json);
             for (port, io) in [lan, wan].into_iter().enumerate() {
@@ -162,7 +166,8 @@ fn the_same_frames_come_out_of_every_io_and_the_counts_are_the_same() {
     println!("{} frames both ways through {} combinations", frames.len(), counts.len());
 }
 
-/// More than can be forwarded, for a while, and then a stop in the middle of it: nothing leaks, and what was sent arrived.
+/// More than can be forwarded, for a while, and then a stop in the middle of it: nothing leaks, and
+/// what was sent arrived.
 #[test]
 fn overload_and_a_stop_in_the_middle_of_it_leak_nothing() {
     for io in others() {
@@ -202,8 +207,8 @@ fn overload_and_a_stop_in_the_middle_of_it_leak_nothing() {
     }
 }
 
-/// Started and stopped again and again on the same interfaces while packets come, one way after the other: each lets go of what
-/// the next one needs.
+/// Started and stopped again and again on the same interfaces while packets come, one way after the
+/// other: each lets go of what the next one needs.
 #[test]
 fn one_way_after_the_other_on_the_same_interfaces() {
     let chain = chain(Chain::builder());
@@ -277,14 +282,16 @@ fn plain_frame(len: usize) -> Vec<u8> {
     frame
 }
 
-/// Longer than a frame has room for: dropped, counted, and the others pass. The same for what the way out does not take.
+/// Longer than a frame has room for: dropped, counted, and the others pass. The same for what the
+/// way out does not take.
 #[test]
 fn what_is_too_long_is_counted_on_the_way_in_and_on_the_way_out() {
     for io in others() {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
         [gen0(&chain), (chain.fwd(), "fwd0")].into_iter().for_each(|side| set_mtu(side, 2000));
-        // The frame has room for 1792 bytes; fwd1 takes 1514, and 1518 with a VLAN tag (veth without one, too).
+        // The frame has room for 1792 bytes; fwd1 takes 1514, and 1518 with a VLAN tag (veth
+        // without one, too).
         let frames = [60, 1793, 1519, 1514, 1900, 61].map(plain_frame);
         let arrived = pass(gen0(&chain), sink0(&chain), &frames);
         assert_same(&arrived, &[60, 1514, 61].map(plain_frame), io);
@@ -301,8 +308,8 @@ fn what_is_too_long_is_counted_on_the_way_in_and_on_the_way_out() {
     }
 }
 
-/// An interface that goes down while packets are to go out there: they wait, what comes after is dropped and counted, and
-/// when it is up again everything goes on.
+/// An interface that goes down while packets are to go out there: they wait, what comes after is
+/// dropped and counted, and when it is up again everything goes on.
 #[test]
 fn an_interface_that_goes_down_and_up_again_holds_up_nothing_else() {
     for io in others() {

@@ -1,4 +1,5 @@
-//! What stays with the kernel while the rest is forwarded, and who is warned of what does not. Needs root.
+//! What stays with the kernel while the rest is forwarded, and who is warned of what does not.
+//! Needs root.
 
 mod support;
 
@@ -53,7 +54,8 @@ fn converse(stream: &mut TcpStream, rounds: u8) {
     }
 }
 
-/// Somebody is logged in on fwd0's own address while everything else is forwarded, the same port to others included.
+/// Somebody is logged in on fwd0's own address while everything else is forwarded, the same port to
+/// others included.
 #[test]
 fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
     for mode in ["auto", "skb"] {
@@ -78,7 +80,8 @@ fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
             sessions.iter_mut().for_each(|session| converse(session, 5));
         }
         load.stop().unwrap();
-        // What is not kept is not answered: these go through the stages to the other side, where nobody has the address.
+        // What is not kept is not answered: these go through the stages to the other side, where
+        // nobody has the address.
         let mut ping = chain.gen_().command("ping");
         let output = ping.args(["-c2", "-i0.2", "-W1", OWN]).output().unwrap();
         assert!(!output.status.success(), "{output:?}");
@@ -97,8 +100,9 @@ fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
     }
 }
 
-/// Each frame that scapy makes for the rules' own test (crates/engine/tests/keep/frames.py), over the wire, with all rules on:
-/// what is kept by none of them comes out on the other side, byte for byte.
+/// Each frame that scapy makes for the rules' own test (crates/engine/tests/keep/frames.py), over
+/// the wire, with all rules on: what is kept by none of them comes out on the other side, byte for
+/// byte.
 #[test]
 fn what_is_in_transit_goes_through_the_stages() {
     let chain = chain(Chain::builder());
@@ -190,7 +194,8 @@ fn addresses_are_followed_while_it_runs() {
     last.assert_conserved();
 }
 
-/// An address may be on what rests on the interface: a macvlan with a MAC address of its own, the bridge that it is a port of.
+/// An address may be on what rests on the interface: a macvlan with a MAC address of its own, the
+/// bridge that it is a port of.
 #[test]
 fn what_rests_on_the_interface_is_this_host_too() {
     let on_macvlan = [
@@ -217,7 +222,8 @@ fn what_rests_on_the_interface_is_this_host_too() {
     }
 }
 
-/// Addresses that are configured and that the kernel does not take for its own: it would forward what is kept for them.
+/// Addresses that are configured and that the kernel does not take for its own: it would forward
+/// what is kept for them.
 #[test]
 fn addresses_that_the_kernel_does_not_take_are_transit() {
     let chain = chain(Chain::builder());
@@ -230,7 +236,8 @@ fn addresses_that_the_kernel_does_not_take_are_transit() {
     ip(chain.fwd(), "address add 2001:db8::77/64 dev down0");
     ip(chain.fwd(), "address add 2001:db8:1::1/64 dev fwd0 nodad");
     let running = Running::start(&chain, &with_keep(r#"["nd", "local"]"#));
-    // To fwd0's MAC address, UDP over IPv6 to an address of the host's and to one of an interface that is down.
+    // To fwd0's MAC address, UDP over IPv6 to an address of the host's and to one of an interface
+    // that is down.
     let packet = |destination: &str| {
         let mut packet =
             unhex("02000000000202000000000186dd600000000008114020010db8000100000000000000000002");
@@ -246,7 +253,8 @@ fn addresses_that_the_kernel_does_not_take_are_transit() {
     running.stop();
 }
 
-/// Addresses that come and go without a pause keep it neither from starting nor from reporting and stopping in time.
+/// Addresses that come and go without a pause keep it neither from starting nor from reporting and
+/// stopping in time.
 #[test]
 fn addresses_that_change_all_the_time_hold_up_nothing() {
     let chain = chain(Chain::builder());

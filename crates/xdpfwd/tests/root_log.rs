@@ -6,7 +6,8 @@ use serde_json::Value;
 use support::{Config, LONG, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
-/// What xdpfwd says on stderr from start to end, while packets pass: more than fit into its few frames, and too long ones.
+/// What xdpfwd says on stderr from start to end, while packets pass: more than fit into its few
+/// frames, and too long ones.
 fn log_of_a_run(format: &str, packets: u64) -> Vec<String> {
     let chain = chain(Chain::builder().queues(2));
     for (namespace, interface) in [
@@ -41,7 +42,8 @@ fn log_of_a_run(format: &str, packets: u64) -> Vec<String> {
             .success()
     );
     let sink = Sink::attach(chain.sink(), "sink0").unwrap();
-    // veth takes the queue from the sender's core: 0 is xdpfwd's, what comes on 1 goes to the kernel.
+    // veth takes the queue from the sender's core: 0 is xdpfwd's, what comes on 1 goes to the
+    // kernel.
     for (core, size) in [(0, 60), (0, 2000), (1, 60)] {
         let generator = Traffic::new()
             .size(size)

@@ -1,6 +1,7 @@
 //! A stage that panics ends the process with its report and exit code 1. Needs root.
 //!
-//! The process is this program itself: xdpfwd's own `main` with one more kind of stage. So it has no harness.
+//! The process is this program itself: xdpfwd's own `main` with one more kind of stage. So it has
+//! no harness.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! A filter in the XDP program: what it drops never comes to user space, what it counts is said, and where it is does not change under
-//! way.
+//! A filter in the XDP program: what it drops never comes to user space, what it counts is said,
+//! and where it is does not change under way.
 
 mod support;
 

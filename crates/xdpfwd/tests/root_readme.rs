@@ -31,7 +31,8 @@ fn the_first_cross_connect_works_as_written() {
             if line.starts_with("make ") {
                 // This very test was built instead.
             } else if line.contains("--duration") {
-                // The reader has a second terminal. (What a function starts in the background is not what it calls.)
+                // The reader has a second terminal. (What a function starts in the background is
+                // not what it calls.)
                 script += &format!("{} >report 2>log &\n", line.trim_start_matches("sudo "));
                 script += "until grep -q Mpps report; do kill -0 $! && sleep 0.05; done\n";
             } else if line.contains("netns del left") {

@@ -1,5 +1,5 @@
-//! SIGHUP: the configuration is read anew, and the stages are exchanged under load: nothing is lost, nothing is judged wrongly, and
-//! what is no good changes nothing.
+//! SIGHUP: the configuration is read anew, and the stages are exchanged under load: nothing is
+//! lost, nothing is judged wrongly, and what is no good changes nothing.
 
 mod support;
 
@@ -81,7 +81,8 @@ fn a_thousand_reloads_under_load_lose_nothing_and_judge_nothing_wrongly() {
 
 fn reload_in_user_space(reloads: usize) {
     let last = reload_under_load("user", reloads);
-    // Of rules that stay as they are, the counters go on: all that came was accepted by the last one.
+    // Of rules that stay as they are, the counters go on: all that came was accepted by the last
+    // one.
     let stages = last.json["stages"].as_array().unwrap();
     let own = stages.iter().find(|stage| stage["name"] == "forth").unwrap();
     assert_eq!(own["counters"]["accepted"], own["packets"], "{own}");

@@ -54,7 +54,8 @@ fn the_page_names_every_field_and_no_other() {
     );
 
     let page = documented(include_str!("../../../docs/report.md"));
-    // Named in prose: the tables' own headings, what is in `fallback`, the reasons, a stage's own counters.
+    // Named in prose: the tables' own headings, what is in `fallback`, the reasons, a stage's own
+    // counters.
     let elsewhere = [
         "ports", "drops", "stages", "ledger", "frames", "port", "lacks", "reason", "expired",
         "not_ip",

@@ -1,4 +1,5 @@
-//! Every size of a packet, from the shortest that an interface sends to the longest that a frame holds. Needs root.
+//! Every size of a packet, from the shortest that an interface sends to the longest that a frame
+//! holds. Needs root.
 
 mod support;
 
@@ -74,7 +75,8 @@ fn kernel(last: &Final, port: usize, counter: &str) -> u64 {
         .unwrap_or_else(|| panic!("no {counter} in {}", last.json))
 }
 
-/// Every length there is on an Ethernet without jumbo frames, and those below 60 bytes that only a veth passes on.
+/// Every length there is on an Ethernet without jumbo frames, and those below 60 bytes that only a
+/// veth passes on.
 #[test]
 fn every_length_passes_untouched_both_ways() {
     for mode in ["copy", "skb"] {
@@ -117,8 +119,9 @@ fn umem(frame_size: usize) -> String {
     format!("\n[umem]\nframe_size = {frame_size}\nframes = 2048\n")
 }
 
-/// Nothing shorter than an Ethernet header can be sent: the kernel takes no such frame from a packet socket, and a veth none
-/// from anybody. (On a wire no frame has fewer than 60 bytes; a veth does not pad, so from 14 on everything is tested.)
+/// Nothing shorter than an Ethernet header can be sent: the kernel takes no such frame from a
+/// packet socket, and a veth none from anybody. (On a wire no frame has fewer than 60 bytes; a veth
+/// does not pad, so from 14 on everything is tested.)
 #[test]
 fn less_than_an_ethernet_header_cannot_even_be_sent() {
     let chain = chain(Chain::builder());
@@ -129,8 +132,8 @@ fn less_than_an_ethernet_header_cannot_even_be_sent() {
     assert_eq!(counted(&last, "fwd0"), [0; 4]);
 }
 
-/// A stage at work on what is too short for it: `set-mac` finds its addresses in every frame, `ttl` drops as malformed what
-/// may be IP and ends within its header, and lets everything else pass.
+/// A stage at work on what is too short for it: `set-mac` finds its addresses in every frame, `ttl`
+/// drops as malformed what may be IP and ends within its header, and lets everything else pass.
 #[test]
 fn stages_cope_with_every_length() {
     let config = r#"
@@ -208,8 +211,8 @@ fn stages_cope_with_every_length() {
             }
         }
     }
-    // Who receives a tag with fewer than two bytes behind its EtherType drops the frame before anybody can see it
-    // (`skb_vlan_untag`): that these were forwarded, only the counters say.
+    // Who receives a tag with fewer than two bytes behind its EtherType drops the frame before
+    // anybody can see it (`skb_vlan_untag`): that these were forwarded, only the counters say.
     let invisible = |frame: &Vec<u8>| frame.len() < 20 && frame[12..].starts_with(&TAG[..2]);
     after_ttl.retain(|frame| !invisible(frame));
     assert_same(&pass(gen0(&chain), sink0(&chain), &frames), &after_ttl, "ttl");
@@ -249,11 +252,12 @@ fn fill_checksum(frame: &mut [u8]) {
     frame[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
-/// The largest MTU for a frame size, the longest packet without, with one and with two VLAN tags, and one byte more.
+/// The largest MTU for a frame size, the longest packet without, with one and with two VLAN tags,
+/// and one byte more.
 ///
-/// veth counts the second tag against the MTU, of the sender and of the receiver; an Ethernet device need not. So the MTUs go
-/// up while xdpfwd runs, and then a packet can come that is longer than a frame has room for: the kernel drops and counts it,
-/// and nothing else is harmed.
+/// veth counts the second tag against the MTU, of the sender and of the receiver; an Ethernet
+/// device need not. So the MTUs go up while xdpfwd runs, and then a packet can come that is longer
+/// than a frame has room for: the kernel drops and counts it, and nothing else is harmed.
 #[test]
 fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
     for (mode, frame_size, mtu) in
@@ -315,7 +319,8 @@ fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
     }
 }
 
-/// A packet that is longer than the far side takes is sent all the same: the interface throws it away, and it is counted there.
+/// A packet that is longer than the far side takes is sent all the same: the interface throws it
+/// away, and it is counted there.
 #[test]
 fn what_is_too_long_for_the_way_out_is_counted_as_dropped_by_the_interface() {
     for mode in ["copy", "skb"] {
@@ -363,8 +368,9 @@ fn an_mtu_beyond_the_frame_is_an_error_of_the_configuration() {
     }
 }
 
-/// veth takes a native XDP program only as long as the packets of its other end fit into a page together with what the kernel
-/// needs there: MTU 3506 on this machine. What is beyond, generic XDP does.
+/// veth takes a native XDP program only as long as the packets of its other end fit into a page
+/// together with what the kernel needs there: MTU 3506 on this machine. What is beyond, generic XDP
+/// does.
 #[test]
 fn native_xdp_on_a_veth_ends_at_mtu_3506() {
     const MOST: usize = 3506;
@@ -399,7 +405,8 @@ fn native_xdp_on_a_veth_ends_at_mtu_3506() {
                 .map(|len| bytes.frame(len, EXPERIMENTAL))
                 .into_iter()
                 .chain(
-                    // One byte after the other over where the kernel begins to spread a packet over two pages.
+                    // One byte after the other over where the kernel begins to spread a packet over
+                    // two pages.
                     (mtu + 1..=mtu + 18).map(|len| bytes.frame(len, &tagged)),
                 );
             let frames = frames.collect::<Vec<_>>();
@@ -447,12 +454,13 @@ fn a_veth_with_too_few_queues_falls_back_or_says_so() {
     assert_eq!(last.json["fallback"]["lacks"], "native XDP");
 }
 
-/// A VLAN device hands its tag to the interface below beside the packet, not in it, if that says that it can put it in itself:
-/// a veth says so and never does. So the tag is not among the bytes that XDP sees and forwards, and is lost on the way. With
-/// `txvlan off` at the sender the kernel writes it into the packet. At the forwarder `rxvlan` changes nothing on a veth.
+/// A VLAN device hands its tag to the interface below beside the packet, not in it, if that says
+/// that it can put it in itself: a veth says so and never does. So the tag is not among the bytes
+/// that XDP sees and forwards, and is lost on the way. With `txvlan off` at the sender the kernel
+/// writes it into the packet. At the forwarder `rxvlan` changes nothing on a veth.
 ///
-/// Stands in for a VLAN device, which kernels without CONFIG_VLAN_8021Q do not have: a BPF program that tags what is sent, by
-/// the same means.
+/// Stands in for a VLAN device, which kernels without CONFIG_VLAN_8021Q do not have: a BPF program
+/// that tags what is sent, by the same means.
 #[test]
 fn tags_of_vlan_devices_survive_without_offload_at_the_sender() {
     for mode in ["copy", "skb"] {

@@ -76,7 +76,8 @@ fn promiscuity(chain: &Chain, interface: &str) -> u64 {
     links[0]["promiscuity"].as_u64().unwrap()
 }
 
-/// A NIC drops what is not for its own MAC address, unless it is told. It is told for as long as xdpfwd runs, however that ends.
+/// A NIC drops what is not for its own MAC address, unless it is told. It is told for as long as
+/// xdpfwd runs, however that ends.
 #[test]
 fn interfaces_are_promiscuous_while_it_runs_unless_the_configuration_says_no() {
     let chain = chain(Chain::builder());
@@ -160,8 +161,8 @@ fn start_and_stop_under_load(runs: u64) {
         used.count()
     );
     used.wait_until_gone(LONG).unwrap();
-    // No socket is left in the kernel, nor the memory of one: a UMEM here is 8192 pages. Others on this machine have UMEMs,
-    // too, and come and go: this finds what every tenth run leaves.
+    // No socket is left in the kernel, nor the memory of one: a UMEM here is 8192 pages. Others on
+    // this machine have UMEMs, too, and come and go: this finds what every tenth run leaves.
     drop(chain);
     guard.wait_until_gone(LONG).unwrap();
     let deadline = Instant::now() + LONG;
@@ -204,7 +205,8 @@ fn a_second_instance_is_refused_and_told_of_the_first_which_goes_on() {
     }
 }
 
-/// With the capabilities that it asks for and no more, it may not see who else has what: it says what it knows.
+/// With the capabilities that it asks for and no more, it may not see who else has what: it says
+/// what it knows.
 #[test]
 fn without_the_right_to_look_it_says_so() {
     let chain = chain(Chain::builder());
@@ -257,7 +259,8 @@ fn whoever_may_hold_a_busy_queue_is_named() {
         text.contains("worker 0: fwd1 queue 0 is busy: another AF_XDP socket is bound to it"),
         "{text}"
     );
-    // Its threads are in many namespaces, one of them in that of fwd1. Others on this machine may have sockets, too.
+    // Its threads are in many namespaces, one of them in that of fwd1. Others on this machine may
+    // have sockets, too.
     assert!(text.contains(&format!("root_start_stop (pid {})", std::process::id())), "{text}");
     assert_eq!(xdp_on(&chain, "fwd0"), None, "what was attached before the error is gone again");
     assert_eq!(then.status.code(), Some(0), "{}", stderr(&then));
@@ -274,7 +277,8 @@ fn what_is_missing_is_named() {
     assert_eq!(xdp_on(&chain, "fwd0"), None, "what was attached before the error is gone again");
 }
 
-/// The capabilities that errors and documents name are enough for somebody who is not root, and may not lock much memory.
+/// The capabilities that errors and documents name are enough for somebody who is not root, and may
+/// not lock much memory.
 #[test]
 fn the_capabilities_that_are_named_suffice() {
     let chain = chain(Chain::builder());

@@ -1,4 +1,5 @@
-//! `xdpfwd doctor` on real drivers, in the test machine (`make vmtest`; crates/vm): what the lab's veths cannot show.
+//! `xdpfwd doctor` on real drivers, in the test machine (`make vmtest`; crates/vm): what the lab's
+//! veths cannot show.
 
 mod support;
 
@@ -99,7 +100,8 @@ fn interrupts_on_a_workers_core_are_sent_elsewhere() {
     cables.set_queues(1);
     let namespace = &cables.forwarder;
     for interface in ["v0", "i0"] {
-        // The network interface is shown in its own network namespace alone; where its interrupts are, everywhere.
+        // The network interface is shown in its own network namespace alone; where its interrupts
+        // are, everywhere.
         let folder = format!("/sys/class/net/{interface}/device");
         let to_core_1 = format!(
             "for irq in $(cd {folder}; ls msi_irqs ../msi_irqs 2>/dev/null | grep '^[0-9]'); do \

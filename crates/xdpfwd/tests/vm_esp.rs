@@ -1,5 +1,5 @@
-//! ESP against Linux's own, in the test machine (`make vmtest`; crates/vm): what xdpfwd seals Linux opens, and the other way
-//! round, and each counts what it refuses of the other.
+//! ESP against Linux's own, in the test machine (`make vmtest`; crates/vm): what xdpfwd seals Linux
+//! opens, and the other way round, and each counts what it refuses of the other.
 //!
 //! ```text
 //!  plain hosts' side             xdpfwd                      Linux's ESP
@@ -9,8 +9,9 @@
 //! └────────────────┘  └──────────────────────────────┘  └───────────────────┘
 //! ```
 //!
-//! Tunnels lead from 192.0.2.1 or fd02::1, which nobody has, to 192.0.2.2 or fd02::2, which the right one has besides. All
-//! neighbours are known, so that over IPv4 nothing is on the wires but what a test sends.
+//! Tunnels lead from 192.0.2.1 or fd02::1, which nobody has, to 192.0.2.2 or fd02::2, which the
+//! right one has besides. All neighbours are known, so that over IPv4 nothing is on the wires but
+//! what a test sends.
 
 mod support;
 
@@ -96,7 +97,8 @@ impl Version {
     }
 }
 
-/// What both ends are told. What is only said to one of them: further lines for ours, further words for Linux's.
+/// What both ends are told. What is only said to one of them: further lines for ours, further words
+/// for Linux's.
 #[derive(Clone, Debug)]
 struct Case {
     transform: Transform,
@@ -159,8 +161,8 @@ impl Case {
         self.versions().contains(&V6)
     }
 
-    /// The largest packet of a host that fits into 1500 bytes once it is sealed: what is protected, its trailer's two bytes with it, is a
-    /// multiple of four.
+    /// The largest packet of a host that fits into 1500 bytes once it is sealed: what is protected,
+    /// its trailer's two bytes with it, is a multiple of four.
     fn largest(&self) -> usize {
         let [inner, outer] = self.versions().map(Version::header);
         let udp = if self.udp { 8 } else { 0 };
@@ -459,7 +461,8 @@ selector = ["{right}/{prefix}"]
     }
 }
 
-/// Everything that Linux's side takes. (Most would come by itself; AES-NI would not, and what is missing would be a riddle.)
+/// Everything that Linux's side takes. (Most would come by itself; AES-NI would not, and what is
+/// missing would be a riddle.)
 fn need_modules() {
     let modules = ["aesni_intel", "esp4", "esp6", "xfrm_user", "gcm", "seqiv", "chacha20poly1305"];
     run(Command::new("modprobe").arg("-a").args(modules));
@@ -740,8 +743,8 @@ fn carries(lab: &Lab) {
             );
         }
     }
-    // Linux knows by itself that one byte more is too much (of what is in no tunnel it does not tell ping over IPv6); the other
-    // host is told by us.
+    // Linux knows by itself that one byte more is too much (of what is in no tunnel it does not
+    // tell ping over IPv6); the other host is told by us.
     let tells = lab.case.outer.is_some() || lab.case.inner == V4;
     for (side, to) in [(RIGHT, left)].into_iter().filter(|_| tells).chain([(LEFT, right)]) {
         let arguments = ["-c1", "-W20", "-Mdo", "-s", &(most + 1).to_string(), to];
@@ -999,7 +1002,8 @@ fn linux_refuses_what_it_should() {
         let by_number = |number: u32| &all[number as usize - 1];
         wan.put([by_number(MANY), by_number(MANY - window), by_number(MANY - window + 1)]);
         talk.assert_arrive(RIGHT, [MANY, MANY - window + 1], &format!("{name}: around the window"));
-        // With extended numbers, what is behind the window is taken for what is 2^32 further, and is not.
+        // With extended numbers, what is behind the window is taken for what is 2^32 further, and
+        // is not.
         let behind = u64::from(extended);
         lab.assert_xfrm_stat(&counted(count + behind, count + 1 - behind));
         until_received(&running, u64::from(MANY));
@@ -1029,7 +1033,8 @@ fn we_refuse_what_we_should() {
         let frames = &all[..COUNT as usize];
         let by_number = |number: u32| all[number as usize - 1].clone();
         let running = lab.start();
-        // Numbers that there are not: 0, and, where it would be one before the first, the last of 32 bits.
+        // Numbers that there are not: 0, and, where it would be one before the first, the last of
+        // 32 bits.
         let fresh = by_number(MANY - 1);
         let with_number = |number| with_word(std::slice::from_ref(&fresh), 4, number);
         right.put(&with_number(0));
@@ -1041,7 +1046,8 @@ fn we_refuse_what_we_should() {
         talk.assert_arrive(LEFT, 1..=COUNT, &name);
         right.put(frames);
         talk.assert_arrive(LEFT, [], &format!("{name}: replayed"));
-        // One after the other: of what comes in one batch all is looked at before the window goes on.
+        // One after the other: of what comes in one batch all is looked at before the window goes
+        // on.
         right.put([&by_number(MANY)]);
         talk.assert_arrive(LEFT, [MANY], &format!("{name}: the highest"));
         right.put(&[MANY - WINDOW, MANY - WINDOW + 1].map(by_number));
@@ -1058,10 +1064,11 @@ fn we_refuse_what_we_should() {
         right.put([&fresh]);
         talk.assert_arrive(LEFT, [MANY - 1], &format!("{name}: as it was"));
         let count = u64::from(COUNT);
-        // Two numbers, 40 flipped, 40 with another SPI, 40 and 40 again, 3 around the window, 5 of the rest.
+        // Two numbers, 40 flipped, 40 with another SPI, 40 and 40 again, 3 around the window, 5 of
+        // the rest.
         until_received(&running, 4 * count + 10);
-        // What is behind the window of extended numbers is taken for what is 2^32 further, and the other way round: one of each is
-        // late, and the other one's tag is wrong.
+        // What is behind the window of extended numbers is taken for what is 2^32 further, and the
+        // other way round: one of each is late, and the other one's tag is wrong.
         let last = lab.assert_dropped(
             running,
             &[

@@ -1,4 +1,5 @@
-//! `xdpfwd doctor` in a test machine that was booted as it asks for where a core is not isolated (`make vmtest`; crates/vm).
+//! `xdpfwd doctor` in a test machine that was booted as it asks for where a core is not isolated
+//! (`make vmtest`; crates/vm).
 
 mod support;
 

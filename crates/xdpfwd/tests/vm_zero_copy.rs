@@ -1,5 +1,6 @@
-//! AF_XDP modes on drivers that have zero-copy, in the test machine (`make vmtest`; crates/vm): what is got, what is read back,
-//! that packets pass, and what keeps it away. On a kernel whose drivers have none, that it falls back and says so.
+//! AF_XDP modes on drivers that have zero-copy, in the test machine (`make vmtest`; crates/vm):
+//! what is got, what is read back, that packets pass, and what keeps it away. On a kernel whose
+//! drivers have none, that it falls back and says so.
 
 mod support;
 
@@ -33,7 +34,8 @@ fn assert_all_carried(cables: &Cables, last: &Final, arrived: [u64; 2]) {
     }
 }
 
-/// One pair of interfaces, one configuration: the mode that is got, by xdpfwd and by `ss`, and traffic both ways.
+/// One pair of interfaces, one configuration: the mode that is got, by xdpfwd and by `ss`, and
+/// traffic both ways.
 fn forwards_as(near: [&'static str; 2], queues: u16, engine: &str, mode: &str) -> Final {
     let cables = Cables::new(near);
     let running = cables.start(queues, engine);
@@ -114,7 +116,8 @@ fn programs_with_rules_of_keep_pass_the_verifier() {
     }
 }
 
-/// A filter in the XDP program, on drivers whose receive path is not veth's, and exchanged while the sockets stay bound.
+/// A filter in the XDP program, on drivers whose receive path is not veth's, and exchanged while
+/// the sockets stay bound.
 #[test]
 fn a_filter_in_the_kernel_drops_and_is_exchanged() {
     for near in PAIRS {
@@ -248,7 +251,8 @@ fn twenty_restarts_under_load() {
     }
 }
 
-/// p0 is virtio-net as QEMU makes it if nothing is said: no DMA device, so no zero-copy, on any kernel.
+/// p0 is virtio-net as QEMU makes it if nothing is said: no DMA device, so no zero-copy, on any
+/// kernel.
 #[test]
 fn a_port_without_zero_copy_takes_the_others_along_and_is_named() {
     let last = forwards_as(["v0", "p0"], 1, "", "copy");

@@ -7,7 +7,8 @@ use std::mem::size_of;
 
 pub(crate) use libc::xdp_desc as Descriptor;
 
-/// Descriptors sent per system call in copy mode (`if_xdp.h`, since Linux 6.17; libc has no name for it yet).
+/// Descriptors sent per system call in copy mode (`if_xdp.h`, since Linux 6.17; libc has no name
+/// for it yet).
 pub(crate) const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
 /// The smallest budget the kernel takes: its own default, `TX_BATCH_SIZE` in `net/xdp/xsk.h`.
@@ -32,8 +33,8 @@ pub(crate) const BPF_XDP: u32 = 37;
 pub(crate) const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 pub(crate) const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
-/// The head of `union bpf_attr` for `BPF_LINK_CREATE` (`bpf.h`, struct `link_create`), padded with the zeros that
-/// the kernel expects behind the fields which an XDP link has no use for.
+/// The head of `union bpf_attr` for `BPF_LINK_CREATE` (`bpf.h`, struct `link_create`), padded with
+/// the zeros that the kernel expects behind the fields which an XDP link has no use for.
 #[repr(C)]
 #[derive(Default)]
 pub(crate) struct BpfLinkCreate {

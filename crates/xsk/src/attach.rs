@@ -18,15 +18,16 @@ pub enum AttachMode {
     Skb,
 }
 
-/// An attached XDP program. It is detached when this is dropped, and when the process ends in whatever way: the link is a
-/// file descriptor that nothing pins.
+/// An attached XDP program. It is detached when this is dropped, and when the process ends in
+/// whatever way: the link is a file descriptor that nothing pins.
 #[derive(Debug)]
 pub struct XdpLink(OwnedFd);
 
 /// Attaches an XDP program to an interface. `EBUSY`: another program is attached. `EOPNOTSUPP` with
 /// [`AttachMode::Native`]: the driver has no XDP. `ERANGE`, `EINVAL`: the MTU may be too large for the driver's XDP.
 ///
-/// By hand because libbpf's `bpf_program__attach_xdp` takes no flags: <https://docs.kernel.org/bpf/libbpf/index.html>.
+/// By hand because libbpf's `bpf_program__attach_xdp` takes no flags:
+/// <https://docs.kernel.org/bpf/libbpf/index.html>.
 pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io::Result<XdpLink> {
     let attributes = BpfLinkCreate {
         prog_fd: program.as_raw_fd() as u32,
@@ -55,7 +56,8 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io
 }
 
 impl XdpLink {
-    /// Puts another program in the place of the one that is attached, at once: no packet comes between. In the same mode.
+    /// Puts another program in the place of the one that is attached, at once: no packet comes
+    /// between. In the same mode.
     pub fn replace(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         let attributes = BpfLinkUpdate {
             link_fd: self.0.as_raw_fd() as u32,

@@ -1,5 +1,5 @@
-//! The four rings of a port and nothing else: no frames, no owner record, no packets. For benchmarks, beside the same loop in
-//! C (`benches/peers/ring_twin.c`).
+//! The four rings of a port and nothing else: no frames, no owner record, no packets. For
+//! benchmarks, beside the same loop in C (`benches/peers/ring_twin.c`).
 
 use crate::abi::Descriptor;
 use crate::batch::Batch;
@@ -9,7 +9,8 @@ use crate::owner::Slot;
 use crate::umem::Umem;
 use crate::xsk_port::Rings;
 
-/// The user's ends of the rings that a [`FakeKernel`] has the other ends of, and chunk addresses to fill them with.
+/// The user's ends of the rings that a [`FakeKernel`] has the other ends of, and chunk addresses to
+/// fill them with.
 pub struct BareRings {
     rings: Rings,
     free: FreeList<u64>,
@@ -20,8 +21,8 @@ pub struct BareRings {
 }
 
 impl BareRings {
-    /// Rings of these sizes with the fill ring full, and the kernel's side of them. The UMEM's chunks go round as numbers:
-    /// no byte of them is touched.
+    /// Rings of these sizes with the fill ring full, and the kernel's side of them. The UMEM's
+    /// chunks go round as numbers: no byte of them is touched.
     ///
     /// # Panics
     /// If a size is not a power of two.
@@ -37,7 +38,8 @@ impl BareRings {
         (bare, kernel)
     }
 
-    /// Takes up to `n` descriptors, at most [`Batch::CAPACITY`], and posts as many addresses. Returns how many.
+    /// Takes up to `n` descriptors, at most [`Batch::CAPACITY`], and posts as many addresses.
+    /// Returns how many.
     #[inline]
     pub fn receive(&mut self, n: u32) -> usize {
         let mut len = 0;

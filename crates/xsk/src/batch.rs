@@ -57,7 +57,8 @@ impl Batch {
     pub(crate) fn push_all(&mut self, frames: impl Iterator<Item = Frame>) -> usize {
         let places = &mut self.frames[self.len..];
         let came = fill(places, frames, |place, frame| {
-            // A place behind the end is empty. Assigned to, it would be looked at, to drop what is there.
+            // A place behind the end is empty. Assigned to, it would be looked at, to drop what is
+            // there.
             let before = place.replace(frame);
             debug_assert!(before.is_none(), "a place behind the end has a frame");
             mem::forget(before);
@@ -78,7 +79,8 @@ impl Batch {
         &mut self.frames[..self.len]
     }
 
-    /// Gives up the places from `len` on. Their frames must have been taken: one that is still there is lost.
+    /// Gives up the places from `len` on. Their frames must have been taken: one that is still
+    /// there is lost.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         while self.len > len {
@@ -87,8 +89,8 @@ impl Batch {
         }
     }
 
-    /// Says that every frame was taken: the batch is empty again. In a debug build this is checked; in others a frame that is
-    /// still there is lost, and may count as held for ever.
+    /// Says that every frame was taken: the batch is empty again. In a debug build this is checked;
+    /// in others a frame that is still there is lost, and may count as held for ever.
     #[inline]
     pub fn clear_taken(&mut self) {
         debug_assert!(self.places().iter().all(Option::is_none), "a frame is still in the batch");

@@ -3,21 +3,25 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Cycles of the processor's time-stamp counter, which runs at a constant rate whatever the core's own clock does
-/// (x86-64 with an invariant TSC; the virtual counter on aarch64; nanoseconds elsewhere).
+/// Cycles of the processor's time-stamp counter, which runs at a constant rate whatever the core's
+/// own clock does (x86-64 with an invariant TSC; the virtual counter on aarch64; nanoseconds
+/// elsewhere).
 ///
-/// Not serialising: the processor may move a stamp by some tens of instructions, which a batch does not notice.
+/// Not serialising: the processor may move a stamp by some tens of instructions, which a batch does
+/// not notice.
 #[inline(always)]
 pub fn cycles() -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
-        // SAFETY: every x86-64 processor has RDTSC, and Linux leaves it enabled. Unsafe because it is an intrinsic.
+        // SAFETY: every x86-64 processor has RDTSC, and Linux leaves it enabled. Unsafe because it
+        // is an intrinsic.
         unsafe { std::arch::x86_64::_rdtsc() }
     }
     #[cfg(target_arch = "aarch64")]
     {
         let cycles: u64;
-        // SAFETY: reading the virtual counter is allowed in user space on Linux and has no effect. Unsafe: assembly.
+        // SAFETY: reading the virtual counter is allowed in user space on Linux and has no effect.
+        // Unsafe: assembly.
         unsafe { std::arch::asm!("mrs {}, cntvct_el0", out(reg) cycles, options(nomem, nostack)) };
         cycles
     }

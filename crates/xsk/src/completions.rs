@@ -7,13 +7,13 @@ use crate::pool::Pool;
 use crate::queue::EgressQueue;
 use crate::umem::Umem;
 
-/// Frames that a port has sent and that are on their way back to the pool. An I/O path that copies is done with a frame when
-/// it has sent it, but [`Port::transmit`](crate::Port::transmit) has no pool to put it into:
-/// [`Port::reclaim`](crate::Port::reclaim) has.
+/// Frames that a port has sent and that are on their way back to the pool. An I/O path that copies
+/// is done with a frame when it has sent it, but [`Port::transmit`](crate::Port::transmit) has no
+/// pool to put it into: [`Port::reclaim`](crate::Port::reclaim) has.
 ///
 /// On record they are the port's, as what an AF_XDP port has sent, and the port reports them as
-/// [`Census::completion`](crate::Census::completion). It never grows: a port sends no more than there is
-/// [`room`](Self::room) for.
+/// [`Census::completion`](crate::Census::completion). It never grows: a port sends no more than
+/// there is [`room`](Self::room) for.
 pub struct Completions {
     umem: Umem,
     slot: Slot,

@@ -45,8 +45,8 @@ impl UmemConfig {
 /// Whether the UMEM is backed by huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum HugePages {
-    /// Reserved huge pages if there are enough of them, else transparent ones where shared memory may have them, else
-    /// pages of the normal size.
+    /// Reserved huge pages if there are enough of them, else transparent ones where shared memory
+    /// may have them, else pages of the normal size.
     #[default]
     Auto,
     /// Reserved huge pages, or an error.

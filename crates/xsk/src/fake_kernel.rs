@@ -85,22 +85,26 @@ use crate::xsk_port::{Kernel, Rings, XskPort};
 /// How the fake kernel behaves. By default it sends and completes everything at each wake-up.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
-    /// Descriptors that it sends per wake-up at most, as copy mode does; the rest waits for another one.
+    /// Descriptors that it sends per wake-up at most, as copy mode does; the rest waits for another
+    /// one.
     pub budget: u32,
     /// Completions are reported this many wake-ups late; `None`: never.
     pub completion_delay: Option<u32>,
     /// At most this many completions are reported per wake-up.
     pub completions_per_wakeup: u32,
-    /// Errors (errno values) with which the next wake-ups are answered, first one first; nothing is sent then. With
-    /// `EBUSY` a packet is thrown away: completed without being sent.
+    /// Errors (errno values) with which the next wake-ups are answered, first one first; nothing is
+    /// sent then. With `EBUSY` a packet is thrown away: completed without being sent.
     pub errors: VecDeque<i32>,
     /// After those, every wake-up is answered with this error; nothing is sent then.
     pub answer: Option<i32>,
-    /// The next so many wake-ups are answered with success, and that is all: they are lost. `u32::MAX`: all of them.
+    /// The next so many wake-ups are answered with success, and that is all: they are lost.
+    /// `u32::MAX`: all of them.
     pub ignored_wakeups: u32,
-    /// The interface disappears when it has sent so many more descriptors: in the middle of a batch, if that is where it is.
+    /// The interface disappears when it has sent so many more descriptors: in the middle of a
+    /// batch, if that is where it is.
     pub vanishes_after: Option<u32>,
-    /// Whether it asks to be woken for transmission: if not, it works on its own, when [`FakeKernel::run`] is called.
+    /// Whether it asks to be woken for transmission: if not, it works on its own, when
+    /// [`FakeKernel::run`] is called.
     pub wants_tx_wakeup: bool,
     /// Whether it asks to be woken for reception.
     pub wants_rx_wakeup: bool,
@@ -190,10 +194,12 @@ struct Memory {
 }
 
 impl FakeKernel {
-    /// A port and the kernel's side of it. `index` tells the ports of one UMEM apart: each takes one of its own.
+    /// A port and the kernel's side of it. `index` tells the ports of one UMEM apart: each takes
+    /// one of its own.
     ///
     /// # Panics
-    /// If `index` is not below 126, another port of the UMEM has it, or the pool is of another UMEM.
+    /// If `index` is not below 126, another port of the UMEM has it, or the pool is of another
+    /// UMEM.
     pub fn port(umem: &Umem, pool: &mut Pool, index: u32) -> (XskPort, Self) {
         Self::port_with(umem, pool, index, Sizes::default(), Behaviour::default())
     }
@@ -201,8 +207,8 @@ impl FakeKernel {
     /// The same with a say in sizes and behaviour.
     ///
     /// # Panics
-    /// If `index` is not below 126 or another port of the UMEM has it, a size is not a power of two, or the pool is of another
-    /// UMEM.
+    /// If `index` is not below 126 or another port of the UMEM has it, a size is not a power of
+    /// two, or the pool is of another UMEM.
     pub fn port_with(
         umem: &Umem,
         pool: &mut Pool,
@@ -228,8 +234,8 @@ impl FakeKernel {
             rx: HeapRing::new(sizes.rx, sizes.start),
             tx: HeapRing::new(sizes.tx, sizes.start),
         });
-        // SAFETY: both sides keep `memory`, behind fields that are dropped before it; each ring's ends are taken once.
-        // Unsafe because the ends hold addresses.
+        // SAFETY: both sides keep `memory`, behind fields that are dropped before it; each ring's
+        // ends are taken once. Unsafe because the ends hold addresses.
         let ((user_fill, fill), (completion, user_completion), (rx, user_rx), (user_tx, tx)) = unsafe {
             (memory.fill.ends(), memory.completion.ends(), memory.rx.ends(), memory.tx.ends())
         };
@@ -298,7 +304,8 @@ impl FakeKernel {
             return Err(side.count(Lost::FillRingEmpty));
         };
         posted.release();
-        // What user space posted it must own no more: a chunk that was taken back meanwhile is not written to.
+        // What user space posted it must own no more: a chunk that was taken back meanwhile is not
+        // written to.
         let (chunk, _) = side.umem.region().split(address);
         if !side.umem.region().owners.is(chunk, Owner::fill(side.slot)) {
             drop(reservation);
@@ -317,7 +324,8 @@ impl FakeKernel {
         (self.0.borrow().umem.frame_size() - XDP_PACKET_HEADROOM) as usize
     }
 
-    /// An RX descriptor as no honest kernel would write it: what user space does with it is the test's subject.
+    /// An RX descriptor as no honest kernel would write it: what user space does with it is the
+    /// test's subject.
     pub fn deliver_descriptor(&self, address: u64, len: u32) -> bool {
         let mut side = self.0.borrow_mut();
         let mut reservation = side.rx.reserve(1);
@@ -340,8 +348,8 @@ impl FakeKernel {
         self.0.borrow_mut().send();
     }
 
-    /// `n` packets of `len` bytes arrive of which no byte is written, as many as there is room for, in as little time as
-    /// possible: for benchmarks. Returns how many came.
+    /// `n` packets of `len` bytes arrive of which no byte is written, as many as there is room for,
+    /// in as little time as possible: for benchmarks. Returns how many came.
     pub fn arrive(&self, n: u32, len: u32) -> u32 {
         let mut side = self.0.borrow_mut();
         let side = &mut *side;
@@ -358,8 +366,8 @@ impl FakeKernel {
         reservation.commit()
     }
 
-    /// Completes all that was posted for transmission and looks at none of it, in as little time as possible: for
-    /// benchmarks. Returns how many.
+    /// Completes all that was posted for transmission and looks at none of it, in as little time as
+    /// possible: for benchmarks. Returns how many.
     pub fn complete(&self) -> u32 {
         let mut side = self.0.borrow_mut();
         let side = &mut *side;
@@ -372,9 +380,10 @@ impl FakeKernel {
         reservation.commit()
     }
 
-    /// Stands in for a user who does nothing: takes all packets, posts `n` frames, transmits `n`, and takes back what is
-    /// completed, by moving the counters alone. With it, a benchmark measures what [`arrive`](Self::arrive) and
-    /// [`complete`](Self::complete) take themselves. The port can't be used any more.
+    /// Stands in for a user who does nothing: takes all packets, posts `n` frames, transmits `n`,
+    /// and takes back what is completed, by moving the counters alone. With it, a benchmark
+    /// measures what [`arrive`](Self::arrive) and [`complete`](Self::complete) take themselves. The
+    /// port can't be used any more.
     pub fn pretend_user(&self, n: u32) {
         let side = self.0.borrow();
         let Memory { fill, completion, rx, tx } = &*side.memory;
@@ -400,8 +409,8 @@ impl FakeKernel {
         std::mem::take(&mut self.0.borrow_mut().thrown_away)
     }
 
-    /// The interface disappears: nothing comes, nothing is sent or completed any more, and every wake-up fails with ENXIO, as
-    /// when the kernel has unbound the socket (`xsk_unbind_dev`).
+    /// The interface disappears: nothing comes, nothing is sent or completed any more, and every
+    /// wake-up fails with ENXIO, as when the kernel has unbound the socket (`xsk_unbind_dev`).
     pub fn vanish(&self) {
         self.0.borrow_mut().gone = true;
     }
@@ -484,7 +493,8 @@ impl Side {
             return;
         }
         let now = self.wakeups;
-        // As `xsk_cq_reserve_locked`: nothing is sent for whose completion there is no place in the ring.
+        // As `xsk_cq_reserve_locked`: nothing is sent for whose completion there is no place in the
+        // ring.
         let places = self
             .completion
             .reserve(u32::MAX)
@@ -567,8 +577,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
         address as usize + packet.len() <= region.len(),
         "the fill ring holds an address outside the UMEM"
     );
-    // SAFETY: within the mapping, and in a chunk that user space has posted, so that no frame stands for it. Unsafe because
-    // it plays the device that writes to memory behind Rust's back.
+    // SAFETY: within the mapping, and in a chunk that user space has posted, so that no frame
+    // stands for it. Unsafe because it plays the device that writes to memory behind Rust's back.
     unsafe {
         region
             .base()
@@ -580,8 +590,9 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
 
 fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
     let mut packet = vec![0; len];
-    // SAFETY: the caller checked (`is_sending`) that the range lies within one chunk of the mapping, and that user space has
-    // posted it, so that no frame stands for it. Unsafe because it plays the device.
+    // SAFETY: the caller checked (`is_sending`) that the range lies within one chunk of the
+    // mapping, and that user space has posted it, so that no frame stands for it. Unsafe because it
+    // plays the device.
     unsafe {
         umem.region()
             .base()

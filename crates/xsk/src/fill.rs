@@ -1,9 +1,11 @@
 //! The loop that fills places with items.
 
-/// Puts one item into each place, as long as there are both, and says how many. An item is only asked for if there is a place.
+/// Puts one item into each place, as long as there are both, and says how many. An item is only
+/// asked for if there is a place.
 ///
-/// Nothing is counted on the way: how far it came is in the iterator. A counter of its own is one value too many for the
-/// registers, and then each item waits for the memory that the one before was counted in.
+/// Nothing is counted on the way: how far it came is in the iterator. A counter of its own is one
+/// value too many for the registers, and then each item waits for the memory that the one before
+/// was counted in.
 #[inline]
 pub(crate) fn fill<P, T>(
     places: &mut [P],

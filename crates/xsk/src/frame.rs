@@ -9,20 +9,20 @@ use std::slice;
 use crate::owner::Owner;
 use crate::region::{Chunks, Region};
 
-/// One chunk of a UMEM, held by user space: a token. Whoever holds it may touch the packet's bytes, and nobody else
-/// may, the kernel included; giving it away (to a queue, a pool, the kernel) moves it. There is no way to copy one, and no
-/// way to send one to another thread.
+/// One chunk of a UMEM, held by user space: a token. Whoever holds it may touch the packet's bytes,
+/// and nobody else may, the kernel included; giving it away (to a queue, a pool, the kernel) moves
+/// it. There is no way to copy one, and no way to send one to another thread.
 ///
-/// The packet lies somewhere within the chunk, with *headroom* in front and *tailroom* behind, so headers can be put on
-/// and taken off without moving the rest:
+/// The packet lies somewhere within the chunk, with *headroom* in front and *tailroom* behind, so
+/// headers can be put on and taken off without moving the rest:
 ///
 /// ```text
 ///   chunk ├── headroom ──┼──── the packet: Deref to [u8] ────┼── tailroom ──┤
 ///                  ◄ prepend  trim_front ►        truncate ◄  ► append
 /// ```
 ///
-/// A frame that is dropped instead of given back is not reused: its chunk is *lost*, and counted as such
-/// ([`Umem::lost`](crate::Umem::lost)).
+/// A frame that is dropped instead of given back is not reused: its chunk is *lost*, and counted as
+/// such ([`Umem::lost`](crate::Umem::lost)).
 ///
 /// Using a frame after it was given away does not compile:
 ///
@@ -35,7 +35,8 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// The same without the offending line does (and [`EgressQueue`](crate::EgressQueue) shows it for transmission):
+/// The same without the offending line does (and [`EgressQueue`](crate::EgressQueue) shows it for
+/// transmission):
 ///
 /// ```
 /// use xdpfwd_xsk::{Umem, UmemConfig};
@@ -79,15 +80,17 @@ pub struct NoRoom {
 
 impl Frame {
     /// # Safety
-    /// The chunk exists in the region and is `HELD` on record, no other frame stands for it, `headroom + len` is within
-    /// the frame size, and the region lives as long as any chunk of it is `HELD` (which [`Umem`](crate::Umem)'s drop sees to).
+    /// The chunk exists in the region and is `HELD` on record, no other frame stands for it,
+    /// `headroom + len` is within the frame size, and the region lives as long as any chunk of it
+    /// is `HELD` (which [`Umem`](crate::Umem)'s drop sees to).
     #[inline]
     pub(crate) unsafe fn new(region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
         // SAFETY: the region is alive, says the caller. Unsafe because it is held by address.
         let whole = unsafe { region.as_ref() };
         let offset = whole.join(chunk, u32::from(headroom)) as usize;
         debug_assert!(offset + usize::from(len) <= whole.len());
-        // SAFETY: the chunk exists, so the offset lies within the mapping. Unsafe: address arithmetic.
+        // SAFETY: the chunk exists, so the offset lies within the mapping. Unsafe: address
+        // arithmetic.
         let data = unsafe { whole.base().add(offset) };
         Self { data, region, chunk, headroom, len }
     }
@@ -95,8 +98,8 @@ impl Frame {
     /// The same for a caller who knows the address of the packet's first byte.
     ///
     /// # Safety
-    /// As for [`new`](Self::new), and `data` is where the chunk begins, plus the headroom, come by from the region's base: it
-    /// is moved within the whole chunk.
+    /// As for [`new`](Self::new), and `data` is where the chunk begins, plus the headroom, come by
+    /// from the region's base: it is moved within the whole chunk.
     #[inline]
     pub(crate) unsafe fn at(
         data: NonNull<u8>,
@@ -110,8 +113,8 @@ impl Frame {
 
     #[inline]
     fn whole(&self) -> &Region {
-        // SAFETY: the region lives as long as this chunk is HELD, which it is while this frame exists. Unsafe because a
-        // frame has no lifetime: it is stored beside what it points into.
+        // SAFETY: the region lives as long as this chunk is HELD, which it is while this frame
+        // exists. Unsafe because a frame has no lifetime: it is stored beside what it points into.
         unsafe { self.region.as_ref() }
     }
 
@@ -139,7 +142,8 @@ impl Frame {
         self.chunk
     }
 
-    /// Makes the packet `n` bytes longer at its front, and returns the new bytes for writing: they hold whatever was there.
+    /// Makes the packet `n` bytes longer at its front, and returns the new bytes for writing: they
+    /// hold whatever was there.
     #[inline]
     pub fn prepend(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         if n > self.headroom() {
@@ -159,11 +163,13 @@ impl Frame {
         let n = n.min(usize::from(self.len));
         self.headroom += n as u16;
         self.len -= n as u16;
-        // SAFETY: n ≤ len, so the start stays within the chunk (or at its end). Unsafe: address arithmetic.
+        // SAFETY: n ≤ len, so the start stays within the chunk (or at its end). Unsafe: address
+        // arithmetic.
         self.data = unsafe { self.data.add(n) };
     }
 
-    /// Makes the packet `n` bytes longer at its end, and returns the new bytes for writing: they hold whatever was there.
+    /// Makes the packet `n` bytes longer at its end, and returns the new bytes for writing: they
+    /// hold whatever was there.
     #[inline]
     pub fn append(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         if n > self.tailroom() {
@@ -185,7 +191,8 @@ impl Frame {
         self.region
     }
 
-    /// Gives the frame up to another owner, and says which chunk it was: the only way out but being lost.
+    /// Gives the frame up to another owner, and says which chunk it was: the only way out but being
+    /// lost.
     #[inline]
     pub(crate) fn give_up(self, to: Owner) -> u32 {
         let frame = ManuallyDrop::new(self);
@@ -212,8 +219,9 @@ impl Deref for Frame {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the bytes lie within the chunk, and the chunk is HELD by this frame alone, so nobody writes to it (the kernel
-        // included: see `owner.rs`). Unsafe because the frame points into the UMEM by address.
+        // SAFETY: the bytes lie within the chunk, and the chunk is HELD by this frame alone, so
+        // nobody writes to it (the kernel included: see `owner.rs`). Unsafe because the frame
+        // points into the UMEM by address.
         unsafe { slice::from_raw_parts(self.data.as_ptr(), usize::from(self.len)) }
     }
 }
@@ -240,11 +248,11 @@ impl Chunks<'_> {
     #[inline]
     pub(crate) unsafe fn frame(self, address: u64, chunk: u32, headroom: u16, len: u16) -> Frame {
         debug_assert_eq!(address, self.join(chunk, u32::from(headroom)));
-        // SAFETY: the chunk exists, says the caller, and the address lies within it, so this stays in the mapping. Unsafe:
-        // address arithmetic.
+        // SAFETY: the chunk exists, says the caller, and the address lies within it, so this stays
+        // in the mapping. Unsafe: address arithmetic.
         let data = unsafe { self.base.add(address as usize) };
-        // SAFETY: as the caller promises, at the address that `Frame::new` would find. Unsafe because it makes the token
-        // that stands for the bytes.
+        // SAFETY: as the caller promises, at the address that `Frame::new` would find. Unsafe
+        // because it makes the token that stands for the bytes.
         unsafe { Frame::at(data, self.region.into(), chunk, headroom, len) }
     }
 
@@ -290,8 +298,9 @@ mod tests {
     }
 
     proptest! {
-        /// Any sequence of edits leaves the packet as it would be in a vector, within its own chunk; what does not fit
-        /// is refused and changes nothing; the neighbours keep their bytes.
+        /// Any sequence of edits leaves the packet as it would be in a vector, within its own
+        /// chunk; what does not fit is refused and changes nothing; the neighbours keep their
+        /// bytes.
         #[test]
         fn edits_like_a_vector(edits in prop::collection::vec(edit(), 1..60), big in any::<bool>()) {
             let frame_size = if big { 4096 } else { 2048 };

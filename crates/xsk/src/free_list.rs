@@ -1,9 +1,10 @@
-//! A stack of a size that never changes: what was put on last is the first to be taken off, its bytes still in the cache.
+//! A stack of a size that never changes: what was put on last is the first to be taken off, its
+//! bytes still in the cache.
 
 use crate::fill::fill;
 
-/// Up to as many items as it was made with. A vector would do the same, and make room when there is none: a call in every
-/// loop that fills it, for which its length has to be in memory.
+/// Up to as many items as it was made with. A vector would do the same, and make room when there is
+/// none: a call in every loop that fills it, for which its length has to be in memory.
 pub(crate) struct FreeList<T> {
     items: Box<[T]>,
     len: usize,

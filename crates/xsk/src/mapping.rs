@@ -41,8 +41,8 @@ impl Mapping {
 
     fn shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a fresh mapping at an address of the kernel's choosing touches nothing that exists. Unsafe because it
-        // is a foreign call.
+        // SAFETY: a fresh mapping at an address of the kernel's choosing touches nothing that
+        // exists. Unsafe because it is a foreign call.
         let base = unsafe {
             libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
         };
@@ -60,7 +60,8 @@ impl Mapping {
     }
 
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
-        // SAFETY: the range is our own mapping; none of the advice used here drops its contents. Unsafe: foreign call.
+        // SAFETY: the range is our own mapping; none of the advice used here drops its contents.
+        // Unsafe: foreign call.
         match unsafe { libc::madvise(self.base.as_ptr().cast(), self.len, advice) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
@@ -72,7 +73,8 @@ impl Mapping {
         match self.advise(libc::MADV_POPULATE_WRITE) {
             // Before Linux 5.14: write to the pages instead.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                // SAFETY: our own mapping, fresh and of this length, which nobody else refers to yet. Unsafe: raw memory.
+                // SAFETY: our own mapping, fresh and of this length, which nobody else refers to
+                // yet. Unsafe: raw memory.
                 unsafe { self.base.as_ptr().write_bytes(0, self.len) };
                 Ok(())
             }
@@ -87,7 +89,8 @@ impl Drop for Mapping {
         if self.owner.is_some() {
             return;
         }
-        // SAFETY: our own mapping, and `Umem::drop` made sure that no frame points into it. Unsafe: foreign call.
+        // SAFETY: our own mapping, and `Umem::drop` made sure that no frame points into it. Unsafe:
+        // foreign call.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
@@ -126,8 +129,8 @@ fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)
     // SAFETY: a new descriptor that nobody else owns. Unsafe: that is for us to know.
     let memfd = unsafe { OwnedFd::from_raw_fd(memfd) };
     let length = bytes.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-    // SAFETY: plain system calls on our own descriptor. Unsafe: foreign calls. The seal keeps a process that shares the
-    // memory from cutting pages off under us.
+    // SAFETY: plain system calls on our own descriptor. Unsafe: foreign calls. The seal keeps a
+    // process that shares the memory from cutting pages off under us.
     let sized = unsafe {
         libc::ftruncate(memfd.as_raw_fd(), length) == 0
             && libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) == 0
@@ -137,7 +140,8 @@ fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)
     }
     let memory = Mapping::shared(memfd.as_fd(), bytes)?;
     if flags & libc::MFD_HUGETLB == 0 {
-        // Transparent huge pages, where /sys/kernel/mm/transparent_hugepage/shmem_enabled allows them; else no harm.
+        // Transparent huge pages, where /sys/kernel/mm/transparent_hugepage/shmem_enabled allows
+        // them; else no harm.
         let _ = memory.advise(libc::MADV_HUGEPAGE);
     }
     memory.populate()?;

@@ -1,6 +1,6 @@
-//! Misuse of frames that must not compile, each beside a twin that does: without the twin an example could fail for a reason
-//! that has nothing to do with the matter. The two that everybody should see stand with [`Frame`](crate::Frame) and
-//! [`EgressQueue`](crate::EgressQueue).
+//! Misuse of frames that must not compile, each beside a twin that does: without the twin an
+//! example could fail for a reason that has nothing to do with the matter. The two that everybody
+//! should see stand with [`Frame`](crate::Frame) and [`EgressQueue`](crate::EgressQueue).
 //!
 //! # After it was dropped
 //!

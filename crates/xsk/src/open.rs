@@ -1,4 +1,5 @@
-//! From (interface, queue) pairs to open ports on one UMEM, in the best mode that all of them can do.
+//! From (interface, queue) pairs to open ports on one UMEM, in the best mode that all of them can
+//! do.
 
 #[cfg(feature = "xsk-rs")]
 mod by_xsk_rs;
@@ -28,8 +29,9 @@ pub enum BindMode {
 
 /// Opens the ports of one worker: any number of (interface, queue) pairs on one UMEM.
 ///
-/// The mode belongs to the UMEM: all ports run in the same one. With [`BindMode::Auto`], zero-copy is tried on each queue
-/// in turn; if one refuses, everything is closed, the UMEM is registered anew, and all bind in copy mode.
+/// The mode belongs to the UMEM: all ports run in the same one. With [`BindMode::Auto`], zero-copy
+/// is tried on each queue in turn; if one refuses, everything is closed, the UMEM is registered
+/// anew, and all bind in copy mode.
 #[derive(Clone, Debug)]
 pub struct Builder {
     umem: UmemConfig,
@@ -173,14 +175,15 @@ impl Builder {
         self
     }
 
-    /// Whether to use preferred busy polling: the device is polled from the worker's own system calls.
+    /// Whether to use preferred busy polling: the device is polled from the worker's own system
+    /// calls.
     pub fn busy_poll(mut self, on: bool) -> Self {
         self.busy_poll = on;
         self
     }
 
-    /// How long to repeat a bind to a queue that is busy: a socket that was closed lets go of its queue some time later.
-    /// Three seconds if not said.
+    /// How long to repeat a bind to a queue that is busy: a socket that was closed lets go of its
+    /// queue some time later. Three seconds if not said.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
@@ -192,8 +195,9 @@ impl Builder {
         self
     }
 
-    /// Opens them all, on the calling thread, which is where they stay. Frames are posted to each fill ring before its
-    /// bind, as some drivers want it. Tries to raise the process's limit on locked memory (`RLIMIT_MEMLOCK`).
+    /// Opens them all, on the calling thread, which is where they stay. Frames are posted to each
+    /// fill ring before its bind, as some drivers want it. Tries to raise the process's limit on
+    /// locked memory (`RLIMIT_MEMLOCK`).
     pub fn open(&self) -> Result<Opened, OpenError> {
         self.open_with(|mode| self.open_all(mode))
     }
@@ -271,7 +275,8 @@ impl Builder {
 
     /// What is worth having but not worth failing for.
     fn tune(&self, socket: &Socket, queue: &Queue, sizes: RingSizes) {
-        // Kernels before 6.17 do not know it (ENOPROTOOPT): they send 32 per call, and the worker calls again.
+        // Kernels before 6.17 do not know it (ENOPROTOOPT): they send 32 per call, and the worker
+        // calls again.
         let budget = TX_BUDGET_DESIRED.clamp(TX_BUDGET_DEFAULT, sizes.tx);
         if let Err(error) = socket.set_tx_budget(budget) {
             tracing::debug!(interface = queue.interface, %error, "XDP_MAX_TX_SKB_BUDGET stays at the kernel's default");
@@ -283,8 +288,8 @@ impl Builder {
         }
     }
 
-    /// Ring sizes: at most half of a port's share of the frames waits in its fill ring, so that as many are left to be
-    /// under way.
+    /// Ring sizes: at most half of a port's share of the frames waits in its fill ring, so that as
+    /// many are left to be under way.
     fn ring_sizes(&self) -> RingSizes {
         let share = self.umem.frames / (2 * self.queues.len() as u32);
         let power = 1u32.checked_shl(share.max(1).ilog2()).unwrap_or(1);
@@ -301,7 +306,8 @@ impl Builder {
             }
             Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
             Some(libc::ENODEV) => queue.error("bind: the interface is gone", source),
-            // Drivers say it in many ways: EOPNOTSUPP, EINVAL, ENOMEM, ENOSPC, the kernel's own 524.
+            // Drivers say it in many ways: EOPNOTSUPP, EINVAL, ENOMEM, ENOSPC, the kernel's own
+            // 524.
             _ if mode == libc::XDP_ZEROCOPY => {
                 OpenError::NoZeroCopy { interface, queue: queue.queue, source }
             }
@@ -367,8 +373,9 @@ const TX_BUDGET_DESIRED: u32 = 512;
 const BUSY_POLL_MICROS: u32 = 20;
 const BUSY_POLL_BUDGET: u32 = 64;
 
-/// Raises the limit on locked memory, which kernels before 5.11 need for BPF, and any kernel for a UMEM without
-/// CAP_IPC_LOCK. Without CAP_SYS_RESOURCE this fails, and what follows mostly works all the same.
+/// Raises the limit on locked memory, which kernels before 5.11 need for BPF, and any kernel for a
+/// UMEM without CAP_IPC_LOCK. Without CAP_SYS_RESOURCE this fails, and what follows mostly works
+/// all the same.
 fn raise_memlock() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: a plain system call with a readable struct. Unsafe: foreign call.

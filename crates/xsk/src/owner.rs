@@ -1,12 +1,14 @@
 //! Who holds each chunk: one byte per chunk, written at every hand-over.
 //!
-//! Conservation can be checked by adding up what every place holds; the record answers the next question: *which*
-//! chunk is missing, and who had it last. It is also what makes a descriptor from the kernel trustworthy: a chunk that
-//! was not the kernel's to give is refused instead of becoming a second [`Frame`](crate::Frame) on the same bytes.
+//! Conservation can be checked by adding up what every place holds; the record answers the next
+//! question: *which* chunk is missing, and who had it last. It is also what makes a descriptor from
+//! the kernel trustworthy: a chunk that was not the kernel's to give is refused instead of becoming
+//! a second [`Frame`](crate::Frame) on the same bytes.
 //!
-//! What is trusted: that the kernel writes only to chunks that it was given to receive into and has not handed back, and reads only
-//! those that it was given to send. A kernel that handed a chunk back, and then wrote to it, could write to any other memory of
-//! ours as well. Not trusted: its numbers. Whatever descriptors, completions and counters say, no chunk gets two owners.
+//! What is trusted: that the kernel writes only to chunks that it was given to receive into and has
+//! not handed back, and reads only those that it was given to send. A kernel that handed a chunk
+//! back, and then wrote to it, could write to any other memory of ours as well. Not trusted: its
+//! numbers. Whatever descriptors, completions and counters say, no chunk gets two owners.
 
 use std::cell::Cell;
 use std::fmt;
@@ -16,7 +18,8 @@ use std::fmt;
 pub(crate) struct Slot(u8);
 
 impl Slot {
-    /// Ports that one UMEM can have: what fits in the owner byte beside the states that are not a port's.
+    /// Ports that one UMEM can have: what fits in the owner byte beside the states that are not a
+    /// port's.
     pub(crate) const MAX: u32 = 126;
 
     pub(crate) fn new(index: u32) -> Option<Self> {
@@ -106,7 +109,8 @@ impl Owners {
         &self.0
     }
 
-    /// Hands a chunk from one owner to the next; `false` (and no change) if it is another one's, or if there is none such.
+    /// Hands a chunk from one owner to the next; `false` (and no change) if it is another one's, or
+    /// if there is none such.
     #[inline]
     pub(crate) fn hand_over(owners: &[Cell<Owner>], chunk: u64, from: Owner, to: Owner) -> bool {
         match usize::try_from(chunk).ok().and_then(|chunk| owners.get(chunk)) {
@@ -152,8 +156,9 @@ impl Owners {
         tally
     }
 
-    /// Takes what a closed port had out of use. The chunks that were posted for reception are named: nobody else can have
-    /// them any more, so they may be taken back into use. Returns how many it had in all.
+    /// Takes what a closed port had out of use. The chunks that were posted for reception are
+    /// named: nobody else can have them any more, so they may be taken back into use. Returns how
+    /// many it had in all.
     pub(crate) fn close(&self, slot: Slot, mut fill: impl FnMut(u32)) -> usize {
         let mut all = 0;
         for (chunk, owner) in self.0.iter().enumerate() {

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// Spaces wake-ups that change nothing: the first is repeated after 10 µs, and each one after twice as long as the one before,
-/// up to 640 µs. So a kernel that is out of memory for a moment is asked again in that moment, and one whose link is down is
-/// asked no more than twice in the millisecond that an idle worker waits anyway.
+/// Spaces wake-ups that change nothing: the first is repeated after 10 µs, and each one after twice
+/// as long as the one before, up to 640 µs. So a kernel that is out of memory for a moment is asked
+/// again in that moment, and one whose link is down is asked no more than twice in the millisecond
+/// that an idle worker waits anyway.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     /// Not before this, and how long that was.

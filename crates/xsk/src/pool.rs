@@ -16,8 +16,8 @@ use crate::owner::{Owner, Slot};
 use crate::region::Region;
 use crate::umem::Umem;
 
-/// The free frames of a UMEM, the hottest first: the frame that was given back last, whose bytes are still in the
-/// cache, is the first to be handed out again.
+/// The free frames of a UMEM, the hottest first: the frame that was given back last, whose bytes
+/// are still in the cache, is the first to be handed out again.
 pub struct Pool {
     umem: Umem,
     /// Chunk numbers, with room for all there are.
@@ -31,8 +31,8 @@ pub struct Foreign(pub Frame);
 
 /// A UMEM begins with all its frames in the pool.
 impl Umem {
-    /// Maps the memory and touches every page, so that it lies on the NUMA node of the calling thread. All frames are
-    /// in the pool that comes with it.
+    /// Maps the memory and touches every page, so that it lies on the NUMA node of the calling
+    /// thread. All frames are in the pool that comes with it.
     pub fn new(config: &UmemConfig) -> Result<(Self, Pool), UmemError> {
         config.check()?;
         let (memfd, memory, huge) = mapping::map(config.bytes(), config.huge_pages)?;
@@ -42,8 +42,9 @@ impl Umem {
     /// A UMEM in memory that is mapped already, by `owner`.
     ///
     /// # Safety
-    /// At `base` there are as many bytes as the configuration says, readable and writable, for as long as `owner` lives;
-    /// nobody refers to them but through the UMEM, and through descriptors of what the UMEM's frames were given up to.
+    /// At `base` there are as many bytes as the configuration says, readable and writable, for as
+    /// long as `owner` lives; nobody refers to them but through the UMEM, and through descriptors
+    /// of what the UMEM's frames were given up to.
     #[cfg(feature = "xsk-rs")]
     pub(crate) unsafe fn over(
         config: &UmemConfig,
@@ -70,8 +71,8 @@ impl Umem {
 }
 
 impl Pool {
-    /// Bytes that a frame from the pool has in front of the packet: as many as the kernel leaves in front of one that it
-    /// received.
+    /// Bytes that a frame from the pool has in front of the packet: as many as the kernel leaves in
+    /// front of one that it received.
     pub const HEADROOM: usize = XDP_PACKET_HEADROOM as usize;
 
     pub(crate) fn full(umem: Umem) -> Self {
@@ -97,14 +98,16 @@ impl Pool {
         &self.umem
     }
 
-    /// A free frame, empty, with [`HEADROOM`](Self::HEADROOM) bytes of headroom; `None` when none is left.
+    /// A free frame, empty, with [`HEADROOM`](Self::HEADROOM) bytes of headroom; `None` when none
+    /// is left.
     #[inline]
     pub fn alloc(&mut self) -> Option<Frame> {
         let chunk = self.free.pop()?;
         let region = self.umem.region();
         region.owners.set(chunk, Owner::HELD);
-        // SAFETY: the chunk was free, so no frame stands for it, and it is HELD now; the headroom is below the frame size;
-        // `Umem` keeps the region while anything is HELD. Unsafe because it makes the token that stands for the bytes.
+        // SAFETY: the chunk was free, so no frame stands for it, and it is HELD now; the headroom
+        // is below the frame size; `Umem` keeps the region while anything is HELD. Unsafe because
+        // it makes the token that stands for the bytes.
         Some(unsafe { Frame::new(region.into(), chunk, XDP_PACKET_HEADROOM as u16, 0) })
     }
 
@@ -128,8 +131,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes `n` chunks out of the pool (all, if there are fewer) for the kernel's fill ring: the address of each. An address
-    /// that is not asked for stays the pool's on record, and is lost.
+    /// Takes `n` chunks out of the pool (all, if there are fewer) for the kernel's fill ring: the
+    /// address of each. An address that is not asked for stays the pool's on record, and is lost.
     #[inline]
     pub(crate) fn take_for_fill(
         &mut self,

@@ -1,13 +1,14 @@
 //! Asking for a packet's first bytes before they are needed.
 
-/// Starts loading the first cache line of the bytes, to be written to: a stage will look at the headers, and most rewrite
-/// them. Without effect on processors other than x86-64.
+/// Starts loading the first cache line of the bytes, to be written to: a stage will look at the
+/// headers, and most rewrite them. Without effect on processors other than x86-64.
 #[inline(always)]
 pub fn prefetch_for_write(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: a prefetch changes nothing and faults on no address. Unsafe because the intrinsic takes a raw pointer.
+        // SAFETY: a prefetch changes nothing and faults on no address. Unsafe because the intrinsic
+        // takes a raw pointer.
         unsafe { _mm_prefetch::<_MM_HINT_ET0>(bytes.as_ptr().cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]

@@ -9,10 +9,11 @@ use crate::batch::Batch;
 use crate::frame::Frame;
 use crate::umem::Umem;
 
-/// A bounded queue of frames on their way to a port. It never grows: what does not fit is handed back to be dropped and
-/// counted, because waiting would hold up everything else.
+/// A bounded queue of frames on their way to a port. It never grows: what does not fit is handed
+/// back to be dropped and counted, because waiting would hold up everything else.
 ///
-/// A frame that was put into the queue is on its way to the kernel. To touch it then does not compile:
+/// A frame that was put into the queue is on its way to the kernel. To touch it then does not
+/// compile:
 ///
 /// ```compile_fail,E0382
 /// use xdpfwd_xsk::{EgressQueue, Umem, UmemConfig};
@@ -37,8 +38,10 @@ use crate::umem::Umem;
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 pub struct EgressQueue {
-    // Before the handle of their UMEM: if that is the last one, it finds no frame left that it would have to stay for.
-    /// A ring: as many places as a power of two, used from `head` to before `tail`; the counters wrap.
+    // Before the handle of their UMEM: if that is the last one, it finds no frame left that it
+    // would have to stay for.
+    /// A ring: as many places as a power of two, used from `head` to before `tail`; the counters
+    /// wrap.
     places: Box<[Option<Frame>]>,
     head: usize,
     tail: usize,
@@ -52,7 +55,8 @@ pub enum Refused {
     /// The queue is full.
     #[error("the egress queue is full")]
     Full(Frame),
-    /// The frame is too short to be an Ethernet frame. The kernel would swallow the descriptor without ever completing it.
+    /// The frame is too short to be an Ethernet frame. The kernel would swallow the descriptor
+    /// without ever completing it.
     #[error("{0:?} is shorter than an Ethernet header")]
     Runt(Frame),
     /// The frame is of another UMEM: the port could not transmit it.
@@ -93,7 +97,8 @@ impl EgressQueue {
         refused
     }
 
-    /// Adds all that is in a batch, in order, and leaves the batch empty. What is refused is shown, one by one.
+    /// Adds all that is in a batch, in order, and leaves the batch empty. What is refused is shown,
+    /// one by one.
     #[inline]
     pub fn push_batch(&mut self, batch: &mut Batch, refused: impl FnMut(Refused)) {
         self.extend(batch.places_mut().iter_mut().filter_map(Option::take), refused);
@@ -106,7 +111,8 @@ impl EgressQueue {
         frames: impl IntoIterator<Item = Frame>,
         mut refused: impl FnMut(Refused),
     ) {
-        // By value while the frames move: for all the compiler knows, each that is written could be a change of the queue.
+        // By value while the frames move: for all the compiler knows, each that is written could be
+        // a change of the queue.
         let (mask, end) = (self.places.len() - 1, self.head.wrapping_add(self.capacity));
         let (places, region, mut tail) =
             (&mut *self.places, NonNull::from(self.umem.region()), self.tail);
@@ -118,7 +124,8 @@ impl EgressQueue {
             } else if frame.region() != region {
                 Refused::Foreign(frame)
             } else {
-                // A place that is not used is empty. Assigned to, it would be looked at, to drop what is there.
+                // A place that is not used is empty. Assigned to, it would be looked at, to drop
+                // what is there.
                 let before = places[tail & mask].replace(frame);
                 debug_assert!(before.is_none(), "a place that is not used has a frame");
                 mem::forget(before);
@@ -145,8 +152,9 @@ impl EgressQueue {
         (0..self.len()).filter_map(move |n| self.places[self.head.wrapping_add(n) & mask].as_ref())
     }
 
-    /// Takes the `n` frames at the front (all, if there are fewer). They have left the queue with this call: what is not asked
-    /// for is dropped with the iterator, and so lost; what an iterator that is forgotten has left stays held for ever.
+    /// Takes the `n` frames at the front (all, if there are fewer). They have left the queue with
+    /// this call: what is not asked for is dropped with the iterator, and so lost; what an iterator
+    /// that is forgotten has left stays held for ever.
     #[inline]
     pub fn drain(&mut self, n: usize) -> impl ExactSizeIterator<Item = Frame> {
         let at = self.head;
@@ -179,7 +187,8 @@ impl EgressQueue {
     }
 }
 
-/// Frames on their way out of a queue. They have left it already: what nobody takes is lost, as any frame that is dropped.
+/// Frames on their way out of a queue. They have left it already: what nobody takes is lost, as any
+/// frame that is dropped.
 struct Drain<'a> {
     places: &'a mut [Option<Frame>],
     at: usize,

@@ -88,15 +88,17 @@ impl Region {
         (chunk, address as u32 & (self.frame_size - 1))
     }
 
-    /// The address within the UMEM of an offset in a chunk; the offset may be the chunk's end, where an empty packet can lie.
+    /// The address within the UMEM of an offset in a chunk; the offset may be the chunk's end,
+    /// where an empty packet can lie.
     #[inline]
     pub(crate) fn join(&self, chunk: u32, offset: u32) -> u64 {
         (u64::from(chunk) << self.frame_size.trailing_zeros()) + u64::from(offset)
     }
 }
 
-/// A region as the loops over packets have it: by value. Each owner byte that is written through a reference to the region
-/// could be a change of the region itself, for all the compiler knows, and it would read everything anew.
+/// A region as the loops over packets have it: by value. Each owner byte that is written through a
+/// reference to the region could be a change of the region itself, for all the compiler knows, and
+/// it would read everything anew.
 #[derive(Clone, Copy)]
 pub(crate) struct Chunks<'a> {
     pub(crate) region: &'a Region,
@@ -106,7 +108,8 @@ pub(crate) struct Chunks<'a> {
 }
 
 impl Chunks<'_> {
-    /// Splits an address within the UMEM into chunk and offset. The chunk may not exist: the address is the kernel's word.
+    /// Splits an address within the UMEM into chunk and offset. The chunk may not exist: the
+    /// address is the kernel's word.
     #[inline]
     pub(crate) fn split(self, address: u64) -> (u64, u32) {
         (address >> self.shift, address as u32 & (self.frame_size() - 1))
@@ -123,7 +126,8 @@ impl Chunks<'_> {
         1 << self.shift
     }
 
-    /// Hands a chunk from one owner to the next; `false` (and no change) if it is another one's, or if there is none such.
+    /// Hands a chunk from one owner to the next; `false` (and no change) if it is another one's, or
+    /// if there is none such.
     #[inline]
     pub(crate) fn hand_over(self, chunk: u64, from: Owner, to: Owner) -> bool {
         Owners::hand_over(self.owners, chunk, from, to)

@@ -1,18 +1,20 @@
 //! The rings: single producer, single consumer, in memory shared with the kernel.
 //!
-//! All four AF_XDP rings have the same shape: a power-of-two array, a producer and a consumer counter that wrap at
-//! 2³², and a word of flags. User space produces into the fill and the TX ring and consumes from the RX and the
-//! completion ring; the kernel (or [`fake_kernel`](crate::fake_kernel)) stands at the other end of each.
+//! All four AF_XDP rings have the same shape: a power-of-two array, a producer and a consumer
+//! counter that wrap at 2³², and a word of flags. User space produces into the fill and the TX ring
+//! and consumes from the RX and the completion ring; the kernel (or
+//! [`fake_kernel`](crate::fake_kernel)) stands at the other end of each.
 //!
-//! Each side owns one counter and caches the other's: the shared cache line is read only when the cached value says
-//! that the ring may be full (or empty), and written once per batch. Kernel side: `net/xdp/xsk_queue.h`, whose comment
-//! on memory ordering these follow.
+//! Each side owns one counter and caches the other's: the shared cache line is read only when the
+//! cached value says that the ring may be full (or empty), and written once per batch. Kernel side:
+//! `net/xdp/xsk_queue.h`, whose comment on memory ordering these follow.
 
 use std::ptr::NonNull;
 
 use crate::sync::{AtomicU32, Entry, Ordering, Plain, fence};
 
-/// Where a ring lies. Plain addresses: whoever builds a ring keeps the memory alive for as long as the ring exists.
+/// Where a ring lies. Plain addresses: whoever builds a ring keeps the memory alive for as long as
+/// the ring exists.
 #[derive(Clone, Copy)]
 pub(crate) struct RingLayout<T> {
     pub(crate) producer: NonNull<AtomicU32>,
@@ -25,8 +27,8 @@ pub(crate) struct RingLayout<T> {
 
 impl<T> RingLayout<T> {
     fn producer(&self) -> &AtomicU32 {
-        // SAFETY: the constructor of the ring promised that the memory lives as long as the ring; an AtomicU32 may be
-        // shared with the kernel. Unsafe because the address comes from mmap.
+        // SAFETY: the constructor of the ring promised that the memory lives as long as the ring;
+        // an AtomicU32 may be shared with the kernel. Unsafe because the address comes from mmap.
         unsafe { self.producer.as_ref() }
     }
 
@@ -41,9 +43,9 @@ impl<T> RingLayout<T> {
     }
 }
 
-/// A walk over the slots of a range of counter values. It has copies of what it needs of the ring: through a reference to the
-/// ring, every entry that is written could be a change of the ring itself, for all the compiler knows, and would have it read
-/// size and address anew.
+/// A walk over the slots of a range of counter values. It has copies of what it needs of the ring:
+/// through a reference to the ring, every entry that is written could be a change of the ring
+/// itself, for all the compiler knows, and would have it read size and address anew.
 struct Cursor<T> {
     entries: NonNull<Entry<T>>,
     mask: u32,
@@ -65,7 +67,8 @@ impl<T> Cursor<T> {
         }
         let index = (self.at & self.mask) as usize;
         self.at = self.at.wrapping_add(1);
-        // SAFETY: index < size, and `entries` has `size` elements. Unsafe because the address comes from mmap.
+        // SAFETY: index < size, and `entries` has `size` elements. Unsafe because the address comes
+        // from mmap.
         Some(unsafe { self.entries.add(index) })
     }
 }
@@ -81,8 +84,8 @@ pub(crate) struct Producer<T> {
 
 impl<T: Plain> Producer<T> {
     /// # Safety
-    /// The layout's addresses are valid, and stay so while this exists; `size` is a power of two; nobody else
-    /// produces into this ring.
+    /// The layout's addresses are valid, and stay so while this exists; `size` is a power of two;
+    /// nobody else produces into this ring.
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let produced = ring.producer().load(Ordering::Relaxed);
@@ -95,7 +98,8 @@ impl<T: Plain> Producer<T> {
     pub(crate) fn reserve(&mut self, wanted: u32) -> Reservation<'_, T> {
         let mut free = self.free_cached();
         if free < wanted {
-            // Acquire pairs with the consumer's Release: it has read the entries that we are going to overwrite.
+            // Acquire pairs with the consumer's Release: it has read the entries that we are going
+            // to overwrite.
             self.consumed = self.ring.consumer().load(Ordering::Acquire);
             free = self.free_cached();
         }
@@ -105,8 +109,9 @@ impl<T: Plain> Producer<T> {
 
     #[inline]
     fn free_cached(&self) -> u32 {
-        // Both counters wrap; their difference does not, and never exceeds the size while the consumer is honest. A
-        // consumer that claims more than was produced yields nothing rather than an out-of-bounds reservation.
+        // Both counters wrap; their difference does not, and never exceeds the size while the
+        // consumer is honest. A consumer that claims more than was produced yields nothing rather
+        // than an out-of-bounds reservation.
         self.ring.size.saturating_sub(self.produced.wrapping_sub(self.consumed))
     }
 
@@ -119,23 +124,24 @@ impl<T: Plain> Producer<T> {
     /// Whether the other side asks to be woken, given all that was published before this call.
     #[inline]
     pub(crate) fn needs_wakeup(&self) -> bool {
-        // Publish, then read the flag; the kernel sets the flag, then looks at the ring once more. Without a full fence
-        // between the store and the load each side could miss the other's store (store buffering), and both would
-        // sleep: Release/Acquire do not order a store before a later load.
+        // Publish, then read the flag; the kernel sets the flag, then looks at the ring once more.
+        // Without a full fence between the store and the load each side could miss the other's
+        // store (store buffering), and both would sleep: Release/Acquire do not order a store
+        // before a later load.
         fence(Ordering::SeqCst);
         self.asks_for_wakeup()
     }
 
-    /// The same without the fence: for when nothing was published since the last look. A flag that is seen late is seen
-    /// at the next one.
+    /// The same without the fence: for when nothing was published since the last look. A flag that
+    /// is seen late is seen at the next one.
     #[inline]
     pub(crate) fn asks_for_wakeup(&self) -> bool {
         self.ring.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 }
 
-/// Entries of a ring that are ours to write. Publish them with [`commit`](Self::commit); dropping cancels: what was
-/// written is not seen by the other side, and the entries are free again.
+/// Entries of a ring that are ours to write. Publish them with [`commit`](Self::commit); dropping
+/// cancels: what was written is not seen by the other side, and the entries are free again.
 #[must_use = "dropping a reservation cancels it"]
 pub(crate) struct Reservation<'a, T> {
     ring: &'a mut Producer<T>,
@@ -155,8 +161,9 @@ impl<T: Plain> Reservation<'_, T> {
     #[inline]
     pub(crate) fn push(&mut self, entry: T) -> bool {
         let Some(slot) = self.cursor.next() else { return false };
-        // SAFETY: the slot is one of the ring's, which outlives the reservation; it lies between producer and consumer + size,
-        // so it is ours until published. Unsafe because it lies in memory shared with the kernel.
+        // SAFETY: the slot is one of the ring's, which outlives the reservation; it lies between
+        // producer and consumer + size, so it is ours until published. Unsafe because it lies in
+        // memory shared with the kernel.
         unsafe { slot.as_ref().write(entry) };
         true
     }
@@ -164,8 +171,8 @@ impl<T: Plain> Reservation<'_, T> {
     /// Writes these entries. With one look at how many there are, instead of one for each.
     ///
     /// # Safety
-    /// The iterator yields no more than it says that it will. (Whatever it says, nothing outside the ring is written; but a
-    /// further entry may be one that the other side is reading.)
+    /// The iterator yields no more than it says that it will. (Whatever it says, nothing outside
+    /// the ring is written; but a further entry may be one that the other side is reading.)
     ///
     /// # Panics
     /// If it says that there are more than were granted.
@@ -176,8 +183,9 @@ impl<T: Plain> Reservation<'_, T> {
         let Cursor { entries: slots, mask, mut at, end } = self.cursor;
         entries.for_each(|entry| {
             debug_assert!(at != end, "more entries than the iterator said");
-            // SAFETY: within the ring by the mask, and ours: no more entries come than were said, nor were more said than were
-            // granted. Unsafe because it lies in memory shared with the kernel.
+            // SAFETY: within the ring by the mask, and ours: no more entries come than were said,
+            // nor were more said than were granted. Unsafe because it lies in memory shared with
+            // the kernel.
             unsafe { slots.add((at & mask) as usize).as_ref().write(entry) };
             at = at.wrapping_add(1);
         });
@@ -210,7 +218,8 @@ pub(crate) struct Consumer<T> {
 
 impl<T: Plain> Consumer<T> {
     /// # Safety
-    /// As for [`Producer::new`], with nobody else consuming from this ring; what nobody has written is zero.
+    /// As for [`Producer::new`], with nobody else consuming from this ring; what nobody has written
+    /// is zero.
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let consumed = ring.consumer().load(Ordering::Relaxed);
@@ -241,7 +250,8 @@ impl<T: Plain> Consumer<T> {
         self.ring.producer().load(Ordering::Relaxed).wrapping_sub(self.consumed).min(self.ring.size)
     }
 
-    /// Asks the producer to wake us (or takes the request back). The kernel does this, so only the fake one needs it.
+    /// Asks the producer to wake us (or takes the request back). The kernel does this, so only the
+    /// fake one needs it.
     #[cfg(feature = "fake-kernel")]
     pub(crate) fn set_needs_wakeup(&self, on: bool) {
         let flags = if on { libc::XDP_RING_NEED_WAKEUP } else { 0 };
@@ -250,8 +260,8 @@ impl<T: Plain> Consumer<T> {
     }
 }
 
-/// Entries being read. [`release`](Self::release) hands those that were read back to the producer; dropping hands back
-/// none: they will be there again at the next peek.
+/// Entries being read. [`release`](Self::release) hands those that were read back to the producer;
+/// dropping hands back none: they will be there again at the next peek.
 #[must_use = "dropping a peek without release leaves its entries in the ring"]
 pub(crate) struct Peek<'a, T> {
     ring: &'a mut Consumer<T>,
@@ -264,9 +274,10 @@ impl<T: Plain> Iterator for Peek<'_, T> {
     #[inline]
     fn next(&mut self) -> Option<T> {
         let slot = self.cursor.next()?;
-        // SAFETY: the slot is one of the ring's, which outlives the peek; it lies between consumer and producer, so it was
-        // written (Acquire in `peek`) and will not be overwritten before we release it. If the producer's counter lies, it may
-        // be as the ring's memory was made: zeroed, which is a value of a plain type too. Unsafe because it lies in memory shared
+        // SAFETY: the slot is one of the ring's, which outlives the peek; it lies between consumer
+        // and producer, so it was written (Acquire in `peek`) and will not be overwritten before we
+        // release it. If the producer's counter lies, it may be as the ring's memory was made:
+        // zeroed, which is a value of a plain type too. Unsafe because it lies in memory shared
         // with the kernel.
         Some(unsafe { slot.as_ref().read() })
     }
@@ -294,7 +305,8 @@ impl<T: Plain> Peek<'_, T> {
     }
 }
 
-/// A ring in ordinary memory: what the kernel would map, for the fake kernel and for tests of the rings alone.
+/// A ring in ordinary memory: what the kernel would map, for the fake kernel and for tests of the
+/// rings alone.
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) mod heap {
     use std::ptr::NonNull;
@@ -350,7 +362,8 @@ pub(crate) mod heap {
         /// # Safety
         /// `self` outlives both ends, and this is called once.
         pub(crate) unsafe fn ends(&self) -> (Producer<T>, Consumer<T>) {
-            // SAFETY: the caller keeps the memory alive and takes each end once; `new` checked the size.
+            // SAFETY: the caller keeps the memory alive and takes each end once; `new` checked the
+            // size.
             unsafe { (Producer::new(self.layout()), Consumer::new(self.layout())) }
         }
     }
@@ -419,7 +432,8 @@ mod tests {
     #[should_panic(expected = "more entries than were granted")]
     fn more_than_was_granted_is_not_written() {
         let ring = HeapRing::<u64>::new(4, 0);
-        // SAFETY: the ring outlives both ends, which are taken once. Unsafe because the ends hold addresses.
+        // SAFETY: the ring outlives both ends, which are taken once. Unsafe because the ends hold
+        // addresses.
         let (mut producer, _consumer) = unsafe { ring.ends() };
         let mut reservation = producer.reserve(9);
         // SAFETY: a slice's iterator knows how long it is. Unsafe: others may not.
@@ -429,8 +443,8 @@ mod tests {
     /// An end that goes to another thread, as the kernel's ends are on other cores.
     struct There<E>(E);
 
-    // SAFETY: an end is used by one thread at a time, and the other end by another: that is what a ring is for. Unsafe because
-    // ends hold addresses.
+    // SAFETY: an end is used by one thread at a time, and the other end by another: that is what a
+    // ring is for. Unsafe because ends hold addresses.
     unsafe impl<E> Send for There<E> {}
 
     /// On real cores, without a model; ThreadSanitizer looks at this one (`make sanitize`).
@@ -438,7 +452,8 @@ mod tests {
     fn two_threads_pass_entries_in_order() {
         const ENTRIES: u64 = 100_000;
         let ring = HeapRing::new(64, 0u32.wrapping_sub(1000));
-        // SAFETY: the ring outlives both ends, as the scope does. Unsafe because the ends hold addresses.
+        // SAFETY: the ring outlives both ends, as the scope does. Unsafe because the ends hold
+        // addresses.
         let (producer, mut consumer) = unsafe { ring.ends() };
         let producer = There(producer);
         std::thread::scope(|scope| {

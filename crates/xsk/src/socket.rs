@@ -45,7 +45,8 @@ impl Socket {
         Ok(Self(Rc::new(fd.try_clone_to_owned()?)))
     }
 
-    /// Registers the UMEM. The first socket of a UMEM does this; the others share it when they bind.
+    /// Registers the UMEM. The first socket of a UMEM does this; the others share it when they
+    /// bind.
     pub(crate) fn register(&self, region: &Region) -> io::Result<()> {
         let registration = libc::xdp_umem_reg {
             addr: region.base().as_ptr() as u64,
@@ -58,8 +59,9 @@ impl Socket {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_REG, &registration)
     }
 
-    /// Makes the kernel allocate the four rings, and maps them. The fill and the completion ring belong to the
-    /// (interface, queue) and so are made for every socket, also of one that shares its UMEM.
+    /// Makes the kernel allocate the four rings, and maps them. The fill and the completion ring
+    /// belong to the (interface, queue) and so are made for every socket, also of one that shares
+    /// its UMEM.
     pub(crate) fn map_rings(&self, sizes: RingSizes) -> io::Result<Rings> {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_FILL_RING, &sizes.fill)?;
         self.set(libc::SOL_XDP, libc::XDP_UMEM_COMPLETION_RING, &sizes.completion)?;
@@ -68,7 +70,8 @@ impl Socket {
         let (offsets, known) =
             self.get::<libc::xdp_mmap_offsets>(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)?;
         if known < mem::size_of::<libc::xdp_mmap_offsets>() {
-            // Before Linux 5.4: no flags to be woken by, and the offsets that there are lie elsewhere in the struct.
+            // Before Linux 5.4: no flags to be woken by, and the offsets that there are lie
+            // elsewhere in the struct.
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
 
@@ -82,8 +85,8 @@ impl Socket {
             self.map_ring::<Descriptor>(sizes.rx, &offsets.rx, libc::XDP_PGOFF_RX_RING as u64)?;
         let tx =
             self.map_ring::<Descriptor>(sizes.tx, &offsets.tx, libc::XDP_PGOFF_TX_RING as u64)?;
-        // SAFETY: each layout describes a ring that the kernel just made and mapped, and is used once; the maps are kept
-        // beside the ends. Unsafe because the ends hold addresses.
+        // SAFETY: each layout describes a ring that the kernel just made and mapped, and is used
+        // once; the maps are kept beside the ends. Unsafe because the ends hold addresses.
         unsafe {
             Ok(Rings {
                 fill: Producer::new(fill.1),
@@ -102,7 +105,8 @@ impl Socket {
         page_offset: u64,
     ) -> io::Result<(RingMap, RingLayout<T>)> {
         let len = offsets.desc as usize + size as usize * mem::size_of::<T>();
-        // A mapping begins on a page, so what is aligned within it is aligned. The kernel puts the counters in front.
+        // A mapping begins on a page, so what is aligned within it is aligned. The kernel puts the
+        // counters in front.
         let counter = |offset: u64| offset.is_multiple_of(4) && offset + 4 <= offsets.desc;
         let counters = [offsets.producer, offsets.consumer, offsets.flags];
         if !counters.into_iter().all(counter)
@@ -111,7 +115,8 @@ impl Socket {
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
         let map = RingMap::new(self.0.as_fd(), len, page_offset)?;
-        // SAFETY: each offset was checked to lie within the ring, aligned for what is there. Unsafe: address arithmetic.
+        // SAFETY: each offset was checked to lie within the ring, aligned for what is there.
+        // Unsafe: address arithmetic.
         let at = |offset: u64| unsafe { map.base.add(offset as usize) };
         let layout = RingLayout {
             producer: at(offsets.producer).cast::<AtomicU32>(),
@@ -123,8 +128,9 @@ impl Socket {
         Ok((map, layout))
     }
 
-    /// Binds to a queue. `flags` are `XDP_ZEROCOPY` or `XDP_COPY`, with `XDP_USE_NEED_WAKEUP`; or, with the socket that
-    /// registered the UMEM in `shared`, `XDP_SHARED_UMEM` alone: the rest is inherited.
+    /// Binds to a queue. `flags` are `XDP_ZEROCOPY` or `XDP_COPY`, with `XDP_USE_NEED_WAKEUP`; or,
+    /// with the socket that registered the UMEM in `shared`, `XDP_SHARED_UMEM` alone: the rest is
+    /// inherited.
     pub(crate) fn bind(
         &self,
         ifindex: u32,
@@ -182,7 +188,8 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// The value, and how many of its bytes the kernel knows: an older one may know a shorter struct. The rest is zero.
+    /// The value, and how many of its bytes the kernel knows: an older one may know a shorter
+    /// struct. The rest is zero.
     fn get<T: Plain>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<(T, usize)> {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
@@ -284,7 +291,8 @@ impl RingMap {
 
 impl Drop for RingMap {
     fn drop(&mut self) {
-        // SAFETY: our own mapping; the ring's ends that point into it are dropped before (see `Rings`). Unsafe: foreign call.
+        // SAFETY: our own mapping; the ring's ends that point into it are dropped before (see
+        // `Rings`). Unsafe: foreign call.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

@@ -11,11 +11,13 @@ use crate::config;
 use crate::owner::{Owner, Ownership};
 use crate::region::Region;
 
-/// Memory for packets, in chunks of equal size, shared with the kernel through the sockets that are bound to it.
+/// Memory for packets, in chunks of equal size, shared with the kernel through the sockets that are
+/// bound to it.
 ///
-/// This is a handle: clones refer to the same memory. The memory is unmapped when the last handle goes (the
-/// [`Pool`](crate::Pool) and every port have one), if no [`Frame`](crate::Frame) is left; if one is, the mapping is leaked instead,
-/// with a warning, so that no frame ever points at nothing. A UMEM and all that refers to it stay on one thread.
+/// This is a handle: clones refer to the same memory. The memory is unmapped when the last handle
+/// goes (the [`Pool`](crate::Pool) and every port have one), if no [`Frame`](crate::Frame) is left;
+/// if one is, the mapping is leaked instead, with a warning, so that no frame ever points at
+/// nothing. A UMEM and all that refers to it stay on one thread.
 pub struct Umem(Rc<Region>);
 
 impl Umem {
@@ -49,8 +51,9 @@ impl Umem {
         self.0.huge
     }
 
-    /// The memory as a file: another process that maps it sees the same packets. It is sealed against shrinking. Not
-    /// public: who writes to the file writes under the nose of whoever holds the frame.
+    /// The memory as a file: another process that maps it sees the same packets. It is sealed
+    /// against shrinking. Not public: who writes to the file writes under the nose of whoever holds
+    /// the frame.
     #[cfg(test)]
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
         self.0._memfd.as_ref().expect("made of its own memory").as_fd()
@@ -67,7 +70,8 @@ impl Umem {
         self.0.owners.is(chunk, Owner::HELD)
     }
 
-    /// Frames that were dropped instead of given back, by the record. Each is out of use until the UMEM goes.
+    /// Frames that were dropped instead of given back, by the record. Each is out of use until the
+    /// UMEM goes.
     pub fn lost(&self) -> u32 {
         self.0.owners.count(Owner::LOST)
     }
@@ -77,7 +81,8 @@ impl Umem {
         self.0.owners.chunks_of(Owner::LOST).collect()
     }
 
-    /// How many chunks each kind of owner has, by the record alone: a second opinion beside what pool and ports count.
+    /// How many chunks each kind of owner has, by the record alone: a second opinion beside what
+    /// pool and ports count.
     pub fn ownership(&self) -> Ownership {
         self.0.owners.tally()
     }

@@ -29,22 +29,24 @@ impl Waker {
     /// Ends the wait that is going on, or the next one.
     pub fn wake(&self) {
         let one = 1u64.to_ne_bytes();
-        // SAFETY: eight readable bytes. Unsafe: foreign call. It fails only when the counter is at its limit: awake then.
+        // SAFETY: eight readable bytes. Unsafe: foreign call. It fails only when the counter is at
+        // its limit: awake then.
         unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
     /// Forgets the wake-ups so far. Whether there were any.
     pub fn clear(&self) -> bool {
         let mut count = [0u8; 8];
-        // SAFETY: eight writable bytes. Unsafe: foreign call. It fails when there was none: nothing to forget.
+        // SAFETY: eight writable bytes. Unsafe: foreign call. It fails when there was none: nothing
+        // to forget.
         let read =
             unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
         read == count.len() as isize
     }
 }
 
-/// A set of descriptors to wait on, made once so that waiting allocates nothing. It refers to them by number: of a
-/// descriptor that was closed meanwhile, the number may stand for another file.
+/// A set of descriptors to wait on, made once so that waiting allocates nothing. It refers to them
+/// by number: of a descriptor that was closed meanwhile, the number may stand for another file.
 #[derive(Debug)]
 pub struct WaitSet(Vec<libc::pollfd>);
 
@@ -55,8 +57,8 @@ impl WaitSet {
         Self(descriptors.into_iter().map(entry).collect())
     }
 
-    /// Blocks until one is readable, has an error, or the time is over; a signal ends it too. AF_XDP sockets that want to
-    /// be woken are woken by this call.
+    /// Blocks until one is readable, has an error, or the time is over; a signal ends it too.
+    /// AF_XDP sockets that want to be woken are woken by this call.
     pub fn wait(&mut self, at_most: Duration) {
         let timeout = at_most.as_millis().min(i32::MAX as u128) as libc::c_int;
         // SAFETY: the array is ours and of this length. Unsafe: foreign call.

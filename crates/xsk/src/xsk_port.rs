@@ -20,7 +20,8 @@ use crate::region::Chunks;
 use crate::ring::{Consumer, Producer};
 use crate::umem::Umem;
 
-/// What a port asks of the kernel besides its rings. [`Socket`](crate::socket::Socket) is the real one.
+/// What a port asks of the kernel besides its rings. [`Socket`](crate::socket::Socket) is the real
+/// one.
 pub(crate) trait Kernel {
     /// Makes the kernel look at the TX ring.
     fn wake_tx(&mut self) -> io::Result<()>;
@@ -30,8 +31,9 @@ pub(crate) trait Kernel {
     fn fd(&self) -> Option<RawFd>;
     /// `XDP_STATISTICS`.
     fn statistics(&self) -> KernelCounters;
-    /// Whether nobody writes to what was posted for reception once this is dropped. A socket cannot promise it: somebody who
-    /// waits on it (`poll`), or a process that is being forked, has the kernel's file too, and it stays bound until that goes.
+    /// Whether nobody writes to what was posted for reception once this is dropped. A socket cannot
+    /// promise it: somebody who waits on it (`poll`), or a process that is being forked, has the
+    /// kernel's file too, and it stays bound until that goes.
     fn ends_when_dropped(&self) -> bool;
 }
 
@@ -48,7 +50,8 @@ pub(crate) struct Rings {
 /// One (interface, queue) over AF_XDP. Made by a [`Builder`](crate::Builder), or by a
 /// [`FakeKernel`](crate::fake_kernel::FakeKernel) without an interface.
 pub struct XskPort {
-    // With the rings' memory, which holds the socket's file too: the kernel lets go of the queue when the last goes.
+    // With the rings' memory, which holds the socket's file too: the kernel lets go of the queue
+    // when the last goes.
     kernel: Box<dyn Kernel>,
     rings: Rings,
     umem: Umem,
@@ -59,12 +62,14 @@ pub struct XskPort {
     filled: u32,
     /// Frames posted for transmission and not reclaimed.
     sending: u32,
-    /// Ask the kernel to poll the device at every receive, instead of only when it wants to be woken.
+    /// Ask the kernel to poll the device at every receive, instead of only when it wants to be
+    /// woken.
     busy_poll: bool,
     /// The device itself reads and writes the frames.
     zero_copy: bool,
     closed: bool,
-    /// Frames were posted for reception since the last look, after a fence, whether the kernel wants to be woken for that.
+    /// Frames were posted for reception since the last look, after a fence, whether the kernel
+    /// wants to be woken for that.
     unannounced: bool,
     /// Wake-ups for transmission, and for reception, that changed nothing.
     tx_pace: Pace,
@@ -104,7 +109,8 @@ impl XskPort {
         self.zero_copy = true;
     }
 
-    /// Posts free frames for reception until as many are posted as should be, or none is free. Whether it posted any.
+    /// Posts free frames for reception until as many are posted as should be, or none is free.
+    /// Whether it posted any.
     #[inline]
     pub(crate) fn refill(&mut self, pool: &mut Pool) -> bool {
         let missing = self.fill_target.saturating_sub(self.filled).min(pool.len() as u32);
@@ -112,7 +118,8 @@ impl XskPort {
             return false;
         }
         let mut reservation = self.rings.fill.reserve(missing);
-        // SAFETY: the pool's iterator is that of a slice, which knows how long it is. Unsafe: others may not.
+        // SAFETY: the pool's iterator is that of a slice, which knows how long it is. Unsafe:
+        // others may not.
         unsafe { reservation.extend(pool.take_for_fill(self.slot, reservation.granted())) };
         let posted = reservation.commit();
         self.filled += posted;
@@ -123,31 +130,33 @@ impl XskPort {
     #[inline]
     pub(crate) fn accept(chunks: Chunks<'_>, slot: Slot, descriptor: Descriptor) -> Option<Frame> {
         let (chunk, offset) = chunks.split(descriptor.addr);
-        // Neither sum nor length can wrap: the one is of 64 bits, the other is within the chunk then.
+        // Neither sum nor length can wrap: the one is of 64 bits, the other is within the chunk
+        // then.
         if u64::from(offset) + u64::from(descriptor.len) > u64::from(chunks.frame_size()) {
             return None;
         }
         if !chunks.hand_over(chunk, Owner::fill(slot), Owner::HELD) {
             return None;
         }
-        // SAFETY: `hand_over` found the chunk to exist and to have been in our fill ring, so no frame stands for it; `split`
-        // has the address lie in it, at the offset, and offset and length are within the chunk. Unsafe because it makes the
-        // token that stands for the bytes.
+        // SAFETY: `hand_over` found the chunk to exist and to have been in our fill ring, so no
+        // frame stands for it; `split` has the address lie in it, at the offset, and offset and
+        // length are within the chunk. Unsafe because it makes the token that stands for the bytes.
         Some(unsafe {
             chunks.frame(descriptor.addr, chunk as u32, offset as u16, descriptor.len as u16)
         })
     }
 
-    /// The chunk that a completion stands for, if the kernel had it to give. The address is that of the descriptor: the
-    /// packet may have started anywhere in its chunk.
+    /// The chunk that a completion stands for, if the kernel had it to give. The address is that of
+    /// the descriptor: the packet may have started anywhere in its chunk.
     #[inline]
     pub(crate) fn completed(chunks: Chunks<'_>, slot: Slot, address: u64) -> Option<u32> {
         let (chunk, _) = chunks.split(address);
         chunks.hand_over(chunk, Owner::tx(slot), Owner::POOL).then_some(chunk as u32)
     }
 
-    /// What there is to see of the kernel's progress: unsent descriptors and completions. Both, because before Linux 6.17 the
-    /// ring did not show what a call in copy mode had sent until it was empty or a later call came.
+    /// What there is to see of the kernel's progress: unsent descriptors and completions. Both,
+    /// because before Linux 6.17 the ring did not show what a call in copy mode had sent until it
+    /// was empty or a later call came.
     fn seen_of_tx(&self) -> (u32, u32) {
         (self.rings.tx.pending(), self.rings.completion.available())
     }
@@ -162,24 +171,26 @@ impl XskPort {
     fn wake_tx_until_done(&mut self) {
         let at_first = self.seen_of_tx();
         let mut thrown_away = false;
-        // Each packet that the interface throws away ends the kernel's work, and so does its budget; there are only so many.
+        // Each packet that the interface throws away ends the kernel's work, and so does its
+        // budget; there are only so many.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
             self.counters.tx_wakes += 1;
             let before = self.seen_of_tx();
             let Err(error) = self.kernel.wake_tx() else { break };
             match error.raw_os_error() {
-                // In copy mode this is `NET_XMIT_DROP`: one packet was completed without being sent (`__xsk_generic_xmit`).
-                // The ring need not show it yet: if it was the call's first, the kernel's counter is stored by a later call.
+                // In copy mode this is `NET_XMIT_DROP`: one packet was completed without being sent
+                // (`__xsk_generic_xmit`). The ring need not show it yet: if it was the call's
+                // first, the kernel's counter is stored by a later call.
                 Some(libc::EBUSY) if !self.zero_copy => {
                     self.counters.tx_dropped += 1;
                     thrown_away = true;
                 }
                 // The budget of one call is used up: 32 before Linux 6.17.
                 Some(libc::EAGAIN) if self.seen_of_tx() != before => {}
-                // EAGAIN: the send buffer or the completion ring is full. ENOBUFS: no memory for the moment. ENETDOWN: the
-                // link is down. ENXIO: the device is gone. None loses the descriptors that are still in the ring; a later
-                // turn tries again.
+                // EAGAIN: the send buffer or the completion ring is full. ENOBUFS: no memory for
+                // the moment. ENETDOWN: the link is down. ENXIO: the device is gone. None loses the
+                // descriptors that are still in the ring; a later turn tries again.
                 _ => {
                     self.counters.tx_retries += 1;
                     break;
@@ -221,7 +232,8 @@ impl Port for XskPort {
         let entries = peek.read();
         peek.release();
         if entries > 0 {
-            // A descriptor that was refused names no frame of ours, so it takes none out of the fill ring.
+            // A descriptor that was refused names no frame of ours, so it takes none out of the
+            // fill ring.
             self.filled -= came;
             self.counters.rx_packets += u64::from(came);
             self.counters.rx_bytes += into.places()[before..]
@@ -268,7 +280,8 @@ impl Port for XskPort {
                 frame.give_up_in(chunks, owner);
                 descriptor
             });
-            // SAFETY: the queue's iterator ends where its length says (`Drain`). Unsafe: others may not.
+            // SAFETY: the queue's iterator ends where its length says (`Drain`). Unsafe: others may
+            // not.
             unsafe { reservation.extend(descriptors) };
             sent = reservation.commit();
             self.sending += sent;
@@ -299,7 +312,8 @@ impl Port for XskPort {
         if entries > 0 {
             peek.release();
             self.sending -= back;
-            // What was in the way of the rest may be out of it: send buffer, or room in the completion ring.
+            // What was in the way of the rest may be out of it: send buffer, or room in the
+            // completion ring.
             self.tx_pace.reset();
             self.counters.invalid_descriptors += u64::from(entries - back);
         }
@@ -307,8 +321,8 @@ impl Port for XskPort {
     }
 
     fn unsent(&self) -> bool {
-        // By the ring, not by what the last wake-up returned: in zero-copy the driver takes its time, and stops when the
-        // completion ring is full.
+        // By the ring, not by what the last wake-up returned: in zero-copy the driver takes its
+        // time, and stops when the completion ring is full.
         self.sending > 0 && self.rings.tx.pending() > 0
     }
 
@@ -341,8 +355,9 @@ impl Port for XskPort {
         let (umem, slot) = (self.umem.clone(), self.slot);
         let reuse = self.kernel.ends_when_dropped() && !self.zero_copy;
         self.closed = true;
-        // The kernel goes first: at best it is done then with what was posted for reception. What was posted for transmission
-        // may still hang in a device's queue, by reference, in copy mode too (`xsk_build_skb_zerocopy`).
+        // The kernel goes first: at best it is done then with what was posted for reception. What
+        // was posted for transmission may still hang in a device's queue, by reference, in copy
+        // mode too (`xsk_build_skb_zerocopy`).
         drop(self);
         let owners = &umem.region().owners;
         let mut back = 0;

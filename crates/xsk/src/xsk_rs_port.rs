@@ -21,13 +21,16 @@ use crate::sync::{Ordering, fence};
 use crate::umem::Umem;
 use crate::xsk_port::{Kernel, XskPort};
 
-/// One (interface, queue) over AF_XDP, by `xsk-rs`. Made by [`Builder::open_by_xsk_rs`](crate::Builder::open_by_xsk_rs).
+/// One (interface, queue) over AF_XDP, by `xsk-rs`. Made by
+/// [`Builder::open_by_xsk_rs`](crate::Builder::open_by_xsk_rs).
 ///
-/// `xsk-rs` sends a packet from one place in its frame only, 256 bytes behind the chunk's beginning, where one that was
-/// received and not touched lies. One that a stage has made longer or shorter at its front is moved there first, which
-/// [`Counters::tx_copied`] counts. One that is too long for that is given up, as [`Counters::tx_dropped`].
+/// `xsk-rs` sends a packet from one place in its frame only, 256 bytes behind the chunk's
+/// beginning, where one that was received and not touched lies. One that a stage has made longer or
+/// shorter at its front is moved there first, which [`Counters::tx_copied`] counts. One that is too
+/// long for that is given up, as [`Counters::tx_dropped`].
 pub struct XskRsPort {
-    /// A second handle of the socket, for what `xsk-rs` has no call for: what a wake-up was answered with, statistics.
+    /// A second handle of the socket, for what `xsk-rs` has no call for: what a wake-up was
+    /// answered with, statistics.
     socket: Socket,
     // They want `&mut` to be asked how full they are.
     tx: RefCell<TxQueue>,
@@ -94,7 +97,8 @@ impl XskRsPort {
         }
     }
 
-    /// Posts free frames for reception until as many are posted as should be, or none is free. Whether it posted any.
+    /// Posts free frames for reception until as many are posted as should be, or none is free.
+    /// Whether it posted any.
     pub(crate) fn refill(&mut self, pool: &mut Pool) -> bool {
         let before = self.filled;
         loop {
@@ -111,8 +115,8 @@ impl XskRsPort {
             {
                 *place = self.descriptors[chunks.split(address).0 as usize];
             }
-            // SAFETY: each descriptor is of a chunk of this UMEM that was just taken out of the pool, so that nobody else has
-            // it. Unsafe: the kernel writes to it from now on.
+            // SAFETY: each descriptor is of a chunk of this UMEM that was just taken out of the
+            // pool, so that nobody else has it. Unsafe: the kernel writes to it from now on.
             let posted = unsafe { self.fill.produce(&self.scratch[..missing as usize]) };
             debug_assert_eq!(posted, missing as usize, "there was room");
             self.filled += missing;
@@ -141,7 +145,8 @@ impl XskRsPort {
         true
     }
 
-    /// Hands one batch at most to the TX ring. Returns how many frames went, the given-up ones included.
+    /// Hands one batch at most to the TX ring. Returns how many frames went, the given-up ones
+    /// included.
     fn post(&mut self, queue: &mut EgressQueue) -> usize {
         let room = self.scratch.len().min(self.given_up.capacity() - self.given_up.len());
         let wanted = queue.len().min(room);
@@ -160,14 +165,15 @@ impl XskRsPort {
             }
             let place = &mut self.scratch[count];
             *place = self.descriptors[frame.chunk() as usize];
-            // SAFETY: the descriptor is of this UMEM, and of the chunk of a frame that is ours, with no reference into it.
-            // Unsafe: it makes a reference to the chunk's bytes, only to say how many are used.
+            // SAFETY: the descriptor is of this UMEM, and of the chunk of a frame that is ours,
+            // with no reference into it. Unsafe: it makes a reference to the chunk's bytes, only to
+            // say how many are used.
             unsafe { self.theirs.data_mut(place) }.cursor().set_pos(frame.len());
             frame.give_up(Owner::tx(self.slot));
             count += 1;
         }
-        // SAFETY: each descriptor is of a chunk of this UMEM whose frame was just given up for this. Unsafe: the kernel reads
-        // it from now on.
+        // SAFETY: each descriptor is of a chunk of this UMEM whose frame was just given up for
+        // this. Unsafe: the kernel reads it from now on.
         let posted = unsafe { self.tx.get_mut().produce(&self.scratch[..count]) };
         debug_assert_eq!(posted, count, "there was room");
         self.sending += count as u32;
@@ -179,7 +185,8 @@ impl XskRsPort {
         self.sizes.tx.saturating_sub(self.tx.borrow_mut().nb_free_exact())
     }
 
-    /// As `XskPort::wake_tx`: `xsk-rs`' own wake-up is the same system call, and does not tell the errors apart.
+    /// As `XskPort::wake_tx`: `xsk-rs`' own wake-up is the same system call, and does not tell the
+    /// errors apart.
     fn wake_tx(&mut self) {
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
@@ -214,7 +221,8 @@ impl Port for XskRsPort {
     fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize {
         self.check_pool(pool);
         let room = into.room();
-        // SAFETY: the queue is of this UMEM, and so are the descriptors that it writes. Unsafe: that is for us to know.
+        // SAFETY: the queue is of this UMEM, and so are the descriptors that it writes. Unsafe:
+        // that is for us to know.
         let entries = unsafe { self.rx.get_mut().consume(&mut self.scratch[..room]) };
         let mut came = 0;
         let mut bytes = 0;
@@ -238,7 +246,8 @@ impl Port for XskRsPort {
         self.counters.rx_bytes += bytes;
         self.counters.invalid_descriptors += entries as u64 - u64::from(came);
         if self.refill(pool) {
-            // libxdp has no fence between publishing and reading the flag (see `Producer::needs_wakeup`).
+            // libxdp has no fence between publishing and reading the flag (see
+            // `Producer::needs_wakeup`).
             fence(Ordering::SeqCst);
         }
         if entries == 0 && self.fill.needs_wakeup() {
@@ -272,7 +281,8 @@ impl Port for XskRsPort {
         }
         while self.sending > 0 {
             let most = self.scratch.len().min(self.sending as usize);
-            // SAFETY: the queue is of this UMEM, and so are the descriptors that it writes. Unsafe: that is for us to know.
+            // SAFETY: the queue is of this UMEM, and so are the descriptors that it writes. Unsafe:
+            // that is for us to know.
             let entries = unsafe { self.completion.get_mut().consume(&mut self.scratch[..most]) };
             let mut completed = 0;
             for descriptor in &self.scratch[..entries] {
@@ -325,8 +335,8 @@ impl Port for XskRsPort {
         let (umem, slot) = (self.umem.clone(), self.slot);
         self.closed = true;
         drop(self);
-        // As with `XskPort` over a socket, none comes back. Here the kernel goes on writing for certain: libxdp's UMEM has the
-        // file of the first socket, and lives as long as ours.
+        // As with `XskPort` over a socket, none comes back. Here the kernel goes on writing for
+        // certain: libxdp's UMEM has the file of the first socket, and lives as long as ours.
         umem.region().owners.close(slot, |_| ())
     }
 }

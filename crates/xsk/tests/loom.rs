@@ -1,9 +1,9 @@
-//! The rings under loom: every order in which two threads can run, and every value that the memory model lets each load see.
-//! Compiled only with `--cfg loom`: `make loom`.
+//! The rings under loom: every order in which two threads can run, and every value that the memory
+//! model lets each load see. Compiled only with `--cfg loom`: `make loom`.
 //!
-//! `ring.rs` is compiled once more into this test, with a [`sync`] whose atomics and entries are loom's: an entry that one side
-//! touches while the other one may is an error. Each memory ordering is then taken away in turn, and loom has to find that:
-//! a model which cannot fail proves nothing.
+//! `ring.rs` is compiled once more into this test, with a [`sync`] whose atomics and entries are
+//! loom's: an entry that one side touches while the other one may is an error. Each memory ordering
+//! is then taken away in turn, and loom has to find that: a model which cannot fail proves nothing.
 
 #![cfg(loom)]
 
@@ -109,13 +109,14 @@ struct End<E> {
 
 fn ring(size: u32) -> (End<Producer<u64>>, End<Consumer<u64>>) {
     let ring: Rc<HeapRing<u64>> = Rc::from(HeapRing::new(size, START));
-    // SAFETY: each end has a handle of the ring beside it; they are taken once. Unsafe because ends hold addresses.
+    // SAFETY: each end has a handle of the ring beside it; they are taken once. Unsafe because ends
+    // hold addresses.
     let (producer, consumer) = unsafe { ring.ends() };
     (End { end: producer, _ring: Rc::clone(&ring) }, End { end: consumer, _ring: ring })
 }
 
-/// Reserves, writes what was granted, and publishes it: the next numbers. How many. By both ways to write: odd numbers come
-/// one by one, an even one has all that follow it along.
+/// Reserves, writes what was granted, and publishes it: the next numbers. How many. By both ways to
+/// write: odd numbers come one by one, an even one has all that follow it along.
 fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
     let mut reservation = producer.reserve(wanted);
     let mut values = next..next + u64::from(reservation.granted());
@@ -128,7 +129,8 @@ fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
     u64::from(reservation.commit())
 }
 
-/// Reads what is there, up to so many, and hands it back. How many; they have to be the next numbers.
+/// Reads what is there, up to so many, and hands it back. How many; they have to be the next
+/// numbers.
 fn consume(consumer: &mut Consumer<u64>, wanted: u32, next: u64) -> u64 {
     let mut peek = consumer.peek(wanted);
     for (value, expected) in peek.by_ref().zip(next..) {
@@ -166,8 +168,9 @@ fn batches(size: u32, produced: &'static [u32], consumed: &'static [u32], weak: 
 
 const NOTHING: (Weaken, Weaken) = (Weaken::Nothing, Weaken::Nothing);
 
-/// Every entry is written before it is seen and read before it is overwritten, in a ring that is full or empty most of the
-/// time, so that both sides have to look at the other's counter, and across the wrap.
+/// Every entry is written before it is seen and read before it is overwritten, in a ring that is
+/// full or empty most of the time, so that both sides have to look at the other's counter, and
+/// across the wrap.
 #[test]
 fn a_ring_of_one_hands_over_one_by_one() {
     batches(1, &[1, 1, 1], &[1, 1, 1], NOTHING);
@@ -235,8 +238,8 @@ fn a_reservation_and_a_peek_that_are_dropped_change_nothing() {
     });
 }
 
-/// The looks without Acquire, by which frames are counted: what they say is there is there for the next peek, and what they
-/// say was taken was taken.
+/// The looks without Acquire, by which frames are counted: what they say is there is there for the
+/// next peek, and what they say was taken was taken.
 #[test]
 fn a_look_at_the_counters_promises_nothing_that_does_not_hold() {
     loom::model(|| {
@@ -257,8 +260,8 @@ fn a_look_at_the_counters_promises_nothing_that_does_not_hold() {
     });
 }
 
-/// User space publishes and looks at the flag; the kernel finds the ring empty, asks to be woken, and looks again before it
-/// sleeps. Whoever comes second sees what the other one did.
+/// User space publishes and looks at the flag; the kernel finds the ring empty, asks to be woken,
+/// and looks again before it sleeps. Whoever comes second sees what the other one did.
 fn nobody_sleeps_on_a_published_entry(weak: (Weaken, Weaken)) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(1);
@@ -292,7 +295,8 @@ fn found_if_the_kernel_has_no_fence_before_it_looks_again() {
     nobody_sleeps_on_a_published_entry((Weaken::Nothing, Weaken::Fence));
 }
 
-/// The same to the end, with a kernel that really sleeps: loom calls it a deadlock if nobody wakes it.
+/// The same to the end, with a kernel that really sleeps: loom calls it a deadlock if nobody wakes
+/// it.
 fn a_kernel_that_sleeps_sends_everything(entries: u64, weak: Weaken) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(4);

@@ -1,4 +1,5 @@
-//! The AF_XDP port on the fake kernel: what comes in goes out, and every frame is in one place, whatever the kernel does.
+//! The AF_XDP port on the fake kernel: what comes in goes out, and every frame is in one place,
+//! whatever the kernel does.
 
 use std::time::Instant;
 
@@ -130,8 +131,8 @@ fn a_kick_that_fails_is_repeated_without_new_frames() {
     assert_eq!((port.counters().tx_packets, kernel.wakeups()), (1, 5), "counted once");
 }
 
-/// Wake-ups that change nothing are repeated ever more seldom, whatever the kernel answers; measured against the time that
-/// went by.
+/// Wake-ups that change nothing are repeated ever more seldom, whatever the kernel answers;
+/// measured against the time that went by.
 #[test]
 fn kicks_that_change_nothing_do_not_come_by_the_thousand() {
     let answers = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO]
@@ -159,7 +160,8 @@ fn kicks_that_change_nothing_do_not_come_by_the_thousand() {
     }
 }
 
-/// However long the pause is by then: something new to send, or something that came back, is a reason to ask again.
+/// However long the pause is by then: something new to send, or something that came back, is a
+/// reason to ask again.
 #[test]
 fn a_kick_is_not_put_off_when_there_is_a_reason() {
     let (umem, mut pool) = umem(256);
@@ -328,7 +330,8 @@ fn a_closed_port_gives_its_frames_back() {
         kernel.deliver(&packet(number)).unwrap();
     }
     assert_eq!((gone.census().tx, gone.census().rx), (40, 10));
-    // What was posted for reception is back; what was being sent may still hang somewhere by reference.
+    // What was posted for reception is back; what was being sent may still hang somewhere by
+    // reference.
     assert_eq!(Box::new(gone).close(&mut pool), 40);
     assert_eq!((umem.ownership().closed, umem.ownership().tx), (40, 0));
     assert_eq!(pool.len() as u64 + 40 + stays.census().total(), 1024);
@@ -412,8 +415,9 @@ fn every_way_that_a_frame_can_go() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever the order of events and however the kernel behaves: each frame is in one place at each moment, packets
-    /// leave unchanged and in order, and once the kernel does its work nothing is left on the way.
+    /// Whatever the order of events and however the kernel behaves: each frame is in one place at
+    /// each moment, packets leave unchanged and in order, and once the kernel does its work nothing
+    /// is left on the way.
     #[test]
     fn conserves(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
         oracle::port::run(steps);

@@ -1,4 +1,5 @@
-//! An appliance on xdpfwd: lets known subscribers pass, drops or diverts others, counts per subscriber.
+//! An appliance on xdpfwd: lets known subscribers pass, drops or diverts others, counts per
+//! subscriber.
 
 mod gate;
 mod subscribers;

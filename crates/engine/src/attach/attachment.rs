@@ -31,9 +31,10 @@ pub(crate) struct LoadedProgram {
 }
 
 impl Attachment {
-    /// Opens the packet sockets of a port, or loads and attaches the XDP program: natively if the mode does not say
-    /// otherwise. With [`Mode::Auto`], what the driver cannot do natively is done in the generic path; the error that decided
-    /// is returned beside. No packet comes to a socket yet.
+    /// Opens the packet sockets of a port, or loads and attaches the XDP program: natively if the
+    /// mode does not say otherwise. With [`Mode::Auto`], what the driver cannot do natively is done
+    /// in the generic path; the error that decided is returned beside. No packet comes to a socket
+    /// yet.
     pub(crate) fn new(
         port: &PortPlan,
         interface: &Interface,
@@ -149,8 +150,8 @@ impl Attachment {
         }
     }
 
-    /// Loads a program with another image, or none, to take the place of the one that is attached. `None` if there is no
-    /// program, and no image either.
+    /// Loads a program with another image, or none, to take the place of the one that is attached.
+    /// `None` if there is no program, and no image either.
     pub(crate) fn successor(
         &self,
         image: Option<&Arc<XdpImage>>,

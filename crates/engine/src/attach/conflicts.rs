@@ -1,5 +1,6 @@
-//! Who is in the way: what is on an interface or a queue that we cannot have. Looked up only after it was refused, from what
-//! the kernel tells anybody who may look; what cannot be seen from here is said to be so.
+//! Who is in the way: what is on an interface or a queue that we cannot have. Looked up only after
+//! it was refused, from what the kernel tells anybody who may look; what cannot be seen from here
+//! is said to be so.
 
 use std::fmt;
 use std::fs;
@@ -17,13 +18,15 @@ use crate::host::interface::Interface;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttachedProgram {
-    /// The interface that it is on: ours, or one above ours (a bridge, a bond), which is in the way as well.
+    /// The interface that it is on: ours, or one above ours (a bridge, a bond), which is in the way
+    /// as well.
     pub interface: String,
     /// Its number.
     pub id: u32,
     /// Its name, if it may be asked for: that takes CAP_SYS_ADMIN.
     pub name: Option<String>,
-    /// Where it runs, as `ip link set dev IF … off` calls it: `xdp` (in the driver), `xdpgeneric` or `xdpoffload`.
+    /// Where it runs, as `ip link set dev IF … off` calls it: `xdp` (in the driver), `xdpgeneric`
+    /// or `xdpoffload`.
     pub place: &'static str,
     /// What keeps it there.
     pub keeper: Keeper,
@@ -33,12 +36,13 @@ pub struct AttachedProgram {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Keeper {
-    /// These processes: it is attached through a BPF link that they have open, and goes when the last of them ends.
+    /// These processes: it is attached through a BPF link that they have open, and goes when the
+    /// last of them ends.
     Processes(Vec<Process>),
     /// A BPF link that no process which we see has open.
     Link(u32),
-    /// Nobody: it was attached over netlink and stays until somebody takes it off. These processes have it open all the same,
-    /// and may be those that attached it.
+    /// Nobody: it was attached over netlink and stays until somebody takes it off. These processes
+    /// have it open all the same, and may be those that attached it.
     Nobody(Vec<Process>),
     /// It cannot be seen from here.
     Unknown,
@@ -56,8 +60,9 @@ pub struct Process {
     pub elsewhere: bool,
 }
 
-/// Processes that may hold an AF_XDP queue: all that have AF_XDP rings mapped, this one left out. The kernel does not say
-/// which of them has which queue (unless it has CONFIG_XDP_SOCKETS_DIAG, which is rare).
+/// Processes that may hold an AF_XDP queue: all that have AF_XDP rings mapped, this one left out.
+/// The kernel does not say which of them has which queue (unless it has CONFIG_XDP_SOCKETS_DIAG,
+/// which is rare).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueHolders {
     /// Those in our network namespace first.
@@ -66,7 +71,8 @@ pub struct QueueHolders {
     pub some_hidden: bool,
 }
 
-/// The program that keeps ours from an interface. `None` if there is none that could be seen: it may have gone meanwhile.
+/// The program that keeps ours from an interface. `None` if there is none that could be seen: it
+/// may have gone meanwhile.
 pub(crate) fn of_interface(interface: &Interface) -> Option<AttachedProgram> {
     let interfaces = std::iter::once(interface.clone()).chain(interface.above());
     let (interface, id, place) = interfaces.into_iter().find_map(|interface| {
@@ -97,7 +103,8 @@ pub(crate) fn of_interface(interface: &Interface) -> Option<AttachedProgram> {
     Some(AttachedProgram { interface: interface.name, id, name, place, keeper })
 }
 
-/// The XDP program on an interface of this network namespace, or on one above it that is in the way as well.
+/// The XDP program on an interface of this network namespace, or on one above it that is in the way
+/// as well.
 pub fn attached_program(interface: &str) -> Option<AttachedProgram> {
     of_interface(&Interface::find(interface, interface).ok()?)
 }
@@ -136,8 +143,8 @@ pub(crate) fn of_queue() -> QueueHolders {
     QueueHolders { processes, some_hidden }
 }
 
-/// The program on an interface of this network namespace, and where it runs. Natively and generically at once the kernel
-/// does not allow.
+/// The program on an interface of this network namespace, and where it runs. Natively and
+/// generically at once the kernel does not allow.
 fn attached(ifindex: u32) -> Option<(u32, &'static str)> {
     // The descriptor stands for a program to attach; to ask, none is needed.
     let stdin = io::stdin();
@@ -218,8 +225,9 @@ fn sees_all_processes() -> bool {
         .is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
 }
 
-/// Whether a line of /proc/PID/maps is a ring that only AF_XDP sockets have: its place in the "file" says so
-/// (`XDP_UMEM_PGOFF_FILL_RING`, `XDP_UMEM_PGOFF_COMPLETION_RING`). AF_PACKET has its rings at 0.
+/// Whether a line of /proc/PID/maps is a ring that only AF_XDP sockets have: its place in the
+/// "file" says so (`XDP_UMEM_PGOFF_FILL_RING`, `XDP_UMEM_PGOFF_COMPLETION_RING`). AF_PACKET has its
+/// rings at 0.
 /// <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_xdp.h>
 fn is_af_xdp_ring(line: &str) -> bool {
     let mut fields = line.split_whitespace();

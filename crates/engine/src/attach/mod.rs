@@ -1,4 +1,5 @@
-//! From an interface to the sockets of its port: XDP programs, their maps, and what prevents them from being attached.
+//! From an interface to the sockets of its port: XDP programs, their maps, and what prevents them
+//! from being attached.
 
 pub(crate) mod attachment;
 pub(crate) mod conflicts;

@@ -1,4 +1,5 @@
-//! The maps of a stage that the XDP program does the work of. See [`XdpImage`]; the filter's are in `bpf/filter.h`.
+//! The maps of a stage that the XDP program does the work of. See [`XdpImage`]; the filter's are in
+//! `bpf/filter.h`.
 
 use std::io;
 
@@ -9,7 +10,8 @@ fn missing(name: &str) -> libbpf_rs::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("the XDP program has no map {name}")).into()
 }
 
-/// Gives the maps of a program that is not yet loaded the sizes that an image needs, and writes the read-only data.
+/// Gives the maps of a program that is not yet loaded the sizes that an image needs, and writes the
+/// read-only data.
 pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), libbpf_rs::Error> {
     for (name, ours) in &image.constants {
         map_mut(open, name, |map| {
@@ -25,7 +27,8 @@ pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), lib
     map_mut(open, name, |map| map.set_max_entries(entries))
 }
 
-/// Gives the array maps of a program that is not yet loaded their sizes, and writes the read-only data.
+/// Gives the array maps of a program that is not yet loaded their sizes, and writes the read-only
+/// data.
 pub fn prepare_tables(open: &mut OpenObject, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in &tables.arrays {
         map_mut(open, &array.map, |map| map.set_max_entries(array.values.max(1)))?;

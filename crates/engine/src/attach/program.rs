@@ -58,7 +58,8 @@ pub struct XdpCounters {
     pub passed: u64,
     /// Left to the kernel: a rule of `keep` says so.
     pub kept: u64,
-    /// Dropped by the program, for each of the reasons that it may have: see [`XdpCounters::drops`].
+    /// Dropped by the program, for each of the reasons that it may have: see
+    /// [`XdpCounters::drops`].
     dropped: [u64; REASONS.len()],
 }
 
@@ -86,8 +87,9 @@ pub enum XdpDecision {
 }
 
 impl XdpProgram {
-    /// Loads it for an interface of which so many queues are used, with what stays with the kernel and the rules by which the
-    /// rest is dropped. It knows none of the host's addresses yet: until [`follow`](Self::follow) only what goes to a group is kept.
+    /// Loads it for an interface of which so many queues are used, with what stays with the kernel
+    /// and the rules by which the rest is dropped. It knows none of the host's addresses yet: until
+    /// [`follow`](Self::follow) only what goes to a group is kept.
     pub fn load(
         queues: u16,
         keep: &Keep,
@@ -128,8 +130,8 @@ impl XdpProgram {
         Ok(Self { object, xsks, counters, offload, own })
     }
 
-    /// Loads it once more with other rules of a filter, or none: it shares all else with this one, and takes its place when it is
-    /// attached.
+    /// Loads it once more with other rules of a filter, or none: it shares all else with this one,
+    /// and takes its place when it is attached.
     pub(crate) fn successor(
         &self,
         image: Option<&Arc<XdpImage>>,
@@ -146,7 +148,8 @@ impl XdpProgram {
         load(open, image)
     }
 
-    /// Lets a successor, which is attached by now, take its place. The predecessor's packets may be on their way yet.
+    /// Lets a successor, which is attached by now, take its place. The predecessor's packets may be
+    /// on their way yet.
     pub(crate) fn succeed(&mut self, successor: Successor) -> Successor {
         let Successor { object, offload } = successor;
         Successor {
@@ -170,8 +173,8 @@ impl XdpProgram {
         self.own.is_some()
     }
 
-    /// Makes these the addresses by which frames are for this host. What does not get in is left out, and tried again the next
-    /// time; the error is of the first that did not.
+    /// Makes these the addresses by which frames are for this host. What does not get in is left
+    /// out, and tried again the next time; the error is of the first that did not.
     pub fn follow(&mut self, own: &OwnAddresses) -> Result<(), FollowError> {
         let Some(maps) = &mut self.own else { return Ok(()) };
         let good_for =
@@ -221,8 +224,9 @@ impl XdpProgram {
         sum
     }
 
-    /// Has the kernel run the program on a frame, which goes nowhere, to see whose it is (`BPF_PROG_TEST_RUN`). For a
-    /// program that is not attached: it counts the frame like any other.
+    /// Has the kernel run the program on a frame, which goes nowhere, to see whose it is
+    /// (`BPF_PROG_TEST_RUN`). For a program that is not attached: it counts the frame like any
+    /// other.
     ///
     /// <https://docs.kernel.org/bpf/bpf_prog_run.html>
     pub fn judge(&mut self, frame: &[u8]) -> io::Result<XdpDecision> {
@@ -306,7 +310,8 @@ fn load(
     Ok(Successor { object, offload: Some((Arc::clone(image), counters)) })
 }
 
-/// What libbpf has to say about a failure is for who develops the program: the error that follows is for who runs it.
+/// What libbpf has to say about a failure is for who develops the program: the error that follows
+/// is for who runs it.
 fn log(_: PrintLevel, line: String) {
     tracing::debug!("{}", line.trim_end());
 }

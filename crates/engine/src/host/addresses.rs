@@ -22,8 +22,9 @@ use crate::plan::PortPlan;
 pub(crate) struct Host {
     links: Vec<Link>,
     addresses: Vec<Address>,
-    /// What the kernel takes for itself: its table `local`, which has the last word. An address need not be there: one that
-    /// somebody else was found to have, or of an interface that is down.
+    /// What the kernel takes for itself: its table `local`, which has the last word. An address
+    /// need not be there: one that somebody else was found to have, or of an interface that is
+    /// down.
     local: BTreeSet<IpAddr>,
 }
 
@@ -68,8 +69,9 @@ pub struct OwnAddresses {
 pub struct GoodFor {
     /// A packet that goes there is for this host: the kernel takes it, on whichever interface.
     pub destination: bool,
-    /// ARP and Neighbor Discovery about it are for this host: it belongs to the interface's own stack, or to the loopback
-    /// interface. Somebody else may have the address of another interface on this one's network.
+    /// ARP and Neighbor Discovery about it are for this host: it belongs to the interface's own
+    /// stack, or to the loopback interface. Somebody else may have the address of another interface
+    /// on this one's network.
     pub target: bool,
 }
 
@@ -99,7 +101,8 @@ impl Host {
         Ok(host)
     }
 
-    /// An interface and those stacked on it: VLANs and the like, the bridge or bond that it is a port of, and theirs.
+    /// An interface and those stacked on it: VLANs and the like, the bridge or bond that it is a
+    /// port of, and theirs.
     pub(crate) fn stack(&self, index: u32) -> BTreeSet<u32> {
         let mut stack = BTreeSet::from([index]);
         loop {
@@ -229,8 +232,9 @@ pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
     Ok(links)
 }
 
-/// The routes that the kernel has for a request. A table that nothing was ever entered into does not exist, as far as it is
-/// concerned (`CONFIG_IP_MULTIPLE_TABLES`): a network namespace whose loopback is down has no table `local`.
+/// The routes that the kernel has for a request. A table that nothing was ever entered into does
+/// not exist, as far as it is concerned (`CONFIG_IP_MULTIPLE_TABLES`): a network namespace whose
+/// loopback is down has no table `local`.
 fn routes(request: RouteMessage) -> io::Result<Vec<RouteMessage>> {
     match dump(&RouteNetlinkMessage::GetRoute(request)) {
         Ok(dump) => {
@@ -293,7 +297,8 @@ impl Link {
                 _ => {}
             }
         }
-        // A veth names its peer in the same place, and a tunnel the interface that it sends through.
+        // A veth names its peer in the same place, and a tunnel the interface that it sends
+        // through.
         link.lower = below.filter(|_| stacked && !elsewhere);
         link
     }
@@ -352,7 +357,8 @@ mod tests {
 
     #[test]
     fn a_stack_holds_what_rests_on_an_interface_and_nothing_else() {
-        // 1 and 2 are ports of bridge 3, which has VLAN 4; 5 is a VLAN of 1 with a macvlan 6 on it; 7 is alone.
+        // 1 and 2 are ports of bridge 3, which has VLAN 4; 5 is a VLAN of 1 with a macvlan 6 on it;
+        // 7 is alone.
         let links = vec![
             link(6, Some(5), None),
             Link { vlan: Some(100), ..link(5, Some(1), None) },

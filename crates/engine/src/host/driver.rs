@@ -1,5 +1,6 @@
-//! What a driver says of its interface: XDP features (netlink family `netdev`), offloads, channels, and where RSS sends what
-//! (netlink family `ethtool`). <https://docs.kernel.org/networking/netlink_spec/netdev.html>,
+//! What a driver says of its interface: XDP features (netlink family `netdev`), offloads, channels,
+//! and where RSS sends what (netlink family `ethtool`).
+//! <https://docs.kernel.org/networking/netlink_spec/netdev.html>,
 //! <https://docs.kernel.org/networking/ethtool-netlink.html>
 
 use std::collections::BTreeSet;
@@ -93,7 +94,8 @@ impl Ethtool {
         Ok(Self { family: open("ethtool")?, ifindex })
     }
 
-    /// Every question's first attribute is a header that names the interface; it has the type 1 in all of them.
+    /// Every question's first attribute is a header that names the interface; it has the type 1 in
+    /// all of them.
     fn ask(&self, command: u8) -> io::Result<Vec<u8>> {
         const HEADER: u16 = 1;
         const NESTED: u16 = 1 << 15;
@@ -102,7 +104,8 @@ impl Ethtool {
         self.family.ask(command, &header)
     }
 
-    /// The offloads that are on, by the names that `ethtool -k` calls long: `rx-gro-hw`, `tx-checksum-ip-generic`, …
+    /// The offloads that are on, by the names that `ethtool -k` calls long: `rx-gro-hw`,
+    /// `tx-checksum-ip-generic`, …
     pub fn offloads(&self) -> io::Result<BTreeSet<String>> {
         const FEATURES_GET: u8 = 11;
         const ACTIVE: u16 = 4;
@@ -125,7 +128,8 @@ impl Ethtool {
         })
     }
 
-    /// The queues that RSS sends packets to. `Unsupported` if the driver, or a kernel before 6.3, does not say.
+    /// The queues that RSS sends packets to. `Unsupported` if the driver, or a kernel before 6.3,
+    /// does not say.
     pub fn rss_queues(&self) -> io::Result<BTreeSet<u32>> {
         const RSS_GET: u8 = 38;
         const INDIRECTION: u16 = 4;

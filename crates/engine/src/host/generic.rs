@@ -12,7 +12,8 @@ const GET_FAMILY: u8 = 3;
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
 
-/// Of a message: length, type, flags, sequence number, port; then command, version, two bytes of nothing.
+/// Of a message: length, type, flags, sequence number, port; then command, version, two bytes of
+/// nothing.
 const HEADER: usize = 16;
 const GENERIC_HEADER: usize = 4;
 const DONE: u16 = 3;

@@ -40,12 +40,14 @@ impl Interface {
     /// Whether it still exists.
     pub(crate) fn exists(&self) -> bool {
         // By index, which is what sockets and program are bound to: it may have got another name.
-        // (Not by nix' `if_indextoname`, which takes the null pointer of a missing index for an empty name.)
+        // (Not by nix' `if_indextoname`, which takes the null pointer of a missing index for an
+        // empty name.)
         if_nameindex()
             .map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
 
-    /// The interfaces above it, such as the bridge or the bond that it belongs to, as far as /sys shows them.
+    /// The interfaces above it, such as the bridge or the bond that it belongs to, as far as /sys
+    /// shows them.
     pub(crate) fn above(&self) -> Vec<Self> {
         let files = self
             .sysfs()
@@ -65,7 +67,8 @@ impl Interface {
         fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
     }
 
-    /// Its folder under /sys, unless /sys shows another network namespace (entered without mounting it anew).
+    /// Its folder under /sys, unless /sys shows another network namespace (entered without mounting
+    /// it anew).
     fn sysfs(&self) -> Option<PathBuf> {
         let folder = Path::new("/sys/class/net").join(&self.name);
         let index = fs::read_to_string(folder.join("ifindex")).ok()?;
@@ -79,7 +82,8 @@ fn present() -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// What preferred busy polling wants of an interface's NAPI, put back on drop: interrupts deferred while user space polls.
+/// What preferred busy polling wants of an interface's NAPI, put back on drop: interrupts deferred
+/// while user space polls.
 /// <https://docs.kernel.org/networking/napi.html#irq-mitigation>
 pub(crate) struct DeferredInterrupts(Vec<(PathBuf, String)>);
 
@@ -89,7 +93,8 @@ impl DeferredInterrupts {
             .sysfs()
             .ok_or_else(|| io::Error::other("/sys shows another network namespace"))?;
         let mut before = Self(Vec::new());
-        // Two polls without a packet before interrupts come back, or 200 µs: the values of the kernel's own example.
+        // Two polls without a packet before interrupts come back, or 200 µs: the values of the
+        // kernel's own example.
         for (file, value) in [("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")] {
             let path = folder.join(file);
             let old = fs::read_to_string(&path)?;

@@ -1,4 +1,5 @@
-//! Who would be locked out: a plan takes everything that arrives on its ports, and somebody may be logged in through one.
+//! Who would be locked out: a plan takes everything that arrives on its ports, and somebody may be
+//! logged in through one.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -69,8 +70,8 @@ impl fmt::Display for Lockout {
     }
 }
 
-/// What the ports of a plan take from the kernel that this host may not be able to do without. Ports whose packets go
-/// nowhere take nothing, nor do packet sockets, which get copies.
+/// What the ports of a plan take from the kernel that this host may not be able to do without.
+/// Ports whose packets go nowhere take nothing, nor do packet sockets, which get copies.
 pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
     let host = Host::read()?;
     let defaults = default_routes()?;
@@ -120,15 +121,16 @@ fn needed(local: SocketAddr) -> Keep {
     Keep::from([neighbors, KeepRule::Tcp(local.port())])
 }
 
-/// Whether rules do as well. `on_top`: what they are for is not on the interface itself, but on one that is stacked on it, such
-/// as a VLAN; then a VLAN that is kept is taken to be that one.
+/// Whether rules do as well. `on_top`: what they are for is not on the interface itself, but on one
+/// that is stacked on it, such as a VLAN; then a VLAN that is kept is taken to be that one.
 fn suffices(keep: &Keep, needed: &Keep, on_top: bool) -> bool {
     let local =
         |rule: &KeepRule| matches!(rule, KeepRule::Tcp(_)) && keep.contains(&KeepRule::Local);
     on_top && has_vlan(keep) || needed.iter().all(|rule| keep.contains(rule) || local(rule))
 }
 
-/// Whether rules leave the host something that it can be reached by, over the family of a default route.
+/// Whether rules leave the host something that it can be reached by, over the family of a default
+/// route.
 fn leaves_something(keep: &Keep, ipv6: bool, on_top: bool) -> bool {
     let neighbors = if ipv6 { KeepRule::Nd } else { KeepRule::Arp };
     let packets = |rule: &KeepRule| {
@@ -141,7 +143,8 @@ fn has_vlan(keep: &Keep) -> bool {
     keep.iter().any(|rule| matches!(rule, KeepRule::Vlan(_)))
 }
 
-/// The SSH connections of this network namespace: those to port 22, and the one that this process was started through.
+/// The SSH connections of this network namespace: those to port 22, and the one that this process
+/// was started through.
 fn ssh_sessions() -> BTreeSet<Session> {
     const SSH: u16 = 22;
     let connections = [procfs::net::tcp(), procfs::net::tcp6()];
@@ -163,7 +166,8 @@ fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The SSH session that started this process, or a process that did: sudo hides it from those that it starts.
+/// The SSH session that started this process, or a process that did: sudo hides it from those that
+/// it starts.
 fn own_session() -> Option<Session> {
     /// Processes between a shell and this one; there are seldom more than three.
     const ANCESTORS: usize = 16;

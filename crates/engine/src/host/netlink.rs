@@ -13,14 +13,16 @@ use netlink_sys::{Socket, SocketAddr};
 /// A list, as the kernel told it.
 pub(crate) struct Dump {
     pub(crate) answers: Vec<RouteNetlinkMessage>,
-    /// Whether nothing changed while it was told. If something did, an entry may be missing, or be there twice.
+    /// Whether nothing changed while it was told. If something did, an entry may be missing, or be
+    /// there twice.
     pub(crate) consistent: bool,
 }
 
 /// How often a list is asked for again that changed while the kernel told it.
 const ATTEMPTS: usize = 3;
 
-/// Everything that the kernel answers to a request for a list. Where things change all the time it is not consistent.
+/// Everything that the kernel answers to a request for a list. Where things change all the time it
+/// is not consistent.
 pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     let mut dump = dump_once(request)?;
     for _ in 1..ATTEMPTS {
@@ -46,7 +48,8 @@ fn send(request: &RouteNetlinkMessage, flags: u16) -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    // With it the kernel leaves out what the request does not ask for: the other tables, of routes. It is from Linux 4.20.
+    // With it the kernel leaves out what the request does not ask for: the other tables, of routes.
+    // It is from Linux 4.20.
     let _ = socket.set_netlink_get_strict_chk(true);
     let mut message = NetlinkMessage::from(request.clone());
     message.header.flags = flags;
@@ -122,8 +125,8 @@ impl Monitor {
         Ok(Self(socket))
     }
 
-    /// Takes the news that have come. What they say is not looked at: whoever wants to know asks for all of it, so that it does
-    /// not matter if the kernel had to leave some out.
+    /// Takes the news that have come. What they say is not looked at: whoever wants to know asks
+    /// for all of it, so that it does not matter if the kernel had to leave some out.
     pub(crate) fn drain(&self) {
         const ENOBUFS: i32 = 105; // some were left out; reading it clears it
         while self

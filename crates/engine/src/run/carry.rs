@@ -1,4 +1,5 @@
-//! Row counters of stages that a reload has replaced: a counter goes on for as long as there is a row with its key.
+//! Row counters of stages that a reload has replaced: a counter goes on for as long as there is a
+//! row with its key.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -50,7 +51,8 @@ impl CarriedCounters {
         }
     }
 
-    /// Forgets counters whose key no stage of the plan has: a row that comes back later starts at zero.
+    /// Forgets counters whose key no stage of the plan has: a row that comes back later starts at
+    /// zero.
     pub(crate) fn retain(&mut self, plan: &Plan) {
         let mut keys: BTreeMap<StageId, HashMap<String, usize>> = BTreeMap::new();
         for (id, stage) in plan.stages_with_ids() {

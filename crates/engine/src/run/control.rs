@@ -68,11 +68,12 @@ impl Requests {
     }
 }
 
-/// Shortest time from one [`Event::HostChanged`] to the next: where addresses come and go all the time, following them must
-/// not be all that is done.
+/// Shortest time from one [`Event::HostChanged`] to the next: where addresses come and go all the
+/// time, following them must not be all that is done.
 const HOST_PAUSE: Duration = Duration::from_millis(100);
 
-/// After so long without news it is said once more: the kernel tells of an address before it has its route.
+/// After so long without news it is said once more: the kernel tells of an address before it has
+/// its route.
 const HOST_SETTLES: Duration = Duration::from_secs(1);
 
 /// What happened.
@@ -80,10 +81,12 @@ const HOST_SETTLES: Duration = Duration::from_secs(1);
 pub enum Event {
     /// SIGINT or SIGTERM came: its number.
     Stop(i32),
-    /// Another thread asked for the end, with [`Handle::request_stop`](crate::Handle::request_stop).
+    /// Another thread asked for the end, with
+    /// [`Handle::request_stop`](crate::Handle::request_stop).
     StopRequested,
-    /// SIGHUP came, or another thread asked for a reload with [`Handle::request_reload`](crate::Handle::request_reload):
-    /// time to read the configuration anew.
+    /// SIGHUP came, or another thread asked for a reload with
+    /// [`Handle::request_reload`](crate::Handle::request_reload): time to read the configuration
+    /// anew.
     Reload,
     /// A worker's thread ended, or somebody called the waker.
     Woken,
@@ -127,8 +130,8 @@ impl Control {
         Requests { requested: Arc::clone(&self.requested), waker: self.waker() }
     }
 
-    /// Waits for an event, until `due` at the latest. What has happened already comes before the time: a clock that is always
-    /// due does not keep signals away.
+    /// Waits for an event, until `due` at the latest. What has happened already comes before the
+    /// time: a clock that is always due does not keep signals away.
     pub fn wait(&mut self, due: Instant) -> io::Result<Event> {
         loop {
             let now = Instant::now();

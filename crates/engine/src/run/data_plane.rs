@@ -74,8 +74,9 @@ impl DataPlane {
         self.fallback.as_ref()
     }
 
-    /// The worker that has panicked or ended on its own, if one has. What it counted is in the report all the same; nothing
-    /// goes through its stages any more, so [`stop`](Self::stop) is what is left to do.
+    /// The worker that has panicked or ended on its own, if one has. What it counted is in the
+    /// report all the same; nothing goes through its stages any more, so [`stop`](Self::stop) is
+    /// what is left to do.
     pub fn failed_worker(&self) -> Option<WorkerFailure> {
         let worker = self.workers.iter().position(|worker| worker.health.has_failed())?;
         Some(WorkerFailure {
@@ -84,14 +85,15 @@ impl DataPlane {
         })
     }
 
-    /// The port whose interface has disappeared, if one has: its sockets are bound to nothing any more.
+    /// The port whose interface has disappeared, if one has: its sockets are bound to nothing any
+    /// more.
     pub fn lost_port(&self) -> Option<&PortPlan> {
         let gone = self.interfaces.iter().position(|interface| !interface.exists())?;
         self.plan.ports.get(gone)
     }
 
-    /// Tells the XDP programs by which addresses frames are for this host: to be called when [`Event::HostChanged`] says
-    /// that they may be others.
+    /// Tells the XDP programs by which addresses frames are for this host: to be called when
+    /// [`Event::HostChanged`] says that they may be others.
     ///
     /// [`Event::HostChanged`]: crate::Event::HostChanged
     pub fn follow_host(&mut self) {
@@ -109,7 +111,8 @@ impl DataPlane {
             }
             Err(error) => complaints.push(format!("cannot ask for links and addresses: {error}")),
         }
-        // Somebody out there may make addresses change, with router advertisements: what is the matter is said once.
+        // Somebody out there may make addresses change, with router advertisements: what is the
+        // matter is said once.
         if complaints != self.complaints {
             for complaint in &complaints {
                 tracing::warn!("what is kept for this host may not be up to date: {complaint}");
@@ -128,7 +131,8 @@ impl DataPlane {
         &self.plan.paths
     }
 
-    /// Returns the inspection tables of all stages, with counters added up over workers, reloads and XDP programs.
+    /// Returns the inspection tables of all stages, with counters added up over workers, reloads
+    /// and XDP programs.
     pub fn inspect(&mut self) -> Inspection {
         let mut counted: RowCounters = vec![Vec::new(); self.plan.paths.len()];
         let mut answered = 0;
@@ -139,7 +143,8 @@ impl DataPlane {
             answered += 1;
             inspect::add_rows(&mut counted, &rows);
         }
-        // After the workers have replied: one that replaced its stages late has sent their counters before.
+        // After the workers have replied: one that replaced its stages late has sent their counters
+        // before.
         self.absorb_retired();
         let tables = self.tables(counted);
         Inspection { workers: self.workers.len(), answered, tables }
@@ -222,7 +227,8 @@ impl DataPlane {
         )
     }
 
-    /// Stops receiving, lets what is on its way get there, takes the programs off, closes the sockets, and reports.
+    /// Stops receiving, lets what is on its way get there, takes the programs off, closes the
+    /// sockets, and reports.
     pub fn stop(mut self) -> Report {
         for (attachment, port) in self.attachments.iter().zip(&self.plan.ports) {
             attachment.release(port.queues);
@@ -235,8 +241,8 @@ impl DataPlane {
             let left = || deadline.saturating_duration_since(Instant::now());
             let mut answer = answered.recv_timeout(left());
             if matches!(answer, Err(mpsc::RecvTimeoutError::Disconnected)) {
-                // A stage panicked when it was to give back what it holds: once more, now that it is not called. (Or the
-                // thread is gone; then this is disconnected at once.)
+                // A stage panicked when it was to give back what it holds: once more, now that it
+                // is not called. (Or the thread is gone; then this is disconnected at once.)
                 answered = worker.drain();
                 answer = answered.recv_timeout(left());
             }

@@ -1,4 +1,5 @@
-//! Exchanging the XDP programs of a data plane that runs, for others that filter by other rules. A part of a reload.
+//! Exchanging the XDP programs of a data plane that runs, for others that filter by other rules. A
+//! part of a reload.
 
 use std::thread;
 use std::time::Duration;
@@ -10,12 +11,14 @@ use crate::plan::{PathPlan, Plan};
 use crate::run::data_plane::DataPlane;
 use crate::run::reload::ReloadError;
 
-/// How long after an XDP program was exchanged it is taken to run no more: a driver runs it for a few dozen packets at a time.
+/// How long after an XDP program was exchanged it is taken to run no more: a driver runs it for a
+/// few dozen packets at a time.
 const SETTLED: Duration = Duration::from_millis(20);
 
 impl DataPlane {
-    /// The programs for ports whose filter is to be another one, or to go. Nothing is exchanged yet. A filter that would rather be in
-    /// the kernel, and whose program does not load, is put into user space.
+    /// The programs for ports whose filter is to be another one, or to go. Nothing is exchanged
+    /// yet. A filter that would rather be in the kernel, and whose program does not load, is put
+    /// into user space.
     pub(crate) fn successors(
         &mut self,
         plan: &mut Plan,
@@ -74,7 +77,8 @@ impl DataPlane {
         Ok(predecessors)
     }
 
-    /// Carries on what the stages of XDP programs that were replaced have counted. They ran with the plan `old`.
+    /// Carries on what the stages of XDP programs that were replaced have counted. They ran with
+    /// the plan `old`.
     pub(crate) fn carry_from_programs(
         &mut self,
         old: &Plan,
@@ -104,8 +108,9 @@ impl DataPlane {
 impl Plan {
     /// Lets the stages of another plan be where no packet comes between this one's and that one's.
     ///
-    /// From user space to the kernel a filter cannot go while packets flow: those that wait for the workers would be judged by neither. And
-    /// what is in the kernel and what is behind it are not exchanged at the same time: what the one leaves to the other would pass.
+    /// From user space to the kernel a filter cannot go while packets flow: those that wait for the
+    /// workers would be judged by neither. And what is in the kernel and what is behind it are not
+    /// exchanged at the same time: what the one leaves to the other would pass.
     pub(crate) fn stay_in_place(&self, plan: &mut Self) -> Result<(), ReloadError> {
         for number in 0..plan.paths.len() {
             let port = plan.paths[number].from;
@@ -140,7 +145,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Puts the filter of a port into user space, if it may be there, and says why. If it may not, it is left where it is.
+    /// Puts the filter of a port into user space, if it may be there, and says why. If it may not,
+    /// it is left where it is.
     pub(crate) fn falls_back(&mut self, port: PortId, why: &str) -> bool {
         let path = self.paths.iter_mut().find(|path| path.from == port);
         let Some(first) = path.and_then(|path| path.stages.first_mut()) else { return false };

@@ -11,11 +11,12 @@ use crate::run::data_plane::{ANSWER_WITHIN, DataPlane, RunningWorker};
 use crate::run::inspect::Inspection;
 use crate::run::report::Report;
 
-/// A handle to a running data plane. Any thread may hold a clone, except the workers: a stage that used it would wait for
-/// itself.
+/// A handle to a running data plane. Any thread may hold a clone, except the workers: a stage that
+/// used it would wait for itself.
 ///
-/// Every method that returns a result takes the same lock, which a reload holds from its first step to its last. So an
-/// update reaches either the stages before the reload or those after it, and never stages that are about to be replaced.
+/// Every method that returns a result takes the same lock, which a reload holds from its first step
+/// to its last. So an update reaches either the stages before the reload or those after it, and
+/// never stages that are about to be replaced.
 #[derive(Clone)]
 pub struct Handle {
     data_plane: Arc<Mutex<Option<DataPlane>>>,
@@ -35,8 +36,8 @@ pub enum HandleError {
 }
 
 impl Handle {
-    /// Takes over a data plane. [`request_reload`](Self::request_reload) and [`request_stop`](Self::request_stop) wake this
-    /// `control`.
+    /// Takes over a data plane. [`request_reload`](Self::request_reload) and
+    /// [`request_stop`](Self::request_stop) wake this `control`.
     pub fn new(data_plane: DataPlane, control: &Control) -> Self {
         Self { data_plane: Arc::new(Mutex::new(Some(data_plane))), requests: control.requests() }
     }
@@ -46,11 +47,12 @@ impl Handle {
         self.with(|data_plane| data_plane.workers.len())
     }
 
-    /// Runs a closure on the thread of every worker, between two batches, and returns the results in the order of the
-    /// workers. Packets wait until the closure returns, so prepare before what takes long.
+    /// Runs a closure on the thread of every worker, between two batches, and returns the results
+    /// in the order of the workers. Packets wait until the closure returns, so prepare before what
+    /// takes long.
     ///
-    /// A panic in the closure counts as a panic of the worker. If a worker does not reply, the others have run the closure
-    /// all the same.
+    /// A panic in the closure counts as a panic of the worker. If a worker does not reply, the
+    /// others have run the closure all the same.
     pub fn each_worker<R: Send + 'static>(
         &self,
         run: impl Fn(&mut Worker<Vec<NamedStage>>) -> R + Send + Sync + 'static,
@@ -75,12 +77,12 @@ impl Handle {
         })?
     }
 
-    /// Runs a closure with the name and the value of every stage of type `S`, on the threads of the workers, between two
-    /// batches. Returns the results of each worker, in the order of its paths.
+    /// Runs a closure with the name and the value of every stage of type `S`, on the threads of the
+    /// workers, between two batches. Returns the results of each worker, in the order of its paths.
     ///
-    /// This is how a control plane updates tables of stages without a lock on the data path. A reload builds new stages
-    /// from their plans, so a table that must survive a reload belongs to the plan, and stages copy it in
-    /// [`StagePlan::build`](xdpfwd_pipeline::StagePlan::build).
+    /// This is how a control plane updates tables of stages without a lock on the data path. A
+    /// reload builds new stages from their plans, so a table that must survive a reload belongs to
+    /// the plan, and stages copy it in [`StagePlan::build`](xdpfwd_pipeline::StagePlan::build).
     pub fn each_stage<S: Stage, R: Send + 'static>(
         &self,
         run: impl Fn(&str, &mut S) -> R + Send + Sync + 'static,
@@ -98,32 +100,34 @@ impl Handle {
         self.with(DataPlane::report)
     }
 
-    /// Asks the control thread for a reload, as SIGHUP does, and returns at once. `Control::wait` then returns
-    /// [`Event::Reload`](crate::Event::Reload).
+    /// Asks the control thread for a reload, as SIGHUP does, and returns at once. `Control::wait`
+    /// then returns [`Event::Reload`](crate::Event::Reload).
     pub fn request_reload(&self) {
         self.requests.reload();
     }
 
-    /// Asks the control thread to stop the data plane, as SIGTERM does, and returns at once. `Control::wait` then returns
-    /// [`Event::StopRequested`](crate::Event::StopRequested).
+    /// Asks the control thread to stop the data plane, as SIGTERM does, and returns at once.
+    /// `Control::wait` then returns [`Event::StopRequested`](crate::Event::StopRequested).
     pub fn request_stop(&self) {
         self.requests.stop();
     }
 
-    /// Runs a closure with the data plane. Methods of this handle wait until it returns: calling one inside the closure
-    /// would wait forever.
+    /// Runs a closure with the data plane. Methods of this handle wait until it returns: calling
+    /// one inside the closure would wait forever.
     pub fn with<R>(&self, run: impl FnOnce(&mut DataPlane) -> R) -> Result<R, HandleError> {
         self.lock().as_mut().map(run).ok_or(HandleError::Ended)
     }
 
-    /// Stops the data plane now, like [`DataPlane::stop`], and returns its final report. `None` if it has ended before.
+    /// Stops the data plane now, like [`DataPlane::stop`], and returns its final report. `None` if
+    /// it has ended before.
     pub fn stop(&self) -> Option<Report> {
         let data_plane = self.lock().take();
         data_plane.map(DataPlane::stop)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<DataPlane>> {
-        // After a panic in a closure of `with` the data plane can still be asked, and must be stopped.
+        // After a panic in a closure of `with` the data plane can still be asked, and must be
+        // stopped.
         self.data_plane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,7 +12,8 @@ pub struct Ledger {
     pub on: bool,
     /// Cycles of the time-stamp counter in a second.
     pub cycles_per_second: f64,
-    /// Cycles that one stamp takes: what was taken off each task, and stands under `stamps` instead.
+    /// Cycles that one stamp takes: what was taken off each task, and stands under `stamps`
+    /// instead.
     pub stamp_cycles: u64,
     /// Cycles in which there was something to do.
     pub busy_cycles: u64,
@@ -48,7 +49,8 @@ pub struct TaskReport {
 pub struct WorkerLedger {
     /// Its number.
     pub worker: usize,
-    /// Cycles that passed since it began to run, by the clock of another thread: what busy and idle cycles should add up to.
+    /// Cycles that passed since it began to run, by the clock of another thread: what busy and idle
+    /// cycles should add up to.
     pub wall_cycles: u64,
     /// Cycles in which it had something to do.
     pub busy_cycles: u64,
@@ -57,7 +59,8 @@ pub struct WorkerLedger {
 }
 
 impl Ledger {
-    /// Adds up the workers' ledgers; `None` is a worker that has not said anything. Beside each, the wall's cycles.
+    /// Adds up the workers' ledgers; `None` is a worker that has not said anything. Beside each,
+    /// the wall's cycles.
     pub(crate) fn new<'a>(workers: impl Iterator<Item = Option<(&'a LedgerReport, u64)>>) -> Self {
         let mut sum = LedgerReport::default();
         let mut each = Vec::new();

@@ -88,11 +88,12 @@ impl ReloadError {
 }
 
 impl DataPlane {
-    /// Exchanges the stages of every path for those of another plan, each worker between two batches. A stage that keeps its
-    /// name and kind takes over its counters and its state; returns the names of those that could not.
+    /// Exchanges the stages of every path for those of another plan, each worker between two
+    /// batches. A stage that keeps its name and kind takes over its counters and its state; returns
+    /// the names of those that could not.
     ///
-    /// The plan has to be the one that runs but for its stages; if it is not, nothing is changed. What takes long was done when the
-    /// plan was made.
+    /// The plan has to be the one that runs but for its stages; if it is not, nothing is changed.
+    /// What takes long was done when the plan was made.
     pub fn reload(&mut self, mut plan: Plan) -> Result<Vec<String>, ReloadError> {
         if let Some(what) = self.plan().differs_from(&plan) {
             return Err(ReloadError::TakesRestart(what));
@@ -142,8 +143,8 @@ impl DataPlane {
             },
         );
         built.inspect_err(|_| self.drop_staged())?;
-        // Where the XDP program is to do a stage's work, it does so before a worker relies on it; where it no longer is, it goes
-        // on until the workers do it.
+        // Where the XDP program is to do a stage's work, it does so before a worker relies on it;
+        // where it no longer is, it goes on until the workers do it.
         let (first, last): (Vec<_>, Vec<_>) =
             successors.into_iter().partition(|(port, _)| plan.xdp_image(*port).is_some());
         let mut predecessors = self.exchange_programs(first).inspect_err(|_| self.drop_staged())?;

@@ -1,6 +1,7 @@
 //! The report: what every line of `--json` holds, and what the final table is made from.
 //!
-//! Counters are cumulative from the start. The schema is versioned: fields are added, not changed, within one version.
+//! Counters are cumulative from the start. The schema is versioned: fields are added, not changed,
+//! within one version.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -47,7 +48,8 @@ pub struct Report {
     pub fallback: Option<Fallback>,
     /// The worker that failed, and why; `null` if all work.
     pub failure: Option<String>,
-    /// The inspection tables of the stages, in the last report only. Of each table the first [`REPORTED_ROWS`] rows.
+    /// The inspection tables of the stages, in the last report only. Of each table the first
+    /// [`REPORTED_ROWS`] rows.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableReport>,
 }
@@ -92,7 +94,8 @@ pub struct PortReport {
     pub xdp_passed: u64,
     /// Packets that the XDP program left to the kernel because a rule of `keep` says so.
     pub xdp_kept: u64,
-    /// Packets that the XDP program dropped, as a filter with `place = "kernel"`: they never came to user space.
+    /// Packets that the XDP program dropped, as a filter with `place = "kernel"`: they never came
+    /// to user space.
     pub xdp_dropped: u64,
     /// The same by reason, all that there can be are listed. See [`Reason`].
     pub xdp_drops: BTreeMap<&'static str, u64>,
@@ -105,8 +108,8 @@ pub struct PortReport {
 pub struct PortKernelReport {
     /// Packets lost because an RX ring was full: user space did not keep up.
     pub rx_ring_full: u64,
-    /// Times that no frame was in a fill ring: too few frames, or user space did not keep up. In copy mode each lost a
-    /// packet, which `rx_dropped` counts too.
+    /// Times that no frame was in a fill ring: too few frames, or user space did not keep up. In
+    /// copy mode each lost a packet, which `rx_dropped` counts too.
     pub fill_ring_empty: u64,
     /// Packets lost for want of a frame, or because they were longer than a frame has room for.
     pub rx_dropped: u64,
@@ -177,8 +180,9 @@ pub struct StageReport {
     pub path: String,
     /// The stage's name.
     pub name: String,
-    /// Where it is: `"user"`, or `"kernel"` if the XDP program of the path's first port does its work. Then the figures are of what
-    /// that let pass, and its drops are that port's `xdp_dropped`.
+    /// Where it is: `"user"`, or `"kernel"` if the XDP program of the path's first port does its
+    /// work. Then the figures are of what that let pass, and its drops are that port's
+    /// `xdp_dropped`.
     pub place: &'static str,
     /// Batches.
     pub calls: u64,
@@ -208,11 +212,11 @@ pub struct KernelReport {
     pub waits: u64,
     /// Transmit wake-ups that the kernel answered with "later": repeated, nothing lost.
     pub tx_retries: u64,
-    /// Packets that interfaces threw away after the kernel had taken them (no carrier, or their queue was full); among the
-    /// ports' `tx_packets`. At least so many: known in copy mode only.
+    /// Packets that interfaces threw away after the kernel had taken them (no carrier, or their
+    /// queue was full); among the ports' `tx_packets`. At least so many: known in copy mode only.
     pub tx_dropped: u64,
-    /// Packets that had to be moved in memory before they could be sent, which only `io = "xsk-rs"` needs: after a stage has
-    /// put bytes on or taken some off at the front.
+    /// Packets that had to be moved in memory before they could be sent, which only `io = "xsk-rs"`
+    /// needs: after a stage has put bytes on or taken some off at the front.
     pub tx_copied: u64,
     /// Descriptors from the kernel that made no sense: refused. 0, or there is a bug.
     pub invalid_descriptors: u64,

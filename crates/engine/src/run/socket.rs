@@ -1,5 +1,5 @@
-//! The control socket: a Unix socket on which a running data plane is asked things, one line for each question and one for the
-//! answer. Who may ask is root, and the user that it runs as.
+//! The control socket: a Unix socket on which a running data plane is asked things, one line for
+//! each question and one for the answer. Who may ask is root, and the user that it runs as.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -53,10 +53,11 @@ impl Request {
 }
 
 impl ControlSocket {
-    /// Listens at a path: a file that only its owner may use. Each question wakes the control thread
-    /// ([`Event::Woken`](crate::Event::Woken)), which finds it by [`next`](Self::next).
+    /// Listens at a path: a file that only its owner may use. Each question wakes the control
+    /// thread ([`Event::Woken`](crate::Event::Woken)), which finds it by [`next`](Self::next).
     ///
-    /// A socket that a dead process has left there is replaced; one that is listened on is an error.
+    /// A socket that a dead process has left there is replaced; one that is listened on is an
+    /// error.
     pub fn open(path: &Path, control: &Control) -> io::Result<Self> {
         // Owner only from the first moment on.
         let bind = || {

@@ -32,17 +32,19 @@ pub struct Probe {
 }
 
 impl DataPlane {
-    /// Starts everything that the plan says, or nothing: on an error whatever was started is gone again.
+    /// Starts everything that the plan says, or nothing: on an error whatever was started is gone
+    /// again.
     ///
-    /// First the XDP programs, which leave all packets to the kernel as long as no socket is there; then the workers, each of
-    /// which opens its sockets on its own core; then the sockets are entered into the programs' maps, and the workers run.
+    /// First the XDP programs, which leave all packets to the kernel as long as no socket is there;
+    /// then the workers, each of which opens its sockets on its own core; then the sockets are
+    /// entered into the programs' maps, and the workers run.
     pub fn start(plan: Plan, control: &Control) -> Result<Self, StartError> {
         Self::start_directing(plan, control, true)
     }
 
-    /// Starts what the plan says as far as the mode of each port shows, and ends it: attaches, binds, and leaves all packets to
-    /// the kernel. Drivers that set their queues up anew for that lose what arrives in the meantime, as at every start. The
-    /// plan's stages are left out.
+    /// Starts what the plan says as far as the mode of each port shows, and ends it: attaches,
+    /// binds, and leaves all packets to the kernel. Drivers that set their queues up anew for that
+    /// lose what arrives in the meantime, as at every start. The plan's stages are left out.
     pub fn probe(plan: &Plan, control: &Control) -> Result<Probe, StartError> {
         let mut plan = plan.clone();
         plan.paths.iter_mut().for_each(|path| path.stages.clear());
@@ -188,7 +190,8 @@ impl DataPlane {
                 }
             }
         }
-        // Only now that all are ready: what is redirected before would wait in the rings of a worker that does not run.
+        // Only now that all are ready: what is redirected before would wait in the rings of a
+        // worker that does not run.
         for is_ready in ready.iter().filter(|_| direct) {
             result = result.and_then(|()| self.direct(is_ready));
         }
@@ -281,7 +284,8 @@ impl Starting {
     }
 }
 
-/// Two ports on one interface would each find the other's program in the way. One interface can have several names.
+/// Two ports on one interface would each find the other's program in the way. One interface can
+/// have several names.
 fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for (second, interface) in interfaces.iter().enumerate() {
         if let Some(first) =

@@ -28,7 +28,8 @@ pub(crate) struct Setup {
     pub(crate) indexes: Vec<u32>,
     /// What stages may know of the ports.
     pub(crate) described: Ports,
-    /// Of each port, the packet sockets of the worker's queues; none if the worker opens AF_XDP sockets.
+    /// Of each port, the packet sockets of the worker's queues; none if the worker opens AF_XDP
+    /// sockets.
     pub(crate) sockets: Vec<Vec<PacketSocket>>,
 }
 
@@ -43,8 +44,8 @@ pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
 /// A worker that is ready to run.
 pub(crate) struct Ready {
     pub(crate) remote: Remote<PlannedChain>,
-    /// The sockets that packets are to be directed to: those of ports that a path starts from. The worker keeps them open
-    /// while it waits to be told to run.
+    /// The sockets that packets are to be directed to: those of ports that a path starts from. The
+    /// worker keeps them open while it waits to be told to run.
     pub(crate) sockets: Vec<(PortId, u16, RawFd)>,
     pub(crate) zero_copy: bool,
     pub(crate) fallback: Option<xdpfwd_xsk::Fallback>,
@@ -89,8 +90,8 @@ impl Drop for ExitNotice<'_> {
     }
 }
 
-/// The whole life of a worker's thread. It reports once that it is ready, or why not; runs when it is told to, which it is
-/// not if another worker failed; and ends when its mailbox says so.
+/// The whole life of a worker's thread. It reports once that it is ready, or why not; runs when it
+/// is told to, which it is not if another worker failed; and ends when its mailbox says so.
 pub(crate) fn run(
     setup: Setup,
     status: &WorkerStatus,
@@ -117,7 +118,8 @@ pub(crate) fn run(
         }
     };
     drop(ready);
-    // The plan goes with the first reload: what it holds (files, keys) is not this thread's to keep.
+    // The plan goes with the first reload: what it holds (files, keys) is not this thread's to
+    // keep.
     let idle = setup.plan.idle;
     drop(setup);
     if go.recv().is_ok() {
@@ -125,8 +127,8 @@ pub(crate) fn run(
     }
 }
 
-/// Runs the worker until its mailbox says stop. After a panic it goes on without its stages: control hears of it at once,
-/// and has it drain and report as any other.
+/// Runs the worker until its mailbox says stop. After a panic it goes on without its stages:
+/// control hears of it at once, and has it drain and report as any other.
 fn run_worker(
     worker: &mut Worker<PlannedChain>,
     mailbox: &Mailbox<PlannedChain>,
@@ -134,8 +136,8 @@ fn run_worker(
     status: &WorkerStatus,
 ) {
     for _ in 0..2 {
-        // What a panic leaves half done are stages, which are not called again, and the batch, which is given up. Everything
-        // else a stage sees through calls that are done or not done.
+        // What a panic leaves half done are stages, which are not called again, and the batch,
+        // which is given up. Everything else a stage sees through calls that are done or not done.
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.run(mailbox, idle))) else {
             return;
         };

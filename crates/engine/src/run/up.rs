@@ -23,11 +23,11 @@ pub enum Waited {
     Over,
 }
 
-/// Waits until all interfaces of the plan are up, until `end` at the latest; says in the log what it waits for, at once and
-/// every five seconds. An interface that is not there is an error.
+/// Waits until all interfaces of the plan are up, until `end` at the latest; says in the log what
+/// it waits for, at once and every five seconds. An interface that is not there is an error.
 ///
-/// [`DataPlane::start`](crate::DataPlane::start) does not wait: some drivers refuse sockets while an interface is down, and
-/// through others nothing passes until it is up.
+/// [`DataPlane::start`](crate::DataPlane::start) does not wait: some drivers refuse sockets while
+/// an interface is down, and through others nothing passes until it is up.
 pub fn wait_until_up(
     plan: &Plan,
     control: &mut Control,

@@ -1,4 +1,5 @@
-//! What is kept, said a second time: with the user-space parser, and without the XDP program's code.
+//! What is kept, said a second time: with the user-space parser, and without the XDP program's
+//! code.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -163,7 +164,8 @@ fn plain(mut options: &[u8]) -> bool {
     }
 }
 
-/// Whether a packet, whose extension headers are known to be good, has a routing header with segments left.
+/// Whether a packet, whose extension headers are known to be good, has a routing header with
+/// segments left.
 fn routed(l3: &[u8]) -> bool {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {

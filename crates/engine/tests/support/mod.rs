@@ -12,7 +12,8 @@ use xdpfwd_pipeline::{Idle, PortId, StagePlan};
 pub use xdpfwd_testkit::lab::chain;
 pub use xdpfwd_testkit::process::LONG;
 
-/// A cross-connect of fwd0 and fwd1 with a queue for each worker, and perhaps a stage on the way from fwd0 to fwd1.
+/// A cross-connect of fwd0 and fwd1 with a queue for each worker, and perhaps a stage on the way
+/// from fwd0 to fwd1.
 pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     let port = |name: &str, interface: &str| PortPlan {
         name: name.into(),
@@ -53,7 +54,8 @@ pub fn wait_until(control: &mut Control, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Stops it. Whatever happened: every frame is in one place or leaked, and packets in are packets out, dropped, or leaked.
+/// Stops it. Whatever happened: every frame is in one place or leaked, and packets in are packets
+/// out, dropped, or leaked.
 #[track_caller]
 pub fn stop(data_plane: DataPlane) -> Report {
     let report = data_plane.stop();

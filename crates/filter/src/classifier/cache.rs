@@ -1,7 +1,8 @@
 //! A flow cache: what the classifier found for keys that came before. One worker's.
 //!
-//! A slot for each hash: a flow takes the place of the one that was there. A key is compared whole, so nothing but a lookup is saved, and
-//! nothing but time is lost: to traffic of more flows than slots, a look and a write for each packet.
+//! A slot for each hash: a flow takes the place of the one that was there. A key is compared whole,
+//! so nothing but a lookup is saved, and nothing but time is lost: to traffic of more flows than
+//! slots, a look and a write for each packet.
 
 use super::space::{BATCH, NONE, Space, fold};
 use crate::key::{Packed, V4, V6};
@@ -21,8 +22,9 @@ impl FlowCache {
     /// Slots of each IP version that it has at most.
     pub const MOST: usize = 1 << 20;
 
-    /// With so many slots for each IP version, or some more: a power of two. `seed` is what an outsider must not know, who otherwise
-    /// could choose flows that take each other's place. Memory is used as flows come.
+    /// With so many slots for each IP version, or some more: a power of two. `seed` is what an
+    /// outsider must not know, who otherwise could choose flows that take each other's place.
+    /// Memory is used as flows come.
     pub fn new(slots: usize, seed: u64) -> Self {
         let slots = slots.clamp(BATCH, Self::MOST).next_power_of_two();
         Self { v4: Slots::new(slots, seed), v6: Slots::new(slots, seed) }
@@ -54,7 +56,8 @@ const USED: u64 = 1 << 32;
 
 impl<const N: usize, const W: usize> Slots<N, W> {
     fn new(slots: usize, seed: u64) -> Self {
-        // Zeros, for the kernel to make pages of when they are touched: a worker builds this between two batches.
+        // Zeros, for the kernel to make pages of when they are touched: a worker builds this
+        // between two batches.
         let words = vec![0_u64; slots * W + LINE / size_of::<u64>()];
         let start = words.as_ptr().align_offset(LINE).min(LINE / size_of::<u64>());
         Self { words, start, seed, shift: 64 - slots.trailing_zeros(), hits: 0, misses: 0 }
@@ -66,7 +69,8 @@ impl<const N: usize, const W: usize> Slots<N, W> {
         self.start + (hash >> self.shift) as usize * W
     }
 
-    /// The first rule that matches each of some keys, asking the space for those that are not there.
+    /// The first rule that matches each of some keys, asking the space for those that are not
+    /// there.
     #[inline]
     pub(super) fn classify(
         &mut self,

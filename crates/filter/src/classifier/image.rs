@@ -1,4 +1,5 @@
-//! The classifier as bytes: what the XDP program has for tables, laid out as `bpf/classify.h` and `bpf/space.h` read them.
+//! The classifier as bytes: what the XDP program has for tables, laid out as `bpf/classify.h` and
+//! `bpf/space.h` read them.
 
 use super::layout::TUPLES;
 use super::prune::PLACES;

@@ -1,8 +1,9 @@
 //! Which tuples there are, and which rule lives in which.
 //!
-//! Each tuple costs every packet a lookup, each rule in a bucket a comparison. So as few tuples as possible whose buckets are
-//! short: greedily, the candidate that takes most of the rules that are left, until all have a place. A candidate's worth only
-//! falls while others take rules, so it is computed anew only when it comes to the top.
+//! Each tuple costs every packet a lookup, each rule in a bucket a comparison. So as few tuples as
+//! possible whose buckets are short: greedily, the candidate that takes most of the rules that are
+//! left, until all have a place. A candidate's worth only falls while others take rules, so it is
+//! computed anew only when it comes to the top.
 
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 
@@ -58,7 +59,8 @@ pub(super) fn lay_out<const N: usize>(patterns: &[Pattern<N>]) -> Laid {
         });
         chosen.push((bits, members));
     }
-    // What is left overlaps so much that no bucket is short: to the most telling tuple that there is.
+    // What is left overlaps so much that no bucket is short: to the most telling tuple that there
+    // is.
     for index in left {
         let bits = patterns[index as usize].bits;
         let fitting =
@@ -86,7 +88,8 @@ pub(super) fn lay_out<const N: usize>(patterns: &[Pattern<N>]) -> Laid {
     Laid { tuples, buckets }
 }
 
-/// Members of a tuple by what they have in the bits that it looks at, each bucket in the order of the rules.
+/// Members of a tuple by what they have in the bits that it looks at, each bucket in the order of
+/// the rules.
 fn buckets<const N: usize>(
     patterns: &[Pattern<N>],
     bits: Bits,
@@ -152,7 +155,8 @@ fn lengths(all: impl Iterator<Item = u8>) -> BTreeSet<u8> {
     chosen
 }
 
-/// How many rules fall into a bucket, by a hash of what they have in common: two buckets may be taken for one.
+/// How many rules fall into a bucket, by a hash of what they have in common: two buckets may be
+/// taken for one.
 struct Counts {
     counts: Vec<u8>,
     shift: u32,

@@ -1,13 +1,15 @@
 //! The classifier: which of many rules is the first that matches.
 //!
-//! A **tuple space** with merging, after Srinivasan et al. (1999) and TupleMerge (Daly et al., 2019). A tuple says how many
-//! bits of each address and port, and whether the protocol, are looked at: all rules of a tuple can be found by one lookup of
-//! the key's bits in a hash table, and what else a rule wants is verified in the bucket. A rule may live in any tuple that
-//! looks at no more bits than the rule gives, so thousands of rules fit into a few tuples. [`layout`] chooses them.
+//! A **tuple space** with merging, after Srinivasan et al. (1999) and TupleMerge (Daly et al.,
+//! 2019). A tuple says how many bits of each address and port, and whether the protocol, are looked
+//! at: all rules of a tuple can be found by one lookup of the key's bits in a hash table, and what
+//! else a rule wants is verified in the bucket. A rule may live in any tuple that looks at no more
+//! bits than the rule gives, so thousands of rules fit into a few tuples. [`layout`] chooses them.
 //!
-//! [`prune`] says which tuples can have anything for a key. Those are looked into in the order of the best rule that each
-//! holds, and no more once what was found is better. A batch goes in rounds, one tuple of every key in each, so that loads
-//! overlap and nothing branches on what cannot be foretold ([`space`], [`table`]).
+//! [`prune`] says which tuples can have anything for a key. Those are looked into in the order of
+//! the best rule that each holds, and no more once what was found is better. A batch goes in
+//! rounds, one tuple of every key in each, so that loads overlap and nothing branches on what
+//! cannot be foretold ([`space`], [`table`]).
 
 mod cache;
 mod image;
@@ -37,7 +39,8 @@ impl Classifier {
     /// Packets that are looked up at once.
     pub const BATCH: usize = space::BATCH;
 
-    /// Compiles rules. `seed` is what an outsider must not know, who otherwise could choose packets that collide.
+    /// Compiles rules. `seed` is what an outsider must not know, who otherwise could choose packets
+    /// that collide.
     pub fn new(rules: &[Rule], seed: u64) -> Self {
         let numbered = || (0..).zip(rules);
         let v4 =
@@ -61,8 +64,8 @@ impl Classifier {
         }
     }
 
-    /// The first rule that matches each of the keys, in their order; [`Self::NONE`] where there is none. No more than
-    /// [`Self::BATCH`] keys.
+    /// The first rule that matches each of the keys, in their order; [`Self::NONE`] where there is
+    /// none. No more than [`Self::BATCH`] keys.
     #[inline]
     pub fn classify(&self, keys: &[Key], found: &mut [u32; Self::BATCH]) {
         let v4 = |keys: &[_], found: &mut _| self.v4.classify(keys, found);
@@ -99,8 +102,8 @@ impl Classifier {
         self.v4.prune.is_some() || self.v6.prune.is_some()
     }
 
-    /// Its tables for the XDP program, with what becomes of a packet by each of the rules that it was compiled from. Or why that
-    /// is not possible.
+    /// Its tables for the XDP program, with what becomes of a packet by each of the rules that it
+    /// was compiled from. Or why that is not possible.
     pub fn image(&self, rules: &[Rule]) -> Result<Image, NotForKernel> {
         Image::new(&self.v4, &self.v6, rules)
     }
@@ -115,7 +118,8 @@ impl Classifier {
     }
 }
 
-/// Packs keys, has those of each version looked up, and puts what was found in the order of the keys.
+/// Packs keys, has those of each version looked up, and puts what was found in the order of the
+/// keys.
 #[inline]
 fn by_version(
     keys: &[Key],

@@ -90,7 +90,8 @@ fn prefix_v6(length: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
-/// Value and mask of the two words that both versions have, and the ranges that they do not express.
+/// Value and mask of the two words that both versions have, and the ranges that they do not
+/// express.
 struct Upper {
     value: [u64; 2],
     mask: [u64; 2],
@@ -163,8 +164,8 @@ impl Upper {
         self.value[word] |= (value & mask) << shift;
     }
 
-    /// What can be said by a prefix is: the bits that all ports of the range have in common. The range is left to be compared
-    /// if it is more than that.
+    /// What can be said by a prefix is: the bits that all ports of the range have in common. The
+    /// range is left to be compared if it is more than that.
     fn want_port(&mut self, shift: u32, range: &RangeInclusive<u16>) -> ([u16; 2], u8) {
         self.want(0, ports::KIND, ports::KIND_MASK, ports::KIND_PORTS);
         let (first, last) = (*range.start(), *range.end());

@@ -1,8 +1,10 @@
-//! Which tuples can have anything for a key: those that have a rule for its source, and one for its destination, and so on.
+//! Which tuples can have anything for a key: those that have a rule for its source, and one for its
+//! destination, and so on.
 //!
-//! After the pruned tuple space of Srinivasan et al. (1999): each field of a key is looked up in a small table of sets of tuples,
-//! and their intersection is what is left to be looked into. Tables may say too much, never too little: an address counts by
-//! 24 of its bits at most, a port of 1024 and above by its upper ten.
+//! After the pruned tuple space of Srinivasan et al. (1999): each field of a key is looked up in a
+//! small table of sets of tuples, and their intersection is what is left to be looked into. Tables
+//! may say too much, never too little: an address counts by 24 of its bits at most, a port of 1024
+//! and above by its upper ten.
 
 use std::collections::HashMap;
 
@@ -84,7 +86,8 @@ fn length<const N: usize>(pattern: &Pattern<N>, first: usize) -> u8 {
     if first == 0 { pattern.bits.source } else { pattern.bits.destination }
 }
 
-/// Sets by address: by its first 16 bits (behind those that all rules have in common), and by the next 8 where that tells more.
+/// Sets by address: by its first 16 bits (behind those that all rules have in common), and by the
+/// next 8 where that tells more.
 #[derive(Clone, Debug)]
 pub(super) struct Addresses {
     /// Bits that are skipped.
@@ -207,7 +210,8 @@ impl Ports {
         if port < SINGLE { port } else { SINGLE + (port >> TOGETHER) }
     }
 
-    /// Of ranges. Where there are no ports a key has zeros, or what ICMP has there: a rule that does not say counts for all.
+    /// Of ranges. Where there are no ports a key has zeros, or what ICMP has there: a rule that
+    /// does not say counts for all.
     fn new(ranges: impl Iterator<Item = (Tuples, [u16; 2])>) -> Self {
         let mut sets = Box::new([0; PLACES]);
         let mut distinct: Vec<_> = ranges.collect();

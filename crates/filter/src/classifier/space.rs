@@ -185,8 +185,9 @@ impl<const N: usize> Space<N> {
 
     /// The first rule that matches each of some keys.
     ///
-    /// In rounds, each of one tuple of every key that has any left. Which tuples a key has to be looked up in, what is there,
-    /// and what matches cannot be foretold, so nothing branches on it: keys are sorted out by counting on or not.
+    /// In rounds, each of one tuple of every key that has any left. Which tuples a key has to be
+    /// looked up in, what is there, and what matches cannot be foretold, so nothing branches on it:
+    /// keys are sorted out by counting on or not.
     #[inline]
     pub(super) fn classify(&self, keys: &[Packed<N>], found: &mut [u32; BATCH]) {
         let keys = &keys[..keys.len().min(BATCH)];

@@ -1,8 +1,8 @@
-//! A hash table that says what is not in it without a branch: most lookups of a tuple space find nothing, and which do cannot
-//! be foretold.
+//! A hash table that says what is not in it without a branch: most lookups of a tuple space find
+//! nothing, and which do cannot be foretold.
 //!
-//! A group is four tags of 16 bits in one word, compared at once. What finds no place in its group goes to the next one, and
-//! leaves a mark.
+//! A group is four tags of 16 bits in one word, compared at once. What finds no place in its group
+//! goes to the next one, and leaves a mark.
 
 /// From hashes to numbers. Several may have the same hash.
 #[derive(Clone, Debug)]
@@ -25,7 +25,8 @@ const OVERFLOWN: u64 = 1 << 63;
 impl Table {
     /// For so many.
     pub(super) fn new(entries: usize) -> Self {
-        // One in eight lanes has a tag, up to one in four: fewer would be more memory than it is worth.
+        // One in eight lanes has a tag, up to one in four: fewer would be more memory than it is
+        // worth.
         let groups = entries.next_power_of_two().max(2);
         Self {
             groups: vec![0; groups],

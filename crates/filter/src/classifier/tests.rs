@@ -176,7 +176,8 @@ proptest! {
             prop_assert_eq!(classifier.first_match(key, 0), expected);
             prop_assert_eq!(classifier.first_match(key, from), by_looking(&rules, key, from));
         }
-        // With a cache that is too small, so that flows take each other's places, and twice, so that they are there.
+        // With a cache that is too small, so that flows take each other's places, and twice, so
+        // that they are there.
         let mut cache = FlowCache::new(0, seed);
         for _ in 0..2 {
             for keys in keys.chunks(40) {
@@ -283,8 +284,8 @@ fn many_rules_of_few_tuples_are_found_in_few_lookups() {
     assert!(shape.v4.iter().all(|tuple| tuple.longest <= 8), "{shape:?}");
 }
 
-/// The rules of crates/xdpfwd/tests/root_reload.rs. With a few seeds they do not fit the XDP program, and
-/// the filter stage draws another seed.
+/// The rules of crates/xdpfwd/tests/root_reload.rs. With a few seeds they do not fit the XDP
+/// program, and the filter stage draws another seed.
 #[test]
 fn few_seeds_crowd_the_hash_table() {
     let rules = (0..2000_u32)
@@ -300,7 +301,8 @@ fn few_seeds_crowd_the_hash_table() {
     assert!(crowded < 40, "{crowded} of 400 seeds");
 }
 
-/// More tuples, sets and parts than there is room for: what does not fit is looked for less cleverly, and found all the same.
+/// More tuples, sets and parts than there is room for: what does not fit is looked for less
+/// cleverly, and found all the same.
 #[test]
 fn what_is_beyond_the_tables_is_found_all_the_same() {
     let mut state = 7_u64;

@@ -12,7 +12,8 @@ use reader::{MATCHES, Reader};
 pub use problem::Problem;
 pub use signature::{parse_signature, parse_signatures};
 
-/// The rules of a text, each with its line. Empty lines and what follows a `#` do not count. On an error, all errors.
+/// The rules of a text, each with its line. Empty lines and what follows a `#` do not count. On an
+/// error, all errors.
 pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     let (mut rules, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {

@@ -71,7 +71,8 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// The length of the word that a text begins with: up to a space or a comment, or to the second quote.
+/// The length of the word that a text begins with: up to a space or a comment, or to the second
+/// quote.
 fn length_of(text: &str) -> usize {
     if let Some(quoted) = text.strip_prefix('"') {
         let mut escaped = false;

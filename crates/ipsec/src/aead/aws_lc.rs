@@ -47,8 +47,9 @@ impl Aead for AwsLc {
 }
 
 impl AwsLc {
-    // The two calls that neither copy a tag nor move a text: `seal_in_place_separate_tag` returns a tag, `open_in_place` moves the text to where
-    // it is. A nonce by a reference, where it is used: by value, or out of an `Option`, it is copied byte by byte, and reading it in larger pieces
+    // The two calls that neither copy a tag nor move a text: `seal_in_place_separate_tag` returns a
+    // tag, `open_in_place` moves the text to where it is. A nonce by a reference, where it is used:
+    // by value, or out of an `Option`, it is copied byte by byte, and reading it in larger pieces
     // has to wait for that, up to 15 ns.
     #[inline]
     fn seal(&self, job: &mut Job<'_>) -> Option<()> {

@@ -1,9 +1,12 @@
-//! Intel's libipsec-mb: the least that is done for a packet besides its blocks, which is what counts for short ones.
+//! Intel's libipsec-mb: the least that is done for a packet besides its blocks, which is what
+//! counts for short ones.
 //!
-//! AES-GCM by the direct API: a call for a packet, which reads the key and writes the packet and a context on the stack. No manager is
-//! in it; the manager that chose the functions for this processor is gone before the first packet. So workers share a key.
+//! AES-GCM by the direct API: a call for a packet, which reads the key and writes the packet and a
+//! context on the stack. No manager is in it; the manager that chose the functions for this
+//! processor is gone before the first packet. So workers share a key.
 //!
-//! ChaCha20-Poly1305 by jobs, which take a manager for the time of a batch: there is one for each processor, made with the first such key.
+//! ChaCha20-Poly1305 by jobs, which take a manager for the time of a batch: there is one for each
+//! processor, made with the first such key.
 
 mod ffi;
 
@@ -69,7 +72,8 @@ impl Key {
     /// The key has the length that the functions want: 16 or 32 bytes.
     fn aes_gcm(key: &[u8], functions: GcmFunctions) -> Self {
         let mut expanded = Box::new(GcmKey([0; _]));
-        // SAFETY: reads as many bytes as the key has, by `KeyLength::check`, and writes a `gcm_key_data`, which is not larger.
+        // SAFETY: reads as many bytes as the key has, by `KeyLength::check`, and writes a
+        // `gcm_key_data`, which is not larger.
         unsafe { (functions.expand)(key.as_ptr(), &raw mut *expanded) };
         Self::AesGcm { key: expanded, functions }
     }
@@ -111,8 +115,8 @@ impl Aead for IpsecMb {
     }
 }
 
-/// In a time that does not depend on where they differ: all is looked at, and what it comes to is out of the compiler's sight until it is one
-/// number.
+/// In a time that does not depend on where they differ: all is looked at, and what it comes to is
+/// out of the compiler's sight until it is one number.
 #[inline]
 fn equal(one: &[u8; ICV], other: &[u8; ICV]) -> bool {
     let halves = |tag: &[u8; ICV]| {
@@ -123,7 +127,8 @@ fn equal(one: &[u8; ICV], other: &[u8; ICV]) -> bool {
     black_box((a ^ c) | (b ^ d)) == 0
 }
 
-/// What GCM can take (2^36 - 32) is far from any packet, and so is this. Of more the library would do nothing, and say so elsewhere.
+/// What GCM can take (2^36 - 32) is far from any packet, and so is this. Of more the library would
+/// do nothing, and say so elsewhere.
 const LONGEST: usize = 1 << 31;
 
 impl IpsecMb {
@@ -151,8 +156,9 @@ impl IpsecMb {
                 // GMAC: all is authenticated, and nothing is encrypted.
                 (0, at.cast_const(), len)
             };
-            // SAFETY: reads the key, 12 bytes of nonce, and what is authenticated; reads and writes `len` bytes of the text, in place, and the
-            // context; writes 16 bytes of tag. Whatever it reads lives, and what it writes is borrowed here alone. Nothing is kept.
+            // SAFETY: reads the key, 12 bytes of nonce, and what is authenticated; reads and writes
+            // `len` bytes of the text, in place, and the context; writes 16 bytes of tag. Whatever
+            // it reads lives, and what it writes is borrowed here alone. Nothing is kept.
             unsafe {
                 run(
                     key,
@@ -179,7 +185,8 @@ fn functions() -> Result<Functions, IpsecMbError> {
     let functions = FUNCTIONS.get_or_init(|| {
         let manager = Manager::new()?;
         let mut functions = MaybeUninit::uninit();
-        // SAFETY: reads an initialised manager, and writes all of the functions. They are code of the library, which is never unloaded.
+        // SAFETY: reads an initialised manager, and writes all of the functions. They are code of
+        // the library, which is never unloaded.
         let functions = unsafe {
             ffi::xdpfwd_imb_functions(manager.0.as_ptr(), functions.as_mut_ptr());
             functions.assume_init()
@@ -192,7 +199,8 @@ fn functions() -> Result<Functions, IpsecMbError> {
 /// An `IMB_MGR` of our own.
 struct Manager(NonNull<ffi::Manager>);
 
-// SAFETY: it is memory with no tie to a thread; the library wants it to be used by one at a time, as `&mut` sees to.
+// SAFETY: it is memory with no tie to a thread; the library wants it to be used by one at a time,
+// as `&mut` sees to.
 unsafe impl Send for Manager {}
 
 impl Manager {
@@ -290,8 +298,9 @@ impl Managers {
                 *good = false;
                 continue;
             };
-            // SAFETY: nobody else uses the manager. It reads 32 bytes of key, 12 of nonce, and the AAD; reads and writes the text, in place; writes
-            // 16 bytes of tag. Whatever it reads lives, and what it writes is borrowed here alone; when it returns, no job is left.
+            // SAFETY: nobody else uses the manager. It reads 32 bytes of key, 12 of nonce, and the
+            // AAD; reads and writes the text, in place; writes 16 bytes of tag. Whatever it reads
+            // lives, and what it writes is borrowed here alone; when it returns, no job is left.
             let error = unsafe {
                 ffi::xdpfwd_imb_chacha20_poly1305(
                     manager.0.as_ptr(),

@@ -7,13 +7,15 @@ pub trait Aead: Send + Sync {
     /// Seals each: encrypts its text in place, and writes its tag.
     fn seal_batch(&self, jobs: &mut [Job<'_>]);
 
-    /// Opens each: says whether its tag is right, and decrypts its text in place. Of one whose tag is wrong the text is of no use.
+    /// Opens each: says whether its tag is right, and decrypts its text in place. Of one whose tag
+    /// is wrong the text is of no use.
     fn open_batch(&self, jobs: &mut [Job<'_>]);
 }
 
 /// What is to be done to one packet.
 ///
-/// In this order: who reads nonce or AAD may read 16 bytes at once, and would have to wait if what is behind had just been written.
+/// In this order: who reads nonce or AAD may read 16 bytes at once, and would have to wait if what
+/// is behind had just been written.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Job<'a> {
@@ -21,7 +23,8 @@ pub struct Job<'a> {
     pub nonce: [u8; NONCE],
     /// What is authenticated besides the text, if that is encrypted.
     pub aad: Aad,
-    /// What is sealed or opened (without encryption all that is authenticated), and behind it the tag, which is written or compared.
+    /// What is sealed or opened (without encryption all that is authenticated), and behind it the
+    /// tag, which is written or compared.
     pub text_and_tag: &'a mut [u8],
     /// Whether it was done: sealed, or opened with a tag that is right.
     pub is_good: bool,

@@ -103,7 +103,8 @@ proptest! {
         bytes[at] ^= 1 << bit;
         let mut window = Window::new(64, extended).unwrap();
         let outcome = open(&protection(transform, extended, opens, 9), &mut window, &mut bytes);
-        // The SPI is not looked at here: it is what the SA was found by, and the SA's own is authenticated.
+        // The SPI is not looked at here: it is what the SA was found by, and the SA's own is
+        // authenticated.
         if (IN_FRONT..IN_FRONT + 4).contains(&at) {
             prop_assert!(outcome.is_ok() || outcome == Err(Unopened::BadTag));
         } else {

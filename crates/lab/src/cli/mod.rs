@@ -18,9 +18,10 @@ use stop::Stop;
 
 /// A lab for packet forwarders: three network namespaces, a generator and a sink.
 ///
-/// gen0 in namespace gen is joined to fwd0 in namespace fwd, and fwd1 there to sink0 in namespace sink. A forwarder that
-/// carries frames from fwd0 to fwd1 is run in the middle, driven and measured. Needs root; everything is removed at the
-/// end, also on Ctrl-C. What a killed lab leaves behind is removed by the next one, or by `xdpfwd-lab clean`.
+/// gen0 in namespace gen is joined to fwd0 in namespace fwd, and fwd1 there to sink0 in namespace
+/// sink. A forwarder that carries frames from fwd0 to fwd1 is run in the middle, driven and
+/// measured. Needs root; everything is removed at the end, also on Ctrl-C. What a killed lab leaves
+/// behind is removed by the next one, or by `xdpfwd-lab clean`.
 #[derive(Parser)]
 #[command(
     name = "xdpfwd-lab",
@@ -45,9 +46,10 @@ struct Cli {
 enum Command {
     /// Drive xdpfwd and account for every frame
     ///
-    /// Runs `PATH --config FILE --json --interval 1` in the middle (its interfaces are fwd0 and fwd1), offers traffic to
-    /// fwd0, and says what became of every frame. Exit code 0 only if something was forwarded, xdpfwd leaked no frame, and
-    /// the account balances: offered = forwarded + every loss, each with its place.
+    /// Runs `PATH --config FILE --json --interval 1` in the middle (its interfaces are fwd0 and
+    /// fwd1), offers traffic to fwd0, and says what became of every frame. Exit code 0 only if
+    /// something was forwarded, xdpfwd leaked no frame, and the account balances: offered =
+    /// forwarded + every loss, each with its place.
     #[command(after_help = "\
 Examples:
   sudo xdpfwd-lab demo --xdpfwd target/release/xdpfwd --config configs/cross-connect.toml
@@ -55,8 +57,8 @@ Examples:
     Demo(demo::Arguments),
     /// Measure any forwarder
     ///
-    /// Runs COMMAND in the middle and prints what was offered and what arrived at the sink, both counted by the lab's own
-    /// programs over a window in the middle of the run.
+    /// Runs COMMAND in the middle and prints what was offered and what arrived at the sink, both
+    /// counted by the lab's own programs over a window in the middle of the run.
     #[command(after_help = "\
 Examples:
   sudo xdpfwd-lab run --seconds 5 -- ./bare_loop fwd0 fwd1 1

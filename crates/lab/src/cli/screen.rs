@@ -5,7 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::{Context, Result};
 use xdpfwd_lab::{Seen, grouped};
 
-/// A progress line: rewritten in place on a terminal, plain lines otherwise. On stderr, so that stdout is the result.
+/// A progress line: rewritten in place on a terminal, plain lines otherwise. On stderr, so that
+/// stdout is the result.
 pub(super) struct Progress {
     terminal: bool,
     quiet: bool,

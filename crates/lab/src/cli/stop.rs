@@ -14,7 +14,8 @@ use anyhow::{Context, Result, bail};
 /// The interval at which a wait checks the flag.
 const TICK: Duration = Duration::from_millis(20);
 
-/// A flag that SIGINT (Ctrl-C), SIGTERM and SIGHUP set. Every wait checks it, so that the lab is removed in order.
+/// A flag that SIGINT (Ctrl-C), SIGTERM and SIGHUP set. Every wait checks it, so that the lab is
+/// removed in order.
 pub(super) struct Stop(Arc<AtomicBool>);
 
 impl Stop {

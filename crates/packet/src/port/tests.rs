@@ -1,5 +1,5 @@
-//! The port on a pair of connected datagram sockets, which keep messages apart as packet sockets do. What is peculiar to
-//! packet sockets needs root: `crates/xdpfwd/tests/root_io.rs`.
+//! The port on a pair of connected datagram sockets, which keep messages apart as packet sockets
+//! do. What is peculiar to packet sockets needs root: `crates/xdpfwd/tests/root_io.rs`.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;

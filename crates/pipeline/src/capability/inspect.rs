@@ -1,4 +1,5 @@
-//! Inspection tables: what a stage shows of its state to `xdpfwd ctl` and reports, which need not know the stage.
+//! Inspection tables: what a stage shows of its state to `xdpfwd ctl` and reports, which need not
+//! know the stage.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,13 +9,15 @@ use xdpfwd_wire::MacAddr;
 /// A stage that has tables to show: its rules, sessions or security associations.
 pub trait Inspectable {
     /// Returns the keys of the counters that workers keep for the tables' rows, in the order of
-    /// [`Stage::row_counters`](crate::Stage::row_counters). On a reload a counter goes on under an equal key, wherever that
-    /// stands in the new plan; equal keys of one plan are matched in their order.
+    /// [`Stage::row_counters`](crate::Stage::row_counters). On a reload a counter goes on under an
+    /// equal key, wherever that stands in the new plan; equal keys of one plan are matched in their
+    /// order.
     fn counter_keys(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Returns the tables. `counters` are those of `counter_keys`, added up over workers, reloads and the XDP program.
+    /// Returns the tables. `counters` are those of `counter_keys`, added up over workers, reloads
+    /// and the XDP program.
     fn tables(&self, counters: &[u64]) -> Vec<Table>;
 }
 

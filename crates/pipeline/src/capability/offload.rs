@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-/// A stage whose work the XDP program can do, so that a packet which it drops never comes to user space.
+/// A stage whose work the XDP program can do, so that a packet which it drops never comes to user
+/// space.
 pub trait XdpOffload {
     /// Returns what the program needs.
     fn image(&self) -> &Arc<XdpImage>;
 
-    /// Returns whether the XDP program has to do the work: if it cannot, the data plane must not start.
+    /// Returns whether the XDP program has to do the work: if it cannot, the data plane must not
+    /// start.
     fn is_required(&self) -> bool;
 }
 
@@ -16,7 +18,8 @@ pub trait XdpOffload {
 pub struct XdpImage {
     /// The name of the program among those that the engine embeds, `bpf/NAME.bpf.c`.
     pub program: &'static str,
-    /// Read-only maps whose content in the program has to be this: the constants that both sides were built with.
+    /// Read-only maps whose content in the program has to be this: the constants that both sides
+    /// were built with.
     pub constants: Vec<(&'static str, Vec<u8>)>,
     /// What the program's maps have to hold.
     pub tables: XdpTables,

@@ -1,9 +1,10 @@
 //! Packets that have to arrive on a certain queue.
 
-/// A stage some of whose packets have to arrive on a certain queue, because their state belongs to that queue's worker.
+/// A stage some of whose packets have to arrive on a certain queue, because their state belongs to
+/// that queue's worker.
 pub trait QueueBound {
-    /// Returns the bindings. The configuration is refused if the path's port does not use a queue; `xdpfwd doctor` prints
-    /// the command that steers each flow.
+    /// Returns the bindings. The configuration is refused if the path's port does not use a queue;
+    /// `xdpfwd doctor` prints the command that steers each flow.
     fn queue_bindings(&self) -> Vec<QueueBinding>;
 }
 

@@ -6,15 +6,15 @@ use std::any::Any;
 pub trait ResourceOwner {
     /// Acquires the resources: opens, locks and writes files.
     ///
-    /// Runs once, before the first [`build`](crate::StagePlan::build), on the control thread, and may take its time.
-    /// `others` are the plans of stages that hold their resources already: earlier ones of this configuration, and those
-    /// of the running one. A stage can downcast them to its own type, to share what they hold. On an error it must hold
-    /// nothing.
+    /// Runs once, before the first [`build`](crate::StagePlan::build), on the control thread, and
+    /// may take its time. `others` are the plans of stages that hold their resources already:
+    /// earlier ones of this configuration, and those of the running one. A stage can downcast them
+    /// to its own type, to share what they hold. On an error it must hold nothing.
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError>;
 
-    /// Releases what `acquire` took: when a later stage of the configuration fails to acquire, when the start or the reload
-    /// fails after that, and when the stage has left the data plane. May be called more than once. Does nothing unless the
-    /// plan says otherwise.
+    /// Releases what `acquire` took: when a later stage of the configuration fails to acquire, when
+    /// the start or the reload fails after that, and when the stage has left the data plane. May be
+    /// called more than once. Does nothing unless the plan says otherwise.
     fn release(&self) {}
 
     /// Returns the resources that no two stages of a configuration may both have.
@@ -22,7 +22,8 @@ pub trait ResourceOwner {
         Vec::new()
     }
 
-    /// Returns whether the stage may appear only once in a configuration, because its state cannot be shared.
+    /// Returns whether the stage may appear only once in a configuration, because its state cannot
+    /// be shared.
     fn is_exclusive(&self) -> bool {
         false
     }

@@ -265,8 +265,8 @@ impl TestBench {
         sum
     }
 
-    /// Returns the inspection table with this name, as `ctl inspect` shows it. If several stages have
-    /// one, returns that of the first. Row counters
+    /// Returns the inspection table with this name, as `ctl inspect` shows it. If several stages
+    /// have one, returns that of the first. Row counters
     /// ([`Stage::row_counters`](crate::Stage::row_counters)) are those since the last reload.
     ///
     /// # Panics

@@ -88,13 +88,15 @@ impl<C: Chain> WorkerBuilder<C> {
         self
     }
 
-    /// Sets whether the worker starts with its ledger on, which is the default; see [`Worker::switch_ledger`].
+    /// Sets whether the worker starts with its ledger on, which is the default; see
+    /// [`Worker::switch_ledger`].
     pub fn ledger(mut self, on: bool) -> Self {
         self.ledger = on;
         self
     }
 
-    /// Adds a port: one `Port` for each of its queues, in order. Ports are numbered in the order in which they are added.
+    /// Adds a port: one `Port` for each of its queues, in order. Ports are numbered in the order in
+    /// which they are added.
     pub fn port(mut self, queues: Vec<Box<dyn Port>>) -> Self {
         self.ports.push(queues);
         self

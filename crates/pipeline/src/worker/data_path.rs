@@ -12,24 +12,25 @@
 //!            └─ tick             once a millisecond, the stages' work that no packet triggers
 //! ```
 //!
-//! **Ownership.** A frame is in one place at a time: the pool, the fill ring, the RX ring, `batch`, an egress queue, the TX
-//! ring, the completion ring. A stage borrows the batch; it may take a frame out (hold it), and later emits or frees it
-//! through [`Cx`].
+//! **Ownership.** A frame is in one place at a time: the pool, the fill ring, the RX ring, `batch`,
+//! an egress queue, the TX ring, the completion ring. A stage borrows the batch; it may take a
+//! frame out (hold it), and later emits or frees it through [`Cx`].
 //!
-//! **Drops.** A packet is dropped for three reasons, each counted in `drops` under a [`Reason`], and its frame returns to
-//! the pool at once:
+//! **Drops.** A packet is dropped for three reasons, each counted in `drops` under a [`Reason`],
+//! and its frame returns to the pool at once:
 //!
-//! 1. a stage says so, by a verdict (`apply_verdicts`) or through [`Cx`] for a frame that it held; the stage's account
-//!    counts it too;
-//! 2. an egress queue refuses the frame, because it is full (`egress_full`) or the frame is invalid: in `enqueue`, or in
-//!    `apply_verdicts` and [`Cx`] for a packet that a stage sent to a port of its choice;
+//! 1. a stage says so, by a verdict (`apply_verdicts`) or through [`Cx`] for a frame that it held;
+//!    the stage's account counts it too;
+//! 2. an egress queue refuses the frame, because it is full (`egress_full`) or the frame is
+//!    invalid: in `enqueue`, or in `apply_verdicts` and [`Cx`] for a packet that a stage sent to a
+//!    port of its choice;
 //! 3. the stages of its path are retired ([`Reason::SHUTDOWN`]).
 //!
 //! Losses before `receive` and after `transmit` are counted by the kernel.
 //!
-//! **Cycles.** `ledger.book(task, packets)` adds the time since the last time stamp to a task; `ledger.stamp()` returns it,
-//! for a stage's account. A stamp is taken after each step of a batch, never per packet, and not at all while the ledger
-//! is off.
+//! **Cycles.** `ledger.book(task, packets)` adds the time since the last time stamp to a task;
+//! `ledger.stamp()` returns it, for a stage's account. A stamp is taken after each step of a batch,
+//! never per packet, and not at all while the ledger is off.
 
 use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{Batch, Frame, Pool};
@@ -48,9 +49,9 @@ use crate::view::View;
 impl<C: Chain> Worker<C> {
     /// Runs one iteration of the worker loop and returns the number of packets received.
     ///
-    /// For each port: reclaim transmitted frames, receive up to `BURST` batches, and run each batch through the stages of
-    /// the port's path. Then transmit whatever the egress queues hold. Never blocks; a packet that finds its egress queue
-    /// full is dropped and counted as `egress_full`.
+    /// For each port: reclaim transmitted frames, receive up to `BURST` batches, and run each batch
+    /// through the stages of the port's path. Then transmit whatever the egress queues hold. Never
+    /// blocks; a packet that finds its egress queue full is dropped and counted as `egress_full`.
     pub fn poll_once(&mut self) -> usize {
         self.ledger.book(Task::Control, 0);
         let mut received = 0;
@@ -78,7 +79,8 @@ impl<C: Chain> Worker<C> {
                         busy |= self.transmit();
                     }
                 }
-                // A partial batch means that the RX ring is empty: waiting for more would add latency.
+                // A partial batch means that the RX ring is empty: waiting for more would add
+                // latency.
                 if packets < Batch::CAPACITY {
                     break;
                 }
@@ -143,15 +145,16 @@ impl<C: Chain> Worker<C> {
         run.enqueue();
     }
 
-    /// Hands every egress queue to its port's TX ring and wakes the kernel. Returns whether anything was sent. What the ring
-    /// has no room for stays in the queue.
+    /// Hands every egress queue to its port's TX ring and wakes the kernel. Returns whether
+    /// anything was sent. What the ring has no room for stays in the queue.
     #[inline]
     pub(super) fn transmit(&mut self) -> bool {
         let mut any = false;
         // There is an egress queue for each port queue, with the same index.
         for (index, port) in self.ports.iter_mut().enumerate() {
             let queue = self.egress.queue(index);
-            // `unsent`: frames in the TX ring that the interface has not taken yet; the kernel may have to be woken again.
+            // `unsent`: frames in the TX ring that the interface has not taken yet; the kernel may
+            // have to be woken again.
             if !queue.is_empty() || port.socket.unsent() {
                 let sent = port.socket.transmit(queue);
                 any |= sent > 0;
@@ -183,8 +186,8 @@ struct StageRun<'a> {
 }
 
 impl Visitor for StageRun<'_> {
-    /// Lets a stage process what is left of the batch, carries out its verdicts, and adds the cycles to its account. Returns
-    /// false when nothing is left.
+    /// Lets a stage process what is left of the batch, carries out its verdicts, and adds the
+    /// cycles to its account. Returns false when nothing is left.
     #[inline]
     fn visit(&mut self, stage_index: usize, stage: &mut impl Stage) -> bool {
         let packets = self.batch.len();
@@ -224,7 +227,8 @@ impl Visitor for StageRun<'_> {
 }
 
 impl StageRun<'_> {
-    /// Carries out a stage's verdicts. Packets that go on move together, in order, so that the next stage sees no gaps.
+    /// Carries out a stage's verdicts. Packets that go on move together, in order, so that the next
+    /// stage sees no gaps.
     fn apply_verdicts(&mut self, stage_index: usize) {
         let packets = self.batch.places_mut();
         let mut left = 0;
@@ -253,7 +257,8 @@ impl StageRun<'_> {
         self.batch.truncate(left);
     }
 
-    /// Moves what passed all stages to the egress queue of the path's port, and drops what does not fit.
+    /// Moves what passed all stages to the egress queue of the path's port, and drops what does not
+    /// fit.
     #[inline]
     fn enqueue(self) {
         let packets = self.batch.len();
@@ -264,7 +269,8 @@ impl StageRun<'_> {
     }
 }
 
-/// Drops a frame that its egress queue refused. Cold path, kept out of line so that the hot path stays compact.
+/// Drops a frame that its egress queue refused. Cold path, kept out of line so that the hot path
+/// stays compact.
 #[cold]
 #[inline(never)]
 fn refuse(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: Reason) {

@@ -13,9 +13,10 @@ use crate::shared_table;
 /// What a worker does when no packets arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Idle {
-    /// It polls for a while and then waits in the kernel for the next packet. That costs some tens of microseconds of
-    /// latency for the first packet after a pause, and next to no processor time during one. Each packet received adds
-    /// [`SPIN`] of polling, so that under load a short gap does not put the worker to sleep.
+    /// It polls for a while and then waits in the kernel for the next packet. That costs some tens
+    /// of microseconds of latency for the first packet after a pause, and next to no processor time
+    /// during one. Each packet received adds [`SPIN`] of polling, so that under load a short gap
+    /// does not put the worker to sleep.
     #[default]
     Poll,
     /// It keeps polling: for a core of its own.
@@ -35,7 +36,8 @@ const LONGEST_WAIT: Duration = Duration::from_millis(100);
 const SHORT_WAIT: Duration = Duration::from_millis(1);
 
 impl<C: Chain> Worker<C> {
-    /// Polls until the mailbox is told to stop, and carries out its commands between two iterations.
+    /// Polls until the mailbox is told to stop, and carries out its commands between two
+    /// iterations.
     pub fn run(&mut self, mailbox: &Mailbox<C>, idle: Idle) {
         // Already done, unless the worker was built on another thread.
         shared_table::prepare_thread();
@@ -55,7 +57,8 @@ impl<C: Chain> Worker<C> {
                 self.ledger.book(Task::Control, 0);
                 wait_set.wait(at_most);
                 self.ledger.book(Task::Wait, 0);
-                // The flag may have been seen before its wake-up. Clear the wake-up anyway, or every later wait returns at once.
+                // The flag may have been seen before its wake-up. Clear the wake-up anyway, or
+                // every later wait returns at once.
                 if wait_set.is_ready(mailbox.fd()) {
                     mailbox.clear_wake_up();
                 }

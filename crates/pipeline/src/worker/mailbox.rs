@@ -56,8 +56,8 @@ pub fn mailbox<C>() -> io::Result<(Remote<C>, Mailbox<C>)> {
 }
 
 impl<C> Remote<C> {
-    /// Runs a command once on the worker's thread, between two batches. Packets wait meanwhile: prepare what takes long
-    /// before, and only hand it over here.
+    /// Runs a command once on the worker's thread, between two batches. Packets wait meanwhile:
+    /// prepare what takes long before, and only hand it over here.
     pub fn send(
         &self,
         command: impl FnOnce(&mut Worker<C>) + Send + 'static,
@@ -67,8 +67,8 @@ impl<C> Remote<C> {
         Ok(())
     }
 
-    /// Runs a command like [`send`](Self::send) and waits for its reply. Returns [`Stopped`] also if there is none in time; the
-    /// command still runs then, if the worker gets to it.
+    /// Runs a command like [`send`](Self::send) and waits for its reply. Returns [`Stopped`] also
+    /// if there is none in time; the command still runs then, if the worker gets to it.
     pub fn ask<A: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Worker<C>) -> A + Send + 'static,
@@ -87,8 +87,9 @@ impl<C> Remote<C> {
     }
 
     fn ring(&self) {
-        // Set the flag before waking the worker. Otherwise the worker can run first, find no mail, and go back to sleep.
-        // A swap, not a store: of two threads that ring at once, the worker has to see what both did before.
+        // Set the flag before waking the worker. Otherwise the worker can run first, find no mail,
+        // and go back to sleep. A swap, not a store: of two threads that ring at once, the worker
+        // has to see what both did before.
         self.shared.mail.swap(true, Ordering::AcqRel);
         self.waker.wake();
     }
@@ -113,7 +114,8 @@ impl<C> Mailbox<C> {
 
     /// Runs the waiting commands. Returns false once the worker has to stop.
     pub(super) fn open(&self, worker: &mut Worker<C>) -> bool {
-        // A swap, so that commands are read only after the flag is down: a later command raises it again.
+        // A swap, so that commands are read only after the flag is down: a later command raises it
+        // again.
         self.shared.mail.swap(false, Ordering::AcqRel);
         self.waker.clear();
         while let Ok(command) = self.commands.try_recv() {

@@ -33,14 +33,15 @@ use crate::verdict::{PortId, Verdict};
 
 /// One worker: its ports, its frames, its paths. It shares nothing with other workers.
 ///
-/// [`poll_once`](Self::poll_once) receives from each port, runs each batch through the stages of the port's path, and
-/// transmits. [`run`](Self::run) repeats that until it is told to stop.
+/// [`poll_once`](Self::poll_once) receives from each port, runs each batch through the stages of
+/// the port's path, and transmits. [`run`](Self::run) repeats that until it is told to stop.
 ///
 /// `C` is how stages are put together: see [`Chain`].
 pub struct Worker<C> {
     /// Its number among the workers of the process.
     number: usize,
-    // The ports go before the pool and the UMEM that they refer to; all hold a handle of it, so any order is sound.
+    // The ports go before the pool and the UMEM that they refer to; all hold a handle of it, so any
+    // order is sound.
     /// Every queue of every port.
     ports: Vec<PortQueue>,
     paths: Vec<Path<C>>,
@@ -76,11 +77,12 @@ struct PortQueue {
 }
 
 impl<C: Chain> Worker<C> {
-    /// Calls a closure with the name and the value of every stage of type `S`, in the order of the paths, and returns the
-    /// results. Stages that are retired are left out.
+    /// Calls a closure with the name and the value of every stage of type `S`, in the order of the
+    /// paths, and returns the results. Stages that are retired are left out.
     ///
-    /// The control plane updates tables of stages with it, by a command that a [`Remote`] sends: the closure runs between
-    /// two batches, so the stage needs no lock. Packets wait until it returns.
+    /// The control plane updates tables of stages with it, by a command that a [`Remote`] sends:
+    /// the closure runs between two batches, so the stage needs no lock. Packets wait until it
+    /// returns.
     pub fn stages_mut<S: Stage, R>(&mut self, mut visit: impl FnMut(&str, &mut S) -> R) -> Vec<R> {
         let mut results = Vec::new();
         for Path { chain, names, .. } in self.paths.iter_mut().filter(|path| !path.retired) {
@@ -141,8 +143,9 @@ impl<C: Chain> Worker<C> {
         }));
     }
 
-    /// Returns whether there is work that no packet announces: frames that stages hold, frames to be sent, frames awaited
-    /// back because the pool is empty, a port without a descriptor to wait on.
+    /// Returns whether there is work that no packet announces: frames that stages hold, frames to
+    /// be sent, frames awaited back because the pool is empty, a port without a descriptor to wait
+    /// on.
     fn has_unannounced_work(&self) -> bool {
         self.quota < self.full_quota
             || self.pool.is_empty()

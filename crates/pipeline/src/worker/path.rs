@@ -23,7 +23,8 @@ pub(super) struct Path<C> {
     pub(super) needs_headers: bool,
     /// The stages have given back what they held, and are not called any more.
     pub(super) retired: bool,
-    /// One of the worker's stages panicked: their counters may be wrong, and reading them may panic again.
+    /// One of the worker's stages panicked: their counters may be wrong, and reading them may panic
+    /// again.
     pub(super) poisoned: bool,
 }
 

@@ -35,7 +35,8 @@ impl<C: Chain> Worker<C> {
             census: port.socket.census(),
         });
         let queues: Vec<_> = queues.collect();
-        // A frame that a stage lost is held by nobody: it must not count against the quota of the others for ever.
+        // A frame that a stage lost is held by nobody: it must not count against the quota of the
+        // others for ever.
         let held = (self.umem.held() as usize).saturating_sub(self.egress.waiting());
         self.quota = self.full_quota.saturating_sub(held as u32);
         let frames = self.frames();
@@ -45,7 +46,8 @@ impl<C: Chain> Worker<C> {
         WorkerReport { queues, paths, drops: self.drops, frames, waits: self.waits, ledger }
     }
 
-    /// Switches the ledger on or off. While it is off nothing is timed, and the accounts stay as they are.
+    /// Switches the ledger on or off. While it is off nothing is timed, and the accounts stay as
+    /// they are.
     pub fn switch_ledger(&mut self, on: bool) {
         let counted = self.counted();
         self.ledger.switch(on, counted);

@@ -9,9 +9,10 @@ use crate::reason::Reason;
 use crate::verdict::Verdict;
 
 impl<C: Chain> Worker<C> {
-    /// Forwards what has been received, sends what is queued, and reclaims what was sent. Ends when nothing is left and
-    /// nothing has arrived for a while, or after `at_most`; what is still queued then is dropped as [`Reason::SHUTDOWN`].
-    /// Detach the XDP program first, so that no new packets arrive.
+    /// Forwards what has been received, sends what is queued, and reclaims what was sent. Ends when
+    /// nothing is left and nothing has arrived for a while, or after `at_most`; what is still
+    /// queued then is dropped as [`Reason::SHUTDOWN`]. Detach the XDP program first, so that no new
+    /// packets arrive.
     pub fn drain(&mut self, at_most: Duration) {
         const QUIET: Duration = Duration::from_millis(5);
         let start = Instant::now();
@@ -37,10 +38,11 @@ impl<C: Chain> Worker<C> {
         }
     }
 
-    /// Makes the worker go on without its stages, after one of them panicked and the caller caught that around
-    /// [`poll_once`](Self::poll_once), [`run`](Self::run) or [`drain`](Self::drain): stages are called only for their
-    /// counters, received packets are dropped as [`Reason::SHUTDOWN`], queued ones are sent. The frames of the batch that
-    /// the panic interrupted are lost, and the report shows them as `leaked`.
+    /// Makes the worker go on without its stages, after one of them panicked and the caller caught
+    /// that around [`poll_once`](Self::poll_once), [`run`](Self::run) or [`drain`](Self::drain):
+    /// stages are called only for their counters, received packets are dropped as
+    /// [`Reason::SHUTDOWN`], queued ones are sent. The frames of the batch that the panic
+    /// interrupted are lost, and the report shows them as `leaked`.
     pub fn abandon_stages(&mut self) {
         for path in &mut self.paths {
             path.retired = true;

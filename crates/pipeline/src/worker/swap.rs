@@ -13,22 +13,25 @@ use super::builder::BuildError;
 /// What a reload has replaced on one path.
 #[derive(Debug, Default)]
 pub struct Swapped {
-    /// Stages that kept their name, and are of another kind or could not read the state of their predecessor.
+    /// Stages that kept their name, and are of another kind or could not read the state of their
+    /// predecessor.
     pub afresh: Vec<String>,
-    /// The row counters of each old stage, in order, by [`Stage::row_counters`](crate::Stage::row_counters).
+    /// The row counters of each old stage, in order, by
+    /// [`Stage::row_counters`](crate::Stage::row_counters).
     pub row_counters: Vec<Vec<u64>>,
 }
 
 impl<C: Chain> Worker<C> {
-    /// Replaces the stages of the path from a port, between two batches, and returns the old ones, retired. Accounts and
-    /// counters of stages that keep their name go on; to hand over state too, see [`swap_staged`](Worker::swap_staged).
+    /// Replaces the stages of the path from a port, between two batches, and returns the old ones,
+    /// retired. Accounts and counters of stages that keep their name go on; to hand over state too,
+    /// see [`swap_staged`](Worker::swap_staged).
     pub fn swap(&mut self, from: PortId, chain: C) -> Result<C, BuildError> {
         let index = self.path_from(from)?;
         self.replace(index, chain, |_, _| true)
     }
 
-    /// Replaces the stages of a path. Counters go on from an old stage to a new one of the same name if `is_same` holds for
-    /// their positions.
+    /// Replaces the stages of a path. Counters go on from an old stage to a new one of the same
+    /// name if `is_same` holds for their positions.
     fn replace(
         &mut self,
         index: usize,
@@ -59,7 +62,8 @@ impl<C: Chain> Worker<C> {
         Ok(old.chain)
     }
 
-    /// Keeps stages ready for [`swap_staged`](Worker::swap_staged): of every path, by the port that it starts from.
+    /// Keeps stages ready for [`swap_staged`](Worker::swap_staged): of every path, by the port that
+    /// it starts from.
     pub fn stage_chains(&mut self, chains: Vec<(PortId, C)>) {
         self.staged = chains;
     }
@@ -74,7 +78,8 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// Returns the position of the stage that has the same name as `names[at]`: if several have it, they are matched in order.
+/// Returns the position of the stage that has the same name as `names[at]`: if several have it,
+/// they are matched in order.
 fn predecessor(others: &[String], names: &[String], at: usize) -> Option<usize> {
     let name = names.get(at)?;
     let nth = names[..at].iter().filter(|earlier| *earlier == name).count();
@@ -82,15 +87,16 @@ fn predecessor(others: &[String], names: &[String], at: usize) -> Option<usize> 
 }
 
 impl Worker<Vec<NamedStage>> {
-    /// Replaces the stages of every path for which [`stage_chains`](Worker::stage_chains) keeps some. A new stage that has
-    /// the name and kind of an old one takes over its counters, and its state if it can read it.
+    /// Replaces the stages of every path for which [`stage_chains`](Worker::stage_chains) keeps
+    /// some. A new stage that has the name and kind of an old one takes over its counters, and its
+    /// state if it can read it.
     pub fn swap_staged(&mut self) -> Result<Vec<(PortId, Swapped)>, BuildError> {
         let staged = mem::take(&mut self.staged);
         staged.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()
     }
 
-    /// As [`swap`](Self::swap), for one path; and a new stage that has the name and kind of an old one takes over its state,
-    /// if it can read it.
+    /// As [`swap`](Self::swap), for one path; and a new stage that has the name and kind of an old
+    /// one takes over its state, if it can read it.
     pub fn swap_named(
         &mut self,
         from: PortId,

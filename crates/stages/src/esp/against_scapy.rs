@@ -1,4 +1,5 @@
-//! Messages and clamped SYNs, byte by byte against what scapy builds; which there are is in `esp_answers_by_scapy.py`.
+//! Messages and clamped SYNs, byte by byte against what scapy builds; which there are is in
+//! `esp_answers_by_scapy.py`.
 
 use std::process::Command;
 

@@ -100,8 +100,8 @@ pub enum KeyFileCreateError {
     },
 }
 
-/// Reads a key file, if nobody else can: without following a link, of this user, with no rights for group or others. The process leaves no core
-/// dump from then on. What was read is wiped.
+/// Reads a key file, if nobody else can: without following a link, of this user, with no rights for
+/// group or others. The process leaves no core dump from then on. What was read is wiped.
 pub fn read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileReadError> {
     read_it(path, transform).map_err(|problem| KeyFileReadError { path: path.to_owned(), problem })
 }
@@ -122,7 +122,8 @@ fn read_it(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProb
         return Err(KeyFileProblem::Mode { mode, path: path.to_owned() });
     }
     forbid_core_dumps().map_err(KeyFileProblem::CoreDumps)?;
-    // Of one size: growing would leave copies behind. One byte more, which tells a file that is too large.
+    // Of one size: growing would leave copies behind. One byte more, which tells a file that is too
+    // large.
     let mut text = Zeroizing::new([0; LARGEST + 1]);
     let mut len = 0;
     while len < text.len() {
@@ -159,7 +160,8 @@ fn kind(kind: fs::FileType) -> &'static str {
     }
 }
 
-/// Makes a key file with a new random key, for the user of this process alone. One that exists is left as it is. Returns the key's fingerprint.
+/// Makes a key file with a new random key, for the user of this process alone. One that exists is
+/// left as it is. Returns the key's fingerprint.
 pub fn create(path: &Path, transform: Transform) -> Result<Fingerprint, KeyFileCreateError> {
     let failed = |error| KeyFileCreateError::Io { path: path.to_owned(), error };
     forbid_core_dumps().map_err(failed)?;

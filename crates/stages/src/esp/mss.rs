@@ -1,10 +1,12 @@
-//! `tcp_mss`: what a connection through the tunnel may put into a segment, so that nothing is too large for the tunnel.
+//! `tcp_mss`: what a connection through the tunnel may put into a segment, so that nothing is too
+//! large for the tunnel.
 
 use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp};
 
-/// Lowers the maximum segment size that a TCP SYN announces, with ACK or without, if it is larger than `most` (RFC 9293,
-/// 3.7.1), and says whether it did. A SYN that announces none is left alone: what a sender takes then is 536 or 1220 bytes.
-/// Left alone is also what is no SYN, a later fragment, and a segment whose options are malformed.
+/// Lowers the maximum segment size that a TCP SYN announces, with ACK or without, if it is larger
+/// than `most` (RFC 9293, 3.7.1), and says whether it did. A SYN that announces none is left alone:
+/// what a sender takes then is 536 or 1220 bytes. Left alone is also what is no SYN, a later
+/// fragment, and a segment whose options are malformed.
 ///
 /// `headers` are those of the frame, or of the packet that another one in it carries.
 pub(super) fn clamp(frame: &mut [u8], headers: &Headers, most: u16) -> bool {
@@ -25,7 +27,8 @@ mod tests {
     use super::*;
     use xdpfwd_wire::{Addresses, ipv4, ipv6};
 
-    /// A frame with a segment with these flags that announces 1460 bytes, and its maximum segment size's place.
+    /// A frame with a segment with these flags that announces 1460 bytes, and its maximum segment
+    /// size's place.
     fn frame(v6: bool, tag: bool, flags: u8) -> (Vec<u8>, usize) {
         let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
         if tag {
@@ -115,8 +118,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any bytes behind the numbers, and headers of this frame or of the whole one: no panic, and what is changed is
-        /// said to be.
+        /// Any bytes behind the numbers, and headers of this frame or of the whole one: no panic,
+        /// and what is changed is said to be.
         #[test]
         fn clamp_of_random_bytes_does_not_panic(
             l4 in prop::collection::vec(any::<u8>(), 0..90), shape: [bool; 2], cut in 0usize..200, most: u16

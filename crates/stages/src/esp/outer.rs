@@ -78,8 +78,8 @@ impl Outer {
         }
     }
 
-    /// Writes it to the front of `buffer`, for so many bytes behind it. Says whether the packet may be fragmented: it takes an identification
-    /// of its own then (RFC 6864, 4.1).
+    /// Writes it to the front of `buffer`, for so many bytes behind it. Says whether the packet may
+    /// be fragmented: it takes an identification of its own then (RFC 6864, 4.1).
     #[inline]
     pub(super) fn write(
         &self,

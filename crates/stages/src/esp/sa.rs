@@ -25,7 +25,8 @@ pub(super) struct SaStatus {
     mode: &'static str,
     /// The outer header's source address, if one is configured.
     source: Option<IpAddr>,
-    /// The outer header's destination address; of an inbound SA, where packets have to be sent, if configured.
+    /// The outer header's destination address; of an inbound SA, where packets have to be sent, if
+    /// configured.
     destination: Option<IpAddr>,
     /// Source and destination port of UDP, or the destination alone.
     udp_ports: Vec<u16>,
@@ -201,7 +202,8 @@ pub(super) struct Counts {
     warned_of_bytes: AtomicU64,
 }
 
-/// Drops of one SA, by reason. Reasons take the next free counter when they first occur: an SA sees few of them.
+/// Drops of one SA, by reason. Reasons take the next free counter when they first occur: an SA sees
+/// few of them.
 #[derive(Default)]
 struct DropCounts([(AtomicU16, AtomicU64); DropCounts::MOST]);
 
@@ -320,7 +322,8 @@ impl Outbound {
         self.shared.get()
     }
 
-    /// Gives the numbers their limits: once it is at work, and not before it is certain that it will be.
+    /// Gives the numbers their limits: once it is at work, and not before it is certain that it
+    /// will be.
     pub(super) fn limit(&self) {
         if let Some(shared) = self.shared.get() {
             shared.numbers.limit(self.sa.esn, self.sa.limits.hard_packets);

@@ -6,7 +6,8 @@ use ipnet::IpNet;
 
 use xdpfwd_wire::Addresses;
 
-/// Prefixes, as they are compared: all of IPv4's, then all of IPv6's. None at all: every address is in.
+/// Prefixes, as they are compared: all of IPv4's, then all of IPv6's. None at all: every address is
+/// in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Selector {
     v4: Vec<(u32, u32)>,

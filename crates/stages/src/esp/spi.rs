@@ -1,7 +1,7 @@
 //! Finding an SA by its SPI.
 
-/// SPIs, hashed. Whoever sends packets chooses what is looked for, and not what is in here: no lookup takes longer than the longest row of SPIs
-/// that are configured side by side.
+/// SPIs, hashed. Whoever sends packets chooses what is looked for, and not what is in here: no
+/// lookup takes longer than the longest row of SPIs that are configured side by side.
 #[derive(Debug)]
 pub(super) struct SpiTable {
     /// A power of two of them, half of them empty at least.
@@ -40,7 +40,8 @@ impl SpiTable {
 
     #[inline]
     fn first(&self, spi: u32) -> usize {
-        // Fibonacci hashing, by the product's upper bits: SPIs are often numbered one after the other, or in steps.
+        // Fibonacci hashing, by the product's upper bits: SPIs are often numbered one after the
+        // other, or in steps.
         (spi.wrapping_mul(0x9e37_79b1) >> self.shift) as usize
     }
 

@@ -1,4 +1,5 @@
-//! The state file of ESP as a text: what must outlast a run, so that no nonce and no sequence number is used twice.
+//! The state file of ESP as a text: what must outlast a run, so that no nonce and no sequence
+//! number is used twice.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -141,7 +142,8 @@ impl State {
         }
         let toml =
             |error: toml::de::Error| StateError::Toml(error.to_string().trim_end().to_owned());
-        // First by itself: another version may have other keys, and it is the version that is to be complained of.
+        // First by itself: another version may have other keys, and it is the version that is to be
+        // complained of.
         let Versioned { version } = toml::from_str(text).map_err(toml)?;
         if version != 1 {
             return Err(StateError::Version(version));

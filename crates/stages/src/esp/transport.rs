@@ -17,8 +17,8 @@ pub(super) struct Place {
 const IPV4_PROTOCOL: usize = 9;
 const IPV6_NEXT_HEADER: usize = 6;
 
-/// Where ESP goes: behind the headers that are for those on the way (hop-by-hop options, routing, fragment), in front of all that is for
-/// the receiver. `None`: the headers cannot be walked.
+/// Where ESP goes: behind the headers that are for those on the way (hop-by-hop options, routing,
+/// fragment), in front of all that is for the receiver. `None`: the headers cannot be walked.
 #[inline]
 pub(super) fn before_payload(frame: &[u8], headers: &Headers) -> Option<Place> {
     match headers.ip_version? {
@@ -65,7 +65,8 @@ struct Here {
     before: IpProtocol,
 }
 
-/// Shows each place behind a header, from that behind IPv6's own to that where the upper protocol begins, which `Headers` has found.
+/// Shows each place behind a header, from that behind IPv6's own to that where the upper protocol
+/// begins, which `Headers` has found.
 #[inline]
 fn walk(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Here)) -> Option<()> {
     let start = usize::from(headers.l3_offset);
@@ -89,8 +90,9 @@ fn walk(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Here)) -> Option<
     }
 }
 
-/// Writes what is behind the headers of a packet that goes from `start` to the end of the frame: its protocol at `field`, its length.
-/// IPv4's checksum is updated by as much (RFC 1624): one that was wrong stays wrong.
+/// Writes what is behind the headers of a packet that goes from `start` to the end of the frame:
+/// its protocol at `field`, its length. IPv4's checksum is updated by as much (RFC 1624): one that
+/// was wrong stays wrong.
 #[inline]
 pub(super) fn set_behind(
     frame: &mut [u8],

@@ -106,8 +106,8 @@ deserialize_one_of!(Manner, Place, Layer, Format);
 
 /// Compiles rules with a random seed.
 ///
-/// With a few seeds, too many hashes meet in one place of the hash table for the XDP program. It says
-/// nothing about the rules: another seed is drawn.
+/// With a few seeds, too many hashes meet in one place of the hash table for the XDP program. It
+/// says nothing about the rules: another seed is drawn.
 fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     const SEEDS: usize = 16;
     let compile = || Classifier::new(rules, RandomState::new().hash_one(0_u64));

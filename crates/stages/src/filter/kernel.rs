@@ -1,4 +1,5 @@
-//! A filter whose rules the XDP program judges: `place = "kernel"`. `bpf/filter.h` and `bpf/classify.h` read what is built here.
+//! A filter whose rules the XDP program judges: `place = "kernel"`. `bpf/filter.h` and
+//! `bpf/classify.h` read what is built here.
 
 use std::sync::Arc;
 
@@ -30,7 +31,8 @@ impl XdpOffload for Offload {
     }
 }
 
-/// Exceptional packets in the order of `enum reason` in `bpf/filter.h`, behind `REASON_POLICY`, which is no exception.
+/// Exceptional packets in the order of `enum reason` in `bpf/filter.h`, behind `REASON_POLICY`,
+/// which is no exception.
 const EXCEPTIONS: [Unusual; 6] = [
     Unusual::NotIp,
     Unusual::Malformed,

@@ -13,7 +13,8 @@ pub enum Seen {
     Unusual(Unusual, Option<Key>),
 }
 
-/// What a packet has that a filter is led astray with. Each kind has a verdict of its own in the configuration.
+/// What a packet has that a filter is led astray with. Each kind has a verdict of its own in the
+/// configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unusual {
     /// It is not IP: ARP, LLC, MPLS, …
@@ -66,8 +67,8 @@ pub fn look_at(frame: &[u8], headers: &Headers) -> Seen {
     Seen::Key(key)
 }
 
-/// Looks at a frame, and, if it carries a user's packet in GTP-U, at that one instead: by its addresses, protocol and ports, and
-/// by the VLAN of the frame.
+/// Looks at a frame, and, if it carries a user's packet in GTP-U, at that one instead: by its
+/// addresses, protocol and ports, and by the VLAN of the frame.
 #[inline]
 pub fn look_inside(frame: &[u8], headers: &Headers) -> Seen {
     let to_gtpu = headers.destination_port == gtpu::PORT
@@ -75,7 +76,8 @@ pub fn look_inside(frame: &[u8], headers: &Headers) -> Seen {
         && headers.fragment == xdpfwd_wire::Fragment::Whole
         && headers.status == Status::Parsed;
     match look_at(frame, headers) {
-        // What carries it has to be in order, too; and of what carries a part of it nobody can tell what is in it.
+        // What carries it has to be in order, too; and of what carries a part of it nobody can tell
+        // what is in it.
         Seen::Key(key)
             if key.fragment == Fragment::First
                 && key.protocol == IpProtocol::UDP.0

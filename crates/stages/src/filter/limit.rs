@@ -1,9 +1,10 @@
 //! Rate limits: token buckets that all workers draw on.
 //!
-//! A bucket is one number, the time at which it would have been empty: what has come in since is what it holds, up to the
-//! burst. Drawing moves that time on (the generic cell rate algorithm, ITU-T I.371, is the same the other way round). A worker
-//! draws some packets' worth at once and spends it by itself, so that workers meet at the bucket a few thousand times a
-//! second, not for every packet.
+//! A bucket is one number, the time at which it would have been empty: what has come in since is
+//! what it holds, up to the burst. Drawing moves that time on (the generic cell rate algorithm,
+//! ITU-T I.371, is the same the other way round). A worker draws some packets' worth at once and
+//! spends it by itself, so that workers meet at the bucket a few thousand times a second, not for
+//! every packet.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -24,7 +25,8 @@ pub(super) struct Rate {
     rate: u64,
     /// The time in which it fills.
     full: u64,
-    /// What a worker draws at once, at least: no more than a part of the burst, so that none is left with nothing.
+    /// What a worker draws at once, at least: no more than a part of the burst, so that none is
+    /// left with nothing.
     draw: u64,
 }
 
@@ -38,7 +40,8 @@ impl Rate {
             draw: limit.burst / (8 * workers.max(1) as u64),
         };
         let full = rate.time(limit.burst);
-        // A millisecond's worth at most: what a worker holds that gets no more packets is lost to the others.
+        // A millisecond's worth at most: what a worker holds that gets no more packets is lost to
+        // the others.
         Self { full, draw: rate.draw.min(limit.rate / 1000), ..rate }
     }
 
@@ -54,15 +57,17 @@ impl Rate {
 pub(super) struct Bucket(AtomicU64);
 
 impl Bucket {
-    /// Takes tokens out at a time in cycles; `false`, and nothing is taken, if there are not as many.
+    /// Takes tokens out at a time in cycles; `false`, and nothing is taken, if there are not as
+    /// many.
     fn draw(&self, tokens: u64, rate: &Rate, now: u64) -> bool {
-        // A full bucket before the beginning of all clocks, so that it begins full whenever it begins.
+        // A full bucket before the beginning of all clocks, so that it begins full whenever it
+        // begins.
         let now = now.saturating_mul(STEPS).saturating_add(rate.full);
         let cost = rate.time(tokens);
         let empty_since = |empty: u64| {
             let from = empty.max(now - rate.full);
-            // Another worker's clock may be a little ahead. A packet that is larger than the bucket takes a full one, and the
-            // rest comes off what comes in next.
+            // Another worker's clock may be a little ahead. A packet that is larger than the bucket
+            // takes a full one, and the rest comes off what comes in next.
             (now.saturating_sub(from) >= cost.min(rate.full)).then_some(from.saturating_add(cost))
         };
         // Nothing else is read or written by what is in it.
@@ -112,8 +117,8 @@ fn cost(unit: Unit, bytes: usize) -> u64 {
     }
 }
 
-/// A bucket for each source prefix: a table of a fixed size, in sets of a few places. A prefix that finds no place takes that
-/// of the one whose bucket is fullest, and takes that over as it is.
+/// A bucket for each source prefix: a table of a fixed size, in sets of a few places. A prefix that
+/// finds no place takes that of the one whose bucket is fullest, and takes that over as it is.
 #[derive(Debug)]
 pub(super) struct Sources {
     rate: Rate,

@@ -10,7 +10,8 @@ use xdpfwd_filter::{Addresses, Key, Rule};
 /// Notes that can wait to be written. Further ones are lost, and counted.
 const WAITING: usize = 256;
 
-/// The way to the log that all workers share: made with the plan, so that its thread is on no worker's core.
+/// The way to the log that all workers share: made with the plan, so that its thread is on no
+/// worker's core.
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter(Option<Arc<Handle>>);
 
@@ -95,7 +96,8 @@ impl Log {
     /// Notes a packet. One in so many does: what it takes to wake a thread is no cost per packet.
     pub(super) fn note(&mut self, rule: u32, key: &Key, bytes: usize) {
         let sent = self.writer.0.as_ref().is_some_and(|handle| {
-            // Looked at first: a push into a full queue would wait for the writer to finish taking a note out.
+            // Looked at first: a push into a full queue would wait for the writer to finish taking
+            // a note out.
             let queue = &handle.notes.queue;
             let pushed = !queue.is_full() && queue.push(Note { rule, key: *key, bytes }).is_ok();
             handle.thread.unpark();

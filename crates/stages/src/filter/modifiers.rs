@@ -55,7 +55,8 @@ impl Limits {
 /// A worker's share in them, and its log.
 #[derive(Debug)]
 pub(crate) struct Modifiers {
-    /// Of each rule, which limit it has: an index, or a number beyond all. Empty if no rule has one.
+    /// Of each rule, which limit it has: an index, or a number beyond all. Empty if no rule has
+    /// one.
     limit_of: Vec<u32>,
     limits: Vec<Own>,
     log: Log,

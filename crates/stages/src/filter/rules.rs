@@ -17,7 +17,8 @@ pub(crate) fn row_counters(rules: &[u64], default: u64) -> Vec<u64> {
     rules.iter().copied().chain([default]).collect()
 }
 
-/// Returns the table `rules`: number, packets, text. The last row is the default, which has no number.
+/// Returns the table `rules`: number, packets, text. The last row is the default, which has no
+/// number.
 pub(crate) fn table<R: fmt::Display>(rules: &[R], counters: &[u64]) -> Table {
     let mut table =
         Table::new("rules", &[("rule", None), ("packets", Some(Unit::Packets)), ("text", None)]);

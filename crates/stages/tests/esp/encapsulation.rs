@@ -108,7 +108,8 @@ impl Stage for Forward {
 fn frame_without_room_is_dropped_as_no_room() {
     let folder = Folder::new();
     let moved = |room: usize| NamedStage::new("moved", Forward(room));
-    // Headroom for the outer header, UDP, SPI, number and IV. GMAC with ESN borrows four more bytes.
+    // Headroom for the outer header, UDP, SPI, number and IV. GMAC with ESN borrows four more
+    // bytes.
     for (at, way) in ways().iter().enumerate() {
         let outer = if way.contains("transport") {
             0

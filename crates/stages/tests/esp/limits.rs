@@ -1,5 +1,5 @@
-//! Limits of SAs: packets, bytes, sequence numbers, a state file that cannot be written; and what SAs
-//! count.
+//! Limits of SAs: packets, bytes, sequence numbers, a state file that cannot be written; and what
+//! SAs count.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

@@ -66,7 +66,8 @@ impl EspFiles for Folder {
     }
 }
 
-/// Returns the security associations of a stage, each as an object with the columns of its inspection table.
+/// Returns the security associations of a stage, each as an object with the columns of its
+/// inspection table.
 pub fn sas(plan: &Arc<dyn StagePlan>) -> Vec<Value> {
     let [table] = <[_; 1]>::try_from(plan.as_inspectable().unwrap().tables(&[])).unwrap();
     let object = |row: &Vec<Cell>| {
@@ -371,8 +372,8 @@ pub const OPEN: &str = "spi = 0x12345678, transform = 'aes-128-gcm'";
 pub const TRANSFORMS: [&str; 5] =
     ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305", "null-aes-128-gmac", "null-aes-256-gmac"];
 
-/// Returns a stage's table with a state file of this name. The key of an SA depends on its index and
-/// transform.
+/// Returns a stage's table with a state file of this name. The key of an SA depends on its index
+/// and transform.
 pub fn table(folder: &Folder, state: &str, sas: &[&str], more: &str) -> String {
     if !folder.join(state).exists() {
         folder.state(state);
@@ -415,8 +416,8 @@ pub fn tagged(frame: &[u8], tags: usize) -> Vec<u8> {
     [&frame[..12], tags, &frame[12..]].concat()
 }
 
-/// Returns the SA tables of all encapsulations: two transforms, bare and in UDP, each in two tunnels
-/// and in transport mode.
+/// Returns the SA tables of all encapsulations: two transforms, bare and in UDP, each in two
+/// tunnels and in transport mode.
 pub fn ways() -> Vec<String> {
     let mut ways = vec![];
     for transform in ["aes-128-gcm", "null-aes-256-gmac"] {

@@ -37,7 +37,8 @@ fn offsets(headers: Headers) -> (u16, u16, u16) {
     (headers.l3_offset, headers.l4_offset, headers.l3_end)
 }
 
-/// What is promised of every frame; the unit tests, the properties and the fuzz target ask the same.
+/// What is promised of every frame; the unit tests, the properties and the fuzz target ask the
+/// same.
 fn check(frame: &[u8]) -> Headers {
     let headers = Headers::parse(frame);
     let (l3, l4, end) = offsets(headers);

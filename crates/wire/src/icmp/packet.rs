@@ -137,7 +137,8 @@ mod tests {
     // bytes(ICMP(type=8, code=0, id=1, seq=2)/b"ping")
     const V4_ECHO: [u8; 12] =
         [0x08, 0x00, 0x19, 0x2c, 0x00, 0x01, 0x00, 0x02, 0x70, 0x69, 0x6e, 0x67];
-    // bytes(IPv6(src="2001:db8::1", dst="2001:db8::2")/ICMPv6EchoRequest(id=1, seq=2, data=b"ping"))[40:]
+    // bytes(IPv6(src="2001:db8::1", dst="2001:db8::2")/ICMPv6EchoRequest(id=1, seq=2,
+    // data=b"ping"))[40:]
     const V6_ECHO: [u8; 12] =
         [0x80, 0x00, 0x45, 0x70, 0x00, 0x01, 0x00, 0x02, 0x70, 0x69, 0x6e, 0x67];
 

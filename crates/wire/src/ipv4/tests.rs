@@ -90,8 +90,9 @@ fn an_expired_packet_is_left_as_it_was() {
     }
 }
 
-/// Every identification there is takes the checksum through every value a right one can have, 0x0000 to 0xfffe; the
-/// time to live and protocol are those where the word that changes carries or is full.
+/// Every identification there is takes the checksum through every value a right one can have,
+/// 0x0000 to 0xfffe; the time to live and protocol are those where the word that changes carries or
+/// is full.
 #[test]
 fn decrement_ttl_equals_a_recomputation_for_every_checksum() {
     let mut seen = vec![false; 0x1_0000];
@@ -116,8 +117,8 @@ fn decrement_ttl_equals_a_recomputation_for_every_checksum() {
     assert_eq!(seen.iter().position(|seen| !seen), Some(0xffff));
 }
 
-/// 0xffff is the other zero of ones' complement. No sender computes it over a header, but a receiver accepts it in
-/// place of 0x0000, and what leaves must again be what a recomputation says.
+/// 0xffff is the other zero of ones' complement. No sender computes it over a header, but a
+/// receiver accepts it in place of 0x0000, and what leaves must again be what a recomputation says.
 #[test]
 fn decrement_ttl_mends_a_checksum_of_0xffff() {
     let zero = (0..=u16::MAX).find_map(|ident| {

@@ -20,7 +20,8 @@ const PACKET: [u8; 101] = [
     0x04, 0x00, 0x08, 0x68, 0x00, 0x0d, 0xab, 0xcd, 0x68, 0x65, 0x6c, 0x6c, 0x6f,
 ];
 
-/// A packet of the extension headers `chain`, each 8 bytes, and 8 bytes behind them that begin with `last`.
+/// A packet of the extension headers `chain`, each 8 bytes, and 8 bytes behind them that begin with
+/// `last`.
 fn chain(chain: &[IpProtocol], last: IpProtocol) -> Vec<u8> {
     let mut next = chain.iter().chain([&last]);
     let mut bytes = vec![0; HEADER_LEN];

@@ -6,7 +6,8 @@ const ADDRESSES: Addresses = Addresses::V4 {
     destination: core::net::Ipv4Addr::new(198, 51, 100, 2),
 };
 
-// bytes(IP(src="192.0.2.1", dst="198.51.100.2")/TCP(sport=48896, dport=80, seq=0x01020304, ack=0x05060708,
+// bytes(IP(src="192.0.2.1", dst="198.51.100.2")/TCP(sport=48896, dport=80, seq=0x01020304,
+// ack=0x05060708,
 //       flags="SECU", window=0x1000, urgptr=7, options=[("MSS", 1460)])/b"hi")[20:]
 #[rustfmt::skip]
 const PACKET: [u8; 26] = [
@@ -156,7 +157,8 @@ fn what_is_no_larger_or_not_there_stays() {
 fn malformed_options_stay() {
     const LARGE: [u8; 4] = [2, 4, 0xff, 0xff];
     let behind = |options: &[u8]| [&LARGE[..], options].concat();
-    // A length of 0, of 1, one beyond the header, none; a maximum segment size of three bytes, and of six.
+    // A length of 0, of 1, one beyond the header, none; a maximum segment size of three bytes, and
+    // of six.
     for options in [
         &[3, 0][..],
         &[3, 1, 1, 1],
@@ -217,7 +219,8 @@ proptest! {
         prop_assert_eq!(again, bytes);
     }
 
-    /// Any options: what was changed is nothing but values of more than `most`, which are `most` then, and the checksum.
+    /// Any options: what was changed is nothing but values of more than `most`, which are `most`
+    /// then, and the checksum.
     #[test]
     fn lowering_changes_the_value_and_the_checksum_only(
         options in prop::collection::vec(prop_oneof![

@@ -77,7 +77,8 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Diagnostics {
-    /// Says them where the log is: as text, as always, or each as an event of a log that machines read.
+    /// Says them where the log is: as text, as always, or each as an event of a log that machines
+    /// read.
     pub(crate) fn say(&self, format: LogFormat) {
         match format {
             LogFormat::Text => self.print(),
@@ -100,7 +101,8 @@ impl Diagnostics {
         self.0.iter()
     }
 
-    /// Prints them on stderr. If that cannot be written to, the exit code has to say it all: `eprint!` would panic.
+    /// Prints them on stderr. If that cannot be written to, the exit code has to say it all:
+    /// `eprint!` would panic.
     fn print(&self) {
         let _ = write!(io::stderr().lock(), "{self}");
     }

@@ -25,7 +25,8 @@ struct Finding {
     elsewhere: Option<(String, Place)>,
 }
 
-/// Diagnostics that are shown: more would scroll the first, which the others may follow from, off the screen.
+/// Diagnostics that are shown: more would scroll the first, which the others may follow from, off
+/// the screen.
 const SHOWN: usize = 50;
 
 /// Characters of a message: room for a list of names and more.
@@ -62,7 +63,8 @@ impl<'i> Findings<'i> {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
         };
-        // A diagnostic is one line. A message of several lines becomes several diagnostics, an empty one is one too.
+        // A diagnostic is one line. A message of several lines becomes several diagnostics, an
+        // empty one is one too.
         let mut lines: Vec<&str> =
             remark.message.lines().filter(|line| !line.trim().is_empty()).collect();
         if lines.is_empty() {
@@ -89,7 +91,8 @@ impl<'i> Findings<'i> {
         self.source.place(span.start).line
     }
 
-    /// The warnings, if there is no error; else the errors alone: a warning would only distract from them.
+    /// The warnings, if there is no error; else the errors alone: a warning would only distract
+    /// from them.
     pub(super) fn finish(self) -> Result<Diagnostics, Diagnostics> {
         if self.errors.is_empty() {
             Ok(diagnostics(self.source, Severity::Warning, self.warnings))
@@ -121,9 +124,9 @@ fn diagnostics(source: &Source, severity: Severity, mut findings: Vec<Finding>) 
     Diagnostics(diagnostics)
 }
 
-/// A message repeats what is written in the file, and a stage's kind may do so as it likes. A diagnostic is one line all the
-/// same, and says nothing to the terminal but what can be read. Of one that is too long, the middle is left out: the end
-/// says what would be accepted.
+/// A message repeats what is written in the file, and a stage's kind may do so as it likes. A
+/// diagnostic is one line all the same, and says nothing to the terminal but what can be read. Of
+/// one that is too long, the middle is left out: the end says what would be accepted.
 fn readable(message: &str) -> String {
     let length = message.chars().count();
     if length <= LONGEST {

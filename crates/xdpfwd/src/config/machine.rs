@@ -16,7 +16,8 @@ pub(crate) trait Machine {
     /// The interface of this name, in the network namespace of this process.
     fn interface(&self, name: &str) -> Option<Interface>;
 
-    /// What the ports of a plan take from the kernel that the machine may not be able to do without.
+    /// What the ports of a plan take from the kernel that the machine may not be able to do
+    /// without.
     fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>>;
 
     /// The names of all interfaces there.
@@ -27,7 +28,8 @@ pub(crate) trait Machine {
         xdpfwd_engine::undescribed_ports(ports)
     }
 
-    /// The setting by which the kernel forwards by itself what it receives on an interface, if one is on.
+    /// The setting by which the kernel forwards by itself what it receives on an interface, if one
+    /// is on.
     fn forwarding(&self, _interface: &str) -> Option<String> {
         None
     }
@@ -69,17 +71,20 @@ pub(crate) struct HugePagesThere {
 pub(crate) struct Interface {
     /// Its number; two names of one interface have the same.
     pub(crate) index: u32,
-    /// Queues that are active in both directions: an AF_XDP socket that receives and sends needs both.
+    /// Queues that are active in both directions: an AF_XDP socket that receives and sends needs
+    /// both.
     pub(crate) queues: Option<u16>,
     /// Longest packet, in bytes without the Ethernet header.
     pub(crate) mtu: Option<u32>,
     /// The driver of its device; a virtual interface has none.
     pub(crate) driver: Option<String>,
-    /// Whether it is up: the kernel's words for it (RFC 2863, `up`, `down`, `lowerlayerdown`, `unknown`, …).
+    /// Whether it is up: the kernel's words for it (RFC 2863, `up`, `down`, `lowerlayerdown`,
+    /// `unknown`, …).
     pub(crate) state: Option<String>,
 }
 
-/// A machine of which nothing is known: a configuration that it has something against has it all by itself.
+/// A machine of which nothing is known: a configuration that it has something against has it all by
+/// itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoMachine;
 
@@ -121,8 +126,8 @@ impl Machine for ThisMachine {
         // An interface may have further names, which are none of a folder.
         let name = if_indextoname(index).ok()?.to_string_lossy().into_owned();
         let folder = Path::new("/sys/class/net").join(name);
-        // /sys shows the network namespace that it was mounted in. Unless both agree on the number, what it says is of
-        // another interface that happens to have the same name.
+        // /sys shows the network namespace that it was mounted in. Unless both agree on the number,
+        // what it says is of another interface that happens to have the same name.
         let facts = read(&folder, "ifindex").is_some_and(|text| text.parse() == Ok(index));
         let fact = |file| facts.then(|| read(&folder, file)).flatten();
         Some(Interface {

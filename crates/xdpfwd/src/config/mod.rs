@@ -1,9 +1,10 @@
 //! The configuration: from a file as it is written to the plan that the engine runs.
 //!
-//! [`Source`] is the text and knows lines and columns. [`written`] is what it says: tables and keys of the right kinds and
-//! sizes, each with its place. [`resolve`] makes a [`Plan`] of it: names become indices, stages are planned, and everything
-//! is checked against the [`Machine`]. What is found on the way is a [`Diagnostic`]. All errors of a file are reported at
-//! once, except that nothing is read from a file that is not TOML.
+//! [`Source`] is the text and knows lines and columns. [`written`] is what it says: tables and keys
+//! of the right kinds and sizes, each with its place. [`resolve`] makes a [`Plan`] of it: names
+//! become indices, stages are planned, and everything is checked against the [`Machine`]. What is
+//! found on the way is a [`Diagnostic`]. All errors of a file are reported at once, except that
+//! nothing is read from a file that is not TOML.
 
 mod diagnostic;
 mod findings;

@@ -51,7 +51,8 @@ impl Source {
     }
 
     fn from_bytes(name: String, bytes: Vec<u8>) -> Result<Self, Diagnostic> {
-        // Text of two bytes a character (UTF-16) has zeros too, and is not worth a message for each character.
+        // Text of two bytes a character (UTF-16) has zeros too, and is not worth a message for each
+        // character.
         let zero = bytes.iter().position(|&byte| byte == 0);
         let not_utf8 = str::from_utf8(&bytes).err().map(|error| error.valid_up_to());
         let beyond = (bytes.len() > MOST_BYTES).then_some(MOST_BYTES);

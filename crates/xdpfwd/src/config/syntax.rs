@@ -8,7 +8,8 @@ use toml::de::{DeTable, Error};
 use super::findings::Findings;
 use super::source::Source;
 
-/// One mistake can make the parser stumble over the rest of the file; further errors than these help nobody.
+/// One mistake can make the parser stumble over the rest of the file; further errors than these
+/// help nobody.
 const MOST_ERRORS: usize = 10;
 
 /// Parses the text; `None` if it is not TOML.
@@ -74,7 +75,8 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// What is there twice after another mistake may only seem so. Of a table that is there twice, so are the keys.
+/// What is there twice after another mistake may only seem so. Of a table that is there twice, so
+/// are the keys.
 fn without_consequences(lines: &Lines<'_>, mut errors: Vec<Error>) -> Vec<Error> {
     const TWICE: &str = "duplicate key";
     if errors.iter().any(|error| error.message() != TWICE) {
@@ -130,7 +132,8 @@ fn unclosed(text: &str) -> Option<Unclosed> {
                 Err(_) => rest.find('\n').unwrap_or(rest.len()),
             },
             b'=' => {
-                // No list has this in it, unless it is one with another mistake: then it goes on for a few lines at most.
+                // No list has this in it, unless it is one with another mistake: then it goes on
+                // for a few lines at most.
                 if in_list
                     && let Some(last) = within.last()
                     && text.get(last.start..at)?.contains('\n')

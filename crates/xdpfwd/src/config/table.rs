@@ -1,4 +1,5 @@
-//! A table of the file, taken apart key by key: each value is either what is accepted or an error that says what is.
+//! A table of the file, taken apart key by key: each value is either what is accepted or an error
+//! that says what is.
 
 use std::ops::{Range, RangeInclusive};
 use std::str::FromStr;
@@ -14,7 +15,8 @@ pub(super) struct Table<'i> {
     heading: String,
     span: Range<usize>,
     entries: DeTable<'i>,
-    /// The keys that were asked for: those that are accepted, since every table asks for all of its own.
+    /// The keys that were asked for: those that are accepted, since every table asks for all of its
+    /// own.
     accepted: Vec<&'static str>,
 }
 

@@ -25,8 +25,8 @@ pub(super) fn quoted(name: &str) -> String {
     }
 }
 
-/// Whether a character can be told from others when it is shown: none that controls a terminal, none that is not seen, and
-/// no space but the one that everybody knows.
+/// Whether a character can be told from others when it is shown: none that controls a terminal,
+/// none that is not seen, and no space but the one that everybody knows.
 pub(super) fn is_printable(character: char) -> bool {
     // The standard library has the table, and shows it in this way only.
     let mut escape = character.escape_debug();
@@ -93,7 +93,8 @@ pub(super) const EXCERPT: usize = 40;
 /// Items that a list shows; it says how many more there are.
 const LISTED: usize = 32;
 
-/// Names that are compared with one that is not known, and characters of them: the time it takes is in proportion.
+/// Names that are compared with one that is not known, and characters of them: the time it takes is
+/// in proportion.
 const COMPARED: usize = 64;
 
 /// Names further away than a third of their length are not worth asking about.

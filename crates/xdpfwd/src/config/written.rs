@@ -1,4 +1,5 @@
-//! The configuration as it is written: every table and key, each value of the right kind and size, nothing resolved.
+//! The configuration as it is written: every table and key, each value of the right kind and size,
+//! nothing resolved.
 
 use std::ops::Range;
 
@@ -26,8 +27,8 @@ pub(super) struct File<'i> {
 /// The tables of one sort.
 pub(super) struct Several<T> {
     pub(super) tables: Vec<T>,
-    /// Whether these are all that the file has. If not, one is no table, or its name is no good: an error says so, and that
-    /// something is not among these proves nothing.
+    /// Whether these are all that the file has. If not, one is no table, or its name is no good: an
+    /// error says so, and that something is not among these proves nothing.
     pub(super) complete: bool,
 }
 
@@ -100,7 +101,8 @@ pub(super) const STAGE_NAME: &str = "1 to 32 characters of a-z, A-Z, 0-9, - and 
 /// What the kernel takes (net/core/dev.c, `dev_valid_name`).
 const INTERFACE_NAME: Rule = Rule {
     accepts: |name| {
-        // The kernel takes more of what cannot be seen; nobody gives an interface such a name for good reasons.
+        // The kernel takes more of what cannot be seen; nobody gives an interface such a name for
+        // good reasons.
         let forbidden =
             |character: char| matches!(character, '/' | ':' | ' ') || !is_printable(character);
         (1..=15).contains(&name.len()) && !matches!(name, "." | "..") && !name.contains(forbidden)
@@ -108,7 +110,8 @@ const INTERFACE_NAME: Rule = Rule {
     what: "the name of an interface in quotes, 1 to 15 printable bytes without /, : and white space",
 };
 
-/// As long as the address of a Unix socket may be (unix(7)); from the root, as it is nobody's folder that it is in.
+/// As long as the address of a Unix socket may be (unix(7)); from the root, as it is nobody's
+/// folder that it is in.
 const SOCKET: Rule = Rule {
     accepts: |path| path.starts_with('/') && path.len() < 108 && !path.contains('\0'),
     what: "an absolute path in quotes, up to 107 bytes, like \"/run/xdpfwd.sock\"",

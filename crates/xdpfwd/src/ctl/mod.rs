@@ -1,6 +1,8 @@
 //! `xdpfwd ctl`: asks the one that runs, over its control socket; and what that answers.
 //!
-//! A question is a line, `{"command":"status"}`, with a list of strings as `arguments` if the command takes any; an answer one JSON object, with `error` in it if there is nothing else to say.
+//! A question is a line, `{"command":"status"}`, with a list of strings as `arguments` if the
+//! command takes any; an answer one JSON object, with `error` in it if there is nothing else to
+//! say.
 
 mod client;
 pub(crate) mod command;

@@ -1,4 +1,5 @@
-//! Views of inspection tables: the JSON of `ctl rules` and `ctl sa`, whose shape is older than the tables.
+//! Views of inspection tables: the JSON of `ctl rules` and `ctl sa`, whose shape is older than the
+//! tables.
 
 use serde_json::{Map, Value, json};
 use xdpfwd_engine::{Inspection, SCHEMA, TableReport};

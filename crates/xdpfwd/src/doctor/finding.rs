@@ -15,7 +15,8 @@ pub(crate) struct Finding {
     pub(crate) level: Level,
     /// What was found.
     pub(crate) finding: String,
-    /// What clears it: commands, or a line of the configuration. Always there with a warning or an error.
+    /// What clears it: commands, or a line of the configuration. Always there with a warning or an
+    /// error.
     pub(crate) fix: Option<String>,
 }
 

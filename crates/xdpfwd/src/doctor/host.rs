@@ -326,7 +326,8 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     if shared.is_empty() && ticking.is_empty() {
         return Finding::ok(CHECK, HOST, format!("{}: isolated, without a tick", shown(pinned)));
     }
-    // Some core has to be left for all the rest, and that the machine boots on is never without a tick.
+    // Some core has to be left for all the rest, and that the machine boots on is never without a
+    // tick.
     let online = tree.text(&format!("{cpus}/online")).as_deref().and_then(list).unwrap_or_default();
     let cores: Vec<_> = pinned.iter().map(ToString::to_string).collect();
     let cores = cores.join(",");

@@ -9,8 +9,9 @@ use super::{Finding, Subject};
 
 const CHECK: &str = "lockout";
 
-/// Adds a finding for each port that would cut somebody off. Returns why no mode should be tried, if there is a reason: a bind
-/// may set an interface up anew, and then even what is kept is lost for a while.
+/// Adds a finding for each port that would cut somebody off. Returns why no mode should be tried,
+/// if there is a reason: a bind may set an interface up anew, and then even what is kept is lost
+/// for a while.
 pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<String> {
     let cut_off = match lockouts(&subject.plan) {
         Ok(cut_off) => cut_off,

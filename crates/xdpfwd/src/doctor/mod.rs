@@ -1,8 +1,9 @@
 //! `xdpfwd doctor`: what would keep it from running, or from running fast, and the fix.
 //!
-//! A check looks at one thing of one [`Subject`] and says what it found as [`Finding`]s. [`host`] and [`nic`] read files, from a
-//! [`Tree`] that tests replace by another machine's; [`offload`] asks the kernel over netlink; [`probe`] binds a socket. A fix is
-//! a command, or a line of the configuration, that clears its finding: tests make each condition, and apply it.
+//! A check looks at one thing of one [`Subject`] and says what it found as [`Finding`]s. [`host`]
+//! and [`nic`] read files, from a [`Tree`] that tests replace by another machine's; [`offload`]
+//! asks the kernel over netlink; [`probe`] binds a socket. A fix is a command, or a line of the
+//! configuration, that clears its finding: tests make each condition, and apply it.
 
 mod finding;
 mod host;
@@ -82,7 +83,8 @@ pub(crate) fn in_the_way(plan: &Plan) -> Vec<Finding> {
     findings.into_iter().filter(|finding| finding.level == Level::Error).collect()
 }
 
-/// All findings, the host's first, then each interface's. `probe`: bind a socket to each queue, to see what it gets.
+/// All findings, the host's first, then each interface's. `probe`: bind a socket to each queue, to
+/// see what it gets.
 fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     let mut findings = host::examine(subject, tree);
     let mut of_interfaces = Vec::new();

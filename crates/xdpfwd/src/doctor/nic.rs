@@ -6,7 +6,8 @@ use super::tree::list;
 use super::{Finding, Subject, Tree};
 use crate::config::longest_mtu as longest;
 
-/// `index` is the interface's number, if /sys is to be of this network namespace: it shows the one that it was mounted in.
+/// `index` is the interface's number, if /sys is to be of this network namespace: it shows the one
+/// that it was mounted in.
 pub(crate) fn examine(
     subject: &Subject,
     port: &PortPlan,
@@ -220,7 +221,8 @@ impl Nic<'_> {
             let read =
                 |file| self.tree.text(&format!("/proc/irq/{irq}/{file}")).as_deref().and_then(list);
             let allowed = read("smp_affinity_list")?;
-            // It moves with the next interrupt: until then it is in effect where it is not allowed any more.
+            // It moves with the next interrupt: until then it is in effect where it is not allowed
+            // any more.
             let effective = read("effective_affinity_list").unwrap_or_default();
             let still =
                 !effective.is_empty() && effective.iter().all(|core| allowed.contains(core));

@@ -1,4 +1,5 @@
-//! One interface, by what its driver says over netlink: XDP features, queues and where RSS sends what, offloads.
+//! One interface, by what its driver says over netlink: XDP features, queues and where RSS sends
+//! what, offloads.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -30,7 +31,8 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
                 });
             }
             match ethtool.offloads() {
-                // A veth parses nothing: what its other end leaves beside the frame is said of that.
+                // A veth parses nothing: what its other end leaves beside the frame is said of
+                // that.
                 Ok(on) => findings.push(offloads(name, &on, by_xdp && veth.is_none())),
                 Err(error) => {
                     findings.push(Finding::unknown("offloads", name, format!("ethtool: {error}")))
@@ -144,7 +146,8 @@ fn queues(
             true => format!("ethtool -L {name} combined {queues}"),
             false => format!("ethtool -L {name} rx {queues} tx {queues}"),
         };
-        // A veth that receives on fewer queues than its other end sends on takes no native XDP (`veth_xdp_set`).
+        // A veth that receives on fewer queues than its other end sends on takes no native XDP
+        // (`veth_xdp_set`).
         match veth {
             None => set(name),
             Some(VethPeer::Here(peer, _)) => format!("{} && {}", set(peer), set(name)),
@@ -177,8 +180,8 @@ fn queues(
                 channels.receive,
                 ranges(&beyond)
             );
-            // `ethtool -L` refuses to remove queues that are in a table which a user has set, so a table that can be
-            // read is changed instead.
+            // `ethtool -L` refuses to remove queues that are in a table which a user has set, so a
+            // table that can be read is changed instead.
             let fewer = match told {
                 true => format!("ethtool -X {name} equal {wanted_queues}"),
                 false => set(wanted_queues),
@@ -254,7 +257,8 @@ impl VethPeer {
         Some(here.map_or(Self::Elsewhere, |(peer, name)| Self::Here(name, peer)))
     }
 
-    /// What it leaves to an interface that does not do it: checksums, VLAN tags; and whether it has NAPI.
+    /// What it leaves to an interface that does not do it: checksums, VLAN tags; and whether it has
+    /// NAPI.
     fn examine(&self, name: &str) -> Finding {
         let Self::Here(peer, index) = self else {
             let why = "its other end is in another network namespace; there, what is sent by sockets needs: \

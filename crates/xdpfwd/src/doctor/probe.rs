@@ -1,4 +1,5 @@
-//! The mode that will really be got: by attaching and binding, as a start does, and letting go again.
+//! The mode that will really be got: by attaching and binding, as a start does, and letting go
+//! again.
 
 use xdpfwd_engine::{Control, DataPlane, Fallback, Mode, PortMode, Probe, StartError};
 
@@ -31,7 +32,8 @@ pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     }
 }
 
-/// What a port's mode is worth, and what would make it better. The same at a start that settles for less.
+/// What a port's mode is worth, and what would make it better. The same at a start that settles for
+/// less.
 pub(crate) fn of_mode(
     interface: &str,
     asked: Mode,

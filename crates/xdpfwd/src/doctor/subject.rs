@@ -8,7 +8,8 @@ use xdpfwd_xsk::UmemConfig;
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) plan: Plan,
-    /// Whether the plan is somebody's configuration. If not, nobody has asked for cores or for a number of queues.
+    /// Whether the plan is somebody's configuration. If not, nobody has asked for cores or for a
+    /// number of queues.
     pub(crate) configured: bool,
 }
 
@@ -18,7 +19,8 @@ impl Subject {
         Self { plan: plan.clone(), configured: true }
     }
 
-    /// Interfaces, with everything else as a configuration has it by default: each sends back what it receives.
+    /// Interfaces, with everything else as a configuration has it by default: each sends back what
+    /// it receives.
     pub(crate) fn of_interfaces(names: &[String]) -> Self {
         let ports = names.iter().map(|name| PortPlan {
             name: name.clone(),

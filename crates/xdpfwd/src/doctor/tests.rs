@@ -1,5 +1,6 @@
-//! Checks of files, on trees of machines that are not at hand: two NUMA nodes, governors, isolated cores, interrupts, old
-//! kernels, virtio devices. Each condition is seen and named, and gone once the tree is as the fix would leave it.
+//! Checks of files, on trees of machines that are not at hand: two NUMA nodes, governors, isolated
+//! cores, interrupts, old kernels, virtio devices. Each condition is seen and named, and gone once
+//! the tree is as the fix would leave it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,7 +15,8 @@ use super::*;
 struct Machine(PathBuf);
 
 impl Machine {
-    /// A server as Linux shows it: two nodes of four cores, two threads each; eth1 by ice, on node 0.
+    /// A server as Linux shows it: two nodes of four cores, two threads each; eth1 by ice, on node
+    /// 0.
     fn server() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -116,7 +118,8 @@ fn finding(machine: &Machine, subject: &Subject, check: &str) -> Finding {
     first
 }
 
-/// A condition is seen, at this level, with these words in what was found and in the fix; and is gone when `fix` was done.
+/// A condition is seen, at this level, with these words in what was found and in the fix; and is
+/// gone when `fix` was done.
 #[track_caller]
 fn seen_and_cleared(
     check: &str,

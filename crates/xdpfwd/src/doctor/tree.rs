@@ -1,4 +1,5 @@
-//! The files of /proc and /sys: this machine's, or a folder with those of another one, for tests of what cannot be made here.
+//! The files of /proc and /sys: this machine's, or a folder with those of another one, for tests of
+//! what cannot be made here.
 
 use std::fs;
 use std::path::{Path, PathBuf};

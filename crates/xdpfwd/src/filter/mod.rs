@@ -1,4 +1,5 @@
-//! `xdpfwd filter test`: judges a capture by the configured rules, with the code that the data plane runs.
+//! `xdpfwd filter test`: judges a capture by the configured rules, with the code that the data
+//! plane runs.
 
 mod capture;
 

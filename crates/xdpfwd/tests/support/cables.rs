@@ -1,5 +1,5 @@
-//! The test machine's cables (crates/vm): v0, v1 virtio-net; i0, i1 igb; p0 virtio-net without a DMA device. The far end of each
-//! is virtio-net.
+//! The test machine's cables (crates/vm): v0, v1 virtio-net; i0, i1 igb; p0 virtio-net without a
+//! DMA device. The far end of each is virtio-net.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -21,7 +21,8 @@ use super::{Running, XDPFWD, cross_connect_of, ip_batch, until};
 pub const RATE: u64 = 4_000;
 /// Of an exchange: more than a ring has entries, so that rings wrap.
 pub const PACKETS: u64 = 2_500;
-/// Packets that no ring and no queue in QEMU loses, however late they are taken out. (Of 200, Linux 6.12 loses some before XDP.)
+/// Packets that no ring and no queue in QEMU loses, however late they are taken out. (Of 200, Linux
+/// 6.12 loses some before XDP.)
 const ON_THE_WAY: u64 = 64;
 /// Frames of a worker: rings have half as many entries. Fewer are pinned faster.
 const FRAMES: u32 = 4096;
@@ -46,7 +47,8 @@ pub fn ip(arguments: &[&str]) {
     run(Command::new("ip").args(arguments));
 }
 
-/// Two of the machine's cables: their near ends in a namespace for the forwarder, each far end in one of its own.
+/// Two of the machine's cables: their near ends in a namespace for the forwarder, each far end in
+/// one of its own.
 pub struct Cables {
     pub near: [&'static str; 2],
     pub forwarder: Namespace,
@@ -115,11 +117,13 @@ impl Cables {
 
     /// Sets how many queues receive, and how flows are spread over them.
     ///
-    /// igb, m0 and m1 have two queues. RSS would send half of all flows to a queue that is not served. igb hashes a UDP
-    /// packet's addresses alone unless it is told to hash the ports, and takes the queue of a hash from the indirection
-    /// table. m0 and m1 have no RSS: the host's tap spreads flows by a hash of its own.
+    /// igb, m0 and m1 have two queues. RSS would send half of all flows to a queue that is not
+    /// served. igb hashes a UDP packet's addresses alone unless it is told to hash the ports, and
+    /// takes the queue of a hash from the indirection table. m0 and m1 have no RSS: the host's tap
+    /// spreads flows by a hash of its own.
     pub fn set_queues(&self, queues: u16) {
-        // To set fewer queues, none may be in a table that a user has set. The default spreads flows over all queues.
+        // To set fewer queues, none may be in a table that a user has set. The default spreads
+        // flows over all queues.
         let reset_table = || {
             for near in self.near.iter().filter(|near| near.starts_with('i')) {
                 self.ethtool(&["-X", near, "default"]);
@@ -127,7 +131,8 @@ impl Cables {
         };
         reset_table();
         for near in self.near.iter().filter(|near| near.starts_with(['i', 'm'])) {
-            // ethtool reports an error if the number is already set: only the number that is set in the end counts.
+            // ethtool reports an error if the number is already set: only the number that is set in
+            // the end counts.
             let _ = self.ethtool(&["-L", near, "combined", &queues.to_string()]);
             let shown = self.ethtool(&["-l", near]);
             let current =
@@ -225,7 +230,8 @@ impl Cables {
         (0..queues).map(count).collect()
     }
 
-    /// What the kernel itself says of each socket of the forwarder: whether it is in zero-copy, by interface and queue.
+    /// What the kernel itself says of each socket of the forwarder: whether it is in zero-copy, by
+    /// interface and queue.
     pub fn by_ss(&self) -> BTreeMap<(String, u16), bool> {
         let output =
             self.forwarder.command("ss").args(["--xdp", "-e", "-H", "-n"]).output().unwrap();
@@ -235,8 +241,8 @@ impl Cables {
     }
 }
 
-/// The lab's frames, put on a wire through a packet socket. (The lab's own generator sends from a system call that leaves a
-/// core to nobody else, and the machine has two, which are slow.)
+/// The lab's frames, put on a wire through a packet socket. (The lab's own generator sends from a
+/// system call that leaves a core to nobody else, and the machine has two, which are slow.)
 struct Frames {
     socket: OwnedFd,
     address: LinkAddr,
@@ -247,9 +253,10 @@ struct Frames {
 
 impl Frames {
     const FLOWS: u32 = 64;
-    /// RSS hashes are linear: the queue of a flow is the parity of some of the bits in which flows differ. A random key,
-    /// which igb draws at boot, selects them. Ports in a row differ in 6 bits, and one key in 64 selects none of these: all
-    /// flows in one queue. Ports that are 1007 apart differ in all 16 bits.
+    /// RSS hashes are linear: the queue of a flow is the parity of some of the bits in which flows
+    /// differ. A random key, which igb draws at boot, selects them. Ports in a row differ in 6
+    /// bits, and one key in 64 selects none of these: all flows in one queue. Ports that are 1007
+    /// apart differ in all 16 bits.
     const STEP: u32 = 1007;
 
     fn new(namespace: &Namespace, interface: &str, size: u16) -> Self {
@@ -279,8 +286,9 @@ impl Frames {
         }
     }
 
-    /// Sends [`PACKETS`], no more at a time than every ring has room for, so that none is lost if the emulated machine stands
-    /// still. Returns when all have arrived, or when for a long time none has.
+    /// Sends [`PACKETS`], no more at a time than every ring has room for, so that none is lost if
+    /// the emulated machine stands still. Returns when all have arrived, or when for a long time
+    /// none has.
     fn send_in_step(mut self, arrived: impl Fn() -> u64) {
         const GIVEN_UP: Duration = Duration::from_secs(5);
         let (mut seen, mut last_arrival) = (0, Instant::now());

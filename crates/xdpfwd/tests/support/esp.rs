@@ -5,8 +5,9 @@
 //!  gen0 ═══ fwd0 [xdpfwd 0] wan0 ═══ tap0 ─ bridge ─ tap1 ═══ wan1 [xdpfwd 1] fwd1 ═══ sink0
 //! ```
 //!
-//! What goes from gen0 to sink0 is called forth, what comes from there back. In the bridge every packet is one of the kernel's own, so
-//! that packet sockets see it; on a port of xdpfwd none would.
+//! What goes from gen0 to sink0 is called forth, what comes from there back. In the bridge every
+//! packet is one of the kernel's own, so that packet sockets see it; on a port of xdpfwd none
+//! would.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -62,7 +63,8 @@ impl Lab {
         Self::build(1, true)
     }
 
-    /// Hosts that say nothing of their own, and so many queues at the first xdpfwd; the second one has one.
+    /// Hosts that say nothing of their own, and so many queues at the first xdpfwd; the second one
+    /// has one.
     pub fn quiet(queues: u16) -> Self {
         Self::build(queues, false)
     }
@@ -155,7 +157,8 @@ pub fn new_state(path: &Path) {
     run(&mut command);
 }
 
-/// How the two speak with each other. Each side seals with the first SA of `sealing` that there is, and opens with all of `opening`.
+/// How the two speak with each other. Each side seals with the first SA of `sealing` that there is,
+/// and opens with all of `opening`.
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub transform: &'static str,
@@ -171,7 +174,8 @@ pub struct Setup {
     pub queues: u16,
     /// Of a worker's UMEM: the fewer, the sooner it has started.
     pub frames: u32,
-    /// Further lines: of `[engine]`, of the stages, of their SAs; each for the one side and the other.
+    /// Further lines: of `[engine]`, of the stages, of their SAs; each for the one side and the
+    /// other.
     pub engine: [String; 2],
     pub seal: [String; 2],
     pub open: [String; 2],
@@ -375,7 +379,8 @@ impl Tap {
     }
 }
 
-/// Puts frames on the wire at an interface, a few at a time: no queue on the way is asked to hold many.
+/// Puts frames on the wire at an interface, a few at a time: no queue on the way is asked to hold
+/// many.
 pub fn inject<'a>(
     namespace: &Namespace,
     interface: &str,
@@ -408,8 +413,8 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// `rate` packets a second of some flows, until it is stopped or `count` are sent. `first` is the number that the first one has:
-    /// the sink wants them to grow.
+    /// `rate` packets a second of some flows, until it is stopped or `count` are sent. `first` is
+    /// the number that the first one has: the sink wants them to grow.
     pub fn start(
         namespace: &Namespace,
         interface: &str,

@@ -8,7 +8,8 @@ use xdpfwd_testkit::process::run;
 
 use super::{Config, XDPFWD, stderr};
 
-/// What the machine of the suite `isolated` is booted with, and what is asked for in that of the suite `doctor`.
+/// What the machine of the suite `isolated` is booted with, and what is asked for in that of the
+/// suite `doctor`.
 pub const ISOLATES_CORE_1: &str = "isolcpus=1 nohz_full=1 rcu_nocbs=1";
 
 /// What the doctor says in a namespace, and how it ended.

@@ -54,9 +54,9 @@ pub fn cross_connect_of([lan, wan]: [&str; 2], queues: u16, engine: &str) -> Str
     )
 }
 
-/// Runs a closure while generators send that are [on grant](xdpfwd_lab::Traffic::on_grant), each to its sink: no more packets
-/// are on their way than every ring and every queue of a veth has room for. So none is lost when a worker has to wait for
-/// its core.
+/// Runs a closure while generators send that are [on grant](xdpfwd_lab::Traffic::on_grant), each to
+/// its sink: no more packets are on their way than every ring and every queue of a veth has room
+/// for. So none is lost when a worker has to wait for its core.
 pub fn in_step<R>(pairs: &[(&Generator, &Sink)], run: impl FnOnce() -> R) -> R {
     const ON_THE_WAY: u64 = 200;
     /// Ends the thread, also after a panic.
@@ -179,7 +179,8 @@ impl Running {
         self.forwarder.stderr().iter().filter(|line| line.contains(text)).count()
     }
 
-    /// Makes xdpfwd read its configuration again, and waits until its log has another line that contains `outcome`.
+    /// Makes xdpfwd read its configuration again, and waits until its log has another line that
+    /// contains `outcome`.
     #[track_caller]
     pub fn reload(&self, outcome: &str) {
         let before = self.count_log(outcome);
@@ -231,7 +232,8 @@ pub struct Final {
 }
 
 impl Final {
-    /// The promise of every final report: frames add up, none is missing, packets in are packets out or dropped.
+    /// The promise of every final report: frames add up, none is missing, packets in are packets
+    /// out or dropped.
     #[track_caller]
     pub fn assert_conserved(&self) {
         let frames = &self.json["frames"];
@@ -254,7 +256,8 @@ impl Final {
     }
 }
 
-/// Runs the tests of a binary without a harness, by the arguments that cargo passes on: a part of a name, or `--list`.
+/// Runs the tests of a binary without a harness, by the arguments that cargo passes on: a part of a
+/// name, or `--list`.
 pub fn run_tests(tests: &[(&str, fn())]) -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));

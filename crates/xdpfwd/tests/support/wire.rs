@@ -1,4 +1,5 @@
-//! Frames as they are, put on the wire at one side and taken off at the other by packet sockets (`wire.py`).
+//! Frames as they are, put on the wire at one side and taken off at the other by packet sockets
+//! (`wire.py`).
 
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -28,10 +28,12 @@ use crate::umem::Umem;
 use crate::xsk_rs_port::{Queues, XskRsPort};
 
 impl Builder {
-    /// As [`open`](Self::open), by the crate `xsk-rs`: its memory, its sockets, its rings. Frames are owned as ever, and
-    /// packets are directed to the sockets by our own XDP program: libxdp's is not loaded.
+    /// As [`open`](Self::open), by the crate `xsk-rs`: its memory, its sockets, its rings. Frames
+    /// are owned as ever, and packets are directed to the sockets by our own XDP program: libxdp's
+    /// is not loaded.
     ///
-    /// Preferred busy polling is not done, and frames can be posted for reception only after the bind.
+    /// Preferred busy polling is not done, and frames can be posted for reception only after the
+    /// bind.
     pub fn open_by_xsk_rs(&self) -> Result<Opened<XskRsPort>, OpenError> {
         self.open_with(|mode| self.open_all_by_xsk_rs(mode))
     }
@@ -49,7 +51,8 @@ impl Builder {
                 queue
                     .bind_by_xsk_rs(&theirs, mode, sizes, deadline)
                     .map_err(|error| self.bind_error(queue, mode, error))?;
-            // SAFETY: the descriptor is open as long as the queues are. Unsafe because the number alone does not say so.
+            // SAFETY: the descriptor is open as long as the queues are. Unsafe because the number
+            // alone does not say so.
             let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
             let socket = Socket::of(fd).map_err(|error| queue.error("dup", error))?;
             // So that rings are compared with rings, and not a default with a setting.
@@ -88,17 +91,20 @@ impl Builder {
         };
         let ((theirs, descriptors), huge) =
             made.map_err(|error: UmemCreateError| self.map_error(cause(&error)))?;
-        // xsk-rs does not say where its memory begins, only where a frame's packet does.
-        // SAFETY: the descriptor is of this UMEM, and no socket uses that yet. Unsafe: for others, it could be in use.
+        // xsk-rs does not say where its memory begins, only where a frame's packet does. SAFETY:
+        // the descriptor is of this UMEM, and no socket uses that yet. Unsafe: for others, it could
+        // be in use.
         let first = unsafe { theirs.data(&descriptors[0]) }.contents().as_ptr().addr()
             - XDP_PACKET_HEADROOM as usize;
-        // The mapping is the kernel's doing, not an allocation of Rust's, and libxdp has its address already.
+        // The mapping is the kernel's doing, not an allocation of Rust's, and libxdp has its
+        // address already.
         let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(first));
         let base =
             base.ok_or_else(|| self.map_error(io::Error::other("mmap returned address 0")))?;
-        // SAFETY: xsk-rs has mapped that many bytes there, a chunk for each frame, and keeps them mapped as long as one of its
-        // handles lives. It gives access to them through descriptors only, which stay with the ports; those use them to
-        // say how long a packet is. Unsafe: it makes frames of addresses.
+        // SAFETY: xsk-rs has mapped that many bytes there, a chunk for each frame, and keeps them
+        // mapped as long as one of its handles lives. It gives access to them through descriptors
+        // only, which stay with the ports; those use them to say how long a packet is. Unsafe: it
+        // makes frames of addresses.
         let (umem, pool) = unsafe { Umem::over(&self.umem, base, huge, Box::new(theirs.clone())) }?;
         Ok(Memory { theirs, descriptors: descriptors.into(), umem, pool })
     }
@@ -140,7 +146,8 @@ impl Queue {
             .bind_flags(BindFlags::from_bits_retain(mode | libc::XDP_USE_NEED_WAKEUP))
             .build();
         loop {
-            // SAFETY: libxdp's program is not loaded, which is what is asked of who binds to a queue twice. Unsafe: that.
+            // SAFETY: libxdp's program is not loaded, which is what is asked of who binds to a
+            // queue twice. Unsafe: that.
             match unsafe { TheirSocket::new(config, umem, &interface, self.queue) } {
                 Ok((tx, rx, Some((fill, completion)))) => return Ok((tx, rx, fill, completion)),
                 Ok((_, _, None)) => return Err(io::Error::other("the queue is named twice")),

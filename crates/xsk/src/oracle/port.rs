@@ -1,7 +1,9 @@
-//! The oracle of ports: what is where, in plain vectors, beside two ports on one UMEM and the fake kernel behind them.
+//! The oracle of ports: what is where, in plain vectors, beside two ports on one UMEM and the fake
+//! kernel behind them.
 //!
-//! After every step each chunk is counted where it should be and by the record of owners, each frame that is held has the
-//! bytes that were written to it, and what was sent is what was queued, in order.
+//! After every step each chunk is counted where it should be and by the record of owners, each
+//! frame that is held has the bytes that were written to it, and what was sent is what was queued,
+//! in order.
 
 use std::collections::VecDeque;
 
@@ -56,14 +58,17 @@ pub enum Step {
     LieOfReception {
         /// The port.
         port: usize,
-        /// A held frame is delivered once more, if there is one; all that has arrived is then received.
+        /// A held frame is delivered once more, if there is one; all that has arrived is then
+        /// received.
         held: Option<usize>,
         /// The length it claims.
         len: u32,
     },
-    /// The port's kernel reports a completion of what it was not sending: a lost frame, or none at all.
+    /// The port's kernel reports a completion of what it was not sending: a lost frame, or none at
+    /// all.
     LieOfCompletion(usize),
-    /// A held frame is offered to the pool of another UMEM, and one of the other UMEM to this pool and to the port's queue.
+    /// A held frame is offered to the pool of another UMEM, and one of the other UMEM to this pool
+    /// and to the port's queue.
     Foreign {
         /// The port.
         port: usize,
@@ -113,7 +118,8 @@ impl Step {
     }
 }
 
-/// A kernel that misbehaves in one way or in several: the bits of `ways` say in which, the others how.
+/// A kernel that misbehaves in one way or in several: the bits of `ways` say in which, the others
+/// how.
 pub fn behaviour(ways: u8, a: u8, b: u8) -> Behaviour {
     let few = |byte: u8| match byte % 4 {
         0 => 0,
@@ -266,8 +272,8 @@ impl World {
         self.check();
     }
 
-    /// Everything comes to an end: what can be sent is sent and comes back, what cannot is closed, and each chunk but the
-    /// lost and the closed ones is in the pool then.
+    /// Everything comes to an end: what can be sent is sent and comes back, what cannot is closed,
+    /// and each chunk but the lost and the closed ones is in the pool then.
     ///
     /// # Panics
     /// If it does not.
@@ -428,7 +434,8 @@ impl World {
         let Some(line) = &mut self.ports[port] else { return };
         let held = held.and_then(|held| pick(&mut self.held, held));
         let is_held = held.is_some();
-        // One that is held is delivered a second time; else a chunk behind the end, or a range that is too long for any.
+        // One that is held is delivered a second time; else a chunk behind the end, or a range that
+        // is too long for any.
         let (address, len) = match held {
             Some((frame, _)) => (frame.address(), len),
             None if len.is_multiple_of(2) => (self.umem.bytes() as u64 + u64::from(len), 60),
@@ -539,7 +546,8 @@ fn pick(held: &mut VecDeque<(Frame, Shadow)>, place: usize) -> Option<&mut (Fram
     held.get_mut(place)
 }
 
-/// Every chunk is in one place, by the count of the structures and by the record of owners, and none is lost.
+/// Every chunk is in one place, by the count of the structures and by the record of owners, and
+/// none is lost.
 ///
 /// # Panics
 /// If not.

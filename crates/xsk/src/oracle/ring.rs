@@ -44,13 +44,15 @@ impl Step {
     }
 }
 
-/// Carries the steps out on a ring of `size` entries whose counters start at `start`, and beside it on a queue.
+/// Carries the steps out on a ring of `size` entries whose counters start at `start`, and beside it
+/// on a queue.
 ///
 /// # Panics
 /// If the two differ.
 pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
     let ring = HeapRing::new(size, start);
-    // SAFETY: the ring outlives both ends, and they are taken once. Unsafe because the ends hold addresses.
+    // SAFETY: the ring outlives both ends, and they are taken once. Unsafe because the ends hold
+    // addresses.
     let (mut producer, mut consumer) = unsafe { ring.ends() };
     let mut queue = VecDeque::new();
     let mut next = 0u64;

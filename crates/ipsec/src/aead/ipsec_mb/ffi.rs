@@ -1,4 +1,5 @@
-//! What of libipsec-mb is called: functions of the library's direct API, by the pointers that it chose for this processor, and `shim.c`.
+//! What of libipsec-mb is called: functions of the library's direct API, by the pointers that it
+//! chose for this processor, and `shim.c`.
 
 use std::ffi::{c_char, c_int};
 

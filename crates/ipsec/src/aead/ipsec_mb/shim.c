@@ -1,4 +1,5 @@
-// What stands between libipsec-mb and Rust: whatever depends on the layout of the library's structures.
+// What stands between libipsec-mb and Rust: whatever depends on the layout of the library's
+// structures.
 
 #include <stdalign.h>
 #include <stddef.h>
@@ -61,8 +62,8 @@ void xdpfwd_imb_functions(const IMB_MGR *manager, struct xdpfwd_imb_functions *f
     functions->aes_256 = (struct xdpfwd_imb_gcm){manager->gcm256_pre, manager->gcm256_enc, manager->gcm256_dec};
 }
 
-// ChaCha20-Poly1305, in place, by a job: the direct API takes three calls, half as long again, for short texts. No job is left behind.
-// Returns 0, or an error of the library's.
+// ChaCha20-Poly1305, in place, by a job: the direct API takes three calls, half as long again, for
+// short texts. No job is left behind. Returns 0, or an error of the library's.
 int xdpfwd_imb_chacha20_poly1305(IMB_MGR *manager, int opens, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad,
                                  uint64_t aad_len, uint8_t *text, uint64_t len, uint8_t *tag)
 {

@@ -78,7 +78,8 @@ impl Writer {
         }
     }
 
-    /// Writes a snapshot, and then allows the use of what it reserves. Returns whether it succeeded.
+    /// Writes a snapshot, and then allows the use of what it reserves. Returns whether it
+    /// succeeded.
     fn write(&mut self, snapshot: &Snapshot) -> bool {
         let failure = self.disk.write(&snapshot.state).err();
         match &failure {

@@ -17,7 +17,8 @@ const FRAMES_PER_QUEUE: u64 = 128;
 /// Sockets that one UMEM can serve (`xdpfwd_xsk::OpenError::Queues`).
 pub(super) const MOST_QUEUES: usize = 126;
 
-/// Bytes of a frame that the kernel keeps free in front of a packet (XDP_PACKET_HEADROOM in the kernel's bpf.h).
+/// Bytes of a frame that the kernel keeps free in front of a packet (XDP_PACKET_HEADROOM in the
+/// kernel's bpf.h).
 const HEADROOM: u32 = 256;
 
 /// What an Ethernet frame may have besides what the MTU counts: the header and two VLAN tags.
@@ -73,7 +74,8 @@ pub(super) fn check_frames(
     }
 }
 
-/// Compares with what the machine has. Without the memory the kernel would end xdpfwd, or something else.
+/// Compares with what the machine has. Without the memory the kernel would end xdpfwd, or something
+/// else.
 pub(super) fn check_machine(
     umem: &UmemTable,
     workers: usize,
@@ -125,7 +127,8 @@ impl Needed {
     }
 }
 
-/// The MTU up to which packets fit into frames of a size: with an Ethernet header and two VLAN tags, behind the headroom.
+/// The MTU up to which packets fit into frames of a size: with an Ethernet header and two VLAN
+/// tags, behind the headroom.
 pub(crate) fn longest_mtu(frame_size: u32) -> u32 {
     frame_size - HEADROOM - HEADER
 }

@@ -1,5 +1,5 @@
-//! From what is written to what is to run: names become indices, and everything is checked against everything else and
-//! against the machine.
+//! From what is written to what is to run: names become indices, and everything is checked against
+//! everything else and against the machine.
 
 mod memory;
 mod paths;
@@ -98,7 +98,8 @@ pub(super) fn resolve(
     plan
 }
 
-/// Cuts off what cannot be a working configuration anyway, so that comparing each with each stays quick.
+/// Cuts off what cannot be a working configuration anyway, so that comparing each with each stays
+/// quick.
 fn limit<T>(
     several: &mut Several<T>,
     heading: &str,

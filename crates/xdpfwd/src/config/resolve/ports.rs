@@ -29,7 +29,8 @@ pub(super) fn resolve(ports: &Several<PortTable>) -> Vec<PortPlan> {
     ports.tables.iter().map(plan).collect()
 }
 
-/// What the machine knows of each port's interface. One that is not there is a warning: it may come later.
+/// What the machine knows of each port's interface. One that is not there is a warning: it may come
+/// later.
 pub(super) fn interfaces(
     ports: &Several<PortTable>,
     machine: &dyn Machine,
@@ -111,8 +112,8 @@ pub(super) fn check(
     distinct
 }
 
-/// Checks that each port's packets can be exchanged with the kernel as it says, that the ports can share their memory, and
-/// what that leaves to choose.
+/// Checks that each port's packets can be exchanged with the kernel as it says, that the ports can
+/// share their memory, and what that leaves to choose.
 pub(super) fn check_io(
     ports: &Several<PortTable>,
     engine: &EngineTable,
@@ -175,7 +176,8 @@ pub(super) fn check_io(
     }
 }
 
-/// Checks that no rule of what stays with the kernel is there twice, and that there is something to keep.
+/// Checks that no rule of what stays with the kernel is there twice, and that there is something to
+/// keep.
 fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
     let rules = port.keep.is().map(|rules| rules.get_ref().as_slice()).unwrap_or_default();
     if let Some(keep) = port.keep.is().filter(|rules| !rules.get_ref().is_empty())
@@ -239,7 +241,8 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
     }
 }
 
-/// Checks that all ports have the same number of queues, and that each worker gets the same number of them.
+/// Checks that all ports have the same number of queues, and that each worker gets the same number
+/// of them.
 pub(super) fn check_queues(
     ports: &Several<PortTable>,
     interfaces: &[Option<Interface>],

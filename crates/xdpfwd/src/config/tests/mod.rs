@@ -1,8 +1,10 @@
 //! The configuration against a machine that does not exist.
 //!
-//! What a file is answered with stands in `snapshots/`, to be read: each case with its text and what is said about it.
+//! What a file is answered with stands in `snapshots/`, to be read: each case with its text and
+//! what is said about it.
 
-/// Compares with the file in `snapshots/` that is called like the test, with a number if it is not the test's first.
+/// Compares with the file in `snapshots/` that is called like the test, with a number if it is not
+/// the test's first.
 macro_rules! assert_reads {
     ($said:expr) => {
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
@@ -49,7 +51,8 @@ from = \"lan\"
 to = \"wan\"
 ";
 
-/// A folder with key files: `in.key` and `out.key`, of 128 bits, and `256.key`. It is removed with this.
+/// A folder with key files: `in.key` and `out.key`, of 128 bits, and `256.key`. It is removed with
+/// this.
 struct Keys(PathBuf);
 
 impl Keys {

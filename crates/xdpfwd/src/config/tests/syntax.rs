@@ -66,7 +66,8 @@ fn deep_nesting_is_an_error() {
     assert!(table.starts_with("x.toml:1:250: keys or values nested too deeply"), "{table}");
 }
 
-/// Would take minutes if the parser's errors were each looked up in the text from its start or its line's.
+/// Would take minutes if the parser's errors were each looked up in the text from its start or its
+/// line's.
 #[test]
 fn a_line_of_mistakes_is_judged_in_no_time() {
     for piece in [
