@@ -37,7 +37,7 @@ mod view;
 mod worker;
 
 pub use capability::{
-    Cell, Column, ExclusiveResource, Inspectable, Maintained, QueueBinding, QueueBound,
+    Cell, Column, ExclusiveResource, Inspectable, IntoRow, Maintained, QueueBinding, QueueBound,
     ResourceError, ResourceOwner, Table, Unit, XdpArray, XdpImage, XdpOffload, XdpTables,
 };
 pub use chain::{Chain, NamedStage, Visitor};

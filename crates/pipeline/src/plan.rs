@@ -130,7 +130,7 @@ impl<'a> BuildCx<'a> {
     /// source is the MAC address of the port, or zeros if it is unknown.
     pub fn ethernet_to(&self, next_hop: MacAddr) -> ethernet::Repr {
         let source = self.to_port().and_then(|port| port.mac).unwrap_or_default();
-        ethernet::Repr { source, destination: next_hop, ..Default::default() }
+        ethernet::Repr::new(source, next_hop)
     }
 }
 

@@ -56,15 +56,18 @@ impl PacketMut<'_> {
     /// Cuts the frame to the IP packet that these headers describe, without the headers in front of
     /// it and the padding behind it. `headers` are those of the frame
     /// ([`Meta::headers`](crate::Meta::headers)) or of a packet in a tunnel
-    /// ([`Headers::parse_inner`]). Does nothing without an IP packet.
+    /// ([`Headers::parse_inner`]). Returns [`Reason::NOT_IP`], with the frame unchanged, if they
+    /// describe none.
     ///
     /// Parse the headers again afterwards; [`encapsulate`](Self::encapsulate) does.
     #[inline]
-    pub fn cut_to_ip(&mut self, headers: &Headers) {
-        if headers.ip_version.is_some() {
-            self.frame.truncate(headers.l3_end.into());
-            self.frame.trim_front(headers.l3_offset.into());
+    pub fn cut_to_ip(&mut self, headers: Headers) -> Result<(), Reason> {
+        if headers.ip_version.is_none() {
+            return Err(Reason::NOT_IP);
         }
+        self.frame.truncate(headers.l3_end.into());
+        self.frame.trim_front(headers.l3_offset.into());
+        Ok(())
     }
 
     /// Writes headers in front of the frame, outermost first, and parses the frame's headers again.
@@ -86,7 +89,7 @@ impl PacketMut<'_> {
     ///
     /// ```
     /// use xdpfwd_pipeline::{Cx, Stage, View};
-    /// use xdpfwd_wire::{Header, ethernet, gtpu, ipv4, udp};
+    /// use xdpfwd_wire::{ethernet, gtpu, ipv4};
     ///
     /// /// Sends IP packets through a GTP-U tunnel over IPv4.
     /// struct Tunnel {
@@ -97,18 +100,9 @@ impl PacketMut<'_> {
     ///
     /// impl Stage for Tunnel {
     ///     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
-    ///         let headers = [
-    ///             self.ethernet.into(),
-    ///             self.ip.into(),
-    ///             Header::UdpWithoutChecksum(udp::Repr::new(gtpu::PORT, gtpu::PORT)),
-    ///             gtpu::Repr::g_pdu(self.teid, &[]).into(),
-    ///         ];
+    ///         let headers = gtpu::tunnel(self.ethernet, self.ip, self.teid, &[]);
     ///         view.each(|packet| {
-    ///             let parsed = packet.meta.headers;
-    ///             if parsed.ip_version.is_none() {
-    ///                 return Ok(());
-    ///             }
-    ///             packet.cut_to_ip(&parsed);
+    ///             packet.cut_to_ip(packet.meta.headers)?;
     ///             packet.encapsulate(&headers)
     ///         });
     ///     }

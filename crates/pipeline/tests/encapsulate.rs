@@ -47,8 +47,7 @@ impl<F: FnMut(&mut PacketMut<'_>) + 'static> Stage for Each<F> {
 /// Leaves the IP packet in the frame, and puts it into the tunnel.
 fn to_tunnel(packet: &mut PacketMut<'_>) {
     let headers = packet.meta.headers;
-    packet.cut_to_ip(&headers);
-    if let Err(reason) = packet.encapsulate(&tunnel()) {
+    if let Err(reason) = packet.cut_to_ip(headers).and_then(|()| packet.encapsulate(&tunnel())) {
         packet.drop(reason);
     }
 }

@@ -144,6 +144,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Frame<T> {
 }
 
 impl Repr {
+    /// Creates a header with these addresses, for a [`HeaderStack`](crate::HeaderStack), which fills
+    /// the EtherType.
+    #[inline]
+    pub fn new(source: MacAddr, destination: MacAddr) -> Repr {
+        Repr { source, destination, ..Repr::default() }
+    }
+
     /// Returns the header of a frame. `emit` writes the same bytes again.
     #[inline]
     pub fn parse<T: AsRef<[u8]>>(frame: &Frame<T>) -> Repr {

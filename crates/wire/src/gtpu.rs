@@ -48,6 +48,7 @@ mod message;
 mod packet;
 mod pdu_session;
 mod repr;
+mod tunnel;
 
 pub use extension::{ExtensionHeader, ExtensionType, Extensions};
 pub use g_pdu::GPdu;
@@ -60,3 +61,4 @@ pub use pdu_session::{
     DownlinkInformation, PduSessionContainer, UplinkInformation, UplinkTimestamps,
 };
 pub use repr::{Extension, Repr};
+pub use tunnel::tunnel;

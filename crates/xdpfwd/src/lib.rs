@@ -38,6 +38,7 @@ mod text;
 use std::process::ExitCode;
 
 pub use app::{App, BoxError};
+/// The version of clap whose derives [`App::ctl_parsed`] and [`App::subcommand`] take.
 pub use clap;
 pub use registry::{Registry, Toml};
 pub use xdpfwd_engine::{Handle, HandleError};

@@ -66,9 +66,8 @@ pub fn table(sessions: &Sessions) -> Table {
         .columns_in(Unit::Bytes, ["uplink_bytes", "downlink_bytes"]);
     for session in sessions.load().by_ue.values() {
         let Parameters { ue, teid, gnb, gnb_teid, qfi } = session.parameters;
-        let mut row = vec![ue.into(), teid.into(), gnb.into(), gnb_teid.into(), qfi.into()];
-        row.extend(session.counters.sums().map(Into::into));
-        table.rows.push(row);
+        let [up, down, up_bytes, down_bytes] = session.counters.sums();
+        table.push((ue, teid, gnb, gnb_teid, qfi, up, down, up_bytes, down_bytes));
     }
     table.rows.sort_by_key(|row| row[1].as_number());
     table

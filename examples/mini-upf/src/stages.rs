@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use serde::Deserialize;
 use xdpfwd_pipeline::{PlanError, PlanFn, Reason};
 use xdpfwd_wire::gtpu::{self, GPdu, PduSessionContainer};
-use xdpfwd_wire::{Header, MacAddr, ipv4, udp};
+use xdpfwd_wire::{MacAddr, ipv4};
 
 use crate::sessions::{Sessions, table};
 
@@ -38,7 +38,7 @@ pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
             if user.source_ip(packet.frame) != Some(session.parameters.ue) {
                 return Err(wrong_ue_address);
             }
-            packet.cut_to_ip(&user);
+            packet.cut_to_ip(user)?;
             session.counters.add(cx.worker(), [1, 0, packet.frame.len() as u64, 0]);
             packet.encapsulate(&[ethernet.into()])
         })
@@ -55,15 +55,12 @@ pub fn encap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
             let user = packet.meta.headers;
             let ue = user.destination_ip(packet.frame).ok_or(Reason::NOT_IP)?;
             let session = sessions.by_ue.get(&ue).ok_or(no_session)?;
-            packet.cut_to_ip(&user);
+            packet.cut_to_ip(user)?;
             session.counters.add(cx.worker(), [0, 1, 0, packet.frame.len() as u64]);
             let extensions = [PduSessionContainer::downlink(session.parameters.qfi).into()];
-            packet.encapsulate(&[
-                ethernet.into(),
-                ipv4::Repr::new(config.n3_address, session.parameters.gnb).into(),
-                Header::UdpWithoutChecksum(udp::Repr::new(gtpu::PORT, gtpu::PORT)),
-                gtpu::Repr::g_pdu(session.parameters.gnb_teid, &extensions).into(),
-            ])
+            let ip = ipv4::Repr::new(config.n3_address, session.parameters.gnb);
+            let teid = session.parameters.gnb_teid;
+            packet.encapsulate(&gtpu::tunnel(ethernet, ip, teid, &extensions))
         })
     }))
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use clap::Parser;
 use xdpfwd_pipeline::testing::TestBench;
 use xdpfwd_wire::gtpu::{self, Extension, ExtensionHeader, ExtensionType, PduSessionContainer};
-use xdpfwd_wire::{Header, HeaderStack, Pretty, ethernet, ipv4, udp};
+use xdpfwd_wire::{Header, HeaderStack, Pretty, ethernet, ipv4};
 
 use crate::sessions::{Command, Sessions, run};
 
@@ -25,7 +25,7 @@ fn bench() -> (TestBench, Sessions) {
     (crate::app(sessions.clone()).test_bench(CONFIG).unwrap(), sessions)
 }
 
-/// A user's packet behind these headers.
+/// A user's packet behind an Ethernet header and these headers.
 fn frame(outer: &[Header<'_>], source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
     let ip = ipv4::Repr::new(source, destination).into();
     let headers = [&[ethernet::Repr::default().into()], outer, &[ip]].concat();
@@ -34,10 +34,9 @@ fn frame(outer: &[Header<'_>], source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u
 
 /// A packet of a user on N3.
 fn uplink(teid: u32, source: Ipv4Addr, extensions: &[Extension<'_>]) -> Vec<u8> {
-    let [gnb, upf] = [[172, 16, 0, 2].into(), [172, 16, 0, 1].into()];
-    let udp = udp::Repr::new(gtpu::PORT, gtpu::PORT).into();
-    let gtpu = gtpu::Repr::g_pdu(teid, extensions).into();
-    frame(&[ipv4::Repr::new(gnb, upf).into(), udp, gtpu], source, OTHER)
+    let ip = ipv4::Repr::new([172, 16, 0, 2].into(), [172, 16, 0, 1].into());
+    let tunnel = gtpu::tunnel(ethernet::Repr::default(), ip, teid, extensions);
+    frame(&tunnel[1..], source, OTHER)
 }
 
 #[test]

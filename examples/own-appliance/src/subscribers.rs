@@ -49,7 +49,7 @@ impl Subscribers {
             .columns_in(Unit::Packets, ["packets"])
             .columns_in(Unit::Bytes, ["bytes"]);
         for (address, [packets, bytes]) in self.counters() {
-            table.rows.push(vec![address.into(), packets.into(), bytes.into()]);
+            table.push((address, packets, bytes));
         }
         table
     }

@@ -91,6 +91,21 @@ impl Table {
         self
     }
 
+    /// Adds a row: a tuple of what cells can be made of, in the order of the columns.
+    ///
+    /// ```
+    /// use std::net::Ipv4Addr;
+    /// use xdpfwd_pipeline::{Table, Unit};
+    ///
+    /// let mut table = Table::new("sessions", &[])
+    ///     .columns(["ue", "teid"])
+    ///     .columns_in(Unit::Packets, ["packets"]);
+    /// table.push((Ipv4Addr::new(10, 45, 0, 2), 0x1001_u32, 12_u64));
+    /// ```
+    pub fn push(&mut self, row: impl IntoRow) {
+        self.rows.push(row.into_row());
+    }
+
     /// Returns a row's cell in the column of this name.
     pub fn cell<'t>(&self, row: &'t [Cell], column: &str) -> Option<&'t Cell> {
         row.get(self.columns.iter().position(|own| own.name == column)?)
@@ -154,6 +169,28 @@ macro_rules! cells_from_text {
 
 cells_from_text!(IpAddr, Ipv4Addr, Ipv6Addr, MacAddr);
 
+/// What [`Table::push`] makes a row of: a tuple of up to 12 values.
+pub trait IntoRow {
+    /// Returns the cells.
+    fn into_row(self) -> Vec<Cell>;
+}
+
+macro_rules! rows_from_tuples {
+    ($first:ident $($rest:ident)*) => {
+        impl<$first: Into<Cell>, $($rest: Into<Cell>),*> IntoRow for ($first, $($rest),*) {
+            fn into_row(self) -> Vec<Cell> {
+                #[expect(non_snake_case, reason = "the values are named as their types")]
+                let ($first, $($rest),*) = self;
+                vec![$first.into(), $($rest.into()),*]
+            }
+        }
+        rows_from_tuples!($($rest)*);
+    };
+    () => {};
+}
+
+rows_from_tuples!(A B C D E F G H I J K L);
+
 impl From<usize> for Cell {
     fn from(number: usize) -> Self {
         Self::Number(number as u64)
@@ -182,7 +219,7 @@ mod tests {
             "sessions",
             &[("teid", None), ("packets", Some(Unit::Packets)), ("peer", None)],
         );
-        table.rows.push(vec![7_u32.into(), 9_u64.into(), None::<String>.into()]);
+        table.push((7_u32, 9_u64, None::<String>));
         assert_eq!(table.cell(&table.rows[0], "packets"), Some(&Cell::Number(9)));
         assert_eq!(table.cell(&table.rows[0], "bytes"), None);
         assert_eq!(
