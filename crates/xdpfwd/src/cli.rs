@@ -5,7 +5,7 @@ use std::time::Duration;
 
 #[cfg(feature = "esp")]
 use clap::builder::TypedValueParser;
-use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, StyledStr};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 #[cfg(feature = "esp")]
 use xdpfwd_ipsec::Transform;
@@ -14,23 +14,20 @@ use crate::app::App;
 
 /// The line about `filter test` in the help, if this build has the command.
 const FILTER_EXAMPLE: &str = if cfg!(feature = "filter") {
-    "\n  xdpfwd filter test --config configs/filter.toml --pcap some.pcap  # what its rules would do"
+    "\n  xdpfwd filter test --config configs/filter.toml --pcap some.pcap    # verdict per packet"
 } else {
     ""
 };
 
 /// The line about `esp` in the help, if this build has the command.
 const ESP_EXAMPLE: &str = if cfg!(feature = "esp") {
-    "\n  xdpfwd esp new-key --transform aes-128-gcm out.key    # what ESP stages need"
+    "\n  xdpfwd esp new-key --transform aes-128-gcm out.key       # a key for ESP stages"
 } else {
     ""
 };
 
-/// Forwards packets between network interfaces in user space, through AF_XDP sockets.
-///
-/// What it forwards from where to where, and through which stages, stands in a configuration file.
-/// Runs until SIGINT or SIGTERM; then drains, detaches and prints what was done. On SIGHUP it reads
-/// the file anew and exchanges the stages, without losing a packet.
+/// Forwards packets between network interfaces in user space, through AF_XDP sockets. Ends on
+/// SIGINT or SIGTERM with a final report; reloads the stages from the configuration file on SIGHUP
 #[derive(Clone, Debug, PartialEq, Parser)]
 #[command(
     name = "xdpfwd",
@@ -40,16 +37,17 @@ const ESP_EXAMPLE: &str = if cfg!(feature = "esp") {
     subcommand_negates_reqs = true,
     after_help = format!("\
 Exit codes:
-  0  ended as asked
+  0  ended by a signal or --duration
   1  could not start, or failed while running: an interface is missing, a queue is busy, …
-  2  the command line or the configuration is no good
+  2  the command line or the configuration is invalid
   3  a privilege, a capability or a kernel feature is missing
 
 Examples:
-  xdpfwd --config configs/cross-connect.toml --check    # would it run here? touches nothing
-  xdpfwd doctor --config configs/cross-connect.toml     # what keeps it from running fast here, and the fix\
+  xdpfwd --config configs/cross-connect.toml --check       # validate; change nothing
+  xdpfwd doctor --config configs/cross-connect.toml        # what would make it faster here
+  sudo xdpfwd --config configs/cross-connect.toml          # forward until Ctrl-C
+  sudo xdpfwd ctl stats                                    # counters of a running xdpfwd\
 {FILTER_EXAMPLE}{ESP_EXAMPLE}
-  sudo xdpfwd --config configs/cross-connect.toml
   sudo xdpfwd --config configs/demo.toml --duration 10 --interval 0.5 --json 2>log >report.ndjson")
 )]
 pub(crate) struct Cli {
@@ -85,48 +83,48 @@ pub(crate) fn command(app: &App) -> clap::Command {
     command.subcommands(app.subcommands.iter().map(|(command, _)| command.clone()))
 }
 
-/// Puts another name into the examples of the help.
-fn renamed(command: clap::Command, name: &str) -> clap::Command {
-    let command =
-        match command.get_after_help().map(|help| help.to_string().replace("xdpfwd", name)) {
-            Some(help) => command.after_help(help),
-            None => command,
-        };
+/// Puts another name into the help of a command and its subcommands.
+fn renamed(mut command: clap::Command, name: &str) -> clap::Command {
+    let with_name = |help: &StyledStr| help.to_string().replace("xdpfwd", name);
+    if let Some(help) = command.get_about().map(with_name) {
+        command = command.about(help);
+    }
+    if let Some(help) = command.get_after_help().map(with_name) {
+        command = command.after_help(help);
+    }
     command.mut_subcommands(|subcommand| renamed(subcommand, name))
 }
 
 /// Exit code: the command line or the configuration is invalid.
 pub(crate) const USAGE: u8 = 2;
 
-/// What it can do besides forwarding.
+/// Subcommands.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub(crate) enum Command {
-    /// Say what would keep it from running, or from running fast, and the fix
+    /// Report what would prevent forwarding here or make it slow, with the fix for each
     Doctor(Doctor),
-    /// Ask the one that runs, over its control socket
+    /// Query or reload a running xdpfwd over its control socket
     Ctl(Ctl),
-    /// Try a filter's rules
+    /// Test the rules of a filter on a capture file
     #[cfg(feature = "filter")]
     #[command(subcommand)]
     Filter(Filter),
-    /// Make the files that ESP stages need
+    /// Create the key and state files of ESP stages
     #[cfg(feature = "esp")]
     #[command(subcommand)]
     Esp(Esp),
 }
 
-/// Whom to ask, and what.
-///
-/// The running one listens where `[engine] control` of its configuration says.
+/// A query to a running xdpfwd, which listens on the socket that `[engine] control` names.
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
 Exit codes:
-  0  answered
-  1  nobody listens there, or it could not be done: stderr says why
-  2  the command line is no good
-  3  only root, and the user that it runs as, may ask")]
+  0  success
+  1  no xdpfwd listens on the socket, or the command failed: see stderr
+  2  the command line is invalid
+  3  permission denied: only root and the user of the running xdpfwd may use the socket")]
 pub(crate) struct Ctl {
-    /// What to ask
+    /// The command
     #[arg(value_name = "COMMAND")]
     pub(crate) command: String,
 
@@ -134,36 +132,34 @@ pub(crate) struct Ctl {
     #[arg(value_name = "ARGUMENT")]
     pub(crate) arguments: Vec<String>,
 
-    /// Where it listens
+    /// The control socket
     // `command` sets the default, which has the name of the program in it.
     #[arg(long, value_name = "PATH", default_value = "")]
     pub(crate) socket: PathBuf,
 
-    /// Print the answer as it comes, one JSON object
+    /// Print the answer as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// What to do with a filter.
+/// Subcommands of `filter`.
 #[cfg(feature = "filter")]
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub(crate) enum Filter {
-    /// Judge a capture by the rules of a configuration: a verdict for each packet, and counts
+    /// Apply a filter to a capture file: print the verdict of each packet, and counts
     Test(FilterTest),
 }
 
-/// What to judge, by what.
-///
-/// Runs the code of the data plane over a capture (pcap or pcapng, of Ethernet). No interface of
-/// the configuration has to exist, and no privilege is needed. Rate limits go by the capture's
-/// timestamps.
+/// A filter and a capture (pcap or pcapng, Ethernet). Runs the code of the data plane, without
+/// privileges; the interfaces of the configuration need not exist. Rate limits use the timestamps
+/// of the capture.
 #[cfg(feature = "filter")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
 Exit codes:
-  0  every packet was judged, whatever the verdicts
+  0  each packet got a verdict
   1  the capture cannot be read
-  2  the command line or the configuration is no good")]
+  2  the command line or the configuration is invalid")]
 pub(crate) struct FilterTest {
     /// The configuration with the filter
     #[arg(long, value_name = "FILE")]
@@ -173,45 +169,44 @@ pub(crate) struct FilterTest {
     #[arg(long, value_name = "FILE")]
     pub(crate) pcap: PathBuf,
 
-    /// Which filter, if the configuration has several
+    /// The name of the filter, if the configuration has several
     #[arg(long, value_name = "NAME")]
     pub(crate) stage: Option<String>,
 
-    /// Print one JSON object a packet: index, verdict, rule (from 0; null if none decided), reason
+    /// Print one JSON object per packet: index, verdict, rule (from 0; null if none matched), reason
     /// (null if accepted)
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// What to make.
+/// Subcommands of `esp`.
 #[cfg(feature = "esp")]
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub(crate) enum Esp {
-    /// Make a key file with a new random key, and print its fingerprint
+    /// Create a key file with a random key, and print the fingerprint
     NewKey(NewKey),
-    /// Make a state file, for keys that were never used
+    /// Create a state file for new keys
     NewState(NewState),
 }
 
-/// Which key, and where to put it.
+/// The transform and the file of a new key.
 ///
-/// One line of hexadecimal digits: key and salt, as `ip xfrm … aead` takes them. Only the user who
-/// makes it may read the file, and who forwards has to be that user. What is printed is the
-/// fingerprint, which is no secret; the key is never shown. The peer needs the same key: take it
-/// there by a way that nobody else can read.
+/// The file has one line of hexadecimal digits, key and salt, as `ip xfrm … aead` takes them. Only
+/// the user who creates it can read it, and xdpfwd must run as that user. The fingerprint is not
+/// secret; the key is never printed. Copy the file to the peer over a confidential channel.
 #[cfg(feature = "esp")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
 Exit codes:
-  0  made
-  1  the file exists, which is left as it is, or it could not be written: stderr says why
-  2  the command line is no good
+  0  created
+  1  the file exists already (it is not changed) or cannot be written: see stderr
+  2  the command line is invalid
 
 Examples:
   xdpfwd esp new-key --transform aes-128-gcm /etc/xdpfwd/out.key
   xdpfwd esp new-key --transform chacha20-poly1305 /etc/xdpfwd/in.key")]
 pub(crate) struct NewKey {
-    /// What the key is for
+    /// The ESP transform of the key
     #[arg(long, value_name = "NAME", value_parser = transforms())]
     pub(crate) transform: Transform,
 
@@ -220,18 +215,18 @@ pub(crate) struct NewKey {
     pub(crate) file: PathBuf,
 }
 
-/// Where to put it.
+/// The file of a new state.
 ///
-/// A state file has what keys were used for, so that no number is used twice, whatever happens in
-/// between. Each xdpfwd has one of its own. It is made once, together with new keys: a new state
-/// for old keys would begin again.
+/// A state file records the sequence numbers and IVs that are used, so that none is used twice, even
+/// after a crash. Each xdpfwd needs its own file. Create it together with new keys: with a new state
+/// for old keys, numbers would start again and IVs would repeat.
 #[cfg(feature = "esp")]
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
 Exit codes:
-  0  made
-  1  the file exists, which is left as it is, or it could not be written: stderr says why
-  2  the command line is no good
+  0  created
+  1  the file exists already (it is not changed) or cannot be written: see stderr
+  2  the command line is invalid
 
 Examples:
   xdpfwd esp new-state /var/lib/xdpfwd/wan.state")]
@@ -253,27 +248,27 @@ fn transforms() -> impl TypedValueParser<Value = Transform> {
 /// What to forward, and how to report.
 #[derive(Clone, Debug, PartialEq, Args)]
 pub(crate) struct Run {
-    /// The configuration file; docs/configuration.md describes its keys
+    /// The configuration file (docs/configuration.md describes its keys)
     #[arg(long, value_name = "FILE", required = true)]
     config: Option<PathBuf>,
 
-    /// Check the configuration against this machine, print the plan, and end; touches nothing
+    /// Validate the configuration against this machine, print the plan, and exit; change nothing
     #[arg(long)]
     pub(crate) check: bool,
 
-    /// End by itself after so many seconds, such as 10 or 0.5
+    /// Stop after this many seconds, such as 10 or 0.5
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     pub(crate) duration: Option<Duration>,
 
-    /// Seconds from one report to the next
+    /// Seconds between reports
     #[arg(long, value_name = "SECS", value_parser = seconds, default_value = "1")]
     pub(crate) interval: Duration,
 
-    /// Report in JSON, one object a line, on stdout
+    /// Print reports as JSON, one object per line
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// How the log on stderr is written, warnings and errors included
+    /// Format of the log on stderr
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
 }
@@ -286,30 +281,27 @@ impl Run {
     }
 }
 
-/// What to examine.
-///
-/// Looks at this machine with the eyes of a configuration, or of an interface alone: driver and XDP
-/// features, the mode that will really be got, queues and RSS, MTU, offloads, memory, privileges,
-/// cores, interrupts, who else is attached. Each finding that is not as it should be comes with its
-/// fix; docs/doctor.md lists all checks.
+/// A configuration, or interfaces without one. Checks drivers and XDP features, the mode that
+/// sockets get, queues and RSS, MTU, offloads, memory, privileges, cores, interrupts, and other
+/// programs on the interfaces; docs/doctor.md lists all checks.
 #[derive(Clone, Debug, PartialEq, Args)]
 #[command(after_help = "\
 Exit codes:
   0  ready
-  1  will run, not at its best (or the report could not be written)
-  2  the command line or the configuration is no good
+  1  will run, but not at full speed (or the report could not be written)
+  2  the command line or the configuration is invalid
   3  will not run")]
 pub(crate) struct Doctor {
-    /// The configuration that is to run
+    /// The configuration to check
     #[arg(long, value_name = "FILE", conflicts_with = "interfaces")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Interfaces, without a configuration
+    /// Interfaces to check without a configuration
     #[arg(value_name = "IFACE", required_unless_present = "config")]
     pub(crate) interfaces: Vec<String>,
 
-    /// Do not try which mode is got: trying attaches a program and binds a socket, for which some
-    /// drivers set their queues up anew
+    /// Do not probe the mode: probing attaches an XDP program and binds a socket, and some drivers
+    /// reset their queues for that
     #[arg(long)]
     pub(crate) no_probe: bool,
 
@@ -318,12 +310,11 @@ pub(crate) struct Doctor {
     pub(crate) json: bool,
 }
 
-/// How the log is written.
+/// Formats of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// For a person
+    // No docs: clap would print each value on a line of its own.
     Text,
-    /// One JSON object a line
     Json,
 }
 

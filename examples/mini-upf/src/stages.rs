@@ -29,11 +29,8 @@ pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
         let ethernet = cx.ethernet_to(config.next_hop);
         sessions.stage(move |sessions, packet, cx| {
             let outer = packet.meta.headers;
-            let GPdu { message, user, .. } =
-                GPdu::parse(packet.frame, &outer).map_err(|_| invalid_gtpu)?;
-            if outer.destination_ip(packet.frame) != Some(config.n3_address.into()) {
-                return Err(invalid_gtpu);
-            }
+            let g_pdu = GPdu::parse_to(packet.frame, &outer, config.n3_address);
+            let GPdu { message, user, .. } = g_pdu.map_err(|_| invalid_gtpu)?;
             let session = sessions.by_teid.get(&message.teid()).ok_or(no_session)?;
             if user.source_ip(packet.frame) != Some(session.parameters.ue) {
                 return Err(wrong_ue_address);

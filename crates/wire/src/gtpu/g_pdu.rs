@@ -1,5 +1,7 @@
 //! A G-PDU in a frame, with the user's packet in it.
 
+use std::net::IpAddr;
+
 use super::extension::ExtensionType;
 use super::message::G_PDU;
 use super::packet::{PORT, Packet};
@@ -25,7 +27,7 @@ use crate::udp;
 /// ])
 /// .packet(b"hello")?;
 ///
-/// let packet = GPdu::parse(&frame, &Headers::parse(&frame))?;
+/// let packet = GPdu::parse_to(&frame, &Headers::parse(&frame), upf)?;
 /// assert_eq!(packet.message.teid(), 7);
 /// assert_eq!((packet.user.l3_offset, packet.user.destination_port), (50, 53));
 /// # Ok::<(), xdpfwd_wire::Error>(())
@@ -45,8 +47,8 @@ impl<'a> GPdu<'a> {
     /// understand (TS 29.281, clause 5.2.1) and that is not a PDU session container. Other
     /// extension headers are skipped.
     ///
-    /// Returns the error of a view that rejects its header. The destination address and the UDP
-    /// checksum are not checked.
+    /// Returns the error of a view that rejects its header. The UDP checksum is not checked, nor the
+    /// destination address, which [`parse_to`](Self::parse_to) checks.
     #[inline]
     pub fn parse(frame: &'a [u8], headers: &Headers) -> Result<Self, Error> {
         let is_gtpu = headers.protocol == Some(IpProtocol::UDP) && headers.destination_port == PORT;
@@ -66,6 +68,20 @@ impl<'a> GPdu<'a> {
         let start = usize::from(headers.l4_offset) + udp::HEADER_LEN + message.payload_offset();
         let user = Headers::parse_inner(frame, start, start + message.payload().len());
         Ok(Self { message, user })
+    }
+
+    /// As [`parse`](Self::parse), for the endpoint with this address. A frame to another address is
+    /// [`Error::Malformed`], too.
+    #[inline]
+    pub fn parse_to(
+        frame: &'a [u8],
+        headers: &Headers,
+        address: impl Into<IpAddr>,
+    ) -> Result<Self, Error> {
+        match headers.destination_ip(frame) == Some(address.into()) {
+            true => Self::parse(frame, headers),
+            false => Err(Error::Malformed),
+        }
     }
 }
 
@@ -114,6 +130,18 @@ mod tests {
             assert_eq!((user, usize::from(g_pdu.user.l3_end)), ((4000, 53), len));
             assert_eq!(usize::from(g_pdu.user.l3_offset), len - 33);
         }
+    }
+
+    #[test]
+    fn g_pdu_to_another_address_is_rejected() {
+        let frame = frame(gtpu::Repr::g_pdu(7, &[]), gtpu::PORT);
+        let parse_to = |last| {
+            let address = std::net::Ipv4Addr::new(10, 0, 0, last);
+            let g_pdu = GPdu::parse_to(&frame, &Headers::parse(&frame), address)?;
+            Ok(g_pdu.message.teid())
+        };
+        assert_eq!(parse_to(1), Ok(7));
+        assert_eq!(parse_to(2), Err(Error::Malformed), "the gNB");
     }
 
     #[test]

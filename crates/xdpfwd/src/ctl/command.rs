@@ -4,20 +4,20 @@ use clap::ValueEnum;
 
 use crate::registry::Registry;
 
-/// What can be asked.
+/// Commands of `xdpfwd ctl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Command {
-    /// What runs: ports and their modes, paths and their stages, since when
+    /// Show ports with their modes, paths with their stages, and the uptime
     Status,
-    /// Everything counted so far, as a report has it
+    /// Show the counters of ports, stages and drops
     Stats,
-    /// Read the configuration anew and exchange the stages: all of them, or none
+    /// Reload the configuration file: replace all stages, or none if it is invalid
     Reload,
-    /// Every filter's rules, and how many packets each has matched
+    /// Show the rules of each filter, with the packets that each matched
     Rules,
-    /// The security associations of ESP, with their counters and limits; no keys
+    /// Show the security associations of ESP, with counters and limits, without keys
     Sa,
-    /// Every table that a stage has to show
+    /// Show the inspection tables of all stages
     Inspect,
 }
 
