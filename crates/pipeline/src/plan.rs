@@ -145,8 +145,8 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     /// rules in [`StageConfig::plan`] instead.
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage>;
 
-    /// Describes the stage in a few words for `--check` and `ctl status`, for example `"1000 rules;
-    /// default drop"`. Empty by default.
+    /// Describes the stage in a few words for `--check` and `ctl status`. Empty by default. Example:
+    /// `"1000 rules; default drop"`.
     fn summary(&self) -> String {
         String::new()
     }
@@ -181,7 +181,7 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
         None
     }
 
-    /// Returns the stage as one whose packets must arrive on certain queues.
+    /// Returns the stage as one with packets that must arrive on certain queues.
     fn as_queue_bound(&self) -> Option<&dyn QueueBound> {
         None
     }
