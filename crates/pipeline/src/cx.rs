@@ -97,8 +97,8 @@ impl Cx<'_> {
         self.discard(frame, reason.into());
     }
 
-    /// Gives an allocated, unused frame back to the pool. The frame contains no packet, so no drop is
-    /// counted.
+    /// Gives an allocated, unused frame back to the pool. The frame contains no packet, so no drop
+    /// is counted.
     pub fn free(&mut self, frame: Frame) {
         self.return_quota();
         #[cfg(feature = "testing")]

@@ -5,8 +5,8 @@ use xdpfwd_xsk::{Batch, EgressQueue, Frame, Refused, Umem};
 use crate::reason::Reason;
 use crate::verdict::PortId;
 
-/// Most batches received from a port per iteration. One system call sends them together. Receiving
-/// stops at the first partial batch, so this adds no latency.
+/// Maximum number of batches from a port per iteration. One system call sends them together.
+/// Receiving stops at the first partial batch, so this adds no latency.
 pub(crate) const BURST: usize = 4;
 
 /// A worker's egress queues: one for each port and queue index. A packet leaves on the queue index

@@ -145,8 +145,8 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     /// rules in [`StageConfig::plan`] instead.
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage>;
 
-    /// Describes the stage in a few words for `--check` and `ctl status`. Empty by default. Example:
-    /// `"1000 rules; default drop"`.
+    /// Describes the stage in a few words for `--check` and `ctl status`. Empty by default.
+    /// Example: `"1000 rules; default drop"`.
     fn summary(&self) -> String {
         String::new()
     }

@@ -13,7 +13,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reason(u8);
 
-/// Most reasons in one process. [`Drops`] has a counter for each, so that counting never allocates.
+/// The maximum number of reasons in one process. [`Drops`] has a counter for each, so that counting
+/// never allocates.
 pub const MAX_REASONS: usize = 256;
 
 /// Name and description of each reason, by number.

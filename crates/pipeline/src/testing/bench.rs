@@ -163,7 +163,7 @@ impl TestBench {
     /// type of an old one takes over its counters and its state
     /// ([`Stage::snapshot`](crate::Stage::snapshot) and [`Stage::restore`](crate::Stage::restore));
     /// [`Swapped::afresh`] names those that could not. The old stages are retired:
-    /// [`take_sent`](Self::take_sent) returns what they emit.
+    /// [`take_sent`](Self::take_sent) returns frames that they emit.
     ///
     /// # Panics
     ///
@@ -360,7 +360,7 @@ impl TestBench {
         let frames: Vec<_> = frames.into_iter().collect();
         self.keep_sent();
         let sent_before = self.transmitted();
-        // The fake kernel copies what it records.
+        // Recording copies the frames, which allocates.
         self.kernels.iter().for_each(|kernel| kernel.set_recording(false));
         for batch in frames.chunks(Batch::CAPACITY) {
             batch.iter().for_each(|frame| _ = self.deliver(port, frame.as_ref()));

@@ -5,7 +5,7 @@ use xdpfwd_xsk::UmemError;
 use crate::capability::ResourceError;
 use crate::worker::BuildError;
 
-/// Most ports of a test bench, limited by the UMEM.
+/// The maximum number of ports of a test bench, limited by the UMEM.
 pub(super) const MAX_PORTS: usize = 126;
 
 /// A test bench could not be built or reloaded.

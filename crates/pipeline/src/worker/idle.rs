@@ -74,7 +74,7 @@ struct SpinBudget {
     end: u64,
     /// Cycles that each packet adds.
     per_packet: u64,
-    /// Most cycles until `end`.
+    /// Maximum number of cycles until `end`.
     longest: u64,
 }
 

@@ -115,7 +115,8 @@ impl<C> Mailbox<C> {
 
     /// Runs the waiting commands. Returns false if the worker must stop.
     pub(super) fn open(&self, worker: &mut Worker<C>) -> bool {
-        // Clear the flag before reading commands: a later command sets it again.
+        // Clear the flag before reading commands: a later command sets it again. A swap, not a
+        // store, enforces this order.
         self.shared.mail.swap(false, Ordering::AcqRel);
         self.waker.clear();
         while let Ok(command) = self.commands.try_recv() {

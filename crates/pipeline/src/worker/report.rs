@@ -6,7 +6,7 @@ use crate::ledger::{LedgerReport, Task};
 use crate::report::{FrameCensus, QueueReport, WorkerReport};
 
 impl<C: Chain> Worker<C> {
-    /// Returns the current location of every frame.
+    /// Returns the current frame counts.
     pub fn frames(&self) -> FrameCensus {
         let mut at_ports = xdpfwd_xsk::Census::default();
         for port in &self.ports {
@@ -35,7 +35,7 @@ impl<C: Chain> Worker<C> {
             census: port.socket.census(),
         });
         let queues: Vec<_> = queues.collect();
-        // Return frames that a stage lost to the quota of the other stages.
+        // Frames that a stage lost must not reduce the quota of the other stages.
         let held = (self.umem.held() as usize).saturating_sub(self.egress.waiting());
         self.quota = self.full_quota.saturating_sub(held as u32);
         let frames = self.frames();

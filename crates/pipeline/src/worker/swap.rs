@@ -53,7 +53,7 @@ impl<C: Chain> Worker<C> {
             }
         }
         for (was, account) in old.accounts.iter_mut().enumerate() {
-            // Frames that a retired stage did not give back are lost: return them to the quota.
+            // Frames that a retired stage did not give back are lost: stop counting them as held.
             self.quota += mem::take(&mut account.held);
             if predecessor(&path.names, &old.names, was).is_none() {
                 self.former_stages.add(account);
