@@ -1,31 +1,31 @@
-//! How stages are put together: a tuple where the types are known in Rust, a vector where a file
-//! says.
+//! Chains of stages: tuples of types known at compile time, or vectors built from a configuration
+//! file.
 
 use std::any::TypeId;
 
 use crate::plan::{BuildCx, StagePlan};
 use crate::stage::Stage;
 
-/// Stages in a row.
+/// A sequence of stages.
 ///
-/// A tuple of stages is one, compiled as one piece of code: `(Count::default(), MacSwap)`. So is a
-/// vector of [`NamedStage`]s, for a chain that is known only at run time, at the price of one
-/// virtual call per stage and batch. The empty tuple forwards and does nothing else.
+/// A tuple of stages is compiled as one piece of code: `(Count::default(), MacSwap)`. A vector of
+/// [`NamedStage`]s is a chain known only at run time, and costs one virtual call per stage and
+/// batch. The empty tuple only forwards.
 pub trait Chain {
-    /// Shows every stage to the visitor, in order, until it has seen enough.
+    /// Calls the visitor with every stage in order, until it returns false.
     fn walk(&mut self, visitor: &mut impl Visitor);
 
-    /// Their names, in order.
+    /// Returns the names of the stages, in order.
     fn names(&self) -> Vec<String>;
 }
 
-/// Somebody to whom a [`Chain`] shows its stages.
+/// A visitor of the stages in a [`Chain`].
 pub trait Visitor {
-    /// The stage at an index. Whether to go on.
+    /// Visits the stage at an index. Returns whether to go on.
     fn visit(&mut self, index: usize, stage: &mut impl Stage) -> bool;
 }
 
-/// A visitor that calls a closure with every stage.
+/// A visitor that calls a closure with each stage.
 pub(crate) struct EachStage<F>(pub(crate) F);
 
 impl<F: FnMut(usize, &mut dyn Stage)> Visitor for EachStage<F> {
@@ -35,18 +35,18 @@ impl<F: FnMut(usize, &mut dyn Stage)> Visitor for EachStage<F> {
     }
 }
 
-/// A stage with the name that it has in the configuration.
+/// A stage with its name in the configuration.
 pub struct NamedStage {
     /// The name.
     pub name: String,
     /// The stage.
     pub stage: Box<dyn Stage>,
-    /// The type that a successor has to have, to go on with the stage's counters and state.
+    /// The type that a successor must have to take over the stage's counters and state.
     kind: TypeId,
 }
 
 impl NamedStage {
-    /// Names a stage.
+    /// Gives a stage a name.
     pub fn new<S: Stage>(name: impl Into<String>, stage: S) -> Self {
         Self { name: name.into(), stage: Box::new(stage), kind: TypeId::of::<S>() }
     }
@@ -76,7 +76,7 @@ impl Chain for Vec<NamedStage> {
     }
 }
 
-/// A type's name without its path.
+/// Returns a type's name without its path.
 pub(crate) fn short_name<T>() -> String {
     let path = std::any::type_name::<T>();
     path.split('<').next().and_then(|path| path.rsplit("::").next()).unwrap_or(path).to_owned()

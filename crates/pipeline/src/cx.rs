@@ -1,4 +1,4 @@
-//! What a stage can use while it works: the time, free frames, egress queues.
+//! The context of a running stage: the time, free frames, egress queues.
 
 use xdpfwd_xsk::{Foreign, Frame, Pool};
 
@@ -9,24 +9,24 @@ use crate::ledger::StageAccount;
 use crate::reason::{Drops, Reason};
 use crate::verdict::PortId;
 
-/// What a stage can use while it works: the time, free frames, egress queues.
+/// The context of a running stage: the time, free frames, egress queues.
 pub struct Cx<'a> {
     pub(crate) now: u64,
     pub(crate) worker: usize,
     pub(crate) queue: u16,
-    /// Position of `queue` among the queues that the worker serves.
+    /// Index of `queue` among the worker's queues.
     pub(crate) queue_index: usize,
     pub(crate) to: PortId,
     pub(crate) pool: &'a mut Pool,
     pub(crate) egress: &'a mut Egress,
     pub(crate) drops: &'a mut Drops,
     pub(crate) account: &'a mut StageAccount,
-    /// Frames that the worker's stages may still take hold of, all together.
+    /// Number of frames that the worker's stages together may still hold.
     pub(crate) quota: &'a mut u32,
 }
 
 impl Cx<'_> {
-    /// Returns when the batch was received, in cycles of [`xdpfwd_xsk::clock`].
+    /// Returns the time at which the batch was received, in cycles of [`xdpfwd_xsk::clock`].
     pub fn now(&self) -> u64 {
         self.now
     }
@@ -37,8 +37,8 @@ impl Cx<'_> {
         self.worker
     }
 
-    /// Returns the queue that the batch came in on, which is also the queue that emitted frames
-    /// leave by. In `tick` and `retire`, where there is no batch, it is the worker's first queue.
+    /// Returns the queue on which the batch arrived, which is also the egress queue of emitted
+    /// frames. In `tick` and `retire`, which have no batch, it is the worker's first queue.
     pub fn queue(&self) -> u16 {
         self.queue
     }
@@ -59,7 +59,7 @@ impl Cx<'_> {
         true
     }
 
-    /// Counts a held frame as given away.
+    /// Counts a held frame as released.
     #[inline]
     fn return_quota(&mut self) {
         if self.account.held > 0 {
@@ -68,9 +68,9 @@ impl Cx<'_> {
         }
     }
 
-    /// Returns a free, empty frame, which counts as held until it is emitted, dropped or freed.
-    /// `None` when the pool is empty or the quota is used up: a quarter of the worker's frames, for
-    /// all its stages together.
+    /// Returns an empty frame, which counts as held until it is emitted, dropped or freed. `None`
+    /// when the pool is empty or the quota is used up: a quarter of the worker's frames, for all
+    /// its stages together.
     pub fn alloc(&mut self) -> Option<Frame> {
         if !self.take_quota() {
             return None;
@@ -82,8 +82,8 @@ impl Cx<'_> {
         frame
     }
 
-    /// Queues a frame that the stage held or allocated on a port, past the stages that follow. If
-    /// the port's egress queue is full, the frame is dropped and counted.
+    /// Queues a held or allocated frame on a port and skips the remaining stages. If the port's
+    /// egress queue is full, the frame is dropped and counted.
     pub fn emit(&mut self, frame: Frame, to: PortId) {
         self.return_quota();
         if let Err((reason, frame)) = self.egress.push(to, self.queue_index, frame) {
@@ -91,14 +91,14 @@ impl Cx<'_> {
         }
     }
 
-    /// Drops a frame that the stage held or allocated, and counts it.
+    /// Drops a held or allocated frame, and counts the drop.
     pub fn drop(&mut self, frame: Frame, reason: impl Into<Reason>) {
         self.return_quota();
         self.discard(frame, reason.into());
     }
 
-    /// Gives back a frame that the stage allocated and did not use. It is not a packet, so it is
-    /// not counted as a drop.
+    /// Gives an allocated, unused frame back to the pool. The frame contains no packet, so no drop
+    /// is counted.
     pub fn free(&mut self, frame: Frame) {
         self.return_quota();
         #[cfg(feature = "testing")]
@@ -119,7 +119,8 @@ impl Cx<'_> {
 }
 
 /// Drops a packet: its frame returns to the pool, and the drop is counted. A frame of another UMEM
-/// cannot return, so it is lost to that UMEM and counted as [`Reason::FOREIGN_FRAME`].
+/// cannot return to this pool, so its UMEM loses it, and the drop counts as
+/// [`Reason::FOREIGN_FRAME`].
 #[inline]
 pub(crate) fn discard(pool: &mut Pool, drops: &mut Drops, frame: Frame, reason: Reason) {
     #[cfg(feature = "testing")]

@@ -1,27 +1,25 @@
-//! The way out: one bounded queue per port and queue.
+//! Egress queues: one bounded queue per port and queue index.
 
 use xdpfwd_xsk::{Batch, EgressQueue, Frame, Refused, Umem};
 
 use crate::reason::Reason;
 use crate::verdict::PortId;
 
-/// Batches that a port may deliver in one iteration, as long as they are full: what they send goes
-/// out with one system call. A port that has less to deliver is not waited for, so this adds no
-/// latency.
+/// Maximum number of batches from a port per iteration. One system call sends them together.
+/// Receiving stops at the first partial batch, so this adds no latency.
 pub(crate) const BURST: usize = 4;
 
-/// The egress queues of a worker: `queues_per_port` of them per port, one for each of the port's
-/// queues that the worker serves. A packet leaves on the queue_index on which it came.
+/// A worker's egress queues: one for each port and queue index. A packet leaves on the queue index
+/// on which it arrived.
 pub(crate) struct Egress {
     queues: Vec<EgressQueue>,
     queues_per_port: usize,
-    /// A queue has less room than a batch may need.
+    /// Whether a queue may lack room for another batch.
     crowded: bool,
 }
 
-/// Frames that may wait for each port and queue: a turn's worth of one port and of another. A queue
-/// that gets crowded before the turn is over is sent at once, so that only a port which does not
-/// send makes packets drop.
+/// Capacity of an egress queue in frames: two ports' packets of one iteration. A queue that fills
+/// up earlier is transmitted at once, so packets drop only if the port is not sending.
 pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 
 #[inline]
@@ -40,13 +38,14 @@ impl Egress {
         Self { queues, queues_per_port, crowded: false }
     }
 
-    /// Where the queue for a port and queue_index is; the same index names the worker's port.
+    /// Returns the index of an egress queue, which is also the index of the worker's port queue.
     #[inline]
     pub(crate) fn index_of(&self, port: PortId, queue_index: usize) -> usize {
         usize::from(port.0) * self.queues_per_port + queue_index
     }
 
-    /// Adds a frame for a port, on this queue_index; hands it back with the reason if it cannot go.
+    /// Adds a frame for a port on this queue index. Returns the frame with the reason if that
+    /// fails.
     #[inline]
     pub(crate) fn push(
         &mut self,
@@ -63,8 +62,8 @@ impl Egress {
         pushed
     }
 
-    /// Adds all frames of a batch, for the queue at an index that exists, and leaves the batch
-    /// empty. What cannot go is shown with the reason.
+    /// Moves all frames of a batch to the queue at an existing index. Passes each refused frame to
+    /// the closure, with the reason.
     #[inline]
     pub(crate) fn push_batch(
         &mut self,
@@ -80,8 +79,7 @@ impl Egress {
         self.crowded |= queue.room() < Batch::CAPACITY;
     }
 
-    /// Whether a queue has become so full that the next batch may not fit: time to transmit. Says
-    /// so once.
+    /// Returns whether a queue may lack room for another batch, and clears the flag.
     #[inline]
     pub(crate) fn take_crowded(&mut self) -> bool {
         std::mem::take(&mut self.crowded)
@@ -92,13 +90,13 @@ impl Egress {
         &mut self.queues[index]
     }
 
-    /// Returns whether a queue has the frame of this chunk.
+    /// Returns whether a queue contains the frame of this chunk.
     #[cfg(feature = "testing")]
     pub(crate) fn has_chunk(&self, chunk: u32) -> bool {
         self.queues.iter().flat_map(EgressQueue::iter).any(|frame| frame.chunk() == chunk)
     }
 
-    /// Frames that wait, in all queues.
+    /// Returns the number of frames in all queues.
     pub(crate) fn waiting(&self) -> usize {
         self.queues.iter().map(EgressQueue::len).sum()
     }

@@ -4,24 +4,24 @@ use std::cell::RefCell;
 
 use crate::reason::Reason;
 
-/// What happened to a frame.
+/// An event of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FrameEvent {
-    /// The packet in it was dropped.
+    /// The packet in the frame was dropped.
     Dropped(Reason),
-    /// A stage gave it back as unused.
+    /// A stage returned the frame unused.
     Freed,
 }
 
-/// Events in their order, each with the number of the frame's chunk.
+/// Events in order, each with the number of the frame's chunk.
 pub(crate) type FrameEvents = Vec<(u32, FrameEvent)>;
 
 thread_local! {
-    /// The log of this thread, if one is kept.
+    /// The log of this thread, if enabled.
     static LOG: RefCell<Option<FrameEvents>> = const { RefCell::new(None) };
 }
 
-/// Adds an event, if this thread keeps a log.
+/// Adds an event, if this thread has a log.
 pub(crate) fn add(chunk: u32, event: FrameEvent) {
     LOG.with_borrow_mut(|log| {
         if let Some(log) = log {
@@ -30,7 +30,7 @@ pub(crate) fn add(chunk: u32, event: FrameEvent) {
     });
 }
 
-/// Runs the closure and returns its result and the events on this thread meanwhile.
+/// Runs the closure and returns its result and this thread's events during the call.
 pub(crate) fn record<R>(run: impl FnOnce() -> R) -> (R, FrameEvents) {
     /// Ends the log, also after a panic of a stage.
     struct End;

@@ -1,4 +1,4 @@
-//! ICMP errors that stages send: a message about a packet goes back to where the packet came from.
+//! ICMP errors that stages send to the source of a packet.
 
 use xdpfwd_wire::Headers;
 use xdpfwd_wire::icmp::{ErrorMessage, Problem, Sources};
@@ -7,7 +7,7 @@ use xdpfwd_xsk::Frame;
 use crate::plan::BuildCx;
 use crate::view::PacketMut;
 
-/// Sender of ICMP errors for a stage of one worker, limited in rate.
+/// A rate-limited sender of ICMP errors for a stage of one worker.
 #[derive(Clone, Debug)]
 pub struct IcmpErrors {
     rate: Rate,
@@ -16,8 +16,8 @@ pub struct IcmpErrors {
 
 impl IcmpErrors {
     /// Creates a sender for one worker. `per_second` limits the messages of all workers together;
-    /// each has an equal share. Messages come from `sources`, or else from the address of the
-    /// ingress interface, or else from the destination address of the packet that they are about.
+    /// each worker has an equal share. The source address is from `sources`, or else the address of
+    /// the ingress interface, or else the destination address of the packet.
     pub fn new(per_second: u32, sources: Sources, cx: &BuildCx<'_>) -> Self {
         let ingress = cx.from_port();
         Self {
@@ -29,8 +29,8 @@ impl IcmpErrors {
         }
     }
 
-    /// Turns a packet into an ICMP error about it, and sends it back out of its ingress port. `now`
-    /// is [`Cx::now`](crate::Cx::now).
+    /// Turns a packet into an ICMP error about it, and sends the error from the packet's ingress
+    /// port. `now` is [`Cx::now`](crate::Cx::now).
     ///
     /// Returns false, and leaves the packet as it was, if:
     /// - the rate limit is reached;
@@ -48,8 +48,8 @@ impl IcmpErrors {
     }
 }
 
-/// Rewrites a frame into an ICMP error about the packet in it. Returns false, and leaves the frame
-/// as it was, if there is no room or no message may be sent.
+/// Rewrites a frame into an ICMP error about its packet. Returns false, and leaves the frame
+/// unchanged, if there is no room or no message may be sent.
 fn rewrite(frame: &mut Frame, headers: &Headers, problem: Problem, sources: &Sources) -> bool {
     let Some(message) = ErrorMessage::about(frame, headers, problem, sources) else { return false };
     if frame.prepend(message.front_len()).is_err() {
@@ -63,8 +63,8 @@ fn rewrite(frame: &mut Frame, headers: &Headers, problem: Problem, sources: &Sou
 
 /// A token bucket for one worker, full at first.
 ///
-/// The filter's rate limits are something else: workers share them, they count in units of a rule,
-/// and they cannot be 0.
+/// Unlike the filter's rate limits, it is not shared by workers, needs no unit of a rule, and can
+/// be 0.
 #[derive(Clone, Debug)]
 struct Rate {
     tokens: f64,
@@ -85,8 +85,7 @@ impl Rate {
         Self { tokens: max, max, per_cycle: share / cycles_per_second, last: 0 }
     }
 
-    /// Returns whether a message may be sent at this time. A clock that jumps back adds no token,
-    /// and time counts on from there.
+    /// Returns whether a message may be sent now. A clock that jumps back adds no token.
     fn has_token(&mut self, now_cycles: u64) -> bool {
         let elapsed = now_cycles.saturating_sub(self.last);
         self.last = now_cycles;
@@ -94,7 +93,7 @@ impl Rate {
         self.tokens >= 1.0
     }
 
-    /// Takes the token of a message that was sent.
+    /// Removes the token of a sent message.
     fn take(&mut self) {
         self.tokens = (self.tokens - 1.0).max(0.0);
     }

@@ -1,9 +1,8 @@
 //! The ledger: where a worker's cycles go.
 //!
-//! One clock runs through the worker's loop. Each stamp books the time since the last one on the
-//! account of what was just done, once per batch and never per packet. So nothing falls between two
-//! accounts, and all of them together are the worker's whole time. A stamp costs something itself:
-//! [`stamp_cost`] is taken off each account and has one of its own.
+//! Each stamp adds the time since the last stamp to the account of the work just done, once per
+//! batch. All accounts together are the worker's whole time. The cost of a stamp itself,
+//! [`stamp_cost`], is subtracted from each account and has an account of its own.
 
 use std::sync::OnceLock;
 
@@ -12,30 +11,30 @@ use xdpfwd_xsk::{Counters, clock};
 /// One stage's account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageAccount {
-    /// Batches that it was called with.
+    /// Batches processed.
     pub calls: u64,
-    /// Packets in them.
+    /// Packets in these batches.
     pub packets: u64,
-    /// Packets that it dropped.
+    /// Packets dropped.
     pub drops: u64,
-    /// Batches that were timed: all, unless the ledger was off for a while.
+    /// Batches that were timed: all, except while the ledger was off.
     pub timed_calls: u64,
-    /// Packets in those.
+    /// Packets in the timed batches.
     pub timed_packets: u64,
-    /// Cycles of [`xdpfwd_xsk::clock`] that those took, verdicts carried out and a stamp for each
-    /// included.
+    /// Cycles of [`xdpfwd_xsk::clock`] for the timed batches, including verdicts and one stamp
+    /// each.
     pub cycles: u64,
-    /// Frames that it holds at this moment.
+    /// Frames that the stage holds now.
     pub held: u32,
 }
 
 impl StageAccount {
-    /// Cycles that its batches took, without the stamps.
+    /// Returns the cycles without the stamps.
     pub fn net_cycles(&self) -> u64 {
         self.cycles.saturating_sub(self.timed_calls * stamp_cost())
     }
 
-    /// Cycles per packet; 0 before the first packet.
+    /// Returns the cycles per packet; 0 before the first packet.
     pub fn cycles_per_packet(&self) -> f64 {
         if self.timed_packets == 0 {
             0.0
@@ -44,7 +43,7 @@ impl StageAccount {
         }
     }
 
-    /// Adds what another worker's copy of the stage did.
+    /// Adds the account of the same stage on another worker.
     pub fn add(&mut self, other: &Self) {
         self.calls += other.calls;
         self.packets += other.packets;
@@ -56,36 +55,35 @@ impl StageAccount {
     }
 }
 
-/// What a worker does besides its stages.
+/// A worker's work besides its stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Task {
-    /// Taking packets from RX rings into batches, and frames from the pool into fill rings.
+    /// Moving packets from RX rings into batches, and frames from the pool into fill rings.
     Receive,
-    /// Reading headers, for paths with a stage that wants them.
+    /// Parsing headers, for paths with a stage that needs them.
     Parse,
     /// Moving packets that passed all stages to the egress queue. Called `scatter` in reports.
     Enqueue,
     /// Handing frames to TX rings.
     Transmit,
-    /// System calls that make the kernel send: in copy mode its whole transmit path runs inside
-    /// them.
+    /// System calls that make the kernel send. In copy mode they include its whole transmit path.
     Wake,
-    /// Taking back frames that were sent.
+    /// Reclaiming transmitted frames.
     Reclaim,
-    /// Looking at rings in which nothing was, while there was work elsewhere; with busy polling,
-    /// the system calls that let the driver look.
+    /// Checking empty rings while other rings have work; with busy polling, the system calls that
+    /// let the driver poll.
     Look,
     /// Commands of the control thread, the stages' ticks, and the loop itself.
     Control,
-    /// Turns in which there was nothing to do.
+    /// Iterations without work.
     Poll,
     /// Waiting in the kernel for packets.
     Wait,
 }
 
 impl Task {
-    /// All of them, in the order of a worker's turn.
+    /// All tasks, in the order of an iteration.
     pub const ALL: [Self; 10] = [
         Self::Receive,
         Self::Parse,
@@ -99,7 +97,7 @@ impl Task {
         Self::Wait,
     ];
 
-    /// Its name in reports.
+    /// Returns the name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Receive => "receive",
@@ -115,20 +113,20 @@ impl Task {
         }
     }
 
-    /// Whether the worker had nothing to do meanwhile.
+    /// Returns whether the worker has no work during this task.
     pub fn is_idle(self) -> bool {
         matches!(self, Self::Poll | Self::Wait)
     }
 }
 
-/// What one task took.
+/// The cost of one task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TaskAccount {
-    /// Times that it was done.
+    /// Number of times that the task ran.
     pub calls: u64,
-    /// Packets that it moved.
+    /// Packets moved.
     pub packets: u64,
-    /// Their bytes, where it is known.
+    /// Bytes moved, where known.
     pub bytes: u64,
     /// Cycles, without the stamps.
     pub cycles: u64,
@@ -143,44 +141,44 @@ impl TaskAccount {
     }
 }
 
-/// Where a worker's cycles went, at one moment; or several workers' added up. The stages have
-/// accounts of their own.
+/// Cycles by task at one moment, of one worker or the sum of several. Stages have accounts of their
+/// own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LedgerReport {
-    /// Whether it is on.
+    /// Whether the ledger is on.
     pub on: bool,
-    /// By [`Task`].
+    /// Accounts, indexed by [`Task`].
     tasks: [TaskAccount; Task::ALL.len()],
     /// Cycles of all stages, without the stamps.
     pub stages: u64,
-    /// Stamps: their number, and what they took.
+    /// Number and cost of the stamps.
     pub stamps: TaskAccount,
 }
 
 impl LedgerReport {
-    /// What a task took.
+    /// Returns the cost of a task.
     pub fn task(&self, task: Task) -> &TaskAccount {
         &self.tasks[task as usize]
     }
 
-    /// Cycles in which there was nothing to do.
+    /// Returns the cycles without work.
     pub fn idle_cycles(&self) -> u64 {
         Task::ALL.into_iter().filter(|task| task.is_idle()).map(|task| self.task(task).cycles).sum()
     }
 
-    /// All other cycles, the stamps included.
+    /// Returns all other cycles, stamps included.
     pub fn busy_cycles(&self) -> u64 {
         let tasks =
             Task::ALL.into_iter().filter(|task| !task.is_idle()).map(|task| self.task(task).cycles);
         tasks.sum::<u64>() + self.stages + self.stamps.cycles
     }
 
-    /// Everything: what passed on the wall while the ledger was on.
+    /// Returns all cycles: the elapsed time while the ledger was on.
     pub fn total_cycles(&self) -> u64 {
         self.busy_cycles() + self.idle_cycles()
     }
 
-    /// Adds another worker's.
+    /// Adds another worker's ledger.
     pub fn add(&mut self, other: &Self) {
         self.on |= other.on;
         for (task, other) in self.tasks.iter_mut().zip(&other.tasks) {
@@ -191,13 +189,13 @@ impl LedgerReport {
     }
 }
 
-/// Cycles that one stamp takes: the least of many, measured once.
+/// Returns the cycles per stamp: the minimum of many runs, measured once.
 pub fn stamp_cost() -> u64 {
     static COST: OnceLock<u64> = OnceLock::new();
     *COST.get_or_init(|| {
         let mut least = u64::MAX;
-        // In runs, as a single difference may come out too small: the processor does not wait for
-        // one to begin the next.
+        // Average over a run: consecutive clock reads overlap in the processor, so a single
+        // difference may be too small.
         const RUN: u64 = 64;
         for _ in 0..256 {
             let start = clock::cycles();
@@ -208,20 +206,20 @@ pub fn stamp_cost() -> u64 {
     })
 }
 
-/// The ledger as it is kept.
+/// The running ledger of a worker.
 pub(crate) struct TaskLedger {
     on: bool,
-    /// The last stamp.
+    /// Time of the last stamp.
     last: u64,
     /// Stamped time by task, stamps included; `calls` are the stamps.
     tasks: [TaskAccount; Task::ALL.len()],
-    /// What this turn spent on looking in vain.
+    /// Time that this iteration spent on checking empty rings.
     looked: TaskAccount,
-    /// What the ports had counted when the ledger was switched on.
+    /// The ports' counters when the ledger was switched on.
     base: Counters,
-    /// What the ports counted in earlier periods in which it was on.
+    /// The ports' counts of earlier periods with the ledger on.
     before: Counters,
-    /// The time that stages see on a test bench; `None` for the clock's.
+    /// The time that stages see on a test bench; `None` for the clock.
     #[cfg(feature = "testing")]
     frozen: Option<u64>,
 }
@@ -241,7 +239,7 @@ impl TaskLedger {
         }
     }
 
-    /// Sets the time that stages see from now on. Accounts still go by the clock.
+    /// Sets the time that stages see from now on. Accounts still use the clock.
     #[cfg(feature = "testing")]
     pub(crate) fn freeze(&mut self, now: u64) {
         self.frozen = Some(now);
@@ -256,7 +254,7 @@ impl TaskLedger {
         clock::cycles()
     }
 
-    /// Switches it. What the ports have counted so far decides where its period begins or ends.
+    /// Switches the ledger. `counted` are the ports' counters at this moment.
     pub(crate) fn switch(&mut self, on: bool, counted: Counters) {
         match (self.on, on) {
             (false, true) => {
@@ -272,7 +270,7 @@ impl TaskLedger {
         self.on = on;
     }
 
-    /// Begins now: what passed since the last stamp is nobody's.
+    /// Restarts timing: the time since the last stamp goes to no account.
     pub(crate) fn begin(&mut self) {
         self.last = clock::cycles();
     }
@@ -281,7 +279,8 @@ impl TaskLedger {
         self.on
     }
 
-    /// The time: that of the last stamp, which is not long ago, or of now if there are none.
+    /// Returns the time of the last stamp, which is recent, or the current time if the ledger is
+    /// off.
     #[inline]
     pub(crate) fn now(&self) -> u64 {
         #[cfg(feature = "testing")]
@@ -291,7 +290,7 @@ impl TaskLedger {
         if self.on { self.last } else { clock::cycles() }
     }
 
-    /// Cycles since the last stamp.
+    /// Takes a stamp and returns the cycles since the last one.
     #[inline]
     pub(crate) fn stamp(&mut self) -> u64 {
         let now = clock::cycles();
@@ -300,7 +299,7 @@ impl TaskLedger {
         passed
     }
 
-    /// Books the time since the last stamp.
+    /// Adds the time since the last stamp to a task.
     #[inline]
     pub(crate) fn book(&mut self, task: Task, packets: usize) {
         if self.on {
@@ -312,8 +311,8 @@ impl TaskLedger {
         }
     }
 
-    /// Books the time since the last stamp, in which nothing was found: as what is known at the end
-    /// of the turn.
+    /// Adds the time since the last stamp, which found no work. The end of the iteration decides
+    /// whether it counts as [`Task::Look`] or [`Task::Poll`].
     #[inline]
     pub(crate) fn book_empty_look(&mut self) {
         if self.on {
@@ -323,7 +322,7 @@ impl TaskLedger {
         }
     }
 
-    /// A turn is over.
+    /// Ends an iteration.
     #[inline]
     pub(crate) fn end_iteration(&mut self, busy: bool) {
         if self.on {
@@ -333,8 +332,7 @@ impl TaskLedger {
         }
     }
 
-    /// What it says, given what the ports have counted and what the stages took (stamps included)
-    /// in so many batches.
+    /// Returns the report, given the ports' counters and the sum of the stages' accounts.
     pub(crate) fn report(&self, counted: Counters, stages: &StageAccount) -> LedgerReport {
         let mut counters = self.before;
         if self.on {
@@ -345,7 +343,7 @@ impl TaskLedger {
         tasks[if self.looked.calls > 0 { Task::Look as usize } else { Task::Poll as usize }]
             .add(&self.looked);
         let stamps = tasks.iter().map(|task| task.calls).sum::<u64>() + stages.timed_calls;
-        // A port times its system calls itself: they are a part of what transmitting took.
+        // Each port times its system calls itself: subtract them from the time for transmitting.
         let transmit = &mut tasks[Task::Transmit as usize];
         transmit.cycles = transmit.cycles.saturating_sub(counters.tx_wake_cycles);
         for task in &mut tasks {
@@ -364,7 +362,7 @@ impl TaskLedger {
     }
 }
 
-/// What was counted since.
+/// Returns the difference between two readings.
 fn since(now: Counters, then: Counters) -> Counters {
     Counters {
         rx_bytes: now.rx_bytes - then.rx_bytes,

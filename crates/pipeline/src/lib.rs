@@ -1,13 +1,13 @@
-//! The forwarding pipeline: what happens to packets between one port and another.
+//! The forwarding pipeline: packet processing between ports.
 //!
 //! A [`Worker`] owns some ports, the frames of one [`xdpfwd_xsk::Umem`], and the paths between the
-//! ports. Each path is a [`Chain`] of [`Stage`]s; a stage sees packets a batch at a time and gives
-//! each a [`Verdict`]. A dropped packet is counted under a [`Reason`], and the cycles that a stage
-//! took under its [`StageAccount`].
+//! ports. Each path is a [`Chain`] of [`Stage`]s; a stage processes packets in batches and gives
+//! each a [`Verdict`]. Each dropped packet is counted under a [`Reason`], and a stage's cycles in
+//! its [`StageAccount`].
 //!
-//! A chain is a tuple where its stages are known in Rust, compiled as one piece of code; the
-//! example `own_stage` of `xdpfwd-stages` shows a user's own stage in one. A chain that comes from
-//! a configuration file is a vector, made by a [`Registry`] of stage kinds.
+//! A chain of stages known at compile time is a tuple, compiled as one piece of code; the example
+//! `own_stage` of `xdpfwd-stages` shows a user's own stage in a tuple. A chain from a configuration
+//! file is a vector, created by a [`Registry`] of stage kinds.
 
 #![forbid(unsafe_code)]
 
@@ -64,9 +64,9 @@ pub use worker::{
     mailbox,
 };
 
-/// A value of the configuration with its place in the file, for [`PlanError::at`].
+/// A value of the configuration with its location in the file, for [`PlanError::at`].
 pub use serde_spanned::Spanned;
-/// The packet buffer, which a stage gets as [`PacketMut::frame`].
+/// The packet buffer, as in [`PacketMut::frame`].
 pub use xdpfwd_xsk::Frame;
 
 /// The example in README.md, compiled as a doctest.

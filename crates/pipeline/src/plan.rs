@@ -1,4 +1,4 @@
-//! A stage before it runs: its configuration, and the plan that every worker builds it from.
+//! Stage configurations and stage plans.
 
 use std::any::Any;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::reason::ReasonError;
 use crate::stage::Stage;
 use crate::verdict::PortId;
 
-/// A stage's table as it is written, without the key `kind`. Derive `Deserialize` with
+/// A stage's table in the configuration file, without the key `kind`. Derive `Deserialize` with
 /// `deny_unknown_fields`.
 ///
 /// ```
@@ -58,21 +58,21 @@ pub trait StageConfig: DeserializeOwned {
     /// The value of `kind` in the configuration.
     const KIND: &'static str;
 
-    /// Validates and resolves the configuration. Read files, compile rules and register drop
-    /// reasons here: it runs once, on the control thread.
+    /// Validates the configuration and creates the plan. Runs once, on the control thread: read
+    /// files, compile rules and register drop reasons here.
     fn plan(self, cx: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError>;
 }
 
-/// What a stage may know when it is planned.
+/// The context in which a stage is planned.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanCx<'a> {
-    /// The folder that relative file names in the configuration start from.
+    /// The folder to which relative file names in the configuration refer.
     pub directory: &'a Path,
-    /// The number of workers that will have a copy of the stage. A limit in the configuration is a
+    /// The number of workers, each with a copy of the stage. A limit in the configuration is a
     /// total over them.
     pub workers: usize,
-    /// The ports of the configuration. What is known of their interfaces may change until the stage
-    /// is built.
+    /// The ports of the configuration. Properties of their interfaces may change until the stage is
+    /// built.
     pub ports: &'a Ports,
 }
 
@@ -83,24 +83,24 @@ impl<'a> PlanCx<'a> {
     }
 }
 
-/// What a stage may know when it is built.
+/// The context in which a stage is built.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildCx<'a> {
-    /// The number of its worker, from 0.
+    /// The number of the worker, from 0.
     pub worker: usize,
     /// The number of workers.
     pub workers: usize,
-    /// Whether the XDP program does the stage's work, by [`StagePlan::as_xdp_offload`].
+    /// Whether the XDP program does the stage's work, see [`StagePlan::as_xdp_offload`].
     pub in_kernel: bool,
     /// The port from which the stage's path starts.
     pub from: PortId,
     /// The port to which the stage's path leads.
     pub to: PortId,
-    /// All ports, with what is known of their interfaces now.
+    /// All ports, with the current properties of their interfaces.
     pub ports: &'a Ports,
 }
 
-/// The only worker, without ports.
+/// Describes a single worker without ports.
 impl Default for BuildCx<'_> {
     fn default() -> Self {
         Self {
@@ -136,9 +136,8 @@ impl<'a> BuildCx<'a> {
 
 /// A validated stage configuration, shared by all workers.
 ///
-/// The engine creates one plan per stage and calls [`build`](Self::build) once per worker. What
-/// only some stages need is an optional capability in a trait of its own, which the engine asks for
-/// with an `as_…` method.
+/// The engine creates one plan per stage and calls [`build`](Self::build) once per worker. Optional
+/// capabilities are separate traits, which the engine requests with an `as_…` method.
 pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     /// Creates the stage for one worker.
     ///
@@ -146,8 +145,8 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
     /// rules in [`StageConfig::plan`] instead.
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage>;
 
-    /// Describes the stage in a few words for `--check` and `ctl status`, for example
-    /// `"1000 rules; default drop"`. Nothing, unless the plan says otherwise.
+    /// Describes the stage in a few words for `--check` and `ctl status`. Empty by default.
+    /// Example: `"1000 rules; default drop"`.
     fn summary(&self) -> String {
         String::new()
     }
@@ -157,50 +156,50 @@ pub trait StagePlan: Any + Send + Sync + fmt::Debug {
         &[]
     }
 
-    /// Tells which packets the stage drops, to compare two plans on a reload.
+    /// Returns which packets the stage drops, to compare two plans on a reload.
     fn verdicts(&self) -> Verdicts {
         Verdicts::Unknown
     }
 
-    /// Returns the stage as something that the XDP program can do.
+    /// Returns the stage as one whose work the XDP program can do.
     fn as_xdp_offload(&self) -> Option<&dyn XdpOffload> {
         None
     }
 
-    /// Returns the stage as the owner of something outside of this process.
+    /// Returns the stage as an owner of resources outside the process.
     fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
         None
     }
 
-    /// Returns the stage as something that needs work off the data path.
+    /// Returns the stage as one that needs work off the data path.
     fn as_maintained(&self) -> Option<&dyn Maintained> {
         None
     }
 
-    /// Returns the stage as something that has tables to show.
+    /// Returns the stage as one with inspection tables.
     fn as_inspectable(&self) -> Option<&dyn Inspectable> {
         None
     }
 
-    /// Returns the stage as something that needs some packets to arrive on certain queues.
+    /// Returns the stage as one with packets that must arrive on certain queues.
     fn as_queue_bound(&self) -> Option<&dyn QueueBound> {
         None
     }
 }
 
-/// Which packets a stage drops. When a filter moves between user space and the XDP program, a
-/// reload compares the verdicts of the stages behind it, so that no packet is judged by neither.
+/// The packets that a stage drops. When a filter moves between user space and the XDP program, a
+/// reload compares the verdicts of the stages behind it, so that no packet passes unfiltered.
 #[derive(Clone, Debug)]
 pub enum Verdicts {
     /// The stage drops no packet.
     AlwaysPass,
     /// Two stages with equal keys drop the same packets.
     Key(String),
-    /// Not known: the stage is not taken to be equal to any other.
+    /// Unknown: the stage differs from every other.
     Unknown,
 }
 
-/// Two unknown verdicts are not equal.
+/// Unknown verdicts are never equal.
 impl PartialEq for Verdicts {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -211,7 +210,7 @@ impl PartialEq for Verdicts {
     }
 }
 
-/// A stage's configuration is invalid. Lists everything that is wrong, and what would be accepted.
+/// An invalid stage configuration. Lists all problems and the accepted values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct PlanError(pub Vec<PlanDiagnostic>);
@@ -222,7 +221,7 @@ impl PlanError {
         Self(vec![PlanDiagnostic { location: Location::Stage, message: message.into() }])
     }
 
-    /// Creates an error at the place of a value in the configuration file.
+    /// Creates an error at the location of a value in the configuration file.
     ///
     /// ```
     /// use xdpfwd_pipeline::{PlanError, Spanned};
@@ -249,10 +248,10 @@ impl From<ReasonError> for PlanError {
     }
 }
 
-/// A remark about a stage's configuration, with its location.
+/// A diagnostic about a stage's configuration, with its location.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanDiagnostic {
-    /// What it is about.
+    /// The location.
     pub location: Location,
     /// The text.
     pub message: String,
@@ -263,11 +262,11 @@ pub struct PlanDiagnostic {
 pub enum Location {
     /// The stage's table as a whole.
     Stage,
-    /// Bytes of the configuration file.
+    /// A byte range of the configuration file.
     Configuration(Range<usize>),
     /// A position in a file that the configuration names.
     File {
-        /// Its name.
+        /// The name of the file.
         file: String,
         /// The line, from 1.
         line: usize,

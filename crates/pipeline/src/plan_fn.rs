@@ -17,9 +17,9 @@ impl<F: FnMut(&mut View<'_>, &mut Cx<'_>) + 'static> Stage for F {
 
 type BuildFn = Box<dyn Fn(&BuildCx<'_>) -> Box<dyn Stage> + Send + Sync>;
 
-/// A plan for stages that need no optional capability but tables: a closure that builds the stage.
+/// A plan from a closure that builds the stage, without optional capabilities except tables.
 ///
-/// The stage may be a closure, too:
+/// The stage may also be a closure:
 ///
 /// ```
 /// use xdpfwd_pipeline::{Cx, PlanError, PlanFn, Reason, View};
@@ -42,7 +42,7 @@ type BuildFn = Box<dyn Fn(&BuildCx<'_>) -> Box<dyn Stage> + Send + Sync>;
 /// # );
 /// ```
 ///
-/// [`SharedTable::stage`](crate::SharedTable::stage) makes a stage that looks packets up in a
+/// [`SharedTable::stage`](crate::SharedTable::stage) creates a stage that looks packets up in a
 /// table.
 pub struct PlanFn {
     build: BuildFn,
@@ -51,13 +51,13 @@ pub struct PlanFn {
 }
 
 impl PlanFn {
-    /// Creates a plan from what builds the stage of one worker; see [`StagePlan::build`].
+    /// Creates a plan from a closure that builds the stage of one worker; see [`StagePlan::build`].
     pub fn new<S: Stage>(build: impl Fn(&BuildCx<'_>) -> S + Send + Sync + 'static) -> Self {
         let build = move |cx: &BuildCx<'_>| Box::new(build(cx)) as Box<dyn Stage>;
         Self { build: Box::new(build), summary: String::new(), tables: Vec::new() }
     }
 
-    /// Describes the stage in a few words; see [`StagePlan::summary`].
+    /// Sets the description of the stage; see [`StagePlan::summary`].
     pub fn with_summary(mut self, summary: impl Into<String>) -> Self {
         self.summary = summary.into();
         self

@@ -24,13 +24,13 @@ use crate::ports::PortInfo;
 pub struct PortName(Spanned<String>);
 
 impl PortName {
-    /// Returns the name as it is written.
+    /// Returns the name in the configuration.
     pub fn as_str(&self) -> &str {
         self.0.get_ref()
     }
 
-    /// Returns the port with this name. If there is none, the error points at the name in the
-    /// configuration and lists the ports that exist.
+    /// Returns the port with this name. If there is none, the error contains the location of the
+    /// name and lists the existing ports.
     pub fn resolve<'a>(&self, cx: &PlanCx<'a>) -> Result<&'a PortInfo, PlanError> {
         cx.ports.by_name(self.as_str()).ok_or_else(|| {
             let known = cx.ports.names();

@@ -1,4 +1,4 @@
-//! What stages may know about ports: names, interfaces, addresses.
+//! Properties of ports that stages can use: names, interfaces, addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,10 +8,10 @@ use crate::verdict::PortId;
 
 /// A port, as a stage sees it.
 ///
-/// Properties of the interface are those at the moment when the stage is planned or built. `None`
-/// means unknown: the interface does not exist yet, or the kernel cannot be asked, as in
-/// `filter test` and in tests. An interface that exists has an MTU, so that an empty list of
-/// `addresses` with an MTU means that it has no address.
+/// Properties of the interface are those at the time when the stage is planned or built. `None`
+/// means unknown: the interface does not exist yet, or the kernel cannot be asked, as in `filter
+/// test` and in tests. If `mtu` is known, an empty list of `addresses` means that the interface has
+/// no address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortInfo {
     /// The number of the port, for [`Verdict::To`](crate::Verdict::To) and
@@ -41,7 +41,7 @@ pub struct PortAddress {
 }
 
 impl PortInfo {
-    /// Creates a port of which only the names are known.
+    /// Creates a port with unknown interface properties.
     pub fn new(id: PortId, name: impl Into<String>, interface: impl Into<String>) -> Self {
         let (name, interface) = (name.into(), interface.into());
         Self { id, name, interface, queues: 1, mac: None, mtu: None, addresses: Vec::new() }

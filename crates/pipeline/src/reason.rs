@@ -1,20 +1,19 @@
-//! Why packets are dropped: reasons that the runtime knows, reasons that stages register, and their
-//! counters.
+//! Drop reasons, of the runtime and of stages, and their counters.
 
 use std::fmt;
 use std::ops::{AddAssign, Index};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Why a packet was dropped. Every drop in user space is counted under one; what the kernel loses
-/// is in [`xdpfwd_xsk::KernelCounters`].
+/// Why a packet was dropped. Every drop in user space is counted under one reason;
+/// [`xdpfwd_xsk::KernelCounters`] has the kernel's losses.
 ///
-/// The constants are the reasons of the runtime and those that several stages share. A stage adds
-/// its own: see [`DropReason`].
+/// The constants are the reasons of the runtime and those that several stages share. A stage
+/// registers its own with [`DropReason`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reason(u8);
 
-/// Reasons that one process can have, at most. [`Drops`] has a counter for each, so that counting
+/// The maximum number of reasons in one process. [`Drops`] has a counter for each, so that counting
 /// never allocates.
 pub const MAX_REASONS: usize = 256;
 
@@ -22,7 +21,7 @@ pub const MAX_REASONS: usize = 256;
 static REASONS: [OnceLock<(&'static str, &'static str)>; MAX_REASONS] =
     [const { OnceLock::new() }; MAX_REASONS];
 
-/// How many reasons are registered beyond those in [`CORE`]. Held while one is added.
+/// Number of registered reasons beyond [`CORE`]. Locked during registration.
 static REGISTERED: Mutex<usize> = Mutex::new(0);
 
 macro_rules! core_reasons {
@@ -31,7 +30,7 @@ macro_rules! core_reasons {
             $(#[doc = $description] pub const $constant: Self = Self($number);)+
         }
 
-        /// The reasons that are always there: name and description.
+        /// Name and description of each predefined reason.
         const CORE: &[(&str, &str)] = &[$(($name, $description)),+];
 
         // A reason's number is its position in the table.
@@ -61,10 +60,10 @@ core_reasons! {
 }
 
 impl Reason {
-    /// Registers a reason, or returns the one that has this name and description already.
+    /// Registers a reason, or returns the existing one with this name and description.
     ///
-    /// Call it in the factory of the stage and keep the result in the plan. A [`DropReason`] is the
-    /// same as a static. The name is `[a-z0-9_]`, at most 40 characters, and is the key in the
+    /// Call it when the stage is planned and keep the result in the plan. A static [`DropReason`]
+    /// does the same. The name is `[a-z0-9_]`, at most 40 characters, and is the key in the
     /// report's `drops`. Reasons are never unregistered.
     pub fn register(name: &str, description: &str) -> Result<Self, ReasonError> {
         if name.is_empty()
@@ -98,17 +97,17 @@ impl Reason {
         Ok(Self(count as u8))
     }
 
-    /// Returns its number, unique in this process and not the same in another.
+    /// Returns the number of the reason. It is unique in this process and may differ in another.
     pub fn number(self) -> u8 {
         self.0
     }
 
-    /// Returns its name in reports.
+    /// Returns the name in reports.
     pub fn name(self) -> &'static str {
         self.entry().0
     }
 
-    /// Returns a sentence that explains it.
+    /// Returns a sentence that explains the reason.
     pub fn description(self) -> &'static str {
         self.entry().1
     }
@@ -123,7 +122,7 @@ impl Reason {
         }
     }
 
-    /// Returns every reason that is registered at this moment.
+    /// Returns all reasons registered so far.
     pub fn all() -> impl Iterator<Item = Self> {
         let registered = *REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
         (0..CORE.len() + registered).map(|number| Self(number as u8))
@@ -137,17 +136,17 @@ pub enum ReasonError {
     /// The name cannot be a key of the report.
     #[error("drop reason {0:?}: a name has 1 to 40 characters, each a-z, 0-9 or _")]
     Name(String),
-    /// Another reason has the name.
+    /// Another reason has the same name.
     #[error(
         "drop reason {name:?} is registered with another description ({description:?}); choose another name"
     )]
     Taken {
         /// The name.
         name: String,
-        /// The description that the name has.
+        /// The existing description under this name.
         description: &'static str,
     },
-    /// There are too many.
+    /// All [`MAX_REASONS`] numbers are in use.
     #[error(
         "drop reason {0:?}: there are {MAX_REASONS} already, which is the most a process can have"
     )]
@@ -169,18 +168,18 @@ pub enum ReasonError {
 pub struct DropReason {
     name: &'static str,
     description: &'static str,
-    /// The number that `register` got.
+    /// The number assigned by `register`.
     number: AtomicU8,
 }
 
 impl DropReason {
-    /// Declares a reason. See [`Reason::register`] for what a name can be.
+    /// Declares a reason. See [`Reason::register`] for valid names.
     pub const fn new(name: &'static str, description: &'static str) -> Self {
         Self { name, description, number: AtomicU8::new(Reason::UNREGISTERED.0) }
     }
 
-    /// Registers the reason: before the first packet, as it takes a lock. Doing so again changes
-    /// nothing.
+    /// Registers the reason. Call it before the first packet, because it takes a lock. Repeated
+    /// calls have no effect.
     pub fn register(&self) -> Result<Reason, ReasonError> {
         let reason = Reason::register(self.name, self.description)?;
         self.number.store(reason.0, Ordering::Relaxed);
@@ -193,12 +192,12 @@ impl DropReason {
         Reason(self.number.load(Ordering::Relaxed))
     }
 
-    /// Returns its name in reports.
+    /// Returns the name in reports.
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Returns a sentence that explains it.
+    /// Returns a sentence that explains the reason.
     pub const fn description(&self) -> &'static str {
         self.description
     }
@@ -240,7 +239,7 @@ impl fmt::Debug for Drops {
 }
 
 impl Drops {
-    /// Counts one.
+    /// Counts one drop.
     #[inline]
     pub fn count(&mut self, reason: Reason) {
         self.0[usize::from(reason.0)] += 1;

@@ -1,4 +1,4 @@
-//! The kinds of stages that a configuration may name.
+//! The stage kinds of a configuration.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use crate::plan::{PlanCx, PlanError, StageConfig, StagePlan};
 
-/// A format that stage tables are read from, such as TOML. The registry is generic over it, so that
-/// errors keep their type and their position in the file.
+/// A format of stage tables, such as TOML. The registry is generic over it, so that errors keep
+/// their type and their location in the file.
 pub trait TableFormat: 'static {
     /// The format's own error.
     type Error: serde::de::Error;
@@ -21,15 +21,15 @@ pub trait TableFormat: 'static {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KindError<E: std::error::Error + 'static> {
-    /// There is no such kind.
+    /// The kind does not exist.
     #[error("unknown stage kind `{kind}`, expected one of {known}")]
     Unknown {
-        /// What was written.
+        /// The kind in the configuration.
         kind: String,
-        /// What would be accepted.
+        /// The accepted kinds.
         known: String,
     },
-    /// The table does not have the shape that the kind expects.
+    /// The table does not match the configuration type of the kind.
     #[error(transparent)]
     Parse(E),
     /// The values are invalid.
@@ -47,7 +47,7 @@ type PlanFn<F> = dyn for<'de> Fn(
     + Send
     + Sync;
 
-/// The kinds of stages that a configuration may name, read from tables of the format `F`.
+/// The stage kinds of a configuration, in tables of the format `F`.
 pub struct Registry<F: TableFormat>(BTreeMap<&'static str, Arc<PlanFn<F>>>);
 
 impl<F: TableFormat> Clone for Registry<F> {
@@ -73,8 +73,8 @@ impl<F: TableFormat> Registry<F> {
     }
 
     /// Adds a kind whose stages share values that the closure captures, such as a session table.
-    /// `C` is the stage's table as it is written, without the key `kind`. The closure runs on the
-    /// control thread, once for each stage at the start and at each reload. Replaces a kind with
+    /// `C` is the stage's table in the configuration file, without the key `kind`. The closure runs
+    /// on the control thread, once per stage at the start and at each reload. Replaces a kind with
     /// the same name.
     ///
     /// ```
@@ -129,7 +129,7 @@ impl<F: TableFormat> Registry<F> {
         self.0.keys().copied()
     }
 
-    /// Plans a stage of a kind from the rest of its table.
+    /// Plans a stage of a kind from its table, without the key `kind`.
     pub fn plan(
         &self,
         kind: &str,

@@ -1,4 +1,4 @@
-//! What a worker has counted, at one moment between two batches.
+//! A worker's counters, at one moment between two batches.
 
 use serde::Serialize;
 use xdpfwd_xsk::{Census, Counters, KernelCounters};
@@ -7,7 +7,7 @@ use crate::ledger::{LedgerReport, StageAccount};
 use crate::reason::Drops;
 use crate::verdict::PortId;
 
-/// Everything that a worker has counted.
+/// All counters of a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerReport {
     /// Each queue of each port.
@@ -16,11 +16,11 @@ pub struct WorkerReport {
     pub paths: Vec<PathReport>,
     /// Packets dropped, by reason.
     pub drops: Drops,
-    /// Where the frames are.
+    /// Frame counts by location.
     pub frames: FrameCensus,
     /// System calls made to wait for packets.
     pub waits: u64,
-    /// Where the worker's time went.
+    /// Cycles by task.
     pub ledger: LedgerReport,
 }
 
@@ -31,22 +31,22 @@ pub struct QueueReport {
     pub port: PortId,
     /// The queue.
     pub queue: u16,
-    /// What passed.
+    /// Packets and bytes.
     pub counters: Counters,
-    /// What the kernel says it lost.
+    /// Losses that the kernel reports.
     pub kernel: KernelCounters,
-    /// Where its frames are.
+    /// Locations of its frames.
     pub census: Census,
 }
 
 /// One path.
 #[derive(Clone, Debug)]
 pub struct PathReport {
-    /// Where its packets come in.
+    /// Ingress port.
     pub from: PortId,
-    /// Where they go out.
+    /// Egress port.
     pub to: PortId,
-    /// Its stages, in order.
+    /// Stages, in order.
     pub stages: Vec<StageReport>,
 }
 
@@ -55,32 +55,32 @@ pub struct PathReport {
 pub struct StageReport {
     /// Its name.
     pub name: String,
-    /// What it did and what that cost.
+    /// Packets and cycles.
     pub account: StageAccount,
-    /// Counters of its own.
+    /// The stage's own counters.
     pub counters: Vec<(&'static str, u64)>,
 }
 
-/// Where every frame of a UMEM is, or of several added up. All but `leaked` add up to `total`, if
-/// `leaked` is 0.
+/// Frame counts by location, of one UMEM or the sum of several. If `leaked` is 0, the other counts
+/// add up to `total`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FrameCensus {
     /// Frames of the UMEM.
     pub total: u64,
     /// Free, in the pool.
     pub pool: u64,
-    /// Posted for reception and not received, the driver's included.
+    /// Posted for reception and not yet received, including frames in the driver.
     pub fill: u64,
     /// Received by the kernel, waiting in an RX ring.
     pub rx: u64,
-    /// In egress queues, or held by stages: by the owner record, so that a frame which a stage
-    /// dropped is not among them.
+    /// In egress queues or held by stages, according to the record of frame owners: a `Frame` value
+    /// that a stage lost is not included.
     pub in_flight: u64,
     /// Posted for transmission and not completed.
     pub tx: u64,
     /// Completed, waiting in a completion ring.
     pub completion: u64,
-    /// What is missing: 0, or there is a bug. Negative: a frame is in two places.
+    /// Missing frames: other than 0 is a bug. If negative, a frame is in two locations.
     pub leaked: i64,
 }
 
@@ -91,7 +91,7 @@ impl FrameCensus {
         Self { total, pool, fill, rx, in_flight, tx, completion, leaked }
     }
 
-    /// Adds another worker's.
+    /// Adds another worker's counts.
     pub fn add(&mut self, other: &Self) {
         self.total += other.total;
         self.pool += other.pool;

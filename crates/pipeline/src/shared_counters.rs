@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `N` counters with a cell for each worker, for what a stage counts per session, user or tunnel.
+/// `N` counters with a cell per worker, for counts per session, user or tunnel.
 ///
 /// Only the worker of a cell writes to it, so counting is a load and a store without a locked
 /// instruction, and no two workers write to the same cache line. Any thread reads the sums. A

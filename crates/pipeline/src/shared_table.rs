@@ -1,4 +1,4 @@
-//! A table that workers read and the control plane changes, without a lock on the data path.
+//! Tables that workers read and the control plane changes, without locks on the data path.
 
 use std::fmt;
 use std::ops::Deref;
@@ -11,15 +11,15 @@ use crate::reason::Reason;
 use crate::stage::Stage;
 use crate::view::{PacketMut, View};
 
-/// A table of sessions, users or routes for stages of all workers. A clone is the same table.
+/// A table of sessions, users or routes for stages of all workers. Clones share the same table.
 ///
 /// Stages read it with [`load`](Self::load), once per batch, which takes no lock. An update changes
-/// a copy and puts it in the place of the table: a reader sees all of an update or nothing of it.
-/// Copying takes time in proportion to the size: above some thousand entries, or for many updates
-/// per second, use a table per worker instead (`Handle::each_stage` of `xdpfwd-engine`).
+/// a copy and then replaces the table, so readers see all of an update or nothing. Copying takes
+/// time in proportion to the size: above some thousand entries, or for many updates per second, use
+/// a table per worker instead (`Handle::each_stage` of `xdpfwd-engine`).
 ///
-/// Memory is freed by the threads that update, never by a worker. A table that workers still read
-/// during an update is freed by a later update, or with the last clone.
+/// Only updating threads free memory, never workers. If workers still read a replaced table, a
+/// later update frees it, or the drop of the last clone.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -34,12 +34,12 @@ pub struct SharedTable<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
     current: ArcSwap<T>,
-    /// Replaced tables that were read at the last update. Its lock admits one update at a time.
+    /// Replaced tables with readers at the last update. Its lock serializes updates.
     replaced: Mutex<Vec<Arc<T>>>,
 }
 
-/// The table as it was when a stage loaded it. Drop it at the end of the batch: until then the
-/// memory of the table is not freed.
+/// The version of the table that a stage loaded. Drop it at the end of the batch: until then the
+/// memory of that version is not freed.
 pub struct Loaded<T>(Guard<Arc<T>>);
 
 impl<T> SharedTable<T> {
@@ -49,15 +49,15 @@ impl<T> SharedTable<T> {
         Self(Arc::new(Inner { current, replaced: Mutex::new(Vec::new()) }))
     }
 
-    /// Returns the table as it is now. Takes no lock, and does not allocate on the thread of a
-    /// worker. (On another thread the first call allocates what the thread needs for all tables.)
+    /// Returns the current table. Takes no lock, and does not allocate on a worker's thread. (On
+    /// another thread the first call allocates the thread's data for all tables.)
     #[inline]
     pub fn load(&self) -> Loaded<T> {
         Loaded(self.0.current.load())
     }
 
-    /// Returns a stage that processes each packet with the table as it is when the batch begins. An
-    /// error drops the packet under this reason.
+    /// Returns a stage that processes each packet with the version of the table at the start of the
+    /// batch. An error drops the packet under this reason.
     ///
     /// ```
     /// use std::{collections::HashMap, net::IpAddr};
@@ -87,34 +87,33 @@ impl<T> SharedTable<T> {
         }
     }
 
-    /// Replaces the table by another one. Not for the data path.
+    /// Replaces the table. Not for the data path.
     pub fn replace(&self, table: T) {
         self.put(&mut self.updates(), table);
     }
 
-    /// Admits one update at a time. A panic in an earlier one has left the table as it was.
+    /// Locks updates. A panic during an earlier update left the table unchanged.
     fn updates(&self) -> MutexGuard<'_, Vec<Arc<T>>> {
         self.0.replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a table in the place of the current one, and frees replaced tables that no thread
-    /// reads.
+    /// Replaces the current table, and frees replaced tables without readers.
     fn put(&self, replaced: &mut Vec<Arc<T>>, table: T) {
         replaced.push(self.0.current.swap(Arc::new(table)));
-        // A count of one does not rise again: readers only get at the current table.
+        // A count of one cannot rise: readers can only load the current table.
         replaced.retain(|table| Arc::strong_count(table) > 1);
     }
 }
 
-/// Allocates what a thread needs to load tables, so that no later load does.
+/// Allocates a thread's data for loading tables, so that later loads do not allocate.
 pub(crate) fn prepare_thread() {
     SharedTable::new(()).load();
 }
 
 impl<T: Clone> SharedTable<T> {
-    /// Changes a copy of the table, which then replaces the table. Returns what the closure
-    /// returns. Updates wait for each other: the closure must not update the same table. Not for
-    /// the data path.
+    /// Changes a copy of the table, then replaces the table by the copy. Returns the closure's
+    /// result. Updates are serialized: the closure must not update the same table. Not for the data
+    /// path.
     pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let mut replaced = self.updates();
         let mut table = T::clone(&self.load());
@@ -123,7 +122,8 @@ impl<T: Clone> SharedTable<T> {
         result
     }
 
-    /// As [`update`](Self::update), but leaves the table as it is if the closure returns an error.
+    /// Like [`update`](Self::update), but keeps the table unchanged if the closure returns an
+    /// error.
     pub fn try_update<R, E>(&self, change: impl FnOnce(&mut T) -> Result<R, E>) -> Result<R, E> {
         let mut replaced = self.updates();
         let mut table = T::clone(&self.load());
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!((*read, *table.load()), (1, 3));
     }
 
-    /// A table that tells whether a reader frees it, and how many there are.
+    /// A table that panics if a reader frees it, and counts its copies.
     struct Told {
         of_readers: Arc<HashSet<thread::ThreadId>>,
         alive: Arc<AtomicUsize>,
@@ -277,7 +277,7 @@ mod tests {
                 && !readers.iter().any(thread::ScopedJoinHandle::is_finished)
             {
                 shared.update(|_| ());
-                // The table, and at most one that each reader still reads.
+                // The current table, and at most one in use per reader.
                 assert!(alive.load(Ordering::Relaxed) <= 3);
             }
             end.store(true, Ordering::Relaxed);

@@ -1,16 +1,16 @@
-//! A stage: one step of a path, which processes packets a batch at a time.
+//! Stages: the steps of a path, which process packets in batches.
 
 use std::any::Any;
 
 use crate::cx::Cx;
 use crate::view::View;
 
-/// One step of a path. It sees every packet that the steps before it let pass, a batch at a time,
-/// may rewrite, shrink or grow each, and gives each a verdict; without one a packet goes on to the
-/// next step.
+/// One step of a path. A stage processes every packet that the previous stages let pass, in
+/// batches. It may rewrite, shrink or grow each packet, and gives it a verdict; a packet without a
+/// verdict goes on to the next stage.
 ///
-/// `process` runs on the data path: it must not block, allocate or log. All methods but `process`
-/// have a default that suits a stage which holds no packets and has no state.
+/// `process` runs on the data path: it must not block, allocate or log. The defaults of the other
+/// methods suit a stage without held packets and without state.
 ///
 /// ```
 /// use xdpfwd_pipeline::{Cx, Reason, Stage, View};
@@ -37,8 +37,8 @@ pub trait Stage: Any {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>);
 
     /// Returns whether the stage reads the parsed headers
-    /// ([`Meta::headers`](crate::Meta::headers)). If no stage of a path does, the worker parses
-    /// nothing there. True unless the stage says otherwise.
+    /// ([`Meta::headers`](crate::Meta::headers)). The worker parses no headers on a path where no
+    /// stage does. True by default.
     fn needs_headers(&self) -> bool {
         true
     }
@@ -56,28 +56,28 @@ pub trait Stage: Any {
         Vec::new()
     }
 
-    /// Returns the counters of the rows of the plan's inspection tables, in the order of
-    /// [`Inspectable::counter_keys`](crate::Inspectable::counter_keys). Empty if it counts none.
-    /// The engine adds them up over workers and over reloads.
+    /// Returns the row counters of the plan's inspection tables, in the order of
+    /// [`Inspectable::counter_keys`](crate::Inspectable::counter_keys). Empty by default. The
+    /// engine adds them up over workers and over reloads.
     fn row_counters(&self) -> Vec<u64> {
         Vec::new()
     }
 
-    /// Returns state for a successor of the same kind and name, which gets it on a reload. Counters
-    /// do not belong here.
+    /// Returns the state that a successor of the same kind and name takes over on a reload. Do not
+    /// include counters.
     fn snapshot(&self) -> Option<Vec<u8>> {
         None
     }
 
     /// Takes over the state of a predecessor. On an error the stage starts without it, and the
-    /// reload reports that.
+    /// reload reports the stage.
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
         let _ = snapshot;
         Ok(())
     }
 
-    /// Runs once, as the stage's last call: frames that it holds must be emitted or freed now, or
-    /// they are lost.
+    /// Retires the stage. This is the last call: frames that the stage does not emit or free now
+    /// are lost.
     fn retire(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }

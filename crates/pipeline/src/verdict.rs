@@ -12,7 +12,7 @@ pub enum Verdict {
     /// The packet goes on to the next stage, and after the last one to the port of the path.
     #[default]
     Next,
-    /// The packet goes to the egress queue of this port, past the stages that follow.
+    /// The packet goes to the egress queue of this port and skips the remaining stages.
     To(PortId),
     /// The packet is dropped and counted under this reason.
     Drop(Reason),

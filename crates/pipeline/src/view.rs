@@ -1,4 +1,4 @@
-//! A batch as a stage sees it.
+//! A batch of packets for a stage.
 
 use xdpfwd_xsk::{Batch, Frame};
 
@@ -8,15 +8,15 @@ use crate::reason::Reason;
 use crate::verdict::{PortId, Verdict};
 use xdpfwd_wire::{Header, HeaderStack, Headers};
 
-/// A batch of packets as a stage processes it: frames, parsed headers and verdicts.
+/// A batch of packets for a stage to process: frames, parsed headers and verdicts.
 ///
-/// Packets have batch indexes from 0, in the order in which they arrived. Without a verdict a
-/// packet goes on to the next stage.
+/// Packets have batch indexes from 0, in the order of arrival. A packet without a verdict goes on
+/// to the next stage.
 pub struct View<'a> {
     pub(crate) batch: &'a mut Batch,
     pub(crate) metas: &'a mut [Meta; Batch::CAPACITY],
     pub(crate) verdicts: &'a mut [Verdict; Batch::CAPACITY],
-    /// `hold` has taken a frame out of the batch.
+    /// Whether `hold` has taken a frame out of the batch.
     pub(crate) took: bool,
 }
 
@@ -38,7 +38,7 @@ impl PacketMut<'_> {
         *self.verdict = Verdict::Drop(reason.into());
     }
 
-    /// Sends the packet to the egress queue of this port, past the stages that follow. If the
+    /// Sends the packet to the egress queue of this port and skips the remaining stages. If the
     /// worker has no such port or the queue is full, the packet is dropped as
     /// [`Reason::NO_SUCH_PORT`] or [`Reason::EGRESS_FULL`].
     #[inline]
@@ -53,11 +53,11 @@ impl PacketMut<'_> {
         Headers::parse_into(self.frame, &mut self.meta.headers);
     }
 
-    /// Cuts the frame to the IP packet that these headers describe, without the headers in front of
-    /// it and the padding behind it. `headers` are those of the frame
+    /// Cuts the frame to the IP packet that `headers` describe, without the headers in front of it
+    /// and the padding behind it. Pass the headers of the frame
     /// ([`Meta::headers`](crate::Meta::headers)) or of a packet in a tunnel
     /// ([`Headers::parse_inner`]). Returns [`Reason::NOT_IP`], with the frame unchanged, if they
-    /// describe none.
+    /// describe no IP packet.
     ///
     /// Parse the headers again afterwards; [`encapsulate`](Self::encapsulate) does.
     #[inline]
@@ -73,11 +73,10 @@ impl PacketMut<'_> {
     /// Writes headers in front of the frame, outermost first, and parses the frame's headers again.
     /// See [`HeaderStack`] about the fields that it fills.
     ///
-    /// A received frame has at least 256 bytes of headroom. Nothing compares the result with the
-    /// MTU of the egress port: compare `frame.len() - 14` with
-    /// [`PortInfo::mtu`](crate::PortInfo::mtu), and drop what is longer or answer it with
-    /// [`IcmpErrors`](crate::IcmpErrors). The kernel throws longer packets away, and counts them as
-    /// `kernel.tx_dropped`.
+    /// A received frame has at least 256 bytes of headroom. Nothing checks the MTU of the egress
+    /// port: compare `frame.len() - 14` with [`PortInfo::mtu`](crate::PortInfo::mtu), and drop
+    /// longer packets or answer them with [`IcmpErrors`](crate::IcmpErrors). The kernel discards
+    /// longer packets and counts them as `kernel.tx_dropped`.
     ///
     /// All bytes of the frame become the payload. To put an IP packet into a tunnel, first cut the
     /// frame to the packet, without Ethernet header and padding, as the example does.
@@ -174,12 +173,12 @@ impl View<'_> {
         }
     }
 
-    /// Takes the packet at a batch index out of the batch, for the stage to keep. The frame counts
-    /// as held until the stage emits, drops or frees it through [`Cx`].
+    /// Takes the packet at a batch index out of the batch, for the stage to hold until it emits,
+    /// drops or frees the frame through [`Cx`].
     ///
     /// Returns `None` if there is no packet, or if the quota is used up: a quarter of the worker's
-    /// frames, for all its stages together. The packet stays in the batch then, and a stage that
-    /// cannot let it pass drops it with [`Reason::HOLD_QUOTA`].
+    /// frames, for all its stages together. The packet then stays in the batch; a stage that cannot
+    /// let it pass drops it with [`Reason::HOLD_QUOTA`].
     pub fn hold(&mut self, place: usize, cx: &mut Cx<'_>) -> Option<Frame> {
         let occupied = self.batch.places_mut().get_mut(place).filter(|place| place.is_some())?;
         if !cx.take_quota() {

@@ -1,4 +1,4 @@
-//! Headers that a stage puts in front of a packet.
+//! Headers that a stage adds in front of a packet.
 
 #![cfg(feature = "testing")]
 

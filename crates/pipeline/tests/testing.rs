@@ -1,4 +1,4 @@
-//! The test bench itself.
+//! Tests of the test bench.
 
 #![cfg(feature = "testing")]
 
@@ -72,9 +72,9 @@ impl Stage for ToPort {
 struct Hold {
     held: Vec<Frame>,
     ticks: u64,
-    /// Loses frames instead of giving them back.
+    /// Whether the stage loses frames instead of giving them back.
     loses: bool,
-    /// Keeps them when it is retired.
+    /// Whether the stage still holds frames after it is retired.
     keeps: bool,
 }
 
@@ -277,7 +277,7 @@ fn more_frames_than_the_tx_ring_has_entries_are_all_sent() {
 
 #[test]
 fn reload_keeps_counters_and_state() {
-    /// Counts packets; the count is its state, too.
+    /// Counts packets. The count is also its state.
     struct Count(u8);
     impl Stage for Count {
         fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
@@ -309,7 +309,7 @@ fn reload_keeps_counters_and_state() {
     assert_eq!(bench.counters("Count"), [("since_reload", 2 + 102 + 1)]);
     assert_eq!(bench.worker().stages_mut(|_, count: &mut Count| count.0), [103]);
 
-    // Another stage under the name starts at zero.
+    // Another stage with the same name starts at zero.
     let swapped = bench.reload(vec![NamedStage::new("Even", Hold::default())]);
     assert_eq!(swapped.afresh, ["Even"]);
     assert_eq!(bench.counters("Even"), []);
@@ -363,7 +363,7 @@ fn bench_is_dropped_quietly_after_a_stage_panicked() {
     drop(bench);
 }
 
-/// Lets a packet pass per 10 ms, with a burst of one.
+/// Lets one packet pass per 10 ms, with a burst of one.
 struct TokenBucket {
     full_at: u64,
 }
@@ -497,7 +497,7 @@ struct Planned {
     fails: bool,
 }
 
-/// What a stage was told when it was built.
+/// The context in which a stage was built, as text.
 struct Told(String);
 
 impl Stage for Told {

@@ -1,5 +1,5 @@
-//! The worker on the fake kernel: what comes in goes out or is counted, nothing blocks, nothing
-//! leaks.
+//! The worker on the fake kernel: packets are sent or counted, the worker never blocks, and no
+//! frame leaks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ fn a_single_packet_does_not_wait_for_a_full_batch() {
     assert_eq!(numbers(&wires.wan.take_sent()), [1]);
 }
 
-/// Gives each packet a verdict by its number.
+/// Sets a verdict by the packet's number.
 struct Sorter;
 
 impl Sorter {
@@ -72,7 +72,7 @@ impl Stage for Sorter {
     }
 }
 
-/// Counts what it sees, and that it is in order.
+/// Counts packets, and checks their order.
 #[derive(Default)]
 struct InOrder {
     seen: u64,
@@ -113,7 +113,7 @@ fn verdicts_are_carried_out_and_the_next_stage_sees_the_rest_in_order() {
     assert_conserved(&mut worker);
 }
 
-/// Cuts every packet to nothing, or asks for the impossible.
+/// Cuts every packet to nothing, or requests impossible changes.
 struct Vandal;
 
 impl Stage for Vandal {
@@ -136,7 +136,7 @@ fn what_a_stage_cut_too_short_is_a_runt() {
     assert_conserved(&mut worker);
 }
 
-/// Puts frames of a UMEM of its own into the batch in place of those that came.
+/// Replaces the frames in the batch by frames of another UMEM.
 struct Smuggler(Vec<Frame>);
 
 impl Stage for Smuggler {
@@ -159,11 +159,11 @@ fn a_frame_of_another_umem_is_refused_and_counted() {
     wires.lan.deliver(&packet(2)).unwrap();
     worker.poll_once();
     assert_eq!(worker.report().drops[Reason::FOREIGN_FRAME], 1);
-    assert!(wires.wan.take_sent().len() <= 1, "what was smuggled is not sent");
+    assert!(wires.wan.take_sent().len() <= 1, "frames of another UMEM are not sent");
 }
 
-/// Holds every packet until the next one comes, and then emits it to the port it was going to;
-/// makes a copy of each fifth.
+/// Holds every packet until the next one arrives, and then emits it to its destination port. Copies
+/// each fifth packet.
 #[derive(Default)]
 struct OneBehind {
     held: Option<Frame>,
@@ -210,11 +210,11 @@ fn a_stage_may_hold_emit_and_make_packets() {
     assert_eq!(numbers(&wires.lan.take_sent()), (0..100).step_by(5).collect::<Vec<_>>());
     assert_eq!(worker.frames().in_flight, 1);
     worker.drain(Duration::from_secs(5));
-    assert_eq!(numbers(&wires.wan.take_sent()), [99], "what was held goes out at the end");
+    assert_eq!(numbers(&wires.wan.take_sent()), [99], "the held frame is sent at the end");
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Keeps everything it can get.
+/// Holds and allocates as many frames as possible.
 #[derive(Default)]
 struct Hoarder(Vec<Frame>);
 
@@ -227,7 +227,7 @@ impl Stage for Hoarder {
             }
         }
         if self.0.len() == 256 {
-            assert!(cx.alloc().is_none(), "the quota holds for alloc too");
+            assert!(cx.alloc().is_none(), "the quota also limits alloc");
         }
     }
 
@@ -252,7 +252,7 @@ fn a_stage_cannot_hold_more_than_its_quota() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Counts packets, and hands on how many stages there were before it.
+/// Counts packets; its snapshot is the number of its predecessors.
 #[derive(Default)]
 struct Counting {
     packets: u64,
@@ -283,7 +283,7 @@ impl Stage for Counting {
     }
 }
 
-/// Has counters like `Counting`, and cannot read any state.
+/// Has counters like `Counting`, and cannot restore a snapshot.
 #[derive(Default)]
 struct Forgetful(Counting);
 
@@ -324,7 +324,7 @@ fn swapping_stages_loses_no_packet_no_count_and_no_held_frame() {
     );
     let swapped = afresh.unwrap();
     assert_eq!(swapped.afresh, Vec::<String>::new());
-    assert_eq!(swapped.row_counters, [vec![10, 0], vec![]], "those of the old stages");
+    assert_eq!(swapped.row_counters, [vec![10, 0], vec![]], "row counters of the old stages");
     for n in 10..20 {
         wires.lan.deliver(&packet(n)).unwrap();
         worker.poll_once();
@@ -371,7 +371,7 @@ fn stages_of_one_name_keep_their_own_counters_over_a_swap() {
 
 static ODD_NUMBER: DropReason = DropReason::new("odd_number", "The number in the packet is odd.");
 
-/// Drops packets with an odd number, under a reason of its own.
+/// Drops packets with an odd number, under its own reason.
 struct EvenNumbers;
 
 impl Stage for EvenNumbers {
@@ -474,7 +474,7 @@ fn each_queue_leaves_on_its_own() {
     let (wan0, wan0_wire) = ports.pop().unwrap();
     let (lan1, lan1_wire) = ports.pop().unwrap();
     let (lan0, lan0_wire) = ports.pop().unwrap();
-    // The second worker of two: it serves queues 1 and 3.
+    // Worker 1 of two serves queues 1 and 3.
     let mut worker = Worker::builder(umem, pool)
         .queues(1, 2)
         .port(vec![Box::new(lan0), Box::new(lan1)])
@@ -512,7 +512,7 @@ fn a_worker_runs_answers_and_stops_on_its_own_thread() {
             worker.run(&mailbox, idle);
             numbers(&wires.wan.take_sent())
         });
-        // Asleep or not, it answers.
+        // The worker replies whether asleep or not.
         for _ in 0..3 {
             std::thread::sleep(Duration::from_millis(20));
             let report = remote.ask(|worker| worker.report(), Duration::from_secs(20)).unwrap();
@@ -525,8 +525,8 @@ fn a_worker_runs_answers_and_stops_on_its_own_thread() {
     }
 }
 
-/// Between two questions an idle worker sleeps: each ends one wait, or is heard without one and
-/// ends the next, and nothing else ends any before its millisecond is over.
+/// Each command ends at most two waits of an idle worker: the current one, or the next one if the
+/// worker saw the command without waiting. Every other wait lasts its full millisecond.
 #[test]
 fn questions_do_not_keep_an_idle_worker_awake() {
     let (remote, mailbox) = mailbox::<()>().unwrap();
@@ -541,7 +541,7 @@ fn questions_do_not_keep_an_idle_worker_awake() {
     }
     let waits = ask() - before;
     let most = start.elapsed().as_millis() as u64 + 2 * QUESTIONS + 4;
-    assert!(waits <= most, "{waits} waits, at most {most} had a reason");
+    assert!(waits <= most, "{waits} waits; expected at most {most}");
     remote.stop();
     thread.join().unwrap();
 }
@@ -575,7 +575,7 @@ fn many_ports_into_one_lose_nothing_while_it_sends() {
     assert_conserved(&mut worker);
 }
 
-/// Drops what it holds, without giving it back.
+/// Loses the frames that it holds.
 struct Careless;
 
 impl Stage for Careless {
@@ -594,13 +594,9 @@ fn a_frame_that_a_stage_loses_is_reported_as_leaked() {
     let frames = worker.frames();
     assert_eq!((frames.leaked, frames.in_flight), (20, 0), "{frames:?}");
     assert_eq!(worker.umem().lost(), 20);
-    assert_eq!(worker.in_user_space(), 20, "the quota is what it was");
+    assert_eq!(worker.in_user_space(), 20, "lost frames still use the quota");
     assert_eq!(worker.report().frames.leaked, 20);
-    assert_eq!(
-        worker.in_user_space(),
-        0,
-        "and is given back to the other stages at the next report"
-    );
+    assert_eq!(worker.in_user_space(), 0, "the report returns lost frames to the quota");
 }
 
 #[test]
@@ -617,7 +613,7 @@ fn all_stages_of_a_worker_share_one_quota() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// What a random stage does to packet `n`.
+/// Returns a random stage's action for packet `n`.
 fn random_verdict(seed: u64, n: u64) -> u64 {
     let mut x = seed ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     x ^= x >> 29;
@@ -674,8 +670,8 @@ impl Stage for Random {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever stages and kernel do, every frame is in one place after every turn, and everything
-    /// comes to an end.
+    /// With any stages and kernel, every frame is in one place after each iteration, and in the end
+    /// no frame is in flight.
     #[test]
     fn conserves(
         seeds in any::<(u64, u64)>(),
@@ -698,7 +694,7 @@ proptest! {
             assert_conserved(&mut worker);
         }
         wires.wan.set(Behaviour::default());
-        // What it had sent and not reported, it reports now: nobody may wake it for that.
+        // Report pending completions now: no later wake-up may come.
         wires.wan.run();
         worker.drain(Duration::from_secs(5));
         let frames = assert_conserved(&mut worker);
@@ -706,8 +702,7 @@ proptest! {
     }
 }
 
-/// Counts, and panics on its n-th packet, in `tick`, or when it is asked for its counters after
-/// that.
+/// Counts, and panics on its n-th packet, in `tick`, or later in `counters`.
 #[derive(Default)]
 struct Panics {
     seen: u64,
@@ -734,7 +729,7 @@ impl Stage for Panics {
     }
 
     fn retire(&mut self, _: &mut Cx<'_>) {
-        panic!("it must not be called any more");
+        panic!("retire called after a panic");
     }
 }
 
@@ -766,23 +761,23 @@ fn after_a_panic_the_worker_goes_on_without_its_stages_and_loses_one_batch() {
         assert_eq!(
             (report.drops[Reason::SHUTDOWN], report.drops.total()),
             (40, 40),
-            "what came after"
+            "packets received after the panic"
         );
         assert_eq!(
             (report.frames.leaked, report.frames.in_flight),
             (20, 0),
-            "the batch that was broken off"
+            "frames of the interrupted batch"
         );
         assert_eq!(worker.umem().lost(), 20);
         assert_eq!(report.paths[0].stages[0].account.packets, 80);
         let counters = if mute { vec![] } else { vec![("seen", 70)] };
-        assert_eq!(report.paths[0].stages[0].counters, counters, "what it can still say");
+        assert_eq!(report.paths[0].stages[0].counters, counters, "counters of the panicked stage");
         assert_eq!(report.paths[1].stages[0].counters, [("seen", 0)]);
     }
 }
 
-/// A command that was on its way when a stage panicked may still be carried out: nothing is called
-/// that it brings.
+/// A reload command that was pending when a stage panicked may still run: its stages must not be
+/// called.
 #[test]
 fn stages_that_come_after_a_panic_are_not_called_either() {
     let (mut worker, wires) =
@@ -795,7 +790,7 @@ fn stages_that_come_after_a_panic_are_not_called_either() {
     worker.drain(Duration::from_secs(5));
     let report = worker.report();
     assert_eq!((report.drops[Reason::SHUTDOWN], report.drops.total()), (1, 1));
-    assert_eq!(report.paths[0].stages[0].account.packets, 1, "those of the stage that panicked");
+    assert_eq!(report.paths[0].stages[0].account.packets, 1, "the account of the panicked stage");
     assert_eq!(numbers(&wires.wan.take_sent()), [0; 0]);
 }
 

@@ -1,7 +1,6 @@
-//! The worker and a kernel that does not do its part: rings that stay full, completions that are
-//! late or never come, wake-ups that are lost or refused, an interface that disappears. Nothing
-//! blocks, nothing leaks, and after every step each packet that came in is sent, under way, or
-//! counted with the reason why not.
+//! The worker on a faulty kernel: rings stay full, completions are late or never come, wake-ups are
+//! lost or refused, an interface disappears. The worker must not block or leak, and after every
+//! step each packet is sent, in flight, or counted under a drop reason.
 
 use std::time::{Duration, Instant};
 
@@ -68,12 +67,11 @@ fn what_is_still_queued_at_the_end_is_dropped_as_shutdown() {
     }
     worker.drain(Duration::from_millis(20));
     let report = worker.report();
-    assert_eq!(report.drops[Reason::SHUTDOWN], 200 - 128, "all but the TX ring's");
+    assert_eq!(report.drops[Reason::SHUTDOWN], 200 - 128, "all but the frames in the TX ring");
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Packets both ways for some rounds, with the books balanced after each; what goes to lan is not
-/// held up by wan.
+/// Sends packets both ways for some rounds and balances the accounts after each.
 fn rounds(worker: &mut Worker<()>, wires: &Wires, books: &mut WireAccounting, rounds: u64) {
     for _ in 0..rounds {
         books.deliver(&wires.lan, 20);
@@ -83,11 +81,11 @@ fn rounds(worker: &mut Worker<()>, wires: &Wires, books: &mut WireAccounting, ro
     }
 }
 
-/// The kernel has come to its senses: all that is under way gets to its end.
+/// Makes the kernel work normally again, and checks that no packet stays in flight.
 fn recovers(worker: &mut Worker<()>, wires: &Wires, books: &mut WireAccounting) {
     for wire in [&wires.lan, &wires.wan] {
         wire.set(Behaviour::default());
-        // What it had sent and not reported, it reports now: nobody may wake it for that.
+        // Report pending completions now: no later wake-up may come.
         wire.run();
     }
     rounds(worker, wires, books, 3);
@@ -99,7 +97,7 @@ fn recovers(worker: &mut Worker<()>, wires: &Wires, books: &mut WireAccounting) 
     }
 }
 
-/// A worker whose wan kernel behaves like this for a while, and then well.
+/// Runs a worker whose wan kernel first behaves like this, and then normally.
 fn survives(wan: Behaviour) -> WireAccounting {
     let (mut worker, wires) = cross_connect_with((), (), wan);
     let mut books = WireAccounting::default();
@@ -146,7 +144,7 @@ fn wake_ups_that_are_lost() {
 fn wake_ups_that_are_refused_once_or_always() {
     for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN] {
         let once = survives(Behaviour { errors: [errno].into(), ..Behaviour::default() });
-        assert_eq!(once.delivered, once.sent, "nothing is lost by it");
+        assert_eq!(once.delivered, once.sent, "one refused wake-up loses no packet");
         survives(Behaviour { answer: Some(errno), ..Behaviour::default() });
     }
 }
@@ -158,8 +156,8 @@ fn packets_that_the_interface_throws_away() {
     survives(Behaviour { answer: Some(libc::EBUSY), ..Behaviour::default() });
 }
 
-/// A small UMEM whose frames all wait to be sent: none is left for reception. What arrives then the
-/// kernel loses, and counts; when frames come back, reception goes on.
+/// In a small UMEM all frames wait for transmission, so none is left to receive. The kernel loses
+/// and counts new packets; when frames return, reception resumes.
 #[test]
 fn a_fill_ring_that_runs_dry() {
     let small = UmemConfig { frames: 256, ..xdpfwd_testkit::wires::umem_config() };
@@ -171,22 +169,17 @@ fn a_fill_ring_that_runs_dry() {
         worker.poll_once();
         books.balance(&mut worker, &wires);
     }
-    assert_eq!(wires.lan.posted(), 0, "dry");
+    assert_eq!(wires.lan.posted(), 0, "the fill ring is empty");
     assert_eq!(worker.frames().pool, 0);
     let lost = worker.report().queues[0].kernel.fill_ring_empty;
-    assert_eq!(
-        books.delivered + lost,
-        20 * 20,
-        "each was delivered, or lost by the kernel and counted"
-    );
+    assert_eq!(books.delivered + lost, 20 * 20, "each packet is delivered or counted as lost");
     assert!(lost > 0);
     recovers(&mut worker, &wires, &mut books);
     assert!(wires.lan.posted() > 0);
 }
 
-/// The interface goes while it is sending: what it had not sent stays where it is, what comes after
-/// is dropped and counted, the other direction gives up its packets in the same way, and the worker
-/// ends when it is told to.
+/// The interface disappears while sending. Unsent frames stay in its ring, later packets are
+/// dropped and counted. Then the other interface disappears too; the worker still stops on request.
 #[test]
 fn an_interface_that_disappears_in_the_middle_of_a_batch() {
     for after in [1, 19, 50, 777] {
@@ -197,28 +190,28 @@ fn an_interface_that_disappears_in_the_middle_of_a_batch() {
         );
         let mut books = WireAccounting::default();
         rounds(&mut worker, &wires, &mut books, 120);
-        assert_eq!(books.left[1], first_of_lan(&books, after), "so many were sent, the first ones");
+        assert_eq!(books.left[1], first_of_lan(&books, after), "the first packets were sent");
         let before = worker.report();
         assert!(before.drops[Reason::EGRESS_FULL] > 0);
         assert!(before.queues[1].counters.tx_retries > 0);
 
-        // lan goes as well: no port is left, and still every packet is accounted for.
+        // lan disappears too: no port is left, and every packet must still be accounted for.
         wires.lan.vanish();
         rounds(&mut worker, &wires, &mut books, 20);
         worker.drain(Duration::from_millis(20));
         let frames = books.balance(&mut worker, &wires);
-        assert_eq!((frames.in_flight, frames.rx), (0, 0), "what was queued is dropped");
+        assert_eq!((frames.in_flight, frames.rx), (0, 0), "queued packets are dropped");
         assert!(worker.report().drops[Reason::SHUTDOWN] > 0);
     }
 }
 
-/// The numbers of the first packets that lan delivered.
+/// Returns the numbers of the first packets that lan delivered.
 fn first_of_lan(books: &WireAccounting, count: u32) -> Vec<u64> {
     (0..books.delivered).filter(|number| number % 23 < 20).take(count as usize).collect()
 }
 
-/// While a port cannot send, an idle worker asks again now and then, not at every turn; measured
-/// against the time that went by.
+/// While a port cannot send, an idle worker retries the wake-up at intervals, not in every
+/// iteration. The limit follows from the elapsed time.
 #[test]
 fn an_idle_worker_does_not_waste_wake_ups_on_a_port_that_cannot_send() {
     for errno in [libc::EAGAIN, libc::ENETDOWN] {
@@ -230,7 +223,7 @@ fn an_idle_worker_does_not_waste_wake_ups_on_a_port_that_cannot_send() {
                 let (mut worker, wires) = cross_connect_with((), (), cannot);
                 (0..10).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
                 worker.run(&mailbox, idle);
-                // It was not forgotten, either.
+                // The packets must still be sent once the port works.
                 wires.wan.set(Behaviour::default());
                 worker.drain(Duration::from_secs(20));
                 (wires.wan.wakeups(), numbers(&wires.wan.take_sent()))
@@ -240,8 +233,8 @@ fn an_idle_worker_does_not_waste_wake_ups_on_a_port_that_cannot_send() {
             let (wakeups, sent) = thread.join().unwrap();
             // 10, 20, 40, … 640 µs: seven in the first 1.3 ms.
             let most = 10 + start.elapsed().as_micros() / 640;
-            assert!(u128::from(wakeups) <= most, "{wakeups} wake-ups, at most {most} had a reason");
-            assert!(wakeups >= 2, "it is asked again");
+            assert!(u128::from(wakeups) <= most, "{wakeups} wake-ups; expected at most {most}");
+            assert!(wakeups >= 2, "the wake-up is retried");
             assert_eq!(sent, (0..10).collect::<Vec<_>>());
         }
     }
@@ -250,7 +243,7 @@ fn an_idle_worker_does_not_waste_wake_ups_on_a_port_that_cannot_send() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Any sequence of misbehaviour on both sides.
+    /// Tries random sequences of faults on both sides.
     #[test]
     fn balances(
         steps in prop::collection::vec(any::<(u8, u8, u8, bool)>(), 1..40),

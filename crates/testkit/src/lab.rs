@@ -6,7 +6,7 @@ use xdpfwd_lab::{Chain, ChainBuilder, Namespace};
 
 use crate::process::{run, stderr};
 
-/// Builds a chain; fails with a hint where the test does not run as root.
+/// Builds a chain; if the test does not run as root, the panic message says how to run it.
 #[track_caller]
 pub fn chain(builder: ChainBuilder) -> Chain {
     builder

@@ -1,5 +1,4 @@
-//! Rules and packets by lot: rules in the language, packets byte by byte, aimed at the rules, some
-//! of them mangled.
+//! Random filter rules and packets. Packets are often aimed at the rules, and some are mangled.
 
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use xdpfwd_pipeline::{PlanCx, Reason, StagePlan};
 use xdpfwd_stages::filter::{Outcome, Seen, look_at};
 use xdpfwd_wire::Headers;
 
-/// What it all comes from: `FILTER_SEED`, or the usual one. It is printed.
+/// Returns the seed of a test, from `FILTER_SEED` or the default, and prints it.
 pub fn seed() -> u64 {
     let seed =
         std::env::var("FILTER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121);
@@ -16,7 +15,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// Small and fast, the same for the same seed (Vigna's splitmix64).
+/// A small, fast generator, reproducible from its seed (Vigna's splitmix64).
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
@@ -32,12 +31,12 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// Below a number.
+    /// Returns a number below `number`.
     pub fn below(&mut self, number: usize) -> usize {
         (self.draw() % number as u64) as usize
     }
 
-    /// Once in so many times.
+    /// Returns true once in `number` times on average.
     pub fn one_in(&mut self, number: usize) -> bool {
         self.below(number) == 0
     }
@@ -47,29 +46,29 @@ impl SplitMix64 {
     }
 }
 
-/// A filter by lot.
+/// A random filter.
 #[derive(Debug)]
 pub struct RuleSet {
     pub rules: Vec<Rule>,
     pub written: Vec<String>,
     default: &'static str,
-    /// What becomes of each kind of what is out of the ordinary, as it is written.
+    /// The action for each kind of packet exception, as in the configuration.
     manners: [&'static str; 6],
 }
 
-/// Their keys, in the order of `Unusual::ALL` in `xdpfwd_stages::filter`.
+/// The keys of the exceptions, in the order of `Unusual::ALL` in `xdpfwd_stages::filter`.
 const KEYS: [&str; 6] =
     ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
 
 impl RuleSet {
-    /// With so many rules at most that have no verdict.
+    /// Creates random rules. At most `most_go_on` of them have no verdict.
     pub fn draw(lot: &mut SplitMix64, most_go_on: usize) -> Self {
         let count = lot.of(&[1, 8, 9, 20, 60, 150, 300]);
         let written = (0..count).map(|_| rule(lot)).collect();
         Self::of(written, lot, most_go_on)
     }
 
-    /// Of some rules.
+    /// Creates a filter from these rules. At most `most_go_on` of them stay without a verdict.
     pub fn of(mut written: Vec<String>, lot: &mut SplitMix64, most_go_on: usize) -> Self {
         for rule in written.iter_mut().filter(|rule| rule.starts_with("continue")).skip(most_go_on)
         {
@@ -85,7 +84,7 @@ impl RuleSet {
         Self { rules, written, default, manners }
     }
 
-    /// The plan of a stage that is to be there: `"user"` or `"kernel"`.
+    /// Returns the plan of a filter stage placed in `"user"` or `"kernel"`.
     pub fn plan(&self, place: &str) -> Arc<dyn StagePlan> {
         let Self { written, default, .. } = self;
         let manners: String = KEYS
@@ -100,8 +99,7 @@ impl RuleSet {
         crate::plan("filter", &table, &cx).unwrap_or_else(|error| panic!("{error}: {written:#?}"))
     }
 
-    /// Rules looked at one after the other, and the words of the configuration: what docs/filter.md
-    /// says.
+    /// Returns the outcome that docs/filter.md specifies, by testing one rule after the other.
     pub fn by_looking(&self, frame: &[u8]) -> Outcome {
         let by_default = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
         let key = match look_at(frame, &Headers::parse(frame)) {
@@ -136,7 +134,7 @@ const PORTS: [u16; 10] = [0, 22, 53, 80, 443, 1023, 1024, 2048, 40000, 65535];
 const LENGTHS_V4: [u8; 6] = [0, 8, 15, 24, 30, 32];
 const LENGTHS_V6: [u8; 6] = [0, 16, 32, 61, 64, 128];
 
-/// Of few, so that rules overlap.
+/// Returns one of a few addresses, so that rules overlap.
 fn address(lot: &mut SplitMix64, v4: bool) -> [u8; 16] {
     let mut address = [0; 16];
     if v4 {
@@ -166,7 +164,7 @@ fn shown(address: [u8; 16], v4: bool) -> String {
     }
 }
 
-/// Cuts off what is beyond a length.
+/// Clears the bits beyond a prefix length.
 fn cut(mut address: [u8; 16], length: u8) -> [u8; 16] {
     for bit in usize::from(length)..128 {
         address[bit / 8] &= !(0x80 >> (bit % 8));
@@ -174,7 +172,7 @@ fn cut(mut address: [u8; 16], length: u8) -> [u8; 16] {
     address
 }
 
-/// A rule, as it is written.
+/// Returns a random rule as text.
 fn rule(lot: &mut SplitMix64) -> String {
     let mut rule = lot.of(&["accept", "drop", "accept", "drop", "continue"]).to_owned();
     let v4 = lot.one_in(2);
@@ -237,7 +235,7 @@ fn rule(lot: &mut SplitMix64) -> String {
     rule
 }
 
-/// A packet of few addresses, protocols and ports, and whether it was mangled.
+/// Returns a packet of few addresses, protocols and ports, and whether it was mangled.
 pub fn packet(lot: &mut SplitMix64) -> (Vec<u8>, bool) {
     let v4 = lot.one_in(2);
     let protocol = lot.of(&PROTOCOLS);
@@ -343,7 +341,7 @@ fn mangle(lot: &mut SplitMix64, packet: &mut Vec<u8>) {
         match lot.below(5) {
             0 => packet.truncate(at),
             1 if !packet.is_empty() => packet[at] = lot.draw() as u8,
-            // Where headers say what they are and how long.
+            // Offsets of protocol and length fields in headers.
             2 if packet.len() > 40 => {
                 let at = lot.of(&[12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 26, 37]);
                 packet[at] = lot.of(&[0, 1, 4, 0x45, 0x46, 0x60, 44, 59, 0xff]);

@@ -8,32 +8,32 @@ use xdpfwd_xsk::{HugePages, Umem, UmemConfig};
 pub const LAN: PortId = PortId(0);
 pub const WAN: PortId = PortId(1);
 
-/// What stands around a worker: the wire sides of its two ports.
+/// The wire sides of a worker's two ports.
 pub struct Wires {
     pub lan: FakeKernel,
     pub wan: FakeKernel,
 }
 
-/// What came in and went out at the wires: what the worker's own counters are held against.
+/// An account of packets at the wires, to compare with the worker's own counters.
 #[derive(Debug, Default)]
 pub struct WireAccounting {
     pub delivered: u64,
     pub sent: u64,
     pub thrown_away: u64,
-    /// What left on lan, and on wan.
+    /// Numbers of the packets sent on lan, and on wan.
     pub left: [Vec<u64>; 2],
 }
 
 impl WireAccounting {
-    /// Packets arrive, numbered on from the last; what the kernel loses is its own.
+    /// Delivers packets, with consecutive numbers. Packets that the kernel loses do not count.
     pub fn deliver(&mut self, wire: &FakeKernel, count: u64) {
         (0..count).for_each(|_| {
             self.delivered += u64::from(wire.deliver(&packet(self.delivered)).is_ok())
         });
     }
 
-    /// Every packet that came in is found again: sent, thrown away by the interface, dropped for a
-    /// reason, or under way. For workers whose stages make no packets.
+    /// Asserts that every delivered packet was sent, discarded by the interface, dropped for a
+    /// reason, or is in flight. For workers whose stages create no packets.
     #[track_caller]
     pub fn balance<C: Chain>(&mut self, worker: &mut Worker<C>, wires: &Wires) -> FrameCensus {
         for (wire, left) in [&wires.lan, &wires.wan].into_iter().zip(&mut self.left) {
@@ -68,17 +68,17 @@ pub fn umem_config() -> UmemConfig {
     UmemConfig { frames: 1024, huge_pages: HugePages::Off, ..UmemConfig::default() }
 }
 
-/// A worker with a chain from lan to wan and another one back.
+/// Creates a worker with a chain from lan to wan and another one back.
 pub fn cross_connect<C: Chain>(there: C, back: C) -> (Worker<C>, Wires) {
     cross_connect_with(there, back, Behaviour::default())
 }
 
-/// The same, with a kernel that behaves like this on the wan side.
+/// Like [`cross_connect`], with this behaviour of the kernel on the wan side.
 pub fn cross_connect_with<C: Chain>(there: C, back: C, wan: Behaviour) -> (Worker<C>, Wires) {
     cross_connect_on(&umem_config(), there, back, wan)
 }
 
-/// The same, on a UMEM like this.
+/// Like [`cross_connect_with`], on a UMEM with this configuration.
 pub fn cross_connect_on<C: Chain>(
     umem: &UmemConfig,
     there: C,
@@ -98,7 +98,7 @@ pub fn cross_connect_on<C: Chain>(
     (worker, Wires { lan, wan })
 }
 
-/// A frame of 60 bytes and more with a number in it, which [`number`] finds again.
+/// Returns a frame of at least 60 bytes that contains a number, which [`number`] reads.
 pub fn packet(number: u64) -> Vec<u8> {
     let mut packet = vec![0; 60 + (number % 11) as usize];
     packet[..14].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x88\xb5");

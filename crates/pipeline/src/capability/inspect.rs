@@ -1,22 +1,22 @@
-//! Inspection tables: what a stage shows of its state to `xdpfwd ctl` and reports, which need not
-//! know the stage.
+//! Inspection tables: a stage's state for `xdpfwd ctl` and reports, in a format independent of the
+//! stage.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 use xdpfwd_wire::MacAddr;
 
-/// A stage that has tables to show: its rules, sessions or security associations.
+/// A stage with inspection tables: its rules, sessions or security associations.
 pub trait Inspectable {
-    /// Returns the keys of the counters that workers keep for the tables' rows, in the order of
-    /// [`Stage::row_counters`](crate::Stage::row_counters). On a reload a counter goes on under an
-    /// equal key, wherever that stands in the new plan; equal keys of one plan are matched in their
+    /// Returns the keys of the tables' row counters, in the order of
+    /// [`Stage::row_counters`](crate::Stage::row_counters). On a reload a counter continues under
+    /// an equal key, at any position in the new plan; equal keys within one plan are matched in
     /// order.
     fn counter_keys(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Returns the tables. `counters` are those of `counter_keys`, added up over workers, reloads
+    /// Returns the tables. `counters` correspond to `counter_keys`, added up over workers, reloads
     /// and the XDP program.
     fn tables(&self, counters: &[u64]) -> Vec<Table>;
 }
@@ -24,25 +24,25 @@ pub trait Inspectable {
 /// A table of a stage's state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Table {
-    /// Its name, unique within the stage: `"rules"`.
+    /// The name, unique within the stage: `"rules"`.
     pub name: &'static str,
-    /// Its columns.
+    /// The columns.
     pub columns: Vec<Column>,
-    /// Its rows, each with a cell for each column.
+    /// The rows, each with a cell per column.
     pub rows: Vec<Vec<Cell>>,
 }
 
 /// A column of a [`Table`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Column {
-    /// Its name, unique within the table.
+    /// The name, unique within the table.
     pub name: &'static str,
-    /// The unit of its cells.
+    /// The unit of the cells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
 }
 
-/// What a column's numbers count.
+/// The unit of a column's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
@@ -58,7 +58,7 @@ pub enum Unit {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Cell {
-    /// Nothing: the row has no such value.
+    /// No value in this row.
     None,
     /// A truth value.
     Bool(bool),
@@ -73,7 +73,7 @@ pub enum Cell {
 }
 
 impl Table {
-    /// Creates a table without rows. Columns with their units, if they have one.
+    /// Creates a table without rows, from columns with an optional unit.
     pub fn new(name: &'static str, columns: &[(&'static str, Option<Unit>)]) -> Self {
         let columns = columns.iter().map(|&(name, unit)| Column { name, unit }).collect();
         Self { name, columns, rows: Vec::new() }
@@ -91,7 +91,7 @@ impl Table {
         self
     }
 
-    /// Adds a row: a tuple of what cells can be made of, in the order of the columns.
+    /// Adds a row: a tuple of values that convert to cells, in the order of the columns.
     ///
     /// ```
     /// use std::net::Ipv4Addr;
@@ -113,7 +113,7 @@ impl Table {
 }
 
 impl Cell {
-    /// Returns the number, if it is one.
+    /// Returns the number in the cell, if any.
     pub fn as_number(&self) -> Option<u64> {
         match self {
             Self::Number(number) => Some(*number),
@@ -169,7 +169,7 @@ macro_rules! cells_from_text {
 
 cells_from_text!(IpAddr, Ipv4Addr, Ipv6Addr, MacAddr);
 
-/// What [`Table::push`] makes a row of: a tuple of up to 12 values.
+/// A row for [`Table::push`]: a tuple of up to 12 values.
 pub trait IntoRow {
     /// Returns the cells.
     fn into_row(self) -> Vec<Cell>;

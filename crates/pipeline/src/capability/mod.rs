@@ -1,4 +1,4 @@
-//! Optional capabilities of stages, a trait each. A plan returns those that it has: see
+//! Optional capabilities of stages, one trait each, which a plan returns: see
 //! [`StagePlan`](crate::StagePlan).
 
 mod inspect;

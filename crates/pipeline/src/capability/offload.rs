@@ -1,32 +1,30 @@
-//! Work of a stage that the XDP program of its port can do.
+//! Stages whose work the XDP program of the port can do.
 
 use std::sync::Arc;
 
-/// A stage whose work the XDP program can do, so that a packet which it drops never comes to user
-/// space.
+/// A stage whose work the XDP program can do, so that packets it drops never reach user space.
 pub trait XdpOffload {
-    /// Returns what the program needs.
+    /// Returns the program and the content of its maps.
     fn image(&self) -> &Arc<XdpImage>;
 
-    /// Returns whether the XDP program has to do the work: if it cannot, the data plane must not
+    /// Returns whether the XDP program must do the work: if it cannot, the data plane does not
     /// start.
     fn is_required(&self) -> bool;
 }
 
-/// What an XDP program needs to do a stage's work.
+/// A program for a stage's work, with the content of its maps.
 #[derive(Clone, Debug)]
 pub struct XdpImage {
-    /// The name of the program among those that the engine embeds, `bpf/NAME.bpf.c`.
+    /// The name of an embedded program, `bpf/NAME.bpf.c`.
     pub program: &'static str,
-    /// Read-only maps whose content in the program has to be this: the constants that both sides
-    /// were built with.
+    /// The required content of read-only maps: constants with which both sides were built.
     pub constants: Vec<(&'static str, Vec<u8>)>,
-    /// What the program's maps have to hold.
+    /// The content to write to the program's maps.
     pub tables: XdpTables,
     /// The per-CPU array map that counts rows, and its number of entries: see
     /// [`Stage::row_counters`](crate::Stage::row_counters).
     pub counters: (&'static str, u32),
-    /// Two images with equal keys come to the same verdicts.
+    /// Images with equal keys return the same verdicts.
     pub verdict_key: String,
 }
 
@@ -46,6 +44,6 @@ pub struct XdpArray {
     pub map: String,
     /// The number of values.
     pub values: u32,
-    /// The values, one behind the other.
+    /// The values, concatenated.
     pub bytes: Vec<u8>,
 }

@@ -1,23 +1,23 @@
-//! Resources outside of the process.
+//! Resources outside the process.
 
 use std::any::Any;
 
-/// A stage that needs something outside of this process, such as a file that it locks and writes.
+/// A stage that needs resources outside the process, such as a file that it locks and writes.
 pub trait ResourceOwner {
     /// Acquires the resources: opens, locks and writes files.
     ///
     /// Runs once, before the first [`build`](crate::StagePlan::build), on the control thread, and
-    /// may take its time. `others` are the plans of stages that hold their resources already:
-    /// earlier ones of this configuration, and those of the running one. A stage can downcast them
-    /// to its own type, to share what they hold. On an error it must hold nothing.
+    /// may block. `others` are the plans of stages that already hold their resources: earlier
+    /// stages of this configuration, and those of the running one. A stage can downcast them to its
+    /// own type to share their resources. On an error the stage must hold no resource.
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError>;
 
-    /// Releases what `acquire` took: when a later stage of the configuration fails to acquire, when
-    /// the start or the reload fails after that, and when the stage has left the data plane. May be
-    /// called more than once. Does nothing unless the plan says otherwise.
+    /// Releases the resources: when a later stage fails to acquire its own, when the start or the
+    /// reload fails after that, and when the stage has left the data plane. May run more than once.
+    /// Does nothing by default.
     fn release(&self) {}
 
-    /// Returns the resources that no two stages of a configuration may both have.
+    /// Returns the resources that only one stage of a configuration may have.
     fn exclusive_resources(&self) -> Vec<ExclusiveResource> {
         Vec::new()
     }
@@ -36,11 +36,11 @@ pub struct ExclusiveResource {
     pub id: String,
     /// Describes it, for error messages.
     pub description: String,
-    /// What to do if another stage has it too.
+    /// The remedy if another stage has the resource, too.
     pub advice: &'static str,
 }
 
-/// Why a resource could not be acquired, and what to do about it.
+/// A resource could not be acquired: the cause and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ResourceError(pub String);

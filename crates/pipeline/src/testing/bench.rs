@@ -28,35 +28,35 @@ const BUSY_TICK: Duration = Duration::from_millis(1);
 /// How often stages tick while none of them holds a frame.
 const IDLE_TICK: Duration = Duration::from_millis(100);
 
-/// How long the bench waits for a fake kernel that sends nothing, in real time. A port repeats a
-/// wake-up that changed nothing after at most 640 µs.
+/// Longest wait for a fake kernel that sends nothing, in real time. A port repeats a wake-up
+/// without effect after at most 640 µs.
 const STALLED: Duration = Duration::from_millis(2);
 
-/// Stages on a worker, between ports that the fake kernel plays. See the [module](super).
+/// Stages on a worker, between ports of the fake kernel. See the [module](super).
 ///
-/// The bench checks after each call that no frame is lost, and once more when it is dropped. A
-/// stage that loses one fails the test, see [`assert_conserved`](Self::assert_conserved).
+/// The bench checks after each call, and when it is dropped, that no frame is lost. A stage that
+/// loses a frame fails the test, see [`assert_conserved`](Self::assert_conserved).
 pub struct TestBench {
     // Stages are dropped before their resources are released.
     worker: Worker<Vec<NamedStage>>,
     plans: Plans,
     kernels: Vec<FakeKernel>,
     ports: Ports,
-    /// The first and the last port of each path.
+    /// The ingress and the egress port of each path.
     paths: Vec<(PortId, PortId)>,
     workers: usize,
-    /// By port, frames that were sent and are not the disposition of a packet.
+    /// By port, sent frames that are not the disposition of a packet.
     sent: Vec<Vec<Vec<u8>>>,
     /// The time at which the bench was built, in cycles.
     start: u64,
-    /// The time that has passed since for stages.
+    /// The time that has passed for stages since then.
     elapsed: Duration,
-    /// A stage panicked, so that frames of the batch are lost.
+    /// Whether a stage panicked, so that frames of the batch are lost.
     is_interrupted: bool,
 }
 
 impl TestBench {
-    /// Starts a bench whose clock stands still.
+    /// Creates a bench whose clock is stopped.
     pub(super) fn start(
         mut worker: Worker<Vec<NamedStage>>,
         kernels: Vec<FakeKernel>,
@@ -73,8 +73,8 @@ impl TestBench {
         Self { worker, plans, kernels, ports, paths, workers, sent, start, elapsed, is_interrupted }
     }
 
-    /// Sends one packet to a port, in a batch of its own, and returns its disposition. Other frames
-    /// that leave meanwhile are returned by [`take_sent`](Self::take_sent).
+    /// Sends one packet to a port, in a batch of its own, and returns its disposition.
+    /// [`take_sent`](Self::take_sent) returns other frames sent meanwhile.
     ///
     /// # Panics
     ///
@@ -112,9 +112,9 @@ impl TestBench {
         dispositions
     }
 
-    /// Returns the frames that a port has sent since the last call and that are not the disposition
-    /// of a packet, in order: frames that stages held and emitted later, frames from
-    /// [`Cx::alloc`](crate::Cx::alloc), frames that a tick emitted.
+    /// Returns, in order, the frames that a port has sent since the last call and that are not the
+    /// disposition of a packet: frames that stages held and emitted later, frames from
+    /// [`Cx::alloc`](crate::Cx::alloc), and frames that a tick emitted.
     ///
     /// # Panics
     ///
@@ -126,12 +126,12 @@ impl TestBench {
         std::mem::take(&mut self.sent[port])
     }
 
-    /// Moves the clock forward that stages see in [`Cx::now`](crate::Cx::now), and runs their
-    /// periodic work, [`Stage::tick`](crate::Stage::tick), on the way.
+    /// Advances the clock that stages see in [`Cx::now`](crate::Cx::now), and runs their periodic
+    /// work, [`Stage::tick`](crate::Stage::tick), meanwhile.
     ///
-    /// Stages tick as they do on a worker without traffic: every millisecond while a stage holds
-    /// frames, else every 100 ms, and at the end. Between two calls the clock stands still, and no
-    /// stage ticks: results do not depend on how fast the test runs.
+    /// Stages tick as on a worker without traffic: every millisecond while a stage holds frames,
+    /// else every 100 ms, and at the end. Between calls the clock is stopped and no stage ticks, so
+    /// results do not depend on the speed of the test.
     ///
     /// # Panics
     ///
@@ -155,7 +155,7 @@ impl TestBench {
     /// Returns the time that stages see, in cycles of [`xdpfwd_xsk::clock`].
     pub fn now(&self) -> u64 {
         let cycles = self.elapsed.as_secs_f64() * clock::cycles_per_second();
-        // Rounded up, so that a token bucket gets a whole token in the time for one.
+        // Round up, so that a token bucket gets a whole token in the time for one.
         self.start + cycles.ceil() as u64
     }
 
@@ -163,7 +163,7 @@ impl TestBench {
     /// type of an old one takes over its counters and its state
     /// ([`Stage::snapshot`](crate::Stage::snapshot) and [`Stage::restore`](crate::Stage::restore));
     /// [`Swapped::afresh`] names those that could not. The old stages are retired:
-    /// [`take_sent`](Self::take_sent) returns what they emit.
+    /// [`take_sent`](Self::take_sent) returns frames that they emit.
     ///
     /// # Panics
     ///
@@ -185,9 +185,9 @@ impl TestBench {
         self.replace(from, stages.into_stages(), 0)
     }
 
-    /// Replaces the stages of the path from a port by stages that are built from plans. Acquires
-    /// the resources of the new plans first, and releases those of the old plans last, as a reload
-    /// does.
+    /// Replaces the stages of the path from a port by stages that are built from plans. As on a
+    /// reload, acquires the resources of the new plans first, and releases those of the old plans
+    /// last.
     ///
     /// # Errors
     ///
@@ -223,9 +223,9 @@ impl TestBench {
         swapped
     }
 
-    /// Retires the stages of every path, as the end of the program does. They give back the frames
-    /// that they hold; [`take_sent`](Self::take_sent) returns what they emit. Packets that are sent
-    /// after that are dropped as [`Reason::SHUTDOWN`](crate::Reason::SHUTDOWN).
+    /// Retires the stages of every path, as at the end of the program. Stages give back their held
+    /// frames; [`take_sent`](Self::take_sent) returns frames that they emit. Packets sent later are
+    /// dropped as [`Reason::SHUTDOWN`](crate::Reason::SHUTDOWN).
     ///
     /// # Panics
     ///
@@ -239,8 +239,8 @@ impl TestBench {
         assert_eq!(held, 0, "frames that stages still hold after `Stage::retire`");
     }
 
-    /// Returns the counters of the stages with this name, those of their predecessors before a
-    /// reload included. If several stages have the name, their counters are added up.
+    /// Returns the counters of the stages with this name, including those of their predecessors
+    /// before a reload. Adds up the counters of several stages with the name.
     ///
     /// # Panics
     ///
@@ -265,9 +265,9 @@ impl TestBench {
         sum
     }
 
-    /// Returns the inspection table with this name, as `ctl inspect` shows it. If several stages
-    /// have one, returns that of the first. Row counters
-    /// ([`Stage::row_counters`](crate::Stage::row_counters)) are those since the last reload.
+    /// Returns the inspection table with this name, as in `ctl inspect`, of the first stage that
+    /// has one. Row counters ([`Stage::row_counters`](crate::Stage::row_counters)) are those since
+    /// the last reload.
     ///
     /// # Panics
     ///
@@ -299,7 +299,7 @@ impl TestBench {
         counted.map(|(reason, count)| (reason.name(), count)).collect()
     }
 
-    /// Returns everything that the worker has counted.
+    /// Returns all counters of the worker.
     pub fn report(&mut self) -> WorkerReport {
         self.worker.report()
     }
@@ -331,8 +331,8 @@ impl TestBench {
         self.paths.iter().map(move |&(from, to)| (name(from), name(to)))
     }
 
-    /// Asserts that every frame is in exactly one place, and returns how many are where. The bench
-    /// does so after each of its calls and when it is dropped.
+    /// Asserts that every frame is in exactly one place, and returns the frame counts. The bench
+    /// does so after each call and when it is dropped.
     ///
     /// # Panics
     ///
@@ -343,10 +343,9 @@ impl TestBench {
     }
 
     /// Sends packets to a port in batches of 64 and a last, shorter one, and asserts that the
-    /// worker and the stages allocate no memory meanwhile. Discards the frames that leave, and
-    /// returns their number: compare it, because packets that a stage drops early may not reach the
-    /// code that the test is about. What a stage allocates for its first packets is no error if the
-    /// test sends some packets before.
+    /// worker and the stages allocate no memory meanwhile. Discards the sent frames and returns
+    /// their number. Check this number, because packets that a stage drops early may not reach the
+    /// tested code. To allow a stage to allocate for its first packets, send some packets before.
     ///
     /// # Panics
     ///
@@ -361,7 +360,7 @@ impl TestBench {
         let frames: Vec<_> = frames.into_iter().collect();
         self.keep_sent();
         let sent_before = self.transmitted();
-        // The fake kernel copies what it records.
+        // Recording copies the frames, which allocates.
         self.kernels.iter().for_each(|kernel| kernel.set_recording(false));
         for batch in frames.chunks(Batch::CAPACITY) {
             batch.iter().for_each(|frame| _ = self.deliver(port, frame.as_ref()));
@@ -430,8 +429,8 @@ impl TestBench {
         result
     }
 
-    /// Shows each sent frame to the closure, with its port and chunk, and keeps what the closure
-    /// hands back. Returns the number of frames.
+    /// Passes each sent frame to the closure, with its port and chunk, and keeps the frames that
+    /// the closure returns. Returns the number of frames.
     fn collect(&mut self, mut see: impl FnMut(&str, u32, Vec<u8>) -> Option<Vec<u8>>) -> usize {
         let mut count = 0;
         let kernels = self.kernels.iter().zip(self.ports.iter());
@@ -449,7 +448,7 @@ impl TestBench {
         self.collect(|_, _, frame| Some(frame));
     }
 
-    /// Sends what stages emitted outside of a batch.
+    /// Sends frames that stages emitted outside a batch.
     fn flush(&mut self) {
         self.settle(&mut Tracked::new([]));
     }

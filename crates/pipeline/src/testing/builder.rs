@@ -55,23 +55,23 @@ impl TestBench {
         }
     }
 
-    /// Starts to build a bench with ports and paths of your choice.
+    /// Creates a builder for a bench with any ports and paths.
     pub fn builder() -> TestBenchBuilder {
         TestBenchBuilder { ports: Vec::new(), umem: None, workers: 1, paths: Vec::new() }
     }
 }
 
 impl TestBenchBuilder {
-    /// Adds a port of which stages know the name and the MAC address. Ports are numbered in the
-    /// order in which they are added. A bench without ports gets `lan` and `wan`.
+    /// Adds a port with a name and a MAC address. Ports are numbered in the order in which they are
+    /// added. A bench without ports gets `lan` and `wan`.
     pub fn port(mut self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.ports.push(PortInfo::new(PortId(0), name.clone(), name));
         self
     }
 
-    /// Adds ports with what stages may know of them: addresses, MAC addresses and MTUs. A port
-    /// without a MAC address gets one: 02:00:00:00:00:01 if it is the first, and so on.
+    /// Adds ports with properties for stages: addresses, MAC addresses and MTUs. A port without a
+    /// MAC address gets one: 02:00:00:00:00:01 if it is the first, and so on.
     pub fn ports(mut self, ports: Ports) -> Self {
         self.ports.extend(ports.iter().cloned());
         self
@@ -103,8 +103,8 @@ impl TestBenchBuilder {
         self
     }
 
-    /// Sets the number of workers that planned stages are told of. The default is 1. The bench
-    /// itself runs one worker, the first.
+    /// Sets the number of workers in the context of planned stages. The default is 1. The bench
+    /// itself runs only the first worker.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers.max(1);
         self
@@ -121,8 +121,8 @@ impl TestBenchBuilder {
     ///
     /// # Errors
     ///
-    /// If a name does not fit, a stage cannot acquire its resources, or the packet memory cannot be
-    /// created.
+    /// If a name is unknown or used twice, a stage cannot acquire its resources, or the packet
+    /// memory cannot be created.
     pub fn build(self) -> Result<TestBench, TestBenchError> {
         let Self { mut ports, umem, workers, paths } = self;
         if ports.is_empty() {

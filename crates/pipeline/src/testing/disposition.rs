@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::reason::Reason;
 
-/// What happened to a packet that a test sent.
+/// What happened to a packet of a test.
 ///
 /// The bench follows the frame, not the bytes: if a stage copies a packet into a frame of its own,
 /// sends the copy and drops the original, the disposition is that of the original, and
@@ -27,11 +27,11 @@ pub enum Disposition {
     /// A stage holds the frame. If the stage emits it later, for example in `tick`,
     /// [`TestBench::take_sent`](crate::testing::TestBench::take_sent) returns it.
     Held,
-    /// A stage gave the frame back with [`Cx::free`](crate::Cx::free), which counts no drop. That
-    /// is right for a stage that merges packets, and otherwise a bug in the stage.
+    /// A stage returned the frame with [`Cx::free`](crate::Cx::free), which counts no drop. This is
+    /// right for a stage that merges packets, and otherwise a bug in the stage.
     Freed,
-    /// The frame waits to be sent, or the interface threw it away. This happens only after the test
-    /// changed the behaviour of a port's [fake kernel](crate::testing::TestBench::kernel).
+    /// The frame waits for transmission, or the interface discarded it. This happens only after the
+    /// test changed the behaviour of a port's [fake kernel](crate::testing::TestBench::kernel).
     Unsent,
 }
 

@@ -1,14 +1,14 @@
-//! Why a test bench could not be built, or reloaded.
+//! Errors of building or reloading a test bench.
 
 use xdpfwd_xsk::UmemError;
 
 use crate::capability::ResourceError;
 use crate::worker::BuildError;
 
-/// Most ports of a test bench, because a UMEM has at most so many.
+/// The maximum number of ports of a test bench, limited by the UMEM.
 pub(super) const MAX_PORTS: usize = 126;
 
-/// Why a test bench could not be built, or reloaded.
+/// A test bench could not be built or reloaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TestBenchError {
@@ -20,7 +20,7 @@ pub enum TestBenchError {
         /// The names that exist.
         known: String,
     },
-    /// Two ports have one name.
+    /// Two ports have the same name.
     #[error("two ports are called {0:?}; give each port a name of its own")]
     DuplicatePort(String),
     /// There are too many ports.

@@ -25,8 +25,8 @@ pub(super) fn build(plans: &[NamedPlan], cx: &BuildCx<'_>) -> Vec<NamedStage> {
 pub(super) struct Plans(Vec<(PortId, Arc<dyn StagePlan>)>);
 
 impl Plans {
-    /// Acquires the resources of plans for the path from a port, once for each definition. On an
-    /// error, which names the stage, everything is as it was.
+    /// Acquires the resources of plans for the path from a port, once for each definition. An error
+    /// names the stage and leaves everything unchanged.
     pub(super) fn acquire(&mut self, from: PortId, plans: &[NamedPlan]) -> Acquired {
         let before = self.0.len();
         for (name, plan) in plans {
@@ -45,8 +45,7 @@ impl Plans {
         Ok(())
     }
 
-    /// Returns each plan with the port from which its path starts and its place among the plans of
-    /// the path.
+    /// Returns each plan with its path's ingress port and its index among the plans of the path.
     pub(super) fn each_on_path(&self) -> impl Iterator<Item = (PortId, usize, &dyn StagePlan)> {
         self.0.iter().enumerate().map(|(index, (from, plan))| {
             let before = self.0[..index].iter().filter(|(other, _)| other == from).count();
@@ -54,7 +53,7 @@ impl Plans {
         })
     }
 
-    /// Releases what the path from a port had, except for its last `kept` plans.
+    /// Releases the resources of the path from a port, except for its last `kept` plans.
     pub(super) fn release_replaced(&mut self, from: PortId, kept: usize) {
         let of_path = self.0.iter().filter(|(port, _)| *port == from).count();
         let mut replaced = of_path.saturating_sub(kept);
@@ -67,7 +66,7 @@ impl Plans {
         self.release(released);
     }
 
-    /// Releases plans that no path has any more.
+    /// Releases plans that no path uses.
     fn release(&self, plans: Vec<(PortId, Arc<dyn StagePlan>)>) {
         for (_, plan) in plans.iter().rev() {
             let is_kept = self.0.iter().any(|(_, other)| Arc::ptr_eq(other, plan));

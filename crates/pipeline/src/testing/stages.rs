@@ -3,8 +3,8 @@
 use crate::chain::{NamedStage, short_name};
 use crate::stage::Stage;
 
-/// Stages in a row, to put on a path of a test bench: one stage, a tuple of up to eight stages, or
-/// a vector of [`NamedStage`]s.
+/// Stages for a path of a test bench: one stage, a tuple of up to eight stages, or a vector of
+/// [`NamedStage`]s.
 ///
 /// Stages of a tuple are named after their types, without paths: `MaxLength`. The empty tuple
 /// forwards every packet unchanged.

@@ -5,14 +5,15 @@ use crate::frame_log::{FrameEvent, FrameEvents};
 
 /// Frames of a batch that a test sent.
 ///
-/// A chunk's number identifies the frame only until the frame has left user space: after that the
-/// worker may use the chunk for another packet. So the first event of a chunk decides.
+/// A chunk's number identifies the frame only until the frame has left user space; then the worker
+/// may use the chunk for another packet. So only the first event of a chunk counts.
 pub(super) struct Tracked(Vec<TrackedFrame>);
 
 struct TrackedFrame {
     chunk: u32,
     disposition: Option<Disposition>,
-    /// The frame is on its way out: a later event in the frame log is about another packet.
+    /// Whether the frame is queued for transmission: a later event in the frame log is about
+    /// another packet.
     leaves: bool,
 }
 
@@ -27,7 +28,7 @@ impl Tracked {
         self.0.iter_mut().find(|frame| frame.chunk == chunk && frame.disposition.is_none())
     }
 
-    /// Applies what one iteration of the worker dropped and freed.
+    /// Applies the drops and frees of one iteration.
     pub(super) fn apply(&mut self, events: FrameEvents) {
         for (chunk, event) in events {
             if let Some(frame) = self.find(chunk).filter(|frame| !frame.leaves) {
@@ -39,7 +40,7 @@ impl Tracked {
         }
     }
 
-    /// Applies a frame that a port sent. Hands the bytes back if the frame is none of the batch.
+    /// Applies a sent frame. Returns the bytes if the frame is not from the batch.
     pub(super) fn apply_sent(&mut self, port: &str, chunk: u32, bytes: Vec<u8>) -> Option<Vec<u8>> {
         match self.find(chunk) {
             Some(frame) => {
@@ -50,14 +51,14 @@ impl Tracked {
         }
     }
 
-    /// Marks the frames that no stage holds at the end of an iteration: they are on their way out.
+    /// Marks frames that no stage holds at the end of an iteration as queued for transmission.
     pub(super) fn mark_leaving(&mut self, is_held_by_stage: impl Fn(u32) -> bool) {
         for frame in self.0.iter_mut().filter(|frame| frame.disposition.is_none()) {
             frame.leaves |= !is_held_by_stage(frame.chunk);
         }
     }
 
-    /// Returns the dispositions, in the order of delivery. Call it when the worker is at rest.
+    /// Returns the dispositions, in the order of delivery. Call it when the worker is idle.
     pub(super) fn finish(self) -> impl Iterator<Item = Disposition> {
         self.0.into_iter().map(|frame| {
             let at_rest = if frame.leaves { Disposition::Unsent } else { Disposition::Held };

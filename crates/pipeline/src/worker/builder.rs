@@ -47,19 +47,19 @@ pub enum BuildError {
     /// A path that starts or ends at a port which does not exist.
     #[error("a path names port {0}, which the worker does not have")]
     NoSuchPort(u8),
-    /// A port or the pool is of another UMEM than the worker's.
+    /// A port or the pool belongs to another UMEM than the worker.
     #[error("{0} is of another UMEM than the worker's")]
     OtherUmem(&'static str),
     /// A queue number that does not fit into 16 bits.
     #[error("queue {0} is beyond {max}", max = u16::MAX)]
     QueueNumber(usize),
-    /// Two paths from one port.
+    /// Two paths start from one port.
     #[error("two paths from port {0}: a port has one")]
     TwoPaths(u8),
 }
 
 impl<C: Chain> Worker<C> {
-    /// Starts to build a worker on a UMEM.
+    /// Creates a builder for a worker on a UMEM.
     pub fn builder(umem: Umem, pool: Pool) -> WorkerBuilder<C> {
         WorkerBuilder {
             umem,
@@ -75,20 +75,20 @@ impl<C: Chain> Worker<C> {
 }
 
 impl<C: Chain> WorkerBuilder<C> {
-    /// Sets the number of the worker in the process, which stages get to know; 0 by default.
+    /// Sets the number of the worker in the process, for its stages; 0 by default.
     pub fn number(mut self, number: usize) -> Self {
         self.number = number;
         self
     }
 
-    /// Sets which queues the worker serves: `first`, `first + stride`, … The default is all from 0.
+    /// Sets the queues of the worker: `first`, `first + stride`, … The default is all from 0.
     pub fn queues(mut self, first: u16, stride: u16) -> Self {
         self.first_queue = first;
         self.stride = stride.max(1);
         self
     }
 
-    /// Sets whether the worker starts with its ledger on, which is the default; see
+    /// Sets whether the ledger is on at the start, which is the default; see
     /// [`Worker::switch_ledger`].
     pub fn ledger(mut self, on: bool) -> Self {
         self.ledger = on;

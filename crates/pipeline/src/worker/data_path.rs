@@ -16,10 +16,10 @@
 //! an egress queue, the TX ring, the completion ring. A stage borrows the batch; it may take a
 //! frame out (hold it), and later emits or frees it through [`Cx`].
 //!
-//! **Drops.** A packet is dropped for three reasons, each counted in `drops` under a [`Reason`],
-//! and its frame returns to the pool at once:
+//! **Drops.** Each dropped packet is counted in `drops` under a [`Reason`], and its frame returns
+//! to the pool at once:
 //!
-//! 1. a stage says so, by a verdict (`apply_verdicts`) or through [`Cx`] for a frame that it held;
+//! 1. a stage drops it, by a verdict (`apply_verdicts`) or through [`Cx`] for a frame that it held;
 //!    the stage's account counts it too;
 //! 2. an egress queue refuses the frame, because it is full (`egress_full`) or the frame is
 //!    invalid: in `enqueue`, or in `apply_verdicts` and [`Cx`] for a packet that a stage sent to a
@@ -146,7 +146,7 @@ impl<C: Chain> Worker<C> {
     }
 
     /// Hands every egress queue to its port's TX ring and wakes the kernel. Returns whether
-    /// anything was sent. What the ring has no room for stays in the queue.
+    /// anything was sent. Frames that do not fit into the ring stay in the queue.
     #[inline]
     pub(super) fn transmit(&mut self) -> bool {
         let mut any = false;
@@ -178,7 +178,7 @@ struct StageRun<'a> {
     queue: u16,
     queue_index: usize,
     to: PortId,
-    /// Frames that stages may still take hold of.
+    /// Number of frames that stages may still hold.
     quota: &'a mut u32,
     /// When the batch was received, in cycles.
     start: u64,
@@ -186,8 +186,8 @@ struct StageRun<'a> {
 }
 
 impl Visitor for StageRun<'_> {
-    /// Lets a stage process what is left of the batch, carries out its verdicts, and adds the
-    /// cycles to its account. Returns false when nothing is left.
+    /// Runs a stage on the rest of the batch, applies its verdicts, and adds the cycles to its
+    /// account. Returns false when the batch is empty.
     #[inline]
     fn visit(&mut self, stage_index: usize, stage: &mut impl Stage) -> bool {
         let packets = self.batch.len();
@@ -227,7 +227,7 @@ impl Visitor for StageRun<'_> {
 }
 
 impl StageRun<'_> {
-    /// Carries out a stage's verdicts. Packets that go on move together, in order, so that the next
+    /// Applies a stage's verdicts. Remaining packets move together, in order, so that the next
     /// stage sees no gaps.
     fn apply_verdicts(&mut self, stage_index: usize) {
         let packets = self.batch.places_mut();
@@ -257,8 +257,8 @@ impl StageRun<'_> {
         self.batch.truncate(left);
     }
 
-    /// Moves what passed all stages to the egress queue of the path's port, and drops what does not
-    /// fit.
+    /// Moves the remaining packets to the egress queue of the path's port, and drops those that do
+    /// not fit.
     #[inline]
     fn enqueue(self) {
         let packets = self.batch.len();

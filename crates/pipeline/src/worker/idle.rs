@@ -1,4 +1,4 @@
-//! A worker's thread: iterations of the loop, and what happens when no packets arrive.
+//! A worker's thread: iterations of the loop, and idle waiting.
 
 use std::time::Duration;
 
@@ -10,36 +10,35 @@ use crate::chain::Chain;
 use crate::ledger::Task;
 use crate::shared_table;
 
-/// What a worker does when no packets arrive.
+/// A worker's behaviour when no packets arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Idle {
-    /// It polls for a while and then waits in the kernel for the next packet. That costs some tens
-    /// of microseconds of latency for the first packet after a pause, and next to no processor time
-    /// during one. Each packet received adds [`SPIN`] of polling, so that under load a short gap
-    /// does not put the worker to sleep.
+    /// Poll for a while, then wait in the kernel for the next packet. The first packet after a
+    /// pause is delayed by some tens of microseconds; a pause takes almost no CPU time. Each packet
+    /// received adds [`SPIN`] of polling, so that under load a short gap does not put the worker to
+    /// sleep.
     #[default]
     Poll,
-    /// It keeps polling: for a core of its own.
+    /// Poll all the time, on a dedicated core.
     Spin,
 }
 
-/// How much longer a worker polls, before it waits in the kernel, for each packet received.
+/// Polling time that each received packet adds before the worker waits in the kernel.
 pub const SPIN: Duration = Duration::from_micros(20);
 
-/// The longest that it polls without receiving a packet.
+/// Longest time of polling without a packet.
 pub const LONGEST_SPIN: Duration = Duration::from_millis(1);
 
 /// Longest wait in the kernel: ticks and reclaiming happen at least this often.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
-/// Longest wait while there is work that no packet announces.
+/// Longest wait while the worker has work that no packet signals.
 const SHORT_WAIT: Duration = Duration::from_millis(1);
 
 impl<C: Chain> Worker<C> {
-    /// Polls until the mailbox is told to stop, and carries out its commands between two
-    /// iterations.
+    /// Repeats iterations until the mailbox receives a stop, and runs its commands in between.
     pub fn run(&mut self, mailbox: &Mailbox<C>, idle: Idle) {
-        // Already done, unless the worker was built on another thread.
+        // Already done if the worker was built on this thread.
         shared_table::prepare_thread();
         let mut wait_set = WaitSet::new(self.descriptors().chain([mailbox.fd()]));
         let mut budget = SpinBudget::new(clock::cycles());
@@ -57,8 +56,8 @@ impl<C: Chain> Worker<C> {
                 self.ledger.book(Task::Control, 0);
                 wait_set.wait(at_most);
                 self.ledger.book(Task::Wait, 0);
-                // The flag may have been seen before its wake-up. Clear the wake-up anyway, or
-                // every later wait returns at once.
+                // The worker may have read the flag before the wake-up arrived. Clear the wake-up
+                // anyway, or every later wait returns at once.
                 if wait_set.is_ready(mailbox.fd()) {
                     mailbox.clear_wake_up();
                 }
@@ -69,13 +68,13 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// How long to keep polling: the time that received packets have added and that has not passed yet.
+/// The remaining polling time, which received packets extend.
 struct SpinBudget {
-    /// When it is spent, in cycles of [`xdpfwd_xsk::clock`].
+    /// End of polling, in cycles of [`xdpfwd_xsk::clock`].
     end: u64,
-    /// Cycles that a packet adds.
+    /// Cycles that each packet adds.
     per_packet: u64,
-    /// Most cycles from now to the end.
+    /// Maximum number of cycles until `end`.
     longest: u64,
 }
 
@@ -111,13 +110,13 @@ mod tests {
         // One packet after a pause.
         budget.add(1, 1_000_000);
         assert!(spent_at(&budget, 1_000_000 + per_packet));
-        // Three before that is spent: added to what is left.
+        // Three packets before the end extend it.
         budget.add(3, 1_000_000 + per_packet / 2);
         assert!(spent_at(&budget, 1_000_000 + 4 * per_packet));
-        // Any number: at most the longest, from the last packet.
+        // Any number of packets extends the end to at most `longest` after the last one.
         (0..1000).for_each(|_| budget.add(64, 2_000_000));
         assert!(spent_at(&budget, 2_000_000 + longest));
-        // What was not used is not kept.
+        // Unused time is not carried over.
         let later = 2_000_000 + 10 * longest;
         budget.add(1, later);
         assert!(spent_at(&budget, later + per_packet));

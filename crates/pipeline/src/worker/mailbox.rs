@@ -13,14 +13,14 @@ use super::Worker;
 
 type Command<C> = Box<dyn FnOnce(&mut Worker<C>) + Send>;
 
-/// The worker's end of its mailbox. Commands are carried out between two batches.
+/// The worker's end of a mailbox. Commands run between two batches.
 pub struct Mailbox<C> {
     commands: Receiver<Command<C>>,
     shared: Arc<Shared>,
     waker: Waker,
 }
 
-/// The other end: gives a worker commands from any thread.
+/// The sender's end of a mailbox, usable from any thread.
 pub struct Remote<C> {
     commands: Sender<Command<C>>,
     shared: Arc<Shared>,
@@ -36,17 +36,18 @@ impl<C> Clone for Remote<C> {
 
 #[derive(Default)]
 struct Shared {
-    /// A command may be waiting. The data path reads only this: a plain load per iteration.
+    /// Whether a command may be waiting. The data path reads only this flag, with a plain load per
+    /// iteration.
     mail: AtomicBool,
     stop: AtomicBool,
 }
 
-/// The worker is gone, or does not answer.
+/// The worker has ended, or does not reply in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the worker has stopped, or does not answer")]
 pub struct Stopped;
 
-/// Creates a mailbox and the remote that fills it.
+/// Creates a mailbox.
 pub fn mailbox<C>() -> io::Result<(Remote<C>, Mailbox<C>)> {
     let (sender, receiver) = mpsc::channel();
     let shared = Arc::new(Shared::default());
@@ -56,8 +57,8 @@ pub fn mailbox<C>() -> io::Result<(Remote<C>, Mailbox<C>)> {
 }
 
 impl<C> Remote<C> {
-    /// Runs a command once on the worker's thread, between two batches. Packets wait meanwhile:
-    /// prepare what takes long before, and only hand it over here.
+    /// Runs a command once on the worker's thread, between two batches. Packets wait meanwhile: do
+    /// slow preparation before the call.
     pub fn send(
         &self,
         command: impl FnOnce(&mut Worker<C>) + Send + 'static,
@@ -68,14 +69,14 @@ impl<C> Remote<C> {
     }
 
     /// Runs a command like [`send`](Self::send) and waits for its reply. Returns [`Stopped`] also
-    /// if there is none in time; the command still runs then, if the worker gets to it.
+    /// after a timeout; the worker may still run the command then.
     pub fn ask<A: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Worker<C>) -> A + Send + 'static,
         at_most: Duration,
     ) -> Result<A, Stopped> {
         let (answer, answered) = mpsc::sync_channel(1);
-        // A reply that comes too late is dropped.
+        // A late reply is dropped.
         self.send(move |worker| drop(answer.send(question(worker))))?;
         answered.recv_timeout(at_most).map_err(|_| Stopped)
     }
@@ -88,8 +89,8 @@ impl<C> Remote<C> {
 
     fn ring(&self) {
         // Set the flag before waking the worker. Otherwise the worker can run first, find no mail,
-        // and go back to sleep. A swap, not a store: of two threads that ring at once, the worker
-        // has to see what both did before.
+        // and go back to sleep. A swap, not a store, so that the worker sees the commands of all
+        // threads that set the flag at once.
         self.shared.mail.swap(true, Ordering::AcqRel);
         self.waker.wake();
     }
@@ -107,15 +108,15 @@ impl<C> Mailbox<C> {
         self.waker.fd()
     }
 
-    /// Makes the descriptor wait for the next command.
+    /// Clears the wake-up, so that the descriptor waits for the next command.
     pub(super) fn clear_wake_up(&self) {
         self.waker.clear();
     }
 
-    /// Runs the waiting commands. Returns false once the worker has to stop.
+    /// Runs the waiting commands. Returns false if the worker must stop.
     pub(super) fn open(&self, worker: &mut Worker<C>) -> bool {
-        // A swap, so that commands are read only after the flag is down: a later command raises it
-        // again.
+        // Clear the flag before reading commands: a later command sets it again. A swap, not a
+        // store, enforces this order.
         self.shared.mail.swap(false, Ordering::AcqRel);
         self.waker.clear();
         while let Ok(command) = self.commands.try_recv() {

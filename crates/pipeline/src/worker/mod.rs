@@ -31,17 +31,17 @@ use crate::reason::Drops;
 use crate::stage::Stage;
 use crate::verdict::{PortId, Verdict};
 
-/// One worker: its ports, its frames, its paths. It shares nothing with other workers.
+/// A worker: its ports, frames and paths. It shares none of them with other workers.
 ///
 /// [`poll_once`](Self::poll_once) receives from each port, runs each batch through the stages of
-/// the port's path, and transmits. [`run`](Self::run) repeats that until it is told to stop.
+/// the port's path, and transmits. [`run`](Self::run) repeats that until stopped.
 ///
-/// `C` is how stages are put together: see [`Chain`].
+/// `C` is the type of its stage chains: see [`Chain`].
 pub struct Worker<C> {
-    /// Its number among the workers of the process.
+    /// The number of the worker in the process.
     number: usize,
-    // The ports go before the pool and the UMEM that they refer to; all hold a handle of it, so any
-    // order is sound.
+    // Drop the ports before the pool and the UMEM. Any order is sound, because each holds a handle
+    // of the UMEM.
     /// Every queue of every port.
     ports: Vec<PortQueue>,
     paths: Vec<Path<C>>,
@@ -53,15 +53,15 @@ pub struct Worker<C> {
     verdicts: Box<[Verdict; Batch::CAPACITY]>,
     drops: Drops,
     ledger: TaskLedger,
-    /// Accounts of stages that were replaced and have no successor of their name.
+    /// Accounts of replaced stages without a successor of the same name.
     former_stages: StageAccount,
-    /// Frames that stages may still take hold of.
+    /// Number of frames that stages may still hold.
     quota: u32,
     full_quota: u32,
     tick_cycles: u64,
     last_tick: u64,
     waits: u64,
-    /// Stages that a reload has built and not yet swapped in.
+    /// Stages built by a reload and not yet swapped in.
     staged: Vec<(PortId, C)>,
 }
 
@@ -70,19 +70,18 @@ struct PortQueue {
     socket: Box<dyn Port>,
     id: PortId,
     queue: u16,
-    /// Position of `queue` among the queues that the worker serves.
+    /// Index of `queue` among the worker's queues.
     queue_index: usize,
-    /// The path that starts here.
+    /// The path that starts from this port.
     path: Option<usize>,
 }
 
 impl<C: Chain> Worker<C> {
     /// Calls a closure with the name and the value of every stage of type `S`, in the order of the
-    /// paths, and returns the results. Stages that are retired are left out.
+    /// paths, and returns the results. Skips retired stages.
     ///
-    /// The control plane updates tables of stages with it, by a command that a [`Remote`] sends:
-    /// the closure runs between two batches, so the stage needs no lock. Packets wait until it
-    /// returns.
+    /// With it the control plane updates stages' tables, in a command that a [`Remote`] sends. The
+    /// closure runs between two batches, so the stage needs no lock. Packets wait until it returns.
     pub fn stages_mut<S: Stage, R>(&mut self, mut visit: impl FnMut(&str, &mut S) -> R) -> Vec<R> {
         let mut results = Vec::new();
         for Path { chain, names, .. } in self.paths.iter_mut().filter(|path| !path.retired) {
@@ -102,7 +101,7 @@ impl<C: Chain> Worker<C> {
         }
     }
 
-    /// Lets the stages of a path give back what they hold. They are not called again.
+    /// Retires the stages of a path: they emit or free their frames and are not called again.
     fn retire(&mut self, path: usize) {
         self.visit_stages(path, self.ledger.read_clock(), |stage, cx| stage.retire(cx));
         self.paths[path].retired = true;
@@ -143,9 +142,8 @@ impl<C: Chain> Worker<C> {
         }));
     }
 
-    /// Returns whether there is work that no packet announces: frames that stages hold, frames to
-    /// be sent, frames awaited back because the pool is empty, a port without a descriptor to wait
-    /// on.
+    /// Returns whether the worker has work that no packet signals: frames held by stages, frames to
+    /// send, an empty pool that waits for frames, or a port without a descriptor to wait on.
     fn has_unannounced_work(&self) -> bool {
         self.quota < self.full_quota
             || self.pool.is_empty()
@@ -153,7 +151,7 @@ impl<C: Chain> Worker<C> {
             || self.ports.iter().any(|port| port.path.is_some() && port.socket.fd().is_none())
     }
 
-    /// Returns whether frames wait that only another iteration will send.
+    /// Returns whether frames wait for another iteration to send them.
     fn unsent(&self) -> bool {
         self.egress.waiting() > 0 || self.ports.iter().any(|port| port.socket.unsent())
     }
@@ -163,13 +161,13 @@ impl<C: Chain> Worker<C> {
         self.ports.iter().filter(|port| port.path.is_some()).filter_map(|port| port.socket.fd())
     }
 
-    /// Returns the UMEM of its frames, whose record says who owns each.
+    /// Returns the UMEM of the worker's frames, which records the owner of each.
     pub fn umem(&self) -> &Umem {
         &self.umem
     }
 }
 
-/// Returns the stage if it is an `S`, in any number of boxes.
+/// Returns the stage if it is an `S`, also inside nested boxes.
 fn downcast<S: Stage>(stage: &mut dyn Stage) -> Option<&mut S> {
     let stage: &mut dyn Any = stage;
     if stage.is::<Box<dyn Stage>>() {

@@ -1,4 +1,4 @@
-//! A path of a worker: its stages, with their names, accounts and counters.
+//! A worker's path: its stages, with names, accounts and counters.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -18,13 +18,13 @@ pub(super) struct Path<C> {
     pub(super) chain: C,
     pub(super) names: Vec<String>,
     pub(super) accounts: Vec<StageAccount>,
-    /// What the predecessors of each stage had counted when they were replaced.
+    /// Counters of each stage's predecessors when they were replaced.
     pub(super) carried: Vec<Counters>,
     pub(super) needs_headers: bool,
-    /// The stages have given back what they held, and are not called any more.
+    /// Whether the stages were retired and must not be called again.
     pub(super) retired: bool,
-    /// One of the worker's stages panicked: their counters may be wrong, and reading them may panic
-    /// again.
+    /// Whether one of the worker's stages panicked: counters may be wrong, and reading them may
+    /// panic again.
     pub(super) poisoned: bool,
 }
 
@@ -50,12 +50,12 @@ impl<C: Chain> Path<C> {
         }
     }
 
-    /// Returns each stage's counters, those of its predecessors included.
+    /// Returns each stage's counters, including those of its predecessors.
     pub(super) fn counters(&mut self) -> Vec<Counters> {
         let Self { chain, carried, poisoned, .. } = self;
         let mut all = Vec::with_capacity(carried.len());
         chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
-            // A stage that panicked in the middle of its work may still be able to report.
+            // A panicked stage may still be able to report.
             let own = match *poisoned {
                 true => catch_unwind(AssertUnwindSafe(|| stage.counters())).unwrap_or_default(),
                 false => stage.counters(),
@@ -77,7 +77,7 @@ impl<C: Chain> Path<C> {
     }
 }
 
-/// Adds counters by name. A name that the stage itself does not count is kept: it was counted.
+/// Adds counters by name. Keeps names that only the predecessors counted.
 fn add(mut own: Counters, carried: &Counters) -> Counters {
     for &(name, count) in carried {
         match own.iter_mut().find(|(known, _)| *known == name) {

@@ -1,4 +1,4 @@
-//! What a worker has counted.
+//! A worker's counters.
 
 use super::Worker;
 use crate::chain::Chain;
@@ -6,7 +6,7 @@ use crate::ledger::{LedgerReport, Task};
 use crate::report::{FrameCensus, QueueReport, WorkerReport};
 
 impl<C: Chain> Worker<C> {
-    /// Returns where every frame is at this moment.
+    /// Returns the current frame counts.
     pub fn frames(&self) -> FrameCensus {
         let mut at_ports = xdpfwd_xsk::Census::default();
         for port in &self.ports {
@@ -20,12 +20,12 @@ impl<C: Chain> Worker<C> {
         )
     }
 
-    /// Returns the number of frames in egress queues and held by stages, by the worker's own count.
+    /// Returns the number of frames in egress queues and held by stages, as the worker counts them.
     pub fn in_user_space(&self) -> usize {
         self.egress.waiting() + (self.full_quota - self.quota) as usize
     }
 
-    /// Returns everything that the worker has counted.
+    /// Returns all counters of the worker.
     pub fn report(&mut self) -> WorkerReport {
         let queues = self.ports.iter().map(|port| QueueReport {
             port: port.id,
@@ -35,8 +35,7 @@ impl<C: Chain> Worker<C> {
             census: port.socket.census(),
         });
         let queues: Vec<_> = queues.collect();
-        // A frame that a stage lost is held by nobody: it must not count against the quota of the
-        // others for ever.
+        // Frames that a stage lost must not reduce the quota of the other stages.
         let held = (self.umem.held() as usize).saturating_sub(self.egress.waiting());
         self.quota = self.full_quota.saturating_sub(held as u32);
         let frames = self.frames();
@@ -46,21 +45,21 @@ impl<C: Chain> Worker<C> {
         WorkerReport { queues, paths, drops: self.drops, frames, waits: self.waits, ledger }
     }
 
-    /// Switches the ledger on or off. While it is off nothing is timed, and the accounts stay as
-    /// they are.
+    /// Switches the ledger on or off. While it is off, nothing is timed and the accounts do not
+    /// change.
     pub fn switch_ledger(&mut self, on: bool) {
         let counted = self.counted();
         self.ledger.switch(on, counted);
     }
 
-    /// Returns where the cycles went so far.
+    /// Returns the cycles by task so far.
     pub fn ledger_report(&self) -> LedgerReport {
         let mut stages = self.former_stages;
         self.paths.iter().flat_map(|path| &path.accounts).for_each(|account| stages.add(account));
         self.ledger.report(self.counted(), &stages)
     }
 
-    /// Returns what all ports have counted.
+    /// Returns the sum of all ports' counters.
     fn counted(&self) -> xdpfwd_xsk::Counters {
         let mut sum = xdpfwd_xsk::Counters::default();
         self.ports.iter().for_each(|port| sum += port.socket.counters());

@@ -1,4 +1,4 @@
-//! Ending a worker: draining it, and going on without its stages after a panic.
+//! Shutting down a worker: draining it, and running without its stages after a panic.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use crate::reason::Reason;
 use crate::verdict::Verdict;
 
 impl<C: Chain> Worker<C> {
-    /// Forwards what has been received, sends what is queued, and reclaims what was sent. Ends when
-    /// nothing is left and nothing has arrived for a while, or after `at_most`; what is still
-    /// queued then is dropped as [`Reason::SHUTDOWN`]. Detach the XDP program first, so that no new
-    /// packets arrive.
+    /// Forwards received packets, transmits the egress queues and reclaims frames. Ends when no
+    /// frame is left and no packet has arrived for a while, or after `at_most`; packets still
+    /// queued then are dropped as [`Reason::SHUTDOWN`]. Detach the XDP program first, so that no
+    /// new packets arrive.
     pub fn drain(&mut self, at_most: Duration) {
         const QUIET: Duration = Duration::from_millis(5);
         let start = Instant::now();
@@ -38,11 +38,11 @@ impl<C: Chain> Worker<C> {
         }
     }
 
-    /// Makes the worker go on without its stages, after one of them panicked and the caller caught
-    /// that around [`poll_once`](Self::poll_once), [`run`](Self::run) or [`drain`](Self::drain):
+    /// Makes the worker run without its stages. Call it after catching a panic of a stage around
+    /// [`poll_once`](Self::poll_once), [`run`](Self::run) or [`drain`](Self::drain). From then on,
     /// stages are called only for their counters, received packets are dropped as
-    /// [`Reason::SHUTDOWN`], queued ones are sent. The frames of the batch that the panic
-    /// interrupted are lost, and the report shows them as `leaked`.
+    /// [`Reason::SHUTDOWN`], and queued packets are sent. The frames of the interrupted batch are
+    /// lost; the report shows them as `leaked`.
     pub fn abandon_stages(&mut self) {
         for path in &mut self.paths {
             path.retired = true;
@@ -53,7 +53,7 @@ impl<C: Chain> Worker<C> {
         self.verdicts.fill(Verdict::Next);
     }
 
-    /// Frames that the kernel was given to send and has not given back.
+    /// Returns the number of frames posted for transmission and not yet reclaimed.
     fn sending(&self) -> u64 {
         self.ports
             .iter()

@@ -1,4 +1,4 @@
-//! Replacing the stages of a worker that runs: a reload.
+//! Replacing the stages of a running worker: a reload.
 
 use std::mem;
 
@@ -10,11 +10,11 @@ use crate::verdict::PortId;
 
 use super::builder::BuildError;
 
-/// What a reload has replaced on one path.
+/// The result of a reload for one path.
 #[derive(Debug, Default)]
 pub struct Swapped {
-    /// Stages that kept their name, and are of another kind or could not read the state of their
-    /// predecessor.
+    /// Stages with an old name that start without the old state: their kind differs, or they could
+    /// not read the state of their predecessor.
     pub afresh: Vec<String>,
     /// The row counters of each old stage, in order, by
     /// [`Stage::row_counters`](crate::Stage::row_counters).
@@ -23,15 +23,15 @@ pub struct Swapped {
 
 impl<C: Chain> Worker<C> {
     /// Replaces the stages of the path from a port, between two batches, and returns the old ones,
-    /// retired. Accounts and counters of stages that keep their name go on; to hand over state too,
-    /// see [`swap_staged`](Worker::swap_staged).
+    /// retired. Accounts and counters continue for stages that keep their name; to transfer state
+    /// too, see [`swap_staged`](Worker::swap_staged).
     pub fn swap(&mut self, from: PortId, chain: C) -> Result<C, BuildError> {
         let index = self.path_from(from)?;
         self.replace(index, chain, |_, _| true)
     }
 
-    /// Replaces the stages of a path. Counters go on from an old stage to a new one of the same
-    /// name if `is_same` holds for their positions.
+    /// Replaces the stages of a path. Counters continue from an old stage to a new one of the same
+    /// name if `is_same` returns true for their positions.
     fn replace(
         &mut self,
         index: usize,
@@ -43,7 +43,7 @@ impl<C: Chain> Worker<C> {
         let counters = path.counters();
         let mut old = mem::replace(path, Path::new(path.from, path.to, chain));
         let path = &mut self.paths[index];
-        // After a panic new stages are not called either.
+        // After a panic, new stages are not called either.
         (path.retired, path.poisoned) = (old.poisoned, old.poisoned);
         for new in 0..path.names.len() {
             let Some(was) = predecessor(&old.names, &path.names, new) else { continue };
@@ -53,7 +53,7 @@ impl<C: Chain> Worker<C> {
             }
         }
         for (was, account) in old.accounts.iter_mut().enumerate() {
-            // Frames that a retired stage did not give back are lost: nobody holds them.
+            // Frames that a retired stage did not give back are lost: stop counting them as held.
             self.quota += mem::take(&mut account.held);
             if predecessor(&path.names, &old.names, was).is_none() {
                 self.former_stages.add(account);
@@ -62,13 +62,12 @@ impl<C: Chain> Worker<C> {
         Ok(old.chain)
     }
 
-    /// Keeps stages ready for [`swap_staged`](Worker::swap_staged): of every path, by the port that
-    /// it starts from.
+    /// Stores stages for [`swap_staged`](Worker::swap_staged), for each path by its ingress port.
     pub fn stage_chains(&mut self, chains: Vec<(PortId, C)>) {
         self.staged = chains;
     }
 
-    /// Drops the stages that were kept ready.
+    /// Drops the stored stages.
     pub fn drop_staged(&mut self) {
         self.staged.clear();
     }
@@ -78,8 +77,8 @@ impl<C: Chain> Worker<C> {
     }
 }
 
-/// Returns the position of the stage that has the same name as `names[at]`: if several have it,
-/// they are matched in order.
+/// Returns the position of the stage with the same name as `names[at]`. Stages that share a name
+/// are matched in order.
 fn predecessor(others: &[String], names: &[String], at: usize) -> Option<usize> {
     let name = names.get(at)?;
     let nth = names[..at].iter().filter(|earlier| *earlier == name).count();
@@ -87,16 +86,16 @@ fn predecessor(others: &[String], names: &[String], at: usize) -> Option<usize> 
 }
 
 impl Worker<Vec<NamedStage>> {
-    /// Replaces the stages of every path for which [`stage_chains`](Worker::stage_chains) keeps
-    /// some. A new stage that has the name and kind of an old one takes over its counters, and its
+    /// Replaces the stages of every path for which [`stage_chains`](Worker::stage_chains) stored
+    /// some. A new stage with the name and kind of an old one takes over its counters, and its
     /// state if it can read it.
     pub fn swap_staged(&mut self) -> Result<Vec<(PortId, Swapped)>, BuildError> {
         let staged = mem::take(&mut self.staged);
         staged.into_iter().map(|(from, chain)| Ok((from, self.swap_named(from, chain)?))).collect()
     }
 
-    /// As [`swap`](Self::swap), for one path; and a new stage that has the name and kind of an old
-    /// one takes over its state, if it can read it.
+    /// Like [`swap`](Self::swap), for one path. A new stage with the name and kind of an old one
+    /// also takes over its state, if it can read it.
     pub fn swap_named(
         &mut self,
         from: PortId,
@@ -133,7 +132,7 @@ impl Worker<Vec<NamedStage>> {
     fn row_counters_of(&self, path: usize) -> Vec<Vec<u64>> {
         let path = &self.paths[path];
         match path.poisoned {
-            // Stages that may not be asked any more.
+            // The stages must not be called.
             true => vec![Vec::new(); path.chain.len()],
             false => path.chain.iter().map(|named| named.stage.row_counters()).collect(),
         }

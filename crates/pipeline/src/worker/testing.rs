@@ -1,4 +1,4 @@
-//! What the test bench needs of a worker.
+//! Worker functions for the test bench.
 
 use super::Worker;
 use crate::chain::Chain;
@@ -21,17 +21,17 @@ impl<C: Chain> Worker<C> {
         (0..self.paths.len()).for_each(|path| self.retire(path));
     }
 
-    /// Returns the number of frames that stages hold, by the worker's own count.
+    /// Returns the number of frames that stages hold, as the worker counts them.
     pub(crate) fn held_by_stages(&self) -> u32 {
         self.full_quota - self.quota
     }
 
-    /// Returns whether frames wait that only another iteration will send.
+    /// Returns whether frames wait for another iteration to send them.
     pub(crate) fn has_unsent(&self) -> bool {
         self.unsent()
     }
 
-    /// Returns whether an egress queue has the frame of this chunk.
+    /// Returns whether an egress queue contains the frame of this chunk.
     pub(crate) fn is_queued(&self, chunk: u32) -> bool {
         self.egress.has_chunk(chunk)
     }
