@@ -34,7 +34,7 @@
 #define NO_RULE 0xffffffffu
 
 struct tuple {
-	__u64 mask[5]; /* of the words that are hashed: of IPv4 two */
+	__u64 mask[5]; /* of the hashed words; IPv4 uses two */
 	__u64 seed;
 	__u32 best; /* the best rule in it */
 	__u32 zero[3];
@@ -54,13 +54,13 @@ struct ports {
 struct space {
 	__u64 seed;
 	__u32 few;    /* rules to compare one by one; 0 if there are tuples, or no rules */
-	__u32 tuples; /* whether there are any */
-	__u32 shift;  /* of a hash, for the number of its group */
+	__u32 tuples; /* whether there are tuples */
+	__u32 shift;  /* from a hash to its group number */
 	__u32 groups; /* a power of two */
 	/* Indexed by source and destination. */
 	__u32 skip[2];	/* bits that all prefixes have in common */
-	__u32 parts[2]; /* where its parts begin in the map */
-	__u32 sets[2];	/* and its sets */
+	__u32 parts[2]; /* index of its first part */
+	__u32 sets[2];	/* index of its first set */
 	struct tuple tuple[TUPLES];
 	__u64 protocol[256];
 	__u64 ports[2][PORT_PLACES];
@@ -133,7 +133,7 @@ static __always_inline __u64 tuples_of_port(const volatile struct space *space, 
 {
 	__u32 place = port < PORTS_SINGLE ? port : PORTS_SINGLE + (port >> PORTS_TOGETHER);
 
-	barrier_var(place); /* for the verifier to see the mask */
+	barrier_var(place); /* so that the verifier sees the mask */
 	return space->ports[side][place & (PORT_PLACES - 1)];
 }
 

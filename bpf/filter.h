@@ -35,7 +35,7 @@ enum manner { MANNER_JUDGE, MANNER_ACCEPT, MANNER_DROP };
 
 struct filter {
 	__u32 rules;
-	__u32 accepts; /* what no rule decides about */
+	__u32 accepts; /* whether the default is accept */
 	__u32 goes_on; /* whether there are rules without a verdict */
 	__u32 manner[REASONS];
 };

@@ -41,15 +41,15 @@ struct frame {
 /* Parser status, as in crates/wire/src. */
 enum status {
 	READ,
-	CUT_OR_WRONG, /* a header is not whole, or contradicts itself */
+	CUT_OR_WRONG, /* a header is truncated or malformed */
 	TOO_MANY_TAGS,
 	TOO_MANY_EXTENSIONS,
 };
 
 /* Result of parsing an Ethernet header with its VLAN tags. */
 struct link {
-	__u32 l3;	 /* offset of what follows */
-	__u16 ethertype; /* what that is; below 0x600: a length */
+	__u32 l3;	 /* offset of the payload */
+	__u16 ethertype; /* below 0x600: a length */
 	__u16 vlan;	 /* of the outermost tag */
 	bool tagged;
 };
@@ -58,13 +58,13 @@ enum fragment { WHOLE, FIRST_FRAGMENT, LATER_FRAGMENT };
 
 /* Result of parsing an IP header with its options or extension headers. */
 struct upper {
-	__u32 l4;  /* offset of what follows */
-	__u32 end; /* offset of the packet's end: what is behind it is padding */
+	__u32 l4;  /* offset of the payload */
+	__u32 end; /* offset of the packet's end, before any padding */
 	__u32 ident;
 	__u8 protocol;
 	__u8 fragment;
-	__u8 fragmented; /* what the fragments say that they are parts of: not `protocol` if more extension headers follow */
-	bool routed;	 /* a routing header has segments left: the destination address is not where the packet is going */
+	__u8 fragmented; /* protocol in the fragment header; not `protocol` if extension headers follow it */
+	bool routed;	 /* a routing header has segments left: the destination address is not the final one */
 };
 
 static __always_inline struct frame whole_frame(struct xdp_md *ctx)

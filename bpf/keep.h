@@ -52,8 +52,8 @@ static __always_inline const struct keep *keep_of_port(void)
  * The addresses of this host, which user space updates. The loader sets the number of entries. A
  * value holds the uses of an address.
  */
-#define OWN_DESTINATION (1u << 0) /* as where a packet goes */
-#define OWN_TARGET (1u << 1)	  /* as what ARP or Neighbor Discovery are about */
+#define OWN_DESTINATION (1u << 0) /* destination of packets */
+#define OWN_TARGET (1u << 1)	  /* target of ARP or Neighbor Discovery */
 
 struct mac {
 	__u8 bytes[ETH_ALEN];

@@ -14,9 +14,9 @@ struct {
 } xsks SEC(".maps");
 
 struct counters {
-	__u64 redirected; /* given to the AF_XDP socket of the queue */
-	__u64 passed;	  /* given to the kernel: no socket serves the queue */
-	__u64 kept;	  /* given to the kernel: a rule of `keep` says so */
+	__u64 redirected; /* to the AF_XDP socket of the queue */
+	__u64 passed;	  /* to the kernel: no socket serves the queue */
+	__u64 kept;	  /* to the kernel, by a `keep` rule */
 	__u64 dropped[8]; /* by a filter: `enum reason` in filter.h */
 };
 

@@ -14,7 +14,7 @@ struct V(entry) {
 	__u64 mask[WORDS];
 	struct ports ports[2];
 	__u32 decision;
-	__u32 last; /* whether its bucket ends here */
+	__u32 last; /* whether it ends its bucket */
 };
 
 const volatile struct space V(space) SEC(SPACE_SECTION);

@@ -64,7 +64,7 @@ fn cycle_under_load(cycles: usize) {
             let workers = 1 + number as u16 % 2;
             let data_plane = DataPlane::start(cross_connect(workers, None), &control).unwrap();
             used.add(open().without(&before));
-            thread::sleep(Duration::from_millis(20)); // for something to be on its way
+            thread::sleep(Duration::from_millis(20)); // so that packets are in flight
             let report = stop(data_plane);
             assert_eq!((report.frames.leaked, report.failure), (0, None));
             received += report.ports[0].rx_packets;

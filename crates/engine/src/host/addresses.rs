@@ -384,15 +384,15 @@ mod tests {
         let addresses = [
             (1, "127.0.0.1", true, false, ""),
             (1, "::1", true, false, ""),
-            (1, "10.255.0.1", true, false, "dt"), // on the loopback interface, as routers have it
+            (1, "10.255.0.1", true, false, "dt"), // on the loopback interface, as on routers
             (2, "192.0.2.1", true, false, "dt"),
             (3, "172.17.0.1", true, false, "d"),
             (2, "239.9.9.9", true, false, ""),
             (2, "fe80::2", true, false, "dt"),
             (3, "fe80::3", true, false, ""),
             (3, "2001:db8::3", true, false, "d"),
-            (2, "2001:db8::4", false, true, "t"), // being found out whether somebody has it
-            (2, "2001:db8::5", false, false, ""), // somebody has it, or the interface is down
+            (2, "2001:db8::4", false, true, "t"), // tentative: duplicate address detection runs
+            (2, "2001:db8::5", false, false, ""), // duplicate, or the interface is down
             (3, "2001:db8::6", false, true, ""),
         ];
         let mut host =

@@ -126,7 +126,7 @@ impl Monitor {
     /// Discards pending notifications. Callers read the full state again, so lost notifications do
     /// not matter.
     pub(crate) fn drain(&self) {
-        const ENOBUFS: i32 = 105; // some were left out; reading it clears it
+        const ENOBUFS: i32 = 105; // messages were lost; reading clears the error
         while self
             .0
             .recv_from_full()

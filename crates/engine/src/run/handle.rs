@@ -49,9 +49,9 @@ impl Handle {
 
     /// Runs a closure on the thread of every worker, between two batches, and returns the results
     /// in worker order. Packets wait until the closure returns, so do slow work beforehand.
+    ///
     /// A panic in the closure counts as a panic of the worker. If one worker does not reply, the
     /// others have still run the closure.
-    /// others have run the closure all the same.
     pub fn each_worker<R: Send + 'static>(
         &self,
         run: impl Fn(&mut Worker<Vec<NamedStage>>) -> R + Send + Sync + 'static,

@@ -48,7 +48,7 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
 pub fn wait_until(control: &mut Control, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
     while !is_so() {
-        assert!(Instant::now() < deadline, "it does not happen");
+        assert!(Instant::now() < deadline, "the condition was not met in time");
         let event = control.wait(Instant::now() + Duration::from_millis(5)).unwrap();
         assert!(!matches!(event, Event::Stop(_)), "interrupted");
     }
