@@ -30,7 +30,7 @@ pub enum StartError {
     /// The kernel lacks a feature.
     #[error("{what}; {fix}")]
     Unsupported {
-        /// What is missing.
+        /// The missing feature.
         what: String,
         /// The remedy.
         fix: String,
@@ -53,7 +53,7 @@ pub enum StartError {
     Placed {
         /// The stage.
         stage: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
     /// Another XDP program is attached.
@@ -97,15 +97,15 @@ pub enum StartError {
     Open {
         /// The worker.
         worker: usize,
-        /// Why.
+        /// The reason.
         source: OpenError,
     },
     /// A port's packet sockets could not be opened.
     #[error("{interface}: {source}")]
     Packet {
-        /// Its interface.
+        /// The interface.
         interface: String,
-        /// Why.
+        /// The reason.
         source: xdpfwd_packet::OpenError,
     },
     /// An interface could not be put into promiscuous mode.
@@ -144,7 +144,7 @@ pub enum StartError {
     Build {
         /// The worker.
         worker: usize,
-        /// Why.
+        /// The reason.
         source: BuildError,
     },
     /// A worker's thread did not start, or failed before it was ready.
@@ -152,7 +152,7 @@ pub enum StartError {
     Worker {
         /// The worker.
         worker: usize,
-        /// What happened.
+        /// The failure.
         what: String,
     },
     /// A worker could not be pinned.
@@ -203,7 +203,7 @@ pub enum StartError {
 /// A worker that has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerFailure {
-    /// Its number.
+    /// Worker number.
     pub worker: usize,
     /// The panic message, if it panicked; stderr shows the location.
     pub panic: Option<String>,

@@ -1,6 +1,6 @@
 //! Runs a data plane from a [`Plan`]: attaches XDP programs, binds sockets, starts pinned workers,
-//! and reports counters. The binary `xdpfwd` creates the plan from a file; another binary can create
-//! it in Rust, with its own stages.
+//! and reports counters. The binary `xdpfwd` creates the plan from a file; another binary can
+//! create it in Rust, with its own stages.
 //!
 //! ```no_run
 //! use std::sync::Arc;

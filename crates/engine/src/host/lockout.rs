@@ -19,9 +19,9 @@ use crate::plan::Plan;
 pub struct Lockout {
     /// The port, an index into the plan's.
     pub port: usize,
-    /// Its name.
+    /// Port name.
     pub name: String,
-    /// Its interface.
+    /// Interface name.
     pub interface: String,
     /// The traffic.
     pub what: Carried,

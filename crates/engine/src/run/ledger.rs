@@ -27,7 +27,7 @@ pub struct Ledger {
 /// One kind of work, summed over the workers.
 #[derive(Clone, Debug, Serialize)]
 pub struct TaskReport {
-    /// Its name.
+    /// Name of the task.
     pub name: &'static str,
     /// Number of calls.
     pub calls: u64,
@@ -46,7 +46,7 @@ pub struct TaskReport {
 /// The load of a worker.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerLedger {
-    /// Its number.
+    /// Worker number.
     pub worker: usize,
     /// Cycles since the worker started, by another thread's clock. Busy and idle cycles should add
     /// up to this.

@@ -25,7 +25,7 @@ pub enum ReloadError {
     Build {
         /// The worker.
         worker: usize,
-        /// Why.
+        /// The reason.
         what: String,
     },
     /// A stage lacks an external resource, such as a file.
@@ -44,7 +44,7 @@ pub enum ReloadError {
     Placed {
         /// The stage.
         stage: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
     /// Rules in the kernel and rules behind them would change together, which is not atomic.
@@ -58,7 +58,7 @@ pub enum ReloadError {
     Program {
         /// The port.
         port: String,
-        /// Why.
+        /// The reason.
         what: String,
     },
     /// The stages were replaced, but the XDP program of a port still filters although the plan
@@ -69,7 +69,7 @@ pub enum ReloadError {
     StillOffloaded {
         /// The port.
         port: String,
-        /// Why.
+        /// The reason.
         what: String,
     },
     /// A worker has built its stages but did not confirm the exchange. The others have exchanged

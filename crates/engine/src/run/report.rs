@@ -71,9 +71,9 @@ pub enum ReportKind {
 /// One port, summed over its queues.
 #[derive(Clone, Debug, Serialize)]
 pub struct PortReport {
-    /// Its name.
+    /// Port name.
     pub name: String,
-    /// Its interface.
+    /// Interface name.
     pub interface: String,
     /// How packets are exchanged with the kernel: [`Io::name`](crate::Io::name).
     pub io: &'static str,
@@ -83,11 +83,11 @@ pub struct PortReport {
     pub mode: PortMode,
     /// Packets received by user space.
     pub rx_packets: u64,
-    /// Their bytes, without FCS.
+    /// Received bytes, without FCS.
     pub rx_bytes: u64,
     /// Packets handed to the kernel for transmission.
     pub tx_packets: u64,
-    /// Their bytes, without FCS.
+    /// Transmitted bytes, without FCS.
     pub tx_bytes: u64,
     /// Packets that the XDP program redirected to a socket, including those lost because the socket
     /// had no room.
@@ -157,7 +157,7 @@ impl PortMode {
 pub struct Fallback {
     /// The port that caused the fallback.
     pub port: String,
-    /// Its interface.
+    /// Interface name.
     pub interface: String,
     /// The missing feature: `"zero-copy"` or `"native XDP"`.
     pub lacks: &'static str,
