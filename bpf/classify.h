@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The classifier of crates/filter, in the kernel: the same tables, byte for byte
- * (crates/filter/src/classifier/image.rs writes them), looked up in the same way.
- * docs/decisions/0016-classifier.md has the idea, README.md the maps.
+ * The classifier of crates/filter in the kernel: the same tables, byte for byte (written by
+ * crates/filter/src/classifier/image.rs), and the same lookup. See
+ * docs/decisions/0016-classifier.md for the design and README.md for the maps.
  *
- * Two spaces of rules, IPv4's and IPv6's, whose keys have 3 and 6 words of 64 bits. What is not
- * known of them before a program is loaded is in maps whose sizes the loader sets; all else is
- * read-only data of the program, which the verifier knows.
+ * IPv4 and IPv6 have separate rule spaces, with keys of 3 and 6 words of 64 bits. Tables of
+ * variable size are in maps that the loader sizes; all else is read-only data, which the verifier
+ * knows.
  */
 #ifndef XDPFWD_CLASSIFY_H
 #define XDPFWD_CLASSIFY_H
@@ -18,14 +18,14 @@
 
 #define TUPLES 64
 
-/* Rules that are compared one by one where there are so few that no tuples are made. */
+/* Up to this many rules are compared one by one, without tuples. */
 #define FEW 8
-/* The longest bucket. The loader refuses rules with a longer one. */
+/* Maximum bucket length; the loader refuses longer ones. */
 #define LONGEST_BUCKET 256
-/* Groups that are looked into at most for one hash. Likewise. */
+/* Maximum groups searched per hash; the loader refuses more. */
 #define MOST_GROUPS 32
 
-/* A rule as it is found: its number, and in the two lowest bits what becomes of the packet. The smaller is the better. */
+/* A lookup result: the rule's number, with the action in the two lowest bits. Smaller is better. */
 #define DECISION_BITS 2
 #define DECISION_MASK 3
 #define DECISION_GO_ON 0
@@ -34,7 +34,7 @@
 #define NO_RULE 0xffffffffu
 
 struct tuple {
-	__u64 mask[5]; /* of the words that are hashed: of IPv4 two */
+	__u64 mask[5]; /* of the hashed words; IPv4 uses two */
 	__u64 seed;
 	__u32 best; /* the best rule in it */
 	__u32 zero[3];
@@ -47,33 +47,36 @@ struct tuple {
 enum side { SOURCE, DESTINATION };
 
 struct ports {
-	/* The first, and how many more. */
+	/* The first port, and the number of further ports. */
 	__u16 first, more;
 };
 
 struct space {
 	__u64 seed;
 	__u32 few;    /* rules to compare one by one; 0 if there are tuples, or no rules */
-	__u32 tuples; /* whether there are any */
-	__u32 shift;  /* of a hash, for the number of its group */
+	__u32 tuples; /* whether there are tuples */
+	__u32 shift;  /* from a hash to its group number */
 	__u32 groups; /* a power of two */
-	/* Of source and destination. */
+	/* Indexed by source and destination. */
 	__u32 skip[2];	/* bits that all prefixes have in common */
-	__u32 parts[2]; /* where its parts begin in the map */
-	__u32 sets[2];	/* and its sets */
+	__u32 parts[2]; /* index of its first part */
+	__u32 sets[2];	/* index of its first set */
 	struct tuple tuple[TUPLES];
 	__u64 protocol[256];
 	__u64 ports[2][PORT_PLACES];
 };
 
-/* 256 addresses' numbers of sets; with the highest bit, of parts. */
+/* Set numbers of 256 addresses; with the highest bit set, part numbers. */
 struct numbers {
 	__u16 of[256];
 };
 
 #define IS_PART 0x8000
 
-/* Of a group of four tags, what they stand for: apart from them, as most lookups look at the tags alone. */
+/*
+ * The first entries of a group's four tags. In a map of their own, because most lookups read only
+ * tags.
+ */
 struct firsts {
 	__u32 of[4];
 };
@@ -82,7 +85,7 @@ struct firsts {
 #define TAG_HIGH 0x8000800080008000ull
 #define OVERFLOWN (1ull << 63)
 
-/* Both halves of the 128-bit product. */
+/* The exclusive or of both halves of the 128-bit product. */
 static __always_inline __u64 fold(__u64 a, __u64 b)
 {
 	__u64 a_low = (__u32)a, a_high = a >> 32, b_low = (__u32)b, b_high = b >> 32;
@@ -92,12 +95,14 @@ static __always_inline __u64 fold(__u64 a, __u64 b)
 	return a * b ^ (a_high * b_high + (one >> 32) + (other >> 32) + (middle >> 32));
 }
 
-/* The digits of pi behind the point. */
+/* Fractional digits of pi. */
 #define SEED_2 0xa4093822299f31d1ull
 #define SEED_3 0x082efa98ec4e6c89ull
 #define SEED_4 0x452821e638d01377ull
 
-/* Which tuples may have a rule for an address, whose highest bit is the word's. */
+/*
+ * Returns the tuples that may have a rule for an address, which starts at the word's highest bit.
+ */
 static __always_inline __u64 tuples_of_address(void *first, void *parts, void *sets, const volatile struct space *space,
 					       enum side side, __u64 address)
 {
@@ -123,16 +128,16 @@ static __always_inline __u64 tuples_of_address(void *first, void *parts, void *s
 	return tuples ? *tuples : 0;
 }
 
-/* Which tuples may have a rule for a port. */
+/* Returns the tuples that may have a rule for a port. */
 static __always_inline __u64 tuples_of_port(const volatile struct space *space, enum side side, __u16 port)
 {
 	__u32 place = port < PORTS_SINGLE ? port : PORTS_SINGLE + (port >> PORTS_TOGETHER);
 
-	barrier_var(place); /* for the verifier to see the mask */
+	barrier_var(place); /* so that the verifier sees the mask */
 	return space->ports[side][place & (PORT_PLACES - 1)];
 }
 
-/* Which of the four tags are a hash's: the highest bit of each. */
+/* Returns the highest bit of each of the four tags that matches a hash. */
 static __always_inline __u64 lanes_of(__u64 tags, __u64 hash)
 {
 	__u64 differing = (tags & ~OVERFLOWN) ^ ((hash & 0x7ffe) | 1) * TAG_ONES;
@@ -147,7 +152,7 @@ static __always_inline __u32 lane_of(__u64 lanes)
 
 static __always_inline __u32 lowest_bit(__u64 bits)
 {
-	/* A de Bruijn sequence: there is no instruction for it. */
+	/* De Bruijn lookup table: BPF has no instruction for this. */
 	static const volatile __u8 places[64] = {
 		0,  1,	2,  53, 3,  7,	54, 27, 4,  38, 41, 8,	34, 55, 48, 28, 62, 5,	39, 46, 44, 42,
 		22, 9,	24, 35, 59, 56, 49, 18, 29, 11, 63, 52, 6,  26, 37, 40, 33, 47, 61, 45, 43, 21,
@@ -175,7 +180,7 @@ static __always_inline __u64 hash_v6(const __u64 *key, const volatile struct tup
 	return fold(source ^ (destination << 32 | destination >> 32), (key[4] & tuple->mask[4]) ^ SEED_4);
 }
 
-/* The key's word behind the addresses. */
+/* The key word after the addresses. */
 #define UPPER (WORDS - 2)
 
 #define V(name) name##_v4
@@ -202,7 +207,7 @@ static __always_inline __u64 hash_v6(const __u64 *key, const volatile struct tup
 #undef SOURCE_WORD
 #undef DESTINATION_WORD
 
-/* As crates/filter/src/classifier/image.rs has them. */
+/* Must match crates/filter/src/classifier/image.rs. */
 _Static_assert(sizeof(struct tuple) == 64, "tuple");
 _Static_assert(sizeof(struct firsts) == 16, "firsts");
 _Static_assert(sizeof(struct entry_v4) == 64, "entry of IPv4");

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * A filter's rules, judged before a packet is given to a socket: `place = "kernel"`. It comes to
- * the verdicts of the stage in user space (crates/stages/src/filter), and a test compares the two.
- * What the stage can and this cannot (limits, samples to the log, what GTP-U carries) is refused
- * before a program is loaded.
+ * Filter rules, applied before a packet reaches a socket: `place = "kernel"`. The verdicts equal
+ * those of the user-space stage (crates/stages/src/filter); a test compares the two. The loader
+ * refuses features that only the stage has: limits, log samples and GTP-U inner packets.
  */
 #ifndef XDPFWD_FILTER_H
 #define XDPFWD_FILTER_H
@@ -11,7 +10,10 @@
 #include "classify.h"
 #include "headers.h"
 
-/* Why a packet is dropped. crates/stages/src/filter/kernel.rs and crates/engine/src/attach/program.rs have the same order. */
+/*
+ * Drop reasons. Same order as in crates/stages/src/filter/kernel.rs and
+ * crates/engine/src/attach/program.rs.
+ */
 enum reason {
 	REASON_POLICY,
 	REASON_NOT_IP,
@@ -25,28 +27,31 @@ enum reason {
 	REASON_MASK = 7,
 };
 
-/* What becomes of what is out of the ordinary. */
+/* Action for packet exceptions. */
 enum manner { MANNER_JUDGE, MANNER_ACCEPT, MANNER_DROP };
 
-/* Rules without a verdict that a packet may match at most. The loader refuses more. */
+/* Maximum number of rules without a verdict that a packet may match. The loader refuses more. */
 #define MOST_GO_ON 16
 
 struct filter {
 	__u32 rules;
-	__u32 accepts; /* what no rule decides about */
+	__u32 accepts; /* whether the default is accept */
 	__u32 goes_on; /* whether there are rules without a verdict */
 	__u32 manner[REASONS];
 };
 
-/* The loader writes it before the program is loaded, so that the verifier leaves out what does not apply. */
+/* Written by the loader before loading, so that the verifier skips code that does not apply. */
 const volatile struct filter filter SEC(".rodata.filter");
 
-/* What user space takes for granted: the loader compares it with its own (crates/filter/src/classifier/image.rs). */
+/*
+ * Constants that user space assumes; the loader compares them with its own
+ * (crates/filter/src/classifier/image.rs).
+ */
 const volatile __u32 in_step[] SEC(".rodata.in_step") = {
 	TUPLES, FEW, LONGEST_BUCKET, MOST_GROUPS, MOST_GO_ON, PORT_PLACES, DECISION_GO_ON, DECISION_ACCEPT, DECISION_DROP,
 };
 
-/* What each rule has matched, and behind the last what none decided about. The loader sets the number of entries. */
+/* Packets per rule; the last entry counts the default. The loader sets the number of entries. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
@@ -67,7 +72,7 @@ static __always_inline __u32 by_manner(enum reason reason)
 	return filter.manner[reason] == MANNER_ACCEPT ? ACCEPTED : reason;
 }
 
-/* How the words behind the addresses are made up: crates/filter/src/key.rs. */
+/* Layout of the key words after the addresses: crates/filter/src/key.rs. */
 #define KIND_PORTS (1ull << 16)
 #define KIND_ICMP (2ull << 16)
 #define IS_FRAGMENT (1ull << 8)
@@ -75,7 +80,7 @@ static __always_inline __u32 by_manner(enum reason reason)
 #define HAS_FLAGS (1ull << 8)
 #define IS_TAGGED (1ull << (12 + 32))
 
-/* Reads the upper protocol's header into those two words. */
+/* Reads the upper-layer header into these two words. */
 static __always_inline enum status read_l4(const struct frame *frame, const struct upper *upper, __u64 *word)
 {
 	__u32 at = any_offset(upper->l4), left = upper->end - upper->l4;
@@ -133,7 +138,7 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 	return READ;
 }
 
-/* What rules go on with after one that decides nothing, up to one that does. */
+/* Continues after rules without a verdict until a rule decides. */
 #define JUDGE(first_rule, key)                                        \
 	__u32 from = 0;                                               \
                                                                       \
@@ -166,7 +171,10 @@ static __always_inline __u32 by_rules_v6(const struct key_v6 *key)
 	JUDGE(first_rule_v6, key);
 }
 
-/* `vlan` is the word with the outermost tag. Of IPv6 it is a global function, as in keep.h. */
+/*
+ * `vlan` is the key word with the outermost tag. The IPv6 version is a global function, as in
+ * keep.h.
+ */
 static __always_inline __u32 judge_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 {
 	const struct frame frame = whole_frame(ctx);
@@ -217,12 +225,12 @@ __noinline int judge_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 	key.word[1] = word_of(&ip->saddr, 1);
 	key.word[2] = word_of(&ip->daddr, 0);
 	key.word[3] = word_of(&ip->daddr, 1);
-	/* The traffic class begins in the first byte; its upper six bits are the DSCP. */
+	/* The traffic class starts in the first byte; its upper six bits are the DSCP. */
 	key.word[5] |= (__u64)((ip->priority << 4 | ip->flow_lbl[0] >> 4) >> 2 & 0x3f) << 16;
 	return by_rules_v6(&key);
 }
 
-/* Why a packet is dropped, or ACCEPTED. */
+/* Returns the drop reason, or ACCEPTED. */
 static __always_inline __u32 judge(struct xdp_md *ctx)
 {
 	const struct frame frame = whole_frame(ctx);

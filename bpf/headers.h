@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * The headers of a packet, read within its bounds. The limits are those of the user-space parser
- * (crates/wire/src), and a test compares the two.
+ * Bounds-checked header parsing. The limits equal those of the user-space parser (crates/wire/src);
+ * a test compares the two.
  */
 #ifndef XDPFWD_HEADERS_H
 #define XDPFWD_HEADERS_H
@@ -23,7 +23,7 @@
 #define MAX_VLAN_TAGS 2
 #define MAX_EXTENSION_HEADERS 8
 
-/* Offsets never pass this: far more than any frame that XDP sees, and the verifier can follow it. */
+/* Upper bound of offsets for the verifier, far above any XDP frame. */
 #define OFFSET_MASK 0x3fff
 
 #define PROTOCOL_ICMPV6 58
@@ -38,33 +38,33 @@ struct frame {
 	const void *end;
 };
 
-/* How far reading came: crates/wire/src says the same. */
+/* Parser status, as in crates/wire/src. */
 enum status {
 	READ,
-	CUT_OR_WRONG, /* a header is not whole, or contradicts itself */
+	CUT_OR_WRONG, /* a header is truncated or malformed */
 	TOO_MANY_TAGS,
 	TOO_MANY_EXTENSIONS,
 };
 
-/* Where an Ethernet header with its VLAN tags leads. */
+/* Result of parsing an Ethernet header with its VLAN tags. */
 struct link {
-	__u32 l3;	 /* offset of what follows */
-	__u16 ethertype; /* what that is; below 0x600: a length */
+	__u32 l3;	 /* offset of the payload */
+	__u16 ethertype; /* below 0x600: a length */
 	__u16 vlan;	 /* of the outermost tag */
 	bool tagged;
 };
 
 enum fragment { WHOLE, FIRST_FRAGMENT, LATER_FRAGMENT };
 
-/* Where an IP header with its options or extension headers leads. */
+/* Result of parsing an IP header with its options or extension headers. */
 struct upper {
-	__u32 l4;  /* offset of what follows */
-	__u32 end; /* offset of the packet's end: what is behind it is padding */
+	__u32 l4;  /* offset of the payload */
+	__u32 end; /* offset of the packet's end, before any padding */
 	__u32 ident;
 	__u8 protocol;
 	__u8 fragment;
-	__u8 fragmented; /* what the fragments say that they are parts of: not `protocol` if more extension headers follow */
-	bool routed;	 /* a routing header has segments left: the destination address is not where the packet is going */
+	__u8 fragmented; /* protocol in the fragment header; not `protocol` if extension headers follow it */
+	bool routed;	 /* a routing header has segments left: the destination address is not the final one */
 };
 
 static __always_inline struct frame whole_frame(struct xdp_md *ctx)
@@ -72,7 +72,7 @@ static __always_inline struct frame whole_frame(struct xdp_md *ctx)
 	return (struct frame){ (void *)(long)ctx->data, (void *)(long)ctx->data_end };
 }
 
-/* `length` bytes at an offset, or NULL if the frame is shorter. */
+/* Returns `length` bytes at an offset, or NULL if the frame is shorter. */
 static __always_inline const void *bytes_at(const struct frame *frame, __u32 offset, __u32 length)
 {
 	const void *start = frame->data + offset;
@@ -81,9 +81,8 @@ static __always_inline const void *bytes_at(const struct frame *frame, __u32 off
 }
 
 /*
- * Makes the verifier forget all of an offset but its limit, so that it needs not follow each way
- * through a loop by itself. Nothing that is read depends on it: an offset beyond the limit was
- * refused before.
+ * Hides all about an offset except its limit from the verifier, so that it does not follow each
+ * path through a loop separately. Does not affect reads: larger offsets were refused before.
  */
 static __always_inline __u32 any_offset(__u32 offset)
 {
@@ -124,8 +123,8 @@ static __always_inline enum status read_link(const struct frame *frame, struct l
 }
 
 /*
- * A length from a header. Older verifiers (Linux 6.12 for one) know nothing of a number whose bytes
- * were swapped, and the compiler takes a mask that says it has 16 bits for superfluous.
+ * Returns a length field. Older verifiers (such as Linux 6.12) lose the bounds of a byte-swapped
+ * number, and the compiler removes a 16-bit mask as redundant.
  */
 static __always_inline __u32 length_in(__be16 field)
 {
@@ -135,7 +134,7 @@ static __always_inline __u32 length_in(__be16 field)
 	return length & 0xffff;
 }
 
-/* The options of IPv4 are not looked at. */
+/* Skips IPv4 options without parsing them. */
 static __always_inline enum status read_ipv4(const struct frame *frame, __u32 l3, const struct iphdr *ip, struct upper *upper)
 {
 	__u32 header = ip->ihl * 4, total = length_in(ip->tot_len);
@@ -154,7 +153,7 @@ static __always_inline enum status read_ipv4(const struct frame *frame, __u32 l3
 	return READ;
 }
 
-/* Walks along the extension headers (RFC 8200, 4), at most MAX_EXTENSION_HEADERS of them. */
+/* Walks at most MAX_EXTENSION_HEADERS extension headers (RFC 8200, 4). */
 static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3, const struct ipv6hdr *ip, struct upper *upper)
 {
 	__u32 at = l3 + sizeof(*ip), end = at + length_in(ip->payload_len);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * What stays with the kernel: `keep` of a port. Only what is addressed to this host: transit
- * traffic is never kept, whatever its ports are. README.md has the rules in words.
+ * `keep` rules of a port: frames that pass to the kernel. Only frames addressed to this host match,
+ * never transit traffic, whatever its ports. README.md describes the rules.
  */
 #ifndef XDPFWD_KEEP_H
 #define XDPFWD_KEEP_H
@@ -10,7 +10,7 @@
 
 #include "headers.h"
 
-/* The rules that a port has. crates/engine/src/attach/program.rs writes them: keep the two in step. */
+/* The rules of a port, written by crates/engine/src/attach/program.rs; keep the two in step. */
 #define KEEP_ARP (1u << 0)
 #define KEEP_ND (1u << 1)
 #define KEEP_ICMP (1u << 2)
@@ -22,8 +22,8 @@
 #define KEEP_VLAN (1u << 8) /* the VLANs in `vlan` */
 
 /*
- * Whether the port has any rule. The loader sets it before the verifier runs. Without rules the
- * verifier then skips the code below, whose verification takes most of the time of a start.
+ * Whether the port has any rule, set by the loader before verification. Without rules the verifier
+ * skips the code below, whose verification dominates the startup time.
  */
 const volatile __u8 has_keep_rules SEC(".rodata.keep") = 0;
 
@@ -49,11 +49,11 @@ static __always_inline const struct keep *keep_of_port(void)
 }
 
 /*
- * The addresses of this host, which user space follows as they change. The loader sets the number
- * of entries. A value is what an address is good for.
+ * The addresses of this host, which user space updates. The loader sets the number of entries. A
+ * value holds the uses of an address.
  */
-#define OWN_DESTINATION (1u << 0) /* as where a packet goes */
-#define OWN_TARGET (1u << 1)	  /* as what ARP or Neighbor Discovery are about */
+#define OWN_DESTINATION (1u << 0) /* destination of packets */
+#define OWN_TARGET (1u << 1)	  /* target of ARP or Neighbor Discovery */
 
 struct mac {
 	__u8 bytes[ETH_ALEN];
@@ -83,7 +83,7 @@ struct {
 	__type(value, __u8);
 } own_ipv6 SEC(".maps");
 
-/* The VLANs that this host takes part in through the interface. */
+/* VLANs of this host on the interface. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -93,8 +93,8 @@ struct {
 } own_vlans SEC(".maps");
 
 /*
- * First fragments that were kept, so that the later ones, which have neither ports nor, perhaps,
- * the protocol, follow. The oldest is forgotten when it is full.
+ * First fragments that were kept, so that later ones, which lack ports and possibly the protocol,
+ * are kept too. When full, the map evicts the oldest.
  */
 struct datagram {
 	struct in6_addr source;
@@ -113,12 +113,12 @@ struct {
 } fragments SEC(".maps");
 
 /*
- * Whether the options (RFC 791, 3.1) are well-formed and none of them is a source route: with one,
- * the destination address need not be where the packet is going.
+ * Returns whether the options (RFC 791, 3.1) are well-formed and contain no source route, with
+ * which the destination address may not be the final one.
  */
 static __always_inline bool plain_options(const struct frame *frame, __u32 offset, __u32 end)
 {
-	/* The shortest option has one byte, and an IPv4 header at most 40 for all of them. */
+	/* An option has at least one byte, and all options of an IPv4 header at most 40. */
 	for (int i = 0; i < 40; i++) {
 		const __u8 *kind, *length;
 
@@ -184,7 +184,7 @@ static __always_inline bool is_own_vlan(__u32 vlan)
 	return bpf_map_lookup_elem(&own_vlans, &vlan);
 }
 
-/* Whether an ARP packet (RFC 826) asks or tells one of the host's own IPv4 addresses something. */
+/* Returns whether an ARP packet (RFC 826) targets one of the host's own IPv4 addresses. */
 static __always_inline bool is_own_arp(const struct frame *frame, __u32 l3)
 {
 	const struct {
@@ -202,8 +202,9 @@ static __always_inline bool is_own_arp(const struct frame *frame, __u32 l3)
 }
 
 /*
- * Whether it is Neighbor Discovery (RFC 4861): not from beyond a router, not fragmented (RFC 6980),
- * and to one of the host's own addresses, or to a group about one of them.
+ * Returns whether a packet is Neighbor Discovery (RFC 4861) that crossed no router, is not
+ * fragmented (RFC 6980), and goes to one of the host's own addresses, or to a multicast group about
+ * one.
  */
 static __always_inline bool is_own_nd(const struct frame *frame, const struct ipv6hdr *ip, const struct upper *upper,
 				      bool own)
@@ -230,7 +231,7 @@ static __always_inline bool is_own_nd(const struct frame *frame, const struct ip
 	return false;
 }
 
-/* Whether the destination port is one of these. */
+/* Returns whether the destination port is in `ports`. */
 static __always_inline bool is_kept_port(const struct frame *frame, const struct upper *upper, const __u64 *ports)
 {
 	const struct {
@@ -240,7 +241,7 @@ static __always_inline bool is_kept_port(const struct frame *frame, const struct
 	return l4 && upper->l4 + sizeof(*l4) <= upper->end && has_bit(ports, bpf_ntohs(l4->destination));
 }
 
-/* Whether a rule matches an IP packet whose destination is one of the host's own addresses. */
+/* Returns whether a rule matches an IP packet to one of the host's own addresses. */
 static __always_inline bool is_kept_ip(const struct frame *frame, const struct keep *rules, const struct upper *upper,
 				       __u8 icmp, struct datagram *datagram)
 {
@@ -267,8 +268,8 @@ static __always_inline bool is_kept_ip(const struct frame *frame, const struct k
 }
 
 /*
- * These two are global functions: the verifier looks at each once, and not for every way that leads
- * to it. `vlan` is whether the frame's VLAN is kept.
+ * These two are global functions, which the verifier checks once instead of once per path. `vlan`
+ * is whether the frame's VLAN is kept.
  */
 __noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan)
 {
@@ -303,7 +304,7 @@ __noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan)
 	if (!rules || !ip)
 		return false;
 	own = is_own_ipv6(&ip->daddr, OWN_DESTINATION);
-	/* Most is not for this host: of that, only what goes to a group can be. */
+	/* Most packets are not for this host; of those, only multicast can match. */
 	if (!own && ip->daddr.s6_addr[0] != 0xff)
 		return false;
 	if (read_ipv6(&frame, l3, ip, &upper) != READ || upper.routed)
@@ -317,13 +318,13 @@ __noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan)
 	return vlan || is_kept_ip(&frame, rules, &upper, PROTOCOL_ICMPV6, &datagram);
 }
 
-/* 01:80:c2:00:00:00 to 0f are never forwarded by a bridge (IEEE 802.1Q-2018, 8.6.3). */
+/* Bridges never forward 01:80:c2:00:00:00 to 0f (IEEE 802.1Q-2018, 8.6.3). */
 static __always_inline bool is_link_local_group(const __u8 *mac)
 {
 	return mac[0] == 0x01 && mac[1] == 0x80 && mac[2] == 0xc2 && mac[3] == 0 && mac[4] == 0 && mac[5] <= 0x0f;
 }
 
-/* Whether a rule of the port says that the frame stays with the kernel. */
+/* Returns whether a rule of the port passes the frame to the kernel. */
 static __always_inline bool is_kept(struct xdp_md *ctx, const struct keep *rules)
 {
 	const struct frame frame = whole_frame(ctx);
@@ -339,7 +340,10 @@ static __always_inline bool is_kept(struct xdp_md *ctx, const struct keep *rules
 		if (!is_own_mac(ethernet->h_dest))
 			return false;
 	} else if (link.tagged && link.vlan && !vlan && !is_own_vlan(link.vlan)) {
-		/* To all in a VLAN that this host has no part in: somebody else has the same address there. */
+		/*
+		 * Multicast in a VLAN without this host: another host may have the same address
+		 * there.
+		 */
 		return false;
 	}
 	switch (link.ethertype) {
@@ -350,7 +354,9 @@ static __always_inline bool is_kept(struct xdp_md *ctx, const struct keep *rules
 	case ETH_P_IPV6:
 		return is_kept_ipv6(ctx, link.l3, vlan);
 	}
-	/* These two concern the next device on the cable; in a VLAN they are somebody else's. */
+	/*
+	 * LLDP and STP concern the next device on the cable; tagged frames are not for this host.
+	 */
 	if (link.tagged || !is_link_local_group(ethernet->h_dest))
 		return false;
 	if (link.ethertype == ETH_P_LLDP)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* What every program of xdpfwd begins and ends with: what stays with the kernel, and what goes to a socket. */
+/* The common parts of both programs: `keep` rules, redirection to sockets, and counters. */
 #ifndef XDPFWD_REDIRECT_H
 #define XDPFWD_REDIRECT_H
 
@@ -14,9 +14,9 @@ struct {
 } xsks SEC(".maps");
 
 struct counters {
-	__u64 redirected; /* given to the AF_XDP socket of the queue */
-	__u64 passed;	  /* given to the kernel: no socket serves the queue */
-	__u64 kept;	  /* given to the kernel: a rule of `keep` says so */
+	__u64 redirected; /* to the AF_XDP socket of the queue */
+	__u64 passed;	  /* to the kernel: no socket serves the queue */
+	__u64 kept;	  /* to the kernel, by a `keep` rule */
 	__u64 dropped[8]; /* by a filter: `enum reason` in filter.h */
 };
 
@@ -34,7 +34,7 @@ static __always_inline struct counters *counters_here(void)
 	return bpf_map_lookup_elem(&counters, &zero);
 }
 
-/* Whether the packet stays with the kernel, whatever the rules of a filter are. */
+/* Returns whether the packet passes to the kernel, before any filter rule. */
 static __always_inline bool stays(struct xdp_md *ctx, struct counters *count)
 {
 	const struct keep *rules;
@@ -50,7 +50,9 @@ static __always_inline bool stays(struct xdp_md *ctx, struct counters *count)
 
 static __always_inline int to_socket(struct xdp_md *ctx, struct counters *count)
 {
-	/* The flags are what is returned if no socket serves the queue, or the queue is beyond the map. */
+	/*
+	 * The flags are the action if no socket serves the queue, or the queue is beyond the map.
+	 */
 	int action = bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS);
 
 	if (action == XDP_REDIRECT)

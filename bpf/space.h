@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /*
- * Included by classify.h, once for each IP version: with V, which gives names their version, WORDS
- * of a key, and more.
+ * Included by classify.h once per IP version, with V, which adds the version to names, WORDS per
+ * key, and more.
  */
 
 struct V(key) {
@@ -14,12 +14,12 @@ struct V(entry) {
 	__u64 mask[WORDS];
 	struct ports ports[2];
 	__u32 decision;
-	__u32 last; /* whether its bucket ends here */
+	__u32 last; /* whether it ends its bucket */
 };
 
 const volatile struct space V(space) SEC(SPACE_SECTION);
 
-/* Of 256 addresses each, by the first 16 bits: 256 of source, 256 of destination. */
+/* Set or part numbers by the first 16 address bits: 256 entries for source, 256 for destination. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -27,7 +27,7 @@ struct {
 	__type(value, struct numbers);
 } V(first) SEC(".maps");
 
-/* By the next 8. */
+/* Set numbers by the next 8 bits. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -75,7 +75,10 @@ static __always_inline bool V(matches)(const struct V(key) *key, const struct V(
 	       is_within(key->word[UPPER] >> 32, &entry->ports[DESTINATION]);
 }
 
-/* The first rule of a bucket that matches, is no better than `from`, and better than what was found. */
+/*
+ * Returns the first rule of a bucket that matches, is no better than `from`, and better than
+ * `found`.
+ */
 __noinline __u32 V(look_through)(const struct V(key) *key, __u32 first, __u32 from, __u32 found)
 {
 	if (!key)
@@ -94,7 +97,7 @@ __noinline __u32 V(look_through)(const struct V(key) *key, __u32 first, __u32 fr
 	return found;
 }
 
-/* The same, of what is one rule most times: a call costs as much as the rest. */
+/* As look_through, inlined for the usual bucket with one rule: a call costs as much as the rest. */
 static __always_inline __u32 V(look_at)(const struct V(key) *key, __u32 first, __u32 from, __u32 found)
 {
 	const struct V(entry) *entry = bpf_map_lookup_elem(&V(entries), &first);
@@ -106,7 +109,7 @@ static __always_inline __u32 V(look_at)(const struct V(key) *key, __u32 first, _
 	return entry->last ? found : V(look_through)(key, first + 1, from, found);
 }
 
-/* The same of all buckets that a hash may lead to. */
+/* As look_through, over all buckets that a hash may lead to. */
 __noinline __u32 V(look_up)(const struct V(key) *key, __u64 hashed, __u32 from, __u32 found)
 {
 	__u32 at = hashed >> (V(space).shift & 63);
@@ -131,7 +134,7 @@ __noinline __u32 V(look_up)(const struct V(key) *key, __u64 hashed, __u32 from, 
 	return found;
 }
 
-/* The same in the tuples. */
+/* As look_through, over the tuples. */
 __noinline __u32 V(first_in_tuples)(const struct V(key) *key, __u32 from)
 {
 	const volatile struct space *space = &V(space);
@@ -160,7 +163,7 @@ __noinline __u32 V(first_in_tuples)(const struct V(key) *key, __u32 from)
 		if (!tags)
 			break;
 		lanes = lanes_of(*tags, hashed);
-		/* As a rule there is nothing, or one bucket of one rule. */
+		/* Usually there is no match, or one bucket with one rule. */
 		if (*tags & OVERFLOWN || lanes & (lanes - 1)) {
 			found = V(look_up)(key, hashed, from, found);
 		} else if (lanes) {
@@ -173,7 +176,7 @@ __noinline __u32 V(first_in_tuples)(const struct V(key) *key, __u32 from)
 	return found;
 }
 
-/* The first rule that matches, of those from `from` on; NO_RULE if there is none. */
+/* Returns the first matching rule from `from` on; NO_RULE if there is none. */
 static __always_inline __u32 V(first_rule)(const struct V(key) *key, __u32 from)
 {
 	for (__u32 i = 0; i < FEW; i++) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// The XDP program of xdpfwd, one instance per interface. See README.md beside this file.
+// The XDP program of xdpfwd, one instance per interface. See README.md.
 
 #include "redirect.h"
 

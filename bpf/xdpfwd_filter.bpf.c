@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// The same with a filter: what its rules drop comes to no socket. One instance per interface and
-// set of rules.
+// The XDP program with a filter, which drops packets before they reach a socket. One instance per
+// interface and rule set.
 
 #include "filter.h"
 #include "redirect.h"
@@ -16,7 +16,7 @@ int xdpfwd(struct xdp_md *ctx)
 		return XDP_PASS;
 	if (stays(ctx, count))
 		return XDP_PASS;
-	/* What no socket would get is not the filter's either. */
+	/* Filter only packets that a socket would receive. */
 	if (bpf_map_lookup_elem(&xsks, &queue)) {
 		__u32 reason = judge(ctx);
 

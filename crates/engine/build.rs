@@ -8,18 +8,18 @@ use std::process::exit;
 use libbpf_cargo::SkeletonBuilder;
 
 fn main() {
-    // A symbolic link to the folder at the top of the repository; a folder in the published crate.
+    // A symbolic link to the top-level directory; a directory in the published crate.
     println!("cargo:rerun-if-changed=bpf");
     println!("cargo:rerun-if-env-changed=DOCS_RS");
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
-    // Debian keeps <asm/types.h> in a folder per architecture, which clang does not search when it
-    // compiles for BPF.
+    // Debian installs <asm/types.h> per architecture, in a directory that clang does not search for
+    // BPF.
     let include = format!("-I/usr/include/{arch}-linux-gnu");
     for name in ["xdpfwd", "xdpfwd_filter"] {
         let source = Path::new("bpf").join(name).with_extension("bpf.c");
         let object = out_dir.join(name).with_extension("bpf.o");
-        // docs.rs has no libbpf headers, and runs no program: empty objects suffice there.
+        // docs.rs has no libbpf headers and runs no program: empty objects suffice.
         if env::var_os("DOCS_RS").is_some() {
             if let Err(error) = fs::write(&object, []) {
                 eprintln!("cannot write {}: {error}", object.display());

@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         data_plane.modes()[0].name(),
         data_plane.modes()[1].name()
     );
-    // Nothing is kept for this host, so that its changes are none of our business.
+    // The `keep` rules are empty, so changes of the host's addresses do not matter.
     while !matches!(
         control.wait(Instant::now() + Duration::from_secs(3600))?,
         Event::Stop(_) | Event::Woken

@@ -1,4 +1,4 @@
-//! Why a data plane does not start.
+//! Errors that prevent a data plane from starting.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ use crate::attach::conflicts::{self, AttachedProgram, QueueHolders, say_attached
 use crate::host::interface::NoInterface;
 use crate::plan::Mode;
 
-/// Why a data plane does not start.
+/// Reasons why a data plane does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -24,36 +24,36 @@ pub enum StartError {
              `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep PATH`"
     )]
     Permission {
-        /// What it was not allowed to do.
+        /// The refused operation.
         what: String,
     },
     /// The kernel lacks a feature.
     #[error("{what}; {fix}")]
     Unsupported {
-        /// What is missing.
+        /// The missing feature.
         what: String,
-        /// What would help.
+        /// The remedy.
         fix: String,
     },
-    /// The XDP program that does a stage's work cannot be loaded.
+    /// The XDP program that runs a stage cannot be loaded.
     #[error(
         "loading the XDP program with the rules of a stage: {0}; place = \"auto\" falls back to user space"
     )]
     Offload(String),
-    /// A stage lacks something that is outside of this process: a file, say.
+    /// A stage lacks an external resource, such as a file.
     #[error("stage {stage}: {source}")]
     Resource {
         /// The stage.
         stage: String,
-        /// What, and what to do about it.
+        /// The missing resource and the remedy.
         source: ResourceError,
     },
-    /// A stage cannot be in the kernel.
+    /// A stage cannot run in the kernel.
     #[error("stage {stage} cannot be in the kernel: {why}")]
     Placed {
         /// The stage.
         stage: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
     /// Another XDP program is attached.
@@ -61,10 +61,10 @@ pub enum StartError {
     AttachedAlready {
         /// The interface.
         interface: String,
-        /// The program, and who holds it. `None` if it could not be found.
+        /// The program and the process that keeps it attached. `None` if it could not be found.
         program: Option<Box<AttachedProgram>>,
     },
-    /// The driver has native XDP, but refuses it as things are.
+    /// The driver supports native XDP, but not in the interface's current configuration.
     #[error(
         "{interface}: its driver refuses native XDP, which mode \"{mode}\" takes, because {why}; {fix}, or set \
          mode = \"skb\" or \"auto\""
@@ -74,9 +74,9 @@ pub enum StartError {
         interface: String,
         /// The mode asked for.
         mode: Mode,
-        /// What stands in the way.
+        /// The obstacle.
         why: String,
-        /// What would help.
+        /// The remedy.
         fix: String,
     },
     /// The kernel refused to attach the program.
@@ -86,10 +86,10 @@ pub enum StartError {
         interface: String,
         /// The mode asked for.
         mode: Mode,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The kernel refused to load the program, or to take a socket into its map.
+    /// The kernel refused to load the program, or to insert a socket into its map.
     #[error("BPF: {0}")]
     Bpf(String),
     /// A worker could not open its sockets.
@@ -97,15 +97,15 @@ pub enum StartError {
     Open {
         /// The worker.
         worker: usize,
-        /// Why.
+        /// The reason.
         source: OpenError,
     },
     /// A port's packet sockets could not be opened.
     #[error("{interface}: {source}")]
     Packet {
-        /// Its interface.
+        /// The interface.
         interface: String,
-        /// Why.
+        /// The reason.
         source: xdpfwd_packet::OpenError,
     },
     /// An interface could not be put into promiscuous mode.
@@ -115,7 +115,7 @@ pub enum StartError {
     Promiscuous {
         /// The interface.
         interface: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// Ports that cannot share a worker's packet memory.
@@ -124,9 +124,9 @@ pub enum StartError {
          let both have the same io, or one of them \"packet-mmsg\""
     )]
     UnsharedMemory {
-        /// A port of the one kind.
+        /// A port with one kind of memory.
         first: String,
-        /// A port of the other.
+        /// A port with the other kind.
         second: String,
     },
     /// Another AF_XDP socket is bound to a queue.
@@ -134,9 +134,9 @@ pub enum StartError {
     QueueBusy {
         /// The worker.
         worker: usize,
-        /// Which queue.
+        /// The error, which names the queue.
         source: OpenError,
-        /// Whose it may be.
+        /// Processes that may hold the queue.
         holders: QueueHolders,
     },
     /// A worker could not be built.
@@ -144,15 +144,15 @@ pub enum StartError {
     Build {
         /// The worker.
         worker: usize,
-        /// Why.
+        /// The reason.
         source: BuildError,
     },
-    /// A worker's thread did not start, or did not get ready.
+    /// A worker's thread did not start, or failed before it was ready.
     #[error("worker {worker}: {what}")]
     Worker {
         /// The worker.
         worker: usize,
-        /// What happened.
+        /// The failure.
         what: String,
     },
     /// A worker could not be pinned.
@@ -164,18 +164,18 @@ pub enum StartError {
         worker: usize,
         /// The core.
         core: usize,
-        /// The cores that there are.
+        /// The available cores.
         allowed: Vec<usize>,
     },
     /// A system call of the control thread failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// The failed operation.
         what: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Two ports are on one interface.
+    /// Two ports use one interface.
     #[error(
         "ports {first} and {second} are both on {interface}: an interface can be one port only"
     )]
@@ -190,22 +190,22 @@ pub enum StartError {
     /// The plan has no workers or no ports.
     #[error("the plan has no {0}")]
     Empty(&'static str),
-    /// A worker did not answer.
+    /// A worker did not reply.
     #[error("worker {worker} did not get ready within {waited:?}")]
     Timeout {
         /// The worker.
         worker: usize,
-        /// How long it was waited for.
+        /// The timeout.
         waited: Duration,
     },
 }
 
-/// A worker that does not work any more.
+/// A worker that has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerFailure {
-    /// Its number.
+    /// Worker number.
     pub worker: usize,
-    /// What it said, if it panicked: where stands on stderr.
+    /// The panic message, if it panicked; stderr shows the location.
     pub panic: Option<String>,
 }
 
@@ -221,7 +221,7 @@ impl fmt::Display for WorkerFailure {
 impl std::error::Error for WorkerFailure {}
 
 impl StartError {
-    /// Whether a privilege, a capability or a kernel feature is what is missing.
+    /// Returns whether a privilege, capability or kernel feature is missing.
     pub fn lacks_privilege_or_feature(&self) -> bool {
         match self {
             Self::Permission { .. } | Self::Unsupported { .. } => true,

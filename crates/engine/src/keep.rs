@@ -1,31 +1,30 @@
-//! What stays with the kernel: a port's `keep`.
+//! The `keep` rules of a port: frames that pass to the kernel.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-/// A rule of what the XDP program leaves to the kernel. All of them match only frames that are
-/// addressed to this host; what that means, and what each matches, stands in `bpf/README.md`.
+/// A rule for frames that the XDP program passes to the kernel. Rules match only frames addressed
+/// to this host; `bpf/README.md` has the exact conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeepRule {
-    /// ARP that asks for, or tells, one of the host's own addresses.
+    /// ARP requests for, or announcements to, the host's own addresses.
     Arp,
-    /// IPv6 Neighbor Discovery to, or about, one of them.
+    /// IPv6 Neighbor Discovery to, or about, the host's own addresses.
     Nd,
-    /// ICMP and ICMPv6 to one of them.
+    /// ICMP and ICMPv6 to the host's own addresses.
     Icmp,
-    /// Every IP packet to one of them.
+    /// Every IP packet to the host's own addresses.
     Local,
     /// LLDP.
     Lldp,
     /// Spanning tree.
     Stp,
-    /// TCP to this port of one of them.
+    /// TCP to this port of the host's own addresses.
     Tcp(u16),
-    /// UDP to this port of one of them.
+    /// UDP to this port of the host's own addresses.
     Udp(u16),
-    /// ARP, Neighbor Discovery and IP packets of this VLAN, as far as they are addressed to this
-    /// host.
+    /// ARP, Neighbor Discovery and IP packets of this VLAN that are addressed to this host.
     Vlan(u16),
 }
 
@@ -33,11 +32,11 @@ pub enum KeepRule {
 pub type Keep = BTreeSet<KeepRule>;
 
 impl KeepRule {
-    /// How rules are written.
+    /// Accepted rules, for error messages.
     pub const ACCEPTED: &'static str = "\"arp\", \"nd\", \"icmp\", \"local\", \"lldp\", \"stp\", \"tcp/PORT\", \"udp/PORT\" (1 to 65535) or \
          \"vlan/ID\" (1 to 4094)";
 
-    /// Those that are one word.
+    /// Rules without a number.
     const WORDS: [(&'static str, Self); 6] = [
         ("arp", Self::Arp),
         ("nd", Self::Nd),
@@ -61,7 +60,7 @@ impl fmt::Display for KeepRule {
     }
 }
 
-/// What is no rule; [`KeepRule::ACCEPTED`] says what is.
+/// An invalid rule; [`KeepRule::ACCEPTED`] lists the valid ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("must be {}", KeepRule::ACCEPTED)]
 pub struct KeepRuleError;
@@ -74,7 +73,7 @@ impl FromStr for KeepRule {
             return Ok(*rule);
         }
         let (kind, number) = text.split_once('/').ok_or(KeepRuleError)?;
-        // `parse` would also take a sign and leading zeros.
+        // `parse` also accepts a sign and leading zeros.
         if !number.bytes().all(|byte| byte.is_ascii_digit()) || number.starts_with('0') {
             return Err(KeepRuleError);
         }

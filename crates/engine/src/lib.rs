@@ -1,6 +1,6 @@
-//! From a plan to a running data plane: XDP programs attached, sockets bound, workers on their
-//! cores, and a report of it all. What the binary `xdpfwd` does with a file, another binary can do
-//! with a [`Plan`] made in Rust, and with stages of its own.
+//! Runs a data plane from a [`Plan`]: attaches XDP programs, binds sockets, starts pinned workers,
+//! and reports counters. The binary `xdpfwd` creates the plan from a file; another binary can
+//! create it in Rust, with its own stages.
 //!
 //! ```no_run
 //! use std::sync::Arc;

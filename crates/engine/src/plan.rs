@@ -1,4 +1,4 @@
-//! The plan: what is to run, resolved and checked, with nothing left to interpret.
+//! The plan: a resolved and validated configuration.
 
 use std::any::{Any, TypeId};
 use std::fmt;
@@ -10,23 +10,24 @@ use xdpfwd_xsk::UmemConfig;
 
 use crate::keep::Keep;
 
-/// What identifies a stage of a path over reloads: the path's number, the stage's name, its
-/// position among stages of that name, and the type of its plan.
+/// The identity of a path's stage across reloads: the path's number, the stage's name, its position
+/// among stages of that name, and the type of its plan.
 pub(crate) type StageId = (usize, String, usize, TypeId);
 
-/// What is to run. A configuration file resolves to this; another binary can write it in Rust.
+/// A resolved configuration. xdpfwd creates it from a configuration file; other binaries can create
+/// it in Rust.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How packets get from the driver into the UMEM and back.
+    /// How packets are exchanged between driver and UMEM.
     pub mode: Mode,
-    /// Each worker's core; `None` leaves it to the scheduler. Never empty: its length is the number
-    /// of workers.
+    /// Core of each worker; `None` leaves the worker unpinned. Never empty: its length is the
+    /// number of workers.
     pub workers: Vec<Option<usize>>,
     /// Preferred busy polling: the worker polls the device from its own system calls.
     pub busy_poll: bool,
-    /// What a worker does when nothing comes.
+    /// What a worker does while no packets arrive.
     pub idle: Idle,
-    /// Whether the workers begin with their ledgers on: time stamps, a few a batch.
+    /// Whether the workers start with the cycle ledger on, which takes a few time stamps per batch.
     pub ledger: bool,
     /// The packet memory of each worker.
     pub umem: UmemConfig,
@@ -34,11 +35,11 @@ pub struct Plan {
     pub ports: Vec<PortPlan>,
     /// The paths: at most one from each port.
     pub paths: Vec<PathPlan>,
-    /// Where the control socket is to be, if anywhere.
+    /// Path of the control socket, if any.
     pub control: Option<PathBuf>,
 }
 
-/// A port: an interface, and how many of its queues are used.
+/// A port: an interface and the number of its queues in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortPlan {
     /// Its name in the configuration and in reports.
@@ -49,40 +50,40 @@ pub struct PortPlan {
     pub io: Io,
     /// Queues 0 to `queues` − 1 are used. Worker *w* of *n* serves those that are *w* modulo *n*.
     pub queues: u16,
-    /// What of the frames that are addressed to this host stays with the kernel, on those queues
-    /// too.
+    /// Which frames addressed to this host pass to the kernel, on the queues in use too.
     pub keep: Keep,
-    /// Whether the interface is to take in frames for any MAC address, if a path begins here. A NIC
-    /// drops others itself.
+    /// Whether to put the interface into promiscuous mode if a path starts here. Otherwise the NIC
+    /// drops frames for other MAC addresses.
     pub promiscuous: bool,
 }
 
 /// How a port exchanges packets with the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Io {
-    /// AF_XDP sockets, by our own rings.
+    /// AF_XDP sockets with xdpfwd's own ring implementation.
     #[default]
     AfXdp,
-    /// Packet sockets, by `recvmmsg` and `sendmmsg`. They see a copy of what the kernel goes on to
-    /// handle.
+    /// Packet sockets with `recvmmsg` and `sendmmsg`. They receive copies; the kernel also handles
+    /// the packets.
     PacketMmsg,
-    /// AF_XDP sockets, by the crate `xsk-rs` and libxdp: to compare with. Built with the feature
-    /// `xsk-rs` only.
+    /// AF_XDP sockets of the crate `xsk-rs` and libxdp, for comparisons. Requires the feature
+    /// `xsk-rs`.
     XskRs,
 }
 
 impl Io {
-    /// Whether this build has what it takes.
+    /// Returns whether this build supports this I/O.
     pub fn is_built(self) -> bool {
         self != Self::XskRs || cfg!(feature = "xsk-rs")
     }
 
-    /// Whether packets are taken from the kernel by an XDP program. If not, it handles them, too.
+    /// Returns whether an XDP program takes packets from the kernel. Otherwise the kernel handles
+    /// them too.
     pub fn takes_by_xdp(self) -> bool {
         matches!(self, Self::AfXdp | Self::XskRs)
     }
 
-    /// Its name in the configuration.
+    /// Returns the name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::AfXdp => "af_xdp",
@@ -98,14 +99,14 @@ impl fmt::Display for Io {
     }
 }
 
-/// A path: what comes in on one port goes through the stages and out on the other.
+/// A path: packets received on one port pass through the stages and leave on another.
 #[derive(Clone, Debug)]
 pub struct PathPlan {
-    /// Where packets come in.
+    /// Ingress port.
     pub from: PortId,
-    /// Where they go out.
+    /// Egress port.
     pub to: PortId,
-    /// What is done to them, in order.
+    /// Stages, in order.
     pub stages: Vec<StageOnPath>,
 }
 
@@ -114,10 +115,10 @@ pub struct PathPlan {
 pub struct StageOnPath {
     /// Its name in the configuration.
     pub name: String,
-    /// What it does.
+    /// Plan of the stage.
     pub plan: Arc<dyn StagePlan>,
-    /// Whether the XDP program of the port does it, for which it has to be possible:
-    /// [`Plan::in_the_way_of_kernel`].
+    /// Whether the port's XDP program runs the stage; [`Plan::in_the_way_of_kernel`] returns
+    /// whether that is possible.
     pub in_kernel: bool,
 }
 
@@ -127,14 +128,14 @@ impl StageOnPath {
         &*self.plan
     }
 
-    /// Where it is, for reports: `"user"` or `"kernel"`.
+    /// Returns where the stage runs, for reports: `"user"` or `"kernel"`.
     pub fn place(&self) -> &'static str {
         if self.in_kernel { "kernel" } else { "user" }
     }
 }
 
 impl Plan {
-    /// Returns what the XDP program of a port needs to do a stage's work, if it does one's.
+    /// Returns the image of the stage that a port's XDP program runs, if any.
     pub(crate) fn xdp_image(&self, port: PortId) -> Option<&Arc<XdpImage>> {
         let path = self.paths.iter().find(|path| path.from == port)?;
         let first = path.stages.first().filter(|stage| stage.in_kernel)?;
@@ -146,7 +147,7 @@ impl Plan {
         self.paths.iter().flat_map(|path| &path.stages)
     }
 
-    /// Returns every stage of every path with what identifies it over reloads.
+    /// Returns every stage of every path with its identity across reloads.
     pub(crate) fn stages_with_ids(&self) -> impl Iterator<Item = (StageId, &StageOnPath)> {
         let stages =
             |(path, plan): (usize, &'_ PathPlan)| (0..plan.stages.len()).map(move |at| (path, at));
@@ -210,13 +211,13 @@ impl Plan {
         release(self.each_stage().filter(|stage| !is_kept(stage)).map(|stage| &stage.plan));
     }
 
-    /// The ports with their numbers.
+    /// Returns the ports with their IDs.
     pub(crate) fn numbered_ports(&self) -> impl Iterator<Item = (PortId, &PortPlan)> {
         (0..=u8::MAX).map(PortId).zip(&self.ports)
     }
 
-    /// Why the XDP program cannot do what a stage does, which is at this place of a path; `None` if
-    /// it can.
+    /// Returns why the XDP program cannot run the stage at index `place` of a path; `None` if it
+    /// can.
     pub fn in_the_way_of_kernel(&self, path: &PathPlan, place: usize) -> Option<String> {
         let port = self.ports.get(usize::from(path.from.0))?;
         let stage = path.stages.get(place)?;
@@ -240,23 +241,22 @@ impl Plan {
     }
 }
 
-/// How packets get from the driver into the UMEM and back.
+/// How packets are exchanged between driver and UMEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// The best that all ports can do: zero-copy, else copy, else skb.
+    /// The best mode that all ports support: zero-copy, else copy, else skb.
     #[default]
     Auto,
-    /// The device itself reads and writes the frames. Needs support in the driver.
+    /// The device reads and writes the frames. Needs driver support.
     ZeroCopy,
-    /// The driver runs the XDP program, the kernel copies each packet.
+    /// The driver runs the XDP program; the kernel copies each packet.
     Copy,
-    /// The kernel's generic XDP: works with every driver, makes a socket buffer of each packet
-    /// first.
+    /// The kernel's generic XDP: works with every driver, but allocates a socket buffer per packet.
     Skb,
 }
 
 impl Mode {
-    /// Its name in the configuration.
+    /// Returns the name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -286,7 +286,7 @@ mod tests {
 
     use super::*;
 
-    /// A stage with a resource, which logs what happens to it.
+    /// A stage with a resource, which logs its calls.
     #[derive(Debug)]
     struct Owner {
         name: &'static str,
@@ -347,7 +347,7 @@ mod tests {
     fn acquire_releases_in_reverse_order_when_a_later_stage_fails() {
         let log = Arc::new(Mutex::new(Vec::new()));
         let owner = |name, fails| Arc::new(Owner { name, fails, log: Arc::clone(&log) });
-        // The running stage is in both plans: it has its resources, and keeps them.
+        // The running stage is in both plans and keeps its resources.
         let (running, a, b, c) =
             (owner("running", false), owner("a", false), owner("b", false), owner("c", true));
         let (stage, error) =

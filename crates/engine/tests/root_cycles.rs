@@ -1,4 +1,4 @@
-//! Starting and stopping, again and again, leaves nothing behind. Needs root.
+//! Repeated start and stop leaks no resources. Needs root.
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::{LONG, chain, cross_connect, stop};
 use xdpfwd_engine::{Control, DataPlane};
 use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic};
 
-/// What this process has of everything that a data plane takes.
+/// The resources of this process that a data plane uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Has {
     descriptors: usize,
@@ -31,7 +31,7 @@ impl Has {
     }
 }
 
-/// Memory in use by this process, in KiB.
+/// Returns the resident memory of this process, in KiB.
 fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -64,12 +64,13 @@ fn cycle_under_load(cycles: usize) {
             let workers = 1 + number as u16 % 2;
             let data_plane = DataPlane::start(cross_connect(workers, None), &control).unwrap();
             used.add(open().without(&before));
-            thread::sleep(Duration::from_millis(20)); // for something to be on its way
+            thread::sleep(Duration::from_millis(20)); // so that packets are in flight
             let report = stop(data_plane);
             assert_eq!((report.frames.leaked, report.failure), (0, None));
             received += report.ports[0].rx_packets;
         };
-        // Checked every hundred cycles, so that what is collected here stays small beside a leak.
+        // Check only every hundred cycles, so that the collected figures stay small compared with a
+        // leak.
         let mut run_cycles = |count: usize| {
             for round in (0..count).step_by(100) {
                 let mut used = BpfObjects::default();
@@ -95,14 +96,14 @@ fn cycle_under_load(cycles: usize) {
         println!("{received} packets; {has:?}; {memory}");
         assert!(received > 0, "there was load");
         assert_eq!(has, had);
-        // UMEMs, rings and sockets are among the mappings and descriptors. This is about what is
-        // allocated: some 100 KiB are the numbers collected here, and what the allocator keeps as
-        // threads come and go; 10 KiB a cycle would show.
+        // UMEMs, rings and sockets are counted as mappings and descriptors; this checks
+        // allocations. The collected figures and the allocator's caches take about 100 KiB; a leak
+        // of 10 KiB per cycle would show.
         assert!(resident_now < resident_before + 1000, "{memory}");
     };
     chain.fwd().run(run).unwrap();
     generator.stop().unwrap();
-    // And no socket is left in the kernel.
+    // Check that the kernel has no socket left.
     drop(chain);
     guard.wait_until_gone(LONG).unwrap();
 }

@@ -1,6 +1,6 @@
-//! A million packets by lot against a thousand sets of rules by lot, in the XDP program:
-//! `BPF_PROG_TEST_RUN` comes to the verdict of looking at each rule, and of the stage in user
-//! space; and counts what they count.
+//! Runs a million random packets against a thousand random rule sets in the XDP program
+//! (`BPF_PROG_TEST_RUN`). Verdicts and counters must equal those of a linear search and of the
+//! user-space stage.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -17,12 +17,12 @@ use xdpfwd_wire::Headers;
 use xdpfwd_xsk::{HugePages, Opened, Port as _, UmemConfig, XskPort};
 
 const PACKETS: usize = 1024;
-/// Rules without a verdict that the XDP program takes.
+/// Maximum number of rules without a verdict in the XDP program.
 const MOST_GO_ON: usize = 16;
 
-/// A socket for packets to be meant for: without one, they are not the filter's.
+/// Opens a socket: the program filters only packets of queues with a socket.
 fn socket() -> Opened<XskPort> {
-    // A loopback of its own, for this thread.
+    // Use a separate loopback interface for this thread.
     unshare(CloneFlags::CLONE_NEWNET)
         .unwrap_or_else(|error| panic!("{error} (needs root: `make test`)"));
     let umem = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
@@ -33,7 +33,7 @@ fn socket() -> Opened<XskPort> {
         .unwrap()
 }
 
-/// Numbers of packets judged.
+/// Numbers of tested packets.
 #[derive(Default)]
 struct CaseCounts {
     packets: usize,
@@ -52,8 +52,8 @@ fn ten_million_packets_are_judged_in_the_kernel_as_in_user_space() {
     judge_in_the_kernel(10_240);
 }
 
-/// Judges packets on a thread for each core: the verifier takes most of the time, of one core for
-/// each program that is loaded.
+/// Tests packets on one thread per core: most of the time goes to the verifier, which uses one core
+/// per loaded program.
 fn judge_in_the_kernel(sets: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let threads = thread::available_parallelism().map_or(1, usize::from).min(4);
@@ -77,13 +77,13 @@ fn judge_in_the_kernel(sets: usize) {
     assert!(mangled * 100 >= cases * 20, "{mangled} of {cases} mangled");
 }
 
-/// Judges the packets of some of the sets, each set with random numbers of its own.
+/// Tests the packets of some rule sets, each with its own random numbers.
 fn judge_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
     let opened = socket();
     let fd = opened.ports[0].fd().unwrap();
     let mut counts = CaseCounts::default();
     for set in sets {
-        // Far apart: with seeds in a row, the generator's sequences would overlap.
+        // Spread the seeds: sequences of consecutive seeds would overlap.
         let mut lot = SplitMix64::new(SplitMix64::new(seed.wrapping_add(set as u64)).draw());
         let drawn = RuleSet::draw(&mut lot, MOST_GO_ON);
         let plan = drawn.plan("kernel");
@@ -96,7 +96,7 @@ fn judge_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
         let mut drops: HashMap<Reason, u64> = HashMap::new();
         for number in 0..PACKETS {
             let (frame, was_mangled) = packet(&mut lot);
-            // The kernel runs nothing on less than an Ethernet header.
+            // The kernel runs no program on less than an Ethernet header.
             if frame.len() < 14 {
                 continue;
             }
@@ -121,7 +121,7 @@ fn judge_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
             counts.by_a_rule += usize::from(expected.rule.is_some());
             counts.mangled += usize::from(was_mangled);
         }
-        // Which rule it was is in the counters, and why it was dropped.
+        // The counters show the matching rule and the drop reason.
         assert_eq!(
             program.row_counters().unwrap(),
             stage.row_counters(),
@@ -135,8 +135,8 @@ fn judge_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
     counts
 }
 
-/// Tables of a size that the small sets do not have: dozens of tuples, parts of the pruning, groups
-/// of tags that overflow.
+/// Tests tables that small rule sets do not produce: dozens of tuples, parts in the address tables,
+/// groups with overflowing tags.
 #[test]
 fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
     let seed = xdpfwd_testkit::random_filter::seed();
@@ -167,7 +167,7 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
         .collect();
     let drawn = RuleSet::of(written, &mut lot, MOST_GO_ON);
     let in_user_space = drawn.plan("user");
-    // Each plan has a seed of its own for its hashes: of some, no group of tags is full.
+    // Each plan has its own hash seed; with some seeds no tag group is full.
     let is_full = |plan: &Arc<dyn xdpfwd_pipeline::StagePlan>| {
         let image = plan.as_xdp_offload().unwrap().image();
         let tags = &image.tables.arrays.iter().find(|array| array.map == "tags_v4").unwrap().bytes;
@@ -186,7 +186,7 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
     let any: &dyn Any = &*in_user_space;
     let mut stage = Filter::new(Arc::clone(any.downcast_ref::<FilterPlan>().unwrap().program()));
     for number in 0..40_000 {
-        // The ends of a rule, or one of each of two, now and then a bit off.
+        // Use the addresses of one rule, or one of each of two rules, sometimes modified.
         let ((source, _, is_v4), (_, destination, _)) = (lot.of(&ends), lot.of(&ends));
         let (own, destination_of_own) =
             (lot.one_in(3), ends.iter().find(|end| end.0 == source).unwrap().1);
@@ -221,7 +221,7 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
     assert!(hit > 1000, "{hit} rules were hit");
 }
 
-/// What stays with the kernel does so before any rule is looked at.
+/// Packets kept for the kernel bypass the rules.
 #[test]
 fn what_is_kept_is_kept_from_the_filter() {
     let keep: Keep = ["arp".parse().unwrap()].into();

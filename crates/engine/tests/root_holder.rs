@@ -1,5 +1,5 @@
-//! Whose XDP program is in the way, and that the command which the error names removes it. Needs
-//! root.
+//! The error for an interface in use names the attached XDP program and a command that removes it.
+//! Needs root.
 
 mod support;
 
@@ -14,16 +14,16 @@ use xdpfwd_engine::{Control, DataPlane, Keeper, StartError};
 use xdpfwd_lab::{Chain, Sink};
 use xdpfwd_testkit::lab::ip;
 
-/// Some XDP program or other.
+/// An arbitrary XDP program.
 const OBJECT: &str = concat!(env!("OUT_DIR"), "/xdpfwd.bpf.o");
 
-/// Tries to start in the calling thread's namespace; nothing stays.
+/// Tries to start in the calling thread's network namespace.
 fn start() -> Result<(), StartError> {
     let control = Control::new().unwrap();
     DataPlane::start(cross_connect(1, None), &control).map(|data_plane| drop(stop(data_plane)))
 }
 
-/// The program in the way, and the command that the error gives.
+/// Returns the attached program and the command in the error.
 fn in_the_way(chain: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     let error = chain.fwd().run(start).unwrap().unwrap_err();
     let text = error.to_string();
@@ -59,14 +59,14 @@ fn a_program_attached_over_netlink_goes_by_the_command_named() {
     }
 }
 
-/// One on a bridge is in the way on its ports as well, and `ip link show fwd0` shows nothing.
+/// A program on a bridge also blocks its ports, although `ip link show fwd0` does not show it.
 #[test]
 fn a_program_on_an_interface_above_is_found() {
     let chain = chain(Chain::builder());
     ip(chain.fwd(), "link add br0 type bridge");
     ip(chain.fwd(), "link set dev fwd0 master br0");
     ip(chain.fwd(), &format!("link set dev br0 xdpgeneric obj {OBJECT} sec xdp"));
-    // /sys shows the interfaces of the namespace in which it was mounted.
+    // /sys shows the interfaces of the network namespace in which it was mounted.
     let program = chain.fwd().run(|| {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
@@ -80,7 +80,7 @@ fn a_program_on_an_interface_above_is_found() {
     });
     let program = program.unwrap();
     assert_eq!((program.interface.as_str(), program.place), ("br0", "xdpgeneric"));
-    // Without that /sys, what can be said is that it is not to be seen.
+    // Without that /sys, the error states that the program cannot be seen.
     let error = chain.fwd().run(start).unwrap().unwrap_err().to_string();
     assert!(error.contains("cannot be seen"), "{error}");
     run_it(&chain, "ip link set dev br0 xdpgeneric off");
@@ -100,7 +100,7 @@ fn a_program_that_a_process_holds_is_named_with_it() {
     chain.fwd().run(start).unwrap().unwrap();
 }
 
-/// The link is pinned to a file, in a folder that only one thread sees.
+/// The link is pinned in a directory that only one thread sees.
 #[test]
 fn a_link_without_a_process_is_named() {
     let chain = chain(Chain::builder());
@@ -131,7 +131,7 @@ fn a_link_without_a_process_is_named() {
         };
         assert_eq!(program.keeper, Keeper::Link(id), "{text}");
         assert!(text.ends_with(&format!("`bpftool link detach id {id}` takes it off")), "{text}");
-        // What that command does, without needing bpftool.
+        // Does the same as the command, without bpftool.
         Link::open("/mnt/link").unwrap().detach().unwrap();
         start().unwrap();
     };

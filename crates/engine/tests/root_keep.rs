@@ -1,5 +1,5 @@
-//! What the XDP program leaves to the kernel: `BPF_PROG_TEST_RUN` on frames that scapy makes, and
-//! on what becomes of them when they are mangled.
+//! Checks which frames the XDP program passes to the kernel: `BPF_PROG_TEST_RUN` on frames made by
+//! scapy, and on mangled ones.
 
 mod keep;
 
@@ -19,7 +19,7 @@ const RULES: [&str; 9] =
 
 const BOTH: GoodFor = GoodFor { destination: true, target: true };
 
-/// As frames.py has it.
+/// Must match frames.py.
 fn own() -> OwnAddresses {
     let (destination, target) =
         (GoodFor { target: false, ..BOTH }, GoodFor { destination: false, ..BOTH });
@@ -48,11 +48,10 @@ struct Sample {
     bytes: Vec<u8>,
 }
 
-/// Those of scapy, in an order in which first fragments come first.
+/// Returns the frames of scapy, first fragments first.
 fn frames() -> Vec<Sample> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keep/frames.py");
-    // Debian's scapy serves Debian's interpreter; another `python3` may stand before it in the
-    // path.
+    // Debian packages scapy for Debian's interpreter, but another `python3` may precede it in PATH.
     let output = ["/usr/bin/python3", "python3"].iter().find_map(|python| {
         let output = Command::new(python).arg(script).output().ok()?;
         output.status.success().then_some(output.stdout)
@@ -140,7 +139,7 @@ fn addresses_are_followed() {
         kept(OwnAddresses { ipv4: [("10.255.0.1".parse().unwrap(), BOTH)].into(), ..own() }),
         [false, true, false]
     );
-    // ARP requests go to all, whatever our MAC address is.
+    // ARP requests are broadcast, so the MAC address does not matter.
     assert_eq!(
         kept(OwnAddresses { macs: [MacAddr([2, 0, 0, 0, 0, 9])].into(), ..own() }),
         [false, false, true]
@@ -148,7 +147,7 @@ fn addresses_are_followed() {
     assert_eq!(kept(own()), [true, true, true]);
 }
 
-/// What does not fit into a map is said, tried again, and in when there is room.
+/// Addresses that do not fit into a map are reported, and inserted once there is room.
 #[test]
 fn addresses_that_do_not_fit_are_entered_when_they_do() {
     let mut program = program(&["icmp"], OwnAddresses::default());
@@ -174,7 +173,7 @@ fn addresses_that_do_not_fit_are_entered_when_they_do() {
     );
 }
 
-/// However a frame is cut, it is kept only if the second opinion says so.
+/// A truncated frame is kept only if the oracle agrees.
 #[test]
 fn frames_that_are_cut_short_are_judged_alike() {
     let own = own();
@@ -197,24 +196,24 @@ fn frames_that_are_cut_short_are_judged_alike() {
     }
 }
 
-/// How a frame is mangled.
+/// A modification of a frame.
 #[derive(Clone, Debug)]
 enum Mangle {
-    /// A byte becomes another, most likely one of a header.
+    /// Replaces a byte, usually of a header.
     Byte(u16, u8),
-    /// A byte becomes one that headers are made of.
+    /// Replaces a byte with a value common in headers.
     Word(u16, usize),
-    /// It ends before its end.
+    /// Truncates the frame.
     Cut(u16),
-    /// Bytes are put in, such as a header that is there twice.
+    /// Duplicates bytes, such as a header.
     Repeat(u8, u8),
-    /// A VLAN tag.
+    /// Inserts a VLAN tag.
     Tag(u16),
-    /// Bytes that do not belong to it.
+    /// Appends bytes.
     Pad(u8),
 }
 
-/// Bytes that mean something to a parser: protocols, lengths, flags, own addresses.
+/// Values with meaning to a parser: protocols, lengths, flags, own addresses.
 const WORDS: [u8; 28] = [
     0, 1, 2, 4, 6, 8, 17, 20, 22, 43, 44, 50, 51, 53, 58, 59, 60, 0x45, 0x46, 0x4f, 0x60, 0x81,
     0x88, 131, 135, 137, 0xdd, 0xff,
@@ -290,7 +289,7 @@ fn frames_that_are_mangled_are_judged_alike() {
         Ok(())
     });
     result.unwrap_or_else(|error| panic!("{error}"));
-    // What keeps everything, or nothing, would agree with anything.
+    // A program that kept all or no frames would make the comparison pointless.
     let (kept, all) = (kept.get(), all.get());
     assert!(kept > all / 50 && kept < all / 2, "{kept} of {all}");
 }

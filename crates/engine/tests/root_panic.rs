@@ -1,5 +1,5 @@
-//! A stage that panics under load: the others drain, everything is counted, nothing is left behind.
-//! Needs root.
+//! When a stage panics under load, the other workers drain, every packet is counted, and nothing
+//! leaks. Needs root.
 
 mod support;
 
@@ -10,19 +10,19 @@ use xdpfwd_engine::{Control, DataPlane, WorkerFailure};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_pipeline::{BuildCx, Cx, Stage, StagePlan, View};
 
-/// Where the stage panics.
+/// The stage method that panics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
     Build,
     /// On its 2000th packet.
     Process,
     Tick,
-    /// When asked for its counters.
+    /// On a request for its counters.
     Counters,
     Nowhere,
 }
 
-/// A stage that panics, in the last worker.
+/// A stage that panics in the last worker.
 #[derive(Clone, Debug)]
 struct Panics {
     place: Place,
@@ -71,7 +71,8 @@ fn a_panic_stops_everything_and_everything_is_counted() {
         for place in [Place::Process, Place::Tick, Place::Counters] {
             let chain = chain(Chain::builder().queues(workers));
             let sink = Sink::attach(chain.sink(), "sink0").unwrap();
-            // veth takes the queue from the sender's core: every worker has something to do.
+            // veth selects the queue by the sender's core; send from several cores to load every
+            // worker.
             let flat_out = |core| Traffic::new().core(core).start(chain.gen_(), "gen0").unwrap();
             let generators: Vec<_> = (0..usize::from(workers)).map(flat_out).collect();
             let run = || {
@@ -156,7 +157,7 @@ fn a_panic_while_a_stage_is_built_starts_nothing_and_names_it() {
     }
 }
 
-/// The worker itself wakes control up; nobody has to ask.
+/// The worker wakes the control thread itself.
 #[test]
 fn a_worker_that_fails_is_noticed_without_asking() {
     let chain = chain(Chain::builder());
@@ -165,11 +166,11 @@ fn a_worker_that_fails_is_noticed_without_asking() {
         let plan = cross_connect(1, Some(Arc::new(Panics { place: Place::Process, seen: 0 })));
         let data_plane = DataPlane::start(plan, &control).unwrap();
         let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
-        // Without a clock: the wake-up must come from the worker.
+        // No clock: the wake-up must come from the worker.
         let deadline = std::time::Instant::now() + LONG;
         let event = loop {
             match control.wait(deadline).unwrap() {
-                // Its interfaces have become promiscuous.
+                // Promiscuous mode changed the interfaces.
                 xdpfwd_engine::Event::HostChanged => {}
                 event => break event,
             }

@@ -15,15 +15,16 @@ use crate::host::addresses::OwnAddresses;
 use crate::host::interface::Interface;
 use crate::plan::{Mode, PortPlan};
 
-/// What directs a port's packets to its sockets. Dropping it ends that.
+/// The attachment of a port's sockets to its interface. Dropping it ends the attachment.
 pub(crate) enum Attachment {
     /// An XDP program on the interface.
     Xdp(Box<LoadedProgram>),
-    /// Nothing on the interface: packet sockets, one for each queue, that take part or do not.
+    /// Packet sockets, one per queue, with nothing attached to the interface. Each socket receives
+    /// only while enabled.
     Packet(Vec<PacketSocket>),
 }
 
-/// The XDP program, loaded for an interface and attached to it.
+/// The XDP program, loaded for and attached to an interface.
 pub(crate) struct LoadedProgram {
     link: Option<XdpLink>,
     mode: AttachMode,
@@ -31,10 +32,10 @@ pub(crate) struct LoadedProgram {
 }
 
 impl Attachment {
-    /// Opens the packet sockets of a port, or loads and attaches the XDP program: natively if the
-    /// mode does not say otherwise. With [`Mode::Auto`], what the driver cannot do natively is done
-    /// in the generic path; the error that decided is returned beside. No packet comes to a socket
-    /// yet.
+    /// Opens the packet sockets of a port, or loads and attaches the XDP program, natively unless
+    /// the mode requests otherwise. With [`Mode::Auto`], falls back to generic XDP if the driver
+    /// lacks native support, and returns the error that caused the fallback. Sockets receive no
+    /// packets yet.
     pub(crate) fn new(
         port: &PortPlan,
         interface: &Interface,
@@ -67,7 +68,7 @@ impl Attachment {
         ))
     }
 
-    /// Where the XDP program runs, if there is one.
+    /// Returns the attach mode of the XDP program, if there is one.
     pub(crate) fn mode(&self) -> Option<AttachMode> {
         match self {
             Self::Xdp(attached) => Some(attached.mode),
@@ -75,7 +76,7 @@ impl Attachment {
         }
     }
 
-    /// The socket of a queue, for the worker that serves it; `None` if the worker opens its own.
+    /// Returns the socket of a queue, for its worker; `None` if the worker opens its own.
     pub(crate) fn socket(&self, queue: u16) -> Option<PacketSocket> {
         match self {
             Self::Xdp(_) => None,
@@ -83,7 +84,8 @@ impl Attachment {
         }
     }
 
-    /// Sends a queue's packets to a socket, by number: with packet sockets, to its own.
+    /// Directs a queue's packets to a socket, given by descriptor. A packet socket receives its own
+    /// queue.
     pub(crate) fn direct(&self, queue: u16, socket: i32) -> Result<(), String> {
         match self {
             Self::Xdp(attached) => {
@@ -96,7 +98,7 @@ impl Attachment {
         }
     }
 
-    /// Sends no packets of any queue to a socket any more.
+    /// Stops directing packets to sockets.
     pub(crate) fn release(&self, queues: u16) {
         match self {
             Self::Xdp(attached) => attached.program.release(queues),
@@ -110,7 +112,7 @@ impl Attachment {
         }
     }
 
-    /// Whether it has to follow the host's addresses.
+    /// Returns whether the attachment needs the host's addresses.
     pub(crate) fn follows(&self) -> bool {
         match self {
             Self::Xdp(attached) => attached.program.follows(),
@@ -118,7 +120,7 @@ impl Attachment {
         }
     }
 
-    /// Makes these the addresses by which frames are for this host.
+    /// Sets the host's addresses.
     pub(crate) fn follow(&mut self, own: &OwnAddresses) -> Result<(), FollowError> {
         match self {
             Self::Xdp(attached) => attached.program.follow(own),
@@ -126,7 +128,7 @@ impl Attachment {
         }
     }
 
-    /// What the XDP program did so far; zeros if there is none.
+    /// Returns the counters of the XDP program; zeros if there is none.
     pub(crate) fn counters(&self) -> XdpCounters {
         match self {
             Self::Xdp(attached) => attached.program.counters(),
@@ -134,7 +136,7 @@ impl Attachment {
         }
     }
 
-    /// Returns the image of the stage that its XDP program does the work of, if there is one.
+    /// Returns the image of the stage that the XDP program runs, if any.
     pub(crate) fn image(&self) -> Option<&XdpImage> {
         match self {
             Self::Xdp(attached) => attached.program.image(),
@@ -150,8 +152,8 @@ impl Attachment {
         }
     }
 
-    /// Loads a program with another image, or none, to take the place of the one that is attached.
-    /// `None` if there is no program, and no image either.
+    /// Loads a program with another image, or none, to replace the attached program. Returns `None`
+    /// if there is neither a program nor an image.
     pub(crate) fn successor(
         &self,
         image: Option<&Arc<XdpImage>>,
@@ -168,7 +170,7 @@ impl Attachment {
         }
     }
 
-    /// Exchanges the program for a successor, and returns the predecessor.
+    /// Replaces the program with a successor and returns the predecessor.
     pub(crate) fn replace(&mut self, successor: Successor) -> io::Result<Option<Successor>> {
         let Self::Xdp(attached) = self else { return Ok(None) };
         let Some(link) = &attached.link else { return Ok(None) };
@@ -176,7 +178,7 @@ impl Attachment {
         Ok(Some(attached.program.succeed(successor)))
     }
 
-    /// Takes the program off the interface.
+    /// Detaches the program from the interface.
     pub(crate) fn detach(&mut self) {
         if let Self::Xdp(attached) = self {
             attached.link = None;
@@ -184,7 +186,7 @@ impl Attachment {
     }
 }
 
-/// Returns the error of an attach that the kernel refused.
+/// Returns the error for an attach that the kernel refused.
 fn refused(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
     let find = || conflicts::of_interface(interface).map(Box::new);
     let mtu = interface.mtu();
@@ -198,7 +200,7 @@ fn refused(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
             StartError::AttachedAlready { program: find(), interface }
         }
         _ if source.raw_os_error() == Some(EOPNOTSUPP) => {
-            // Some drivers answer this when it is only the MTU.
+            // Some drivers return this error if only the MTU is too large.
             let at_mtu = mtu
                 .filter(|&mtu| mtu > 1500)
                 .map_or(String::new(), |mtu| format!(" with MTU {mtu}"));
@@ -252,7 +254,7 @@ mod tests {
             }
             assert!(lacks_native_xdp(&io::Error::from_raw_os_error(errno)));
         }
-        // The generic path takes any MTU: there it means something else.
+        // Generic XDP accepts any MTU, so the error has another cause there.
         assert!(refused(EINVAL, Mode::Skb).contains("Invalid argument"));
         assert!(!lacks_native_xdp(&io::Error::from_raw_os_error(16)), "EBUSY");
     }

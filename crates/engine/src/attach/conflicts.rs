@@ -1,6 +1,5 @@
-//! Who is in the way: what is on an interface or a queue that we cannot have. Looked up only after
-//! it was refused, from what the kernel tells anybody who may look; what cannot be seen from here
-//! is said to be so.
+//! Detection of programs and sockets that already use an interface or queue. Runs only after the
+//! kernel refused an attach or a bind, and states what this process may not see.
 
 use std::fmt;
 use std::fs;
@@ -14,65 +13,64 @@ use libbpf_rs::{Xdp, XdpFlags};
 
 use crate::host::interface::Interface;
 
-/// An XDP program that is attached already, and what keeps it there.
+/// An attached XDP program and what keeps it attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttachedProgram {
-    /// The interface that it is on: ours, or one above ours (a bridge, a bond), which is in the way
-    /// as well.
+    /// Its interface: ours, or one above ours (a bridge or bond), which also blocks ours.
     pub interface: String,
-    /// Its number.
+    /// Its kernel ID.
     pub id: u32,
-    /// Its name, if it may be asked for: that takes CAP_SYS_ADMIN.
+    /// Its name, if this process may read it, which requires CAP_SYS_ADMIN.
     pub name: Option<String>,
-    /// Where it runs, as `ip link set dev IF … off` calls it: `xdp` (in the driver), `xdpgeneric`
-    /// or `xdpoffload`.
+    /// Its attach mode as named by `ip link set dev IF … off`: `xdp` (driver), `xdpgeneric` or
+    /// `xdpoffload`.
     pub place: &'static str,
-    /// What keeps it there.
+    /// What keeps it attached.
     pub keeper: Keeper,
 }
 
-/// What keeps an XDP program on its interface.
+/// What keeps an XDP program attached to its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Keeper {
-    /// These processes: it is attached through a BPF link that they have open, and goes when the
-    /// last of them ends.
+    /// A BPF link that these processes have open. The kernel detaches the program when the last of
+    /// them ends.
     Processes(Vec<Process>),
-    /// A BPF link that no process which we see has open.
+    /// A BPF link that no visible process has open.
     Link(u32),
-    /// Nobody: it was attached over netlink and stays until somebody takes it off. These processes
-    /// have it open all the same, and may be those that attached it.
+    /// Nothing: attached over netlink, until it is explicitly detached. These processes have the
+    /// program open and may have attached it.
     Nobody(Vec<Process>),
-    /// It cannot be seen from here.
+    /// Not visible to this process.
     Unknown,
 }
 
-/// A process that can be seen from here.
+/// A visible process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Process {
-    /// Its number.
+    /// Its process ID.
     pub pid: u32,
     /// Its name, as in /proc/PID/comm: up to 15 characters.
     pub name: String,
-    /// Whether none of its threads is in our network namespace. Its sockets may be all the same.
+    /// Whether all its threads are in other network namespaces. Its sockets may still be in ours.
     pub elsewhere: bool,
 }
 
-/// Processes that may hold an AF_XDP queue: all that have AF_XDP rings mapped, this one left out.
-/// The kernel does not say which of them has which queue (unless it has CONFIG_XDP_SOCKETS_DIAG,
-/// which is rare).
+/// Processes that may hold an AF_XDP queue: all that map AF_XDP rings, except this one. The kernel
+/// does not report which of them holds a queue (unless built with CONFIG_XDP_SOCKETS_DIAG, which is
+/// rare).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueHolders {
     /// Those in our network namespace first.
     pub processes: Vec<Process>,
-    /// Whether there are processes that could not be looked into.
+    /// Whether some processes could not be inspected.
     pub some_hidden: bool,
 }
 
-/// The program that keeps ours from an interface. `None` if there is none that could be seen: it
-/// may have gone meanwhile.
+/// Returns the program that blocks an interface. `None` if none is visible: it may have been
+/// detached meanwhile.
 pub(crate) fn of_interface(interface: &Interface) -> Option<AttachedProgram> {
     let interfaces = std::iter::once(interface.clone()).chain(interface.above());
     let (interface, id, place) = interfaces.into_iter().find_map(|interface| {
@@ -91,7 +89,7 @@ pub(crate) fn of_interface(interface: &Interface) -> Option<AttachedProgram> {
         });
         match link {
             Some(link) => Keeper::Link(link.id),
-            // Who may list programs may list links: there is none.
+            // Listing programs and listing links take the same privilege: there is no link.
             None if name.is_some() => Keeper::Nobody(processes_with(
                 |open| matches!(open, Open::Program { id: program } if program == id),
             )),
@@ -103,14 +101,14 @@ pub(crate) fn of_interface(interface: &Interface) -> Option<AttachedProgram> {
     Some(AttachedProgram { interface: interface.name, id, name, place, keeper })
 }
 
-/// The XDP program on an interface of this network namespace, or on one above it that is in the way
-/// as well.
+/// Returns the XDP program on an interface of this network namespace, or on one above it that also
+/// blocks it.
 pub fn attached_program(interface: &str) -> Option<AttachedProgram> {
     of_interface(&Interface::find(interface, interface).ok()?)
 }
 
 impl AttachedProgram {
-    /// The command that takes it off.
+    /// Returns the command that detaches it.
     pub fn fix(&self) -> String {
         match &self.keeper {
             Keeper::Processes(processes) => {
@@ -127,7 +125,7 @@ impl AttachedProgram {
     }
 }
 
-/// Who may hold an AF_XDP queue.
+/// Returns the processes that may hold an AF_XDP queue.
 pub(crate) fn of_queue() -> QueueHolders {
     let mut some_hidden = !sees_all_processes();
     let has_rings = |folder: &Path| match fs::read_to_string(folder.join("maps")) {
@@ -143,10 +141,10 @@ pub(crate) fn of_queue() -> QueueHolders {
     QueueHolders { processes, some_hidden }
 }
 
-/// The program on an interface of this network namespace, and where it runs. Natively and
-/// generically at once the kernel does not allow.
+/// Returns the ID of the program on an interface of this network namespace, and its attach mode.
+/// The kernel does not allow native and generic programs at the same time.
 fn attached(ifindex: u32) -> Option<(u32, &'static str)> {
-    // The descriptor stands for a program to attach; to ask, none is needed.
+    // The API expects a program's descriptor, which a query does not use.
     let stdin = io::stdin();
     let found = Xdp::new(stdin.as_fd()).query(i32::try_from(ifindex).ok()?, XdpFlags::NONE).ok()?;
     let places = [
@@ -157,7 +155,7 @@ fn attached(ifindex: u32) -> Option<(u32, &'static str)> {
     places.into_iter().find(|(id, _)| *id != 0)
 }
 
-/// A BPF object that a process has open, as /proc/PID/fdinfo shows it.
+/// A BPF object that a process has open, from /proc/PID/fdinfo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Open {
     /// An XDP link.
@@ -193,7 +191,7 @@ fn processes_with(wanted: impl Fn(Open) -> bool) -> Vec<Process> {
     })
 }
 
-/// The processes in /proc for whose folder this holds.
+/// Returns the processes whose directory in /proc satisfies a predicate.
 fn processes(mut wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
     let own = fs::read_link("/proc/thread-self/ns/net").ok();
     let mut processes = Vec::new();
@@ -219,15 +217,16 @@ fn processes(mut wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
     processes
 }
 
-/// Whether this is the PID namespace that every process is in (`PROC_PID_INIT_INO`).
+/// Returns whether this is the initial PID namespace, which contains every process
+/// (`PROC_PID_INIT_INO`).
 fn sees_all_processes() -> bool {
     fs::read_link("/proc/self/ns/pid")
         .is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
 }
 
-/// Whether a line of /proc/PID/maps is a ring that only AF_XDP sockets have: its place in the
-/// "file" says so (`XDP_UMEM_PGOFF_FILL_RING`, `XDP_UMEM_PGOFF_COMPLETION_RING`). AF_PACKET has its
-/// rings at 0.
+/// Returns whether a line of /proc/PID/maps is a ring that only AF_XDP sockets have, by its file
+/// offset (`XDP_UMEM_PGOFF_FILL_RING`, `XDP_UMEM_PGOFF_COMPLETION_RING`). AF_PACKET maps its rings
+/// at offset 0.
 /// <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_xdp.h>
 fn is_af_xdp_ring(line: &str) -> bool {
     let mut fields = line.split_whitespace();
@@ -236,7 +235,7 @@ fn is_af_xdp_ring(line: &str) -> bool {
         && matches!(offset, Some("100000000" | "180000000"))
 }
 
-/// What is said of an interface that another program is on.
+/// Formats the error for an interface with another program.
 pub(crate) fn say_attached(program: Option<&AttachedProgram>, interface: &str) -> String {
     match program {
         Some(program) => program.to_string(),

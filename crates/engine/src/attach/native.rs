@@ -1,4 +1,4 @@
-//! Why a driver refuses native XDP.
+//! Reasons why a driver refuses native XDP.
 
 use std::io;
 
@@ -6,19 +6,18 @@ pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ENOSPC: i32 = 28;
 pub(crate) const ERANGE: i32 = 34;
 pub(crate) const EOPNOTSUPP: i32 = 95;
-/// The kernel's own, which some drivers let slip out.
+/// A kernel-internal error that some drivers return to user space.
 const ENOTSUPP: i32 = 524;
 
-/// Whether an attach failed because the driver has no native XDP, or does not take it as the
-/// interface is set up now: the generic path may do then.
+/// Returns whether an attach failed because the driver lacks native XDP, or refuses it in the
+/// interface's current configuration. Generic XDP may work then.
 pub(crate) fn lacks_native_xdp(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EOPNOTSUPP | ENOTSUPP)) || why_not_native(error).is_some()
 }
 
-/// What the kernel means by the number with which it refuses native XDP, and what helps, for an
-/// interface X.
+/// Returns the meaning of the kernel's error for native XDP, and a remedy, for an interface X.
 ///
-/// It says it in words too, but only to who attaches through netlink (and to the tracepoint
+/// The kernel provides the text only over netlink (and in the tracepoint
 /// `bpf_xdp_link_attach_failed`).
 pub(crate) fn why_not_native(error: &io::Error) -> Option<(&'static str, &'static str)> {
     // `veth_xdp_set`: page − headroom − `skb_shared_info` − Ethernet header, for programs without

@@ -1,5 +1,5 @@
-//! The maps of a stage that the XDP program does the work of. See [`XdpImage`]; the filter's are in
-//! `bpf/filter.h`.
+//! The maps of a stage that the XDP program runs. See [`XdpImage`]; `bpf/filter.h` has the filter's
+//! maps.
 
 use std::io;
 
@@ -10,8 +10,7 @@ fn missing(name: &str) -> libbpf_rs::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("the XDP program has no map {name}")).into()
 }
 
-/// Gives the maps of a program that is not yet loaded the sizes that an image needs, and writes the
-/// read-only data.
+/// Sizes the maps of a program before loading, as an image needs, and writes the read-only data.
 pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), libbpf_rs::Error> {
     for (name, ours) in &image.constants {
         map_mut(open, name, |map| {
@@ -27,8 +26,7 @@ pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), lib
     map_mut(open, name, |map| map.set_max_entries(entries))
 }
 
-/// Gives the array maps of a program that is not yet loaded their sizes, and writes the read-only
-/// data.
+/// Sizes the array maps of a program before loading, and writes the read-only data.
 pub fn prepare_tables(open: &mut OpenObject, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in &tables.arrays {
         map_mut(open, &array.map, |map| map.set_max_entries(array.values.max(1)))?;
@@ -48,14 +46,14 @@ fn map_mut(
     set(&mut map)
 }
 
-/// Fills the maps of a program that is loaded and not yet attached.
+/// Fills the maps of a loaded program before it is attached.
 pub(crate) fn fill(object: &Object, image: &XdpImage) -> Result<RowCounters, libbpf_rs::Error> {
     fill_tables(object, &image.tables)?;
     let (name, entries) = image.counters;
     Ok(RowCounters { map: MapHandle::try_from(&find(object, name)?)?, entries })
 }
 
-/// Fills the array maps of a program that is loaded and not yet attached.
+/// Fills the array maps of a loaded program before it is attached.
 pub fn fill_tables(object: &Object, tables: &XdpTables) -> Result<(), libbpf_rs::Error> {
     for array in tables.arrays.iter().filter(|array| array.values > 0) {
         let keys: Vec<u8> = (0..array.values).flat_map(u32::to_ne_bytes).collect();
@@ -81,7 +79,7 @@ pub(crate) struct RowCounters {
 }
 
 impl RowCounters {
-    /// Adds up each counter over all processors.
+    /// Sums each counter over all CPUs.
     fn read(&self) -> Result<Vec<u64>, libbpf_rs::Error> {
         let mut counters = Vec::with_capacity(self.entries as usize);
         for entry in 0..self.entries {

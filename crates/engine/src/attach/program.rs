@@ -1,4 +1,4 @@
-//! The XDP program and its maps. `bpf/README.md` says what they are.
+//! The XDP program and its maps, described in `bpf/README.md`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +18,7 @@ use crate::error::StartError;
 use crate::host::addresses::{GoodFor, OwnAddresses};
 use crate::keep::{Keep, KeepRule};
 
-/// The XDP program that does no stage's work.
+/// Name of the XDP program without a kernel stage.
 const PLAIN: &str = "xdpfwd";
 
 /// The embedded programs, by name.
@@ -27,7 +27,7 @@ static PROGRAMS: [(&str, &[u8]); 2] = [
     ("xdpfwd_filter", include_bytes!(concat!(env!("OUT_DIR"), "/xdpfwd_filter.bpf.o"))),
 ];
 
-/// Why a program drops a packet, in the order of `enum reason` in `bpf/filter.h`.
+/// Drop reasons of a program, in the order of `enum reason` in `bpf/filter.h`.
 const REASONS: [Reason; 7] = [
     Reason::POLICY,
     Reason::NOT_IP,
@@ -43,53 +43,52 @@ pub struct XdpProgram {
     object: Object,
     xsks: MapHandle,
     counters: MapHandle,
-    /// The stage that it does the work of, if there is one: the image, and the row counters.
+    /// The image and row counters of the stage that runs in this program, if any.
     offload: Option<(Arc<XdpImage>, RowCounters)>,
-    /// What is this host's own; `None` if nothing is kept, so that it does not matter.
+    /// Maps of this host's addresses; `None` without `keep` rules, which alone need them.
     own: Option<OwnMaps>,
 }
 
-/// What the program did, added up over the processors.
+/// Counters of the program, summed over CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct XdpCounters {
-    /// Given to the AF_XDP socket of the queue.
+    /// Packets redirected to the AF_XDP socket of their queue.
     pub redirected: u64,
-    /// Left to the kernel: no socket serves the queue.
+    /// Packets passed to the kernel because no socket serves their queue.
     pub passed: u64,
-    /// Left to the kernel: a rule of `keep` says so.
+    /// Packets passed to the kernel by a `keep` rule.
     pub kept: u64,
-    /// Dropped by the program, for each of the reasons that it may have: see
-    /// [`XdpCounters::drops`].
+    /// Packets dropped by the program, per reason; see [`XdpCounters::drops`].
     dropped: [u64; REASONS.len()],
 }
 
 impl XdpCounters {
-    /// Packets that it dropped, by reason.
+    /// Returns the packets dropped by the program, by reason.
     pub fn drops(&self) -> impl Iterator<Item = (Reason, u64)> {
         REASONS.into_iter().zip(self.dropped)
     }
 
-    /// Packets that it dropped.
+    /// Returns the total of packets dropped by the program.
     pub fn dropped(&self) -> u64 {
         self.dropped.iter().sum()
     }
 }
 
-/// Whose a frame is.
+/// The decision of the XDP program for a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpDecision {
-    /// The kernel's, by a rule of `keep`.
+    /// Passed to the kernel by a `keep` rule.
     Kept,
-    /// The stages'.
+    /// Redirected to the stages.
     ForStages,
-    /// Nobody's: it is dropped.
+    /// Dropped.
     Dropped,
 }
 
 impl XdpProgram {
-    /// Loads it for an interface of which so many queues are used, with what stays with the kernel
-    /// and the rules by which the rest is dropped. It knows none of the host's addresses yet: until
-    /// [`follow`](Self::follow) only what goes to a group is kept.
+    /// Loads the program for an interface with this number of queues, with the `keep` rules and the
+    /// filter image. Until [`follow`](Self::follow) supplies the host's addresses, only multicast
+    /// and broadcast frames can match `keep` rules.
     pub fn load(
         queues: u16,
         keep: &Keep,
@@ -130,8 +129,8 @@ impl XdpProgram {
         Ok(Self { object, xsks, counters, offload, own })
     }
 
-    /// Loads it once more with other rules of a filter, or none: it shares all else with this one,
-    /// and takes its place when it is attached.
+    /// Loads the program again with another filter or none. The successor shares all other maps and
+    /// takes over when it is attached.
     pub(crate) fn successor(
         &self,
         image: Option<&Arc<XdpImage>>,
@@ -148,8 +147,8 @@ impl XdpProgram {
         load(open, image)
     }
 
-    /// Lets a successor, which is attached by now, take its place. The predecessor's packets may be
-    /// on their way yet.
+    /// Replaces this program with an attached successor and returns the predecessor, which may
+    /// still be processing packets.
     pub(crate) fn succeed(&mut self, successor: Successor) -> Successor {
         let Successor { object, offload } = successor;
         Successor {
@@ -158,23 +157,23 @@ impl XdpProgram {
         }
     }
 
-    /// Returns the image of the stage that it does the work of, if there is one.
+    /// Returns the image of the stage that runs in this program, if any.
     pub(crate) fn image(&self) -> Option<&XdpImage> {
         self.offload.as_ref().map(|(image, _)| &**image)
     }
 
-    /// Returns the row counters of that stage; `None` if there is none.
+    /// Returns the row counters of the stage in this program; `None` if there is none.
     pub fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
 
-    /// Whether it has rules, and has to follow the host's addresses.
+    /// Returns whether the program has `keep` rules and so needs [`follow`](Self::follow).
     pub fn follows(&self) -> bool {
         self.own.is_some()
     }
 
-    /// Makes these the addresses by which frames are for this host. What does not get in is left
-    /// out, and tried again the next time; the error is of the first that did not.
+    /// Sets the host's addresses. Skips addresses that cannot be inserted, retries them in the next
+    /// call, and returns the error of the first.
     pub fn follow(&mut self, own: &OwnAddresses) -> Result<(), FollowError> {
         let Some(maps) = &mut self.own else { return Ok(()) };
         let good_for =
@@ -192,21 +191,21 @@ impl XdpProgram {
         results.into_iter().collect()
     }
 
-    /// Sends a queue's packets to a socket.
+    /// Redirects a queue's packets to a socket.
     pub fn direct(&self, queue: u16, socket: RawFd) -> Result<(), libbpf_rs::Error> {
         let (key, value) = (u32::from(queue).to_ne_bytes(), (socket as u32).to_ne_bytes());
         self.xsks.update(&key, &value, MapFlags::ANY)
     }
 
-    /// Leaves the packets of all queues to the kernel again.
+    /// Passes the packets of all queues to the kernel again.
     pub(crate) fn release(&self, queues: u16) {
         for queue in 0..u32::from(queues) {
-            // A queue without an entry is as it should be.
+            // The queue may have no entry.
             let _ = self.xsks.delete(&queue.to_ne_bytes());
         }
     }
 
-    /// What it did so far.
+    /// Returns the counters of the program.
     pub fn counters(&self) -> XdpCounters {
         let mut sum = XdpCounters::default();
         let per_cpu =
@@ -224,9 +223,8 @@ impl XdpProgram {
         sum
     }
 
-    /// Has the kernel run the program on a frame, which goes nowhere, to see whose it is
-    /// (`BPF_PROG_TEST_RUN`). For a program that is not attached: it counts the frame like any
-    /// other.
+    /// Runs the program on a frame without forwarding it (`BPF_PROG_TEST_RUN`) and returns the
+    /// decision. Use it only on a program that is not attached: the counters include the frame.
     ///
     /// <https://docs.kernel.org/bpf/bpf_prog_run.html>
     pub fn judge(&mut self, frame: &[u8]) -> io::Result<XdpDecision> {
@@ -241,38 +239,39 @@ impl XdpProgram {
         })
     }
 
-    /// Attaches it to an interface.
+    /// Attaches the program to an interface.
     pub(crate) fn attach(&self, index: u32, mode: AttachMode) -> io::Result<XdpLink> {
         attach_xdp(self.object.progs().next().ok_or_else(no_program)?.as_fd(), index, mode)
     }
 }
 
-/// The program, loaded to take another one's place, or replaced by one that has.
+/// A program loaded to replace another one, or the program that was replaced.
 pub(crate) struct Successor {
     object: Object,
     offload: Option<(Arc<XdpImage>, RowCounters)>,
 }
 
 impl Successor {
-    /// Attaches it where another one is. No packet is seen by both or by none.
+    /// Attaches the program in place of the current one, atomically: every packet is processed by
+    /// exactly one of them.
     pub(crate) fn replace(&self, link: &XdpLink) -> io::Result<()> {
         link.replace(self.object.progs().next().ok_or_else(no_program)?.as_fd())
     }
 
-    /// Returns the row counters of the stage that it does the work of.
+    /// Returns the row counters of the stage in this program.
     pub(crate) fn row_counters(&self) -> Option<Vec<u64>> {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
 }
 
-/// The maps that a successor shares: those that belong to no stage.
+/// Maps that a successor shares: those that belong to no stage.
 const SHARED: [&str; 8] =
     ["xsks", "counters", "keep", "own_macs", "own_vlans", "own_ipv4", "own_ipv6", "fragments"];
 
 /// `enum xdp_action` in linux/bpf.h.
 const XDP_DROP: u32 = 1;
 
-/// Opens the program that an image is for. `has_keep_rules` is whether the port has any.
+/// Opens the program for an image. `has_keep_rules` is whether the port has `keep` rules.
 fn open(
     image: Option<&Arc<XdpImage>>,
     has_keep_rules: bool,
@@ -310,8 +309,7 @@ fn load(
     Ok(Successor { object, offload: Some((Arc::clone(image), counters)) })
 }
 
-/// What libbpf has to say about a failure is for who develops the program: the error that follows
-/// is for who runs it.
+/// Logs libbpf's output, which is for developers; the error that follows is for users.
 fn log(_: PrintLevel, line: String) {
     tracing::debug!("{}", line.trim_end());
 }
@@ -320,7 +318,7 @@ fn no_program() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "the XDP object has no program")
 }
 
-/// Addresses of one kind that a port follows at most.
+/// Maximum number of addresses per kind and port.
 const MOST_ADDRESSES: u32 = 65536;
 
 struct OwnMaps {
@@ -330,7 +328,7 @@ struct OwnMaps {
     ipv6: FollowedMap<16>,
 }
 
-/// Why an address of this host is not followed.
+/// Error of a failed address update.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{missing} of this host's addresses cannot be followed (at most {MOST_ADDRESSES} of a kind can): {source}"
@@ -340,10 +338,10 @@ pub struct FollowError {
     source: libbpf_rs::Error,
 }
 
-/// A map that is made to hold what it should, by as few changes as that takes.
+/// A map that is synchronised to a wanted content with as few updates as possible.
 struct FollowedMap<const N: usize> {
     map: MapHandle,
-    /// What is in it.
+    /// Current entries of the map.
     there: BTreeMap<[u8; N], u8>,
 }
 
@@ -358,7 +356,7 @@ impl<const N: usize> FollowedMap<N> {
             let missing = failed.as_ref().map_or(0, |failed| failed.missing) + 1;
             failed = Some(FollowError { missing, source });
         };
-        // First what is gone, so that there is room.
+        // Delete first, to make room.
         let gone: Vec<_> =
             self.there.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
         for key in gone {
@@ -379,7 +377,7 @@ impl<const N: usize> FollowedMap<N> {
     }
 }
 
-/// The value of the map `keep`: `struct keep` in bpf/keep.h.
+/// Returns the value of the map `keep`: `struct keep` in bpf/keep.h.
 fn rules(keep: &Keep) -> Vec<u8> {
     let mut kinds = 0u64;
     let (mut vlan, mut tcp, mut udp) =

@@ -1,4 +1,4 @@
-//! What the kernel says of this host: its links, its addresses, its default routes.
+//! The links, addresses and default routes of this host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,14 +17,13 @@ use xdpfwd_wire::MacAddr;
 use crate::host::netlink::{ask, dump};
 use crate::plan::PortPlan;
 
-/// The links and addresses of this network namespace, at one moment.
+/// A snapshot of the links and addresses of this network namespace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Host {
     links: Vec<Link>,
     addresses: Vec<Address>,
-    /// What the kernel takes for itself: its table `local`, which has the last word. An address
-    /// need not be there: one that somebody else was found to have, or of an interface that is
-    /// down.
+    /// The kernel's table `local`, which decides what the kernel accepts. It may lack addresses
+    /// that failed duplicate address detection or belong to an interface that is down.
     local: BTreeSet<IpAddr>,
 }
 
@@ -35,10 +34,10 @@ struct Link {
     mac: Option<MacAddr>,
     mtu: Option<u32>,
     loopback: bool,
-    /// The link that this one is a part of, as a VLAN is.
+    /// The lower link, for example of a VLAN.
     lower: Option<u32>,
     vlan: Option<u16>,
-    /// The bridge or bond that this one is a port of.
+    /// The bridge or bond of which this interface is a port.
     controller: Option<u32>,
 }
 
@@ -47,16 +46,16 @@ struct Address {
     link: u32,
     ip: IpAddr,
     prefix_len: u8,
-    /// It is being found out whether somebody else has it.
+    /// Whether duplicate address detection is in progress.
     tentative: bool,
 }
 
-/// What makes frames that arrive on one interface frames for this host.
+/// Addresses that make frames received on an interface frames for this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnAddresses {
-    /// MAC addresses: of the interface, and of those that are stacked on it.
+    /// MAC addresses of the interface and of interfaces stacked on it.
     pub macs: BTreeSet<MacAddr>,
-    /// VLANs that are stacked on it.
+    /// VLANs stacked on it.
     pub vlans: BTreeSet<u16>,
     /// IPv4 addresses.
     pub ipv4: BTreeMap<Ipv4Addr, GoodFor>,
@@ -64,19 +63,20 @@ pub struct OwnAddresses {
     pub ipv6: BTreeMap<Ipv6Addr, GoodFor>,
 }
 
-/// What an address of this host is good for.
+/// The uses of an address of this host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GoodFor {
-    /// A packet that goes there is for this host: the kernel takes it, on whichever interface.
+    /// The kernel accepts packets to this address on any interface.
     pub destination: bool,
-    /// ARP and Neighbor Discovery about it are for this host: it belongs to the interface's own
-    /// stack, or to the loopback interface. Somebody else may have the address of another interface
-    /// on this one's network.
+    /// ARP and Neighbor Discovery for this address are for this host: the address belongs to the
+    /// interface's own stack or to the loopback interface. The address of another interface may
+    /// belong to another host on this network.
     pub target: bool,
 }
 
 impl Host {
-    /// Asks the kernel. Where things change all the time, something may be missing, or there twice.
+    /// Reads the links and addresses. If they change meanwhile, entries may be missing or
+    /// duplicated.
     pub(crate) fn read() -> io::Result<Self> {
         let mut host = Self::default();
         let mut links = LinkMessage::default();
@@ -101,8 +101,8 @@ impl Host {
         Ok(host)
     }
 
-    /// An interface and those stacked on it: VLANs and the like, the bridge or bond that it is a
-    /// port of, and theirs.
+    /// Returns an interface and all stacked on it: VLANs and the like, its bridge or bond, and
+    /// those stacked on these.
     pub(crate) fn stack(&self, index: u32) -> BTreeSet<u32> {
         let mut stack = BTreeSet::from([index]);
         loop {
@@ -119,7 +119,7 @@ impl Host {
         }
     }
 
-    /// What makes frames that arrive on an interface frames for this host.
+    /// Returns the addresses that make frames received on an interface frames for this host.
     pub(crate) fn own(&self, index: u32) -> OwnAddresses {
         let stack = self.stack(index);
         let mut own = OwnAddresses::default();
@@ -145,7 +145,7 @@ impl Host {
         own
     }
 
-    /// Returns what stages may know of a port.
+    /// Returns the port information for stages.
     pub(crate) fn describe(&self, index: u32, port: &PortPlan) -> PortInfo {
         let link = self.links.iter().find(|link| link.index == index);
         let own =
@@ -160,13 +160,13 @@ impl Host {
         }
     }
 
-    /// The interfaces that have an address.
+    /// Returns the interfaces that have an address.
     pub(crate) fn links_of(&self, ip: IpAddr) -> impl Iterator<Item = u32> {
         self.addresses.iter().filter(move |address| address.ip == ip).map(|address| address.link)
     }
 }
 
-/// Returns what stages may know of ports: of interfaces that do not exist, the names alone.
+/// Returns the port information for stages; only names for interfaces that do not exist.
 pub fn describe_ports(ports: &[PortPlan]) -> Ports {
     let host = Host::read().inspect_err(|error| {
         tracing::warn!(%error, "cannot read links and addresses: stages do not get MAC addresses, MTUs and IP addresses");
@@ -178,7 +178,7 @@ pub fn describe_ports(ports: &[PortPlan]) -> Ports {
     ports.iter().map(describe).collect()
 }
 
-/// Returns what is known of a port without its interface.
+/// Returns the port information that does not depend on the interface.
 pub fn undescribed_ports(ports: &[PortPlan]) -> Ports {
     ports.iter().map(undescribed).collect()
 }
@@ -187,7 +187,7 @@ fn undescribed(port: &PortPlan) -> PortInfo {
     PortInfo { queues: port.queues, ..PortInfo::new(PortId(0), &*port.name, &*port.interface) }
 }
 
-/// Whether an interface is administratively up; an error if there is none.
+/// Returns whether an interface is administratively up, or an error if it does not exist.
 pub(crate) fn is_up(index: u32) -> io::Result<bool> {
     let mut request = LinkMessage::default();
     request.header.index = index;
@@ -204,7 +204,7 @@ impl GoodFor {
     }
 }
 
-/// The interfaces that default routes lead to, and whether they are IPv6's.
+/// Returns the interfaces of default routes, with true for IPv6.
 pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
     let mut links = BTreeSet::new();
     for family in FAMILIES {
@@ -232,9 +232,9 @@ pub(crate) fn default_routes() -> io::Result<BTreeSet<(u32, bool)>> {
     Ok(links)
 }
 
-/// The routes that the kernel has for a request. A table that nothing was ever entered into does
-/// not exist, as far as it is concerned (`CONFIG_IP_MULTIPLE_TABLES`): a network namespace whose
-/// loopback is down has no table `local`.
+/// Returns the kernel's routes for a request. With `CONFIG_IP_MULTIPLE_TABLES` the kernel reports a
+/// table that was never written as missing: a network namespace whose loopback is down has no table
+/// `local`.
 fn routes(request: RouteMessage) -> io::Result<Vec<RouteMessage>> {
     match dump(&RouteNetlinkMessage::GetRoute(request)) {
         Ok(dump) => {
@@ -254,7 +254,7 @@ const TABLE_LOCAL: u8 = 255;
 
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
-/// The address that a route says is the host's own.
+/// Returns the host's address of a local route.
 fn local(route: &RouteMessage) -> Option<IpAddr> {
     if route.header.kind != RouteType::Local || route.header.table != TABLE_LOCAL {
         return None;
@@ -264,7 +264,7 @@ fn local(route: &RouteMessage) -> Option<IpAddr> {
         RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::from(*ip)),
         _ => None,
     })?;
-    // A whole prefix may be local, as 127.0.0.0/8 is; what is followed are addresses.
+    // A prefix may be local, as 127.0.0.0/8 is; only single addresses are followed.
     let length = if destination.is_ipv4() { 32 } else { 128 };
     (route.header.destination_prefix_length == length).then_some(destination)
 }
@@ -297,8 +297,7 @@ impl Link {
                 _ => {}
             }
         }
-        // A veth names its peer in the same place, and a tunnel the interface that it sends
-        // through.
+        // A veth stores its peer in the same attribute, and a tunnel its underlying interface.
         link.lower = below.filter(|_| stacked && !elsewhere);
         link
     }
@@ -327,7 +326,7 @@ impl Address {
         }
         let tentative =
             flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Dadfailed);
-        // Where they differ, the other one is the far end of a point-to-point link.
+        // If they differ, the other address is the far end of a point-to-point link.
         Some(Self {
             link: message.header.index,
             ip: local.or(address)?,
@@ -336,7 +335,7 @@ impl Address {
         })
     }
 
-    /// Whether it is one that no single host can have to itself.
+    /// Returns whether no single host can own the address.
     fn is_nobodys(&self) -> bool {
         self.ip.is_loopback() || self.ip.is_multicast() || self.ip.is_unspecified()
     }
@@ -379,21 +378,21 @@ mod tests {
         assert_eq!(host.own(7).macs, BTreeSet::from([MacAddr([2, 0, 0, 0, 0, 7])]));
     }
 
-    /// What each address is good for on interface 2: `d` a destination, `t` a target.
+    /// Uses of each address on interface 2: `d` destination, `t` target.
     #[test]
     fn addresses_are_good_for_what_the_kernel_takes() {
         let addresses = [
             (1, "127.0.0.1", true, false, ""),
             (1, "::1", true, false, ""),
-            (1, "10.255.0.1", true, false, "dt"), // on the loopback interface, as routers have it
+            (1, "10.255.0.1", true, false, "dt"), // on the loopback interface, as on routers
             (2, "192.0.2.1", true, false, "dt"),
             (3, "172.17.0.1", true, false, "d"),
             (2, "239.9.9.9", true, false, ""),
             (2, "fe80::2", true, false, "dt"),
             (3, "fe80::3", true, false, ""),
             (3, "2001:db8::3", true, false, "d"),
-            (2, "2001:db8::4", false, true, "t"), // being found out whether somebody has it
-            (2, "2001:db8::5", false, false, ""), // somebody has it, or the interface is down
+            (2, "2001:db8::4", false, true, "t"), // tentative: duplicate address detection runs
+            (2, "2001:db8::5", false, false, ""), // duplicate, or the interface is down
             (3, "2001:db8::6", false, true, ""),
         ];
         let mut host =
@@ -418,7 +417,7 @@ mod tests {
         }
     }
 
-    /// As `ip -d link` shows them, in the messages of Linux 6.18.
+    /// Messages of Linux 6.18 for links as `ip -d link` shows them.
     #[test]
     fn links_are_read_from_what_the_kernel_says() {
         let attributes = |kind: InfoKind, more: &[LinkAttribute]| {

@@ -1,5 +1,5 @@
-//! What a driver says of its interface: XDP features (netlink family `netdev`), offloads, channels,
-//! and where RSS sends what (netlink family `ethtool`).
+//! Driver properties of an interface: XDP features (netlink family `netdev`), offloads, channels,
+//! and the RSS table (netlink family `ethtool`).
 //! <https://docs.kernel.org/networking/netlink_spec/netdev.html>,
 //! <https://docs.kernel.org/networking/ethtool-netlink.html>
 
@@ -12,7 +12,7 @@ use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage}
 use crate::host::generic::{Family, attribute, attributes, find, find_u32};
 use crate::host::netlink::ask;
 
-/// What a driver can do for XDP.
+/// The XDP features of a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XdpFeatures {
     bits: u64,
@@ -26,27 +26,27 @@ impl XdpFeatures {
         Self::NAMES.iter().position(|own| *own == name).is_some_and(|bit| self.bits >> bit & 1 == 1)
     }
 
-    /// Whether it runs XDP programs natively.
+    /// Returns whether the driver runs XDP programs natively.
     pub fn native(self) -> bool {
         self.has("basic")
     }
 
-    /// Whether it redirects to AF_XDP sockets.
+    /// Returns whether the driver redirects to AF_XDP sockets.
     pub fn redirect(self) -> bool {
         self.has("redirect")
     }
 
-    /// Whether it claims AF_XDP zero-copy. A bind may fail all the same.
+    /// Returns whether the driver reports AF_XDP zero-copy. A bind may still fail.
     pub fn zero_copy(self) -> bool {
         self.has("xsk-zerocopy")
     }
 
-    /// All, by the names of the kernel's specification.
+    /// Returns all features, named as in the kernel's specification.
     pub fn names(self) -> Vec<&'static str> {
         Self::NAMES.into_iter().filter(|name| self.has(name)).collect()
     }
 
-    /// Of the interface with this number. `Unsupported` before Linux 6.3.
+    /// Reads the features of an interface. Fails with `Unsupported` before Linux 6.3.
     pub fn read(ifindex: u32) -> io::Result<Self> {
         const DEV_GET: u8 = 1;
         const IFINDEX: u16 = 1;
@@ -69,33 +69,33 @@ fn open(family: &'static str) -> io::Result<Family> {
     })
 }
 
-/// The questions that `ethtool` asks, to one interface.
+/// A client for the queries of `ethtool` on one interface.
 pub struct Ethtool {
     family: Family,
     ifindex: u32,
 }
 
-/// How many queues are in use, and how many there could be.
+/// The number of queues, in use and possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channels {
-    /// Queues that receive.
+    /// Receive queues.
     pub receive: u32,
-    /// Queues that send.
+    /// Transmit queues.
     pub send: u32,
-    /// The most of either that could be set.
+    /// Maximum of either.
     pub most: u32,
-    /// Whether they are set as pairs of both (`ethtool -L … combined N`).
+    /// Whether queues are receive and transmit pairs (`ethtool -L … combined N`).
     pub combined: bool,
 }
 
 impl Ethtool {
-    /// `Unsupported` before Linux 5.6.
+    /// Opens the netlink family. Fails with `Unsupported` before Linux 5.6.
     pub fn open(ifindex: u32) -> io::Result<Self> {
         Ok(Self { family: open("ethtool")?, ifindex })
     }
 
-    /// Every question's first attribute is a header that names the interface; it has the type 1 in
-    /// all of them.
+    /// Sends a query. The first attribute of each is a header with the interface; its type is
+    /// always 1.
     fn ask(&self, command: u8) -> io::Result<Vec<u8>> {
         const HEADER: u16 = 1;
         const NESTED: u16 = 1 << 15;
@@ -104,8 +104,7 @@ impl Ethtool {
         self.family.ask(command, &header)
     }
 
-    /// The offloads that are on, by the names that `ethtool -k` calls long: `rx-gro-hw`,
-    /// `tx-checksum-ip-generic`, …
+    /// Returns the enabled offloads by their kernel names: `rx-gro-hw`, `tx-checksum-ip-generic`, …
     pub fn offloads(&self) -> io::Result<BTreeSet<String>> {
         const FEATURES_GET: u8 = 11;
         const ACTIVE: u16 = 4;
@@ -113,7 +112,7 @@ impl Ethtool {
         Ok(bitset(find(&answer, ACTIVE).unwrap_or_default()))
     }
 
-    /// Its queues.
+    /// Returns the queue counts.
     pub fn channels(&self) -> io::Result<Channels> {
         const CHANNELS_GET: u8 = 17;
         let answer = self.ask(CHANNELS_GET)?;
@@ -128,8 +127,8 @@ impl Ethtool {
         })
     }
 
-    /// The queues that RSS sends packets to. `Unsupported` if the driver, or a kernel before 6.3,
-    /// does not say.
+    /// Returns the queues in the RSS table. Fails with `Unsupported` if the driver, or a kernel
+    /// before 6.3, does not report it.
     pub fn rss_queues(&self) -> io::Result<BTreeSet<u32>> {
         const RSS_GET: u8 = 38;
         const INDIRECTION: u16 = 4;
@@ -139,13 +138,13 @@ impl Ethtool {
     }
 }
 
-/// The names of the bits that are set, of a set that is not compact.
+/// Returns the names of the set bits of a non-compact bitset.
 fn bitset(set: &[u8]) -> BTreeSet<String> {
     const NO_MASK: u16 = 1;
     const BITS: u16 = 3;
     const NAME: u16 = 2;
     const VALUE: u16 = 3;
-    // Without a mask those that are listed are set; with one, those that have a value.
+    // Without a mask, listed bits are set; with one, bits that have a value.
     let listed = find(set, NO_MASK).is_some();
     let bits = find(set, BITS).unwrap_or_default();
     attributes(bits)
@@ -157,7 +156,7 @@ fn bitset(set: &[u8]) -> BTreeSet<String> {
         .collect()
 }
 
-/// Whether the interface with this number is one end of a veth.
+/// Returns whether an interface is one end of a veth pair.
 pub fn is_veth(ifindex: u32) -> bool {
     let mut question = LinkMessage::default();
     question.header.index = ifindex;

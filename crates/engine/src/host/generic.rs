@@ -1,4 +1,4 @@
-//! Generic netlink: questions to a family of the kernel's that has a name instead of a number.
+//! Generic netlink: queries to kernel families that have a name instead of a number.
 
 use std::io;
 
@@ -6,30 +6,30 @@ use netlink_packet_core::{NLA_TYPE_MASK, NLM_F_ACK, NLM_F_REQUEST, NlasIterator}
 use netlink_sys::protocols::NETLINK_GENERIC;
 use netlink_sys::{Socket, SocketAddr};
 
-/// The family that knows the others (linux/genetlink.h).
+/// The control family, which resolves names (linux/genetlink.h).
 const CONTROL: u16 = 0x10;
 const GET_FAMILY: u8 = 3;
 const FAMILY_ID: u16 = 1;
 const FAMILY_NAME: u16 = 2;
 
-/// Of a message: length, type, flags, sequence number, port; then command, version, two bytes of
-/// nothing.
+/// Message header: length, type, flags, sequence number, port; then command, version, two reserved
+/// bytes.
 const HEADER: usize = 16;
 const GENERIC_HEADER: usize = 4;
 const DONE: u16 = 3;
 const ERROR: u16 = 2;
 
-/// Longest answer to one question: the features of an interface by name take some thousand bytes.
+/// Maximum reply length: an interface's features by name take a few thousand bytes.
 const ANSWER: usize = 1 << 16;
 
-/// A family, open for questions.
+/// A generic netlink family with an open socket.
 pub(crate) struct Family {
     socket: Socket,
     id: u16,
 }
 
 impl Family {
-    /// `NotFound` if the kernel has none of this name.
+    /// Opens a family. Fails with `NotFound` if the kernel does not have it.
     pub(crate) fn open(name: &str) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_GENERIC)?;
         socket.bind_auto()?;
@@ -45,7 +45,7 @@ impl Family {
         Ok(family)
     }
 
-    /// The attributes of the answer to a question about one thing.
+    /// Sends a query for one object and returns the attributes of the reply.
     pub(crate) fn ask(&self, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
         const VERSION: u8 = 1;
         let length = HEADER + GENERIC_HEADER + attributes.len();
@@ -68,14 +68,14 @@ impl Family {
     }
 }
 
-/// Reads a datagram of an answer. Whether it was the last.
+/// Parses a reply datagram and returns whether it was the last.
 fn read(datagram: &[u8], family: u16, answer: &mut Vec<u8>) -> io::Result<bool> {
     let mut rest = datagram;
     while let Some((length, kind)) = header(rest) {
         let (message, after) = rest.split_at(length);
         match kind {
             DONE => return Ok(true),
-            // The acknowledgement that was asked for is an error of 0.
+            // The requested acknowledgement is an error message with code 0.
             ERROR => {
                 let code = message
                     .get(HEADER..HEADER + 4)
@@ -98,7 +98,7 @@ fn read(datagram: &[u8], family: u16, answer: &mut Vec<u8>) -> io::Result<bool> 
     Ok(false)
 }
 
-/// The first message's length, padding included, and type; `None` if there is no whole one.
+/// Returns the padded length and the type of the first message; `None` if it is incomplete.
 fn header(messages: &[u8]) -> Option<(usize, u16)> {
     let length = u32::from_ne_bytes(*messages.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(messages.get(4..6)?.try_into().ok()?);
@@ -106,7 +106,7 @@ fn header(messages: &[u8]) -> Option<(usize, u16)> {
     (length >= HEADER && length <= messages.len()).then_some((padded, kind))
 }
 
-/// An attribute as it goes into a message.
+/// Encodes an attribute.
 pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = 4 + value.len();
     let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
@@ -117,26 +117,26 @@ pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// All attributes, each with its type. What cannot be read ends them.
+/// Returns all attributes with their types, up to the first malformed one.
 pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes)
         .map_while(Result::ok)
         .map(|attribute| (attribute.kind() & NLA_TYPE_MASK, value(attribute.into_inner())))
 }
 
-/// The value of the attribute that begins here.
+/// Returns the value of the first attribute.
 fn value(attribute: &[u8]) -> &[u8] {
     let length =
         attribute.first_chunk().map_or(0, |length| usize::from(u16::from_ne_bytes(*length)));
     attribute.get(4..length).unwrap_or_default()
 }
 
-/// The first attribute of a type.
+/// Returns the first attribute of a type.
 pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(own, _)| *own == kind).map(|(_, value)| value)
 }
 
-/// The first attribute of a type, as a number.
+/// Returns the first attribute of a type, as a number.
 pub(crate) fn find_u32(bytes: &[u8], kind: u16) -> Option<u32> {
     Some(u32::from_ne_bytes(find(bytes, kind)?.try_into().ok()?))
 }

@@ -1,4 +1,4 @@
-//! What the kernel says about a network interface.
+//! Network interfaces of this host.
 
 use std::fs;
 use std::io;
@@ -37,17 +37,15 @@ impl Interface {
         }
     }
 
-    /// Whether it still exists.
+    /// Returns whether the interface still exists.
     pub(crate) fn exists(&self) -> bool {
-        // By index, which is what sockets and program are bound to: it may have got another name.
-        // (Not by nix' `if_indextoname`, which takes the null pointer of a missing index for an
-        // empty name.)
+        // Look up the index, to which sockets and program are bound; the name may have changed.
+        // (nix' `if_indextoname` turns the null pointer of a missing index into an empty name.)
         if_nameindex()
             .map_or(true, |all| all.iter().any(|interface| interface.index() == self.index))
     }
 
-    /// The interfaces above it, such as the bridge or the bond that it belongs to, as far as /sys
-    /// shows them.
+    /// Returns the interfaces above it, such as its bridge or bond, as far as /sys shows them.
     pub(crate) fn above(&self) -> Vec<Self> {
         let files = self
             .sysfs()
@@ -62,13 +60,13 @@ impl Interface {
             .collect()
     }
 
-    /// Its MTU, if /sys shows it.
+    /// Returns its MTU, if /sys shows it.
     pub(crate) fn mtu(&self) -> Option<u32> {
         fs::read_to_string(self.sysfs()?.join("mtu")).ok()?.trim().parse().ok()
     }
 
-    /// Its folder under /sys, unless /sys shows another network namespace (entered without mounting
-    /// it anew).
+    /// Returns its directory in /sys, unless /sys shows another network namespace (entered without
+    /// remounting it).
     fn sysfs(&self) -> Option<PathBuf> {
         let folder = Path::new("/sys/class/net").join(&self.name);
         let index = fs::read_to_string(folder.join("ifindex")).ok()?;
@@ -82,8 +80,8 @@ fn present() -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// What preferred busy polling wants of an interface's NAPI, put back on drop: interrupts deferred
-/// while user space polls.
+/// NAPI settings for preferred busy polling, restored on drop: defer interrupts while user space
+/// polls.
 /// <https://docs.kernel.org/networking/napi.html#irq-mitigation>
 pub(crate) struct DeferredInterrupts(Vec<(PathBuf, String)>);
 
@@ -93,7 +91,7 @@ impl DeferredInterrupts {
             .sysfs()
             .ok_or_else(|| io::Error::other("/sys shows another network namespace"))?;
         let mut before = Self(Vec::new());
-        // Two polls without a packet before interrupts come back, or 200 µs: the values of the
+        // Interrupts return after two polls without a packet, or after 200 µs: the values of the
         // kernel's own example.
         for (file, value) in [("napi_defer_hard_irqs", "2"), ("gro_flush_timeout", "200000")] {
             let path = folder.join(file);
@@ -108,7 +106,7 @@ impl DeferredInterrupts {
 impl Drop for DeferredInterrupts {
     fn drop(&mut self) {
         for (path, old) in &self.0 {
-            // The interface may be gone, and its settings with it.
+            // The interface may have been removed.
             let _ = fs::write(path, old);
         }
     }

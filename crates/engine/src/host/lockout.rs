@@ -1,5 +1,5 @@
-//! Who would be locked out: a plan takes everything that arrives on its ports, and somebody may be
-//! logged in through one.
+//! Lockout detection: a plan takes all packets of its ports, which may carry an SSH session or the
+//! default route.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,35 +14,35 @@ use crate::host::interface::Interface;
 use crate::keep::{Keep, KeepRule};
 use crate::plan::Plan;
 
-/// What a port takes from the kernel that this host may not be able to do without.
+/// Traffic that a port takes from the kernel and that this host may need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lockout {
     /// The port, an index into the plan's.
     pub port: usize,
-    /// Its name.
+    /// Port name.
     pub name: String,
-    /// Its interface.
+    /// Interface name.
     pub interface: String,
-    /// What goes through the interface.
+    /// The traffic.
     pub what: Carried,
 }
 
-/// What goes through an interface.
+/// Traffic of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Carried {
-    /// The default route, and the port keeps nothing that this host could be reached by.
+    /// The default route, and the port keeps no rule by which this host stays reachable.
     DefaultRoute,
-    /// An SSH session, and the port does not keep what it needs.
+    /// An SSH session, and the port lacks the `keep` rules for it.
     Ssh {
-        /// The far end.
+        /// The remote address.
         peer: IpAddr,
-        /// What the port would have to keep.
+        /// The required rules.
         needed: Keep,
     },
 }
 
 impl Lockout {
-    /// What goes through the interface, in words.
+    /// Describes the traffic.
     pub fn carries(&self) -> String {
         match &self.what {
             Carried::DefaultRoute => "has the default route".to_owned(),
@@ -50,7 +50,7 @@ impl Lockout {
         }
     }
 
-    /// What the port would have to keep.
+    /// Returns the required `keep` rules.
     pub fn needed(&self) -> Keep {
         match &self.what {
             Carried::DefaultRoute => Keep::from([KeepRule::Arp, KeepRule::Nd, KeepRule::Local]),
@@ -70,8 +70,8 @@ impl fmt::Display for Lockout {
     }
 }
 
-/// What the ports of a plan take from the kernel that this host may not be able to do without.
-/// Ports whose packets go nowhere take nothing, nor do packet sockets, which get copies.
+/// Returns the traffic that a plan takes from the kernel and that this host may need. Ports without
+/// a path take nothing, nor do packet sockets, which receive copies.
 pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
     let host = Host::read()?;
     let defaults = default_routes()?;
@@ -108,29 +108,28 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
     Ok(found)
 }
 
-/// A connection that somebody is logged in through.
+/// A remote login session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Session {
     local: SocketAddr,
     peer: IpAddr,
 }
 
-/// What a port has to keep for TCP connections to an address and port of this host.
+/// Returns the `keep` rules for TCP connections to a local address and port.
 fn needed(local: SocketAddr) -> Keep {
     let neighbors = if local.is_ipv4() { KeepRule::Arp } else { KeepRule::Nd };
     Keep::from([neighbors, KeepRule::Tcp(local.port())])
 }
 
-/// Whether rules do as well. `on_top`: what they are for is not on the interface itself, but on one
-/// that is stacked on it, such as a VLAN; then a VLAN that is kept is taken to be that one.
+/// Returns whether rules satisfy the need. `on_top` means that the address is on a stacked
+/// interface, such as a VLAN; any `vlan` rule is then assumed to name this VLAN.
 fn suffices(keep: &Keep, needed: &Keep, on_top: bool) -> bool {
     let local =
         |rule: &KeepRule| matches!(rule, KeepRule::Tcp(_)) && keep.contains(&KeepRule::Local);
     on_top && has_vlan(keep) || needed.iter().all(|rule| keep.contains(rule) || local(rule))
 }
 
-/// Whether rules leave the host something that it can be reached by, over the family of a default
-/// route.
+/// Returns whether the host stays reachable over a default route's address family.
 fn leaves_something(keep: &Keep, ipv6: bool, on_top: bool) -> bool {
     let neighbors = if ipv6 { KeepRule::Nd } else { KeepRule::Arp };
     let packets = |rule: &KeepRule| {
@@ -143,8 +142,8 @@ fn has_vlan(keep: &Keep) -> bool {
     keep.iter().any(|rule| matches!(rule, KeepRule::Vlan(_)))
 }
 
-/// The SSH connections of this network namespace: those to port 22, and the one that this process
-/// was started through.
+/// Returns the SSH connections of this network namespace: those to port 22, and the one from which
+/// this process was started.
 fn ssh_sessions() -> BTreeSet<Session> {
     const SSH: u16 = 22;
     let connections = [procfs::net::tcp(), procfs::net::tcp6()];
@@ -161,15 +160,14 @@ fn ssh_sessions() -> BTreeSet<Session> {
     sessions
 }
 
-/// An IPv4 address as such: sockets that listen for both families show it in an IPv6 one.
+/// Converts an IPv4-mapped IPv6 address, as dual-stack sockets show it, to IPv4.
 fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// The SSH session that started this process, or a process that did: sudo hides it from those that
-/// it starts.
+/// Returns the SSH session of this process or its ancestors, because sudo clears the variable.
 fn own_session() -> Option<Session> {
-    /// Processes between a shell and this one; there are seldom more than three.
+    /// Maximum number of ancestors checked; there are seldom more than three.
     const ANCESTORS: usize = 16;
     let mut process = Process::myself().ok()?;
     for _ in 0..ANCESTORS {
@@ -187,7 +185,7 @@ fn own_session() -> Option<Session> {
 fn session(text: &str) -> Option<Session> {
     let mut words = text.split(' ');
     let (peer, _, ip, port) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    // A link-local address has its interface behind it.
+    // A link-local address has a zone suffix.
     let parse = |text: &str| text.split('%').next().and_then(|ip| ip.parse::<IpAddr>().ok());
     Some(Session { local: SocketAddr::new(parse(ip)?, port.parse().ok()?), peer: parse(peer)? })
 }

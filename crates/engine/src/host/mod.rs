@@ -1,4 +1,4 @@
-//! What the kernel says about this host: its interfaces, drivers, addresses and routes.
+//! Interfaces, drivers, addresses and routes of this host.
 
 pub(crate) mod addresses;
 pub(crate) mod driver;

@@ -1,4 +1,4 @@
-//! Questions to the kernel over rtnetlink, and the news that it sends.
+//! rtnetlink: queries, and change notifications.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -10,19 +10,17 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-/// A list, as the kernel told it.
+/// The reply to a dump request.
 pub(crate) struct Dump {
     pub(crate) answers: Vec<RouteNetlinkMessage>,
-    /// Whether nothing changed while it was told. If something did, an entry may be missing, or be
-    /// there twice.
+    /// Whether nothing changed during the dump. Otherwise entries may be missing or duplicated.
     pub(crate) consistent: bool,
 }
 
-/// How often a list is asked for again that changed while the kernel told it.
+/// Attempts to read a list that changes during the dump.
 const ATTEMPTS: usize = 3;
 
-/// Everything that the kernel answers to a request for a list. Where things change all the time it
-/// is not consistent.
+/// Returns the reply to a dump request. It may be inconsistent if entries change all the time.
 pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     let mut dump = dump_once(request)?;
     for _ in 1..ATTEMPTS {
@@ -34,7 +32,7 @@ pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     Ok(dump)
 }
 
-/// What the kernel answers to a request for one thing.
+/// Returns the reply to a request for one object.
 pub(crate) fn ask(request: &RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
     let socket = send(request, NLM_F_REQUEST)?;
     let mut dump = Dump { answers: Vec::new(), consistent: true };
@@ -48,8 +46,8 @@ fn send(request: &RouteNetlinkMessage, flags: u16) -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    // With it the kernel leaves out what the request does not ask for: the other tables, of routes.
-    // It is from Linux 4.20.
+    // With strict checking (Linux 4.20) the kernel applies the request's filter and omits other
+    // routing tables.
     let _ = socket.set_netlink_get_strict_chk(true);
     let mut message = NetlinkMessage::from(request.clone());
     message.header.flags = flags;
@@ -71,7 +69,7 @@ fn dump_once(request: &RouteNetlinkMessage) -> io::Result<Dump> {
     }
 }
 
-/// Reads a datagram of an answer. Whether it was the last.
+/// Parses a reply datagram and returns whether it was the last.
 fn read(datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
     let mut rest = datagram;
     while let Some(length) = message_length(rest) {
@@ -99,7 +97,7 @@ fn read(datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The length of the first message, padding included; `None` if there is no whole one.
+/// Returns the padded length of the first message; `None` if it is incomplete.
 fn message_length(messages: &[u8]) -> Option<usize> {
     const HEADER: usize = 16;
     let length = u32::from_ne_bytes(*messages.first_chunk()?) as usize;
@@ -107,7 +105,7 @@ fn message_length(messages: &[u8]) -> Option<usize> {
     (HEADER <= length && length <= messages.len()).then_some(padded)
 }
 
-/// Hears when links or addresses of this network namespace change.
+/// A subscription to link and address changes of this network namespace.
 pub(crate) struct Monitor(Socket);
 
 impl Monitor {
@@ -125,10 +123,10 @@ impl Monitor {
         Ok(Self(socket))
     }
 
-    /// Takes the news that have come. What they say is not looked at: whoever wants to know asks
-    /// for all of it, so that it does not matter if the kernel had to leave some out.
+    /// Discards pending notifications. Callers read the full state again, so lost notifications do
+    /// not matter.
     pub(crate) fn drain(&self) {
-        const ENOBUFS: i32 = 105; // some were left out; reading it clears it
+        const ENOBUFS: i32 = 105; // messages were lost; reading clears the error
         while self
             .0
             .recv_from_full()

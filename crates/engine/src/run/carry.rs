@@ -1,5 +1,5 @@
-//! Row counters of stages that a reload has replaced: a counter goes on for as long as there is a
-//! row with its key.
+//! Row counters of stages that a reload has replaced. A counter continues while a row with its key
+//! exists.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use xdpfwd_pipeline::Swapped;
 
 use crate::plan::{Plan, StageId};
 
-/// What a worker had counted in the stages that it has replaced.
+/// Counters of a worker's replaced stages.
 pub(crate) struct Retired {
     /// The plan of those stages.
     pub(crate) plan: Arc<Plan>,
@@ -16,12 +16,12 @@ pub(crate) struct Retired {
     pub(crate) swapped: Vec<Swapped>,
 }
 
-/// What the predecessors of each stage had counted.
+/// Counters of each stage's predecessors.
 #[derive(Debug, Default)]
 pub(crate) struct CarriedCounters(BTreeMap<StageId, HashMap<String, Vec<u64>>>);
 
 impl CarriedCounters {
-    /// Adds what a stage had counted when it was replaced. `keys` are its own.
+    /// Adds the counters of a replaced stage with its own `keys`.
     pub(crate) fn carry(&mut self, stage: StageId, keys: Vec<String>, counters: &[u64]) {
         if counters.iter().all(|counter| *counter == 0) {
             return;
@@ -39,7 +39,7 @@ impl CarriedCounters {
         }
     }
 
-    /// Adds what was carried to the counters of a stage. Equal keys are matched in their order.
+    /// Adds carried counters to those of a stage. Equal keys match in order.
     pub(crate) fn add_to(&self, stage: &StageId, keys: &[String], counters: &mut [u64]) {
         let Some(carried) = self.0.get(stage) else { return };
         let mut occurrences: HashMap<&str, usize> = HashMap::new();
@@ -51,8 +51,7 @@ impl CarriedCounters {
         }
     }
 
-    /// Forgets counters whose key no stage of the plan has: a row that comes back later starts at
-    /// zero.
+    /// Drops counters whose key no stage of the plan has. A row that returns later starts at zero.
     pub(crate) fn retain(&mut self, plan: &Plan) {
         let mut keys: BTreeMap<StageId, HashMap<String, usize>> = BTreeMap::new();
         for (id, stage) in plan.stages_with_ids() {
@@ -101,14 +100,14 @@ mod tests {
     fn counters_follow_their_key_to_its_new_position() {
         let mut carried = CarriedCounters::default();
         carried.carry(id("fw"), keys(&["drop", "accept", "drop", "(default)"]), &[1, 2, 3, 4]);
-        // New rows come, and the two equal ones stay in their order.
+        // New rows are inserted; the two equal rows keep their order.
         let rows = ["accept dscp 0", "drop", "drop", "accept", "(default)"];
         assert_eq!(counted(&carried, "fw", &rows), [0, 1, 3, 2, 4]);
-        // Another stage of the same name adds up.
+        // A stage with the same name adds its counters.
         carried.carry(id("fw"), keys(&["accept dscp 0", "drop", "(default)"]), &[10, 10, 10]);
         assert_eq!(counted(&carried, "fw", &["drop", "accept", "(default)"]), [11, 2, 14]);
         assert_eq!(counted(&carried, "other", &["drop"]), [0]);
-        // A stage of another kind does not go on.
+        // A stage of another kind does not inherit counters.
         let mut counters = [0];
         carried.add_to(
             &(0, "fw".to_owned(), 0, TypeId::of::<u8>()),

@@ -18,7 +18,7 @@ const SIGNALS: Token = Token(0);
 const WORKERS: Token = Token(1);
 const HOST: Token = Token(2);
 
-/// Waits for what the control thread has to react to. Packets are none of its business.
+/// The control thread's event source. It never handles packets.
 pub struct Control {
     poll: Poll,
     events: Events,
@@ -26,10 +26,10 @@ pub struct Control {
     waker: Arc<mio::Waker>,
     requested: Arc<Requested>,
     host: Monitor,
-    /// What has happened and was not returned yet: the kernel does not say it again.
+    /// Events that have occurred but were not returned yet. The kernel does not report them again.
     woken: bool,
     reload: bool,
-    /// When it is to be said that the host has changed.
+    /// When to return the next [`Event::HostChanged`].
     host_due: Option<Instant>,
     host_said: Option<Instant>,
 }
@@ -41,7 +41,7 @@ struct Requested {
     stop: AtomicBool,
 }
 
-/// Makes requests to the control thread, from any thread.
+/// A handle with which any thread sends requests to the control thread.
 #[derive(Clone)]
 pub(crate) struct Requests {
     requested: Arc<Requested>,
@@ -60,7 +60,7 @@ impl Requests {
     }
 
     fn make(&self, request: &AtomicBool) {
-        // The flag is set before the wake-up.
+        // Set the flag before waking the control thread.
         request.store(true, Ordering::Release);
         if let Err(error) = self.waker.wake() {
             tracing::error!(%error, "cannot wake the control thread: it finds the request at its next event");
@@ -68,37 +68,35 @@ impl Requests {
     }
 }
 
-/// Shortest time from one [`Event::HostChanged`] to the next: where addresses come and go all the
-/// time, following them must not be all that is done.
+/// Minimum time between two [`Event::HostChanged`], so that frequent address changes do not occupy
+/// the control thread.
 const HOST_PAUSE: Duration = Duration::from_millis(100);
 
-/// After so long without news it is said once more: the kernel tells of an address before it has
-/// its route.
+/// Delay after the last change until [`Event::HostChanged`] is repeated: the kernel reports an
+/// address before it adds its route.
 const HOST_SETTLES: Duration = Duration::from_secs(1);
 
-/// What happened.
+/// An event for the control thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// SIGINT or SIGTERM came: its number.
+    /// SIGINT or SIGTERM, with its number.
     Stop(i32),
-    /// Another thread asked for the end, with
-    /// [`Handle::request_stop`](crate::Handle::request_stop).
+    /// Another thread called [`Handle::request_stop`](crate::Handle::request_stop).
     StopRequested,
-    /// SIGHUP came, or another thread asked for a reload with
-    /// [`Handle::request_reload`](crate::Handle::request_reload): time to read the configuration
-    /// anew.
+    /// SIGHUP, or another thread called [`Handle::request_reload`](crate::Handle::request_reload):
+    /// read the configuration again.
     Reload,
-    /// A worker's thread ended, or somebody called the waker.
+    /// A worker's thread ended, or the waker was called.
     Woken,
-    /// Links or addresses of this network namespace are others than before: time for
+    /// Links or addresses of this network namespace changed: call
     /// [`DataPlane::follow_host`](crate::DataPlane::follow_host).
     HostChanged,
-    /// The time is there.
+    /// The deadline has passed.
     Due,
 }
 
 impl Control {
-    /// Takes over SIGINT, SIGTERM and SIGHUP for the process.
+    /// Creates the event loop and handles SIGINT, SIGTERM and SIGHUP for the process.
     pub fn new() -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
@@ -120,18 +118,18 @@ impl Control {
         })
     }
 
-    /// Ends a [`wait`](Self::wait) from another thread.
+    /// Returns a waker that ends [`wait`](Self::wait) from another thread.
     pub(crate) fn waker(&self) -> Arc<mio::Waker> {
         Arc::clone(&self.waker)
     }
 
-    /// Returns what makes requests to this control thread.
+    /// Returns a sender of requests to this control thread.
     pub(crate) fn requests(&self) -> Requests {
         Requests { requested: Arc::clone(&self.requested), waker: self.waker() }
     }
 
-    /// Waits for an event, until `due` at the latest. What has happened already comes before the
-    /// time: a clock that is always due does not keep signals away.
+    /// Waits for an event, until `due` at the latest. Events take precedence over the deadline, so
+    /// an expired deadline does not delay signals.
     pub fn wait(&mut self, due: Instant) -> io::Result<Event> {
         loop {
             let now = Instant::now();
@@ -141,7 +139,8 @@ impl Control {
             } else {
                 next.saturating_duration_since(now)
             };
-            // epoll counts in milliseconds and rounds down: one more, or the last one would spin.
+            // epoll rounds timeouts down to milliseconds. Add 1 ms so that the last millisecond is
+            // not a busy loop.
             let timeout = if left.is_zero() { left } else { left + Duration::from_millis(1) };
             match self.poll.poll(&mut self.events, Some(timeout)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -170,10 +169,10 @@ impl Control {
                 return Ok(Event::Woken);
             }
             let now = Instant::now();
-            // Whichever has been due for longer: neither keeps the other away.
+            // Return the event with the earlier deadline, so that neither starves the other.
             match self.host_due {
                 Some(host) if host <= now && host <= due => {
-                    // News that come while it is being followed are news.
+                    // Changes that arrive during `follow_host` start a new period.
                     let settled = self.host_said.is_some_and(|said| host >= said + HOST_SETTLES);
                     self.host_due = (!settled).then(|| now + HOST_SETTLES);
                     self.host_said = Some(now);

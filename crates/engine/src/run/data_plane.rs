@@ -19,32 +19,32 @@ use crate::run::inspect::{self, Inspection, RowCounters};
 use crate::run::report::{Fallback, PortMode, Report, WorkerReply};
 use crate::run::thread::{PlannedChain, WorkerStatus};
 
-/// How long a worker may take to answer a question: it answers between two batches.
+/// Timeout for a worker's reply. Workers reply between two batches.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long what is on its way may take to get there when the data plane stops.
+/// Time limit for transmitting packets that are in flight when the data plane stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
-/// A data plane at work. [`stop`](Self::stop) ends it with a report; dropping it ends it without.
+/// A running data plane. [`stop`](Self::stop) ends it with a report; dropping it ends it without.
 pub struct DataPlane {
     pub(super) plan: Arc<Plan>,
     pub(super) started: Instant,
-    // In the order in which they go: the program is taken off before the sockets are closed.
+    // Drop order matters: the program is detached before the sockets are closed.
     pub(super) attachments: Vec<Attachment>,
     pub(super) workers: Vec<RunningWorker>,
     pub(super) modes: Vec<PortMode>,
     pub(super) interfaces: Vec<Interface>,
-    /// Of the last [`follow_host`](Self::follow_host).
+    /// Errors of the last [`follow_host`](Self::follow_host).
     pub(super) complaints: Vec<String>,
     pub(super) fallback: Option<Fallback>,
     /// Row counters of stages that reloads have replaced.
     pub(super) carried: CarriedCounters,
-    /// Plans whose resources a worker may still use, because it did not reply to a reload.
+    /// Plans whose resources a worker may still use because it did not reply to a reload.
     pub(super) unreleased: Vec<Arc<Plan>>,
-    /// What workers have counted in stages that they have replaced: sent by each when it does so.
+    /// Counters of replaced stages; each worker sends them when it replaces its stages.
     pub(super) retired: (mpsc::Sender<Retired>, mpsc::Receiver<Retired>),
     pub(super) _interrupts: Vec<DeferredInterrupts>,
-    /// Kept for as long as packets are to come.
+    /// Promiscuous mode of the ingress interfaces, disabled on drop.
     pub(super) promiscuous: Vec<Promiscuous>,
 }
 
@@ -52,9 +52,9 @@ pub(super) struct RunningWorker {
     pub(super) remote: Remote<PlannedChain>,
     pub(super) thread: JoinHandle<()>,
     pub(super) health: Arc<WorkerStatus>,
-    /// What it reported last, for when it cannot any more.
+    /// The worker's last reply, reported if it stops replying.
     pub(super) last: Option<WorkerReply>,
-    /// When it was told to run, in cycles.
+    /// When the worker was told to run, in cycles.
     pub(super) told: u64,
 }
 
@@ -64,19 +64,19 @@ impl DataPlane {
         &self.plan.ports
     }
 
-    /// What each port's mode is, in the order of the plan: what was got, not what was asked for.
+    /// Returns the mode in use on each port, in the order of the plan. It can differ from the
+    /// configured mode.
     pub fn modes(&self) -> &[PortMode] {
         &self.modes
     }
 
-    /// What kept the ports from a better mode, if something did.
+    /// Returns why the ports do not use a better mode, if they fell back.
     pub fn fallback(&self) -> Option<&Fallback> {
         self.fallback.as_ref()
     }
 
-    /// The worker that has panicked or ended on its own, if one has. What it counted is in the
-    /// report all the same; nothing goes through its stages any more, so [`stop`](Self::stop) is
-    /// what is left to do.
+    /// Returns the worker that panicked or ended on its own, if any. The report includes its
+    /// counters, but its stages process no more packets; call [`stop`](Self::stop).
     pub fn failed_worker(&self) -> Option<WorkerFailure> {
         let worker = self.workers.iter().position(|worker| worker.health.has_failed())?;
         Some(WorkerFailure {
@@ -85,15 +85,14 @@ impl DataPlane {
         })
     }
 
-    /// The port whose interface has disappeared, if one has: its sockets are bound to nothing any
+    /// Returns the port whose interface has disappeared, if any. Its sockets receive nothing any
     /// more.
     pub fn lost_port(&self) -> Option<&PortPlan> {
         let gone = self.interfaces.iter().position(|interface| !interface.exists())?;
         self.plan.ports.get(gone)
     }
 
-    /// Tells the XDP programs by which addresses frames are for this host: to be called when
-    /// [`Event::HostChanged`] says that they may be others.
+    /// Updates this host's addresses in the XDP programs. Call it on [`Event::HostChanged`].
     ///
     /// [`Event::HostChanged`]: crate::Event::HostChanged
     pub fn follow_host(&mut self) {
@@ -111,8 +110,7 @@ impl DataPlane {
             }
             Err(error) => complaints.push(format!("cannot ask for links and addresses: {error}")),
         }
-        // Somebody out there may make addresses change, with router advertisements: what is the
-        // matter is said once.
+        // Remote hosts can make addresses change (router advertisements), so log each error once.
         if complaints != self.complaints {
             for complaint in &complaints {
                 tracing::warn!("what is kept for this host may not be up to date: {complaint}");
@@ -121,12 +119,12 @@ impl DataPlane {
         }
     }
 
-    /// What runs.
+    /// Returns the running plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// The paths and their stages, as they are now.
+    /// Returns the current paths and their stages.
     pub fn paths(&self) -> &[PathPlan] {
         &self.plan.paths
     }
@@ -143,14 +141,14 @@ impl DataPlane {
             answered += 1;
             inspect::add_rows(&mut counted, &rows);
         }
-        // After the workers have replied: one that replaced its stages late has sent their counters
-        // before.
+        // Call this after the workers have replied: a worker that replaced its stages late has sent
+        // their counters by then.
         self.absorb_retired();
         let tables = self.tables(counted);
         Inspection { workers: self.workers.len(), answered, tables }
     }
 
-    /// Returns the inspection tables that need no counters of workers, without asking them.
+    /// Returns the inspection tables that need no worker counters, without querying the workers.
     pub fn inspect_plans(&self) -> Vec<inspect::TableReport> {
         inspect::tables_of_plans(&self.plan)
     }
@@ -166,7 +164,7 @@ impl DataPlane {
         inspect::tables(&self.plan, &counted, &self.carried)
     }
 
-    /// Adds what replaced stages had counted to the counters that are carried on.
+    /// Adds the counters of replaced stages to the carried counters.
     pub(super) fn absorb_retired(&mut self) {
         let mut any = false;
         while let Ok(Retired { plan, swapped }) = self.retired.1.try_recv() {
@@ -185,7 +183,7 @@ impl DataPlane {
         }
     }
 
-    /// Runs the stages' periodic work off the data path: to be called about once a second.
+    /// Runs the periodic work of the stages off the data path. Call it about once per second.
     pub fn maintain(&self) {
         self.plan
             .each_stage()
@@ -193,15 +191,16 @@ impl DataPlane {
             .for_each(|stage| stage.maintain());
     }
 
-    /// Switches the ledger of all workers on or off, while they run.
+    /// Enables or disables the cycle ledger of all workers.
     pub fn switch_ledger(&self, on: bool) {
         for worker in &self.workers {
-            // One that has ended is noticed by who asks for `failed_worker`.
+            // `failed_worker` reports workers that have ended.
             let _ = worker.remote.send(move |worker| worker.switch_ledger(on));
         }
     }
 
-    /// Everything counted so far. A worker that does not answer is reported as it was last.
+    /// Returns all counters since the start. For a worker that does not reply, the report contains
+    /// its last reply.
     pub fn report(&mut self) -> Report {
         for worker in &mut self.workers {
             if let Ok(report) = worker.remote.ask(|worker| worker.report(), ANSWER_WITHIN) {
@@ -227,13 +226,14 @@ impl DataPlane {
         )
     }
 
-    /// Stops receiving, lets what is on its way get there, takes the programs off, closes the
-    /// sockets, and reports.
+    /// Stops receiving, transmits packets in flight, detaches the programs, closes the sockets, and
+    /// returns the final report.
     pub fn stop(mut self) -> Report {
         for (attachment, port) in self.attachments.iter().zip(&self.plan.ports) {
             attachment.release(port.queues);
         }
-        // All at once: a port that does not send takes its worker the whole time.
+        // Drain all workers in parallel: a port that cannot transmit blocks its worker for the full
+        // time limit.
         let answers: Vec<_> = self.workers.iter().map(RunningWorker::drain).collect();
         let deadline = Instant::now() + DRAIN_WITHIN + ANSWER_WITHIN;
         let mut counted: RowCounters = vec![Vec::new(); self.plan.paths.len()];
@@ -241,8 +241,9 @@ impl DataPlane {
             let left = || deadline.saturating_duration_since(Instant::now());
             let mut answer = answered.recv_timeout(left());
             if matches!(answer, Err(mpsc::RecvTimeoutError::Disconnected)) {
-                // A stage panicked when it was to give back what it holds: once more, now that it
-                // is not called. (Or the thread is gone; then this is disconnected at once.)
+                // Either a stage panicked while flushing the packets that it holds, and the second
+                // drain skips the stages; or the thread has ended, and the channel is disconnected
+                // at once.
                 answered = worker.drain();
                 answer = answered.recv_timeout(left());
             }
@@ -266,11 +267,12 @@ impl DataPlane {
             }
         }
         self.absorb_retired();
-        // The maps of the programs can still be read; packets no longer wait for that.
+        // The maps of detached programs stay readable. Detach first, so that packets do not wait for
+        // the reads.
         self.attachments.iter_mut().for_each(Attachment::detach);
         let tables = self.tables(counted);
         self.collect().with_tables(tables)
-        // Dropping does the rest, in order.
+        // Dropping the fields in order closes the rest.
     }
 }
 
@@ -280,14 +282,14 @@ impl RunningWorker {
             Some(WorkerReply { report, wall_cycles: clock::cycles().wrapping_sub(self.told) });
     }
 
-    /// Has the worker bring everything to its end and report.
+    /// Makes the worker transmit its packets and report.
     fn drain(&self) -> mpsc::Receiver<(WorkerReport, RowCounters)> {
         let (answer, answered) = mpsc::sync_channel(1);
         let drain = move |worker: &mut xdpfwd_pipeline::Worker<PlannedChain>| {
             worker.drain(DRAIN_WITHIN);
             drop(answer.send((worker.report(), worker.row_counters())));
         };
-        // To a worker that is gone nothing is sent, and `answered` is disconnected.
+        // If the thread has ended, sending fails and `answered` is disconnected.
         let _ = self.remote.send(drain);
         answered
     }

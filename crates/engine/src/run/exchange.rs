@@ -1,5 +1,4 @@
-//! Exchanging the XDP programs of a data plane that runs, for others that filter by other rules. A
-//! part of a reload.
+//! Replacement of XDP programs in a running data plane when a reload changes their filters.
 
 use std::thread;
 use std::time::Duration;
@@ -11,14 +10,13 @@ use crate::plan::{PathPlan, Plan};
 use crate::run::data_plane::DataPlane;
 use crate::run::reload::ReloadError;
 
-/// How long after an XDP program was exchanged it is taken to run no more: a driver runs it for a
-/// few dozen packets at a time.
+/// Delay after which a replaced XDP program no longer runs. Drivers run a program for a few dozen
+/// packets at a time.
 const SETTLED: Duration = Duration::from_millis(20);
 
 impl DataPlane {
-    /// The programs for ports whose filter is to be another one, or to go. Nothing is exchanged
-    /// yet. A filter that would rather be in the kernel, and whose program does not load, is put
-    /// into user space.
+    /// Loads programs for ports whose filter changes or is removed, without attaching them. If a
+    /// program does not load and its filter may run in user space, the filter moves there.
     pub(crate) fn successors(
         &mut self,
         plan: &mut Plan,
@@ -26,7 +24,7 @@ impl DataPlane {
         let mut successors = Vec::new();
         for id in (0..=u8::MAX).map(PortId).take(plan.ports.len()) {
             let attachment = &self.attachments[usize::from(id.0)];
-            // By what is attached, whatever the plan that runs says of it.
+            // Compare with the attached program, not with the running plan.
             let same = match (attachment.image(), plan.xdp_image(id)) {
                 (None, None) => true,
                 (Some(attached), Some(image)) => attached.verdict_key == image.verdict_key,
@@ -46,7 +44,7 @@ impl DataPlane {
         Ok(successors)
     }
 
-    /// Exchanges programs, all of them or none, and returns those that were there.
+    /// Replaces all programs or none, and returns the previous ones.
     pub(crate) fn exchange_programs(
         &mut self,
         successors: Vec<(PortId, Successor)>,
@@ -77,8 +75,7 @@ impl DataPlane {
         Ok(predecessors)
     }
 
-    /// Carries on what the stages of XDP programs that were replaced have counted. They ran with
-    /// the plan `old`.
+    /// Carries over the counters of stages in replaced XDP programs, which ran with the plan `old`.
     pub(crate) fn carry_from_programs(
         &mut self,
         old: &Plan,
@@ -87,7 +84,7 @@ impl DataPlane {
         if predecessors.is_empty() {
             return;
         }
-        // A processor that was still running an old program has finished by then.
+        // After this delay, no CPU runs an old program.
         thread::sleep(SETTLED);
         let paths = old.paths.iter().flat_map(|path| path.stages.iter().map(move |_| path.from));
         for (port, (id, stage)) in paths.zip(old.stages_with_ids()) {
@@ -106,11 +103,12 @@ impl DataPlane {
 }
 
 impl Plan {
-    /// Lets the stages of another plan be where no packet comes between this one's and that one's.
+    /// Keeps the stages of another plan where no packet can pass between the old and the new rules.
     ///
-    /// From user space to the kernel a filter cannot go while packets flow: those that wait for the
-    /// workers would be judged by neither. And what is in the kernel and what is behind it are not
-    /// exchanged at the same time: what the one leaves to the other would pass.
+    /// A filter cannot move from user space to the kernel while packets flow: neither filter would
+    /// check the packets queued for the workers. Rules in the kernel and in the stages behind it
+    /// cannot change together either: they do not change atomically, so packets that one leaves to
+    /// the other would pass.
     pub(crate) fn stay_in_place(&self, plan: &mut Self) -> Result<(), ReloadError> {
         for number in 0..plan.paths.len() {
             let port = plan.paths[number].from;
@@ -130,7 +128,8 @@ impl Plan {
                         return Err(ReloadError::Together(plan.ports[usize::from(port.0)].name.clone()));
                     }
                 }
-                // What waits for a worker is still judged by all that it would have been.
+                // The workers keep every filter that they run now, so it still checks the queued
+                // packets.
                 None if is_within(&running, &wanted) => {}
                 None => {
                     if !plan.falls_back(
@@ -145,8 +144,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Puts the filter of a port into user space, if it may be there, and says why. If it may not,
-    /// it is left where it is.
+    /// Moves the filter of a port to user space, if allowed, and logs the reason. Otherwise leaves
+    /// it in place.
     pub(crate) fn falls_back(&mut self, port: PortId, why: &str) -> bool {
         let path = self.paths.iter_mut().find(|path| path.from == port);
         let Some(first) = path.and_then(|path| path.stages.first_mut()) else { return false };
@@ -162,7 +161,7 @@ impl Plan {
 }
 
 impl PathPlan {
-    /// What the stages that workers apply drop packets by, in their order.
+    /// Returns the verdict keys of the stages that workers run, in order.
     fn verdicts_in_user_space(&self) -> Vec<Verdicts> {
         let verdicts =
             self.stages.iter().filter(|stage| !stage.in_kernel).map(|stage| stage.plan.verdicts());
@@ -170,7 +169,7 @@ impl PathPlan {
     }
 }
 
-/// Whether all of one list are in another, in the same order.
+/// Returns whether a list is a subsequence of another.
 fn is_within<T: PartialEq>(some: &[T], all: &[T]) -> bool {
     let mut all = all.iter();
     some.iter().all(|one| all.any(|other| other == one))

@@ -11,33 +11,33 @@ use crate::run::data_plane::{ANSWER_WITHIN, DataPlane, RunningWorker};
 use crate::run::inspect::Inspection;
 use crate::run::report::Report;
 
-/// A handle to a running data plane. Any thread may hold a clone, except the workers: a stage that
-/// used it would wait for itself.
+/// A handle to a running data plane. Any thread except a worker may hold a clone: a stage that
+/// called it would wait for its own worker.
 ///
-/// Every method that returns a result takes the same lock, which a reload holds from its first step
-/// to its last. So an update reaches either the stages before the reload or those after it, and
-/// never stages that are about to be replaced.
+/// Every method that returns a result takes one lock, which a reload holds from start to end. An
+/// update therefore reaches either the old stages or the new ones, never stages that are about to
+/// be replaced.
 #[derive(Clone)]
 pub struct Handle {
     data_plane: Arc<Mutex<Option<DataPlane>>>,
     requests: Requests,
 }
 
-/// Why a [`Handle`] could not do what it was asked for.
+/// Reasons why a [`Handle`] call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandleError {
     /// The data plane has ended.
     #[error("the data plane has ended")]
     Ended,
-    /// A worker did not reply in time, or its thread has ended. The closure may still run on it.
+    /// A worker did not reply in time, or its thread has ended. It may still run the closure later.
     #[error("worker {0} did not reply within {ANSWER_WITHIN:?}")]
     NoReply(usize),
 }
 
 impl Handle {
-    /// Takes over a data plane. [`request_reload`](Self::request_reload) and
-    /// [`request_stop`](Self::request_stop) wake this `control`.
+    /// Creates a handle that owns a data plane. [`request_reload`](Self::request_reload) and
+    /// [`request_stop`](Self::request_stop) wake `control`.
     pub fn new(data_plane: DataPlane, control: &Control) -> Self {
         Self { data_plane: Arc::new(Mutex::new(Some(data_plane))), requests: control.requests() }
     }
@@ -48,18 +48,17 @@ impl Handle {
     }
 
     /// Runs a closure on the thread of every worker, between two batches, and returns the results
-    /// in the order of the workers. Packets wait until the closure returns, so prepare before what
-    /// takes long.
+    /// in worker order. Packets wait until the closure returns, so do slow work beforehand.
     ///
-    /// A panic in the closure counts as a panic of the worker. If a worker does not reply, the
-    /// others have run the closure all the same.
+    /// A panic in the closure counts as a panic of the worker. If one worker does not reply, the
+    /// others have still run the closure.
     pub fn each_worker<R: Send + 'static>(
         &self,
         run: impl Fn(&mut Worker<Vec<NamedStage>>) -> R + Send + Sync + 'static,
     ) -> Result<Vec<R>, HandleError> {
         let run = Arc::new(run);
         self.with(|data_plane| {
-            // First to all, then wait: the workers run the closure at the same time.
+            // Send to all workers before waiting, so that they run the closure in parallel.
             let send = |running: &RunningWorker| {
                 let (reply, replies) = mpsc::sync_channel(1);
                 let run = Arc::clone(&run);
@@ -77,12 +76,12 @@ impl Handle {
         })?
     }
 
-    /// Runs a closure with the name and the value of every stage of type `S`, on the threads of the
-    /// workers, between two batches. Returns the results of each worker, in the order of its paths.
+    /// Runs a closure with the name and value of every stage of type `S`, on the worker threads,
+    /// between two batches. Returns the results of each worker, in path order.
     ///
-    /// This is how a control plane updates tables of stages without a lock on the data path. A
-    /// reload builds new stages from their plans, so a table that must survive a reload belongs to
-    /// the plan, and stages copy it in [`StagePlan::build`](xdpfwd_pipeline::StagePlan::build).
+    /// Use this to update tables of stages without a lock on the data path. A reload builds new
+    /// stages from their plans, so keep a table that must survive a reload in the plan, and copy it
+    /// in [`StagePlan::build`](xdpfwd_pipeline::StagePlan::build).
     pub fn each_stage<S: Stage, R: Send + 'static>(
         &self,
         run: impl Fn(&str, &mut S) -> R + Send + Sync + 'static,
@@ -95,7 +94,7 @@ impl Handle {
         self.with(DataPlane::inspect)
     }
 
-    /// Returns everything counted so far.
+    /// Returns all counters since the start.
     pub fn report(&self) -> Result<Report, HandleError> {
         self.with(DataPlane::report)
     }
@@ -112,22 +111,22 @@ impl Handle {
         self.requests.stop();
     }
 
-    /// Runs a closure with the data plane. Methods of this handle wait until it returns: calling
-    /// one inside the closure would wait forever.
+    /// Runs a closure with the data plane. Calling a method of this handle inside the closure
+    /// deadlocks.
     pub fn with<R>(&self, run: impl FnOnce(&mut DataPlane) -> R) -> Result<R, HandleError> {
         self.lock().as_mut().map(run).ok_or(HandleError::Ended)
     }
 
-    /// Stops the data plane now, like [`DataPlane::stop`], and returns its final report. `None` if
-    /// it has ended before.
+    /// Stops the data plane like [`DataPlane::stop`] and returns its final report. Returns `None`
+    /// if it was already stopped.
     pub fn stop(&self) -> Option<Report> {
         let data_plane = self.lock().take();
         data_plane.map(DataPlane::stop)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<DataPlane>> {
-        // After a panic in a closure of `with` the data plane can still be asked, and must be
-        // stopped.
+        // A panic in a closure of `with` poisons the lock, but the data plane stays usable and must
+        // be stopped.
         self.data_plane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,7 +11,7 @@ use crate::run::carry::CarriedCounters;
 pub struct Inspection {
     /// The number of workers.
     pub workers: usize,
-    /// The number of workers that replied. If some did not, what they counted is missing.
+    /// The number of workers that replied. Counters of the others are missing.
     pub answered: usize,
     /// The tables.
     pub tables: Vec<TableReport>,
@@ -20,7 +20,8 @@ pub struct Inspection {
 /// An inspection table of a stage.
 #[derive(Clone, Debug, Serialize)]
 pub struct TableReport {
-    /// The path, as `"lan->wan"`; `None` if the stage's plan has the rows, whatever paths it is on.
+    /// The path, as `"lan->wan"`; `None` if the rows belong to the stage's plan, shared by all
+    /// paths.
     pub path: Option<String>,
     /// The stage's name.
     pub stage: String,
@@ -29,7 +30,7 @@ pub struct TableReport {
     /// Its name, columns and rows.
     #[serde(flatten)]
     pub table: Table,
-    /// Rows that are left out here.
+    /// Number of omitted rows.
     #[serde(skip_serializing_if = "is_zero")]
     pub rows_omitted: usize,
 }
@@ -44,14 +45,14 @@ impl TableReport {
         Self { path, stage: stage.name.clone(), place: stage.place(), table, rows_omitted: 0 }
     }
 
-    /// Leaves out all but the first rows.
+    /// Truncates the table to its first rows.
     pub fn limit_rows(&mut self, most: usize) {
         self.rows_omitted += self.table.rows.len().saturating_sub(most);
         self.table.rows.truncate(most);
     }
 }
 
-/// The row counters of each stage of each path: of a worker, or added up.
+/// The row counters of each stage of each path, of one worker or summed.
 pub(crate) type RowCounters = Vec<Vec<Vec<u64>>>;
 
 /// Adds the row counters of each stage of each path.
@@ -65,7 +66,7 @@ pub(crate) fn add_rows(sum: &mut [Vec<Vec<u64>>], rows: &[Vec<Vec<u64>>]) {
     }
 }
 
-/// Makes the tables of stages whose rows have no counters of workers.
+/// Returns the tables of stages whose rows have no worker counters.
 pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     let mut reports = Vec::new();
     for stage in plan.each_stage() {
@@ -82,7 +83,7 @@ pub(crate) fn tables_of_plans(plan: &Plan) -> Vec<TableReport> {
     reports
 }
 
-/// Makes the tables of a plan's stages, given what workers and XDP programs have counted.
+/// Returns the tables of a plan's stages with the counters of workers and XDP programs.
 pub(crate) fn tables(
     plan: &Plan,
     counted: &RowCounters,

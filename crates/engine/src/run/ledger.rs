@@ -1,38 +1,37 @@
-//! The ledger in the report: where the workers' cycles went.
+//! The cycle ledger in the report.
 
 use serde::Serialize;
 
 use xdpfwd_pipeline::{LedgerReport, Task, TaskAccount};
 use xdpfwd_xsk::clock;
 
-/// Where the workers' cycles went. All `tasks` together are `busy_cycles` and `idle_cycles`.
+/// CPU cycles of the workers. The cycles of all `tasks` add up to `busy_cycles` plus `idle_cycles`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Ledger {
-    /// Whether it is on.
+    /// Whether the ledger is on.
     pub on: bool,
-    /// Cycles of the time-stamp counter in a second.
+    /// Time-stamp-counter cycles per second.
     pub cycles_per_second: f64,
-    /// Cycles that one stamp takes: what was taken off each task, and stands under `stamps`
-    /// instead.
+    /// Cycles per time stamp, subtracted from each task and reported under `stamps`.
     pub stamp_cycles: u64,
-    /// Cycles in which there was something to do.
+    /// Cycles spent with work to do.
     pub busy_cycles: u64,
-    /// Cycles in which there was not.
+    /// Cycles spent without.
     pub idle_cycles: u64,
-    /// What they went into, added up over the workers.
+    /// Cycles per task, summed over the workers.
     pub tasks: Vec<TaskReport>,
     /// Each worker.
     pub workers: Vec<WorkerLedger>,
 }
 
-/// One kind of work, added up over the workers.
+/// One kind of work, summed over the workers.
 #[derive(Clone, Debug, Serialize)]
 pub struct TaskReport {
-    /// What it is.
+    /// Name of the task.
     pub name: &'static str,
-    /// Times that it was done.
+    /// Number of calls.
     pub calls: u64,
-    /// Packets that it moved.
+    /// Packets moved.
     pub packets: u64,
     /// Their bytes, where they are counted.
     pub bytes: u64,
@@ -44,23 +43,23 @@ pub struct TaskReport {
     pub packets_per_call: f64,
 }
 
-/// How busy a worker was.
+/// The load of a worker.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerLedger {
-    /// Its number.
+    /// Worker number.
     pub worker: usize,
-    /// Cycles that passed since it began to run, by the clock of another thread: what busy and idle
-    /// cycles should add up to.
+    /// Cycles since the worker started, by another thread's clock. Busy and idle cycles should add
+    /// up to this.
     pub wall_cycles: u64,
-    /// Cycles in which it had something to do.
+    /// Cycles with work to do.
     pub busy_cycles: u64,
-    /// Cycles in which it had not.
+    /// Cycles without.
     pub idle_cycles: u64,
 }
 
 impl Ledger {
-    /// Adds up the workers' ledgers; `None` is a worker that has not said anything. Beside each,
-    /// the wall's cycles.
+    /// Sums the workers' ledgers, each with its wall-clock cycles; `None` for a worker that never
+    /// reported.
     pub(crate) fn new<'a>(workers: impl Iterator<Item = Option<(&'a LedgerReport, u64)>>) -> Self {
         let mut sum = LedgerReport::default();
         let mut each = Vec::new();

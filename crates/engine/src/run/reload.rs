@@ -1,4 +1,4 @@
-//! Exchanging the stages of a data plane that runs: all of them, or none.
+//! Replacement of the stages of a running data plane, all or none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::run::data_plane::{ANSWER_WITHIN, DataPlane, RunningWorker};
 use crate::run::start::check_places;
 use crate::run::thread::{PlannedChain, build_chain, message, ports_for_stages};
 
-/// Why stages are not exchanged.
+/// Reasons why a reload fails.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReloadError {
-    /// Something else than stages would have to change.
+    /// The new plan changes more than stages.
     #[error(
         "{0} is another than the one that runs: that takes a restart; a reload changes stages alone"
     )]
@@ -25,53 +25,55 @@ pub enum ReloadError {
     Build {
         /// The worker.
         worker: usize,
-        /// Why.
+        /// The reason.
         what: String,
     },
-    /// A stage lacks something that is outside of this process: a file, say.
+    /// A stage lacks an external resource, such as a file.
     #[error("stage {stage}: {what}")]
     Resource {
         /// The stage.
         stage: String,
-        /// What, and what to do about it.
+        /// The missing resource and the remedy.
         what: String,
     },
-    /// A worker does not answer.
+    /// A worker does not reply.
     #[error("worker {0} does not answer")]
     NoAnswer(usize),
-    /// A stage cannot be in the kernel.
+    /// A stage cannot run in the kernel.
     #[error("stage {stage} cannot be in the kernel: {why}")]
     Placed {
         /// The stage.
         stage: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// Rules in the kernel and rules behind them would change together, which nothing does at once.
+    /// Rules in the kernel and rules behind them would change together, which is not atomic.
     #[error(
         "on the path from port {0} the filter in the kernel changes, and rules of stages behind it, too: between the two a packet could be \
          judged by neither; change them in two reloads"
     )]
     Together(String),
-    /// The XDP program of a port cannot be exchanged. Nothing is.
+    /// The XDP program of a port cannot be replaced. Nothing was changed.
     #[error("port {port}: the XDP program cannot be exchanged: {what}")]
     Program {
         /// The port.
         port: String,
-        /// Why.
+        /// The reason.
         what: String,
     },
-    /// The stages are exchanged, and the XDP program of a port, which should filter no more, does.
+    /// The stages were replaced, but the XDP program of a port still filters although the plan
+    /// removes its filter.
     #[error(
         "the stages are exchanged, but the XDP program of port {port} still has the old tables of its stage ({what}): reload once more"
     )]
     StillOffloaded {
         /// The port.
         port: String,
-        /// Why.
+        /// The reason.
         what: String,
     },
-    /// A worker has built its stages, and does not say that it has exchanged them. The others have.
+    /// A worker has built its stages but did not confirm the exchange. The others have exchanged
+    /// theirs.
     #[error(
         "worker {0} does not say whether it has exchanged its stages; the others have. A stage that was to leave the XDP program is still in it"
     )]
@@ -88,12 +90,12 @@ impl ReloadError {
 }
 
 impl DataPlane {
-    /// Exchanges the stages of every path for those of another plan, each worker between two
-    /// batches. A stage that keeps its name and kind takes over its counters and its state; returns
-    /// the names of those that could not.
+    /// Replaces the stages of every path with those of another plan; each worker switches between
+    /// two batches. A stage that keeps its name and kind takes over counters and state. Returns the
+    /// names of the stages that could not.
     ///
-    /// The plan has to be the one that runs but for its stages; if it is not, nothing is changed.
-    /// What takes long was done when the plan was made.
+    /// The plan may differ from the running one only in its stages; otherwise nothing is changed.
+    /// Slow work was done when the plan was created.
     pub fn reload(&mut self, mut plan: Plan) -> Result<Vec<String>, ReloadError> {
         if let Some(what) = self.plan().differs_from(&plan) {
             return Err(ReloadError::TakesRestart(what));
@@ -104,7 +106,7 @@ impl DataPlane {
             .map_err(|(stage, error)| ReloadError::Resource { stage, what: error.to_string() })?;
         let result = self.exchange(&mut plan);
         match &result {
-            // It may still build stages of this plan.
+            // The worker may still build stages of this plan.
             Err(ReloadError::NoAnswer(_)) => self.unreleased.push(Arc::new(plan)),
             Err(_) => plan.release(Some(self.plan())),
             Ok(_) => {}
@@ -112,12 +114,12 @@ impl DataPlane {
         result
     }
 
-    /// The part of a reload that touches workers and XDP programs.
+    /// Replaces the stages in the workers and in the XDP programs.
     fn exchange(&mut self, plan: &mut Plan) -> Result<Vec<String>, ReloadError> {
         let successors = self.successors(plan)?;
         let ports = ports_for_stages(plan);
         let plan = Arc::new(plan.clone());
-        // All workers build before the first exchanges anything: what fails, fails for all of them.
+        // All workers build before any of them exchanges stages, so a failure changes nothing.
         let built: Result<(), ReloadError> = self.workers.iter().enumerate().try_for_each(
             |(number, RunningWorker { remote, .. })| {
                 let (plan, ports) = (Arc::clone(&plan), ports.clone());
@@ -143,8 +145,8 @@ impl DataPlane {
             },
         );
         built.inspect_err(|_| self.drop_staged())?;
-        // Where the XDP program is to do a stage's work, it does so before a worker relies on it;
-        // where it no longer is, it goes on until the workers do it.
+        // An XDP program that gains a filter starts before the workers drop theirs; one that loses
+        // its filter keeps it until the workers have theirs.
         let (first, last): (Vec<_>, Vec<_>) =
             successors.into_iter().partition(|(port, _)| plan.xdp_image(*port).is_some());
         let mut predecessors = self.exchange_programs(first).inspect_err(|_| self.drop_staged())?;
@@ -155,24 +157,25 @@ impl DataPlane {
         for (number, RunningWorker { remote, .. }) in self.workers.iter().enumerate() {
             let (retired, plan) = (retired.clone(), Arc::clone(&old));
             let exchange = move |worker: &mut Worker<PlannedChain>| {
-                // The paths are those that it has.
+                // The staged paths match the worker's paths.
                 let mut swapped = worker.swap_staged().unwrap_or_default();
                 let afresh: Vec<_> = swapped
                     .iter_mut()
                     .flat_map(|(_, path)| std::mem::take(&mut path.afresh))
                     .collect();
                 let swapped = swapped.into_iter().map(|(_, swapped)| swapped).collect();
-                // The old plan goes back to the control thread: what it holds may be large.
+                // Send the old plan to the control thread, because dropping it can be slow.
                 let _ = retired.send(Retired { plan, swapped });
                 afresh
             };
             match remote.ask(exchange, ANSWER_WITHIN) {
                 Ok(names) => afresh.extend(names),
-                // It exchanges them when it gets to it.
+                // The worker exchanges its stages when it runs the command.
                 Err(_) => silent = Some(ReloadError::Silent(number)),
             }
         }
-        // As long as a worker may be without its new stages, what they rely on or replace stays.
+        // While a worker may lack its new stages, keep the XDP programs that they rely on or
+        // replace.
         let stuck = if silent.is_some() { Ok(Vec::new()) } else { self.exchange_programs(last) };
         let stuck = stuck.map(|gone| predecessors.extend(gone));
         self.plan = plan;
@@ -180,7 +183,7 @@ impl DataPlane {
         self.absorb_retired();
         self.carried.retain(&self.plan);
         match silent {
-            // It still has stages of the old plan.
+            // The worker still has stages of the old plan.
             Some(_) => self.unreleased.push(old),
             None => old.release(Some(self.plan())),
         }
@@ -200,7 +203,7 @@ impl DataPlane {
 }
 
 impl Plan {
-    /// What a reload cannot change, if it is not the same.
+    /// Returns the first setting that differs and that a reload cannot change.
     fn differs_from(&self, other: &Self) -> Option<&'static str> {
         let paths =
             |plan: &Self| plan.paths.iter().map(|path| (path.from, path.to)).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! The report: what every line of `--json` holds, and what the final table is made from.
+//! The report: the content of each line of `--json` and of the final table.
 //!
 //! Counters are cumulative from the start. The schema is versioned: fields are added, not changed,
 //! within one version.
@@ -17,20 +17,20 @@ use crate::plan::Plan;
 use crate::run::inspect::TableReport;
 use crate::run::ledger::Ledger;
 
-/// The version of the report's shape.
+/// The version of the report schema.
 pub const SCHEMA: u32 = 1;
 
-/// Everything counted since the start.
+/// All counters since the start.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The version of this shape: [`SCHEMA`].
+    /// The schema version: [`SCHEMA`].
     pub schema: u32,
     /// `"interval"` or `"final"`.
     #[serde(rename = "type")]
     pub kind: ReportKind,
     /// Seconds since the start.
     pub elapsed_seconds: f64,
-    /// Workers that the figures are summed over.
+    /// Number of workers included.
     pub workers: usize,
     /// Each port, in the order of the configuration.
     pub ports: Vec<PortReport>,
@@ -38,80 +38,82 @@ pub struct Report {
     pub drops: BTreeMap<&'static str, u64>,
     /// Each stage of each path.
     pub stages: Vec<StageReport>,
-    /// Where the workers' cycles went.
+    /// CPU cycles of the workers, by task.
     pub ledger: Ledger,
-    /// Where every frame is.
+    /// Number of frames at each location.
     pub frames: FrameCensus,
-    /// What the kernel counts.
+    /// Counters of the kernel.
     pub kernel: KernelReport,
-    /// What kept the ports from a better mode; `null` if nothing did, or none better was asked for.
+    /// Why the ports do not use a better mode; `null` if they use the best mode or the configured
+    /// one.
     pub fallback: Option<Fallback>,
-    /// The worker that failed, and why; `null` if all work.
+    /// The failed worker and its error; `null` if all work.
     pub failure: Option<String>,
-    /// The inspection tables of the stages, in the last report only. Of each table the first
+    /// The inspection tables of the stages, in the final report only. Each table holds its first
     /// [`REPORTED_ROWS`] rows.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableReport>,
 }
 
-/// Rows of an inspection table that a report has at most. `xdpfwd ctl inspect` shows all.
+/// Maximum rows of an inspection table in a report. `xdpfwd ctl inspect` shows all.
 pub const REPORTED_ROWS: usize = 256;
 
-/// Which report it is.
+/// The kind of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportKind {
-    /// One of a running data plane.
+    /// Report of a running data plane.
     Interval,
-    /// The last.
+    /// The final report.
     Final,
 }
 
-/// One port, its queues added up.
+/// One port, summed over its queues.
 #[derive(Clone, Debug, Serialize)]
 pub struct PortReport {
-    /// Its name.
+    /// Port name.
     pub name: String,
-    /// Its interface.
+    /// Interface name.
     pub interface: String,
     /// How packets are exchanged with the kernel: [`Io::name`](crate::Io::name).
     pub io: &'static str,
     /// Queues in use.
     pub queues: u16,
-    /// The mode that was got.
+    /// The mode in use.
     pub mode: PortMode,
     /// Packets received by user space.
     pub rx_packets: u64,
-    /// Their bytes, without FCS.
+    /// Received bytes, without FCS.
     pub rx_bytes: u64,
-    /// Packets handed to the kernel to be sent.
+    /// Packets handed to the kernel for transmission.
     pub tx_packets: u64,
-    /// Their bytes, without FCS.
+    /// Transmitted bytes, without FCS.
     pub tx_bytes: u64,
-    /// Packets that the XDP program gave to a socket, whether or not that had room.
+    /// Packets that the XDP program redirected to a socket, including those lost because the socket
+    /// had no room.
     pub xdp_redirected: u64,
-    /// Packets that the XDP program left to the kernel because no socket serves their queue.
+    /// Packets that the XDP program passed to the kernel because no socket serves their queue.
     pub xdp_passed: u64,
-    /// Packets that the XDP program left to the kernel because a rule of `keep` says so.
+    /// Packets that the XDP program passed to the kernel by a rule of `keep`.
     pub xdp_kept: u64,
-    /// Packets that the XDP program dropped, as a filter with `place = "kernel"`: they never came
-    /// to user space.
+    /// Packets dropped by the XDP program, by a filter with `place = "kernel"`. They never reach
+    /// user space.
     pub xdp_dropped: u64,
-    /// The same by reason, all that there can be are listed. See [`Reason`].
+    /// The same by reason; all possible reasons are listed. See [`Reason`].
     pub xdp_drops: BTreeMap<&'static str, u64>,
-    /// What the kernel lost on the way into this port's sockets, and what it refused.
+    /// Packets that the kernel lost before this port's sockets, and descriptors that it refused.
     pub kernel: PortKernelReport,
 }
 
-/// `XDP_STATISTICS` of a port's sockets, added up.
+/// `XDP_STATISTICS` summed over a port's sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PortKernelReport {
     /// Packets lost because an RX ring was full: user space did not keep up.
     pub rx_ring_full: u64,
-    /// Times that no frame was in a fill ring: too few frames, or user space did not keep up. In
-    /// copy mode each lost a packet, which `rx_dropped` counts too.
+    /// Times that a fill ring was empty: too few frames, or user space did not keep up. In copy
+    /// mode each loses a packet, also counted in `rx_dropped`.
     pub fill_ring_empty: u64,
-    /// Packets lost for want of a frame, or because they were longer than a frame has room for.
+    /// Packets lost because no frame was available, or because they exceed a frame's capacity.
     pub rx_dropped: u64,
     /// Fill-ring entries that the kernel refused: 0, or there is a bug.
     pub rx_invalid: u64,
@@ -121,7 +123,7 @@ pub struct PortKernelReport {
     pub tx_ring_empty: u64,
 }
 
-/// The mode that a port got.
+/// The mode in use on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PortMode {
@@ -131,14 +133,14 @@ pub enum PortMode {
     Copy,
     /// The XDP program runs in the kernel's generic path; the kernel copies.
     Skb,
-    /// There is no XDP program: packet sockets, which the kernel copies for.
+    /// Packet sockets without an XDP program; the kernel copies.
     PacketMmsg,
-    /// None: it was stopped while it waited for an interface.
+    /// No mode: stopped while waiting for an interface.
     None,
 }
 
 impl PortMode {
-    /// Its name, as in the configuration.
+    /// Returns the name used in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::ZeroCopy => "zero-copy",
@@ -150,16 +152,16 @@ impl PortMode {
     }
 }
 
-/// What kept all ports from a better mode.
+/// Why all ports use a lower mode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fallback {
-    /// The port that decided.
+    /// The port that caused the fallback.
     pub port: String,
-    /// Its interface.
+    /// Interface name.
     pub interface: String,
-    /// What it cannot do: `"zero-copy"` or `"native XDP"`.
+    /// The missing feature: `"zero-copy"` or `"native XDP"`.
     pub lacks: &'static str,
-    /// What the kernel said.
+    /// The kernel's error.
     pub reason: String,
 }
 
@@ -173,28 +175,28 @@ impl Fallback {
     }
 }
 
-/// One stage of one path, added up over the workers.
+/// One stage of one path, summed over the workers.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageReport {
     /// The path: `"lan->wan"`.
     pub path: String,
     /// The stage's name.
     pub name: String,
-    /// Where it is: `"user"`, or `"kernel"` if the XDP program of the path's first port does its
-    /// work. Then the figures are of what that let pass, and its drops are that port's
+    /// Where the stage runs: `"user"`, or `"kernel"` if the XDP program of the path's ingress port
+    /// runs it. In the kernel, the figures cover passed packets only, and drops are in that port's
     /// `xdp_dropped`.
     pub place: &'static str,
     /// Batches.
     pub calls: u64,
     /// Packets.
     pub packets: u64,
-    /// Packets that it dropped.
+    /// Packets dropped by the stage.
     pub drops: u64,
-    /// Time-stamp-counter cycles per packet.
+    /// TSC cycles per packet.
     pub cycles_per_packet: f64,
     /// Packets per batch.
     pub packets_per_call: f64,
-    /// Counters of its own.
+    /// Counters specific to the stage.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<&'static str, u64>,
 }
@@ -203,24 +205,24 @@ fn port_name(plan: &Plan, id: xdpfwd_pipeline::PortId) -> &str {
     plan.ports.get(usize::from(id.0)).map_or("?", |port| port.name.as_str())
 }
 
-/// What the kernel did and lost, all ports together.
+/// Kernel activity and losses, summed over all ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KernelReport {
     /// System calls of the workers: wake-ups and waits.
     pub syscalls: u64,
-    /// Those of them that waited for packets.
+    /// System calls that waited for packets.
     pub waits: u64,
-    /// Transmit wake-ups that the kernel answered with "later": repeated, nothing lost.
+    /// Transmit wake-ups that the kernel asked to repeat. No packet is lost.
     pub tx_retries: u64,
-    /// Packets that interfaces threw away after the kernel had taken them (no carrier, or their
-    /// queue was full); among the ports' `tx_packets`. At least so many: known in copy mode only.
+    /// Packets that interfaces dropped after the kernel accepted them (no carrier or full queue);
+    /// included in the ports' `tx_packets`. A lower bound: known in copy mode only.
     pub tx_dropped: u64,
-    /// Packets that had to be moved in memory before they could be sent, which only `io = "xsk-rs"`
-    /// needs: after a stage has put bytes on or taken some off at the front.
+    /// Packets moved in memory before transmission, after a stage added or removed bytes at the
+    /// front. Only `io = "xsk-rs"` needs this.
     pub tx_copied: u64,
-    /// Descriptors from the kernel that made no sense: refused. 0, or there is a bug.
+    /// Invalid descriptors from the kernel, which were refused. Nonzero indicates a bug.
     pub invalid_descriptors: u64,
-    /// The sockets' own counters.
+    /// Counters of the sockets.
     #[serde(flatten)]
     pub sockets: PortKernelReport,
 }
@@ -292,21 +294,21 @@ impl Report {
         }
     }
 
-    /// The report of a plan that was not started: nothing was counted, and no port got a mode.
+    /// Returns the report of a plan that was not started: zero counters, no modes.
     pub fn not_started(plan: &Plan) -> Self {
         let ports = plan.ports.len();
         let (xdp, modes) = (vec![XdpCounters::default(); ports], vec![PortMode::None; ports]);
         Self::new(plan, Duration::ZERO, [].into_iter(), &xdp, &modes, None, None)
     }
 
-    /// Adds inspection tables, each with its first rows.
+    /// Adds inspection tables, limited to their first rows.
     pub(crate) fn with_tables(mut self, mut tables: Vec<TableReport>) -> Self {
         tables.iter_mut().for_each(|table| table.limit_rows(REPORTED_ROWS));
         self.tables = tables;
         self
     }
 
-    /// The same as the last one.
+    /// Returns the same report as a final one.
     pub fn into_final(self) -> Self {
         Self { kind: ReportKind::Final, ..self }
     }
@@ -326,15 +328,15 @@ impl From<KernelCounters> for PortKernelReport {
     }
 }
 
-/// The last report of a worker.
+/// The final report of a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerReply {
     pub(crate) report: WorkerReport,
-    /// Cycles since it began to run, by the clock of the thread that asked.
+    /// Cycles since the worker started, by the requesting thread's clock.
     pub(crate) wall_cycles: u64,
 }
 
-/// The workers' reports, added up.
+/// The sum of the workers' reports.
 struct Sums {
     ports: Vec<(Counters, KernelCounters)>,
     /// Per path, per stage.

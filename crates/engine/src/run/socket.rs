@@ -1,5 +1,5 @@
-//! The control socket: a Unix socket on which a running data plane is asked things, one line for
-//! each question and one for the answer. Who may ask is root, and the user that it runs as.
+//! The control socket: a Unix socket that accepts one line per request and replies with one line.
+//! Only root and the user that xdpfwd runs as may connect.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -16,50 +16,49 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::run::control::Control;
 
-/// Bytes of a question.
+/// Maximum length of a request, in bytes.
 const LONGEST: usize = 4096;
 
-/// How long who asks may take to say what, and to read the answer.
+/// Timeout for a client to send its request, and to read the reply.
 const SAID_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long an answer may take: a reload reads files and compiles rules.
+/// Timeout for a reply: a reload reads files and compiles rules.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Questions that wait to be answered.
+/// Maximum number of queued requests.
 const WAITING: usize = 8;
 
-/// A socket that is listened on, by a thread of its own. Dropping it takes its file away.
+/// A listening socket with its own thread. Dropping it removes its file.
 pub struct ControlSocket {
     path: PathBuf,
-    /// Device and inode of the file, to take away no other.
+    /// Device and inode of the file, so that no other file is removed.
     identity: (u64, u64),
     requests: Receiver<Request>,
 }
 
-/// A question, and the way back.
+/// A request and its reply channel.
 #[derive(Debug)]
 pub struct Request {
-    /// What was asked, without the line's end.
+    /// The request without the line end.
     pub question: String,
     answer: SyncSender<String>,
 }
 
 impl Request {
-    /// Answers with one line.
+    /// Replies with one line.
     pub fn answer(self, line: String) {
-        // If nobody waits for it any more, it is dropped.
+        // If the client has gone, the reply is dropped.
         let _ = self.answer.send(line);
     }
 }
 
 impl ControlSocket {
-    /// Listens at a path: a file that only its owner may use. Each question wakes the control
-    /// thread ([`Event::Woken`](crate::Event::Woken)), which finds it by [`next`](Self::next).
+    /// Listens at a path, with a file that only its owner may use. Each request wakes the control
+    /// thread ([`Event::Woken`](crate::Event::Woken)), which reads it with [`next`](Self::next).
     ///
-    /// A socket that a dead process has left there is replaced; one that is listened on is an
-    /// error.
+    /// Replaces a socket file left by a dead process; fails if a process listens on it.
     pub fn open(path: &Path, control: &Control) -> io::Result<Self> {
-        // Owner only from the first moment on.
+        // Create the file with owner-only permissions from the start.
         let bind = || {
             let before = umask(Mode::from_bits_truncate(0o177));
             let bound = UnixListener::bind(path);
@@ -78,11 +77,12 @@ impl ControlSocket {
         let (questions, requests) = mpsc::sync_channel(WAITING);
         let waker = control.waker();
         let serve = move || {
-            // It ends with the process. One after the other: who is slow is cut off soon.
+            // This thread ends with the process. It serves clients one by one; the timeouts bound
+            // slow ones.
             for stream in listener.incoming() {
                 if let Err(error) = stream.and_then(|stream| serve(&stream, &questions, &waker)) {
                     tracing::debug!(%error, "a question on the control socket was not answered");
-                    // Without descriptors left it would fail again at once.
+                    // Without free descriptors, accepting would fail again at once.
                     thread::sleep(Duration::from_millis(10));
                 }
             }
@@ -91,7 +91,7 @@ impl ControlSocket {
         Ok(Self { path: path.to_owned(), identity, requests })
     }
 
-    /// The next question, if there is one.
+    /// Returns the next request, if any.
     pub fn next(&self) -> Option<Request> {
         self.requests.try_recv().ok()
     }
@@ -107,7 +107,7 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Whether it is a socket that nobody listens on.
+/// Returns whether the file is a socket on which no process listens.
 fn is_abandoned(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     is_socket
@@ -122,7 +122,7 @@ fn serve(
 ) -> io::Result<()> {
     let peer = getsockopt(stream, PeerCredentials)?;
     let own = nix::unistd::geteuid().as_raw();
-    // The file's mode says the same, from a moment after it is there.
+    // The file's mode enforces the same, but only from shortly after its creation.
     if peer.uid() != 0 && peer.uid() != own {
         return say(
             stream,
@@ -147,7 +147,7 @@ fn serve(
     }
 }
 
-/// The line that is said in time; `None` if it has no end, or is too long.
+/// Reads a line before the timeout; `None` if it is incomplete or too long.
 fn hear(mut stream: &UnixStream) -> io::Result<Option<String>> {
     let deadline = Instant::now() + SAID_WITHIN;
     let (mut heard, mut part) = (Vec::new(), [0; LONGEST]);
@@ -166,7 +166,7 @@ fn hear(mut stream: &UnixStream) -> io::Result<Option<String>> {
     }
 }
 
-/// Says a line, if it is read in time.
+/// Writes a line before the timeout.
 fn say(mut stream: &UnixStream, line: &str) -> io::Result<()> {
     let deadline = Instant::now() + SAID_WITHIN;
     let text = format!("{line}\n");

@@ -1,4 +1,4 @@
-//! Starting a data plane: everything that its plan says, or nothing.
+//! Startup of a data plane, all or nothing.
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -19,32 +19,32 @@ use crate::run::data_plane::{DataPlane, RunningWorker};
 use crate::run::report::{Fallback, PortMode};
 use crate::run::thread::{self, Ready, Setup, WorkerStatus, queues_of};
 
-/// How long a worker may take to open its sockets: a busy queue is waited for.
+/// Timeout for a worker to open its sockets, including retries on a busy queue.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-/// What a plan would get.
+/// The modes that a plan would use.
 #[derive(Clone, Debug)]
 pub struct Probe {
     /// The mode of each port, in the order of the plan.
     pub modes: Vec<PortMode>,
-    /// What keeps the ports from a better one, if something does.
+    /// Why the ports do not use a better mode, if they fall back.
     pub fallback: Option<Fallback>,
 }
 
 impl DataPlane {
-    /// Starts everything that the plan says, or nothing: on an error whatever was started is gone
-    /// again.
+    /// Starts everything in the plan, or nothing: on an error, everything already started is
+    /// undone.
     ///
-    /// First the XDP programs, which leave all packets to the kernel as long as no socket is there;
-    /// then the workers, each of which opens its sockets on its own core; then the sockets are
-    /// entered into the programs' maps, and the workers run.
+    /// Attaches the XDP programs, which pass all packets to the kernel while they have no sockets.
+    /// Then starts the workers, each of which opens its sockets on its own core. Then inserts the
+    /// sockets into the programs' maps and runs the workers.
     pub fn start(plan: Plan, control: &Control) -> Result<Self, StartError> {
         Self::start_directing(plan, control, true)
     }
 
-    /// Starts what the plan says as far as the mode of each port shows, and ends it: attaches,
-    /// binds, and leaves all packets to the kernel. Drivers that set their queues up anew for that
-    /// lose what arrives in the meantime, as at every start. The plan's stages are left out.
+    /// Determines the mode of each port, without stages: attaches the programs, binds the sockets,
+    /// and undoes both, while all packets pass to the kernel. Drivers that reconfigure their queues
+    /// for this lose packets that arrive meanwhile, as at every start.
     pub fn probe(plan: &Plan, control: &Control) -> Result<Probe, StartError> {
         let mut plan = plan.clone();
         plan.paths.iter_mut().for_each(|path| path.stages.clear());
@@ -66,14 +66,14 @@ impl DataPlane {
         check_interfaces(&plan, &interfaces)?;
         check_memory(&plan)?;
         check_places(&plan).map_err(|(stage, why)| StartError::Placed { stage, why })?;
-        // Before anything of the network is touched.
+        // Before any change to the network.
         plan.acquire(None).map_err(|(stage, source)| StartError::Resource { stage, source })?;
         let acquired = plan.clone();
         Self::start_acquired(plan, interfaces, control, direct)
             .inspect_err(|_| acquired.release(None))
     }
 
-    /// The part of a start for which the stages have their resources.
+    /// The part of a start that follows the acquisition of resources.
     fn start_acquired(
         mut plan: Plan,
         interfaces: Vec<Interface>,
@@ -182,7 +182,7 @@ impl DataPlane {
         }
         let mut ready = Vec::with_capacity(starting.len());
         for (worker, started) in starting.iter().enumerate() {
-            // After a failure the others are not waited for, only ended.
+            // After a failure, stop the other workers without waiting for them.
             if result.is_ok() {
                 match wait_ready(worker, &started.ready) {
                     Ok(is_ready) => ready.push(is_ready),
@@ -190,7 +190,7 @@ impl DataPlane {
                 }
             }
         }
-        // Only now that all are ready: what is redirected before would wait in the rings of a
+        // Redirect only when all workers are ready. Earlier packets would wait in the rings of a
         // worker that does not run.
         for is_ready in ready.iter().filter(|_| direct) {
             result = result.and_then(|()| self.direct(is_ready));
@@ -218,7 +218,7 @@ impl DataPlane {
                 let own = Fallback::new(name, &fallback.interface, "zero-copy", &fallback.error);
                 self.fallback.get_or_insert(own);
             }
-            // A worker that is gone already is noticed by who asks for `failed_worker`.
+            // `failed_worker` reports workers that have already ended.
             let told = clock::cycles();
             let _ = started.go.send(());
             let Starting { thread, health, .. } = started;
@@ -227,7 +227,7 @@ impl DataPlane {
         Ok(())
     }
 
-    /// Has interfaces from which paths begin take in frames for any MAC address.
+    /// Enables promiscuous mode on the ingress interfaces.
     fn take_in_all(&mut self) -> Result<(), StartError> {
         for ((id, port), interface) in self.plan.numbered_ports().zip(&self.interfaces) {
             if port.promiscuous && self.plan.paths.iter().any(|path| path.from == id) {
@@ -254,11 +254,11 @@ impl DataPlane {
     }
 }
 
-/// A worker's thread that is getting ready.
+/// A worker's thread during startup.
 struct Starting {
     thread: JoinHandle<()>,
     ready: mpsc::Receiver<Result<Ready, StartError>>,
-    /// Tells it to run; dropped, it ends.
+    /// Starts the worker; dropping it ends the thread.
     go: mpsc::SyncSender<()>,
     health: Arc<WorkerStatus>,
 }
@@ -277,15 +277,15 @@ impl Starting {
         Ok(Self { thread, ready, go, health })
     }
 
-    /// Ends it, sockets and all.
+    /// Ends the thread and closes its sockets.
     fn abandon(self) {
         drop((self.go, self.ready));
         let _ = self.thread.join();
     }
 }
 
-/// Two ports on one interface would each find the other's program in the way. One interface can
-/// have several names.
+/// Rejects two ports on one interface: each would find the other's program attached. An interface
+/// can have several names.
 fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartError> {
     for (second, interface) in interfaces.iter().enumerate() {
         if let Some(first) =
@@ -301,7 +301,8 @@ fn check_interfaces(plan: &Plan, interfaces: &[Interface]) -> Result<(), StartEr
     Ok(())
 }
 
-/// What libxdp receives into, our own sockets cannot send from.
+/// Rejects combinations of libxdp and other ports: xdpfwd's own sockets cannot transmit from
+/// libxdp's memory.
 fn check_memory(plan: &Plan) -> Result<(), StartError> {
     let by = |io| plan.ports.iter().find(|port| port.io == io).map(|port| port.name.clone());
     match (by(Io::AfXdp), by(Io::XskRs)) {
@@ -310,7 +311,7 @@ fn check_memory(plan: &Plan) -> Result<(), StartError> {
     }
 }
 
-/// A stage that a library's user wants in the kernel may not be possible there.
+/// Rejects kernel stages that the XDP program cannot run, which a library user may request.
 pub(crate) fn check_places(plan: &Plan) -> Result<(), (String, String)> {
     for path in &plan.paths {
         for (place, stage) in path.stages.iter().enumerate().filter(|(_, stage)| stage.in_kernel) {

@@ -1,4 +1,4 @@
-//! A worker's thread: it opens its own sockets on its own core, so that its memory is near.
+//! A worker's thread. It opens its sockets on its own core, so that their memory is NUMA-local.
 
 use std::any::Any;
 use std::os::fd::RawFd;
@@ -16,24 +16,24 @@ use crate::error::StartError;
 use crate::host::addresses::describe_ports;
 use crate::plan::{Io, PathPlan, Plan, PortPlan};
 
-/// The chain of a path that comes from a plan.
+/// The stages of a path, built from a plan.
 pub(crate) type PlannedChain = Vec<NamedStage>;
 
-/// What a worker's thread starts from.
+/// The input of a worker's thread.
 pub(crate) struct Setup {
     pub(crate) plan: Arc<Plan>,
     pub(crate) worker: usize,
     pub(crate) bind: BindMode,
     /// The interface index of each port.
     pub(crate) indexes: Vec<u32>,
-    /// What stages may know of the ports.
+    /// Port information for stages.
     pub(crate) described: Ports,
-    /// Of each port, the packet sockets of the worker's queues; none if the worker opens AF_XDP
+    /// For each port, the packet sockets of the worker's queues; empty if the worker opens AF_XDP
     /// sockets.
     pub(crate) sockets: Vec<Vec<PacketSocket>>,
 }
 
-/// Returns what stages may know of the ports now. Empty if the plan has no stage.
+/// Returns the port information for stages. Empty if the plan has no stage.
 pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
     match plan.stages().next() {
         Some(_) => describe_ports(&plan.ports),
@@ -44,14 +44,14 @@ pub(crate) fn ports_for_stages(plan: &Plan) -> Ports {
 /// A worker that is ready to run.
 pub(crate) struct Ready {
     pub(crate) remote: Remote<PlannedChain>,
-    /// The sockets that packets are to be directed to: those of ports that a path starts from. The
-    /// worker keeps them open while it waits to be told to run.
+    /// Sockets to which packets are redirected: those of ports from which a path starts. The worker
+    /// keeps them open while it waits for the start.
     pub(crate) sockets: Vec<(PortId, u16, RawFd)>,
     pub(crate) zero_copy: bool,
     pub(crate) fallback: Option<xdpfwd_xsk::Fallback>,
 }
 
-/// Whether a worker still works, for the control thread to see.
+/// A worker's status, shared with the control thread.
 pub(crate) struct WorkerStatus {
     failed: AtomicBool,
     panic: OnceLock<String>,
@@ -68,20 +68,20 @@ impl WorkerStatus {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// What its first panic said.
+    /// Returns the message of the first panic.
     pub(crate) fn panic(&self) -> Option<&str> {
         self.panic.get().map(String::as_str)
     }
 
-    /// Tells the control thread.
+    /// Marks the worker as failed and wakes the control thread.
     fn fail(&self) {
-        // The flag is there before the wake-up.
+        // Set the flag before waking the control thread.
         self.failed.store(true, Ordering::Release);
         let _ = self.waker.wake();
     }
 }
 
-/// Says that a thread has ended, however it did.
+/// A guard that reports the end of a thread on drop, including by panic.
 struct ExitNotice<'a>(&'a WorkerStatus);
 
 impl Drop for ExitNotice<'_> {
@@ -90,8 +90,8 @@ impl Drop for ExitNotice<'_> {
     }
 }
 
-/// The whole life of a worker's thread. It reports once that it is ready, or why not; runs when it
-/// is told to, which it is not if another worker failed; and ends when its mailbox says so.
+/// Runs a worker's thread. Reports once that the worker is ready, or an error; runs when told to,
+/// unless another worker failed; and ends when the mailbox requests it.
 pub(crate) fn run(
     setup: Setup,
     status: &WorkerStatus,
@@ -99,7 +99,7 @@ pub(crate) fn run(
     go: &Receiver<()>,
 ) {
     let _notice = ExitNotice(status);
-    // A plan that panicked is not built again.
+    // Do not retry a plan that panicked.
     let prepared = catch_unwind(AssertUnwindSafe(|| prepare(&setup))).unwrap_or_else(|panic| {
         let what = format!("panicked while it was getting ready: {}", message(&*panic));
         Err(StartError::Worker { worker: setup.worker, what })
@@ -112,14 +112,13 @@ pub(crate) fn run(
             (worker, mailbox)
         }
         Err(error) => {
-            // If nobody listens any more, another worker has failed already.
+            // Without a receiver, another worker has already failed.
             let _ = ready.send(Err(error));
             return;
         }
     };
     drop(ready);
-    // The plan goes with the first reload: what it holds (files, keys) is not this thread's to
-    // keep.
+    // Drop the plan, whose files and keys must not outlive the first reload.
     let idle = setup.plan.idle;
     drop(setup);
     if go.recv().is_ok() {
@@ -127,8 +126,8 @@ pub(crate) fn run(
     }
 }
 
-/// Runs the worker until its mailbox says stop. After a panic it goes on without its stages:
-/// control hears of it at once, and has it drain and report as any other.
+/// Runs the worker until its mailbox stops it. After a panic the worker continues without its
+/// stages: the control thread is notified at once, then drains it and requests its report as usual.
 fn run_worker(
     worker: &mut Worker<PlannedChain>,
     mailbox: &Mailbox<PlannedChain>,
@@ -136,8 +135,9 @@ fn run_worker(
     status: &WorkerStatus,
 ) {
     for _ in 0..2 {
-        // What a panic leaves half done are stages, which are not called again, and the batch,
-        // which is given up. Everything else a stage sees through calls that are done or not done.
+        // Unwind safety: a panic can leave inconsistent state only in the stages, which are not
+        // called again, and in the current batch, which is abandoned. Calls into the engine
+        // complete or do nothing.
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.run(mailbox, idle))) else {
             return;
         };
@@ -145,10 +145,10 @@ fn run_worker(
         status.fail();
         worker.abandon_stages();
     }
-    // Without stages, and yet again: what is wrong is not a stage, and the less is done the better.
+    // Second panic, without stages: the fault is not in a stage, so end the thread.
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
@@ -198,17 +198,17 @@ fn pin(plan: &Plan, worker: usize) -> Result<(), StartError> {
     }
 }
 
-/// A worker's ports and what they share.
+/// A worker's ports, with their shared UMEM and frame pool.
 struct Lanes {
     umem: Umem,
     pool: Pool,
-    /// Of each port of the plan, one for each of the worker's queues.
+    /// For each port of the plan, one port object per queue of the worker.
     ports: Vec<Vec<Box<dyn Port>>>,
     zero_copy: bool,
     fallback: Option<Fallback>,
 }
 
-/// The queues of a port that a worker serves.
+/// Returns the queues of a port that a worker serves.
 pub(crate) fn queues_of(
     worker: usize,
     plan: &Plan,
@@ -217,7 +217,7 @@ pub(crate) fn queues_of(
     (0..port.queues).skip(worker).step_by(plan.workers.len())
 }
 
-/// Opens what the worker opens itself, and makes ports of all.
+/// Opens the worker's sockets and creates its ports.
 fn open(setup: &Setup) -> Result<Lanes, StartError> {
     let Setup { plan, worker, bind, indexes, sockets, .. } = setup;
     let worker = *worker;
@@ -232,7 +232,7 @@ fn open(setup: &Setup) -> Result<Lanes, StartError> {
     }
     let failed = |source| StartError::open(worker, source);
     let Opened { umem, pool, ports, zero_copy, fallback } = if by_xdp().next().is_none() {
-        // Memory that no socket knows of: packets are copied into it and out of it.
+        // No socket uses this memory: packets are copied in and out.
         let (umem, pool) = Umem::new(&plan.umem).map_err(|error| failed(OpenError::Umem(error)))?;
         Opened { umem, pool, ports: Vec::new(), zero_copy: false, fallback: None }
     } else if by_xsk_rs {
@@ -283,7 +283,7 @@ pub(crate) fn build_chain(
     let stages = path.stages.iter().map(|stage| {
         let in_kernel = stage.in_kernel;
         let cx = BuildCx { worker, workers, in_kernel, from: path.from, to: path.to, ports };
-        // A stage that panics is named: whoever catches it does not know which it was.
+        // Name the stage that panics: the catching code cannot identify it.
         let built =
             catch_unwind(AssertUnwindSafe(|| NamedStage::build(&*stage.name, &*stage.plan, &cx)));
         built.unwrap_or_else(|panic| {

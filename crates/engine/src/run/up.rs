@@ -9,25 +9,25 @@ use crate::host::interface::Interface;
 use crate::plan::Plan;
 use crate::run::control::{Control, Event};
 
-/// How often it is said what is waited for.
+/// Interval of log messages while waiting.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
-/// How [`wait_until_up`] ended.
+/// The result of [`wait_until_up`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waited {
     /// All interfaces are up.
     Up,
-    /// SIGINT or SIGTERM came: its number.
+    /// SIGINT or SIGTERM, with its number.
     Stopped(i32),
-    /// The time was over.
+    /// Timeout.
     Over,
 }
 
-/// Waits until all interfaces of the plan are up, until `end` at the latest; says in the log what
-/// it waits for, at once and every five seconds. An interface that is not there is an error.
+/// Waits until all interfaces of the plan are up, until `end` at the latest. Logs what is missing,
+/// at once and every five seconds. Fails if an interface does not exist.
 ///
-/// [`DataPlane::start`](crate::DataPlane::start) does not wait: some drivers refuse sockets while
-/// an interface is down, and through others nothing passes until it is up.
+/// [`DataPlane::start`](crate::DataPlane::start) does not wait: while an interface is down, some
+/// drivers refuse sockets and others forward nothing.
 pub fn wait_until_up(
     plan: &Plan,
     control: &mut Control,

@@ -1,4 +1,4 @@
-//! What is kept, said a second time: with the user-space parser, and without the XDP program's
+//! A second implementation of the `keep` rules, on the user-space parser, without the XDP program's
 //! code.
 
 use std::collections::HashSet;
@@ -16,7 +16,7 @@ const LLDP: EtherType = EtherType(0x88cc);
 pub(crate) struct Oracle<'a> {
     pub(crate) rule: KeepRule,
     pub(crate) own: &'a OwnAddresses,
-    /// First fragments that were kept: sender, receiver, what they are parts of, identification.
+    /// First fragments that were kept: sender, receiver, upper protocol, identification.
     kept: HashSet<(IpAddr, IpAddr, u8, u32)>,
 }
 
@@ -148,7 +148,7 @@ impl<'a> Oracle<'a> {
     }
 }
 
-/// Whether options are well-formed and none of them is a source route.
+/// Returns whether options are well-formed and contain no source route.
 fn plain(mut options: &[u8]) -> bool {
     loop {
         options = match *options {
@@ -164,8 +164,7 @@ fn plain(mut options: &[u8]) -> bool {
     }
 }
 
-/// Whether a packet, whose extension headers are known to be good, has a routing header with
-/// segments left.
+/// Returns whether a packet with valid extension headers has a routing header with segments left.
 fn routed(l3: &[u8]) -> bool {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {
@@ -182,7 +181,7 @@ fn routed(l3: &[u8]) -> bool {
     }
 }
 
-/// What the fragment header of a packet says that it is a part of; 0 if it has none.
+/// Returns the upper protocol in the fragment header of a packet; 0 without one.
 fn fragmented(l3: &[u8]) -> u8 {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {

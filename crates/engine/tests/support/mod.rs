@@ -1,4 +1,4 @@
-//! A data plane in this process, in the lab's middle.
+//! Runs a data plane in this process, between the lab's two ends.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
@@ -12,8 +12,8 @@ use xdpfwd_pipeline::{Idle, PortId, StagePlan};
 pub use xdpfwd_testkit::lab::chain;
 pub use xdpfwd_testkit::process::LONG;
 
-/// A cross-connect of fwd0 and fwd1 with a queue for each worker, and perhaps a stage on the way
-/// from fwd0 to fwd1.
+/// Creates a plan for a cross-connect of fwd0 and fwd1 with one queue per worker, optionally with a
+/// stage from fwd0 to fwd1.
 pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     let port = |name: &str, interface: &str| PortPlan {
         name: name.into(),
@@ -43,19 +43,19 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
     }
 }
 
-/// Waits for something to become so, minding events meanwhile.
+/// Waits for a condition while handling control events.
 #[track_caller]
 pub fn wait_until(control: &mut Control, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
     while !is_so() {
-        assert!(Instant::now() < deadline, "it does not happen");
+        assert!(Instant::now() < deadline, "the condition was not met in time");
         let event = control.wait(Instant::now() + Duration::from_millis(5)).unwrap();
         assert!(!matches!(event, Event::Stop(_)), "interrupted");
     }
 }
 
-/// Stops it. Whatever happened: every frame is in one place or leaked, and packets in are packets
-/// out, dropped, or leaked.
+/// Stops the data plane and checks the totals: every frame has one location or leaked, and received
+/// packets were transmitted, dropped or leaked.
 #[track_caller]
 pub fn stop(data_plane: DataPlane) -> Report {
     let report = data_plane.stop();
@@ -73,7 +73,7 @@ pub fn stop(data_plane: DataPlane) -> Report {
     let dropped: u64 = report.drops.values().sum();
     assert_eq!(received as i64, (sent + dropped) as i64 + frames.leaked, "{report:?}");
     for port in &report.ports {
-        // Mode copy: what the XDP program redirected arrived, or is counted as lost by the kernel.
+        // In copy mode, the kernel delivers a redirected packet or counts its loss.
         let arrived = port.rx_packets + port.kernel.rx_ring_full + port.kernel.rx_dropped;
         assert_eq!(port.xdp_redirected, arrived, "{port:?}");
     }
