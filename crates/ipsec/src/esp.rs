@@ -184,8 +184,7 @@ impl Protection {
                     }
                 };
                 let front = self.borrow_front(packet.bytes, number);
-                // The packet is complete. Every saved front needs a job: the two lists run in
-                // parallel.
+                // Cannot fail: the packet is complete. `jobs` and `begun` stay parallel.
                 let Some(job) = self.job(packet.bytes, number, iv) else { continue };
                 jobs.push(job);
                 begun.push((index, number, front));

@@ -24,7 +24,7 @@ use self::ffi::{Functions, Gcm, GcmContext, GcmFunctions, GcmKey};
 use super::job::{Aead, Job, KeyLength, parts};
 use crate::transform::{ICV, Transform};
 
-/// A key, by libipsec-mb.
+/// A key of libipsec-mb.
 pub struct IpsecMb {
     key: Key,
     encrypts: bool,
@@ -35,10 +35,10 @@ enum Key {
     ChaCha20 { key: Box<Zeroizing<[u8; 32]>>, managers: &'static Managers },
 }
 
-/// Why there is no key of libipsec-mb.
+/// The reason why libipsec-mb cannot use a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IpsecMbError {
-    /// It is too long or too short.
+    /// The key has the wrong length.
     #[error(transparent)]
     KeyLength(#[from] KeyLength),
     /// The library does not work on this machine.

@@ -1,4 +1,4 @@
-// What stands between libipsec-mb and Rust: whatever depends on the layout of the library's
+// Glue between libipsec-mb and Rust: all code that depends on the layout of the library's
 // structures.
 
 #include <stdalign.h>
@@ -11,12 +11,12 @@
 #error "libipsec-mb 1.1 or later is needed: apt-get install libipsec-mb-dev"
 #endif
 
-// What ffi.rs reserves.
+// The sizes that ffi.rs reserves.
 _Static_assert(sizeof(struct gcm_key_data) <= 1024, "GcmKey in ffi.rs is too small");
 _Static_assert(sizeof(struct gcm_context_data) <= 128, "GcmContext in ffi.rs is too small");
 _Static_assert(alignof(struct gcm_key_data) <= 64 && alignof(struct gcm_context_data) <= 64, "more than ffi.rs aligns to");
 
-// The functions of the direct API that fit this processor: code, which stays.
+// The functions of the direct API for this processor; never unloaded.
 struct xdpfwd_imb_gcm {
     aes_gcm_pre_t expand;
     aes_gcm_enc_dec_t seal;
@@ -28,7 +28,7 @@ struct xdpfwd_imb_functions {
     struct xdpfwd_imb_gcm aes_256;
 };
 
-// A manager for the processor that this runs on. NULL: `why` says why, in a string that stays.
+// Returns a manager for this processor, or NULL with the reason in `why`, a static string.
 IMB_MGR *xdpfwd_imb_new(const char **why)
 {
     IMB_MGR *manager = alloc_mb_mgr(0);
