@@ -62,8 +62,8 @@ void xdpfwd_imb_functions(const IMB_MGR *manager, struct xdpfwd_imb_functions *f
     functions->aes_256 = (struct xdpfwd_imb_gcm){manager->gcm256_pre, manager->gcm256_enc, manager->gcm256_dec};
 }
 
-// Runs ChaCha20-Poly1305 in place, as a job: for short texts, the three calls of the direct API take
-// 1.5 times as long. Leaves no job in the manager. Returns 0, or an error of the library.
+// Runs ChaCha20-Poly1305 in place, as a job: for short texts, the three calls of the direct API
+// take 1.5 times as long. Leaves no job in the manager. Returns 0, or an error of the library.
 int xdpfwd_imb_chacha20_poly1305(IMB_MGR *manager, int opens, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad,
                                  uint64_t aad_len, uint8_t *text, uint64_t len, uint8_t *tag)
 {
