@@ -114,7 +114,7 @@ impl OutboundNumbers {
         next
     }
 
-    /// Allows the numbers below this one, which the state file has now.
+    /// Allows the numbers below this one, which is now in the state file.
     pub(super) fn allow_below(&self, number: u64) {
         self.numbers.allow_below(number);
         // A worker that is short again asks again.
