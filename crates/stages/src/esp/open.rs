@@ -64,7 +64,7 @@ impl batch::Job for Job {
     }
 }
 
-/// What happens to a packet.
+/// The treatment of a packet.
 enum Disposition {
     Open(Job),
     Pass,

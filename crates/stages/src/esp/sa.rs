@@ -136,7 +136,7 @@ pub(super) struct Association {
 
 /// An SA of one direction.
 pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
-    /// Returns what SAs of both directions have.
+    /// Returns the properties common to both directions.
     fn association(&self) -> &Association;
 
     /// Takes over the state of the same SA in another plan, or creates it from the state file.
