@@ -1,6 +1,6 @@
 """Encapsulates and decapsulates ESP packets with scapy: one line per packet, in hexadecimal.
 
-`seal`: prints name, key, salt, spi, extended, high, low, packet (the IP packet with ESP), inner packet.
+`seal`: prints name, key, salt, spi, extended, high, low, packet (with ESP), inner packet.
 `open`: reads such lines, and fails at the first whose inner packet differs.
 """
 import sys

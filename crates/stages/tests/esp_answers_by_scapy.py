@@ -1,4 +1,4 @@
-"""Prints scapy's ICMP messages for packets that are too big, and clamped TCP SYNs, for src/esp/against_scapy.rs.
+"""Prints scapy's ICMP "too big" messages and clamped TCP SYNs, for src/esp/against_scapy.rs.
 
 Each line is a case in JSON: a random frame, and the bytes of its ICMP message ("too_big") or of the
 frame with a lower MSS ("mss"), built by scapy; null if there must be none. Scapy's parse of the

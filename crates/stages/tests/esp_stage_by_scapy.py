@@ -1,10 +1,10 @@
 """Reference for esp-seal and esp-open, by scapy and `cryptography`. JSON, one object per line.
 
 `cases`    SAs and packets: plain frames, sealed by scapy, and as expected after decapsulation.
-`judge`    reads {"case", "index", "sealed"}: encapsulated frames; fails at the first that does not match its SA.
+`judge`    reads {"case", "index", "sealed"}: encapsulated frames; fails at the first mismatch.
 `extras`   unusual frames for esp-open, each with the expected result.
 `mss`      SYNs, and the expected result of `tcp_mss`.
-`icmp`     reads {"plain", "answer", "source"}: "packet too big" messages; prints the MTU of each.
+`icmp`     reads {"plain", "answer", "source"}: "too big" messages; prints the MTU of each.
 `self`     self-test: scapy seals and opens, and `judge` must detect errors.
 
 Scapy rebuilds outer headers, which are compared byte for byte. The seed is fixed.
@@ -272,7 +272,7 @@ def with_next_header(header, field, protocol, behind):
 
 
 def extensions(packet):
-    """Returns offset, offset of the type, and type of each IPv6 extension header and of the upper protocol."""
+    """Returns (offset, type's offset, type) of IPv6 extension headers and upper protocol."""
     at, field, found = 40, 6, []
     while packet[field] in (HOP_BY_HOP, ROUTING, FRAGMENT, DEST_OPTS):
         found.append((at, field, packet[field]))
@@ -693,7 +693,7 @@ def mss():
 
 
 def icmp():
-    """Checks that "packet too big" messages have valid fields, go to the sender, and quote the packet."""
+    """Checks the fields, destination and quoted packet of "packet too big" messages."""
     for line in sys.stdin:
         line = json.loads(line)
         plain, answer = bytes.fromhex(line["plain"]), bytes.fromhex(line["answer"])

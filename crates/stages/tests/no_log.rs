@@ -207,7 +207,7 @@ fn no_packet_of_esp_causes_a_line_of_the_log() {
         // A limit causes at most one line, off the data path.
         plans.iter().for_each(esp::maintain);
         let after = counting.0.load(Ordering::Relaxed);
-        assert!(after > at_the_start, "the counter counts");
+        assert!(after > at_the_start, "the subscriber counts no lines");
         plans.iter().for_each(esp::maintain);
         assert_eq!(counting.0.load(Ordering::Relaxed), after, "once");
     });

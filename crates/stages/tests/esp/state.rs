@@ -191,7 +191,7 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
         }
         let stays =
             plan_for(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""), 1).unwrap();
-        // Nor with another direction, in which the peer has used the key's numbers.
+        // The key cannot change direction: in the other one, the peer has used its numbers.
         let (back, sa) = if kind == "esp-seal" { ("esp-open", OPEN) } else { ("esp-seal", SEAL) };
         let turned =
             plan_for(back, &table(&folder, &format!("{back}-3.state"), &[sa], ""), 1).unwrap();
