@@ -1,5 +1,4 @@
-//! With the feature `ipsec-mb`: compiles what stands between libipsec-mb and us, and links the
-//! library.
+//! With the feature `ipsec-mb`: compiles the glue code for libipsec-mb, and links the library.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -12,7 +11,7 @@ fn ipsec_mb() {
     const SHIM: &str = "src/aead/ipsec_mb/shim.c";
     println!("cargo::rerun-if-changed={SHIM}");
     let mut build = cc::Build::new();
-    // LINUX is what the library's header asks for.
+    // The library's header requires LINUX.
     build
         .file(SHIM)
         .define("LINUX", None)

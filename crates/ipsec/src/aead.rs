@@ -1,4 +1,4 @@
-//! AEAD implementations behind one small trait with a call for a batch.
+//! AEAD implementations behind one trait with one call per batch.
 
 mod aws_lc;
 #[cfg(feature = "ipsec-mb")]

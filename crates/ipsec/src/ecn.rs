@@ -7,13 +7,13 @@ const ECT_1: u8 = 0b01;
 /// Congestion experienced.
 const CE: u8 = 0b11;
 
-/// What the outer header says of a packet whose own says this: the same (4.1).
+/// Returns the ECN field of the outer header for that of the inner one: the same (4.1).
 pub const fn outer(inner: u8) -> u8 {
     inner & CE
 }
 
-/// What a packet says when it leaves the tunnel (4.2, figure 4). `None`: it is dropped, as a router
-/// on the way has marked what does not react to marks.
+/// Returns the ECN field after decapsulation (4.2, figure 4). Returns `None` to drop the packet: a
+/// router marked congestion, and the inner packet is not ECN-capable.
 pub const fn decapsulated(inner: u8, outer: u8) -> Option<u8> {
     match (inner & CE, outer & CE) {
         (NOT_ECT, CE) => None,

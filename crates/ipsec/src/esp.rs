@@ -1,12 +1,13 @@
-//! The ESP packet (RFC 4303, 2), sealed and opened where it lies.
+//! The ESP packet (RFC 4303, 2): encapsulation and decapsulation in place.
 //!
 //! ```text
 //! … 4 bytes | SPI 4 | sequence number 4 | IV 8 | payload | padding 0–3 … | pad length 1 | next header 1 | ICV 16
 //! ```
 //!
-//! What is in front of the SPI (the end of an IP or UDP header) is borrowed for a moment where the
-//! upper half of an extended sequence number is authenticated and not sent, and nothing else is
-//! (GMAC): it lies between SPI and the lower half then.
+//! For GMAC with extended sequence numbers, the authenticated bytes must be contiguous: the upper
+//! half of the number, which is not sent, goes between SPI and lower half. Sealing and opening
+//! therefore borrow the 4 bytes in front of the SPI (the end of an IP or UDP header) and restore
+//! them.
 
 use std::ops::Range;
 
@@ -19,17 +20,17 @@ use crate::transform::{ICV, IV, NONCE, SALT, Transform};
 /// Bytes in front of the payload: SPI, sequence number, IV.
 pub const HEADER: usize = 8 + IV;
 
-/// Bytes in front of the SPI that have to be there.
+/// Bytes required in front of the SPI.
 pub const IN_FRONT: usize = 4;
 
-/// Packets that are sealed or opened at once.
+/// Packets per call of the AEAD.
 pub const BATCH: usize = 64;
 
 /// Pad length and next header.
 const TRAILER: usize = 2;
 
-/// Bytes behind a payload: padding to a multiple of four, its length, the next header (RFC 4303,
-/// 2.4), and the ICV.
+/// Returns the bytes that follow a payload: padding to a multiple of four, pad length, next header
+/// (RFC 4303, 2.4), and the ICV.
 pub const fn behind(payload: usize) -> usize {
     padding(payload) + TRAILER + ICV
 }
@@ -38,70 +39,69 @@ const fn padding(payload: usize) -> usize {
     (4 - (payload + TRAILER) % 4) % 4
 }
 
-/// A key with what belongs to it: what seals and opens the packets of an SA.
+/// The key and parameters that protect the packets of an SA.
 pub struct Protection {
     aead: Box<dyn Aead>,
     transform: Transform,
     salt: [u8; SALT],
     spi: u32,
     extended: bool,
-    /// Whether what is authenticated is not all in a row in the packet.
+    /// Whether the bytes in front of the SPI are borrowed: GMAC with extended numbers.
     borrows: bool,
 }
 
-/// A packet that is to be sealed.
+/// A packet to seal.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// [`IN_FRONT`] bytes, [`HEADER`] bytes to be written, the payload, and [`behind`] bytes to be
-    /// written.
+    /// [`IN_FRONT`] bytes, [`HEADER`] bytes to write, the payload, and [`behind`] bytes to write.
     pub bytes: &'a mut [u8],
-    /// Bytes of the payload.
+    /// Length of the payload in bytes.
     pub payload: usize,
-    /// What the payload is: an IP protocol number.
+    /// IP protocol number of the payload.
     pub next_header: u8,
-    /// Its sequence number.
+    /// The sequence number.
     pub number: u64,
-    /// Its IV, which no other packet has under the key.
+    /// The IV, unique under the key.
     pub iv: u64,
 }
 
-/// A packet that is to be opened.
+/// A packet to open.
 #[derive(Debug)]
 pub struct Incoming<'a> {
-    /// [`IN_FRONT`] bytes, and the ESP packet, to the end of its ICV.
+    /// [`IN_FRONT`] bytes, then the ESP packet up to the end of its ICV.
     pub bytes: &'a mut [u8],
-    /// What came of it.
+    /// The result.
     pub outcome: Result<Opened, Unopened>,
 }
 
-/// What was in a packet.
+/// The content of an opened packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// Where the payload is in the bytes. It may have traffic-flow-confidentiality padding behind
-    /// it: what it is says how long it is.
+    /// Range of the payload in the bytes. Traffic-flow-confidentiality padding may follow; the
+    /// payload's own header has its length.
     pub payload: Range<usize>,
-    /// What it is: an IP protocol number; 59 is a dummy packet, to be thrown away.
+    /// IP protocol number of the payload; 59 marks a dummy packet, to be discarded.
     pub next_header: u8,
-    /// The whole sequence number.
+    /// The full sequence number.
     pub number: u64,
 }
 
-/// Why a packet was not opened.
+/// The reason why a packet was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
-    /// It is too short, or no multiple of four bytes.
+    /// The packet is too short, or not a multiple of four bytes.
     #[error("bad length")]
     BadLength,
-    /// It was received before.
+    /// The sequence number was received before.
     #[error("replay")]
     Replay,
-    /// It is behind the anti-replay window.
+    /// The sequence number is below the anti-replay window.
     #[error("late")]
     Late,
-    /// Its ICV is wrong.
+    /// The ICV is wrong.
     #[error("bad tag")]
     BadTag,
-    /// Its padding is longer than it, or not 1, 2, 3, …
+    /// The padding exceeds the packet, or is not 1, 2, 3, …
     #[error("bad padding")]
     BadPadding,
 }
@@ -116,17 +116,17 @@ impl From<Refused> for Unopened {
 }
 
 impl<'a> Incoming<'a> {
-    /// One that nothing is known of yet.
+    /// Creates a packet without a result.
     pub fn new(bytes: &'a mut [u8]) -> Self {
         Self { bytes, outcome: Err(Unopened::BadLength) }
     }
 }
 
-/// What is in front of the SPI, and what is put there while a tag is computed.
+/// The borrowed bytes in front of the SPI.
 type InFront = [u8; IN_FRONT];
 
 impl Protection {
-    /// With `extended`, sequence numbers have 64 bits.
+    /// Creates the protection of an SA; with `extended`, sequence numbers have 64 bits.
     pub fn new(
         aead: Box<dyn Aead>,
         transform: Transform,
@@ -137,12 +137,12 @@ impl Protection {
         Self { aead, transform, salt, spi, extended, borrows: extended && !transform.encrypts() }
     }
 
-    /// Writes header and trailer of each, and seals it. Those that have no room for it are left as
-    /// they are. Returns how many were sealed: all, as long as each has its room.
+    /// Writes header and trailer of each packet, and seals it. Leaves packets without enough room
+    /// unchanged. Returns the number of sealed packets.
     pub fn seal_batch(&self, packets: &mut [Outgoing<'_>]) -> usize {
         let mut sealed = 0;
         for packets in packets.chunks_mut(BATCH) {
-            // Of those whose front is borrowed.
+            // Saved bytes in front of the SPI.
             let mut fronts: ArrayVec<(usize, InFront), BATCH> = ArrayVec::new();
             let mut jobs: ArrayVec<Job<'_>, BATCH> = ArrayVec::new();
             for (index, packet) in packets.iter_mut().enumerate() {
@@ -166,7 +166,7 @@ impl Protection {
         sealed
     }
 
-    /// Opens each: the window says whether it may be taken before, and is moved on after.
+    /// Opens packets: checks each against the window, and moves the window after verification.
     pub fn open_batch(&self, window: &mut Window, packets: &mut [Incoming<'_>]) {
         for packets in packets.chunks_mut(BATCH) {
             let mut begun: ArrayVec<(usize, u64, InFront), BATCH> = ArrayVec::new();
@@ -184,7 +184,7 @@ impl Protection {
                     }
                 };
                 let front = self.borrow_front(packet.bytes, number);
-                // It has all its parts. Each that has begun has its job: the two go side by side.
+                // Cannot fail: the packet is complete. `jobs` and `begun` stay parallel.
                 let Some(job) = self.job(packet.bytes, number, iv) else { continue };
                 jobs.push(job);
                 begun.push((index, number, front));
@@ -196,7 +196,8 @@ impl Protection {
                 let packet = &mut packets[index];
                 self.give_back(packet.bytes, front);
                 packet.outcome = if is_good {
-                    // Whatever is in it, it was from who has the key: its number is used.
+                    // The tag proves the sender has the key: mark the number even if the content is
+                    // invalid.
                     window
                         .take(number)
                         .map_err(Unopened::from)
@@ -208,7 +209,7 @@ impl Protection {
         }
     }
 
-    /// What is to be done to a packet whose front is borrowed.
+    /// Creates the job of a packet whose front is borrowed.
     fn job<'a>(&self, bytes: &'a mut [u8], number: u64, iv: [u8; IV]) -> Option<Job<'a>> {
         let mut nonce = [0; NONCE];
         nonce[..SALT].copy_from_slice(&self.salt);
@@ -229,8 +230,8 @@ impl Protection {
         })
     }
 
-    /// Puts SPI and the upper half of the number in front of the lower half, where that is what is
-    /// authenticated.
+    /// If the front is borrowed, writes SPI and the upper half of the number in front of the lower
+    /// half.
     fn borrow_front(&self, bytes: &mut [u8], number: u64) -> InFront {
         let mut front = InFront::default();
         if self.borrows {
@@ -241,7 +242,7 @@ impl Protection {
         front
     }
 
-    /// Puts back what was there.
+    /// Restores the bytes in front of the SPI.
     fn give_back(&self, bytes: &mut [u8], front: InFront) {
         if self.borrows {
             bytes[..IN_FRONT].copy_from_slice(&front);
@@ -250,7 +251,7 @@ impl Protection {
     }
 }
 
-/// Writes what is around the payload. False: there is not the room for it, or more.
+/// Writes header and trailer. Returns false if the room does not match exactly.
 fn write(packet: &mut Outgoing<'_>, spi: u32) -> bool {
     let (start, payload) = (IN_FRONT + HEADER, packet.payload);
     let Some(end) = start.checked_add(payload) else { return false };
@@ -262,14 +263,14 @@ fn write(packet: &mut Outgoing<'_>, spi: u32) -> bool {
     head[IN_FRONT + 4..IN_FRONT + 8].copy_from_slice(&(packet.number as u32).to_be_bytes());
     head[IN_FRONT + 8..start].copy_from_slice(&packet.iv.to_be_bytes());
     let padding = padding(payload);
-    // What of it is no padding is written over: by the two fields, and by the ICV.
+    // The two fields and the ICV overwrite the bytes after the padding.
     trailer[..4].copy_from_slice(&[1, 2, 3, 0]);
     trailer[padding] = padding as u8;
     trailer[padding + 1] = packet.next_header;
     true
 }
 
-/// Sequence number and IV of a packet that has all its parts.
+/// Returns sequence number and IV of a complete packet.
 fn read(bytes: &[u8]) -> Option<(u32, [u8; IV])> {
     let text = bytes.len().checked_sub(IN_FRONT + HEADER + ICV)?;
     if text < 4 || !text.is_multiple_of(4) {
@@ -280,15 +281,15 @@ fn read(bytes: &[u8]) -> Option<(u32, [u8; IV])> {
     Some((u32::from_be_bytes(*number), *iv))
 }
 
-/// Takes the trailer off what was decrypted.
+/// Removes the trailer of a decrypted packet.
 fn unpad(bytes: &[u8], number: u64) -> Result<Opened, Unopened> {
     let end = bytes.len() - ICV;
     let text = &bytes[IN_FRONT + HEADER..end];
     let [rest @ .., pad_len, next_header] = text else { return Err(Unopened::BadPadding) };
     let payload = rest.len().checked_sub(usize::from(*pad_len)).ok_or(Unopened::BadPadding)?;
-    // RFC 4303, 2.4: what pads is 1, 2, 3, …, and a receiver should look.
+    // RFC 4303, 2.4: padding is 1, 2, 3, …, and receivers should check it.
     let as_it_should_be = match rest.last_chunk::<4>() {
-        // All that a sender needs, and all that ours ever writes.
+        // Fast path for minimal padding, which this crate writes.
         Some(last) if *pad_len <= 4 => {
             let missing = 8 * (4 - u32::from(*pad_len));
             let expected = u64::from(0x0102_0304_u32) >> missing;

@@ -1,7 +1,7 @@
 //! Initialization vectors that never repeat under a key (RFC 4106, 3.1: "MUST NOT" be used twice).
 //!
-//! The sequence number by itself would do for one run of one worker. With a static key the next run
-//! begins anew, so the 64 bits of an IV are
+//! Sequence numbers alone would suffice for one run of one worker. A static key outlives runs, so
+//! the 64 bits of an IV are
 //!
 //! | bits | are |
 //! |---|---|
@@ -9,38 +9,35 @@
 //! | 31–26 | the worker |
 //! | 25–0 | a counter |
 //!
-//! A worker that has used up the counter under an epoch seals nothing until it gets the next one,
-//! which has to be written down first.
+//! A worker that has used up the counter seals nothing until the next epoch is stored.
 //!
-//! **Not covered**: file and clock that are rolled back together, as when a snapshot of a virtual
-//! machine is restored.
+//! **Not covered**: file and clock that are rolled back together, such as by restoring a virtual
+//! machine snapshot.
 
 use std::ops::Range;
 
-/// When IVs began: seconds since 1970 at first, later at least one more than any that was used
-/// before.
+/// The epoch of IVs: seconds since 1970, or one more than the last epoch, whichever is later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(u32);
 
-/// Why there is no epoch.
+/// The reason why there is no epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EpochError {
-    /// The clock says that it is earlier than it was.
+    /// The clock is behind the last epoch.
     #[error("the clock says {now} s since 1970, which is {} s before the last epoch that was used ({stored}): set the clock right, or use another key", .stored - .now)]
     ClockBehind {
-        /// What the clock says.
+        /// The clock, in seconds since 1970.
         now: u64,
-        /// What was written down.
+        /// The stored epoch.
         stored: u64,
     },
-    /// There is none left: it takes another key.
+    /// No epoch is left; use another key.
     #[error("no epoch is left behind {0}: use another key")]
     Spent(u32),
 }
 
 impl Epoch {
-    /// The one of a new run, by what the last one has written down and what the clock says. It has
-    /// to be written down before it is used.
+    /// Returns the epoch of a new run from the stored one and the clock. Store it before using it.
     pub fn next(stored: Option<Self>, now: u64) -> Result<Self, EpochError> {
         if let Some(Self(stored)) = stored
             && now < u64::from(stored)
@@ -52,12 +49,12 @@ impl Epoch {
         u32::try_from(after.max(now)).map(Self).map_err(|_| EpochError::Spent(last))
     }
 
-    /// One that was written down.
+    /// Creates an epoch from its stored number.
     pub fn of(number: u32) -> Self {
         Self(number)
     }
 
-    /// What has to be written down.
+    /// Returns the number to store.
     pub fn number(self) -> u32 {
         self.0
     }
@@ -68,7 +65,7 @@ impl Epoch {
 pub struct Ivs {
     worker: u8,
     epoch: Epoch,
-    /// The next of the counter.
+    /// The next counter value.
     next: u32,
 }
 
@@ -76,20 +73,20 @@ const COUNTER_BITS: u32 = 26;
 const WORKER_BITS: u32 = 6;
 
 impl Ivs {
-    /// Workers that there may be.
+    /// The largest number of workers.
     pub const WORKERS: u8 = 1 << WORKER_BITS;
-    /// IVs under one epoch.
+    /// IVs per worker and epoch.
     pub const PER_EPOCH: u32 = 1 << COUNTER_BITS;
 
-    /// A worker's, from an epoch on that nobody has used. `None`: there are no more than
+    /// Creates the IVs of a worker, from an unused epoch on. Returns `None` beyond
     /// [`Self::WORKERS`].
     pub fn new(worker: usize, epoch: Epoch) -> Option<Self> {
         let worker = u8::try_from(worker).ok().filter(|worker| *worker < Self::WORKERS)?;
         Some(Self { worker, epoch, next: 0 })
     }
 
-    /// Up to so many that follow each other, as many as are left under the epoch. `None`: it takes
-    /// another epoch.
+    /// Reserves up to `count` consecutive IVs, as many as are left under the epoch. Returns `None`
+    /// if none is left.
     #[inline]
     pub fn reserve(&mut self, count: u32) -> Option<Range<u64>> {
         let first = self.next;
@@ -102,25 +99,24 @@ impl Ivs {
         Some(base + u64::from(first)..base + u64::from(end))
     }
 
-    /// Under which epoch they are.
+    /// Returns the epoch.
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// How many are left under the epoch: time to write the next one down is long before there are
-    /// none.
+    /// Returns the IVs left under the epoch. Store the next epoch well before this is 0.
     pub fn left(&self) -> u32 {
         Self::PER_EPOCH - self.next
     }
 
-    /// Gives what is left to another owner. Here there are none from then on, under any epoch.
+    /// Moves the remaining IVs to another owner. `self` has none from then on, under any epoch.
     pub fn hand_over(&mut self) -> Self {
         let left = Self { worker: self.worker, epoch: self.epoch, next: self.next };
         (self.epoch, self.next) = (Epoch(u32::MAX), Self::PER_EPOCH);
         left
     }
 
-    /// Goes on under a later epoch, which is written down. An earlier one is refused.
+    /// Moves to a later epoch, which must be stored. Returns false for any other.
     pub fn go_on(&mut self, epoch: Epoch) -> bool {
         let later = epoch > self.epoch;
         if later {
@@ -139,7 +135,7 @@ mod tests {
     #[test]
     fn an_epoch_is_later_than_any_before_it() {
         assert_eq!(Epoch::next(None, 1_700_000_000), Ok(Epoch(1_700_000_000)));
-        // Twice in a second, and after an hour.
+        // Twice within a second, and an hour later.
         assert_eq!(
             Epoch::next(Some(Epoch(1_700_000_000)), 1_700_000_000),
             Ok(Epoch(1_700_000_001))
@@ -188,15 +184,14 @@ mod tests {
     }
 
     proptest! {
-        /// Runs that follow each other, of some workers each, with clocks that stand still or go
-        /// on.
+        /// Consecutive runs of some workers each, with clocks that stop or advance.
         #[test]
         fn no_two_are_the_same(runs in prop::collection::vec((0_u64..3, prop::collection::vec((0_usize..4, 1_u32..100, any::<bool>()), 0..20)), 1..10)) {
             let (mut stored, mut now, mut seen) = (None, 1_700_000_000, std::collections::HashSet::new());
             for (passed, batches) in runs {
                 now += passed;
-                // Without a clock that goes on, each run is one later: it would be refused only if
-                // the clock went back.
+                // If the clock stops, each run adds one to the epoch; `next` fails only if the
+                // clock goes back.
                 now = now.max(stored.map_or(0, |Epoch(stored)| u64::from(stored)));
                 let epoch = Epoch::next(stored, now).unwrap();
                 stored = Some(epoch);

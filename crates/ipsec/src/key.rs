@@ -1,4 +1,4 @@
-//! Keys as they stand in key files: read, made anew, and told apart without being shown.
+//! Keys of key files: parsing, creation, and fingerprints.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,73 +10,73 @@ use zeroize::Zeroizing;
 
 use crate::transform::{SALT, Transform};
 
-/// A key and the salt that comes with it. It is wiped when it is dropped, and never shown.
+/// A key and its salt. Wiped on drop, and never printed.
 #[derive(Clone)]
 pub struct KeyMaterial {
-    /// The key, and behind it the salt.
+    /// The key, then the salt.
     bytes: Zeroizing<Vec<u8>>,
 }
 
-/// What is the matter with the text of a key. It says nothing of what is in it.
+/// The reason why a text is not a key. Reveals none of its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
-    /// There are too many digits, or too few.
+    /// The number of digits is wrong.
     #[error("{got} hexadecimal digits: {} takes {wanted}, {} of the key and {} of the salt", .transform.name(), 2 * .transform.key_len(), 2 * SALT)]
     Digits {
-        /// For this one.
+        /// The transform of the key.
         transform: Transform,
-        /// So many there are.
+        /// Number of digits found.
         got: usize,
-        /// So many there must be.
+        /// Number of digits required.
         wanted: usize,
     },
-    /// Something among them is none.
+    /// A byte is not a hexadecimal digit.
     #[error("byte {at} is no hexadecimal digit: it takes one line of digits and nothing else, {wanted} of them for {}", .transform.name())]
     NoDigit {
-        /// For this one.
+        /// The transform of the key.
         transform: Transform,
-        /// Where it is in the file, from 1.
+        /// Position of the byte in the file, from 1.
         at: usize,
-        /// So many digits there must be.
+        /// Number of digits required.
         wanted: usize,
     },
 }
 
-/// The system gives no random numbers.
+/// The error if the kernel returns no random bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the system gives no random numbers")]
 pub struct NoRandom;
 
 impl KeyMaterial {
-    /// Reads the digits of key and salt, in one line, as `ip xfrm … aead` takes them: `0x` in front
-    /// and white space around are fine.
+    /// Parses one line of hexadecimal digits, key then salt, as `ip xfrm … aead` takes them.
+    /// Accepts a leading `0x` and surrounding white space.
     pub fn parse(text: &[u8], transform: Transform) -> Result<Self, KeyFileError> {
         let wanted = 2 * (transform.key_len() + SALT);
         let trimmed = text.trim_ascii();
         let digits =
             trimmed.strip_prefix(b"0x").or_else(|| trimmed.strip_prefix(b"0X")).unwrap_or(trimmed);
         if let Some(wrong) = digits.iter().position(|digit| !digit.is_ascii_hexdigit()) {
-            // The white space behind was cut off, so what is in front is the rest.
+            // Trailing white space was removed, so the difference is in front.
             let in_front = text.trim_ascii_end().len() - digits.len();
             return Err(KeyFileError::NoDigit { transform, at: in_front + wrong + 1, wanted });
         }
         if digits.len() != wanted {
             return Err(KeyFileError::Digits { transform, got: digits.len(), wanted });
         }
-        // With the room that it needs from the start: growing would leave copies behind.
+        // Allocate the full size: growing would leave copies of the key.
         let mut bytes = Zeroizing::new(Vec::with_capacity(wanted / 2));
         bytes.extend(digits.chunks_exact(2).map(|pair| value(pair[0]) << 4 | value(pair[1])));
         Ok(Self { bytes })
     }
 
-    /// A new one, by AWS-LC's random numbers.
+    /// Creates a random key with AWS-LC.
     pub fn random(transform: Transform) -> Result<Self, NoRandom> {
         let mut bytes = Zeroizing::new(vec![0; transform.key_len() + SALT]);
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| NoRandom)?;
         Ok(Self { bytes })
     }
 
-    /// The line of a key file.
+    /// Returns the line of a key file.
     pub fn to_line(&self) -> Zeroizing<String> {
         let mut line = Zeroizing::new(String::with_capacity(2 * self.bytes.len() + 1));
         for byte in &*self.bytes {
@@ -88,18 +88,18 @@ impl KeyMaterial {
         line
     }
 
-    /// The key, without the salt.
+    /// Returns the key, without the salt.
     pub fn key(&self) -> &[u8] {
         &self.bytes[..self.bytes.len() - SALT]
     }
 
-    /// The salt.
+    /// Returns the salt.
     pub fn salt(&self) -> [u8; SALT] {
         self.bytes.last_chunk().copied().unwrap_or_default()
     }
 
-    /// What is the same for all transforms that would use the same key: nonces must not repeat over
-    /// any two of them.
+    /// Returns a fingerprint of the key alone, equal across transforms: nonces must not repeat
+    /// across transforms that share a key.
     pub fn identity(&self) -> Fingerprint {
         let mut context = Context::new(&SHA256);
         context.update(b"xdpfwd esp key identity 1\0");
@@ -108,11 +108,10 @@ impl KeyMaterial {
         Fingerprint(digest.as_ref().first_chunk().map_or(0, |first| u64::from_be_bytes(*first)))
     }
 
-    /// What tells it apart from others where it must not be shown itself. The same digits are
-    /// another key for another transform.
+    /// Returns a fingerprint that identifies key and transform without revealing the key.
     pub fn fingerprint(&self, transform: Transform) -> Fingerprint {
         let mut context = Context::new(&SHA256);
-        // The name's end cannot be taken for the key's beginning: it has no zero in it.
+        // Unambiguous: the name contains no zero byte.
         for part in [
             &b"xdpfwd esp key fingerprint 1\0"[..],
             transform.name().as_bytes(),
@@ -126,14 +125,14 @@ impl KeyMaterial {
     }
 }
 
-/// Shows that there is one, and nothing of it.
+/// Prints no key bytes.
 impl fmt::Debug for KeyMaterial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyMaterial").finish_non_exhaustive()
     }
 }
 
-/// Of a digit that was looked at before.
+/// Returns the value of a checked digit.
 fn value(digit: u8) -> u8 {
     match digit {
         b'0'..=b'9' => digit - b'0',
@@ -142,12 +141,11 @@ fn value(digit: u8) -> u8 {
     }
 }
 
-/// What a key is called where it must not be shown: the first 8 bytes of a SHA-256 over it and its
-/// transform.
+/// A key's public identifier: the first 8 bytes of a SHA-256 over key and transform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(u64);
 
-/// A text is no fingerprint.
+/// The error for a text that is not a fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a fingerprint has 16 hexadecimal digits, in lower case")]
 pub struct NoFingerprint;
@@ -273,7 +271,7 @@ mod tests {
         assert_eq!(identity(DIGITS, aes), identity(DIGITS, gmac), "one key");
         assert_ne!(identity(DIGITS, aes), identity(&other_salt, aes));
         assert!(!distinct.contains(&identity(DIGITS, aes)));
-        // It is in state files: another would be another SA. By sha256sum.
+        // State files contain fingerprints, so they must not change. Computed with sha256sum.
         assert_eq!(all[0].to_string(), "9d9464bf08b58358");
         assert_eq!(all[0].to_string().parse(), Ok(all[0]));
         for text in
@@ -293,7 +291,7 @@ mod tests {
             prop_assert_eq!(&key.salt()[..], &bytes[32..]);
         }
 
-        /// What is wrong is told by numbers alone.
+        /// Errors contain only numbers.
         #[test]
         fn no_error_shows_digits(text in "[0-9a-f]{20,39}|[0-9a-f]{15,30}[g-z][0-9a-f]{9}") {
             let shown = KeyMaterial::parse(text.as_bytes(), Transform::Aes128Gcm).unwrap_err().to_string();

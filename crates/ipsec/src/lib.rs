@@ -1,12 +1,11 @@
-//! IPsec ESP (RFC 4303): packets sealed and opened where they lie, the numbers that must never
-//! repeat, and those that must not be taken twice.
+//! IPsec ESP (RFC 4303): packets sealed and opened in place, sequence numbers, and anti-replay
+//! windows.
 //!
-//! [`Protection`] seals and opens batches, by a [`Transform`] and the cryptography behind [`Aead`];
-//! [`Window`] refuses what was received before; [`Numbers`] gives out sequence numbers to several
-//! workers, within limits and never beyond what has been written down; [`Ivs`] makes initialization
-//! vectors of an epoch, a worker and a counter, so that neither two workers nor two runs can meet.
-//! [`KeyMaterial`] is the content of a key file. This crate does no I/O: the caller reads and
-//! writes files.
+//! [`Protection`] seals and opens batches with a [`Transform`] and an [`Aead`]. [`Window`] rejects
+//! replays. [`Numbers`] gives out sequence numbers to several workers, within limits and only below
+//! the stored bound. [`Ivs`] combines epoch, worker and counter, so that IVs differ between workers
+//! and runs. [`KeyMaterial`] is the content of a key file. This crate does no I/O: the caller reads
+//! and writes files.
 
 #![deny(unsafe_code)]
 

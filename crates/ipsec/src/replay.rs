@@ -1,34 +1,34 @@
 //! The anti-replay window of an inbound SA (RFC 4303, 3.4.3 and Appendix A; extended sequence
 //! numbers).
 //!
-//! The bits lie in a ring of blocks that is longer than the window, so that nothing is ever shifted
-//! (RFC 6479): to go on is to clear the blocks that come into use.
+//! The bits form a ring of blocks that is longer than the window, so nothing is ever shifted (RFC
+//! 6479): moving the window clears the blocks that it enters.
 
-/// What an SA has received.
+/// The anti-replay window of an inbound SA.
 #[derive(Clone, Debug)]
 pub struct Window {
-    /// A power of two of them, a bit for each number.
+    /// A ring of bits, one per sequence number; a power of two in length.
     blocks: Box<[u64]>,
-    /// How far behind the highest a number may be.
+    /// Length of the window in sequence numbers.
     size: u64,
-    /// The highest number of a packet that was verified; 0 before the first.
+    /// The highest verified sequence number; 0 before the first packet.
     highest: u64,
-    /// Whether numbers have 64 bits, of which packets carry the lower half.
+    /// Whether sequence numbers have 64 bits, of which packets carry the lower half.
     extended: bool,
 }
 
-/// Why a packet is not taken.
+/// The reason why a packet is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// It was there before.
+    /// The sequence number was received before.
     #[error("received before")]
     Replay,
-    /// It is too old to tell.
+    /// The sequence number is below the window.
     #[error("behind the window")]
     Late,
 }
 
-/// A window cannot have this size.
+/// The error for an invalid window size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an anti-replay window of {_0}: must be a multiple of 64, from {small} to {large}", small = Window::SMALLEST, large = Window::LARGEST)]
 pub struct WindowError(pub u32);
@@ -36,53 +36,53 @@ pub struct WindowError(pub u32);
 const BLOCK: u64 = 64;
 
 impl Window {
-    /// Numbers that a window has at least: RFC 4303 wants 32, and prefers 64.
+    /// The smallest size: RFC 4303 requires 32, and recommends 64.
     pub const SMALLEST: u32 = 64;
-    /// Numbers that it has at most.
+    /// The largest size.
     pub const LARGEST: u32 = 4096;
 
-    /// Of so many numbers; with `extended` of 64 bits each (RFC 4304).
+    /// Creates a window of this size; with `extended` for 64-bit sequence numbers (RFC 4304).
     pub fn new(size: u32, extended: bool) -> Result<Self, WindowError> {
         if !(Self::SMALLEST..=Self::LARGEST).contains(&size) || !size.is_multiple_of(BLOCK as u32) {
             return Err(WindowError(size));
         }
-        // One more than the window has: its ends are in the middle of blocks.
+        // One block more than the window, whose ends may lie inside blocks.
         let blocks = (u64::from(size) / BLOCK + 1).next_power_of_two() as usize;
         Ok(Self { blocks: vec![0; blocks].into(), size: size.into(), highest: 0, extended })
     }
 
-    /// Goes on behind this number, as if all up to it had been received. Where it is further
-    /// already, nothing changes.
+    /// Marks all sequence numbers up to `number` as received. Does nothing if the window is further
+    /// already.
     pub fn go_on_behind(&mut self, number: u64) {
         if number > self.highest {
             self.highest = number;
             self.blocks.fill(u64::MAX);
-            // The rest of its block is new; what comes behind that is cleared when it comes into
-            // use.
+            // The rest of its block is unused; later blocks are cleared when the window enters
+            // them.
             let index = self.block(number);
             self.blocks[index] = u64::MAX >> (BLOCK - 1 - number % BLOCK);
         }
     }
 
-    /// Numbers that it has.
+    /// Returns the size of the window.
     pub fn size(&self) -> u32 {
         self.size as u32
     }
 
-    /// The highest number that was received and verified.
+    /// Returns the highest verified sequence number.
     pub fn highest(&self) -> u64 {
         self.highest
     }
 
-    /// The whole sequence number of a packet that carries these 32 bits of it, if it may be taken.
-    /// Before decryption: the number is part of what the tag is about, and this changes nothing.
+    /// Returns the full sequence number of a packet from the 32 bits it carries, if the packet is
+    /// acceptable. Runs before decryption, because the tag covers the number; changes nothing.
     #[inline]
     pub fn check(&self, carried: u32) -> Result<u64, Refused> {
         let number = self.whole(carried).ok_or(Refused::Late)?;
         if number > self.highest {
             return Ok(number);
         }
-        // No sender begins with 0.
+        // Sequence numbers start at 1.
         if number == 0 || self.highest - number >= self.size {
             return Err(Refused::Late);
         }
@@ -93,12 +93,12 @@ impl Window {
         }
     }
 
-    /// Takes note of a packet whose tag was right. It may have been taken in the meantime: the same
-    /// packet can be twice in a batch, and both are checked before either is verified.
+    /// Marks a verified packet as received. Checks again for a replay: one batch can hold a packet
+    /// twice, and both copies are checked before either is verified.
     #[inline]
     pub fn take(&mut self, number: u64) -> Result<(), Refused> {
         if number > self.highest {
-            // The blocks between are new, but for those that it goes round to.
+            // Clear the blocks that the window enters, each at most once.
             let (last, new) = (self.highest / BLOCK, number / BLOCK);
             for block in 0..(new - last).min(self.blocks.len() as u64) {
                 let index = self.block((new - block) * BLOCK);
@@ -121,8 +121,8 @@ impl Window {
         (number / BLOCK) as usize & (self.blocks.len() - 1)
     }
 
-    /// Which number this is: the one that is nearest to the window (RFC 4303, A2.2). `None`: it
-    /// would be before the first.
+    /// Returns the full sequence number that is nearest to the window (RFC 4303, A2.2), or `None`
+    /// if it would be negative.
     #[inline]
     fn whole(&self, carried: u32) -> Option<u64> {
         if !self.extended {
@@ -131,14 +131,14 @@ impl Window {
         let (high, low) = (self.highest >> 32, self.highest as u32);
         let bottom = low.wrapping_sub(self.size as u32 - 1);
         let high = if u64::from(low) >= self.size - 1 {
-            // The window is within one subspace: what is below it is of the next.
+            // The window lies within one subspace: numbers below it belong to the next.
             if carried >= bottom {
                 high
             } else {
                 high.checked_add(1).filter(|high| *high <= u64::from(u32::MAX))?
             }
         } else if carried >= bottom {
-            // It begins in the one before.
+            // The window begins in the previous subspace.
             high.checked_sub(1)?
         } else {
             high
@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    /// What RFC 4303 says, with all that was ever taken.
+    /// A model of RFC 4303 that keeps every received number.
     struct Model {
         taken: BTreeSet<u64>,
         size: u64,
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    /// Near the highest, now and then far away.
+    /// Generates steps from the highest number, mostly small ones.
     fn steps() -> impl Strategy<Value = Vec<i64>> {
         let step = prop_oneof![
             6 => -70_i64..70,
@@ -198,7 +198,7 @@ mod tests {
             let mut window = Window::new(size, extended).unwrap();
             let mut model = Model { taken: BTreeSet::new(), size: size.into() };
             if start > 0 {
-                // As if all that had come before; what is carried says only so much.
+                // Not through `check`, which infers the upper half and cannot reach `start`.
                 prop_assert_eq!(window.take(start), model.take(start));
             }
             for step in steps {
@@ -208,8 +208,8 @@ mod tests {
                     continue;
                 }
                 let expected = model.take(number);
-                // Behind the window of one with extended numbers is ahead of it, 2^32 further: who
-                // has no key cannot make use of that.
+                // An extended number below the window is inferred as one 2^32 ahead. Without the
+                // key, an attacker cannot exploit that.
                 if extended && expected == Err(Refused::Late) && number > 0 {
                     match window.check(number as u32) {
                         Ok(other) => prop_assert_eq!(other, number + (1 << 32)),
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(window.check(u32::MAX), Err(Refused::Replay));
         assert_eq!(window.check(1), Err(Refused::Replay));
         assert_eq!(window.check(2), Ok(wrap + 2));
-        // Without extended numbers there is nothing behind the last.
+        // Without extended numbers, nothing follows the last one.
         let mut window = Window::new(64, false).unwrap();
         window.take(u64::from(u32::MAX)).unwrap();
         assert_eq!(window.check(1), Err(Refused::Late));

@@ -1,37 +1,37 @@
 //! Sequence numbers of an outbound SA (RFC 4303, 2.2), which its workers share.
 //!
-//! Numbers are reserved a batch at a time, so an SA costs its workers one atomic operation for a
-//! batch. None is given out beyond what has been written down: after a crash the next run begins
-//! behind that, and the peer's window takes what it sends.
+//! Workers reserve numbers in batches, with one atomic operation per batch. No number is given out
+//! before a higher bound is stored: after a crash, the next run starts at that bound, and its
+//! numbers are ahead of the peer's window.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The numbers of an SA.
+/// The sequence numbers of an outbound SA.
 #[derive(Debug)]
 pub struct Numbers {
-    /// The next that is free.
+    /// The next free number.
     next: AtomicU64,
-    /// The first that is not written down yet.
+    /// The first number that is not stored yet.
     written: AtomicU64,
-    /// The first that must not be used: of 32 bits, or of a limit in packets.
+    /// The first unusable number: the end of 32 bits, or of a packet limit.
     end: AtomicU64,
 }
 
-/// Why there are no numbers.
+/// The reason why no number is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
-    /// Those that there are were used: it takes another key.
+    /// All numbers are used; the SA needs another key.
     #[error("all sequence numbers of the SA were used")]
     Limit,
-    /// More have to be written down first.
+    /// More numbers must be stored first.
     #[error("no more sequence numbers have been written down")]
     NotWritten,
 }
 
 impl Numbers {
-    /// From `first` on, which is at least 1; with 64 bits if they are `extended`, and never more
-    /// than `limit` in all.
+    /// Creates numbers from `first` (at least 1) on: with 64 bits if `extended`, and at most
+    /// `limit`.
     pub fn new(first: u64, extended: bool, limit: Option<u64>) -> Self {
         let (first, end) = (first.max(1), end(extended, limit));
         Self {
@@ -41,16 +41,16 @@ impl Numbers {
         }
     }
 
-    /// From now on with 64 bits if they are `extended`, and never more than `limit` in all. What is
-    /// being reserved at this moment may still be by what was said before.
+    /// Changes the width and the limit of the numbers. Concurrent reservations may still use the
+    /// old values.
     pub fn limit(&self, extended: bool, limit: Option<u64>) {
         self.end.store(end(extended, limit), Ordering::Relaxed);
     }
 
-    /// Reserves up to so many, as many as there are.
+    /// Reserves up to `count` consecutive numbers, as many as are available.
     #[inline]
     pub fn reserve(&self, count: u64) -> Result<Range<u64>, Exhausted> {
-        // Who writes down has done so before it says so: what is given out is on disk.
+        // Acquire: the bound is on disk before it is published here.
         let written = self.written.load(Ordering::Acquire);
         let last = self.end.load(Ordering::Relaxed);
         let end = written.min(last);
@@ -62,40 +62,38 @@ impl Numbers {
         }
     }
 
-    /// Whether fewer than `margin` are left before what is written down, and writing down more
-    /// would help.
+    /// Returns whether fewer than `margin` stored numbers are left, and storing more would help.
     #[inline]
     pub fn is_short(&self, margin: u64) -> bool {
         let written = self.written.load(Ordering::Relaxed);
         written < self.end.load(Ordering::Relaxed) && written.saturating_sub(self.next()) < margin
     }
 
-    /// Up to where it would help to write down so many from the next on: not beyond the last that
-    /// may be used, nor before what is written down.
+    /// Returns the bound to store so that `count` more numbers are usable: at most the last usable
+    /// number, and at least the stored bound.
     pub fn to_write(&self, count: u64) -> u64 {
         let end = self.end.load(Ordering::Relaxed);
         self.next().saturating_add(count).min(end).max(self.written.load(Ordering::Relaxed))
     }
 
-    /// Ends them: none is given out from here on. Returns the first that was not. The second time
-    /// it returns [`u64::MAX`].
+    /// Ends the numbers: none is given out any more. Returns the first unused number, or
+    /// [`u64::MAX`] if already closed.
     pub fn close(&self) -> u64 {
         self.next.swap(u64::MAX, Ordering::Relaxed)
     }
 
-    /// The next that is free.
+    /// Returns the next free number.
     pub fn next(&self) -> u64 {
         self.next.load(Ordering::Relaxed)
     }
 
-    /// Says that all below this one are written down, where they outlast a crash.
+    /// Allows the numbers below `written`, which are stored durably.
     pub fn allow_below(&self, written: u64) {
         self.written.fetch_max(written, Ordering::Release);
     }
 }
 
-/// The first that must not be used. None wraps: the last of 32 bits may be used, the one behind it
-/// not.
+/// Returns the first unusable number. The last 32-bit number is usable; numbers do not wrap.
 fn end(extended: bool, limit: Option<u64>) -> u64 {
     let bits = if extended { u64::MAX } else { 1 << 32 };
     limit.map_or(bits, |limit| bits.min(limit.saturating_add(1)))
@@ -115,7 +113,7 @@ mod tests {
         assert_eq!(numbers.reserve(64), Ok(1..65));
         assert_eq!(numbers.reserve(64), Ok(65..100), "as many as there are");
         assert_eq!(numbers.reserve(1), Err(Exhausted::NotWritten));
-        // It never goes back.
+        // The bound never decreases.
         numbers.allow_below(50);
         numbers.allow_below(101);
         assert_eq!(numbers.reserve(64), Ok(100..101));

@@ -1,4 +1,4 @@
-//! How packets are protected: which cipher, and what its parts are.
+//! ESP transforms: ciphers and the lengths of their parts.
 
 use strum::{EnumCount, EnumString, IntoStaticStr, VariantArray, VariantNames};
 
@@ -43,7 +43,7 @@ impl Transform {
         self.into()
     }
 
-    /// Bytes of its key, without the salt.
+    /// Returns the length of its key in bytes, without the salt.
     pub fn key_len(self) -> usize {
         match self {
             Self::Aes128Gcm | Self::NullAes128Gmac => 16,
@@ -51,17 +51,17 @@ impl Transform {
         }
     }
 
-    /// Whether the payload is encrypted, and not authenticated alone.
+    /// Returns whether the payload is encrypted, not only authenticated.
     pub fn encrypts(self) -> bool {
         !matches!(self, Self::NullAes128Gmac | Self::NullAes256Gmac)
     }
 }
 
-/// Bytes of the salt that comes with a key: the nonce's first part (RFC 4106, 4; RFC 7634, 2).
+/// Length of the salt in bytes, the first part of the nonce (RFC 4106, 4; RFC 7634, 2).
 pub const SALT: usize = 4;
-/// Bytes of the IV that a packet carries.
+/// Length of the IV in a packet, in bytes.
 pub const IV: usize = 8;
-/// Bytes of the integrity check value.
+/// Length of the integrity check value in bytes.
 pub const ICV: usize = 16;
-/// Bytes of a nonce: salt and IV.
+/// Length of a nonce in bytes: salt and IV.
 pub const NONCE: usize = SALT + IV;

@@ -1,5 +1,5 @@
-//! ESP of ours against scapy's, both ways: transport mode, IPv4 and IPv6, 32 and 64 bits of
-//! sequence number.
+//! Interoperation with scapy's ESP, both ways: transport mode, IPv4 and IPv6, 32- and 64-bit
+//! sequence numbers.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use xdpfwd_ipsec::{
     Window, behind,
 };
 
-/// Debian's scapy serves Debian's interpreter; another `python3` may stand before it in the path.
+/// Debian's scapy needs Debian's interpreter, which may not be the first `python3` in the path.
 fn python(argument: &str, input: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_by_scapy.py");
     let mut command = Command::new("/usr/bin/python3");
@@ -49,7 +49,7 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<Box<dyn Aead>> {
     ]
 }
 
-/// Where ESP begins in an IP packet, and where the payload's protocol stands.
+/// Returns the offsets of ESP and of the protocol field in an IP packet.
 fn header(packet: &[u8]) -> (usize, usize) {
     if packet[0] >> 4 == 4 { (20, 9) } else { (40, 6) }
 }
@@ -85,7 +85,7 @@ fn what_scapy_seals_is_opened_and_the_other_way_round() {
             assert_eq!(&bytes[outcome.payload], &inner[start..], "{line}");
             opened += 1;
 
-            // And sealed anew, for scapy to open.
+            // Seal the payload again, for scapy to open.
             let payload = &inner[start..];
             let mut bytes = [
                 &inner[start - IN_FRONT..start],

@@ -1,7 +1,7 @@
-"""scapy seals what we open, and opens what we seal: one line a packet, in hexadecimal.
+"""Encapsulates and decapsulates ESP packets with scapy: one line per packet, in hexadecimal.
 
-`seal`: prints name, key, salt, spi, extended, high, low, packet (the IP packet with ESP), inner (what was sealed).
-`open`: reads such lines, and fails at the first that it cannot open to what it should be.
+`seal`: prints name, key, salt, spi, extended, high, low, packet (with ESP), inner packet.
+`open`: reads such lines, and fails at the first whose inner packet differs.
 """
 import sys
 
@@ -31,7 +31,7 @@ def seal():
                     association_ = association(name, key, 0x12345678, extended, high)
                     packet = association_.encrypt(inner(v6, size), seq_num=low if low else None, esn_en=extended, esn=high)
                     if not low:
-                        continue  # scapy takes a sequence number of 0 for none at all
+                        continue  # scapy treats sequence number 0 as none
                     print(name, key.hex(), SALT.hex(), 0x12345678, int(extended), high, low, raw(packet).hex(), raw(inner(v6, size)).hex())
 
 
@@ -42,7 +42,7 @@ def open_all():
         v6 = packet[0] == "6"
         packet = (IPv6 if v6 else IP)(bytes.fromhex(packet))
         opened = association(name, bytes.fromhex(key), int(spi), extended == "1", int(high)).decrypt(packet)
-        # Lengths and checksums are scapy's own again.
+        # Scapy recomputes lengths and checksums.
         got, expected = raw(opened.payload), raw((IPv6 if v6 else IP)(bytes.fromhex(expected)).payload)
         assert got == expected, f"{name} {extended} {high}: {got.hex()} is not {expected.hex()}"
         count += 1

@@ -1,5 +1,4 @@
-//! What others published: vectors of NIST, Wycheproof and RFCs, in `vectors.txt`, through each
-//! backend.
+//! Runs published vectors (NIST, Wycheproof, RFCs; `vectors.txt`) on each backend.
 
 use xdpfwd_ipsec::{
     Aad, Aead, AwsLc, HEADER, ICV, IN_FRONT, Incoming, Job, Outgoing, Protection, RustCrypto, SALT,
@@ -31,7 +30,7 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<(&'static str, Box<dyn Aead
     ]
 }
 
-/// The lines that begin with `esp`, or all others, as words.
+/// Returns the words of the lines that begin with `esp`, or of all others.
 fn lines(of_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     let lines = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
@@ -69,7 +68,7 @@ fn aeads_are_those_of_nist_wycheproof_and_rfc_8439() {
             }
         }
     }
-    // Of each transform some that are wrong, and some that are right.
+    // Each transform has invalid and valid vectors.
     assert!(counts.iter().flatten().all(|count| *count >= 20), "{counts:?}");
 }
 

@@ -1,12 +1,12 @@
-//! A stage of one's own in a pipeline that is known at compile time, on ports that the fake kernel
-//! plays: no root, no NIC. On real interfaces the ports come from `xdpfwd_xsk::Builder`, and
-//! nothing else changes.
+//! A custom stage in a pipeline that is fixed at compile time, on ports of the fake kernel: no
+//! root, no NIC. For real interfaces, take the ports from `xdpfwd_xsk::Builder`; nothing else
+//! changes.
 
 use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, View, Worker};
 use xdpfwd_stages::MacSwap;
 use xdpfwd_xsk::{Umem, UmemConfig, fake_kernel::FakeKernel};
 
-/// Lets one UDP port through and counts what else came.
+/// Passes one UDP port and counts other packets.
 struct OnlyUdpPort {
     port: u16,
     refused: u64,

@@ -1,6 +1,6 @@
-//! The built-in stages of xdpfwd, a folder or a file each. [`builtin`] registers those that this
-//! build has: `esp-seal` and `esp-open` with the cargo feature `esp`, `filter` and `payload` with
-//! `filter`, and the others always.
+//! The built-in stages of xdpfwd. [`builtin`] registers the stages of this build: `esp-seal` and
+//! `esp-open` with the cargo feature `esp`, `filter` and `payload` with `filter`, and the others
+//! always.
 
 #![forbid(unsafe_code)]
 
@@ -28,8 +28,8 @@ pub use ttl::{Ttl, TtlConfig};
 
 use xdpfwd_pipeline::{Registry, TableFormat};
 
-/// Returns the kinds of stages that this build has, and registers their drop reasons, so that
-/// reports list all of them. Some use `serde_spanned::Spanned`, so the format has to support it.
+/// Returns the kinds of stages in this build, and registers their drop reasons, so that reports
+/// list all of them. The format must support `serde_spanned::Spanned`.
 pub fn builtin<F: TableFormat>() -> Registry<F> {
     let registry =
         Registry::default().with::<MacSwapConfig>().with::<SetMacConfig>().with::<TtlConfig>();

@@ -1,4 +1,4 @@
-//! `mac-swap`: source and destination MAC address trade places.
+//! `mac-swap`: swaps source and destination MAC address.
 
 use std::sync::Arc;
 
@@ -9,8 +9,7 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::ethernet;
 
-/// Swaps source and destination MAC address: what a reflector does, so that the sender gets its
-/// frames back.
+/// Swaps source and destination MAC address, so that the sender receives its frames back.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MacSwap;
 
@@ -45,8 +44,8 @@ impl Stage for MacSwap {
     #[inline]
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for packet in view.packets() {
-            // Nothing shorter than an Ethernet header comes in; a stage before may have cut one,
-            // and then egress drops it.
+            // Received frames have an Ethernet header, but an earlier stage may have truncated one;
+            // egress then drops it.
             if let Ok(mut frame) = ethernet::Frame::new_checked(&mut packet.frame[..]) {
                 frame.swap_addresses();
             }

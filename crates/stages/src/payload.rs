@@ -1,4 +1,4 @@
-//! `payload`: byte patterns in payloads say which packets are dropped.
+//! `payload`: accepts or drops packets by byte patterns in their payload.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct PayloadConfig {
     default: Option<Word>,
 }
 
-/// Signatures, put together.
+/// Compiled signatures.
 #[derive(Debug)]
 struct Program {
     signatures: Vec<Signature>,
@@ -35,19 +35,19 @@ struct Program {
 #[derive(Debug)]
 struct PayloadPlan(Arc<Program>);
 
-/// Signatures at work. Of each packet the payload of UDP, TCP or SCTP is looked at, of others what
-/// follows the IP header: by itself, so that a pattern which is split over two packets is not
+/// The payload stage of one worker. Searches the payload of UDP, TCP or SCTP, or else the bytes
+/// after the IP header. Each packet is searched alone: a pattern split over two packets is not
 /// found.
 pub struct Payload {
     program: Arc<Program>,
     modifiers: Modifiers,
     hits: Hits,
-    /// Of each signature, how many packets it was applied to.
+    /// Packets that each signature matched.
     matched: Vec<u64>,
-    /// Packets that none decided about.
+    /// Packets that no signature decided.
     defaulted: u64,
     scanned: u64,
-    /// Packets without a payload that can be read.
+    /// Packets without a readable payload.
     unread: u64,
 }
 
@@ -124,7 +124,7 @@ impl Inspectable for PayloadPlan {
 }
 
 impl Payload {
-    /// Why a packet is dropped, if it is.
+    /// Returns the drop reason, or `None` if the packet passes.
     fn judge(&mut self, frame: &[u8], headers: &Headers, now: u64) -> Option<Reason> {
         let program = &*self.program;
         let by_default = (program.default == Verdict::Drop).then_some(Reason::SIGNATURE);
@@ -160,7 +160,8 @@ impl Payload {
     }
 }
 
-/// What the upper protocol carries. A later fragment begins anywhere in it, and has none.
+/// Returns the payload of the upper protocol; `None` for a later fragment, whose offset in it is
+/// arbitrary.
 fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]> {
     const SCTP_HEADER: usize = 12;
     if headers.fragment == Fragment::Later {
@@ -169,8 +170,8 @@ fn payload<'f>(frame: &'f [u8], headers: &Headers, key: &Key) -> Option<&'f [u8]
     let l4 = headers.l4(frame);
     let (header, end) = match IpProtocol(key.protocol) {
         IpProtocol::TCP => (tcp::Packet::new_checked(l4).ok()?.header_len(), l4.len()),
-        // What is behind its own length no receiver sees. (Of a first fragment it is the length of
-        // the whole.)
+        // Receivers ignore bytes beyond the UDP length. (In a first fragment, it is the length of
+        // the whole datagram.)
         IpProtocol::UDP => {
             let length = u16::from_be_bytes([*l4.get(4)?, *l4.get(5)?]);
             (udp::HEADER_LEN, l4.len().min(length.into()))

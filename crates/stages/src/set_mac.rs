@@ -11,7 +11,7 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::{MacAddr, ethernet};
 
-/// Writes MAC addresses: what it takes to send frames on to a next hop.
+/// Sets MAC addresses, to send frames to a next hop.
 #[derive(Clone, Copy, Debug)]
 pub struct SetMac {
     /// The new source, if any.
@@ -38,9 +38,9 @@ fn of_a_station<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mac
     deserializer.deserialize_str(Address { groups: false }).map(Some)
 }
 
-/// Reads an address. That way, what is wrong about it has its place in the file.
+/// Deserializes an address, so that errors have a location in the file.
 struct Address {
-    /// Whether it may be that of a group.
+    /// Whether a group address is allowed.
     groups: bool,
 }
 

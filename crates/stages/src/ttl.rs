@@ -1,4 +1,4 @@
-//! `ttl`: takes one off the TTL or hop limit, as a router does.
+//! `ttl`: decrements the TTL or hop limit, as a router does.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use xdpfwd_pipeline::{
 };
 use xdpfwd_wire::{IpVersion, Status, ipv4, ipv6};
 
-/// Takes one off the IPv4 TTL (with the header checksum updated, RFC 1624) or the IPv6 hop limit. A
-/// packet whose last hop this was is dropped as [`Reason::TTL_EXPIRED`] (RFC 1812, 5.3.1; RFC 8200,
-/// 3); no ICMP is sent. What is not IP passes untouched. What may be IP but cannot be read (a
-/// header cut short, more VLAN tags than are walked) is dropped as
-/// [`Reason::MALFORMED`]: passed on unchanged it could circle for ever.
+/// Decrements the IPv4 TTL (and updates the header checksum, RFC 1624) or the IPv6 hop limit. Drops
+/// a packet whose TTL expires as [`Reason::TTL_EXPIRED`] (RFC 1812, 5.3.1; RFC 8200, 3); sends no
+/// ICMP. Packets that are not IP pass unchanged. Possible IP packets that cannot be parsed
+/// (truncated header, too many VLAN tags) are dropped as [`Reason::MALFORMED`]: passed unchanged,
+/// they could loop forever.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ttl {
     expired: u64,
@@ -50,7 +50,7 @@ impl StagePlan for TtlPlan {
     }
 }
 
-/// What became of one packet.
+/// The result for one packet.
 enum Outcome {
     Decremented,
     NotIp,

@@ -1,4 +1,4 @@
-//! Configuration values that are one of several words: the names of an enum's variants.
+//! Configuration values that are one of several words: the variant names of an enum.
 
 use std::fmt;
 use std::marker::PhantomData;

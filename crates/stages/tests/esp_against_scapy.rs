@@ -1,6 +1,5 @@
-//! ESP stages judged by scapy, and by tshark: what scapy seals, esp-open opens to what it was, byte
-//! for byte; what esp-seal seals, scapy opens, and finds every byte of the outer headers as the SA
-//! says. What the cases are stands in `esp_stage_by_scapy.py`.
+//! Interoperation of the ESP stages with scapy and tshark, in both directions and byte for byte,
+//! including outer headers. `esp_stage_by_scapy.py` defines the cases.
 
 #[path = "support/esp.rs"]
 mod esp;
@@ -13,7 +12,7 @@ use esp::{Disposition, EspFiles as _, Folder, Line, build, hex, plan, scapy, unh
 use serde_json::{Value, json};
 use xdpfwd_pipeline::BuildCx;
 
-/// One end of a case's SA: the stage's table, with files that are there.
+/// One end of a case's SA: the stage's table, with existing files.
 struct End {
     kind: &'static str,
     table: String,
@@ -28,7 +27,7 @@ fn frames(case: &Value, key: &str) -> Vec<Vec<u8>> {
     case["frames"].as_array().unwrap().iter().map(|frame| unhex(text(frame, key))).collect()
 }
 
-/// The end of a case that is ready for its first packet.
+/// Returns the end of a case, ready for its first packet.
 fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     let key = folder.key(&format!("{index}.key"), text(case, "key"));
     let state_file = format!("{index}-{kind}.state");
@@ -42,7 +41,7 @@ fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     );
     let first = case["first"].as_u64().unwrap();
     if first > 1 {
-        // What stands in the file is what a run leaves behind: written by one, numbers apart.
+        // Take the state file as a run leaves it, and change only the number.
         drop(plan(kind, &table));
         let (key, number) =
             if kind == "esp-seal" { ("next", first) } else { ("highest", first - 1) };
@@ -51,7 +50,7 @@ fn end(folder: &Folder, index: usize, case: &Value, kind: &'static str) -> End {
     End { kind, table, state: state_file }
 }
 
-/// Scapy takes its time: asked once.
+/// The cases; computed once, because scapy is slow.
 static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let lines = scapy("cases", "");
     let cases: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -61,7 +60,7 @@ static CASES: LazyLock<Vec<Value>> = LazyLock::new(|| {
 
 #[test]
 fn the_judge_judges() {
-    // It opens what it has sealed, and finds each byte that is another.
+    // Self-test of the script: it must detect each changed byte.
     let judged: u64 = scapy("self", "").trim().parse().unwrap();
     assert!(judged > 4000, "{judged}");
 }
@@ -130,7 +129,7 @@ fn what_is_sealed_is_opened_to_what_it_was() {
         let plain = frames(case, "plain");
         let got = line.pass(&plain);
         for (got, plain) in got.iter().zip(&plain) {
-            // All but what Ethernet has padded.
+            // Ethernet padding may differ.
             assert!(
                 got.len() == plain.len() || plain.len() == 60 && got.len() < 60,
                 "{}",
@@ -144,7 +143,7 @@ fn what_is_sealed_is_opened_to_what_it_was() {
     }
 }
 
-/// Each frame alone, as what became of one may depend on those before it.
+/// Sends each frame alone, because results may depend on earlier frames.
 #[test]
 fn what_is_out_of_the_ordinary_is_dropped_for_the_documented_reason() {
     let folder = Folder::new();
@@ -238,7 +237,7 @@ fn syns_announce_no_more_than_they_may() {
     assert!(
         plain.iter().zip(&expected).filter(|(plain, expected)| plain != expected).count() > 100
     );
-    // Once where they are sealed, once where they were opened.
+    // Before encapsulation, and after decapsulation.
     for (at, lowered) in ["seal", "open"].into_iter().enumerate() {
         for (mode, addresses) in
             [("tunnel", "source = '192.0.2.1', destination = '192.0.2.2',"), ("transport", "")]
@@ -267,7 +266,7 @@ fn syns_announce_no_more_than_they_may() {
     }
 }
 
-/// Debian 12's tshark knows AES-GCM, without extended numbers.
+/// Debian 12's tshark supports AES-GCM, without extended numbers.
 #[test]
 fn tshark_shows_what_is_in_it() {
     let folder = Folder::new();
@@ -288,7 +287,7 @@ fn tshark_shows_what_is_in_it() {
         for (sealed, plain) in line.pass(&plain).iter().zip(&plain) {
             let length = (sealed.len() as u32).to_le_bytes();
             pcap.extend([&[0; 8][..], &length, &length, sealed].concat());
-            // Both inner addresses in the last column; UDP's and ESP's ports may be one.
+            // Both inner addresses are in the last column; UDP and ESP ports may be equal.
             expected.push((case["spi"].as_u64().unwrap(), inner_addresses(plain)));
         }
         let (spi, key) = (case["spi"].as_u64().unwrap(), text(case, "key"));
@@ -307,7 +306,7 @@ fn tshark_shows_what_is_in_it() {
     let preferences =
         ["esp.enable_encryption_decode", "esp.enable_authentication_check", "ip.check_checksum"];
     command.args(preferences.map(|name| format!("-o{name}:TRUE")));
-    // The bytes in the inner packets are random: nothing is to be seen in them.
+    // The inner payloads are random; do not dissect them.
     command.args(["-d", "udp.port==2000,data", "-T", "fields"]);
     let fields = [
         "esp.spi",
@@ -336,7 +335,7 @@ fn tshark_shows_what_is_in_it() {
     }
 }
 
-/// Source and destination of a frame's packet, as tshark writes them.
+/// Returns source and destination of a frame's packet in tshark's format.
 fn inner_addresses(frame: &[u8]) -> [String; 2] {
     let headers = xdpfwd_wire::Headers::parse(frame);
     let addresses = headers.addresses(frame).unwrap();

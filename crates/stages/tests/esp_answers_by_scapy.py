@@ -1,8 +1,8 @@
-"""What is to become of packets that are too big, and of TCP SYNs, by scapy: for src/stages/esp/against_scapy.rs.
+"""Prints scapy's ICMP "too big" messages and clamped TCP SYNs, for src/esp/against_scapy.rs.
 
-Each line is a case in JSON: a frame at random, and the bytes of the message about it ("too_big") or
-of the frame with a lower MSS ("mss"), which scapy builds; null where there must be none. Whether
-there may be a message is judged from scapy's reading of the frame's bytes. The seed is fixed.
+Each line is a case in JSON: a random frame, and the bytes of its ICMP message ("too_big") or of the
+frame with a lower MSS ("mss"), built by scapy; null if there must be none. Scapy's parse of the
+frame decides whether a message is allowed. The seed is fixed.
 """
 
 import ipaddress
@@ -23,7 +23,7 @@ EXTENSIONS = (IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, IPv6ExtHdrDestOpt, IPv6ExtH
 
 
 def often(*choices):
-    """The first of them three times out of four."""
+    """Returns the first value with a probability of 3/4."""
     return choices[0] if rng.random() < 0.75 else rng.choice(choices[1:])
 
 
@@ -99,7 +99,7 @@ def packet(version):
 
 
 def layers(raw):
-    """The link layer's headers as bytes, and the IP packet as scapy reads it."""
+    """Returns the link-layer headers as bytes, and the IP packet parsed by scapy."""
     layer, at = Ether(raw), 0
     while isinstance(layer, (Ether, Dot1Q, Dot1AD)):
         at += len(layer) - len(layer.payload)

@@ -1,13 +1,13 @@
-"""ESP as scapy and `cryptography` make it and read it: what esp-seal and esp-open are held against. JSON, one object a line.
+"""Reference for esp-seal and esp-open, by scapy and `cryptography`. JSON, one object per line.
 
-`cases`    SAs and packets: frames as they are, sealed by scapy, and as they should be once opened.
-`judge`    reads {"case", "index", "sealed"}: frames that were sealed; fails at the first that is not as the SA says.
-`extras`   frames for esp-open that are out of the ordinary, each with what should come of it.
-`mss`      SYNs, and what `tcp_mss` should make of them.
-`icmp`     reads {"plain", "answer", "source"}: "packet too big" as sent back; prints the MTU that each names.
-`self`     scapy seals, scapy opens, and the judge is shown what is wrong.
+`cases`    SAs and packets: plain frames, sealed by scapy, and as expected after decapsulation.
+`judge`    reads {"case", "index", "sealed"}: encapsulated frames; fails at the first mismatch.
+`extras`   unusual frames for esp-open, each with the expected result.
+`mss`      SYNs, and the expected result of `tcp_mss`.
+`icmp`     reads {"plain", "answer", "source"}: "too big" messages; prints the MTU of each.
+`self`     self-test: scapy seals and opens, and `judge` must detect errors.
 
-Outer headers are built anew by scapy and compared byte for byte. The seed is fixed.
+Scapy rebuilds outer headers, which are compared byte for byte. The seed is fixed.
 """
 import json
 import random
@@ -65,7 +65,7 @@ TRANSFORMS = {"aes-128-gcm": ("AES-GCM", 16), "aes-256-gcm": ("AES-GCM", 32),
 
 
 class Case:
-    """An SA, from one end to the other: we seal what scapy opens, and open what scapy seals."""
+    """An SA between scapy and xdpfwd, in either direction."""
 
     def __init__(self, name, transform="aes-128-gcm", mode="tunnel", outer=4, udp=None, esn=True, first=1, dscp="copy",
                  ttl=64, df="copy", spi=None, selector=None):
@@ -79,7 +79,7 @@ class Case:
         self.frames = []
 
     def tables(self):
-        """The SA's tables in TOML, without its key file: of esp-seal, and of esp-open."""
+        """Returns the SA's TOML tables for esp-seal and esp-open, without the key file."""
         quoted = json.dumps
         both = f"spi = {self.spi}, transform = {quoted(self.transform)}, mode = {quoted(self.mode)}, esn = {quoted(self.esn)}"
         seal, open_ = both, both
@@ -94,7 +94,7 @@ class Case:
         return seal, open_
 
     def esp(self, number, payload, next_header, pad=None, padlen=None, iv=None):
-        """The ESP packet, from SPI to ICV, by scapy."""
+        """Returns scapy's ESP packet, from SPI to ICV."""
         iv = iv or bytes(rng.randrange(256) for _ in range(8))
         plain = ipsec._ESPPlain(spi=self.spi, seq=number & 0xffffffff, iv=iv)
         plain.data, plain.nh = Raw(payload), next_header
@@ -106,19 +106,19 @@ class Case:
         return bytes(self.sa.crypt_algo.encrypt(self.sa, plain, self.sa.crypt_key, esn_en=self.esn, esn=number >> 32))
 
     def open_esp(self, number, esp):
-        """What is in it; an error if it is not what this key has sealed."""
+        """Decrypts an ESP packet; fails if this key did not seal it."""
         spi, low = struct.unpack("!LL", esp[:8])
         assert (spi, low) == (self.spi, number & 0xffffffff), f"{self.name}: SPI {spi}, number {low}, not {number}"
         assert len(esp) % 4 == 0, f"{self.name}: {len(esp)} bytes of ESP"
         self.iv = esp[8:16]
         plain = self.sa.crypt_algo.decrypt(self.sa, ESP(esp), self.sa.crypt_key, esn_en=self.esn, esn=number >> 32)
-        # Padding and all: there is one way to seal it with this IV.
+        # Compare padding, too: sealing with this IV has only one result.
         anew = self.esp(number, bytes(plain.data), plain.nh, iv=self.iv)
         assert esp == anew, f"{self.name}: {esp.hex()} is not {anew.hex()}"
         return bytes(plain.data), plain.nh
 
     def header(self, inner, protocol, length, ident=0, ecn=None):
-        """The outer header as the SA says, by scapy: around an inner packet, in front of so many bytes."""
+        """Returns scapy's outer header for an inner packet and this many following bytes."""
         source, destination = OUTER[self.outer]
         traffic_class, dont_fragment = of_inner(inner)
         dscp = traffic_class >> 2 if self.dscp == "copy" else self.dscp
@@ -131,7 +131,7 @@ class Case:
         return bytes(header)
 
     def udp_header(self, ip, esp):
-        """The UDP header in front of ESP, if the SA has one: checksum 0 over IPv4, computed over IPv6."""
+        """Returns the UDP header of the SA, if any: checksum 0 over IPv4, computed over IPv6."""
         if not self.udp:
             return b""
         header = struct.pack("!HHHH", *self.udp, 8 + len(esp), 0)
@@ -141,7 +141,7 @@ class Case:
         return header
 
     def seal(self, packet, number, ecn=None, destination_options_inside=False, tfc=b"", ident=0):
-        """An IP packet, sealed by scapy."""
+        """Encapsulates an IP packet with scapy."""
         if self.mode == "tunnel":
             esp = self.esp(number, packet + tfc, 4 if version(packet) == 4 else 41)
             protocol, length = (UDP_ if self.udp else ESP_), len(esp) + (8 if self.udp else 0)
@@ -153,13 +153,13 @@ class Case:
         return header + self.udp_header(header, esp) + esp
 
     def unseal(self, packet, inner, number):
-        """Opens what should be an inner packet that was sealed; an error if anything is not as it should be."""
+        """Checks and decapsulates an encapsulated packet; fails on any mismatch."""
         if self.mode == "tunnel":
             at = 20 if version(packet) == 4 else 40
             ident = struct.unpack("!H", packet[4:6])[0]
             expected = self.header(inner, UDP_ if self.udp else ESP_, len(packet) - at, ident=ident)
             if self.outer == 6:
-                # RFC 6437: a flow label is the sender's own.
+                # RFC 6437: the sender chooses the flow label.
                 packet = packet[:1] + bytes([packet[1] & 0xf0]) + b"\0\0" + packet[4:]
             assert packet[:at] == expected, f"{self.name}: {packet[:at].hex()} is not {expected.hex()} around {inner.hex()}"
         else:
@@ -174,7 +174,7 @@ class Case:
             assert next_header == (4 if version(inner) == 4 else 41), f"{self.name}: next header {next_header}"
             opened = data
         else:
-            # Destination options may be on either side, where no routing header follows (RFC 4303,
+            # Without a routing header, destination options may precede or follow ESP (RFC 4303,
             # 3.1.1).
             first, last = (split(inner, inside)[0] for inside in (True, False))
             assert first <= at <= last, f"{self.name}: ESP at {at}, not from {first} to {last}: {packet.hex()}"
@@ -183,7 +183,7 @@ class Case:
         assert opened == inner, f"{self.name}: {opened.hex()} is not {inner.hex()}"
 
     def add(self, packet, tags=0, ecn=None, trailer=b"", pad=True, **more):
-        """One more packet that is sealed and opened, in a frame with tags, as a card receives it."""
+        """Adds a packet to seal and open, in a frame with tags, as received by a NIC."""
         number = self.first + len(self.frames)
         inner_ecn = of_inner(packet)[0] & 3
         if self.mode == "transport":
@@ -200,7 +200,7 @@ class Case:
         self.frames[-1]["packet"] = packet
 
     def judge(self, index, sealed):
-        """Fails if a frame is not what should have become of the packet."""
+        """Fails if a frame is not the expected encapsulation of the packet."""
         packet = self.frames[index]["packet"]
         tags = self.frames[index]["plain"][24:].find(packet.hex()) // 2
         l2 = 12 + tags
@@ -230,7 +230,7 @@ def ip_length(packet):
 
 
 def of_inner(packet):
-    """Traffic class, and whether it must not be fragmented: IPv6 never is."""
+    """Returns traffic class and don't-fragment flag (always set for IPv6)."""
     if version(packet) == 4:
         return packet[1], bool(packet[6] & 0x40)
     return struct.unpack("!H", packet[:2])[0] >> 4 & 0xff, True
@@ -247,7 +247,7 @@ def after_tunnel(inner, outer):
 
 
 def with_ecn(packet, ecn):
-    """The packet with this ECN; scapy computes the checksum."""
+    """Returns the packet with this ECN; scapy computes the checksum."""
     if version(packet) == 4:
         if packet[1] & 3 == ecn:
             return packet
@@ -259,7 +259,7 @@ def with_ecn(packet, ecn):
 
 
 def with_next_header(header, field, protocol, behind):
-    """Headers with another protocol behind them, and so many bytes."""
+    """Returns headers followed by another protocol and this many bytes."""
     header = bytearray(header)
     header[field] = protocol
     if version(header) == 4:
@@ -272,7 +272,7 @@ def with_next_header(header, field, protocol, behind):
 
 
 def extensions(packet):
-    """IPv6's extension headers, each with where it begins, where its type stands, and its type; the last is the upper protocol."""
+    """Returns (offset, type's offset, type) of IPv6 extension headers and upper protocol."""
     at, field, found = 40, 6, []
     while packet[field] in (HOP_BY_HOP, ROUTING, FRAGMENT, DEST_OPTS):
         found.append((at, field, packet[field]))
@@ -282,12 +282,12 @@ def extensions(packet):
 
 
 def split(packet, destination_options_inside):
-    """Where ESP is put in transport mode, and where the protocol stands that it takes the place of."""
+    """Returns the offsets of ESP in transport mode and of the protocol field to replace."""
     if version(packet) == 4:
         return (packet[0] & 15) * 4, 9
     found = extensions(packet)
     at, field, _ = found[-1]
-    # Those in front of a routing header are for every stop on the way.
+    # Each node in a routing header processes the destination options in front of it.
     stays = max([index for index, (_, _, kind) in enumerate(found) if kind in (HOP_BY_HOP, ROUTING, FRAGMENT)], default=-1)
     inside = [place for place in found[stays + 1:] if place[2] == DEST_OPTS]
     if destination_options_inside and inside:
@@ -296,7 +296,7 @@ def split(packet, destination_options_inside):
 
 
 def end_of_headers(packet, wanted):
-    """Where the first of these protocols begins, and where it is announced."""
+    """Returns the offsets of the first of these protocols and of its type."""
     if version(packet) == 4:
         return (packet[0] & 15) * 4, 9
     at, field, kind = extensions(packet)[-1]
@@ -339,7 +339,7 @@ def options():
 
 
 def chains():
-    """Extension headers that a packet may have."""
+    """Returns chains of extension headers."""
     hop, dest = IPv6ExtHdrHopByHop(options=[PadN(optdata=b"\0\0\0\0")]), IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * 12)])
     routing = IPv6ExtHdrRouting(addresses=["fd00:3::1"], segleft=0)
     atomic = IPv6ExtHdrFragment(offset=0, m=0, id=77)
@@ -351,7 +351,7 @@ SIZES = (0, 1, 2, 3, 4, 18, 64, 333, 1400)
 
 
 def fill(case):
-    """Every kind of packet that the SA can take."""
+    """Returns every kind of packet that the SA accepts."""
     tunnel = case.mode == "tunnel"
     packets = []
     for size in SIZES:
@@ -360,7 +360,7 @@ def fill(case):
     if tunnel or not case.udp:
         packets += [v6(7, chain) for chain in chains()]
     else:
-        # A routing header changes what UDP's checksum is about.
+        # A routing header changes the pseudo-header of UDP's checksum.
         packets += [v6(7, chain) for chain in chains() if IPv6ExtHdrRouting not in chain]
     if tunnel:
         packets += [v4(8, flags="MF"), v4(30, frag=100), v6(8, IPv6ExtHdrFragment(offset=0, m=1, id=5)),
@@ -385,7 +385,7 @@ def all_cases():
                     name = f"{transform} {mode} {outer} {'udp ' if udp else ''}{'esn' if esn else ''}"
                     cases.append(Case(name, transform, mode, outer, udp, esn))
                     fill(cases[-1])
-    # Sequence numbers across 2^32, at the end of 32 bits, and far along.
+    # Sequence numbers across 2^32, at the end of 32 bits, and large.
     for transform in TRANSFORMS:
         for name, first, esn in [("across", (1 << 32) - 4, True), ("again", (7 << 32) - 4, True), ("far", (5 << 32) + 77, True),
                                  ("last", (1 << 32) - 8, False)]:
@@ -398,7 +398,7 @@ def all_cases():
         for size in range(1401):
             if transform == "aes-128-gcm" or size % 7 == 0:
                 cases[-1].add(v4(size) if size % 2 else v6(size), tags=size // 2 % 3)
-    # What is written into the outer header.
+    # Fields of the outer header.
     inners = lambda: [v4(3, tos=tos, flags=flags) for tos in (0, 0x2e << 2 | 1, 0xff) for flags in (0, "DF")] + [v6(3, tc=0xb9)]
     for outer in (4, 6):
         for dscp in ("copy", 0, 46, 63):
@@ -480,12 +480,12 @@ def ordinary_extras():
         return bytes(IP(**{"src": "192.0.2.1", "dst": "192.0.2.2", "proto": ESP_, **fields}) / Raw(esp))
 
     inner = v4(20, tos=0)
-    # Padding for traffic flow confidentiality, of both versions.
+    # Traffic-flow-confidentiality padding, for both versions.
     for size in (1, 2, 3, 4, 100, 1000):
         for packet in (v4(33), v6(33)):
             all_.opened(f"TFC padding of {size}", case.seal(packet, all_.next(), tfc=bytes_(size)), packet, tags=size % 3)
             all_.opened(f"TFC padding of {size} over IPv6", case6.seal(packet, all_.next(), tfc=bytes(size)), packet)
-    # Padding that is longer than it needs to be.
+    # Longer padding than required.
     for pad in (4, 8, 100, 252):
         esp = case.esp(all_.next(), inner, 4, pad=bytes(range(1, 1 + pad + (-len(inner) - 2) % 4)))
         all_.opened(f"padding of {pad} more", outer(esp), inner)
@@ -493,7 +493,7 @@ def ordinary_extras():
     all_.dropped("padding that begins with 0", outer(case.esp(all_.next(), inner, 4, pad=bytes(range((-len(inner) - 2) % 4 + 4)))),
                  "bad_padding")
     all_.dropped("padding longer than all", outer(case.esp(all_.next(), inner, 4, padlen=255)), "bad_padding")
-    # Nothing in it but the trailer, of which the padding is one byte longer than there is.
+    # Only a trailer, whose pad length exceeds the packet by one byte.
     all_.dropped("padding longer than nothing", outer(case.esp(all_.next(), b"\1\2", 4, pad=b"", padlen=3)), "bad_padding")
     # Dummy packets.
     for payload in (b"", bytes(1), bytes_(100), inner):
@@ -518,14 +518,14 @@ def ordinary_extras():
     all_.dropped("one behind the window", outer(case.esp(far - 64, inner, 4)), "late", "bad_tag")
     all_.dropped("far behind the window", outer(case.esp(last + 1, inner, 4)), "late", "bad_tag")
     all_.dropped("a number that was there", outer(case.esp(last, inner, 4)), "late", "bad_tag")
-    # The key of another.
+    # Another key.
     other = some_case("other", spi=case.spi)
     all_.dropped("another key", outer(other.esp(all_.next(), inner, 4)), "bad_tag")
     all_.dropped("no SA", outer(some_case("unknown").esp(1, inner, 4)), "no_sa")
     all_.dropped("no SA to there", outer(case.esp(all_.next(), inner, 4), dst="192.0.2.3"), "no_sa")
     all_.dropped("no SA over IPv6", case6.seal(inner, all_.next())[:24] + bytes(16) + case6.esp(1, inner, 4), "no_sa", "malformed")
     all_.dropped("the queue of another", wrong_queue.seal(inner, 1), "wrong_queue")
-    # ECN: marked on the way, and not able to take it.
+    # ECN: congestion marks on packets with and without ECN capability.
     for packet in (v4(3, tos=0), v6(3, tc=0xb8)):
         all_.dropped("CE outside, not ECN-capable inside", case.seal(packet, all_.next(), ecn=3), "ecn")
         all_.dropped("the same over IPv6", case6.seal(packet, all_.next(), ecn=3), "ecn")
@@ -539,14 +539,14 @@ def ordinary_extras():
                         all_.dropped(f"ECN {outer_ecn} around {inner_ecn}", sealed, "ecn")
                     else:
                         all_.opened(f"ECN {outer_ecn} around {inner_ecn}", sealed, with_ecn(packet, after))
-    # Policy: source addresses, and what is no packet.
+    # Policy: source addresses, and protocols that are not IP.
     for packet in (v4(3, tos=0, src="10.0.255.255"), v4(3, tos=0, src="10.2.0.0"), v6(3, tc=0, src="fd00:2::1")):
         all_.dropped("a source outside the selector", case.seal(packet, all_.next()), "policy")
     for packet in (v4(3, tos=0, src="10.1.255.255"), v4(3, tos=0, src="10.1.0.0"), v6(3, tc=0, src="fd00:1:ffff::1")):
         all_.opened("a source at the selector's edge", case.seal(packet, all_.next()), packet)
     for protocol in (6, 17, 50, 1, 255):
         all_.dropped("of transport mode", outer(case.esp(all_.next(), inner[20:], protocol)), "policy")
-    # Inner packets that are none.
+    # Invalid inner packets.
     six = v6(3, tc=0)
     bad = [("IPv6 as IPv4", six, 4), ("IPv4 as IPv6", inner, 41), ("cut in its header", inner[:19], 4),
            ("cut behind it", inner[:-1], 4), ("IPv6 cut in its header", six[:39], 41), ("IPv6 cut behind it", six[:-1], 41),
@@ -565,14 +565,14 @@ def ordinary_extras():
     for offset, more in ((0, 1), (5, 0), (5, 1)):
         fragment = bytes(IPv6(src=source, dst=destination) / IPv6ExtHdrFragment(nh=ESP_, offset=offset, m=more, id=9) / Raw(esp6))
         all_.dropped(f"a fragment over IPv6: {offset} {more}", fragment, "esp_fragment")
-    # Outer headers with more in them than ours would have.
+    # Outer headers with options or extension headers.
     whole = bytes(IPv6(src=source, dst=destination) / IPv6ExtHdrFragment(nh=ESP_, id=9) / Raw(esp6))
     all_.opened("an atomic fragment", whole, inner)
     all_.opened("outer options", outer(case.esp(all_.next(), inner, 4), options=options()), inner)
     behind = bytes(IPv6(src=source, dst=destination) / IPv6ExtHdrHopByHop(nh=ESP_, options=[PadN(optdata=bytes(4))])
                    / Raw(case6.esp(all_.next(), inner, 4)))
     all_.opened("an outer hop-by-hop header", behind, inner)
-    # Outer headers that cannot be read.
+    # Malformed outer headers.
     sealed = case.seal(inner, all_.next())
     frame = ethernet(sealed, 0)
     for cut in (15, 20, 33, 34, 50, len(frame) - 1):
@@ -585,7 +585,7 @@ def ordinary_extras():
 
 
 def transport_extras():
-    """In transport mode the length of TFC padding is to be had from the inner packet's own only where it has one."""
+    """Transport mode: TFC padding is only removable if the inner packet states its length."""
     case = some_case("transport", mode="transport", transform="chacha20-poly1305")
     all_ = Extras("transport", [case])
     all_.dropped("a dummy", case.seal(v4(3)[:9] + bytes([NONE]) + v4(3)[10:], all_.next()), "dummy")
@@ -593,7 +593,7 @@ def transport_extras():
     all_.opened("whole", case.seal(packet, all_.next()), packet)
     packet = v6(9)
     all_.opened("whole", case.seal(packet, all_.next()), packet)
-    # Marks of the way stay: there is one header.
+    # ECN marks of the path stay: there is only one header.
     marked = case.seal(v4(9, tos=0), all_.next())
     return all_.json()
 
@@ -616,7 +616,7 @@ def natt_extras():
     with_sum = case.seal(inner, all_.next())
     all_.opened("with a checksum", bytes(ip / UDP(sport=4500, dport=4500) / Raw(with_sum[28:])), inner)
     all_.opened("over IPv6", over6.seal(inner, all_.next()), inner)
-    # What is for others.
+    # Packets that are not for an SA.
     marker = bytes(4)
     for what, packet in [("IKE", udp(bytes_(40), sport=500, dport=500)), ("IKE from 500", udp(bytes_(40), sport=500, dport=9999)),
                          ("IKE to 500", udp(bytes_(40), sport=9999, dport=500)), ("IKE behind a marker", udp(marker + bytes_(40))),
@@ -633,7 +633,7 @@ def natt_extras():
     for size in (0, 2, 3, 4, 5, 7):
         all_.dropped(f"{size} bytes in UDP", udp(b"\xfe" * size), "bad_length", "malformed", "no_sa", "unprotected", "dummy")
     whole = case.seal(inner, all_.next())
-    # Whose ports cannot be read, it is not known to be ESP.
+    # With unreadable ports, the packet is not recognized as ESP.
     for length in (0, 7, 101, 1500):
         all_.dropped(f"UDP's length {length}", whole[:24] + struct.pack("!H", length) + whole[26:], "malformed", "unprotected")
     all_.opened("without UDP", plain.seal(inner, 1), inner)
@@ -660,7 +660,7 @@ def unprotected_extras():
 
 
 def mss():
-    """SYNs, and what becomes of them with `tcp_mss = 1200`."""
+    """SYNs, and their expected form with `tcp_mss = 1200`."""
     def syn(ip, flags="S", options=(("MSS", 1460),), payload=b""):
         return ip / TCP(sport=1, dport=2, flags=flags, seq=7, options=list(options)) / Raw(payload)
 
@@ -678,14 +678,14 @@ def mss():
         for options_ in ([], [("NOP", None)], [("WScale", 7)]):
             packet = bytes(syn(ip(), "S", options_)).hex()
             print(json.dumps({"plain": packet, "expected": packet}))
-        # Options that are none: an MSS that is cut off, one of another length, one behind the end
-        # of options.
+        # Invalid options: a truncated MSS, an MSS of another length, an MSS after the end of
+        # options.
         for raw_options in (b"\x02", b"\x02\x04\xff", b"\x02\x03\xff\xff", b"\x02\x00\xff\xff", b"\x05\x00\x00\x00", b"\x00\x02\x04\xff\xff",
                             b"\x03\xff\x02\x04\xff\xff"):
             raw_options = raw_options.ljust(len(raw_options) + -len(raw_options) % 4, b"\0")
             packet = ip() / TCP(sport=1, dport=2, flags="S", dataofs=5 + len(raw_options) // 4) / Raw(raw_options)
             if raw_options == b"\x02\x04\xff\0":
-                # With what stands behind it, it is whole: 0xff00.
+                # The next byte completes the option: 0xff00.
                 fixed = ip() / TCP(sport=1, dport=2, flags="S", dataofs=6) / Raw(b"\x02\x04\x04\xb0")
                 print(json.dumps({"plain": bytes(packet).hex(), "expected": bytes(fixed).hex()}))
             else:
@@ -693,7 +693,7 @@ def mss():
 
 
 def icmp():
-    """Answers that a packet is too big: right in every field, to the sender, about the packet."""
+    """Checks the fields, destination and quoted packet of "packet too big" messages."""
     for line in sys.stdin:
         line = json.loads(line)
         plain, answer = bytes.fromhex(line["plain"]), bytes.fromhex(line["answer"])
@@ -743,8 +743,7 @@ def self_check():
             sealed = bytes.fromhex(frame["plain"])[:l2 - 2] + ethernet(case.seal(packet, case.first + index, ident=index, **inside), 0)[12:]
             case.judge(index, sealed)
             count += 1
-            # And it is judged: a byte of the packet that is another fails, but for the
-            # identification.
+            # Self-test: a changed byte must be detected, except in the identification.
             places = [place for place in range(len(sealed)) if index < 3 or place == (count * 31) % len(sealed)]
             for place in places:
                 if case.mode == "tunnel" and (

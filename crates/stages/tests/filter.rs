@@ -1,4 +1,4 @@
-//! The filter, from its table in TOML to what leaves the wire and what is counted.
+//! The filter, from its TOML table to transmitted frames and counters.
 
 use std::path::Path;
 
@@ -20,8 +20,8 @@ fn refused(table: &str) -> PlanError {
     }
 }
 
-/// Sends packets through a filter, each in a batch of its own. Returns the numbers of those that
-/// left, and the report.
+/// Sends packets through a filter, one per batch. Returns the indices of the transmitted packets,
+/// and the report.
 fn through(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
     through_stage(plan(table).unwrap(), packets)
 }
@@ -42,12 +42,12 @@ const UDP: u8 = 17;
 const TCP: u8 = 6;
 const ICMP: u8 = 1;
 
-/// An Ethernet frame with this behind the addresses.
+/// Returns an Ethernet frame with this payload.
 fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     [b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02", &ethertype.to_be_bytes()[..], payload].concat()
 }
 
-/// An IPv4 packet; `fragment` is the field of flags and offset.
+/// Returns an IPv4 packet; `fragment` is the field of flags and offset.
 fn ipv4(
     protocol: u8,
     source: [u8; 4],
@@ -89,7 +89,7 @@ fn from(source: [u8; 4], protocol: u8, l4: &[u8]) -> Vec<u8> {
     ipv4(protocol, source, [192, 0, 2, 1], &[], 0, l4)
 }
 
-/// An IPv6 packet of next header and payload, from and to 2001:db8::1 and ::2.
+/// Returns an IPv6 packet from 2001:db8::1 to ::2.
 fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
     let mut addresses = [0; 32];
     addresses[..4].copy_from_slice(b"\x20\x01\x0d\xb8");
@@ -141,8 +141,7 @@ fn the_first_rule_that_decides_does() {
     );
 }
 
-/// What a parser may get wrong: each kind is dropped with a reason of its own, and does what it is
-/// told instead.
+/// Each kind of packet exception has its own drop reason, and its verdict can be configured.
 #[test]
 fn what_is_unusual_has_a_verdict_of_its_own() {
     let whole = from(TEN, UDP, &udp(1, 53));
@@ -195,7 +194,7 @@ fn what_is_unusual_has_a_verdict_of_its_own() {
             |rule: &str| format!(r#"{{ default = "drop", rules = ["{rule}"], {key} = "judge" }}"#);
         if can_be_judged {
             assert_eq!(through(&judging("accept proto udp"), &packets).0.len(), count, "{key}");
-            // What wants ports is not met by what has none; options do not hide them.
+            // Rules with ports do not match packets without ports; IPv4 options do not hide ports.
             let by_ports = through(&judging("accept dport 53"), &packets).0.len();
             assert_eq!(by_ports, if key == "ip_options" { count } else { 0 }, "{key}");
         } else {
@@ -226,7 +225,7 @@ fn what_is_unusual_has_a_verdict_of_its_own() {
 fn a_limit_drops_what_is_beyond_and_lets_the_search_go_on() {
     let packets: Vec<_> =
         (0..20).map(|n| from(if n % 2 == 0 { TEN } else { ELEVEN }, UDP, &udp(1, 53))).collect();
-    // Slow enough that nothing comes in while this runs.
+    // Slow enough that no tokens are added during the test.
     let (passed, report) = through(
         r#"{ default = "drop", rules = ["continue proto udp limit 1pps burst 7", "accept src 10.0.0.0/8"] }"#,
         &packets,
@@ -303,7 +302,7 @@ fn payload_plan(table: &str) -> Planned<toml::de::Error> {
     xdpfwd_testkit::plan("payload", table, &cx)
 }
 
-/// The same through signatures.
+/// Does the same with signatures.
 fn by_signatures(table: &str, packets: &[Vec<u8>]) -> (Vec<usize>, WorkerReport) {
     through_stage(payload_plan(table).unwrap(), packets)
 }
@@ -323,12 +322,12 @@ fn signatures_are_looked_for_in_the_payload_alone_and_limited_to_what_their_rule
         with(80, b"get /ADMIN"),
         by_udp(b"\xde\xad\xbe\xef"),
         by_udp(b"...\xde\xad\xbe\xef"),
-        // Padding, and what the header has by chance, are no payload.
+        // Ethernet padding and headers are not payload.
         [by_udp(b"...."), b"\xde\xad\xbe\xef".to_vec()].concat(),
         from([0xde, 0xad, 0xbe, 0xef], UDP, &udp(1, 53)),
-        // Behind UDP's own length, which no receiver sees.
+        // Bytes beyond the UDP length, which receivers ignore.
         from(TEN, UDP, &[&[0, 1, 0, 80, 0, 12, 0, 0][..], b"....\xde\xad\xbe\xef"].concat()),
-        // The latter part of a packet, and what cannot be read.
+        // A later fragment, and malformed packets.
         ipv4(UDP, TEN, TEN, &[], 5, b"\xde\xad\xbe\xef...."),
         ethernet(0x0806, b"\xde\xad\xbe\xef"),
     ];
@@ -375,8 +374,7 @@ fn what_is_wrong_with_signatures_has_its_file_and_line() {
 
 #[test]
 fn what_gtpu_carries_is_judged_when_asked_for() {
-    // A user's packet without its Ethernet header, in a G-PDU, with and without a PDU session
-    // container.
+    // A user packet without Ethernet header, in a G-PDU, with and without a PDU session container.
     let user = |port: u16| from(TEN, UDP, &udp(1, port))[14..].to_vec();
     let message = |flags: u8, kind: u8, more: &[u8], inner: &[u8]| {
         let length = ((more.len() + inner.len()) as u16).to_be_bytes();
@@ -392,13 +390,13 @@ fn what_gtpu_carries_is_judged_when_asked_for() {
         carried(&message(0x34, 255, &container, &user(53))),
         carried(&message(0x34, 255, &container, &user(54))),
         carried(&message(0x34, 255, &container, &ipv6(UDP, &udp(1, 53))[14..])),
-        // An echo request; a user's Ethernet frame; no GTP-U; a user's packet that is cut short.
+        // An echo request; a user's Ethernet frame; not GTP-U; a truncated user packet.
         carried(&message(0x32, 1, &[0, 1, 0, 0], &[])),
         carried(&message(0x30, 255, &[], b"\x02\0\0\0\0\x01")),
         carried(b"hello, world"),
         carried(&message(0x30, 255, &[], &user(53)[..24])),
         from(TEN, UDP, &udp(1, 53)),
-        // What carries it has options, or is the first part of something.
+        // The outer packet has options, or is a first fragment.
         ipv4(
             UDP,
             ELEVEN,
@@ -424,7 +422,7 @@ fn what_gtpu_carries_is_judged_when_asked_for() {
 #[test]
 fn what_cannot_be_in_the_kernel_is_refused_there_and_falls_back_with_auto() {
     let many = |rule: &str, count: usize| vec![rule.to_owned(); count].join("\", \"");
-    // A bucket of rules that differ in their port ranges alone.
+    // A bucket of rules that differ only in their port ranges.
     let overlapping: Vec<String> =
         (0..300).map(|n| format!("drop proto udp dport {n}-60000")).collect();
     let cases = [
@@ -475,7 +473,7 @@ fn what_cannot_be_in_the_kernel_is_refused_there_and_falls_back_with_auto() {
     }
 }
 
-/// With a cache flows are judged as without; limits and counters do not notice.
+/// The flow cache changes no verdict, limit or counter.
 #[test]
 fn a_flow_cache_changes_nothing_but_what_is_looked_up() {
     let mut rules: Vec<String> =

@@ -1,5 +1,5 @@
-//! The ledger against what it is about: the wall's cycles, read by another thread, and what was
-//! really moved.
+//! Compares the cycle ledger with elapsed cycles, read by another thread, and with the packets
+//! moved.
 
 use std::sync::mpsc;
 use std::thread;
@@ -23,7 +23,7 @@ fn stages(count: usize) -> Planned {
     all.into_iter().take(count).collect()
 }
 
-/// An IPv4 packet that stages have something to do with.
+/// Returns an IPv4 packet that the stages change.
 fn packet() -> Vec<u8> {
     let mut packet = vec![0; 64];
     packet[..34].copy_from_slice(
@@ -32,7 +32,7 @@ fn packet() -> Vec<u8> {
     packet
 }
 
-/// A turn with `packets` to forward, which then are forwarded.
+/// Runs an iteration that forwards `packets` packets.
 fn turn(worker: &mut Worker<Planned>, wires: &Wires, packets: usize) {
     let packet = packet();
     for _ in 0..packets {
@@ -42,13 +42,12 @@ fn turn(worker: &mut Worker<Planned>, wires: &Wires, packets: usize) {
     assert_eq!(wires.wan.take_sent().len(), packets);
 }
 
-/// All accounts together are the time that passed, by the clock of a thread that has nothing to do
-/// with them.
+/// All accounts add up to the elapsed time, as another thread measures it.
 #[test]
 fn the_accounts_add_up_to_the_wall() {
     for count in [0, 1, 3] {
-        // Of several tries one has to be undisturbed: between a question and its answer this thread
-        // may be put aside.
+        // One of several tries must be undisturbed: the scheduler may preempt this thread between
+        // request and reply.
         let ratios: Vec<f64> = (0..5).map(|_| accounted(count)).collect();
         assert!(
             ratios.iter().any(|ratio| (0.95..=1.05).contains(ratio)),
@@ -57,7 +56,7 @@ fn the_accounts_add_up_to_the_wall() {
     }
 }
 
-/// What part of the wall's cycles the ledger of a busy worker accounts for.
+/// Returns the fraction of elapsed cycles that the ledger of a busy worker accounts for.
 fn accounted(stage_count: usize) -> f64 {
     let (said, hears) = mpsc::sync_channel::<LedgerReport>(0);
     let (asks, asked) = mpsc::channel::<()>();
@@ -98,8 +97,8 @@ fn packets_bytes_and_calls_are_what_was_moved() {
     for task in [Task::Receive, Task::Parse, Task::Enqueue, Task::Transmit, Task::Reclaim] {
         let account = ledger.task(task);
         assert_eq!(account.packets, 75, "{task:?}");
-        // What was sent comes back in the turn after the next at the latest; the others are done
-        // once a batch.
+        // Transmitted frames are reclaimed at most two iterations later; the other tasks run once
+        // per batch.
         assert!((1..=3).contains(&account.calls), "{task:?} {account:?}");
     }
     assert_eq!(ledger.task(Task::Receive).bytes, lan.rx_bytes);
@@ -127,7 +126,7 @@ fn a_worker_without_packets_is_idle() {
     let ledger = worker.report().ledger;
     assert_eq!((ledger.task(Task::Receive).calls, ledger.task(Task::Look).calls), (0, 0));
     assert!(ledger.task(Task::Poll).calls > 100, "{ledger:?}");
-    // A turn among them is busy; that it found nothing on the other port was looking.
+    // An iteration with packets is busy; polling the other port counts as `Look`.
     turn(&mut worker, &wires, 1);
     let after = worker.report().ledger;
     assert!(

@@ -1,4 +1,4 @@
-//! Nothing is allocated per packet: counted, not believed.
+//! Checks with a counting allocator that nothing is allocated per packet.
 
 #[path = "support/esp.rs"]
 mod esp;
@@ -23,7 +23,7 @@ fn udp() -> Vec<u8> {
 #[test]
 fn a_worker_at_work_allocates_nothing() {
     let set_mac = || SetMac { source: Some(MacAddr([2, 0, 0, 0, 0, 1])), destination: None };
-    // Enough rules for the classifier's tables, one with a limit, one that goes on.
+    // Enough rules for the classifier's tables, one with a limit, one without a verdict.
     let filter = || {
         let many: String = (0..200)
             .map(|n| format!("\"drop src 172.16.{n}.0/24 proto udp dport {n}\","))
@@ -43,8 +43,7 @@ fn a_worker_at_work_allocates_nothing() {
     let (mut planned, planned_wires) = cross_connect(dynamic(), dynamic());
     let packet = udp();
     for round in 0..20 {
-        // The fake kernel keeps a copy of what it sends, so its share is measured apart: a wake-up
-        // belongs to it.
+        // Recording in the fake kernel allocates, so it is switched off for the measurement.
         for _ in 0..60 {
             fixed_wires.lan.deliver(&packet).unwrap();
             planned_wires.wan.deliver(&packet).unwrap();
@@ -66,7 +65,7 @@ fn a_worker_at_work_allocates_nothing() {
     );
 }
 
-/// Sealed and opened in one go: tunnels of both versions, in UDP and not, and transport mode.
+/// Encapsulation and decapsulation: tunnels of both versions, bare and in UDP, and transport mode.
 #[test]
 fn esp_allocates_nothing() {
     let folder = esp::Folder::new();
@@ -102,7 +101,7 @@ fn esp_allocates_nothing() {
             for packet in packets.iter().cycle().take(60) {
                 line.wires.lan.deliver(packet).unwrap();
             }
-            // What is too big is answered, and what is nothing is dropped.
+            // Packets that are too big are answered; invalid ones are dropped.
             line.wires
                 .lan
                 .deliver(&esp::ipv4(17, esp::TEN, esp::ELEVEN, 0x4000, &[0; 1480]))

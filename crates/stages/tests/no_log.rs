@@ -1,5 +1,5 @@
-//! No packet causes a line of the log, whatever it is and whatever becomes of it: who sends packets
-//! must not be able to fill somebody's disk. Counted by a subscriber that wants everything.
+//! No packet causes a log line: otherwise a sender could fill the disk. A subscriber of all levels
+//! counts lines.
 
 #[path = "support/esp.rs"]
 mod esp;
@@ -17,7 +17,7 @@ use xdpfwd_wire::MacAddr;
 use xdpfwd_xsk::fake_kernel::Behaviour;
 use xdpfwd_xsk::{Frame, Umem, UmemConfig};
 
-/// Counts events and spans, of every level and from everywhere.
+/// Counts events and spans of all levels and targets.
 #[derive(Clone, Default)]
 struct Counting(Arc<AtomicU64>);
 
@@ -40,10 +40,10 @@ impl Subscriber for Counting {
     fn exit(&self, _: &Id) {}
 }
 
-/// Does to packets all that can go wrong, each to some of them.
+/// A stage that applies every possible failure to some of the packets.
 #[derive(Default)]
 struct Worst {
-    /// Frames of another UMEM, to be put in place of those that came.
+    /// Frames of another UMEM, which replace received ones.
     foreign: Vec<Frame>,
     held: Vec<Frame>,
     seen: usize,
@@ -89,7 +89,7 @@ fn no_packet_causes_a_line_of_the_log() {
     let there = (worst(foreign.collect()), Ttl::default(), MacSwap, set_mac());
     let back = (worst(vec![]), Ttl::default(), MacSwap, set_mac());
 
-    // Enough frames for a full egress queue beside those that are held and lost.
+    // Enough frames to fill an egress queue in addition to held and lost ones.
     let umem = UmemConfig { frames: 4096, ..umem_config() };
     tracing::subscriber::with_default(counting.clone(), || {
         let (mut worker, wires) = cross_connect_on(&umem, there, back, Behaviour::default());
@@ -97,8 +97,8 @@ fn no_packet_causes_a_line_of_the_log() {
         let mut lost = 0;
         let at_the_start = events();
         for round in 0..2000u64 {
-            // A kernel that sends, that sends nothing, that answers with each of its errors, that
-            // never completes.
+            // Rounds of a kernel that sends, sends nothing, returns each error, and never
+            // completes.
             let errors = [16, 11, 105, 100]; // EBUSY, EAGAIN, ENOBUFS, ENETDOWN
             wires.wan.set(match round / 50 % 4 {
                 0 => Behaviour::default(),
@@ -122,7 +122,7 @@ fn no_packet_causes_a_line_of_the_log() {
         let report = worker.report();
         assert_eq!(events(), at_the_start, "{report:?}");
 
-        // Everything did go wrong.
+        // All failures occurred.
         for reason in [
             Reason::EGRESS_FULL,
             Reason::MALFORMED,
@@ -147,8 +147,7 @@ fn no_packet_causes_a_line_of_the_log() {
         assert!(refused > 0 && lies > 0 && retries > 0 && dropped > 0 && lost > 0, "{report:?}");
         assert!(report.frames.leaked > 0, "{report:?}");
 
-        // And the counter counts: the frames that are still held are worth one line, when their
-        // UMEM goes.
+        // Control: the frames still held cause one line when their UMEM is dropped.
         drop(worker);
         drop(wires);
         tracing::trace!("one");
@@ -156,7 +155,7 @@ fn no_packet_causes_a_line_of_the_log() {
     });
 }
 
-/// Nor does what is no ESP, or no good, or beyond a limit.
+/// Packets that are not ESP, are invalid, or exceed a limit cause no line either.
 #[test]
 fn no_packet_of_esp_causes_a_line_of_the_log() {
     let folder = esp::Folder::new();
@@ -198,24 +197,24 @@ fn no_packet_of_esp_causes_a_line_of_the_log() {
             }
         }
         assert_eq!(counting.0.load(Ordering::Relaxed), at_the_start);
-        // Everything did go wrong.
+        // All failures occurred.
         let drops = [seal.drops(), open.drops()].concat();
         for reason in
             ["malformed", "no_sa", "too_big", "sa_limit", "bad_tag", "replay", "unprotected"]
         {
             assert!(drops.iter().any(|(own, _)| *own == reason), "{reason}: {drops:?}");
         }
-        // A limit is worth a line, at most, when it is looked at, off the data path.
+        // A limit causes at most one line, off the data path.
         plans.iter().for_each(esp::maintain);
         let after = counting.0.load(Ordering::Relaxed);
-        assert!(after > at_the_start, "the counter counts");
+        assert!(after > at_the_start, "the subscriber counts no lines");
         plans.iter().for_each(esp::maintain);
         assert_eq!(counting.0.load(Ordering::Relaxed), after, "once");
     });
 }
 
-/// A packet of 14 bytes and more, of every kind that a stage looks into, cut off anywhere, with a
-/// TTL of 0, 1 and more.
+/// Returns a packet of at least 14 bytes, of each kind that a stage parses, truncated anywhere,
+/// with TTLs of 0, 1 and more.
 fn malformed(n: u64) -> Vec<u8> {
     let mut packet = vec![(n % 251) as u8; 14 + (n % 97) as usize];
     packet[..12].copy_from_slice(b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01");

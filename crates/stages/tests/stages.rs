@@ -1,4 +1,4 @@
-//! The stages that come with the crate, from their tables in TOML to what leaves the wire.
+//! The built-in stages, from their TOML tables to transmitted frames.
 
 use std::path::Path;
 use std::process::Command;
@@ -62,8 +62,8 @@ fn a_table_that_is_no_good_says_what_would_be() {
     );
 }
 
-/// Packets that scapy makes, each with what `ttl` must make of it, by scapy's own word:
-/// `(packet, expected)`, where nothing is expected of what must be dropped.
+/// Returns packets built by scapy, each with scapy's expected result of `ttl`: `(packet,
+/// expected)`, with `None` for a drop.
 fn scapy_cases() -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     const SCRIPT: &str = r#"
 from scapy.all import *
@@ -88,7 +88,7 @@ for ttl in (0, 1, 2, 3, 64, 128, 255):
     case(Ether(**macs)/IPv6(src="fd00::1", dst="fd00::2", hlim=ttl)/IPv6ExtHdrHopByHop()/ICMPv6EchoRequest(), ttl)
 "#;
     let mut complaints = String::new();
-    // A python from elsewhere may stand first on the PATH, without Debian's packages.
+    // The first `python3` in the PATH may lack Debian's packages.
     for python in ["python3", "/usr/bin/python3"] {
         match Command::new(python).args(["-c", SCRIPT]).output() {
             Ok(output) if output.status.success() => {

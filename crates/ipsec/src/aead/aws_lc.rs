@@ -1,4 +1,4 @@
-//! AWS-LC, by `aws-lc-rs`: AES in the processor's own instructions, many blocks at once.
+//! AWS-LC, through `aws-lc-rs`: uses AES instructions on many blocks at once.
 
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
@@ -7,7 +7,7 @@ use aws_lc_rs::aead::{
 use super::job::{Aead, Job, KeyLength, parts};
 use crate::transform::Transform;
 
-/// A key, by AWS-LC.
+/// A key of AWS-LC.
 #[derive(Debug)]
 pub struct AwsLc {
     key: LessSafeKey,
@@ -15,7 +15,7 @@ pub struct AwsLc {
 }
 
 impl AwsLc {
-    /// For a transform, whose length the key has to have.
+    /// Creates a key, whose length must match the transform.
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLength> {
         KeyLength::check(transform, key)?;
         let algorithm = match transform {
@@ -47,15 +47,14 @@ impl Aead for AwsLc {
 }
 
 impl AwsLc {
-    // The two calls that neither copy a tag nor move a text: `seal_in_place_separate_tag` returns a
-    // tag, `open_in_place` moves the text to where it is. A nonce by a reference, where it is used:
-    // by value, or out of an `Option`, it is copied byte by byte, and reading it in larger pieces
-    // has to wait for that, up to 15 ns.
+    // These two calls neither copy a tag nor move the text: `seal_in_place_separate_tag` returns a
+    // tag, `open_in_place` moves the text. The nonce is passed by reference: by value, or out of an
+    // `Option`, it is copied byte by byte, and wider loads then stall for up to 15 ns.
     #[inline]
     fn seal(&self, job: &mut Job<'_>) -> Option<()> {
         let Job { nonce, aad, text_and_tag, .. } = job;
         let (text, tag) = parts(text_and_tag)?;
-        // Of texts shorter than 2^36 bytes nothing can fail.
+        // Cannot fail for texts shorter than 2^36 bytes.
         let sealed = if self.encrypts {
             self.key.seal_in_place_scatter(
                 Nonce::from(&*nonce),

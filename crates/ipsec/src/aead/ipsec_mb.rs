@@ -1,12 +1,11 @@
-//! Intel's libipsec-mb: the least that is done for a packet besides its blocks, which is what
-//! counts for short ones.
+//! Intel's libipsec-mb, which has the lowest overhead per packet and is fastest for short packets.
 //!
-//! AES-GCM by the direct API: a call for a packet, which reads the key and writes the packet and a
-//! context on the stack. No manager is in it; the manager that chose the functions for this
-//! processor is gone before the first packet. So workers share a key.
+//! AES-GCM uses the direct API: one call per packet reads the key, and writes the packet and a
+//! context on the stack. Workers share a key, because no manager is involved: the manager that
+//! selected the functions for this processor is freed before the first packet.
 //!
-//! ChaCha20-Poly1305 by jobs, which take a manager for the time of a batch: there is one for each
-//! processor, made with the first such key.
+//! ChaCha20-Poly1305 uses jobs, which need a manager for each batch. There is one manager per
+//! processor, created with the first such key.
 
 mod ffi;
 
@@ -25,7 +24,7 @@ use self::ffi::{Functions, Gcm, GcmContext, GcmFunctions, GcmKey};
 use super::job::{Aead, Job, KeyLength, parts};
 use crate::transform::{ICV, Transform};
 
-/// A key, by libipsec-mb.
+/// A key of libipsec-mb.
 pub struct IpsecMb {
     key: Key,
     encrypts: bool,
@@ -36,19 +35,19 @@ enum Key {
     ChaCha20 { key: Box<Zeroizing<[u8; 32]>>, managers: &'static Managers },
 }
 
-/// Why there is no key of libipsec-mb.
+/// The reason why libipsec-mb cannot use a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IpsecMbError {
-    /// It is too long or too short.
+    /// The key has the wrong length.
     #[error(transparent)]
     KeyLength(#[from] KeyLength),
-    /// The library does not work here.
+    /// The library does not work on this machine.
     #[error("libipsec-mb can't be used: {0}. Another backend can: \"aws-lc\"")]
     Unusable(String),
 }
 
 impl IpsecMb {
-    /// For a transform, whose length the key has to have.
+    /// Creates a key, whose length must match the transform.
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, IpsecMbError> {
         KeyLength::check(transform, key)?;
         let key = match transform {
@@ -69,10 +68,10 @@ impl IpsecMb {
 }
 
 impl Key {
-    /// The key has the length that the functions want: 16 or 32 bytes.
+    /// Expands a key, which must have the functions' length: 16 or 32 bytes.
     fn aes_gcm(key: &[u8], functions: GcmFunctions) -> Self {
         let mut expanded = Box::new(GcmKey([0; _]));
-        // SAFETY: reads as many bytes as the key has, by `KeyLength::check`, and writes a
+        // SAFETY: reads the key, whose length `KeyLength::check` verified, and writes a
         // `gcm_key_data`, which is not larger.
         unsafe { (functions.expand)(key.as_ptr(), &raw mut *expanded) };
         Self::AesGcm { key: expanded, functions }
@@ -115,8 +114,8 @@ impl Aead for IpsecMb {
     }
 }
 
-/// In a time that does not depend on where they differ: all is looked at, and what it comes to is
-/// out of the compiler's sight until it is one number.
+/// Compares tags in constant time: all bytes are compared, and `black_box` hides the comparison
+/// from the compiler.
 #[inline]
 fn equal(one: &[u8; ICV], other: &[u8; ICV]) -> bool {
     let halves = |tag: &[u8; ICV]| {
@@ -127,8 +126,8 @@ fn equal(one: &[u8; ICV], other: &[u8; ICV]) -> bool {
     black_box((a ^ c) | (b ^ d)) == 0
 }
 
-/// What GCM can take (2^36 - 32) is far from any packet, and so is this. Of more the library would
-/// do nothing, and say so elsewhere.
+/// The longest text, above any packet and below GCM's limit (2^36 - 32). For longer texts the
+/// library would do nothing and only set its error number.
 const LONGEST: usize = 1 << 31;
 
 impl IpsecMb {
@@ -153,12 +152,12 @@ impl IpsecMb {
             let (len, aad, aad_len) = if self.encrypts {
                 (len, aad.bytes().as_ptr(), aad.bytes().len() as u64)
             } else {
-                // GMAC: all is authenticated, and nothing is encrypted.
+                // GMAC: everything is authenticated, nothing encrypted.
                 (0, at.cast_const(), len)
             };
-            // SAFETY: reads the key, 12 bytes of nonce, and what is authenticated; reads and writes
-            // `len` bytes of the text, in place, and the context; writes 16 bytes of tag. Whatever
-            // it reads lives, and what it writes is borrowed here alone. Nothing is kept.
+            // SAFETY: reads the key, 12 bytes of nonce, and the authenticated data; reads and
+            // writes `len` bytes of text, in place, and the context; writes 16 bytes of tag. All
+            // are live, written ones are borrowed exclusively, and no pointer is kept.
             unsafe {
                 run(
                     key,
@@ -179,14 +178,14 @@ impl IpsecMb {
     }
 }
 
-/// The functions for this processor.
+/// Returns the functions for this processor.
 fn functions() -> Result<Functions, IpsecMbError> {
     static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
     let functions = FUNCTIONS.get_or_init(|| {
         let manager = Manager::new()?;
         let mut functions = MaybeUninit::uninit();
-        // SAFETY: reads an initialised manager, and writes all of the functions. They are code of
-        // the library, which is never unloaded.
+        // SAFETY: reads an initialised manager, and writes all functions, which are code of the
+        // library. The library is never unloaded.
         let functions = unsafe {
             ffi::xdpfwd_imb_functions(manager.0.as_ptr(), functions.as_mut_ptr());
             functions.assume_init()
@@ -196,20 +195,19 @@ fn functions() -> Result<Functions, IpsecMbError> {
     functions.clone().map_err(IpsecMbError::Unusable)
 }
 
-/// An `IMB_MGR` of our own.
+/// An exclusively owned `IMB_MGR`.
 struct Manager(NonNull<ffi::Manager>);
 
-// SAFETY: it is memory with no tie to a thread; the library wants it to be used by one at a time,
-// as `&mut` sees to.
+// SAFETY: not tied to a thread; `&mut` ensures that one thread uses it at a time.
 unsafe impl Send for Manager {}
 
 impl Manager {
     fn new() -> Result<Self, String> {
         let mut why = ptr::null();
-        // SAFETY: writes `why` where it returns NULL, and nothing else of ours.
+        // SAFETY: writes only `why`, and only if it returns NULL.
         let manager = unsafe { ffi::xdpfwd_imb_new(&raw mut why) };
         NonNull::new(manager).map(Self).ok_or_else(|| {
-            // SAFETY: it is a string then, which is never freed.
+            // SAFETY: `why` is then a static string.
             let why = unsafe { CStr::from_ptr(why) };
             why.to_string_lossy().into_owned()
         })
@@ -218,15 +216,15 @@ impl Manager {
 
 impl Drop for Manager {
     fn drop(&mut self) {
-        // SAFETY: it is from `xdpfwd_imb_new`, and nobody else's.
+        // SAFETY: from `xdpfwd_imb_new`, owned exclusively.
         unsafe { ffi::xdpfwd_imb_free(self.0.as_ptr()) };
     }
 }
 
-/// Managers of the process, one for each processor, for all keys.
+/// The managers of the process, one per processor, for all keys.
 ///
-/// Workers never wait for one: they only try to lock, and unlocking wakes nobody because nobody
-/// waits. There are at least as many managers as pinned workers, so a worker finds a free one.
+/// Workers never wait for a manager: they only try to lock, so unlocking wakes no thread. There are
+/// at least as many managers as pinned workers, so a worker finds a free one.
 struct Managers(Box<[Mutex<Manager>]>);
 
 fn managers() -> Result<&'static Managers, IpsecMbError> {
@@ -298,9 +296,9 @@ impl Managers {
                 *good = false;
                 continue;
             };
-            // SAFETY: nobody else uses the manager. It reads 32 bytes of key, 12 of nonce, and the
-            // AAD; reads and writes the text, in place; writes 16 bytes of tag. Whatever it reads
-            // lives, and what it writes is borrowed here alone; when it returns, no job is left.
+            // SAFETY: the manager is used exclusively. Reads 32 bytes of key, 12 of nonce, and the
+            // AAD; reads and writes the text, in place; writes 16 bytes of tag. All are live,
+            // written ones are borrowed exclusively, and no job remains on return.
             let error = unsafe {
                 ffi::xdpfwd_imb_chacha20_poly1305(
                     manager.0.as_ptr(),

@@ -1,42 +1,42 @@
-//! The interface of AEAD implementations: jobs of a batch, and their additional authenticated data.
+//! The interface of AEAD implementations: jobs, and additional authenticated data.
 
 use crate::transform::{ICV, NONCE, Transform};
 
-/// A key at work. One virtual call for a batch, none for a packet.
+/// An expanded key. Costs one virtual call per batch.
 pub trait Aead: Send + Sync {
-    /// Seals each: encrypts its text in place, and writes its tag.
+    /// Seals each job: encrypts its text in place, and writes its tag.
     fn seal_batch(&self, jobs: &mut [Job<'_>]);
 
-    /// Opens each: says whether its tag is right, and decrypts its text in place. Of one whose tag
-    /// is wrong the text is of no use.
+    /// Opens each job: verifies its tag, and decrypts its text in place. If the tag is wrong, the
+    /// text is undefined.
     fn open_batch(&self, jobs: &mut [Job<'_>]);
 }
 
-/// What is to be done to one packet.
+/// The cryptographic work on one packet.
 ///
-/// In this order: who reads nonce or AAD may read 16 bytes at once, and would have to wait if what
-/// is behind had just been written.
+/// The field order matters: 16-byte loads of nonce or AAD would stall on recent stores to the bytes
+/// that follow.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Job<'a> {
-    /// Never the same for two packets that are sealed with one key.
+    /// The nonce; must be unique among packets sealed with one key.
     pub nonce: [u8; NONCE],
-    /// What is authenticated besides the text, if that is encrypted.
+    /// Additional authenticated data of transforms that encrypt.
     pub aad: Aad,
-    /// What is sealed or opened (without encryption all that is authenticated), and behind it the
-    /// tag, which is written or compared.
+    /// The text to seal or open (without encryption, all authenticated bytes), then the tag to
+    /// write or compare.
     pub text_and_tag: &'a mut [u8],
-    /// Whether it was done: sealed, or opened with a tag that is right.
+    /// Whether the packet was sealed, or opened with a valid tag.
     pub is_good: bool,
 }
 
-/// Text and tag; `None` if there is not the room for a tag.
+/// Splits text and tag; returns `None` if the buffer is too short for a tag.
 #[inline]
 pub(super) fn parts(text_and_tag: &mut [u8]) -> Option<(&mut [u8], &mut [u8; ICV])> {
     text_and_tag.split_last_chunk_mut()
 }
 
-/// SPI and sequence number: 8 bytes, or 12 with an extended one.
+/// The AAD of ESP: SPI and sequence number, 8 bytes, or 12 with an extended number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Aad {
@@ -45,7 +45,7 @@ pub struct Aad {
 }
 
 impl Aad {
-    /// Of a packet; with `extended` the whole number is authenticated (RFC 4106, 5).
+    /// Creates the AAD of a packet; `extended` authenticates the full number (RFC 4106, 5).
     #[inline]
     pub fn new(spi: u32, number: u64, extended: bool) -> Self {
         let mut bytes = [0; 12];
@@ -58,29 +58,29 @@ impl Aad {
         Self { bytes, len: if extended { 12 } else { 8 } }
     }
 
-    /// Any, of up to 12 bytes. ESP's own are made by [`Self::new`].
+    /// Creates arbitrary AAD of up to 12 bytes. For ESP, use [`Self::new`].
     pub fn of(bytes: &[u8]) -> Option<Self> {
         let mut aad = Self { bytes: [0; 12], len: bytes.len() };
         aad.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
         Some(aad)
     }
 
-    /// Its bytes.
+    /// Returns the bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 }
 
-/// A key has another length than its transform wants.
+/// The error for a key whose length does not match its transform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a key of {got} bytes: {} takes {wanted}", .transform.name())]
 pub struct KeyLength {
     /// The transform.
     pub transform: Transform,
-    /// Bytes that there are.
+    /// Length of the key in bytes.
     pub got: usize,
-    /// Bytes that there have to be.
+    /// Required length in bytes.
     pub wanted: usize,
 }
 

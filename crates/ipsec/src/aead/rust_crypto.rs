@@ -1,4 +1,4 @@
-//! RustCrypto's ciphers: no C, and the oracle of the others.
+//! RustCrypto's ciphers: pure Rust, the reference for the other backends.
 
 use aes_gcm::aead::consts::{U12, U16};
 use aes_gcm::aead::generic_array::GenericArray;
@@ -9,7 +9,7 @@ use chacha20poly1305::ChaCha20Poly1305;
 use super::job::{Aead, Job, KeyLength, parts};
 use crate::transform::Transform;
 
-/// A key, by RustCrypto.
+/// A key of RustCrypto.
 pub struct RustCrypto {
     cipher: Cipher,
     encrypts: bool,
@@ -23,7 +23,7 @@ enum Cipher {
 }
 
 impl RustCrypto {
-    /// For a transform, whose length the key has to have.
+    /// Creates a key, whose length must match the transform.
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLength> {
         KeyLength::check(transform, key)?;
         let wrong = |_| KeyLength { transform, got: key.len(), wanted: transform.key_len() };
@@ -42,7 +42,7 @@ impl RustCrypto {
     }
 }
 
-/// A cipher with nonces of 12 bytes and tags of 16.
+/// A cipher with 12-byte nonces and 16-byte tags.
 trait InPlace: AeadInPlace<NonceSize = U12, TagSize = U16> {}
 
 impl<C: AeadInPlace<NonceSize = U12, TagSize = U16>> InPlace for C {}

@@ -1,11 +1,11 @@
-//! What is sealed by one backend is opened by each, and nothing else is.
+//! A packet that one backend seals is opened by all backends; an altered packet is rejected.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::aead::{AwsLc, RustCrypto};
 
-/// Whose cryptography.
+/// Creates the AEAD of a backend.
 type Backend = fn(Transform, &[u8]) -> Box<dyn Aead>;
 
 const AWS_LC: Backend = |transform, key| Box::new(AwsLc::new(transform, key).unwrap());
@@ -28,7 +28,7 @@ fn protection(transform: Transform, extended: bool, backend: Backend, key: u8) -
     Protection::new(aead, transform, [1, 2, 3, 4], 0x1234_5678, extended)
 }
 
-/// Room for a payload, which is in it.
+/// Returns a buffer with the payload and the room around it.
 fn room(payload: &[u8]) -> Vec<u8> {
     [&[0xaa; IN_FRONT][..], &[0; HEADER], payload, &vec![0; behind(payload.len())]].concat()
 }
@@ -88,7 +88,7 @@ proptest! {
         prop_assert_eq!(open(&protection, &mut window, &mut bytes.clone()), Err(Unopened::Replay));
     }
 
-    /// One bit, anywhere in the packet: it is not opened, and the window does not move.
+    /// A packet with one flipped bit is rejected, and the window does not move.
     #[test]
     fn a_flipped_bit_drops_it(
         transform in a_transform(),
@@ -103,7 +103,7 @@ proptest! {
         bytes[at] ^= 1 << bit;
         let mut window = Window::new(64, extended).unwrap();
         let outcome = open(&protection(transform, extended, opens, 9), &mut window, &mut bytes);
-        // The SPI is not looked at here: it is what the SA was found by, and the SA's own is
+        // The SPI is not compared here: the caller finds the SA by it, and the SA's own SPI is
         // authenticated.
         if (IN_FRONT..IN_FRONT + 4).contains(&at) {
             prop_assert!(outcome.is_ok() || outcome == Err(Unopened::BadTag));
@@ -158,7 +158,7 @@ fn a_batch_is_many_packets_and_one_of_them_may_be_wrong() {
             .collect();
         assert_eq!(protection.seal_batch(&mut packets), 150);
         all[70][IN_FRONT + HEADER] ^= 1;
-        // One twice in a batch.
+        // Add one packet twice.
         let again = all[5].clone();
         all.insert(6, again);
         let mut window = Window::new(256, extended).unwrap();
@@ -202,7 +202,7 @@ fn what_has_no_room_is_not_sealed() {
 
 #[test]
 fn padding_is_looked_at() {
-    // Of GMAC the text is in the clear: whoever has the key can make it wrong.
+    // GMAC leaves the text in the clear: a sender with the key can write invalid padding.
     let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
     for (trailer, expected) in [
         ([1, 2, 2, 4], Ok(())),
@@ -224,7 +224,7 @@ fn padding_is_looked_at() {
     }
 }
 
-/// RFC 4303, 2.4: up to 255 bytes of it, whatever is in front.
+/// RFC 4303, 2.4: allows up to 255 bytes of padding for any payload.
 #[test]
 fn padding_of_any_length_is_taken_and_each_of_its_bytes_looked_at() {
     let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);

@@ -1,5 +1,5 @@
-//! Messages and clamped SYNs, byte by byte against what scapy builds; which there are is in
-//! `esp_answers_by_scapy.py`.
+//! Compares ICMP messages and clamped SYNs byte by byte with scapy's. `esp_answers_by_scapy.py`
+//! defines the cases.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use super::mss;
 use xdpfwd_wire::Headers;
 use xdpfwd_wire::icmp::{ErrorMessage, Problem, Sources};
 
-/// Debian's scapy serves Debian's interpreter; another `python3` may stand before it in the path.
+/// Debian's scapy needs Debian's interpreter, which may not be the first `python3` in the path.
 fn cases(kind: &str, count: usize) -> Vec<Value> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/esp_answers_by_scapy.py");
     let output = Command::new("/usr/bin/python3").args([script, kind, &count.to_string()]).output();
@@ -39,7 +39,7 @@ fn address<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &Value) -> Option<T
     text.as_str().map(|text| text.parse().unwrap())
 }
 
-/// A generator that has lost its way would agree with anything.
+/// Fails if the generator covers a kind too rarely.
 fn assert_all_kinds_occur(cases: &[Value], least: usize) {
     for version in ["v4", "v6"] {
         let count = cases

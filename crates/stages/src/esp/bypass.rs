@@ -1,9 +1,9 @@
-//! What passes as it is (RFC 4301: BYPASS).
+//! Packets that pass unchanged (RFC 4301: BYPASS).
 
 use super::values::Bypassed;
 use xdpfwd_wire::{EtherType, Headers, IpProtocol, IpVersion, Status};
 
-/// What passes as it is.
+/// The kinds of packets that pass unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bypass {
     arp: bool,
@@ -11,11 +11,11 @@ pub(super) struct Bypass {
     ike: bool,
     not_ip: bool,
     unmatched: bool,
-    /// Any of them.
+    /// Whether any kind is set.
     any: bool,
 }
 
-/// The port of IKE (RFC 7296, 2), and that of IKE and ESP behind NATs (RFC 3948, 2.2).
+/// The ports of IKE (RFC 7296, 2), and of IKE and ESP behind NATs (RFC 3948, 2.2).
 const IKE: u16 = 500;
 const NAT_T: u16 = 4500;
 
@@ -35,7 +35,7 @@ impl Bypass {
         }
     }
 
-    /// Whether a packet passes, whatever SAs there are.
+    /// Returns whether a packet passes regardless of SAs.
     #[inline]
     pub(super) fn takes(&self, frame: &[u8], headers: &Headers) -> bool {
         self.any && self.takes_this(frame, headers)
@@ -49,7 +49,7 @@ impl Bypass {
         self.nd && is_nd(frame, headers) || self.ike && is_ike(frame, headers)
     }
 
-    /// Whether a packet passes that no SA is for.
+    /// Returns whether packets without an SA pass.
     #[inline]
     pub(super) fn takes_unmatched(&self) -> bool {
         self.unmatched
@@ -75,7 +75,7 @@ fn is_ike(frame: &[u8], headers: &Headers) -> bool {
             && has_marker(headers.l4(frame).get(xdpfwd_wire::udp::HEADER_LEN..).unwrap_or_default())
 }
 
-/// Whether what is in UDP has the non-ESP marker (RFC 3948, 2.2).
+/// Returns whether a UDP payload begins with the non-ESP marker (RFC 3948, 2.2).
 pub(super) fn has_marker(payload: &[u8]) -> bool {
     payload.first_chunk::<4>() == Some(&[0; 4])
 }

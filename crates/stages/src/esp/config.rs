@@ -114,7 +114,7 @@ impl Element for Spanned<InboundTable> {
     const LIST: &'static str = "a list of tables, [[stage.NAME.sa]]";
 }
 
-/// SAs of a stage.
+/// Maximum number of SAs per stage.
 const MOST: usize = 1024;
 const MTU: u64 = 1500;
 const ICMP_RATE: u64 = 100;
@@ -253,7 +253,7 @@ impl StageConfig for EspOpenConfig {
     }
 }
 
-/// What is about an SA as a whole stands where its table does.
+/// Locates a diagnostic about an SA as a whole at the SA's table.
 fn placed(remark: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
     match remark.location {
         Location::Stage => PlanDiagnostic { location: table.clone(), ..remark },
@@ -261,7 +261,7 @@ fn placed(remark: PlanDiagnostic, table: &Location) -> PlanDiagnostic {
     }
 }
 
-/// What is the same for both kinds.
+/// Checks the settings that both kinds share.
 fn check(
     lab: Option<&Spanned<bool>>,
     sas: usize,
@@ -289,7 +289,7 @@ fn check(
     }
 }
 
-/// A key is for one SA: with one key in two directions, the two ends could use a nonce twice.
+/// Claims the key for one SA: with one key in both directions, the two ends could reuse a nonce.
 fn exclusive_key(sa: &Association) -> ExclusiveResource {
     ExclusiveResource {
         id: format!("key {}", sa.identity),
@@ -302,7 +302,7 @@ fn exclusive_key(sa: &Association) -> ExclusiveResource {
 /// The keys of limits: in packets and in bytes, soft and hard.
 const LIMITS: [&str; 4] = ["soft_packets", "hard_packets", "soft_bytes", "hard_bytes"];
 
-/// What is written of an SA, in either direction.
+/// Settings of an SA of either direction.
 struct Common<'a> {
     spi: u64,
     transform: Transform,
@@ -385,7 +385,7 @@ fn aead(
     })
 }
 
-/// An outbound SA, its outer header, its ports of UDP.
+/// An outbound SA, its outer header, its UDP ports.
 type Sealed = (Association, Option<Outer>, Option<[u16; 2]>);
 
 impl OutboundTable {

@@ -1,4 +1,4 @@
-//! Key files: read with care, and made.
+//! Key files: secure reading, and creation.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -10,105 +10,105 @@ use zeroize::Zeroizing;
 
 use super::private_file::{self, OpenFailure, create_durably, effective_user, forbid_core_dumps};
 
-/// Bytes that a key file has at most.
+/// Maximum size of a key file in bytes.
 const LARGEST: usize = 4096;
 
-/// A key file could not be read. It says nothing of what is in it.
+/// An error of reading a key file. Reveals none of its content.
 #[derive(Debug, thiserror::Error)]
 #[error("key file {path}: {problem}", path = .path.display())]
 pub struct KeyFileReadError {
-    /// Which file.
+    /// The path of the key file.
     pub path: PathBuf,
-    /// What is the matter with it, and what helps.
+    /// The cause, and what to do about it.
     pub problem: KeyFileProblem,
 }
 
-/// What is the matter with a key file, and what helps.
+/// The cause of an error with a key file, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileProblem {
-    /// There is none.
+    /// The file does not exist.
     #[error("there is none; `xdpfwd esp new-key --transform {} {}` makes one", .transform.name(), .path.display())]
     Missing {
-        /// For this one.
+        /// The transform of the key.
         transform: Transform,
-        /// What it would be called.
+        /// The path of the key file.
         path: PathBuf,
     },
-    /// It is a link, which is not followed.
+    /// The path is a symbolic link.
     #[error("it is a link, and links are not followed: name the file itself, `readlink -f {}` says it", .0.display())]
     Link(PathBuf),
-    /// It is something else.
+    /// The path is not a regular file.
     #[error(
         "it is {0}, and must be a regular file: name another, or move it away and make a key by `xdpfwd esp new-key`"
     )]
     NotRegular(&'static str),
-    /// Somebody else owns it.
+    /// Another user owns the file.
     #[error("it belongs to user {owner}, and must belong to user {user}, as whom xdpfwd runs: `chown {user} {}`", .path.display())]
     Owner {
-        /// Whose it is.
+        /// The owner of the file.
         owner: u32,
-        /// Whose it has to be.
+        /// The effective user of this process.
         user: u32,
-        /// The file.
+        /// The path of the key file.
         path: PathBuf,
     },
-    /// Others may do something with it.
+    /// Group or others have access to the file.
     #[error("its mode {mode:04o} gives rights to group or others: `chmod 600 {}`, and a new key if others may have read it", .path.display())]
     Mode {
-        /// Its mode.
+        /// The permission bits.
         mode: u32,
-        /// The file.
+        /// The path of the key file.
         path: PathBuf,
     },
-    /// It is too large to be one.
+    /// The file is too large.
     #[error(
         "more than {LARGEST} bytes: it takes one line of hexadecimal digits, as `xdpfwd esp new-key` writes it"
     )]
     TooLarge,
-    /// What is in it is no key for the transform.
+    /// The content is not a key for the transform.
     #[error("{error}; `xdpfwd esp new-key --transform {} FILE` makes one", .transform.name())]
     Content {
-        /// Why.
+        /// The cause.
         error: KeyFileError,
-        /// For this one.
+        /// The transform of the key.
         transform: Transform,
     },
-    /// This process could leave a core dump with the key in it.
+    /// A core dump of this process could contain the key.
     #[error("core dumps cannot be turned off, so it is not read: {0}")]
     CoreDumps(#[source] io::Error),
-    /// It could not be opened or read.
+    /// Opening or reading failed.
     #[error("cannot read it: {0}")]
     Io(#[source] io::Error),
 }
 
-/// A key file could not be made.
+/// An error of creating a key file.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileCreateError {
-    /// There is one: it is not written over.
+    /// The file exists already.
     #[error("{} exists, and is left as it is: name another file, or remove it first by `rm {}`", .0.display(), .0.display())]
     Exists(PathBuf),
-    /// There are no random numbers.
+    /// The kernel returned no random bytes.
     #[error("no key: {0}")]
     NoRandom(#[from] NoRandom),
-    /// It could not be written.
+    /// Writing failed.
     #[error("cannot write {}: {error}", .path.display())]
     Io {
-        /// Which file.
+        /// The path of the key file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
 }
 
-/// Reads a key file, if nobody else can: without following a link, of this user, with no rights for
-/// group or others. The process leaves no core dump from then on. What was read is wiped.
+/// Reads a key file that only this user can access, without following symbolic links. Disables core
+/// dumps of the process. Wipes the text read.
 pub fn read(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileReadError> {
     read_it(path, transform).map_err(|problem| KeyFileReadError { path: path.to_owned(), problem })
 }
 
 fn read_it(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProblem> {
     let mut file = open(path, transform)?;
-    // Of what was opened: what the path stands for may be another by now.
+    // Check the opened file: the path may name another one by now.
     let metadata = file.metadata().map_err(KeyFileProblem::Io)?;
     if !metadata.is_file() {
         return Err(KeyFileProblem::NotRegular(kind(metadata.file_type())));
@@ -122,8 +122,8 @@ fn read_it(path: &Path, transform: Transform) -> Result<KeyMaterial, KeyFileProb
         return Err(KeyFileProblem::Mode { mode, path: path.to_owned() });
     }
     forbid_core_dumps().map_err(KeyFileProblem::CoreDumps)?;
-    // Of one size: growing would leave copies behind. One byte more, which tells a file that is too
-    // large.
+    // Fixed size, because growing would leave copies of the key. One extra byte detects files that
+    // are too large.
     let mut text = Zeroizing::new([0; LARGEST + 1]);
     let mut len = 0;
     while len < text.len() {
@@ -160,8 +160,8 @@ fn kind(kind: fs::FileType) -> &'static str {
     }
 }
 
-/// Makes a key file with a new random key, for the user of this process alone. One that exists is
-/// left as it is. Returns the key's fingerprint.
+/// Creates a key file with a random key, accessible only to this user, and returns the key's
+/// fingerprint. Leaves an existing file unchanged.
 pub fn create(path: &Path, transform: Transform) -> Result<Fingerprint, KeyFileCreateError> {
     let failed = |error| KeyFileCreateError::Io { path: path.to_owned(), error };
     forbid_core_dumps().map_err(failed)?;

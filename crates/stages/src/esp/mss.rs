@@ -1,14 +1,12 @@
-//! `tcp_mss`: what a connection through the tunnel may put into a segment, so that nothing is too
-//! large for the tunnel.
+//! `tcp_mss`: lowers the MSS of TCP connections so that their segments fit the tunnel.
 
 use xdpfwd_wire::{Fragment, Headers, IpProtocol, tcp};
 
-/// Lowers the maximum segment size that a TCP SYN announces, with ACK or without, if it is larger
-/// than `most` (RFC 9293, 3.7.1), and says whether it did. A SYN that announces none is left alone:
-/// what a sender takes then is 536 or 1220 bytes. Left alone is also what is no SYN, a later
-/// fragment, and a segment whose options are malformed.
+/// Lowers the maximum segment size in a TCP SYN or SYN-ACK to `most` (RFC 9293, 3.7.1), and returns
+/// whether it changed. Does not change a SYN without an MSS (the default is 536 or 1220 bytes),
+/// other segments, later fragments, and segments with malformed options.
 ///
-/// `headers` are those of the frame, or of the packet that another one in it carries.
+/// `headers` are those of the frame, or of a packet inside it.
 pub(super) fn clamp(frame: &mut [u8], headers: &Headers, most: u16) -> bool {
     if headers.protocol != Some(IpProtocol::TCP) || headers.fragment == Fragment::Later {
         return false;
@@ -27,8 +25,8 @@ mod tests {
     use super::*;
     use xdpfwd_wire::{Addresses, ipv4, ipv6};
 
-    /// A frame with a segment with these flags that announces 1460 bytes, and its maximum segment
-    /// size's place.
+    /// Returns a frame with a segment with these flags and an MSS of 1460, and the offset of the
+    /// MSS.
     fn frame(v6: bool, tag: bool, flags: u8) -> (Vec<u8>, usize) {
         let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
         if tag {
@@ -118,8 +116,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any bytes behind the numbers, and headers of this frame or of the whole one: no panic,
-        /// and what is changed is said to be.
+        /// Random bytes after the ports, and headers of the truncated or the whole frame: no panic,
+        /// and the result reports changes correctly.
         #[test]
         fn clamp_of_random_bytes_does_not_panic(
             l4 in prop::collection::vec(any::<u8>(), 0..90), shape: [bool; 2], cut in 0usize..200, most: u16

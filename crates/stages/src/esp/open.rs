@@ -64,7 +64,7 @@ impl batch::Job for Job {
     }
 }
 
-/// What happens to a packet.
+/// The treatment of a packet.
 enum Disposition {
     Open(Job),
     Pass,
@@ -273,7 +273,7 @@ impl Opener {
     }
 }
 
-/// The content of a packet, as far as it concerns ESP.
+/// The ESP-related content of a packet.
 enum Found {
     Esp {
         /// Offset of the SPI.
@@ -296,7 +296,7 @@ fn find(frame: &[u8], headers: &Headers, udp_ports: &[u16]) -> Found {
             Found::Esp { esp, end, port: None }
         }
         Some(IpProtocol::ESP) => Found::Fragment,
-        // It has no ports, and may be of any datagram.
+        // A later fragment has no ports, and may belong to any datagram.
         Some(IpProtocol::UDP) if headers.fragment == Fragment::Later && !udp_ports.is_empty() => {
             Found::Fragment
         }
@@ -332,7 +332,8 @@ fn why(unopened: Unopened) -> Reason {
     }
 }
 
-/// Makes the frame what was in it, and has that in `headers`, which are those of the outer packet.
+/// Replaces the frame by its decapsulated packet, and updates `headers`, initially the outer
+/// packet's.
 #[inline]
 fn take_out(
     frame: &mut Frame,
@@ -352,7 +353,7 @@ fn take_out(
     };
     match (sa.sa.mode, inner) {
         (Mode::Tunnel, Some(inner)) => out_of_tunnel(frame, headers, sa, payload, inner),
-        // A tunnel of another kind may be in it.
+        // The payload may be another kind of tunnel.
         (Mode::Transport, _) => out_of_transport(frame, headers, sa, esp, payload, next_header),
         _ => Err(Reason::POLICY),
     }
@@ -369,7 +370,7 @@ fn out_of_tunnel(
     let l2 = usize::from(headers.l3_offset);
     let mark = traffic_class(frame, l2) & 0b11;
     frame.truncate(payload.end);
-    // What was in front of the outer header goes in front of the inner one.
+    // Move the link-layer header in front of the inner header.
     let shift = payload.start.checked_sub(l2).ok_or(Reason::MALFORMED)?;
     frame.copy_within(..l2, shift);
     frame.trim_front(shift);
@@ -377,7 +378,7 @@ fn out_of_tunnel(
     field.copy_from_slice(&ethertype.0.to_be_bytes());
     Headers::parse_into(frame, headers);
     let version = headers.ip_version.ok_or(Reason::MALFORMED)?;
-    // Behind its own length there is traffic-flow-confidentiality padding.
+    // Remove traffic-flow-confidentiality padding after the inner packet.
     frame.truncate(headers.l3_end.into());
     admit(sa, headers, frame)?;
     let own = traffic_class(frame, l2) & 0b11;
@@ -413,7 +414,7 @@ fn out_of_transport(
     Ok(())
 }
 
-/// Whether a packet may have come by the SA (RFC 4301, 5.2): by its source address.
+/// Checks the packet's source address against the SA (RFC 4301, 5.2).
 #[inline]
 fn admit(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), Reason> {
     let selector = &sa.sa.selector;
@@ -424,7 +425,7 @@ fn admit(sa: &Inbound, headers: &Headers, frame: &[u8]) -> Result<(), Reason> {
     if selector.has(addresses, End::Source) { Ok(()) } else { Err(Reason::POLICY) }
 }
 
-/// DSCP and ECN of the IP header that begins there, in their eight bits.
+/// Returns DSCP and ECN of the IP header at this offset.
 #[inline]
 fn traffic_class(frame: &[u8], l3: usize) -> u8 {
     let [first, second] =
@@ -432,7 +433,7 @@ fn traffic_class(frame: &[u8], l3: usize) -> u8 {
     if first >> 4 == 4 { second } else { first << 4 | second >> 4 }
 }
 
-/// Sets ECN, and updates IPv4's checksum by as much (RFC 1624): one that was wrong stays wrong.
+/// Sets ECN, and updates the IPv4 checksum incrementally (RFC 1624): an invalid one stays invalid.
 #[cold]
 fn set_ecn(frame: &mut [u8], l3: usize, version: IpVersion, ecn: u8) {
     let Some(header) = frame.get_mut(l3..).and_then(|l3| l3.first_chunk_mut::<20>()) else {

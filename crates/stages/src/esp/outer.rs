@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::values::{Df, Dscp};
 use xdpfwd_wire::{EtherType, IpProtocol, ipv4, ipv6};
 
-/// What the outer header says of every packet.
+/// The fields of the outer header that are the same for every packet.
 #[derive(Clone, Debug)]
 pub(super) struct Outer {
     ends: Ends,
@@ -14,24 +14,24 @@ pub(super) struct Outer {
     pub(super) df: Df,
 }
 
-/// Two addresses of one version.
+/// Two addresses of one IP version.
 #[derive(Clone, Copy, Debug)]
 enum Ends {
     V4(Ipv4Addr, Ipv4Addr),
     V6(Ipv6Addr, Ipv6Addr),
 }
 
-/// What it takes from the inner one.
+/// The fields copied from the inner header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inner {
     /// DSCP and ECN.
     pub(super) traffic_class: u8,
-    /// Whether it must not be fragmented; an IPv6 packet never is.
+    /// Whether the packet must not be fragmented; always set for IPv6.
     pub(super) df: bool,
 }
 
 impl Outer {
-    /// `None` if the addresses are of two versions.
+    /// Returns `None` if the IP versions of the addresses differ.
     pub(super) fn new(
         source: IpAddr,
         destination: IpAddr,
@@ -61,7 +61,7 @@ impl Outer {
         }
     }
 
-    /// Bytes of it.
+    /// Returns the length of the header in bytes.
     #[inline]
     pub(super) fn len(&self) -> usize {
         match self.ends {
@@ -78,8 +78,8 @@ impl Outer {
         }
     }
 
-    /// Writes it to the front of `buffer`, for so many bytes behind it. Says whether the packet may
-    /// be fragmented: it takes an identification of its own then (RFC 6864, 4.1).
+    /// Writes the header to the front of `buffer`, for this many following bytes. Returns whether
+    /// the packet may be fragmented: it then needs an identification (RFC 6864, 4.1).
     #[inline]
     pub(super) fn write(
         &self,
@@ -127,7 +127,7 @@ impl Outer {
             }
             .emit(buffer),
         };
-        // The room for it was looked at, and its lengths are within an MTU.
+        // Cannot fail: the room was checked, and the length is within the MTU.
         debug_assert!(written.is_ok());
         may_be_fragmented
     }

@@ -54,7 +54,7 @@ pub(super) struct Seal {
     /// The largest packet after encapsulation, in bytes.
     pub(super) mtu: usize,
     pub(super) icmp_sources: icmp::Sources,
-    /// ICMP messages per second, of all workers together.
+    /// ICMP messages per second, over all workers.
     pub(super) icmp_rate: u32,
     /// Whether a worker found no free IV range.
     pub(super) lacks_iv_range: AtomicBool,
@@ -104,7 +104,7 @@ impl Settings<Seal> {
 impl<D: Direction> Plan<D> {
     /// Describes the stage, with the first SAs.
     pub(super) fn describe(&self) -> String {
-        /// SAs that are named.
+        /// Maximum number of SAs named.
         const NAMED: usize = 3;
         let name = |sa: &D::Sa| {
             let Association { spi, transform, mode, .. } = sa.association();
@@ -130,7 +130,7 @@ impl<D: Direction> Plan<D> {
 impl<D: Direction> ResourceOwner for Plan<D> {
     fn acquire(&self, others: &[&dyn Any]) -> Result<(), ResourceError> {
         let Settings { sas, state_path, was_acquired, .. } = &*self.0;
-        // The SAs refer to the state file of the first time, which may be closed by now.
+        // The SAs refer to the state file of the first acquisition, which may be closed.
         if was_acquired.swap(true, Ordering::Relaxed) {
             let what =
                 "the plan of an ESP stage can acquire its state file once; plan the stage again";
@@ -192,7 +192,7 @@ fn state_files<D: Direction>(others: &[&dyn Any]) -> impl Iterator<Item = Arc<St
     plans::<D>(others).filter_map(|plan| plan.0.state.load_full())
 }
 
-/// Returns the state file at a path: the one that another plan has open, or else opens it.
+/// Returns the state file at a path; shares it if another plan has it open.
 fn state_file<D: Direction>(
     path: &Path,
     others: &[&dyn Any],

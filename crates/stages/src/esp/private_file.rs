@@ -28,11 +28,11 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// The reason why [`open`] failed, as far as it has its own message.
+/// The failures of [`open`] that have their own messages.
 pub(super) enum OpenFailure {
     Missing,
     Link,
-    /// A socket, or a device that is absent.
+    /// A socket, or an absent device.
     NotRegular,
     Other(io::Error),
 }

@@ -14,7 +14,7 @@ use super::state_file::{InboundProgress, OutboundNumbers, StateFile, StateFileEr
 use super::values::{Backend, Mode};
 use xdpfwd_pipeline::{Cell, QueueBinding, Reason, Table, Unit};
 
-/// A security association as it is now. No key.
+/// The status of a security association, without its key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SaStatus {
     direction: &'static str,
@@ -25,23 +25,23 @@ pub(super) struct SaStatus {
     mode: &'static str,
     /// The outer header's source address, if one is configured.
     source: Option<IpAddr>,
-    /// The outer header's destination address; of an inbound SA, where packets have to be sent, if
-    /// configured.
+    /// The outer header's destination address; for an inbound SA, the address that packets must be
+    /// sent to, if configured.
     destination: Option<IpAddr>,
-    /// Source and destination port of UDP, or the destination alone.
+    /// UDP source and destination port, or the destination port alone.
     udp_ports: Vec<u16>,
     esn: bool,
     backend: &'static str,
-    /// The highest sequence number that was used or received.
+    /// The highest sequence number used or received.
     sequence: u64,
     /// Packets encapsulated or decapsulated since xdpfwd started.
     packets: u64,
-    /// Their inner bytes; of an outbound SA, of former runs too.
+    /// Their inner bytes; for an outbound SA, over restarts.
     bytes: u64,
     drops: BTreeMap<&'static str, u64>,
     /// Size of the anti-replay window.
     window: Option<u32>,
-    /// The queue whose worker has the SA.
+    /// The queue whose worker owns the SA.
     queue: Option<u16>,
     limits: Limits,
 }
@@ -109,7 +109,7 @@ impl SaStatus {
     }
 }
 
-/// How much an SA may do.
+/// The limits of an SA.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) soft_packets: Option<u64>,
@@ -118,25 +118,25 @@ pub(super) struct Limits {
     pub(super) hard_bytes: Option<u64>,
 }
 
-/// What an SA is, in either direction.
+/// The properties of an SA of either direction.
 pub(super) struct Association {
     pub(super) spi: u32,
     pub(super) transform: Transform,
     pub(super) fingerprint: Fingerprint,
-    /// What is the same if another transform has the same key.
+    /// Fingerprint of the key, equal across transforms.
     pub(super) identity: Fingerprint,
     pub(super) mode: Mode,
     pub(super) esn: bool,
     pub(super) backend: Backend,
     pub(super) limits: Limits,
-    /// Of an outbound one the destination, of an inbound one the source is looked at.
+    /// Matches the destination of outbound packets, the source of inbound packets.
     pub(super) selector: Selector,
     pub(super) protection: Protection,
 }
 
 /// An SA of one direction.
 pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
-    /// Returns what SAs of both directions have.
+    /// Returns the properties common to both directions.
     fn association(&self) -> &Association;
 
     /// Takes over the state of the same SA in another plan, or creates it from the state file.
@@ -159,7 +159,7 @@ pub(super) trait SecurityAssociation: Sized + Send + Sync + 'static {
 /// An SA that encapsulates packets.
 pub(super) struct Outbound {
     pub(super) sa: Association,
-    /// In tunnel mode.
+    /// The outer header, in tunnel mode.
     pub(super) outer: Option<Outer>,
     /// Source and destination port.
     pub(super) udp: Option<[u16; 2]>,
@@ -184,7 +184,7 @@ pub(super) struct Inbound {
 
 /// State of an inbound SA that survives a reload.
 pub(super) struct InboundShared {
-    /// The window, while no worker has it: a slot that is taken and filled without a lock.
+    /// The window while no worker holds it: a lock-free slot.
     window: ArrayQueue<Window>,
     progress: Arc<InboundProgress>,
     pub(super) counts: Counts,
@@ -192,23 +192,22 @@ pub(super) struct InboundShared {
     pub(super) bytes: AtomicU64,
 }
 
-/// What was done, by all workers.
+/// Counters of all workers.
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) packets: AtomicU64,
     drops: DropCounts,
-    /// The soft limits that were warned of.
+    /// The soft limits already warned of.
     warned_of_packets: AtomicU64,
     warned_of_bytes: AtomicU64,
 }
 
-/// Drops of one SA, by reason. Reasons take the next free counter when they first occur: an SA sees
-/// few of them.
+/// Drops of one SA, by reason. A reason takes the next free counter when it first occurs.
 #[derive(Default)]
 struct DropCounts([(AtomicU16, AtomicU64); DropCounts::MOST]);
 
 impl DropCounts {
-    /// Reasons under which ESP drops packets of an SA, at most.
+    /// Maximum number of drop reasons per SA.
     const MOST: usize = 24;
     const FREE: u16 = 0;
 
@@ -244,13 +243,13 @@ impl DropCounts {
 }
 
 impl Counts {
-    /// Counts a packet that was dropped.
+    /// Counts a dropped packet.
     #[inline]
     pub(super) fn drop(&self, reason: Reason) {
         self.drops.count(reason);
     }
 
-    /// Warns once of each soft limit that is reached.
+    /// Warns once per soft limit reached.
     fn warn(&self, direction: &str, sa: &Association, packets: u64, bytes: u64) {
         let warn = |what: &str,
                     count: u64,
@@ -277,7 +276,7 @@ impl Counts {
 }
 
 impl Association {
-    /// Whether another one is the same, but for what a reload may change.
+    /// Returns whether both are the same SA, apart from settings that a reload may change.
     fn is(&self, other: &Self) -> bool {
         let own = (self.spi, self.fingerprint, self.esn, self.mode);
         own == (other.spi, other.fingerprint, other.esn, other.mode)
@@ -316,14 +315,13 @@ impl Outbound {
         Self { sa, outer, udp, shared: OnceLock::new() }
     }
 
-    /// What all that seal under it share; `None` before it is prepared.
+    /// Returns the state that workers share; `None` before acquisition.
     #[inline]
     pub(super) fn shared(&self) -> Option<&Arc<OutboundShared>> {
         self.shared.get()
     }
 
-    /// Gives the numbers their limits: once it is at work, and not before it is certain that it
-    /// will be.
+    /// Applies the SA's limits to its numbers. Call it only once the plan is certain to be in use.
     pub(super) fn limit(&self) {
         if let Some(shared) = self.shared.get() {
             shared.numbers.limit(self.sa.esn, self.sa.limits.hard_packets);
@@ -394,13 +392,14 @@ impl Inbound {
         Self { sa, destination, udp_port, window, queue, shared: OnceLock::new() }
     }
 
-    /// What all that look at it share; `None` before it is prepared.
+    /// Returns the state that workers share; `None` before acquisition.
     #[inline]
     pub(super) fn shared(&self) -> Option<&Arc<InboundShared>> {
         self.shared.get()
     }
 
-    /// The window, for the worker that the SA belongs to. `None`: another one has it yet.
+    /// Takes the window for the worker that owns the SA. Returns `None` while another worker holds
+    /// it.
     pub(super) fn take_window(&self) -> Option<HeldWindow> {
         let shared = Arc::clone(self.shared.get()?);
         let mut window = shared.window.pop()?;
@@ -413,14 +412,14 @@ impl Inbound {
         Some(HeldWindow { window: Some(window), shared })
     }
 
-    /// The queue that its packets have to arrive on, and the flow for `ethtool -N`.
+    /// Returns the queue that its packets must arrive on, and the flow for `ethtool -N`.
     pub(super) fn queue_binding(&self) -> QueueBinding {
         let to =
             self.destination.map_or(String::new(), |destination| format!(" dst-ip {destination}"));
         let version = if matches!(self.destination, Some(IpAddr::V6(_))) { 6 } else { 4 };
         let spi = self.sa.spi;
         let flow = match self.udp_port {
-            // The SPI is behind the headers that such rules can match.
+            // ESP in UDP: flow rules cannot match the SPI.
             Some(port) => format!("flow-type udp{version}{to} dst-port {port}"),
             None => format!("flow-type esp{version}{to} spi {spi:#x}"),
         };
@@ -489,7 +488,7 @@ fn slot(window: Option<Window>) -> ArrayQueue<Window> {
 
 /// A window that one worker holds. It returns to its slot on drop.
 pub(super) struct HeldWindow {
-    /// Always there, until it goes back.
+    /// Present until drop.
     window: Option<Window>,
     shared: Arc<InboundShared>,
 }
@@ -500,7 +499,7 @@ impl HeldWindow {
         self.window.as_mut()
     }
 
-    /// Lets others know how far it is.
+    /// Publishes the highest number received.
     #[inline]
     pub(super) fn publish(&self) {
         if let Some(window) = &self.window {

@@ -74,7 +74,7 @@ impl batch::Job for Job {
     }
 }
 
-/// What happens to a packet.
+/// The treatment of a packet.
 enum Disposition {
     Seal(Job),
     Pass,

@@ -1,4 +1,4 @@
-//! Which addresses an SA is for.
+//! Selectors: the addresses that an SA applies to.
 
 use std::net::IpAddr;
 
@@ -6,15 +6,14 @@ use ipnet::IpNet;
 
 use xdpfwd_wire::Addresses;
 
-/// Prefixes, as they are compared: all of IPv4's, then all of IPv6's. None at all: every address is
-/// in.
+/// Prefixes, in match order: IPv4, then IPv6. Without prefixes, every address matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Selector {
     v4: Vec<(u32, u32)>,
     v6: Vec<(u128, u128)>,
 }
 
-/// Which of a packet's addresses is looked at.
+/// The address of a packet to match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Source,
@@ -37,13 +36,13 @@ impl Selector {
         selector
     }
 
-    /// Whether it is for everything.
+    /// Returns whether every packet matches.
     #[inline]
     pub(super) fn is_all(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// Whether a packet's address is in one of them.
+    /// Returns whether a prefix contains the packet's address.
     #[inline]
     pub(super) fn has(&self, addresses: Addresses, end: End) -> bool {
         if self.is_all() {

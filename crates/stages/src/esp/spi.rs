@@ -1,17 +1,17 @@
 //! Finding an SA by its SPI.
 
-/// SPIs, hashed. Whoever sends packets chooses what is looked for, and not what is in here: no
-/// lookup takes longer than the longest row of SPIs that are configured side by side.
+/// A hash table of SPIs. Senders choose the SPIs looked up, but not the table's content: a lookup
+/// takes at most as long as the longest run of occupied slots.
 #[derive(Debug)]
 pub(super) struct SpiTable {
-    /// A power of two of them, half of them empty at least.
+    /// A power of two in length; at least half of the slots are empty.
     slots: Vec<Option<(u32, u16)>>,
-    /// What is left of 32 bits are as many as number the slots.
+    /// Right shift that reduces a 32-bit hash to a slot index.
     shift: u32,
 }
 
 impl SpiTable {
-    /// Of SAs in their order.
+    /// Creates the table from the SPIs of SAs, in their order.
     pub(super) fn new(spis: impl ExactSizeIterator<Item = u32>) -> Self {
         let slots = (2 * spis.len()).next_power_of_two().max(2);
         let mut table = Self { slots: vec![None; slots], shift: 32 - slots.trailing_zeros() };
@@ -25,7 +25,7 @@ impl SpiTable {
         table
     }
 
-    /// The first one with an SPI that is it.
+    /// Returns the first SA with this SPI for which `is_it` holds.
     #[inline]
     pub(super) fn find(&self, spi: u32, mut is_it: impl FnMut(u16) -> bool) -> Option<u16> {
         let mut slot = self.first(spi);
@@ -40,8 +40,8 @@ impl SpiTable {
 
     #[inline]
     fn first(&self, spi: u32) -> usize {
-        // Fibonacci hashing, by the product's upper bits: SPIs are often numbered one after the
-        // other, or in steps.
+        // Fibonacci hashing with the upper bits of the product: SPIs are often consecutive or in
+        // steps.
         (spi.wrapping_mul(0x9e37_79b1) >> self.shift) as usize
     }
 

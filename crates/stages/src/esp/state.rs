@@ -1,5 +1,5 @@
-//! The state file of ESP as a text: what must outlast a run, so that no nonce and no sequence
-//! number is used twice.
+//! The text format of the ESP state file, which prevents reuse of nonces and sequence numbers
+//! across runs.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,12 +8,12 @@ use serde::Deserialize;
 
 use xdpfwd_ipsec::Fingerprint;
 
-/// What is written down.
+/// The content of the state file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// The last epoch of IVs that was used.
+    /// The last epoch used.
     pub epoch: u32,
-    /// What became of each SA.
+    /// The progress of each SA.
     pub sas: Vec<SaState>,
 }
 
@@ -22,7 +22,7 @@ pub struct State {
 pub struct SaState {
     /// Its security parameters index.
     pub spi: u32,
-    /// Its key's.
+    /// Fingerprint of its key.
     pub fingerprint: Fingerprint,
     /// Its progress.
     pub sequence: SequenceState,
@@ -33,66 +33,66 @@ pub struct SaState {
 pub enum SequenceState {
     /// Outbound.
     Out {
-        /// No sequence number from here on has been used.
+        /// Upper bound: no sequence number from here on was used.
         next: u64,
-        /// Bytes of inner packets that were sealed.
+        /// Bytes of encapsulated inner packets.
         bytes: u64,
     },
     /// Inbound.
     In {
-        /// The highest sequence number that was received and verified.
+        /// The highest verified sequence number.
         highest: u64,
     },
 }
 
-/// Which way an SA's packets go.
+/// The direction of an SA's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Direction {
-    /// Packets are sealed.
+    /// Outbound: encapsulates packets.
     Out,
-    /// Packets are opened.
+    /// Inbound: decapsulates packets.
     In,
 }
 
-/// Why a text is no state.
+/// The reason why a text is not a valid state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateError {
-    /// It is too long to be one.
+    /// The text is too long.
     #[error("{0} bytes: a state has {most} at most", most = State::LARGEST)]
     TooLarge(usize),
-    /// Its last line is not there.
+    /// The last line is missing.
     #[error("its end is missing, the line {END:?}")]
     CutOff,
-    /// It is not UTF-8.
+    /// The text is not UTF-8.
     #[error("byte {0} is not UTF-8")]
     NotText(usize),
-    /// It is no TOML, or has other keys.
+    /// The text is not TOML, or has unknown keys.
     #[error("{0}")]
     Toml(String),
-    /// Another version of xdpfwd has written it.
+    /// Another version of xdpfwd wrote the text.
     #[error("version = {0}: this xdpfwd reads version 1")]
     Version(i64),
     /// There are too many SAs.
     #[error("{0} SAs: a state has {most} at most", most = State::MOST_SAS)]
     TooManySas(usize),
-    /// An SA is not possible.
+    /// An SA is invalid.
     #[error("[[sa]] number {number}: {wrong}")]
     Sa {
-        /// Which, from 1.
+        /// Number of the SA, from 1.
         number: usize,
-        /// Why.
+        /// The cause.
         wrong: &'static str,
     },
 }
 
-/// The last line: a state that was cut off, at whatever place, is told from a whole one.
+/// The last line; detects truncated files.
 const END: &str = "# end";
 
 const TITLE: &str = "# Written by xdpfwd. Neither edit nor copy it: two that go on from one state use nonces twice.";
 
-/// What is in front of all else.
+/// The field to read before all others.
 #[derive(Deserialize)]
 struct Versioned {
     version: i64,
@@ -120,16 +120,16 @@ struct Sa {
 }
 
 impl State {
-    /// Bytes that its text has at most: those of so many SAs.
+    /// Maximum length of the text in bytes; enough for [`Self::MOST_SAS`].
     pub const LARGEST: usize = 16 << 20;
-    /// SAs that there are at most.
+    /// Maximum number of SAs.
     pub const MOST_SAS: usize = 65_536;
-    /// The largest number that can be written down: TOML's integers have a sign. No SA gets there.
+    /// The largest number that fits TOML's signed integers. No SA gets there.
     pub const LARGEST_NUMBER: u64 = i64::MAX as u64;
     /// The smallest SPI of an SA: those below are reserved (RFC 4303, 2.1).
     const SMALLEST_SPI: u32 = 256;
 
-    /// Reads what [`State::to_text`] wrote.
+    /// Parses the output of [`State::to_text`].
     pub fn parse(text: &[u8]) -> Result<Self, StateError> {
         if text.len() > Self::LARGEST {
             return Err(StateError::TooLarge(text.len()));
@@ -142,8 +142,8 @@ impl State {
         }
         let toml =
             |error: toml::de::Error| StateError::Toml(error.to_string().trim_end().to_owned());
-        // First by itself: another version may have other keys, and it is the version that is to be
-        // complained of.
+        // Check the version first: other versions may have other keys, and the error must name the
+        // version.
         let Versioned { version } = toml::from_str(text).map_err(toml)?;
         if version != 1 {
             return Err(StateError::Version(version));
@@ -167,7 +167,7 @@ impl State {
         Ok(Self { epoch, sas: sas.collect::<Result<_, _>>()? })
     }
 
-    /// What is written into the file.
+    /// Returns the text of the file.
     pub fn to_text(&self) -> String {
         let mut text = format!("{TITLE}\nversion = 1\nepoch = {}\n", self.epoch);
         let most = |number: u64| number.min(Self::LARGEST_NUMBER);
@@ -179,7 +179,7 @@ impl State {
                 }
                 SequenceState::In { highest } => format!("highest = {}", most(highest)),
             };
-            // Writing into a string does not fail.
+            // Writing to a string does not fail.
             let _ = writeln!(
                 text,
                 "\n[[sa]]\ndirection = \"{direction}\"\nspi = {spi}\nfingerprint = \"{fingerprint}\"\n{sequence}"
@@ -192,7 +192,7 @@ impl State {
 }
 
 impl SaState {
-    /// Which way its packets go.
+    /// Returns the direction of the SA.
     pub fn direction(&self) -> Direction {
         match self.sequence {
             SequenceState::Out { .. } => Direction::Out,

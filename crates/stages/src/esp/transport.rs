@@ -1,36 +1,37 @@
-//! Where ESP's header goes in transport mode (RFC 4303, 3.1.1), and where it was.
+//! Position of the ESP header in transport mode (RFC 4303, 3.1.1).
 
 use xdpfwd_wire::checksum::update;
 use xdpfwd_wire::{Headers, IpProtocol, IpVersion, ipv4, ipv6};
 
-/// A place between IP header and upper protocol, from the beginning of the frame.
+/// A position between IP header and upper protocol, in the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// What is in front of it stays in front.
+    /// Offset; bytes below it stay in front of ESP.
     pub(super) at: usize,
-    /// The byte that says what is there.
+    /// Offset of the field that states the next protocol.
     pub(super) field: usize,
-    /// What it says.
+    /// The protocol in that field.
     pub(super) protocol: IpProtocol,
 }
 
 const IPV4_PROTOCOL: usize = 9;
 const IPV6_NEXT_HEADER: usize = 6;
 
-/// Where ESP goes: behind the headers that are for those on the way (hop-by-hop options, routing,
-/// fragment), in front of all that is for the receiver. `None`: the headers cannot be walked.
+/// Returns the position for ESP: after the headers that routers process (hop-by-hop options,
+/// routing, fragment), before those for the receiver. Returns `None` if the headers cannot be
+/// parsed.
 #[inline]
 pub(super) fn before_payload(frame: &[u8], headers: &Headers) -> Option<Place> {
     match headers.ip_version? {
         IpVersion::V4 => ipv4(headers),
         IpVersion::V6 => {
-            // It was reached: the chain can be walked.
+            // A known protocol means that the whole header chain was parsed.
             headers.protocol?;
             let mut place = None;
             walk(frame, headers, |here| {
                 let on_the_way =
                     [IpProtocol::HOP_BY_HOP, IpProtocol::ROUTING, IpProtocol::FRAGMENT];
-                // The last one behind which nothing is for those on the way.
+                // Keep the last position with no header for routers after it.
                 if place.is_none() || on_the_way.contains(&here.before) {
                     place = Some(here.place);
                 }
@@ -40,7 +41,7 @@ pub(super) fn before_payload(frame: &[u8], headers: &Headers) -> Option<Place> {
     }
 }
 
-/// Where the upper protocol is.
+/// Returns the position of the upper protocol.
 #[inline]
 pub(super) fn upper(frame: &[u8], headers: &Headers) -> Option<Place> {
     match headers.ip_version? {
@@ -59,14 +60,14 @@ fn ipv4(headers: &Headers) -> Option<Place> {
     Some(Place { at: usize::from(headers.l4_offset), field, protocol: headers.protocol? })
 }
 
-/// A place behind a header.
+/// A position after a header.
 struct Here {
     place: Place,
     before: IpProtocol,
 }
 
-/// Shows each place behind a header, from that behind IPv6's own to that where the upper protocol
-/// begins, which `Headers` has found.
+/// Visits the position after each header, from that after the IPv6 header to the upper protocol
+/// that `Headers` found.
 #[inline]
 fn walk(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Here)) -> Option<()> {
     let start = usize::from(headers.l3_offset);
@@ -90,9 +91,8 @@ fn walk(frame: &[u8], headers: &Headers, mut visit: impl FnMut(Here)) -> Option<
     }
 }
 
-/// Writes what is behind the headers of a packet that goes from `start` to the end of the frame:
-/// its protocol at `field`, its length. IPv4's checksum is updated by as much (RFC 1624): one that
-/// was wrong stays wrong.
+/// Writes the protocol (at `field`) and the length of a packet from `start` to the end of the
+/// frame. Updates the IPv4 checksum incrementally (RFC 1624): an invalid one stays invalid.
 #[inline]
 pub(super) fn set_behind(
     frame: &mut [u8],
@@ -134,7 +134,7 @@ fn word(header: &[u8; ipv4::HEADER_LEN], at: usize) -> u16 {
     u16::from_be_bytes([header[at], header[at + 1]])
 }
 
-/// Those that are written: the length; time to live and protocol.
+/// Returns the words that change: the length; time to live and protocol.
 fn words(header: &[u8; ipv4::HEADER_LEN]) -> [u16; 2] {
     [word(header, IPV4_LENGTH), word(header, IPV4_PROTOCOL - 1)]
 }
@@ -143,7 +143,7 @@ fn words(header: &[u8; ipv4::HEADER_LEN]) -> [u16; 2] {
 mod tests {
     use super::*;
 
-    /// A frame of IPv6 with these headers, each of 8 bytes, in front of UDP.
+    /// Returns an IPv6 frame with these extension headers, 8 bytes each, before UDP.
     fn frame(extensions: &[IpProtocol]) -> Vec<u8> {
         let mut frame = vec![0; 14];
         frame[12..14].copy_from_slice(&[0x86, 0xdd]);
@@ -168,7 +168,7 @@ mod tests {
         use IpProtocol as P;
         let (hop, routing, fragment, options) =
             (P::HOP_BY_HOP, P::ROUTING, P::FRAGMENT, P::DESTINATION_OPTIONS);
-        // How many headers stay in front.
+        // Number of headers that stay in front.
         for (extensions, in_front) in [
             (&[][..], 0),
             (&[hop], 1),

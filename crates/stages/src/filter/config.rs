@@ -41,7 +41,7 @@ pub struct FilterConfig {
     later_fragments: Option<Manner>,
 }
 
-/// What happens to packets that only some matches of the rules can judge.
+/// The treatment of a kind of packet exception.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 enum Manner {
@@ -60,7 +60,7 @@ enum Place {
     Auto,
 }
 
-/// A number of flows, up to what a cache has room for.
+/// A number of flows, up to the capacity of a cache.
 #[derive(Clone, Copy, Debug, Default)]
 struct Flows(usize);
 
@@ -106,8 +106,8 @@ deserialize_one_of!(Manner, Place, Layer, Format);
 
 /// Compiles rules with a random seed.
 ///
-/// With a few seeds, too many hashes meet in one place of the hash table for the XDP program. It
-/// says nothing about the rules: another seed is drawn.
+/// Some seeds put too many hashes into one slot of the XDP program's hash table. That depends on
+/// the seed only, so another one is drawn.
 fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     const SEEDS: usize = 16;
     let compile = || Classifier::new(rules, RandomState::new().hash_one(0_u64));
@@ -123,10 +123,10 @@ fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     classifier
 }
 
-/// Rules of a bucket that make lookups slow, and looking for shadowed rules slower.
+/// Bucket length at which lookups and the search for shadowed rules become slow.
 const LONG: usize = 512;
 
-/// Rules that are named at most of those that never decide, or that the XDP program cannot judge.
+/// Maximum number of shadowed or unsupported rules named in diagnostics.
 const NAMED: usize = 20;
 
 impl StageConfig for FilterConfig {
@@ -205,7 +205,7 @@ impl StageConfig for FilterConfig {
                     offload = Some(Offload { image, required: self.place == Place::Kernel })
                 }
                 Err(why) if self.place == Place::Kernel => return Err(refuse_kernel(why)),
-                // One is enough: with `place = "kernel"` all are listed.
+                // Report the first; `place = "kernel"` reports all.
                 Err(why) => not_in_kernel = why.first().map(ToString::to_string),
             }
         }
@@ -218,7 +218,7 @@ impl StageConfig for FilterConfig {
     }
 }
 
-/// All that keeps rules from the XDP program, up to as many as are named.
+/// Returns an error with the reasons against the XDP program, up to [`NAMED`].
 fn refuse_kernel(mut why: Vec<PlanDiagnostic>) -> PlanError {
     let more = why.len().saturating_sub(NAMED);
     why.truncate(NAMED);
@@ -233,7 +233,7 @@ fn refuse_kernel(mut why: Vec<PlanDiagnostic>) -> PlanError {
 }
 
 impl FilterConfig {
-    /// What becomes of each kind of unusual packet; `None`: the rules judge it.
+    /// Returns the verdict on each kind of unusual packet; `None` if the rules judge it.
     fn exceptions(&self) -> ExceptionPolicy {
         let word = |word: Option<Word>, default| Some(word.map_or(default, Verdict::from));
         let manner = |manner: Option<Manner>| match manner {

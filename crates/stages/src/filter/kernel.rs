@@ -1,5 +1,5 @@
-//! A filter whose rules the XDP program judges: `place = "kernel"`. `bpf/filter.h` and
-//! `bpf/classify.h` read what is built here.
+//! A filter in the XDP program: `place = "kernel"`. `bpf/filter.h` and `bpf/classify.h` read the
+//! data built here.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::program::ExceptionPolicy;
 /// The XDP program with the classifier: `bpf/xdpfwd_filter.bpf.c`.
 pub const IMAGE_PROGRAM: &str = "xdpfwd_filter";
 
-/// The work of the stage, for the XDP program.
+/// The stage's work, for the XDP program.
 #[derive(Debug)]
 pub(super) struct Offload {
     pub(super) image: Arc<XdpImage>,
@@ -31,8 +31,8 @@ impl XdpOffload for Offload {
     }
 }
 
-/// Exceptional packets in the order of `enum reason` in `bpf/filter.h`, behind `REASON_POLICY`,
-/// which is no exception.
+/// Packet exceptions in the order of `enum reason` in `bpf/filter.h`, after `REASON_POLICY`, which
+/// is not an exception.
 const EXCEPTIONS: [Unusual; 6] = [
     Unusual::NotIp,
     Unusual::Malformed,
@@ -42,7 +42,7 @@ const EXCEPTIONS: [Unusual; 6] = [
     Unusual::LaterFragment,
 ];
 
-/// Builds the image of a filter's parts, or returns everything that the XDP program cannot do.
+/// Builds the image of a filter, or returns everything that the XDP program does not support.
 #[allow(clippy::too_many_arguments, reason = "a filter's parts, once")]
 pub(super) fn image(
     rules: &[Rule],
@@ -119,12 +119,12 @@ fn read_only(rules: &[Rule], default: Verdict, exceptions: ExceptionPolicy) -> V
         Some(Verdict::Drop) => 2,
     };
     let head = [rules.len() as u32, u32::from(default == Verdict::Accept), u32::from(goes_on)];
-    // `REASON_POLICY` comes first, and is judged by the rules.
+    // `REASON_POLICY` comes first; the rules judge it.
     let all = head.into_iter().chain([0]).chain(EXCEPTIONS.map(manner));
     all.flat_map(u32::to_ne_bytes).collect()
 }
 
-/// The stage in user space of a filter that the XDP program is: what arrives has been judged.
+/// The user-space stage of a filter in the XDP program: arriving packets have been judged.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Judged;
 

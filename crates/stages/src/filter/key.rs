@@ -1,38 +1,37 @@
-//! From a packet to what rules look at, or to why rules cannot judge it.
+//! Extracts the fields that rules match, or the reason why rules cannot judge the packet.
 
 use xdpfwd_filter::{Addresses, Fragment, Key, L4};
 
 use xdpfwd_wire::{Headers, IpProtocol, IpVersion, Status, gtpu, udp};
 
-/// What is to be made of a packet.
+/// The result of inspecting a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// Rules judge it by this.
+    /// An ordinary packet: rules judge its key.
     Key(Key),
-    /// It is out of the ordinary; with a key if rules could judge it all the same.
+    /// A packet exception, with a key if rules could judge it nevertheless.
     Unusual(Unusual, Option<Key>),
 }
 
-/// What a packet has that a filter is led astray with. Each kind has a verdict of its own in the
-/// configuration.
+/// A kind of packet that can mislead a filter. The configuration has a verdict for each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unusual {
-    /// It is not IP: ARP, LLC, MPLS, …
+    /// The packet is not IP: ARP, LLC, MPLS, …
     NotIp,
-    /// A header is cut short or contradicts itself.
+    /// A header is truncated or inconsistent.
     Malformed,
-    /// More VLAN tags than are walked over.
+    /// More VLAN tags than the parser follows.
     VlanStack,
-    /// More IPv6 extension headers than are walked over.
+    /// More IPv6 extension headers than the parser follows.
     ExtensionChain,
-    /// IPv4 options.
+    /// The IPv4 header has options.
     IpOptions,
     /// A later fragment, which has no ports.
     LaterFragment,
 }
 
 impl Unusual {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 6] = [
         Self::NotIp,
         Self::Malformed,
@@ -43,7 +42,7 @@ impl Unusual {
     ];
 }
 
-/// Looks at a frame of which these headers were parsed.
+/// Inspects a frame with its parsed headers.
 #[inline]
 pub fn look_at(frame: &[u8], headers: &Headers) -> Seen {
     match headers.status {
@@ -67,8 +66,8 @@ pub fn look_at(frame: &[u8], headers: &Headers) -> Seen {
     Seen::Key(key)
 }
 
-/// Looks at a frame, and, if it carries a user's packet in GTP-U, at that one instead: by its
-/// addresses, protocol and ports, and by the VLAN of the frame.
+/// Inspects a frame, or the user packet that it carries in GTP-U: the user packet's addresses,
+/// protocol and ports, and the frame's VLAN.
 #[inline]
 pub fn look_inside(frame: &[u8], headers: &Headers) -> Seen {
     let to_gtpu = headers.destination_port == gtpu::PORT
@@ -76,8 +75,7 @@ pub fn look_inside(frame: &[u8], headers: &Headers) -> Seen {
         && headers.fragment == xdpfwd_wire::Fragment::Whole
         && headers.status == Status::Parsed;
     match look_at(frame, headers) {
-        // What carries it has to be in order, too; and of what carries a part of it nobody can tell
-        // what is in it.
+        // The outer packet must be ordinary and unfragmented: the content of a fragment is unknown.
         Seen::Key(key)
             if key.fragment == Fragment::First
                 && key.protocol == IpProtocol::UDP.0
@@ -96,13 +94,13 @@ pub fn look_inside(frame: &[u8], headers: &Headers) -> Seen {
             let inner = Headers::parse_inner(frame, start, start + packet.payload().len());
             look_at(frame, &Headers { outer_vlan: headers.outer_vlan, ..inner })
         }
-        // Between the nodes themselves: by what it is.
+        // Signalling between the nodes: judge the outer packet.
         Ok(_) => look_at(frame, headers),
         Err(_) => Seen::Unusual(Unusual::Malformed, None),
     }
 }
 
-/// `None` if the headers are not this frame's.
+/// Returns `None` if the headers do not belong to this frame.
 #[inline]
 fn key(frame: &[u8], headers: &Headers) -> Option<Key> {
     let l3 = headers.l3(frame);

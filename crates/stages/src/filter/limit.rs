@@ -1,10 +1,9 @@
-//! Rate limits: token buckets that all workers draw on.
+//! Rate limits: token buckets that all workers share.
 //!
-//! A bucket is one number, the time at which it would have been empty: what has come in since is
-//! what it holds, up to the burst. Drawing moves that time on (the generic cell rate algorithm,
-//! ITU-T I.371, is the same the other way round). A worker draws some packets' worth at once and
-//! spends it by itself, so that workers meet at the bucket a few thousand times a second, not for
-//! every packet.
+//! A bucket stores one number: the time at which it was empty. It holds the tokens earned since, up
+//! to the burst. Taking tokens advances that time (the inverse of the generic cell rate algorithm,
+//! ITU-T I.371). A worker takes tokens for several packets at once and spends them locally, so
+//! workers contend for a bucket a few thousand times per second, not per packet.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -13,20 +12,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use xdpfwd_filter::{Limit, Unit};
 use xdpfwd_xsk::clock;
 
-/// Steps of a cycle of the clock: at a terabit a second, a bit takes a small part of one.
+/// Time steps per clock cycle: at 1 Tbit/s, one bit takes a fraction of a cycle.
 const STEPS: u64 = 16;
 
-/// What a limit's bucket fills by, and how much it holds.
+/// The fill rate and capacity of a bucket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
-    /// A second, in steps.
+    /// Steps per second.
     second: u64,
-    /// Tokens a second.
+    /// Tokens per second.
     rate: u64,
-    /// The time in which it fills.
+    /// Steps to fill the bucket.
     full: u64,
-    /// What a worker draws at once, at least: no more than a part of the burst, so that none is
-    /// left with nothing.
+    /// Minimum tokens that a worker takes at once; a fraction of the burst, so that all workers get
+    /// some.
     draw: u64,
 }
 
@@ -40,48 +39,45 @@ impl Rate {
             draw: limit.burst / (8 * workers.max(1) as u64),
         };
         let full = rate.time(limit.burst);
-        // A millisecond's worth at most: what a worker holds that gets no more packets is lost to
-        // the others.
+        // At most one millisecond's worth: tokens of an idle worker are lost to the others.
         Self { full, draw: rate.draw.min(limit.rate / 1000), ..rate }
     }
 
-    /// How long it takes for so many tokens to come in.
+    /// Returns the steps in which this many tokens are earned.
     fn time(&self, tokens: u64) -> u64 {
         u64::try_from(u128::from(tokens) * u128::from(self.second) / u128::from(self.rate))
             .unwrap_or(u64::MAX)
     }
 }
 
-/// A bucket. It begins full.
+/// A token bucket, initially full.
 #[derive(Debug, Default)]
 pub(super) struct Bucket(AtomicU64);
 
 impl Bucket {
-    /// Takes tokens out at a time in cycles; `false`, and nothing is taken, if there are not as
-    /// many.
+    /// Takes tokens at a time in cycles. Returns `false` and takes nothing if there are too few.
     fn draw(&self, tokens: u64, rate: &Rate, now: u64) -> bool {
-        // A full bucket before the beginning of all clocks, so that it begins full whenever it
-        // begins.
+        // The offset makes a new bucket full even when the clock is at 0.
         let now = now.saturating_mul(STEPS).saturating_add(rate.full);
         let cost = rate.time(tokens);
         let empty_since = |empty: u64| {
             let from = empty.max(now - rate.full);
-            // Another worker's clock may be a little ahead. A packet that is larger than the bucket
-            // takes a full one, and the rest comes off what comes in next.
+            // Saturating: another worker's clock may be slightly ahead. A packet larger than the
+            // bucket needs a full bucket and borrows the rest from future tokens.
             (now.saturating_sub(from) >= cost.min(rate.full)).then_some(from.saturating_add(cost))
         };
-        // Nothing else is read or written by what is in it.
+        // Relaxed: no other data depends on this value.
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, empty_since).is_ok()
     }
 }
 
-/// A worker's share in a limit.
+/// A worker's share of a limit.
 #[derive(Debug)]
 pub(super) struct Meter {
     rate: Rate,
     unit: Unit,
     bucket: Arc<Bucket>,
-    /// Tokens that were drawn and not spent.
+    /// Tokens taken and not spent.
     credit: u64,
 }
 
@@ -90,7 +86,7 @@ impl Meter {
         Self { rate: Rate::new(limit, workers), unit: limit.unit, bucket, credit: 0 }
     }
 
-    /// Whether a packet of so many bytes may pass.
+    /// Returns whether a packet of this many bytes may pass.
     #[inline]
     pub(super) fn passes(&mut self, bytes: usize, now: u64) -> bool {
         let tokens = cost(self.unit, bytes);
@@ -117,28 +113,28 @@ fn cost(unit: Unit, bytes: usize) -> u64 {
     }
 }
 
-/// A bucket for each source prefix: a table of a fixed size, in sets of a few places. A prefix that
-/// finds no place takes that of the one whose bucket is fullest, and takes that over as it is.
+/// A bucket per source prefix, in a set-associative table of fixed size. A new prefix without a
+/// free slot replaces the prefix with the fullest bucket, and inherits that bucket.
 #[derive(Debug)]
 pub(super) struct Sources {
     rate: Rate,
     unit: Unit,
     length: u8,
-    /// Whoever does not know it cannot choose prefixes that share a place.
+    /// Random, so that senders cannot choose prefixes that share a slot.
     seed: u64,
     places: Box<[Place]>,
 }
 
 #[derive(Debug, Default)]
 struct Place {
-    /// A hash of the prefix; 0: free.
+    /// Hash of the prefix; 0 if free.
     of: AtomicU64,
     bucket: Bucket,
 }
 
-/// Prefixes that are told apart.
+/// Number of slots.
 const SOURCES: usize = 1 << 16;
-/// Places that a prefix may be in.
+/// Slots per set.
 const WAYS: usize = 8;
 
 impl Sources {
@@ -154,7 +150,7 @@ impl Sources {
         }
     }
 
-    /// Whether a packet of so many bytes from an address may pass.
+    /// Returns whether a packet of this many bytes from an address may pass.
     pub(super) fn passes(&self, source: &xdpfwd_filter::Addresses, bytes: usize, now: u64) -> bool {
         let prefix = match *source {
             xdpfwd_filter::Addresses::V4 { source, .. } => {
@@ -173,12 +169,12 @@ impl Sources {
         let set = &self.places[set..set + WAYS];
         let own = set.iter().find(|place| place.of.load(Ordering::Relaxed) == hash);
         let place = own.unwrap_or_else(|| {
-            // Two workers may take it at once: then two prefixes share a bucket for a while.
+            // Two workers may claim a slot at once; then two prefixes share its bucket for a while.
             let place = set
                 .iter()
                 .min_by_key(|place| place.bucket.0.load(Ordering::Relaxed))
                 .unwrap_or(&set[0]);
-            // It begins with what the other has left: to come and go makes no bucket fuller.
+            // Inherits the bucket: evicting and re-adding a prefix must not refill it.
             place.of.store(hash, Ordering::Relaxed);
             place
         });
@@ -200,7 +196,7 @@ mod tests {
         Limit { rate, unit, burst, per: Per::Rule }
     }
 
-    /// So many cycles after a start that is later than a burst takes to fill.
+    /// Returns a time in cycles, after a start that is later than any burst takes to fill.
     fn at(seconds: f64) -> u64 {
         (clock::cycles_per_second() * (100.0 + seconds)) as u64
     }
@@ -216,27 +212,27 @@ mod tests {
         assert_eq!(passed(&mut meter, 200, 60, at(0.0)), 50);
         assert_eq!(passed(&mut meter, 200, 60, at(0.0101)), 10);
         assert_eq!(passed(&mut meter, 200, 60, at(0.0106)), 0);
-        // However long nothing came, no more than the burst.
+        // An idle period of any length earns at most the burst.
         assert_eq!(passed(&mut meter, 200, 60, at(90.0)), 50);
     }
 
     #[test]
     fn bits_are_counted_as_bits() {
-        // Ten frames of 1250 bytes a second.
+        // Ten frames of 1250 bytes per second.
         let limit = limit(100_000, Unit::Bits, 20_000);
         let mut meter = Meter::new(&limit, Arc::default(), 1);
         let passed: usize =
             (0..100).map(|tenth| passed(&mut meter, 10, 1250, at(f64::from(tenth) / 10.0))).sum();
-        // The burst holds two frames, which came first.
+        // The first two frames come from the burst.
         assert!((99..=102).contains(&passed), "{passed}");
     }
 
-    /// A frame that is longer than the burst passes at the rate all the same.
+    /// A frame longer than the burst still passes at the rate.
     #[test]
     fn what_is_larger_than_the_bucket_takes_a_full_one_and_more() {
         let limit = limit(121_120, Unit::Bits, 100);
         let mut meter = Meter::new(&limit, Arc::default(), 1);
-        // Ten frames of 1514 bytes a second, also from the first second of a machine on.
+        // Ten frames of 1514 bytes per second, also within the first second after boot.
         let early = |millisecond: u32| {
             (clock::cycles_per_second() * f64::from(millisecond) / 1000.0) as u64
         };
@@ -263,7 +259,7 @@ mod tests {
                 total += passed(meter, 60, 60, at(f64::from(step) / 1000.0));
             }
         }
-        // A second's worth and the burst; what workers hold is a part of it.
+        // One second's worth and the burst; workers hold back a fraction of it.
         assert!((100_500..=101_000).contains(&total), "{total}");
     }
 

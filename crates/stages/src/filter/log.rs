@@ -1,4 +1,4 @@
-//! Samples for the log: noted on the data path, written by a thread of their own.
+//! Samples for the log: recorded on the data path, written by a separate thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,36 +7,36 @@ use std::thread::{self, Thread};
 use crossbeam_queue::ArrayQueue;
 use xdpfwd_filter::{Addresses, Key, Rule};
 
-/// Notes that can wait to be written. Further ones are lost, and counted.
+/// Capacity of the queue of notes. Further notes are lost, and counted.
 const WAITING: usize = 256;
 
-/// The way to the log that all workers share: made with the plan, so that its thread is on no
+/// The log that all workers share. Created with the plan, so that its thread does not run on a
 /// worker's core.
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter(Option<Arc<Handle>>);
 
-/// The thread that writes, and the notes for it. The thread ends with the last handle.
+/// The writer thread and its queue. The thread ends with the last handle.
 #[derive(Debug)]
 struct Handle {
     notes: Arc<Notes>,
     thread: Thread,
 }
 
-/// Notes that wait to be written: a queue without a lock, because workers add to it.
+/// Notes to be written: a lock-free queue, because workers add to it.
 #[derive(Debug)]
 struct Notes {
     queue: ArrayQueue<Note>,
     is_closed: AtomicBool,
 }
 
-/// A worker's.
+/// A worker's log.
 #[derive(Debug)]
 pub(super) struct Log {
     writer: LogWriter,
     lost: u64,
 }
 
-/// What is noted of a packet.
+/// A sampled packet.
 #[derive(Debug)]
 struct Note {
     rule: u32,
@@ -45,7 +45,7 @@ struct Note {
 }
 
 impl LogWriter {
-    /// With a thread, if a rule wants to be logged.
+    /// Creates the log, with a thread if any rule has a `log` modifier.
     pub(crate) fn new<'r>(rules: impl IntoIterator<Item = &'r Rule> + Clone) -> Self {
         if rules.clone().into_iter().all(|rule| rule.log.is_none()) {
             return Self(None);
@@ -71,10 +71,10 @@ impl Drop for Handle {
 }
 
 impl Notes {
-    /// Writes notes until the last stage of the plan is gone.
+    /// Writes notes until the last stage of the plan is dropped.
     fn write(&self, rules: &[String]) {
         loop {
-            // Read before the queue: what was added before it was closed is still written.
+            // Load before draining: notes added before closing are still written.
             let is_last = self.is_closed.load(Ordering::Acquire);
             while let Some(note) = self.queue.pop() {
                 note.write(rules);
@@ -82,7 +82,7 @@ impl Notes {
             if is_last {
                 return;
             }
-            // A note that was added meanwhile has left a token: then this returns at once.
+            // Returns at once if a note was added meanwhile.
             thread::park();
         }
     }
@@ -93,11 +93,11 @@ impl Log {
         Self { writer: writer.clone(), lost: 0 }
     }
 
-    /// Notes a packet. One in so many does: what it takes to wake a thread is no cost per packet.
+    /// Records a packet. Only sampled packets get here, so waking the thread is not a per-packet
+    /// cost.
     pub(super) fn note(&mut self, rule: u32, key: &Key, bytes: usize) {
         let sent = self.writer.0.as_ref().is_some_and(|handle| {
-            // Looked at first: a push into a full queue would wait for the writer to finish taking
-            // a note out.
+            // Check first: pushing to a full queue could spin until the writer finishes a pop.
             let queue = &handle.notes.queue;
             let pushed = !queue.is_full() && queue.push(Note { rule, key: *key, bytes }).is_ok();
             handle.thread.unpark();

@@ -1,4 +1,4 @@
-//! `filter`: rules say which packets go on and which are dropped.
+//! `filter`: accepts or drops packets by rules.
 
 mod config;
 mod kernel;

@@ -1,4 +1,4 @@
-//! What rules do besides deciding: limit, and log.
+//! Modifiers of rules: rate limits and logging.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use super::limit::{Bucket, Meter, Sources};
 use super::log::{Log, LogWriter};
 use xdpfwd_pipeline::PlanError;
 
-/// The limits of some rules, which all workers draw on, and their log.
+/// The limits of rules, shared by all workers, and their log.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// Of each rule that has one, by the rule's number.
+    /// Each limit with its rule's number.
     all: Vec<(u32, Limit, Shared)>,
     workers: usize,
     log: LogWriter,
 }
 
-/// Rules with a bucket for each source prefix: each takes a MiB.
+/// Maximum number of rules with a bucket per source prefix; each uses 1 MiB.
 const MOST_BY_SOURCE: usize = 64;
 
 #[derive(Clone, Debug)]
@@ -52,11 +52,11 @@ impl Limits {
     }
 }
 
-/// A worker's share in them, and its log.
+/// A worker's share of the limits, and its log.
 #[derive(Debug)]
 pub(crate) struct Modifiers {
-    /// Of each rule, which limit it has: an index, or a number beyond all. Empty if no rule has
-    /// one.
+    /// For each rule, the index of its limit, or an index out of range. Empty if there are no
+    /// limits.
     limit_of: Vec<u32>,
     limits: Vec<Own>,
     log: Log,
@@ -90,7 +90,7 @@ impl Modifiers {
         Self { limit_of, limits: own, log: Log::new(&limits.log) }
     }
 
-    /// Whether a rule's limit lets a packet pass.
+    /// Returns whether a rule's limit lets a packet pass.
     #[inline]
     pub(crate) fn passes(&mut self, rule: u32, key: &Key, bytes: usize, now: u64) -> bool {
         let Some(limit) =
@@ -104,7 +104,7 @@ impl Modifiers {
         }
     }
 
-    /// Logs a packet that is one in so many of what its rule has matched.
+    /// Logs the packet if its rule samples it.
     #[inline]
     pub(crate) fn note(&mut self, number: u32, rule: &Rule, matched: u64, key: &Key, bytes: usize) {
         if let Some(of) = rule.log
@@ -114,7 +114,7 @@ impl Modifiers {
         }
     }
 
-    /// What could not be logged.
+    /// Returns the number of notes lost.
     pub(crate) fn log_lost(&self) -> u64 {
         self.log.lost()
     }

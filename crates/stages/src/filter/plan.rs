@@ -79,7 +79,7 @@ impl Inspectable for FilterPlan {
 }
 
 impl FilterPlan {
-    /// Returns what the filter does with packets.
+    /// Returns the compiled filter.
     pub fn program(&self) -> &Arc<Program> {
         &self.program
     }

@@ -1,4 +1,4 @@
-//! What a filter does with packets, the same for every worker and for a dry run.
+//! The decisions of a filter, shared by workers and dry runs.
 
 use xdpfwd_filter::{Classifier, Rule, Verdict};
 
@@ -7,7 +7,7 @@ use super::modifiers::Limits;
 use xdpfwd_pipeline::Reason;
 use xdpfwd_wire::Headers;
 
-/// Rules, compiled, and what becomes of what they do not judge.
+/// Compiled rules, and the verdicts on other packets.
 #[derive(Debug)]
 pub struct Program {
     pub(super) rules: Vec<Rule>,
@@ -15,13 +15,13 @@ pub struct Program {
     pub(super) default: Verdict,
     pub(super) exceptions: ExceptionPolicy,
     pub(super) limits: Limits,
-    /// Whether what GTP-U carries is judged instead of what carries it.
+    /// Whether to judge the packet inside GTP-U instead of the outer one.
     pub(super) inner: bool,
-    /// Flows that each worker remembers; 0: none.
+    /// Flows that each worker caches; 0 for none.
     pub(super) flow_cache: usize,
 }
 
-/// What becomes of each kind of unusual packet; `None`: the rules judge it.
+/// The verdict on each kind of unusual packet; `None` if the rules judge it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExceptionPolicy([Option<Verdict>; Unusual::ALL.len()]);
 
@@ -36,7 +36,7 @@ impl ExceptionPolicy {
 }
 
 impl Unusual {
-    /// What a drop of it is counted as.
+    /// Returns the reason under which its drop is counted.
     pub fn reason(self) -> Reason {
         match self {
             Self::NotIp => Reason::NOT_IP,
@@ -50,13 +50,13 @@ impl Unusual {
 }
 
 impl Program {
-    /// What its rules judge a frame by.
+    /// Inspects a frame as the rules require.
     #[inline]
     pub fn look(&self, frame: &[u8], headers: &Headers) -> Seen {
         if self.inner { look_inside(frame, headers) } else { look_at(frame, headers) }
     }
 
-    /// A rule, by its number.
+    /// Returns a rule by number.
     pub fn rule(&self, number: u32) -> Option<&Rule> {
         self.rules.get(number as usize)
     }

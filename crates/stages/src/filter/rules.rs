@@ -1,10 +1,10 @@
-//! The inspection table of a stage that has rules: each rule with the packets that it matched.
+//! The inspection table of a stage with rules: each rule with its packet count.
 
 use std::fmt;
 
 use xdpfwd_pipeline::{Cell, Table, Unit};
 
-/// The key of the counter of packets that no rule decided about. No rule is written like this.
+/// The counter key of packets that no rule decided. No rule has this text.
 const DEFAULT: &str = "(default)";
 
 /// Returns the keys of the counters: the text of each rule, then the default.

@@ -1,4 +1,4 @@
-//! Where rules and signatures are written: in a file, or in the configuration itself.
+//! Sources of rules and signatures: a file, or the configuration itself.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -70,14 +70,14 @@ impl From<Word> for Verdict {
     }
 }
 
-/// What was read, and where each stands.
+/// Parsed lines, each with its location.
 pub(crate) struct Lines<T> {
     pub(crate) lines: Vec<T>,
     pub(crate) places: Vec<Location>,
 }
 
 impl Source {
-    /// Reads lines where they are: one by one, or all of a file.
+    /// Reads the lines of the configuration or of the file.
     pub(crate) fn read<T>(
         &self,
         key: &str,
@@ -114,16 +114,16 @@ impl Source {
     }
 }
 
-/// Bytes of a file: a million rules, and more.
+/// Maximum file size in bytes; enough for over a million rules.
 const LONGEST: u64 = 64 << 20;
 
-/// A regular file's text. What else there is may never end, or never begin.
+/// Reads a regular file. Other kinds of file may block or never end.
 fn read_file(path: &Path) -> io::Result<String> {
     let regular = |file: fs::Metadata| match file.is_file() {
         true => Ok(()),
         false => Err(io::Error::other("it is no regular file")),
     };
-    // Before it is opened, which alone may wait for ever.
+    // Check before opening, because opening a FIFO can block.
     regular(fs::metadata(path)?)?;
     let file = File::open(path)?;
     regular(file.metadata()?)?;
@@ -131,7 +131,7 @@ fn read_file(path: &Path) -> io::Result<String> {
     if file.take(LONGEST + 1).read_to_string(&mut text)? as u64 > LONGEST {
         return Err(io::Error::other("it has more than 64 MiB"));
     }
-    // As the configuration's own.
+    // The configuration file may start with a byte order mark, too.
     if let Some(rest) = text.strip_prefix('\u{feff}') {
         text = rest.to_owned();
     }
@@ -153,7 +153,7 @@ fn read_here<T>(
             Ok(None) => problems
                 .push(PlanDiagnostic { location: place, message: "an empty line".to_owned() }),
             Err(Problem { column, message, .. }) => {
-                // Behind the quote. With escapes in front of it, it is not exact.
+                // After the quote. Not exact if escape sequences precede it.
                 let at = text.span().start
                     + text.get_ref().chars().take(column - 1).map(char::len_utf8).sum::<usize>();
                 problems.push(PlanDiagnostic {

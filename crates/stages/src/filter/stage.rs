@@ -1,4 +1,4 @@
-//! A filter at work.
+//! The filter stage.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -12,30 +12,30 @@ use super::modifiers::Modifiers;
 use super::program::Program;
 use super::rules;
 
-/// A filter at work.
+/// The filter stage of one worker.
 #[derive(Debug)]
 pub struct Filter {
     program: Arc<Program>,
-    /// Of each rule, what it matched.
+    /// Packets that each rule matched.
     hits: Vec<u64>,
-    /// What the default was the answer to.
+    /// Packets that the default decided.
     defaulted: u64,
     accepted: u64,
     modifiers: Modifiers,
-    /// If it is wanted, and there are so many rules that it helps.
+    /// Present if configured, and if there are enough rules for it to help.
     cache: Option<FlowCache>,
-    // What is written anew for every batch.
+    // Buffers that each batch overwrites.
     keys: Box<[Key; Batch::CAPACITY]>,
     places: Box<[u8; Batch::CAPACITY]>,
     found: Box<[u32; Batch::CAPACITY]>,
 }
 
-/// What a packet came to.
+/// The decision about a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Why it is dropped; `None`: it goes on.
+    /// The drop reason, or `None` if the packet passes.
     pub drop: Option<Reason>,
-    /// The rule that decided, from 0; `None`: none did.
+    /// Index of the deciding rule, or `None`.
     pub rule: Option<u32>,
 }
 
@@ -44,7 +44,7 @@ const NONE: u32 = u32::MAX;
 const _: () = assert!(Batch::CAPACITY == Classifier::BATCH);
 
 impl Filter {
-    /// A worker's.
+    /// Creates the stage of one worker.
     pub fn new(program: Arc<Program>) -> Self {
         let nothing = Key {
             addresses: Addresses::V4 { source: 0, destination: 0 },
@@ -68,12 +68,12 @@ impl Filter {
         }
     }
 
-    /// What each rule has matched, in their order.
+    /// Returns the packets that each rule matched, in rule order.
     pub fn hits(&self) -> &[u64] {
         &self.hits
     }
 
-    /// Judges one packet by itself: a dry run.
+    /// Judges a single packet, for dry runs.
     pub fn judge(&mut self, seen: Seen, bytes: usize, now: u64) -> Outcome {
         match seen {
             Seen::Key(key) => {
@@ -89,7 +89,7 @@ impl Filter {
         }
     }
 
-    /// Goes on from the first rule that matches to the one that decides.
+    /// Continues from the first matching rule to the rule that decides.
     #[inline]
     fn by_rules(&mut self, key: &Key, first: Option<u32>, bytes: usize, now: u64) -> Outcome {
         let mut next = first;

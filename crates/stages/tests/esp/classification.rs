@@ -1,4 +1,4 @@
-//! Which packets pass unchanged, and which SA takes the others.
+//! Selection of bypassed packets, and of the SA for all others.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -185,7 +185,7 @@ fn inbound_sa_is_found_by_spi_destination_and_udp_port() {
             "spi = {spi}, transform = 'aes-128-gcm', source = '192.0.2.9', destination = '{destination}'{udp}"
         )
     };
-    // Each SA encapsulates what the SA at the same index of `opens` decapsulates.
+    // Each SA is the peer of the SA at the same index of `opens`.
     let seals = [
         outer("192.0.2.1", "", 4096),
         outer("192.0.2.2", "", 4096),

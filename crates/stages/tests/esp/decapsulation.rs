@@ -1,5 +1,5 @@
-//! What `esp-open` decapsulates: only what was encapsulated, once, at the right worker. Further
-//! drop reasons are in `esp_against_scapy.rs`.
+//! Packets that `esp-open` decapsulates: valid ones, once, at the right worker. Further drop
+//! reasons are in `esp_against_scapy.rs`.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

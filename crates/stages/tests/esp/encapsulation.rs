@@ -1,4 +1,4 @@
-//! What `esp-seal` encapsulates, and what it drops.
+//! Packets that `esp-seal` encapsulates or drops.
 
 use std::collections::HashSet;
 

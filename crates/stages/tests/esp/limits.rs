@@ -1,5 +1,4 @@
-//! Limits of SAs: packets, bytes, sequence numbers, a state file that cannot be written; and what
-//! SAs count.
+//! Limits of SAs: packets, bytes, sequence numbers, a failing state file; and the counters of SAs.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -110,7 +109,7 @@ fn sa_without_esn_ends_after_32_bit_numbers() {
     );
     assert_eq!(line.drops(), [("sa_limit", 3)]);
     line.balance();
-    // It does not start over after a restart.
+    // The count continues after a restart.
     let mut line = self::line(&sealing(&folder, &plain, ""));
     assert_eq!(line.one(&packets[0]), Disposition::Dropped("sa_limit"));
 }
@@ -140,7 +139,7 @@ fn numbers_run_out_when_state_file_cannot_be_written() {
         dropped > 0 && (1 << 16..=2 << 20).contains(&passed),
         "{passed} passed, {dropped} dropped"
     );
-    // It stays so.
+    // It stays exhausted.
     assert_eq!(line.one(&frame), Disposition::Dropped("state_file"));
     xdpfwd_testkit::wires::assert_conserved(&mut line.worker);
 }

@@ -1,5 +1,5 @@
-//! The stages `esp-seal` and `esp-open`, as docs/esp.md describes them. scapy judges what is on the
-//! wire in `esp_against_scapy.rs`.
+//! The stages `esp-seal` and `esp-open`, as documented in docs/esp.md. `esp_against_scapy.rs`
+//! checks the packets with scapy.
 
 #[path = "../support/esp.rs"]
 mod support;

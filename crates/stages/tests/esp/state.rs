@@ -176,7 +176,7 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
     let folder = Folder::new();
     for (kind, sa) in [("esp-seal", SEAL), ("esp-open", OPEN)] {
         let old = [plan(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""))];
-        // It is the same key with another transform.
+        // The same key with another transform.
         for sa in [
             sa.to_owned(),
             sa.replace("'aes-128-gcm'", "'null-aes-128-gmac'").replace("0x12345678", "0x9abc"),
@@ -191,7 +191,7 @@ fn reload_cannot_move_key_to_other_state_file_or_direction() {
         }
         let stays =
             plan_for(kind, &table(&folder, &format!("{kind}-1.state"), &[sa], ""), 1).unwrap();
-        // It cannot change its direction either: there the peer has used its numbers.
+        // The key cannot change direction: in the other one, the peer has used its numbers.
         let (back, sa) = if kind == "esp-seal" { ("esp-open", OPEN) } else { ("esp-seal", SEAL) };
         let turned =
             plan_for(back, &table(&folder, &format!("{back}-3.state"), &[sa], ""), 1).unwrap();

@@ -168,7 +168,7 @@ fn icmp_rate_limits_messages() {
     }
 }
 
-/// The sender is behind the first of two tunnels, and a message to it would travel in clear text.
+/// The sender is behind the first of two tunnels: a message to it would travel in clear text.
 #[test]
 fn decapsulated_packet_is_not_quoted_in_icmp() {
     let folder = Folder::new();

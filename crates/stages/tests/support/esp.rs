@@ -114,14 +114,14 @@ pub fn build_for(plan: &Arc<dyn StagePlan>, cx: BuildCx<'_>) -> NamedStage {
     NamedStage::build("esp", &**plan, &cx)
 }
 
-/// What happened to a frame.
+/// The result for a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// It left on the other port.
+    /// Transmitted on the other port.
     Passed(Vec<u8>),
-    /// This answer left on the port that it came from.
+    /// Answered with this frame on its own port.
     Answered(Vec<u8>),
-    /// It was dropped for this reason.
+    /// Dropped for this reason.
     Dropped(&'static str),
 }
 

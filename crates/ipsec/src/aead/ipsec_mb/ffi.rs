@@ -1,5 +1,5 @@
-//! What of libipsec-mb is called: functions of the library's direct API, by the pointers that it
-//! chose for this processor, and `shim.c`.
+//! Bindings for libipsec-mb: functions of its direct API, by the pointers that it selected for this
+//! processor, and `shim.c`.
 
 use std::ffi::{c_char, c_int};
 
@@ -13,14 +13,14 @@ pub(super) struct Manager {
 #[repr(C, align(64))]
 pub(super) struct GcmKey(pub(super) [u8; 1024]);
 
-/// `struct gcm_context_data`, for the length of a call.
+/// `struct gcm_context_data`, used during one call.
 #[repr(C, align(64))]
 pub(super) struct GcmContext(pub(super) [u8; 128]);
 
-/// Key, and what it is expanded to.
+/// Expands a key.
 pub(super) type Expand = unsafe extern "C" fn(key: *const u8, expanded: *mut GcmKey);
 
-/// A whole packet: seals or opens it, and writes the tag.
+/// Seals or opens a whole packet, and writes the tag.
 pub(super) type Gcm = unsafe extern "C" fn(
     key: *const GcmKey,
     context: *mut GcmContext,
@@ -43,7 +43,7 @@ pub(super) struct GcmFunctions {
     pub(super) open: Gcm,
 }
 
-/// The direct API, as far as it is used.
+/// The functions of the direct API in use.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Functions {

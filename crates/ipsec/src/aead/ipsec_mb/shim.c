@@ -1,4 +1,4 @@
-// What stands between libipsec-mb and Rust: whatever depends on the layout of the library's
+// Glue between libipsec-mb and Rust: all code that depends on the layout of the library's
 // structures.
 
 #include <stdalign.h>
@@ -11,12 +11,12 @@
 #error "libipsec-mb 1.1 or later is needed: apt-get install libipsec-mb-dev"
 #endif
 
-// What ffi.rs reserves.
+// The sizes that ffi.rs reserves.
 _Static_assert(sizeof(struct gcm_key_data) <= 1024, "GcmKey in ffi.rs is too small");
 _Static_assert(sizeof(struct gcm_context_data) <= 128, "GcmContext in ffi.rs is too small");
 _Static_assert(alignof(struct gcm_key_data) <= 64 && alignof(struct gcm_context_data) <= 64, "more than ffi.rs aligns to");
 
-// The functions of the direct API that fit this processor: code, which stays.
+// The functions of the direct API for this processor; never unloaded.
 struct xdpfwd_imb_gcm {
     aes_gcm_pre_t expand;
     aes_gcm_enc_dec_t seal;
@@ -28,7 +28,7 @@ struct xdpfwd_imb_functions {
     struct xdpfwd_imb_gcm aes_256;
 };
 
-// A manager for the processor that this runs on. NULL: `why` says why, in a string that stays.
+// Returns a manager for this processor, or NULL with the reason in `why`, a static string.
 IMB_MGR *xdpfwd_imb_new(const char **why)
 {
     IMB_MGR *manager = alloc_mb_mgr(0);
@@ -62,8 +62,8 @@ void xdpfwd_imb_functions(const IMB_MGR *manager, struct xdpfwd_imb_functions *f
     functions->aes_256 = (struct xdpfwd_imb_gcm){manager->gcm256_pre, manager->gcm256_enc, manager->gcm256_dec};
 }
 
-// ChaCha20-Poly1305, in place, by a job: the direct API takes three calls, half as long again, for
-// short texts. No job is left behind. Returns 0, or an error of the library's.
+// Runs ChaCha20-Poly1305 in place, as a job: for short texts, the three calls of the direct API
+// take 1.5 times as long. Leaves no job in the manager. Returns 0, or an error of the library.
 int xdpfwd_imb_chacha20_poly1305(IMB_MGR *manager, int opens, const uint8_t *key, const uint8_t *nonce, const uint8_t *aad,
                                  uint64_t aad_len, uint8_t *text, uint64_t len, uint8_t *tag)
 {
@@ -88,7 +88,7 @@ int xdpfwd_imb_chacha20_poly1305(IMB_MGR *manager, int opens, const uint8_t *key
     job->u.CHACHA20_POLY1305.aad = aad;
     job->u.CHACHA20_POLY1305.aad_len_in_bytes = aad_len;
     job->u.CHACHA20_POLY1305.ctx = NULL;
-    // What this checks is what the caller has types for.
+    // No checks: the caller's types guarantee valid arguments.
     IMB_JOB *done = IMB_SUBMIT_JOB_NOCHECK(manager);
     if (done == NULL)
         done = IMB_FLUSH_JOB(manager);

@@ -8,7 +8,7 @@ fn seal_one(key: &IpsecMb, number: u64, text_and_tag: &mut [u8]) -> bool {
     jobs[0].is_good
 }
 
-/// A key is wiped where it lay, before its memory is given back.
+/// A key is wiped in place before its memory is freed.
 #[test]
 fn keys_are_wiped() {
     let functions = functions().unwrap();
@@ -21,7 +21,7 @@ fn keys_are_wiped() {
             "round keys and powers of the hash key"
         );
         let mut slot = MaybeUninit::new(GcmKey(key.0));
-        // SAFETY: it is initialised, and not used as a key again. Its bytes stay bytes.
+        // SAFETY: initialised, and not used as a key again. Its bytes remain readable.
         let left = unsafe {
             slot.assume_init_drop();
             slot.as_ptr().cast::<[u8; 1024]>().read()
@@ -30,7 +30,7 @@ fn keys_are_wiped() {
     }
 }
 
-/// One key, and each thread's batches come out as if it were alone.
+/// Threads that share a key get the same results as a single thread.
 #[test]
 fn threads_share_a_key() {
     for transform in Transform::ALL {
@@ -43,7 +43,7 @@ fn threads_share_a_key() {
             })
             .collect();
         thread::scope(|scope| {
-            // More than there are managers.
+            // More threads than managers.
             for _ in 0..2 * thread::available_parallelism().map_or(1, usize::from) + 1 {
                 scope.spawn(|| {
                     for _ in 0..200 {

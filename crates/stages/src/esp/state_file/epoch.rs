@@ -8,7 +8,7 @@ use xdpfwd_ipsec::{Epoch, EpochError};
 
 use super::error::StateFileProblem;
 
-/// A clock that is behind the last epoch by up to this many seconds is waited for.
+/// Longest wait for a clock that is behind the last epoch, in seconds.
 const WAIT_FOR_CLOCK: u64 = 5;
 
 /// Returns the epoch of this run, later than the stored one. Waits for a clock that is slightly

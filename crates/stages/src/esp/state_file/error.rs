@@ -23,7 +23,7 @@ pub struct StateFileError {
     pub problem: StateFileProblem,
 }
 
-/// Why a state file cannot be used, and what to do about it.
+/// The cause of an error with a state file, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StateFileProblem {
     /// The file does not exist.
@@ -103,7 +103,7 @@ pub enum StateFileProblem {
     NoWriter,
 }
 
-/// Why a write of the state file failed.
+/// The cause of a failed write of the state file.
 #[derive(Clone, Debug)]
 pub(super) enum WriteFailure {
     Io(Arc<io::Error>),

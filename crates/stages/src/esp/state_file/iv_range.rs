@@ -10,7 +10,7 @@ use super::file::StateFile;
 
 /// A range of IVs that one worker uses alone.
 ///
-/// It draws, is taken and is returned without waiting: nothing here takes a lock.
+/// Drawing, taking and returning never wait and take no lock.
 #[derive(Debug)]
 pub struct IvRange {
     ivs: Ivs,
@@ -21,8 +21,8 @@ pub struct IvRange {
 }
 
 impl StateFile {
-    /// Takes an IV range, which nobody else has until it is dropped. Returns `None` if all are
-    /// taken. Never waits.
+    /// Takes an unused IV range, exclusive until it is dropped. Returns `None` if all are taken.
+    /// Never waits.
     pub fn iv_range(self: &Arc<Self>) -> Option<IvRange> {
         let mut ivs = self.shared.free_ivs.pop()?;
         // A former owner may have used it under an earlier epoch.

@@ -1,9 +1,9 @@
 //! The state file: epochs of IVs and numbers of SAs, written to disk before they are used.
 //!
-//! A process that opens a [`StateFile`] locks it. A thread of its own writes it: it creates a new
+//! A process that opens a [`StateFile`] locks it. A separate thread writes it: it creates a new
 //! file, synchronizes and locks it, renames it over the old one, and synchronizes the folder. Only
-//! then may workers use what the file has. They learn of it by atomics and never wait: they ask for
-//! more long before they run out.
+//! then may workers use the stored values. They learn of them through atomics, never wait, and ask
+//! for more long before they run out.
 
 mod disk;
 mod epoch;

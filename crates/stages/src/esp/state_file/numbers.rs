@@ -27,7 +27,7 @@ pub struct OutboundNumbers {
 }
 
 impl OutboundNumbers {
-    /// Creates the numbers of an SA from what the state file has of it. None can be used before
+    /// Creates the numbers of an SA from its entry in the state file. Numbers can be used only once
     /// they are written.
     pub(super) fn new(
         next: u64,
@@ -114,7 +114,7 @@ impl OutboundNumbers {
         next
     }
 
-    /// Allows the numbers below this one, which the state file has now.
+    /// Allows the numbers below this one, which is now in the state file.
     pub(super) fn allow_below(&self, number: u64) {
         self.numbers.allow_below(number);
         // A worker that is short again asks again.
@@ -122,7 +122,7 @@ impl OutboundNumbers {
     }
 }
 
-/// Returns the limit, lowered to what the state file can hold.
+/// Returns the limit, capped at the largest number of the state file.
 fn storable(limit: Option<u64>) -> u64 {
     limit.unwrap_or(u64::MAX).min(State::LARGEST_NUMBER - 1)
 }

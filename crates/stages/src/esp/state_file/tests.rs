@@ -60,7 +60,7 @@ fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
-/// Reserves all available numbers and counts them; `None` if there are more than `most`.
+/// Reserves and counts all available numbers; returns `None` if there are more than `most`.
 fn drain(outbound: &OutboundNumbers, most: u64) -> Option<u64> {
     let mut count = 0;
     loop {
@@ -158,7 +158,7 @@ fn open_of_locked_file_is_rejected() {
     let path = made(&folder);
     let file = StateFile::open(&path).unwrap();
     assert!(refused(&path).contains("it is in use"));
-    // What is written anew is locked, too, before it has the name.
+    // The replacement file is locked, too, before it gets the name.
     file.outbound(300, key("1"), true, None).unwrap();
     assert!(refused(&path).contains("it is in use"));
     let other_process =
@@ -187,13 +187,13 @@ fn lock_is_lost_when_the_file_is_replaced() {
     let path = made(&folder);
     let open = || OpenOptions::new().read(true).open(&path).unwrap();
     let (old, file) = (open(), StateFile::open(&path).unwrap());
-    // Opened before that one has replaced it, and nobody has it locked any more.
+    // `old` was opened before the replacement, and is no longer locked.
     assert!(lock(old, &path, &path).unwrap().is_none());
     assert!(lock(open(), &path, &path).unwrap_err().to_string().contains("in use"));
     drop(file);
     assert!(lock(open(), &path, &path).unwrap().is_some());
 
-    // The same while it is replaced again and again.
+    // The same under continuous replacement.
     let file = StateFile::open(&path).unwrap();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -224,14 +224,14 @@ fn iv_ranges_are_disjoint() {
         seen.extend(ivs.reserve(3).unwrap());
     }
     assert_eq!(seen.len(), 3 * 64);
-    // One that is given back goes on where it was.
+    // A returned range continues where it stopped.
     drop(ranges.remove(5));
     let mut again = file.iv_range().unwrap();
     assert!(file.iv_range().is_none());
     for iv in again.reserve(3).unwrap() {
         assert!(seen.insert(iv), "{iv:x}");
     }
-    // The next run has others.
+    // The next run uses other IVs.
     drop((ranges, again, file));
     let file = StateFile::open(&path).unwrap();
     let first = file.iv_range().unwrap().reserve(1).unwrap().start;
@@ -263,10 +263,10 @@ fn close_writes_exact_numbers() {
     );
     assert_eq!(sequence_of(&path, Direction::In, 400), Some(SequenceState::In { highest: 4711 }));
     assert_eq!(sequence_of(&path, Direction::In, 401), Some(SequenceState::In { highest: 0 }));
-    // Who has kept it gets nothing any more: the file says that none of them was used.
+    // A kept handle gets no numbers: the file states that none was used.
     assert_eq!(outbound.reserve(1), Err(Exhausted::Limit));
 
-    // Of those that nobody uses everything is kept; another key is another SA.
+    // Unused entries are kept; another key is another SA.
     let file = StateFile::open(&path).unwrap();
     assert_eq!(file.outbound(300, key("3"), true, None).unwrap().reserve(1), Ok(1..2));
     drop(file);
@@ -306,7 +306,7 @@ fn repeated_request_returns_same_numbers_with_new_limit() {
     assert!(Arc::ptr_eq(&outbound, &again));
     assert_eq!(outbound.reserve(1), Err(Exhausted::Limit), "who asks again is not at work yet");
     again.limit(true, Some(12));
-    // The first that asks is told to wait until they are written down.
+    // The first request fails until the numbers are stored.
     assert_eq!(soon(&outbound, 64), Ok(11..13));
     assert!(!Arc::ptr_eq(&outbound, &file.outbound(301, key("1"), true, None).unwrap()));
     again.limit(true, Some(5));
@@ -394,7 +394,7 @@ fn no_iv_is_reused_after_crash() {
     let other_before = other.reserve(1).unwrap().start;
     let (mut last, mut epochs) = (0, BTreeSet::new());
     for number in 0..12 {
-        // A quarter of an epoch's at a time.
+        // A quarter of an epoch per request.
         let mut range = None;
         until("the next epoch is written down", || {
             range = ivs.reserve(Ivs::PER_EPOCH / 4);
@@ -412,7 +412,7 @@ fn no_iv_is_reused_after_crash() {
     }
     assert!((2..=5).contains(&epochs.len()), "{epochs:?}");
     assert_eq!(*epochs.first().unwrap(), u64::from(begun));
-    // One that has used little of its epoch stays under it.
+    // A range that has used little of its epoch stays in it.
     assert_eq!(other.reserve(1).unwrap().start, other_before + 1);
 }
 
@@ -442,7 +442,7 @@ fn failed_writes_limit_numbers_and_ivs_to_those_written() {
     );
     assert_eq!((drain(&outbound, STEP), ivs.reserve(1)), (Some(0), None));
 
-    // Once it can be written again, they go on, and without being asked again.
+    // Once the file can be written again, they continue without another request.
     fs::create_dir(&inner).unwrap();
     until("it is written again", || path.exists());
     until("numbers go on", || outbound.reserve(1).is_ok());

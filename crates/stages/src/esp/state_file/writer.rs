@@ -30,7 +30,7 @@ struct Writer {
     has_failed: bool,
 }
 
-/// A state to write, and what it allows once the file has it.
+/// A state to write, and the numbers that it reserves.
 struct Snapshot {
     state: State,
     outbound: Vec<(Arc<OutboundNumbers>, u64)>,
@@ -78,8 +78,7 @@ impl Writer {
         }
     }
 
-    /// Writes a snapshot, and then allows the use of what it reserves. Returns whether it
-    /// succeeded.
+    /// Writes a snapshot, and then allows the use of its numbers. Returns whether it succeeded.
     fn write(&mut self, snapshot: &Snapshot) -> bool {
         let failure = self.disk.write(&snapshot.state).err();
         match &failure {
@@ -154,7 +153,7 @@ impl Snapshot {
         SequenceState::In { highest }
     }
 
-    /// Allows the use of what the file has now.
+    /// Allows the use of the numbers now in the file.
     fn allow(&self, shared: &Shared) {
         for (numbers, below) in &self.outbound {
             numbers.allow_below(*below);
