@@ -27,8 +27,8 @@ pub struct Headers {
     /// headers; and the MAC addresses if there is no complete IP header. VLANs do not count.
     ///
     /// The first fragment and the later fragments of a packet therefore hash differently, and so do
-    /// the two directions of a connection. The hash has no key: whoever chooses addresses can make
-    /// flows collide.
+    /// the two directions of a connection. The hash has no key: an attacker who chooses addresses
+    /// can make flows collide.
     pub flow_hash: u32,
     /// Offset of L3: the length of the Ethernet header with its VLAN tags. In a frame shorter than
     /// that header, the length of the frame.
