@@ -96,7 +96,7 @@ pub struct Limit {
     pub unit: Unit,
     /// Bucket size in packets or bits.
     pub burst: u64,
-    /// Whether all packets share one bucket.
+    /// Whether all packets share one bucket or each source prefix has its own.
     pub per: Per,
 }
 

@@ -240,7 +240,7 @@ impl Headers {
         }
     }
 
-    /// Records the tags and returns the type and offset of what follows them.
+    /// Records the tags and returns the bytes behind them.
     #[inline]
     fn parse_tags<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], Error> {
         let tags = vlan::walk(self.ethertype, payload)?;
