@@ -1,5 +1,5 @@
-//! ESP packets of any bytes, several at once: each has its outcome, nothing but text changes, and
-//! what is not opened does not move the window.
+//! Opens several arbitrary ESP packets at once: each has an outcome, only plaintext changes, and
+//! rejected packets do not move the window.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -25,8 +25,8 @@ static ALL: LazyLock<Vec<(Transform, bool, Protection)>> = LazyLock::new(|| {
     .collect()
 });
 
-// The first byte says where the window is; then packets, each with its length in front: an even one
-// of what is on the wire, an odd one of the text of a packet that is sealed with the right key.
+// The first byte sets the window. Packets follow, each after a length byte: even for raw wire
+// bytes, odd for plaintext to seal with the right key.
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((first, mut rest)) = bytes.split_first() else { return };
     for (_, extended, protection) in &*ALL {

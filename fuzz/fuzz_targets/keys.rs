@@ -1,5 +1,5 @@
-//! Key files of any bytes: what is read has the transform's lengths and is the same when it is
-//! written and read again; errors show no digits.
+//! Arbitrary key files: parsed keys have the transform's lengths and survive a write and read;
+//! errors reveal no digits.
 #![no_main]
 
 use xdpfwd_ipsec::{KeyMaterial, Transform};
@@ -15,8 +15,8 @@ libfuzzer_sys::fuzz_target!(|text: &[u8]| {
                 assert_eq!(fingerprint.to_string().parse(), Ok(fingerprint));
             }
             Err(error) => {
-                // But for numbers, which may be digits of the key by chance, it is the same for
-                // every key.
+                // Apart from numbers, which may equal key digits by chance, the message is the same
+                // for every key.
                 let words: String =
                     error.to_string().chars().filter(|c| !c.is_ascii_digit()).collect();
                 let name: String =

@@ -1,4 +1,4 @@
-//! A frame of any bytes, parsed and judged: no rule and no batch makes another verdict of it.
+//! An arbitrary frame: all lookups, single and batched, return the same verdict as a linear search.
 #![no_main]
 
 use std::sync::LazyLock;

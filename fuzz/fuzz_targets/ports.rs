@@ -1,4 +1,4 @@
-//! Two ports on one UMEM and the kernel behind them, beside their oracle.
+//! Compares two ports on one UMEM, and the kernel side, with a model.
 #![no_main]
 
 use xdpfwd_xsk::oracle;

@@ -1,4 +1,4 @@
-//! Both ends of a ring, beside its oracle.
+//! Compares both ends of a ring with a model.
 #![no_main]
 
 use xdpfwd_xsk::oracle;

@@ -1,5 +1,4 @@
-//! Rules in both formats, and signatures: what is read can be written, and is the same when it is
-//! read again.
+//! Rules in both formats, and signatures: parsed values survive a write and read.
 #![no_main]
 
 use xdpfwd_filter::{Classifier, Verdict, parse, parse_classbench, parse_signatures};

@@ -1,4 +1,4 @@
-//! ClassBench's filter format (Taylor and Turner, 2007):
+//! The ClassBench filter format (Taylor and Turner, 2007):
 //! `@10.0.0.0/8 192.0.2.0/24 0 : 65535 80 : 80 0x06/0xFF`.
 
 use std::net::Ipv4Addr;
@@ -10,19 +10,19 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::language::Problem;
 use crate::rule::{Match, Rule, Verdict, Version};
 
-/// What a file in ClassBench's format says.
+/// The content of a ClassBench file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassBench {
-    /// Its rules, each with its line.
+    /// Rules with their line numbers.
     pub rules: Vec<(usize, Rule)>,
-    /// Rules with further columns, which were ignored.
+    /// Number of rules with further columns, which were ignored.
     pub with_more: usize,
 }
 
-/// The rules of a file, each with this verdict. Empty lines and what follows a `#` do not count.
+/// Parses the rules of a file and gives each this verdict. Ignores empty lines and text after `#`.
 ///
-/// An address or port range that is whole says nothing, so a rule whose ports are `0 : 65535`
-/// matches what has none, too.
+/// A full address or port range adds no condition: a rule with ports `0 : 65535` also matches
+/// packets without ports.
 pub fn parse_classbench(text: &str, verdict: Verdict) -> Result<ClassBench, Vec<Problem>> {
     let (mut rules, mut problems, mut with_more) = (Vec::new(), Vec::new(), 0);
     for (line, text) in (1..).zip(text.lines()) {
@@ -48,7 +48,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    /// The next word and where it begins, in bytes.
+    /// Returns the next word and its offset in bytes.
     fn next(&mut self, expected: &str) -> Result<(&'a str, usize), Problem> {
         let rest = &self.text[self.at..];
         let Some(start) = rest.find(|character: char| !character.is_whitespace()) else {
@@ -113,7 +113,7 @@ impl<'a> Columns<'a> {
         let address = Ipv4Addr::from_str(address).map_err(|_| wrong())?;
         let prefix =
             Ipv4Net::new(address, length.parse().map_err(|_| wrong())?).map_err(|_| wrong())?;
-        // The format's own generator leaves bits beyond the length.
+        // The ClassBench generator leaves bits set beyond the prefix length.
         Ok(prefix.trunc())
     }
 

@@ -1,23 +1,23 @@
-//! What is known of a packet.
+//! The fields of a packet that rules compare.
 
-/// What rules look at, parsed.
+/// The packet fields that rules match, already parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// Source and destination.
+    /// Source and destination address.
     pub addresses: Addresses,
-    /// IPv4's protocol; of IPv6 what follows its extension headers.
+    /// Protocol of IPv4; for IPv6, the protocol after the extension headers.
     pub protocol: u8,
-    /// What the upper protocol's header says.
+    /// Fields of the upper protocol's header.
     pub l4: L4,
-    /// Whether it is a fragment, and which.
+    /// Whether the packet is a fragment, and which one.
     pub fragment: Fragment,
     /// Differentiated services code point, 6 bits (RFC 2474).
     pub dscp: u8,
-    /// VLAN of the outermost tag.
+    /// VLAN identifier of the outermost tag.
     pub vlan: Option<u16>,
 }
 
-/// Source and destination, both of one IP version.
+/// Source and destination address of one IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Addresses {
     /// IPv4.
@@ -36,19 +36,19 @@ pub enum Addresses {
     },
 }
 
-/// What the header of the upper protocol says. A later fragment has none.
+/// Fields of the upper protocol's header. A later fragment has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum L4 {
-    /// Nothing that rules look at.
+    /// No field that rules match.
     None,
-    /// UDP's and SCTP's ports.
+    /// Ports of UDP or SCTP.
     Ports {
         /// Source port.
         source: u16,
         /// Destination port.
         destination: u16,
     },
-    /// TCP's ports and control bits.
+    /// Ports and control bits of TCP.
     Tcp {
         /// Source port.
         source: u16,
@@ -57,11 +57,11 @@ pub enum L4 {
         /// The control bits, CWR to FIN (RFC 9293).
         flags: u8,
     },
-    /// ICMP's and ICMPv6's message.
+    /// Type and code of ICMP or ICMPv6.
     Icmp {
-        /// Its type.
+        /// Type.
         kind: u8,
-        /// Its code.
+        /// Code.
         code: u8,
     },
 }
@@ -69,54 +69,53 @@ pub enum L4 {
 /// Whether a packet is a fragment, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fragment {
-    /// It is whole.
+    /// Not a fragment.
     No,
-    /// The first, which has the upper protocol's header.
+    /// The first fragment, which has the upper protocol's header.
     First,
-    /// Another.
+    /// A later fragment.
     Later,
 }
 
-/// Words of a packed key of IPv4.
+/// Words of a packed IPv4 key.
 pub(crate) const V4: usize = 3;
-/// Words of a packed key of IPv6.
+/// Words of a packed IPv6 key.
 pub(crate) const V6: usize = 6;
 
-/// A key as the classifier compares it: bit by bit. The addresses first; the last word but one has
-/// ports (or ICMP's type and code), protocol and fragment; the last one has what is rarely asked
-/// for.
+/// A key as the classifier compares it. The addresses come first. The last word but one has ports
+/// (or ICMP type and code), protocol and fragment; the last word has rarely used fields.
 pub(crate) type Packed<const N: usize> = [u64; N];
 
-/// Where things are in the last word but one.
+/// Bit positions in the last word but one.
 pub(crate) mod ports {
     pub(crate) const SOURCE: u32 = 48;
     pub(crate) const DESTINATION: u32 = 32;
     pub(crate) const PROTOCOL: u32 = 24;
-    /// What the two upper fields are.
+    /// The kind of the two upper fields.
     pub(crate) const KIND: u32 = 16;
     pub(crate) const KIND_NONE: u64 = 0;
     pub(crate) const KIND_PORTS: u64 = 1;
     pub(crate) const KIND_ICMP: u64 = 2;
     pub(crate) const KIND_MASK: u64 = 3;
     pub(crate) const FRAGMENT: u32 = 8;
-    /// Any fragment.
+    /// Set in any fragment.
     pub(crate) const IS_FRAGMENT: u64 = 1;
-    /// A later one.
+    /// Set in a later fragment.
     pub(crate) const IS_LATER: u64 = 2;
 }
 
-/// Where things are in the last word.
+/// Bit positions in the last word.
 pub(crate) mod rest {
     pub(crate) const VLAN: u32 = 32;
     pub(crate) const IS_TAGGED: u64 = 1 << 12;
     pub(crate) const DSCP: u32 = 16;
     pub(crate) const FLAGS: u32 = 0;
-    /// Set if the lowest eight bits are TCP's control bits.
+    /// Set if the lowest eight bits are TCP control bits.
     pub(crate) const HAS_FLAGS: u64 = 1 << 8;
 }
 
 impl Key {
-    /// The two words that both versions have.
+    /// Returns the two words that both versions have.
     #[inline]
     pub(crate) fn upper(&self) -> [u64; 2] {
         use ports::{KIND_ICMP, KIND_NONE, KIND_PORTS};
@@ -145,13 +144,13 @@ impl Key {
     }
 }
 
-/// The words of two IPv4 addresses.
+/// Returns the words of two IPv4 addresses.
 #[inline]
 pub(crate) fn words_v4(source: u32, destination: u32, [a, b]: [u64; 2]) -> Packed<V4> {
     [u64::from(source) << 32 | u64::from(destination), a, b]
 }
 
-/// The words of two IPv6 addresses.
+/// Returns the words of two IPv6 addresses.
 #[inline]
 pub(crate) fn words_v6(source: u128, destination: u128, [a, b]: [u64; 2]) -> Packed<V6> {
     [(source >> 64) as u64, source as u64, (destination >> 64) as u64, destination as u64, a, b]

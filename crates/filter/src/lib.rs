@@ -1,11 +1,10 @@
-//! Packet filter rules: what they say, how they are written, and finding the first that matches,
-//! fast.
+//! Packet filter rules: their language, and a fast search for the first match.
 //!
-//! A [`Rule`] matches a [`Key`], which is what is known of a packet: this crate sees no packets and
-//! does no I/O. Rules come from their own language ([`parse`]) or from ClassBench's format
-//! ([`parse_classbench`]). [`Rule::matches`] says what a rule means; a [`Classifier`] finds the
-//! first of thousands that matches and is tested against it. A [`Signature`] is a rule with a
-//! pattern of bytes; a [`Scanner`] looks for many in one pass.
+//! A [`Rule`] matches a [`Key`], which holds the parsed fields of a packet: this crate reads no
+//! packets and does no I/O. [`parse`] reads rules in their own language, [`parse_classbench`] in
+//! the ClassBench format. [`Rule::matches`] defines the meaning of a rule; a [`Classifier`] finds
+//! the first match among thousands of rules and is tested against it. A [`Signature`] is a rule
+//! with a byte pattern; a [`Scanner`] searches for many patterns in one pass.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Rules, and what they mean.
+//! Rules and their meaning.
 
 use std::ops::RangeInclusive;
 
@@ -6,128 +6,127 @@ use ipnet::IpNet;
 
 use crate::key::{Addresses, Fragment, Key, L4};
 
-/// One rule: if it matches, its modifiers are applied, and its verdict ends the search, if it has
-/// one.
+/// One rule. On a match its modifiers apply, and its verdict, if it has one, ends the search.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Rule {
-    /// What it matches: all of these.
+    /// Conditions. All must be met.
     pub matches: Match,
-    /// What becomes of a packet that it matches; `None`: the search goes on with the next rule.
+    /// Action for matching packets; `None` continues the search with the next rule.
     pub verdict: Option<Verdict>,
-    /// What is beyond this is dropped.
+    /// Rate limit. Packets in excess are dropped.
     pub limit: Option<Limit>,
-    /// One of so many is logged.
+    /// Sampling of log entries: one in this number of packets.
     pub log: Option<u32>,
 }
 
-/// What becomes of a packet.
+/// The action for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// It goes on.
+    /// Passes the packet to the next stage.
     Accept,
-    /// It ends here.
+    /// Drops the packet.
     Drop,
 }
 
-/// What a rule wants of a packet. What is not said may be anything. A rule that wants something of
-/// the upper protocol's header does not match a packet that has none, such as a later fragment.
+/// The conditions of a rule; `None` accepts any value. A condition on the upper protocol's header
+/// excludes packets without one, such as later fragments.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Match {
-    /// Which IP version; of one with a prefix the prefix says it.
+    /// IP version. A prefix implies it.
     pub version: Option<Version>,
-    /// Where it comes from.
+    /// Source prefix.
     pub source: Option<IpNet>,
-    /// Where it goes.
+    /// Destination prefix.
     pub destination: Option<IpNet>,
     /// The upper protocol.
     pub protocol: Option<u8>,
-    /// The source port, of UDP, TCP or SCTP.
+    /// Source port of UDP, TCP or SCTP.
     pub source_port: Option<RangeInclusive<u16>>,
-    /// The destination port, likewise.
+    /// Destination port of UDP, TCP or SCTP.
     pub destination_port: Option<RangeInclusive<u16>>,
-    /// TCP's control bits.
+    /// Control bits of TCP.
     pub flags: Option<TcpFlags>,
-    /// ICMP's or ICMPv6's type.
+    /// Type of ICMP or ICMPv6.
     pub icmp_type: Option<u8>,
-    /// ICMP's or ICMPv6's code.
+    /// Code of ICMP or ICMPv6.
     pub icmp_code: Option<u8>,
-    /// The VLAN of the outermost tag.
+    /// VLAN of the outermost tag.
     pub vlan: Option<u16>,
-    /// That it is a fragment.
+    /// Required fragments.
     pub fragment: Option<Fragments>,
-    /// The differentiated services code point.
+    /// Differentiated services code point.
     pub dscp: Option<u8>,
 }
 
 /// An IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Version {
-    /// 4
+    /// IPv4.
     V4,
-    /// 6
+    /// IPv6.
     V6,
 }
 
-/// Control bits that have to be set, and that must not be.
+/// TCP control bits that must be set or clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TcpFlags {
-    /// The bits that are looked at.
+    /// Bits to compare.
     pub mask: u8,
-    /// How they have to be.
+    /// Required values of these bits.
     pub value: u8,
 }
 
-/// Which fragments.
+/// A kind of fragments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fragments {
-    /// The first.
+    /// First fragments.
     First,
-    /// All others.
+    /// Later fragments.
     Later,
-    /// All.
+    /// All fragments.
     Any,
 }
 
-/// How much of what a rule matches may pass: a token bucket. What is beyond is dropped.
+/// A token bucket. Packets in excess are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limit {
-    /// Packets or bits a second, over all workers.
+    /// Packets or bits per second, over all workers.
     pub rate: u64,
-    /// Of what.
+    /// Unit of rate and burst.
     pub unit: Unit,
-    /// How much may come at once: packets or bits.
+    /// Bucket size in packets or bits.
     pub burst: u64,
-    /// Whether all have one bucket, or each source prefix one of its own.
+    /// Whether all packets share one bucket or each source prefix has its own.
     pub per: Per,
 }
 
-/// What a limit counts.
+/// A unit of rate limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unit {
     /// Packets.
     Packets,
-    /// Bits of frames, as they lie in memory.
+    /// Bits of frames as in memory.
     Bits,
 }
 
-/// Who shares a bucket.
+/// The packets that share a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Per {
-    /// All that the rule matches.
+    /// All packets that match the rule.
     Rule,
-    /// All from one source prefix of this length.
+    /// All packets from one source prefix of this length.
     Source(u8),
 }
 
 impl Rule {
-    /// Whether it matches. This is what rules mean; everything faster is tested against it.
+    /// Returns whether a packet matches. The reference for all faster implementations.
     pub fn matches(&self, key: &Key) -> bool {
         self.matches.matches(key)
     }
 }
 
 impl Match {
-    /// Which IP version it is about; `None`: both.
+    /// Returns the IP version that the rule is limited to; `None` means both.
     pub fn version(&self) -> Option<Version> {
         let of = |prefix: &IpNet| if prefix.addr().is_ipv4() { Version::V4 } else { Version::V6 };
         self.source.as_ref().map(of).or(self.destination.as_ref().map(of)).or(self.version)

@@ -1,4 +1,4 @@
-//! Rules that never decide anything, because an earlier one always does.
+//! Rules without effect, because an earlier rule matches all of their packets.
 
 use std::ops::RangeInclusive;
 
@@ -8,26 +8,25 @@ use crate::classifier::Classifier;
 use crate::key::{Addresses, Fragment, Key, L4};
 use crate::rule::{Fragments, Match, Rule, Version};
 
-/// A rule that never matches first, and the earlier one that takes all it could match.
+/// A rule that is never the first match, and the earlier rule that shadows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shadowed {
-    /// The rule, from 0.
+    /// Rule number, from 0.
     pub rule: u32,
-    /// The one that takes all of its packets.
+    /// Number of the shadowing rule.
     pub by: u32,
 }
 
-/// Earlier rules that are looked at for each, of those that match one of its packets.
+/// Maximum number of earlier rules compared with each rule.
 const LOOKED_AT: usize = 256;
 
-/// The rules that one earlier rule, which ends the search, covers all by itself. (That several
-/// together cover one is not looked for.) Rules are looked up in the classifier, which was made of
-/// them.
+/// Returns the rules that a single earlier rule with a verdict covers. Does not detect a rule that
+/// several rules cover together. `classifier` must have been compiled from `rules`.
 pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
     let find = |(number, rule): (u32, &Rule)| {
         let example = rule.matches.example();
         let mut from = 0;
-        // Whatever covers it matches its example.
+        // A covering rule also matches the example.
         for _ in 0..LOOKED_AT {
             let earlier =
                 classifier.first_match(&example, from).filter(|&earlier| earlier < number)?;
@@ -43,7 +42,7 @@ pub fn shadowed(rules: &[Rule], classifier: &Classifier) -> Vec<Shadowed> {
 }
 
 impl Match {
-    /// A packet that it matches.
+    /// Returns a packet that matches.
     fn example(&self) -> Key {
         let addresses = match self.version() {
             Some(Version::V6) => {
@@ -82,7 +81,7 @@ impl Match {
         Key { addresses, protocol, l4, fragment, dscp, vlan: self.vlan }
     }
 
-    /// Whether it matches all that the other one matches.
+    /// Returns whether every packet that matches `other` matches `self`.
     fn covers(&self, other: &Self) -> bool {
         fn field<T>(own: Option<&T>, others: Option<&T>, covers: impl Fn(&T, &T) -> bool) -> bool {
             own.is_none_or(|own| others.is_some_and(|others| covers(own, others)))
@@ -91,7 +90,7 @@ impl Match {
         let range = |own: &RangeInclusive<u16>, others: &RangeInclusive<u16>| {
             own.start() <= others.start() && own.end() >= others.end()
         };
-        // A range of all ports wants ports to be there, which is more than nothing.
+        // Even the full port range requires ports to be present.
         field(self.version().as_ref(), other.version().as_ref(), |own, others| own == others)
             && field(self.source.as_ref(), other.source.as_ref(), prefix)
             && field(self.destination.as_ref(), other.destination.as_ref(), prefix)
@@ -115,7 +114,7 @@ impl Match {
         covers: impl Fn(&RangeInclusive<u16>, &RangeInclusive<u16>) -> bool + Copy,
     ) -> bool {
         let all = 0..=u16::MAX;
-        // One that wants a port at all is only met by packets that have both.
+        // A condition on one port requires a packet with both.
         let has_ports = other.source_port.is_some()
             || other.destination_port.is_some()
             || other.flags.is_some();

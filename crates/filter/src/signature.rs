@@ -1,4 +1,4 @@
-//! Signatures: byte patterns in payloads, and a scanner that looks for all of them at once.
+//! Signatures (byte patterns in payloads) and a scanner that searches for all of them at once.
 
 use std::fmt::{self, Display, Write as _};
 
@@ -6,33 +6,31 @@ use aho_corasick::{AhoCorasick, BuildError, MatchKind};
 
 use crate::rule::Rule;
 
-/// A pattern, where in the payload it has to be, and the rule that is applied then.
+/// A byte pattern, its position in the payload, and the rule to apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
-    /// What else the packet has to be, and what becomes of it.
+    /// Further conditions, and the action on a match.
     pub rule: Rule,
-    /// The bytes.
+    /// Pattern.
     pub bytes: Vec<u8>,
-    /// Whether A to Z and a to z are the same.
+    /// Whether ASCII letters match in either case.
     pub no_case: bool,
-    /// Bytes of the payload that are skipped.
+    /// Number of payload bytes to skip.
     pub offset: u16,
-    /// Bytes behind the offset that the pattern has to be within, from its first byte to its last.
+    /// Number of bytes after the offset that must contain the whole pattern.
     pub depth: Option<u16>,
 }
 
-/// Looks for the patterns of many signatures in one pass.
+/// Searches a payload for many signatures in one pass.
 #[derive(Clone, Debug)]
 pub struct Scanner {
-    /// Patterns to be found as they are, and those in which case does not count; each with the
-    /// signatures that they are of.
+    /// Case-sensitive and case-insensitive patterns, with the signature number of each.
     parts: Vec<(AhoCorasick, Vec<u32>)>,
-    /// Of each signature the first byte that it may begin at, and the one behind the last that it
-    /// may have.
+    /// First offset and end offset allowed for each signature.
     windows: Vec<[usize; 2]>,
 }
 
-/// Signatures that were found in a payload. Made once, and used for one payload after the other.
+/// The signatures found in a payload. Reusable for further payloads.
 #[derive(Clone, Debug)]
 pub struct Hits {
     found: Vec<u32>,
@@ -40,7 +38,7 @@ pub struct Hits {
 }
 
 impl Scanner {
-    /// For these signatures. It fails if they are more than can be put together.
+    /// Creates a scanner. Returns an error if the patterns exceed the limits of the automaton.
     pub fn new(signatures: &[Signature]) -> Result<Self, BuildError> {
         let mut parts = Vec::new();
         for no_case in [false, true] {
@@ -66,7 +64,7 @@ impl Scanner {
         Ok(Self { parts, windows: signatures.iter().map(window).collect() })
     }
 
-    /// Room for what it finds.
+    /// Creates storage for results.
     pub fn hits(&self) -> Hits {
         Hits {
             found: Vec::with_capacity(self.windows.len()),
@@ -74,7 +72,7 @@ impl Scanner {
         }
     }
 
-    /// The signatures whose pattern is in a payload, where it has to be; in their order.
+    /// Returns the signatures whose pattern is at an allowed position of the payload, in order.
     pub fn scan<'h>(&self, payload: &[u8], hits: &'h mut Hits) -> &'h [u32] {
         hits.found.drain(..).for_each(|number| hits.is_found[number as usize] = false);
         for (automaton, signatures) in &self.parts {
@@ -91,13 +89,13 @@ impl Scanner {
         &hits.found
     }
 
-    /// Bytes of memory.
+    /// Returns the memory used, in bytes.
     pub fn memory(&self) -> usize {
         self.parts.iter().map(|(automaton, _)| automaton.memory_usage()).sum()
     }
 }
 
-/// In the language: parsed again, it is the same.
+/// Writes the signature in its language; parsing the text returns the same signature.
 impl Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.rule)?;
@@ -127,7 +125,7 @@ mod tests {
 
     use super::*;
 
-    /// By looking at every place.
+    /// Searches every position.
     fn by_looking(signatures: &[Signature], payload: &[u8]) -> Vec<u32> {
         let is_in = |signature: &Signature| {
             let first = usize::from(signature.offset).min(payload.len());

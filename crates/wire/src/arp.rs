@@ -19,8 +19,8 @@ const ADDRESS_LENGTHS: [u8; 2] = [6, 4];
 
 /// A view of a message, which may be followed by Ethernet padding.
 ///
-/// `new_checked` makes sure of the 28 bytes and that the message maps IPv4 to Ethernet addresses.
-/// After it no accessor panics.
+/// `new_checked` checks the 28 bytes and that the message maps IPv4 to Ethernet addresses. After it
+/// no accessor panics.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// RFC 1071, section 4.1, as it stands there: 16 bits at a time, carries folded at the end.
+    /// The algorithm of RFC 1071, section 4.1: 16 bits at a time, carries folded at the end.
     fn by_the_book(data: &[u8]) -> u16 {
         let mut sum = 0u64;
         for pair in data.chunks(2) {

@@ -1,13 +1,13 @@
-//! The flow hash: a few multiplications, each folded onto itself, over what tells flows apart.
+//! The flow hash: multiplications of the fields that identify a flow, each folded to 64 bits.
 //!
-//! It spreads flows over tables and queues. It has no key, so whoever may choose addresses and
-//! ports can make flows collide: a table that outsiders fill bounds its probes. Its values may
-//! change with any release and mean nothing outside the process.
+//! It spreads flows over tables and queues. It has no key, so an attacker who chooses addresses and
+//! ports can make flows collide: tables that outsiders fill must bound their probes. Its values may
+//! change with any release and have no meaning outside the process.
 
 use crate::ip::{Addresses, IpProtocol};
 use crate::mac::MacAddr;
 
-/// The digits of pi behind the point, the last bit set where it was not: nobody's choice.
+/// Digits of pi after the point, made odd: an arbitrary constant.
 const SEEDS: [u64; 5] = [
     0x243f_6a88_85a3_08d3,
     0x1319_8a2e_0370_7345,
@@ -16,8 +16,8 @@ const SEEDS: [u64; 5] = [
     0x4528_21e6_38d0_1377,
 ];
 
-/// Of the 5-tuple. Zeroes stand for the ports where there are none, and for the protocol where it
-/// is not known: then it is of the 3-tuple, or of the addresses.
+/// Returns the hash of the 5-tuple. Pass 0 for absent ports and `None` for an unknown protocol to
+/// hash the 3-tuple or only the addresses.
 #[inline]
 pub(super) fn hash(
     addresses: Addresses,
@@ -43,13 +43,14 @@ pub(super) fn hash(
     }
 }
 
-/// Of the two MAC addresses, for a frame that has nothing else to go by.
+/// Returns the hash of the two MAC addresses, for a frame without IP addresses.
 #[inline]
 pub(super) fn hash_macs(destination: MacAddr, source: MacAddr) -> u32 {
     finish(multiply(widen(destination) ^ SEEDS[0], widen(source) ^ SEEDS[1]))
 }
 
-/// Both halves of the 128-bit product: each bit of either factor reaches bits above and below it.
+/// Combines both halves of the 128-bit product, so that each input bit affects higher and lower
+/// bits.
 #[inline]
 fn multiply(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
@@ -84,9 +85,9 @@ mod tests {
         Addresses::V6 { source: Ipv6Addr::from(source), destination: Ipv6Addr::from(destination) }
     }
 
-    /// 65536 flows into 4096 buckets, by the low and by the high bits: 16 each on average, 4 the
-    /// standard deviation. The fullest of 4096 Poisson buckets is expected near 32; a bad hash has
-    /// hundreds in one and most empty.
+    /// Hashes 65536 flows into 4096 buckets, by the low and by the high bits. The average is 16,
+    /// with a standard deviation of 4, so the fullest of 4096 Poisson buckets should have about 32.
+    /// A bad hash puts hundreds into one bucket and leaves most empty.
     #[track_caller]
     fn assert_spread(hashes: impl Fn(u32) -> u32) {
         for shift in [0, 20] {

@@ -27,8 +27,8 @@ pub struct Headers {
     /// headers; and the MAC addresses if there is no complete IP header. VLANs do not count.
     ///
     /// The first fragment and the later fragments of a packet therefore hash differently, and so do
-    /// the two directions of a connection. The hash has no key: whoever chooses addresses can make
-    /// flows collide.
+    /// the two directions of a connection. The hash has no key: an attacker who chooses addresses
+    /// can make flows collide.
     pub flow_hash: u32,
     /// Offset of L3: the length of the Ethernet header with its VLAN tags. In a frame shorter than
     /// that header, the length of the frame.
@@ -80,7 +80,7 @@ pub enum Status {
     /// More than [`vlan::MAX_TAGS`] VLAN tags. What follows them was not parsed and may be IP.
     TooManyVlanTags,
     /// More than [`ipv6::MAX_EXTENSIONS`] extension headers. The upper protocol was not reached and
-    /// may be any.
+    /// is unknown.
     ExtensionChainTooLong,
 }
 
@@ -144,8 +144,8 @@ impl Headers {
         }
     }
 
-    /// Parses the IP packet from `offset` to `end` of the frame, which another packet carries.
-    /// Offsets in the result count from the start of the frame as well. The result has no VLANs.
+    /// Parses the encapsulated IP packet from `offset` to `end` of the frame. Offsets in the result
+    /// also count from the start of the frame. The result has no VLANs.
     #[inline]
     pub fn parse_inner(frame: &[u8], offset: usize, end: usize) -> Headers {
         let end = end.min(frame.len()).min(usize::from(u16::MAX));
@@ -220,7 +220,7 @@ impl Headers {
         self.addresses(frame).map(Addresses::destination)
     }
 
-    /// A frame of `len` bytes of which nothing is known.
+    /// Returns the headers of an unparsed frame of `len` bytes.
     #[inline]
     const fn nothing(len: u16, status: Status) -> Headers {
         Headers {
@@ -240,7 +240,7 @@ impl Headers {
         }
     }
 
-    /// Takes note of the tags and returns what is behind them.
+    /// Records the tags and returns the bytes behind them.
     #[inline]
     fn parse_tags<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], Error> {
         let tags = vlan::walk(self.ethertype, payload)?;
@@ -321,7 +321,7 @@ impl Status {
 /// Length of SCTP's common header (RFC 9260, 3.1): ports, verification tag, checksum.
 const SCTP_HEADER_LEN: usize = 12;
 
-/// Source and destination port at the front of `l4`; 0 of a protocol that has none.
+/// Returns source and destination port at the front of `l4`, or 0 for a protocol without ports.
 #[inline]
 fn ports(protocol: IpProtocol, fragment: Fragment, l4: &[u8]) -> Result<(u16, u16), Error> {
     match protocol {

@@ -366,8 +366,8 @@ impl Repr {
         header[field::PROTOCOL] = self.protocol.0;
         header[field::SOURCE].copy_from_slice(&self.source.octets());
         header[field::DESTINATION].copy_from_slice(&self.destination.octets());
-        // Of the values: the processor would wait for the bytes, which have just been written in
-        // other portions.
+        // Sum the values, not the bytes: reading bytes just written with other widths stalls the
+        // processor (no store forwarding).
         let sum = [
             u16::from_be_bytes([version_ihl, dscp_ecn]),
             total_len,
@@ -412,7 +412,7 @@ mod field {
     pub(super) const FLAGS_OFFSET: Field = 6..8;
     pub(super) const TTL: usize = 8;
     pub(super) const PROTOCOL: usize = 9;
-    /// The 16-bit word of the checksum that the time to live is in.
+    /// The 16-bit checksum word that contains the time to live.
     pub(super) const TTL_PROTOCOL: Field = 8..10;
     pub(super) const CHECKSUM: Field = 10..12;
     pub(super) const SOURCE: Field = 12..16;

@@ -1,4 +1,4 @@
-//! Limits of what is parsed.
+//! Parser limits.
 
 /// The maximum number of VLAN tags: a service tag and a customer tag.
 /// [`vlan::walk`](crate::vlan::walk) reports a third one as [`Error::TooManyVlanTags`].

@@ -91,7 +91,7 @@ impl fmt::Display for ParseMacAddrError {
 
 impl core::error::Error for ParseMacAddrError {}
 
-/// `u8::from_str_radix` alone would take `+1`, which is two characters as well.
+/// `u8::from_str_radix` alone would accept `+1`, which also has two characters.
 fn parse_octet(group: &str) -> Option<u8> {
     if group.len() != 2 || !group.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;

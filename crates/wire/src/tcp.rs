@@ -335,7 +335,7 @@ impl<'a> Repr<'a> {
     }
 }
 
-/// Options that have a meaning here (RFC 9293, 3.2), and the length of the last.
+/// Kinds of options (RFC 9293, section 3.2), and the length of the maximum segment size option.
 mod option {
     pub(super) const END: u8 = 0;
     pub(super) const NO_OPERATION: u8 = 1;
@@ -343,7 +343,7 @@ mod option {
     pub(super) const MSS_LEN: usize = 4;
 }
 
-/// Where the value of the first maximum segment size stands, of the options from `at` on.
+/// Returns the offset of the first maximum segment size value, searching options from `at` on.
 fn next_mss(header: &[u8], mut at: usize) -> Result<Option<Field>, Error> {
     while let Some(rest) = header.get(at..) {
         match *rest {

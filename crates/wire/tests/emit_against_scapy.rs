@@ -1,5 +1,5 @@
-//! Frames that [`xdpfwd_wire`] emits, judged by scapy: it reads every field, and builds the same
-//! frame again with lengths and checksums of its own, and for stacks with types of its own.
+//! Compares frames that [`xdpfwd_wire`] emits with scapy, which parses every field and rebuilds the
+//! frame with its own lengths and checksums, and for stacks with its own types.
 
 mod scapy;
 
@@ -29,7 +29,7 @@ fn scapy_reads_and_rebuilds_emitted_frames() {
         assert_eq!(answer["layers"], Value::from(case.layers.clone()), "{frame}");
         assert_eq!(answer["rebuilt"], frame, "{answer}");
     }
-    // A generator that omits a layer would agree with anything.
+    // A generator that omits a layer could pass every comparison.
     for layer in [
         "ARP",
         "Dot1AD",

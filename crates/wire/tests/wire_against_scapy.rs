@@ -1,5 +1,5 @@
-//! [`xdpfwd_wire`] judged by scapy, which builds random packets (with a fixed seed) and reads them.
-//! This test reads them too. The script `wire_against_scapy.py` lists what is compared.
+//! Compares [`xdpfwd_wire`] with scapy on random packets (fixed seed) that scapy builds and parses.
+//! The script `wire_against_scapy.py` lists the compared fields.
 
 mod scapy;
 
@@ -26,7 +26,7 @@ fn wire_reads_what_scapy_reads() {
         }
         compare_cuts(want, &frame);
     }
-    // A generator that has lost its way would agree with anything.
+    // A faulty generator could pass every comparison.
     assert!(sums.iter().all(|&count| count > 20), "checksums wrong and right: {sums:?}");
     for fragment in ["whole", "first", "later"] {
         let count = lines.iter().filter(|want| want["fragment"] == fragment).count();
@@ -77,8 +77,8 @@ fn compare_headers(want: &Value, frame: &[u8], headers: &Headers) {
     );
 }
 
-/// The views behind the headers. Returns whether the upper checksum is right, where scapy says
-/// anything of it.
+/// Checks the views behind the headers. Returns whether the upper checksum is valid, if scapy
+/// reports it.
 fn compare_payload(want: &Value, frame: &[u8], headers: &Headers) -> Option<bool> {
     let addresses = headers.addresses(frame)?;
     if headers.ip_version == Some(IpVersion::V4) {
@@ -130,7 +130,7 @@ fn compare_ipv4(want: &Value, l3: &[u8]) {
     }
 }
 
-/// A frame that ends before its IP packet does is never taken for a whole one.
+/// A frame that ends before its IP packet is never parsed as complete.
 fn compare_cuts(want: &Value, frame: &[u8]) {
     let end = want["l3_end"].as_u64().unwrap_or(14) as usize;
     for len in 0..end {

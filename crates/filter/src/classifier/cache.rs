@@ -1,17 +1,17 @@
-//! A flow cache: what the classifier found for keys that came before. One worker's.
+//! A worker's flow cache: results of the classifier for earlier keys.
 //!
-//! A slot for each hash: a flow takes the place of the one that was there. A key is compared whole,
-//! so nothing but a lookup is saved, and nothing but time is lost: to traffic of more flows than
-//! slots, a look and a write for each packet.
+//! Each hash has one slot, and a new flow replaces the previous one. The whole key is compared, so
+//! results never change. With more flows than slots, the cache costs one read and one write per
+//! packet.
 
 use super::space::{BATCH, NONE, Space, fold};
 use crate::key::{Packed, V4, V6};
 
-/// Words of a slot: a key, and what was found.
+/// Words of a slot: a key and its result.
 const SLOT_V4: usize = 4;
 const SLOT_V6: usize = 8;
 
-/// What was found for keys that came before.
+/// Cached classifier results.
 #[derive(Debug)]
 pub struct FlowCache {
     pub(super) v4: Slots<V4, SLOT_V4>,
@@ -19,18 +19,18 @@ pub struct FlowCache {
 }
 
 impl FlowCache {
-    /// Slots of each IP version that it has at most.
+    /// Maximum number of slots per IP version.
     pub const MOST: usize = 1 << 20;
 
-    /// With so many slots for each IP version, or some more: a power of two. `seed` is what an
-    /// outsider must not know, who otherwise could choose flows that take each other's place.
-    /// Memory is used as flows come.
+    /// Creates a cache with `slots` slots per IP version, rounded up to a power of two. Keep `seed`
+    /// secret: with it, an attacker can choose flows that replace each other. Memory is allocated
+    /// as flows arrive.
     pub fn new(slots: usize, seed: u64) -> Self {
         let slots = slots.clamp(BATCH, Self::MOST).next_power_of_two();
         Self { v4: Slots::new(slots, seed), v6: Slots::new(slots, seed) }
     }
 
-    /// Keys that were there, and keys that had to be looked up.
+    /// Returns the numbers of cache hits and misses.
     pub fn hits_and_misses(&self) -> (u64, u64) {
         (self.v4.hits + self.v6.hits, self.v4.misses + self.v6.misses)
     }
@@ -40,7 +40,7 @@ impl FlowCache {
 #[derive(Debug)]
 pub(super) struct Slots<const N: usize, const W: usize> {
     words: Vec<u64>,
-    /// Where the first slot begins: none lies across two cache lines.
+    /// Index of the first slot, aligned so that no slot spans two cache lines.
     start: usize,
     seed: u64,
     shift: u32,
@@ -48,16 +48,15 @@ pub(super) struct Slots<const N: usize, const W: usize> {
     misses: u64,
 }
 
-/// Bytes of a cache line.
+/// Length of a cache line in bytes.
 const LINE: usize = 64;
 
-/// Set in what was found, so that it is never zero: memory that nobody wrote to is zero.
+/// Set in every result: unused slots are zero.
 const USED: u64 = 1 << 32;
 
 impl<const N: usize, const W: usize> Slots<N, W> {
     fn new(slots: usize, seed: u64) -> Self {
-        // Zeros, for the kernel to make pages of when they are touched: a worker builds this
-        // between two batches.
+        // Zeros are mapped lazily by the kernel: a worker builds the cache between two batches.
         let words = vec![0_u64; slots * W + LINE / size_of::<u64>()];
         let start = words.as_ptr().align_offset(LINE).min(LINE / size_of::<u64>());
         Self { words, start, seed, shift: 64 - slots.trailing_zeros(), hits: 0, misses: 0 }
@@ -69,8 +68,7 @@ impl<const N: usize, const W: usize> Slots<N, W> {
         self.start + (hash >> self.shift) as usize * W
     }
 
-    /// The first rule that matches each of some keys, asking the space for those that are not
-    /// there.
+    /// Returns the first match of each key. Looks up keys that are not cached in `space`.
     #[inline]
     pub(super) fn classify(
         &mut self,
@@ -111,5 +109,5 @@ impl<const N: usize, const W: usize> Slots<N, W> {
     }
 }
 
-/// An odd number whose bits are all over the place.
+/// An odd constant with well-distributed bits.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,50 +1,50 @@
-//! The classifier as bytes: what the XDP program has for tables, laid out as `bpf/classify.h` and
-//! `bpf/space.h` read them.
+//! The classifier's tables as bytes for the XDP program, in the layout of `bpf/classify.h` and
+//! `bpf/space.h`.
 
 use super::layout::TUPLES;
 use super::prune::PLACES;
 use super::space::{FEW, Space};
 use crate::rule::{Rule, Verdict};
 
-/// The tables of both IP versions, for the kernel.
+/// The tables of both IP versions for the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// IPv4's.
+    /// Tables of IPv4.
     pub v4: SpaceImage,
-    /// IPv6's.
+    /// Tables of IPv6.
     pub v6: SpaceImage,
 }
 
 /// The tables of one IP version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpaceImage {
-    /// `struct space`: what is of one size whatever the rules are.
+    /// `struct space`: the part whose size does not depend on the rules.
     pub space: Vec<u8>,
-    /// `struct numbers`: sets by the first 16 bits of an address, source and destination.
+    /// `struct numbers`: tuple sets by the first 16 bits of source and destination address.
     pub first: Table,
-    /// `struct numbers`: by the next 8.
+    /// `struct numbers`: tuple sets by the next 8 bits.
     pub parts: Table,
     /// Sets of tuples.
     pub sets: Table,
     /// Groups of four tags.
     pub tags: Table,
-    /// `struct firsts`: what the tags stand for.
+    /// `struct firsts`: the first entry for each tag.
     pub firsts: Table,
     /// `struct entry`.
     pub entries: Table,
 }
 
-/// Values of one size, one behind the other.
+/// Consecutive values of one size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// Bytes of each.
+    /// Length of a value in bytes.
     pub value_size: usize,
-    /// All of them.
+    /// All values.
     pub bytes: Vec<u8>,
 }
 
 impl Table {
-    /// How many there are.
+    /// Returns the number of values.
     pub fn values(&self) -> usize {
         self.bytes.len() / self.value_size
     }
@@ -54,7 +54,7 @@ impl Table {
     }
 }
 
-/// Why rules cannot be judged in the kernel.
+/// The reason why the kernel cannot apply rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotForKernel {
@@ -63,41 +63,41 @@ pub enum NotForKernel {
         "{longest} rules differ in so little that each lookup may compare all of them: at most {most} may"
     )]
     LongBucket {
-        /// Rules of the longest.
+        /// Number of rules in the longest bucket.
         longest: usize,
-        /// Rules of one at most.
+        /// Maximum per bucket.
         most: usize,
     },
-    /// Too many hashes meet in one place.
+    /// Too many hashes collide.
     #[error(
         "{longest} groups of the hash table follow each other without a gap: at most {most} may"
     )]
     Crowded {
-        /// Groups that a lookup may come through.
+        /// Maximum number of groups that a lookup visits with these rules.
         longest: usize,
-        /// Those that it may come through at most.
+        /// Accepted maximum.
         most: usize,
     },
-    /// Too many rules decide nothing.
+    /// Too many rules have no verdict.
     #[error("{count} rules say `continue`: at most {most} may")]
     GoOn {
-        /// Rules without a verdict.
+        /// Number of rules without a verdict.
         count: usize,
-        /// Those that there may be.
+        /// Accepted maximum.
         most: usize,
     },
-    /// A number of a rule does not fit.
+    /// The number of rules exceeds the rule number field.
     #[error("{0} rules: at most {most} can be numbered", most = MOST_RULES)]
     Many(usize),
 }
 
-/// Of `bpf/classify.h` and `bpf/filter.h`.
+/// Limits of `bpf/classify.h` and `bpf/filter.h`.
 const LONGEST_BUCKET: usize = 256;
 const MOST_GROUPS: usize = 32;
 const MOST_GO_ON: usize = 16;
 const MOST_RULES: usize = (1 << 30) - 1;
 
-/// What the two lowest bits of a decision say.
+/// Values of the two lowest bits of a decision.
 const GO_ON: u32 = 0;
 const ACCEPT: u32 = 1;
 const DROP: u32 = 2;
@@ -111,7 +111,7 @@ fn word(verdict: Option<Verdict>) -> u32 {
 }
 
 impl Image {
-    /// What the program has to take for granted, too: `in_step` in `bpf/filter.h`.
+    /// Constants that must equal those of the XDP program: `in_step` in `bpf/filter.h`.
     pub const IN_STEP: [u32; 9] = [
         TUPLES as u32,
         FEW as u32,
@@ -166,7 +166,7 @@ impl SpaceImage {
         }
         let (mut first, mut parts, mut sets) =
             (Bytes::default(), Bytes::default(), Bytes::default());
-        // Where those of the destination begin: the source's come first.
+        // Offsets of the destination's tables, which follow the source's.
         let (mut skips, mut parts_from, mut sets_from) = ([0; 2], [0; 2], [0; 2]);
         for (side, addresses) in
             space.prune.iter().flat_map(|prune| [&prune.source, &prune.destination]).enumerate()
@@ -190,7 +190,7 @@ impl SpaceImage {
         fixed.ints(skips.into_iter().chain(parts_from).chain(sets_from));
         for place in 0..TUPLES {
             let tuple = space.tuples.get(place);
-            // Of the words that are hashed, which are all but the last.
+            // Only the hashed words: all but the last.
             let mask = tuple.map_or([0; N], |tuple| tuple.mask);
             fixed.words(&std::array::from_fn::<u64, 5, _>(|word| {
                 if word + 1 < N { mask[word] } else { 0 }
@@ -218,10 +218,10 @@ impl SpaceImage {
     }
 }
 
-/// Bytes of `struct numbers`.
+/// Length of `struct numbers` in bytes.
 const NUMBERS: usize = 256 * size_of::<u16>();
 
-/// Integers, as the machine has them.
+/// Integers in native byte order.
 #[derive(Default)]
 struct Bytes(Vec<u8>);
 

@@ -1,34 +1,35 @@
-//! Which tuples there are, and which rule lives in which.
+//! Chooses the tuples and assigns each rule to one.
 //!
-//! Each tuple costs every packet a lookup, each rule in a bucket a comparison. So as few tuples as
-//! possible whose buckets are short: greedily, the candidate that takes most of the rules that are
-//! left, until all have a place. A candidate's worth only falls while others take rules, so it is
-//! computed anew only when it comes to the top.
+//! Each tuple costs a lookup per packet, and each rule in a bucket a comparison, so the layout
+//! needs few tuples with short buckets. A greedy search takes the candidate that accepts most of
+//! the remaining rules, until every rule is assigned. The value of a candidate only falls, so it is
+//! recomputed only when the candidate reaches the top of the heap.
 
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 
 use super::pattern::{Bits, Pattern};
 use crate::key::Packed;
 
-/// Rules by tuple and bucket, by their index among the patterns.
+/// Rules by tuple and bucket, as indexes of patterns.
 pub(super) struct Laid {
     pub(super) tuples: Vec<(Bits, Vec<Vec<u32>>)>,
-    /// Buckets in all.
+    /// Total number of buckets.
     pub(super) buckets: usize,
 }
 
-/// Rules that a bucket may have if there is another place for them.
+/// Maximum number of rules in a bucket while another tuple is available.
 const BUCKET: u8 = 1;
 
-/// Lengths of prefixes that are tried on each side.
+/// Number of prefix lengths tried on each side.
 const LENGTHS: usize = 6;
 
-/// Tuples at most: as many as a set of them has bits.
+/// Maximum number of tuples: the bits of a tuple set.
 pub(super) const TUPLES: usize = 64;
 
 pub(super) fn lay_out<const N: usize>(patterns: &[Pattern<N>]) -> Laid {
     let candidates = candidates(patterns);
-    // Those with the least choice first: they keep their place in a bucket that is full.
+    // Rules with the fewest possible tuples first, so that they get into a bucket before it is
+    // full.
     let mut left: Vec<u32> = (0..patterns.len() as u32).collect();
     left.sort_by_key(|&index| patterns[index as usize].bits.sum());
     let mut counts = Counts::new(patterns.len());
@@ -59,15 +60,15 @@ pub(super) fn lay_out<const N: usize>(patterns: &[Pattern<N>]) -> Laid {
         });
         chosen.push((bits, members));
     }
-    // What is left overlaps so much that no bucket is short: to the most telling tuple that there
-    // is.
+    // The remaining rules overlap too much for short buckets: assign each to the fitting tuple with
+    // the most bits.
     for index in left {
         let bits = patterns[index as usize].bits;
         let fitting =
             chosen.iter_mut().filter(|(of, _)| bits.covers(*of)).max_by_key(|(of, _)| of.sum());
         match fitting {
             Some((_, members)) => members.push(index),
-            // One more, which takes anything: there is room for it, as the loop ends before.
+            // Add a tuple that accepts any rule. The loop above left room for one.
             None => {
                 let nothing = Bits {
                     source: 0,
@@ -88,8 +89,8 @@ pub(super) fn lay_out<const N: usize>(patterns: &[Pattern<N>]) -> Laid {
     Laid { tuples, buckets }
 }
 
-/// Members of a tuple by what they have in the bits that it looks at, each bucket in the order of
-/// the rules.
+/// Groups the members of a tuple into buckets by the bits that the tuple compares. Each bucket is
+/// in rule order.
 fn buckets<const N: usize>(
     patterns: &[Pattern<N>],
     bits: Bits,
@@ -114,11 +115,11 @@ fn masked<const N: usize>(value: &Packed<N>, mask: &Packed<N>) -> Packed<N> {
     std::array::from_fn(|word| value[word] & mask[word])
 }
 
-/// Every mix of some lengths of each field.
+/// Returns all combinations of some lengths of each field.
 fn candidates<const N: usize>(patterns: &[Pattern<N>]) -> Vec<Bits> {
     let field = |of: fn(&Bits) -> u8| lengths(patterns.iter().map(|pattern| of(&pattern.bits)));
     let (sources, destinations) = (field(|bits| bits.source), field(|bits| bits.destination));
-    // Of ports all bits or none.
+    // Of ports, use all bits or none.
     let whole = |of: fn(&Bits) -> u8, all: u8| {
         let any = patterns.iter().any(|pattern| of(&pattern.bits) == all);
         if any { vec![0, all] } else { vec![0] }
@@ -145,7 +146,7 @@ fn candidates<const N: usize>(patterns: &[Pattern<N>]) -> Vec<Bits> {
     all
 }
 
-/// 0 and the lengths that cut the rules into parts of equal size.
+/// Returns 0 and the lengths that divide the rules into parts of equal size.
 fn lengths(all: impl Iterator<Item = u8>) -> BTreeSet<u8> {
     let mut all: Vec<u8> = all.filter(|&length| length > 0).collect();
     all.sort_unstable();
@@ -155,8 +156,7 @@ fn lengths(all: impl Iterator<Item = u8>) -> BTreeSet<u8> {
     chosen
 }
 
-/// How many rules fall into a bucket, by a hash of what they have in common: two buckets may be
-/// taken for one.
+/// Number of rules per bucket, by a hash of the compared bits. Two buckets may share a count.
 struct Counts {
     counts: Vec<u8>,
     shift: u32,
@@ -172,7 +172,7 @@ impl Counts {
         self.counts.fill(0);
     }
 
-    /// Whether there is room for one more.
+    /// Adds a rule and returns whether its bucket had room.
     #[inline]
     fn add<const N: usize>(&mut self, value: &Packed<N>, mask: &Packed<N>) -> bool {
         let mut hash = 0_u64;
@@ -185,7 +185,7 @@ impl Counts {
         fits
     }
 
-    /// How many of those that are left a tuple would take.
+    /// Returns how many of the remaining rules a tuple would accept.
     fn taken<const N: usize>(
         &mut self,
         patterns: &[Pattern<N>],

@@ -1,15 +1,16 @@
-//! The classifier: which of many rules is the first that matches.
+//! The classifier, which finds the first matching rule among many.
 //!
-//! A **tuple space** with merging, after Srinivasan et al. (1999) and TupleMerge (Daly et al.,
-//! 2019). A tuple says how many bits of each address and port, and whether the protocol, are looked
-//! at: all rules of a tuple can be found by one lookup of the key's bits in a hash table, and what
-//! else a rule wants is verified in the bucket. A rule may live in any tuple that looks at no more
-//! bits than the rule gives, so thousands of rules fit into a few tuples. [`layout`] chooses them.
+//! It is a **tuple space** with merging, after Srinivasan et al. (1999) and TupleMerge (Daly et
+//! al., 2019). A tuple states how many bits of each address and port are compared, and whether the
+//! protocol is. One hash table lookup with these bits of the key finds all candidate rules of a
+//! tuple; their other conditions are verified in the bucket. A rule may belong to any tuple that
+//! compares no more bits than the rule gives, so a few tuples hold thousands of rules. [`layout`]
+//! chooses them.
 //!
-//! [`prune`] says which tuples can have anything for a key. Those are looked into in the order of
-//! the best rule that each holds, and no more once what was found is better. A batch goes in
-//! rounds, one tuple of every key in each, so that loads overlap and nothing branches on what
-//! cannot be foretold ([`space`], [`table`]).
+//! [`prune`] selects the tuples that can have a rule for a key. They are searched in the order of
+//! their best rule, until none can improve the result. A batch is searched in rounds, one tuple per
+//! key in each round, so that loads overlap and no branch depends on unpredictable data ([`space`],
+//! [`table`]).
 
 mod cache;
 mod image;
@@ -28,7 +29,7 @@ use pattern::{pattern_v4, pattern_v6};
 pub use shape::{Shape, TupleShape};
 use space::Space;
 
-/// Finds the first of its rules that matches.
+/// Finds the first matching rule of a list.
 #[derive(Clone, Debug)]
 pub struct Classifier {
     v4: Space<V4>,
@@ -36,11 +37,11 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Packets that are looked up at once.
+    /// Maximum number of packets per batch.
     pub const BATCH: usize = space::BATCH;
 
-    /// Compiles rules. `seed` is what an outsider must not know, who otherwise could choose packets
-    /// that collide.
+    /// Compiles rules. Keep `seed` secret: with it, an attacker can choose packets that collide in
+    /// the hash tables.
     pub fn new(rules: &[Rule], seed: u64) -> Self {
         let numbered = || (0..).zip(rules);
         let v4 =
@@ -50,7 +51,7 @@ impl Classifier {
         Self { v4: Space::new(v4, seed), v6: Space::new(v6, seed) }
     }
 
-    /// The first rule that matches, of those from this one on.
+    /// Returns the first matching rule, starting at rule `from`.
     #[inline]
     pub fn first_match(&self, key: &Key, from: u32) -> Option<u32> {
         let upper = key.upper();
@@ -64,8 +65,8 @@ impl Classifier {
         }
     }
 
-    /// The first rule that matches each of the keys, in their order; [`Self::NONE`] where there is
-    /// none. No more than [`Self::BATCH`] keys.
+    /// Finds the first match of each of at most [`Self::BATCH`] keys and writes it to `found`:
+    /// [`Self::NONE`] if no rule matches.
     #[inline]
     pub fn classify(&self, keys: &[Key], found: &mut [u32; Self::BATCH]) {
         let v4 = |keys: &[_], found: &mut _| self.v4.classify(keys, found);
@@ -73,7 +74,7 @@ impl Classifier {
         by_version(keys, found, v4, v6);
     }
 
-    /// The same, with what was found before: by this classifier, and no other.
+    /// Like [`Self::classify`], with a cache, which must be used with this classifier only.
     #[inline]
     pub fn classify_cached(
         &self,
@@ -82,7 +83,7 @@ impl Classifier {
         cache: &mut FlowCache,
     ) {
         let FlowCache { v4: slots4, v6: slots6 } = cache;
-        // Where rules are compared one by one, that costs no more.
+        // With so few rules, a cache would not be faster than comparing all.
         let v4 = |keys: &[_], found: &mut _| match self.v4.prune {
             Some(_) => slots4.classify(&self.v4, keys, found),
             None => self.v4.classify(keys, found),
@@ -94,21 +95,21 @@ impl Classifier {
         by_version(keys, found, v4, v6);
     }
 
-    /// No rule matches.
+    /// The result if no rule matches.
     pub const NONE: u32 = space::NONE;
 
-    /// Whether it looks rules up. If not, there are so few that they are compared one by one.
+    /// Returns whether rules are looked up in tables. A few rules are compared one by one instead.
     pub fn has_tuples(&self) -> bool {
         self.v4.prune.is_some() || self.v6.prune.is_some()
     }
 
-    /// Its tables for the XDP program, with what becomes of a packet by each of the rules that it
-    /// was compiled from. Or why that is not possible.
+    /// Returns the tables for the XDP program, with the verdicts of `rules`, from which the
+    /// classifier was compiled, or the reason why the kernel cannot apply them.
     pub fn image(&self, rules: &[Rule]) -> Result<Image, NotForKernel> {
         Image::new(&self.v4, &self.v6, rules)
     }
 
-    /// What it has become.
+    /// Returns the number and size of the tables.
     pub fn shape(&self) -> Shape {
         Shape {
             v4: self.v4.shape(),
@@ -118,8 +119,7 @@ impl Classifier {
     }
 }
 
-/// Packs keys, has those of each version looked up, and puts what was found in the order of the
-/// keys.
+/// Packs keys, looks up those of each IP version, and writes the results in the order of the keys.
 #[inline]
 fn by_version(
     keys: &[Key],
@@ -130,7 +130,7 @@ fn by_version(
     const BATCH: usize = Classifier::BATCH;
     let keys = &keys[..keys.len().min(BATCH)];
     let (mut v4, mut v6) = ([[0; V4]; BATCH], [[0; V6]; BATCH]);
-    // Where each key stands among those of its version.
+    // Index of each key among the keys of its IP version.
     let (mut count4, mut count6) = (0, 0);
     for key in keys {
         let upper = key.upper();

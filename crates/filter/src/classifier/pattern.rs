@@ -12,17 +12,17 @@ use crate::rule::{Fragments, Match, Version};
 pub(super) struct Pattern<const N: usize> {
     pub(super) value: Packed<N>,
     pub(super) mask: Packed<N>,
-    /// First and last source port; all where a rule does not say, or a prefix says it all.
+    /// First and last source port; the full range if the rule has none.
     pub(super) source: [u16; 2],
-    /// The same of the destination.
+    /// First and last destination port, likewise.
     pub(super) destination: [u16; 2],
-    /// Its number: the smaller is the better.
+    /// Rule number. Smaller numbers take precedence.
     pub(super) rule: u32,
-    /// How many bits it gives of each field.
+    /// Number of bits that the rule gives in each field.
     pub(super) bits: Bits,
 }
 
-/// How many bits of each field are given.
+/// A number of bits for each field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Bits {
     pub(super) source: u8,
@@ -34,7 +34,7 @@ pub(super) struct Bits {
 }
 
 impl Bits {
-    /// Whether no field has fewer than the other's.
+    /// Returns whether each field has at least as many bits as in `other`.
     pub(super) fn covers(self, other: Self) -> bool {
         self.source >= other.source
             && self.destination >= other.destination
@@ -49,7 +49,7 @@ impl Bits {
         all.into_iter().map(u32::from).sum()
     }
 
-    /// The mask that lets these bits through.
+    /// Returns the mask that selects these bits.
     pub(super) fn mask<const N: usize>(self) -> Packed<N> {
         let upper = [
             high_bits(self.source_port, 16) << ports::SOURCE
@@ -58,7 +58,7 @@ impl Bits {
             0,
         ];
         let mut mask = [0; N];
-        // By the number of words it is known which version it is of.
+        // The number of words determines the IP version.
         if N == V4 {
             mask.copy_from_slice(&words_v4(
                 prefix_v4(self.source),
@@ -76,7 +76,7 @@ impl Bits {
     }
 }
 
-/// The highest `bits` of a field that is `width` bits wide.
+/// Returns the highest `bits` of a field that is `width` bits wide.
 fn high_bits(bits: u8, width: u8) -> u64 {
     let all = (1_u64 << width) - 1;
     all & !(all >> bits)
@@ -90,7 +90,7 @@ fn prefix_v6(length: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
-/// Value and mask of the two words that both versions have, and the ranges that they do not
+/// Value and mask of the two words that both versions have, and the port ranges, which they cannot
 /// express.
 struct Upper {
     value: [u64; 2],
@@ -164,8 +164,8 @@ impl Upper {
         self.value[word] |= (value & mask) << shift;
     }
 
-    /// What can be said by a prefix is: the bits that all ports of the range have in common. The
-    /// range is left to be compared if it is more than that.
+    /// Adds the bits that all ports of the range have in common, and returns the range, to be
+    /// compared in the bucket, and the number of common bits.
     fn want_port(&mut self, shift: u32, range: &RangeInclusive<u16>) -> ([u16; 2], u8) {
         self.want(0, ports::KIND, ports::KIND_MASK, ports::KIND_PORTS);
         let (first, last) = (*range.start(), *range.end());
@@ -176,7 +176,7 @@ impl Upper {
     }
 }
 
-/// `None` if the rule is about the other version.
+/// Returns `None` if the rule applies to IPv6 only.
 pub(super) fn pattern_v4(rule: u32, matches: &Match) -> Option<Pattern<V4>> {
     if matches.version() == Some(Version::V6) {
         return None;
@@ -198,7 +198,7 @@ pub(super) fn pattern_v4(rule: u32, matches: &Match) -> Option<Pattern<V4>> {
     })
 }
 
-/// The same for IPv6.
+/// Returns `None` if the rule applies to IPv4 only.
 pub(super) fn pattern_v6(rule: u32, matches: &Match) -> Option<Pattern<V6>> {
     if matches.version() == Some(Version::V4) {
         return None;

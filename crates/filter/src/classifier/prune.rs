@@ -1,25 +1,24 @@
-//! Which tuples can have anything for a key: those that have a rule for its source, and one for its
+//! Selects the tuples that can have a rule for a key: those with a rule for its source, its
 //! destination, and so on.
 //!
 //! After the pruned tuple space of Srinivasan et al. (1999): each field of a key is looked up in a
-//! small table of sets of tuples, and their intersection is what is left to be looked into. Tables
-//! may say too much, never too little: an address counts by 24 of its bits at most, a port of 1024
-//! and above by its upper ten.
+//! small table of tuple sets, and the sets are intersected. The result may contain too many tuples,
+//! never too few: addresses count by at most 24 bits, ports from 1024 on by their upper ten.
 
 use std::collections::HashMap;
 
 use super::pattern::Pattern;
 use crate::key::{Packed, V4, ports};
 
-/// A set of tuples, by their place in the order.
+/// A set of tuples, by their position in the order.
 pub(super) type Tuples = u64;
 
-/// The set with one tuple.
+/// Returns the set with one tuple.
 pub(super) fn one(place: usize) -> Tuples {
     1 << place
 }
 
-/// The tables.
+/// The tables of tuple sets.
 #[derive(Clone, Debug)]
 pub(super) struct Prune {
     pub(super) source: Addresses,
@@ -30,7 +29,7 @@ pub(super) struct Prune {
 }
 
 impl Prune {
-    /// Of patterns, each with the place of its tuple.
+    /// Creates the tables from patterns, each with the position of its tuple.
     pub(super) fn new<const N: usize>(patterns: &[(usize, &Pattern<N>)]) -> Self {
         let rules = || patterns.iter().map(|(place, pattern)| (one(*place), *pattern));
         let mut protocol = Box::new([0; 256]);
@@ -43,7 +42,8 @@ impl Prune {
             }
         }
         let half = |first: usize| {
-            // Of IPv4 both addresses are in one word, of IPv6 the upper half of each says enough.
+            // IPv4 has both addresses in one word; of IPv6 the upper half of each is precise
+            // enough.
             rules().map(move |(tuple, pattern)| match N {
                 V4 => (tuple, pattern.value[0] << (32 * first), length(pattern, first).min(32)),
                 _ => (tuple, pattern.value[2 * first], length(pattern, first).min(64)),
@@ -60,7 +60,7 @@ impl Prune {
         }
     }
 
-    /// The tuples that may have something for a key.
+    /// Returns the tuples that may have a rule for a key.
     #[inline]
     pub(super) fn tuples<const N: usize>(&self, key: &Packed<N>) -> Tuples {
         let (source, destination) = if N == V4 { (key[0], key[0] << 32) } else { (key[0], key[2]) };
@@ -86,31 +86,31 @@ fn length<const N: usize>(pattern: &Pattern<N>, first: usize) -> u8 {
     if first == 0 { pattern.bits.source } else { pattern.bits.destination }
 }
 
-/// Sets by address: by its first 16 bits (behind those that all rules have in common), and by the
-/// next 8 where that tells more.
+/// Tuple sets by address: by 16 bits after the skipped ones, and by the next 8 bits where they make
+/// a difference.
 #[derive(Clone, Debug)]
 pub(super) struct Addresses {
-    /// Bits that are skipped.
+    /// Number of leading bits that are skipped.
     pub(super) skip: u32,
-    /// Of each 16 bits the number of a set, or, from `PARTS` on, of a part of `parts`.
+    /// For each 16-bit value, the number of a set, or from `PARTS` on, of a part in `parts`.
     pub(super) first: Vec<u16>,
     pub(super) parts: Vec<[u16; 256]>,
     pub(super) sets: Vec<Tuples>,
 }
 
-/// From here on it is no set but a part.
+/// Numbers from here on name a part instead of a set.
 const PARTS: u16 = 1 << 15;
 
-/// Parts at most: half a megabyte. Addresses beyond count by 16 bits.
+/// Maximum number of parts: half a megabyte. Further addresses count by 16 bits.
 const MOST_PARTS: usize = 1024;
 
 impl Addresses {
-    /// Of prefixes, which begin with the highest bit.
+    /// Creates the sets from left-aligned prefixes.
     fn new(prefixes: impl Iterator<Item = (Tuples, u64, u8)> + Clone) -> Self {
         let mut everywhere = 0;
         let mut distinct: Vec<(u64, u8, Tuples)> = Vec::new();
         for (tuple, value, length) in prefixes {
-            // What is beyond the length is the other address of IPv4.
+            // Bits beyond the length belong to the other IPv4 address.
             match length {
                 0 => everywhere |= tuple,
                 _ => distinct.push((
@@ -125,7 +125,7 @@ impl Addresses {
         let skip = common(&distinct);
         let mut first = vec![everywhere; 1 << 16];
         let mut parts: HashMap<u16, [Tuples; 256]> = HashMap::new();
-        // Short ones first, for parts to begin with what holds for all of them.
+        // Short prefixes first: a part starts as a copy of the set that they fill.
         distinct.sort_unstable_by_key(|(_, length, _)| *length);
         for (value, length, tuple) in distinct {
             let value = value << skip;
@@ -145,12 +145,12 @@ impl Addresses {
             let (start, count) = ((value >> 40 & 0xff) as usize, 1_usize << (24 - length.min(24)));
             part[start..start + count].iter_mut().for_each(|tuples| *tuples |= tuple);
         }
-        // Each set once.
+        // Store each distinct set once.
         let mut numbers: HashMap<Tuples, u16> = HashMap::new();
         let mut sets = Vec::new();
         let mut number = |tuples: Tuples| {
             *numbers.entry(tuples).or_insert_with(|| {
-                // More sets than can be numbered: one that says nothing.
+                // Out of set numbers: use set 0, which contains all tuples.
                 if sets.len() + 1 >= usize::from(PARTS) {
                     return 0;
                 }
@@ -188,7 +188,7 @@ impl Addresses {
     }
 }
 
-/// Bits that all prefixes have in common, and nobody can be told apart by.
+/// Returns the number of leading bits that all prefixes have in common.
 fn common(prefixes: &[(u64, u8, Tuples)]) -> u32 {
     let Some((any, _, _)) = prefixes.first() else { return 0 };
     let shortest = prefixes.iter().map(|(_, length, _)| u32::from(*length)).min().unwrap_or(0);
@@ -196,7 +196,7 @@ fn common(prefixes: &[(u64, u8, Tuples)]) -> u32 {
     differing.leading_zeros().min(shortest).min(40)
 }
 
-/// Sets by port: each of the first 1024 by itself, 64 at once above.
+/// Tuple sets by port: one per port below 1024, one per 64 ports above.
 #[derive(Clone, Debug)]
 pub(super) struct Ports(pub(super) Box<[Tuples; PLACES]>);
 
@@ -210,8 +210,8 @@ impl Ports {
         if port < SINGLE { port } else { SINGLE + (port >> TOGETHER) }
     }
 
-    /// Of ranges. Where there are no ports a key has zeros, or what ICMP has there: a rule that
-    /// does not say counts for all.
+    /// Creates the sets from ranges. A key without ports has zeros or ICMP fields there, so a rule
+    /// without ports counts for all.
     fn new(ranges: impl Iterator<Item = (Tuples, [u16; 2])>) -> Self {
         let mut sets = Box::new([0; PLACES]);
         let mut distinct: Vec<_> = ranges.collect();

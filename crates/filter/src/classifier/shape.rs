@@ -3,29 +3,29 @@
 /// The tuples and memory of a classifier, for reports and decisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// The tuples of IPv4, in the order in which they are looked into.
+    /// Tuples of IPv4, in search order.
     pub v4: Vec<TupleShape>,
-    /// The tuples of IPv6, likewise.
+    /// Tuples of IPv6, in search order.
     pub v6: Vec<TupleShape>,
-    /// Bytes of memory.
+    /// Memory in bytes.
     pub memory: usize,
 }
 
-/// One tuple.
+/// The size of a tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TupleShape {
-    /// Bits of the source address that are looked at.
+    /// Compared bits of the source address.
     pub source: u8,
-    /// Bits of the destination address.
+    /// Compared bits of the destination address.
     pub destination: u8,
-    /// Bits of the source port.
+    /// Compared bits of the source port.
     pub source_port: u8,
-    /// Bits of the destination port.
+    /// Compared bits of the destination port.
     pub destination_port: u8,
-    /// Whether the protocol is looked at.
+    /// Whether the protocol is compared.
     pub protocol: bool,
-    /// Rules in it.
+    /// Number of rules.
     pub rules: usize,
-    /// Rules of its longest bucket.
+    /// Number of rules in the longest bucket.
     pub longest: usize,
 }

@@ -1,4 +1,4 @@
-//! The tuples of one IP version, and the table that they share.
+//! The tuples of one IP version and their shared hash table.
 
 use std::hint::select_unpredictable;
 
@@ -9,23 +9,23 @@ use super::shape::TupleShape;
 use super::table::Table;
 use crate::key::{Packed, V4, ports};
 
-/// Packets that are looked up at once.
+/// Maximum number of packets per batch.
 pub(super) const BATCH: usize = 64;
 /// The result of a lookup that found no rule.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Rules of one IP version, to be looked up.
+/// The compiled rules of one IP version.
 #[derive(Clone, Debug)]
 pub(super) struct Space<const N: usize> {
-    /// In the order of the best rule of each. None if there are so few rules that all are compared.
+    /// In the order of their best rule. Empty if there are so few rules that all are compared.
     pub(super) tuples: Vec<Tuple<N>>,
-    /// Where buckets are, of all tuples.
+    /// Buckets of all tuples, by hash.
     pub(super) table: Table,
-    /// The best rule of each, and behind the last what is worse than any.
+    /// Best rule of each tuple, followed by a number worse than any rule.
     bests: [u32; TUPLES + 1],
-    /// Which of the tuples are worth a look.
+    /// Selects the tuples to search.
     pub(super) prune: Option<Prune>,
-    /// Buckets, one behind the other, each in the order of the rules.
+    /// Consecutive buckets, each in rule order.
     pub(super) entries: Vec<Entry<N>>,
     pub(super) seed: u64,
 }
@@ -33,31 +33,31 @@ pub(super) struct Space<const N: usize> {
 #[derive(Clone, Debug)]
 pub(super) struct Tuple<const N: usize> {
     pub(super) mask: Packed<N>,
-    /// The best rule in it.
+    /// Best (smallest) rule number of the tuple.
     pub(super) best: u32,
-    /// What makes equal bits of different tuples different.
+    /// Makes the hashes of equal bits differ between tuples.
     pub(super) seed: u64,
     pub(super) shape: TupleShape,
 }
 
-/// A rule in its bucket. A cache line, for IPv4.
+/// A rule in a bucket. One cache line for IPv4.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 pub(super) struct Entry<const N: usize> {
     pub(super) value: Packed<N>,
     pub(super) mask: Packed<N>,
-    /// The first source port, and how many more there are.
+    /// First source port and number of further ports.
     pub(super) source: [u16; 2],
-    /// The same of the destination.
+    /// First destination port and number of further ports.
     pub(super) destination: [u16; 2],
     pub(super) rule: u32,
-    /// Whether the bucket ends here.
+    /// Whether this entry ends its bucket.
     pub(super) last: bool,
 }
 
 const _: () = assert!(size_of::<Entry<V4>>() == 64);
 
-/// Up to so many rules are compared one by one, which costs less than a lookup.
+/// Up to this number of rules, comparing all costs less than a lookup.
 pub(super) const FEW: usize = 8;
 
 impl<const N: usize> Entry<N> {
@@ -70,7 +70,7 @@ impl<const N: usize> Entry<N> {
         let upper = key[N - 2];
         let (source, destination) =
             ((upper >> ports::SOURCE) as u16, (upper >> ports::DESTINATION) as u16);
-        // Each is 0 if it is within: nothing to branch on, but for the one that the caller takes.
+        // Returns 0 within the range. Avoids a branch per port.
         let beyond = |port: u16, [first, more]: [u16; 2]| {
             u64::from(port.wrapping_sub(first).saturating_sub(more))
         };
@@ -80,7 +80,7 @@ impl<const N: usize> Entry<N> {
 
 impl<const N: usize> Space<N> {
     pub(super) fn new(patterns: Vec<Pattern<N>>, seed: u64) -> Self {
-        // Whatever it is: half of its bits set, spread over all of it.
+        // Spread the bits of the caller's seed, which may be a small number.
         let seed = fold(seed ^ SEEDS[2], SEEDS[3]);
         let entry = |pattern: &Pattern<N>, last| {
             let Pattern { value, mask, source, destination, rule, .. } = *pattern;
@@ -108,7 +108,7 @@ impl<const N: usize> Space<N> {
             entries: Vec::with_capacity(patterns.len()),
             seed,
         };
-        // In the order of their best rule.
+        // Search tuples in the order of their best rule.
         let mut laid: Vec<_> = laid
             .into_iter()
             .map(|(bits, members)| (best(&patterns, &members), bits, members))
@@ -128,7 +128,7 @@ impl<const N: usize> Space<N> {
         space
     }
 
-    /// Members come in buckets, each in the order of the rules.
+    /// `members` are buckets, each in rule order.
     fn add_tuple(
         &mut self,
         bits: Bits,
@@ -183,11 +183,11 @@ impl<const N: usize> Space<N> {
         Some(found).filter(|found| *found != NONE)
     }
 
-    /// The first rule that matches each of some keys.
+    /// Finds the first match of each key.
     ///
-    /// In rounds, each of one tuple of every key that has any left. Which tuples a key has to be
-    /// looked up in, what is there, and what matches cannot be foretold, so nothing branches on it:
-    /// keys are sorted out by counting on or not.
+    /// Each round searches one tuple per remaining key. Branches on the tuple, the lookup or the
+    /// match would be mispredicted, so the code counts instead: a key stays in a list if the count
+    /// advances.
     #[inline]
     pub(super) fn classify(&self, keys: &[Packed<N>], found: &mut [u32; BATCH]) {
         let keys = &keys[..keys.len().min(BATCH)];
@@ -224,7 +224,7 @@ impl<const N: usize> Space<N> {
             for at in 0..left.min(BATCH) {
                 let place = usize::from(open[at]) % BATCH;
                 tuples[place] &= tuples[place] - 1;
-                // Of no tuple at all it is the worst.
+                // Without a tuple left, the best rule is worse than any.
                 let best = self.bests[tuples[place].trailing_zeros() as usize];
                 open[still % BATCH] = place as u8;
                 still += usize::from(best < found[place]);
@@ -233,7 +233,7 @@ impl<const N: usize> Space<N> {
         }
     }
 
-    /// Looks up a hash that may be there. As a rule it is one bucket of one rule.
+    /// Verifies a hash that the table may have. Usually it leads to one bucket with one rule.
     #[inline]
     fn verify(&self, hash: u64, key: &Packed<N>, found: u32) -> u32 {
         let Some(first) = self.table.only(hash) else { return self.look_up(hash, key, 0, found) };
@@ -244,12 +244,12 @@ impl<const N: usize> Space<N> {
         found.min(select_unpredictable(entry.matches(key), entry.rule, NONE))
     }
 
-    /// Looks through all buckets of a hash for a rule that is better than what was found.
+    /// Searches all buckets of a hash for a rule better than `found`.
     fn look_up(&self, hash: u64, key: &Packed<N>, from: u32, found: u32) -> u32 {
         self.table.get(hash).fold(found, |found, first| self.look_through(first, key, from, found))
     }
 
-    /// Looks through a bucket for a rule that is better than what was found.
+    /// Searches a bucket for a rule better than `found`.
     #[inline]
     fn look_through(&self, first: u32, key: &Packed<N>, from: u32, found: u32) -> u32 {
         for entry in &self.entries[first as usize..] {
@@ -278,12 +278,12 @@ impl<const N: usize> Space<N> {
     }
 }
 
-/// The best rule of a tuple's members.
+/// Returns the best rule among the members of a tuple.
 fn best<const N: usize>(patterns: &[Pattern<N>], members: &[Vec<u32>]) -> u32 {
     members.iter().flatten().map(|&index| patterns[index as usize].rule).min().unwrap_or(u32::MAX)
 }
 
-/// Of the bits of a key that a tuple looks at.
+/// Hashes the bits of a key that a tuple compares.
 #[inline]
 fn hash<const N: usize>(key: &Packed<N>, mask: &Packed<N>, seed: u64, of_tuple: u64) -> u64 {
     let word = |index: usize| key[index] & mask[index];
@@ -296,7 +296,7 @@ fn hash<const N: usize>(key: &Packed<N>, mask: &Packed<N>, seed: u64, of_tuple: 
     }
 }
 
-/// The digits of pi behind the point: nobody's choice.
+/// Digits of pi after the point, an arbitrary constant.
 const SEEDS: [u64; 5] = [
     0x243f_6a88_85a3_08d3,
     0x1319_8a2e_0370_7345,
@@ -305,7 +305,8 @@ const SEEDS: [u64; 5] = [
     0x4528_21e6_38d0_1377,
 ];
 
-/// Both halves of the 128-bit product: each bit of either factor reaches bits above and below it.
+/// Combines both halves of the 128-bit product, so that each input bit affects higher and lower
+/// bits.
 #[inline]
 pub(super) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);

@@ -1,32 +1,32 @@
-//! A hash table that says what is not in it without a branch: most lookups of a tuple space find
-//! nothing, and which do cannot be foretold.
+//! A hash table whose negative lookups are branchless: most lookups in a tuple space find nothing,
+//! and the exceptions are unpredictable.
 //!
-//! A group is four tags of 16 bits in one word, compared at once. What finds no place in its group
-//! goes to the next one, and leaves a mark.
+//! A group is one word with four tags of 16 bits, compared at once. An entry whose group is full
+//! goes to the next group and marks the full one.
 
-/// From hashes to numbers. Several may have the same hash.
+/// Maps hashes to numbers. Several numbers may have the same hash.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    /// A power of two of them.
+    /// The length is a power of two.
     groups: Vec<u64>,
-    /// Of each tag, the number that it stands for.
+    /// The number that belongs to each tag.
     numbers: Vec<[u32; LANES]>,
     shift: u32,
 }
 
 const LANES: usize = 4;
-/// The lowest bit of each lane.
+/// Lowest bit of each lane.
 const ONES: u64 = 0x0001_0001_0001_0001;
-/// The highest one.
+/// Highest bit of each lane.
 const HIGH: u64 = 0x8000_8000_8000_8000;
-/// Set in a group that was full when one more came.
+/// Set in a full group that rejected an entry.
 const OVERFLOWN: u64 = 1 << 63;
 
 impl Table {
-    /// For so many.
+    /// Creates a table for `entries` entries.
     pub(super) fn new(entries: usize) -> Self {
-        // One in eight lanes has a tag, up to one in four: fewer would be more memory than it is
-        // worth.
+        // Between one in eight and one in four lanes has a tag. A sparser table would not be worth
+        // its memory.
         let groups = entries.next_power_of_two().max(2);
         Self {
             groups: vec![0; groups],
@@ -35,7 +35,7 @@ impl Table {
         }
     }
 
-    /// A lane without its highest bit, and never empty.
+    /// Returns a nonzero tag without the highest bit of its lane.
     #[inline]
     fn tag(hash: u64) -> u64 {
         hash & 0x7ffe | 1
@@ -46,7 +46,7 @@ impl Table {
         (hash >> self.shift) as usize
     }
 
-    /// Enters a number. There is room for twice as many as were announced.
+    /// Inserts a number. The table has room for twice the announced entries.
     pub(super) fn insert(&mut self, hash: u64, number: u32) {
         let mut at = self.group(hash);
         loop {
@@ -62,21 +62,22 @@ impl Table {
         }
     }
 
-    /// The highest bit of each lane that has the tag. (One above a lane that has it may be wrong.)
+    /// Returns the highest bit of each lane with the tag. The lane above a match may be a false
+    /// positive.
     #[inline]
     fn lanes(group: u64, hash: u64) -> u64 {
         let differing = (group & !OVERFLOWN) ^ Self::tag(hash).wrapping_mul(ONES);
         differing.wrapping_sub(ONES) & !differing & HIGH
     }
 
-    /// `false`: it is not there.
+    /// Returns `false` if the hash is absent; `true` may be a false positive.
     #[inline]
     pub(super) fn may_have(&self, hash: u64) -> bool {
         let group = self.groups[self.group(hash)];
         Self::lanes(group, hash) | group & OVERFLOWN != 0
     }
 
-    /// The number of this hash, if there can be no other.
+    /// Returns the number of this hash if there is exactly one candidate.
     #[inline]
     pub(super) fn only(&self, hash: u64) -> Option<u32> {
         let at = self.group(hash);
@@ -86,7 +87,7 @@ impl Table {
         (lanes.is_power_of_two() && group & OVERFLOWN == 0).then(|| self.numbers[at][lane % LANES])
     }
 
-    /// All numbers of this hash, and perhaps some of others.
+    /// Returns all numbers of this hash and possibly some of other hashes.
     #[inline]
     pub(super) fn get(&self, hash: u64) -> Numbers<'_> {
         let at = self.group(hash);
@@ -100,7 +101,7 @@ impl Table {
         }
     }
 
-    /// Tags of a group, and what they stand for.
+    /// Returns the tags and numbers of each group.
     pub(super) fn groups(&self) -> impl Iterator<Item = (u64, [u32; LANES])> {
         self.groups.iter().copied().zip(self.numbers.iter().copied())
     }
@@ -109,15 +110,15 @@ impl Table {
         self.groups.len()
     }
 
-    /// By how much a hash is shifted for the number of its group.
+    /// Returns the right shift that turns a hash into a group index.
     pub(super) fn shift(&self) -> u32 {
         self.shift
     }
 
-    /// How many groups that are overflown follow each other: a lookup comes through one more.
+    /// Returns the longest run of overflown groups: a lookup visits one group more.
     pub(super) fn longest_run(&self) -> usize {
         let (mut longest, mut run) = (0, 0);
-        // Twice around, as a run may go over the end.
+        // Iterate twice, since a run may wrap around.
         for group in self.groups.iter().chain(&self.groups) {
             run = if group & OVERFLOWN != 0 { run + 1 } else { 0 };
             longest = longest.max(run);
@@ -130,7 +131,7 @@ impl Table {
     }
 }
 
-/// The numbers of a hash.
+/// An iterator over the numbers of a hash.
 pub(super) struct Numbers<'a> {
     table: &'a Table,
     hash: u64,
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_was_entered_is_found_and_little_else() {
-        // Few groups, so that they overflow, and hashes that share groups and tags.
+        // Few groups overflow; the hashes share groups and tags.
         for entries in [0, 1, 3, 10, 100, 5000] {
             let mut table = Table::new(entries);
             let hash = |number: u64| {

@@ -1,4 +1,4 @@
-//! The classifier against what rules mean: each looked at, one after the other.
+//! Compares the classifier with a linear search.
 
 use std::ops::RangeInclusive;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::key::{Fragment, L4};
 use crate::rule::{Fragments, Match, TcpFlags, Verdict, Version};
 
-/// Few addresses, so that rules overlap and packets meet them.
+/// Uses few addresses, so that rules overlap and packets match them.
 fn address_v4() -> impl Strategy<Value = u32> {
     (0..4_u32, 0..3_u32, 0..3_u32).prop_map(|(a, b, c)| 10 << 24 | a << 22 | b << 9 | c)
 }
@@ -149,7 +149,7 @@ fn key() -> impl Strategy<Value = Key> {
     )
 }
 
-/// The first that matches, by looking at each.
+/// Returns the first match of a linear search.
 fn by_looking(rules: &[Rule], key: &Key, from: u32) -> Option<u32> {
     (0..)
         .zip(rules)
@@ -176,8 +176,7 @@ proptest! {
             prop_assert_eq!(classifier.first_match(key, 0), expected);
             prop_assert_eq!(classifier.first_match(key, from), by_looking(&rules, key, from));
         }
-        // With a cache that is too small, so that flows take each other's places, and twice, so
-        // that they are there.
+        // The small cache makes flows replace each other; the second pass finds cached flows.
         let mut cache = FlowCache::new(0, seed);
         for _ in 0..2 {
             for keys in keys.chunks(40) {
@@ -220,7 +219,7 @@ fn a_flow_is_looked_up_once() {
         .map(|net| crate::parse_rule(&format!("drop dst {net}.0.0.0/8")).unwrap().unwrap())
         .collect();
     let (classifier, mut cache) = (Classifier::new(&rules, 1), FlowCache::new(1 << 16, 2));
-    // The first has zeros only: it is not what nobody has written yet.
+    // The first key is all zeros, like an unused cache slot.
     let key = |n: u32| Key {
         addresses: Addresses::V4 { source: 0, destination: n },
         protocol: 0,
@@ -234,7 +233,7 @@ fn a_flow_is_looked_up_once() {
     for round in 0..10 {
         classifier.classify_cached(&keys, &mut found, &mut cache);
         assert_eq!(found, [Classifier::NONE; 64]);
-        // Some may have one place.
+        // Some flows may share a slot.
         let (hits, misses) = cache.hits_and_misses();
         assert!(hits >= round * 56 && misses >= 64, "{hits} {misses}");
     }
@@ -265,7 +264,7 @@ fn a_rule_behind_a_wider_one_is_shadowed() {
 
 #[test]
 fn many_rules_of_few_tuples_are_found_in_few_lookups() {
-    // One rule for each host of a network, to one of a few ports, and some wider ones behind them.
+    // One rule per host of a network, to one of a few ports, followed by some wider rules.
     let mut rules: Vec<Rule> = (0..2000_u32)
         .map(|host| {
             format!(
@@ -301,8 +300,8 @@ fn few_seeds_crowd_the_hash_table() {
     assert!(crowded < 40, "{crowded} of 400 seeds");
 }
 
-/// More tuples, sets and parts than there is room for: what does not fit is looked for less
-/// cleverly, and found all the same.
+/// Exceeds the limits of tuples, sets and parts. The classifier then prunes less but finds the same
+/// rules.
 #[test]
 fn what_is_beyond_the_tables_is_found_all_the_same() {
     let mut state = 7_u64;
@@ -317,7 +316,7 @@ fn what_is_beyond_the_tables_is_found_all_the_same() {
             let prefix = |address: u32, length: u8| -> IpNet {
                 match v4 {
                     true => Ipv4Net::new(address.into(), length).unwrap().trunc().into(),
-                    // Of all first 16 bits, so that there are more parts than are kept.
+                    // Cover all values of the first 16 bits, to exceed the limit of parts.
                     false => Ipv6Net::new((u128::from(address) << 96).into(), length)
                         .unwrap()
                         .trunc()
@@ -334,7 +333,7 @@ fn what_is_beyond_the_tables_is_found_all_the_same() {
             };
             rules.push(Rule { matches, verdict: Some(Verdict::Accept), ..Rule::default() });
         }
-        // And many that match everything, so that a bucket has to take them all.
+        // Add many rules that match everything, so that they share a bucket.
         rules.extend((0..500).map(|_| Rule { verdict: Some(Verdict::Drop), ..Rule::default() }));
         let classifier = Classifier::new(&rules, 3);
         for number in 0..600 {

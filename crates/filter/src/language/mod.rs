@@ -1,4 +1,4 @@
-//! The language of rules: one rule a line. docs/filter.md has its grammar.
+//! The rule language, with one rule per line. docs/filter.md has its grammar.
 
 mod problem;
 mod reader;
@@ -12,8 +12,8 @@ use reader::{MATCHES, Reader};
 pub use problem::Problem;
 pub use signature::{parse_signature, parse_signatures};
 
-/// The rules of a text, each with its line. Empty lines and what follows a `#` do not count. On an
-/// error, all errors.
+/// Parses the rules of a text, each with its line number. Ignores empty lines and text after `#`.
+/// Returns all errors.
 pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     let (mut rules, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
@@ -26,7 +26,7 @@ pub fn parse(text: &str) -> Result<Vec<(usize, Rule)>, Vec<Problem>> {
     if problems.is_empty() { Ok(rules) } else { Err(problems) }
 }
 
-/// The rule on a line; `None` if there is none. The problem's line is 1.
+/// Parses one line; returns `None` if it has no rule. Errors have line number 1.
 pub fn parse_rule(line: &str) -> Result<Option<Rule>, Problem> {
     let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
     while let Some(word) = reader.words.next() {

@@ -1,4 +1,4 @@
-//! The reader of one rule: its words and their values.
+//! Reads the words and values of one rule.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -23,16 +23,16 @@ const TCP: u8 = 6;
 const WITH_PORTS: [u8; 3] = [TCP, 17, 132];
 const ICMP: [u8; 2] = [1, 58];
 
-/// A rule in the making.
+/// A partially read rule.
 pub(super) struct Reader<'a> {
     pub(super) words: Words<'a>,
     pub(super) rule: Rule,
-    /// What was said, and where.
+    /// Words read so far.
     seen: Vec<Word<'a>>,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the verdict; `None` if the line is empty.
+    /// Reads the verdict. Returns `None` if the line is empty.
     pub(super) fn begin(line: &'a str) -> Result<Option<Self>, Problem> {
         let mut words = Words::new(line);
         let Some(first) = words.next() else { return Ok(None) };
@@ -49,7 +49,7 @@ impl<'a> Reader<'a> {
         Ok(Some(Self { words, rule: Rule { verdict, ..Rule::default() }, seen: Vec::new() }))
     }
 
-    /// Notes that a word was said, unless it was before.
+    /// Records a word. Returns an error if it is a duplicate.
     pub(super) fn once(&mut self, word: Word<'a>) -> Result<(), Problem> {
         if let Some(before) = self.seen.iter().find(|seen| seen.text == word.text) {
             return Err(word.problem(format!(
@@ -61,9 +61,9 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// `false` if the word is none of a rule's.
+    /// Returns `false` if the word does not belong to a rule.
     pub(super) fn read(&mut self, word: Word<'a>) -> Result<bool, Problem> {
-        // Which version is one question with two answers.
+        // `ipv4` and `ipv6` exclude each other.
         let subject = if word.text == "ipv6" { "ipv4" } else { word.text };
         if let Err(problem) = self.once(Word { text: subject, ..word }) {
             return Err(Problem {
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    /// What a limit may be followed by.
+    /// Reads an option of a limit.
     pub(super) fn read_of_limit(&mut self, word: Word<'a>) -> Result<(), Problem> {
         let Some(limit) = &mut self.rule.limit else {
             return Err(word.problem(format!(
@@ -174,7 +174,7 @@ impl<'a> Reader<'a> {
             .unwrap_or(Word { text: "", column: 1 })
     }
 
-    /// What only the whole rule shows.
+    /// Checks conditions that involve several words.
     pub(super) fn finish(mut self) -> Result<Rule, Problem> {
         let Match { source, destination, protocol, fragment, .. } = &self.rule.matches;
         let version_of =
@@ -240,7 +240,7 @@ impl<'a> Reader<'a> {
                 .at("per")
                 .problem(format!("src/{length} of IPv4: expected a length from 0 to 32")));
         }
-        // Nothing else has them.
+        // Only TCP has flags.
         if self.rule.matches.flags.is_some() {
             self.rule.matches.protocol = Some(TCP);
         }
@@ -264,7 +264,7 @@ pub(super) fn number<N: TryFrom<u32>>(
     })
 }
 
-/// A number of digits alone: `parse` would take a sign.
+/// Parses digits only: `parse` would accept a sign.
 fn digits<N: FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
@@ -321,7 +321,7 @@ fn flags(word: Word<'_>) -> Result<TcpFlags, Problem> {
     Ok(flags)
 }
 
-/// RFC 2474, 2597, 3246.
+/// Parses a code point (RFC 2474, 2597, 3246).
 fn dscp(word: Word<'_>) -> Result<u8, Problem> {
     let values = |text: &str| text.bytes().map(|byte| byte.wrapping_sub(b'0')).collect::<Vec<_>>();
     let named = match word.text.split_at_checked(2) {
@@ -340,7 +340,7 @@ fn dscp(word: Word<'_>) -> Result<u8, Problem> {
     number.ok_or_else(|| word.problem(format!("`{}` is no code point: expected {DSCP}", word.text)))
 }
 
-/// A number, perhaps with k, M or G behind it.
+/// Parses a number with an optional suffix k, M or G.
 fn scaled(text: &str) -> Option<u64> {
     let (digits, scale) = match text.as_bytes().last()? {
         b'k' => (&text[..text.len() - 1], 1_000),
@@ -348,7 +348,7 @@ fn scaled(text: &str) -> Option<u64> {
         b'G' => (&text[..text.len() - 1], 1_000_000_000),
         _ => (text, 1),
     };
-    // No sign, which parse would take.
+    // `parse` would accept a sign.
     digits
         .bytes()
         .all(|byte| byte.is_ascii_digit())
@@ -360,14 +360,14 @@ fn rate(word: Word<'_>) -> Result<(u64, Unit), Problem> {
     let units = [("pps", Unit::Packets), ("bps", Unit::Bits)];
     let found =
         units.iter().find_map(|(name, unit)| Some((scaled(word.text.strip_suffix(name)?)?, *unit)));
-    // What a second's worth of cycles can be counted in.
+    // The token bucket cannot represent higher rates.
     found.filter(|(rate, _)| (1..=1_000_000_000_000).contains(rate)).ok_or_else(|| {
         word.problem(format!("`{}` is no rate: expected {RATE}, up to 1000Gbps", word.text))
     })
 }
 
 impl Limit {
-    /// A tenth of a second's worth, and no less than one packet of the usual length.
+    /// Returns the default burst: a tenth of a second, at least one packet of the usual length.
     fn usual_burst(rate: u64, unit: Unit) -> u64 {
         let least = match unit {
             Unit::Packets => 1,

@@ -1,4 +1,4 @@
-//! Lines of a signature file: a rule, and the bytes that its packets' payload has to have.
+//! Parses signature files: each line is a rule with a byte pattern.
 
 use super::problem::Problem;
 use super::reader::{MATCHES, Reader, number};
@@ -9,7 +9,7 @@ const OF_SIGNATURES: &str = "text, hex, nocase, offset, depth";
 const TEXT: &str = r#"a text in double quotes, like "GET /"; in it \" \\ \n \r \t and \xHH stand for what else they would be"#;
 const HEX: &str = r#"bytes in double quotes, two hexadecimal digits each, like "de ad be ef""#;
 
-/// The signatures of a text, each with its line. On an error, all errors.
+/// Parses the signatures of a text, each with its line number. Returns all errors.
 pub fn parse_signatures(text: &str) -> Result<Vec<(usize, Signature)>, Vec<Problem>> {
     let (mut signatures, mut problems) = (Vec::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
@@ -22,7 +22,7 @@ pub fn parse_signatures(text: &str) -> Result<Vec<(usize, Signature)>, Vec<Probl
     if problems.is_empty() { Ok(signatures) } else { Err(problems) }
 }
 
-/// The signature on a line; `None` if there is none. The problem's line is 1.
+/// Parses one line; returns `None` if it has no signature. Errors have line number 1.
 pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
     let Some(mut reader) = Reader::begin(line)? else { return Ok(None) };
     let (mut bytes, mut no_case, mut offset, mut depth): (Option<(Word<'_>, Vec<u8>)>, _, u16, _) =
@@ -83,7 +83,7 @@ pub fn parse_signature(line: &str) -> Result<Option<Signature>, Problem> {
     Ok(Some(Signature { rule, bytes, no_case, offset, depth: depth.map(|(_, depth)| depth) }))
 }
 
-/// What stands between the quotes; `None` if there are none.
+/// Returns the text between the quotes, or `None` without quotes.
 fn quoted(word: &str) -> Option<&str> {
     word.strip_prefix('"')?.strip_suffix('"').filter(|_| word.len() > 1)
 }

@@ -1,8 +1,8 @@
-//! The words of a line.
+//! Splits a line into words.
 
 use super::problem::Problem;
 
-/// A word and where it stands.
+/// A word and its column.
 #[derive(Clone, Copy)]
 pub(super) struct Word<'a> {
     pub(super) text: &'a str,
@@ -15,7 +15,8 @@ impl Word<'_> {
     }
 }
 
-/// The words of a line, up to a comment. What stands between quotes is one word, with its quotes.
+/// Iterates over the words of a line, up to a comment. A quoted string is one word, quotes
+/// included.
 pub(super) struct Words<'a> {
     line: &'a str,
     at: usize,
@@ -24,7 +25,7 @@ pub(super) struct Words<'a> {
 impl<'a> Words<'a> {
     pub(super) fn new(line: &'a str) -> Self {
         let mut words = Self { line, at: 0 };
-        // Where the comment begins, which is not within quotes.
+        // Find the comment. A `#` in quotes does not start one.
         let mut end = line.len();
         loop {
             let rest = &words.line[words.at..];
@@ -45,12 +46,12 @@ impl<'a> Words<'a> {
         self.line[..at].chars().count() + 1
     }
 
-    /// Behind the last word.
+    /// Returns an empty word at the end of the line.
     pub(super) fn end(&self) -> Word<'a> {
         Word { text: "", column: self.column(self.line.trim_end().len()) }
     }
 
-    /// What comes after a word, which is to say what it is about.
+    /// Returns the value that follows a word.
     pub(super) fn after(&mut self, word: Word<'_>, expected: &str) -> Result<Word<'a>, Problem> {
         let end = self.end();
         self.next().ok_or_else(|| {
@@ -71,7 +72,7 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// The length of the word that a text begins with: up to a space or a comment, or to the second
+/// Returns the length of the first word of a text, which ends at a space, a comment or the second
 /// quote.
 fn length_of(text: &str) -> usize {
     if let Some(quoted) = text.strip_prefix('"') {

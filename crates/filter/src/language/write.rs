@@ -1,4 +1,4 @@
-//! Rules as they are written.
+//! Writes rules in their language.
 
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
@@ -29,7 +29,7 @@ pub(super) const FLAG_NAMES: [(&str, u8); 8] = [
     ("cwr", 0x80),
 ];
 
-/// In the language: parsed again, it is the same.
+/// Writes the rule in its language; parsing the text returns the same rule.
 impl Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.verdict {
@@ -96,7 +96,7 @@ fn flag_names(flags: TcpFlags) -> String {
     names.collect::<Vec<_>>().join(",")
 }
 
-/// As a person writes it.
+/// Returns a number with the largest exact suffix.
 fn unscaled(number: u64) -> String {
     for (scale, name) in [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")] {
         if number >= scale && number.is_multiple_of(scale) {

@@ -70,8 +70,8 @@ impl<'a> GPdu<'a> {
         Ok(Self { message, user })
     }
 
-    /// As [`parse`](Self::parse), for the endpoint with this address. A frame to another address is
-    /// [`Error::Malformed`], too.
+    /// Parses like [`parse`](Self::parse), for the endpoint with this address. A frame to another
+    /// address is [`Error::Malformed`], too.
     #[inline]
     pub fn parse_to(
         frame: &'a [u8],

@@ -172,7 +172,7 @@ mod tests {
             (packet.message_type(), packet.teid(), packet.payload()),
             (G_PDU, 7, &[1, 2, 3][..])
         );
-        // A sequence number; what stands where an extension header's type would be does not count.
+        // A sequence number. The extension header type without its flag is ignored.
         let numbered = [0x32, 255, 0, 5, 0, 0, 0, 7, 0, 1, 0, 0x85, 42];
         assert_eq!(Packet::new_checked(&numbered[..]).unwrap().payload(), [42]);
         // As 5G has it: a PDU session container (TS 38.415), and another one.

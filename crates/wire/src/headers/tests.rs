@@ -37,8 +37,8 @@ fn offsets(headers: Headers) -> (u16, u16, u16) {
     (headers.l3_offset, headers.l4_offset, headers.l3_end)
 }
 
-/// What is promised of every frame; the unit tests, the properties and the fuzz target ask the
-/// same.
+/// Checks the guarantees for every frame. The unit tests, property tests and fuzz target check the
+/// same ones.
 fn check(frame: &[u8]) -> Headers {
     let headers = Headers::parse(frame);
     let (l3, l4, end) = offsets(headers);
@@ -142,7 +142,7 @@ fn a_frame_cut_anywhere_says_in_which_layer() {
             assert_eq!(headers.status, Status::Truncated(layer), "{len} bytes");
             assert_eq!(headers.ip_version, None);
         }
-        // The same with an IP header that states the shorter length: now it is L4 that is cut.
+        // The IP header states the shorter length: now L4 is truncated.
         for len in 0..8 {
             let mut frame = frame.clone();
             match frame[12..14] {

@@ -310,7 +310,7 @@ mod tests {
         frame
     }
 
-    /// Returns the frame with the message about a frame.
+    /// Returns the frame with the message about `frame`.
     fn emitted(frame: &[u8], problem: Problem) -> Option<Vec<u8>> {
         let message = ErrorMessage::about(frame, &Headers::parse(frame), problem, &OWN)?;
         let mut buffer = [&vec![0xee; message.front_len()], frame].concat();

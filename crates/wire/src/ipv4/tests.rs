@@ -90,9 +90,8 @@ fn an_expired_packet_is_left_as_it_was() {
     }
 }
 
-/// Every identification there is takes the checksum through every value a right one can have,
-/// 0x0000 to 0xfffe; the time to live and protocol are those where the word that changes carries or
-/// is full.
+/// All identifications take the checksum through every valid value, 0x0000 to 0xfffe. Time to live
+/// and protocol are chosen so that the changed word carries or is full.
 #[test]
 fn decrement_ttl_equals_a_recomputation_for_every_checksum() {
     let mut seen = vec![false; 0x1_0000];
@@ -117,8 +116,8 @@ fn decrement_ttl_equals_a_recomputation_for_every_checksum() {
     assert_eq!(seen.iter().position(|seen| !seen), Some(0xffff));
 }
 
-/// 0xffff is the other zero of ones' complement. No sender computes it over a header, but a
-/// receiver accepts it in place of 0x0000, and what leaves must again be what a recomputation says.
+/// 0xffff is the negative zero of ones' complement. No sender computes it over a header, but a
+/// receiver accepts it for 0x0000, and the result must again equal a recomputation.
 #[test]
 fn decrement_ttl_mends_a_checksum_of_0xffff() {
     let zero = (0..=u16::MAX).find_map(|ident| {
@@ -137,7 +136,7 @@ fn decrement_ttl_mends_a_checksum_of_0xffff() {
     assert_eq!(updated, packet.checksum());
 }
 
-/// Calls everything there is; the lengths are all that a caller may rely on.
+/// Calls every function, and relies only on the lengths.
 fn touch(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.header_len() + packet.payload().len(), usize::from(packet.total_len()));

@@ -8,7 +8,7 @@ use crate::ip::{Addresses, Fragment, IpProtocol};
 /// nest calls.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Layer<'a> {
-    /// The end.
+    /// End of the frame.
     Nothing,
     /// A frame.
     Ethernet(&'a [u8]),
@@ -81,7 +81,7 @@ impl<'a, 'b> Lines<'a, 'b> {
         self.line(format_args!("{layer}: truncated, {len} of {needed} bytes"))
     }
 
-    /// Writes a line about bytes that are not looked into, if there are any.
+    /// Writes a line about unparsed bytes, if there are any.
     pub(super) fn payload(&mut self, bytes: &[u8]) -> fmt::Result {
         if bytes.is_empty() {
             return Ok(());

@@ -399,7 +399,7 @@ fn packets_are_nested_up_to_the_depth_limit() {
     assert_eq!(printed.lines().last(), Some(line));
 }
 
-/// Every packet has the longest IPv6, UDP and GTP-U lines that there are.
+/// Every packet has the longest possible IPv6, UDP and GTP-U lines.
 #[test]
 fn longest_output_is_within_the_bound() {
     let information = DownlinkInformation {

@@ -1,4 +1,4 @@
-//! What IP packets carry: TCP, UDP, SCTP, ICMP, ESP and other IP packets.
+//! Payloads of IP packets: TCP, UDP, SCTP, ICMP, ESP and encapsulated IP packets.
 
 use core::fmt;
 use core::net::Ipv6Addr;

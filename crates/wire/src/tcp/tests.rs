@@ -101,7 +101,7 @@ fn with_payload(len: usize) -> Vec<u8> {
     segment
 }
 
-/// A segment with these options, padded with END, and a right checksum.
+/// Returns a segment with these options, padded with END, and a valid checksum.
 fn with_options(options: &[u8]) -> Vec<u8> {
     let mut packet = PACKET[..HEADER_LEN].to_vec();
     packet.extend_from_slice(options);
@@ -112,7 +112,7 @@ fn with_options(options: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// What becomes of options, and whether the rest is as it was and the checksum right.
+/// Returns the changed options. Asserts that the rest is unchanged and the checksum valid.
 fn lowered(options: &[u8], most: u16) -> (Result<bool, Error>, Vec<u8>) {
     let before = with_options(options);
     let mut after = Packet::new_checked(before.clone()).unwrap();
@@ -131,12 +131,12 @@ fn lowered(options: &[u8], most: u16) -> (Result<bool, Error>, Vec<u8>) {
 fn a_larger_mss_is_lowered_wherever_it_stands() {
     assert_eq!(lowered(&[2, 4, 0x05, 0xb4], 1400), (Ok(true), vec![2, 4, 0x05, 0x78]));
     assert_eq!(lowered(&[1, 2, 4, 0xff, 0xff, 1], 88), (Ok(true), vec![1, 2, 4, 0, 88, 1]));
-    // Behind a window scale, an unknown option, no operations; with something behind it.
+    // Behind a window scale, an unknown option and no-operations, with further options behind it.
     let (before, after) = ([3, 3, 7, 254, 5, 1, 2, 3, 1, 2, 4, 0x23, 0x28, 4, 2], 0x22);
     let mut want = before.to_vec();
     want[11..13].copy_from_slice(&[after, 0x60]);
     assert_eq!(lowered(&before, 0x2260), (Ok(true), want));
-    // Two, of which one is small already: at an even and at an odd offset.
+    // Two options, one of which is already small, at an even and at an odd offset.
     let two = [2, 4, 0x10, 0, 1, 2, 4, 1, 0, 2, 4, 0x20, 0];
     assert_eq!(
         lowered(&two, 0x0fff),
@@ -157,8 +157,8 @@ fn what_is_no_larger_or_not_there_stays() {
 fn malformed_options_stay() {
     const LARGE: [u8; 4] = [2, 4, 0xff, 0xff];
     let behind = |options: &[u8]| [&LARGE[..], options].concat();
-    // A length of 0, of 1, one beyond the header, none; a maximum segment size of three bytes, and
-    // of six.
+    // Length 0, 1, and beyond the header, no length, and a maximum segment size option of three and
+    // of six bytes.
     for options in [
         &[3, 0][..],
         &[3, 1, 1, 1],
@@ -219,8 +219,7 @@ proptest! {
         prop_assert_eq!(again, bytes);
     }
 
-    /// Any options: what was changed is nothing but values of more than `most`, which are `most`
-    /// then, and the checksum.
+    /// For any options, only values above `most` change, to `most`, and the checksum.
     #[test]
     fn lowering_changes_the_value_and_the_checksum_only(
         options in prop::collection::vec(prop_oneof![

@@ -1,4 +1,4 @@
-//! Runs a script that uses scapy, the independent judge of packet formats.
+//! Runs a script that uses scapy, the independent reference for packet formats.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -40,7 +40,7 @@ fn run_with(
     command.args([script, argument]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| error.to_string())?;
-    // A script that ends early closes its input; its status tells why.
+    // A script that ends early closes its input; its exit status shows the reason.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().map_err(|error| error.to_string())?;
     if !output.status.success() {
