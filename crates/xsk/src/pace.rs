@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Exponential backoff for wake-ups that change nothing, from 10 µs to 640 µs. A temporary lack of
+/// Backoff for wake-ups that change nothing. Pauses double from 10 µs to 640 µs. A temporary lack of
 /// kernel memory is retried quickly; while the link is down, there are at most two wake-ups in the
 /// millisecond that an idle worker waits anyway.
 #[derive(Debug, Default)]

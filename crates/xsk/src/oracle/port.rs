@@ -270,8 +270,8 @@ impl World {
         self.check();
     }
 
-    /// Sends and reclaims all possible frames, closes the other ports, and checks that every chunk
-    /// except lost and closed ones is in the pool.
+    /// Sends and reclaims all possible frames, closes every port, frees held frames, and checks
+    /// that every chunk except lost and closed ones is in the pool.
     ///
     /// # Panics
     /// If one is not.
