@@ -1,4 +1,4 @@
-//! Kernel definitions, with checks.
+//! Kernel definitions, with layout checks.
 //!
 //! `include/uapi/linux/if_packet.h`:
 //! <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_packet.h>

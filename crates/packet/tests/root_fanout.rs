@@ -1,5 +1,5 @@
-//! Several sockets on one interface: each packet is delivered to one of them, by its queue; packets
-//! that this host sends to none. Needs root.
+//! Several sockets on one interface: each packet is delivered to one of them, by its queue. Packets
+//! that this host sends are delivered to none. Needs root.
 
 use std::time::{Duration, Instant};
 
@@ -107,11 +107,7 @@ fn what_arrives_on_one_queue_comes_to_one_socket() {
     send(&chain, 1, 50);
     sockets.iter().for_each(|socket| socket.stop().unwrap());
     send(&chain, 0, 100);
-    assert_eq!(
-        came(&mut pool).iter().sum::<usize>(),
-        50,
-        "what came before the stop, and nothing after"
-    );
+    assert_eq!(came(&mut pool).iter().sum::<usize>(), 50, "only packets from before the stop");
     assert!(ports.iter().all(|port| port.kernel_counters() == Default::default()));
     drop(ports);
     assert_eq!(pool.len() as u32, umem.frames());

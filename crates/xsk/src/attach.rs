@@ -24,9 +24,10 @@ pub enum AttachMode {
 pub struct XdpLink(OwnedFd);
 
 /// Attaches an XDP program to an interface. `EBUSY`: another program is attached. `EOPNOTSUPP` with
-/// [`AttachMode::Native`]: the driver has no XDP. `ERANGE`, `EINVAL`: the MTU may be too large for the driver's XDP.
+/// [`AttachMode::Native`]: the driver has no XDP. `ERANGE`, `EINVAL`: the MTU may be too large for
+/// the driver's XDP.
 ///
-/// By hand because libbpf's `bpf_program__attach_xdp` takes no flags:
+/// Calls `bpf` directly because libbpf's `bpf_program__attach_xdp` takes no flags:
 /// <https://docs.kernel.org/bpf/libbpf/index.html>.
 pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io::Result<XdpLink> {
     let attributes = BpfLinkCreate {

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// Backoff for wake-ups that change nothing. Pauses double from 10 µs to 640 µs. A temporary lack of
-/// kernel memory is retried quickly; while the link is down, there are at most two wake-ups in the
-/// millisecond that an idle worker waits anyway.
+/// Backoff for wake-ups that change nothing. Pauses double from 10 µs to 640 µs. A temporary lack
+/// of kernel memory is retried quickly; while the link is down, there are at most two wake-ups in
+/// the millisecond that an idle worker waits anyway.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     /// End of the pause, and its length.

@@ -96,9 +96,8 @@ impl Region {
     }
 }
 
-/// A copy of a region's fields for packet loops. If a loop wrote owner bytes through a reference to
-/// the region, the compiler would have to assume that each write changes the region, and reload all
-/// fields.
+/// A copy of a region's fields for packet loops. Through a reference to the region, the compiler
+/// would have to assume that each written owner byte changes the region, and reload all fields.
 #[derive(Clone, Copy)]
 pub(crate) struct Chunks<'a> {
     pub(crate) region: &'a Region,

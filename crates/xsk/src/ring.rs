@@ -199,7 +199,7 @@ impl<T: Plain> Reservation<'_, T> {
         let ring = self.ring;
         let written = self.cursor.at.wrapping_sub(ring.produced);
         if written == 0 {
-            return 0; // and the line that both sides share stays clean
+            return 0; // leaves the shared cache line clean
         }
         ring.produced = self.cursor.at;
         // Release: the entries are written before the counter that publishes them.
@@ -297,7 +297,7 @@ impl<T: Plain> Peek<'_, T> {
         let read = self.read();
         let ring = self.ring;
         if read == 0 {
-            return 0; // as in `commit`: who only looks leaves the shared line clean
+            return 0; // as in `commit`
         }
         ring.consumed = self.cursor.at;
         // Release: the reads of the entries are done before the producer may overwrite them.

@@ -133,7 +133,7 @@ fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
 fn consume(consumer: &mut Consumer<u64>, wanted: u32, next: u64) -> u64 {
     let mut peek = consumer.peek(wanted);
     for (value, expected) in peek.by_ref().zip(next..) {
-        assert_eq!(value, expected, "lost, doubled or out of order");
+        assert_eq!(value, expected, "lost, duplicated or out of order");
     }
     u64::from(peek.release())
 }
@@ -223,7 +223,7 @@ fn a_reservation_and_a_peek_that_are_dropped_change_nothing() {
         for _ in 0..2 {
             let seen: Vec<u64> = consumer.end.peek(2).collect();
             let came = consume(&mut consumer.end, 1, next);
-            assert!(came >= seen.len().min(1) as u64, "what was only looked at is gone");
+            assert!(came >= seen.len().min(1) as u64, "peeked entry is gone");
             assert!(
                 seen.iter().copied().eq(next..next + seen.len() as u64),
                 "{seen:?} from {next} on"

@@ -48,7 +48,7 @@ fn a_frame_whose_start_moved_is_sent_from_there_and_comes_back_whole() {
         assert_eq!(port.receive(&mut batch, &mut pool), 1);
         let mut frame = batch.places_mut()[0].take().unwrap();
         batch.clear_taken();
-        assert_eq!(frame.headroom(), 256, "what the kernel leaves in front");
+        assert_eq!(frame.headroom(), 256, "kernel headroom");
         let mut expected = packet(1);
         if front < 0 {
             let n = front.unsigned_abs() as usize;
@@ -174,13 +174,13 @@ fn a_kick_is_not_put_off_when_there_is_a_reason() {
     for kicks in 10..20 {
         queue_one(&mut pool, &mut queue);
         port.transmit(&mut queue);
-        assert_eq!(kernel.wakeups(), kicks, "something new");
+        assert_eq!(kernel.wakeups(), kicks, "new frame to send");
     }
     for kicks in 20..25 {
         kernel.run();
         assert_eq!(port.reclaim(&mut pool), 1);
         port.transmit(&mut queue);
-        assert_eq!(kernel.wakeups(), kicks, "something came back");
+        assert_eq!(kernel.wakeups(), kicks, "completed frame");
     }
 }
 
@@ -275,7 +275,7 @@ fn no_wake_up_that_was_not_asked_for() {
     assert_eq!(
         (kernel.wakeups(), port.counters().syscalls),
         (1, 1),
-        "the fill ring's flag is heeded"
+        "wake-up by the fill ring's flag"
     );
 }
 
@@ -337,7 +337,7 @@ fn a_closed_port_gives_its_frames_back() {
     assert_eq!(
         kernel.deliver(&packet(0)),
         Err(Lost::FillRingEmpty),
-        "it writes to nothing that was taken back"
+        "kernel wrote to a reclaimed frame"
     );
 }
 

@@ -84,7 +84,7 @@ impl Wire {
 #[test]
 fn packets_come_whole_in_order_and_in_batches() {
     let mut wire = wire();
-    assert_eq!(wire.receive(), Vec::<Vec<u8>>::new(), "nothing there is no error");
+    assert_eq!(wire.receive(), Vec::<Vec<u8>>::new(), "empty socket is no error");
     let lengths = [60, 61, 64, 590, 1514, 1792, 15];
     // Send as many as a datagram socket accepts.
     let mut sent = Vec::new();
@@ -133,7 +133,7 @@ fn no_more_is_asked_for_than_there_are_frames() {
     assert_eq!(port.receive(batch, pool), 3);
     let syscalls = port.counters().syscalls;
     assert_eq!(port.receive(batch, pool), 0);
-    assert_eq!(port.counters().syscalls, syscalls, "without a frame the kernel is not asked");
+    assert_eq!(port.counters().syscalls, syscalls, "system call without a free frame");
     for frame in batch.places_mut().iter_mut().filter_map(Option::take).chain(held) {
         pool.free(frame).unwrap();
     }

@@ -284,7 +284,7 @@ impl World {
                 self.step(Step::Run(port));
                 self.step(Step::Reclaim(port));
                 rounds += 1;
-                assert!(rounds < 200, "port {port} does not come to an end");
+                assert!(rounds < 200, "port {port} still has work");
             }
             if let Some(line) = &self.ports[port] {
                 assert!(
@@ -340,10 +340,10 @@ impl World {
         );
         assert!(
             out_of_use as u64 <= before.tx + before.completion,
-            "what was posted for reception comes back"
+            "frame posted for reception was not returned"
         );
         self.closed += out_of_use as u32;
-        assert_ne!(kernel.deliver(&[0; 60]), Ok(()), "it writes to nothing that was taken back");
+        assert_ne!(kernel.deliver(&[0; 60]), Ok(()), "kernel wrote to a reclaimed frame");
         self.empty(queue);
     }
 
@@ -387,12 +387,12 @@ impl World {
         let expected = line.arrived.drain(..entries).flatten();
         let got = batch.places_mut().iter_mut().filter_map(Option::take);
         for (frame, packet) in got.zip(expected) {
-            assert!(frame[..] == packet[..], "a packet came that did not arrive, or not next");
+            assert!(frame[..] == packet[..], "received packet is wrong or out of order");
             assert_eq!(frame.headroom(), Pool::HEADROOM);
             let shadow = Shadow::of(&frame);
             self.held.push_back((frame, shadow));
         }
-        assert!(batch.places().iter().all(Option::is_none), "more came than had arrived");
+        assert!(batch.places().iter().all(Option::is_none), "more packets received than delivered");
     }
 
     fn alloc(&mut self, len: usize) {
@@ -517,7 +517,7 @@ impl Line {
             let from = if sent.front() == next.as_ref() { &mut sent } else { &mut thrown_away };
             assert!(
                 next.is_some() && from.pop_front() == next,
-                "what was sent was not queued, or not next"
+                "sent packet was not queued or is out of order"
             );
         }
         let census = self.port.census();
@@ -532,11 +532,7 @@ impl Line {
             "{lies} refused"
         );
         let kernel = self.port.kernel_counters();
-        assert_eq!(
-            (kernel.rx_invalid, kernel.tx_invalid),
-            (0, 0),
-            "the kernel refuses nothing of ours"
-        );
+        assert_eq!((kernel.rx_invalid, kernel.tx_invalid), (0, 0), "kernel rejected a descriptor");
     }
 }
 
@@ -575,7 +571,7 @@ fn assert_conserved_but(
         lost,
         closed,
     };
-    assert_eq!(umem.ownership(), expected, "by the record, and where the structures have them");
+    assert_eq!(umem.ownership(), expected, "owner record differs from frame counts");
     let total = pool.len() as u64 + at_the_kernel.total() + held as u64 + u64::from(lost + closed);
     assert_eq!(total, u64::from(umem.frames()), "{expected:?}");
 }
