@@ -1,4 +1,4 @@
-//! What the kernel's headers say, pinned.
+//! Kernel definitions, with layout checks.
 //!
 //! `include/uapi/linux/if_packet.h`:
 //! <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_packet.h>
@@ -7,17 +7,17 @@ use std::mem::{offset_of, size_of};
 
 pub(crate) use libc::tpacket_auxdata as AuxData;
 
-/// What the kernel counts for a packet socket. Reading them sets them to zero.
+/// Kernel counters of a packet socket. Reading resets them to zero.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(crate) struct TpacketStats {
-    /// Packets that were for the socket, the dropped ones included.
+    /// Packets for the socket, including dropped ones.
     pub(crate) packets: u32,
     /// Packets dropped because the socket's buffer was full.
     pub(crate) drops: u32,
 }
 
-/// Room for the one control message that these sockets ask for.
+/// Space for the one control message that these sockets request.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Control {
@@ -27,8 +27,8 @@ pub(crate) struct Control {
     pub(crate) padding: u32,
 }
 
-/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`): the filter that lets so many bytes of
-/// each packet through.
+/// `BPF_RET | BPF_K` (`include/uapi/linux/bpf_common.h`): the filter that accepts a fixed number of
+/// bytes of each packet.
 pub(crate) const BPF_RET: u16 = 0x06;
 
 const _: () = {

@@ -1,27 +1,25 @@
 //! Packet sockets ([packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html)) as ports of
-//! [xdpfwd](https://docs.kernel.org/networking/af_xdp.html): what AF_XDP is compared with, and a
-//! way to forward where there is no XDP at all.
+//! [xdpfwd](https://docs.kernel.org/networking/af_xdp.html), for comparison with AF_XDP and for
+//! interfaces without XDP.
 //!
-//! A [`PacketSocket`] takes part in what arrives on an interface, a [`MmsgPort`] makes a
-//! [`Port`](xdpfwd_xsk::Port) of it: one `recvmmsg` fills a batch, one `sendmmsg` empties a queue.
-//! The kernel copies each packet on its way in, from a socket buffer of its own into a frame from
-//! the worker's pool, and on its way out again. Frames are owned as everywhere; the UMEM that they
-//! are in need not be registered with any socket, so these ports go together with AF_XDP ones on
-//! one worker.
+//! A [`PacketSocket`] receives a share of an interface's packets; a [`MmsgPort`] makes a
+//! [`Port`](xdpfwd_xsk::Port) of it. One `recvmmsg` fills a batch, one `sendmmsg` empties a queue.
+//! The kernel copies each packet on reception, from a socket buffer into a frame of the worker's
+//! pool, and again on transmission. The UMEM of the frames need not be registered with any socket,
+//! so one worker can combine these ports with AF_XDP ports.
 //!
-//! What is different from AF_XDP, because a packet socket sees a *copy* of what the kernel goes on
-//! to handle itself:
+//! Differences from AF_XDP, because a packet socket receives a *copy* and the kernel handles the
+//! original:
 //!
-//! - The host's own protocols get every packet, too. It answers ARP and ping to its own addresses;
-//!   if it forwards packets (`net.ipv4.conf.*.forwarding`), they leave twice.
-//! - GRO and LRO have joined segments by then: what is longer than a frame has room for is dropped
-//!   and counted ([`KernelCounters::rx_dropped`](xdpfwd_xsk::KernelCounters::rx_dropped)).
-//!   `ethtool -K IF gro off lro off`.
-//! - The kernel has taken the outermost VLAN tag out; it is put back in from `PACKET_AUXDATA`.
-//! - Checksums that a local sender left to the device are unfinished, as with AF_XDP.
+//! - The host's own protocols also get every packet. The host answers ARP and ping to its own
+//!   addresses; if it forwards packets (`net.ipv4.conf.*.forwarding`), they leave twice.
+//! - GRO and LRO have joined segments before the copy is made. A packet longer than a frame is
+//!   dropped and counted ([`KernelCounters::rx_dropped`](xdpfwd_xsk::KernelCounters::rx_dropped)).
+//!   Switch both off: `ethtool -K IF gro off lro off`.
+//! - The kernel has removed the outermost VLAN tag; the port restores it from `PACKET_AUXDATA`.
+//! - Checksums that a local sender left to the device are incomplete, as with AF_XDP.
 //!   `ethtool -K SENDER tx off`.
-//! - It is out of the packet's way: nothing is attached to the interface, and nothing is in anybody
-//!   else's way.
+//! - Nothing is attached to the interface, so there are no conflicts with other programs.
 //!
 //! ```no_run
 //! use xdpfwd_packet::{MmsgPort, PacketSocket};

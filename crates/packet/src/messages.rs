@@ -10,28 +10,28 @@ use xdpfwd_xsk::{Batch, Frame};
 
 use crate::abi::{AuxData, Control};
 
-/// Messages that are received by one system call.
+/// Maximum number of messages received per system call.
 pub(crate) const RECEIVED: usize = Batch::CAPACITY;
 
-/// Messages that are sent by one system call at most: several batches. (The kernel takes 1024,
+/// Maximum number of messages sent per system call: several batches. (The kernel's limit is 1024,
 /// `UIO_MAXIOV`.)
 pub(crate) const SENT: usize = 256;
 
-/// What the kernel needs to receive a batch, made once so that receiving allocates nothing.
+/// Headers for receiving a batch, allocated once so that receiving allocates nothing.
 pub(crate) struct Inbox {
     headers: Box<[libc::mmsghdr; RECEIVED]>,
     buffers: Box<[libc::iovec; RECEIVED]>,
     controls: Box<[Control; RECEIVED]>,
 }
 
-/// What the kernel says of a message that it received.
+/// Metadata of a received message.
 #[derive(Clone, Copy)]
 pub(crate) struct Received {
     /// Bytes in the buffer.
     pub(crate) len: usize,
     /// The message was longer than the buffer.
     pub(crate) cut_short: bool,
-    /// What is not in the message, if the socket says it.
+    /// Auxiliary data, if the socket provides it.
     pub(crate) aux: Option<AuxData>,
 }
 
@@ -44,8 +44,8 @@ impl Inbox {
         }
     }
 
-    /// Receives what is there into the frames' bytes: as much of each message as its frame is long.
-    /// Never blocks. Returns how many came, at most as many as there are frames.
+    /// Receives waiting messages into the frames; longer messages are truncated to their frame.
+    /// Never blocks. Returns the number of messages, at most one per frame.
     pub(crate) fn receive(
         &mut self,
         socket: RawFd,
@@ -66,9 +66,9 @@ impl Inbox {
             count += 1;
         }
         // SAFETY: the first `count` headers point at buffers of the given lengths: bytes of frames
-        // that nobody else has (they are borrowed mutably), and our own control buffers. All
-        // outlive the call, and the kernel keeps none of the addresses. No timeout is passed.
-        // Unsafe: foreign call with raw pointers.
+        // that are borrowed mutably, and our own control buffers. All outlive the call, and the
+        // kernel keeps none of the addresses. No timeout is passed. Unsafe: foreign call with raw
+        // pointers.
         let received = unsafe {
             libc::recvmmsg(
                 socket,
@@ -81,7 +81,7 @@ impl Inbox {
         if received < 0 { Err(io::Error::last_os_error()) } else { Ok(received as usize) }
     }
 
-    /// Each message of the last call, the first ones being those that came.
+    /// Iterates over the messages of the last call, the received ones first.
     #[inline]
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
@@ -97,7 +97,7 @@ impl Inbox {
     }
 }
 
-/// What the kernel needs to send a batch.
+/// Headers for sending a batch.
 pub(crate) struct Outbox {
     headers: Box<[libc::mmsghdr; SENT]>,
     buffers: Box<[libc::iovec; SENT]>,
@@ -108,8 +108,8 @@ impl Outbox {
         Self { headers: Box::new([EMPTY; SENT]), buffers: Box::new([NOWHERE; SENT]) }
     }
 
-    /// Sends the frames, [`SENT`] of them at most. Never blocks. Returns how many were sent; an
-    /// error is the first one's.
+    /// Sends the frames, at most [`SENT`]. Never blocks. Returns the number of frames sent; an
+    /// error belongs to the first frame.
     pub(crate) fn send<'a>(
         &mut self,
         socket: RawFd,
@@ -119,7 +119,7 @@ impl Outbox {
         for (frame, (header, buffer)) in
             frames.zip(self.headers.iter_mut().zip(self.buffers.iter_mut()))
         {
-            // The kernel does not write to what it sends.
+            // The kernel does not write to these buffers.
             *buffer =
                 libc::iovec { iov_base: frame.as_ptr().cast_mut().cast(), iov_len: frame.len() };
             header.msg_hdr.msg_iov = buffer;
@@ -127,8 +127,8 @@ impl Outbox {
             count += 1;
         }
         // SAFETY: the first `count` headers point at buffers of the given lengths, the bytes of
-        // frames that are borrowed by the caller until this returns; `sendmmsg` only reads them,
-        // and the kernel has made its copy when it returns. Unsafe: foreign call with raw pointers.
+        // frames that the caller borrows until this returns; `sendmmsg` only reads them and has
+        // copied them when it returns. Unsafe: foreign call with raw pointers.
         let sent = unsafe {
             libc::sendmmsg(socket, self.headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _)
         };
@@ -138,8 +138,8 @@ impl Outbox {
 
 const NOWHERE: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
-// SAFETY: structs of integers and pointers, for which zeros are a value. Unsafe because libc gives
-// no other way to fill the padding that these have on some platforms.
+// SAFETY: structs of integers and pointers, for which zeros are valid. Unsafe: libc gives no other
+// way to fill the padding that these have on some platforms.
 const EMPTY: libc::mmsghdr = unsafe { mem::zeroed() };
 // SAFETY: as for `EMPTY`.
 const NOTHING: Control = unsafe { mem::zeroed() };

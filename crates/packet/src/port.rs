@@ -13,31 +13,30 @@ use crate::messages::{Inbox, Outbox, RECEIVED, SENT};
 use crate::socket::PacketSocket;
 use crate::vlan;
 
-/// Frames that may be on their way back to the pool: what several turns send, and no more than the
-/// caches hold.
+/// Maximum number of frames awaiting `reclaim`: several iterations' worth, within cache size.
 const COMPLETIONS: usize = 1024;
 
 /// One queue of an interface over a packet socket: `recvmmsg` and `sendmmsg`.
 ///
-/// Between two calls it has no frames but those that were sent and not [reclaimed](Port::reclaim):
-/// received packets wait in the kernel's own memory, and what cannot be sent stays in the egress
-/// queue.
+/// Between two calls the port holds only frames that were sent and not [reclaimed](Port::reclaim).
+/// Received packets wait in the kernel's memory, unsent ones in the egress queue.
 #[derive(Debug)]
 pub struct MmsgPort {
     socket: PacketSocket,
     inbox: Inbox,
     outbox: Outbox,
-    /// Where the frames of one call are, so that the stack need not be cleared for them.
+    /// The frames of the current call, allocated here so that the stack need not be cleared for
+    /// them.
     frames: Box<[Option<Frame>; RECEIVED]>,
     completions: Completions,
     counters: Counters,
-    /// Packets that were longer than a frame has room for.
+    /// Packets longer than a frame.
     too_long: u64,
-    /// Packets that the kernel could not keep. Reading its counter clears it.
+    /// Packets that the kernel dropped. Reading the kernel's counter clears it.
     lost: Cell<u64>,
 }
 
-/// The UMEM serves as many ports as it can.
+/// The UMEM has no free port slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the UMEM has as many ports as it can serve: give the worker fewer queues, or use more workers"
@@ -45,7 +44,7 @@ pub struct MmsgPort {
 pub struct TooManyPorts;
 
 impl MmsgPort {
-    /// A port that has this socket to itself, and takes frames of this UMEM.
+    /// Creates a port that owns this socket and accepts frames of this UMEM.
     pub fn new(socket: PacketSocket, umem: &Umem) -> Result<Self, TooManyPorts> {
         Ok(Self {
             socket,
@@ -59,13 +58,13 @@ impl MmsgPort {
         })
     }
 
-    /// Takes empty frames for as many messages as there is room for. Returns how many.
+    /// Allocates empty frames for up to the given number of messages. Returns how many.
     #[inline]
     fn post(&mut self, room: usize, pool: &mut Pool) -> usize {
         let mut posted = 0;
         for place in self.frames.iter_mut().take(room) {
             let Some(mut frame) = pool.alloc() else { break };
-            // As much as there is: it cannot be too much.
+            // Cannot fail: this is exactly the available tailroom.
             let room = frame.tailroom();
             let _ = frame.append(room);
             *place = Some(frame);
@@ -74,7 +73,7 @@ impl MmsgPort {
         posted
     }
 
-    /// Counts the packet at the front of the queue as one that the interface threw away.
+    /// Removes the packet at the front of the queue and counts it as dropped by the interface.
     fn give_up_on_first(&mut self, queue: &mut EgressQueue) {
         self.counters.tx_dropped += 1;
         self.count_sent(1, queue);
@@ -99,15 +98,15 @@ impl Port for MmsgPort {
             pool.umem().is_same(self.completions.umem()),
             "the pool is of another UMEM than the port"
         );
-        // With no frame free nothing is asked for: packets wait with the kernel, which counts those
-        // that it cannot keep.
+        // Without free frames, receive nothing: packets wait in the kernel, which counts those that
+        // it drops.
         let posted = self.post(into.room(), pool);
         if posted == 0 {
             return 0;
         }
         self.counters.syscalls += 1;
-        // Nothing there (EAGAIN), a signal, or the interface went down (ENETDOWN, said once; it
-        // comes up again by itself): no packets.
+        // No packets: EAGAIN, a signal, or the interface went down (ENETDOWN, reported once;
+        // reception resumes by itself).
         let received =
             self.inbox.receive(self.socket.fd(), &mut self.frames[..posted]).unwrap_or(0);
         let mut came = 0;
@@ -123,12 +122,12 @@ impl Port for MmsgPort {
             }
             bytes += frame.len() as u64;
             came += 1;
-            // There is room: no more were asked for.
+            // Cannot fail: no more messages than the batch has room for were requested.
             if let Err(frame) = into.push(frame) {
                 give_back(frame, pool);
             }
         }
-        // The other way round, so that the pool is as it was.
+        // Free in reverse order, so that the pool is as before.
         for frame in self.frames[received..posted].iter_mut().rev().filter_map(Option::take) {
             give_back(frame, pool);
         }
@@ -154,17 +153,17 @@ impl Port for MmsgPort {
             let sent = self.outbox.send(self.socket.fd(), queue.iter().take(wanted));
             self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
             match sent {
-                // Never seen, and not to be repeated for ever.
+                // Never observed; prevents an endless loop.
                 Ok(0) => break,
-                // If not all were sent, the next call says why, unless it succeeds.
+                // If some were not sent, the next call returns the reason, unless it succeeds.
                 Ok(sent) => self.count_sent(sent, queue),
                 Err(error) if comes_later(&error) => {
                     self.counters.tx_retries += 1;
                     break;
                 }
-                // ENOBUFS: the interface threw it away (`net_xmit_errno`), for want of a carrier or
-                // of room. EMSGSIZE: it is longer than the interface's MTU. Whatever else it is
-                // would be the same at the next try.
+                // ENOBUFS: the interface dropped the packet (`net_xmit_errno`): no carrier or no
+                // room. EMSGSIZE: the packet exceeds the interface's MTU. Any other error would
+                // repeat on retry.
                 Err(_) => self.give_up_on_first(queue),
             }
         }
@@ -176,7 +175,7 @@ impl Port for MmsgPort {
     }
 
     fn unsent(&self) -> bool {
-        // What was sent, the kernel has a copy of; what was not is in the queue.
+        // The kernel has copied sent packets; unsent ones are in the queue.
         false
     }
 
@@ -207,10 +206,10 @@ impl Port for MmsgPort {
     }
 }
 
-/// Whether a packet that could not be sent may be sent at the next try.
+/// Returns whether a retry may succeed in sending the packet.
 fn comes_later(error: &io::Error) -> bool {
-    // EAGAIN: the socket's buffer is full. ENOMEM: no memory for the moment. ENETDOWN: the link is
-    // down. ENXIO: the device is gone; control notices. EINTR: a signal.
+    // EAGAIN: the socket's buffer is full. ENOMEM: temporarily no memory. ENETDOWN: the link is
+    // down. ENXIO: the device is gone; the control thread notices. EINTR: a signal.
     matches!(
         error.raw_os_error(),
         Some(libc::EAGAIN | libc::ENOMEM | libc::ENETDOWN | libc::ENXIO | libc::EINTR)
@@ -219,7 +218,7 @@ fn comes_later(error: &io::Error) -> bool {
 
 #[inline]
 fn give_back(frame: Frame, pool: &mut Pool) {
-    // It came from this pool.
+    // Cannot fail: the frame came from this pool.
     let _ = pool.free(frame);
 }
 

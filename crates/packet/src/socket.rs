@@ -1,4 +1,4 @@
-//! The packet socket: its system calls, and nothing that decides.
+//! System calls on packet sockets.
 //!
 //! [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html); kernel side
 //! `net/packet/af_packet.c`.
@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use crate::abi::{BPF_RET, TpacketStats};
 
-/// Bytes of socket buffers that may wait to be received, and to be sent: some 2000 packets each, as
-/// in the rings of an AF_XDP port. (The kernel doubles it, and counts what a packet takes in
-/// memory: 768 bytes for a short one.)
+/// Bytes of the receive and of the send buffer: about 2000 packets each, as in the rings of an
+/// AF_XDP port. (The kernel doubles the value and charges packets by their size in memory: 768
+/// bytes for a short one.)
 const BUFFER: libc::c_int = 4 << 20;
 
-/// A handle of a packet socket on one interface, which is closed with the last handle. Handles may
-/// be on different threads: one receives and sends, another says when.
+/// A handle of a packet socket on one interface. The socket closes with its last handle. Handles
+/// may be on different threads: one receives and sends, another starts and stops.
 #[derive(Clone, Debug)]
 pub struct PacketSocket(Arc<OwnedFd>);
 
@@ -33,28 +33,29 @@ pub enum OpenError {
     /// The kernel has no packet sockets.
     #[error("this kernel has no packet sockets (CONFIG_PACKET)")]
     Unsupported,
-    /// Anything else that the kernel refused.
+    /// Another call failed.
     #[error("{call}: {source}")]
     Call {
-        /// What was asked of the kernel.
+        /// The failed call.
         call: &'static str,
-        /// What it said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
 impl PacketSocket {
-    /// Opens a socket for each queue of an interface. Each packet comes to one of them, and all
-    /// that arrive on one queue to the same: that queue's, if the driver records it
-    /// (`PACKET_FANOUT_QM`; veth does not). They receive nothing before [`start`](Self::start).
+    /// Opens a socket for each queue of an interface. Each packet is delivered to one socket, and
+    /// all packets of one queue to the same socket: that queue's, if the driver records the queue
+    /// (`PACKET_FANOUT_QM`; veth does not). The sockets receive nothing before
+    /// [`start`](Self::start).
     pub fn open_queues(ifindex: u32, queues: u16) -> Result<Vec<Self>, OpenError> {
         let mut sockets =
             (0..queues).map(|_| Self::open(ifindex)).collect::<Result<Vec<_>, _>>()?;
         if queues > 1 {
-            // `fanout_demux_qm` takes the member with the number of the packet's queue mapping,
-            // modulo the members; on reception that is the queue's number plus one
-            // (`skb_record_rx_queue`). So queue q's socket has to be the member q + 1, and the last
-            // queue's the first.
+            // `fanout_demux_qm` selects the member by the packet's queue mapping, modulo the number
+            // of members. On reception the mapping is the queue index plus one
+            // (`skb_record_rx_queue`). So the socket of queue q must be member q + 1, and that of
+            // the last queue member 0.
             sockets.rotate_right(1);
             let group = sockets[0].found_group()?;
             sockets[1..].iter().try_for_each(|socket| socket.join(group))?;
@@ -63,7 +64,7 @@ impl PacketSocket {
         Ok(sockets)
     }
 
-    /// A socket that receives nothing: it is bound to no interface, and to no protocol.
+    /// Creates a socket that receives nothing: it is bound to no interface and no protocol.
     pub(crate) fn closed_to_all() -> io::Result<Self> {
         let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: a plain system call. Unsafe: foreign call. Protocol 0: nothing is received before
@@ -72,11 +73,11 @@ impl PacketSocket {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor that nobody else owns. Unsafe: that is for us to know.
+        // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
         Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
-    /// Has the interface take in frames for any MAC address, until the socket is closed.
+    /// Makes the interface accept frames for any MAC address until the socket is closed.
     pub(crate) fn be_promiscuous(&self, ifindex: u32) -> io::Result<()> {
         let request = libc::packet_mreq {
             mr_ifindex: ifindex as i32,
@@ -93,8 +94,8 @@ impl PacketSocket {
         socket.stop().map_err(|error| OpenError::new("SO_ATTACH_FILTER", error))?;
         socket.set_packet(libc::PACKET_AUXDATA, "PACKET_AUXDATA", &1)?;
         socket.set_packet(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", &1)?;
-        // Past the queueing disciplines, as AF_XDP sends; and only so does the kernel say what the
-        // interface threw away.
+        // Bypass the queueing disciplines, as AF_XDP does. Only then does the kernel report packets
+        // that the interface dropped.
         socket.set_packet(libc::PACKET_QDISC_BYPASS, "PACKET_QDISC_BYPASS", &1)?;
         socket.enlarge(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF);
         socket.enlarge(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF);
@@ -102,29 +103,29 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// Lets packets in.
+    /// Starts reception.
     pub fn start(&self) -> io::Result<()> {
         match self.set(libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0) {
-            // There is no filter: packets come in already.
+            // No filter is attached: reception is already on.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             result => result,
         }
     }
 
-    /// Lets no further packets in. What came before can still be received.
+    /// Stops reception. Packets received earlier can still be read.
     pub fn stop(&self) -> io::Result<()> {
         let mut nothing = libc::sock_filter { code: BPF_RET, jt: 0, jf: 0, k: 0 };
         let program = libc::sock_fprog { len: 1, filter: &mut nothing };
         self.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
     }
 
-    /// Its descriptor, by number.
+    /// Returns the file descriptor.
     pub fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 
-    /// Packets lost since the last call because the socket's buffer was full; 0 of a socket that
-    /// does not count.
+    /// Returns the packets lost since the last call because the socket's buffer was full; 0 if the
+    /// socket does not count them.
     pub(crate) fn lost(&self) -> u64 {
         let statistics: TpacketStats =
             self.get(libc::SOL_PACKET, libc::PACKET_STATISTICS).unwrap_or_default();
@@ -152,8 +153,8 @@ impl PacketSocket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Makes a fanout group with a number that no other in this network namespace has, and becomes
-    /// its first member.
+    /// Creates a fanout group with a number that is unique in this network namespace, and joins it
+    /// as its first member.
     fn found_group(&self) -> Result<u16, OpenError> {
         self.fanout(0, FANOUT | libc::PACKET_FANOUT_FLAG_UNIQUEID)?;
         let group: u32 = self
@@ -163,7 +164,7 @@ impl PacketSocket {
         Ok(group as u16)
     }
 
-    /// Becomes the next member of a group.
+    /// Joins a group as its next member.
     fn join(&self, group: u16) -> Result<(), OpenError> {
         self.fanout(group, FANOUT)
     }
@@ -177,7 +178,7 @@ impl PacketSocket {
     }
 
     fn enlarge(&self, by_force: libc::c_int, as_allowed: libc::c_int) {
-        // By force with CAP_NET_ADMIN; else as far as net.core.rmem_max and wmem_max go.
+        // Forcing needs CAP_NET_ADMIN; otherwise net.core.rmem_max and wmem_max limit the size.
         if let Err(error) = self.set(libc::SOL_SOCKET, by_force, &BUFFER) {
             tracing::debug!(%error, "the socket's buffers are as large as net.core.rmem_max and wmem_max allow");
             let _ = self.set(libc::SOL_SOCKET, as_allowed, &BUFFER);
@@ -194,8 +195,8 @@ impl PacketSocket {
     }
 
     fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
-        // SAFETY: the value is readable for its size, and what a filter's description points at is
-        // alive. Unsafe: foreign call.
+        // SAFETY: the value is readable for its size, and memory that a filter description points
+        // to is alive. Unsafe: foreign call.
         let result = unsafe {
             libc::setsockopt(
                 self.fd(),
@@ -218,14 +219,14 @@ impl PacketSocket {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: used with integers and structs of integers only, for which any bytes are a value.
-        // Unsafe: T could be anything.
+        // SAFETY: used with integers and structs of integers only, for which any bytes are valid.
+        // Unsafe: T could be any type.
         Ok(unsafe { value.assume_init() })
     }
 }
 
-/// By the queue on which a packet arrived; not what this host sends, which is not covered by
-/// `PACKET_IGNORE_OUTGOING` of the members.
+/// Distribution by receive queue. Ignores packets that this host sends, which
+/// `PACKET_IGNORE_OUTGOING` of the members does not cover.
 const FANOUT: u32 = libc::PACKET_FANOUT_QM | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
 
 impl OpenError {
@@ -240,7 +241,7 @@ impl OpenError {
 
 #[cfg(test)]
 impl From<std::os::unix::net::UnixDatagram> for PacketSocket {
-    /// Any socket that keeps messages apart does for what is not peculiar to packet sockets.
+    /// Lets tests use any socket type that preserves message boundaries.
     fn from(socket: std::os::unix::net::UnixDatagram) -> Self {
         Self(Arc::new(socket.into()))
     }

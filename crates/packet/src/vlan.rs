@@ -1,17 +1,16 @@
-//! The VLAN tag that the kernel takes out of a packet before a packet socket sees it.
+//! The VLAN tag that the kernel removes before a packet socket receives a packet.
 
 use xdpfwd_xsk::{Frame, NoRoom};
 
 use crate::abi::AuxData;
 
-/// EtherType of an 802.1Q tag: what a tag was if the kernel does not say.
+/// EtherType of an 802.1Q tag: the default if the kernel does not report the type.
 const ETH_P_8021Q: u16 = 0x8100;
 
-/// Both MAC addresses: the tag stands behind them.
+/// Length of both MAC addresses, which precede the tag.
 const ADDRESSES: usize = 12;
 
-/// The tag that was in front of the packet's EtherType, as it was on the wire; `None` if there was
-/// none.
+/// Returns the tag as it was on the wire, before the packet's EtherType; `None` if there was none.
 #[inline]
 pub(crate) fn taken_out(aux: &AuxData) -> Option<[u8; 4]> {
     if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
@@ -26,7 +25,7 @@ pub(crate) fn taken_out(aux: &AuxData) -> Option<[u8; 4]> {
     Some([a, b, c, d])
 }
 
-/// Puts a tag in behind the MAC addresses; they move into the headroom.
+/// Inserts a tag after the MAC addresses, which move into the headroom.
 #[inline]
 pub(crate) fn put_in(frame: &mut Frame, tag: [u8; 4]) -> Result<(), NoRoom> {
     frame.prepend(tag.len())?;

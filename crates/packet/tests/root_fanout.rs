@@ -1,5 +1,5 @@
-//! Several sockets on one interface: each packet comes to one of them, by its queue; and what this
-//! host sends to none. Needs root.
+//! Several sockets on one interface: each packet is delivered to one of them, by its queue. Packets
+//! that this host sends are delivered to none. Needs root.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use xdpfwd_lab::Chain;
 use xdpfwd_packet::{MmsgPort, PacketSocket};
 use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig};
 
-/// Far more than anything here takes.
+/// A timeout far longer than any step here.
 const LONG: Duration = Duration::from_secs(60);
 
 fn chain(queues: u16) -> Chain {
@@ -42,10 +42,10 @@ fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
     }
 }
 
-/// Sends from gen0, from a core: that is the queue on which it leaves, and on which it arrives.
+/// Sends from gen0 on a core, which selects the transmit and the receive queue.
 ///
-/// (Not by the lab's generator: of the frames of `BPF_PROG_TEST_RUN` veth does not record the
-/// queue.)
+/// (The lab's generator is unsuitable: veth does not record the queue of frames from
+/// `BPF_PROG_TEST_RUN`.)
 fn send(chain: &Chain, core: usize, count: usize) {
     let send = move || {
         let mut cores = CpuSet::new();
@@ -63,7 +63,7 @@ fn send(chain: &Chain, core: usize, count: usize) {
         }
         assert_eq!(port.counters().tx_dropped, 0);
     };
-    // The affinity is that of the thread, which ends with it.
+    // The affinity applies to this thread only, which ends here.
     chain.gen_().run(send).unwrap();
 }
 
@@ -98,8 +98,8 @@ fn what_arrives_on_one_queue_comes_to_one_socket() {
     let first = came(&mut pool);
     send(&chain, 1, 200);
     let second = came(&mut pool);
-    // Which is whose, veth does not say: it leaves the number of the sender's queue where a driver
-    // records the receiver's, plus one.
+    // The order of the sockets is unknown with veth: it records the number of the sender's queue
+    // where a driver records the receiver's, plus one.
     assert!(
         matches!((&first[..], &second[..]), ([300, 0], [0, 200]) | ([0, 300], [200, 0])),
         "{first:?} {second:?}"
@@ -107,17 +107,13 @@ fn what_arrives_on_one_queue_comes_to_one_socket() {
     send(&chain, 1, 50);
     sockets.iter().for_each(|socket| socket.stop().unwrap());
     send(&chain, 0, 100);
-    assert_eq!(
-        came(&mut pool).iter().sum::<usize>(),
-        50,
-        "what came before the stop, and nothing after"
-    );
+    assert_eq!(came(&mut pool).iter().sum::<usize>(), 50, "only packets from before the stop");
     assert!(ports.iter().all(|port| port.kernel_counters() == Default::default()));
     drop(ports);
     assert_eq!(pool.len() as u32, umem.frames());
 }
 
-/// A port must not receive what it, or somebody else here, sends on its interface.
+/// A port must not receive packets that any socket on this host sends on its interface.
 #[test]
 fn what_this_host_sends_comes_to_no_socket() {
     for queues in [1, 2] {
@@ -134,7 +130,7 @@ fn what_this_host_sends_comes_to_no_socket() {
         }
         assert_eq!(ports[0].transmit(&mut queue), 10);
         assert_eq!(ports[0].reclaim(&mut pool), 10);
-        // Something that does come, behind it.
+        // Afterwards, a packet that must be received.
         send(&chain, 0, 1);
         let start = Instant::now();
         let mut came = 0;

@@ -1,4 +1,4 @@
-//! What the kernel's headers say, where libc does not say it (or to pin what it says).
+//! Kernel definitions that libc lacks, and checks of those that it has.
 //!
 //! Layouts follow `include/uapi/linux/if_xdp.h` and `include/uapi/linux/bpf.h`:
 //! <https://github.com/torvalds/linux/blob/v6.18/include/uapi/linux/if_xdp.h>
@@ -11,13 +11,13 @@ pub(crate) use libc::xdp_desc as Descriptor;
 /// for it yet).
 pub(crate) const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
-/// The smallest budget the kernel takes: its own default, `TX_BATCH_SIZE` in `net/xdp/xsk.h`.
+/// Minimum budget of the kernel, also its default: `TX_BATCH_SIZE` in `net/xdp/xsk.h`.
 pub(crate) const TX_BUDGET_DEFAULT: u32 = 32;
 
-/// `XDP_PACKET_HEADROOM` (`bpf.h`): what the kernel leaves free in front of every received packet.
+/// `XDP_PACKET_HEADROOM` (`bpf.h`): bytes that the kernel leaves free before every received packet.
 pub(crate) const XDP_PACKET_HEADROOM: u32 = 256;
 
-/// `ETH_HLEN` (`if_ether.h`): a transmit descriptor shorter than this is no Ethernet frame.
+/// `ETH_HLEN` (`if_ether.h`): minimum length of a transmit descriptor.
 pub(crate) const ETH_HLEN: usize = 14;
 
 /// `BPF_LINK_CREATE` of `enum bpf_cmd` (`bpf.h`).
@@ -34,7 +34,7 @@ pub(crate) const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 pub(crate) const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
 /// The head of `union bpf_attr` for `BPF_LINK_CREATE` (`bpf.h`, struct `link_create`), padded with
-/// the zeros that the kernel expects behind the fields which an XDP link has no use for.
+/// the zeros that the kernel expects after the fields that an XDP link does not use.
 #[repr(C)]
 #[derive(Default)]
 pub(crate) struct BpfLinkCreate {
@@ -52,7 +52,7 @@ pub(crate) struct BpfLinkUpdate {
     pub(crate) link_fd: u32,
     pub(crate) new_prog_fd: u32,
     pub(crate) flags: u32,
-    /// Compared with the one that is attached if the flags say so.
+    /// Compared with the attached program if the flags request it.
     pub(crate) old_prog_fd: u32,
 }
 

@@ -9,24 +9,25 @@ use crate::abi::{
     XDP_FLAGS_SKB_MODE,
 };
 
-/// Where in the receive path an XDP program runs.
+/// The point in the receive path where an XDP program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachMode {
-    /// In the driver, before a socket buffer is made.
+    /// In the driver, before a socket buffer is allocated.
     Native,
-    /// In the kernel's generic path: for any driver, at the price of a socket buffer per packet.
+    /// In the kernel's generic path: works with any driver, but needs a socket buffer per packet.
     Skb,
 }
 
-/// An attached XDP program. It is detached when this is dropped, and when the process ends in
-/// whatever way: the link is a file descriptor that nothing pins.
+/// An attached XDP program. It is detached on drop and whenever the process ends, even after
+/// SIGKILL: the link is a file descriptor that is not pinned.
 #[derive(Debug)]
 pub struct XdpLink(OwnedFd);
 
 /// Attaches an XDP program to an interface. `EBUSY`: another program is attached. `EOPNOTSUPP` with
-/// [`AttachMode::Native`]: the driver has no XDP. `ERANGE`, `EINVAL`: the MTU may be too large for the driver's XDP.
+/// [`AttachMode::Native`]: the driver has no XDP. `ERANGE`, `EINVAL`: the MTU may be too large for
+/// the driver's XDP.
 ///
-/// By hand because libbpf's `bpf_program__attach_xdp` takes no flags:
+/// Calls `bpf` directly because libbpf's `bpf_program__attach_xdp` takes no flags:
 /// <https://docs.kernel.org/bpf/libbpf/index.html>.
 pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io::Result<XdpLink> {
     let attributes = BpfLinkCreate {
@@ -51,13 +52,13 @@ pub fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, mode: AttachMode) -> io
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor that nobody else owns. Unsafe: that is for us to know.
+    // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
     Ok(XdpLink(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
 }
 
 impl XdpLink {
-    /// Puts another program in the place of the one that is attached, at once: no packet comes
-    /// between. In the same mode.
+    /// Atomically replaces the attached program, in the same mode: every packet is handled by one
+    /// of the two.
     pub fn replace(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         let attributes = BpfLinkUpdate {
             link_fd: self.0.as_raw_fd() as u32,

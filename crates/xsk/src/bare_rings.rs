@@ -1,5 +1,5 @@
-//! The four rings of a port and nothing else: no frames, no owner record, no packets. For
-//! benchmarks, beside the same loop in C (`benches/peers/ring_twin.c`).
+//! The four rings of a port without frames, owner record or packets. For benchmarks against the
+//! same loop in C (`benches/peers/ring_twin.c`).
 
 use crate::abi::Descriptor;
 use crate::batch::Batch;
@@ -9,20 +9,19 @@ use crate::owner::Slot;
 use crate::umem::Umem;
 use crate::xsk_port::Rings;
 
-/// The user's ends of the rings that a [`FakeKernel`] has the other ends of, and chunk addresses to
-/// fill them with.
+/// The user's ends of a [`FakeKernel`]'s rings, and chunk addresses to fill them with.
 pub struct BareRings {
     rings: Rings,
     free: FreeList<u64>,
     batch: [Descriptor; Batch::CAPACITY],
     len: usize,
-    /// Bits of an address that lie within its chunk.
+    /// Mask of the address bits within a chunk.
     within: u64,
 }
 
 impl BareRings {
-    /// Rings of these sizes with the fill ring full, and the kernel's side of them. The UMEM's
-    /// chunks go round as numbers: no byte of them is touched.
+    /// Creates rings of these sizes with a full fill ring, and the kernel's side of them. Only the
+    /// chunk addresses circulate; the memory is never accessed.
     ///
     /// # Panics
     /// If a size is not a power of two.
@@ -39,7 +38,7 @@ impl BareRings {
     }
 
     /// Takes up to `n` descriptors, at most [`Batch::CAPACITY`], and posts as many addresses.
-    /// Returns how many.
+    /// Returns the number of descriptors.
     #[inline]
     pub fn receive(&mut self, n: u32) -> usize {
         let mut len = 0;
@@ -57,12 +56,12 @@ impl BareRings {
     #[inline]
     fn refill(&mut self, n: u32) {
         let mut reservation = self.rings.fill.reserve(n);
-        // SAFETY: a slice's iterator knows how long it is. Unsafe: others may not.
+        // SAFETY: a slice's iterator has an exact length. Unsafe: others may not.
         unsafe { reservation.extend(self.free.take(reservation.granted() as usize)) };
         reservation.commit();
     }
 
-    /// Posts what was received for transmission. Returns whether the kernel wants to be woken.
+    /// Posts received descriptors for transmission. Returns whether the kernel requests a wake-up.
     #[inline]
     pub fn transmit(&mut self) -> bool {
         let mut reservation = self.rings.tx.reserve(self.len as u32);
@@ -73,7 +72,7 @@ impl BareRings {
         self.rings.tx.needs_wakeup()
     }
 
-    /// Takes back what was completed. Returns how many.
+    /// Reclaims completed addresses. Returns how many.
     #[inline]
     pub fn reclaim(&mut self) -> u32 {
         let mut peek = self.rings.completion.peek(u32::MAX);
@@ -104,7 +103,7 @@ mod tests {
             assert!(rings.transmit(), "it wants to be woken");
             kernel.complete();
             assert_eq!(rings.reclaim() as usize, came.min(Batch::CAPACITY));
-            // What did not fit into the batch.
+            // Receive the descriptors that did not fit into the first batch.
             rings.receive(n);
             rings.transmit();
             kernel.complete();

@@ -1,11 +1,11 @@
-//! A batch: the frames that go through the pipeline together.
+//! Batches: frames that pass through the pipeline together.
 
 use std::mem;
 
 use crate::fill::fill;
 use crate::frame::Frame;
 
-/// Up to [`Batch::CAPACITY`] frames, in order. A place may be empty after its frame was taken.
+/// Up to [`Batch::CAPACITY`] frames, in order. A slot is empty after its frame was taken.
 #[derive(Debug)]
 pub struct Batch {
     frames: [Option<Frame>; Self::CAPACITY],
@@ -13,33 +13,33 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Places in a batch.
+    /// Maximum number of slots.
     pub const CAPACITY: usize = 64;
 
-    /// An empty batch.
+    /// Creates an empty batch.
     pub fn new() -> Self {
         Self { frames: [const { None }; Self::CAPACITY], len: 0 }
     }
 
-    /// Places used, those whose frame was taken included.
+    /// Returns the number of used slots, including those whose frame was taken.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no place is used.
+    /// Returns whether no slot is used.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Places left.
+    /// Returns the number of free slots.
     #[inline]
     pub fn room(&self) -> usize {
         Self::CAPACITY - self.len
     }
 
-    /// Adds a frame at the end; hands it back if the batch is full.
+    /// Adds a frame at the end; returns it if the batch is full.
     #[inline]
     pub fn push(&mut self, frame: Frame) -> Result<(), Frame> {
         match self.frames.get_mut(self.len) {
@@ -52,13 +52,13 @@ impl Batch {
         }
     }
 
-    /// Adds frames at the end, as many as there is room for. Returns how many.
+    /// Adds frames at the end while there is room. Returns how many.
     #[inline]
     pub(crate) fn push_all(&mut self, frames: impl Iterator<Item = Frame>) -> usize {
         let places = &mut self.frames[self.len..];
         let came = fill(places, frames, |place, frame| {
-            // A place behind the end is empty. Assigned to, it would be looked at, to drop what is
-            // there.
+            // Slots beyond the end are empty. An assignment would check the old value in order to
+            // drop it.
             let before = place.replace(frame);
             debug_assert!(before.is_none(), "a place behind the end has a frame");
             mem::forget(before);
@@ -67,20 +67,20 @@ impl Batch {
         came
     }
 
-    /// The used places.
+    /// Returns the used slots.
     #[inline]
     pub fn places(&self) -> &[Option<Frame>] {
         &self.frames[..self.len]
     }
 
-    /// The used places; a frame may be taken out of its place.
+    /// Returns the used slots; a frame may be taken out of its slot.
     #[inline]
     pub fn places_mut(&mut self) -> &mut [Option<Frame>] {
         &mut self.frames[..self.len]
     }
 
-    /// Gives up the places from `len` on. Their frames must have been taken: one that is still
-    /// there is lost.
+    /// Removes the slots from `len` on. Their frames must have been taken: a remaining frame is
+    /// lost.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         while self.len > len {
@@ -89,8 +89,8 @@ impl Batch {
         }
     }
 
-    /// Says that every frame was taken: the batch is empty again. In a debug build this is checked;
-    /// in others a frame that is still there is lost, and may count as held for ever.
+    /// Empties the batch, whose frames must all have been taken. Checked in debug builds; in others
+    /// a remaining frame is lost, and may be counted as held forever.
     #[inline]
     pub fn clear_taken(&mut self) {
         debug_assert!(self.places().iter().all(Option::is_none), "a frame is still in the batch");

@@ -1,14 +1,14 @@
-//! The time-stamp counter: what stages are timed with.
+//! The time-stamp counter, used to time stages.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Cycles of the processor's time-stamp counter, which runs at a constant rate whatever the core's
-/// own clock does (x86-64 with an invariant TSC; the virtual counter on aarch64; nanoseconds
-/// elsewhere).
+/// Returns the cycles of the processor's time-stamp counter, which runs at a constant rate
+/// independent of the core clock (x86-64 with an invariant TSC; the virtual counter on aarch64;
+/// nanoseconds elsewhere).
 ///
-/// Not serialising: the processor may move a stamp by some tens of instructions, which a batch does
-/// not notice.
+/// Not serialising: the processor may move a stamp by some tens of instructions, which is
+/// negligible per batch.
 #[inline(always)]
 pub fn cycles() -> u64 {
     #[cfg(target_arch = "x86_64")]
@@ -32,7 +32,7 @@ pub fn cycles() -> u64 {
     }
 }
 
-/// Cycles per second, measured once against the monotonic clock (takes 20 ms the first time).
+/// Returns the cycles per second, measured once against the monotonic clock (20 ms on first use).
 pub fn cycles_per_second() -> f64 {
     static RATE: OnceLock<f64> = OnceLock::new();
     *RATE.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! The way back to the pool for ports that have no completion ring.
+//! Completed frames of ports that have no completion ring.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use crate::pool::Pool;
 use crate::queue::EgressQueue;
 use crate::umem::Umem;
 
-/// Frames that a port has sent and that are on their way back to the pool. An I/O path that copies
-/// is done with a frame when it has sent it, but [`Port::transmit`](crate::Port::transmit) has no
-/// pool to put it into: [`Port::reclaim`](crate::Port::reclaim) has.
+/// Frames that a port has sent and not yet returned to the pool. A copying I/O path is done with a
+/// frame when it has sent it, but only [`Port::reclaim`](crate::Port::reclaim) has access to the
+/// pool, not [`Port::transmit`](crate::Port::transmit).
 ///
-/// On record they are the port's, as what an AF_XDP port has sent, and the port reports them as
-/// [`Census::completion`](crate::Census::completion). It never grows: a port sends no more than
-/// there is [`room`](Self::room) for.
+/// The frames are recorded as the port's, like those sent by an AF_XDP port, and the port reports
+/// them as [`Census::completion`](crate::Census::completion). The list never grows: a port sends no
+/// more frames than there is [`room`](Self::room) for.
 pub struct Completions {
     umem: Umem,
     slot: Slot,
@@ -22,7 +22,7 @@ pub struct Completions {
 }
 
 impl Completions {
-    /// Room for `capacity` frames of this UMEM; `None` if the UMEM has as many ports as it can.
+    /// Creates a list for `capacity` frames of this UMEM; `None` if the UMEM has no free port slot.
     pub fn new(umem: &Umem, capacity: usize) -> Option<Self> {
         let slot = (0..Slot::MAX).filter_map(Slot::new).find(|slot| umem.region().claim(*slot))?;
         Some(Self { umem: umem.clone(), slot, chunks: Vec::with_capacity(capacity), capacity })
@@ -31,7 +31,7 @@ impl Completions {
     /// Takes the `n` frames at the front of a queue, which the port has sent.
     ///
     /// # Panics
-    /// If there is no room for them, or if the queue is of another UMEM.
+    /// If they do not fit, or if the queue belongs to another UMEM.
     #[inline]
     pub fn take_sent(&mut self, n: usize, queue: &mut EgressQueue) {
         assert!(n <= self.room(), "more was sent than there is room for");
@@ -40,10 +40,10 @@ impl Completions {
         self.chunks.extend(queue.drain(n).map(|frame| frame.give_up(owner)));
     }
 
-    /// Gives all back to the pool, and returns how many.
+    /// Returns all frames to the pool and reports their number.
     ///
     /// # Panics
-    /// If the pool is of another UMEM.
+    /// If the pool belongs to another UMEM.
     #[inline]
     pub fn give_back(&mut self, pool: &mut Pool) -> usize {
         assert!(self.umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
@@ -55,32 +55,32 @@ impl Completions {
         back
     }
 
-    /// Frames that it can take.
+    /// Returns the free capacity in frames.
     #[inline]
     pub fn room(&self) -> usize {
         self.capacity - self.chunks.len()
     }
 
-    /// Frames on their way back.
+    /// Returns the number of frames in the list.
     #[inline]
     pub fn len(&self) -> usize {
         self.chunks.len()
     }
 
-    /// Whether none is on its way back.
+    /// Returns whether the list is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
 
-    /// The UMEM whose frames they are.
+    /// Returns the UMEM of the frames.
     pub fn umem(&self) -> &Umem {
         &self.umem
     }
 }
 
 impl Drop for Completions {
-    /// What was not given back is out of use, and the record says so.
+    /// Retires remaining frames and records them as closed.
     fn drop(&mut self) {
         let region = self.umem.region();
         region.owners.close(self.slot, |_| ());

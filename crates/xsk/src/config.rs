@@ -1,22 +1,22 @@
-//! What a UMEM is made of, and why one could not be made.
+//! UMEM configuration and errors.
 
 use std::io;
 
-/// What a UMEM is made of.
+/// Configuration of a UMEM.
 #[derive(Clone, Debug)]
 pub struct UmemConfig {
     /// Bytes per chunk: 2048 or 4096. A chunk holds one frame with its headroom and tailroom.
     pub frame_size: u32,
-    /// Chunks, each of `frame_size` bytes.
+    /// Number of chunks, each of `frame_size` bytes.
     pub frames: u32,
     /// Whether to back the memory with huge pages.
     pub huge_pages: HugePages,
 }
 
-/// Fewest frames of a UMEM: below this not even one batch is in flight in each direction.
+/// Minimum frames of a UMEM: fewer do not allow one batch in flight in each direction.
 pub(crate) const MIN_FRAMES: u32 = 256;
 
-/// Most frames: 2²⁰ of 4096 bytes are 4 GiB per worker.
+/// Maximum frames: 2²⁰ of 4096 bytes are 4 GiB per worker.
 pub(crate) const MAX_FRAMES: u32 = 1 << 20;
 
 impl Default for UmemConfig {
@@ -26,7 +26,7 @@ impl Default for UmemConfig {
 }
 
 impl UmemConfig {
-    /// Bytes in all.
+    /// Returns the total size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.frame_size as usize * self.frames as usize
     }
@@ -45,8 +45,8 @@ impl UmemConfig {
 /// Whether the UMEM is backed by huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum HugePages {
-    /// Reserved huge pages if there are enough of them, else transparent ones where shared memory
-    /// may have them, else pages of the normal size.
+    /// Reserved huge pages if enough are available, else transparent ones if shared memory supports
+    /// them, else pages of the normal size.
     #[default]
     Auto,
     /// Reserved huge pages, or an error.
@@ -55,38 +55,38 @@ pub enum HugePages {
     Off,
 }
 
-/// Why a UMEM could not be made.
+/// The reason why a UMEM could not be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UmemError {
-    /// A frame size that AF_XDP (or this crate) does not do.
+    /// A frame size that AF_XDP (or this crate) does not support.
     #[error("frame size {0}: must be 2048 or 4096")]
     FrameSize(u32),
     /// Too few or too many frames.
     #[error("{frames} frames: must be between {} and {}", MIN_FRAMES, MAX_FRAMES)]
     Frames {
-        /// What was asked for.
+        /// Frames requested.
         frames: u32,
     },
-    /// Huge pages were demanded and are not there.
+    /// Huge pages were demanded and are not available.
     #[error(
         "no huge pages for a UMEM of {bytes} bytes: {source}; reserve them with `sysctl -w vm.nr_hugepages={pages}`, \
          or set huge_pages = \"auto\""
     )]
     HugePages {
-        /// Bytes asked for.
+        /// Bytes requested.
         bytes: usize,
-        /// Huge pages that this takes.
+        /// Number of huge pages required.
         pages: usize,
-        /// What mmap said.
+        /// The error of mmap.
         source: io::Error,
     },
     /// The memory could not be mapped.
     #[error("cannot map a UMEM of {bytes} bytes: {source}; lower umem.frames, or free memory")]
     Map {
-        /// Bytes asked for.
+        /// Bytes requested.
         bytes: usize,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }

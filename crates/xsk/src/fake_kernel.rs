@@ -85,28 +85,28 @@ use crate::xsk_port::{Kernel, Rings, XskPort};
 /// How the fake kernel behaves. By default it sends and completes everything at each wake-up.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
-    /// Descriptors that it sends per wake-up at most, as copy mode does; the rest waits for another
-    /// one.
+    /// Maximum number of descriptors sent per wake-up, as in copy mode; the rest waits for the next
+    /// wake-up.
     pub budget: u32,
-    /// Completions are reported this many wake-ups late; `None`: never.
+    /// Number of wake-ups by which completions are delayed; `None`: never reported.
     pub completion_delay: Option<u32>,
-    /// At most this many completions are reported per wake-up.
+    /// Maximum number of completions reported per wake-up.
     pub completions_per_wakeup: u32,
-    /// Errors (errno values) with which the next wake-ups are answered, first one first; nothing is
-    /// sent then. With `EBUSY` a packet is thrown away: completed without being sent.
+    /// Errors (errno values) returned by the next wake-ups, in order, without sending anything.
+    /// `EBUSY` drops a packet: it is completed without being sent.
     pub errors: VecDeque<i32>,
-    /// After those, every wake-up is answered with this error; nothing is sent then.
+    /// Error returned by every wake-up after `errors` is used up, without sending anything.
     pub answer: Option<i32>,
-    /// The next so many wake-ups are answered with success, and that is all: they are lost.
-    /// `u32::MAX`: all of them.
+    /// Number of next wake-ups that are lost: they return success and do nothing. `u32::MAX`: all
+    /// of them.
     pub ignored_wakeups: u32,
-    /// The interface disappears when it has sent so many more descriptors: in the middle of a
-    /// batch, if that is where it is.
+    /// Number of sent descriptors after which the interface disappears, possibly in the middle of a
+    /// batch.
     pub vanishes_after: Option<u32>,
-    /// Whether it asks to be woken for transmission: if not, it works on its own, when
-    /// [`FakeKernel::run`] is called.
+    /// Whether the kernel requests transmit wake-ups. If not, it transmits when [`FakeKernel::run`]
+    /// is called.
     pub wants_tx_wakeup: bool,
-    /// Whether it asks to be woken for reception.
+    /// Whether the kernel requests receive wake-ups.
     pub wants_rx_wakeup: bool,
 }
 
@@ -126,10 +126,10 @@ impl Default for Behaviour {
     }
 }
 
-/// Entries of the fake rings and where their counters start.
+/// Sizes of the fake rings and the start of their counters.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Entries of the fill ring, and frames that the port keeps in it.
+    /// Entries of the fill ring, and number of frames that the port keeps in it.
     pub fill: u32,
     /// Entries of the RX ring.
     pub rx: u32,
@@ -137,7 +137,7 @@ pub struct Sizes {
     pub tx: u32,
     /// Entries of the completion ring.
     pub completion: u32,
-    /// Where all eight counters start: close to 2³² to see them wrap.
+    /// Start of all eight counters; a value near 2³² tests wrapping.
     pub start: u32,
 }
 
@@ -147,40 +147,40 @@ impl Default for Sizes {
     }
 }
 
-/// Why a packet was not delivered, as the kernel counts it.
+/// The reason why a packet was not delivered, as the kernel counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
-    /// No frame was in the fill ring.
+    /// The fill ring was empty.
     FillRingEmpty,
     /// The RX ring was full.
     RxRingFull,
-    /// The packet is longer than a frame has room for.
+    /// The packet is longer than a frame.
     TooLong,
-    /// There is no interface any more.
+    /// The interface has disappeared.
     NoInterface,
 }
 
-/// The handle of the kernel's side; clones refer to the same one.
+/// A handle of the kernel's side; clones refer to the same kernel.
 #[derive(Clone)]
 pub struct FakeKernel(Rc<RefCell<Side>>);
 
 struct Side {
     umem: Umem,
     slot: Slot,
-    // The kernel's ends; dropped before the memory they lie in.
+    // The kernel's ends of the rings; dropped before the rings' memory.
     fill: Consumer<u64>,
     completion: Producer<u64>,
     rx: Producer<Descriptor>,
     tx: Consumer<Descriptor>,
     memory: Rc<Memory>,
     behaviour: Behaviour,
-    /// What was sent, each with its chunk, unless it is not to be kept.
+    /// Sent packets with their chunks; `None` if recording is off.
     sent: Option<Vec<(u32, Vec<u8>)>>,
-    /// What was thrown away, the same.
+    /// Dropped packets.
     thrown_away: Vec<Vec<u8>>,
     /// The interface has disappeared.
     gone: bool,
-    /// Addresses sent and not reported, with the wake-up at which they may be.
+    /// Addresses sent and not reported, with the wake-up from which they may be.
     completing: VecDeque<(u64, u32)>,
     wakeups: u32,
     counters: KernelCounters,
@@ -194,21 +194,20 @@ struct Memory {
 }
 
 impl FakeKernel {
-    /// A port and the kernel's side of it. `index` tells the ports of one UMEM apart: each takes
-    /// one of its own.
+    /// Creates a port and the kernel's side of it. Each port of a UMEM needs its own `index`.
     ///
     /// # Panics
-    /// If `index` is not below 126, another port of the UMEM has it, or the pool is of another
-    /// UMEM.
+    /// If `index` is not below 126 or another port of the UMEM has it, or the pool belongs to
+    /// another UMEM.
     pub fn port(umem: &Umem, pool: &mut Pool, index: u32) -> (XskPort, Self) {
         Self::port_with(umem, pool, index, Sizes::default(), Behaviour::default())
     }
 
-    /// The same with a say in sizes and behaviour.
+    /// Like [`port`](Self::port), with ring sizes and behaviour.
     ///
     /// # Panics
     /// If `index` is not below 126 or another port of the UMEM has it, a size is not a power of
-    /// two, or the pool is of another UMEM.
+    /// two, or the pool belongs to another UMEM.
     pub fn port_with(
         umem: &Umem,
         pool: &mut Pool,
@@ -226,7 +225,7 @@ impl FakeKernel {
         (port, side)
     }
 
-    /// The user's ends of four rings, and the kernel's side of them.
+    /// Creates the user's ends of four rings, and the kernel's side of them.
     pub(crate) fn rings(umem: &Umem, slot: Slot, sizes: Sizes) -> (Rings, Self) {
         let memory = Rc::new(Memory {
             fill: HeapRing::new(sizes.fill, sizes.start),
@@ -234,7 +233,7 @@ impl FakeKernel {
             rx: HeapRing::new(sizes.rx, sizes.start),
             tx: HeapRing::new(sizes.tx, sizes.start),
         });
-        // SAFETY: both sides keep `memory`, behind fields that are dropped before it; each ring's
+        // SAFETY: both sides keep `memory` in fields that are dropped after the ends; each ring's
         // ends are taken once. Unsafe because the ends hold addresses.
         let ((user_fill, fill), (completion, user_completion), (rx, user_rx), (user_tx, tx)) = unsafe {
             (memory.fill.ends(), memory.completion.ends(), memory.rx.ends(), memory.tx.ends())
@@ -258,7 +257,7 @@ impl FakeKernel {
             sent: Some(Vec::new()),
             thrown_away: Vec::new(),
             gone: false,
-            // As many as can be under way, so that a wake-up allocates nothing.
+            // Room for the maximum number of frames in flight, so that a wake-up allocates nothing.
             completing: VecDeque::with_capacity(umem.frames() as usize),
             wakeups: 0,
             counters: KernelCounters::default(),
@@ -266,7 +265,7 @@ impl FakeKernel {
         (rings, side)
     }
 
-    /// Behaves like this from now on.
+    /// Sets the behaviour.
     pub fn set(&self, behaviour: Behaviour) {
         let mut side = self.0.borrow_mut();
         side.tx.set_needs_wakeup(behaviour.wants_tx_wakeup);
@@ -274,7 +273,7 @@ impl FakeKernel {
         side.behaviour = behaviour;
     }
 
-    /// A packet arrives. Not delivered, it is counted as the kernel would.
+    /// Delivers a packet. An undelivered packet is counted as in the kernel.
     pub fn deliver(&self, packet: &[u8]) -> Result<(), Lost> {
         self.deliver_in_chunk(packet).map(drop)
     }
@@ -304,8 +303,8 @@ impl FakeKernel {
             return Err(side.count(Lost::FillRingEmpty));
         };
         posted.release();
-        // What user space posted it must own no more: a chunk that was taken back meanwhile is not
-        // written to.
+        // User space must not own the chunk any more: a chunk that was taken back since it was
+        // posted is not written to.
         let (chunk, _) = side.umem.region().split(address);
         if !side.umem.region().owners.is(chunk, Owner::fill(side.slot)) {
             drop(reservation);
@@ -319,13 +318,12 @@ impl FakeKernel {
         Ok(chunk)
     }
 
-    /// Returns the length in bytes of the longest packet that a frame has room for.
+    /// Returns the length in bytes of the longest packet that fits a frame.
     pub fn longest_packet(&self) -> usize {
         (self.0.borrow().umem.frame_size() - XDP_PACKET_HEADROOM) as usize
     }
 
-    /// An RX descriptor as no honest kernel would write it: what user space does with it is the
-    /// test's subject.
+    /// Writes an RX descriptor that no correct kernel writes, to test how user space handles it.
     pub fn deliver_descriptor(&self, address: u64, len: u32) -> bool {
         let mut side = self.0.borrow_mut();
         let mut reservation = side.rx.reserve(1);
@@ -334,7 +332,7 @@ impl FakeKernel {
         pushed
     }
 
-    /// A completion as no honest kernel would report it.
+    /// Reports a completion that no correct kernel reports.
     pub fn complete_address(&self, address: u64) -> bool {
         let mut side = self.0.borrow_mut();
         let mut reservation = side.completion.reserve(1);
@@ -343,13 +341,13 @@ impl FakeKernel {
         pushed
     }
 
-    /// Works as if woken, without a system call: what a driver does on its own.
+    /// Works as after a wake-up, without a system call, as a driver does.
     pub fn run(&self) {
         self.0.borrow_mut().send();
     }
 
-    /// `n` packets of `len` bytes arrive of which no byte is written, as many as there is room for,
-    /// in as little time as possible: for benchmarks. Returns how many came.
+    /// Delivers up to `n` packets of `len` bytes as fast as possible, without writing a byte: for
+    /// benchmarks. Returns the number delivered.
     pub fn arrive(&self, n: u32, len: u32) -> u32 {
         let mut side = self.0.borrow_mut();
         let side = &mut *side;
@@ -366,8 +364,8 @@ impl FakeKernel {
         reservation.commit()
     }
 
-    /// Completes all that was posted for transmission and looks at none of it, in as little time as
-    /// possible: for benchmarks. Returns how many.
+    /// Completes all frames posted for transmission as fast as possible, without reading them: for
+    /// benchmarks. Returns their number.
     pub fn complete(&self) -> u32 {
         let mut side = self.0.borrow_mut();
         let side = &mut *side;
@@ -380,10 +378,9 @@ impl FakeKernel {
         reservation.commit()
     }
 
-    /// Stands in for a user who does nothing: takes all packets, posts `n` frames, transmits `n`,
-    /// and takes back what is completed, by moving the counters alone. With it, a benchmark
-    /// measures what [`arrive`](Self::arrive) and [`complete`](Self::complete) take themselves. The
-    /// port can't be used any more.
+    /// Moves the user's counters only: takes all packets, posts `n` frames, transmits `n`, and
+    /// reclaims completed ones. A benchmark uses it to measure the cost of [`arrive`](Self::arrive)
+    /// and [`complete`](Self::complete) alone. The port is unusable afterwards.
     pub fn pretend_user(&self, n: u32) {
         let side = self.0.borrow();
         let Memory { fill, completion, rx, tx } = &*side.memory;
@@ -393,7 +390,7 @@ impl FakeKernel {
         completion.pretend_consumed();
     }
 
-    /// What was sent since the last call, in order.
+    /// Returns the packets sent since the last call, in order.
     pub fn take_sent(&self) -> Vec<Vec<u8>> {
         self.take_sent_chunks().into_iter().map(|(_, packet)| packet).collect()
     }
@@ -404,33 +401,33 @@ impl FakeKernel {
         self.0.borrow_mut().sent.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// What was thrown away (`EBUSY`) since the last call, in order.
+    /// Returns the packets dropped (`EBUSY`) since the last call, in order.
     pub fn take_thrown_away(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.0.borrow_mut().thrown_away)
     }
 
-    /// The interface disappears: nothing comes, nothing is sent or completed any more, and every
-    /// wake-up fails with ENXIO, as when the kernel has unbound the socket (`xsk_unbind_dev`).
+    /// Removes the interface: no packet is received, sent or completed any more, and every wake-up
+    /// fails with ENXIO, as when the kernel has unbound the socket (`xsk_unbind_dev`).
     pub fn vanish(&self) {
         self.0.borrow_mut().gone = true;
     }
 
-    /// Whether to keep a copy of what is sent, as it does at first.
+    /// Sets whether to keep copies of sent packets; on by default.
     pub fn set_recording(&self, on: bool) {
         self.0.borrow_mut().sent = on.then(Vec::new);
     }
 
-    /// Descriptors in the TX ring that it has not taken.
+    /// Returns the number of descriptors in the TX ring that the kernel has not taken.
     pub fn unsent(&self) -> u32 {
         self.0.borrow().tx.available()
     }
 
-    /// Wake-ups so far.
+    /// Returns the number of wake-ups.
     pub fn wakeups(&self) -> u32 {
         self.0.borrow().wakeups
     }
 
-    /// Frames posted for reception that it has not taken.
+    /// Returns the number of frames posted for reception that the kernel has not taken.
     pub fn posted(&self) -> u32 {
         self.0.borrow().fill.available()
     }
@@ -461,7 +458,7 @@ impl Kernel for FakeKernel {
         side.send();
         side.check_bound()?;
         if side.tx.available() > 0 {
-            // As `__xsk_generic_xmit` answers when the budget is used up.
+            // Like `__xsk_generic_xmit` when the budget is used up.
             return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         }
         Ok(())
@@ -483,7 +480,7 @@ impl Kernel for FakeKernel {
 }
 
 impl Side {
-    /// As `xsk_is_bound`.
+    /// Like `xsk_is_bound`.
     fn check_bound(&self) -> io::Result<()> {
         if self.gone { Err(io::Error::from_raw_os_error(libc::ENXIO)) } else { Ok(()) }
     }
@@ -493,8 +490,7 @@ impl Side {
             return;
         }
         let now = self.wakeups;
-        // As `xsk_cq_reserve_locked`: nothing is sent for whose completion there is no place in the
-        // ring.
+        // Like `xsk_cq_reserve_locked`: send only packets whose completion has room in the ring.
         let places = self
             .completion
             .reserve(u32::MAX)
@@ -510,7 +506,7 @@ impl Side {
                 }
                 self.completing.push_back((descriptor.addr, now));
             } else {
-                // As `xskq_cons_read_desc`: counted, skipped, never completed.
+                // Like `xskq_cons_read_desc`: counted, skipped, never completed.
                 self.counters.tx_invalid += 1;
             }
         }
@@ -534,7 +530,7 @@ impl Side {
         completions.commit();
     }
 
-    /// Throws the next packet away, as an interface without a carrier does. Whether there was one.
+    /// Drops the next packet, like an interface without a carrier. Returns whether there was one.
     fn swallow(&mut self) -> bool {
         let mut next = self.tx.peek(1);
         let descriptor = next.next();
@@ -562,7 +558,8 @@ impl Side {
     }
 }
 
-/// Whether user space gave this to be sent, and has not got it back: a range within one chunk.
+/// Returns whether the descriptor is a range within one chunk that user space posted for
+/// transmission.
 fn is_sending(umem: &Umem, slot: Slot, descriptor: &Descriptor) -> bool {
     let region = umem.region();
     let (chunk, offset) = region.split(descriptor.addr);
@@ -577,8 +574,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
         address as usize + packet.len() <= region.len(),
         "the fill ring holds an address outside the UMEM"
     );
-    // SAFETY: within the mapping, and in a chunk that user space has posted, so that no frame
-    // stands for it. Unsafe because it plays the device that writes to memory behind Rust's back.
+    // SAFETY: within the mapping, and in a chunk that user space has posted, so that no frame owns
+    // it. Unsafe because, like a device, it writes to memory outside Rust's ownership.
     unsafe {
         region
             .base()
@@ -591,8 +588,8 @@ fn write(umem: &Umem, address: u64, packet: &[u8]) {
 fn read(umem: &Umem, address: u64, len: usize) -> Vec<u8> {
     let mut packet = vec![0; len];
     // SAFETY: the caller checked (`is_sending`) that the range lies within one chunk of the
-    // mapping, and that user space has posted it, so that no frame stands for it. Unsafe because it
-    // plays the device.
+    // mapping, and that user space has posted it, so that no frame owns it. Unsafe because it acts
+    // as the device.
     unsafe {
         umem.region()
             .base()

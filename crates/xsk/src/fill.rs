@@ -1,11 +1,11 @@
-//! The loop that fills places with items.
+//! The loop that fills slots with items.
 
-/// Puts one item into each place, as long as there are both, and says how many. An item is only
-/// asked for if there is a place.
+/// Puts one item into each slot until either runs out, and returns the number of items. An item is
+/// requested only if a slot is free.
 ///
-/// Nothing is counted on the way: how far it came is in the iterator. A counter of its own is one
-/// value too many for the registers, and then each item waits for the memory that the one before
-/// was counted in.
+/// The progress is in the iterator. A separate counter would be one value too many for the
+/// registers: the compiler would keep it in memory, and each item would wait for the previous
+/// store.
 #[inline]
 pub(crate) fn fill<P, T>(
     places: &mut [P],

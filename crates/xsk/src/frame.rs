@@ -1,4 +1,4 @@
-//! A frame: one chunk of the UMEM, held by user space.
+//! Frames: UMEM chunks owned by user space.
 
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -9,20 +9,20 @@ use std::slice;
 use crate::owner::Owner;
 use crate::region::{Chunks, Region};
 
-/// One chunk of a UMEM, held by user space: a token. Whoever holds it may touch the packet's bytes,
-/// and nobody else may, the kernel included; giving it away (to a queue, a pool, the kernel) moves
-/// it. There is no way to copy one, and no way to send one to another thread.
+/// A token that owns one chunk of a UMEM. Only its holder may access the packet's bytes; the kernel
+/// may not. Giving it away (to a queue, a pool, the kernel) moves it. It cannot be copied or sent
+/// to another thread.
 ///
-/// The packet lies somewhere within the chunk, with *headroom* in front and *tailroom* behind, so
-/// headers can be put on and taken off without moving the rest:
+/// The packet lies within the chunk, with *headroom* in front and *tailroom* behind, so headers can
+/// be added and removed without moving the rest:
 ///
 /// ```text
 ///   chunk ├── headroom ──┼──── the packet: Deref to [u8] ────┼── tailroom ──┤
 ///                  ◄ prepend  trim_front ►        truncate ◄  ► append
 /// ```
 ///
-/// A frame that is dropped instead of given back is not reused: its chunk is *lost*, and counted as
-/// such ([`Umem::lost`](crate::Umem::lost)).
+/// A dropped frame is not reused: its chunk is *lost*, and counted in
+/// [`Umem::lost`](crate::Umem::lost).
 ///
 /// Using a frame after it was given away does not compile:
 ///
@@ -35,7 +35,7 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// The same without the offending line does (and [`EgressQueue`](crate::EgressQueue) shows it for
+/// Without the last access it compiles ([`EgressQueue`](crate::EgressQueue) has the example for
 /// transmission):
 ///
 /// ```
@@ -46,7 +46,7 @@ use crate::region::{Chunks, Region};
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// Nor does sending one to another thread, with or without its UMEM:
+/// Sending a frame to another thread does not compile either, with or without its UMEM:
 ///
 /// ```compile_fail,E0277
 /// use xdpfwd_xsk::{Umem, UmemConfig};
@@ -72,20 +72,20 @@ pub struct Frame {
 pub struct NoRoom {
     /// `"headroom"` or `"tailroom"`.
     pub side: &'static str,
-    /// Bytes asked for.
+    /// Bytes requested.
     pub needed: usize,
-    /// Bytes there.
+    /// Bytes available.
     pub available: usize,
 }
 
 impl Frame {
     /// # Safety
-    /// The chunk exists in the region and is `HELD` on record, no other frame stands for it,
-    /// `headroom + len` is within the frame size, and the region lives as long as any chunk of it
-    /// is `HELD` (which [`Umem`](crate::Umem)'s drop sees to).
+    /// The chunk exists in the region and is recorded as `HELD`, no other frame owns it,
+    /// `headroom + len` is within the frame size, and the region lives as long as any chunk of it is `HELD`
+    /// (ensured by [`Umem`](crate::Umem)'s drop).
     #[inline]
     pub(crate) unsafe fn new(region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
-        // SAFETY: the region is alive, says the caller. Unsafe because it is held by address.
+        // SAFETY: the caller guarantees that the region is alive. Unsafe: it is held by address.
         let whole = unsafe { region.as_ref() };
         let offset = whole.join(chunk, u32::from(headroom)) as usize;
         debug_assert!(offset + usize::from(len) <= whole.len());
@@ -95,11 +95,11 @@ impl Frame {
         Self { data, region, chunk, headroom, len }
     }
 
-    /// The same for a caller who knows the address of the packet's first byte.
+    /// Like `new`, for a caller that knows the address of the packet's first byte.
     ///
     /// # Safety
-    /// As for [`new`](Self::new), and `data` is where the chunk begins, plus the headroom, come by
-    /// from the region's base: it is moved within the whole chunk.
+    /// As for [`new`](Self::new), and `data` is the chunk's start plus the headroom, derived from
+    /// the region's base: it is moved within the whole chunk.
     #[inline]
     pub(crate) unsafe fn at(
         data: NonNull<u8>,
@@ -114,36 +114,37 @@ impl Frame {
     #[inline]
     fn whole(&self) -> &Region {
         // SAFETY: the region lives as long as this chunk is HELD, which it is while this frame
-        // exists. Unsafe because a frame has no lifetime: it is stored beside what it points into.
+        // exists. Unsafe because a frame has no lifetime: it is stored beside the memory it points
+        // to.
         unsafe { self.region.as_ref() }
     }
 
-    /// Bytes in front of the packet that [`prepend`](Self::prepend) can take.
+    /// Returns the bytes in front of the packet available to [`prepend`](Self::prepend).
     #[inline]
     pub fn headroom(&self) -> usize {
         usize::from(self.headroom)
     }
 
-    /// Bytes behind the packet that [`append`](Self::append) can take.
+    /// Returns the bytes behind the packet available to [`append`](Self::append).
     #[inline]
     pub fn tailroom(&self) -> usize {
         self.whole().frame_size() as usize - usize::from(self.headroom) - usize::from(self.len)
     }
 
-    /// Where the packet starts, in bytes from the UMEM's start: what a descriptor says.
+    /// Returns the packet's offset from the UMEM's start in bytes, as used in descriptors.
     #[inline]
     pub fn address(&self) -> u64 {
         self.whole().join(self.chunk, u32::from(self.headroom))
     }
 
-    /// The chunk's number in its UMEM.
+    /// Returns the chunk's number in its UMEM.
     #[inline]
     pub fn chunk(&self) -> u32 {
         self.chunk
     }
 
-    /// Makes the packet `n` bytes longer at its front, and returns the new bytes for writing: they
-    /// hold whatever was there.
+    /// Extends the packet by `n` bytes at its front and returns the new bytes, whose content is
+    /// unspecified.
     #[inline]
     pub fn prepend(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         if n > self.headroom() {
@@ -157,7 +158,7 @@ impl Frame {
         Ok(&mut self[..n])
     }
 
-    /// Takes `n` bytes off the packet's front; all of them if it has no more.
+    /// Removes `n` bytes from the packet's front, or all if it is shorter.
     #[inline]
     pub fn trim_front(&mut self, n: usize) {
         let n = n.min(usize::from(self.len));
@@ -168,8 +169,8 @@ impl Frame {
         self.data = unsafe { self.data.add(n) };
     }
 
-    /// Makes the packet `n` bytes longer at its end, and returns the new bytes for writing: they
-    /// hold whatever was there.
+    /// Extends the packet by `n` bytes at its end and returns the new bytes, whose content is
+    /// unspecified.
     #[inline]
     pub fn append(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         if n > self.tailroom() {
@@ -180,7 +181,7 @@ impl Frame {
         Ok(&mut self[old..])
     }
 
-    /// Cuts the packet to `len` bytes; does nothing if it is no longer than that.
+    /// Shortens the packet to `len` bytes; does nothing if it is not longer.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.len = len.min(usize::from(self.len)) as u16;
@@ -191,8 +192,8 @@ impl Frame {
         self.region
     }
 
-    /// Gives the frame up to another owner, and says which chunk it was: the only way out but being
-    /// lost.
+    /// Hands the chunk to another owner and returns its number. This is the only way to give up a
+    /// frame without losing it.
     #[inline]
     pub(crate) fn give_up(self, to: Owner) -> u32 {
         let frame = ManuallyDrop::new(self);
@@ -200,7 +201,7 @@ impl Frame {
         frame.chunk
     }
 
-    /// The same for a caller who has its region by value.
+    /// Like `give_up`, for a caller that has its region by value.
     #[inline]
     pub(crate) fn give_up_in(self, chunks: Chunks<'_>, to: Owner) {
         debug_assert!(chunks.have(&self), "the frame is of another UMEM");
@@ -219,9 +220,9 @@ impl Deref for Frame {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the bytes lie within the chunk, and the chunk is HELD by this frame alone, so
-        // nobody writes to it (the kernel included: see `owner.rs`). Unsafe because the frame
-        // points into the UMEM by address.
+        // SAFETY: the bytes lie within the chunk, and only this frame HOLDs it, so nothing else
+        // writes to it (the kernel included: see `owner.rs`). Unsafe because the frame points into
+        // the UMEM by address.
         unsafe { slice::from_raw_parts(self.data.as_ptr(), usize::from(self.len)) }
     }
 }
@@ -241,22 +242,22 @@ impl fmt::Debug for Frame {
 }
 
 impl Chunks<'_> {
-    /// The token for the chunk that an address lies in, and where in it.
+    /// Creates the token for the chunk that contains an address.
     ///
     /// # Safety
     /// As for [`Frame::new`], and the address lies in that chunk, after that headroom.
     #[inline]
     pub(crate) unsafe fn frame(self, address: u64, chunk: u32, headroom: u16, len: u16) -> Frame {
         debug_assert_eq!(address, self.join(chunk, u32::from(headroom)));
-        // SAFETY: the chunk exists, says the caller, and the address lies within it, so this stays
-        // in the mapping. Unsafe: address arithmetic.
+        // SAFETY: the caller guarantees that the chunk exists and contains the address, so this
+        // stays in the mapping. Unsafe: address arithmetic.
         let data = unsafe { self.base.add(address as usize) };
-        // SAFETY: as the caller promises, at the address that `Frame::new` would find. Unsafe
-        // because it makes the token that stands for the bytes.
+        // SAFETY: guaranteed by the caller; the address is that of `Frame::new`. Unsafe because it
+        // creates the token that owns the bytes.
         unsafe { Frame::at(data, self.region.into(), chunk, headroom, len) }
     }
 
-    /// Whether a frame is of this region.
+    /// Returns whether a frame belongs to this region.
     #[inline]
     pub(crate) fn have(self, frame: &Frame) -> bool {
         frame.region() == self.region.into()
@@ -298,9 +299,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any sequence of edits leaves the packet as it would be in a vector, within its own
-        /// chunk; what does not fit is refused and changes nothing; the neighbours keep their
-        /// bytes.
+        /// Any sequence of edits changes the packet like a vector, within its own chunk; edits that
+        /// do not fit are rejected and change nothing; neighbouring chunks keep their bytes.
         #[test]
         fn edits_like_a_vector(edits in prop::collection::vec(edit(), 1..60), big in any::<bool>()) {
             let frame_size = if big { 4096 } else { 2048 };

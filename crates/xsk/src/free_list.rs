@@ -1,17 +1,16 @@
-//! A stack of a size that never changes: what was put on last is the first to be taken off, its
-//! bytes still in the cache.
+//! A stack of fixed size. The item put last, whose bytes are still in the cache, is taken first.
 
 use crate::fill::fill;
 
-/// Up to as many items as it was made with. A vector would do the same, and make room when there is
-/// none: a call in every loop that fills it, for which its length has to be in memory.
+/// A stack with the capacity given at creation. A vector would call its growth function in every
+/// loop that fills it, for which its length has to be in memory.
 pub(crate) struct FreeList<T> {
     items: Box<[T]>,
     len: usize,
 }
 
 impl<T: Copy> FreeList<T> {
-    /// One that is full; the last item is on top.
+    /// Creates a full list; the last item is on top.
     pub(crate) fn full(items: impl Iterator<Item = T>) -> Self {
         let items: Box<[T]> = items.collect();
         Self { len: items.len(), items }
@@ -28,7 +27,7 @@ impl<T: Copy> FreeList<T> {
         self.items.get(self.len).copied()
     }
 
-    /// Takes the upper `n` off (all, if there are fewer): here they are, from the top.
+    /// Takes the upper `n` items (all, if there are fewer), from the top.
     #[inline]
     pub(crate) fn take(&mut self, n: usize) -> impl ExactSizeIterator<Item = T> {
         let end = self.len.min(self.items.len());
@@ -36,7 +35,7 @@ impl<T: Copy> FreeList<T> {
         self.items[self.len..end].iter().rev().copied()
     }
 
-    /// Puts items on top, and says how many. There is room for all that were ever taken.
+    /// Puts items on top and returns their number. All items ever taken fit.
     #[inline]
     pub(crate) fn put(&mut self, items: impl Iterator<Item = T>) -> usize {
         let came = fill(&mut self.items[self.len..], items, |place, item| *place = item);
@@ -52,7 +51,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// As a vector of a fixed capacity.
+        /// Behaves as a vector of fixed capacity.
         #[test]
         fn is_a_bounded_stack(steps in prop::collection::vec((0..3u8, 0..12usize), 1..60)) {
             let mut list = FreeList::full(0..8usize);

@@ -1,16 +1,16 @@
 //! AF_XDP for [xdpfwd](https://docs.kernel.org/networking/af_xdp.html): packet memory shared with
 //! the kernel, and frames in it that are *owned*.
 //!
-//! A [`Umem`] is cut into chunks. A [`Frame`] is one of them held by user space, a token: it can be
-//! written to by whoever has it and by nobody else, and it is moved, never copied, from the
-//! [`Pool`] to the kernel's fill ring, back as a received packet, through a [`Batch`], into an
-//! [`EgressQueue`], to the kernel for transmission, and back into the pool. At every moment each
-//! frame is in exactly one place, and [`Port::census`], [`Pool::len`] and [`Umem::lost`] can say
-//! where.
+//! A [`Umem`] is divided into chunks. A [`Frame`] owns one chunk in user space: only its owner can
+//! access the chunk. Frames are moved, never copied, from the [`Pool`] to the kernel's fill ring,
+//! back as received packets, through a [`Batch`] into an [`EgressQueue`], to the kernel for
+//! transmission, and back into the pool. [`Port::census`], [`Pool::len`] and [`Umem::lost`] report
+//! where all frames are.
 //!
 //! A [`Builder`] opens the AF_XDP ports of one worker, any number of (interface, queue) pairs on
-//! one UMEM, in the best mode that all of them can do. With the feature `fake-kernel`,
-//! `fake_kernel` plays the kernel's side without interface or privilege; this example runs on it:
+//! one UMEM, in the best mode that all of them support. The feature `fake-kernel` adds
+//! `fake_kernel`, which plays the kernel's side without an interface or privileges. This example
+//! runs on it:
 //!
 //! ```
 //! # #[cfg(feature = "fake-kernel")] {

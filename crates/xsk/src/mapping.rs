@@ -1,4 +1,4 @@
-//! The memory of a UMEM: a memfd, in huge pages where there are some.
+//! The memory of a UMEM: a memfd, in huge pages if available.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -6,20 +6,20 @@ use std::ptr::NonNull;
 
 use crate::config::{HugePages, UmemError};
 
-/// An mmap that is undone on drop.
+/// A memory mapping that is unmapped on drop.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
-    /// Who undoes it, if not this.
+    /// The owner of the mapping, if it is not this object.
     #[cfg(feature = "xsk-rs")]
     owner: Option<Box<dyn std::any::Any>>,
 }
 
 impl Mapping {
-    /// A mapping that its owner undoes.
+    /// Wraps a mapping that its owner unmaps.
     ///
     /// # Safety
-    /// At `base` there are `len` bytes, readable and writable, for as long as `owner` lives.
+    /// The `len` bytes at `base` are readable and writable for as long as `owner` lives.
     #[cfg(feature = "xsk-rs")]
     pub(crate) unsafe fn of_owner(
         base: NonNull<u8>,
@@ -29,20 +29,20 @@ impl Mapping {
         Self { base, len, owner: Some(owner) }
     }
 
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Where it begins.
+    /// Returns the start address.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
 
     fn shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a fresh mapping at an address of the kernel's choosing touches nothing that
-        // exists. Unsafe because it is a foreign call.
+        // SAFETY: a fresh mapping at an address of the kernel's choosing affects no existing
+        // memory. Unsafe because it is a foreign call.
         let base = unsafe {
             libc::mmap(std::ptr::null_mut(), len, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
         };
@@ -68,13 +68,13 @@ impl Mapping {
         }
     }
 
-    /// Makes every page be there, so that no packet pays for a page fault.
+    /// Populates every page, so that no packet causes a page fault.
     fn populate(&self) -> io::Result<()> {
         match self.advise(libc::MADV_POPULATE_WRITE) {
             // Before Linux 5.14: write to the pages instead.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                // SAFETY: our own mapping, fresh and of this length, which nobody else refers to
-                // yet. Unsafe: raw memory.
+                // SAFETY: our own mapping, fresh and of this length, without other references.
+                // Unsafe: raw memory.
                 unsafe { self.base.as_ptr().write_bytes(0, self.len) };
                 Ok(())
             }
@@ -97,13 +97,13 @@ impl Drop for Mapping {
 
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Maps so many bytes, touches every page, and returns whether reserved huge pages back them.
+/// Maps the bytes, touches every page, and returns whether reserved huge pages back them.
 pub(crate) fn map(
     bytes: usize,
     huge_pages: HugePages,
 ) -> Result<(OwnedFd, Mapping, bool), UmemError> {
     if huge_pages != HugePages::Off {
-        // Whole pages; the few chunks' worth behind the end are not used.
+        // Round up to whole huge pages; the excess is not used.
         let rounded = bytes.next_multiple_of(HUGE_PAGE);
         match map_memfd(rounded, libc::MFD_HUGETLB | libc::MFD_HUGE_2MB) {
             Ok((memfd, memory)) => return Ok((memfd, memory, true)),
@@ -126,11 +126,11 @@ fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)
     if memfd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor that nobody else owns. Unsafe: that is for us to know.
+    // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
     let memfd = unsafe { OwnedFd::from_raw_fd(memfd) };
     let length = bytes.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-    // SAFETY: plain system calls on our own descriptor. Unsafe: foreign calls. The seal keeps a
-    // process that shares the memory from cutting pages off under us.
+    // SAFETY: plain system calls on our own descriptor. Unsafe: foreign calls. The seal prevents a
+    // process that shares the memory from truncating it.
     let sized = unsafe {
         libc::ftruncate(memfd.as_raw_fd(), length) == 0
             && libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) == 0
@@ -140,8 +140,8 @@ fn map_memfd(bytes: usize, flags: libc::c_uint) -> io::Result<(OwnedFd, Mapping)
     }
     let memory = Mapping::shared(memfd.as_fd(), bytes)?;
     if flags & libc::MFD_HUGETLB == 0 {
-        // Transparent huge pages, where /sys/kernel/mm/transparent_hugepage/shmem_enabled allows
-        // them; else no harm.
+        // Transparent huge pages, if /sys/kernel/mm/transparent_hugepage/shmem_enabled allows them;
+        // failure is harmless.
         let _ = memory.advise(libc::MADV_HUGEPAGE);
     }
     memory.populate()?;

@@ -1,6 +1,6 @@
-//! Misuse of frames that must not compile, each beside a twin that does: without the twin an
-//! example could fail for a reason that has nothing to do with the matter. The two that everybody
-//! should see stand with [`Frame`](crate::Frame) and [`EgressQueue`](crate::EgressQueue).
+//! Misuse of frames that must not compile. Each example has a counterpart that compiles, which
+//! shows that the failure has the intended cause. The two most important examples are at
+//! [`Frame`](crate::Frame) and [`EgressQueue`](crate::EgressQueue).
 //!
 //! # After it was dropped
 //!
@@ -40,7 +40,7 @@
 //!
 //! # Its bytes, after it was transmitted
 //!
-//! A slice of a frame is a loan: while somebody has it, the frame cannot be given away.
+//! A slice borrows its frame: while the slice is in use, the frame cannot be moved.
 //!
 //! ```compile_fail,E0505
 //! # use xdpfwd_xsk::Port;
@@ -93,7 +93,8 @@
 //!
 //! # On another thread
 //!
-//! Given to it, or lent to it; nor what a frame can be in, or come from.
+//! Frames cannot be sent to or shared with another thread, nor can types that contain or create
+//! them.
 //!
 //! ```compile_fail,E0277
 //! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;

@@ -1,5 +1,4 @@
-//! From (interface, queue) pairs to open ports on one UMEM, in the best mode that all of them can
-//! do.
+//! Opens (interface, queue) pairs as ports on one UMEM, in the best mode that all of them support.
 
 #[cfg(feature = "xsk-rs")]
 mod by_xsk_rs;
@@ -16,22 +15,22 @@ use crate::socket::{RingSizes, Socket};
 use crate::umem::Umem;
 use crate::xsk_port::XskPort;
 
-/// How the sockets are to be bound.
+/// The mode in which the sockets are bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BindMode {
-    /// Zero-copy if every queue can do it, else copy.
+    /// Zero-copy if every queue supports it, otherwise copy.
     Auto,
     /// Zero-copy, or an error.
     ZeroCopy,
-    /// The kernel copies every packet, whatever the driver could do.
+    /// Copy mode, even if the driver supports zero-copy.
     Copy,
 }
 
 /// Opens the ports of one worker: any number of (interface, queue) pairs on one UMEM.
 ///
-/// The mode belongs to the UMEM: all ports run in the same one. With [`BindMode::Auto`], zero-copy
-/// is tried on each queue in turn; if one refuses, everything is closed, the UMEM is registered
-/// anew, and all bind in copy mode.
+/// All ports of a UMEM run in the same mode. With [`BindMode::Auto`], zero-copy is tried on each
+/// queue in turn; if one fails, all sockets are closed, the UMEM is registered anew, and all bind
+/// in copy mode.
 #[derive(Clone, Debug)]
 pub struct Builder {
     umem: UmemConfig,
@@ -48,7 +47,7 @@ struct Queue {
     queue: u32,
 }
 
-/// The open ports, in the order in which their queues were named.
+/// The open ports, in the order in which their queues were added.
 #[derive(Debug)]
 pub struct Opened<P = XskPort> {
     /// The memory that all ports share.
@@ -57,28 +56,28 @@ pub struct Opened<P = XskPort> {
     pub pool: Pool,
     /// The ports.
     pub ports: Vec<P>,
-    /// Whether zero-copy was got, as the kernel says.
+    /// Whether the kernel reports zero-copy.
     pub zero_copy: bool,
-    /// Why it was not, with [`BindMode::Auto`].
+    /// The reason for falling back to copy mode, with [`BindMode::Auto`].
     pub fallback: Option<Fallback>,
 }
 
-/// The queue that kept all ports from zero-copy.
+/// The queue that does not support zero-copy.
 #[derive(Debug)]
 pub struct Fallback {
     /// Its interface.
     pub interface: String,
-    /// Its number.
+    /// Its queue index.
     pub queue: u32,
-    /// What the kernel answered.
+    /// The kernel's error.
     pub error: io::Error,
 }
 
-/// Why ports could not be opened.
+/// The reason why ports could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The memory could not be had.
+    /// The memory could not be allocated.
     #[error(transparent)]
     Umem(#[from] UmemError),
     /// More queues than a UMEM can serve, or none.
@@ -89,14 +88,14 @@ pub enum OpenError {
         "{frames} frames for {queues} queues: must be at least {least}, one batch each way for every queue"
     )]
     TooFewFrames {
-        /// Frames asked for.
+        /// Frames requested.
         frames: u32,
         /// Queues of this worker.
         queues: usize,
         /// Frames needed.
         least: u32,
     },
-    /// The process may not open AF_XDP sockets.
+    /// The process lacks the privileges to open AF_XDP sockets.
     #[error(
         "no permission for AF_XDP sockets: run as root, or `setcap \
          cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep` the binary"
@@ -108,7 +107,7 @@ pub enum OpenError {
     /// This build has no libxdp.
     #[error("this build has no io = \"xsk-rs\": build it with `--features xsk-rs`")]
     NotBuilt,
-    /// Somebody else has the queue.
+    /// Another socket uses the queue.
     #[error(
         "{interface} queue {queue} is busy: another AF_XDP socket is bound to it, and did not let go within {waited:?}"
     )]
@@ -120,7 +119,7 @@ pub enum OpenError {
         /// How long the bind was repeated.
         waited: Duration,
     },
-    /// Zero-copy was demanded and the queue cannot do it.
+    /// Zero-copy was demanded, but the queue does not support it.
     #[error(
         "{interface} queue {queue} cannot do zero-copy, or does not exist (`ethtool -l {interface}` tells): {source}; set \
          mode = \"auto\" or \"copy\""
@@ -130,35 +129,35 @@ pub enum OpenError {
         interface: String,
         /// The queue.
         queue: u32,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The memory may not be pinned.
+    /// The memory cannot be locked.
     #[error(
         "the kernel may not pin {bytes} bytes for the UMEM: {source}; raise `ulimit -l`, or grant CAP_IPC_LOCK"
     )]
     Pin {
         /// Bytes of the UMEM.
         bytes: usize,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Anything else that the kernel refused.
+    /// Another call failed.
     #[error("{interface} queue {queue}: {call}: {source}")]
     Call {
         /// The interface.
         interface: String,
         /// The queue.
         queue: u32,
-        /// What was asked of the kernel.
+        /// The failed call.
         call: &'static str,
-        /// What it said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
 impl Builder {
-    /// A builder for ports on a UMEM like this.
+    /// Creates a builder for ports on a UMEM with this configuration.
     pub fn new(umem: UmemConfig) -> Self {
         Self {
             umem,
@@ -169,40 +168,39 @@ impl Builder {
         }
     }
 
-    /// How to bind; [`BindMode::Auto`] if not said.
+    /// Sets the bind mode; the default is [`BindMode::Auto`].
     pub fn mode(mut self, mode: BindMode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Whether to use preferred busy polling: the device is polled from the worker's own system
-    /// calls.
+    /// Sets preferred busy polling: the worker's system calls poll the device.
     pub fn busy_poll(mut self, on: bool) -> Self {
         self.busy_poll = on;
         self
     }
 
-    /// How long to repeat a bind to a queue that is busy: a socket that was closed lets go of its
-    /// queue some time later. Three seconds if not said.
+    /// Sets how long to retry a bind to a busy queue: a closed socket releases its queue some time
+    /// later. The default is three seconds.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Adds a queue. The name is for messages; the index decides.
+    /// Adds a queue. The name is used in messages only; `ifindex` selects the interface.
     pub fn queue(mut self, interface: &str, ifindex: u32, queue: u32) -> Self {
         self.queues.push(Queue { interface: interface.to_owned(), ifindex, queue });
         self
     }
 
-    /// Opens them all, on the calling thread, which is where they stay. Frames are posted to each
-    /// fill ring before its bind, as some drivers want it. Tries to raise the process's limit on
-    /// locked memory (`RLIMIT_MEMLOCK`).
+    /// Opens all ports on the calling thread, where they stay. Posts frames to each fill ring
+    /// before its bind, as some drivers require. Tries to raise the process's limit on locked
+    /// memory (`RLIMIT_MEMLOCK`).
     pub fn open(&self) -> Result<Opened, OpenError> {
         self.open_with(|mode| self.open_all(mode))
     }
 
-    /// Opens them all in the best mode that all can do.
+    /// Opens all ports in the best mode that all support.
     fn open_with<P>(
         &self,
         open_all: impl Fn(u16) -> Result<Opened<P>, OpenError>,
@@ -251,7 +249,7 @@ impl Builder {
             let rings =
                 socket.map_rings(sizes).map_err(|error| queue.error("making the rings", error))?;
             let kernel = Box::new(socket.clone());
-            // The UMEM is new: no slot of it is taken.
+            // The UMEM is new: all slots are free.
             umem.region().claim(slot);
             let mut port = XskPort::new(&umem, slot, kernel, rings, sizes.fill, self.busy_poll);
             port.refill(&mut pool);
@@ -273,10 +271,10 @@ impl Builder {
         Ok(Opened { umem, pool, ports, zero_copy, fallback: None })
     }
 
-    /// What is worth having but not worth failing for.
+    /// Sets optional socket options; failures are not fatal.
     fn tune(&self, socket: &Socket, queue: &Queue, sizes: RingSizes) {
-        // Kernels before 6.17 do not know it (ENOPROTOOPT): they send 32 per call, and the worker
-        // calls again.
+        // Kernels before 6.17 lack this option (ENOPROTOOPT): they send 32 per call, and the worker
+        // repeats the call.
         let budget = TX_BUDGET_DESIRED.clamp(TX_BUDGET_DEFAULT, sizes.tx);
         if let Err(error) = socket.set_tx_budget(budget) {
             tracing::debug!(interface = queue.interface, %error, "XDP_MAX_TX_SKB_BUDGET stays at the kernel's default");
@@ -288,8 +286,8 @@ impl Builder {
         }
     }
 
-    /// Ring sizes: at most half of a port's share of the frames waits in its fill ring, so that as
-    /// many are left to be under way.
+    /// Returns the ring sizes: at most half of a port's share of the frames waits in its fill ring,
+    /// which leaves the other half in flight.
     fn ring_sizes(&self) -> RingSizes {
         let share = self.umem.frames / (2 * self.queues.len() as u32);
         let power = 1u32.checked_shl(share.max(1).ilog2()).unwrap_or(1);
@@ -306,7 +304,7 @@ impl Builder {
             }
             Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
             Some(libc::ENODEV) => queue.error("bind: the interface is gone", source),
-            // Drivers say it in many ways: EOPNOTSUPP, EINVAL, ENOMEM, ENOSPC, the kernel's own
+            // Drivers report it in many ways: EOPNOTSUPP, EINVAL, ENOMEM, ENOSPC, the kernel's own
             // 524.
             _ if mode == libc::XDP_ZEROCOPY => {
                 OpenError::NoZeroCopy { interface, queue: queue.queue, source }
@@ -320,7 +318,7 @@ impl Builder {
 }
 
 impl Queue {
-    /// Binds; a queue that is busy is tried again until the deadline.
+    /// Binds the socket; retries a busy queue until the deadline.
     fn bind(
         &self,
         socket: &Socket,
@@ -328,7 +326,7 @@ impl Queue {
         first: Option<&Socket>,
         deadline: Instant,
     ) -> io::Result<()> {
-        // Mode and wake-up come from the first bind; passing them again is an error (`xsk_bind`).
+        // The first bind sets mode and wake-up; passing them again is an error (`xsk_bind`).
         let flags =
             if first.is_some() { libc::XDP_SHARED_UMEM } else { mode | libc::XDP_USE_NEED_WAKEUP };
         loop {
@@ -366,16 +364,16 @@ impl Queue {
 /// The smallest ring: one batch.
 const MIN_RING: u32 = 64;
 
-/// Descriptors per system call in copy mode that we would like: several batches.
+/// Desired number of descriptors per system call in copy mode: several batches.
 const TX_BUDGET_DESIRED: u32 = 512;
 
-/// How long the kernel polls a device in one of our system calls, and for how many packets at most.
+/// Busy-poll limits per system call: time and number of packets.
 const BUSY_POLL_MICROS: u32 = 20;
 const BUSY_POLL_BUDGET: u32 = 64;
 
 /// Raises the limit on locked memory, which kernels before 5.11 need for BPF, and any kernel for a
-/// UMEM without CAP_IPC_LOCK. Without CAP_SYS_RESOURCE this fails, and what follows mostly works
-/// all the same.
+/// UMEM without CAP_IPC_LOCK. Without CAP_SYS_RESOURCE this fails; the following calls usually
+/// succeed anyway.
 fn raise_memlock() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: a plain system call with a readable struct. Unsafe: foreign call.

@@ -1,14 +1,13 @@
-//! Who holds each chunk: one byte per chunk, written at every hand-over.
+//! The owner of each chunk: one byte per chunk, written at every hand-over.
 //!
-//! Conservation can be checked by adding up what every place holds; the record answers the next
-//! question: *which* chunk is missing, and who had it last. It is also what makes a descriptor from
-//! the kernel trustworthy: a chunk that was not the kernel's to give is refused instead of becoming
-//! a second [`Frame`](crate::Frame) on the same bytes.
+//! Frame counts show whether a frame is missing; this record shows *which* chunk is missing and its
+//! last owner. It also validates descriptors from the kernel: a chunk that the kernel did not own
+//! is rejected instead of becoming a second [`Frame`](crate::Frame) on the same bytes.
 //!
-//! What is trusted: that the kernel writes only to chunks that it was given to receive into and has
-//! not handed back, and reads only those that it was given to send. A kernel that handed a chunk
-//! back, and then wrote to it, could write to any other memory of ours as well. Not trusted: its
-//! numbers. Whatever descriptors, completions and counters say, no chunk gets two owners.
+//! The kernel is trusted to write only to chunks posted for reception and not handed back, and to
+//! read only chunks posted for transmission. A kernel that wrote to a chunk after handing it back
+//! could write to any other memory of the process as well. The kernel's numbers are not trusted: no
+//! descriptor, completion or counter value can give a chunk two owners.
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,8 +17,8 @@ use std::fmt;
 pub(crate) struct Slot(u8);
 
 impl Slot {
-    /// Ports that one UMEM can have: what fits in the owner byte beside the states that are not a
-    /// port's.
+    /// Maximum number of ports per UMEM: the owner byte's values that remain after the states
+    /// without a port.
     pub(crate) const MAX: u32 = 126;
 
     pub(crate) fn new(index: u32) -> Option<Self> {
@@ -31,18 +30,18 @@ impl Slot {
     }
 }
 
-/// Who holds a chunk.
+/// The owner of a chunk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owner(u8);
 
 impl Owner {
     /// In the pool, free.
     pub(crate) const POOL: Self = Self(0);
-    /// A `Frame` exists for it.
+    /// Held as a `Frame`.
     pub(crate) const HELD: Self = Self(1);
     /// Its `Frame` was dropped instead of given back.
     pub(crate) const LOST: Self = Self(2);
-    /// Its port was closed while the kernel had it, and no pool has taken it back.
+    /// Its port was closed while the kernel owned it, and no pool has taken it back.
     pub(crate) const CLOSED: Self = Self(3);
 
     const FIRST_FILL: u8 = 4;
@@ -78,7 +77,7 @@ impl fmt::Debug for Owner {
     }
 }
 
-/// How many chunks each kind of owner has.
+/// The number of chunks per kind of owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ownership {
     /// Free, in the pool.
@@ -91,11 +90,11 @@ pub struct Ownership {
     pub tx: u32,
     /// Dropped instead of given back.
     pub lost: u32,
-    /// Out of use since their port was closed.
+    /// Retired since their port was closed.
     pub closed: u32,
 }
 
-/// The record: a byte per chunk.
+/// The ownership record: one byte per chunk.
 pub(crate) struct Owners(Box<[Cell<Owner>]>);
 
 impl Owners {
@@ -109,8 +108,8 @@ impl Owners {
         &self.0
     }
 
-    /// Hands a chunk from one owner to the next; `false` (and no change) if it is another one's, or
-    /// if there is none such.
+    /// Hands a chunk from one owner to the next; returns `false` without a change if `from` does
+    /// not own it or it does not exist.
     #[inline]
     pub(crate) fn hand_over(owners: &[Cell<Owner>], chunk: u64, from: Owner, to: Owner) -> bool {
         match usize::try_from(chunk).ok().and_then(|chunk| owners.get(chunk)) {
@@ -122,7 +121,7 @@ impl Owners {
         }
     }
 
-    /// Writes the owner of a chunk that the caller knows to hold.
+    /// Sets the owner of a chunk that the caller is known to own.
     #[inline]
     pub(crate) fn set(&self, chunk: u32, owner: Owner) {
         if let Some(cell) = self.0.get(chunk as usize) {
@@ -130,13 +129,13 @@ impl Owners {
         }
     }
 
-    /// Whether the chunk exists and has this owner.
+    /// Returns whether the chunk exists and has this owner.
     #[cfg(feature = "fake-kernel")]
     pub(crate) fn is(&self, chunk: u32, owner: Owner) -> bool {
         self.0.get(chunk as usize).is_some_and(|cell| cell.get() == owner)
     }
 
-    /// Chunks with this owner.
+    /// Counts the chunks with this owner.
     pub(crate) fn count(&self, owner: Owner) -> u32 {
         self.0.iter().filter(|cell| cell.get() == owner).count() as u32
     }
@@ -156,9 +155,8 @@ impl Owners {
         tally
     }
 
-    /// Takes what a closed port had out of use. The chunks that were posted for reception are
-    /// named: nobody else can have them any more, so they may be taken back into use. Returns how
-    /// many it had in all.
+    /// Retires the chunks of a closed port and returns their number. Calls `fill` for each chunk
+    /// that was posted for reception: it has no other owner and may be reused.
     pub(crate) fn close(&self, slot: Slot, mut fill: impl FnMut(u32)) -> usize {
         let mut all = 0;
         for (chunk, owner) in self.0.iter().enumerate() {
@@ -174,7 +172,7 @@ impl Owners {
         all
     }
 
-    /// The chunks with this owner, by number.
+    /// Iterates over the numbers of the chunks with this owner.
     pub(crate) fn chunks_of(&self, owner: Owner) -> impl Iterator<Item = u32> + '_ {
         self.0
             .iter()

@@ -16,35 +16,35 @@ use crate::owner::{Owner, Slot};
 use crate::region::Region;
 use crate::umem::Umem;
 
-/// The free frames of a UMEM, the hottest first: the frame that was given back last, whose bytes
-/// are still in the cache, is the first to be handed out again.
+/// The free frames of a UMEM. The frame freed last, whose bytes are still in the cache, is
+/// allocated first.
 pub struct Pool {
     umem: Umem,
-    /// Chunk numbers, with room for all there are.
+    /// Chunk numbers, with capacity for all chunks.
     free: FreeList<u32>,
 }
 
-/// A frame of another UMEM was refused; here it is back.
+/// A frame of another UMEM was rejected; contains the frame.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is of another UMEM")]
 pub struct Foreign(pub Frame);
 
-/// A UMEM begins with all its frames in the pool.
+/// Constructors: initially, all frames are in the pool.
 impl Umem {
     /// Maps the memory and touches every page, so that it lies on the NUMA node of the calling
-    /// thread. All frames are in the pool that comes with it.
+    /// thread. The returned pool holds all frames.
     pub fn new(config: &UmemConfig) -> Result<(Self, Pool), UmemError> {
         config.check()?;
         let (memfd, memory, huge) = mapping::map(config.bytes(), config.huge_pages)?;
         Ok(Self::made_of(config, memory, Some(memfd), huge))
     }
 
-    /// A UMEM in memory that is mapped already, by `owner`.
+    /// Creates a UMEM in memory that `owner` has mapped.
     ///
     /// # Safety
-    /// At `base` there are as many bytes as the configuration says, readable and writable, for as
-    /// long as `owner` lives; nobody refers to them but through the UMEM, and through descriptors
-    /// of what the UMEM's frames were given up to.
+    /// The configured number of bytes at `base` is readable and writable for as long as `owner`
+    /// lives, and is accessed only through the UMEM and through descriptors of frames that the UMEM
+    /// gave up.
     #[cfg(feature = "xsk-rs")]
     pub(crate) unsafe fn over(
         config: &UmemConfig,
@@ -53,7 +53,7 @@ impl Umem {
         owner: Box<dyn Any>,
     ) -> Result<(Self, Pool), UmemError> {
         config.check()?;
-        // SAFETY: as the caller promises. Unsafe because the mapping relies on it.
+        // SAFETY: guaranteed by the caller. Unsafe because the mapping relies on it.
         let memory = unsafe { Mapping::of_owner(base, config.bytes(), owner) };
         Ok(Self::made_of(config, memory, None, huge))
     }
@@ -71,8 +71,8 @@ impl Umem {
 }
 
 impl Pool {
-    /// Bytes that a frame from the pool has in front of the packet: as many as the kernel leaves in
-    /// front of one that it received.
+    /// Headroom in bytes of a frame from the pool: the same as the kernel leaves in front of a
+    /// received packet.
     pub const HEADROOM: usize = XDP_PACKET_HEADROOM as usize;
 
     pub(crate) fn full(umem: Umem) -> Self {
@@ -81,33 +81,33 @@ impl Pool {
         Self { umem, free }
     }
 
-    /// Frames that are free.
+    /// Returns the number of free frames.
     #[inline]
     pub fn len(&self) -> usize {
         self.free.len()
     }
 
-    /// Whether no frame is free.
+    /// Returns whether no frame is free.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.free.len() == 0
     }
 
-    /// The UMEM whose frames these are.
+    /// Returns the UMEM of these frames.
     pub fn umem(&self) -> &Umem {
         &self.umem
     }
 
-    /// A free frame, empty, with [`HEADROOM`](Self::HEADROOM) bytes of headroom; `None` when none
-    /// is left.
+    /// Allocates an empty frame with [`HEADROOM`](Self::HEADROOM) bytes of headroom; `None` if none
+    /// is free.
     #[inline]
     pub fn alloc(&mut self) -> Option<Frame> {
         let chunk = self.free.pop()?;
         let region = self.umem.region();
         region.owners.set(chunk, Owner::HELD);
-        // SAFETY: the chunk was free, so no frame stands for it, and it is HELD now; the headroom
-        // is below the frame size; `Umem` keeps the region while anything is HELD. Unsafe because
-        // it makes the token that stands for the bytes.
+        // SAFETY: the chunk was free, so no frame owns it, and it is HELD now; the headroom is
+        // below the frame size; `Umem` keeps the region while anything is HELD. Unsafe because it
+        // creates the token that owns the bytes.
         Some(unsafe { Frame::new(region.into(), chunk, XDP_PACKET_HEADROOM as u16, 0) })
     }
 
@@ -131,8 +131,9 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes `n` chunks out of the pool (all, if there are fewer) for the kernel's fill ring: the
-    /// address of each. An address that is not asked for stays the pool's on record, and is lost.
+    /// Takes `n` chunks out of the pool (all, if there are fewer) for the kernel's fill ring and
+    /// yields their addresses. A chunk whose address is not consumed stays recorded as `POOL` and
+    /// is lost.
     #[inline]
     pub(crate) fn take_for_fill(
         &mut self,
@@ -146,14 +147,14 @@ impl Pool {
         })
     }
 
-    /// Puts chunks back that are `POOL` on record. Returns how many.
+    /// Puts chunks back that are recorded as `POOL`. Returns their number.
     #[inline]
     pub(crate) fn push_all(&mut self, back: impl Iterator<Item = u32>) -> u32 {
-        // Room for all: none is here twice.
+        // Has room for all: no chunk is listed twice.
         self.free.put(back) as u32
     }
 
-    /// Puts a chunk back that is `POOL` on record.
+    /// Puts a chunk back that is recorded as `POOL`.
     #[inline]
     pub(crate) fn push(&mut self, chunk: u32) {
         let came = self.free.put([chunk].into_iter());

@@ -1,73 +1,72 @@
-//! A port: where frames come in and go out.
+//! Ports: the interface between a worker and a packet I/O path.
 
 use std::ops::AddAssign;
 use std::os::fd::RawFd;
 
 use crate::{Batch, EgressQueue, Pool, Umem};
 
-/// One queue of one interface, seen by a worker. Nothing here blocks.
+/// One queue of one interface, as a worker uses it. No method blocks.
 ///
-/// [`XskPort`](crate::XskPort) is the AF_XDP one. An I/O path with memory of its own copies into
-/// and out of frames; the worker does not see the difference.
+/// [`XskPort`](crate::XskPort) is the AF_XDP implementation. An I/O path with its own memory copies
+/// packets into and out of frames.
 ///
-/// Pool and queue are those of the UMEM that the port is on. Others are a bug of the caller's,
-/// which an implementation that hands frames to the kernel answers with a panic.
+/// Pool and queue must belong to the UMEM of the port. An implementation that hands frames to the
+/// kernel panics if they do not.
 pub trait Port {
-    /// The UMEM whose frames it takes; `None` if it copies, and takes any.
+    /// Returns the UMEM whose frames the port accepts; `None` if it copies and accepts any frame.
     fn umem(&self) -> Option<&Umem>;
 
-    /// Moves frames that have arrived into the batch, as far as it has room, and keeps the port
-    /// supplied from the pool. Returns how many came.
+    /// Moves received frames into the batch, up to its capacity, and refills the port from the
+    /// pool. Returns the number of received frames.
     fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize;
 
-    /// Hands frames from the front of the queue to the interface, and sees to it that it sends
-    /// them. What does not fit stays in the queue. Call it every turn while
-    /// [`unsent`](Self::unsent) says so, even with an empty queue: the kernel may have put off what
-    /// it was given. It is woken again when there is something new to send, when something has come
-    /// back, or after a pause; not every time.
+    /// Hands frames from the front of the queue to the interface and wakes the kernel if necessary.
+    /// Frames that do not fit stay in the queue. Call it in every iteration while
+    /// [`unsent`](Self::unsent) returns true, even with an empty queue: the kernel may have
+    /// deferred frames. The kernel is woken again only after new frames, after a completion, or
+    /// after a pause.
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize;
 
-    /// Takes frames back whose transmission is complete.
+    /// Takes back frames whose transmission is complete.
     fn reclaim(&mut self, pool: &mut Pool) -> usize;
 
-    /// Whether frames were handed over that the interface has not taken yet.
+    /// Returns whether the interface has not yet taken all frames handed over.
     fn unsent(&self) -> bool;
 
-    /// A descriptor that becomes readable when frames arrive, by number; `None` if there is none,
-    /// and the port must be looked at. It is open as long as the port is.
+    /// Returns a file descriptor that becomes readable when frames arrive; `None` if the port must
+    /// be polled. It stays open as long as the port.
     fn fd(&self) -> Option<RawFd>;
 
-    /// Where the frames that this port was given are at this moment.
+    /// Returns the number of frames held by each ring.
     fn census(&self) -> Census;
 
-    /// What has passed so far.
+    /// Returns the traffic counters.
     fn counters(&self) -> Counters;
 
-    /// What the kernel says that it lost. A system call: not for the data path.
+    /// Returns the kernel's loss counters. Makes a system call: not for the data path.
     fn kernel_counters(&self) -> KernelCounters;
 
-    /// Closes the port and takes back what was completed. Returns how many frames it had to leave
-    /// out of use: what was posted, as a device may still be sending it, or the kernel still write
-    /// to it. That it does not, nobody can tell from here: whoever waits on the socket meanwhile
-    /// keeps it bound.
+    /// Closes the port and takes back completed frames. Returns how many frames had to be retired:
+    /// the posted ones, because a device may still send from them or the kernel write to them. User
+    /// space cannot rule this out: a process that waits on the socket keeps it bound.
     fn close(self: Box<Self>, pool: &mut Pool) -> usize;
 }
 
-/// Where the frames are that a port was given.
+/// Frame counts of a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Posted for reception and not received, the driver's included.
+    /// Frames posted for reception and not received, including those held by the driver.
     pub fill: u64,
-    /// Received by the kernel, waiting in the RX ring.
+    /// Frames received by the kernel and waiting in the RX ring.
     pub rx: u64,
-    /// Posted for transmission and not completed.
+    /// Frames posted for transmission and not completed.
     pub tx: u64,
-    /// Completed, waiting in the completion ring.
+    /// Completed frames waiting in the completion ring.
     pub completion: u64,
 }
 
 impl Census {
-    /// All of them.
+    /// Returns the sum of all counts.
     pub fn total(&self) -> u64 {
         self.fill + self.rx + self.tx + self.completion
     }
@@ -82,36 +81,35 @@ impl AddAssign for Census {
     }
 }
 
-/// What a port has moved, since it was opened.
+/// Traffic counters of a port since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Packets received into batches.
     pub rx_packets: u64,
-    /// Their bytes, without FCS.
+    /// Received bytes, without FCS.
     pub rx_bytes: u64,
     /// Packets handed to the interface.
     pub tx_packets: u64,
-    /// Their bytes, without FCS.
+    /// Transmitted bytes, without FCS.
     pub tx_bytes: u64,
-    /// System calls made to wake the kernel up, for transmission or reception.
+    /// System calls that wake the kernel for transmission or reception.
     pub syscalls: u64,
-    /// Transmit wake-ups that the kernel answered with "later" (EAGAIN without progress, ENOBUFS,
-    /// ENETDOWN, ENXIO): repeated, when there is something new or after a pause, and nothing is
-    /// lost.
+    /// Transmit wake-ups that the kernel deferred (EAGAIN without progress, ENOBUFS, ENETDOWN,
+    /// ENXIO). They are repeated after new frames or a pause; no frame is lost.
     pub tx_retries: u64,
-    /// Of the system calls, those that made the kernel transmit.
+    /// System calls that made the kernel transmit, included in `syscalls`.
     pub tx_wakes: u64,
-    /// Cycles of [`clock`](crate::clock) that these took.
+    /// Cycles of [`clock`](crate::clock) spent in these calls.
     pub tx_wake_cycles: u64,
-    /// Packets that the interface threw away after the kernel had taken them: no carrier, or its
-    /// queue was full. They are among `tx_packets`. At least so many: known in copy mode only, and
-    /// not of what a wait for packets sent on the way.
+    /// Packets that the interface dropped after the kernel had accepted them: no carrier, or its
+    /// queue was full. Included in `tx_packets`. A lower bound: known in copy mode only, and not
+    /// for packets that a wait for packets sent along the way.
     pub tx_dropped: u64,
-    /// Packets that user space had to move in memory before they could be sent: the I/O path sends
-    /// from one place in a frame only, and a stage has put bytes on or taken some off at the front.
+    /// Packets that user space had to move in memory before transmission: the I/O path sends from a
+    /// fixed offset in the frame, and a stage has added or removed bytes at the front.
     pub tx_copied: u64,
-    /// Descriptors from the kernel that named no chunk of this port's: refused. Anything but 0 is a
-    /// bug, ours or the kernel's.
+    /// Descriptors from the kernel that named no chunk of this port and were rejected. A value
+    /// other than 0 indicates a bug in xdpfwd or in the kernel.
     pub invalid_descriptors: u64,
 }
 
@@ -131,23 +129,22 @@ impl AddAssign for Counters {
     }
 }
 
-/// What the kernel counts for a port: `XDP_STATISTICS`,
-/// <https://docs.kernel.org/networking/af_xdp.html>.
+/// Kernel counters of a port: `XDP_STATISTICS`, <https://docs.kernel.org/networking/af_xdp.html>.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelCounters {
-    /// Packets dropped for want of a frame, or because they were longer than a frame has room for.
-    /// In copy mode this includes what [`fill_ring_empty`](Self::fill_ring_empty) counts.
+    /// Packets dropped because no frame was available or the packet was longer than a frame. In
+    /// copy mode this includes [`fill_ring_empty`](Self::fill_ring_empty).
     pub rx_dropped: u64,
-    /// Fill-ring entries that the kernel refused.
+    /// Fill-ring entries that the kernel rejected.
     pub rx_invalid: u64,
-    /// Transmit descriptors that the kernel refused.
+    /// Transmit descriptors that the kernel rejected.
     pub tx_invalid: u64,
-    /// Packets dropped because the RX ring was full: user space did not keep up.
+    /// Packets dropped because the RX ring was full: user space was too slow.
     pub rx_ring_full: u64,
-    /// Times that no frame was in the fill ring when one was wanted: in copy mode once per packet
-    /// lost for it, in zero-copy whenever the driver looked.
+    /// Number of times that the kernel found the fill ring empty: in copy mode once per packet
+    /// lost, in zero-copy mode once per check by the driver.
     pub fill_ring_empty: u64,
-    /// Times that the TX ring was empty when the kernel looked for work.
+    /// Number of times that the kernel found the TX ring empty.
     pub tx_ring_empty: u64,
 }
 

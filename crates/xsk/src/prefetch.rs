@@ -1,7 +1,7 @@
-//! Asking for a packet's first bytes before they are needed.
+//! Prefetching of a packet's first bytes.
 
-/// Starts loading the first cache line of the bytes, to be written to: a stage will look at the
-/// headers, and most rewrite them. Without effect on processors other than x86-64.
+/// Prefetches the first cache line of the bytes for writing: stages read the headers, and most
+/// rewrite them. Has no effect on processors other than x86-64.
 #[inline(always)]
 pub fn prefetch_for_write(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]

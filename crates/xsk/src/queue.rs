@@ -1,4 +1,4 @@
-//! The egress queue: frames on their way to a port.
+//! Egress queues.
 
 use std::fmt;
 use std::mem;
@@ -9,11 +9,10 @@ use crate::batch::Batch;
 use crate::frame::Frame;
 use crate::umem::Umem;
 
-/// A bounded queue of frames on their way to a port. It never grows: what does not fit is handed
-/// back to be dropped and counted, because waiting would hold up everything else.
+/// A bounded queue of frames to be transmitted by a port. It never grows: a frame that does not fit
+/// is returned, to be dropped and counted, because waiting would delay all other packets.
 ///
-/// A frame that was put into the queue is on its way to the kernel. To touch it then does not
-/// compile:
+/// Pushing a frame moves it. Accessing it afterwards does not compile:
 ///
 /// ```compile_fail,E0382
 /// use xdpfwd_xsk::{EgressQueue, Umem, UmemConfig};
@@ -26,7 +25,7 @@ use crate::umem::Umem;
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 ///
-/// The same without the offending line does:
+/// It compiles without the last access:
 ///
 /// ```
 /// use xdpfwd_xsk::{EgressQueue, Umem, UmemConfig};
@@ -38,9 +37,9 @@ use crate::umem::Umem;
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
 pub struct EgressQueue {
-    // Before the handle of their UMEM: if that is the last one, it finds no frame left that it
-    // would have to stay for.
-    /// A ring: as many places as a power of two, used from `head` to before `tail`; the counters
+    // Declared before the UMEM handle, so that the queue's frames are dropped first and do not keep
+    // the UMEM alive.
+    /// A ring with a power-of-two number of slots, used from `head` to before `tail`; the counters
     /// wrap.
     places: Box<[Option<Frame>]>,
     head: usize,
@@ -49,26 +48,26 @@ pub struct EgressQueue {
     umem: Umem,
 }
 
-/// Why a queue refused a frame; here it is back.
+/// The reason why a queue rejected a frame, with the frame.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// The queue is full.
     #[error("the egress queue is full")]
     Full(Frame),
-    /// The frame is too short to be an Ethernet frame. The kernel would swallow the descriptor
+    /// The frame is too short to be an Ethernet frame. The kernel would consume the descriptor
     /// without ever completing it.
     #[error("{0:?} is shorter than an Ethernet header")]
     Runt(Frame),
-    /// The frame is of another UMEM: the port could not transmit it.
+    /// The frame belongs to another UMEM: the port could not transmit it.
     #[error("{0:?} is of another UMEM")]
     Foreign(Frame),
 }
 
 impl EgressQueue {
-    /// A queue for at most `capacity` frames of this UMEM.
+    /// Creates a queue for at most `capacity` frames of this UMEM.
     ///
     /// # Panics
-    /// If the capacity is beyond 2³¹.
+    /// If the capacity exceeds 2³¹.
     pub fn new(umem: &Umem, capacity: usize) -> Self {
         assert!(capacity <= 1 << 31, "an egress queue for {capacity} frames");
         let places = (0..capacity.next_power_of_two()).map(|_| None).collect();
@@ -97,8 +96,8 @@ impl EgressQueue {
         refused
     }
 
-    /// Adds all that is in a batch, in order, and leaves the batch empty. What is refused is shown,
-    /// one by one.
+    /// Moves all frames of a batch to the queue, in order, and leaves the batch empty. Calls the
+    /// closure for each rejected frame.
     #[inline]
     pub fn push_batch(&mut self, batch: &mut Batch, refused: impl FnMut(Refused)) {
         self.extend(batch.places_mut().iter_mut().filter_map(Option::take), refused);
@@ -111,8 +110,8 @@ impl EgressQueue {
         frames: impl IntoIterator<Item = Frame>,
         mut refused: impl FnMut(Refused),
     ) {
-        // By value while the frames move: for all the compiler knows, each that is written could be
-        // a change of the queue.
+        // Local copies while the frames move: the compiler must assume that each written frame
+        // changes the queue.
         let (mask, end) = (self.places.len() - 1, self.head.wrapping_add(self.capacity));
         let (places, region, mut tail) =
             (&mut *self.places, NonNull::from(self.umem.region()), self.tail);
@@ -124,37 +123,37 @@ impl EgressQueue {
             } else if frame.region() != region {
                 Refused::Foreign(frame)
             } else {
-                // A place that is not used is empty. Assigned to, it would be looked at, to drop
-                // what is there.
+                // Unused slots are empty. An assignment would check the old value in order to drop
+                // it.
                 let before = places[tail & mask].replace(frame);
                 debug_assert!(before.is_none(), "a place that is not used has a frame");
                 mem::forget(before);
                 tail = tail.wrapping_add(1);
                 continue;
             };
-            // Whoever is shown it may panic: what came before is in the queue.
+            // The closure may panic: keep the frames pushed so far in the queue.
             self.tail = tail;
             refused(why);
         }
         self.tail = tail;
     }
 
-    /// Takes the frame at the front.
+    /// Removes the frame at the front.
     #[inline]
     pub fn pop(&mut self) -> Option<Frame> {
         self.drain(1).next()
     }
 
-    /// The frames that wait, from the front: to be read, not to be touched.
+    /// Iterates over the waiting frames from the front, read-only.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &Frame> {
         let mask = self.places.len() - 1;
         (0..self.len()).filter_map(move |n| self.places[self.head.wrapping_add(n) & mask].as_ref())
     }
 
-    /// Takes the `n` frames at the front (all, if there are fewer). They have left the queue with
-    /// this call: what is not asked for is dropped with the iterator, and so lost; what an iterator
-    /// that is forgotten has left stays held for ever.
+    /// Removes the `n` frames at the front (all, if there are fewer). They leave the queue with
+    /// this call: frames not taken from the iterator are dropped with it and so lost; if the
+    /// iterator is forgotten, they stay held forever.
     #[inline]
     pub fn drain(&mut self, n: usize) -> impl ExactSizeIterator<Item = Frame> {
         let at = self.head;
@@ -162,33 +161,33 @@ impl EgressQueue {
         Drain { places: &mut self.places, at, end: self.head }
     }
 
-    /// The UMEM whose frames it takes.
+    /// Returns the UMEM whose frames the queue accepts.
     #[inline]
     pub fn umem(&self) -> &Umem {
         &self.umem
     }
 
-    /// Frames that may still be added.
+    /// Returns the free capacity in frames.
     #[inline]
     pub fn room(&self) -> usize {
         self.capacity - self.len()
     }
 
-    /// Frames waiting.
+    /// Returns the number of waiting frames.
     #[inline]
     pub fn len(&self) -> usize {
         self.tail.wrapping_sub(self.head)
     }
 
-    /// Whether none is waiting.
+    /// Returns whether the queue is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.tail == self.head
     }
 }
 
-/// Frames on their way out of a queue. They have left it already: what nobody takes is lost, as any
-/// frame that is dropped.
+/// Frames removed from a queue. Frames not taken from the iterator are lost, like any dropped
+/// frame.
 struct Drain<'a> {
     places: &'a mut [Option<Frame>],
     at: usize,
@@ -210,7 +209,7 @@ impl Iterator for Drain<'_> {
         frame
     }
 
-    /// To the frame: `Reservation::extend` writes as many entries of a ring as this says.
+    /// Exact: `Reservation::extend` writes as many ring entries as this length.
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = self.end.wrapping_sub(self.at);
@@ -258,7 +257,7 @@ mod tests {
     }
 
     proptest! {
-        /// A bounded queue, whatever its capacity and wherever its counters are.
+        /// Behaves as a bounded queue for any capacity and any counter start.
         #[test]
         fn is_a_bounded_queue(
             capacity in 0..70usize,
@@ -286,7 +285,7 @@ mod tests {
                     1 => {
                         let mut batch = Batch::new();
                         let mut refused = Vec::new();
-                        // Every seventh is a runt.
+                        // Every seventh frame is a runt.
                         for n in 0..n.min(Batch::CAPACITY) {
                             let len = if n % 7 == 6 { 13 } else { 60 };
                             let frame = frame(&mut pool, len);
@@ -346,7 +345,7 @@ mod tests {
         let shown =
             catch_unwind(AssertUnwindSafe(|| queue.push_batch(&mut batch, |why| panic!("{why}"))));
         assert!(shown.is_err());
-        // The runt went with the panic; what came after it is still in the batch.
+        // The runt was lost in the panic; the frames after it are still in the batch.
         assert_eq!((queue.len(), umem.lost(), umem.held()), (2, 1, 3));
         assert!(batch.places()[3].is_some());
     }

@@ -1,4 +1,4 @@
-//! The chunks of a UMEM, and the record of who owns each.
+//! The chunks of a UMEM, and the record of their owners.
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -14,10 +14,10 @@ pub(crate) struct Region {
     frame_size: u32,
     pub(crate) frames: u32,
     pub(crate) owners: Owners,
-    /// `None` if the memory is somebody else's.
+    /// `None` if the memory has another owner.
     pub(crate) _memfd: Option<OwnedFd>,
     pub(crate) huge: bool,
-    /// A bit per slot that a port has.
+    /// One bit per slot, set if a port uses it.
     slots: Cell<u128>,
 }
 
@@ -29,7 +29,7 @@ impl Region {
         huge: bool,
     ) -> Self {
         let &UmemConfig { frame_size, frames, .. } = config;
-        // Frames are views of these bytes.
+        // Frames refer to these bytes.
         assert!(memory.len() >= config.bytes(), "a mapping of {} bytes is too short", memory.len());
         Self {
             memory,
@@ -46,7 +46,7 @@ impl Region {
         self.memory.base()
     }
 
-    /// Bytes of all chunks; the mapping may be longer, by what rounding to huge pages added.
+    /// Returns the bytes of all chunks; the mapping may be longer, rounded up to huge pages.
     pub(crate) fn len(&self) -> usize {
         self.frame_size as usize * self.frames as usize
     }
@@ -56,19 +56,19 @@ impl Region {
         self.frame_size
     }
 
-    /// Takes a slot for a port; `false` if another port has it.
+    /// Claims a slot for a port; returns `false` if another port has it.
     pub(crate) fn claim(&self, slot: Slot) -> bool {
         let taken = self.slots.get();
         self.slots.set(taken | slot.bit());
         taken & slot.bit() == 0
     }
 
-    /// Gives a slot up: its port is gone.
+    /// Releases the slot of a closed port.
     pub(crate) fn release(&self, slot: Slot) {
         self.slots.set(self.slots.get() & !slot.bit());
     }
 
-    /// By value, for a loop.
+    /// Returns a copy of the fields for use in a loop.
     #[inline]
     pub(crate) fn chunks(&self) -> Chunks<'_> {
         Chunks {
@@ -79,7 +79,7 @@ impl Region {
         }
     }
 
-    /// As [`Chunks::split`].
+    /// Like [`Chunks::split`].
     #[cfg(feature = "fake-kernel")]
     #[inline]
     pub(crate) fn split(&self, address: u64) -> (u32, u32) {
@@ -88,17 +88,16 @@ impl Region {
         (chunk, address as u32 & (self.frame_size - 1))
     }
 
-    /// The address within the UMEM of an offset in a chunk; the offset may be the chunk's end,
-    /// where an empty packet can lie.
+    /// Returns the address within the UMEM of an offset in a chunk; the offset may be the chunk's
+    /// end, where an empty packet can lie.
     #[inline]
     pub(crate) fn join(&self, chunk: u32, offset: u32) -> u64 {
         (u64::from(chunk) << self.frame_size.trailing_zeros()) + u64::from(offset)
     }
 }
 
-/// A region as the loops over packets have it: by value. Each owner byte that is written through a
-/// reference to the region could be a change of the region itself, for all the compiler knows, and
-/// it would read everything anew.
+/// A copy of a region's fields for packet loops. Through a reference to the region, the compiler
+/// would have to assume that each written owner byte changes the region, and reload all fields.
 #[derive(Clone, Copy)]
 pub(crate) struct Chunks<'a> {
     pub(crate) region: &'a Region,
@@ -108,14 +107,14 @@ pub(crate) struct Chunks<'a> {
 }
 
 impl Chunks<'_> {
-    /// Splits an address within the UMEM into chunk and offset. The chunk may not exist: the
-    /// address is the kernel's word.
+    /// Splits an address within the UMEM into chunk and offset. The address may come from the
+    /// kernel, so the chunk may not exist.
     #[inline]
     pub(crate) fn split(self, address: u64) -> (u64, u32) {
         (address >> self.shift, address as u32 & (self.frame_size() - 1))
     }
 
-    /// As [`Region::join`].
+    /// Like [`Region::join`].
     #[inline]
     pub(crate) fn join(self, chunk: u32, offset: u32) -> u64 {
         (u64::from(chunk) << self.shift) + u64::from(offset)
@@ -126,14 +125,14 @@ impl Chunks<'_> {
         1 << self.shift
     }
 
-    /// Hands a chunk from one owner to the next; `false` (and no change) if it is another one's, or
-    /// if there is none such.
+    /// Hands a chunk from one owner to the next; returns `false` without a change if `from` does
+    /// not own it or it does not exist.
     #[inline]
     pub(crate) fn hand_over(self, chunk: u64, from: Owner, to: Owner) -> bool {
         Owners::hand_over(self.owners, chunk, from, to)
     }
 
-    /// Writes the owner of a chunk that the caller knows to hold.
+    /// Sets the owner of a chunk that the caller is known to own.
     #[inline]
     pub(crate) fn set(self, chunk: u32, owner: Owner) {
         if let Some(cell) = self.owners.get(chunk as usize) {

@@ -1,20 +1,20 @@
 //! The rings: single producer, single consumer, in memory shared with the kernel.
 //!
 //! All four AF_XDP rings have the same shape: a power-of-two array, a producer and a consumer
-//! counter that wrap at 2³², and a word of flags. User space produces into the fill and the TX ring
+//! counter that wrap at 2³², and a flags word. User space produces into the fill and the TX ring
 //! and consumes from the RX and the completion ring; the kernel (or
-//! [`fake_kernel`](crate::fake_kernel)) stands at the other end of each.
+//! [`fake_kernel`](crate::fake_kernel)) uses the other end of each.
 //!
-//! Each side owns one counter and caches the other's: the shared cache line is read only when the
-//! cached value says that the ring may be full (or empty), and written once per batch. Kernel side:
-//! `net/xdp/xsk_queue.h`, whose comment on memory ordering these follow.
+//! Each side owns one counter and caches the other's. It reads the shared cache line only when the
+//! cached value indicates a full (or empty) ring, and writes it once per batch. Memory ordering
+//! follows the comment in the kernel's `net/xdp/xsk_queue.h`.
 
 use std::ptr::NonNull;
 
 use crate::sync::{AtomicU32, Entry, Ordering, Plain, fence};
 
-/// Where a ring lies. Plain addresses: whoever builds a ring keeps the memory alive for as long as
-/// the ring exists.
+/// Addresses of a ring. The creator of a ring keeps the memory alive for as long as the ring
+/// exists.
 #[derive(Clone, Copy)]
 pub(crate) struct RingLayout<T> {
     pub(crate) producer: NonNull<AtomicU32>,
@@ -27,8 +27,9 @@ pub(crate) struct RingLayout<T> {
 
 impl<T> RingLayout<T> {
     fn producer(&self) -> &AtomicU32 {
-        // SAFETY: the constructor of the ring promised that the memory lives as long as the ring;
-        // an AtomicU32 may be shared with the kernel. Unsafe because the address comes from mmap.
+        // SAFETY: the caller of the ring's constructor guarantees that the memory outlives the
+        // ring; an AtomicU32 may be shared with the kernel. Unsafe because the address comes from
+        // mmap.
         unsafe { self.producer.as_ref() }
     }
 
@@ -43,9 +44,9 @@ impl<T> RingLayout<T> {
     }
 }
 
-/// A walk over the slots of a range of counter values. It has copies of what it needs of the ring:
-/// through a reference to the ring, every entry that is written could be a change of the ring
-/// itself, for all the compiler knows, and would have it read size and address anew.
+/// An iterator over the slots of a range of counter values. It copies the ring's size and address:
+/// through a reference to the ring, the compiler would have to assume that each written entry
+/// changes them, and reload both.
 struct Cursor<T> {
     entries: NonNull<Entry<T>>,
     mask: u32,
@@ -59,7 +60,7 @@ impl<T> Cursor<T> {
         Self { entries: ring.entries, mask: ring.size - 1, at: from, end: from.wrapping_add(slots) }
     }
 
-    /// The next slot. Unsafe to dereference without owning that slot.
+    /// Returns the next slot. Unsafe to dereference without owning that slot.
     #[inline]
     fn next(&mut self) -> Option<NonNull<Entry<T>>> {
         if self.at == self.end {
@@ -76,30 +77,30 @@ impl<T> Cursor<T> {
 /// The producing end of a ring.
 pub(crate) struct Producer<T> {
     ring: RingLayout<T>,
-    /// Our own counter. Only we write it, so the shared copy need never be read back.
+    /// Our own counter. Only this side writes it, so the shared copy need never be read back.
     produced: u32,
-    /// The consumer's counter when we last looked; it can only have advanced since.
+    /// The consumer's counter when last read; it can only have advanced since.
     consumed: u32,
 }
 
 impl<T: Plain> Producer<T> {
     /// # Safety
     /// The layout's addresses are valid, and stay so while this exists; `size` is a power of two;
-    /// nobody else produces into this ring.
+    /// this is the ring's only producer.
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let produced = ring.producer().load(Ordering::Relaxed);
-        // As if the ring were full: the first reservation looks.
+        // Start as if full: the first reservation reads the consumer's counter.
         Self { produced, consumed: produced.wrapping_sub(ring.size), ring }
     }
 
-    /// Reserves up to `wanted` entries: as many as are free, perhaps none.
+    /// Reserves up to `wanted` entries: as many as are free, possibly none.
     #[inline]
     pub(crate) fn reserve(&mut self, wanted: u32) -> Reservation<'_, T> {
         let mut free = self.free_cached();
         if free < wanted {
-            // Acquire pairs with the consumer's Release: it has read the entries that we are going
-            // to overwrite.
+            // Acquire pairs with the consumer's Release: it has read the entries that will be
+            // overwritten.
             self.consumed = self.ring.consumer().load(Ordering::Acquire);
             free = self.free_cached();
         }
@@ -110,21 +111,21 @@ impl<T: Plain> Producer<T> {
     #[inline]
     fn free_cached(&self) -> u32 {
         // Both counters wrap; their difference does not, and never exceeds the size while the
-        // consumer is honest. A consumer that claims more than was produced yields nothing rather
+        // consumer is correct. If a consumer claims more than was produced, the result is 0 rather
         // than an out-of-bounds reservation.
         self.ring.size.saturating_sub(self.produced.wrapping_sub(self.consumed))
     }
 
-    /// Entries published and not yet consumed, by a fresh look at the consumer.
+    /// Returns the entries published and not yet consumed, after re-reading the consumer's counter.
     #[inline]
     pub(crate) fn pending(&self) -> u32 {
         self.produced.wrapping_sub(self.ring.consumer().load(Ordering::Relaxed)).min(self.ring.size)
     }
 
-    /// Whether the other side asks to be woken, given all that was published before this call.
+    /// Returns whether the other side needs a wake-up for entries published before this call.
     #[inline]
     pub(crate) fn needs_wakeup(&self) -> bool {
-        // Publish, then read the flag; the kernel sets the flag, then looks at the ring once more.
+        // Publish, then read the flag; the kernel sets the flag, then checks the ring once more.
         // Without a full fence between the store and the load each side could miss the other's
         // store (store buffering), and both would sleep: Release/Acquire do not order a store
         // before a later load.
@@ -132,16 +133,16 @@ impl<T: Plain> Producer<T> {
         self.asks_for_wakeup()
     }
 
-    /// The same without the fence: for when nothing was published since the last look. A flag that
-    /// is seen late is seen at the next one.
+    /// Like `needs_wakeup`, without the fence, for use when nothing was published since the last
+    /// check. A flag that is seen late is seen by the next check.
     #[inline]
     pub(crate) fn asks_for_wakeup(&self) -> bool {
         self.ring.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 }
 
-/// Entries of a ring that are ours to write. Publish them with [`commit`](Self::commit); dropping
-/// cancels: what was written is not seen by the other side, and the entries are free again.
+/// Writable entries of a ring. Publish them with [`commit`](Self::commit); dropping cancels: the
+/// other side does not see the written entries, and they are free again.
 #[must_use = "dropping a reservation cancels it"]
 pub(crate) struct Reservation<'a, T> {
     ring: &'a mut Producer<T>,
@@ -150,32 +151,32 @@ pub(crate) struct Reservation<'a, T> {
 }
 
 impl<T: Plain> Reservation<'_, T> {
-    /// How many entries were granted.
+    /// Returns the number of reserved entries.
     #[inline]
     pub(crate) fn granted(&self) -> u32 {
         self.granted
     }
 
-    /// Writes the next entry; `false` (and nothing written) once all that was granted is used.
+    /// Writes the next entry; returns `false` without writing once all reserved entries are used.
     #[cfg(any(test, feature = "fake-kernel"))]
     #[inline]
     pub(crate) fn push(&mut self, entry: T) -> bool {
         let Some(slot) = self.cursor.next() else { return false };
         // SAFETY: the slot is one of the ring's, which outlives the reservation; it lies between
-        // producer and consumer + size, so it is ours until published. Unsafe because it lies in
+        // producer and consumer + size, so this side owns it until published. Unsafe because it is
         // memory shared with the kernel.
         unsafe { slot.as_ref().write(entry) };
         true
     }
 
-    /// Writes these entries. With one look at how many there are, instead of one for each.
+    /// Writes these entries with a single check of their number.
     ///
     /// # Safety
-    /// The iterator yields no more than it says that it will. (Whatever it says, nothing outside
-    /// the ring is written; but a further entry may be one that the other side is reading.)
+    /// The iterator yields at most as many entries as its length. (Writes never leave the ring, but
+    /// an excess entry may overwrite one that the other side is reading.)
     ///
     /// # Panics
-    /// If it says that there are more than were granted.
+    /// If the iterator's length exceeds the reserved entries.
     #[inline]
     pub(crate) unsafe fn extend(&mut self, entries: impl ExactSizeIterator<Item = T>) {
         let left = self.cursor.end.wrapping_sub(self.cursor.at) as usize;
@@ -183,25 +184,25 @@ impl<T: Plain> Reservation<'_, T> {
         let Cursor { entries: slots, mask, mut at, end } = self.cursor;
         entries.for_each(|entry| {
             debug_assert!(at != end, "more entries than the iterator said");
-            // SAFETY: within the ring by the mask, and ours: no more entries come than were said,
-            // nor were more said than were granted. Unsafe because it lies in memory shared with
-            // the kernel.
+            // SAFETY: the mask keeps the slot within the ring, and this side owns it: the iterator
+            // yields at most its length, which is at most the reserved entries. Unsafe because it
+            // is memory shared with the kernel.
             unsafe { slots.add((at & mask) as usize).as_ref().write(entry) };
             at = at.wrapping_add(1);
         });
         self.cursor.at = at;
     }
 
-    /// Publishes what was written, and says how much that was.
+    /// Publishes the written entries and returns their number.
     #[inline]
     pub(crate) fn commit(self) -> u32 {
         let ring = self.ring;
         let written = self.cursor.at.wrapping_sub(ring.produced);
         if written == 0 {
-            return 0; // and the line that both sides share stays clean
+            return 0; // leaves the shared cache line clean
         }
         ring.produced = self.cursor.at;
-        // Release: the entries are written before the counter that shows them.
+        // Release: the entries are written before the counter that publishes them.
         ring.ring.producer().store(ring.produced, Ordering::Release);
         written
     }
@@ -210,7 +211,7 @@ impl<T: Plain> Reservation<'_, T> {
 /// The consuming end of a ring.
 pub(crate) struct Consumer<T> {
     ring: RingLayout<T>,
-    /// The producer's counter when we last looked.
+    /// The producer's counter when last read.
     produced: u32,
     /// Our own counter.
     consumed: u32,
@@ -218,21 +219,21 @@ pub(crate) struct Consumer<T> {
 
 impl<T: Plain> Consumer<T> {
     /// # Safety
-    /// As for [`Producer::new`], with nobody else consuming from this ring; what nobody has written
-    /// is zero.
+    /// As for [`Producer::new`], but this is the ring's only consumer; entries never written are
+    /// zero.
     pub(crate) unsafe fn new(ring: RingLayout<T>) -> Self {
         debug_assert!(ring.size.is_power_of_two());
         let consumed = ring.consumer().load(Ordering::Relaxed);
-        // As if the ring were empty: the first peek looks.
+        // Start as if empty: the first peek reads the producer's counter.
         Self { produced: consumed, consumed, ring }
     }
 
-    /// Up to `wanted` entries that are there to be read.
+    /// Returns up to `wanted` readable entries.
     #[inline]
     pub(crate) fn peek(&mut self, wanted: u32) -> Peek<'_, T> {
         let mut there = self.available_cached();
         if there < wanted {
-            // Acquire pairs with the producer's Release: the entries it shows are written.
+            // Acquire pairs with the producer's Release: the published entries are written.
             self.produced = self.ring.producer().load(Ordering::Acquire);
             there = self.available_cached();
         }
@@ -241,17 +242,17 @@ impl<T: Plain> Consumer<T> {
 
     #[inline]
     fn available_cached(&self) -> u32 {
-        // A producer that claims more than the ring holds is not believed beyond the ring.
+        // If a producer claims more than the ring holds, limit it to the ring's size.
         self.produced.wrapping_sub(self.consumed).min(self.ring.size)
     }
 
-    /// Entries that are there to be read, by a fresh look at the producer.
+    /// Returns the number of readable entries, after re-reading the producer's counter.
     pub(crate) fn available(&self) -> u32 {
         self.ring.producer().load(Ordering::Relaxed).wrapping_sub(self.consumed).min(self.ring.size)
     }
 
-    /// Asks the producer to wake us (or takes the request back). The kernel does this, so only the
-    /// fake one needs it.
+    /// Sets or clears the request for a wake-up by the producer. Only the kernel does this, so only
+    /// the fake kernel needs it.
     #[cfg(feature = "fake-kernel")]
     pub(crate) fn set_needs_wakeup(&self, on: bool) {
         let flags = if on { libc::XDP_RING_NEED_WAKEUP } else { 0 };
@@ -260,8 +261,8 @@ impl<T: Plain> Consumer<T> {
     }
 }
 
-/// Entries being read. [`release`](Self::release) hands those that were read back to the producer;
-/// dropping hands back none: they will be there again at the next peek.
+/// Entries being read. [`release`](Self::release) returns the entries read to the producer;
+/// dropping returns none, and the next peek yields them again.
 #[must_use = "dropping a peek without release leaves its entries in the ring"]
 pub(crate) struct Peek<'a, T> {
     ring: &'a mut Consumer<T>,
@@ -275,38 +276,37 @@ impl<T: Plain> Iterator for Peek<'_, T> {
     fn next(&mut self) -> Option<T> {
         let slot = self.cursor.next()?;
         // SAFETY: the slot is one of the ring's, which outlives the peek; it lies between consumer
-        // and producer, so it was written (Acquire in `peek`) and will not be overwritten before we
-        // release it. If the producer's counter lies, it may be as the ring's memory was made:
-        // zeroed, which is a value of a plain type too. Unsafe because it lies in memory shared
-        // with the kernel.
+        // and producer, so it was written (Acquire in `peek`) and will not be overwritten before
+        // its release. If the producer's counter is wrong, the slot may still be zeroed as
+        // allocated, which is valid for a plain type too. Unsafe because it is memory shared with
+        // the kernel.
         Some(unsafe { slot.as_ref().read() })
     }
 }
 
 impl<T: Plain> Peek<'_, T> {
-    /// How many were read.
+    /// Returns the number of entries read.
     #[inline]
     pub(crate) fn read(&self) -> u32 {
         self.cursor.at.wrapping_sub(self.ring.consumed)
     }
 
-    /// Hands the entries that were read back to the producer, and says how many.
+    /// Returns the entries read to the producer and reports their number.
     #[inline]
     pub(crate) fn release(self) -> u32 {
         let read = self.read();
         let ring = self.ring;
         if read == 0 {
-            return 0; // as in `commit`: who only looks leaves the shared line clean
+            return 0; // as in `commit`
         }
         ring.consumed = self.cursor.at;
-        // Release: our reads of the entries are done before the producer may overwrite them.
+        // Release: the reads of the entries are done before the producer may overwrite them.
         ring.ring.consumer().store(ring.consumed, Ordering::Release);
         read
     }
 }
 
-/// A ring in ordinary memory: what the kernel would map, for the fake kernel and for tests of the
-/// rings alone.
+/// A ring in ordinary memory instead of a kernel mapping, for the fake kernel and for ring tests.
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) mod heap {
     use std::ptr::NonNull;
@@ -316,7 +316,7 @@ pub(crate) mod heap {
     use crate::sync::Ordering;
     use crate::sync::{AtomicU32, Entry, Plain};
 
-    /// The memory of one ring. Whoever takes the ends keeps this alive as long as they live.
+    /// The memory of one ring. It must outlive the ends.
     pub(crate) struct HeapRing<T> {
         producer: AtomicU32,
         consumer: AtomicU32,
@@ -325,7 +325,8 @@ pub(crate) mod heap {
     }
 
     impl<T: Plain> HeapRing<T> {
-        /// A ring of `size` entries whose counters start at `start`: close to 2³² to see them wrap.
+        /// Creates a ring of `size` entries with counters at `start`; a value near 2³² tests
+        /// wrapping.
         pub(crate) fn new(size: u32, start: u32) -> Box<Self> {
             assert!(size.is_power_of_two(), "ring size {size} is not a power of two");
             Box::new(Self {
@@ -336,14 +337,14 @@ pub(crate) mod heap {
             })
         }
 
-        /// Moves the counter as a user would who puts `n` entries in, and writes none.
+        /// Advances the producer counter by `n` without writing entries.
         #[cfg(feature = "fake-kernel")]
         pub(crate) fn pretend_produced(&self, n: u32) {
             self.producer
                 .store(self.producer.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
         }
 
-        /// Moves the counter as a user would who takes all entries out, and reads none.
+        /// Advances the consumer counter past all entries without reading them.
         #[cfg(feature = "fake-kernel")]
         pub(crate) fn pretend_consumed(&self) {
             self.consumer.store(self.producer.load(Ordering::Relaxed), Ordering::Release);
@@ -436,18 +437,18 @@ mod tests {
         // addresses.
         let (mut producer, _consumer) = unsafe { ring.ends() };
         let mut reservation = producer.reserve(9);
-        // SAFETY: a slice's iterator knows how long it is. Unsafe: others may not.
+        // SAFETY: a slice's iterator has an exact length. Unsafe: others may not.
         unsafe { reservation.extend([0; 5].into_iter()) };
     }
 
-    /// An end that goes to another thread, as the kernel's ends are on other cores.
+    /// An end that moves to another thread, as the kernel's ends are on other cores.
     struct There<E>(E);
 
-    // SAFETY: an end is used by one thread at a time, and the other end by another: that is what a
-    // ring is for. Unsafe because ends hold addresses.
+    // SAFETY: each end is used by one thread at a time, which is how a ring is meant to be used.
+    // Unsafe because ends hold addresses.
     unsafe impl<E> Send for There<E> {}
 
-    /// On real cores, without a model; ThreadSanitizer looks at this one (`make sanitize`).
+    /// Uses real threads instead of a model; `make sanitize` runs it under ThreadSanitizer.
     #[test]
     fn two_threads_pass_entries_in_order() {
         const ENTRIES: u64 = 100_000;
@@ -466,7 +467,7 @@ mod tests {
                         let values: Vec<u64> =
                             (next..next + u64::from(reservation.granted())).collect();
                         next += values.len() as u64;
-                        // SAFETY: a vector's iterator knows how long it is. Unsafe: others may not.
+                        // SAFETY: a vector's iterator has an exact length. Unsafe: others may not.
                         unsafe { reservation.extend(values.into_iter()) };
                     }
                     while reservation.push(next) {

@@ -1,4 +1,4 @@
-//! The AF_XDP socket: its system calls, and nothing that decides.
+//! System calls on AF_XDP sockets.
 //!
 //! <https://docs.kernel.org/networking/af_xdp.html>; kernel side `net/xdp/xsk.c`.
 
@@ -24,7 +24,7 @@ pub(crate) struct RingSizes {
     pub(crate) tx: u32,
 }
 
-/// A handle of an AF_XDP socket, which is closed with the last handle.
+/// A handle of an AF_XDP socket. The socket closes with its last handle.
 #[derive(Clone)]
 pub(crate) struct Socket(Rc<OwnedFd>);
 
@@ -35,18 +35,17 @@ impl Socket {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor that nobody else owns. Unsafe: that is for us to know.
+        // SAFETY: a new descriptor without another owner. Unsafe: the compiler cannot know that.
         Ok(Self(Rc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
-    /// Another handle of a socket that somebody else opened.
+    /// Creates a handle of a socket opened elsewhere.
     #[cfg(feature = "xsk-rs")]
     pub(crate) fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
         Ok(Self(Rc::new(fd.try_clone_to_owned()?)))
     }
 
-    /// Registers the UMEM. The first socket of a UMEM does this; the others share it when they
-    /// bind.
+    /// Registers the UMEM with its first socket. Other sockets share it when they bind.
     pub(crate) fn register(&self, region: &Region) -> io::Result<()> {
         let registration = libc::xdp_umem_reg {
             addr: region.base().as_ptr() as u64,
@@ -60,8 +59,7 @@ impl Socket {
     }
 
     /// Makes the kernel allocate the four rings, and maps them. The fill and the completion ring
-    /// belong to the (interface, queue) and so are made for every socket, also of one that shares
-    /// its UMEM.
+    /// belong to the (interface, queue), so every socket needs them, even if it shares its UMEM.
     pub(crate) fn map_rings(&self, sizes: RingSizes) -> io::Result<Rings> {
         self.set(libc::SOL_XDP, libc::XDP_UMEM_FILL_RING, &sizes.fill)?;
         self.set(libc::SOL_XDP, libc::XDP_UMEM_COMPLETION_RING, &sizes.completion)?;
@@ -70,8 +68,7 @@ impl Socket {
         let (offsets, known) =
             self.get::<libc::xdp_mmap_offsets>(libc::SOL_XDP, libc::XDP_MMAP_OFFSETS)?;
         if known < mem::size_of::<libc::xdp_mmap_offsets>() {
-            // Before Linux 5.4: no flags to be woken by, and the offsets that there are lie
-            // elsewhere in the struct.
+            // Before Linux 5.4: no wake-up flags, and the struct has different offsets.
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
 
@@ -85,8 +82,8 @@ impl Socket {
             self.map_ring::<Descriptor>(sizes.rx, &offsets.rx, libc::XDP_PGOFF_RX_RING as u64)?;
         let tx =
             self.map_ring::<Descriptor>(sizes.tx, &offsets.tx, libc::XDP_PGOFF_TX_RING as u64)?;
-        // SAFETY: each layout describes a ring that the kernel just made and mapped, and is used
-        // once; the maps are kept beside the ends. Unsafe because the ends hold addresses.
+        // SAFETY: each layout describes a ring that the kernel just allocated and mapped, and is
+        // used once; the maps are kept beside the ends. Unsafe because the ends hold addresses.
         unsafe {
             Ok(Rings {
                 fill: Producer::new(fill.1),
@@ -105,8 +102,8 @@ impl Socket {
         page_offset: u64,
     ) -> io::Result<(RingMap, RingLayout<T>)> {
         let len = offsets.desc as usize + size as usize * mem::size_of::<T>();
-        // A mapping begins on a page, so what is aligned within it is aligned. The kernel puts the
-        // counters in front.
+        // Mappings are page-aligned, so an aligned offset gives an aligned address. The kernel puts
+        // the counters in front.
         let counter = |offset: u64| offset.is_multiple_of(4) && offset + 4 <= offsets.desc;
         let counters = [offsets.producer, offsets.consumer, offsets.flags];
         if !counters.into_iter().all(counter)
@@ -115,7 +112,7 @@ impl Socket {
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
         let map = RingMap::new(self.0.as_fd(), len, page_offset)?;
-        // SAFETY: each offset was checked to lie within the ring, aligned for what is there.
+        // SAFETY: each offset was checked to lie within the ring and to be aligned for its type.
         // Unsafe: address arithmetic.
         let at = |offset: u64| unsafe { map.base.add(offset as usize) };
         let layout = RingLayout {
@@ -129,7 +126,7 @@ impl Socket {
     }
 
     /// Binds to a queue. `flags` are `XDP_ZEROCOPY` or `XDP_COPY`, with `XDP_USE_NEED_WAKEUP`; or,
-    /// with the socket that registered the UMEM in `shared`, `XDP_SHARED_UMEM` alone: the rest is
+    /// if `shared` is the socket that registered the UMEM, `XDP_SHARED_UMEM` alone: the rest is
     /// inherited.
     pub(crate) fn bind(
         &self,
@@ -156,18 +153,18 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Whether the bind got zero-copy: the kernel's word, not ours.
+    /// Returns whether the kernel reports zero-copy for this socket.
     pub(crate) fn is_zero_copy(&self) -> io::Result<bool> {
         let (options, _) = self.get::<libc::xdp_options>(libc::SOL_XDP, libc::XDP_OPTIONS)?;
         Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
-    /// How many descriptors one system call may send in copy mode. The TX ring must exist already.
+    /// Sets the maximum descriptors per system call in copy mode. The TX ring must already exist.
     pub(crate) fn set_tx_budget(&self, descriptors: u32) -> io::Result<()> {
         self.set(libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &descriptors)
     }
 
-    /// Preferred busy polling: <https://docs.kernel.org/networking/napi.html#busy-polling>.
+    /// Enables preferred busy polling: <https://docs.kernel.org/networking/napi.html#busy-polling>.
     pub(crate) fn set_busy_poll(&self, micros: u32, budget: u32) -> io::Result<()> {
         self.set(libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, &1u32)?;
         self.set(libc::SOL_SOCKET, libc::SO_BUSY_POLL, &micros)?;
@@ -188,8 +185,8 @@ impl Socket {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// The value, and how many of its bytes the kernel knows: an older one may know a shorter
-    /// struct. The rest is zero.
+    /// Returns the value and the number of bytes that the kernel wrote: an older kernel may know a
+    /// shorter struct. The rest is zero.
     fn get<T: Plain>(&self, level: libc::c_int, option: libc::c_int) -> io::Result<(T, usize)> {
         let mut value = MaybeUninit::<T>::zeroed();
         let mut size = mem::size_of::<T>() as libc::socklen_t;
@@ -206,7 +203,7 @@ impl Socket {
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: any bytes are a value of a plain type. Unsafe: of others they are not.
+        // SAFETY: any bytes are valid for a plain type. Unsafe: not for other types.
         Ok((unsafe { value.assume_init() }, size as usize))
     }
 }
@@ -244,7 +241,7 @@ impl Kernel for Socket {
     }
 
     fn statistics(&self) -> KernelCounters {
-        // It fails only for a socket that is none; zeros then.
+        // Fails only for an invalid socket; return zeros then.
         let Ok((statistics, _)) =
             self.get::<libc::xdp_statistics>(libc::SOL_XDP, libc::XDP_STATISTICS)
         else {

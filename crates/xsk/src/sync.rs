@@ -1,6 +1,5 @@
-//! What the two sides of a ring share: atomic counters, a fence, entries. In one place, so that a
-//! model checker's can stand in for them: `tests/loom.rs` compiles `ring.rs` with a `sync` of its
-//! own.
+//! Data that both sides of a ring share: atomic counters, a fence, entries. A separate module, so
+//! that a model checker can replace it: `tests/loom.rs` compiles `ring.rs` with its own `sync`.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -9,16 +8,16 @@ pub(crate) use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use crate::abi::Descriptor;
 
-/// A type of which any bytes are a value: what the kernel, or a side that lies, has written can be
-/// read as one.
+/// A type for which any bytes are valid, so that data from the kernel, correct or not, can be read
+/// as one.
 ///
 /// # Safety
-/// It has no padding that is ever read as a value, no niche, and refers to nothing.
+/// The type has no padding that is ever read as a value, no niche, and no references.
 pub(crate) unsafe trait Plain: Copy {}
 
-// SAFETY: an integer. Unsafe: it is for us to say.
+// SAFETY: an integer. Unsafe: the compiler cannot check it.
 unsafe impl Plain for u64 {}
-// SAFETY: these are structs of integers. Unsafe: it is for us to say.
+// SAFETY: these are structs of integers. Unsafe: the compiler cannot check it.
 unsafe impl Plain for Descriptor {}
 // SAFETY: as above.
 unsafe impl Plain for libc::xdp_mmap_offsets {}
@@ -27,33 +26,33 @@ unsafe impl Plain for libc::xdp_options {}
 // SAFETY: as above.
 unsafe impl Plain for libc::xdp_statistics {}
 
-/// An entry of a ring, in memory that the other side writes to, too.
+/// A ring entry, in memory that the other side also writes to.
 #[repr(transparent)]
 pub(crate) struct Entry<T>(UnsafeCell<MaybeUninit<T>>);
 
 impl<T: Plain> Entry<T> {
-    /// One that nobody has written: zeroed, as the kernel's are, for a side that is lied to may
-    /// read it.
+    /// Creates an entry that is zeroed, like the kernel's, because a consumer misled by an invalid
+    /// counter may read it.
     #[cfg(any(test, feature = "fake-kernel"))]
     pub(crate) fn unwritten() -> Self {
         Self(UnsafeCell::new(MaybeUninit::zeroed()))
     }
 
     /// # Safety
-    /// The entry is the caller's: the other side neither reads nor writes it meanwhile.
+    /// The caller owns the entry: the other side neither reads nor writes it meanwhile.
     #[inline(always)]
     pub(crate) unsafe fn write(&self, value: T) {
-        // SAFETY: nobody else looks at it, says the caller. Unsafe because the type cannot know
+        // SAFETY: the caller guarantees exclusive access. Unsafe because the type cannot check
         // that.
         unsafe { self.0.get().write(MaybeUninit::new(value)) };
     }
 
     /// # Safety
-    /// The entry is the caller's, and was written; or it is as the kernel made it, zeroed.
+    /// The caller owns the entry, and it was written or is zeroed as allocated.
     #[inline(always)]
     pub(crate) unsafe fn read(&self) -> T {
-        // SAFETY: initialised, and nobody else writes to it, says the caller; whatever was written
-        // is a value of a plain type. Unsafe because the type cannot know that.
+        // SAFETY: the caller guarantees that the entry is initialised and not written meanwhile;
+        // any bytes are valid for a plain type. Unsafe because the type cannot check that.
         unsafe { self.0.get().read().assume_init() }
     }
 }

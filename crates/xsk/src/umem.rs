@@ -1,4 +1,4 @@
-//! The UMEM: the memory that packets live in, shared with the kernel.
+//! The UMEM: packet memory shared with the kernel.
 
 use std::fmt;
 use std::mem;
@@ -11,55 +11,53 @@ use crate::config;
 use crate::owner::{Owner, Ownership};
 use crate::region::Region;
 
-/// Memory for packets, in chunks of equal size, shared with the kernel through the sockets that are
-/// bound to it.
+/// Packet memory in chunks of equal size, shared with the kernel through the sockets bound to it.
 ///
-/// This is a handle: clones refer to the same memory. The memory is unmapped when the last handle
-/// goes (the [`Pool`](crate::Pool) and every port have one), if no [`Frame`](crate::Frame) is left;
-/// if one is, the mapping is leaked instead, with a warning, so that no frame ever points at
-/// nothing. A UMEM and all that refers to it stay on one thread.
+/// This is a handle: clones refer to the same memory. Dropping the last handle (the
+/// [`Pool`](crate::Pool) and every port have one) unmaps the memory. If a [`Frame`](crate::Frame)
+/// still exists, the mapping is leaked instead, with a warning, so that no frame points to unmapped
+/// memory. A UMEM and all its handles and frames stay on one thread.
 pub struct Umem(Rc<Region>);
 
 impl Umem {
-    /// Fewest frames a UMEM may have: below this not even one batch is in flight in each direction.
+    /// Minimum frames of a UMEM: fewer do not allow one batch in flight in each direction.
     pub const MIN_FRAMES: u32 = config::MIN_FRAMES;
-    /// Most frames: 2²⁰ of 4096 bytes are 4 GiB per worker.
+    /// Maximum frames: 2²⁰ of 4096 bytes are 4 GiB per worker.
     pub const MAX_FRAMES: u32 = config::MAX_FRAMES;
 
-    /// The handle of a region.
+    /// Creates a handle of a region.
     pub(crate) fn of(region: Region) -> Self {
         Self(Rc::new(region))
     }
 
-    /// Bytes per chunk.
+    /// Returns the bytes per chunk.
     pub fn frame_size(&self) -> u32 {
         self.0.frame_size()
     }
 
-    /// Chunks in all.
+    /// Returns the number of chunks.
     pub fn frames(&self) -> u32 {
         self.0.frames
     }
 
-    /// Bytes in all.
+    /// Returns the total size in bytes.
     pub fn bytes(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether reserved huge pages back it.
+    /// Returns whether reserved huge pages back the memory.
     pub fn is_huge(&self) -> bool {
         self.0.huge
     }
 
-    /// The memory as a file: another process that maps it sees the same packets. It is sealed
-    /// against shrinking. Not public: who writes to the file writes under the nose of whoever holds
-    /// the frame.
+    /// Returns the memory as a file, sealed against shrinking: a process that maps it sees the same
+    /// packets. Not public, because writing to the file changes frames that others own.
     #[cfg(test)]
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
         self.0._memfd.as_ref().expect("made of its own memory").as_fd()
     }
 
-    /// Frames that user space holds at this moment, by the record: neither free nor the kernel's.
+    /// Returns the number of frames recorded as held by user space: neither free nor the kernel's.
     pub fn held(&self) -> u32 {
         self.0.owners.count(Owner::HELD)
     }
@@ -70,19 +68,19 @@ impl Umem {
         self.0.owners.is(chunk, Owner::HELD)
     }
 
-    /// Frames that were dropped instead of given back, by the record. Each is out of use until the
-    /// UMEM goes.
+    /// Returns the number of frames recorded as dropped instead of given back. They stay unusable
+    /// until the UMEM is dropped.
     pub fn lost(&self) -> u32 {
         self.0.owners.count(Owner::LOST)
     }
 
-    /// The chunks that are lost, by number; chunk *n* starts at byte *n* × frame size.
+    /// Returns the numbers of the lost chunks; chunk *n* starts at byte *n* × frame size.
     pub fn lost_chunks(&self) -> Vec<u32> {
         self.0.owners.chunks_of(Owner::LOST).collect()
     }
 
-    /// How many chunks each kind of owner has, by the record alone: a second opinion beside what
-    /// pool and ports count.
+    /// Returns the number of chunks per kind of owner from the ownership record alone, to
+    /// cross-check the counts of pool and ports.
     pub fn ownership(&self) -> Ownership {
         self.0.owners.tally()
     }
@@ -91,7 +89,7 @@ impl Umem {
         &self.0
     }
 
-    /// Whether both are handles of one UMEM.
+    /// Returns whether both are handles of one UMEM.
     #[inline]
     pub fn is_same(&self, other: &Umem) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
@@ -116,7 +114,7 @@ impl Drop for Umem {
         }
         let held = self.held();
         if held > 0 {
-            // Before anything else that could fail: from here on nothing unmaps it.
+            // Before any other step that could fail: prevents unmapping.
             mem::forget(Rc::clone(&self.0));
             tracing::warn!(
                 held,
@@ -176,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_memory_goes_with_the_last_handle_and_stays_for_a_frame() {
-        // By inode, not by address: another test may map its own memory where this was.
+        // Compare by inode, not address: another test may have mapped memory at the same address.
         let mapped = |umem: &Umem| {
             let file = std::fs::File::from(umem.memfd().try_clone_to_owned().unwrap());
             let inode = std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap()).to_string();

@@ -1,4 +1,4 @@
-//! The AF_XDP port: four rings and the frames that are in them.
+//! The AF_XDP port: four rings and the frames in them.
 
 use std::any::Any;
 use std::fmt;
@@ -20,20 +20,20 @@ use crate::region::Chunks;
 use crate::ring::{Consumer, Producer};
 use crate::umem::Umem;
 
-/// What a port asks of the kernel besides its rings. [`Socket`](crate::socket::Socket) is the real
-/// one.
+/// The operations that a port needs besides its rings. Implemented by
+/// [`Socket`](crate::socket::Socket).
 pub(crate) trait Kernel {
-    /// Makes the kernel look at the TX ring.
+    /// Wakes the kernel to process the TX ring.
     fn wake_tx(&mut self) -> io::Result<()>;
-    /// Makes the kernel look at the fill ring.
+    /// Wakes the kernel to process the fill ring.
     fn wake_rx(&mut self) -> io::Result<()>;
-    /// A descriptor to wait on.
+    /// Returns a file descriptor to wait on.
     fn fd(&self) -> Option<RawFd>;
-    /// `XDP_STATISTICS`.
+    /// Returns `XDP_STATISTICS`.
     fn statistics(&self) -> KernelCounters;
-    /// Whether nobody writes to what was posted for reception once this is dropped. A socket cannot
-    /// promise it: somebody who waits on it (`poll`), or a process that is being forked, has the
-    /// kernel's file too, and it stays bound until that goes.
+    /// Returns whether dropping this guarantees that nothing writes to frames posted for reception.
+    /// A socket cannot guarantee it: a thread in `poll`, or a process being forked, also refers to
+    /// the kernel's file, and the socket stays bound until that reference is released.
     fn ends_when_dropped(&self) -> bool;
 }
 
@@ -43,15 +43,15 @@ pub(crate) struct Rings {
     pub(crate) completion: Consumer<u64>,
     pub(crate) rx: Consumer<Descriptor>,
     pub(crate) tx: Producer<Descriptor>,
-    /// The memory that the rings lie in, kept for as long as they are. Declared last: dropped last.
+    /// The memory of the rings. Declared last, so that it is dropped last.
     pub(crate) _memory: Box<dyn Any>,
 }
 
-/// One (interface, queue) over AF_XDP. Made by a [`Builder`](crate::Builder), or by a
-/// [`FakeKernel`](crate::fake_kernel::FakeKernel) without an interface.
+/// One (interface, queue) over AF_XDP. Created by a [`Builder`](crate::Builder), or without an
+/// interface by a [`FakeKernel`](crate::fake_kernel::FakeKernel).
 pub struct XskPort {
-    // With the rings' memory, which holds the socket's file too: the kernel lets go of the queue
-    // when the last goes.
+    // The rings' memory also refers to the socket's file: the kernel releases the queue when both
+    // are dropped.
     kernel: Box<dyn Kernel>,
     rings: Rings,
     umem: Umem,
@@ -62,16 +62,15 @@ pub struct XskPort {
     filled: u32,
     /// Frames posted for transmission and not reclaimed.
     sending: u32,
-    /// Ask the kernel to poll the device at every receive, instead of only when it wants to be
-    /// woken.
+    /// Wake the kernel to poll the device at every receive, not only when it requests a wake-up.
     busy_poll: bool,
-    /// The device itself reads and writes the frames.
+    /// The device reads and writes the frames directly (zero-copy mode).
     zero_copy: bool,
     closed: bool,
-    /// Frames were posted for reception since the last look, after a fence, whether the kernel
-    /// wants to be woken for that.
+    /// Frames were posted for reception since the last fenced check of the fill ring's wake-up
+    /// flag.
     unannounced: bool,
-    /// Wake-ups for transmission, and for reception, that changed nothing.
+    /// Backoff for transmit and for receive wake-ups that changed nothing.
     tx_pace: Pace,
     rx_pace: Pace,
     counters: Counters,
@@ -104,13 +103,13 @@ impl XskPort {
         }
     }
 
-    /// Says that the device itself reads and writes the frames.
+    /// Marks the port as zero-copy.
     pub(crate) fn set_zero_copy(&mut self) {
         self.zero_copy = true;
     }
 
-    /// Posts free frames for reception until as many are posted as should be, or none is free.
-    /// Whether it posted any.
+    /// Posts free frames for reception until the target is reached or the pool is empty. Returns
+    /// whether it posted any.
     #[inline]
     pub(crate) fn refill(&mut self, pool: &mut Pool) -> bool {
         let missing = self.fill_target.saturating_sub(self.filled).min(pool.len() as u32);
@@ -118,50 +117,49 @@ impl XskPort {
             return false;
         }
         let mut reservation = self.rings.fill.reserve(missing);
-        // SAFETY: the pool's iterator is that of a slice, which knows how long it is. Unsafe:
-        // others may not.
+        // SAFETY: the pool's iterator is that of a slice, which has an exact length. Unsafe: others
+        // may not.
         unsafe { reservation.extend(pool.take_for_fill(self.slot, reservation.granted())) };
         let posted = reservation.commit();
         self.filled += posted;
         posted > 0
     }
 
-    /// The frame that an RX descriptor stands for, if the kernel had it to give.
+    /// Returns the frame of an RX descriptor, or `None` if the kernel did not own its chunk.
     #[inline]
     pub(crate) fn accept(chunks: Chunks<'_>, slot: Slot, descriptor: Descriptor) -> Option<Frame> {
         let (chunk, offset) = chunks.split(descriptor.addr);
-        // Neither sum nor length can wrap: the one is of 64 bits, the other is within the chunk
-        // then.
+        // No overflow: the sum has 64 bits, and the length is then within the chunk.
         if u64::from(offset) + u64::from(descriptor.len) > u64::from(chunks.frame_size()) {
             return None;
         }
         if !chunks.hand_over(chunk, Owner::fill(slot), Owner::HELD) {
             return None;
         }
-        // SAFETY: `hand_over` found the chunk to exist and to have been in our fill ring, so no
-        // frame stands for it; `split` has the address lie in it, at the offset, and offset and
-        // length are within the chunk. Unsafe because it makes the token that stands for the bytes.
+        // SAFETY: `hand_over` checked that the chunk exists and was in our fill ring, so no frame
+        // owns it; `split` returned the chunk and offset of the address, and offset and length are
+        // within the chunk. Unsafe because it creates the token that owns the bytes.
         Some(unsafe {
             chunks.frame(descriptor.addr, chunk as u32, offset as u16, descriptor.len as u16)
         })
     }
 
-    /// The chunk that a completion stands for, if the kernel had it to give. The address is that of
-    /// the descriptor: the packet may have started anywhere in its chunk.
+    /// Returns the chunk of a completion, if the kernel owned it. The address is that of the
+    /// descriptor: the packet may start anywhere in its chunk.
     #[inline]
     pub(crate) fn completed(chunks: Chunks<'_>, slot: Slot, address: u64) -> Option<u32> {
         let (chunk, _) = chunks.split(address);
         chunks.hand_over(chunk, Owner::tx(slot), Owner::POOL).then_some(chunk as u32)
     }
 
-    /// What there is to see of the kernel's progress: unsent descriptors and completions. Both,
-    /// because before Linux 6.17 the ring did not show what a call in copy mode had sent until it
-    /// was empty or a later call came.
+    /// Returns the visible progress of the kernel: unsent descriptors and completions. Both are
+    /// needed: before Linux 6.17 in copy mode, the TX ring showed sent descriptors only when it was
+    /// empty or a later call came.
     fn seen_of_tx(&self) -> (u32, u32) {
         (self.rings.tx.pending(), self.rings.completion.available())
     }
 
-    /// Makes the kernel send what is in the TX ring.
+    /// Wakes the kernel to send the descriptors in the TX ring.
     fn wake_tx(&mut self) {
         let start = clock::cycles();
         self.wake_tx_until_done();
@@ -171,16 +169,16 @@ impl XskPort {
     fn wake_tx_until_done(&mut self) {
         let at_first = self.seen_of_tx();
         let mut thrown_away = false;
-        // Each packet that the interface throws away ends the kernel's work, and so does its
-        // budget; there are only so many.
+        // Each call ends when the interface drops a packet or the call's budget is used up; the
+        // loop limit bounds the number of calls.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
             self.counters.tx_wakes += 1;
             let before = self.seen_of_tx();
             let Err(error) = self.kernel.wake_tx() else { break };
             match error.raw_os_error() {
-                // In copy mode this is `NET_XMIT_DROP`: one packet was completed without being sent
-                // (`__xsk_generic_xmit`). The ring need not show it yet: if it was the call's
+                // In copy mode EBUSY is `NET_XMIT_DROP`: one packet was completed without being
+                // sent (`__xsk_generic_xmit`). The ring may not show it yet: if it was the call's
                 // first, the kernel's counter is stored by a later call.
                 Some(libc::EBUSY) if !self.zero_copy => {
                     self.counters.tx_dropped += 1;
@@ -188,9 +186,9 @@ impl XskPort {
                 }
                 // The budget of one call is used up: 32 before Linux 6.17.
                 Some(libc::EAGAIN) if self.seen_of_tx() != before => {}
-                // EAGAIN: the send buffer or the completion ring is full. ENOBUFS: no memory for
-                // the moment. ENETDOWN: the link is down. ENXIO: the device is gone. None loses the
-                // descriptors that are still in the ring; a later turn tries again.
+                // EAGAIN: the send buffer or the completion ring is full. ENOBUFS: temporarily no
+                // memory. ENETDOWN: the link is down. ENXIO: the device is gone. The descriptors
+                // stay in the ring; a later iteration retries.
                 _ => {
                     self.counters.tx_retries += 1;
                     break;
@@ -207,7 +205,7 @@ impl XskPort {
         }
     }
 
-    /// Panics if the pool is that of another UMEM: its chunk numbers would be taken for ours.
+    /// Panics if the pool belongs to another UMEM, whose chunk numbers would be misinterpreted.
     #[inline]
     fn check_pool(&self, pool: &Pool) {
         assert!(self.umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
@@ -232,8 +230,8 @@ impl Port for XskPort {
         let entries = peek.read();
         peek.release();
         if entries > 0 {
-            // A descriptor that was refused names no frame of ours, so it takes none out of the
-            // fill ring.
+            // A rejected descriptor names no frame of this port, so it takes none out of the fill
+            // ring.
             self.filled -= came;
             self.counters.rx_packets += u64::from(came);
             self.counters.rx_bytes += into.places()[before..]
@@ -256,7 +254,7 @@ impl Port for XskPort {
         }
         if self.busy_poll || asked && (posted || self.rx_pace.allows()) {
             self.counters.syscalls += 1;
-            // Whatever it answers, a later turn asks again if the flag is still up.
+            // On any error, a later iteration retries if the flag is still set.
             let _ = self.kernel.wake_rx();
             if asked {
                 self.rx_pace.was_in_vain();
@@ -280,8 +278,7 @@ impl Port for XskPort {
                 frame.give_up_in(chunks, owner);
                 descriptor
             });
-            // SAFETY: the queue's iterator ends where its length says (`Drain`). Unsafe: others may
-            // not.
+            // SAFETY: `Drain` yields exactly its length. Unsafe: others may not.
             unsafe { reservation.extend(descriptors) };
             sent = reservation.commit();
             self.sending += sent;
@@ -290,7 +287,7 @@ impl Port for XskPort {
         }
         if self.unsent() {
             if !self.rings.tx.needs_wakeup() {
-                // It is at work, or will ask anew.
+                // The kernel is transmitting, or will request a wake-up.
                 self.tx_pace.reset();
             } else if sent > 0 || self.tx_pace.allows() {
                 self.wake_tx();
@@ -312,8 +309,8 @@ impl Port for XskPort {
         if entries > 0 {
             peek.release();
             self.sending -= back;
-            // What was in the way of the rest may be out of it: send buffer, or room in the
-            // completion ring.
+            // Completions may have freed the send buffer or room in the completion ring, which
+            // blocked the rest.
             self.tx_pace.reset();
             self.counters.invalid_descriptors += u64::from(entries - back);
         }
@@ -321,8 +318,8 @@ impl Port for XskPort {
     }
 
     fn unsent(&self) -> bool {
-        // By the ring, not by what the last wake-up returned: in zero-copy the driver takes its
-        // time, and stops when the completion ring is full.
+        // Check the ring, not the result of the last wake-up: a zero-copy driver sends
+        // asynchronously, and stops when the completion ring is full.
         self.sending > 0 && self.rings.tx.pending() > 0
     }
 
@@ -350,14 +347,14 @@ impl Port for XskPort {
     }
 
     fn close(mut self: Box<Self>, pool: &mut Pool) -> usize {
-        // What is completed already is nobody's but ours.
+        // User space owns the completed frames.
         self.reclaim(pool);
         let (umem, slot) = (self.umem.clone(), self.slot);
         let reuse = self.kernel.ends_when_dropped() && !self.zero_copy;
         self.closed = true;
-        // The kernel goes first: at best it is done then with what was posted for reception. What
-        // was posted for transmission may still hang in a device's queue, by reference, in copy
-        // mode too (`xsk_build_skb_zerocopy`).
+        // Drop the kernel side first: it may then be done with frames posted for reception. Frames
+        // posted for transmission may still be referenced by a device queue, in copy mode too
+        // (`xsk_build_skb_zerocopy`).
         drop(self);
         let owners = &umem.region().owners;
         let mut back = 0;

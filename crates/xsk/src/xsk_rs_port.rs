@@ -1,4 +1,4 @@
-//! An AF_XDP port by the crate `xsk-rs` and libxdp: what our own rings are compared with.
+//! An AF_XDP port by the crate `xsk-rs` and libxdp, for comparison with the built-in rings.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -21,18 +21,18 @@ use crate::sync::{Ordering, fence};
 use crate::umem::Umem;
 use crate::xsk_port::{Kernel, XskPort};
 
-/// One (interface, queue) over AF_XDP, by `xsk-rs`. Made by
+/// One (interface, queue) over AF_XDP, by `xsk-rs`. Created by
 /// [`Builder::open_by_xsk_rs`](crate::Builder::open_by_xsk_rs).
 ///
-/// `xsk-rs` sends a packet from one place in its frame only, 256 bytes behind the chunk's
-/// beginning, where one that was received and not touched lies. One that a stage has made longer or
-/// shorter at its front is moved there first, which [`Counters::tx_copied`] counts. One that is too
-/// long for that is given up, as [`Counters::tx_dropped`].
+/// `xsk-rs` sends packets from a fixed offset in the frame only, 256 bytes after the chunk's start,
+/// where received packets lie. If a stage has changed the packet's start, the packet is moved there
+/// first and counted as [`Counters::tx_copied`]. A packet too long for that is dropped and counted
+/// as [`Counters::tx_dropped`].
 pub struct XskRsPort {
-    /// A second handle of the socket, for what `xsk-rs` has no call for: what a wake-up was
-    /// answered with, statistics.
+    /// A second handle of the socket, for data that `xsk-rs` does not expose: wake-up errors and
+    /// statistics.
     socket: Socket,
-    // They want `&mut` to be asked how full they are.
+    // Reading their fill level requires `&mut`.
     tx: RefCell<TxQueue>,
     rx: RefCell<RxQueue>,
     completion: RefCell<CompQueue>,
@@ -40,23 +40,23 @@ pub struct XskRsPort {
     theirs: TheirUmem,
     umem: Umem,
     slot: Slot,
-    /// One for each chunk.
+    /// One per chunk.
     descriptors: Rc<[FrameDesc]>,
     scratch: Box<[FrameDesc; Batch::CAPACITY]>,
-    /// Chunks of packets that could not be sent: on record this port's, on their way to the pool.
+    /// Chunks of dropped packets: recorded as this port's until they return to the pool.
     given_up: Vec<u32>,
     sizes: RingSizes,
     /// Frames posted for reception and not received.
     filled: u32,
     /// Frames posted for transmission and not reclaimed.
     sending: u32,
-    /// The device itself reads and writes the frames.
+    /// The device reads and writes the frames directly (zero-copy mode).
     zero_copy: bool,
     closed: bool,
     counters: Counters,
 }
 
-/// What `xsk-rs` makes of a socket.
+/// The parts of a socket in `xsk-rs`.
 pub(crate) struct Queues {
     pub(crate) tx: TxQueue,
     pub(crate) rx: RxQueue,
@@ -97,14 +97,14 @@ impl XskRsPort {
         }
     }
 
-    /// Posts free frames for reception until as many are posted as should be, or none is free.
-    /// Whether it posted any.
+    /// Posts free frames for reception until the target is reached or the pool is empty. Returns
+    /// whether it posted any.
     pub(crate) fn refill(&mut self, pool: &mut Pool) -> bool {
         let before = self.filled;
         loop {
             let missing = self.sizes.fill.saturating_sub(self.filled).min(pool.len() as u32);
             let missing = missing.min(self.scratch.len() as u32);
-            // It takes all that it is given or nothing.
+            // `produce` accepts all descriptors or none.
             let missing = missing.min(self.fill.nb_free(missing));
             if missing == 0 {
                 return self.filled > before;
@@ -116,14 +116,14 @@ impl XskRsPort {
                 *place = self.descriptors[chunks.split(address).0 as usize];
             }
             // SAFETY: each descriptor is of a chunk of this UMEM that was just taken out of the
-            // pool, so that nobody else has it. Unsafe: the kernel writes to it from now on.
+            // pool, so it has no other owner. Unsafe: the kernel writes to it from now on.
             let posted = unsafe { self.fill.produce(&self.scratch[..missing as usize]) };
             debug_assert_eq!(posted, missing as usize, "there was room");
             self.filled += missing;
         }
     }
 
-    /// Moves a packet to the one place that it can be sent from. Whether it could be.
+    /// Moves a packet to the required offset. Returns whether it fits.
     fn put_in_place(frame: &mut Frame) -> bool {
         const PLACE: usize = XDP_PACKET_HEADROOM as usize;
         let len = frame.len();
@@ -135,7 +135,7 @@ impl XskRsPort {
             frame.trim_front(back);
         } else {
             let forth = frame.headroom() - PLACE;
-            // It has this headroom, and more.
+            // Cannot fail: the headroom is larger.
             if frame.prepend(forth).is_err() {
                 return false;
             }
@@ -145,8 +145,8 @@ impl XskRsPort {
         true
     }
 
-    /// Hands one batch at most to the TX ring. Returns how many frames went, the given-up ones
-    /// included.
+    /// Hands at most one batch to the TX ring. Returns the number of frames, including dropped
+    /// ones.
     fn post(&mut self, queue: &mut EgressQueue) -> usize {
         let room = self.scratch.len().min(self.given_up.capacity() - self.given_up.len());
         let wanted = queue.len().min(room);
@@ -165,28 +165,28 @@ impl XskRsPort {
             }
             let place = &mut self.scratch[count];
             *place = self.descriptors[frame.chunk() as usize];
-            // SAFETY: the descriptor is of this UMEM, and of the chunk of a frame that is ours,
-            // with no reference into it. Unsafe: it makes a reference to the chunk's bytes, only to
-            // say how many are used.
+            // SAFETY: the descriptor is of this UMEM, and of the chunk of a frame that this port
+            // owns, with no reference into it. Unsafe: it creates a reference to the chunk's bytes,
+            // used only to set the packet length.
             unsafe { self.theirs.data_mut(place) }.cursor().set_pos(frame.len());
             frame.give_up(Owner::tx(self.slot));
             count += 1;
         }
         // SAFETY: each descriptor is of a chunk of this UMEM whose frame was just given up for
-        // this. Unsafe: the kernel reads it from now on.
+        // transmission. Unsafe: the kernel reads it from now on.
         let posted = unsafe { self.tx.get_mut().produce(&self.scratch[..count]) };
         debug_assert_eq!(posted, count, "there was room");
         self.sending += count as u32;
         wanted
     }
 
-    /// Descriptors in the TX ring that the kernel has not taken.
+    /// Returns the number of descriptors in the TX ring that the kernel has not taken.
     fn pending(&self) -> u32 {
         self.sizes.tx.saturating_sub(self.tx.borrow_mut().nb_free_exact())
     }
 
-    /// As `XskPort::wake_tx`: `xsk-rs`' own wake-up is the same system call, and does not tell the
-    /// errors apart.
+    /// Like `XskPort::wake_tx`: the wake-up of `xsk-rs` is the same system call, but does not
+    /// distinguish errors.
     fn wake_tx(&mut self) {
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
@@ -221,8 +221,8 @@ impl Port for XskRsPort {
     fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize {
         self.check_pool(pool);
         let room = into.room();
-        // SAFETY: the queue is of this UMEM, and so are the descriptors that it writes. Unsafe:
-        // that is for us to know.
+        // SAFETY: the queue and the descriptors that it writes are of this UMEM. Unsafe: the
+        // compiler cannot know that.
         let entries = unsafe { self.rx.get_mut().consume(&mut self.scratch[..room]) };
         let mut came = 0;
         let mut bytes = 0;
@@ -236,7 +236,7 @@ impl Port for XskRsPort {
             prefetch_for_write(&frame);
             bytes += frame.len() as u64;
             came += 1;
-            // There is room: no more were asked for.
+            // Cannot fail: no more frames than the batch has room for were requested.
             if into.push(frame).is_err() {
                 break;
             }
@@ -252,7 +252,7 @@ impl Port for XskRsPort {
         }
         if entries == 0 && self.fill.needs_wakeup() {
             self.counters.syscalls += 1;
-            // Whatever it answers, the next turn asks again if the flag is still up.
+            // On any error, the next iteration retries if the flag is still set.
             let _ = self.fill.wakeup(self.rx.get_mut().fd_mut(), 0);
         }
         came as usize
@@ -281,8 +281,8 @@ impl Port for XskRsPort {
         }
         while self.sending > 0 {
             let most = self.scratch.len().min(self.sending as usize);
-            // SAFETY: the queue is of this UMEM, and so are the descriptors that it writes. Unsafe:
-            // that is for us to know.
+            // SAFETY: the queue and the descriptors that it writes are of this UMEM. Unsafe: the
+            // compiler cannot know that.
             let entries = unsafe { self.completion.get_mut().consume(&mut self.scratch[..most]) };
             let mut completed = 0;
             for descriptor in &self.scratch[..entries] {
@@ -335,8 +335,8 @@ impl Port for XskRsPort {
         let (umem, slot) = (self.umem.clone(), self.slot);
         self.closed = true;
         drop(self);
-        // As with `XskPort` over a socket, none comes back. Here the kernel goes on writing for
-        // certain: libxdp's UMEM has the file of the first socket, and lives as long as ours.
+        // As with `XskPort` over a socket, no posted frame is reused. Here the kernel does continue
+        // writing: libxdp's UMEM refers to the first socket's file, and lives as long as ours.
         umem.region().owners.close(slot, |_| ())
     }
 }

@@ -1,9 +1,9 @@
-//! The rings under loom: every order in which two threads can run, and every value that the memory
-//! model lets each load see. Compiled only with `--cfg loom`: `make loom`.
+//! Tests of the rings under loom: every interleaving of two threads, and every value that the
+//! memory model allows each load to see. Compiled only with `--cfg loom`: `make loom`.
 //!
-//! `ring.rs` is compiled once more into this test, with a [`sync`] whose atomics and entries are
-//! loom's: an entry that one side touches while the other one may is an error. Each memory ordering
-//! is then taken away in turn, and loom has to find that: a model which cannot fail proves nothing.
+//! This test compiles `ring.rs` with a [`sync`] whose atomics and entries are loom's: concurrent
+//! access to an entry is an error. Further tests weaken each memory ordering in turn and expect
+//! loom to find the error, which shows that the model can fail.
 
 #![cfg(loom)]
 
@@ -18,14 +18,14 @@ use sync::Weaken;
 #[allow(dead_code, reason = "the fake kernel uses the rest")]
 mod ring;
 
-/// As `src/sync.rs`, on loom. Each thread can have one of its orderings taken away.
+/// `src/sync.rs` on loom. One ordering per thread can be weakened.
 mod sync {
     use std::cell::Cell;
     use std::mem::MaybeUninit;
 
     pub(crate) use loom::sync::atomic::Ordering;
 
-    /// An ordering that a thread goes without.
+    /// The ordering to weaken in a thread.
     #[derive(Clone, Copy, PartialEq, Eq)]
     pub(crate) enum Weaken {
         Nothing,
@@ -72,7 +72,7 @@ mod sync {
 
     pub(crate) struct Entry<T>(loom::cell::UnsafeCell<MaybeUninit<T>>);
 
-    /// As in `src/sync.rs`; loom sees to what was written.
+    /// As in `src/sync.rs`; loom tracks initialisation.
     pub(crate) trait Plain: Copy {}
 
     impl Plain for u64 {}
@@ -83,16 +83,16 @@ mod sync {
         }
 
         /// # Safety
-        /// None needed: loom checks that nobody else looks at it.
+        /// None needed: loom checks for exclusive access.
         pub(crate) unsafe fn write(&self, value: T) {
-            // SAFETY: loom panics before it comes to that. Unsafe: a raw pointer.
+            // SAFETY: loom panics before a conflicting access. Unsafe: a raw pointer.
             self.0.with_mut(|place| unsafe { place.write(MaybeUninit::new(value)) });
         }
 
         /// # Safety
-        /// The entry was written. That nobody else writes to it, loom checks.
+        /// The entry was written. Loom checks that it is not written concurrently.
         pub(crate) unsafe fn read(&self) -> T {
-            // SAFETY: written, says the caller. Unsafe: a raw pointer.
+            // SAFETY: the caller guarantees that it was written. Unsafe: a raw pointer.
             self.0.with(|place| unsafe { place.read().assume_init() })
         }
     }
@@ -115,8 +115,8 @@ fn ring(size: u32) -> (End<Producer<u64>>, End<Consumer<u64>>) {
     (End { end: producer, _ring: Rc::clone(&ring) }, End { end: consumer, _ring: ring })
 }
 
-/// Reserves, writes what was granted, and publishes it: the next numbers. How many. By both ways to
-/// write: odd numbers come one by one, an even one has all that follow it along.
+/// Reserves entries, writes the next numbers and publishes them. Returns how many. Uses both ways
+/// to write: a leading odd number by `push`, the rest by `extend`.
 fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
     let mut reservation = producer.reserve(wanted);
     let mut values = next..next + u64::from(reservation.granted());
@@ -124,22 +124,21 @@ fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
         assert!(values.by_ref().take(1).all(|value| reservation.push(value)));
     }
     let values: Vec<u64> = values.collect();
-    // SAFETY: a slice's iterator knows how long it is. Unsafe: others may not.
+    // SAFETY: the iterator of a vector has an exact length. Unsafe: others may not.
     unsafe { reservation.extend(values.into_iter()) };
     u64::from(reservation.commit())
 }
 
-/// Reads what is there, up to so many, and hands it back. How many; they have to be the next
-/// numbers.
+/// Reads and releases up to `wanted` entries, which must be the next numbers. Returns how many.
 fn consume(consumer: &mut Consumer<u64>, wanted: u32, next: u64) -> u64 {
     let mut peek = consumer.peek(wanted);
     for (value, expected) in peek.by_ref().zip(next..) {
-        assert_eq!(value, expected, "lost, doubled or out of order");
+        assert_eq!(value, expected, "lost, duplicated or out of order");
     }
     u64::from(peek.release())
 }
 
-/// Batches through a ring of `size` entries; what is still in it at the end is read then.
+/// Sends batches through a ring of `size` entries and reads the remaining entries at the end.
 fn batches(size: u32, produced: &'static [u32], consumed: &'static [u32], weak: (Weaken, Weaken)) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(size);
@@ -168,9 +167,8 @@ fn batches(size: u32, produced: &'static [u32], consumed: &'static [u32], weak: 
 
 const NOTHING: (Weaken, Weaken) = (Weaken::Nothing, Weaken::Nothing);
 
-/// Every entry is written before it is seen and read before it is overwritten, in a ring that is
-/// full or empty most of the time, so that both sides have to look at the other's counter, and
-/// across the wrap.
+/// Every entry is written before it is read, and read before it is overwritten. The ring is full or
+/// empty most of the time, so that both sides re-read the other's counter, also across the wrap.
 #[test]
 fn a_ring_of_one_hands_over_one_by_one() {
     batches(1, &[1, 1, 1], &[1, 1, 1], NOTHING);
@@ -206,7 +204,7 @@ fn found_if_entries_are_overwritten_without_acquire() {
     batches(1, &[1, 1], &[1, 1], (Weaken::Acquire, Weaken::Nothing));
 }
 
-/// What is cancelled was never there; what is only looked at stays.
+/// Cancelled entries are never seen; peeked entries stay.
 #[test]
 fn a_reservation_and_a_peek_that_are_dropped_change_nothing() {
     loom::model(|| {
@@ -225,7 +223,7 @@ fn a_reservation_and_a_peek_that_are_dropped_change_nothing() {
         for _ in 0..2 {
             let seen: Vec<u64> = consumer.end.peek(2).collect();
             let came = consume(&mut consumer.end, 1, next);
-            assert!(came >= seen.len().min(1) as u64, "what was only looked at is gone");
+            assert!(came >= seen.len().min(1) as u64, "peeked entry is gone");
             assert!(
                 seen.iter().copied().eq(next..next + seen.len() as u64),
                 "{seen:?} from {next} on"
@@ -238,8 +236,8 @@ fn a_reservation_and_a_peek_that_are_dropped_change_nothing() {
     });
 }
 
-/// The looks without Acquire, by which frames are counted: what they say is there is there for the
-/// next peek, and what they say was taken was taken.
+/// Counter reads without Acquire, used for frame counts: the next peek finds all entries reported
+/// as available, and the next reservation all entries reported as consumed.
 #[test]
 fn a_look_at_the_counters_promises_nothing_that_does_not_hold() {
     loom::model(|| {
@@ -260,8 +258,8 @@ fn a_look_at_the_counters_promises_nothing_that_does_not_hold() {
     });
 }
 
-/// User space publishes and looks at the flag; the kernel finds the ring empty, asks to be woken,
-/// and looks again before it sleeps. Whoever comes second sees what the other one did.
+/// User space publishes an entry and reads the flag; the kernel finds the ring empty, sets the
+/// flag, and checks again before it sleeps. At least one side must see the other's store.
 fn nobody_sleeps_on_a_published_entry(weak: (Weaken, Weaken)) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(1);
@@ -295,8 +293,8 @@ fn found_if_the_kernel_has_no_fence_before_it_looks_again() {
     nobody_sleeps_on_a_published_entry((Weaken::Nothing, Weaken::Fence));
 }
 
-/// The same to the end, with a kernel that really sleeps: loom calls it a deadlock if nobody wakes
-/// it.
+/// The complete protocol with a kernel that really sleeps: loom reports a deadlock if it is not
+/// woken.
 fn a_kernel_that_sleeps_sends_everything(entries: u64, weak: Weaken) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(4);

@@ -1,5 +1,5 @@
-//! The AF_XDP port on the fake kernel: what comes in goes out, and every frame is in one place,
-//! whatever the kernel does.
+//! Tests of the AF_XDP port on the fake kernel: packets are forwarded and every frame has one
+//! owner, however the kernel behaves.
 
 use std::time::Instant;
 
@@ -48,7 +48,7 @@ fn a_frame_whose_start_moved_is_sent_from_there_and_comes_back_whole() {
         assert_eq!(port.receive(&mut batch, &mut pool), 1);
         let mut frame = batch.places_mut()[0].take().unwrap();
         batch.clear_taken();
-        assert_eq!(frame.headroom(), 256, "what the kernel leaves in front");
+        assert_eq!(frame.headroom(), 256, "kernel headroom");
         let mut expected = packet(1);
         if front < 0 {
             let n = front.unsigned_abs() as usize;
@@ -67,7 +67,7 @@ fn a_frame_whose_start_moved_is_sent_from_there_and_comes_back_whole() {
         assert_eq!(port.counters().invalid_descriptors, 0);
         assert_conserved(&umem, &pool, &[&port], 0);
     }
-    // The chunk that comes back starts afresh.
+    // A reused chunk starts empty.
     let all: Vec<Frame> = std::iter::from_fn(|| pool.alloc()).collect();
     for frame in all {
         assert_eq!((frame.headroom(), frame.len()), (Pool::HEADROOM, 0));
@@ -131,8 +131,8 @@ fn a_kick_that_fails_is_repeated_without_new_frames() {
     assert_eq!((port.counters().tx_packets, kernel.wakeups()), (1, 5), "counted once");
 }
 
-/// Wake-ups that change nothing are repeated ever more seldom, whatever the kernel answers;
-/// measured against the time that went by.
+/// Wake-ups that change nothing are repeated at growing intervals, whatever the kernel answers,
+/// measured against elapsed time.
 #[test]
 fn kicks_that_change_nothing_do_not_come_by_the_thousand() {
     let answers = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO]
@@ -160,8 +160,7 @@ fn kicks_that_change_nothing_do_not_come_by_the_thousand() {
     }
 }
 
-/// However long the pause is by then: something new to send, or something that came back, is a
-/// reason to ask again.
+/// New frames and completions end the pause, however long it is.
 #[test]
 fn a_kick_is_not_put_off_when_there_is_a_reason() {
     let (umem, mut pool) = umem(256);
@@ -175,17 +174,17 @@ fn a_kick_is_not_put_off_when_there_is_a_reason() {
     for kicks in 10..20 {
         queue_one(&mut pool, &mut queue);
         port.transmit(&mut queue);
-        assert_eq!(kernel.wakeups(), kicks, "something new");
+        assert_eq!(kernel.wakeups(), kicks, "new frame to send");
     }
     for kicks in 20..25 {
         kernel.run();
         assert_eq!(port.reclaim(&mut pool), 1);
         port.transmit(&mut queue);
-        assert_eq!(kernel.wakeups(), kicks, "something came back");
+        assert_eq!(kernel.wakeups(), kicks, "completed frame");
     }
 }
 
-/// `EBUSY` means that the interface threw a packet away; the rest goes out in the same call.
+/// `EBUSY` means that the interface dropped a packet; the rest is sent in the same call.
 #[test]
 fn packets_that_the_interface_throws_away_are_counted() {
     let (umem, mut pool) = umem(256);
@@ -206,7 +205,7 @@ fn packets_that_the_interface_throws_away_are_counted() {
     assert_conserved(&umem, &pool, &[&port], 0);
 }
 
-/// Chunk numbers of one UMEM mean other bytes in another: a port refuses to mix them up.
+/// Chunk numbers mean different bytes in another UMEM: a port rejects its pool and queue.
 #[test]
 fn pools_and_queues_of_another_umem_are_refused() {
     type Act = fn(XskPort, &mut Pool, &mut EgressQueue) -> usize;
@@ -235,7 +234,7 @@ fn two_ports_cannot_have_one_index() {
     let _second = FakeKernel::port(&umem, &mut pool, 0);
 }
 
-/// A kernel that sends 32 descriptors a call, as before Linux 6.17, is called until all are sent.
+/// A kernel that sends 32 descriptors per call, as before Linux 6.17, is called until all are sent.
 #[test]
 fn a_small_budget_is_no_reason_to_wait_for_the_next_turn() {
     let (umem, mut pool) = umem(1024);
@@ -276,7 +275,7 @@ fn no_wake_up_that_was_not_asked_for() {
     assert_eq!(
         (kernel.wakeups(), port.counters().syscalls),
         (1, 1),
-        "the fill ring's flag is heeded"
+        "wake-up by the fill ring's flag"
     );
 }
 
@@ -330,15 +329,15 @@ fn a_closed_port_gives_its_frames_back() {
         kernel.deliver(&packet(number)).unwrap();
     }
     assert_eq!((gone.census().tx, gone.census().rx), (40, 10));
-    // What was posted for reception is back; what was being sent may still hang somewhere by
-    // reference.
+    // Frames posted for reception are back; a device may still refer to frames posted for
+    // transmission.
     assert_eq!(Box::new(gone).close(&mut pool), 40);
     assert_eq!((umem.ownership().closed, umem.ownership().tx), (40, 0));
     assert_eq!(pool.len() as u64 + 40 + stays.census().total(), 1024);
     assert_eq!(
         kernel.deliver(&packet(0)),
         Err(Lost::FillRingEmpty),
-        "it writes to nothing that was taken back"
+        "kernel wrote to a reclaimed frame"
     );
 }
 
@@ -355,7 +354,7 @@ fn the_kernels_losses_are_counted() {
     assert_eq!((port.kernel_counters().rx_ring_full, port.kernel_counters().rx_dropped), (1, 1));
 }
 
-/// Two ports through all that can happen to frames, in an order that a person chose.
+/// Two ports through all kinds of frame events, in a fixed order.
 #[test]
 fn every_way_that_a_frame_can_go() {
     let mut world =
@@ -415,9 +414,8 @@ fn every_way_that_a_frame_can_go() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever the order of events and however the kernel behaves: each frame is in one place at
-    /// each moment, packets leave unchanged and in order, and once the kernel does its work nothing
-    /// is left on the way.
+    /// For any order of events and any kernel behaviour, each frame always has one owner, packets
+    /// leave unchanged and in order, and no frame stays in flight once the kernel works.
     #[test]
     fn conserves(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
         oracle::port::run(steps);

@@ -1,5 +1,6 @@
-//! The port on a pair of connected datagram sockets, which keep messages apart as packet sockets
-//! do. What is peculiar to packet sockets needs root: `crates/xdpfwd/tests/root_io.rs`.
+//! Tests of the port on a pair of connected datagram sockets, which preserve message boundaries
+//! like packet sockets. Tests specific to packet sockets need root:
+//! `crates/xdpfwd/tests/root_io.rs`.
 
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
@@ -32,7 +33,7 @@ fn packet(number: usize, len: usize) -> Vec<u8> {
 }
 
 impl Wire {
-    /// Every frame is in one place, and the record says the same.
+    /// Checks that frame counts and ownership record agree.
     #[track_caller]
     fn check(&self) {
         let census = self.port.census();
@@ -44,7 +45,7 @@ impl Wire {
         assert_eq!((ownership.lost, ownership.closed), (0, 0));
     }
 
-    /// Receives one batch, as bytes.
+    /// Receives one batch and returns its packets.
     fn receive(&mut self) -> Vec<Vec<u8>> {
         let came = self.port.receive(&mut self.batch, &mut self.pool);
         assert_eq!(came, self.batch.len());
@@ -64,7 +65,7 @@ impl Wire {
         self.queue.push(frame).unwrap();
     }
 
-    /// Everything that has arrived at the far end.
+    /// Returns all packets received at the far end.
     fn arrived(&self) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
         let mut buffer = [0; 65536];
@@ -83,9 +84,9 @@ impl Wire {
 #[test]
 fn packets_come_whole_in_order_and_in_batches() {
     let mut wire = wire();
-    assert_eq!(wire.receive(), Vec::<Vec<u8>>::new(), "nothing there is no error");
+    assert_eq!(wire.receive(), Vec::<Vec<u8>>::new(), "empty socket is no error");
     let lengths = [60, 61, 64, 590, 1514, 1792, 15];
-    // As many as a datagram socket takes.
+    // Send as many as a datagram socket accepts.
     let mut sent = Vec::new();
     for number in 0.. {
         let packet = packet(number, lengths[number % lengths.len()]);
@@ -132,7 +133,7 @@ fn no_more_is_asked_for_than_there_are_frames() {
     assert_eq!(port.receive(batch, pool), 3);
     let syscalls = port.counters().syscalls;
     assert_eq!(port.receive(batch, pool), 0);
-    assert_eq!(port.counters().syscalls, syscalls, "without a frame the kernel is not asked");
+    assert_eq!(port.counters().syscalls, syscalls, "system call without a free frame");
     for frame in batch.places_mut().iter_mut().filter_map(Option::take).chain(held) {
         pool.free(frame).unwrap();
     }
@@ -162,7 +163,7 @@ fn what_does_not_fit_stays_in_the_queue_and_goes_later() {
     let counters = wire.port.counters();
     assert_eq!((counters.tx_packets, counters.tx_dropped), (200, 0));
     assert_eq!(counters.tx_bytes as usize, packets.iter().map(Vec::len).sum::<usize>());
-    // Whether the far end's buffer fills up is up to this machine's net.unix.max_dgram_qlen.
+    // Whether the far end's buffer fills up depends on net.unix.max_dgram_qlen.
     assert!(counters.tx_retries as usize >= turns - 1, "{counters:?}");
     assert_eq!(wire.pool.len(), 256);
 }
@@ -175,7 +176,7 @@ fn what_cannot_be_sent_at_all_is_counted_and_does_not_hold_up_the_rest() {
     }
     let far = std::mem::replace(&mut wire.far, UnixDatagram::unbound().unwrap());
     drop(far);
-    // ECONNREFUSED, ENOTCONN: nobody is there any more.
+    // ECONNREFUSED, ENOTCONN: the far end is closed.
     assert_eq!(wire.port.transmit(&mut wire.queue), 3);
     let counters = wire.port.counters();
     assert_eq!((counters.tx_packets, counters.tx_dropped), (3, 3));

@@ -1,4 +1,4 @@
-//! The same by `xsk-rs` and libxdp.
+//! Opening ports by `xsk-rs` and libxdp.
 
 use std::error::Error;
 use std::io;
@@ -28,12 +28,12 @@ use crate::umem::Umem;
 use crate::xsk_rs_port::{Queues, XskRsPort};
 
 impl Builder {
-    /// As [`open`](Self::open), by the crate `xsk-rs`: its memory, its sockets, its rings. Frames
-    /// are owned as ever, and packets are directed to the sockets by our own XDP program: libxdp's
-    /// is not loaded.
+    /// Like [`open`](Self::open), with the memory, sockets and rings of the crate `xsk-rs`. Frames
+    /// are owned as usual. xdpfwd's own XDP program redirects packets to the sockets; libxdp's is
+    /// not loaded.
     ///
-    /// Preferred busy polling is not done, and frames can be posted for reception only after the
-    /// bind.
+    /// Preferred busy polling is not supported, and frames can be posted for reception only after
+    /// the bind.
     pub fn open_by_xsk_rs(&self) -> Result<Opened<XskRsPort>, OpenError> {
         self.open_with(|mode| self.open_all_by_xsk_rs(mode))
     }
@@ -52,16 +52,16 @@ impl Builder {
                     .bind_by_xsk_rs(&theirs, mode, sizes, deadline)
                     .map_err(|error| self.bind_error(queue, mode, error))?;
             // SAFETY: the descriptor is open as long as the queues are. Unsafe because the number
-            // alone does not say so.
+            // does not guarantee it.
             let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
             let socket = Socket::of(fd).map_err(|error| queue.error("dup", error))?;
-            // So that rings are compared with rings, and not a default with a setting.
+            // Use the same settings, so that a benchmark compares only the rings.
             self.tune(&socket, queue, sizes);
             let got = socket
                 .is_zero_copy()
                 .map_err(|error| queue.error("reading the mode (XDP_OPTIONS)", error))?;
             zero_copy &= got;
-            // The UMEM is new: no slot of it is taken.
+            // The UMEM is new: all slots are free.
             umem.region().claim(slot);
             let queues = Queues { tx, rx, fill, completion, umem: theirs.clone() };
             let mut port =
@@ -79,7 +79,7 @@ impl Builder {
             .map_err(|error| self.map_error(io::Error::other(error)))?;
         let bytes = self.umem.bytes();
         let create = |huge| TheirUmem::new(config, frames, huge).map(|made| (made, huge));
-        // Of a mapping that ends within a huge page, xsk-rs could not let go.
+        // xsk-rs cannot unmap a mapping that ends within a huge page.
         let may_be_huge = self.umem.huge_pages != HugePages::Off && bytes.is_multiple_of(HUGE_PAGE);
         let made = match create(may_be_huge) {
             Err(error) if may_be_huge && self.umem.huge_pages == HugePages::On => {
@@ -91,20 +91,20 @@ impl Builder {
         };
         let ((theirs, descriptors), huge) =
             made.map_err(|error: UmemCreateError| self.map_error(cause(&error)))?;
-        // xsk-rs does not say where its memory begins, only where a frame's packet does. SAFETY:
-        // the descriptor is of this UMEM, and no socket uses that yet. Unsafe: for others, it could
-        // be in use.
+        // xsk-rs exposes the address of a frame's packet only, not of its memory. SAFETY: the
+        // descriptor is of this UMEM, which no socket uses yet. Unsafe: for other descriptors, the
+        // memory could be in use.
         let first = unsafe { theirs.data(&descriptors[0]) }.contents().as_ptr().addr()
             - XDP_PACKET_HEADROOM as usize;
-        // The mapping is the kernel's doing, not an allocation of Rust's, and libxdp has its
-        // address already.
+        // The kernel created the mapping, not a Rust allocation, and libxdp already has its
+        // address.
         let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(first));
         let base =
             base.ok_or_else(|| self.map_error(io::Error::other("mmap returned address 0")))?;
         // SAFETY: xsk-rs has mapped that many bytes there, a chunk for each frame, and keeps them
-        // mapped as long as one of its handles lives. It gives access to them through descriptors
-        // only, which stay with the ports; those use them to say how long a packet is. Unsafe: it
-        // makes frames of addresses.
+        // mapped as long as one of its handles lives. It gives access to them only through
+        // descriptors, which stay with the ports; those use them to set packet lengths. Unsafe: it
+        // creates frames from addresses.
         let (umem, pool) = unsafe { Umem::over(&self.umem, base, huge, Box::new(theirs.clone())) }?;
         Ok(Memory { theirs, descriptors: descriptors.into(), umem, pool })
     }
@@ -122,14 +122,14 @@ impl Builder {
 
 struct Memory {
     theirs: TheirUmem,
-    /// What libxdp can be told of each chunk.
+    /// libxdp's descriptor of each chunk.
     descriptors: Rc<[FrameDesc]>,
     umem: Umem,
     pool: Pool,
 }
 
 impl Queue {
-    /// Opens a socket and binds it; a queue that is busy is tried again until the deadline.
+    /// Opens a socket and binds it; retries a busy queue until the deadline.
     fn bind_by_xsk_rs(
         &self,
         umem: &TheirUmem,
@@ -141,13 +141,13 @@ impl Queue {
         let config = SocketConfig::builder()
             .rx_queue_size(QueueSize::new(sizes.rx).map_err(io::Error::other)?)
             .tx_queue_size(QueueSize::new(sizes.tx).map_err(io::Error::other)?)
-            // The XDP program is ours.
+            // xdpfwd attaches its own XDP program.
             .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
             .bind_flags(BindFlags::from_bits_retain(mode | libc::XDP_USE_NEED_WAKEUP))
             .build();
         loop {
-            // SAFETY: libxdp's program is not loaded, which is what is asked of who binds to a
-            // queue twice. Unsafe: that.
+            // SAFETY: libxdp's program is not loaded, which binding to a queue twice requires.
+            // Unsafe for that reason.
             match unsafe { TheirSocket::new(config, umem, &interface, self.queue) } {
                 Ok((tx, rx, Some((fill, completion)))) => return Ok((tx, rx, fill, completion)),
                 Ok((_, _, None)) => return Err(io::Error::other("the queue is named twice")),
@@ -176,7 +176,7 @@ fn their_config(
     config.build().map_err(|error: UmemConfigBuilderError| error.to_string().into())
 }
 
-/// What the kernel said; xsk-rs' own words if it did not.
+/// Returns the kernel's error, or the message of xsk-rs if there is none.
 fn cause(error: &dyn Error) -> io::Error {
     let kernel = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     match kernel.and_then(io::Error::raw_os_error) {

@@ -1,22 +1,22 @@
-//! The oracle of a frame: a vector of bytes, to which the same is done.
+//! The oracle of a frame: a byte vector that receives the same edits.
 
 use crate::frame::Frame;
 
-/// What is done to a frame.
+/// An edit of a frame.
 #[derive(Clone, Copy, Debug)]
 pub enum Edit {
-    /// So many bytes more in front.
+    /// Adds bytes at the front.
     Prepend(usize),
-    /// So many less in front.
+    /// Removes bytes at the front.
     TrimFront(usize),
-    /// So many more behind.
+    /// Adds bytes at the end.
     Append(usize),
-    /// At most so many left.
+    /// Limits the length.
     Truncate(usize),
 }
 
 impl Edit {
-    /// One of them, by number.
+    /// Decodes an edit.
     pub fn decode(kind: u8, n: usize) -> Self {
         match kind % 4 {
             0 => Self::Prepend(n),
@@ -27,12 +27,12 @@ impl Edit {
     }
 }
 
-/// What the bytes of a frame should be.
+/// The expected bytes of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shadow(Vec<u8>);
 
 impl Shadow {
-    /// That of a frame as it is.
+    /// Copies the current bytes of a frame.
     pub fn of(frame: &Frame) -> Self {
         Self(frame.to_vec())
     }
@@ -42,10 +42,10 @@ impl Shadow {
         self.0
     }
 
-    /// Does the same to both; new bytes are written with this one.
+    /// Applies an edit to both; new bytes are set to `fill`.
     ///
     /// # Panics
-    /// If the frame has become something else.
+    /// If the frame differs afterwards.
     pub fn edit(&mut self, frame: &mut Frame, edit: Edit, fill: u8) {
         let (headroom, tailroom) = (frame.headroom(), frame.tailroom());
         let size = headroom + frame.len() + tailroom;
@@ -83,14 +83,14 @@ impl Shadow {
         self.check(frame);
     }
 
-    /// Writes the same bytes at the front of both, which have as many.
+    /// Writes the same bytes at the front of both, which must be long enough.
     pub fn stamp(&mut self, frame: &mut Frame, bytes: &[u8]) {
         frame[..bytes.len()].copy_from_slice(bytes);
         self.0[..bytes.len()].copy_from_slice(bytes);
     }
 
     /// # Panics
-    /// If the frame's bytes are others.
+    /// If the frame's bytes differ.
     pub fn check(&self, frame: &Frame) {
         assert!(self.0 == frame[..], "{frame:?} holds other bytes than were written to it");
     }

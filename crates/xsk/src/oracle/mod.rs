@@ -1,16 +1,16 @@
-//! What rings, frames and ports should do, said once: a model that runs beside the real thing, step
-//! by step, and panics where the two differ. Unit tests give it steps by hand, property tests and
-//! the fuzz target (`fuzz/`) as random bytes.
+//! Models of rings, frames and ports that run beside the real objects, step by step, and panic
+//! where the two differ. Unit tests supply fixed steps, property tests and the fuzz target
+//! (`fuzz/`) random bytes.
 
 pub mod frame;
 pub mod port;
 pub mod ring;
 
-/// Bytes that a step is made of. Of a fixed size, so that a step which is left out leaves the
-/// others as they are: that is how a failing case is made small.
+/// The bytes of a step. The size is fixed so that removing a step leaves the others unchanged,
+/// which allows a failing case to be reduced.
 pub type StepBytes = [u8; 4];
 
-/// The steps in any bytes; what is left at the end is none.
+/// Splits bytes into steps; an incomplete last step is ignored.
 pub fn steps(bytes: &[u8]) -> impl Iterator<Item = StepBytes> + '_ {
     bytes.as_chunks().0.iter().copied()
 }

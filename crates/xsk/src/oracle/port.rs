@@ -1,9 +1,8 @@
-//! The oracle of ports: what is where, in plain vectors, beside two ports on one UMEM and the fake
-//! kernel behind them.
+//! The oracle of ports: a model in plain vectors beside two ports on one UMEM and their fake
+//! kernels.
 //!
-//! After every step each chunk is counted where it should be and by the record of owners, each
-//! frame that is held has the bytes that were written to it, and what was sent is what was queued,
-//! in order.
+//! After every step, the model checks the frame counts and owner record of all chunks, the bytes of
+//! held frames, and that sent packets equal queued packets, in order.
 
 use std::collections::VecDeque;
 
@@ -14,79 +13,78 @@ use crate::owner::Ownership;
 use crate::port::Census;
 use crate::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Refused, Umem, UmemConfig, XskPort};
 
-/// The ports, by number.
+/// Number of ports.
 pub const PORTS: usize = 2;
 
-/// What happens. Ports are named by number, held frames by their place (both wrap round).
+/// A test step. Ports and held frames are given by index (both wrap).
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// So many packets of this length arrive on a port.
+    /// Delivers packets of one length to a port.
     Deliver {
         /// The port.
         port: usize,
-        /// Packets.
+        /// Number of packets.
         count: usize,
-        /// Their length.
+        /// Packet length.
         len: usize,
     },
-    /// The port's packets become held frames.
+    /// Receives the port's packets as held frames.
     Receive(usize),
-    /// A held frame is given back to the pool.
+    /// Returns a held frame to the pool.
     Free(usize),
-    /// A held frame is dropped: lost.
+    /// Drops a held frame: lost.
     Lose(usize),
-    /// A frame is taken from the pool, with so many bytes in it, and held.
+    /// Allocates and holds a frame with this many bytes.
     Alloc(usize),
-    /// A held frame is changed.
+    /// Edits a held frame.
     Edit(usize, Edit),
-    /// The oldest held frames are queued for a port.
+    /// Queues the oldest held frames for a port.
     Enqueue {
         /// The port.
         port: usize,
-        /// Frames.
+        /// Number of frames.
         count: usize,
     },
-    /// What is queued is handed to the port.
+    /// Transmits the port's queue.
     Transmit(usize),
-    /// The port's kernel works on its own.
+    /// Runs the port's kernel without a wake-up.
     Run(usize),
-    /// What the port has sent comes back.
+    /// Reclaims the port's completed frames.
     Reclaim(usize),
-    /// The port's kernel behaves like this from now on.
+    /// Sets the behaviour of the port's kernel.
     Behave(usize, Behaviour),
-    /// The port's kernel delivers a chunk that is not its to deliver, or a range that no chunk has.
+    /// Makes the port's kernel deliver a chunk that it does not own, or a range outside any chunk.
     LieOfReception {
         /// The port.
         port: usize,
-        /// A held frame is delivered once more, if there is one; all that has arrived is then
-        /// received.
+        /// The held frame to deliver again, if there is one; all arrived packets are then received.
         held: Option<usize>,
-        /// The length it claims.
+        /// The length in the descriptor.
         len: u32,
     },
-    /// The port's kernel reports a completion of what it was not sending: a lost frame, or none at
-    /// all.
+    /// Makes the port's kernel report a completion that it was not sending: a lost or a nonexistent
+    /// frame.
     LieOfCompletion(usize),
-    /// A held frame is offered to the pool of another UMEM, and one of the other UMEM to this pool
-    /// and to the port's queue.
+    /// Offers a held frame to the pool of another UMEM, and a frame of the other UMEM to this pool
+    /// and the port's queue.
     Foreign {
         /// The port.
         port: usize,
         /// The held frame.
         held: usize,
     },
-    /// The port's interface disappears.
+    /// Removes the port's interface.
     Vanish(usize),
-    /// The port is closed.
+    /// Closes the port.
     Close(usize),
-    /// The port is dropped without being closed.
+    /// Drops the port without closing it.
     DropPort(usize),
-    /// The port is opened anew, if it is closed.
+    /// Reopens the port if it is closed.
     Open(usize),
 }
 
 impl Step {
-    /// The step in these bytes.
+    /// Decodes a step from bytes.
     pub fn decode([kind, which, a, b]: StepBytes) -> Self {
         let (port, place) = (usize::from(which) % PORTS, usize::from(which));
         let wide = usize::from(u16::from_le_bytes([a, b]));
@@ -118,8 +116,8 @@ impl Step {
     }
 }
 
-/// A kernel that misbehaves in one way or in several: the bits of `ways` say in which, the others
-/// how.
+/// Returns the behaviour of a misbehaving kernel: the bits of `ways` select the deviations, `a` and
+/// `b` their parameters.
 pub fn behaviour(ways: u8, a: u8, b: u8) -> Behaviour {
     let few = |byte: u8| match byte % 4 {
         0 => 0,
@@ -147,29 +145,29 @@ pub fn behaviour(ways: u8, a: u8, b: u8) -> Behaviour {
     }
 }
 
-/// Two ports and all that is known of them.
+/// Two ports and their model.
 pub struct World {
     sizes: Sizes,
     ports: [Option<Line>; PORTS],
-    /// What user space holds, and what should be in it.
+    /// Frames held by user space, with their expected content.
     held: VecDeque<(Frame, Shadow)>,
     umem: Umem,
     pool: Pool,
     other: (Umem, Pool),
     lost: u32,
     closed: u32,
-    /// Packets made so far: each that is queued gets a number, so that no two are alike.
+    /// Number of packets created: each queued packet carries a number, so that all differ.
     made: u64,
 }
 
-/// A port, its kernel, and what should come of it.
+/// A port, its kernel, and the expected results.
 struct Line {
     port: XskPort,
     kernel: FakeKernel,
     queue: EgressQueue,
-    /// In the RX ring; `None` is a lie.
+    /// Packets in the RX ring; `None` is an invalid descriptor.
     arrived: VecDeque<Option<Vec<u8>>>,
-    /// In the egress queue and the TX ring: what is to be sent, in order.
+    /// Packets in the egress queue and the TX ring, in order.
     to_send: VecDeque<Vec<u8>>,
     received: u64,
     transmitted: u64,
@@ -180,7 +178,7 @@ struct Line {
 }
 
 impl World {
-    /// Two ports on a UMEM with chunks of this size, with rings of these sizes.
+    /// Creates two ports on a UMEM with this chunk size and these ring sizes.
     pub fn new(frame_size: u32, sizes: Sizes) -> Self {
         let config = UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off };
         let (umem, pool) = Umem::new(&config).expect("a small UMEM");
@@ -200,7 +198,7 @@ impl World {
         world
     }
 
-    /// Carries a step out on both sides.
+    /// Executes a step on the ports and the model.
     ///
     /// # Panics
     /// If they differ afterwards.
@@ -272,11 +270,11 @@ impl World {
         self.check();
     }
 
-    /// Everything comes to an end: what can be sent is sent and comes back, what cannot is closed,
-    /// and each chunk but the lost and the closed ones is in the pool then.
+    /// Sends and reclaims all possible frames, closes every port, frees held frames, and checks
+    /// that every chunk except lost and closed ones is in the pool.
     ///
     /// # Panics
-    /// If it does not.
+    /// If one is not.
     pub fn finish(mut self) {
         for port in 0..PORTS {
             self.step(Step::Behave(port, Behaviour::default()));
@@ -286,7 +284,7 @@ impl World {
                 self.step(Step::Run(port));
                 self.step(Step::Reclaim(port));
                 rounds += 1;
-                assert!(rounds < 200, "port {port} does not come to an end");
+                assert!(rounds < 200, "port {port} still has work");
             }
             if let Some(line) = &self.ports[port] {
                 assert!(
@@ -342,10 +340,10 @@ impl World {
         );
         assert!(
             out_of_use as u64 <= before.tx + before.completion,
-            "what was posted for reception comes back"
+            "frame posted for reception was not returned"
         );
         self.closed += out_of_use as u32;
-        assert_ne!(kernel.deliver(&[0; 60]), Ok(()), "it writes to nothing that was taken back");
+        assert_ne!(kernel.deliver(&[0; 60]), Ok(()), "kernel wrote to a reclaimed frame");
         self.empty(queue);
     }
 
@@ -389,12 +387,12 @@ impl World {
         let expected = line.arrived.drain(..entries).flatten();
         let got = batch.places_mut().iter_mut().filter_map(Option::take);
         for (frame, packet) in got.zip(expected) {
-            assert!(frame[..] == packet[..], "a packet came that did not arrive, or not next");
+            assert!(frame[..] == packet[..], "received packet is wrong or out of order");
             assert_eq!(frame.headroom(), Pool::HEADROOM);
             let shadow = Shadow::of(&frame);
             self.held.push_back((frame, shadow));
         }
-        assert!(batch.places().iter().all(Option::is_none), "more came than had arrived");
+        assert!(batch.places().iter().all(Option::is_none), "more packets received than delivered");
     }
 
     fn alloc(&mut self, len: usize) {
@@ -434,8 +432,8 @@ impl World {
         let Some(line) = &mut self.ports[port] else { return };
         let held = held.and_then(|held| pick(&mut self.held, held));
         let is_held = held.is_some();
-        // One that is held is delivered a second time; else a chunk behind the end, or a range that
-        // is too long for any.
+        // Deliver a held frame a second time; otherwise a chunk beyond the end, or a range that is
+        // too long for any chunk.
         let (address, len) = match held {
             Some((frame, _)) => (frame.address(), len),
             None if len.is_multiple_of(2) => (self.umem.bytes() as u64 + u64::from(len), 60),
@@ -444,7 +442,8 @@ impl World {
         if line.kernel.deliver_descriptor(address, len) {
             line.arrived.push_back(None);
         }
-        // At once, while it is a lie: the frame might be posted for reception later.
+        // Receive now, while the descriptor is invalid: the frame might later be posted for
+        // reception.
         while is_held && self.ports[port].as_ref().is_some_and(|line| !line.arrived.is_empty()) {
             self.receive(port);
         }
@@ -481,7 +480,7 @@ impl World {
         self.held.remove(place)
     }
 
-    /// Compares all that can be compared.
+    /// Compares the ports with the model.
     fn check(&mut self) {
         for line in self.ports.iter_mut().flatten() {
             line.check();
@@ -518,7 +517,7 @@ impl Line {
             let from = if sent.front() == next.as_ref() { &mut sent } else { &mut thrown_away };
             assert!(
                 next.is_some() && from.pop_front() == next,
-                "what was sent was not queued, or not next"
+                "sent packet was not queued or is out of order"
             );
         }
         let census = self.port.census();
@@ -533,11 +532,7 @@ impl Line {
             "{lies} refused"
         );
         let kernel = self.port.kernel_counters();
-        assert_eq!(
-            (kernel.rx_invalid, kernel.tx_invalid),
-            (0, 0),
-            "the kernel refuses nothing of ours"
-        );
+        assert_eq!((kernel.rx_invalid, kernel.tx_invalid), (0, 0), "kernel rejected a descriptor");
     }
 }
 
@@ -546,11 +541,10 @@ fn pick(held: &mut VecDeque<(Frame, Shadow)>, place: usize) -> Option<&mut (Fram
     held.get_mut(place)
 }
 
-/// Every chunk is in one place, by the count of the structures and by the record of owners, and
-/// none is lost.
+/// Checks that frame counts and owner record agree and that no chunk is lost.
 ///
 /// # Panics
-/// If not.
+/// If the check fails.
 #[track_caller]
 pub fn assert_conserved(umem: &Umem, pool: &Pool, ports: &[&XskPort], held: usize) {
     assert_conserved_but(umem, pool, ports, held, 0, 0);
@@ -577,12 +571,12 @@ fn assert_conserved_but(
         lost,
         closed,
     };
-    assert_eq!(umem.ownership(), expected, "by the record, and where the structures have them");
+    assert_eq!(umem.ownership(), expected, "owner record differs from frame counts");
     let total = pool.len() as u64 + at_the_kernel.total() + held as u64 + u64::from(lost + closed);
     assert_eq!(total, u64::from(umem.frames()), "{expected:?}");
 }
 
-/// A world made and moved by any bytes: the first step says how it is made.
+/// Builds and runs a model from arbitrary bytes: the first step selects its configuration.
 pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
     let mut steps = steps.into_iter();
     let [size, back, orders, more] = steps.next().unwrap_or_default();

@@ -5,36 +5,36 @@ use std::collections::VecDeque;
 use super::StepBytes;
 use crate::ring::heap::HeapRing;
 
-/// What one of the two ends does.
+/// A step at one of the two ends.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// Reserves entries, writes some, publishes or cancels.
     Produce {
-        /// Entries asked for.
+        /// Entries requested.
         reserve: u32,
         /// Entries written, of those granted.
         write: u32,
-        /// Whether to write them by an iterator, and not one by one.
+        /// Whether to write by an iterator instead of one by one.
         extend: bool,
         /// Whether to publish.
         commit: bool,
     },
-    /// Looks at entries, reads some, hands them back or leaves them.
+    /// Peeks at entries, reads some, and releases them or not.
     Consume {
-        /// Entries asked for.
+        /// Entries requested.
         peek: u32,
         /// Entries read.
         read: u32,
-        /// Whether to hand them back.
+        /// Whether to release them.
         release: bool,
     },
 }
 
 impl Step {
-    /// The step in these bytes.
+    /// Decodes a step from bytes.
     pub fn decode([kind, first, second, how]: StepBytes) -> Self {
         let (first, second) = (u32::from(first % 80), u32::from(second % 80));
-        // Four out of five are carried out.
+        // Four out of five are committed or released.
         let done = kind % 10 < 8;
         if kind % 2 == 0 {
             Self::Produce { reserve: first, write: second, extend: how % 2 == 1, commit: done }
@@ -44,8 +44,7 @@ impl Step {
     }
 }
 
-/// Carries the steps out on a ring of `size` entries whose counters start at `start`, and beside it
-/// on a queue.
+/// Executes the steps on a ring of `size` entries whose counters start at `start`, and on a queue.
 ///
 /// # Panics
 /// If the two differ.
@@ -65,12 +64,12 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
                 let values: Vec<u64> =
                     (next..).take(write.min(reserve).min(free) as usize).collect();
                 if extend {
-                    // The first by hand: what follows goes on from there.
+                    // Push the first; `extend` must continue after it.
                     values
                         .first()
                         .into_iter()
                         .for_each(|&value| assert!(reservation.push(value), "{step:?}"));
-                    // SAFETY: a slice's iterator knows how long it is. Unsafe: others may not.
+                    // SAFETY: a slice's iterator has an exact length. Unsafe: others may not.
                     unsafe { reservation.extend(values.iter().copied().skip(1)) };
                 } else {
                     values.iter().for_each(|&value| assert!(reservation.push(value), "{step:?}"));
@@ -101,7 +100,7 @@ pub fn check(size: u32, start: u32, steps: impl IntoIterator<Item = Step>) {
     }
 }
 
-/// The same from any bytes: the first step says what ring it is.
+/// Runs a check from arbitrary bytes: the first step selects the ring.
 pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
     let mut steps = steps.into_iter();
     let [order, back, ..] = steps.next().unwrap_or_default();
