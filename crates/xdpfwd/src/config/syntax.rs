@@ -132,8 +132,8 @@ fn unclosed(text: &str) -> Option<Unclosed> {
                 Err(_) => rest.find('\n').unwrap_or(rest.len()),
             },
             b'=' => {
-                // No list has this in it, unless it is one with another mistake: then it goes on
-                // for a few lines at most.
+                // No valid list contains this, and a list with another mistake continues for only a
+                // few lines.
                 if in_list
                     && let Some(last) = within.last()
                     && text.get(last.start..at)?.contains('\n')
