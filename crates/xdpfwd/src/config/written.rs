@@ -27,8 +27,8 @@ pub(super) struct File<'i> {
 /// All tables of one kind.
 pub(super) struct Several<T> {
     pub(super) tables: Vec<T>,
-    /// Whether these are all that the file has. If not, one is no table, or its name is no good: an
-    /// error says so, and that something is not among these proves nothing.
+    /// Whether `tables` has all tables of the file. If not, an error reports an invalid table or
+    /// name, and a name missing here may still be defined.
     pub(super) complete: bool,
 }
 
