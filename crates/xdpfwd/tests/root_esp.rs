@@ -830,7 +830,7 @@ fn what_is_refused_of_keys_and_states() {
             stderr(&output)
         );
         assert!(stderr(&output).contains(says), "{wrong:?}: {}", stderr(&output));
-        // Errors must not show the key.
+        // Errors must not quote the content of the file.
         assert!(
             wrong.len() < 4 || !stderr(&output).contains(&wrong[..4]),
             "{wrong:?}: {}",
