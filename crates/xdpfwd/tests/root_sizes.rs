@@ -132,8 +132,8 @@ fn less_than_an_ethernet_header_cannot_even_be_sent() {
     assert_eq!(counted(&last, "fwd0"), [0; 4]);
 }
 
-/// A stage at work on what is too short for it: `set-mac` finds its addresses in every frame, `ttl`
-/// drops as malformed what may be IP and ends within its header, and lets everything else pass.
+/// Stages with short frames: `set-mac` finds addresses in every frame; `ttl` drops possible IP
+/// packets that end within their header as malformed, and passes everything else.
 #[test]
 fn stages_cope_with_every_length() {
     let config = r#"
