@@ -76,8 +76,8 @@ fn promiscuity(chain: &Chain, interface: &str) -> u64 {
     links[0]["promiscuity"].as_u64().unwrap()
 }
 
-/// A NIC drops what is not for its own MAC address, unless it is told. It is told for as long as
-/// xdpfwd runs, however that ends.
+/// A NIC drops packets to other MAC addresses unless it is promiscuous. It is promiscuous exactly
+/// while xdpfwd runs, however that ends.
 #[test]
 fn interfaces_are_promiscuous_while_it_runs_unless_the_configuration_says_no() {
     let chain = chain(Chain::builder());
