@@ -1,4 +1,4 @@
-//! A program of one's own on the engine: its name, stages, commands and hooks.
+//! Programs that embed the engine: name, stages, commands and hooks.
 
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,8 +13,7 @@ use xdpfwd_pipeline::{PlanCx, PlanError, StageConfig, StagePlan};
 
 use crate::registry::Registry;
 
-/// An error of a hook or of a `ctl` command. `?` turns any error into it, and `"…".into()` makes
-/// one of a text.
+/// An error of a hook or of a `ctl` command. `?` converts any error; `"…".into()` converts a text.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 type Hook<A> = Box<dyn Fn(&Handle, A) -> Result<(), BoxError> + Send + Sync>;
@@ -23,9 +22,9 @@ type StoppedHook = Box<dyn Fn(&Report) + Send + Sync>;
 type RunCtl = Box<dyn Fn(&Handle, &[String]) -> Result<Value, BoxError> + Send + Sync>;
 type RunSubcommand = Box<dyn Fn(&ArgMatches) -> ExitCode>;
 
-/// A forwarder with stages of one's own: the command `xdpfwd` under another name.
+/// A forwarder with its own stages: the command `xdpfwd` under another name.
 ///
-/// It has everything that the command has: the configuration file, `--check`, `doctor`, reload,
+/// It supports everything that `xdpfwd` does: the configuration file, `--check`, `doctor`, reload,
 /// reports and `ctl`.
 ///
 /// ```no_run
@@ -69,7 +68,7 @@ pub struct App {
     hooks: Hooks,
 }
 
-/// A `ctl` command of the program.
+/// A `ctl` command that the program adds.
 pub(crate) struct OwnCtl {
     pub(crate) name: &'static str,
     pub(crate) about: String,
@@ -88,7 +87,7 @@ struct Hooks {
 impl App {
     /// Creates a program without stages. Its name and version appear in `--help`, `--version`, the
     /// log, reports and `ctl status`. `ctl` connects to `/run/NAME.sock` unless `--socket` names
-    /// another path; the program listens only where `[engine] control` of its configuration says.
+    /// another path; the program listens only on the path in `[engine] control`, if configured.
     pub fn new(name: &'static str, version: &'static str) -> Self {
         Self {
             name,
@@ -101,7 +100,7 @@ impl App {
         }
     }
 
-    /// Sets what `--help` says the program does.
+    /// Sets the description in `--help`.
     pub fn about(mut self, about: impl Into<String>) -> Self {
         self.about = Some(about.into());
         self
@@ -113,10 +112,9 @@ impl App {
         self
     }
 
-    /// Adds a kind of stage with a factory, which may capture values that stages, commands and
-    /// hooks share. `C` is the stage's table in the configuration, without the key `kind`. The
-    /// factory runs on the control thread, at the start and at each reload, and also for `--check`
-    /// and `doctor`.
+    /// Adds a kind of stage with a factory, which may capture values shared by stages, commands and
+    /// hooks. `C` is the stage's table in the configuration, without the key `kind`. The factory
+    /// runs on the control thread: at start, at each reload, and for `--check` and `doctor`.
     pub fn stage_with<C: DeserializeOwned, P: StagePlan>(
         mut self,
         kind: &'static str,
@@ -133,10 +131,10 @@ impl App {
     }
 
     /// Adds a `ctl` command: `NAME ctl COMMAND [ARGUMENT]...` runs the closure in the running
-    /// program, on the control thread. With `--json` the answer is
-    /// `{"schema": 1, "type": COMMAND, "answer": …}`; without, a text is printed as it is, a list
-    /// of objects or a [`Table`](xdpfwd_pipeline::Table) as a table, and other values as JSON. A
-    /// panic is answered as an error.
+    /// program, on the control thread. With `--json`, `ctl` prints `{"schema": 1, "type": COMMAND,
+    /// "answer": …}`. Without, it prints a text unchanged, a list of objects or a
+    /// [`Table`](xdpfwd_pipeline::Table) as a table, and other values as JSON. A panic in the
+    /// closure is reported as an error.
     ///
     /// # Panics
     ///
@@ -156,10 +154,10 @@ impl App {
         self
     }
 
-    /// Adds a `ctl` command whose arguments are a type that derives [`clap::Parser`], with
-    /// subcommands or without. Invalid arguments are answered with the text that clap prints, and
-    /// the subcommand `help` with its help. Options of the command go behind `--`, because those in
-    /// front of it are `ctl`'s own: `ctl sessions -- add --qfi 9`.
+    /// Adds a `ctl` command whose arguments are a type that derives [`clap::Parser`], with or
+    /// without subcommands. Invalid arguments return clap's error text; the subcommand `help`
+    /// returns the command's help. Put options of the command after `--`, because `ctl` parses the
+    /// options before it: `ctl sessions -- add --qfi 9`.
     ///
     /// ```
     /// # use std::net::Ipv4Addr;
@@ -208,7 +206,7 @@ impl App {
         })
     }
 
-    /// Adds a subcommand, which runs in a process of its own: it does not reach a running program.
+    /// Adds a subcommand. It runs in its own process and does not connect to a running program.
     pub fn subcommand(
         mut self,
         command: clap::Command,
@@ -218,8 +216,8 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs when the data plane forwards. On an error the program stops and exits
-    /// with status 1.
+    /// Adds a hook that runs when the data plane forwards. If the hook fails, the program stops and
+    /// exits with status 1.
     pub fn on_start(
         mut self,
         hook: impl Fn(&Handle) -> Result<(), BoxError> + Send + Sync + 'static,
@@ -228,12 +226,12 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs before the data plane ends: after a signal, after a failure of a
-    /// worker or an interface, and after a hook of [`on_start`](Self::on_start) that failed. It
-    /// does not run if the data plane never started.
+    /// Adds a hook that runs before the data plane stops: after a signal, after a failure of a
+    /// worker or an interface, and after an [`on_start`](Self::on_start) hook failed. It does not
+    /// run if the data plane never started.
     ///
-    /// Packets still flow while it runs, so counters are not final:
-    /// [`on_stopped`](Self::on_stopped) gets those.
+    /// Packets still flow while it runs, so counters are not final;
+    /// [`on_stopped`](Self::on_stopped) receives the final ones.
     pub fn on_stop(mut self, hook: impl Fn(&Handle) + Send + Sync + 'static) -> Self {
         self.hooks.stop.push(Box::new(move |handle, ()| {
             hook(handle);
@@ -242,11 +240,10 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs when the data plane has ended, with the final report. Workers and
-    /// stages are gone, and what they counted in
-    /// [`SharedCounters`](xdpfwd_pipeline::SharedCounters) is final. It does not run if the data
-    /// plane never started, or if a hook stopped it with [`Handle::stop`], which returns the
-    /// report.
+    /// Adds a hook that runs when the data plane has stopped, with the final report. Workers and
+    /// stages no longer exist, and their [`SharedCounters`](xdpfwd_pipeline::SharedCounters) are
+    /// final. The hook does not run if the data plane never started, or if another hook stopped it
+    /// with [`Handle::stop`], which returns the report.
     pub fn on_stopped(mut self, hook: impl Fn(&Report) + Send + Sync + 'static) -> Self {
         self.hooks.stopped.push(Box::new(hook));
         self
@@ -261,8 +258,8 @@ impl App {
         self
     }
 
-    /// Adds a hook that runs after a reload that failed, with the reason. Factories may have run,
-    /// and the old stages stay: undo here what a factory did outside of the plan that it returned.
+    /// Adds a hook that runs after a failed reload, with the reason. The old stages stay, but
+    /// factories may have run: undo their side effects outside the returned plan here.
     pub fn on_reload_rollback(
         mut self,
         hook: impl Fn(&Handle, &str) + Send + Sync + 'static,
@@ -271,17 +268,17 @@ impl App {
         self
     }
 
-    /// Runs the hooks of the start, until one fails.
+    /// Runs the start hooks until one fails.
     pub(crate) fn started(&self, handle: &Handle) -> Result<(), BoxError> {
         self.hooks.start.iter().try_for_each(|hook| guarded(|| hook(handle, ())))
     }
 
-    /// Runs the hooks of the end.
+    /// Runs the stop hooks.
     pub(crate) fn stopping(&self, handle: &Handle) {
         run_all("on_stop", &self.hooks.stop, |hook| hook(handle, ()));
     }
 
-    /// Runs the hooks that get the final report.
+    /// Runs the hooks that receive the final report.
     pub(crate) fn stopped(&self, report: &Report) {
         run_all("on_stopped", &self.hooks.stopped, |hook| {
             hook(report);
@@ -289,12 +286,12 @@ impl App {
         });
     }
 
-    /// Runs the hooks of a reload that was done.
+    /// Runs the hooks of a successful reload.
     pub(crate) fn committed(&self, handle: &Handle) {
         run_all("on_reload_commit", &self.hooks.commit, |hook| hook(handle, ()));
     }
 
-    /// Runs the hooks of a reload that failed.
+    /// Runs the hooks of a failed reload.
     pub(crate) fn rolled_back(&self, handle: &Handle, reason: &str) {
         run_all("on_reload_rollback", &self.hooks.roll_back, |hook| {
             hook(handle, reason);
@@ -309,7 +306,7 @@ impl OwnCtl {
     }
 }
 
-/// Runs all hooks; a failure goes to the log.
+/// Runs all hooks and logs failures.
 fn run_all<H>(name: &str, hooks: &[H], run: impl Fn(&H) -> Result<(), BoxError>) {
     for hook in hooks {
         if let Err(error) = guarded(|| run(hook)) {
@@ -318,7 +315,7 @@ fn run_all<H>(name: &str, hooks: &[H], run: impl Fn(&H) -> Result<(), BoxError>)
     }
 }
 
-/// Turns a panic into an error: forwarding goes on.
+/// Converts a panic into an error, so that forwarding continues.
 fn guarded<R>(run: impl FnOnce() -> Result<R, BoxError>) -> Result<R, BoxError> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());

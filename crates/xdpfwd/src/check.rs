@@ -1,4 +1,4 @@
-//! `--check`: what would run, for a person or in JSON. Touches nothing.
+//! `--check`: prints the plan as text or JSON; changes nothing.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -12,7 +12,7 @@ use xdpfwd_xsk::HugePages;
 use crate::cli::Run;
 use crate::config::{Diagnostics, Interface, Machine, Needed, plain};
 
-/// What `--check` has to say. Its JSON is a contract: fields are added, never changed.
+/// Output of `--check`. The JSON is a public contract: fields are added, never changed.
 #[derive(Debug, Serialize)]
 struct Check {
     schema: u32,
@@ -24,7 +24,7 @@ struct Check {
     idle: &'static str,
     workers: Vec<Worker>,
     umem: Umem,
-    /// Where `xdpfwd ctl` finds it.
+    /// The path of the control socket.
     control: Option<String>,
     ports: Vec<Port>,
     paths: Vec<Path>,
@@ -34,9 +34,9 @@ struct Check {
 #[derive(Debug, Serialize)]
 struct Worker {
     worker: usize,
-    /// `None` if it is not pinned.
+    /// `None` if the worker is not pinned.
     core: Option<usize>,
-    /// Those of every port.
+    /// The worker's queues, the same on every port.
     queues: Vec<u16>,
 }
 
@@ -45,11 +45,11 @@ struct Umem {
     frame_size: u32,
     frames: u32,
     huge_pages: &'static str,
-    /// Of each worker.
+    /// Bytes per worker.
     bytes: u64,
-    /// Of all.
+    /// Bytes of all workers.
     total_bytes: u64,
-    /// Pages of 2 MiB for all, if they are used.
+    /// 2 MiB pages for all workers, if huge pages are used.
     huge_pages_needed: u64,
 }
 
@@ -59,7 +59,7 @@ struct Port {
     interface: String,
     io: &'static str,
     queues: u16,
-    /// The rules of what stays with the kernel.
+    /// The rules for packets passed to the kernel.
     keep: Vec<String>,
     promiscuous: bool,
     present: bool,
@@ -91,7 +91,7 @@ struct Warning {
     message: String,
 }
 
-/// Prints the plan. Warnings do not make it fail.
+/// Prints the plan. Warnings do not change the exit status.
 pub(crate) fn run(
     cli: &Run,
     plan: &Plan,
@@ -109,10 +109,10 @@ pub(crate) fn run(
     };
     match printed.and_then(|()| stdout.flush()) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has seen enough, as `head` has.
+        // The reader closed the pipe, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            // If stderr is full too, the exit code has to say it all.
+            // If stderr fails too, only the exit status reports the error.
             let _ = writeln!(io::stderr(), "xdpfwd: cannot write to stdout: {error}");
             ExitCode::FAILURE
         }
@@ -334,7 +334,7 @@ fn mode_in_words(mode: &str) -> String {
     }
 }
 
-/// Frames are at least 2 KiB and 256 in number: half a MiB is the least there is to show.
+/// Formats bytes as MiB. The minimum is 0.5 MiB: at least 256 frames of at least 2 KiB.
 fn mebibytes(bytes: u64) -> String {
     let (whole, half) = (bytes >> 20, (bytes >> 19) & 1 == 1);
     if half { format!("{whole}.5 MiB") } else { format!("{whole} MiB") }

@@ -1,4 +1,4 @@
-//! From the command line of a program to what it does.
+//! Parses a program's command line and runs the command.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -15,12 +15,12 @@ use crate::filter;
 use crate::{check, ctl, doctor, logging, program};
 
 impl App {
-    /// Runs the program by the arguments of this process.
+    /// Runs the program with the arguments of this process.
     pub fn main(self) -> ExitCode {
         self.main_with(std::env::args_os())
     }
 
-    /// Runs the program by these arguments; the first is the name of the program.
+    /// Runs the program with these arguments; the first is the name of the program.
     pub fn main_with(
         self,
         arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
@@ -51,7 +51,7 @@ fn run(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + Clon
         None => {}
     }
     let loaded = config::load(cli.config(), &app.registry, &ThisMachine);
-    // `--check` has no log: what it finds is its answer.
+    // `--check` starts no log: it prints its findings itself.
     let _flushed_at_the_end = (!cli.check).then(|| logging::start(cli.log_format));
     let format = if cli.check { LogFormat::Text } else { cli.log_format };
     let (plan, warnings) = match loaded {

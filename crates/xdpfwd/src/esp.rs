@@ -1,4 +1,4 @@
-//! `xdpfwd esp`: makes the files that ESP stages need.
+//! `xdpfwd esp`: creates the files that ESP stages need.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -9,13 +9,12 @@ use xdpfwd_stages::esp::state_file::StateFile;
 use crate::cli::Esp;
 use crate::error_text::in_full;
 
-/// Makes what the command line says.
+/// Creates the file given on the command line.
 pub(crate) fn run(arguments: &Esp) -> ExitCode {
     let made = match arguments {
         Esp::NewKey(new) => key_file::create(&new.file, new.transform)
             .map_err(anyhow::Error::new)
-            // What tells it apart, never the key. With nobody to read it, the file is there
-            // nevertheless.
+            // Print the fingerprint, never the key. Ignore write errors: the file exists anyway.
             .map(|fingerprint| drop(writeln!(io::stdout(), "{fingerprint}"))),
         Esp::NewState(new) => StateFile::create(&new.file).map_err(anyhow::Error::new),
     };

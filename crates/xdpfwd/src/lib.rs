@@ -38,13 +38,13 @@ mod text;
 use std::process::ExitCode;
 
 pub use app::{App, BoxError};
-/// The version of clap whose derives [`App::ctl_parsed`] and [`App::subcommand`] take.
+/// The version of clap for use with [`App::ctl_parsed`] and [`App::subcommand`].
 pub use clap;
 pub use registry::{Registry, Toml};
 pub use xdpfwd_engine::{Handle, HandleError};
 
-/// Runs the command `xdpfwd` by the arguments of this process, with these kinds of stages. A
-/// program of another name, with commands and hooks of its own, is an [`App`].
+/// Runs the command `xdpfwd` with the arguments of this process and these kinds of stages. To set
+/// another name or add commands and hooks, use [`App`].
 pub fn main(registry: &Registry) -> ExitCode {
     App::new("xdpfwd", env!("CARGO_PKG_VERSION")).stages(registry.clone()).main()
 }

@@ -7,11 +7,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
 
-/// Starts logging; the log is flushed when the guard goes. `RUST_LOG` says how much; `info` if it
-/// does not.
+/// Starts logging; dropping the guard flushes the log. `RUST_LOG` sets the level; the default is
+/// `info`.
 ///
-/// Lines are written by a thread of their own, and left out if nobody takes them: whoever logs
-/// never waits for a terminal or a pipe.
+/// A separate thread writes the lines and drops them if the reader is too slow, so that logging
+/// never blocks on a terminal or pipe.
 pub(crate) fn start(format: LogFormat) -> WorkerGuard {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let (writer, guard) = tracing_appender::non_blocking(io::stderr());

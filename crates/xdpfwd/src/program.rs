@@ -7,7 +7,7 @@ use crate::error_text::in_full;
 
 static NAME: OnceLock<&'static str> = OnceLock::new();
 
-/// Sets the name, once for the process.
+/// Sets the name. Only the first call has an effect.
 pub(crate) fn set_name(name: &'static str) {
     let _ = NAME.set(name);
 }
@@ -17,7 +17,8 @@ pub(crate) fn name() -> &'static str {
     NAME.get().copied().unwrap_or("xdpfwd")
 }
 
-/// Prints an error with its causes to stderr. If nobody reads that, the exit status says it alone.
+/// Prints an error with its causes to stderr. Ignores write errors; the exit status still reports
+/// failure.
 pub(crate) fn print_error(error: &(dyn std::error::Error + 'static)) {
     let _ = writeln!(io::stderr(), "{}: {}", name(), in_full(error));
 }

@@ -1,4 +1,4 @@
-//! Reading the configuration anew while it runs.
+//! Reloads the configuration at run time.
 
 use xdpfwd_engine::{Handle, ReloadError};
 
@@ -6,23 +6,23 @@ use crate::app::App;
 use crate::cli::Run;
 use crate::config::{self, Diagnostics, ThisMachine};
 
-/// What came of it.
+/// The result of a successful reload.
 pub(crate) struct Reloaded {
-    /// Stages that begin their counters anew.
+    /// Stages whose counters restart from zero.
     pub(crate) afresh: Vec<String>,
-    /// What there is to warn of.
+    /// Warnings about the new configuration.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Why it was not done.
+/// The reason why a reload failed.
 pub(crate) struct Failed {
     pub(crate) message: String,
-    /// Each with its place in a file.
+    /// Errors, each with its position in a file.
     pub(crate) problems: Vec<String>,
 }
 
-/// Reads the configuration anew, exchanges the stages, logs the outcome and runs the program's
-/// hooks. If the configuration is invalid, the stages that run stay.
+/// Reloads the configuration, replaces the stages, logs the outcome and runs the program's hooks.
+/// If the configuration is invalid, the running stages stay.
 pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<Reloaded, Failed> {
     let lines =
         |diagnostics: &Diagnostics| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! Running a plan: start, report at every interval, stop, report.
+//! Runs a plan: start, periodic reports, stop, final report.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -19,15 +19,15 @@ use crate::ctl::Server;
 use crate::error_text::in_full;
 use crate::{doctor, program, reload, report, text};
 
-/// Could not start, or failed while running.
+/// Exit status: start failed, or forwarding failed.
 const FAILED: u8 = 1;
-/// A privilege, a capability or a kernel feature is missing.
+/// Exit status: a privilege, a capability or a kernel feature is missing.
 const PRIVILEGE: u8 = 3;
 
-/// Runs the plan until a signal, or for as long as the command line says.
+/// Runs the plan until a signal arrives or the duration on the command line ends.
 pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
-    // What is in the way is never a stage, and what stages hold (files, keys) is to go when they
-    // go.
+    // Diagnose a failed start without stages: they are never the cause, and the resources that they
+    // hold (files, keys) must be released with them.
     let mut without_stages = plan.clone();
     without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
     match drive(plan, cli, app) {
@@ -47,7 +47,7 @@ pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
     }
 }
 
-/// What the doctor has found: why it did not start, in its words, and the command that helps.
+/// Prints why the start failed, as `doctor` findings with fixes.
 fn say_what_is_in_the_way(plan: &Plan, cli: &Run) {
     let findings = doctor::in_the_way(plan);
     match cli.log_format {
@@ -81,7 +81,7 @@ fn say_what_is_in_the_way(plan: &Plan, cli: &Run) {
 }
 
 fn drive(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
-    // Before anything is attached: a signal from here on is an orderly stop.
+    // Before anything is attached: from here on, a signal causes an orderly stop.
     let mut control = Control::new().context("cannot set up signals and timers")?;
     let mut printer = Printer::start(cli.json, app)?;
     let end = cli.duration.map(|duration| Instant::now() + duration);
@@ -103,12 +103,12 @@ fn drive(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     };
     app.stopping(&handle);
     give_up_after(STOP_WITHIN);
-    // A hook may have stopped it, and has the report then.
+    // `None` if a hook has stopped the data plane and taken the report.
     let Some(last) = handle.stop().map(Report::into_final) else {
         printer.finish();
         return failure;
     };
-    // A worker can fail in stopping, too.
+    // A worker can also fail while it stops.
     let failure = failure
         .and_then(|()| last.failure.as_ref().map_or(Ok(()), |failure| Err(stopped_for(failure))));
     app.stopped(&last);
@@ -117,7 +117,7 @@ fn drive(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     failure
 }
 
-/// Handles events until the end. An error says what made it pointless to go on.
+/// Handles events until the program stops; returns an error if a failure ended forwarding.
 fn serve(
     handle: &Handle,
     control: &mut Control,
@@ -129,7 +129,7 @@ fn serve(
 ) -> anyhow::Result<()> {
     let mut next = Instant::now() + cli.interval;
     loop {
-        // Interfaces are looked after more often than reports may be wanted.
+        // Check workers and interfaces more often than the report interval may require.
         let soon = Instant::now() + LOOK_AFTER;
         let due = end.map_or(next, |end| end.min(next)).min(soon);
         let event = control.wait(due).context("cannot wait for events")?;
@@ -157,13 +157,13 @@ fn serve(
     }
 }
 
-/// How often it is looked whether workers and interfaces are still there.
+/// Interval between checks that workers and interfaces still exist.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 
-/// How long stopping may take: a worker that is stuck in a stage would hold it up for ever.
+/// Limit for stopping: a worker stuck in a stage would delay it forever.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
-/// Ends the process if it has not come to its end by then.
+/// Ends the process if it has not stopped within the limit.
 fn give_up_after(limit: Duration) {
     let watch = move || {
         thread::sleep(limit);
@@ -176,7 +176,7 @@ fn give_up_after(limit: Duration) {
     }
 }
 
-/// What makes it pointless to go on, if anything does.
+/// Returns the failure that ends forwarding, if any.
 fn failure(data_plane: &DataPlane) -> Option<anyhow::Error> {
     if let Some(failure) = data_plane.failed_worker() {
         return Some(stopped_for(failure));
@@ -192,15 +192,14 @@ fn stopped_for(reason: impl std::fmt::Display) -> anyhow::Error {
     anyhow::anyhow!("{reason}, so everything was stopped")
 }
 
-/// The next time to report: on the beat that was begun, without making up for beats that were
-/// missed.
+/// Returns the next time to report: on the original schedule, skipping missed times.
 fn after(due: Instant, interval: Duration) -> Instant {
     let late = Instant::now().saturating_duration_since(due);
     let beats = (late.as_secs_f64() / interval.as_secs_f64()).floor() + 1.0;
     due + interval.mul_f64(beats)
 }
 
-/// Says what was got: the mode is what matters most for speed, and auto may have settled for less.
+/// Logs each port's mode, which matters most for speed; `auto` may have selected a slower one.
 fn announce(data_plane: &DataPlane) {
     for (port, mode) in data_plane.ports().iter().zip(data_plane.modes()) {
         tracing::info!(
@@ -211,7 +210,7 @@ fn announce(data_plane: &DataPlane) {
             "forwarding"
         );
     }
-    // As the doctor says it.
+    // Same text as in `doctor`.
     let fallback = data_plane.fallback();
     let decided = fallback.and_then(|fallback| {
         let ports = data_plane.ports().iter().zip(data_plane.modes());
@@ -229,24 +228,24 @@ fn announce(data_plane: &DataPlane) {
     }
 }
 
-/// Prints reports to stdout, from a thread of its own: a reader that does not read holds up neither
-/// signals nor the end. Forwarding goes on whatever becomes of stdout.
+/// Prints reports to stdout on its own thread, so that a slow reader delays neither signals nor the
+/// stop. Forwarding continues even if stdout fails.
 struct Printer {
     json: bool,
     program: &'static str,
     version: &'static str,
     last: Option<Report>,
     texts: SyncSender<String>,
-    /// Reports that were left out because the reader was too slow; the printer's thread says so
+    /// Reports dropped because the reader was too slow; the printer's thread reports the number
     /// when it can print again.
     left_out: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
-/// Reports that may wait for a slow reader; what comes after is left out.
+/// Maximum number of reports queued for a slow reader; further reports are dropped.
 const WAITING_REPORTS: usize = 16;
 
-/// How long the final report may take to be read.
+/// Time limit for writing the final report.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 impl Printer {
@@ -305,7 +304,7 @@ impl Printer {
         }
     }
 
-    /// Waits until all is printed, for a while.
+    /// Waits, for a limited time, until all reports are printed.
     fn finish(self) {
         drop(self.texts);
         let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Configurations on the test bench: a program's stages without root and without interfaces.
+//! Configurations on the test bench: tests stages without root and without interfaces.
 
 use std::io;
 use std::path::Path;
@@ -11,15 +11,15 @@ use xdpfwd_pipeline::{PortInfo, Ports, StagePlan};
 use crate::app::App;
 use crate::config::{self, Interface, Machine, NoMachine, Source};
 
-/// The name of the text in error messages.
+/// The file name in error messages.
 const NAME: &str = "test.toml";
 
 impl App {
-    /// Puts the ports and paths of a configuration on a test bench. The text is read and checked
-    /// like a configuration file, but not against this machine: interfaces need not exist. File
-    /// names in it start from the current directory.
+    /// Creates a test bench with the ports and paths of a configuration. The text is checked like a
+    /// configuration file, but not against this machine: interfaces need not exist. File names are
+    /// relative to the current directory.
     ///
-    /// Behind the feature `testing`; enable it in dev-dependencies only.
+    /// Requires the feature `testing`; enable it in dev-dependencies only.
     ///
     /// ```
     /// use xdpfwd::App;
@@ -65,11 +65,11 @@ impl App {
     /// # Ok::<(), String>(())
     /// ```
     ///
-    /// The bench runs one worker, and a port has one queue. Stages are told of the number of
-    /// workers that the configuration has. Of the ports they know what the configuration says, MAC
-    /// addresses (02:00:00:00:00:01 of the first port, and so on), but no IP addresses and no MTU:
-    /// [`test_bench_with_ports`](Self::test_bench_with_ports) adds those.
-    /// A stage that the XDP program would run runs in user space.
+    /// The bench runs one worker, with one queue per port. Stages see the configured number of
+    /// workers. Ports have their configured values and MAC addresses (02:00:00:00:00:01 for the
+    /// first port, and so on), but no IP addresses and no MTU:
+    /// [`test_bench_with_ports`](Self::test_bench_with_ports) adds those. Stages placed in the XDP
+    /// program run in user space.
     ///
     /// # Errors
     ///
@@ -80,8 +80,8 @@ impl App {
         self.test_bench_in(Path::new("."), config)
     }
 
-    /// As [`test_bench`](Self::test_bench), with the directory from which relative file names in
-    /// the configuration start.
+    /// As [`test_bench`](Self::test_bench), with a directory that file names in the configuration
+    /// are relative to.
     ///
     /// # Errors
     ///
@@ -90,8 +90,8 @@ impl App {
         self.test_bench_with_ports(directory, config, &[])
     }
 
-    /// As [`test_bench_in`](Self::test_bench_in), with what stages get to know of the interfaces:
-    /// MAC address, MTU and IP addresses of each [`PortInfo`] go to the port with its name.
+    /// As [`test_bench_in`](Self::test_bench_in), with interface properties for stages: each
+    /// [`PortInfo`] sets MAC address, MTU and IP addresses of the port with its name.
     ///
     /// # Errors
     ///
@@ -114,15 +114,15 @@ impl App {
     }
 
     /// Reloads a test bench of [`test_bench`](Self::test_bench) with another configuration: new
-    /// stages take over the counters and the state of old stages with the same name and kind.
-    /// Returns the names of the stages that could not, so that they start anew.
+    /// stages take over counters and state of old stages with the same name and kind. Returns the
+    /// names of the stages that could not and start from zero.
     ///
     /// # Errors
     ///
     /// - If the configuration is invalid, as for [`test_bench`](Self::test_bench), or has other
     ///   ports or paths than the bench. The bench keeps its stages.
-    /// - If a stage cannot acquire its resources. Paths before that of the stage have their new
-    ///   stages then.
+    /// - If a stage cannot acquire its resources. Paths before that stage's path already have their
+    ///   new stages.
     ///
     /// # Panics
     ///
@@ -163,7 +163,7 @@ impl App {
     }
 }
 
-/// No machine, but for what a test says of the ports.
+/// A machine with unknown properties, except the ports' that the test sets.
 struct KnownPorts<'a>(&'a [PortInfo]);
 
 impl Machine for KnownPorts<'_> {
@@ -312,7 +312,7 @@ interface = \"if-{name}\"
         let mut bench = app().test_bench_with_ports(Path::new("."), &stage, &[n3]).unwrap();
         let told = bench.worker().stages_mut(|_, steer: &mut Steer| (steer.mac, steer.ipv4));
         assert_eq!(told, [(mac, Some([192, 0, 2, 1].into()))]);
-        // The number and the interface are those of the configuration.
+        // Number and interface come from the configuration.
         let port = bench.ports().by_name("n3").unwrap();
         assert_eq!((port.id, &*port.interface, port.queues), (PortId(0), "if-n3", 2));
         assert_eq!(bench.ports().by_name("n6").unwrap().mac, Some(MacAddr([2, 0, 0, 0, 0, 2])));

@@ -1,10 +1,10 @@
-//! Reports for a person.
+//! Reports as text.
 
 use std::fmt::Write;
 
 use xdpfwd_engine::{Report, TableReport};
 
-/// One line: what passed since the last report, as rates.
+/// Formats the change since the last report as rates, in one line.
 pub(crate) fn interval(report: &Report, last: Option<&Report>) -> String {
     let seconds = report.elapsed_seconds - last.map_or(0.0, |last| last.elapsed_seconds);
     let mut line = format!("{:7.1} s", report.elapsed_seconds);
@@ -23,7 +23,7 @@ pub(crate) fn interval(report: &Report, last: Option<&Report>) -> String {
     line
 }
 
-/// The final report as a table.
+/// Formats the final report as a table.
 pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     let mut text = String::new();
     let _ = writeln!(
@@ -144,7 +144,7 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     text
 }
 
-/// The stages' own counters.
+/// Formats the stages' own counters.
 fn counters(report: &Report) -> String {
     let mut text = String::new();
     for stage in report.stages.iter().filter(|stage| !stage.counters.is_empty()) {
@@ -158,10 +158,10 @@ fn counters(report: &Report) -> String {
     if text.is_empty() { text } else { format!("\n{text}") }
 }
 
-/// Rows of an inspection table that the text report shows.
+/// Maximum number of rows of an inspection table in the text report.
 const SHOWN_ROWS: usize = 32;
 
-/// The stages' inspection tables.
+/// Formats the stages' inspection tables.
 fn tables(report: &Report) -> String {
     let mut text = String::new();
     for TableReport { path, stage, table, rows_omitted, .. } in &report.tables {
@@ -186,13 +186,13 @@ fn tables(report: &Report) -> String {
     text
 }
 
-/// Rows below a head, with aligned columns.
+/// Formats rows below a head, with aligned columns.
 pub(crate) fn columns(head: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let text_columns = head.len();
     Table { rows: [vec![head], rows].concat(), text_columns }.print()
 }
 
-/// Where the workers' cycles went: for each packet that came in, so that the lines add up.
+/// Formats CPU cycles per received packet, so that the lines add up.
 fn ledger(report: &Report) -> String {
     let ledger = &report.ledger;
     let packets: u64 = report.ports.iter().map(|port| port.rx_packets).sum();
@@ -226,8 +226,8 @@ fn total_drops(report: &Report) -> u64 {
         + report.ports.iter().map(|port| port.xdp_dropped).sum::<u64>()
 }
 
-/// Packets that the kernel could not give to a socket, or did not get rid of. Its counter of empty
-/// fill rings is among `rx_dropped` in copy mode.
+/// Returns packets that the kernel could not pass to a socket or could not send. In copy mode,
+/// `rx_dropped` includes its counter of empty fill rings.
 fn kernel_losses(report: &Report) -> u64 {
     let sockets = report.kernel.sockets;
     sockets.rx_ring_full
@@ -235,7 +235,7 @@ fn kernel_losses(report: &Report) -> u64 {
         + report.kernel.tx_dropped
 }
 
-/// A number with its thousands apart: 1,234,567.
+/// Formats a number with thousands separators: 1,234,567.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =
@@ -243,7 +243,7 @@ fn grouped(number: u64) -> String {
     groups.join(",")
 }
 
-/// Columns as wide as they must be: text to the left, numbers to the right.
+/// A table with columns of minimal width: text left-aligned, numbers right-aligned.
 struct Table {
     rows: Vec<Vec<String>>,
     text_columns: usize,

@@ -1,6 +1,6 @@
-//! `xdpfwd doctor` on interfaces of the lab: each condition is made, seen and named, the fix is
-//! done as it is written, and the finding is gone. (What the lab cannot make is in
-//! src/doctor/tests.rs, on trees, and in vm_doctor.rs, in the test machine.)
+//! Tests `xdpfwd doctor` on interfaces of the lab: creates each condition, checks its finding,
+//! applies the fix verbatim, and checks that the finding is gone. (src/doctor/tests.rs tests
+//! conditions on file trees, and vm_doctor.rs in the test VM.)
 
 mod support;
 
@@ -29,10 +29,10 @@ fn a_veth_in_copy_mode_is_named_with_what_decides_and_is_ready_once_that_is_mean
     auto.assert_ok("host", "cores");
     let meant = Examined::of_config(chain.fwd(), &cross_connect(1, "cores = [1]\nmode = \"copy\""));
     meant.assert_ok("fwd0", "mode");
-    // Nothing is left behind, and nothing was taken: a start finds all as it was.
+    // doctor leaves nothing attached: a start succeeds as before.
     let (_, last) = Running::start(&chain, &cross_connect(1, "")).stop();
     last.assert_conserved();
-    // By name alone, for a person.
+    // By name only, as text.
     let output = chain.fwd().command(XDPFWD).args(["doctor", "fwd0"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("\nfwd0\n") && text.contains("\nwill run, not at its best: "), "{text}");
@@ -49,7 +49,7 @@ fn an_interface_that_is_missing_down_or_has_too_long_packets() {
     apply(chain.fwd(), "ip link set dev fwd0 down");
     let fix = Examined::of(chain.fwd(), &["fwd0"]).fix("fwd0", "link", "warning", "is down");
     apply(chain.fwd(), &fix);
-    // The kernel says so some time after the command has returned.
+    // The kernel reports the state some time after the command returns.
     until("fwd0 is up", || {
         Examined::of(chain.fwd(), &["--no-probe", "fwd0"]).finding("fwd0", "link")["level"] == "ok"
     });
@@ -62,8 +62,7 @@ fn an_interface_that_is_missing_down_or_has_too_long_packets() {
         "error",
         "3000: frames of 2048 bytes",
     );
-    // A configuration that has this against it is one that is examined, not one that cannot be
-    // read.
+    // A configuration with this problem is still examined.
     let config = cross_connect(1, "cores = [999]");
     let examined = Examined::of_config(chain.fwd(), &config);
     examined.fix("fwd0", "mtu", "error", "3000: frames of 2048 bytes");
@@ -76,7 +75,7 @@ fn an_interface_that_is_missing_down_or_has_too_long_packets() {
     apply(chain.fwd(), line(&fix, "ip link"));
     Examined::of(chain.fwd(), &["fwd0"]).assert_ok("fwd0", "mtu");
 
-    // By another name, which no folder in /sys has.
+    // By an alternative name, which has no folder in /sys.
     apply(chain.fwd(), "ip link property add dev fwd0 altname uplink0");
     let examined = Examined::of(chain.fwd(), &["uplink0"]);
     examined.assert_ok("uplink0", "mtu");
@@ -96,15 +95,15 @@ fn queues_that_nobody_serves_and_queues_that_are_not_there() {
     let examined = Examined::of_config(chain.fwd(), &config);
     for interface in ["fwd0", "fwd1"] {
         examined.assert_ok(interface, "queues");
-        // It takes native XDP still.
+        // It still accepts native XDP.
         examined.fix(interface, "mode", "warning", "copy: ");
     }
-    // Serving both is the other way out.
+    // Serving both queues is the other fix.
     apply(chain.fwd(), "ethtool -L fwd0 rx 2 tx 2; ethtool -L fwd1 rx 2 tx 2");
     Examined::of_config(chain.fwd(), &cross_connect(2, "")).assert_ok("fwd0", "queues");
 }
 
-/// A driver that knows nothing of ethtool's channels: /sys shows how many there are.
+/// A driver without ethtool channels: /sys shows their number.
 #[test]
 fn queues_of_a_driver_that_does_not_tell() {
     let namespace = Namespace::create("bridge").unwrap();
@@ -136,7 +135,7 @@ fn another_xdp_program_is_named_and_its_fix_lets_the_next_start() {
     let examined = Examined::of(chain.fwd(), &["fwd0"]);
     let fix = examined.fix("fwd0", "xdp-program", "error", "held by xdpfwd");
     assert_eq!(fix, format!("kill {}", other.forwarder.pid()));
-    // What is in use is not tried.
+    // doctor does not probe an interface in use.
     assert_eq!(
         examined.finding("fwd0", "mode")["finding"],
         "not tried: xdp-program of fwd0 is in the way"
@@ -187,7 +186,7 @@ fn the_default_route_is_not_cut_off_unseen_nor_its_interface_tried() {
     let kept = config.replace(r#"interface = "fwd0""#, &format!("interface = \"fwd0\"\n{keep}"));
     let examined = Examined::of_config(chain.fwd(), &kept);
     examined.assert_ok("host", "lockout");
-    // What is kept would be lost all the same while the interface is set up anew.
+    // Even kept packets would be lost while the interface resets.
     assert_eq!(examined.finding("fwd0", "mode")["level"], "unknown");
 }
 
@@ -225,8 +224,8 @@ fn without_privileges_it_says_which_and_the_command_grants_them() {
 #[test]
 fn memory_that_may_not_be_locked() {
     let chain = chain(Chain::builder());
-    // 64 KiB, with and without the capability. (To raise the limit takes one that root has not
-    // everywhere.)
+    // A limit of 64 KiB, with and without the capability. (Raising the limit needs a capability
+    // that root may lack.)
     let limited = |privileges: &[&str]| {
         let mut command = chain.fwd().command("prlimit");
         command.arg("--memlock=65536:65536").args(privileges);
@@ -283,7 +282,7 @@ fn a_start_that_fails_says_what_is_in_the_way() {
     first.stop();
 }
 
-/// A start that settles for less says what the doctor says.
+/// A start that falls back reports the same as `doctor`.
 #[test]
 fn a_start_says_the_same_of_the_mode() {
     let chain = chain(Chain::builder());

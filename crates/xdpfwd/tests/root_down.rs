@@ -21,7 +21,7 @@ fn start(chain: &Chain, config: &Config, arguments: &[&str]) -> Forwarder {
     Forwarder::spawn(chain.fwd(), &arguments).unwrap()
 }
 
-/// Waits until the log says something.
+/// Waits until the log contains a matching text.
 fn wait_for_log(forwarder: &mut Forwarder, wanted: impl Fn(&str) -> bool) {
     let deadline = Instant::now() + LONG;
     while !forwarder.stderr().iter().any(|line| wanted(line)) {
@@ -64,7 +64,7 @@ fn an_interface_that_is_down_is_waited_for() {
     );
 }
 
-/// While it waits it holds nothing, and ends as it would later: with a final report, and 0.
+/// While waiting it holds no resources; a signal ends it with a final report and status 0.
 #[test]
 fn waiting_ends_by_a_signal_and_when_its_time_is_over() {
     let chain = chain(Chain::builder());
@@ -101,7 +101,7 @@ fn waiting_ends_by_a_signal_and_when_its_time_is_over() {
     }
 }
 
-/// Down and up again while it runs: nothing passes meanwhile, and nothing is lost.
+/// An interface goes down and up: no packet passes meanwhile, and none is unaccounted for.
 #[test]
 fn an_interface_may_go_down_and_come_up_again() {
     let chain = chain(Chain::builder());
@@ -118,7 +118,7 @@ fn an_interface_may_go_down_and_come_up_again() {
     let (ended, last) = running.stop();
     assert!(ended.status.success());
     last.assert_conserved();
-    // What came for an interface that was down waited in its TX ring.
+    // Packets for the interface waited in its TX ring while it was down.
     let (lan, wan) = (&last.json["ports"][0], &last.json["ports"][1]);
     assert_eq!(
         (&lan["rx_packets"], &wan["tx_packets"]),

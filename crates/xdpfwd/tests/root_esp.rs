@@ -1,5 +1,5 @@
-//! `esp-seal` and `esp-open`, two xdpfwds back to back, judged by ping, iperf3, TCP, tshark, and by
-//! who listens on the wire. What is expected is docs/esp.md. Needs root.
+//! Tests `esp-seal` and `esp-open` of two xdpfwds back to back against docs/esp.md, with ping,
+//! iperf3, TCP, tshark and captures on the wire. Needs root.
 
 mod support;
 
@@ -29,15 +29,14 @@ use xdpfwd_testkit::lab::{ping, sh, try_ping};
 use xdpfwd_testkit::process::run;
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// Only what the lab's generator sends is sealed: nothing that a kernel says of its own uses up a
-/// sequence number.
+/// Seals only the generator's packets, so that the kernel's own packets use no sequence numbers.
 const ONLY_10_77: &str = "selector = [\"10.77.0.0/16\"]\n";
 
 fn both(lines: &str) -> [String; 2] {
     [lines.to_owned(), lines.to_owned()]
 }
 
-/// One line for the first side.
+/// Returns one line for the first side.
 fn first(line: &str) -> [String; 2] {
     [line.to_owned(), String::new()]
 }
@@ -60,15 +59,15 @@ fn stop_both(ends: [Running; 2]) -> [Final; 2] {
     ends.map(|running| stop(running))
 }
 
-/// What a stage of a final report has counted of its own.
+/// Returns a stage's own counter in a final report.
 fn counter(report: &Value, stage: &str, name: &str) -> u64 {
     let stages = report["stages"].as_array().unwrap();
     let stage = stages.iter().find(|found| found["name"] == stage).unwrap();
     stage["counters"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {stage}"))
 }
 
-/// Both IP versions inside, in each way to wrap them; ping, TCP and UDP; and nothing is on the wire
-/// that should not be.
+/// Both inner IP versions in each encapsulation, with ping, TCP and UDP; captures show no
+/// unexpected packets.
 #[test]
 fn both_versions_pass_in_every_wrapping_and_the_wire_shows_nothing_else() {
     let lab = Lab::new();
@@ -83,8 +82,8 @@ fn both_versions_pass_in_every_wrapping_and_the_wire_shows_nothing_else() {
         Setup { transport: true, transform: "null-aes-256-gmac", bypass: nd, ..base() },
         Setup { transport: true, udp: true, esn: false, ..base() },
     ];
-    // What iperf3 did not take from its socket in time was not lost on the way: the machine may
-    // have had other work.
+    // iperf3's socket may overflow when the machine is busy; these packets were not lost on the
+    // way.
     let overflown = || {
         let count = |host| {
             let text = sh(host, "nstat -asz UdpRcvbufErrors Udp6RcvbufErrors");
@@ -97,7 +96,7 @@ fn both_versions_pass_in_every_wrapping_and_the_wire_shows_nothing_else() {
     for setup in setups {
         lab.forget();
         for host in [lab.chain.gen_(), lab.chain.sink()] {
-            // Whoever knows the other already asks nothing.
+            // A known neighbor would need no request.
             sh(host, "ip neigh flush all");
         }
         let tap = Tap::on(&lab.wire, "tap0");
@@ -113,7 +112,7 @@ fn both_versions_pass_in_every_wrapping_and_the_wire_shows_nothing_else() {
                     moved["sum_sent"]["bytes"].as_u64().unwrap() >= 2 << 20,
                     "{setup:?}: {moved}"
                 );
-                // 2000 packets a second, for half a second.
+                // 2000 packets per second for half a second.
                 let udp = ["--udp", "-l", "1200", "-b", "19.2M", "-k", "1000"];
                 let before = overflown();
                 let arrived = server.ask(&lab, B[version], &[&udp[..], direction].concat());
@@ -128,7 +127,7 @@ fn both_versions_pass_in_every_wrapping_and_the_wire_shows_nothing_else() {
         let [one, two] = stop_both(ends);
         for last in [&one, &two] {
             let mut drops = drops(&last.json);
-            // TCP sends faster than that, and begins with what is too big.
+            // TCP exceeds that rate, and starts with packets that are too big.
             for of_tcp in ["too_big", "egress_full"] {
                 drops.remove(of_tcp);
             }
@@ -146,7 +145,7 @@ fn both_versions_pass_in_every_wrapping_and_the_wire_shows_nothing_else() {
         assert!(seen.is_empty(), "{setup:?}: {other} or worse: {seen:?}");
         for frame in &frames {
             if let Kind::Esp(esp) = Kind::of(frame) {
-                // Ethernet's addresses say who sent it.
+                // The Ethernet addresses identify the sender.
                 let side = usize::from(frame[11] == 4);
                 assert_eq!(
                     (frame[6..11].to_vec(), esp.spi),
@@ -161,7 +160,7 @@ fn both_versions_pass_in_every_wrapping_and_the_wire_shows_nothing_else() {
     }
 }
 
-/// What tshark says of each ESP packet of a capture, given the keys of both directions.
+/// Returns tshark's fields of each ESP packet of a capture, given the keys of both directions.
 fn tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
     let algorithm = "AES-GCM with 16 octet ICV [RFC4106]";
     let mut tshark = Command::new("tshark");
@@ -188,8 +187,8 @@ fn tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
     run(&mut tshark).lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
-/// tshark 4.0 knows AES-GCM of what xdpfwd has, and numbers of 32 bits: of extended ones it reads
-/// what is in it, and takes the ICV for wrong.
+/// Of xdpfwd's algorithms, tshark 4.0 supports AES-GCM, with 32-bit sequence numbers. With extended
+/// ones it decrypts, but reports a wrong ICV.
 #[test]
 fn tshark_reads_what_is_sealed_and_finds_the_icv_good() {
     const PINGS: usize = 10;
@@ -216,7 +215,7 @@ fn tshark_reads_what_is_sealed_and_finds_the_icv_good() {
         assert_eq!(read.len(), esp, "{setup:?}");
         let count =
             |wanted: &dyn Fn(&Vec<String>) -> bool| read.iter().filter(|line| wanted(line)).count();
-        // Requests forth and answers back, of each version.
+        // Requests forth and replies back, of each IP version.
         for (column, kind, side) in [(3, "8", 0), (3, "0", 1), (5, "128", 0), (5, "129", 1)] {
             let spi = format!("{:#010x}", spi(side, 1));
             assert_eq!(
@@ -228,7 +227,7 @@ fn tshark_reads_what_is_sealed_and_finds_the_icv_good() {
         let good = count(&|line| line[2] == "1");
         assert_eq!(good, if setup.esn { 0 } else { esp }, "{setup:?}: {read:#?}");
         if setup.udp {
-            // tshark can also find an ICV wrong. What it decrypts is random then: one packet in 256
+            // tshark must also detect a wrong ICV. It then decrypts random bytes: one packet in 256
             // looks like ICMP.
             let wrong = keys.map(|key| "00".to_owned() + &key[2..]);
             let read = tshark(&path, &setup, wrong);
@@ -238,7 +237,7 @@ fn tshark_reads_what_is_sealed_and_finds_the_icv_good() {
     }
 }
 
-/// Has the first xdpfwd seal so many packets, on a wire that is cut, and returns what is on it.
+/// Seals packets in the first xdpfwd, with the wire cut, and returns the sealed frames.
 fn sealed(lab: &Lab, sender: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
     let before = received(sender, "fwd0");
     let tap = Tap::on(&lab.wire, "tap0");
@@ -254,8 +253,8 @@ fn sealed(lab: &Lab, sender: &Running, first: u64, count: u64) -> Vec<Vec<u8>> {
     frames
 }
 
-/// Puts so many packets on a port of one that runs, waits until it has had them all, and returns
-/// what it dropped of them, by reason.
+/// Sends packets to a port of a running xdpfwd, waits until it has received all, and returns the
+/// dropped ones by reason.
 fn of_injected(
     running: &Running,
     port: &str,
@@ -265,7 +264,7 @@ fn of_injected(
     let (had, before) = (received(running, port), drops(&latest(running)));
     inject();
     until("all is received", || received(running, port) >= had + count);
-    // What was received is judged in the same turn, but a report may be in between.
+    // An iteration processes the packets that it receives, but a report may be written in between.
     thread::sleep(Duration::from_millis(150));
     let report = latest(running);
     assert_eq!(received(running, port), had + count, "{report}");
@@ -277,7 +276,7 @@ fn of_injected(
     after
 }
 
-/// Gives frames to the second xdpfwd.
+/// Sends frames to the second xdpfwd.
 fn given<'a>(
     lab: &Lab,
     opener: &Running,
@@ -287,7 +286,7 @@ fn given<'a>(
     of_injected(opener, "wan1", frames.len() as u64, || inject(&lab.wire, "tap1", frames))
 }
 
-/// A lab whose wire is cut, with an xdpfwd at either end that knows nothing but the generator's
+/// Creates a lab with the wire cut, an xdpfwd at each end that receives only the generator's
 /// packets, and a sink.
 fn cut(setup: &Setup) -> (Lab, [Running; 2], Sink) {
     let lab = Lab::quiet(1);
@@ -337,21 +336,21 @@ fn what_was_received_is_not_received_again() {
         assert_eq!(given(&lab, &two, &frames), reasons([]));
         assert_eq!(arrived(), COUNT);
         assert!(sink.seen().unwrap().is_clean(), "{:?}", sink.seen());
-        // In the same order again: what is in the window is known, what is behind it could be
-        // anything. Of an extended number that is behind it, the upper half is taken for the next
-        // one (RFC 4303, appendix A), and it is the ICV that is wrong.
+        // Same order again: numbers in the window are replays, numbers below it are late. With ESN,
+        // the receiver infers the next upper half for a number below the window (RFC 4303, appendix
+        // A), so the ICV is wrong.
         let late = if setup.esn { "bad_tag" } else { "late" };
         let behind = COUNT.saturating_sub(window);
         assert_eq!(
             given(&lab, &two, &frames),
             reasons([(late, behind), ("replay", COUNT - behind)])
         );
-        // The other way round: in time, as long as it is in the window.
+        // Reverse order: accepted within the window.
         let frames: Vec<_> = sealed(&lab, &one, COUNT + 1, 200);
         let behind = 200u64.saturating_sub(window);
         assert_eq!(given(&lab, &two, frames.iter().rev()), reasons([(late, behind)]));
         assert_eq!(arrived(), COUNT + 200 - behind);
-        // One that starts anew knows where its window was.
+        // A restarted xdpfwd restores its window.
         stop(two);
         let two = lab.start_one(&setup, 1);
         let behind_now = 200u64.saturating_sub(window);
@@ -360,7 +359,7 @@ fn what_was_received_is_not_received_again() {
             reasons([(late, behind_now), ("replay", 200 - behind_now)])
         );
         assert_eq!(arrived(), COUNT + 200 - behind, "none came out");
-        // And takes what is new.
+        // It accepts new packets.
         let frames = sealed(&lab, &one, COUNT + 201, 10);
         assert_eq!(given(&lab, &two, &frames), reasons([]));
         assert_eq!(arrived(), COUNT + 210 - behind);
@@ -369,7 +368,7 @@ fn what_was_received_is_not_received_again() {
     }
 }
 
-/// The frame with the IPv4 packet in it cut short, or not: its length and checksum are right.
+/// Returns the frame with its IPv4 packet truncated, with correct length and checksum.
 fn cut_to(frame: &[u8], length: usize) -> Vec<u8> {
     let mut frame = frame[..length].to_vec();
     let total = (length - 14) as u16;
@@ -411,10 +410,10 @@ fn a_flipped_bit_or_a_lost_byte_lets_nothing_through_and_spoils_nothing() {
         assert_eq!(dropped.values().sum::<u64>(), wrong.len() as u64, "{dropped:?}");
         let known = ["bad_tag", "no_sa", "late", "bad_length"];
         assert!(dropped.keys().all(|reason| known.contains(&reason.as_str())), "{dropped:?}");
-        // Nearly all of it is under the ICV, or is the ICV.
+        // The ICV covers nearly all bytes, or contains them.
         assert!(dropped["bad_tag"] * 10 > 8 * wrong.len() as u64, "{dropped:?}");
         if Kind::esp(&frames[0]).version == 4 && !setup.udp {
-            // Each length that there is, down to an IP header with nothing behind it.
+            // Every length, down to an IP header without payload.
             let short: Vec<_> =
                 (34..frames[0].len()).map(|length| cut_to(&frames[0], length)).collect();
             let dropped = given(&lab, &two, &short);
@@ -432,7 +431,7 @@ fn a_flipped_bit_or_a_lost_byte_lets_nothing_through_and_spoils_nothing() {
     }
 }
 
-/// All packets between two gateways are one flow to a NIC, and come to one queue.
+/// To a NIC, all packets between two gateways are one flow, received on one queue.
 #[test]
 fn an_sa_is_opened_by_the_worker_of_its_queue_and_by_no_other() {
     const COUNT: u64 = 100;
@@ -452,7 +451,7 @@ fn an_sa_is_opened_by_the_worker_of_its_queue_and_by_no_other() {
         let [one, two] = lab.start(&setup);
         let before = sink.seen().unwrap().arrived.packets;
         let tap = Tap::on(&lab.wire, "tap1");
-        // Those of its flows that come to the queue that is served there.
+        // Sends those flows that arrive on the configured queue.
         let sender = Sender::start(lab.chain.sink(), "sink0", 2_000, 1, None);
         tap.wait_for(COUNT);
         sender.stop();
@@ -465,8 +464,8 @@ fn an_sa_is_opened_by_the_worker_of_its_queue_and_by_no_other() {
     assert_eq!(outcomes, [(0, reasons([("wrong_queue", COUNT)])), (COUNT, reasons([]))]);
 }
 
-/// The largest IP packet that fits into one of 1500 bytes: what is behind the SPI's header up to a
-/// multiple of four bytes, without the two of the trailer.
+/// Returns the largest IP packet that fits into a packet of 1500 bytes: the space after the ESP
+/// header and IV, rounded down to a multiple of four bytes, minus the two-byte trailer.
 fn largest(setup: &Setup, version: usize) -> usize {
     let inner = [20, 40][version];
     let outer = if setup.transport {
@@ -497,10 +496,10 @@ fn what_is_too_big_is_said_to_its_sender_and_tcp_finds_its_way() {
             let headers = [28, 48][version];
             let size = |packet: usize| format!("-s{}", packet - headers);
             let of_ip = || sh(from, &format!("ip route get {to}"));
-            // The largest packet passes, and nobody has said anything.
+            // The largest packet passes without an ICMP message.
             ping(from, to, &["-c3", "-i0.005", "-Mdo", &size(mtu)]);
             assert!(!of_ip().contains("mtu"), "{}", of_ip());
-            // One byte more does not.
+            // One byte more is rejected.
             let output = try_ping(from, to, &["-c1", "-W1", "-Mdo", &size(mtu + 1)]);
             let text = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
             let says = [
@@ -509,7 +508,7 @@ fn what_is_too_big_is_said_to_its_sender_and_tcp_finds_its_way() {
             ];
             assert!(text.contains(&says[version]), "{setup:?}: {mtu}: {text}");
             assert!(of_ip().contains(&format!("mtu {mtu}")), "{setup:?}: {}", of_ip());
-            // A host that has been told nothing yet sends segments for packets of 1500 bytes.
+            // A host without path MTU information sends segments for packets of 1500 bytes.
             sh(from, "ip route flush cache; ip -6 route flush cache");
             let tap = Tap::on(&lab.wire, "tap0");
             let moved = server.ask(&lab, to, &["-n", "2M"]);
@@ -525,8 +524,8 @@ fn what_is_too_big_is_said_to_its_sender_and_tcp_finds_its_way() {
         assert!(counter(&one.json, "out", "icmp_sent") >= 4, "{}", one.json);
         assert_eq!(counter(&two.json, "out", "icmp_sent"), 0, "{}", two.json);
     }
-    // Who may say nothing drops in silence; a smaller way makes for smaller packets; somebody else
-    // may be who says it.
+    // With ICMP disabled, drops are silent; a smaller MTU allows only smaller packets; the ICMP
+    // source address is configurable.
     lab.forget();
     let lines = "icmp_rate = 0\n";
     let ends = lab.start(&Setup { seal: first(lines), ..base() });
@@ -543,7 +542,7 @@ fn what_is_too_big_is_said_to_its_sender_and_tcp_finds_its_way() {
     stop_both(ends);
 }
 
-/// The MSS that the first frame announces that has the SYN flag, seen on its way in.
+/// Returns the MSS announced in the first received frame with the SYN flag.
 fn announced(frames: &[Vec<u8>]) -> Option<u16> {
     frames.iter().find_map(|frame| {
         let at = match frame[12..14] {
@@ -553,7 +552,7 @@ fn announced(frames: &[Vec<u8>]) -> Option<u16> {
         };
         let options = &frame[at + 20..at + 4 * usize::from(frame[at + 12] >> 4)];
         let syn = frame[at + 13] & 2 != 0;
-        // Linux has it in front.
+        // Linux puts the MSS option first.
         (syn && options[..2] == [2, 4]).then(|| u16::from_be_bytes([options[2], options[3]]))
     })
 }
@@ -563,7 +562,7 @@ fn the_mss_of_a_syn_is_lowered_where_it_is_sealed_and_where_it_is_opened() {
     let lab = Lab::new();
     let mss = |line: &str| line.to_owned();
     for (seal, open, forth, back) in [
-        // By default TCP announces what its own interface takes.
+        // By default TCP announces the MSS of its own interface.
         (both(""), both(""), [1460, 1440], [1460, 1440]),
         (first("tcp_mss = 1300"), first("tcp_mss = 1200"), [1300, 1300], [1200, 1200]),
         (
@@ -591,7 +590,7 @@ fn the_mss_of_a_syn_is_lowered_where_it_is_sealed_and_where_it_is_opened() {
                     (Tap::with(host, interface, keep), frames)
                 },
             );
-            // A SYN whose checksum is wrong would be answered by nobody.
+            // The receiver would ignore a SYN with a wrong checksum.
             let mut stream = lab
                 .chain
                 .gen_()
@@ -619,7 +618,7 @@ fn at_a_limit_it_is_over_and_before_it_there_is_one_warning() {
     const COUNT: u64 = 500;
     let lab = Lab::quiet(1);
     let sink = Sink::attach(lab.chain.sink(), "sink0").unwrap();
-    // Of 100 bytes on the wire 86 are the packet.
+    // 86 of 100 bytes on the wire are the packet.
     let packets = "soft_packets = 200\nhard_packets = 300\n";
     let bytes = "soft_bytes = 17200\nhard_bytes = 25800\n";
     for (side, lines) in [(0, packets), (0, bytes), (1, packets), (1, bytes)] {
@@ -644,7 +643,7 @@ fn at_a_limit_it_is_over_and_before_it_there_is_one_warning() {
         assert_eq!(drops(&lasts[side].json), reasons([("sa_limit", COUNT - 300)]), "{lines}");
         assert_eq!(drops(&lasts[1 - side].json), reasons([]), "{lines}");
         assert_eq!(sink.seen().unwrap().arrived.packets - before, 300, "{lines}");
-        // What was sealed is written down; what was opened is not.
+        // The state file keeps the counts of outbound SAs, not of inbound SAs.
         let ends = lab.start(&setup);
         Sender::start(lab.chain.gen_(), "gen0", 4_000, 1, Some(100)).finish();
         until("all is there", || received(&ends[0], "fwd0") >= 100);
@@ -658,7 +657,7 @@ fn at_a_limit_it_is_over_and_before_it_there_is_one_warning() {
     }
 }
 
-/// What no SA is for is dropped, unless it is said to pass.
+/// Packets without a matching SA are dropped, unless configured to pass.
 #[test]
 fn what_is_not_protected_passes_if_it_is_said_and_only_then() {
     let ethernet = "02000000000402000000000108".to_owned();
@@ -694,13 +693,13 @@ fn what_is_not_protected_passes_if_it_is_said_and_only_then() {
                 reload(&lab, end, &setup, side);
             }
         }
-        // Where it is to be sealed, and where it is to be opened.
+        // At the sealing and the opening stage.
         let ways = [
             (lab.chain.gen_(), "gen0", "fwd0", &lab.wire, "tap0", "no_sa"),
             (&lab.wire, "tap1", "wan1", lab.chain.sink(), "sink0", "unprotected"),
         ];
         for ((from, entry, port, to, exit, reason), running) in ways.into_iter().zip(&ends) {
-            // ARP is not IP, either.
+            // ARP is not IP either.
             let passes = |name: &str| {
                 bypass == "unmatched" || name == bypass || (bypass, name) == ("not-ip", "arp")
             };
@@ -721,7 +720,7 @@ fn what_is_not_protected_passes_if_it_is_said_and_only_then() {
     stop_both(ends);
 }
 
-/// Runs xdpfwd with a configuration until it ends, soon.
+/// Runs xdpfwd with a configuration and expects it to end soon.
 fn attempt(lab: &Lab, config: &str) -> Output {
     let config = Config::new(config);
     lab.chain
@@ -783,7 +782,7 @@ fn what_is_refused_in_a_configuration() {
     ] {
         refused(&lab, &config, 2, says);
     }
-    // Two SAs of one SPI, in the direction where it says which it is.
+    // Two SAs with one SPI, in the direction where the SPI selects the SA.
     let twice = Setup { opening: vec![1, 1], ..Setup::default() }.config(&lab, 0);
     refused(&lab, &twice, 2, &["8193"]);
 }
@@ -831,14 +830,14 @@ fn what_is_refused_of_keys_and_states() {
             stderr(&output)
         );
         assert!(stderr(&output).contains(says), "{wrong:?}: {}", stderr(&output));
-        // What it is made of is nobody's business.
+        // Errors must not quote the content of the file.
         assert!(
             wrong.len() < 4 || !stderr(&output).contains(&wrong[..4]),
             "{wrong:?}: {}",
             stderr(&output)
         );
     }
-    // As `ip xfrm` takes it, and with white space around.
+    // In the format of `ip xfrm`, and with surrounding white space.
     lab.folder.secret(
         path.file_name().unwrap().to_str().unwrap(),
         &format!("  0x{}\n\n", right.trim().to_uppercase()),
@@ -880,14 +879,14 @@ fn what_is_refused_of_keys_and_states() {
     };
     lab.folder.secret("0.state", &with_epoch(now + 100_000));
     refused(&lab, &config, 1, &[name, "clock"]);
-    // Two seconds are waited for.
+    // xdpfwd waits for an epoch that is two seconds ahead of the clock.
     let ahead = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 2;
     lab.folder.secret("0.state", &with_epoch(ahead));
     assert_eq!(attempt(&lab, &config).status.code(), Some(0));
     let then = epoch(&fs::read_to_string(&path).unwrap());
     assert!(then > ahead, "{then}, after {ahead}");
 
-    // In use by another one, which goes on.
+    // Another xdpfwd uses the file, and continues.
     let mut first = lab.start_one(&setup, 0);
     let other = config.replace("fwd0", "fwd1").replace("wan0", "wan1");
     refused(&lab, &other, 1, &[name, "it is in use", &format!("`fuser {name}`")]);
@@ -937,7 +936,8 @@ fn new_keys_are_random_and_nothing_is_overwritten() {
     assert_eq!(fs::read_to_string(&path).unwrap(), state);
 }
 
-/// Whether a text has four bytes of a key in a row, in hexadecimal or as a list of numbers.
+/// Returns whether a text contains four consecutive bytes of a key, in hexadecimal or as a list of
+/// numbers.
 fn shows(text: &str, key: &str) -> bool {
     let bytes = unhex(key);
     let text = text.to_lowercase();
@@ -961,7 +961,7 @@ fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
     let config = Config::new(&setup.config(&lab, 0));
     let start = |config: &Config| {
         let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
-        // A core would be put where the process is, as long as one wants it.
+        // A core dump would be in the working directory.
         let folder = lab.folder.to_path_buf();
         let around = [
             "env",
@@ -1008,8 +1008,8 @@ fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
     }
     running.reload("INFO reloaded");
     let dump = |mut running: Running| {
-        // Not by SIGSEGV: Rust's own handler takes the first for an overflow of the stack, and
-        // waits for the next.
+        // Not SIGSEGV: Rust's handler takes the first one for a stack overflow, and waits for the
+        // next.
         running.signal(Signal::SIGABRT);
         running.wait();
         let output = [running.forwarder.stdout(), running.forwarder.stderr()].concat().join("\n");
@@ -1022,7 +1022,7 @@ fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
     for text in &texts {
         assert!(text.len() > 20 && keys.iter().all(|key| !shows(text, key)), "{text}");
     }
-    // It is these SAs that were spoken of, and what tells keys apart is there.
+    // The output covers these SAs, with fingerprints of the keys.
     let state = texts.last().unwrap();
     let prints: Vec<_> = state
         .lines()
@@ -1036,13 +1036,13 @@ fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
             texts[0]
         );
     }
-    // Without keys there is a core: the check can fail.
+    // Without keys there is a core dump, so the check above can fail.
     let plain = Config::new(&support::cross_connect_of(["fwd0", "wan0"], 1, ""));
     assert!(dump(start(&plain)).0.core_dumped(), "a core is possible here");
     stop(other);
 }
 
-/// Writes a side's configuration anew and has it read.
+/// Rewrites a side's configuration and reloads it.
 #[track_caller]
 fn reload(lab: &Lab, running: &Running, setup: &Setup, side: usize) {
     running.config.write(&setup.config(lab, side));
@@ -1064,7 +1064,7 @@ fn keys_are_changed_under_traffic_and_nothing_is_lost() {
         let (old, new) = (generation - 1, generation);
         let steps = [
             (vec![old], vec![old, new]),
-            // In front of the old one, or in its place.
+            // Before the old SA, or replacing it.
             (if new % 2 == 0 { vec![new, old] } else { vec![new] }, vec![old, new]),
             (vec![new], vec![new]),
         ];
@@ -1076,7 +1076,7 @@ fn keys_are_changed_under_traffic_and_nothing_is_lost() {
             }
         }
     }
-    // Something else changes, and the SAs stay.
+    // Changes another key; the SAs stay.
     setup.seal = both("icmp_rate = 7");
     for (side, end) in ends.iter().enumerate() {
         thread::sleep(Duration::from_millis(100));
@@ -1099,25 +1099,23 @@ fn keys_are_changed_under_traffic_and_nothing_is_lost() {
         if esp.spi == *current + 1 {
             (*current, *sequence) = (esp.spi, 0);
         }
-        // Each SA has its numbers without a gap from its first packet to its last, whatever is
-        // reloaded.
+        // Each SA's sequence numbers have no gap from first to last packet, despite reloads.
         assert_eq!((esp.spi, esp.sequence), (*current, *sequence + 1), "{}", hex(frame));
         *sequence = esp.sequence;
     }
     assert_eq!(last.map(|(spi, _)| spi), [0, 1].map(|side| spi(side, GENERATIONS)));
-    // The window is that of before the reload, too: what came is known, to the first one of that
-    // key.
+    // The window survives the reload: all packets since the first of that key are replays.
     lab.cut();
     let of_last: Vec<_> =
         frames.iter().filter(|frame| Kind::esp(frame).spi == spi(0, GENERATIONS)).collect();
     let count = of_last.len() as u64;
     let dropped = given(&lab, &ends[1], of_last);
-    // Of those behind the window, the upper half of the number is taken for the next one.
+    // For numbers below the window, the receiver infers the next upper half.
     assert_eq!(
         dropped,
         reasons([("bad_tag", count.saturating_sub(1024)), ("replay", count.min(1024))])
     );
-    // And of a key that is gone nothing is known any more.
+    // The state of a removed key is forgotten.
     let of_first: Vec<_> =
         frames.iter().filter(|frame| Kind::esp(frame).spi == spi(0, 1)).take(10).collect();
     assert_eq!(given(&lab, &ends[1], of_first), reasons([("no_sa", 10)]));
@@ -1128,7 +1126,7 @@ fn keys_are_changed_under_traffic_and_nothing_is_lost() {
     println!("{} and {} packets, {GENERATIONS} keys each way", sent[0], sent[1]);
 }
 
-/// Its files are given back with the stages, and taken again: numbers and windows go on.
+/// Stages release their files and lock them again: sequence numbers and windows continue.
 #[test]
 fn esp_leaves_with_a_reload_and_comes_back() {
     let lab = Lab::quiet(1);
@@ -1156,7 +1154,7 @@ fn two_workers_share_the_numbers_of_an_sa_and_its_successors() {
         queues: 2,
         engine: first("cores = [0, 1]"),
         seal_sa: both(ONLY_10_77),
-        // One of them may be kept from its work for a while.
+        // The scheduler may delay one xdpfwd for a while.
         open_sa: both("window = 4096\n"),
         ..Setup::default()
     };

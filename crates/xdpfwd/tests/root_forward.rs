@@ -1,4 +1,4 @@
-//! xdpfwd forwards what others send: ping, TCP, iperf3, and the lab's generator. Needs root.
+//! Tests forwarding of ping, TCP, iperf3 and the lab's generator. Needs root.
 
 mod support;
 
@@ -121,7 +121,7 @@ fn iperf3_moves_data_both_ways() {
             assert!(json.get("error").is_none(), "{json}");
             moved.push(json["end"]["sum_received"]["bytes"].as_u64().unwrap());
         }
-        // The pid is iperf3's own: `ip netns exec` becomes it.
+        // `ip netns exec` executes iperf3 in its own process, so the pid is that of iperf3.
         server.kill().unwrap();
         server.wait().unwrap();
         assert!(moved.iter().all(|&bytes| bytes > 1_000_000), "{moved:?} bytes");
@@ -155,7 +155,7 @@ fn ten_million_packets_arrive_whole_in_order_and_once() {
     all_arrive(60, 100, 10_000_000);
 }
 
-/// Sends packets: each arrives, unchanged, in order and once.
+/// Sends packets and checks that each arrives once, unchanged and in order.
 fn all_arrive(size: u16, flows: u32, packets: u64) {
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, &cross_connect(1, "cores = [1]"));
@@ -188,8 +188,8 @@ fn all_arrive(size: u16, flows: u32, packets: u64) {
     assert_eq!(last.report.port("fwd0").unwrap().rx_packets, packets);
 }
 
-/// The contract of the whole: under overload every frame is accounted for, and the counts are those
-/// of others.
+/// Under overload every frame is accounted for, and the counts match those of the kernel and the
+/// lab.
 #[test]
 fn ten_seconds_of_overload_leak_nothing_and_every_packet_is_counted() {
     overload(Duration::from_secs(10));
@@ -225,8 +225,7 @@ fn overload(time: Duration) {
     assert_eq!(transmitted(&chain, "fwd1"), (wan.tx_packets, 0), "ip -s link counts the same");
 }
 
-/// The same with load from both sides, on one queue and on two, ended by SIGTERM in the middle of
-/// it.
+/// The same with load from both sides, on one queue and on two, stopped by SIGTERM under load.
 #[test]
 fn the_final_counters_are_those_of_others_in_both_directions() {
     for queues in [1, 2] {
@@ -255,7 +254,7 @@ fn the_final_counters_are_those_of_others_in_both_directions() {
         for (index, interface, peer) in [(0, "fwd0", &back), (1, "fwd1", &forth)] {
             let port = last.report.port(interface).unwrap();
             assert!(port.rx_packets > 0 && port.tx_packets > 0, "{queues} queues: {}", last.json);
-            // All that the XDP program redirected arrived, or the kernel says that it lost it.
+            // Every packet that the XDP program redirected arrived, or the kernel counted its loss.
             let kernel = &last.json["ports"][index]["kernel"];
             let lost =
                 kernel["rx_ring_full"].as_u64().unwrap() + kernel["rx_dropped"].as_u64().unwrap();
@@ -291,7 +290,7 @@ fn the_final_counters_are_those_of_others_in_both_directions() {
     }
 }
 
-/// Packets that an interface sent, and those that it threw away, by `ip -s link`.
+/// Returns packets that an interface sent and dropped, from `ip -s link`.
 fn transmitted(chain: &Chain, interface: &str) -> (u64, u64) {
     let mut command = chain.fwd().command("ip");
     command.args(["-json", "-statistics", "link", "show", interface]);
@@ -347,8 +346,7 @@ fn a_reflector_sends_back_what_came_with_the_addresses_swapped() {
     assert!(last.json["stages"][0]["cycles_per_packet"].as_f64().unwrap() > 0.0, "{}", last.json);
 }
 
-/// An idle appliance does not burn its core, unless it is told to: compared with each other, in the
-/// same seconds.
+/// An idle xdpfwd does not busy-loop unless configured: compares both in the same seconds.
 #[test]
 fn waiting_costs_less_than_spinning() {
     let ticks = |idle: &str| {

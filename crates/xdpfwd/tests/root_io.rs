@@ -1,8 +1,7 @@
-//! Every way to exchange packets with the kernel (`io`) against the others: the same frames through
-//! each, bytes, order and counts compared; overload, a stop in the middle of it, and what cannot be
-//! received or sent. Needs root.
+//! Compares all I/O methods (`io`): bytes, order and counts of the same frames through each;
+//! overload, a stop under load, and frames that cannot be received or sent. Needs root.
 //!
-//! `io = "xsk-rs"` takes part if the tests are built with its feature, as `make test` does.
+//! `io = "xsk-rs"` is tested if the tests are built with its feature, as `make test` does.
 
 mod support;
 
@@ -16,14 +15,14 @@ use support::{Config, Final, LONG, Running, XDPFWD, chain, stderr};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 use xdpfwd_testkit::lab::ip;
 
-/// The ways that this build has.
+/// The I/O methods of this build.
 const IOS: &[&str] = if cfg!(feature = "xsk-rs") {
     &["af_xdp", "packet-mmsg", "xsk-rs"]
 } else {
     &["af_xdp", "packet-mmsg"]
 };
 
-/// Those of them that are not ours.
+/// Returns the I/O methods other than `af_xdp`.
 fn others() -> impl Iterator<Item = &'static str> {
     IOS.iter().copied().filter(|&io| io != "af_xdp")
 }
@@ -34,7 +33,7 @@ fn cross_connect(lan: &str, wan: &str, queues: u16, engine: &str) -> String {
         .replacen("interface = \"fwd1\"", &format!("interface = \"fwd1\"\nio = \"{wan}\""), 1)
 }
 
-/// Frames of many lengths and flows, with no VLAN tag, with one, and with two.
+/// Returns frames of many lengths and flows, with no, one and two VLAN tags.
 fn frames() -> Vec<Vec<u8>> {
     const TAGS: [&[u8]; 5] = [
         &[],
@@ -53,7 +52,7 @@ fn frames() -> Vec<Vec<u8>> {
         if number % 3 == 0 {
             frame.extend([0x88, 0xb5]);
         } else {
-            // UDP over IPv4, 16 flows. Nobody looks at the checksums.
+            // UDP over IPv4, 16 flows. No test checks the checksums.
             let flow = (number % 16) as u8;
             let total = (len - 14) as u16;
             frame.extend([0x08, 0x00, 0x45, 0]);
@@ -88,8 +87,7 @@ fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], what: &str) {
     assert_eq!(arrived.len(), expected.len(), "{what}: not all arrived");
 }
 
-/// What a final report counts, in a form that can be compared: of each port, packets and bytes both
-/// ways.
+/// Returns packets and bytes of each port in a final report, in both directions.
 fn counted(last: &Final) -> Vec<[u64; 4]> {
     let ports = last.json["ports"].as_array().unwrap().iter();
     let keys = ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"];
@@ -102,7 +100,7 @@ fn kernel(last: &Final, port: usize, counter: &str) -> u64 {
         .unwrap_or_else(|| panic!("no {counter} in {}", last.json))
 }
 
-/// The kernel's own count of a direction of an interface: packets, and packets dropped.
+/// Returns the kernel's counters of an interface's direction: packets, and dropped packets.
 fn by_the_kernel(chain: &Chain, interface: &str, direction: &str) -> (u64, u64) {
     let mut ip = chain.fwd().command("ip");
     let output = ip.args(["-json", "-statistics", "link", "show", interface]).output().unwrap();
@@ -166,8 +164,7 @@ fn the_same_frames_come_out_of_every_io_and_the_counts_are_the_same() {
     println!("{} frames both ways through {} combinations", frames.len(), counts.len());
 }
 
-/// More than can be forwarded, for a while, and then a stop in the middle of it: nothing leaks, and
-/// what was sent arrived.
+/// Stops under overload: no frame leaks, and all sent packets arrived.
 #[test]
 fn overload_and_a_stop_in_the_middle_of_it_leak_nothing() {
     for io in others() {
@@ -207,8 +204,8 @@ fn overload_and_a_stop_in_the_middle_of_it_leak_nothing() {
     }
 }
 
-/// Started and stopped again and again on the same interfaces while packets come, one way after the
-/// other: each lets go of what the next one needs.
+/// Starts and stops repeatedly on the same interfaces under load, with alternating I/O methods:
+/// each releases the resources that the next one needs.
 #[test]
 fn one_way_after_the_other_on_the_same_interfaces() {
     let chain = chain(Chain::builder());
@@ -253,7 +250,7 @@ fn what_a_packet_socket_cannot_keep_is_counted() {
     assert_eq!(received + lost, after - before, "{}", last.json);
 }
 
-/// Two queues, a worker each: every packet comes to one of them, whoever sent it.
+/// Two queues with one worker each: every packet arrives on one of them.
 #[test]
 fn two_workers_share_what_arrives() {
     for io in others() {
@@ -332,7 +329,7 @@ fn an_interface_that_goes_down_and_up_again_holds_up_nothing_else() {
     }
 }
 
-/// A packet socket leaves the kernel its own, so a reflector's host answers ping while it reflects.
+/// With packet sockets the kernel still receives packets, so a reflector's host answers ping.
 #[test]
 fn the_kernel_goes_on_with_what_a_packet_socket_got_a_copy_of() {
     let chain = chain(Chain::builder());
@@ -346,7 +343,8 @@ fn the_kernel_goes_on_with_what_a_packet_socket_got_a_copy_of() {
     assert!(last.report.port("fwd1").unwrap().tx_packets >= 3, "forwarded, too: {}", last.json);
 }
 
-/// `--check` shows how, warns of a kernel that forwards too, and says what is not built.
+/// `--check` shows the method, warns if the kernel also forwards, and reports methods missing from
+/// the build.
 #[test]
 fn check_says_how_packets_are_exchanged() {
     let chain = chain(Chain::builder());

@@ -1,5 +1,4 @@
-//! What stays with the kernel while the rest is forwarded, and who is warned of what does not.
-//! Needs root.
+//! Tests `keep` and the warnings about traffic that it does not cover. Needs root.
 
 mod support;
 
@@ -14,7 +13,7 @@ use support::{Config, LONG, Running, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Namespace, Traffic};
 use xdpfwd_testkit::lab::{ip, sh};
 
-/// Of fwd0, where the generator sees it.
+/// The address of fwd0, on the generator's side.
 const OWN: &str = "10.77.0.254";
 const SINK: &str = "10.77.0.2";
 
@@ -22,7 +21,7 @@ fn with_keep(keep: &str) -> String {
     cross_connect(1, "").replacen("queues = 1", &format!("queues = 1\nkeep = {keep}"), 1)
 }
 
-/// Answers every byte on every connection, for as long as the test runs.
+/// Echoes all bytes on every connection until the test ends.
 fn echo(namespace: &Namespace, address: &str) {
     let address: SocketAddr = address.parse().unwrap();
     let listener = namespace.run(|| TcpListener::bind(address).unwrap()).unwrap();
@@ -54,15 +53,15 @@ fn converse(stream: &mut TcpStream, rounds: u8) {
     }
 }
 
-/// Somebody is logged in on fwd0's own address while everything else is forwarded, the same port to
-/// others included.
+/// A session to fwd0's own address continues while all other traffic, including the same port of
+/// other hosts, is forwarded.
 #[test]
 fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
     for mode in ["auto", "skb"] {
         let chain = chain(Chain::builder().addresses(true).ipv6(true));
         ip(chain.fwd(), &format!("address add {OWN}/24 dev fwd0"));
         ip(chain.fwd(), "address add fd77::fe/64 dev fwd0 nodad");
-        // If anything in transit slipped into the kernel, it would forward it.
+        // The kernel would forward transit packets that reach it by mistake.
         sh(chain.fwd(), "echo 1 > /proc/sys/net/ipv4/ip_forward");
         let listeners = [(chain.fwd(), OWN, "[fd77::fe]"), (chain.sink(), SINK, "[fd77::2]")];
         for (namespace, ipv4, ipv6) in listeners {
@@ -80,8 +79,8 @@ fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
             sessions.iter_mut().for_each(|session| converse(session, 5));
         }
         load.stop().unwrap();
-        // What is not kept is not answered: these go through the stages to the other side, where
-        // nobody has the address.
+        // Packets that `keep` does not match get no reply: the stages send them to the other side,
+        // where no host has the address.
         let mut ping = chain.gen_().command("ping");
         let output = ping.args(["-c2", "-i0.2", "-W1", OWN]).output().unwrap();
         assert!(!output.status.success(), "{output:?}");
@@ -100,9 +99,8 @@ fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
     }
 }
 
-/// Each frame that scapy makes for the rules' own test (crates/engine/tests/keep/frames.py), over
-/// the wire, with all rules on: what is kept by none of them comes out on the other side, byte for
-/// byte.
+/// Sends each frame of the rules' own test (crates/engine/tests/keep/frames.py) over the wire, with
+/// all rules on. Frames that no rule keeps arrive unchanged on the other side.
 #[test]
 fn what_is_in_transit_goes_through_the_stages() {
     let chain = chain(Chain::builder());
@@ -130,7 +128,7 @@ fn what_is_in_transit_goes_through_the_stages() {
         .lines()
         .map(|line| line.split('\t').collect::<Vec<_>>())
         .map(|cells| {
-            // Not here: VLAN 300, and an address that is not decided upon yet.
+            // Excluded here: VLAN 300, and a tentative address.
             let not_here = ["which we have", "that we may get"]
                 .iter()
                 .any(|not_here| cells[0].contains(not_here));
@@ -149,7 +147,7 @@ fn what_is_in_transit_goes_through_the_stages() {
     let arrived = pass(gen0(&chain), sink0(&chain), &all);
     let (_, last) = running.stop();
     last.assert_conserved();
-    // sink0's kernel throws this one away before anybody sees it, so it is counted only.
+    // sink0's kernel drops this frame before any capture, so the test only counts it.
     let cut_tag = unhex("02000000000102000000000281000064");
     let seen: Vec<Vec<u8>> =
         transit.iter().map(|(_, frame)| frame.clone()).filter(|frame| *frame != cut_tag).collect();
@@ -157,12 +155,12 @@ fn what_is_in_transit_goes_through_the_stages() {
     let differing = seen.iter().zip(&arrived).find(|(sent, arrived)| sent != arrived);
     assert_eq!((arrived.len(), differing), (seen.len(), None));
     let lan = &last.json["ports"][0];
-    // gen0's kernel may have asked for its neighbors meanwhile.
+    // gen0's kernel may also have sent neighbor requests.
     assert!(lan["xdp_kept"].as_u64().unwrap() >= kept.len() as u64, "{lan}");
     assert_eq!(lan["rx_packets"], transit.len() + marks(all.len()), "{lan}");
 }
 
-/// Addresses come and go, the MAC address changes: what is kept follows.
+/// The rules follow added and removed addresses and a changed MAC address.
 #[test]
 fn addresses_are_followed_while_it_runs() {
     let chain = chain(Chain::builder().addresses(true));
@@ -185,7 +183,7 @@ fn addresses_are_followed_while_it_runs() {
     answers(true);
     ip(chain.fwd(), &format!("address del {OWN}/24 dev fwd0"));
     answers(false);
-    // On another interface it is this host's just as well.
+    // An address on another interface of this host counts too.
     ip(chain.fwd(), &format!("address add {OWN}/32 dev lo"));
     ip(chain.fwd(), "route add 10.77.0.0/24 dev fwd0");
     answers(true);
@@ -194,7 +192,7 @@ fn addresses_are_followed_while_it_runs() {
     last.assert_conserved();
 }
 
-/// An address may be on what rests on the interface: a macvlan with a MAC address of its own, the
+/// An address may be on a device above the interface: a macvlan with its own MAC address, or the
 /// bridge that it is a port of.
 #[test]
 fn what_rests_on_the_interface_is_this_host_too() {
@@ -222,8 +220,8 @@ fn what_rests_on_the_interface_is_this_host_too() {
     }
 }
 
-/// Addresses that are configured and that the kernel does not take for its own: it would forward
-/// what is kept for them.
+/// Configured addresses that the kernel does not treat as local: it would forward packets kept for
+/// them.
 #[test]
 fn addresses_that_the_kernel_does_not_take_are_transit() {
     let chain = chain(Chain::builder());
@@ -236,7 +234,7 @@ fn addresses_that_the_kernel_does_not_take_are_transit() {
     ip(chain.fwd(), "address add 2001:db8::77/64 dev down0");
     ip(chain.fwd(), "address add 2001:db8:1::1/64 dev fwd0 nodad");
     let running = Running::start(&chain, &with_keep(r#"["nd", "local"]"#));
-    // To fwd0's MAC address, UDP over IPv6 to an address of the host's and to one of an interface
+    // To fwd0's MAC address: UDP over IPv6 to an address of the host and to one of an interface
     // that is down.
     let packet = |destination: &str| {
         let mut packet =
@@ -253,8 +251,7 @@ fn addresses_that_the_kernel_does_not_take_are_transit() {
     running.stop();
 }
 
-/// Addresses that come and go without a pause keep it neither from starting nor from reporting and
-/// stopping in time.
+/// Continuous address changes do not delay start, reports and stop.
 #[test]
 fn addresses_that_change_all_the_time_hold_up_nothing() {
     let chain = chain(Chain::builder());
@@ -265,7 +262,7 @@ fn addresses_that_change_all_the_time_hold_up_nothing() {
     );
     let mut churn = chain.fwd().command("sh");
     churn.args(["-c", "while :; do echo address add 10.8.0.1/32 dev many0; echo address del 10.8.0.1/32 dev many0; done | ip -batch -"]);
-    // A process group of its own, to be ended as a whole.
+    // A separate process group, so that the test can end all of it.
     std::os::unix::process::CommandExt::process_group(&mut churn, 0);
     let mut churn = churn.stderr(Stdio::null()).spawn().unwrap();
     for keep in ["[]", r#"["arp", "local"]"#] {
@@ -281,7 +278,7 @@ fn addresses_that_change_all_the_time_hold_up_nothing() {
     churn.wait().unwrap();
 }
 
-/// Whoever would be locked out is warned, by --check too; and not where `keep` leaves enough.
+/// Traffic that would be cut off causes a warning, also in --check, unless `keep` covers it.
 #[test]
 fn who_would_be_locked_out_is_warned() {
     let chain = chain(Chain::builder().addresses(true));
@@ -315,7 +312,7 @@ fn who_would_be_locked_out_is_warned() {
         );
         let text = warnings(&with_keep(r#"["arp", "tcp/22"]"#), "", arguments);
         assert!(!text.contains("fwd0 "), "{text}");
-        // sshd on another port says so to those that it starts.
+        // sshd on another port passes the port to its children.
         let other = format!("10.77.0.1 50000 {OWN} 2222");
         let text = warnings(&with_keep(r#"["arp", "tcp/22"]"#), &other, arguments);
         assert!(text.contains(ssh) && text.contains(r#""tcp/2222""#), "{text}");

@@ -1,4 +1,4 @@
-//! The log on stderr: for people, for machines, and never as long as there are packets. Needs root.
+//! Tests the log on stderr: text, JSON, and no log lines per packet. Needs root.
 
 mod support;
 
@@ -6,8 +6,8 @@ use serde_json::Value;
 use support::{Config, LONG, XDPFWD, chain, cross_connect};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
-/// What xdpfwd says on stderr from start to end, while packets pass: more than fit into its few
-/// frames, and too long ones.
+/// Returns the stderr output of a complete run under load, with more packets than its few frames
+/// hold, and packets that are too long.
 fn log_of_a_run(format: &str, packets: u64) -> Vec<String> {
     let chain = chain(Chain::builder().queues(2));
     for (namespace, interface) in [
@@ -42,7 +42,7 @@ fn log_of_a_run(format: &str, packets: u64) -> Vec<String> {
             .success()
     );
     let sink = Sink::attach(chain.sink(), "sink0").unwrap();
-    // veth takes the queue from the sender's core: 0 is xdpfwd's, what comes on 1 goes to the
+    // veth selects the queue by the sender's core: queue 0 belongs to xdpfwd, queue 1 to the
     // kernel.
     for (core, size) in [(0, 60), (0, 2000), (1, 60)] {
         let generator = Traffic::new()
@@ -66,7 +66,7 @@ fn log_of_a_run(format: &str, packets: u64) -> Vec<String> {
     forwarder.stderr()
 }
 
-/// What an event of the log says, without its time.
+/// Returns an event of the log without its time.
 fn event(line: &str) -> (String, String) {
     let json: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     assert!(json.is_object(), "{line}");
@@ -84,7 +84,7 @@ fn packets_cause_no_line_and_json_is_an_object_a_line() {
     assert_eq!(quiet, busy, "60000 packets make no difference");
     let has =
         |level: &str, start: &str| busy.iter().any(|(l, m)| l == level && m.starts_with(start));
-    // The configuration's warning is one of them.
+    // The log includes the configuration's warning.
     assert!(has("WARN", "queues = 1: fwd0 has 2 queues"), "{busy:?}");
     assert!(has("INFO", "forwarding") && has("INFO", "stopping"), "{busy:?}");
 }
@@ -116,7 +116,7 @@ fn fields_are_named() {
 fn text_is_for_people() {
     let lines = log_of_a_run("text", 2_000);
     let text = lines.join("\n");
-    // A time, a level, the message, and the fields behind it; no colours where no terminal is.
+    // Time, level, message, then fields; no colours without a terminal.
     let forwarding = lines.iter().find(|line| line.contains("forwarding")).unwrap();
     let (time, rest) = forwarding.split_once(' ').unwrap();
     assert!(time.starts_with("20") && time.ends_with('Z'), "{forwarding}");
@@ -126,7 +126,7 @@ fn text_is_for_people() {
     );
     assert!(text.contains("INFO stopping signal=2"), "{text}");
     assert!(!text.contains('\u{1b}'), "{text}");
-    // What is about the configuration file is as `--check` has it.
+    // Diagnostics of the configuration file have the format of `--check`.
     assert!(lines[0].contains(".toml:") && lines[0].contains(": warning: queues = 1"), "{text}");
 }
 
@@ -143,7 +143,7 @@ fn errors_are_events_too() {
         let output = chain.fwd().command(XDPFWD).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(code));
         let text = String::from_utf8(output.stderr).unwrap();
-        // What the doctor finds comes behind it, and a warning may stand before it.
+        // Findings of `doctor` follow the error, and a warning may precede it.
         let events: Vec<_> = text.lines().map(event).collect();
         assert!(
             events.iter().any(|(level, said)| level == "ERROR" && said.starts_with(message)),

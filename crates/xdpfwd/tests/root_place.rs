@@ -1,5 +1,5 @@
-//! A filter in the XDP program: what it drops never comes to user space, what it counts is said,
-//! and where it is does not change under way.
+//! Tests filters in the XDP program: dropped packets never reach user space, counters are reported,
+//! and the placement does not change on reload.
 
 mod support;
 
@@ -12,13 +12,13 @@ use support::socket::Socket;
 use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
 use xdpfwd_lab::{Chain, Forwarder, Sink, Traffic};
 
-/// Four flows with source ports from 1024 on, from a core.
+/// Sends four flows with source ports from 1024 on, from a core.
 fn send(chain: &Chain, packets: u64, core: usize) {
     let traffic = Traffic::new().size(60).flows(4).rate(20_000).count(packets).core(core);
     traffic.start(chain.gen_(), "gen0").unwrap().finish(LONG).unwrap();
 }
 
-/// Waits until a sum over the first port's counters is as it should be.
+/// Waits until a sum over the first port's counters has the expected value.
 #[track_caller]
 fn wait_for(socket: &Socket, counters: &[&str], sum: u64) -> Value {
     let deadline = Instant::now() + LONG;
@@ -33,7 +33,7 @@ fn wait_for(socket: &Socket, counters: &[&str], sum: u64) -> Value {
     }
 }
 
-/// What each rule has matched, and behind the last the default.
+/// Returns the matches of each rule, then those of the default.
 fn matched(socket: &Socket) -> (String, Vec<u64>) {
     let edge = &socket.asked("rules")["filters"][0];
     let rules = edge["rules"].as_array().unwrap().iter().map(|rule| &rule["packets"]);
@@ -71,7 +71,7 @@ fn what_the_kernel_drops_never_comes_to_user_space_and_is_counted() {
     let (ended, last) = running.stop();
     assert!(ended.status.success());
     last.assert_conserved();
-    // The UMEM has seen what passed and nothing else.
+    // The UMEM received only accepted packets.
     assert_eq!(last.json["ports"][0]["rx_packets"], 2000, "{}", last.json);
     assert_eq!(last.report.drops["policy"], 0, "{}", last.json);
     let seen = sink.seen().unwrap();
@@ -104,7 +104,7 @@ fn counters_go_on_from_program_to_program_and_to_user_space() {
     send(&chain, 400, 0);
     wait_for(&socket, &["xdp_redirected", "xdp_dropped"], 400);
     assert_eq!(matched(&socket), ("kernel".into(), vec![100, 100, 200]));
-    // Other rules around those that stay.
+    // New rules around unchanged ones.
     assert!(
         change("auto", &["drop sport 1026", "drop sport 1025", "accept sport 1024"])
             .status
@@ -114,13 +114,13 @@ fn counters_go_on_from_program_to_program_and_to_user_space() {
     send(&chain, 400, 0);
     wait_for(&socket, &["xdp_redirected", "xdp_dropped"], 800);
     assert_eq!(matched(&socket), ("kernel".into(), vec![100, 200, 200, 300]));
-    // What the program cannot do, user space does.
+    // User space runs rules that the XDP program does not support.
     assert!(change("auto", &["drop sport 1025", "accept sport 1024 limit 1Mpps"]).status.success());
     assert_eq!(matched(&socket), ("user".into(), vec![200, 0, 300]));
     send(&chain, 400, 0);
     wait_for(&socket, &["rx_packets"], 600);
     assert_eq!(matched(&socket), ("user".into(), vec![300, 100, 500]));
-    // And there it stays: what waits for a worker has been judged by nobody.
+    // The filter stays there, because no filter has checked the packets queued for a worker.
     assert!(change("auto", &["drop sport 1025"]).status.success());
     assert_eq!(matched(&socket), ("user".into(), vec![300, 500]));
     let refused = change("kernel", &["drop sport 1025"]);
@@ -150,7 +150,7 @@ fn what_is_in_the_kernel_and_what_is_behind_it_do_not_change_together() {
     };
     let refused = reload(&two("drop sport 1024", "accept"));
     assert!(stderr(&refused).contains("change them in two reloads"), "{refused:?}");
-    // All is as it was: 300 of 400 pass.
+    // Nothing has changed: 300 of 400 packets pass.
     send(&chain, 400, 0);
     wait_for(&socket, &["rx_packets"], 400);
     assert_eq!(socket.asked("stats")["drops"]["policy"], 100);
@@ -164,7 +164,7 @@ fn what_is_in_the_kernel_and_what_is_behind_it_do_not_change_together() {
     let filters = socket.asked("rules")["filters"].clone();
     assert_eq!(filters[0]["rules"][0]["text"], "drop sport 1024", "{filters}");
     assert_eq!(filters[1]["rules"][0]["text"], "drop sport 1025", "{filters}");
-    // What is unusual counts as much as rules do.
+    // The handling of exceptions counts as much as the rules.
     let both = two("drop sport 1024", "drop sport 1025")
         .replace("kind = \"filter\"", "kind = \"filter\"\nnot_ip = \"drop\"");
     assert!(stderr(&reload(&both)).contains("change them in two reloads"));

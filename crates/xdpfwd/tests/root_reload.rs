@@ -1,5 +1,5 @@
-//! SIGHUP: the configuration is read anew, and the stages are exchanged under load: nothing is
-//! lost, nothing is judged wrongly, and what is no good changes nothing.
+//! Tests SIGHUP: a reload replaces the stages under load without packet loss or wrong decisions,
+//! and an invalid configuration changes nothing.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::socket::Socket;
 use support::{Config, Final, LONG, Running, chain, cross_connect, in_step};
 use xdpfwd_lab::{Chain, Sink, Traffic};
 
-/// A rule file of a test's own.
+/// A temporary rule file.
 struct Rules(PathBuf);
 
 impl Rules {
@@ -24,7 +24,7 @@ impl Rules {
     }
 
     fn write(&self, rules: &str) {
-        // As an editor does: it is never half written.
+        // Replace the file atomically, as an editor does.
         let new = self.0.with_extension("new");
         fs::write(&new, rules).unwrap();
         fs::rename(new, &self.0).unwrap();
@@ -37,7 +37,7 @@ impl Drop for Rules {
     }
 }
 
-/// A cross-connect with a filter each way.
+/// Returns a cross-connect with a filter in each direction.
 fn config(place: &str, forth: &Rules, back: &Rules) -> String {
     config_with(place, forth, back, "")
 }
@@ -61,7 +61,7 @@ fn config_with(place: &str, forth: &Rules, back: &Rules, engine: &str) -> String
     format!("{text}\n{}{}", filter("forth", forth), filter("back", back))
 }
 
-/// So many rules that have nothing to do with the traffic, and one that has.
+/// Returns rules that match no traffic, followed by one that does.
 fn many(count: usize, shift: usize, last: &str) -> String {
     let others = (0..count)
         .map(|n| format!("drop src 198.18.{}.0/24 proto tcp dport {}\n", n % 256, shift + n / 256));
@@ -116,7 +116,7 @@ fn reload_under_load(place: &str, reloads: usize) -> Final {
     let running = Running::start(&chain, &config_with(place, &accepting, &dropping, &control));
     let forth = Sink::builder().check(true).attach(chain.sink(), "sink0").unwrap();
     let back = Sink::attach(chain.gen_(), "gen0").unwrap();
-    // Until the last reload is done.
+    // Until the last reload is complete.
     let traffic = Traffic::new().size(60).flows(16).rate(10_000).on_grant().core(0);
     let there = traffic.start(chain.gen_(), "gen0").unwrap();
     let here = traffic.start(chain.sink(), "sink0").unwrap();
@@ -130,7 +130,7 @@ fn reload_under_load(place: &str, reloads: usize) -> Final {
         }
     });
     let (sent, against) = (there.stop().unwrap(), here.stop().unwrap());
-    // What is on its way.
+    // Wait for packets in flight.
     let deadline = Instant::now() + LONG;
     while forth.seen().unwrap().arrived.packets < sent.packets && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(10));

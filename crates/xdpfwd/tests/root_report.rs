@@ -1,4 +1,4 @@
-//! docs/report.md and what is really printed say the same. Needs root.
+//! Compares docs/report.md with actual output. Needs root.
 
 mod support;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use support::{LONG, Running, chain, cross_connect};
 use xdpfwd_lab::{Chain, Traffic};
 
-/// Every key of an object and of what is in it.
+/// Collects all keys of an object, recursively.
 fn keys(value: &Value, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => {
@@ -22,7 +22,7 @@ fn keys(value: &Value, into: &mut BTreeSet<String>) {
     }
 }
 
-/// What stands in backquotes in the first column of a page's tables.
+/// Returns the backquoted texts in the first column of a page's tables.
 fn documented(page: &str) -> BTreeSet<String> {
     let cells = page.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
     let words = cells.flat_map(|cell| cell.split(['`', ',', ' '])).filter(|word| !word.is_empty());
@@ -32,7 +32,7 @@ fn documented(page: &str) -> BTreeSet<String> {
 #[test]
 fn the_page_names_every_field_and_no_other() {
     let chain = chain(Chain::builder());
-    // More rules than the report has rows of a table.
+    // More rules than a table in the report has rows.
     let rules: Vec<String> = (0..300).map(|port| format!("drop proto udp dport {port}")).collect();
     let config = cross_connect(1, "").replacen(
         "to = \"wan\"",
@@ -54,8 +54,7 @@ fn the_page_names_every_field_and_no_other() {
     );
 
     let page = documented(include_str!("../../../docs/report.md"));
-    // Named in prose: the tables' own headings, what is in `fallback`, the reasons, a stage's own
-    // counters.
+    // Keys documented in prose: table headings, those in `fallback`, drop reasons, stage counters.
     let elsewhere = [
         "ports", "drops", "stages", "ledger", "frames", "port", "lacks", "reason", "expired",
         "not_ip",
@@ -70,7 +69,7 @@ fn the_page_names_every_field_and_no_other() {
     assert_eq!(page, expected);
 }
 
-/// What each worker says of its time is the time that another thread saw pass.
+/// Each worker's reported time equals the time measured by another thread.
 #[test]
 fn the_ledger_accounts_for_the_workers_time() {
     let chain = chain(Chain::builder().queues(2));

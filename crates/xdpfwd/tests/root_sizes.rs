@@ -1,5 +1,4 @@
-//! Every size of a packet, from the shortest that an interface sends to the longest that a frame
-//! holds. Needs root.
+//! Tests every packet size, from the minimum of an interface to the maximum of a frame. Needs root.
 
 mod support;
 
@@ -12,7 +11,7 @@ use xdpfwd_testkit::lab::ip;
 use xdpfwd_testkit::process::run;
 use xdpfwd_testkit::random_filter::SplitMix64;
 
-/// Frames of arbitrary bytes, the same in every run.
+/// Pseudorandom frames, equal in every run.
 struct Bytes(SplitMix64);
 
 impl Bytes {
@@ -20,7 +19,8 @@ impl Bytes {
         Self(SplitMix64::new(seed))
     }
 
-    /// A frame of `len` bytes: addresses, then `behind` from the EtherType on, then anything.
+    /// Returns a frame of `len` bytes: addresses, `behind` from the EtherType on, then random
+    /// bytes.
     fn frame(&mut self, len: usize, behind: &[u8]) -> Vec<u8> {
         let mut frame = [&[2, 0, 0, 0, 0, 4, 2, 0, 0, 0, 0, 1], behind].concat();
         while frame.len() < len {
@@ -41,7 +41,7 @@ fn set_mtu((namespace, interface): Side<'_>, mtu: usize) {
     ip(namespace, &format!("link set dev {interface} mtu {mtu}"));
 }
 
-/// All that arrived was sent, in order, and unchanged; a message that can be read if not.
+/// Checks that all frames arrived in order and unchanged, with a readable message otherwise.
 #[track_caller]
 fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], what: &str) {
     if let Some(at) = arrived.iter().zip(expected).position(|(a, b)| a != b) {
@@ -58,7 +58,7 @@ fn assert_same(arrived: &[Vec<u8>], expected: &[Vec<u8>], what: &str) {
     assert_eq!(lengths(arrived), lengths(expected), "{what}: not all arrived");
 }
 
-/// The counters of a port in a final report: packets and bytes received, packets and bytes sent.
+/// Returns a port's counters in a final report: packets and bytes received, packets and bytes sent.
 fn counted(last: &Final, interface: &str) -> [u64; 4] {
     let port = last.json["ports"]
         .as_array()
@@ -75,8 +75,8 @@ fn kernel(last: &Final, port: usize, counter: &str) -> u64 {
         .unwrap_or_else(|| panic!("no {counter} in {}", last.json))
 }
 
-/// Every length there is on an Ethernet without jumbo frames, and those below 60 bytes that only a
-/// veth passes on.
+/// Every length on an Ethernet without jumbo frames, and lengths below 60 bytes, which only a veth
+/// forwards.
 #[test]
 fn every_length_passes_untouched_both_ways() {
     for mode in ["copy", "skb"] {
@@ -119,9 +119,9 @@ fn umem(frame_size: usize) -> String {
     format!("\n[umem]\nframe_size = {frame_size}\nframes = 2048\n")
 }
 
-/// Nothing shorter than an Ethernet header can be sent: the kernel takes no such frame from a
-/// packet socket, and a veth none from anybody. (On a wire no frame has fewer than 60 bytes; a veth
-/// does not pad, so from 14 on everything is tested.)
+/// Frames shorter than an Ethernet header cannot be sent: the kernel rejects them from a packet
+/// socket, and a veth from any sender. (On a wire, frames have at least 60 bytes; a veth does not
+/// pad, so the tests start at 14.)
 #[test]
 fn less_than_an_ethernet_header_cannot_even_be_sent() {
     let chain = chain(Chain::builder());
@@ -132,8 +132,8 @@ fn less_than_an_ethernet_header_cannot_even_be_sent() {
     assert_eq!(counted(&last, "fwd0"), [0; 4]);
 }
 
-/// A stage at work on what is too short for it: `set-mac` finds its addresses in every frame, `ttl`
-/// drops as malformed what may be IP and ends within its header, and lets everything else pass.
+/// Stages with short frames: `set-mac` finds addresses in every frame; `ttl` drops possible IP
+/// packets that end within their header as malformed, and passes everything else.
 #[test]
 fn stages_cope_with_every_length() {
     let config = r#"
@@ -175,7 +175,7 @@ fn stages_cope_with_every_length() {
                 frames.push(frame);
                 continue;
             }
-            // An honest header, with a TTL of 1 to 4.
+            // A valid header, with a TTL of 1 to 4.
             let ttl = 1 + (len % 4) as u8;
             let hops = match header {
                 20 => {
@@ -191,7 +191,7 @@ fn stages_cope_with_every_length() {
                     frame[21] = ttl;
                     Some(21)
                 }
-                // Behind the tag: something that is not IP.
+                // After the tag: not IP.
                 _ => {
                     frame[16..18].copy_from_slice(EXPERIMENTAL);
                     None
@@ -211,8 +211,8 @@ fn stages_cope_with_every_length() {
             }
         }
     }
-    // Who receives a tag with fewer than two bytes behind its EtherType drops the frame before
-    // anybody can see it (`skb_vlan_untag`): that these were forwarded, only the counters say.
+    // The receiving kernel drops a tagged frame with fewer than two bytes after the tag's EtherType
+    // before any capture (`skb_vlan_untag`); only the counters show that it was forwarded.
     let invisible = |frame: &Vec<u8>| frame.len() < 20 && frame[12..].starts_with(&TAG[..2]);
     after_ttl.retain(|frame| !invisible(frame));
     assert_same(&pass(gen0(&chain), sink0(&chain), &frames), &after_ttl, "ttl");
@@ -237,7 +237,7 @@ fn stages_cope_with_every_length() {
     assert_eq!(counted(&last, "fwd0")[2], frames.len() as u64 + marks);
 }
 
-/// Writes the checksum of an IPv4 header without options, afresh (RFC 1071).
+/// Writes the recomputed checksum of an IPv4 header without options (RFC 1071).
 fn fill_checksum(frame: &mut [u8]) {
     frame[24..26].fill(0);
     let mut sum: u32 = frame[14..34]
@@ -252,12 +252,12 @@ fn fill_checksum(frame: &mut [u8]) {
     frame[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
-/// The largest MTU for a frame size, the longest packet without, with one and with two VLAN tags,
-/// and one byte more.
+/// Tests the largest MTU for a frame size, the longest packet with no, one and two VLAN tags, and
+/// one byte more.
 ///
-/// veth counts the second tag against the MTU, of the sender and of the receiver; an Ethernet
-/// device need not. So the MTUs go up while xdpfwd runs, and then a packet can come that is longer
-/// than a frame has room for: the kernel drops and counts it, and nothing else is harmed.
+/// veth counts the second tag against the MTU of sender and receiver; other Ethernet devices may
+/// not. So the test raises the MTUs while xdpfwd runs. Then a packet may not fit into a frame: the
+/// kernel drops and counts it, without other effects.
 #[test]
 fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
     for (mode, frame_size, mtu) in
@@ -319,8 +319,7 @@ fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
     }
 }
 
-/// A packet that is longer than the far side takes is sent all the same: the interface throws it
-/// away, and it is counted there.
+/// A packet longer than the far side's MTU is sent; the receiving interface drops and counts it.
 #[test]
 fn what_is_too_long_for_the_way_out_is_counted_as_dropped_by_the_interface() {
     for mode in ["copy", "skb"] {
@@ -368,9 +367,8 @@ fn an_mtu_beyond_the_frame_is_an_error_of_the_configuration() {
     }
 }
 
-/// veth takes a native XDP program only as long as the packets of its other end fit into a page
-/// together with what the kernel needs there: MTU 3506 on this machine. What is beyond, generic XDP
-/// does.
+/// veth accepts a native XDP program only while its peer's packets fit into a page together with
+/// the kernel's reserve: MTU 3506 on this machine. Above that, generic XDP is used.
 #[test]
 fn native_xdp_on_a_veth_ends_at_mtu_3506() {
     const MOST: usize = 3506;
@@ -405,8 +403,8 @@ fn native_xdp_on_a_veth_ends_at_mtu_3506() {
                 .map(|len| bytes.frame(len, EXPERIMENTAL))
                 .into_iter()
                 .chain(
-                    // One byte after the other over where the kernel begins to spread a packet over
-                    // two pages.
+                    // Increase the length byte by byte past the point where the kernel splits a
+                    // packet over two pages.
                     (mtu + 1..=mtu + 18).map(|len| bytes.frame(len, &tagged)),
                 );
             let frames = frames.collect::<Vec<_>>();
@@ -438,7 +436,7 @@ fn native_xdp_on_a_veth_ends_at_mtu_3506() {
     }
 }
 
-/// A veth whose other end sends on more queues than it receives on takes no native XDP either.
+/// A veth whose peer has more TX queues than it has RX queues also rejects native XDP.
 #[test]
 fn a_veth_with_too_few_queues_falls_back_or_says_so() {
     let chain = chain(Chain::builder().queues(2));
@@ -454,13 +452,13 @@ fn a_veth_with_too_few_queues_falls_back_or_says_so() {
     assert_eq!(last.json["fallback"]["lacks"], "native XDP");
 }
 
-/// A VLAN device hands its tag to the interface below beside the packet, not in it, if that says
-/// that it can put it in itself: a veth says so and never does. So the tag is not among the bytes
-/// that XDP sees and forwards, and is lost on the way. With `txvlan off` at the sender the kernel
-/// writes it into the packet. At the forwarder `rxvlan` changes nothing on a veth.
+/// A VLAN device passes its tag beside the packet if the lower interface announces that it inserts
+/// tags. A veth announces this but never does. So XDP does not see the tag, and forwarding loses
+/// it. With `txvlan off` at the sender, the kernel writes the tag into the packet. `rxvlan` at the
+/// forwarder has no effect on a veth.
 ///
-/// Stands in for a VLAN device, which kernels without CONFIG_VLAN_8021Q do not have: a BPF program
-/// that tags what is sent, by the same means.
+/// A BPF program that tags sent packets the same way replaces the VLAN device, which kernels
+/// without CONFIG_VLAN_8021Q lack.
 #[test]
 fn tags_of_vlan_devices_survive_without_offload_at_the_sender() {
     for mode in ["copy", "skb"] {
@@ -493,7 +491,7 @@ fn ethtool((namespace, interface): Side<'_>, features: &[&str]) {
     run(namespace.command("ethtool").args(["-K", interface]).args(features));
 }
 
-/// Has everything that an interface sends get the VLAN tag of VLAN 100, as from a VLAN device.
+/// Tags all packets that an interface sends with VLAN 100, like a VLAN device.
 fn tag_what_is_sent((namespace, interface): Side<'_>) {
     let object = concat!(env!("CARGO_TARGET_TMPDIR"), "/push-vlan.bpf.o");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/push-vlan.bpf.c");

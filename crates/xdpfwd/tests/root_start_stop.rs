@@ -1,4 +1,4 @@
-//! Starting, stopping, and everything that can go wrong with it. Needs root.
+//! Tests start, stop and their failures. Needs root.
 
 mod support;
 
@@ -11,14 +11,14 @@ use support::{Config, LONG, Running, XDPFWD, chain, cross_connect, stderr};
 use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic, pinned_pages};
 use xdpfwd_testkit::Folder;
 
-/// Runs xdpfwd in the lab's middle until it ends by itself.
+/// Runs xdpfwd in the lab's middle namespace until it ends.
 fn run(chain: &Chain, config: &str, arguments: &[&str]) -> Output {
     let config = Config::new(config);
     let mut command = chain.fwd().command(XDPFWD);
     command.args(["--config", config.path(), "--duration", "0.3"]).args(arguments).output().unwrap()
 }
 
-/// XDP programs on an interface of the lab's middle, by the kernel's word.
+/// Returns the kernel's list of XDP programs on an interface of the middle namespace.
 fn xdp_on(chain: &Chain, interface: &str) -> Option<String> {
     let output =
         chain.fwd().command("ip").args(["-json", "link", "show", interface]).output().unwrap();
@@ -57,14 +57,14 @@ fn every_mode_gets_what_it_says_and_reads_it_back() {
             "gone with the process"
         );
     }
-    // veth has no zero-copy: demanded, it is missing.
+    // veth does not support zero-copy, so requiring it fails.
     let output = run(&chain, &cross_connect(1, "mode = \"zero-copy\""), &[]);
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(stderr(&output).contains("fwd0 queue 0 cannot do zero-copy"), "{}", stderr(&output));
     assert_eq!((xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")), (None, None));
 }
 
-/// How many want it in promiscuous mode, by the kernel's word.
+/// Returns the kernel's promiscuity count of an interface.
 fn promiscuity(chain: &Chain, interface: &str) -> u64 {
     let output = chain
         .fwd()
@@ -76,8 +76,8 @@ fn promiscuity(chain: &Chain, interface: &str) -> u64 {
     links[0]["promiscuity"].as_u64().unwrap()
 }
 
-/// A NIC drops what is not for its own MAC address, unless it is told. It is told for as long as
-/// xdpfwd runs, however that ends.
+/// A NIC drops packets to other MAC addresses unless it is promiscuous. It is promiscuous exactly
+/// while xdpfwd runs, however that ends.
 #[test]
 fn interfaces_are_promiscuous_while_it_runs_unless_the_configuration_says_no() {
     let chain = chain(Chain::builder());
@@ -205,8 +205,8 @@ fn a_second_instance_is_refused_and_told_of_the_first_which_goes_on() {
     }
 }
 
-/// With the capabilities that it asks for and no more, it may not see who else has what: it says
-/// what it knows.
+/// With only the required capabilities, xdpfwd cannot see all programs and sockets: it reports
+/// those that it can see.
 #[test]
 fn without_the_right_to_look_it_says_so() {
     let chain = chain(Chain::builder());
@@ -232,7 +232,7 @@ fn without_the_right_to_look_it_says_so() {
     assert!(text.contains("`ip link set dev fwd0 xdp off`"), "{text}");
 }
 
-/// Without a program in the way: a socket alone. It is this process that has it.
+/// An AF_XDP socket of this process, without a program, conflicts.
 #[test]
 fn whoever_may_hold_a_busy_queue_is_named() {
     let chain = chain(Chain::builder());
@@ -277,13 +277,13 @@ fn what_is_missing_is_named() {
     assert_eq!(xdp_on(&chain, "fwd0"), None, "what was attached before the error is gone again");
 }
 
-/// The capabilities that errors and documents name are enough for somebody who is not root, and may
-/// not lock much memory.
+/// The capabilities in errors and documents suffice for a non-root user with a small memory lock
+/// limit.
 #[test]
 fn the_capabilities_that_are_named_suffice() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
-    // What a build leaves behind need not be readable for everybody.
+    // Build output need not be readable for all users.
     let folder = Folder::shared();
     let (binary, file) = (folder.join("xdpfwd"), folder.join("fw.toml"));
     std::fs::copy(XDPFWD, &binary).unwrap();
@@ -359,14 +359,14 @@ fn it_stops_by_itself_and_by_either_signal() {
     }
 }
 
-/// A reader that holds the pipe open and does not read must not keep a signal from being heard.
+/// A reader that keeps the pipe open without reading must not delay signals.
 #[test]
 fn a_pipe_that_nobody_reads_does_not_keep_it_from_stopping() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut command = chain.fwd().command(XDPFWD);
     command.args(["--config", config.path(), "--json", "--interval", "0.001"]);
-    // Reports and log in one pipe, as behind `2>&1 |`.
+    // Reports and log share one pipe, as with `2>&1 |`.
     let (_unread, pipe) = std::io::pipe().unwrap();
     let mut child = command.stdout(pipe.try_clone().unwrap()).stderr(pipe).spawn().unwrap();
     thread::sleep(Duration::from_secs(1)); // far more than a pipe holds
@@ -386,7 +386,7 @@ fn a_pipe_that_nobody_reads_does_not_keep_it_from_stopping() {
     assert_eq!(status.code(), Some(0));
 }
 
-/// A reader that was slow and reads again gets the end of it.
+/// A slow reader that resumes reading receives the final report.
 #[test]
 fn the_final_report_waits_for_a_slow_reader() {
     let chain = chain(Chain::builder());
@@ -437,7 +437,7 @@ fn an_interface_that_disappears_ends_it_with_a_report() {
     assert_eq!(last.json["frames"]["leaked"], 0, "{}", last.json);
 }
 
-/// Nobody reads the reports any more: packets matter more.
+/// Forwarding continues after the reader of the reports closed the pipe.
 #[test]
 fn a_closed_stdout_does_not_stop_it() {
     let chain = chain(Chain::builder());

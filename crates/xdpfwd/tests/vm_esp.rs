@@ -1,5 +1,5 @@
-//! ESP against Linux's own, in the test machine (`make vmtest`; crates/vm): what xdpfwd seals Linux
-//! opens, and the other way round, and each counts what it refuses of the other.
+//! Tests ESP between xdpfwd and Linux in the test VM (`make vmtest`; crates/vm): each decapsulates
+//! the other's packets, and counts those that it rejects.
 //!
 //! ```text
 //!  plain hosts' side             xdpfwd                      Linux's ESP
@@ -9,9 +9,8 @@
 //! └────────────────┘  └──────────────────────────────┘  └───────────────────┘
 //! ```
 //!
-//! Tunnels lead from 192.0.2.1 or fd02::1, which nobody has, to 192.0.2.2 or fd02::2, which the
-//! right one has besides. All neighbours are known, so that over IPv4 nothing is on the wires but
-//! what a test sends.
+//! Tunnels lead from 192.0.2.1 or fd02::1, which no interface has, to 192.0.2.2 or fd02::2 on the
+//! right host. All neighbours are static, so over IPv4 only test packets are on the wires.
 
 mod support;
 
@@ -38,14 +37,14 @@ use support::{Final, LONG, Running, XDPFWD, chain, ip_batch, until};
 use xdpfwd_lab::{Chain, Forwarder, Namespace};
 use xdpfwd_testkit::process::run;
 
-/// How long nothing has to come until nothing more does.
+/// Time without packets after which no more are expected.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// The SPI of what we seal, and of what Linux seals.
+/// The SPIs of packets from xdpfwd and from Linux.
 const TO_LINUX: u32 = 0x1001;
 const FROM_LINUX: u32 = 0x2001;
 
-/// What a transform is called here and there, and the bytes of key and salt.
+/// A transform's names in xdpfwd and Linux, and the length of key and salt in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Transform {
     ours: &'static str,
@@ -72,7 +71,7 @@ enum Version {
 use Version::{V4, V6};
 
 impl Version {
-    /// The addresses of the two hosts.
+    /// Returns the addresses of the two hosts.
     fn inner(self) -> [&'static str; 2] {
         match self {
             V4 => ["10.77.0.1", "10.77.0.2"],
@@ -80,7 +79,7 @@ impl Version {
         }
     }
 
-    /// Of a tunnel's ends.
+    /// Returns the addresses of the tunnel endpoints.
     fn outer(self) -> [&'static str; 2] {
         match self {
             V4 => ["192.0.2.1", "192.0.2.2"],
@@ -88,7 +87,7 @@ impl Version {
         }
     }
 
-    /// The length of its header.
+    /// Returns the length of the IP header.
     fn header(self) -> usize {
         match self {
             V4 => 20,
@@ -97,19 +96,18 @@ impl Version {
     }
 }
 
-/// What both ends are told. What is only said to one of them: further lines for ours, further words
-/// for Linux's.
+/// The configuration of both ends, with additional lines for xdpfwd and additional words for Linux.
 #[derive(Clone, Debug)]
 struct Case {
     transform: Transform,
     inner: Version,
-    /// Of a tunnel; without, it is transport mode.
+    /// IP version of the tunnel; `None` for transport mode.
     outer: Option<Version>,
     extended: bool,
     udp: bool,
     seal: String,
     open: String,
-    /// Of Linux's SA that opens what we seal, and of the one that seals.
+    /// Additional words of Linux's inbound SA, and of its outbound SA.
     linux_in: String,
     linux_out: String,
 }
@@ -130,7 +128,7 @@ impl Case {
         }
     }
 
-    /// IPv4 in IPv4, AES with 128 bits, extended numbers.
+    /// Returns IPv4 in IPv4, AES-128, extended sequence numbers.
     fn plain() -> Self {
         Self::new(AES_128, V4, Some(V4))
     }
@@ -161,8 +159,8 @@ impl Case {
         self.versions().contains(&V6)
     }
 
-    /// The largest packet of a host that fits into 1500 bytes once it is sealed: what is protected,
-    /// its trailer's two bytes with it, is a multiple of four.
+    /// Returns the largest packet of a host that fits into 1500 bytes after encapsulation: the
+    /// protected part, including two trailer bytes, is a multiple of four.
     fn largest(&self) -> usize {
         let [inner, outer] = self.versions().map(Version::header);
         let udp = if self.udp { 8 } else { 0 };
@@ -171,18 +169,18 @@ impl Case {
     }
 }
 
-/// The hosts, by their place in arrays.
+/// Array indices of the hosts.
 const LEFT: usize = 0;
 const RIGHT: usize = 1;
 
-/// The namespaces, and files for what xdpfwd reads and writes.
+/// The namespaces, and files that xdpfwd reads and writes.
 struct Lab {
     case: Case,
     chain: Chain,
     folder: PathBuf,
-    /// Of what we seal, and of what Linux seals, in hexadecimal.
+    /// Keys of xdpfwd's and of Linux's outbound SA, in hexadecimal.
     keys: [String; 2],
-    /// Holds a socket that gives ESP in UDP to the kernel.
+    /// Holds a socket that passes ESP in UDP to the kernel.
     _udp: Option<Forwarder>,
 }
 
@@ -319,7 +317,7 @@ selector = ["{right}/{prefix}"]
         Running::start(&self.chain, &self.config())
     }
 
-    /// Gives Linux its SAs, anew, and the policies that demand them.
+    /// Replaces Linux's SAs, and the policies that require them.
     fn tell_linux(&self) {
         ip_batch(Some(self.chain.sink()), "xfrm state flush\nxfrm policy flush\n");
         let case = &self.case;
@@ -346,7 +344,7 @@ selector = ["{right}/{prefix}"]
             (0, TO_LINUX, &case.linux_in, LEFT, RIGHT),
             (1, FROM_LINUX, &case.linux_out, RIGHT, LEFT),
         ] {
-            // What is said of the one alone comes last, and the window only if it is not among it.
+            // Words for one SA come last; add the window only if they lack it.
             let window = if further.contains("replay-window") {
                 String::new()
             } else {
@@ -369,7 +367,7 @@ selector = ["{right}/{prefix}"]
         ip_batch(Some(self.chain.sink()), &batch);
     }
 
-    /// Linux's counters of what went wrong, those that are not 0.
+    /// Returns Linux's nonzero error counters.
     fn xfrm_stat(&self) -> BTreeMap<String, u64> {
         let text = run(self.chain.sink().command("cat").arg("/proc/net/xfrm_stat"));
         let lines = text.lines().map(|line| line.split_once(char::is_whitespace).unwrap());
@@ -377,7 +375,7 @@ selector = ["{right}/{prefix}"]
         counted.filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Waits until they are these, and no others.
+    /// Waits until exactly these counters are nonzero.
     #[track_caller]
     fn assert_xfrm_stat(&self, expected: &[(&str, u64)]) {
         let expected = expected.iter().filter(|(_, count)| *count > 0);
@@ -391,7 +389,7 @@ selector = ["{right}/{prefix}"]
         assert_eq!(self.xfrm_stat(), expected, "{}: /proc/net/xfrm_stat", self.case.name());
     }
 
-    /// The bytes and packets of one of Linux's SAs.
+    /// Returns bytes and packets of one of Linux's SAs.
     fn xfrm_used(&self, spi: u32) -> (u64, u64) {
         let text =
             run(Command::new("ip").args(["-s", "-n", self.chain.sink().name(), "xfrm", "state"]));
@@ -406,7 +404,7 @@ selector = ["{right}/{prefix}"]
         (next(), next())
     }
 
-    /// The same of ours, as `ctl sa` has it.
+    /// Returns bytes and packets of one of xdpfwd's SAs, from `ctl sa`.
     fn used(&self, spi: u32) -> (u64, u64) {
         let text = run(Command::new(XDPFWD)
             .args(["ctl", "sa", "--json", "--socket"])
@@ -417,7 +415,7 @@ selector = ["{right}/{prefix}"]
         (sa["bytes"].as_u64().unwrap(), sa["packets"].as_u64().unwrap())
     }
 
-    /// A line of the state file, by its key: there is one SA in each direction.
+    /// Returns a value of the state file by its key: there is one SA in each direction.
     fn state(&self, key: &str) -> u64 {
         let text = fs::read_to_string(self.file("state")).unwrap();
         let values = text.lines().filter_map(|line| line.split('#').next()?.split_once('='));
@@ -427,7 +425,7 @@ selector = ["{right}/{prefix}"]
         value.next().unwrap_or_else(|| panic!("no {key:?} in {text}"))
     }
 
-    /// Has a first run write down its SAs, and puts other numbers in their places.
+    /// Creates the state file with a first run, and replaces numbers in it.
     fn begin_at(&self, numbers: &[(&str, u64)]) {
         self.start().stop();
         let text = fs::read_to_string(self.file("state")).unwrap();
@@ -439,14 +437,14 @@ selector = ["{right}/{prefix}"]
         self.write("state", &(text.join("\n") + "\n"));
     }
 
-    /// What a run has to say that dropped this, and nothing else.
+    /// Checks that a run dropped these packets, and no others.
     #[track_caller]
     fn assert_dropped(&self, running: Running, expected: &[(&str, u64)]) -> Final {
         let (ended, last) = running.stop();
         let name = self.case.name();
         assert!(ended.status.success(), "{name}: {ended:?}");
         last.assert_conserved();
-        // What hosts say by themselves over IPv6, to groups, is for no SA and in none.
+        // The hosts' own IPv6 multicast packets match no SA and are not encapsulated.
         let noise = ["no_sa", "unprotected"];
         let dropped = last.report.drops.iter().map(|(reason, count)| (reason.as_str(), *count));
         let dropped: BTreeMap<&str, u64> = dropped
@@ -461,8 +459,8 @@ selector = ["{right}/{prefix}"]
     }
 }
 
-/// Everything that Linux's side takes. (Most would come by itself; AES-NI would not, and what is
-/// missing would be a riddle.)
+/// Loads all modules that Linux's ESP needs. (Most would load automatically, but not AES-NI, and a
+/// missing one is hard to diagnose.)
 fn need_modules() {
     let modules = ["aesni_intel", "esp4", "esp6", "xfrm_user", "gcm", "seqiv", "chacha20poly1305"];
     run(Command::new("modprobe").arg("-a").args(modules));
@@ -475,7 +473,7 @@ fn random(bytes: usize) -> String {
     support::wire::hex(&key)
 }
 
-/// Linux takes ESP out of UDP where a socket has been told so.
+/// Makes Linux decapsulate ESP in UDP, with a socket configured for that.
 fn udp_encapsulation(namespace: &Namespace, version: Version) -> Forwarder {
     let family = if version == V4 { "AF_INET" } else { "AF_INET6" };
     let script = format!(
@@ -491,7 +489,7 @@ fn udp_encapsulation(namespace: &Namespace, version: Version) -> Forwarder {
     holder
 }
 
-/// A UDP conversation of the two hosts.
+/// A UDP exchange between the two hosts.
 struct Talk([UdpSocket; 2]);
 
 impl Talk {
@@ -508,7 +506,7 @@ impl Talk {
         }))
     }
 
-    /// Sends messages of these numbers.
+    /// Sends messages with these numbers.
     #[track_caller]
     fn send(&self, from: usize, numbers: impl IntoIterator<Item = u32>, length: usize) {
         for number in numbers {
@@ -516,7 +514,7 @@ impl Talk {
         }
     }
 
-    /// The next message, if one comes in time.
+    /// Returns the next message, if one arrives in time.
     fn next(&self, at: usize, wait: Duration) -> Option<Vec<u8>> {
         let socket = &self.0[at];
         socket.set_read_timeout(Some(wait)).unwrap();
@@ -531,7 +529,7 @@ impl Talk {
         }
     }
 
-    /// The numbers of the messages that come: so many, and no more.
+    /// Receives exactly so many messages, and returns their numbers.
     #[track_caller]
     fn assert_arrive(&self, at: usize, expected: impl IntoIterator<Item = u32>, what: &str) {
         let mut expected: Vec<u32> = expected.into_iter().collect();
@@ -549,7 +547,7 @@ impl Talk {
     }
 }
 
-/// A message that is like no other.
+/// Returns a unique message.
 fn message(number: u32, length: usize) -> Vec<u8> {
     let mut bytes = number.to_be_bytes().to_vec();
     bytes.extend((4..length).map(|at| (at as u32).wrapping_mul(31).wrapping_add(number) as u8));
@@ -557,7 +555,7 @@ fn message(number: u32, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Frames as they are on the wire, at one interface.
+/// A packet socket on one interface.
 struct Wire {
     socket: OwnedFd,
     address: LinkAddr,
@@ -571,7 +569,7 @@ impl Wire {
         Self { socket, address }
     }
 
-    /// The next frame of an SPI, if one comes in time.
+    /// Returns the next frame of an SPI, if one arrives in time.
     fn next(&self, spi: u32, wait: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + wait;
         setsockopt(&self.socket, ReceiveTimeout, &TimeVal::milliseconds(wait.as_millis() as i64))
@@ -590,7 +588,7 @@ impl Wire {
         None
     }
 
-    /// The frames of an SPI that come: so many, and no more.
+    /// Receives exactly so many frames of an SPI.
     #[track_caller]
     fn take(&self, spi: u32, count: usize) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
@@ -608,7 +606,7 @@ impl Wire {
     }
 }
 
-/// Where ESP begins in a frame, and what it says.
+/// The offset of ESP in a frame, and its header fields.
 #[derive(Clone, Copy, Debug)]
 struct Esp {
     at: usize,
@@ -635,7 +633,7 @@ fn number(frame: &[u8]) -> u32 {
     esp(frame).unwrap().number
 }
 
-/// The same frames with a bit of what is behind the header flipped, in each another.
+/// Returns the frames with one bit after the ESP header flipped, a different one in each.
 fn flipped(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let flip = |(index, frame): (usize, &Vec<u8>)| {
         let mut frame = frame.clone();
@@ -647,7 +645,7 @@ fn flipped(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     frames.iter().enumerate().map(flip).collect()
 }
 
-/// The same frames with another word in a place, counted from ESP's beginning.
+/// Returns the frames with another word at an offset from the start of ESP.
 fn with_word(frames: &[Vec<u8>], place: usize, word: u32) -> Vec<Vec<u8>> {
     let change = |frame: &Vec<u8>| {
         let mut frame = frame.clone();
@@ -658,7 +656,7 @@ fn with_word(frames: &[Vec<u8>], place: usize, word: u32) -> Vec<Vec<u8>> {
     frames.iter().map(change).collect()
 }
 
-/// An IPv4 frame that says of itself how long it is, after something was done to it.
+/// Returns a modified IPv4 frame with correct length fields.
 fn corrected(mut frame: Vec<u8>) -> Vec<u8> {
     let length = (frame.len() - 14) as u16;
     frame[16..18].copy_from_slice(&length.to_be_bytes());
@@ -673,7 +671,7 @@ fn corrected(mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
-/// Megabytes by TCP, each byte compared.
+/// Sends megabytes by TCP, and compares each byte.
 fn transfer(lab: &Lab, from: usize) {
     const BYTES: usize = 1 << 20;
     let address = SocketAddr::new(lab.case.inner.inner()[1 - from].parse().unwrap(), 7002);
@@ -710,7 +708,7 @@ fn transfer(lab: &Lab, from: usize) {
     );
 }
 
-/// Both ends as the case says, and everything through them, both ways.
+/// Configures both ends for the case, and tests all traffic both ways.
 fn goes_through(case: Case) -> Lab {
     let lab = Lab::new(case);
     carries(&lab);
@@ -729,7 +727,7 @@ fn carries(lab: &Lab) {
         let counted = || format!("{}, {:?}", interval(&running), lab.xfrm_stat());
         assert!(text.contains(" 0% packet loss"), "{name}: {text}{}", counted());
     }
-    // What UDP carries at most, and every length of padding on the way there.
+    // The maximum UDP payload, and lengths with every padding.
     let most = lab.case.largest() - lab.case.inner.header() - 8;
     let talk = Talk::new(lab);
     for length in (0..12).chain(500..504).chain(most - 4..=most) {
@@ -743,8 +741,8 @@ fn carries(lab: &Lab) {
             );
         }
     }
-    // Linux knows by itself that one byte more is too much (of what is in no tunnel it does not
-    // tell ping over IPv6); the other host is told by us.
+    // Linux itself rejects one byte more (outside a tunnel it does not report that to ping over
+    // IPv6); xdpfwd reports it to the other host.
     let tells = lab.case.outer.is_some() || lab.case.inner == V4;
     for (side, to) in [(RIGHT, left)].into_iter().filter(|_| tells).chain([(LEFT, right)]) {
         let arguments = ["-c1", "-W20", "-Mdo", "-s", &(most + 1).to_string(), to];
@@ -773,14 +771,14 @@ fn carries(lab: &Lab) {
     lab.assert_xfrm_stat(&[]);
     let used = used.map(|(_, packets)| packets);
     if !lab.case.has_ipv6() {
-        // On the wire is what was sealed, and nothing else.
+        // The wire carries only encapsulated packets.
         let wan = &last.report.ports[1];
         assert_eq!([wan.tx_packets, wan.rx_packets], used, "{name}: {}", last.json);
     }
     println!("case: {name}: {used:?} packets");
 }
 
-/// Waits until nothing more comes in.
+/// Waits until no more packets arrive.
 fn settle(running: &Running) {
     let received = || received(&interval(running));
     let mut last = received();
@@ -794,7 +792,7 @@ fn settle(running: &Running) {
     }
 }
 
-/// The last report.
+/// Returns the latest report.
 fn interval(running: &Running) -> Value {
     let line = running.forwarder.last_line(|line| line.contains(r#""type":"interval""#)).unwrap();
     serde_json::from_str(&line).unwrap()
@@ -827,7 +825,7 @@ fn other_transforms() {
     for transform in [CHACHA20, GMAC_128, GMAC_256] {
         goes_through(Case::new(transform, V4, Some(V4)));
     }
-    // What is authenticated is put together in another way.
+    // GMAC builds the authenticated data differently.
     goes_through(Case::new(GMAC_128, V4, Some(V4)).not_extended());
 }
 
@@ -850,7 +848,7 @@ fn in_udp() {
     goes_through(Case::new(AES_128, V6, Some(V6)).in_udp());
 }
 
-/// As the documentation says to do it: keys and state are made by xdpfwd.
+/// Follows the documentation: xdpfwd creates keys and state.
 #[test]
 fn files_made_by_the_commands() {
     let mut lab = Lab::new(Case::new(AES_256, V4, Some(V4)));
@@ -870,7 +868,7 @@ fn files_made_by_the_commands() {
     carries(&lab);
 }
 
-/// A beginning just below 2^32, with a higher half that is to change.
+/// Returns a start just below 2^32, so that the upper half changes.
 fn below_wrap(high: u64) -> u64 {
     (high << 32) + 0xffff_fff0
 }
@@ -898,7 +896,7 @@ fn numbers_beyond_32_bits() {
     }
 }
 
-/// In the order that a network may have made of it: all of it is still within the window.
+/// Returns the frames in a reordering within the window.
 fn shuffled(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let count = frames.len();
     assert!(!count.is_multiple_of(7));
@@ -917,12 +915,12 @@ fn disorder_around_the_wrap() {
         let lab = Lab::new(case);
         let talk = Talk::new(&lab);
         lab.begin_at(&[("next", start), ("highest", start - 1)]);
-        // Linux seals for nobody.
+        // Linux sends ESP without a receiver.
         lab.tell_linux();
         let (right, wan) = (Wire::at(lab.chain.sink(), "sink0"), Wire::at(lab.chain.fwd(), "fwd1"));
         talk.send(RIGHT, 0..COUNT, 100);
         let theirs = right.take(FROM_LINUX, COUNT as usize);
-        // We seal for a Linux that does not know the SA.
+        // xdpfwd sends ESP to a Linux without the SA.
         ip_batch(Some(lab.chain.sink()), "xfrm state flush\nxfrm policy flush\n");
         let running = lab.start();
         talk.send(LEFT, 0..COUNT, 100);
@@ -953,7 +951,7 @@ fn disorder_around_the_wrap() {
     }
 }
 
-/// What Linux counts of our packets when they come changed, again, or too late.
+/// Linux's error counters for xdpfwd's packets that arrive changed, replayed or late.
 #[test]
 fn linux_refuses_what_it_should() {
     const COUNT: u32 = 40;
@@ -998,12 +996,12 @@ fn linux_refuses_what_it_should() {
         };
         lab.assert_xfrm_stat(&counted(count, count));
         talk.assert_arrive(RIGHT, [], &format!("{name}: replayed"));
-        // The last, then the last that is behind the window, and the first that is not.
+        // The last one, then the last one below the window, and the first one in it.
         let by_number = |number: u32| &all[number as usize - 1];
         wan.put([by_number(MANY), by_number(MANY - window), by_number(MANY - window + 1)]);
         talk.assert_arrive(RIGHT, [MANY, MANY - window + 1], &format!("{name}: around the window"));
-        // With extended numbers, what is behind the window is taken for what is 2^32 further, and
-        // is not.
+        // With extended numbers, the receiver infers that a number below the window is 2^32 higher,
+        // which is wrong.
         let behind = u64::from(extended);
         lab.assert_xfrm_stat(&counted(count + behind, count + 1 - behind));
         until_received(&running, u64::from(MANY));
@@ -1012,7 +1010,7 @@ fn linux_refuses_what_it_should() {
     }
 }
 
-/// The same of us, and what Linux never sends.
+/// The same for xdpfwd, and packets that Linux never sends.
 #[test]
 fn we_refuse_what_we_should() {
     const COUNT: u32 = 40;
@@ -1033,8 +1031,7 @@ fn we_refuse_what_we_should() {
         let frames = &all[..COUNT as usize];
         let by_number = |number: u32| all[number as usize - 1].clone();
         let running = lab.start();
-        // Numbers that there are not: 0, and, where it would be one before the first, the last of
-        // 32 bits.
+        // Invalid numbers: 0, and, where it precedes the first number, the last 32-bit number.
         let fresh = by_number(MANY - 1);
         let with_number = |number| with_word(std::slice::from_ref(&fresh), 4, number);
         right.put(&with_number(0));
@@ -1046,13 +1043,12 @@ fn we_refuse_what_we_should() {
         talk.assert_arrive(LEFT, 1..=COUNT, &name);
         right.put(frames);
         talk.assert_arrive(LEFT, [], &format!("{name}: replayed"));
-        // One after the other: of what comes in one batch all is looked at before the window goes
-        // on.
+        // Send separately: all packets of a batch are checked before the window advances.
         right.put([&by_number(MANY)]);
         talk.assert_arrive(LEFT, [MANY], &format!("{name}: the highest"));
         right.put(&[MANY - WINDOW, MANY - WINDOW + 1].map(by_number));
         talk.assert_arrive(LEFT, [MANY - WINDOW + 1], &format!("{name}: around the window"));
-        // One that is cut, one that is a fragment, one that is for another, one that is not sealed.
+        // A truncated packet, a fragment, a packet for another host, and an unencrypted packet.
         let cut = corrected(fresh[..fresh.len() - 2].to_vec());
         let mut fragment = fresh.clone();
         fragment[20] |= 0x20;
@@ -1064,8 +1060,7 @@ fn we_refuse_what_we_should() {
         right.put([&fresh]);
         talk.assert_arrive(LEFT, [MANY - 1], &format!("{name}: as it was"));
         let count = u64::from(COUNT);
-        // Two numbers, 40 flipped, 40 with another SPI, 40 and 40 again, 3 around the window, 5 of
-        // the rest.
+        // Two numbers, 40 flipped, 40 with another SPI, 40 twice, 3 around the window, 5 others.
         until_received(&running, 4 * count + 10);
         // What is behind the window of extended numbers is taken for what is 2^32 further, and the
         // other way round: one of each is late, and the other one's tag is wrong.
@@ -1085,7 +1080,7 @@ fn we_refuse_what_we_should() {
     }
 }
 
-/// What comes in UDP and is not ESP, or is not in UDP and should be.
+/// Packets in UDP that are not ESP, and ESP that lacks the UDP header.
 #[test]
 fn udp_is_told_apart() {
     let lab = Lab::new(Case::plain().in_udp());
@@ -1095,7 +1090,7 @@ fn udp_is_told_apart() {
     talk.send(RIGHT, 1..=3, 64);
     let frames = right.take(FROM_LINUX, 3);
     let running = lab.start();
-    // A NAT's keepalive, IKE behind the marker that is no SPI, another port, and ESP without UDP.
+    // A NAT keepalive, IKE after the non-ESP marker, another port, and ESP without UDP.
     let at = esp(&frames[0]).unwrap().at;
     let of_udp = |payload: &[u8]| {
         let mut frame = [&frames[0][..at], payload].concat();
@@ -1117,7 +1112,7 @@ fn udp_is_told_apart() {
     println!("case: {}: we count {}", lab.case.name(), last.json["drops"]);
 }
 
-/// What is larger than the way takes, from either host, in a tunnel and not.
+/// Packets larger than the path MTU, from either host, in tunnel and transport mode.
 #[test]
 fn fragments() {
     const LARGE: usize = 3000;
@@ -1125,7 +1120,7 @@ fn fragments() {
     let talk = Talk::new(&lab);
     lab.tell_linux();
     let running = lab.start();
-    // The host is told what fits, and from then on sends fragments that do.
+    // The host learns the path MTU, and then sends fragments that fit.
     talk.send(LEFT, [1], lab.case.largest() - 27);
     let route =
         || run(Command::new("ip").args(["-n", lab.side(LEFT).name(), "route", "get", "10.77.0.2"]));
@@ -1134,7 +1129,7 @@ fn fragments() {
     assert_eq!(told, Some(Errno::EMSGSIZE as i32));
     talk.send(LEFT, [2], LARGE);
     talk.assert_arrive(RIGHT, [2], "fragments that are sealed each for itself");
-    // Linux seals first, and then makes fragments of it.
+    // Linux encapsulates first, and then fragments the result.
     talk.send(RIGHT, [3], LARGE);
     until_received(&running, 1 + 3 + 3);
     talk.assert_arrive(LEFT, [], "fragments of ESP");
@@ -1160,7 +1155,7 @@ fn fragments() {
     println!("case: {}: a packet of {LARGE} bytes each way: nothing arrives", lab.case.name());
 }
 
-/// Ends without a word, and the next run uses no number and no IV again, and takes nothing again.
+/// After a crash, the next run reuses no sequence number and no IV, and accepts no replay.
 #[test]
 fn a_crash_repeats_nothing() {
     const COUNT: u32 = 20;
@@ -1172,7 +1167,7 @@ fn a_crash_repeats_nothing() {
     let mut theirs = Vec::new();
     for run in 0..3 {
         let mut running = lab.start();
-        // Of the runs before.
+        // Packets of earlier runs.
         right.put(&theirs);
         talk.assert_arrive(LEFT, [], "replayed after a crash");
         let first = run * COUNT;
@@ -1181,7 +1176,7 @@ fn a_crash_repeats_nothing() {
             talk.send(side, now.clone(), 64);
             talk.assert_arrive(1 - side, now.clone(), &format!("run {run}"));
         }
-        // In the order of the wire: ours first.
+        // In the order of the wire: xdpfwd's packets first.
         for frame in right.take(TO_LINUX, COUNT as usize) {
             let at = esp(&frame).unwrap().at;
             assert!(
@@ -1194,7 +1189,7 @@ fn a_crash_repeats_nothing() {
         talk.send(RIGHT, [u32::MAX - run], 64);
         theirs.extend(right.take(FROM_LINUX, 1));
         talk.assert_arrive(LEFT, [u32::MAX - run], &format!("run {run}: one more"));
-        // Where the window is, is written down once a second.
+        // xdpfwd writes the window to the state file once per second.
         let highest = u64::from((run + 1) * (COUNT + 1));
         until(&format!("{highest} is the highest in the file"), || lab.state("highest") == highest);
         let dropped = &interval(&running)["drops"];
@@ -1211,7 +1206,7 @@ fn a_crash_repeats_nothing() {
     lab.assert_xfrm_stat(&[]);
 }
 
-/// Messages of 100 bytes are packets of 128.
+/// Messages of 100 bytes are packets of 128 bytes.
 const LENGTH: usize = 100;
 const PACKET: u64 = 128;
 const ALLOWED: u32 = 10;
@@ -1219,7 +1214,7 @@ const SENT: u32 = 15;
 
 #[test]
 fn limits_of_linux() {
-    // What it opens.
+    // Linux's inbound SA.
     let limit = format!("limit packet-hard {ALLOWED}");
     let lab = Lab::new(Case { linux_in: limit.clone(), ..Case::plain() });
     let talk = Talk::new(&lab);
@@ -1230,12 +1225,12 @@ fn limits_of_linux() {
     until_received(&running, u64::from(SENT));
     lab.assert_dropped(running, &[]);
     let counted = lab.xfrm_stat();
-    // An SA that has ended is there for a moment more.
+    // Linux keeps an expired SA for a moment.
     let ended = ["XfrmInStateExpired", "XfrmInNoStates", "XfrmInStateInvalid"];
     assert!(counted.keys().all(|name| ended.contains(&name.as_str())), "{counted:?}");
     assert_eq!(counted.values().sum::<u64>(), u64::from(SENT - ALLOWED), "{counted:?}");
     println!("case: {limit} of Linux's SA that opens: {counted:?}");
-    // What it seals.
+    // Linux's outbound SA.
     let lab = Lab::new(Case { linux_out: limit.clone(), ..Case::plain() });
     let talk = Talk::new(&lab);
     lab.tell_linux();
@@ -1271,14 +1266,14 @@ fn limits_of_ours() {
         talk.assert_arrive(1 - side, 1..=ALLOWED, limit);
         until_received(&running, u64::from(SENT));
         lab.assert_dropped(running, &over);
-        // What we seal is counted over restarts, what we open is not.
+        // xdpfwd counts outbound packets across restarts, but not inbound ones.
         let running = lab.start();
         talk.send(side, 1..=SENT, LENGTH);
         if side == LEFT {
             talk.assert_arrive(RIGHT, [], limit);
             until_received(&running, u64::from(SENT));
             lab.assert_dropped(running, &[("sa_limit", u64::from(SENT))]);
-            // What was refused for its bytes may have had its number already.
+            // A packet rejected by the byte limit may already have used a sequence number.
             let most = if limit.starts_with("hard_bytes") { 2 * SENT } else { ALLOWED };
             let (next, fewest) = (lab.state("next"), u64::from(ALLOWED) + 1);
             assert!((fewest..=u64::from(most) + 1).contains(&next), "{limit}: {next} is next");
@@ -1296,7 +1291,7 @@ fn limits_of_ours() {
     }
 }
 
-/// Without extended numbers there is none after 2^32 - 1.
+/// Without extended numbers, 2^32 - 1 is the last one.
 #[test]
 fn numbers_that_end() {
     const LEFT_OVER: u32 = 6;

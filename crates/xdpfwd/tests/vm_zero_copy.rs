@@ -1,6 +1,6 @@
-//! AF_XDP modes on drivers that have zero-copy, in the test machine (`make vmtest`; crates/vm):
-//! what is got, what is read back, that packets pass, and what keeps it away. On a kernel whose
-//! drivers have none, that it falls back and says so.
+//! Tests AF_XDP modes on drivers with zero-copy, in the test VM (`make vmtest`; crates/vm):
+//! selected and reported mode, traffic, and fallback reasons. On a kernel without zero-copy
+//! drivers, tests that xdpfwd falls back and reports it.
 
 mod support;
 
@@ -251,8 +251,7 @@ fn twenty_restarts_under_load() {
     }
 }
 
-/// p0 is virtio-net as QEMU makes it if nothing is said: no DMA device, so no zero-copy, on any
-/// kernel.
+/// p0 is virtio-net with QEMU's defaults: no DMA device, so no zero-copy on any kernel.
 #[test]
 fn a_port_without_zero_copy_takes_the_others_along_and_is_named() {
     let last = forwards_as(["v0", "p0"], 1, "", "copy");
@@ -262,7 +261,7 @@ fn a_port_without_zero_copy_takes_the_others_along_and_is_named() {
     let decided = if kernel_has_zero_copy() { "p0" } else { "v0" };
     assert_eq!(fallback["interface"], decided, "{}", last.json);
     println!("case: p0 without a DMA device: {fallback}");
-    // A person is told at the start, as the doctor tells it.
+    // The start prints the same text as `doctor`.
     let cables = Cables::new(["v0", "p0"]);
     let config = support::Config::new(&cables.config(1, ""));
     let arguments = ["--config", config.path(), "--duration", "0.2"];

@@ -8,7 +8,7 @@ mod tests;
 use sessions::Sessions;
 use xdpfwd::App;
 
-/// The program, on these sessions.
+/// Creates the program with these sessions.
 fn app(sessions: Sessions) -> App {
     let [uplink, downlink] = [sessions.clone(), sessions.clone()];
     App::new("mini-upf", env!("CARGO_PKG_VERSION"))

@@ -1,4 +1,4 @@
-//! The sessions, shared by the workers, which read, and the control plane, which writes.
+//! The sessions, shared by the workers (readers) and the control plane (writer).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,7 +27,7 @@ pub struct Parameters {
 
 pub struct Session {
     pub parameters: Parameters,
-    /// Packets up and down, bytes up and down: of the UE's IP packets.
+    /// Uplink and downlink packets, uplink and downlink bytes of the UE's IP packets.
     pub counters: SharedCounters<4>,
 }
 

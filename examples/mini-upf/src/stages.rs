@@ -9,7 +9,7 @@ use xdpfwd_wire::{MacAddr, ipv4};
 
 use crate::sessions::{Sessions, table};
 
-/// What the configuration file says of a stage, of either kind.
+/// The configuration of a stage, for both kinds.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -19,7 +19,7 @@ pub struct Config {
     n3_address: Ipv4Addr,
 }
 
-/// Plans the stage that takes packets out of their tunnels.
+/// Plans the stage that decapsulates packets.
 pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
     let invalid_gtpu = Reason::register("invalid_gtpu", "This is no G-PDU for the UPF.")?;
     let no_session = Reason::register("no_session", "No session has the TEID or address.")?;
@@ -43,7 +43,7 @@ pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
     Ok(plan.with_table(move || table(&of_table)))
 }
 
-/// Plans the stage that puts packets into the tunnels of their UEs.
+/// Plans the stage that encapsulates packets for the UEs' tunnels.
 pub fn encap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
     let no_session = Reason::register("no_session", "No session has the TEID or address.")?;
     Ok(PlanFn::new(move |cx| {

@@ -25,7 +25,7 @@ fn bench() -> (TestBench, Sessions) {
     (crate::app(sessions.clone()).test_bench(CONFIG).unwrap(), sessions)
 }
 
-/// A user's packet behind an Ethernet header and these headers.
+/// Returns a user's packet after an Ethernet header and the given outer headers.
 fn frame(outer: &[Header<'_>], source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
     let ip = ipv4::Repr::new(source, destination).into();
     let headers = [&[ethernet::Repr::default().into()], outer, &[ip]].concat();

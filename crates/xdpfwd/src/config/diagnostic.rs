@@ -1,4 +1,4 @@
-//! What there is to say about a configuration file, each with its line and column.
+//! Diagnostics of a configuration file, each with its line and column.
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -15,7 +15,7 @@ pub(crate) struct Diagnostic {
     pub(super) message: String,
 }
 
-/// A place in a file, counted from 1; the column in characters.
+/// A position in a file, counted from 1; the column in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) line: usize,
@@ -28,7 +28,7 @@ pub(super) enum Severity {
     Warning,
 }
 
-/// Errors, or warnings, in the order of the file. One a line when shown.
+/// Errors, or warnings, in file order. `Display` prints one per line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Diagnostics(pub(super) Vec<Diagnostic>);
 
@@ -37,7 +37,7 @@ impl Diagnostic {
         Self { file: file.to_owned(), place, severity: Severity::Error, message }
     }
 
-    /// Where in the file; `None` if it is about the file as a whole.
+    /// The position in the file; `None` if the diagnostic is about the whole file.
     pub(crate) fn place(&self) -> Option<Place> {
         self.place
     }
@@ -46,7 +46,7 @@ impl Diagnostic {
         &self.message
     }
 
-    /// Writes it to the log.
+    /// Writes the diagnostic to the log.
     fn log(&self) {
         let Self { file, place, severity, message } = self;
         let (line, column) = place.map(|place| (place.line, place.column)).unzip();
@@ -77,8 +77,8 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Diagnostics {
-    /// Says them where the log is: as text, as always, or each as an event of a log that machines
-    /// read.
+    /// Prints the diagnostics to stderr as text, or logs each as an event if the log format is
+    /// machine-readable.
     pub(crate) fn say(&self, format: LogFormat) {
         match format {
             LogFormat::Text => self.print(),
@@ -86,7 +86,7 @@ impl Diagnostics {
         }
     }
 
-    /// Writes them to the log, which nobody waits for: while packets are forwarded.
+    /// Writes the diagnostics to the log without blocking, for use while packets are forwarded.
     pub(crate) fn log(&self, format: LogFormat) {
         for diagnostic in &self.0 {
             match (format, diagnostic.severity) {
@@ -101,8 +101,8 @@ impl Diagnostics {
         self.0.iter()
     }
 
-    /// Prints them on stderr. If that cannot be written to, the exit code has to say it all:
-    /// `eprint!` would panic.
+    /// Prints the diagnostics to stderr. Ignores write errors (`eprint!` would panic); the exit
+    /// status still reports the failure.
     fn print(&self) {
         let _ = write!(io::stderr().lock(), "{self}");
     }

@@ -1,4 +1,4 @@
-//! What is found while a configuration file is read and resolved.
+//! Diagnostics collected while a configuration file is read and resolved.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 use super::source::Source;
 use super::words::plain;
 
-/// Collects what is found while a file is read and resolved.
+/// Collects diagnostics while a file is read and resolved.
 #[derive(Debug)]
 pub(super) struct Findings<'i> {
     source: &'i Source,
@@ -16,20 +16,20 @@ pub(super) struct Findings<'i> {
     warnings: Vec<Finding>,
 }
 
-/// A message, and the byte that it is about.
+/// A message and its byte offset.
 #[derive(Debug)]
 struct Finding {
     offset: usize,
     message: String,
-    /// If it is about another file, which is named there: its name, and the place in it.
+    /// For a message about another file: that file's name and the position in it.
     elsewhere: Option<(String, Place)>,
 }
 
-/// Diagnostics that are shown: more would scroll the first, which the others may follow from, off
-/// the screen.
+/// Maximum number of diagnostics shown. More would scroll the first one, which often causes the
+/// others, off the screen.
 const SHOWN: usize = 50;
 
-/// Characters of a message: room for a list of names and more.
+/// Maximum length of a message in characters; enough for a list of names.
 const LONGEST: usize = 2000;
 
 impl<'i> Findings<'i> {
@@ -45,7 +45,7 @@ impl<'i> Findings<'i> {
         self.warnings.push(Finding { offset: at.start, message, elsewhere: None });
     }
 
-    /// What a stage has to say about what it is configured by; its table is at `stage`.
+    /// Adds a stage's remark about its configuration; its table is at `stage`.
     pub(super) fn remark(
         &mut self,
         severity: Severity,
@@ -63,8 +63,8 @@ impl<'i> Findings<'i> {
             Severity::Error => &mut self.errors,
             Severity::Warning => &mut self.warnings,
         };
-        // A diagnostic is one line. A message of several lines becomes several diagnostics, an
-        // empty one is one too.
+        // A diagnostic is one line. A message of several lines becomes several diagnostics; an
+        // empty message becomes one.
         let mut lines: Vec<&str> =
             remark.message.lines().filter(|line| !line.trim().is_empty()).collect();
         if lines.is_empty() {
@@ -81,18 +81,18 @@ impl<'i> Findings<'i> {
         !self.errors.is_empty()
     }
 
-    /// What stands there, as it is written.
+    /// Returns the source text at the span.
     pub(super) fn excerpt(&self, span: &Range<usize>) -> String {
         self.source.excerpt(span)
     }
 
-    /// The line on which something stands.
+    /// Returns the line number of the span.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
         self.source.place(span.start).line
     }
 
-    /// The warnings, if there is no error; else the errors alone: a warning would only distract
-    /// from them.
+    /// Returns the warnings if there is no error, else the errors alone, because warnings would
+    /// distract from them.
     pub(super) fn finish(self) -> Result<Diagnostics, Diagnostics> {
         if self.errors.is_empty() {
             Ok(diagnostics(self.source, Severity::Warning, self.warnings))
@@ -101,7 +101,7 @@ impl<'i> Findings<'i> {
         }
     }
 
-    /// The errors.
+    /// Returns the errors.
     pub(super) fn into_errors(self) -> Diagnostics {
         diagnostics(self.source, Severity::Error, self.errors)
     }
@@ -124,9 +124,9 @@ fn diagnostics(source: &Source, severity: Severity, mut findings: Vec<Finding>) 
     Diagnostics(diagnostics)
 }
 
-/// A message repeats what is written in the file, and a stage's kind may do so as it likes. A
-/// diagnostic is one line all the same, and says nothing to the terminal but what can be read. Of
-/// one that is too long, the middle is left out: the end says what would be accepted.
+/// Makes a message safe to print on one line. Messages quote the file, and stage kinds choose their
+/// own text, so escape unprintable characters. Shorten a long message in the middle, because its
+/// end lists the accepted values.
 fn readable(message: &str) -> String {
     let length = message.chars().count();
     if length <= LONGEST {

@@ -1,4 +1,4 @@
-//! A machine for tests, so that they mean the same on every one.
+//! A fake machine that makes test results independent of the host.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,21 +7,21 @@ use xdpfwd_engine::{Io, Lockout, Plan};
 
 use super::machine::{HugePagesThere, Interface, Machine, Memory};
 
-/// A machine made up for a test.
+/// A fake machine for tests.
 pub(crate) struct Imagined {
     pub(crate) cores: Vec<usize>,
     pub(crate) interfaces: BTreeMap<&'static str, Interface>,
     pub(crate) lockouts: Vec<Lockout>,
-    /// Interfaces on which the kernel forwards by itself.
+    /// Interfaces with kernel IP forwarding enabled.
     pub(crate) forwarding: Vec<&'static str>,
-    /// Whether it is built with xsk-rs.
+    /// Whether the program is built with xsk-rs.
     pub(crate) xsk_rs: bool,
-    /// Kinds of stages that it is built without, each with its feature.
+    /// Kinds of stages missing from the build, each with its feature.
     pub(crate) not_built: Vec<(&'static str, &'static str)>,
 }
 
 impl Imagined {
-    /// Four cores and a choice of interfaces.
+    /// Returns a machine with four cores and several interfaces.
     pub(crate) fn usual() -> Self {
         let interface = |index, queues, mtu| Interface {
             index,
@@ -85,7 +85,7 @@ impl Machine for Imagined {
         self.not_built.iter().find(|(missing, _)| *missing == kind).map(|(_, feature)| *feature)
     }
 
-    /// 4 GiB, and of ten huge pages six are taken.
+    /// Returns 4 GiB, with six of ten huge pages in use.
     fn memory(&self) -> Memory {
         Memory { bytes: Some(4 << 30), huge_pages: Some(HugePagesThere { reserved: 10, free: 4 }) }
     }

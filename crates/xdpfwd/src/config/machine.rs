@@ -1,4 +1,4 @@
-//! What of this machine a configuration is checked against.
+//! Properties of this machine that a configuration is checked against.
 
 use std::fs;
 use std::io;
@@ -8,52 +8,51 @@ use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
 use xdpfwd_engine::{Io, Lockout, Plan, PortPlan};
 use xdpfwd_pipeline::Ports;
 
-/// The machine that a configuration is for. Tests bring one of their own.
+/// The machine that a configuration is checked against. Tests use their own.
 pub(crate) trait Machine {
-    /// The cores that this process may run on, ascending; empty if that cannot be known.
+    /// Returns the cores that this process may run on, ascending; empty if unknown.
     fn cores(&self) -> Vec<usize>;
 
-    /// The interface of this name, in the network namespace of this process.
+    /// Returns the interface with this name in the network namespace of this process.
     fn interface(&self, name: &str) -> Option<Interface>;
 
-    /// What the ports of a plan take from the kernel that the machine may not be able to do
-    /// without.
+    /// Returns traffic that the machine may depend on and that the plan's ports would take from the
+    /// kernel.
     fn lockouts(&self, plan: &Plan) -> io::Result<Vec<Lockout>>;
 
-    /// The names of all interfaces there.
+    /// Returns the names of all interfaces.
     fn interfaces(&self) -> Vec<String>;
 
-    /// Returns what stages may know of ports: by default, what the configuration says of them.
+    /// Returns the port properties visible to stages: by default, only those in the configuration.
     fn describe(&self, ports: &[PortPlan]) -> Ports {
         xdpfwd_engine::undescribed_ports(ports)
     }
 
-    /// The setting by which the kernel forwards by itself what it receives on an interface, if one
-    /// is on.
+    /// Returns the kernel setting that enables forwarding on an interface, if one is on.
     fn forwarding(&self, _interface: &str) -> Option<String> {
         None
     }
 
-    /// Whether this program has what a way to exchange packets takes.
+    /// Returns whether this program is built with support for an I/O method.
     fn is_built(&self, io: Io) -> bool {
         io.is_built()
     }
 
-    /// Returns the cargo feature that adds a kind of stages which this program is built without.
+    /// Returns the cargo feature that adds a kind of stages missing from this program.
     fn feature_for(&self, kind: &str) -> Option<&'static str> {
         xdpfwd_stages::not_built().find(|(missing, _)| *missing == kind).map(|(_, feature)| feature)
     }
 
-    /// What there is of memory, as far as it can be known.
+    /// Returns the memory of the machine, as far as known.
     fn memory(&self) -> Memory {
         Memory::default()
     }
 }
 
-/// What is known of the machine's memory.
+/// Memory of the machine, as far as known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
-    /// All of it, in bytes.
+    /// Total memory in bytes.
     pub(crate) bytes: Option<u64>,
     /// Reserved pages of 2 MiB.
     pub(crate) huge_pages: Option<HugePagesThere>,
@@ -66,25 +65,23 @@ pub(crate) struct HugePagesThere {
     pub(crate) free: u64,
 }
 
-/// What is known of an interface.
+/// Properties of an interface, as far as known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Interface {
-    /// Its number; two names of one interface have the same.
+    /// The interface index; all names of one interface share it.
     pub(crate) index: u32,
-    /// Queues that are active in both directions: an AF_XDP socket that receives and sends needs
-    /// both.
+    /// Queues active in both directions: an AF_XDP socket that receives and sends needs both.
     pub(crate) queues: Option<u16>,
-    /// Longest packet, in bytes without the Ethernet header.
+    /// The MTU: longest packet in bytes, without the Ethernet header.
     pub(crate) mtu: Option<u32>,
-    /// The driver of its device; a virtual interface has none.
+    /// The driver of the device; `None` for a virtual interface.
     pub(crate) driver: Option<String>,
-    /// Whether it is up: the kernel's words for it (RFC 2863, `up`, `down`, `lowerlayerdown`,
-    /// `unknown`, …).
+    /// The operational state (RFC 2863), as the kernel prints it: `up`, `down`, `lowerlayerdown`,
+    /// `unknown`, ….
     pub(crate) state: Option<String>,
 }
 
-/// A machine of which nothing is known: a configuration that it has something against has it all by
-/// itself.
+/// A machine with unknown properties: finds only errors within the configuration itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoMachine;
 
@@ -123,11 +120,11 @@ impl Machine for ThisMachine {
 
     fn interface(&self, name: &str) -> Option<Interface> {
         let index = if_nametoindex(name).ok()?;
-        // An interface may have further names, which are none of a folder.
+        // An interface may have alternative names, which have no folder in /sys.
         let name = if_indextoname(index).ok()?.to_string_lossy().into_owned();
         let folder = Path::new("/sys/class/net").join(name);
-        // /sys shows the network namespace that it was mounted in. Unless both agree on the number,
-        // what it says is of another interface that happens to have the same name.
+        // /sys shows the network namespace that it was mounted in. If the index differs, /sys
+        // describes another interface with the same name.
         let facts = read(&folder, "ifindex").is_some_and(|text| text.parse() == Ok(index));
         let fact = |file| facts.then(|| read(&folder, file)).flatten();
         Some(Interface {
@@ -155,7 +152,7 @@ impl Machine for ThisMachine {
     fn forwarding(&self, interface: &str) -> Option<String> {
         let index = if_nametoindex(interface).ok()?;
         let name = if_indextoname(index).ok()?.to_string_lossy().into_owned();
-        // Unlike /sys, this is of the network namespace of whoever reads it.
+        // Unlike /sys, /proc/sys/net shows the reader's network namespace.
         let is_on = |family: &&str| {
             let folder = Path::new("/proc/sys/net").join(family).join("conf").join(&name);
             read(&folder, "forwarding").is_some_and(|text| text != "0")
@@ -182,8 +179,8 @@ fn read(folder: &Path, file: &str) -> Option<String> {
     Some(fs::read_to_string(folder.join(file)).ok()?.trim().to_owned())
 }
 
-/// The kernel refuses to bind a socket with both rings beyond the queues in use of either direction
-/// (net/xdp/xsk.c, `xsk_bind`).
+/// Returns the queues active in both directions. The kernel refuses to bind a socket with both
+/// rings to a queue beyond those of either direction (net/xdp/xsk.c, `xsk_bind`).
 fn active_queues(folder: &Path) -> Option<u16> {
     let (mut receive, mut send) = (0, 0);
     for entry in fs::read_dir(folder.join("queues")).ok()? {

@@ -1,10 +1,10 @@
-//! The configuration: from a file as it is written to the plan that the engine runs.
+//! Resolves a configuration file to the plan that the engine runs.
 //!
-//! [`Source`] is the text and knows lines and columns. [`written`] is what it says: tables and keys
-//! of the right kinds and sizes, each with its place. [`resolve`] makes a [`Plan`] of it: names
-//! become indices, stages are planned, and everything is checked against the [`Machine`]. What is
-//! found on the way is a [`Diagnostic`]. All errors of a file are reported at once, except that
-//! nothing is read from a file that is not TOML.
+//! [`Source`] holds the text and maps offsets to lines and columns. [`written`] parses it into
+//! tables and keys of valid types and ranges, each with its position. [`resolve`] turns these into
+//! a [`Plan`]: it resolves names to indices, plans stages, and checks everything against the
+//! [`Machine`]. Each step reports [`Diagnostic`]s. All errors of a file are reported at once,
+//! except that invalid TOML is not read further.
 
 mod diagnostic;
 mod findings;
@@ -37,7 +37,7 @@ use findings::Findings;
 use resolve::Surroundings;
 use written::File;
 
-/// Reads a file and resolves it. Gives the plan and the warnings, or all errors.
+/// Reads and resolves a file. Returns the plan and the warnings, or all errors.
 pub(crate) fn load(
     path: &Path,
     registry: &Registry,
@@ -47,7 +47,7 @@ pub(crate) fn load(
     plan(&Source::read(path)?, directory, registry, machine)
 }
 
-/// Resolves a file's text. File names in it start from the directory.
+/// Resolves a file's text. File names in it are relative to `directory`.
 pub(crate) fn plan(
     source: &Source,
     directory: &Path,

@@ -1,4 +1,4 @@
-//! A configuration file's text, and where in it something stands.
+//! The text of a configuration file, with line and column lookup.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
@@ -21,14 +21,14 @@ pub(crate) struct Source {
     text: String,
 }
 
-/// Nobody writes a configuration this long; somebody does name a device file by mistake.
+/// Size limit in bytes: larger files are mistakes, such as a device file.
 const MOST_BYTES: usize = 1 << 20;
 
-/// Milliseconds to wait for whoever writes to a pipe.
+/// Time to wait for the writer of a pipe, in milliseconds.
 const PATIENCE: u16 = 5_000;
 
 impl Source {
-    /// Reads a file. What cannot be read is the whole file's fault, and has no place in it.
+    /// Reads a file. Read errors concern the whole file and have no position.
     pub(crate) fn read(path: &Path) -> Result<Self, Diagnostic> {
         let name = path.display().to_string();
         match read_bytes(path) {
@@ -51,13 +51,12 @@ impl Source {
     }
 
     fn from_bytes(name: String, bytes: Vec<u8>) -> Result<Self, Diagnostic> {
-        // Text of two bytes a character (UTF-16) has zeros too, and is not worth a message for each
-        // character.
+        // UTF-16 text also contains zeros; report it once instead of per character.
         let zero = bytes.iter().position(|&byte| byte == 0);
         let not_utf8 = str::from_utf8(&bytes).err().map(|error| error.valid_up_to());
         let beyond = (bytes.len() > MOST_BYTES).then_some(MOST_BYTES);
         let Some(first) = [zero, not_utf8, beyond].into_iter().flatten().min() else {
-            // Nothing of it is invalid, so nothing is lost.
+            // All bytes are valid UTF-8, so the conversion loses nothing.
             return Ok(Self::new(name, String::from_utf8_lossy(&bytes).into_owned()));
         };
         let before = Self::new(
@@ -65,7 +64,7 @@ impl Source {
             String::from_utf8_lossy(bytes.get(..first).unwrap_or_default()).into_owned(),
         );
         let message = match bytes.get(first) {
-            // Of a file that is cut off within a character, the length is at fault.
+            // If the size limit cuts a character, report the size.
             _ if beyond.is_some_and(|beyond| first + 4 > beyond) => {
                 format!(
                     "the file is longer than {MOST_BYTES} bytes, the most that a configuration may have"
@@ -81,7 +80,8 @@ impl Source {
         Err(Diagnostic::error(&before.name, Some(before.place(before.text.len())), message))
     }
 
-    /// A text under a name. A byte order mark is taken off, so that it does not count as a column.
+    /// Creates a source from a text and a name. Removes a byte order mark, so that it does not
+    /// count as a column.
     pub(crate) fn new(name: String, text: String) -> Self {
         let text = match text.strip_prefix('\u{feff}') {
             Some(rest) => rest.to_owned(),
@@ -98,7 +98,7 @@ impl Source {
         &self.text
     }
 
-    /// The line and column of a byte; of the end, if it is beyond.
+    /// Returns the line and column of a byte offset; offsets beyond the end give the end.
     pub(crate) fn place(&self, offset: usize) -> Place {
         let boundary = (0..=offset.min(self.text.len()))
             .rev()
@@ -111,7 +111,7 @@ impl Source {
         }
     }
 
-    /// What stands there, as it is written; of what is long or has several lines, the beginning.
+    /// Returns the text at the span; if it is long or has several lines, only its beginning.
     pub(crate) fn excerpt(&self, span: &Range<usize>) -> String {
         let Some(text) = self.text.get(span.clone()) else { return String::new() };
         let line = text.lines().next().unwrap_or_default();
@@ -123,15 +123,15 @@ impl Source {
     }
 }
 
-/// All that a file has to say, or as much of it as shows that it is too long.
+/// Reads the whole file, or one byte more than the size limit.
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    // Without this, it would wait as long as a pipe has no writer, and be it for ever.
+    // Without O_NONBLOCK, opening a pipe blocks until it has a writer, possibly forever.
     let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let mut bytes = Vec::new();
     loop {
         let rest = (MOST_BYTES + 1).saturating_sub(bytes.len());
         match (&file).take(rest as u64).read_to_end(&mut bytes) {
-            // A pipe, and there is a writer.
+            // A pipe with a writer.
             Err(error) if error.kind() == ErrorKind::WouldBlock => wait(&file)?,
             Err(error) => return Err(error),
             Ok(_) => return Ok(bytes),
@@ -139,7 +139,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Waits until there is more to read.
+/// Waits until more data is readable.
 fn wait(file: &File) -> io::Result<()> {
     let mut pipe = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
     match poll(&mut pipe, PollTimeout::from(PATIENCE)) {
@@ -207,7 +207,7 @@ mod tests {
         assert!(Source::from_bytes("f.toml".into(), full.clone()).is_ok());
         let expected = "f.toml:2:1048576: the file is longer than 1048576 bytes, the most that a configuration may have";
         assert_eq!(said(&[&full, b"#".as_slice()].concat()), expected);
-        // What has been read ends within a character.
+        // The size limit cuts a character.
         let cut = [&full[..MOST_BYTES - 1], b"\xc3\xa9"].concat();
         assert!(said(&cut).ends_with("the most that a configuration may have"), "{}", said(&cut));
         let cut = [&full[..MOST_BYTES], b"\xc3"].concat();
@@ -229,7 +229,7 @@ mod tests {
                 }
             })
         };
-        // Until the writer is there, the pipe is empty.
+        // Until the writer opens it, the pipe reads as empty.
         let read = (0..1000).find_map(|_| {
             std::thread::sleep(std::time::Duration::from_millis(1));
             Source::read(&path).ok().map(|source| source.text).filter(|text| !text.is_empty())

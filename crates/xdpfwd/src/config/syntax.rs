@@ -1,4 +1,4 @@
-//! From text to TOML.
+//! Parses the text as TOML.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,7 @@ use toml::de::{DeTable, Error};
 use super::findings::Findings;
 use super::source::Source;
 
-/// One mistake can make the parser stumble over the rest of the file; further errors than these
-/// help nobody.
+/// Maximum number of errors. One mistake can make the parser report many consequential errors.
 const MOST_ERRORS: usize = 10;
 
 /// Parses the text; `None` if it is not TOML.
@@ -24,12 +23,12 @@ pub(super) fn parse<'i>(
     errors.sort_by_key(start);
     let unclosed = unclosed(source.text());
     if let Some(unclosed) = &unclosed {
-        // The parser takes the rest of the file for a part of it.
+        // The parser takes the rest of the file as part of the unclosed value.
         errors.retain(|error| start(error) < unclosed.start);
     }
     let lines = Lines::new(source.text());
     let mut errors = without_consequences(&lines, errors);
-    // Having stumbled, the parser mostly stumbles again before the line ends.
+    // After an error, the parser usually fails again on the same line.
     errors.dedup_by_key(|error| lines.number(start(error)));
     errors.truncate(MOST_ERRORS);
     for error in &errors {
@@ -48,7 +47,7 @@ fn start(error: &Error) -> usize {
     error.span().unwrap_or_default().start
 }
 
-/// A text's lines, to be found quickly: a file may have as many errors as bytes.
+/// Line starts of a text, for fast lookup: a file may have as many errors as bytes.
 struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
@@ -63,20 +62,20 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The line that something stands on, from 0.
+    /// Returns the line number of an offset, from 0.
     fn number(&self, offset: usize) -> usize {
         self.starts.partition_point(|&start| start <= offset).saturating_sub(1)
     }
 
-    /// Whether this line is a table's header.
+    /// Returns whether this line is a table header.
     fn is_header(&self, number: usize) -> bool {
         let line = self.starts.get(number).and_then(|&start| self.text.get(start..));
         line.is_some_and(|line| line.trim_start_matches([' ', '\t']).starts_with('['))
     }
 }
 
-/// What is there twice after another mistake may only seem so. Of a table that is there twice, so
-/// are the keys.
+/// Removes errors that follow from earlier ones. After another mistake, a key or table may only
+/// seem to be duplicate; the keys of a duplicate table are duplicates too.
 fn without_consequences(lines: &Lines<'_>, mut errors: Vec<Error>) -> Vec<Error> {
     const TWICE: &str = "duplicate key";
     if errors.iter().any(|error| error.message() != TWICE) {
@@ -102,7 +101,7 @@ fn without_consequences(lines: &Lines<'_>, mut errors: Vec<Error>) -> Vec<Error>
     errors
 }
 
-/// A list, table or text that is a value and has no end.
+/// A list, table or text without an end.
 #[derive(Debug, PartialEq)]
 struct Unclosed {
     start: usize,
@@ -110,13 +109,14 @@ struct Unclosed {
     closing: &'static str,
 }
 
-/// Looks for the first. Only for a text that is not TOML: what it takes for a value may be none.
+/// Returns the first unclosed value. Use only for text that is not TOML, because it may take other
+/// text for a value.
 fn unclosed(text: &str) -> Option<Unclosed> {
     let list = |start| Unclosed { start, opening: "[", closing: "]" };
     let table = |start| Unclosed { start, opening: "{", closing: "}" };
-    // The lists and tables that the place is within, the innermost last.
+    // The lists and tables around the current position, the innermost last.
     let mut within: Vec<Unclosed> = Vec::new();
-    // Whether an equals sign stands before, so that a bracket is no header.
+    // Whether an equals sign precedes, so that a bracket does not start a header.
     let mut value = false;
     let mut at = 0;
     while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
@@ -128,12 +128,12 @@ fn unclosed(text: &str) -> Option<Unclosed> {
                 Err(quotes) if quotes.len() == 3 || !within.is_empty() => {
                     return Some(Unclosed { start: at, opening: quotes, closing: quotes });
                 }
-                // The parser finds its way on the next line.
+                // The parser recovers on the next line.
                 Err(_) => rest.find('\n').unwrap_or(rest.len()),
             },
             b'=' => {
-                // No list has this in it, unless it is one with another mistake: then it goes on
-                // for a few lines at most.
+                // No valid list contains this, and a list with another mistake continues for only a
+                // few lines.
                 if in_list
                     && let Some(last) = within.last()
                     && text.get(last.start..at)?.contains('\n')
@@ -152,7 +152,7 @@ fn unclosed(text: &str) -> Option<Unclosed> {
                 within.push(table(at));
                 1
             }
-            // A header.
+            // A table header.
             b'[' if !within.is_empty() => return within.pop(),
             closing @ (b']' | b'}') => {
                 match within.pop() {
@@ -173,7 +173,7 @@ fn unclosed(text: &str) -> Option<Unclosed> {
     within.pop()
 }
 
-/// The bytes of the text in quotes that begins here; if it does not end, its quotes.
+/// Returns the length in bytes of the quoted text that begins here; if it is unclosed, its quotes.
 fn text_length(text: &str) -> Result<usize, &'static str> {
     let (quotes, escapes) = match text {
         _ if text.starts_with("\"\"\"") => ("\"\"\"", true),
@@ -184,7 +184,7 @@ fn text_length(text: &str) -> Result<usize, &'static str> {
     let mut at = quotes.len();
     while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
         if rest.starts_with(quotes) {
-            // Up to two quotes more may stand before the end of a text of several lines.
+            // A multi-line text may end with up to two quotes before the closing ones.
             let end = if quotes.len() == 3 { 5 } else { 1 };
             return Ok(at
                 + rest.bytes().take(end).take_while(|&byte| quotes.as_bytes()[0] == byte).count());
@@ -199,7 +199,7 @@ fn text_length(text: &str) -> Result<usize, &'static str> {
     Err(quotes)
 }
 
-/// The parser's words, except where a person who does not know TOML would need others.
+/// Returns the parser's message, or a clearer one for readers who do not know TOML.
 fn message(error: &Error, written: &str) -> String {
     let error = error.message();
     match error.strip_suffix(", expected nothing").unwrap_or(error) {
@@ -242,7 +242,7 @@ fn message(error: &Error, written: &str) -> String {
             } else {
                 message + ", expected TOML as https://toml.io describes it"
             };
-            // A space that is not ASCII's shows as an escape.
+            // Non-ASCII spaces are shown as escapes.
             match written.trim_matches([' ', '\t', '\r', '\n']) {
                 "" => message,
                 _ => format!("`{written}`: {message}"),
@@ -251,7 +251,7 @@ fn message(error: &Error, written: &str) -> String {
     }
 }
 
-/// What stands where a value should, without quotes.
+/// Returns the message for text without quotes in place of a value.
 fn no_value(written: &str) -> String {
     let bare = written.trim_matches(['“', '”', '„', '‟', '‘', '’', '«', '»', '`', '´']);
     match written.to_lowercase().as_str() {

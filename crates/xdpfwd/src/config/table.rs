@@ -1,5 +1,5 @@
-//! A table of the file, taken apart key by key: each value is either what is accepted or an error
-//! that says what is.
+//! A table of the file, read key by key. Each value is either valid or reported with the accepted
+//! values.
 
 use std::ops::{Range, RangeInclusive};
 use std::str::FromStr;
@@ -10,36 +10,36 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::findings::Findings;
 use super::words::{any_of, any_quoted, did_you_mean};
 
-/// A table whose keys are still to be taken.
+/// A table with keys still to be read.
 pub(super) struct Table<'i> {
     heading: String,
     span: Range<usize>,
     entries: DeTable<'i>,
-    /// The keys that were asked for: those that are accepted, since every table asks for all of its
-    /// own.
+    /// The keys read so far. Every table reads all of its accepted keys, so this ends as the list
+    /// of accepted keys.
     accepted: Vec<&'static str>,
 }
 
-/// The value of a key, as written.
+/// The parsed value of a key.
 #[derive(Clone, Debug)]
 pub(super) enum Written<T> {
-    /// The key is not there.
+    /// The key is missing.
     Absent,
-    /// It is no good, and an error says so. Whatever depends on it cannot be judged.
+    /// The value is invalid and an error reports it. Checks that depend on it are skipped.
     Refused,
-    /// It is of the right kind and size.
+    /// The value has a valid type and range.
     Is(Spanned<T>),
 }
 
-/// What a text has to look like.
+/// A rule for the format of a text.
 pub(super) struct Rule {
     pub(super) accepts: fn(&str) -> bool,
-    /// In words, after "must be".
+    /// Description of accepted texts, for use after "must be".
     pub(super) what: &'static str,
 }
 
 impl<T: Clone> Written<T> {
-    /// The value, or this one if the key is not there; `None` if it was refused.
+    /// Returns the value, or the default if the key is missing; `None` if the value is invalid.
     pub(super) fn or(&self, default: T) -> Option<T> {
         match self {
             Self::Absent => Some(default),
@@ -50,7 +50,7 @@ impl<T: Clone> Written<T> {
 }
 
 impl<T> Written<T> {
-    /// The value with its place, if there is a good one.
+    /// Returns the value with its span, if it is valid.
     pub(super) fn is(&self) -> Option<&Spanned<T>> {
         match self {
             Self::Absent | Self::Refused => None,
@@ -58,14 +58,14 @@ impl<T> Written<T> {
         }
     }
 
-    /// Where it stands; elsewhere if it does not.
+    /// Returns the span of the value; `elsewhere` without a value.
     pub(super) fn span_or(&self, elsewhere: &Range<usize>) -> Range<usize> {
         self.is().map_or_else(|| elsewhere.clone(), Spanned::span)
     }
 }
 
 impl<'i> Table<'i> {
-    /// The table that a value should be.
+    /// Creates the table from a value, which must be a table.
     pub(super) fn new(
         heading: &str,
         value: Spanned<DeValue<'i>>,
@@ -87,7 +87,7 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// The table that the file as a whole is.
+    /// Creates the table of the whole file.
     pub(super) fn root(root: Spanned<DeTable<'i>>) -> Self {
         let span = root.span();
         Self {
@@ -98,7 +98,7 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// Where it begins: its header, if it has one.
+    /// Returns the span of the table's start: its header, if any.
     pub(super) fn span(&self) -> Range<usize> {
         self.span.clone()
     }
@@ -107,13 +107,13 @@ impl<'i> Table<'i> {
         self.entries.is_empty()
     }
 
-    /// A value of any kind.
+    /// Reads a value of any type.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Spanned<DeValue<'i>>> {
         self.accepted.push(key);
         self.entries.remove(key)
     }
 
-    /// `true` or `false`.
+    /// Reads a boolean.
     pub(super) fn boolean(
         &mut self,
         key: &'static str,
@@ -127,7 +127,7 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// An integer of a range.
+    /// Reads an integer within a range.
     pub(super) fn integer<T>(
         &mut self,
         key: &'static str,
@@ -148,7 +148,7 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// One of some integers.
+    /// Reads an integer from a set.
     pub(super) fn one_of<T>(
         &mut self,
         key: &'static str,
@@ -166,7 +166,7 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// A list of integers of a range. Each that is no good has its own error.
+    /// Reads a list of integers within a range. Reports each invalid integer separately.
     pub(super) fn integers<T>(
         &mut self,
         key: &'static str,
@@ -190,7 +190,7 @@ impl<'i> Table<'i> {
         )
     }
 
-    /// A list of texts.
+    /// Reads a list of texts.
     pub(super) fn texts(
         &mut self,
         key: &'static str,
@@ -208,7 +208,7 @@ impl<'i> Table<'i> {
         )
     }
 
-    /// A list of words, each of which means something.
+    /// Reads a list of words that parse as `T`.
     pub(super) fn words<T: FromStr>(
         &mut self,
         key: &'static str,
@@ -248,7 +248,7 @@ impl<'i> Table<'i> {
         if good.len() == all { Written::Is(Spanned::new(span, good)) } else { Written::Refused }
     }
 
-    /// One of some words.
+    /// Reads one of several words.
     pub(super) fn choice<T: Copy>(
         &mut self,
         key: &'static str,
@@ -268,7 +268,7 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// A text that follows a rule, if there is one.
+    /// Reads an optional text that must match a rule.
     pub(super) fn text(
         &mut self,
         key: &'static str,
@@ -281,7 +281,7 @@ impl<'i> Table<'i> {
         }
     }
 
-    /// A text that has to be there.
+    /// Reads a required text.
     pub(super) fn required_text(
         &mut self,
         key: &'static str,
@@ -298,19 +298,19 @@ impl<'i> Table<'i> {
         following(key, &value, rule, findings)
     }
 
-    /// What is left when all known keys are taken.
+    /// Returns the keys not read yet.
     pub(super) fn into_rest(self) -> Spanned<DeValue<'i>> {
         Spanned::new(self.span, DeValue::Table(self.entries))
     }
 
-    /// The tables in this one, each under a name that the user chose.
+    /// Returns the tables in this table, each under a user-defined name.
     pub(super) fn into_entries(
         self,
     ) -> impl Iterator<Item = (Spanned<DeString<'i>>, Spanned<DeValue<'i>>)> {
         self.entries.into_iter()
     }
 
-    /// Refuses the keys that nobody asked for. Whether there were none.
+    /// Reports unknown keys. Returns whether there were none.
     pub(super) fn finish(self, findings: &mut Findings<'_>) -> bool {
         for key in self.entries.keys() {
             let accepted = any_of(self.accepted.iter().map(|key| format!("`{key}`")));
@@ -333,7 +333,8 @@ fn integer<T: TryFrom<i128>>(value: &DeValue<'_>) -> Option<T> {
     i128::from_str_radix(integer.as_str(), integer.radix()).ok()?.try_into().ok()
 }
 
-/// A value as it is written. Of a table under a header of its own, that would be the header.
+/// Returns the source text of a value; for a table with its own header, its type instead of the
+/// header.
 pub(super) fn shown(value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> String {
     let written = findings.excerpt(&value.span());
     if value.get_ref().is_table() && !written.starts_with('{') {
@@ -343,7 +344,7 @@ pub(super) fn shown(value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> St
     }
 }
 
-/// A text that follows a rule.
+/// Checks that a text matches a rule.
 fn following(
     key: &'static str,
     value: &Spanned<DeValue<'_>>,

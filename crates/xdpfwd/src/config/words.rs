@@ -1,23 +1,23 @@
-//! Names in messages: lists of them, and the one that was probably meant.
+//! Formats names and lists for messages, and suggests similar names.
 
 use std::fmt::Display;
 
-/// `a`, `a or b`, `a, b or c`.
+/// Formats as `a`, `a or b`, `a, b or c`.
 pub(super) fn any_of<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     join(items, "or")
 }
 
-/// `a`, `a and b`, `a, b and c`.
+/// Formats as `a`, `a and b`, `a, b and c`.
 pub(super) fn all_of<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     join(items, "and")
 }
 
-/// The same of names, each in double quotes.
+/// Formats as `any_of`, with each name in double quotes.
 pub(super) fn any_quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     any_of(names.into_iter().map(quoted))
 }
 
-/// A name in double quotes; of a long one, the beginning.
+/// Returns a name in double quotes; a long one is shortened to its beginning.
 pub(super) fn quoted(name: &str) -> String {
     match name.char_indices().nth(EXCERPT) {
         Some((end, _)) => format!("{:?}…", &name[..end]),
@@ -25,15 +25,15 @@ pub(super) fn quoted(name: &str) -> String {
     }
 }
 
-/// Whether a character can be told from others when it is shown: none that controls a terminal,
-/// none that is not seen, and no space but the one that everybody knows.
+/// Returns whether a character is visible and unambiguous: no control character, no invisible
+/// character, and no space except U+0020.
 pub(super) fn is_printable(character: char) -> bool {
-    // The standard library has the table, and shows it in this way only.
+    // The standard library exposes its table only this way.
     let mut escape = character.escape_debug();
     escape.next() != Some('\\') || matches!(escape.next(), Some('\\' | '"' | '\''))
 }
 
-/// A text with what is not printable written as an escape.
+/// Escapes unprintable characters in a text.
 pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {
@@ -46,12 +46,12 @@ pub(crate) fn plain(text: &str) -> String {
     plain
 }
 
-/// `; did you mean "x"?`, or nothing if no name is near.
+/// Returns `; did you mean "x"?`, or nothing if no name is similar.
 pub(super) fn did_you_mean<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     nearest(written, names).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
 }
 
-/// Ascending numbers with runs drawn together: `0-3, 8`.
+/// Formats ascending numbers as ranges: `0-3, 8`.
 pub(super) fn ranges(numbers: &[usize]) -> String {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for &number in numbers {
@@ -65,7 +65,7 @@ pub(super) fn ranges(numbers: &[usize]) -> String {
     runs.into_iter().map(run).collect::<Vec<_>>().join(", ")
 }
 
-/// `1 queue`, `2 queues`.
+/// Formats a count with its noun: `1 queue`, `2 queues`.
 pub(super) fn count(number: impl Into<u64>, noun: &str) -> String {
     match number.into() {
         1 => format!("1 {noun}"),
@@ -87,17 +87,17 @@ fn join<T: Display>(items: impl IntoIterator<Item = T>, word: &str) -> String {
     }
 }
 
-/// Characters of a value or name that a message repeats.
+/// Maximum characters of a value or name quoted in a message.
 pub(super) const EXCERPT: usize = 40;
 
-/// Items that a list shows; it says how many more there are.
+/// Maximum items in a list; the message states how many more there are.
 const LISTED: usize = 32;
 
-/// Names that are compared with one that is not known, and characters of them: the time it takes is
-/// in proportion.
+/// Maximum number of names compared with an unknown one, and of characters of each: bounds the
+/// time.
 const COMPARED: usize = 64;
 
-/// Names further away than a third of their length are not worth asking about.
+/// Returns the most similar name, unless its edit distance exceeds a third of its length.
 fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if written.len() > COMPARED {
         return None;
@@ -108,7 +108,7 @@ fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Optio
         if name.len() > COMPARED {
             return None;
         }
-        // Capitals are the least of all mistakes.
+        // Case differences count least.
         let distance = strsim::osa_distance(&lowercase, &name.to_lowercase());
         (distance <= (length / 3).max(1)).then_some((distance, name))
     };

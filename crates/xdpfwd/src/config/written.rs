@@ -1,5 +1,5 @@
-//! The configuration as it is written: every table and key, each value of the right kind and size,
-//! nothing resolved.
+//! The parsed configuration: every table and key, with valid types and ranges, but nothing
+//! resolved.
 
 use std::ops::Range;
 
@@ -13,22 +13,22 @@ use super::findings::Findings;
 use super::table::{Rule, Table, Written};
 use super::words::{is_printable, quoted};
 
-/// A file.
+/// A configuration file.
 pub(super) struct File<'i> {
     pub(super) engine: EngineTable,
     pub(super) umem: UmemTable,
     pub(super) ports: Several<PortTable>,
     pub(super) paths: Several<PathTable>,
     pub(super) stages: Several<StageTable<'i>>,
-    /// Whether the file says anything at all.
+    /// Whether the file contains nothing.
     pub(super) is_empty: bool,
 }
 
-/// The tables of one sort.
+/// All tables of one kind.
 pub(super) struct Several<T> {
     pub(super) tables: Vec<T>,
-    /// Whether these are all that the file has. If not, one is no table, or its name is no good: an
-    /// error says so, and that something is not among these proves nothing.
+    /// Whether `tables` has all tables of the file. If not, an error reports an invalid table or
+    /// name, and a name missing here may still be defined.
     pub(super) complete: bool,
 }
 
@@ -72,9 +72,9 @@ pub(super) struct PathTable {
 pub(super) struct StageTable<'i> {
     pub(super) span: Range<usize>,
     pub(super) name: Spanned<String>,
-    /// `kind`, whatever it is.
+    /// The value of `kind`, of any type.
     pub(super) kind: Option<Spanned<DeValue<'i>>>,
-    /// The other keys, which are the kind's own.
+    /// The remaining keys, which the kind defines.
     pub(super) rest: Spanned<DeValue<'i>>,
 }
 
@@ -89,20 +89,20 @@ const IO: [(&str, Io); 3] =
 /// CONFIG_NR_CPUS is at most 8192 on the architectures that have AF_XDP.
 const LAST_CORE: u16 = 8191;
 
-/// Names are keys in reports and arguments on command lines: nothing that needs quoting there.
+/// Names are JSON keys in reports and command-line arguments, so they must not need quoting.
 const PORT_NAME: Rule = Rule {
     accepts: |name| is_name(name) && name != "route",
     what: "a text in quotes, 1 to 32 characters of a-z, A-Z, 0-9, - and _, but not \"route\"",
 };
 
-/// What [`is_name`] accepts.
+/// Description of the names that [`is_name`] accepts.
 pub(super) const STAGE_NAME: &str = "1 to 32 characters of a-z, A-Z, 0-9, - and _";
 
-/// What the kernel takes (net/core/dev.c, `dev_valid_name`).
+/// Names that the kernel accepts (net/core/dev.c, `dev_valid_name`).
 const INTERFACE_NAME: Rule = Rule {
     accepts: |name| {
-        // The kernel takes more of what cannot be seen; nobody gives an interface such a name for
-        // good reasons.
+        // The kernel accepts more invisible characters, which have no legitimate use in interface
+        // names.
         let forbidden =
             |character: char| matches!(character, '/' | ':' | ' ') || !is_printable(character);
         (1..=15).contains(&name.len()) && !matches!(name, "." | "..") && !name.contains(forbidden)
@@ -110,18 +110,17 @@ const INTERFACE_NAME: Rule = Rule {
     what: "the name of an interface in quotes, 1 to 15 printable bytes without /, : and white space",
 };
 
-/// As long as the address of a Unix socket may be (unix(7)); from the root, as it is nobody's
-/// folder that it is in.
+/// An absolute path that fits into a Unix socket address (unix(7)).
 const SOCKET: Rule = Rule {
     accepts: |path| path.starts_with('/') && path.len() < 108 && !path.contains('\0'),
     what: "an absolute path in quotes, up to 107 bytes, like \"/run/xdpfwd.sock\"",
 };
 
-/// Whether there is such a port is for later.
+/// Existence of the port is checked later.
 const ANY_PORT: Rule = Rule { accepts: |_| true, what: "the name of a port in quotes" };
 
 impl<'i> File<'i> {
-    /// Reads all tables. What is not as it should be goes to the findings.
+    /// Parses all tables. Adds errors to the findings.
     pub(super) fn read(root: Spanned<DeTable<'i>>, findings: &mut Findings<'_>) -> Self {
         let mut root = Table::root(root);
         let is_empty = root.is_empty();
@@ -132,7 +131,7 @@ impl<'i> File<'i> {
         let mut paths = Several::read("[[path]]", root.take("path"), PathTable::read, findings);
         let mut stages = StageTable::read_all(root.take("stage"), findings);
         if !root.finish(findings) {
-            // A key that is not known may have been meant to be one that is not there.
+            // A misspelled table may have been meant as the missing one.
             ports.complete &= !ports.tables.is_empty();
             paths.complete &= !paths.tables.is_empty();
             stages.complete &= !stages.tables.is_empty();
@@ -256,7 +255,7 @@ impl<'i> StageTable<'i> {
 }
 
 impl<T> Several<T> {
-    /// The tables under a heading that may be there any number of times.
+    /// Parses the tables under a heading that may repeat.
     fn read<'i>(
         heading: &str,
         value: Option<Spanned<DeValue<'i>>>,
@@ -285,7 +284,7 @@ impl<T> Several<T> {
     }
 }
 
-/// A table that may be there once.
+/// Parses a table that may occur once.
 fn single<'i>(
     heading: &str,
     value: Option<Spanned<DeValue<'i>>>,
@@ -294,7 +293,7 @@ fn single<'i>(
     Table::new(heading, value?, findings)
 }
 
-/// The heading of a stage's table.
+/// Returns the heading of a stage's table.
 pub(super) fn stage_heading(name: &str) -> String {
     if is_name(name) { format!("[stage.{name}]") } else { format!("[stage.{}]", quoted(name)) }
 }

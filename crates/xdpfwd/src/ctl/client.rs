@@ -1,4 +1,4 @@
-//! The side that asks.
+//! The client side of `ctl`.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -14,13 +14,13 @@ use crate::app::App;
 use crate::cli::{Ctl, USAGE};
 use crate::program;
 
-/// Longer than the other side takes for the longest answer.
+/// Response timeout; longer than the server's for its slowest response.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(40);
 
-/// Who asks may not.
+/// Exit status: the user lacks permission.
 const PRIVILEGE: u8 = 3;
 
-/// Somebody else may.
+/// The error for a user who lacks permission.
 #[derive(Debug)]
 struct Denied(String);
 
@@ -32,7 +32,7 @@ impl fmt::Display for Denied {
 
 impl std::error::Error for Denied {}
 
-/// Asks what the command line says, and prints the answer.
+/// Sends the command to the running program and prints the response.
 pub(crate) fn run(arguments: &Ctl, app: &App) -> ExitCode {
     if super::command::is_builtin(&arguments.command) && !arguments.arguments.is_empty() {
         program::print_error(anyhow!("`ctl {}` takes no arguments", arguments.command).as_ref());
@@ -70,7 +70,7 @@ fn ask(arguments: &Ctl, app: &App) -> Result<()> {
     let Ctl { command, arguments: own, .. } = arguments;
     let question = Question { command: command.clone(), arguments: own.clone() };
     let question = serde_json::to_string(&question)? + "\n";
-    // Who is not listened to finds out by the answer.
+    // Even if the write fails, the server's response may state why.
     let asked = (&stream).write_all(question.as_bytes());
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line).context("no answer")?;
@@ -106,7 +106,7 @@ fn ask(arguments: &Ctl, app: &App) -> Result<()> {
     }
 }
 
-/// Security associations, a few lines each.
+/// Formats security associations, a few lines each.
 fn sas(sas: &[Value], text: &mut String) {
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
     let limit = |sa: &Value, what: &str| match &sa[what] {
@@ -167,7 +167,7 @@ fn sas(sas: &[Value], text: &mut String) {
     }
 }
 
-/// Prints whether counters of some workers are missing.
+/// Warns if counters of some workers are missing.
 fn warn_of_silent_workers(answer: &Value, text: &mut String) {
     if answer["answered"] != answer["workers"] {
         let _ = writeln!(
@@ -178,7 +178,7 @@ fn warn_of_silent_workers(answer: &Value, text: &mut String) {
     }
 }
 
-/// Any inspection tables.
+/// Formats all inspection tables.
 fn inspect(answer: &Value, text: &mut String) {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let word = |value: &Value| value.as_str().map_or_else(|| cell(value), ToOwned::to_owned);
@@ -194,7 +194,7 @@ fn inspect(answer: &Value, text: &mut String) {
     }
 }
 
-/// An inspection table without its name.
+/// Formats an inspection table without its name.
 fn columns_and_rows(table: &Value) -> String {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let columns = list(&table["columns"]);
@@ -207,7 +207,7 @@ fn columns_and_rows(table: &Value) -> String {
     crate::text::columns(head.collect(), rows)
 }
 
-/// A cell of an inspection table.
+/// Formats a cell of an inspection table.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -225,7 +225,7 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// The answer of a command that the program adds.
+/// Formats the response of a command that the program adds.
 fn own_answer(answer: &Value) -> String {
     match answer {
         Value::Null => String::new(),
@@ -244,7 +244,7 @@ fn own_answer(answer: &Value) -> String {
     }
 }
 
-/// An answer for a person.
+/// Formats a response as text.
 fn text(command: Command, answer: &Value) -> String {
     let mut text = String::new();
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
@@ -297,7 +297,7 @@ fn text(command: Command, answer: &Value) -> String {
                     port["xdp_dropped"]
                 );
             }
-            // The same as in the interval report, by its parts.
+            // Same sum as in the interval report, by component.
             let kernel = &answer["kernel"];
             let lost = ["rx_ring_full", "fill_ring_empty", "rx_dropped", "tx_dropped"];
             for name in lost.into_iter().filter(|name| number(&kernel[*name]) > 0) {

@@ -1,8 +1,7 @@
-//! `xdpfwd ctl`: asks the one that runs, over its control socket; and what that answers.
+//! `xdpfwd ctl`: queries a running xdpfwd over its control socket.
 //!
-//! A question is a line, `{"command":"status"}`, with a list of strings as `arguments` if the
-//! command takes any; an answer one JSON object, with `error` in it if there is nothing else to
-//! say.
+//! A request is a line, `{"command":"status"}`, with a list of strings as `arguments` if the
+//! command takes any. A response is one JSON object; if the request failed, it has the key `error`.
 
 mod client;
 pub(crate) mod command;
@@ -15,7 +14,7 @@ pub(crate) use client::run;
 pub(crate) use command::Command;
 pub(crate) use server::Server;
 
-/// A question.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {

@@ -1,4 +1,4 @@
-//! The side that answers: on the control thread, between its other duties.
+//! The server side of `ctl`; runs on the control thread.
 
 use std::path::Path;
 
@@ -14,12 +14,12 @@ use crate::cli::Run;
 use crate::error_text::in_full;
 use crate::{reload, report};
 
-/// Answers what is asked on the control socket, if there is one.
+/// Serves requests on the control socket, if configured.
 pub(crate) struct Server {
     socket: Option<ControlSocket>,
 }
 
-/// `status`, as JSON.
+/// The response to `status`.
 #[derive(Serialize)]
 struct Status<'a> {
     schema: u32,
@@ -37,7 +37,7 @@ struct Status<'a> {
 }
 
 impl Server {
-    /// Listens where the plan says. That it cannot is no reason not to forward.
+    /// Listens on the configured path. A failure is only logged: forwarding does not need it.
     pub(crate) fn new(plan: &Plan, control: &Control) -> Self {
         let open = |path: &Path| match ControlSocket::open(path, control) {
             Ok(socket) => Some(socket),
@@ -50,7 +50,7 @@ impl Server {
         Self { socket: plan.control.as_deref().and_then(open) }
     }
 
-    /// Answers all that was asked.
+    /// Answers all pending requests.
     pub(crate) fn answer_all(&self, handle: &Handle, cli: &Run, app: &App) {
         let Some(socket) = &self.socket else { return };
         while let Some(request) = socket.next() {

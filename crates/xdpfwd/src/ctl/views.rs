@@ -1,11 +1,11 @@
-//! Views of inspection tables: the JSON of `ctl rules` and `ctl sa`, whose shape is older than the
+//! Views of inspection tables: the JSON of `ctl rules` and `ctl sa`, whose format predates the
 //! tables.
 
 use serde_json::{Map, Value, json};
 use xdpfwd_engine::{Inspection, SCHEMA, TableReport};
 use xdpfwd_pipeline::Cell;
 
-/// `ctl inspect`: all tables as they are.
+/// Returns the response to `ctl inspect`: all tables unchanged.
 pub(super) fn all(inspection: &Inspection) -> serde_json::Result<Value> {
     let Inspection { workers, answered, tables } = inspection;
     let tables = serde_json::to_value(tables)?;
@@ -14,7 +14,8 @@ pub(super) fn all(inspection: &Inspection) -> serde_json::Result<Value> {
     )
 }
 
-/// `ctl rules`: the tables called `rules`. The row without a number is the default.
+/// Returns the response to `ctl rules`: the tables called `rules`. The row without a number is the
+/// default rule.
 pub(super) fn rules(inspection: &Inspection) -> serde_json::Result<Value> {
     let Inspection { workers, answered, tables } = inspection;
     let filters = tables.iter().filter(|report| report.table.name == "rules").map(|report| {
@@ -41,7 +42,7 @@ pub(super) fn rules(inspection: &Inspection) -> serde_json::Result<Value> {
     )
 }
 
-/// `ctl sa`: the rows of the tables called `sas`, each with its stage.
+/// Returns the response to `ctl sa`: the rows of the tables called `sas`, each with its stage.
 pub(super) fn sas(tables: &[TableReport]) -> serde_json::Result<Value> {
     let reports = tables.iter().filter(|report| report.table.name == "sas");
     let rows = reports.flat_map(|report| report.table.rows.iter().map(move |row| (report, row)));
@@ -54,7 +55,7 @@ pub(super) fn sas(tables: &[TableReport]) -> serde_json::Result<Value> {
     Ok(json!({ "schema": SCHEMA, "type": "sa", "sas": sas }))
 }
 
-/// A row as an object with the columns' names.
+/// Returns a row as an object keyed by column name.
 fn object(report: &TableReport, row: &[Cell]) -> serde_json::Result<Map<String, Value>> {
     let cells = report.table.columns.iter().zip(row);
     cells.map(|(column, cell)| Ok((column.name.to_owned(), serde_json::to_value(cell)?))).collect()

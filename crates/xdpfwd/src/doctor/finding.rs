@@ -1,41 +1,40 @@
-//! What the doctor has to say: one finding for each thing that it looked at.
+//! Findings of `doctor`: one per check and subject.
 
 use std::fmt::{self, Write as _};
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-/// What came of one check of one thing.
+/// The result of one check of one subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// Which check: a word that stays the same, for scripts. docs/doctor.md lists them.
+    /// Name of the check, stable for scripts. docs/doctor.md lists them.
     pub(crate) check: &'static str,
-    /// What was looked at: an interface, or `host`.
+    /// The subject: an interface, or `host`.
     pub(crate) subject: String,
     pub(crate) level: Level,
-    /// What was found.
+    /// Description of the result.
     pub(crate) finding: String,
-    /// What clears it: commands, or a line of the configuration. Always there with a warning or an
-    /// error.
+    /// The fix: commands, or a line of the configuration. Present with every warning and error.
     pub(crate) fix: Option<String>,
 }
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// It cannot be told from here, and why stands in the finding.
+    /// The check is impossible here; the finding states why.
     Unknown,
-    /// It will run, not at its best.
+    /// xdpfwd runs, but not at full speed.
     Warning,
-    /// It will not run.
+    /// xdpfwd does not run.
     Error,
 }
 
 impl Finding {
-    /// As it should be.
+    /// Creates a finding without a problem.
     pub(crate) fn ok(
         check: &'static str,
         subject: impl Into<String>,
@@ -50,7 +49,7 @@ impl Finding {
         }
     }
 
-    /// It cannot be told from here.
+    /// Creates a finding for an impossible check.
     pub(crate) fn unknown(
         check: &'static str,
         subject: impl Into<String>,
@@ -59,7 +58,7 @@ impl Finding {
         Self { level: Level::Unknown, ..Self::ok(check, subject, why) }
     }
 
-    /// It will run, not at its best.
+    /// Creates a finding of a problem that reduces performance.
     pub(crate) fn warning(
         check: &'static str,
         subject: impl Into<String>,
@@ -69,7 +68,7 @@ impl Finding {
         Self { level: Level::Warning, fix: Some(fix.into()), ..Self::ok(check, subject, finding) }
     }
 
-    /// It will not run.
+    /// Creates a finding of a problem that prevents running.
     pub(crate) fn error(
         check: &'static str,
         subject: impl Into<String>,
@@ -80,7 +79,7 @@ impl Finding {
     }
 }
 
-/// All that was found.
+/// All findings.
 #[derive(Debug, Serialize)]
 pub(crate) struct Examination {
     schema: u32,
@@ -94,7 +93,7 @@ pub(crate) struct Examination {
 impl Examination {
     pub(crate) fn new(findings: Vec<Finding>) -> Self {
         let worst = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
-        // What could not be told does not make a machine less ready.
+        // An impossible check does not make the machine less ready.
         let level = if worst == Level::Unknown { Level::Ok } else { worst };
         Self { schema: 1, kind: "doctor", level, findings }
     }
@@ -107,7 +106,7 @@ impl Examination {
         })
     }
 
-    /// For a person, in colour if it is for a terminal.
+    /// Formats the findings as text, with colour for a terminal.
     pub(crate) fn text(&self, colour: bool) -> String {
         let mut text = String::new();
         let mut subject = "";
@@ -143,20 +142,20 @@ fn counted(number: usize, noun: &str) -> String {
 }
 
 impl Finding {
-    /// The same, where no heading says whose it is.
+    /// Formats the finding with its subject, for use without a heading.
     pub(crate) fn of_subject(&self) -> String {
         let finding =
             Self { finding: format!("{}: {}", self.subject, self.finding), ..self.clone() };
         finding.shown(false).to_string()
     }
 
-    /// Two columns, the fix below.
+    /// Formats the finding in two columns, with the fix below.
     pub(crate) fn shown(&self, colour: bool) -> Shown<'_> {
         Shown { finding: self, colour }
     }
 }
 
-/// A finding for a person.
+/// A finding formatted as text.
 pub(crate) struct Shown<'a> {
     finding: &'a Finding,
     colour: bool,

@@ -9,7 +9,7 @@ use crate::config::Needed;
 const HOST: &str = "host";
 
 pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
-    // Packet sockets take less, and memory that no socket knows of is not locked.
+    // Packet sockets need fewer privileges, and their memory is not locked.
     let by_xdp = subject.plan.ports.iter().any(|port| port.io.takes_by_xdp());
     let mut findings = vec![kernel(tree)];
     if by_xdp {
@@ -22,7 +22,7 @@ pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Since when Linux has it, and what is done without.
+/// Kernel version of each feature, and the fallback without it.
 const SINCE: [((u32, u32), &str); 4] = [
     ((5, 11), "preferred busy polling (busy_poll = true)"),
     ((6, 3), "naming a driver's XDP features"),
@@ -30,7 +30,7 @@ const SINCE: [((u32, u32), &str); 4] = [
     ((6, 17), "more than 32 packets a system call in copy mode"),
 ];
 
-/// Linux 5.9 has BPF links for XDP, which the program is attached through.
+/// Linux 5.9 added BPF links for XDP, which attach the program.
 const OLDEST: (u32, u32) = (5, 9);
 
 fn kernel(tree: &Tree) -> Finding {
@@ -67,11 +67,11 @@ fn kernel(tree: &Tree) -> Finding {
     Finding::ok(CHECK, HOST, format!("Linux {release}{lacks}"))
 }
 
-/// What the kernel was built with, as far as it says so.
+/// Checks the kernel's build options, if readable.
 fn options(tree: &Tree) -> Finding {
     const CHECK: &str = "kernel-options";
     let release = tree.text("/proc/sys/kernel/osrelease").unwrap_or_default();
-    // Where distributions have put it, one time or another.
+    // Locations used by various distributions.
     let places = [format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")];
     let Some(text) = places.iter().find_map(|place| tree.text(place)) else {
         let why = format!(
@@ -112,7 +112,7 @@ fn options(tree: &Tree) -> Finding {
     }
 }
 
-/// Whether XDP programs are compiled: a kernel that can may be told not to.
+/// Checks whether the BPF JIT compiler is enabled; it can be disabled at run time.
 fn compiler(tree: &Tree) -> Finding {
     const CHECK: &str = "bpf-jit";
     match tree.text("/proc/sys/net/core/bpf_jit_enable").as_deref() {
@@ -131,7 +131,7 @@ fn compiler(tree: &Tree) -> Finding {
     }
 }
 
-/// What xdpfwd needs, by number (linux/capability.h), and what for.
+/// Capabilities that xdpfwd needs, by number (linux/capability.h), with their purpose.
 const CAPABILITIES: [(u32, &str); 5] = [
     (12, "cap_net_admin"),
     (13, "cap_net_raw"),
@@ -164,7 +164,8 @@ fn capabilities(by_xdp: bool, tree: &Tree) -> Finding {
         return Finding::unknown(CHECK, HOST, why);
     }
     let has = |number: u32| effective >> number & 1 == 1;
-    // The greater one stands for the two that were split off it (`bpf_capable`, `perfmon_capable`).
+    // CAP_SYS_ADMIN includes the two capabilities split off from it (`bpf_capable`,
+    // `perfmon_capable`).
     let suffices = |number: u32, name: &str| {
         has(number) || has(SYS_ADMIN) && matches!(name, "cap_bpf" | "cap_perfmon")
     };
@@ -180,7 +181,7 @@ fn capabilities(by_xdp: bool, tree: &Tree) -> Finding {
     let all = needed.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(",");
     match &missing[..] {
         [] => Finding::ok(CHECK, HOST, format!("{all}: all there")),
-        // With a limit that is high enough it is not needed: `memory-lock` judges.
+        // A sufficient limit makes it unnecessary; `memory-lock` checks the limit.
         ["cap_ipc_lock"] => Finding::ok(
             CHECK,
             HOST,
@@ -235,7 +236,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
         return Finding::ok(CHECK, HOST, "not asked for (umem.huge_pages = \"off\")");
     }
     let folder = "/sys/kernel/mm/hugepages/hugepages-2048kB";
-    // Those that are promised to others are counted as free until they are touched.
+    // The kernel counts reserved pages as free until first use.
     let promised: u64 = tree.number(&format!("{folder}/resv_hugepages")).unwrap_or(0);
     let free = tree
         .number::<u64>(&format!("{folder}/free_hugepages"))
@@ -251,7 +252,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     if free >= needed {
         return Finding::ok(CHECK, HOST, format!("{free} of 2 MiB are free, {needed} are needed"));
     }
-    // Those in use stay in use.
+    // Pages in use stay in use.
     let fix = format!("sysctl -w vm.nr_hugepages={}", reserved - free.min(reserved) + needed);
     let found = format!("{free} of 2 MiB are free, {needed} are needed");
     match subject.plan.umem.huge_pages {
@@ -267,7 +268,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     }
 }
 
-/// What is said of a set of cores.
+/// Formats a set of cores.
 fn shown(cores: &[usize]) -> String {
     let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
     format!("{} {}", if cores.len() == 1 { "core" } else { "cores" }, cores.join(", "))
@@ -319,15 +320,14 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     let (isolated, tickless) = (set("isolated"), set("nohz_full"));
     let shared: Vec<usize> =
         pinned.iter().copied().filter(|core| !isolated.contains(core)).collect();
-    // A kernel without it (CONFIG_NO_HZ_FULL) has no such file.
+    // A kernel without CONFIG_NO_HZ_FULL has no such file.
     let can = tree.has(&format!("{cpus}/nohz_full"));
     let ticking: Vec<usize> =
         pinned.iter().copied().filter(|core| can && !tickless.contains(core)).collect();
     if shared.is_empty() && ticking.is_empty() {
         return Finding::ok(CHECK, HOST, format!("{}: isolated, without a tick", shown(pinned)));
     }
-    // Some core has to be left for all the rest, and that the machine boots on is never without a
-    // tick.
+    // At least one core must remain for other tasks, and the boot core always has a tick.
     let online = tree.text(&format!("{cpus}/online")).as_deref().and_then(list).unwrap_or_default();
     let cores: Vec<_> = pinned.iter().map(ToString::to_string).collect();
     let cores = cores.join(",");
@@ -378,7 +378,7 @@ fn governor(pinned: &[usize], tree: &Tree) -> Finding {
     }
 }
 
-/// Two workers, or a worker and the rest of the system, on the two threads of one core.
+/// Checks for two workers, or a worker and other tasks, on the two threads of one core.
 fn siblings(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "hyper-threads";
     let file =

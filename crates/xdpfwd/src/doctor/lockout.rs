@@ -1,4 +1,4 @@
-//! Who would be cut off by a start, and whether this host is reached through a port at all.
+//! Checks whether a start would cut off connections to this host.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,8 @@ use super::{Finding, Subject};
 
 const CHECK: &str = "lockout";
 
-/// Adds a finding for each port that would cut somebody off. Returns why no mode should be tried,
-/// if there is a reason: a bind may set an interface up anew, and then even what is kept is lost
-/// for a while.
+/// Adds a finding for each port whose start would cut off traffic. Returns the reason not to probe
+/// modes, if any: a bind may reset the interface and interrupt even packets passed to the kernel.
 pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<String> {
     let cut_off = match lockouts(&subject.plan) {
         Ok(cut_off) => cut_off,
@@ -31,7 +30,7 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             "a start cuts off neither the default route nor an SSH session",
         ));
     }
-    // One for each port: what it keeps already, and all that is needed besides.
+    // One entry per port: packets cut off, and all `keep` rules, existing and missing.
     let mut by_port: BTreeMap<usize, (Vec<String>, Keep)> = BTreeMap::new();
     for lockout in &cut_off {
         let (carries, keep) = by_port.entry(lockout.port).or_default();
@@ -58,7 +57,7 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
     ))
 }
 
-/// Whether a port carries the default route or a session, kept or not.
+/// Returns the default route or session that a port carries, whether kept or not.
 fn carries_anything(subject: &Subject) -> Option<Lockout> {
     let mut plan = subject.plan.clone();
     plan.ports.iter_mut().for_each(|port| port.keep = Keep::new());

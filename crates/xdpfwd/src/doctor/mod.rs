@@ -1,9 +1,9 @@
-//! `xdpfwd doctor`: what would keep it from running, or from running fast, and the fix.
+//! `xdpfwd doctor`: finds problems that prevent running or reduce speed, with their fixes.
 //!
-//! A check looks at one thing of one [`Subject`] and says what it found as [`Finding`]s. [`host`]
-//! and [`nic`] read files, from a [`Tree`] that tests replace by another machine's; [`offload`]
-//! asks the kernel over netlink; [`probe`] binds a socket. A fix is a command, or a line of the
-//! configuration, that clears its finding: tests make each condition, and apply it.
+//! Each check examines one aspect of a [`Subject`] and returns [`Finding`]s. [`host`] and [`nic`]
+//! read files from a [`Tree`], which tests replace by that of another machine; [`offload`] queries
+//! the kernel over netlink; [`probe`] binds a socket. A fix is a command, or a line of the
+//! configuration, that resolves its finding: tests create each condition and apply the fix.
 
 mod finding;
 mod host;
@@ -33,10 +33,10 @@ pub(crate) use tree::Tree;
 use crate::cli::{Doctor, LogFormat};
 use crate::config::{self, Machine as _, NoMachine, ThisMachine};
 
-/// Examines what the command line says, prints what was found, and ends with the worst of it.
+/// Runs the checks, prints the findings, and returns the exit status of the worst one.
 pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     let subject = match &arguments.config {
-        // Judged as a file alone: what this machine has to say of it are findings.
+        // Check only the file itself: problems of this machine become findings.
         Some(path) => match config::load(path, registry, &NoMachine) {
             Ok((plan, _)) => Subject::of_plan(&plan),
             Err(errors) => {
@@ -72,19 +72,19 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
     }
 }
 
-/// What is to be said of the mode that a port has got although a better one was asked for.
+/// Returns the finding for a port whose mode is slower than the requested one.
 pub(crate) fn mode(interface: &str, got: PortMode, fallback: Option<&Fallback>) -> Finding {
     probe::of_mode(interface, Mode::Auto, got, fallback)
 }
 
-/// What is in the way of this plan, as far as can be told without trying: for a start that failed.
+/// Returns problems that prevent starting this plan, without probing: used after a failed start.
 pub(crate) fn in_the_way(plan: &Plan) -> Vec<Finding> {
     let findings = examine(&Subject::of_plan(plan), &Tree::real(), false);
     findings.into_iter().filter(|finding| finding.level == Level::Error).collect()
 }
 
-/// All findings, the host's first, then each interface's. `probe`: bind a socket to each queue, to
-/// see what it gets.
+/// Returns all findings, the host's first, then each interface's. `probe` binds a socket to each
+/// queue to determine its mode.
 fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     let mut findings = host::examine(subject, tree);
     let mut of_interfaces = Vec::new();
@@ -96,7 +96,7 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
             of_interfaces.push(missing(&port.interface));
             continue;
         };
-        // By its first name: an interface may have others, which are none of a folder in /sys.
+        // Alternative names of an interface have no folder in /sys.
         let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
         let port =
             PortPlan { interface: name.unwrap_or_else(|| port.interface.clone()), ..port.clone() };
@@ -129,7 +129,7 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
         }
         None => probe::examine(subject),
     });
-    // By interface, in the order of the plan; what is of none belongs to the host.
+    // Sort by interface in the order of the plan; other findings belong to the host.
     let name = |finding: &Finding| {
         let index = if_nametoindex(&*finding.subject).ok();
         subject.plan.ports.iter().position(|port| {

@@ -1,4 +1,4 @@
-//! One interface, by what /sys and /proc say of it.
+//! Checks one interface with /sys and /proc.
 
 use xdpfwd_engine::PortPlan;
 
@@ -6,8 +6,8 @@ use super::tree::list;
 use super::{Finding, Subject, Tree};
 use crate::config::longest_mtu as longest;
 
-/// `index` is the interface's number, if /sys is to be of this network namespace: it shows the one
-/// that it was mounted in.
+/// `index` is the interface index. It detects a /sys of another network namespace: /sys shows the
+/// namespace that it was mounted in.
 pub(crate) fn examine(
     subject: &Subject,
     port: &PortPlan,
@@ -45,7 +45,7 @@ impl Nic<'_> {
         self.tree.number(&format!("{}/{file}", self.folder))
     }
 
-    /// The driver of its device; a virtual interface has none.
+    /// Returns the driver of the device; a virtual interface has none.
     fn driver(&self) -> Option<String> {
         self.tree.link(&format!("{}/device/driver", self.folder))
     }
@@ -93,7 +93,7 @@ impl Nic<'_> {
         }
     }
 
-    /// The longest packet against the room in a frame, less what the kernel leaves free in front.
+    /// Checks that the MTU fits into a frame, minus the kernel's headroom.
     fn mtu(&self, frame_size: u32) -> Finding {
         const CHECK: &str = "mtu";
         let Some(mtu) = self.number::<u32>("mtu") else {
@@ -120,14 +120,15 @@ impl Nic<'_> {
         Finding::error(CHECK, self.name, found, fix)
     }
 
-    /// A virtio device without DMA mappings can do no zero-copy; a legacy one hardly anything.
+    /// Checks a virtio device: without DMA mappings it supports no zero-copy, and a legacy device
+    /// supports almost nothing.
     fn virtio(&self, driver: &str) -> Option<Finding> {
         const CHECK: &str = "virtio";
         if driver != "virtio_net" {
             return None;
         }
         let bits = self.text("device/features")?;
-        // A character for each bit, the lowest first (drivers/virtio/virtio.c, features_show).
+        // One character per bit, lowest first (drivers/virtio/virtio.c, features_show).
         let has = |bit: usize| bits.as_bytes().get(bit) == Some(&b'1');
         let (modern, dma) = (has(32), has(33));
         let qemu = "QEMU: -device virtio-net-pci,…,disable-legacy=on,iommu_platform=on\n\
@@ -195,7 +196,8 @@ impl Nic<'_> {
         Finding::ok(CHECK, self.name, format!("its device is on node {node}{cores}"))
     }
 
-    /// Interrupts of a queue belong on a worker's core with busy polling, and beside it without.
+    /// Checks queue interrupts: with busy polling they belong on the worker's core, without it on
+    /// another core.
     fn interrupts(&self, subject: &Subject) -> Finding {
         const CHECK: &str = "irq";
         let cores = subject.cores();
@@ -206,7 +208,7 @@ impl Nic<'_> {
             .filter_map(|name| name.parse().ok())
             .collect();
         if numbers.is_empty() && self.driver().as_deref() == Some("virtio_net") {
-            // They are of the PCI device that the virtio device is on.
+            // The interrupts belong to the PCI parent of the virtio device.
             let names = self.tree.names(&format!("{}/device/../msi_irqs", self.folder));
             numbers = names.iter().filter_map(|name| name.parse().ok()).collect();
         }
@@ -221,8 +223,8 @@ impl Nic<'_> {
             let read =
                 |file| self.tree.text(&format!("/proc/irq/{irq}/{file}")).as_deref().and_then(list);
             let allowed = read("smp_affinity_list")?;
-            // It moves with the next interrupt: until then it is in effect where it is not allowed
-            // any more.
+            // Affinity changes with the next interrupt; until then a forbidden core may still be
+            // effective.
             let effective = read("effective_affinity_list").unwrap_or_default();
             let still =
                 !effective.is_empty() && effective.iter().all(|core| allowed.contains(core));
@@ -232,7 +234,7 @@ impl Nic<'_> {
             .iter()
             .filter_map(|irq| {
                 let targets = where_to(irq)?;
-                // One that may go anywhere else as well does not count.
+                // Ignore an interrupt that may also go to other cores.
                 let hit = targets.iter().find(|core| cores.contains(core))?;
                 targets.iter().all(|core| cores.contains(core)).then_some((*irq, *hit))
             })

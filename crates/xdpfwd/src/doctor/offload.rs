@@ -1,5 +1,4 @@
-//! One interface, by what its driver says over netlink: XDP features, queues and where RSS sends
-//! what, offloads.
+//! Checks one interface with its driver's netlink data: XDP features, queues, RSS, offloads.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,7 +19,7 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
     }
     match Ethtool::open(index) {
         Ok(ethtool) => {
-            // Packet sockets see what comes on any queue, and the tags that were taken out.
+            // Packet sockets receive packets of all queues, with the stripped VLAN tags.
             if by_xdp {
                 let wanted = subject.queues(port);
                 findings.push(match ethtool.channels() {
@@ -31,8 +30,8 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
                 });
             }
             match ethtool.offloads() {
-                // A veth parses nothing: what its other end leaves beside the frame is said of
-                // that.
+                // A veth parses nothing; the finding about its peer covers metadata beside the
+                // frame.
                 Ok(on) => findings.push(offloads(name, &on, by_xdp && veth.is_none())),
                 Err(error) => {
                     findings.push(Finding::unknown("offloads", name, format!("ethtool: {error}")))
@@ -45,7 +44,7 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
     findings
 }
 
-/// What is asked for against what /sys shows of a driver that does not say more.
+/// Compares the requested queues with /sys, for a driver that reports nothing more.
 fn shown_queues(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
     const CHECK: &str = "queues";
     let names = tree.names(&format!("/sys/class/net/{name}/queues"));
@@ -101,7 +100,7 @@ fn program(name: &str) -> Finding {
     match attached_program(name) {
         None => Finding::ok(CHECK, name, "no other XDP program is attached"),
         Some(program) => {
-            // The kernel cuts the name of a process after 15 bytes.
+            // The kernel truncates process names to 15 bytes.
             let own = crate::program::name();
             let ours = program
                 .to_string()
@@ -115,7 +114,7 @@ fn program(name: &str) -> Finding {
     }
 }
 
-/// Numbers as a person writes them: `0-3, 8`.
+/// Formats numbers as ranges: `0-3, 8`.
 fn ranges(numbers: &BTreeSet<u32>) -> String {
     let mut ranges: Vec<(u32, u32)> = Vec::new();
     for &number in numbers {
@@ -130,7 +129,7 @@ fn ranges(numbers: &BTreeSet<u32>) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// What is asked for against what there is, and what RSS does with the rest.
+/// Compares the requested queues with the existing ones, and checks where RSS sends the rest.
 fn queues(
     name: &str,
     wanted: Option<u16>,
@@ -146,7 +145,7 @@ fn queues(
             true => format!("ethtool -L {name} combined {queues}"),
             false => format!("ethtool -L {name} rx {queues} tx {queues}"),
         };
-        // A veth that receives on fewer queues than its other end sends on takes no native XDP
+        // Native XDP fails on a veth with fewer RX queues than its peer has TX queues
         // (`veth_xdp_set`).
         match veth {
             None => set(name),
@@ -167,7 +166,7 @@ fn queues(
         };
         return Finding::error(CHECK, name, found, fix);
     }
-    // Where the driver does not tell its table, packets come to all queues that are active.
+    // If the driver does not report its RSS table, packets may arrive on all active queues.
     let told = rss.is_ok();
     let hit: BTreeSet<u32> = rss.unwrap_or_else(|_| (0..channels.receive).collect());
     let beyond: BTreeSet<u32> =
@@ -180,15 +179,15 @@ fn queues(
                 channels.receive,
                 ranges(&beyond)
             );
-            // `ethtool -L` refuses to remove queues that are in a table which a user has set, so a
-            // table that can be read is changed instead.
+            // `ethtool -L` refuses to remove queues used by a user-defined RSS table, so change a
+            // readable table instead.
             let fewer = match told {
                 true => format!("ethtool -X {name} equal {wanted_queues}"),
                 false => set(wanted_queues),
             };
             let fix = match channels.receive == active {
                 true => format!("queues = {active}, to serve all\nor, to use no others: {fewer}"),
-                // It sends on fewer than it receives on, and a socket needs both.
+                // There are fewer TX than RX queues, and a socket needs both.
                 false => set(wanted_queues),
             };
             Finding::warning(CHECK, name, found, fix)
@@ -205,7 +204,7 @@ fn queues(
     }
 }
 
-/// Offloads after which a frame is not what was on the wire.
+/// Offloads that change a frame from its form on the wire.
 const HARMFUL: [(&str, &str, &str); 4] = [
     ("rx-lro", "lro", JOINED),
     ("rx-gro-hw", "rx-gro-hw", JOINED),
@@ -234,9 +233,9 @@ fn offloads(name: &str, on: &BTreeSet<String>, tags_count: bool) -> Finding {
     Finding::warning(CHECK, name, found.join("; "), format!("ethtool -K {name} {}", off.join(" ")))
 }
 
-/// A veth's other end.
+/// A veth's peer.
 enum VethPeer {
-    /// In this network namespace: its name and number.
+    /// Name and index of a peer in this network namespace.
     Here(String, u32),
     Elsewhere,
 }
@@ -244,12 +243,12 @@ enum VethPeer {
 impl VethPeer {
     const CHECK: &str = "veth-peer";
 
-    /// `None` if the interface is no veth.
+    /// Returns `None` if the interface is no veth.
     fn of(name: &str, tree: &Tree, index: u32) -> Option<Self> {
         if !is_veth(index) {
             return None;
         }
-        // In another namespace it may have the number that this one has here, or that of any other.
+        // In another namespace, the peer may have the same index as this or any other interface.
         let linked = |name: &str| tree.number::<u32>(&format!("/sys/class/net/{name}/iflink"));
         let peer = linked(name).filter(|peer| *peer != index && is_veth(*peer));
         let name = peer.and_then(|peer| if_indextoname(peer).ok()?.into_string().ok());
@@ -257,7 +256,7 @@ impl VethPeer {
         Some(here.map_or(Self::Elsewhere, |(peer, name)| Self::Here(name, peer)))
     }
 
-    /// What it leaves to an interface that does not do it: checksums, VLAN tags; and whether it has
+    /// Checks the peer's offloads that this interface does not perform (checksums, VLAN tags), and
     /// NAPI.
     fn examine(&self, name: &str) -> Finding {
         let Self::Here(peer, index) = self else {
@@ -336,7 +335,7 @@ mod tests {
             finding.fix.unwrap(),
             "queues = 8, to serve all\nor, to use no others: ethtool -X eth1 equal 2"
         );
-        // Eight queues, and a table that uses two of them.
+        // Eight queues; the RSS table uses two of them.
         assert_eq!(
             queues("eth1", Some(2), &channels(8, 16), Ok([0, 1].into()), None).level,
             Level::Ok
@@ -349,7 +348,7 @@ mod tests {
         assert_eq!(queues("eth1", None, &channels(2, 2), unsupported(), None).level, Level::Ok);
     }
 
-    /// `veth_xdp_set` refuses a veth that receives on fewer queues than its other end sends on.
+    /// `veth_xdp_set` refuses a veth with fewer RX queues than its peer has TX queues.
     #[test]
     fn of_a_veth_both_ends_are_set() {
         let fix = |veth: &VethPeer| {
@@ -367,7 +366,7 @@ mod tests {
         );
     }
 
-    /// Packet sockets get tags beside the frame, and put them back.
+    /// Packet sockets receive VLAN tags beside the frame and reinsert them.
     #[test]
     fn tags_that_are_taken_out_harm_af_xdp_alone() {
         let on = ["rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();

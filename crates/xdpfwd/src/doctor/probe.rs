@@ -1,5 +1,4 @@
-//! The mode that will really be got: by attaching and binding, as a start does, and letting go
-//! again.
+//! Determines the actual mode by attaching and binding as a start does, then detaching.
 
 use xdpfwd_engine::{Control, DataPlane, Fallback, Mode, PortMode, Probe, StartError};
 
@@ -7,7 +6,7 @@ use super::{Finding, Subject};
 
 pub(crate) const CHECK: &str = "mode";
 
-/// A finding for each port.
+/// Returns a finding for each port.
 pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     let probed = match Control::new() {
         Ok(control) => DataPlane::probe(&subject.plan, &control),
@@ -32,8 +31,8 @@ pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
     }
 }
 
-/// What a port's mode is worth, and what would make it better. The same at a start that settles for
-/// less.
+/// Rates a port's mode and suggests how to improve it. Also used when a start falls back to a
+/// slower mode.
 pub(crate) fn of_mode(
     interface: &str,
     asked: Mode,
@@ -65,7 +64,7 @@ pub(crate) fn of_mode(
     Finding::warning(CHECK, interface, found, fix)
 }
 
-/// A start that fails, as it would.
+/// Returns the finding for a failed start.
 fn of_error(subject: &Subject, error: &StartError) -> Finding {
     let text = crate::error_text::in_full(error);
     let names = |interface: &str| {
@@ -94,7 +93,7 @@ mod tests {
 
     #[test]
     fn what_is_meant_is_a_mode_that_all_ports_can_do() {
-        // Of two ports one has native XDP: `copy` would keep the other from starting.
+        // Only one port supports native XDP: configuring `copy` would break the other.
         let finding = of_mode("eth2", Mode::Auto, PortMode::Copy, Some(&fallback("native XDP")));
         assert!(
             finding.fix.as_deref().unwrap().ends_with(r#"[engine] mode = "skb""#),

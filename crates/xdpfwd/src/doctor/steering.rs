@@ -1,4 +1,4 @@
-//! Which queue the packets of an inbound security association have to come to.
+//! Checks which queue receives the packets of an inbound security association.
 
 use xdpfwd_engine::PortPlan;
 use xdpfwd_pipeline::{PortId, QueueBinding};
@@ -7,7 +7,7 @@ use super::{Finding, Subject};
 
 const CHECK: &str = "esp-steering";
 
-/// Says how packets of SAs get to the worker that each belongs to. With one worker they do.
+/// Describes how packets of SAs reach their worker. With one worker they always do.
 pub(crate) fn examine(subject: &Subject, id: PortId, port: &PortPlan) -> Option<Finding> {
     let workers = subject.plan.workers.len();
     let path = subject.plan.paths.iter().find(|path| path.from == id)?;
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
     use crate::doctor::Level;
 
-    /// A stage whose packets have to arrive on certain queues.
+    /// A stage whose packets must arrive on certain queues.
     #[derive(Debug)]
     struct Bound(Vec<QueueBinding>);
 

@@ -1,25 +1,25 @@
-//! What is examined: a plan, from a configuration or made up for interfaces that were named.
+//! The subject of the checks: a configured plan, or a default plan for named interfaces.
 
 use xdpfwd_engine::{Io, Keep, Mode, PathPlan, Plan, PortPlan};
 use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_xsk::UmemConfig;
 
-/// What the doctor is asked about.
+/// The subject of the checks.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) plan: Plan,
-    /// Whether the plan is somebody's configuration. If not, nobody has asked for cores or for a
-    /// number of queues.
+    /// Whether the plan comes from a configuration. If not, cores and queue counts are not
+    /// requested.
     pub(crate) configured: bool,
 }
 
 impl Subject {
-    /// What a configuration wants.
+    /// Creates a subject from a configuration's plan.
     pub(crate) fn of_plan(plan: &Plan) -> Self {
         Self { plan: plan.clone(), configured: true }
     }
 
-    /// Interfaces, with everything else as a configuration has it by default: each sends back what
+    /// Creates a subject from interfaces with default settings, each sending back the packets that
     /// it receives.
     pub(crate) fn of_interfaces(names: &[String]) -> Self {
         let ports = names.iter().map(|name| PortPlan {
@@ -49,12 +49,12 @@ impl Subject {
         Self { plan, configured: false }
     }
 
-    /// The cores that are named.
+    /// Returns the configured cores.
     pub(crate) fn cores(&self) -> Vec<usize> {
         self.plan.workers.iter().flatten().copied().collect()
     }
 
-    /// How many queues are asked for; `None` if nobody has said.
+    /// Returns the requested number of queues; `None` if not configured.
     pub(crate) fn queues(&self, port: &PortPlan) -> Option<u16> {
         self.configured.then_some(port.queues)
     }

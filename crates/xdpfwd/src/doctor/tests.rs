@@ -1,6 +1,5 @@
-//! Checks of files, on trees of machines that are not at hand: two NUMA nodes, governors, isolated
-//! cores, interrupts, old kernels, virtio devices. Each condition is seen and named, and gone once
-//! the tree is as the fix would leave it.
+//! Checks on file trees of fake machines: two NUMA nodes, governors, isolated cores, interrupts,
+//! old kernels, virtio devices. Each condition is found, and gone after its fix.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,8 +14,7 @@ use super::*;
 struct Machine(PathBuf);
 
 impl Machine {
-    /// A server as Linux shows it: two nodes of four cores, two threads each; eth1 by ice, on node
-    /// 0.
+    /// Creates a server's tree: two nodes of four cores, two threads each; eth1 (ice) on node 0.
     fn server() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -90,7 +88,7 @@ impl Drop for Machine {
     }
 }
 
-/// A configuration for eth1 with workers on these cores.
+/// Returns a configuration for eth1 with workers on these cores.
 fn subject(cores: &[usize]) -> Subject {
     let mut subject = Subject { configured: true, ..Subject::of_interfaces(&["eth1".into()]) };
     subject.plan.workers = cores.iter().map(|&core| Some(core)).collect();
@@ -118,8 +116,8 @@ fn finding(machine: &Machine, subject: &Subject, check: &str) -> Finding {
     first
 }
 
-/// A condition is seen, at this level, with these words in what was found and in the fix; and is
-/// gone when `fix` was done.
+/// Checks that a condition has this level and these words in finding and fix, and is gone after
+/// `fix`.
 #[track_caller]
 fn seen_and_cleared(
     check: &str,
@@ -215,12 +213,12 @@ fn an_interrupt_is_handled_on_a_workers_core() {
         |machine, _| machine.set(file, "2"),
         |machine, _| machine.set(file, "0-1"),
     );
-    // It is still there until the next one comes, but is not to be.
+    // It stays effective until the next interrupt, but is no longer allowed.
     let (machine, subject_) = (Machine::server(), subject(&[2, 3]));
     machine.set(file, "2");
     machine.set("proc/irq/141/smp_affinity_list", "0-1");
     assert_eq!(finding(&machine, &subject_, "irq").level, Level::Ok);
-    // With busy polling the worker is where the work belongs.
+    // With busy polling, the interrupt belongs on the worker's core.
     let (machine, mut subject) = (Machine::server(), subject(&[2, 3]));
     machine.set(file, "2");
     subject.plan.busy_poll = true;
@@ -344,7 +342,7 @@ fn privileges_are_missing() {
         },
         |machine, _| machine.set(file, "CapEff:\t000001ffffffffff"),
     );
-    // 8 MiB may be locked, and 32 are wanted.
+    // 8 MiB may be locked; 32 MiB are needed.
     seen_and_cleared(
         "memory-lock",
         Level::Error,

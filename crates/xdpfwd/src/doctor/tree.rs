@@ -1,20 +1,19 @@
-//! The files of /proc and /sys: this machine's, or a folder with those of another one, for tests of
-//! what cannot be made here.
+//! The files of /proc and /sys: this machine's, or a folder with another machine's for tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where `/proc` and `/sys` lie.
+/// The location of `/proc` and `/sys`.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree(PathBuf);
 
 impl Tree {
-    /// This machine's.
+    /// Returns this machine's tree.
     pub(crate) fn real() -> Self {
         Self("/".into())
     }
 
-    /// Files below a folder, which has `proc` and `sys` in it.
+    /// Returns the tree in a folder that contains `proc` and `sys`.
     #[cfg(test)]
     pub(crate) fn at(folder: impl Into<PathBuf>) -> Self {
         Self(folder.into())
@@ -24,18 +23,18 @@ impl Tree {
         self.0.join(path.trim_start_matches('/'))
     }
 
-    /// A file's text, without the line's end; `None` if there is none, or it cannot be read.
+    /// Returns a file's text without the line end; `None` if it is missing or unreadable.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         let bytes = fs::read(self.path(path)).ok()?;
         Some(String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
-    /// A file's number.
+    /// Returns a file's number.
     pub(crate) fn number<N: std::str::FromStr>(&self, path: &str) -> Option<N> {
         self.text(path)?.parse().ok()
     }
 
-    /// The names in a folder, in order; none if there is no such folder.
+    /// Returns the sorted names in a folder; empty if the folder is missing.
     pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(path)).into_iter().flatten().flatten();
         let mut names: Vec<_> =
@@ -44,25 +43,25 @@ impl Tree {
         names
     }
 
-    /// The last part of what a link points to.
+    /// Returns the last component of a link's target.
     pub(crate) fn link(&self, path: &str) -> Option<String> {
         let target = fs::read_link(self.path(path)).ok()?;
         Some(target.file_name()?.to_str()?.to_owned())
     }
 
-    /// Whether there is such a file or folder.
+    /// Returns whether the file or folder exists.
     pub(crate) fn has(&self, path: &str) -> bool {
         Path::exists(&self.path(path))
     }
 }
 
-/// A list of numbers as the kernel writes it: `0-3,8`.
+/// Parses a number list in the kernel's format: `0-3,8`.
 pub(crate) fn list(text: &str) -> Option<Vec<usize>> {
     let mut numbers = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        // As many as there can be cores; what is more is no list of them.
+        // Reject ranges beyond any possible core number.
         if last < first || last > 1 << 16 {
             return None;
         }

@@ -1,4 +1,4 @@
-//! Packets of a capture: pcap or pcapng, of Ethernet.
+//! Reads Ethernet packets from pcap or pcapng captures.
 
 use std::fs::File;
 use std::path::Path;
@@ -7,24 +7,24 @@ use anyhow::{Context as _, Result, bail};
 use pcap_parser::traits::PcapNGPacketBlock as _;
 use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 
-/// A packet as it was on the wire.
+/// A captured packet.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Captured {
-    /// Seconds since 1970; 0 where the capture does not say.
+    /// Seconds since 1970; 0 if the capture has no time.
     pub(super) seconds: f64,
-    /// Its bytes; zeros stand for what the capture has cut off.
+    /// The bytes of the packet; zeros replace truncated bytes.
     pub(super) bytes: Vec<u8>,
-    /// Whether something was cut off.
+    /// Whether the capture truncated the packet.
     pub(super) cut: bool,
 }
 
-/// As much as the longest record that tools write.
+/// Buffer size in bytes: the longest record that tools write.
 const BUFFER: usize = 1 << 20;
 
-/// Longer than any frame.
+/// Maximum packet length in bytes; longer than any frame.
 const LONGEST: usize = 1 << 18;
 
-/// Shows each packet of a capture, in their order.
+/// Calls `packet` for each packet of a capture, in order.
 pub(super) fn read(path: &Path, mut packet: impl FnMut(Captured) -> Result<()>) -> Result<()> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     let name = path.display();
@@ -63,12 +63,12 @@ pub(super) fn read(path: &Path, mut packet: impl FnMut(Captured) -> Result<()>) 
     }
 }
 
-/// What the capture has said of its interfaces.
+/// Properties of the capture's interfaces.
 #[derive(Default)]
 struct Links {
-    /// Of pcap: steps of a second.
+    /// pcap: time units per second.
     steps: f64,
-    /// Of pcapng: each interface's units a second, and its offset.
+    /// pcapng: time units per second and offset of each interface.
     interfaces: Vec<(u64, u64)>,
 }
 
@@ -90,7 +90,7 @@ impl Links {
             }
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
                 ethernet(interface.linktype)?;
-                // More than any time that there was: what is beyond would overflow.
+                // Limit the offset, because a later time could overflow.
                 let offset = u64::try_from(interface.ts_offset()).unwrap_or(0).min(1 << 40);
                 self.interfaces.push((interface.ts_resolution().unwrap_or(1_000_000), offset));
                 Ok(None)

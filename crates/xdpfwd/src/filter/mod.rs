@@ -1,5 +1,5 @@
-//! `xdpfwd filter test`: judges a capture by the configured rules, with the code that the data
-//! plane runs.
+//! `xdpfwd filter test`: applies the configured rules to a capture, with the code of the data
+//! plane.
 
 mod capture;
 
@@ -21,7 +21,7 @@ use crate::config::{self, NoMachine};
 use crate::error_text::in_full;
 use capture::Captured;
 
-/// Judges what the command line says, and prints what came of it.
+/// Filters the capture given on the command line, and prints the results.
 pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
     let (plan, warnings) = match config::load(&arguments.config, registry, &NoMachine) {
         Ok(loaded) => loaded,
@@ -42,7 +42,7 @@ pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
     }
 }
 
-/// The one filter that is meant.
+/// Returns the selected filter.
 fn filters<'p>(plan: &'p Plan, named: Option<&str>) -> Result<&'p FilterPlan> {
     let stages = plan.paths.iter().flat_map(|path| &path.stages);
     let filters: BTreeMap<&str, &FilterPlan> =
@@ -67,12 +67,12 @@ fn filter_of(stage: &StageOnPath) -> Option<&FilterPlan> {
 /// A line of `--json`.
 #[derive(Serialize)]
 struct Judged {
-    /// Of the packet, from 0.
+    /// Index of the packet, from 0.
     index: u64,
     verdict: &'static str,
-    /// From 0; null where no rule decided.
+    /// Index of the rule, from 0; null if no rule matched.
     rule: Option<u32>,
-    /// Why it is dropped; null if it is not.
+    /// The drop reason; null if the packet is not dropped.
     reason: Option<&'static str>,
 }
 
@@ -86,7 +86,7 @@ fn judge(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
     capture::read(&arguments.pcap, |Captured { seconds, bytes, cut: was_cut }| {
         cut += u64::from(was_cut);
         let headers = Headers::parse(&bytes);
-        // One without a time comes when the one before it came.
+        // A packet without a time gets the time of the previous one.
         if seconds > 0.0 {
             last = seconds;
             first.get_or_insert(seconds);

@@ -1,5 +1,5 @@
-//! The test machine's cables (crates/vm): v0, v1 virtio-net; i0, i1 igb; p0 virtio-net without a
-//! DMA device. The far end of each is virtio-net.
+//! The test VM's cables (crates/vm): v0, v1 virtio-net; i0, i1 igb; p0 virtio-net without a DMA
+//! device. The far end of each is virtio-net.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -17,17 +17,17 @@ use xdpfwd_testkit::process::{run, stderr};
 use super::wire::packet_socket;
 use super::{Running, XDPFWD, cross_connect_of, ip_batch, until};
 
-/// Packets a second, at most: a small part of what emulation forwards without loss.
+/// Maximum packets per second: a small part of what emulation forwards without loss.
 pub const RATE: u64 = 4_000;
-/// Of an exchange: more than a ring has entries, so that rings wrap.
+/// Packets per exchange: more than a ring's entries, so that rings wrap.
 pub const PACKETS: u64 = 2_500;
-/// Packets that no ring and no queue in QEMU loses, however late they are taken out. (Of 200, Linux
-/// 6.12 loses some before XDP.)
+/// Packets in flight that fit into every ring and every queue in QEMU, whatever the delay. (Of 200,
+/// Linux 6.12 loses some before XDP.)
 const ON_THE_WAY: u64 = 64;
-/// Frames of a worker: rings have half as many entries. Fewer are pinned faster.
+/// Frames per worker: rings have half as many entries. Fewer are pinned faster.
 const FRAMES: u32 = 4096;
 
-/// Whether this kernel's drivers have zero-copy: the machine says which it is.
+/// Returns whether this kernel's drivers support zero-copy, as the VM reports.
 pub fn kernel_has_zero_copy() -> bool {
     match std::env::var("XDPFWD_VM_ZERO_COPY").as_deref() {
         Ok("1") => true,
@@ -38,7 +38,7 @@ pub fn kernel_has_zero_copy() -> bool {
     }
 }
 
-/// The mode that `mode = "auto"` should get on these drivers.
+/// Returns the mode that `mode = "auto"` should select on these drivers.
 pub fn best() -> &'static str {
     if kernel_has_zero_copy() { "zero-copy" } else { "copy" }
 }
@@ -47,12 +47,12 @@ pub fn ip(arguments: &[&str]) {
     run(Command::new("ip").args(arguments));
 }
 
-/// Two of the machine's cables: their near ends in a namespace for the forwarder, each far end in
-/// one of its own.
+/// Two of the VM's cables: their near ends share the forwarder's namespace; each far end has its
+/// own.
 pub struct Cables {
     pub near: [&'static str; 2],
     pub forwarder: Namespace,
-    /// Declared before the namespaces that they are in.
+    /// Declared before their namespaces, so that they drop first.
     pub sinks: [Sink; 2],
     pub far: [Namespace; 2],
 }
@@ -66,7 +66,7 @@ impl Cables {
         let forwarder = Namespace::create("fwd").unwrap();
         let far = [Namespace::create("left").unwrap(), Namespace::create("right").unwrap()];
         for namespace in far.iter().chain([&forwarder]) {
-            // Only what a test sends is to be on the wire.
+            // Only packets from the test may be on the wire.
             let quiet = || {
                 for of in ["all", "default"] {
                     std::fs::write(format!("/proc/sys/net/ipv6/conf/{of}/disable_ipv6"), "1")
@@ -81,7 +81,7 @@ impl Cables {
         for (name, namespace) in
             ours.iter().map(|name| (name, &forwarder)).chain(theirs.iter().zip(&far))
         {
-            // The ends of an earlier test come back some time after its namespaces went.
+            // After a test's namespaces are removed, its interfaces return with a delay.
             until(&format!("{name} is back"), || {
                 std::path::Path::new("/sys/class/net").join(name).exists()
             });
@@ -90,14 +90,14 @@ impl Cables {
         ip_batch(None, &moves);
         ip_batch(Some(&forwarder), &ours.map(|name| format!("link set {name} up\n")).concat());
         for (name, namespace) in theirs.iter().zip(&far) {
-            // The frames are for another MAC address than its own.
+            // The frames are addressed to another MAC address.
             ip_batch(Some(namespace), &format!("link set {name} up promisc on\n"));
         }
         let cables = [0, 1].map(|side| {
             Sink::builder().check(true).attach(&far[side], &far_end(near[side])).unwrap()
         });
         let cables = Self { near, forwarder, sinks: cables, far };
-        // igb takes seconds to find that a cable is there.
+        // igb takes seconds to detect the carrier.
         cables.wait_for_carriers();
         cables
     }
@@ -160,7 +160,7 @@ impl Cables {
         let running =
             Running::try_start_in(&[XDPFWD], &self.forwarder, &self.config(queues, engine));
         let running = running.unwrap_or_else(|error| panic!("{error}"));
-        // Attaching a program, and binding, has igb set itself up anew.
+        // igb resets itself when a program is attached and when a socket is bound.
         self.wait_for_carriers();
         running
     }
@@ -169,17 +169,18 @@ impl Cables {
         [0, 1].map(|side| self.sinks[side].seen().unwrap())
     }
 
-    /// Sends from one side, of many flows so that RSS has something to spread.
+    /// Sends from one side, with many flows for RSS to spread.
     pub fn send(&self, side: usize, size: u16, count: Option<u64>) -> Sender {
         Sender::start(&self.far[side], &far_end(self.near[side]), size, count)
     }
 
-    /// Sends [`PACKETS`] from both sides at once, which are to arrive; how many did, on each side.
+    /// Sends [`PACKETS`] from both sides at once, expects them to arrive, and returns how many
+    /// arrived on each side.
     pub fn exchange(&self, size: u16) -> [u64; 2] {
         self.exchange_by([true, true], size)
     }
 
-    /// The same if the packets of some sides are dropped on their way.
+    /// As `exchange`, with packets of some sides dropped on the way.
     pub fn exchange_by(&self, arrive: [bool; 2], size: u16) -> [u64; 2] {
         let before = self.seen();
         thread::scope(|scope| {
@@ -201,7 +202,7 @@ impl Cables {
         [0, 1].map(|side| (after[1 - side].arrived - before[1 - side].arrived).packets)
     }
 
-    /// What has arrived once nothing more does.
+    /// Returns the received packets once no more arrive.
     pub fn settled(&self) -> [Seen; 2] {
         let mut last = self.seen();
         loop {
@@ -214,12 +215,12 @@ impl Cables {
         }
     }
 
-    /// How many packets each queue of a near end has received, as its driver counts.
+    /// Returns the packets received by each queue of a near end, from the driver's counters.
     pub fn by_queue(&self, near: &str, queues: u16) -> Vec<u64> {
         let output = self.forwarder.command("ethtool").args(["-S", near]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let count = |queue| {
-            // As igb has it, and as virtio-net has it of those that XDP saw.
+            // The names in igb, and in virtio-net for packets processed by XDP.
             let names = [format!("rx_queue_{queue}_packets"), format!("rx{queue}_xdp_packets")];
             let line = text
                 .lines()
@@ -230,8 +231,8 @@ impl Cables {
         (0..queues).map(count).collect()
     }
 
-    /// What the kernel itself says of each socket of the forwarder: whether it is in zero-copy, by
-    /// interface and queue.
+    /// Returns whether the kernel reports zero-copy for each socket of the forwarder, by interface
+    /// and queue.
     pub fn by_ss(&self) -> BTreeMap<(String, u16), bool> {
         let output =
             self.forwarder.command("ss").args(["--xdp", "-e", "-H", "-n"]).output().unwrap();
@@ -241,8 +242,8 @@ impl Cables {
     }
 }
 
-/// The lab's frames, put on a wire through a packet socket. (The lab's own generator sends from a
-/// system call that leaves a core to nobody else, and the machine has two, which are slow.)
+/// The lab's frames, sent through a packet socket. (The lab's own generator occupies a core within
+/// a system call, and the VM has only two slow cores.)
 struct Frames {
     socket: OwnedFd,
     address: LinkAddr,
@@ -260,7 +261,7 @@ impl Frames {
     const STEP: u32 = 1007;
 
     fn new(namespace: &Namespace, interface: &str, size: u16) -> Self {
-        /// The frames of each come after those of all before: the sink wants them in order.
+        /// Each sender's frames follow all earlier ones: the sink expects ascending numbers.
         static SENDERS: AtomicU64 = AtomicU64::new(1);
         let (socket, address) = packet_socket(namespace, interface, None);
         let first = SENDERS.fetch_add(1, Ordering::Relaxed) << 40;
@@ -278,7 +279,7 @@ impl Frames {
         let bytes = self.traffic.frame(flow, self.first + self.sent).bytes();
         match sendto(self.socket.as_raw_fd(), &bytes, &self.address, MsgFlags::empty()) {
             Ok(_) => self.sent += 1,
-            // No room for the moment, or the link is down.
+            // The queue is full, or the link is down.
             Err(Errno::ENOBUFS | Errno::ENETDOWN | Errno::EAGAIN) => {
                 thread::sleep(Duration::from_millis(1))
             }
@@ -286,9 +287,8 @@ impl Frames {
         }
     }
 
-    /// Sends [`PACKETS`], no more at a time than every ring has room for, so that none is lost if
-    /// the emulated machine stands still. Returns when all have arrived, or when for a long time
-    /// none has.
+    /// Sends [`PACKETS`], with no more in flight than fit into every ring, so that none is lost if
+    /// the VM stalls. Returns when all have arrived, or when none has arrived for a long time.
     fn send_in_step(mut self, arrived: impl Fn() -> u64) {
         const GIVEN_UP: Duration = Duration::from_secs(5);
         let (mut seen, mut last_arrival) = (0, Instant::now());
@@ -305,7 +305,7 @@ impl Frames {
     }
 }
 
-/// Frames that are sent at a rate in the background.
+/// A background sender of frames at a fixed rate.
 pub struct Sender {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
@@ -329,19 +329,20 @@ impl Sender {
         Self { stop, thread: thread::spawn(send) }
     }
 
-    /// Waits until all are sent: how many.
+    /// Waits until all frames are sent, and returns their number.
     pub fn finish(self) -> u64 {
         self.thread.join().unwrap()
     }
 
-    /// Stops it: how many were sent.
+    /// Stops sending, and returns the number of sent frames.
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.finish()
     }
 }
 
-/// The queues that `ethtool -x` shows: lines such as `    0:      0     1     0     1`.
+/// Parses the queues in the output of `ethtool -x`: lines such as `    0:      0     1     0
+/// 1`.
 fn indirection_table(shown: &str) -> Vec<u16> {
     let rows = shown.lines().filter_map(|line| line.split_once(':'));
     let rows = rows.filter(|(first, _)| first.trim().parse::<u16>().is_ok());

@@ -1,13 +1,12 @@
-//! Two xdpfwds back to back, and a wire between them that can be looked at and cut.
+//! Two xdpfwds back to back, with a wire between them that tests can capture and cut.
 //!
 //! ```text
 //!  gen      fwd                       wire                      fwd                    sink
 //!  gen0 ═══ fwd0 [xdpfwd 0] wan0 ═══ tap0 ─ bridge ─ tap1 ═══ wan1 [xdpfwd 1] fwd1 ═══ sink0
 //! ```
 //!
-//! What goes from gen0 to sink0 is called forth, what comes from there back. In the bridge every
-//! packet is one of the kernel's own, so that packet sockets see it; on a port of xdpfwd none
-//! would.
+//! Packets from gen0 to sink0 go forth, packets from sink0 go back. In the bridge the kernel
+//! forwards packets, so packet sockets see them; on a port of xdpfwd they would not.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,15 +33,15 @@ use xdpfwd_testkit::random_filter::SplitMix64;
 use super::wire::{hex, packet_socket};
 use super::{LONG, Running, XDPFWD, chain, until};
 
-/// The hosts' addresses: what is in the packets.
+/// The hosts' addresses, used in inner packets.
 pub const A: [&str; 2] = ["10.77.0.1", "fd77::1"];
 pub const B: [&str; 2] = ["10.77.0.2", "fd77::2"];
 
-/// The gateways' addresses, on the outside. Nobody has them: Ethernet's stay as they are.
+/// The gateways' outer addresses. No interface has them: Ethernet addresses stay unchanged.
 pub const OUTER_4: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 pub const OUTER_6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
 
-/// Key and salt, in hexadecimal, that belong to an SPI.
+/// Returns key and salt of an SPI, in hexadecimal.
 pub fn key(spi: u32, transform: &str) -> String {
     let bytes = if transform.contains("128") { 20 } else { 36 };
     let mut random = SplitMix64::new(spi.into());
@@ -50,7 +49,7 @@ pub fn key(spi: u32, transform: &str) -> String {
     hex(&key)
 }
 
-/// Two hosts, the places for two xdpfwds, and the wire between.
+/// Two hosts, the namespaces of two xdpfwds, and the wire between them.
 pub struct Lab {
     pub chain: Chain,
     pub wire: Namespace,
@@ -58,13 +57,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Hosts with addresses of both versions, and one queue.
+    /// Creates hosts with addresses of both IP versions, and one queue.
     pub fn new() -> Self {
         Self::build(1, true)
     }
 
-    /// Hosts that say nothing of their own, and so many queues at the first xdpfwd; the second one
-    /// has one.
+    /// Creates hosts that send nothing by themselves. The first xdpfwd has `queues` queues, the
+    /// second has one.
     pub fn quiet(queues: u16) -> Self {
         Self::build(queues, false)
     }
@@ -73,7 +72,7 @@ impl Lab {
         let chain = chain(Chain::builder().queues(queues).addresses(addresses).ipv6(addresses));
         let wire = Namespace::create("wire").unwrap();
         for namespace in [chain.fwd(), &wire] {
-            // Only what the hosts send is to be on the wire.
+            // Only packets from the hosts may be on the wire.
             sh(
                 namespace,
                 "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1",
@@ -90,7 +89,7 @@ impl Lab {
         lab
     }
 
-    /// What arrives at one end of the wire goes to the other.
+    /// Connects the two ends of the wire.
     pub fn join(&self) {
         sh(&self.wire, "for tap in tap0 tap1; do ip link set $tap master bridge; done");
         for tap in ["tap0", "tap1"] {
@@ -100,12 +99,12 @@ impl Lab {
         }
     }
 
-    /// What arrives at one end of the wire goes no further.
+    /// Disconnects the two ends of the wire.
     pub fn cut(&self) {
         sh(&self.wire, "for tap in tap0 tap1; do ip link set $tap nomaster; done");
     }
 
-    /// The file with the key of an SPI.
+    /// Returns the key file of an SPI.
     pub fn key_file(&self, spi: u32, transform: &str) -> PathBuf {
         let path = self.folder.join(format!("{spi:x}-{transform}.key"));
         if !path.exists() {
@@ -115,7 +114,7 @@ impl Lab {
         path
     }
 
-    /// The state file of one side, made if there is none.
+    /// Returns the state file of one side; creates it if missing.
     pub fn state_file(&self, side: usize) -> PathBuf {
         let path = self.folder.join(format!("{side}.state"));
         if !path.exists() {
@@ -124,7 +123,7 @@ impl Lab {
         path
     }
 
-    /// From nothing: all numbers begin again.
+    /// Resets both sides: all sequence numbers restart.
     pub fn forget(&self) {
         for side in 0..2 {
             let _ = fs::remove_file(self.folder.join(format!("{side}.state")));
@@ -144,7 +143,7 @@ impl Lab {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The far ends: who sends forth and who sends back.
+    /// Returns a host: 0 sends forth, 1 sends back.
     pub fn host(&self, side: usize) -> &Namespace {
         [self.chain.gen_(), self.chain.sink()][side]
     }
@@ -157,13 +156,13 @@ pub fn new_state(path: &Path) {
     run(&mut command);
 }
 
-/// How the two speak with each other. Each side seals with the first SA of `sealing` that there is,
-/// and opens with all of `opening`.
+/// The configuration of both sides. Each side seals with the first SA of `sealing`, and opens with
+/// all SAs of `opening`.
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub transform: &'static str,
     pub transport: bool,
-    /// Outside, in tunnel mode.
+    /// Outer addresses in tunnel mode.
     pub outer: [&'static str; 2],
     pub udp: bool,
     pub esn: bool,
@@ -172,10 +171,9 @@ pub struct Setup {
     pub sealing: Vec<u32>,
     pub opening: Vec<u32>,
     pub queues: u16,
-    /// Of a worker's UMEM: the fewer, the sooner it has started.
+    /// Frames per worker; fewer start faster.
     pub frames: u32,
-    /// Further lines: of `[engine]`, of the stages, of their SAs; each for the one side and the
-    /// other.
+    /// Additional lines of `[engine]`, the stages and their SAs, for each side.
     pub engine: [String; 2],
     pub seal: [String; 2],
     pub open: [String; 2],
@@ -205,13 +203,13 @@ impl Default for Setup {
     }
 }
 
-/// The SPI of what a side sends, by generation.
+/// Returns the SPI of a side's outbound SA, by generation.
 pub fn spi(side: usize, generation: u32) -> u32 {
     [0x1000, 0x2000][side] + generation
 }
 
 impl Setup {
-    /// One side's configuration.
+    /// Returns the configuration of one side.
     pub fn config(&self, lab: &Lab, side: usize) -> String {
         let state = lab.state_file(side);
         let Self { bypass, .. } = self;
@@ -270,13 +268,13 @@ impl Setup {
     }
 }
 
-/// The last report of one that runs.
+/// Returns the latest report of a running xdpfwd.
 pub fn latest(running: &Running) -> Value {
     let line = running.forwarder.last_line(|line| line.starts_with('{')).expect("a report");
     serde_json::from_str(&line).unwrap()
 }
 
-/// How many packets one that runs has received on an interface.
+/// Returns the packets that a running xdpfwd received on an interface.
 pub fn received(running: &Running, interface: &str) -> u64 {
     let report = latest(running);
     let port = report["ports"]
@@ -288,7 +286,7 @@ pub fn received(running: &Running, interface: &str) -> u64 {
     port["rx_packets"].as_u64().unwrap()
 }
 
-/// The reasons for which packets were dropped.
+/// Returns the dropped packets by reason.
 pub fn drops(report: &Value) -> BTreeMap<String, u64> {
     let all = report["drops"]
         .as_object()
@@ -298,7 +296,7 @@ pub fn drops(report: &Value) -> BTreeMap<String, u64> {
     all.filter(|(_, count)| *count > 0).collect()
 }
 
-/// Who listens on an interface.
+/// A packet capture on an interface.
 pub struct Tap {
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
@@ -307,7 +305,7 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Keeps every frame that comes in or goes out.
+    /// Captures every received and sent frame.
     pub fn on(namespace: &Namespace, interface: &str) -> Self {
         let frames: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let all = Arc::clone(&frames);
@@ -316,7 +314,7 @@ impl Tap {
         })
     }
 
-    /// Shows every frame to somebody, and whether it goes out.
+    /// Calls a function for every frame, with whether it was sent.
     pub fn with(
         namespace: &Namespace,
         interface: &str,
@@ -349,10 +347,10 @@ impl Tap {
                             counted.fetch_add(1, Ordering::Relaxed);
                         }
                     }
-                    // What was there before it was stopped has been read.
+                    // Everything received before the stop has been read.
                     Err(Errno::EAGAIN) if stopped.load(Ordering::Relaxed) => return,
                     Err(Errno::EAGAIN | Errno::EINTR) => {}
-                    // The wire is gone, and with it the test.
+                    // The test has ended and removed the interface.
                     Err(Errno::ENETDOWN) => return,
                     Err(error) => panic!("recvfrom: {error}"),
                 }
@@ -365,13 +363,13 @@ impl Tap {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until there are so many.
+    /// Waits until the capture has so many frames.
     #[track_caller]
     pub fn wait_for(&self, count: u64) {
         until(&format!("{count} frames are seen"), || self.count() >= count);
     }
 
-    /// What was seen, in the order in which it came.
+    /// Returns the captured frames in order.
     pub fn stop(self) -> Vec<Vec<u8>> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
@@ -379,8 +377,7 @@ impl Tap {
     }
 }
 
-/// Puts frames on the wire at an interface, a few at a time: no queue on the way is asked to hold
-/// many.
+/// Sends frames from an interface, a few at a time, so that no queue overflows.
 pub fn inject<'a>(
     namespace: &Namespace,
     interface: &str,
@@ -406,15 +403,15 @@ fn send(socket: &OwnedFd, address: &LinkAddr, frame: &[u8]) {
     }
 }
 
-/// Frames of the lab's generator, sent by a packet socket: it leaves the machine's cores to others.
+/// Sends the generator's frames from a packet socket, which leaves CPU time to other tasks.
 pub struct Sender {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
 }
 
 impl Sender {
-    /// `rate` packets a second of some flows, until it is stopped or `count` are sent. `first` is
-    /// the number that the first one has: the sink wants them to grow.
+    /// Sends `rate` packets per second of some flows, until it is stopped or `count` are sent.
+    /// `first` is the number of the first packet; the sink expects ascending numbers.
     pub fn start(
         namespace: &Namespace,
         interface: &str,
@@ -441,7 +438,7 @@ impl Sender {
         let work = move || {
             let start = Instant::now();
             let mut sent = 0;
-            // One that was kept from it for long does not send all of that at once.
+            // After a long delay, do not send the whole backlog at once.
             let mut due = 0;
             while count.is_none_or(|count| sent < count) && !stopped.load(Ordering::Relaxed) {
                 let now = (start.elapsed().as_micros() as u64).saturating_mul(rate) / 1_000_000;
@@ -463,44 +460,44 @@ impl Sender {
         Self { stop, thread: thread::spawn(work) }
     }
 
-    /// Waits until all are sent: how many.
+    /// Waits until all packets are sent, and returns their number.
     pub fn finish(self) -> u64 {
         self.thread.join().unwrap()
     }
 
-    /// Stops it: how many were sent.
+    /// Stops sending, and returns the number of sent packets.
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.finish()
     }
 }
 
-/// What a frame on the wire is, by a reading of its own.
+/// The type of a frame on the wire, parsed independently of xdpfwd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Arp,
-    /// Neighbor Discovery in the clear.
+    /// Unencrypted Neighbor Discovery.
     Nd,
     Esp(Esp),
     Other,
 }
 
-/// What ESP shows to everybody.
+/// The unencrypted fields of ESP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Esp {
-    /// Where it begins in the frame, and where it ends.
+    /// Start and end of ESP in the frame.
     pub at: usize,
     pub end: usize,
     pub spi: u32,
     pub sequence: u32,
     pub iv: u64,
     pub udp: bool,
-    /// The IP version around it.
+    /// The outer IP version.
     pub version: u8,
 }
 
 impl Esp {
-    /// Whose IV it is: `epoch (32 bits) | lane (6) | counter (26)`.
+    /// Returns the IV range; the IV is `epoch (32 bits) | lane (6) | counter (26)`.
     pub fn lane(&self) -> u64 {
         self.iv >> 26 & 63
     }
@@ -512,7 +509,7 @@ impl Kind {
         let (version, mut protocol, mut at, end) = match word(12) {
             0x0806 => return Self::Arp,
             0x0800 => {
-                // A fragment would not be ESP that can be read.
+                // A fragment contains no complete ESP packet.
                 if word(20) & 0x3fff != 0 {
                     return Self::Other;
                 }
@@ -521,7 +518,7 @@ impl Kind {
             0x86dd => (6, frame[20], 14 + 40, 14 + 40 + usize::from(word(18))),
             _ => return Self::Other,
         };
-        // Behind what RFC 4303, 3.1.1, has in front of ESP.
+        // Skip the headers that RFC 4303, 3.1.1, puts before ESP.
         while version == 6 && [0, 43, 60].contains(&protocol) {
             protocol = frame[at];
             at += 8 * (1 + usize::from(frame[at + 1]));
@@ -557,7 +554,7 @@ impl Kind {
     }
 }
 
-/// How many frames are of each kind, as it is called here.
+/// Counts frames by type.
 pub fn kinds(frames: &[Vec<u8>]) -> BTreeMap<&'static str, usize> {
     let mut kinds = BTreeMap::new();
     for frame in frames {
@@ -573,7 +570,7 @@ pub fn kinds(frames: &[Vec<u8>]) -> BTreeMap<&'static str, usize> {
     kinds
 }
 
-/// Frames as a file that tshark reads (libpcap's format).
+/// Writes frames to a pcap file for tshark.
 pub fn pcap(path: &Path, frames: &[Vec<u8>]) {
     let mut bytes = vec![];
     for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65536, 1] {
@@ -589,7 +586,7 @@ pub fn pcap(path: &Path, frames: &[Vec<u8>]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// `iperf3 --server`, until it is dropped.
+/// `iperf3 --server`, which ends on drop.
 pub struct Server(Child);
 
 impl Server {
@@ -605,7 +602,7 @@ impl Server {
         server
     }
 
-    /// What `iperf3 --client` says at the end of it.
+    /// Returns the final output of `iperf3 --client`.
     #[track_caller]
     pub fn ask(&self, lab: &Lab, address: &str, arguments: &[&str]) -> Value {
         let mut client = lab.chain.gen_().command("iperf3");
@@ -618,7 +615,7 @@ impl Server {
             if error.is_empty() {
                 return json["end"].take();
             }
-            // It may still be at the end of the one before.
+            // The server may not have finished the previous test.
             let busy = error.contains("server is busy") || error.contains("reset by peer");
             assert!(busy && Instant::now() < deadline, "{address} {arguments:?}: {error}");
             thread::sleep(Duration::from_millis(50));
@@ -628,7 +625,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The pid is iperf3's own: `ip netns exec` becomes it.
+        // `ip netns exec` executes iperf3 in its own process, so the pid is that of iperf3.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

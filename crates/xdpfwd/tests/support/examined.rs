@@ -1,4 +1,4 @@
-//! What `xdpfwd doctor` finds, and the doing of its fixes.
+//! Findings of `xdpfwd doctor`, and application of their fixes.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use super::{Config, XDPFWD, stderr};
 /// suite `doctor`.
 pub const ISOLATES_CORE_1: &str = "isolcpus=1 nohz_full=1 rcu_nocbs=1";
 
-/// What the doctor says in a namespace, and how it ended.
+/// The output and exit status of `doctor` in a namespace.
 pub struct Examined {
     pub json: Value,
     pub code: i32,
@@ -40,7 +40,7 @@ impl Examined {
         Self::of(namespace, &["--config", config.path()])
     }
 
-    /// What docs/doctor.md says of every answer.
+    /// Checks the guarantees of docs/doctor.md for every output.
     pub fn assert_promises(&self) {
         let json = &self.json;
         assert_eq!((&json["schema"], &json["type"]), (&1.into(), &"doctor".into()));
@@ -84,7 +84,7 @@ impl Examined {
     }
 }
 
-/// Does what a fix says, as it is written, in a namespace.
+/// Applies a fix verbatim in a namespace.
 #[track_caller]
 pub fn apply(namespace: &Namespace, command: &str) {
     run(namespace.command("sh").args(["-c", command]));

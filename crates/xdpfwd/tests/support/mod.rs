@@ -1,4 +1,4 @@
-//! xdpfwd in the middle of a lab.
+//! Runs xdpfwd in the middle of a lab.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
@@ -111,7 +111,7 @@ impl Config {
         self.0.to_str().unwrap()
     }
 
-    /// Puts another text in its place, as an editor does: it is never half written.
+    /// Replaces the file atomically, as an editor does.
     pub fn write(&self, text: &str) {
         let new = self.0.with_extension("new");
         fs::write(&new, text).unwrap();
@@ -125,7 +125,7 @@ impl Drop for Config {
     }
 }
 
-/// xdpfwd at work in the lab's middle.
+/// An xdpfwd running in the lab's middle namespace.
 pub struct Running {
     pub forwarder: Forwarder,
     pub config: Config,
@@ -196,7 +196,7 @@ impl Running {
         }
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until xdpfwd ends by itself.
     pub fn wait(&mut self) {
         let deadline = Instant::now() + LONG;
         while self.forwarder.check_running().is_ok() {
@@ -225,15 +225,15 @@ impl Running {
     }
 }
 
-/// The final report, as it is and as the lab reads it.
+/// The final report, as JSON and as parsed by the lab.
 pub struct Final {
     pub json: Value,
     pub report: Report,
 }
 
 impl Final {
-    /// The promise of every final report: frames add up, none is missing, packets in are packets
-    /// out or dropped.
+    /// Checks the invariants of every final report: no frame is missing, and received packets equal
+    /// sent plus dropped ones.
     #[track_caller]
     pub fn assert_conserved(&self) {
         let frames = &self.json["frames"];

@@ -54,7 +54,7 @@ impl Socket {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// What is answered to a line, byte for byte.
+    /// Returns the response to a raw line.
     pub fn raw(&self, line: &[u8]) -> Value {
         let mut stream = UnixStream::connect(&self.0).unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();

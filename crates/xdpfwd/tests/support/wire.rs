@@ -1,5 +1,4 @@
-//! Frames as they are, put on the wire at one side and taken off at the other by packet sockets
-//! (`wire.py`).
+//! Sends frames on one side and captures them on the other with packet sockets (`wire.py`).
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -31,7 +30,7 @@ pub fn sink0(chain: &Chain) -> Side<'_> {
     (chain.sink(), "sink0")
 }
 
-/// Puts frames on the wire at one side, and returns what arrived at the other.
+/// Sends frames on one side, and returns those that arrived on the other.
 pub fn pass(from: Side<'_>, to: Side<'_>, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let output = wire(from, to, frames);
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -1,4 +1,4 @@
-//! The UMEM: whether there are frames enough, and whether they are long enough.
+//! Checks the UMEM: the number and the size of frames.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -11,20 +11,20 @@ use crate::config::machine::{Interface, Machine};
 use crate::config::words::count;
 use crate::config::written::{PortTable, Several, UmemTable};
 
-/// Frames that a queue needs at the least: one batch each way (`xdpfwd_xsk::Builder::open`).
+/// Minimum number of frames per queue: one batch in each direction (`xdpfwd_xsk::Builder::open`).
 const FRAMES_PER_QUEUE: u64 = 128;
 
-/// Sockets that one UMEM can serve (`xdpfwd_xsk::OpenError::Queues`).
+/// Maximum number of sockets per UMEM (`xdpfwd_xsk::OpenError::Queues`).
 pub(super) const MOST_QUEUES: usize = 126;
 
-/// Bytes of a frame that the kernel keeps free in front of a packet (XDP_PACKET_HEADROOM in the
+/// Bytes that the kernel reserves in each frame before the packet (XDP_PACKET_HEADROOM in the
 /// kernel's bpf.h).
 const HEADROOM: u32 = 256;
 
-/// What an Ethernet frame may have besides what the MTU counts: the header and two VLAN tags.
+/// Bytes of an Ethernet frame beyond the MTU: the header and two VLAN tags.
 const HEADER: u32 = 14 + 2 * 4;
 
-/// The packet memory of each worker.
+/// Returns the packet memory of each worker.
 pub(super) fn resolve(umem: &UmemTable) -> UmemConfig {
     let default = UmemConfig::default();
     UmemConfig {
@@ -34,7 +34,7 @@ pub(super) fn resolve(umem: &UmemTable) -> UmemConfig {
     }
 }
 
-/// Checks that a worker's UMEM has frames for all its queues.
+/// Checks that a worker's UMEM has enough frames for all its queues.
 pub(super) fn check_frames(
     umem: &UmemTable,
     ports: &Several<PortTable>,
@@ -74,8 +74,8 @@ pub(super) fn check_frames(
     }
 }
 
-/// Compares with what the machine has. Without the memory the kernel would end xdpfwd, or something
-/// else.
+/// Compares the required memory with the machine's. With too little memory the OOM killer would end
+/// xdpfwd or another process.
 pub(super) fn check_machine(
     umem: &UmemTable,
     workers: usize,
@@ -115,7 +115,7 @@ pub(super) fn check_machine(
 /// The packet memory of all workers.
 pub(crate) struct Needed {
     pub(crate) bytes: u64,
-    /// Pages of 2 MiB, if it is to be in such: each worker's memory begins on one of its own.
+    /// Number of 2 MiB pages, if huge pages are used: each worker's memory starts on its own page.
     pub(crate) huge_pages: u64,
 }
 
@@ -127,8 +127,8 @@ impl Needed {
     }
 }
 
-/// The MTU up to which packets fit into frames of a size: with an Ethernet header and two VLAN
-/// tags, behind the headroom.
+/// Returns the largest MTU whose packets fit into a frame of this size, with an Ethernet header and
+/// two VLAN tags, after the headroom.
 pub(crate) fn longest_mtu(frame_size: u32) -> u32 {
     frame_size - HEADROOM - HEADER
 }
@@ -141,7 +141,7 @@ pub(super) fn check_mtu(
     findings: &mut Findings<'_>,
 ) {
     let Some(frame_size) = umem.frame_size.or(UmemConfig::default().frame_size) else { return };
-    // Two ports with one interface are an error of their own.
+    // Two ports with one interface are reported elsewhere.
     let mut judged = BTreeSet::new();
     let is_first = |(_, interface): &(&PortTable, &Option<Interface>)| {
         interface.as_ref().is_none_or(|interface| judged.insert(interface.index))

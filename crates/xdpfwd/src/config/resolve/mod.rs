@@ -1,5 +1,5 @@
-//! From what is written to what is to run: names become indices, and everything is checked against
-//! everything else and against the machine.
+//! Resolves the parsed configuration to a plan: converts names to indices and checks everything
+//! against the machine.
 
 mod memory;
 mod paths;
@@ -21,15 +21,15 @@ use super::findings::Findings;
 use super::machine::Machine;
 use super::written::{File, Several};
 
-/// What a configuration refers to and does not contain.
+/// Context that a configuration refers to.
 pub(super) struct Surroundings<'a> {
-    /// Where relative file names start.
+    /// Base directory of relative file names.
     pub(super) directory: &'a Path,
     pub(super) registry: &'a Registry,
     pub(super) machine: &'a dyn Machine,
 }
 
-/// Makes the plan. If there are errors among the findings, something in it is made up.
+/// Creates the plan. If the findings contain errors, parts of the plan are placeholders.
 pub(super) fn resolve(
     file: File<'_>,
     around: &Surroundings<'_>,
@@ -46,7 +46,7 @@ pub(super) fn resolve(
     let workers = workers::resolve(&engine.cores, around.machine, findings);
     let interfaces = ports::interfaces(&ports, around.machine, findings);
     if !is_empty && !ports::check(&ports, &interfaces, findings) {
-        // A name that a path misses may be meant to be on one of those that have the same.
+        // An undefined name may be meant for one of several ports with the same name.
         ports.complete = false;
     }
     ports::check_io(&ports, &engine, around.machine, findings);
@@ -59,7 +59,7 @@ pub(super) fn resolve(
 
     let workers = workers.unwrap_or_else(|| vec![None]);
     let port_plans = ports::resolve(&ports);
-    // Asking the kernel takes time: not without stages.
+    // Querying the kernel takes time; skip it without stages.
     let described = match stages.tables.as_slice() {
         [] => Ports::default(),
         _ => around.machine.describe(&port_plans),
@@ -98,15 +98,14 @@ pub(super) fn resolve(
     plan
 }
 
-/// Cuts off what cannot be a working configuration anyway, so that comparing each with each stays
-/// quick.
+/// Truncates counts that cannot be valid, so that pairwise comparisons stay fast.
 fn limit<T>(
     several: &mut Several<T>,
     heading: &str,
     span: impl Fn(&T) -> Range<usize>,
     findings: &mut Findings<'_>,
 ) {
-    // Each port needs a queue on every worker's UMEM, and each path a port.
+    // Each port needs a queue in every worker's UMEM, and each path needs a port.
     let most = memory::MOST_QUEUES;
     if let Some(first_beyond) = several.tables.get(most) {
         findings.error(

@@ -1,4 +1,4 @@
-//! The paths: from which port, through which stages, to which port.
+//! Resolves the paths: source port, stages, destination port.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use crate::config::findings::Findings;
 use crate::config::words::{all_of, did_you_mean, quoted};
 use crate::config::written::{PathTable, PortTable, STAGE_NAME, Several, is_name};
 
-/// The plans of the paths. A path whose ports are not known is left out: an error says why.
+/// Returns the plans of the paths. Skips a path with an unknown port, which an error reports.
 pub(super) fn resolve(
     paths: &Several<PathTable>,
     ports: &Several<PortTable>,
     stages: &Stages,
     findings: &mut Findings<'_>,
 ) -> Vec<PathPlan> {
-    // Once: there may be as many names that are not defined as names that are.
+    // Computed once: there may be as many undefined names as defined ones.
     let defined = all_of(stages.names().map(quoted));
     let mut plans = Vec::new();
     for path in &paths.tables {
@@ -51,7 +51,7 @@ pub(super) fn resolve(
     plans
 }
 
-/// Checks that what may be in one place only is in one, and that nothing is claimed twice.
+/// Checks that exclusive stages occur once, and that no exclusive resource is claimed twice.
 pub(super) fn claims(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) {
     let Plan { paths, ports, .. } = plan;
     let span = |name: &str| stages.get(name).map_or(0..0, |stage| stage.span.clone());
@@ -103,7 +103,7 @@ pub(super) fn claims(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) 
     }
 }
 
-/// Puts stages that are to be in the kernel there, if their path lets them.
+/// Places stages configured for the kernel in the XDP program, if their path allows it.
 pub(super) fn place(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_>) {
     for path in 0..plan.paths.len() {
         for place in 0..plan.paths[path].stages.len() {
@@ -137,7 +137,7 @@ pub(super) fn place(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_
     }
 }
 
-/// Checks that there are paths, that no two begin at one port, and that every port is on one.
+/// Checks that there are paths, that no two start at the same port, and that every port is used.
 pub(super) fn check(
     paths: &Several<PathTable>,
     ports: &Several<PortTable>,
@@ -173,7 +173,7 @@ pub(super) fn check(
     warn_idle_keep(paths, ports, findings);
 }
 
-/// Warns of ports that say what stays with the kernel when everything does.
+/// Warns of ports with `keep` but no path: the kernel receives all their packets anyway.
 fn warn_idle_keep(
     paths: &Several<PathTable>,
     ports: &Several<PortTable>,
@@ -200,7 +200,7 @@ fn port(
     let names =
         || ports.tables.iter().map(|port| port.name.is().map(|name| name.get_ref().as_str()));
     let found = names().position(|port| port == Some(name.get_ref()));
-    // That there is no port at all is an error of its own.
+    // A configuration without ports has its own error.
     if found.is_none() && ports.complete && !ports.tables.is_empty() {
         let nearest = did_you_mean(name.get_ref(), names().flatten());
         let message = format!(
@@ -210,7 +210,7 @@ fn port(
         );
         findings.error(&name.span(), message);
     }
-    // More ports than this do not fit on a UMEM, which is an error of its own.
+    // More ports do not fit into a UMEM, which is reported elsewhere.
     found.and_then(|index| u8::try_from(index).ok()).map(PortId)
 }
 

@@ -1,4 +1,4 @@
-//! The ports: their names, their interfaces, and how their queues are shared out among the workers.
+//! Resolves the ports: names, interfaces, and distribution of queues to workers.
 
 use xdpfwd_engine::{Io, Lockout, PortPlan};
 
@@ -7,10 +7,10 @@ use crate::config::machine::{Interface, Machine};
 use crate::config::words::{all_of, any_of, count};
 use crate::config::written::{EngineTable, PortTable, Several};
 
-/// Queues of a port that says nothing.
+/// Default number of queues of a port.
 pub(super) const DEFAULT_QUEUES: u16 = 1;
 
-/// The plans of the ports, a [`PortId`](xdpfwd_pipeline::PortId) being an index into them.
+/// Returns the plans of the ports; a [`PortId`](xdpfwd_pipeline::PortId) is an index into them.
 pub(super) fn resolve(ports: &Several<PortTable>) -> Vec<PortPlan> {
     let plan = |port: &PortTable| PortPlan {
         name: port.name.or(String::new()).unwrap_or_default(),
@@ -29,8 +29,8 @@ pub(super) fn resolve(ports: &Several<PortTable>) -> Vec<PortPlan> {
     ports.tables.iter().map(plan).collect()
 }
 
-/// What the machine knows of each port's interface. One that is not there is a warning: it may come
-/// later.
+/// Returns the properties of each port's interface. A missing interface is a warning, because it
+/// may appear later.
 pub(super) fn interfaces(
     ports: &Several<PortTable>,
     machine: &dyn Machine,
@@ -40,10 +40,10 @@ pub(super) fn interfaces(
         let name = port.interface.is()?;
         let interface = machine.interface(name.get_ref());
         let there = machine.interfaces();
-        // A machine of which nothing is known has none at all, and nothing to say about it.
+        // An unknown machine has no interfaces; do not warn then.
         if interface.is_none() && !there.is_empty() {
             let there = all_of(there.iter().map(|there| format!("{there:?}")));
-            // `ip link` shows what an interface is a part of, or its peer, behind its name.
+            // `ip link` appends the parent or peer to an interface name.
             let part = name
                 .get_ref()
                 .split_once('@')
@@ -60,7 +60,7 @@ pub(super) fn interfaces(
     ports.tables.iter().map(&mut look_up).collect()
 }
 
-/// Checks each port by itself and against those before it. Whether each has a name of its own.
+/// Checks each port alone and against earlier ports. Returns whether all names are unique.
 pub(super) fn check(
     ports: &Several<PortTable>,
     interfaces: &[Option<Interface>],
@@ -112,8 +112,8 @@ pub(super) fn check(
     distinct
 }
 
-/// Checks that each port's packets can be exchanged with the kernel as it says, that the ports can
-/// share their memory, and what that leaves to choose.
+/// Checks that this program supports each port's `io`, that the ports can share packet memory, and
+/// that `mode` and `busy_poll` apply.
 pub(super) fn check_io(
     ports: &Several<PortTable>,
     engine: &EngineTable,
@@ -158,7 +158,7 @@ pub(super) fn check_io(
         );
         findings.error(&busy_poll.span(), message);
     }
-    // A port that cannot be judged may be one that uses XDP.
+    // An invalid port may be one that uses XDP.
     let none_by_xdp = ports.complete
         && ports.tables.iter().all(|port| port.io.or(Io::default()) == Some(Io::PacketMmsg));
     if none_by_xdp && !ports.tables.is_empty() {
@@ -176,8 +176,7 @@ pub(super) fn check_io(
     }
 }
 
-/// Checks that no rule of what stays with the kernel is there twice, and that there is something to
-/// keep.
+/// Checks that no `keep` rule is repeated, and that the port uses XDP.
 fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
     let rules = port.keep.is().map(|rules| rules.get_ref().as_slice()).unwrap_or_default();
     if let Some(keep) = port.keep.is().filter(|rules| !rules.get_ref().is_empty())
@@ -197,7 +196,7 @@ fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
     }
 }
 
-/// Warns of ports that this host may not be able to do without.
+/// Warns of ports whose traffic this host may depend on.
 pub(super) fn warn_of_lockouts(
     ports: &Several<PortTable>,
     lockouts: &[Lockout],
@@ -210,7 +209,7 @@ pub(super) fn warn_of_lockouts(
     }
 }
 
-/// Checks a port's queues against those that its interface has.
+/// Checks a port's queues against those of its interface.
 fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mut Findings<'_>) {
     let (Some(queues), Some(has), Some(name)) =
         (port.queues.or(DEFAULT_QUEUES), interface.queues, port.interface.is())
@@ -219,7 +218,7 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
     };
     let span = port.queues.span_or(&port.span);
     let name = name.get_ref();
-    // A veth, which has no driver in /sys, counts its queues by direction; devices mostly by pairs.
+    // A veth (no driver in /sys) counts queues per direction; most devices count pairs.
     let channels = match interface.driver {
         Some(_) => format!("combined {queues}"),
         None => format!("rx {queues} tx {queues}"),
@@ -231,7 +230,7 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
         );
         findings.error(&span, message);
     } else if queues < has && port.io.or(Io::default()) != Some(Io::PacketMmsg) {
-        // (Packet sockets share among them what arrives on any queue.)
+        // (Packet sockets distribute packets of all queues among themselves.)
         let message = format!(
             "queues = {queues}: {name} has {} in use, and what the others get goes to the kernel; use all, or take \
              some away with `ethtool -L {name} {channels}`",
@@ -241,8 +240,7 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
     }
 }
 
-/// Checks that all ports have the same number of queues, and that each worker gets the same number
-/// of them.
+/// Checks that all ports have the same number of queues, divisible by the number of workers.
 pub(super) fn check_queues(
     ports: &Several<PortTable>,
     interfaces: &[Option<Interface>],
@@ -274,9 +272,9 @@ pub(super) fn check_queues(
     }
 }
 
-/// Which queue counts would do.
+/// Describes the valid queue counts.
 fn fitting(workers: usize, most: Option<u16>) -> String {
-    /// So many are listed; more are described.
+    /// Maximum number of counts listed; more are described.
     const LISTED: usize = 4;
     let Some(most) = most else {
         return match workers {
@@ -298,12 +296,12 @@ fn fitting(workers: usize, most: Option<u16>) -> String {
     }
 }
 
-/// How messages call a port.
+/// Returns the name of a port for messages.
 fn label(port: &PortTable) -> String {
     port.name.is().map_or_else(|| "a port".to_owned(), |name| format!("port {:?}", name.get_ref()))
 }
 
-/// The ports that are defined, for a message.
+/// Lists the defined ports for a message.
 pub(super) fn defined(ports: &Several<PortTable>) -> String {
     all_of(
         ports

@@ -1,4 +1,4 @@
-//! The stages: each planned by its kind.
+//! Resolves the stages: each kind plans its own.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,21 +17,21 @@ use crate::config::table::shown;
 use crate::config::words::{any_quoted, did_you_mean};
 use crate::config::written::{Several, StageTable, stage_heading};
 
-/// Errors about one stage's keys: finding each means planning the stage anew.
+/// Maximum number of errors about one stage's keys: finding each plans the stage again.
 const MOST_ERRORS: usize = 10;
 
-/// The stages that are defined.
+/// The defined stages.
 pub(super) struct Stages {
     by_name: BTreeMap<String, DefinedStage>,
-    /// Whether these are all; see [`Several::complete`].
+    /// Whether `Stages` has all stages of the file; see [`Several::complete`].
     pub(super) complete: bool,
 }
 
-/// A stage that is defined.
+/// A defined stage.
 pub(super) struct DefinedStage {
-    /// Where its name stands.
+    /// The span of its name.
     pub(super) span: Range<usize>,
-    /// What it does; `None` if that is no good, and an error says so.
+    /// The plan; `None` if it is invalid and an error reports it.
     pub(super) plan: Option<Arc<dyn StagePlan>>,
 }
 
@@ -49,7 +49,7 @@ impl Stages {
     }
 }
 
-/// Plans every stage that is defined, whether a path uses it or not.
+/// Plans every defined stage, whether a path uses it or not.
 pub(super) fn resolve(
     stages: Several<StageTable<'_>>,
     registry: &Registry,
@@ -87,7 +87,7 @@ fn plan(
     let name = kind.get_ref().as_str().unwrap_or_default();
     if !registry.kinds().any(|known| known == name) {
         if let Some(feature) = machine.feature_for(name) {
-            // A program may have only its own stages, without the built-in ones.
+            // A program may register only its own stages, without the built-in ones.
             let has_builtin = xdpfwd_stages::builtin::<Toml>()
                 .kinds()
                 .any(|kind| registry.kinds().any(|own| own == kind));
@@ -118,7 +118,7 @@ fn plan(
             Err(KindError::Parse(error)) => {
                 let at = error.span().unwrap_or_else(|| span.clone());
                 let culprit = take_key(&mut rest, &at);
-                // What is missing may be what was refused before.
+                // A key reported as missing may be one removed after an earlier error.
                 if culprit.is_none() && tries > 0 {
                     break;
                 }
@@ -160,7 +160,7 @@ fn plan(
     None
 }
 
-/// Takes the key out of a table that a place is in, be it at the key or in its value.
+/// Removes the key that contains a position, in its name or its value.
 fn take_key<'i>(
     table: &mut Spanned<DeValue<'i>>,
     at: &Range<usize>,
@@ -174,7 +174,7 @@ fn take_key<'i>(
     Some((key, value))
 }
 
-/// What serde says about the value of a key, in the words of the rest of the file.
+/// Rewords a serde error about the value of a key in the style of the other messages.
 fn value_message(
     message: &str,
     key: &str,
@@ -190,7 +190,7 @@ fn value_message(
     }
 }
 
-/// What serde says, in the words of the rest of the file.
+/// Rewords a serde error in the style of the other messages.
 fn message(message: &str, kind: &str, written: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown field ") {
         return match rest.rsplit_once(", expected ") {
@@ -212,7 +212,7 @@ fn message(message: &str, kind: &str, written: &str) -> String {
     }
 }
 
-/// Rust's names of its types mean nothing to most people.
+/// Describes a Rust type in words that users know.
 fn in_words(expected: &str) -> String {
     match expected {
         "u8" => format!("an integer from 0 to {}", u8::MAX),
@@ -226,7 +226,7 @@ fn in_words(expected: &str) -> String {
     }
 }
 
-/// The words of a text that stand in backticks.
+/// Returns the words in backticks.
 fn backticked(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }

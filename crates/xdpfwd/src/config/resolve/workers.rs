@@ -1,4 +1,4 @@
-//! The workers: one for each core that is named.
+//! Resolves the workers: one per configured core.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::config::machine::Machine;
 use crate::config::table::Written;
 use crate::config::words::ranges;
 
-/// Each worker's core; `None` if it cannot be said how many workers there are to be.
+/// Returns each worker's core; `None` if the number of workers is unknown.
 pub(super) fn resolve(
     cores: &Written<Vec<Spanned<u16>>>,
     machine: &dyn Machine,

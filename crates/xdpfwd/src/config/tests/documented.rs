@@ -1,4 +1,4 @@
-//! `docs/configuration.md` against what is accepted.
+//! Compares `docs/configuration.md` with the accepted configuration.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use super::{Keys, REST, plan, said};
 
 const PAGE: &str = include_str!("../../../../../docs/configuration.md");
 
-/// No value of any key.
+/// A value that is invalid for every key.
 const NONSENSE: &str = "1979-05-27";
 
-/// What kinds need: kind, key, a value that is fine. Keys are in files, which are in a folder.
+/// Returns required keys of kinds: kind, key, valid value. Key files are in a folder.
 fn needed(keys: &Keys) -> [(&'static str, &'static str, String); 9] {
     let sa = |ends: &str| {
         format!(
@@ -45,7 +45,7 @@ struct Row {
     default: String,
 }
 
-/// The rows of the page, by the heading that they stand under.
+/// Returns the rows of the page by heading.
 fn documented() -> BTreeMap<String, Vec<Row>> {
     let mut sections = BTreeMap::new();
     let mut rows: &mut Vec<Row> = &mut Vec::new();
@@ -71,10 +71,10 @@ fn documented() -> BTreeMap<String, Vec<Row>> {
     sections
 }
 
-/// A file that is fine, with one more line in the table of a heading.
+/// Returns a valid file with one more line in the table of a heading.
 fn with_line(heading: &str, line: &str) -> String {
     match heading {
-        // Keys that are there already are said anew.
+        // Replace existing keys.
         "[[port]]" | "[[path]]" => {
             let key = line.split(' ').next().unwrap();
             let (before, rest) = REST.split_once(heading).unwrap();
@@ -98,7 +98,7 @@ fn with_line(heading: &str, line: &str) -> String {
     }
 }
 
-/// The keys that an error about an unknown one says are accepted.
+/// Returns the accepted keys that the error about an unknown key lists.
 fn accepted(heading: &str) -> Vec<String> {
     let said = said(&with_line(heading, "zzz = 1"));
     let line = said
@@ -107,7 +107,7 @@ fn accepted(heading: &str) -> Vec<String> {
         .unwrap_or_else(|| panic!("{heading}: {said}"));
     let (_, list) = line.split_once(", expected ").unwrap();
     let keys = list.split('`').skip(1).step_by(2).map(ToOwned::to_owned);
-    // Of a kind's keys, `kind` itself stands with `[stage.NAME]`.
+    // `kind` itself is documented under `[stage.NAME]`.
     keys.filter(|key| key != "kind").collect()
 }
 
@@ -180,7 +180,7 @@ fn what_is_accepted_is_what_errors_say() {
 
 #[test]
 fn defaults_are_what_keys_have_that_are_not_there() {
-    // With the stage on a path, so that it is a part of the plan; what is drawn by lot is left out.
+    // Plans with the stage on a path, and without random values.
     let planned = |text: &str| {
         let text = text.replacen(
             "from = \"lan\"",

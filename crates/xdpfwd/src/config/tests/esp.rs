@@ -2,7 +2,7 @@
 
 use super::{Keys, REST, said};
 
-/// A file with both stages on paths, and these lines in place of others.
+/// Returns a file with both stages on paths, with some lines replaced.
 fn file(keys: &Keys, changes: &[(&str, &str)]) -> String {
     let text = format!(
         r#"{REST}stages = ["seal"]
@@ -86,7 +86,7 @@ fn what_is_no_good_is_said_with_what_is() {
     let mut answers = String::new();
     for changes in cases {
         let said = said(&file(&keys, changes)).replace(&keys.display().to_string(), "KEYS");
-        // Keys are drawn anew each time.
+        // Keys are random in each run.
         let mut parts = said.split("the fingerprint ");
         let first = parts.next().unwrap_or_default().to_owned();
         let said =
@@ -98,7 +98,7 @@ fn what_is_no_good_is_said_with_what_is() {
     assert_reads!(answers);
 }
 
-/// The keys in the tables of an SA, as the page has them and as errors list them.
+/// Compares an SA's keys on the page with those in errors.
 #[test]
 fn every_key_of_an_sa_has_a_row() {
     const PAGE: &str = include_str!("../../../../../docs/configuration.md");

@@ -9,7 +9,7 @@ use xdpfwd_engine::{Lockout, Plan};
 use super::Keys;
 use crate::config::{Interface, Machine, load};
 
-/// Every interface is there and has what a file takes of it.
+/// A machine that has every interface with the required properties.
 struct Everything {
     queues: u16,
     mtu: u32,

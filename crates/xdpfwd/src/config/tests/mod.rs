@@ -1,10 +1,9 @@
-//! The configuration against a machine that does not exist.
+//! Checks configurations against a fake machine.
 //!
-//! What a file is answered with stands in `snapshots/`, to be read: each case with its text and
-//! what is said about it.
+//! `snapshots/` contains each case's text and its diagnostics.
 
-/// Compares with the file in `snapshots/` that is called like the test, with a number if it is not
-/// the test's first.
+/// Compares with the file in `snapshots/` named after the test, with a number from the second use
+/// on.
 macro_rules! assert_reads {
     ($said:expr) => {
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
@@ -38,7 +37,7 @@ use xdpfwd_stages::esp::key_file;
 use super::words::is_printable;
 use super::{Diagnostics, Imagined, Machine, Source};
 
-/// Two ports and a path: what a file needs beside the table that a test is about.
+/// Two ports and a path: the rest of a file for tests of one table.
 const REST: &str = "
 [[port]]
 name = \"lan\"
@@ -51,8 +50,7 @@ from = \"lan\"
 to = \"wan\"
 ";
 
-/// A folder with key files: `in.key` and `out.key`, of 128 bits, and `256.key`. It is removed with
-/// this.
+/// A folder with key files: `in.key` and `out.key`, of 128 bits, and `256.key`; removed on drop.
 struct Keys(PathBuf);
 
 impl Keys {
@@ -96,7 +94,7 @@ fn plan(text: &str) -> Result<(Plan, Diagnostics), Diagnostics> {
     plan_on(&Imagined::usual(), text)
 }
 
-/// What is said about a text.
+/// Returns the diagnostics of a text.
 fn said(text: &str) -> String {
     match plan(text) {
         Ok((_, warnings)) => format!("{warnings}accepted\n"),
@@ -104,17 +102,17 @@ fn said(text: &str) -> String {
     }
 }
 
-/// Each text with what is said about it.
+/// Returns each text with its diagnostics.
 fn answers(cases: &[&str]) -> String {
     answers_with("", cases)
 }
 
-/// The same, each text being followed by another that is not shown.
+/// As `answers`, with hidden text appended to each.
 fn answers_with(rest: &str, cases: &[&str]) -> String {
     let mut answers = String::new();
     for case in cases {
         for (index, line) in case.trim_end_matches('\n').split('\n').enumerate() {
-            // What could not be seen in the snapshot is written as an escape.
+            // Invisible characters are escaped in the snapshot.
             writeln!(answers, "{:>3} | {}", index + 1, super::plain(line)).unwrap();
         }
         writeln!(answers, "{}", said(&format!("{case}{rest}"))).unwrap();

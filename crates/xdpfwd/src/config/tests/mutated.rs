@@ -1,10 +1,10 @@
-//! No text makes it panic, and every error has a place in the text and says what would be accepted.
+//! Mutated texts cause no panic, and every error has a position and lists accepted values.
 
 use proptest::prelude::*;
 
 use super::{is_printable, plan};
 
-/// Files that are fine, for mutation to begin with.
+/// Valid files to mutate.
 const FINE: [&str; 4] = [
     include_str!("../../../../../configs/demo.toml"),
     include_str!("../../../../../configs/router-hop.toml"),
@@ -12,7 +12,7 @@ const FINE: [&str; 4] = [
     include_str!("../../../../../configs/jumbo.toml"),
 ];
 
-/// What a file is made of, and what it is not.
+/// Valid and invalid pieces of a file.
 const PIECES: [&str; 48] = [
     "[engine]",
     "[umem]",
@@ -116,7 +116,7 @@ fn mutate(text: &str, mutations: &[Mutation]) -> String {
     text.into_iter().collect()
 }
 
-/// How an error says what would be accepted: each has one of these.
+/// Phrases that introduce accepted values; each error contains one.
 const ADVICE: [&str; 19] = [
     "is 6 groups of",
     "must be",
@@ -139,7 +139,7 @@ const ADVICE: [&str; 19] = [
     "lower the MTU",
 ];
 
-/// A value of any kind.
+/// Generates a value of any type.
 fn value() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         6 => prop::sample::select(&TEXTS[..]).prop_map(|text| format!("\"{text}\"")),
@@ -172,7 +172,7 @@ fn key() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A table that is fine, or something in it is not: another value, a key too few, a key too many.
+/// Generates a table that is valid, or has an invalid value, a missing key or an extra key.
 fn table() -> impl Strategy<Value = String> {
     let changes =
         prop::collection::vec((any::<prop::sample::Index>(), prop::option::of(value())), 0..3);
@@ -288,7 +288,7 @@ const TABLES: [(&str, &str); 15] = [
     ("", "engine = { cores = [0] }\n"),
 ];
 
-/// Whether what is said about a text keeps to the form.
+/// Checks the form of a text's diagnostics.
 fn check(text: &str) -> Result<(), TestCaseError> {
     let bare = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<&str> = bare.split('\n').collect();
@@ -329,7 +329,7 @@ fn check(text: &str) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    // PROPTEST_CASES asks for more.
+    // Set PROPTEST_CASES for more cases.
     #![proptest_config(ProptestConfig {
         cases: ProptestConfig::default().cases.max(2000),
         failure_persistence: None,

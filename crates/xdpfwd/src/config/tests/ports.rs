@@ -88,12 +88,12 @@ fn what_is_not_built_is_refused_like_what_is_not_known() {
 
 #[test]
 fn one_mistake_is_reported_once() {
-    // What is wrong about a port or a stage is not repeated by the paths that name it.
+    // Paths do not repeat the errors of the ports and stages that they name.
     assert_reads!(answers(&[
         "[[port]]\nname = \"lan!\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan!\"\nto = \"lan!\"",
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan\"\nto = \"lan\"\nstages = [\"edge\"]\n\
          [stage]\nedge = 1",
-        // One of the two was meant to be the other.
+        // One of the duplicate names was meant for the other port.
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[port]]\nname = \"lan\"\ninterface = \"eth2\"\n[[path]]\n\
          from = \"lan\"\nto = \"wan\"",
         "[[port]]\nname = \"lan\"\ninterface = \"jumbo\"\n[[port]]\nname = \"wan\"\ninterface = \"jumbo\"\n[[path]]\n\

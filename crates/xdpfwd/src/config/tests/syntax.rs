@@ -1,4 +1,4 @@
-//! Files that are not TOML, or say nothing.
+//! Files that are empty or not TOML.
 
 use super::{REST, answers, answers_with, plan, said};
 
@@ -21,7 +21,7 @@ fn what_is_not_toml_has_its_place() {
     ]));
 }
 
-/// The parser goes on after a mistake, and finds more that are none.
+/// The parser continues after a mistake and reports false errors.
 #[test]
 fn what_only_follows_from_a_mistake_is_not_told() {
     assert_reads!(answers_with(
@@ -66,8 +66,8 @@ fn deep_nesting_is_an_error() {
     assert!(table.starts_with("x.toml:1:250: keys or values nested too deeply"), "{table}");
 }
 
-/// Would take minutes if the parser's errors were each looked up in the text from its start or its
-/// line's.
+/// Would take minutes if each parser error were located by scanning from the start of the text or
+/// line.
 #[test]
 fn a_line_of_mistakes_is_judged_in_no_time() {
     for piece in [
@@ -104,7 +104,7 @@ fn a_file_of_another_kind_is_not_taken_apart() {
     assert!(lines[0].starts_with("x.toml:1:"), "{yaml}");
 }
 
-/// Would take minutes if each name that is not defined were compared with each that is.
+/// Would take minutes if each undefined name were compared with each defined one.
 #[test]
 fn a_large_file_is_judged_in_no_time() {
     let used: String = (0..60_000).map(|n| format!("\"s{n}\",")).collect();
