@@ -6,14 +6,15 @@
 //! many rounds of the fake kernel alone. It uses the thread's CPU time, which excludes preemption.
 //! One iteration, as criterion counts, is one packet.
 //!
-//! - `rings`: the four rings and nothing else, [`BareRings`]. - `port`: the same through [`Port`]:
-//! frames that are owned, the owner record, a batch, an egress queue, counters. - `swap`: that,
-//! with the MAC addresses of each packet swapped, the fill ring holding 4096 frames. - `worker`:
-//! that as a worker with the stage `mac-swap` does it.
+//! - `rings`: the four rings alone, [`BareRings`].
+//! - `port`: the same through [`Port`]: owned frames, the owner record, a batch, an egress queue,
+//!   counters.
+//! - `swap`: `port` with the MAC addresses of each packet swapped and 4096 frames in the fill ring.
+//! - `worker`: `swap` in a worker with the stage `mac-swap`.
 //!
 //! After criterion's results, a table compares all of them with the C twins
-//! (benches/peers/ring_twin.c, a separate process), interleaved, as ratios within a round. `cargo
-//! bench -p xdpfwd-bench --bench rings`, or `make bench-rings`.
+//! (benches/peers/ring_twin.c, a separate process), interleaved, as ratios within a round. Run
+//! with `cargo bench -p xdpfwd-bench --bench rings` or `make bench-rings`.
 
 use std::{
     collections::BTreeMap,
