@@ -1,7 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each installs what it needs, builds, and runs.
 #
-# As root they just work. As a user they call sudo for what needs it: Debian packages, network
-# namespaces.
+# Other users than root need sudo, for Debian packages and network namespaces.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,10 +9,10 @@ SHELL := /bin/bash
 SECONDS ?= 5
 # Of Cargo.toml. `release` is what `make build` builds.
 DEMO_PROFILE ?= demo
-# Of the benchmarks; what is not given has the default that `xdpfwd-bench … --help` names.
+# Options of the benchmarks; for defaults see `xdpfwd-bench … --help`.
 ROUNDS ?=
 ONLY ?=
-# Of the test machine; all if not said.
+# Selection for the test machine; default: all.
 SUITE ?=
 KERNEL ?=
 
@@ -24,30 +23,29 @@ TARGET = $(eval TARGET := $$(shell cargo metadata --format-version 1 --no-deps -
 RELEASE = $(TARGET)/release
 DEBUG = $(TARGET)/debug
 
-# Packages of the workspace that a target below has to name.
+# Packages of the workspace used by targets below.
 BENCH_PACKAGE := xdpfwd-bench
 SANITIZED_PACKAGES := xdpfwd-xsk xdpfwd-pipeline xdpfwd-stages
 
-# What a build takes: clang and the headers of libbpf-dev compile the XDP programs; libbpf links
-# libelf and zlib. With the feature xsk-rs: m4, for libxdp's. (The library that its bindings are
-# made with comes with clang.) With ipsec-mb: its library.
+# Build dependencies: clang and libbpf-dev compile the XDP programs; libbpf links libelf and zlib.
+# The feature xsk-rs needs m4 for libxdp (its bindings use libclang, which clang installs), and
+# ipsec-mb its library.
 BUILD_PACKAGES := gcc libc6-dev pkg-config clang linux-libc-dev libbpf-dev libelf-dev zlib1g-dev iproute2 ethtool
 FEATURE_PACKAGES := m4 libipsec-mb-dev
-# What the tests judge by: programs that we did not write.
+# Independent programs that tests compare against.
 TEST_PACKAGES := iputils-ping iperf3 python3 python3-scapy python3-cryptography tshark
-# What the test machine is made of, besides a kernel. QEMU itself `xdpfwd-vm prepare` installs: it
-# has to be one that knows igb.
+# Packages for the test machine. `xdpfwd-vm prepare` installs QEMU, which must support igb.
 VM_PACKAGES := busybox-static cpio xz-utils kmod
 
-# What is measured beside xdpfwd. A peer whose package is not to be had is named in the results, and
-# the rest goes on.
+# Forwarders compared with xdpfwd. The results list each one whose package is unavailable; the
+# others still run.
 BENCH_PACKAGES := libxdp-dev valgrind
 PEER_PACKAGES := dpdk-dev xdp-tools
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: help
-help: ## say what there is
+help: ## list the targets
 	@echo "make demo   forward real packets through AF_XDP for $(SECONDS) seconds in a lab of network namespaces (SECONDS=n)"
 	@echo "make test   run every test, those that need root and network namespaces included"
 	@echo
@@ -71,26 +69,26 @@ test: toolchain test-deps ## run every test
 	.ci/test
 
 .PHONY: test-long
-test-long: toolchain test-deps ## tests that take minutes by nature: millions of packets, a thousand restarts, overload
+test-long: toolchain test-deps ## run tests that take minutes: millions of packets, a thousand restarts, overload
 	@$(call say_sudo,the tests named root_*)
 	.ci/test-long
 
 .PHONY: loom
-loom: toolchain ## model-check the rings: every interleaving, every ordering taken away in turn (part of `make test`)
+loom: toolchain ## model-check the rings: every interleaving, each memory ordering weakened (part of `make test`)
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$(TARGET)/loom" \
 		CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo test --test loom --release
 
 # One boot for each suite and kernel. Kernels and QEMU are fetched the first time, 300 MB, and kept
 # in ~/.cache/xdpfwd-vm.
 .PHONY: vmtest
-vmtest: vm-build ## AF_XDP zero-copy and more on other kernels, in an emulated machine (SUITE=zero-copy KERNEL=7.2)
+vmtest: vm-build ## test AF_XDP zero-copy and more on other kernels, in an emulated machine (SUITE=zero-copy KERNEL=7.2)
 	"$(DEBUG)/xdpfwd-vm" run --jobs 2 $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
 
 .PHONY: vmtest-ci
-vmtest-ci: vm-build ## the part of vmtest that CI runs: each suite on the kernel that it is about
+vmtest-ci: vm-build ## run CI's part of vmtest: each suite on its main kernel
 	"$(DEBUG)/xdpfwd-vm" run --ci --jobs 2 $(SUITE) $(if $(KERNEL),--kernel $(KERNEL))
 
-# In the profile of the tests, which CI has built already.
+# Use the profile of the tests, which CI has already built.
 .PHONY: vm-build
 vm-build: toolchain test-deps
 	@$(call install,$(VM_PACKAGES))
@@ -104,10 +102,10 @@ fuzz: toolchain nightly ## feed random bytes to rings, ports, rules, packets, ke
 		cargo +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -max_len=2048 -len_control=0 -print_final_stats=1; \
 	done
 
-# ThreadSanitizer has to see the standard library's own synchronisation, or it reports races that
-# are none: build-std, from rust-src. The compiler refuses to do without.
+# ThreadSanitizer must instrument the standard library, or it reports false races: build-std from
+# rust-src. The compiler requires it.
 .PHONY: sanitize
-sanitize: toolchain nightly test-deps ## rings, ports and workers under AddressSanitizer and ThreadSanitizer (needs nightly)
+sanitize: toolchain nightly test-deps ## test rings, ports and workers under AddressSanitizer and ThreadSanitizer (needs nightly)
 	@test -e "$$(rustc +nightly --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" || { \
 		echo "ThreadSanitizer needs the sources of std: rustup component add rust-src --toolchain nightly" >&2; exit 1; }
 	CARGO_TARGET_DIR="$(TARGET)/asan" RUSTFLAGS="-Zsanitizer=address" LSAN_OPTIONS="suppressions=$(CURDIR)/.ci/lsan.supp" \
@@ -126,45 +124,45 @@ build: toolchain deps ## build the binaries, in target/release: xdpfwd, xdpfwd-l
 	cargo build --release --bins
 
 .PHONY: bench-forward
-bench-forward: bench-build ## packets per second beside a bare loop in C, testpmd, bridge, … (ROUNDS=n SECONDS=n ONLY=xdpfwd,bare-loop)
+bench-forward: bench-build ## measure packets per second, compared with a bare loop in C, testpmd, bridge, … (ROUNDS=n SECONDS=n ONLY=xdpfwd,bare-loop)
 	@$(call say_sudo,network namespaces and XDP)
 	$(SUDO) "$(RELEASE)/xdpfwd-bench" forward $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: bench-latency
-bench-latency: bench-build ## latency of xdpfwd and testpmd at 10, 50, 90 % load, and what idling costs (ROUNDS=n SECONDS=n ONLY=…)
+bench-latency: bench-build ## measure latency of xdpfwd and testpmd at 10, 50, 90 % load, and CPU use when idle (ROUNDS=n SECONDS=n ONLY=…)
 	@$(call say_sudo,network namespaces and XDP)
 	$(SUDO) "$(RELEASE)/xdpfwd-bench" latency $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: bench-rings
-bench-rings: toolchain deps ## ns a packet of rings, port and worker beside a twin in C and libxdp's functions (criterion)
+bench-rings: toolchain deps ## measure ns per packet of rings, port and worker, compared with C twins and libxdp (criterion)
 	@$(call install,$(BENCH_PACKAGES))
 	cargo bench --package $(BENCH_PACKAGE) --bench rings
 
 .PHONY: bench-tables
-bench-tables: toolchain deps ## ns a batch and an update of tables that stages share with the control plane (criterion)
+bench-tables: toolchain deps ## measure ns per batch and per update of tables shared with the control plane (criterion)
 	@$(call install,$(BENCH_PACKAGES))
 	cargo bench --package $(BENCH_PACKAGE) --bench tables
 
 .PHONY: bench-classify
-bench-classify: bench-build ## ns a lookup of the filter's classifier beside dpdk-test-acl, on rules like ClassBench's (ROUNDS=n)
+bench-classify: bench-build ## measure ns per lookup of the filter's classifier and dpdk-test-acl, on ClassBench-like rules (ROUNDS=n)
 	"$(RELEASE)/xdpfwd-bench" classify $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: bench-esp
-bench-esp: bench-build ## ns and cycles a packet of ESP by each backend, beside their crates alone and dpdk-test-crypto-perf (ROUNDS=n)
+bench-esp: bench-build ## measure ns and cycles per packet of each ESP backend, its AEAD alone and dpdk-test-crypto-perf (ROUNDS=n)
 	"$(RELEASE)/xdpfwd-bench" esp $(if $(ROUNDS),--rounds $(ROUNDS))
 
 .PHONY: bench-drop
-bench-drop: bench-build ## what a filter costs in user space and in the kernel, with 0 to 10,000 rules (ROUNDS=n SECONDS=n)
+bench-drop: bench-build ## measure the cost of a filter in user space and in the kernel, with 0 to 10,000 rules (ROUNDS=n SECONDS=n)
 	@$(call say_sudo,network namespaces and XDP)
 	$(SUDO) "$(RELEASE)/xdpfwd-bench" drop $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS)
 
 .PHONY: bench-cost
-bench-cost: bench-build ## where the cost of security lands: cycles a packet by task, with ESP and without (ROUNDS=n SECONDS=n)
+bench-cost: bench-build ## measure cycles per packet and task, with and without ESP (ROUNDS=n SECONDS=n)
 	@$(call say_sudo,network namespaces and XDP)
 	$(SUDO) "$(RELEASE)/xdpfwd-bench" cost $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_SECONDS)
 
 .PHONY: bench-instructions
-bench-instructions: toolchain deps ## instructions a packet, against those in benches/instructions.json (UPDATE=1 writes it)
+bench-instructions: toolchain deps ## compare instructions per packet with benches/instructions.json (UPDATE=1 writes it)
 	@$(call install,$(BENCH_PACKAGES))
 	cargo build --release --package $(BENCH_PACKAGE) --bins --example counted
 	"$(RELEASE)/xdpfwd-bench" instructions $(if $(UPDATE),--update)
@@ -179,7 +177,7 @@ bench-build: toolchain deps
 BENCH_SECONDS = $(if $(filter command% environment%,$(origin SECONDS)),--seconds $(SECONDS))
 
 .PHONY: lint
-lint: toolchain feature-deps ## formatting, clippy and rustdoc, warnings denied
+lint: toolchain feature-deps ## check formatting, clippy and rustdoc, warnings denied
 	cargo fmt --all --check
 	for example in examples/*/Cargo.toml; do cargo fmt --check --manifest-path "$$example"; done
 	.ci/import-cycles
@@ -191,19 +189,19 @@ lint: toolchain feature-deps ## formatting, clippy and rustdoc, warnings denied
 	cargo package --workspace --no-verify --offline --allow-dirty --quiet
 
 .PHONY: ci
-ci: ## what CI runs
+ci: ## run everything that CI runs
 	.ci/run
 
 .PHONY: deps
-deps: ## install the Debian packages that a build needs
+deps: ## install the Debian packages for a build
 	@$(call install,$(BUILD_PACKAGES))
 
 .PHONY: feature-deps
-feature-deps: ## install what a build with all features needs, too
+feature-deps: ## install also the packages for a build with all features
 	@$(call install,$(BUILD_PACKAGES) $(FEATURE_PACKAGES))
 
 .PHONY: test-deps
-test-deps: ## install the Debian packages that the tests need, too
+test-deps: ## install also the Debian packages for the tests
 	@$(call install,$(BUILD_PACKAGES) $(FEATURE_PACKAGES) $(TEST_PACKAGES))
 
 .PHONY: toolchain
@@ -214,10 +212,10 @@ toolchain:
 		echo "    apt-get install rustup && rustup default stable"; \
 		exit 1; } >&2
 
-# Says what sudo is for, when it is used.
+# Prints why sudo is needed, before using it.
 say_sudo = test -z "$(SUDO)" || echo "Using sudo for $(1)."
 
-# Installs those of the packages that are missing; touches nothing when none is.
+# Installs missing packages.
 define install
 missing=""; \
 for package in $(1); do \

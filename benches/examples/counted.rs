@@ -1,8 +1,8 @@
 //! The program whose instructions `make bench-instructions` counts: `counted SCENARIO ROUNDS`.
 //!
-//! A round is a batch of 64 packets of 60 bytes from the fake kernel through one part of the data
-//! path. Counted twice, with different numbers of rounds, the difference is what the rounds took,
-//! and nothing of start and end.
+//! A round passes a batch of 64 packets of 60 bytes from the fake kernel through one part of the
+//! data path. The difference of two counts with different numbers of rounds excludes startup and
+//! exit.
 
 use std::process::ExitCode;
 
@@ -26,7 +26,7 @@ fn willing() -> Behaviour {
     Behaviour { wants_tx_wakeup: false, ..Behaviour::default() }
 }
 
-/// The fake kernel alone: what is in all the others, too.
+/// The fake kernel alone, which all other scenarios include.
 fn kernel(rounds: u64) {
     let (umem, mut pool) = umem();
     let (_port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());

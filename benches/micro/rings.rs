@@ -1,21 +1,20 @@
-//! The rings: nanoseconds a packet, in batches of 1, 8 and 64, beside the same loop in C and beside
-//! libxdp's functions.
+//! The rings: nanoseconds per packet in batches of 1, 8 and 64, compared with the same loop in C
+//! and with libxdp's functions.
 //!
 //! A round is: packets arrive (the fake kernel), receive and refill, transmit, completion (the fake
-//! kernel), reclaim. Each sample measures rounds with the fake kernel, then as many of the fake
-//! kernel alone, and is the difference. Time is the thread's own, so that a core that is taken away
-//! for a while is not counted. One iteration, as criterion counts, is one packet.
+//! kernel), reclaim. Each sample is the time of rounds with the fake kernel minus the time of as
+//! many rounds of the fake kernel alone. It uses the thread's CPU time, which excludes preemption.
+//! One iteration, as criterion counts, is one packet.
 //!
-//! - `rings`: the four rings and nothing else, [`BareRings`].
-//! - `port`: the same through [`Port`]: frames that are owned, the owner record, a batch, an egress
-//!   queue, counters.
-//! - `swap`: that, with the MAC addresses of each packet swapped, the fill ring holding 4096
-//!   frames.
-//! - `worker`: that as a worker with the stage `mac-swap` does it.
+//! - `rings`: the four rings alone, [`BareRings`].
+//! - `port`: the same through [`Port`]: owned frames, the owner record, a batch, an egress queue,
+//!   counters.
+//! - `swap`: `port` with the MAC addresses of each packet swapped and 4096 frames in the fill ring.
+//! - `worker`: `swap` in a worker with the stage `mac-swap`.
 //!
-//! After criterion's, a table: all of them and the C twins (benches/peers/ring_twin.c, a process of
-//! its own) in turn, as ratios within a round. `cargo bench -p xdpfwd-bench --bench rings`, or
-//! `make bench-rings`.
+//! After criterion's results, a table compares all of them with the C twins
+//! (benches/peers/ring_twin.c, a separate process), interleaved, as ratios within a round. Run
+//! with `cargo bench -p xdpfwd-bench --bench rings` or `make bench-rings`.
 
 use std::{
     collections::BTreeMap,
@@ -49,12 +48,12 @@ fn umem() -> (Umem, Pool) {
     Umem::new(&config).expect("32 MiB of memory")
 }
 
-/// A kernel that works on its own, so that no wake-up is asked for.
+/// Returns a fake kernel that needs no wake-up.
 fn willing() -> Behaviour {
     Behaviour { wants_tx_wakeup: false, ..Behaviour::default() }
 }
 
-/// What is measured: the user's side of rounds of `n` packets, with a fake kernel.
+/// A measured variant: the user's side of rounds of `n` packets, with a fake kernel.
 trait Subject {
     fn rounds(&mut self, n: u32, rounds: u64);
 }
@@ -121,7 +120,7 @@ impl Subject for OnePort {
     }
 }
 
-/// What comes in on one port goes out on the other, as in the lab.
+/// A worker that forwards between two ports, as in the lab.
 struct Whole(Worker<(MacSwap,)>, FakeKernel, FakeKernel);
 
 impl Whole {
@@ -151,7 +150,7 @@ impl Subject for Whole {
     }
 }
 
-/// A subject and a fake kernel that is alone.
+/// A subject, and a fake kernel alone.
 struct Net {
     subject: Box<dyn Subject>,
     alone: FakeKernel,
@@ -161,15 +160,14 @@ impl Net {
     fn new(subject: impl Subject + 'static) -> Self {
         let (umem, mut pool) = umem();
         let (port, alone) = FakeKernel::port_with(&umem, &mut pool, 0, SIZES, willing());
-        // Its chunks are not to be used any more, and the port has nothing to look for in these
-        // rings.
+        // The port must not use these chunks and rings any more.
         drop(port);
         let mut net = Self { subject: Box::new(subject), alone };
         net.sample(64, 1 << 16);
         net
     }
 
-    /// Nanoseconds of `packets` packets in batches of `n`, without the fake kernel.
+    /// Returns the nanoseconds for `packets` packets in batches of `n`, without the fake kernel.
     fn sample(&mut self, n: u32, packets: u64) -> f64 {
         let rounds = packets.div_ceil(u64::from(n));
         let start = now();
@@ -185,12 +183,12 @@ impl Net {
     }
 }
 
-/// Of this thread.
+/// Returns the CPU time of this thread.
 fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("Linux has this clock").into()
 }
 
-/// benches/peers/ring_twin.c at work.
+/// A running benches/peers/ring_twin.c.
 struct Twin {
     process: Child,
     stdin: ChildStdin,
@@ -198,7 +196,7 @@ struct Twin {
 }
 
 impl Twin {
-    /// Compiles and starts it; or says what is missing.
+    /// Compiles and starts the program, or returns a description of missing tools.
     fn start() -> Result<Self, String> {
         let program = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ring_twin");
         let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
@@ -251,7 +249,7 @@ impl Twin {
 
 impl Drop for Twin {
     fn drop(&mut self) {
-        // It reads to the end of its input, which a dead one has reached.
+        // The process may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -260,7 +258,7 @@ impl Drop for Twin {
 type Sampler<'a> = Box<dyn FnMut(u32, u64) -> f64 + 'a>;
 
 const OURS: [&str; 4] = ["rings", "port", "swap", "worker"];
-/// Each of the C twins, and what of ours it is the twin of.
+/// The C twins, each with its counterpart here.
 const TWINS: [(&str, &str, bool, &str); 5] = [
     ("c-rings", "own", false, "rings"),
     ("libxdp-rings", "libxdp", false, "rings"),
@@ -289,12 +287,12 @@ fn criterion(samplers: &mut BTreeMap<&'static str, Sampler<'_>>) {
         for n in BATCHES {
             group.bench_with_input(BenchmarkId::from_parameter(n), &n, |bencher, &n| {
                 bencher.iter_custom(|packets| {
-                    // Short samples are mostly clock: at least 64 Ki packets, and the share of what
-                    // was asked.
+                    // Clock reads dominate short samples: measure at least 64 Ki packets and scale
+                    // the result.
                     let measured = packets.max(1 << 16);
                     let nanoseconds = sampler(n, measured) * packets as f64 / measured as f64;
-                    // A difference may come out below zero on a machine that is disturbed;
-                    // criterion wants more.
+                    // A difference can be negative on a busy machine; criterion needs a positive
+                    // time.
                     Duration::from_nanos(nanoseconds.max(1.0) as u64)
                 });
             });
@@ -304,7 +302,7 @@ fn criterion(samplers: &mut BTreeMap<&'static str, Sampler<'_>>) {
     criterion.final_summary();
 }
 
-/// All in turn, round by round: medians, and ratios within a round.
+/// Measures all variants interleaved, and prints medians and ratios within a round.
 fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&str>) {
     const ROUNDS: usize = 41;
     const PACKETS: u64 = 1 << 18;
@@ -348,7 +346,7 @@ fn table(samplers: &mut BTreeMap<&'static str, Sampler<'_>>, missing: Option<&st
     keep(&text, &json!({ "ns_per_packet": raw, "packets_a_sample": PACKETS, "missing": missing }));
 }
 
-/// In benches/results/<date>-<host>/, as the benchmarks in the lab.
+/// Saves the results in benches/results/<date>-<host>/, as the lab benchmarks do.
 fn keep(text: &str, numbers: &Value) {
     let machine = Machine::here();
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
@@ -394,7 +392,7 @@ fn main() {
             );
         }
     }
-    // `cargo test --all-targets` runs this as a test: once each, no figures.
+    // `cargo test --all-targets` runs this as a test: run each variant once, without results.
     if std::env::args().any(|argument| argument == "--test")
         || !std::env::args().any(|argument| argument == "--bench")
     {

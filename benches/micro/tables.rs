@@ -1,4 +1,4 @@
-//! What it costs to share a session table with the control plane: a batch of 64 lookups on the data
+//! The cost of sharing a session table with the control plane: a batch of 64 lookups on the data
 //! path, and one update.
 //!
 //! - `own`: a table per worker, changed by closures that run on the worker (`Handle::each_stage`).
@@ -7,8 +7,8 @@
 //! - `rwlock`: one table for all workers, a read lock once per batch, for comparison: a writer
 //!   makes workers wait.
 //!
-//! `make bench-tables`. In `update/own` the time of the closure is counted, which the worker
-//! spends; in `update/shared` the control plane spends it.
+//! Run with `make bench-tables`. `update/own` measures the closure on the worker; `update/shared`
+//! measures the control plane.
 
 use std::{collections::HashMap, hint::black_box, sync::Arc, sync::RwLock};
 

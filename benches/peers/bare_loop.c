@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * bare_loop: AF_XDP forwarding with nothing around it. What xdpfwd is measured against.
+ * bare_loop: minimal AF_XDP forwarding, the baseline of xdpfwd's benchmarks.
  *
  * Two interfaces, queue 0 of each, one UMEM under both sockets, one thread on one core. A frame
  * that comes in on one side goes out on the other with its MAC addresses swapped. It keeps no books
@@ -67,7 +67,7 @@ static void fail(const char *what, int error)
 	exit(1);
 }
 
-/* Chunks whose packets are on their way (or lost) go back on the stack. */
+/* Returns the chunks of transmitted packets to the stack. */
 static inline void collect(struct side *s)
 {
 	uint32_t first, have = xsk_ring_cons__peek(&s->completed, POSTED, &first);
@@ -79,7 +79,7 @@ static inline void collect(struct side *s)
 	xsk_ring_cons__release(&s->completed, have);
 }
 
-/* Free chunks go to the kernel, for what comes in next. */
+/* Passes free chunks to the kernel, for reception. */
 static inline void post(struct side *s, uint32_t count)
 {
 	uint32_t slot;
@@ -94,7 +94,7 @@ static inline void post(struct side *s, uint32_t count)
 static inline void ring_the_bell(struct side *s)
 {
 	s->calls++;
-	/* EAGAIN, EBUSY, ENOBUFS: what is left in the ring goes with the next call. */
+	/* EAGAIN, EBUSY, ENOBUFS: the next call sends the rest of the ring. */
 	(void)sendto(s->fd, NULL, 0, MSG_DONTWAIT, NULL, 0);
 }
 
@@ -129,7 +129,7 @@ static inline void relay(struct side *from, struct side *to)
 	xsk_ring_cons__release(&from->rx, n);
 	from->in += n;
 
-	post(from, n); /* as many as came in */
+	post(from, n); /* as many as were received */
 	for (uint32_t i = 0; i < n; i++)
 		swap_addresses(umem_area + batch[i].addr);
 

@@ -89,7 +89,7 @@ static inline struct xdp_desc *descriptor(struct end *e, uint32_t i)
 
 static uint8_t *umem;
 
-/* All that one variant works on: rings, the kernel's ends, the user's ends, the free chunks. */
+/* The state of one variant: rings, the kernel's ends, the user's ends, the free chunks. */
 struct bench {
 	struct ring fill, completion, rx, tx;
 	struct end k_fill, k_completion, k_rx, k_tx;
@@ -149,7 +149,7 @@ static struct bench *set_up(void)
 	return b;
 }
 
-/* The kernel's side: packets arrive in the chunks that were posted; what is to be sent is completed. */
+/* The kernel's side: receives packets into posted chunks and completes transmissions. */
 static inline void arrive(struct bench *b, uint32_t n)
 {
 	n = peek(&b->k_fill, reserve(&b->k_rx, n));
@@ -169,7 +169,7 @@ static inline void complete(struct bench *b)
 	submit(&b->k_completion, n);
 }
 
-/* What the kernel's side sees of a user who does nothing: four counters move. */
+/* A user's side without work, as the kernel sees it: four counters move. */
 static inline void pretend(struct bench *b, uint32_t n)
 {
 	publish(&b->rx.consumer, b->rx.consumer + n);
@@ -322,7 +322,7 @@ static uint64_t now(void)
 {
 	struct timespec t;
 
-	/* Of this thread: a core that is taken away for a while is not counted. */
+	/* CPU time of this thread, which excludes preemption. */
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
 	return (uint64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
@@ -383,7 +383,7 @@ int main(void)
 			complete(alone);
 		}
 		end = now();
-		/* Nothing was sent to wait for: the flags are down. Printed so that they are looked at. */
+		/* Wake-ups are never needed here. Print the count so that reading the flags is not optimised away. */
 		printf("%llu %llu %llu\n", (unsigned long long)(between - start), (unsigned long long)(end - between),
 		       (unsigned long long)wakeups);
 		fflush(stdout);

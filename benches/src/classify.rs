@@ -1,5 +1,5 @@
-//! `classify`: ns a lookup of the filter's classifier, next to `dpdk-test-acl` on the same rules
-//! and the same trace.
+//! `classify`: ns per lookup of the filter's classifier, compared with `dpdk-test-acl` on the same
+//! rules and trace.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -34,16 +34,16 @@ pub(crate) struct Arguments {
     /// How often a header is repeated, back to back
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Skew::Uniform, Skew::Pareto, Skew::Scattered])]
     skew: Vec<Skew>,
-    /// The same number, the same rules and traces
+    /// Seed of the random numbers; the same seed gives the same rules and traces
     #[arg(long, default_value_t = 1)]
     random_seed: u64,
-    /// Flows that the flow cache has slots for
+    /// Number of slots of the flow cache
     #[arg(long, default_value_t = 65_536)]
     flow_cache: usize,
     /// Rounds, each of one pass of every classifier over the trace
     #[arg(long, default_value_t = 9)]
     rounds: usize,
-    /// Rules above which dpdk-test-acl is not asked: what it builds takes too much memory and time
+    /// Maximum number of rules for dpdk-test-acl, whose tables take much memory and time to build
     #[arg(long, default_value_t = 20_000)]
     dpdk_up_to: usize,
     /// Print JSON, a line for each row
@@ -56,10 +56,10 @@ pub(crate) struct Arguments {
 pub(crate) enum Skew {
     /// Once
     Uniform,
-    /// As a Pareto distribution says
+    /// Pareto distributed
     Pareto,
-    /// Once, and from anywhere in the rule it hits instead of its corners: so many flows that no
-    /// cache holds them
+    /// Once, anywhere in the matching rule instead of at its corners: more flows than any cache
+    /// holds
     Scattered,
 }
 
@@ -70,7 +70,7 @@ struct Row {
     rules: usize,
     skew: Skew,
     packets: usize,
-    /// Tuples of the rules as they are, and of the classifier.
+    /// Tuples of the rules.
     distinct_tuples: usize,
     tuples: usize,
     longest_bucket: usize,
@@ -79,13 +79,13 @@ struct Row {
     /// Share of headers that hit a rule.
     hit_share: f64,
     ns: Option<Median>,
-    /// With the flow cache, as it is after one pass; and the share of headers that were in it.
+    /// Time with a flow cache warmed by one pass.
     cached_ns: Option<Median>,
     cached_share: f64,
     dpdk_ns: Option<Median>,
-    /// Of dpdk-test-acl's time, in the same round.
+    /// Ratio to dpdk-test-acl's time in the same round.
     ratio: Option<Median>,
-    /// Why there is no figure of dpdk-test-acl.
+    /// Reason why dpdk-test-acl was not measured.
     dpdk_missing: Option<String>,
 }
 
@@ -233,7 +233,7 @@ fn key(header: &Header) -> Key {
     Key { addresses, protocol: header.protocol, l4, fragment: Fragment::No, dscp: 0, vlan: None }
 }
 
-/// That it finds what looking at each rule finds: of a part of the trace, for that takes long.
+/// Compares the classifier with a linear search, on a part of the trace because that is slow.
 fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
     let step = (keys.len() * rules.len() / 20_000_000).max(1);
     for key in keys.iter().step_by(step) {
@@ -243,7 +243,7 @@ fn check(classifier: &Classifier, rules: &[Rule], keys: &[Key]) -> Result<()> {
     Ok(())
 }
 
-/// ns a lookup, and how many hit a rule.
+/// Returns ns per lookup, and the number of matches.
 fn one_pass(
     keys: &[Key],
     mut look_up: impl FnMut(&[Key], &mut [u32; Classifier::BATCH]),
@@ -282,7 +282,8 @@ impl Dpdk {
         Ok(Self { rules: rule_file, trace: trace_file, count: rules.len(), packets: headers.len() })
     }
 
-    /// One pass over the trace, in a process of its own: ns a lookup, by its own count of cycles.
+    /// Runs one pass over the trace in a new process. Returns ns per lookup, from its own cycle
+    /// count.
     fn one_pass(&self) -> Result<f64> {
         let output = Command::new("dpdk-test-acl")
             .args([

@@ -1,4 +1,4 @@
-//! What all measurements share: options, where results go, Ctrl-C.
+//! Shared parts of all measurements: options, result files, Ctrl-C.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use xdpfwd_lab::Sink;
 
 use crate::peer::{Missing, Peer, Place, Ready};
 
-/// What arrives at the sink has not changed for that long: nothing is on its way any more.
+/// Time without arrivals at the sink after which no frame is in transit.
 const SETTLED: Duration = Duration::from_millis(200);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -30,7 +30,7 @@ pub(crate) struct Common {
     /// Seconds measured in each run
     #[arg(long, default_value_t = 3.0)]
     pub(crate) seconds: f64,
-    /// Seconds of traffic before that
+    /// Seconds of traffic before the measurement
     #[arg(long, default_value_t = 0.5)]
     pub(crate) warmup: f64,
     /// Only these forwarders, by name, separated by commas
@@ -45,7 +45,7 @@ pub(crate) struct Common {
     /// The xdpfwd binary [default: the one beside this program]
     #[arg(long)]
     xdpfwd: Option<PathBuf>,
-    /// Sources of the peers
+    /// Folder with the sources of the compared forwarders
     #[arg(long, default_value = "benches/peers")]
     peers: PathBuf,
     /// Results go to a folder of DIR, named after day and host
@@ -69,8 +69,7 @@ impl Common {
         Duration::from_secs_f64(self.warmup.clamp(0.0, 3600.0))
     }
 
-    /// Where everything is. In the namespace, a bare name would be searched for on the path:
-    /// absolute ones.
+    /// Returns all paths. They are absolute, because `ip netns exec` searches PATH for a bare name.
     pub(crate) fn place(&self) -> Result<Place> {
         let absolute = |path: &Path| {
             path.canonicalize().with_context(|| {
@@ -93,14 +92,15 @@ impl Common {
         })
     }
 
-    /// Those that were asked for.
+    /// Returns the selected forwarders.
     pub(crate) fn wanted(&self, all: &[Peer]) -> Vec<Peer> {
         let wanted =
             |peer: &Peer| self.only.is_empty() || self.only.iter().any(|name| name == peer.name());
         all.iter().copied().filter(wanted).collect()
     }
 
-    /// Those that were asked for and are there; and what is missing of the others, by name.
+    /// Returns the selected forwarders that are available, and the missing parts of the others by
+    /// name.
     pub(crate) fn choose(
         &self,
         all: &[Peer],
@@ -120,7 +120,7 @@ impl Common {
         (ready, missing)
     }
 
-    /// Checks what can be checked before an hour is spent, and opens the results of a measurement.
+    /// Checks the prerequisites before a long measurement, and opens its results.
     pub(crate) fn begin(&self, what: &'static str) -> Result<Output> {
         xdpfwd_lab::require_root("measuring in the lab")?;
         let known: Vec<&str> =
@@ -156,7 +156,7 @@ impl Common {
     }
 }
 
-/// Where the results of a measurement go.
+/// The result files of a measurement.
 pub(crate) struct Output {
     directory: PathBuf,
     what: &'static str,
@@ -164,12 +164,12 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Keeps the table as it was printed.
+    /// Saves the printed table.
     pub(crate) fn text(&mut self, text: &str) -> Result<()> {
         self.write("txt", text).map(drop)
     }
 
-    /// Keeps the raw numbers, with command line and machine.
+    /// Saves the raw numbers, with command line and machine.
     pub(crate) fn json(&mut self, numbers: &serde_json::Value) -> Result<PathBuf> {
         let mut all = json!({
             "command": std::env::args().collect::<Vec<_>>().join(" "),
@@ -190,7 +190,7 @@ impl Output {
     }
 }
 
-/// Ctrl-C or SIGTERM: seen between two runs, so that every lab is taken down in order.
+/// A flag set by Ctrl-C or SIGTERM, checked between runs so that every lab is removed in order.
 pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
@@ -211,12 +211,12 @@ impl Stop {
     }
 }
 
-/// A line about progress, on stderr: stdout is the result.
+/// Prints a progress line to stderr; stdout is for the result.
 pub(crate) fn note(line: &str) {
     eprintln!("{line}");
 }
 
-/// Waits until nothing arrives at the sink any more.
+/// Waits until no frame arrives at the sink.
 pub(crate) fn settle(sink: &Sink) -> Result<()> {
     let start = Instant::now();
     let (mut last, mut since) = (sink.seen()?.arrived.packets, Instant::now());

@@ -1,5 +1,4 @@
-//! `cost`: where the cost of security lands, by the ledger: forwarding alone, and forwarding with
-//! ESP.
+//! `cost`: CPU cycles per task of the cycle ledger, for forwarding alone and with ESP.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, thread, time::Duration};
 
@@ -35,10 +34,10 @@ pub(crate) struct Arguments {
     backends: Vec<String>,
 }
 
-/// What is on the path.
+/// The stages on the path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Path {
-    /// Transform and backend of `esp-seal`; nothing: it forwards, and that is all.
+    /// Transform and backend of `esp-seal`; `None`: forwarding only.
     seal: Option<(String, String)>,
 }
 
@@ -58,7 +57,7 @@ struct Run {
     size: u16,
     round: u32,
     pps: f64,
-    /// Cycles a packet of each task that is not idle, and of each stage.
+    /// Cycles per packet of each non-idle task and each stage.
     cycles: BTreeMap<String, f64>,
 }
 
@@ -120,7 +119,7 @@ fn config(path: &Path, number: usize, place: &Place) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Packets a second, and cycles a packet by task.
+/// Returns packets per second, and cycles per packet by task.
 fn measure(
     common: &Common,
     place: &Place,
@@ -168,7 +167,7 @@ fn measure(
     Ok((packets / seconds, cycles))
 }
 
-/// Tasks in the order in which a packet meets them.
+/// Tasks in the order of a packet's path.
 const TASKS: [&str; 10] = [
     "receive", "parse", "stages", "scatter", "transmit", "wake", "reclaim", "look", "control",
     "stamps",

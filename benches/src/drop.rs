@@ -1,5 +1,5 @@
-//! `drop`: what a filter costs, in user space and in the XDP program, with packets that are all
-//! dropped and with packets that all pass.
+//! `drop`: the cost of a filter in user space and in the XDP program, for packets that are all
+//! dropped and for packets that all pass.
 
 use std::{
     collections::BTreeMap,
@@ -40,25 +40,25 @@ pub(crate) struct Arguments {
     /// Numbers of rules
     #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 1_000, 10_000])]
     rules: Vec<usize>,
-    /// What the rules are like: acl, fw, ipc, or a file as `classbench` takes it
+    /// Seed of the rules: acl, fw, ipc, or a file as for `classbench`
     #[arg(long, default_value = "acl")]
     seed: String,
-    /// Where the kernel receives what is dropped
+    /// Where the kernel receives the dropped packets
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Receiving::Driver, Receiving::Generator])]
     receiving: Vec<Receiving>,
-    /// Leave out the packets that pass
+    /// Skip the measurement with packets that pass
     #[arg(long)]
     only_drops: bool,
 }
 
-/// Who drops.
+/// The program that drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Who {
     /// xdpfwd, with the filter in user space or in the kernel.
     Xdpfwd(&'static str),
-    /// A program that looks up the same tables, and nothing else.
+    /// A program that only looks up the same tables.
     BareLookups,
-    /// One that drops at once: what packets cost that are worth nothing.
+    /// A program that drops at once: the minimum cost per packet.
     AtOnce,
 }
 
@@ -72,16 +72,16 @@ impl Who {
     }
 }
 
-/// Where the kernel receives what comes to xdpfwd's interface, and runs the XDP program.
+/// Where the kernel receives xdpfwd's packets and runs the XDP program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 enum Receiving {
-    /// Nowhere: the program is given frames as if a driver had received them that costs nothing
+    /// Nowhere: the program receives frames as from a driver without any cost
     Driver,
-    /// On the core of the generator, which it slows down: as veth does it by itself
+    /// On the generator's core, which slows the generator down: the default of veth
     Generator,
-    /// On that of xdpfwd, in a thread of its own: with the filter in the kernel there is nothing
-    /// else to do there
+    /// On xdpfwd's core, in a separate thread; with the filter in the kernel this core is otherwise
+    /// idle
     Xdpfwd,
 }
 
@@ -92,26 +92,26 @@ struct Run {
     receiving: Receiving,
     rules: usize,
     round: u32,
-    /// Of packets that are all dropped: how many a second, and what each cost on both cores.
+    /// Packets dropped per second, if all are dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped_pps: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cycles_per_drop: Option<f64>,
-    /// Of packets that all pass: how many came out a second, and what the stage says it cost.
+    /// Packets forwarded per second, if all pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     forwarded_pps: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stage_cycles: Option<f64>,
 }
 
-/// Rules of some number, in a file; and packets for them.
+/// A rule file, and packets for the rules.
 struct Set {
     count: usize,
     file: PathBuf,
     packets: Arc<[PacketTemplate]>,
 }
 
-/// Packets of a flood: more than caches for flows have room for.
+/// Packets of a flood: more flows than a flow cache holds.
 const PACKETS: usize = 200_000;
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
@@ -175,7 +175,7 @@ impl Set {
                 Seed::parse(&arguments.seed, &text)?
             }
         };
-        // One rule by itself is one that matches everything: what a rule costs at least.
+        // A single rule matches everything: the minimum cost of a rule.
         let rules = match count {
             0 | 1 => generate(&seed, 1_000, 1),
             _ => generate(&seed, count, 1),
@@ -192,7 +192,7 @@ impl Set {
         Ok(Self { count, file, packets: headers.iter().map(packet).collect() })
     }
 
-    /// A configuration of xdpfwd; `verdict` is the rules', and what none decides is dropped.
+    /// Writes a configuration of xdpfwd; the rules have `verdict`, other packets `default`.
     fn config(&self, place: &Place, at: &str, verdict: &str, default: &str) -> Result<PathBuf> {
         let path = place.scratch.join(format!("drop-{}-{at}-{verdict}.toml", self.count));
         let text = format!(
@@ -217,7 +217,7 @@ fn packet(header: &Header) -> PacketTemplate {
     }
 }
 
-/// What one measurement is made with.
+/// The parameters of one measurement.
 struct Lab<'a> {
     common: &'a Common,
     place: &'a Place,
@@ -226,7 +226,7 @@ struct Lab<'a> {
 }
 
 impl Lab<'_> {
-    /// How many a second xdpfwd drops, and cycles of both cores for each.
+    /// Returns the packets that xdpfwd drops per second, and the cycles of both cores per packet.
     fn drop_by_xdpfwd(&self, at: &str) -> Result<(f64, f64)> {
         let chain = Chain::builder().build()?;
         let mut forwarder =
@@ -267,7 +267,7 @@ impl Lab<'_> {
         Ok(forwarder)
     }
 
-    /// Floods, and counts twice.
+    /// Sends a flood and reads the counters twice.
     fn measure(&self, chain: &Chain, read: impl Fn() -> Result<(f64, f64)>) -> Result<(f64, f64)> {
         let common = self.common;
         if self.receiving == Receiving::Xdpfwd {
@@ -288,13 +288,13 @@ impl Lab<'_> {
             bail!("nothing was dropped");
         }
         let cycles = (busy_to - busy_from) * xdpfwd_xsk::clock::cycles_per_second() as f64;
-        // The reports are up to a fifth of a second old: their own time counts, scaled to the same
-        // span.
+        // Reports are up to 0.2 s old: use their own timestamps and scale to the same time span.
         let pps = packets / (to.0 - from.0);
         Ok((pps, cycles / (pps * common.seconds().as_secs_f64())))
     }
 
-    /// How many a second a bare program drops, and cycles of both cores for each.
+    /// Returns the packets that a bare program drops per second, and the cycles of both cores per
+    /// packet.
     fn drop_by_bare(&self, bare: &Path, who: Who) -> Result<(f64, f64)> {
         let text = fs::read_to_string(&self.set.file)?;
         let read = parse_classbench(&text, Verdict::Drop)
@@ -330,12 +330,12 @@ impl Lab<'_> {
         Ok(measured)
     }
 
-    /// How many a second xdpfwd forwards of packets that no rule matches, and what its filter says
-    /// that it costs.
+    /// Returns the packets per second that xdpfwd forwards if no rule matches, and the filter's
+    /// reported cost.
     fn forward(&self, at: &str) -> Result<(f64, Option<f64>)> {
         let chain = Chain::builder().build()?;
         let sink = Sink::builder().attach(chain.sink(), "sink0")?;
-        // The one rule is about everything: it accepts, then.
+        // A single rule matches everything, so it must accept.
         let verdict = if self.set.count == 1 { "accept" } else { "drop" };
         let mut forwarder =
             self.start(&chain, &self.set.config(self.place, at, verdict, "accept")?)?;
@@ -357,7 +357,7 @@ impl Lab<'_> {
     }
 }
 
-/// Has the kernel receive on fwd0 in a thread on a core.
+/// Makes the kernel receive on fwd0 in a thread on `core`.
 fn receive_on(chain: &Chain, core: usize) -> Result<()> {
     let script = format!(
         "echo 1 > /sys/class/net/fwd0/threaded; sleep 0.1; \
@@ -370,7 +370,7 @@ fn receive_on(chain: &Chain, core: usize) -> Result<()> {
     Ok(())
 }
 
-/// Seconds that the processors were not idle, all together.
+/// Returns the busy seconds of all processors together.
 fn busy_seconds() -> Result<f64> {
     let stat = fs::read_to_string("/proc/stat")?;
     let line = stat.lines().next().context("/proc/stat is empty")?;

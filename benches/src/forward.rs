@@ -1,4 +1,4 @@
-//! `forward`: packets per second through each forwarder, interleaved, against the bare loop of the
+//! `forward`: packets per second of each forwarder, interleaved, relative to the bare loop of the
 //! same round.
 
 use std::{
@@ -24,8 +24,7 @@ use crate::{
 pub(crate) struct Arguments {
     #[command(flatten)]
     common: Common,
-    /// Rounds with the smallest frames and 16 flows: each runs every forwarder once, next to each
-    /// other in time
+    /// Rounds with the smallest frames and 16 flows; each runs every forwarder once
     #[arg(long, default_value_t = 9)]
     rounds: u32,
     /// Rounds with every other size and number of flows
@@ -37,7 +36,7 @@ pub(crate) struct Arguments {
     /// Numbers of flows
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 1000])]
     flows: Vec<u32>,
-    /// Leave out the run with two queues
+    /// Skip the run with two queues
     #[arg(long)]
     one_queue: bool,
 }
@@ -51,8 +50,8 @@ struct Run {
     round: u32,
     offered_pps: f64,
     forwarded_pps: f64,
-    /// xdpfwd's own count, over its whole life: transmit and receive system calls for each packet
-    /// received.
+    /// Transmit and receive system calls per received packet, as xdpfwd counts them over its whole
+    /// run.
     #[serde(skip_serializing_if = "Option::is_none")]
     syscalls_per_packet: Option<f64>,
 }
@@ -68,7 +67,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     for &size in &arguments.sizes {
         cells.extend(arguments.flows.iter().map(|&flows| (size, flows)));
     }
-    // The one that counts comes first: an interrupted run has it.
+    // Measure the headline first, so that an interrupted run has it.
     cells.sort_by_key(|&cell| cell != HEADLINE);
     let mut runs = Vec::new();
     let mut failed = Vec::new();
@@ -78,7 +77,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
         for round in 0..rounds {
             let mut order: Vec<&Ready> = ready.iter().collect();
             if round % 2 == 1 {
-                // Whatever favours the first of two must favour each as often.
+                // Alternate the order, so that its effect cancels.
                 order.reverse();
             }
             for ready in order {
@@ -154,7 +153,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-/// A lab of its own for each run: nothing is left of the one before.
+/// Runs one measurement in a new lab.
 fn once(ready: &Ready, common: &Common, size: u16, flows: u32, round: u32) -> Result<Run> {
     let chain = Chain::builder().build()?;
     let sink = Sink::attach(chain.sink(), "sink0")?;
@@ -180,7 +179,7 @@ fn once(ready: &Ready, common: &Common, size: u16, flows: u32, round: u32) -> Re
     })
 }
 
-/// System calls for each packet received, from a final report.
+/// Returns the system calls per received packet, from a final report.
 pub(crate) fn syscalls_per_packet(report: &serde_json::Value) -> Option<f64> {
     let calls = report["kernel"]["syscalls"].as_f64()?;
     let received: f64 =
@@ -188,9 +187,9 @@ pub(crate) fn syscalls_per_packet(report: &serde_json::Value) -> Option<f64> {
     (received > 0.0).then(|| calls / received)
 }
 
-/// Two queues, a generator on each of two cores: everything that is forwarded comes whole, once, in
-/// order, and nothing is lost at a rate that all can take. Not a speed: the generators share the
-/// cores with the forwarder.
+/// Checks two queues with a generator on each of two cores: frames arrive intact, once and in
+/// order, and none is lost at a rate that all forwarders can carry. Not a speed measurement: the
+/// generators share the cores with the forwarder.
 fn two_queues(peer: Peer, common: &Common) -> String {
     const RATE: u64 = 20_000;
     if !peer.takes_two_queues() {
@@ -211,7 +210,7 @@ fn two_queues(peer: Peer, common: &Common) -> String {
         thread::sleep(common.warmup());
         let before = sink.seen()?.arrived.packets;
         let mut sent = 0;
-        // One after the other: the sink's books of a flow are for one stream at a time.
+        // In sequence: the sink tracks one stream per flow at a time.
         for core in [common.generator_core, common.core] {
             let generator =
                 peer.traffic().flows(16).rate(RATE).core(core).start(chain.gen_(), "gen0")?;
@@ -328,7 +327,7 @@ pub(crate) struct PairsArguments {
     flows: u32,
     /// The first command, as one argument; it forwards between fwd0 and fwd1
     a: String,
-    /// The second one: the ratio is first / second
+    /// The second command; the ratio is first / second
     b: String,
 }
 

@@ -1,5 +1,5 @@
-//! `instructions`: how many the data path takes for each packet, counted by callgrind, against the
-//! numbers in the repository.
+//! `instructions`: instructions of the data path per packet, counted by callgrind and compared with
+//! the numbers in the repository.
 
 use std::{
     collections::BTreeMap,
@@ -17,11 +17,11 @@ use xdpfwd_bench::machine::said;
 
 const SCENARIOS: [&str; 6] =
     ["kernel", "rings", "port", "worker", "worker-mac-swap", "worker-three-stages"];
-/// Packets of a round of examples/counted.rs.
+/// Packets per round of examples/counted.rs.
 const BATCH: u64 = 64;
-/// Counted with so many rounds, and with three times as many.
+/// Rounds of the first count; the second has three times as many.
 const ROUNDS: u64 = 500;
-/// Worse by more than this fails; better by more than this asks for an update.
+/// An increase beyond this fails; a decrease beyond this requests an update.
 const TOLERANCE: f64 = 0.05;
 
 #[derive(Args)]
@@ -33,17 +33,17 @@ pub(crate) struct Arguments {
     /// The numbers in the repository
     #[arg(long, default_value = "benches/instructions.json")]
     numbers: PathBuf,
-    /// Write what was counted there, instead of comparing
+    /// Write the counts to this file instead of comparing
     #[arg(long)]
     update: bool,
 }
 
-/// What is in the repository.
+/// The numbers in the repository.
 #[derive(Debug, Deserialize, Serialize)]
 struct Numbers {
-    /// `rustc --version`: another compiler makes other code.
+    /// `rustc --version`, because the counts depend on the compiler.
     rustc: String,
-    /// Instructions of user code for each packet.
+    /// Instructions of user code per packet.
     per_packet: BTreeMap<String, f64>,
 }
 
@@ -133,7 +133,7 @@ fn judge(known: &Numbers, counted: &Numbers) -> Judged {
         text += "Better than the repository says, or different: `make bench-instructions UPDATE=1`, and commit it.\n";
     }
     if !same_compiler {
-        // Not comparable, so neither good nor bad; and nobody is to think that it was compared.
+        // Another compiler: report clearly that nothing was compared.
         text += &format!(
             "NOT JUDGED: the numbers are of {}, this is {}. Another compiler makes other code. To judge a change here, \
              `make bench-instructions UPDATE=1` before it, and without after it.\n",
@@ -144,7 +144,7 @@ fn judge(known: &Numbers, counted: &Numbers) -> Judged {
     Judged { text, worse }
 }
 
-/// Instructions of one run of the program.
+/// Returns the instructions of one run of the program.
 fn count(program: &Path, scenario: &str, rounds: u64) -> Result<u64> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])

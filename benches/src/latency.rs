@@ -1,5 +1,4 @@
-//! `latency`: how long frames take at a share of what each forwarder can carry without loss; and
-//! what idling costs.
+//! `latency`: latency at fractions of each forwarder's no-drop rate, and CPU use when idle.
 
 use std::{collections::BTreeMap, fmt::Write as _, thread, time::Duration};
 
@@ -23,9 +22,9 @@ const PEERS: [Peer; 4] = [
     Peer::Xdpfwd { io: "af_xdp", idle: "spin" },
     Peer::BareLoop,
 ];
-/// The search ends when what is known to pass and what is known to fail are this close.
+/// Relative distance between a passing and a failing rate at which the search ends.
 const PRECISION: f64 = 0.02;
-/// The low rate of the idle measurement, packets a second.
+/// The low rate of the idle measurement, in packets per second.
 const TRICKLE: u64 = 1000;
 
 #[derive(Args)]
@@ -41,8 +40,7 @@ pub(crate) struct Arguments {
     /// A rate counts as carried without loss if at most this fraction of the frames is lost
     #[arg(long, default_value_t = 0.001)]
     tolerance: f64,
-    /// Attempts at a rate before it counts as too high: on a shared machine a core is taken away
-    /// now and then
+    /// Attempts at a rate before it counts as too high (a shared machine may preempt a core)
     #[arg(long, default_value_t = 2)]
     attempts: u32,
     /// Seconds of each step of the search
@@ -54,35 +52,35 @@ pub(crate) struct Arguments {
     /// Number of flows
     #[arg(long, default_value_t = 16)]
     flows: u32,
-    /// Leave out what idling costs
+    /// Skip the idle measurement
     #[arg(long)]
     no_idle: bool,
 }
 
-/// A forwarder in its lab, with a sink that takes the time.
+/// A forwarder in its lab, with a sink that measures latency.
 struct Bench {
-    // In this order: the forwarder ends before its namespace goes.
+    // Field order matters: the forwarder ends before its namespace is removed.
     running: Running,
     sink: Sink,
     chain: Chain,
     traffic: Traffic,
 }
 
-/// What one load of one forwarder came to.
+/// The result of one forwarder at one load.
 #[derive(Serialize)]
 struct Run {
     peer: &'static str,
-    /// Per cent of its no-drop rate; none at the trickle of the idle measurement.
+    /// Load in per cent of the no-drop rate; `None` in the idle measurement.
     load: Option<u32>,
     round: u32,
     offered_pps: f64,
-    /// Fraction of the frames.
+    /// Fraction of frames lost.
     lost: f64,
     p50_us: f64,
     p99_us: f64,
     p999_us: f64,
     max_us: f64,
-    /// Of one core.
+    /// CPU use, as a fraction of one core.
     cpu: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     syscalls_per_packet: Option<f64>,
@@ -190,8 +188,7 @@ impl Bench {
         Ok(Self { running, sink, chain, traffic })
     }
 
-    /// Sends at a rate for a while: what was offered, packets a second, and the fraction that was
-    /// lost, to the last frame.
+    /// Sends at a rate. Returns the offered packets per second and the exact fraction lost.
     fn attempt(&mut self, rate: u64, time: Duration) -> Result<(f64, f64)> {
         let before = self.sink.seen()?.arrived.packets;
         let generator = self.traffic.clone().rate(rate).start(self.chain.gen_(), "gen0")?;
@@ -204,7 +201,7 @@ impl Bench {
     }
 }
 
-/// The highest rate that is carried with a loss within the tolerance, by bisection.
+/// Finds the highest rate with a loss within the tolerance, by bisection.
 fn search(
     ready: &Ready,
     arguments: &Arguments,
@@ -213,7 +210,7 @@ fn search(
 ) -> Result<f64> {
     let mut bench = Bench::new(ready, arguments)?;
     let time = Duration::from_secs_f64(arguments.search_seconds.clamp(0.01, 3600.0));
-    // More than the lab's generator can send: what comes through then is not reached without loss.
+    // The upper bound is more than the lab's generator can send.
     let (mut carried, mut lost) = (0.0, 16e6);
     let mut rate: f64 = {
         let (offered, loss) = bench.attempt(100_000_000, time)?;
@@ -246,12 +243,12 @@ fn search(
             }
         }
         match good {
-            // The generator may have no more to give than this.
+            // The generator has reached its maximum.
             Some(offered) if offered < 0.9 * rate => return Ok(offered),
             Some(_) => carried = rate,
             None => lost = rate,
         }
-        // Until something was carried, or lost, by steps; then by halves.
+        // Step until one rate passed and one failed, then bisect.
         rate = if carried == 0.0 {
             lost * 0.7
         } else if lost >= 16e6 {
@@ -264,8 +261,7 @@ fn search(
     Ok(carried)
 }
 
-/// Open loop: the generator sends by its own clock, and does not ask what became of the frames
-/// before.
+/// Measures in an open loop: the generator sends by its own clock, regardless of earlier frames.
 fn at_rate(
     ready: &Ready,
     arguments: &Arguments,
@@ -321,7 +317,7 @@ fn at_rate(
     Ok(run)
 }
 
-/// Share of a core that a forwarder takes when nothing comes.
+/// Returns the share of a core that an idle forwarder uses.
 fn idle_share(ready: &Ready, arguments: &Arguments) -> Result<f64> {
     let bench = Bench::new(ready, arguments)?;
     thread::sleep(arguments.common.warmup());
@@ -421,7 +417,7 @@ fn table(
     text
 }
 
-/// All rounds of a forwarder at one load: quantiles of all frames together, and the p99 of each
+/// Formats all rounds of a forwarder at one load: quantiles of all frames, and the p99 of each
 /// round.
 fn row(name: &str, runs: &[&Run]) -> String {
     let Some(p99) = Median::of(runs.iter().map(|run| run.p99_us)) else { return String::new() };

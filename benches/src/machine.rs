@@ -14,17 +14,17 @@ pub struct Machine {
     /// `uname -srvm`.
     kernel: String,
     cpu: String,
-    /// What the kernel says of the first core's clock.
+    /// Clock of the first core, as the kernel reports it.
     cpu_mhz: String,
     cores: usize,
     memory_kib: u64,
-    /// As far as the processor says so.
+    /// Whether the processor reports a hypervisor.
     virtual_machine: bool,
     rustc: String,
     cc: String,
-    /// The commit that was measured, with `-dirty` if it was not quite that.
+    /// Measured commit, with `-dirty` if the work tree was modified.
     commit: String,
-    /// Load average when the run began: what else ran.
+    /// Load average at the start of the run.
     pub load_average: String,
 }
 

@@ -1,5 +1,5 @@
-//! `xdpfwd-bench`: xdpfwd beside other forwarders, on the lab. docs/benchmarking.md says what each
-//! figure means.
+//! `xdpfwd-bench`: compares xdpfwd with other forwarders in the lab. docs/benchmarking.md explains
+//! the results.
 #![forbid(unsafe_code)]
 
 mod classify;
@@ -21,10 +21,10 @@ use clap::{Parser, Subcommand};
 use common::Stop;
 use xdpfwd_bench::classbench;
 
-/// Measures xdpfwd beside other forwarders, in a lab of network namespaces.
+/// Measures xdpfwd and other forwarders in a lab of network namespaces.
 ///
-/// Everything runs on one machine, interleaved in one run: ratios are what counts. Needs root. Raw
-/// numbers are kept in a folder of benches/results, named after day and host.
+/// Everything runs on one machine, interleaved in one run, so compare ratios. Needs root. Raw
+/// numbers are saved in a folder of benches/results, named after day and host.
 #[derive(Parser)]
 #[command(name = "xdpfwd-bench", version, max_term_width = 110)]
 struct Cli {
@@ -36,24 +36,23 @@ struct Cli {
 enum Command {
     /// Packets per second of every forwarder, as ratios to a bare loop in C
     Forward(forward::Arguments),
-    /// Latency at 10, 50 and 90 % of what each forwarder carries without loss, and what idling
-    /// costs
+    /// Latency at 10, 50 and 90 % of each forwarder's no-drop rate, and CPU use when idle
     Latency(latency::Arguments),
-    /// What a filter costs in user space and in the kernel: packets dropped and forwarded, with 0
-    /// to 10,000 rules
+    /// Cost of a filter in user space and in the kernel: packets dropped and forwarded, with 0 to
+    /// 10,000 rules
     Drop(drop::Arguments),
-    /// Where the cost of security lands: forwarding, and forwarding with ESP, by the ledger
+    /// CPU cycles per task, with and without ESP
     Cost(cost::Arguments),
-    /// Instructions for each packet, by callgrind, against those in the repository (needs no root)
+    /// Instructions per packet, by callgrind, compared with those in the repository (needs no root)
     Instructions(instructions::Arguments),
-    /// Two commands in alternation: the ratio of what they forward
+    /// Ratio of the packets that two commands forward, run in alternation
     Pairs(forward::PairsArguments),
     /// A rule set and a trace for a packet classifier, in the style of ClassBench (needs no root)
     Classbench(classbench::Arguments),
-    /// ns a lookup of the filter's classifier, next to dpdk-test-acl (needs no root)
+    /// ns per lookup of the filter's classifier and of dpdk-test-acl (needs no root)
     Classify(classify::Arguments),
-    /// ns and cycles a packet of ESP by each backend, next to their crates alone and to
-    /// dpdk-test-crypto-perf (needs no root)
+    /// ns and cycles per packet of each ESP backend, its AEAD alone and dpdk-test-crypto-perf
+    /// (needs no root)
     Esp(esp::Arguments),
 }
 

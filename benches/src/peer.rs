@@ -1,4 +1,4 @@
-//! The forwarders that are compared, and how each is put into the middle of the lab.
+//! The compared forwarders, and how each is started in the lab.
 
 use std::{
     fs,
@@ -11,13 +11,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 use xdpfwd_lab::{Chain, Forwarder, Traffic, mac};
 
-/// How long a forwarder has until it is ready. testpmd takes some seconds to get its memory.
+/// Deadline for a forwarder to become ready. testpmd takes some seconds to allocate its memory.
 const READY: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(10);
-/// What is going to end by itself has ended by then.
+/// Time in which a failing forwarder ends.
 const SETTLING: Duration = Duration::from_millis(500);
 
-/// A forwarder of the matrix.
+/// A compared forwarder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// xdpfwd with this `io` and this `idle`.
@@ -51,14 +51,14 @@ pub(crate) const ALL: [Peer; 10] = [
     Peer::XdpRedirect,
 ];
 
-/// Where things are, and on which cores they run.
+/// Paths and cores.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     /// The xdpfwd binary.
     pub(crate) xdpfwd: PathBuf,
     /// benches/peers.
     pub(crate) sources: PathBuf,
-    /// For what is built or written on the way.
+    /// Folder for build products and temporary files.
     pub(crate) scratch: PathBuf,
     /// Core of the generator.
     pub(crate) generator: usize,
@@ -66,7 +66,7 @@ pub(crate) struct Place {
     pub(crate) core: usize,
 }
 
-/// A peer that is there: what starts it.
+/// An available forwarder, with the commands that start it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
     pub(crate) peer: Peer,
@@ -76,16 +76,16 @@ pub(crate) struct Ready {
     command: Option<Vec<String>>,
 }
 
-/// A peer at work.
+/// A running forwarder.
 pub(crate) struct Running {
     pub(crate) forwarder: Option<Forwarder>,
 }
 
-/// What is missing, and how to get it.
+/// A description of a missing tool and how to install it.
 pub(crate) type Missing = String;
 
 impl Peer {
-    /// Its name, in tables, raw results and `ONLY=`.
+    /// Returns the name in tables, raw results and `ONLY=`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Xdpfwd { io: "af_xdp", idle: "spin" } => "xdpfwd-spin",
@@ -102,7 +102,7 @@ impl Peer {
         }
     }
 
-    /// In which way its conditions differ from xdpfwd's; nothing if they do not.
+    /// Describes how its conditions differ from xdpfwd's; empty if they do not.
     pub(crate) fn differs(self) -> &'static str {
         match self {
             Self::Xdpfwd { io: "packet-mmsg", .. } => {
@@ -125,12 +125,12 @@ impl Peer {
         }
     }
 
-    /// Whether it can serve two queues.
+    /// Returns whether it supports two queues.
     pub(crate) fn takes_two_queues(self) -> bool {
         self != Self::BareLoop
     }
 
-    /// Finds what it needs, or says what is missing.
+    /// Finds its programs, or returns a description of a missing one.
     pub(crate) fn prepare(self, place: &Place, queues: u16) -> Result<Ready, Missing> {
         let core = place.core.to_string();
         let ready = |set_up: Vec<String>, command: Option<Vec<String>>| Ready {
@@ -139,8 +139,8 @@ impl Peer {
             command,
         };
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        // RPS: what arrives on fwd0 is handed to the forwarder's core, in hexadecimal groups of 32
-        // bits.
+        // RPS mask that moves packets from fwd0 to the forwarder's core, in hexadecimal groups of
+        // 32 bits.
         let rps = format!(
             "for q in /sys/class/net/fwd0/queues/rx-*; do echo {:x}{} > $q/rps_cpus; done",
             1u32 << (place.core % 32),
@@ -168,8 +168,8 @@ impl Peer {
             Self::Testpmd { busy_poll } => {
                 let program = find("dpdk-testpmd", "dpdk-dev")?;
                 let budget = if busy_poll { 64 } else { 0 };
-                // A device for each queue: on a veth, net_af_xdp believes that there is one queue
-                // in all, and with start_queue takes any one.
+                // One device per queue: on a veth, net_af_xdp assumes a single queue, and
+                // start_queue selects it.
                 let devices: Vec<String> = (0..queues)
                     .flat_map(|queue| [(2 * queue, "fwd0", queue), (2 * queue + 1, "fwd1", queue)])
                     .map(|(n, interface, queue)| {
@@ -225,7 +225,8 @@ impl Peer {
         }
     }
 
-    /// What the generator sends to it: the same for all but a router, which has to be spoken to.
+    /// Returns the generator's traffic: the same for all but a router, which needs its own MAC
+    /// address.
     pub(crate) fn traffic(self) -> Traffic {
         match self {
             Self::IpForward => Traffic::new()
@@ -235,7 +236,7 @@ impl Peer {
         }
     }
 
-    /// Interfaces that it has an XDP program on when it is ready.
+    /// Returns the interfaces that have an XDP program when it is ready.
     fn xdp_on(self) -> &'static [&'static str] {
         match self {
             Self::Bridge | Self::IpForward | Self::Xdpfwd { io: "packet-mmsg", .. } => &[],
@@ -246,14 +247,14 @@ impl Peer {
 }
 
 impl Ready {
-    /// The command line that forwards, or those that make the kernel do it.
+    /// Returns the command line of the forwarder, or those that configure the kernel.
     pub(crate) fn shown(&self) -> String {
         let mut lines = self.set_up.clone();
         lines.extend(self.command.as_ref().map(|words| words.join(" ")));
         lines.join("; ")
     }
 
-    /// Tries whether it starts at all: what does not is missing, with what it says.
+    /// Checks that it starts. A forwarder that fails counts as missing, with its error.
     pub(crate) fn attempt(&self) -> Result<(), Missing> {
         let start = || -> Result<()> {
             let chain = Chain::builder().build()?;
@@ -265,8 +266,7 @@ impl Ready {
         start().map_err(|error| {
             let said = brief(&error);
             match self.peer {
-                // xdp-tools 1.3 wants the tracepoint xdp_redirect_map_err, which Linux 6.18 has no
-                // more.
+                // xdp-tools 1.3 needs the tracepoint xdp_redirect_map_err, which Linux 6.18 lacks.
                 Peer::XdpRedirect | Peer::XdpRedirectCpu => {
                     format!(
                         "xdp-bench does not load on this kernel ({said}): build a newer one from \
@@ -278,7 +278,7 @@ impl Ready {
         })
     }
 
-    /// Puts it into the middle of a lab, and waits until it forwards.
+    /// Starts it in a lab and waits until it forwards.
     pub(crate) fn start(&self, chain: &Chain) -> Result<Running> {
         for line in &self.set_up {
             let output =
@@ -301,8 +301,8 @@ impl Ready {
             Peer::Testpmd { .. } => {
                 drop(forwarder.wait_for_line(READY, |line| line.contains("NIC statistics"))?)
             }
-            // Both sockets are bound when the second program is there, or a moment later: the
-            // warm-up covers it.
+            // The sockets are bound when the second program is attached or shortly after, within
+            // the warm-up.
             _ => {}
         }
         Ok(Running { forwarder: Some(forwarder) })
@@ -317,7 +317,7 @@ impl Running {
             .map_or(Ok(()), |forwarder| forwarder.check_running().map_err(Into::into))
     }
 
-    /// Ends it, and returns xdpfwd's final report if it wrote one.
+    /// Stops it and returns xdpfwd's final report, if any.
     pub(crate) fn stop(mut self) -> Result<Option<serde_json::Value>> {
         let Some(forwarder) = &mut self.forwarder else { return Ok(None) };
         forwarder.stop(STOP)?;
@@ -326,8 +326,7 @@ impl Running {
     }
 }
 
-/// The lines of an error that say something: the one with the word error or failed in it, or else
-/// the last.
+/// Returns the informative line of an error: one with "error" or "failed", otherwise the last.
 pub(crate) fn brief(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -338,7 +337,7 @@ pub(crate) fn brief(error: &anyhow::Error) -> String {
     (*telling.or(lines.last()).unwrap_or(&"it does not say why")).to_owned()
 }
 
-/// One core, MAC addresses swapped, as the bare loop does.
+/// Returns a configuration equivalent to the bare loop: one core, MAC addresses swapped.
 fn xdpfwd_config(io: &str, idle: &str, core: usize, queues: u16) -> String {
     let port = |name: &str, interface: &str| {
         format!(
@@ -357,7 +356,7 @@ fn xdpfwd_config(io: &str, idle: &str, core: usize, queues: u16) -> String {
     )
 }
 
-/// Compiles a program of benches/peers, or says why not.
+/// Compiles a program of benches/peers, or returns the reason for the failure.
 pub(crate) fn compile(
     place: &Place,
     name: &str,
@@ -388,7 +387,7 @@ pub(crate) fn compile(
     Err(format!("{name} does not compile (apt-get install gcc libxdp-dev libbpf-dev): {why}"))
 }
 
-/// Where a program of a Debian package is.
+/// Returns the path of a program of a Debian package.
 fn find(program: &str, package: &str) -> Result<String, Missing> {
     let path = std::env::var("PATH").unwrap_or_default();
     let places = path.split(':').chain(["/usr/sbin", "/sbin"]);

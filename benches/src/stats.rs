@@ -1,4 +1,4 @@
-//! Medians, and how far to trust them.
+//! Medians with confidence intervals.
 
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ pub(crate) struct Median {
 const WANTED: f64 = 0.95;
 
 impl Median {
-    /// `None` of nothing. Values that are no numbers are left out.
+    /// Computes the median, ignoring infinite values and NaN. Returns `None` without values.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);
@@ -29,7 +29,7 @@ impl Median {
         let middle = *sorted.get(n / 2)?;
         let median =
             if n.is_multiple_of(2) { f64::midpoint(sorted[n / 2 - 1], middle) } else { middle };
-        // The deepest pair of order statistics that still covers enough.
+        // The narrowest pair of order statistics with sufficient coverage.
         let (depth, coverage) = (0..n.div_ceil(2))
             .map(|depth| (depth, coverage(n, depth)))
             .take_while(|&(depth, coverage)| depth == 0 || coverage >= WANTED)
@@ -38,7 +38,7 @@ impl Median {
     }
 }
 
-/// Coverage of the interval that leaves out `depth` values on either side.
+/// Returns the coverage of the interval without `depth` values on either side.
 fn coverage(n: usize, depth: usize) -> f64 {
     // P(at most `depth` of n values lie on one side).
     let mut term = 0.5f64.powi(i32::try_from(n).unwrap_or(i32::MAX));

@@ -1,4 +1,4 @@
-//! `classbench`: a rule set and a trace as files, and what is in them.
+//! `classbench`: writes a rule set and a trace to files and prints their statistics.
 
 use std::{
     fs::{self, File},
@@ -21,13 +21,13 @@ pub struct Arguments {
     /// Number of rules
     #[arg(long, default_value_t = 10_000)]
     rules: usize,
-    /// The same number, the same files
+    /// Seed of the random numbers; the same seed gives the same files
     #[arg(long, default_value_t = 1)]
     random_seed: u64,
-    /// Where the rules go, in ClassBench's format
+    /// Output file for rules, in ClassBench's format
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// Where headers that hit the rules go
+    /// Output file for headers that hit the rules
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Number of headers
@@ -42,7 +42,7 @@ pub struct Arguments {
     /// Pareto: the scale; ClassBench calls 0.0001 low locality, 1 high
     #[arg(long, default_value_t = 0.1, requires = "trace")]
     pareto_b: f64,
-    /// Share of headers that are random, and mostly hit nothing
+    /// Share of random headers, which mostly match no rule
     #[arg(long, default_value_t = 0.1, requires = "trace")]
     random_share: f64,
 }
@@ -51,7 +51,7 @@ pub struct Arguments {
 enum Skew {
     /// Once
     Uniform,
-    /// As a Pareto distribution says
+    /// Pareto distributed
     Pareto,
 }
 

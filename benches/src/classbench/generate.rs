@@ -9,12 +9,11 @@ use super::{
     trie,
 };
 
-/// `rules` different ones, the more specific before what covers it; fewer where the seed has not
-/// that many.
+/// Returns `rules` distinct rules, each before the rules that cover it. Returns fewer if the seed
+/// does not have as many.
 ///
-/// Several draws may be the same rule, above all where a seed has many wildcards. As many more are
-/// drawn as it takes, and the first `rules` different ones kept. After eight enlargements it is
-/// what there is.
+/// Draws may repeat a rule, above all if the seed has many wildcards. Draws more until `rules` are
+/// distinct, and keeps the first ones. Gives up after eight enlargements.
 pub fn generate(seed: &Seed, rules: usize, random_seed: u64) -> Vec<Rule5> {
     let mut drawn = rules;
     let mut found = Vec::new();
@@ -33,14 +32,14 @@ pub fn generate(seed: &Seed, rules: usize, random_seed: u64) -> Vec<Rule5> {
 
 const ROUNDS: u32 = 8;
 
-/// How many to draw so that `wanted` are different, after `drawn` of which `different` were. At
-/// most twice as many as before.
+/// Returns the number of draws for `wanted` distinct rules, after `drawn` gave `different`. At most
+/// twice `drawn`.
 fn more(drawn: usize, different: usize, wanted: usize) -> usize {
     let needed = drawn as f64 * wanted as f64 / different.max(1) as f64 * 1.05;
     (needed as usize + 16).min(drawn.saturating_mul(2))
 }
 
-/// `count` rules in the order of drawing, some of them the same, with the tries of a set of `size`.
+/// Draws `count` rules, with repetitions, using the tries of a set of `size`.
 pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> Vec<Rule5> {
     let mut random = Random::new(random_seed);
     let mut applications = Vec::with_capacity(count);
@@ -71,10 +70,9 @@ pub(crate) fn draw(seed: &Seed, count: usize, size: usize, random_seed: u64) -> 
     (0..count).map(rule).collect()
 }
 
-/// By scope, the narrowest first; among those of one scope, rules of one tuple together, as first
-/// drawn.
+/// Sorts by scope, narrowest first; within a scope, groups rules by tuple in the order of drawing.
 ///
-/// A rule that covers another one has a larger scope, so that none is hidden by one before it.
+/// A rule has a larger scope than the rules it covers, so no rule hides a later one.
 fn in_order(rules: Vec<Rule5>) -> Vec<Rule5> {
     let mut tuples = HashMap::new();
     let mut keyed: Vec<_> = rules
@@ -96,7 +94,8 @@ fn in_order(rules: Vec<Rule5>) -> Vec<Rule5> {
     keyed.into_iter().map(|(_, _, rule)| rule).collect()
 }
 
-/// Bits that a rule leaves open, of a range the logarithm of its width.
+/// Returns the number of unspecified bits of a rule; a port range counts the logarithm of its
+/// width.
 fn scope(rule: &Rule5) -> f64 {
     let ports = |ports: Ports| (f64::from(ports.high - ports.low) + 1.0).log2();
     f64::from(64 - rule.source.length - rule.destination.length)
@@ -130,8 +129,8 @@ mod tests {
         }
     }
 
-    /// Each share that was seen, of `total`, is near the one of the seed: five standard deviations
-    /// and a bit.
+    /// Asserts that each share of `total` is within about five standard deviations of the seed's
+    /// share.
     fn near<K: Ord + std::fmt::Debug>(
         seen: &BTreeMap<K, usize>,
         wanted: &BTreeMap<K, f64>,
@@ -185,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_set_of_different_rules_is_near_the_seed() {
-        // Short prefixes and wildcards repeat first: the set has a few per cent fewer of these.
+        // Short prefixes and wildcards repeat most, so the set has a few per cent fewer of them.
         for (name, slack) in [("acl", 0.03), ("ipc", 0.03), ("fw", 0.08)] {
             let seed = Seed::built_in(name).unwrap();
             follows(&seed, &generate(&seed, 10_000, 1), slack);

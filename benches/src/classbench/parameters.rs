@@ -7,14 +7,14 @@ use anyhow::{Context, Result, ensure};
 
 use super::seed_file::{ProtocolEntry, SeedFile};
 
-/// The order in which a line of `-prots` has the pairs of port classes.
+/// The order of the pairs of port classes in a line of `-prots`.
 const PAIRS: [&str; 25] = [
     "wc-wc", "wc-hi", "hi-wc", "hi-hi", "wc-lo", "lo-wc", "hi-lo", "lo-hi", "lo-lo", "wc-ar",
     "ar-wc", "hi-ar", "ar-hi", "wc-em", "em-wc", "hi-em", "em-hi", "lo-ar", "ar-lo", "lo-em",
     "em-lo", "ar-ar", "ar-em", "em-ar", "em-em",
 ];
 
-/// Flags and extra fields, which our rules do not have, are left out.
+/// Parses a parameter file. Ignores flags and extra fields.
 pub(crate) fn read(text: &str) -> Result<SeedFile> {
     let sections = sections(text);
     let lines = |name: &str| {
@@ -75,7 +75,7 @@ fn single<T: FromStr>(lines: &[&str]) -> Result<T> {
     number(lines[0])
 }
 
-/// Separated by blanks, by a comma or, between ports, by a colon.
+/// Splits a line at blanks, commas and colons (between ports).
 fn words(line: &str) -> Vec<&str> {
     line.split([' ', '\t', ',', ':']).filter(|word| !word.is_empty()).collect()
 }

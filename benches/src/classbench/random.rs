@@ -1,4 +1,4 @@
-//! Random numbers that are the same everywhere, and choices by share.
+//! Reproducible random numbers, and weighted choices.
 
 use anyhow::{Result, ensure};
 
@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 pub struct Random([u64; 4]);
 
 impl Random {
-    /// The same `seed`, the same numbers.
+    /// Creates a generator; equal seeds give equal numbers.
     pub fn new(seed: u64) -> Self {
         let mut state = seed;
         Self([(); 4].map(|()| {
@@ -19,7 +19,7 @@ impl Random {
         }))
     }
 
-    /// 64 random bits.
+    /// Returns 64 random bits.
     pub fn bits(&mut self) -> u64 {
         let state = &mut self.0;
         let result = state[1].wrapping_mul(5).rotate_left(7).wrapping_mul(9);
@@ -33,34 +33,36 @@ impl Random {
         result
     }
 
-    /// At least 0, below 1.
+    /// Returns a number in 0..1.
     pub fn fraction(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Below `bound`, which is not 0. The bias of the multiplication is below `bound` / 2⁶⁴.
+    /// Returns a number below `bound`, which must not be 0. The bias of the multiplication is below
+    /// `bound` / 2⁶⁴.
     pub fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.bits()) * bound as u128) >> 64) as usize
     }
 
-    /// True with that probability.
+    /// Returns true with the given probability.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.fraction() < probability
     }
 }
 
-/// Values, each drawn by its share.
+/// A weighted choice of values.
 #[derive(Clone, Debug)]
 pub(crate) struct Choice<T> {
-    /// Each value with the sum of the shares up to it and with it.
+    /// Values, each with the cumulative share up to and including it.
     values: Vec<(f64, T)>,
 }
 
-/// Shares that are printed with few digits do not add up to 1 exactly.
+/// Tolerance for the sum of rounded shares.
 const SLACK: f64 = 0.005;
 
 impl<T> Choice<T> {
-    /// Shares are probabilities that add up to 1; what rounding left over is spread evenly.
+    /// Creates a choice. Shares are probabilities with the sum 1; a rounding error is spread
+    /// evenly.
     pub(crate) fn new(values: impl IntoIterator<Item = (f64, T)>) -> Result<Self> {
         let mut sum = 0.0;
         let mut cumulated = Vec::new();
@@ -82,7 +84,7 @@ impl<T> Choice<T> {
         &self.values[index.min(self.values.len() - 1)].1
     }
 
-    /// Each value with its share.
+    /// Returns each value with its share.
     pub(crate) fn shares(&self) -> impl Iterator<Item = (f64, &T)> {
         self.values.iter().scan(0.0, |before, (upto, value)| {
             let share = upto - *before;

@@ -1,4 +1,4 @@
-//! A rule over five fields, and the text that ClassBench, `dpdk-test-acl` and we have for it.
+//! A rule over five fields, and its text format in ClassBench, `dpdk-test-acl` and here.
 
 use std::{
     fmt,
@@ -19,18 +19,18 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Bits past `length` are cleared; a length above 32 is 32.
+    /// Creates a prefix. Clears the bits past `length`; a length above 32 becomes 32.
     pub fn new(address: u32, length: u8) -> Self {
         let length = length.min(32);
         Self { address: address & mask(length), length }
     }
 
-    /// The first and the last address.
+    /// Returns the first and the last address.
     pub fn bounds(self) -> (u32, u32) {
         (self.address, self.address | !mask(self.length))
     }
 
-    /// Every address of `other` is one of this.
+    /// Returns whether the prefix contains all addresses of `other`.
     pub fn covers(self, other: Self) -> bool {
         self.length <= other.length && other.address & mask(self.length) == self.address
     }
@@ -71,14 +71,13 @@ impl Protocol {
     /// Every protocol.
     pub const ANY: Self = Self { value: 0, mask: 0 };
 
-    /// That protocol alone.
+    /// Returns a match for one protocol.
     pub fn number(value: u8) -> Self {
         Self { value, mask: 0xff }
     }
 }
 
-/// What a packet must have for a rule to match it. Of several that match, the first in the set
-/// counts.
+/// The fields that a rule matches. The first matching rule of a set applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rule5 {
     /// Source address.
@@ -94,7 +93,7 @@ pub struct Rule5 {
 }
 
 impl Rule5 {
-    /// Every packet that `other` matches, this one matches.
+    /// Returns whether the rule matches every packet that `other` matches.
     pub fn covers(&self, other: &Self) -> bool {
         self.source.covers(other.source)
             && self.destination.covers(other.destination)
@@ -103,7 +102,7 @@ impl Rule5 {
             && (self.protocol.mask == 0 || self.protocol == other.protocol)
     }
 
-    /// Some packet is matched by both.
+    /// Returns whether some packet matches both rules.
     pub fn overlaps(&self, other: &Self) -> bool {
         let prefixes = |a: Prefix, b: Prefix| a.covers(b) || b.covers(a);
         let ports = |a: Ports, b: Ports| a.low <= b.high && b.low <= a.high;
@@ -137,7 +136,7 @@ impl fmt::Display for Rule5 {
     }
 }
 
-/// Columns after the protocol are not looked at, as `dpdk-test-acl` does not either.
+/// Ignores columns after the protocol, as `dpdk-test-acl` does.
 impl FromStr for Rule5 {
     type Err = Error;
 
@@ -196,14 +195,14 @@ fn protocol(word: &str) -> Result<Protocol> {
     }
 }
 
-/// A rule a line, the first one first.
+/// Writes one rule per line, in order.
 pub fn write_rules(mut output: impl Write, rules: &[Rule5]) -> io::Result<()> {
     rules.iter().try_for_each(|rule| writeln!(output, "{rule}"))?;
     output.flush()
 }
 
-/// What [`write_rules`] wrote, or ClassBench. Empty lines and those that start with `#` are left
-/// out.
+/// Reads rules in the format of [`write_rules`] and ClassBench. Skips empty lines and lines that
+/// start with `#`.
 pub fn read_rules(input: impl BufRead) -> Result<Vec<Rule5>> {
     let mut rules = Vec::new();
     for (number, line) in input.lines().enumerate() {

@@ -1,4 +1,4 @@
-//! The figures that rules are drawn from.
+//! The distributions for drawing rules.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -21,7 +21,7 @@ const BUILT_IN: [(&str, &str); 3] = [
 #[derive(Clone, Debug)]
 pub struct Seed {
     pub(crate) name: String,
-    /// How many rules had these figures; larger sets branch more.
+    /// Number of rules in the original set; larger sets branch more.
     pub(crate) filters: u32,
     pub(crate) protocols: Choice<(Protocol, Choice<Pair>)>,
     pub(crate) source_ports: PortValues,
@@ -29,24 +29,24 @@ pub struct Seed {
     pub(crate) lengths: BTreeMap<Pair, Choice<Lengths>>,
     pub(crate) source: Branching,
     pub(crate) destination: Branching,
-    /// At each level, the probability that the destination goes on along the bits of the source.
+    /// At each level, the probability that the destination continues along the bits of the source.
     pub(crate) correlation: [f64; 33],
 }
 
 impl Seed {
-    /// Names of the seeds that [`Seed::built_in`] has.
+    /// Returns the names for [`Seed::built_in`].
     pub fn names() -> impl Iterator<Item = &'static str> {
         BUILT_IN.iter().map(|(name, _)| *name)
     }
 
-    /// One of the seeds of benches/classbench; `None` where there is none of that name.
+    /// Returns a seed of benches/classbench, or `None` if the name is unknown.
     pub fn built_in(name: &str) -> Option<Self> {
         let (_, text) = BUILT_IN.iter().find(|(other, _)| *other == name)?;
         Some(Self::parse(name, text).expect("a test reads each of them"))
     }
 
-    /// A seed in TOML, as in benches/classbench, or a parameter file of ClassBench, which starts
-    /// with `-scale`.
+    /// Parses a seed in TOML, as in benches/classbench, or a parameter file of ClassBench, which
+    /// starts with `-scale`.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
         let file = match text.trim_start().starts_with("-scale") {
             true => parameters::read(text),
@@ -55,7 +55,7 @@ impl Seed {
         file.and_then(|file| Self::resolve(name, &file)).with_context(|| format!("seed {name}"))
     }
 
-    /// What it was read as.
+    /// Returns the seed's name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -117,7 +117,7 @@ impl Seed {
     }
 }
 
-/// What a rule says of one port: ClassBench's WC, HI, LO, AR and EM.
+/// The class of a rule's port field: ClassBench's WC, HI, LO, AR and EM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Class {
     Any,
@@ -243,9 +243,9 @@ impl PortValues {
 /// How the trie of one side's prefixes branches.
 #[derive(Clone, Debug)]
 pub(crate) struct Branching {
-    /// Of the prefixes on a way from the root, at most about that many lie in one another.
+    /// Approximate maximum number of nested prefixes on a path from the root.
     pub(crate) nesting: u8,
-    /// Of the nodes at each level.
+    /// Branching at each level.
     pub(crate) levels: [Level; 33],
 }
 
@@ -272,8 +272,8 @@ impl Branching {
         Ok(Self { nesting, levels })
     }
 
-    /// The same for a set `factor` times as large: more addresses, rather than more rules for each
-    /// of them.
+    /// Returns the branching for a set `factor` times as large: more addresses, not more rules per
+    /// address.
     ///
     /// ClassBench's rule (its switch `-b`): from the root down, levels are balanced until as much
     /// skew is gone as the set has grown. A level's skew is 2 where all have one child, 0 where all

@@ -1,4 +1,4 @@
-//! What the cost of a classifier depends on, counted in a set of rules.
+//! Properties of a rule set that determine the cost of a classifier.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,8 +17,8 @@ pub struct Statistics {
     pub rules: usize,
     /// Different pairs of a source and a destination length.
     pub length_pairs: usize,
-    /// Different tuples: both lengths, what either port is (any, a prefix of some length, one port
-    /// being 16, or another range), whether the protocol is given.
+    /// Different tuples: both lengths, the kind of each port (any, a prefix of some length, with 16
+    /// for one port, or another range), and whether the protocol is given.
     pub tuples: usize,
     /// Rules of the largest tuple.
     pub largest_tuple: usize,
@@ -26,28 +26,28 @@ pub struct Statistics {
     pub sources: usize,
     /// Different destination prefixes.
     pub destinations: usize,
-    /// Most source prefixes that lie in one another.
+    /// Maximum nesting depth of source prefixes.
     pub source_nesting: usize,
-    /// Most destination prefixes that lie in one another.
+    /// Maximum nesting depth of destination prefixes.
     pub destination_nesting: usize,
-    /// Pairs of rules that some packet matches both of.
+    /// Pairs of rules that overlap: some packet matches both.
     pub overlaps: Overlaps,
 }
 
 /// Pairs of rules that overlap.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Overlaps {
-    /// Each pair was looked at.
+    /// Exact: every pair was checked.
     Exact(u64),
     /// Expected, from 20 million random pairs.
     Estimate(f64),
 }
 
-/// Up to here, every pair is looked at.
+/// Maximum number of rules for an exact count.
 const SWEPT: usize = 10_000;
 const SAMPLES: usize = 20_000_000;
 
-/// A port as a tuple has it.
+/// The kind of a port field in a tuple.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Kind {
     Prefix(u32),
@@ -65,7 +65,7 @@ impl Kind {
 }
 
 impl Statistics {
-    /// Looks at pairs of rules: takes a second or so for a large set.
+    /// Computes the statistics. Takes about a second for a large set.
     pub fn of(rules: &[Rule5]) -> Self {
         let mut tuples = BTreeMap::new();
         let mut length_pairs = HashSet::new();
@@ -91,7 +91,7 @@ impl Statistics {
     }
 }
 
-/// Most of the prefixes that lie in one another.
+/// Returns the maximum nesting depth of the prefixes.
 fn nesting(prefixes: &HashSet<Prefix>) -> usize {
     let around = |prefix: &Prefix| {
         (0..=prefix.length)

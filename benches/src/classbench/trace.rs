@@ -1,4 +1,4 @@
-//! Headers of packets that hit the rules of a set.
+//! Packet headers that match the rules of a set.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use super::{
     rule::{Ports, Prefix, Protocol, Rule5},
 };
 
-/// What a classifier looks at in a packet, in host byte order.
+/// The packet fields for a classifier, in host byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Header {
     /// Source address.
@@ -23,8 +23,8 @@ pub struct Header {
     pub destination_port: u16,
     /// Protocol.
     pub protocol: u8,
-    /// Index of the rule it was drawn from, `None` of a random header. One before it may match as
-    /// well and counts then.
+    /// Index of the rule it was drawn from; `None` for a random header. An earlier rule may match
+    /// too and then applies.
     pub drawn_from: Option<usize>,
 }
 
@@ -33,8 +33,8 @@ pub struct Header {
 pub enum Locality {
     /// Once.
     Uniform,
-    /// Once, and not at a corner of its rule but anywhere within: next to no header comes twice,
-    /// where rules are wide.
+    /// Once, anywhere within its rule instead of at a corner: for wide rules, headers almost never
+    /// repeat.
     Scattered,
     /// As ClassBench has it: the number of copies is Pareto distributed, P(at most x) = 1 - (b /
     /// x)^a, and rounded up.
@@ -52,7 +52,7 @@ impl Locality {
     fn copies(self, random: &mut Random) -> usize {
         match self {
             Self::Uniform | Self::Scattered => 1,
-            // Far too large ones end at usize::MAX; the trace's length bounds them.
+            // The cast saturates at usize::MAX; the trace's length limits the copies.
             Self::Pareto { a, b } => {
                 ((b / (1.0 - random.fraction()).powf(1.0 / a)).ceil() as usize).max(1)
             }
@@ -60,8 +60,9 @@ impl Locality {
     }
 }
 
-/// `packets` headers: each is a corner of a random rule, the low or the high end of every field,
-/// or, with the probability `random_share`, random in every field. Of no rules, all are random.
+/// Returns `packets` headers: each is a corner of a random rule, the low or the high end of every
+/// field, or, with the probability `random_share`, random in every field. Without rules, all are
+/// random.
 pub fn trace(
     rules: &[Rule5],
     packets: usize,
@@ -69,7 +70,7 @@ pub fn trace(
     random_share: f64,
     random_seed: u64,
 ) -> Vec<Header> {
-    // Not the numbers that the rules of the same seed were drawn with.
+    // Do not reuse the random numbers of the rules of the same seed.
     let mut random = Random::new(random_seed ^ 0x7472_6163_6500_0000);
     let mut headers = Vec::with_capacity(packets);
     while headers.len() < packets {
@@ -84,7 +85,7 @@ pub fn trace(
     headers
 }
 
-/// At a corner of a rule, or scattered over it.
+/// Returns a header at a corner of a random rule, or anywhere within it.
 fn within(rules: &[Rule5], scattered: bool, random: &mut Random) -> Header {
     let index = random.below(rules.len());
     let rule = &rules[index];
@@ -135,7 +136,7 @@ impl fmt::Display for Header {
     }
 }
 
-/// A header a line.
+/// Writes one header per line.
 pub fn write_trace(mut output: impl Write, headers: &[Header]) -> io::Result<()> {
     headers.iter().try_for_each(|header| writeln!(output, "{header}"))?;
     output.flush()

@@ -1,25 +1,24 @@
-//! Addresses for prefixes of given lengths: a binary trie a side, grown from the root, in the
-//! manner of ClassBench.
+//! Addresses for prefixes of given lengths: one binary trie per side, grown from the root, as in
+//! ClassBench.
 //!
-//! At each node, prefixes that end there take its address, and the rest goes on to one child or is
-//! split between two, as the [`Branching`] of the level says. Where the prefixes on the way here
-//! are as many as may nest, those that would end one level on are kept apart from those that go
-//! further.
+//! At each node, prefixes that end there take its address. The [`Branching`] of the level decides
+//! whether the rest goes to one child or is split between two. If the path to the node already has
+//! the maximum nesting, prefixes that end one level deeper are separated from longer ones.
 
 use super::{
     random::Random,
     seed::{Branching, Lengths},
 };
 
-/// Addresses of the sources, in the order of `lengths`.
+/// Returns the source addresses, in the order of `lengths`.
 pub(crate) fn sources(branching: &Branching, lengths: &[Lengths], random: &mut Random) -> Vec<u32> {
     let mut sources = Sources { branching, lengths, random, addresses: vec![0; lengths.len()] };
     sources.grow(0, 0, (0..lengths.len()).collect(), 0);
     sources.addresses
 }
 
-/// Addresses of the destinations: along the bits of the source as long as `correlation` holds, from
-/// there by branching.
+/// Returns the destination addresses: they follow the bits of the source as long as `correlation`
+/// holds, then branch.
 pub(crate) fn destinations(
     branching: &Branching,
     correlation: &[f64; 33],
@@ -36,18 +35,18 @@ pub(crate) fn destinations(
     growing.addresses
 }
 
-/// The address of a child: the bit after `level` bits is `side`.
+/// Returns the address of a child: the bit after `level` bits is `side`.
 fn child(address: u32, level: u8, side: usize) -> u32 {
     address | (side as u32) << (31 - level)
 }
 
-/// How many of `count` rules the heavier of two children has.
+/// Returns the number of rules, of `count`, in the heavier of two children.
 fn heavier(count: usize, skew: f64) -> usize {
-    // lighter = (1 - skew) heavier, and both are count.
+    // lighter = (1 - skew) * heavier, and lighter + heavier = count.
     (count as f64 / (2.0 - skew)) as usize
 }
 
-/// The next level's prefixes must be kept apart, or more than `nesting` would lie in one another.
+/// Returns whether the next level's prefixes must be separated to respect `nesting`.
 fn must_part(
     branching: &Branching,
     nested: u8,
@@ -55,7 +54,7 @@ fn must_part(
     count: usize,
     any_ends_next: bool,
 ) -> bool {
-    // At the last level there is nowhere else to go.
+    // At the last level there is no other child.
     count > 1 && nested + 1 >= branching.nesting && any_ends_next && level < 31
 }
 
@@ -103,9 +102,9 @@ impl Sources<'_> {
 #[derive(Default)]
 struct Node {
     children: [Option<usize>; 2],
-    /// Rules below each of the children.
+    /// Number of rules below each child.
     weight: [usize; 2],
-    /// Rules whose destination leaves the source's bits here.
+    /// Rules whose destination diverges from the source here.
     stubs: Vec<usize>,
     ends_here: bool,
 }
@@ -121,8 +120,7 @@ struct Destinations<'a> {
 }
 
 impl Destinations<'_> {
-    /// Takes the rules along the bits of their sources, and leaves each as a stub where it goes its
-    /// own way.
+    /// Moves the rules along the bits of their sources and leaves each as a stub where it diverges.
     fn follow(&mut self, node: usize, level: u8, address: u32, rules: Vec<usize>, nested: u8) {
         let rest = self.end(node, level, address, rules);
         let nested = nested + u8::from(self.nodes[node].ends_here);
@@ -138,7 +136,7 @@ impl Destinations<'_> {
                 continue;
             }
             let side = (self.sources[rule] >> (31 - level) & 1) as usize;
-            // The source's prefix itself is no way on: the destination would lie in it.
+            // Stop before the source's prefix: the destination would be inside it.
             if length > level + 1 && self.random.chance(self.correlation[usize::from(level) + 1]) {
                 self.nodes[node].weight[side] += 1;
                 on[side].push(rule);
@@ -154,7 +152,7 @@ impl Destinations<'_> {
         }
     }
 
-    /// Takes the stubs, and the rules that come from above, to their ends by branching.
+    /// Moves the stubs and the rules from above to their ends by branching.
     fn finish(&mut self, node: usize, level: u8, address: u32, mut rules: Vec<usize>, nested: u8) {
         rules.append(&mut self.nodes[node].stubs);
         let mut rest = self.end(node, level, address, rules);
@@ -179,8 +177,7 @@ impl Destinations<'_> {
                 let side = children.iter().position(Option::is_some).unwrap_or(heavy);
                 split[side] = rest;
             } else {
-                // What is below already counts; the rest brings both sides as near to the skew as
-                // it can.
+                // Include the existing rules below, and divide the rest to approach the skew.
                 let total = rest.len() + weight[0] + weight[1];
                 let wanted = heavier(total, at.skew);
                 let light = (total - wanted).saturating_sub(weight[1 - heavy]);
@@ -198,7 +195,7 @@ impl Destinations<'_> {
         }
     }
 
-    /// Gives those that end at this node its address and returns the others.
+    /// Assigns the address to rules that end at this node and returns the others.
     fn end(&mut self, node: usize, level: u8, address: u32, rules: Vec<usize>) -> Vec<usize> {
         let (ending, rest): (Vec<_>, Vec<_>) =
             rules.into_iter().partition(|&rule| self.lengths[rule].destination == level);
@@ -248,7 +245,7 @@ mod tests {
         assert_eq!(distinct(0.0, 1.0, 32), 1);
         assert_eq!(distinct(1.0, 0.0, 8), 256);
         assert_eq!(distinct(1.0, 0.0, 4), 16);
-        // All skew: the heavier child has everything.
+        // Skew 1: the heavier child has all rules.
         assert_eq!(distinct(1.0, 1.0, 32), 1);
     }
 
@@ -304,7 +301,7 @@ mod tests {
                 .collect();
             let deepest =
                 prefixes.iter().map(|a| prefixes.iter().filter(|b| b.covers(*a)).count()).max();
-            // No hard limit, nor is it one in ClassBench: what joins a way later did not count the
+            // The limit is soft, as in ClassBench: prefixes that join a path later do not count the
             // prefixes on it.
             assert!(deepest.is_some_and(|deepest| deepest <= 6), "side {side}: {deepest:?}");
         }

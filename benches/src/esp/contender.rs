@@ -1,4 +1,4 @@
-//! A backend: its cryptography alone, and ESP by it, on the same frames.
+//! Measurement of a backend: its AEAD alone, and ESP with it, on the same frames.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -19,30 +19,29 @@ use xdpfwd_ipsec::{
 
 use super::options::{Backend, Cipher, Timing};
 
-/// From one frame to the next: no power of two, or all packets would fall on the same few places of
-/// the caches. DPDK's lie so, too.
+/// Distance between frames. Not a power of two, which would map all packets to few cache sets. DPDK
+/// does the same.
 const STRIDE: usize = 2048 + 192;
 
-/// Where in a frame the bytes begin that ESP has: behind headroom, and headers for Ethernet and
-/// IPv4.
+/// Offset of ESP's bytes in a frame: after headroom, Ethernet and IPv4 headers.
 const OFFSET: usize = 256 + 14 + 20 - IN_FRONT;
 
-/// The longest payload that a frame has room for.
+/// The longest payload that fits a frame.
 pub(super) const LARGEST: usize = STRIDE - OFFSET - IN_FRONT - HEADER - 32;
 
 const SPI: u32 = 0x1234_5678;
 const SALT_: [u8; SALT] = [1, 2, 3, 4];
 
-/// Bytes that are encrypted.
+/// Returns the number of encrypted bytes.
 pub(super) fn text(payload: usize) -> usize {
     payload + behind(payload) - ICV
 }
 
-/// What the passes go over.
+/// The frames of the passes.
 pub(super) struct Frames {
     memory: Vec<u8>,
     payload: usize,
-    /// The last number that was given to a packet.
+    /// Last sequence number used.
     number: u64,
 }
 
@@ -59,13 +58,13 @@ impl Frames {
         IN_FRONT + HEADER + self.payload + behind(self.payload)
     }
 
-    /// The bytes of ESP, frame by frame.
+    /// Returns the ESP bytes of each frame.
     fn packets(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let len = self.len();
         self.memory.chunks_exact_mut(STRIDE).map(move |frame| &mut frame[OFFSET..OFFSET + len])
     }
 
-    /// The same, a batch at a time.
+    /// Returns the ESP bytes in batches.
     fn batches(&mut self) -> impl Iterator<Item = ArrayVec<&mut [u8], BATCH>> {
         let len = self.len();
         self.memory.chunks_exact_mut(STRIDE * BATCH).map(move |frames| {
@@ -74,15 +73,14 @@ impl Frames {
     }
 }
 
-/// What seals and opens, by the fastest call that it has.
+/// The AEAD alone, through the library's fastest call.
 #[expect(clippy::large_enum_variant, reason = "one for a backend, and looked at for every pass")]
 enum Alone {
     AwsLc(LessSafeKey),
     Aes128(Aes128Gcm),
     Aes256(Aes256Gcm),
     ChaCha20(ChaCha20Poly1305),
-    /// What has no crate: our own loop around the library's function, on jobs that are there
-    /// already.
+    /// A library without a crate: our loop around its function, on prepared jobs.
     Jobs(Box<dyn Aead>),
 }
 
@@ -131,8 +129,7 @@ impl Contender {
         Ok(contender)
     }
 
-    /// That what is measured does what it should: ESP opens what the cryptography alone has sealed,
-    /// and the other way round.
+    /// Checks that ESP opens packets sealed by the AEAD alone, and vice versa.
     fn check(&self) -> Result<()> {
         let mut frames = Frames::new(2 * BATCH, 100);
         let mut window = window();
@@ -149,7 +146,7 @@ impl Contender {
         Ok(())
     }
 
-    /// Sealing and opening, by medians of passes.
+    /// Returns the timings of sealing and opening, as medians of passes.
     pub(super) fn round(&self, frames: &mut Frames, passes: usize) -> [Timing; 2] {
         let mut window = window();
         let mut samples: [Vec<f64>; 4] = Default::default();
@@ -178,7 +175,7 @@ impl Contender {
         [Timing { alone: sealed_alone, esp: sealed }, Timing { alone: opened_alone, esp: opened }]
     }
 
-    /// Seals each, under numbers that were not used. Nanoseconds.
+    /// Seals each frame with a new sequence number. Returns nanoseconds.
     fn seal(&self, frames: &mut Frames) -> f64 {
         let (payload, mut number) = (frames.payload, frames.number);
         let start = Instant::now();
@@ -195,7 +192,7 @@ impl Contender {
         taken
     }
 
-    /// Opens each. Nanoseconds, and how many were opened.
+    /// Opens each frame. Returns nanoseconds and the number of opened frames.
     fn open(&self, frames: &mut Frames, window: &mut Window) -> (f64, usize) {
         let mut opened = 0;
         let start = Instant::now();
@@ -208,8 +205,8 @@ impl Contender {
         (nanoseconds(start), opened)
     }
 
-    /// The cryptography alone; `anew` under numbers that were not used, or under those that the
-    /// packets have.
+    /// Seals with the AEAD alone; `anew` selects new sequence numbers instead of those in the
+    /// packets.
     fn seal_alone(&self, frames: &mut Frames, anew: bool) -> f64 {
         let count = frames.count() as u64;
         if anew {
@@ -241,7 +238,7 @@ impl Contender {
         }
     }
 
-    /// The cryptography alone: nanoseconds, and how many were opened.
+    /// Opens with the AEAD alone. Returns nanoseconds and the number of opened frames.
     fn open_alone(&self, frames: &mut Frames) -> (f64, usize) {
         let mut number = frames.number - frames.count() as u64;
         let mut opened = 0;
@@ -294,7 +291,7 @@ fn nanoseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e9
 }
 
-/// That of the packet with this number: its IV is the number.
+/// Returns the nonce of a packet: its IV is the sequence number.
 fn nonce(number: u64) -> [u8; NONCE] {
     let mut nonce = [0; NONCE];
     nonce[..SALT].copy_from_slice(&SALT_);
@@ -309,7 +306,7 @@ fn aad(number: u64) -> [u8; 12] {
     aad
 }
 
-/// What is encrypted, and the tag.
+/// Returns the encrypted part and the tag.
 fn parts(bytes: &mut [u8]) -> (&mut [u8], &mut [u8]) {
     let end = bytes.len() - ICV;
     bytes[IN_FRONT + HEADER..].split_at_mut(end - IN_FRONT - HEADER)

@@ -8,16 +8,16 @@ use super::options::{Arguments, Cipher, Direction};
 
 pub(super) const NAME: &str = "dpdk-test-crypto-perf";
 
-/// What one process says.
+/// The results of one process.
 pub(super) struct Run {
-    /// Cycles of the time-stamp counter a nanosecond: its two figures for the same run.
+    /// TSC cycles per nanosecond, from two results of the same run.
     pub(super) gigahertz: f64,
-    /// Of each length.
+    /// Length, and cycles per operation.
     pub(super) cycles: Vec<(usize, f64)>,
 }
 
-/// A process for each round, which measures all lengths one after the other. AAD of 12 bytes,
-/// batches of 32: its default, and its best.
+/// Runs one process per round, which measures all lengths in sequence. Uses AAD of 12 bytes and
+/// batches of 32, its default and fastest.
 pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]) -> Result<Run> {
     let (driver, algorithm, key) = match arguments.transform {
         Cipher::Aes128Gcm => ("crypto_aesni_gcm", "aes-gcm", "16"),
@@ -28,7 +28,7 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
         Direction::Seal => "encrypt",
         Direction::Open => "decrypt",
     };
-    // Its first core waits, the second works.
+    // The first core waits, the second one works.
     let waiting = usize::from(arguments.core == 0);
     let lengths: Vec<String> = texts.iter().map(ToString::to_string).collect();
     let output = Command::new(NAME)
@@ -98,7 +98,7 @@ pub(super) fn round(arguments: &Arguments, direction: Direction, texts: &[usize]
     Ok(Run { gigahertz, cycles: figures })
 }
 
-/// Millions of operations a second, and cycles of each.
+/// Returns millions of operations per second, and cycles per operation.
 ///
 /// `#lcore id,Buffer Size(B),Burst Size,Enqueued,Dequeued,Failed Enq,Failed
 /// Deq,Ops(Millions),Throughput(Gbps),Cycles/Buf`

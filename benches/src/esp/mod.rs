@@ -1,9 +1,9 @@
-//! `esp`: what ESP costs a packet, by each backend, next to the cryptography alone and to
+//! `esp`: the cost of ESP per packet for each backend, compared with the AEAD alone and with
 //! `dpdk-test-crypto-perf`.
 //!
-//! Every variant has the same frames, and its turn in each round. The figure of a round is the
-//! median of its passes over the frames, so that what interrupts a pass does not count; what the
-//! table shows is the median of the rounds.
+//! Every variant uses the same frames and runs in each round. The result of a round is the median
+//! of its passes over the frames, which ignores interrupted passes. The table shows the median of
+//! the rounds.
 
 mod contender;
 mod dpdk;
@@ -26,7 +26,7 @@ use contender::{Contender, Frames};
 pub(crate) use options::Arguments;
 use options::{Backend, Cipher, Direction, Timing};
 
-/// What one round says of a backend, a direction and a size.
+/// The results of one round for a backend, a direction and a size.
 struct Figures {
     timing: Timing,
     stage: f64,
@@ -38,21 +38,21 @@ struct Figures {
 struct Row {
     transform: Cipher,
     direction: Direction,
-    /// Bytes of payload, and those that are encrypted: with padding and trailer.
+    /// Bytes of payload.
     payload: usize,
     text: usize,
     backend: Backend,
     alone_ns: Option<Median>,
     esp_ns: Option<Median>,
     stage_ns: Option<Median>,
-    /// What ESP and the stage add to the cryptography alone, in a round.
+    /// Cost of ESP beyond the AEAD alone, within a round.
     esp_adds_ns: Option<Median>,
     stage_adds_ns: Option<Median>,
     alone_cycles: Option<Median>,
     esp_cycles: Option<Median>,
     stage_cycles: Option<Median>,
     dpdk_cycles: Option<Median>,
-    /// Of dpdk-test-crypto-perf's cycles, in a round.
+    /// Ratio to dpdk-test-crypto-perf's cycles, within a round.
     esp_ratio: Option<Median>,
     stage_ratio: Option<Median>,
 }
@@ -179,7 +179,7 @@ fn check(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Runs it in a thread of its own that stays on a core; who waits may go where it wants.
+/// Runs `work` in a new thread pinned to `core`; the waiting thread is not pinned.
 fn on_core<T: Send>(core: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let mut set = CpuSet::new();
     set.set(core).with_context(|| format!("core {core}"))?;

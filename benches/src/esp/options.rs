@@ -11,13 +11,13 @@ pub(crate) struct Arguments {
     /// Bytes of payload
     #[arg(long, value_delimiter = ',', default_values_t = [64, 256, 512, 1400])]
     pub(super) sizes: Vec<usize>,
-    /// How the packets are protected
+    /// Transform of the packets
     #[arg(long, value_enum, default_value_t = Cipher::Aes128Gcm)]
     pub(super) transform: Cipher,
-    /// Whose cryptography
+    /// Cryptographic backends
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Backend::AwsLc, Backend::Rustcrypto, Backend::IpsecMb])]
     pub(super) backends: Vec<Backend>,
-    /// Packets that passes go over, and that dpdk-test-crypto-perf has: its least is 1024
+    /// Number of packets in a pass and in dpdk-test-crypto-perf (at least 1024)
     #[arg(long, default_value_t = 1024)]
     pub(super) frames: usize,
     /// Passes of each variant in a round
@@ -26,11 +26,11 @@ pub(crate) struct Arguments {
     /// Rounds
     #[arg(long, default_value_t = 9)]
     pub(super) rounds: usize,
-    /// Packets that dpdk-test-crypto-perf seals or opens of each size in a round: few, so that it
-    /// is seldom interrupted, whose figure is a mean
+    /// Packets per size and round for dpdk-test-crypto-perf: few, as it reports a mean, which
+    /// interrupts distort
     #[arg(long, default_value_t = 10_000)]
     pub(super) dpdk_packets: usize,
-    /// The core that is measured on; dpdk-test-crypto-perf waits on another meanwhile
+    /// Core of the measurement; dpdk-test-crypto-perf waits on another core
     #[arg(long, default_value_t = 1)]
     pub(super) core: usize,
     /// Print JSON, a line for each row

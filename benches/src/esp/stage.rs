@@ -1,8 +1,7 @@
-//! The stages `esp-seal` and `esp-open` on frames, in a worker: headers, SPI lookup, selectors and
-//! numbers with the rest.
+//! The stages `esp-seal` and `esp-open` in a worker, including headers, SPI lookup, selectors and
+//! sequence numbers.
 //!
-//! One path has both, so that what is sealed is opened, and frames come out as they went in: they
-//! go round. A clock is around each.
+//! One path has both stages, so that frames leave unchanged and circulate. Each stage is timed.
 
 use std::cell::RefCell;
 use std::mem;
@@ -26,17 +25,17 @@ use xdpfwd_xsk::{
 
 use super::options::Backend;
 
-/// A worker with both stages, and packets of one length that go round in it.
+/// A worker with both stages, in which packets of one length circulate.
 pub(super) struct Round {
     worker: Worker<Vec<NamedStage>>,
     frames: Frames,
     count: usize,
-    /// Of sealing and opening.
+    /// Clocks of sealing and opening.
     clocks: [Clock; 2],
     _folder: TempDir,
 }
 
-/// Nanoseconds a packet, of each batch.
+/// Nanoseconds per packet of each batch.
 type Clock = Rc<RefCell<Vec<f64>>>;
 
 type Frames = Rc<RefCell<Vec<Frame>>>;
@@ -96,7 +95,7 @@ impl Round {
         Ok(Self { worker, frames, count, clocks, _folder: folder })
     }
 
-    /// Medians of batches, in some passes over all packets: of sealing and opening.
+    /// Returns the medians of batches over `passes` passes, for sealing and opening.
     pub(super) fn round(&mut self, passes: usize) -> Result<[f64; 2]> {
         // The first pass warms up.
         for pass in 0..=passes {
@@ -133,7 +132,7 @@ fn build<C: StageConfig + DeserializeOwned>(text: &str, folder: &Path) -> Result
     Ok(plan.build(&BuildCx::default()))
 }
 
-/// Ethernet, IPv4 of so many bytes, UDP.
+/// Returns an Ethernet frame with a UDP packet whose IPv4 length is `size` bytes.
 fn packet(size: usize) -> Vec<u8> {
     let mut packet = vec![0x5a; 14 + size];
     packet[12..14].copy_from_slice(&[8, 0]);
@@ -149,10 +148,10 @@ fn packet(size: usize) -> Vec<u8> {
     packet
 }
 
-/// The smallest that [`packet`] makes.
+/// The minimum size for [`packet`].
 pub(super) const SMALLEST: usize = 28;
 
-/// A stage with a clock around it.
+/// A stage that is timed.
 struct Timed {
     stage: Box<dyn Stage>,
     clock: Clock,
@@ -175,7 +174,7 @@ impl Stage for Timed {
     }
 }
 
-/// A port that delivers what was sent.
+/// A port that receives its own transmitted packets.
 struct Loop {
     umem: Umem,
     frames: Frames,

@@ -2,8 +2,8 @@
 //
 // The traffic generator. It is not attached to anything: user space runs it with one
 // BPF_PROG_TEST_RUN call with BPF_F_TEST_XDP_LIVE_FRAMES, so it is called once per frame of a
-// recycled page, on one core, and says what becomes of that frame: off to the interface, or (when
-// the next one is not due yet) back to the pool.
+// recycled page, on one core. Its return code sends the frame to the interface, or returns it to
+// the pool when the next frame is not due yet.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
@@ -30,7 +30,7 @@ SEC(".rodata.config") const volatile struct config config;
 // One run at a time on one core: no atomics.
 struct state {
 	__u64 sent;
-	__u64 first; // time of the first frame sent, and of the last
+	__u64 first; // time of the first and last frame sent
 	__u64 last;
 	__u64 start; // the schedule's zero
 	__u64 due;   // since start, nanoseconds << TICKS
@@ -39,7 +39,7 @@ struct state {
 
 SEC(".data.state") struct state state = {};
 
-// Frames that may be sent in all. User space writes it while the program runs.
+// Total frames that may be sent. User space writes it while the program runs.
 SEC(".data.grant") volatile __u64 granted = 0;
 
 SEC("xdp") int generate(struct xdp_md *ctx)
@@ -66,13 +66,13 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 		if (elapsed < state.due)
 			return XDP_DROP;
 		state.due += config.interval;
-		// A generator that was preempted must not make good for it with a burst no ring can take.
+		// A preempted generator must not catch up with a burst that overruns the rings.
 		if (elapsed > state.due + config.backlog)
 			state.due = elapsed - config.backlog;
 	}
 
-	// The page may come back with what others wrote into it (a TTL, a MAC address): write the whole
-	// header anew.
+	// A forwarder may have changed the recycled page (TTL, MAC addresses): rewrite the whole
+	// header.
 	for (i = 0; i < HEADER_WORDS; i++)
 		((any_u64 *)data)[i] = config.header[i];
 	*(any_u32 *)(data + 40) = config.tail;
@@ -88,7 +88,7 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 	return bpf_redirect(config.ifindex, 0);
 }
 
-// What a flood's frames differ in. Written by src/traffic.rs.
+// The fields that vary in a flood. Written by src/traffic.rs.
 struct packet {
 	__u32 source, destination; // big endian, like the ports
 	__u16 source_port, destination_port;
@@ -102,7 +102,7 @@ struct {
 	__type(value, struct packet);
 } packets SEC(".maps");
 
-// The program that a flood is given to, if it is not sent out of an interface.
+// The XDP program that receives a flood from `inject`.
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
 	__uint(max_entries, 1);
@@ -110,9 +110,8 @@ struct {
 	__type(value, __u32);
 } receiver SEC(".maps");
 
-// One packet of the map after the other: no clock, no sequence, no pace. The page has the rest of
-// the header from the last time, or from the beginning; who gets a flood changes nothing in it that
-// matters. False: there is none.
+// Writes the next packet of the map, without time, sequence number or rate. The page keeps the rest
+// of the header; receivers of a flood do not change it. Returns false if the map has no packet.
 static __always_inline bool write_next(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -132,13 +131,13 @@ static __always_inline bool write_next(struct xdp_md *ctx)
 	return true;
 }
 
-// As many frames as can be.
+// Sends frames out of the interface as fast as possible.
 SEC("xdp") int flood(struct xdp_md *ctx)
 {
 	return write_next(ctx) ? bpf_redirect(config.ifindex, 0) : XDP_ABORTED;
 }
 
-// As many as can be, to an XDP program as a driver that costs nothing would give them to it.
+// Passes frames to an XDP program as fast as possible, like a driver without any cost.
 SEC("xdp") int inject(struct xdp_md *ctx)
 {
 	if (write_next(ctx))

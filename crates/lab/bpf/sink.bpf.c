@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// The sink: counts the generator's frames and drops them; with check on, also looks at what is in
-// them; with latency on, at when they were sent. Everything else (ARP, ping, …) is counted as
-// foreign and passed to the kernel.
+// The sink: counts the generator's frames and drops them. `check` also verifies their contents, and
+// `latency` records their latency. All other frames (ARP, ping, …) count as foreign and pass to the
+// kernel.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
@@ -10,9 +10,9 @@
 
 // Written by src/sink.rs before loading: same order, no padding.
 struct config {
-	__u32 check;    // look into the frames
-	__u32 anything; // count whatever arrives, foreign or not, and drop it
-	__u32 latency;  // how long the generator's frames were on their way
+	__u32 check;    // verify the frames' contents
+	__u32 anything; // count and drop all frames, foreign ones too
+	__u32 latency;  // record the latency of the generator's frames
 };
 
 SEC(".rodata.config") const volatile struct config config;
@@ -42,9 +42,10 @@ struct {
 	__type(value, __u64);
 } flows SEC(".maps");
 
-// Sequence number + 1 of the last frame seen in slot (sequence number mod WINDOW). Unlike a bitmap
-// that is cleared as a window moves, a slot says whose it is, so a duplicate is certain, and is
-// found up to WINDOW frames later. An exchange makes that hold when two cores receive at once.
+// Sequence number + 1 of the last frame seen in slot (sequence number mod WINDOW). A slot
+// identifies its frame, unlike a bitmap that is cleared as a window moves, so a duplicate is
+// certain and is found up to WINDOW frames later. The atomic exchange keeps this true with two
+// receiving cores.
 #define WINDOW (1 << 18)
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -53,9 +54,9 @@ struct {
 	__type(value, __u64);
 } slots SEC(".maps");
 
-// Frames by how long they were on their way, in nanoseconds. 32 buckets for each power of two: the
-// bucket of t, which has its highest bit at 5 + shift, is 32 * shift + (t >> shift).
-// src/histogram.rs is the same in Rust.
+// Histogram of frame latencies in nanoseconds. 32 buckets for each power of two: the bucket of t,
+// which has its highest bit at 5 + shift, is 32 * shift + (t >> shift). src/histogram.rs is the
+// same in Rust.
 enum { SUB_BITS = 5, LATENCY_BITS = 36, LATENCY_BUCKETS = 1024 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -116,7 +117,7 @@ static __always_inline void check_sequence(void *data, struct counters *c)
 	highest = bpf_map_lookup_elem(&flows, &flow_key);
 	if (!slot || !highest)
 		return;
-	// A slot that a later frame has taken over is left to it: this frame is WINDOW late, and counts as
+	// Keep a slot that belongs to a later frame: this frame is WINDOW late and counts as
 	// reordered.
 	if (*(volatile __u64 *)slot <= sequence + 1 && __sync_lock_test_and_set(slot, sequence + 1) == sequence + 1) {
 		c->duplicates++;
@@ -164,7 +165,7 @@ SEC("xdp") int sink(struct xdp_md *ctx)
 	if (!config.check || data + MIN_FRAME > end)
 		return XDP_DROP;
 	if (is_corrupt(data, end))
-		c->corrupt++; // and its sequence number is not to be trusted
+		c->corrupt++; // its sequence number is not reliable
 	else
 		check_sequence(data, c);
 	return XDP_DROP;

@@ -7,15 +7,15 @@ use crate::{Counters, Report, Seen, VethDrops, grouped, report::total};
 /// The account of one run of xdpfwd: offered = forwarded + every loss.
 ///
 /// A loss is either *counted* where it happened, by xdpfwd or the kernel, or is the *difference* of
-/// two counters with nothing but veth between them. Counters of different origin that must agree
-/// are compared: [`Self::mismatches`].
+/// two counters with only a veth pair between them. [`Self::mismatches`] lists counters from
+/// different sources that must agree and do not.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PacketAccounting {
     /// Frames the generator sent.
     pub offered: u64,
     /// Frames of the generator that arrived at the sink.
     pub forwarded: u64,
-    /// Losses between generator and sink, in the order in which a frame passes the places.
+    /// Losses between generator and sink, in the order of the frames' path.
     pub losses: Vec<Loss>,
     /// Counters that must agree and do not. Empty if the account balances.
     pub mismatches: Vec<Mismatch>,
@@ -26,16 +26,16 @@ pub struct PacketAccounting {
 /// Frames lost in one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
-    /// Where, as a person reads it.
+    /// Human-readable location.
     pub place: String,
-    /// How many. Below zero only if a counter is wrong.
+    /// Number of frames. Negative only if a counter is wrong.
     pub packets: i128,
     /// How the number was determined.
     pub basis: LossBasis,
     /// Frames that the veth driver counted in the same place, if its counters were read. A lower
     /// bound: the driver does not count a frame whose peer has no NAPI.
     pub veth: Option<u64>,
-    /// Whether the loss is a sign of overload: frames arrived faster than the next part took them.
+    /// Whether the loss indicates overload: frames arrived faster than they were processed.
     pub overload: bool,
 }
 
@@ -43,7 +43,7 @@ pub struct Loss {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LossBasis {
-    /// By a counter of its own.
+    /// By its own counter.
     Counted,
     /// As the difference of the counters before and after.
     Difference,
@@ -87,8 +87,8 @@ impl PacketAccounting {
         let ingress = report.port(INGRESS).unwrap_or(&nothing);
         let egress = report.port(EGRESS).unwrap_or(&nothing);
         let kernel = &report.kernel;
-        // A frame for which the fill ring had nothing is in both counters; in rx_dropped are also
-        // those too long.
+        // A frame that found the fill ring empty is in both counters. rx_dropped also counts frames
+        // that are too long.
         let fill_empty = kernel.fill_ring_empty.min(kernel.rx_dropped.unwrap_or(u64::MAX));
         let too_long = kernel.rx_dropped.unwrap_or(0).saturating_sub(kernel.fill_ring_empty);
         let in_af_xdp = total([fill_empty, kernel.rx_ring_full, too_long]);
@@ -144,8 +144,7 @@ impl PacketAccounting {
             );
         }
         for (reason, packets) in report.drops.iter().filter(|(_, packets)| **packets > 0) {
-            // Of xdpfwd's reasons, those of a queue that was full mean that more came than could
-            // go.
+            // Drop reasons of full queues indicate overload.
             let overload = reason.ends_with("_full");
             add(
                 &format!("xdpfwd: {reason}"),
@@ -223,7 +222,7 @@ impl PacketAccounting {
         }
         let lost_in_total: i128 = losses.iter().map(|loss| loss.packets).sum();
         let unexplained = difference(offered.packets, seen.arrived.packets) - lost_in_total;
-        // The mismatches above explain it in part; without any, none of the comparisons found it.
+        // Report the remainder only if no comparison above explains it.
         if mismatches.is_empty() && unexplained != 0 {
             mismatches.push(Mismatch {
                 what: "offered, and neither forwarded nor lost".into(),
@@ -290,7 +289,7 @@ impl PacketAccounting {
         if self.lost() == 0 {
             text += " Nothing was lost.";
         } else if !self.is_balanced() {
-            // As long as the sum is wrong, the losses cannot be judged.
+            // While the sum is wrong, the losses cannot be interpreted.
         } else if overload > 0 && other <= 0 && rate.is_none() {
             text += " The loss is overload on purpose: the generator sends flat out, more than one core can forward.";
         } else if overload > 0 && other <= 0 {

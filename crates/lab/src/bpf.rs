@@ -14,7 +14,7 @@ static SINK: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), 
 
 const HINT: &str = "is this root with CAP_BPF, on Linux 6.0 or newer?";
 
-/// With the packets of a flood, if it is one: `struct packet`, one behind the other.
+/// Loads the generator. `packets` is an array of `struct packet` for a flood, otherwise empty.
 pub(crate) fn load_generator(config: &[u8], packets: &[u8]) -> Result<Object, Error> {
     let what = "the generator's BPF program";
     let count = (packets.len() / PACKET) as u32;
@@ -35,7 +35,7 @@ pub(crate) fn load_sink(config: &[u8]) -> Result<Object, Error> {
     load("the sink's BPF program", &SINK.0, config, None)
 }
 
-/// Bytes of `struct packet` in bpf/generator.bpf.c.
+/// Size of `struct packet` in bpf/generator.bpf.c, in bytes.
 const PACKET: usize = 16;
 
 fn load(
@@ -62,18 +62,18 @@ fn load(
     open.load().map_err(Error::bpf(format!("loading {what}"), HINT))
 }
 
-/// A handle of its own on a map of `object`, for reading from another thread.
+/// Returns a separate handle to a map of `object`, for reading from another thread.
 pub(crate) fn map(object: &Object, name: &'static str) -> Result<MapHandle, Error> {
     let map = object.maps().find(|map| map.name() == name).ok_or(Error::Object(name))?;
     MapHandle::try_from(&map).map_err(Error::bpf(format!("opening the BPF map {name}"), HINT))
 }
 
-/// The `u64`s of entry 0, summed over the cores if the map is per core.
+/// Returns the `u64`s of entry 0, summed over the cores if the map is per-CPU.
 pub(crate) fn read<const N: usize>(map: &MapHandle, what: &'static str) -> Result<[u64; N], Error> {
     read_at(map, 0, what)
 }
 
-/// The same of entry `index`.
+/// Like [`read`], for entry `index`.
 pub(crate) fn read_at<const N: usize>(
     map: &MapHandle,
     index: u32,

@@ -25,7 +25,7 @@ const CARRIER: Duration = Duration::from_secs(10);
 ///
 /// All four ends are up, have NAPI on (GRO), checksum and segmentation offload off, and MAC
 /// addresses `02:00:00:00:00:01` (gen0) to `…:04` (sink0). IPv6 is off unless asked for, so that
-/// nothing but the lab's own frames is on the wires. Dropped, everything is gone.
+/// only the lab's own frames are on the wires. Drop removes everything.
 #[derive(Debug)]
 pub struct Chain {
     generator: Namespace,
@@ -34,31 +34,31 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// One queue, MTU 1500, no addresses.
+    /// Returns a builder with one queue, MTU 1500 and no addresses.
     pub fn builder() -> ChainBuilder {
         ChainBuilder { queues: 1, mtu: 1500, addresses: false, ipv6: false, keep: None }
     }
 
-    /// Where `gen0` is. (`gen` is a keyword.)
+    /// Returns the namespace of `gen0`. (`gen` is a keyword.)
     #[must_use]
     pub fn gen_(&self) -> &Namespace {
         &self.generator
     }
 
-    /// Where `fwd0` and `fwd1` are.
+    /// Returns the namespace of `fwd0` and `fwd1`.
     #[must_use]
     pub fn fwd(&self) -> &Namespace {
         &self.forwarder
     }
 
-    /// Where `sink0` is.
+    /// Returns the namespace of `sink0`.
     #[must_use]
     pub fn sink(&self) -> &Namespace {
         &self.sink
     }
 }
 
-/// How a [`Chain`] is to be.
+/// The options of a [`Chain`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ChainBuilder {
@@ -79,7 +79,7 @@ impl ChainBuilder {
         self
     }
 
-    /// MTU in bytes, 576–[`MAX_MTU`]. The largest frame is 14 bytes more.
+    /// MTU in bytes, 576–[`MAX_MTU`]. The largest frame is 14 bytes longer.
     pub fn mtu(mut self, mtu: u16) -> Self {
         self.mtu = mtu;
         self
@@ -92,26 +92,24 @@ impl ChainBuilder {
         self
     }
 
-    /// Leaves IPv6 on and gives gen0 fd77::1/64 and sink0 fd77::2/64. The kernel then also sends
+    /// Enables IPv6 and gives gen0 fd77::1/64 and sink0 fd77::2/64. The kernel then also sends
     /// multicast on its own.
     pub fn ipv6(mut self, on: bool) -> Self {
         self.ipv6 = on;
         self
     }
 
-    /// Names the namespaces `xdpfwd-<name>-gen` … and leaves them there on drop, until
-    /// [`take_down`].
+    /// Names the namespaces `xdpfwd-<name>-gen` … and keeps them after drop, until [`take_down`].
     pub fn keep_as(mut self, name: impl Into<String>) -> Self {
         self.keep = Some(name.into());
         self
     }
 
-    /// Sweeps what dead labs left behind, builds the chain, and waits until all ends have a
-    /// carrier.
+    /// Removes namespaces of dead labs, builds the chain, and waits until all ends have a carrier.
     ///
     /// # Errors
     ///
-    /// Not root, a value out of range, or what `ip` or `ethtool` says.
+    /// Not root, a value out of range, or the error of `ip` or `ethtool`.
     pub fn build(self) -> Result<Chain, Error> {
         require_root("building a lab")?;
         if !(1..=64).contains(&self.queues) {
@@ -140,7 +138,7 @@ impl ChainBuilder {
         };
         let built = self.fill(&chain);
         if let (Err(_), Some(name)) = (&built, &self.keep) {
-            // Half a lab is of no use; what is to be reported is the first error.
+            // Remove the incomplete lab, and report the first error rather than this one.
             let _ = take_down(name);
         }
         built.map(|()| chain)
@@ -190,12 +188,11 @@ fn wait_for_carrier(end: &End<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes the chain that was kept under `name`, and ends what runs inside; returns the namespaces
-/// removed.
+/// Removes the chain kept as `name` and ends the processes inside. Returns the removed namespaces.
 ///
 /// # Errors
 ///
-/// Not root, no such lab, or what `ip netns` says.
+/// Not root, no such lab, or the error of `ip netns`.
 pub fn take_down(name: &str) -> Result<Vec<String>, Error> {
     require_root("removing network namespaces")?;
     let mut removed = Vec::new();
@@ -207,7 +204,7 @@ pub fn take_down(name: &str) -> Result<Vec<String>, Error> {
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    // Part of it was there and is gone: that is what was asked for.
+    // Succeed if any namespace existed and was removed.
     match first_error {
         Some(error) if removed.is_empty() => Err(error),
         _ => Ok(removed),

@@ -12,7 +12,7 @@ pub struct Counters {
 impl std::ops::Sub for Counters {
     type Output = Self;
 
-    /// Returns the growth between two readings. Saturates at zero.
+    /// Returns the increase between two readings. Saturates at zero.
     fn sub(self, earlier: Self) -> Self {
         Self {
             packets: self.packets.saturating_sub(earlier.packets),

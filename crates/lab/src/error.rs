@@ -1,9 +1,8 @@
-//! What can go wrong in the lab.
+//! Errors of the lab.
 
 use std::{io, process::ExitStatus};
 
-/// Why the lab could not do what was asked. Each message names the thing, its value, and what would
-/// help.
+/// An error of the lab. Each message names the failed operation, the value, and a remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,20 +11,20 @@ pub enum Error {
         "{what} needs root: run it with sudo, or as root in a container with CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_BPF"
     )]
     Privilege {
-        /// What needs it.
+        /// Operation that needs root.
         what: String,
     },
-    /// A tool such as `ip` said no.
+    /// A tool such as `ip` failed.
     #[error("`{command}` failed with {status}: {stderr}")]
     Command {
         /// The command line.
         command: String,
-        /// How it ended.
+        /// Exit status.
         status: ExitStatus,
-        /// What it said.
+        /// The tool's stderr.
         stderr: String,
     },
-    /// A program could not be started at all.
+    /// A program could not be started.
     #[error(
         "can't start `{command}`: {cause}; is it installed (Debian: apt-get install iproute2 ethtool util-linux)?"
     )]
@@ -35,58 +34,58 @@ pub enum Error {
         /// Why.
         cause: io::Error,
     },
-    /// A file, a thread or a system call.
+    /// An operation on a file or thread, or a system call, failed.
     #[error("{what}: {cause}")]
     Io {
-        /// What was tried, on what.
+        /// Operation and its object.
         what: String,
-        /// Why it failed.
+        /// Cause.
         cause: io::Error,
     },
-    /// A value outside what is accepted.
+    /// A value that is not accepted.
     #[error("{what} {value} is not accepted: {accepted}")]
     Value {
         /// Name of the parameter.
         what: &'static str,
-        /// What was given.
+        /// The rejected value.
         value: String,
-        /// What would be accepted.
+        /// Accepted values.
         accepted: String,
     },
-    /// A BPF program or map.
+    /// An operation on a BPF program or map failed.
     #[error("{what}: {cause}; {hint}")]
     Bpf {
-        /// What was tried.
+        /// Operation.
         what: String,
-        /// What libbpf said.
+        /// Error of libbpf.
         cause: libbpf_rs::Error,
-        /// Where to look.
+        /// Hint for the user.
         hint: &'static str,
     },
-    /// An embedded BPF object lacks what the code expects. A mistake of ours.
+    /// An embedded BPF object lacks an expected program or map: a bug in the lab.
     #[error("the embedded BPF object has no {0}: bpf/ and src/ of crates/lab are out of step")]
     Object(&'static str),
-    /// Something did not happen in time.
+    /// A deadline passed.
     #[error("{what} did not happen within {seconds} s; {hint}")]
     Timeout {
-        /// What was awaited.
+        /// Awaited event.
         what: String,
-        /// For how long, in seconds.
+        /// Deadline in seconds.
         seconds: f64,
-        /// What to look at.
+        /// Hint for the user.
         hint: String,
     },
-    /// The forwarder ended when it should have been running.
+    /// The forwarder ended unexpectedly.
     #[error("`{command}` ended too early with {status}; it said:\n{output}")]
     Ended {
-        /// Its command line.
+        /// The command line.
         command: String,
-        /// How it ended.
+        /// Exit status.
         status: ExitStatus,
         /// The end of its stderr (of its stdout, if stderr is empty).
         output: String,
     },
-    /// A thread of the lab panicked. A mistake of ours.
+    /// A thread of the lab panicked: a bug in the lab.
     #[error("the thread of {0} panicked; its message is on stderr")]
     Panicked(&'static str),
 }

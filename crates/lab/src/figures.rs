@@ -1,6 +1,6 @@
-//! Numbers as a person reads them.
+//! Human-readable numbers.
 
-/// 1234567 → "1,234,567".
+/// Formats 1234567 as "1,234,567".
 #[must_use]
 pub fn grouped(n: impl Into<i128>) -> String {
     let n = n.into();

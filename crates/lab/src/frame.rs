@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 /// UDP source port of flow 0; flow *f* has `FIRST_FLOW_PORT + f`.
 pub const FIRST_FLOW_PORT: u16 = 1024;
-/// Most flows there can be: source ports 1024–65535.
+/// Maximum number of flows: source ports 1024–65535.
 pub const MAX_FLOWS: u32 = 65536 - FIRST_FLOW_PORT as u32;
 /// UDP destination port of every frame (discard, RFC 863).
 pub const DESTINATION_PORT: u16 = 9;
@@ -17,7 +17,7 @@ pub const WIRE_OVERHEAD: u64 = 24;
 const MAGIC: [u8; 2] = *b"LB";
 const PATTERN_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// A frame as the generator sends it; a test sends it by other means, or changes it first.
+/// A frame of the generator, for tests that modify it or send it by other means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TestFrame {
     /// Length in bytes, without FCS, at least [`MIN_SIZE`].
@@ -57,7 +57,7 @@ impl TestFrame {
         b.extend(self.destination.octets());
         let checksum = internet_checksum(&b[14..34]);
         b[24..26].copy_from_slice(&checksum.to_be_bytes());
-        // A flow beyond the limit wraps around within the ports there are.
+        // A flow beyond the limit wraps around to FIRST_FLOW_PORT.
         let port = u32::from(FIRST_FLOW_PORT) + self.flow % MAX_FLOWS;
         b.extend(&port.to_be_bytes()[2..]);
         b.extend(DESTINATION_PORT.to_be_bytes());
@@ -76,7 +76,7 @@ impl TestFrame {
     }
 }
 
-/// RFC 1071.
+/// Returns the Internet checksum (RFC 1071).
 fn internet_checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes
         .chunks(2)

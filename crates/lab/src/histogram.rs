@@ -1,10 +1,10 @@
-//! Times, counted by how long they were.
+//! A histogram of durations.
 
 use std::{fmt, time::Duration};
 
 /// `SUB_BITS` of bpf/sink.bpf.c: 32 buckets for each power of two.
 const SUB_BITS: u32 = 5;
-/// `LATENCY_BITS`: what takes longer (68.7 s) is counted as that.
+/// `LATENCY_BITS`: longer times (over 68.7 s) count in the last bucket.
 const BITS: u32 = 36;
 /// `LATENCY_BUCKETS`.
 const BUCKETS: usize = 1024;
@@ -20,18 +20,18 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// How many times were counted.
+    /// Returns the number of recorded times.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.iter().sum()
     }
 
-    /// The time that a fraction `q` (0–1) of all do not exceed: the upper end of its bucket, so at
-    /// most 3.1 % more than what was measured, and never less. `None` if nothing was counted.
+    /// Returns the quantile `q` (0–1): the upper end of its bucket, so never less than the measured
+    /// time and at most 3.1 % more. `None` if the histogram is empty.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<Duration> {
         let all = self.count();
-        // The smallest number of times that is that fraction: of one, it is this one.
+        // The smallest number of times that reaches the fraction, at least one.
         let wanted = ((all as f64 * q.clamp(0.0, 1.0)).ceil() as u64).max(1);
         let mut seen = 0;
         let reached = |count: &u64| {
@@ -41,13 +41,13 @@ impl Histogram {
         self.0.iter().position(reached).map(|bucket| Duration::from_nanos(upper(bucket)))
     }
 
-    /// The buckets that are not empty: their upper ends, and how many are in each.
+    /// Returns the upper end and the count of each non-empty bucket.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         let some = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
         some.map(|(bucket, &count)| (Duration::from_nanos(upper(bucket)), count))
     }
 
-    /// What was counted since `earlier`, a reading of the same.
+    /// Returns the times recorded since `earlier`, an older reading of the same histogram.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let mut difference = self.clone();
@@ -57,14 +57,14 @@ impl Histogram {
         difference
     }
 
-    /// Adds what another one has.
+    /// Adds the counts of another histogram.
     pub fn add(&mut self, other: &Self) {
         for (count, more) in self.0.iter_mut().zip(other.0.iter()) {
             *count += more;
         }
     }
 
-    /// Counts one.
+    /// Records a time.
     pub fn record(&mut self, time: Duration) {
         self.0[bucket(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))] += 1;
     }
@@ -85,14 +85,14 @@ impl fmt::Debug for Histogram {
     }
 }
 
-/// The bucket of a time. The sink's program does the same.
+/// Returns the bucket of a time, as the sink's program does.
 fn bucket(nanoseconds: u64) -> usize {
     let time = nanoseconds.min((1 << BITS) - 1);
     let shift = (time.max(1).ilog2()).saturating_sub(SUB_BITS);
     ((shift << SUB_BITS) as usize) + (time >> shift) as usize
 }
 
-/// The longest time of a bucket.
+/// Returns the longest time of a bucket.
 fn upper(bucket: usize) -> u64 {
     let shift = (bucket >> SUB_BITS).saturating_sub(1);
     let first = (bucket - (shift << SUB_BITS)) as u64;

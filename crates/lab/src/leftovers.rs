@@ -12,14 +12,13 @@ use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
 
 use crate::{Error, Namespace, require_root, tool};
 
-/// BPF programs, maps and links, by number. The kernel counts upwards: a number means the same
-/// object as long as nobody makes two thousand million of them, so what one process left can be
-/// told from what others have.
+/// BPF programs, maps and links, by ID. The kernel assigns increasing IDs and wraps after about two
+/// thousand million, so an ID identifies an object left by one process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BpfObjects(BTreeSet<(&'static str, u32)>);
 
 impl BpfObjects {
-    /// Those that a process has open at this moment. None, if there is no such process.
+    /// Returns the objects that a process has open. Empty if there is no such process.
     ///
     /// # Errors
     ///
@@ -32,14 +31,14 @@ impl BpfObjects {
     }
 
     fn named_in(fdinfo: &str) -> Vec<(&'static str, u32)> {
-        // A link names its program, too.
+        // The fdinfo of a link also has the ID of its program.
         let kinds = [("program", "prog_id:"), ("map", "map_id:"), ("link", "link_id:")];
         let number =
             |key| fdinfo.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
         kinds.into_iter().filter_map(|(kind, key)| Some((kind, number(key)?))).collect()
     }
 
-    /// All that exist.
+    /// Returns all BPF objects of the system.
     ///
     /// # Errors
     ///
@@ -52,29 +51,28 @@ impl BpfObjects {
         Ok(Self(programs.chain(maps).chain(links).collect()))
     }
 
-    /// Adds those.
+    /// Adds the objects of `others`.
     pub fn add(&mut self, others: Self) {
         self.0.extend(others.0);
     }
 
-    /// Those that are not among the others.
+    /// Returns the objects that are not in `others`.
     #[must_use]
     pub fn without(&self, others: &Self) -> Self {
         Self(self.0.difference(&others.0).copied().collect())
     }
 
-    /// How many.
+    /// Returns the number of objects.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Waits until none of them exists any more: the kernel takes them down a moment after they
-    /// were closed.
+    /// Waits until none of the objects exists: the kernel frees them shortly after the last close.
     ///
     /// # Errors
     ///
-    /// Not root, or they do not go within `deadline`.
+    /// Not root, or an object still exists after `deadline`.
     pub fn wait_until_gone(&self, deadline: Duration) -> Result<(), Error> {
         wait(deadline, "looking at `bpftool prog` and `bpftool link`", || {
             let left: Vec<_> = self.0.intersection(&Self::all()?.0).copied().collect();
@@ -127,11 +125,11 @@ impl NamespaceGuard {
     }
 }
 
-/// Pages of user space that the kernel has pinned, for whomever: UMEMs are among them.
+/// Returns the number of user-space pages pinned in the whole system, which includes UMEMs.
 ///
 /// # Errors
 ///
-/// /proc/vmstat does not say.
+/// /proc/vmstat does not contain the counters.
 pub fn pinned_pages() -> Result<u64, Error> {
     let path = Path::new("/proc/vmstat");
     let text =
@@ -146,7 +144,7 @@ pub fn pinned_pages() -> Result<u64, Error> {
     })
 }
 
-/// Asks again and again, until there is nothing left to wait for.
+/// Polls until nothing is left.
 fn wait(
     deadline: Duration,
     hint: &str,

@@ -1,4 +1,4 @@
-//! The lab: what the demo, the tests and the benches run on.
+//! The lab for the demo, the tests and the benchmarks.
 //!
 //! ```text
 //!  namespace gen          namespace fwd             namespace sink
@@ -8,14 +8,14 @@
 //! └───────────────┘  └──────────────────────┘  └───────────────────┘
 //! ```
 //!
-//! A [`Chain`] is those three network namespaces and two veth pairs. [`Traffic`] describes frames,
-//! and [`Traffic::start`] sends them from inside the kernel, at up to about 15 million a second
-//! from one core. A [`Sink`] counts what arrives and, if asked, looks for damage, loss of order and
-//! duplicates, or keeps a [`Histogram`] of latencies. A [`Forwarder`] is any program run in the
-//! middle, known only as a process. A [`Window`] reads both ends over a measured time.
+//! A [`Chain`] consists of these three network namespaces and two veth pairs. [`Traffic`] describes
+//! frames, and [`Traffic::start`] sends them from inside the kernel, up to about 15 million per
+//! second from one core. A [`Sink`] counts the arriving frames. It can also detect corrupt,
+//! reordered and duplicate frames, or keep a [`Histogram`] of latencies. A [`Forwarder`] is the
+//! process of any program in namespace fwd. A [`Window`] measures both ends for a given time.
 //!
-//! Everything needs root, and everything is undone on drop, also while panicking; what a killed
-//! process leaves behind is removed by [`sweep`], which every new [`Chain`] calls first.
+//! The lab needs root. Drop removes everything, also while panicking. [`sweep`] removes the
+//! namespaces of killed processes; every new [`Chain`] calls it first.
 //!
 //! **Sizes** are frame lengths in memory, without FCS: 60 is the smallest frame. On the wire, 24
 //! bytes more ([`WIRE_OVERHEAD`]).

@@ -1,4 +1,4 @@
-//! The lab by hand: `xdpfwd-lab --help`.
+//! The command-line tool of the lab: `xdpfwd-lab --help`.
 #![forbid(unsafe_code)]
 
 mod cli;

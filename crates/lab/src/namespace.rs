@@ -24,8 +24,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A network namespace, removed on drop (also while panicking).
 ///
-/// Removing the name frees the namespace and its veths as soon as the last process inside has
-/// ended: end those first.
+/// Removing the name frees the namespace and its veths when the last process inside ends. End these
+/// processes first.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -33,11 +33,11 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Creates `xdpfwd-<pid>-<n>-<label>`; `label` is lower-case letters.
+    /// Creates `xdpfwd-<pid>-<n>-<label>`; `label` consists of lower-case letters.
     ///
     /// # Errors
     ///
-    /// Not root, another label, or what `ip netns add` says.
+    /// Not root, an invalid label, or the error of `ip netns add`.
     pub fn create(label: &str) -> Result<Self, Error> {
         if label.is_empty() || !label.bytes().all(|b| b.is_ascii_lowercase()) {
             return Err(Error::Value {
@@ -61,14 +61,14 @@ impl Namespace {
         Ok(Self { name, keep })
     }
 
-    /// Its name, as `ip netns` shows it.
+    /// Returns the name, as `ip netns` prints it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A command that will run `program` inside (through `ip netns exec`, which keeps its process
-    /// id).
+    /// Returns a command that runs `program` inside, through `ip netns exec`, which keeps the
+    /// process ID.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
@@ -76,7 +76,7 @@ impl Namespace {
         command
     }
 
-    /// Runs `work` on a thread of its own inside the namespace, and waits for it.
+    /// Runs `work` on a new thread inside the namespace and waits for it.
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ impl Namespace {
         Ok(NamespaceHandle(Some(file), path))
     }
 
-    /// `ip -n NAME …`
+    /// Runs `ip -n NAME …`.
     pub(crate) fn ip(&self, arguments: &[&str]) -> Result<String, Error> {
         let mut all = vec!["-n", &self.name];
         all.extend(arguments);
@@ -110,7 +110,7 @@ impl Namespace {
     /// Writes a network sysctl, path relative to `/proc/sys/net`.
     pub(crate) fn sysctl(&self, path: &str, value: &str) -> Result<(), Error> {
         let path = PathBuf::from("/proc/sys/net").join(path);
-        // A kernel without IPv6 has no such file, and nothing to switch off.
+        // A kernel without IPv6 does not have the file.
         self.run(|| if path.exists() { fs::write(&path, value) } else { Ok(()) })?
             .map_err(Error::io(format!("writing {value} to {}", path.display())))
     }
@@ -126,8 +126,7 @@ impl Drop for Namespace {
     }
 }
 
-/// A handle by which a thread enters a namespace and stays there. Without a file, the thread stays
-/// in its own.
+/// A handle for entering a namespace. Without a file, the thread stays in its own namespace.
 pub(crate) struct NamespaceHandle(Option<File>, PathBuf);
 
 impl NamespaceHandle {
@@ -145,15 +144,14 @@ impl NamespaceHandle {
     }
 }
 
-/// Removes the namespaces that dead processes left behind; returns their names.
+/// Removes the namespaces of dead processes and returns their names.
 ///
-/// Only names of the exact pattern `xdpfwd-<pid>-<n>-<label>` whose process no longer lives are
-/// touched. Processes that still run inside (a forwarder whose lab was killed) are ended, as they
-/// would keep the namespace alive.
+/// Affects only names of the exact pattern `xdpfwd-<pid>-<n>-<label>` whose process is dead.
+/// Processes inside (a forwarder of a killed lab) would keep the namespace alive and are ended.
 ///
 /// # Errors
 ///
-/// Not root, or what `ip netns` says.
+/// Not root, or the error of `ip netns`.
 pub fn sweep() -> Result<Vec<String>, Error> {
     require_root("removing network namespaces")?;
     let Ok(entries) = fs::read_dir(DIRECTORY) else { return Ok(Vec::new()) };
@@ -165,7 +163,7 @@ pub fn sweep() -> Result<Vec<String>, Error> {
         }
         match remove(&name) {
             Ok(()) => removed.push(name),
-            // Another lab sweeps at the same moment: gone is gone.
+            // Another lab removed it at the same time.
             Err(_) if !Path::new(DIRECTORY).join(&name).exists() => {}
             Err(error) => return Err(error),
         }
@@ -173,7 +171,7 @@ pub fn sweep() -> Result<Vec<String>, Error> {
     Ok(removed)
 }
 
-/// Ends what runs in a namespace, and removes it.
+/// Ends the processes in a namespace and removes it.
 pub(crate) fn remove(name: &str) -> Result<(), Error> {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let inside = tool::ip(&["netns", "pids", name])?;
@@ -182,7 +180,7 @@ pub(crate) fn remove(name: &str) -> Result<(), Error> {
             break;
         }
         for pid in pids {
-            // It may have ended by itself.
+            // The process may have ended already.
             let _ = kill(Pid::from_raw(pid), signal);
         }
         thread::sleep(Duration::from_millis(300));
@@ -190,7 +188,7 @@ pub(crate) fn remove(name: &str) -> Result<(), Error> {
     tool::ip(&["netns", "del", name]).map(drop)
 }
 
-/// The process that a namespace of the pattern `xdpfwd-<pid>-<n>-<label>` belongs to.
+/// Returns the process ID in a name of the pattern `xdpfwd-<pid>-<n>-<label>`.
 fn owner(name: &str) -> Option<u32> {
     let mut parts = name.strip_prefix(PREFIX)?.split('-');
     let (pid, n, label) = (parts.next()?, parts.next()?, parts.next()?);
@@ -203,8 +201,8 @@ fn owner(name: &str) -> Option<u32> {
     if ours { pid.parse().ok() } else { None }
 }
 
-/// The name of a namespace that stays. A lab's name starts with a letter, so that [`sweep`] never
-/// takes it for its own.
+/// Returns the name of a kept namespace. A lab's name starts with a letter, so [`sweep`] never
+/// matches it.
 pub(crate) fn kept_name(lab: &str, label: &str) -> Result<String, Error> {
     let fits = lab.len() <= 32
         && lab.starts_with(|c: char| c.is_ascii_lowercase())

@@ -1,4 +1,4 @@
-//! A forwarder, known only as a process.
+//! A forwarder process.
 
 use std::{
     collections::VecDeque,
@@ -18,16 +18,16 @@ use nix::{
 
 use crate::{Error, Namespace, require_root, veth};
 
-/// Lines kept of each stream: more than an hour of one a second.
+/// Lines kept of each stream: more than two hours at one per second.
 const KEPT: usize = 10_000;
 /// Lines quoted when a forwarder ends too early.
 const QUOTED: usize = 20;
 const POLL: Duration = Duration::from_millis(10);
-/// How long a forwarder has after SIGINT when it is dropped.
+/// Time between SIGINT and SIGKILL on drop.
 const DROP_DEADLINE: Duration = Duration::from_secs(3);
 
-/// A program running in a namespace, its output collected. Dropped, it is ended and reaped; and it
-/// is sent SIGTERM if this process is killed.
+/// A program running in a namespace, with its output collected. Drop ends and reaps it. It receives
+/// SIGTERM if this process is killed.
 #[derive(Debug)]
 pub struct Forwarder {
     command: String,
@@ -42,22 +42,22 @@ pub struct Forwarder {
 /// How a forwarder ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// Its exit status.
+    /// Exit status.
     pub status: ExitStatus,
-    /// It did not end within the deadline and was killed.
+    /// Whether the process was killed after the deadline.
     pub killed: bool,
 }
 
 impl Forwarder {
     /// Starts `arguments[0]` with the rest as its arguments inside `namespace`.
     ///
-    /// It gets a process group of its own, so that Ctrl-C is the lab's to handle. SIGINT and
-    /// SIGQUIT have their default action in it, even if this process ignores them.
+    /// The program has its own process group, so that only the lab receives Ctrl-C. SIGINT and
+    /// SIGQUIT have their default action, even if this process ignores them.
     ///
     /// # Errors
     ///
-    /// Not root, nothing to start, or it can't be started. (That the program does not exist shows
-    /// only when it is waited for, as [`Error::Ended`].)
+    /// Not root, no arguments, or the start fails. (A missing program is reported by the next wait,
+    /// as [`Error::Ended`].)
     pub fn spawn<S: AsRef<str>>(namespace: &Namespace, arguments: &[S]) -> Result<Self, Error> {
         require_root("running a program in a network namespace")?;
         if arguments.is_empty() {
@@ -69,13 +69,13 @@ impl Forwarder {
         }
         reset_ignored_signals()?;
         let words: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
-        // Each of the three becomes the next by exec: the process id is the forwarder's.
+        // Each of the three commands execs the next, so the process ID is the forwarder's.
         let mut command = namespace.command("setpriv");
         command.args(["--pdeathsig", "TERM", "--"]).args(&words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
 
-        // The parent-death signal comes when the *thread* that forked ends: that thread must live
-        // as long as this value.
+        // The kernel sends the parent-death signal when the forking *thread* ends, so that thread
+        // must live as long as this value.
         let (born, birth) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let keeper = thread::Builder::new()
@@ -105,34 +105,34 @@ impl Forwarder {
         })
     }
 
-    /// Its process id.
+    /// Returns the process ID.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it wrote to stdout, by lines (the last 10000).
+    /// Returns the last 10000 lines of stdout.
     #[must_use]
     pub fn stdout(&self) -> Vec<String> {
         self.stdout.lock().lines.iter().cloned().collect()
     }
 
-    /// What it wrote to stderr, by lines (the last 10000).
+    /// Returns the last 10000 lines of stderr.
     #[must_use]
     pub fn stderr(&self) -> Vec<String> {
         self.stderr.lock().lines.iter().cloned().collect()
     }
 
-    /// Its last line on stdout for which `wanted` holds.
+    /// Returns the last line of stdout for which `wanted` holds.
     pub fn last_line(&self, mut wanted: impl FnMut(&str) -> bool) -> Option<String> {
         self.stdout.lock().lines.iter().rev().find(|line| wanted(line)).cloned()
     }
 
-    /// Fails with [`Error::Ended`], which quotes its output, if it is not running any more.
+    /// Fails with [`Error::Ended`], which quotes the output, if the process has ended.
     ///
     /// # Errors
     ///
-    /// It has ended.
+    /// The process has ended.
     pub fn check_running(&mut self) -> Result<(), Error> {
         match self.try_wait()? {
             None => Ok(()),
@@ -140,11 +140,11 @@ impl Forwarder {
         }
     }
 
-    /// Waits for a line on stdout for which `wanted` holds (also one that came before).
+    /// Waits for a line on stdout for which `wanted` holds. Includes earlier lines.
     ///
     /// # Errors
     ///
-    /// It ended first ([`Error::Ended`], which quotes its output), or the deadline passed.
+    /// The process ended ([`Error::Ended`], which quotes the output), or the deadline passed.
     pub fn wait_for_line(
         &mut self,
         deadline: Duration,
@@ -153,7 +153,8 @@ impl Forwarder {
         let start = Instant::now();
         let mut next = 0;
         loop {
-            // Before looking at the lines: what it wrote before it ended has to be seen.
+            // Read the status before the lines, so that the last lines of an ended process are
+            // seen.
             let status = self.try_wait()?;
             if status.is_some() {
                 self.drain();
@@ -165,7 +166,7 @@ impl Forwarder {
                     return Ok(line.clone());
                 }
                 next = log.gone + log.lines.len() as u64;
-                // Woken by the next line, or to look whether it still runs.
+                // Wakes for the next line, or to check whether the process still runs.
                 let _woken = self
                     .stdout
                     .more
@@ -181,12 +182,12 @@ impl Forwarder {
         }
     }
 
-    /// Waits until an XDP program is on every one of `interfaces` in `namespace`: when a forwarder
-    /// on XDP or AF_XDP is about to be ready.
+    /// Waits until each of `interfaces` in `namespace` has an XDP program. An XDP or AF_XDP
+    /// forwarder is then nearly ready.
     ///
     /// # Errors
     ///
-    /// It ended first, or the deadline passed.
+    /// The process ended, or the deadline passed.
     pub fn wait_for_xdp(
         &mut self,
         namespace: &Namespace,
@@ -206,12 +207,12 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Sends SIGINT, waits until it has ended, kills it after `deadline`, and reads its output to
-    /// the end.
+    /// Sends SIGINT, waits for the process to end, kills it after `deadline`, and reads the rest of
+    /// its output.
     ///
     /// # Errors
     ///
-    /// It can't be waited for.
+    /// Waiting for the process fails.
     pub fn stop(&mut self, deadline: Duration) -> Result<Ended, Error> {
         if self.try_wait()?.is_none() {
             self.signal(Signal::SIGINT);
@@ -232,11 +233,10 @@ impl Forwarder {
         Ok(Ended { status, killed })
     }
 
-    /// To its whole process group, as Ctrl-C at a terminal would: a shell's children are not left
-    /// behind.
+    /// Signals the whole process group, as Ctrl-C does, so that a shell's children end too.
     fn signal(&self, signal: Signal) {
-        // Only while it is not reaped, so the id is still its own. It may have ended this moment:
-        // no failure.
+        // The process ID is valid only until the process is reaped. ESRCH is harmless: the process
+        // may just have ended.
         if self.status.is_none()
             && let Ok(pid) = i32::try_from(self.child.id())
         {
@@ -254,8 +254,7 @@ impl Forwarder {
         Ok(self.status)
     }
 
-    /// Reads what is left of its output. A child of its own that holds on to the pipe must not hold
-    /// us up.
+    /// Reads the remaining output. Does not block if a child of the process keeps the pipe open.
     fn drain(&mut self) {
         let start = Instant::now();
         while self.readers.iter().any(|reader| !reader.is_finished())
@@ -296,7 +295,7 @@ impl Drop for Forwarder {
         }
         if let Some((release, keeper)) = self.keeper.take() {
             drop(release);
-            // It only waits for the release; nothing in it can panic.
+            // The thread only waits to be released and cannot panic.
             let _ = keeper.join();
         }
     }
@@ -338,13 +337,13 @@ struct Lines {
 #[derive(Debug, Default)]
 struct Log {
     lines: VecDeque<String>,
-    /// How many were let go at the front.
+    /// Number of lines dropped at the front.
     gone: u64,
 }
 
 impl Lines {
     fn lock(&self) -> MutexGuard<'_, Log> {
-        // A panic elsewhere leaves whole lines behind.
+        // The lines stay consistent if another thread panics.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

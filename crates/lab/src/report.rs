@@ -1,8 +1,6 @@
-//! What xdpfwd prints with `--json`, read leniently: what is missing is zero or absent, what is
-//! unknown is ignored.
+//! The output of `xdpfwd --json`. Missing fields are zero or `None`; unknown fields are ignored.
 //!
-//! The contract is xdpfwd's; the lab knows it only from here, and uses none of xdpfwd's code, so
-//! that it can be a judge.
+//! The lab has its own definition and uses none of xdpfwd's code, so that its check is independent.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +21,7 @@ pub struct Report {
     pub stages: Vec<StageReport>,
     /// Where the UMEM's frames are.
     pub frames: FramesReport,
-    /// What the kernel counted of xdpfwd's sockets, summed over them.
+    /// The kernel's counters, summed over xdpfwd's sockets.
     pub kernel: KernelReport,
 }
 
@@ -35,15 +33,16 @@ pub struct PortReport {
     pub name: String,
     /// Network interface.
     pub interface: String,
-    /// `zero-copy`, `copy` or `skb`: the mode got.
+    /// The mode in use: `zero-copy`, `copy` or `skb`.
     pub mode: String,
-    /// Received by xdpfwd.
+    /// Packets received by xdpfwd.
     pub rx_packets: u64,
-    /// Handed to the kernel by xdpfwd.
+    /// Packets that xdpfwd passed to the kernel for transmission.
     pub tx_packets: u64,
-    /// Frames that the XDP program handed to an AF_XDP socket, whether it had room or not.
+    /// Frames that the XDP program redirected to an AF_XDP socket, including those that found it
+    /// full.
     pub xdp_redirected: Option<u64>,
-    /// Frames that the XDP program left to the kernel.
+    /// Frames that the XDP program passed to the kernel.
     pub xdp_passed: u64,
     /// Frames that the XDP program dropped, by reason.
     pub xdp_drops: BTreeMap<String, u64>,
@@ -57,17 +56,17 @@ pub struct StageReport {
     pub path: String,
     /// Stage.
     pub name: String,
-    /// Calls, one a batch.
+    /// Calls, one per batch.
     pub calls: u64,
-    /// Packets it has seen.
+    /// Packets processed.
     pub packets: u64,
-    /// Packets it dropped.
+    /// Packets dropped.
     pub drops: u64,
-    /// TSC cycles per packet, if it has seen any.
+    /// TSC cycles per packet, if any packet was processed.
     pub cycles_per_packet: Option<f64>,
 }
 
-/// Where the frames are: `total` = the six in the middle + `leaked`.
+/// The frame counts: `total` is the sum of the other fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct FramesReport {
@@ -83,9 +82,9 @@ pub struct FramesReport {
     pub in_flight: u64,
     /// Posted for transmission.
     pub tx: u64,
-    /// Transmitted, not yet taken back.
+    /// Transmitted, not yet reclaimed.
     pub completion: u64,
-    /// Unaccounted for: none, or it is a fault of xdpfwd.
+    /// Unaccounted for. Not zero only after a bug in xdpfwd.
     pub leaked: i64,
 }
 
@@ -97,35 +96,35 @@ pub struct KernelReport {
     pub syscalls: u64,
     /// Frames lost because the receive ring was full.
     pub rx_ring_full: u64,
-    /// Times the kernel wanted a frame from an empty fill ring.
+    /// Times the kernel found the fill ring empty.
     pub fill_ring_empty: u64,
-    /// Frames lost between the XDP program and the receive ring for another reason than a full
-    /// ring: for want of a frame in the fill ring, or too long for a frame.
+    /// Packets lost between the XDP program and the receive ring for another reason than a full
+    /// ring: the fill ring was empty, or the packet was too long for a frame.
     pub rx_dropped: Option<u64>,
     /// Descriptors on the transmit ring that the kernel refused.
     pub tx_invalid: u64,
 }
 
 impl Report {
-    /// Reads a line; `None` if it is not a report.
+    /// Parses a line. Returns `None` if it is not a report.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         serde_json::from_str(line).ok().filter(|report: &Self| !report.kind.is_empty())
     }
 
-    /// The port on `interface`.
+    /// Returns the port on `interface`.
     #[must_use]
     pub fn port(&self, interface: &str) -> Option<&PortReport> {
         self.ports.iter().find(|port| port.interface == interface)
     }
 
-    /// Received on all ports.
+    /// Returns the packets received on all ports.
     #[must_use]
     pub fn received(&self) -> u64 {
         total(self.ports.iter().map(|port| port.rx_packets))
     }
 
-    /// Transmitted on all ports.
+    /// Returns the packets transmitted on all ports.
     #[must_use]
     pub fn transmitted(&self) -> u64 {
         total(self.ports.iter().map(|port| port.tx_packets))
@@ -133,14 +132,14 @@ impl Report {
 }
 
 impl FramesReport {
-    /// The sum of the places a frame can be in.
+    /// Returns the sum of the frame counts without `leaked`.
     #[must_use]
     pub fn found(&self) -> u64 {
         total([self.pool, self.fill, self.rx, self.in_flight, self.tx, self.completion])
     }
 }
 
-/// The sum; a nonsensical report must show as one, not end in a panic.
+/// Returns the sum without panicking on overflow, so that an invalid report is shown as such.
 pub(crate) fn total(parts: impl IntoIterator<Item = u64>) -> u64 {
     parts.into_iter().fold(0, u64::saturating_add)
 }

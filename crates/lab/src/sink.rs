@@ -1,47 +1,47 @@
-//! The far end: counts what arrives, and looks into it if asked.
+//! The sink: counts the arriving frames and optionally verifies them.
 
 use libbpf_rs::{Link, MapHandle, Object};
 use nix::net::if_::if_nametoindex;
 
 use crate::{Counters, Error, Histogram, Namespace, bpf, namespace::NamespaceHandle, require_root};
 
-/// An XDP program on an interface that counts and drops. Dropped, it is detached.
+/// An XDP program that counts and drops frames of an interface. Drop detaches it.
 #[derive(Debug)]
 pub struct Sink {
     counters: MapHandle,
     latency: MapHandle,
-    // In this order: the link goes before the program.
+    // Field order matters: the link is dropped before the program.
     _link: Link,
     _object: Object,
 }
 
-/// What a [`Sink`] has seen since it was attached.
+/// The counters of a [`Sink`] since it was attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// The generator's frames (damaged ones, duplicates and late ones included).
     pub arrived: Counters,
-    /// Frames that are not the generator's, such as ARP: passed to the kernel, not in `arrived`.
+    /// Other frames, such as ARP. They pass to the kernel and are not in `arrived`.
     pub foreign: u64,
     /// With check on: frames whose magic, IPv4 length, IPv4 header checksum or pattern is wrong. (A
     /// forwarder may rewrite MAC addresses, TTL and IPv4 addresses; the time of sending is not
     /// checked.)
     pub corrupt: u64,
-    /// With check on: frames that came after a later one of their flow. (Between flows no order is
-    /// promised: give all traffic one flow to check that, too.)
+    /// With check on: frames that arrived after a later frame of their flow. (To check the order of
+    /// all traffic, use one flow.)
     pub reordered: u64,
-    /// With check on: frames that had come before, at most 262144 sequence numbers ago.
+    /// With check on: frames that had already arrived, at most 262144 sequence numbers ago.
     pub duplicates: u64,
 }
 
 impl Seen {
-    /// Whether nothing was wrong with what arrived. Only says something with check on.
+    /// Returns whether no frame was corrupt, reordered or duplicate. Meaningful only with check on.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.corrupt == 0 && self.reordered == 0 && self.duplicates == 0
     }
 }
 
-/// How a [`Sink`] is to look at frames.
+/// The options of a [`Sink`].
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct SinkBuilder {
@@ -51,33 +51,33 @@ pub struct SinkBuilder {
 }
 
 impl SinkBuilder {
-    /// Looks into every frame of the generator: damage, order, duplicates. Costs the core that
-    /// receives some 20 ns a frame, and more for long ones: leave it off where speed is measured.
+    /// Checks every frame of the generator for corruption, order and duplicates. Costs the
+    /// receiving core some 20 ns per frame, more for long frames: leave it off in speed
+    /// measurements.
     pub fn check(mut self, on: bool) -> Self {
         self.check = on;
         self
     }
 
-    /// Counts and drops whatever arrives, for a forwarder whose frames are not the generator's any
-    /// more (a tunnel).
+    /// Counts and drops all frames, for a forwarder that changes them beyond recognition (a
+    /// tunnel).
     pub fn anything(mut self, on: bool) -> Self {
         self.anything = on;
         self
     }
 
-    /// Keeps a histogram of how long frames of the generator were on their way, by the time that
-    /// each carries ([`Sink::latency`]). Costs the core that receives a look at the clock and a
-    /// counter for each frame.
+    /// Keeps a histogram of latencies, from the send time in each frame of the generator
+    /// ([`Sink::latency`]). Costs the receiving core a clock read and a counter update per frame.
     pub fn latency(mut self, on: bool) -> Self {
         self.latency = on;
         self
     }
 
-    /// Attaches it to `interface` in `namespace`.
+    /// Attaches the sink to `interface` in `namespace`.
     ///
     /// # Errors
     ///
-    /// Not root, no such interface, another XDP program there, or what libbpf says.
+    /// Not root, no such interface, another XDP program is attached, or the error of libbpf.
     pub fn attach(self, namespace: &Namespace, interface: &str) -> Result<Sink, Error> {
         let handle = namespace.handle()?;
         std::thread::scope(|scope| {
@@ -88,7 +88,7 @@ impl SinkBuilder {
         })
     }
 
-    /// Attaches it to `interface` in the network namespace this process is in.
+    /// Attaches the sink to `interface` in the network namespace of this process.
     ///
     /// # Errors
     ///
@@ -122,12 +122,12 @@ impl SinkBuilder {
 }
 
 impl Sink {
-    /// A sink that only counts.
+    /// Returns a builder for a sink that only counts.
     pub fn builder() -> SinkBuilder {
         SinkBuilder::default()
     }
 
-    /// A sink that only counts, on `interface` in `namespace`.
+    /// Attaches a sink that only counts to `interface` in `namespace`.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl Sink {
         Self::builder().attach(namespace, interface)
     }
 
-    /// What was seen so far, over all cores.
+    /// Returns the counters, summed over all cores.
     ///
     /// # Errors
     ///
@@ -147,10 +147,10 @@ impl Sink {
         Ok(Seen { arrived: Counters { packets, bytes }, foreign, corrupt, reordered, duplicates })
     }
 
-    /// How long the frames so far were on their way, from the generator's program to this one, over
-    /// all cores. Nothing unless it was built with [`SinkBuilder::latency`].
+    /// Returns the latencies from the generator's program to the sink's, over all cores. Empty
+    /// unless built with [`SinkBuilder::latency`].
     ///
-    /// Reading takes about a millisecond, in which frames go on arriving.
+    /// Reading takes about a millisecond; frames continue to arrive meanwhile.
     ///
     /// # Errors
     ///

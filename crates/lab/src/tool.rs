@@ -1,4 +1,4 @@
-//! Shelling out to `ip` and `ethtool`.
+//! Execution of `ip` and `ethtool`.
 
 use std::{
     os::unix::process::CommandExt,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::Error;
 
-/// A command line as a person would type it.
+/// Formats a command line as typed in a shell.
 pub(crate) fn shown(command: &Command) -> String {
     let mut line = command.get_program().to_string_lossy().into_owned();
     for argument in command.get_args() {
@@ -17,10 +17,9 @@ pub(crate) fn shown(command: &Command) -> String {
     line
 }
 
-/// Runs `command` to its end and returns its stdout.
+/// Runs `command` and returns its stdout.
 pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
-    // A process group of its own: Ctrl-C is for the lab, which must be able to clean up with these
-    // tools.
+    // Use a separate process group: Ctrl-C must not end the tools that the lab needs for cleanup.
     let output = command
         .stdin(Stdio::null())
         .process_group(0)

@@ -32,22 +32,22 @@ use crate::{
     veth::MAX_MTU,
 };
 
-/// `BPF_F_TEST_XDP_LIVE_FRAMES`: the frames are real and go where the program says.
+/// `BPF_F_TEST_XDP_LIVE_FRAMES`: the kernel sends real frames, as the program's return code
+/// requests.
 const LIVE_FRAMES: u32 = 1 << 1;
 /// Fraction bits of the program's clock (`TICKS` in bpf/generator.bpf.c).
 const TICKS: u32 = 12;
 /// `STREAM_SHIFT` in bpf/frame.h.
 const STREAM_SHIFT: u32 = 40;
-/// How far the schedule may fall behind before it is moved: long enough to make good for a core
-/// taken away for a while, short enough that catching up does not overrun a ring of 2048 at any
-/// rate one core can send.
+/// Lag at which the schedule is moved. Long enough to recover from a short preemption, short enough
+/// that catching up does not overrun a ring of 2048 at any rate of one core.
 const BACKLOG_FRAMES: u64 = 256;
 const BACKLOG_NANOSECONDS: std::ops::RangeInclusive<u64> = 100_000..=20_000_000;
-/// Ends the generator's system call. Its default is to be ignored, so one that comes late does no
-/// harm.
+/// The signal that ends the generator's system call. Its default action is to be ignored, so a late
+/// signal is harmless.
 const WAKE: Signal = Signal::SIGURG;
 
-/// What to send: frames of one size, over a number of flows, at a rate or flat out.
+/// The traffic to send: frames of one size, in a number of flows, at a rate or as fast as possible.
 ///
 /// Frames are Ethernet/IPv4/UDP; flows differ in the UDP source port (1024 + flow) and follow each
 /// other round robin. Each carries a sequence number, the time it was sent, and a fixed pattern,
@@ -65,7 +65,7 @@ pub struct Traffic {
     source: Ipv4Addr,
     destination: Ipv4Addr,
     on_grant: bool,
-    /// Of a flood.
+    /// Packets of a flood.
     packets: Option<Arc<[PacketTemplate]>>,
 }
 
@@ -101,8 +101,8 @@ impl Default for Traffic {
 }
 
 impl Traffic {
-    /// 60-byte frames of one flow, flat out, from gen0 (02:…:01, 10.77.0.1) to sink0 (02:…:04,
-    /// 10.77.0.2).
+    /// Describes 60-byte frames of one flow, as fast as possible, from gen0 (02:…:01, 10.77.0.1) to
+    /// sink0 (02:…:04, 10.77.0.2).
     pub fn new() -> Self {
         Self {
             size: MIN_SIZE,
@@ -119,9 +119,8 @@ impl Traffic {
         }
     }
 
-    /// These packets, one after the other and from the beginning again, as fast as the core can:
-    /// without sequence and time, for what drops them. Flows and rate do not count, and no sink
-    /// knows them.
+    /// Repeats these packets as fast as possible, for measuring drops. They have no sequence number
+    /// and no time, and a sink does not recognise them. Flows and rate are ignored.
     pub fn flood(mut self, packets: Arc<[PacketTemplate]>) -> Self {
         self.packets = Some(packets);
         self
@@ -139,34 +138,33 @@ impl Traffic {
         self
     }
 
-    /// Packets per second; without it, as fast as the core can. Kept within a per cent or two below
-    /// what was asked.
+    /// Packets per second; by default as fast as possible. The actual rate is up to 2 % lower.
     pub fn rate(mut self, pps: u64) -> Self {
         self.rate = Some(pps);
         self
     }
 
-    /// Sends that many frames and no more; [`Generator::finish`] waits for the last of them.
+    /// Limits the number of frames; [`Generator::finish`] waits for the last one.
     pub fn count(mut self, packets: u64) -> Self {
         self.count = Some(packets);
         self
     }
 
-    /// Sends no more frames than [`Generator::grant`] allows, at first none: for a receiver that
-    /// must not be overrun, however late it runs.
+    /// Sends only as many frames as [`Generator::grant`] allows, initially none, so that a slow
+    /// receiver is never overrun.
     pub fn on_grant(mut self) -> Self {
         self.on_grant = true;
         self
     }
 
-    /// The core to send from; the receiving veth's NAPI runs there too. Without it, wherever the
-    /// scheduler puts it.
+    /// The core to send from, which also runs the receiving veth's NAPI. By default the scheduler
+    /// chooses.
     pub fn core(mut self, core: usize) -> Self {
         self.core = Some(core);
         self
     }
 
-    /// Destination MAC address, for a forwarder that looks at it.
+    /// Destination MAC address, for a forwarder that checks it.
     pub fn destination_mac(mut self, mac: [u8; 6]) -> Self {
         self.destination_mac = mac;
         self
@@ -185,8 +183,7 @@ impl Traffic {
         self
     }
 
-    /// Returns one frame of this traffic, for a test to send by other means, damaged or out of
-    /// order.
+    /// Returns one frame of this traffic, for tests that modify or reorder frames.
     #[must_use]
     pub fn frame(&self, flow: u32, sequence: u64) -> TestFrame {
         TestFrame {
@@ -208,18 +205,18 @@ impl Traffic {
     ///
     /// # Errors
     ///
-    /// Not root, a value out of range, no such interface or core, or what libbpf says.
+    /// Not root, a value out of range, no such interface or core, or the error of libbpf.
     pub fn start(&self, namespace: &Namespace, interface: &str) -> Result<Generator, Error> {
         self.start_in(namespace.handle()?, interface, None)
     }
 
-    /// Starts giving a [`flood`](Self::flood) to the XDP program of `interface` in `namespace`, as
-    /// a driver would that has received it, and that costs nothing: what is left is the work of the
-    /// program, and of what it does with the frames.
+    /// Starts passing a [`flood`](Self::flood) to the XDP program of `interface` in `namespace`,
+    /// like a driver without any cost. This measures only the program and the handling of its
+    /// verdicts.
     ///
     /// # Errors
     ///
-    /// As [`Self::start`]; it is no flood, or there is no XDP program.
+    /// As [`Self::start`]; the traffic is not a flood, or the interface has no XDP program.
     pub fn start_into(&self, namespace: &Namespace, interface: &str) -> Result<Generator, Error> {
         if self.packets.is_none() {
             let accepted = "give it a `flood` of packets".into();
@@ -236,7 +233,7 @@ impl Traffic {
         self.start_in(namespace.handle()?, interface, Some(program))
     }
 
-    /// Starts sending out of `interface` in the network namespace this process is in.
+    /// Starts sending out of `interface` in the network namespace of this process.
     ///
     /// # Errors
     ///
@@ -253,8 +250,7 @@ impl Traffic {
     ) -> Result<Generator, Error> {
         require_root("the traffic generator")?;
         self.check()?;
-        // Registered once per process would do; the handler does nothing, so more of them do no
-        // harm.
+        // Registering again is harmless, because the handler does nothing.
         signal_hook::flag::register(WAKE as i32, Arc::new(AtomicBool::new(false)))
             .map_err(Error::io(format!("installing a handler for {WAKE}")))?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -270,7 +266,7 @@ impl Traffic {
                 let (size, count) = (u64::from(self.size), self.count);
                 Ok(Generator { state, granted, stop, size, count, thread: Some(thread) })
             }
-            // It ended before it was ready: with an error, which joining it will tell.
+            // The thread failed before it was ready; joining it returns the error.
             Err(_) => match join(thread) {
                 Err(error) => Err(error),
                 Ok(()) => Err(Error::Panicked("the generator")),
@@ -324,8 +320,8 @@ impl Traffic {
     }
 }
 
-/// A stream number above those before it, so that one sink tells the runs it sees apart, also of
-/// different processes: the time in seconds, 24 bits of it (it wraps after half a year).
+/// Returns an increasing stream number, by which a sink distinguishes runs, also of different
+/// processes: the low 24 bits of the time in seconds (wraps after half a year).
 fn next_stream() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -339,15 +335,14 @@ struct Sender {
     traffic: Traffic,
     handle: NamespaceHandle,
     interface: String,
-    /// The number of the XDP program that is to receive.
+    /// ID of the receiving XDP program.
     into: Option<u32>,
     stop: Arc<AtomicBool>,
 }
 
 impl Sender {
     fn run(self, ready: &mpsc::Sender<[MapHandle; 2]>) -> Result<(), Error> {
-        // Any other signal of the process would end the call too, and every new call costs a gap of
-        // some 20 ms.
+        // Any other signal would end the call too, and each new call causes a gap of some 20 ms.
         let mut others = SigSet::all();
         others.remove(WAKE);
         others.thread_set_mask().map_err(Error::nix("blocking signals"))?;
@@ -389,7 +384,7 @@ impl Sender {
             .find(|p| p.name() == name)
             .ok_or(Error::Object("the generator's program"))?;
         let frame = self.traffic.frame(0, 0).bytes();
-        // `struct xdp_md`: where the frame ends, and where it came from.
+        // `struct xdp_md`: the frame's end and its ingress interface.
         let context = [0, frame.len() as u32, 0, ifindex, 0, 0].map(u32::to_ne_bytes).concat();
         if ready
             .send([bpf::map(&object, ".data.state")?, bpf::map(&object, ".data.grant")?])
@@ -398,7 +393,7 @@ impl Sender {
             return Ok(());
         }
         while !self.stop.load(Ordering::Relaxed) {
-            // One call sends until it is interrupted; it returns by itself after 2^31 frames.
+            // One call sends until it is interrupted, or 2^31 frames are sent.
             let mut context = context.clone();
             let input = ProgramInput {
                 context_in: self.into.map(|_| &mut context[..]),
@@ -438,7 +433,7 @@ fn join(thread: JoinHandle<Result<(), Error>>) -> Result<(), Error> {
     thread.join().unwrap_or(Err(Error::Panicked("the generator")))
 }
 
-/// Traffic being sent. Dropped, it stops.
+/// A running generator. Drop stops it.
 #[derive(Debug)]
 pub struct Generator {
     state: MapHandle,
@@ -449,19 +444,19 @@ pub struct Generator {
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
-/// What a generator sent, from its first frame to its last.
+/// The totals of a generator.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sent {
-    /// Frames handed to the interface.
+    /// Frames passed to the interface.
     pub packets: u64,
-    /// Their lengths in memory, summed.
+    /// Sum of the frames' lengths in memory.
     pub bytes: u64,
-    /// From the first frame to the last.
+    /// Time from the first frame to the last, in seconds.
     pub seconds: f64,
 }
 
 impl Sent {
-    /// Packets per second.
+    /// Returns the rate in packets per second.
     #[must_use]
     pub fn pps(&self) -> f64 {
         if self.seconds > 0.0 { self.packets as f64 / self.seconds } else { 0.0 }
@@ -469,7 +464,7 @@ impl Sent {
 }
 
 impl Generator {
-    /// What was handed to the interface so far.
+    /// Returns the frames passed to the interface so far.
     ///
     /// # Errors
     ///
@@ -479,7 +474,7 @@ impl Generator {
         Ok(Counters { packets, bytes: packets * self.size })
     }
 
-    /// Lets it send this many frames in all, if it was built with [`Traffic::on_grant`].
+    /// Sets the total number of frames that may be sent, with [`Traffic::on_grant`].
     ///
     /// # Errors
     ///
@@ -491,17 +486,18 @@ impl Generator {
         written.map_err(Error::bpf("granting frames to the generator", hint))
     }
 
-    /// Whether it is still at it: false after an error, which [`Self::stop`] tells.
+    /// Returns whether the generator is sending. False after an error, which [`Self::stop`]
+    /// returns.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Stops it. What was sent is on the wire, or dropped by the veth, when this returns.
+    /// Stops the generator. On return, all frames are on the wire or dropped by the veth.
     ///
     /// # Errors
     ///
-    /// What kept it from sending.
+    /// The error that stopped the generator.
     pub fn stop(mut self) -> Result<Sent, Error> {
         self.end()?;
         let [packets, first, last] = bpf::read(&self.state, "generator")?;
@@ -512,11 +508,11 @@ impl Generator {
         })
     }
 
-    /// Waits until it has sent as many as [`Traffic::count`] says, and stops it.
+    /// Waits until [`Traffic::count`] frames were sent, and stops the generator.
     ///
     /// # Errors
     ///
-    /// It was not told how many, they were not sent by the deadline, or what kept it from sending.
+    /// No count was set, the deadline passed, or the generator failed.
     pub fn finish(self, deadline: Duration) -> Result<Sent, Error> {
         let Some(count) = self.count else {
             return Err(Error::Value {
@@ -542,9 +538,9 @@ impl Generator {
     fn end(&mut self) -> Result<(), Error> {
         self.stop.store(true, Ordering::Relaxed);
         let Some(thread) = self.thread.take() else { return Ok(()) };
-        // Again and again: a signal that comes just before the system call begins would not end it.
+        // Repeat: a signal just before the system call begins does not end it.
         while !thread.is_finished() {
-            // It fails only for a thread that has ended.
+            // Fails only if the thread has ended.
             let _ = pthread_kill(thread.as_pthread_t(), WAKE);
             thread::sleep(Duration::from_millis(1));
         }

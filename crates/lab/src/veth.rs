@@ -1,16 +1,15 @@
-//! veth pairs, set up so that a frame sent into one end is never lost for want of NAPI at the
-//! other.
+//! veth pairs with NAPI enabled at both ends; without NAPI, the receiving end drops frames.
 
 use std::process::Command;
 
 use crate::{Error, Namespace, require_root, tool};
 
-/// The largest MTU of the lab, in bytes, for frames of 3408: what is left of a 4 KiB page for a
-/// live frame of `BPF_PROG_TEST_RUN` (its own 112 bytes, headroom and `skb_shared_info` taken off;
-/// measured). A veth with a native XDP program without fragments would take some 100 bytes more.
+/// The largest MTU of the lab, in bytes, for frames of 3408. A live frame of `BPF_PROG_TEST_RUN`
+/// must fit a 4 KiB page with its own 112 bytes, headroom and `skb_shared_info` (measured). The
+/// limit of a veth with a native XDP program without fragments is some 100 bytes higher.
 pub const MAX_MTU: u16 = 3394;
 
-/// The MAC address of the lab's interface number `n`: 02:00:00:00:00:0n.
+/// Returns the MAC address of the lab's interface number `n`: 02:00:00:00:00:0n.
 #[must_use]
 pub const fn mac(n: u8) -> [u8; 6] {
     [2, 0, 0, 0, 0, n]
@@ -20,12 +19,12 @@ pub(crate) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|b| format!("{b:02x}")).join(":")
 }
 
-/// Lays one more cable between two namespaces, like those of a [`crate::Chain`]: each end is a
-/// namespace, an interface to be, and the number of its MAC address ([`mac`]).
+/// Creates another veth pair between two namespaces, like those of a [`crate::Chain`]. Each end is
+/// a namespace, the name of the interface, and the number of its MAC address ([`mac`]).
 ///
 /// # Errors
 ///
-/// Not root, or what `ip` or `ethtool` says.
+/// Not root, or the error of `ip` or `ethtool`.
 pub fn connect(
     a: (&Namespace, &str, u8),
     b: (&Namespace, &str, u8),
@@ -44,7 +43,7 @@ pub(crate) struct End<'a> {
     pub(crate) mac: [u8; 6],
 }
 
-/// Creates the pair, each end in its namespace from the first moment, and brings it up.
+/// Creates the pair, with each end directly in its namespace, and brings it up.
 pub(crate) fn create(a: &End<'_>, b: &End<'_>, queues: u16, mtu: u16) -> Result<(), Error> {
     let (queues, mtu) = (queues.to_string(), mtu.to_string());
     let (a_mac, b_mac) = (mac_text(a.mac), mac_text(b.mac));
@@ -66,16 +65,15 @@ pub(crate) fn create(a: &End<'_>, b: &End<'_>, queues: u16, mtu: u16) -> Result<
     command.args(["mtu", &mtu, "address", &b_mac]).args(sized);
     tool::run(&mut command)?;
     for end in [a, b] {
-        // Packets of a local socket must not carry a checksum or a segmentation that is still to be
-        // done: a forwarder that moves bytes would pass them on as they are, and the far end would
-        // drop them.
+        // Disable offloads: a forwarder would pass on a local socket's packets without checksum or
+        // segmentation, and the far end would drop them.
         ethtool(end, &["tx", "off", "tso", "off", "gso", "off"])?;
         end.namespace.ip(&["link", "set", end.name, "up"])?;
     }
     for end in [a, b] {
-        // GRO needs NAPI, and without NAPI at the receiving end veth drops redirected and AF_XDP
-        // frames. It has to be switched while the interface is up: only then does veth tell its
-        // peer that it may be redirected to.
+        // GRO enables NAPI; without NAPI at the receiving end, veth drops redirected and AF_XDP
+        // frames. Toggle GRO while the interface is up: only then does veth mark its peer as a
+        // redirect target.
         ethtool(end, &["gro", "off"])?;
         ethtool(end, &["gro", "on"])?;
     }
@@ -86,7 +84,7 @@ fn ethtool(end: &End<'_>, features: &[&str]) -> Result<(), Error> {
     tool::run(end.namespace.command("ethtool").args(["-K", end.name]).args(features)).map(drop)
 }
 
-/// What `ip -json link show` says about an interface.
+/// Returns the output of `ip -json link show` for an interface.
 pub(crate) fn link(namespace: &Namespace, interface: &str) -> Result<serde_json::Value, Error> {
     let text = namespace.ip(&["-json", "link", "show", "dev", interface])?;
     let links: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
@@ -98,10 +96,10 @@ pub(crate) fn link(namespace: &Namespace, interface: &str) -> Result<serde_json:
 /// Drops that the veth driver itself counted at one interface, from `ethtool -S`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VethDrops {
-    /// Frames that arrived and were lost in its receive path: no room for an skb, or the redirect
-    /// failed (an AF_XDP socket without room counts here).
+    /// Frames lost in its receive path: no memory for an skb, or the redirect failed (for example
+    /// because the AF_XDP socket was full).
     pub receive: u64,
-    /// Frames redirected out of it that the peer's ring had no room for.
+    /// Frames redirected out of it while the peer's ring was full.
     pub redirect_out: u64,
 }
 
@@ -110,7 +108,7 @@ impl VethDrops {
     ///
     /// # Errors
     ///
-    /// What `ethtool -S` says.
+    /// The error of `ethtool -S`.
     pub fn read(namespace: &Namespace, interface: &str) -> Result<Self, Error> {
         Ok(Self::parse(&tool::run(namespace.command("ethtool").args(["-S", interface]))?))
     }

@@ -7,16 +7,15 @@ use std::{
 
 use crate::{Counters, Error, Generator, Sink, WIRE_OVERHEAD};
 
-/// What was offered and what arrived between two moments in the middle of a run, each counted in
-/// the kernel where it happened. Rates from here leave out the start and the end of a run, where
-/// queues fill and drain.
+/// The frames offered and forwarded between two readings in the middle of a run, counted in the
+/// kernel. Excludes the start and end of the run, when queues fill and drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Window {
-    /// What the generator sent.
+    /// Frames sent by the generator.
     pub offered: Counters,
-    /// What the sink saw.
+    /// Frames received by the sink.
     pub forwarded: Counters,
-    /// The time between the two readings.
+    /// Time between the readings, in seconds.
     pub seconds: f64,
 }
 
@@ -32,20 +31,20 @@ impl Window {
         Ok(before.until(&Reading::take(generator, sink)?))
     }
 
-    /// Packets per second offered.
+    /// Returns the offered rate in packets per second.
     #[must_use]
     pub fn offered_pps(&self) -> f64 {
         per_second(self.offered.packets, self.seconds)
     }
 
-    /// Packets per second that arrived.
+    /// Returns the forwarded rate in packets per second.
     #[must_use]
     pub fn forwarded_pps(&self) -> f64 {
         per_second(self.forwarded.packets, self.seconds)
     }
 }
 
-/// Both ends at one moment.
+/// A reading of the counters of both ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
     at: Instant,
@@ -54,7 +53,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Reads both ends now.
+    /// Reads the counters of both ends.
     ///
     /// # Errors
     ///
@@ -65,7 +64,7 @@ impl Reading {
         Ok(Self { at, offered, arrived: sink.seen()?.arrived })
     }
 
-    /// From this reading to a later one.
+    /// Returns the window from this reading to `later`.
     #[must_use]
     pub fn until(&self, later: &Self) -> Window {
         Window {
@@ -80,8 +79,7 @@ fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 { count as f64 / seconds } else { 0.0 }
 }
 
-/// Bits per second of `counters` over `seconds`: frame lengths in memory, and what they would take
-/// on an Ethernet.
+/// Returns the bits per second of `counters` over `seconds`: in memory, and on an Ethernet.
 #[must_use]
 pub fn bits_per_second(counters: Counters, seconds: f64) -> (f64, f64) {
     let wire = counters.bytes + counters.packets * WIRE_OVERHEAD;

@@ -1,7 +1,7 @@
 //! `xdpfwd-lab demo` with a stand-in for xdpfwd: a bridge that reports what the kernel counted,
 //! truthfully or not.
 //!
-//! Needs root and python3. Nothing is skipped without.
+//! Needs root and python3; fails without them.
 
 use std::{
     fs,
@@ -12,8 +12,8 @@ use std::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_xdpfwd-lab");
 
-/// Speaks as xdpfwd does with `--json`. Its "configuration" says how many frames to hide, and how
-/// many to leak.
+/// Prints reports like `xdpfwd --json`. Its "configuration" sets how many frames to hide and to
+/// leak.
 const STAND_IN: &str = r#"#!/usr/bin/env python3
 import json, signal, subprocess, sys, time
 

@@ -1,8 +1,7 @@
-//! The lab itself, on the kernel: generator to sink through a bridge, what the check finds, and
-//! cleaning up.
+//! The lab itself, on the kernel: generator to sink through a bridge, the sink's check, and
+//! cleanup.
 //!
-//! Needs root (and python3, as the sender of frames that the generator would never send). Nothing
-//! is skipped without.
+//! Needs root, and python3 for sending invalid frames; fails without them.
 
 use std::{
     fs,
@@ -29,8 +28,8 @@ fn bridged(mtu: u16) -> Chain {
         let status = chain.fwd().command("ip").args(line.split(' ')).status().expect("run ip");
         assert!(status.success(), "ip {line}: {status}");
     };
-    // Bridge netfilter, where it is built in, drops IPv4 frames with a bad header: those are for
-    // the sink to judge.
+    // Disable bridge netfilter, which drops IPv4 frames with a bad header before the sink sees
+    // them.
     let netfilter = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     let off = chain
         .fwd()
@@ -45,8 +44,7 @@ fn bridged(mtu: u16) -> Chain {
     chain
 }
 
-/// Waits until `done` holds for what the sink has seen, or nothing changes any more; returns what
-/// it has seen.
+/// Waits until `done` holds for the sink's counters, or they stop changing; returns the counters.
 fn settled(sink: &Sink, done: impl Fn(&Seen) -> bool) -> Seen {
     let start = Instant::now();
     loop {
@@ -58,7 +56,7 @@ fn settled(sink: &Sink, done: impl Fn(&Seen) -> bool) -> Seen {
     }
 }
 
-/// Sends raw frames out of gen0 by an AF_PACKET socket.
+/// Sends raw frames out of gen0 through an AF_PACKET socket.
 fn send(chain: &Chain, frames: &[Vec<u8>]) {
     const SENDER: &str = "\
 import socket, sys
@@ -82,7 +80,7 @@ for line in sys.stdin:
     assert!(python.wait().expect("wait for python3").success());
 }
 
-/// What a checking sink says of these frames.
+/// Returns the counters of a checking sink for these frames.
 fn judged(chain: &Chain, frames: &[Vec<u8>]) -> Seen {
     let sink = Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
     send(chain, frames);
@@ -112,7 +110,7 @@ fn namespaces_of(pid: u32) -> Vec<String> {
 #[test]
 fn all_frames_of_a_slow_rate_arrive_whole_and_in_order() {
     let chain = bridged(xdpfwd_lab::MAX_MTU);
-    // 61 and 67 have a tail that is no whole word; the last is the largest there is.
+    // 61 and 67 end in a partial word; the last size is the maximum.
     for size in [60, 61, 67, 68, 590, 1514, xdpfwd_lab::MAX_MTU + 14] {
         let sink =
             Sink::builder().check(true).attach(chain.sink(), "sink0").expect("attach the sink");
@@ -158,8 +156,7 @@ fn latency_is_that_of_every_frame() {
     assert_eq!(live.count(), seen.arrived.packets);
     assert!(live.quantile(0.5).unwrap() > Duration::ZERO, "no frame arrives when it is sent");
 
-    // One that says it was sent 20 s ago, give or take how long it takes to send it; and one of the
-    // year dot.
+    // One frame with a send time about 20 s ago, and one with time zero.
     let uptime = fs::read_to_string("/proc/uptime").expect("read the uptime");
     let uptime: f64 =
         uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).expect("seconds");
@@ -172,14 +169,14 @@ fn latency_is_that_of_every_frame() {
     let [(first, 1), (last, 1)] = crafted.buckets().collect::<Vec<_>>()[..] else {
         panic!("{crafted:?}")
     };
-    // /proc/uptime has two decimals; it does not go on while a virtual machine sleeps, nor does the
-    // clock of the frames.
+    // /proc/uptime has two decimals. It stops while a virtual machine sleeps, like the frames'
+    // clock.
     assert!(
         first + Duration::from_millis(20) >= old && first < last,
         "{first:?} and {last:?} for {old:?}"
     );
 
-    // Unless asked to, it keeps none.
+    // By default the sink keeps no latencies.
     drop(sink);
     let sink = Sink::attach(chain.sink(), "sink0").expect("attach the sink");
     send(&chain, &[Traffic::new().frame(0, 0).bytes()]);
@@ -207,7 +204,7 @@ fn check_finds_damage() {
         let at = frame.iter().zip(&good).position(|(a, b)| a != b);
         assert_eq!(found, (1, 1, 0), "damaged at {at:?}, {} bytes", frame.len());
     }
-    // All in one stream: exactly those are counted.
+    // Send all in one stream: the sink counts exactly the corrupt frames.
     let mut stream: Vec<_> =
         (0..50).map(|n| Traffic::new().size(203).frame(0, n).bytes()).collect();
     for (n, frame) in damaged.iter().enumerate() {
@@ -238,8 +235,7 @@ fn check_finds_duplicates_and_loss_of_order() {
     assert_eq!(found(&[0, 2, 1, 1], 1), (1, 1));
     assert_eq!(found(&[1, 0, 3, 2], 2), (0, 0), "flows have no order between them");
     assert_eq!(found(&[2, 3, 0, 1], 2), (2, 0));
-    // A duplicate is found across 65536 frames and more; beyond the window it shows as out of
-    // order.
+    // A duplicate is found within the window; beyond it, the frame counts as reordered.
     assert_eq!(found(&[0, 200_000, 0], 1), (0, 1));
     assert_eq!(found(&[0, 262_144, 0], 1), (1, 0));
 }

@@ -1,5 +1,5 @@
-//! Debian's packages, from suites that the machine need not have: with lists and settings of their
-//! own, so that nothing of the machine's apt changes.
+//! Debian packages from suites that the machine does not use. Separate package lists and settings
+//! leave the machine's apt unchanged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::tool;
 
-/// Where downloads are kept: outside the repository, for all its clones.
+/// Returns the download folder: outside the repository, shared by all clones.
 pub(crate) fn cache() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|home| !home.is_empty()) {
         Some(home) => PathBuf::from(home),
@@ -23,12 +23,12 @@ pub(crate) fn cache() -> Result<PathBuf> {
     Ok(cache)
 }
 
-/// One suite, as this machine's own mirror has it.
+/// A suite on this machine's mirror.
 pub(crate) struct Suite {
     options: Vec<String>,
 }
 
-/// A source of packages that the machine has.
+/// A package source of the machine.
 #[derive(Debug, PartialEq, Eq)]
 struct Source {
     uri: String,
@@ -37,7 +37,7 @@ struct Source {
 }
 
 impl Suite {
-    /// Reads the suite's list of packages, beside the machine's own release.
+    /// Reads the package lists of the suite and of the machine's release.
     pub(crate) fn update(name: &str) -> Result<Self> {
         let own = own_source()?;
         let root = cache()?.join("apt").join(name);
@@ -63,7 +63,7 @@ impl Suite {
                 option("Dir::Cache::Archives", &archives),
                 "-oDir::Cache::pkgcache=".into(),
                 "-oDir::Cache::srcpkgcache=".into(),
-                // Another user could not write to a folder of ours.
+                // apt's sandbox user cannot write to our folder.
                 "-oAPT::Sandbox::User=root".into(),
                 "-oAcquire::http::Timeout=30".into(),
                 "-oAcquire::Retries=2".into(),
@@ -80,7 +80,7 @@ impl Suite {
         command
     }
 
-    /// Names of packages that begin like this.
+    /// Returns the names of packages that start with `prefix`.
     pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
         let names = tool::text(self.apt("apt-cache").args(["pkgnames", prefix]))?;
         Ok(names.lines().map(str::to_owned).collect())
@@ -92,14 +92,14 @@ impl Suite {
             .map(drop)
     }
 
-    /// Installs packages from this suite, for which it takes root.
+    /// Installs packages from this suite. Needs root.
     fn install(&self, name: &str, packages: &[&str]) -> Result<()> {
         let install = ["-qq", "-y", "--no-install-recommends", "-t", name, "install"];
         let mut command = self.apt("apt-get");
         if !is_root() {
             let options = &self.options;
             command = Command::new("sudo");
-            // Without a password to wait for, which nobody would see asked.
+            // Fail instead of waiting at a password prompt that the user cannot see.
             command.args(["-n", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]).args(options);
         }
         tool::output(command.args(install).args(packages)).map(drop)
@@ -110,7 +110,7 @@ fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Where the machine takes its own release from.
+/// Returns the package source of the machine's release.
 fn own_source() -> Result<Source> {
     let format = "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT) $(SIGNED_BY)";
     let targets = tool::text(Command::new("apt-get").args([
@@ -124,7 +124,7 @@ fn own_source() -> Result<Source> {
         .with_context(|| format!("apt has no source of a Debian release; it says:\n{targets}"))
 }
 
-/// The first source that is a release, not its updates.
+/// Returns the first source of a release, skipping updates.
 fn choose(targets: &str) -> Option<Source> {
     targets.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -133,7 +133,7 @@ fn choose(targets: &str) -> Option<Source> {
         let plain = origin == "Debian"
             && release.bytes().all(|byte| byte.is_ascii_lowercase())
             && component == "main";
-        // A file of keys; inline keys have spaces.
+        // A key file; inline keys contain spaces.
         let signed_by = words.next().filter(|path| path.starts_with('/')).unwrap_or_default();
         plain.then(|| Source {
             uri: uri.into(),
@@ -143,7 +143,8 @@ fn choose(targets: &str) -> Option<Source> {
     })
 }
 
-/// QEMU, with igb (8.0 and later): installed from the machine's release, or from its backports.
+/// Ensures that QEMU supports igb (8.0 and later); installs it from the machine's release or
+/// backports.
 pub(crate) fn require_qemu() -> Result<()> {
     let has_igb = || {
         let devices = tool::text(Command::new("qemu-system-x86_64").args(["-device", "help"]));

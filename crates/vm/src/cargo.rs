@@ -1,4 +1,4 @@
-//! Test binaries, as cargo builds them.
+//! Building of test binaries with cargo.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::suite::Suite;
 use crate::tool;
 
-/// A line of cargo's `--message-format json`, as far as it is of interest.
+/// The used fields of a line of cargo's `--message-format json`.
 #[derive(Deserialize)]
 struct Message {
     reason: String,
@@ -42,8 +42,8 @@ pub(crate) fn test_binary(suite: &Suite) -> Result<PathBuf> {
         .with_context(|| format!("cargo names no executable of the test {}", suite.test))
 }
 
-/// Fails if the test binary lacks one of these tests: a name that was changed must not leave a test
-/// out in silence.
+/// Fails if the test binary lacks one of these tests, so that a renamed test is not skipped
+/// silently.
 pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
     let listed = tool::text(Command::new(binary).args(["--list", "--format", "terse"]))?;
     match missing(&listed, tests) {
@@ -54,7 +54,7 @@ pub(crate) fn require_tests(binary: &Path, tests: &[&str]) -> Result<()> {
     }
 }
 
-/// Returns the first of the tests that is not in the list, which has lines such as `name: test`.
+/// Returns the first test missing from the list, whose lines look like `name: test`.
 fn missing<'a>(listed: &str, tests: &[&'a str]) -> Option<&'a str> {
     let mut names = tests.iter().copied();
     names.find(|test| !listed.lines().any(|line| line.strip_suffix(": test") == Some(test)))

@@ -1,7 +1,6 @@
 #!/bin/busybox sh
-# The first process of the test machine: makes the host's file system, with a writable layer in
-# memory over it, the root, and goes on there with the script that the host has left in its output
-# folder.
+# The first process of the test machine. Mounts the host's file system with a writable layer in
+# memory as the root, then runs the script in the host's output folder.
 bb=/bin/busybox
 fail() {
 	$bb echo "xdpfwd-vm: $*"

@@ -1,5 +1,4 @@
-//! What the kernel starts from: busybox, the modules that it takes to see the host's file system,
-//! and a script.
+//! The initramfs: busybox, the modules for mounting the host's file system, and a script.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,10 +11,10 @@ use anyhow::{Context, Result, bail};
 use crate::kernel::Unpacked;
 use crate::tool;
 
-/// Modules for the file systems; what they need comes along.
+/// Modules for the file systems; their dependencies are added.
 const MODULES: [&str; 3] = ["9p", "9pnet_virtio", "overlay"];
 
-/// Puts it together in a folder, and returns the file.
+/// Builds the initramfs in `work` and returns its path.
 pub(crate) fn build(kernel: &Unpacked, work: &Path) -> Result<std::path::PathBuf> {
     let root = work.join("initramfs");
     for folder in ["bin", "modules", "proc", "sys", "dev", "lower", "layer", "new"] {
@@ -56,7 +55,7 @@ pub(crate) fn build(kernel: &Unpacked, work: &Path) -> Result<std::path::PathBuf
     Ok(archive)
 }
 
-/// The files of the modules that are not built in, each after those that it needs.
+/// Returns the files of modules that are not built in, dependencies first.
 fn needed(kernel: &Unpacked) -> Result<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut modules = Vec::new();
@@ -74,7 +73,7 @@ fn needed(kernel: &Unpacked) -> Result<Vec<String>> {
     Ok(modules)
 }
 
-/// All below a folder, each folder before what is in it.
+/// Lists all files below a folder, each folder before its contents.
 fn files(root: &Path, below: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(root.join(below))? {

@@ -1,4 +1,4 @@
-//! Kernels: which, from where, unpacked to boot from.
+//! Kernels: selection, download and unpacking.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,16 +9,16 @@ use serde::Deserialize;
 
 use crate::{apt, tool};
 
-/// A kernel that is pinned in `kernels.toml`, or the newest of its series if that one has left its
-/// suite.
+/// A kernel pinned in `kernels.toml`, or the newest of its series if the suite no longer has the
+/// pinned release.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Kernel {
-    /// Its first two numbers.
+    /// First two numbers of the release.
     pub(crate) series: String,
-    /// What `uname -r` says.
+    /// Output of `uname -r`.
     pub(crate) release: String,
-    /// The suite that has its packages.
+    /// Debian suite of its packages.
     pub(crate) suite: String,
     /// Whether virtio-net and igb have AF_XDP zero-copy.
     pub(crate) zero_copy: bool,
@@ -28,9 +28,9 @@ pub(crate) struct Kernel {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Package {
-    /// Its name, with `{release}` where the kernel's stands.
+    /// Package name, with `{release}` as a placeholder.
     name: String,
-    /// Of the file, in hexadecimal.
+    /// SHA-256 of the file, in hexadecimal.
     sha256: String,
 }
 
@@ -40,26 +40,26 @@ impl Package {
     }
 }
 
-/// A kernel on disk.
+/// An unpacked kernel.
 pub(crate) struct Unpacked {
-    /// What `uname -r` says: not always the release that is pinned.
+    /// Output of `uname -r`: not always the pinned release.
     pub(crate) release: String,
-    /// Where its files are, as if installed there.
+    /// Root folder of its files.
     root: PathBuf,
 }
 
 impl Unpacked {
-    /// Its folder of modules.
+    /// Returns the folder of modules.
     pub(crate) fn modules(&self) -> PathBuf {
         self.root.join("usr/lib/modules")
     }
 
-    /// The folder that modprobe and depmod take as the root.
+    /// Returns the root folder for modprobe and depmod.
     pub(crate) fn base(&self) -> PathBuf {
         self.root.join("usr")
     }
 
-    /// What boots.
+    /// Returns the kernel image.
     pub(crate) fn image(&self) -> Result<PathBuf> {
         let places = [
             self.modules().join(&self.release).join("vmlinuz"),
@@ -71,15 +71,14 @@ impl Unpacked {
             .with_context(|| format!("the packages of Linux {} hold no vmlinuz", self.release))
     }
 
-    /// What it was built with, if its packages have that where an installed kernel has it: in
-    /// /boot, which is the host's.
+    /// Returns the build configuration, if the packages have it in /boot.
     pub(crate) fn options(&self) -> Option<PathBuf> {
         Some(self.root.join("boot").join(format!("config-{}", self.release)))
             .filter(|path| path.exists())
     }
 }
 
-/// The kernels that are pinned.
+/// Returns the pinned kernels.
 pub(crate) fn pinned() -> Result<Vec<Kernel>> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -91,7 +90,7 @@ pub(crate) fn pinned() -> Result<Vec<Kernel>> {
 }
 
 impl Kernel {
-    /// Unpacked in the cache, downloaded if it is not there.
+    /// Returns the kernel unpacked in the cache; downloads it if necessary.
     pub(crate) fn fetch(&self) -> Result<Unpacked> {
         let cache = apt::cache()?.join("kernels");
         fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
@@ -102,7 +101,7 @@ impl Kernel {
         if let Some(unpacked) = there(&self.release) {
             return Ok(unpacked);
         }
-        // What was taken instead, at an earlier time: no network is needed for it.
+        // Reuse an earlier replacement from the cache, which needs no network.
         if let Some(instead) = newest_of(&self.series, &cache).and_then(|release| there(&release)) {
             eprintln!(
                 "xdpfwd-vm: Linux {} instead of {}, which had left {}",
@@ -127,7 +126,7 @@ impl Kernel {
         there(&release).context("the kernel that was just unpacked is gone")
     }
 
-    /// The release that is pinned, or the newest of its series that the suite has.
+    /// Returns the pinned release, or the newest of its series in the suite.
     fn available(&self, suite: &apt::Suite) -> Result<String> {
         let first = &self.packages.first().context("kernels.toml: a kernel without packages")?.name;
         let (before, after) =
@@ -147,8 +146,8 @@ impl Kernel {
         Ok(newest.to_owned())
     }
 
-    /// Downloads, checks and unpacks: under another name, so that what is there under its own is
-    /// whole.
+    /// Downloads, verifies and unpacks under a temporary name, so that the final folder is always
+    /// complete.
     fn unpack(&self, suite: &apt::Suite, release: &str, cache: &Path) -> Result<()> {
         let work = cache.join(format!(".{release}.{}", std::process::id()));
         let _ = fs::remove_dir_all(&work);
@@ -172,7 +171,7 @@ impl Kernel {
             }
             tool::output(Command::new("dpkg").arg("-x").arg(&deb).arg(&root))?;
         }
-        // Where /lib is a folder of its own still.
+        // Packages that still use /lib instead of /usr/lib.
         let old = root.join("lib/modules");
         if old.exists() {
             fs::create_dir_all(root.join("usr/lib"))?;
@@ -181,7 +180,7 @@ impl Kernel {
         tool::output(Command::new("depmod").arg("-b").arg(root.join("usr")).arg(release))?;
         match fs::rename(&root, cache.join(release)) {
             Ok(()) => {}
-            // Somebody else was faster.
+            // Another process unpacked the same kernel.
             Err(_) if cache.join(release).exists() => {}
             Err(error) => {
                 return Err(error).with_context(|| cache.join(release).display().to_string());
@@ -207,7 +206,7 @@ impl Kernel {
     }
 }
 
-/// The newest release of a series in the cache.
+/// Returns the newest release of a series in the cache.
 fn newest_of(series: &str, cache: &Path) -> Option<String> {
     let names = fs::read_dir(cache)
         .ok()?
@@ -216,7 +215,7 @@ fn newest_of(series: &str, cache: &Path) -> Option<String> {
     names.filter(|name| name.starts_with(&format!("{series}."))).max_by_key(|name| numbers(name))
 }
 
-/// A folder that goes, however what was done in it ended.
+/// A folder that is removed on drop.
 struct Removed<'a>(&'a Path);
 
 impl Drop for Removed<'_> {
@@ -225,13 +224,13 @@ impl Drop for Removed<'_> {
     }
 }
 
-/// Whether it is the general kernel, not one for clouds or real time, and not its debugging
+/// Returns whether the package is the general kernel: not for clouds or real time, no debug
 /// symbols.
 fn is_plain(release: &str) -> bool {
     release.ends_with("amd64") && !release.contains("cloud") && !release.contains("rt-")
 }
 
-/// What a release is compared by.
+/// Returns the numbers of a release, for comparison.
 fn numbers(release: &str) -> Vec<u64> {
     release
         .split(|byte: char| !byte.is_ascii_digit())

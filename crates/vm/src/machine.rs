@@ -1,4 +1,4 @@
-//! The machine: QEMU's emulation, started, listened to, and ended.
+//! The emulated machine: starts QEMU, reads its output, and stops it.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read, Write};
@@ -18,19 +18,19 @@ use crate::nic::{self, Nic};
 pub(crate) struct Machine<'a> {
     pub(crate) kernel: &'a Kernel,
     pub(crate) nics: Vec<Nic>,
-    /// What the kernel is told besides what it takes to boot.
+    /// Additional kernel parameters.
     pub(crate) boot: &'a str,
-    /// It is switched off after that.
+    /// Time after which the machine is switched off.
     pub(crate) timeout: Duration,
-    /// Put in front of each line that the command prints.
+    /// Prefix of each line of the command's output.
     pub(crate) prefix: &'a str,
 }
 
-/// Lines of the console that are shown when something went wrong.
+/// Number of console lines shown after a failure.
 const TAIL: usize = 30;
 
 impl Machine<'_> {
-    /// Boots, runs the command as root in the current folder, prints what it says, and returns its
+    /// Boots, runs the command as root in the current folder, prints its output, and returns its
     /// exit status.
     pub(crate) fn run(&self, command: &[String], environment: &[(&str, &str)]) -> Result<u8> {
         let kernel = self.kernel.fetch()?;
@@ -81,7 +81,7 @@ impl Machine<'_> {
         }
     }
 
-    /// What run.sh reads, and run.sh.
+    /// Writes run.sh and its settings.
     fn write_settings(
         &self,
         output: &Path,
@@ -118,15 +118,14 @@ impl Machine<'_> {
         let console = console(work);
         let bridges = work.join("bridges");
         fs::write(&bridges, nic::bridges(&self.nics))?;
-        // In a network namespace of its own, which the taps go with; as nobody but root may make
-        // one, a user takes a user namespace as well. It goes with this process, however that ends.
+        // Run in a separate network namespace, which removes the taps at the end. Users other than
+        // root also need a user namespace. QEMU ends with this process, even if it is killed.
         let mut qemu = Command::new("unshare");
         qemu.arg("--net");
         if !is_root()? {
             qemu.args(["--user", "--map-root-user"]);
         }
-        // Nothing is on the cables but what the machine sends: without IPv6, bridges and taps say
-        // nothing.
+        // Disable IPv6, so that bridges and taps send no packets of their own.
         let start = r#"echo 1 2>/dev/null >/proc/sys/net/ipv6/conf/default/disable_ipv6
             ip -batch "$0" && exec setpriv --pdeathsig KILL -- qemu-system-x86_64 "$@""#;
         qemu.args(["--", "sh", "-c", start]).arg(bridges);
@@ -142,7 +141,7 @@ impl Machine<'_> {
             "-m",
             "2G",
         ]);
-        // Two NUMA nodes of a core each, as servers have them.
+        // Two NUMA nodes with one core each.
         for node in 0..2 {
             qemu.arg("-object").arg(format!("memory-backend-ram,id=memory{node},size=1G"));
             qemu.arg("-numa").arg(format!("node,nodeid={node},cpus={node},memdev=memory{node}"));
@@ -166,8 +165,7 @@ impl Machine<'_> {
             ));
             qemu.arg("-device").arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
         }
-        // Our pipe, opened once more as a file: with `stdio` the port would be closed, as stdin is
-        // at its end.
+        // Reopen our pipe as a file: `stdio` would close the port, because stdin is at end of file.
         qemu.args([
             "-device",
             "virtio-serial-pci",
@@ -186,7 +184,7 @@ impl Machine<'_> {
     }
 }
 
-/// Where the kernel's messages go.
+/// Returns the file of the kernel's messages.
 fn console(work: &Path) -> PathBuf {
     work.join("console")
 }
@@ -195,7 +193,7 @@ fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self").context("/proc/self")?.uid() == 0)
 }
 
-/// Prints the output: with a prefix line by line, else as it comes.
+/// Prints the output, line by line if there is a prefix.
 fn copy(from: impl Read, prefix: &str) -> io::Result<()> {
     let mut from = BufReader::new(from);
     loop {
@@ -217,7 +215,7 @@ fn copy(from: impl Read, prefix: &str) -> io::Result<()> {
     }
 }
 
-/// What QEMU has to say but for that our cables lead nowhere else, which is what they are for.
+/// Prints QEMU's messages, except the warnings that hubs are not connected to a host network.
 fn pass_on_complaints(stderr: impl Read) {
     let lines = BufReader::new(stderr).lines().map_while(Result::ok);
     for line in lines.filter(|line| !line.ends_with("is not connected to host network")) {
@@ -225,7 +223,7 @@ fn pass_on_complaints(stderr: impl Read) {
     }
 }
 
-/// As bash reads it back.
+/// Quotes a word for bash.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
@@ -237,7 +235,7 @@ fn tail(console: &Path) -> String {
     lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }
 
-/// A folder of this run's, removed on drop.
+/// A temporary folder, removed on drop.
 struct Work(PathBuf);
 
 impl Work {
@@ -252,7 +250,7 @@ impl Work {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
-        // This process may have several, and a killed one may have had its number.
+        // This process may have several folders, and a killed process may have had the same ID.
         let path = |number| parent.join(format!("xdpfwd-vm-{}-{number}", std::process::id()));
         let created = (0..).map(path).find_map(|path| match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,

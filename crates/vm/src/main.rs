@@ -1,5 +1,5 @@
-//! `xdpfwd-vm`: boots a Debian kernel under QEMU's emulation, on the host's own file system, and
-//! runs a test suite in it. docs/testing.md says what for.
+//! `xdpfwd-vm`: boots a Debian kernel in QEMU on the host's file system and runs a test suite. See
+//! docs/testing.md.
 #![forbid(unsafe_code)]
 
 mod apt;
@@ -25,12 +25,12 @@ use kernel::Kernel;
 use machine::Machine;
 use suite::{InCi, Suite};
 
-/// Runs test suites on kernels that this machine does not run.
+/// Runs test suites on other kernels.
 ///
 /// The kernel comes from Debian's packages, pinned by checksum and cached outside the repository.
 /// It boots in QEMU's emulation (no KVM needed), sees the host's file system read-only with a
-/// writable layer in memory, runs one command as root, and the command's exit status is this one's.
-/// Neither root nor a network is needed once the packages are there.
+/// writable layer in memory, runs one command as root, and returns the command's exit status. Once
+/// the packages are cached, neither root nor a network is needed.
 #[derive(Parser)]
 #[command(name = "xdpfwd-vm", version, max_term_width = 110)]
 struct Cli {
@@ -42,23 +42,23 @@ struct Cli {
 enum Command {
     /// Lists the suites and kernels
     List,
-    /// Gets what is missing: the kernels' packages, and QEMU from Debian's backports where the
-    /// installed one has no igb
+    /// Downloads missing kernel packages, and QEMU from Debian's backports if the installed one
+    /// lacks igb
     Prepare {
         /// Only this kernel, by its series
         #[arg(long)]
         kernel: Option<String>,
     },
-    /// Runs suites, each on each of its kernels, with one boot each; all of them if none is named
+    /// Runs suites (default: all) on each of their kernels, with one boot each
     Run {
         /// Their names, as `list` shows them
         suites: Vec<String>,
         #[command(flatten)]
         boot: Boot,
-        /// Only what CI runs, as `list` shows it: each suite on the kernel that it is about
+        /// Only the CI selection, as `list` shows it: each suite on its main kernel
         #[arg(long)]
         ci: bool,
-        /// Boots to run at the same time. Emulation takes a core each
+        /// Number of parallel boots; each emulation uses one core
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
         jobs: u8,
         /// Arguments for the test binary, such as the name of a test
@@ -83,7 +83,7 @@ struct Boot {
     /// Only on this kernel, by its series
     #[arg(long)]
     kernel: Option<String>,
-    /// Seconds after which the machine is switched off: boot, command and all
+    /// Seconds after which the machine is switched off, including the boot
     #[arg(long, default_value_t = 1800)]
     timeout: u64,
 }
@@ -94,7 +94,7 @@ impl Boot {
     }
 }
 
-/// What a command could not be brought to: the machine did not say how it ended.
+/// Exit status when the machine reports no status of the command.
 const NO_STATUS: u8 = 125;
 
 fn main() -> ExitCode {
@@ -170,11 +170,11 @@ fn chosen_kernels(series: Option<&str>) -> Result<Vec<Kernel>> {
 struct Leg<'a> {
     suite: &'static Suite,
     kernel: &'a Kernel,
-    /// Names of the tests to run; all tests, if there is none.
+    /// Names of the tests to run; empty means all.
     tests: &'static [&'static str],
 }
 
-/// Returns the boots that a run takes.
+/// Returns the boots of a run.
 fn legs<'a>(suites: &[&'static Suite], kernels: &'a [Kernel], ci: bool) -> Vec<Leg<'a>> {
     let mut legs = Vec::new();
     for &suite in suites {
@@ -201,7 +201,7 @@ fn run(names: &[String], boot: &Boot, ci: bool, jobs: u8, arguments: &[String]) 
     }
     apt::require_qemu()?;
     let commands = legs.iter().map(|leg| leg.command(arguments)).collect::<Result<Vec<_>>>()?;
-    // Before the machines run, so that no two of them fetch the same.
+    // Fetch before booting, so that no two boots fetch the same kernel.
     for leg in &legs {
         leg.kernel.fetch()?;
     }
@@ -253,7 +253,7 @@ impl Leg<'_> {
         Ok(command)
     }
 
-    /// Boots and runs the command. Returns its exit status and the time that it all took.
+    /// Boots and runs the command. Returns its exit status and the total time.
     fn run(
         &self,
         command: &[String],

@@ -1,4 +1,4 @@
-//! The machine's network interfaces, in pairs with a cable between the two ends.
+//! The machine's network interfaces, connected in pairs by cables.
 
 use std::collections::HashSet;
 
@@ -8,20 +8,19 @@ pub(crate) struct Nic {
     /// Its name in the machine.
     pub(crate) name: &'static str,
     pub(crate) model: Model,
-    /// Those with the same one are on one cable.
+    /// Cable; interfaces with the same value are connected.
     pub(crate) cable: Cable,
     pub(crate) mac: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Model {
-    /// virtio-net as AF_XDP's zero-copy needs it: modern, behind an IOMMU, so that the driver does
-    /// DMA mappings.
+    /// virtio-net for AF_XDP zero-copy: modern and behind an IOMMU, so that the driver maps DMA.
     Virtio,
-    /// The same with two queues. QEMU has them on taps alone, so its cable is a bridge on the host.
+    /// The same with two queues. QEMU supports this only with taps, so the cable is a host bridge.
     VirtioMulti,
-    /// virtio-net as QEMU makes it if nothing is said: the device is given guest addresses, so
-    /// there is no zero-copy.
+    /// virtio-net with QEMU's defaults: the device uses guest addresses, so zero-copy is
+    /// unavailable.
     VirtioPlain,
     /// Intel's 82576, with two queues.
     Igb,
@@ -29,17 +28,16 @@ pub(crate) enum Model {
     IgbFar,
 }
 
-/// How a cable is laid.
+/// The implementation of a cable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cable {
     /// Within QEMU.
     Hub(u8),
-    /// Over taps and a bridge, in a network namespace that QEMU is alone in.
+    /// Taps and a bridge, in QEMU's own network namespace.
     Bridge(u8),
 }
 
-/// All of the lab's: on each cable the end that a forwarder is given, and a far end, where traffic
-/// comes from and goes to.
+/// Returns all interfaces: each cable has a forwarder's end, and a far end for the traffic.
 pub(crate) fn all() -> Vec<Nic> {
     let cables = [
         ("v0", Model::Virtio, "v0far"),
@@ -68,14 +66,14 @@ pub(crate) fn all() -> Vec<Nic> {
         .collect()
 }
 
-/// What `ip -batch` is to do in QEMU's network namespace before it starts.
+/// Returns the `ip -batch` commands for QEMU's network namespace.
 pub(crate) fn bridges(nics: &[Nic]) -> String {
     let mut made = HashSet::new();
     let mut lines = String::new();
     for nic in nics {
         let Cable::Bridge(cable) = nic.cable else { continue };
         if made.insert(cable) {
-            // It forgets at once where an address was seen, so it floods like a hub.
+            // Ageing time 0 makes the bridge flood like a hub.
             lines += &format!(
                 "link add br{cable} type bridge ageing_time 0 mcast_snooping 0\nlink set br{cable} up\n"
             );
@@ -97,7 +95,7 @@ impl Nic {
         format!("tap-{}", self.name)
     }
 
-    /// What QEMU is to be told; `index` is this one's among all.
+    /// Returns QEMU's arguments; `index` is the interface's index among all.
     pub(crate) fn arguments(&self, index: usize) -> Vec<String> {
         let queues = if self.model == Model::VirtioMulti { ",queues=2" } else { "" };
         let netdev = match self.cable {
@@ -111,20 +109,19 @@ impl Nic {
         };
         let mut arguments = vec!["-netdev".into(), netdev];
         let mut device = |text: String| arguments.extend(["-device".to_owned(), text]);
-        // Said of each, as QEMU would take the second node's bus otherwise.
+        // Set the bus explicitly: QEMU's default is the second node's bus.
         let bus = if self.model == Model::IgbFar { "far" } else { "pcie.0" };
         let common = format!("netdev=net{index},mac={}", self.mac);
         const DMA: &str = "disable-legacy=on,iommu_platform=on";
         let chassis = index + 1;
         match self.model {
             Model::Virtio => device(format!("virtio-net-pci,bus={bus},{common},{DMA}")),
-            // A vector for each direction of each queue, one for control, one for changes of the
-            // configuration.
+            // One vector per queue and direction, one for control, one for configuration changes.
             Model::VirtioMulti => {
                 device(format!("virtio-net-pci,bus={bus},{common},{DMA},mq=on,vectors=6"))
             }
             Model::VirtioPlain => device(format!("virtio-net-pci,bus={bus},{common}")),
-            // It is a PCI Express device, and wants a root port of its own.
+            // A PCI Express device needs its own root port.
             Model::Igb | Model::IgbFar => {
                 device(format!(
                     "pcie-root-port,bus={bus},id=port{index},chassis={chassis},slot={chassis}"

@@ -1,9 +1,9 @@
 #!/bin/bash
-# What runs in the test machine once the root is there. The host has written `settings` beside it:
-# what to run, where, with which environment, and the interfaces' names by MAC address.
+# Runs in the test machine after the root is mounted. The host writes `settings` beside it: command,
+# folder, environment, and interface names by MAC address.
 cd /run/vm || exit
 modprobe virtio_console
-# The port comes some time after its driver.
+# The port appears some time after its driver.
 for _ in $(seq 100); do
 	ls /dev/vport*p1 >/dev/null 2>&1 && break
 	sleep 0.1
@@ -23,12 +23,12 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
 hostname xdpfwd-vm
 ulimit -l unlimited
 ip link set lo up
-# Where an installed kernel has it.
+# The path for an installed kernel.
 [ ! -e config ] || cp config "/boot/config-$(uname -r)"
 for module in virtio_net igb veth xsk_diag; do
 	modprobe "$module"
 done
-# Nothing speaks unless it is asked to.
+# Suppress unsolicited IPv6 packets.
 echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6
 echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6
 . ./settings

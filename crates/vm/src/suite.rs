@@ -1,5 +1,4 @@
-//! The suites: test binaries of this workspace that want a kernel, or interfaces, that the host has
-//! not.
+//! The suites: test binaries that need a kernel or interfaces which the host lacks.
 
 use anyhow::{Result, bail};
 
@@ -16,9 +15,9 @@ pub(crate) struct Suite {
     pub(crate) test: &'static str,
     /// The kernels that it runs on.
     pub(crate) kernels: &'static [On],
-    /// Whether it wants the cables of [`nic::all`].
+    /// Whether it needs the cables of [`nic::all`].
     pub(crate) cables: bool,
-    /// What the kernel is told besides.
+    /// Additional kernel parameters.
     pub(crate) boot: &'static str,
 }
 
@@ -42,9 +41,9 @@ pub(crate) enum InCi {
     Nothing,
 }
 
-/// All suites. CI runs each suite on the kernel that it is about: emulation is slow, and the other
-/// combinations rarely find more. The longest are first, which ends boots side by side sooner. A
-/// new suite is an entry here and a test target.
+/// All suites. CI runs each suite on its main kernel: emulation is slow, and the other combinations
+/// rarely find more. The longest suites are first, which shortens parallel runs. A new suite is an
+/// entry here and a test target.
 pub(crate) const ALL: &[Suite] = &[
     Suite {
         name: "zero-copy",
@@ -52,9 +51,9 @@ pub(crate) const ALL: &[Suite] = &[
         test: "vm_zero_copy",
         kernels: &[
             On { series: "7.2", ci: InCi::Whole },
-            // Falling back from zero-copy, and the older verifier: it refuses programs that newer
-            // kernels accept, so each of our XDP programs is loaded there, with a filter and
-            // without, with rules of `keep` and without.
+            // Tests the fallback from zero-copy and the older verifier, which rejects programs that
+            // newer kernels accept: loads each XDP program with and without a filter, and with and
+            // without `keep`.
             On {
                 series: "6.12",
                 ci: InCi::Tests(&[
@@ -106,7 +105,7 @@ impl Suite {
     }
 }
 
-/// Those with these names; all, if none is named.
+/// Returns the suites with these names, or all if `names` is empty.
 pub(crate) fn chosen(names: &[String]) -> Result<Vec<&'static Suite>> {
     if names.is_empty() {
         return Ok(ALL.iter().collect());

@@ -1,11 +1,11 @@
-//! Other programs, run to their end.
+//! Execution of other programs.
 
 use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// A command line as a person would type it.
+/// Formats a command line as typed in a shell.
 fn shown(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
@@ -23,7 +23,7 @@ fn finished(command: &mut Command) -> Result<Output> {
     command.stdin(Stdio::null()).output().with_context(|| format!("{}: {hint}", shown(command)))
 }
 
-/// Its stdout; an error if it fails, with what it said.
+/// Returns the stdout of a command. If it fails, the error contains its output.
 pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     let output = finished(command)?;
     if output.status.success() {
@@ -33,7 +33,7 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     bail!("{}: {}: {}", shown(command), output.status, stderr.trim())
 }
 
-/// The same as text.
+/// Returns the stdout of a command as text.
 pub(crate) fn text(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output(command)?).into_owned())
 }

@@ -1,4 +1,4 @@
-//! A lab that stays, and its two ends by hand.
+//! A persistent lab, and manual control of its generator and sink.
 
 use std::{
     process::ExitCode,
@@ -25,7 +25,7 @@ pub(crate) struct Up {
     /// MTU of every veth
     #[arg(long, default_value_t = 1500)]
     mtu: u16,
-    /// Leave IPv6 on, with fd77::1 and fd77::2
+    /// Enable IPv6, with fd77::1 and fd77::2
     #[arg(long)]
     ipv6: bool,
 }
@@ -42,22 +42,22 @@ pub(crate) struct Generate {
     interface: String,
     #[command(flatten)]
     traffic: TrafficArguments,
-    /// Stop after that many seconds [default: Ctrl-C]
+    /// Stop after this many seconds [default: Ctrl-C]
     #[arg(long, value_parser = seconds)]
     seconds: Option<Duration>,
-    /// Stop after that many packets
+    /// Stop after this many packets
     #[arg(long, value_name = "PACKETS")]
     count: Option<u64>,
 }
 
 #[derive(Args)]
 pub(crate) struct SinkArguments {
-    /// Interface to count at
+    /// Interface on which to count frames
     interface: String,
-    /// Look into every frame: damage, order within a flow, duplicates
+    /// Check every frame for corruption, order within its flow, and duplicates
     #[arg(long)]
     check: bool,
-    /// Count and drop whatever arrives, not only the generator's frames
+    /// Count and drop all frames, not only the generator's
     #[arg(long, conflicts_with = "check")]
     anything: bool,
 }

@@ -23,7 +23,7 @@ use super::{
 
 const READY_DEADLINE: Duration = Duration::from_secs(15);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// What arrives at the sink has not changed for that long: nothing is on its way any more.
+/// Time without arrivals at the sink after which no frame is in transit.
 const SETTLED: Duration = Duration::from_millis(300);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     /// The xdpfwd binary
     #[arg(long, value_name = "PATH")]
     xdpfwd: PathBuf,
-    /// Its configuration: from a port on fwd0 to a port on fwd1
+    /// Configuration that forwards from a port on fwd0 to a port on fwd1
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// How long to send, seconds
@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     xdpfwd_lab::require_root("the demo")?;
-    // In the namespace, `ip netns exec` would search the path for a bare name, not the directory.
+    // `ip netns exec` searches PATH for a bare name instead of the current directory.
     let absolute = |path: &PathBuf| {
         path.canonicalize()
             .with_context(|| {
@@ -127,7 +127,7 @@ fn drive(
     Ok(Outcome { sent, seen, report, raw, accounting, ended })
 }
 
-/// Waits for the first interval line, in small steps for the sake of Ctrl-C.
+/// Waits for the first interval line, in small steps so that Ctrl-C is noticed.
 fn wait_until_ready(forwarder: &mut Forwarder, stop: &Stop) -> Result<()> {
     let start = Instant::now();
     loop {
@@ -154,7 +154,7 @@ fn tail(lines: &[String]) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-/// Waits until nothing arrives at the sink any more. Not for good: a forwarder may send on its own.
+/// Waits until no frame arrives at the sink. Limited in time: a forwarder may send its own frames.
 fn settle(sink: &Sink) -> Result<()> {
     let start = Instant::now();
     let mut last = (sink.seen()?, Instant::now());

@@ -18,10 +18,10 @@ use stop::Stop;
 
 /// A lab for packet forwarders: three network namespaces, a generator and a sink.
 ///
-/// gen0 in namespace gen is joined to fwd0 in namespace fwd, and fwd1 there to sink0 in namespace
-/// sink. A forwarder that carries frames from fwd0 to fwd1 is run in the middle, driven and
-/// measured. Needs root; everything is removed at the end, also on Ctrl-C. What a killed lab leaves
-/// behind is removed by the next one, or by `xdpfwd-lab clean`.
+/// Veth pairs connect gen0 in namespace gen to fwd0 in namespace fwd, and fwd1 to sink0 in
+/// namespace sink. A forwarder from fwd0 to fwd1 runs in namespace fwd and is measured. Needs root.
+/// Everything is removed at the end, also on Ctrl-C. The next lab, or `xdpfwd-lab clean`, removes
+/// the leftovers of a killed lab.
 #[derive(Parser)]
 #[command(
     name = "xdpfwd-lab",
@@ -46,10 +46,9 @@ struct Cli {
 enum Command {
     /// Drive xdpfwd and account for every frame
     ///
-    /// Runs `PATH --config FILE --json --interval 1` in the middle (its interfaces are fwd0 and
-    /// fwd1), offers traffic to fwd0, and says what became of every frame. Exit code 0 only if
-    /// something was forwarded, xdpfwd leaked no frame, and the account balances: offered =
-    /// forwarded + every loss, each with its place.
+    /// Runs `PATH --config FILE --json --interval 1` in namespace fwd (interfaces fwd0 and fwd1),
+    /// offers traffic to fwd0, and accounts for every frame. Exit code 0 only if frames were
+    /// forwarded, xdpfwd leaked none, and the account balances: offered = forwarded + all losses.
     #[command(after_help = "\
 Examples:
   sudo xdpfwd-lab demo --xdpfwd target/release/xdpfwd --config configs/cross-connect.toml
@@ -57,26 +56,26 @@ Examples:
     Demo(demo::Arguments),
     /// Measure any forwarder
     ///
-    /// Runs COMMAND in the middle and prints what was offered and what arrived at the sink, both
-    /// counted by the lab's own programs over a window in the middle of the run.
+    /// Runs COMMAND in namespace fwd and prints the offered and the forwarded traffic, both counted
+    /// by the lab's own programs over a window in the middle of the run.
     #[command(after_help = "\
 Examples:
   sudo xdpfwd-lab run --seconds 5 -- ./bare_loop fwd0 fwd1 1
   sudo xdpfwd-lab run --rate 100000 --check -- target/release/xdpfwd --config configs/cross-connect.toml")]
     Run(run::Arguments),
-    /// Build a lab that stays, and print how to use it
+    /// Build a persistent lab and print how to use it
     Up(by_hand::Up),
-    /// Remove a lab that was made with `up`
+    /// Remove a lab created with `up`
     Down(by_hand::Down),
     /// Send traffic out of an interface, inside a namespace, until Ctrl-C
     Generate(by_hand::Generate),
-    /// Count what arrives at an interface, inside a namespace, until Ctrl-C
+    /// Count frames arriving at an interface, inside a namespace, until Ctrl-C
     Sink(by_hand::SinkArguments),
-    /// Remove what killed labs left behind
+    /// Remove leftovers of killed labs
     Clean,
 }
 
-/// Parses the command line and does what it says.
+/// Parses and executes the command line.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     match act(cli.command) {

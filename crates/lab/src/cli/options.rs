@@ -14,7 +14,7 @@ pub(super) struct TrafficArguments {
     /// Number of flows (UDP source ports from 1024), 1-64512
     #[arg(long, default_value_t = 16)]
     pub(super) flows: u32,
-    /// Packets per second [default: flat out]
+    /// Packets per second [default: as fast as possible]
     #[arg(long, value_name = "PPS")]
     pub(super) rate: Option<u64>,
     /// Core the generator is pinned to

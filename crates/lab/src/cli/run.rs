@@ -38,10 +38,10 @@ pub(crate) struct Arguments {
     /// Queues of every veth; one generator feeds queue CORE mod QUEUES
     #[arg(long, default_value_t = 1)]
     queues: u16,
-    /// Look into every frame at the sink: damage, order within a flow, duplicates (slower)
+    /// Check every frame at the sink for corruption, order within its flow, and duplicates (slower)
     #[arg(long)]
     check: bool,
-    /// Count whatever arrives at the sink, for a forwarder that changes frames beyond recognition
+    /// Count all frames at the sink, for a forwarder that changes them beyond recognition
     #[arg(long, conflicts_with = "check")]
     anything: bool,
     /// Print the result as one JSON object
@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     let window = watch(&generator, &sink, &mut forwarder, arguments.seconds, stop, &progress)?;
     progress.done();
     let sent = generator.stop()?;
-    // What is in rings and queues now is still on its way to the sink.
+    // Let frames in rings and queues reach the sink.
     stop.sleep_until(Instant::now(), Duration::from_millis(200));
     let ended = forwarder.stop(STOP_DEADLINE)?;
     let seen = sink.seen()?;
@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments, stop: &Stop) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A forwarder that does not handle SIGINT dies of it, as was asked.
+/// Returns whether the forwarder ended on request: with success, or by SIGINT if it has no handler.
 fn as_asked(ended: &Ended) -> bool {
     !ended.killed
         && (ended.status.success() || ended.status.signal() == Some(signal_hook::consts::SIGINT))
