@@ -11,11 +11,9 @@ const TUNNEL_LEN: usize = 14 + 20 + 8 + 8;
 
 /// Returns the headers of a GTP-U tunnel over IPv4.
 fn tunnel() -> [Header<'static>; 4] {
-    let ethernet = ethernet::Repr { destination: MacAddr([2; 6]), ..ethernet::Repr::default() };
+    let ethernet = ethernet::Repr::new(MacAddr::default(), MacAddr([2; 6]));
     let ip = ipv4::Repr { source: [172, 16, 0, 1].into(), ..ipv4::Repr::default() };
-    let udp = udp::Repr::new(gtpu::PORT, gtpu::PORT);
-    let gtpu = gtpu::Repr::g_pdu(7, &[]);
-    [ethernet.into(), ip.into(), Header::UdpWithoutChecksum(udp), gtpu.into()]
+    gtpu::tunnel(ethernet, ip, 7, &[])
 }
 
 /// Returns an IPv6 packet of 53 bytes, from port 53 to port 4000.
@@ -109,6 +107,15 @@ fn encapsulate_in_invalid_order_returns_malformed() {
         assert_refused(packet, &[udp], Reason::MALFORMED);
     }));
     assert_eq!(bench.send("lan", &user_frame()), Disposition::sent("wan", user_frame()));
+}
+
+#[test]
+fn cut_to_ip_without_ip_packet_returns_not_ip() {
+    let arp = [[0xff; 12].as_slice(), &[0x08, 0x06], &[0; 46]].concat();
+    let mut bench = TestBench::new(Each(|packet: &mut PacketMut<'_>| {
+        assert_eq!(packet.cut_to_ip(packet.meta.headers), Err(Reason::NOT_IP));
+    }));
+    assert_eq!(bench.send("lan", &arp), Disposition::sent("wan", arp), "the frame is unchanged");
 }
 
 #[cfg(feature = "count-allocations")]
