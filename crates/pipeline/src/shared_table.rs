@@ -56,8 +56,8 @@ impl<T> SharedTable<T> {
         Loaded(self.0.current.load())
     }
 
-    /// Returns a stage that processes each packet with the version of the table at the start of the
-    /// batch. An error drops the packet under this reason.
+    /// Returns a stage that calls the closure for each packet, with the version of the table at the
+    /// start of the batch. If the closure returns a reason, the packet is dropped under it.
     ///
     /// ```
     /// use std::{collections::HashMap, net::IpAddr};
