@@ -341,8 +341,8 @@ static __always_inline bool is_kept(struct xdp_md *ctx, const struct keep *rules
 			return false;
 	} else if (link.tagged && link.vlan && !vlan && !is_own_vlan(link.vlan)) {
 		/*
-		 * Multicast in a VLAN without this host: another host may have the same address
-		 * there.
+		 * Multicast or broadcast in a VLAN without this host: another host may have the
+		 * same address there.
 		 */
 		return false;
 	}

@@ -8,7 +8,7 @@ use std::str::FromStr;
 /// to this host; `bpf/README.md` has the exact conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeepRule {
-    /// ARP requests for, or announcements to, the host's own addresses.
+    /// ARP requests for, or replies to, the host's own addresses.
     Arp,
     /// IPv6 Neighbor Discovery to, or about, the host's own addresses.
     Nd,

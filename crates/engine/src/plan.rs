@@ -99,7 +99,8 @@ impl fmt::Display for Io {
     }
 }
 
-/// A path: packets received on one port pass through the stages and leave on another.
+/// A path: packets received on `from` pass through the stages and leave on `to`, which may be the
+/// same port.
 #[derive(Clone, Debug)]
 pub struct PathPlan {
     /// Ingress port.

@@ -173,7 +173,7 @@ pub(crate) struct FilterTest {
     #[arg(long, value_name = "NAME")]
     pub(crate) stage: Option<String>,
 
-    /// Print one JSON object per packet: index, verdict, rule (from 0; null if none matched), reason
+    /// Print one JSON object per packet: index, verdict, rule (from 0; null if none decided), reason
     /// (null if accepted)
     #[arg(long)]
     pub(crate) json: bool,

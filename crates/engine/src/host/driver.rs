@@ -82,7 +82,7 @@ pub struct Channels {
     pub receive: u32,
     /// Transmit queues.
     pub send: u32,
-    /// Maximum of either.
+    /// The largest number of queues that can be set.
     pub most: u32,
     /// Whether queues are receive and transmit pairs (`ethtool -L … combined N`).
     pub combined: bool,

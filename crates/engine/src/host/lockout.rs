@@ -165,7 +165,7 @@ fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Returns the SSH session of this process or its ancestors, because sudo clears the variable.
+/// Returns the SSH session of this process or its ancestors: sudo clears `SSH_CONNECTION`.
 fn own_session() -> Option<Session> {
     /// Maximum number of ancestors checked; there are seldom more than three.
     const ANCESTORS: usize = 16;

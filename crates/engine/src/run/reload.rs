@@ -145,8 +145,9 @@ impl DataPlane {
             },
         );
         built.inspect_err(|_| self.drop_staged())?;
-        // An XDP program that gains a filter starts before the workers drop theirs; one that loses
-        // its filter keeps it until the workers have theirs.
+        // A program that gains or changes a filter is replaced before any worker swaps its stages,
+        // which may rely on the program. A program that loses its filter keeps it until the workers
+        // have theirs.
         let (first, last): (Vec<_>, Vec<_>) =
             successors.into_iter().partition(|(port, _)| plan.xdp_image(*port).is_some());
         let mut predecessors = self.exchange_programs(first).inspect_err(|_| self.drop_staged())?;

@@ -122,7 +122,7 @@ fn serve(
 ) -> io::Result<()> {
     let peer = getsockopt(stream, PeerCredentials)?;
     let own = nix::unistd::geteuid().as_raw();
-    // The file's mode enforces the same, but only from shortly after its creation.
+    // The mode of the socket file enforces the same.
     if peer.uid() != 0 && peer.uid() != own {
         return say(
             stream,

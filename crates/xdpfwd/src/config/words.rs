@@ -97,7 +97,8 @@ const LISTED: usize = 32;
 /// time.
 const COMPARED: usize = 64;
 
-/// Returns the most similar name, unless its edit distance exceeds a third of its length.
+/// Returns the most similar name, unless its edit distance exceeds a third of the length of
+/// `written` (at least 1).
 fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if written.len() > COMPARED {
         return None;

@@ -22,7 +22,7 @@ pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     findings
 }
 
-/// Kernel version of each feature, and the fallback without it.
+/// Optional features: the first kernel version that has each, and its description.
 const SINCE: [((u32, u32), &str); 4] = [
     ((5, 11), "preferred busy polling (busy_poll = true)"),
     ((6, 3), "naming a driver's XDP features"),

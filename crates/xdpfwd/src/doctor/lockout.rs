@@ -30,7 +30,7 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             "a start cuts off neither the default route nor an SSH session",
         ));
     }
-    // One entry per port: packets cut off, and all `keep` rules, existing and missing.
+    // For each port: what it carries, and the `keep` rules needed for that.
     let mut by_port: BTreeMap<usize, (Vec<String>, Keep)> = BTreeMap::new();
     for lockout in &cut_off {
         let (carries, keep) = by_port.entry(lockout.port).or_default();
@@ -39,7 +39,7 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
     }
     for (port, (carries, mut keep)) in by_port {
         let Some(port) = subject.plan.ports.get(port) else { continue };
-        keep.extend(port.keep.iter().copied());
+        keep.extend(port.keep.iter().copied()); // rules that the port has already
         let rules = keep.iter().map(|rule| format!("\"{rule}\"")).collect::<Vec<_>>().join(", ");
         let found = format!("{}, and a start takes that from the kernel", carries.join(" and "));
         findings.push(Finding::warning(

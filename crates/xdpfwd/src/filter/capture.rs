@@ -66,7 +66,7 @@ pub(super) fn read(path: &Path, mut packet: impl FnMut(Captured) -> Result<()>) 
 /// Properties of the capture's interfaces.
 #[derive(Default)]
 struct Links {
-    /// pcap: time units per second.
+    /// pcap: seconds per time unit.
     steps: f64,
     /// pcapng: time units per second and offset of each interface.
     interfaces: Vec<(u64, u64)>,

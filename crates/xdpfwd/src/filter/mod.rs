@@ -70,7 +70,7 @@ struct Judged {
     /// Index of the packet, from 0.
     index: u64,
     verdict: &'static str,
-    /// Index of the rule, from 0; null if no rule matched.
+    /// Index of the rule, from 0; null if no rule decided.
     rule: Option<u32>,
     /// The drop reason; null if the packet is not dropped.
     reason: Option<&'static str>,

@@ -176,7 +176,8 @@ pub(super) fn check_io(
     }
 }
 
-/// Checks that no `keep` rule is repeated, and that the port uses XDP.
+/// Checks that no `keep` rule is repeated, and that a port with `keep` rules uses
+/// XDP.
 fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
     let rules = port.keep.is().map(|rules| rules.get_ref().as_slice()).unwrap_or_default();
     if let Some(keep) = port.keep.is().filter(|rules| !rules.get_ref().is_empty())
