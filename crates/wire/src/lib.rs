@@ -47,6 +47,8 @@
 //! # Ok::<(), xdpfwd_wire::Error>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 pub mod arp;
 pub mod checksum;
 mod error;
