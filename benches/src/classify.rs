@@ -70,8 +70,9 @@ struct Row {
     rules: usize,
     skew: Skew,
     packets: usize,
-    /// Tuples of the rules.
+    /// Tuples of the rules as written.
     distinct_tuples: usize,
+    /// Tuples of the classifier.
     tuples: usize,
     longest_bucket: usize,
     memory_bytes: usize,
@@ -81,6 +82,7 @@ struct Row {
     ns: Option<Median>,
     /// Time with a flow cache warmed by one pass.
     cached_ns: Option<Median>,
+    /// Share of headers found in the cache.
     cached_share: f64,
     dpdk_ns: Option<Median>,
     /// Ratio to dpdk-test-acl's time in the same round.

@@ -52,7 +52,7 @@ pub struct Match {
     pub icmp_code: Option<u8>,
     /// VLAN of the outermost tag.
     pub vlan: Option<u16>,
-    /// Required fragments.
+    /// Required kind of fragment.
     pub fragment: Option<Fragments>,
     /// Differentiated services code point.
     pub dscp: Option<u8>,
@@ -76,7 +76,7 @@ pub struct TcpFlags {
     pub value: u8,
 }
 
-/// A kind of fragments.
+/// A kind of fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fragments {
     /// First fragments.

@@ -1,4 +1,4 @@
-//! Rules without effect, because an earlier rule matches all of their packets.
+//! Rules without effect, because an earlier rule with a verdict matches all of their packets.
 
 use std::ops::RangeInclusive;
 
@@ -8,7 +8,7 @@ use crate::classifier::Classifier;
 use crate::key::{Addresses, Fragment, Key, L4};
 use crate::rule::{Fragments, Match, Rule, Version};
 
-/// A rule that is never the first match, and the earlier rule that shadows it.
+/// A rule that never decides, and the earlier rule that shadows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shadowed {
     /// Rule number, from 0.

@@ -42,7 +42,7 @@ pub enum KeyFileError {
     },
 }
 
-/// The error if the kernel returns no random bytes.
+/// The error if AWS-LC returns no random bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the system gives no random numbers")]
 pub struct NoRandom;

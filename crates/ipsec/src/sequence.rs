@@ -30,7 +30,7 @@ pub enum Exhausted {
 }
 
 impl Numbers {
-    /// Creates numbers from `first` (at least 1) on: with 64 bits if `extended`, and at most
+    /// Creates numbers from `first` (at least 1) on: with 64 bits if `extended`, and none above
     /// `limit`.
     pub fn new(first: u64, extended: bool, limit: Option<u64>) -> Self {
         let (first, end) = (first.max(1), end(extended, limit));
@@ -69,8 +69,8 @@ impl Numbers {
         written < self.end.load(Ordering::Relaxed) && written.saturating_sub(self.next()) < margin
     }
 
-    /// Returns the bound to store so that `count` more numbers are usable: at most the last usable
-    /// number, and at least the stored bound.
+    /// Returns the exclusive bound to store so that `count` more numbers are usable: at most the
+    /// first number that is not usable, and at least the stored bound.
     pub fn to_write(&self, count: u64) -> u64 {
         let end = self.end.load(Ordering::Relaxed);
         self.next().saturating_add(count).min(end).max(self.written.load(Ordering::Relaxed))

@@ -12,8 +12,8 @@ use libbpf_rs::query::{LinkInfoIter, MapInfoIter, ProgInfoIter};
 
 use crate::{Error, Namespace, require_root, tool};
 
-/// BPF programs, maps and links, by ID. The kernel assigns increasing IDs and wraps after about two
-/// thousand million, so an ID identifies an object left by one process.
+/// BPF programs, maps and links, by ID. The kernel assigns increasing IDs and reuses one only after
+/// about two thousand million objects, so an ID identifies one object for the duration of a test.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BpfObjects(BTreeSet<(&'static str, u32)>);
 

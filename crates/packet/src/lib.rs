@@ -13,9 +13,10 @@
 //!
 //! - The host's own protocols also get every packet. The host answers ARP and ping to its own
 //!   addresses; if it forwards packets (`net.ipv4.conf.*.forwarding`), they leave twice.
-//! - GRO and LRO have joined segments before the copy is made. A packet longer than a frame is
-//!   dropped and counted ([`KernelCounters::rx_dropped`](xdpfwd_xsk::KernelCounters::rx_dropped)).
-//!   Switch both off: `ethtool -K IF gro off lro off`.
+//! - GRO and LRO have joined segments before the copy is made. A packet longer than a frame has
+//!   room for is dropped and counted
+//!   ([`KernelCounters::rx_dropped`](xdpfwd_xsk::KernelCounters::rx_dropped)). Switch both off:
+//!   `ethtool -K IF gro off lro off`.
 //! - The kernel has removed the outermost VLAN tag; the port restores it from `PACKET_AUXDATA`.
 //! - Checksums that a local sender left to the device are incomplete, as with AF_XDP.
 //!   `ethtool -K SENDER tx off`.

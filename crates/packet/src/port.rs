@@ -30,7 +30,7 @@ pub struct MmsgPort {
     frames: Box<[Option<Frame>; RECEIVED]>,
     completions: Completions,
     counters: Counters,
-    /// Packets longer than a frame.
+    /// Packets longer than a frame has room for.
     too_long: u64,
     /// Packets that the kernel dropped. Reading the kernel's counter clears it.
     lost: Cell<u64>,

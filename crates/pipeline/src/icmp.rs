@@ -85,7 +85,8 @@ impl Rate {
         Self { tokens: max, max, per_cycle: share / cycles_per_second, last: 0 }
     }
 
-    /// Returns whether a message may be sent now. A clock that jumps back adds no token.
+    /// Returns whether a message may be sent now. A clock that jumps back adds no token,
+    /// and time counts on from there.
     fn has_token(&mut self, now_cycles: u64) -> bool {
         let elapsed = now_cycles.saturating_sub(self.last);
         self.last = now_cycles;

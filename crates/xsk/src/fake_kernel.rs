@@ -154,7 +154,7 @@ pub enum Lost {
     FillRingEmpty,
     /// The RX ring was full.
     RxRingFull,
-    /// The packet is longer than a frame.
+    /// The packet is longer than a frame has room for.
     TooLong,
     /// The interface has disappeared.
     NoInterface,

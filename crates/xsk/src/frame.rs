@@ -81,8 +81,8 @@ pub struct NoRoom {
 impl Frame {
     /// # Safety
     /// The chunk exists in the region and is recorded as `HELD`, no other frame owns it,
-    /// `headroom + len` is within the frame size, and the region lives as long as any chunk of it is `HELD`
-    /// (ensured by [`Umem`](crate::Umem)'s drop).
+    /// `headroom + len` is within the frame size, and the region lives as long as any chunk of it is
+    /// `HELD` (ensured by [`Umem`](crate::Umem)'s drop).
     #[inline]
     pub(crate) unsafe fn new(region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
         // SAFETY: the caller guarantees that the region is alive. Unsafe: it is held by address.

@@ -2,8 +2,8 @@
 
 use crate::fill::fill;
 
-/// A stack with the capacity given at creation. A vector would call its growth function in every
-/// loop that fills it, for which its length has to be in memory.
+/// A stack with the capacity given at creation. With a vector, every loop that fills it would contain
+/// a call to grow it, for which its length has to be in memory.
 pub(crate) struct FreeList<T> {
     items: Box<[T]>,
     len: usize,

@@ -29,8 +29,8 @@ pub enum BindMode {
 /// Opens the ports of one worker: any number of (interface, queue) pairs on one UMEM.
 ///
 /// All ports of a UMEM run in the same mode. With [`BindMode::Auto`], zero-copy is tried on each
-/// queue in turn; if one fails, all sockets are closed, the UMEM is registered anew, and all bind
-/// in copy mode.
+/// queue in turn; if one does not support it, all sockets are closed, the UMEM is registered anew,
+/// and all bind in copy mode.
 #[derive(Clone, Debug)]
 pub struct Builder {
     umem: UmemConfig,

@@ -17,8 +17,8 @@ use std::fmt;
 pub(crate) struct Slot(u8);
 
 impl Slot {
-    /// Maximum number of ports per UMEM: the owner byte's values that remain after the states
-    /// without a port.
+    /// Maximum number of ports per UMEM: each takes two of the owner byte's values that remain after
+    /// the states without a port.
     pub(crate) const MAX: u32 = 126;
 
     pub(crate) fn new(index: u32) -> Option<Self> {

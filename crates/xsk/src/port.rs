@@ -37,7 +37,7 @@ pub trait Port {
     /// be polled. It stays open as long as the port.
     fn fd(&self) -> Option<RawFd>;
 
-    /// Returns the number of frames held by each ring.
+    /// Counts the frames given to this port by where they are now.
     fn census(&self) -> Census;
 
     /// Returns the traffic counters.
@@ -132,8 +132,8 @@ impl AddAssign for Counters {
 /// Kernel counters of a port: `XDP_STATISTICS`, <https://docs.kernel.org/networking/af_xdp.html>.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelCounters {
-    /// Packets dropped because no frame was available or the packet was longer than a frame. In
-    /// copy mode this includes [`fill_ring_empty`](Self::fill_ring_empty).
+    /// Packets dropped because no frame was available or the packet was longer than a frame has
+    /// room for. In copy mode this includes [`fill_ring_empty`](Self::fill_ring_empty).
     pub rx_dropped: u64,
     /// Fill-ring entries that the kernel rejected.
     pub rx_invalid: u64,

@@ -309,8 +309,8 @@ impl Port for XskPort {
         if entries > 0 {
             peek.release();
             self.sending -= back;
-            // Completions may have freed the send buffer or room in the completion ring, which
-            // blocked the rest.
+            // Completions may have made room in the send buffer or the completion ring, for which the
+            // other frames wait.
             self.tx_pace.reset();
             self.counters.invalid_descriptors += u64::from(entries - back);
         }

@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_was_entered_is_found_and_little_else() {
-        // Few groups overflow; the hashes share groups and tags.
+        // Few groups, so that they overflow, and hashes that share groups and tags.
         for entries in [0, 1, 3, 10, 100, 5000] {
             let mut table = Table::new(entries);
             let hash = |number: u64| {

@@ -10,9 +10,9 @@ use crate::verdict::Verdict;
 
 impl<C: Chain> Worker<C> {
     /// Forwards received packets, transmits the egress queues and reclaims frames. Ends when no
-    /// frame is left and no packet has arrived for a while, or after `at_most`; packets still
-    /// queued then are dropped as [`Reason::SHUTDOWN`]. Detach the XDP program first, so that no
-    /// new packets arrive.
+    /// frame waits to be sent or reclaimed and no packet has arrived for a while, or after
+    /// `at_most`; packets still queued then are dropped as [`Reason::SHUTDOWN`]. Detach the XDP
+    /// program first, so that no new packets arrive.
     pub fn drain(&mut self, at_most: Duration) {
         const QUIET: Duration = Duration::from_millis(5);
         let start = Instant::now();

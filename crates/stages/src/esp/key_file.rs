@@ -87,7 +87,7 @@ pub enum KeyFileCreateError {
     /// The file exists already.
     #[error("{} exists, and is left as it is: name another file, or remove it first by `rm {}`", .0.display(), .0.display())]
     Exists(PathBuf),
-    /// The kernel returned no random bytes.
+    /// AWS-LC returned no random bytes.
     #[error("no key: {0}")]
     NoRandom(#[from] NoRandom),
     /// Writing failed.

@@ -31,7 +31,7 @@ pub(super) fn before_payload(frame: &[u8], headers: &Headers) -> Option<Place> {
             walk(frame, headers, |here| {
                 let on_the_way =
                     [IpProtocol::HOP_BY_HOP, IpProtocol::ROUTING, IpProtocol::FRAGMENT];
-                // Keep the last position with no header for routers after it.
+                // Keep the position after the last header for routers.
                 if place.is_none() || on_the_way.contains(&here.before) {
                     place = Some(here.place);
                 }

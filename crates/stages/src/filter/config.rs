@@ -106,8 +106,8 @@ deserialize_one_of!(Manner, Place, Layer, Format);
 
 /// Compiles rules with a random seed.
 ///
-/// Some seeds put too many hashes into one slot of the XDP program's hash table. That depends on
-/// the seed only, so another one is drawn.
+/// With some seeds, too many rules share a place in the XDP program's hash table. The rules are not
+/// the cause, so another seed is drawn.
 fn compile(rules: &[Rule], for_kernel: bool) -> Classifier {
     const SEEDS: usize = 16;
     let compile = || Classifier::new(rules, RandomState::new().hash_one(0_u64));

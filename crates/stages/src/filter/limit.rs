@@ -1,9 +1,9 @@
 //! Rate limits: token buckets that all workers share.
 //!
-//! A bucket stores one number: the time at which it was empty. It holds the tokens earned since, up
-//! to the burst. Taking tokens advances that time (the inverse of the generic cell rate algorithm,
-//! ITU-T I.371). A worker takes tokens for several packets at once and spends them locally, so
-//! workers contend for a bucket a few thousand times per second, not per packet.
+//! A bucket stores one number: the time at which it would have been empty. It holds the tokens
+//! earned since, up to the burst. Taking tokens advances that time (the inverse of the generic cell
+//! rate algorithm, ITU-T I.371). A worker takes tokens for several packets at once and spends them
+//! locally, so workers contend for a bucket a few thousand times per second, not per packet.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;

@@ -62,8 +62,8 @@ pub enum Step {
         /// The length in the descriptor.
         len: u32,
     },
-    /// Makes the port's kernel report a completion that it was not sending: a lost or a nonexistent
-    /// frame.
+    /// Makes the port's kernel report the completion of a frame that it was not sending: a lost or a
+    /// nonexistent one.
     LieOfCompletion(usize),
     /// Offers a held frame to the pool of another UMEM, and a frame of the other UMEM to this pool
     /// and the port's queue.

@@ -21,7 +21,7 @@ pub struct IvRange {
 }
 
 impl StateFile {
-    /// Takes an unused IV range, exclusive until it is dropped. Returns `None` if all are taken.
+    /// Takes a free IV range, exclusive until it is dropped. Returns `None` if all are taken.
     /// Never waits.
     pub fn iv_range(self: &Arc<Self>) -> Option<IvRange> {
         let mut ivs = self.shared.free_ivs.pop()?;

@@ -30,7 +30,7 @@ struct Writer {
     has_failed: bool,
 }
 
-/// A state to write, and the numbers that it reserves.
+/// A state to write, and the numbers and epoch that it reserves.
 struct Snapshot {
     state: State,
     outbound: Vec<(Arc<OutboundNumbers>, u64)>,
@@ -153,7 +153,7 @@ impl Snapshot {
         SequenceState::In { highest }
     }
 
-    /// Allows the use of the numbers now in the file.
+    /// Allows the use of the numbers and the epoch now in the file.
     fn allow(&self, shared: &Shared) {
         for (numbers, below) in &self.outbound {
             numbers.allow_below(*below);
