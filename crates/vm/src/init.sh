@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash disable=SC2093
 # The first process of the test machine. Mounts the host's file system with a writable layer in
 # memory as the root, then runs the script in the host's output folder.
 bb=/bin/busybox

@@ -1,4 +1,5 @@
 #!/bin/bash
+# shellcheck disable=SC2154 # `settings` assigns them
 # Runs in the test machine after the root is mounted. The host writes `settings` beside it: command,
 # folder, environment, and interface names by MAC address.
 cd /run/vm || exit
