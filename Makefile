@@ -176,7 +176,7 @@ bench-build: toolchain deps
 # SECONDS has a default for the demo; the benchmarks have their own.
 BENCH_SECONDS = $(if $(filter command% environment%,$(origin SECONDS)),--seconds $(SECONDS))
 
-SHELL_SCRIPTS := .ci/run .ci/test .ci/test-long .ci/test-runner \
+SHELL_SCRIPTS := .ci/parts .ci/run .ci/test .ci/test-long .ci/test-runner \
 	crates/vm/src/init.sh crates/vm/src/run.sh examples/own-appliance/ping.sh
 
 .PHONY: lint
@@ -184,7 +184,7 @@ lint: toolchain feature-deps ## check formatting, clippy, shellcheck and rustdoc
 	@$(call install,shellcheck)
 	cargo fmt --all --check
 	for example in examples/*/Cargo.toml; do cargo fmt --check --manifest-path "$$example"; done
-	shellcheck --check-sourced --external-sources --severity=warning $(SHELL_SCRIPTS)
+	shellcheck --severity=warning $(SHELL_SCRIPTS)
 	.ci/import-cycles
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	cargo clippy --workspace --all-features --test 'vm_*' -- -D warnings
