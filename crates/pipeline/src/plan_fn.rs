@@ -1,8 +1,9 @@
 //! Stages and plans that are closures.
 
+use std::any::Any;
 use std::fmt;
 
-use crate::capability::{Inspectable, Table};
+use crate::capability::{Inspectable, ResourceError, ResourceOwner, Table};
 use crate::cx::Cx;
 use crate::plan::{BuildCx, StagePlan};
 use crate::stage::Stage;
@@ -16,8 +17,9 @@ impl<F: FnMut(&mut View<'_>, &mut Cx<'_>) + 'static> Stage for F {
 }
 
 type BuildFn = Box<dyn Fn(&BuildCx<'_>) -> Box<dyn Stage> + Send + Sync>;
+type AcquireFn = Box<dyn Fn() -> Result<(), ResourceError> + Send + Sync>;
 
-/// A plan from a closure that builds the stage, without optional capabilities except tables.
+/// A plan from closures. For other capabilities than these, implement [`StagePlan`].
 ///
 /// The stage may also be a closure:
 ///
@@ -48,13 +50,14 @@ pub struct PlanFn {
     build: BuildFn,
     summary: String,
     tables: Vec<Box<dyn Fn() -> Table + Send + Sync>>,
+    acquire: Option<AcquireFn>,
 }
 
 impl PlanFn {
     /// Creates a plan from a closure that builds the stage of one worker; see [`StagePlan::build`].
     pub fn new<S: Stage>(build: impl Fn(&BuildCx<'_>) -> S + Send + Sync + 'static) -> Self {
         let build = move |cx: &BuildCx<'_>| Box::new(build(cx)) as Box<dyn Stage>;
-        Self { build: Box::new(build), summary: String::new(), tables: Vec::new() }
+        Self { build: Box::new(build), summary: String::new(), tables: Vec::new(), acquire: None }
     }
 
     /// Sets the description of the stage; see [`StagePlan::summary`].
@@ -67,6 +70,17 @@ impl PlanFn {
     /// the control thread.
     pub fn with_table(mut self, table: impl Fn() -> Table + Send + Sync + 'static) -> Self {
         self.tables.push(Box::new(table));
+        self
+    }
+
+    /// Sets a closure that applies the configuration to state outside the plan, such as a shared
+    /// table. Runs on the control thread at the start and at each reload, but not for `--check` or
+    /// a reload of an invalid file; see [`ResourceOwner::acquire`].
+    pub fn with_acquire(
+        mut self,
+        acquire: impl Fn() -> Result<(), ResourceError> + Send + Sync + 'static,
+    ) -> Self {
+        self.acquire = Some(Box::new(acquire));
         self
     }
 }
@@ -82,6 +96,16 @@ impl StagePlan for PlanFn {
 
     fn as_inspectable(&self) -> Option<&dyn Inspectable> {
         (!self.tables.is_empty()).then_some(self)
+    }
+
+    fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
+        self.acquire.is_some().then_some(self)
+    }
+}
+
+impl ResourceOwner for PlanFn {
+    fn acquire(&self, _: &[&dyn Any]) -> Result<(), ResourceError> {
+        self.acquire.as_ref().map_or(Ok(()), |acquire| acquire())
     }
 }
 
@@ -156,6 +180,35 @@ mod tests {
             assert_eq!(bench.assert_no_allocation("lan", &frames), 2);
         };
         std::thread::spawn(run).join().unwrap();
+    }
+
+    #[test]
+    fn acquire_runs_before_the_first_packet_and_its_error_prevents_the_start() {
+        let longest = SharedTable::new(0_u64);
+        let plan = |bytes: u64| {
+            let [of_stage, of_acquire] = [longest.clone(), longest.clone()];
+            PlanFn::new(move |_| {
+                of_stage.stage(|longest, packet, _| match packet.frame.len() as u64 <= *longest {
+                    true => Ok(()),
+                    false => Err(Reason::POLICY),
+                })
+            })
+            .with_acquire(move || match bytes {
+                0 => Err(ResourceError("0 bytes are too few".to_owned())),
+                _ => {
+                    of_acquire.replace(bytes);
+                    Ok(())
+                }
+            })
+        };
+        let build = |bytes| {
+            let plans: [(&str, Arc<dyn StagePlan>); 1] = [("own", Arc::new(plan(bytes)))];
+            TestBench::builder().plans("lan", "wan", plans).build()
+        };
+        let error = build(0).err().unwrap().to_string();
+        assert!(error.contains("0 bytes are too few"), "{error}");
+        let sent = build(60).unwrap().send("lan", &[7; 60]);
+        assert_eq!(sent, Disposition::sent("wan", vec![7; 60]));
     }
 
     #[test]

@@ -1,56 +1,63 @@
-//! The subscribers, shared by the workers, which read, and the control plane, which writes.
+//! The subscribers, shared by the workers (readers) and the control plane (writer).
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use xdpfwd_pipeline::{Loaded, SharedCounters, SharedTable, Table, Unit};
+use xdpfwd::clap;
+use xdpfwd_pipeline::{SharedCounters, SharedTable, Table, Unit};
 
-/// Packets and bytes of one subscriber.
-pub type Counters = Arc<SharedCounters<2>>;
+/// Packets and bytes of each subscriber, by address. A clone shares the same table.
+pub type Subscribers = SharedTable<HashMap<Ipv4Addr, Arc<SharedCounters<2>>>>;
 
-/// Subscribers by their address.
-pub type ByAddress = HashMap<Ipv4Addr, Counters>;
+/// Arguments of `ctl subscribers`, which lists the subscribers after the change.
+#[derive(clap::Parser)]
+pub struct Arguments {
+    #[command(subcommand)]
+    change: Option<Change>,
+}
 
-/// The table of all subscribers. A clone is the same table.
-#[derive(Clone, Debug, Default)]
-pub struct Subscribers(SharedTable<ByAddress>);
+#[derive(clap::Subcommand)]
+enum Change {
+    /// Adds a subscriber
+    Add { address: Ipv4Addr },
+    /// Removes a subscriber
+    Remove { address: Ipv4Addr },
+}
 
-impl Subscribers {
-    /// Returns the table as it is now. The data path calls this once per batch: it takes no lock.
-    pub fn load(&self) -> Loaded<ByAddress> {
-        self.0.load()
+/// Runs `ctl subscribers`.
+pub fn run(subscribers: &Subscribers, workers: usize, arguments: Arguments) -> Table {
+    match arguments.change {
+        Some(Change::Add { address }) => add(subscribers, address, workers),
+        Some(Change::Remove { address }) => drop(subscribers.update(|map| map.remove(&address))),
+        None => {}
     }
+    table(subscribers)
+}
 
-    /// Adds a subscriber, unless it exists.
-    pub fn add(&self, address: Ipv4Addr, workers: usize) {
-        self.0.update(|table| {
-            table.entry(address).or_insert_with(|| Arc::new(SharedCounters::new(workers)));
-        });
-    }
+/// Adds a subscriber, unless it exists.
+pub fn add(subscribers: &Subscribers, address: Ipv4Addr, workers: usize) {
+    subscribers.update(|map| {
+        map.entry(address).or_insert_with(|| Arc::new(SharedCounters::new(workers)));
+    });
+}
 
-    /// Removes a subscriber.
-    pub fn remove(&self, address: Ipv4Addr) {
-        self.0.update(|table| table.remove(&address));
+/// Returns the inspection table, in the order of addresses.
+pub fn table(subscribers: &Subscribers) -> Table {
+    let mut table = Table::new("subscribers", &[])
+        .columns(["address"])
+        .columns_in(Unit::Packets, ["packets"])
+        .columns_in(Unit::Bytes, ["bytes"]);
+    let map = subscribers.load();
+    let mut all: Vec<_> = map.iter().map(|(address, own)| (*address, own.sums())).collect();
+    all.sort();
+    for (address, [packets, bytes]) in all {
+        table.push((address, packets, bytes));
     }
+    table
+}
 
-    /// Returns each subscriber with its packets and bytes, in the order of addresses.
-    pub fn counters(&self) -> Vec<(Ipv4Addr, [u64; 2])> {
-        let table = self.load();
-        let mut all: Vec<_> = table.iter().map(|(address, own)| (*address, own.sums())).collect();
-        all.sort();
-        all
-    }
-
-    /// Returns the table that `ctl` and the final report show.
-    pub fn table(&self) -> Table {
-        let mut table = Table::new("subscribers", &[])
-            .columns(["address"])
-            .columns_in(Unit::Packets, ["packets"])
-            .columns_in(Unit::Bytes, ["bytes"]);
-        for (address, [packets, bytes]) in self.counters() {
-            table.push((address, packets, bytes));
-        }
-        table
-    }
+/// Returns the number of packets of all subscribers.
+pub fn packets(subscribers: &Subscribers) -> u64 {
+    subscribers.load().values().map(|counters| counters.sums()[0]).sum()
 }
