@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "no table is called \"rules\"; the tables are: sessions")]
-    fn bench_names_the_tables_that_exist() {
+    fn unknown_table_panics_with_existing_names() {
         let plan = PlanFn::new(|_| |_: &mut View<'_>, _: &mut Cx<'_>| ());
         let plan = plan.with_table(|| Table::new("sessions", &[]));
         let plans: [(&str, Arc<dyn StagePlan>); 1] = [("own", Arc::new(plan))];

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn thread_that_reads_may_update() {
+    fn update_succeeds_while_same_thread_reads() {
         let table = SharedTable::new(1);
         let read = table.load();
         table.update(|table| *table += 1);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_free_nothing_and_replaced_tables_do_not_pile_up() {
+    fn readers_free_no_table_and_replaced_tables_are_freed() {
         let alive = Arc::new(AtomicUsize::new(0));
         let (end, loads) = (AtomicBool::new(false), [const { AtomicUsize::new(0) }; 2]);
         let barrier = std::sync::Barrier::new(3);

@@ -112,7 +112,7 @@ impl Stage for Hold {
 }
 
 #[test]
-fn send_returns_what_was_sent_and_where() {
+fn send_returns_egress_port_and_frame() {
     let mut bench = TestBench::new(());
     assert_eq!(bench.send("lan", &frame(1)), Disposition::sent("wan", frame(1)));
     assert_eq!(bench.send("wan", &frame(2)), Disposition::sent("lan", frame(2)));
@@ -121,7 +121,7 @@ fn send_returns_what_was_sent_and_where() {
 }
 
 #[test]
-fn dropped_packet_has_the_name_of_its_reason() {
+fn disposition_of_dropped_packet_names_reason() {
     ODD.register().unwrap();
     let mut bench = TestBench::new((Even::default(),));
     let disposition = bench.send("lan", &frame(1));
@@ -134,7 +134,7 @@ fn dropped_packet_has_the_name_of_its_reason() {
 }
 
 #[test]
-fn unregistered_reason_is_reported_as_such() {
+fn drop_under_unregistered_reason_is_named_unregistered() {
     static FORGOTTEN: DropReason = DropReason::new("test_bench_forgotten", "Is not registered.");
     struct Forgetful;
     impl Stage for Forgetful {
@@ -147,7 +147,7 @@ fn unregistered_reason_is_reported_as_such() {
 }
 
 #[test]
-fn packet_leaves_on_the_port_of_the_verdict() {
+fn packet_leaves_on_port_of_verdict() {
     let builder = TestBench::builder().port("n3").port("n6").port("n9");
     let mut bench = builder.path("n3", "n6", ToPort).build().unwrap();
     for (port, name) in [(0, "n3"), (1, "n6"), (2, "n9")] {
@@ -157,7 +157,7 @@ fn packet_leaves_on_the_port_of_the_verdict() {
 }
 
 #[test]
-fn batch_has_a_disposition_for_each_packet_in_order() {
+fn send_all_returns_one_disposition_per_packet_in_order() {
     ODD.register().unwrap();
     let mut bench = TestBench::new((Even::default(), ToPort));
     let frames: Vec<_> = (0..200_u8).map(|number| frame(number % 4)).collect();
@@ -177,7 +177,7 @@ fn batch_has_a_disposition_for_each_packet_in_order() {
 }
 
 #[test]
-fn held_frame_is_sent_by_a_tick() {
+fn held_frame_is_sent_by_tick() {
     let mut bench = TestBench::new(Hold::default());
     let both = bench.send_all("lan", [frame(1), frame(2)]);
     assert_eq!(both, [Disposition::Held, Disposition::Held]);
@@ -191,7 +191,7 @@ fn held_frame_is_sent_by_a_tick() {
 }
 
 #[test]
-fn frame_that_is_emitted_within_its_batch_is_sent() {
+fn frame_emitted_within_its_batch_is_sent() {
     /// Holds each packet and emits it at once.
     struct Through;
     impl Stage for Through {
@@ -207,7 +207,7 @@ fn frame_that_is_emitted_within_its_batch_is_sent() {
 }
 
 #[test]
-fn copy_is_not_taken_for_the_packet_whose_chunk_it_reuses() {
+fn copy_in_reused_chunk_is_not_taken_for_dropped_packet() {
     /// Drops each packet, then emits a frame that it allocates.
     struct Replace;
     impl Stage for Replace {
@@ -229,7 +229,7 @@ fn copy_is_not_taken_for_the_packet_whose_chunk_it_reuses() {
 }
 
 #[test]
-fn freed_packet_is_reported() {
+fn freed_packet_has_disposition_freed() {
     struct Free;
     impl Stage for Free {
         fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
@@ -254,7 +254,7 @@ fn stalled_port_leaves_packets_unsent() {
 }
 
 #[test]
-fn more_frames_than_the_tx_ring_has_entries_are_all_sent() {
+fn frames_beyond_tx_ring_size_are_all_sent() {
     /// Emits four copies of each packet before the packet itself.
     struct Copies;
     impl Stage for Copies {
@@ -334,7 +334,7 @@ fn retire_flushes_held_frames() {
 }
 
 #[test]
-fn retire_panics_if_a_stage_keeps_frames() {
+fn retire_panics_if_stage_keeps_frames() {
     let mut bench = TestBench::new(Hold { keeps: true, ..Hold::default() });
     bench.send("lan", &frame(1));
     let message = panic_message(|| bench.retire());
@@ -351,7 +351,7 @@ fn lost_frame_panics() {
 }
 
 #[test]
-fn bench_is_dropped_quietly_after_a_stage_panicked() {
+fn drop_of_bench_after_stage_panic_does_not_panic() {
     struct Panics;
     impl Stage for Panics {
         fn process(&mut self, _: &mut View<'_>, _: &mut Cx<'_>) {
@@ -381,7 +381,7 @@ impl Stage for TokenBucket {
 }
 
 #[test]
-fn advance_fills_a_token_bucket_and_nothing_else_does() {
+fn only_advance_fills_token_bucket() {
     let mut bench = TestBench::new(TokenBucket { full_at: 0 });
     let limited = Disposition::dropped(Reason::RATE_LIMIT);
     for round in 0..5 {
@@ -396,7 +396,7 @@ fn advance_fills_a_token_bucket_and_nothing_else_does() {
 }
 
 #[test]
-fn clock_stands_still_with_the_ledger_off() {
+fn clock_stands_still_with_ledger_off() {
     let mut bench = TestBench::new(TokenBucket { full_at: 0 });
     bench.worker().switch_ledger(false);
     let now = bench.now();
@@ -407,7 +407,7 @@ fn clock_stands_still_with_the_ledger_off() {
 }
 
 #[test]
-fn stages_tick_each_millisecond_while_they_hold_frames_else_each_100_ms() {
+fn stages_tick_every_1_ms_while_holding_else_every_100_ms() {
     fn ticks(bench: &mut TestBench) -> u64 {
         bench.worker().stages_mut(|_, hold: &mut Hold| std::mem::take(&mut hold.ticks))[0]
     }
@@ -425,7 +425,7 @@ fn stages_tick_each_millisecond_while_they_hold_frames_else_each_100_ms() {
 }
 
 #[test]
-fn hour_of_idle_time_takes_little_real_time() {
+fn advance_of_idle_hour_takes_little_real_time() {
     let mut bench = TestBench::new(Hold::default());
     let start = std::time::Instant::now();
     bench.advance(Duration::from_secs(3600));
@@ -433,7 +433,7 @@ fn hour_of_idle_time_takes_little_real_time() {
 }
 
 #[test]
-fn packet_that_is_too_long_panics_with_both_lengths() {
+fn send_of_too_long_packet_panics_with_both_lengths() {
     let mut bench = TestBench::new(());
     assert_eq!(bench.send("lan", &[1; 1792]), Disposition::sent("wan", [1; 1792]));
     let message = panic_message(|| bench.send("lan", &[1; 1793]));
@@ -446,7 +446,7 @@ fn packet_that_is_too_long_panics_with_both_lengths() {
 }
 
 #[test]
-fn packet_of_any_length_has_a_disposition() {
+fn packet_shorter_than_14_bytes_is_dropped_as_runt() {
     let mut bench = TestBench::new(());
     for length in 0..14 {
         let disposition = bench.send("lan", &vec![1; length]);
@@ -456,7 +456,7 @@ fn packet_of_any_length_has_a_disposition() {
 }
 
 #[test]
-fn unknown_names_panic_with_the_names_that_exist() {
+fn unknown_names_panic_with_existing_names() {
     let mut bench = TestBench::new(Even::default());
     let expected = "no port is called \"dmz\"; the ports are: \"lan\", \"wan\"";
     assert_eq!(panic_message(|| bench.send("dmz", &frame(1))), expected);
@@ -469,7 +469,7 @@ fn unknown_names_panic_with_the_names_that_exist() {
 }
 
 #[test]
-fn builder_refuses_names_that_do_not_fit() {
+fn builder_rejects_unknown_and_duplicate_names() {
     let error = |builder: TestBenchBuilder| builder.build().unwrap_err().to_string();
     assert_eq!(
         error(TestBench::builder().port("a").path("a", "b", ())),
@@ -536,7 +536,7 @@ impl ResourceOwner for Planned {
 }
 
 #[test]
-fn planned_stages_know_the_ports_and_acquire_resources_once() {
+fn planned_stages_know_ports_and_acquire_resources_once() {
     let lan = PortInfo::new(PortId(0), "lan", "eth0");
     let wan = PortInfo { mtu: Some(1400), ..PortInfo::new(PortId(0), "wan", "eth1") };
     let [first, second] = [(); 2].map(|()| Arc::new(Planned::default()));
@@ -564,7 +564,7 @@ fn planned_stages_know_the_ports_and_acquire_resources_once() {
 }
 
 #[test]
-fn plan_that_cannot_acquire_is_named() {
+fn failed_acquire_error_names_stage() {
     let fails: Arc<dyn StagePlan> = Arc::new(Planned { fails: true, ..Planned::default() });
     let error = TestBench::builder().plans("lan", "wan", [("bad", fails)]).build().unwrap_err();
     assert!(matches!(&error, TestBenchError::Resource { stage, .. } if stage == "bad"));
@@ -578,14 +578,14 @@ mod allocations {
     use super::*;
 
     #[test]
-    fn assert_no_allocation_returns_the_result_or_panics() {
+    fn assert_no_allocation_returns_result_or_panics() {
         assert_eq!(assert_no_allocation(|| 7), 7);
         let message = panic_message(|| assert_no_allocation(|| vec![0_u8; 100]));
         assert!(message.contains("1 allocations of 100 bytes"), "{message}");
     }
 
     #[test]
-    fn bench_finds_a_stage_that_allocates_for_each_packet() {
+    fn bench_assert_no_allocation_detects_allocating_stage() {
         struct Allocates;
         impl Stage for Allocates {
             fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {

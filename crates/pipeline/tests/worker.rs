@@ -17,7 +17,7 @@ use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel, Sizes};
 use xdpfwd_xsk::{Frame, Umem, UmemConfig};
 
 #[test]
-fn forwards_both_ways_unchanged_and_in_order() {
+fn worker_forwards_both_ways_unchanged_and_in_order() {
     let (mut worker, wires) = cross_connect((), ());
     let mut sent = (vec![], vec![]);
     for round in 0..50u64 {
@@ -41,7 +41,7 @@ fn forwards_both_ways_unchanged_and_in_order() {
 }
 
 #[test]
-fn a_single_packet_does_not_wait_for_a_full_batch() {
+fn single_packet_is_sent_in_same_iteration() {
     let (mut worker, wires) = cross_connect((), ());
     wires.lan.deliver(&packet(1)).unwrap();
     worker.poll_once();
@@ -91,7 +91,7 @@ impl Stage for InOrder {
 }
 
 #[test]
-fn verdicts_are_carried_out_and_the_next_stage_sees_the_rest_in_order() {
+fn verdicts_are_applied_and_next_stage_gets_rest_in_order() {
     let (mut worker, wires) =
         cross_connect((Sorter, InOrder::default()), (Sorter, InOrder::default()));
     for n in 0..100 {
@@ -128,7 +128,7 @@ impl Stage for Vandal {
 }
 
 #[test]
-fn what_a_stage_cut_too_short_is_a_runt() {
+fn frame_shorter_than_ethernet_header_is_dropped_as_runt() {
     let (mut worker, wires) = cross_connect((Vandal,), (Vandal,));
     (0..10).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
     worker.poll_once();
@@ -150,7 +150,7 @@ impl Stage for Smuggler {
 }
 
 #[test]
-fn a_frame_of_another_umem_is_refused_and_counted() {
+fn frame_of_another_umem_is_dropped_as_foreign_frame() {
     let (_other, mut other_pool) = Umem::new(&umem_config()).unwrap();
     let mut smuggled = other_pool.alloc().unwrap();
     smuggled.append(60).unwrap().fill(1);
@@ -199,7 +199,7 @@ impl Stage for OneBehind {
 }
 
 #[test]
-fn a_stage_may_hold_emit_and_make_packets() {
+fn stage_can_hold_emit_and_allocate_frames() {
     let (mut worker, wires) = cross_connect((OneBehind::default(),), (OneBehind::default(),));
     for n in 0..100 {
         wires.lan.deliver(&packet(n)).unwrap();
@@ -237,7 +237,7 @@ impl Stage for Hoarder {
 }
 
 #[test]
-fn a_stage_cannot_hold_more_than_its_quota() {
+fn hold_beyond_quota_is_refused() {
     let (mut worker, wires) = cross_connect((Hoarder::default(),), (Hoarder::default(),));
     for n in 0..1000 {
         wires.lan.deliver(&packet(n)).unwrap();
@@ -310,7 +310,7 @@ fn named(name: &str, stage: impl Stage + 'static) -> NamedStage {
 }
 
 #[test]
-fn swapping_stages_loses_no_packet_no_count_and_no_held_frame() {
+fn swap_named_keeps_packets_counters_and_held_frames() {
     let chain = || vec![named("count", Counting::default()), named("behind", OneBehind::default())];
     let (mut worker, wires) = cross_connect(chain(), vec![]);
     for n in 0..10 {
@@ -357,7 +357,7 @@ fn swapping_stages_loses_no_packet_no_count_and_no_held_frame() {
 }
 
 #[test]
-fn stages_of_one_name_keep_their_own_counters_over_a_swap() {
+fn swap_matches_counters_of_same_named_stages_in_order() {
     let chain = || vec![named("count", Counting::default()), named("count", Counting::default())];
     let (mut worker, wires) = cross_connect(chain(), vec![]);
     wires.lan.deliver(&packet(0)).unwrap();
@@ -385,7 +385,7 @@ impl Stage for EvenNumbers {
 }
 
 #[test]
-fn drop_is_counted_under_the_reason_that_a_stage_registered() {
+fn drop_is_counted_under_registered_reason_of_stage() {
     ODD_NUMBER.register().unwrap();
     let (mut worker, wires) = cross_connect((EvenNumbers,), (EvenNumbers,));
     (0..10).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
@@ -398,7 +398,7 @@ fn drop_is_counted_under_the_reason_that_a_stage_registered() {
 }
 
 #[test]
-fn drop_under_an_unregistered_reason_is_counted_as_such() {
+fn drop_under_unregistered_reason_is_counted_as_unregistered() {
     static FORGOTTEN: DropReason = DropReason::new("forgotten", "Never registered.");
     struct DropAll;
     impl Stage for DropAll {
@@ -414,7 +414,7 @@ fn drop_under_an_unregistered_reason_is_counted_as_such() {
 }
 
 #[test]
-fn refuses_to_be_built_wrongly() {
+fn builder_rejects_invalid_ports_paths_and_memory() {
     let build = |ports: &[usize], paths: &[(u8, u8)]| {
         let (umem, mut pool) = Umem::new(&umem_config()).unwrap();
         let mut index = 0;
@@ -467,7 +467,7 @@ fn refuses_to_be_built_wrongly() {
 }
 
 #[test]
-fn each_queue_leaves_on_its_own() {
+fn packet_leaves_on_queue_of_its_batch() {
     let (umem, mut pool) = Umem::new(&umem_config()).unwrap();
     let mut ports: Vec<_> = (0..4).map(|index| FakeKernel::port(&umem, &mut pool, index)).collect();
     let (wan1, wan1_wire) = ports.pop().unwrap();
@@ -503,7 +503,7 @@ fn each_queue_leaves_on_its_own() {
 }
 
 #[test]
-fn a_worker_runs_answers_and_stops_on_its_own_thread() {
+fn worker_thread_forwards_replies_and_stops() {
     for idle in [Idle::Poll, Idle::Spin] {
         let (remote, mailbox) = mailbox::<()>().unwrap();
         let thread = std::thread::spawn(move || {
@@ -528,7 +528,7 @@ fn a_worker_runs_answers_and_stops_on_its_own_thread() {
 /// Each command ends at most two waits of an idle worker: the current one, or the next one if the
 /// worker saw the command without waiting. Every other wait lasts its full millisecond.
 #[test]
-fn questions_do_not_keep_an_idle_worker_awake() {
+fn idle_worker_waits_again_after_each_command() {
     let (remote, mailbox) = mailbox::<()>().unwrap();
     let thread = std::thread::spawn(move || cross_connect((), ()).0.run(&mailbox, Idle::Poll));
     let ask = || remote.ask(|worker| worker.report().waits, Duration::from_secs(20)).unwrap();
@@ -547,7 +547,7 @@ fn questions_do_not_keep_an_idle_worker_awake() {
 }
 
 #[test]
-fn many_ports_into_one_lose_nothing_while_it_sends() {
+fn five_ports_into_one_sending_port_drop_nothing() {
     let (umem, mut pool) = Umem::new(&UmemConfig { frames: 8192, ..umem_config() }).unwrap();
     let sizes = Sizes { fill: 512, rx: 512, tx: 2048, completion: 2048, start: 0 };
     let mut ports = vec![];
@@ -587,7 +587,7 @@ impl Stage for Careless {
 }
 
 #[test]
-fn a_frame_that_a_stage_loses_is_reported_as_leaked() {
+fn frame_lost_by_stage_is_reported_as_leaked() {
     let (mut worker, wires) = cross_connect((Careless,), (Careless,));
     (0..20).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
     worker.poll_once();
@@ -600,7 +600,7 @@ fn a_frame_that_a_stage_loses_is_reported_as_leaked() {
 }
 
 #[test]
-fn all_stages_of_a_worker_share_one_quota() {
+fn hold_quota_is_shared_by_all_stages_of_worker() {
     let (mut worker, wires) = cross_connect((Hoarder::default(),), (Hoarder::default(),));
     for n in 0..200 {
         wires.lan.deliver(&packet(n)).unwrap();
@@ -673,7 +673,7 @@ proptest! {
     /// With any stages and kernel, every frame is in one place after each iteration, and in the end
     /// no frame is in flight.
     #[test]
-    fn conserves(
+    fn random_stages_and_kernel_conserve_frames(
         seeds in any::<(u64, u64)>(),
         loads in prop::collection::vec((0..100u64, 0..100u64), 1..40),
         budget in 0..100u32,
@@ -734,7 +734,7 @@ impl Stage for Panics {
 }
 
 #[test]
-fn after_a_panic_the_worker_goes_on_without_its_stages_and_loses_one_batch() {
+fn worker_after_stage_panic_runs_without_stages() {
     for mute in [false, true] {
         let (mut worker, wires) =
             cross_connect((Panics { at: 70, mute, ..Panics::default() },), (Panics::default(),));
@@ -779,7 +779,7 @@ fn after_a_panic_the_worker_goes_on_without_its_stages_and_loses_one_batch() {
 /// A reload command that was pending when a stage panicked may still run: its stages must not be
 /// called.
 #[test]
-fn stages_that_come_after_a_panic_are_not_called_either() {
+fn stages_swapped_in_after_panic_are_not_called() {
     let (mut worker, wires) =
         cross_connect((Panics { at: 1, ..Panics::default() },), (Panics::default(),));
     wires.lan.deliver(&packet(1)).unwrap();
@@ -795,7 +795,7 @@ fn stages_that_come_after_a_panic_are_not_called_either() {
 }
 
 #[test]
-fn a_panic_in_tick_loses_no_frame() {
+fn panic_in_tick_loses_no_frame() {
     let (mut worker, wires) =
         cross_connect((Panics { in_tick: true, ..Panics::default() },), (Panics::default(),));
     wires.lan.deliver(&packet(1)).unwrap();

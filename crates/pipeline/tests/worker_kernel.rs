@@ -14,7 +14,7 @@ use xdpfwd_xsk::fake_kernel::Behaviour;
 use xdpfwd_xsk::{UmemConfig, oracle};
 
 #[test]
-fn a_port_that_does_not_send_drops_and_counts_and_leaves_the_other_direction_alone() {
+fn stalled_port_counts_egress_full_other_direction_flows() {
     let stalled = Behaviour { budget: 0, ..Behaviour::default() };
     let (mut worker, wires) = cross_connect_with((), (), stalled);
     let mut delivered = 0u64;
@@ -43,7 +43,7 @@ fn a_port_that_does_not_send_drops_and_counts_and_leaves_the_other_direction_alo
 }
 
 #[test]
-fn a_kernel_that_never_completes_stops_transmission_and_nothing_else() {
+fn drain_ends_when_kernel_never_completes() {
     let silent = Behaviour { completion_delay: None, ..Behaviour::default() };
     let (mut worker, wires) = cross_connect_with((), (), silent);
     for n in 0..4000 {
@@ -58,7 +58,7 @@ fn a_kernel_that_never_completes_stops_transmission_and_nothing_else() {
 }
 
 #[test]
-fn what_is_still_queued_at_the_end_is_dropped_as_shutdown() {
+fn frames_queued_after_drain_are_dropped_as_shutdown() {
     let stalled = Behaviour { budget: 0, ..Behaviour::default() };
     let (mut worker, wires) = cross_connect_with((), (), stalled);
     for n in 0..200 {
@@ -71,7 +71,7 @@ fn what_is_still_queued_at_the_end_is_dropped_as_shutdown() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Sends packets both ways for some rounds and balances the accounts after each.
+/// Sends packets both ways for some rounds and worker_accounts_for_packets_under_random_faults the accounts after each.
 fn rounds(worker: &mut Worker<()>, wires: &Wires, books: &mut WireAccounting, rounds: u64) {
     for _ in 0..rounds {
         books.deliver(&wires.lan, 20);
@@ -108,40 +108,40 @@ fn survives(wan: Behaviour) -> WireAccounting {
 }
 
 #[test]
-fn completions_that_are_late() {
+fn worker_recovers_from_late_completions() {
     for delay in [1, 2, 7] {
         survives(Behaviour { completion_delay: Some(delay), ..Behaviour::default() });
     }
 }
 
 #[test]
-fn completions_that_come_in_part() {
+fn worker_recovers_from_partial_completions() {
     for completions_per_wakeup in [0, 1, 19] {
         survives(Behaviour { completions_per_wakeup, ..Behaviour::default() });
     }
 }
 
 #[test]
-fn completions_that_never_come() {
+fn worker_recovers_from_missing_completions() {
     survives(Behaviour { completion_delay: None, ..Behaviour::default() });
 }
 
 #[test]
-fn a_transmit_ring_that_stays_full() {
+fn worker_recovers_from_full_tx_ring() {
     let books = survives(Behaviour { budget: 0, ..Behaviour::default() });
     assert!(books.delivered > books.sent, "some were dropped");
     survives(Behaviour { budget: 1, ..Behaviour::default() });
 }
 
 #[test]
-fn wake_ups_that_are_lost() {
+fn worker_recovers_from_lost_wake_ups() {
     for ignored_wakeups in [1, 3, u32::MAX] {
         survives(Behaviour { ignored_wakeups, ..Behaviour::default() });
     }
 }
 
 #[test]
-fn wake_ups_that_are_refused_once_or_always() {
+fn worker_recovers_from_refused_wake_ups() {
     for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN] {
         let once = survives(Behaviour { errors: [errno].into(), ..Behaviour::default() });
         assert_eq!(once.delivered, once.sent, "one refused wake-up loses no packet");
@@ -150,7 +150,7 @@ fn wake_ups_that_are_refused_once_or_always() {
 }
 
 #[test]
-fn packets_that_the_interface_throws_away() {
+fn worker_accounts_for_packets_dropped_by_interface() {
     let books = survives(Behaviour { errors: [libc::EBUSY; 50].into(), ..Behaviour::default() });
     assert_eq!((books.delivered, books.thrown_away), (books.sent + 50, 50));
     survives(Behaviour { answer: Some(libc::EBUSY), ..Behaviour::default() });
@@ -159,7 +159,7 @@ fn packets_that_the_interface_throws_away() {
 /// In a small UMEM all frames wait for transmission, so none is left to receive. The kernel loses
 /// and counts new packets; when frames return, reception resumes.
 #[test]
-fn a_fill_ring_that_runs_dry() {
+fn worker_recovers_from_empty_fill_ring() {
     let small = UmemConfig { frames: 256, ..xdpfwd_testkit::wires::umem_config() };
     let stalled = Behaviour { budget: 0, ..Behaviour::default() };
     let (mut worker, wires) = cross_connect_on(&small, (), (), stalled);
@@ -181,7 +181,7 @@ fn a_fill_ring_that_runs_dry() {
 /// The interface disappears while sending. Unsent frames stay in its ring, later packets are
 /// dropped and counted. Then the other interface disappears too; the worker still stops on request.
 #[test]
-fn an_interface_that_disappears_in_the_middle_of_a_batch() {
+fn worker_accounts_for_packets_when_interface_disappears() {
     for after in [1, 19, 50, 777] {
         let (mut worker, wires) = cross_connect_with(
             (),
@@ -213,7 +213,7 @@ fn first_of_lan(books: &WireAccounting, count: u32) -> Vec<u64> {
 /// While a port cannot send, an idle worker retries the wake-up at intervals, not in every
 /// iteration. The limit follows from the elapsed time.
 #[test]
-fn an_idle_worker_does_not_waste_wake_ups_on_a_port_that_cannot_send() {
+fn idle_worker_backs_off_wake_ups_of_stalled_port() {
     for errno in [libc::EAGAIN, libc::ENETDOWN] {
         for idle in [Idle::Poll, Idle::Spin] {
             let (remote, mailbox) = mailbox::<()>().unwrap();
@@ -245,7 +245,7 @@ proptest! {
 
     /// Tries random sequences of faults on both sides.
     #[test]
-    fn balances(
+    fn worker_accounts_for_packets_under_random_faults(
         steps in prop::collection::vec(any::<(u8, u8, u8, bool)>(), 1..40),
         vanish in prop::option::weighted(0.2, 0..40usize),
     ) {

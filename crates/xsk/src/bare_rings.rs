@@ -89,7 +89,7 @@ mod tests {
     use crate::{HugePages, UmemConfig};
 
     #[test]
-    fn every_chunk_goes_round() {
+    fn bare_rings_circulate_every_chunk_without_duplicates() {
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, _pool) = Umem::new(&config).unwrap();
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_side_alone_does_as_much_as_with_a_user() {
+    fn pretend_user_keeps_fake_kernel_supplied() {
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, _pool) = Umem::new(&config).unwrap();

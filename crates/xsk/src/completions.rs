@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_on_record_until_it_is_back() {
+    fn sent_frames_are_recorded_as_tx_until_returned_to_pool() {
         let (umem, mut pool) = umem();
         let mut queue = queue_of(&umem, &mut pool, 10);
         let mut completions = Completions::new(&umem, 8).unwrap();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_given_back_is_out_of_use() {
+    fn dropped_completions_record_frames_as_closed() {
         let (umem, mut pool) = umem();
         let mut queue = queue_of(&umem, &mut pool, 3);
         let mut completions = Completions::new(&umem, 8).unwrap();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_umem_has_so_many_ports_and_no_more() {
+    fn completions_new_without_free_slot_returns_none() {
         let (umem, _pool) = umem();
         let mut all: Vec<_> = (0..Slot::MAX).map(|_| Completions::new(&umem, 1).unwrap()).collect();
         assert!(Completions::new(&umem, 1).is_none());
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "more was sent than there is room for")]
-    fn more_than_there_is_room_for_is_a_bug() {
+    fn take_sent_beyond_room_panics() {
         let (umem, mut pool) = umem();
         let mut queue = queue_of(&umem, &mut pool, 3);
         Completions::new(&umem, 2).unwrap().take_sent(3, &mut queue);

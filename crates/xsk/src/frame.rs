@@ -276,13 +276,13 @@ mod tests {
     }
 
     #[test]
-    fn is_small_with_room_for_a_niche() {
+    fn frame_and_option_of_frame_have_24_bytes() {
         assert_eq!(size_of::<super::Frame>(), 24);
         assert_eq!(size_of::<Option<super::Frame>>(), 24);
     }
 
     #[test]
-    fn a_dropped_frame_is_lost_and_named() {
+    fn dropped_frame_is_counted_and_listed_as_lost() {
         let (umem, mut pool) = umem(2048);
         let frame = pool.alloc().unwrap();
         let chunk = frame.chunk();
@@ -302,7 +302,7 @@ mod tests {
         /// Any sequence of edits changes the packet like a vector, within its own chunk; edits that
         /// do not fit are rejected and change nothing; neighbouring chunks keep their bytes.
         #[test]
-        fn edits_like_a_vector(edits in prop::collection::vec(edit(), 1..60), big in any::<bool>()) {
+        fn frame_edits_match_edits_of_a_vector(edits in prop::collection::vec(edit(), 1..60), big in any::<bool>()) {
             let frame_size = if big { 4096 } else { 2048 };
             let (_umem, mut pool) = umem(frame_size);
             let mut before = pool.alloc().unwrap();

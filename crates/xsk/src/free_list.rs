@@ -53,7 +53,7 @@ mod tests {
     proptest! {
         /// Behaves as a vector of fixed capacity.
         #[test]
-        fn is_a_bounded_stack(steps in prop::collection::vec((0..3u8, 0..12usize), 1..60)) {
+        fn free_list_matches_a_bounded_stack(steps in prop::collection::vec((0..3u8, 0..12usize), 1..60)) {
             let mut list = FreeList::full(0..8usize);
             let mut expected: Vec<usize> = (0..8).collect();
             for (step, (kind, n)) in steps.into_iter().enumerate() {

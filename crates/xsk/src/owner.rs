@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_port_has_its_own_two_states() {
+    fn fill_and_tx_owners_of_all_slots_are_distinct() {
         let mut seen = vec![Owner::POOL, Owner::HELD, Owner::LOST, Owner::CLOSED];
         for index in 0..Slot::MAX {
             let slot = Slot::new(index).unwrap();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hand_over_from_the_wrong_owner_changes_nothing() {
+    fn hand_over_from_other_owner_fails_without_change() {
         let owners = Owners::new(2);
         let slot = Slot::new(5).unwrap();
         let hand_over = |chunk, from, to| Owners::hand_over(owners.cells(), chunk, from, to);

@@ -259,7 +259,7 @@ mod tests {
     proptest! {
         /// Behaves as a bounded queue for any capacity and any counter start.
         #[test]
-        fn is_a_bounded_queue(
+        fn egress_queue_matches_a_bounded_queue(
             capacity in 0..70usize,
             back in 0..100usize,
             steps in prop::collection::vec((0..4u8, 0..70usize), 1..60),
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_takes_out_of_a_drain_is_lost_and_out_of_the_queue() {
+    fn dropped_drain_removes_and_loses_remaining_frames() {
         let (umem, mut pool) = umem();
         let mut queue = EgressQueue::new(&umem, 8);
         (0..5).for_each(|_| queue.push(frame(&mut pool, 60)).unwrap());
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_before_a_panic_is_in_the_queue() {
+    fn push_batch_keeps_earlier_frames_when_closure_panics() {
         let (umem, mut pool) = umem();
         let mut queue = EgressQueue::new(&umem, 8);
         let mut batch = Batch::new();

@@ -386,13 +386,13 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_reservation_publishes_nothing() {
+    fn dropped_reservation_publishes_nothing() {
         let cancelled = Step::Produce { reserve: 2, write: 1, extend: false, commit: false };
         ring::check(4, 0, [cancelled, consume(4), produce(1), cancelled, produce(4), consume(4)]);
     }
 
     #[test]
-    fn a_reservation_that_is_used_in_part_leaves_the_rest_free() {
+    fn partly_written_reservation_leaves_rest_free() {
         ring::check(
             4,
             0,
@@ -406,14 +406,14 @@ mod tests {
     }
 
     #[test]
-    fn a_peek_without_release_leaves_the_entries() {
+    fn peek_without_release_leaves_entries_in_ring() {
         let looked = Step::Consume { peek: 4, read: 4, release: false };
         let in_part = Step::Consume { peek: 4, read: 1, release: true };
         ring::check(4, 0, [produce(2), looked, in_part, looked, consume(4), looked]);
     }
 
     #[test]
-    fn a_full_ring_grants_what_is_free() {
+    fn reserve_grants_only_free_entries() {
         for back in 0..8 {
             let steps = [
                 produce(3),
@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "more entries than were granted")]
-    fn more_than_was_granted_is_not_written() {
+    fn extend_beyond_granted_entries_panics() {
         let ring = HeapRing::<u64>::new(4, 0);
         // SAFETY: the ring outlives both ends, which are taken once. Unsafe because the ends hold
         // addresses.
@@ -450,7 +450,7 @@ mod tests {
 
     /// Uses real threads instead of a model; `make sanitize` runs it under ThreadSanitizer.
     #[test]
-    fn two_threads_pass_entries_in_order() {
+    fn ring_passes_entries_between_threads_in_order() {
         const ENTRIES: u64 = 100_000;
         let ring = HeapRing::new(64, 0u32.wrapping_sub(1000));
         // SAFETY: the ring outlives both ends, as the scope does. Unsafe because the ends hold
@@ -495,7 +495,7 @@ mod tests {
     proptest! {
         /// Any interleaving of the two ends behaves as a bounded queue, across the wrap at 2³².
         #[test]
-        fn behaves_as_a_bounded_queue(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
+        fn ring_matches_a_bounded_queue(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
             ring::run(steps);
         }
     }

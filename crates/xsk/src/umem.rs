@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_be() {
+    fn umem_new_rejects_invalid_frame_size_and_count() {
         for frame_size in [0, 1024, 2047, 8192] {
             let error = Umem::new(&UmemConfig { frame_size, ..small() }).unwrap_err();
             assert_eq!(error.to_string(), format!("frame size {frame_size}: must be 2048 or 4096"));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_pages_fall_back_or_say_what_is_missing() {
+    fn huge_pages_auto_falls_back_and_on_names_sysctl() {
         let (umem, _pool) =
             Umem::new(&UmemConfig { huge_pages: HugePages::Auto, ..small() }).unwrap();
         assert_eq!(umem.bytes(), 256 * 2048);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_goes_with_the_last_handle_and_stays_for_a_frame() {
+    fn umem_is_unmapped_with_last_handle_unless_frame_is_held() {
         // Compare by inode, not address: another test may have mapped memory at the same address.
         let mapped = |umem: &Umem| {
             let file = std::fs::File::from(umem.memfd().try_clone_to_owned().unwrap());
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memfd_shows_the_same_bytes_and_cannot_shrink() {
+    fn umem_memfd_shows_frame_bytes_and_cannot_shrink() {
         let (umem, mut pool) = Umem::new(&small()).unwrap();
         let mut frame = pool.alloc().unwrap();
         frame.append(7).unwrap().copy_from_slice(b"visible");

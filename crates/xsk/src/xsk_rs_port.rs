@@ -368,7 +368,7 @@ mod tests {
     use crate::{HugePages, UmemConfig};
 
     #[test]
-    fn a_packet_is_moved_to_where_it_can_be_sent_from_and_stays_what_it_is() {
+    fn packet_is_moved_to_tx_offset_unchanged_if_it_fits() {
         const PLACE: usize = XDP_PACKET_HEADROOM as usize;
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };

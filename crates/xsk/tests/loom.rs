@@ -170,43 +170,43 @@ const NOTHING: (Weaken, Weaken) = (Weaken::Nothing, Weaken::Nothing);
 /// Every entry is written before it is read, and read before it is overwritten. The ring is full or
 /// empty most of the time, so that both sides re-read the other's counter, also across the wrap.
 #[test]
-fn a_ring_of_one_hands_over_one_by_one() {
+fn ring_of_one_entry_passes_entries_in_order() {
     batches(1, &[1, 1, 1], &[1, 1, 1], NOTHING);
 }
 
 #[test]
-fn batches_pass_in_order() {
+fn ring_passes_batches_in_order() {
     batches(2, &[2, 2, 1], &[2, 1, 2], NOTHING);
     batches(4, &[3, 4, 2], &[4, 4, 4], NOTHING);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn found_if_entries_are_published_without_release() {
+fn publishing_entries_without_release_is_detected() {
     batches(1, &[1, 1], &[1, 1], (Weaken::Release, Weaken::Nothing));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn found_if_entries_are_read_without_acquire() {
+fn reading_entries_without_acquire_is_detected() {
     batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Acquire));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn found_if_entries_are_given_back_without_release() {
+fn releasing_entries_without_release_order_is_detected() {
     batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Release));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn found_if_entries_are_overwritten_without_acquire() {
+fn overwriting_entries_without_acquire_is_detected() {
     batches(1, &[1, 1], &[1, 1], (Weaken::Acquire, Weaken::Nothing));
 }
 
 /// Cancelled entries are never seen; peeked entries stay.
 #[test]
-fn a_reservation_and_a_peek_that_are_dropped_change_nothing() {
+fn dropped_reservation_and_peek_change_nothing() {
     loom::model(|| {
         let (mut producer, mut consumer) = ring(2);
         let producing = thread::spawn(move || {
@@ -239,7 +239,7 @@ fn a_reservation_and_a_peek_that_are_dropped_change_nothing() {
 /// Counter reads without Acquire, used for frame counts: the next peek finds all entries reported
 /// as available, and the next reservation all entries reported as consumed.
 #[test]
-fn a_look_at_the_counters_promises_nothing_that_does_not_hold() {
+fn relaxed_counter_reads_never_exceed_later_grants() {
     loom::model(|| {
         let (mut producer, mut consumer) = ring(2);
         let producing = thread::spawn(move || {
@@ -277,19 +277,19 @@ fn nobody_sleeps_on_a_published_entry(weak: (Weaken, Weaken)) {
 }
 
 #[test]
-fn a_wake_up_cannot_be_lost() {
+fn wake_up_is_not_lost_with_both_fences() {
     nobody_sleeps_on_a_published_entry(NOTHING);
 }
 
 #[test]
 #[should_panic(expected = "the wake-up is lost")]
-fn found_if_user_space_has_no_fence_before_it_looks_at_the_flag() {
+fn missing_fence_in_user_space_is_detected() {
     nobody_sleeps_on_a_published_entry((Weaken::Fence, Weaken::Nothing));
 }
 
 #[test]
 #[should_panic(expected = "the wake-up is lost")]
-fn found_if_the_kernel_has_no_fence_before_it_looks_again() {
+fn missing_fence_in_kernel_is_detected() {
     nobody_sleeps_on_a_published_entry((Weaken::Nothing, Weaken::Fence));
 }
 
@@ -332,12 +332,12 @@ fn a_kernel_that_sleeps_sends_everything(entries: u64, weak: Weaken) {
 }
 
 #[test]
-fn a_kernel_that_sleeps_is_woken_for_every_entry() {
+fn sleeping_kernel_is_woken_for_every_entry() {
     a_kernel_that_sleeps_sends_everything(2, Weaken::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
-fn found_if_a_sleeping_kernel_is_not_woken() {
+fn missing_wake_up_of_sleeping_kernel_is_detected() {
     a_kernel_that_sleeps_sends_everything(1, Weaken::Fence);
 }

@@ -29,7 +29,7 @@ fn move_all(batch: &mut Batch, queue: &mut EgressQueue) {
 }
 
 #[test]
-fn the_fill_ring_is_full_before_anything_else_happens() {
+fn new_port_has_full_fill_ring() {
     let (umem, mut pool) = umem(256);
     let (port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
     assert_eq!(kernel.posted(), 128);
@@ -38,7 +38,7 @@ fn the_fill_ring_is_full_before_anything_else_happens() {
 }
 
 #[test]
-fn a_frame_whose_start_moved_is_sent_from_there_and_comes_back_whole() {
+fn frame_with_moved_start_is_sent_and_reclaimed_whole() {
     let (umem, mut pool) = umem(256);
     let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
     let mut queue = EgressQueue::new(&umem, 64);
@@ -76,7 +76,7 @@ fn a_frame_whose_start_moved_is_sent_from_there_and_comes_back_whole() {
 }
 
 #[test]
-fn what_the_tx_ring_cannot_take_stays_in_the_queue() {
+fn transmit_with_full_tx_ring_leaves_frames_in_queue() {
     let (umem, mut pool) = umem(1024);
     let never = Behaviour { budget: 0, ..Behaviour::default() };
     let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), never);
@@ -111,7 +111,7 @@ fn queue_one(pool: &mut Pool, queue: &mut EgressQueue) {
 }
 
 #[test]
-fn a_kick_that_fails_is_repeated_without_new_frames() {
+fn failed_wake_up_is_repeated_without_new_frames() {
     let (umem, mut pool) = umem(256);
     let errors = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO];
     let behaviour = Behaviour { errors: errors.into(), ..Behaviour::default() };
@@ -134,7 +134,7 @@ fn a_kick_that_fails_is_repeated_without_new_frames() {
 /// Wake-ups that change nothing are repeated at growing intervals, whatever the kernel answers,
 /// measured against elapsed time.
 #[test]
-fn kicks_that_change_nothing_do_not_come_by_the_thousand() {
+fn wake_ups_without_effect_back_off() {
     let answers = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO]
         .map(|errno| Behaviour { answer: Some(errno), ..Behaviour::default() });
     let deaf = Behaviour { ignored_wakeups: u32::MAX, ..Behaviour::default() };
@@ -162,7 +162,7 @@ fn kicks_that_change_nothing_do_not_come_by_the_thousand() {
 
 /// New frames and completions end the pause, however long it is.
 #[test]
-fn a_kick_is_not_put_off_when_there_is_a_reason() {
+fn new_frame_and_completion_end_wake_up_backoff() {
     let (umem, mut pool) = umem(256);
     let down = Behaviour { answer: Some(libc::ENOBUFS), budget: 1, ..Behaviour::default() };
     let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), down);
@@ -186,7 +186,7 @@ fn a_kick_is_not_put_off_when_there_is_a_reason() {
 
 /// `EBUSY` means that the interface dropped a packet; the rest is sent in the same call.
 #[test]
-fn packets_that_the_interface_throws_away_are_counted() {
+fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
     let (umem, mut pool) = umem(256);
     let behaviour = Behaviour { errors: [libc::EBUSY, libc::EBUSY].into(), ..Behaviour::default() };
     let (mut port, kernel) =
@@ -207,7 +207,7 @@ fn packets_that_the_interface_throws_away_are_counted() {
 
 /// Chunk numbers mean different bytes in another UMEM: a port rejects its pool and queue.
 #[test]
-fn pools_and_queues_of_another_umem_are_refused() {
+fn port_panics_for_pool_or_queue_of_another_umem() {
     type Act = fn(XskPort, &mut Pool, &mut EgressQueue) -> usize;
     let acts: [Act; 4] = [
         |mut port, pool, _| port.receive(&mut Batch::new(), pool),
@@ -228,7 +228,7 @@ fn pools_and_queues_of_another_umem_are_refused() {
 
 #[test]
 #[should_panic(expected = "another port of this UMEM has index 0")]
-fn two_ports_cannot_have_one_index() {
+fn second_port_with_same_index_panics() {
     let (umem, mut pool) = umem(512);
     let _first = FakeKernel::port(&umem, &mut pool, 0);
     let _second = FakeKernel::port(&umem, &mut pool, 0);
@@ -236,7 +236,7 @@ fn two_ports_cannot_have_one_index() {
 
 /// A kernel that sends 32 descriptors per call, as before Linux 6.17, is called until all are sent.
 #[test]
-fn a_small_budget_is_no_reason_to_wait_for_the_next_turn() {
+fn transmit_with_small_budget_sends_all_in_one_call() {
     let (umem, mut pool) = umem(1024);
     let sizes = Sizes { tx: 256, completion: 256, ..Sizes::default() };
     let behaviour = Behaviour { budget: 32, ..Behaviour::default() };
@@ -256,7 +256,7 @@ fn a_small_budget_is_no_reason_to_wait_for_the_next_turn() {
 }
 
 #[test]
-fn no_wake_up_that_was_not_asked_for() {
+fn port_wakes_kernel_only_on_request() {
     let (umem, mut pool) = umem(256);
     let busy = Behaviour { wants_tx_wakeup: false, ..Behaviour::default() };
     let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), busy);
@@ -280,7 +280,7 @@ fn no_wake_up_that_was_not_asked_for() {
 }
 
 #[test]
-fn a_lying_kernel_is_refused_and_counted() {
+fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
     let (umem, mut pool) = umem(256);
     let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
     let free = 2048 * 200; // a chunk that is in the pool
@@ -312,7 +312,7 @@ fn a_lying_kernel_is_refused_and_counted() {
 }
 
 #[test]
-fn a_closed_port_gives_its_frames_back() {
+fn closed_port_returns_fill_frames_and_retires_tx_frames() {
     let (umem, mut pool) = umem(1024);
     let silent = Behaviour { completion_delay: None, ..Behaviour::default() };
     let (mut gone, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), silent);
@@ -342,7 +342,7 @@ fn a_closed_port_gives_its_frames_back() {
 }
 
 #[test]
-fn the_kernels_losses_are_counted() {
+fn kernel_counters_show_ring_full_and_long_packets() {
     let (umem, mut pool) = umem(256);
     let sizes = Sizes { fill: 16, rx: 8, ..Sizes::default() };
     let (port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, sizes, Behaviour::default());
@@ -356,7 +356,7 @@ fn the_kernels_losses_are_counted() {
 
 /// Two ports through all kinds of frame events, in a fixed order.
 #[test]
-fn every_way_that_a_frame_can_go() {
+fn ports_match_model_for_every_frame_event() {
     let mut world =
         World::new(2048, Sizes { fill: 64, start: 0u32.wrapping_sub(40), ..Sizes::default() });
     let silent = Behaviour { completion_delay: None, ..Behaviour::default() };
@@ -417,7 +417,7 @@ proptest! {
     /// For any order of events and any kernel behaviour, each frame always has one owner, packets
     /// leave unchanged and in order, and no frame stays in flight once the kernel works.
     #[test]
-    fn conserves(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
+    fn ports_match_model_for_random_steps(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
         oracle::port::run(steps);
     }
 }

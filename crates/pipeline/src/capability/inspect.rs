@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_texts() {
+    fn addresses_convert_to_text_cells() {
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
         let cells: [Cell; 4] =
             [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), mac.into(), 7_u8.into()];

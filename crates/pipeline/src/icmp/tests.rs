@@ -174,7 +174,7 @@ fn check(before: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
 }
 
 #[test]
-fn too_big_message_is_complete_behind_any_number_of_tags() {
+fn too_big_message_is_valid_after_any_number_of_tags() {
     let sources =
         Sources { v4: Some([192, 0, 2, 254].into()), v6: Some("2001:db8::fe".parse().unwrap()) };
     for sources in [NOWHERE, sources] {
@@ -248,7 +248,7 @@ fn message_to_or_from_group_mac_address_follows_rfc() {
 }
 
 #[test]
-fn ipv4_address_of_no_host_is_not_answered() {
+fn ipv4_packet_with_non_host_address_is_not_answered() {
     let ours = Sources { v4: Some([192, 0, 2, 254].into()), v6: None };
     let none = [
         [0, 0, 0, 0],
@@ -283,7 +283,7 @@ fn ipv4_address_of_no_host_is_not_answered() {
 }
 
 #[test]
-fn ipv6_address_of_no_host_is_not_answered() {
+fn ipv6_packet_with_non_host_address_is_not_answered() {
     let ours = Sources { v4: None, v6: Some("2001:db8::fe".parse().unwrap()) };
     for address in ["::", "::1", "ff02::1", "ff3e::1"] {
         let address: Ipv6Addr = address.parse().unwrap();
@@ -304,7 +304,7 @@ fn ipv6_address_of_no_host_is_not_answered() {
 }
 
 #[test]
-fn icmp_error_is_not_answered_other_icmp_is() {
+fn icmp_error_is_not_answered_but_other_icmp_is() {
     let mut v4_icmp = with(v4(0, 0, 1400), 23, &[IpProtocol::ICMP.0]);
     let mut v6_icmp = with(v6(0, 8, 1400), 14 + 40, &[IpProtocol::ICMPV6.0]);
     for kind in 0..=255 {
