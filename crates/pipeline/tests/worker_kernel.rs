@@ -71,7 +71,7 @@ fn frames_queued_after_drain_are_dropped_as_shutdown() {
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Sends packets both ways for some rounds and worker_accounts_for_packets_under_random_faults the accounts after each.
+/// Sends packets both ways for some rounds and checks the accounting after each.
 fn rounds(worker: &mut Worker<()>, wires: &Wires, books: &mut WireAccounting, rounds: u64) {
     for _ in 0..rounds {
         books.deliver(&wires.lan, 20);
