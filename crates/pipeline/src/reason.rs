@@ -39,7 +39,7 @@ macro_rules! core_reasons {
 }
 
 core_reasons! {
-    0 EGRESS_FULL "egress_full" "The egress queue was full: more packets came than the port could send."
+    0 EGRESS_FULL "egress_full" "The egress queue was full: more packets arrived than the port could send."
     1 POLICY "policy" "A rule of a stage rejected a well-formed packet."
     2 TTL_EXPIRED "ttl_expired" "The TTL (RFC 791) or hop limit (RFC 8200) was used up."
     3 MALFORMED "malformed" "A header that a stage needs is truncated or contradicts itself."
@@ -53,8 +53,8 @@ core_reasons! {
     11 RUNT "runt" "A stage left fewer bytes than an Ethernet header, or emitted an empty frame."
     12 NO_SUCH_PORT "no_such_port" "A stage sent the packet to a port that this worker does not have."
     13 NO_ROOM "no_room" "A stage needed more headroom or tailroom than the frame has."
-    14 HOLD_QUOTA "hold_quota" "Stages wanted to hold more frames than they may: a quarter of the worker's, all together."
-    15 FOREIGN_FRAME "foreign_frame" "A frame of another UMEM turned up: a bug in a stage."
+    14 HOLD_QUOTA "hold_quota" "A stage tried to hold more frames than the quota: a quarter of the worker's frames, for all its stages together."
+    15 FOREIGN_FRAME "foreign_frame" "A stage used a frame of another UMEM: a bug in the stage."
     16 SHUTDOWN "shutdown" "The worker stopped before the packet was sent."
     17 UNREGISTERED "unregistered" "A stage used a drop reason that it had not registered: a bug in the stage."
 }
@@ -134,11 +134,12 @@ impl Reason {
 #[non_exhaustive]
 pub enum ReasonError {
     /// The name cannot be a key of the report.
-    #[error("drop reason {0:?}: a name has 1 to 40 characters, each a-z, 0-9 or _")]
+    #[error("drop reason name {0:?} is invalid; use 1 to 40 characters out of a-z, 0-9 and _")]
     Name(String),
     /// Another reason has the same name.
     #[error(
-        "drop reason {name:?} is registered with another description ({description:?}); choose another name"
+        "drop reason {name:?} is already registered, with another description ({description:?}); \
+         choose another name"
     )]
     Taken {
         /// The name.
@@ -148,7 +149,8 @@ pub enum ReasonError {
     },
     /// All [`MAX_REASONS`] numbers are in use.
     #[error(
-        "drop reason {0:?}: there are {MAX_REASONS} already, which is the most a process can have"
+        "cannot register drop reason {0:?}: the process has {MAX_REASONS} drop reasons, which is the \
+         limit"
     )]
     Full(String),
 }

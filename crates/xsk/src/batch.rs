@@ -60,7 +60,7 @@ impl Batch {
             // Slots beyond the end are empty. An assignment would check the old value in order to
             // drop it.
             let before = place.replace(frame);
-            debug_assert!(before.is_none(), "a place behind the end has a frame");
+            debug_assert!(before.is_none(), "a slot beyond the end contains a frame");
             mem::forget(before);
         });
         self.len += came;

@@ -34,8 +34,8 @@ impl Completions {
     /// If they do not fit, or if the queue belongs to another UMEM.
     #[inline]
     pub fn take_sent(&mut self, n: usize, queue: &mut EgressQueue) {
-        assert!(n <= self.room(), "more was sent than there is room for");
-        assert!(self.umem.is_same(queue.umem()), "the queue is of another UMEM than the port");
+        assert!(n <= self.room(), "the port sent more frames than the list has room for");
+        assert!(self.umem.is_same(queue.umem()), "the queue belongs to another UMEM than the port");
         let owner = Owner::tx(self.slot);
         self.chunks.extend(queue.drain(n).map(|frame| frame.give_up(owner)));
     }
@@ -46,7 +46,7 @@ impl Completions {
     /// If the pool belongs to another UMEM.
     #[inline]
     pub fn give_back(&mut self, pool: &mut Pool) -> usize {
-        assert!(self.umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
+        assert!(self.umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
         let back = self.chunks.len();
         for chunk in self.chunks.drain(..) {
             self.umem.region().owners.set(chunk, Owner::POOL);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "more was sent than there is room for")]
+    #[should_panic(expected = "the port sent more frames than the list has room for")]
     fn take_sent_beyond_room_panics() {
         let (umem, mut pool) = umem();
         let mut queue = queue_of(&umem, &mut pool, 3);

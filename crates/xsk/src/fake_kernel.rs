@@ -215,8 +215,8 @@ impl FakeKernel {
         sizes: Sizes,
         behaviour: Behaviour,
     ) -> (XskPort, Self) {
-        assert!(umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
-        let slot = Slot::new(index).expect("a UMEM has at most 126 ports");
+        assert!(umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
+        let slot = Slot::new(index).expect("the index of a port is below 126");
         assert!(umem.region().claim(slot), "another port of this UMEM has index {index}");
         let (rings, side) = Self::rings(umem, slot, sizes);
         side.set(behaviour);

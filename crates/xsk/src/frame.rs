@@ -55,7 +55,7 @@ use crate::region::{Chunks, Region};
 /// std::thread::spawn(move || drop(frame)); // `NonNull<u8>` cannot be sent between threads safely
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
-#[must_use = "a frame that is dropped is lost to its UMEM: give it to a queue or back to the pool"]
+#[must_use = "a dropped frame is lost to its UMEM: push it to a queue or return it to the pool"]
 pub struct Frame {
     /// The packet's first byte.
     data: NonNull<u8>,
@@ -68,7 +68,7 @@ pub struct Frame {
 
 /// There is not enough room in front of a packet, or behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{needed} bytes of {side} needed, {available} there")]
+#[error("not enough {side}: {needed} bytes requested, {available} available")]
 pub struct NoRoom {
     /// `"headroom"` or `"tailroom"`.
     pub side: &'static str,
@@ -204,7 +204,7 @@ impl Frame {
     /// Like `give_up`, for a caller that has its region by value.
     #[inline]
     pub(crate) fn give_up_in(self, chunks: Chunks<'_>, to: Owner) {
-        debug_assert!(chunks.have(&self), "the frame is of another UMEM");
+        debug_assert!(chunks.have(&self), "the frame belongs to another UMEM");
         chunks.set(ManuallyDrop::new(self).chunk, to);
     }
 }

@@ -111,7 +111,7 @@ pub(crate) fn map(
                 return Err(UmemError::HugePages { bytes, pages: rounded / HUGE_PAGE, source });
             }
             Err(error) => {
-                tracing::debug!(%error, bytes, "no reserved huge pages for the UMEM; taking normal ones")
+                tracing::debug!(%error, bytes, "no reserved huge pages for the UMEM; using others");
             }
         }
     }

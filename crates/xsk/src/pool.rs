@@ -26,7 +26,7 @@ pub struct Pool {
 
 /// A frame of another UMEM was rejected; contains the frame.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is of another UMEM")]
+#[error("{0:?} belongs to another UMEM")]
 pub struct Foreign(pub Frame);
 
 /// Constructors: initially, all frames are in the pool.
@@ -158,7 +158,7 @@ impl Pool {
     #[inline]
     pub(crate) fn push(&mut self, chunk: u32) {
         let came = self.free.put([chunk].into_iter());
-        debug_assert_eq!(came, 1, "more frames than the UMEM has");
+        debug_assert_eq!(came, 1, "the pool has more frames than the UMEM");
     }
 }
 

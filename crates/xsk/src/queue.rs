@@ -59,7 +59,7 @@ pub enum Refused {
     #[error("{0:?} is shorter than an Ethernet header")]
     Runt(Frame),
     /// The frame belongs to another UMEM: the port could not transmit it.
-    #[error("{0:?} is of another UMEM")]
+    #[error("{0:?} belongs to another UMEM")]
     Foreign(Frame),
 }
 
@@ -69,7 +69,10 @@ impl EgressQueue {
     /// # Panics
     /// If the capacity exceeds 2³¹.
     pub fn new(umem: &Umem, capacity: usize) -> Self {
-        assert!(capacity <= 1 << 31, "an egress queue for {capacity} frames");
+        assert!(
+            capacity <= 1 << 31,
+            "capacity {capacity} of an egress queue is above the limit of 2^31"
+        );
         let places = (0..capacity.next_power_of_two()).map(|_| None).collect();
         Self { places, head: 0, tail: 0, capacity, umem: umem.clone() }
     }
@@ -126,7 +129,7 @@ impl EgressQueue {
                 // Unused slots are empty. An assignment would check the old value in order to drop
                 // it.
                 let before = places[tail & mask].replace(frame);
-                debug_assert!(before.is_none(), "a place that is not used has a frame");
+                debug_assert!(before.is_none(), "an unused slot contains a frame");
                 mem::forget(before);
                 tail = tail.wrapping_add(1);
                 continue;
@@ -205,7 +208,7 @@ impl Iterator for Drain<'_> {
         let mask = self.places.len() - 1;
         let frame = self.places[self.at & mask].take();
         self.at = self.at.wrapping_add(1);
-        debug_assert!(frame.is_some(), "a used place is empty");
+        debug_assert!(frame.is_some(), "a used slot is empty");
         frame
     }
 

@@ -180,10 +180,10 @@ impl<T: Plain> Reservation<'_, T> {
     #[inline]
     pub(crate) unsafe fn extend(&mut self, entries: impl ExactSizeIterator<Item = T>) {
         let left = self.cursor.end.wrapping_sub(self.cursor.at) as usize;
-        assert!(entries.len() <= left, "more entries than were granted");
+        assert!(entries.len() <= left, "more entries than reserved");
         let Cursor { entries: slots, mask, mut at, end } = self.cursor;
         entries.for_each(|entry| {
-            debug_assert!(at != end, "more entries than the iterator said");
+            debug_assert!(at != end, "the iterator yields more entries than its length");
             // SAFETY: the mask keeps the slot within the ring, and this side owns it: the iterator
             // yields at most its length, which is at most the reserved entries. Unsafe because it
             // is memory shared with the kernel.
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "more entries than were granted")]
+    #[should_panic(expected = "more entries than reserved")]
     fn extend_beyond_granted_entries_panics() {
         let ring = HeapRing::<u64>::new(4, 0);
         // SAFETY: the ring outlives both ends, which are taken once. Unsafe because the ends hold

@@ -119,7 +119,7 @@ impl Drop for Umem {
             tracing::warn!(
                 held,
                 bytes = self.bytes(),
-                "frames outlive their UMEM: its memory stays mapped"
+                "UMEM dropped while frames of it exist; its memory stays mapped"
             );
         }
     }
@@ -149,7 +149,10 @@ mod tests {
     fn umem_new_rejects_invalid_frame_size_and_count() {
         for frame_size in [0, 1024, 2047, 8192] {
             let error = Umem::new(&UmemConfig { frame_size, ..small() }).unwrap_err();
-            assert_eq!(error.to_string(), format!("frame size {frame_size}: must be 2048 or 4096"));
+            assert_eq!(
+                error.to_string(),
+                format!("umem.frame_size = {frame_size} is invalid; use 2048 or 4096")
+            );
         }
         for frames in [0, 255, (1 << 20) + 1, u32::MAX] {
             assert!(matches!(

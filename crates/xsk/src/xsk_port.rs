@@ -208,7 +208,7 @@ impl XskPort {
     /// Panics if the pool belongs to another UMEM, whose chunk numbers would be misinterpreted.
     #[inline]
     fn check_pool(&self, pool: &Pool) {
-        assert!(self.umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
+        assert!(self.umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
     }
 }
 
@@ -264,7 +264,7 @@ impl Port for XskPort {
     }
 
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize {
-        assert!(self.umem.is_same(queue.umem()), "the queue is of another UMEM than the port");
+        assert!(self.umem.is_same(queue.umem()), "the queue belongs to another UMEM than the port");
         let mut sent = 0;
         if !queue.is_empty() {
             let mut bytes = 0;

@@ -209,7 +209,7 @@ impl XskRsPort {
 
     #[inline]
     fn check_pool(&self, pool: &Pool) {
-        assert!(self.umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
+        assert!(self.umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
     }
 }
 
@@ -259,7 +259,7 @@ impl Port for XskRsPort {
     }
 
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize {
-        assert!(self.umem.is_same(queue.umem()), "the queue is of another UMEM than the port");
+        assert!(self.umem.is_same(queue.umem()), "the queue belongs to another UMEM than the port");
         let before = queue.len();
         while !queue.is_empty() && self.post(queue) > 0 {}
         if self.unsent() {

@@ -222,7 +222,9 @@ fn port_panics_for_pool_or_queue_of_another_umem() {
         let mut queue = EgressQueue::new(&other, 64);
         let act = std::panic::AssertUnwindSafe(|| act(port, &mut other_pool, &mut queue));
         let panic = std::panic::catch_unwind(act).expect_err(&format!("call {index}"));
-        assert!(panic.downcast_ref::<&str>().unwrap().contains("is of another UMEM than the port"));
+        assert!(
+            panic.downcast_ref::<&str>().unwrap().contains("belongs to another UMEM than the port")
+        );
     }
 }
 

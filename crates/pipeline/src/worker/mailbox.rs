@@ -42,9 +42,9 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// The worker has ended, or does not reply in time.
+/// The worker has ended, or did not reply in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the worker has stopped, or does not answer")]
+#[error("the worker has stopped or did not reply in time")]
 pub struct Stopped;
 
 /// Creates a mailbox.
@@ -149,7 +149,7 @@ mod tests {
         });
         for round in 0..2000 {
             remote.ring();
-            assert!(was_seen.recv().unwrap(), "round {round}: woken, and the flag is down");
+            assert!(was_seen.recv().unwrap(), "round {round}: worker woken before the flag was set");
         }
         worker.join().unwrap();
     }

@@ -26,14 +26,14 @@ fn builder_rejects_unknown_and_duplicate_names() {
     );
     assert_eq!(
         error(TestBench::builder().port("a").port("a")),
-        "two ports are called \"a\"; give each port a name of its own"
+        "two ports are called \"a\"; give each port a unique name"
     );
     assert_eq!(
         error(TestBench::builder().path("lan", "wan", ()).path("lan", "lan", ())),
         "two paths start from port \"lan\"; a port has at most one"
     );
     let many = (0..127).fold(TestBench::builder(), |builder, n| builder.port(n.to_string()));
-    assert_eq!(error(many), "127 ports: a test bench has at most 126");
+    assert_eq!(error(many), "127 ports are too many for a test bench; the limit is 126");
     let most = (0..126).fold(TestBench::builder(), |builder, n| builder.port(n.to_string()));
     let mut bench = most.path("0", "125", ()).build().unwrap();
     assert_eq!(bench.send("0", &frame(1)), Disposition::sent("125", frame(1)));

@@ -54,12 +54,13 @@ impl Builder {
             // SAFETY: the descriptor is open as long as the queues are. Unsafe because the number
             // does not guarantee it.
             let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
-            let socket = Socket::of(fd).map_err(|error| queue.error("dup", error))?;
+            let socket = Socket::of(fd)
+                .map_err(|error| queue.error("duplicate the socket's descriptor", error))?;
             // Use the same settings, so that a benchmark compares only the rings.
             self.tune(&socket, queue, sizes);
             let got = socket
                 .is_zero_copy()
-                .map_err(|error| queue.error("reading the mode (XDP_OPTIONS)", error))?;
+                .map_err(|error| queue.error("read the bind mode (XDP_OPTIONS)", error))?;
             zero_copy &= got;
             // The UMEM is new: all slots are free.
             umem.region().claim(slot);
@@ -150,7 +151,7 @@ impl Queue {
             // Unsafe for that reason.
             match unsafe { TheirSocket::new(config, umem, &interface, self.queue) } {
                 Ok((tx, rx, Some((fill, completion)))) => return Ok((tx, rx, fill, completion)),
-                Ok((_, _, None)) => return Err(io::Error::other("the queue is named twice")),
+                Ok((_, _, None)) => return Err(io::Error::other("the queue is configured twice")),
                 Err(error) => {
                     let error = cause(&error);
                     if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
