@@ -253,7 +253,7 @@ proptest! {
         let mut books = WireAccounting::default();
         for (index, (ways, a, b, lan)) in steps.into_iter().enumerate() {
             let wire = if lan { &wires.lan } else { &wires.wan };
-            wire.set(oracle::port::behaviour(ways, a, b));
+            wire.set(oracle::port::decode_behaviour(ways, a, b));
             books.deliver(&wires.lan, u64::from(a % 80));
             books.deliver(&wires.wan, u64::from(b % 80));
             worker.poll_once();

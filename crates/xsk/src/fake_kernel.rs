@@ -162,9 +162,9 @@ pub enum Lost {
 
 /// A handle of the kernel's side; clones refer to the same kernel.
 #[derive(Clone)]
-pub struct FakeKernel(Rc<RefCell<Side>>);
+pub struct FakeKernel(Rc<RefCell<KernelState>>);
 
-struct Side {
+struct KernelState {
     umem: Umem,
     slot: Slot,
     // The kernel's ends of the rings; dropped before the rings' memory.
@@ -245,7 +245,7 @@ impl FakeKernel {
             tx: user_tx,
             _memory: Box::new(Rc::clone(&memory)),
         };
-        let side = Self(Rc::new(RefCell::new(Side {
+        let side = Self(Rc::new(RefCell::new(KernelState {
             umem: umem.clone(),
             slot,
             fill,
@@ -306,7 +306,7 @@ impl FakeKernel {
         // User space must not own the chunk any more: a chunk that was taken back since it was
         // posted is not written to.
         let (chunk, _) = side.umem.region().split(address);
-        if !side.umem.region().owners.is(chunk, Owner::fill(side.slot)) {
+        if !side.umem.region().owners.has_owner(chunk, Owner::fill(side.slot)) {
             drop(reservation);
             side.counters.rx_invalid += 1;
             return Err(side.count(Lost::FillRingEmpty));
@@ -434,7 +434,7 @@ impl FakeKernel {
 }
 
 impl Kernel for FakeKernel {
-    fn ends_when_dropped(&self) -> bool {
+    fn ends_access_on_drop(&self) -> bool {
         true
     }
 
@@ -450,7 +450,7 @@ impl Kernel for FakeKernel {
         }
         let errno = side.behaviour.errors.pop_front().or(side.behaviour.answer);
         if let Some(errno) = errno {
-            if errno == libc::EBUSY && !side.swallow() {
+            if errno == libc::EBUSY && !side.drop_next() {
                 return Ok(());
             }
             return Err(io::Error::from_raw_os_error(errno));
@@ -479,7 +479,7 @@ impl Kernel for FakeKernel {
     }
 }
 
-impl Side {
+impl KernelState {
     /// Like `xsk_is_bound`.
     fn check_bound(&self) -> io::Result<()> {
         if self.gone { Err(io::Error::from_raw_os_error(libc::ENXIO)) } else { Ok(()) }
@@ -491,13 +491,13 @@ impl Side {
         }
         let now = self.wakeups;
         // Like `xsk_cq_reserve_locked`: send only packets whose completion has room in the ring.
-        let places = self
+        let free = self
             .completion
             .reserve(u32::MAX)
             .granted()
             .saturating_sub(self.completing.len() as u32);
         let left = self.behaviour.vanishes_after.unwrap_or(u32::MAX);
-        let mut sending = self.tx.peek(self.behaviour.budget.min(places).min(left));
+        let mut sending = self.tx.peek(self.behaviour.budget.min(free).min(left));
         for descriptor in sending.by_ref() {
             if is_sending(&self.umem, self.slot, &descriptor) {
                 if let Some(sent) = &mut self.sent {
@@ -531,7 +531,7 @@ impl Side {
     }
 
     /// Drops the next packet, like an interface without a carrier. Returns whether there was one.
-    fn swallow(&mut self) -> bool {
+    fn drop_next(&mut self) -> bool {
         let mut next = self.tx.peek(1);
         let descriptor = next.next();
         next.release();
@@ -563,7 +563,7 @@ impl Side {
 fn is_sending(umem: &Umem, slot: Slot, descriptor: &Descriptor) -> bool {
     let region = umem.region();
     let (chunk, offset) = region.split(descriptor.addr);
-    region.owners.is(chunk, Owner::tx(slot))
+    region.owners.has_owner(chunk, Owner::tx(slot))
         && descriptor.len > 0
         && u64::from(offset) + u64::from(descriptor.len) <= u64::from(region.frame_size())
 }

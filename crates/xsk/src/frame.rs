@@ -86,12 +86,12 @@ impl Frame {
     #[inline]
     pub(crate) unsafe fn new(region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
         // SAFETY: the caller guarantees that the region is alive. Unsafe: it is held by address.
-        let whole = unsafe { region.as_ref() };
-        let offset = whole.join(chunk, u32::from(headroom)) as usize;
-        debug_assert!(offset + usize::from(len) <= whole.len());
+        let region_ref = unsafe { region.as_ref() };
+        let offset = region_ref.join(chunk, u32::from(headroom)) as usize;
+        debug_assert!(offset + usize::from(len) <= region_ref.len());
         // SAFETY: the chunk exists, so the offset lies within the mapping. Unsafe: address
         // arithmetic.
-        let data = unsafe { whole.base().add(offset) };
+        let data = unsafe { region_ref.base().add(offset) };
         Self { data, region, chunk, headroom, len }
     }
 
@@ -112,7 +112,7 @@ impl Frame {
     }
 
     #[inline]
-    fn whole(&self) -> &Region {
+    fn region_ref(&self) -> &Region {
         // SAFETY: the region lives as long as this chunk is HELD, which it is while this frame
         // exists. Unsafe because a frame has no lifetime: it is stored beside the memory it points
         // to.
@@ -128,13 +128,13 @@ impl Frame {
     /// Returns the bytes behind the packet available to [`append`](Self::append).
     #[inline]
     pub fn tailroom(&self) -> usize {
-        self.whole().frame_size() as usize - usize::from(self.headroom) - usize::from(self.len)
+        self.region_ref().frame_size() as usize - usize::from(self.headroom) - usize::from(self.len)
     }
 
     /// Returns the packet's offset from the UMEM's start in bytes, as used in descriptors.
     #[inline]
     pub fn address(&self) -> u64 {
-        self.whole().join(self.chunk, u32::from(self.headroom))
+        self.region_ref().join(self.chunk, u32::from(self.headroom))
     }
 
     /// Returns the chunk's number in its UMEM.
@@ -197,21 +197,21 @@ impl Frame {
     #[inline]
     pub(crate) fn give_up(self, to: Owner) -> u32 {
         let frame = ManuallyDrop::new(self);
-        frame.whole().owners.set(frame.chunk, to);
+        frame.region_ref().owners.set(frame.chunk, to);
         frame.chunk
     }
 
     /// Like `give_up`, for a caller that has its region by value.
     #[inline]
     pub(crate) fn give_up_in(self, chunks: Chunks<'_>, to: Owner) {
-        debug_assert!(chunks.have(&self), "the frame belongs to another UMEM");
+        debug_assert!(chunks.contains(&self), "the frame belongs to another UMEM");
         chunks.set(ManuallyDrop::new(self).chunk, to);
     }
 }
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        self.whole().owners.set(self.chunk, Owner::LOST);
+        self.region_ref().owners.set(self.chunk, Owner::LOST);
     }
 }
 
@@ -259,7 +259,7 @@ impl Chunks<'_> {
 
     /// Returns whether a frame belongs to this region.
     #[inline]
-    pub(crate) fn have(self, frame: &Frame) -> bool {
+    pub(crate) fn contains(self, frame: &Frame) -> bool {
         frame.region() == self.region.into()
     }
 }

@@ -38,9 +38,9 @@ impl<T: Copy> FreeList<T> {
     /// Puts items on top and returns their number. All items ever taken fit.
     #[inline]
     pub(crate) fn put(&mut self, items: impl Iterator<Item = T>) -> usize {
-        let came = fill(&mut self.items[self.len..], items, |place, item| *place = item);
-        self.len += came;
-        came
+        let pushed = fill(&mut self.items[self.len..], items, |slot, item| *slot = item);
+        self.len += pushed;
+        pushed
     }
 }
 

@@ -43,6 +43,7 @@
 
 mod abi;
 mod attach;
+mod backoff;
 #[cfg(feature = "fake-kernel")]
 mod bare_rings;
 mod batch;
@@ -61,7 +62,6 @@ mod open;
 #[cfg(feature = "fake-kernel")]
 pub mod oracle;
 mod owner;
-mod pace;
 mod pool;
 mod port;
 mod prefetch;

@@ -21,7 +21,7 @@ impl Mapping {
     /// # Safety
     /// The `len` bytes at `base` are readable and writable for as long as `owner` lives.
     #[cfg(feature = "xsk-rs")]
-    pub(crate) unsafe fn of_owner(
+    pub(crate) unsafe fn with_owner(
         base: NonNull<u8>,
         len: usize,
         owner: Box<dyn std::any::Any>,

@@ -36,7 +36,7 @@ pub struct Builder {
     umem: UmemConfig,
     mode: BindMode,
     busy_poll: bool,
-    patience: Duration,
+    bind_timeout: Duration,
     queues: Vec<Queue>,
 }
 
@@ -88,7 +88,7 @@ pub enum OpenError {
     Queues(usize),
     /// The UMEM is too small for that many queues.
     #[error(
-        "umem.frames = {frames} is too small for {queues} queues on one worker; use at least {least} \
+        "umem.frames = {frames} is too small for {queues} queues on one worker; use at least {min} \
          ({per_queue} per queue)",
         per_queue = 2 * MIN_RING
     )]
@@ -98,7 +98,7 @@ pub enum OpenError {
         /// Queues of this worker.
         queues: usize,
         /// Frames needed.
-        least: u32,
+        min: u32,
     },
     /// The process lacks the privileges to open AF_XDP sockets.
     #[error(
@@ -176,7 +176,7 @@ impl Builder {
             umem,
             mode: BindMode::Auto,
             busy_poll: false,
-            patience: Duration::from_secs(3),
+            bind_timeout: Duration::from_secs(3),
             queues: Vec::new(),
         }
     }
@@ -195,8 +195,8 @@ impl Builder {
 
     /// Sets how long to retry a bind to a busy queue: a closed socket releases its queue some time
     /// later. The default is three seconds.
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn bind_timeout(mut self, bind_timeout: Duration) -> Self {
+        self.bind_timeout = bind_timeout;
         self
     }
 
@@ -222,9 +222,9 @@ impl Builder {
         if queues == 0 || queues > Slot::MAX as usize {
             return Err(OpenError::Queues(queues));
         }
-        let least = queues as u32 * 2 * MIN_RING;
-        if self.umem.frames < least {
-            return Err(OpenError::TooFewFrames { frames: self.umem.frames, queues, least });
+        let min = queues as u32 * 2 * MIN_RING;
+        if self.umem.frames < min {
+            return Err(OpenError::TooFewFrames { frames: self.umem.frames, queues, min });
         }
         raise_memlock();
         if self.mode == BindMode::Copy {
@@ -247,7 +247,7 @@ impl Builder {
     fn open_all(&self, mode: u16) -> Result<Opened, OpenError> {
         let (umem, mut pool) = Umem::new(&self.umem)?;
         let sizes = self.ring_sizes();
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.bind_timeout;
         let mut first: Option<Socket> = None;
         let mut ports = Vec::with_capacity(self.queues.len());
         let mut zero_copy = true;
@@ -313,7 +313,7 @@ impl Builder {
         let interface = queue.interface.clone();
         match source.raw_os_error() {
             Some(libc::EBUSY) => {
-                OpenError::Busy { interface, queue: queue.queue, waited: self.patience }
+                OpenError::Busy { interface, queue: queue.queue, waited: self.bind_timeout }
             }
             Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
             Some(libc::ENODEV) => {

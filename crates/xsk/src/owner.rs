@@ -131,7 +131,7 @@ impl Owners {
 
     /// Returns whether the chunk exists and has this owner.
     #[cfg(feature = "fake-kernel")]
-    pub(crate) fn is(&self, chunk: u32, owner: Owner) -> bool {
+    pub(crate) fn has_owner(&self, chunk: u32, owner: Owner) -> bool {
         self.0.get(chunk as usize).is_some_and(|cell| cell.get() == owner)
     }
 
@@ -140,19 +140,19 @@ impl Owners {
         self.0.iter().filter(|cell| cell.get() == owner).count() as u32
     }
 
-    pub(crate) fn tally(&self) -> Ownership {
-        let mut tally = Ownership::default();
+    pub(crate) fn counts(&self) -> Ownership {
+        let mut counts = Ownership::default();
         for owner in &self.0 {
             *match owner.get() {
-                Owner::POOL => &mut tally.pool,
-                Owner::HELD => &mut tally.held,
-                Owner::LOST => &mut tally.lost,
-                Owner::CLOSED => &mut tally.closed,
-                Owner(fill) if fill < Owner::FIRST_TX => &mut tally.fill,
-                _ => &mut tally.tx,
+                Owner::POOL => &mut counts.pool,
+                Owner::HELD => &mut counts.held,
+                Owner::LOST => &mut counts.lost,
+                Owner::CLOSED => &mut counts.closed,
+                Owner(fill) if fill < Owner::FIRST_TX => &mut counts.fill,
+                _ => &mut counts.tx,
             } += 1;
         }
-        tally
+        counts
     }
 
     /// Retires the chunks of a closed port and returns their number. Calls `fill` for each chunk

@@ -41,7 +41,7 @@ pub struct EgressQueue {
     // the UMEM alive.
     /// A ring with a power-of-two number of slots, used from `head` to before `tail`; the counters
     /// wrap.
-    places: Box<[Option<Frame>]>,
+    slots: Box<[Option<Frame>]>,
     head: usize,
     tail: usize,
     capacity: usize,
@@ -73,8 +73,8 @@ impl EgressQueue {
             capacity <= 1 << 31,
             "capacity {capacity} of an egress queue is above the limit of 2^31"
         );
-        let places = (0..capacity.next_power_of_two()).map(|_| None).collect();
-        Self { places, head: 0, tail: 0, capacity, umem: umem.clone() }
+        let slots = (0..capacity.next_power_of_two()).map(|_| None).collect();
+        Self { slots, head: 0, tail: 0, capacity, umem: umem.clone() }
     }
 
     /// Adds a frame at the end.
@@ -115,9 +115,9 @@ impl EgressQueue {
     ) {
         // Local copies while the frames move: the compiler must assume that each written frame
         // changes the queue.
-        let (mask, end) = (self.places.len() - 1, self.head.wrapping_add(self.capacity));
-        let (places, region, mut tail) =
-            (&mut *self.places, NonNull::from(self.umem.region()), self.tail);
+        let (mask, end) = (self.slots.len() - 1, self.head.wrapping_add(self.capacity));
+        let (slots, region, mut tail) =
+            (&mut *self.slots, NonNull::from(self.umem.region()), self.tail);
         for frame in frames {
             let why = if tail == end {
                 Refused::Full(frame)
@@ -128,7 +128,7 @@ impl EgressQueue {
             } else {
                 // Unused slots are empty. An assignment would check the old value in order to drop
                 // it.
-                let before = places[tail & mask].replace(frame);
+                let before = slots[tail & mask].replace(frame);
                 debug_assert!(before.is_none(), "an unused slot contains a frame");
                 mem::forget(before);
                 tail = tail.wrapping_add(1);
@@ -150,8 +150,8 @@ impl EgressQueue {
     /// Iterates over the waiting frames from the front, read-only.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &Frame> {
-        let mask = self.places.len() - 1;
-        (0..self.len()).filter_map(move |n| self.places[self.head.wrapping_add(n) & mask].as_ref())
+        let mask = self.slots.len() - 1;
+        (0..self.len()).filter_map(move |n| self.slots[self.head.wrapping_add(n) & mask].as_ref())
     }
 
     /// Removes the `n` frames at the front (all, if there are fewer). They leave the queue with
@@ -161,7 +161,7 @@ impl EgressQueue {
     pub fn drain(&mut self, n: usize) -> impl ExactSizeIterator<Item = Frame> {
         let at = self.head;
         self.head = at.wrapping_add(n.min(self.len()));
-        Drain { places: &mut self.places, at, end: self.head }
+        Drain { slots: &mut self.slots, at, end: self.head }
     }
 
     /// Returns the UMEM whose frames the queue accepts.
@@ -192,7 +192,7 @@ impl EgressQueue {
 /// Frames removed from a queue. Frames not taken from the iterator are lost, like any dropped
 /// frame.
 struct Drain<'a> {
-    places: &'a mut [Option<Frame>],
+    slots: &'a mut [Option<Frame>],
     at: usize,
     end: usize,
 }
@@ -205,8 +205,8 @@ impl Iterator for Drain<'_> {
         if self.at == self.end {
             return None;
         }
-        let mask = self.places.len() - 1;
-        let frame = self.places[self.at & mask].take();
+        let mask = self.slots.len() - 1;
+        let frame = self.slots[self.at & mask].take();
         self.at = self.at.wrapping_add(1);
         debug_assert!(frame.is_some(), "a used slot is empty");
         frame

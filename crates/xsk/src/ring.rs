@@ -130,13 +130,13 @@ impl<T: Plain> Producer<T> {
         // store (store buffering), and both would sleep: Release/Acquire do not order a store
         // before a later load.
         fence(Ordering::SeqCst);
-        self.asks_for_wakeup()
+        self.needs_wakeup_unfenced()
     }
 
     /// Like `needs_wakeup`, without the fence, for use when nothing was published since the last
     /// check. A flag that is seen late is seen by the next check.
     #[inline]
-    pub(crate) fn asks_for_wakeup(&self) -> bool {
+    pub(crate) fn needs_wakeup_unfenced(&self) -> bool {
         self.ring.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 }
@@ -231,13 +231,13 @@ impl<T: Plain> Consumer<T> {
     /// Returns up to `wanted` readable entries.
     #[inline]
     pub(crate) fn peek(&mut self, wanted: u32) -> Peek<'_, T> {
-        let mut there = self.available_cached();
-        if there < wanted {
+        let mut available = self.available_cached();
+        if available < wanted {
             // Acquire pairs with the producer's Release: the published entries are written.
             self.produced = self.ring.producer().load(Ordering::Acquire);
-            there = self.available_cached();
+            available = self.available_cached();
         }
-        Peek { cursor: Cursor::new(&self.ring, self.consumed, wanted.min(there)), ring: self }
+        Peek { cursor: Cursor::new(&self.ring, self.consumed, wanted.min(available)), ring: self }
     }
 
     #[inline]
@@ -442,11 +442,11 @@ mod tests {
     }
 
     /// An end that moves to another thread, as the kernel's ends are on other cores.
-    struct There<E>(E);
+    struct SendEnd<E>(E);
 
     // SAFETY: each end is used by one thread at a time, which is how a ring is meant to be used.
     // Unsafe because ends hold addresses.
-    unsafe impl<E> Send for There<E> {}
+    unsafe impl<E> Send for SendEnd<E> {}
 
     /// Uses real threads instead of a model; `make sanitize` runs it under ThreadSanitizer.
     #[test]
@@ -456,10 +456,10 @@ mod tests {
         // SAFETY: the ring outlives both ends, as the scope does. Unsafe because the ends hold
         // addresses.
         let (producer, mut consumer) = unsafe { ring.ends() };
-        let producer = There(producer);
+        let producer = SendEnd(producer);
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                let There(mut producer) = { producer };
+                let SendEnd(mut producer) = { producer };
                 let mut next = 0;
                 while next < ENTRIES {
                     let mut reservation = producer.reserve(1 + (next % 40) as u32);

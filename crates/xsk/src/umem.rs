@@ -65,7 +65,7 @@ impl Umem {
     /// Returns whether user space holds the chunk with this number as a [`Frame`](crate::Frame).
     #[cfg(feature = "fake-kernel")]
     pub fn is_held(&self, chunk: u32) -> bool {
-        self.0.owners.is(chunk, Owner::HELD)
+        self.0.owners.has_owner(chunk, Owner::HELD)
     }
 
     /// Returns the number of frames recorded as dropped instead of given back. They stay unusable
@@ -82,7 +82,7 @@ impl Umem {
     /// Returns the number of chunks per kind of owner from the ownership record alone, to
     /// cross-check the counts of pool and ports.
     pub fn ownership(&self) -> Ownership {
-        self.0.owners.tally()
+        self.0.owners.counts()
     }
 
     pub(crate) fn region(&self) -> &Region {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem as TheirUmem};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem as XskRsUmem};
 
 use crate::abi::{Descriptor, XDP_PACKET_HEADROOM};
 use crate::batch::Batch;
@@ -37,14 +37,14 @@ pub struct XskRsPort {
     rx: RefCell<RxQueue>,
     completion: RefCell<CompQueue>,
     fill: FillQueue,
-    theirs: TheirUmem,
+    xsk_rs_umem: XskRsUmem,
     umem: Umem,
     slot: Slot,
     /// One per chunk.
     descriptors: Rc<[FrameDesc]>,
     scratch: Box<[FrameDesc; Batch::CAPACITY]>,
     /// Chunks of dropped packets: recorded as this port's until they return to the pool.
-    given_up: Vec<u32>,
+    dropped: Vec<u32>,
     sizes: RingSizes,
     /// Frames posted for reception and not received.
     filled: u32,
@@ -62,7 +62,7 @@ pub(crate) struct Queues {
     pub(crate) rx: RxQueue,
     pub(crate) fill: FillQueue,
     pub(crate) completion: CompQueue,
-    pub(crate) umem: TheirUmem,
+    pub(crate) umem: XskRsUmem,
 }
 
 impl XskRsPort {
@@ -75,19 +75,19 @@ impl XskRsPort {
         sizes: RingSizes,
         zero_copy: bool,
     ) -> Self {
-        let Queues { tx, rx, fill, completion, umem: theirs } = queues;
+        let Queues { tx, rx, fill, completion, umem: xsk_rs_umem } = queues;
         Self {
             socket,
             tx: RefCell::new(tx),
             rx: RefCell::new(rx),
             completion: RefCell::new(completion),
             fill,
-            theirs,
+            xsk_rs_umem,
             umem: umem.clone(),
             slot,
             descriptors,
             scratch: Box::new([FrameDesc::default(); Batch::CAPACITY]),
-            given_up: Vec::with_capacity(Batch::CAPACITY),
+            dropped: Vec::with_capacity(Batch::CAPACITY),
             sizes,
             filled: 0,
             sending: 0,
@@ -124,17 +124,17 @@ impl XskRsPort {
     }
 
     /// Moves a packet to the required offset. Returns whether it fits.
-    fn put_in_place(frame: &mut Frame) -> bool {
-        const PLACE: usize = XDP_PACKET_HEADROOM as usize;
+    fn move_to_tx_offset(frame: &mut Frame) -> bool {
+        const TX_OFFSET: usize = XDP_PACKET_HEADROOM as usize;
         let len = frame.len();
-        if let Some(back) = PLACE.checked_sub(frame.headroom()) {
+        if let Some(back) = TX_OFFSET.checked_sub(frame.headroom()) {
             if frame.append(back).is_err() {
                 return false;
             }
             frame.copy_within(..len, back);
             frame.trim_front(back);
         } else {
-            let forth = frame.headroom() - PLACE;
+            let forth = frame.headroom() - TX_OFFSET;
             // Cannot fail: the headroom is larger.
             if frame.prepend(forth).is_err() {
                 return false;
@@ -148,7 +148,7 @@ impl XskRsPort {
     /// Hands at most one batch to the TX ring. Returns the number of frames, including dropped
     /// ones.
     fn post(&mut self, queue: &mut EgressQueue) -> usize {
-        let room = self.scratch.len().min(self.given_up.capacity() - self.given_up.len());
+        let room = self.scratch.len().min(self.dropped.capacity() - self.dropped.len());
         let wanted = queue.len().min(room);
         let wanted = wanted.min(self.tx.get_mut().nb_free(wanted as u32) as usize);
         let mut count = 0;
@@ -156,9 +156,9 @@ impl XskRsPort {
             self.counters.tx_packets += 1;
             self.counters.tx_bytes += frame.len() as u64;
             if frame.headroom() != XDP_PACKET_HEADROOM as usize {
-                if !Self::put_in_place(&mut frame) {
+                if !Self::move_to_tx_offset(&mut frame) {
                     self.counters.tx_dropped += 1;
-                    self.given_up.push(frame.give_up(Owner::tx(self.slot)));
+                    self.dropped.push(frame.give_up(Owner::tx(self.slot)));
                     continue;
                 }
                 self.counters.tx_copied += 1;
@@ -168,7 +168,7 @@ impl XskRsPort {
             // SAFETY: the descriptor is of this UMEM, and of the chunk of a frame that this port
             // owns, with no reference into it. Unsafe: it creates a reference to the chunk's bytes,
             // used only to set the packet length.
-            unsafe { self.theirs.data_mut(place) }.cursor().set_pos(frame.len());
+            unsafe { self.xsk_rs_umem.data_mut(place) }.cursor().set_pos(frame.len());
             frame.give_up(Owner::tx(self.slot));
             count += 1;
         }
@@ -224,7 +224,7 @@ impl Port for XskRsPort {
         // SAFETY: the queue and the descriptors that it writes are of this UMEM. Unsafe: the
         // compiler cannot know that.
         let entries = unsafe { self.rx.get_mut().consume(&mut self.scratch[..room]) };
-        let mut came = 0;
+        let mut received = 0;
         let mut bytes = 0;
         for descriptor in &self.scratch[..entries] {
             let len = descriptor.lengths().data() as u32;
@@ -235,16 +235,16 @@ impl Port for XskRsPort {
             };
             prefetch_for_write(&frame);
             bytes += frame.len() as u64;
-            came += 1;
+            received += 1;
             // Cannot fail: no more frames than the batch has room for were requested.
             if into.push(frame).is_err() {
                 break;
             }
         }
-        self.filled -= came;
-        self.counters.rx_packets += u64::from(came);
+        self.filled -= received;
+        self.counters.rx_packets += u64::from(received);
         self.counters.rx_bytes += bytes;
-        self.counters.invalid_descriptors += entries as u64 - u64::from(came);
+        self.counters.invalid_descriptors += entries as u64 - u64::from(received);
         if self.refill(pool) {
             // libxdp has no fence between publishing and reading the flag (see
             // `Producer::needs_wakeup`).
@@ -255,7 +255,7 @@ impl Port for XskRsPort {
             // On any error, the next iteration retries if the flag is still set.
             let _ = self.fill.wakeup(self.rx.get_mut().fd_mut(), 0);
         }
-        came as usize
+        received as usize
     }
 
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize {
@@ -274,8 +274,8 @@ impl Port for XskRsPort {
 
     fn reclaim(&mut self, pool: &mut Pool) -> usize {
         self.check_pool(pool);
-        let mut back = self.given_up.len();
-        for chunk in self.given_up.drain(..) {
+        let mut back = self.dropped.len();
+        for chunk in self.dropped.drain(..) {
             self.umem.region().owners.set(chunk, Owner::POOL);
             pool.push(chunk);
         }
@@ -318,7 +318,7 @@ impl Port for XskRsPort {
             fill: u64::from(self.filled - rx),
             rx: u64::from(rx),
             tx: u64::from(self.sending - completion),
-            completion: u64::from(completion) + self.given_up.len() as u64,
+            completion: u64::from(completion) + self.dropped.len() as u64,
         }
     }
 
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn packet_is_moved_to_tx_offset_unchanged_if_it_fits() {
-        const PLACE: usize = XDP_PACKET_HEADROOM as usize;
+        const TX_OFFSET: usize = XDP_PACKET_HEADROOM as usize;
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (_umem, mut pool) = Umem::new(&config).unwrap();
@@ -379,21 +379,21 @@ mod tests {
                     continue;
                 }
                 let mut frame = pool.alloc().unwrap();
-                match headroom.checked_sub(PLACE) {
+                match headroom.checked_sub(TX_OFFSET) {
                     Some(further) => {
                         frame.append(further).unwrap();
                         frame.trim_front(further);
                     }
-                    None => drop(frame.prepend(PLACE - headroom).unwrap().len()),
+                    None => drop(frame.prepend(TX_OFFSET - headroom).unwrap().len()),
                 }
                 frame.truncate(0);
                 let packet: Vec<u8> = (0..len).map(|at| (at * 31 + headroom) as u8).collect();
                 frame.append(len).unwrap().copy_from_slice(&packet);
                 assert_eq!(frame.headroom(), headroom);
-                assert!(XskRsPort::put_in_place(&mut frame));
+                assert!(XskRsPort::move_to_tx_offset(&mut frame));
                 assert_eq!(
                     (frame.headroom(), &frame[..]),
-                    (PLACE, &packet[..]),
+                    (TX_OFFSET, &packet[..]),
                     "{len} bytes at {headroom}"
                 );
                 pool.free(frame).unwrap();
@@ -402,8 +402,8 @@ mod tests {
         let mut frame = pool.alloc().unwrap();
         frame.append(1792).unwrap();
         frame.prepend(1).unwrap();
-        assert!(!XskRsPort::put_in_place(&mut frame), "too long to start there");
-        assert_eq!((frame.headroom(), frame.len()), (PLACE - 1, 1793));
+        assert!(!XskRsPort::move_to_tx_offset(&mut frame), "too long to start there");
+        assert_eq!((frame.headroom(), frame.len()), (TX_OFFSET - 1, 1793));
         pool.free(frame).unwrap();
     }
 }

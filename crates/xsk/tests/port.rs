@@ -6,7 +6,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel, Lost, Sizes};
 use xdpfwd_xsk::oracle::frame::Edit;
-use xdpfwd_xsk::oracle::port::{Step, World, assert_conserved};
+use xdpfwd_xsk::oracle::port::{PortModel, Step, assert_conserved};
 use xdpfwd_xsk::{
     Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig, XskPort, oracle,
 };
@@ -22,8 +22,8 @@ fn packet(number: u64) -> Vec<u8> {
 }
 
 fn move_all(batch: &mut Batch, queue: &mut EgressQueue) {
-    for place in batch.places_mut() {
-        queue.push(place.take().unwrap()).unwrap();
+    for slot in batch.places_mut() {
+        queue.push(slot.take().unwrap()).unwrap();
     }
     batch.clear_taken();
 }
@@ -137,9 +137,9 @@ fn failed_wake_up_is_repeated_without_new_frames() {
 fn wake_ups_without_effect_back_off() {
     let answers = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO]
         .map(|errno| Behaviour { answer: Some(errno), ..Behaviour::default() });
-    let deaf = Behaviour { ignored_wakeups: u32::MAX, ..Behaviour::default() };
-    let dry = Behaviour { wants_rx_wakeup: true, ..deaf.clone() };
-    for behaviour in answers.into_iter().chain([deaf, dry]) {
+    let ignores_all = Behaviour { ignored_wakeups: u32::MAX, ..Behaviour::default() };
+    let ignores_rx_too = Behaviour { wants_rx_wakeup: true, ..ignores_all.clone() };
+    for behaviour in answers.into_iter().chain([ignores_all, ignores_rx_too]) {
         let (umem, mut pool) = umem(256);
         let (mut port, kernel) =
             FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour.clone());
@@ -164,23 +164,23 @@ fn wake_ups_without_effect_back_off() {
 #[test]
 fn new_frame_and_completion_end_wake_up_backoff() {
     let (umem, mut pool) = umem(256);
-    let down = Behaviour { answer: Some(libc::ENOBUFS), budget: 1, ..Behaviour::default() };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), down);
+    let refuses = Behaviour { answer: Some(libc::ENOBUFS), budget: 1, ..Behaviour::default() };
+    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), refuses);
     let mut queue = EgressQueue::new(&umem, 64);
     queue_one(&mut pool, &mut queue);
     while kernel.wakeups() < 9 {
         port.transmit(&mut queue);
     }
-    for kicks in 10..20 {
+    for wake_ups in 10..20 {
         queue_one(&mut pool, &mut queue);
         port.transmit(&mut queue);
-        assert_eq!(kernel.wakeups(), kicks, "new frame to send");
+        assert_eq!(kernel.wakeups(), wake_ups, "new frame to send");
     }
-    for kicks in 20..25 {
+    for wake_ups in 20..25 {
         kernel.run();
         assert_eq!(port.reclaim(&mut pool), 1);
         port.transmit(&mut queue);
-        assert_eq!(kernel.wakeups(), kicks, "completed frame");
+        assert_eq!(kernel.wakeups(), wake_ups, "completed frame");
     }
 }
 
@@ -286,7 +286,7 @@ fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
     let (umem, mut pool) = umem(256);
     let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
     let free = 2048 * 200; // a chunk that is in the pool
-    let lies = [
+    let invalid = [
         (free + 256, 60),
         (u64::MAX, 60),
         (256 * 2048, 60),
@@ -294,14 +294,14 @@ fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
         (2048, 5000),
         (0, u32::MAX),
     ];
-    for (address, len) in lies {
+    for (address, len) in invalid {
         assert!(kernel.deliver_descriptor(address, len));
     }
     kernel.deliver(&packet(3)).unwrap();
     let mut batch = Batch::new();
     assert_eq!(port.receive(&mut batch, &mut pool), 1);
     assert_eq!(batch.places()[0].as_deref().unwrap(), packet(3));
-    assert_eq!(port.counters().invalid_descriptors, lies.len() as u64);
+    assert_eq!(port.counters().invalid_descriptors, invalid.len() as u64);
 
     let mut queue = EgressQueue::new(&umem, 64);
     move_all(&mut batch, &mut queue);
@@ -309,33 +309,34 @@ fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
     port.transmit(&mut queue);
     assert!(kernel.complete_address(free));
     assert_eq!(port.reclaim(&mut pool), 0, "a completion of a frame that was not sent");
-    assert_eq!(port.counters().invalid_descriptors, lies.len() as u64 + 1);
+    assert_eq!(port.counters().invalid_descriptors, invalid.len() as u64 + 1);
     assert_conserved(&umem, &pool, &[&port], 0);
 }
 
 #[test]
 fn closed_port_returns_fill_frames_and_retires_tx_frames() {
     let (umem, mut pool) = umem(1024);
-    let silent = Behaviour { completion_delay: None, ..Behaviour::default() };
-    let (mut gone, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), silent);
-    let (stays, _) = FakeKernel::port(&umem, &mut pool, 1);
+    let never_completes = Behaviour { completion_delay: None, ..Behaviour::default() };
+    let (mut closing, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), never_completes);
+    let (other, _) = FakeKernel::port(&umem, &mut pool, 1);
     let mut batch = Batch::new();
     let mut queue = EgressQueue::new(&umem, 64);
     for number in 0..40 {
         kernel.deliver(&packet(number)).unwrap();
     }
-    gone.receive(&mut batch, &mut pool);
+    closing.receive(&mut batch, &mut pool);
     move_all(&mut batch, &mut queue);
-    gone.transmit(&mut queue);
+    closing.transmit(&mut queue);
     for number in 0..10 {
         kernel.deliver(&packet(number)).unwrap();
     }
-    assert_eq!((gone.census().tx, gone.census().rx), (40, 10));
+    assert_eq!((closing.census().tx, closing.census().rx), (40, 10));
     // Frames posted for reception are back; a device may still refer to frames posted for
     // transmission.
-    assert_eq!(Box::new(gone).close(&mut pool), 40);
+    assert_eq!(Box::new(closing).close(&mut pool), 40);
     assert_eq!((umem.ownership().closed, umem.ownership().tx), (40, 0));
-    assert_eq!(pool.len() as u64 + 40 + stays.census().total(), 1024);
+    assert_eq!(pool.len() as u64 + 40 + other.census().total(), 1024);
     assert_eq!(
         kernel.deliver(&packet(0)),
         Err(Lost::FillRingEmpty),
@@ -359,21 +360,24 @@ fn kernel_counters_show_ring_full_and_long_packets() {
 /// Two ports through all kinds of frame events, in a fixed order.
 #[test]
 fn ports_match_model_for_every_frame_event() {
-    let mut world =
-        World::new(2048, Sizes { fill: 64, start: 0u32.wrapping_sub(40), ..Sizes::default() });
-    let silent = Behaviour { completion_delay: None, ..Behaviour::default() };
-    let in_part = Behaviour {
+    let mut model =
+        PortModel::new(2048, Sizes { fill: 64, start: 0u32.wrapping_sub(40), ..Sizes::default() });
+    let never_completes = Behaviour { completion_delay: None, ..Behaviour::default() };
+    let partial = Behaviour {
         budget: 7,
         completions_per_wakeup: 3,
         completion_delay: Some(2),
         ..Behaviour::default()
     };
-    let thrown = Behaviour { errors: [libc::EBUSY, libc::EBUSY].into(), ..Behaviour::default() };
-    let deaf = Behaviour { ignored_wakeups: u32::MAX, ..Behaviour::default() };
-    let down = Behaviour { answer: Some(libc::ENETDOWN), ..Behaviour::default() };
-    for behaviour in [Behaviour::default(), in_part, thrown, deaf, down, silent] {
+    let drops_packets =
+        Behaviour { errors: [libc::EBUSY, libc::EBUSY].into(), ..Behaviour::default() };
+    let ignores_all = Behaviour { ignored_wakeups: u32::MAX, ..Behaviour::default() };
+    let refuses = Behaviour { answer: Some(libc::ENETDOWN), ..Behaviour::default() };
+    for behaviour in
+        [Behaviour::default(), partial, drops_packets, ignores_all, refuses, never_completes]
+    {
         for step in [
-            Step::Behave(1, behaviour),
+            Step::Configure(1, behaviour),
             Step::Deliver { port: 0, count: 70, len: 60 },
             Step::Deliver { port: 0, count: 2, len: 2000 },
             Step::Receive(0),
@@ -386,8 +390,8 @@ fn ports_match_model_for_every_frame_event() {
             Step::Free(1),
             Step::Lose(1),
             Step::Foreign { port: 1, held: 0 },
-            Step::LieOfReception { port: 0, held: Some(2), len: 60 },
-            Step::LieOfCompletion(1),
+            Step::InvalidReception { port: 0, held: Some(2), len: 60 },
+            Step::InvalidCompletion(1),
             Step::Enqueue { port: 1, count: 50 },
             Step::Transmit(1),
             Step::Enqueue { port: 0, count: 5 },
@@ -397,7 +401,7 @@ fn ports_match_model_for_every_frame_event() {
             Step::Transmit(1),
             Step::Reclaim(1),
         ] {
-            world.step(step);
+            model.step(step);
         }
     }
     for step in [
@@ -408,9 +412,9 @@ fn ports_match_model_for_every_frame_event() {
         Step::DropPort(0),
         Step::Open(0),
     ] {
-        world.step(step);
+        model.step(step);
     }
-    world.finish();
+    model.finish();
 }
 
 proptest! {

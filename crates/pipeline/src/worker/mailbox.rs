@@ -149,7 +149,10 @@ mod tests {
         });
         for round in 0..2000 {
             remote.ring();
-            assert!(was_seen.recv().unwrap(), "round {round}: worker woken before the flag was set");
+            assert!(
+                was_seen.recv().unwrap(),
+                "round {round}: worker woken before the flag was set"
+            );
         }
         worker.join().unwrap();
     }
