@@ -16,28 +16,28 @@
 //! assert_eq!(port.receive(&mut batch, &mut pool), 1);
 //!
 //! let mut queue = EgressQueue::new(&umem, 64);
-//! for place in batch.places_mut() {
-//!     queue.push(place.take().unwrap()).unwrap();
+//! for slot in batch.places_mut() {
+//!     queue.push(slot.take().unwrap()).unwrap();
 //! }
 //! port.transmit(&mut queue);
 //! assert_eq!(kernel.take_sent(), [b"a frame of sixteen bytes, or so"]);
 //! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //!
-//! # A kernel that misbehaves
+//! # Simulating kernel faults
 //!
 //! A [`Behaviour`] makes the fake kernel refuse, delay or lose work; [`FakeKernel::set`] changes it
 //! at any time.
 //!
-//! | the kernel | set |
+//! | fault | setting |
 //! |---|---|
-//! | stalls: accepts descriptors and sends nothing | `budget: 0` |
-//! | sends a few descriptors per wake-up, as copy mode does | `budget: 32` |
+//! | accepts descriptors and sends nothing (stalled) | `budget: 0` |
+//! | sends only a few descriptors per wake-up, as in copy mode | `budget: 32` |
 //! | loses the next wake-up, or every one | `ignored_wakeups: 1`, or `u32::MAX` |
-//! | answers the next wake-ups with errors | `errors: [libc::EAGAIN, libc::ENOBUFS].into()` |
-//! | throws the next packet away, as without a carrier | `errors: [libc::EBUSY].into()` |
-//! | answers every wake-up with one error | `answer: Some(libc::ENETDOWN)` |
-//! | completes late, or never | `completion_delay: Some(3)`, or `None` |
+//! | fails the next wake-ups | `errors: [libc::EAGAIN, libc::ENOBUFS].into()` |
+//! | drops the next packet, as without a carrier | `errors: [libc::EBUSY].into()` |
+//! | fails every wake-up with one error | `answer: Some(libc::ENETDOWN)` |
+//! | reports completions late, or never | `completion_delay: Some(3)`, or `None` |
 //! | removes the interface after five packets | `vanishes_after: Some(5)` |
 //!
 //! These methods act at once: [`FakeKernel::vanish`] removes the interface.
@@ -147,7 +147,7 @@ impl Default for Sizes {
     }
 }
 
-/// The reason why a packet was not delivered, as the kernel counts it.
+/// The reason why a packet was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
     /// The fill ring was empty.

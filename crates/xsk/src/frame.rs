@@ -81,8 +81,8 @@ pub struct NoRoom {
 impl Frame {
     /// # Safety
     /// The chunk exists in the region and is recorded as `HELD`, no other frame owns it,
-    /// `headroom + len` is within the frame size, and the region lives as long as any chunk of it is
-    /// `HELD` (ensured by [`Umem`](crate::Umem)'s drop).
+    /// `headroom + len` is within the frame size, and the region lives as long as any of its chunks
+    /// is `HELD` (ensured by [`Umem`](crate::Umem)'s drop).
     #[inline]
     pub(crate) unsafe fn new(region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
         // SAFETY: the caller guarantees that the region is alive. Unsafe: it is held by address.
@@ -302,7 +302,10 @@ mod tests {
         /// Any sequence of edits changes the packet like a vector, within its own chunk; edits that
         /// do not fit are rejected and change nothing; neighbouring chunks keep their bytes.
         #[test]
-        fn frame_edits_match_edits_of_a_vector(edits in prop::collection::vec(edit(), 1..60), big in any::<bool>()) {
+        fn frame_edits_match_edits_of_a_vector(
+            edits in prop::collection::vec(edit(), 1..60),
+            big in any::<bool>(),
+        ) {
             let frame_size = if big { 4096 } else { 2048 };
             let (_umem, mut pool) = umem(frame_size);
             let mut before = pool.alloc().unwrap();
@@ -318,7 +321,8 @@ mod tests {
             let mut shadow = Shadow::of(&frame);
             for (edit, fill) in edits.into_iter().zip((0..0xee).cycle()) {
                 shadow.edit(&mut frame, edit, fill);
-                prop_assert_eq!(frame.address(), u64::from(frame.chunk() * frame_size) + frame.headroom() as u64);
+                let chunk_start = u64::from(frame.chunk() * frame_size);
+                prop_assert_eq!(frame.address(), chunk_start + frame.headroom() as u64);
             }
             for neighbour in [before, after] {
                 prop_assert!(neighbour.iter().all(|&byte| byte == 0xee));

@@ -271,13 +271,13 @@ impl Builder {
                 .bind(&socket, mode, first.as_ref(), deadline)
                 .map_err(|error| self.bind_error(queue, mode, error))?;
             self.tune(&socket, queue, sizes);
-            let got = socket
+            let is_zero_copy = socket
                 .is_zero_copy()
                 .map_err(|error| queue.error("read the bind mode (XDP_OPTIONS)", error))?;
-            if got {
+            if is_zero_copy {
                 port.set_zero_copy();
             }
-            zero_copy &= got;
+            zero_copy &= is_zero_copy;
             ports.push(port);
             first.get_or_insert(socket);
         }
@@ -290,12 +290,18 @@ impl Builder {
         // repeats the call.
         let budget = TX_BUDGET_DESIRED.clamp(TX_BUDGET_DEFAULT, sizes.tx);
         if let Err(error) = socket.set_tx_budget(budget) {
-            tracing::debug!(interface = queue.interface, %error, "cannot set XDP_MAX_TX_SKB_BUDGET; using the kernel's default");
+            tracing::debug!(
+                interface = queue.interface, %error,
+                "cannot set XDP_MAX_TX_SKB_BUDGET; using the kernel's default"
+            );
         }
         if self.busy_poll
             && let Err(error) = socket.set_busy_poll(BUSY_POLL_MICROS, BUSY_POLL_BUDGET)
         {
-            tracing::warn!(interface = queue.interface, queue = queue.queue, %error, "cannot enable preferred busy polling");
+            tracing::warn!(
+                interface = queue.interface, queue = queue.queue, %error,
+                "cannot enable preferred busy polling"
+            );
         }
     }
 

@@ -17,8 +17,8 @@ use std::fmt;
 pub(crate) struct Slot(u8);
 
 impl Slot {
-    /// Maximum number of ports per UMEM: each takes two of the owner byte's values that remain after
-    /// the states without a port.
+    /// Maximum number of ports per UMEM: each takes two values of the owner byte, which has four
+    /// states without a port.
     pub(crate) const MAX: u32 = 126;
 
     pub(crate) fn new(index: u32) -> Option<Self> {
@@ -192,12 +192,12 @@ mod tests {
         for index in 0..Slot::MAX {
             let slot = Slot::new(index).unwrap();
             for owner in [Owner::fill(slot), Owner::tx(slot)] {
-                assert!(!seen.contains(&owner), "{owner:?} stands for two owners");
+                assert!(!seen.contains(&owner), "{owner:?} has the value of another owner");
                 assert!(owner.is_of(slot));
                 seen.push(owner);
             }
         }
-        assert_eq!(seen.len(), 256, "the byte is used up, not more");
+        assert_eq!(seen.len(), 256, "not all values of the byte are used");
         assert_eq!(Slot::new(Slot::MAX), None);
     }
 

@@ -86,9 +86,9 @@ impl EgressQueue {
     /// let mut queue = EgressQueue::new(&umem, 64);
     /// let mut frame = other_pool.alloc().unwrap();
     /// frame.append(60).unwrap().fill(0);
-    /// let Err(Refused::Foreign(frame)) = queue.push(frame) else { unreachable!() }; // of another UMEM: handed back
+    /// let Err(Refused::Foreign(frame)) = queue.push(frame) else { panic!() };
     /// other_pool.free(frame).unwrap();
-    /// let Err(Refused::Runt(frame)) = queue.push(pool.alloc().unwrap()) else { unreachable!() }; // nothing in it
+    /// let Err(Refused::Runt(frame)) = queue.push(pool.alloc().unwrap()) else { panic!() };
     /// pool.free(frame).unwrap();
     /// # Ok::<(), xdpfwd_xsk::UmemError>(())
     /// ```
@@ -260,7 +260,7 @@ mod tests {
     }
 
     proptest! {
-        /// Behaves as a bounded queue for any capacity and any counter start.
+        /// Compares the queue with a `VecDeque`, for any capacity and any counter start.
         #[test]
         fn egress_queue_matches_a_bounded_queue(
             capacity in 0..70usize,
@@ -320,7 +320,8 @@ mod tests {
                         popped.into_iter().for_each(|frame| pool.free(frame).unwrap());
                     }
                 }
-                prop_assert_eq!((queue.len(), queue.room()), (expected.len(), capacity - expected.len()));
+                let expected_room = capacity - expected.len();
+                prop_assert_eq!((queue.len(), queue.room()), (expected.len(), expected_room));
                 prop_assert!(queue.iter().map(Frame::chunk).eq(expected.iter().copied()));
                 prop_assert_eq!(pool.len() + queue.len(), 256);
             }
@@ -345,9 +346,9 @@ mod tests {
         for len in [60, 60, 5, 60] {
             batch.push(frame(&mut pool, len)).unwrap();
         }
-        let shown =
+        let result =
             catch_unwind(AssertUnwindSafe(|| queue.push_batch(&mut batch, |why| panic!("{why}"))));
-        assert!(shown.is_err());
+        assert!(result.is_err());
         // The runt was lost in the panic; the frames after it are still in the batch.
         assert_eq!((queue.len(), umem.lost(), umem.held()), (2, 1, 3));
         assert!(batch.places()[3].is_some());

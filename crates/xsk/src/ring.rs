@@ -407,9 +407,9 @@ mod tests {
 
     #[test]
     fn peek_without_release_leaves_entries_in_ring() {
-        let looked = Step::Consume { peek: 4, read: 4, release: false };
-        let in_part = Step::Consume { peek: 4, read: 1, release: true };
-        ring::check(4, 0, [produce(2), looked, in_part, looked, consume(4), looked]);
+        let peek_only = Step::Consume { peek: 4, read: 4, release: false };
+        let partial = Step::Consume { peek: 4, read: 1, release: true };
+        ring::check(4, 0, [produce(2), peek_only, partial, peek_only, consume(4), peek_only]);
     }
 
     #[test]
@@ -441,11 +441,11 @@ mod tests {
         unsafe { reservation.extend([0; 5].into_iter()) };
     }
 
-    /// An end that moves to another thread, as the kernel's ends are on other cores.
+    /// An end of a ring that can be sent to another thread, as the kernel's ends run on other cores.
     struct SendEnd<E>(E);
 
-    // SAFETY: each end is used by one thread at a time, which is how a ring is meant to be used.
-    // Unsafe because ends hold addresses.
+    // SAFETY: each end is used by one thread at a time, as a ring requires. Unsafe because ends hold
+    // addresses.
     unsafe impl<E> Send for SendEnd<E> {}
 
     /// Uses real threads instead of a model; `make sanitize` runs it under ThreadSanitizer.
@@ -493,7 +493,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any interleaving of the two ends behaves as a bounded queue, across the wrap at 2³².
+        /// Compares any interleaving of the two ends with a bounded queue, across the wrap at 2³².
         #[test]
         fn ring_matches_a_bounded_queue(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
             ring::run(steps);

@@ -54,7 +54,7 @@ impl Umem {
     /// packets. Not public, because writing to the file changes frames that others own.
     #[cfg(test)]
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
-        self.0._memfd.as_ref().expect("made of its own memory").as_fd()
+        self.0._memfd.as_ref().expect("the UMEM has its own memfd").as_fd()
     }
 
     /// Returns the number of frames recorded as held by user space: neither free nor the kernel's.
@@ -192,7 +192,7 @@ mod tests {
         let (umem, pool) = Umem::new(&small()).unwrap();
         let is_mapped = mapped(&umem);
         drop(umem);
-        assert!(is_mapped(), "the pool still refers to it");
+        assert!(is_mapped(), "unmapped while the pool has a handle");
         drop(pool);
         assert!(!is_mapped());
 
@@ -203,15 +203,15 @@ mod tests {
         frame.append(60).unwrap().fill(0);
         queue.push(frame).unwrap();
         drop((umem, pool));
-        assert!(is_mapped(), "the queue still refers to it");
+        assert!(is_mapped(), "unmapped while the queue has a handle");
         drop(queue);
-        assert!(!is_mapped(), "and takes its frames with it");
+        assert!(!is_mapped(), "still mapped after the queue dropped its frames");
 
         let (umem, mut pool) = Umem::new(&small()).unwrap();
         let is_mapped = mapped(&umem);
         let mut frame = pool.alloc().unwrap();
         drop((umem, pool));
-        assert!(is_mapped(), "a frame is left");
+        assert!(is_mapped(), "unmapped while a frame exists");
         frame.append(4).unwrap().copy_from_slice(b"fine");
         assert_eq!(&frame[..], b"fine");
     }

@@ -309,10 +309,10 @@ impl Port for XskPort {
         if entries > 0 {
             peek.release();
             self.sending -= returned;
-            // Completions may have made room in the send buffer or the completion ring, for which the
-            // other frames wait.
+            // Completions may have made room in the send buffer or the completion ring, for which
+            // the other frames wait.
             self.tx_backoff.reset();
-            self.counters.invalid_descriptors += u64::from(entries - back);
+            self.counters.invalid_descriptors += u64::from(entries - returned);
         }
         returned as usize
     }

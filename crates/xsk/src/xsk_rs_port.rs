@@ -1,4 +1,4 @@
-//! An AF_XDP port by the crate `xsk-rs` and libxdp, for comparison with the built-in rings.
+//! An AF_XDP port with the crate `xsk-rs` and libxdp, for comparison with the built-in rings.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::sync::{Ordering, fence};
 use crate::umem::Umem;
 use crate::xsk_port::{Kernel, XskPort};
 
-/// One (interface, queue) over AF_XDP, by `xsk-rs`. Created by
+/// One (interface, queue) over AF_XDP, with `xsk-rs`. Created by
 /// [`Builder::open_by_xsk_rs`](crate::Builder::open_by_xsk_rs).
 ///
 /// `xsk-rs` sends packets from a fixed offset in the frame only, 256 bytes after the chunk's start,
@@ -118,7 +118,10 @@ impl XskRsPort {
             // SAFETY: each descriptor is of a chunk of this UMEM that was just taken out of the
             // pool, so it has no other owner. Unsafe: the kernel writes to it from now on.
             let posted = unsafe { self.fill.produce(&self.scratch[..missing as usize]) };
-            debug_assert_eq!(posted, missing as usize, "there was room");
+            debug_assert_eq!(
+                posted, missing as usize,
+                "`produce` accepted fewer descriptors than were free"
+            );
             self.filled += missing;
         }
     }
@@ -175,7 +178,7 @@ impl XskRsPort {
         // SAFETY: each descriptor is of a chunk of this UMEM whose frame was just given up for
         // transmission. Unsafe: the kernel reads it from now on.
         let posted = unsafe { self.tx.get_mut().produce(&self.scratch[..count]) };
-        debug_assert_eq!(posted, count, "there was room");
+        debug_assert_eq!(posted, count, "`produce` accepted fewer descriptors than were free");
         self.sending += count as u32;
         wanted
     }
@@ -193,9 +196,9 @@ impl XskRsPort {
             self.counters.tx_wakes += 1;
             let before = self.pending();
             let start = clock::cycles();
-            let answer = self.socket.wake_tx();
+            let result = self.socket.wake_tx();
             self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
-            let Err(error) = answer else { return };
+            let Err(error) = result else { return };
             match error.raw_os_error() {
                 Some(libc::EBUSY) if !self.zero_copy => self.counters.tx_dropped += 1,
                 Some(libc::EAGAIN) if self.pending() < before => {}
@@ -380,9 +383,9 @@ mod tests {
                 }
                 let mut frame = pool.alloc().unwrap();
                 match headroom.checked_sub(TX_OFFSET) {
-                    Some(further) => {
-                        frame.append(further).unwrap();
-                        frame.trim_front(further);
+                    Some(excess) => {
+                        frame.append(excess).unwrap();
+                        frame.trim_front(excess);
                     }
                     None => drop(frame.prepend(TX_OFFSET - headroom).unwrap().len()),
                 }
@@ -402,7 +405,10 @@ mod tests {
         let mut frame = pool.alloc().unwrap();
         frame.append(1792).unwrap();
         frame.prepend(1).unwrap();
-        assert!(!XskRsPort::move_to_tx_offset(&mut frame), "too long to start there");
+        assert!(
+            !XskRsPort::move_to_tx_offset(&mut frame),
+            "the packet is too long for the TX offset"
+        );
         assert_eq!((frame.headroom(), frame.len()), (TX_OFFSET - 1, 1793));
         pool.free(frame).unwrap();
     }

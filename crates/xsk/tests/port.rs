@@ -48,7 +48,7 @@ fn frame_with_moved_start_is_sent_and_reclaimed_whole() {
         assert_eq!(port.receive(&mut batch, &mut pool), 1);
         let mut frame = batch.places_mut()[0].take().unwrap();
         batch.clear_taken();
-        assert_eq!(frame.headroom(), 256, "kernel headroom");
+        assert_eq!(frame.headroom(), 256, "headroom of a received frame");
         let mut expected = packet(1);
         if front < 0 {
             let n = front.unsigned_abs() as usize;
@@ -78,15 +78,15 @@ fn frame_with_moved_start_is_sent_and_reclaimed_whole() {
 #[test]
 fn transmit_with_full_tx_ring_leaves_frames_in_queue() {
     let (umem, mut pool) = umem(1024);
-    let never = Behaviour { budget: 0, ..Behaviour::default() };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), never);
+    let stalled = Behaviour { budget: 0, ..Behaviour::default() };
+    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), stalled);
     let mut queue = EgressQueue::new(&umem, 512);
     for number in 0..200 {
         let mut frame = pool.alloc().unwrap();
         frame.append(60).unwrap()[..8].copy_from_slice(&u64::to_be_bytes(number));
         queue.push(frame).unwrap();
     }
-    assert_eq!(port.transmit(&mut queue), 128, "the ring's size");
+    assert_eq!(port.transmit(&mut queue), 128, "the TX ring has 128 entries");
     assert!(port.unsent());
     assert_eq!(port.transmit(&mut queue), 0);
     assert_eq!(queue.len(), 72);
@@ -97,9 +97,9 @@ fn transmit_with_full_tx_ring_leaves_frames_in_queue() {
         port.transmit(&mut queue);
         port.reclaim(&mut pool);
     }
-    let order: Vec<u64> =
+    let sent: Vec<u64> =
         kernel.take_sent().iter().map(|p| u64::from_be_bytes(p[..8].try_into().unwrap())).collect();
-    assert_eq!(order, (0..200).collect::<Vec<_>>());
+    assert_eq!(sent, (0..200).collect::<Vec<_>>());
     assert_conserved(&umem, &pool, &[&port], 0);
 }
 
@@ -128,11 +128,15 @@ fn failed_wake_up_is_repeated_without_new_frames() {
         port.transmit(&mut queue);
     }
     assert_eq!(kernel.take_sent().len(), 1);
-    assert_eq!((port.counters().tx_packets, kernel.wakeups()), (1, 5), "counted once");
+    assert_eq!(
+        (port.counters().tx_packets, kernel.wakeups()),
+        (1, 5),
+        "the packet is not counted once"
+    );
 }
 
-/// Wake-ups that change nothing are repeated at growing intervals, whatever the kernel answers,
-/// measured against elapsed time.
+/// Wake-ups without effect are repeated at growing intervals, whatever the kernel returns. The limit
+/// follows from the elapsed time.
 #[test]
 fn wake_ups_without_effect_back_off() {
     let answers = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO]
@@ -154,7 +158,7 @@ fn wake_ups_without_effect_back_off() {
         let most = 2 * (8 + start.elapsed().as_micros() / 640);
         assert!(
             u128::from(kernel.wakeups()) <= most,
-            "{} wake-ups, at most {most}: {behaviour:?}",
+            "{} wake-ups; expected at most {most}: {behaviour:?}",
             kernel.wakeups()
         );
     }
@@ -174,13 +178,13 @@ fn new_frame_and_completion_end_wake_up_backoff() {
     for wake_ups in 10..20 {
         queue_one(&mut pool, &mut queue);
         port.transmit(&mut queue);
-        assert_eq!(kernel.wakeups(), wake_ups, "new frame to send");
+        assert_eq!(kernel.wakeups(), wake_ups, "no wake-up for a new frame");
     }
     for wake_ups in 20..25 {
         kernel.run();
         assert_eq!(port.reclaim(&mut pool), 1);
         port.transmit(&mut queue);
-        assert_eq!(kernel.wakeups(), wake_ups, "completed frame");
+        assert_eq!(kernel.wakeups(), wake_ups, "no wake-up after a completion");
     }
 }
 
@@ -208,20 +212,21 @@ fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
 /// Chunk numbers mean different bytes in another UMEM: a port rejects its pool and queue.
 #[test]
 fn port_panics_for_pool_or_queue_of_another_umem() {
-    type Act = fn(XskPort, &mut Pool, &mut EgressQueue) -> usize;
-    let acts: [Act; 4] = [
+    type Call = fn(XskPort, &mut Pool, &mut EgressQueue) -> usize;
+    let calls: [Call; 4] = [
         |mut port, pool, _| port.receive(&mut Batch::new(), pool),
         |mut port, pool, _| port.reclaim(pool),
         |mut port, _, queue| port.transmit(queue),
         |port, pool, _| Box::new(port).close(pool),
     ];
-    for (index, act) in acts.into_iter().enumerate() {
+    for (index, call) in calls.into_iter().enumerate() {
         let (umem, mut pool) = umem(256);
         let (other, mut other_pool) = self::umem(256);
         let (port, _kernel) = FakeKernel::port(&umem, &mut pool, 0);
         let mut queue = EgressQueue::new(&other, 64);
-        let act = std::panic::AssertUnwindSafe(|| act(port, &mut other_pool, &mut queue));
-        let panic = std::panic::catch_unwind(act).expect_err(&format!("call {index}"));
+        let call = std::panic::AssertUnwindSafe(|| call(port, &mut other_pool, &mut queue));
+        let panic =
+            std::panic::catch_unwind(call).expect_err(&format!("call {index} did not panic"));
         assert!(
             panic.downcast_ref::<&str>().unwrap().contains("belongs to another UMEM than the port")
         );
@@ -260,8 +265,9 @@ fn transmit_with_small_budget_sends_all_in_one_call() {
 #[test]
 fn port_wakes_kernel_only_on_request() {
     let (umem, mut pool) = umem(256);
-    let busy = Behaviour { wants_tx_wakeup: false, ..Behaviour::default() };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), busy);
+    let requests_none = Behaviour { wants_tx_wakeup: false, ..Behaviour::default() };
+    let (mut port, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), requests_none);
     let mut queue = EgressQueue::new(&umem, 64);
     let mut frame = pool.alloc().unwrap();
     frame.append(60).unwrap().fill(1);
@@ -277,7 +283,7 @@ fn port_wakes_kernel_only_on_request() {
     assert_eq!(
         (kernel.wakeups(), port.counters().syscalls),
         (1, 1),
-        "wake-up by the fill ring's flag"
+        "the flag of the fill ring causes one wake-up"
     );
 }
 
@@ -308,7 +314,7 @@ fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
     kernel.set(Behaviour { completion_delay: None, ..Behaviour::default() });
     port.transmit(&mut queue);
     assert!(kernel.complete_address(free));
-    assert_eq!(port.reclaim(&mut pool), 0, "a completion of a frame that was not sent");
+    assert_eq!(port.reclaim(&mut pool), 0, "the completion of an unsent frame was accepted");
     assert_eq!(port.counters().invalid_descriptors, invalid.len() as u64 + 1);
     assert_conserved(&umem, &pool, &[&port], 0);
 }
@@ -340,7 +346,7 @@ fn closed_port_returns_fill_frames_and_retires_tx_frames() {
     assert_eq!(
         kernel.deliver(&packet(0)),
         Err(Lost::FillRingEmpty),
-        "kernel wrote to a reclaimed frame"
+        "the kernel wrote to a reclaimed frame"
     );
 }
 
@@ -357,7 +363,7 @@ fn kernel_counters_show_ring_full_and_long_packets() {
     assert_eq!((port.kernel_counters().rx_ring_full, port.kernel_counters().rx_dropped), (1, 1));
 }
 
-/// Two ports through all kinds of frame events, in a fixed order.
+/// Runs two ports and their model through all kinds of frame events, in a fixed order.
 #[test]
 fn ports_match_model_for_every_frame_event() {
     let mut model =
@@ -423,7 +429,9 @@ proptest! {
     /// For any order of events and any kernel behaviour, each frame always has one owner, packets
     /// leave unchanged and in order, and no frame stays in flight once the kernel works.
     #[test]
-    fn ports_match_model_for_random_steps(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
+    fn ports_match_model_for_random_steps(
+        steps in prop::collection::vec(any::<[u8; 4]>(), 1..200),
+    ) {
         oracle::port::run(steps);
     }
 }

@@ -1,4 +1,4 @@
-//! Opening ports by `xsk-rs` and libxdp.
+//! Opening ports with `xsk-rs` and libxdp.
 
 use std::error::Error;
 use std::io;
@@ -57,15 +57,22 @@ impl Builder {
                 .map_err(|error| queue.error("duplicate the socket's descriptor", error))?;
             // Use the same settings, so that a benchmark compares only the rings.
             self.tune(&socket, queue, sizes);
-            let got = socket
+            let is_zero_copy = socket
                 .is_zero_copy()
                 .map_err(|error| queue.error("read the bind mode (XDP_OPTIONS)", error))?;
-            zero_copy &= got;
+            zero_copy &= is_zero_copy;
             // The UMEM is new: all slots are free.
             umem.region().claim(slot);
             let queues = Queues { tx, rx, fill, completion, umem: xsk_rs_umem.clone() };
-            let mut port =
-                XskRsPort::new(&umem, slot, socket, queues, Rc::clone(&descriptors), sizes, got);
+            let mut port = XskRsPort::new(
+                &umem,
+                slot,
+                socket,
+                queues,
+                Rc::clone(&descriptors),
+                sizes,
+                is_zero_copy,
+            );
             port.refill(&mut pool);
             ports.push(port);
         }

@@ -62,8 +62,8 @@ pub enum Step {
         /// The length in the descriptor.
         len: u32,
     },
-    /// Makes the port's kernel report the completion of a frame that it was not sending: a lost or a
-    /// nonexistent one.
+    /// Makes the port's kernel report the completion of a frame that it was not sending: a lost
+    /// frame, or one that does not exist.
     InvalidCompletion(usize),
     /// Offers a held frame to the pool of another UMEM, and a frame of the other UMEM to this pool
     /// and the port's queue.
@@ -157,7 +157,7 @@ pub struct PortModel {
     lost: u32,
     closed: u32,
     /// Number of packets created: each queued packet carries a number, so that all differ.
-    packets: u64,
+    packets_made: u64,
 }
 
 /// A port, its kernel, and the expected results.
@@ -181,8 +181,8 @@ impl PortModel {
     /// Creates two ports on a UMEM with this chunk size and these ring sizes.
     pub fn new(frame_size: u32, sizes: Sizes) -> Self {
         let config = UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off };
-        let (umem, pool) = Umem::new(&config).expect("a small UMEM");
-        let other = Umem::new(&config).expect("a small UMEM");
+        let (umem, pool) = Umem::new(&config).expect("cannot create a UMEM of 256 frames");
+        let other = Umem::new(&config).expect("cannot create a UMEM of 256 frames");
         let mut model = Self {
             sizes,
             ports: [const { None }; PORTS],
@@ -192,7 +192,7 @@ impl PortModel {
             other,
             lost: 0,
             closed: 0,
-            packets: 0,
+            packets_made: 0,
         };
         (0..PORTS).for_each(|port| model.step(Step::Open(port)));
         model
@@ -208,7 +208,7 @@ impl PortModel {
             Step::Receive(port) => self.receive(port),
             Step::Free(held) => {
                 if let Some((frame, _)) = self.take_held(held) {
-                    self.pool.free(frame).expect("its own pool takes it");
+                    self.pool.free(frame).expect("the pool accepts its own frame");
                 }
             }
             Step::Lose(held) => {
@@ -289,7 +289,7 @@ impl PortModel {
             if let Some(line) = &self.ports[port] {
                 assert!(
                     line.gone || line.to_send.is_empty(),
-                    "{} were never sent",
+                    "{} packets were never sent",
                     line.to_send.len()
                 );
             }
@@ -336,29 +336,29 @@ impl PortModel {
         assert_eq!(
             retired + self.pool.len() - free,
             before.total() as usize,
-            "each chunk is free or out of use"
+            "a chunk is neither free nor retired"
         );
         assert!(
             retired as u64 <= before.tx + before.completion,
-            "frame posted for reception was not returned"
+            "a frame posted for reception was not returned"
         );
         self.closed += retired as u32;
-        assert_ne!(kernel.deliver(&[0; 60]), Ok(()), "kernel wrote to a reclaimed frame");
+        assert_ne!(kernel.deliver(&[0; 60]), Ok(()), "the kernel wrote to a reclaimed frame");
         self.empty(queue);
     }
 
     fn empty(&mut self, mut queue: EgressQueue) {
         while let Some(frame) = queue.pop() {
-            self.pool.free(frame).expect("its own pool takes it");
+            self.pool.free(frame).expect("the pool accepts its own frame");
         }
     }
 
     fn deliver(&mut self, port: usize, count: usize, len: usize) {
         let Some(line) = &mut self.ports[port] else { return };
         for _ in 0..count {
-            self.packets += 1;
+            self.packets_made += 1;
             let packet: Vec<u8> =
-                self.packets.to_be_bytes().into_iter().cycle().take(len).collect();
+                self.packets_made.to_be_bytes().into_iter().cycle().take(len).collect();
             let expected = if line.gone {
                 Err(Lost::NoInterface)
             } else if len + Pool::HEADROOM > self.umem.frame_size() as usize {
@@ -388,7 +388,7 @@ impl PortModel {
         let expected = line.arrived.drain(..entries).flatten();
         let frames = batch.places_mut().iter_mut().filter_map(Option::take);
         for (frame, packet) in frames.zip(expected) {
-            assert!(frame[..] == packet[..], "received packet is wrong or out of order");
+            assert!(frame[..] == packet[..], "a received packet is wrong or out of order");
             assert_eq!(frame.headroom(), Pool::HEADROOM);
             let shadow = Shadow::of(&frame);
             self.held.push_back((frame, shadow));
@@ -411,8 +411,8 @@ impl PortModel {
             let Some((mut frame, mut shadow)) = self.held.pop_front() else { break };
             let room = line.queue.room();
             if frame.len() >= 14 {
-                self.packets += 1;
-                shadow.stamp(&mut frame, &self.packets.to_be_bytes());
+                self.packets_made += 1;
+                shadow.stamp(&mut frame, &self.packets_made.to_be_bytes());
             }
             match line.queue.push(frame) {
                 Ok(()) => line.to_send.push_back(shadow.into_bytes()),
@@ -460,20 +460,21 @@ impl PortModel {
 
     fn foreign(&mut self, port: usize, held: usize) {
         if let Some((frame, shadow)) = self.take_held(held) {
-            let frame = self.other.1.free(frame).expect_err("it is of another UMEM").0;
+            let frame =
+                self.other.1.free(frame).expect_err("the pool accepted a frame of another UMEM").0;
             shadow.check(&frame);
             self.held.push_back((frame, shadow));
         }
-        let mut frame = self.other.1.alloc().expect("each comes back");
-        frame.append(60).expect("it is empty").fill(0);
-        frame = self.pool.free(frame).expect_err("it is of another UMEM").0;
+        let mut frame = self.other.1.alloc().expect("the other UMEM has a free frame");
+        frame.append(60).expect("an empty frame has room for 60 bytes").fill(0);
+        frame = self.pool.free(frame).expect_err("the pool accepted a frame of another UMEM").0;
         if let Some(line) = &mut self.ports[port] {
             frame = match line.queue.push(frame) {
                 Err(Refused::Foreign(frame) | Refused::Full(frame)) => frame,
                 other => panic!("the queue took a frame of another UMEM: {other:?}"),
             };
         }
-        self.other.1.free(frame).expect("its own pool takes it");
+        self.other.1.free(frame).expect("the pool accepts its own frame");
     }
 
     fn take_held(&mut self, place: usize) -> Option<(Frame, Shadow)> {
@@ -518,7 +519,7 @@ impl ModelPort {
             let from = if sent.front() == next.as_ref() { &mut sent } else { &mut thrown_away };
             assert!(
                 next.is_some() && from.pop_front() == next,
-                "sent packet was not queued or is out of order"
+                "a sent packet was not queued or is out of order"
             );
         }
         let census = self.port.census();
@@ -530,7 +531,7 @@ impl ModelPort {
         let rejected = counters.invalid_descriptors;
         assert!(
             (self.invalid_rx..=self.invalid_rx + self.invalid_completions).contains(&rejected),
-            "{rejected} refused"
+            "{rejected} descriptors rejected"
         );
         let kernel = self.port.kernel_counters();
         assert_eq!((kernel.rx_invalid, kernel.tx_invalid), (0, 0), "kernel rejected a descriptor");
@@ -560,20 +561,20 @@ fn assert_conserved_except(
     lost: u32,
     closed: u32,
 ) {
-    let mut at_the_kernel = Census::default();
+    let mut in_rings = Census::default();
     for port in ports {
-        at_the_kernel += port.census();
+        in_rings += port.census();
     }
     let expected = Ownership {
         pool: pool.len() as u32,
         held: held as u32,
-        fill: (at_the_kernel.fill + at_the_kernel.rx) as u32,
-        tx: (at_the_kernel.tx + at_the_kernel.completion) as u32,
+        fill: (in_rings.fill + in_rings.rx) as u32,
+        tx: (in_rings.tx + in_rings.completion) as u32,
         lost,
         closed,
     };
     assert_eq!(umem.ownership(), expected, "owner record differs from frame counts");
-    let total = pool.len() as u64 + at_the_kernel.total() + held as u64 + u64::from(lost + closed);
+    let total = pool.len() as u64 + in_rings.total() + held as u64 + u64::from(lost + closed);
     assert_eq!(total, u64::from(umem.frames()), "{expected:?}");
 }
 
