@@ -34,7 +34,10 @@ type BuildFn = Box<dyn Fn(&BuildCx<'_>) -> Box<dyn Stage> + Send + Sync>;
 /// |LongestConfig { bytes }| {
 ///     let plan = PlanFn::new(move |_| {
 ///         move |view: &mut View<'_>, _: &mut Cx<'_>| {
-///             view.each(|packet| if packet.frame.len() > bytes { Err(Reason::POLICY) } else { Ok(()) });
+///             view.each(|packet| match packet.frame.len() > bytes {
+///                 true => Err(Reason::POLICY),
+///                 false => Ok(()),
+///             });
 ///         }
 ///     });
 ///     Ok(plan.with_summary(format!("at most {bytes} bytes")))
@@ -110,18 +113,18 @@ mod tests {
     #[test]
     fn closures_plan_build_and_process() {
         let longest = SharedTable::new(vec![60_u64]);
-        let of_stages = longest.clone();
+        let for_stages = longest.clone();
         let plan = PlanFn::new(move |cx| {
             assert_eq!(cx.workers, 2);
-            of_stages.stage(|longest, packet, _| match packet.frame.len() as u64 <= longest[0] {
+            for_stages.stage(|longest, packet, _| match packet.frame.len() as u64 <= longest[0] {
                 true => Ok(()),
                 false => Err(Reason::POLICY),
             })
         });
-        let of_table = longest.clone();
+        let for_table = longest.clone();
         let plan = plan.with_summary("at most 60 bytes").with_table(move || {
             let mut table = Table::new("longest", &[("bytes", None)]);
-            table.rows.push(of_table.load().iter().copied().map(Cell::Number).collect());
+            table.rows.push(for_table.load().iter().copied().map(Cell::Number).collect());
             table
         });
         assert_eq!(plan.summary(), "at most 60 bytes");
@@ -138,7 +141,7 @@ mod tests {
         assert_eq!(bench.table("longest").rows, [[Cell::Number(61)]]);
     }
 
-    /// On a thread that has loaded no table yet.
+    /// Runs on a thread that has loaded no table yet.
     #[cfg(feature = "count-allocations")]
     #[test]
     fn first_load_on_a_worker_does_not_allocate() {

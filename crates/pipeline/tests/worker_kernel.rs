@@ -24,7 +24,7 @@ fn stalled_port_counts_egress_full_other_direction_flows() {
         }
         wires.wan.deliver(&packet(round)).unwrap();
         worker.poll_once();
-        assert_eq!(numbers(&wires.lan.take_sent()), [round], "the other direction flows");
+        assert_eq!(numbers(&wires.lan.take_sent()), [round], "the other direction is affected");
         assert_conserved(&mut worker);
     }
     let report = worker.report();
@@ -32,7 +32,7 @@ fn stalled_port_counts_egress_full_other_direction_flows() {
     assert_eq!(
         delivered,
         report.drops[Reason::EGRESS_FULL] + waiting,
-        "each is dropped and counted, or waits"
+        "a packet is neither counted as dropped nor waiting"
     );
     assert!(report.drops[Reason::EGRESS_FULL] > 2000);
 
@@ -44,8 +44,8 @@ fn stalled_port_counts_egress_full_other_direction_flows() {
 
 #[test]
 fn drain_ends_when_kernel_never_completes() {
-    let silent = Behaviour { completion_delay: None, ..Behaviour::default() };
-    let (mut worker, wires) = cross_connect_with((), (), silent);
+    let never_completes = Behaviour { completion_delay: None, ..Behaviour::default() };
+    let (mut worker, wires) = cross_connect_with((), (), never_completes);
     for n in 0..4000 {
         let _ = wires.lan.deliver(&packet(n));
         worker.poll_once();
@@ -53,7 +53,10 @@ fn drain_ends_when_kernel_never_completes() {
     assert_conserved(&mut worker);
     let start = Instant::now();
     worker.drain(Duration::from_millis(50));
-    assert!(start.elapsed() < Duration::from_secs(20), "drain ends without the completions");
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "drain waited for completions for more than 20 s"
+    );
     assert_conserved(&mut worker);
 }
 
@@ -67,93 +70,106 @@ fn frames_queued_after_drain_are_dropped_as_shutdown() {
     }
     worker.drain(Duration::from_millis(20));
     let report = worker.report();
-    assert_eq!(report.drops[Reason::SHUTDOWN], 200 - 128, "all but the frames in the TX ring");
+    assert_eq!(
+        report.drops[Reason::SHUTDOWN],
+        200 - 128,
+        "expected all but the frames in the TX ring"
+    );
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
 /// Sends packets both ways for some rounds and checks the accounting after each.
-fn rounds(worker: &mut Worker<()>, wires: &Wires, books: &mut WireAccounting, rounds: u64) {
+fn run_rounds(
+    worker: &mut Worker<()>,
+    wires: &Wires,
+    accounting: &mut WireAccounting,
+    rounds: u64,
+) {
     for _ in 0..rounds {
-        books.deliver(&wires.lan, 20);
-        books.deliver(&wires.wan, 3);
+        accounting.deliver(&wires.lan, 20);
+        accounting.deliver(&wires.wan, 3);
         worker.poll_once();
-        books.balance(worker, wires);
+        accounting.balance(worker, wires);
     }
 }
 
 /// Makes the kernel work normally again, and checks that no packet stays in flight.
-fn recovers(worker: &mut Worker<()>, wires: &Wires, books: &mut WireAccounting) {
+fn assert_recovers(worker: &mut Worker<()>, wires: &Wires, accounting: &mut WireAccounting) {
     for wire in [&wires.lan, &wires.wan] {
         wire.set(Behaviour::default());
         // Report pending completions now: no later wake-up may come.
         wire.run();
     }
-    rounds(worker, wires, books, 3);
+    run_rounds(worker, wires, accounting, 3);
     worker.drain(Duration::from_secs(20));
-    let frames = books.balance(worker, wires);
+    let frames = accounting.balance(worker, wires);
     assert_eq!((frames.in_flight, frames.tx, frames.completion, frames.rx), (0, 0, 0, 0));
-    for left in &books.left {
-        assert!(left.is_sorted(), "out of order");
+    for left in &accounting.left {
+        assert!(left.is_sorted(), "packets are out of order");
     }
 }
 
-/// Runs a worker whose wan kernel first behaves like this, and then normally.
-fn survives(wan: Behaviour) -> WireAccounting {
+/// Runs a worker whose wan kernel first has a fault and then works normally.
+fn run_with_fault(wan: Behaviour) -> WireAccounting {
     let (mut worker, wires) = cross_connect_with((), (), wan);
-    let mut books = WireAccounting::default();
-    rounds(&mut worker, &wires, &mut books, 60);
-    recovers(&mut worker, &wires, &mut books);
-    assert_eq!(books.delivered, books.sent + books.thrown_away + worker.report().drops.total());
-    books
+    let mut accounting = WireAccounting::default();
+    run_rounds(&mut worker, &wires, &mut accounting, 60);
+    assert_recovers(&mut worker, &wires, &mut accounting);
+    assert_eq!(
+        accounting.delivered,
+        accounting.sent + accounting.thrown_away + worker.report().drops.total()
+    );
+    accounting
 }
 
 #[test]
 fn worker_recovers_from_late_completions() {
     for delay in [1, 2, 7] {
-        survives(Behaviour { completion_delay: Some(delay), ..Behaviour::default() });
+        run_with_fault(Behaviour { completion_delay: Some(delay), ..Behaviour::default() });
     }
 }
 
 #[test]
 fn worker_recovers_from_partial_completions() {
     for completions_per_wakeup in [0, 1, 19] {
-        survives(Behaviour { completions_per_wakeup, ..Behaviour::default() });
+        run_with_fault(Behaviour { completions_per_wakeup, ..Behaviour::default() });
     }
 }
 
 #[test]
 fn worker_recovers_from_missing_completions() {
-    survives(Behaviour { completion_delay: None, ..Behaviour::default() });
+    run_with_fault(Behaviour { completion_delay: None, ..Behaviour::default() });
 }
 
 #[test]
 fn worker_recovers_from_full_tx_ring() {
-    let books = survives(Behaviour { budget: 0, ..Behaviour::default() });
-    assert!(books.delivered > books.sent, "some were dropped");
-    survives(Behaviour { budget: 1, ..Behaviour::default() });
+    let accounting = run_with_fault(Behaviour { budget: 0, ..Behaviour::default() });
+    assert!(accounting.delivered > accounting.sent, "no packet was dropped");
+    run_with_fault(Behaviour { budget: 1, ..Behaviour::default() });
 }
 
 #[test]
 fn worker_recovers_from_lost_wake_ups() {
     for ignored_wakeups in [1, 3, u32::MAX] {
-        survives(Behaviour { ignored_wakeups, ..Behaviour::default() });
+        run_with_fault(Behaviour { ignored_wakeups, ..Behaviour::default() });
     }
 }
 
 #[test]
 fn worker_recovers_from_refused_wake_ups() {
     for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN] {
-        let once = survives(Behaviour { errors: [errno].into(), ..Behaviour::default() });
-        assert_eq!(once.delivered, once.sent, "one refused wake-up loses no packet");
-        survives(Behaviour { answer: Some(errno), ..Behaviour::default() });
+        let once = run_with_fault(Behaviour { errors: [errno].into(), ..Behaviour::default() });
+        assert_eq!(once.delivered, once.sent, "one refused wake-up lost a packet");
+        run_with_fault(Behaviour { answer: Some(errno), ..Behaviour::default() });
     }
 }
 
 #[test]
 fn worker_accounts_for_packets_dropped_by_interface() {
-    let books = survives(Behaviour { errors: [libc::EBUSY; 50].into(), ..Behaviour::default() });
-    assert_eq!((books.delivered, books.thrown_away), (books.sent + 50, 50));
-    survives(Behaviour { answer: Some(libc::EBUSY), ..Behaviour::default() });
+    let accounting =
+        run_with_fault(Behaviour { errors: [libc::EBUSY; 50].into(), ..Behaviour::default() });
+    assert_eq!((accounting.delivered, accounting.thrown_away), (accounting.sent + 50, 50));
+    run_with_fault(Behaviour { answer: Some(libc::EBUSY), ..Behaviour::default() });
 }
 
 /// In a small UMEM all frames wait for transmission, so none is left to receive. The kernel loses
@@ -163,18 +179,22 @@ fn worker_recovers_from_empty_fill_ring() {
     let small = UmemConfig { frames: 256, ..xdpfwd_testkit::wires::umem_config() };
     let stalled = Behaviour { budget: 0, ..Behaviour::default() };
     let (mut worker, wires) = cross_connect_on(&small, (), (), stalled);
-    let mut books = WireAccounting::default();
+    let mut accounting = WireAccounting::default();
     for _ in 0..20 {
-        books.deliver(&wires.lan, 20);
+        accounting.deliver(&wires.lan, 20);
         worker.poll_once();
-        books.balance(&mut worker, &wires);
+        accounting.balance(&mut worker, &wires);
     }
-    assert_eq!(wires.lan.posted(), 0, "the fill ring is empty");
+    assert_eq!(wires.lan.posted(), 0, "the fill ring is not empty");
     assert_eq!(worker.frames().pool, 0);
     let lost = worker.report().queues[0].kernel.fill_ring_empty;
-    assert_eq!(books.delivered + lost, 20 * 20, "each packet is delivered or counted as lost");
+    assert_eq!(
+        accounting.delivered + lost,
+        20 * 20,
+        "a packet was neither delivered nor counted as lost"
+    );
     assert!(lost > 0);
-    recovers(&mut worker, &wires, &mut books);
+    assert_recovers(&mut worker, &wires, &mut accounting);
     assert!(wires.lan.posted() > 0);
 }
 
@@ -188,26 +208,30 @@ fn worker_accounts_for_packets_when_interface_disappears() {
             (),
             Behaviour { vanishes_after: Some(after), ..Behaviour::default() },
         );
-        let mut books = WireAccounting::default();
-        rounds(&mut worker, &wires, &mut books, 120);
-        assert_eq!(books.left[1], first_of_lan(&books, after), "the first packets were sent");
+        let mut accounting = WireAccounting::default();
+        run_rounds(&mut worker, &wires, &mut accounting, 120);
+        assert_eq!(
+            accounting.left[1],
+            first_of_lan(&accounting, after),
+            "expected the first packets of lan"
+        );
         let before = worker.report();
         assert!(before.drops[Reason::EGRESS_FULL] > 0);
         assert!(before.queues[1].counters.tx_retries > 0);
 
         // lan disappears too: no port is left, and every packet must still be accounted for.
         wires.lan.vanish();
-        rounds(&mut worker, &wires, &mut books, 20);
+        run_rounds(&mut worker, &wires, &mut accounting, 20);
         worker.drain(Duration::from_millis(20));
-        let frames = books.balance(&mut worker, &wires);
-        assert_eq!((frames.in_flight, frames.rx), (0, 0), "queued packets are dropped");
+        let frames = accounting.balance(&mut worker, &wires);
+        assert_eq!((frames.in_flight, frames.rx), (0, 0), "packets are still queued");
         assert!(worker.report().drops[Reason::SHUTDOWN] > 0);
     }
 }
 
 /// Returns the numbers of the first packets that lan delivered.
-fn first_of_lan(books: &WireAccounting, count: u32) -> Vec<u64> {
-    (0..books.delivered).filter(|number| number % 23 < 20).take(count as usize).collect()
+fn first_of_lan(accounting: &WireAccounting, count: u32) -> Vec<u64> {
+    (0..accounting.delivered).filter(|number| number % 23 < 20).take(count as usize).collect()
 }
 
 /// While a port cannot send, an idle worker retries the wake-up at intervals, not in every
@@ -219,8 +243,8 @@ fn idle_worker_backs_off_wake_ups_of_stalled_port() {
             let (remote, mailbox) = mailbox::<()>().unwrap();
             let start = Instant::now();
             let thread = std::thread::spawn(move || {
-                let cannot = Behaviour { answer: Some(errno), ..Behaviour::default() };
-                let (mut worker, wires) = cross_connect_with((), (), cannot);
+                let refuses = Behaviour { answer: Some(errno), ..Behaviour::default() };
+                let (mut worker, wires) = cross_connect_with((), (), refuses);
                 (0..10).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
                 worker.run(&mailbox, idle);
                 // The packets must still be sent once the port works.
@@ -234,7 +258,7 @@ fn idle_worker_backs_off_wake_ups_of_stalled_port() {
             // 10, 20, 40, … 640 µs: seven in the first 1.3 ms.
             let most = 10 + start.elapsed().as_micros() / 640;
             assert!(u128::from(wakeups) <= most, "{wakeups} wake-ups; expected at most {most}");
-            assert!(wakeups >= 2, "the wake-up is retried");
+            assert!(wakeups >= 2, "the wake-up was not retried");
             assert_eq!(sent, (0..10).collect::<Vec<_>>());
         }
     }
@@ -250,15 +274,15 @@ proptest! {
         vanish in prop::option::weighted(0.2, 0..40usize),
     ) {
         let (mut worker, wires) = cross_connect((), ());
-        let mut books = WireAccounting::default();
-        for (index, (ways, a, b, lan)) in steps.into_iter().enumerate() {
+        let mut accounting = WireAccounting::default();
+        for (index, (faults, a, b, lan)) in steps.into_iter().enumerate() {
             let wire = if lan { &wires.lan } else { &wires.wan };
-            wire.set(oracle::port::decode_behaviour(ways, a, b));
-            books.deliver(&wires.lan, u64::from(a % 80));
-            books.deliver(&wires.wan, u64::from(b % 80));
+            wire.set(oracle::port::decode_behaviour(faults, a, b));
+            accounting.deliver(&wires.lan, u64::from(a % 80));
+            accounting.deliver(&wires.wan, u64::from(b % 80));
             worker.poll_once();
-            books.balance(&mut worker, &wires);
-            if ways % 4 == 0 {
+            accounting.balance(&mut worker, &wires);
+            if faults % 4 == 0 {
                 wires.wan.run();
             }
             if vanish == Some(index) {
@@ -266,10 +290,10 @@ proptest! {
             }
         }
         if vanish.is_none() {
-            recovers(&mut worker, &wires, &mut books);
+            assert_recovers(&mut worker, &wires, &mut accounting);
         } else {
             worker.drain(Duration::from_millis(20));
-            books.balance(&mut worker, &wires);
+            accounting.balance(&mut worker, &wires);
         }
     }
 }

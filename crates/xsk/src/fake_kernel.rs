@@ -235,9 +235,11 @@ impl FakeKernel {
         });
         // SAFETY: both sides keep `memory` in fields that are dropped after the ends; each ring's
         // ends are taken once. Unsafe because the ends hold addresses.
-        let ((user_fill, fill), (completion, user_completion), (rx, user_rx), (user_tx, tx)) = unsafe {
+        let (fill_ends, completion_ends, rx_ends, tx_ends) = unsafe {
             (memory.fill.ends(), memory.completion.ends(), memory.rx.ends(), memory.tx.ends())
         };
+        let ((user_fill, fill), (user_tx, tx)) = (fill_ends, tx_ends);
+        let ((rx, user_rx), (completion, user_completion)) = (rx_ends, completion_ends);
         let rings = Rings {
             fill: user_fill,
             completion: user_completion,

@@ -441,11 +441,11 @@ mod tests {
         unsafe { reservation.extend([0; 5].into_iter()) };
     }
 
-    /// An end of a ring that can be sent to another thread, as the kernel's ends run on other cores.
+    /// An end of a ring that can be sent to another thread.
     struct SendEnd<E>(E);
 
-    // SAFETY: each end is used by one thread at a time, as a ring requires. Unsafe because ends hold
-    // addresses.
+    // SAFETY: each end is used by one thread at a time, as a ring requires. Unsafe because ends
+    // hold addresses.
     unsafe impl<E> Send for SendEnd<E> {}
 
     /// Uses real threads instead of a model; `make sanitize` runs it under ThreadSanitizer.

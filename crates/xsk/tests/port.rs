@@ -135,8 +135,8 @@ fn failed_wake_up_is_repeated_without_new_frames() {
     );
 }
 
-/// Wake-ups without effect are repeated at growing intervals, whatever the kernel returns. The limit
-/// follows from the elapsed time.
+/// Wake-ups without effect are repeated at growing intervals, whatever the kernel returns. The
+/// limit follows from the elapsed time.
 #[test]
 fn wake_ups_without_effect_back_off() {
     let answers = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO]

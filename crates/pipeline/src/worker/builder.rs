@@ -34,8 +34,8 @@ pub enum BuildError {
     TooManyPorts(usize),
     /// Ports with different numbers of queues.
     #[error(
-        "port {port} has {queues} queues and port 0 has {expected}; all ports of a worker need the same \
-         number of queues"
+        "port {port} has {queues} queues and port 0 has {expected}; all ports of a worker need the \
+         same number of queues"
     )]
     UnequalQueues {
         /// The port that differs.

@@ -33,14 +33,15 @@ fn disposition_of_dropped_packet_names_reason() {
 
 #[test]
 fn drop_under_unregistered_reason_is_named_unregistered() {
-    static FORGOTTEN: DropReason = DropReason::new("test_bench_forgotten", "Is not registered.");
-    struct Forgetful;
-    impl Stage for Forgetful {
+    static FORGOTTEN: DropReason =
+        DropReason::new("test_bench_forgotten", "A reason that is never registered.");
+    struct DropAll;
+    impl Stage for DropAll {
         fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
             view.packets().for_each(|mut packet| packet.drop(&FORGOTTEN));
         }
     }
-    let disposition = TestBench::new(Forgetful).send("lan", &frame(1));
+    let disposition = TestBench::new(DropAll).send("lan", &frame(1));
     assert_eq!(disposition.drop_reason(), Some("unregistered"));
 }
 
@@ -71,16 +72,16 @@ fn send_all_returns_one_disposition_per_packet_in_order() {
     assert_eq!(dispositions.len(), 200);
     let report = bench.report();
     let account = &report.paths[0].stages[0].account;
-    assert_eq!((account.calls, account.packets), (4, 200), "64 + 64 + 64 + 8");
+    assert_eq!((account.calls, account.packets), (4, 200), "expected batches of 64, 64, 64 and 8");
 }
 
 #[test]
 fn held_frame_is_sent_by_tick() {
     let mut bench = TestBench::new(Hold::default());
-    let both = bench.send_all("lan", [frame(1), frame(2)]);
-    assert_eq!(both, [Disposition::Held, Disposition::Held]);
+    let dispositions = bench.send_all("lan", [frame(1), frame(2)]);
+    assert_eq!(dispositions, [Disposition::Held, Disposition::Held]);
     assert_eq!(bench.assert_conserved().in_flight, 2);
-    assert!(bench.take_sent("wan").is_empty(), "no tick without `advance`");
+    assert!(bench.take_sent("wan").is_empty(), "a stage ticked without `advance`");
     bench.advance(Duration::from_millis(1));
     assert_eq!(bench.take_sent("wan"), [frame(1), frame(2)]);
     assert_eq!(bench.take_sent("lan"), [[9; 14]]);
@@ -115,7 +116,7 @@ fn copy_in_reused_chunk_is_not_taken_for_dropped_packet() {
                 let chunk = frame.chunk();
                 cx.drop(frame, Reason::POLICY);
                 let mut copy = cx.alloc().unwrap();
-                assert_eq!(copy.chunk(), chunk, "the pool hands out the last frame first");
+                assert_eq!(copy.chunk(), chunk, "the pool did not reuse the frame freed last");
                 copy.append(60).unwrap().fill(5);
                 cx.emit(copy, cx.to());
             }

@@ -26,7 +26,7 @@ fn frame(first: u8) -> Vec<u8> {
 
 /// Returns the message of the panic in the closure.
 fn panic_message<R>(run: impl FnOnce() -> R) -> String {
-    let panic = catch_unwind(AssertUnwindSafe(run)).err().expect("a panic");
+    let panic = catch_unwind(AssertUnwindSafe(run)).err().expect("the closure did not panic");
     match panic.downcast::<String>() {
         Ok(text) => *text,
         Err(panic) => (*panic.downcast::<&str>().unwrap()).to_owned(),

@@ -18,18 +18,25 @@ struct Planned {
 }
 
 /// The context in which a stage was built, as text.
-struct Told(String);
+struct BuildContext(String);
 
-impl Stage for Told {
+impl Stage for BuildContext {
     fn process(&mut self, _: &mut View<'_>, _: &mut Cx<'_>) {}
 }
 
 impl StagePlan for Planned {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
-        assert_eq!(self.acquired.load(Ordering::Relaxed), 1, "acquired before the first build");
+        assert_eq!(
+            self.acquired.load(Ordering::Relaxed),
+            1,
+            "built before its resource was acquired"
+        );
         let (from, to) = (cx.from_port().unwrap(), cx.to_port().unwrap());
         let source = cx.ethernet_to(MacAddr([2; 6])).source;
-        Box::new(Told(format!("{} {} {:?} {} {source}", from.name, to.name, to.mtu, cx.workers)))
+        Box::new(BuildContext(format!(
+            "{} {} {:?} {} {source}",
+            from.name, to.name, to.mtu, cx.workers
+        )))
     }
 
     fn summary(&self) -> String {
@@ -60,20 +67,20 @@ fn planned_stages_know_ports_and_acquire_resources_once() {
     let lan = PortInfo::new(PortId(0), "lan", "eth0");
     let wan = PortInfo { mtu: Some(1400), ..PortInfo::new(PortId(0), "wan", "eth1") };
     let [first, second] = [(); 2].map(|()| Arc::new(Planned::default()));
-    let named = |plan: &Arc<Planned>| [("told", Arc::clone(plan) as Arc<dyn StagePlan>)];
+    let named = |plan: &Arc<Planned>| [("context", Arc::clone(plan) as Arc<dyn StagePlan>)];
     let acquired = || [&first, &second].map(|plan| plan.acquired.load(Ordering::Relaxed));
 
     let builder = TestBench::builder().ports(Ports::from_iter([lan, wan])).workers(4);
     let builder = builder.plans("lan", "wan", named(&first)).plans("wan", "lan", named(&first));
     let mut bench = builder.build().unwrap();
-    let told = bench.worker().stages_mut(|_, told: &mut Told| told.0.clone());
+    let context = bench.worker().stages_mut(|_, context: &mut BuildContext| context.0.clone());
     let [to_wan, to_lan] =
         ["lan wan Some(1400) 4 02:00:00:00:00:02", "wan lan None 4 02:00:00:00:00:01"];
-    assert_eq!(told, [to_wan, to_lan]);
+    assert_eq!(context, [to_wan, to_lan]);
     assert_eq!(acquired(), [1, 0]);
 
     bench.reload_plans("lan", named(&second)).unwrap();
-    assert_eq!(acquired(), [1, 1], "the way back still has the first");
+    assert_eq!(acquired(), [1, 1], "the path from wan still uses the first plan");
     let fails: Arc<dyn StagePlan> = Arc::new(Planned { fails: true, ..Planned::default() });
     let error = bench.reload_plans("wan", [("bad", fails)]).unwrap_err();
     assert_eq!(error.to_string(), "stage \"bad\": another process has the lock");

@@ -33,7 +33,7 @@ fn only_advance_fills_token_bucket() {
         let passed = Disposition::sent("wan", frame(round));
         assert_eq!(bench.send("lan", &frame(round)), passed);
         std::thread::sleep(Duration::from_millis(11));
-        assert_eq!(bench.send("lan", &frame(round)), limited, "the clock stands still");
+        assert_eq!(bench.send("lan", &frame(round)), limited, "the clock advanced");
         bench.advance(Duration::from_micros(9999));
         assert_eq!(bench.send("lan", &frame(round)), limited);
         bench.advance(Duration::from_micros(1));

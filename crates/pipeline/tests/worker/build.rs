@@ -11,9 +11,9 @@ fn builder_rejects_invalid_ports_paths_and_memory() {
         let (umem, mut pool) = Umem::new(&umem_config()).unwrap();
         let mut index = 0;
         let mut all: Vec<Vec<Box<dyn xdpfwd_xsk::Port>>> = vec![];
-        for &lanes in ports {
+        for &queues in ports {
             let mut port: Vec<Box<dyn xdpfwd_xsk::Port>> = vec![];
-            for _ in 0..lanes {
+            for _ in 0..queues {
                 port.push(Box::new(FakeKernel::port(&umem, &mut pool, index).0));
                 index += 1;
             }
@@ -27,7 +27,7 @@ fn builder_rejects_invalid_ports_paths_and_memory() {
         builder.build().err()
     };
     assert_eq!(build(&[1, 1], &[(0, 1), (1, 0)]), None);
-    assert_eq!(build(&[1], &[(0, 0)]), None, "a reflector");
+    assert_eq!(build(&[1], &[(0, 0)]), None, "a path back to its own port");
     assert_eq!(build(&[1, 1], &[(0, 2)]), Some(BuildError::NoSuchPort(2)));
     assert_eq!(build(&[1, 1], &[(3, 1)]), Some(BuildError::NoSuchPort(3)));
     assert_eq!(build(&[1, 1], &[(0, 1), (0, 0)]), Some(BuildError::TwoPaths(0)));
@@ -39,9 +39,9 @@ fn builder_rejects_invalid_ports_paths_and_memory() {
     let (umem, mut pool) = Umem::new(&umem_config()).unwrap();
     let (other, mut other_pool) = Umem::new(&umem_config()).unwrap();
     let (port, _) = FakeKernel::port(&umem, &mut pool, 0);
-    let (stranger, _) = FakeKernel::port(&other, &mut other_pool, 0);
+    let (other_port, _) = FakeKernel::port(&other, &mut other_pool, 0);
     let mixed = Worker::<()>::builder(umem.clone(), pool)
-        .port(vec![Box::new(port), Box::new(stranger)])
+        .port(vec![Box::new(port), Box::new(other_port)])
         .build();
     assert_eq!(mixed.err(), Some(BuildError::OtherUmem("a port")));
     assert_eq!(
@@ -50,10 +50,10 @@ fn builder_rejects_invalid_ports_paths_and_memory() {
     );
 
     let (umem, mut pool) = Umem::new(&umem_config()).unwrap();
-    let lanes = (0..2).map(|index| {
+    let queues = (0..2).map(|index| {
         Box::new(FakeKernel::port(&umem, &mut pool, index).0) as Box<dyn xdpfwd_xsk::Port>
     });
-    let lanes: Vec<_> = lanes.collect();
-    let too_far = Worker::<()>::builder(umem, pool).queues(1, u16::MAX).port(lanes).build();
+    let queues: Vec<_> = queues.collect();
+    let too_far = Worker::<()>::builder(umem, pool).queues(1, u16::MAX).port(queues).build();
     assert_eq!(too_far.err(), Some(BuildError::QueueNumber(65536)));
 }

@@ -7,7 +7,7 @@ use xdpfwd_testkit::wires::{
 use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel, Sizes};
 use xdpfwd_xsk::{Umem, UmemConfig};
 
-use crate::OneBehind;
+use crate::DelayByOne;
 
 #[test]
 fn worker_forwards_both_ways_unchanged_and_in_order() {
@@ -54,7 +54,7 @@ fn packet_leaves_on_queue_of_its_batch() {
         .queues(1, 2)
         .port(vec![Box::new(lan0), Box::new(lan1)])
         .port(vec![Box::new(wan0), Box::new(wan1)])
-        .path(LAN, WAN, (OneBehind::default(),))
+        .path(LAN, WAN, (DelayByOne::default(),))
         .build()
         .unwrap();
     for n in 0..10 {
@@ -68,7 +68,7 @@ fn packet_leaves_on_queue_of_its_batch() {
     assert_eq!(
         numbers(&wan1_wire.take_sent()),
         [9, 100],
-        "what a stage emits leaves on the queue of the batch"
+        "an emitted frame leaves on the queue of the current batch"
     );
     assert_eq!(
         worker.report().queues.iter().map(|q| (q.port.0, q.queue)).collect::<Vec<_>>(),

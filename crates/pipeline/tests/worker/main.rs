@@ -14,21 +14,21 @@ use xdpfwd_pipeline::{Cx, Reason, Stage, Verdict, View};
 use xdpfwd_testkit::wires::{LAN, WAN, number};
 use xdpfwd_xsk::Frame;
 
-/// Holds every packet until the next one arrives, and then emits it to its destination port. Copies
-/// each fifth packet.
+/// Holds every packet until the next one arrives, and then emits it to wan. Sends a copy of each
+/// fifth packet to lan.
 #[derive(Default)]
-struct OneBehind {
+struct DelayByOne {
     held: Option<Frame>,
 }
 
-impl Stage for OneBehind {
+impl Stage for DelayByOne {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
-        for place in 0..view.len() {
-            let n = number(view.packet(place).unwrap().frame);
+        for index in 0..view.len() {
+            let n = number(view.packet(index).unwrap().frame);
             if let Some(before) = self.held.take() {
                 cx.emit(before, WAN);
             }
-            match view.hold(place, cx) {
+            match view.hold(index, cx) {
                 Some(frame) => {
                     if n.is_multiple_of(5)
                         && let Some(mut copy) = cx.alloc()
@@ -38,7 +38,7 @@ impl Stage for OneBehind {
                     }
                     self.held = Some(frame);
                 }
-                None => view.set(place, Verdict::Drop(Reason::HOLD_QUOTA)),
+                None => view.set(index, Verdict::Drop(Reason::HOLD_QUOTA)),
             }
         }
     }

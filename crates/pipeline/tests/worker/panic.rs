@@ -12,7 +12,7 @@ struct Panics {
     seen: u64,
     at: u64,
     in_tick: bool,
-    mute: bool,
+    counters_panic: bool,
 }
 
 impl Stage for Panics {
@@ -28,7 +28,7 @@ impl Stage for Panics {
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        assert!(!self.mute || self.seen < self.at, "on purpose");
+        assert!(!self.counters_panic || self.seen < self.at, "on purpose");
         vec![("seen", self.seen)]
     }
 
@@ -39,9 +39,11 @@ impl Stage for Panics {
 
 #[test]
 fn worker_after_stage_panic_runs_without_stages() {
-    for mute in [false, true] {
-        let (mut worker, wires) =
-            cross_connect((Panics { at: 70, mute, ..Panics::default() },), (Panics::default(),));
+    for counters_panic in [false, true] {
+        let (mut worker, wires) = cross_connect(
+            (Panics { at: 70, counters_panic, ..Panics::default() },),
+            (Panics::default(),),
+        );
         for n in 0..60 {
             wires.lan.deliver(&packet(n)).unwrap();
         }
@@ -65,16 +67,16 @@ fn worker_after_stage_panic_runs_without_stages() {
         assert_eq!(
             (report.drops[Reason::SHUTDOWN], report.drops.total()),
             (40, 40),
-            "packets received after the panic"
+            "expected the packets received after the panic"
         );
         assert_eq!(
             (report.frames.leaked, report.frames.in_flight),
             (20, 0),
-            "frames of the interrupted batch"
+            "expected the frames of the interrupted batch"
         );
         assert_eq!(worker.umem().lost(), 20);
         assert_eq!(report.paths[0].stages[0].account.packets, 80);
-        let counters = if mute { vec![] } else { vec![("seen", 70)] };
+        let counters = if counters_panic { vec![] } else { vec![("seen", 70)] };
         assert_eq!(report.paths[0].stages[0].counters, counters, "counters of the panicked stage");
         assert_eq!(report.paths[1].stages[0].counters, [("seen", 0)]);
     }
@@ -103,12 +105,12 @@ fn panic_in_tick_loses_no_frame() {
     let (mut worker, wires) =
         cross_connect((Panics { in_tick: true, ..Panics::default() },), (Panics::default(),));
     wires.lan.deliver(&packet(1)).unwrap();
-    let turns = catch_unwind(AssertUnwindSafe(|| {
+    let result = catch_unwind(AssertUnwindSafe(|| {
         loop {
             worker.poll_once();
         }
     }));
-    turns.unwrap_err();
+    result.unwrap_err();
     worker.abandon_stages();
     worker.drain(Duration::from_secs(5));
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);

@@ -22,13 +22,13 @@ struct Random {
 
 impl Stage for Random {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
-        for place in 0..view.len() {
-            let packet = view.packet(place).unwrap();
+        for index in 0..view.len() {
+            let packet = view.packet(index).unwrap();
             match random_verdict(self.seed, number(packet.frame)) {
-                0 => view.set(place, Verdict::Drop(Reason::POLICY)),
-                1 => view.set(place, Verdict::To(LAN)),
-                2 => view.set(place, Verdict::To(PortId(200))),
-                3 => self.held.extend(view.hold(place, cx)),
+                0 => view.set(index, Verdict::Drop(Reason::POLICY)),
+                1 => view.set(index, Verdict::To(LAN)),
+                2 => view.set(index, Verdict::To(PortId(200))),
+                3 => self.held.extend(view.hold(index, cx)),
                 4 => {
                     if let Some(frame) = self.held.pop() {
                         cx.emit(frame, WAN);
@@ -65,7 +65,7 @@ impl Stage for Random {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// With any stages and kernel, every frame is in one place after each iteration, and in the end
+    /// With any stages and kernel, every frame has one owner after each iteration, and in the end
     /// no frame is in flight.
     #[test]
     fn random_stages_and_kernel_conserve_frames(

@@ -3,9 +3,9 @@
 use xdpfwd_pipeline::{BuildError, Cx, NamedStage, PortId, SnapshotError, Stage, View, Worker};
 use xdpfwd_testkit::wires::{LAN, assert_conserved, cross_connect, numbers, packet};
 
-use crate::OneBehind;
+use crate::DelayByOne;
 
-/// Counts packets; its snapshot is the number of its predecessors.
+/// Counts packets. Its state is the number of its predecessors.
 #[derive(Default)]
 struct Counting {
     packets: u64,
@@ -38,9 +38,9 @@ impl Stage for Counting {
 
 /// Has counters like `Counting`, and cannot restore a snapshot.
 #[derive(Default)]
-struct Forgetful(Counting);
+struct FailingRestore(Counting);
 
-impl Stage for Forgetful {
+impl Stage for FailingRestore {
     fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
         self.0.process(view, cx);
     }
@@ -64,18 +64,19 @@ fn named(name: &str, stage: impl Stage + 'static) -> NamedStage {
 
 #[test]
 fn swap_named_keeps_packets_counters_and_held_frames() {
-    let chain = || vec![named("count", Counting::default()), named("behind", OneBehind::default())];
+    let chain =
+        || vec![named("count", Counting::default()), named("behind", DelayByOne::default())];
     let (mut worker, wires) = cross_connect(chain(), vec![]);
     for n in 0..10 {
         wires.lan.deliver(&packet(n)).unwrap();
         worker.poll_once();
     }
     assert_eq!(worker.frames().in_flight, 1);
-    let afresh = worker.swap_named(
+    let swapped = worker.swap_named(
         LAN,
         vec![named("other", Counting::default()), named("count", Counting::default())],
     );
-    let swapped = afresh.unwrap();
+    let swapped = swapped.unwrap();
     assert_eq!(swapped.afresh, Vec::<String>::new());
     assert_eq!(swapped.row_counters, [vec![10, 0], vec![]], "row counters of the old stages");
     for n in 10..20 {
@@ -97,13 +98,13 @@ fn swap_named_keeps_packets_counters_and_held_frames() {
     // A stage of another kind starts at zero, and the swap reports it.
     let count =
         |worker: &mut Worker<Vec<NamedStage>>| worker.report().paths[0].stages[0].counters.clone();
-    let swapped = worker.swap_named(LAN, vec![named("count", Forgetful::default())]).unwrap();
+    let swapped = worker.swap_named(LAN, vec![named("count", FailingRestore::default())]).unwrap();
     assert_eq!(swapped.afresh, ["count"]);
     assert_eq!(count(&mut worker), [("count", 0)]);
     // A stage that cannot read the state of its predecessor keeps the counters.
     wires.lan.deliver(&packet(20)).unwrap();
     worker.poll_once();
-    let swapped = worker.swap_named(LAN, vec![named("count", Forgetful::default())]).unwrap();
+    let swapped = worker.swap_named(LAN, vec![named("count", FailingRestore::default())]).unwrap();
     assert_eq!(swapped.afresh, ["count"]);
     assert_eq!(count(&mut worker), [("count", 1)]);
     assert_eq!(worker.swap_named(PortId(7), vec![]).unwrap_err(), BuildError::NoSuchPort(7));

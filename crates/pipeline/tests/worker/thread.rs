@@ -37,13 +37,13 @@ fn idle_worker_waits_again_after_each_command() {
     let ask = || remote.ask(|worker| worker.report().waits, Duration::from_secs(20)).unwrap();
     let before = ask();
     let start = Instant::now();
-    const QUESTIONS: u64 = 200;
-    for _ in 0..QUESTIONS {
+    const COMMANDS: u64 = 200;
+    for _ in 0..COMMANDS {
         std::thread::sleep(Duration::from_millis(2));
         ask();
     }
     let waits = ask() - before;
-    let most = start.elapsed().as_millis() as u64 + 2 * QUESTIONS + 4;
+    let most = start.elapsed().as_millis() as u64 + 2 * COMMANDS + 4;
     assert!(waits <= most, "{waits} waits; expected at most {most}");
     remote.stop();
     thread.join().unwrap();

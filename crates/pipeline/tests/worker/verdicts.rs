@@ -7,9 +7,9 @@ use xdpfwd_testkit::wires::{
 use xdpfwd_xsk::{Frame, Umem};
 
 /// Sets a verdict by the packet's number.
-struct Sorter;
+struct VerdictByNumber;
 
-impl Sorter {
+impl VerdictByNumber {
     fn verdict(number: u64) -> Verdict {
         match number % 7 {
             0 => Verdict::Drop(Reason::POLICY),
@@ -20,13 +20,13 @@ impl Sorter {
     }
 }
 
-impl Stage for Sorter {
+impl Stage for VerdictByNumber {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
-        for place in 0..view.len() {
-            let number = number(view.packet(place).unwrap().frame);
-            view.set(place, Self::verdict(number));
+        for index in 0..view.len() {
+            let number = number(view.packet(index).unwrap().frame);
+            view.set(index, Self::verdict(number));
         }
-        view.set(view.len(), Verdict::To(LAN)); // behind the end: nothing happens
+        view.set(view.len(), Verdict::To(LAN)); // beyond the last index: has no effect
     }
 }
 
@@ -41,7 +41,7 @@ impl Stage for InOrder {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for packet in view.packets() {
             let number = number(packet.frame);
-            assert!(self.last.is_none_or(|last| last < number), "out of order");
+            assert!(self.last.is_none_or(|last| last < number), "packets are out of order");
             self.last = Some(number);
             self.seen += 1;
         }
@@ -51,33 +51,33 @@ impl Stage for InOrder {
 #[test]
 fn verdicts_are_applied_and_next_stage_gets_rest_in_order() {
     let (mut worker, wires) =
-        cross_connect((Sorter, InOrder::default()), (Sorter, InOrder::default()));
+        cross_connect((VerdictByNumber, InOrder::default()), (VerdictByNumber, InOrder::default()));
     for n in 0..100 {
         wires.lan.deliver(&packet(n)).unwrap();
     }
     while worker.poll_once() > 0 {}
     let with = |verdict: Verdict| {
-        (0..100).filter(|&n| Sorter::verdict(n) == verdict).collect::<Vec<u64>>()
+        (0..100).filter(|&n| VerdictByNumber::verdict(n) == verdict).collect::<Vec<u64>>()
     };
     assert_eq!(numbers(&wires.wan.take_sent()), with(Verdict::Next));
     assert_eq!(numbers(&wires.lan.take_sent()), with(Verdict::To(LAN)));
     let report = worker.report();
     assert_eq!(report.drops[Reason::POLICY], with(Verdict::Drop(Reason::POLICY)).len() as u64);
     assert_eq!(report.drops[Reason::NO_SUCH_PORT], with(Verdict::To(PortId(9))).len() as u64);
-    let [sorter, in_order] = &report.paths[0].stages[..] else { panic!("two stages") };
-    assert_eq!((sorter.name.as_str(), sorter.account.packets), ("Sorter", 100));
-    assert_eq!(sorter.account.drops, report.drops.total());
+    let [first, in_order] = &report.paths[0].stages[..] else { panic!("expected two stages") };
+    assert_eq!((first.name.as_str(), first.account.packets), ("VerdictByNumber", 100));
+    assert_eq!(first.account.drops, report.drops.total());
     assert_eq!(in_order.account.packets, with(Verdict::Next).len() as u64);
     assert_conserved(&mut worker);
 }
 
-/// Cuts every packet to nothing, or requests impossible changes.
-struct Vandal;
+/// Cuts every packet to 13 bytes or to nothing.
+struct CutFrames;
 
-impl Stage for Vandal {
+impl Stage for CutFrames {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
-        for (place, packet) in view.packets().enumerate() {
-            match place % 2 {
+        for (index, packet) in view.packets().enumerate() {
+            match index % 2 {
                 0 => packet.frame.truncate(13),
                 _ => packet.frame.trim_front(usize::MAX),
             }
@@ -87,7 +87,7 @@ impl Stage for Vandal {
 
 #[test]
 fn frame_shorter_than_ethernet_header_is_dropped_as_runt() {
-    let (mut worker, wires) = cross_connect((Vandal,), (Vandal,));
+    let (mut worker, wires) = cross_connect((CutFrames,), (CutFrames,));
     (0..10).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
     worker.poll_once();
     assert_eq!(worker.report().drops[Reason::RUNT], 10);
@@ -95,9 +95,9 @@ fn frame_shorter_than_ethernet_header_is_dropped_as_runt() {
 }
 
 /// Replaces the frames in the batch by frames of another UMEM.
-struct Smuggler(Vec<Frame>);
+struct SwapInFrames(Vec<Frame>);
 
-impl Stage for Smuggler {
+impl Stage for SwapInFrames {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for packet in view.packets() {
             if let Some(own) = self.0.pop() {
@@ -110,14 +110,15 @@ impl Stage for Smuggler {
 #[test]
 fn frame_of_another_umem_is_dropped_as_foreign_frame() {
     let (_other, mut other_pool) = Umem::new(&umem_config()).unwrap();
-    let mut smuggled = other_pool.alloc().unwrap();
-    smuggled.append(60).unwrap().fill(1);
-    let (mut worker, wires) = cross_connect((Smuggler(vec![smuggled]),), (Smuggler(vec![]),));
+    let mut foreign = other_pool.alloc().unwrap();
+    foreign.append(60).unwrap().fill(1);
+    let (mut worker, wires) =
+        cross_connect((SwapInFrames(vec![foreign]),), (SwapInFrames(vec![]),));
     wires.lan.deliver(&packet(1)).unwrap();
     wires.lan.deliver(&packet(2)).unwrap();
     worker.poll_once();
     assert_eq!(worker.report().drops[Reason::FOREIGN_FRAME], 1);
-    assert!(wires.wan.take_sent().len() <= 1, "frames of another UMEM are not sent");
+    assert!(wires.wan.take_sent().len() <= 1, "a frame of another UMEM was sent");
 }
 
 static ODD_NUMBER: DropReason = DropReason::new("odd_number", "The number in the packet is odd.");
@@ -150,7 +151,8 @@ fn drop_is_counted_under_registered_reason_of_stage() {
 
 #[test]
 fn drop_under_unregistered_reason_is_counted_as_unregistered() {
-    static FORGOTTEN: DropReason = DropReason::new("forgotten", "Never registered.");
+    static FORGOTTEN: DropReason =
+        DropReason::new("forgotten", "A reason that is never registered.");
     struct DropAll;
     impl Stage for DropAll {
         fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {

@@ -116,9 +116,9 @@ impl Step {
     }
 }
 
-/// Returns the behaviour of a misbehaving kernel: the bits of `flags` select the deviations, `a` and
-/// `b` their parameters.
-pub fn decode_behaviour(flags: u8, a: u8, b: u8) -> Behaviour {
+/// Returns the behaviour of a faulty kernel: the bits of `faults` select the faults, `a` and `b` are
+/// their parameters.
+pub fn decode_behaviour(faults: u8, a: u8, b: u8) -> Behaviour {
     let few = |byte: u8| match byte % 4 {
         0 => 0,
         1 => u32::MAX,
@@ -128,18 +128,18 @@ pub fn decode_behaviour(flags: u8, a: u8, b: u8) -> Behaviour {
     let errors =
         (0..b % 4).map(|n| errnos[usize::from(a.wrapping_add(n.wrapping_mul(b))) % errnos.len()]);
     Behaviour {
-        budget: if flags & 2 != 0 { few(a) } else { u32::MAX },
-        completion_delay: if flags & 4 != 0 {
+        budget: if faults & 2 != 0 { few(a) } else { u32::MAX },
+        completion_delay: if faults & 4 != 0 {
             (b % 5).checked_sub(1).map(u32::from)
         } else {
             Some(0)
         },
-        completions_per_wakeup: if flags & 8 != 0 { few(b) } else { u32::MAX },
-        errors: if flags & 16 != 0 { errors.collect() } else { VecDeque::new() },
-        answer: (flags & 32 != 0)
+        completions_per_wakeup: if faults & 8 != 0 { few(b) } else { u32::MAX },
+        errors: if faults & 16 != 0 { errors.collect() } else { VecDeque::new() },
+        answer: (faults & 32 != 0)
             .then_some([libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN][usize::from(a) % 3]),
-        ignored_wakeups: if flags & 64 != 0 { few(a) } else { 0 },
-        wants_tx_wakeup: flags & 128 == 0,
+        ignored_wakeups: if faults & 64 != 0 { few(a) } else { 0 },
+        wants_tx_wakeup: faults & 128 == 0,
         wants_rx_wakeup: b & 128 != 0,
         ..Behaviour::default()
     }
