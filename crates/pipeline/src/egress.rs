@@ -23,7 +23,7 @@ pub(crate) struct Egress {
 pub(crate) const EGRESS_CAPACITY: usize = 2 * BURST * Batch::CAPACITY;
 
 #[inline]
-fn why(refused: Refused) -> (Reason, Frame) {
+fn reject_reason(refused: Refused) -> (Reason, Frame) {
     match refused {
         Refused::Full(frame) => (Reason::EGRESS_FULL, frame),
         Refused::Runt(frame) => (Reason::RUNT, frame),
@@ -57,7 +57,7 @@ impl Egress {
         let Some(queue) = self.queues.get_mut(index) else {
             return Err((Reason::NO_SUCH_PORT, frame));
         };
-        let pushed = queue.push(frame).map_err(why);
+        let pushed = queue.push(frame).map_err(reject_reason);
         self.crowded |= queue.room() < Batch::CAPACITY;
         pushed
     }
@@ -73,7 +73,7 @@ impl Egress {
     ) {
         let queue = &mut self.queues[index];
         queue.push_batch(batch, |refusal| {
-            let (reason, frame) = why(refusal);
+            let (reason, frame) = reject_reason(refusal);
             refused(reason, frame);
         });
         self.crowded |= queue.room() < Batch::CAPACITY;

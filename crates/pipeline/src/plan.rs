@@ -21,7 +21,8 @@ use crate::verdict::PortId;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Reason, Stage, StageConfig, StagePlan, View};
+/// use xdpfwd_pipeline::{BuildCx, Cx, PlanCx, PlanError, Reason};
+/// use xdpfwd_pipeline::{Stage, StageConfig, StagePlan, View};
 ///
 /// /// `kind = "longest"`, `bytes = 1000`: drops longer packets.
 /// #[derive(serde::Deserialize)]
@@ -35,7 +36,7 @@ use crate::verdict::PortId;
 ///     const KIND: &'static str = "longest";
 ///     fn plan(self, _: &PlanCx<'_>) -> Result<Arc<dyn StagePlan>, PlanError> {
 ///         if self.bytes < 14 {
-///             return Err(PlanError::new(format!("bytes = {}: must be at least 14, an Ethernet header", self.bytes)));
+///             return Err(PlanError::new("bytes must be at least 14, the Ethernet header"));
 ///         }
 ///         Ok(Arc::new(Longest(self.bytes.into())))
 ///     }

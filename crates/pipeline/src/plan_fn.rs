@@ -36,7 +36,10 @@ type AcquireFn = Box<dyn Fn() -> Result<(), ResourceError> + Send + Sync>;
 /// |LongestConfig { bytes }| {
 ///     let plan = PlanFn::new(move |_| {
 ///         move |view: &mut View<'_>, _: &mut Cx<'_>| {
-///             view.each(|packet| if packet.frame.len() > bytes { Err(Reason::POLICY) } else { Ok(()) });
+///             view.each(|packet| match packet.frame.len() > bytes {
+///                 true => Err(Reason::POLICY),
+///                 false => Ok(()),
+///             });
 ///         }
 ///     });
 ///     Ok(plan.with_summary(format!("at most {bytes} bytes")))
@@ -134,18 +137,18 @@ mod tests {
     #[test]
     fn closures_plan_build_and_process() {
         let longest = SharedTable::new(vec![60_u64]);
-        let of_stages = longest.clone();
+        let for_stages = longest.clone();
         let plan = PlanFn::new(move |cx| {
             assert_eq!(cx.workers, 2);
-            of_stages.stage(|longest, packet, _| match packet.frame.len() as u64 <= longest[0] {
+            for_stages.stage(|longest, packet, _| match packet.frame.len() as u64 <= longest[0] {
                 true => Ok(()),
                 false => Err(Reason::POLICY),
             })
         });
-        let of_table = longest.clone();
+        let for_table = longest.clone();
         let plan = plan.with_summary("at most 60 bytes").with_table(move || {
             let mut table = Table::new("longest", &[("bytes", None)]);
-            table.rows.push(of_table.load().iter().copied().map(Cell::Number).collect());
+            table.rows.push(for_table.load().iter().copied().map(Cell::Number).collect());
             table
         });
         assert_eq!(plan.summary(), "at most 60 bytes");
@@ -162,7 +165,7 @@ mod tests {
         assert_eq!(bench.table("longest").rows, [[Cell::Number(61)]]);
     }
 
-    /// On a thread that has loaded no table yet.
+    /// Runs on a thread that has loaded no table yet.
     #[cfg(feature = "count-allocations")]
     #[test]
     fn first_load_on_a_worker_does_not_allocate() {
@@ -213,7 +216,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "no table is called \"rules\"; the tables are: sessions")]
-    fn bench_names_the_tables_that_exist() {
+    fn unknown_table_panics_with_existing_names() {
         let plan = PlanFn::new(|_| |_: &mut View<'_>, _: &mut Cx<'_>| ());
         let plan = plan.with_table(|| Table::new("sessions", &[]));
         let plans: [(&str, Arc<dyn StagePlan>); 1] = [("own", Arc::new(plan))];

@@ -34,29 +34,41 @@ macro_rules! core_reasons {
         const CORE: &[(&str, &str)] = &[$(($name, $description)),+];
 
         // A reason's number is its position in the table.
-        const _: () = { let mut next = 0; $(assert!($number == next); next += 1;)+ assert!(next as usize == CORE.len()); };
+        const _: () = {
+            let mut next = 0;
+            $(assert!($number == next); next += 1;)+
+            assert!(next as usize == CORE.len());
+        };
     };
 }
 
 core_reasons! {
-    0 EGRESS_FULL "egress_full" "The egress queue was full: more packets came than the port could send."
+    0 EGRESS_FULL "egress_full"
+        "The egress queue was full: more packets arrived than the port could send."
     1 POLICY "policy" "A rule of a stage rejected a well-formed packet."
     2 TTL_EXPIRED "ttl_expired" "The TTL (RFC 791) or hop limit (RFC 8200) was used up."
     3 MALFORMED "malformed" "A header that a stage needs is truncated or contradicts itself."
     4 NOT_IP "not_ip" "The packet is not IP, and a stage accepts only IP."
     5 VLAN_STACK "vlan_stack" "The packet has more VLAN tags than are parsed."
-    6 EXTENSION_CHAIN "extension_chain" "The packet has more IPv6 extension headers than are parsed (RFC 8200, section 4)."
-    7 IP_OPTIONS "ip_options" "The packet has IPv4 options (RFC 791, section 3.1), and a stage rejects them."
-    8 LATER_FRAGMENT "later_fragment" "A fragment other than the first, which has no ports to match."
+    6 EXTENSION_CHAIN "extension_chain"
+        "The packet has more IPv6 extension headers than are parsed (RFC 8200, section 4)."
+    7 IP_OPTIONS "ip_options"
+        "The packet has IPv4 options (RFC 791, section 3.1), and a stage rejects them."
+    8 LATER_FRAGMENT "later_fragment"
+        "The packet is a fragment other than the first, which has no ports to match."
     9 RATE_LIMIT "rate_limit" "The packet exceeds a rate limit."
     10 SIGNATURE "signature" "A signature matched the payload, or a required one did not."
     11 RUNT "runt" "A stage left fewer bytes than an Ethernet header, or emitted an empty frame."
-    12 NO_SUCH_PORT "no_such_port" "A stage sent the packet to a port that this worker does not have."
+    12 NO_SUCH_PORT "no_such_port"
+        "A stage sent the packet to a port that this worker does not have."
     13 NO_ROOM "no_room" "A stage needed more headroom or tailroom than the frame has."
-    14 HOLD_QUOTA "hold_quota" "Stages wanted to hold more frames than they may: a quarter of the worker's, all together."
-    15 FOREIGN_FRAME "foreign_frame" "A frame of another UMEM turned up: a bug in a stage."
+    14 HOLD_QUOTA "hold_quota"
+        "A stage tried to hold more frames than the quota: a quarter of the worker's frames, for \
+         all its stages together."
+    15 FOREIGN_FRAME "foreign_frame" "A stage used a frame of another UMEM: a bug in the stage."
     16 SHUTDOWN "shutdown" "The worker stopped before the packet was sent."
-    17 UNREGISTERED "unregistered" "A stage used a drop reason that it had not registered: a bug in the stage."
+    17 UNREGISTERED "unregistered"
+        "A stage used a drop reason that it had not registered: a bug in the stage."
 }
 
 impl Reason {
@@ -134,11 +146,12 @@ impl Reason {
 #[non_exhaustive]
 pub enum ReasonError {
     /// The name cannot be a key of the report.
-    #[error("drop reason {0:?}: a name has 1 to 40 characters, each a-z, 0-9 or _")]
+    #[error("drop reason name {0:?} is invalid; use 1 to 40 characters out of a-z, 0-9 and _")]
     Name(String),
     /// Another reason has the same name.
     #[error(
-        "drop reason {name:?} is registered with another description ({description:?}); choose another name"
+        "drop reason {name:?} is already registered, with another description ({description:?}); \
+         choose another name"
     )]
     Taken {
         /// The name.
@@ -148,7 +161,8 @@ pub enum ReasonError {
     },
     /// All [`MAX_REASONS`] numbers are in use.
     #[error(
-        "drop reason {0:?}: there are {MAX_REASONS} already, which is the most a process can have"
+        "cannot register drop reason {0:?}: the process has {MAX_REASONS} drop reasons, which is \
+         the limit"
     )]
     Full(String),
 }
@@ -158,7 +172,7 @@ pub enum ReasonError {
 /// ```
 /// use xdpfwd_pipeline::{DropReason, Reason};
 ///
-/// static NO_SESSION: DropReason = DropReason::new("no_session", "GTP-U: no session has this TEID.");
+/// static NO_SESSION: DropReason = DropReason::new("no_session", "No session has this TEID.");
 ///
 /// let reason: Reason = NO_SESSION.register()?; // in `StageConfig::plan`
 /// assert_eq!(reason, NO_SESSION.reason()); // on the data path
@@ -292,11 +306,14 @@ mod tests {
 
     #[test]
     fn registered_reason_is_counted_and_listed() {
-        static OWN: DropReason = DropReason::new("test_own_reason", "Of a test.");
+        static OWN: DropReason = DropReason::new("test_own_reason", "A reason of a test.");
         let reason = OWN.register().unwrap();
         assert_eq!(OWN.register(), Ok(reason));
-        assert_eq!(Reason::register("test_own_reason", "Of a test."), Ok(reason));
-        assert_eq!((reason.name(), reason.description()), ("test_own_reason", "Of a test."));
+        assert_eq!(Reason::register("test_own_reason", "A reason of a test."), Ok(reason));
+        assert_eq!(
+            (reason.name(), reason.description()),
+            ("test_own_reason", "A reason of a test.")
+        );
         let mut drops = Drops::default();
         drops.count(OWN.reason());
         assert!(drops.iter().any(|(listed, count)| listed == reason && count == 1));
@@ -306,7 +323,7 @@ mod tests {
     fn register_refuses_invalid_and_taken_names() {
         for name in ["", "Has_Capital", "has-dash", "has space", &"x".repeat(41)] {
             assert_eq!(
-                Reason::register(name, "A test's."),
+                Reason::register(name, "A reason of a test."),
                 Err(ReasonError::Name(name.to_owned()))
             );
         }

@@ -26,9 +26,9 @@ use crate::view::{PacketMut, View};
 /// use xdpfwd_pipeline::SharedTable;
 ///
 /// let sessions: SharedTable<HashMap<u32, &str>> = SharedTable::default();
-/// let of_stage = sessions.clone();
+/// let shared = sessions.clone();
 /// sessions.update(|table| table.insert(0x1001, "10.45.0.2"));
-/// assert_eq!(of_stage.load().get(&0x1001), Some(&"10.45.0.2"));
+/// assert_eq!(shared.load().get(&0x1001), Some(&"10.45.0.2"));
 /// ```
 pub struct SharedTable<T>(Arc<Inner<T>>);
 
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn thread_that_reads_may_update() {
+    fn update_succeeds_while_same_thread_reads() {
         let table = SharedTable::new(1);
         let read = table.load();
         table.update(|table| *table += 1);
@@ -222,38 +222,38 @@ mod tests {
     }
 
     /// A table that panics if a reader frees it, and counts its copies.
-    struct Told {
-        of_readers: Arc<HashSet<thread::ThreadId>>,
+    struct TableProbe {
+        reader_ids: Arc<HashSet<thread::ThreadId>>,
         alive: Arc<AtomicUsize>,
     }
 
-    impl Told {
-        fn new(of_readers: Arc<HashSet<thread::ThreadId>>, alive: Arc<AtomicUsize>) -> Self {
+    impl TableProbe {
+        fn new(reader_ids: Arc<HashSet<thread::ThreadId>>, alive: Arc<AtomicUsize>) -> Self {
             alive.fetch_add(1, Ordering::Relaxed);
-            Self { of_readers, alive }
+            Self { reader_ids, alive }
         }
     }
 
-    impl Clone for Told {
+    impl Clone for TableProbe {
         fn clone(&self) -> Self {
-            Self::new(Arc::clone(&self.of_readers), Arc::clone(&self.alive))
+            Self::new(Arc::clone(&self.reader_ids), Arc::clone(&self.alive))
         }
     }
 
-    impl Drop for Told {
+    impl Drop for TableProbe {
         fn drop(&mut self) {
             self.alive.fetch_sub(1, Ordering::Relaxed);
-            assert!(!self.of_readers.contains(&thread::current().id()), "a reader frees the table");
+            assert!(!self.reader_ids.contains(&thread::current().id()), "a reader freed a table");
         }
     }
 
     #[test]
-    fn readers_free_nothing_and_replaced_tables_do_not_pile_up() {
+    fn readers_free_no_table_and_replaced_tables_are_freed() {
         let alive = Arc::new(AtomicUsize::new(0));
         let (end, loads) = (AtomicBool::new(false), [const { AtomicUsize::new(0) }; 2]);
         let barrier = std::sync::Barrier::new(3);
         let ids = Mutex::new(HashSet::new());
-        let table: std::sync::OnceLock<SharedTable<Told>> = std::sync::OnceLock::new();
+        let table: std::sync::OnceLock<SharedTable<TableProbe>> = std::sync::OnceLock::new();
         thread::scope(|scope| {
             let readers = loads.each_ref().map(|loads| {
                 scope.spawn(|| {
@@ -269,9 +269,9 @@ mod tests {
                 })
             });
             barrier.wait();
-            let of_readers = Arc::new(ids.lock().unwrap().clone());
-            let shared =
-                table.get_or_init(|| SharedTable::new(Told::new(of_readers, Arc::clone(&alive))));
+            let reader_ids = Arc::new(ids.lock().unwrap().clone());
+            let shared = table
+                .get_or_init(|| SharedTable::new(TableProbe::new(reader_ids, Arc::clone(&alive))));
             barrier.wait();
             while loads.iter().any(|loads| loads.load(Ordering::Relaxed) < 10_000)
                 && !readers.iter().any(thread::ScopedJoinHandle::is_finished)

@@ -17,7 +17,7 @@ pub struct View<'a> {
     pub(crate) metas: &'a mut [Meta; Batch::CAPACITY],
     pub(crate) verdicts: &'a mut [Verdict; Batch::CAPACITY],
     /// Whether `hold` has taken a frame out of the batch.
-    pub(crate) took: bool,
+    pub(crate) has_taken: bool,
 }
 
 /// One packet of a [`View`].
@@ -138,10 +138,10 @@ impl View<'_> {
     /// Returns the packets in the order in which they arrived.
     #[inline]
     pub fn packets(&mut self) -> impl Iterator<Item = PacketMut<'_>> {
-        let places = self.batch.places_mut().iter_mut();
-        places.zip(self.metas.iter_mut()).zip(self.verdicts.iter_mut()).filter_map(
-            |((place, meta), verdict)| {
-                let frame = place.as_mut()?;
+        let slots = self.batch.places_mut().iter_mut();
+        slots.zip(self.metas.iter_mut()).zip(self.verdicts.iter_mut()).filter_map(
+            |((slot, meta), verdict)| {
+                let frame = slot.as_mut()?;
                 Some(PacketMut { frame, meta, verdict })
             },
         )
@@ -160,15 +160,15 @@ impl View<'_> {
     /// Returns the packet at a batch index. `None` beyond the last index, or if the stage holds the
     /// packet.
     #[inline]
-    pub fn packet(&mut self, place: usize) -> Option<PacketMut<'_>> {
-        let frame = self.batch.places_mut().get_mut(place)?.as_mut()?;
-        Some(PacketMut { frame, meta: &mut self.metas[place], verdict: &mut self.verdicts[place] })
+    pub fn packet(&mut self, index: usize) -> Option<PacketMut<'_>> {
+        let frame = self.batch.places_mut().get_mut(index)?.as_mut()?;
+        Some(PacketMut { frame, meta: &mut self.metas[index], verdict: &mut self.verdicts[index] })
     }
 
     /// Sets the verdict of the packet at a batch index. Does nothing beyond the last index.
     #[inline]
-    pub fn set(&mut self, place: usize, verdict: Verdict) {
-        if let Some(own) = self.verdicts[..self.batch.len()].get_mut(place) {
+    pub fn set(&mut self, index: usize, verdict: Verdict) {
+        if let Some(own) = self.verdicts[..self.batch.len()].get_mut(index) {
             *own = verdict;
         }
     }
@@ -179,19 +179,19 @@ impl View<'_> {
     /// Returns `None` if there is no packet, or if the quota is used up: a quarter of the worker's
     /// frames, for all its stages together. The packet then stays in the batch; a stage that cannot
     /// let it pass drops it with [`Reason::HOLD_QUOTA`].
-    pub fn hold(&mut self, place: usize, cx: &mut Cx<'_>) -> Option<Frame> {
-        let occupied = self.batch.places_mut().get_mut(place).filter(|place| place.is_some())?;
+    pub fn hold(&mut self, index: usize, cx: &mut Cx<'_>) -> Option<Frame> {
+        let occupied = self.batch.places_mut().get_mut(index).filter(|slot| slot.is_some())?;
         if !cx.take_quota() {
             return None;
         }
-        self.took = true;
+        self.has_taken = true;
         occupied.take()
     }
 
     /// Returns whether every packet is still in the batch and goes on.
     #[inline]
     pub(crate) fn all_next(&self) -> bool {
-        !self.took
+        !self.has_taken
             && self.verdicts[..self.batch.len()].iter().all(|verdict| *verdict == Verdict::Next)
     }
 }

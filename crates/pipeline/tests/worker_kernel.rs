@@ -14,7 +14,7 @@ use xdpfwd_xsk::fake_kernel::Behaviour;
 use xdpfwd_xsk::{UmemConfig, oracle};
 
 #[test]
-fn a_port_that_does_not_send_drops_and_counts_and_leaves_the_other_direction_alone() {
+fn stalled_port_counts_egress_full_other_direction_flows() {
     let stalled = Behaviour { budget: 0, ..Behaviour::default() };
     let (mut worker, wires) = cross_connect_with((), (), stalled);
     let mut delivered = 0u64;
@@ -24,7 +24,7 @@ fn a_port_that_does_not_send_drops_and_counts_and_leaves_the_other_direction_alo
         }
         wires.wan.deliver(&packet(round)).unwrap();
         worker.poll_once();
-        assert_eq!(numbers(&wires.lan.take_sent()), [round], "the other direction flows");
+        assert_eq!(numbers(&wires.lan.take_sent()), [round], "the other direction is affected");
         assert_conserved(&mut worker);
     }
     let report = worker.report();
@@ -32,7 +32,7 @@ fn a_port_that_does_not_send_drops_and_counts_and_leaves_the_other_direction_alo
     assert_eq!(
         delivered,
         report.drops[Reason::EGRESS_FULL] + waiting,
-        "each is dropped and counted, or waits"
+        "a packet is neither counted as dropped nor waiting"
     );
     assert!(report.drops[Reason::EGRESS_FULL] > 2000);
 
@@ -43,9 +43,9 @@ fn a_port_that_does_not_send_drops_and_counts_and_leaves_the_other_direction_alo
 }
 
 #[test]
-fn a_kernel_that_never_completes_stops_transmission_and_nothing_else() {
-    let silent = Behaviour { completion_delay: None, ..Behaviour::default() };
-    let (mut worker, wires) = cross_connect_with((), (), silent);
+fn drain_ends_when_kernel_never_completes() {
+    let never_completes = Behaviour { completion_delay: None, ..Behaviour::default() };
+    let (mut worker, wires) = cross_connect_with((), (), never_completes);
     for n in 0..4000 {
         let _ = wires.lan.deliver(&packet(n));
         worker.poll_once();
@@ -53,12 +53,15 @@ fn a_kernel_that_never_completes_stops_transmission_and_nothing_else() {
     assert_conserved(&mut worker);
     let start = Instant::now();
     worker.drain(Duration::from_millis(50));
-    assert!(start.elapsed() < Duration::from_secs(20), "drain ends without the completions");
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "drain waited for completions for more than 20 s"
+    );
     assert_conserved(&mut worker);
 }
 
 #[test]
-fn what_is_still_queued_at_the_end_is_dropped_as_shutdown() {
+fn frames_queued_after_drain_are_dropped_as_shutdown() {
     let stalled = Behaviour { budget: 0, ..Behaviour::default() };
     let (mut worker, wires) = cross_connect_with((), (), stalled);
     for n in 0..200 {
@@ -67,160 +70,181 @@ fn what_is_still_queued_at_the_end_is_dropped_as_shutdown() {
     }
     worker.drain(Duration::from_millis(20));
     let report = worker.report();
-    assert_eq!(report.drops[Reason::SHUTDOWN], 200 - 128, "all but the frames in the TX ring");
+    assert_eq!(
+        report.drops[Reason::SHUTDOWN],
+        200 - 128,
+        "expected all but the frames in the TX ring"
+    );
     assert_eq!(assert_conserved(&mut worker).in_flight, 0);
 }
 
-/// Sends packets both ways for some rounds and balances the accounts after each.
-fn rounds(worker: &mut Worker<()>, wires: &Wires, books: &mut WireAccounting, rounds: u64) {
+/// Sends packets both ways for some rounds and checks the accounting after each.
+fn run_rounds(
+    worker: &mut Worker<()>,
+    wires: &Wires,
+    accounting: &mut WireAccounting,
+    rounds: u64,
+) {
     for _ in 0..rounds {
-        books.deliver(&wires.lan, 20);
-        books.deliver(&wires.wan, 3);
+        accounting.deliver(&wires.lan, 20);
+        accounting.deliver(&wires.wan, 3);
         worker.poll_once();
-        books.balance(worker, wires);
+        accounting.balance(worker, wires);
     }
 }
 
 /// Makes the kernel work normally again, and checks that no packet stays in flight.
-fn recovers(worker: &mut Worker<()>, wires: &Wires, books: &mut WireAccounting) {
+fn assert_recovers(worker: &mut Worker<()>, wires: &Wires, accounting: &mut WireAccounting) {
     for wire in [&wires.lan, &wires.wan] {
         wire.set(Behaviour::default());
         // Report pending completions now: no later wake-up may come.
         wire.run();
     }
-    rounds(worker, wires, books, 3);
+    run_rounds(worker, wires, accounting, 3);
     worker.drain(Duration::from_secs(20));
-    let frames = books.balance(worker, wires);
+    let frames = accounting.balance(worker, wires);
     assert_eq!((frames.in_flight, frames.tx, frames.completion, frames.rx), (0, 0, 0, 0));
-    for left in &books.left {
-        assert!(left.is_sorted(), "out of order");
+    for left in &accounting.left {
+        assert!(left.is_sorted(), "packets are out of order");
     }
 }
 
-/// Runs a worker whose wan kernel first behaves like this, and then normally.
-fn survives(wan: Behaviour) -> WireAccounting {
+/// Runs a worker whose wan kernel first has a fault and then works normally.
+fn run_with_fault(wan: Behaviour) -> WireAccounting {
     let (mut worker, wires) = cross_connect_with((), (), wan);
-    let mut books = WireAccounting::default();
-    rounds(&mut worker, &wires, &mut books, 60);
-    recovers(&mut worker, &wires, &mut books);
-    assert_eq!(books.delivered, books.sent + books.thrown_away + worker.report().drops.total());
-    books
+    let mut accounting = WireAccounting::default();
+    run_rounds(&mut worker, &wires, &mut accounting, 60);
+    assert_recovers(&mut worker, &wires, &mut accounting);
+    assert_eq!(
+        accounting.delivered,
+        accounting.sent + accounting.thrown_away + worker.report().drops.total()
+    );
+    accounting
 }
 
 #[test]
-fn completions_that_are_late() {
+fn worker_recovers_from_late_completions() {
     for delay in [1, 2, 7] {
-        survives(Behaviour { completion_delay: Some(delay), ..Behaviour::default() });
+        run_with_fault(Behaviour { completion_delay: Some(delay), ..Behaviour::default() });
     }
 }
 
 #[test]
-fn completions_that_come_in_part() {
+fn worker_recovers_from_partial_completions() {
     for completions_per_wakeup in [0, 1, 19] {
-        survives(Behaviour { completions_per_wakeup, ..Behaviour::default() });
+        run_with_fault(Behaviour { completions_per_wakeup, ..Behaviour::default() });
     }
 }
 
 #[test]
-fn completions_that_never_come() {
-    survives(Behaviour { completion_delay: None, ..Behaviour::default() });
+fn worker_recovers_from_missing_completions() {
+    run_with_fault(Behaviour { completion_delay: None, ..Behaviour::default() });
 }
 
 #[test]
-fn a_transmit_ring_that_stays_full() {
-    let books = survives(Behaviour { budget: 0, ..Behaviour::default() });
-    assert!(books.delivered > books.sent, "some were dropped");
-    survives(Behaviour { budget: 1, ..Behaviour::default() });
+fn worker_recovers_from_full_tx_ring() {
+    let accounting = run_with_fault(Behaviour { budget: 0, ..Behaviour::default() });
+    assert!(accounting.delivered > accounting.sent, "no packet was dropped");
+    run_with_fault(Behaviour { budget: 1, ..Behaviour::default() });
 }
 
 #[test]
-fn wake_ups_that_are_lost() {
+fn worker_recovers_from_lost_wake_ups() {
     for ignored_wakeups in [1, 3, u32::MAX] {
-        survives(Behaviour { ignored_wakeups, ..Behaviour::default() });
+        run_with_fault(Behaviour { ignored_wakeups, ..Behaviour::default() });
     }
 }
 
 #[test]
-fn wake_ups_that_are_refused_once_or_always() {
+fn worker_recovers_from_refused_wake_ups() {
     for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN] {
-        let once = survives(Behaviour { errors: [errno].into(), ..Behaviour::default() });
-        assert_eq!(once.delivered, once.sent, "one refused wake-up loses no packet");
-        survives(Behaviour { answer: Some(errno), ..Behaviour::default() });
+        let once = run_with_fault(Behaviour { errors: [errno].into(), ..Behaviour::default() });
+        assert_eq!(once.delivered, once.sent, "one refused wake-up lost a packet");
+        run_with_fault(Behaviour { answer: Some(errno), ..Behaviour::default() });
     }
 }
 
 #[test]
-fn packets_that_the_interface_throws_away() {
-    let books = survives(Behaviour { errors: [libc::EBUSY; 50].into(), ..Behaviour::default() });
-    assert_eq!((books.delivered, books.thrown_away), (books.sent + 50, 50));
-    survives(Behaviour { answer: Some(libc::EBUSY), ..Behaviour::default() });
+fn worker_accounts_for_packets_dropped_by_interface() {
+    let accounting =
+        run_with_fault(Behaviour { errors: [libc::EBUSY; 50].into(), ..Behaviour::default() });
+    assert_eq!((accounting.delivered, accounting.thrown_away), (accounting.sent + 50, 50));
+    run_with_fault(Behaviour { answer: Some(libc::EBUSY), ..Behaviour::default() });
 }
 
 /// In a small UMEM all frames wait for transmission, so none is left to receive. The kernel loses
 /// and counts new packets; when frames return, reception resumes.
 #[test]
-fn a_fill_ring_that_runs_dry() {
+fn worker_recovers_from_empty_fill_ring() {
     let small = UmemConfig { frames: 256, ..xdpfwd_testkit::wires::umem_config() };
     let stalled = Behaviour { budget: 0, ..Behaviour::default() };
     let (mut worker, wires) = cross_connect_on(&small, (), (), stalled);
-    let mut books = WireAccounting::default();
+    let mut accounting = WireAccounting::default();
     for _ in 0..20 {
-        books.deliver(&wires.lan, 20);
+        accounting.deliver(&wires.lan, 20);
         worker.poll_once();
-        books.balance(&mut worker, &wires);
+        accounting.balance(&mut worker, &wires);
     }
-    assert_eq!(wires.lan.posted(), 0, "the fill ring is empty");
+    assert_eq!(wires.lan.posted(), 0, "the fill ring is not empty");
     assert_eq!(worker.frames().pool, 0);
     let lost = worker.report().queues[0].kernel.fill_ring_empty;
-    assert_eq!(books.delivered + lost, 20 * 20, "each packet is delivered or counted as lost");
+    assert_eq!(
+        accounting.delivered + lost,
+        20 * 20,
+        "a packet was neither delivered nor counted as lost"
+    );
     assert!(lost > 0);
-    recovers(&mut worker, &wires, &mut books);
+    assert_recovers(&mut worker, &wires, &mut accounting);
     assert!(wires.lan.posted() > 0);
 }
 
 /// The interface disappears while sending. Unsent frames stay in its ring, later packets are
 /// dropped and counted. Then the other interface disappears too; the worker still stops on request.
 #[test]
-fn an_interface_that_disappears_in_the_middle_of_a_batch() {
+fn worker_accounts_for_packets_when_interface_disappears() {
     for after in [1, 19, 50, 777] {
         let (mut worker, wires) = cross_connect_with(
             (),
             (),
             Behaviour { vanishes_after: Some(after), ..Behaviour::default() },
         );
-        let mut books = WireAccounting::default();
-        rounds(&mut worker, &wires, &mut books, 120);
-        assert_eq!(books.left[1], first_of_lan(&books, after), "the first packets were sent");
+        let mut accounting = WireAccounting::default();
+        run_rounds(&mut worker, &wires, &mut accounting, 120);
+        assert_eq!(
+            accounting.left[1],
+            first_of_lan(&accounting, after),
+            "expected the first packets of lan"
+        );
         let before = worker.report();
         assert!(before.drops[Reason::EGRESS_FULL] > 0);
         assert!(before.queues[1].counters.tx_retries > 0);
 
         // lan disappears too: no port is left, and every packet must still be accounted for.
         wires.lan.vanish();
-        rounds(&mut worker, &wires, &mut books, 20);
+        run_rounds(&mut worker, &wires, &mut accounting, 20);
         worker.drain(Duration::from_millis(20));
-        let frames = books.balance(&mut worker, &wires);
-        assert_eq!((frames.in_flight, frames.rx), (0, 0), "queued packets are dropped");
+        let frames = accounting.balance(&mut worker, &wires);
+        assert_eq!((frames.in_flight, frames.rx), (0, 0), "packets are still queued");
         assert!(worker.report().drops[Reason::SHUTDOWN] > 0);
     }
 }
 
 /// Returns the numbers of the first packets that lan delivered.
-fn first_of_lan(books: &WireAccounting, count: u32) -> Vec<u64> {
-    (0..books.delivered).filter(|number| number % 23 < 20).take(count as usize).collect()
+fn first_of_lan(accounting: &WireAccounting, count: u32) -> Vec<u64> {
+    (0..accounting.delivered).filter(|number| number % 23 < 20).take(count as usize).collect()
 }
 
 /// While a port cannot send, an idle worker retries the wake-up at intervals, not in every
 /// iteration. The limit follows from the elapsed time.
 #[test]
-fn an_idle_worker_does_not_waste_wake_ups_on_a_port_that_cannot_send() {
+fn idle_worker_backs_off_wake_ups_of_stalled_port() {
     for errno in [libc::EAGAIN, libc::ENETDOWN] {
         for idle in [Idle::Poll, Idle::Spin] {
             let (remote, mailbox) = mailbox::<()>().unwrap();
             let start = Instant::now();
             let thread = std::thread::spawn(move || {
-                let cannot = Behaviour { answer: Some(errno), ..Behaviour::default() };
-                let (mut worker, wires) = cross_connect_with((), (), cannot);
+                let refuses = Behaviour { answer: Some(errno), ..Behaviour::default() };
+                let (mut worker, wires) = cross_connect_with((), (), refuses);
                 (0..10).for_each(|n| wires.lan.deliver(&packet(n)).unwrap());
                 worker.run(&mailbox, idle);
                 // The packets must still be sent once the port works.
@@ -234,7 +258,7 @@ fn an_idle_worker_does_not_waste_wake_ups_on_a_port_that_cannot_send() {
             // 10, 20, 40, … 640 µs: seven in the first 1.3 ms.
             let most = 10 + start.elapsed().as_micros() / 640;
             assert!(u128::from(wakeups) <= most, "{wakeups} wake-ups; expected at most {most}");
-            assert!(wakeups >= 2, "the wake-up is retried");
+            assert!(wakeups >= 2, "the wake-up was not retried");
             assert_eq!(sent, (0..10).collect::<Vec<_>>());
         }
     }
@@ -245,20 +269,20 @@ proptest! {
 
     /// Tries random sequences of faults on both sides.
     #[test]
-    fn balances(
+    fn worker_accounts_for_packets_under_random_faults(
         steps in prop::collection::vec(any::<(u8, u8, u8, bool)>(), 1..40),
         vanish in prop::option::weighted(0.2, 0..40usize),
     ) {
         let (mut worker, wires) = cross_connect((), ());
-        let mut books = WireAccounting::default();
-        for (index, (ways, a, b, lan)) in steps.into_iter().enumerate() {
+        let mut accounting = WireAccounting::default();
+        for (index, (faults, a, b, lan)) in steps.into_iter().enumerate() {
             let wire = if lan { &wires.lan } else { &wires.wan };
-            wire.set(oracle::port::behaviour(ways, a, b));
-            books.deliver(&wires.lan, u64::from(a % 80));
-            books.deliver(&wires.wan, u64::from(b % 80));
+            wire.set(oracle::port::decode_behaviour(faults, a, b));
+            accounting.deliver(&wires.lan, u64::from(a % 80));
+            accounting.deliver(&wires.wan, u64::from(b % 80));
             worker.poll_once();
-            books.balance(&mut worker, &wires);
-            if ways % 4 == 0 {
+            accounting.balance(&mut worker, &wires);
+            if faults % 4 == 0 {
                 wires.wan.run();
             }
             if vanish == Some(index) {
@@ -266,10 +290,10 @@ proptest! {
             }
         }
         if vanish.is_none() {
-            recovers(&mut worker, &wires, &mut books);
+            assert_recovers(&mut worker, &wires, &mut accounting);
         } else {
             worker.drain(Duration::from_millis(20));
-            books.balance(&mut worker, &wires);
+            accounting.balance(&mut worker, &wires);
         }
     }
 }

@@ -60,7 +60,11 @@ fn every_mode_gets_what_it_says_and_reads_it_back() {
     // veth does not support zero-copy, so requiring it fails.
     let output = run(&chain, &cross_connect(1, "mode = \"zero-copy\""), &[]);
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
-    assert!(stderr(&output).contains("fwd0 queue 0 cannot do zero-copy"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("cannot bind fwd0 queue 0 in zero-copy mode"),
+        "{}",
+        stderr(&output)
+    );
     assert_eq!((xdp_on(&chain, "fwd0"), xdp_on(&chain, "fwd1")), (None, None));
 }
 
@@ -256,7 +260,7 @@ fn whoever_may_hold_a_busy_queue_is_named() {
     let text = stderr(&refused);
     assert_eq!(refused.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("worker 0: fwd1 queue 0 is busy: another AF_XDP socket is bound to it"),
+        text.contains("worker 0: cannot bind fwd1 queue 0: another AF_XDP socket uses this queue"),
         "{text}"
     );
     // Its threads are in many namespaces, one of them in that of fwd1. Others on this machine may

@@ -292,7 +292,7 @@ fn zero_copy_that_is_demanded_and_cannot_be_had_is_refused_with_the_reason() {
     let stderr = support::stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     let named = if kernel_has_zero_copy() { "p0" } else { "v0" };
-    assert!(stderr.contains(&format!("{named} queue 0 cannot do zero-copy")), "{stderr}");
+    assert!(stderr.contains(&format!("cannot bind {named} queue 0 in zero-copy mode")), "{stderr}");
     assert!(stderr.contains(r#"set mode = "auto" or "copy""#), "{stderr}");
     println!("case: zero-copy demanded of {named}: {}", stderr.trim());
 }

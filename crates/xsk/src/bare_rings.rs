@@ -43,8 +43,8 @@ impl BareRings {
     pub fn receive(&mut self, n: u32) -> usize {
         let mut len = 0;
         let mut peek = self.rings.rx.peek(n.min(Batch::CAPACITY as u32));
-        for (place, descriptor) in self.batch.iter_mut().zip(peek.by_ref()) {
-            *place = descriptor;
+        for (slot, descriptor) in self.batch.iter_mut().zip(peek.by_ref()) {
+            *slot = descriptor;
             len += 1;
         }
         self.len = len;
@@ -89,7 +89,7 @@ mod tests {
     use crate::{HugePages, UmemConfig};
 
     #[test]
-    fn every_chunk_goes_round() {
+    fn bare_rings_circulate_every_chunk_without_duplicates() {
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, _pool) = Umem::new(&config).unwrap();
@@ -97,12 +97,12 @@ mod tests {
         let (mut rings, kernel) = BareRings::new(&umem, sizes);
         kernel.set(Behaviour::default());
         for n in [1, 8, 64, 100].repeat(20) {
-            let came = kernel.arrive(n, 60) as usize;
-            assert_eq!(came, n as usize);
-            assert_eq!(rings.receive(n), came.min(Batch::CAPACITY));
-            assert!(rings.transmit(), "it wants to be woken");
+            let delivered = kernel.arrive(n, 60) as usize;
+            assert_eq!(delivered, n as usize);
+            assert_eq!(rings.receive(n), delivered.min(Batch::CAPACITY));
+            assert!(rings.transmit(), "the kernel did not request a wake-up");
             kernel.complete();
-            assert_eq!(rings.reclaim() as usize, came.min(Batch::CAPACITY));
+            assert_eq!(rings.reclaim() as usize, delivered.min(Batch::CAPACITY));
             // Receive the descriptors that did not fit into the first batch.
             rings.receive(n);
             rings.transmit();
@@ -113,12 +113,12 @@ mod tests {
             assert_eq!(all.len() as u32 + kernel.posted(), umem.frames());
             all.sort_unstable();
             all.dedup();
-            assert_eq!(all.len() as u32 + kernel.posted(), umem.frames(), "none twice");
+            assert_eq!(all.len() as u32 + kernel.posted(), umem.frames(), "a chunk occurs twice");
         }
     }
 
     #[test]
-    fn the_kernels_side_alone_does_as_much_as_with_a_user() {
+    fn pretend_user_keeps_fake_kernel_supplied() {
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (umem, _pool) = Umem::new(&config).unwrap();

@@ -43,8 +43,8 @@ impl Batch {
     #[inline]
     pub fn push(&mut self, frame: Frame) -> Result<(), Frame> {
         match self.frames.get_mut(self.len) {
-            Some(place) => {
-                *place = Some(frame);
+            Some(slot) => {
+                *slot = Some(frame);
                 self.len += 1;
                 Ok(())
             }
@@ -55,16 +55,16 @@ impl Batch {
     /// Adds frames at the end while there is room. Returns how many.
     #[inline]
     pub(crate) fn push_all(&mut self, frames: impl Iterator<Item = Frame>) -> usize {
-        let places = &mut self.frames[self.len..];
-        let came = fill(places, frames, |place, frame| {
+        let slots = &mut self.frames[self.len..];
+        let pushed = fill(slots, frames, |slot, frame| {
             // Slots beyond the end are empty. An assignment would check the old value in order to
             // drop it.
-            let before = place.replace(frame);
-            debug_assert!(before.is_none(), "a place behind the end has a frame");
+            let before = slot.replace(frame);
+            debug_assert!(before.is_none(), "a slot beyond the end contains a frame");
             mem::forget(before);
         });
-        self.len += came;
-        came
+        self.len += pushed;
+        pushed
     }
 
     /// Returns the used slots.

@@ -34,8 +34,8 @@ impl Completions {
     /// If they do not fit, or if the queue belongs to another UMEM.
     #[inline]
     pub fn take_sent(&mut self, n: usize, queue: &mut EgressQueue) {
-        assert!(n <= self.room(), "more was sent than there is room for");
-        assert!(self.umem.is_same(queue.umem()), "the queue is of another UMEM than the port");
+        assert!(n <= self.room(), "the port sent more frames than the list has room for");
+        assert!(self.umem.is_same(queue.umem()), "the queue belongs to another UMEM than the port");
         let owner = Owner::tx(self.slot);
         self.chunks.extend(queue.drain(n).map(|frame| frame.give_up(owner)));
     }
@@ -46,7 +46,7 @@ impl Completions {
     /// If the pool belongs to another UMEM.
     #[inline]
     pub fn give_back(&mut self, pool: &mut Pool) -> usize {
-        assert!(self.umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
+        assert!(self.umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
         let back = self.chunks.len();
         for chunk in self.chunks.drain(..) {
             self.umem.region().owners.set(chunk, Owner::POOL);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_on_record_until_it_is_back() {
+    fn sent_frames_are_recorded_as_tx_until_returned_to_pool() {
         let (umem, mut pool) = umem();
         let mut queue = queue_of(&umem, &mut pool, 10);
         let mut completions = Completions::new(&umem, 8).unwrap();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_given_back_is_out_of_use() {
+    fn dropped_completions_record_frames_as_closed() {
         let (umem, mut pool) = umem();
         let mut queue = queue_of(&umem, &mut pool, 3);
         let mut completions = Completions::new(&umem, 8).unwrap();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_umem_has_so_many_ports_and_no_more() {
+    fn completions_new_without_free_slot_returns_none() {
         let (umem, _pool) = umem();
         let mut all: Vec<_> = (0..Slot::MAX).map(|_| Completions::new(&umem, 1).unwrap()).collect();
         assert!(Completions::new(&umem, 1).is_none());
@@ -156,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "more was sent than there is room for")]
-    fn more_than_there_is_room_for_is_a_bug() {
+    #[should_panic(expected = "the port sent more frames than the list has room for")]
+    fn take_sent_beyond_room_panics() {
         let (umem, mut pool) = umem();
         let mut queue = queue_of(&umem, &mut pool, 3);
         Completions::new(&umem, 2).unwrap().take_sent(3, &mut queue);

@@ -55,23 +55,33 @@ pub enum HugePages {
     Off,
 }
 
+/// Returns a size for an error message, in MiB, or in KiB if it is not a whole number of MiB.
+pub(crate) fn in_mib(bytes: usize) -> String {
+    match bytes % (1 << 20) {
+        0 => format!("{} MiB", bytes >> 20),
+        _ => format!("{} KiB", bytes >> 10),
+    }
+}
+
 /// The reason why a UMEM could not be created.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UmemError {
     /// A frame size that AF_XDP (or this crate) does not support.
-    #[error("frame size {0}: must be 2048 or 4096")]
+    #[error("umem.frame_size = {0} is invalid; use 2048 or 4096")]
     FrameSize(u32),
     /// Too few or too many frames.
-    #[error("{frames} frames: must be between {} and {}", MIN_FRAMES, MAX_FRAMES)]
+    #[error("umem.frames = {frames} is out of range; use {MIN_FRAMES} to {MAX_FRAMES}")]
     Frames {
         /// Frames requested.
         frames: u32,
     },
-    /// Huge pages were demanded and are not available.
+    /// Huge pages were required and are not available.
     #[error(
-        "no huge pages for a UMEM of {bytes} bytes: {source}; reserve them with `sysctl -w vm.nr_hugepages={pages}`, \
-         or set huge_pages = \"auto\""
+        "cannot allocate {} of packet memory in huge pages: {source}; this takes {pages} free pages \
+         of 2 MiB: reserve them, for example with `sysctl -w vm.nr_hugepages={pages}`, or set \
+         huge_pages = \"auto\"",
+        in_mib(*.bytes)
     )]
     HugePages {
         /// Bytes requested.
@@ -82,7 +92,10 @@ pub enum UmemError {
         source: io::Error,
     },
     /// The memory could not be mapped.
-    #[error("cannot map a UMEM of {bytes} bytes: {source}; lower umem.frames, or free memory")]
+    #[error(
+        "cannot allocate {} of packet memory: {source}; reduce umem.frames or free memory",
+        in_mib(*.bytes)
+    )]
     Map {
         /// Bytes requested.
         bytes: usize,

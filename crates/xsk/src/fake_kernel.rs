@@ -16,28 +16,28 @@
 //! assert_eq!(port.receive(&mut batch, &mut pool), 1);
 //!
 //! let mut queue = EgressQueue::new(&umem, 64);
-//! for place in batch.places_mut() {
-//!     queue.push(place.take().unwrap()).unwrap();
+//! for slot in batch.places_mut() {
+//!     queue.push(slot.take().unwrap()).unwrap();
 //! }
 //! port.transmit(&mut queue);
 //! assert_eq!(kernel.take_sent(), [b"a frame of sixteen bytes, or so"]);
 //! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //!
-//! # A kernel that misbehaves
+//! # Simulating kernel faults
 //!
 //! A [`Behaviour`] makes the fake kernel refuse, delay or lose work; [`FakeKernel::set`] changes it
 //! at any time.
 //!
-//! | the kernel | set |
+//! | fault | setting |
 //! |---|---|
-//! | stalls: accepts descriptors and sends nothing | `budget: 0` |
-//! | sends a few descriptors per wake-up, as copy mode does | `budget: 32` |
+//! | accepts descriptors and sends nothing (stalled) | `budget: 0` |
+//! | sends only a few descriptors per wake-up, as in copy mode | `budget: 32` |
 //! | loses the next wake-up, or every one | `ignored_wakeups: 1`, or `u32::MAX` |
-//! | answers the next wake-ups with errors | `errors: [libc::EAGAIN, libc::ENOBUFS].into()` |
-//! | throws the next packet away, as without a carrier | `errors: [libc::EBUSY].into()` |
-//! | answers every wake-up with one error | `answer: Some(libc::ENETDOWN)` |
-//! | completes late, or never | `completion_delay: Some(3)`, or `None` |
+//! | fails the next wake-ups | `errors: [libc::EAGAIN, libc::ENOBUFS].into()` |
+//! | drops the next packet, as without a carrier | `errors: [libc::EBUSY].into()` |
+//! | fails every wake-up with one error | `answer: Some(libc::ENETDOWN)` |
+//! | reports completions late, or never | `completion_delay: Some(3)`, or `None` |
 //! | removes the interface after five packets | `vanishes_after: Some(5)` |
 //!
 //! These methods act at once: [`FakeKernel::vanish`] removes the interface.
@@ -147,7 +147,7 @@ impl Default for Sizes {
     }
 }
 
-/// The reason why a packet was not delivered, as the kernel counts it.
+/// The reason why a packet was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost {
     /// The fill ring was empty.
@@ -162,9 +162,9 @@ pub enum Lost {
 
 /// A handle of the kernel's side; clones refer to the same kernel.
 #[derive(Clone)]
-pub struct FakeKernel(Rc<RefCell<Side>>);
+pub struct FakeKernel(Rc<RefCell<KernelState>>);
 
-struct Side {
+struct KernelState {
     umem: Umem,
     slot: Slot,
     // The kernel's ends of the rings; dropped before the rings' memory.
@@ -215,8 +215,8 @@ impl FakeKernel {
         sizes: Sizes,
         behaviour: Behaviour,
     ) -> (XskPort, Self) {
-        assert!(umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
-        let slot = Slot::new(index).expect("a UMEM has at most 126 ports");
+        assert!(umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
+        let slot = Slot::new(index).expect("the index of a port is below 126");
         assert!(umem.region().claim(slot), "another port of this UMEM has index {index}");
         let (rings, side) = Self::rings(umem, slot, sizes);
         side.set(behaviour);
@@ -235,9 +235,11 @@ impl FakeKernel {
         });
         // SAFETY: both sides keep `memory` in fields that are dropped after the ends; each ring's
         // ends are taken once. Unsafe because the ends hold addresses.
-        let ((user_fill, fill), (completion, user_completion), (rx, user_rx), (user_tx, tx)) = unsafe {
+        let (fill_ends, completion_ends, rx_ends, tx_ends) = unsafe {
             (memory.fill.ends(), memory.completion.ends(), memory.rx.ends(), memory.tx.ends())
         };
+        let ((user_fill, fill), (user_tx, tx)) = (fill_ends, tx_ends);
+        let ((rx, user_rx), (completion, user_completion)) = (rx_ends, completion_ends);
         let rings = Rings {
             fill: user_fill,
             completion: user_completion,
@@ -245,7 +247,7 @@ impl FakeKernel {
             tx: user_tx,
             _memory: Box::new(Rc::clone(&memory)),
         };
-        let side = Self(Rc::new(RefCell::new(Side {
+        let side = Self(Rc::new(RefCell::new(KernelState {
             umem: umem.clone(),
             slot,
             fill,
@@ -306,7 +308,7 @@ impl FakeKernel {
         // User space must not own the chunk any more: a chunk that was taken back since it was
         // posted is not written to.
         let (chunk, _) = side.umem.region().split(address);
-        if !side.umem.region().owners.is(chunk, Owner::fill(side.slot)) {
+        if !side.umem.region().owners.has_owner(chunk, Owner::fill(side.slot)) {
             drop(reservation);
             side.counters.rx_invalid += 1;
             return Err(side.count(Lost::FillRingEmpty));
@@ -434,7 +436,7 @@ impl FakeKernel {
 }
 
 impl Kernel for FakeKernel {
-    fn ends_when_dropped(&self) -> bool {
+    fn ends_access_on_drop(&self) -> bool {
         true
     }
 
@@ -450,7 +452,7 @@ impl Kernel for FakeKernel {
         }
         let errno = side.behaviour.errors.pop_front().or(side.behaviour.answer);
         if let Some(errno) = errno {
-            if errno == libc::EBUSY && !side.swallow() {
+            if errno == libc::EBUSY && !side.drop_next() {
                 return Ok(());
             }
             return Err(io::Error::from_raw_os_error(errno));
@@ -479,7 +481,7 @@ impl Kernel for FakeKernel {
     }
 }
 
-impl Side {
+impl KernelState {
     /// Like `xsk_is_bound`.
     fn check_bound(&self) -> io::Result<()> {
         if self.gone { Err(io::Error::from_raw_os_error(libc::ENXIO)) } else { Ok(()) }
@@ -491,13 +493,13 @@ impl Side {
         }
         let now = self.wakeups;
         // Like `xsk_cq_reserve_locked`: send only packets whose completion has room in the ring.
-        let places = self
+        let free = self
             .completion
             .reserve(u32::MAX)
             .granted()
             .saturating_sub(self.completing.len() as u32);
         let left = self.behaviour.vanishes_after.unwrap_or(u32::MAX);
-        let mut sending = self.tx.peek(self.behaviour.budget.min(places).min(left));
+        let mut sending = self.tx.peek(self.behaviour.budget.min(free).min(left));
         for descriptor in sending.by_ref() {
             if is_sending(&self.umem, self.slot, &descriptor) {
                 if let Some(sent) = &mut self.sent {
@@ -531,7 +533,7 @@ impl Side {
     }
 
     /// Drops the next packet, like an interface without a carrier. Returns whether there was one.
-    fn swallow(&mut self) -> bool {
+    fn drop_next(&mut self) -> bool {
         let mut next = self.tx.peek(1);
         let descriptor = next.next();
         next.release();
@@ -563,7 +565,7 @@ impl Side {
 fn is_sending(umem: &Umem, slot: Slot, descriptor: &Descriptor) -> bool {
     let region = umem.region();
     let (chunk, offset) = region.split(descriptor.addr);
-    region.owners.is(chunk, Owner::tx(slot))
+    region.owners.has_owner(chunk, Owner::tx(slot))
         && descriptor.len > 0
         && u64::from(offset) + u64::from(descriptor.len) <= u64::from(region.frame_size())
 }

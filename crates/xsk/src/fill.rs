@@ -8,17 +8,17 @@
 /// store.
 #[inline]
 pub(crate) fn fill<P, T>(
-    places: &mut [P],
+    slots: &mut [P],
     mut items: impl Iterator<Item = T>,
     mut put: impl FnMut(&mut P, T),
 ) -> usize {
-    let room = places.len();
-    let mut places = places.iter_mut();
-    while places.len() > 0 {
+    let room = slots.len();
+    let mut slots = slots.iter_mut();
+    while slots.len() > 0 {
         let Some(item) = items.next() else { break };
-        if let Some(place) = places.next() {
-            put(place, item);
+        if let Some(slot) = slots.next() {
+            put(slot, item);
         }
     }
-    room - places.len()
+    room - slots.len()
 }

@@ -55,7 +55,7 @@ use crate::region::{Chunks, Region};
 /// std::thread::spawn(move || drop(frame)); // `NonNull<u8>` cannot be sent between threads safely
 /// # Ok::<(), xdpfwd_xsk::UmemError>(())
 /// ```
-#[must_use = "a frame that is dropped is lost to its UMEM: give it to a queue or back to the pool"]
+#[must_use = "a dropped frame is lost to its UMEM: push it to a queue or return it to the pool"]
 pub struct Frame {
     /// The packet's first byte.
     data: NonNull<u8>,
@@ -68,7 +68,7 @@ pub struct Frame {
 
 /// There is not enough room in front of a packet, or behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{needed} bytes of {side} needed, {available} there")]
+#[error("not enough {side}: {needed} bytes requested, {available} available")]
 pub struct NoRoom {
     /// `"headroom"` or `"tailroom"`.
     pub side: &'static str,
@@ -81,17 +81,17 @@ pub struct NoRoom {
 impl Frame {
     /// # Safety
     /// The chunk exists in the region and is recorded as `HELD`, no other frame owns it,
-    /// `headroom + len` is within the frame size, and the region lives as long as any chunk of it is
-    /// `HELD` (ensured by [`Umem`](crate::Umem)'s drop).
+    /// `headroom + len` is within the frame size, and the region lives as long as any of its chunks
+    /// is `HELD` (ensured by [`Umem`](crate::Umem)'s drop).
     #[inline]
     pub(crate) unsafe fn new(region: NonNull<Region>, chunk: u32, headroom: u16, len: u16) -> Self {
         // SAFETY: the caller guarantees that the region is alive. Unsafe: it is held by address.
-        let whole = unsafe { region.as_ref() };
-        let offset = whole.join(chunk, u32::from(headroom)) as usize;
-        debug_assert!(offset + usize::from(len) <= whole.len());
+        let region_ref = unsafe { region.as_ref() };
+        let offset = region_ref.join(chunk, u32::from(headroom)) as usize;
+        debug_assert!(offset + usize::from(len) <= region_ref.len());
         // SAFETY: the chunk exists, so the offset lies within the mapping. Unsafe: address
         // arithmetic.
-        let data = unsafe { whole.base().add(offset) };
+        let data = unsafe { region_ref.base().add(offset) };
         Self { data, region, chunk, headroom, len }
     }
 
@@ -112,7 +112,7 @@ impl Frame {
     }
 
     #[inline]
-    fn whole(&self) -> &Region {
+    fn region_ref(&self) -> &Region {
         // SAFETY: the region lives as long as this chunk is HELD, which it is while this frame
         // exists. Unsafe because a frame has no lifetime: it is stored beside the memory it points
         // to.
@@ -128,13 +128,13 @@ impl Frame {
     /// Returns the bytes behind the packet available to [`append`](Self::append).
     #[inline]
     pub fn tailroom(&self) -> usize {
-        self.whole().frame_size() as usize - usize::from(self.headroom) - usize::from(self.len)
+        self.region_ref().frame_size() as usize - usize::from(self.headroom) - usize::from(self.len)
     }
 
     /// Returns the packet's offset from the UMEM's start in bytes, as used in descriptors.
     #[inline]
     pub fn address(&self) -> u64 {
-        self.whole().join(self.chunk, u32::from(self.headroom))
+        self.region_ref().join(self.chunk, u32::from(self.headroom))
     }
 
     /// Returns the chunk's number in its UMEM.
@@ -197,21 +197,21 @@ impl Frame {
     #[inline]
     pub(crate) fn give_up(self, to: Owner) -> u32 {
         let frame = ManuallyDrop::new(self);
-        frame.whole().owners.set(frame.chunk, to);
+        frame.region_ref().owners.set(frame.chunk, to);
         frame.chunk
     }
 
     /// Like `give_up`, for a caller that has its region by value.
     #[inline]
     pub(crate) fn give_up_in(self, chunks: Chunks<'_>, to: Owner) {
-        debug_assert!(chunks.have(&self), "the frame is of another UMEM");
+        debug_assert!(chunks.contains(&self), "the frame belongs to another UMEM");
         chunks.set(ManuallyDrop::new(self).chunk, to);
     }
 }
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        self.whole().owners.set(self.chunk, Owner::LOST);
+        self.region_ref().owners.set(self.chunk, Owner::LOST);
     }
 }
 
@@ -259,7 +259,7 @@ impl Chunks<'_> {
 
     /// Returns whether a frame belongs to this region.
     #[inline]
-    pub(crate) fn have(self, frame: &Frame) -> bool {
+    pub(crate) fn contains(self, frame: &Frame) -> bool {
         frame.region() == self.region.into()
     }
 }
@@ -276,13 +276,13 @@ mod tests {
     }
 
     #[test]
-    fn is_small_with_room_for_a_niche() {
+    fn frame_and_option_of_frame_have_24_bytes() {
         assert_eq!(size_of::<super::Frame>(), 24);
         assert_eq!(size_of::<Option<super::Frame>>(), 24);
     }
 
     #[test]
-    fn a_dropped_frame_is_lost_and_named() {
+    fn dropped_frame_is_counted_and_listed_as_lost() {
         let (umem, mut pool) = umem(2048);
         let frame = pool.alloc().unwrap();
         let chunk = frame.chunk();
@@ -302,7 +302,10 @@ mod tests {
         /// Any sequence of edits changes the packet like a vector, within its own chunk; edits that
         /// do not fit are rejected and change nothing; neighbouring chunks keep their bytes.
         #[test]
-        fn edits_like_a_vector(edits in prop::collection::vec(edit(), 1..60), big in any::<bool>()) {
+        fn frame_edits_match_edits_of_a_vector(
+            edits in prop::collection::vec(edit(), 1..60),
+            big in any::<bool>(),
+        ) {
             let frame_size = if big { 4096 } else { 2048 };
             let (_umem, mut pool) = umem(frame_size);
             let mut before = pool.alloc().unwrap();
@@ -318,7 +321,8 @@ mod tests {
             let mut shadow = Shadow::of(&frame);
             for (edit, fill) in edits.into_iter().zip((0..0xee).cycle()) {
                 shadow.edit(&mut frame, edit, fill);
-                prop_assert_eq!(frame.address(), u64::from(frame.chunk() * frame_size) + frame.headroom() as u64);
+                let chunk_start = u64::from(frame.chunk() * frame_size);
+                prop_assert_eq!(frame.address(), chunk_start + frame.headroom() as u64);
             }
             for neighbour in [before, after] {
                 prop_assert!(neighbour.iter().all(|&byte| byte == 0xee));

@@ -2,8 +2,8 @@
 
 use crate::fill::fill;
 
-/// A stack with the capacity given at creation. With a vector, every loop that fills it would contain
-/// a call to grow it, for which its length has to be in memory.
+/// A stack with the capacity given at creation. With a vector, every loop that fills it would
+/// contain a call to grow it, for which its length has to be in memory.
 pub(crate) struct FreeList<T> {
     items: Box<[T]>,
     len: usize,
@@ -38,9 +38,9 @@ impl<T: Copy> FreeList<T> {
     /// Puts items on top and returns their number. All items ever taken fit.
     #[inline]
     pub(crate) fn put(&mut self, items: impl Iterator<Item = T>) -> usize {
-        let came = fill(&mut self.items[self.len..], items, |place, item| *place = item);
-        self.len += came;
-        came
+        let pushed = fill(&mut self.items[self.len..], items, |slot, item| *slot = item);
+        self.len += pushed;
+        pushed
     }
 }
 
@@ -51,9 +51,11 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Behaves as a vector of fixed capacity.
+        /// Compares the list with a vector of limited length.
         #[test]
-        fn is_a_bounded_stack(steps in prop::collection::vec((0..3u8, 0..12usize), 1..60)) {
+        fn free_list_matches_a_bounded_stack(
+            steps in prop::collection::vec((0..3u8, 0..12usize), 1..60),
+        ) {
             let mut list = FreeList::full(0..8usize);
             let mut expected: Vec<usize> = (0..8).collect();
             for (step, (kind, n)) in steps.into_iter().enumerate() {
@@ -62,8 +64,8 @@ mod tests {
                     1 => {
                         let taken: Vec<usize> = list.take(n).collect();
                         let left = expected.len().saturating_sub(n);
-                        let wanted: Vec<usize> = expected.drain(left..).rev().collect();
-                        prop_assert_eq!(taken, wanted);
+                        let top: Vec<usize> = expected.drain(left..).rev().collect();
+                        prop_assert_eq!(taken, top);
                     }
                     _ => {
                         let fits = n.min(8 - expected.len());

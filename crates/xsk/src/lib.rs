@@ -17,32 +17,33 @@
 //! use xdpfwd_xsk::fake_kernel::FakeKernel;
 //! use xdpfwd_xsk::{Batch, EgressQueue, Port, Umem, UmemConfig};
 //!
-//! // Two ports on one UMEM: what comes in on the one leaves on the other, in the same memory.
+//! // Two ports on one UMEM: packets received on one leave on the other, in the same memory.
 //! let (umem, mut pool) = Umem::new(&UmemConfig::default()).unwrap();
-//! let (mut lan, lan_side) = FakeKernel::port(&umem, &mut pool, 0);
-//! let (mut wan, wan_side) = FakeKernel::port(&umem, &mut pool, 1);
-//! lan_side.deliver(b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x08\0payload").unwrap();
+//! let (mut lan, lan_kernel) = FakeKernel::port(&umem, &mut pool, 0);
+//! let (mut wan, wan_kernel) = FakeKernel::port(&umem, &mut pool, 1);
+//! lan_kernel.deliver(b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x08\0payload").unwrap();
 //!
 //! let mut batch = Batch::new();
 //! let mut to_wan = EgressQueue::new(&umem, 512);
 //! lan.receive(&mut batch, &mut pool);
-//! for place in batch.places_mut() {
-//!     let mut frame = place.take().unwrap();
-//!     frame[0] |= 1; // ours to change
-//!     to_wan.push(frame).unwrap(); // given away: `frame` cannot be used from here on
+//! for slot in batch.places_mut() {
+//!     let mut frame = slot.take().unwrap();
+//!     frame[0] |= 1;
+//!     to_wan.push(frame).unwrap(); // moves the frame: it cannot be used after this line
 //! }
 //! batch.clear_taken();
 //! wan.transmit(&mut to_wan);
-//! assert!(wan_side.take_sent()[0].starts_with(b"\x03\0\0\0\0\x01"));
+//! assert!(wan_kernel.take_sent()[0].starts_with(b"\x03\0\0\0\0\x01"));
 //!
 //! wan.reclaim(&mut pool);
-//! let at_the_kernel = lan.census().total() + wan.census().total();
-//! assert_eq!(pool.len() as u64 + at_the_kernel, u64::from(umem.frames()));
+//! let in_rings = lan.census().total() + wan.census().total();
+//! assert_eq!(pool.len() as u64 + in_rings, u64::from(umem.frames()));
 //! # }
 //! ```
 
 mod abi;
 mod attach;
+mod backoff;
 #[cfg(feature = "fake-kernel")]
 mod bare_rings;
 mod batch;
@@ -61,7 +62,6 @@ mod open;
 #[cfg(feature = "fake-kernel")]
 pub mod oracle;
 mod owner;
-mod pace;
 mod pool;
 mod port;
 mod prefetch;

@@ -21,7 +21,7 @@ impl Mapping {
     /// # Safety
     /// The `len` bytes at `base` are readable and writable for as long as `owner` lives.
     #[cfg(feature = "xsk-rs")]
-    pub(crate) unsafe fn of_owner(
+    pub(crate) unsafe fn with_owner(
         base: NonNull<u8>,
         len: usize,
         owner: Box<dyn std::any::Any>,
@@ -111,7 +111,7 @@ pub(crate) fn map(
                 return Err(UmemError::HugePages { bytes, pages: rounded / HUGE_PAGE, source });
             }
             Err(error) => {
-                tracing::debug!(%error, bytes, "no reserved huge pages for the UMEM; taking normal ones")
+                tracing::debug!(%error, bytes, "no reserved huge pages for the UMEM; using others");
             }
         }
     }

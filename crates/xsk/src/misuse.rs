@@ -2,7 +2,7 @@
 //! shows that the failure has the intended cause. The two most important examples are at
 //! [`Frame`](crate::Frame) and [`EgressQueue`](crate::EgressQueue).
 //!
-//! # After it was dropped
+//! # Using a dropped frame
 //!
 //! ```compile_fail,E0382
 //! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
@@ -19,7 +19,7 @@
 //! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //!
-//! # After it was put into a batch
+//! # Using a frame after pushing it into a batch
 //!
 //! ```compile_fail,E0382
 //! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
@@ -38,7 +38,7 @@
 //! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //!
-//! # Its bytes, after it was transmitted
+//! # Using the bytes of a frame after transmitting it
 //!
 //! A slice borrows its frame: while the slice is in use, the frame cannot be moved.
 //!
@@ -67,7 +67,7 @@
 //! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //!
-//! # Twice
+//! # Copying a frame, or freeing it twice
 //!
 //! ```compile_fail,E0599
 //! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
@@ -91,7 +91,7 @@
 //! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //!
-//! # On another thread
+//! # Using a frame on another thread
 //!
 //! Frames cannot be sent to or shared with another thread, nor can types that contain or create
 //! them.
@@ -105,43 +105,43 @@
 //! ```compile_fail,E0277
 //! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
 //! let frame = pool.alloc().unwrap();
-//! std::thread::scope(|scope| scope.spawn(|| frame.len()).join()).unwrap(); // cannot be shared between threads safely
+//! std::thread::scope(|scope| scope.spawn(|| frame.len()).join()).unwrap(); // cannot be shared
 //! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //! ```
 //! # let (_umem, mut pool) = xdpfwd_xsk::Umem::new(&xdpfwd_xsk::UmemConfig::default())?;
 //! let frame = pool.alloc().unwrap();
-//! let copied = frame.to_vec(); // bytes may go where they like
+//! let copied = frame.to_vec(); // a copy of the bytes can be sent
 //! std::thread::spawn(move || copied.len()).join().unwrap();
 //! pool.free(frame).unwrap();
 //! # Ok::<(), xdpfwd_xsk::UmemError>(())
 //! ```
 //! ```compile_fail,E0277
-//! fn goes_to_another_thread<T: Send>() {}
-//! goes_to_another_thread::<xdpfwd_xsk::Batch>();
+//! fn assert_send<T: Send>() {}
+//! assert_send::<xdpfwd_xsk::Batch>();
 //! ```
 //! ```compile_fail,E0277
-//! fn goes_to_another_thread<T: Send>() {}
-//! goes_to_another_thread::<xdpfwd_xsk::EgressQueue>();
+//! fn assert_send<T: Send>() {}
+//! assert_send::<xdpfwd_xsk::EgressQueue>();
 //! ```
 //! ```compile_fail,E0277
-//! fn goes_to_another_thread<T: Send>() {}
-//! goes_to_another_thread::<xdpfwd_xsk::Pool>();
+//! fn assert_send<T: Send>() {}
+//! assert_send::<xdpfwd_xsk::Pool>();
 //! ```
 //! ```compile_fail,E0277
-//! fn goes_to_another_thread<T: Send>() {}
-//! goes_to_another_thread::<xdpfwd_xsk::Umem>();
+//! fn assert_send<T: Send>() {}
+//! assert_send::<xdpfwd_xsk::Umem>();
 //! ```
 //! ```compile_fail,E0277
-//! fn goes_to_another_thread<T: Send>() {}
-//! goes_to_another_thread::<xdpfwd_xsk::XskPort>();
+//! fn assert_send<T: Send>() {}
+//! assert_send::<xdpfwd_xsk::XskPort>();
 //! ```
 //! ```
-//! fn goes_to_another_thread<T: Send>() {}
-//! goes_to_another_thread::<xdpfwd_xsk::Builder>(); // what opens ports, on the thread that will have them
+//! fn assert_send<T: Send>() {}
+//! assert_send::<xdpfwd_xsk::Builder>(); // opens the ports on their thread
 //! ```
 //!
-//! # After its port was closed
+//! # Using a port after closing it
 //!
 //! ```compile_fail,E0382
 //! # use xdpfwd_xsk::Port;

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::abi::TX_BUDGET_DEFAULT;
-use crate::config::{UmemConfig, UmemError};
+use crate::config::{UmemConfig, UmemError, in_mib};
 use crate::owner::Slot;
 use crate::pool::Pool;
 use crate::socket::{RingSizes, Socket};
@@ -36,7 +36,7 @@ pub struct Builder {
     umem: UmemConfig,
     mode: BindMode,
     busy_poll: bool,
-    patience: Duration,
+    bind_timeout: Duration,
     queues: Vec<Queue>,
 }
 
@@ -81,11 +81,16 @@ pub enum OpenError {
     #[error(transparent)]
     Umem(#[from] UmemError),
     /// More queues than a UMEM can serve, or none.
-    #[error("{0} queues on one worker: must be between 1 and {max}; give it fewer, or use more workers", max = Slot::MAX)]
+    #[error(
+        "cannot open {0} queues on one worker; use 1 to {max} queues per worker, or more workers",
+        max = Slot::MAX
+    )]
     Queues(usize),
     /// The UMEM is too small for that many queues.
     #[error(
-        "{frames} frames for {queues} queues: must be at least {least}, one batch each way for every queue"
+        "umem.frames = {frames} is too small for {queues} queues on one worker; use at least {min} \
+         ({per_queue} per queue)",
+        per_queue = 2 * MIN_RING
     )]
     TooFewFrames {
         /// Frames requested.
@@ -93,23 +98,30 @@ pub enum OpenError {
         /// Queues of this worker.
         queues: usize,
         /// Frames needed.
-        least: u32,
+        min: u32,
     },
     /// The process lacks the privileges to open AF_XDP sockets.
     #[error(
-        "no permission for AF_XDP sockets: run as root, or `setcap \
-         cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep` the binary"
+        "cannot open an AF_XDP socket: permission denied; run as root, or run \
+         `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep PATH` on the binary"
     )]
     Permission,
     /// The kernel has no AF_XDP.
-    #[error("this kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS)")]
+    #[error(
+        "cannot open an AF_XDP socket: the kernel does not support it; use a kernel with \
+         CONFIG_XDP_SOCKETS=y"
+    )]
     Unsupported,
     /// This build has no libxdp.
-    #[error("this build has no io = \"xsk-rs\": build it with `--features xsk-rs`")]
+    #[error(
+        "io = \"xsk-rs\" is not available in this build; build with `--features xsk-rs`, or use \
+         another io"
+    )]
     NotBuilt,
     /// Another socket uses the queue.
     #[error(
-        "{interface} queue {queue} is busy: another AF_XDP socket is bound to it, and did not let go within {waited:?}"
+        "cannot bind {interface} queue {queue}: another AF_XDP socket uses this queue, and did not \
+         release it within {waited:?}"
     )]
     Busy {
         /// The interface.
@@ -119,10 +131,10 @@ pub enum OpenError {
         /// How long the bind was repeated.
         waited: Duration,
     },
-    /// Zero-copy was demanded, but the queue does not support it.
+    /// Zero-copy was required, and the queue does not support it or does not exist.
     #[error(
-        "{interface} queue {queue} cannot do zero-copy, or does not exist (`ethtool -l {interface}` tells): {source}; set \
-         mode = \"auto\" or \"copy\""
+        "cannot bind {interface} queue {queue} in zero-copy mode: {source}; set mode = \"auto\" or \
+         \"copy\", or check with `ethtool -l {interface}` that the queue exists"
     )]
     NoZeroCopy {
         /// The interface.
@@ -134,7 +146,8 @@ pub enum OpenError {
     },
     /// The memory cannot be locked.
     #[error(
-        "the kernel may not pin {bytes} bytes for the UMEM: {source}; raise `ulimit -l`, or grant CAP_IPC_LOCK"
+        "cannot lock {} of packet memory: {source}; raise `ulimit -l` or grant CAP_IPC_LOCK",
+        in_mib(*.bytes)
     )]
     Pin {
         /// Bytes of the UMEM.
@@ -142,14 +155,14 @@ pub enum OpenError {
         /// The kernel's error.
         source: io::Error,
     },
-    /// Another call failed.
-    #[error("{interface} queue {queue}: {call}: {source}")]
+    /// Another operation failed.
+    #[error("{interface} queue {queue}: cannot {call}: {source}")]
     Call {
         /// The interface.
         interface: String,
         /// The queue.
         queue: u32,
-        /// The failed call.
+        /// The failed operation, as in `"bind the socket"`.
         call: &'static str,
         /// The kernel's error.
         source: io::Error,
@@ -163,7 +176,7 @@ impl Builder {
             umem,
             mode: BindMode::Auto,
             busy_poll: false,
-            patience: Duration::from_secs(3),
+            bind_timeout: Duration::from_secs(3),
             queues: Vec::new(),
         }
     }
@@ -182,8 +195,8 @@ impl Builder {
 
     /// Sets how long to retry a bind to a busy queue: a closed socket releases its queue some time
     /// later. The default is three seconds.
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn bind_timeout(mut self, bind_timeout: Duration) -> Self {
+        self.bind_timeout = bind_timeout;
         self
     }
 
@@ -209,9 +222,9 @@ impl Builder {
         if queues == 0 || queues > Slot::MAX as usize {
             return Err(OpenError::Queues(queues));
         }
-        let least = queues as u32 * 2 * MIN_RING;
-        if self.umem.frames < least {
-            return Err(OpenError::TooFewFrames { frames: self.umem.frames, queues, least });
+        let min = queues as u32 * 2 * MIN_RING;
+        if self.umem.frames < min {
+            return Err(OpenError::TooFewFrames { frames: self.umem.frames, queues, min });
         }
         raise_memlock();
         if self.mode == BindMode::Copy {
@@ -234,7 +247,7 @@ impl Builder {
     fn open_all(&self, mode: u16) -> Result<Opened, OpenError> {
         let (umem, mut pool) = Umem::new(&self.umem)?;
         let sizes = self.ring_sizes();
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.bind_timeout;
         let mut first: Option<Socket> = None;
         let mut ports = Vec::with_capacity(self.queues.len());
         let mut zero_copy = true;
@@ -247,7 +260,7 @@ impl Builder {
                     .map_err(|error| queue.register_error(error, &umem))?;
             }
             let rings =
-                socket.map_rings(sizes).map_err(|error| queue.error("making the rings", error))?;
+                socket.map_rings(sizes).map_err(|error| queue.error("create the rings", error))?;
             let kernel = Box::new(socket.clone());
             // The UMEM is new: all slots are free.
             umem.region().claim(slot);
@@ -258,13 +271,13 @@ impl Builder {
                 .bind(&socket, mode, first.as_ref(), deadline)
                 .map_err(|error| self.bind_error(queue, mode, error))?;
             self.tune(&socket, queue, sizes);
-            let got = socket
+            let is_zero_copy = socket
                 .is_zero_copy()
-                .map_err(|error| queue.error("reading the mode (XDP_OPTIONS)", error))?;
-            if got {
+                .map_err(|error| queue.error("read the bind mode (XDP_OPTIONS)", error))?;
+            if is_zero_copy {
                 port.set_zero_copy();
             }
-            zero_copy &= got;
+            zero_copy &= is_zero_copy;
             ports.push(port);
             first.get_or_insert(socket);
         }
@@ -277,12 +290,18 @@ impl Builder {
         // repeats the call.
         let budget = TX_BUDGET_DESIRED.clamp(TX_BUDGET_DEFAULT, sizes.tx);
         if let Err(error) = socket.set_tx_budget(budget) {
-            tracing::debug!(interface = queue.interface, %error, "XDP_MAX_TX_SKB_BUDGET stays at the kernel's default");
+            tracing::debug!(
+                interface = queue.interface, %error,
+                "cannot set XDP_MAX_TX_SKB_BUDGET; using the kernel's default"
+            );
         }
         if self.busy_poll
             && let Err(error) = socket.set_busy_poll(BUSY_POLL_MICROS, BUSY_POLL_BUDGET)
         {
-            tracing::warn!(interface = queue.interface, queue = queue.queue, %error, "no preferred busy polling");
+            tracing::warn!(
+                interface = queue.interface, queue = queue.queue, %error,
+                "cannot enable preferred busy polling"
+            );
         }
     }
 
@@ -300,19 +319,22 @@ impl Builder {
         let interface = queue.interface.clone();
         match source.raw_os_error() {
             Some(libc::EBUSY) => {
-                OpenError::Busy { interface, queue: queue.queue, waited: self.patience }
+                OpenError::Busy { interface, queue: queue.queue, waited: self.bind_timeout }
             }
             Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
-            Some(libc::ENODEV) => queue.error("bind: the interface is gone", source),
+            Some(libc::ENODEV) => {
+                queue.error("bind the socket, because the interface was removed", source)
+            }
             // Drivers report it in many ways: EOPNOTSUPP, EINVAL, ENOMEM, ENOSPC, the kernel's own
             // 524.
             _ if mode == libc::XDP_ZEROCOPY => {
                 OpenError::NoZeroCopy { interface, queue: queue.queue, source }
             }
-            Some(libc::EINVAL) => {
-                queue.error("bind: does the interface have this queue? `ethtool -l` tells", source)
-            }
-            _ => queue.error("bind", source),
+            Some(libc::EINVAL) => queue.error(
+                "bind the socket, possibly because the queue does not exist (see `ethtool -l`)",
+                source,
+            ),
+            _ => queue.error("bind the socket", source),
         }
     }
 }
@@ -349,14 +371,14 @@ impl Queue {
         match source.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => OpenError::Permission,
             Some(libc::EAFNOSUPPORT) => OpenError::Unsupported,
-            _ => self.error("socket(AF_XDP)", source),
+            _ => self.error("open an AF_XDP socket", source),
         }
     }
 
     fn register_error(&self, source: io::Error, umem: &Umem) -> OpenError {
         match source.raw_os_error() {
             Some(libc::ENOBUFS | libc::EPERM) => OpenError::Pin { bytes: umem.bytes(), source },
-            _ => self.error("registering the UMEM (XDP_UMEM_REG)", source),
+            _ => self.error("register the UMEM (XDP_UMEM_REG)", source),
         }
     }
 }
@@ -378,6 +400,6 @@ fn raise_memlock() {
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
     // SAFETY: a plain system call with a readable struct. Unsafe: foreign call.
     if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &unlimited) } != 0 {
-        tracing::debug!(error = %io::Error::last_os_error(), "RLIMIT_MEMLOCK stays as it is");
+        tracing::debug!(error = %io::Error::last_os_error(), "cannot raise RLIMIT_MEMLOCK");
     }
 }

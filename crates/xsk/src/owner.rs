@@ -17,8 +17,8 @@ use std::fmt;
 pub(crate) struct Slot(u8);
 
 impl Slot {
-    /// Maximum number of ports per UMEM: each takes two of the owner byte's values that remain after
-    /// the states without a port.
+    /// Maximum number of ports per UMEM: each takes two values of the owner byte, which has four
+    /// states without a port.
     pub(crate) const MAX: u32 = 126;
 
     pub(crate) fn new(index: u32) -> Option<Self> {
@@ -131,7 +131,7 @@ impl Owners {
 
     /// Returns whether the chunk exists and has this owner.
     #[cfg(feature = "fake-kernel")]
-    pub(crate) fn is(&self, chunk: u32, owner: Owner) -> bool {
+    pub(crate) fn has_owner(&self, chunk: u32, owner: Owner) -> bool {
         self.0.get(chunk as usize).is_some_and(|cell| cell.get() == owner)
     }
 
@@ -140,19 +140,19 @@ impl Owners {
         self.0.iter().filter(|cell| cell.get() == owner).count() as u32
     }
 
-    pub(crate) fn tally(&self) -> Ownership {
-        let mut tally = Ownership::default();
+    pub(crate) fn counts(&self) -> Ownership {
+        let mut counts = Ownership::default();
         for owner in &self.0 {
             *match owner.get() {
-                Owner::POOL => &mut tally.pool,
-                Owner::HELD => &mut tally.held,
-                Owner::LOST => &mut tally.lost,
-                Owner::CLOSED => &mut tally.closed,
-                Owner(fill) if fill < Owner::FIRST_TX => &mut tally.fill,
-                _ => &mut tally.tx,
+                Owner::POOL => &mut counts.pool,
+                Owner::HELD => &mut counts.held,
+                Owner::LOST => &mut counts.lost,
+                Owner::CLOSED => &mut counts.closed,
+                Owner(fill) if fill < Owner::FIRST_TX => &mut counts.fill,
+                _ => &mut counts.tx,
             } += 1;
         }
-        tally
+        counts
     }
 
     /// Retires the chunks of a closed port and returns their number. Calls `fill` for each chunk
@@ -187,22 +187,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_port_has_its_own_two_states() {
+    fn fill_and_tx_owners_of_all_slots_are_distinct() {
         let mut seen = vec![Owner::POOL, Owner::HELD, Owner::LOST, Owner::CLOSED];
         for index in 0..Slot::MAX {
             let slot = Slot::new(index).unwrap();
             for owner in [Owner::fill(slot), Owner::tx(slot)] {
-                assert!(!seen.contains(&owner), "{owner:?} stands for two owners");
+                assert!(!seen.contains(&owner), "{owner:?} has the value of another owner");
                 assert!(owner.is_of(slot));
                 seen.push(owner);
             }
         }
-        assert_eq!(seen.len(), 256, "the byte is used up, not more");
+        assert_eq!(seen.len(), 256, "not all values of the byte are used");
         assert_eq!(Slot::new(Slot::MAX), None);
     }
 
     #[test]
-    fn a_hand_over_from_the_wrong_owner_changes_nothing() {
+    fn hand_over_from_other_owner_fails_without_change() {
         let owners = Owners::new(2);
         let slot = Slot::new(5).unwrap();
         let hand_over = |chunk, from, to| Owners::hand_over(owners.cells(), chunk, from, to);

@@ -26,7 +26,7 @@ pub struct Pool {
 
 /// A frame of another UMEM was rejected; contains the frame.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is of another UMEM")]
+#[error("{0:?} belongs to another UMEM")]
 pub struct Foreign(pub Frame);
 
 /// Constructors: initially, all frames are in the pool.
@@ -36,7 +36,7 @@ impl Umem {
     pub fn new(config: &UmemConfig) -> Result<(Self, Pool), UmemError> {
         config.check()?;
         let (memfd, memory, huge) = mapping::map(config.bytes(), config.huge_pages)?;
-        Ok(Self::made_of(config, memory, Some(memfd), huge))
+        Ok(Self::with_pool(config, memory, Some(memfd), huge))
     }
 
     /// Creates a UMEM in memory that `owner` has mapped.
@@ -46,7 +46,7 @@ impl Umem {
     /// lives, and is accessed only through the UMEM and through descriptors of frames that the UMEM
     /// gave up.
     #[cfg(feature = "xsk-rs")]
-    pub(crate) unsafe fn over(
+    pub(crate) unsafe fn in_mapping(
         config: &UmemConfig,
         base: NonNull<u8>,
         huge: bool,
@@ -54,11 +54,11 @@ impl Umem {
     ) -> Result<(Self, Pool), UmemError> {
         config.check()?;
         // SAFETY: guaranteed by the caller. Unsafe because the mapping relies on it.
-        let memory = unsafe { Mapping::of_owner(base, config.bytes(), owner) };
-        Ok(Self::made_of(config, memory, None, huge))
+        let memory = unsafe { Mapping::with_owner(base, config.bytes(), owner) };
+        Ok(Self::with_pool(config, memory, None, huge))
     }
 
-    fn made_of(
+    fn with_pool(
         config: &UmemConfig,
         memory: Mapping,
         memfd: Option<OwnedFd>,
@@ -157,8 +157,8 @@ impl Pool {
     /// Puts a chunk back that is recorded as `POOL`.
     #[inline]
     pub(crate) fn push(&mut self, chunk: u32) {
-        let came = self.free.put([chunk].into_iter());
-        debug_assert_eq!(came, 1, "more frames than the UMEM has");
+        let pushed = self.free.put([chunk].into_iter());
+        debug_assert_eq!(pushed, 1, "the pool has more frames than the UMEM");
     }
 }
 

@@ -41,7 +41,7 @@ pub struct EgressQueue {
     // the UMEM alive.
     /// A ring with a power-of-two number of slots, used from `head` to before `tail`; the counters
     /// wrap.
-    places: Box<[Option<Frame>]>,
+    slots: Box<[Option<Frame>]>,
     head: usize,
     tail: usize,
     capacity: usize,
@@ -59,7 +59,7 @@ pub enum Refused {
     #[error("{0:?} is shorter than an Ethernet header")]
     Runt(Frame),
     /// The frame belongs to another UMEM: the port could not transmit it.
-    #[error("{0:?} is of another UMEM")]
+    #[error("{0:?} belongs to another UMEM")]
     Foreign(Frame),
 }
 
@@ -69,9 +69,12 @@ impl EgressQueue {
     /// # Panics
     /// If the capacity exceeds 2³¹.
     pub fn new(umem: &Umem, capacity: usize) -> Self {
-        assert!(capacity <= 1 << 31, "an egress queue for {capacity} frames");
-        let places = (0..capacity.next_power_of_two()).map(|_| None).collect();
-        Self { places, head: 0, tail: 0, capacity, umem: umem.clone() }
+        assert!(
+            capacity <= 1 << 31,
+            "capacity {capacity} of an egress queue is above the limit of 2^31"
+        );
+        let slots = (0..capacity.next_power_of_two()).map(|_| None).collect();
+        Self { slots, head: 0, tail: 0, capacity, umem: umem.clone() }
     }
 
     /// Adds a frame at the end.
@@ -83,9 +86,9 @@ impl EgressQueue {
     /// let mut queue = EgressQueue::new(&umem, 64);
     /// let mut frame = other_pool.alloc().unwrap();
     /// frame.append(60).unwrap().fill(0);
-    /// let Err(Refused::Foreign(frame)) = queue.push(frame) else { unreachable!() }; // of another UMEM: handed back
+    /// let Err(Refused::Foreign(frame)) = queue.push(frame) else { panic!() };
     /// other_pool.free(frame).unwrap();
-    /// let Err(Refused::Runt(frame)) = queue.push(pool.alloc().unwrap()) else { unreachable!() }; // nothing in it
+    /// let Err(Refused::Runt(frame)) = queue.push(pool.alloc().unwrap()) else { panic!() };
     /// pool.free(frame).unwrap();
     /// # Ok::<(), xdpfwd_xsk::UmemError>(())
     /// ```
@@ -112,9 +115,9 @@ impl EgressQueue {
     ) {
         // Local copies while the frames move: the compiler must assume that each written frame
         // changes the queue.
-        let (mask, end) = (self.places.len() - 1, self.head.wrapping_add(self.capacity));
-        let (places, region, mut tail) =
-            (&mut *self.places, NonNull::from(self.umem.region()), self.tail);
+        let (mask, end) = (self.slots.len() - 1, self.head.wrapping_add(self.capacity));
+        let (slots, region, mut tail) =
+            (&mut *self.slots, NonNull::from(self.umem.region()), self.tail);
         for frame in frames {
             let why = if tail == end {
                 Refused::Full(frame)
@@ -125,8 +128,8 @@ impl EgressQueue {
             } else {
                 // Unused slots are empty. An assignment would check the old value in order to drop
                 // it.
-                let before = places[tail & mask].replace(frame);
-                debug_assert!(before.is_none(), "a place that is not used has a frame");
+                let before = slots[tail & mask].replace(frame);
+                debug_assert!(before.is_none(), "an unused slot contains a frame");
                 mem::forget(before);
                 tail = tail.wrapping_add(1);
                 continue;
@@ -147,8 +150,8 @@ impl EgressQueue {
     /// Iterates over the waiting frames from the front, read-only.
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &Frame> {
-        let mask = self.places.len() - 1;
-        (0..self.len()).filter_map(move |n| self.places[self.head.wrapping_add(n) & mask].as_ref())
+        let mask = self.slots.len() - 1;
+        (0..self.len()).filter_map(move |n| self.slots[self.head.wrapping_add(n) & mask].as_ref())
     }
 
     /// Removes the `n` frames at the front (all, if there are fewer). They leave the queue with
@@ -158,7 +161,7 @@ impl EgressQueue {
     pub fn drain(&mut self, n: usize) -> impl ExactSizeIterator<Item = Frame> {
         let at = self.head;
         self.head = at.wrapping_add(n.min(self.len()));
-        Drain { places: &mut self.places, at, end: self.head }
+        Drain { slots: &mut self.slots, at, end: self.head }
     }
 
     /// Returns the UMEM whose frames the queue accepts.
@@ -189,7 +192,7 @@ impl EgressQueue {
 /// Frames removed from a queue. Frames not taken from the iterator are lost, like any dropped
 /// frame.
 struct Drain<'a> {
-    places: &'a mut [Option<Frame>],
+    slots: &'a mut [Option<Frame>],
     at: usize,
     end: usize,
 }
@@ -202,10 +205,10 @@ impl Iterator for Drain<'_> {
         if self.at == self.end {
             return None;
         }
-        let mask = self.places.len() - 1;
-        let frame = self.places[self.at & mask].take();
+        let mask = self.slots.len() - 1;
+        let frame = self.slots[self.at & mask].take();
         self.at = self.at.wrapping_add(1);
-        debug_assert!(frame.is_some(), "a used place is empty");
+        debug_assert!(frame.is_some(), "a used slot is empty");
         frame
     }
 
@@ -257,9 +260,9 @@ mod tests {
     }
 
     proptest! {
-        /// Behaves as a bounded queue for any capacity and any counter start.
+        /// Compares the queue with a `VecDeque`, for any capacity and any counter start.
         #[test]
-        fn is_a_bounded_queue(
+        fn egress_queue_matches_a_bounded_queue(
             capacity in 0..70usize,
             back in 0..100usize,
             steps in prop::collection::vec((0..4u8, 0..70usize), 1..60),
@@ -317,7 +320,8 @@ mod tests {
                         popped.into_iter().for_each(|frame| pool.free(frame).unwrap());
                     }
                 }
-                prop_assert_eq!((queue.len(), queue.room()), (expected.len(), capacity - expected.len()));
+                let expected_room = capacity - expected.len();
+                prop_assert_eq!((queue.len(), queue.room()), (expected.len(), expected_room));
                 prop_assert!(queue.iter().map(Frame::chunk).eq(expected.iter().copied()));
                 prop_assert_eq!(pool.len() + queue.len(), 256);
             }
@@ -325,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_takes_out_of_a_drain_is_lost_and_out_of_the_queue() {
+    fn dropped_drain_removes_and_loses_remaining_frames() {
         let (umem, mut pool) = umem();
         let mut queue = EgressQueue::new(&umem, 8);
         (0..5).for_each(|_| queue.push(frame(&mut pool, 60)).unwrap());
@@ -335,16 +339,16 @@ mod tests {
     }
 
     #[test]
-    fn what_came_before_a_panic_is_in_the_queue() {
+    fn push_batch_keeps_earlier_frames_when_closure_panics() {
         let (umem, mut pool) = umem();
         let mut queue = EgressQueue::new(&umem, 8);
         let mut batch = Batch::new();
         for len in [60, 60, 5, 60] {
             batch.push(frame(&mut pool, len)).unwrap();
         }
-        let shown =
+        let result =
             catch_unwind(AssertUnwindSafe(|| queue.push_batch(&mut batch, |why| panic!("{why}"))));
-        assert!(shown.is_err());
+        assert!(result.is_err());
         // The runt was lost in the panic; the frames after it are still in the batch.
         assert_eq!((queue.len(), umem.lost(), umem.held()), (2, 1, 3));
         assert!(batch.places()[3].is_some());

@@ -30,7 +30,11 @@ impl Region {
     ) -> Self {
         let &UmemConfig { frame_size, frames, .. } = config;
         // Frames refer to these bytes.
-        assert!(memory.len() >= config.bytes(), "a mapping of {} bytes is too short", memory.len());
+        assert!(
+            memory.len() >= config.bytes(),
+            "a mapping of {} bytes is too short for the UMEM",
+            memory.len()
+        );
         Self {
             memory,
             frame_size,

@@ -130,13 +130,13 @@ impl<T: Plain> Producer<T> {
         // store (store buffering), and both would sleep: Release/Acquire do not order a store
         // before a later load.
         fence(Ordering::SeqCst);
-        self.asks_for_wakeup()
+        self.needs_wakeup_unfenced()
     }
 
     /// Like `needs_wakeup`, without the fence, for use when nothing was published since the last
     /// check. A flag that is seen late is seen by the next check.
     #[inline]
-    pub(crate) fn asks_for_wakeup(&self) -> bool {
+    pub(crate) fn needs_wakeup_unfenced(&self) -> bool {
         self.ring.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 }
@@ -180,10 +180,10 @@ impl<T: Plain> Reservation<'_, T> {
     #[inline]
     pub(crate) unsafe fn extend(&mut self, entries: impl ExactSizeIterator<Item = T>) {
         let left = self.cursor.end.wrapping_sub(self.cursor.at) as usize;
-        assert!(entries.len() <= left, "more entries than were granted");
+        assert!(entries.len() <= left, "more entries than reserved");
         let Cursor { entries: slots, mask, mut at, end } = self.cursor;
         entries.for_each(|entry| {
-            debug_assert!(at != end, "more entries than the iterator said");
+            debug_assert!(at != end, "the iterator yields more entries than its length");
             // SAFETY: the mask keeps the slot within the ring, and this side owns it: the iterator
             // yields at most its length, which is at most the reserved entries. Unsafe because it
             // is memory shared with the kernel.
@@ -231,13 +231,13 @@ impl<T: Plain> Consumer<T> {
     /// Returns up to `wanted` readable entries.
     #[inline]
     pub(crate) fn peek(&mut self, wanted: u32) -> Peek<'_, T> {
-        let mut there = self.available_cached();
-        if there < wanted {
+        let mut available = self.available_cached();
+        if available < wanted {
             // Acquire pairs with the producer's Release: the published entries are written.
             self.produced = self.ring.producer().load(Ordering::Acquire);
-            there = self.available_cached();
+            available = self.available_cached();
         }
-        Peek { cursor: Cursor::new(&self.ring, self.consumed, wanted.min(there)), ring: self }
+        Peek { cursor: Cursor::new(&self.ring, self.consumed, wanted.min(available)), ring: self }
     }
 
     #[inline]
@@ -386,13 +386,13 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_reservation_publishes_nothing() {
+    fn dropped_reservation_publishes_nothing() {
         let cancelled = Step::Produce { reserve: 2, write: 1, extend: false, commit: false };
         ring::check(4, 0, [cancelled, consume(4), produce(1), cancelled, produce(4), consume(4)]);
     }
 
     #[test]
-    fn a_reservation_that_is_used_in_part_leaves_the_rest_free() {
+    fn partly_written_reservation_leaves_rest_free() {
         ring::check(
             4,
             0,
@@ -406,14 +406,14 @@ mod tests {
     }
 
     #[test]
-    fn a_peek_without_release_leaves_the_entries() {
-        let looked = Step::Consume { peek: 4, read: 4, release: false };
-        let in_part = Step::Consume { peek: 4, read: 1, release: true };
-        ring::check(4, 0, [produce(2), looked, in_part, looked, consume(4), looked]);
+    fn peek_without_release_leaves_entries_in_ring() {
+        let peek_only = Step::Consume { peek: 4, read: 4, release: false };
+        let partial = Step::Consume { peek: 4, read: 1, release: true };
+        ring::check(4, 0, [produce(2), peek_only, partial, peek_only, consume(4), peek_only]);
     }
 
     #[test]
-    fn a_full_ring_grants_what_is_free() {
+    fn reserve_grants_only_free_entries() {
         for back in 0..8 {
             let steps = [
                 produce(3),
@@ -430,8 +430,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "more entries than were granted")]
-    fn more_than_was_granted_is_not_written() {
+    #[should_panic(expected = "more entries than reserved")]
+    fn extend_beyond_granted_entries_panics() {
         let ring = HeapRing::<u64>::new(4, 0);
         // SAFETY: the ring outlives both ends, which are taken once. Unsafe because the ends hold
         // addresses.
@@ -441,25 +441,25 @@ mod tests {
         unsafe { reservation.extend([0; 5].into_iter()) };
     }
 
-    /// An end that moves to another thread, as the kernel's ends are on other cores.
-    struct There<E>(E);
+    /// An end of a ring that can be sent to another thread.
+    struct SendEnd<E>(E);
 
-    // SAFETY: each end is used by one thread at a time, which is how a ring is meant to be used.
-    // Unsafe because ends hold addresses.
-    unsafe impl<E> Send for There<E> {}
+    // SAFETY: each end is used by one thread at a time, as a ring requires. Unsafe because ends
+    // hold addresses.
+    unsafe impl<E> Send for SendEnd<E> {}
 
     /// Uses real threads instead of a model; `make sanitize` runs it under ThreadSanitizer.
     #[test]
-    fn two_threads_pass_entries_in_order() {
+    fn ring_passes_entries_between_threads_in_order() {
         const ENTRIES: u64 = 100_000;
         let ring = HeapRing::new(64, 0u32.wrapping_sub(1000));
         // SAFETY: the ring outlives both ends, as the scope does. Unsafe because the ends hold
         // addresses.
         let (producer, mut consumer) = unsafe { ring.ends() };
-        let producer = There(producer);
+        let producer = SendEnd(producer);
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                let There(mut producer) = { producer };
+                let SendEnd(mut producer) = { producer };
                 let mut next = 0;
                 while next < ENTRIES {
                     let mut reservation = producer.reserve(1 + (next % 40) as u32);
@@ -493,9 +493,9 @@ mod tests {
     }
 
     proptest! {
-        /// Any interleaving of the two ends behaves as a bounded queue, across the wrap at 2³².
+        /// Compares any interleaving of the two ends with a bounded queue, across the wrap at 2³².
         #[test]
-        fn behaves_as_a_bounded_queue(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
+        fn ring_matches_a_bounded_queue(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
             ring::run(steps);
         }
     }

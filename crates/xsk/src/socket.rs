@@ -209,7 +209,7 @@ impl Socket {
 }
 
 impl Kernel for Socket {
-    fn ends_when_dropped(&self) -> bool {
+    fn ends_access_on_drop(&self) -> bool {
         false
     }
 

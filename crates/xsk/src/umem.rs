@@ -54,7 +54,7 @@ impl Umem {
     /// packets. Not public, because writing to the file changes frames that others own.
     #[cfg(test)]
     pub(crate) fn memfd(&self) -> BorrowedFd<'_> {
-        self.0._memfd.as_ref().expect("made of its own memory").as_fd()
+        self.0._memfd.as_ref().expect("the UMEM has its own memfd").as_fd()
     }
 
     /// Returns the number of frames recorded as held by user space: neither free nor the kernel's.
@@ -65,7 +65,7 @@ impl Umem {
     /// Returns whether user space holds the chunk with this number as a [`Frame`](crate::Frame).
     #[cfg(feature = "fake-kernel")]
     pub fn is_held(&self, chunk: u32) -> bool {
-        self.0.owners.is(chunk, Owner::HELD)
+        self.0.owners.has_owner(chunk, Owner::HELD)
     }
 
     /// Returns the number of frames recorded as dropped instead of given back. They stay unusable
@@ -82,7 +82,7 @@ impl Umem {
     /// Returns the number of chunks per kind of owner from the ownership record alone, to
     /// cross-check the counts of pool and ports.
     pub fn ownership(&self) -> Ownership {
-        self.0.owners.tally()
+        self.0.owners.counts()
     }
 
     pub(crate) fn region(&self) -> &Region {
@@ -119,7 +119,7 @@ impl Drop for Umem {
             tracing::warn!(
                 held,
                 bytes = self.bytes(),
-                "frames outlive their UMEM: its memory stays mapped"
+                "UMEM dropped while frames of it exist; its memory stays mapped"
             );
         }
     }
@@ -146,10 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_cannot_be() {
+    fn umem_new_rejects_invalid_frame_size_and_count() {
         for frame_size in [0, 1024, 2047, 8192] {
             let error = Umem::new(&UmemConfig { frame_size, ..small() }).unwrap_err();
-            assert_eq!(error.to_string(), format!("frame size {frame_size}: must be 2048 or 4096"));
+            assert_eq!(
+                error.to_string(),
+                format!("umem.frame_size = {frame_size} is invalid; use 2048 or 4096")
+            );
         }
         for frames in [0, 255, (1 << 20) + 1, u32::MAX] {
             assert!(matches!(
@@ -160,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_pages_fall_back_or_say_what_is_missing() {
+    fn huge_pages_auto_falls_back_and_on_names_sysctl() {
         let (umem, _pool) =
             Umem::new(&UmemConfig { huge_pages: HugePages::Auto, ..small() }).unwrap();
         assert_eq!(umem.bytes(), 256 * 2048);
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_goes_with_the_last_handle_and_stays_for_a_frame() {
+    fn umem_is_unmapped_with_last_handle_unless_frame_is_held() {
         // Compare by inode, not address: another test may have mapped memory at the same address.
         let mapped = |umem: &Umem| {
             let file = std::fs::File::from(umem.memfd().try_clone_to_owned().unwrap());
@@ -189,7 +192,7 @@ mod tests {
         let (umem, pool) = Umem::new(&small()).unwrap();
         let is_mapped = mapped(&umem);
         drop(umem);
-        assert!(is_mapped(), "the pool still refers to it");
+        assert!(is_mapped(), "unmapped while the pool has a handle");
         drop(pool);
         assert!(!is_mapped());
 
@@ -200,21 +203,21 @@ mod tests {
         frame.append(60).unwrap().fill(0);
         queue.push(frame).unwrap();
         drop((umem, pool));
-        assert!(is_mapped(), "the queue still refers to it");
+        assert!(is_mapped(), "unmapped while the queue has a handle");
         drop(queue);
-        assert!(!is_mapped(), "and takes its frames with it");
+        assert!(!is_mapped(), "still mapped after the queue dropped its frames");
 
         let (umem, mut pool) = Umem::new(&small()).unwrap();
         let is_mapped = mapped(&umem);
         let mut frame = pool.alloc().unwrap();
         drop((umem, pool));
-        assert!(is_mapped(), "a frame is left");
+        assert!(is_mapped(), "unmapped while a frame exists");
         frame.append(4).unwrap().copy_from_slice(b"fine");
         assert_eq!(&frame[..], b"fine");
     }
 
     #[test]
-    fn the_memfd_shows_the_same_bytes_and_cannot_shrink() {
+    fn umem_memfd_shows_frame_bytes_and_cannot_shrink() {
         let (umem, mut pool) = Umem::new(&small()).unwrap();
         let mut frame = pool.alloc().unwrap();
         frame.append(7).unwrap().copy_from_slice(b"visible");

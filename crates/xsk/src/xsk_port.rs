@@ -7,11 +7,11 @@ use std::mem;
 use std::os::fd::RawFd;
 
 use crate::abi::Descriptor;
+use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::clock;
 use crate::frame::Frame;
 use crate::owner::{Owner, Slot};
-use crate::pace::Pace;
 use crate::pool::Pool;
 use crate::port::{Census, Counters, KernelCounters, Port};
 use crate::prefetch::prefetch_for_write;
@@ -34,7 +34,7 @@ pub(crate) trait Kernel {
     /// Returns whether dropping this guarantees that nothing writes to frames posted for reception.
     /// A socket cannot guarantee it: a thread in `poll`, or a process being forked, also refers to
     /// the kernel's file, and the socket stays bound until that reference is released.
-    fn ends_when_dropped(&self) -> bool;
+    fn ends_access_on_drop(&self) -> bool;
 }
 
 /// The user-space ends of a port's four rings.
@@ -71,8 +71,8 @@ pub struct XskPort {
     /// flag.
     unannounced: bool,
     /// Backoff for transmit and for receive wake-ups that changed nothing.
-    tx_pace: Pace,
-    rx_pace: Pace,
+    tx_backoff: Backoff,
+    rx_backoff: Backoff,
     counters: Counters,
 }
 
@@ -97,8 +97,8 @@ impl XskPort {
             zero_copy: false,
             closed: false,
             unannounced: false,
-            tx_pace: Pace::default(),
-            rx_pace: Pace::default(),
+            tx_backoff: Backoff::default(),
+            rx_backoff: Backoff::default(),
             counters: Counters::default(),
         }
     }
@@ -154,8 +154,8 @@ impl XskPort {
 
     /// Returns the visible progress of the kernel: unsent descriptors and completions. Both are
     /// needed: before Linux 6.17 in copy mode, the TX ring showed sent descriptors only when it was
-    /// empty or a later call came.
-    fn seen_of_tx(&self) -> (u32, u32) {
+    /// empty or after a later call.
+    fn tx_progress(&self) -> (u32, u32) {
         (self.rings.tx.pending(), self.rings.completion.available())
     }
 
@@ -167,14 +167,14 @@ impl XskPort {
     }
 
     fn wake_tx_until_done(&mut self) {
-        let at_first = self.seen_of_tx();
-        let mut thrown_away = false;
+        let start_progress = self.tx_progress();
+        let mut dropped = false;
         // Each call ends when the interface drops a packet or the call's budget is used up; the
         // loop limit bounds the number of calls.
         for _ in 0..=self.sending {
             self.counters.syscalls += 1;
             self.counters.tx_wakes += 1;
-            let before = self.seen_of_tx();
+            let before = self.tx_progress();
             let Err(error) = self.kernel.wake_tx() else { break };
             match error.raw_os_error() {
                 // In copy mode EBUSY is `NET_XMIT_DROP`: one packet was completed without being
@@ -182,10 +182,10 @@ impl XskPort {
                 // first, the kernel's counter is stored by a later call.
                 Some(libc::EBUSY) if !self.zero_copy => {
                     self.counters.tx_dropped += 1;
-                    thrown_away = true;
+                    dropped = true;
                 }
                 // The budget of one call is used up: 32 before Linux 6.17.
-                Some(libc::EAGAIN) if self.seen_of_tx() != before => {}
+                Some(libc::EAGAIN) if self.tx_progress() != before => {}
                 // EAGAIN: the send buffer or the completion ring is full. ENOBUFS: temporarily no
                 // memory. ENETDOWN: the link is down. ENXIO: the device is gone. The descriptors
                 // stay in the ring; a later iteration retries.
@@ -198,17 +198,17 @@ impl XskPort {
                 break;
             }
         }
-        if thrown_away || self.seen_of_tx() != at_first {
-            self.tx_pace.reset();
+        if dropped || self.tx_progress() != start_progress {
+            self.tx_backoff.reset();
         } else {
-            self.tx_pace.was_in_vain();
+            self.tx_backoff.extend();
         }
     }
 
     /// Panics if the pool belongs to another UMEM, whose chunk numbers would be misinterpreted.
     #[inline]
     fn check_pool(&self, pool: &Pool) {
-        assert!(self.umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
+        assert!(self.umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
     }
 }
 
@@ -222,7 +222,7 @@ impl Port for XskPort {
         let (chunks, slot) = (self.umem.region().chunks(), self.slot);
         let before = into.len();
         let mut peek = self.rings.rx.peek(into.room() as u32);
-        let came = into.push_all(peek.by_ref().filter_map(|descriptor| {
+        let received = into.push_all(peek.by_ref().filter_map(|descriptor| {
             let frame = Self::accept(chunks, slot, descriptor)?;
             prefetch_for_write(&frame);
             Some(frame)
@@ -232,39 +232,39 @@ impl Port for XskPort {
         if entries > 0 {
             // A rejected descriptor names no frame of this port, so it takes none out of the fill
             // ring.
-            self.filled -= came;
-            self.counters.rx_packets += u64::from(came);
+            self.filled -= received;
+            self.counters.rx_packets += u64::from(received);
             self.counters.rx_bytes += into.places()[before..]
                 .iter()
                 .flatten()
                 .map(|frame| frame.len() as u64)
                 .sum::<u64>();
-            self.counters.invalid_descriptors += u64::from(entries - came);
+            self.counters.invalid_descriptors += u64::from(entries - received);
         }
         self.unannounced |= self.refill(pool);
         if entries > 0 {
-            self.rx_pace.reset();
-            return came as usize;
+            self.rx_backoff.reset();
+            return received as usize;
         }
         let posted = mem::take(&mut self.unannounced);
         let fill = &self.rings.fill;
-        let asked = if posted { fill.needs_wakeup() } else { fill.asks_for_wakeup() };
-        if !asked {
-            self.rx_pace.reset();
+        let requested = if posted { fill.needs_wakeup() } else { fill.needs_wakeup_unfenced() };
+        if !requested {
+            self.rx_backoff.reset();
         }
-        if self.busy_poll || asked && (posted || self.rx_pace.allows()) {
+        if self.busy_poll || requested && (posted || self.rx_backoff.is_over()) {
             self.counters.syscalls += 1;
             // On any error, a later iteration retries if the flag is still set.
             let _ = self.kernel.wake_rx();
-            if asked {
-                self.rx_pace.was_in_vain();
+            if requested {
+                self.rx_backoff.extend();
             }
         }
-        came as usize
+        received as usize
     }
 
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize {
-        assert!(self.umem.is_same(queue.umem()), "the queue is of another UMEM than the port");
+        assert!(self.umem.is_same(queue.umem()), "the queue belongs to another UMEM than the port");
         let mut sent = 0;
         if !queue.is_empty() {
             let mut bytes = 0;
@@ -288,8 +288,8 @@ impl Port for XskPort {
         if self.unsent() {
             if !self.rings.tx.needs_wakeup() {
                 // The kernel is transmitting, or will request a wake-up.
-                self.tx_pace.reset();
-            } else if sent > 0 || self.tx_pace.allows() {
+                self.tx_backoff.reset();
+            } else if sent > 0 || self.tx_backoff.is_over() {
                 self.wake_tx();
             }
         }
@@ -303,18 +303,18 @@ impl Port for XskPort {
         }
         let (chunks, slot) = (self.umem.region().chunks(), self.slot);
         let mut peek = self.rings.completion.peek(self.sending);
-        let back = pool
+        let returned = pool
             .push_all(peek.by_ref().filter_map(|address| Self::completed(chunks, slot, address)));
         let entries = peek.read();
         if entries > 0 {
             peek.release();
-            self.sending -= back;
-            // Completions may have made room in the send buffer or the completion ring, for which the
-            // other frames wait.
-            self.tx_pace.reset();
-            self.counters.invalid_descriptors += u64::from(entries - back);
+            self.sending -= returned;
+            // Completions may have made room in the send buffer or the completion ring, for which
+            // the other frames wait.
+            self.tx_backoff.reset();
+            self.counters.invalid_descriptors += u64::from(entries - returned);
         }
-        back as usize
+        returned as usize
     }
 
     fn unsent(&self) -> bool {
@@ -350,7 +350,7 @@ impl Port for XskPort {
         // User space owns the completed frames.
         self.reclaim(pool);
         let (umem, slot) = (self.umem.clone(), self.slot);
-        let reuse = self.kernel.ends_when_dropped() && !self.zero_copy;
+        let reuse = self.kernel.ends_access_on_drop() && !self.zero_copy;
         self.closed = true;
         // Drop the kernel side first: it may then be done with frames posted for reception. Frames
         // posted for transmission may still be referenced by a device queue, in copy mode too

@@ -1,11 +1,11 @@
-//! An AF_XDP port by the crate `xsk-rs` and libxdp, for comparison with the built-in rings.
+//! An AF_XDP port with the crate `xsk-rs` and libxdp, for comparison with the built-in rings.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem as TheirUmem};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, TxQueue, Umem as XskRsUmem};
 
 use crate::abi::{Descriptor, XDP_PACKET_HEADROOM};
 use crate::batch::Batch;
@@ -21,7 +21,7 @@ use crate::sync::{Ordering, fence};
 use crate::umem::Umem;
 use crate::xsk_port::{Kernel, XskPort};
 
-/// One (interface, queue) over AF_XDP, by `xsk-rs`. Created by
+/// One (interface, queue) over AF_XDP, with `xsk-rs`. Created by
 /// [`Builder::open_by_xsk_rs`](crate::Builder::open_by_xsk_rs).
 ///
 /// `xsk-rs` sends packets from a fixed offset in the frame only, 256 bytes after the chunk's start,
@@ -37,14 +37,14 @@ pub struct XskRsPort {
     rx: RefCell<RxQueue>,
     completion: RefCell<CompQueue>,
     fill: FillQueue,
-    theirs: TheirUmem,
+    xsk_rs_umem: XskRsUmem,
     umem: Umem,
     slot: Slot,
     /// One per chunk.
     descriptors: Rc<[FrameDesc]>,
     scratch: Box<[FrameDesc; Batch::CAPACITY]>,
     /// Chunks of dropped packets: recorded as this port's until they return to the pool.
-    given_up: Vec<u32>,
+    dropped: Vec<u32>,
     sizes: RingSizes,
     /// Frames posted for reception and not received.
     filled: u32,
@@ -62,7 +62,7 @@ pub(crate) struct Queues {
     pub(crate) rx: RxQueue,
     pub(crate) fill: FillQueue,
     pub(crate) completion: CompQueue,
-    pub(crate) umem: TheirUmem,
+    pub(crate) umem: XskRsUmem,
 }
 
 impl XskRsPort {
@@ -75,19 +75,19 @@ impl XskRsPort {
         sizes: RingSizes,
         zero_copy: bool,
     ) -> Self {
-        let Queues { tx, rx, fill, completion, umem: theirs } = queues;
+        let Queues { tx, rx, fill, completion, umem: xsk_rs_umem } = queues;
         Self {
             socket,
             tx: RefCell::new(tx),
             rx: RefCell::new(rx),
             completion: RefCell::new(completion),
             fill,
-            theirs,
+            xsk_rs_umem,
             umem: umem.clone(),
             slot,
             descriptors,
             scratch: Box::new([FrameDesc::default(); Batch::CAPACITY]),
-            given_up: Vec::with_capacity(Batch::CAPACITY),
+            dropped: Vec::with_capacity(Batch::CAPACITY),
             sizes,
             filled: 0,
             sending: 0,
@@ -118,23 +118,26 @@ impl XskRsPort {
             // SAFETY: each descriptor is of a chunk of this UMEM that was just taken out of the
             // pool, so it has no other owner. Unsafe: the kernel writes to it from now on.
             let posted = unsafe { self.fill.produce(&self.scratch[..missing as usize]) };
-            debug_assert_eq!(posted, missing as usize, "there was room");
+            debug_assert_eq!(
+                posted, missing as usize,
+                "`produce` accepted fewer descriptors than were free"
+            );
             self.filled += missing;
         }
     }
 
     /// Moves a packet to the required offset. Returns whether it fits.
-    fn put_in_place(frame: &mut Frame) -> bool {
-        const PLACE: usize = XDP_PACKET_HEADROOM as usize;
+    fn move_to_tx_offset(frame: &mut Frame) -> bool {
+        const TX_OFFSET: usize = XDP_PACKET_HEADROOM as usize;
         let len = frame.len();
-        if let Some(back) = PLACE.checked_sub(frame.headroom()) {
+        if let Some(back) = TX_OFFSET.checked_sub(frame.headroom()) {
             if frame.append(back).is_err() {
                 return false;
             }
             frame.copy_within(..len, back);
             frame.trim_front(back);
         } else {
-            let forth = frame.headroom() - PLACE;
+            let forth = frame.headroom() - TX_OFFSET;
             // Cannot fail: the headroom is larger.
             if frame.prepend(forth).is_err() {
                 return false;
@@ -148,7 +151,7 @@ impl XskRsPort {
     /// Hands at most one batch to the TX ring. Returns the number of frames, including dropped
     /// ones.
     fn post(&mut self, queue: &mut EgressQueue) -> usize {
-        let room = self.scratch.len().min(self.given_up.capacity() - self.given_up.len());
+        let room = self.scratch.len().min(self.dropped.capacity() - self.dropped.len());
         let wanted = queue.len().min(room);
         let wanted = wanted.min(self.tx.get_mut().nb_free(wanted as u32) as usize);
         let mut count = 0;
@@ -156,9 +159,9 @@ impl XskRsPort {
             self.counters.tx_packets += 1;
             self.counters.tx_bytes += frame.len() as u64;
             if frame.headroom() != XDP_PACKET_HEADROOM as usize {
-                if !Self::put_in_place(&mut frame) {
+                if !Self::move_to_tx_offset(&mut frame) {
                     self.counters.tx_dropped += 1;
-                    self.given_up.push(frame.give_up(Owner::tx(self.slot)));
+                    self.dropped.push(frame.give_up(Owner::tx(self.slot)));
                     continue;
                 }
                 self.counters.tx_copied += 1;
@@ -168,14 +171,14 @@ impl XskRsPort {
             // SAFETY: the descriptor is of this UMEM, and of the chunk of a frame that this port
             // owns, with no reference into it. Unsafe: it creates a reference to the chunk's bytes,
             // used only to set the packet length.
-            unsafe { self.theirs.data_mut(place) }.cursor().set_pos(frame.len());
+            unsafe { self.xsk_rs_umem.data_mut(place) }.cursor().set_pos(frame.len());
             frame.give_up(Owner::tx(self.slot));
             count += 1;
         }
         // SAFETY: each descriptor is of a chunk of this UMEM whose frame was just given up for
         // transmission. Unsafe: the kernel reads it from now on.
         let posted = unsafe { self.tx.get_mut().produce(&self.scratch[..count]) };
-        debug_assert_eq!(posted, count, "there was room");
+        debug_assert_eq!(posted, count, "`produce` accepted fewer descriptors than were free");
         self.sending += count as u32;
         wanted
     }
@@ -193,9 +196,9 @@ impl XskRsPort {
             self.counters.tx_wakes += 1;
             let before = self.pending();
             let start = clock::cycles();
-            let answer = self.socket.wake_tx();
+            let result = self.socket.wake_tx();
             self.counters.tx_wake_cycles += clock::cycles().wrapping_sub(start);
-            let Err(error) = answer else { return };
+            let Err(error) = result else { return };
             match error.raw_os_error() {
                 Some(libc::EBUSY) if !self.zero_copy => self.counters.tx_dropped += 1,
                 Some(libc::EAGAIN) if self.pending() < before => {}
@@ -209,7 +212,7 @@ impl XskRsPort {
 
     #[inline]
     fn check_pool(&self, pool: &Pool) {
-        assert!(self.umem.is_same(pool.umem()), "the pool is of another UMEM than the port");
+        assert!(self.umem.is_same(pool.umem()), "the pool belongs to another UMEM than the port");
     }
 }
 
@@ -224,7 +227,7 @@ impl Port for XskRsPort {
         // SAFETY: the queue and the descriptors that it writes are of this UMEM. Unsafe: the
         // compiler cannot know that.
         let entries = unsafe { self.rx.get_mut().consume(&mut self.scratch[..room]) };
-        let mut came = 0;
+        let mut received = 0;
         let mut bytes = 0;
         for descriptor in &self.scratch[..entries] {
             let len = descriptor.lengths().data() as u32;
@@ -235,16 +238,16 @@ impl Port for XskRsPort {
             };
             prefetch_for_write(&frame);
             bytes += frame.len() as u64;
-            came += 1;
+            received += 1;
             // Cannot fail: no more frames than the batch has room for were requested.
             if into.push(frame).is_err() {
                 break;
             }
         }
-        self.filled -= came;
-        self.counters.rx_packets += u64::from(came);
+        self.filled -= received;
+        self.counters.rx_packets += u64::from(received);
         self.counters.rx_bytes += bytes;
-        self.counters.invalid_descriptors += entries as u64 - u64::from(came);
+        self.counters.invalid_descriptors += entries as u64 - u64::from(received);
         if self.refill(pool) {
             // libxdp has no fence between publishing and reading the flag (see
             // `Producer::needs_wakeup`).
@@ -255,11 +258,11 @@ impl Port for XskRsPort {
             // On any error, the next iteration retries if the flag is still set.
             let _ = self.fill.wakeup(self.rx.get_mut().fd_mut(), 0);
         }
-        came as usize
+        received as usize
     }
 
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize {
-        assert!(self.umem.is_same(queue.umem()), "the queue is of another UMEM than the port");
+        assert!(self.umem.is_same(queue.umem()), "the queue belongs to another UMEM than the port");
         let before = queue.len();
         while !queue.is_empty() && self.post(queue) > 0 {}
         if self.unsent() {
@@ -274,8 +277,8 @@ impl Port for XskRsPort {
 
     fn reclaim(&mut self, pool: &mut Pool) -> usize {
         self.check_pool(pool);
-        let mut back = self.given_up.len();
-        for chunk in self.given_up.drain(..) {
+        let mut back = self.dropped.len();
+        for chunk in self.dropped.drain(..) {
             self.umem.region().owners.set(chunk, Owner::POOL);
             pool.push(chunk);
         }
@@ -318,7 +321,7 @@ impl Port for XskRsPort {
             fill: u64::from(self.filled - rx),
             rx: u64::from(rx),
             tx: u64::from(self.sending - completion),
-            completion: u64::from(completion) + self.given_up.len() as u64,
+            completion: u64::from(completion) + self.dropped.len() as u64,
         }
     }
 
@@ -368,8 +371,8 @@ mod tests {
     use crate::{HugePages, UmemConfig};
 
     #[test]
-    fn a_packet_is_moved_to_where_it_can_be_sent_from_and_stays_what_it_is() {
-        const PLACE: usize = XDP_PACKET_HEADROOM as usize;
+    fn packet_is_moved_to_tx_offset_unchanged_if_it_fits() {
+        const TX_OFFSET: usize = XDP_PACKET_HEADROOM as usize;
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (_umem, mut pool) = Umem::new(&config).unwrap();
@@ -379,21 +382,21 @@ mod tests {
                     continue;
                 }
                 let mut frame = pool.alloc().unwrap();
-                match headroom.checked_sub(PLACE) {
-                    Some(further) => {
-                        frame.append(further).unwrap();
-                        frame.trim_front(further);
+                match headroom.checked_sub(TX_OFFSET) {
+                    Some(excess) => {
+                        frame.append(excess).unwrap();
+                        frame.trim_front(excess);
                     }
-                    None => drop(frame.prepend(PLACE - headroom).unwrap().len()),
+                    None => drop(frame.prepend(TX_OFFSET - headroom).unwrap().len()),
                 }
                 frame.truncate(0);
                 let packet: Vec<u8> = (0..len).map(|at| (at * 31 + headroom) as u8).collect();
                 frame.append(len).unwrap().copy_from_slice(&packet);
                 assert_eq!(frame.headroom(), headroom);
-                assert!(XskRsPort::put_in_place(&mut frame));
+                assert!(XskRsPort::move_to_tx_offset(&mut frame));
                 assert_eq!(
                     (frame.headroom(), &frame[..]),
-                    (PLACE, &packet[..]),
+                    (TX_OFFSET, &packet[..]),
                     "{len} bytes at {headroom}"
                 );
                 pool.free(frame).unwrap();
@@ -402,8 +405,11 @@ mod tests {
         let mut frame = pool.alloc().unwrap();
         frame.append(1792).unwrap();
         frame.prepend(1).unwrap();
-        assert!(!XskRsPort::put_in_place(&mut frame), "too long to start there");
-        assert_eq!((frame.headroom(), frame.len()), (PLACE - 1, 1793));
+        assert!(
+            !XskRsPort::move_to_tx_offset(&mut frame),
+            "the packet is too long for the TX offset"
+        );
+        assert_eq!((frame.headroom(), frame.len()), (TX_OFFSET - 1, 1793));
         pool.free(frame).unwrap();
     }
 }

@@ -38,12 +38,12 @@ mod sync {
         static WEAKEN: Cell<Weaken> = Cell::new(Weaken::Nothing);
     }
 
-    pub(crate) fn weaken(what: Weaken) {
-        WEAKEN.with(|weaken| weaken.set(what));
+    pub(crate) fn weaken(ordering: Weaken) {
+        WEAKEN.with(|weaken| weaken.set(ordering));
     }
 
-    fn without(what: Weaken) -> bool {
-        WEAKEN.with(|weaken| weaken.get() == what)
+    fn is_weakened(ordering: Weaken) -> bool {
+        WEAKEN.with(|weaken| weaken.get() == ordering)
     }
 
     pub(crate) struct AtomicU32(loom::sync::atomic::AtomicU32);
@@ -54,18 +54,18 @@ mod sync {
         }
 
         pub(crate) fn load(&self, order: Ordering) -> u32 {
-            let weaker = order == Ordering::Acquire && without(Weaken::Acquire);
+            let weaker = order == Ordering::Acquire && is_weakened(Weaken::Acquire);
             self.0.load(if weaker { Ordering::Relaxed } else { order })
         }
 
         pub(crate) fn store(&self, value: u32, order: Ordering) {
-            let weaker = order == Ordering::Release && without(Weaken::Release);
+            let weaker = order == Ordering::Release && is_weakened(Weaken::Release);
             self.0.store(value, if weaker { Ordering::Relaxed } else { order });
         }
     }
 
     pub(crate) fn fence(order: Ordering) {
-        if !without(Weaken::Fence) {
+        if !is_weakened(Weaken::Fence) {
             loom::sync::atomic::fence(order);
         }
     }
@@ -86,14 +86,14 @@ mod sync {
         /// None needed: loom checks for exclusive access.
         pub(crate) unsafe fn write(&self, value: T) {
             // SAFETY: loom panics before a conflicting access. Unsafe: a raw pointer.
-            self.0.with_mut(|place| unsafe { place.write(MaybeUninit::new(value)) });
+            self.0.with_mut(|entry| unsafe { entry.write(MaybeUninit::new(value)) });
         }
 
         /// # Safety
         /// The entry was written. Loom checks that it is not written concurrently.
         pub(crate) unsafe fn read(&self) -> T {
             // SAFETY: the caller guarantees that it was written. Unsafe: a raw pointer.
-            self.0.with(|place| unsafe { place.read().assume_init() })
+            self.0.with(|entry| unsafe { entry.read().assume_init() })
         }
     }
 }
@@ -133,7 +133,7 @@ fn produce(producer: &mut Producer<u64>, wanted: u32, next: u64) -> u64 {
 fn consume(consumer: &mut Consumer<u64>, wanted: u32, next: u64) -> u64 {
     let mut peek = consumer.peek(wanted);
     for (value, expected) in peek.by_ref().zip(next..) {
-        assert_eq!(value, expected, "lost, duplicated or out of order");
+        assert_eq!(value, expected, "an entry is lost, duplicated or out of order");
     }
     u64::from(peek.release())
 }
@@ -157,9 +157,9 @@ fn batches(size: u32, produced: &'static [u32], consumed: &'static [u32], weak: 
         }
         let published = producing.join().unwrap();
         while next < published {
-            let came = consume(&mut consumer.end, size, next);
-            assert!(came > 0, "{published} published, {next} came");
-            next += came;
+            let read = consume(&mut consumer.end, size, next);
+            assert!(read > 0, "{published} entries published, {next} read");
+            next += read;
         }
         assert_eq!(next, published);
     });
@@ -170,43 +170,43 @@ const NOTHING: (Weaken, Weaken) = (Weaken::Nothing, Weaken::Nothing);
 /// Every entry is written before it is read, and read before it is overwritten. The ring is full or
 /// empty most of the time, so that both sides re-read the other's counter, also across the wrap.
 #[test]
-fn a_ring_of_one_hands_over_one_by_one() {
+fn ring_of_one_entry_passes_entries_in_order() {
     batches(1, &[1, 1, 1], &[1, 1, 1], NOTHING);
 }
 
 #[test]
-fn batches_pass_in_order() {
+fn ring_passes_batches_in_order() {
     batches(2, &[2, 2, 1], &[2, 1, 2], NOTHING);
     batches(4, &[3, 4, 2], &[4, 4, 4], NOTHING);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn found_if_entries_are_published_without_release() {
+fn publishing_entries_without_release_is_detected() {
     batches(1, &[1, 1], &[1, 1], (Weaken::Release, Weaken::Nothing));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn found_if_entries_are_read_without_acquire() {
+fn reading_entries_without_acquire_is_detected() {
     batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Acquire));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn found_if_entries_are_given_back_without_release() {
+fn releasing_entries_without_release_order_is_detected() {
     batches(1, &[1, 1], &[1, 1], (Weaken::Nothing, Weaken::Release));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn found_if_entries_are_overwritten_without_acquire() {
+fn overwriting_entries_without_acquire_is_detected() {
     batches(1, &[1, 1], &[1, 1], (Weaken::Acquire, Weaken::Nothing));
 }
 
 /// Cancelled entries are never seen; peeked entries stay.
 #[test]
-fn a_reservation_and_a_peek_that_are_dropped_change_nothing() {
+fn dropped_reservation_and_peek_change_nothing() {
     loom::model(|| {
         let (mut producer, mut consumer) = ring(2);
         let producing = thread::spawn(move || {
@@ -222,13 +222,13 @@ fn a_reservation_and_a_peek_that_are_dropped_change_nothing() {
         let mut next = 0;
         for _ in 0..2 {
             let seen: Vec<u64> = consumer.end.peek(2).collect();
-            let came = consume(&mut consumer.end, 1, next);
-            assert!(came >= seen.len().min(1) as u64, "peeked entry is gone");
+            let read = consume(&mut consumer.end, 1, next);
+            assert!(read >= seen.len().min(1) as u64, "a peeked entry disappeared");
             assert!(
                 seen.iter().copied().eq(next..next + seen.len() as u64),
                 "{seen:?} from {next} on"
             );
-            next += came;
+            next += read;
         }
         let published = producing.join().unwrap();
         next += consume(&mut consumer.end, 2, next);
@@ -239,7 +239,7 @@ fn a_reservation_and_a_peek_that_are_dropped_change_nothing() {
 /// Counter reads without Acquire, used for frame counts: the next peek finds all entries reported
 /// as available, and the next reservation all entries reported as consumed.
 #[test]
-fn a_look_at_the_counters_promises_nothing_that_does_not_hold() {
+fn relaxed_counter_reads_never_exceed_later_grants() {
     loom::model(|| {
         let (mut producer, mut consumer) = ring(2);
         let producing = thread::spawn(move || {
@@ -249,21 +249,21 @@ fn a_look_at_the_counters_promises_nothing_that_does_not_hold() {
             assert!(producer.end.reserve(2).granted() >= 2 - pending);
             published
         });
-        let there = consumer.end.available();
-        let mut came = consume(&mut consumer.end, 2, 0);
-        assert!(came >= u64::from(there));
-        came += consume(&mut consumer.end, 2, came);
+        let available = consumer.end.available();
+        let mut read = consume(&mut consumer.end, 2, 0);
+        assert!(read >= u64::from(available));
+        read += consume(&mut consumer.end, 2, read);
         let published = producing.join().unwrap();
-        assert_eq!(came + u64::from(consumer.end.available()), published);
+        assert_eq!(read + u64::from(consumer.end.available()), published);
     });
 }
 
 /// User space publishes an entry and reads the flag; the kernel finds the ring empty, sets the
 /// flag, and checks again before it sleeps. At least one side must see the other's store.
-fn nobody_sleeps_on_a_published_entry(weak: (Weaken, Weaken)) {
+fn check_wake_up_is_not_lost(weak: (Weaken, Weaken)) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(1);
-        let goes_to_sleep = thread::spawn(move || {
+        let kernel = thread::spawn(move || {
             sync::weaken(weak.1);
             consumer.end.set_needs_wakeup(true);
             consumer.end.peek(1).count() == 0
@@ -271,51 +271,51 @@ fn nobody_sleeps_on_a_published_entry(weak: (Weaken, Weaken)) {
         sync::weaken(weak.0);
         assert_eq!(produce(&mut producer.end, 1, 0), 1);
         let woken = producer.end.needs_wakeup();
-        let asleep = goes_to_sleep.join().unwrap();
+        let asleep = kernel.join().unwrap();
         assert!(woken || !asleep, "the wake-up is lost");
     });
 }
 
 #[test]
-fn a_wake_up_cannot_be_lost() {
-    nobody_sleeps_on_a_published_entry(NOTHING);
+fn wake_up_is_not_lost_with_both_fences() {
+    check_wake_up_is_not_lost(NOTHING);
 }
 
 #[test]
 #[should_panic(expected = "the wake-up is lost")]
-fn found_if_user_space_has_no_fence_before_it_looks_at_the_flag() {
-    nobody_sleeps_on_a_published_entry((Weaken::Fence, Weaken::Nothing));
+fn missing_fence_in_user_space_is_detected() {
+    check_wake_up_is_not_lost((Weaken::Fence, Weaken::Nothing));
 }
 
 #[test]
 #[should_panic(expected = "the wake-up is lost")]
-fn found_if_the_kernel_has_no_fence_before_it_looks_again() {
-    nobody_sleeps_on_a_published_entry((Weaken::Nothing, Weaken::Fence));
+fn missing_fence_in_kernel_is_detected() {
+    check_wake_up_is_not_lost((Weaken::Nothing, Weaken::Fence));
 }
 
-/// The complete protocol with a kernel that really sleeps: loom reports a deadlock if it is not
-/// woken.
-fn a_kernel_that_sleeps_sends_everything(entries: u64, weak: Weaken) {
+/// Runs the complete protocol with a kernel that sleeps: loom reports a deadlock if the kernel is
+/// not woken.
+fn check_sleeping_kernel_consumes_all(entries: u64, weak: Weaken) {
     loom::model(move || {
         let (mut producer, mut consumer) = ring(4);
-        let bell = Rc::new((loom::sync::Mutex::new(false), loom::sync::Condvar::new()));
-        let its_bell = Rc::clone(&bell);
+        let wake_up = Rc::new((loom::sync::Mutex::new(false), loom::sync::Condvar::new()));
+        let kernel_wake_up = Rc::clone(&wake_up);
         let kernel = thread::spawn(move || {
-            let (rung, ring) = &*its_bell;
+            let (flag, condvar) = &*kernel_wake_up;
             let mut next = 0;
             while next < entries {
                 consumer.end.set_needs_wakeup(true);
-                let came = consume(&mut consumer.end, 4, next);
-                next += came;
-                if came > 0 {
+                let read = consume(&mut consumer.end, 4, next);
+                next += read;
+                if read > 0 {
                     continue;
                 }
-                let mut rung = rung.lock().unwrap();
-                while !*rung {
-                    rung = ring.wait(rung).unwrap();
+                let mut woken = flag.lock().unwrap();
+                while !*woken {
+                    woken = condvar.wait(woken).unwrap();
                 }
-                *rung = false;
-                drop(rung);
+                *woken = false;
+                drop(woken);
                 consumer.end.set_needs_wakeup(false);
             }
         });
@@ -323,8 +323,8 @@ fn a_kernel_that_sleeps_sends_everything(entries: u64, weak: Weaken) {
         for next in 0..entries {
             assert_eq!(produce(&mut producer.end, 1, next), 1);
             if producer.end.needs_wakeup() {
-                *bell.0.lock().unwrap() = true;
-                bell.1.notify_one();
+                *wake_up.0.lock().unwrap() = true;
+                wake_up.1.notify_one();
             }
         }
         kernel.join().unwrap();
@@ -332,12 +332,12 @@ fn a_kernel_that_sleeps_sends_everything(entries: u64, weak: Weaken) {
 }
 
 #[test]
-fn a_kernel_that_sleeps_is_woken_for_every_entry() {
-    a_kernel_that_sleeps_sends_everything(2, Weaken::Nothing);
+fn sleeping_kernel_is_woken_for_every_entry() {
+    check_sleeping_kernel_consumes_all(2, Weaken::Nothing);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
-fn found_if_a_sleeping_kernel_is_not_woken() {
-    a_kernel_that_sleeps_sends_everything(1, Weaken::Fence);
+fn missing_wake_up_of_sleeping_kernel_is_detected() {
+    check_sleeping_kernel_consumes_all(1, Weaken::Fence);
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 use xdpfwd_xsk::fake_kernel::{Behaviour, FakeKernel, Lost, Sizes};
 use xdpfwd_xsk::oracle::frame::Edit;
-use xdpfwd_xsk::oracle::port::{Step, World, assert_conserved};
+use xdpfwd_xsk::oracle::port::{PortModel, Step, assert_conserved};
 use xdpfwd_xsk::{
     Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig, XskPort, oracle,
 };
@@ -22,14 +22,14 @@ fn packet(number: u64) -> Vec<u8> {
 }
 
 fn move_all(batch: &mut Batch, queue: &mut EgressQueue) {
-    for place in batch.places_mut() {
-        queue.push(place.take().unwrap()).unwrap();
+    for slot in batch.places_mut() {
+        queue.push(slot.take().unwrap()).unwrap();
     }
     batch.clear_taken();
 }
 
 #[test]
-fn the_fill_ring_is_full_before_anything_else_happens() {
+fn new_port_has_full_fill_ring() {
     let (umem, mut pool) = umem(256);
     let (port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
     assert_eq!(kernel.posted(), 128);
@@ -38,7 +38,7 @@ fn the_fill_ring_is_full_before_anything_else_happens() {
 }
 
 #[test]
-fn a_frame_whose_start_moved_is_sent_from_there_and_comes_back_whole() {
+fn frame_with_moved_start_is_sent_and_reclaimed_whole() {
     let (umem, mut pool) = umem(256);
     let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
     let mut queue = EgressQueue::new(&umem, 64);
@@ -48,7 +48,7 @@ fn a_frame_whose_start_moved_is_sent_from_there_and_comes_back_whole() {
         assert_eq!(port.receive(&mut batch, &mut pool), 1);
         let mut frame = batch.places_mut()[0].take().unwrap();
         batch.clear_taken();
-        assert_eq!(frame.headroom(), 256, "kernel headroom");
+        assert_eq!(frame.headroom(), 256, "headroom of a received frame");
         let mut expected = packet(1);
         if front < 0 {
             let n = front.unsigned_abs() as usize;
@@ -76,17 +76,17 @@ fn a_frame_whose_start_moved_is_sent_from_there_and_comes_back_whole() {
 }
 
 #[test]
-fn what_the_tx_ring_cannot_take_stays_in_the_queue() {
+fn transmit_with_full_tx_ring_leaves_frames_in_queue() {
     let (umem, mut pool) = umem(1024);
-    let never = Behaviour { budget: 0, ..Behaviour::default() };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), never);
+    let stalled = Behaviour { budget: 0, ..Behaviour::default() };
+    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), stalled);
     let mut queue = EgressQueue::new(&umem, 512);
     for number in 0..200 {
         let mut frame = pool.alloc().unwrap();
         frame.append(60).unwrap()[..8].copy_from_slice(&u64::to_be_bytes(number));
         queue.push(frame).unwrap();
     }
-    assert_eq!(port.transmit(&mut queue), 128, "the ring's size");
+    assert_eq!(port.transmit(&mut queue), 128, "the TX ring has 128 entries");
     assert!(port.unsent());
     assert_eq!(port.transmit(&mut queue), 0);
     assert_eq!(queue.len(), 72);
@@ -97,9 +97,9 @@ fn what_the_tx_ring_cannot_take_stays_in_the_queue() {
         port.transmit(&mut queue);
         port.reclaim(&mut pool);
     }
-    let order: Vec<u64> =
+    let sent: Vec<u64> =
         kernel.take_sent().iter().map(|p| u64::from_be_bytes(p[..8].try_into().unwrap())).collect();
-    assert_eq!(order, (0..200).collect::<Vec<_>>());
+    assert_eq!(sent, (0..200).collect::<Vec<_>>());
     assert_conserved(&umem, &pool, &[&port], 0);
 }
 
@@ -111,7 +111,7 @@ fn queue_one(pool: &mut Pool, queue: &mut EgressQueue) {
 }
 
 #[test]
-fn a_kick_that_fails_is_repeated_without_new_frames() {
+fn failed_wake_up_is_repeated_without_new_frames() {
     let (umem, mut pool) = umem(256);
     let errors = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO];
     let behaviour = Behaviour { errors: errors.into(), ..Behaviour::default() };
@@ -128,18 +128,22 @@ fn a_kick_that_fails_is_repeated_without_new_frames() {
         port.transmit(&mut queue);
     }
     assert_eq!(kernel.take_sent().len(), 1);
-    assert_eq!((port.counters().tx_packets, kernel.wakeups()), (1, 5), "counted once");
+    assert_eq!(
+        (port.counters().tx_packets, kernel.wakeups()),
+        (1, 5),
+        "the packet is not counted once"
+    );
 }
 
-/// Wake-ups that change nothing are repeated at growing intervals, whatever the kernel answers,
-/// measured against elapsed time.
+/// Wake-ups without effect are repeated at growing intervals, whatever the kernel returns. The
+/// limit follows from the elapsed time.
 #[test]
-fn kicks_that_change_nothing_do_not_come_by_the_thousand() {
+fn wake_ups_without_effect_back_off() {
     let answers = [libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN, libc::ENXIO]
         .map(|errno| Behaviour { answer: Some(errno), ..Behaviour::default() });
-    let deaf = Behaviour { ignored_wakeups: u32::MAX, ..Behaviour::default() };
-    let dry = Behaviour { wants_rx_wakeup: true, ..deaf.clone() };
-    for behaviour in answers.into_iter().chain([deaf, dry]) {
+    let ignores_all = Behaviour { ignored_wakeups: u32::MAX, ..Behaviour::default() };
+    let ignores_rx_too = Behaviour { wants_rx_wakeup: true, ..ignores_all.clone() };
+    for behaviour in answers.into_iter().chain([ignores_all, ignores_rx_too]) {
         let (umem, mut pool) = umem(256);
         let (mut port, kernel) =
             FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), behaviour.clone());
@@ -154,7 +158,7 @@ fn kicks_that_change_nothing_do_not_come_by_the_thousand() {
         let most = 2 * (8 + start.elapsed().as_micros() / 640);
         assert!(
             u128::from(kernel.wakeups()) <= most,
-            "{} wake-ups, at most {most}: {behaviour:?}",
+            "{} wake-ups; expected at most {most}: {behaviour:?}",
             kernel.wakeups()
         );
     }
@@ -162,31 +166,31 @@ fn kicks_that_change_nothing_do_not_come_by_the_thousand() {
 
 /// New frames and completions end the pause, however long it is.
 #[test]
-fn a_kick_is_not_put_off_when_there_is_a_reason() {
+fn new_frame_and_completion_end_wake_up_backoff() {
     let (umem, mut pool) = umem(256);
-    let down = Behaviour { answer: Some(libc::ENOBUFS), budget: 1, ..Behaviour::default() };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), down);
+    let refuses = Behaviour { answer: Some(libc::ENOBUFS), budget: 1, ..Behaviour::default() };
+    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), refuses);
     let mut queue = EgressQueue::new(&umem, 64);
     queue_one(&mut pool, &mut queue);
     while kernel.wakeups() < 9 {
         port.transmit(&mut queue);
     }
-    for kicks in 10..20 {
+    for wake_ups in 10..20 {
         queue_one(&mut pool, &mut queue);
         port.transmit(&mut queue);
-        assert_eq!(kernel.wakeups(), kicks, "new frame to send");
+        assert_eq!(kernel.wakeups(), wake_ups, "no wake-up for a new frame");
     }
-    for kicks in 20..25 {
+    for wake_ups in 20..25 {
         kernel.run();
         assert_eq!(port.reclaim(&mut pool), 1);
         port.transmit(&mut queue);
-        assert_eq!(kernel.wakeups(), kicks, "completed frame");
+        assert_eq!(kernel.wakeups(), wake_ups, "no wake-up after a completion");
     }
 }
 
 /// `EBUSY` means that the interface dropped a packet; the rest is sent in the same call.
 #[test]
-fn packets_that_the_interface_throws_away_are_counted() {
+fn packets_dropped_by_interface_are_counted_as_tx_dropped() {
     let (umem, mut pool) = umem(256);
     let behaviour = Behaviour { errors: [libc::EBUSY, libc::EBUSY].into(), ..Behaviour::default() };
     let (mut port, kernel) =
@@ -207,28 +211,31 @@ fn packets_that_the_interface_throws_away_are_counted() {
 
 /// Chunk numbers mean different bytes in another UMEM: a port rejects its pool and queue.
 #[test]
-fn pools_and_queues_of_another_umem_are_refused() {
-    type Act = fn(XskPort, &mut Pool, &mut EgressQueue) -> usize;
-    let acts: [Act; 4] = [
+fn port_panics_for_pool_or_queue_of_another_umem() {
+    type Call = fn(XskPort, &mut Pool, &mut EgressQueue) -> usize;
+    let calls: [Call; 4] = [
         |mut port, pool, _| port.receive(&mut Batch::new(), pool),
         |mut port, pool, _| port.reclaim(pool),
         |mut port, _, queue| port.transmit(queue),
         |port, pool, _| Box::new(port).close(pool),
     ];
-    for (index, act) in acts.into_iter().enumerate() {
+    for (index, call) in calls.into_iter().enumerate() {
         let (umem, mut pool) = umem(256);
         let (other, mut other_pool) = self::umem(256);
         let (port, _kernel) = FakeKernel::port(&umem, &mut pool, 0);
         let mut queue = EgressQueue::new(&other, 64);
-        let act = std::panic::AssertUnwindSafe(|| act(port, &mut other_pool, &mut queue));
-        let panic = std::panic::catch_unwind(act).expect_err(&format!("call {index}"));
-        assert!(panic.downcast_ref::<&str>().unwrap().contains("is of another UMEM than the port"));
+        let call = std::panic::AssertUnwindSafe(|| call(port, &mut other_pool, &mut queue));
+        let panic =
+            std::panic::catch_unwind(call).expect_err(&format!("call {index} did not panic"));
+        assert!(
+            panic.downcast_ref::<&str>().unwrap().contains("belongs to another UMEM than the port")
+        );
     }
 }
 
 #[test]
 #[should_panic(expected = "another port of this UMEM has index 0")]
-fn two_ports_cannot_have_one_index() {
+fn second_port_with_same_index_panics() {
     let (umem, mut pool) = umem(512);
     let _first = FakeKernel::port(&umem, &mut pool, 0);
     let _second = FakeKernel::port(&umem, &mut pool, 0);
@@ -236,7 +243,7 @@ fn two_ports_cannot_have_one_index() {
 
 /// A kernel that sends 32 descriptors per call, as before Linux 6.17, is called until all are sent.
 #[test]
-fn a_small_budget_is_no_reason_to_wait_for_the_next_turn() {
+fn transmit_with_small_budget_sends_all_in_one_call() {
     let (umem, mut pool) = umem(1024);
     let sizes = Sizes { tx: 256, completion: 256, ..Sizes::default() };
     let behaviour = Behaviour { budget: 32, ..Behaviour::default() };
@@ -256,10 +263,11 @@ fn a_small_budget_is_no_reason_to_wait_for_the_next_turn() {
 }
 
 #[test]
-fn no_wake_up_that_was_not_asked_for() {
+fn port_wakes_kernel_only_on_request() {
     let (umem, mut pool) = umem(256);
-    let busy = Behaviour { wants_tx_wakeup: false, ..Behaviour::default() };
-    let (mut port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), busy);
+    let requests_none = Behaviour { wants_tx_wakeup: false, ..Behaviour::default() };
+    let (mut port, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), requests_none);
     let mut queue = EgressQueue::new(&umem, 64);
     let mut frame = pool.alloc().unwrap();
     frame.append(60).unwrap().fill(1);
@@ -275,16 +283,16 @@ fn no_wake_up_that_was_not_asked_for() {
     assert_eq!(
         (kernel.wakeups(), port.counters().syscalls),
         (1, 1),
-        "wake-up by the fill ring's flag"
+        "the flag of the fill ring causes one wake-up"
     );
 }
 
 #[test]
-fn a_lying_kernel_is_refused_and_counted() {
+fn invalid_descriptors_of_kernel_are_rejected_and_counted() {
     let (umem, mut pool) = umem(256);
     let (mut port, kernel) = FakeKernel::port(&umem, &mut pool, 0);
     let free = 2048 * 200; // a chunk that is in the pool
-    let lies = [
+    let invalid = [
         (free + 256, 60),
         (u64::MAX, 60),
         (256 * 2048, 60),
@@ -292,57 +300,58 @@ fn a_lying_kernel_is_refused_and_counted() {
         (2048, 5000),
         (0, u32::MAX),
     ];
-    for (address, len) in lies {
+    for (address, len) in invalid {
         assert!(kernel.deliver_descriptor(address, len));
     }
     kernel.deliver(&packet(3)).unwrap();
     let mut batch = Batch::new();
     assert_eq!(port.receive(&mut batch, &mut pool), 1);
     assert_eq!(batch.places()[0].as_deref().unwrap(), packet(3));
-    assert_eq!(port.counters().invalid_descriptors, lies.len() as u64);
+    assert_eq!(port.counters().invalid_descriptors, invalid.len() as u64);
 
     let mut queue = EgressQueue::new(&umem, 64);
     move_all(&mut batch, &mut queue);
     kernel.set(Behaviour { completion_delay: None, ..Behaviour::default() });
     port.transmit(&mut queue);
     assert!(kernel.complete_address(free));
-    assert_eq!(port.reclaim(&mut pool), 0, "a completion of a frame that was not sent");
-    assert_eq!(port.counters().invalid_descriptors, lies.len() as u64 + 1);
+    assert_eq!(port.reclaim(&mut pool), 0, "the completion of an unsent frame was accepted");
+    assert_eq!(port.counters().invalid_descriptors, invalid.len() as u64 + 1);
     assert_conserved(&umem, &pool, &[&port], 0);
 }
 
 #[test]
-fn a_closed_port_gives_its_frames_back() {
+fn closed_port_returns_fill_frames_and_retires_tx_frames() {
     let (umem, mut pool) = umem(1024);
-    let silent = Behaviour { completion_delay: None, ..Behaviour::default() };
-    let (mut gone, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), silent);
-    let (stays, _) = FakeKernel::port(&umem, &mut pool, 1);
+    let never_completes = Behaviour { completion_delay: None, ..Behaviour::default() };
+    let (mut closing, kernel) =
+        FakeKernel::port_with(&umem, &mut pool, 0, Sizes::default(), never_completes);
+    let (other, _) = FakeKernel::port(&umem, &mut pool, 1);
     let mut batch = Batch::new();
     let mut queue = EgressQueue::new(&umem, 64);
     for number in 0..40 {
         kernel.deliver(&packet(number)).unwrap();
     }
-    gone.receive(&mut batch, &mut pool);
+    closing.receive(&mut batch, &mut pool);
     move_all(&mut batch, &mut queue);
-    gone.transmit(&mut queue);
+    closing.transmit(&mut queue);
     for number in 0..10 {
         kernel.deliver(&packet(number)).unwrap();
     }
-    assert_eq!((gone.census().tx, gone.census().rx), (40, 10));
+    assert_eq!((closing.census().tx, closing.census().rx), (40, 10));
     // Frames posted for reception are back; a device may still refer to frames posted for
     // transmission.
-    assert_eq!(Box::new(gone).close(&mut pool), 40);
+    assert_eq!(Box::new(closing).close(&mut pool), 40);
     assert_eq!((umem.ownership().closed, umem.ownership().tx), (40, 0));
-    assert_eq!(pool.len() as u64 + 40 + stays.census().total(), 1024);
+    assert_eq!(pool.len() as u64 + 40 + other.census().total(), 1024);
     assert_eq!(
         kernel.deliver(&packet(0)),
         Err(Lost::FillRingEmpty),
-        "kernel wrote to a reclaimed frame"
+        "the kernel wrote to a reclaimed frame"
     );
 }
 
 #[test]
-fn the_kernels_losses_are_counted() {
+fn kernel_counters_show_ring_full_and_long_packets() {
     let (umem, mut pool) = umem(256);
     let sizes = Sizes { fill: 16, rx: 8, ..Sizes::default() };
     let (port, kernel) = FakeKernel::port_with(&umem, &mut pool, 0, sizes, Behaviour::default());
@@ -354,24 +363,27 @@ fn the_kernels_losses_are_counted() {
     assert_eq!((port.kernel_counters().rx_ring_full, port.kernel_counters().rx_dropped), (1, 1));
 }
 
-/// Two ports through all kinds of frame events, in a fixed order.
+/// Runs two ports and their model through all kinds of frame events, in a fixed order.
 #[test]
-fn every_way_that_a_frame_can_go() {
-    let mut world =
-        World::new(2048, Sizes { fill: 64, start: 0u32.wrapping_sub(40), ..Sizes::default() });
-    let silent = Behaviour { completion_delay: None, ..Behaviour::default() };
-    let in_part = Behaviour {
+fn ports_match_model_for_every_frame_event() {
+    let mut model =
+        PortModel::new(2048, Sizes { fill: 64, start: 0u32.wrapping_sub(40), ..Sizes::default() });
+    let never_completes = Behaviour { completion_delay: None, ..Behaviour::default() };
+    let partial = Behaviour {
         budget: 7,
         completions_per_wakeup: 3,
         completion_delay: Some(2),
         ..Behaviour::default()
     };
-    let thrown = Behaviour { errors: [libc::EBUSY, libc::EBUSY].into(), ..Behaviour::default() };
-    let deaf = Behaviour { ignored_wakeups: u32::MAX, ..Behaviour::default() };
-    let down = Behaviour { answer: Some(libc::ENETDOWN), ..Behaviour::default() };
-    for behaviour in [Behaviour::default(), in_part, thrown, deaf, down, silent] {
+    let drops_packets =
+        Behaviour { errors: [libc::EBUSY, libc::EBUSY].into(), ..Behaviour::default() };
+    let ignores_all = Behaviour { ignored_wakeups: u32::MAX, ..Behaviour::default() };
+    let refuses = Behaviour { answer: Some(libc::ENETDOWN), ..Behaviour::default() };
+    for behaviour in
+        [Behaviour::default(), partial, drops_packets, ignores_all, refuses, never_completes]
+    {
         for step in [
-            Step::Behave(1, behaviour),
+            Step::Configure(1, behaviour),
             Step::Deliver { port: 0, count: 70, len: 60 },
             Step::Deliver { port: 0, count: 2, len: 2000 },
             Step::Receive(0),
@@ -384,8 +396,8 @@ fn every_way_that_a_frame_can_go() {
             Step::Free(1),
             Step::Lose(1),
             Step::Foreign { port: 1, held: 0 },
-            Step::LieOfReception { port: 0, held: Some(2), len: 60 },
-            Step::LieOfCompletion(1),
+            Step::InvalidReception { port: 0, held: Some(2), len: 60 },
+            Step::InvalidCompletion(1),
             Step::Enqueue { port: 1, count: 50 },
             Step::Transmit(1),
             Step::Enqueue { port: 0, count: 5 },
@@ -395,7 +407,7 @@ fn every_way_that_a_frame_can_go() {
             Step::Transmit(1),
             Step::Reclaim(1),
         ] {
-            world.step(step);
+            model.step(step);
         }
     }
     for step in [
@@ -406,9 +418,9 @@ fn every_way_that_a_frame_can_go() {
         Step::DropPort(0),
         Step::Open(0),
     ] {
-        world.step(step);
+        model.step(step);
     }
-    world.finish();
+    model.finish();
 }
 
 proptest! {
@@ -417,7 +429,9 @@ proptest! {
     /// For any order of events and any kernel behaviour, each frame always has one owner, packets
     /// leave unchanged and in order, and no frame stays in flight once the kernel works.
     #[test]
-    fn conserves(steps in prop::collection::vec(any::<[u8; 4]>(), 1..200)) {
+    fn ports_match_model_for_random_steps(
+        steps in prop::collection::vec(any::<[u8; 4]>(), 1..200),
+    ) {
         oracle::port::run(steps);
     }
 }

@@ -155,7 +155,15 @@ macro_rules! cells_from {
     };
 }
 
-cells_from!(bool => Cell::Bool, u8 => Cell::Number, u16 => Cell::Number, u32 => Cell::Number, u64 => Cell::Number, String => Cell::Text, &str => Cell::Text);
+cells_from!(
+    bool => Cell::Bool,
+    u8 => Cell::Number,
+    u16 => Cell::Number,
+    u32 => Cell::Number,
+    u64 => Cell::Number,
+    String => Cell::Text,
+    &str => Cell::Text,
+);
 
 macro_rules! cells_from_text {
     ($($type:ty),+) => {
@@ -226,7 +234,9 @@ mod tests {
             serde_json::to_value(&table).unwrap(),
             serde_json::json!({
                 "name": "sessions",
-                "columns": [{"name": "teid"}, {"name": "packets", "unit": "packets"}, {"name": "peer"}],
+                "columns": [
+                    {"name": "teid"}, {"name": "packets", "unit": "packets"}, {"name": "peer"},
+                ],
                 "rows": [[7, 9, null]],
             })
         );
@@ -243,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_texts() {
+    fn addresses_convert_to_text_cells() {
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
         let cells: [Cell; 4] =
             [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), mac.into(), 7_u8.into()];
@@ -256,9 +266,9 @@ mod tests {
     #[test]
     fn cell_displays_as_text() {
         let map = Cell::Map([("late", 1), ("replay", 2)].into());
-        let shown = [Cell::None, true.into(), 5_u16.into(), "a".into(), vec![1_u16, 2].into(), map];
+        let cells = [Cell::None, true.into(), 5_u16.into(), "a".into(), vec![1_u16, 2].into(), map];
         assert_eq!(
-            shown.map(|cell| cell.to_string()),
+            cells.map(|cell| cell.to_string()),
             ["-", "yes", "5", "a", "1, 2", "late 1, replay 2"]
         );
     }

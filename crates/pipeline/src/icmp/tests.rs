@@ -8,7 +8,7 @@ use super::*;
 
 const SENDER: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const ROUTER: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const NOWHERE: Sources = Sources { v4: None, v6: None };
+const NO_SOURCES: Sources = Sources { v4: None, v6: None };
 
 fn umem(frame_size: u32) -> (Umem, Pool) {
     Umem::new(&UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off }).unwrap()
@@ -32,7 +32,7 @@ fn answered(
         (1, 1)
     );
     for frame in [&mut before, &mut frame, &mut after] {
-        whole(frame).fill(0xee);
+        extend_to_chunk(frame).fill(0xee);
     }
     frame.trim_front(headroom);
     frame.truncate(bytes.len());
@@ -41,7 +41,7 @@ fn answered(
 
     let is_answered = rewrite(&mut frame, headers, Problem::TooBig { mtu }, sources);
     let (start, message) = (frame.headroom(), frame.to_vec());
-    let now = whole(&mut frame);
+    let now = extend_to_chunk(&mut frame);
     assert_eq!(now[..start], chunk[..start]);
     assert_eq!(now[start + message.len()..], chunk[start + message.len()..]);
     for neighbour in [&before, &after] {
@@ -55,7 +55,7 @@ fn answered(
 }
 
 /// Extends a frame to its whole chunk.
-fn whole(frame: &mut Frame) -> &mut Frame {
+fn extend_to_chunk(frame: &mut Frame) -> &mut Frame {
     let (headroom, tailroom) = (frame.headroom(), frame.tailroom());
     frame.prepend(headroom).unwrap();
     frame.append(tailroom).unwrap();
@@ -136,12 +136,12 @@ fn check(before: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
     let l2 = was.l2_len();
     assert_eq!(is.l2_len(), l2);
     assert_eq!((&message[..6], &message[12..l2]), (&before[6..12], &before[12..l2]));
-    assert!(message[6] & 1 == 0, "sent from a group");
+    assert!(message[6] & 1 == 0, "the source MAC address is a group address");
     if before[0] & 1 == 0 {
         assert_eq!(message[6..12], before[..6]);
     }
     let packet = is.l3(message);
-    assert_eq!(packet.len(), message.len() - l2, "something behind the message");
+    assert_eq!(packet.len(), message.len() - l2, "the frame has bytes behind the message");
     let addresses = is.addresses(message).unwrap();
     let (front, most, own, kind) = match is.ip_version.unwrap() {
         IpVersion::V4 => {
@@ -174,10 +174,10 @@ fn check(before: &[u8], message: &[u8], mtu: u16, sources: &Sources) {
 }
 
 #[test]
-fn too_big_message_is_complete_behind_any_number_of_tags() {
+fn too_big_message_is_valid_after_any_number_of_tags() {
     let sources =
         Sources { v4: Some([192, 0, 2, 254].into()), v6: Some("2001:db8::fe".parse().unwrap()) };
-    for sources in [NOWHERE, sources] {
+    for sources in [NO_SOURCES, sources] {
         for tags in 0..=2 {
             for (options, len) in [(0, 601), (0, 1500), (4, 601), (40, 1500), (40, 3000)] {
                 let frame = v4(tags, options, len);
@@ -198,15 +198,15 @@ fn too_big_message_is_complete_behind_any_number_of_tags() {
 #[test]
 fn too_big_message_quotes_short_packet_without_padding() {
     let frame = v4(1, 8, 100);
-    let (_, message) = answered(&frame, 256, &Headers::parse(&frame), 99, &NOWHERE).unwrap();
-    check(&frame, &message, 99, &NOWHERE);
+    let (_, message) = answered(&frame, 256, &Headers::parse(&frame), 99, &NO_SOURCES).unwrap();
+    check(&frame, &message, 99, &NO_SOURCES);
     assert_eq!(message.len(), 18 + 28 + 100);
 }
 
 #[test]
 fn too_big_message_needs_packet_larger_than_mtu() {
     let is_answered = |frame: Vec<u8>, mtu| {
-        answered(&frame, 256, &Headers::parse(&frame), mtu, &NOWHERE).is_some()
+        answered(&frame, 256, &Headers::parse(&frame), mtu, &NO_SOURCES).is_some()
     };
     assert!(!is_answered(v4(0, 0, 1400), 1400) && is_answered(v4(0, 0, 1400), 1399));
     assert!(!is_answered(v6(0, 0, 1400), 1400) && is_answered(v6(0, 0, 1400), 1399));
@@ -218,10 +218,10 @@ fn message_needs_headroom() {
     for (frame, needed) in [(v4(2, 0, 1500), 28), (v6(2, 0, 1500), 48)] {
         let headers = Headers::parse(&frame);
         for headroom in 0..needed {
-            assert_eq!(answered(&frame, headroom, &headers, 600, &NOWHERE), None);
+            assert_eq!(answered(&frame, headroom, &headers, 600, &NO_SOURCES), None);
         }
-        let (left, message) = answered(&frame, needed, &headers, 600, &NOWHERE).unwrap();
-        check(&frame, &message, 600, &NOWHERE);
+        let (left, message) = answered(&frame, needed, &headers, 600, &NO_SOURCES).unwrap();
+        check(&frame, &message, 600, &NO_SOURCES);
         assert_eq!(left, 0);
     }
 }
@@ -235,20 +235,20 @@ fn with(mut frame: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn message_to_or_from_group_mac_address_follows_rfc() {
     let from_group = [0x03, 0, 0, 0, 0, 1];
-    assert_eq!(about(&with(v4(0, 0, 1400), 6, &from_group), &NOWHERE), None);
-    assert_eq!(about(&with(v6(0, 0, 1400), 6, &from_group), &NOWHERE), None);
+    assert_eq!(about(&with(v4(0, 0, 1400), 6, &from_group), &NO_SOURCES), None);
+    assert_eq!(about(&with(v6(0, 0, 1400), 6, &from_group), &NO_SOURCES), None);
     for group in [[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1]] {
-        assert_eq!(about(&with(v4(0, 0, 1400), 0, &group), &NOWHERE), None);
+        assert_eq!(about(&with(v4(0, 0, 1400), 0, &group), &NO_SOURCES), None);
         let frame = with(v6(0, 0, 1400), 0, &group);
-        let message = about(&frame, &NOWHERE).unwrap();
-        check(&frame, &message, 600, &NOWHERE);
-        assert_eq!(message[6] & 3, 2, "a station's, locally administered");
+        let message = about(&frame, &NO_SOURCES).unwrap();
+        check(&frame, &message, 600, &NO_SOURCES);
+        assert_eq!(message[6] & 3, 2, "not a locally administered unicast MAC address");
         assert_eq!(message[7..12], group[1..]);
     }
 }
 
 #[test]
-fn ipv4_address_of_no_host_is_not_answered() {
+fn ipv4_packet_with_non_host_address_is_not_answered() {
     let ours = Sources { v4: Some([192, 0, 2, 254].into()), v6: None };
     let none = [
         [0, 0, 0, 0],
@@ -260,7 +260,7 @@ fn ipv4_address_of_no_host_is_not_answered() {
         [255; 4],
     ];
     for address in none {
-        for sources in [NOWHERE, ours] {
+        for sources in [NO_SOURCES, ours] {
             assert_eq!(
                 about(&with(v4(0, 0, 1400), 26, &address), &sources),
                 None,
@@ -277,17 +277,20 @@ fn ipv4_address_of_no_host_is_not_answered() {
         [[1, 0, 0, 0], [126, 255, 255, 255], [128, 0, 0, 0], [223, 255, 255, 255], [10, 0, 0, 255]]
     {
         for at in [26, 30] {
-            assert!(about(&with(v4(0, 0, 1400), at, &address), &NOWHERE).is_some(), "{address:?}");
+            assert!(
+                about(&with(v4(0, 0, 1400), at, &address), &NO_SOURCES).is_some(),
+                "{address:?}"
+            );
         }
     }
 }
 
 #[test]
-fn ipv6_address_of_no_host_is_not_answered() {
+fn ipv6_packet_with_non_host_address_is_not_answered() {
     let ours = Sources { v4: None, v6: Some("2001:db8::fe".parse().unwrap()) };
     for address in ["::", "::1", "ff02::1", "ff3e::1"] {
         let address: Ipv6Addr = address.parse().unwrap();
-        for sources in [NOWHERE, ours] {
+        for sources in [NO_SOURCES, ours] {
             assert_eq!(
                 about(&with(v6(0, 0, 1400), 22, &address.octets()), &sources),
                 None,
@@ -296,21 +299,21 @@ fn ipv6_address_of_no_host_is_not_answered() {
         }
         // Allowed for a multicast destination if there is a source address (RFC 4443, 2.4 (e.3)).
         let frame = with(v6(0, 0, 1400), 38, &address.octets());
-        assert_eq!(about(&frame, &NOWHERE), None, "to {address}");
+        assert_eq!(about(&frame, &NO_SOURCES), None, "to {address}");
         check(&frame, &about(&frame, &ours).unwrap(), 600, &ours);
     }
     let link_local: Ipv6Addr = "fe80::1".parse().unwrap();
-    assert!(about(&with(v6(0, 0, 1400), 22, &link_local.octets()), &NOWHERE).is_some());
+    assert!(about(&with(v6(0, 0, 1400), 22, &link_local.octets()), &NO_SOURCES).is_some());
 }
 
 #[test]
-fn icmp_error_is_not_answered_other_icmp_is() {
+fn icmp_error_is_not_answered_but_other_icmp_is() {
     let mut v4_icmp = with(v4(0, 0, 1400), 23, &[IpProtocol::ICMP.0]);
     let mut v6_icmp = with(v6(0, 8, 1400), 14 + 40, &[IpProtocol::ICMPV6.0]);
     for kind in 0..=255 {
         v4_icmp[34] = kind;
         v6_icmp[14 + 48] = kind;
-        let (v4, v6) = (about(&v4_icmp, &NOWHERE), about(&v6_icmp, &NOWHERE));
+        let (v4, v6) = (about(&v4_icmp, &NO_SOURCES), about(&v6_icmp, &NO_SOURCES));
         assert_eq!(v4.is_none(), [3, 4, 5, 11, 12].contains(&kind), "{kind}");
         assert_eq!(v6.is_none(), kind < 128 || kind == 137, "{kind}");
     }
@@ -318,8 +321,8 @@ fn icmp_error_is_not_answered_other_icmp_is() {
 
 #[test]
 fn icmp_number_of_other_ip_version_is_answered() {
-    assert!(about(&with(with(v4(0, 0, 1400), 23, &[58]), 34, &[3]), &NOWHERE).is_some());
-    assert!(about(&with(with(v6(0, 0, 1400), 20, &[1]), 54, &[3]), &NOWHERE).is_some());
+    assert!(about(&with(with(v4(0, 0, 1400), 23, &[58]), 34, &[3]), &NO_SOURCES).is_some());
+    assert!(about(&with(with(v6(0, 0, 1400), 20, &[1]), 54, &[3]), &NO_SOURCES).is_some());
 }
 
 #[test]
@@ -328,12 +331,12 @@ fn unreadable_icmp_is_not_answered() {
         // The options leave `rest` bytes of ICMP, which is less than its header.
         let frame = with(v4(0, 40, 68), 23, &[IpProtocol::ICMP.0]);
         let frame = with(frame, 16, &[0, 60 + rest]);
-        let is_answered = answered(&frame, 256, &Headers::parse(&frame), 59, &NOWHERE);
+        let is_answered = answered(&frame, 256, &Headers::parse(&frame), 59, &NO_SOURCES);
         assert_eq!(is_answered.is_some(), rest == 4, "{rest}");
     }
     // An extension header that reaches beyond the packet hides the protocol.
     let frame = with(v6(0, 8, 1400), 14 + 41, &[255]);
-    assert_eq!(about(&frame, &NOWHERE), None);
+    assert_eq!(about(&frame, &NO_SOURCES), None);
 }
 
 #[test]
@@ -342,22 +345,26 @@ fn only_first_fragment_is_answered() {
         [([0x20, 0], true), ([0x20, 1], false), ([0, 1], false), ([0x40, 0], true), ([0, 0], true)]
     {
         assert_eq!(
-            about(&with(v4(0, 0, 1400), 20, &field), &NOWHERE).is_some(),
+            about(&with(v4(0, 0, 1400), 20, &field), &NO_SOURCES).is_some(),
             answer,
             "{field:?}"
         );
     }
     for (field, answer) in [([0, 1], true), ([0, 9], false), ([0, 8], false), ([0, 0], true)] {
         let frame = with(v6(0, 8, 1400), 20, &[IpProtocol::FRAGMENT.0]);
-        assert_eq!(about(&with(frame, 14 + 42, &field), &NOWHERE).is_some(), answer, "{field:?}");
+        assert_eq!(
+            about(&with(frame, 14 + 42, &field), &NO_SOURCES).is_some(),
+            answer,
+            "{field:?}"
+        );
     }
 }
 
 #[test]
 fn non_ip_frame_is_not_answered() {
-    assert_eq!(about(&with(v4(0, 0, 1400), 12, &[8, 6]), &NOWHERE), None);
-    assert_eq!(about(&with(v4(2, 0, 1400), 20, &[0x81, 0]), &NOWHERE), None, "three tags");
-    assert_eq!(about(&[], &NOWHERE), None);
+    assert_eq!(about(&with(v4(0, 0, 1400), 12, &[8, 6]), &NO_SOURCES), None);
+    assert_eq!(about(&with(v4(2, 0, 1400), 20, &[0x81, 0]), &NO_SOURCES), None, "three tags");
+    assert_eq!(about(&[], &NO_SOURCES), None);
 }
 
 #[derive(Clone, Debug)]
@@ -413,14 +420,19 @@ proptest! {
         let headers = Headers::parse(&frame);
         if let Some((left, message)) = answered(&frame, headroom, &headers, mtu, &sources) {
             check(&frame, &message, mtu, &sources);
-            prop_assert_eq!(left, headroom - if headers.ip_version == Some(IpVersion::V4) { 28 } else { 48 });
+            let added = if headers.ip_version == Some(IpVersion::V4) { 28 } else { 48 };
+            prop_assert_eq!(left, headroom - added);
         }
         // The result is meaningless for another frame's headers, but nothing else may change.
         let _ = answered(&frame, headroom, &Headers::parse(&built(&other)), mtu, &sources);
     }
 
     #[test]
-    fn random_bytes_do_not_panic(frame in prop::collection::vec(any::<u8>(), 0..300), mtu: u16, sources in sources()) {
+    fn random_bytes_do_not_panic(
+        frame in prop::collection::vec(any::<u8>(), 0..300),
+        mtu: u16,
+        sources in sources(),
+    ) {
         let _ = answered(&frame, 100, &Headers::parse(&frame), mtu, &sources);
     }
 
@@ -429,10 +441,14 @@ proptest! {
     fn rate_never_exceeds_limit(
         per_second in 0u32..2000,
         workers in 1usize..5,
-        steps in prop::collection::vec((prop_oneof![0..SECOND / 300, 0..SECOND], 1usize..300), 1..40),
+        steps in prop::collection::vec(
+            (prop_oneof![0..SECOND / 300, 0..SECOND], 1usize..300),
+            1..40,
+        ),
     ) {
         let mut rate = Rate::new(per_second, workers, HZ);
-        let share = if per_second == 0 { 0.0 } else { (f64::from(per_second) / workers as f64).max(1.0) };
+        let per_worker = f64::from(per_second) / workers as f64;
+        let share = if per_second == 0 { 0.0 } else { per_worker.max(1.0) };
         let burst = (share / 10.0).max(share.min(1.0));
         let mut now = 17;
         let mut calls = Vec::new();
@@ -444,8 +460,11 @@ proptest! {
             let mut sent = 0;
             for &(at, count) in &calls[from..] {
                 sent += count;
-                let came = share * (at - calls[from].0) as f64 / HZ;
-                prop_assert!(sent as f64 <= burst + came + 1e-6, "{} with {} and {}", sent, burst, came);
+                let refill = share * (at - calls[from].0) as f64 / HZ;
+                prop_assert!(
+                    sent as f64 <= burst + refill + 1e-6,
+                    "{} messages; burst {}, refill {}", sent, burst, refill
+                );
             }
         }
     }
@@ -455,9 +474,11 @@ proptest! {
     fn rate_reaches_limit(per_second in 20u32..10_000, millis in 1u64..2000) {
         let mut rate = Rate::new(per_second, 1, HZ);
         let first = allowed(&mut rate, 1001, SECOND);
-        let then: usize = (1..=millis).map(|at| allowed(&mut rate, 20, SECOND + at * (SECOND / 1000))).sum();
+        let later = |ms| SECOND + ms * (SECOND / 1000);
+        let then: usize = (1..=millis).map(|ms| allowed(&mut rate, 20, later(ms))).sum();
         let burst = (f64::from(per_second) / 10.0).max(1.0);
-        prop_assert!((first + then) as f64 > burst + f64::from(per_second) * millis as f64 / 1000.0 - 1.001);
+        let refill = f64::from(per_second) * millis as f64 / 1000.0;
+        prop_assert!((first + then) as f64 > burst + refill - 1.001);
     }
 }
 
@@ -479,11 +500,11 @@ fn allowed(rate: &mut Rate, count: usize, now: u64) -> usize {
 #[test]
 fn rate_allows_burst_of_tenth_of_second_then_limit() {
     let mut rate = Rate::new(1000, 1, HZ);
-    assert_eq!(allowed(&mut rate, 500, 5), 100, "a machine that has just started");
+    assert_eq!(allowed(&mut rate, 500, 5), 100, "the bucket is not full at the start");
     assert_eq!(allowed(&mut rate, 500, 5 + SECOND / 100), 10);
     let sent: usize = (2..102).map(|at| allowed(&mut rate, 50, 5 + at * SECOND / 100)).sum();
     assert!((999..=1000).contains(&sent), "{sent}");
-    assert_eq!(allowed(&mut rate, 500, 1000 * SECOND), 100, "however long nothing came");
+    assert_eq!(allowed(&mut rate, 500, 1000 * SECOND), 100, "a pause refills more than a burst");
     assert_eq!(allowed(&mut rate, 500, u64::MAX), 100);
 }
 
@@ -492,7 +513,7 @@ fn rate_is_shared_by_workers_with_at_least_one_per_second() {
     assert_eq!(allowed(&mut Rate::new(1000, 4, HZ), 500, SECOND), 25);
     let mut least = Rate::new(3, 8, HZ);
     let sent: usize = (0..10).map(|at| allowed(&mut least, 5, SECOND + at * SECOND)).sum();
-    assert_eq!(sent, 10, "one a second");
+    assert_eq!(sent, 10, "expected one message per second");
     assert_eq!(allowed(&mut Rate::new(1_000_000, 1, HZ), 200_000, SECOND), 100_000);
     for workers in [0, 1, 64] {
         let mut none = Rate::new(0, workers, HZ);

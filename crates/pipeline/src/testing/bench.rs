@@ -30,7 +30,7 @@ const IDLE_TICK: Duration = Duration::from_millis(100);
 
 /// Longest wait for a fake kernel that sends nothing, in real time. A port repeats a wake-up
 /// without effect after at most 640 µs.
-const STALLED: Duration = Duration::from_millis(2);
+const STALL_TIMEOUT: Duration = Duration::from_millis(2);
 
 /// Stages on a worker, between ports of the fake kernel. See the [module](super).
 ///
@@ -465,7 +465,7 @@ impl TestBench {
             if sent > 0 {
                 last_sent = Instant::now();
             }
-            if !self.worker.has_unsent() || last_sent.elapsed() > STALLED {
+            if !self.worker.has_unsent() || last_sent.elapsed() > STALL_TIMEOUT {
                 return;
             }
         }

@@ -21,10 +21,10 @@ pub enum TestBenchError {
         known: String,
     },
     /// Two ports have the same name.
-    #[error("two ports are called {0:?}; give each port a name of its own")]
+    #[error("two ports are called {0:?}; give each port a unique name")]
     DuplicatePort(String),
     /// There are too many ports.
-    #[error("{0} ports: a test bench has at most {MAX_PORTS}")]
+    #[error("{0} ports are too many for a test bench; the limit is {MAX_PORTS}")]
     TooManyPorts(usize),
     /// Two paths start from one port.
     #[error("two paths start from port {0:?}; a port has at most one")]

@@ -30,11 +30,12 @@ pub struct WorkerBuilder<C> {
 #[non_exhaustive]
 pub enum BuildError {
     /// More ports than a [`PortId`] can number.
-    #[error("{0} ports: a worker has at most 255")]
+    #[error("{0} ports are too many for one worker; the limit is 255")]
     TooManyPorts(usize),
     /// Ports with different numbers of queues.
     #[error(
-        "port {port} has {queues} queues and port 0 has {expected}: all ports of a worker must have as many"
+        "port {port} has {queues} queues and port 0 has {expected}; all ports of a worker need the \
+         same number of queues"
     )]
     UnequalQueues {
         /// The port that differs.
@@ -45,16 +46,16 @@ pub enum BuildError {
         expected: usize,
     },
     /// A path that starts or ends at a port which does not exist.
-    #[error("a path names port {0}, which the worker does not have")]
+    #[error("a path refers to port {0}, which the worker does not have")]
     NoSuchPort(u8),
     /// A port or the pool belongs to another UMEM than the worker.
-    #[error("{0} is of another UMEM than the worker's")]
+    #[error("{0} belongs to another UMEM than the worker")]
     OtherUmem(&'static str),
     /// A queue number that does not fit into 16 bits.
-    #[error("queue {0} is beyond {max}", max = u16::MAX)]
+    #[error("queue number {0} is too large; the limit is {max}", max = u16::MAX)]
     QueueNumber(usize),
     /// Two paths start from one port.
-    #[error("two paths from port {0}: a port has one")]
+    #[error("two paths start from port {0}; a port has at most one")]
     TwoPaths(u8),
 }
 

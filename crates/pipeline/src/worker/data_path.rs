@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! poll_once ─┬─ for each port queue: one queue of one port
-//!            │     reclaim      frames that the kernel has sent, in an earlier iteration, return to the pool
-//!            │     receive      up to BURST batches of 64 packets, which also refills the fill ring from the pool
+//!            │     reclaim      frames sent in an earlier iteration return to the pool
+//!            │     receive      up to BURST batches of 64 packets; refills the fill ring
 //!            │       parse      read each packet's headers, if a stage of the path needs them
-//!            │       stages     each stage processes the batch; its verdicts are applied before the next stage runs
+//!            │       stages     each stage processes the batch, then its verdicts are applied
 //!            │       enqueue    what is left goes to the egress queue of the path's port
 //!            │       transmit   early, only if an egress queue could not take another batch
-//!            ├─ transmit         every egress queue is handed to the kernel; a lone packet leaves in this iteration
+//!            ├─ transmit         every egress queue, so a lone packet leaves in this iteration
 //!            └─ tick             once a millisecond, the stages' work that no packet triggers
 //! ```
 //!
@@ -197,8 +197,12 @@ impl Visitor for StageRun<'_> {
         let account = &mut self.accounts[stage_index];
         account.calls += 1;
         account.packets += packets as u64;
-        let mut view =
-            View { batch: self.batch, metas: self.metas, verdicts: self.verdicts, took: false };
+        let mut view = View {
+            batch: self.batch,
+            metas: self.metas,
+            verdicts: self.verdicts,
+            has_taken: false,
+        };
         let mut cx = Cx {
             now: self.start,
             worker: self.worker,

@@ -42,9 +42,9 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// The worker has ended, or does not reply in time.
+/// The worker has ended, or did not reply in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the worker has stopped, or does not answer")]
+#[error("the worker has stopped or did not reply in time")]
 pub struct Stopped;
 
 /// Creates a mailbox.
@@ -64,7 +64,7 @@ impl<C> Remote<C> {
         command: impl FnOnce(&mut Worker<C>) + Send + 'static,
     ) -> Result<(), Stopped> {
         self.commands.send(Box::new(command)).map_err(|_| Stopped)?;
-        self.ring();
+        self.notify();
         Ok(())
     }
 
@@ -72,22 +72,22 @@ impl<C> Remote<C> {
     /// after a timeout; the worker may still run the command then.
     pub fn ask<A: Send + 'static>(
         &self,
-        question: impl FnOnce(&mut Worker<C>) -> A + Send + 'static,
+        command: impl FnOnce(&mut Worker<C>) -> A + Send + 'static,
         at_most: Duration,
     ) -> Result<A, Stopped> {
-        let (answer, answered) = mpsc::sync_channel(1);
+        let (reply, received_reply) = mpsc::sync_channel(1);
         // A late reply is dropped.
-        self.send(move |worker| drop(answer.send(question(worker))))?;
-        answered.recv_timeout(at_most).map_err(|_| Stopped)
+        self.send(move |worker| drop(reply.send(command(worker))))?;
+        received_reply.recv_timeout(at_most).map_err(|_| Stopped)
     }
 
     /// Ends [`Worker::run`] after the current iteration.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
-        self.ring();
+        self.notify();
     }
 
-    fn ring(&self) {
+    fn notify(&self) {
         // Set the flag before waking the worker. Otherwise the worker can run first, find no mail,
         // and go back to sleep. A swap, not a store, so that the worker sees the commands of all
         // threads that set the flag at once.
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ring_sets_the_flag_before_it_wakes_the_worker() {
+    fn notify_sets_flag_before_waking_worker() {
         let (remote, mailbox) = mailbox::<()>().unwrap();
         let (seen, was_seen) = mpsc::channel();
         let worker = std::thread::spawn(move || {
@@ -148,8 +148,11 @@ mod tests {
             }
         });
         for round in 0..2000 {
-            remote.ring();
-            assert!(was_seen.recv().unwrap(), "round {round}: woken, and the flag is down");
+            remote.notify();
+            assert!(
+                was_seen.recv().unwrap(),
+                "round {round}: worker woken before the flag was set"
+            );
         }
         worker.join().unwrap();
     }

@@ -147,12 +147,12 @@ impl<C: Chain> Worker<C> {
     fn has_unannounced_work(&self) -> bool {
         self.quota < self.full_quota
             || self.pool.is_empty()
-            || self.unsent()
+            || self.has_unsent_frames()
             || self.ports.iter().any(|port| port.path.is_some() && port.socket.fd().is_none())
     }
 
     /// Returns whether frames wait for another iteration to send them.
-    fn unsent(&self) -> bool {
+    fn has_unsent_frames(&self) -> bool {
         self.egress.waiting() > 0 || self.ports.iter().any(|port| port.socket.unsent())
     }
 

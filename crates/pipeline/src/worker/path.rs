@@ -19,7 +19,7 @@ pub(super) struct Path<C> {
     pub(super) names: Vec<String>,
     pub(super) accounts: Vec<StageAccount>,
     /// Counters of each stage's predecessors when they were replaced.
-    pub(super) carried: Vec<Counters>,
+    pub(super) inherited: Vec<Counters>,
     pub(super) needs_headers: bool,
     /// Whether the stages were retired and must not be called again.
     pub(super) retired: bool,
@@ -36,14 +36,14 @@ impl<C: Chain> Path<C> {
             needs_headers |= stage.needs_headers()
         }));
         let accounts = vec![StageAccount::default(); names.len()];
-        let carried = vec![Vec::new(); names.len()];
+        let inherited = vec![Vec::new(); names.len()];
         Self {
             from,
             to,
             chain,
             names,
             accounts,
-            carried,
+            inherited,
             needs_headers,
             retired: false,
             poisoned: false,
@@ -52,15 +52,15 @@ impl<C: Chain> Path<C> {
 
     /// Returns each stage's counters, including those of its predecessors.
     pub(super) fn counters(&mut self) -> Vec<Counters> {
-        let Self { chain, carried, poisoned, .. } = self;
-        let mut all = Vec::with_capacity(carried.len());
+        let Self { chain, inherited, poisoned, .. } = self;
+        let mut all = Vec::with_capacity(inherited.len());
         chain.walk(&mut EachStage(|index: usize, stage: &mut dyn Stage| {
             // A panicked stage may still be able to report.
             let own = match *poisoned {
                 true => catch_unwind(AssertUnwindSafe(|| stage.counters())).unwrap_or_default(),
                 false => stage.counters(),
             };
-            all.push(add(own, &carried[index]));
+            all.push(add(own, &inherited[index]));
         }));
         all
     }
@@ -78,8 +78,8 @@ impl<C: Chain> Path<C> {
 }
 
 /// Adds counters by name. Keeps names that only the predecessors counted.
-fn add(mut own: Counters, carried: &Counters) -> Counters {
-    for &(name, count) in carried {
+fn add(mut own: Counters, inherited: &Counters) -> Counters {
+    for &(name, count) in inherited {
         match own.iter_mut().find(|(known, _)| *known == name) {
             Some((_, sum)) => *sum += count,
             None => own.push((name, count)),

@@ -26,7 +26,7 @@ impl<C: Chain> Worker<C> {
                     // Flush frames held by stages.
                     (0..self.paths.len()).for_each(|index| self.retire(index));
                     retired = true;
-                } else if !self.unsent() && self.sending() == 0 {
+                } else if !self.has_unsent_frames() && self.sending() == 0 {
                     break;
                 }
             }

@@ -49,7 +49,7 @@ impl<C: Chain> Worker<C> {
             let Some(was) = predecessor(&old.names, &path.names, new) else { continue };
             path.accounts[new] = StageAccount { held: 0, ..old.accounts[was] };
             if is_same(was, new) {
-                path.carried[new].clone_from(&counters[was]);
+                path.inherited[new].clone_from(&counters[was]);
             }
         }
         for (was, account) in old.accounts.iter_mut().enumerate() {

@@ -28,7 +28,7 @@ impl<C: Chain> Worker<C> {
 
     /// Returns whether frames wait for another iteration to send them.
     pub(crate) fn has_unsent(&self) -> bool {
-        self.unsent()
+        self.has_unsent_frames()
     }
 
     /// Returns whether an egress queue contains the frame of this chunk.

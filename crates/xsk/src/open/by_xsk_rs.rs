@@ -1,4 +1,4 @@
-//! Opening ports by `xsk-rs` and libxdp.
+//! Opening ports with `xsk-rs` and libxdp.
 
 use std::error::Error;
 use std::io;
@@ -10,12 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use xsk_rs::config::{
-    BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig as TheirConfig,
+    BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig as XskRsUmemConfig,
     UmemConfigBuilderError,
 };
 use xsk_rs::umem::UmemCreateError;
 use xsk_rs::{
-    CompQueue, FillQueue, FrameDesc, RxQueue, Socket as TheirSocket, TxQueue, Umem as TheirUmem,
+    CompQueue, FillQueue, FrameDesc, RxQueue, Socket as XskRsSocket, TxQueue, Umem as XskRsUmem,
 };
 
 use super::{Builder, OpenError, Opened, Queue, raise_memlock};
@@ -41,31 +41,38 @@ impl Builder {
     fn open_all_by_xsk_rs(&self, mode: u16) -> Result<Opened<XskRsPort>, OpenError> {
         raise_memlock();
         let sizes = self.ring_sizes();
-        let Memory { theirs, descriptors, umem, mut pool } = self.map_by_xsk_rs(sizes)?;
-        let deadline = Instant::now() + self.patience;
+        let Memory { xsk_rs_umem, descriptors, umem, mut pool } = self.map_by_xsk_rs(sizes)?;
+        let deadline = Instant::now() + self.bind_timeout;
         let mut ports = Vec::with_capacity(self.queues.len());
         let mut zero_copy = true;
         for (index, queue) in (0..).zip(&self.queues) {
             let slot = Slot::new(index).ok_or(OpenError::Queues(self.queues.len()))?;
-            let (tx, rx, fill, completion) =
-                queue
-                    .bind_by_xsk_rs(&theirs, mode, sizes, deadline)
-                    .map_err(|error| self.bind_error(queue, mode, error))?;
+            let (tx, rx, fill, completion) = queue
+                .bind_by_xsk_rs(&xsk_rs_umem, mode, sizes, deadline)
+                .map_err(|error| self.bind_error(queue, mode, error))?;
             // SAFETY: the descriptor is open as long as the queues are. Unsafe because the number
             // does not guarantee it.
             let fd = unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) };
-            let socket = Socket::of(fd).map_err(|error| queue.error("dup", error))?;
+            let socket = Socket::of(fd)
+                .map_err(|error| queue.error("duplicate the socket's descriptor", error))?;
             // Use the same settings, so that a benchmark compares only the rings.
             self.tune(&socket, queue, sizes);
-            let got = socket
+            let is_zero_copy = socket
                 .is_zero_copy()
-                .map_err(|error| queue.error("reading the mode (XDP_OPTIONS)", error))?;
-            zero_copy &= got;
+                .map_err(|error| queue.error("read the bind mode (XDP_OPTIONS)", error))?;
+            zero_copy &= is_zero_copy;
             // The UMEM is new: all slots are free.
             umem.region().claim(slot);
-            let queues = Queues { tx, rx, fill, completion, umem: theirs.clone() };
-            let mut port =
-                XskRsPort::new(&umem, slot, socket, queues, Rc::clone(&descriptors), sizes, got);
+            let queues = Queues { tx, rx, fill, completion, umem: xsk_rs_umem.clone() };
+            let mut port = XskRsPort::new(
+                &umem,
+                slot,
+                socket,
+                queues,
+                Rc::clone(&descriptors),
+                sizes,
+                is_zero_copy,
+            );
             port.refill(&mut pool);
             ports.push(port);
         }
@@ -75,10 +82,10 @@ impl Builder {
     fn map_by_xsk_rs(&self, sizes: RingSizes) -> Result<Memory, OpenError> {
         self.umem.check()?;
         let frames = NonZeroU32::new(self.umem.frames).ok_or(UmemError::Frames { frames: 0 })?;
-        let config = their_config(self.umem.frame_size, sizes)
+        let config = xsk_rs_config(self.umem.frame_size, sizes)
             .map_err(|error| self.map_error(io::Error::other(error)))?;
         let bytes = self.umem.bytes();
-        let create = |huge| TheirUmem::new(config, frames, huge).map(|made| (made, huge));
+        let create = |huge| XskRsUmem::new(config, frames, huge).map(|made| (made, huge));
         // xsk-rs cannot unmap a mapping that ends within a huge page.
         let may_be_huge = self.umem.huge_pages != HugePages::Off && bytes.is_multiple_of(HUGE_PAGE);
         let made = match create(may_be_huge) {
@@ -89,12 +96,12 @@ impl Builder {
             Err(_) if may_be_huge => create(false),
             result => result,
         };
-        let ((theirs, descriptors), huge) =
+        let ((xsk_rs_umem, descriptors), huge) =
             made.map_err(|error: UmemCreateError| self.map_error(cause(&error)))?;
         // xsk-rs exposes the address of a frame's packet only, not of its memory. SAFETY: the
         // descriptor is of this UMEM, which no socket uses yet. Unsafe: for other descriptors, the
         // memory could be in use.
-        let first = unsafe { theirs.data(&descriptors[0]) }.contents().as_ptr().addr()
+        let first = unsafe { xsk_rs_umem.data(&descriptors[0]) }.contents().as_ptr().addr()
             - XDP_PACKET_HEADROOM as usize;
         // The kernel created the mapping, not a Rust allocation, and libxdp already has its
         // address.
@@ -105,8 +112,9 @@ impl Builder {
         // mapped as long as one of its handles lives. It gives access to them only through
         // descriptors, which stay with the ports; those use them to set packet lengths. Unsafe: it
         // creates frames from addresses.
-        let (umem, pool) = unsafe { Umem::over(&self.umem, base, huge, Box::new(theirs.clone())) }?;
-        Ok(Memory { theirs, descriptors: descriptors.into(), umem, pool })
+        let (umem, pool) =
+            unsafe { Umem::in_mapping(&self.umem, base, huge, Box::new(xsk_rs_umem.clone())) }?;
+        Ok(Memory { xsk_rs_umem, descriptors: descriptors.into(), umem, pool })
     }
 
     fn map_error(&self, source: io::Error) -> OpenError {
@@ -121,7 +129,7 @@ impl Builder {
 }
 
 struct Memory {
-    theirs: TheirUmem,
+    xsk_rs_umem: XskRsUmem,
     /// libxdp's descriptor of each chunk.
     descriptors: Rc<[FrameDesc]>,
     umem: Umem,
@@ -132,7 +140,7 @@ impl Queue {
     /// Opens a socket and binds it; retries a busy queue until the deadline.
     fn bind_by_xsk_rs(
         &self,
-        umem: &TheirUmem,
+        umem: &XskRsUmem,
         mode: u16,
         sizes: RingSizes,
         deadline: Instant,
@@ -148,9 +156,9 @@ impl Queue {
         loop {
             // SAFETY: libxdp's program is not loaded, which binding to a queue twice requires.
             // Unsafe for that reason.
-            match unsafe { TheirSocket::new(config, umem, &interface, self.queue) } {
+            match unsafe { XskRsSocket::new(config, umem, &interface, self.queue) } {
                 Ok((tx, rx, Some((fill, completion)))) => return Ok((tx, rx, fill, completion)),
-                Ok((_, _, None)) => return Err(io::Error::other("the queue is named twice")),
+                Ok((_, _, None)) => return Err(io::Error::other("the queue is configured twice")),
                 Err(error) => {
                     let error = cause(&error);
                     if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= deadline {
@@ -163,11 +171,11 @@ impl Queue {
     }
 }
 
-fn their_config(
+fn xsk_rs_config(
     frame_size: u32,
     sizes: RingSizes,
-) -> Result<TheirConfig, Box<dyn Error + Send + Sync>> {
-    let mut config = TheirConfig::builder();
+) -> Result<XskRsUmemConfig, Box<dyn Error + Send + Sync>> {
+    let mut config = XskRsUmemConfig::builder();
     config
         .frame_size(frame_size.try_into()?)
         .fill_queue_size(QueueSize::new(sizes.fill)?)

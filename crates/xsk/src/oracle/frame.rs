@@ -37,7 +37,7 @@ impl Shadow {
         Self(frame.to_vec())
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -78,7 +78,7 @@ impl Shadow {
         assert_eq!(
             frame.headroom() + frame.len() + frame.tailroom(),
             size,
-            "it stays in its chunk"
+            "the sizes do not add up to the chunk size"
         );
         self.check(frame);
     }
@@ -92,6 +92,6 @@ impl Shadow {
     /// # Panics
     /// If the frame's bytes differ.
     pub fn check(&self, frame: &Frame) {
-        assert!(self.0 == frame[..], "{frame:?} holds other bytes than were written to it");
+        assert!(self.0 == frame[..], "{frame:?} does not contain the bytes written to it");
     }
 }

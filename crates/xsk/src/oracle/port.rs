@@ -52,9 +52,9 @@ pub enum Step {
     /// Reclaims the port's completed frames.
     Reclaim(usize),
     /// Sets the behaviour of the port's kernel.
-    Behave(usize, Behaviour),
+    Configure(usize, Behaviour),
     /// Makes the port's kernel deliver a chunk that it does not own, or a range outside any chunk.
-    LieOfReception {
+    InvalidReception {
         /// The port.
         port: usize,
         /// The held frame to deliver again, if there is one; all arrived packets are then received.
@@ -62,9 +62,9 @@ pub enum Step {
         /// The length in the descriptor.
         len: u32,
     },
-    /// Makes the port's kernel report the completion of a frame that it was not sending: a lost or a
-    /// nonexistent one.
-    LieOfCompletion(usize),
+    /// Makes the port's kernel report the completion of a frame that it was not sending: a lost
+    /// frame, or one that does not exist.
+    InvalidCompletion(usize),
     /// Offers a held frame to the pool of another UMEM, and a frame of the other UMEM to this pool
     /// and the port's queue.
     Foreign {
@@ -99,13 +99,13 @@ impl Step {
             38..46 => Self::Transmit(port),
             46..50 => Self::Run(port),
             50..56 => Self::Reclaim(port),
-            56..58 => Self::Behave(port, behaviour(which, a, b)),
-            58 => Self::LieOfReception {
+            56..58 => Self::Configure(port, decode_behaviour(which, a, b)),
+            58 => Self::InvalidReception {
                 port,
                 held: (a > 99).then_some(place),
                 len: u32::from(b) * 300,
             },
-            59 => Self::LieOfCompletion(port),
+            59 => Self::InvalidCompletion(port),
             60 => Self::Foreign { port, held: place },
             61 if a < 40 => Self::Vanish(port),
             61 => Self::Open(port),
@@ -116,9 +116,9 @@ impl Step {
     }
 }
 
-/// Returns the behaviour of a misbehaving kernel: the bits of `ways` select the deviations, `a` and
-/// `b` their parameters.
-pub fn behaviour(ways: u8, a: u8, b: u8) -> Behaviour {
+/// Returns the behaviour of a faulty kernel: the bits of `faults` select the faults, `a` and `b` are
+/// their parameters.
+pub fn decode_behaviour(faults: u8, a: u8, b: u8) -> Behaviour {
     let few = |byte: u8| match byte % 4 {
         0 => 0,
         1 => u32::MAX,
@@ -128,27 +128,27 @@ pub fn behaviour(ways: u8, a: u8, b: u8) -> Behaviour {
     let errors =
         (0..b % 4).map(|n| errnos[usize::from(a.wrapping_add(n.wrapping_mul(b))) % errnos.len()]);
     Behaviour {
-        budget: if ways & 2 != 0 { few(a) } else { u32::MAX },
-        completion_delay: if ways & 4 != 0 {
+        budget: if faults & 2 != 0 { few(a) } else { u32::MAX },
+        completion_delay: if faults & 4 != 0 {
             (b % 5).checked_sub(1).map(u32::from)
         } else {
             Some(0)
         },
-        completions_per_wakeup: if ways & 8 != 0 { few(b) } else { u32::MAX },
-        errors: if ways & 16 != 0 { errors.collect() } else { VecDeque::new() },
-        answer: (ways & 32 != 0)
+        completions_per_wakeup: if faults & 8 != 0 { few(b) } else { u32::MAX },
+        errors: if faults & 16 != 0 { errors.collect() } else { VecDeque::new() },
+        answer: (faults & 32 != 0)
             .then_some([libc::EAGAIN, libc::ENOBUFS, libc::ENETDOWN][usize::from(a) % 3]),
-        ignored_wakeups: if ways & 64 != 0 { few(a) } else { 0 },
-        wants_tx_wakeup: ways & 128 == 0,
+        ignored_wakeups: if faults & 64 != 0 { few(a) } else { 0 },
+        wants_tx_wakeup: faults & 128 == 0,
         wants_rx_wakeup: b & 128 != 0,
         ..Behaviour::default()
     }
 }
 
 /// Two ports and their model.
-pub struct World {
+pub struct PortModel {
     sizes: Sizes,
-    ports: [Option<Line>; PORTS],
+    ports: [Option<ModelPort>; PORTS],
     /// Frames held by user space, with their expected content.
     held: VecDeque<(Frame, Shadow)>,
     umem: Umem,
@@ -157,11 +157,11 @@ pub struct World {
     lost: u32,
     closed: u32,
     /// Number of packets created: each queued packet carries a number, so that all differ.
-    made: u64,
+    packets_made: u64,
 }
 
 /// A port, its kernel, and the expected results.
-struct Line {
+struct ModelPort {
     port: XskPort,
     kernel: FakeKernel,
     queue: EgressQueue,
@@ -172,18 +172,18 @@ struct Line {
     received: u64,
     transmitted: u64,
     thrown_away: u64,
-    rx_lies: u64,
-    completion_lies: u64,
+    invalid_rx: u64,
+    invalid_completions: u64,
     gone: bool,
 }
 
-impl World {
+impl PortModel {
     /// Creates two ports on a UMEM with this chunk size and these ring sizes.
     pub fn new(frame_size: u32, sizes: Sizes) -> Self {
         let config = UmemConfig { frame_size, frames: 256, huge_pages: HugePages::Off };
-        let (umem, pool) = Umem::new(&config).expect("a small UMEM");
-        let other = Umem::new(&config).expect("a small UMEM");
-        let mut world = Self {
+        let (umem, pool) = Umem::new(&config).expect("cannot create a UMEM of 256 frames");
+        let other = Umem::new(&config).expect("cannot create a UMEM of 256 frames");
+        let mut model = Self {
             sizes,
             ports: [const { None }; PORTS],
             held: VecDeque::new(),
@@ -192,10 +192,10 @@ impl World {
             other,
             lost: 0,
             closed: 0,
-            made: 0,
+            packets_made: 0,
         };
-        (0..PORTS).for_each(|port| world.step(Step::Open(port)));
-        world
+        (0..PORTS).for_each(|port| model.step(Step::Open(port)));
+        model
     }
 
     /// Executes a step on the ports and the model.
@@ -208,7 +208,7 @@ impl World {
             Step::Receive(port) => self.receive(port),
             Step::Free(held) => {
                 if let Some((frame, _)) = self.take_held(held) {
-                    self.pool.free(frame).expect("its own pool takes it");
+                    self.pool.free(frame).expect("the pool accepts its own frame");
                 }
             }
             Step::Lose(held) => {
@@ -244,13 +244,13 @@ impl World {
                     assert_eq!(line.port.reclaim(&mut self.pool), self.pool.len() - before);
                 }
             }
-            Step::Behave(port, behaviour) => {
+            Step::Configure(port, behaviour) => {
                 if let Some(line) = &self.ports[port] {
                     line.kernel.set(behaviour);
                 }
             }
-            Step::LieOfReception { port, held, len } => self.lie_of_reception(port, held, len),
-            Step::LieOfCompletion(port) => self.lie_of_completion(port),
+            Step::InvalidReception { port, held, len } => self.deliver_invalid(port, held, len),
+            Step::InvalidCompletion(port) => self.complete_invalid(port),
             Step::Foreign { port, held } => self.foreign(port, held),
             Step::Vanish(port) => {
                 if let Some(line) = &mut self.ports[port] {
@@ -277,9 +277,9 @@ impl World {
     /// If one is not.
     pub fn finish(mut self) {
         for port in 0..PORTS {
-            self.step(Step::Behave(port, Behaviour::default()));
+            self.step(Step::Configure(port, Behaviour::default()));
             let mut rounds = 0;
-            while self.ports[port].as_ref().is_some_and(|line| !line.gone && line.is_at_work()) {
+            while self.ports[port].as_ref().is_some_and(|line| !line.gone && line.has_work()) {
                 self.step(Step::Transmit(port));
                 self.step(Step::Run(port));
                 self.step(Step::Reclaim(port));
@@ -289,7 +289,7 @@ impl World {
             if let Some(line) = &self.ports[port] {
                 assert!(
                     line.gone || line.to_send.is_empty(),
-                    "{} were never sent",
+                    "{} packets were never sent",
                     line.to_send.len()
                 );
             }
@@ -312,7 +312,7 @@ impl World {
             self.sizes,
             Behaviour::default(),
         );
-        self.ports[port] = Some(Line {
+        self.ports[port] = Some(ModelPort {
             port: opened,
             kernel,
             queue: EgressQueue::new(&self.umem, 100),
@@ -321,43 +321,44 @@ impl World {
             received: 0,
             transmitted: 0,
             thrown_away: 0,
-            rx_lies: 0,
-            completion_lies: 0,
+            invalid_rx: 0,
+            invalid_completions: 0,
             gone: false,
         });
     }
 
     fn close(&mut self, port: usize) {
         let Some(line) = self.ports[port].take() else { return };
-        let Line { port, kernel, queue, .. } = line;
+        let ModelPort { port, kernel, queue, .. } = line;
         let before = port.census();
         let free = self.pool.len();
-        let out_of_use = Box::new(port).close(&mut self.pool);
+        let retired = Box::new(port).close(&mut self.pool);
         assert_eq!(
-            out_of_use + self.pool.len() - free,
+            retired + self.pool.len() - free,
             before.total() as usize,
-            "each chunk is free or out of use"
+            "a chunk is neither free nor retired"
         );
         assert!(
-            out_of_use as u64 <= before.tx + before.completion,
-            "frame posted for reception was not returned"
+            retired as u64 <= before.tx + before.completion,
+            "a frame posted for reception was not returned"
         );
-        self.closed += out_of_use as u32;
-        assert_ne!(kernel.deliver(&[0; 60]), Ok(()), "kernel wrote to a reclaimed frame");
+        self.closed += retired as u32;
+        assert_ne!(kernel.deliver(&[0; 60]), Ok(()), "the kernel wrote to a reclaimed frame");
         self.empty(queue);
     }
 
     fn empty(&mut self, mut queue: EgressQueue) {
         while let Some(frame) = queue.pop() {
-            self.pool.free(frame).expect("its own pool takes it");
+            self.pool.free(frame).expect("the pool accepts its own frame");
         }
     }
 
     fn deliver(&mut self, port: usize, count: usize, len: usize) {
         let Some(line) = &mut self.ports[port] else { return };
         for _ in 0..count {
-            self.made += 1;
-            let packet: Vec<u8> = self.made.to_be_bytes().into_iter().cycle().take(len).collect();
+            self.packets_made += 1;
+            let packet: Vec<u8> =
+                self.packets_made.to_be_bytes().into_iter().cycle().take(len).collect();
             let expected = if line.gone {
                 Err(Lost::NoInterface)
             } else if len + Pool::HEADROOM > self.umem.frame_size() as usize {
@@ -380,14 +381,14 @@ impl World {
         let Some(line) = &mut self.ports[port] else { return };
         let mut batch = Batch::new();
         let entries = line.arrived.len().min(Batch::CAPACITY);
-        let came = line.port.receive(&mut batch, &mut self.pool);
-        assert_eq!(came, batch.len());
-        line.rx_lies += (entries - came) as u64;
-        line.received += came as u64;
+        let received = line.port.receive(&mut batch, &mut self.pool);
+        assert_eq!(received, batch.len());
+        line.invalid_rx += (entries - received) as u64;
+        line.received += received as u64;
         let expected = line.arrived.drain(..entries).flatten();
-        let got = batch.places_mut().iter_mut().filter_map(Option::take);
-        for (frame, packet) in got.zip(expected) {
-            assert!(frame[..] == packet[..], "received packet is wrong or out of order");
+        let frames = batch.places_mut().iter_mut().filter_map(Option::take);
+        for (frame, packet) in frames.zip(expected) {
+            assert!(frame[..] == packet[..], "a received packet is wrong or out of order");
             assert_eq!(frame.headroom(), Pool::HEADROOM);
             let shadow = Shadow::of(&frame);
             self.held.push_back((frame, shadow));
@@ -410,8 +411,8 @@ impl World {
             let Some((mut frame, mut shadow)) = self.held.pop_front() else { break };
             let room = line.queue.room();
             if frame.len() >= 14 {
-                self.made += 1;
-                shadow.stamp(&mut frame, &self.made.to_be_bytes());
+                self.packets_made += 1;
+                shadow.stamp(&mut frame, &self.packets_made.to_be_bytes());
             }
             match line.queue.push(frame) {
                 Ok(()) => line.to_send.push_back(shadow.into_bytes()),
@@ -428,7 +429,7 @@ impl World {
         }
     }
 
-    fn lie_of_reception(&mut self, port: usize, held: Option<usize>, len: u32) {
+    fn deliver_invalid(&mut self, port: usize, held: Option<usize>, len: u32) {
         let Some(line) = &mut self.ports[port] else { return };
         let held = held.and_then(|held| pick(&mut self.held, held));
         let is_held = held.is_some();
@@ -449,30 +450,31 @@ impl World {
         }
     }
 
-    fn lie_of_completion(&mut self, port: usize) {
+    fn complete_invalid(&mut self, port: usize) {
         let Some(line) = &mut self.ports[port] else { return };
         let lost = self.umem.lost_chunks().last().copied();
         let address =
             lost.map_or(u64::MAX, |chunk| u64::from(chunk) * u64::from(self.umem.frame_size()));
-        line.completion_lies += u64::from(line.kernel.complete_address(address));
+        line.invalid_completions += u64::from(line.kernel.complete_address(address));
     }
 
     fn foreign(&mut self, port: usize, held: usize) {
         if let Some((frame, shadow)) = self.take_held(held) {
-            let frame = self.other.1.free(frame).expect_err("it is of another UMEM").0;
+            let frame =
+                self.other.1.free(frame).expect_err("the pool accepted a frame of another UMEM").0;
             shadow.check(&frame);
             self.held.push_back((frame, shadow));
         }
-        let mut frame = self.other.1.alloc().expect("each comes back");
-        frame.append(60).expect("it is empty").fill(0);
-        frame = self.pool.free(frame).expect_err("it is of another UMEM").0;
+        let mut frame = self.other.1.alloc().expect("the other UMEM has a free frame");
+        frame.append(60).expect("an empty frame has room for 60 bytes").fill(0);
+        frame = self.pool.free(frame).expect_err("the pool accepted a frame of another UMEM").0;
         if let Some(line) = &mut self.ports[port] {
             frame = match line.queue.push(frame) {
                 Err(Refused::Foreign(frame) | Refused::Full(frame)) => frame,
                 other => panic!("the queue took a frame of another UMEM: {other:?}"),
             };
         }
-        self.other.1.free(frame).expect("its own pool takes it");
+        self.other.1.free(frame).expect("the pool accepts its own frame");
     }
 
     fn take_held(&mut self, place: usize) -> Option<(Frame, Shadow)> {
@@ -490,7 +492,7 @@ impl World {
         }
         let queued: usize = self.ports.iter().flatten().map(|line| line.queue.len()).sum();
         let ports: Vec<&XskPort> = self.ports.iter().flatten().map(|line| &line.port).collect();
-        assert_conserved_but(
+        assert_conserved_except(
             &self.umem,
             &self.pool,
             &ports,
@@ -502,8 +504,8 @@ impl World {
     }
 }
 
-impl Line {
-    fn is_at_work(&self) -> bool {
+impl ModelPort {
+    fn has_work(&self) -> bool {
         let census = self.port.census();
         !self.queue.is_empty() || self.port.unsent() || census.tx + census.completion > 0
     }
@@ -517,7 +519,7 @@ impl Line {
             let from = if sent.front() == next.as_ref() { &mut sent } else { &mut thrown_away };
             assert!(
                 next.is_some() && from.pop_front() == next,
-                "sent packet was not queued or is out of order"
+                "a sent packet was not queued or is out of order"
             );
         }
         let census = self.port.census();
@@ -526,10 +528,10 @@ impl Line {
         assert_eq!((counters.rx_packets, counters.tx_packets), (self.received, self.transmitted));
         assert_eq!(counters.tx_dropped, self.thrown_away);
         assert!(counters.tx_retries <= counters.syscalls);
-        let lies = counters.invalid_descriptors;
+        let rejected = counters.invalid_descriptors;
         assert!(
-            (self.rx_lies..=self.rx_lies + self.completion_lies).contains(&lies),
-            "{lies} refused"
+            (self.invalid_rx..=self.invalid_rx + self.invalid_completions).contains(&rejected),
+            "{rejected} descriptors rejected"
         );
         let kernel = self.port.kernel_counters();
         assert_eq!((kernel.rx_invalid, kernel.tx_invalid), (0, 0), "kernel rejected a descriptor");
@@ -547,11 +549,11 @@ fn pick(held: &mut VecDeque<(Frame, Shadow)>, place: usize) -> Option<&mut (Fram
 /// If the check fails.
 #[track_caller]
 pub fn assert_conserved(umem: &Umem, pool: &Pool, ports: &[&XskPort], held: usize) {
-    assert_conserved_but(umem, pool, ports, held, 0, 0);
+    assert_conserved_except(umem, pool, ports, held, 0, 0);
 }
 
 #[track_caller]
-fn assert_conserved_but(
+fn assert_conserved_except(
     umem: &Umem,
     pool: &Pool,
     ports: &[&XskPort],
@@ -559,20 +561,20 @@ fn assert_conserved_but(
     lost: u32,
     closed: u32,
 ) {
-    let mut at_the_kernel = Census::default();
+    let mut in_rings = Census::default();
     for port in ports {
-        at_the_kernel += port.census();
+        in_rings += port.census();
     }
     let expected = Ownership {
         pool: pool.len() as u32,
         held: held as u32,
-        fill: (at_the_kernel.fill + at_the_kernel.rx) as u32,
-        tx: (at_the_kernel.tx + at_the_kernel.completion) as u32,
+        fill: (in_rings.fill + in_rings.rx) as u32,
+        tx: (in_rings.tx + in_rings.completion) as u32,
         lost,
         closed,
     };
     assert_eq!(umem.ownership(), expected, "owner record differs from frame counts");
-    let total = pool.len() as u64 + at_the_kernel.total() + held as u64 + u64::from(lost + closed);
+    let total = pool.len() as u64 + in_rings.total() + held as u64 + u64::from(lost + closed);
     assert_eq!(total, u64::from(umem.frames()), "{expected:?}");
 }
 
@@ -588,7 +590,7 @@ pub fn run(steps: impl IntoIterator<Item = StepBytes>) {
         completion: order(more >> 4),
         start: 0u32.wrapping_sub(u32::from(back)),
     };
-    let mut world = World::new(if size % 2 == 0 { 2048 } else { 4096 }, sizes);
-    steps.map(Step::decode).for_each(|step| world.step(step));
-    world.finish();
+    let mut model = PortModel::new(if size % 2 == 0 { 2048 } else { 4096 }, sizes);
+    steps.map(Step::decode).for_each(|step| model.step(step));
+    model.finish();
 }

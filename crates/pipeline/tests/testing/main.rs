@@ -1,0 +1,112 @@
+//! Tests of the test bench.
+
+#![cfg(feature = "testing")]
+
+#[cfg(feature = "count-allocations")]
+mod allocations;
+mod dispositions;
+mod names;
+mod plans;
+mod reload;
+mod time;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use xdpfwd_pipeline::{Cx, DropReason, PortId, Stage, View};
+use xdpfwd_xsk::Frame;
+
+static ODD: DropReason = DropReason::new("test_bench_odd", "The first byte is odd.");
+
+/// Returns a frame of 60 bytes, which begins with this byte.
+fn frame(first: u8) -> Vec<u8> {
+    let mut frame = vec![0; 60];
+    frame[0] = first;
+    frame
+}
+
+/// Returns the message of the panic in the closure.
+fn panic_message<R>(run: impl FnOnce() -> R) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(run)).err().expect("the closure did not panic");
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => (*panic.downcast::<&str>().unwrap()).to_owned(),
+    }
+}
+
+/// Drops packets whose first byte is odd, and counts all.
+#[derive(Default)]
+struct Even {
+    seen: u64,
+}
+
+impl Stage for Even {
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        for mut packet in view.packets() {
+            self.seen += 1;
+            if packet.frame[0] % 2 == 1 {
+                packet.drop(&ODD);
+            }
+        }
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        vec![("seen", self.seen)]
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        Some(vec![])
+    }
+}
+
+/// Sends each packet to the port whose number is the first byte.
+struct ToPort;
+
+impl Stage for ToPort {
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        view.packets().for_each(|mut packet| packet.send_to(PortId(packet.frame[0])));
+    }
+}
+
+/// Holds packets until the next tick, which emits them and one frame of its own.
+#[derive(Default)]
+struct Hold {
+    held: Vec<Frame>,
+    ticks: u64,
+    /// Whether the stage loses frames instead of giving them back.
+    loses: bool,
+    /// Whether the stage still holds frames after it is retired.
+    keeps: bool,
+}
+
+impl Hold {
+    fn emit(&mut self, cx: &mut Cx<'_>) {
+        self.held.drain(..).for_each(|frame| cx.emit(frame, cx.to()));
+    }
+}
+
+impl Stage for Hold {
+    fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
+        let held = (0..view.len()).filter_map(|index| view.hold(index, cx));
+        self.held.extend(held);
+        if self.loses {
+            self.held.clear();
+        }
+    }
+
+    fn tick(&mut self, cx: &mut Cx<'_>) {
+        self.ticks += 1;
+        if self.held.is_empty() {
+            return;
+        }
+        self.emit(cx);
+        let mut own = cx.alloc().unwrap();
+        own.append(14).unwrap().fill(9);
+        cx.emit(own, PortId(0));
+    }
+
+    fn retire(&mut self, cx: &mut Cx<'_>) {
+        if !self.keeps {
+            self.emit(cx);
+        }
+    }
+}

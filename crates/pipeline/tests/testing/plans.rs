@@ -1,0 +1,99 @@
+//! Stages that are built from plans.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use xdpfwd_pipeline::testing::{TestBench, TestBenchError};
+use xdpfwd_pipeline::{
+    BuildCx, Cx, PortId, PortInfo, Ports, ResourceError, ResourceOwner, Stage, StagePlan, View,
+};
+use xdpfwd_wire::MacAddr;
+
+/// A plan that counts how often its resource is acquired.
+#[derive(Debug, Default)]
+struct Planned {
+    acquired: AtomicI32,
+    fails: bool,
+}
+
+/// The context in which a stage was built, as text.
+struct BuildContext(String);
+
+impl Stage for BuildContext {
+    fn process(&mut self, _: &mut View<'_>, _: &mut Cx<'_>) {}
+}
+
+impl StagePlan for Planned {
+    fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
+        assert_eq!(
+            self.acquired.load(Ordering::Relaxed),
+            1,
+            "built before its resource was acquired"
+        );
+        let (from, to) = (cx.from_port().unwrap(), cx.to_port().unwrap());
+        let source = cx.ethernet_to(MacAddr([2; 6])).source;
+        Box::new(BuildContext(format!(
+            "{} {} {:?} {} {source}",
+            from.name, to.name, to.mtu, cx.workers
+        )))
+    }
+
+    fn summary(&self) -> String {
+        String::new()
+    }
+
+    fn as_resource_owner(&self) -> Option<&dyn ResourceOwner> {
+        Some(self)
+    }
+}
+
+impl ResourceOwner for Planned {
+    fn acquire(&self, _: &[&dyn Any]) -> Result<(), ResourceError> {
+        if self.fails {
+            return Err(ResourceError("another process has the lock".into()));
+        }
+        self.acquired.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn release(&self) {
+        self.acquired.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn planned_stages_know_ports_and_acquire_resources_once() {
+    let lan = PortInfo::new(PortId(0), "lan", "eth0");
+    let wan = PortInfo { mtu: Some(1400), ..PortInfo::new(PortId(0), "wan", "eth1") };
+    let [first, second] = [(); 2].map(|()| Arc::new(Planned::default()));
+    let named = |plan: &Arc<Planned>| [("context", Arc::clone(plan) as Arc<dyn StagePlan>)];
+    let acquired = || [&first, &second].map(|plan| plan.acquired.load(Ordering::Relaxed));
+
+    let builder = TestBench::builder().ports(Ports::from_iter([lan, wan])).workers(4);
+    let builder = builder.plans("lan", "wan", named(&first)).plans("wan", "lan", named(&first));
+    let mut bench = builder.build().unwrap();
+    let context = bench.worker().stages_mut(|_, context: &mut BuildContext| context.0.clone());
+    let [to_wan, to_lan] =
+        ["lan wan Some(1400) 4 02:00:00:00:00:02", "wan lan None 4 02:00:00:00:00:01"];
+    assert_eq!(context, [to_wan, to_lan]);
+    assert_eq!(acquired(), [1, 0]);
+
+    bench.reload_plans("lan", named(&second)).unwrap();
+    assert_eq!(acquired(), [1, 1], "the path from wan still uses the first plan");
+    let fails: Arc<dyn StagePlan> = Arc::new(Planned { fails: true, ..Planned::default() });
+    let error = bench.reload_plans("wan", [("bad", fails)]).unwrap_err();
+    assert_eq!(error.to_string(), "stage \"bad\": another process has the lock");
+    bench.reload_path("wan", ());
+    assert_eq!(acquired(), [0, 1]);
+    drop(bench);
+    assert_eq!(acquired(), [0, 0]);
+}
+
+#[test]
+fn failed_acquire_error_names_stage() {
+    let fails: Arc<dyn StagePlan> = Arc::new(Planned { fails: true, ..Planned::default() });
+    let error = TestBench::builder().plans("lan", "wan", [("bad", fails)]).build().unwrap_err();
+    assert!(matches!(&error, TestBenchError::Resource { stage, .. } if stage == "bad"));
+    assert_eq!(error.to_string(), "stage \"bad\": another process has the lock");
+}

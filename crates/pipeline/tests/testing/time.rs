@@ -1,0 +1,78 @@
+//! The clock that stages see, and their ticks.
+
+use std::time::Duration;
+
+use xdpfwd_pipeline::testing::{Disposition, TestBench};
+use xdpfwd_pipeline::{Cx, Reason, Stage, View};
+use xdpfwd_xsk::clock;
+
+use crate::{Hold, frame};
+
+/// Lets one packet pass per 10 ms, with a burst of one.
+struct TokenBucket {
+    full_at: u64,
+}
+
+impl Stage for TokenBucket {
+    fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
+        for mut packet in view.packets() {
+            if cx.now() < self.full_at {
+                packet.drop(Reason::RATE_LIMIT);
+            } else {
+                self.full_at = cx.now() + (clock::cycles_per_second() / 100.0) as u64;
+            }
+        }
+    }
+}
+
+#[test]
+fn only_advance_fills_token_bucket() {
+    let mut bench = TestBench::new(TokenBucket { full_at: 0 });
+    let limited = Disposition::dropped(Reason::RATE_LIMIT);
+    for round in 0..5 {
+        let passed = Disposition::sent("wan", frame(round));
+        assert_eq!(bench.send("lan", &frame(round)), passed);
+        std::thread::sleep(Duration::from_millis(11));
+        assert_eq!(bench.send("lan", &frame(round)), limited, "the clock advanced");
+        bench.advance(Duration::from_micros(9999));
+        assert_eq!(bench.send("lan", &frame(round)), limited);
+        bench.advance(Duration::from_micros(1));
+    }
+}
+
+#[test]
+fn clock_stands_still_with_ledger_off() {
+    let mut bench = TestBench::new(TokenBucket { full_at: 0 });
+    bench.worker().switch_ledger(false);
+    let now = bench.now();
+    assert!(bench.send("lan", &frame(0)).sent_frame().is_some());
+    std::thread::sleep(Duration::from_millis(11));
+    assert_eq!(bench.send("lan", &frame(0)), Disposition::dropped(Reason::RATE_LIMIT));
+    assert_eq!(bench.now(), now);
+}
+
+#[test]
+fn stages_tick_every_1_ms_while_holding_else_every_100_ms() {
+    fn ticks(bench: &mut TestBench) -> u64 {
+        bench.worker().stages_mut(|_, hold: &mut Hold| std::mem::take(&mut hold.ticks))[0]
+    }
+    let mut bench = TestBench::new(Hold::default());
+    bench.advance(Duration::ZERO);
+    assert_eq!(ticks(&mut bench), 1);
+    bench.advance(Duration::from_millis(250));
+    assert_eq!(ticks(&mut bench), 3);
+    bench.send("lan", &frame(1));
+    bench.advance(Duration::from_millis(1));
+    assert_eq!(ticks(&mut bench), 1);
+    bench.send("lan", &frame(1));
+    bench.advance(Duration::from_millis(101));
+    assert_eq!(ticks(&mut bench), 2);
+}
+
+#[test]
+fn advance_of_idle_hour_takes_little_real_time() {
+    let mut bench = TestBench::new(Hold::default());
+    let start = std::time::Instant::now();
+    bench.advance(Duration::from_secs(3600));
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}

@@ -1,0 +1,51 @@
+//! The worker on the fake kernel: packets are sent or counted, the worker never blocks, and no
+//! frame leaks.
+
+mod build;
+mod forwarding;
+mod hold;
+mod panic;
+mod random;
+mod swap;
+mod thread;
+mod verdicts;
+
+use xdpfwd_pipeline::{Cx, Reason, Stage, Verdict, View};
+use xdpfwd_testkit::wires::{LAN, WAN, number};
+use xdpfwd_xsk::Frame;
+
+/// Holds every packet until the next one arrives, and then emits it to wan. Sends a copy of each
+/// fifth packet to lan.
+#[derive(Default)]
+struct DelayByOne {
+    held: Option<Frame>,
+}
+
+impl Stage for DelayByOne {
+    fn process(&mut self, view: &mut View<'_>, cx: &mut Cx<'_>) {
+        for index in 0..view.len() {
+            let n = number(view.packet(index).unwrap().frame);
+            if let Some(before) = self.held.take() {
+                cx.emit(before, WAN);
+            }
+            match view.hold(index, cx) {
+                Some(frame) => {
+                    if n.is_multiple_of(5)
+                        && let Some(mut copy) = cx.alloc()
+                    {
+                        copy.append(frame.len()).unwrap().copy_from_slice(&frame);
+                        cx.emit(copy, LAN);
+                    }
+                    self.held = Some(frame);
+                }
+                None => view.set(index, Verdict::Drop(Reason::HOLD_QUOTA)),
+            }
+        }
+    }
+
+    fn retire(&mut self, cx: &mut Cx<'_>) {
+        if let Some(frame) = self.held.take() {
+            cx.emit(frame, WAN);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Stages that panic.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use xdpfwd_pipeline::{Cx, PortId, Reason, Stage, View};
+use xdpfwd_testkit::wires::{assert_conserved, cross_connect, numbers, packet};
+
+/// Counts, and panics on its n-th packet, in `tick`, or later in `counters`.
+#[derive(Default)]
+struct Panics {
+    seen: u64,
+    at: u64,
+    in_tick: bool,
+    counters_panic: bool,
+}
+
+impl Stage for Panics {
+    fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
+        for _ in view.packets() {
+            self.seen += 1;
+            assert!(self.seen != self.at, "on purpose");
+        }
+    }
+
+    fn tick(&mut self, _: &mut Cx<'_>) {
+        assert!(!self.in_tick, "on purpose");
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        assert!(!self.counters_panic || self.seen < self.at, "on purpose");
+        vec![("seen", self.seen)]
+    }
+
+    fn retire(&mut self, _: &mut Cx<'_>) {
+        panic!("retire called after a panic");
+    }
+}
+
+#[test]
+fn worker_after_stage_panic_runs_without_stages() {
+    for counters_panic in [false, true] {
+        let (mut worker, wires) = cross_connect(
+            (Panics { at: 70, counters_panic, ..Panics::default() },),
+            (Panics::default(),),
+        );
+        for n in 0..60 {
+            wires.lan.deliver(&packet(n)).unwrap();
+        }
+        assert_eq!(worker.poll_once(), 60);
+        assert_conserved(&mut worker);
+        for n in 60..80 {
+            wires.lan.deliver(&packet(n)).unwrap();
+        }
+        catch_unwind(AssertUnwindSafe(|| worker.poll_once())).unwrap_err();
+        worker.abandon_stages();
+        for n in 80..120 {
+            wires.lan.deliver(&packet(n)).unwrap();
+        }
+        worker.drain(Duration::from_secs(5));
+        let report = worker.report();
+        assert_eq!(numbers(&wires.wan.take_sent()), (0..60).collect::<Vec<_>>());
+        assert_eq!(
+            (report.queues[0].counters.rx_packets, report.queues[1].counters.tx_packets),
+            (120, 60)
+        );
+        assert_eq!(
+            (report.drops[Reason::SHUTDOWN], report.drops.total()),
+            (40, 40),
+            "expected the packets received after the panic"
+        );
+        assert_eq!(
+            (report.frames.leaked, report.frames.in_flight),
+            (20, 0),
+            "expected the frames of the interrupted batch"
+        );
+        assert_eq!(worker.umem().lost(), 20);
+        assert_eq!(report.paths[0].stages[0].account.packets, 80);
+        let counters = if counters_panic { vec![] } else { vec![("seen", 70)] };
+        assert_eq!(report.paths[0].stages[0].counters, counters, "counters of the panicked stage");
+        assert_eq!(report.paths[1].stages[0].counters, [("seen", 0)]);
+    }
+}
+
+/// A reload command that was pending when a stage panicked may still run: its stages must not be
+/// called.
+#[test]
+fn stages_swapped_in_after_panic_are_not_called() {
+    let (mut worker, wires) =
+        cross_connect((Panics { at: 1, ..Panics::default() },), (Panics::default(),));
+    wires.lan.deliver(&packet(1)).unwrap();
+    catch_unwind(AssertUnwindSafe(|| worker.poll_once())).unwrap_err();
+    worker.abandon_stages();
+    worker.swap(PortId(0), (Panics { at: 1, ..Panics::default() },)).unwrap();
+    wires.lan.deliver(&packet(2)).unwrap();
+    worker.drain(Duration::from_secs(5));
+    let report = worker.report();
+    assert_eq!((report.drops[Reason::SHUTDOWN], report.drops.total()), (1, 1));
+    assert_eq!(report.paths[0].stages[0].account.packets, 1, "the account of the panicked stage");
+    assert_eq!(numbers(&wires.wan.take_sent()), [0; 0]);
+}
+
+#[test]
+fn panic_in_tick_loses_no_frame() {
+    let (mut worker, wires) =
+        cross_connect((Panics { in_tick: true, ..Panics::default() },), (Panics::default(),));
+    wires.lan.deliver(&packet(1)).unwrap();
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        loop {
+            worker.poll_once();
+        }
+    }));
+    result.unwrap_err();
+    worker.abandon_stages();
+    worker.drain(Duration::from_secs(5));
+    assert_eq!(assert_conserved(&mut worker).in_flight, 0);
+    assert_eq!(numbers(&wires.wan.take_sent()), [1]);
+}
