@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn features_go_by_the_kernels_names() {
+    fn xdp_features_have_names_of_kernel_specification() {
         let veth = XdpFeatures { bits: 0b110_0111 };
         assert_eq!(veth.names(), ["basic", "redirect", "ndo-xmit", "rx-sg", "ndo-xmit-sg"]);
         assert!(veth.native() && veth.redirect() && !veth.zero_copy());
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_with_a_mask_counts_what_has_a_value() {
+    fn bitset_with_mask_returns_bits_with_value() {
         let bit = |name: &str, on: bool| {
             let mut inner =
                 [attribute(1, &5u32.to_ne_bytes()), attribute(2, format!("{name}\0").as_bytes())]
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_has_offloads_and_no_device() {
+    fn loopback_reports_offloads_and_no_zero_copy() {
         let ethtool = Ethtool::open(1).unwrap();
         assert!(!ethtool.offloads().unwrap().is_empty());
         let features = XdpFeatures::read(1).unwrap();
