@@ -153,7 +153,7 @@ impl DataPlane {
             successors.into_iter().partition(|(port, _)| plan.xdp_image(*port).is_some());
         let mut predecessors = self.exchange_programs(first).inspect_err(|_| self.drop_staged())?;
         let mut afresh = Vec::new();
-        let mut silent = None;
+        let mut unconfirmed = None;
         let retired = self.retired.0.clone();
         let old = Arc::clone(&self.plan);
         for (number, RunningWorker { remote, .. }) in self.workers.iter().enumerate() {
@@ -173,24 +173,25 @@ impl DataPlane {
             match remote.ask(exchange, REPLY_TIMEOUT) {
                 Ok(names) => afresh.extend(names),
                 // The worker exchanges its stages when it runs the command.
-                Err(_) => silent = Some(ReloadError::Silent(number)),
+                Err(_) => unconfirmed = Some(ReloadError::Silent(number)),
             }
         }
         // While a worker may lack its new stages, keep the XDP programs that they rely on or
         // replace.
-        let removed = if silent.is_some() { Ok(Vec::new()) } else { self.exchange_programs(last) };
+        let removed =
+            if unconfirmed.is_some() { Ok(Vec::new()) } else { self.exchange_programs(last) };
         let removed = removed.map(|programs| predecessors.extend(programs));
         self.plan = plan;
         self.carry_from_programs(&old, predecessors);
         self.absorb_retired();
         self.carried.retain(&self.plan);
-        match silent {
+        match unconfirmed {
             // The worker still has stages of the old plan.
             Some(_) => self.unreleased.push(old),
             None => old.release(Some(self.plan())),
         }
         removed.map_err(ReloadError::still_offloaded)?;
-        silent.map_or(Ok(()), Err)?;
+        unconfirmed.map_or(Ok(()), Err)?;
         afresh.sort();
         afresh.dedup();
         Ok(afresh)

@@ -20,7 +20,7 @@ pub enum Waited {
     /// SIGINT or SIGTERM, with its number.
     Stopped(i32),
     /// Timeout.
-    Over,
+    TimedOut,
 }
 
 /// Waits until all interfaces of the plan are up, until `end` at the latest. Logs what is missing,
@@ -59,7 +59,7 @@ pub fn wait_until_up(
             return Ok(Waited::Up);
         }
         if end.is_some_and(|end| now >= end) {
-            return Ok(Waited::Over);
+            return Ok(Waited::TimedOut);
         }
         if now >= next_log {
             next_log += LOG_INTERVAL;
