@@ -316,7 +316,7 @@ mod tests {
                 .filter_map(|plan| plan.downcast_ref::<Self>())
                 .map(|other| other.name);
             let others = others.collect::<Vec<_>>().join(" ");
-            self.log.lock().unwrap().push(format!("acquire {} beside [{others}]", self.name));
+            self.log.lock().unwrap().push(format!("acquire {} with [{others}]", self.name));
             if self.fails { Err(ResourceError("busy".to_owned())) } else { Ok(()) }
         }
 
@@ -355,9 +355,9 @@ mod tests {
             plan(&[&a, &running, &b, &a, &c]).acquire(Some(&plan(&[&running]))).unwrap_err();
         assert_eq!((&*stage, &*error.to_string()), ("c", "busy"));
         let expected = [
-            "acquire a beside [running]",
-            "acquire b beside [running a]",
-            "acquire c beside [running a b]",
+            "acquire a with [running]",
+            "acquire b with [running a]",
+            "acquire c with [running a b]",
             "release b",
             "release a",
         ];

@@ -17,7 +17,8 @@ use crate::host::interface::Interface;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttachedProgram {
-    /// Its interface: ours, or one above ours (a bridge or bond), which also blocks ours.
+    /// Its interface: that of the port, or one above it (a bridge or bond), which also blocks the
+    /// port.
     pub interface: String,
     /// Its kernel ID.
     pub id: u32,
@@ -54,7 +55,8 @@ pub struct Process {
     pub pid: u32,
     /// Its name, as in /proc/PID/comm: up to 15 characters.
     pub name: String,
-    /// Whether all its threads are in other network namespaces. Its sockets may still be in ours.
+    /// Whether all its threads are in other network namespaces than this thread. Its sockets may
+    /// still be in this one.
     pub in_other_namespace: bool,
 }
 

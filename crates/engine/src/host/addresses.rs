@@ -14,7 +14,7 @@ use nix::net::if_::if_nametoindex;
 use xdpfwd_pipeline::{PortAddress, PortId, PortInfo, Ports};
 use xdpfwd_wire::MacAddr;
 
-use crate::host::netlink::{ask, dump};
+use crate::host::netlink::{dump, query};
 use crate::plan::PortPlan;
 
 /// A snapshot of the links and addresses of this network namespace.
@@ -201,7 +201,7 @@ fn undescribed(port: &PortPlan) -> PortInfo {
 pub(crate) fn is_up(index: u32) -> io::Result<bool> {
     let mut request = LinkMessage::default();
     request.header.index = index;
-    let answer = ask(&RouteNetlinkMessage::GetLink(request))?;
+    let answer = query(&RouteNetlinkMessage::GetLink(request))?;
     Ok(
         matches!(answer, RouteNetlinkMessage::NewLink(link) if link.header.flags.contains(LinkFlags::Up)),
     )

@@ -36,7 +36,7 @@ impl Family {
         socket.connect(&SocketAddr::new(0, 0))?;
         let mut family = Self { socket, id: CONTROL };
         let answer =
-            family.ask(GET_FAMILY, &attribute(FAMILY_NAME, format!("{name}\0").as_bytes()))?;
+            family.query(GET_FAMILY, &attribute(FAMILY_NAME, format!("{name}\0").as_bytes()))?;
         let id =
             find(&answer, FAMILY_ID).and_then(|id| Some(u16::from_ne_bytes(id.try_into().ok()?)));
         family.id = id.ok_or_else(|| {
@@ -46,7 +46,7 @@ impl Family {
     }
 
     /// Sends a query for one object and returns the attributes of the reply.
-    pub(crate) fn ask(&self, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
+    pub(crate) fn query(&self, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
         const VERSION: u8 = 1;
         let length = HEADER + GENERIC_HEADER + attributes.len();
         let mut message = Vec::with_capacity(length);

@@ -33,7 +33,7 @@ pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
 }
 
 /// Returns the reply to a request for one object.
-pub(crate) fn ask(request: &RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
+pub(crate) fn query(request: &RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
     let socket = send(request, NLM_F_REQUEST)?;
     let mut dump = Dump { answers: Vec::new(), consistent: true };
     read(&socket.recv_from_full()?.0, &mut dump)?;

@@ -107,12 +107,13 @@ impl DataPlane {
 }
 
 impl Plan {
-    /// Keeps the stages of another plan where no packet can pass between the old and the new rules.
+    /// Moves filters of a new plan from the kernel to user space where packets could otherwise pass
+    /// between the old and the new rules. Fails if such a filter must run in the kernel.
     ///
     /// A filter cannot move from user space to the kernel while packets flow: neither filter would
-    /// check the packets queued for the workers. Rules in the kernel and in the stages behind it
-    /// cannot change together either: they do not change atomically, so packets that one leaves to
-    /// the other would pass.
+    /// check the packets queued for the workers. Rules in the kernel and in later stages cannot
+    /// change together either: they do not change atomically, so packets that one leaves to the
+    /// other would pass.
     pub(crate) fn restrict_placement(&self, plan: &mut Self) -> Result<(), ReloadError> {
         for number in 0..plan.paths.len() {
             let port = plan.paths[number].from;
