@@ -29,8 +29,8 @@ pub(crate) fn why_not_native(error: &io::Error) -> Option<(&'static str, &'stati
             "lower the MTU with `ip link set dev X mtu N`, for a veth at the other end",
         ),
         ENOSPC => (
-            "too few queues: a veth needs at least as many receive queues as its other end has \
-             transmit queues",
+            "too few queues (a veth needs at least as many receive queues as its other end has \
+             transmit queues)",
             "add queues with `ethtool -L X rx N`",
         ),
         EINVAL => (

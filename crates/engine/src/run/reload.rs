@@ -35,7 +35,7 @@ pub enum ReloadError {
         what: String,
     },
     /// A worker does not reply.
-    #[error("worker {0} did not reply within {REPLY_TIMEOUT:?}")]
+    #[error("worker {0} does not reply")]
     NoReply(usize),
     /// A stage cannot run in the kernel.
     #[error("stage {stage} cannot run in the kernel: {why}")]
@@ -75,7 +75,7 @@ pub enum ReloadError {
     /// theirs.
     #[error(
         "worker {0} did not confirm that it replaced its stages; the others have replaced theirs. \
-         A filter that was to leave the XDP program is still in it"
+         A filter that this reload removes from an XDP program is still in it"
     )]
     Silent(usize),
 }
