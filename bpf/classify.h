@@ -19,16 +19,16 @@
 #define TUPLES 64
 
 /* Up to this many rules are compared one by one, without tuples. */
-#define FEW 8
+#define MAX_LINEAR_RULES 8
 /* Maximum bucket length; the loader refuses longer ones. */
-#define LONGEST_BUCKET 256
+#define MAX_BUCKET_LENGTH 256
 /* Maximum groups searched per hash; the loader refuses more. */
-#define MOST_GROUPS 32
+#define MAX_GROUPS 32
 
 /* A lookup result: the rule's number, with the action in the two lowest bits. Smaller is better. */
 #define DECISION_BITS 2
 #define DECISION_MASK 3
-#define DECISION_GO_ON 0
+#define DECISION_CONTINUE 0
 #define DECISION_ACCEPT 1
 #define DECISION_DROP 2
 #define NO_RULE 0xffffffffu
@@ -40,9 +40,10 @@ struct tuple {
 	__u32 zero[3];
 };
 
-#define PORTS_SINGLE 1024
-#define PORTS_TOGETHER 6
-#define PORT_PLACES (PORTS_SINGLE + (1 << (16 - PORTS_TOGETHER)))
+/* The first ports have an entry each; each further entry stands for 64 ports. */
+#define SINGLE_PORTS 1024
+#define PORT_RANGE_BITS 6
+#define PORT_ENTRIES (SINGLE_PORTS + (1 << (16 - PORT_RANGE_BITS)))
 
 enum side { SOURCE, DESTINATION };
 
@@ -53,17 +54,17 @@ struct ports {
 
 struct space {
 	__u64 seed;
-	__u32 few;    /* rules to compare one by one; 0 if there are tuples, or no rules */
-	__u32 tuples; /* whether there are tuples */
-	__u32 shift;  /* from a hash to its group number */
-	__u32 groups; /* a power of two */
+	__u32 linear_rules; /* rules to compare one by one; 0 if there are tuples, or no rules */
+	__u32 tuples;	    /* whether there are tuples */
+	__u32 shift;	    /* from a hash to its group number */
+	__u32 groups;	    /* a power of two */
 	/* Indexed by source and destination. */
 	__u32 skip[2];	/* bits that all prefixes have in common */
 	__u32 parts[2]; /* index of its first part */
 	__u32 sets[2];	/* index of its first set */
 	struct tuple tuple[TUPLES];
 	__u64 protocol[256];
-	__u64 ports[2][PORT_PLACES];
+	__u64 ports[2][PORT_ENTRIES];
 };
 
 /* Set numbers of 256 addresses; with the highest bit set, part numbers. */
@@ -83,7 +84,7 @@ struct firsts {
 
 #define TAG_ONES 0x0001000100010001ull
 #define TAG_HIGH 0x8000800080008000ull
-#define OVERFLOWN (1ull << 63)
+#define OVERFLOWED (1ull << 63)
 
 /* The exclusive or of both halves of the 128-bit product. */
 static __always_inline __u64 fold(__u64 a, __u64 b)
@@ -131,35 +132,36 @@ static __always_inline __u64 tuples_of_address(void *first, void *parts, void *s
 /* Returns the tuples that may have a rule for a port. */
 static __always_inline __u64 tuples_of_port(const volatile struct space *space, enum side side, __u16 port)
 {
-	__u32 place = port < PORTS_SINGLE ? port : PORTS_SINGLE + (port >> PORTS_TOGETHER);
+	__u32 index = port < SINGLE_PORTS ? port : SINGLE_PORTS + (port >> PORT_RANGE_BITS);
 
-	barrier_var(place); /* so that the verifier sees the mask */
-	return space->ports[side][place & (PORT_PLACES - 1)];
+	barrier_var(index); /* so that the verifier sees the mask */
+	return space->ports[side][index & (PORT_ENTRIES - 1)];
 }
 
 /* Returns the highest bit of each of the four tags that matches a hash. */
-static __always_inline __u64 lanes_of(__u64 tags, __u64 hash)
+static __always_inline __u64 matching_tags(__u64 tags, __u64 hash)
 {
-	__u64 differing = (tags & ~OVERFLOWN) ^ ((hash & 0x7ffe) | 1) * TAG_ONES;
+	__u64 differing = (tags & ~OVERFLOWED) ^ ((hash & 0x7ffe) | 1) * TAG_ONES;
 
 	return (differing - TAG_ONES) & ~differing & TAG_HIGH;
 }
 
-static __always_inline __u32 lane_of(__u64 lanes)
+/* Returns the number of the first matching tag. */
+static __always_inline __u32 first_match(__u64 matches)
 {
-	return lanes & 1ull << 15 ? 0 : lanes & 1ull << 31 ? 1 : lanes & 1ull << 47 ? 2 : 3;
+	return matches & 1ull << 15 ? 0 : matches & 1ull << 31 ? 1 : matches & 1ull << 47 ? 2 : 3;
 }
 
 static __always_inline __u32 lowest_bit(__u64 bits)
 {
 	/* De Bruijn lookup table: BPF has no instruction for this. */
-	static const volatile __u8 places[64] = {
+	static const volatile __u8 positions[64] = {
 		0,  1,	2,  53, 3,  7,	54, 27, 4,  38, 41, 8,	34, 55, 48, 28, 62, 5,	39, 46, 44, 42,
 		22, 9,	24, 35, 59, 56, 49, 18, 29, 11, 63, 52, 6,  26, 37, 40, 33, 47, 61, 45, 43, 21,
 		23, 58, 17, 10, 51, 25, 36, 32, 60, 20, 57, 16, 50, 31, 19, 15, 30, 14, 13, 12,
 	};
 
-	return places[(bits & -bits) * 0x022fdd63cc95386dull >> 58];
+	return positions[(bits & -bits) * 0x022fdd63cc95386dull >> 58];
 }
 
 static __always_inline bool is_within(__u16 port, const struct ports *ports)

@@ -27,17 +27,17 @@ enum reason {
 	REASON_MASK = 7,
 };
 
-/* Action for packet exceptions. */
-enum manner { MANNER_JUDGE, MANNER_ACCEPT, MANNER_DROP };
+/* Actions for packet exceptions. */
+enum exception_action { EXCEPTION_MATCH_RULES, EXCEPTION_ACCEPT, EXCEPTION_DROP };
 
 /* Maximum number of rules without a verdict that a packet may match. The loader refuses more. */
-#define MOST_GO_ON 16
+#define MAX_CONTINUE_RULES 16
 
 struct filter {
 	__u32 rules;
-	__u32 accepts; /* whether the default is accept */
-	__u32 goes_on; /* whether there are rules without a verdict */
-	__u32 manner[REASONS];
+	__u32 accepts;	    /* whether the default is accept */
+	__u32 has_continue; /* whether there are rules without a verdict */
+	__u32 exception[REASONS];
 };
 
 /* Written by the loader before loading, so that the verifier skips code that does not apply. */
@@ -48,7 +48,15 @@ const volatile struct filter filter SEC(".rodata.filter");
  * (crates/filter/src/classifier/image.rs).
  */
 const volatile __u32 in_step[] SEC(".rodata.in_step") = {
-	TUPLES, FEW, LONGEST_BUCKET, MOST_GROUPS, MOST_GO_ON, PORT_PLACES, DECISION_GO_ON, DECISION_ACCEPT, DECISION_DROP,
+	TUPLES,
+	MAX_LINEAR_RULES,
+	MAX_BUCKET_LENGTH,
+	MAX_GROUPS,
+	MAX_CONTINUE_RULES,
+	PORT_ENTRIES,
+	DECISION_CONTINUE,
+	DECISION_ACCEPT,
+	DECISION_DROP,
 };
 
 /* Packets per rule; the last entry counts the default. The loader sets the number of entries. */
@@ -67,9 +75,10 @@ static __always_inline void hit(__u32 rule)
 		++*count;
 }
 
-static __always_inline __u32 by_manner(enum reason reason)
+/* Returns the drop reason of a packet exception, or ACCEPTED. */
+static __always_inline __u32 exception_result(enum reason reason)
 {
-	return filter.manner[reason] == MANNER_ACCEPT ? ACCEPTED : reason;
+	return filter.exception[reason] == EXCEPTION_ACCEPT ? ACCEPTED : reason;
 }
 
 /* Layout of the key words after the addresses: crates/filter/src/key.rs. */
@@ -88,7 +97,7 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 	word[0] = (__u64)upper->protocol << 24;
 	if (upper->fragment == LATER_FRAGMENT) {
 		word[0] |= IS_FRAGMENT | IS_LATER;
-		return READ;
+		return PARSED;
 	}
 	if (upper->fragment == FIRST_FRAGMENT)
 		word[0] |= IS_FRAGMENT;
@@ -98,18 +107,18 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 
 		if (!udp || left < sizeof(*udp) || bpf_ntohs(udp->len) < sizeof(*udp) ||
 		    (upper->fragment == WHOLE && left < bpf_ntohs(udp->len)))
-			return CUT_OR_WRONG;
+			return INVALID;
 		word[0] |= KIND_PORTS | (__u64)bpf_ntohs(udp->source) << 48 | (__u64)bpf_ntohs(udp->dest) << 32;
-		return READ;
+		return PARSED;
 	}
 	case IPPROTO_TCP: {
 		const struct tcphdr *tcp = bytes_at(frame, at, sizeof(*tcp));
 
 		if (!tcp || left < sizeof(*tcp) || tcp->doff * 4 < sizeof(*tcp) || left < tcp->doff * 4)
-			return CUT_OR_WRONG;
+			return INVALID;
 		word[0] |= KIND_PORTS | (__u64)bpf_ntohs(tcp->source) << 48 | (__u64)bpf_ntohs(tcp->dest) << 32;
 		word[1] |= HAS_FLAGS | ((const __u8 *)tcp)[13];
-		return READ;
+		return PARSED;
 	}
 	case IPPROTO_SCTP: {
 		const struct {
@@ -118,9 +127,9 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 		} *sctp = bytes_at(frame, at, sizeof(*sctp));
 
 		if (!sctp || left < sizeof(*sctp))
-			return CUT_OR_WRONG;
+			return INVALID;
 		word[0] |= KIND_PORTS | (__u64)bpf_ntohs(sctp->source) << 48 | (__u64)bpf_ntohs(sctp->destination) << 32;
-		return READ;
+		return PARSED;
 	}
 	case IPPROTO_ICMP:
 	case PROTOCOL_ICMPV6: {
@@ -130,19 +139,19 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 		} *icmp = bytes_at(frame, at, sizeof(*icmp));
 
 		if (!icmp || left < sizeof(*icmp))
-			return CUT_OR_WRONG;
+			return INVALID;
 		word[0] |= KIND_ICMP | (__u64)icmp->type << 48 | (__u64)icmp->code << 32;
-		return READ;
+		return PARSED;
 	}
 	}
-	return READ;
+	return PARSED;
 }
 
-/* Continues after rules without a verdict until a rule decides. */
-#define JUDGE(first_rule, key)                                        \
+/* Returns the result of the first rule with a verdict, or of the default. Counts each matching rule. */
+#define APPLY_RULES(first_rule, key)                                  \
 	__u32 from = 0;                                               \
                                                                       \
-	for (int i = 0; i <= MOST_GO_ON; i++) {                       \
+	for (int i = 0; i <= MAX_CONTINUE_RULES; i++) {               \
 		__u32 found = first_rule(key, from);                  \
                                                                       \
 		if (found == NO_RULE)                                 \
@@ -155,27 +164,27 @@ static __always_inline enum status read_l4(const struct frame *frame, const stru
 			return REASON_POLICY;                         \
 		}                                                     \
 		from = (found | DECISION_MASK) + 1;                   \
-		if (!filter.goes_on)                                  \
+		if (!filter.has_continue)                             \
 			break;                                        \
 	}                                                             \
 	hit(filter.rules);                                            \
 	return filter.accepts ? ACCEPTED : REASON_POLICY
 
-static __always_inline __u32 by_rules_v4(const struct key_v4 *key)
+static __always_inline __u32 apply_rules_v4(const struct key_v4 *key)
 {
-	JUDGE(first_rule_v4, key);
+	APPLY_RULES(first_rule_v4, key);
 }
 
-static __always_inline __u32 by_rules_v6(const struct key_v6 *key)
+static __always_inline __u32 apply_rules_v6(const struct key_v6 *key)
 {
-	JUDGE(first_rule_v6, key);
+	APPLY_RULES(first_rule_v6, key);
 }
 
 /*
  * `vlan` is the key word with the outermost tag. The IPv6 version is a global function, as in
  * keep.h.
  */
-static __always_inline __u32 judge_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vlan)
+static __always_inline __u32 filter_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 {
 	const struct frame frame = whole_frame(ctx);
 	struct key_v4 key = {};
@@ -185,17 +194,18 @@ static __always_inline __u32 judge_ipv4(struct xdp_md *ctx, __u32 l3, __u64 vlan
 	l3 = any_offset(l3);
 	ip = bytes_at(&frame, l3, sizeof(*ip));
 	key.word[2] = vlan;
-	if (!ip || read_ipv4(&frame, l3, ip, &upper) != READ || read_l4(&frame, &upper, &key.word[1]) != READ)
-		return by_manner(REASON_MALFORMED);
+	if (!ip || read_ipv4(&frame, l3, ip, &upper) != PARSED || read_l4(&frame, &upper, &key.word[1]) != PARSED)
+		return exception_result(REASON_MALFORMED);
 	if (upper.l4 > l3 + sizeof(*ip)) {
-		if (filter.manner[REASON_IP_OPTIONS] != MANNER_JUDGE)
-			return by_manner(REASON_IP_OPTIONS);
-	} else if (upper.fragment == LATER_FRAGMENT && filter.manner[REASON_LATER_FRAGMENT] != MANNER_JUDGE) {
-		return by_manner(REASON_LATER_FRAGMENT);
+		if (filter.exception[REASON_IP_OPTIONS] != EXCEPTION_MATCH_RULES)
+			return exception_result(REASON_IP_OPTIONS);
+	} else if (upper.fragment == LATER_FRAGMENT &&
+		   filter.exception[REASON_LATER_FRAGMENT] != EXCEPTION_MATCH_RULES) {
+		return exception_result(REASON_LATER_FRAGMENT);
 	}
 	key.word[0] = (__u64)bpf_ntohl(ip->saddr) << 32 | bpf_ntohl(ip->daddr);
 	key.word[2] |= (__u64)(ip->tos >> 2) << 16;
-	return by_rules_v4(&key);
+	return apply_rules_v4(&key);
 }
 
 static __always_inline __u64 word_of(const struct in6_addr *address, int half)
@@ -203,7 +213,7 @@ static __always_inline __u64 word_of(const struct in6_addr *address, int half)
 	return (__u64)bpf_ntohl(address->s6_addr32[2 * half]) << 32 | bpf_ntohl(address->s6_addr32[2 * half + 1]);
 }
 
-__noinline int judge_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlan)
+__noinline int filter_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 {
 	const struct frame frame = whole_frame(ctx);
 	struct key_v6 key = {};
@@ -214,45 +224,45 @@ __noinline int judge_ipv6(struct xdp_md *ctx, __u32 l3, __u64 vlan)
 	l3 = any_offset(l3);
 	ip = bytes_at(&frame, l3, sizeof(*ip));
 	key.word[5] = vlan;
-	status = ip ? read_ipv6(&frame, l3, ip, &upper) : CUT_OR_WRONG;
+	status = ip ? read_ipv6(&frame, l3, ip, &upper) : INVALID;
 	if (status == TOO_MANY_EXTENSIONS)
-		return by_manner(REASON_EXTENSION_CHAIN);
-	if (status != READ || read_l4(&frame, &upper, &key.word[4]) != READ)
-		return by_manner(REASON_MALFORMED);
-	if (upper.fragment == LATER_FRAGMENT && filter.manner[REASON_LATER_FRAGMENT] != MANNER_JUDGE)
-		return by_manner(REASON_LATER_FRAGMENT);
+		return exception_result(REASON_EXTENSION_CHAIN);
+	if (status != PARSED || read_l4(&frame, &upper, &key.word[4]) != PARSED)
+		return exception_result(REASON_MALFORMED);
+	if (upper.fragment == LATER_FRAGMENT && filter.exception[REASON_LATER_FRAGMENT] != EXCEPTION_MATCH_RULES)
+		return exception_result(REASON_LATER_FRAGMENT);
 	key.word[0] = word_of(&ip->saddr, 0);
 	key.word[1] = word_of(&ip->saddr, 1);
 	key.word[2] = word_of(&ip->daddr, 0);
 	key.word[3] = word_of(&ip->daddr, 1);
 	/* The traffic class starts in the first byte; its upper six bits are the DSCP. */
 	key.word[5] |= (__u64)((ip->priority << 4 | ip->flow_lbl[0] >> 4) >> 2 & 0x3f) << 16;
-	return by_rules_v6(&key);
+	return apply_rules_v6(&key);
 }
 
 /* Returns the drop reason, or ACCEPTED. */
-static __always_inline __u32 judge(struct xdp_md *ctx)
+static __always_inline __u32 filter_packet(struct xdp_md *ctx)
 {
 	const struct frame frame = whole_frame(ctx);
 	struct link link;
 	__u64 vlan;
 
 	switch (read_link(&frame, &link)) {
-	case READ:
+	case PARSED:
 		break;
 	case TOO_MANY_TAGS:
-		return by_manner(REASON_VLAN_STACK);
+		return exception_result(REASON_VLAN_STACK);
 	default:
-		return by_manner(REASON_MALFORMED);
+		return exception_result(REASON_MALFORMED);
 	}
 	vlan = link.tagged ? IS_TAGGED | (__u64)link.vlan << 32 : 0;
 	switch (link.ethertype) {
 	case ETH_P_IP:
-		return judge_ipv4(ctx, link.l3, vlan);
+		return filter_ipv4(ctx, link.l3, vlan);
 	case ETH_P_IPV6:
-		return judge_ipv6(ctx, link.l3, vlan);
+		return filter_ipv6(ctx, link.l3, vlan);
 	}
-	return by_manner(REASON_NOT_IP);
+	return exception_result(REASON_NOT_IP);
 }
 
 #endif

@@ -40,8 +40,8 @@ struct frame {
 
 /* Parser status, as in crates/wire/src. */
 enum status {
-	READ,
-	CUT_OR_WRONG, /* a header is truncated or malformed */
+	PARSED,
+	INVALID, /* a header is truncated or malformed */
 	TOO_MANY_TAGS,
 	TOO_MANY_EXTENSIONS,
 };
@@ -100,7 +100,7 @@ static __always_inline enum status read_link(const struct frame *frame, struct l
 	const struct ethhdr *ethernet = bytes_at(frame, 0, sizeof(*ethernet));
 
 	if (!ethernet)
-		return CUT_OR_WRONG;
+		return INVALID;
 	*link = (struct link){ .l3 = sizeof(*ethernet), .ethertype = bpf_ntohs(ethernet->h_proto) };
 	for (int i = 0; i < MAX_VLAN_TAGS; i++) {
 		const struct {
@@ -109,24 +109,24 @@ static __always_inline enum status read_link(const struct frame *frame, struct l
 		} *tag;
 
 		if (!is_vlan(link->ethertype))
-			return READ;
+			return PARSED;
 		tag = bytes_at(frame, link->l3, sizeof(*tag));
 		if (!tag)
-			return CUT_OR_WRONG;
+			return INVALID;
 		if (!link->tagged)
 			link->vlan = bpf_ntohs(tag->control) & 0x0fff;
 		link->tagged = true;
 		link->ethertype = bpf_ntohs(tag->ethertype);
 		link->l3 += sizeof(*tag);
 	}
-	return is_vlan(link->ethertype) ? TOO_MANY_TAGS : READ;
+	return is_vlan(link->ethertype) ? TOO_MANY_TAGS : PARSED;
 }
 
 /*
  * Returns a length field. Older verifiers (such as Linux 6.12) lose the bounds of a byte-swapped
  * number, and the compiler removes a 16-bit mask as redundant.
  */
-static __always_inline __u32 length_in(__be16 field)
+static __always_inline __u32 read_length(__be16 field)
 {
 	__u32 length = bpf_ntohs(field);
 
@@ -137,11 +137,11 @@ static __always_inline __u32 length_in(__be16 field)
 /* Skips IPv4 options without parsing them. */
 static __always_inline enum status read_ipv4(const struct frame *frame, __u32 l3, const struct iphdr *ip, struct upper *upper)
 {
-	__u32 header = ip->ihl * 4, total = length_in(ip->tot_len);
+	__u32 header = ip->ihl * 4, total = read_length(ip->tot_len);
 	__u16 fragment = bpf_ntohs(ip->frag_off);
 
 	if (ip->version != 4 || header < sizeof(*ip) || total < header || frame->data + l3 + total > frame->end)
-		return CUT_OR_WRONG;
+		return INVALID;
 	*upper = (struct upper){
 		.l4 = l3 + header,
 		.end = l3 + total,
@@ -150,17 +150,17 @@ static __always_inline enum status read_ipv4(const struct frame *frame, __u32 l3
 		.fragmented = ip->protocol,
 		.fragment = fragment & 0x1fff ? LATER_FRAGMENT : fragment & 0x2000 ? FIRST_FRAGMENT : WHOLE,
 	};
-	return READ;
+	return PARSED;
 }
 
 /* Walks at most MAX_EXTENSION_HEADERS extension headers (RFC 8200, 4). */
 static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3, const struct ipv6hdr *ip, struct upper *upper)
 {
-	__u32 at = l3 + sizeof(*ip), end = at + length_in(ip->payload_len);
+	__u32 at = l3 + sizeof(*ip), end = at + read_length(ip->payload_len);
 	bool fragmented = false;
 
 	if (ip->version != 6 || frame->data + end > frame->end || end > OFFSET_MASK)
-		return CUT_OR_WRONG;
+		return INVALID;
 	*upper = (struct upper){ .end = end, .protocol = ip->nexthdr };
 	for (int i = 0; i <= MAX_EXTENSION_HEADERS; i++) {
 		const struct {
@@ -173,7 +173,7 @@ static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3
 
 		upper->l4 = at = any_offset(at);
 		if (upper->fragment == LATER_FRAGMENT)
-			return READ;
+			return PARSED;
 		switch (upper->protocol) {
 		case EXTENSION_HOP_BY_HOP:
 		case EXTENSION_ROUTING:
@@ -182,25 +182,25 @@ static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3
 		case PROTOCOL_AH:
 			break;
 		default:
-			return READ;
+			return PARSED;
 		}
 		if (i == MAX_EXTENSION_HEADERS)
 			break;
 		header = bytes_at(frame, at, sizeof(*header));
 		if (!header || at + sizeof(*header) > end)
-			return CUT_OR_WRONG;
+			return INVALID;
 		length = (header->length + 1) * 8;
 		switch (upper->protocol) {
 		case EXTENSION_HOP_BY_HOP:
 			if (i)
-				return CUT_OR_WRONG;
+				return INVALID;
 			break;
 		case EXTENSION_ROUTING:
 			upper->routed |= header->bytes[1]; /* segments left */
 			break;
 		case EXTENSION_FRAGMENT:
 			if (fragmented)
-				return CUT_OR_WRONG;
+				return INVALID;
 			fragmented = true;
 			length = 8;
 			upper->ident = header->ident;
@@ -212,14 +212,14 @@ static __always_inline enum status read_ipv6(const struct frame *frame, __u32 l3
 			break;
 		case PROTOCOL_AH: /* in units of 4 bytes, less 2 */
 			if (header->length < 1)
-				return CUT_OR_WRONG;
+				return INVALID;
 			length = (header->length + 2) * 4;
 			break;
 		}
 		upper->protocol = header->next;
 		at += length;
 		if (at > end)
-			return CUT_OR_WRONG;
+			return INVALID;
 	}
 	return TOO_MANY_EXTENSIONS;
 }

@@ -41,7 +41,7 @@ struct {
 	__type(value, struct keep);
 } keep SEC(".maps");
 
-static __always_inline const struct keep *keep_of_port(void)
+static __always_inline const struct keep *keep_rules(void)
 {
 	__u32 zero = 0;
 
@@ -116,7 +116,7 @@ struct {
  * Returns whether the options (RFC 791, 3.1) are well-formed and contain no source route, with
  * which the destination address may not be the final one.
  */
-static __always_inline bool plain_options(const struct frame *frame, __u32 offset, __u32 end)
+static __always_inline bool has_no_source_route(const struct frame *frame, __u32 offset, __u32 end)
 {
 	/* An option has at least one byte, and all options of an IPv4 header at most 40. */
 	for (int i = 0; i < 40; i++) {
@@ -161,22 +161,22 @@ static __always_inline bool is_own_mac(const void *address)
 
 static __always_inline bool is_own_ipv4(const void *address, __u8 as)
 {
-	const __u8 *good_for;
+	const __u8 *uses;
 	__be32 ip;
 
 	__builtin_memcpy(&ip, address, sizeof(ip));
-	good_for = bpf_map_lookup_elem(&own_ipv4, &ip);
-	return good_for && *good_for & as;
+	uses = bpf_map_lookup_elem(&own_ipv4, &ip);
+	return uses && *uses & as;
 }
 
 static __always_inline bool is_own_ipv6(const void *address, __u8 as)
 {
-	const __u8 *good_for;
+	const __u8 *uses;
 	struct in6_addr ip;
 
 	__builtin_memcpy(&ip, address, sizeof(ip));
-	good_for = bpf_map_lookup_elem(&own_ipv6, &ip);
-	return good_for && *good_for & as;
+	uses = bpf_map_lookup_elem(&own_ipv6, &ip);
+	return uses && *uses & as;
 }
 
 static __always_inline bool is_own_vlan(__u32 vlan)
@@ -232,7 +232,7 @@ static __always_inline bool is_own_nd(const struct frame *frame, const struct ip
 }
 
 /* Returns whether the destination port is in `ports`. */
-static __always_inline bool is_kept_port(const struct frame *frame, const struct upper *upper, const __u64 *ports)
+static __always_inline bool is_port_kept(const struct frame *frame, const struct upper *upper, const __u64 *ports)
 {
 	const struct {
 		__be16 source, destination;
@@ -257,9 +257,9 @@ static __always_inline bool is_kept_ip(const struct frame *frame, const struct k
 	if (upper->protocol == icmp)
 		kept = rules->rules & KEEP_ICMP;
 	else if (upper->protocol == IPPROTO_TCP)
-		kept = rules->rules & KEEP_TCP && is_kept_port(frame, upper, rules->tcp);
+		kept = rules->rules & KEEP_TCP && is_port_kept(frame, upper, rules->tcp);
 	else if (upper->protocol == IPPROTO_UDP)
-		kept = rules->rules & KEEP_UDP && is_kept_port(frame, upper, rules->udp);
+		kept = rules->rules & KEEP_UDP && is_port_kept(frame, upper, rules->udp);
 	else
 		kept = false;
 	if (kept && upper->fragment == FIRST_FRAGMENT)
@@ -274,16 +274,16 @@ static __always_inline bool is_kept_ip(const struct frame *frame, const struct k
 __noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan)
 {
 	const struct frame frame = whole_frame(ctx);
-	const struct keep *rules = keep_of_port();
+	const struct keep *rules = keep_rules();
 	const struct iphdr *ip;
 	struct datagram datagram = { .version = 4 };
 	struct upper upper;
 
 	l3 = any_offset(l3);
 	ip = bytes_at(&frame, l3, sizeof(*ip));
-	if (!rules || !ip || !is_own_ipv4(&ip->daddr, OWN_DESTINATION) || read_ipv4(&frame, l3, ip, &upper) != READ)
+	if (!rules || !ip || !is_own_ipv4(&ip->daddr, OWN_DESTINATION) || read_ipv4(&frame, l3, ip, &upper) != PARSED)
 		return false;
-	if (upper.l4 > l3 + sizeof(*ip) && !plain_options(&frame, l3 + sizeof(*ip), upper.l4))
+	if (upper.l4 > l3 + sizeof(*ip) && !has_no_source_route(&frame, l3 + sizeof(*ip), upper.l4))
 		return false;
 	__builtin_memcpy(&datagram.source, &ip->saddr, sizeof(ip->saddr));
 	__builtin_memcpy(&datagram.destination, &ip->daddr, sizeof(ip->daddr));
@@ -293,7 +293,7 @@ __noinline int is_kept_ipv4(struct xdp_md *ctx, __u32 l3, __u32 vlan)
 __noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan)
 {
 	const struct frame frame = whole_frame(ctx);
-	const struct keep *rules = keep_of_port();
+	const struct keep *rules = keep_rules();
 	const struct ipv6hdr *ip;
 	struct datagram datagram = { .version = 6 };
 	struct upper upper;
@@ -307,7 +307,7 @@ __noinline int is_kept_ipv6(struct xdp_md *ctx, __u32 l3, __u32 vlan)
 	/* Most packets are not for this host; of those, only multicast can match. */
 	if (!own && ip->daddr.s6_addr[0] != 0xff)
 		return false;
-	if (read_ipv6(&frame, l3, ip, &upper) != READ || upper.routed)
+	if (read_ipv6(&frame, l3, ip, &upper) != PARSED || upper.routed)
 		return false;
 	if ((vlan || rules->rules & KEEP_ND) && is_own_nd(&frame, ip, &upper, own))
 		return true;
@@ -333,7 +333,7 @@ static __always_inline bool is_kept(struct xdp_md *ctx, const struct keep *rules
 	struct link link;
 	bool vlan;
 
-	if (!ethernet || read_link(&frame, &link) != READ)
+	if (!ethernet || read_link(&frame, &link) != PARSED)
 		return false;
 	vlan = link.tagged && rules->rules & KEEP_VLAN && has_bit(rules->vlan, link.vlan);
 	if (!(ethernet->h_dest[0] & 1)) {

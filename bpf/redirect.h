@@ -27,7 +27,7 @@ struct {
 	__type(value, struct counters);
 } counters SEC(".maps");
 
-static __always_inline struct counters *counters_here(void)
+static __always_inline struct counters *program_counters(void)
 {
 	__u32 zero = 0;
 
@@ -35,20 +35,20 @@ static __always_inline struct counters *counters_here(void)
 }
 
 /* Returns whether the packet passes to the kernel, before any filter rule. */
-static __always_inline bool stays(struct xdp_md *ctx, struct counters *count)
+static __always_inline bool pass_if_kept(struct xdp_md *ctx, struct counters *count)
 {
 	const struct keep *rules;
 
 	if (!has_keep_rules)
 		return false;
-	rules = keep_of_port();
+	rules = keep_rules();
 	if (!rules || !rules->rules || !is_kept(ctx, rules))
 		return false;
 	count->kept++;
 	return true;
 }
 
-static __always_inline int to_socket(struct xdp_md *ctx, struct counters *count)
+static __always_inline int redirect_to_socket(struct xdp_md *ctx, struct counters *count)
 {
 	/*
 	 * The flags are the action if no socket serves the queue, or the queue is beyond the map.

@@ -79,11 +79,11 @@ static __always_inline bool V(matches)(const struct V(key) *key, const struct V(
  * Returns the first rule of a bucket that matches, is no better than `from`, and better than
  * `found`.
  */
-__noinline __u32 V(look_through)(const struct V(key) *key, __u32 first, __u32 from, __u32 found)
+__noinline __u32 V(search_bucket)(const struct V(key) *key, __u32 first, __u32 from, __u32 found)
 {
 	if (!key)
 		return found;
-	for (__u32 i = 0; i < LONGEST_BUCKET; i++) {
+	for (__u32 i = 0; i < MAX_BUCKET_LENGTH; i++) {
 		__u32 at = first + i;
 		const struct V(entry) *entry = bpf_map_lookup_elem(&V(entries), &at);
 
@@ -97,8 +97,8 @@ __noinline __u32 V(look_through)(const struct V(key) *key, __u32 first, __u32 fr
 	return found;
 }
 
-/* As look_through, inlined for the usual bucket with one rule: a call costs as much as the rest. */
-static __always_inline __u32 V(look_at)(const struct V(key) *key, __u32 first, __u32 from, __u32 found)
+/* As search_bucket, inlined for the usual bucket with one rule: a call costs as much as the rest. */
+static __always_inline __u32 V(search_short_bucket)(const struct V(key) *key, __u32 first, __u32 from, __u32 found)
 {
 	const struct V(entry) *entry = bpf_map_lookup_elem(&V(entries), &first);
 
@@ -106,36 +106,36 @@ static __always_inline __u32 V(look_at)(const struct V(key) *key, __u32 first, _
 		return found;
 	if (entry->decision >= from && V(matches)(key, entry))
 		return entry->decision;
-	return entry->last ? found : V(look_through)(key, first + 1, from, found);
+	return entry->last ? found : V(search_bucket)(key, first + 1, from, found);
 }
 
-/* As look_through, over all buckets that a hash may lead to. */
-__noinline __u32 V(look_up)(const struct V(key) *key, __u64 hashed, __u32 from, __u32 found)
+/* As search_bucket, over all buckets that a hash may lead to. */
+__noinline __u32 V(search_groups)(const struct V(key) *key, __u64 hashed, __u32 from, __u32 found)
 {
 	__u32 at = hashed >> (V(space).shift & 63);
 
 	if (!key)
 		return found;
-	for (int i = 0; i < MOST_GROUPS; i++) {
+	for (int i = 0; i < MAX_GROUPS; i++) {
 		const __u64 *tags = bpf_map_lookup_elem(&V(tags), &at);
 		const struct firsts *firsts = bpf_map_lookup_elem(&V(firsts), &at);
-		__u64 lanes;
+		__u64 matches;
 
 		if (!tags || !firsts)
 			break;
-		lanes = lanes_of(*tags, hashed);
-		for (int lane = 0; lane < 4; lane++)
-			if (lanes >> (16 * lane + 15) & 1)
-				found = V(look_through)(key, firsts->of[lane], from, found);
-		if (!(*tags & OVERFLOWN))
+		matches = matching_tags(*tags, hashed);
+		for (int tag = 0; tag < 4; tag++)
+			if (matches >> (16 * tag + 15) & 1)
+				found = V(search_bucket)(key, firsts->of[tag], from, found);
+		if (!(*tags & OVERFLOWED))
 			break;
 		at = (at + 1) & (V(space).groups - 1);
 	}
 	return found;
 }
 
-/* As look_through, over the tuples. */
-__noinline __u32 V(first_in_tuples)(const struct V(key) *key, __u32 from)
+/* As search_bucket, over the tuples. */
+__noinline __u32 V(search_tuples)(const struct V(key) *key, __u32 from)
 {
 	const volatile struct space *space = &V(space);
 	__u32 found = NO_RULE;
@@ -151,7 +151,7 @@ __noinline __u32 V(first_in_tuples)(const struct V(key) *key, __u32 from)
 	for (int i = 0; i < TUPLES && tuples; i++) {
 		const volatile struct tuple *tuple = &space->tuple[lowest_bit(tuples) & (TUPLES - 1)];
 		const struct firsts *firsts;
-		__u64 hashed, lanes;
+		__u64 hashed, matches;
 		const __u64 *tags;
 		__u32 at;
 
@@ -162,14 +162,14 @@ __noinline __u32 V(first_in_tuples)(const struct V(key) *key, __u32 from)
 		tags = bpf_map_lookup_elem(&V(tags), &at);
 		if (!tags)
 			break;
-		lanes = lanes_of(*tags, hashed);
+		matches = matching_tags(*tags, hashed);
 		/* Usually there is no match, or one bucket with one rule. */
-		if (*tags & OVERFLOWN || lanes & (lanes - 1)) {
-			found = V(look_up)(key, hashed, from, found);
-		} else if (lanes) {
+		if (*tags & OVERFLOWED || matches & (matches - 1)) {
+			found = V(search_groups)(key, hashed, from, found);
+		} else if (matches) {
 			firsts = bpf_map_lookup_elem(&V(firsts), &at);
 			if (firsts)
-				found = V(look_at)(key, firsts->of[lane_of(lanes)], from, found);
+				found = V(search_short_bucket)(key, firsts->of[first_match(matches)], from, found);
 		}
 		tuples &= tuples - 1;
 	}
@@ -179,15 +179,15 @@ __noinline __u32 V(first_in_tuples)(const struct V(key) *key, __u32 from)
 /* Returns the first matching rule from `from` on; NO_RULE if there is none. */
 static __always_inline __u32 V(first_rule)(const struct V(key) *key, __u32 from)
 {
-	for (__u32 i = 0; i < FEW; i++) {
+	for (__u32 i = 0; i < MAX_LINEAR_RULES; i++) {
 		const struct V(entry) *entry;
 		__u32 at = i;
 
-		if (i >= V(space).few)
+		if (i >= V(space).linear_rules)
 			break;
 		entry = bpf_map_lookup_elem(&V(entries), &at);
 		if (entry && entry->decision >= from && V(matches)(key, entry))
 			return entry->decision;
 	}
-	return V(space).tuples ? V(first_in_tuples)(key, from) : NO_RULE;
+	return V(space).tuples ? V(search_tuples)(key, from) : NO_RULE;
 }

@@ -7,11 +7,11 @@
 SEC("xdp")
 int xdpfwd(struct xdp_md *ctx)
 {
-	struct counters *count = counters_here();
+	struct counters *count = program_counters();
 
 	if (!count) /* never: the map has an entry 0 */
 		return XDP_PASS;
-	return stays(ctx, count) ? XDP_PASS : to_socket(ctx, count);
+	return pass_if_kept(ctx, count) ? XDP_PASS : redirect_to_socket(ctx, count);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -9,16 +9,16 @@
 SEC("xdp")
 int xdpfwd(struct xdp_md *ctx)
 {
-	struct counters *count = counters_here();
+	struct counters *count = program_counters();
 	__u32 queue = ctx->rx_queue_index;
 
 	if (!count)
 		return XDP_PASS;
-	if (stays(ctx, count))
+	if (pass_if_kept(ctx, count))
 		return XDP_PASS;
 	/* Filter only packets that a socket would receive. */
 	if (bpf_map_lookup_elem(&xsks, &queue)) {
-		__u32 reason = judge(ctx);
+		__u32 reason = filter_packet(ctx);
 
 		if (reason < REASONS) {
 			barrier_var(reason); /* for the verifier to see the mask */
@@ -26,7 +26,7 @@ int xdpfwd(struct xdp_md *ctx)
 			return XDP_DROP;
 		}
 	}
-	return to_socket(ctx, count);
+	return redirect_to_socket(ctx, count);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -7,7 +7,7 @@ use std::time::Duration;
 use xdpfwd_pipeline::{BuildError, ResourceError};
 use xdpfwd_xsk::OpenError;
 
-use crate::attach::conflicts::{self, AttachedProgram, QueueHolders, say_attached};
+use crate::attach::conflicts::{self, AttachedProgram, QueueHolders, describe_attached};
 use crate::host::interface::NoInterface;
 use crate::plan::Mode;
 
@@ -20,7 +20,7 @@ pub enum StartError {
     NoInterface(#[from] NoInterface),
     /// The process lacks a privilege.
     #[error(
-        "{what}: permission denied; run as root, or grant the binary what it needs: \
+        "{what}: permission denied; run as root, or grant the binary its capabilities: \
              `setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep PATH`"
     )]
     Permission {
@@ -37,7 +37,8 @@ pub enum StartError {
     },
     /// The XDP program that runs a stage cannot be loaded.
     #[error(
-        "loading the XDP program with the rules of a stage: {0}; place = \"auto\" falls back to user space"
+        "cannot load the XDP program with the rules of a stage: {0}; \
+         with place = \"auto\" the stage falls back to user space"
     )]
     Offload(String),
     /// A stage lacks an external resource, such as a file.
@@ -49,15 +50,15 @@ pub enum StartError {
         source: ResourceError,
     },
     /// A stage cannot run in the kernel.
-    #[error("stage {stage} cannot be in the kernel: {why}")]
-    Placed {
+    #[error("stage {stage} cannot run in the kernel: {why}")]
+    NotInKernel {
         /// The stage.
         stage: String,
         /// The reason.
         why: String,
     },
     /// Another XDP program is attached.
-    #[error("{interface} is busy: {}", say_attached(.program.as_deref(), .interface))]
+    #[error("{interface} is busy: {}", describe_attached(.program.as_deref(), .interface))]
     AttachedAlready {
         /// The interface.
         interface: String,
@@ -66,31 +67,31 @@ pub enum StartError {
     },
     /// The driver supports native XDP, but not in the interface's current configuration.
     #[error(
-        "{interface}: its driver refuses native XDP, which mode \"{mode}\" takes, because {why}; {fix}, or set \
-         mode = \"skb\" or \"auto\""
+        "{interface}: mode \"{mode}\" needs native XDP, which the driver refuses: {why}; \
+         {fix}, or set mode = \"skb\" or \"auto\""
     )]
     NativeRefused {
         /// The interface.
         interface: String,
-        /// The mode asked for.
+        /// The requested mode.
         mode: Mode,
-        /// The obstacle.
+        /// The cause.
         why: String,
         /// The remedy.
         fix: String,
     },
     /// The kernel refused to attach the program.
-    #[error("{interface}: cannot attach the XDP program (mode {mode}): {source}")]
+    #[error("{interface}: cannot attach the XDP program in mode \"{mode}\": {source}")]
     Attach {
         /// The interface.
         interface: String,
-        /// The mode asked for.
+        /// The requested mode.
         mode: Mode,
         /// The kernel's error.
         source: io::Error,
     },
     /// The kernel refused to load the program, or to insert a socket into its map.
-    #[error("BPF: {0}")]
+    #[error("{0}")]
     Bpf(String),
     /// A worker could not open its sockets.
     #[error("worker {worker}: {source}")]
@@ -110,7 +111,8 @@ pub enum StartError {
     },
     /// An interface could not be put into promiscuous mode.
     #[error(
-        "{interface}: cannot be put into promiscuous mode: {source}; set promiscuous = false if all is addressed to it"
+        "{interface}: cannot enable promiscuous mode: {source}; \
+         set promiscuous = false if all packets are addressed to this interface"
     )]
     Promiscuous {
         /// The interface.
@@ -120,8 +122,9 @@ pub enum StartError {
     },
     /// Ports that cannot share a worker's packet memory.
     #[error(
-        "ports {first} (io = \"af_xdp\") and {second} (io = \"xsk-rs\") cannot share packet memory: libxdp registers its own; \
-         let both have the same io, or one of them \"packet-mmsg\""
+        "ports {first} (io = \"af_xdp\") and {second} (io = \"xsk-rs\") cannot share packet \
+         memory, because libxdp registers its own; set the same io for both, or \"packet-mmsg\" \
+         for one"
     )]
     UnsharedMemory {
         /// A port with one kind of memory.
@@ -157,7 +160,8 @@ pub enum StartError {
     },
     /// A worker could not be pinned.
     #[error(
-        "worker {worker}: cannot pin its thread to core {core}; the cores of this process are {allowed:?}"
+        "worker {worker}: cannot pin its thread to core {core}; \
+         this process may use cores {allowed:?}"
     )]
     Pin {
         /// The worker.
@@ -176,9 +180,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// Two ports use one interface.
-    #[error(
-        "ports {first} and {second} are both on {interface}: an interface can be one port only"
-    )]
+    #[error("ports {first} and {second} both use {interface}; configure one port per interface")]
     SameInterface {
         /// One port.
         first: String,
@@ -191,7 +193,7 @@ pub enum StartError {
     #[error("the plan has no {0}")]
     Empty(&'static str),
     /// A worker did not reply.
-    #[error("worker {worker} did not get ready within {waited:?}")]
+    #[error("worker {worker} did not start within {waited:?}")]
     Timeout {
         /// The worker.
         worker: usize,
@@ -213,7 +215,7 @@ impl fmt::Display for WorkerFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.panic {
             Some(panic) => write!(f, "worker {} panicked: {panic}", self.worker),
-            None => write!(f, "worker {} ended by itself", self.worker),
+            None => write!(f, "worker {} ended unexpectedly", self.worker),
         }
     }
 }
@@ -247,7 +249,7 @@ impl StartError {
     pub(crate) fn promiscuous(interface: &str, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::PermissionDenied => {
-                Self::Permission { what: format!("{interface}: promiscuous mode") }
+                Self::Permission { what: format!("{interface}: cannot enable promiscuous mode") }
             }
             _ => Self::Promiscuous { interface: interface.to_owned(), source },
         }
@@ -256,16 +258,16 @@ impl StartError {
     pub(crate) fn load(error: &libbpf_rs::Error) -> Self {
         match error.kind() {
             libbpf_rs::ErrorKind::PermissionDenied => {
-                Self::Permission { what: "loading the XDP program".into() }
+                Self::Permission { what: "cannot load the XDP program".into() }
             }
-            _ => Self::Bpf(format!("loading the XDP program: {error:#}")),
+            _ => Self::Bpf(format!("cannot load the XDP program: {error:#}")),
         }
     }
 
     pub(crate) fn open(worker: usize, source: OpenError) -> Self {
         match source {
             OpenError::Busy { .. } => {
-                Self::QueueBusy { worker, source, holders: conflicts::of_queue() }
+                Self::QueueBusy { worker, source, holders: conflicts::find_queue_holders() }
             }
             _ => Self::Open { worker, source },
         }

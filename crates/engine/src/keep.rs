@@ -33,11 +33,11 @@ pub type Keep = BTreeSet<KeepRule>;
 
 impl KeepRule {
     /// Accepted rules, for error messages.
-    pub const ACCEPTED: &'static str = "\"arp\", \"nd\", \"icmp\", \"local\", \"lldp\", \"stp\", \"tcp/PORT\", \"udp/PORT\" (1 to 65535) or \
-         \"vlan/ID\" (1 to 4094)";
+    pub const ACCEPTED: &'static str = "\"arp\", \"nd\", \"icmp\", \"local\", \"lldp\", \"stp\", \
+         \"tcp/PORT\", \"udp/PORT\" (1 to 65535) or \"vlan/ID\" (1 to 4094)";
 
     /// Rules without a number.
-    const WORDS: [(&'static str, Self); 6] = [
+    const NAMES: [(&'static str, Self); 6] = [
         ("arp", Self::Arp),
         ("nd", Self::Nd),
         ("icmp", Self::Icmp),
@@ -53,8 +53,8 @@ impl fmt::Display for KeepRule {
             Self::Tcp(port) => write!(f, "tcp/{port}"),
             Self::Udp(port) => write!(f, "udp/{port}"),
             Self::Vlan(id) => write!(f, "vlan/{id}"),
-            word => f.write_str(
-                Self::WORDS.iter().find(|(_, rule)| rule == word).map_or("", |(name, _)| name),
+            rule => f.write_str(
+                Self::NAMES.iter().find(|(_, other)| other == rule).map_or("", |(name, _)| name),
             ),
         }
     }
@@ -69,7 +69,7 @@ impl FromStr for KeepRule {
     type Err = KeepRuleError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some((_, rule)) = Self::WORDS.iter().find(|(word, _)| *word == text) {
+        if let Some((_, rule)) = Self::NAMES.iter().find(|(name, _)| *name == text) {
             return Ok(*rule);
         }
         let (kind, number) = text.split_once('/').ok_or(KeepRuleError)?;
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_are_read_as_they_are_written() {
+    fn keep_rule_parse_round_trips_with_display() {
         for text in [
             "arp",
             "nd",
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_refused() {
+    fn keep_rule_parse_rejects_invalid_text() {
         for text in [
             "",
             "ARP",

@@ -46,11 +46,13 @@ mod keep;
 mod plan;
 mod run;
 
-pub use attach::conflicts::{AttachedProgram, Keeper, Process, QueueHolders, attached_program};
+pub use attach::conflicts::{
+    AttachedProgram, AttachmentHolder, Process, QueueHolders, attached_program,
+};
 pub use attach::offload::{fill_tables, prepare_tables};
-pub use attach::program::{FollowError, XdpCounters, XdpDecision, XdpProgram};
+pub use attach::program::{AddressUpdateError, XdpCounters, XdpDecision, XdpProgram};
 pub use error::{StartError, WorkerFailure};
-pub use host::addresses::{GoodFor, OwnAddresses, describe_ports, undescribed_ports};
+pub use host::addresses::{AddressUse, OwnAddresses, describe_ports, undescribed_ports};
 pub use host::driver::{Channels, Ethtool, XdpFeatures, is_veth};
 pub use host::interface::NoInterface;
 pub use host::lockout::{Carried, Lockout, lockouts};

@@ -217,20 +217,20 @@ impl Plan {
         (0..=u8::MAX).map(PortId).zip(&self.ports)
     }
 
-    /// Returns why the XDP program cannot run the stage at index `place` of a path; `None` if it
-    /// can.
-    pub fn in_the_way_of_kernel(&self, path: &PathPlan, place: usize) -> Option<String> {
+    /// Returns why the XDP program cannot run the stage at an index of a path; `None` if it can.
+    pub fn in_the_way_of_kernel(&self, path: &PathPlan, index: usize) -> Option<String> {
         let port = self.ports.get(usize::from(path.from.0))?;
-        let stage = path.stages.get(place)?;
+        let stage = path.stages.get(index)?;
         if !port.io.takes_by_xdp() {
             return Some(format!(
                 "port {} has no XDP program with io = \"{}\"",
                 port.name, port.io
             ));
         }
-        if let Some(before) = path.stages.first().filter(|_| place > 0) {
+        if let Some(before) = path.stages.first().filter(|_| index > 0) {
             return Some(format!(
-                "stage {} comes before it, and only the first of a path can be there",
+                "stage {} comes before it, \
+                 and only the first stage of a path can run in the kernel",
                 before.name
             ));
         }
@@ -238,7 +238,7 @@ impl Plan {
             .plan
             .as_xdp_offload()
             .is_none()
-            .then(|| "its kind of stage, or its rules, cannot be there".to_owned())
+            .then(|| "its kind of stage, or its rules, cannot run in the kernel".to_owned())
     }
 }
 
@@ -297,7 +297,7 @@ mod tests {
 
     impl StagePlan for Owner {
         fn build(&self, _: &BuildCx<'_>) -> Box<dyn Stage> {
-            unreachable!("nothing is built here")
+            unreachable!("the tests build no stage")
         }
 
         fn summary(&self) -> String {
@@ -316,7 +316,7 @@ mod tests {
                 .filter_map(|plan| plan.downcast_ref::<Self>())
                 .map(|other| other.name);
             let others = others.collect::<Vec<_>>().join(" ");
-            self.log.lock().unwrap().push(format!("acquire {} beside [{others}]", self.name));
+            self.log.lock().unwrap().push(format!("acquire {} with [{others}]", self.name));
             if self.fails { Err(ResourceError("busy".to_owned())) } else { Ok(()) }
         }
 
@@ -355,9 +355,9 @@ mod tests {
             plan(&[&a, &running, &b, &a, &c]).acquire(Some(&plan(&[&running]))).unwrap_err();
         assert_eq!((&*stage, &*error.to_string()), ("c", "busy"));
         let expected = [
-            "acquire a beside [running]",
-            "acquire b beside [running a]",
-            "acquire c beside [running a b]",
+            "acquire a with [running]",
+            "acquire b with [running a]",
+            "acquire c with [running a b]",
             "release b",
             "release a",
         ];
@@ -365,11 +365,11 @@ mod tests {
     }
 
     #[test]
-    fn release_spares_stages_that_another_plan_has() {
+    fn release_keeps_stages_that_another_plan_has() {
         let log = Arc::new(Mutex::new(Vec::new()));
         let owner = |name| Arc::new(Owner { name, fails: false, log: Arc::clone(&log) });
-        let (stays, goes) = (owner("stays"), owner("goes"));
-        plan(&[&stays, &goes]).release(Some(&plan(&[&stays])));
-        assert_eq!(*log.lock().unwrap(), ["release goes"]);
+        let (kept, removed) = (owner("kept"), owner("removed"));
+        plan(&[&kept, &removed]).release(Some(&plan(&[&kept])));
+        assert_eq!(*log.lock().unwrap(), ["release removed"]);
     }
 }

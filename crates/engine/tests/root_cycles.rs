@@ -13,13 +13,13 @@ use xdpfwd_lab::{BpfObjects, Chain, NamespaceGuard, Traffic};
 
 /// The resources of this process that a data plane uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Has {
+struct ResourceCounts {
     descriptors: usize,
     mappings: usize,
     threads: usize,
 }
 
-impl Has {
+impl ResourceCounts {
     fn now() -> Self {
         let entries = |folder| fs::read_dir(folder).unwrap().count();
         let mappings = fs::read_to_string("/proc/self/maps").unwrap().lines().count();
@@ -39,13 +39,13 @@ fn resident() -> u64 {
 }
 
 #[test]
-fn a_hundred_cycles_under_load_leave_nothing_behind() {
+fn hundred_start_stop_cycles_under_load_leak_nothing() {
     cycle_under_load(100);
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn a_thousand_cycles_under_load_leave_nothing_behind() {
+fn thousand_start_stop_cycles_under_load_leak_nothing() {
     cycle_under_load(1000);
 }
 
@@ -79,23 +79,23 @@ fn cycle_under_load(cycles: usize) {
                 let expected = 2 * 4 * cycles_of_round.len();
                 assert!(
                     used.count() >= expected,
-                    "a program, a link, two maps for each port: {}",
+                    "{} BPF objects, expected at least {expected}: per port a program, a link, two maps",
                     used.count()
                 );
                 used.wait_until_gone(LONG).unwrap();
             }
         };
         run_cycles(WARM_UP);
-        let (had, resident_before) = (Has::now(), resident());
+        let (before, resident_before) = (ResourceCounts::now(), resident());
         run_cycles(cycles);
-        let (has, resident_now) = (Has::now(), resident());
+        let (after, resident_now) = (ResourceCounts::now(), resident());
 
         let memory = format!(
             "{resident_before} KiB after {WARM_UP} cycles, {resident_now} KiB after {cycles} more"
         );
-        println!("{received} packets; {has:?}; {memory}");
-        assert!(received > 0, "there was load");
-        assert_eq!(has, had);
+        println!("{received} packets; {after:?}; {memory}");
+        assert!(received > 0, "no packet was received");
+        assert_eq!(after, before);
         // UMEMs, rings and sockets are counted as mappings and descriptors; this checks
         // allocations. The collected figures and the allocator's caches take about 100 KiB; a leak
         // of 10 KiB per cycle would show.

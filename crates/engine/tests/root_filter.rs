@@ -18,7 +18,7 @@ use xdpfwd_xsk::{HugePages, Opened, Port as _, UmemConfig, XskPort};
 
 const PACKETS: usize = 1024;
 /// Maximum number of rules without a verdict in the XDP program.
-const MOST_GO_ON: usize = 16;
+const MAX_CONTINUE_RULES: usize = 16;
 
 /// Opens a socket: the program filters only packets of queues with a socket.
 fn socket() -> Opened<XskPort> {
@@ -37,28 +37,29 @@ fn socket() -> Opened<XskPort> {
 #[derive(Default)]
 struct CaseCounts {
     packets: usize,
-    by_a_rule: usize,
+    by_rule: usize,
     mangled: usize,
 }
 
 #[test]
-fn a_million_packets_are_judged_in_the_kernel_as_in_user_space() {
-    judge_in_the_kernel(1024);
+fn kernel_filter_equals_user_space_for_million_packets() {
+    compare_filters(1024);
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn ten_million_packets_are_judged_in_the_kernel_as_in_user_space() {
-    judge_in_the_kernel(10_240);
+fn kernel_filter_equals_user_space_for_ten_million_packets() {
+    compare_filters(10_240);
 }
 
 /// Tests packets on one thread per core: most of the time goes to the verifier, which uses one core
 /// per loaded program.
-fn judge_in_the_kernel(sets: usize) {
+fn compare_filters(sets: usize) {
     let seed = xdpfwd_testkit::random_filter::seed();
     let threads = thread::available_parallelism().map_or(1, usize::from).min(4);
     let parts = thread::scope(|scope| {
-        let part = |first| scope.spawn(move || judge_sets(seed, (first..sets).step_by(threads)));
+        let part =
+            |first| scope.spawn(move || compare_rule_sets(seed, (first..sets).step_by(threads)));
         let parts: Vec<_> = (0..threads).map(part).collect();
         parts
             .into_iter()
@@ -66,59 +67,56 @@ fn judge_in_the_kernel(sets: usize) {
             .collect::<Vec<_>>()
     });
     let sum = |number: fn(&CaseCounts) -> usize| parts.iter().map(number).sum::<usize>();
-    let (cases, by_a_rule, mangled) = (
-        sum(|counts| counts.packets),
-        sum(|counts| counts.by_a_rule),
-        sum(|counts| counts.mangled),
-    );
-    println!("{cases} packets, {by_a_rule} decided by a rule, {mangled} mangled");
+    let (cases, by_rule, mangled) =
+        (sum(|counts| counts.packets), sum(|counts| counts.by_rule), sum(|counts| counts.mangled));
+    println!("{cases} packets, {by_rule} decided by a rule, {mangled} mangled");
     assert!(cases >= sets * 1_000_000 / 1024);
-    assert!(by_a_rule * 100 >= cases * 30, "{by_a_rule} of {cases} decided by a rule");
-    assert!(mangled * 100 >= cases * 20, "{mangled} of {cases} mangled");
+    assert!(by_rule * 100 >= cases * 30, "only {by_rule} of {cases} decided by a rule");
+    assert!(mangled * 100 >= cases * 20, "only {mangled} of {cases} mangled");
 }
 
 /// Tests the packets of some rule sets, each with its own random numbers.
-fn judge_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
+fn compare_rule_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
     let opened = socket();
     let fd = opened.ports[0].fd().unwrap();
     let mut counts = CaseCounts::default();
     for set in sets {
         // Spread the seeds: sequences of consecutive seeds would overlap.
-        let mut lot = SplitMix64::new(SplitMix64::new(seed.wrapping_add(set as u64)).draw());
-        let drawn = RuleSet::draw(&mut lot, MOST_GO_ON);
+        let mut random = SplitMix64::new(SplitMix64::new(seed.wrapping_add(set as u64)).draw());
+        let drawn = RuleSet::draw(&mut random, MAX_CONTINUE_RULES);
         let plan = drawn.plan("kernel");
         let kernel = plan.as_xdp_offload().unwrap().image();
         let mut program = XdpProgram::load(1, &Keep::new(), Some(kernel)).unwrap();
-        program.direct(0, fd).unwrap();
+        program.redirect(0, fd).unwrap();
         let any: &dyn Any = &*plan;
         let mut stage =
             Filter::new(Arc::clone(any.downcast_ref::<FilterPlan>().unwrap().program()));
         let mut drops: HashMap<Reason, u64> = HashMap::new();
         for number in 0..PACKETS {
-            let (frame, was_mangled) = packet(&mut lot);
+            let (frame, was_mangled) = packet(&mut random);
             // The kernel runs no program on less than an Ethernet header.
             if frame.len() < 14 {
                 continue;
             }
             let expected = drawn.by_looking(&frame);
-            let in_user_space =
+            let user_outcome =
                 stage.judge(look_at(&frame, &Headers::parse(&frame)), frame.len(), 0);
-            let in_kernel = program.judge(&frame).unwrap();
-            let of_kernel =
+            let kernel_decision = program.test_run(&frame).unwrap();
+            let expected_decision =
                 if expected.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
-            let what = || {
+            let context = || {
                 format!(
                     "FILTER_SEED={seed}, set {set}, packet {number}: {frame:02x?} by {:#?}",
                     drawn.written
                 )
             };
-            assert_eq!(in_user_space, expected, "{}", what());
-            assert_eq!(in_kernel, of_kernel, "{expected:?}: {}", what());
+            assert_eq!(user_outcome, expected, "{}", context());
+            assert_eq!(kernel_decision, expected_decision, "{expected:?}: {}", context());
             if let Some(reason) = expected.drop {
                 *drops.entry(reason).or_default() += 1;
             }
             counts.packets += 1;
-            counts.by_a_rule += usize::from(expected.rule.is_some());
+            counts.by_rule += usize::from(expected.rule.is_some());
             counts.mangled += usize::from(was_mangled);
         }
         // The counters show the matching rule and the drop reason.
@@ -138,9 +136,9 @@ fn judge_sets(seed: u64, sets: impl Iterator<Item = usize>) -> CaseCounts {
 /// Tests tables that small rule sets do not produce: dozens of tuples, parts in the address tables,
 /// groups with overflowing tags.
 #[test]
-fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
+fn kernel_filter_equals_user_space_for_4000_rules() {
     let seed = xdpfwd_testkit::random_filter::seed();
-    let mut lot = SplitMix64::new(seed);
+    let mut random = SplitMix64::new(seed);
     let opened = socket();
     let v4 = |address: u64, length: u32| {
         let address = address as u32 & u32::MAX.checked_shl(32 - length).unwrap_or(0);
@@ -153,10 +151,10 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
     let mut ends = Vec::new();
     let written: Vec<String> = (0..4000)
         .map(|_| {
-            let (source, destination, is_v4) = (lot.draw(), lot.draw(), lot.one_in(2));
-            let verdict = lot.of(&["accept", "drop"]);
-            let ports = if lot.one_in(2) { " proto udp dport 0-1023" } else { " proto udp" };
-            let (a, b) = (8 + lot.below(25) as u32, 1 + lot.below(32) as u32);
+            let (source, destination, is_v4) = (random.draw(), random.draw(), random.one_in(2));
+            let verdict = random.of(&["accept", "drop"]);
+            let ports = if random.one_in(2) { " proto udp dport 0-1023" } else { " proto udp" };
+            let (a, b) = (8 + random.below(25) as u32, 1 + random.below(32) as u32);
             ends.push((source, destination, is_v4));
             if is_v4 {
                 format!("{verdict} src {} dst {}{ports}", v4(source, a), v4(destination, b))
@@ -165,7 +163,7 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
             }
         })
         .collect();
-    let drawn = RuleSet::of(written, &mut lot, MOST_GO_ON);
+    let drawn = RuleSet::of(written, &mut random, MAX_CONTINUE_RULES);
     let in_user_space = drawn.plan("user");
     // Each plan has its own hash seed; with some seeds no tag group is full.
     let is_full = |plan: &Arc<dyn xdpfwd_pipeline::StagePlan>| {
@@ -176,24 +174,24 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
     let in_kernel = std::iter::repeat_with(|| drawn.plan("kernel"))
         .take(50)
         .find(is_full)
-        .expect("none of fifty is full");
+        .expect("none of 50 hash tables has a full tag group");
     let kernel = in_kernel.as_xdp_offload().unwrap().image();
     let values =
         |map: &str| kernel.tables.arrays.iter().find(|array| array.map == map).unwrap().values;
     assert!(values("parts_v4") > 100 && values("parts_v6") > 100);
     let mut program = XdpProgram::load(1, &Keep::new(), Some(kernel)).unwrap();
-    program.direct(0, opened.ports[0].fd().unwrap()).unwrap();
+    program.redirect(0, opened.ports[0].fd().unwrap()).unwrap();
     let any: &dyn Any = &*in_user_space;
     let mut stage = Filter::new(Arc::clone(any.downcast_ref::<FilterPlan>().unwrap().program()));
     for number in 0..40_000 {
         // Use the addresses of one rule, or one of each of two rules, sometimes modified.
-        let ((source, _, is_v4), (_, destination, _)) = (lot.of(&ends), lot.of(&ends));
+        let ((source, _, is_v4), (_, destination, _)) = (random.of(&ends), random.of(&ends));
         let (own, destination_of_own) =
-            (lot.one_in(3), ends.iter().find(|end| end.0 == source).unwrap().1);
+            (random.one_in(3), ends.iter().find(|end| end.0 == source).unwrap().1);
         let destination = if own { destination } else { destination_of_own };
-        let source = if lot.one_in(3) { source ^ 1 << lot.below(32) } else { source };
+        let source = if random.one_in(3) { source ^ 1 << random.below(32) } else { source };
         let mut frame = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01".to_vec();
-        let udp = [4, 0, lot.of(&[0, 3, 4]), 53, 0, 8, 0, 0];
+        let udp = [4, 0, random.of(&[0, 3, 4]), 53, 0, 8, 0, 0];
         if is_v4 {
             frame.extend([8, 0, 0x45, 0, 0, 28, 0, 7, 0x40, 0, 64, 17, 0, 0]);
             frame.extend((source as u32).to_be_bytes());
@@ -208,7 +206,7 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
         let expected =
             if outcome.drop.is_some() { XdpDecision::Dropped } else { XdpDecision::ForStages };
         assert_eq!(
-            program.judge(&frame).unwrap(),
+            program.test_run(&frame).unwrap(),
             expected,
             "FILTER_SEED={seed}, packet {number}: {outcome:?} {frame:02x?}"
         );
@@ -218,25 +216,24 @@ fn thousands_of_rules_are_looked_up_in_the_kernel_as_in_user_space() {
     }
     assert_eq!(program.row_counters().unwrap(), stage.row_counters());
     let hit = stage.hits().iter().filter(|hits| **hits > 0).count();
-    assert!(hit > 1000, "{hit} rules were hit");
+    assert!(hit > 1000, "only {hit} rules were matched");
 }
 
-/// Packets kept for the kernel bypass the rules.
 #[test]
-fn what_is_kept_is_kept_from_the_filter() {
+fn keep_rule_bypasses_kernel_filter() {
     let keep: Keep = ["arp".parse().unwrap()].into();
     let drop_all = RuleSet::of(vec!["drop".into()], &mut SplitMix64::new(1), 0);
     let plan = drop_all.plan("kernel");
     let opened = socket();
     let mut program =
         XdpProgram::load(1, &keep, Some(plan.as_xdp_offload().unwrap().image())).unwrap();
-    program.direct(0, opened.ports[0].fd().unwrap()).unwrap();
-    let own = xdpfwd_engine::GoodFor { destination: true, target: true };
+    program.redirect(0, opened.ports[0].fd().unwrap()).unwrap();
+    let both = xdpfwd_engine::AddressUse { destination: true, target: true };
     let own = xdpfwd_engine::OwnAddresses {
-        ipv4: [("192.0.2.1".parse().unwrap(), own)].into(),
+        ipv4: [("192.0.2.1".parse().unwrap(), both)].into(),
         ..Default::default()
     };
-    program.follow(&own).unwrap();
+    program.update_addresses(&own).unwrap();
     let request = |target: u8| {
         let mut frame = vec![0xff; 6];
         frame.extend(
@@ -245,11 +242,11 @@ fn what_is_kept_is_kept_from_the_filter() {
         frame.push(target);
         frame
     };
-    assert_eq!(program.judge(&request(1)).unwrap(), XdpDecision::Kept);
+    assert_eq!(program.test_run(&request(1)).unwrap(), XdpDecision::Kept);
     let packet = [
         &request(1)[..12],
         &[8, 0, 0x45, 0, 0, 20, 0, 7, 0x40, 0, 64, 59, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2],
     ]
     .concat();
-    assert_eq!(program.judge(&packet).unwrap(), XdpDecision::Dropped);
+    assert_eq!(program.test_run(&packet).unwrap(), XdpDecision::Dropped);
 }

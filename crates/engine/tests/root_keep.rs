@@ -11,25 +11,25 @@ use keep::oracle::Oracle;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use xdpfwd_engine::{GoodFor, Keep, KeepRule, OwnAddresses, XdpDecision, XdpProgram};
+use xdpfwd_engine::{AddressUse, Keep, KeepRule, OwnAddresses, XdpDecision, XdpProgram};
 use xdpfwd_wire::MacAddr;
 
 const RULES: [&str; 9] =
     ["arp", "nd", "icmp", "local", "lldp", "stp", "tcp/22", "udp/53", "vlan/100"];
 
-const BOTH: GoodFor = GoodFor { destination: true, target: true };
+const BOTH: AddressUse = AddressUse { destination: true, target: true };
 
 /// Must match frames.py.
 fn own() -> OwnAddresses {
     let (destination, target) =
-        (GoodFor { target: false, ..BOTH }, GoodFor { destination: false, ..BOTH });
+        (AddressUse { target: false, ..BOTH }, AddressUse { destination: false, ..BOTH });
     let ipv4 = [("192.0.2.1", BOTH), ("10.255.0.1", BOTH), ("172.17.0.1", destination)];
     let ipv6 = [("2001:db8::1", BOTH), ("fe80::1", BOTH), ("2001:db8::7", target)];
     OwnAddresses {
         macs: [MacAddr([2, 0, 0, 0, 0, 1])].into(),
         vlans: [300].into(),
-        ipv4: ipv4.map(|(ip, good_for)| (ip.parse().unwrap(), good_for)).into(),
-        ipv6: ipv6.map(|(ip, good_for)| (ip.parse().unwrap(), good_for)).into(),
+        ipv4: ipv4.map(|(ip, uses)| (ip.parse().unwrap(), uses)).into(),
+        ipv6: ipv6.map(|(ip, uses)| (ip.parse().unwrap(), uses)).into(),
     }
 }
 
@@ -37,7 +37,7 @@ fn program(rules: &[&str], own: OwnAddresses) -> XdpProgram {
     let keep: Keep = rules.iter().map(|rule| rule.parse().unwrap()).collect();
     let mut program = XdpProgram::load(1, &keep, None)
         .unwrap_or_else(|error| panic!("{error}\n(needs root: `make test`)"));
-    program.follow(&own).unwrap();
+    program.update_addresses(&own).unwrap();
     program
 }
 
@@ -73,7 +73,7 @@ fn frames() -> Vec<Sample> {
 }
 
 #[test]
-fn each_rule_keeps_what_it_says_and_nothing_else() {
+fn each_keep_rule_keeps_exactly_the_expected_frames() {
     let frames = frames();
     assert!(frames.len() > 150, "{}", frames.len());
     let own = own();
@@ -83,24 +83,30 @@ fn each_rule_keeps_what_it_says_and_nothing_else() {
         let mut oracle = Oracle::new(rule.parse().unwrap(), &own);
         let mut kept = 0;
         for Sample { name, kept_by, bytes } in &frames {
-            let said = program.judge(bytes).unwrap() == XdpDecision::Kept;
+            let is_kept = program.test_run(bytes).unwrap() == XdpDecision::Kept;
             let expected = kept_by.contains(rule);
-            kept += u64::from(said);
-            if said != expected || oracle.keeps(bytes) != expected {
-                wrong.push(format!("{rule}: {name}: expected {expected}, the program says {said}"));
+            kept += u64::from(is_kept);
+            if is_kept != expected || oracle.keeps(bytes) != expected {
+                wrong.push(format!(
+                    "{rule}: {name}: expected {expected}, the program returned {is_kept}"
+                ));
             }
         }
         assert_eq!(program.counters().kept, kept);
-        assert_eq!(program.counters().passed, frames.len() as u64 - kept, "no socket is there");
+        assert_eq!(
+            program.counters().passed,
+            frames.len() as u64 - kept,
+            "every other frame passes, because no socket is open"
+        );
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
-fn without_rules_or_addresses_nothing_is_kept() {
-    let strangers = OwnAddresses::default();
+fn no_rules_or_no_addresses_keep_no_frame_to_host() {
+    let no_addresses = OwnAddresses::default();
     for (mut program, link_local) in
-        [(program(&[], own()), false), (program(&RULES, strangers), true)]
+        [(program(&[], own()), false), (program(&RULES, no_addresses), true)]
     {
         for Sample { name, kept_by, bytes } in frames() {
             let to_next_device = kept_by.contains("lldp") || kept_by.contains("stp");
@@ -109,29 +115,29 @@ fn without_rules_or_addresses_nothing_is_kept() {
             } else {
                 XdpDecision::ForStages
             };
-            assert_eq!(program.judge(&bytes).unwrap(), expected, "{name}");
+            assert_eq!(program.test_run(&bytes).unwrap(), expected, "{name}");
         }
     }
 }
 
 #[test]
-fn all_rules_together_keep_what_any_of_them_keeps() {
+fn all_keep_rules_keep_union_of_single_rules() {
     let mut program = program(&RULES, own());
     for Sample { name, kept_by, bytes } in frames() {
-        let kept = program.judge(&bytes).unwrap() == XdpDecision::Kept;
+        let kept = program.test_run(&bytes).unwrap() == XdpDecision::Kept;
         assert_eq!(kept, !kept_by.is_empty(), "{name}");
     }
 }
 
 #[test]
-fn addresses_are_followed() {
+fn update_addresses_changes_kept_frames() {
     let mut program = program(&["icmp", "arp"], OwnAddresses::default());
     let frames = frames();
     let bytes = |name: &str| &frames.iter().find(|frame| frame.name == name).unwrap().bytes;
     let (ping, ping6, arp) = (bytes("ping"), bytes("ping6"), bytes("arp request for us"));
     let mut kept = |own: OwnAddresses| {
-        program.follow(&own).unwrap();
-        [ping, ping6, arp].map(|frame| program.judge(frame).unwrap() == XdpDecision::Kept)
+        program.update_addresses(&own).unwrap();
+        [ping, ping6, arp].map(|frame| program.test_run(frame).unwrap() == XdpDecision::Kept)
     };
     assert_eq!(kept(own()), [true, true, true]);
     assert_eq!(kept(OwnAddresses { ipv6: [].into(), ..own() }), [true, false, true]);
@@ -149,23 +155,23 @@ fn addresses_are_followed() {
 
 /// Addresses that do not fit into a map are reported, and inserted once there is room.
 #[test]
-fn addresses_that_do_not_fit_are_entered_when_they_do() {
+fn excess_addresses_are_inserted_once_map_has_room() {
     let mut program = program(&["icmp"], OwnAddresses::default());
     let many = |from: u32, to: u32| OwnAddresses {
         ipv4: (from..to).map(|number| ((0x0a00_0000 + number).into(), BOTH)).collect(),
         ..own()
     };
-    program.follow(&many(0, 65_536)).unwrap();
-    let error = program.follow(&many(100, 65_736)).unwrap_err().to_string();
+    program.update_addresses(&many(0, 65_536)).unwrap();
+    let error = program.update_addresses(&many(100, 65_736)).unwrap_err().to_string();
     assert!(
-        error.starts_with("100 of this host's addresses cannot be followed (at most 65536"),
+        error.starts_with("cannot update 100 host addresses in the XDP program (at most 65536"),
         "{error}"
     );
-    program.follow(&many(200, 65_736)).unwrap();
+    program.update_addresses(&many(200, 65_736)).unwrap();
     let mut ping = frames().into_iter().find(|frame| frame.name == "ping").unwrap().bytes;
     let mut kept = |number: u32| {
         ping[30..34].copy_from_slice(&(0x0a00_0000 + number).to_be_bytes());
-        program.judge(&ping).unwrap() == XdpDecision::Kept
+        program.test_run(&ping).unwrap() == XdpDecision::Kept
     };
     assert_eq!(
         [199, 200, 65_535, 65_635, 65_735, 65_736].map(&mut kept),
@@ -175,7 +181,7 @@ fn addresses_that_do_not_fit_are_entered_when_they_do() {
 
 /// A truncated frame is kept only if the oracle agrees.
 #[test]
-fn frames_that_are_cut_short_are_judged_alike() {
+fn truncated_frames_match_oracle() {
     let own = own();
     let frames = frames();
     for rule in RULES {
@@ -184,7 +190,7 @@ fn frames_that_are_cut_short_are_judged_alike() {
         for Sample { name, bytes, .. } in frames.iter().filter(|frame| frame.bytes.len() <= 200) {
             for length in 14..bytes.len() {
                 let cut = &bytes[..length];
-                let kept = program.judge(cut).unwrap() == XdpDecision::Kept;
+                let kept = program.test_run(cut).unwrap() == XdpDecision::Kept;
                 assert_eq!(
                     kept,
                     oracle.keeps(cut),
@@ -202,7 +208,7 @@ enum Mangle {
     /// Replaces a byte, usually of a header.
     Byte(u16, u8),
     /// Replaces a byte with a value common in headers.
-    Word(u16, usize),
+    Common(u16, usize),
     /// Truncates the frame.
     Cut(u16),
     /// Duplicates bytes, such as a header.
@@ -214,7 +220,7 @@ enum Mangle {
 }
 
 /// Values with meaning to a parser: protocols, lengths, flags, own addresses.
-const WORDS: [u8; 28] = [
+const COMMON_VALUES: [u8; 28] = [
     0, 1, 2, 4, 6, 8, 17, 20, 22, 43, 44, 50, 51, 53, 58, 59, 60, 0x45, 0x46, 0x4f, 0x60, 0x81,
     0x88, 131, 135, 137, 0xdd, 0xff,
 ];
@@ -222,7 +228,7 @@ const WORDS: [u8; 28] = [
 fn mangle() -> impl Strategy<Value = Mangle> {
     prop_oneof![
         4 => (0..90u16, any::<u8>()).prop_map(|(at, byte)| Mangle::Byte(at, byte)),
-        8 => (12..90u16, 0..WORDS.len()).prop_map(|(at, word)| Mangle::Word(at, word)),
+        8 => (12..90u16, 0..COMMON_VALUES.len()).prop_map(|(at, value)| Mangle::Common(at, value)),
         1 => (14..120u16).prop_map(Mangle::Cut),
         2 => (14..70u8, 1..5u8).prop_map(|(at, words)| Mangle::Repeat(at, words * 4)),
         1 => prop_oneof![Just(100u16), 0..=0xffffu16].prop_map(Mangle::Tag),
@@ -236,9 +242,10 @@ fn mangled(mut frame: Vec<u8>, mangles: &[Mangle]) -> Vec<u8> {
             Mangle::Byte(at, byte) => {
                 frame.get_mut(usize::from(at)).into_iter().for_each(|old| *old = byte)
             }
-            Mangle::Word(at, word) => {
-                frame.get_mut(usize::from(at)).into_iter().for_each(|old| *old = WORDS[word])
-            }
+            Mangle::Common(at, value) => frame
+                .get_mut(usize::from(at))
+                .into_iter()
+                .for_each(|old| *old = COMMON_VALUES[value]),
             Mangle::Cut(length) => frame.truncate(usize::from(length)),
             Mangle::Repeat(at, length) => {
                 let (at, end) = (usize::from(at), usize::from(at) + usize::from(length));
@@ -257,10 +264,10 @@ fn mangled(mut frame: Vec<u8>, mangles: &[Mangle]) -> Vec<u8> {
 }
 
 #[test]
-fn frames_that_are_mangled_are_judged_alike() {
+fn mangled_frames_match_oracle() {
     let own = own();
     let frames = frames();
-    let judges = RULES
+    let pairs = RULES
         .map(|rule| {
             (program(&[rule], own.clone()), Oracle::new(rule.parse::<KeepRule>().unwrap(), &own))
         })
@@ -269,21 +276,21 @@ fn frames_that_are_mangled_are_judged_alike() {
         std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(4000);
     let config = Config { failure_persistence: None, ..Config::with_cases(cases) };
     let (kept, all) = (Cell::new(0), Cell::new(0));
-    let ways = (0..frames.len(), vec(mangle(), 0..5));
-    let result = TestRunner::new(config).run(&ways, |(frame, mangles)| {
+    let inputs = (0..frames.len(), vec(mangle(), 0..5));
+    let result = TestRunner::new(config).run(&inputs, |(frame, mangles)| {
         let bytes = mangled(frames[frame].bytes.clone(), &mangles);
-        for judge in &judges {
-            let (program, oracle) = &mut *judge.borrow_mut();
-            let says = program.judge(&bytes).unwrap() == XdpDecision::Kept;
+        for pair in &pairs {
+            let (program, oracle) = &mut *pair.borrow_mut();
+            let is_kept = program.test_run(&bytes).unwrap() == XdpDecision::Kept;
             prop_assert_eq!(
-                says,
+                is_kept,
                 oracle.keeps(&bytes),
                 "{}: {} {:02x?}",
                 oracle.rule,
                 &frames[frame].name,
                 bytes
             );
-            kept.set(kept.get() + u32::from(says));
+            kept.set(kept.get() + u32::from(is_kept));
             all.set(all.get() + 1);
         }
         Ok(())
@@ -291,5 +298,5 @@ fn frames_that_are_mangled_are_judged_alike() {
     result.unwrap_or_else(|error| panic!("{error}"));
     // A program that kept all or no frames would make the comparison pointless.
     let (kept, all) = (kept.get(), all.get());
-    assert!(kept > all / 50 && kept < all / 2, "{kept} of {all}");
+    assert!(kept > all / 50 && kept < all / 2, "{kept} of {all} frames were kept");
 }

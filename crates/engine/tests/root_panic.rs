@@ -12,28 +12,28 @@ use xdpfwd_pipeline::{BuildCx, Cx, Stage, StagePlan, View};
 
 /// The stage method that panics.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Place {
+enum PanicPoint {
     Build,
     /// On its 2000th packet.
     Process,
     Tick,
     /// On a request for its counters.
     Counters,
-    Nowhere,
+    Never,
 }
 
 /// A stage that panics in the last worker.
 #[derive(Clone, Debug)]
-struct Panics {
-    place: Place,
+struct PanickingStage {
+    point: PanicPoint,
     seen: u64,
 }
 
-impl StagePlan for Panics {
+impl StagePlan for PanickingStage {
     fn build(&self, cx: &BuildCx<'_>) -> Box<dyn Stage> {
-        let place = if cx.worker + 1 == cx.workers { self.place } else { Place::Nowhere };
-        assert!(place != Place::Build, "on purpose");
-        Box::new(Self { place, seen: 0 })
+        let point = if cx.worker + 1 == cx.workers { self.point } else { PanicPoint::Never };
+        assert!(point != PanicPoint::Build, "on purpose");
+        Box::new(Self { point, seen: 0 })
     }
 
     fn summary(&self) -> String {
@@ -41,20 +41,20 @@ impl StagePlan for Panics {
     }
 }
 
-impl Stage for Panics {
+impl Stage for PanickingStage {
     fn process(&mut self, view: &mut View<'_>, _: &mut Cx<'_>) {
         for _ in view.packets() {
             self.seen += 1;
-            assert!(self.place != Place::Process || self.seen < 2000, "on purpose");
+            assert!(self.point != PanicPoint::Process || self.seen < 2000, "on purpose");
         }
     }
 
     fn tick(&mut self, _: &mut Cx<'_>) {
-        assert!(self.place != Place::Tick || self.seen < 2000, "on purpose");
+        assert!(self.point != PanicPoint::Tick || self.seen < 2000, "on purpose");
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {
-        assert!(self.place != Place::Counters || self.seen < 2000, "on purpose");
+        assert!(self.point != PanicPoint::Counters || self.seen < 2000, "on purpose");
         vec![("seen", self.seen)]
     }
 }
@@ -66,22 +66,23 @@ fn interfaces_with_xdp(chain: &Chain) -> usize {
 }
 
 #[test]
-fn a_panic_stops_everything_and_everything_is_counted() {
+fn stage_panic_is_reported_and_all_packets_are_counted() {
     for workers in [1, 2] {
-        for place in [Place::Process, Place::Tick, Place::Counters] {
+        for point in [PanicPoint::Process, PanicPoint::Tick, PanicPoint::Counters] {
             let chain = chain(Chain::builder().queues(workers));
             let sink = Sink::attach(chain.sink(), "sink0").unwrap();
             // veth selects the queue by the sender's core; send from several cores to load every
             // worker.
-            let flat_out = |core| Traffic::new().core(core).start(chain.gen_(), "gen0").unwrap();
-            let generators: Vec<_> = (0..usize::from(workers)).map(flat_out).collect();
+            let start_generator =
+                |core| Traffic::new().core(core).start(chain.gen_(), "gen0").unwrap();
+            let generators: Vec<_> = (0..usize::from(workers)).map(start_generator).collect();
             let run = || {
                 let mut control = Control::new().unwrap();
-                let plan = cross_connect(workers, Some(Arc::new(Panics { place, seen: 0 })));
+                let plan =
+                    cross_connect(workers, Some(Arc::new(PanickingStage { point, seen: 0 })));
                 let mut data_plane = DataPlane::start(plan, &control).unwrap();
                 wait_until(&mut control, || {
-                    let asks = place == Place::Counters;
-                    if asks {
+                    if point == PanicPoint::Counters {
                         data_plane.report();
                     }
                     data_plane.failed_worker().is_some()
@@ -98,7 +99,7 @@ fn a_panic_stops_everything_and_everything_is_counted() {
             assert_eq!(
                 failure,
                 Some(WorkerFailure { worker, panic: Some("on purpose".into()) }),
-                "{place:?}"
+                "{point:?}"
             );
             assert_eq!(report.failure, failure.map(|failure| failure.to_string()));
             assert_eq!(interfaces_with_xdp(&chain), 0);
@@ -108,65 +109,79 @@ fn a_panic_stops_everything_and_everything_is_counted() {
                 wan.tx_packets,
                 "{report:?}"
             );
-            if place == Place::Process {
+            if point == PanicPoint::Process {
                 assert!(
                     (1..=64).contains(&report.frames.leaked),
-                    "the batch that was broken off: {:?}",
+                    "expected to leak at most the current batch: {:?}",
                     report.frames
                 );
             } else {
-                assert_eq!(report.frames.leaked, 0, "between batches: {:?}", report.frames);
+                assert_eq!(
+                    report.frames.leaked, 0,
+                    "a panic between batches leaked frames: {:?}",
+                    report.frames
+                );
             }
-            let own = &report.stages[0];
+            let stage = &report.stages[0];
             assert_eq!(
-                own.packets,
+                stage.packets,
                 report.ports[0].rx_packets - report.drops["shutdown"],
-                "{workers} {place:?}: {report:?}"
+                "{workers} {point:?}: {report:?}"
             );
-            if place != Place::Counters {
-                assert!(own.counters["seen"] >= 2000, "its own counters: {report:?}");
+            if point != PanicPoint::Counters {
+                assert!(
+                    stage.counters["seen"] >= 2000,
+                    "the counter of the stage is too small: {report:?}"
+                );
             }
             assert_eq!(
                 report.frames.total,
                 u64::from(workers) * 4096,
-                "all workers are in the report"
+                "a worker is missing from the report"
             );
         }
     }
 }
 
 #[test]
-fn a_panic_while_a_stage_is_built_starts_nothing_and_names_it() {
+fn stage_panic_in_build_fails_start_and_names_stage() {
     for workers in [1, 2] {
         let chain = chain(Chain::builder().queues(workers));
         let run = || {
             let control = Control::new().unwrap();
-            let start = |place| {
-                let plan = cross_connect(workers, Some(Arc::new(Panics { place, seen: 0 })));
+            let start = |point| {
+                let plan =
+                    cross_connect(workers, Some(Arc::new(PanickingStage { point, seen: 0 })));
                 DataPlane::start(plan, &control)
             };
-            let error = start(Place::Build).err().expect("it panics").to_string();
+            let error = start(PanicPoint::Build)
+                .err()
+                .expect("start succeeded although the stage panics")
+                .to_string();
             assert_eq!(interfaces_with_xdp(&chain), 0);
-            stop(start(Place::Nowhere).unwrap());
+            stop(start(PanicPoint::Never).unwrap());
             error
         };
         let error = chain.fwd().run(run).unwrap();
         let worker = workers - 1;
-        let expected = format!("worker {worker}: panicked while it was getting ready: stage own: ");
+        let expected = format!("worker {worker}: panicked during startup: stage own: ");
         assert!(error.starts_with(&expected) && error.ends_with("on purpose"), "{error}");
     }
 }
 
 /// The worker wakes the control thread itself.
 #[test]
-fn a_worker_that_fails_is_noticed_without_asking() {
+fn worker_panic_wakes_control_thread() {
     let chain = chain(Chain::builder());
     let run = || {
         let mut control = Control::new().unwrap();
-        let plan = cross_connect(1, Some(Arc::new(Panics { place: Place::Process, seen: 0 })));
+        let plan = cross_connect(
+            1,
+            Some(Arc::new(PanickingStage { point: PanicPoint::Process, seen: 0 })),
+        );
         let data_plane = DataPlane::start(plan, &control).unwrap();
         let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
-        // No clock: the wake-up must come from the worker.
+        // The deadline is far away: the wake-up must come from the worker.
         let deadline = std::time::Instant::now() + LONG;
         let event = loop {
             match control.wait(deadline).unwrap() {

@@ -129,9 +129,8 @@ fn what_is_in_transit_goes_through_the_stages() {
         .map(|line| line.split('\t').collect::<Vec<_>>())
         .map(|cells| {
             // Excluded here: VLAN 300, and a tentative address.
-            let not_here = ["which we have", "that we may get"]
-                .iter()
-                .any(|not_here| cells[0].contains(not_here));
+            let not_here =
+                ["which we have", "tentative"].iter().any(|not_here| cells[0].contains(not_here));
             (!cells[1].is_empty() && !not_here, unhex(cells[2]))
         })
         .collect();

@@ -154,10 +154,7 @@ fn a_panic_while_it_is_built_starts_nothing() {
     let output = command.output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(
-        stderr.contains("worker 0: panicked while it was getting ready: stage trap: "),
-        "{stderr}"
-    );
+    assert!(stderr.contains("worker 0: panicked during startup: stage trap: "), "{stderr}");
     assert!(stderr.contains("no such luck"), "{stderr}");
     // Nothing is in the way of the next one.
     let (_, last) = start(&chain, "nowhere").stop();

@@ -124,8 +124,8 @@ fn counters_go_on_from_program_to_program_and_to_user_space() {
     assert!(change("auto", &["drop sport 1025"]).status.success());
     assert_eq!(matched(&socket), ("user".into(), vec![300, 500]));
     let refused = change("kernel", &["drop sport 1025"]);
-    assert!(stderr(&refused).contains("(its `place`)"), "{refused:?}");
-    assert!(stderr(&refused).contains("takes a restart"), "{refused:?}");
+    assert!(stderr(&refused).contains("the `place` of a stage"), "{refused:?}");
+    assert!(stderr(&refused).contains("restart to apply it"), "{refused:?}");
     forwarder.stop(LONG).unwrap();
 }
 

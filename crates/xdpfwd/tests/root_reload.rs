@@ -209,7 +209,7 @@ fn what_is_no_good_changes_nothing_and_is_said() {
     passes(100);
     forth.write("accept");
     fs::write(config.path(), written.replace("cores = [1]", "cores = [0]")).unwrap();
-    running.reload("not reloaded: cores is another than the one that runs: that takes a restart");
+    running.reload("not reloaded: `cores` cannot change on reload; restart to apply it");
     passes(100);
     fs::write(config.path(), &written).unwrap();
     forth.write("drop proto udp\naccept");

@@ -388,10 +388,11 @@ fn native_xdp_on_a_veth_ends_at_mtu_3506() {
                 assert_eq!(
                     text,
                     format!(
-                        "xdpfwd: fwd0: its driver refuses native XDP, which mode \"copy\" takes, because the MTU is too large \
-                         for it: that of the interface, or of the other end of a veth, where 3506 is the most with pages \
-                         of 4 KiB (fwd0 has MTU {mtu}); lower it with `ip link set dev fwd0 mtu N`, for a veth at the \
-                         other end, or set mode = \"skb\" or \"auto\"\n"
+                        "xdpfwd: fwd0: mode \"copy\" needs native XDP, which the driver refuses: the \
+                         MTU is too large, of the interface or of the other end of a veth, which \
+                         allows at most 3506 with 4 KiB pages (fwd0 has MTU {mtu}); lower the MTU \
+                         with `ip link set dev fwd0 mtu N`, for a veth at the other end, or set \
+                         mode = \"skb\" or \"auto\"\n"
                     )
                 );
                 continue;
@@ -427,7 +428,7 @@ fn native_xdp_on_a_veth_ends_at_mtu_3506() {
                     "{fallback}"
                 );
                 assert!(
-                    fallback["reason"].as_str().unwrap().contains("the MTU is too large for it"),
+                    fallback["reason"].as_str().unwrap().contains("the MTU is too large"),
                     "{fallback}"
                 );
             }

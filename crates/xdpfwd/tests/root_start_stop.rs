@@ -230,7 +230,7 @@ fn without_the_right_to_look_it_says_so() {
     let text = stderr(&command.output().unwrap());
     first.stop();
     assert!(
-        text.contains("fwd0 is busy: XDP program ") && text.contains("cannot be seen from here"),
+        text.contains("fwd0 is busy: XDP program ") && text.contains("not visible to this process"),
         "{text}"
     );
     assert!(text.contains("`ip link set dev fwd0 xdp off`"), "{text}");

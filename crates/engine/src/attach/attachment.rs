@@ -9,7 +9,7 @@ use xdpfwd_xsk::{AttachMode, XdpLink};
 
 use crate::attach::conflicts;
 use crate::attach::native::{EOPNOTSUPP, lacks_native_xdp, why_not_native};
-use crate::attach::program::{FollowError, Successor, XdpCounters, XdpProgram};
+use crate::attach::program::{AddressUpdateError, Successor, XdpCounters, XdpProgram};
 use crate::error::StartError;
 use crate::host::addresses::OwnAddresses;
 use crate::host::interface::Interface;
@@ -84,12 +84,12 @@ impl Attachment {
         }
     }
 
-    /// Directs a queue's packets to a socket, given by descriptor. A packet socket receives its own
-    /// queue.
-    pub(crate) fn direct(&self, queue: u16, socket: i32) -> Result<(), String> {
+    /// Redirects a queue's packets to a socket, given by descriptor. A packet socket receives its
+    /// own queue.
+    pub(crate) fn redirect(&self, queue: u16, socket: i32) -> Result<(), String> {
         match self {
             Self::Xdp(attached) => {
-                attached.program.direct(queue, socket).map_err(|error| format!("{error:#}"))
+                attached.program.redirect(queue, socket).map_err(|error| format!("{error:#}"))
             }
             Self::Packet(sockets) => {
                 let socket = sockets.get(usize::from(queue)).ok_or("no socket for the queue")?;
@@ -98,14 +98,17 @@ impl Attachment {
         }
     }
 
-    /// Stops directing packets to sockets.
+    /// Stops redirecting packets to sockets.
     pub(crate) fn release(&self, queues: u16) {
         match self {
             Self::Xdp(attached) => attached.program.release(queues),
             Self::Packet(sockets) => {
                 for socket in sockets {
                     if let Err(error) = socket.stop() {
-                        tracing::warn!(%error, "a packet socket goes on receiving: stopping takes longer");
+                        tracing::warn!(
+                            %error,
+                            "cannot stop a packet socket from receiving; shutdown takes longer"
+                        );
                     }
                 }
             }
@@ -113,17 +116,20 @@ impl Attachment {
     }
 
     /// Returns whether the attachment needs the host's addresses.
-    pub(crate) fn follows(&self) -> bool {
+    pub(crate) fn needs_addresses(&self) -> bool {
         match self {
-            Self::Xdp(attached) => attached.program.follows(),
+            Self::Xdp(attached) => attached.program.needs_addresses(),
             Self::Packet(_) => false,
         }
     }
 
     /// Sets the host's addresses.
-    pub(crate) fn follow(&mut self, own: &OwnAddresses) -> Result<(), FollowError> {
+    pub(crate) fn update_addresses(
+        &mut self,
+        own: &OwnAddresses,
+    ) -> Result<(), AddressUpdateError> {
         match self {
-            Self::Xdp(attached) => attached.program.follow(own),
+            Self::Xdp(attached) => attached.program.update_addresses(own),
             Self::Packet(_) => Ok(()),
         }
     }
@@ -154,19 +160,17 @@ impl Attachment {
 
     /// Loads a program with another image, or none, to replace the attached program. Returns `None`
     /// if there is neither a program nor an image.
-    pub(crate) fn successor(
+    pub(crate) fn load_successor(
         &self,
         image: Option<&Arc<XdpImage>>,
     ) -> Result<Option<Successor>, String> {
         match (self, image) {
-            (Self::Xdp(attached), _) => match attached.program.successor(image) {
+            (Self::Xdp(attached), _) => match attached.program.load_successor(image) {
                 Ok(successor) => Ok(Some(successor)),
                 Err(error) => Err(format!("{error:#}")),
             },
             (Self::Packet(_), None) => Ok(None),
-            (Self::Packet(_), Some(_)) => {
-                Err("there is no XDP program that a stage could run in".to_owned())
-            }
+            (Self::Packet(_), Some(_)) => Err("the port has no XDP program".to_owned()),
         }
     }
 
@@ -175,7 +179,7 @@ impl Attachment {
         let Self::Xdp(attached) = self else { return Ok(None) };
         let Some(link) = &attached.link else { return Ok(None) };
         successor.replace(link)?;
-        Ok(Some(attached.program.succeed(successor)))
+        Ok(Some(attached.program.replace_with(successor)))
     }
 
     /// Detaches the program from the interface.
@@ -188,16 +192,16 @@ impl Attachment {
 
 /// Returns the error for an attach that the kernel refused.
 fn refused(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
-    let find = || conflicts::of_interface(interface).map(Box::new);
+    let find_program = || conflicts::find_attached_program(interface).map(Box::new);
     let mtu = interface.mtu();
     let interface = interface.name.clone();
     let native = matches!(mode, Mode::ZeroCopy | Mode::Copy);
     match source.kind() {
         io::ErrorKind::PermissionDenied => {
-            StartError::Permission { what: format!("attaching the XDP program to {interface}") }
+            StartError::Permission { what: format!("{interface}: cannot attach the XDP program") }
         }
         io::ErrorKind::ResourceBusy | io::ErrorKind::AlreadyExists => {
-            StartError::AttachedAlready { program: find(), interface }
+            StartError::AttachedAlready { program: find_program(), interface }
         }
         _ if source.raw_os_error() == Some(EOPNOTSUPP) => {
             // Some drivers return this error if only the MTU is too large.
@@ -206,9 +210,10 @@ fn refused(interface: &Interface, mode: Mode, source: io::Error) -> StartError {
                 .map_or(String::new(), |mtu| format!(" with MTU {mtu}"));
             StartError::Unsupported {
                 what: format!(
-                    "{interface}: its driver has no native XDP{at_mtu}, which mode \"{mode}\" takes"
+                    "{interface}: mode \"{mode}\" needs native XDP, \
+                     which the driver does not support{at_mtu}"
                 ),
-                fix: "set mode = \"skb\", or \"auto\"".into(),
+                fix: "set mode = \"skb\" or \"auto\"".into(),
             }
         }
         _ => match native.then(|| why_not_native(&source)).flatten() {
@@ -237,12 +242,12 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_why_and_what_helps() {
+    fn attach_error_states_cause_and_remedy() {
         for (errno, parts) in [
             (ERANGE, ["MTU is too large", "`ip link set dev none-such0 mtu N`"]),
             (ENOSPC, ["too few queues", "`ethtool -L none-such0 rx N`"]),
-            (EINVAL, ["MTU perhaps", "`ip link set dev none-such0 mtu N`"]),
-            (EOPNOTSUPP, ["no native XDP", "set mode = \"skb\""]),
+            (EINVAL, ["possibly the MTU", "`ip link set dev none-such0 mtu N`"]),
+            (EOPNOTSUPP, ["does not support", "set mode = \"skb\""]),
         ] {
             for mode in [Mode::Copy, Mode::ZeroCopy] {
                 let text = refused(errno, mode);

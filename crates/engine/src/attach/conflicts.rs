@@ -17,7 +17,8 @@ use crate::host::interface::Interface;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttachedProgram {
-    /// Its interface: ours, or one above ours (a bridge or bond), which also blocks ours.
+    /// Its interface: that of the port, or one above it (a bridge or bond), which also blocks the
+    /// port.
     pub interface: String,
     /// Its kernel ID.
     pub id: u32,
@@ -25,15 +26,15 @@ pub struct AttachedProgram {
     pub name: Option<String>,
     /// Its attach mode as named by `ip link set dev IF … off`: `xdp` (driver), `xdpgeneric` or
     /// `xdpoffload`.
-    pub place: &'static str,
+    pub mode: &'static str,
     /// What keeps it attached.
-    pub keeper: Keeper,
+    pub holder: AttachmentHolder,
 }
 
 /// What keeps an XDP program attached to its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Keeper {
+pub enum AttachmentHolder {
     /// A BPF link that these processes have open. The kernel detaches the program when the last of
     /// them ends.
     Processes(Vec<Process>),
@@ -41,7 +42,7 @@ pub enum Keeper {
     Link(u32),
     /// Nothing: attached over netlink, until it is explicitly detached. These processes have the
     /// program open and may have attached it.
-    Nobody(Vec<Process>),
+    Netlink(Vec<Process>),
     /// Not visible to this process.
     Unknown,
 }
@@ -54,8 +55,9 @@ pub struct Process {
     pub pid: u32,
     /// Its name, as in /proc/PID/comm: up to 15 characters.
     pub name: String,
-    /// Whether all its threads are in other network namespaces. Its sockets may still be in ours.
-    pub elsewhere: bool,
+    /// Whether all its threads are in other network namespaces than this thread. Its sockets may
+    /// still be in this one.
+    pub in_other_namespace: bool,
 }
 
 /// Processes that may hold an AF_XDP queue: all that map AF_XDP rings, except this one. The kernel
@@ -71,62 +73,64 @@ pub struct QueueHolders {
 
 /// Returns the program that blocks an interface. `None` if none is visible: it may have been
 /// detached meanwhile.
-pub(crate) fn of_interface(interface: &Interface) -> Option<AttachedProgram> {
+pub(crate) fn find_attached_program(interface: &Interface) -> Option<AttachedProgram> {
     let interfaces = std::iter::once(interface.clone()).chain(interface.above());
-    let (interface, id, place) = interfaces.into_iter().find_map(|interface| {
-        let (id, place) = attached(interface.index)?;
-        Some((interface, id, place))
+    let (interface, id, mode) = interfaces.into_iter().find_map(|interface| {
+        let (id, mode) = query_program(interface.index)?;
+        Some((interface, id, mode))
     })?;
     let name = ProgInfoIter::default().find(|program| program.id == id);
     let name = name.map(|program| program.name.to_string_lossy().into_owned());
-    let holding = |open: Open| matches!(open, Open::Link { program, ifindex } if program == id && ifindex == interface.index);
-    let holders = processes_with(holding);
-    let keeper = if holders.is_empty() {
+    let link = OpenObject::Link { program: id, ifindex: interface.index };
+    let holders = processes_with(|open| open == link);
+    let holder = if holders.is_empty() {
         let mut links = LinkInfoIter::default();
         let link = links.find(|link| {
             link.prog_id == id
                 && matches!(&link.info, LinkTypeInfo::Xdp(xdp) if xdp.ifindex == interface.index)
         });
         match link {
-            Some(link) => Keeper::Link(link.id),
-            // Listing programs and listing links take the same privilege: there is no link.
-            None if name.is_some() => Keeper::Nobody(processes_with(
-                |open| matches!(open, Open::Program { id: program } if program == id),
+            Some(link) => AttachmentHolder::Link(link.id),
+            // Listing programs needs the same privilege as listing links, so there is no link.
+            None if name.is_some() => AttachmentHolder::Netlink(processes_with(
+                |open| matches!(open, OpenObject::Program { id: program } if program == id),
             )),
-            None => Keeper::Unknown,
+            None => AttachmentHolder::Unknown,
         }
     } else {
-        Keeper::Processes(holders)
+        AttachmentHolder::Processes(holders)
     };
-    Some(AttachedProgram { interface: interface.name, id, name, place, keeper })
+    Some(AttachedProgram { interface: interface.name, id, name, mode, holder })
 }
 
 /// Returns the XDP program on an interface of this network namespace, or on one above it that also
 /// blocks it.
 pub fn attached_program(interface: &str) -> Option<AttachedProgram> {
-    of_interface(&Interface::find(interface, interface).ok()?)
+    find_attached_program(&Interface::find(interface, interface).ok()?)
 }
 
 impl AttachedProgram {
-    /// Returns the command that detaches it.
+    /// Returns the command that detaches it, or that shows its holder if that is unknown.
     pub fn fix(&self) -> String {
-        match &self.keeper {
-            Keeper::Processes(processes) => {
+        match &self.holder {
+            AttachmentHolder::Processes(processes) => {
                 let pids: Vec<_> =
                     processes.iter().map(|process| process.pid.to_string()).collect();
                 format!("kill {}", pids.join(" "))
             }
-            Keeper::Link(link) => format!("bpftool link detach id {link}"),
-            Keeper::Nobody(_) => format!("ip link set dev {} {} off", self.interface, self.place),
-            Keeper::Unknown => {
-                format!("as root, who sees who holds it: xdpfwd doctor {}", self.interface)
+            AttachmentHolder::Link(link) => format!("bpftool link detach id {link}"),
+            AttachmentHolder::Netlink(_) => {
+                format!("ip link set dev {} {} off", self.interface, self.mode)
+            }
+            AttachmentHolder::Unknown => {
+                format!("run as root to see the holder: xdpfwd doctor {}", self.interface)
             }
         }
     }
 }
 
 /// Returns the processes that may hold an AF_XDP queue.
-pub(crate) fn of_queue() -> QueueHolders {
+pub(crate) fn find_queue_holders() -> QueueHolders {
     let mut some_hidden = !sees_all_processes();
     let has_rings = |folder: &Path| match fs::read_to_string(folder.join("maps")) {
         Ok(maps) => maps.lines().any(is_af_xdp_ring),
@@ -137,27 +141,27 @@ pub(crate) fn of_queue() -> QueueHolders {
     };
     let mut processes: Vec<_> =
         processes(has_rings).into_iter().filter(|process| process.pid != process::id()).collect();
-    processes.sort_by_key(|process| process.elsewhere);
+    processes.sort_by_key(|process| process.in_other_namespace);
     QueueHolders { processes, some_hidden }
 }
 
 /// Returns the ID of the program on an interface of this network namespace, and its attach mode.
 /// The kernel does not allow native and generic programs at the same time.
-fn attached(ifindex: u32) -> Option<(u32, &'static str)> {
+fn query_program(ifindex: u32) -> Option<(u32, &'static str)> {
     // The API expects a program's descriptor, which a query does not use.
     let stdin = io::stdin();
     let found = Xdp::new(stdin.as_fd()).query(i32::try_from(ifindex).ok()?, XdpFlags::NONE).ok()?;
-    let places = [
+    let modes = [
         (found.drv_prog_id, "xdp"),
         (found.skb_prog_id, "xdpgeneric"),
         (found.hw_prog_id, "xdpoffload"),
     ];
-    places.into_iter().find(|(id, _)| *id != 0)
+    modes.into_iter().find(|(id, _)| *id != 0)
 }
 
 /// A BPF object that a process has open, from /proc/PID/fdinfo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Open {
+enum OpenObject {
     /// An XDP link.
     Link {
         program: u32,
@@ -168,7 +172,7 @@ enum Open {
     },
 }
 
-impl Open {
+impl OpenObject {
     fn parse(fdinfo: &str) -> Option<Self> {
         let field = |name: &str| {
             let mut lines = fdinfo.lines();
@@ -183,10 +187,11 @@ impl Open {
     }
 }
 
-fn processes_with(wanted: impl Fn(Open) -> bool) -> Vec<Process> {
+fn processes_with(wanted: impl Fn(OpenObject) -> bool) -> Vec<Process> {
     processes(|folder| {
         let files = fs::read_dir(folder.join("fdinfo")).into_iter().flatten().flatten();
-        let open = files.filter_map(|file| Open::parse(&fs::read_to_string(file.path()).ok()?));
+        let open =
+            files.filter_map(|file| OpenObject::parse(&fs::read_to_string(file.path()).ok()?));
         open.into_iter().any(&wanted)
     })
 }
@@ -209,9 +214,9 @@ fn processes(mut wanted: impl FnMut(&Path) -> bool) -> Vec<Process> {
         let threads = fs::read_dir(folder.join("task")).into_iter().flatten().flatten();
         let namespaces =
             threads.filter_map(|thread| fs::read_link(thread.path().join("ns/net")).ok());
-        let elsewhere =
+        let in_other_namespace =
             own.is_some() && !namespaces.into_iter().any(|namespace| Some(namespace) == own);
-        processes.push(Process { pid, name, elsewhere });
+        processes.push(Process { pid, name, in_other_namespace });
     }
     processes.sort_by_key(|process| process.pid);
     processes
@@ -236,49 +241,47 @@ fn is_af_xdp_ring(line: &str) -> bool {
 }
 
 /// Formats the error for an interface with another program.
-pub(crate) fn say_attached(program: Option<&AttachedProgram>, interface: &str) -> String {
+pub(crate) fn describe_attached(program: Option<&AttachedProgram>, interface: &str) -> String {
     match program {
         Some(program) => program.to_string(),
         None => format!(
-            "an XDP program was attached to it and cannot be seen any more; try again, and look at `ip -d link show dev {interface}`"
+            "an XDP program was attached to it, but is not visible now; \
+             try again, and check `ip -d link show dev {interface}`"
         ),
     }
 }
 
 impl fmt::Display for AttachedProgram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { interface, id, name, place, keeper } = self;
+        let Self { interface, id, name, mode, holder } = self;
         write!(f, "XDP program {id}")?;
         if let Some(name) = name {
             write!(f, " \"{name}\"")?;
         }
         write!(f, " is attached to {interface}, ")?;
-        let off = format_args!("`ip link set dev {interface} {place} off`");
-        match keeper {
-            Keeper::Processes(processes) => {
+        let off = format_args!("`ip link set dev {interface} {mode} off`");
+        match holder {
+            AttachmentHolder::Processes(processes) => {
                 let pids: Vec<_> =
                     processes.iter().map(|process| process.pid.to_string()).collect();
                 let (list, pids) = (list(processes), pids.join(" "));
-                write!(f, "held by {list}; end what holds it, and it goes as well: `kill {pids}`")
+                write!(f, "held by {list}; to detach it, end the holder: `kill {pids}`")
             }
-            Keeper::Link(link) => write!(
+            AttachmentHolder::Link(link) => write!(
                 f,
-                "through BPF link {link}, which no process that can be seen from here holds (it is pinned to a file, or held \
-                 in another container); `bpftool link detach id {link}` takes it off"
+                "through BPF link {link}, which no visible process holds (it is pinned to a file, \
+                 or held in another container); detach it: `bpftool link detach id {link}`"
             ),
-            Keeper::Nobody(open) if open.is_empty() => {
-                write!(f, "and no process holds it there; {off} takes it off")
+            AttachmentHolder::Netlink(open) if open.is_empty() => {
+                write!(f, "and no process holds it; detach it: {off}")
             }
-            Keeper::Nobody(open) => {
-                write!(
-                    f,
-                    "and stays until somebody takes it off with {off}; in use by {}",
-                    list(open)
-                )
+            AttachmentHolder::Netlink(open) => {
+                write!(f, "and stays attached until you detach it: {off}; in use by {}", list(open))
             }
-            Keeper::Unknown => write!(
+            AttachmentHolder::Unknown => write!(
                 f,
-                "and who holds it there cannot be seen from here (root sees more); {off} takes it off, unless a process holds it"
+                "and its holder is not visible to this process (root sees more); \
+                 unless a process holds it, detach it: {off}"
             ),
         }
     }
@@ -286,31 +289,26 @@ impl fmt::Display for AttachedProgram {
 
 impl fmt::Display for QueueHolders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const KERNEL: &str = "if the kernel has CONFIG_XDP_SOCKETS_DIAG";
+        const FIND: &str =
+            "find the owner, if the kernel has CONFIG_XDP_SOCKETS_DIAG: `ss --xdp -p`";
         match &self.processes[..] {
             [] => {
-                write!(
-                    f,
-                    "no other process that can be seen from here has one; `ss --xdp -p` tells whose it is, {KERNEL}"
-                )?;
+                write!(f, "no other visible process has an AF_XDP socket; {FIND}")?;
             }
             [process] => {
                 let pid = process.pid;
                 write!(
                     f,
-                    "probably that of {process}, the only other process seen to have one: if so, `kill {pid}` frees it"
+                    "the owner is probably {process}, the only other visible process with an \
+                     AF_XDP socket; if so, end it: `kill {pid}`"
                 )?;
             }
             processes => {
-                write!(
-                    f,
-                    "these processes have one: {}; `ss --xdp -p` tells which it is, {KERNEL}",
-                    list(processes)
-                )?;
+                write!(f, "these processes have AF_XDP sockets: {}; {FIND}", list(processes))?;
             }
         }
         if self.some_hidden {
-            write!(f, " (not all processes can be seen from here)")?;
+            write!(f, " (some processes are not visible to this process)")?;
         }
         Ok(())
     }
@@ -318,8 +316,8 @@ impl fmt::Display for QueueHolders {
 
 impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let elsewhere = if self.elsewhere { ", in another network namespace" } else { "" };
-        write!(f, "{} (pid {}{elsewhere})", self.name, self.pid)
+        let namespace = if self.in_other_namespace { ", in another network namespace" } else { "" };
+        write!(f, "{} (pid {}{namespace})", self.name, self.pid)
     }
 }
 
@@ -332,83 +330,88 @@ mod tests {
     use super::*;
 
     fn process(pid: u32, name: &str) -> Process {
-        Process { pid, name: name.into(), elsewhere: false }
+        Process { pid, name: name.into(), in_other_namespace: false }
     }
 
-    fn program(keeper: Keeper) -> String {
+    fn message(holder: AttachmentHolder) -> String {
         let name = Some("filter".into());
-        AttachedProgram { interface: "eth1".into(), id: 7, name, place: "xdpgeneric", keeper }
+        AttachedProgram { interface: "eth1".into(), id: 7, name, mode: "xdpgeneric", holder }
             .to_string()
     }
 
     #[test]
-    fn fdinfo_tells_links_from_programs_and_the_rest() {
+    fn fdinfo_parse_returns_xdp_links_and_programs_only() {
         let link = "pos:\t0\nflags:\t02000000\nmnt_id:\t15\nino:\t9\nlink_type:\txdp\nlink_id:\t3\nprog_tag:\tab\n\
                     prog_id:\t12\nifindex:\t2\n";
-        assert_eq!(Open::parse(link), Some(Open::Link { program: 12, ifindex: 2 }));
-        assert_eq!(Open::parse(&link.replace("\txdp", "\ttcx")), None);
+        assert_eq!(OpenObject::parse(link), Some(OpenObject::Link { program: 12, ifindex: 2 }));
+        assert_eq!(OpenObject::parse(&link.replace("\txdp", "\ttcx")), None);
         let program = "pos:\t0\nflags:\t02000002\nprog_type:\t6\nprog_jited:\t1\nprog_id:\t12\n";
-        assert_eq!(Open::parse(program), Some(Open::Program { id: 12 }));
+        assert_eq!(OpenObject::parse(program), Some(OpenObject::Program { id: 12 }));
         for other in [
             "",
             "pos:\t0\nmap_type:\t17\nmap_id:\t3\n",
             "prog_id:\tx\n",
             "link_type:\txdp\nprog_id:\t1\n",
         ] {
-            assert_eq!(Open::parse(other), None, "{other}");
+            assert_eq!(OpenObject::parse(other), None, "{other}");
         }
     }
 
     #[test]
-    fn rings_of_af_xdp_are_told_from_other_mappings() {
+    fn is_af_xdp_ring_rejects_other_mappings() {
         let line = |offset: &str, path: &str| {
             format!("7f1c60000000-7f1c60011000 rw-s {offset} 00:08 34567   {path}")
         };
         assert!(is_af_xdp_ring(&line("100000000", "socket:[34567]")));
         assert!(is_af_xdp_ring(&line("180000000", "socket:[34567]")));
-        assert!(!is_af_xdp_ring(&line("00000000", "socket:[34567]")), "perhaps AF_PACKET's");
+        assert!(
+            !is_af_xdp_ring(&line("00000000", "socket:[34567]")),
+            "AF_PACKET maps its rings at offset 0"
+        );
         assert!(!is_af_xdp_ring(&line("100000000", "/tmp/large")));
         assert!(!is_af_xdp_ring("7f1c60000000-7f1c60011000 rw-p 00000000 00:00 0"));
         assert!(!is_af_xdp_ring(""));
     }
 
     #[test]
-    fn every_answer_says_what_to_do() {
-        let said = program(Keeper::Processes(vec![process(12, "first"), process(34, "second")]));
-        assert!(said.starts_with(
+    fn attached_program_message_contains_command() {
+        let text =
+            message(AttachmentHolder::Processes(vec![process(12, "first"), process(34, "second")]));
+        assert!(text.starts_with(
             "XDP program 7 \"filter\" is attached to eth1, held by first (pid 12), second (pid 34)"
         ));
-        assert!(said.ends_with("`kill 12 34`"), "{said}");
+        assert!(text.ends_with("`kill 12 34`"), "{text}");
         let off = "`ip link set dev eth1 xdpgeneric off`";
-        let said = program(Keeper::Nobody(vec![]));
-        assert!(said.contains("no process holds it there") && said.contains(off), "{said}");
-        let said = program(Keeper::Nobody(vec![process(12, "loader")]));
-        assert!(said.contains("in use by loader (pid 12)") && said.contains(off), "{said}");
-        let said = program(Keeper::Link(5));
+        let text = message(AttachmentHolder::Netlink(vec![]));
+        assert!(text.contains("no process holds it") && text.contains(off), "{text}");
+        let text = message(AttachmentHolder::Netlink(vec![process(12, "loader")]));
+        assert!(text.contains("in use by loader (pid 12)") && text.contains(off), "{text}");
+        let text = message(AttachmentHolder::Link(5));
         assert!(
-            said.contains("BPF link 5") && said.contains("`bpftool link detach id 5`"),
-            "{said}"
+            text.contains("BPF link 5") && text.contains("`bpftool link detach id 5`"),
+            "{text}"
         );
-        let said = program(Keeper::Unknown);
-        assert!(said.contains("cannot be seen from here") && said.contains(off), "{said}");
-        assert!(say_attached(None, "eth1").contains("try again"));
+        let text = message(AttachmentHolder::Unknown);
+        assert!(text.contains("not visible to this process") && text.contains(off), "{text}");
+        assert!(describe_attached(None, "eth1").contains("try again"));
     }
 
     #[test]
-    fn who_may_hold_a_queue_is_not_accused() {
-        let said = |processes: &[Process], some_hidden| {
+    fn queue_holders_message_lists_possible_owners() {
+        let text = |processes: &[Process], some_hidden| {
             QueueHolders { processes: processes.to_vec(), some_hidden }.to_string()
         };
-        let other = Process { elsewhere: true, ..process(9, "b") };
+        let other = Process { in_other_namespace: true, ..process(9, "b") };
         assert!(
-            said(&[process(8, "a")], false).starts_with("probably that of a (pid 8), the only")
+            text(&[process(8, "a")], false)
+                .starts_with("the owner is probably a (pid 8), the only")
         );
-        let two = said(&[process(8, "a"), other], false);
+        let two = text(&[process(8, "a"), other], false);
         assert!(
-            two.starts_with("these processes have one:")
+            two.starts_with("these processes have AF_XDP sockets:")
                 && two.contains("a (pid 8), b (pid 9, in another network namespace)")
         );
-        assert!(said(&[], true).contains("no other process that can be seen"));
-        assert!(said(&[], true).ends_with("(not all processes can be seen from here)"));
+        assert!(text(&[], true).contains("no other visible process"));
+        assert!(text(&[], true).ends_with("(some processes are not visible to this process)"));
     }
 }

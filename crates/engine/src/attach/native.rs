@@ -24,16 +24,18 @@ pub(crate) fn why_not_native(error: &io::Error) -> Option<(&'static str, &'stati
     // fragments.
     Some(match error.raw_os_error()? {
         ERANGE => (
-            "the MTU is too large for it: that of the interface, or of the other end of a veth, where 3506 is the most \
-             with pages of 4 KiB",
-            "lower it with `ip link set dev X mtu N`, for a veth at the other end",
+            "the MTU is too large, of the interface or of the other end of a veth, which allows \
+             at most 3506 with 4 KiB pages",
+            "lower the MTU with `ip link set dev X mtu N`, for a veth at the other end",
         ),
         ENOSPC => (
-            "it has too few queues for it: a veth has to have as many receive queues as its other end has transmit queues",
-            "give it more with `ethtool -L X rx N`",
+            "too few queues (a veth needs at least as many receive queues as its other end has \
+             transmit queues)",
+            "add queues with `ethtool -L X rx N`",
         ),
         EINVAL => (
-            "something about the interface does not suit it, the MTU perhaps, or LRO (the kernel's log may say)",
+            "the driver rejects a setting of the interface, possibly the MTU or LRO \
+             (see the kernel log)",
             "lower the MTU with `ip link set dev X mtu N`",
         ),
         _ => return None,

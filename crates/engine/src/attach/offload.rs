@@ -12,12 +12,13 @@ fn missing(name: &str) -> libbpf_rs::Error {
 
 /// Sizes the maps of a program before loading, as an image needs, and writes the read-only data.
 pub(crate) fn prepare(open: &mut OpenObject, image: &XdpImage) -> Result<(), libbpf_rs::Error> {
-    for (name, ours) in &image.constants {
+    for (name, expected) in &image.constants {
         map_mut(open, name, |map| {
-            if map.initial_value() == Some(ours) {
+            if map.initial_value() == Some(expected) {
                 return Ok(());
             }
-            let message = "the XDP program and this binary were not built from the same source; run: cargo clean -p xdpfwd-engine";
+            let message = "the XDP program and this binary were not built from the same source; \
+                           run: cargo clean -p xdpfwd-engine";
             Err(io::Error::new(io::ErrorKind::InvalidData, message).into())
         })?;
     }

@@ -15,7 +15,7 @@ use xdpfwd_xsk::{AttachMode, XdpLink, attach_xdp};
 
 use crate::attach::offload::{self, RowCounters};
 use crate::error::StartError;
-use crate::host::addresses::{GoodFor, OwnAddresses};
+use crate::host::addresses::{AddressUse, OwnAddresses};
 use crate::keep::{Keep, KeepRule};
 
 /// Name of the XDP program without a kernel stage.
@@ -45,7 +45,7 @@ pub struct XdpProgram {
     counters: MapHandle,
     /// The image and row counters of the stage that runs in this program, if any.
     offload: Option<(Arc<XdpImage>, RowCounters)>,
-    /// Maps of this host's addresses; `None` without `keep` rules, which alone need them.
+    /// Maps of this host's addresses; `None` without `keep` rules, which need them.
     own: Option<OwnMaps>,
 }
 
@@ -87,8 +87,8 @@ pub enum XdpDecision {
 
 impl XdpProgram {
     /// Loads the program for an interface with this number of queues, with the `keep` rules and the
-    /// filter image. Until [`follow`](Self::follow) supplies the host's addresses, only multicast
-    /// and broadcast frames can match `keep` rules.
+    /// filter image. Until [`update_addresses`](Self::update_addresses) supplies the host's
+    /// addresses, only multicast and broadcast frames can match `keep` rules.
     pub fn load(
         queues: u16,
         keep: &Keep,
@@ -101,7 +101,7 @@ impl XdpProgram {
             if name == "xsks" {
                 map.set_max_entries(u32::from(queues)).map_err(fail)?;
             } else if name.starts_with("own_") && !keep.is_empty() {
-                map.set_max_entries(MOST_ADDRESSES).map_err(fail)?;
+                map.set_max_entries(MAX_ADDRESSES).map_err(fail)?;
             }
         }
         let Successor { object, offload } = load(open, image).map_err(|error| match image {
@@ -118,10 +118,10 @@ impl XdpProgram {
         let (xsks, counters) = (find("xsks")?, find("counters")?);
         let own = (!keep.is_empty()).then(|| -> Result<_, StartError> {
             Ok(OwnMaps {
-                macs: FollowedMap::new(find("own_macs")?),
-                vlans: FollowedMap::new(find("own_vlans")?),
-                ipv4: FollowedMap::new(find("own_ipv4")?),
-                ipv6: FollowedMap::new(find("own_ipv6")?),
+                macs: SyncedMap::new(find("own_macs")?),
+                vlans: SyncedMap::new(find("own_vlans")?),
+                ipv4: SyncedMap::new(find("own_ipv4")?),
+                ipv6: SyncedMap::new(find("own_ipv6")?),
             })
         });
         let own = own.transpose()?;
@@ -131,7 +131,7 @@ impl XdpProgram {
 
     /// Loads the program again with another filter or none. The successor shares all other maps and
     /// takes over when it is attached.
-    pub(crate) fn successor(
+    pub(crate) fn load_successor(
         &self,
         image: Option<&Arc<XdpImage>>,
     ) -> Result<Successor, libbpf_rs::Error> {
@@ -149,7 +149,7 @@ impl XdpProgram {
 
     /// Replaces this program with an attached successor and returns the predecessor, which may
     /// still be processing packets.
-    pub(crate) fn succeed(&mut self, successor: Successor) -> Successor {
+    pub(crate) fn replace_with(&mut self, successor: Successor) -> Successor {
         let Successor { object, offload } = successor;
         Successor {
             object: mem::replace(&mut self.object, object),
@@ -167,32 +167,33 @@ impl XdpProgram {
         self.offload.as_ref().and_then(|(_, counters)| counters.read_or_warn())
     }
 
-    /// Returns whether the program has `keep` rules and so needs [`follow`](Self::follow).
-    pub fn follows(&self) -> bool {
+    /// Returns whether the program has `keep` rules and so needs
+    /// [`update_addresses`](Self::update_addresses).
+    pub fn needs_addresses(&self) -> bool {
         self.own.is_some()
     }
 
     /// Sets the host's addresses. Skips addresses that cannot be inserted, retries them in the next
     /// call, and returns the error of the first.
-    pub fn follow(&mut self, own: &OwnAddresses) -> Result<(), FollowError> {
+    pub fn update_addresses(&mut self, own: &OwnAddresses) -> Result<(), AddressUpdateError> {
         let Some(maps) = &mut self.own else { return Ok(()) };
-        let good_for =
-            |good_for: &GoodFor| u8::from(good_for.destination) | u8::from(good_for.target) << 1;
+        let uses =
+            |address: &AddressUse| u8::from(address.destination) | u8::from(address.target) << 1;
         let macs = own.macs.iter().map(|mac| (mac.0, 1)).collect();
         let vlans = own.vlans.iter().map(|vlan| (u32::from(*vlan).to_ne_bytes(), 1)).collect();
-        let ipv4 = own.ipv4.iter().map(|(ip, good)| (ip.octets(), good_for(good))).collect();
-        let ipv6 = own.ipv6.iter().map(|(ip, good)| (ip.octets(), good_for(good))).collect();
+        let ipv4 = own.ipv4.iter().map(|(ip, address)| (ip.octets(), uses(address))).collect();
+        let ipv6 = own.ipv6.iter().map(|(ip, address)| (ip.octets(), uses(address))).collect();
         let results = [
-            maps.macs.follow(macs),
-            maps.vlans.follow(vlans),
-            maps.ipv4.follow(ipv4),
-            maps.ipv6.follow(ipv6),
+            maps.macs.update(macs),
+            maps.vlans.update(vlans),
+            maps.ipv4.update(ipv4),
+            maps.ipv6.update(ipv6),
         ];
         results.into_iter().collect()
     }
 
     /// Redirects a queue's packets to a socket.
-    pub fn direct(&self, queue: u16, socket: RawFd) -> Result<(), libbpf_rs::Error> {
+    pub fn redirect(&self, queue: u16, socket: RawFd) -> Result<(), libbpf_rs::Error> {
         let (key, value) = (u32::from(queue).to_ne_bytes(), (socket as u32).to_ne_bytes());
         self.xsks.update(&key, &value, MapFlags::ANY)
     }
@@ -227,7 +228,7 @@ impl XdpProgram {
     /// decision. Use it only on a program that is not attached: the counters include the frame.
     ///
     /// <https://docs.kernel.org/bpf/bpf_prog_run.html>
-    pub fn judge(&mut self, frame: &[u8]) -> io::Result<XdpDecision> {
+    pub fn test_run(&mut self, frame: &[u8]) -> io::Result<XdpDecision> {
         let before = self.counters().kept;
         let input = ProgramInput { data_in: Some(frame), ..ProgramInput::default() };
         let program = self.object.progs_mut().next().ok_or_else(no_program)?;
@@ -319,56 +320,57 @@ fn no_program() -> io::Error {
 }
 
 /// Maximum number of addresses per kind and port.
-const MOST_ADDRESSES: u32 = 65536;
+const MAX_ADDRESSES: u32 = 65536;
 
 struct OwnMaps {
-    macs: FollowedMap<6>,
-    vlans: FollowedMap<4>,
-    ipv4: FollowedMap<4>,
-    ipv6: FollowedMap<16>,
+    macs: SyncedMap<6>,
+    vlans: SyncedMap<4>,
+    ipv4: SyncedMap<4>,
+    ipv6: SyncedMap<16>,
 }
 
 /// Error of a failed address update.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{missing} of this host's addresses cannot be followed (at most {MOST_ADDRESSES} of a kind can): {source}"
+    "cannot update {missing} host addresses in the XDP program \
+     (at most {MAX_ADDRESSES} of a kind fit): {source}"
 )]
-pub struct FollowError {
+pub struct AddressUpdateError {
     missing: usize,
     source: libbpf_rs::Error,
 }
 
 /// A map that is synchronised to a wanted content with as few updates as possible.
-struct FollowedMap<const N: usize> {
+struct SyncedMap<const N: usize> {
     map: MapHandle,
     /// Current entries of the map.
-    there: BTreeMap<[u8; N], u8>,
+    entries: BTreeMap<[u8; N], u8>,
 }
 
-impl<const N: usize> FollowedMap<N> {
+impl<const N: usize> SyncedMap<N> {
     fn new(map: MapHandle) -> Self {
-        Self { map, there: BTreeMap::new() }
+        Self { map, entries: BTreeMap::new() }
     }
 
-    fn follow(&mut self, wanted: BTreeMap<[u8; N], u8>) -> Result<(), FollowError> {
-        let mut failed: Option<FollowError> = None;
+    fn update(&mut self, wanted: BTreeMap<[u8; N], u8>) -> Result<(), AddressUpdateError> {
+        let mut failed: Option<AddressUpdateError> = None;
         let mut fail = |source| {
             let missing = failed.as_ref().map_or(0, |failed| failed.missing) + 1;
-            failed = Some(FollowError { missing, source });
+            failed = Some(AddressUpdateError { missing, source });
         };
         // Delete first, to make room.
         let gone: Vec<_> =
-            self.there.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
+            self.entries.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
         for key in gone {
             match self.map.delete(&key) {
                 Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => fail(error),
-                _ => drop(self.there.remove(&key)),
+                _ => drop(self.entries.remove(&key)),
             }
         }
         for (key, value) in wanted {
-            if self.there.get(&key) != Some(&value) {
+            if self.entries.get(&key) != Some(&value) {
                 match self.map.update(&key, &[value], MapFlags::ANY) {
-                    Ok(()) => drop(self.there.insert(key, value)),
+                    Ok(()) => drop(self.entries.insert(key, value)),
                     Err(error) => fail(error),
                 }
             }

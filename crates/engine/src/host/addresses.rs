@@ -14,7 +14,7 @@ use nix::net::if_::if_nametoindex;
 use xdpfwd_pipeline::{PortAddress, PortId, PortInfo, Ports};
 use xdpfwd_wire::MacAddr;
 
-use crate::host::netlink::{ask, dump};
+use crate::host::netlink::{dump, query};
 use crate::plan::PortPlan;
 
 /// A snapshot of the links and addresses of this network namespace.
@@ -58,14 +58,14 @@ pub struct OwnAddresses {
     /// VLANs stacked on it.
     pub vlans: BTreeSet<u16>,
     /// IPv4 addresses.
-    pub ipv4: BTreeMap<Ipv4Addr, GoodFor>,
+    pub ipv4: BTreeMap<Ipv4Addr, AddressUse>,
     /// IPv6 addresses; link-local ones only of the interface's own stack.
-    pub ipv6: BTreeMap<Ipv6Addr, GoodFor>,
+    pub ipv6: BTreeMap<Ipv6Addr, AddressUse>,
 }
 
 /// The uses of an address of this host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GoodFor {
+pub struct AddressUse {
     /// The kernel accepts packets to this address on any interface.
     pub destination: bool,
     /// ARP and Neighbor Discovery for this address are for this host: the address belongs to the
@@ -106,11 +106,15 @@ impl Host {
     pub(crate) fn stack(&self, index: u32) -> BTreeSet<u32> {
         let mut stack = BTreeSet::from([index]);
         loop {
-            let on_top =
+            let stacked =
                 |link: &Link| link.lower.filter(|lower| stack.contains(lower)).map(|_| link.index);
-            let above = |link: &Link| link.controller.filter(|_| stack.contains(&link.index));
-            let more: Vec<u32> =
-                self.links.iter().flat_map(|link| [on_top(link), above(link)]).flatten().collect();
+            let controller = |link: &Link| link.controller.filter(|_| stack.contains(&link.index));
+            let more: Vec<u32> = self
+                .links
+                .iter()
+                .flat_map(|link| [stacked(link), controller(link)])
+                .flatten()
+                .collect();
             let before = stack.len();
             stack.extend(more);
             if stack.len() == before {
@@ -130,16 +134,19 @@ impl Host {
         for address @ Address { link, ip, tentative, .. } in &self.addresses {
             let in_stack = stack.contains(link);
             let local = self.local.contains(ip);
-            let near =
+            let in_stack_or_loopback =
                 in_stack || self.links.iter().any(|other| other.index == *link && other.loopback);
-            let good_for = GoodFor { destination: local, target: near && (local || *tentative) };
-            if address.is_nobodys() || good_for == GoodFor::default() {
+            let uses = AddressUse {
+                destination: local,
+                target: in_stack_or_loopback && (local || *tentative),
+            };
+            if address.is_special() || uses == AddressUse::default() {
                 continue;
             }
             match ip {
-                IpAddr::V4(ip) => own.ipv4.entry(*ip).or_default().add(good_for),
+                IpAddr::V4(ip) => own.ipv4.entry(*ip).or_default().add(uses),
                 IpAddr::V6(ip) if ip.is_unicast_link_local() && !in_stack => {}
-                IpAddr::V6(ip) => own.ipv6.entry(*ip).or_default().add(good_for),
+                IpAddr::V6(ip) => own.ipv6.entry(*ip).or_default().add(uses),
             }
         }
         own
@@ -169,7 +176,10 @@ impl Host {
 /// Returns the port information for stages; only names for interfaces that do not exist.
 pub fn describe_ports(ports: &[PortPlan]) -> Ports {
     let host = Host::read().inspect_err(|error| {
-        tracing::warn!(%error, "cannot read links and addresses: stages do not get MAC addresses, MTUs and IP addresses");
+        tracing::warn!(
+            %error,
+            "cannot read links and addresses; stages get no MAC addresses, MTUs and IP addresses"
+        );
     });
     let describe = |port: &PortPlan| match (&host, if_nametoindex(&*port.interface)) {
         (Ok(host), Ok(index)) => host.describe(index, port),
@@ -191,13 +201,13 @@ fn undescribed(port: &PortPlan) -> PortInfo {
 pub(crate) fn is_up(index: u32) -> io::Result<bool> {
     let mut request = LinkMessage::default();
     request.header.index = index;
-    let answer = ask(&RouteNetlinkMessage::GetLink(request))?;
+    let answer = query(&RouteNetlinkMessage::GetLink(request))?;
     Ok(
         matches!(answer, RouteNetlinkMessage::NewLink(link) if link.header.flags.contains(LinkFlags::Up)),
     )
 }
 
-impl GoodFor {
+impl AddressUse {
     fn add(&mut self, other: Self) {
         self.destination |= other.destination;
         self.target |= other.target;
@@ -277,7 +287,7 @@ impl Link {
             loopback: flags.contains(LinkFlags::Loopback),
             ..Self::default()
         };
-        let (mut below, mut elsewhere, mut stacked) = (None, false, false);
+        let (mut lower, mut lower_is_foreign, mut stacked) = (None, false, false);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::Address(address) => {
@@ -287,8 +297,8 @@ impl Link {
                         .map(MacAddr);
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = Some(*mtu),
-                LinkAttribute::Link(lower) => below = Some(*lower),
-                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::Link(index) => lower = Some(*index),
+                LinkAttribute::LinkNetNsId(_) => lower_is_foreign = true,
                 LinkAttribute::Controller(controller) => link.controller = Some(*controller),
                 LinkAttribute::LinkInfo(infos) => {
                     stacked = infos.iter().any(is_stacked);
@@ -297,8 +307,9 @@ impl Link {
                 _ => {}
             }
         }
-        // A veth stores its peer in the same attribute, and a tunnel its underlying interface.
-        link.lower = below.filter(|_| stacked && !elsewhere);
+        // A veth stores its peer in the same attribute, and a tunnel its underlying interface. A
+        // foreign index belongs to another network namespace.
+        link.lower = lower.filter(|_| stacked && !lower_is_foreign);
         link
     }
 }
@@ -309,8 +320,10 @@ fn is_stacked(info: &LinkInfo) -> bool {
 }
 
 fn vlan(info: &LinkInfo) -> Option<u16> {
-    let LinkInfo::Data(InfoData::Vlan(facts)) = info else { return None };
-    facts.iter().find_map(|fact| if let InfoVlan::Id(id) = fact { Some(*id) } else { None })
+    let LinkInfo::Data(InfoData::Vlan(attributes)) = info else { return None };
+    attributes
+        .iter()
+        .find_map(|attribute| if let InfoVlan::Id(id) = attribute { Some(*id) } else { None })
 }
 
 impl Address {
@@ -336,7 +349,7 @@ impl Address {
     }
 
     /// Returns whether no single host can own the address.
-    fn is_nobodys(&self) -> bool {
+    fn is_special(&self) -> bool {
         self.ip.is_loopback() || self.ip.is_multicast() || self.ip.is_unspecified()
     }
 }
@@ -355,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_holds_what_rests_on_an_interface_and_nothing_else() {
+    fn stack_contains_interface_and_those_above_it() {
         // 1 and 2 are ports of bridge 3, which has VLAN 4; 5 is a VLAN of 1 with a macvlan 6 on it;
         // 7 is alone.
         let links = vec![
@@ -380,7 +393,7 @@ mod tests {
 
     /// Uses of each address on interface 2: `d` destination, `t` target.
     #[test]
-    fn addresses_are_good_for_what_the_kernel_takes() {
+    fn own_addresses_have_uses_that_the_kernel_accepts() {
         let addresses = [
             (1, "127.0.0.1", true, false, ""),
             (1, "::1", true, false, ""),
@@ -404,22 +417,22 @@ mod tests {
         }
         let own = host.own(2);
         for (_, text, _, _, expected) in addresses {
-            let good_for = match ip(text) {
+            let uses = match ip(text) {
                 IpAddr::V4(ip) => own.ipv4.get(&ip),
                 IpAddr::V6(ip) => own.ipv6.get(&ip),
             };
-            let GoodFor { destination, target } = good_for.copied().unwrap_or_default();
-            let said = [destination.then_some("d"), target.then_some("t")]
+            let AddressUse { destination, target } = uses.copied().unwrap_or_default();
+            let letters = [destination.then_some("d"), target.then_some("t")]
                 .into_iter()
                 .flatten()
                 .collect::<String>();
-            assert_eq!(said, expected, "{text}");
+            assert_eq!(letters, expected, "{text}");
         }
     }
 
     /// Messages of Linux 6.18 for links as `ip -d link` shows them.
     #[test]
-    fn links_are_read_from_what_the_kernel_says() {
+    fn link_is_parsed_from_kernel_message() {
         let attributes = |kind: InfoKind, more: &[LinkAttribute]| {
             let mut message = LinkMessage::default();
             message.header.index = 9;
@@ -433,10 +446,17 @@ mod tests {
         assert_eq!(macvlan.mac, Some(MacAddr([2, 0, 0, 0, 0, 9])));
         let veth =
             attributes(InfoKind::Veth, &[LinkAttribute::Link(4), LinkAttribute::Controller(7)]);
-        assert_eq!((veth.lower, veth.controller), (None, Some(7)), "a veth's peer is not below it");
-        let moved =
+        assert_eq!(
+            (veth.lower, veth.controller),
+            (None, Some(7)),
+            "a veth's peer is not its lower link"
+        );
+        let in_other_namespace =
             attributes(InfoKind::MacVlan, &[LinkAttribute::Link(4), LinkAttribute::LinkNetNsId(1)]);
-        assert_eq!(moved.lower, None, "what is below is in another network namespace");
+        assert_eq!(
+            in_other_namespace.lower, None,
+            "the lower link is in another network namespace"
+        );
         let mut message = LinkMessage::default();
         let data = LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(100)]));
         message.attributes =
@@ -447,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn the_far_end_of_a_point_to_point_link_is_not_ours() {
+    fn point_to_point_address_is_the_local_end() {
         let mut message = AddressMessage::default();
         message.attributes = vec![
             AddressAttribute::Address(ip("192.0.2.2")),
@@ -460,13 +480,13 @@ mod tests {
         );
         message.attributes[2] =
             AddressAttribute::Flags(AddressFlags::Tentative | AddressFlags::Dadfailed);
-        assert!(!Address::new(&message).unwrap().tentative, "somebody else has it");
+        assert!(!Address::new(&message).unwrap().tentative, "another host has the address");
         message.attributes = vec![AddressAttribute::Address(ip("2001:db8::1"))];
         assert_eq!(Address::new(&message).unwrap().ip, ip("2001:db8::1"));
     }
 
     #[test]
-    fn only_single_addresses_of_the_local_table_are_own() {
+    fn local_returns_only_host_routes_of_local_table() {
         let route = |text: &str, length, kind, table| {
             let mut route = RouteMessage::default();
             route.header.destination_prefix_length = length;
@@ -484,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn this_host_has_a_loopback_interface() {
+    fn host_read_finds_loopback_interface() {
         let host = Host::read().unwrap();
         assert!(host.links.iter().any(|link| link.index == 1 && link.loopback));
         assert!(host.local.contains(&ip("127.0.0.1")), "{:?}", host.local);

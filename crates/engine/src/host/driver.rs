@@ -10,7 +10,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 
 use crate::host::generic::{Family, attribute, attributes, find, find_u32};
-use crate::host::netlink::ask;
+use crate::host::netlink::query;
 
 /// The XDP features of a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl XdpFeatures {
         const IFINDEX: u16 = 1;
         const XDP_FEATURES: u16 = 3;
         let family = open("netdev")?;
-        let answer = family.ask(DEV_GET, &attribute(IFINDEX, &ifindex.to_ne_bytes()))?;
+        let answer = family.query(DEV_GET, &attribute(IFINDEX, &ifindex.to_ne_bytes()))?;
         let bits = find(&answer, XDP_FEATURES)
             .and_then(|bits| Some(u64::from_ne_bytes(bits.try_into().ok()?)));
         bits.map(|bits| Self { bits }).ok_or_else(|| io::ErrorKind::InvalidData.into())
@@ -96,26 +96,26 @@ impl Ethtool {
 
     /// Sends a query. The first attribute of each is a header with the interface; its type is
     /// always 1.
-    fn ask(&self, command: u8) -> io::Result<Vec<u8>> {
+    fn query(&self, command: u8) -> io::Result<Vec<u8>> {
         const HEADER: u16 = 1;
         const NESTED: u16 = 1 << 15;
         const DEV_INDEX: u16 = 1;
         let header = attribute(HEADER | NESTED, &attribute(DEV_INDEX, &self.ifindex.to_ne_bytes()));
-        self.family.ask(command, &header)
+        self.family.query(command, &header)
     }
 
     /// Returns the enabled offloads by their kernel names: `rx-gro-hw`, `tx-checksum-ip-generic`, …
     pub fn offloads(&self) -> io::Result<BTreeSet<String>> {
         const FEATURES_GET: u8 = 11;
         const ACTIVE: u16 = 4;
-        let answer = self.ask(FEATURES_GET)?;
+        let answer = self.query(FEATURES_GET)?;
         Ok(bitset(find(&answer, ACTIVE).unwrap_or_default()))
     }
 
     /// Returns the queue counts.
     pub fn channels(&self) -> io::Result<Channels> {
         const CHANNELS_GET: u8 = 17;
-        let answer = self.ask(CHANNELS_GET)?;
+        let answer = self.query(CHANNELS_GET)?;
         let number = |kind| find_u32(&answer, kind).unwrap_or(0);
         let (receive_most, send_most, combined_most) = (number(2), number(3), number(5));
         let (receive, send, combined) = (number(6), number(7), number(9));
@@ -132,7 +132,7 @@ impl Ethtool {
     pub fn rss_queues(&self) -> io::Result<BTreeSet<u32>> {
         const RSS_GET: u8 = 38;
         const INDIRECTION: u16 = 4;
-        let answer = self.ask(RSS_GET)?;
+        let answer = self.query(RSS_GET)?;
         let table = find(&answer, INDIRECTION).ok_or(io::ErrorKind::Unsupported)?;
         Ok(table.as_chunks::<4>().0.iter().map(|queue| u32::from_ne_bytes(*queue)).collect())
     }
@@ -158,9 +158,9 @@ fn bitset(set: &[u8]) -> BTreeSet<String> {
 
 /// Returns whether an interface is one end of a veth pair.
 pub fn is_veth(ifindex: u32) -> bool {
-    let mut question = LinkMessage::default();
-    question.header.index = ifindex;
-    let Ok(RouteNetlinkMessage::NewLink(link)) = ask(&RouteNetlinkMessage::GetLink(question))
+    let mut request = LinkMessage::default();
+    request.header.index = ifindex;
+    let Ok(RouteNetlinkMessage::NewLink(link)) = query(&RouteNetlinkMessage::GetLink(request))
     else {
         return false;
     };
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn features_go_by_the_kernels_names() {
+    fn xdp_features_have_names_of_kernel_specification() {
         let veth = XdpFeatures { bits: 0b110_0111 };
         assert_eq!(veth.names(), ["basic", "redirect", "ndo-xmit", "rx-sg", "ndo-xmit-sg"]);
         assert!(veth.native() && veth.redirect() && !veth.zero_copy());
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_with_a_mask_counts_what_has_a_value() {
+    fn bitset_with_mask_returns_bits_with_value() {
         let bit = |name: &str, on: bool| {
             let mut inner =
                 [attribute(1, &5u32.to_ne_bytes()), attribute(2, format!("{name}\0").as_bytes())]
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_has_offloads_and_no_device() {
+    fn loopback_reports_offloads_and_no_zero_copy() {
         let ethtool = Ethtool::open(1).unwrap();
         assert!(!ethtool.offloads().unwrap().is_empty());
         let features = XdpFeatures::read(1).unwrap();

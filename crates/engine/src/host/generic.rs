@@ -36,17 +36,17 @@ impl Family {
         socket.connect(&SocketAddr::new(0, 0))?;
         let mut family = Self { socket, id: CONTROL };
         let answer =
-            family.ask(GET_FAMILY, &attribute(FAMILY_NAME, format!("{name}\0").as_bytes()))?;
+            family.query(GET_FAMILY, &attribute(FAMILY_NAME, format!("{name}\0").as_bytes()))?;
         let id =
             find(&answer, FAMILY_ID).and_then(|id| Some(u16::from_ne_bytes(id.try_into().ok()?)));
         family.id = id.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "a family without a number")
+            io::Error::new(io::ErrorKind::InvalidData, "netlink family without an ID")
         })?;
         Ok(family)
     }
 
     /// Sends a query for one object and returns the attributes of the reply.
-    pub(crate) fn ask(&self, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
+    pub(crate) fn query(&self, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
         const VERSION: u8 = 1;
         let length = HEADER + GENERIC_HEADER + attributes.len();
         let mut message = Vec::with_capacity(length);
@@ -83,9 +83,10 @@ fn read(datagram: &[u8], family: u16, answer: &mut Vec<u8>) -> io::Result<bool> 
                 return match code {
                     Some(0) => Ok(true),
                     Some(code) => Err(io::Error::from_raw_os_error(-code)),
-                    None => {
-                        Err(io::Error::new(io::ErrorKind::InvalidData, "an error without a number"))
-                    }
+                    None => Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "netlink error without a code",
+                    )),
                 };
             }
             kind if kind == family => {
@@ -133,7 +134,7 @@ fn value(attribute: &[u8]) -> &[u8] {
 
 /// Returns the first attribute of a type.
 pub(crate) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes).find(|(own, _)| *own == kind).map(|(_, value)| value)
+    attributes(bytes).find(|(other, _)| *other == kind).map(|(_, value)| value)
 }
 
 /// Returns the first attribute of a type, as a number.
@@ -146,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attributes_come_back_as_they_went_in() {
+    fn attributes_decode_to_encoded_values() {
         let bytes =
             [attribute(3, b"abc"), attribute(1 | 0x8000, &7u32.to_ne_bytes()), attribute(2, b"")]
                 .concat();
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_is_not_read() {
+    fn truncated_attribute_or_header_is_not_read() {
         let bytes = attribute(1, &[9; 40]);
         for length in 0..bytes.len() {
             assert_eq!(attributes(&bytes[..length]).count(), 0, "{length}");
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_that_is_not_there_is_not_found() {
+    fn family_open_with_unknown_name_returns_enoent() {
         let error = Family::open("xdpfwd-none").err().unwrap();
         assert_eq!(error.raw_os_error(), Some(nix::errno::Errno::ENOENT as i32), "{error}");
     }

@@ -15,7 +15,10 @@ pub(crate) struct Interface {
 
 /// The interface of a port does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("port {port}: no interface {interface} in this network namespace; there are: {present}")]
+#[error(
+    "port {port}: no interface {interface} in this network namespace; \
+     existing interfaces: {present}"
+)]
 pub struct NoInterface {
     /// The port.
     pub port: String,

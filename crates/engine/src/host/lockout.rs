@@ -65,7 +65,8 @@ impl fmt::Display for Lockout {
         let needed = needed.iter().map(|rule| format!("\"{rule}\"")).collect::<Vec<_>>().join(", ");
         write!(
             f,
-            "{interface} {carried}, and this port takes that from the kernel too: keep = [{needed}] leaves it there"
+            "{interface} {carried}, and this port takes its packets from the kernel; \
+             to stay reachable, set keep = [{needed}]"
         )
     }
 }
@@ -90,16 +91,17 @@ pub fn lockouts(plan: &Plan) -> io::Result<Vec<Lockout>> {
             found.push(Lockout { port: index, name, interface, what });
         };
         let unreachable = |(link, ipv6): &(u32, bool)| {
-            stack.contains(link) && !leaves_something(&port.keep, *ipv6, *link != interface.index)
+            stack.contains(link) && !is_reachable(&port.keep, *ipv6, *link != interface.index)
         };
         if defaults.iter().any(unreachable) {
             add(Carried::DefaultRoute);
         }
         let mut peers = BTreeSet::new();
         for Session { local, peer } in &sessions {
-            let needed = needed(*local);
+            let needed = needed_rules(*local);
             let mut links = host.links_of(local.ip()).filter(|link| stack.contains(link));
-            let out = links.any(|link| !suffices(&port.keep, &needed, link != interface.index));
+            let out =
+                links.any(|link| !is_sufficient(&port.keep, &needed, link != interface.index));
             if out && peers.insert(*peer) {
                 add(Carried::Ssh { peer: *peer, needed });
             }
@@ -116,26 +118,26 @@ struct Session {
 }
 
 /// Returns the `keep` rules for TCP connections to a local address and port.
-fn needed(local: SocketAddr) -> Keep {
+fn needed_rules(local: SocketAddr) -> Keep {
     let neighbors = if local.is_ipv4() { KeepRule::Arp } else { KeepRule::Nd };
     Keep::from([neighbors, KeepRule::Tcp(local.port())])
 }
 
-/// Returns whether rules satisfy the need. `on_top` means that the address is on a stacked
+/// Returns whether rules satisfy the need. `is_stacked` means that the address is on a stacked
 /// interface, such as a VLAN; any `vlan` rule is then assumed to name this VLAN.
-fn suffices(keep: &Keep, needed: &Keep, on_top: bool) -> bool {
+fn is_sufficient(keep: &Keep, needed: &Keep, is_stacked: bool) -> bool {
     let local =
         |rule: &KeepRule| matches!(rule, KeepRule::Tcp(_)) && keep.contains(&KeepRule::Local);
-    on_top && has_vlan(keep) || needed.iter().all(|rule| keep.contains(rule) || local(rule))
+    is_stacked && has_vlan(keep) || needed.iter().all(|rule| keep.contains(rule) || local(rule))
 }
 
-/// Returns whether the host stays reachable over a default route's address family.
-fn leaves_something(keep: &Keep, ipv6: bool, on_top: bool) -> bool {
+/// Returns whether the rules keep the host reachable over a default route's address family.
+fn is_reachable(keep: &Keep, ipv6: bool, is_stacked: bool) -> bool {
     let neighbors = if ipv6 { KeepRule::Nd } else { KeepRule::Arp };
     let packets = |rule: &KeepRule| {
         matches!(rule, KeepRule::Icmp | KeepRule::Local | KeepRule::Tcp(_) | KeepRule::Udp(_))
     };
-    on_top && has_vlan(keep) || keep.contains(&neighbors) && keep.iter().any(packets)
+    is_stacked && has_vlan(keep) || keep.contains(&neighbors) && keep.iter().any(packets)
 }
 
 fn has_vlan(keep: &Keep) -> bool {
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sshd_says_of_a_session_is_understood() {
+    fn ssh_connection_is_parsed_or_rejected() {
         let session = |text| {
             session(text).map(|session| (session.local.to_string(), session.peer.to_string()))
         };
@@ -217,9 +219,9 @@ mod tests {
     }
 
     #[test]
-    fn a_session_needs_its_port_and_its_neighbors() {
-        let ipv4 = needed("198.51.100.1:22".parse().unwrap());
-        let ipv6 = needed("[2001:db8::1]:2222".parse().unwrap());
+    fn session_needs_tcp_port_and_arp_or_nd() {
+        let ipv4 = needed_rules("198.51.100.1:22".parse().unwrap());
+        let ipv6 = needed_rules("[2001:db8::1]:2222".parse().unwrap());
         for (rules, four, six) in [
             (&[][..], false, false),
             (&["arp", "tcp/22"], true, false),
@@ -231,16 +233,16 @@ mod tests {
         ] {
             let rules = keep(rules);
             assert_eq!(
-                (suffices(&rules, &ipv4, false), suffices(&rules, &ipv6, false)),
+                (is_sufficient(&rules, &ipv4, false), is_sufficient(&rules, &ipv6, false)),
                 (four, six),
                 "{rules:?}"
             );
         }
-        assert!(suffices(&keep(&["vlan/7"]), &ipv4, true), "on a VLAN device");
+        assert!(is_sufficient(&keep(&["vlan/7"]), &ipv4, true), "on a VLAN device");
     }
 
     #[test]
-    fn a_default_route_needs_neighbors_and_packets() {
+    fn default_route_needs_arp_or_nd_and_packet_rule() {
         for (rules, four, six) in [
             (&[][..], false, false),
             (&["lldp", "stp"], false, false),
@@ -251,10 +253,9 @@ mod tests {
             (&["vlan/5"], false, false),
         ] {
             let rules = keep(rules);
-            let said =
-                (leaves_something(&rules, false, false), leaves_something(&rules, true, false));
-            assert_eq!(said, (four, six), "{rules:?}");
+            let reachable = (is_reachable(&rules, false, false), is_reachable(&rules, true, false));
+            assert_eq!(reachable, (four, six), "{rules:?}");
         }
-        assert!(leaves_something(&keep(&["vlan/5"]), false, true));
+        assert!(is_reachable(&keep(&["vlan/5"]), false, true));
     }
 }

@@ -33,12 +33,12 @@ pub(crate) fn dump(request: &RouteNetlinkMessage) -> io::Result<Dump> {
 }
 
 /// Returns the reply to a request for one object.
-pub(crate) fn ask(request: &RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
+pub(crate) fn query(request: &RouteNetlinkMessage) -> io::Result<RouteNetlinkMessage> {
     let socket = send(request, NLM_F_REQUEST)?;
     let mut dump = Dump { answers: Vec::new(), consistent: true };
     read(&socket.recv_from_full()?.0, &mut dump)?;
     dump.answers.pop().ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer cannot be read")
+        io::Error::new(io::ErrorKind::InvalidData, "cannot parse the kernel's reply")
     })
 }
 
@@ -79,7 +79,9 @@ fn read(datagram: &[u8], dump: &mut Dump) -> io::Result<bool> {
             Ok(message) => message,
             Err(error) => {
                 static ONCE: std::sync::Once = std::sync::Once::new();
-                ONCE.call_once(|| tracing::warn!(%error, "the kernel says something of a link that cannot be read"));
+                ONCE.call_once(|| {
+                    tracing::warn!(%error, "skipping netlink messages that cannot be parsed");
+                });
                 continue;
             }
         };
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_changed_on_the_way_says_so() {
+    fn interrupted_dump_is_not_consistent() {
         for (flags, consistent) in [(0, true), (NLM_F_DUMP_INTR, false)] {
             let mut dump = Dump { answers: Vec::new(), consistent: true };
             let datagram = [message(link(), flags), message(link(), 0)].concat();
@@ -179,11 +181,11 @@ mod tests {
     }
 
     #[test]
-    fn an_error_at_the_end_is_one_and_rubbish_ends() {
+    fn read_returns_done_error_and_skips_invalid_data() {
         let mut dump = Dump { answers: Vec::new(), consistent: true };
         assert_eq!(read(&message(done(-12), 0), &mut dump).unwrap_err().raw_os_error(), Some(12));
-        for rubbish in [&[][..], &[1], &[0; 16], &[255; 40], &[4, 0, 0, 0, 9, 9, 9, 9]] {
-            assert!(!read(rubbish, &mut dump).unwrap(), "{rubbish:?}");
+        for datagram in [&[][..], &[1], &[0; 16], &[255; 40], &[4, 0, 0, 0, 9, 9, 9, 9]] {
+            assert!(!read(datagram, &mut dump).unwrap(), "{datagram:?}");
         }
         assert!(dump.answers.is_empty());
     }

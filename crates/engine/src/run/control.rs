@@ -30,8 +30,9 @@ pub struct Control {
     woken: bool,
     reload: bool,
     /// When to return the next [`Event::HostChanged`].
-    host_due: Option<Instant>,
-    host_said: Option<Instant>,
+    next_host_changed: Option<Instant>,
+    /// When the last one was returned.
+    last_host_changed: Option<Instant>,
 }
 
 /// Requests of other threads that [`Control::wait`] has not returned yet.
@@ -51,30 +52,33 @@ pub(crate) struct Requests {
 impl Requests {
     /// Makes [`Control::wait`] return [`Event::Reload`].
     pub(crate) fn reload(&self) {
-        self.make(&self.requested.reload);
+        self.request(&self.requested.reload);
     }
 
     /// Makes [`Control::wait`] return [`Event::StopRequested`].
     pub(crate) fn stop(&self) {
-        self.make(&self.requested.stop);
+        self.request(&self.requested.stop);
     }
 
-    fn make(&self, request: &AtomicBool) {
+    fn request(&self, flag: &AtomicBool) {
         // Set the flag before waking the control thread.
-        request.store(true, Ordering::Release);
+        flag.store(true, Ordering::Release);
         if let Err(error) = self.waker.wake() {
-            tracing::error!(%error, "cannot wake the control thread: it finds the request at its next event");
+            tracing::error!(
+                %error,
+                "cannot wake the control thread; it handles the request at its next event"
+            );
         }
     }
 }
 
 /// Minimum time between two [`Event::HostChanged`], so that frequent address changes do not occupy
 /// the control thread.
-const HOST_PAUSE: Duration = Duration::from_millis(100);
+const HOST_MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Delay after the last change until [`Event::HostChanged`] is repeated: the kernel reports an
 /// address before it adds its route.
-const HOST_SETTLES: Duration = Duration::from_secs(1);
+const HOST_SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// An event for the control thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,8 +117,8 @@ impl Control {
             host,
             woken: false,
             reload: false,
-            host_due: None,
-            host_said: None,
+            next_host_changed: None,
+            last_host_changed: None,
         })
     }
 
@@ -133,7 +137,7 @@ impl Control {
     pub fn wait(&mut self, due: Instant) -> io::Result<Event> {
         loop {
             let now = Instant::now();
-            let next = self.host_due.map_or(due, |host| host.min(due));
+            let next = self.next_host_changed.map_or(due, |host| host.min(due));
             let left = if self.woken || self.reload {
                 Duration::ZERO
             } else {
@@ -149,8 +153,9 @@ impl Control {
             self.woken |= self.events.iter().any(|event| event.token() == WORKERS);
             if self.events.iter().any(|event| event.token() == HOST) {
                 self.host.drain();
-                let soon = self.host_said.map_or(now, |said| said + HOST_PAUSE);
-                self.host_due = Some(self.host_due.map_or(soon, |due| due.min(soon)));
+                let earliest = self.last_host_changed.map_or(now, |last| last + HOST_MIN_INTERVAL);
+                self.next_host_changed =
+                    Some(self.next_host_changed.map_or(earliest, |due| due.min(earliest)));
             }
             for signal in self.signals.pending() {
                 if signal != SIGHUP {
@@ -170,12 +175,13 @@ impl Control {
             }
             let now = Instant::now();
             // Return the event with the earlier deadline, so that neither starves the other.
-            match self.host_due {
+            match self.next_host_changed {
                 Some(host) if host <= now && host <= due => {
                     // Changes that arrive during `follow_host` start a new period.
-                    let settled = self.host_said.is_some_and(|said| host >= said + HOST_SETTLES);
-                    self.host_due = (!settled).then(|| now + HOST_SETTLES);
-                    self.host_said = Some(now);
+                    let settled =
+                        self.last_host_changed.is_some_and(|last| host >= last + HOST_SETTLE_TIME);
+                    self.next_host_changed = (!settled).then(|| now + HOST_SETTLE_TIME);
+                    self.last_host_changed = Some(now);
                     return Ok(Event::HostChanged);
                 }
                 _ if due <= now => return Ok(Event::Due),

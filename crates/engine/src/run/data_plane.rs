@@ -20,10 +20,10 @@ use crate::run::report::{Fallback, PortMode, Report, WorkerReply};
 use crate::run::thread::{PlannedChain, WorkerStatus};
 
 /// Timeout for a worker's reply. Workers reply between two batches.
-pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time limit for transmitting packets that are in flight when the data plane stops.
-const DRAIN_WITHIN: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running data plane. [`stop`](Self::stop) ends it with a report; dropping it ends it without.
 pub struct DataPlane {
@@ -35,7 +35,7 @@ pub struct DataPlane {
     pub(super) modes: Vec<PortMode>,
     pub(super) interfaces: Vec<Interface>,
     /// Errors of the last [`follow_host`](Self::follow_host).
-    pub(super) complaints: Vec<String>,
+    pub(super) address_errors: Vec<String>,
     pub(super) fallback: Option<Fallback>,
     /// Row counters of stages that reloads have replaced.
     pub(super) carried: CarriedCounters,
@@ -51,11 +51,11 @@ pub struct DataPlane {
 pub(super) struct RunningWorker {
     pub(super) remote: Remote<PlannedChain>,
     pub(super) thread: JoinHandle<()>,
-    pub(super) health: Arc<WorkerStatus>,
-    /// The worker's last reply, reported if it stops replying.
+    pub(super) status: Arc<WorkerStatus>,
+    /// The worker's last reply, for the report if it stops replying.
     pub(super) last: Option<WorkerReply>,
-    /// When the worker was told to run, in cycles.
-    pub(super) told: u64,
+    /// When the worker was started, in TSC cycles.
+    pub(super) started_cycles: u64,
 }
 
 impl DataPlane {
@@ -78,10 +78,10 @@ impl DataPlane {
     /// Returns the worker that panicked or ended on its own, if any. The report includes its
     /// counters, but its stages process no more packets; call [`stop`](Self::stop).
     pub fn failed_worker(&self) -> Option<WorkerFailure> {
-        let worker = self.workers.iter().position(|worker| worker.health.has_failed())?;
+        let worker = self.workers.iter().position(|worker| worker.status.has_failed())?;
         Some(WorkerFailure {
             worker,
-            panic: self.workers[worker].health.panic().map(str::to_owned),
+            panic: self.workers[worker].status.panic().map(str::to_owned),
         })
     }
 
@@ -96,26 +96,26 @@ impl DataPlane {
     ///
     /// [`Event::HostChanged`]: crate::Event::HostChanged
     pub fn follow_host(&mut self) {
-        if !self.attachments.iter().any(|attachment| attachment.follows()) {
+        if !self.attachments.iter().any(|attachment| attachment.needs_addresses()) {
             return;
         }
-        let mut complaints = Vec::new();
+        let mut address_errors = Vec::new();
         match Host::read() {
             Ok(host) => {
                 for (attachment, interface) in self.attachments.iter_mut().zip(&self.interfaces) {
-                    if let Err(error) = attachment.follow(&host.own(interface.index)) {
-                        complaints.push(format!("{}: {error}", interface.name));
+                    if let Err(error) = attachment.update_addresses(&host.own(interface.index)) {
+                        address_errors.push(format!("{}: {error}", interface.name));
                     }
                 }
             }
-            Err(error) => complaints.push(format!("cannot ask for links and addresses: {error}")),
+            Err(error) => address_errors.push(format!("cannot read links and addresses: {error}")),
         }
         // Remote hosts can make addresses change (router advertisements), so log each error once.
-        if complaints != self.complaints {
-            for complaint in &complaints {
-                tracing::warn!("what is kept for this host may not be up to date: {complaint}");
+        if address_errors != self.address_errors {
+            for error in &address_errors {
+                tracing::warn!("`keep` rules may use outdated host addresses: {error}");
             }
-            self.complaints = complaints;
+            self.address_errors = address_errors;
         }
     }
 
@@ -135,7 +135,7 @@ impl DataPlane {
         let mut counted: RowCounters = vec![Vec::new(); self.plan.paths.len()];
         let mut answered = 0;
         for worker in &self.workers {
-            let Ok(rows) = worker.remote.ask(|worker| worker.row_counters(), ANSWER_WITHIN) else {
+            let Ok(rows) = worker.remote.ask(|worker| worker.row_counters(), REPLY_TIMEOUT) else {
                 continue;
             };
             answered += 1;
@@ -203,8 +203,8 @@ impl DataPlane {
     /// its last reply.
     pub fn report(&mut self) -> Report {
         for worker in &mut self.workers {
-            if let Ok(report) = worker.remote.ask(|worker| worker.report(), ANSWER_WITHIN) {
-                worker.reported(report);
+            if let Ok(report) = worker.remote.ask(|worker| worker.report(), REPLY_TIMEOUT) {
+                worker.record_report(report);
             }
         }
         self.collect()
@@ -234,34 +234,34 @@ impl DataPlane {
         }
         // Drain all workers in parallel: a port that cannot transmit blocks its worker for the full
         // time limit.
-        let answers: Vec<_> = self.workers.iter().map(RunningWorker::drain).collect();
-        let deadline = Instant::now() + DRAIN_WITHIN + ANSWER_WITHIN;
+        let channels: Vec<_> = self.workers.iter().map(RunningWorker::drain).collect();
+        let deadline = Instant::now() + DRAIN_TIMEOUT + REPLY_TIMEOUT;
         let mut counted: RowCounters = vec![Vec::new(); self.plan.paths.len()];
-        for (index, (worker, mut answered)) in self.workers.iter_mut().zip(answers).enumerate() {
-            let left = || deadline.saturating_duration_since(Instant::now());
-            let mut answer = answered.recv_timeout(left());
-            if matches!(answer, Err(mpsc::RecvTimeoutError::Disconnected)) {
+        for (index, (worker, mut replies)) in self.workers.iter_mut().zip(channels).enumerate() {
+            let remaining = || deadline.saturating_duration_since(Instant::now());
+            let mut reply = replies.recv_timeout(remaining());
+            if matches!(reply, Err(mpsc::RecvTimeoutError::Disconnected)) {
                 // Either a stage panicked while flushing the packets that it holds, and the second
                 // drain skips the stages; or the thread has ended, and the channel is disconnected
                 // at once.
-                answered = worker.drain();
-                answer = answered.recv_timeout(left());
+                replies = worker.drain();
+                reply = replies.recv_timeout(remaining());
             }
-            match answer {
+            match reply {
                 Ok((report, rows)) => {
-                    worker.reported(report);
+                    worker.record_report(report);
                     inspect::add_rows(&mut counted, &rows);
                 }
                 Err(_) if worker.last.is_some() => {
                     tracing::warn!(
                         worker = index,
-                        "the worker does not answer: its last report stands"
+                        "the worker does not reply; its last report is used"
                     );
                 }
                 Err(_) => {
                     tracing::warn!(
                         worker = index,
-                        "the worker does not answer and never has: it is not in the report"
+                        "the worker has never replied; its counters are missing from the report"
                     );
                 }
             }
@@ -277,21 +277,23 @@ impl DataPlane {
 }
 
 impl RunningWorker {
-    fn reported(&mut self, report: WorkerReport) {
-        self.last =
-            Some(WorkerReply { report, wall_cycles: clock::cycles().wrapping_sub(self.told) });
+    fn record_report(&mut self, report: WorkerReport) {
+        self.last = Some(WorkerReply {
+            report,
+            wall_cycles: clock::cycles().wrapping_sub(self.started_cycles),
+        });
     }
 
     /// Makes the worker transmit its packets and report.
     fn drain(&self) -> mpsc::Receiver<(WorkerReport, RowCounters)> {
-        let (answer, answered) = mpsc::sync_channel(1);
+        let (reply, replies) = mpsc::sync_channel(1);
         let drain = move |worker: &mut xdpfwd_pipeline::Worker<PlannedChain>| {
-            worker.drain(DRAIN_WITHIN);
-            drop(answer.send((worker.report(), worker.row_counters())));
+            worker.drain(DRAIN_TIMEOUT);
+            drop(reply.send((worker.report(), worker.row_counters())));
         };
-        // If the thread has ended, sending fails and `answered` is disconnected.
+        // If the thread has ended, sending fails and `replies` is disconnected.
         let _ = self.remote.send(drain);
-        answered
+        replies
     }
 }
 
@@ -303,7 +305,7 @@ impl Drop for DataPlane {
         for worker in self.workers.drain(..) {
             worker.remote.stop();
             if worker.thread.join().is_err() {
-                tracing::error!("a worker's thread panicked while it ended");
+                tracing::error!("a worker's thread panicked during shutdown");
             }
         }
         self.plan.release(None);

@@ -12,12 +12,12 @@ use crate::run::reload::ReloadError;
 
 /// Delay after which a replaced XDP program no longer runs. Drivers run a program for a few dozen
 /// packets at a time.
-const SETTLED: Duration = Duration::from_millis(20);
+const GRACE_PERIOD: Duration = Duration::from_millis(20);
 
 impl DataPlane {
     /// Loads programs for ports whose filter changes or is removed, without attaching them. If a
     /// program does not load and its filter may run in user space, the filter moves there.
-    pub(crate) fn successors(
+    pub(crate) fn load_successors(
         &mut self,
         plan: &mut Plan,
     ) -> Result<Vec<(PortId, Successor)>, ReloadError> {
@@ -33,8 +33,12 @@ impl DataPlane {
             if same {
                 continue;
             }
-            let successor = attachment.successor(plan.xdp_image(id)).or_else(|what| {
-                if plan.falls_back(id, &what) { attachment.successor(None) } else { Err(what) }
+            let successor = attachment.load_successor(plan.xdp_image(id)).or_else(|what| {
+                if plan.fall_back_to_user_space(id, &what) {
+                    attachment.load_successor(None)
+                } else {
+                    Err(what)
+                }
             });
             let port = &plan.ports[usize::from(id.0)].name;
             let successor =
@@ -62,7 +66,7 @@ impl DataPlane {
                     for (port, predecessor) in predecessors {
                         let attachment = &mut self.attachments[usize::from(port.0)];
                         if let Err(error) = attachment.replace(predecessor) {
-                            tracing::error!(%error, "an XDP program could not be put back");
+                            tracing::error!(%error, "cannot restore an XDP program");
                         }
                     }
                     return Err(ReloadError::Program {
@@ -85,16 +89,16 @@ impl DataPlane {
             return;
         }
         // After this delay, no CPU runs an old program.
-        thread::sleep(SETTLED);
+        thread::sleep(GRACE_PERIOD);
         let paths = old.paths.iter().flat_map(|path| path.stages.iter().map(move |_| path.from));
         for (port, (id, stage)) in paths.zip(old.stages_with_ids()) {
-            let Some((_, gone)) =
+            let Some((_, predecessor)) =
                 predecessors.iter().find(|(of, _)| *of == port && stage.in_kernel)
             else {
                 continue;
             };
             if let (Some(inspectable), Some(counters)) =
-                (stage.plan.as_inspectable(), gone.row_counters())
+                (stage.plan.as_inspectable(), predecessor.row_counters())
             {
                 self.carried.carry(id, inspectable.counter_keys(), &counters);
             }
@@ -103,13 +107,14 @@ impl DataPlane {
 }
 
 impl Plan {
-    /// Keeps the stages of another plan where no packet can pass between the old and the new rules.
+    /// Moves filters of a new plan from the kernel to user space where packets could otherwise pass
+    /// between the old and the new rules. Fails if such a filter must run in the kernel.
     ///
     /// A filter cannot move from user space to the kernel while packets flow: neither filter would
-    /// check the packets queued for the workers. Rules in the kernel and in the stages behind it
-    /// cannot change together either: they do not change atomically, so packets that one leaves to
-    /// the other would pass.
-    pub(crate) fn stay_in_place(&self, plan: &mut Self) -> Result<(), ReloadError> {
+    /// check the packets queued for the workers. Rules in the kernel and in later stages cannot
+    /// change together either: they do not change atomically, so packets that one leaves to the
+    /// other would pass.
+    pub(crate) fn restrict_placement(&self, plan: &mut Self) -> Result<(), ReloadError> {
         for number in 0..plan.paths.len() {
             let port = plan.paths[number].from;
             let Some(image) = plan.xdp_image(port) else { continue };
@@ -121,22 +126,27 @@ impl Plan {
                 Some(running) if running.verdict_key == image.verdict_key => {}
                 Some(_) if running == wanted => {}
                 Some(_) => {
-                    if !plan.falls_back(
+                    if !plan.fall_back_to_user_space(
                         port,
-                        "what is behind it changes, too, and not at the same moment as the XDP program",
+                        "a later stage on the path changes in the same reload, \
+                         which does not replace it and the XDP program at the same moment",
                     ) {
-                        return Err(ReloadError::Together(plan.ports[usize::from(port.0)].name.clone()));
+                        return Err(ReloadError::NotAtomic(
+                            plan.ports[usize::from(port.0)].name.clone(),
+                        ));
                     }
                 }
                 // The workers keep every filter that they run now, so it still checks the queued
                 // packets.
-                None if is_within(&running, &wanted) => {}
+                None if is_subsequence(&running, &wanted) => {}
                 None => {
-                    if !plan.falls_back(
+                    if !plan.fall_back_to_user_space(
                         port,
-                        "what judges in user space goes to the kernel at the next start only",
+                        "a filter moves from user space to the kernel only on restart",
                     ) {
-                        return Err(ReloadError::TakesRestart("where a stage runs (its `place`)"));
+                        return Err(ReloadError::RequiresRestart(
+                            "the `place` of a stage, from user space to the kernel,",
+                        ));
                     }
                 }
             }
@@ -146,7 +156,7 @@ impl Plan {
 
     /// Moves the filter of a port to user space, if allowed, and logs the reason. Otherwise leaves
     /// it in place.
-    pub(crate) fn falls_back(&mut self, port: PortId, why: &str) -> bool {
+    pub(crate) fn fall_back_to_user_space(&mut self, port: PortId, why: &str) -> bool {
         let path = self.paths.iter_mut().find(|path| path.from == port);
         let Some(first) = path.and_then(|path| path.stages.first_mut()) else { return false };
         if !first.in_kernel
@@ -154,7 +164,7 @@ impl Plan {
         {
             return false;
         }
-        tracing::warn!(stage = first.name, why, "the stage runs in user space");
+        tracing::warn!(stage = first.name, why, "the stage falls back to user space");
         first.in_kernel = false;
         true
     }
@@ -170,23 +180,23 @@ impl PathPlan {
 }
 
 /// Returns whether a list is a subsequence of another.
-fn is_within<T: PartialEq>(some: &[T], all: &[T]) -> bool {
+fn is_subsequence<T: PartialEq>(some: &[T], all: &[T]) -> bool {
     let mut all = all.iter();
     some.iter().all(|one| all.any(|other| other == one))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_within;
+    use super::is_subsequence;
 
     #[test]
-    fn one_list_is_within_another_if_nothing_of_it_is_missing() {
+    fn is_subsequence_rejects_missing_or_reordered_items() {
         let list = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
         for (some, all) in [("", ""), ("", "ab"), ("ab", "ab"), ("ac", "abc")] {
-            assert!(is_within(&list(some), &list(all)), "{some} in {all}");
+            assert!(is_subsequence(&list(some), &list(all)), "{some} in {all}");
         }
         for (some, all) in [("ca", "abc"), ("ab", "a"), ("aa", "ab")] {
-            assert!(!is_within(&list(some), &list(all)), "{some} in {all}");
+            assert!(!is_subsequence(&list(some), &list(all)), "{some} in {all}");
         }
     }
 }

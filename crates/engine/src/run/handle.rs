@@ -7,7 +7,7 @@ use std::time::Instant;
 use xdpfwd_pipeline::{NamedStage, Stage, Worker};
 
 use crate::run::control::{Control, Requests};
-use crate::run::data_plane::{ANSWER_WITHIN, DataPlane, RunningWorker};
+use crate::run::data_plane::{DataPlane, REPLY_TIMEOUT, RunningWorker};
 use crate::run::inspect::Inspection;
 use crate::run::report::Report;
 
@@ -31,7 +31,7 @@ pub enum HandleError {
     #[error("the data plane has ended")]
     Ended,
     /// A worker did not reply in time, or its thread has ended. It may still run the closure later.
-    #[error("worker {0} did not reply within {ANSWER_WITHIN:?}")]
+    #[error("worker {0} did not reply within {REPLY_TIMEOUT:?}")]
     NoReply(usize),
 }
 
@@ -67,7 +67,7 @@ impl Handle {
                 replies
             };
             let replies: Vec<_> = data_plane.workers.iter().map(send).collect();
-            let deadline = Instant::now() + ANSWER_WITHIN;
+            let deadline = Instant::now() + REPLY_TIMEOUT;
             let results = replies.iter().enumerate().map(|(worker, reply)| {
                 let left = deadline.saturating_duration_since(Instant::now());
                 reply.recv_timeout(left).map_err(|_| HandleError::NoReply(worker))

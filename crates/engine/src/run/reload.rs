@@ -7,21 +7,19 @@ use xdpfwd_pipeline::{PortId, Worker};
 
 use crate::plan::Plan;
 use crate::run::carry::Retired;
-use crate::run::data_plane::{ANSWER_WITHIN, DataPlane, RunningWorker};
-use crate::run::start::check_places;
-use crate::run::thread::{PlannedChain, build_chain, message, ports_for_stages};
+use crate::run::data_plane::{DataPlane, REPLY_TIMEOUT, RunningWorker};
+use crate::run::start::check_kernel_stages;
+use crate::run::thread::{PlannedChain, build_chain, panic_message, ports_for_stages};
 
 /// Reasons why a reload fails.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReloadError {
     /// The new plan changes more than stages.
-    #[error(
-        "{0} is another than the one that runs: that takes a restart; a reload changes stages alone"
-    )]
-    TakesRestart(&'static str),
+    #[error("{0} cannot change on reload; restart to apply it (a reload changes only stages)")]
+    RequiresRestart(&'static str),
     /// A worker could not build its stages.
-    #[error("worker {worker}: {what}")]
+    #[error("worker {worker} cannot build its stages: {what}")]
     Build {
         /// The worker.
         worker: usize,
@@ -37,24 +35,24 @@ pub enum ReloadError {
         what: String,
     },
     /// A worker does not reply.
-    #[error("worker {0} does not answer")]
-    NoAnswer(usize),
+    #[error("worker {0} does not reply")]
+    NoReply(usize),
     /// A stage cannot run in the kernel.
-    #[error("stage {stage} cannot be in the kernel: {why}")]
-    Placed {
+    #[error("stage {stage} cannot run in the kernel: {why}")]
+    NotInKernel {
         /// The stage.
         stage: String,
         /// The reason.
         why: String,
     },
-    /// Rules in the kernel and rules behind them would change together, which is not atomic.
+    /// Rules in the kernel and rules of later stages would change together, which is not atomic.
     #[error(
-        "on the path from port {0} the filter in the kernel changes, and rules of stages behind it, too: between the two a packet could be \
-         judged by neither; change them in two reloads"
+        "on the path from port {0}, the filter in the kernel and the rules of later stages both \
+         change: a packet between the two changes could pass unchecked; change them in two reloads"
     )]
-    Together(String),
+    NotAtomic(String),
     /// The XDP program of a port cannot be replaced. Nothing was changed.
-    #[error("port {port}: the XDP program cannot be exchanged: {what}")]
+    #[error("port {port}: cannot replace the XDP program: {what}")]
     Program {
         /// The port.
         port: String,
@@ -64,7 +62,8 @@ pub enum ReloadError {
     /// The stages were replaced, but the XDP program of a port still filters although the plan
     /// removes its filter.
     #[error(
-        "the stages are exchanged, but the XDP program of port {port} still has the old tables of its stage ({what}): reload once more"
+        "the stages were replaced, but the XDP program of port {port} still has its old filter: \
+         {what}; reload again"
     )]
     StillOffloaded {
         /// The port.
@@ -72,10 +71,11 @@ pub enum ReloadError {
         /// The reason.
         what: String,
     },
-    /// A worker has built its stages but did not confirm the exchange. The others have exchanged
+    /// A worker has built its stages but did not confirm the replacement. The others have replaced
     /// theirs.
     #[error(
-        "worker {0} does not say whether it has exchanged its stages; the others have. A stage that was to leave the XDP program is still in it"
+        "worker {0} did not confirm that it replaced its stages; the others have replaced theirs. \
+         A filter that this reload removes from an XDP program is still in it"
     )]
     Silent(usize),
 }
@@ -98,16 +98,17 @@ impl DataPlane {
     /// Slow work was done when the plan was created.
     pub fn reload(&mut self, mut plan: Plan) -> Result<Vec<String>, ReloadError> {
         if let Some(what) = self.plan().differs_from(&plan) {
-            return Err(ReloadError::TakesRestart(what));
+            return Err(ReloadError::RequiresRestart(what));
         }
-        check_places(&plan).map_err(|(stage, why)| ReloadError::Placed { stage, why })?;
-        self.plan().stay_in_place(&mut plan)?;
+        check_kernel_stages(&plan)
+            .map_err(|(stage, why)| ReloadError::NotInKernel { stage, why })?;
+        self.plan().restrict_placement(&mut plan)?;
         plan.acquire(Some(self.plan()))
             .map_err(|(stage, error)| ReloadError::Resource { stage, what: error.to_string() })?;
         let result = self.exchange(&mut plan);
         match &result {
             // The worker may still build stages of this plan.
-            Err(ReloadError::NoAnswer(_)) => self.unreleased.push(Arc::new(plan)),
+            Err(ReloadError::NoReply(_)) => self.unreleased.push(Arc::new(plan)),
             Err(_) => plan.release(Some(self.plan())),
             Ok(_) => {}
         }
@@ -116,7 +117,7 @@ impl DataPlane {
 
     /// Replaces the stages in the workers and in the XDP programs.
     fn exchange(&mut self, plan: &mut Plan) -> Result<Vec<String>, ReloadError> {
-        let successors = self.successors(plan)?;
+        let successors = self.load_successors(plan)?;
         let ports = ports_for_stages(plan);
         let plan = Arc::new(plan.clone());
         // All workers build before any of them exchanges stages, so a failure changes nothing.
@@ -131,16 +132,16 @@ impl DataPlane {
                             .map(|path| (path.from, chain(path)))
                             .collect::<Vec<(PortId, _)>>()
                     };
-                    let chains =
-                        catch_unwind(AssertUnwindSafe(all)).map_err(|panic| message(&*panic))?;
+                    let chains = catch_unwind(AssertUnwindSafe(all))
+                        .map_err(|panic| panic_message(&*panic))?;
                     worker.stage_chains(chains);
                     Ok::<(), String>(())
                 };
-                match remote.ask(build, ANSWER_WITHIN) {
+                match remote.ask(build, REPLY_TIMEOUT) {
                     Ok(result) => {
                         result.map_err(|what| ReloadError::Build { worker: number, what })
                     }
-                    Err(_) => Err(ReloadError::NoAnswer(number)),
+                    Err(_) => Err(ReloadError::NoReply(number)),
                 }
             },
         );
@@ -152,7 +153,7 @@ impl DataPlane {
             successors.into_iter().partition(|(port, _)| plan.xdp_image(*port).is_some());
         let mut predecessors = self.exchange_programs(first).inspect_err(|_| self.drop_staged())?;
         let mut afresh = Vec::new();
-        let mut silent = None;
+        let mut unconfirmed = None;
         let retired = self.retired.0.clone();
         let old = Arc::clone(&self.plan);
         for (number, RunningWorker { remote, .. }) in self.workers.iter().enumerate() {
@@ -169,27 +170,28 @@ impl DataPlane {
                 let _ = retired.send(Retired { plan, swapped });
                 afresh
             };
-            match remote.ask(exchange, ANSWER_WITHIN) {
+            match remote.ask(exchange, REPLY_TIMEOUT) {
                 Ok(names) => afresh.extend(names),
                 // The worker exchanges its stages when it runs the command.
-                Err(_) => silent = Some(ReloadError::Silent(number)),
+                Err(_) => unconfirmed = Some(ReloadError::Silent(number)),
             }
         }
         // While a worker may lack its new stages, keep the XDP programs that they rely on or
         // replace.
-        let stuck = if silent.is_some() { Ok(Vec::new()) } else { self.exchange_programs(last) };
-        let stuck = stuck.map(|gone| predecessors.extend(gone));
+        let removed =
+            if unconfirmed.is_some() { Ok(Vec::new()) } else { self.exchange_programs(last) };
+        let removed = removed.map(|programs| predecessors.extend(programs));
         self.plan = plan;
         self.carry_from_programs(&old, predecessors);
         self.absorb_retired();
         self.carried.retain(&self.plan);
-        match silent {
+        match unconfirmed {
             // The worker still has stages of the old plan.
             Some(_) => self.unreleased.push(old),
             None => old.release(Some(self.plan())),
         }
-        stuck.map_err(ReloadError::still_offloaded)?;
-        silent.map_or(Ok(()), Err)?;
+        removed.map_err(ReloadError::still_offloaded)?;
+        unconfirmed.map_or(Ok(()), Err)?;
         afresh.sort();
         afresh.dedup();
         Ok(afresh)
@@ -198,7 +200,7 @@ impl DataPlane {
     /// Drops the stages that workers have built and not swapped in.
     fn drop_staged(&self) {
         for RunningWorker { remote, .. } in &self.workers {
-            let _ = remote.ask(Worker::drop_staged, ANSWER_WITHIN);
+            let _ = remote.ask(Worker::drop_staged, REPLY_TIMEOUT);
         }
     }
 }
@@ -210,15 +212,15 @@ impl Plan {
             |plan: &Self| plan.paths.iter().map(|path| (path.from, path.to)).collect::<Vec<_>>();
         let umem = |plan: &Self| (plan.umem.frame_size, plan.umem.frames, plan.umem.huge_pages);
         let found = [
-            ("mode", self.mode == other.mode),
-            ("cores", self.workers == other.workers),
-            ("busy_poll", self.busy_poll == other.busy_poll),
-            ("idle", self.idle == other.idle),
-            ("ledger", self.ledger == other.ledger),
-            ("control", self.control == other.control),
-            ("[umem]", umem(self) == umem(other)),
-            ("a [[port]]", self.ports == other.ports),
-            ("where a [[path]] begins or ends", paths(self) == paths(other)),
+            ("`mode`", self.mode == other.mode),
+            ("`cores`", self.workers == other.workers),
+            ("`busy_poll`", self.busy_poll == other.busy_poll),
+            ("`idle`", self.idle == other.idle),
+            ("`ledger`", self.ledger == other.ledger),
+            ("`control`", self.control == other.control),
+            ("`[umem]`", umem(self) == umem(other)),
+            ("a `[[port]]`", self.ports == other.ports),
+            ("the ports of a `[[path]]`", paths(self) == paths(other)),
         ];
         found.into_iter().find(|(_, same)| !same).map(|(what, _)| what)
     }

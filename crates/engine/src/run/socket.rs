@@ -17,16 +17,16 @@ use nix::sys::stat::{Mode, umask};
 use crate::run::control::Control;
 
 /// Maximum length of a request, in bytes.
-const LONGEST: usize = 4096;
+const MAX_REQUEST_LENGTH: usize = 4096;
 
 /// Timeout for a client to send its request, and to read the reply.
-const SAID_WITHIN: Duration = Duration::from_secs(2);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Timeout for a reply: a reload reads files and compiles rules.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum number of queued requests.
-const WAITING: usize = 8;
+const MAX_QUEUED_REQUESTS: usize = 8;
 
 /// A listening socket with its own thread. Dropping it removes its file.
 pub struct ControlSocket {
@@ -74,14 +74,14 @@ impl ControlSocket {
         };
         let file = fs::symlink_metadata(path)?;
         let identity = (file.dev(), file.ino());
-        let (questions, requests) = mpsc::sync_channel(WAITING);
+        let (sender, requests) = mpsc::sync_channel(MAX_QUEUED_REQUESTS);
         let waker = control.waker();
         let serve = move || {
             // This thread ends with the process. It serves clients one by one; the timeouts bound
             // slow ones.
             for stream in listener.incoming() {
-                if let Err(error) = stream.and_then(|stream| serve(&stream, &questions, &waker)) {
-                    tracing::debug!(%error, "a question on the control socket was not answered");
+                if let Err(error) = stream.and_then(|stream| serve(&stream, &sender, &waker)) {
+                    tracing::debug!(%error, "cannot answer a request on the control socket");
                     // Without free descriptors, accepting would fail again at once.
                     thread::sleep(Duration::from_millis(10));
                 }
@@ -117,62 +117,71 @@ fn is_abandoned(path: &Path) -> bool {
 
 fn serve(
     stream: &UnixStream,
-    questions: &SyncSender<Request>,
+    sender: &SyncSender<Request>,
     waker: &Arc<mio::Waker>,
 ) -> io::Result<()> {
     let peer = getsockopt(stream, PeerCredentials)?;
     let own = nix::unistd::geteuid().as_raw();
     // The mode of the socket file enforces the same.
     if peer.uid() != 0 && peer.uid() != own {
-        return say(
+        return write_line(
             stream,
-            r#"{"error":"only root and the user that it runs as may ask","denied":true}"#,
+            concat!(
+                r#"{"error":"permission denied: only root and the process owner may connect","#,
+                r#""denied":true}"#
+            ),
         );
     }
-    let Some(question) = hear(stream)? else {
-        return say(stream, r#"{"error":"a question is a line of up to 4096 bytes"}"#);
+    let Some(question) = read_line(stream)? else {
+        return write_line(
+            stream,
+            r#"{"error":"invalid request: expected a line of up to 4096 bytes"}"#,
+        );
     };
     let (answer, answered) = mpsc::sync_channel(1);
     let request = Request { question, answer };
-    if questions.try_send(request).is_err() {
-        return say(stream, r#"{"error":"too many questions are waiting"}"#);
+    if sender.try_send(request).is_err() {
+        return write_line(
+            stream,
+            r#"{"error":"too many requests are waiting (at most 8); try again"}"#,
+        );
     }
     waker.wake()?;
-    match answered.recv_timeout(ANSWERED_WITHIN) {
-        Ok(line) => say(stream, &line),
+    match answered.recv_timeout(REPLY_TIMEOUT) {
+        Ok(line) => write_line(stream, &line),
         Err(RecvTimeoutError::Timeout) => {
-            say(stream, r#"{"error":"no answer in time: it is busy"}"#)
+            write_line(stream, r#"{"error":"no reply within 30 s: the control thread is busy"}"#)
         }
-        Err(RecvTimeoutError::Disconnected) => say(stream, r#"{"error":"it is ending"}"#),
+        Err(RecvTimeoutError::Disconnected) => write_line(stream, r#"{"error":"shutting down"}"#),
     }
 }
 
 /// Reads a line before the timeout; `None` if it is incomplete or too long.
-fn hear(mut stream: &UnixStream) -> io::Result<Option<String>> {
-    let deadline = Instant::now() + SAID_WITHIN;
-    let (mut heard, mut part) = (Vec::new(), [0; LONGEST]);
+fn read_line(mut stream: &UnixStream) -> io::Result<Option<String>> {
+    let deadline = Instant::now() + CLIENT_TIMEOUT;
+    let (mut bytes, mut part) = (Vec::new(), [0; MAX_REQUEST_LENGTH]);
     loop {
-        stream.set_read_timeout(Some(left(deadline)?))?;
+        stream.set_read_timeout(Some(remaining(deadline)?))?;
         match stream.read(&mut part)? {
             0 => return Ok(None),
-            length => heard.extend_from_slice(&part[..length]),
+            length => bytes.extend_from_slice(&part[..length]),
         }
-        if let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
-            return Ok(Some(String::from_utf8_lossy(&heard[..end]).into_owned()));
+        if let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            return Ok(Some(String::from_utf8_lossy(&bytes[..end]).into_owned()));
         }
-        if heard.len() >= LONGEST {
+        if bytes.len() >= MAX_REQUEST_LENGTH {
             return Ok(None);
         }
     }
 }
 
 /// Writes a line before the timeout.
-fn say(mut stream: &UnixStream, line: &str) -> io::Result<()> {
-    let deadline = Instant::now() + SAID_WITHIN;
+fn write_line(mut stream: &UnixStream, line: &str) -> io::Result<()> {
+    let deadline = Instant::now() + CLIENT_TIMEOUT;
     let text = format!("{line}\n");
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
-        stream.set_write_timeout(Some(left(deadline)?))?;
+        stream.set_write_timeout(Some(remaining(deadline)?))?;
         match stream.write(rest)? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
             written => rest = &rest[written..],
@@ -181,7 +190,7 @@ fn say(mut stream: &UnixStream, line: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+fn remaining(deadline: Instant) -> io::Result<Duration> {
+    let remaining = deadline.saturating_duration_since(Instant::now());
+    if remaining.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(remaining) }
 }

@@ -20,7 +20,7 @@ use crate::run::report::{Fallback, PortMode};
 use crate::run::thread::{self, Ready, Setup, WorkerStatus, queues_of};
 
 /// Timeout for a worker to open its sockets, including retries on a busy queue.
-const READY_WITHIN: Duration = Duration::from_secs(20);
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The modes that a plan would use.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ impl DataPlane {
     /// Then starts the workers, each of which opens its sockets on its own core. Then inserts the
     /// sockets into the programs' maps and runs the workers.
     pub fn start(plan: Plan, control: &Control) -> Result<Self, StartError> {
-        Self::start_directing(plan, control, true)
+        Self::start_with(plan, control, true)
     }
 
     /// Determines the mode of each port, without stages: attaches the programs, binds the sockets,
@@ -49,11 +49,11 @@ impl DataPlane {
         let mut plan = plan.clone();
         plan.paths.iter_mut().for_each(|path| path.stages.clear());
         plan.busy_poll = false;
-        let started = Self::start_directing(plan, control, false)?;
+        let started = Self::start_with(plan, control, false)?;
         Ok(Probe { modes: started.modes.clone(), fallback: started.fallback.clone() })
     }
 
-    fn start_directing(plan: Plan, control: &Control, direct: bool) -> Result<Self, StartError> {
+    fn start_with(plan: Plan, control: &Control, redirect: bool) -> Result<Self, StartError> {
         if plan.workers.is_empty() {
             return Err(StartError::Empty("workers"));
         }
@@ -65,11 +65,12 @@ impl DataPlane {
             .collect::<Result<_, _>>()?;
         check_interfaces(&plan, &interfaces)?;
         check_memory(&plan)?;
-        check_places(&plan).map_err(|(stage, why)| StartError::Placed { stage, why })?;
+        check_kernel_stages(&plan)
+            .map_err(|(stage, why)| StartError::NotInKernel { stage, why })?;
         // Before any change to the network.
         plan.acquire(None).map_err(|(stage, source)| StartError::Resource { stage, source })?;
         let acquired = plan.clone();
-        Self::start_acquired(plan, interfaces, control, direct)
+        Self::start_acquired(plan, interfaces, control, redirect)
             .inspect_err(|_| acquired.release(None))
     }
 
@@ -78,7 +79,7 @@ impl DataPlane {
         mut plan: Plan,
         interfaces: Vec<Interface>,
         control: &Control,
-        direct: bool,
+        redirect: bool,
     ) -> Result<Self, StartError> {
         let mut attachments = Vec::with_capacity(interfaces.len());
         let mut fallback = None;
@@ -92,7 +93,9 @@ impl DataPlane {
                 )
             };
             let attached = match attach(&plan) {
-                Err(error @ StartError::Offload(_)) if plan.falls_back(id, &error.to_string()) => {
+                Err(error @ StartError::Offload(_))
+                    if plan.fall_back_to_user_space(id, &error.to_string()) =>
+                {
                     attach(&plan)
                 }
                 other => other,
@@ -130,7 +133,7 @@ impl DataPlane {
             workers: Vec::new(),
             modes: Vec::new(),
             interfaces,
-            complaints: Vec::new(),
+            address_errors: Vec::new(),
             fallback,
             carried: CarriedCounters::default(),
             unreleased: Vec::new(),
@@ -139,10 +142,10 @@ impl DataPlane {
             promiscuous: Vec::new(),
         };
         data_plane.follow_host();
-        if direct {
-            data_plane.take_in_all()?;
+        if redirect {
+            data_plane.enable_promiscuous_mode()?;
         }
-        data_plane.start_workers(bind, &indexes, control, direct)?;
+        data_plane.start_workers(bind, &indexes, control, redirect)?;
         Ok(data_plane)
     }
 
@@ -151,7 +154,7 @@ impl DataPlane {
         bind: BindMode,
         indexes: &[u32],
         control: &Control,
-        direct: bool,
+        redirect: bool,
     ) -> Result<(), StartError> {
         let mut starting = Vec::with_capacity(self.plan.workers.len());
         let described = thread::ports_for_stages(&self.plan);
@@ -192,8 +195,8 @@ impl DataPlane {
         }
         // Redirect only when all workers are ready. Earlier packets would wait in the rings of a
         // worker that does not run.
-        for is_ready in ready.iter().filter(|_| direct) {
-            result = result.and_then(|()| self.direct(is_ready));
+        for is_ready in ready.iter().filter(|_| redirect) {
+            result = result.and_then(|()| self.redirect(is_ready));
         }
         if let Err(error) = result {
             for started in starting {
@@ -219,16 +222,16 @@ impl DataPlane {
                 self.fallback.get_or_insert(own);
             }
             // `failed_worker` reports workers that have already ended.
-            let told = clock::cycles();
+            let started_cycles = clock::cycles();
             let _ = started.go.send(());
-            let Starting { thread, health, .. } = started;
-            self.workers.push(RunningWorker { remote, thread, health, last: None, told });
+            let Starting { thread, status, .. } = started;
+            self.workers.push(RunningWorker { remote, thread, status, last: None, started_cycles });
         }
         Ok(())
     }
 
     /// Enables promiscuous mode on the ingress interfaces.
-    fn take_in_all(&mut self) -> Result<(), StartError> {
+    fn enable_promiscuous_mode(&mut self) -> Result<(), StartError> {
         for ((id, port), interface) in self.plan.numbered_ports().zip(&self.interfaces) {
             if port.promiscuous && self.plan.paths.iter().any(|path| path.from == id) {
                 let promiscuous = Promiscuous::on(interface.index)
@@ -239,13 +242,14 @@ impl DataPlane {
         Ok(())
     }
 
-    fn direct(&self, ready: &Ready) -> Result<(), StartError> {
+    /// Redirects packets to a worker's sockets.
+    fn redirect(&self, ready: &Ready) -> Result<(), StartError> {
         for (port, queue, socket) in &ready.sockets {
             let attachment = &self.attachments[usize::from(port.0)];
-            attachment.direct(*queue, *socket).map_err(|error| {
+            attachment.redirect(*queue, *socket).map_err(|error| {
                 let port = &self.plan.ports[usize::from(port.0)];
                 StartError::Bpf(format!(
-                    "directing the packets of {} queue {queue} to its socket: {error}",
+                    "cannot redirect the packets of {} queue {queue} to its socket: {error}",
                     port.interface
                 ))
             })?;
@@ -260,21 +264,21 @@ struct Starting {
     ready: mpsc::Receiver<Result<Ready, StartError>>,
     /// Starts the worker; dropping it ends the thread.
     go: mpsc::SyncSender<()>,
-    health: Arc<WorkerStatus>,
+    status: Arc<WorkerStatus>,
 }
 
 impl Starting {
     fn spawn(setup: Setup, control: &Control) -> Result<Self, StartError> {
         let (ready_sender, ready) = mpsc::sync_channel(1);
         let (go, go_receiver) = mpsc::sync_channel(1);
-        let health = Arc::new(WorkerStatus::new(control.waker()));
-        let own = Arc::clone(&health);
+        let status = Arc::new(WorkerStatus::new(control.waker()));
+        let own = Arc::clone(&status);
         let thread = ThreadBuilder::new()
             .name(format!("worker-{}", setup.worker))
             .spawn(move || thread::run(setup, &own, ready_sender, &go_receiver));
         let thread = thread
-            .map_err(|source| StartError::Io { what: "starting a worker's thread", source })?;
-        Ok(Self { thread, ready, go, health })
+            .map_err(|source| StartError::Io { what: "cannot start a worker's thread", source })?;
+        Ok(Self { thread, ready, go, status })
     }
 
     /// Ends the thread and closes its sockets.
@@ -312,10 +316,10 @@ fn check_memory(plan: &Plan) -> Result<(), StartError> {
 }
 
 /// Rejects kernel stages that the XDP program cannot run, which a library user may request.
-pub(crate) fn check_places(plan: &Plan) -> Result<(), (String, String)> {
+pub(crate) fn check_kernel_stages(plan: &Plan) -> Result<(), (String, String)> {
     for path in &plan.paths {
-        for (place, stage) in path.stages.iter().enumerate().filter(|(_, stage)| stage.in_kernel) {
-            if let Some(why) = plan.in_the_way_of_kernel(path, place) {
+        for (index, stage) in path.stages.iter().enumerate().filter(|(_, stage)| stage.in_kernel) {
+            if let Some(why) = plan.in_the_way_of_kernel(path, index) {
                 return Err((stage.name.clone(), why));
             }
         }
@@ -327,15 +331,14 @@ fn wait_ready(
     worker: usize,
     ready: &mpsc::Receiver<Result<Ready, StartError>>,
 ) -> Result<Ready, StartError> {
-    match ready.recv_timeout(READY_WITHIN) {
+    match ready.recv_timeout(STARTUP_TIMEOUT) {
         Ok(result) => result,
         Err(mpsc::RecvTimeoutError::Timeout) => {
-            Err(StartError::Timeout { worker, waited: READY_WITHIN })
+            Err(StartError::Timeout { worker, waited: STARTUP_TIMEOUT })
         }
-        Err(mpsc::RecvTimeoutError::Disconnected) => Err(StartError::Worker {
-            worker,
-            what: "its thread ended while it was getting ready".into(),
-        }),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            Err(StartError::Worker { worker, what: "its thread ended during startup".into() })
+        }
     }
 }
 
@@ -343,7 +346,11 @@ fn defer_interrupts(plan: &Plan, interfaces: &[Interface]) -> Vec<DeferredInterr
     let set = |interface: &Interface| match DeferredInterrupts::set(interface) {
         Ok(settings) => Some(settings),
         Err(error) => {
-            tracing::warn!(interface = interface.name, %error, "interrupts are not deferred: busy polling will help less");
+            tracing::warn!(
+                interface = interface.name,
+                %error,
+                "cannot defer interrupts; busy polling is less effective"
+            );
             None
         }
     };

@@ -101,7 +101,7 @@ pub(crate) fn run(
     let _notice = ExitNotice(status);
     // Do not retry a plan that panicked.
     let prepared = catch_unwind(AssertUnwindSafe(|| prepare(&setup))).unwrap_or_else(|panic| {
-        let what = format!("panicked while it was getting ready: {}", message(&*panic));
+        let what = format!("panicked during startup: {}", panic_message(&*panic));
         Err(StartError::Worker { worker: setup.worker, what })
     });
     let (mut worker, mailbox) = match prepared {
@@ -141,7 +141,7 @@ fn run_worker(
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| worker.run(mailbox, idle))) else {
             return;
         };
-        let _ = status.panic.set(message(&*panic));
+        let _ = status.panic.set(panic_message(&*panic));
         status.fail();
         worker.abandon_stages();
     }
@@ -149,7 +149,7 @@ fn run_worker(
 }
 
 /// Returns the message of a panic.
-pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "(no message)".into())
@@ -161,7 +161,7 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
     let Setup { plan, worker, .. } = setup;
     let worker = *worker;
     pin(plan, worker)?;
-    let Lanes { umem, pool, ports, zero_copy, fallback } = open(setup)?;
+    let OpenedPorts { umem, pool, ports, zero_copy, fallback } = open(setup)?;
 
     let stride = plan.workers.len();
     let io = |what| move |source| StartError::Io { what, source };
@@ -170,19 +170,19 @@ fn prepare(setup: &Setup) -> Result<Prepared, StartError> {
         .number(worker)
         .queues(worker as u16, stride as u16)
         .ledger(plan.ledger);
-    for ((id, port), lanes) in plan.numbered_ports().zip(ports) {
+    for ((id, port), queues) in plan.numbered_ports().zip(ports) {
         if plan.paths.iter().any(|path| path.from == id) {
-            let numbered = queues_of(worker, plan, port).zip(&lanes);
-            sockets.extend(numbered.filter_map(|(queue, lane)| Some((id, queue, lane.fd()?))));
+            let numbered = queues_of(worker, plan, port).zip(&queues);
+            sockets.extend(numbered.filter_map(|(number, queue)| Some((id, number, queue.fd()?))));
         }
-        builder = builder.port(lanes);
+        builder = builder.port(queues);
     }
     for path in &plan.paths {
         builder =
             builder.path(path.from, path.to, build_chain(plan, path, &setup.described, worker));
     }
     let built = builder.build().map_err(|source| StartError::Build { worker, source })?;
-    let (remote, mailbox) = mailbox().map_err(io("eventfd"))?;
+    let (remote, mailbox) = mailbox().map_err(io("cannot create an eventfd"))?;
     Ok((built, mailbox, Ready { remote, sockets, zero_copy, fallback }))
 }
 
@@ -199,7 +199,7 @@ fn pin(plan: &Plan, worker: usize) -> Result<(), StartError> {
 }
 
 /// A worker's ports, with their shared UMEM and frame pool.
-struct Lanes {
+struct OpenedPorts {
     umem: Umem,
     pool: Pool,
     /// For each port of the plan, one port object per queue of the worker.
@@ -218,7 +218,7 @@ pub(crate) fn queues_of(
 }
 
 /// Opens the worker's sockets and creates its ports.
-fn open(setup: &Setup) -> Result<Lanes, StartError> {
+fn open(setup: &Setup) -> Result<OpenedPorts, StartError> {
     let Setup { plan, worker, bind, indexes, sockets, .. } = setup;
     let worker = *worker;
     let mut builder = Builder::new(plan.umem.clone()).mode(*bind).busy_poll(plan.busy_poll);
@@ -241,20 +241,20 @@ fn open(setup: &Setup) -> Result<Lanes, StartError> {
         boxed(builder.open().map_err(failed)?)
     };
     let mut opened = ports.into_iter();
-    let mut lanes = Vec::with_capacity(plan.ports.len());
+    let mut ports = Vec::with_capacity(plan.ports.len());
     for (port, sockets) in plan.ports.iter().zip(sockets) {
-        let own: Vec<Box<dyn Port>> = if port.io.takes_by_xdp() {
+        let queues: Vec<Box<dyn Port>> = if port.io.takes_by_xdp() {
             opened.by_ref().take(queues_of(worker, plan, port).count()).collect()
         } else {
-            let lane = |socket: &PacketSocket| match MmsgPort::new(socket.clone(), &umem) {
+            let open_queue = |socket: &PacketSocket| match MmsgPort::new(socket.clone(), &umem) {
                 Ok(port) => Ok(Box::new(port) as Box<dyn Port>),
                 Err(error) => Err(StartError::Worker { worker, what: error.to_string() }),
             };
-            sockets.iter().map(lane).collect::<Result<_, _>>()?
+            sockets.iter().map(open_queue).collect::<Result<_, _>>()?
         };
-        lanes.push(own);
+        ports.push(queues);
     }
-    Ok(Lanes { umem, pool, ports: lanes, zero_copy, fallback })
+    Ok(OpenedPorts { umem, pool, ports, zero_copy, fallback })
 }
 
 fn boxed<P: Port + 'static>(opened: Opened<P>) -> Opened<Box<dyn Port>> {
@@ -287,7 +287,7 @@ pub(crate) fn build_chain(
         let built =
             catch_unwind(AssertUnwindSafe(|| NamedStage::build(&*stage.name, &*stage.plan, &cx)));
         built.unwrap_or_else(|panic| {
-            resume_unwind(Box::new(format!("stage {}: {}", stage.name, message(&*panic))))
+            resume_unwind(Box::new(format!("stage {}: {}", stage.name, panic_message(&*panic))))
         })
     });
     stages.collect()

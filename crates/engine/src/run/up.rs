@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use crate::run::control::{Control, Event};
 
 /// Interval of log messages while waiting.
-const SAY_EVERY: Duration = Duration::from_secs(5);
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The result of [`wait_until_up`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub enum Waited {
     /// SIGINT or SIGTERM, with its number.
     Stopped(i32),
     /// Timeout.
-    Over,
+    TimedOut,
 }
 
 /// Waits until all interfaces of the plan are up, until `end` at the latest. Logs what is missing,
@@ -35,23 +35,23 @@ pub fn wait_until_up(
 ) -> Result<Waited, StartError> {
     let io = |what| move |source: io::Error| StartError::Io { what, source };
     let start = Instant::now();
-    let mut say = start;
+    let mut next_log = start;
     loop {
         let mut all_up = true;
         let now = Instant::now();
         for port in &plan.ports {
             let Interface { name, index } = Interface::find(&port.name, &port.interface)?;
-            if addresses::is_up(index).map_err(io("asking whether an interface is up"))? {
+            if addresses::is_up(index).map_err(io("cannot read the state of an interface"))? {
                 continue;
             }
             all_up = false;
-            if now >= say {
+            if now >= next_log {
                 let waited_seconds = now.duration_since(start).as_secs();
                 tracing::warn!(
                     port = port.name,
                     interface = name,
                     waited_seconds,
-                    "the interface is down: waiting until it is up (`ip link set dev {name} up`)"
+                    "the interface is down; waiting until it is up (`ip link set dev {name} up`)"
                 );
             }
         }
@@ -59,14 +59,14 @@ pub fn wait_until_up(
             return Ok(Waited::Up);
         }
         if end.is_some_and(|end| now >= end) {
-            return Ok(Waited::Over);
+            return Ok(Waited::TimedOut);
         }
-        if now >= say {
-            say += SAY_EVERY;
+        if now >= next_log {
+            next_log += LOG_INTERVAL;
         }
         if let Event::Stop(signal) = control
-            .wait(end.map_or(say, |end| end.min(say)))
-            .map_err(io("waiting for an interface"))?
+            .wait(end.map_or(next_log, |end| end.min(next_log)))
+            .map_err(io("cannot wait for an interface"))?
         {
             return Ok(Waited::Stopped(signal));
         }

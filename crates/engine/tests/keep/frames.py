@@ -1,8 +1,9 @@
-"""Frames for root_keep.rs, made by scapy: a line each of name, rules that keep it, and bytes in hex, between tabs.
+"""Frames for root_keep.rs, made with scapy. Each line has a name, the rules that keep the frame, and its bytes in
+hexadecimal, separated by tabs.
 
-This host is 02:00:00:00:00:01, 192.0.2.1 and 10.255.0.1, 2001:db8::1 and fe80::1. On another of its interfaces it is
-172.17.0.1. It is finding out whether it can be 2001:db8::7. It has a part in VLAN 300.
-The rules are tried one at a time: arp nd icmp local lldp stp tcp/22 udp/53 vlan/100.
+This host has the MAC address 02:00:00:00:00:01 and the addresses 192.0.2.1, 10.255.0.1 (on lo), 2001:db8::1 and
+fe80::1. Another of its interfaces has 172.17.0.1. Its address 2001:db8::7 is tentative. It is in VLAN 300.
+The test tries the rules one at a time: arp nd icmp local lldp stp tcp/22 udp/53 vlan/100.
 """
 
 from scapy.all import (
@@ -56,7 +57,7 @@ ip, ip6 = IP(src=THEM, dst=ME), IPv6(src=THEM6, dst=ME6)
 
 
 def chain(count):
-    """ssh behind so many extension headers."""
+    """Returns ssh after a number of extension headers."""
     middle = b"".join(bytes(IPv6ExtHdrDestOpt(nh=60)) for _ in range(count - 2))
     headers = bytes(IPv6ExtHdrHopByHop(nh=60)) + middle + bytes(IPv6ExtHdrDestOpt(nh=6))
     return own6(Raw(headers + bytes(ssh)), nh=0)
@@ -77,11 +78,11 @@ rows = [
     ("arp request from our address for another", "", arp(psrc=ME, pdst=FAR)),
     ("gratuitous arp of another", "", arp(pdst=THEM)),
     ("arp reply to us at another's MAC address", "", arp(OTHER, op=2, hwdst=MAC)),
-    ("arp of another hardware", "", arp(hwtype=6)),
-    ("arp for something that is not IPv4", "", arp(ptype=0x86DD, plen=4)),
+    ("arp with another hardware type", "", arp(hwtype=6)),
+    ("arp for a protocol other than IPv4", "", arp(ptype=0x86DD, plen=4)),
     ("arp with long protocol addresses", "", eth() / Raw(bytes.fromhex("0001080006100001") + bytes(52))),
     ("arp with long hardware addresses", "", eth() / Raw(bytes.fromhex("0001080008040001") + bytes(52))),
-    ("arp cut short", "", Raw(bytes(arp())[:41])),
+    ("arp truncated", "", Raw(bytes(arp())[:41])),
     ("arp for an address of ours on another interface", "", arp(pdst="172.17.0.1")),
     ("arp for us in VLAN 300, which we have", "arp", eth(ALL) / Dot1Q(vlan=300) / ARP(hwsrc=PEER, psrc=THEM, pdst=ME)),
     ("arp for us in VLAN 7, which we do not have", "", eth(ALL) / Dot1Q(vlan=7) / ARP(hwsrc=PEER, psrc=THEM, pdst=ME)),
@@ -110,8 +111,8 @@ rows = [
     ("router solicitation to us", "nd icmp local", nd(ICMPv6ND_RS(), src="fe80::2", dst=ME_LL, mac=MAC)),
     ("redirect to us", "nd icmp local", nd(ICMPv6ND_Redirect(tgt=THEM6, dst=FAR6), src="fe80::2", dst=ME6, mac=MAC)),
     ("redirect to another", "", nd(ICMPv6ND_Redirect(tgt=ME6, dst=ME6), src="fe80::2", dst=FAR6, mac=MAC)),
-    ("solicitation of an address that we may get", "nd", nd(ICMPv6ND_NS(tgt="2001:db8::7"), src="::")),
-    ("ping6 of an address that we may get", "", own6(ping6, dst="2001:db8::7")),
+    ("solicitation of our tentative address", "nd", nd(ICMPv6ND_NS(tgt="2001:db8::7"), src="::")),
+    ("ping6 of our tentative address", "", own6(ping6, dst="2001:db8::7")),
     ("solicitation of us in VLAN 100", "vlan/100",
      eth(SOLICITED_MAC) / v100 / IPv6(src=THEM6, dst=SOLICITED, hlim=255) / ICMPv6ND_NS(tgt=ME6)),
     ("solicitation of another in VLAN 100", "",
@@ -167,45 +168,45 @@ rows = [
     ("ssh inside IP in IP to another", "", own(ip / ssh, dst=FAR)),
     ("ssh with the ports cut off", "local", own(Raw(b"\x9c\x40\0"), proto=6)),
     ("ssh with its port in the padding", "local", own(Raw(b"\x9c\x40"), proto=6, len=22) / Raw(b"\0\x16" * 20)),
-    ("tcp header cut short behind the ports", "tcp/22 local", own(Raw(b"\x9c\x40\0\x16"), proto=6)),
+    ("tcp header truncated after the ports", "tcp/22 local", own(Raw(b"\x9c\x40\0\x16"), proto=6)),
     # IPv4 headers
-    ("ssh behind options", "tcp/22 local", own(ssh, options=[IPOption_NOP(), IPOption_RR(routers=["0.0.0.0"] * 5)])),
-    ("ssh behind 40 bytes of options", "tcp/22 local", own(ssh, options=[IPOption_NOP()] * 40)),
+    ("ssh after options", "tcp/22 local", own(ssh, options=[IPOption_NOP(), IPOption_RR(routers=["0.0.0.0"] * 5)])),
+    ("ssh after 40 bytes of options", "tcp/22 local", own(ssh, options=[IPOption_NOP()] * 40)),
     ("ssh with a loose source route", "", own(ssh, options=[IPOption_LSRR(routers=[FAR])])),
     ("ssh with a strict source route", "", own(ssh, options=[IPOption_NOP()] * 3 + [IPOption_SSRR(routers=[FAR])])),
-    ("ssh with a source route used up", "", own(ssh, options=[IPOption_LSRR(routers=[FAR], pointer=8)])),
-    ("ssh behind an option without a length", "", options(b"\x01\x01\x01\x07")),
-    ("ssh behind an option of length 1", "", options(b"\x07\x01\x00\x00")),
-    ("ssh behind an option of length 0", "", options(b"\x07\x00\x00\x00")),
-    ("ssh behind an option that is too long", "", options(b"\x07\x05\x00\x00")),
-    ("ssh behind what looks like a source route", "tcp/22 local", options(b"\x00\x83\x03\x04")),
+    ("ssh with a completed source route", "", own(ssh, options=[IPOption_LSRR(routers=[FAR], pointer=8)])),
+    ("ssh after an option without a length", "", options(b"\x01\x01\x01\x07")),
+    ("ssh after an option of length 1", "", options(b"\x07\x01\x00\x00")),
+    ("ssh after an option of length 0", "", options(b"\x07\x00\x00\x00")),
+    ("ssh after an option that is too long", "", options(b"\x07\x05\x00\x00")),
+    ("ssh after the end of options and a source route", "tcp/22 local", options(b"\x00\x83\x03\x04")),
     ("ssh with a header length of 16", "", own(ssh, ihl=4)),
     ("ssh with a header length beyond the packet", "", own(ssh, ihl=15)),
     ("ssh with IP version 5", "", own(ssh, version=5)),
-    ("ssh with IP version 6 in the place of 4", "", own(ssh, version=6)),
+    ("ssh with IP version 6 instead of 4", "", own(ssh, version=6)),
     ("ssh with a total length beyond the frame", "", own(ssh, len=1000)),
     ("ssh with a total length of 0", "", own(ssh, len=0)),
     ("ssh with a wrong checksum", "tcp/22 local", own(ssh, chksum=0xDEAD)),
     # IPv6 headers
-    ("ssh behind hop-by-hop options", "tcp/22 local",
+    ("ssh after hop-by-hop options", "tcp/22 local",
      own6(IPv6ExtHdrHopByHop(options=[PadN(optdata=b"\0" * 12)]) / ssh)),
-    ("ssh behind four kinds of extension headers", "tcp/22 local",
+    ("ssh after four kinds of extension headers", "tcp/22 local",
      own6(IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / IPv6ExtHdrRouting(type=3, segleft=0, nh=51)
           / AH(nh=6, payloadlen=4, icv=b"\0" * 12) / ssh)),
-    ("ssh behind eight extension headers", "tcp/22 local", chain(8)),
-    ("ssh behind nine extension headers", "", chain(9)),
-    ("ssh behind a routing header with segments left", "",
+    ("ssh after eight extension headers", "tcp/22 local", chain(8)),
+    ("ssh after nine extension headers", "", chain(9)),
+    ("ssh after a routing header with segments left", "",
      own6(IPv6ExtHdrRouting(type=0, addresses=[FAR6], segleft=1) / ssh)),
-    ("ssh behind a routing header used up", "tcp/22 local",
+    ("ssh after a routing header without segments left", "tcp/22 local",
      own6(IPv6ExtHdrRouting(type=0, addresses=[FAR6], segleft=0) / ssh)),
-    ("ssh behind hop-by-hop options in second place", "",
+    ("ssh after hop-by-hop options in second place", "",
      own6(Raw(bytes(IPv6ExtHdrDestOpt(nh=0)) + bytes(IPv6ExtHdrHopByHop(nh=6)) + bytes(ssh)), nh=60)),
-    ("ssh behind an extension header that is too long", "", own6(IPv6ExtHdrDestOpt(len=200, nh=6) / ssh)),
-    ("ssh behind an AH that is too short", "", own6(Raw(b"\x06\0\0\0\0\0\0\0" + bytes(ssh)), nh=51)),
+    ("ssh after an extension header that is too long", "", own6(IPv6ExtHdrDestOpt(len=200, nh=6) / ssh)),
+    ("ssh after an AH that is too short", "", own6(Raw(b"\x06\0\0\0\0\0\0\0" + bytes(ssh)), nh=51)),
     ("ssh with an IPv6 payload length beyond the frame", "", own6(ssh, plen=1000)),
     ("ssh with an IPv6 payload length of 0", "local", own6(ssh, plen=0)),
     ("jumbogram", "", own6(IPv6ExtHdrHopByHop(options=[Jumbo(jumboplen=70000)]) / ssh, plen=0)),
-    ("ssh with IP version 4 in the place of 6", "", own6(ssh, version=4)),
+    ("ssh with IP version 4 instead of 6", "", own6(ssh, version=4)),
     ("mobility header", "local", own6(Raw(b"\x3b\0\0\0\0\0\0\0"), nh=135)),
     ("atomic fragment of ssh", "tcp/22 local", own6(IPv6ExtHdrFragment(m=0, offset=0, id=7) / ssh)),
     ("two fragment headers", "",
@@ -215,37 +216,37 @@ rows = [
     ("ssh in VLAN 200", "tcp/22 local", eth() / v200 / ip / ssh),
     ("ssh with priority in VLAN 100", "tcp/22 local vlan/100", eth() / Dot1Q(vlan=100, prio=7) / ip / ssh),
     ("transit in VLAN 100", "", eth() / v100 / IP(src=THEM, dst=FAR) / ssh),
-    ("something in VLAN 100", "local vlan/100", eth() / v100 / ip / UDP(dport=9)),
-    ("something in VLAN 100 at another's MAC address", "", eth(OTHER) / v100 / ip / UDP(dport=9)),
+    ("udp in VLAN 100", "local vlan/100", eth() / v100 / ip / UDP(dport=9)),
+    ("udp in VLAN 100 at another's MAC address", "", eth(OTHER) / v100 / ip / UDP(dport=9)),
     ("broadcast in VLAN 100", "", eth(ALL) / v100 / IP(src=THEM, dst="255.255.255.255") / UDP(dport=9)),
-    ("what is not IP in VLAN 100", "", eth() / Dot1Q(vlan=100, type=0x88B5) / Raw(b"x" * 40)),
+    ("no IP packet, in VLAN 100", "", eth() / Dot1Q(vlan=100, type=0x88B5) / Raw(b"x" * 40)),
     ("service tag 100, customer tag 200", "tcp/22 local vlan/100", eth() / Dot1AD(vlan=100) / v200 / ip / ssh),
     ("service tag 200, customer tag 100", "tcp/22 local", eth() / Dot1AD(vlan=200) / v100 / ip / ssh),
     ("two customer tags", "tcp/22 local vlan/100", eth() / v100 / v200 / ip6 / ssh),
     ("dns in VLAN 100 over IPv6", "udp/53 local vlan/100", eth() / v100 / ip6 / dns),
     ("three tags", "", eth() / v100 / v200 / v100 / ip / ssh),
-    ("a tag cut short", "", Raw(bytes(eth() / v100)[:16])),
+    ("a tag truncated", "", Raw(bytes(eth() / v100)[:16])),
     # LLDP and spanning tree
     ("lldp to the nearest bridge", "lldp", lldp("01:80:c2:00:00:0e")),
     ("lldp to the nearest customer bridge", "lldp", lldp("01:80:c2:00:00:00")),
-    ("lldp to the nearest bridge that is no relay", "lldp", lldp("01:80:c2:00:00:03")),
-    ("lldp's type to another group", "", lldp("01:80:c2:00:00:10")),
-    ("lldp's type to all", "", lldp(ALL)),
-    ("lldp's type to us", "", lldp(MAC)),
+    ("lldp to the nearest non-TPMR bridge", "lldp", lldp("01:80:c2:00:00:03")),
+    ("EtherType of lldp to another group", "", lldp("01:80:c2:00:00:10")),
+    ("EtherType of lldp to all", "", lldp(ALL)),
+    ("EtherType of lldp to us", "", lldp(MAC)),
     ("lldp in a VLAN", "", eth("01:80:c2:00:00:0e") / Dot1Q(vlan=100, type=0x88CC) / Raw(b"\x02\x07\x04\x02")),
     ("spanning tree", "stp", bpdu("01:80:c2:00:00:00")),
     ("spanning tree of a provider bridge", "stp", bpdu("01:80:c2:00:00:08")),
     ("spanning tree to us", "", bpdu(MAC)),
     ("another protocol over LLC", "", bpdu("01:80:c2:00:00:00", sap=0xFE)),
-    ("spanning tree per VLAN, of one maker", "",
+    ("spanning tree per VLAN (PVST+)", "",
      Dot3(src=PEER, dst="01:00:0c:cc:cc:cd") / LLC(dsap=0xAA, ssap=0xAA, ctrl=3) / SNAP(OUI=0xC, code=0x10B)
      / Raw(b"\0" * 36)),
-    ("spanning tree cut short", "", Raw(bytes(bpdu("01:80:c2:00:00:00"))[:16])),
+    ("spanning tree truncated", "", Raw(bytes(bpdu("01:80:c2:00:00:00"))[:16])),
     # Others
     ("a pause frame", "", eth("01:80:c2:00:00:01", type=0x8808) / Raw(b"\0\x01\xff\xff")),
     ("lacp", "", eth("01:80:c2:00:00:02", type=0x8809) / Raw(b"\x01\x01")),
     ("mpls to us", "", eth(type=0x8847) / Raw(b"\0\x01\x01\x40") / ip / ssh),
-    ("nothing but a header", "", eth(type=0x0800)),
+    ("Ethernet header only", "", eth(type=0x0800)),
     ("zeros", "", Raw(b"\0" * 60)),
     ("ones", "", Raw(b"\xff" * 60)),
 ]
@@ -261,11 +262,11 @@ for index, part in enumerate(fragment(IP(src=THEM, dst=ME, id=81) / ICMP() / Raw
     rows.append((f"ping, fragment {index}", "icmp local", eth() / part))
 options6 = bytes(IPv6ExtHdrDestOpt(nh=17)) + bytes(UDP(sport=40000, dport=53, len=48, chksum=1)) + b"x" * 40
 rows += [
-    ("dns behind options behind the fragment header, fragment 0", "udp/53 local",
+    ("dns after options after the fragment header, fragment 0", "udp/53 local",
      own6(IPv6ExtHdrFragment(id=82, m=1, nh=60) / Raw(options6[:32]))),
-    ("dns behind options behind the fragment header, fragment 1", "udp/53 local",
+    ("dns after options after the fragment header, fragment 1", "udp/53 local",
      own6(IPv6ExtHdrFragment(id=82, offset=4, nh=60) / Raw(options6[32:]))),
-    ("what came behind options behind another fragment header", "local",
+    ("later fragment with options, of another datagram", "local",
      own6(IPv6ExtHdrFragment(id=83, offset=4, nh=60) / Raw(options6[32:]))),
 ]
 
@@ -281,9 +282,9 @@ rows += [
     ("later fragment in transit", "", later(dst=FAR)),
     ("later fragment to another address of ours", "local", later(dst=ME_LO)),
     ("first fragment without ports", "local", own(Raw(b"\x9c\x40"), id=79, flags="MF", proto=17)),
-    ("later fragment of what had no ports", "local", later(id=79)),
+    ("later fragment of a datagram without ports", "local", later(id=79)),
     ("first fragment to another port", "local", own(UDP(dport=54) / Raw(b"x" * 32), id=80, flags="MF")),
-    ("later fragment of what went to another port", "local", later(id=80)),
+    ("later fragment of a datagram to another port", "local", later(id=80)),
     ("later fragment of another IPv6 datagram", "local", own6(IPv6ExtHdrFragment(id=98, offset=50, nh=17) / Raw(b"x" * 400))),
     ("later fragment of tcp over IPv6", "local", own6(IPv6ExtHdrFragment(id=99, offset=50, nh=6) / Raw(b"x" * 400))),
 ]

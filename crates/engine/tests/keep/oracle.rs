@@ -33,8 +33,9 @@ impl<'a> Oracle<'a> {
         }
         let headers = Headers::parse(frame);
         let in_vlan = headers.outer_vlan.map_or(0, |vlan| vlan.get());
-        let named = matches!(self.rule, KeepRule::Vlan(id) if headers.outer_vlan.is_some() && in_vlan == id);
-        if to_group && in_vlan != 0 && !named && !self.own.vlans.contains(&in_vlan) {
+        let vlan_rule_matches =
+            headers.outer_vlan.is_some() && self.rule == KeepRule::Vlan(in_vlan);
+        if to_group && in_vlan != 0 && !vlan_rule_matches && !self.own.vlans.contains(&in_vlan) {
             return false;
         }
         match headers.status {
@@ -44,7 +45,7 @@ impl<'a> Oracle<'a> {
             Status::TooManyVlanTags | Status::ExtensionChainTooLong => return false,
             _ => {}
         }
-        let vlan = named;
+        let vlan = vlan_rule_matches;
         let l3 = frame.get(usize::from(headers.l3_offset)..).unwrap_or_default();
         if let Some(addresses) = headers.addresses(frame) {
             return self.keeps_ip(frame, &headers, addresses, vlan);
@@ -53,17 +54,17 @@ impl<'a> Oracle<'a> {
             let fixed = [0, 1, 8, 0, 6, 4]; // Ethernet, IPv4, and their lengths
             let Some(target) = l3.get(24..28) else { return false };
             let target: [u8; 4] = target.try_into().unwrap();
-            let right = l3.starts_with(&fixed)
-                && self.own.ipv4.get(&target.into()).is_some_and(|good_for| good_for.target);
-            return right && (vlan || self.rule == KeepRule::Arp);
+            let is_own = l3.starts_with(&fixed)
+                && self.own.ipv4.get(&target.into()).is_some_and(|uses| uses.target);
+            return is_own && (vlan || self.rule == KeepRule::Arp);
         }
-        let next_to_us = headers.outer_vlan.is_none()
+        let to_next_device = headers.outer_vlan.is_none()
             && destination.starts_with(&[0x01, 0x80, 0xc2, 0, 0])
             && destination[5] < 0x10;
         match self.rule {
-            KeepRule::Lldp => next_to_us && headers.ethertype == LLDP,
+            KeepRule::Lldp => to_next_device && headers.ethertype == LLDP,
             KeepRule::Stp => {
-                next_to_us && headers.ethertype.0 < 0x600 && l3.starts_with(&[0x42, 0x42, 3])
+                to_next_device && headers.ethertype.0 < 0x600 && l3.starts_with(&[0x42, 0x42, 3])
             }
             _ => false,
         }
@@ -78,24 +79,23 @@ impl<'a> Oracle<'a> {
     ) -> bool {
         let l3 = headers.l3(frame);
         let destination = addresses.destination();
-        let (own, icmp, part_of, last_stop) = match (addresses, destination) {
+        let (own, icmp, fragment_key, is_final_destination) = match (addresses, destination) {
             (Addresses::V4 { destination, .. }, _) => {
                 let packet = ipv4::Packet::new_checked(l3).unwrap();
                 let options = &l3[ipv4::HEADER_LEN..packet.header_len()];
-                let own =
-                    self.own.ipv4.get(&destination).is_some_and(|good_for| good_for.destination);
-                let part_of = (packet.protocol().0, u32::from(packet.ident()));
-                (own, IpProtocol::ICMP, part_of, plain(options))
+                let own = self.own.ipv4.get(&destination).is_some_and(|uses| uses.destination);
+                let fragment_key = (packet.protocol().0, u32::from(packet.ident()));
+                (own, IpProtocol::ICMP, fragment_key, has_no_source_route(options))
             }
             (Addresses::V6 { destination, .. }, _) => {
                 let upper = ipv6::Packet::new_checked(l3).unwrap().upper().unwrap();
-                let own =
-                    self.own.ipv6.get(&destination).is_some_and(|good_for| good_for.destination);
-                let part_of = (fragmented(l3), upper.fragment.map_or(0, |fragment| fragment.ident));
-                (own, IpProtocol::ICMPV6, part_of, !routed(l3))
+                let own = self.own.ipv6.get(&destination).is_some_and(|uses| uses.destination);
+                let fragment_key =
+                    (fragment_protocol(l3), upper.fragment.map_or(0, |fragment| fragment.ident));
+                (own, IpProtocol::ICMPV6, fragment_key, !has_segments_left(l3))
             }
         };
-        if !last_stop {
+        if !is_final_destination {
             return false;
         }
         let protocol = headers.protocol.unwrap();
@@ -109,7 +109,7 @@ impl<'a> Oracle<'a> {
         if vlan || self.rule == KeepRule::Local {
             return true;
         }
-        let datagram = (addresses.source(), destination, part_of.0, part_of.1);
+        let datagram = (addresses.source(), destination, fragment_key.0, fragment_key.1);
         if headers.fragment == Fragment::Later {
             return self.kept.contains(&datagram);
         }
@@ -136,9 +136,8 @@ impl<'a> Oracle<'a> {
         }
         let target = rest.first_chunk::<16>().map(|target| Ipv6Addr::from(*target));
         let about_us = l3[24] == 0xff
-            && target.is_some_and(|target| {
-                self.own.ipv6.get(&target).is_some_and(|good_for| good_for.target)
-            });
+            && target
+                .is_some_and(|target| self.own.ipv6.get(&target).is_some_and(|uses| uses.target));
         l3[7] == 255
             && match kind {
                 133 | 134 | 137 => own,
@@ -149,7 +148,7 @@ impl<'a> Oracle<'a> {
 }
 
 /// Returns whether options are well-formed and contain no source route.
-fn plain(mut options: &[u8]) -> bool {
+fn has_no_source_route(mut options: &[u8]) -> bool {
     loop {
         options = match *options {
             [] | [0, ..] => return true,
@@ -165,7 +164,7 @@ fn plain(mut options: &[u8]) -> bool {
 }
 
 /// Returns whether a packet with valid extension headers has a routing header with segments left.
-fn routed(l3: &[u8]) -> bool {
+fn has_segments_left(l3: &[u8]) -> bool {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {
         let length = match next {
@@ -182,7 +181,7 @@ fn routed(l3: &[u8]) -> bool {
 }
 
 /// Returns the upper protocol in the fragment header of a packet; 0 without one.
-fn fragmented(l3: &[u8]) -> u8 {
+fn fragment_protocol(l3: &[u8]) -> u8 {
     let (mut next, mut rest) = (l3[6], &l3[40..]);
     loop {
         let length = match next {

@@ -45,12 +45,12 @@ pub fn cross_connect(workers: u16, stage: Option<Arc<dyn StagePlan>>) -> Plan {
 
 /// Waits for a condition while handling control events.
 #[track_caller]
-pub fn wait_until(control: &mut Control, mut is_so: impl FnMut() -> bool) {
+pub fn wait_until(control: &mut Control, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "the condition was not met in time");
+    while !condition() {
+        assert!(Instant::now() < deadline, "the condition was not met within {LONG:?}");
         let event = control.wait(Instant::now() + Duration::from_millis(5)).unwrap();
-        assert!(!matches!(event, Event::Stop(_)), "interrupted");
+        assert!(!matches!(event, Event::Stop(_)), "a signal interrupted the test");
     }
 }
 
@@ -60,13 +60,13 @@ pub fn wait_until(control: &mut Control, mut is_so: impl FnMut() -> bool) {
 pub fn stop(data_plane: DataPlane) -> Report {
     let report = data_plane.stop();
     let frames = &report.frames;
-    let places =
+    let located =
         frames.pool + frames.fill + frames.rx + frames.in_flight + frames.tx + frames.completion;
-    assert_eq!(places as i64 + frames.leaked, frames.total as i64, "{frames:?}");
+    assert_eq!(located as i64 + frames.leaked, frames.total as i64, "{frames:?}");
     assert_eq!(
         (frames.rx, frames.in_flight, frames.tx, frames.completion),
         (0, 0, 0, 0),
-        "drained: {frames:?}"
+        "frames remain after the drain: {frames:?}"
     );
     let received: u64 = report.ports.iter().map(|port| port.rx_packets).sum();
     let sent: u64 = report.ports.iter().map(|port| port.tx_packets).sum();

@@ -10,7 +10,7 @@ use libbpf_rs::Link;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use support::{chain, cross_connect, stop};
-use xdpfwd_engine::{Control, DataPlane, Keeper, StartError};
+use xdpfwd_engine::{AttachmentHolder, Control, DataPlane, StartError};
 use xdpfwd_lab::{Chain, Sink};
 use xdpfwd_testkit::lab::ip;
 
@@ -24,7 +24,7 @@ fn start() -> Result<(), StartError> {
 }
 
 /// Returns the attached program and the command in the error.
-fn in_the_way(chain: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
+fn attached_program(chain: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
     let error = chain.fwd().run(start).unwrap().unwrap_err();
     let text = error.to_string();
     let command =
@@ -37,31 +37,31 @@ fn in_the_way(chain: &Chain) -> (xdpfwd_engine::AttachedProgram, String) {
 }
 
 #[track_caller]
-fn run_it(chain: &Chain, command: &str) {
+fn run_command(chain: &Chain, command: &str) {
     let status = chain.fwd().command("sh").args(["-c", command]).status().unwrap();
     assert!(status.success(), "{command}");
     chain.fwd().run(start).unwrap().unwrap_or_else(|error| panic!("after `{command}`: {error}"));
 }
 
 #[test]
-fn a_program_attached_over_netlink_goes_by_the_command_named() {
+fn command_in_error_detaches_netlink_program() {
     let chain = chain(Chain::builder());
-    for place in ["xdp", "xdpgeneric"] {
-        ip(chain.fwd(), &format!("link set dev fwd0 {place} obj {OBJECT} sec xdp"));
-        let (program, command) = in_the_way(&chain);
+    for mode in ["xdp", "xdpgeneric"] {
+        ip(chain.fwd(), &format!("link set dev fwd0 {mode} obj {OBJECT} sec xdp"));
+        let (program, command) = attached_program(&chain);
         assert_eq!(
-            (program.interface.as_str(), program.name.as_deref(), program.place),
-            ("fwd0", Some("xdpfwd"), place)
+            (program.interface.as_str(), program.name.as_deref(), program.mode),
+            ("fwd0", Some("xdpfwd"), mode)
         );
-        assert_eq!(program.keeper, Keeper::Nobody(vec![]));
-        assert_eq!(command, format!("ip link set dev fwd0 {place} off"));
-        run_it(&chain, &command);
+        assert_eq!(program.holder, AttachmentHolder::Netlink(vec![]));
+        assert_eq!(command, format!("ip link set dev fwd0 {mode} off"));
+        run_command(&chain, &command);
     }
 }
 
 /// A program on a bridge also blocks its ports, although `ip link show fwd0` does not show it.
 #[test]
-fn a_program_on_an_interface_above_is_found() {
+fn error_names_program_on_bridge_above_port() {
     let chain = chain(Chain::builder());
     ip(chain.fwd(), "link add br0 type bridge");
     ip(chain.fwd(), "link set dev fwd0 master br0");
@@ -79,19 +79,19 @@ fn a_program_on_an_interface_above_is_found() {
         program
     });
     let program = program.unwrap();
-    assert_eq!((program.interface.as_str(), program.place), ("br0", "xdpgeneric"));
-    // Without that /sys, the error states that the program cannot be seen.
+    assert_eq!((program.interface.as_str(), program.mode), ("br0", "xdpgeneric"));
+    // Without that /sys, the error states that the program is not visible.
     let error = chain.fwd().run(start).unwrap().unwrap_err().to_string();
-    assert!(error.contains("cannot be seen"), "{error}");
-    run_it(&chain, "ip link set dev br0 xdpgeneric off");
+    assert!(error.contains("not visible now"), "{error}");
+    run_command(&chain, "ip link set dev br0 xdpgeneric off");
 }
 
 #[test]
-fn a_program_that_a_process_holds_is_named_with_it() {
+fn error_names_program_and_process_that_holds_it() {
     let chain = chain(Chain::builder());
     let sink = Sink::attach(chain.fwd(), "fwd0").unwrap();
-    let (program, command) = in_the_way(&chain);
-    let Keeper::Processes(processes) = &program.keeper else { panic!("{program}") };
+    let (program, command) = attached_program(&chain);
+    let AttachmentHolder::Processes(processes) = &program.holder else { panic!("{program}") };
     let pids: Vec<u32> = processes.iter().map(|process| process.pid).collect();
     assert_eq!(pids, [std::process::id()], "{program}");
     assert_eq!(program.name.as_deref(), Some("sink"));
@@ -102,7 +102,7 @@ fn a_program_that_a_process_holds_is_named_with_it() {
 
 /// The link is pinned in a directory that only one thread sees.
 #[test]
-fn a_link_without_a_process_is_named() {
+fn error_names_pinned_link_without_process() {
     let chain = chain(Chain::builder());
     let pin = || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
@@ -129,8 +129,8 @@ fn a_link_without_a_process_is_named() {
         let StartError::AttachedAlready { program: Some(program), .. } = error else {
             panic!("{text}")
         };
-        assert_eq!(program.keeper, Keeper::Link(id), "{text}");
-        assert!(text.ends_with(&format!("`bpftool link detach id {id}` takes it off")), "{text}");
+        assert_eq!(program.holder, AttachmentHolder::Link(id), "{text}");
+        assert!(text.ends_with(&format!("detach it: `bpftool link detach id {id}`")), "{text}");
         // Does the same as the command, without bpftool.
         Link::open("/mnt/link").unwrap().detach().unwrap();
         start().unwrap();
