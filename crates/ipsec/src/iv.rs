@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_is_later_than_any_before_it() {
+    fn next_epoch_is_later_than_stored_epoch() {
         assert_eq!(Epoch::next(None, 1_700_000_000), Ok(Epoch(1_700_000_000)));
         // Twice within a second, and an hour later.
         assert_eq!(
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_up_is_used_up() {
+    fn reserve_returns_none_until_next_epoch() {
         let mut ivs = Ivs::new(63, Epoch(5)).unwrap();
         assert!(Ivs::new(64, Epoch(5)).is_none());
         assert_eq!(ivs.reserve(64), Some((5 << 32 | 63 << 26)..(5 << 32 | 63 << 26) + 64));
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_over_is_no_longer_here() {
+    fn hand_over_moves_remaining_ivs_to_new_owner() {
         let mut ivs = Ivs::new(3, Epoch(5)).unwrap();
         let before = ivs.reserve(7).unwrap();
         let mut other = ivs.hand_over();
@@ -186,7 +186,7 @@ mod tests {
     proptest! {
         /// Consecutive runs of some workers each, with clocks that stop or advance.
         #[test]
-        fn no_two_are_the_same(runs in prop::collection::vec((0_u64..3, prop::collection::vec((0_usize..4, 1_u32..100, any::<bool>()), 0..20)), 1..10)) {
+        fn ivs_never_repeat_across_workers_and_epochs(runs in prop::collection::vec((0_u64..3, prop::collection::vec((0_usize..4, 1_u32..100, any::<bool>()), 0..20)), 1..10)) {
             let (mut stored, mut now, mut seen) = (None, 1_700_000_000, std::collections::HashSet::new());
             for (passed, batches) in runs {
                 now += passed;

@@ -191,7 +191,7 @@ mod tests {
     const DIGITS: &str = "000102030405060708090a0b0c0d0e0fCAFEBABE";
 
     #[test]
-    fn a_key_is_read() {
+    fn parse_accepts_prefix_case_and_white_space() {
         let aes = Transform::Aes128Gcm;
         for text in [
             DIGITS.to_owned(),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_how_many_digits_and_show_none() {
+    fn parse_error_states_digit_counts_only() {
         let error = |text: &str, transform| {
             KeyMaterial::parse(text.as_bytes(), transform).unwrap_err().to_string()
         };
@@ -233,13 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_it_is_shown() {
+    fn debug_output_hides_key() {
         let key = KeyMaterial::parse(DIGITS.as_bytes(), Transform::Aes128Gcm).unwrap();
         assert_eq!(format!("{key:?}"), "KeyMaterial { .. }");
     }
 
     #[test]
-    fn random_keys_differ_and_can_be_read_again() {
+    fn random_keys_differ_and_parse_back() {
         for transform in Transform::ALL {
             let [one, other] = [(); 2].map(|()| KeyMaterial::random(transform).unwrap());
             assert_eq!(one.key().len(), transform.key_len());
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn fingerprints_tell_keys_salts_and_transforms_apart() {
+    fn fingerprint_depends_on_key_salt_and_transform() {
         let of = |digits: &str, transform| {
             KeyMaterial::parse(digits.as_bytes(), transform).unwrap().fingerprint(transform)
         };
@@ -283,7 +283,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(bytes in prop::collection::vec(any::<u8>(), 36)) {
+        fn parsed_key_equals_written_bytes(bytes in prop::collection::vec(any::<u8>(), 36)) {
             let transform = Transform::Aes256Gcm;
             let text: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
             let key = KeyMaterial::parse(text.as_bytes(), transform).unwrap();
@@ -293,7 +293,7 @@ mod tests {
 
         /// Errors contain only numbers.
         #[test]
-        fn no_error_shows_digits(text in "[0-9a-f]{20,39}|[0-9a-f]{15,30}[g-z][0-9a-f]{9}") {
+        fn parse_error_contains_no_key_digits(text in "[0-9a-f]{20,39}|[0-9a-f]{15,30}[g-z][0-9a-f]{9}") {
             let shown = KeyMaterial::parse(text.as_bytes(), Transform::Aes128Gcm).unwrap_err().to_string();
             prop_assert!(text.as_bytes().windows(5).all(|part| !shown.contains(std::str::from_utf8(part).unwrap())), "{}", shown);
         }

@@ -188,7 +188,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_takes_what_the_model_takes(
+        fn window_accepts_same_numbers_as_model(
             size in prop_oneof![Just(64_u32), Just(128), Just(192), Just(1024), Just(4096)],
             extended in any::<bool>(),
             start in prop_oneof![Just(0_u64), Just(1), Just(u64::from(u32::MAX) - 200), Just((7 << 32) - 100), Just(5 << 32)],
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_goes_over_the_end_of_32_bits() {
+    fn window_crosses_end_of_32_bits() {
         let mut window = Window::new(64, true).unwrap();
         let wrap = 1_u64 << 32;
         for number in [wrap - 3, wrap - 1, wrap + 1] {
@@ -245,14 +245,14 @@ mod tests {
     }
 
     #[test]
-    fn the_same_packet_twice_in_a_batch_is_taken_once() {
+    fn take_rejects_second_copy_in_batch() {
         let mut window = Window::new(64, true).unwrap();
         let (one, other) = (window.check(9).unwrap(), window.check(9).unwrap());
         assert_eq!((window.take(one), window.take(other)), (Ok(()), Err(Refused::Replay)));
     }
 
     #[test]
-    fn nothing_is_before_the_first() {
+    fn check_of_new_window_rejects_numbers_before_1() {
         for extended in [false, true] {
             let window = Window::new(64, extended).unwrap();
             assert_eq!(window.check(0), Err(Refused::Late));
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_number_everything_up_to_it_was_received() {
+    fn window_restored_at_n_rejects_all_up_to_n() {
         for number in [1, 63, 64, 65, 127, 1000, (1 << 32) - 1, 1 << 32, (7 << 32) + 5] {
             for size in [64, 128, 1024] {
                 let mut window = Window::new(size, true).unwrap();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_multiples_of_a_block() {
+    fn window_size_must_be_multiple_of_64() {
         for size in [0, 32, 63, 65, 100, 4097, 8192, u32::MAX] {
             assert_eq!(Window::new(size, true).unwrap_err(), WindowError(size));
         }

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_given_out_that_is_not_written_down() {
+    fn reserve_stops_at_stored_bound() {
         let numbers = Numbers::new(0, true, None);
         assert_eq!(numbers.reserve(64), Err(Exhausted::NotWritten));
         numbers.allow_below(100);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_wraps() {
+    fn reserve_stops_at_last_number() {
         for (extended, limit, end) in [
             (false, None, 1_u64 << 32),
             (true, None, u64::MAX),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_can_be_changed() {
+    fn changed_limit_applies_to_next_reserve() {
         let numbers = Numbers::new(1, true, Some(10));
         numbers.allow_below(1000);
         assert_eq!(numbers.reserve(64), Ok(1..11));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_says_up_to_where_to_write() {
+    fn is_short_until_next_bound_is_stored() {
         let numbers = Numbers::new(1, true, Some(2000));
         assert!(numbers.is_short(500));
         assert_eq!(numbers.to_write(1000), 1001);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_means_closed() {
+    fn reserve_after_close_returns_limit() {
         for extended in [false, true] {
             let numbers = Numbers::new(1, extended, None);
             numbers.allow_below(100);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_never_get_the_same() {
+    fn concurrent_workers_reserve_distinct_numbers() {
         let numbers = Numbers::new(1, true, Some(100_000));
         let all: Vec<u64> = thread::scope(|scope| {
             scope.spawn(|| {

@@ -55,7 +55,7 @@ fn header(packet: &[u8]) -> (usize, usize) {
 }
 
 #[test]
-fn what_scapy_seals_is_opened_and_the_other_way_round() {
+fn esp_interoperates_with_scapy_in_both_directions() {
     let lines = python("seal", "");
     let (mut opened, mut sealed) = (0, String::new());
     for line in lines.lines() {

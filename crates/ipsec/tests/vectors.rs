@@ -39,7 +39,7 @@ fn lines(of_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)
 }
 
 #[test]
-fn aeads_are_those_of_nist_wycheproof_and_rfc_8439() {
+fn aeads_match_vectors_of_nist_wycheproof_and_rfc_8439() {
     let mut counts = [[0; 2]; 5];
     for (line, words) in lines(false) {
         let [name, key, nonce, aad, plain, sealed, result] = words[..] else { panic!("{line}") };
@@ -73,7 +73,7 @@ fn aeads_are_those_of_nist_wycheproof_and_rfc_8439() {
 }
 
 #[test]
-fn packets_are_those_of_rfc_4106_rfc_4543_and_rfc_7634() {
+fn packets_match_vectors_of_rfc_4106_4543_and_7634() {
     let mut count = 0;
     for (line, words) in lines(true) {
         let [_, name, key, salt, spi, number, iv, payload, next_header, packet] = words[..] else {

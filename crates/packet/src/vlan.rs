@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_what_the_kernel_says_it_was() {
+    fn removed_tag_is_read_from_auxdata() {
         let (valid, tpid_too) = (
             libc::TP_STATUS_VLAN_VALID,
             libc::TP_STATUS_VLAN_VALID | libc::TP_STATUS_VLAN_TPID_VALID,
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_goes_between_addresses_and_ethertype() {
+    fn insert_tag_writes_after_mac_addresses() {
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (_umem, mut pool) = Umem::new(&config).unwrap();

@@ -80,7 +80,7 @@ fn umem() -> (Umem, Pool) {
 }
 
 #[test]
-fn what_arrives_on_one_queue_comes_to_one_socket() {
+fn packets_of_one_queue_reach_one_socket() {
     let chain = chain(2);
     let (umem, mut pool) =
         Umem::new(&UmemConfig { huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap();
@@ -115,7 +115,7 @@ fn what_arrives_on_one_queue_comes_to_one_socket() {
 
 /// A port must not receive packets that any socket on this host sends on its interface.
 #[test]
-fn what_this_host_sends_comes_to_no_socket() {
+fn packets_sent_by_this_host_reach_no_socket() {
     for queues in [1, 2] {
         let chain = chain(queues);
         let (umem, mut pool) =

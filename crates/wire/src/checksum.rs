@@ -156,14 +156,14 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_rfc_1624() {
+    fn update_matches_example_of_rfc_1624() {
         // Section 4: HC = 0xdd2f, m = 0x5555, m' = 0x3285; equation 2 would give 0xffff.
         assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
     }
 
     /// Random words hardly ever carry twice.
     #[test]
-    fn update_equals_recomputation_at_the_edges() {
+    fn update_of_edge_values_equals_recomputation() {
         const EDGES: [u16; 8] = [0, 1, 2, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff];
         let of = |words: [u16; 2]| {
             Sum::new().with(&[0, 1]).with(&words.map(u16::to_be_bytes).concat()).checksum()
@@ -182,14 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn carries_survive_where_every_word_is_full() {
+    fn sum_of_all_ones_keeps_carries() {
         assert_eq!(Sum::new().with(&[0xff; 65_535]).folded(), by_the_book(&[0xff; 65_535]));
         assert_eq!(Sum(u64::MAX).with(&[0xff; 16]).folded(), 0xffff);
         assert_eq!(Sum::new().checksum(), 0xffff);
     }
 
     #[test]
-    fn pseudo_headers() {
+    fn pseudo_header_checksum_matches_scapy() {
         // bytes(IP(src="10.0.0.1", dst="10.0.0.2")/UDP(sport=1, dport=2)/b"x")[26:28]
         let v4 = Addresses::V4 { source: [10, 0, 0, 1].into(), destination: [10, 0, 0, 2].into() };
         let udp = [0, 1, 0, 2, 0, 9, 0, 0, b'x'];
@@ -226,12 +226,12 @@ mod tests {
         }
 
         #[test]
-        fn sum_is_by_the_book(data in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn sum_equals_reference_sum(data in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert_eq!(Sum::new().with(&data).folded(), by_the_book(&data));
         }
 
         #[test]
-        fn pieces_of_even_length_add_up(data in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..100) {
+        fn sum_of_even_pieces_equals_reference_sum(data in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..100) {
             let (front, back) = data.split_at((at * 2).min(data.len() & !1));
             prop_assert_eq!(Sum::new().with(front).with(back).folded(), by_the_book(&data));
         }

@@ -211,7 +211,7 @@ mod tests {
         [0x02, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0x01, 0x08, 0x00, 0xaa, 0xbb];
 
     #[test]
-    fn deconstructs() {
+    fn frame_accessors_return_header_fields() {
         let frame = Frame::new_checked(&FRAME[..]).unwrap();
         assert_eq!(frame.destination(), MacAddr([2, 0, 0, 0, 0, 2]));
         assert_eq!(frame.source(), MacAddr([2, 0, 0, 0, 0, 1]));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn constructs() {
+    fn frame_setters_write_header_fields() {
         let mut frame = Frame::new_checked([0; 16]).unwrap();
         frame.set_destination(MacAddr([2, 0, 0, 0, 0, 2]));
         frame.set_source(MacAddr([2, 0, 0, 0, 0, 1]));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn header_or_nothing() {
+    fn frame_shorter_than_header_is_truncated() {
         assert!(Frame::new_checked(&FRAME[..HEADER_LEN]).is_ok());
         assert_eq!(Frame::new_checked(&FRAME[..HEADER_LEN - 1]).unwrap_err(), Error::Truncated);
     }

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn deconstructs() {
+    fn tag_accessors_return_fields() {
         let tag = Tag::new_checked(&TAGS[..]).unwrap();
         assert_eq!((tag.id().get(), tag.priority(), tag.drop_eligible()), (4095, 5, true));
         assert_eq!(tag.ethertype(), EtherType::VLAN);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn walks_none_one_two_and_refuses_three() {
+    fn walk_returns_up_to_two_tags_and_rejects_three() {
         let none = walk(EtherType::IPV4, &TAGS).unwrap();
         assert_eq!(none, Tags { outer: None, inner: None, ethertype: EtherType::IPV4, len: 0 });
         let one = walk(EtherType::VLAN, &TAGS[4..]).unwrap();
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_tag_is_truncated() {
+    fn walk_of_incomplete_tag_returns_truncated() {
         for len in 0..8 {
             assert_eq!(
                 walk(EtherType::SERVICE_VLAN, &TAGS[..len]),
@@ -296,14 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn identifiers_have_twelve_bits() {
+    fn vlan_id_over_4095_is_none() {
         assert_eq!(VlanId::new(4096), None);
         assert_eq!(id(4095).unwrap().to_string(), "4095");
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic(ethertype: u16, bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+        fn walk_of_any_bytes_stays_within_them(ethertype: u16, bytes in prop::collection::vec(any::<u8>(), 0..20)) {
             if let Ok(tags) = walk(EtherType(ethertype), &bytes) {
                 prop_assert!(tags.len <= bytes.len());
                 prop_assert!(!tags.ethertype.is_vlan());

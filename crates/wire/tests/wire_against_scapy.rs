@@ -13,7 +13,7 @@ use xdpfwd_wire::{
 const PACKETS: usize = 600;
 
 #[test]
-fn wire_reads_what_scapy_reads() {
+fn parsed_fields_equal_those_of_scapy() {
     let lines = scapy::run("wire_against_scapy.py", &PACKETS.to_string(), "");
     assert_eq!(lines.len(), PACKETS);
     let mut sums = [0, 0];

@@ -34,7 +34,7 @@ fn gate_sends_unknown_subscribers_to_the_configured_port() {
 }
 
 #[test]
-fn unknown_port_is_an_error_with_its_place() {
+fn unknown_port_error_has_line_and_column() {
     let error = bench("unknown_to = \"dmz\"").err().unwrap();
     assert!(error.contains(":26:14: no port is called \"dmz\""), "{error}");
 }
@@ -46,7 +46,7 @@ fn gate_does_not_allocate() {
 }
 
 #[test]
-fn gate_survives_any_bytes() {
+fn gate_does_not_panic_on_random_bytes() {
     let mut bench = bench("").unwrap();
     let mut seed = 1_u32;
     for length in (14..400).chain(14..400) {

@@ -58,7 +58,7 @@ fn a_transform() -> impl Strategy<Value = Transform> {
 
 proptest! {
     #[test]
-    fn what_one_seals_each_opens(
+    fn every_backend_opens_packets_of_every_backend(
         transform in a_transform(),
         extended in any::<bool>(),
         (seals, opens) in (a_backend(), a_backend()),
@@ -90,7 +90,7 @@ proptest! {
 
     /// A packet with one flipped bit is rejected, and the window does not move.
     #[test]
-    fn a_flipped_bit_drops_it(
+    fn open_rejects_packet_with_flipped_bit(
         transform in a_transform(),
         (extended, opens) in (any::<bool>(), a_backend()),
         payload in prop::collection::vec(any::<u8>(), 0..100),
@@ -114,7 +114,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_refused(
+    fn open_rejects_arbitrary_bytes(
         bytes in prop::collection::vec(any::<u8>(), 0..200),
         transform in a_transform(),
         extended in any::<bool>(),
@@ -128,7 +128,7 @@ proptest! {
 }
 
 #[test]
-fn another_key_opens_nothing() {
+fn open_with_other_key_returns_bad_tag() {
     for transform in Transform::ALL {
         let mut bytes = seal(&protection(transform, true, AWS_LC, 9), b"hello", 1, 1);
         let mut window = Window::new(64, true).unwrap();
@@ -140,7 +140,7 @@ fn another_key_opens_nothing() {
 }
 
 #[test]
-fn a_batch_is_many_packets_and_one_of_them_may_be_wrong() {
+fn open_batch_rejects_only_invalid_packets() {
     for (transform, extended) in
         Transform::ALL.into_iter().flat_map(|transform| [(transform, false), (transform, true)])
     {
@@ -189,7 +189,7 @@ fn a_batch_is_many_packets_and_one_of_them_may_be_wrong() {
 }
 
 #[test]
-fn what_has_no_room_is_not_sealed() {
+fn seal_without_exact_room_leaves_packet_unchanged() {
     let protection = protection(Transform::Aes128Gcm, true, AWS_LC, 9);
     let mut bytes = room(b"hello");
     for payload in [0, 1, 9, 10_000, usize::MAX] {
@@ -201,7 +201,7 @@ fn what_has_no_room_is_not_sealed() {
 }
 
 #[test]
-fn padding_is_looked_at() {
+fn open_rejects_invalid_padding_and_moves_window() {
     // GMAC leaves the text in the clear: a sender with the key can write invalid padding.
     let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
     for (trailer, expected) in [
@@ -226,7 +226,7 @@ fn padding_is_looked_at() {
 
 /// RFC 4303, 2.4: allows up to 255 bytes of padding for any payload.
 #[test]
-fn padding_of_any_length_is_taken_and_each_of_its_bytes_looked_at() {
+fn open_checks_every_byte_of_up_to_255_bytes_of_padding() {
     let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
     let outcome = |text: &[u8]| {
         let mut bytes = [&[0; IN_FRONT + HEADER][..], text, &[0; ICV]].concat();
@@ -254,7 +254,7 @@ fn padding_of_any_length_is_taken_and_each_of_its_bytes_looked_at() {
 }
 
 #[test]
-fn lengths_are_those_of_rfc_4303() {
+fn trailer_pads_payload_to_multiple_of_4() {
     assert_eq!((behind(0), behind(1), behind(2), behind(3)), (4 + ICV, 3 + ICV, 2 + ICV, 5 + ICV));
     for payload in 0..100 {
         assert!((payload + behind(payload)).is_multiple_of(4));

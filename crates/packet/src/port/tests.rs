@@ -82,7 +82,7 @@ impl Wire {
 }
 
 #[test]
-fn packets_come_whole_in_order_and_in_batches() {
+fn receive_returns_packets_complete_and_in_order() {
     let mut wire = wire();
     assert_eq!(wire.receive(), Vec::<Vec<u8>>::new(), "empty socket is no error");
     let lengths = [60, 61, 64, 590, 1514, 1792, 15];
@@ -111,7 +111,7 @@ fn packets_come_whole_in_order_and_in_batches() {
 }
 
 #[test]
-fn what_is_longer_than_a_frame_has_room_for_is_counted_and_harms_nothing() {
+fn receive_drops_packet_longer_than_frame_and_counts_it() {
     let mut wire = wire();
     for len in [1792, 1793, 9000, 60] {
         wire.far.send(&packet(1, len)).unwrap();
@@ -123,7 +123,7 @@ fn what_is_longer_than_a_frame_has_room_for_is_counted_and_harms_nothing() {
 }
 
 #[test]
-fn no_more_is_asked_for_than_there_are_frames() {
+fn receive_without_free_frames_leaves_packets_in_kernel() {
     let mut wire = wire();
     let held: Vec<_> = (0..253).map(|_| wire.pool.alloc().unwrap()).collect();
     for number in 0..5 {
@@ -142,7 +142,7 @@ fn no_more_is_asked_for_than_there_are_frames() {
 }
 
 #[test]
-fn what_does_not_fit_stays_in_the_queue_and_goes_later() {
+fn transmit_keeps_unsent_packets_and_sends_them_later() {
     let mut wire = wire();
     let packets: Vec<_> = (0..200).map(|number| packet(number, 60 + number)).collect();
     packets.iter().for_each(|packet| wire.push(packet));
@@ -169,7 +169,7 @@ fn what_does_not_fit_stays_in_the_queue_and_goes_later() {
 }
 
 #[test]
-fn what_cannot_be_sent_at_all_is_counted_and_does_not_hold_up_the_rest() {
+fn transmit_drops_unsendable_packets_and_counts_them() {
     let mut wire = wire();
     for number in 0..3 {
         wire.push(&packet(number, 60));
@@ -186,7 +186,7 @@ fn what_cannot_be_sent_at_all_is_counted_and_does_not_hold_up_the_rest() {
 }
 
 #[test]
-fn completions_that_nobody_reclaims_end_transmission_and_lose_nothing() {
+fn transmit_stops_until_completions_are_reclaimed() {
     let config = UmemConfig { frames: 2048, huge_pages: HugePages::Off, ..UmemConfig::default() };
     let (umem, mut pool) = Umem::new(&config).unwrap();
     let (near, far) = UnixDatagram::pair().unwrap();
@@ -215,7 +215,7 @@ fn completions_that_nobody_reclaims_end_transmission_and_lose_nothing() {
 }
 
 #[test]
-fn nothing_is_allocated_per_packet() {
+fn port_does_not_allocate_per_packet() {
     let mut wire = wire();
     let (one, two) = (packet(1, 60), packet(2, 1514));
     for round in 0..20 {

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_rejected() {
+    fn frame_without_valid_g_pdu_is_rejected() {
         let unknown = [Extension::Other(ExtensionHeader {
             kind: ExtensionType::PDCP_PDU_NUMBER,
             content: &[0, 1],
@@ -175,7 +175,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(changes in prop::collection::vec((0_usize..91, any::<u8>()), 0..4), len in 0_usize..91) {
+        fn parse_of_changed_g_pdu_frame_does_not_panic(changes in prop::collection::vec((0_usize..91, any::<u8>()), 0..4), len in 0_usize..91) {
             let mut frame = frame(gtpu::Repr::g_pdu(7, &[]), gtpu::PORT);
             for (at, byte) in changes {
                 if let Some(changed) = frame.get_mut(at) {

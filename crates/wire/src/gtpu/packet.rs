@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_payload_is_behind_what_flags_and_extensions_say() {
+    fn gtpu_view_finds_payload_and_rejects_invalid_headers() {
         let plain = [0x30, 255, 0, 3, 0, 0, 0, 7, 1, 2, 3, 99];
         let packet = Packet::new_checked(&plain[..]).unwrap();
         assert_eq!(
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn optional_fields_count_only_with_their_flag() {
+    fn optional_field_is_none_unless_its_flag_is_set() {
         let mut bytes = [0x30, 255, 0, 4, 0, 0, 0, 7, 1, 2, 3, 0];
         let fields = |bytes: &[u8]| {
             let packet = Packet::new_checked(bytes).unwrap();
@@ -235,7 +235,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_have_a_payload_within_them_or_none(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn gtpu_view_of_any_bytes_has_payload_within_them(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let bytes = [&[0x34, 255, 0][..], &bytes].concat();
             if let Ok(packet) = Packet::new_checked(&bytes) {
                 prop_assert!(packet.payload_offset() + packet.payload().len() <= bytes.len());

@@ -258,7 +258,7 @@ fn expected_protocol(next: Option<&Header<'_>>, icmp: u8, own: IpProtocol) -> Ip
 }
 
 #[test]
-fn ethertype_of_an_ip_payload_is_set_if_it_was_0() {
+fn ethertype_0_is_set_from_version_of_ip_payload() {
     let written = |ethertype, first: u8| {
         let repr = ethernet::Repr { ethertype: EtherType(ethertype), ..ethernet::Repr::default() };
         let packet = HeaderStack(&[repr.into()]).packet(&[first, 0]).unwrap();
@@ -276,7 +276,7 @@ fn ethertype_of_an_ip_payload_is_set_if_it_was_0() {
 
 proptest! {
     #[test]
-    fn any_stack_is_written_or_refused(
+    fn emit_of_any_stack_writes_headers_or_fails(
         headers in prop::collection::vec(header(), 0..6),
         payload in payload(),
         cut in 0..200_usize,
@@ -297,7 +297,7 @@ proptest! {
     }
 
     #[test]
-    fn valid_stack_is_written(headers in valid_headers(), payload in payload()) {
+    fn emit_of_valid_stack_writes_every_header(headers in valid_headers(), payload in payload()) {
         let stack = HeaderStack(&headers);
         let packet = stack.packet(&payload).unwrap();
         prop_assert_eq!(packet.len(), stack.header_len() + payload.len());
@@ -326,7 +326,7 @@ fn tag(ethertype: EtherType) -> Header<'static> {
 }
 
 #[test]
-fn only_listed_orders_are_written() {
+fn emit_rejects_orders_that_are_not_listed() {
     let udp = udp::Repr { source_port: PORT, destination_port: PORT, payload_len: 0 };
     let gtpu = Header::from(gtpu::Repr::default());
     // Each header, with the headers that it needs in front.

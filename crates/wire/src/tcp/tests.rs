@@ -22,7 +22,7 @@ fn with_offset(words: u8) -> [u8; 26] {
 }
 
 #[test]
-fn deconstructs() {
+fn packet_accessors_return_header_fields() {
     let packet = Packet::new_checked(&PACKET[..]).unwrap();
     assert_eq!((packet.source_port(), packet.destination_port()), (48896, 80));
     assert_eq!((packet.sequence(), packet.acknowledgment()), (0x01020304, 0x05060708));
@@ -37,7 +37,7 @@ fn deconstructs() {
 }
 
 #[test]
-fn data_offsets_that_cannot_be_are_refused() {
+fn view_rejects_invalid_data_offset() {
     let refusal = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
     assert_eq!(refusal(&PACKET[..19]), Error::Truncated);
     assert_eq!(refusal(&with_offset(4)), Error::Malformed);
@@ -47,7 +47,7 @@ fn data_offsets_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn fill_checksum_restores_what_scapy_computed() {
+fn fill_checksum_equals_checksum_of_scapy() {
     let mut packet = Packet::new_checked(PACKET).unwrap();
     packet.set_source_port(1);
     assert!(!packet.verify_checksum(ADDRESSES));
@@ -81,7 +81,7 @@ fn repr_with_checksum_equals_segment_of_scapy() {
 }
 
 #[test]
-fn emit_rejects_what_no_segment_can_hold() {
+fn emit_and_parse_reject_too_long_segments() {
     let mut bytes = vec![0; 65_536];
     let options = Repr { options: &[1; 41], ..Repr::default() };
     assert_eq!(options.emit(&mut bytes), Err(Error::Malformed));
@@ -128,7 +128,7 @@ fn lowered(options: &[u8], most: u16) -> (Result<bool, Error>, Vec<u8>) {
 }
 
 #[test]
-fn a_larger_mss_is_lowered_wherever_it_stands() {
+fn lower_mss_lowers_larger_value_at_any_offset() {
     assert_eq!(lowered(&[2, 4, 0x05, 0xb4], 1400), (Ok(true), vec![2, 4, 0x05, 0x78]));
     assert_eq!(lowered(&[1, 2, 4, 0xff, 0xff, 1], 88), (Ok(true), vec![1, 2, 4, 0, 88, 1]));
     // Behind a window scale, an unknown option and no-operations, with further options behind it.
@@ -145,7 +145,7 @@ fn a_larger_mss_is_lowered_wherever_it_stands() {
 }
 
 #[test]
-fn what_is_no_larger_or_not_there_stays() {
+fn lower_mss_keeps_smaller_or_missing_mss() {
     for options in
         [&[][..], &[2, 4, 0x05, 0xb4], &[2, 4, 0, 0], &[1, 1, 4, 2], &[0, 2, 4, 0xff, 0xff]]
     {
@@ -154,7 +154,7 @@ fn what_is_no_larger_or_not_there_stays() {
 }
 
 #[test]
-fn malformed_options_stay() {
+fn lower_mss_with_malformed_options_changes_nothing() {
     const LARGE: [u8; 4] = [2, 4, 0xff, 0xff];
     let behind = |options: &[u8]| [&LARGE[..], options].concat();
     // Length 0, 1, and beyond the header, no length, and a maximum segment size option of three and
@@ -177,7 +177,7 @@ fn malformed_options_stay() {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn view_of_any_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(packet) = Packet::new_checked(&bytes[..]) {
             prop_assert_eq!(HEADER_LEN + packet.options().len() + packet.payload().len(), bytes.len());
             let mut packet = Packet::new_checked(bytes.clone()).unwrap();
@@ -221,7 +221,7 @@ proptest! {
 
     /// For any options, only values above `most` change, to `most`, and the checksum.
     #[test]
-    fn lowering_changes_the_value_and_the_checksum_only(
+    fn lower_mss_changes_only_value_and_checksum(
         options in prop::collection::vec(prop_oneof![
             4 => any::<u16>().prop_map(|mss| [&[2, 4][..], &mss.to_be_bytes()].concat()),
             2 => Just(vec![1]),

@@ -10,7 +10,7 @@ fn seal_one(key: &IpsecMb, number: u64, text_and_tag: &mut [u8]) -> bool {
 
 /// A key is wiped in place before its memory is freed.
 #[test]
-fn keys_are_wiped() {
+fn dropped_key_is_zeroed() {
     let functions = functions().unwrap();
     for (functions, key) in
         [(functions.aes_128, vec![0x5a; 16]), (functions.aes_256, vec![0x5a; 32])]
@@ -32,7 +32,7 @@ fn keys_are_wiped() {
 
 /// Threads that share a key get the same results as a single thread.
 #[test]
-fn threads_share_a_key() {
+fn threads_sharing_a_key_seal_like_one_thread() {
     for transform in Transform::ALL {
         let key = IpsecMb::new(transform, &vec![7; transform.key_len()]).unwrap();
         let alone: Vec<Vec<u8>> = (0..64)
@@ -69,7 +69,7 @@ fn threads_share_a_key() {
 }
 
 #[test]
-fn there_has_to_be_room_for_a_tag() {
+fn seal_without_room_for_tag_fails() {
     for transform in Transform::ALL {
         let key = IpsecMb::new(transform, &vec![7; transform.key_len()]).unwrap();
         for len in 0..ICV {
@@ -82,7 +82,7 @@ fn there_has_to_be_room_for_a_tag() {
 }
 
 #[test]
-fn a_key_has_its_transforms_length() {
+fn new_rejects_key_of_wrong_length() {
     for transform in Transform::ALL {
         for got in [0, 16, 24, 32] {
             let made = IpsecMb::new(transform, &vec![1; got]).map(drop);
