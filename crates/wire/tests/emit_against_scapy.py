@@ -1,5 +1,5 @@
 """Reads frames in hexadecimal from standard input and prints what scapy reads in each: one JSON
-object a line, for emit_against_scapy.rs.
+object a line, for the test emit_against_scapy.
 
 "layers" has the fields of each layer. "rebuilt" is the frame as scapy builds it from these fields,
 with all lengths and checksums computed anew. With the argument "types", so are the types of the
