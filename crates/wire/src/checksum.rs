@@ -144,7 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// The algorithm of RFC 1071, section 4.1: 16 bits at a time, carries folded at the end.
-    fn by_the_book(data: &[u8]) -> u16 {
+    fn reference_sum(data: &[u8]) -> u16 {
         let mut sum = 0u64;
         for pair in data.chunks(2) {
             sum += u64::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u64::from(low));
@@ -161,19 +161,19 @@ mod tests {
         assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
     }
 
-    /// Random words hardly ever carry twice.
+    /// Random words hardly ever carry twice, so test the extreme values.
     #[test]
     fn update_of_edge_values_equals_recomputation() {
         const EDGES: [u16; 8] = [0, 1, 2, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff];
-        let of = |words: [u16; 2]| {
+        let checksum_of = |words: [u16; 2]| {
             Sum::new().with(&[0, 1]).with(&words.map(u16::to_be_bytes).concat()).checksum()
         };
         for other in EDGES {
             for old in EDGES {
                 for new in EDGES {
                     assert_eq!(
-                        update(of([other, old]), old, new),
-                        of([other, new]),
+                        update(checksum_of([other, old]), old, new),
+                        checksum_of([other, new]),
                         "{other:#x} {old:#x} {new:#x}"
                     );
                 }
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn sum_of_all_ones_keeps_carries() {
-        assert_eq!(Sum::new().with(&[0xff; 65_535]).folded(), by_the_book(&[0xff; 65_535]));
+        assert_eq!(Sum::new().with(&[0xff; 65_535]).folded(), reference_sum(&[0xff; 65_535]));
         assert_eq!(Sum(u64::MAX).with(&[0xff; 16]).folded(), 0xffff);
         assert_eq!(Sum::new().checksum(), 0xffff);
     }
@@ -227,13 +227,13 @@ mod tests {
 
         #[test]
         fn sum_equals_reference_sum(data in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert_eq!(Sum::new().with(&data).folded(), by_the_book(&data));
+            prop_assert_eq!(Sum::new().with(&data).folded(), reference_sum(&data));
         }
 
         #[test]
         fn sum_of_even_pieces_equals_reference_sum(data in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..100) {
             let (front, back) = data.split_at((at * 2).min(data.len() & !1));
-            prop_assert_eq!(Sum::new().with(front).with(back).folded(), by_the_book(&data));
+            prop_assert_eq!(Sum::new().with(front).with(back).folded(), reference_sum(&data));
         }
 
         #[test]

@@ -127,10 +127,10 @@ mod tests {
 
     #[test]
     fn hash_depends_on_direction_and_protocol() {
-        let there = hash(v4(1, 2), Some(IpProtocol::UDP), 3, 4);
-        assert_ne!(there, hash(v4(2, 1), Some(IpProtocol::UDP), 4, 3));
-        assert_ne!(there, hash(v4(1, 2), Some(IpProtocol::TCP), 3, 4));
-        let v6_there = hash(v6(1, 2), Some(IpProtocol::UDP), 3, 4);
-        assert_ne!(v6_there, hash(v6(2, 1), Some(IpProtocol::UDP), 3, 4));
+        let forward = hash(v4(1, 2), Some(IpProtocol::UDP), 3, 4);
+        assert_ne!(forward, hash(v4(2, 1), Some(IpProtocol::UDP), 4, 3));
+        assert_ne!(forward, hash(v4(1, 2), Some(IpProtocol::TCP), 3, 4));
+        let v6_forward = hash(v6(1, 2), Some(IpProtocol::UDP), 3, 4);
+        assert_ne!(v6_forward, hash(v6(2, 1), Some(IpProtocol::UDP), 3, 4));
     }
 }

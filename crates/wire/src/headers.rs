@@ -104,7 +104,7 @@ impl Headers {
     /// packet that ends beyond them is truncated.
     #[inline]
     pub fn parse(frame: &[u8]) -> Headers {
-        let mut headers = Headers::nothing(0, Status::NotIp);
+        let mut headers = Headers::unparsed(0, Status::NotIp);
         Headers::parse_into(frame, &mut headers);
         headers
     }
@@ -118,14 +118,14 @@ impl Headers {
             let len = frame.len() as u16;
             *headers = Headers {
                 l3_offset: len,
-                ..Headers::nothing(len, Status::Truncated(Layer::Ethernet))
+                ..Headers::unparsed(len, Status::Truncated(Layer::Ethernet))
             };
             return;
         };
         *headers = Headers {
             l3_offset: ethernet::HEADER_LEN as u16,
             ethertype: ethernet.ethertype(),
-            ..Headers::nothing(frame.len() as u16, Status::NotIp)
+            ..Headers::unparsed(frame.len() as u16, Status::NotIp)
         };
         let mut l3 = ethernet.into_payload();
         if headers.ethertype.is_vlan() {
@@ -152,7 +152,7 @@ impl Headers {
         let inner = frame.get(offset..end).unwrap_or_default();
         let start = end - inner.len();
         let mut headers =
-            Headers { l3_offset: start as u16, ..Headers::nothing(end as u16, Status::NotIp) };
+            Headers { l3_offset: start as u16, ..Headers::unparsed(end as u16, Status::NotIp) };
         match inner.first().map(|byte| byte >> 4) {
             Some(4) => {
                 headers.ethertype = EtherType::IPV4;
@@ -222,7 +222,7 @@ impl Headers {
 
     /// Returns the headers of an unparsed frame of `len` bytes.
     #[inline]
-    const fn nothing(len: u16, status: Status) -> Headers {
+    const fn unparsed(len: u16, status: Status) -> Headers {
         Headers {
             flow_hash: 0,
             l3_offset: 0,

@@ -85,7 +85,10 @@ impl fmt::Display for ParseMacAddrError {
                 write!(f, "group {number} is not two hexadecimal digits")?
             }
         }
-        f.write_str("; a MAC address is 6 groups of two hexadecimal digits with ':' between, like 02:00:00:00:00:01")
+        f.write_str(
+            "; a MAC address is 6 groups of two hexadecimal digits with ':' between, \
+             like 02:00:00:00:00:01",
+        )
     }
 }
 
@@ -130,8 +133,8 @@ mod tests {
         assert_eq!(error("02:0:00:00:00:01"), ParseMacAddrError::Group(2));
         assert_eq!(
             error("02:0:00:00:00:01").to_string(),
-            "group 2 is not two hexadecimal digits; a MAC address is 6 groups of two hexadecimal digits with ':' \
-             between, like 02:00:00:00:00:01"
+            "group 2 is not two hexadecimal digits; a MAC address is 6 groups of two \
+             hexadecimal digits with ':' between, like 02:00:00:00:00:01"
         );
     }
 

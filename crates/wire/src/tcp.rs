@@ -212,14 +212,14 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         write_u16(self.buffer.as_mut(), field::DESTINATION_PORT, port);
     }
 
-    /// Lowers every maximum segment size option (RFC 9293, section 3.2) above `most` to `most`, and
+    /// Lowers every maximum segment size option (RFC 9293, section 3.2) above `max` to `max`, and
     /// updates the checksum (RFC 1624): a valid checksum stays valid. Returns whether an option was
     /// lowered.
     ///
     /// Returns [`Error::Malformed`] and changes nothing if an option ends beyond the header or is
-    /// shorter than two bytes, or if a maximum segment size option has not four bytes. Does not
-    /// check that the segment is a SYN, the only one that may have this option.
-    pub fn lower_mss(&mut self, most: u16) -> Result<bool, Error> {
+    /// shorter than two bytes, or if a maximum segment size option does not have four bytes. Does
+    /// not check that the segment is a SYN, the only one that may have this option.
+    pub fn lower_mss(&mut self, max: u16) -> Result<bool, Error> {
         let header_len = self.header_len();
         let header = &mut self.buffer.as_mut()[..header_len];
         // Check all options before changing the first.
@@ -232,12 +232,12 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         while let Some(mss) = next_mss(header, at)? {
             at = mss.end;
             let (old, odd) = (read_u16(header, mss.clone()), mss.start % 2 != 0);
-            if old > most {
+            if old > max {
                 // A word at an odd offset is summed with its bytes exchanged (RFC 1071, 2 (B)).
                 let word = |value: u16| if odd { value.swap_bytes() } else { value };
                 let checksum =
-                    checksum::update(read_u16(header, field::CHECKSUM), word(old), word(most));
-                write_u16(header, mss, most);
+                    checksum::update(read_u16(header, field::CHECKSUM), word(old), word(max));
+                write_u16(header, mss, max);
                 write_u16(header, field::CHECKSUM, checksum);
                 lowered = true;
             }

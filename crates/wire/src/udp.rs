@@ -292,11 +292,11 @@ mod tests {
 
     #[test]
     fn view_and_emit_reject_invalid_lengths() {
-        let refusal = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
-        assert_eq!(refusal(&PACKET[..7]), Error::Truncated);
-        assert_eq!(refusal(&PACKET[..11]), Error::Truncated);
-        assert_eq!(refusal(&with_len(7)), Error::Malformed);
-        assert_eq!(refusal(&with_len(13)), Error::Truncated);
+        let view_error = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
+        assert_eq!(view_error(&PACKET[..7]), Error::Truncated);
+        assert_eq!(view_error(&PACKET[..11]), Error::Truncated);
+        assert_eq!(view_error(&with_len(7)), Error::Malformed);
+        assert_eq!(view_error(&with_len(13)), Error::Truncated);
         assert!(Packet::new_checked(with_len(8)).unwrap().payload().is_empty());
         let repr = Repr { payload_len: 65_528, ..Repr::default() };
         assert_eq!(repr.emit(&mut [0; 8]), Err(Error::Malformed));
@@ -322,7 +322,8 @@ mod tests {
     #[test]
     fn fill_checksum_writes_0_as_0xffff() {
         let mut packet = Packet::new_checked(PACKET).unwrap();
-        packet.set_source_port(0x686a); // 0xbf00 + 0xa969 in ones' complement: as much more as the checksum was
+        // 0xbf00 + 0xa969 in ones' complement: the port grows by the old checksum, so the new one is 0.
+        packet.set_source_port(0x686a);
         packet.fill_checksum(V4);
         assert_eq!(packet.checksum(), 0xffff);
         assert!(packet.verify_checksum(V4));
@@ -345,7 +346,7 @@ mod tests {
         #[test]
         fn views_of_any_bytes_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), len: u8) {
             if let Some(header) = bytes.first_chunk_mut::<6>() {
-                header[4] = 0; // else the length turns most of them away
+                header[4] = 0; // otherwise most have an invalid length
                 header[5] = len;
             }
             if let Ok(packet) = Packet::new_checked(&bytes[..]) {

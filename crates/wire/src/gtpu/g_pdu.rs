@@ -141,7 +141,7 @@ mod tests {
             Ok(g_pdu.message.teid())
         };
         assert_eq!(parse_to(1), Ok(7));
-        assert_eq!(parse_to(2), Err(Error::Malformed), "the gNB");
+        assert_eq!(parse_to(2), Err(Error::Malformed), "address of the gNB");
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
             content: &[0, 1],
         })];
         let echo = gtpu::Repr { message_type: ECHO_REQUEST, ..gtpu::Repr::g_pdu(0, &[]) };
-        let short = |mut frame: Vec<u8>| {
+        let truncated = |mut frame: Vec<u8>| {
             frame[45] += 1; // length of the message
             frame
         };
@@ -166,7 +166,7 @@ mod tests {
             (frame(echo, gtpu::PORT), Error::Malformed),
             (frame(gtpu::Repr::g_pdu(7, &[]), 2153), Error::Malformed),
             (fragment(valid.clone()), Error::Malformed),
-            (short(valid), Error::Truncated),
+            (truncated(valid), Error::Truncated),
             (vec![0; 60], Error::Malformed),
         ] {
             assert_eq!(parse(&frame).unwrap_err(), error, "{frame:02x?}");

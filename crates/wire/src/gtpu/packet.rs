@@ -161,7 +161,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::message::G_PDU;
-
     use super::*;
 
     #[test]
@@ -175,25 +174,25 @@ mod tests {
         // A sequence number. The extension header type without its flag is ignored.
         let numbered = [0x32, 255, 0, 5, 0, 0, 0, 7, 0, 1, 0, 0x85, 42];
         assert_eq!(Packet::new_checked(&numbered[..]).unwrap().payload(), [42]);
-        // As 5G has it: a PDU session container (TS 38.415), and another one.
+        // A PDU session container (TS 38.415), as in 5G, and another extension header.
         let extended =
             [0x34, 255, 0, 14, 0, 0, 0, 7, 0, 0, 0, 0x85, 1, 0x10, 9, 0x40, 1, 0, 0, 0, 42, 43];
         let packet = Packet::new_checked(&extended[..]).unwrap();
         assert_eq!((packet.payload(), packet.payload_offset()), (&[42, 43][..], 20));
-        let wrong = |at: usize, byte: u8| {
+        let error_with = |at: usize, byte: u8| {
             let mut bytes = extended;
             bytes[at] = byte;
             Packet::new_checked(&bytes[..]).err()
         };
-        assert_eq!(wrong(0, 0x54), Some(Error::Malformed), "version 2");
-        assert_eq!(wrong(0, 0x24), Some(Error::Malformed), "GTP'");
-        assert_eq!(wrong(12, 0), Some(Error::Malformed));
-        assert_eq!(wrong(12, 9), Some(Error::Truncated));
-        assert_eq!(wrong(3, 15), Some(Error::Truncated));
-        let endless: Vec<u8> =
+        assert_eq!(error_with(0, 0x54), Some(Error::Malformed), "version 2");
+        assert_eq!(error_with(0, 0x24), Some(Error::Malformed), "GTP'");
+        assert_eq!(error_with(12, 0), Some(Error::Malformed));
+        assert_eq!(error_with(12, 9), Some(Error::Truncated));
+        assert_eq!(error_with(3, 15), Some(Error::Truncated));
+        let long_chain: Vec<u8> =
             [&[0x34, 255, 0, 44, 0, 0, 0, 7, 0, 0, 0, 0x40][..], &[1, 0, 0, 0x40].repeat(10)]
                 .concat();
-        assert_eq!(Packet::new_checked(endless).err(), Some(Error::ExtensionChainTooLong));
+        assert_eq!(Packet::new_checked(long_chain).err(), Some(Error::ExtensionChainTooLong));
     }
 
     #[test]

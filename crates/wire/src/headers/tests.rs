@@ -37,8 +37,7 @@ fn offsets(headers: Headers) -> (u16, u16, u16) {
     (headers.l3_offset, headers.l4_offset, headers.l3_end)
 }
 
-/// Checks the guarantees for every frame. The unit tests, property tests and fuzz target check the
-/// same ones.
+/// Parses `frame` and asserts what `Headers` guarantees for every frame.
 fn check(frame: &[u8]) -> Headers {
     let headers = Headers::parse(frame);
     let (l3, l4, end) = offsets(headers);
@@ -142,7 +141,7 @@ fn parse_of_truncated_frame_reports_layer() {
             assert_eq!(headers.status, Status::Truncated(layer), "{len} bytes");
             assert_eq!(headers.ip_version, None);
         }
-        // The IP header states the shorter length: now L4 is truncated.
+        // With the shorter length in the IP header, L4 is truncated.
         for len in 0..8 {
             let mut frame = frame.clone();
             match frame[12..14] {
@@ -174,7 +173,7 @@ fn parse_of_malformed_frame_reports_layer() {
     frame[74] = 0x40;
     assert_eq!(check(&frame).status, Status::Malformed(Layer::L4));
     let mut frame = tcp6();
-    frame[54] = 0; // hop-by-hop behind destination options
+    frame[54] = 0; // hop-by-hop options after destination options
     let headers = check(&frame);
     assert_eq!((headers.status, headers.protocol), (Status::Malformed(Layer::L3), None));
     assert_eq!(offsets(headers), (14, 82, 82));
@@ -200,7 +199,7 @@ fn parse_returns_ports_of_first_fragment_only() {
     let fragment = |field: u16| {
         let mut frame = udp4();
         frame[20..22].copy_from_slice(&field.to_be_bytes());
-        frame[38] = 0x05; // UDP says 1294 bytes: right in a first fragment, and data in a later one
+        frame[38] = 0x05; // UDP length 1294: valid in a first fragment, data in a later one
         check(&frame)
     };
     let first = fragment(0x2000);

@@ -18,7 +18,7 @@ fn with(at: usize, value: u8) -> [u8; 41] {
     packet
 }
 
-fn refusal<T: AsRef<[u8]>>(packet: T) -> Error {
+fn view_error<T: AsRef<[u8]>>(packet: T) -> Error {
     Packet::new_checked(packet).map(|_| ()).unwrap_err()
 }
 
@@ -61,13 +61,13 @@ fn payload_excludes_padding() {
 
 #[test]
 fn view_rejects_inconsistent_lengths() {
-    assert_eq!(refusal(&PACKET[..19]), Error::Truncated);
-    assert_eq!(refusal(&PACKET[..40]), Error::Truncated);
-    assert_eq!(refusal(with(0, 0x67)), Error::Malformed); // version 6
-    assert_eq!(refusal(with(0, 0x44)), Error::Malformed); // 16 bytes of header
-    assert_eq!(refusal(with(0, 0x4f)), Error::Malformed); // 60 bytes of header, 41 in all
-    assert_eq!(refusal(with(3, 27)), Error::Malformed); // one less than the header
-    assert_eq!(refusal(with(3, 42)), Error::Truncated);
+    assert_eq!(view_error(&PACKET[..19]), Error::Truncated);
+    assert_eq!(view_error(&PACKET[..40]), Error::Truncated);
+    assert_eq!(view_error(with(0, 0x67)), Error::Malformed); // version 6
+    assert_eq!(view_error(with(0, 0x44)), Error::Malformed); // 16 bytes of header
+    assert_eq!(view_error(with(0, 0x4f)), Error::Malformed); // 60 bytes of header, 41 in all
+    assert_eq!(view_error(with(3, 27)), Error::Malformed); // one less than the header
+    assert_eq!(view_error(with(3, 42)), Error::Truncated);
     assert!(Packet::new_checked(with(3, 28)).unwrap().payload().is_empty());
 }
 
@@ -136,8 +136,8 @@ fn decrement_ttl_of_checksum_0xffff_equals_recomputation() {
     assert_eq!(updated, packet.checksum());
 }
 
-/// Calls every function, and relies only on the lengths.
-fn touch(bytes: &[u8]) {
+/// Calls every function, and asserts lengths and checksums.
+fn exercise(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.header_len() + packet.payload().len(), usize::from(packet.total_len()));
     assert_eq!(packet.options().len(), packet.header_len() - HEADER_LEN);
@@ -155,12 +155,12 @@ fn touch(bytes: &[u8]) {
 proptest! {
     #[test]
     fn view_of_any_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        touch(&bytes);
+        exercise(&bytes);
     }
 
     #[test]
     fn view_of_changed_packet_does_not_panic(at in 0..41usize, value: u8, len in 0..=41usize) {
-        touch(&with(at, value)[..len]);
+        exercise(&with(at, value)[..len]);
     }
 
     #[test]

@@ -57,14 +57,14 @@ fn packet_accessors_return_header_fields() {
 
 #[test]
 fn view_and_setter_reject_inconsistent_lengths() {
-    let refusal = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
-    assert_eq!(refusal(&PACKET[..39]), Error::Truncated);
-    assert_eq!(refusal(&PACKET[..100]), Error::Truncated);
-    assert_eq!(refusal(&[0x45; 40]), Error::Malformed);
+    let view_error = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
+    assert_eq!(view_error(&PACKET[..39]), Error::Truncated);
+    assert_eq!(view_error(&PACKET[..100]), Error::Truncated);
+    assert_eq!(view_error(&[0x45; 40]), Error::Malformed);
     let mut packet = Packet::new_checked(PACKET).unwrap();
     assert_eq!(packet.set_payload_len(62), Err(Error::Truncated));
     assert_eq!(packet.set_payload_len(0), Ok(()));
-    assert_eq!(packet.upper(), Err(Error::Truncated)); // as a jumbogram would be
+    assert_eq!(packet.upper(), Err(Error::Truncated)); // like a jumbogram
 }
 
 #[test]
@@ -104,10 +104,10 @@ fn misplaced_or_short_extension_is_malformed() {
 fn ah_length_is_in_units_of_4_bytes() {
     let mut bytes = chain(&[IpProtocol::AH, IpProtocol::DESTINATION_OPTIONS], IpProtocol::UDP);
     bytes[40] = IpProtocol::UDP.0;
-    bytes[41] = 2; // 16 bytes: what were the destination options are its ICV now
+    bytes[41] = 2; // 16 bytes: the destination options are now its ICV
     let found = upper(&bytes).unwrap();
     assert_eq!(found, Upper { protocol: IpProtocol::UDP, offset: 56, fragment: None });
-    bytes[41] = 4; // 24 bytes: all there is
+    bytes[41] = 4; // 24 bytes: up to the end
     assert_eq!(upper(&bytes).unwrap().offset, 64);
     bytes[41] = 5;
     assert_eq!(upper(&bytes), Err(Error::Truncated));
@@ -185,7 +185,8 @@ fn extension_emit_rejects_invalid_lengths() {
     assert_eq!(fragment.emit(IpProtocol::UDP, &mut [0; 7]), Err(Error::Truncated));
 }
 
-fn touch(bytes: &[u8]) {
+/// Calls every function, and asserts that emitted extension headers equal the parsed ones.
+fn exercise(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.payload().len(), usize::from(packet.payload_len()));
     let mut emitted = Vec::new();
@@ -217,11 +218,11 @@ fn touch(bytes: &[u8]) {
 proptest! {
     #[test]
     fn view_of_any_bytes_does_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        touch(&bytes);
-        if let Some(header) = bytes.first_chunk_mut::<7>() { // else the version turns most of them away
+        exercise(&bytes);
+        if let Some(header) = bytes.first_chunk_mut::<7>() { // otherwise most have an invalid version
             header[0] = 0x60;
             header[4] = 0;
-            touch(&bytes);
+            exercise(&bytes);
         }
     }
 
@@ -229,9 +230,9 @@ proptest! {
     fn view_of_changed_packet_does_not_panic(at in 0..101usize, value: u8, len in 0..=101usize, payload_len in 0u8..62) {
         let mut bytes = PACKET;
         bytes[at] = value;
-        touch(&bytes[..len]);
+        exercise(&bytes[..len]);
         bytes[5] = payload_len;
-        touch(&bytes);
+        exercise(&bytes);
     }
 
     #[test]

@@ -78,7 +78,7 @@ fn gtpu(repr: gtpu::Repr<'_>, payload: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Returns a G-PDU with an uplink container, as an UDP datagram.
+/// Returns a G-PDU with an uplink container, as a UDP datagram.
 fn g_pdu(payload: &[u8]) -> Vec<u8> {
     let information = UplinkInformation { qfi: 9, ..UplinkInformation::default() };
     let container = PduSessionContainer::Uplink(information);
@@ -172,12 +172,12 @@ fn pretty_prints_all_header_fields_of_g_pdu() {
     };
     let port = ExtensionHeader { kind: ExtensionType::UDP_PORT, content: &[8, 104] };
     let unknown = ExtensionHeader { kind: ExtensionType(0x42), content: &[0, 0] };
-    let wrong = ExtensionHeader { kind: ExtensionType::PDU_SESSION_CONTAINER, content: &[0xf0, 0] };
+    let malformed = ExtensionHeader { kind: ExtensionType::PDU_SESSION_CONTAINER, content: &[0xf0, 0] };
     let extensions = [
         Extension::PduSessionContainer(PduSessionContainer::Downlink(information)),
         Extension::Other(port),
         Extension::Other(unknown),
-        Extension::Other(wrong),
+        Extension::Other(malformed),
     ];
     let repr = gtpu::Repr {
         teid: 0xffff_ffff,

@@ -108,12 +108,12 @@ where
     })
 }
 
-/// Any header, with fields that `emit` may refuse.
+/// Any header, with fields that `emit` may reject.
 fn header() -> impl Strategy<Value = Header<'static>> {
     const LONG_OPTIONS: [&[u8]; 2] = [&[1; 41], &[1; 70_000]];
-    const BAD_EXTENSIONS: [&[Extension<'_>]; 2] = [&[INVALID], &[OTHER; MAX_EXTENSIONS + 1]];
+    const INVALID_EXTENSIONS: [&[Extension<'_>]; 2] = [&[INVALID], &[OTHER; MAX_EXTENSIONS + 1]];
     let options = prop_oneof![9 => select(&OPTIONS[..]), 1 => select(&LONG_OPTIONS[..])];
-    let extensions = prop_oneof![9 => select(&EXTENSIONS[..]), 1 => select(&BAD_EXTENSIONS[..])];
+    let extensions = prop_oneof![9 => select(&EXTENSIONS[..]), 1 => select(&INVALID_EXTENSIONS[..])];
     prop_oneof![
         ethernet(),
         vlan(),
@@ -236,18 +236,18 @@ fn assert_written(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
     assert_eq!(rest, payload);
 }
 
-fn expected_ethertype(next: Option<&Header<'_>>, own: EtherType, written: EtherType) -> EtherType {
+fn expected_ethertype(next: Option<&Header<'_>>, fallback: EtherType, written: EtherType) -> EtherType {
     match next {
         Some(Header::Ipv4(_)) => EtherType(0x0800),
         Some(Header::Ipv6(_)) => EtherType(0x86dd),
-        Some(_) if !own.is_vlan() && written.is_vlan() => written,
-        None if own == EtherType(0) => written,
-        _ => own,
+        Some(_) if !fallback.is_vlan() && written.is_vlan() => written,
+        None if fallback == EtherType(0) => written,
+        _ => fallback,
     }
 }
 
-fn expected_protocol(next: Option<&Header<'_>>, icmp: u8, own: IpProtocol) -> IpProtocol {
-    let Some(next) = next else { return own };
+fn expected_protocol(next: Option<&Header<'_>>, icmp: u8, fallback: IpProtocol) -> IpProtocol {
+    let Some(next) = next else { return fallback };
     IpProtocol(match next {
         Header::Ipv4(_) => 4,
         Header::Ipv6(_) => 41,
@@ -407,9 +407,9 @@ fn last_header_keeps_its_type() {
 
 #[test]
 fn outer_vlan_tags_have_the_service_type_unless_set() {
-    let types = |own: EtherType, tags: usize| {
-        let ethernet = ethernet::Repr { ethertype: own, ..ethernet::Repr::default() };
-        let mut headers = vec![tag(own); tags + 1];
+    let types = |fallback: EtherType, tags: usize| {
+        let ethernet = ethernet::Repr { ethertype: fallback, ..ethernet::Repr::default() };
+        let mut headers = vec![tag(fallback); tags + 1];
         headers[0] = ethernet.into();
         headers.push(ip_v6());
         let packet = HeaderStack(&headers).packet(b"").unwrap();

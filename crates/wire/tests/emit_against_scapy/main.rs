@@ -109,5 +109,5 @@ fn assert_rebuild_detects_wrong_checksums(cases: &[Case]) {
     let mut frame = cases.iter().find(has_tcp).unwrap().bytes.clone();
     *frame.last_mut().unwrap() ^= 1;
     let answers = scapy::run("emit_against_scapy.py", "-", &hex(&frame));
-    assert_ne!(answers[0]["rebuilt"], hex(&frame), "a wrong checksum passed");
+    assert_ne!(answers[0]["rebuilt"], hex(&frame), "scapy did not correct the checksum");
 }
