@@ -3,7 +3,7 @@
 //! Sequence numbers alone would suffice for one run of one worker. A static key outlives runs, so
 //! the 64 bits of an IV are
 //!
-//! | bits | are |
+//! | bits | content |
 //! |---|---|
 //! | 63–32 | the epoch: later than that of any run before |
 //! | 31–26 | the worker |
@@ -20,11 +20,15 @@ use std::ops::Range;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(u32);
 
-/// The reason why there is no epoch.
+/// The reason why there is no next epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EpochError {
     /// The clock is behind the last epoch.
-    #[error("the clock says {now} s since 1970, which is {} s before the last epoch that was used ({stored}): set the clock right, or use another key", .stored - .now)]
+    #[error(
+        "the system clock ({now} s since 1970) is {} s behind the last used epoch ({stored}); \
+         set the clock, or use another key",
+        .stored - .now
+    )]
     ClockBehind {
         /// The clock, in seconds since 1970.
         now: u64,
@@ -32,7 +36,7 @@ pub enum EpochError {
         stored: u64,
     },
     /// No epoch is left; use another key.
-    #[error("no epoch is left behind {0}: use another key")]
+    #[error("no epoch is left after {0}; use another key")]
     Spent(u32),
 }
 
@@ -111,9 +115,9 @@ impl Ivs {
 
     /// Moves the remaining IVs to another owner. `self` has none from then on, under any epoch.
     pub fn hand_over(&mut self) -> Self {
-        let left = Self { worker: self.worker, epoch: self.epoch, next: self.next };
+        let remaining = Self { worker: self.worker, epoch: self.epoch, next: self.next };
         (self.epoch, self.next) = (Epoch(u32::MAX), Self::PER_EPOCH);
-        left
+        remaining
     }
 
     /// Moves to a later epoch, which must be stored. Returns false for any other.
@@ -146,7 +150,7 @@ mod tests {
         );
         let behind = Epoch::next(Some(Epoch(1_700_000_000)), 1_699_999_990).unwrap_err();
         assert_eq!(behind, EpochError::ClockBehind { now: 1_699_999_990, stored: 1_700_000_000 });
-        assert!(behind.to_string().contains("10 s before"), "{behind}");
+        assert!(behind.to_string().contains("10 s behind"), "{behind}");
         assert_eq!(
             Epoch::next(Some(Epoch(u32::MAX)), u64::from(u32::MAX)),
             Err(EpochError::Spent(u32::MAX))
@@ -163,7 +167,7 @@ mod tests {
         assert_eq!(
             (rest.end - 1, ivs.left()),
             (5 << 32 | 0xffff_ffff, 0),
-            "the last worker's last IV is the epoch's"
+            "the last IV of the last worker is not the last of the epoch"
         );
         assert_eq!(ivs.reserve(1), None);
         assert!(!ivs.go_on(Epoch(5)) && !ivs.go_on(Epoch(4)));

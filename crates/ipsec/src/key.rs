@@ -21,7 +21,12 @@ pub struct KeyMaterial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// The number of digits is wrong.
-    #[error("{got} hexadecimal digits: {} takes {wanted}, {} of the key and {} of the salt", .transform.name(), 2 * .transform.key_len(), 2 * SALT)]
+    #[error(
+        "found {got} hexadecimal digits, expected {wanted} for {}: {} of the key and {} of the salt",
+        .transform.name(),
+        2 * .transform.key_len(),
+        2 * SALT
+    )]
     Digits {
         /// The transform of the key.
         transform: Transform,
@@ -31,7 +36,10 @@ pub enum KeyFileError {
         wanted: usize,
     },
     /// A byte is not a hexadecimal digit.
-    #[error("byte {at} is no hexadecimal digit: it takes one line of digits and nothing else, {wanted} of them for {}", .transform.name())]
+    #[error(
+        "byte {at} is not a hexadecimal digit; expected one line of {wanted} hexadecimal digits for {}",
+        .transform.name()
+    )]
     NoDigit {
         /// The transform of the key.
         transform: Transform,
@@ -44,7 +52,7 @@ pub enum KeyFileError {
 
 /// The error if AWS-LC returns no random bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the system gives no random numbers")]
+#[error("cannot read random bytes from the kernel")]
 pub struct NoRandom;
 
 impl KeyMaterial {
@@ -55,10 +63,10 @@ impl KeyMaterial {
         let trimmed = text.trim_ascii();
         let digits =
             trimmed.strip_prefix(b"0x").or_else(|| trimmed.strip_prefix(b"0X")).unwrap_or(trimmed);
-        if let Some(wrong) = digits.iter().position(|digit| !digit.is_ascii_hexdigit()) {
+        if let Some(index) = digits.iter().position(|digit| !digit.is_ascii_hexdigit()) {
             // Trailing white space was removed, so the difference is in front.
             let in_front = text.trim_ascii_end().len() - digits.len();
-            return Err(KeyFileError::NoDigit { transform, at: in_front + wrong + 1, wanted });
+            return Err(KeyFileError::NoDigit { transform, at: in_front + index + 1, wanted });
         }
         if digits.len() != wanted {
             return Err(KeyFileError::Digits { transform, got: digits.len(), wanted });
@@ -213,18 +221,19 @@ mod tests {
         };
         assert_eq!(
             error(&DIGITS[1..], Transform::Aes128Gcm),
-            "39 hexadecimal digits: aes-128-gcm takes 40, 32 of the key and 8 of the salt"
+            "found 39 hexadecimal digits, expected 40 for aes-128-gcm: 32 of the key and 8 of the salt"
         );
         assert_eq!(
             error(DIGITS, Transform::ChaCha20Poly1305),
-            "40 hexadecimal digits: chacha20-poly1305 takes 72, 64 of the key and 8 of the salt"
+            "found 40 hexadecimal digits, expected 72 for chacha20-poly1305: \
+             64 of the key and 8 of the salt"
         );
-        assert!(error("", Transform::Aes128Gcm).starts_with("0 hexadecimal digits"));
-        assert!(error(" 0x\n", Transform::Aes128Gcm).starts_with("0 hexadecimal digits"));
-        let wrong = error(" 0x0a0b0cxd", Transform::Aes128Gcm);
+        assert!(error("", Transform::Aes128Gcm).starts_with("found 0 hexadecimal digits"));
+        assert!(error(" 0x\n", Transform::Aes128Gcm).starts_with("found 0 hexadecimal digits"));
         assert_eq!(
-            wrong,
-            "byte 10 is no hexadecimal digit: it takes one line of digits and nothing else, 40 of them for aes-128-gcm"
+            error(" 0x0a0b0cxd", Transform::Aes128Gcm),
+            "byte 10 is not a hexadecimal digit; \
+             expected one line of 40 hexadecimal digits for aes-128-gcm"
         );
         assert!(
             error(&format!("{DIGITS}\n{DIGITS}"), Transform::Aes128Gcm).starts_with("byte 41 ")
@@ -252,28 +261,28 @@ mod tests {
 
     #[test]
     fn fingerprint_depends_on_key_salt_and_transform() {
-        let of = |digits: &str, transform| {
+        let fingerprint = |digits: &str, transform| {
             KeyMaterial::parse(digits.as_bytes(), transform).unwrap().fingerprint(transform)
         };
         let (aes, gmac) = (Transform::Aes128Gcm, Transform::NullAes128Gmac);
         let other_salt = DIGITS.replace("CAFE", "CAFF");
-        let all = [
-            of(DIGITS, aes),
-            of(DIGITS, gmac),
-            of(&other_salt, aes),
-            of(&DIGITS.replace("00", "01"), aes),
+        let fingerprints = [
+            fingerprint(DIGITS, aes),
+            fingerprint(DIGITS, gmac),
+            fingerprint(&other_salt, aes),
+            fingerprint(&DIGITS.replace("00", "01"), aes),
         ];
-        let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
-        assert_eq!(distinct.len(), all.len());
+        let distinct: std::collections::BTreeSet<_> = fingerprints.into_iter().collect();
+        assert_eq!(distinct.len(), fingerprints.len());
         let identity = |digits: &str, transform| {
             KeyMaterial::parse(digits.as_bytes(), transform).unwrap().identity()
         };
-        assert_eq!(identity(DIGITS, aes), identity(DIGITS, gmac), "one key");
+        assert_eq!(identity(DIGITS, aes), identity(DIGITS, gmac), "same key, other transform");
         assert_ne!(identity(DIGITS, aes), identity(&other_salt, aes));
         assert!(!distinct.contains(&identity(DIGITS, aes)));
         // State files contain fingerprints, so they must not change. Computed with sha256sum.
-        assert_eq!(all[0].to_string(), "9d9464bf08b58358");
-        assert_eq!(all[0].to_string().parse(), Ok(all[0]));
+        assert_eq!(fingerprints[0].to_string(), "9d9464bf08b58358");
+        assert_eq!(fingerprints[0].to_string().parse(), Ok(fingerprints[0]));
         for text in
             ["", "9f86d081884c7d6", "9f86d081884c7d655", "9F86D081884C7D65", "+f86d081884c7d65"]
         {
@@ -294,8 +303,8 @@ mod tests {
         /// Errors contain only numbers.
         #[test]
         fn parse_error_contains_no_key_digits(text in "[0-9a-f]{20,39}|[0-9a-f]{15,30}[g-z][0-9a-f]{9}") {
-            let shown = KeyMaterial::parse(text.as_bytes(), Transform::Aes128Gcm).unwrap_err().to_string();
-            prop_assert!(text.as_bytes().windows(5).all(|part| !shown.contains(std::str::from_utf8(part).unwrap())), "{}", shown);
+            let message = KeyMaterial::parse(text.as_bytes(), Transform::Aes128Gcm).unwrap_err().to_string();
+            prop_assert!(text.as_bytes().windows(5).all(|part| !message.contains(std::str::from_utf8(part).unwrap())), "{}", message);
         }
     }
 }

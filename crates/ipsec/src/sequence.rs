@@ -22,10 +22,10 @@ pub struct Numbers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
     /// All numbers are used; the SA needs another key.
-    #[error("all sequence numbers of the SA were used")]
+    #[error("all sequence numbers of the SA are used; use another key")]
     Limit,
     /// More numbers must be stored first.
-    #[error("no more sequence numbers have been written down")]
+    #[error("more sequence numbers must be stored first")]
     NotWritten,
 }
 
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(numbers.reserve(64), Err(Exhausted::NotWritten));
         numbers.allow_below(100);
         assert_eq!(numbers.reserve(64), Ok(1..65));
-        assert_eq!(numbers.reserve(64), Ok(65..100), "as many as there are");
+        assert_eq!(numbers.reserve(64), Ok(65..100), "not all stored numbers were reserved");
         assert_eq!(numbers.reserve(1), Err(Exhausted::NotWritten));
         // The bound never decreases.
         numbers.allow_below(50);
@@ -145,7 +145,7 @@ mod tests {
         numbers.limit(true, Some(12));
         assert_eq!(numbers.reserve(64), Ok(11..13));
         numbers.limit(true, Some(5));
-        assert_eq!(numbers.reserve(1), Err(Exhausted::Limit), "it is below what was used");
+        assert_eq!(numbers.reserve(1), Err(Exhausted::Limit), "a limit below the next number did not end the numbers");
         numbers.limit(true, None);
         assert_eq!(numbers.reserve(1), Ok(13..14));
     }
@@ -159,12 +159,12 @@ mod tests {
         assert!(!numbers.is_short(500));
         numbers.reserve(501).unwrap();
         assert!(numbers.is_short(500));
-        assert_eq!(numbers.to_write(2000), 2001, "the limit's");
+        assert_eq!(numbers.to_write(2000), 2001, "the bound exceeds the limit");
         numbers.allow_below(2001);
         numbers.reserve(1400).unwrap();
-        assert!(!numbers.is_short(500), "there are no more to write down");
+        assert!(!numbers.is_short(500), "no number is left to store");
         numbers.limit(true, Some(10));
-        assert_eq!(numbers.to_write(1), 2001, "it never goes back");
+        assert_eq!(numbers.to_write(1), 2001, "the stored bound decreased");
     }
 
     #[test]
@@ -193,11 +193,11 @@ mod tests {
             let workers: Vec<_> = (0..3)
                 .map(|_| {
                     scope.spawn(|| {
-                        let mut own = Vec::new();
+                        let mut reserved = Vec::new();
                         loop {
                             match numbers.reserve(64) {
-                                Ok(range) => own.extend(range),
-                                Err(Exhausted::Limit) => return own,
+                                Ok(range) => reserved.extend(range),
+                                Err(Exhausted::Limit) => return reserved,
                                 Err(Exhausted::NotWritten) => thread::yield_now(),
                             }
                         }

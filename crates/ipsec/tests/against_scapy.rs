@@ -74,7 +74,7 @@ fn esp_interoperates_with_scapy_in_both_directions() {
             let protection = Protection::new(aead, transform, salt, spi, extended);
             let mut window = Window::new(64, extended).unwrap();
             if number > 64 {
-                window.take(number - 1).unwrap();
+                window.mark_received(number - 1).unwrap();
             }
             let mut bytes = packet[start - IN_FRONT..].to_vec();
             let mut incoming = [Incoming::new(&mut bytes)];

@@ -18,15 +18,15 @@ fn dropped_key_is_zeroed() {
         let Key::AesGcm { key, .. } = Key::aes_gcm(&key, functions) else { panic!() };
         assert!(
             key.0.iter().filter(|byte| **byte != 0).count() > 300,
-            "round keys and powers of the hash key"
+            "round keys or powers of the hash key are missing"
         );
         let mut slot = MaybeUninit::new(GcmKey(key.0));
-        // SAFETY: initialised, and not used as a key again. Its bytes remain readable.
-        let left = unsafe {
+        // SAFETY: initialized, and not used as a key again. Its bytes remain readable.
+        let remaining = unsafe {
             slot.assume_init_drop();
             slot.as_ptr().cast::<[u8; 1024]>().read()
         };
-        assert_eq!(left, [0; 1024]);
+        assert_eq!(remaining, [0; 1024]);
     }
 }
 
@@ -35,7 +35,7 @@ fn dropped_key_is_zeroed() {
 fn threads_sharing_a_key_seal_like_one_thread() {
     for transform in Transform::ALL {
         let key = IpsecMb::new(transform, &vec![7; transform.key_len()]).unwrap();
-        let alone: Vec<Vec<u8>> = (0..64)
+        let expected: Vec<Vec<u8>> = (0..64)
             .map(|n| {
                 let mut bytes = vec![n as u8; 40 + n * 5];
                 assert!(seal_one(&key, n as u64, &mut bytes));
@@ -60,7 +60,7 @@ fn threads_sharing_a_key_seal_like_one_thread() {
                             .collect();
                         key.seal_batch(&mut jobs);
                         assert!(jobs.iter().all(|job| job.is_good));
-                        assert_eq!(all, alone, "{transform:?}");
+                        assert_eq!(all, expected, "{transform:?}");
                     }
                 });
             }
@@ -77,7 +77,7 @@ fn seal_without_room_for_tag_fails() {
             assert!(!seal_one(&key, 1, &mut bytes));
             assert_eq!(bytes, vec![1; len]);
         }
-        assert!(seal_one(&key, 1, &mut [0; ICV]), "an empty text has a tag");
+        assert!(seal_one(&key, 1, &mut [0; ICV]), "an empty text was not sealed");
     }
 }
 
@@ -85,13 +85,13 @@ fn seal_without_room_for_tag_fails() {
 fn new_rejects_key_of_wrong_length() {
     for transform in Transform::ALL {
         for got in [0, 16, 24, 32] {
-            let made = IpsecMb::new(transform, &vec![1; got]).map(drop);
+            let result = IpsecMb::new(transform, &vec![1; got]).map(drop);
             if got == transform.key_len() {
-                assert_eq!(made, Ok(()));
+                assert_eq!(result, Ok(()));
             } else {
                 let wanted = transform.key_len();
                 assert_eq!(
-                    made,
+                    result,
                     Err(IpsecMbError::KeyLength(KeyLength { transform, got, wanted }))
                 );
             }
