@@ -55,7 +55,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             assert_eq!(packet.bytes[..front], before[..front]);
             match &packet.outcome {
                 Ok(outcome) => {
-                    let text = text.as_ref().expect("opened a packet that was not sealed with the key");
+                    let text =
+                        text.as_ref().expect("opened a packet that was not sealed with the key");
                     assert_eq!(&packet.bytes[outcome.payload.clone()], &text[..]);
                     assert!(outcome.payload.end + ICV < packet.bytes.len());
                     opened = opened.max(outcome.number);

@@ -44,6 +44,10 @@ mod tests {
                 assert_eq!(decapsulated(inner, outer), expected, "{inner:02b} in {outer:02b}");
             }
         }
-        assert_eq!(decapsulated(0b1111_1110, 0b1111_1100), Some(ECT_0), "bits above the lower two were not ignored");
+        assert_eq!(
+            decapsulated(0b1111_1110, 0b1111_1100),
+            Some(ECT_0),
+            "bits above the lower two were not ignored"
+        );
     }
 }

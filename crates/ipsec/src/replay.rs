@@ -252,7 +252,10 @@ mod tests {
     fn take_rejects_second_copy_in_batch() {
         let mut window = Window::new(64, true).unwrap();
         let (one, other) = (window.check(9).unwrap(), window.check(9).unwrap());
-        assert_eq!((window.mark_received(one), window.mark_received(other)), (Ok(()), Err(ReplayError::Replay)));
+        assert_eq!(
+            (window.mark_received(one), window.mark_received(other)),
+            (Ok(()), Err(ReplayError::Replay))
+        );
     }
 
     #[test]

@@ -145,7 +145,11 @@ mod tests {
         numbers.limit(true, Some(12));
         assert_eq!(numbers.reserve(64), Ok(11..13));
         numbers.limit(true, Some(5));
-        assert_eq!(numbers.reserve(1), Err(Exhausted::Limit), "a limit below the next number did not end the numbers");
+        assert_eq!(
+            numbers.reserve(1),
+            Err(Exhausted::Limit),
+            "a limit below the next number did not end the numbers"
+        );
         numbers.limit(true, None);
         assert_eq!(numbers.reserve(1), Ok(13..14));
     }

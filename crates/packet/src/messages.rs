@@ -87,7 +87,8 @@ impl Inbox {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
             let Control { header: control_header, aux, .. } = control;
             let has_aux = header.msg_hdr.msg_controllen >= mem::offset_of!(Control, padding)
-                && (control_header.cmsg_level, control_header.cmsg_type) == (libc::SOL_PACKET, libc::PACKET_AUXDATA);
+                && (control_header.cmsg_level, control_header.cmsg_type)
+                    == (libc::SOL_PACKET, libc::PACKET_AUXDATA);
             Received {
                 len: header.msg_len as usize,
                 is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
@@ -105,7 +106,10 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     pub(crate) fn new() -> Self {
-        Self { headers: Box::new([EMPTY_HEADER; MAX_SENT]), buffers: Box::new([EMPTY_BUFFER; MAX_SENT]) }
+        Self {
+            headers: Box::new([EMPTY_HEADER; MAX_SENT]),
+            buffers: Box::new([EMPTY_BUFFER; MAX_SENT]),
+        }
     }
 
     /// Sends the frames, at most [`MAX_SENT`]. Never blocks. Returns the number of frames sent; an

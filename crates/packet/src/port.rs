@@ -9,7 +9,7 @@ use xdpfwd_xsk::{
     clock,
 };
 
-use crate::messages::{Inbox, Outbox, MAX_RECEIVED, MAX_SENT};
+use crate::messages::{Inbox, MAX_RECEIVED, MAX_SENT, Outbox};
 use crate::socket::PacketSocket;
 use crate::vlan;
 
@@ -113,7 +113,9 @@ impl Port for MmsgPort {
             let Some(mut frame) = slot.take() else { break };
             frame.truncate(message.len);
             let tag = message.aux.as_ref().and_then(vlan::removed_tag);
-            if message.is_truncated || tag.is_some_and(|tag| vlan::insert_tag(&mut frame, tag).is_err()) {
+            if message.is_truncated
+                || tag.is_some_and(|tag| vlan::insert_tag(&mut frame, tag).is_err())
+            {
                 self.oversized += 1;
                 free(frame, pool);
                 continue;

@@ -90,8 +90,7 @@ impl PacketSocket {
     }
 
     fn open(ifindex: u32) -> Result<Self, OpenError> {
-        let socket =
-            Self::unbound().map_err(|error| OpenError::new("socket(AF_PACKET)", error))?;
+        let socket = Self::unbound().map_err(|error| OpenError::new("socket(AF_PACKET)", error))?;
         socket.stop().map_err(|error| OpenError::new("SO_ATTACH_FILTER", error))?;
         socket.set_packet(libc::PACKET_AUXDATA, "PACKET_AUXDATA", &1)?;
         socket.set_packet(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", &1)?;

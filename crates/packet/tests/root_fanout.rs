@@ -107,7 +107,11 @@ fn packets_of_one_queue_reach_one_socket() {
     send(&chain, 1, 50);
     sockets.iter().for_each(|socket| socket.stop().unwrap());
     send(&chain, 0, 100);
-    assert_eq!(received(&mut pool).iter().sum::<usize>(), 50, "not exactly the packets sent before the stop were received");
+    assert_eq!(
+        received(&mut pool).iter().sum::<usize>(),
+        50,
+        "not exactly the packets sent before the stop were received"
+    );
     assert!(ports.iter().all(|port| port.kernel_counters() == Default::default()));
     drop(ports);
     assert_eq!(pool.len() as u32, umem.frames());

@@ -67,7 +67,11 @@ fn compare_headers(expected: &Value, frame: &[u8], headers: &Headers) {
     };
     assert_eq!(fragment, text(expected, "fragment"), "{expected}");
     assert_eq!(u64::from(headers.source_port), number_or_zero(expected, "sport"), "{expected}");
-    assert_eq!(u64::from(headers.destination_port), number_or_zero(expected, "dport"), "{expected}");
+    assert_eq!(
+        u64::from(headers.destination_port),
+        number_or_zero(expected, "dport"),
+        "{expected}"
+    );
     assert_eq!(
         headers.source_ip(frame).unwrap(),
         text(expected, "src").parse::<IpAddr>().unwrap(),
@@ -138,7 +142,10 @@ fn compare_truncated(expected: &Value, frame: &[u8]) {
     let end = expected["l3_end"].as_u64().unwrap_or(14) as usize;
     for len in 0..end {
         let status = Headers::parse(&frame[..len]).status;
-        assert!(matches!(status, Status::Truncated(_)), "{status:?} after {len} bytes of {expected}");
+        assert!(
+            matches!(status, Status::Truncated(_)),
+            "{status:?} after {len} bytes of {expected}"
+        );
     }
 }
 

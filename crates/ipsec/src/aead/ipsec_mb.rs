@@ -143,7 +143,8 @@ impl IpsecMb {
         let mut computed = [0; ICV];
         for job in jobs {
             let Job { nonce, aad, text_and_tag, is_good: job_is_good } = job;
-            let Some((text, tag)) = parts(text_and_tag).filter(|(text, _)| text.len() <= MAX_TEXT_LEN)
+            let Some((text, tag)) =
+                parts(text_and_tag).filter(|(text, _)| text.len() <= MAX_TEXT_LEN)
             else {
                 *job_is_good = false;
                 continue;
@@ -292,7 +293,8 @@ impl Managers {
         let mut computed = [0; ICV];
         for job in jobs {
             let Job { nonce, aad, text_and_tag, is_good: job_is_good } = job;
-            let Some((text, tag)) = parts(text_and_tag).filter(|(text, _)| text.len() <= MAX_TEXT_LEN)
+            let Some((text, tag)) =
+                parts(text_and_tag).filter(|(text, _)| text.len() <= MAX_TEXT_LEN)
             else {
                 *job_is_good = false;
                 continue;

@@ -247,7 +247,11 @@ fn open_checks_every_byte_of_up_to_255_bytes_of_padding() {
             for at in payload..payload + usize::from(padding) {
                 let mut text = text.clone();
                 text[at] ^= 0x80;
-                assert_eq!(outcome(&text), Err(Unopened::BadPadding), "byte {at} of {padding} bytes of padding");
+                assert_eq!(
+                    outcome(&text),
+                    Err(Unopened::BadPadding),
+                    "byte {at} of {padding} bytes of padding"
+                );
             }
         }
     }

@@ -172,7 +172,8 @@ fn pretty_prints_all_header_fields_of_g_pdu() {
     };
     let port = ExtensionHeader { kind: ExtensionType::UDP_PORT, content: &[8, 104] };
     let unknown = ExtensionHeader { kind: ExtensionType(0x42), content: &[0, 0] };
-    let malformed = ExtensionHeader { kind: ExtensionType::PDU_SESSION_CONTAINER, content: &[0xf0, 0] };
+    let malformed =
+        ExtensionHeader { kind: ExtensionType::PDU_SESSION_CONTAINER, content: &[0xf0, 0] };
     let extensions = [
         Extension::PduSessionContainer(PduSessionContainer::Downlink(information)),
         Extension::Other(port),

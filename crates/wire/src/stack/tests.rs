@@ -113,7 +113,8 @@ fn header() -> impl Strategy<Value = Header<'static>> {
     const LONG_OPTIONS: [&[u8]; 2] = [&[1; 41], &[1; 70_000]];
     const INVALID_EXTENSIONS: [&[Extension<'_>]; 2] = [&[INVALID], &[OTHER; MAX_EXTENSIONS + 1]];
     let options = prop_oneof![9 => select(&OPTIONS[..]), 1 => select(&LONG_OPTIONS[..])];
-    let extensions = prop_oneof![9 => select(&EXTENSIONS[..]), 1 => select(&INVALID_EXTENSIONS[..])];
+    let extensions =
+        prop_oneof![9 => select(&EXTENSIONS[..]), 1 => select(&INVALID_EXTENSIONS[..])];
     prop_oneof![
         ethernet(),
         vlan(),
@@ -236,7 +237,11 @@ fn assert_written(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
     assert_eq!(rest, payload);
 }
 
-fn expected_ethertype(next: Option<&Header<'_>>, fallback: EtherType, written: EtherType) -> EtherType {
+fn expected_ethertype(
+    next: Option<&Header<'_>>,
+    fallback: EtherType,
+    written: EtherType,
+) -> EtherType {
     match next {
         Some(Header::Ipv4(_)) => EtherType(0x0800),
         Some(Header::Ipv6(_)) => EtherType(0x86dd),

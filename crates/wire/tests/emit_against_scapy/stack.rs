@@ -16,7 +16,10 @@ pub(super) fn extension(random: &mut Random) -> Extension<'static> {
 }
 
 /// Returns a stack with random values in the fields that it fills.
-pub(super) fn stack<'a>(random: &mut Random, containers: &'a [[Extension<'static>; 1]]) -> StackCase<'a> {
+pub(super) fn stack<'a>(
+    random: &mut Random,
+    containers: &'a [[Extension<'static>; 1]],
+) -> StackCase<'a> {
     let ethertype = |random: &mut Random| EtherType(0x1234 + random.below(2) as u16);
     let (destination, source) = (random.mac(), random.mac());
     let ethernet = ethernet::Repr { destination, source, ethertype: ethertype(random) };
