@@ -27,16 +27,16 @@ pub const IN_FRONT: usize = 4;
 pub const BATCH: usize = 64;
 
 /// Pad length and next header.
-const TRAILER: usize = 2;
+const TRAILER_FIELDS_LEN: usize = 2;
 
 /// Returns the bytes that follow a payload: padding to a multiple of four, pad length, next header
 /// (RFC 4303, 2.4), and the ICV.
 pub const fn behind(payload: usize) -> usize {
-    padding(payload) + TRAILER + ICV
+    padding(payload) + TRAILER_FIELDS_LEN + ICV
 }
 
 const fn padding(payload: usize) -> usize {
-    (4 - (payload + TRAILER) % 4) % 4
+    (4 - (payload + TRAILER_FIELDS_LEN) % 4) % 4
 }
 
 /// The key and parameters that protect the packets of an SA.

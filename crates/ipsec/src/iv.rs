@@ -37,7 +37,7 @@ pub enum EpochError {
     },
     /// No epoch is left; use another key.
     #[error("no epoch is left after {0}; use another key")]
-    Spent(u32),
+    Exhausted(u32),
 }
 
 impl Epoch {
@@ -50,7 +50,7 @@ impl Epoch {
         }
         let after = stored.map_or(0, |Self(stored)| u64::from(stored) + 1);
         let last = stored.map_or(0, |Self(stored)| stored);
-        u32::try_from(after.max(now)).map(Self).map_err(|_| EpochError::Spent(last))
+        u32::try_from(after.max(now)).map(Self).map_err(|_| EpochError::Exhausted(last))
     }
 
     /// Creates an epoch from its stored number.
@@ -153,9 +153,9 @@ mod tests {
         assert!(behind.to_string().contains("10 s behind"), "{behind}");
         assert_eq!(
             Epoch::next(Some(Epoch(u32::MAX)), u64::from(u32::MAX)),
-            Err(EpochError::Spent(u32::MAX))
+            Err(EpochError::Exhausted(u32::MAX))
         );
-        assert_eq!(Epoch::next(None, 1 << 32), Err(EpochError::Spent(0)));
+        assert_eq!(Epoch::next(None, 1 << 32), Err(EpochError::Exhausted(0)));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub enum KeyFileError {
         2 * .transform.key_len(),
         2 * SALT
     )]
-    Digits {
+    DigitCount {
         /// The transform of the key.
         transform: Transform,
         /// Number of digits found.
@@ -40,7 +40,7 @@ pub enum KeyFileError {
         "byte {at} is not a hexadecimal digit; expected one line of {wanted} hexadecimal digits for {}",
         .transform.name()
     )]
-    NoDigit {
+    InvalidDigit {
         /// The transform of the key.
         transform: Transform,
         /// Position of the byte in the file, from 1.
@@ -66,10 +66,10 @@ impl KeyMaterial {
         if let Some(index) = digits.iter().position(|digit| !digit.is_ascii_hexdigit()) {
             // Trailing white space was removed, so the difference is in front.
             let in_front = text.trim_ascii_end().len() - digits.len();
-            return Err(KeyFileError::NoDigit { transform, at: in_front + index + 1, wanted });
+            return Err(KeyFileError::InvalidDigit { transform, at: in_front + index + 1, wanted });
         }
         if digits.len() != wanted {
-            return Err(KeyFileError::Digits { transform, got: digits.len(), wanted });
+            return Err(KeyFileError::DigitCount { transform, got: digits.len(), wanted });
         }
         // Allocate the full size: growing would leave copies of the key.
         let mut bytes = Zeroizing::new(Vec::with_capacity(wanted / 2));
@@ -156,7 +156,7 @@ pub struct Fingerprint(u64);
 /// The error for a text that is not a fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a fingerprint has 16 hexadecimal digits, in lower case")]
-pub struct NoFingerprint;
+pub struct ParseFingerprintError;
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,14 +165,14 @@ impl fmt::Display for Fingerprint {
 }
 
 impl FromStr for Fingerprint {
-    type Err = NoFingerprint;
+    type Err = ParseFingerprintError;
 
-    fn from_str(text: &str) -> Result<Self, NoFingerprint> {
+    fn from_str(text: &str) -> Result<Self, ParseFingerprintError> {
         let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         if text.len() != 16 || !text.bytes().all(is_digit) {
-            return Err(NoFingerprint);
+            return Err(ParseFingerprintError);
         }
-        u64::from_str_radix(text, 16).map(Self).map_err(|_| NoFingerprint)
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| ParseFingerprintError)
     }
 }
 
@@ -286,7 +286,7 @@ mod tests {
         for text in
             ["", "9f86d081884c7d6", "9f86d081884c7d655", "9F86D081884C7D65", "+f86d081884c7d65"]
         {
-            assert_eq!(text.parse::<Fingerprint>(), Err(NoFingerprint), "{text}");
+            assert_eq!(text.parse::<Fingerprint>(), Err(ParseFingerprintError), "{text}");
         }
     }
 

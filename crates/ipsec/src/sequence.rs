@@ -13,7 +13,7 @@ pub struct Numbers {
     /// The next free number.
     next: AtomicU64,
     /// The first number that is not stored yet.
-    written: AtomicU64,
+    stored: AtomicU64,
     /// The first unusable number: the end of 32 bits, or of a packet limit.
     end: AtomicU64,
 }
@@ -36,7 +36,7 @@ impl Numbers {
         let (first, end) = (first.max(1), end(extended, limit));
         Self {
             next: AtomicU64::new(first),
-            written: AtomicU64::new(first),
+            stored: AtomicU64::new(first),
             end: AtomicU64::new(end),
         }
     }
@@ -51,9 +51,9 @@ impl Numbers {
     #[inline]
     pub fn reserve(&self, count: u64) -> Result<Range<u64>, Exhausted> {
         // Acquire: the bound is on disk before it is published here.
-        let written = self.written.load(Ordering::Acquire);
+        let stored = self.stored.load(Ordering::Acquire);
         let last = self.end.load(Ordering::Relaxed);
-        let end = written.min(last);
+        let end = stored.min(last);
         let take = |next: u64| (next < end).then(|| next.saturating_add(count).min(end));
         match self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
             Ok(first) => Ok(first..first.saturating_add(count).min(end)),
@@ -65,15 +65,15 @@ impl Numbers {
     /// Returns whether fewer than `margin` stored numbers are left, and storing more would help.
     #[inline]
     pub fn is_short(&self, margin: u64) -> bool {
-        let written = self.written.load(Ordering::Relaxed);
-        written < self.end.load(Ordering::Relaxed) && written.saturating_sub(self.next()) < margin
+        let stored = self.stored.load(Ordering::Relaxed);
+        stored < self.end.load(Ordering::Relaxed) && stored.saturating_sub(self.next()) < margin
     }
 
     /// Returns the exclusive bound to store so that `count` more numbers are usable: at most the
     /// first number that is not usable, and at least the stored bound.
     pub fn to_write(&self, count: u64) -> u64 {
         let end = self.end.load(Ordering::Relaxed);
-        self.next().saturating_add(count).min(end).max(self.written.load(Ordering::Relaxed))
+        self.next().saturating_add(count).min(end).max(self.stored.load(Ordering::Relaxed))
     }
 
     /// Ends the numbers: none is given out any more. Returns the first unused number, or
@@ -87,9 +87,9 @@ impl Numbers {
         self.next.load(Ordering::Relaxed)
     }
 
-    /// Allows the numbers below `written`, which are stored durably.
-    pub fn allow_below(&self, written: u64) {
-        self.written.fetch_max(written, Ordering::Release);
+    /// Allows the numbers below `stored`, a bound that is stored durably.
+    pub fn allow_below(&self, stored: u64) {
+        self.stored.fetch_max(stored, Ordering::Release);
     }
 }
 
@@ -189,8 +189,8 @@ mod tests {
         let numbers = Numbers::new(1, true, Some(100_000));
         let all: Vec<u64> = thread::scope(|scope| {
             scope.spawn(|| {
-                for written in (0..=100_001).step_by(977).chain([100_001]) {
-                    numbers.allow_below(written);
+                for stored in (0..=100_001).step_by(977).chain([100_001]) {
+                    numbers.allow_below(stored);
                     thread::yield_now();
                 }
             });

@@ -24,10 +24,10 @@ pub fn stderr(output: &Output) -> String {
 
 /// Waits until a condition holds; fails after [`LONG`].
 #[track_caller]
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn until(condition: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
     while !holds() {
-        assert!(Instant::now() < deadline, "condition not met within {LONG:?}: {what}");
+        assert!(Instant::now() < deadline, "condition not met within {LONG:?}: {condition}");
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -104,7 +104,7 @@ impl Sum {
     }
 }
 
-/// Returns `checksum` after one 16-bit word of what it covers changed from `old` to `new` (RFC
+/// Returns `checksum` after one 16-bit word of the data it covers changed from `old` to `new` (RFC
 /// 1624, equation 3: HC' = ~(~HC + ~m + m')).
 ///
 /// The result equals a recomputation over data that is not all zero, as every IP header and every
@@ -118,7 +118,7 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !(sum as u16)
 }
 
-/// Returns `checksum` after `N` bytes of what it covers, from an even offset on, changed from `old`
+/// Returns `checksum` after `N` bytes of the data it covers, from an even offset on, changed from `old`
 /// to `new` (RFC 1624, equation 3). An odd last byte counts as if a zero byte followed.
 ///
 /// Use it for an address that is rewritten: pass the octets of the old and the new one. The notes

@@ -12,7 +12,7 @@ pub const HEADER_LEN: usize = field::ETHERTYPE.end;
 /// A view of a frame: the header and everything behind it, VLAN tags included.
 ///
 /// `new_checked` checks that the buffer holds the 14 bytes of the header. After it no accessor
-/// panics, and no setter can invalidate what it checked.
+/// panics, and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<T> {
     buffer: T,
@@ -32,7 +32,7 @@ pub struct Repr {
     pub ethertype: EtherType,
 }
 
-/// The type of what follows the addresses or a VLAN tag.
+/// The type of the data after the MAC addresses or after a VLAN tag.
 ///
 /// A value below 0x0600 is not a type but the length of an IEEE 802.3 LLC frame (IEEE 802.3-2018,
 /// clause 3.2.6).

@@ -14,7 +14,7 @@ pub const MAX_OPTIONS_LEN: usize = 40;
 /// A view of a segment, which ends where the buffer ends: TCP has no length field.
 ///
 /// `new_checked` checks that 20 <= header length <= length of the buffer. After it no accessor
-/// panics, and no setter can invalidate what it checked.
+/// panics, and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -322,7 +322,7 @@ impl<'a> Repr<'a> {
     }
 
     /// Writes the header to the front of `buffer`, with the checksum of header and payload. The
-    /// payload must already follow the header's place in `buffer`.
+    /// payload must already follow the space for the header in `buffer`.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than header and payload, and
     /// [`Error::Malformed`] as [`emit`](Self::emit) does; writes nothing then.

@@ -12,7 +12,7 @@ pub const HEADER_LEN: usize = field::CHECKSUM.end;
 /// field.
 ///
 /// `new_checked` checks that 8 <= length field <= length of the buffer. After it no accessor
-/// panics, and no setter can invalidate what it checked.
+/// panics, and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -204,7 +204,7 @@ impl Repr {
     }
 
     /// Writes the header to the front of `buffer`, with the checksum of header and payload. The
-    /// payload must already follow the header's place in `buffer`.
+    /// payload must already follow the space for the header in `buffer`.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than header and payload, and
     /// [`Error::Malformed`] if they exceed 65535 bytes; writes nothing then.

@@ -24,7 +24,7 @@ pub struct VlanId(NonZeroU16);
 /// [`ethernet::Frame`](super::ethernet::Frame) or of a tag.
 ///
 /// `new_checked` checks that the buffer holds the 4 bytes of the tag. After it no accessor panics,
-/// and no setter can invalidate what it checked.
+/// and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Tag<T> {
     buffer: T,
@@ -50,7 +50,7 @@ pub struct Tags {
     pub outer: Option<VlanId>,
     /// VLAN of the second tag.
     pub inner: Option<VlanId>,
-    /// Type of what follows the tags. Never a VLAN EtherType.
+    /// Type of the data after the tags. Never a VLAN EtherType.
     pub ethertype: EtherType,
     /// Length of all tags in bytes: 0, 4 or 8.
     pub len: usize,
@@ -146,7 +146,7 @@ impl<T: AsRef<[u8]>> Tag<T> {
         self.buffer.as_ref()[field::PRIORITY] & 0x10 != 0
     }
 
-    /// Returns the type of what follows the tag.
+    /// Returns the type of the data after the tag.
     #[inline]
     pub fn ethertype(&self) -> EtherType {
         EtherType(read_u16(self.buffer.as_ref(), field::ETHERTYPE))
@@ -188,7 +188,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Tag<T> {
         write_u16(self.buffer.as_mut(), field::CONTROL, control);
     }
 
-    /// Sets the type of what follows the tag.
+    /// Sets the type of the data after the tag.
     #[inline]
     pub fn set_ethertype(&mut self, ethertype: EtherType) {
         write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype.0);

@@ -18,7 +18,7 @@ pub const MAX_EXTENSIONS: usize = 8;
 ///
 /// `new_checked` checks that the buffer holds the length that the message states, and that this
 /// length holds the header, its optional fields and its extension headers. After it no accessor
-/// panics, and no setter can invalidate what it checked.
+/// panics, and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,

@@ -12,7 +12,7 @@ pub const HEADER_LEN: usize = field::CHECKSUM.end;
 /// field.
 ///
 /// `new_checked` checks that the buffer holds the first 4 bytes. After it no accessor panics, and
-/// no setter can invalidate what it checked.
+/// no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
