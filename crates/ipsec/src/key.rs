@@ -22,7 +22,8 @@ pub struct KeyMaterial {
 pub enum KeyFileError {
     /// The number of digits is wrong.
     #[error(
-        "found {got} hexadecimal digits, expected {wanted} for {}: {} of the key and {} of the salt",
+        "found {got} hexadecimal digits, expected {wanted} for {}: \
+         {} of the key and {} of the salt",
         .transform.name(),
         2 * .transform.key_len(),
         2 * SALT
@@ -37,7 +38,8 @@ pub enum KeyFileError {
     },
     /// A byte is not a hexadecimal digit.
     #[error(
-        "byte {at} is not a hexadecimal digit; expected one line of {wanted} hexadecimal digits for {}",
+        "byte {at} is not a hexadecimal digit; \
+         expected one line of {wanted} hexadecimal digits for {}",
         .transform.name()
     )]
     InvalidDigit {
@@ -221,7 +223,8 @@ mod tests {
         };
         assert_eq!(
             error(&DIGITS[1..], Transform::Aes128Gcm),
-            "found 39 hexadecimal digits, expected 40 for aes-128-gcm: 32 of the key and 8 of the salt"
+            "found 39 hexadecimal digits, expected 40 for aes-128-gcm: \
+             32 of the key and 8 of the salt"
         );
         assert_eq!(
             error(DIGITS, Transform::ChaCha20Poly1305),
