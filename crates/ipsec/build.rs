@@ -21,10 +21,8 @@ fn ipsec_mb() {
         .warnings_into_errors(true);
     if let Err(error) = build.try_expand() {
         eprintln!("{error}");
-        eprintln!(
-            "The feature ipsec-mb: intel-ipsec-mb.h of libipsec-mb 1.1 or later can't be read."
-        );
-        eprintln!("    apt-get install libipsec-mb-dev");
+        eprintln!("feature `ipsec-mb`: cannot read intel-ipsec-mb.h of libipsec-mb 1.1 or later;");
+        eprintln!("install it: apt-get install libipsec-mb-dev");
         std::process::exit(1);
     }
     build.compile("xdpfwd_ipsec_mb");

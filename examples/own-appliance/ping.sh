@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the appliance between two network namespaces and pings through it. Takes root, and the path
-# of the program: ping.sh target/release/own-appliance
+# Runs the appliance between two network namespaces and pings through it. Requires root.
+# Usage: ping.sh target/release/own-appliance
 set -euo pipefail
 program=$(realpath "$1")
 cd "$(dirname "$0")"
@@ -24,7 +24,7 @@ fail() {
 
 # subscriber (10.77.0.1) -- lan0 appliance wan0 -- network (10.77.0.254)
 for space in "${spaces[@]}"; do ip netns add "$space"; done
-wire() { # namespace, interface there, address, interface of the appliance
+wire() { # namespace, its interface and address, interface of the appliance
 	ip -n "$tag-appliance" link add "$4" type veth peer name "$2" netns "$tag-$1"
 	ip -n "$tag-$1" address add "$3" dev "$2"
 	ip -n "$tag-$1" link set "$2" up
@@ -43,21 +43,21 @@ pid=$!
 ping_from() { ip netns exec "$tag-subscriber" ping -c 3 -i 0.2 -W 1 -I "$1" 10.77.0.254 >/dev/null; }
 ctl() { "${appliance[@]}" ctl --socket "$work/socket" "$@"; }
 
-# The first packets may come before the appliance forwards.
+# The first packets may arrive before the appliance forwards.
 for attempt in {1..50}; do
 	ping_from 10.77.0.1 && break
-	[ "$attempt" != 50 ] || fail "no ping of a known subscriber came back"
+	[ "$attempt" != 50 ] || fail "a known subscriber got no ping reply"
 done
-! ping_from 10.77.0.2 || fail "a ping of an unknown subscriber came back"
+! ping_from 10.77.0.2 || fail "an unknown subscriber got a ping reply"
 ctl subscribers add 10.77.0.2 || fail "ctl subscribers add"
-ping_from 10.77.0.2 || fail "no ping of the added subscriber came back"
+ping_from 10.77.0.2 || fail "the added subscriber got no ping reply"
 ctl subscribers | tee "$work/list"
-grep -Eq '10\.77\.0\.2 +3 +294' "$work/list" || fail "the added subscriber has not sent 3 packets of 98 bytes"
-ctl stats | grep -q 'dropped as no_subscriber: 3' || fail "not 3 packets are dropped as no_subscriber"
+grep -Eq '10\.77\.0\.2 +3 +294' "$work/list" || fail "the counters of the added subscriber are not 3 packets, 294 bytes"
+ctl stats | grep -q 'dropped as no_subscriber: 3' || fail "the drop counter no_subscriber is not 3"
 ctl status | grep -q '^own-appliance 0.1.0,' || fail "ctl status does not name the program"
 
 kill "$pid"
 wait "$pid" || fail "exit status $?"
 pid=
-grep -q 'own-appliance: .* packets of known subscribers' "$work/log" || fail "the hook of the end did not run"
+grep -q 'own-appliance: .* packets of known subscribers' "$work/log" || fail "the on_stopped hook did not run"
 echo "own-appliance forwards, drops, counts and stops"

@@ -11,7 +11,7 @@ use xdpfwd_ipsec::{
 
 const SPI: u32 = 0x1001;
 
-static ALL: LazyLock<Vec<(Transform, bool, Protection)>> = LazyLock::new(|| {
+static PROTECTIONS: LazyLock<Vec<(Transform, bool, Protection)>> = LazyLock::new(|| {
     let both =
         Transform::ALL.into_iter().flat_map(|transform| [(transform, false), (transform, true)]);
     both.map(|(transform, extended)| {
@@ -25,18 +25,18 @@ static ALL: LazyLock<Vec<(Transform, bool, Protection)>> = LazyLock::new(|| {
     .collect()
 });
 
-// The first byte sets the window. Packets follow, each after a length byte: even for raw wire
-// bytes, odd for plaintext to seal with the right key.
+// The first byte sets the window. Packets follow, each after a length byte: an even length is for
+// raw bytes, an odd one for plaintext that is sealed with the key.
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((first, mut rest)) = bytes.split_first() else { return };
-    for (_, extended, protection) in &*ALL {
+    for (_, extended, protection) in &*PROTECTIONS {
         let mut window = Window::new(64, *extended).unwrap();
         let highest = if *extended { u64::from(*first) << 29 } else { u64::from(*first) << 20 };
-        let _ = window.take(highest);
+        let _ = window.mark_received(highest);
         let mut packets: Vec<(Vec<u8>, Option<Vec<u8>>)> = Vec::new();
-        while let Some((length, behind_it)) = rest.split_first() {
-            let (packet, behind_it) = behind_it.split_at(behind_it.len().min(usize::from(*length)));
-            rest = behind_it;
+        while let Some((length, tail)) = rest.split_first() {
+            let (packet, tail) = tail.split_at(tail.len().min(usize::from(*length)));
+            rest = tail;
             packets.push(if length % 2 == 0 {
                 (packet.to_vec(), None)
             } else {
@@ -55,7 +55,8 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             assert_eq!(packet.bytes[..front], before[..front]);
             match &packet.outcome {
                 Ok(outcome) => {
-                    let text = text.as_ref().expect("without the key nothing is opened");
+                    let text =
+                        text.as_ref().expect("opened a packet that was not sealed with the key");
                     assert_eq!(&packet.bytes[outcome.payload.clone()], &text[..]);
                     assert!(outcome.payload.end + ICV < packet.bytes.len());
                     opened = opened.max(outcome.number);
@@ -66,7 +67,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
                 Err(Unopened::BadTag | Unopened::Late | Unopened::Replay) => {
                     assert!(text.is_none())
                 }
-                Err(Unopened::BadPadding) => panic!("who has the key pads as he should"),
+                Err(Unopened::BadPadding) => panic!("a sealed packet has invalid padding"),
             }
         }
         assert_eq!(window.highest(), opened);

@@ -22,9 +22,13 @@ libfuzzer_sys::fuzz_target!(|text: &[u8]| {
                 let name: String =
                     transform.name().chars().filter(|c| !c.is_ascii_digit()).collect();
                 let expected = [
-                    format!(" hexadecimal digits: {name} takes ,  of the key and  of the salt"),
                     format!(
-                        "byte  is no hexadecimal digit: it takes one line of digits and nothing else,  of them for {name}"
+                        "found  hexadecimal digits, expected  for {name}:  of the key \
+                         and  of the salt"
+                    ),
+                    format!(
+                        "byte  is not a hexadecimal digit; \
+                         expected one line of  hexadecimal digits for {name}"
                     ),
                 ];
                 assert!(expected.contains(&words), "{error}");

@@ -3,7 +3,7 @@
 
 use xdpfwd_stages::esp::state::State;
 
-fn look(text: &[u8]) {
+fn check(text: &[u8]) {
     if let Ok(state) = State::parse(text) {
         let written = state.to_text();
         assert_eq!(State::parse(written.as_bytes()), Ok(state), "{written}");
@@ -14,7 +14,7 @@ fn look(text: &[u8]) {
 }
 
 libfuzzer_sys::fuzz_target!(|text: &[u8]| {
-    look(text);
+    check(text);
     // Valid first and last lines let the parser reach the lines between.
-    look(&[b"version = 1\nepoch = 7\n", text, b"\n# end\n"].concat());
+    check(&[b"version = 1\nepoch = 7\n", text, b"\n# end\n"].concat());
 });

@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tunnel_changes_marks_as_figure_4_of_rfc_6040_says() {
+    fn decapsulated_ecn_matches_rfc_6040_figure_4() {
         const ECT_0: u8 = 0b10;
         let outers = [NOT_ECT, ECT_0, ECT_1, CE];
         let table = [
@@ -44,6 +44,10 @@ mod tests {
                 assert_eq!(decapsulated(inner, outer), expected, "{inner:02b} in {outer:02b}");
             }
         }
-        assert_eq!(decapsulated(0b1111_1110, 0b1111_1100), Some(ECT_0), "only the two bits count");
+        assert_eq!(
+            decapsulated(0b1111_1110, 0b1111_1100),
+            Some(ECT_0),
+            "bits above the lower two were not ignored"
+        );
     }
 }

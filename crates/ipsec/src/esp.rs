@@ -14,7 +14,7 @@ use std::ops::Range;
 use arrayvec::ArrayVec;
 
 use crate::aead::{Aad, Aead, Job};
-use crate::replay::{Refused, Window};
+use crate::replay::{ReplayError, Window};
 use crate::transform::{ICV, IV, NONCE, SALT, Transform};
 
 /// Bytes in front of the payload: SPI, sequence number, IV.
@@ -27,16 +27,16 @@ pub const IN_FRONT: usize = 4;
 pub const BATCH: usize = 64;
 
 /// Pad length and next header.
-const TRAILER: usize = 2;
+const TRAILER_FIELDS_LEN: usize = 2;
 
 /// Returns the bytes that follow a payload: padding to a multiple of four, pad length, next header
 /// (RFC 4303, 2.4), and the ICV.
 pub const fn behind(payload: usize) -> usize {
-    padding(payload) + TRAILER + ICV
+    padding(payload) + TRAILER_FIELDS_LEN + ICV
 }
 
 const fn padding(payload: usize) -> usize {
-    (4 - (payload + TRAILER) % 4) % 4
+    (4 - (payload + TRAILER_FIELDS_LEN) % 4) % 4
 }
 
 /// The key and parameters that protect the packets of an SA.
@@ -90,27 +90,27 @@ pub struct Opened {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unopened {
     /// The packet is too short, or not a multiple of four bytes.
-    #[error("bad length")]
+    #[error("invalid length")]
     BadLength,
     /// The sequence number was received before.
-    #[error("replay")]
+    #[error("sequence number was received before")]
     Replay,
     /// The sequence number is below the anti-replay window.
-    #[error("late")]
+    #[error("sequence number is below the anti-replay window")]
     Late,
     /// The ICV is wrong.
-    #[error("bad tag")]
+    #[error("invalid ICV")]
     BadTag,
     /// The padding exceeds the packet, or is not 1, 2, 3, …
-    #[error("bad padding")]
+    #[error("invalid padding")]
     BadPadding,
 }
 
-impl From<Refused> for Unopened {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Replay => Self::Replay,
-            Refused::Late => Self::Late,
+impl From<ReplayError> for Unopened {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Replay => Self::Replay,
+            ReplayError::Late => Self::Late,
         }
     }
 }
@@ -160,7 +160,7 @@ impl Protection {
             sealed += jobs.iter().filter(|job| job.is_good).count();
             drop(jobs);
             for (index, front) in fronts {
-                self.give_back(packets[index].bytes, front);
+                self.restore_front(packets[index].bytes, front);
             }
         }
         sealed
@@ -169,37 +169,37 @@ impl Protection {
     /// Opens packets: checks each against the window, and moves the window after verification.
     pub fn open_batch(&self, window: &mut Window, packets: &mut [Incoming<'_>]) {
         for packets in packets.chunks_mut(BATCH) {
-            let mut begun: ArrayVec<(usize, u64, InFront), BATCH> = ArrayVec::new();
+            let mut started: ArrayVec<(usize, u64, InFront), BATCH> = ArrayVec::new();
             let mut jobs: ArrayVec<Job<'_>, BATCH> = ArrayVec::new();
             for (index, packet) in packets.iter_mut().enumerate() {
-                let Some((carried, iv)) = read(packet.bytes) else {
+                let Some((low, iv)) = read(packet.bytes) else {
                     packet.outcome = Err(Unopened::BadLength);
                     continue;
                 };
-                let number = match window.check(carried) {
+                let number = match window.check(low) {
                     Ok(number) => number,
-                    Err(refused) => {
-                        packet.outcome = Err(refused.into());
+                    Err(error) => {
+                        packet.outcome = Err(error.into());
                         continue;
                     }
                 };
                 let front = self.borrow_front(packet.bytes, number);
-                // Cannot fail: the packet is complete. `jobs` and `begun` stay parallel.
+                // Cannot fail: the packet is complete. `jobs` and `started` stay parallel.
                 let Some(job) = self.job(packet.bytes, number, iv) else { continue };
                 jobs.push(job);
-                begun.push((index, number, front));
+                started.push((index, number, front));
             }
             self.aead.open_batch(&mut jobs);
-            let good: ArrayVec<bool, BATCH> = jobs.iter().map(|job| job.is_good).collect();
+            let results: ArrayVec<bool, BATCH> = jobs.iter().map(|job| job.is_good).collect();
             drop(jobs);
-            for ((index, number, front), is_good) in begun.into_iter().zip(good) {
+            for ((index, number, front), is_good) in started.into_iter().zip(results) {
                 let packet = &mut packets[index];
-                self.give_back(packet.bytes, front);
+                self.restore_front(packet.bytes, front);
                 packet.outcome = if is_good {
                     // The tag proves the sender has the key: mark the number even if the content is
                     // invalid.
                     window
-                        .take(number)
+                        .mark_received(number)
                         .map_err(Unopened::from)
                         .and_then(|()| unpad(packet.bytes, number))
                 } else {
@@ -243,7 +243,7 @@ impl Protection {
     }
 
     /// Restores the bytes in front of the SPI.
-    fn give_back(&self, bytes: &mut [u8], front: InFront) {
+    fn restore_front(&self, bytes: &mut [u8], front: InFront) {
         if self.borrows {
             bytes[..IN_FRONT].copy_from_slice(&front);
             bytes[IN_FRONT..2 * IN_FRONT].copy_from_slice(&self.spi.to_be_bytes());
@@ -288,7 +288,7 @@ fn unpad(bytes: &[u8], number: u64) -> Result<Opened, Unopened> {
     let [rest @ .., pad_len, next_header] = text else { return Err(Unopened::BadPadding) };
     let payload = rest.len().checked_sub(usize::from(*pad_len)).ok_or(Unopened::BadPadding)?;
     // RFC 4303, 2.4: padding is 1, 2, 3, …, and receivers should check it.
-    let as_it_should_be = match rest.last_chunk::<4>() {
+    let is_padding_valid = match rest.last_chunk::<4>() {
         // Fast path for minimal padding, which this crate writes.
         Some(last) if *pad_len <= 4 => {
             let missing = 8 * (4 - u32::from(*pad_len));
@@ -297,7 +297,7 @@ fn unpad(bytes: &[u8], number: u64) -> Result<Opened, Unopened> {
         }
         _ => rest[payload..].iter().zip(1..=u8::MAX).all(|(byte, expected)| *byte == expected),
     };
-    if !as_it_should_be {
+    if !is_padding_valid {
         return Err(Unopened::BadPadding);
     }
     let start = IN_FRONT + HEADER;

@@ -3,7 +3,7 @@
 //! Sequence numbers alone would suffice for one run of one worker. A static key outlives runs, so
 //! the 64 bits of an IV are
 //!
-//! | bits | are |
+//! | bits | content |
 //! |---|---|
 //! | 63–32 | the epoch: later than that of any run before |
 //! | 31–26 | the worker |
@@ -20,11 +20,15 @@ use std::ops::Range;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(u32);
 
-/// The reason why there is no epoch.
+/// The reason why there is no next epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EpochError {
     /// The clock is behind the last epoch.
-    #[error("the clock says {now} s since 1970, which is {} s before the last epoch that was used ({stored}): set the clock right, or use another key", .stored - .now)]
+    #[error(
+        "the system clock ({now} s since 1970) is {} s behind the last used epoch ({stored}); \
+         set the clock, or use another key",
+        .stored - .now
+    )]
     ClockBehind {
         /// The clock, in seconds since 1970.
         now: u64,
@@ -32,8 +36,8 @@ pub enum EpochError {
         stored: u64,
     },
     /// No epoch is left; use another key.
-    #[error("no epoch is left behind {0}: use another key")]
-    Spent(u32),
+    #[error("no epoch is left after {0}; use another key")]
+    Exhausted(u32),
 }
 
 impl Epoch {
@@ -46,7 +50,7 @@ impl Epoch {
         }
         let after = stored.map_or(0, |Self(stored)| u64::from(stored) + 1);
         let last = stored.map_or(0, |Self(stored)| stored);
-        u32::try_from(after.max(now)).map(Self).map_err(|_| EpochError::Spent(last))
+        u32::try_from(after.max(now)).map(Self).map_err(|_| EpochError::Exhausted(last))
     }
 
     /// Creates an epoch from its stored number.
@@ -111,9 +115,9 @@ impl Ivs {
 
     /// Moves the remaining IVs to another owner. `self` has none from then on, under any epoch.
     pub fn hand_over(&mut self) -> Self {
-        let left = Self { worker: self.worker, epoch: self.epoch, next: self.next };
+        let remaining = Self { worker: self.worker, epoch: self.epoch, next: self.next };
         (self.epoch, self.next) = (Epoch(u32::MAX), Self::PER_EPOCH);
-        left
+        remaining
     }
 
     /// Moves to a later epoch, which must be stored. Returns false for any other.
@@ -133,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_is_later_than_any_before_it() {
+    fn next_epoch_is_later_than_stored_epoch() {
         assert_eq!(Epoch::next(None, 1_700_000_000), Ok(Epoch(1_700_000_000)));
         // Twice within a second, and an hour later.
         assert_eq!(
@@ -146,16 +150,16 @@ mod tests {
         );
         let behind = Epoch::next(Some(Epoch(1_700_000_000)), 1_699_999_990).unwrap_err();
         assert_eq!(behind, EpochError::ClockBehind { now: 1_699_999_990, stored: 1_700_000_000 });
-        assert!(behind.to_string().contains("10 s before"), "{behind}");
+        assert!(behind.to_string().contains("10 s behind"), "{behind}");
         assert_eq!(
             Epoch::next(Some(Epoch(u32::MAX)), u64::from(u32::MAX)),
-            Err(EpochError::Spent(u32::MAX))
+            Err(EpochError::Exhausted(u32::MAX))
         );
-        assert_eq!(Epoch::next(None, 1 << 32), Err(EpochError::Spent(0)));
+        assert_eq!(Epoch::next(None, 1 << 32), Err(EpochError::Exhausted(0)));
     }
 
     #[test]
-    fn what_is_used_up_is_used_up() {
+    fn reserve_returns_none_until_next_epoch() {
         let mut ivs = Ivs::new(63, Epoch(5)).unwrap();
         assert!(Ivs::new(64, Epoch(5)).is_none());
         assert_eq!(ivs.reserve(64), Some((5 << 32 | 63 << 26)..(5 << 32 | 63 << 26) + 64));
@@ -163,7 +167,7 @@ mod tests {
         assert_eq!(
             (rest.end - 1, ivs.left()),
             (5 << 32 | 0xffff_ffff, 0),
-            "the last worker's last IV is the epoch's"
+            "the last IV of the last worker is not the last of the epoch"
         );
         assert_eq!(ivs.reserve(1), None);
         assert!(!ivs.go_on(Epoch(5)) && !ivs.go_on(Epoch(4)));
@@ -174,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_over_is_no_longer_here() {
+    fn hand_over_moves_remaining_ivs_to_new_owner() {
         let mut ivs = Ivs::new(3, Epoch(5)).unwrap();
         let before = ivs.reserve(7).unwrap();
         let mut other = ivs.hand_over();
@@ -186,7 +190,7 @@ mod tests {
     proptest! {
         /// Consecutive runs of some workers each, with clocks that stop or advance.
         #[test]
-        fn no_two_are_the_same(runs in prop::collection::vec((0_u64..3, prop::collection::vec((0_usize..4, 1_u32..100, any::<bool>()), 0..20)), 1..10)) {
+        fn ivs_never_repeat_across_workers_and_epochs(runs in prop::collection::vec((0_u64..3, prop::collection::vec((0_usize..4, 1_u32..100, any::<bool>()), 0..20)), 1..10)) {
             let (mut stored, mut now, mut seen) = (None, 1_700_000_000, std::collections::HashSet::new());
             for (passed, batches) in runs {
                 now += passed;

@@ -21,8 +21,14 @@ pub struct KeyMaterial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFileError {
     /// The number of digits is wrong.
-    #[error("{got} hexadecimal digits: {} takes {wanted}, {} of the key and {} of the salt", .transform.name(), 2 * .transform.key_len(), 2 * SALT)]
-    Digits {
+    #[error(
+        "found {got} hexadecimal digits, expected {wanted} for {}: \
+         {} of the key and {} of the salt",
+        .transform.name(),
+        2 * .transform.key_len(),
+        2 * SALT
+    )]
+    DigitCount {
         /// The transform of the key.
         transform: Transform,
         /// Number of digits found.
@@ -31,8 +37,12 @@ pub enum KeyFileError {
         wanted: usize,
     },
     /// A byte is not a hexadecimal digit.
-    #[error("byte {at} is no hexadecimal digit: it takes one line of digits and nothing else, {wanted} of them for {}", .transform.name())]
-    NoDigit {
+    #[error(
+        "byte {at} is not a hexadecimal digit; \
+         expected one line of {wanted} hexadecimal digits for {}",
+        .transform.name()
+    )]
+    InvalidDigit {
         /// The transform of the key.
         transform: Transform,
         /// Position of the byte in the file, from 1.
@@ -44,7 +54,7 @@ pub enum KeyFileError {
 
 /// The error if AWS-LC returns no random bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the system gives no random numbers")]
+#[error("cannot read random bytes from the kernel")]
 pub struct NoRandom;
 
 impl KeyMaterial {
@@ -55,13 +65,13 @@ impl KeyMaterial {
         let trimmed = text.trim_ascii();
         let digits =
             trimmed.strip_prefix(b"0x").or_else(|| trimmed.strip_prefix(b"0X")).unwrap_or(trimmed);
-        if let Some(wrong) = digits.iter().position(|digit| !digit.is_ascii_hexdigit()) {
+        if let Some(index) = digits.iter().position(|digit| !digit.is_ascii_hexdigit()) {
             // Trailing white space was removed, so the difference is in front.
             let in_front = text.trim_ascii_end().len() - digits.len();
-            return Err(KeyFileError::NoDigit { transform, at: in_front + wrong + 1, wanted });
+            return Err(KeyFileError::InvalidDigit { transform, at: in_front + index + 1, wanted });
         }
         if digits.len() != wanted {
-            return Err(KeyFileError::Digits { transform, got: digits.len(), wanted });
+            return Err(KeyFileError::DigitCount { transform, got: digits.len(), wanted });
         }
         // Allocate the full size: growing would leave copies of the key.
         let mut bytes = Zeroizing::new(Vec::with_capacity(wanted / 2));
@@ -148,7 +158,7 @@ pub struct Fingerprint(u64);
 /// The error for a text that is not a fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a fingerprint has 16 hexadecimal digits, in lower case")]
-pub struct NoFingerprint;
+pub struct ParseFingerprintError;
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,14 +167,14 @@ impl fmt::Display for Fingerprint {
 }
 
 impl FromStr for Fingerprint {
-    type Err = NoFingerprint;
+    type Err = ParseFingerprintError;
 
-    fn from_str(text: &str) -> Result<Self, NoFingerprint> {
+    fn from_str(text: &str) -> Result<Self, ParseFingerprintError> {
         let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         if text.len() != 16 || !text.bytes().all(is_digit) {
-            return Err(NoFingerprint);
+            return Err(ParseFingerprintError);
         }
-        u64::from_str_radix(text, 16).map(Self).map_err(|_| NoFingerprint)
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| ParseFingerprintError)
     }
 }
 
@@ -191,7 +201,7 @@ mod tests {
     const DIGITS: &str = "000102030405060708090a0b0c0d0e0fCAFEBABE";
 
     #[test]
-    fn a_key_is_read() {
+    fn parse_accepts_prefix_case_and_white_space() {
         let aes = Transform::Aes128Gcm;
         for text in [
             DIGITS.to_owned(),
@@ -207,24 +217,26 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_how_many_digits_and_show_none() {
+    fn parse_error_states_digit_counts_only() {
         let error = |text: &str, transform| {
             KeyMaterial::parse(text.as_bytes(), transform).unwrap_err().to_string()
         };
         assert_eq!(
             error(&DIGITS[1..], Transform::Aes128Gcm),
-            "39 hexadecimal digits: aes-128-gcm takes 40, 32 of the key and 8 of the salt"
+            "found 39 hexadecimal digits, expected 40 for aes-128-gcm: \
+             32 of the key and 8 of the salt"
         );
         assert_eq!(
             error(DIGITS, Transform::ChaCha20Poly1305),
-            "40 hexadecimal digits: chacha20-poly1305 takes 72, 64 of the key and 8 of the salt"
+            "found 40 hexadecimal digits, expected 72 for chacha20-poly1305: \
+             64 of the key and 8 of the salt"
         );
-        assert!(error("", Transform::Aes128Gcm).starts_with("0 hexadecimal digits"));
-        assert!(error(" 0x\n", Transform::Aes128Gcm).starts_with("0 hexadecimal digits"));
-        let wrong = error(" 0x0a0b0cxd", Transform::Aes128Gcm);
+        assert!(error("", Transform::Aes128Gcm).starts_with("found 0 hexadecimal digits"));
+        assert!(error(" 0x\n", Transform::Aes128Gcm).starts_with("found 0 hexadecimal digits"));
         assert_eq!(
-            wrong,
-            "byte 10 is no hexadecimal digit: it takes one line of digits and nothing else, 40 of them for aes-128-gcm"
+            error(" 0x0a0b0cxd", Transform::Aes128Gcm),
+            "byte 10 is not a hexadecimal digit; \
+             expected one line of 40 hexadecimal digits for aes-128-gcm"
         );
         assert!(
             error(&format!("{DIGITS}\n{DIGITS}"), Transform::Aes128Gcm).starts_with("byte 41 ")
@@ -233,13 +245,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_it_is_shown() {
+    fn debug_output_hides_key() {
         let key = KeyMaterial::parse(DIGITS.as_bytes(), Transform::Aes128Gcm).unwrap();
         assert_eq!(format!("{key:?}"), "KeyMaterial { .. }");
     }
 
     #[test]
-    fn random_keys_differ_and_can_be_read_again() {
+    fn random_keys_differ_and_parse_back() {
         for transform in Transform::ALL {
             let [one, other] = [(); 2].map(|()| KeyMaterial::random(transform).unwrap());
             assert_eq!(one.key().len(), transform.key_len());
@@ -251,39 +263,39 @@ mod tests {
     }
 
     #[test]
-    fn fingerprints_tell_keys_salts_and_transforms_apart() {
-        let of = |digits: &str, transform| {
+    fn fingerprint_depends_on_key_salt_and_transform() {
+        let fingerprint = |digits: &str, transform| {
             KeyMaterial::parse(digits.as_bytes(), transform).unwrap().fingerprint(transform)
         };
         let (aes, gmac) = (Transform::Aes128Gcm, Transform::NullAes128Gmac);
         let other_salt = DIGITS.replace("CAFE", "CAFF");
-        let all = [
-            of(DIGITS, aes),
-            of(DIGITS, gmac),
-            of(&other_salt, aes),
-            of(&DIGITS.replace("00", "01"), aes),
+        let fingerprints = [
+            fingerprint(DIGITS, aes),
+            fingerprint(DIGITS, gmac),
+            fingerprint(&other_salt, aes),
+            fingerprint(&DIGITS.replace("00", "01"), aes),
         ];
-        let distinct: std::collections::BTreeSet<_> = all.into_iter().collect();
-        assert_eq!(distinct.len(), all.len());
+        let distinct: std::collections::BTreeSet<_> = fingerprints.into_iter().collect();
+        assert_eq!(distinct.len(), fingerprints.len());
         let identity = |digits: &str, transform| {
             KeyMaterial::parse(digits.as_bytes(), transform).unwrap().identity()
         };
-        assert_eq!(identity(DIGITS, aes), identity(DIGITS, gmac), "one key");
+        assert_eq!(identity(DIGITS, aes), identity(DIGITS, gmac), "same key, other transform");
         assert_ne!(identity(DIGITS, aes), identity(&other_salt, aes));
         assert!(!distinct.contains(&identity(DIGITS, aes)));
         // State files contain fingerprints, so they must not change. Computed with sha256sum.
-        assert_eq!(all[0].to_string(), "9d9464bf08b58358");
-        assert_eq!(all[0].to_string().parse(), Ok(all[0]));
+        assert_eq!(fingerprints[0].to_string(), "9d9464bf08b58358");
+        assert_eq!(fingerprints[0].to_string().parse(), Ok(fingerprints[0]));
         for text in
             ["", "9f86d081884c7d6", "9f86d081884c7d655", "9F86D081884C7D65", "+f86d081884c7d65"]
         {
-            assert_eq!(text.parse::<Fingerprint>(), Err(NoFingerprint), "{text}");
+            assert_eq!(text.parse::<Fingerprint>(), Err(ParseFingerprintError), "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(bytes in prop::collection::vec(any::<u8>(), 36)) {
+        fn parsed_key_equals_written_bytes(bytes in prop::collection::vec(any::<u8>(), 36)) {
             let transform = Transform::Aes256Gcm;
             let text: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
             let key = KeyMaterial::parse(text.as_bytes(), transform).unwrap();
@@ -293,9 +305,9 @@ mod tests {
 
         /// Errors contain only numbers.
         #[test]
-        fn no_error_shows_digits(text in "[0-9a-f]{20,39}|[0-9a-f]{15,30}[g-z][0-9a-f]{9}") {
-            let shown = KeyMaterial::parse(text.as_bytes(), Transform::Aes128Gcm).unwrap_err().to_string();
-            prop_assert!(text.as_bytes().windows(5).all(|part| !shown.contains(std::str::from_utf8(part).unwrap())), "{}", shown);
+        fn parse_error_contains_no_key_digits(text in "[0-9a-f]{20,39}|[0-9a-f]{15,30}[g-z][0-9a-f]{9}") {
+            let message = KeyMaterial::parse(text.as_bytes(), Transform::Aes128Gcm).unwrap_err().to_string();
+            prop_assert!(text.as_bytes().windows(5).all(|part| !message.contains(std::str::from_utf8(part).unwrap())), "{}", message);
         }
     }
 }

@@ -23,8 +23,8 @@ pub use aead::{Aad, Aead, AwsLc, Job, KeyLength, RustCrypto};
 pub use aead::{IpsecMb, IpsecMbError};
 pub use esp::{BATCH, HEADER, IN_FRONT, Incoming, Opened, Outgoing, Protection, Unopened, behind};
 pub use iv::{Epoch, EpochError, Ivs};
-pub use key::{Fingerprint, KeyFileError, KeyMaterial, NoFingerprint, NoRandom};
-pub use replay::{Refused, Window, WindowError};
+pub use key::{Fingerprint, KeyFileError, KeyMaterial, NoRandom, ParseFingerprintError};
+pub use replay::{ReplayError, Window, WindowError};
 pub use sequence::{Exhausted, Numbers};
 pub use transform::{ICV, IV, NONCE, SALT, Transform};
 

@@ -19,18 +19,22 @@ pub struct Window {
 
 /// The reason why a packet is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum ReplayError {
     /// The sequence number was received before.
-    #[error("received before")]
+    #[error("sequence number was received before")]
     Replay,
     /// The sequence number is below the window.
-    #[error("behind the window")]
+    #[error("sequence number is below the anti-replay window")]
     Late,
 }
 
 /// The error for an invalid window size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an anti-replay window of {_0}: must be a multiple of 64, from {small} to {large}", small = Window::SMALLEST, large = Window::LARGEST)]
+#[error(
+    "an anti-replay window of {_0}: must be a multiple of 64, from {min} to {max}",
+    min = Window::SMALLEST,
+    max = Window::LARGEST
+)]
 pub struct WindowError(pub u32);
 
 const BLOCK: u64 = 64;
@@ -77,17 +81,17 @@ impl Window {
     /// Returns the full sequence number of a packet from the 32 bits it carries, if the packet is
     /// acceptable. Runs before decryption, because the tag covers the number; changes nothing.
     #[inline]
-    pub fn check(&self, carried: u32) -> Result<u64, Refused> {
-        let number = self.whole(carried).ok_or(Refused::Late)?;
+    pub fn check(&self, low_bits: u32) -> Result<u64, ReplayError> {
+        let number = self.full_number(low_bits).ok_or(ReplayError::Late)?;
         if number > self.highest {
             return Ok(number);
         }
         // Sequence numbers start at 1.
         if number == 0 || self.highest - number >= self.size {
-            return Err(Refused::Late);
+            return Err(ReplayError::Late);
         }
         if self.blocks[self.block(number)] & bit(number) != 0 {
-            Err(Refused::Replay)
+            Err(ReplayError::Replay)
         } else {
             Ok(number)
         }
@@ -96,7 +100,7 @@ impl Window {
     /// Marks a verified packet as received. Checks again for a replay: one batch can hold a packet
     /// twice, and both copies are checked before either is verified.
     #[inline]
-    pub fn take(&mut self, number: u64) -> Result<(), Refused> {
+    pub fn mark_received(&mut self, number: u64) -> Result<(), ReplayError> {
         if number > self.highest {
             // Clear the blocks that the window enters, each at most once.
             let (last, new) = (self.highest / BLOCK, number / BLOCK);
@@ -106,11 +110,11 @@ impl Window {
             }
             self.highest = number;
         } else if number == 0 || self.highest - number >= self.size {
-            return Err(Refused::Late);
+            return Err(ReplayError::Late);
         }
         let index = self.block(number);
         if self.blocks[index] & bit(number) != 0 {
-            return Err(Refused::Replay);
+            return Err(ReplayError::Replay);
         }
         self.blocks[index] |= bit(number);
         Ok(())
@@ -124,26 +128,26 @@ impl Window {
     /// Returns the full sequence number that is nearest to the window (RFC 4303, A2.2), or `None`
     /// if it would be negative.
     #[inline]
-    fn whole(&self, carried: u32) -> Option<u64> {
+    fn full_number(&self, low_bits: u32) -> Option<u64> {
         if !self.extended {
-            return Some(carried.into());
+            return Some(low_bits.into());
         }
         let (high, low) = (self.highest >> 32, self.highest as u32);
         let bottom = low.wrapping_sub(self.size as u32 - 1);
         let high = if u64::from(low) >= self.size - 1 {
             // The window lies within one subspace: numbers below it belong to the next.
-            if carried >= bottom {
+            if low_bits >= bottom {
                 high
             } else {
                 high.checked_add(1).filter(|high| *high <= u64::from(u32::MAX))?
             }
-        } else if carried >= bottom {
+        } else if low_bits >= bottom {
             // The window begins in the previous subspace.
             high.checked_sub(1)?
         } else {
             high
         };
-        Some(high << 32 | u64::from(carried))
+        Some(high << 32 | u64::from(low_bits))
     }
 }
 
@@ -162,17 +166,17 @@ mod tests {
 
     /// A model of RFC 4303 that keeps every received number.
     struct Model {
-        taken: BTreeSet<u64>,
+        received: BTreeSet<u64>,
         size: u64,
     }
 
     impl Model {
-        fn take(&mut self, number: u64) -> Result<(), Refused> {
-            let highest = self.taken.last().copied().unwrap_or(0);
+        fn mark_received(&mut self, number: u64) -> Result<(), ReplayError> {
+            let highest = self.received.last().copied().unwrap_or(0);
             if number == 0 || number + self.size <= highest {
-                return Err(Refused::Late);
+                return Err(ReplayError::Late);
             }
-            if self.taken.insert(number) { Ok(()) } else { Err(Refused::Replay) }
+            if self.received.insert(number) { Ok(()) } else { Err(ReplayError::Replay) }
         }
     }
 
@@ -188,7 +192,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_takes_what_the_model_takes(
+        fn window_accepts_same_numbers_as_model(
             size in prop_oneof![Just(64_u32), Just(128), Just(192), Just(1024), Just(4096)],
             extended in any::<bool>(),
             start in prop_oneof![Just(0_u64), Just(1), Just(u64::from(u32::MAX) - 200), Just((7 << 32) - 100), Just(5 << 32)],
@@ -196,10 +200,10 @@ mod tests {
         ) {
             let start = if extended { start } else { start.min(u64::from(u32::MAX) - 200) };
             let mut window = Window::new(size, extended).unwrap();
-            let mut model = Model { taken: BTreeSet::new(), size: size.into() };
+            let mut model = Model { received: BTreeSet::new(), size: size.into() };
             if start > 0 {
                 // Not through `check`, which infers the upper half and cannot reach `start`.
-                prop_assert_eq!(window.take(start), model.take(start));
+                prop_assert_eq!(window.mark_received(start), model.mark_received(start));
             }
             for step in steps {
                 let highest = window.highest();
@@ -207,66 +211,69 @@ mod tests {
                 if !extended && number > u64::from(u32::MAX) {
                     continue;
                 }
-                let expected = model.take(number);
+                let expected = model.mark_received(number);
                 // An extended number below the window is inferred as one 2^32 ahead. Without the
                 // key, an attacker cannot exploit that.
-                if extended && expected == Err(Refused::Late) && number > 0 {
+                if extended && expected == Err(ReplayError::Late) && number > 0 {
                     match window.check(number as u32) {
                         Ok(other) => prop_assert_eq!(other, number + (1 << 32)),
-                        Err(refused) => prop_assert_eq!(refused, Refused::Late),
+                        Err(error) => prop_assert_eq!(error, ReplayError::Late),
                     }
                     continue;
                 }
-                let got = window.check(number as u32).and_then(|whole| {
-                    assert_eq!(whole, number, "{highest}");
-                    window.take(whole)
+                let result = window.check(number as u32).and_then(|full| {
+                    assert_eq!(full, number, "{highest}");
+                    window.mark_received(full)
                 });
-                prop_assert_eq!(got, expected, "{} after {}", number, highest);
+                prop_assert_eq!(result, expected, "{} after {}", number, highest);
             }
         }
     }
 
     #[test]
-    fn the_window_goes_over_the_end_of_32_bits() {
+    fn window_crosses_end_of_32_bits() {
         let mut window = Window::new(64, true).unwrap();
         let wrap = 1_u64 << 32;
         for number in [wrap - 3, wrap - 1, wrap + 1] {
-            window.take(number).unwrap();
+            window.mark_received(number).unwrap();
         }
         assert_eq!(window.check(0), Ok(wrap));
         assert_eq!(window.check(u32::MAX - 1), Ok(wrap - 2));
-        assert_eq!(window.check(u32::MAX), Err(Refused::Replay));
-        assert_eq!(window.check(1), Err(Refused::Replay));
+        assert_eq!(window.check(u32::MAX), Err(ReplayError::Replay));
+        assert_eq!(window.check(1), Err(ReplayError::Replay));
         assert_eq!(window.check(2), Ok(wrap + 2));
         // Without extended numbers, nothing follows the last one.
         let mut window = Window::new(64, false).unwrap();
-        window.take(u64::from(u32::MAX)).unwrap();
-        assert_eq!(window.check(1), Err(Refused::Late));
+        window.mark_received(u64::from(u32::MAX)).unwrap();
+        assert_eq!(window.check(1), Err(ReplayError::Late));
     }
 
     #[test]
-    fn the_same_packet_twice_in_a_batch_is_taken_once() {
+    fn take_rejects_second_copy_in_batch() {
         let mut window = Window::new(64, true).unwrap();
         let (one, other) = (window.check(9).unwrap(), window.check(9).unwrap());
-        assert_eq!((window.take(one), window.take(other)), (Ok(()), Err(Refused::Replay)));
-    }
-
-    #[test]
-    fn nothing_is_before_the_first() {
-        for extended in [false, true] {
-            let window = Window::new(64, extended).unwrap();
-            assert_eq!(window.check(0), Err(Refused::Late));
-            assert_eq!(window.check(1), Ok(1));
-        }
         assert_eq!(
-            Window::new(64, true).unwrap().check(u32::MAX),
-            Err(Refused::Late),
-            "it would be of the subspace before"
+            (window.mark_received(one), window.mark_received(other)),
+            (Ok(()), Err(ReplayError::Replay))
         );
     }
 
     #[test]
-    fn behind_a_number_everything_up_to_it_was_received() {
+    fn check_of_new_window_rejects_numbers_before_1() {
+        for extended in [false, true] {
+            let window = Window::new(64, extended).unwrap();
+            assert_eq!(window.check(0), Err(ReplayError::Late));
+            assert_eq!(window.check(1), Ok(1));
+        }
+        assert_eq!(
+            Window::new(64, true).unwrap().check(u32::MAX),
+            Err(ReplayError::Late),
+            "the number would belong to the subspace before the first"
+        );
+    }
+
+    #[test]
+    fn window_restored_at_n_rejects_all_up_to_n() {
         for number in [1, 63, 64, 65, 127, 1000, (1 << 32) - 1, 1 << 32, (7 << 32) + 5] {
             for size in [64, 128, 1024] {
                 let mut window = Window::new(size, true).unwrap();
@@ -275,15 +282,15 @@ mod tests {
                 for before in number.saturating_sub(u64::from(size) - 1).max(1)..=number {
                     assert_eq!(
                         window.check(before as u32),
-                        Err(Refused::Replay),
+                        Err(ReplayError::Replay),
                         "{before} of {number}"
                     );
                 }
                 for after in number + 1..number + 2 * u64::from(size) {
                     assert_eq!(window.check(after as u32), Ok(after));
                     assert_eq!(
-                        (window.take(after), window.take(after)),
-                        (Ok(()), Err(Refused::Replay))
+                        (window.mark_received(after), window.mark_received(after)),
+                        (Ok(()), Err(ReplayError::Replay))
                     );
                 }
                 window.go_on_behind(number);
@@ -293,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_multiples_of_a_block() {
+    fn window_size_must_be_multiple_of_64() {
         for size in [0, 32, 63, 65, 100, 4097, 8192, u32::MAX] {
             assert_eq!(Window::new(size, true).unwrap_err(), WindowError(size));
         }

@@ -13,7 +13,7 @@ pub struct Numbers {
     /// The next free number.
     next: AtomicU64,
     /// The first number that is not stored yet.
-    written: AtomicU64,
+    stored: AtomicU64,
     /// The first unusable number: the end of 32 bits, or of a packet limit.
     end: AtomicU64,
 }
@@ -22,10 +22,10 @@ pub struct Numbers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Exhausted {
     /// All numbers are used; the SA needs another key.
-    #[error("all sequence numbers of the SA were used")]
+    #[error("all sequence numbers of the SA are used; use another key")]
     Limit,
     /// More numbers must be stored first.
-    #[error("no more sequence numbers have been written down")]
+    #[error("more sequence numbers must be stored first")]
     NotWritten,
 }
 
@@ -36,7 +36,7 @@ impl Numbers {
         let (first, end) = (first.max(1), end(extended, limit));
         Self {
             next: AtomicU64::new(first),
-            written: AtomicU64::new(first),
+            stored: AtomicU64::new(first),
             end: AtomicU64::new(end),
         }
     }
@@ -51,9 +51,9 @@ impl Numbers {
     #[inline]
     pub fn reserve(&self, count: u64) -> Result<Range<u64>, Exhausted> {
         // Acquire: the bound is on disk before it is published here.
-        let written = self.written.load(Ordering::Acquire);
+        let stored = self.stored.load(Ordering::Acquire);
         let last = self.end.load(Ordering::Relaxed);
-        let end = written.min(last);
+        let end = stored.min(last);
         let take = |next: u64| (next < end).then(|| next.saturating_add(count).min(end));
         match self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
             Ok(first) => Ok(first..first.saturating_add(count).min(end)),
@@ -65,15 +65,15 @@ impl Numbers {
     /// Returns whether fewer than `margin` stored numbers are left, and storing more would help.
     #[inline]
     pub fn is_short(&self, margin: u64) -> bool {
-        let written = self.written.load(Ordering::Relaxed);
-        written < self.end.load(Ordering::Relaxed) && written.saturating_sub(self.next()) < margin
+        let stored = self.stored.load(Ordering::Relaxed);
+        stored < self.end.load(Ordering::Relaxed) && stored.saturating_sub(self.next()) < margin
     }
 
     /// Returns the exclusive bound to store so that `count` more numbers are usable: at most the
     /// first number that is not usable, and at least the stored bound.
     pub fn to_write(&self, count: u64) -> u64 {
         let end = self.end.load(Ordering::Relaxed);
-        self.next().saturating_add(count).min(end).max(self.written.load(Ordering::Relaxed))
+        self.next().saturating_add(count).min(end).max(self.stored.load(Ordering::Relaxed))
     }
 
     /// Ends the numbers: none is given out any more. Returns the first unused number, or
@@ -87,9 +87,9 @@ impl Numbers {
         self.next.load(Ordering::Relaxed)
     }
 
-    /// Allows the numbers below `written`, which are stored durably.
-    pub fn allow_below(&self, written: u64) {
-        self.written.fetch_max(written, Ordering::Release);
+    /// Allows the numbers below `stored`, a bound that is stored durably.
+    pub fn allow_below(&self, stored: u64) {
+        self.stored.fetch_max(stored, Ordering::Release);
     }
 }
 
@@ -106,12 +106,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_given_out_that_is_not_written_down() {
+    fn reserve_stops_at_stored_bound() {
         let numbers = Numbers::new(0, true, None);
         assert_eq!(numbers.reserve(64), Err(Exhausted::NotWritten));
         numbers.allow_below(100);
         assert_eq!(numbers.reserve(64), Ok(1..65));
-        assert_eq!(numbers.reserve(64), Ok(65..100), "as many as there are");
+        assert_eq!(numbers.reserve(64), Ok(65..100), "not all stored numbers were reserved");
         assert_eq!(numbers.reserve(1), Err(Exhausted::NotWritten));
         // The bound never decreases.
         numbers.allow_below(50);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_wraps() {
+    fn reserve_stops_at_last_number() {
         for (extended, limit, end) in [
             (false, None, 1_u64 << 32),
             (true, None, u64::MAX),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_can_be_changed() {
+    fn changed_limit_applies_to_next_reserve() {
         let numbers = Numbers::new(1, true, Some(10));
         numbers.allow_below(1000);
         assert_eq!(numbers.reserve(64), Ok(1..11));
@@ -145,13 +145,17 @@ mod tests {
         numbers.limit(true, Some(12));
         assert_eq!(numbers.reserve(64), Ok(11..13));
         numbers.limit(true, Some(5));
-        assert_eq!(numbers.reserve(1), Err(Exhausted::Limit), "it is below what was used");
+        assert_eq!(
+            numbers.reserve(1),
+            Err(Exhausted::Limit),
+            "a limit below the next number did not end the numbers"
+        );
         numbers.limit(true, None);
         assert_eq!(numbers.reserve(1), Ok(13..14));
     }
 
     #[test]
-    fn what_is_short_says_up_to_where_to_write() {
+    fn is_short_until_next_bound_is_stored() {
         let numbers = Numbers::new(1, true, Some(2000));
         assert!(numbers.is_short(500));
         assert_eq!(numbers.to_write(1000), 1001);
@@ -159,16 +163,16 @@ mod tests {
         assert!(!numbers.is_short(500));
         numbers.reserve(501).unwrap();
         assert!(numbers.is_short(500));
-        assert_eq!(numbers.to_write(2000), 2001, "the limit's");
+        assert_eq!(numbers.to_write(2000), 2001, "the bound exceeds the limit");
         numbers.allow_below(2001);
         numbers.reserve(1400).unwrap();
-        assert!(!numbers.is_short(500), "there are no more to write down");
+        assert!(!numbers.is_short(500), "no number is left to store");
         numbers.limit(true, Some(10));
-        assert_eq!(numbers.to_write(1), 2001, "it never goes back");
+        assert_eq!(numbers.to_write(1), 2001, "the stored bound decreased");
     }
 
     #[test]
-    fn closed_means_closed() {
+    fn reserve_after_close_returns_limit() {
         for extended in [false, true] {
             let numbers = Numbers::new(1, extended, None);
             numbers.allow_below(100);
@@ -181,23 +185,23 @@ mod tests {
     }
 
     #[test]
-    fn workers_never_get_the_same() {
+    fn concurrent_workers_reserve_distinct_numbers() {
         let numbers = Numbers::new(1, true, Some(100_000));
         let all: Vec<u64> = thread::scope(|scope| {
             scope.spawn(|| {
-                for written in (0..=100_001).step_by(977).chain([100_001]) {
-                    numbers.allow_below(written);
+                for stored in (0..=100_001).step_by(977).chain([100_001]) {
+                    numbers.allow_below(stored);
                     thread::yield_now();
                 }
             });
             let workers: Vec<_> = (0..3)
                 .map(|_| {
                     scope.spawn(|| {
-                        let mut own = Vec::new();
+                        let mut reserved = Vec::new();
                         loop {
                             match numbers.reserve(64) {
-                                Ok(range) => own.extend(range),
-                                Err(Exhausted::Limit) => return own,
+                                Ok(range) => reserved.extend(range),
+                                Err(Exhausted::Limit) => return reserved,
                                 Err(Exhausted::NotWritten) => thread::yield_now(),
                             }
                         }

@@ -31,15 +31,15 @@ fn backends(transform: Transform, key: &[u8]) -> Vec<(&'static str, Box<dyn Aead
 }
 
 /// Returns the words of the lines that begin with `esp`, or of all others.
-fn lines(of_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+fn lines(is_esp: bool) -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     let lines = VECTORS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
-        .filter(move |line| line.starts_with("esp ") == of_esp)
+        .filter(move |line| line.starts_with("esp ") == is_esp)
         .map(|line| (line, line.split(' ').collect()))
 }
 
 #[test]
-fn aeads_are_those_of_nist_wycheproof_and_rfc_8439() {
+fn aeads_match_vectors_of_nist_wycheproof_and_rfc_8439() {
     let mut counts = [[0; 2]; 5];
     for (line, words) in lines(false) {
         let [name, key, nonce, aad, plain, sealed, result] = words[..] else { panic!("{line}") };
@@ -51,8 +51,8 @@ fn aeads_are_those_of_nist_wycheproof_and_rfc_8439() {
             "bad" => false,
             _ => panic!("{line}"),
         };
-        let place = Transform::ALL.iter().position(|one| *one == transform).unwrap();
-        counts[place][usize::from(is_good)] += 1;
+        let index = Transform::ALL.iter().position(|one| *one == transform).unwrap();
+        counts[index][usize::from(is_good)] += 1;
         for (backend, aead) in backends(transform, &key) {
             let mut bytes = sealed.clone();
             let mut jobs = [Job { nonce, aad, text_and_tag: &mut bytes, is_good: !is_good }];
@@ -73,7 +73,7 @@ fn aeads_are_those_of_nist_wycheproof_and_rfc_8439() {
 }
 
 #[test]
-fn packets_are_those_of_rfc_4106_rfc_4543_and_rfc_7634() {
+fn packets_match_vectors_of_rfc_4106_4543_and_7634() {
     let mut count = 0;
     for (line, words) in lines(true) {
         let [_, name, key, salt, spi, number, iv, payload, next_header, packet] = words[..] else {
@@ -98,21 +98,21 @@ fn packets_are_those_of_rfc_4106_rfc_4543_and_rfc_7634() {
 
             let mut window = Window::new(64, extended).unwrap();
             if number > 1 {
-                window.take(number - 1).unwrap();
+                window.mark_received(number - 1).unwrap();
             }
-            let mut wrong = bytes.clone();
-            *wrong.last_mut().unwrap() ^= 1;
-            let mut incoming = [Incoming::new(&mut wrong), Incoming::new(&mut bytes)];
+            let mut altered = bytes.clone();
+            *altered.last_mut().unwrap() ^= 1;
+            let mut incoming = [Incoming::new(&mut altered), Incoming::new(&mut bytes)];
             protection.open_batch(&mut window, &mut incoming);
-            let [wrong, right] = incoming.map(|packet| packet.outcome);
-            assert_eq!(wrong, Err(Unopened::BadTag), "{backend} opens {line}");
-            let right = right.unwrap_or_else(|error| panic!("{error}: {backend} opens {line}"));
+            let [altered, valid] = incoming.map(|packet| packet.outcome);
+            assert_eq!(altered, Err(Unopened::BadTag), "{backend} opens {line}");
+            let opened = valid.unwrap_or_else(|error| panic!("{error}: {backend} opens {line}"));
             assert_eq!(
-                (right.number, right.next_header),
+                (opened.number, opened.next_header),
                 (number, next_header),
                 "{backend} opens {line}"
             );
-            assert_eq!(bytes[right.payload], payload, "{backend} opens {line}");
+            assert_eq!(bytes[opened.payload], payload, "{backend} opens {line}");
             count += 1;
         }
     }

@@ -11,17 +11,17 @@ use xdpfwd_xsk::{Batch, Frame};
 use crate::abi::{AuxData, Control};
 
 /// Maximum number of messages received per system call.
-pub(crate) const RECEIVED: usize = Batch::CAPACITY;
+pub(crate) const MAX_RECEIVED: usize = Batch::CAPACITY;
 
 /// Maximum number of messages sent per system call: several batches. (The kernel's limit is 1024,
 /// `UIO_MAXIOV`.)
-pub(crate) const SENT: usize = 256;
+pub(crate) const MAX_SENT: usize = 256;
 
 /// Headers for receiving a batch, allocated once so that receiving allocates nothing.
 pub(crate) struct Inbox {
-    headers: Box<[libc::mmsghdr; RECEIVED]>,
-    buffers: Box<[libc::iovec; RECEIVED]>,
-    controls: Box<[Control; RECEIVED]>,
+    headers: Box<[libc::mmsghdr; MAX_RECEIVED]>,
+    buffers: Box<[libc::iovec; MAX_RECEIVED]>,
+    controls: Box<[Control; MAX_RECEIVED]>,
 }
 
 /// Metadata of a received message.
@@ -29,8 +29,8 @@ pub(crate) struct Inbox {
 pub(crate) struct Received {
     /// Bytes in the buffer.
     pub(crate) len: usize,
-    /// The message was longer than the buffer.
-    pub(crate) cut_short: bool,
+    /// Whether the message was longer than the buffer.
+    pub(crate) is_truncated: bool,
     /// Auxiliary data, if the socket provides it.
     pub(crate) aux: Option<AuxData>,
 }
@@ -38,9 +38,9 @@ pub(crate) struct Received {
 impl Inbox {
     pub(crate) fn new() -> Self {
         Self {
-            headers: Box::new([EMPTY; RECEIVED]),
-            buffers: Box::new([NOWHERE; RECEIVED]),
-            controls: Box::new([NOTHING; RECEIVED]),
+            headers: Box::new([EMPTY_HEADER; MAX_RECEIVED]),
+            buffers: Box::new([EMPTY_BUFFER; MAX_RECEIVED]),
+            controls: Box::new([EMPTY_CONTROL; MAX_RECEIVED]),
         }
     }
 
@@ -52,10 +52,10 @@ impl Inbox {
         frames: &mut [Option<Frame>],
     ) -> io::Result<usize> {
         let mut count = 0;
-        let places =
+        let slots =
             self.headers.iter_mut().zip(self.buffers.iter_mut()).zip(self.controls.iter_mut());
         for (frame, ((header, buffer), control)) in
-            frames.iter_mut().map_while(Option::as_mut).zip(places)
+            frames.iter_mut().map_while(Option::as_mut).zip(slots)
         {
             let bytes = &mut frame[..];
             *buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -85,12 +85,13 @@ impl Inbox {
     #[inline]
     pub(crate) fn received(&self) -> impl Iterator<Item = Received> + '_ {
         self.headers.iter().zip(self.controls.iter()).map(|(header, control)| {
-            let Control { header: of, aux, .. } = control;
+            let Control { header: control_header, aux, .. } = control;
             let has_aux = header.msg_hdr.msg_controllen >= mem::offset_of!(Control, padding)
-                && (of.cmsg_level, of.cmsg_type) == (libc::SOL_PACKET, libc::PACKET_AUXDATA);
+                && (control_header.cmsg_level, control_header.cmsg_type)
+                    == (libc::SOL_PACKET, libc::PACKET_AUXDATA);
             Received {
                 len: header.msg_len as usize,
-                cut_short: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+                is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
                 aux: has_aux.then_some(*aux),
             }
         })
@@ -99,16 +100,19 @@ impl Inbox {
 
 /// Headers for sending a batch.
 pub(crate) struct Outbox {
-    headers: Box<[libc::mmsghdr; SENT]>,
-    buffers: Box<[libc::iovec; SENT]>,
+    headers: Box<[libc::mmsghdr; MAX_SENT]>,
+    buffers: Box<[libc::iovec; MAX_SENT]>,
 }
 
 impl Outbox {
     pub(crate) fn new() -> Self {
-        Self { headers: Box::new([EMPTY; SENT]), buffers: Box::new([NOWHERE; SENT]) }
+        Self {
+            headers: Box::new([EMPTY_HEADER; MAX_SENT]),
+            buffers: Box::new([EMPTY_BUFFER; MAX_SENT]),
+        }
     }
 
-    /// Sends the frames, at most [`SENT`]. Never blocks. Returns the number of frames sent; an
+    /// Sends the frames, at most [`MAX_SENT`]. Never blocks. Returns the number of frames sent; an
     /// error belongs to the first frame.
     pub(crate) fn send<'a>(
         &mut self,
@@ -136,13 +140,13 @@ impl Outbox {
     }
 }
 
-const NOWHERE: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+const EMPTY_BUFFER: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
 
 // SAFETY: structs of integers and pointers, for which zeros are valid. Unsafe: libc gives no other
 // way to fill the padding that these have on some platforms.
-const EMPTY: libc::mmsghdr = unsafe { mem::zeroed() };
-// SAFETY: as for `EMPTY`.
-const NOTHING: Control = unsafe { mem::zeroed() };
+const EMPTY_HEADER: libc::mmsghdr = unsafe { mem::zeroed() };
+// SAFETY: as for `EMPTY_HEADER`.
+const EMPTY_CONTROL: Control = unsafe { mem::zeroed() };
 
 impl fmt::Debug for Inbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

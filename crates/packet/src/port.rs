@@ -9,12 +9,12 @@ use xdpfwd_xsk::{
     clock,
 };
 
-use crate::messages::{Inbox, Outbox, RECEIVED, SENT};
+use crate::messages::{Inbox, MAX_RECEIVED, MAX_SENT, Outbox};
 use crate::socket::PacketSocket;
 use crate::vlan;
 
 /// Maximum number of frames awaiting `reclaim`: several iterations' worth, within cache size.
-const COMPLETIONS: usize = 1024;
+const MAX_COMPLETIONS: usize = 1024;
 
 /// One queue of an interface over a packet socket: `recvmmsg` and `sendmmsg`.
 ///
@@ -27,20 +27,18 @@ pub struct MmsgPort {
     outbox: Outbox,
     /// The frames of the current call, allocated here so that the stack need not be cleared for
     /// them.
-    frames: Box<[Option<Frame>; RECEIVED]>,
+    frames: Box<[Option<Frame>; MAX_RECEIVED]>,
     completions: Completions,
     counters: Counters,
     /// Packets longer than a frame has room for.
-    too_long: u64,
+    oversized: u64,
     /// Packets that the kernel dropped. Reading the kernel's counter clears it.
-    lost: Cell<u64>,
+    kernel_drops: Cell<u64>,
 }
 
 /// The UMEM has no free port slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the UMEM has as many ports as it can serve: give the worker fewer queues, or use more workers"
-)]
+#[error("the UMEM has no free port slot; assign fewer queues to the worker, or use more workers")]
 pub struct TooManyPorts;
 
 impl MmsgPort {
@@ -50,31 +48,31 @@ impl MmsgPort {
             socket,
             inbox: Inbox::new(),
             outbox: Outbox::new(),
-            frames: Box::new([const { None }; RECEIVED]),
-            completions: Completions::new(umem, COMPLETIONS).ok_or(TooManyPorts)?,
+            frames: Box::new([const { None }; MAX_RECEIVED]),
+            completions: Completions::new(umem, MAX_COMPLETIONS).ok_or(TooManyPorts)?,
             counters: Counters::default(),
-            too_long: 0,
-            lost: Cell::new(0),
+            oversized: 0,
+            kernel_drops: Cell::new(0),
         })
     }
 
     /// Allocates empty frames for up to the given number of messages. Returns how many.
     #[inline]
-    fn post(&mut self, room: usize, pool: &mut Pool) -> usize {
-        let mut posted = 0;
-        for place in self.frames.iter_mut().take(room) {
+    fn alloc_frames(&mut self, count: usize, pool: &mut Pool) -> usize {
+        let mut allocated = 0;
+        for slot in self.frames.iter_mut().take(count) {
             let Some(mut frame) = pool.alloc() else { break };
             // Cannot fail: this is exactly the available tailroom.
             let room = frame.tailroom();
             let _ = frame.append(room);
-            *place = Some(frame);
-            posted += 1;
+            *slot = Some(frame);
+            allocated += 1;
         }
-        posted
+        allocated
     }
 
     /// Removes the packet at the front of the queue and counts it as dropped by the interface.
-    fn give_up_on_first(&mut self, queue: &mut EgressQueue) {
+    fn drop_first(&mut self, queue: &mut EgressQueue) {
         self.counters.tx_dropped += 1;
         self.count_sent(1, queue);
     }
@@ -96,54 +94,56 @@ impl Port for MmsgPort {
     fn receive(&mut self, into: &mut Batch, pool: &mut Pool) -> usize {
         assert!(
             pool.umem().is_same(self.completions.umem()),
-            "the pool is of another UMEM than the port"
+            "the pool belongs to another UMEM than the port"
         );
         // Without free frames, receive nothing: packets wait in the kernel, which counts those that
         // it drops.
-        let posted = self.post(into.room(), pool);
-        if posted == 0 {
+        let allocated = self.alloc_frames(into.room(), pool);
+        if allocated == 0 {
             return 0;
         }
         self.counters.syscalls += 1;
         // No packets: EAGAIN, a signal, or the interface went down (ENETDOWN, reported once;
         // reception resumes by itself).
         let received =
-            self.inbox.receive(self.socket.fd(), &mut self.frames[..posted]).unwrap_or(0);
-        let mut came = 0;
+            self.inbox.receive(self.socket.fd(), &mut self.frames[..allocated]).unwrap_or(0);
+        let mut accepted = 0;
         let mut bytes = 0;
-        for (place, message) in self.frames.iter_mut().zip(self.inbox.received()).take(received) {
-            let Some(mut frame) = place.take() else { break };
+        for (slot, message) in self.frames.iter_mut().zip(self.inbox.received()).take(received) {
+            let Some(mut frame) = slot.take() else { break };
             frame.truncate(message.len);
-            let tag = message.aux.as_ref().and_then(vlan::taken_out);
-            if message.cut_short || tag.is_some_and(|tag| vlan::put_in(&mut frame, tag).is_err()) {
-                self.too_long += 1;
-                give_back(frame, pool);
+            let tag = message.aux.as_ref().and_then(vlan::removed_tag);
+            if message.is_truncated
+                || tag.is_some_and(|tag| vlan::insert_tag(&mut frame, tag).is_err())
+            {
+                self.oversized += 1;
+                free(frame, pool);
                 continue;
             }
             bytes += frame.len() as u64;
-            came += 1;
+            accepted += 1;
             // Cannot fail: no more messages than the batch has room for were requested.
             if let Err(frame) = into.push(frame) {
-                give_back(frame, pool);
+                free(frame, pool);
             }
         }
-        // Free in reverse order, so that the pool is as before.
-        for frame in self.frames[received..posted].iter_mut().rev().filter_map(Option::take) {
-            give_back(frame, pool);
+        // Free in reverse order, so that the pool hands them out in the same order again.
+        for frame in self.frames[received..allocated].iter_mut().rev().filter_map(Option::take) {
+            free(frame, pool);
         }
-        self.counters.rx_packets += came;
+        self.counters.rx_packets += accepted;
         self.counters.rx_bytes += bytes;
-        came as usize
+        accepted as usize
     }
 
     fn transmit(&mut self, queue: &mut EgressQueue) -> usize {
         assert!(
             self.completions.umem().is_same(queue.umem()),
-            "the queue is of another UMEM than the port"
+            "the queue belongs to another UMEM than the port"
         );
         let before = queue.len();
         loop {
-            let wanted = queue.len().min(self.completions.room()).min(SENT);
+            let wanted = queue.len().min(self.completions.room()).min(MAX_SENT);
             if wanted == 0 {
                 break;
             }
@@ -157,14 +157,14 @@ impl Port for MmsgPort {
                 Ok(0) => break,
                 // If some were not sent, the next call returns the reason, unless it succeeds.
                 Ok(sent) => self.count_sent(sent, queue),
-                Err(error) if comes_later(&error) => {
+                Err(error) if is_retryable(&error) => {
                     self.counters.tx_retries += 1;
                     break;
                 }
                 // ENOBUFS: the interface dropped the packet (`net_xmit_errno`): no carrier or no
                 // room. EMSGSIZE: the packet exceeds the interface's MTU. Any other error would
                 // repeat on retry.
-                Err(_) => self.give_up_on_first(queue),
+                Err(_) => self.drop_first(queue),
             }
         }
         before - queue.len()
@@ -192,10 +192,10 @@ impl Port for MmsgPort {
     }
 
     fn kernel_counters(&self) -> KernelCounters {
-        self.lost.set(self.lost.get() + self.socket.lost());
+        self.kernel_drops.set(self.kernel_drops.get() + self.socket.take_drops());
         KernelCounters {
-            rx_dropped: self.too_long,
-            rx_ring_full: self.lost.get(),
+            rx_dropped: self.oversized,
+            rx_ring_full: self.kernel_drops.get(),
             ..KernelCounters::default()
         }
     }
@@ -207,7 +207,7 @@ impl Port for MmsgPort {
 }
 
 /// Returns whether a retry may succeed in sending the packet.
-fn comes_later(error: &io::Error) -> bool {
+fn is_retryable(error: &io::Error) -> bool {
     // EAGAIN: the socket's buffer is full. ENOMEM: temporarily no memory. ENETDOWN: the link is
     // down. ENXIO: the device is gone; the control thread notices. EINTR: a signal.
     matches!(
@@ -217,7 +217,7 @@ fn comes_later(error: &io::Error) -> bool {
 }
 
 #[inline]
-fn give_back(frame: Frame, pool: &mut Pool) {
+fn free(frame: Frame, pool: &mut Pool) {
     // Cannot fail: the frame came from this pool.
     let _ = pool.free(frame);
 }

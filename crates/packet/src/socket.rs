@@ -14,27 +14,28 @@ use crate::abi::{BPF_RET, TpacketStats};
 /// Bytes of the receive and of the send buffer: about 2000 packets each, as in the rings of an
 /// AF_XDP port. (The kernel doubles the value and charges packets by their size in memory: 768
 /// bytes for a short one.)
-const BUFFER: libc::c_int = 4 << 20;
+const BUFFER_LEN: libc::c_int = 4 << 20;
 
 /// A handle of a packet socket on one interface. The socket closes with its last handle. Handles
 /// may be on different threads: one receives and sends, another starts and stops.
 #[derive(Clone, Debug)]
 pub struct PacketSocket(Arc<OwnedFd>);
 
-/// Why a packet socket could not be opened.
+/// The reason why a packet socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The process may not open packet sockets.
     #[error(
-        "no permission for packet sockets: run as root, or `setcap cap_net_admin,cap_net_raw+ep` the binary"
+        "cannot open a packet socket: permission denied; run as root, \
+         or run: setcap cap_net_admin,cap_net_raw+ep PROGRAM"
     )]
     Permission,
     /// The kernel has no packet sockets.
-    #[error("this kernel has no packet sockets (CONFIG_PACKET)")]
+    #[error("cannot open a packet socket: the kernel was built without CONFIG_PACKET")]
     Unsupported,
     /// Another call failed.
-    #[error("{call}: {source}")]
+    #[error("cannot open a packet socket: {call} failed: {source}")]
     Call {
         /// The failed call.
         call: &'static str,
@@ -57,15 +58,15 @@ impl PacketSocket {
             // (`skb_record_rx_queue`). So the socket of queue q must be member q + 1, and that of
             // the last queue member 0.
             sockets.rotate_right(1);
-            let group = sockets[0].found_group()?;
-            sockets[1..].iter().try_for_each(|socket| socket.join(group))?;
+            let group = sockets[0].create_fanout_group()?;
+            sockets[1..].iter().try_for_each(|socket| socket.join_fanout_group(group))?;
             sockets.rotate_left(1);
         }
         Ok(sockets)
     }
 
     /// Creates a socket that receives nothing: it is bound to no interface and no protocol.
-    pub(crate) fn closed_to_all() -> io::Result<Self> {
+    pub(crate) fn unbound() -> io::Result<Self> {
         let flags = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: a plain system call. Unsafe: foreign call. Protocol 0: nothing is received before
         // a bind.
@@ -78,7 +79,7 @@ impl PacketSocket {
     }
 
     /// Makes the interface accept frames for any MAC address until the socket is closed.
-    pub(crate) fn be_promiscuous(&self, ifindex: u32) -> io::Result<()> {
+    pub(crate) fn enable_promiscuous(&self, ifindex: u32) -> io::Result<()> {
         let request = libc::packet_mreq {
             mr_ifindex: ifindex as i32,
             mr_type: libc::PACKET_MR_PROMISC as u16,
@@ -89,8 +90,7 @@ impl PacketSocket {
     }
 
     fn open(ifindex: u32) -> Result<Self, OpenError> {
-        let socket =
-            Self::closed_to_all().map_err(|error| OpenError::new("socket(AF_PACKET)", error))?;
+        let socket = Self::unbound().map_err(|error| OpenError::new("socket(AF_PACKET)", error))?;
         socket.stop().map_err(|error| OpenError::new("SO_ATTACH_FILTER", error))?;
         socket.set_packet(libc::PACKET_AUXDATA, "PACKET_AUXDATA", &1)?;
         socket.set_packet(libc::PACKET_IGNORE_OUTGOING, "PACKET_IGNORE_OUTGOING", &1)?;
@@ -114,8 +114,8 @@ impl PacketSocket {
 
     /// Stops reception. Packets received earlier can still be read.
     pub fn stop(&self) -> io::Result<()> {
-        let mut nothing = libc::sock_filter { code: BPF_RET, jt: 0, jf: 0, k: 0 };
-        let program = libc::sock_fprog { len: 1, filter: &mut nothing };
+        let mut accept_nothing = libc::sock_filter { code: BPF_RET, jt: 0, jf: 0, k: 0 };
+        let program = libc::sock_fprog { len: 1, filter: &mut accept_nothing };
         self.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
     }
 
@@ -124,9 +124,9 @@ impl PacketSocket {
         self.0.as_raw_fd()
     }
 
-    /// Returns the packets lost since the last call because the socket's buffer was full; 0 if the
-    /// socket does not count them.
-    pub(crate) fn lost(&self) -> u64 {
+    /// Returns the packets dropped since the last call because the socket's buffer was full; 0 if
+    /// the socket does not count them.
+    pub(crate) fn take_drops(&self) -> u64 {
         let statistics: TpacketStats =
             self.get(libc::SOL_PACKET, libc::PACKET_STATISTICS).unwrap_or_default();
         u64::from(statistics.drops)
@@ -155,8 +155,8 @@ impl PacketSocket {
 
     /// Creates a fanout group with a number that is unique in this network namespace, and joins it
     /// as its first member.
-    fn found_group(&self) -> Result<u16, OpenError> {
-        self.fanout(0, FANOUT | libc::PACKET_FANOUT_FLAG_UNIQUEID)?;
+    fn create_fanout_group(&self) -> Result<u16, OpenError> {
+        self.fanout(0, FANOUT_MODE | libc::PACKET_FANOUT_FLAG_UNIQUEID)?;
         let group: u32 = self
             .get(libc::SOL_PACKET, libc::PACKET_FANOUT)
             .map_err(|error| OpenError::new("reading PACKET_FANOUT", error))?;
@@ -165,8 +165,8 @@ impl PacketSocket {
     }
 
     /// Joins a group as its next member.
-    fn join(&self, group: u16) -> Result<(), OpenError> {
-        self.fanout(group, FANOUT)
+    fn join_fanout_group(&self, group: u16) -> Result<(), OpenError> {
+        self.fanout(group, FANOUT_MODE)
     }
 
     fn fanout(&self, group: u16, kind: u32) -> Result<(), OpenError> {
@@ -177,11 +177,14 @@ impl PacketSocket {
         )
     }
 
-    fn enlarge(&self, by_force: libc::c_int, as_allowed: libc::c_int) {
+    fn enlarge(&self, forced_option: libc::c_int, limited_option: libc::c_int) {
         // Forcing needs CAP_NET_ADMIN; otherwise net.core.rmem_max and wmem_max limit the size.
-        if let Err(error) = self.set(libc::SOL_SOCKET, by_force, &BUFFER) {
-            tracing::debug!(%error, "the socket's buffers are as large as net.core.rmem_max and wmem_max allow");
-            let _ = self.set(libc::SOL_SOCKET, as_allowed, &BUFFER);
+        if let Err(error) = self.set(libc::SOL_SOCKET, forced_option, &BUFFER_LEN) {
+            tracing::debug!(
+                %error,
+                "cannot force the socket's buffer size: net.core.rmem_max and wmem_max limit it"
+            );
+            let _ = self.set(libc::SOL_SOCKET, limited_option, &BUFFER_LEN);
         }
     }
 
@@ -227,7 +230,7 @@ impl PacketSocket {
 
 /// Distribution by receive queue. Ignores packets that this host sends, which
 /// `PACKET_IGNORE_OUTGOING` of the members does not cover.
-const FANOUT: u32 = libc::PACKET_FANOUT_QM | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
+const FANOUT_MODE: u32 = libc::PACKET_FANOUT_QM | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
 
 impl OpenError {
     fn new(call: &'static str, source: io::Error) -> Self {

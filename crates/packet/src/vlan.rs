@@ -8,11 +8,11 @@ use crate::abi::AuxData;
 const ETH_P_8021Q: u16 = 0x8100;
 
 /// Length of both MAC addresses, which precede the tag.
-const ADDRESSES: usize = 12;
+const ADDRESSES_LEN: usize = 12;
 
 /// Returns the tag as it was on the wire, before the packet's EtherType; `None` if there was none.
 #[inline]
-pub(crate) fn taken_out(aux: &AuxData) -> Option<[u8; 4]> {
+pub(crate) fn removed_tag(aux: &AuxData) -> Option<[u8; 4]> {
     if aux.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
         return None;
     }
@@ -27,12 +27,12 @@ pub(crate) fn taken_out(aux: &AuxData) -> Option<[u8; 4]> {
 
 /// Inserts a tag after the MAC addresses, which move into the headroom.
 #[inline]
-pub(crate) fn put_in(frame: &mut Frame, tag: [u8; 4]) -> Result<(), NoRoom> {
+pub(crate) fn insert_tag(frame: &mut Frame, tag: [u8; 4]) -> Result<(), NoRoom> {
     frame.prepend(tag.len())?;
-    let addresses = tag.len()..(tag.len() + ADDRESSES).min(frame.len());
+    let addresses = tag.len()..(tag.len() + ADDRESSES_LEN).min(frame.len());
     frame.copy_within(addresses, 0);
-    if let Some(place) = frame.get_mut(ADDRESSES..ADDRESSES + tag.len()) {
-        place.copy_from_slice(&tag);
+    if let Some(field) = frame.get_mut(ADDRESSES_LEN..ADDRESSES_LEN + tag.len()) {
+        field.copy_from_slice(&tag);
     }
     Ok(())
 }
@@ -56,34 +56,34 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_is_what_the_kernel_says_it_was() {
-        let (valid, tpid_too) = (
+    fn removed_tag_is_read_from_auxdata() {
+        let (tci_valid, tpid_valid) = (
             libc::TP_STATUS_VLAN_VALID,
             libc::TP_STATUS_VLAN_VALID | libc::TP_STATUS_VLAN_TPID_VALID,
         );
-        assert_eq!(taken_out(&aux(0, 100, 0x8100)), None);
+        assert_eq!(removed_tag(&aux(0, 100, 0x8100)), None);
         assert_eq!(
-            taken_out(&aux(valid, 0xe064, 0)),
+            removed_tag(&aux(tci_valid, 0xe064, 0)),
             Some([0x81, 0x00, 0xe0, 0x64]),
             "priority 7, VLAN 100"
         );
-        assert_eq!(taken_out(&aux(tpid_too, 200, 0x88a8)), Some([0x88, 0xa8, 0x00, 0xc8]));
+        assert_eq!(removed_tag(&aux(tpid_valid, 200, 0x88a8)), Some([0x88, 0xa8, 0x00, 0xc8]));
         assert_eq!(
-            taken_out(&aux(valid, 0, 0)),
+            removed_tag(&aux(tci_valid, 0, 0)),
             Some([0x81, 0x00, 0, 0]),
-            "a priority tag of zeros is one"
+            "a priority tag of zeros is a tag"
         );
     }
 
     #[test]
-    fn a_tag_goes_between_addresses_and_ethertype() {
+    fn insert_tag_writes_after_mac_addresses() {
         let config =
             UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
         let (_umem, mut pool) = Umem::new(&config).unwrap();
         let mut frame = pool.alloc().unwrap();
         let packet: Vec<u8> = (0..60).collect();
         frame.append(60).unwrap().copy_from_slice(&packet);
-        put_in(&mut frame, [0x81, 0, 0, 100]).unwrap();
+        insert_tag(&mut frame, [0x81, 0, 0, 100]).unwrap();
         assert_eq!(frame[..], [&packet[..12], &[0x81, 0, 0, 100], &packet[12..]].concat());
         assert_eq!(frame.headroom(), 252);
         pool.free(frame).unwrap();

@@ -11,7 +11,7 @@ use xdpfwd_packet::{MmsgPort, PacketSocket};
 use xdpfwd_xsk::{Batch, EgressQueue, Frame, HugePages, Pool, Port, Umem, UmemConfig};
 
 /// A timeout far longer than any step here.
-const LONG: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn chain(queues: u16) -> Chain {
     let chain = Chain::builder().queues(queues).build();
@@ -28,11 +28,11 @@ fn receive(port: &mut MmsgPort, pool: &mut Pool) -> usize {
     let mut batch = Batch::new();
     let mut all = 0;
     loop {
-        let came = port.receive(&mut batch, pool);
-        if came == 0 {
+        let count = port.receive(&mut batch, pool);
+        if count == 0 {
             return all;
         }
-        all += came;
+        all += count;
         batch
             .places_mut()
             .iter_mut()
@@ -80,24 +80,24 @@ fn umem() -> (Umem, Pool) {
 }
 
 #[test]
-fn what_arrives_on_one_queue_comes_to_one_socket() {
+fn packets_of_one_queue_reach_one_socket() {
     let chain = chain(2);
     let (umem, mut pool) =
         Umem::new(&UmemConfig { huge_pages: HugePages::Off, ..UmemConfig::default() }).unwrap();
     let sockets = open(&chain, "fwd0", 2);
     let mut ports: Vec<_> =
         sockets.iter().map(|socket| MmsgPort::new(socket.clone(), &umem).unwrap()).collect();
-    let mut came =
+    let mut received =
         |pool: &mut Pool| ports.iter_mut().map(|port| receive(port, pool)).collect::<Vec<_>>();
 
     send(&chain, 0, 100);
-    assert_eq!(came(&mut pool), [0, 0], "nothing before start");
+    assert_eq!(received(&mut pool), [0, 0], "packets were received before start");
     sockets.iter().for_each(|socket| socket.start().unwrap());
     sockets.iter().for_each(|socket| socket.start().unwrap());
     send(&chain, 0, 300);
-    let first = came(&mut pool);
+    let first = received(&mut pool);
     send(&chain, 1, 200);
-    let second = came(&mut pool);
+    let second = received(&mut pool);
     // The order of the sockets is unknown with veth: it records the number of the sender's queue
     // where a driver records the receiver's, plus one.
     assert!(
@@ -107,7 +107,11 @@ fn what_arrives_on_one_queue_comes_to_one_socket() {
     send(&chain, 1, 50);
     sockets.iter().for_each(|socket| socket.stop().unwrap());
     send(&chain, 0, 100);
-    assert_eq!(came(&mut pool).iter().sum::<usize>(), 50, "only packets from before the stop");
+    assert_eq!(
+        received(&mut pool).iter().sum::<usize>(),
+        50,
+        "not exactly the packets sent before the stop were received"
+    );
     assert!(ports.iter().all(|port| port.kernel_counters() == Default::default()));
     drop(ports);
     assert_eq!(pool.len() as u32, umem.frames());
@@ -115,7 +119,7 @@ fn what_arrives_on_one_queue_comes_to_one_socket() {
 
 /// A port must not receive packets that any socket on this host sends on its interface.
 #[test]
-fn what_this_host_sends_comes_to_no_socket() {
+fn packets_sent_by_this_host_reach_no_socket() {
     for queues in [1, 2] {
         let chain = chain(queues);
         let (umem, mut pool) =
@@ -133,11 +137,11 @@ fn what_this_host_sends_comes_to_no_socket() {
         // Afterwards, a packet that must be received.
         send(&chain, 0, 1);
         let start = Instant::now();
-        let mut came = 0;
-        while came == 0 {
-            came = ports.iter_mut().map(|port| receive(port, &mut pool)).sum::<usize>();
-            assert!(start.elapsed() < LONG);
+        let mut received = 0;
+        while received == 0 {
+            received = ports.iter_mut().map(|port| receive(port, &mut pool)).sum::<usize>();
+            assert!(start.elapsed() < TIMEOUT, "no packet received within {TIMEOUT:?}");
         }
-        assert_eq!(came, 1, "{queues} queues");
+        assert_eq!(received, 1, "{queues} queues");
     }
 }

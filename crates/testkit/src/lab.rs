@@ -34,7 +34,7 @@ pub fn try_ping(from: &Namespace, to: &str, arguments: &[&str]) -> Output {
         .args(arguments)
         .arg(to)
         .output()
-        .unwrap_or_else(|error| panic!("ping: {error} (`make test` installs it)"))
+        .unwrap_or_else(|error| panic!("cannot run ping: {error}; `make test` installs it"))
 }
 
 /// Runs `ping` in a namespace; every request must be answered.

@@ -12,7 +12,7 @@ pub const LONG: Duration = Duration::from_secs(60);
 pub fn run(command: &mut Command) -> String {
     let output = command
         .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error} (`make test` installs it)"));
+        .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}; `make test` installs it"));
     assert!(output.status.success(), "{command:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -24,10 +24,10 @@ pub fn stderr(output: &Output) -> String {
 
 /// Waits until a condition holds; fails after [`LONG`].
 #[track_caller]
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn until(condition: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
     while !holds() {
-        assert!(Instant::now() < deadline, "not after {LONG:?}: {what}");
+        assert!(Instant::now() < deadline, "condition not met within {LONG:?}: {condition}");
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -53,47 +53,50 @@ pub struct RuleSet {
     pub written: Vec<String>,
     default: &'static str,
     /// The action for each kind of packet exception, as in the configuration.
-    manners: [&'static str; 6],
+    exception_actions: [&'static str; 6],
 }
 
 /// The keys of the exceptions, in the order of `Unusual::ALL` in `xdpfwd_stages::filter`.
-const KEYS: [&str; 6] =
+const EXCEPTION_KEYS: [&str; 6] =
     ["not_ip", "malformed", "vlan_stack", "extension_chain", "ip_options", "later_fragments"];
 
 impl RuleSet {
-    /// Creates random rules. At most `most_go_on` of them have no verdict.
-    pub fn draw(lot: &mut SplitMix64, most_go_on: usize) -> Self {
-        let count = lot.of(&[1, 8, 9, 20, 60, 150, 300]);
-        let written = (0..count).map(|_| rule(lot)).collect();
-        Self::of(written, lot, most_go_on)
+    /// Creates random rules, at most `max_continue` of them without a verdict (`continue`).
+    pub fn draw(random: &mut SplitMix64, max_continue: usize) -> Self {
+        let count = random.of(&[1, 8, 9, 20, 60, 150, 300]);
+        let written = (0..count).map(|_| rule(random)).collect();
+        Self::of(written, random, max_continue)
     }
 
-    /// Creates a filter from these rules. At most `most_go_on` of them stay without a verdict.
-    pub fn of(mut written: Vec<String>, lot: &mut SplitMix64, most_go_on: usize) -> Self {
-        for rule in written.iter_mut().filter(|rule| rule.starts_with("continue")).skip(most_go_on)
+    /// Creates a filter from these rules. At most `max_continue` of them stay without a verdict
+    /// (`continue`).
+    pub fn of(mut written: Vec<String>, random: &mut SplitMix64, max_continue: usize) -> Self {
+        for rule in
+            written.iter_mut().filter(|rule| rule.starts_with("continue")).skip(max_continue)
         {
             *rule = rule.replace("continue", "accept");
         }
-        let default = lot.of(&["accept", "drop"]);
+        let default = random.of(&["accept", "drop"]);
         let rules =
             written.iter().map(|line| xdpfwd_filter::parse_rule(line).unwrap().unwrap()).collect();
-        let manners = [0, 1, 2, 3, 4, 5].map(|kind| match kind {
-            0..4 => lot.of(&["accept", "drop", "drop"]),
-            _ => lot.of(&["judge", "judge", "judge", "drop", "accept"]),
+        let exception_actions = [0, 1, 2, 3, 4, 5].map(|kind| match kind {
+            0..4 => random.of(&["accept", "drop", "drop"]),
+            _ => random.of(&["judge", "judge", "judge", "drop", "accept"]),
         });
-        Self { rules, written, default, manners }
+        Self { rules, written, default, exception_actions }
     }
 
     /// Returns the plan of a filter stage placed in `"user"` or `"kernel"`.
-    pub fn plan(&self, place: &str) -> Arc<dyn StagePlan> {
+    pub fn plan(&self, placement: &str) -> Arc<dyn StagePlan> {
         let Self { written, default, .. } = self;
-        let manners: String = KEYS
+        let exception_actions: String = EXCEPTION_KEYS
             .iter()
-            .zip(self.manners)
-            .map(|(key, manner)| format!(", {key} = {manner:?}"))
+            .zip(self.exception_actions)
+            .map(|(key, action)| format!(", {key} = {action:?}"))
             .collect();
         let table = format!(
-            "{{ default = \"{default}\", rules = {written:?}, place = \"{place}\"{manners} }}"
+            "{{ default = \"{default}\", rules = {written:?}, \
+             place = \"{placement}\"{exception_actions} }}"
         );
         let cx = PlanCx::new(std::path::Path::new("."), 1);
         crate::plan("filter", &table, &cx).unwrap_or_else(|error| panic!("{error}: {written:#?}"))
@@ -101,10 +104,10 @@ impl RuleSet {
 
     /// Returns the outcome that docs/filter.md specifies, by testing one rule after the other.
     pub fn by_looking(&self, frame: &[u8]) -> Outcome {
-        let by_default = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
+        let drop_reason = |verdict| (verdict == Verdict::Drop).then_some(Reason::POLICY);
         let key = match look_at(frame, &Headers::parse(frame)) {
             Seen::Key(key) => key,
-            Seen::Unusual(unusual, key) => match (self.manners[unusual as usize], key) {
+            Seen::Unusual(unusual, key) => match (self.exception_actions[unusual as usize], key) {
                 ("judge", Some(key)) => key,
                 ("accept", _) => return Outcome { drop: None, rule: None },
                 _ => return Outcome { drop: Some(unusual.reason()), rule: None },
@@ -113,13 +116,13 @@ impl RuleSet {
         for (number, rule) in (0..).zip(&self.rules) {
             match rule.verdict {
                 Some(verdict) if rule.matches(&key) => {
-                    return Outcome { drop: by_default(verdict), rule: Some(number) };
+                    return Outcome { drop: drop_reason(verdict), rule: Some(number) };
                 }
                 _ => {}
             }
         }
         Outcome {
-            drop: by_default(if self.default == "accept" {
+            drop: drop_reason(if self.default == "accept" {
                 Verdict::Accept
             } else {
                 Verdict::Drop
@@ -135,9 +138,9 @@ const LENGTHS_V4: [u8; 6] = [0, 8, 15, 24, 30, 32];
 const LENGTHS_V6: [u8; 6] = [0, 16, 32, 61, 64, 128];
 
 /// Returns one of a few addresses, so that rules overlap.
-fn address(lot: &mut SplitMix64, v4: bool) -> [u8; 16] {
+fn address(random: &mut SplitMix64, is_v4: bool) -> [u8; 16] {
     let mut address = [0; 16];
-    if v4 {
+    if is_v4 {
         let all = [
             [10, 0, 0, 1],
             [10, 0, 0, 2],
@@ -146,17 +149,17 @@ fn address(lot: &mut SplitMix64, v4: bool) -> [u8; 16] {
             [192, 0, 2, 1],
             [192, 0, 2, 130],
         ];
-        address[..4].copy_from_slice(&lot.of(&all));
+        address[..4].copy_from_slice(&random.of(&all));
     } else {
-        address[..4].copy_from_slice(&[0x20, 0x01, 0x0d, lot.of(&[0xb8, 0xb8, 0xb9])]);
-        address[7] = lot.of(&[0, 7, 9]);
-        address[15] = lot.of(&[1, 2]);
+        address[..4].copy_from_slice(&[0x20, 0x01, 0x0d, random.of(&[0xb8, 0xb8, 0xb9])]);
+        address[7] = random.of(&[0, 7, 9]);
+        address[15] = random.of(&[1, 2]);
     }
     address
 }
 
-fn shown(address: [u8; 16], v4: bool) -> String {
-    if v4 {
+fn display_address(address: [u8; 16], is_v4: bool) -> String {
+    if is_v4 {
         let [a, b, c, d, ..] = address;
         std::net::Ipv4Addr::new(a, b, c, d).to_string()
     } else {
@@ -165,7 +168,7 @@ fn shown(address: [u8; 16], v4: bool) -> String {
 }
 
 /// Clears the bits beyond a prefix length.
-fn cut(mut address: [u8; 16], length: u8) -> [u8; 16] {
+fn mask(mut address: [u8; 16], length: u8) -> [u8; 16] {
     for bit in usize::from(length)..128 {
         address[bit / 8] &= !(0x80 >> (bit % 8));
     }
@@ -173,123 +176,129 @@ fn cut(mut address: [u8; 16], length: u8) -> [u8; 16] {
 }
 
 /// Returns a random rule as text.
-fn rule(lot: &mut SplitMix64) -> String {
-    let mut rule = lot.of(&["accept", "drop", "accept", "drop", "continue"]).to_owned();
-    let v4 = lot.one_in(2);
+fn rule(random: &mut SplitMix64) -> String {
+    let mut rule = random.of(&["accept", "drop", "accept", "drop", "continue"]).to_owned();
+    let is_v4 = random.one_in(2);
     let mut add = |word: String| {
         rule.push(' ');
         rule.push_str(&word);
     };
     for side in ["src", "dst"] {
-        if !lot.one_in(3) {
-            let length = if v4 { lot.of(&LENGTHS_V4) } else { lot.of(&LENGTHS_V6) };
-            add(format!("{side} {}/{length}", shown(cut(address(lot, v4), length), v4)));
+        if !random.one_in(3) {
+            let length = if is_v4 { random.of(&LENGTHS_V4) } else { random.of(&LENGTHS_V6) };
+            add(format!(
+                "{side} {}/{length}",
+                display_address(mask(address(random, is_v4), length), is_v4)
+            ));
         }
     }
-    if lot.one_in(8) {
-        add(if v4 { "ipv4" } else { "ipv6" }.to_owned());
+    if random.one_in(8) {
+        add(if is_v4 { "ipv4" } else { "ipv6" }.to_owned());
     }
-    let protocol = lot.of(&PROTOCOLS);
-    let named = !lot.one_in(4);
-    if named {
+    let protocol = random.of(&PROTOCOLS);
+    let has_protocol = !random.one_in(4);
+    if has_protocol {
         add(format!("proto {protocol}"));
     }
-    let later = lot.one_in(20);
-    if later {
+    let is_later = random.one_in(20);
+    if is_later {
         add("fragment later".to_owned());
-    } else if lot.one_in(20) {
-        add(format!("fragment {}", lot.of(&["first", "any"])));
+    } else if random.one_in(20) {
+        add(format!("fragment {}", random.of(&["first", "any"])));
     }
-    if !later && (!named || matches!(protocol, 6 | 17 | 132)) {
+    if !is_later && (!has_protocol || matches!(protocol, 6 | 17 | 132)) {
         for side in ["sport", "dport"] {
-            if lot.one_in(3) {
-                let (a, b) = (lot.of(&PORTS), lot.of(&PORTS));
-                add(if lot.one_in(2) {
+            if random.one_in(3) {
+                let (a, b) = (random.of(&PORTS), random.of(&PORTS));
+                add(if random.one_in(2) {
                     format!("{side} {a}")
                 } else {
                     format!("{side} {}-{}", a.min(b), a.max(b))
                 });
             }
         }
-        if (!named || protocol == 6) && lot.one_in(5) {
+        if (!has_protocol || protocol == 6) && random.one_in(5) {
             add(format!(
                 "flags {}",
-                lot.of(&["syn", "syn,!ack", "!syn,ack", "rst", "fin,psh,urg"])
+                random.of(&["syn", "syn,!ack", "!syn,ack", "rst", "fin,psh,urg"])
             ));
         }
     }
-    if !later && named && matches!(protocol, 1 | 58) {
-        if lot.one_in(2) {
-            add(format!("icmp-type {}", lot.of(&[0, 8, 128])));
+    if !is_later && has_protocol && matches!(protocol, 1 | 58) {
+        if random.one_in(2) {
+            add(format!("icmp-type {}", random.of(&[0, 8, 128])));
         }
-        if lot.one_in(3) {
-            add(format!("icmp-code {}", lot.of(&[0, 1])));
+        if random.one_in(3) {
+            add(format!("icmp-code {}", random.of(&[0, 1])));
         }
     }
-    if lot.one_in(12) {
-        add(format!("vlan {}", lot.of(&[5, 7])));
+    if random.one_in(12) {
+        add(format!("vlan {}", random.of(&[5, 7])));
     }
-    if lot.one_in(12) {
-        add(format!("dscp {}", lot.of(&[0, 46])));
+    if random.one_in(12) {
+        add(format!("dscp {}", random.of(&[0, 46])));
     }
     rule
 }
 
 /// Returns a packet of few addresses, protocols and ports, and whether it was mangled.
-pub fn packet(lot: &mut SplitMix64) -> (Vec<u8>, bool) {
-    let v4 = lot.one_in(2);
-    let protocol = lot.of(&PROTOCOLS);
-    let l4 = upper(lot, protocol);
-    let l3 = if v4 { ipv4(lot, protocol, &l4) } else { ipv6(lot, protocol, &l4) };
+pub fn packet(random: &mut SplitMix64) -> (Vec<u8>, bool) {
+    let is_v4 = random.one_in(2);
+    let protocol = random.of(&PROTOCOLS);
+    let l4 = upper(random, protocol);
+    let l3 = if is_v4 { ipv4(random, protocol, &l4) } else { ipv6(random, protocol, &l4) };
     let mut packet = b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01".to_vec();
-    let tags = lot.of(&[0, 0, 0, 0, 0, 1, 1, 2, 3]);
+    let tags = random.of(&[0, 0, 0, 0, 0, 1, 1, 2, 3]);
     for _ in 0..tags {
-        packet.extend([lot.of(&[0x81, 0x88]), 0, 0, lot.of(&[5, 6, 7])]);
+        packet.extend([random.of(&[0x81, 0x88]), 0, 0, random.of(&[5, 6, 7])]);
         let at = packet.len() - 3;
         packet[at] = if packet[at - 1] == 0x88 { 0xa8 } else { 0 };
     }
-    packet.extend(if v4 { [8, 0] } else { [0x86, 0xdd] });
+    packet.extend(if is_v4 { [8, 0] } else { [0x86, 0xdd] });
     packet.extend(l3);
-    if packet.len() < 60 && lot.one_in(2) {
+    if packet.len() < 60 && random.one_in(2) {
         packet.resize(60, 0);
     }
-    let mangled = lot.one_in(4);
-    if mangled {
-        mangle(lot, &mut packet);
+    let is_mangled = random.one_in(4);
+    if is_mangled {
+        mangle(random, &mut packet);
     }
-    (packet, mangled)
+    (packet, is_mangled)
 }
 
-fn upper(lot: &mut SplitMix64, protocol: u8) -> Vec<u8> {
-    let ports = [lot.of(&PORTS).to_be_bytes(), lot.of(&PORTS).to_be_bytes()].concat();
+fn upper(random: &mut SplitMix64, protocol: u8) -> Vec<u8> {
+    let ports = [random.of(&PORTS).to_be_bytes(), random.of(&PORTS).to_be_bytes()].concat();
     match protocol {
         6 => [
             &ports[..],
             &[0; 8],
-            &[0x50, lot.of(&[0x02, 0x12, 0x10, 0x04, 0x29])],
+            &[0x50, random.of(&[0x02, 0x12, 0x10, 0x04, 0x29])],
             &[0; 6],
             b"data",
         ]
         .concat(),
         17 => [&ports[..], &[0, 12, 0, 0], b"data"].concat(),
         132 => [&ports[..], &[0; 8], b"data"].concat(),
-        _ => [&[lot.of(&[0, 8, 128]), lot.of(&[0, 1]), 0, 0, 0, 0, 0, 0][..], b"data"].concat(),
+        _ => {
+            [&[random.of(&[0, 8, 128]), random.of(&[0, 1]), 0, 0, 0, 0, 0, 0][..], b"data"].concat()
+        }
     }
 }
 
-fn ipv4(lot: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
-    let options: &[u8] = if lot.one_in(16) {
-        lot.of(&[&[1, 1, 1, 0][..], &[148, 4, 0, 0], &[131, 7, 4, 10, 0, 0, 1, 0]])
+fn ipv4(random: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
+    let options: &[u8] = if random.one_in(16) {
+        random.of(&[&[1, 1, 1, 0][..], &[148, 4, 0, 0], &[131, 7, 4, 10, 0, 0, 1, 0]])
     } else {
         &[]
     };
     let header = 20 + options.len();
     let total = ((header + l4.len()) as u16).to_be_bytes();
-    let fragment = if lot.one_in(8) { lot.of(&[[0x20, 0], [0x20, 5], [0, 5]]) } else { [0x40, 0] };
+    let fragment =
+        if random.one_in(8) { random.of(&[[0x20, 0], [0x20, 5], [0, 5]]) } else { [0x40, 0] };
     let version = 0x40 | (header / 4) as u8;
     let fixed = [
         version,
-        lot.of(&[0, 46 << 2, 1]),
+        random.of(&[0, 46 << 2, 1]),
         total[0],
         total[1],
         0,
@@ -301,23 +310,23 @@ fn ipv4(lot: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
         0,
         0,
     ];
-    let (source, destination) = (address(lot, true), address(lot, true));
+    let (source, destination) = (address(random, true), address(random, true));
     [&fixed[..], &source[..4], &destination[..4], options, l4].concat()
 }
 
-fn ipv6(lot: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
-    let count = lot.of(&[0, 0, 0, 0, 0, 1, 1, 2, 3, 8, 9]);
+fn ipv6(random: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
+    let count = random.of(&[0, 0, 0, 0, 0, 1, 1, 2, 3, 8, 9]);
     let mut chain: Vec<(u8, Vec<u8>)> = Vec::new();
     for index in 0..count {
         let kind =
-            if index == 0 { lot.of(&[0, 44, 60, 43, 51]) } else { lot.of(&[60, 60, 43, 44]) };
+            if index == 0 { random.of(&[0, 44, 60, 43, 51]) } else { random.of(&[60, 60, 43, 44]) };
         chain.push((
             kind,
             match kind {
-                44 => [&[0, 0][..], &lot.of(&[[0, 1], [0, 0], [0, 8], [0, 9]]), &[0, 0, 0, 9]]
+                44 => [&[0, 0][..], &random.of(&[[0, 1], [0, 0], [0, 8], [0, 9]]), &[0, 0, 0, 9]]
                     .concat(),
                 51 => [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec(),
-                43 => [0, 0, 0, lot.of(&[0, 0, 1]), 0, 0, 0, 0].to_vec(),
+                43 => [0, 0, 0, random.of(&[0, 0, 1]), 0, 0, 0, 0].to_vec(),
                 _ => [0, 0, 1, 4, 0, 0, 0, 0].to_vec(),
             },
         ));
@@ -330,24 +339,24 @@ fn ipv6(lot: &mut SplitMix64, protocol: u8, l4: &[u8]) -> Vec<u8> {
         extensions.extend_from_slice(header);
     }
     let length = ((extensions.len() + l4.len()) as u16).to_be_bytes();
-    let class = lot.of(&[[0x60, 0], [0x6b, 0x80], [0x60, 0x10]]);
+    let class = random.of(&[[0x60, 0], [0x6b, 0x80], [0x60, 0x10]]);
     let fixed = [class[0], class[1], 0, 0, length[0], length[1], kinds[0], 64];
-    [&fixed[..], &address(lot, false), &address(lot, false), &extensions, l4].concat()
+    [&fixed[..], &address(random, false), &address(random, false), &extensions, l4].concat()
 }
 
-fn mangle(lot: &mut SplitMix64, packet: &mut Vec<u8>) {
-    for _ in 0..1 + lot.below(3) {
-        let at = lot.below(packet.len().max(1));
-        match lot.below(5) {
+fn mangle(random: &mut SplitMix64, packet: &mut Vec<u8>) {
+    for _ in 0..1 + random.below(3) {
+        let at = random.below(packet.len().max(1));
+        match random.below(5) {
             0 => packet.truncate(at),
-            1 if !packet.is_empty() => packet[at] = lot.draw() as u8,
+            1 if !packet.is_empty() => packet[at] = random.draw() as u8,
             // Offsets of protocol and length fields in headers.
             2 if packet.len() > 40 => {
-                let at = lot.of(&[12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 26, 37]);
-                packet[at] = lot.of(&[0, 1, 4, 0x45, 0x46, 0x60, 44, 59, 0xff]);
+                let at = random.of(&[12, 13, 14, 15, 16, 17, 18, 19, 20, 23, 26, 37]);
+                packet[at] = random.of(&[0, 1, 4, 0x45, 0x46, 0x60, 44, 59, 0xff]);
             }
-            3 if !packet.is_empty() => packet[at] ^= 1 << lot.below(8),
-            _ => packet.extend((0..lot.below(20)).map(|n| n as u8)),
+            3 if !packet.is_empty() => packet[at] ^= 1 << random.below(8),
+            _ => packet.extend((0..random.below(20)).map(|n| n as u8)),
         }
     }
 }

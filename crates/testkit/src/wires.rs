@@ -14,7 +14,7 @@ pub struct Wires {
     pub wan: FakeKernel,
 }
 
-/// An account of packets at the wires, to compare with the worker's own counters.
+/// Counts of packets at the wires, to compare with the worker's own counters.
 #[derive(Debug, Default)]
 pub struct WireAccounting {
     pub delivered: u64,
@@ -68,21 +68,25 @@ pub fn umem_config() -> UmemConfig {
     UmemConfig { frames: 1024, huge_pages: HugePages::Off, ..UmemConfig::default() }
 }
 
-/// Creates a worker with a chain from lan to wan and another one back.
-pub fn cross_connect<C: Chain>(there: C, back: C) -> (Worker<C>, Wires) {
-    cross_connect_with(there, back, Behaviour::default())
+/// Creates a worker with `lan_chain` from lan to wan and `wan_chain` from wan to lan.
+pub fn cross_connect<C: Chain>(lan_chain: C, wan_chain: C) -> (Worker<C>, Wires) {
+    cross_connect_with(lan_chain, wan_chain, Behaviour::default())
 }
 
-/// Like [`cross_connect`], with this behaviour of the kernel on the wan side.
-pub fn cross_connect_with<C: Chain>(there: C, back: C, wan: Behaviour) -> (Worker<C>, Wires) {
-    cross_connect_on(&umem_config(), there, back, wan)
+/// Like [`cross_connect`], with this configuration of the fake kernel on the wan side.
+pub fn cross_connect_with<C: Chain>(
+    lan_chain: C,
+    wan_chain: C,
+    wan: Behaviour,
+) -> (Worker<C>, Wires) {
+    cross_connect_on(&umem_config(), lan_chain, wan_chain, wan)
 }
 
 /// Like [`cross_connect_with`], on a UMEM with this configuration.
 pub fn cross_connect_on<C: Chain>(
     umem: &UmemConfig,
-    there: C,
-    back: C,
+    lan_chain: C,
+    wan_chain: C,
     wan: Behaviour,
 ) -> (Worker<C>, Wires) {
     let (umem, mut pool) = Umem::new(umem).unwrap();
@@ -91,8 +95,8 @@ pub fn cross_connect_on<C: Chain>(
     let worker = Worker::builder(umem, pool)
         .port(vec![Box::new(lan_port)])
         .port(vec![Box::new(wan_port)])
-        .path(LAN, WAN, there)
-        .path(WAN, LAN, back)
+        .path(LAN, WAN, lan_chain)
+        .path(WAN, LAN, wan_chain)
         .build()
         .unwrap();
     (worker, Wires { lan, wan })

@@ -222,7 +222,7 @@ mod tests {
     ];
 
     #[test]
-    fn reply_is_parsed_and_emitted() {
+    fn arp_reply_parses_and_emits_same_bytes() {
         let repr = Repr {
             operation: Operation::REPLY,
             sender_mac: MacAddr([2, 0, 0, 0, 0, 1]),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn message_of_other_networks_is_malformed() {
+    fn arp_for_other_address_types_is_malformed() {
         let error = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
         for at in 0..6 {
             let mut bytes = PACKET;
@@ -262,7 +262,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn arp_view_of_any_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             let _ = Packet::new_checked(&bytes);
         }
     }

@@ -104,7 +104,7 @@ impl Sum {
     }
 }
 
-/// Returns `checksum` after one 16-bit word of what it covers changed from `old` to `new` (RFC
+/// Returns `checksum` after one 16-bit word of the data it covers changed from `old` to `new` (RFC
 /// 1624, equation 3: HC' = ~(~HC + ~m + m')).
 ///
 /// The result equals a recomputation over data that is not all zero, as every IP header and every
@@ -118,7 +118,7 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !(sum as u16)
 }
 
-/// Returns `checksum` after `N` bytes of what it covers, from an even offset on, changed from `old`
+/// Returns `checksum` after `N` bytes of the data it covers, from an even offset on, changed from `old`
 /// to `new` (RFC 1624, equation 3). An odd last byte counts as if a zero byte followed.
 ///
 /// Use it for an address that is rewritten: pass the octets of the old and the new one. The notes
@@ -144,7 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// The algorithm of RFC 1071, section 4.1: 16 bits at a time, carries folded at the end.
-    fn by_the_book(data: &[u8]) -> u16 {
+    fn reference_sum(data: &[u8]) -> u16 {
         let mut sum = 0u64;
         for pair in data.chunks(2) {
             sum += u64::from(pair[0]) << 8 | pair.get(1).map_or(0, |&low| u64::from(low));
@@ -156,24 +156,24 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_rfc_1624() {
+    fn update_matches_example_of_rfc_1624() {
         // Section 4: HC = 0xdd2f, m = 0x5555, m' = 0x3285; equation 2 would give 0xffff.
         assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
     }
 
-    /// Random words hardly ever carry twice.
+    /// Random words hardly ever carry twice, so test the extreme values.
     #[test]
-    fn update_equals_recomputation_at_the_edges() {
+    fn update_of_edge_values_equals_recomputation() {
         const EDGES: [u16; 8] = [0, 1, 2, 0x7fff, 0x8000, 0xfffd, 0xfffe, 0xffff];
-        let of = |words: [u16; 2]| {
+        let checksum_of = |words: [u16; 2]| {
             Sum::new().with(&[0, 1]).with(&words.map(u16::to_be_bytes).concat()).checksum()
         };
         for other in EDGES {
             for old in EDGES {
                 for new in EDGES {
                     assert_eq!(
-                        update(of([other, old]), old, new),
-                        of([other, new]),
+                        update(checksum_of([other, old]), old, new),
+                        checksum_of([other, new]),
                         "{other:#x} {old:#x} {new:#x}"
                     );
                 }
@@ -182,14 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn carries_survive_where_every_word_is_full() {
-        assert_eq!(Sum::new().with(&[0xff; 65_535]).folded(), by_the_book(&[0xff; 65_535]));
+    fn sum_of_all_ones_keeps_carries() {
+        assert_eq!(Sum::new().with(&[0xff; 65_535]).folded(), reference_sum(&[0xff; 65_535]));
         assert_eq!(Sum(u64::MAX).with(&[0xff; 16]).folded(), 0xffff);
         assert_eq!(Sum::new().checksum(), 0xffff);
     }
 
     #[test]
-    fn pseudo_headers() {
+    fn pseudo_header_checksum_matches_scapy() {
         // bytes(IP(src="10.0.0.1", dst="10.0.0.2")/UDP(sport=1, dport=2)/b"x")[26:28]
         let v4 = Addresses::V4 { source: [10, 0, 0, 1].into(), destination: [10, 0, 0, 2].into() };
         let udp = [0, 1, 0, 2, 0, 9, 0, 0, b'x'];
@@ -226,14 +226,14 @@ mod tests {
         }
 
         #[test]
-        fn sum_is_by_the_book(data in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert_eq!(Sum::new().with(&data).folded(), by_the_book(&data));
+        fn sum_equals_reference_sum(data in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(Sum::new().with(&data).folded(), reference_sum(&data));
         }
 
         #[test]
-        fn pieces_of_even_length_add_up(data in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..100) {
+        fn sum_of_even_pieces_equals_reference_sum(data in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..100) {
             let (front, back) = data.split_at((at * 2).min(data.len() & !1));
-            prop_assert_eq!(Sum::new().with(front).with(back).folded(), by_the_book(&data));
+            prop_assert_eq!(Sum::new().with(front).with(back).folded(), reference_sum(&data));
         }
 
         #[test]

@@ -12,12 +12,12 @@ pub enum Error {
     Truncated,
     /// A field has a value that the protocol does not allow, or fields contradict each other.
     Malformed,
-    /// The frame has more than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags. What follows
-    /// them was not parsed.
+    /// The frame has more than [`vlan::MAX_TAGS`](crate::vlan::MAX_TAGS) VLAN tags. The bytes
+    /// after them were not parsed.
     TooManyVlanTags,
     /// There are more than [`ipv6::MAX_EXTENSIONS`](crate::ipv6::MAX_EXTENSIONS) or
-    /// [`gtpu::MAX_EXTENSIONS`](crate::gtpu::MAX_EXTENSIONS) extension headers. What follows them
-    /// was not parsed.
+    /// [`gtpu::MAX_EXTENSIONS`](crate::gtpu::MAX_EXTENSIONS) extension headers. The bytes after
+    /// them were not parsed.
     ExtensionChainTooLong,
 }
 

@@ -12,7 +12,7 @@ pub const HEADER_LEN: usize = field::ETHERTYPE.end;
 /// A view of a frame: the header and everything behind it, VLAN tags included.
 ///
 /// `new_checked` checks that the buffer holds the 14 bytes of the header. After it no accessor
-/// panics, and no setter can invalidate what it checked.
+/// panics, and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<T> {
     buffer: T,
@@ -32,7 +32,7 @@ pub struct Repr {
     pub ethertype: EtherType,
 }
 
-/// The type of what follows the addresses or a VLAN tag.
+/// The type of the data after the MAC addresses or after a VLAN tag.
 ///
 /// A value below 0x0600 is not a type but the length of an IEEE 802.3 LLC frame (IEEE 802.3-2018,
 /// clause 3.2.6).
@@ -211,7 +211,7 @@ mod tests {
         [0x02, 0, 0, 0, 0, 0x02, 0x02, 0, 0, 0, 0, 0x01, 0x08, 0x00, 0xaa, 0xbb];
 
     #[test]
-    fn deconstructs() {
+    fn frame_accessors_return_header_fields() {
         let frame = Frame::new_checked(&FRAME[..]).unwrap();
         assert_eq!(frame.destination(), MacAddr([2, 0, 0, 0, 0, 2]));
         assert_eq!(frame.source(), MacAddr([2, 0, 0, 0, 0, 1]));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn constructs() {
+    fn frame_setters_write_header_fields() {
         let mut frame = Frame::new_checked([0; 16]).unwrap();
         frame.set_destination(MacAddr([2, 0, 0, 0, 0, 2]));
         frame.set_source(MacAddr([2, 0, 0, 0, 0, 1]));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn header_or_nothing() {
+    fn frame_shorter_than_header_is_truncated() {
         assert!(Frame::new_checked(&FRAME[..HEADER_LEN]).is_ok());
         assert_eq!(Frame::new_checked(&FRAME[..HEADER_LEN - 1]).unwrap_err(), Error::Truncated);
     }

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn every_protocol_gets_its_checksum() {
+    fn fill_checksums_writes_valid_checksum_per_protocol() {
         let icmp = [8, 0, 0xee, 0xee, 1, 2, 3, 4, 5];
         let mut tcp = [0; 23];
         tcp[12] = 0x50;
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn packet_without_upper_checksum_gets_its_header_checksum_only() {
+    fn fill_checksums_without_upper_checksum_fills_ip_header_only() {
         let mut fragment = ipv4_packet(IpProtocol::UDP, &udp_datagram());
         fragment[6] = 0x20;
         let esp = ipv4_packet(IpProtocol::ESP, &udp_datagram());
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn header_that_a_view_rejects_is_an_error() {
+    fn fill_checksums_of_invalid_header_returns_view_error() {
         assert_eq!(fill_checksums(&mut []), Err(Error::Truncated));
         assert_eq!(fill_checksums(&mut [0x50; 40]), Err(Error::Malformed));
         assert_eq!(fill_checksums(&mut [0x60; 39]), Err(Error::Truncated));
@@ -209,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..120), first in 0x40u8..0x70) {
+        fn fill_checksums_of_any_bytes_does_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..120), first in 0x40u8..0x70) {
             if let Some(byte) = bytes.first_mut() {
                 *byte = first;
             }

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn flows_that_differ_in_one_field_spread() {
+    fn hash_spreads_flows_that_differ_in_one_field() {
         const UDP: Option<IpProtocol> = Some(IpProtocol::UDP);
         assert_spread(|flow| hash(v4(0x0a000001, 0x0a000002), UDP, flow as u16, 2152));
         assert_spread(|flow| hash(v4(0x0a000001, 0x0a000002), UDP, 2152, flow as u16));
@@ -126,11 +126,11 @@ mod tests {
     }
 
     #[test]
-    fn direction_and_protocol_count() {
-        let there = hash(v4(1, 2), Some(IpProtocol::UDP), 3, 4);
-        assert_ne!(there, hash(v4(2, 1), Some(IpProtocol::UDP), 4, 3));
-        assert_ne!(there, hash(v4(1, 2), Some(IpProtocol::TCP), 3, 4));
-        let v6_there = hash(v6(1, 2), Some(IpProtocol::UDP), 3, 4);
-        assert_ne!(v6_there, hash(v6(2, 1), Some(IpProtocol::UDP), 3, 4));
+    fn hash_depends_on_direction_and_protocol() {
+        let forward = hash(v4(1, 2), Some(IpProtocol::UDP), 3, 4);
+        assert_ne!(forward, hash(v4(2, 1), Some(IpProtocol::UDP), 4, 3));
+        assert_ne!(forward, hash(v4(1, 2), Some(IpProtocol::TCP), 3, 4));
+        let v6_forward = hash(v6(1, 2), Some(IpProtocol::UDP), 3, 4);
+        assert_ne!(v6_forward, hash(v6(2, 1), Some(IpProtocol::UDP), 3, 4));
     }
 }

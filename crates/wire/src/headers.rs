@@ -11,8 +11,8 @@ use crate::{ethernet, flow, ipv4, ipv6, tcp, udp, vlan};
 /// The headers of a frame, parsed once for all stages.
 ///
 /// **Offsets** count from the start of the frame, in bytes. For every input, `l3_offset <=
-/// l4_offset <= l3_end <= frame length`. What could not be parsed is empty, `None` or 0.
-/// [`status`](Headers::status) tells how far parsing came.
+/// l4_offset <= l3_end <= frame length`. Fields that could not be parsed are empty, `None` or 0.
+/// [`status`](Headers::status) states how far parsing got.
 ///
 /// With [`Status::Parsed`], these views can be created: [`ipv4`] or [`ipv6`] over
 /// [`l3`](Headers::l3), and [`udp`], [`tcp`] or [`icmp`](crate::icmp) over [`l4`](Headers::l4). A
@@ -40,7 +40,7 @@ pub struct Headers {
     /// Offset of the end of the IP packet, where Ethernet padding may follow. Without a complete IP
     /// header, the length of the frame.
     pub l3_end: u16,
-    /// Type of what follows the VLAN tags; `EtherType(0)` in a frame shorter than the Ethernet
+    /// Type of the data after the VLAN tags; `EtherType(0)` in a frame shorter than the Ethernet
     /// header. If the tags could not be parsed, the type in front of the first tag.
     pub ethertype: EtherType,
     /// VLAN of the tag nearest to the MAC addresses.
@@ -59,11 +59,11 @@ pub struct Headers {
     pub ip_version: Option<IpVersion>,
     /// Whether the packet is a fragment, and which one.
     pub fragment: Fragment,
-    /// How far parsing came.
+    /// How far parsing got.
     pub status: Status,
 }
 
-/// How far [`Headers::parse`] came, and what stopped it.
+/// How far [`Headers::parse`] got, and what stopped it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
     /// An IP packet whose upper protocol was reached. Its header is complete if it is UDP, TCP,
@@ -77,7 +77,7 @@ pub enum Status {
     Truncated(Layer),
     /// A field of this layer has a value that its protocol does not allow.
     Malformed(Layer),
-    /// More than [`vlan::MAX_TAGS`] VLAN tags. What follows them was not parsed and may be IP.
+    /// More than [`vlan::MAX_TAGS`] VLAN tags. The bytes after them were not parsed and may be IP.
     TooManyVlanTags,
     /// More than [`ipv6::MAX_EXTENSIONS`] extension headers. The upper protocol was not reached and
     /// is unknown.
@@ -98,13 +98,13 @@ pub enum Layer {
 }
 
 impl Headers {
-    /// Parses `frame`. Never fails: [`status`](Headers::status) tells how far parsing came.
+    /// Parses `frame`. Never fails: [`status`](Headers::status) states how far parsing got.
     ///
     /// Offsets have 16 bits. Of a longer frame only the first 65535 bytes are parsed, and an IP
     /// packet that ends beyond them is truncated.
     #[inline]
     pub fn parse(frame: &[u8]) -> Headers {
-        let mut headers = Headers::nothing(0, Status::NotIp);
+        let mut headers = Headers::unparsed(0, Status::NotIp);
         Headers::parse_into(frame, &mut headers);
         headers
     }
@@ -118,14 +118,14 @@ impl Headers {
             let len = frame.len() as u16;
             *headers = Headers {
                 l3_offset: len,
-                ..Headers::nothing(len, Status::Truncated(Layer::Ethernet))
+                ..Headers::unparsed(len, Status::Truncated(Layer::Ethernet))
             };
             return;
         };
         *headers = Headers {
             l3_offset: ethernet::HEADER_LEN as u16,
             ethertype: ethernet.ethertype(),
-            ..Headers::nothing(frame.len() as u16, Status::NotIp)
+            ..Headers::unparsed(frame.len() as u16, Status::NotIp)
         };
         let mut l3 = ethernet.into_payload();
         if headers.ethertype.is_vlan() {
@@ -152,7 +152,7 @@ impl Headers {
         let inner = frame.get(offset..end).unwrap_or_default();
         let start = end - inner.len();
         let mut headers =
-            Headers { l3_offset: start as u16, ..Headers::nothing(end as u16, Status::NotIp) };
+            Headers { l3_offset: start as u16, ..Headers::unparsed(end as u16, Status::NotIp) };
         match inner.first().map(|byte| byte >> 4) {
             Some(4) => {
                 headers.ethertype = EtherType::IPV4;
@@ -222,7 +222,7 @@ impl Headers {
 
     /// Returns the headers of an unparsed frame of `len` bytes.
     #[inline]
-    const fn nothing(len: u16, status: Status) -> Headers {
+    const fn unparsed(len: u16, status: Status) -> Headers {
         Headers {
             flow_hash: 0,
             l3_offset: 0,

@@ -14,7 +14,7 @@ pub const HEADER_LEN: usize = field::DESTINATION.end;
 /// length.
 ///
 /// `new_checked` checks that the version is 4 and that 20 <= header length <= total length <=
-/// length of the buffer. After it no accessor panics. No setter can invalidate what it checked:
+/// length of the buffer. After it no accessor panics. No setter can invalidate these checks:
 /// [`set_total_len`](Packet::set_total_len) checks again.
 ///
 /// Setters do not update the header checksum, except [`decrement_ttl`](Packet::decrement_ttl). Call

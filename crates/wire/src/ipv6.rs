@@ -20,7 +20,7 @@ use extension::is_extension;
 /// length.
 ///
 /// `new_checked` checks that the version is 6 and that the buffer holds the fixed header and the
-/// payload length. After it no accessor panics. No setter can invalidate what it checked:
+/// payload length. After it no accessor panics. No setter can invalidate these checks:
 /// [`set_payload_len`](Packet::set_payload_len) checks again.
 ///
 /// Jumbograms (RFC 2675) are not supported: their payload length of 0 counts as 0, so that
@@ -159,7 +159,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     }
 
     /// Walks over hop-by-hop options, routing, fragment, destination options and AH headers, and
-    /// returns what follows them.
+    /// returns the upper protocol after them.
     ///
     /// Every other type is the upper protocol: ESP and no-next-header, unknown numbers, and
     /// extension headers that routers do not parse (mobility, HIP, shim6). The fragment header of a

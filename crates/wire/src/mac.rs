@@ -85,7 +85,10 @@ impl fmt::Display for ParseMacAddrError {
                 write!(f, "group {number} is not two hexadecimal digits")?
             }
         }
-        f.write_str("; a MAC address is 6 groups of two hexadecimal digits with ':' between, like 02:00:00:00:00:01")
+        f.write_str(
+            "; a MAC address is 6 groups of two hexadecimal digits with ':' between, \
+             like 02:00:00:00:00:01",
+        )
     }
 }
 
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_group() {
+    fn parse_error_names_invalid_group() {
         let error = |text: &str| text.parse::<MacAddr>().unwrap_err();
         assert_eq!(error(""), ParseMacAddrError::GroupCount(1));
         assert_eq!(error("02:00:00:00:00"), ParseMacAddrError::GroupCount(5));
@@ -130,13 +133,13 @@ mod tests {
         assert_eq!(error("02:0:00:00:00:01"), ParseMacAddrError::Group(2));
         assert_eq!(
             error("02:0:00:00:00:01").to_string(),
-            "group 2 is not two hexadecimal digits; a MAC address is 6 groups of two hexadecimal digits with ':' \
-             between, like 02:00:00:00:00:01"
+            "group 2 is not two hexadecimal digits; a MAC address is 6 groups of two \
+             hexadecimal digits with ':' between, like 02:00:00:00:00:01"
         );
     }
 
     #[test]
-    fn groups_and_stations() {
+    fn multicast_and_broadcast_addresses_are_recognized() {
         assert!(MacAddr::BROADCAST.is_multicast() && MacAddr::BROADCAST.is_broadcast());
         let multicast = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
         assert!(multicast.is_multicast() && !multicast.is_broadcast());
@@ -151,7 +154,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics(text in "\\PC{0,24}") {
+        fn parse_of_any_text_does_not_panic(text in "\\PC{0,24}") {
             let _ = text.parse::<MacAddr>();
         }
     }

@@ -70,7 +70,7 @@ impl fmt::Display for Pretty<'_> {
         let mut next = self.first;
         loop {
             next = match next {
-                Layer::Nothing => return Ok(()),
+                Layer::End => return Ok(()),
                 Layer::Ethernet(frame) => link::ethernet(&mut lines, frame)?,
                 Layer::Arp(message) => link::arp(&mut lines, message)?,
                 Layer::Ip(packet) => network::ip(&mut lines, packet)?,

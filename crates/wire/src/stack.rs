@@ -232,25 +232,25 @@ impl Header<'_> {
     }
 }
 
-/// Returns the EtherType of the first of the headers, or `own` if it does not determine the type.
-/// Without headers and with an `own` of 0, the first byte of an IP packet determines it.
-fn ethertype_of(headers: &[Header<'_>], payload: &[u8], own: EtherType) -> EtherType {
+/// Returns the EtherType of the first of the headers, or `fallback` if it does not determine the
+/// type. Without headers and with a `fallback` of 0, the first byte of an IP packet determines it.
+fn ethertype_of(headers: &[Header<'_>], payload: &[u8], fallback: EtherType) -> EtherType {
     let version = payload.first().map(|byte| byte >> 4);
     match headers {
-        [] if own == EtherType(0) && version == Some(4) => EtherType::IPV4,
-        [] if own == EtherType(0) && version == Some(6) => EtherType::IPV6,
+        [] if fallback == EtherType(0) && version == Some(4) => EtherType::IPV4,
+        [] if fallback == EtherType(0) && version == Some(6) => EtherType::IPV6,
         [Header::Ipv4(_), ..] => EtherType::IPV4,
         [Header::Ipv6(_), ..] => EtherType::IPV6,
-        [Header::Vlan(_), ..] if own.is_vlan() => own,
+        [Header::Vlan(_), ..] if fallback.is_vlan() => fallback,
         [Header::Vlan(_), Header::Vlan(_), ..] => EtherType::SERVICE_VLAN,
         [Header::Vlan(_), ..] => EtherType::VLAN,
-        _ => own,
+        _ => fallback,
     }
 }
 
-/// Returns the protocol of the first of the headers, or `own` if there is none. `version` is that
-/// of the IP header in front.
-fn protocol_of(headers: &[Header<'_>], version: IpVersion, own: IpProtocol) -> IpProtocol {
+/// Returns the protocol of the first of the headers, or `fallback` if there is none. `version` is
+/// that of the IP header in front.
+fn protocol_of(headers: &[Header<'_>], version: IpVersion, fallback: IpProtocol) -> IpProtocol {
     match (headers.first(), version) {
         (Some(Header::Udp(_) | Header::UdpWithoutChecksum(_)), _) => IpProtocol::UDP,
         (Some(Header::Tcp(_)), _) => IpProtocol::TCP,
@@ -258,7 +258,7 @@ fn protocol_of(headers: &[Header<'_>], version: IpVersion, own: IpProtocol) -> I
         (Some(Header::Icmp(_)), IpVersion::V6) => IpProtocol::ICMPV6,
         (Some(Header::Ipv4(_)), _) => IpProtocol::IPV4,
         (Some(Header::Ipv6(_)), _) => IpProtocol::IPV6,
-        _ => own,
+        _ => fallback,
     }
 }
 

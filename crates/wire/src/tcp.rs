@@ -14,7 +14,7 @@ pub const MAX_OPTIONS_LEN: usize = 40;
 /// A view of a segment, which ends where the buffer ends: TCP has no length field.
 ///
 /// `new_checked` checks that 20 <= header length <= length of the buffer. After it no accessor
-/// panics, and no setter can invalidate what it checked.
+/// panics, and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -212,14 +212,14 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         write_u16(self.buffer.as_mut(), field::DESTINATION_PORT, port);
     }
 
-    /// Lowers every maximum segment size option (RFC 9293, section 3.2) above `most` to `most`, and
+    /// Lowers every maximum segment size option (RFC 9293, section 3.2) above `max` to `max`, and
     /// updates the checksum (RFC 1624): a valid checksum stays valid. Returns whether an option was
     /// lowered.
     ///
     /// Returns [`Error::Malformed`] and changes nothing if an option ends beyond the header or is
-    /// shorter than two bytes, or if a maximum segment size option has not four bytes. Does not
-    /// check that the segment is a SYN, the only one that may have this option.
-    pub fn lower_mss(&mut self, most: u16) -> Result<bool, Error> {
+    /// shorter than two bytes, or if a maximum segment size option does not have four bytes. Does
+    /// not check that the segment is a SYN, the only one that may have this option.
+    pub fn lower_mss(&mut self, max: u16) -> Result<bool, Error> {
         let header_len = self.header_len();
         let header = &mut self.buffer.as_mut()[..header_len];
         // Check all options before changing the first.
@@ -232,12 +232,12 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         while let Some(mss) = next_mss(header, at)? {
             at = mss.end;
             let (old, odd) = (read_u16(header, mss.clone()), mss.start % 2 != 0);
-            if old > most {
+            if old > max {
                 // A word at an odd offset is summed with its bytes exchanged (RFC 1071, 2 (B)).
                 let word = |value: u16| if odd { value.swap_bytes() } else { value };
                 let checksum =
-                    checksum::update(read_u16(header, field::CHECKSUM), word(old), word(most));
-                write_u16(header, mss, most);
+                    checksum::update(read_u16(header, field::CHECKSUM), word(old), word(max));
+                write_u16(header, mss, max);
                 write_u16(header, field::CHECKSUM, checksum);
                 lowered = true;
             }
@@ -322,7 +322,7 @@ impl<'a> Repr<'a> {
     }
 
     /// Writes the header to the front of `buffer`, with the checksum of header and payload. The
-    /// payload must already follow the header's place in `buffer`.
+    /// payload must already follow the space for the header in `buffer`.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than header and payload, and
     /// [`Error::Malformed`] as [`emit`](Self::emit) does; writes nothing then.

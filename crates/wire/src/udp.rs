@@ -12,7 +12,7 @@ pub const HEADER_LEN: usize = field::CHECKSUM.end;
 /// field.
 ///
 /// `new_checked` checks that 8 <= length field <= length of the buffer. After it no accessor
-/// panics, and no setter can invalidate what it checked.
+/// panics, and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -204,7 +204,7 @@ impl Repr {
     }
 
     /// Writes the header to the front of `buffer`, with the checksum of header and payload. The
-    /// payload must already follow the header's place in `buffer`.
+    /// payload must already follow the space for the header in `buffer`.
     ///
     /// Returns [`Error::Truncated`] if `buffer` is shorter than header and payload, and
     /// [`Error::Malformed`] if they exceed 65535 bytes; writes nothing then.
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn deconstructs() {
+    fn packet_accessors_return_header_fields() {
         let packet = Packet::new_checked(&PACKET[..]).unwrap();
         assert_eq!(
             (packet.source_port(), packet.destination_port(), packet.len()),
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn constructs() {
+    fn emitted_datagram_equals_datagram_of_scapy() {
         let mut bytes = PACKET;
         Repr { source_port: 48896, destination_port: 53, payload_len: 4 }.emit(&mut bytes).unwrap();
         let mut packet = Packet::new_checked(bytes).unwrap();
@@ -291,12 +291,12 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_contradict_are_refused() {
-        let refusal = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
-        assert_eq!(refusal(&PACKET[..7]), Error::Truncated);
-        assert_eq!(refusal(&PACKET[..11]), Error::Truncated);
-        assert_eq!(refusal(&with_len(7)), Error::Malformed);
-        assert_eq!(refusal(&with_len(13)), Error::Truncated);
+    fn view_and_emit_reject_invalid_lengths() {
+        let view_error = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
+        assert_eq!(view_error(&PACKET[..7]), Error::Truncated);
+        assert_eq!(view_error(&PACKET[..11]), Error::Truncated);
+        assert_eq!(view_error(&with_len(7)), Error::Malformed);
+        assert_eq!(view_error(&with_len(13)), Error::Truncated);
         assert!(Packet::new_checked(with_len(8)).unwrap().payload().is_empty());
         let repr = Repr { payload_len: 65_528, ..Repr::default() };
         assert_eq!(repr.emit(&mut [0; 8]), Err(Error::Malformed));
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_fragment_may_be_short_of_its_length() {
+    fn first_fragment_may_be_shorter_than_length_field() {
         assert_eq!(Packet::new_first_fragment(with_len(200)).unwrap().payload(), &PACKET[8..]);
         assert_eq!(
             Packet::new_first_fragment(with_len(7)).map(|_| ()).unwrap_err(),
@@ -313,16 +313,17 @@ mod tests {
     }
 
     #[test]
-    fn no_checksum_is_right_over_ipv4_only() {
+    fn missing_checksum_is_valid_over_ipv4_only() {
         let mut packet = Packet::new_checked(PACKET).unwrap();
         packet.set_checksum(0);
         assert!(packet.verify_checksum(V4) && !packet.verify_checksum(V6));
     }
 
     #[test]
-    fn a_checksum_of_zero_is_sent_as_0xffff() {
+    fn fill_checksum_writes_0_as_0xffff() {
         let mut packet = Packet::new_checked(PACKET).unwrap();
-        packet.set_source_port(0x686a); // 0xbf00 + 0xa969 in ones' complement: as much more as the checksum was
+        // 0xbf00 + 0xa969 in ones' complement: the port grows by the old checksum, so the new one is 0.
+        packet.set_source_port(0x686a);
         packet.fill_checksum(V4);
         assert_eq!(packet.checksum(), 0xffff);
         assert!(packet.verify_checksum(V4));
@@ -343,9 +344,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), len: u8) {
+        fn views_of_any_bytes_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200), len: u8) {
             if let Some(header) = bytes.first_chunk_mut::<6>() {
-                header[4] = 0; // else the length turns most of them away
+                header[4] = 0; // otherwise most have an invalid length
                 header[5] = len;
             }
             if let Ok(packet) = Packet::new_checked(&bytes[..]) {

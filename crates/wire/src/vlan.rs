@@ -24,7 +24,7 @@ pub struct VlanId(NonZeroU16);
 /// [`ethernet::Frame`](super::ethernet::Frame) or of a tag.
 ///
 /// `new_checked` checks that the buffer holds the 4 bytes of the tag. After it no accessor panics,
-/// and no setter can invalidate what it checked.
+/// and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Tag<T> {
     buffer: T,
@@ -50,7 +50,7 @@ pub struct Tags {
     pub outer: Option<VlanId>,
     /// VLAN of the second tag.
     pub inner: Option<VlanId>,
-    /// Type of what follows the tags. Never a VLAN EtherType.
+    /// Type of the data after the tags. Never a VLAN EtherType.
     pub ethertype: EtherType,
     /// Length of all tags in bytes: 0, 4 or 8.
     pub len: usize,
@@ -146,7 +146,7 @@ impl<T: AsRef<[u8]>> Tag<T> {
         self.buffer.as_ref()[field::PRIORITY] & 0x10 != 0
     }
 
-    /// Returns the type of what follows the tag.
+    /// Returns the type of the data after the tag.
     #[inline]
     pub fn ethertype(&self) -> EtherType {
         EtherType(read_u16(self.buffer.as_ref(), field::ETHERTYPE))
@@ -188,7 +188,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Tag<T> {
         write_u16(self.buffer.as_mut(), field::CONTROL, control);
     }
 
-    /// Sets the type of what follows the tag.
+    /// Sets the type of the data after the tag.
     #[inline]
     pub fn set_ethertype(&mut self, ethertype: EtherType) {
         write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype.0);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn deconstructs() {
+    fn tag_accessors_return_fields() {
         let tag = Tag::new_checked(&TAGS[..]).unwrap();
         assert_eq!((tag.id().get(), tag.priority(), tag.drop_eligible()), (4095, 5, true));
         assert_eq!(tag.ethertype(), EtherType::VLAN);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn walks_none_one_two_and_refuses_three() {
+    fn walk_returns_up_to_two_tags_and_rejects_three() {
         let none = walk(EtherType::IPV4, &TAGS).unwrap();
         assert_eq!(none, Tags { outer: None, inner: None, ethertype: EtherType::IPV4, len: 0 });
         let one = walk(EtherType::VLAN, &TAGS[4..]).unwrap();
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_tag_is_truncated() {
+    fn walk_of_incomplete_tag_returns_truncated() {
         for len in 0..8 {
             assert_eq!(
                 walk(EtherType::SERVICE_VLAN, &TAGS[..len]),
@@ -296,14 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn identifiers_have_twelve_bits() {
+    fn vlan_id_over_4095_is_none() {
         assert_eq!(VlanId::new(4096), None);
         assert_eq!(id(4095).unwrap().to_string(), "4095");
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic(ethertype: u16, bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+        fn walk_of_any_bytes_stays_within_them(ethertype: u16, bytes in prop::collection::vec(any::<u8>(), 0..20)) {
             if let Ok(tags) = walk(EtherType(ethertype), &bytes) {
                 prop_assert!(tags.len <= bytes.len());
                 prop_assert!(!tags.ethertype.is_vlan());

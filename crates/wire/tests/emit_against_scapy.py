@@ -1,9 +1,9 @@
-"""Reads frames in hexadecimal from standard input and prints what scapy reads in each: one JSON
-object a line, for emit_against_scapy.rs.
+"""Prints the fields that scapy reads in frames, one JSON object per line, for the test
+emit_against_scapy. Reads the frames in hexadecimal from standard input, one per line.
 
 "layers" has the fields of each layer. "rebuilt" is the frame as scapy builds it from these fields,
-with all lengths and checksums computed anew. With the argument "types", so are the types of the
-next layer.
+with all lengths and checksums recomputed. With the argument "types", the types of the next layers
+are recomputed too.
 """
 
 import json
@@ -78,14 +78,14 @@ def is_present(layer, name):
 
 
 def main():
-    # All input before any output: the caller reads only when it has written everything.
+    # Read all input before any output: the caller reads only after it has written everything.
     for line in sys.stdin.readlines():
         raw = bytes.fromhex(line)
         packet = Ether(raw)
         layers, layer = [], packet
         while not isinstance(layer, NoPayload):
             layers.append(layer_fields(layer))
-            # No checksum is a valid choice over IPv4, which scapy would not make.
+            # UDP over IPv4 may have no checksum, but scapy would compute one.
             is_over_ipv4 = isinstance(layer.underlayer, IP)
             is_unchecked = isinstance(layer, UDP) and layer.chksum == 0 and is_over_ipv4
             for name in [] if is_unchecked else COMPUTED.get(type(layer), []):

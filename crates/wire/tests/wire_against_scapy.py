@@ -1,7 +1,8 @@
-"""Random packets, and what scapy reads in them: one JSON object a line, for wire_against_scapy.rs.
+"""Prints random packets and the fields that scapy reads in them, one JSON object per line, for
+wire_against_scapy.rs.
 
-Every packet is built, taken as bytes, and read back by scapy: the expectations are its reading of
-the bytes, not what was asked for. The seed is fixed, so that each run sees the same packets.
+scapy builds each packet and parses its bytes again; the expected fields are the parsed ones. The
+seed is fixed, so that each run has the same packets.
 """
 
 import json
@@ -21,7 +22,7 @@ from scapy.utils import checksum
 rng = random.Random(20240229)
 V6_EXTENSIONS = (IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, AH)
 
-# scapy knows tunnels behind AH only.
+# scapy knows only tunnels after AH.
 bind_layers(AH, TCP, nh=6)
 bind_layers(AH, UDP, nh=17)
 
@@ -72,7 +73,7 @@ def packet4():
                           IPOption_Timestamp(pointer=9)], rng.choice([0, 0, 1, 2]))
     flags, frag = rng.choice([(0, 0), (0, 0), (2, 0), (1, 0), (1, rng.randrange(1, 1000)), (0, rng.randrange(1, 1000))])
     above = upper(4)
-    # A later fragment of this length is data from somewhere: not a header, whatever the bytes are.
+    # Raw data has protocol 253 (experimentation), so that no parser takes it for a header.
     proto = {"proto": 253} if isinstance(above, Raw) else {}
     return IP(src=v4(), dst=v4(), tos=rng.randrange(256), id=port(), ttl=rng.randrange(256), flags=flags,
               frag=frag, options=options, **proto) / above
@@ -85,7 +86,8 @@ def packet6():
     for _ in range(rng.choice([0, 0, 0, 1, 2])):
         packet /= IPv6ExtHdrDestOpt(options=[PadN(optdata=b"\0" * rng.randrange(12))])
     if rng.random() < 0.3:
-        # No segments left: the destination is the pseudo header's, as wire::checksum takes it.
+        # No segments left: the pseudo header has the destination of the IPv6 header, as in
+        # xdpfwd_wire::checksum.
         packet /= IPv6ExtHdrRouting(addresses=[v6() for _ in range(rng.randrange(1, 3))], segleft=0)
     if rng.random() < 0.3:
         offset, more = rng.choice([(0, 0), (0, 1), (rng.randrange(1, 1000), 1), (rng.randrange(1, 1000), 0)])
@@ -93,7 +95,7 @@ def packet6():
     above = upper(6)
     if rng.random() < 0.2:
         icv = b"\0" * rng.choice([12, 16, 20, 32])
-        # scapy computes neither of the first two.
+        # scapy does not compute nh and payloadlen.
         packet /= AH(nh=UPPER_NUMBERS.get(type(above), 58), payloadlen=1 + len(icv) // 4, spi=1, seq=2, icv=icv)
     packet /= above
     if isinstance(above, Raw):
@@ -114,7 +116,7 @@ def frame():
 
 
 def header_len(layer):
-    """The bytes of one layer alone, as scapy read them."""
+    """Returns the length of one layer without its payload, in bytes."""
     return len(layer) - len(layer.payload)
 
 
@@ -134,11 +136,11 @@ def expectation(raw):
     ip = layer
     want.update(src=ip.src, dst=ip.dst)
     if isinstance(ip, IP):
-        # A copy without the checksum: scapy computes it anew when it builds.
-        anew = ip.copy()
-        del anew.chksum
+        # A copy without the checksum: scapy computes it when it builds the packet.
+        rebuilt = ip.copy()
+        del rebuilt.chksum
         want.update(version=4, protocol=ip.proto, l3_end=at + ip.len, l4_offset=at + ip.ihl * 4, ttl=ip.ttl,
-                    header_checksum=ip.chksum, header_checksum_computed=IP(bytes(anew)).chksum)
+                    header_checksum=ip.chksum, header_checksum_computed=IP(bytes(rebuilt)).chksum)
         offset, more = ip.frag, bool(ip.flags.MF)
         layer = ip.payload
     else:
@@ -185,8 +187,7 @@ def main():
             raw += data()
         want = expectation(raw)
         if "sum" in want and rng.random() < 0.2:
-            # A bit flipped in the packet's last two bytes, which are no length in any protocol
-            # here.
+            # Flip a bit of the last two bytes, which are not a length in any of these protocols.
             at = want["l3_end"] - 1 - rng.randrange(2)
             want = expectation(raw[:at] + bytes([raw[at] ^ 1 << rng.randrange(8)]) + raw[at + 1:])
         print(json.dumps(want))

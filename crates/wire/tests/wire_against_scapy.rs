@@ -13,142 +13,152 @@ use xdpfwd_wire::{
 const PACKETS: usize = 600;
 
 #[test]
-fn wire_reads_what_scapy_reads() {
+fn parsed_fields_equal_those_of_scapy() {
     let lines = scapy::run("wire_against_scapy.py", &PACKETS.to_string(), "");
     assert_eq!(lines.len(), PACKETS);
-    let mut sums = [0, 0];
-    for want in &lines {
-        let frame = unhex(text(want, "frame"));
+    let mut checksums = [0, 0];
+    for expected in &lines {
+        let frame = unhex(text(expected, "frame"));
         let headers = Headers::parse(&frame);
-        compare_headers(want, &frame, &headers);
-        if let Some(right) = compare_payload(want, &frame, &headers) {
-            sums[usize::from(right)] += 1;
+        compare_headers(expected, &frame, &headers);
+        if let Some(is_valid) = compare_payload(expected, &frame, &headers) {
+            checksums[usize::from(is_valid)] += 1;
         }
-        compare_cuts(want, &frame);
+        compare_truncated(expected, &frame);
     }
     // A faulty generator could pass every comparison.
-    assert!(sums.iter().all(|&count| count > 20), "checksums wrong and right: {sums:?}");
+    assert!(
+        checksums.iter().all(|&count| count > 20),
+        "too few invalid or valid checksums: {checksums:?}"
+    );
     for fragment in ["whole", "first", "later"] {
-        let count = lines.iter().filter(|want| want["fragment"] == fragment).count();
-        assert!(count > 20, "only {count} packets are {fragment}");
+        let count = lines.iter().filter(|expected| expected["fragment"] == fragment).count();
+        assert!(count > 20, "only {count} packets have fragment = {fragment}");
     }
 }
 
-fn compare_headers(want: &Value, frame: &[u8], headers: &Headers) {
+fn compare_headers(expected: &Value, frame: &[u8], headers: &Headers) {
     let vlans = [headers.outer_vlan, headers.inner_vlan].into_iter().flatten();
-    assert_eq!(Value::from_iter(vlans.map(|vlan| vlan.get())), want["vlans"], "{want}");
-    assert_eq!(u64::from(headers.ethertype.0), number(want, "ethertype"), "{want}");
-    assert_eq!(u64::from(headers.l3_offset), number(want, "l3_offset"), "{want}");
+    assert_eq!(Value::from_iter(vlans.map(|vlan| vlan.get())), expected["vlans"], "{expected}");
+    assert_eq!(u64::from(headers.ethertype.0), number(expected, "ethertype"), "{expected}");
+    assert_eq!(u64::from(headers.l3_offset), number(expected, "l3_offset"), "{expected}");
     let version = match headers.ip_version {
         None => 0,
         Some(IpVersion::V4) => 4,
         Some(IpVersion::V6) => 6,
     };
-    assert_eq!(version, number(want, "version"), "{want}");
+    assert_eq!(version, number(expected, "version"), "{expected}");
     if version == 0 {
-        assert_eq!(headers.status, Status::NotIp, "{want}");
+        assert_eq!(headers.status, Status::NotIp, "{expected}");
         return;
     }
-    assert_eq!(headers.status, Status::Parsed, "{want}");
-    assert_eq!(u64::from(headers.l4_offset), number(want, "l4_offset"), "{want}");
-    assert_eq!(u64::from(headers.l3_end), number(want, "l3_end"), "{want}");
+    assert_eq!(headers.status, Status::Parsed, "{expected}");
+    assert_eq!(u64::from(headers.l4_offset), number(expected, "l4_offset"), "{expected}");
+    assert_eq!(u64::from(headers.l3_end), number(expected, "l3_end"), "{expected}");
     assert_eq!(
         headers.protocol.map(|protocol| u64::from(protocol.0)),
-        Some(number(want, "protocol")),
-        "{want}"
+        Some(number(expected, "protocol")),
+        "{expected}"
     );
     let fragment = match headers.fragment {
         Fragment::Whole => "whole",
         Fragment::First => "first",
         Fragment::Later => "later",
     };
-    assert_eq!(fragment, text(want, "fragment"), "{want}");
-    assert_eq!(u64::from(headers.source_port), number_or_zero(want, "sport"), "{want}");
-    assert_eq!(u64::from(headers.destination_port), number_or_zero(want, "dport"), "{want}");
+    assert_eq!(fragment, text(expected, "fragment"), "{expected}");
+    assert_eq!(u64::from(headers.source_port), number_or_zero(expected, "sport"), "{expected}");
+    assert_eq!(
+        u64::from(headers.destination_port),
+        number_or_zero(expected, "dport"),
+        "{expected}"
+    );
     assert_eq!(
         headers.source_ip(frame).unwrap(),
-        text(want, "src").parse::<IpAddr>().unwrap(),
-        "{want}"
+        text(expected, "src").parse::<IpAddr>().unwrap(),
+        "{expected}"
     );
     assert_eq!(
         headers.destination_ip(frame).unwrap(),
-        text(want, "dst").parse::<IpAddr>().unwrap(),
-        "{want}"
+        text(expected, "dst").parse::<IpAddr>().unwrap(),
+        "{expected}"
     );
 }
 
 /// Checks the views behind the headers. Returns whether the upper checksum is valid, if scapy
 /// reports it.
-fn compare_payload(want: &Value, frame: &[u8], headers: &Headers) -> Option<bool> {
+fn compare_payload(expected: &Value, frame: &[u8], headers: &Headers) -> Option<bool> {
     let addresses = headers.addresses(frame)?;
     if headers.ip_version == Some(IpVersion::V4) {
-        compare_ipv4(want, headers.l3(frame));
+        compare_ipv4(expected, headers.l3(frame));
     }
     let l4 = headers.l4(frame);
-    let computed = want["sum"].as_u64()?;
-    let right = match headers.protocol? {
+    let computed = expected["sum"].as_u64()?;
+    let is_valid = match headers.protocol? {
         IpProtocol::UDP => {
             let packet = udp::Packet::new_checked(l4).unwrap();
             if packet.checksum() == 0 && matches!(addresses, Addresses::V4 { .. }) {
-                assert!(packet.verify_checksum(addresses), "{want}");
-                return None; // scapy takes it for a sum like any other
+                assert!(packet.verify_checksum(addresses), "{expected}");
+                return None; // scapy treats 0 as an ordinary checksum
             }
             packet.verify_checksum(addresses)
         }
         IpProtocol::TCP => {
             let packet = tcp::Packet::new_checked(l4).unwrap();
-            assert_eq!(u64::from(packet.flags().0), number(want, "flags"), "{want}");
-            assert_eq!(u64::from(packet.sequence()), number(want, "seq"), "{want}");
-            assert_eq!(packet.header_len() as u64, number(want, "header_len"), "{want}");
+            assert_eq!(u64::from(packet.flags().0), number(expected, "flags"), "{expected}");
+            assert_eq!(u64::from(packet.sequence()), number(expected, "seq"), "{expected}");
+            assert_eq!(packet.header_len() as u64, number(expected, "header_len"), "{expected}");
             packet.verify_checksum(addresses)
         }
         IpProtocol::ICMP | IpProtocol::ICMPV6 => {
             let packet = icmp::Packet::new_checked(l4).unwrap();
-            assert_eq!(u64::from(packet.kind()), number(want, "type"), "{want}");
-            assert_eq!(u64::from(packet.code()), number(want, "code"), "{want}");
+            assert_eq!(u64::from(packet.kind()), number(expected, "type"), "{expected}");
+            assert_eq!(u64::from(packet.code()), number(expected, "code"), "{expected}");
             packet.verify_checksum(addresses)
         }
-        other => panic!("scapy has a checksum of {other}: {want}"),
+        other => panic!("unexpected checksum of protocol {other}: {expected}"),
     };
-    assert_eq!(right, computed == 0, "{want}");
-    Some(right)
+    assert_eq!(is_valid, computed == 0, "{expected}");
+    Some(is_valid)
 }
 
-fn compare_ipv4(want: &Value, l3: &[u8]) {
+fn compare_ipv4(expected: &Value, l3: &[u8]) {
     let mut packet = ipv4::Packet::new_checked(l3.to_vec()).unwrap();
-    let (stands, computed) =
-        (number(want, "header_checksum"), number(want, "header_checksum_computed"));
-    assert_eq!(u64::from(packet.checksum()), stands, "{want}");
-    assert_eq!(u64::from(packet.ttl()), number(want, "ttl"), "{want}");
-    assert_eq!(packet.verify_checksum(), stands == computed, "{want}");
+    let (received, computed) =
+        (number(expected, "header_checksum"), number(expected, "header_checksum_computed"));
+    assert_eq!(u64::from(packet.checksum()), received, "{expected}");
+    assert_eq!(u64::from(packet.ttl()), number(expected, "ttl"), "{expected}");
+    assert_eq!(packet.verify_checksum(), received == computed, "{expected}");
     packet.fill_checksum();
-    assert_eq!(u64::from(packet.checksum()), computed, "{want}");
+    assert_eq!(u64::from(packet.checksum()), computed, "{expected}");
     if packet.decrement_ttl().is_some() {
         let updated = packet.checksum();
         packet.fill_checksum();
-        assert_eq!(packet.checksum(), updated, "{want}");
+        assert_eq!(packet.checksum(), updated, "{expected}");
     }
 }
 
 /// A frame that ends before its IP packet is never parsed as complete.
-fn compare_cuts(want: &Value, frame: &[u8]) {
-    let end = want["l3_end"].as_u64().unwrap_or(14) as usize;
+fn compare_truncated(expected: &Value, frame: &[u8]) {
+    let end = expected["l3_end"].as_u64().unwrap_or(14) as usize;
     for len in 0..end {
         let status = Headers::parse(&frame[..len]).status;
-        assert!(matches!(status, Status::Truncated(_)), "{status:?} after {len} bytes of {want}");
+        assert!(
+            matches!(status, Status::Truncated(_)),
+            "{status:?} after {len} bytes of {expected}"
+        );
     }
 }
 
-fn text<'a>(want: &'a Value, key: &str) -> &'a str {
-    want[key].as_str().unwrap_or_else(|| panic!("no text {key:?} in {want}"))
+fn text<'a>(expected: &'a Value, key: &str) -> &'a str {
+    expected[key].as_str().unwrap_or_else(|| panic!("no text {key:?} in {expected}"))
 }
 
-fn number(want: &Value, key: &str) -> u64 {
-    want[key].as_u64().unwrap_or_else(|| panic!("no number {key:?} in {want}"))
+fn number(expected: &Value, key: &str) -> u64 {
+    expected[key].as_u64().unwrap_or_else(|| panic!("no number {key:?} in {expected}"))
 }
 
-fn number_or_zero(want: &Value, key: &str) -> u64 {
-    want[key].as_u64().unwrap_or(0)
+fn number_or_zero(expected: &Value, key: &str) -> u64 {
+    expected[key].as_u64().unwrap_or(0)
 }
 
 fn unhex(text: &str) -> Vec<u8> {

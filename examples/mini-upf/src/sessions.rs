@@ -31,7 +31,7 @@ pub struct Session {
     pub counters: SharedCounters<4>,
 }
 
-/// All sessions, by what packets of each direction have.
+/// All sessions, by the key that packets of each direction have.
 #[derive(Clone, Default)]
 pub struct Lookup {
     pub by_teid: HashMap<u32, Arc<Session>>,
@@ -48,7 +48,7 @@ pub fn run(sessions: &Sessions, workers: usize, command: Command) -> Result<(), 
             let session = Arc::new(Session { parameters, counters: SharedCounters::new(workers) });
             let of_teid = lookup.by_teid.insert(teid, session.clone());
             let earlier = lookup.by_ue.insert(ue, session).or(of_teid);
-            earlier.map_or(Ok(()), |_| Err("the UE or the uplink TEID has a session"))
+            earlier.map_or(Ok(()), |_| Err("the UE or the uplink TEID already has a session"))
         }
         Command::Remove { ue } => {
             let session = lookup.by_ue.remove(&ue).ok_or("the UE has no session")?;

@@ -21,9 +21,10 @@ pub struct Config {
 
 /// Plans the stage that decapsulates packets.
 pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
-    let invalid_gtpu = Reason::register("invalid_gtpu", "This is no G-PDU for the UPF.")?;
-    let no_session = Reason::register("no_session", "No session has the TEID or address.")?;
-    let wrong_ue_address = Reason::register("wrong_ue_address", "The source is not the UE.")?;
+    let invalid_gtpu = Reason::register("invalid_gtpu", "The packet is not a G-PDU for this UPF.")?;
+    let no_session = Reason::register("no_session", "No session has this TEID or UE address.")?;
+    let wrong_ue_address =
+        Reason::register("wrong_ue_address", "The source is not the UE address.")?;
     let of_table = sessions.clone();
     let plan = PlanFn::new(move |cx| {
         let ethernet = cx.ethernet_to(config.next_hop);
@@ -45,7 +46,7 @@ pub fn decap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
 
 /// Plans the stage that encapsulates packets for the UEs' tunnels.
 pub fn encap(config: Config, sessions: Sessions) -> Result<PlanFn, PlanError> {
-    let no_session = Reason::register("no_session", "No session has the TEID or address.")?;
+    let no_session = Reason::register("no_session", "No session has this TEID or UE address.")?;
     Ok(PlanFn::new(move |cx| {
         let ethernet = cx.ethernet_to(config.next_hop);
         sessions.stage(move |sessions, packet, cx| {

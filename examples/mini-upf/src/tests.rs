@@ -65,7 +65,7 @@ fn encap_writes_the_tunnel_with_the_qfi() {
 }
 
 #[test]
-fn each_drop_has_its_reason() {
+fn invalid_packet_is_dropped_with_its_reason() {
     let pdcp = ExtensionHeader { kind: ExtensionType::PDCP_PDU_NUMBER, content: &[0, 1] };
     for (port, frame, reason) in [
         ("n3", uplink(4098, UE, &[]), "no_session"),
@@ -101,7 +101,7 @@ fn stages_do_not_allocate() {
 }
 
 #[test]
-fn errors_of_the_configuration_have_line_and_column() {
+fn configuration_error_has_line_and_column() {
     let config = CONFIG.replace("02:00:00:00:06:01", "02:00");
     let error = crate::app(Sessions::default()).test_bench(&config).unwrap_err();
     assert!(error.starts_with("test.toml:26:12: "), "{error}");

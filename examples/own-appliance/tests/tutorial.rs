@@ -21,7 +21,10 @@ fn code_blocks_of_the_tutorial_are_in_the_files() {
     let mut count = 0;
     for text in code {
         count += 1;
-        assert!(files.iter().any(|file| file.contains(text)), "in no file of this crate:\n{text}");
+        assert!(
+            files.iter().any(|file| file.contains(text)),
+            "no file of this crate contains:\n{text}"
+        );
     }
-    assert!(count >= 12, "{count} blocks of code");
+    assert!(count >= 12, "only {count} blocks of code");
 }

@@ -48,8 +48,9 @@ impl Aead for AwsLc {
 
 impl AwsLc {
     // The two calls used here neither copy a tag nor move the text, while
-    // `seal_in_place_separate_tag` returns a tag and `open_in_place` moves the text. The nonce is passed by reference: by value, or out of an
-    // `Option`, it is copied byte by byte, and wider loads then stall for up to 15 ns.
+    // `seal_in_place_separate_tag` returns a tag and `open_in_place` moves the text. The nonce is
+    // passed by reference: by value, or out of an `Option`, it is copied byte by byte, and wider
+    // loads then stall for up to 15 ns.
     #[inline]
     fn seal(&self, job: &mut Job<'_>) -> Option<()> {
         let Job { nonce, aad, text_and_tag, .. } = job;

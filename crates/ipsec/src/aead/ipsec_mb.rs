@@ -35,14 +35,14 @@ enum Key {
     ChaCha20 { key: Box<Zeroizing<[u8; 32]>>, managers: &'static Managers },
 }
 
-/// The reason why libipsec-mb cannot use a key.
+/// The reason reason libipsec-mb cannot use a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IpsecMbError {
     /// The key has the wrong length.
     #[error(transparent)]
     KeyLength(#[from] KeyLength),
     /// The library does not work on this machine.
-    #[error("libipsec-mb can't be used: {0}. Another backend can: \"aws-lc\"")]
+    #[error("cannot use libipsec-mb: {0}; use backend = \"aws-lc\"")]
     Unusable(String),
 }
 
@@ -128,7 +128,7 @@ fn equal(one: &[u8; ICV], other: &[u8; ICV]) -> bool {
 
 /// The longest text, above any packet and below GCM's limit (2^36 - 32). For longer texts the
 /// library would do nothing and only set its error number.
-const LONGEST: usize = 1 << 31;
+const MAX_TEXT_LEN: usize = 1 << 31;
 
 impl IpsecMb {
     #[inline]
@@ -137,15 +137,16 @@ impl IpsecMb {
         run: Gcm,
         key: &GcmKey,
         jobs: &mut [Job<'_>],
-        is_good: impl Fn(&mut [u8; ICV], &[u8; ICV]) -> bool,
+        check_tag: impl Fn(&mut [u8; ICV], &[u8; ICV]) -> bool,
     ) {
         let mut context = GcmContext([0; _]);
         let mut computed = [0; ICV];
         for job in jobs {
-            let Job { nonce, aad, text_and_tag, is_good: good } = job;
-            let Some((text, tag)) = parts(text_and_tag).filter(|(text, _)| text.len() <= LONGEST)
+            let Job { nonce, aad, text_and_tag, is_good: job_is_good } = job;
+            let Some((text, tag)) =
+                parts(text_and_tag).filter(|(text, _)| text.len() <= MAX_TEXT_LEN)
             else {
-                *good = false;
+                *job_is_good = false;
                 continue;
             };
             let (at, len) = (text.as_mut_ptr(), text.len() as u64);
@@ -172,7 +173,7 @@ impl IpsecMb {
                     ICV as u64,
                 );
             }
-            *good = is_good(tag, &computed);
+            *job_is_good = check_tag(tag, &computed);
         }
         context.0.zeroize();
     }
@@ -184,7 +185,7 @@ fn functions() -> Result<Functions, IpsecMbError> {
     let functions = FUNCTIONS.get_or_init(|| {
         let manager = Manager::new()?;
         let mut functions = MaybeUninit::uninit();
-        // SAFETY: reads an initialised manager, and writes all functions, which are code of the
+        // SAFETY: reads an initialized manager, and writes all functions, which are code of the
         // library. The library is never unloaded.
         let functions = unsafe {
             ffi::xdpfwd_imb_functions(manager.0.as_ptr(), functions.as_mut_ptr());
@@ -203,13 +204,13 @@ unsafe impl Send for Manager {}
 
 impl Manager {
     fn new() -> Result<Self, String> {
-        let mut why = ptr::null();
-        // SAFETY: writes only `why`, and only if it returns NULL.
-        let manager = unsafe { ffi::xdpfwd_imb_new(&raw mut why) };
+        let mut reason = ptr::null();
+        // SAFETY: writes only `reason`, and only if it returns NULL.
+        let manager = unsafe { ffi::xdpfwd_imb_new(&raw mut reason) };
         NonNull::new(manager).map(Self).ok_or_else(|| {
-            // SAFETY: `why` is then a static string.
-            let why = unsafe { CStr::from_ptr(why) };
-            why.to_string_lossy().into_owned()
+            // SAFETY: `reason` is then a static string.
+            let reason = unsafe { CStr::from_ptr(reason) };
+            reason.to_string_lossy().into_owned()
         })
     }
 }
@@ -236,43 +237,44 @@ fn managers() -> Result<&'static Managers, IpsecMbError> {
             .collect::<Result<_, _>>()
             .map(Managers)
     });
-    managers.as_ref().map_err(|why| IpsecMbError::Unusable(why.clone()))
+    managers.as_ref().map_err(|reason| IpsecMbError::Unusable(reason.clone()))
 }
 
 /// A manager that one thread uses for a batch.
-enum Taken<'a> {
+enum BatchManager<'a> {
     Shared(MutexGuard<'a, Manager>),
-    Own(Manager),
+    Owned(Manager),
 }
 
-impl Taken<'_> {
+impl BatchManager<'_> {
     fn get(&self) -> &Manager {
         match self {
             Self::Shared(manager) => manager,
-            Self::Own(manager) => manager,
+            Self::Owned(manager) => manager,
         }
     }
 }
 
 impl Managers {
-    /// Takes a free manager: mostly this thread's own, or else any other. If all are in use, which
-    /// takes more threads than processors, creates one. Returns `None` if that fails.
-    fn take(&self) -> Option<Taken<'_>> {
+    /// Takes a free manager: usually the one assigned to this thread, otherwise any other. Creates
+    /// one if all are in use, which can happen only with more threads than processors. Returns
+    /// `None` if that fails.
+    fn take(&self) -> Option<BatchManager<'_>> {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
             static THREAD: Cell<Option<usize>> = const { Cell::new(None) };
         }
         let thread = THREAD.get().unwrap_or_else(|| THREADS.fetch_add(1, Ordering::Relaxed));
         THREAD.set(Some(thread));
-        let own = thread % self.0.len();
-        let from_own = self.0[own..].iter().chain(&self.0[..own]);
-        let free = from_own.map(Mutex::try_lock).find_map(|attempt| match attempt {
+        let first = thread % self.0.len();
+        let managers = self.0[first..].iter().chain(&self.0[..first]);
+        let free = managers.map(Mutex::try_lock).find_map(|attempt| match attempt {
             Ok(manager) => Some(manager),
             // A panic cannot leave a job in a manager.
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         });
-        free.map(Taken::Shared).or_else(|| Manager::new().ok().map(Taken::Own))
+        free.map(BatchManager::Shared).or_else(|| Manager::new().ok().map(BatchManager::Owned))
     }
 
     #[inline]
@@ -281,7 +283,7 @@ impl Managers {
         opens: bool,
         key: &[u8; 32],
         jobs: &mut [Job<'_>],
-        is_good: impl Fn(&mut [u8; ICV], &[u8; ICV]) -> bool,
+        check_tag: impl Fn(&mut [u8; ICV], &[u8; ICV]) -> bool,
     ) {
         let Some(manager) = self.take() else {
             jobs.iter_mut().for_each(|job| job.is_good = false);
@@ -290,10 +292,11 @@ impl Managers {
         let manager = manager.get();
         let mut computed = [0; ICV];
         for job in jobs {
-            let Job { nonce, aad, text_and_tag, is_good: good } = job;
-            let Some((text, tag)) = parts(text_and_tag).filter(|(text, _)| text.len() <= LONGEST)
+            let Job { nonce, aad, text_and_tag, is_good: job_is_good } = job;
+            let Some((text, tag)) =
+                parts(text_and_tag).filter(|(text, _)| text.len() <= MAX_TEXT_LEN)
             else {
-                *good = false;
+                *job_is_good = false;
                 continue;
             };
             // SAFETY: the manager is used exclusively. Reads 32 bytes of key, 12 of nonce, and the
@@ -312,7 +315,7 @@ impl Managers {
                     computed.as_mut_ptr(),
                 )
             };
-            *good = error == 0 && is_good(tag, &computed);
+            *job_is_good = error == 0 && check_tag(tag, &computed);
         }
     }
 }

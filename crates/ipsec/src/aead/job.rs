@@ -74,7 +74,7 @@ impl Aad {
 
 /// The error for a key whose length does not match its transform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a key of {got} bytes: {} takes {wanted}", .transform.name())]
+#[error("the key has {got} bytes; {} requires {wanted}", .transform.name())]
 pub struct KeyLength {
     /// The transform.
     pub transform: Transform,

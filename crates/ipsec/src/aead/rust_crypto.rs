@@ -15,7 +15,7 @@ pub struct RustCrypto {
     encrypts: bool,
 }
 
-#[expect(clippy::large_enum_variant, reason = "one for a key, and looked at for every batch")]
+#[expect(clippy::large_enum_variant, reason = "one value per key, used for every batch")]
 enum Cipher {
     Aes128(Aes128Gcm),
     Aes256(Aes256Gcm),
@@ -26,16 +26,16 @@ impl RustCrypto {
     /// Creates a key, whose length must match the transform.
     pub fn new(transform: Transform, key: &[u8]) -> Result<Self, KeyLength> {
         KeyLength::check(transform, key)?;
-        let wrong = |_| KeyLength { transform, got: key.len(), wanted: transform.key_len() };
+        let key_length = |_| KeyLength { transform, got: key.len(), wanted: transform.key_len() };
         let cipher = match transform {
             Transform::Aes128Gcm | Transform::NullAes128Gmac => {
-                Cipher::Aes128(Aes128Gcm::new_from_slice(key).map_err(wrong)?)
+                Cipher::Aes128(Aes128Gcm::new_from_slice(key).map_err(key_length)?)
             }
             Transform::Aes256Gcm | Transform::NullAes256Gmac => {
-                Cipher::Aes256(Aes256Gcm::new_from_slice(key).map_err(wrong)?)
+                Cipher::Aes256(Aes256Gcm::new_from_slice(key).map_err(key_length)?)
             }
             Transform::ChaCha20Poly1305 => {
-                Cipher::ChaCha20(ChaCha20Poly1305::new_from_slice(key).map_err(wrong)?)
+                Cipher::ChaCha20(ChaCha20Poly1305::new_from_slice(key).map_err(key_length)?)
             }
         };
         Ok(Self { cipher, encrypts: transform.encrypts() })

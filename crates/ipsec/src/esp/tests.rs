@@ -14,7 +14,7 @@ const RUST_CRYPTO: Backend = |transform, key| Box::new(RustCrypto::new(transform
 const IPSEC_MB: Backend =
     |transform, key| Box::new(crate::aead::IpsecMb::new(transform, key).unwrap());
 
-fn a_backend() -> impl Strategy<Value = Backend> {
+fn any_backend() -> impl Strategy<Value = Backend> {
     prop::sample::select(vec![
         AWS_LC,
         RUST_CRYPTO,
@@ -52,23 +52,23 @@ fn open(
     packet.outcome
 }
 
-fn a_transform() -> impl Strategy<Value = Transform> {
+fn any_transform() -> impl Strategy<Value = Transform> {
     prop::sample::select(Transform::ALL.to_vec())
 }
 
 proptest! {
     #[test]
-    fn what_one_seals_each_opens(
-        transform in a_transform(),
+    fn every_backend_opens_packets_of_every_backend(
+        transform in any_transform(),
         extended in any::<bool>(),
-        (seals, opens) in (a_backend(), a_backend()),
+        (seals, opens) in (any_backend(), any_backend()),
         payload in prop::collection::vec(any::<u8>(), 0..300),
         number in prop_oneof![1_u64..1000, Just(u64::from(u32::MAX)), Just((3 << 32) + 5)],
         iv in any::<u64>(),
     ) {
         let number = if extended { number } else { number.min(u64::from(u32::MAX)) };
         let bytes = seal(&protection(transform, extended, seals, 9), &payload, number, iv);
-        prop_assert_eq!(&bytes[..IN_FRONT], &[0xaa; IN_FRONT], "what is in front is as it was");
+        prop_assert_eq!(&bytes[..IN_FRONT], &[0xaa; IN_FRONT], "bytes in front of the SPI changed");
         prop_assert_eq!(&bytes[IN_FRONT..IN_FRONT + 8], &[&0x1234_5678_u32.to_be_bytes()[..], &(number as u32).to_be_bytes()].concat());
         prop_assert_eq!((bytes.len() - IN_FRONT) % 4, 0);
         let inner = IN_FRONT + HEADER..IN_FRONT + HEADER + payload.len();
@@ -78,7 +78,7 @@ proptest! {
         let protection = protection(transform, extended, opens, 9);
         let mut window = Window::new(64, extended).unwrap();
         if number > 64 {
-            window.take(number - 1).unwrap();
+            window.mark_received(number - 1).unwrap();
         }
         let mut received = bytes.clone();
         let opened = open(&protection, &mut window, &mut received);
@@ -90,16 +90,16 @@ proptest! {
 
     /// A packet with one flipped bit is rejected, and the window does not move.
     #[test]
-    fn a_flipped_bit_drops_it(
-        transform in a_transform(),
-        (extended, opens) in (any::<bool>(), a_backend()),
+    fn open_rejects_packet_with_flipped_bit(
+        transform in any_transform(),
+        (extended, opens) in (any::<bool>(), any_backend()),
         payload in prop::collection::vec(any::<u8>(), 0..100),
         at in any::<prop::sample::Index>(),
         bit in 0..8_u8,
     ) {
         let mut bytes = seal(&protection(transform, extended, AWS_LC, 9), &payload, 7, 1);
-        let of_packet = bytes.len() - IN_FRONT;
-        let at = IN_FRONT + at.index(of_packet);
+        let packet_len = bytes.len() - IN_FRONT;
+        let at = IN_FRONT + at.index(packet_len);
         bytes[at] ^= 1 << bit;
         let mut window = Window::new(64, extended).unwrap();
         let outcome = open(&protection(transform, extended, opens, 9), &mut window, &mut bytes);
@@ -114,11 +114,11 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_refused(
+    fn open_rejects_arbitrary_bytes(
         bytes in prop::collection::vec(any::<u8>(), 0..200),
-        transform in a_transform(),
+        transform in any_transform(),
         extended in any::<bool>(),
-        opens in a_backend(),
+        opens in any_backend(),
     ) {
         let mut bytes = bytes;
         let mut window = Window::new(64, extended).unwrap();
@@ -128,7 +128,7 @@ proptest! {
 }
 
 #[test]
-fn another_key_opens_nothing() {
+fn open_with_other_key_returns_bad_tag() {
     for transform in Transform::ALL {
         let mut bytes = seal(&protection(transform, true, AWS_LC, 9), b"hello", 1, 1);
         let mut window = Window::new(64, true).unwrap();
@@ -140,7 +140,7 @@ fn another_key_opens_nothing() {
 }
 
 #[test]
-fn a_batch_is_many_packets_and_one_of_them_may_be_wrong() {
+fn open_batch_rejects_only_invalid_packets() {
     for (transform, extended) in
         Transform::ALL.into_iter().flat_map(|transform| [(transform, false), (transform, true)])
     {
@@ -165,10 +165,10 @@ fn a_batch_is_many_packets_and_one_of_them_may_be_wrong() {
         let mut packets: Vec<Incoming<'_>> =
             all.iter_mut().map(|bytes| Incoming::new(bytes)).collect();
         protection.open_batch(&mut window, &mut packets);
-        for (place, packet) in packets.iter().enumerate() {
-            let n = if place > 5 { place - 1 } else { place };
+        for (index, packet) in packets.iter().enumerate() {
+            let n = if index > 5 { index - 1 } else { index };
             let payload = IN_FRONT + HEADER..IN_FRONT + HEADER + n;
-            match place {
+            match index {
                 6 => assert_eq!(packet.outcome, Err(Unopened::Replay)),
                 71 => assert_eq!(packet.outcome, Err(Unopened::BadTag)),
                 _ => {
@@ -189,7 +189,7 @@ fn a_batch_is_many_packets_and_one_of_them_may_be_wrong() {
 }
 
 #[test]
-fn what_has_no_room_is_not_sealed() {
+fn seal_without_exact_room_leaves_packet_unchanged() {
     let protection = protection(Transform::Aes128Gcm, true, AWS_LC, 9);
     let mut bytes = room(b"hello");
     for payload in [0, 1, 9, 10_000, usize::MAX] {
@@ -201,7 +201,7 @@ fn what_has_no_room_is_not_sealed() {
 }
 
 #[test]
-fn padding_is_looked_at() {
+fn open_rejects_invalid_padding_and_moves_window() {
     // GMAC leaves the text in the clear: a sender with the key can write invalid padding.
     let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
     for (trailer, expected) in [
@@ -220,13 +220,13 @@ fn padding_is_looked_at() {
         let mut window = Window::new(64, false).unwrap();
         let outcome = open(&protection, &mut window, &mut bytes);
         assert_eq!(outcome.map(|_| ()), expected, "{trailer:?}");
-        assert_eq!(window.highest(), 1, "it was from who has the key");
+        assert_eq!(window.highest(), 1, "the window did not move for a packet with a valid ICV");
     }
 }
 
-/// RFC 4303, 2.4: allows up to 255 bytes of padding for any payload.
+/// RFC 4303, 2.4, allows up to 255 bytes of padding for any payload.
 #[test]
-fn padding_of_any_length_is_taken_and_each_of_its_bytes_looked_at() {
+fn open_checks_every_byte_of_up_to_255_bytes_of_padding() {
     let protection = protection(Transform::NullAes128Gmac, false, AWS_LC, 9);
     let outcome = |text: &[u8]| {
         let mut bytes = [&[0; IN_FRONT + HEADER][..], text, &[0; ICV]].concat();
@@ -244,17 +244,21 @@ fn padding_of_any_length_is_taken_and_each_of_its_bytes_looked_at() {
                 [&vec![9; payload][..], &(1..=padding).collect::<Vec<_>>(), &[padding, 4]].concat();
             let opened = outcome(&text).unwrap();
             assert_eq!(opened.payload.len(), payload, "{padding}");
-            for wrong in payload..payload + usize::from(padding) {
+            for at in payload..payload + usize::from(padding) {
                 let mut text = text.clone();
-                text[wrong] ^= 0x80;
-                assert_eq!(outcome(&text), Err(Unopened::BadPadding), "{padding}: {wrong}");
+                text[at] ^= 0x80;
+                assert_eq!(
+                    outcome(&text),
+                    Err(Unopened::BadPadding),
+                    "byte {at} of {padding} bytes of padding"
+                );
             }
         }
     }
 }
 
 #[test]
-fn lengths_are_those_of_rfc_4303() {
+fn trailer_pads_payload_to_multiple_of_4() {
     assert_eq!((behind(0), behind(1), behind(2), behind(3)), (4 + ICV, 3 + ICV, 2 + ICV, 5 + ICV));
     for payload in 0..100 {
         assert!((payload + behind(payload)).is_multiple_of(4));

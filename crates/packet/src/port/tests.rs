@@ -15,17 +15,17 @@ struct Wire {
     pool: Pool,
     queue: EgressQueue,
     batch: Batch,
-    far: UnixDatagram,
+    peer: UnixDatagram,
 }
 
 fn wire() -> Wire {
     let config = UmemConfig { frames: 256, huge_pages: HugePages::Off, ..UmemConfig::default() };
     let (umem, pool) = Umem::new(&config).unwrap();
-    let (near, far) = UnixDatagram::pair().unwrap();
-    far.set_nonblocking(true).unwrap();
+    let (near, peer) = UnixDatagram::pair().unwrap();
+    peer.set_nonblocking(true).unwrap();
     let port = Box::new(MmsgPort::new(near.into(), &umem).unwrap());
     let queue = EgressQueue::new(&umem, 512);
-    Wire { port, umem, pool, queue, batch: Batch::new(), far }
+    Wire { port, umem, pool, queue, batch: Batch::new(), peer }
 }
 
 fn packet(number: usize, len: usize) -> Vec<u8> {
@@ -47,8 +47,8 @@ impl Wire {
 
     /// Receives one batch and returns its packets.
     fn receive(&mut self) -> Vec<Vec<u8>> {
-        let came = self.port.receive(&mut self.batch, &mut self.pool);
-        assert_eq!(came, self.batch.len());
+        let count = self.port.receive(&mut self.batch, &mut self.pool);
+        assert_eq!(count, self.batch.len());
         self.check();
         let mut packets = Vec::new();
         for frame in self.batch.places_mut().iter_mut().filter_map(Option::take) {
@@ -65,12 +65,12 @@ impl Wire {
         self.queue.push(frame).unwrap();
     }
 
-    /// Returns all packets received at the far end.
+    /// Returns all packets that the peer received.
     fn arrived(&self) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
         let mut buffer = [0; 65536];
         loop {
-            match self.far.recv(&mut buffer) {
+            match self.peer.recv(&mut buffer) {
                 Ok(len) => packets.push(buffer[..len].to_vec()),
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::WouldBlock);
@@ -82,15 +82,15 @@ impl Wire {
 }
 
 #[test]
-fn packets_come_whole_in_order_and_in_batches() {
+fn receive_returns_packets_complete_and_in_order() {
     let mut wire = wire();
-    assert_eq!(wire.receive(), Vec::<Vec<u8>>::new(), "empty socket is no error");
+    assert_eq!(wire.receive(), Vec::<Vec<u8>>::new(), "an empty socket returned packets");
     let lengths = [60, 61, 64, 590, 1514, 1792, 15];
     // Send as many as a datagram socket accepts.
     let mut sent = Vec::new();
     for number in 0.. {
         let packet = packet(number, lengths[number % lengths.len()]);
-        match wire.far.send(&packet) {
+        match wire.peer.send(&packet) {
             Ok(_) => sent.push(packet),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::WouldBlock);
@@ -98,7 +98,7 @@ fn packets_come_whole_in_order_and_in_batches() {
             }
         }
     }
-    assert!(sent.len() >= 10, "{}", sent.len());
+    assert!(sent.len() >= 10, "the socket accepted only {} packets", sent.len());
     let mut received = Vec::new();
     for _ in 0..sent.len() {
         received.extend(wire.receive());
@@ -107,14 +107,14 @@ fn packets_come_whole_in_order_and_in_batches() {
     let counters = wire.port.counters();
     assert_eq!(counters.rx_packets as usize, sent.len());
     assert_eq!(counters.rx_bytes as usize, sent.iter().map(Vec::len).sum::<usize>());
-    assert_eq!(counters.syscalls as usize, 1 + sent.len(), "one for each batch");
+    assert_eq!(counters.syscalls as usize, 1 + sent.len(), "not one system call per batch");
 }
 
 #[test]
-fn what_is_longer_than_a_frame_has_room_for_is_counted_and_harms_nothing() {
+fn receive_drops_packet_longer_than_frame_and_counts_it() {
     let mut wire = wire();
     for len in [1792, 1793, 9000, 60] {
-        wire.far.send(&packet(1, len)).unwrap();
+        wire.peer.send(&packet(1, len)).unwrap();
     }
     assert_eq!(wire.receive(), [packet(1, 1792), packet(1, 60)]);
     assert_eq!(wire.port.kernel_counters().rx_dropped, 2);
@@ -123,11 +123,11 @@ fn what_is_longer_than_a_frame_has_room_for_is_counted_and_harms_nothing() {
 }
 
 #[test]
-fn no_more_is_asked_for_than_there_are_frames() {
+fn receive_without_free_frames_leaves_packets_in_kernel() {
     let mut wire = wire();
     let held: Vec<_> = (0..253).map(|_| wire.pool.alloc().unwrap()).collect();
     for number in 0..5 {
-        wire.far.send(&packet(number, 60)).unwrap();
+        wire.peer.send(&packet(number, 60)).unwrap();
     }
     let Wire { port, pool, batch, .. } = &mut wire;
     assert_eq!(port.receive(batch, pool), 3);
@@ -142,12 +142,12 @@ fn no_more_is_asked_for_than_there_are_frames() {
 }
 
 #[test]
-fn what_does_not_fit_stays_in_the_queue_and_goes_later() {
+fn transmit_keeps_unsent_packets_and_sends_them_later() {
     let mut wire = wire();
     let packets: Vec<_> = (0..200).map(|number| packet(number, 60 + number)).collect();
     packets.iter().for_each(|packet| wire.push(packet));
     let mut arrived = Vec::new();
-    let mut turns = 0;
+    let mut iterations = 0;
     while arrived.len() < packets.len() {
         let before = wire.queue.len();
         let sent = wire.port.transmit(&mut wire.queue);
@@ -156,27 +156,27 @@ fn what_does_not_fit_stays_in_the_queue_and_goes_later() {
         arrived.extend(wire.arrived());
         wire.port.reclaim(&mut wire.pool);
         wire.check();
-        turns += 1;
-        assert!(turns < 1000);
+        iterations += 1;
+        assert!(iterations < 1000, "not all packets were sent in 1000 iterations");
     }
     assert_eq!(arrived, packets);
     let counters = wire.port.counters();
     assert_eq!((counters.tx_packets, counters.tx_dropped), (200, 0));
     assert_eq!(counters.tx_bytes as usize, packets.iter().map(Vec::len).sum::<usize>());
-    // Whether the far end's buffer fills up depends on net.unix.max_dgram_qlen.
-    assert!(counters.tx_retries as usize >= turns - 1, "{counters:?}");
+    // Whether the peer's buffer fills up depends on net.unix.max_dgram_qlen.
+    assert!(counters.tx_retries as usize >= iterations - 1, "{counters:?}");
     assert_eq!(wire.pool.len(), 256);
 }
 
 #[test]
-fn what_cannot_be_sent_at_all_is_counted_and_does_not_hold_up_the_rest() {
+fn transmit_drops_unsendable_packets_and_counts_them() {
     let mut wire = wire();
     for number in 0..3 {
         wire.push(&packet(number, 60));
     }
-    let far = std::mem::replace(&mut wire.far, UnixDatagram::unbound().unwrap());
-    drop(far);
-    // ECONNREFUSED, ENOTCONN: the far end is closed.
+    let peer = std::mem::replace(&mut wire.peer, UnixDatagram::unbound().unwrap());
+    drop(peer);
+    // ECONNREFUSED, ENOTCONN: the peer is closed.
     assert_eq!(wire.port.transmit(&mut wire.queue), 3);
     let counters = wire.port.counters();
     assert_eq!((counters.tx_packets, counters.tx_dropped), (3, 3));
@@ -186,13 +186,13 @@ fn what_cannot_be_sent_at_all_is_counted_and_does_not_hold_up_the_rest() {
 }
 
 #[test]
-fn completions_that_nobody_reclaims_end_transmission_and_lose_nothing() {
+fn transmit_stops_until_completions_are_reclaimed() {
     let config = UmemConfig { frames: 2048, huge_pages: HugePages::Off, ..UmemConfig::default() };
     let (umem, mut pool) = Umem::new(&config).unwrap();
-    let (near, far) = UnixDatagram::pair().unwrap();
+    let (near, peer) = UnixDatagram::pair().unwrap();
     let mut port = MmsgPort::new(near.into(), &umem).unwrap();
     let mut queue = EgressQueue::new(&umem, 2048);
-    for _ in 0..COMPLETIONS + 1 {
+    for _ in 0..MAX_COMPLETIONS + 1 {
         let mut frame = pool.alloc().unwrap();
         frame.append(60).unwrap().fill(7);
         queue.push(frame).unwrap();
@@ -200,14 +200,14 @@ fn completions_that_nobody_reclaims_end_transmission_and_lose_nothing() {
     let mut buffer = [0; 64];
     while queue.len() > 1 {
         let sent = port.transmit(&mut queue);
-        (0..sent).for_each(|_| assert_eq!(far.recv(&mut buffer).unwrap(), 60));
+        (0..sent).for_each(|_| assert_eq!(peer.recv(&mut buffer).unwrap(), 60));
     }
     let counters = port.counters();
     assert_eq!(port.transmit(&mut queue), 0);
     assert_eq!(port.counters().syscalls, counters.syscalls);
     assert_eq!(
         (port.census().completion as usize, port.reclaim(&mut pool)),
-        (COMPLETIONS, COMPLETIONS)
+        (MAX_COMPLETIONS, MAX_COMPLETIONS)
     );
     assert_eq!(port.transmit(&mut queue), 1);
     port.reclaim(&mut pool);
@@ -215,12 +215,12 @@ fn completions_that_nobody_reclaims_end_transmission_and_lose_nothing() {
 }
 
 #[test]
-fn nothing_is_allocated_per_packet() {
+fn port_does_not_allocate_per_packet() {
     let mut wire = wire();
     let (one, two) = (packet(1, 60), packet(2, 1514));
     for round in 0..20 {
-        wire.far.send(&one).unwrap();
-        wire.far.send(&two).unwrap();
+        wire.peer.send(&one).unwrap();
+        wire.peer.send(&two).unwrap();
         let Wire { port, pool, batch, queue, .. } = &mut wire;
         let info = allocation_counter::measure(|| {
             assert_eq!(port.receive(batch, pool), 2);

@@ -260,10 +260,13 @@ mod tests {
         let path = folder.join("key");
         put(&path, &DIGITS.as_bytes()[..38], 0o600);
         let text = refused(&path);
-        assert!(text.contains("38 hexadecimal digits: aes-128-gcm takes 40"), "{text}");
+        assert!(
+            text.contains("found 38 hexadecimal digits, expected 40 for aes-128-gcm"),
+            "{text}"
+        );
         assert!(text.contains("`xdpfwd esp new-key --transform aes-128-gcm "), "{text}");
         put(&path, format!("{DIGITS}{DIGITS}").as_bytes(), 0o600);
-        assert!(refused(&path).contains("byte 41 is no hexadecimal digit"));
+        assert!(refused(&path).contains("byte 41 is not a hexadecimal digit"));
         let large = |room: usize| format!("{}{DIGITS}", " ".repeat(room - DIGITS.len()));
         put(&path, large(LARGEST).as_bytes(), 0o600);
         assert_eq!(*read(&path, AES).unwrap().to_line(), DIGITS);

@@ -141,17 +141,17 @@ mod tests {
             Ok(g_pdu.message.teid())
         };
         assert_eq!(parse_to(1), Ok(7));
-        assert_eq!(parse_to(2), Err(Error::Malformed), "the gNB");
+        assert_eq!(parse_to(2), Err(Error::Malformed), "address of the gNB");
     }
 
     #[test]
-    fn others_are_rejected() {
+    fn frame_without_valid_g_pdu_is_rejected() {
         let unknown = [Extension::Other(ExtensionHeader {
             kind: ExtensionType::PDCP_PDU_NUMBER,
             content: &[0, 1],
         })];
         let echo = gtpu::Repr { message_type: ECHO_REQUEST, ..gtpu::Repr::g_pdu(0, &[]) };
-        let short = |mut frame: Vec<u8>| {
+        let truncated = |mut frame: Vec<u8>| {
             frame[45] += 1; // length of the message
             frame
         };
@@ -166,7 +166,7 @@ mod tests {
             (frame(echo, gtpu::PORT), Error::Malformed),
             (frame(gtpu::Repr::g_pdu(7, &[]), 2153), Error::Malformed),
             (fragment(valid.clone()), Error::Malformed),
-            (short(valid), Error::Truncated),
+            (truncated(valid), Error::Truncated),
             (vec![0; 60], Error::Malformed),
         ] {
             assert_eq!(parse(&frame).unwrap_err(), error, "{frame:02x?}");
@@ -175,7 +175,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(changes in prop::collection::vec((0_usize..91, any::<u8>()), 0..4), len in 0_usize..91) {
+        fn parse_of_changed_g_pdu_frame_does_not_panic(changes in prop::collection::vec((0_usize..91, any::<u8>()), 0..4), len in 0_usize..91) {
             let mut frame = frame(gtpu::Repr::g_pdu(7, &[]), gtpu::PORT);
             for (at, byte) in changes {
                 if let Some(changed) = frame.get_mut(at) {

@@ -128,7 +128,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn error_indication_of_any_bytes_does_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             if let Some(front) = bytes.first_chunk_mut::<FRONT_LEN>() {
                 front[0] = TEID_DATA_I;
                 front[5] = PEER_ADDRESS;

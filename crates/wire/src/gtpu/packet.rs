@@ -18,7 +18,7 @@ pub const MAX_EXTENSIONS: usize = 8;
 ///
 /// `new_checked` checks that the buffer holds the length that the message states, and that this
 /// length holds the header, its optional fields and its extension headers. After it no accessor
-/// panics, and no setter can invalidate what it checked.
+/// panics, and no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -161,11 +161,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::message::G_PDU;
-
     use super::*;
 
     #[test]
-    fn the_payload_is_behind_what_flags_and_extensions_say() {
+    fn gtpu_view_finds_payload_and_rejects_invalid_headers() {
         let plain = [0x30, 255, 0, 3, 0, 0, 0, 7, 1, 2, 3, 99];
         let packet = Packet::new_checked(&plain[..]).unwrap();
         assert_eq!(
@@ -175,29 +174,29 @@ mod tests {
         // A sequence number. The extension header type without its flag is ignored.
         let numbered = [0x32, 255, 0, 5, 0, 0, 0, 7, 0, 1, 0, 0x85, 42];
         assert_eq!(Packet::new_checked(&numbered[..]).unwrap().payload(), [42]);
-        // As 5G has it: a PDU session container (TS 38.415), and another one.
+        // A PDU session container (TS 38.415), as in 5G, and another extension header.
         let extended =
             [0x34, 255, 0, 14, 0, 0, 0, 7, 0, 0, 0, 0x85, 1, 0x10, 9, 0x40, 1, 0, 0, 0, 42, 43];
         let packet = Packet::new_checked(&extended[..]).unwrap();
         assert_eq!((packet.payload(), packet.payload_offset()), (&[42, 43][..], 20));
-        let wrong = |at: usize, byte: u8| {
+        let error_with = |at: usize, byte: u8| {
             let mut bytes = extended;
             bytes[at] = byte;
             Packet::new_checked(&bytes[..]).err()
         };
-        assert_eq!(wrong(0, 0x54), Some(Error::Malformed), "version 2");
-        assert_eq!(wrong(0, 0x24), Some(Error::Malformed), "GTP'");
-        assert_eq!(wrong(12, 0), Some(Error::Malformed));
-        assert_eq!(wrong(12, 9), Some(Error::Truncated));
-        assert_eq!(wrong(3, 15), Some(Error::Truncated));
-        let endless: Vec<u8> =
+        assert_eq!(error_with(0, 0x54), Some(Error::Malformed), "version 2");
+        assert_eq!(error_with(0, 0x24), Some(Error::Malformed), "GTP'");
+        assert_eq!(error_with(12, 0), Some(Error::Malformed));
+        assert_eq!(error_with(12, 9), Some(Error::Truncated));
+        assert_eq!(error_with(3, 15), Some(Error::Truncated));
+        let long_chain: Vec<u8> =
             [&[0x34, 255, 0, 44, 0, 0, 0, 7, 0, 0, 0, 0x40][..], &[1, 0, 0, 0x40].repeat(10)]
                 .concat();
-        assert_eq!(Packet::new_checked(endless).err(), Some(Error::ExtensionChainTooLong));
+        assert_eq!(Packet::new_checked(long_chain).err(), Some(Error::ExtensionChainTooLong));
     }
 
     #[test]
-    fn optional_fields_count_only_with_their_flag() {
+    fn optional_field_is_none_unless_its_flag_is_set() {
         let mut bytes = [0x30, 255, 0, 4, 0, 0, 0, 7, 1, 2, 3, 0];
         let fields = |bytes: &[u8]| {
             let packet = Packet::new_checked(bytes).unwrap();
@@ -235,7 +234,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_have_a_payload_within_them_or_none(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn gtpu_view_of_any_bytes_has_payload_within_them(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let bytes = [&[0x34, 255, 0][..], &bytes].concat();
             if let Ok(packet) = Packet::new_checked(&bytes) {
                 prop_assert!(packet.payload_offset() + packet.payload().len() <= bytes.len());

@@ -340,7 +340,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn downlink_information_has_fields_in_order_of_the_specification() {
+    fn downlink_fields_are_emitted_in_specified_order() {
         let information = DownlinkInformation { qfi: 9, ..DownlinkInformation::default() };
         assert_eq!(emitted(PduSessionContainer::Downlink(information)), [0x00, 0x09]);
         let information = DownlinkInformation {
@@ -358,7 +358,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn uplink_information_has_fields_in_order_of_the_specification() {
+    fn uplink_fields_are_emitted_in_specified_order() {
         let information = UplinkInformation { qfi: 63, ..UplinkInformation::default() };
         assert_eq!(emitted(PduSessionContainer::Uplink(information)), [0x10, 0x3f]);
         let information = UplinkInformation {
@@ -386,7 +386,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn content_that_ends_before_its_fields_is_truncated() {
+    fn content_shorter_than_its_fields_is_truncated() {
         assert_eq!(PduSessionContainer::parse(&[0x00]), Err(Error::Truncated));
         assert_eq!(PduSessionContainer::parse(&[0x08, 9, 0, 0, 0, 0]), Err(Error::Truncated));
         assert_eq!(PduSessionContainer::parse(&[0x10, 0x49]), Err(Error::Truncated));
@@ -463,7 +463,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(content in prop::collection::vec(any::<u8>(), 0..60), pdu_type in 0u8..3) {
+        fn container_of_any_bytes_does_not_panic(content in prop::collection::vec(any::<u8>(), 0..60), pdu_type in 0u8..3) {
             let mut content = content;
             if let Some(byte) = content.first_mut() {
                 *byte = pdu_type << 4 | *byte & 0x0f;

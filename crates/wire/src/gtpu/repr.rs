@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn emit_rejects_what_a_view_would_reject() {
+    fn emit_rejects_invalid_extensions_and_lengths() {
         let emit = |extensions: &[Extension<'_>], payload_len| {
             emitted(&Repr { extensions, payload_len, ..Repr::default() }).map(|_| ())
         };
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn container_with_later_fields_is_kept_in_bytes() {
+    fn container_with_unknown_fields_is_parsed_as_other() {
         // New IE flag 3 and the field that it announces.
         let content = [0x10, 0x49, 0x08, 0xaa, 0xbb, 0xcc];
         let extensions = [other(0x85, &content)];

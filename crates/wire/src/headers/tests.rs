@@ -37,8 +37,7 @@ fn offsets(headers: Headers) -> (u16, u16, u16) {
     (headers.l3_offset, headers.l4_offset, headers.l3_end)
 }
 
-/// Checks the guarantees for every frame. The unit tests, property tests and fuzz target check the
-/// same ones.
+/// Parses `frame` and asserts what `Headers` guarantees for every frame.
 fn check(frame: &[u8]) -> Headers {
     let headers = Headers::parse(frame);
     let (l3, l4, end) = offsets(headers);
@@ -78,7 +77,7 @@ fn check(frame: &[u8]) -> Headers {
 }
 
 #[test]
-fn untagged_udp_over_ipv4_with_padding() {
+fn parse_of_padded_udp4_frame_returns_all_fields() {
     let mut frame = udp4();
     frame.resize(60, 0);
     let headers = check(&frame);
@@ -103,7 +102,7 @@ const PLAIN_UDP4: Headers = Headers {
 };
 
 #[test]
-fn tagged_once_and_twice() {
+fn parse_returns_two_vlan_tags_and_rejects_three() {
     let plain = check(&udp4());
     let once = check(&frame(&[0x81, 0x00, 0x20, 0x07, 0x08, 0x00], &UDP4));
     assert_eq!(once.outer_vlan, VlanId::new(7));
@@ -126,7 +125,7 @@ fn shifted(headers: Headers, by: u16) -> Headers {
 }
 
 #[test]
-fn tcp_behind_an_extension_header() {
+fn parse_finds_tcp_after_ipv6_extension_header() {
     let headers = check(&tcp6());
     assert_eq!(offsets(headers), (14, 62, 82));
     assert_eq!((headers.source_port, headers.destination_port), (1024, 80));
@@ -134,7 +133,7 @@ fn tcp_behind_an_extension_header() {
 }
 
 #[test]
-fn a_frame_cut_anywhere_says_in_which_layer() {
+fn parse_of_truncated_frame_reports_layer() {
     for (frame, l4) in [(udp4(), 34), (tcp6(), 62)] {
         for len in 0..frame.len() {
             let headers = check(&frame[..len]);
@@ -142,7 +141,7 @@ fn a_frame_cut_anywhere_says_in_which_layer() {
             assert_eq!(headers.status, Status::Truncated(layer), "{len} bytes");
             assert_eq!(headers.ip_version, None);
         }
-        // The IP header states the shorter length: now L4 is truncated.
+        // With the shorter length in the IP header, L4 is truncated.
         for len in 0..8 {
             let mut frame = frame.clone();
             match frame[12..14] {
@@ -160,7 +159,7 @@ fn a_frame_cut_anywhere_says_in_which_layer() {
 }
 
 #[test]
-fn what_is_malformed_says_in_which_layer() {
+fn parse_of_malformed_frame_reports_layer() {
     let status = |at: usize, value: u8| {
         let mut frame = udp4();
         frame[at] = value;
@@ -174,14 +173,14 @@ fn what_is_malformed_says_in_which_layer() {
     frame[74] = 0x40;
     assert_eq!(check(&frame).status, Status::Malformed(Layer::L4));
     let mut frame = tcp6();
-    frame[54] = 0; // hop-by-hop behind destination options
+    frame[54] = 0; // hop-by-hop options after destination options
     let headers = check(&frame);
     assert_eq!((headers.status, headers.protocol), (Status::Malformed(Layer::L3), None));
     assert_eq!(offsets(headers), (14, 82, 82));
 }
 
 #[test]
-fn a_chain_too_long_leaves_the_upper_protocol_open() {
+fn too_long_extension_chain_leaves_protocol_unknown() {
     let mut l3 = TCP6[..40].to_vec();
     for _ in 0..9 {
         l3.extend([60, 0, 0, 0, 0, 0, 0, 0]);
@@ -196,11 +195,11 @@ fn a_chain_too_long_leaves_the_upper_protocol_open() {
 }
 
 #[test]
-fn fragments() {
+fn parse_returns_ports_of_first_fragment_only() {
     let fragment = |field: u16| {
         let mut frame = udp4();
         frame[20..22].copy_from_slice(&field.to_be_bytes());
-        frame[38] = 0x05; // UDP says 1294 bytes: right in a first fragment, and data in a later one
+        frame[38] = 0x05; // UDP length 1294: valid in a first fragment, data in a later one
         check(&frame)
     };
     let first = fragment(0x2000);
@@ -217,7 +216,7 @@ fn fragments() {
 }
 
 #[test]
-fn what_is_not_ip_hashes_its_macs() {
+fn non_ip_frame_is_hashed_by_mac_addresses() {
     let arp = check(&frame(&[0x08, 0x06], &[0; 28]));
     assert_eq!(
         (arp.status, arp.ethertype, offsets(arp)),
@@ -229,7 +228,7 @@ fn what_is_not_ip_hashes_its_macs() {
 }
 
 #[test]
-fn protocols_without_ports() {
+fn protocol_without_ports_is_parsed_with_port_0() {
     for (protocol, min) in [(1, 4), (58, 4), (50, 0), (47, 0), (255, 0)] {
         for len in 0..8 {
             let mut frame = udp4();
@@ -252,7 +251,7 @@ fn protocols_without_ports() {
 }
 
 #[test]
-fn offsets_of_a_frame_beyond_16_bits_do_not_wrap() {
+fn offsets_of_frame_over_65535_bytes_do_not_wrap() {
     let mut frame = vec![0; 70_000];
     assert_eq!(check(&frame).l3_end, u16::MAX);
     frame[..14].copy_from_slice(&udp4()[..14]);
@@ -269,12 +268,12 @@ fn offsets_of_a_frame_beyond_16_bits_do_not_wrap() {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn parse_of_any_bytes_keeps_guarantees(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         check(&bytes);
     }
 
     #[test]
-    fn no_mutation_panics(
+    fn parse_of_changed_frame_keeps_guarantees(
         valid in prop::sample::select(vec![
             udp4(),
             tcp6(),

@@ -162,7 +162,7 @@ impl ErrorMessage {
         icmp[4..].copy_from_slice(&word);
         let checksum = sum.with(icmp).with(quoted).checksum();
         icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
-        let (to, from) = (ethernet.source(), individual(ethernet.destination()));
+        let (to, from) = (ethernet.source(), unicast(ethernet.destination()));
         Some(Self { to, from, l2_len, front, front_len, quoted_len: quoted.len() })
     }
 
@@ -244,9 +244,9 @@ fn addresses(
             let may_answer_group = matches!(problem, Problem::TooBig { .. });
             // Errors are the lower half; 137 is a redirect.
             let is_error = protocol == IpProtocol::ICMPV6 && matches!(icmp_type()?, 0..128 | 137);
-            let own = sources.v6.or(Some(destination).filter(is_host_v6))?;
+            let reply_source = sources.v6.or(Some(destination).filter(is_host_v6))?;
             ((!to_group || may_answer_group) && !is_error && is_host_v6(&source))
-                .then_some(Addresses::V6 { source: own, destination: source })
+                .then_some(Addresses::V6 { source: reply_source, destination: source })
         }
     }
 }
@@ -264,7 +264,7 @@ fn is_host_v6(address: &Ipv6Addr) -> bool {
 
 /// Returns the source MAC address of an answer to a frame that was sent to `address`. A group
 /// cannot send, so its address becomes a locally administered one of a station.
-fn individual(address: MacAddr) -> MacAddr {
+fn unicast(address: MacAddr) -> MacAddr {
     let [first, rest @ ..] = address.0;
     if !address.is_multicast() {
         return address;
@@ -277,7 +277,7 @@ fn individual(address: MacAddr) -> MacAddr {
 mod tests {
     use super::*;
 
-    const OWN: Sources = Sources {
+    const SOURCES: Sources = Sources {
         v4: Some(Ipv4Addr::new(192, 0, 2, 254)),
         v6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xfe)),
     };
@@ -312,7 +312,7 @@ mod tests {
 
     /// Returns the frame with the message about `frame`.
     fn emitted(frame: &[u8], problem: Problem) -> Option<Vec<u8>> {
-        let message = ErrorMessage::about(frame, &Headers::parse(frame), problem, &OWN)?;
+        let message = ErrorMessage::about(frame, &Headers::parse(frame), problem, &SOURCES)?;
         let mut buffer = [&vec![0xee; message.front_len()], frame].concat();
         message.emit(&mut buffer).unwrap();
         let (message, rest) = buffer.split_at(message.frame_len());
@@ -376,7 +376,7 @@ mod tests {
     fn emit_into_short_buffer_returns_truncated() {
         let frame = frame(false);
         let message =
-            ErrorMessage::about(&frame, &Headers::parse(&frame), Problem::TimeExceeded, &OWN)
+            ErrorMessage::about(&frame, &Headers::parse(&frame), Problem::TimeExceeded, &SOURCES)
                 .unwrap();
         let mut buffer = vec![0xee; message.frame_len() - 1];
         assert_eq!(message.emit(&mut buffer), Err(Error::Truncated));

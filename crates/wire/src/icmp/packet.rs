@@ -12,7 +12,7 @@ pub const HEADER_LEN: usize = field::CHECKSUM.end;
 /// field.
 ///
 /// `new_checked` checks that the buffer holds the first 4 bytes. After it no accessor panics, and
-/// no setter can invalidate what it checked.
+/// no setter can invalidate these checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<T> {
     buffer: T,
@@ -143,7 +143,7 @@ mod tests {
         [0x80, 0x00, 0x45, 0x70, 0x00, 0x01, 0x00, 0x02, 0x70, 0x69, 0x6e, 0x67];
 
     #[test]
-    fn deconstructs() {
+    fn packet_accessors_return_fields_and_verify_checksum() {
         for (bytes, kind, addresses, other) in [(V4_ECHO, 8, V4, V6), (V6_ECHO, 128, V6, V4)] {
             let packet = Packet::new_checked(&bytes[..]).unwrap();
             assert_eq!((packet.kind(), packet.code()), (kind, 0));
@@ -153,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn header_or_nothing() {
+    fn packet_shorter_than_header_is_truncated() {
         assert_eq!(Packet::new_checked([8, 0, 0]).map(|_| ()).unwrap_err(), Error::Truncated);
         assert!(Packet::new_checked([8, 0, 0, 0]).unwrap().payload().is_empty());
     }
 
     proptest! {
         #[test]
-        fn fill_then_verify(bytes in prop::collection::vec(any::<u8>(), HEADER_LEN..100), kind: u8, code: u8) {
+        fn filled_checksum_verifies(bytes in prop::collection::vec(any::<u8>(), HEADER_LEN..100), kind: u8, code: u8) {
             let mut packet = Packet::new_checked(bytes).unwrap();
             packet.set_kind(kind);
             packet.set_code(code);

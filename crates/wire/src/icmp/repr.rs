@@ -5,7 +5,7 @@ use super::packet::Packet;
 use crate::error::Error;
 use crate::ip::{Addresses, IpVersion};
 
-/// The first 8 bytes of a message to be written, and the length of what follows them.
+/// The first 8 bytes of a message to be written, and the length of the payload after them.
 ///
 /// Every ICMP message has at least 8 bytes (RFC 792), and so has every ICMPv6 message of RFC 4443
 /// and RFC 4861. Whether the message is ICMP or ICMPv6 shows in the addresses that

@@ -18,12 +18,12 @@ fn with(at: usize, value: u8) -> [u8; 41] {
     packet
 }
 
-fn refusal<T: AsRef<[u8]>>(packet: T) -> Error {
+fn view_error<T: AsRef<[u8]>>(packet: T) -> Error {
     Packet::new_checked(packet).map(|_| ()).unwrap_err()
 }
 
 #[test]
-fn deconstructs() {
+fn packet_accessors_return_header_fields() {
     let packet = Packet::new_checked(&PACKET[..]).unwrap();
     assert_eq!((packet.header_len(), packet.total_len()), (28, 41));
     assert_eq!((packet.dscp(), packet.ecn(), packet.ident()), (46, 1, 0x1234));
@@ -39,7 +39,7 @@ fn deconstructs() {
 }
 
 #[test]
-fn fragments() {
+fn fragment_follows_from_offset_and_flag() {
     let read = |field: u16| {
         let mut bytes = PACKET;
         bytes[6..8].copy_from_slice(&field.to_be_bytes());
@@ -53,26 +53,26 @@ fn fragments() {
 }
 
 #[test]
-fn padding_is_no_payload() {
+fn payload_excludes_padding() {
     let mut frame = [0xee; 46];
     frame[..41].copy_from_slice(&PACKET);
     assert_eq!(Packet::new_checked(frame).unwrap().payload(), &PACKET[28..]);
 }
 
 #[test]
-fn lengths_that_contradict_are_refused() {
-    assert_eq!(refusal(&PACKET[..19]), Error::Truncated);
-    assert_eq!(refusal(&PACKET[..40]), Error::Truncated);
-    assert_eq!(refusal(with(0, 0x67)), Error::Malformed); // version 6
-    assert_eq!(refusal(with(0, 0x44)), Error::Malformed); // 16 bytes of header
-    assert_eq!(refusal(with(0, 0x4f)), Error::Malformed); // 60 bytes of header, 41 in all
-    assert_eq!(refusal(with(3, 27)), Error::Malformed); // one less than the header
-    assert_eq!(refusal(with(3, 42)), Error::Truncated);
+fn view_rejects_inconsistent_lengths() {
+    assert_eq!(view_error(&PACKET[..19]), Error::Truncated);
+    assert_eq!(view_error(&PACKET[..40]), Error::Truncated);
+    assert_eq!(view_error(with(0, 0x67)), Error::Malformed); // version 6
+    assert_eq!(view_error(with(0, 0x44)), Error::Malformed); // 16 bytes of header
+    assert_eq!(view_error(with(0, 0x4f)), Error::Malformed); // 60 bytes of header, 41 in all
+    assert_eq!(view_error(with(3, 27)), Error::Malformed); // one less than the header
+    assert_eq!(view_error(with(3, 42)), Error::Truncated);
     assert!(Packet::new_checked(with(3, 28)).unwrap().payload().is_empty());
 }
 
 #[test]
-fn total_len_cannot_be_set_to_what_a_view_would_refuse() {
+fn set_total_len_rejects_invalid_lengths() {
     let mut packet = Packet::new_checked(PACKET).unwrap();
     assert_eq!(packet.set_total_len(27), Err(Error::Malformed));
     assert_eq!(packet.set_total_len(42), Err(Error::Truncated));
@@ -82,7 +82,7 @@ fn total_len_cannot_be_set_to_what_a_view_would_refuse() {
 }
 
 #[test]
-fn an_expired_packet_is_left_as_it_was() {
+fn decrement_ttl_of_expired_packet_changes_nothing() {
     for ttl in [0, 1] {
         let mut packet = Packet::new_checked(with(8, ttl)).unwrap();
         assert_eq!(packet.decrement_ttl(), None);
@@ -93,7 +93,7 @@ fn an_expired_packet_is_left_as_it_was() {
 /// All identifications take the checksum through every valid value, 0x0000 to 0xfffe. Time to live
 /// and protocol are chosen so that the changed word carries or is full.
 #[test]
-fn decrement_ttl_equals_a_recomputation_for_every_checksum() {
+fn decrement_ttl_equals_recomputation_for_every_checksum() {
     let mut seen = vec![false; 0x1_0000];
     for (ttl, protocol) in [(2, 0), (64, 17), (255, 255), (128, 6)] {
         for ident in 0..=u16::MAX {
@@ -119,7 +119,7 @@ fn decrement_ttl_equals_a_recomputation_for_every_checksum() {
 /// 0xffff is the negative zero of ones' complement. No sender computes it over a header, but a
 /// receiver accepts it for 0x0000, and the result must again equal a recomputation.
 #[test]
-fn decrement_ttl_mends_a_checksum_of_0xffff() {
+fn decrement_ttl_of_checksum_0xffff_equals_recomputation() {
     let zero = (0..=u16::MAX).find_map(|ident| {
         let mut packet = Packet::new_checked(PACKET).unwrap();
         packet.set_ident(ident);
@@ -136,8 +136,8 @@ fn decrement_ttl_mends_a_checksum_of_0xffff() {
     assert_eq!(updated, packet.checksum());
 }
 
-/// Calls every function, and relies only on the lengths.
-fn touch(bytes: &[u8]) {
+/// Calls every function, and asserts lengths and checksums.
+fn exercise(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.header_len() + packet.payload().len(), usize::from(packet.total_len()));
     assert_eq!(packet.options().len(), packet.header_len() - HEADER_LEN);
@@ -154,13 +154,13 @@ fn touch(bytes: &[u8]) {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        touch(&bytes);
+    fn view_of_any_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        exercise(&bytes);
     }
 
     #[test]
-    fn no_mutation_panics(at in 0..41usize, value: u8, len in 0..=41usize) {
-        touch(&with(at, value)[..len]);
+    fn view_of_changed_packet_does_not_panic(at in 0..41usize, value: u8, len in 0..=41usize) {
+        exercise(&with(at, value)[..len]);
     }
 
     #[test]
@@ -213,7 +213,7 @@ fn repr_of_options_or_fragment_is_none() {
 }
 
 #[test]
-fn emit_refuses_what_does_not_fit() {
+fn emit_rejects_lengths_that_do_not_fit() {
     let repr = Repr { payload_len: 65_516, ..Repr::default() };
     assert_eq!(repr.emit(&mut [0; 20]), Err(Error::Malformed));
     assert_eq!(Repr::default().emit(&mut [0; 19]), Err(Error::Truncated));

@@ -70,7 +70,7 @@ impl<'a> Extensions<'a> {
         Self { payload, offset: 0, next: first, count: 0, has_fragment: false, is_done: false }
     }
 
-    /// Returns the type of what follows the headers that the iterator has returned.
+    /// Returns the type of the header or data after the headers that the iterator has returned.
     #[inline]
     pub(super) const fn next_header(&self) -> IpProtocol {
         self.next
@@ -103,7 +103,7 @@ impl<'a> Extensions<'a> {
         let header = ExtensionHeader { kind, next_header: IpProtocol(next_header), content };
         if let Some(fragment) = header.fragment() {
             self.has_fragment = true;
-            // What follows in a later fragment is data, not a header.
+            // In a later fragment, data follows, not a header.
             self.is_done = fragment.offset != 0;
         }
         self.offset += header.header_len();

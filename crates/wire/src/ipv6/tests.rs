@@ -41,7 +41,7 @@ fn upper(bytes: &[u8]) -> Result<Upper, Error> {
 }
 
 #[test]
-fn deconstructs() {
+fn packet_accessors_return_header_fields() {
     let packet = Packet::new_checked(&PACKET[..]).unwrap();
     assert_eq!((packet.traffic_class(), packet.flow_label()), (0xb9, 0x12345));
     assert_eq!((packet.payload_len(), packet.total_len()), (61, 101));
@@ -56,26 +56,26 @@ fn deconstructs() {
 }
 
 #[test]
-fn lengths_that_contradict_are_refused() {
-    let refusal = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
-    assert_eq!(refusal(&PACKET[..39]), Error::Truncated);
-    assert_eq!(refusal(&PACKET[..100]), Error::Truncated);
-    assert_eq!(refusal(&[0x45; 40]), Error::Malformed);
+fn view_and_setter_reject_inconsistent_lengths() {
+    let view_error = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
+    assert_eq!(view_error(&PACKET[..39]), Error::Truncated);
+    assert_eq!(view_error(&PACKET[..100]), Error::Truncated);
+    assert_eq!(view_error(&[0x45; 40]), Error::Malformed);
     let mut packet = Packet::new_checked(PACKET).unwrap();
     assert_eq!(packet.set_payload_len(62), Err(Error::Truncated));
     assert_eq!(packet.set_payload_len(0), Ok(()));
-    assert_eq!(packet.upper(), Err(Error::Truncated)); // as a jumbogram would be
+    assert_eq!(packet.upper(), Err(Error::Truncated)); // like a jumbogram
 }
 
 #[test]
-fn padding_is_no_payload() {
+fn payload_excludes_padding() {
     let mut frame = PACKET.to_vec();
     frame.extend([0xee; 5]);
     assert_eq!(Packet::new_checked(frame).unwrap().payload(), &PACKET[40..]);
 }
 
 #[test]
-fn eight_headers_are_walked_and_the_ninth_is_refused() {
+fn upper_walks_eight_extensions_and_rejects_nine() {
     let options = [IpProtocol::DESTINATION_OPTIONS; 9];
     let eight = upper(&chain(&options[..8], IpProtocol::TCP)).unwrap();
     assert_eq!(eight, Upper { protocol: IpProtocol::TCP, offset: 104, fragment: None });
@@ -83,7 +83,7 @@ fn eight_headers_are_walked_and_the_ninth_is_refused() {
 }
 
 #[test]
-fn esp_and_no_next_header_and_the_unknown_end_the_walk() {
+fn upper_stops_at_esp_no_next_header_and_unknown() {
     for last in [IpProtocol::ESP, IpProtocol::NO_NEXT_HEADER, IpProtocol(135), IpProtocol(253)] {
         let found = upper(&chain(&[IpProtocol::ROUTING], last)).unwrap();
         assert_eq!(found, Upper { protocol: last, offset: 48, fragment: None });
@@ -92,7 +92,7 @@ fn esp_and_no_next_header_and_the_unknown_end_the_walk() {
 }
 
 #[test]
-fn a_header_where_it_may_not_be_is_malformed() {
+fn misplaced_or_short_extension_is_malformed() {
     let late = chain(&[IpProtocol::DESTINATION_OPTIONS, IpProtocol::HOP_BY_HOP], IpProtocol::UDP);
     assert_eq!(upper(&late), Err(Error::Malformed));
     let twice = chain(&[IpProtocol::FRAGMENT, IpProtocol::FRAGMENT], IpProtocol::UDP);
@@ -101,20 +101,20 @@ fn a_header_where_it_may_not_be_is_malformed() {
 }
 
 #[test]
-fn ah_counts_in_words() {
+fn ah_length_is_in_units_of_4_bytes() {
     let mut bytes = chain(&[IpProtocol::AH, IpProtocol::DESTINATION_OPTIONS], IpProtocol::UDP);
     bytes[40] = IpProtocol::UDP.0;
-    bytes[41] = 2; // 16 bytes: what were the destination options are its ICV now
+    bytes[41] = 2; // 16 bytes: the destination options are now its ICV
     let found = upper(&bytes).unwrap();
     assert_eq!(found, Upper { protocol: IpProtocol::UDP, offset: 56, fragment: None });
-    bytes[41] = 4; // 24 bytes: all there is
+    bytes[41] = 4; // 24 bytes: up to the end
     assert_eq!(upper(&bytes).unwrap().offset, 64);
     bytes[41] = 5;
     assert_eq!(upper(&bytes), Err(Error::Truncated));
 }
 
 #[test]
-fn a_later_fragment_ends_the_walk() {
+fn upper_stops_at_later_fragment() {
     let mut bytes = chain(&[IpProtocol::FRAGMENT], IpProtocol::DESTINATION_OPTIONS);
     bytes[42..44].copy_from_slice(&0x05a8u16.to_be_bytes()); // offset 1448, no more
     let found = upper(&bytes).unwrap();
@@ -127,14 +127,14 @@ fn a_later_fragment_ends_the_walk() {
 }
 
 #[test]
-fn an_atomic_fragment_is_whole() {
+fn atomic_fragment_is_whole() {
     let found = upper(&chain(&[IpProtocol::FRAGMENT], IpProtocol::UDP)).unwrap();
     assert!(found.fragment.is_some());
     assert_eq!(found.fragment(), Fragment::Whole);
 }
 
 #[test]
-fn hop_limit_counts_down_to_one() {
+fn decrement_hop_limit_stops_at_one() {
     let mut packet = Packet::new_checked(PACKET).unwrap();
     packet.set_hop_limit(2);
     assert_eq!(packet.decrement_hop_limit(), Some(1));
@@ -145,7 +145,7 @@ fn hop_limit_counts_down_to_one() {
 }
 
 #[test]
-fn extensions_are_listed_up_to_the_error() {
+fn extensions_yields_headers_up_to_first_error() {
     let bytes = chain(&[IpProtocol::HOP_BY_HOP, IpProtocol::FRAGMENT], IpProtocol::UDP);
     let packet = Packet::new_checked(&bytes[..]).unwrap();
     let content = &[0; 6][..];
@@ -166,7 +166,7 @@ fn extensions_are_listed_up_to_the_error() {
 }
 
 #[test]
-fn extension_emit_rejects_lengths_that_cannot_be() {
+fn extension_emit_rejects_invalid_lengths() {
     let emit = |kind, content: &[u8]| {
         let header = ExtensionHeader { kind, next_header: IpProtocol::UDP, content };
         header.emit(&mut [0; 4096])
@@ -185,7 +185,8 @@ fn extension_emit_rejects_lengths_that_cannot_be() {
     assert_eq!(fragment.emit(IpProtocol::UDP, &mut [0; 7]), Err(Error::Truncated));
 }
 
-fn touch(bytes: &[u8]) {
+/// Calls every function, and asserts that emitted extension headers equal the parsed ones.
+fn exercise(bytes: &[u8]) {
     let Ok(packet) = Packet::new_checked(bytes) else { return };
     assert_eq!(packet.payload().len(), usize::from(packet.payload_len()));
     let mut emitted = Vec::new();
@@ -216,22 +217,22 @@ fn touch(bytes: &[u8]) {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        touch(&bytes);
-        if let Some(header) = bytes.first_chunk_mut::<7>() { // else the version turns most of them away
+    fn view_of_any_bytes_does_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        exercise(&bytes);
+        if let Some(header) = bytes.first_chunk_mut::<7>() { // otherwise most have an invalid version
             header[0] = 0x60;
             header[4] = 0;
-            touch(&bytes);
+            exercise(&bytes);
         }
     }
 
     #[test]
-    fn no_mutation_panics(at in 0..101usize, value: u8, len in 0..=101usize, payload_len in 0u8..62) {
+    fn view_of_changed_packet_does_not_panic(at in 0..101usize, value: u8, len in 0..=101usize, payload_len in 0u8..62) {
         let mut bytes = PACKET;
         bytes[at] = value;
-        touch(&bytes[..len]);
+        exercise(&bytes[..len]);
         bytes[5] = payload_len;
-        touch(&bytes);
+        exercise(&bytes);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(super) fn gtpu<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, 
         Ok(packet) => packet,
         Err(error) => {
             gtpu_error(lines, bytes, error)?;
-            return Ok(Layer::Nothing);
+            return Ok(Layer::End);
         }
     };
     match message_name(packet.message_type()) {
@@ -47,7 +47,7 @@ pub(super) fn gtpu<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, 
         lines.item(format_args!("no tunnel 0x{teid:08x} at {peer}"))?;
     }
     lines.item(format_args!("{} bytes of payload", packet.payload().len()))?;
-    Ok(Layer::Nothing)
+    Ok(Layer::End)
 }
 
 fn gtpu_error(lines: &mut Lines, bytes: &[u8], error: Error) -> fmt::Result {

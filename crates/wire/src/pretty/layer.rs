@@ -9,7 +9,7 @@ use crate::ip::{Addresses, Fragment, IpProtocol};
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Layer<'a> {
     /// End of the frame.
-    Nothing,
+    End,
     /// A frame.
     Ethernet(&'a [u8]),
     /// An ARP message.

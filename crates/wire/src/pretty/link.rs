@@ -15,7 +15,7 @@ const FIRST_ETHERTYPE: u16 = 0x0600;
 pub(super) fn ethernet<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fmt::Error> {
     let Ok(frame) = Frame::new_checked(bytes) else {
         lines.truncated("Ethernet", bytes.len(), ethernet::HEADER_LEN)?;
-        return Ok(Layer::Nothing);
+        return Ok(Layer::End);
     };
     lines.line(format_args!("Ethernet: {} > {}", frame.source(), frame.destination()))?;
     ethertype(lines, frame.ethertype())?;
@@ -29,7 +29,7 @@ pub(super) fn ethernet<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'
         }
         let Ok(tag) = vlan::Tag::new_checked(rest) else {
             lines.truncated("VLAN", rest.len(), vlan::TAG_LEN)?;
-            return Ok(Layer::Nothing);
+            return Ok(Layer::End);
         };
         lines.line(format_args!("VLAN: id {}, priority {}", tag.id(), tag.priority()))?;
         if tag.drop_eligible() {
@@ -45,9 +45,9 @@ pub(super) fn ethernet<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'
         EtherType::ARP => Layer::Arp(rest),
         next if next.is_vlan() => {
             lines.line(format_args!("VLAN: more than {MAX_TAGS} tags, not printed"))?;
-            Layer::Nothing
+            Layer::End
         }
-        _ => Layer::Nothing,
+        _ => Layer::End,
     })
 }
 
@@ -63,11 +63,11 @@ pub(super) fn arp<'a>(lines: &mut Lines, bytes: &[u8]) -> Result<Layer<'a>, fmt:
         Ok(packet) => arp::Repr::parse(&packet),
         Err(Error::Truncated) => {
             lines.truncated("ARP", bytes.len(), arp::LEN)?;
-            return Ok(Layer::Nothing);
+            return Ok(Layer::End);
         }
         Err(_) => {
             lines.line(format_args!("ARP: not about Ethernet and IPv4 addresses"))?;
-            return Ok(Layer::Nothing);
+            return Ok(Layer::End);
         }
     };
     let arp::Repr { operation, sender_mac, sender_ip, target_mac, target_ip } = message;
@@ -82,5 +82,5 @@ pub(super) fn arp<'a>(lines: &mut Lines, bytes: &[u8]) -> Result<Layer<'a>, fmt:
             lines.item(format_args!("target {target_ip} at {target_mac}"))?;
         }
     }
-    Ok(Layer::Nothing)
+    Ok(Layer::End)
 }

@@ -15,7 +15,7 @@ pub(super) fn ip<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, fm
         Some(6) => ipv6(lines, bytes),
         _ => {
             lines.payload(bytes)?;
-            Ok(Layer::Nothing)
+            Ok(Layer::End)
         }
     }
 }
@@ -25,7 +25,7 @@ pub(super) fn ipv4<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, 
         Ok(packet) => packet,
         Err(error) => {
             ipv4_error(lines, bytes, error)?;
-            return Ok(Layer::Nothing);
+            return Ok(Layer::End);
         }
     };
     lines.line(format_args!("IPv4: {} > {}", packet.source(), packet.destination()))?;
@@ -81,7 +81,7 @@ pub(super) fn ipv6<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, 
         Ok(packet) => packet,
         Err(_) => {
             ipv6_error(lines, bytes)?;
-            return Ok(Layer::Nothing);
+            return Ok(Layer::End);
         }
     };
     lines.line(format_args!("IPv6: {} > {}", packet.source(), packet.destination()))?;
@@ -109,7 +109,7 @@ pub(super) fn ipv6<'a>(lines: &mut Lines, bytes: &'a [u8]) -> Result<Layer<'a>, 
                 ))?,
                 _ => lines.line(format_args!("IPv6 extension: malformed"))?,
             }
-            return Ok(Layer::Nothing);
+            return Ok(Layer::End);
         }
     };
     Ok(Layer::Upper(Upper {

@@ -78,7 +78,7 @@ fn gtpu(repr: gtpu::Repr<'_>, payload: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Returns a G-PDU with an uplink container, as an UDP datagram.
+/// Returns a G-PDU with an uplink container, as a UDP datagram.
 fn g_pdu(payload: &[u8]) -> Vec<u8> {
     let information = UplinkInformation { qfi: 9, ..UplinkInformation::default() };
     let container = PduSessionContainer::Uplink(information);
@@ -92,7 +92,7 @@ const IPV4: &str = "IPv4: 192.0.2.1 > 198.51.100.2";
 const IPV6: &str = "IPv6: 2001:db8::1 > 2001:db8::2";
 
 #[test]
-fn tcp_over_ipv4_with_vlan_tags() {
+fn pretty_prints_tcp_over_ipv4_with_vlan_tags() {
     let repr = tcp::Repr {
         source_port: 48896,
         destination_port: 80,
@@ -122,7 +122,7 @@ fn tcp_over_ipv4_with_vlan_tags() {
 }
 
 #[test]
-fn arp_reply() {
+fn pretty_prints_arp_reply_and_unknown_operation() {
     let (mac, ip) = (MacAddr([2, 0, 0, 0, 0, 1]), A.into());
     let request = arp::Repr::request(MacAddr([2, 0, 0, 0, 0, 2]), B.into(), ip);
     let mut message = [0; arp::LEN];
@@ -143,7 +143,7 @@ fn arp_reply() {
 }
 
 #[test]
-fn g_pdu_over_ipv6_with_inner_icmp() {
+fn pretty_prints_g_pdu_over_ipv6_with_inner_icmp() {
     let echo = icmp::Repr::echo_request(IpVersion::V4, 7, 1, 0);
     let mut message = [0; icmp::Repr::LEN];
     echo.emit(&mut message).unwrap();
@@ -162,7 +162,7 @@ fn g_pdu_over_ipv6_with_inner_icmp() {
 }
 
 #[test]
-fn g_pdu_with_all_header_fields() {
+fn pretty_prints_all_header_fields_of_g_pdu() {
     let information = DownlinkInformation {
         qfi: 63,
         reflective_qos: true,
@@ -172,12 +172,13 @@ fn g_pdu_with_all_header_fields() {
     };
     let port = ExtensionHeader { kind: ExtensionType::UDP_PORT, content: &[8, 104] };
     let unknown = ExtensionHeader { kind: ExtensionType(0x42), content: &[0, 0] };
-    let wrong = ExtensionHeader { kind: ExtensionType::PDU_SESSION_CONTAINER, content: &[0xf0, 0] };
+    let malformed =
+        ExtensionHeader { kind: ExtensionType::PDU_SESSION_CONTAINER, content: &[0xf0, 0] };
     let extensions = [
         Extension::PduSessionContainer(PduSessionContainer::Downlink(information)),
         Extension::Other(port),
         Extension::Other(unknown),
-        Extension::Other(wrong),
+        Extension::Other(malformed),
     ];
     let repr = gtpu::Repr {
         teid: 0xffff_ffff,
@@ -202,7 +203,7 @@ fn g_pdu_with_all_header_fields() {
 }
 
 #[test]
-fn gtpu_messages_between_nodes() {
+fn pretty_prints_gtpu_messages_between_nodes() {
     let printed = |message_type, payload: &[u8]| {
         let repr = gtpu::Repr { message_type, sequence_number: Some(1), ..gtpu::Repr::default() };
         let packet = ipv4(IpProtocol::UDP, &udp(gtpu::PORT, 1024, &gtpu(repr, payload)));
@@ -227,7 +228,7 @@ fn gtpu_messages_between_nodes() {
 }
 
 #[test]
-fn ipv6_extension_headers_and_first_fragment() {
+fn pretty_prints_ipv6_extensions_and_first_fragment() {
     let fragment = ipv6::FragmentHeader { offset: 0, more: true, ident: 0xdead_beef };
     let routing = ipv6::ExtensionHeader {
         kind: IpProtocol::ROUTING,
@@ -251,7 +252,7 @@ fn ipv6_extension_headers_and_first_fragment() {
 }
 
 #[test]
-fn later_fragment_of_ipv4_with_other_header_fields() {
+fn pretty_prints_later_ipv4_fragment() {
     let mut packet = ipv4(IpProtocol::UDP, &[0; 100]);
     packet[1] = 0xb9;
     packet[6..8].copy_from_slice(&[0x00, 0xb9]);
@@ -266,7 +267,7 @@ fn later_fragment_of_ipv4_with_other_header_fields() {
 }
 
 #[test]
-fn esp_alone_and_in_udp() {
+fn pretty_prints_esp_alone_and_in_udp() {
     let esp = [0, 0, 0x12, 0x34, 0, 0, 0, 7, 0xee, 0xee];
     let line = "ESP: spi 0x00001234, seq 7, 10 bytes";
     assert_eq!(
@@ -283,7 +284,7 @@ fn esp_alone_and_in_udp() {
 }
 
 #[test]
-fn icmpv6_messages() {
+fn pretty_prints_icmp_and_icmpv6_messages() {
     let printed = |message: &[u8]| {
         let packet = ipv6(IpProtocol::ICMPV6, message);
         Pretty::ip(&packet).to_string().lines().last().unwrap().to_owned()
@@ -299,7 +300,7 @@ fn icmpv6_messages() {
 }
 
 #[test]
-fn sctp_and_unknown_protocols() {
+fn pretty_prints_sctp_and_unknown_protocols() {
     let chunks = [0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0xee];
     let printed = Pretty::ip(&ipv4(IpProtocol::SCTP, &chunks)).to_string();
     assert_eq!(printed.lines().last(), Some("SCTP: 1 > 2, tag 0x00000003, 1 bytes of chunks"));

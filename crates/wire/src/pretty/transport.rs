@@ -22,7 +22,7 @@ pub(super) fn upper<'a>(lines: &mut Lines, upper: &Upper<'a>) -> Result<Layer<'a
     let bytes = upper.bytes;
     if upper.fragment == Fragment::Later {
         lines.line(format_args!("Fragment: {} bytes", bytes.len()))?;
-        return Ok(Layer::Nothing);
+        return Ok(Layer::End);
     }
     match upper.protocol {
         IpProtocol::UDP => return udp(lines, upper),
@@ -34,7 +34,7 @@ pub(super) fn upper<'a>(lines: &mut Lines, upper: &Upper<'a>) -> Result<Layer<'a
         IpProtocol::ESP => esp(lines, bytes)?,
         _ => lines.payload(bytes)?,
     }
-    Ok(Layer::Nothing)
+    Ok(Layer::End)
 }
 
 fn udp<'a>(lines: &mut Lines, upper: &Upper<'a>) -> Result<Layer<'a>, fmt::Error> {
@@ -47,7 +47,7 @@ fn udp<'a>(lines: &mut Lines, upper: &Upper<'a>) -> Result<Layer<'a>, fmt::Error
         Ok(packet) => packet,
         Err(_) if bytes.len() < udp::HEADER_LEN => {
             lines.truncated("UDP", bytes.len(), udp::HEADER_LEN)?;
-            return Ok(Layer::Nothing);
+            return Ok(Layer::End);
         }
         Err(error) => {
             let len = read_u16(bytes, 4..6);
@@ -55,7 +55,7 @@ fn udp<'a>(lines: &mut Lines, upper: &Upper<'a>) -> Result<Layer<'a>, fmt::Error
                 Error::Truncated => lines.truncated("UDP", bytes.len(), len.into())?,
                 _ => lines.line(format_args!("UDP: malformed, length {len} is below 8"))?,
             }
-            return Ok(Layer::Nothing);
+            return Ok(Layer::End);
         }
     };
     let (source, destination) = (packet.source_port(), packet.destination_port());
@@ -68,7 +68,7 @@ fn udp<'a>(lines: &mut Lines, upper: &Upper<'a>) -> Result<Layer<'a>, fmt::Error
     }
     if payload.len() < stated_len {
         lines.item(format_args!("{} of {stated_len} bytes of payload", payload.len()))?;
-        return Ok(Layer::Nothing);
+        return Ok(Layer::End);
     }
     lines.item(format_args!("{stated_len} bytes of payload"))?;
     let is_port = |port| source == port || destination == port;
@@ -79,7 +79,7 @@ fn udp<'a>(lines: &mut Lines, upper: &Upper<'a>) -> Result<Layer<'a>, fmt::Error
     } else if is_port(gtpu::PORT) {
         return Ok(Layer::Gtpu(payload));
     }
-    Ok(Layer::Nothing)
+    Ok(Layer::End)
 }
 
 fn tcp(lines: &mut Lines, bytes: &[u8]) -> fmt::Result {

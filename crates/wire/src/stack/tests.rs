@@ -108,12 +108,13 @@ where
     })
 }
 
-/// Any header, with fields that `emit` may refuse.
+/// Any header, with fields that `emit` may reject.
 fn header() -> impl Strategy<Value = Header<'static>> {
     const LONG_OPTIONS: [&[u8]; 2] = [&[1; 41], &[1; 70_000]];
-    const BAD_EXTENSIONS: [&[Extension<'_>]; 2] = [&[INVALID], &[OTHER; MAX_EXTENSIONS + 1]];
+    const INVALID_EXTENSIONS: [&[Extension<'_>]; 2] = [&[INVALID], &[OTHER; MAX_EXTENSIONS + 1]];
     let options = prop_oneof![9 => select(&OPTIONS[..]), 1 => select(&LONG_OPTIONS[..])];
-    let extensions = prop_oneof![9 => select(&EXTENSIONS[..]), 1 => select(&BAD_EXTENSIONS[..])];
+    let extensions =
+        prop_oneof![9 => select(&EXTENSIONS[..]), 1 => select(&INVALID_EXTENSIONS[..])];
     prop_oneof![
         ethernet(),
         vlan(),
@@ -236,18 +237,22 @@ fn assert_written(headers: &[Header<'_>], payload: &[u8], packet: &[u8]) {
     assert_eq!(rest, payload);
 }
 
-fn expected_ethertype(next: Option<&Header<'_>>, own: EtherType, written: EtherType) -> EtherType {
+fn expected_ethertype(
+    next: Option<&Header<'_>>,
+    fallback: EtherType,
+    written: EtherType,
+) -> EtherType {
     match next {
         Some(Header::Ipv4(_)) => EtherType(0x0800),
         Some(Header::Ipv6(_)) => EtherType(0x86dd),
-        Some(_) if !own.is_vlan() && written.is_vlan() => written,
-        None if own == EtherType(0) => written,
-        _ => own,
+        Some(_) if !fallback.is_vlan() && written.is_vlan() => written,
+        None if fallback == EtherType(0) => written,
+        _ => fallback,
     }
 }
 
-fn expected_protocol(next: Option<&Header<'_>>, icmp: u8, own: IpProtocol) -> IpProtocol {
-    let Some(next) = next else { return own };
+fn expected_protocol(next: Option<&Header<'_>>, icmp: u8, fallback: IpProtocol) -> IpProtocol {
+    let Some(next) = next else { return fallback };
     IpProtocol(match next {
         Header::Ipv4(_) => 4,
         Header::Ipv6(_) => 41,
@@ -258,7 +263,7 @@ fn expected_protocol(next: Option<&Header<'_>>, icmp: u8, own: IpProtocol) -> Ip
 }
 
 #[test]
-fn ethertype_of_an_ip_payload_is_set_if_it_was_0() {
+fn ethertype_0_is_set_from_version_of_ip_payload() {
     let written = |ethertype, first: u8| {
         let repr = ethernet::Repr { ethertype: EtherType(ethertype), ..ethernet::Repr::default() };
         let packet = HeaderStack(&[repr.into()]).packet(&[first, 0]).unwrap();
@@ -276,7 +281,7 @@ fn ethertype_of_an_ip_payload_is_set_if_it_was_0() {
 
 proptest! {
     #[test]
-    fn any_stack_is_written_or_refused(
+    fn emit_of_any_stack_writes_headers_or_fails(
         headers in prop::collection::vec(header(), 0..6),
         payload in payload(),
         cut in 0..200_usize,
@@ -297,7 +302,7 @@ proptest! {
     }
 
     #[test]
-    fn valid_stack_is_written(headers in valid_headers(), payload in payload()) {
+    fn emit_of_valid_stack_writes_every_header(headers in valid_headers(), payload in payload()) {
         let stack = HeaderStack(&headers);
         let packet = stack.packet(&payload).unwrap();
         prop_assert_eq!(packet.len(), stack.header_len() + payload.len());
@@ -326,7 +331,7 @@ fn tag(ethertype: EtherType) -> Header<'static> {
 }
 
 #[test]
-fn only_listed_orders_are_written() {
+fn emit_rejects_orders_that_are_not_listed() {
     let udp = udp::Repr { source_port: PORT, destination_port: PORT, payload_len: 0 };
     let gtpu = Header::from(gtpu::Repr::default());
     // Each header, with the headers that it needs in front.
@@ -407,9 +412,9 @@ fn last_header_keeps_its_type() {
 
 #[test]
 fn outer_vlan_tags_have_the_service_type_unless_set() {
-    let types = |own: EtherType, tags: usize| {
-        let ethernet = ethernet::Repr { ethertype: own, ..ethernet::Repr::default() };
-        let mut headers = vec![tag(own); tags + 1];
+    let types = |fallback: EtherType, tags: usize| {
+        let ethernet = ethernet::Repr { ethertype: fallback, ..ethernet::Repr::default() };
+        let mut headers = vec![tag(fallback); tags + 1];
         headers[0] = ethernet.into();
         headers.push(ip_v6());
         let packet = HeaderStack(&headers).packet(b"").unwrap();

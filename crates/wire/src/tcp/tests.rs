@@ -22,7 +22,7 @@ fn with_offset(words: u8) -> [u8; 26] {
 }
 
 #[test]
-fn deconstructs() {
+fn packet_accessors_return_header_fields() {
     let packet = Packet::new_checked(&PACKET[..]).unwrap();
     assert_eq!((packet.source_port(), packet.destination_port()), (48896, 80));
     assert_eq!((packet.sequence(), packet.acknowledgment()), (0x01020304, 0x05060708));
@@ -37,17 +37,17 @@ fn deconstructs() {
 }
 
 #[test]
-fn data_offsets_that_cannot_be_are_refused() {
-    let refusal = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
-    assert_eq!(refusal(&PACKET[..19]), Error::Truncated);
-    assert_eq!(refusal(&with_offset(4)), Error::Malformed);
-    assert_eq!(refusal(&with_offset(7)), Error::Truncated);
-    assert_eq!(refusal(&PACKET[..23]), Error::Truncated);
+fn view_rejects_invalid_data_offset() {
+    let view_error = |bytes: &[u8]| Packet::new_checked(bytes).map(|_| ()).unwrap_err();
+    assert_eq!(view_error(&PACKET[..19]), Error::Truncated);
+    assert_eq!(view_error(&with_offset(4)), Error::Malformed);
+    assert_eq!(view_error(&with_offset(7)), Error::Truncated);
+    assert_eq!(view_error(&PACKET[..23]), Error::Truncated);
     assert!(Packet::new_checked(&PACKET[..24]).unwrap().payload().is_empty());
 }
 
 #[test]
-fn fill_checksum_restores_what_scapy_computed() {
+fn fill_checksum_equals_checksum_of_scapy() {
     let mut packet = Packet::new_checked(PACKET).unwrap();
     packet.set_source_port(1);
     assert!(!packet.verify_checksum(ADDRESSES));
@@ -81,7 +81,7 @@ fn repr_with_checksum_equals_segment_of_scapy() {
 }
 
 #[test]
-fn emit_rejects_what_no_segment_can_hold() {
+fn emit_and_parse_reject_too_long_segments() {
     let mut bytes = vec![0; 65_536];
     let options = Repr { options: &[1; 41], ..Repr::default() };
     assert_eq!(options.emit(&mut bytes), Err(Error::Malformed));
@@ -113,29 +113,29 @@ fn with_options(options: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the changed options. Asserts that the rest is unchanged and the checksum valid.
-fn lowered(options: &[u8], most: u16) -> (Result<bool, Error>, Vec<u8>) {
+fn lowered(options: &[u8], max: u16) -> (Result<bool, Error>, Vec<u8>) {
     let before = with_options(options);
     let mut after = Packet::new_checked(before.clone()).unwrap();
-    let result = after.lower_mss(most);
+    let result = after.lower_mss(max);
     assert!(after.verify_checksum(ADDRESSES));
     assert_eq!(after.options().len(), options.len().next_multiple_of(4));
-    let now = after.options()[..options.len()].to_vec();
+    let options_after = after.options()[..options.len()].to_vec();
     let mut back = after.into_inner();
     back[16..18].copy_from_slice(&before[16..18]);
     back[HEADER_LEN..HEADER_LEN + options.len()].copy_from_slice(options);
     assert_eq!(back, before);
-    (result, now)
+    (result, options_after)
 }
 
 #[test]
-fn a_larger_mss_is_lowered_wherever_it_stands() {
+fn lower_mss_lowers_larger_value_at_any_offset() {
     assert_eq!(lowered(&[2, 4, 0x05, 0xb4], 1400), (Ok(true), vec![2, 4, 0x05, 0x78]));
     assert_eq!(lowered(&[1, 2, 4, 0xff, 0xff, 1], 88), (Ok(true), vec![1, 2, 4, 0, 88, 1]));
-    // Behind a window scale, an unknown option and no-operations, with further options behind it.
-    let (before, after) = ([3, 3, 7, 254, 5, 1, 2, 3, 1, 2, 4, 0x23, 0x28, 4, 2], 0x22);
-    let mut want = before.to_vec();
-    want[11..13].copy_from_slice(&[after, 0x60]);
-    assert_eq!(lowered(&before, 0x2260), (Ok(true), want));
+    // After a window scale, an unknown option and no-operations, and before further options.
+    let (before, high) = ([3, 3, 7, 254, 5, 1, 2, 3, 1, 2, 4, 0x23, 0x28, 4, 2], 0x22);
+    let mut expected = before.to_vec();
+    expected[11..13].copy_from_slice(&[high, 0x60]);
+    assert_eq!(lowered(&before, 0x2260), (Ok(true), expected));
     // Two options, one of which is already small, at an even and at an odd offset.
     let two = [2, 4, 0x10, 0, 1, 2, 4, 1, 0, 2, 4, 0x20, 0];
     assert_eq!(
@@ -145,7 +145,7 @@ fn a_larger_mss_is_lowered_wherever_it_stands() {
 }
 
 #[test]
-fn what_is_no_larger_or_not_there_stays() {
+fn lower_mss_keeps_smaller_or_missing_mss() {
     for options in
         [&[][..], &[2, 4, 0x05, 0xb4], &[2, 4, 0, 0], &[1, 1, 4, 2], &[0, 2, 4, 0xff, 0xff]]
     {
@@ -154,11 +154,11 @@ fn what_is_no_larger_or_not_there_stays() {
 }
 
 #[test]
-fn malformed_options_stay() {
+fn lower_mss_with_malformed_options_changes_nothing() {
     const LARGE: [u8; 4] = [2, 4, 0xff, 0xff];
     let behind = |options: &[u8]| [&LARGE[..], options].concat();
-    // Length 0, 1, and beyond the header, no length, and a maximum segment size option of three and
-    // of six bytes.
+    // Lengths 0, 1, and beyond the header; no length; a maximum segment size option of three and of
+    // six bytes.
     for options in [
         &[3, 0][..],
         &[3, 1, 1, 1],
@@ -177,7 +177,7 @@ fn malformed_options_stay() {
 
 proptest! {
     #[test]
-    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn view_of_any_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(packet) = Packet::new_checked(&bytes[..]) {
             prop_assert_eq!(HEADER_LEN + packet.options().len() + packet.payload().len(), bytes.len());
             let mut packet = Packet::new_checked(bytes.clone()).unwrap();
@@ -219,9 +219,9 @@ proptest! {
         prop_assert_eq!(again, bytes);
     }
 
-    /// For any options, only values above `most` change, to `most`, and the checksum.
+    /// For any options, only values above `max` change, to `max`, and the checksum.
     #[test]
-    fn lowering_changes_the_value_and_the_checksum_only(
+    fn lower_mss_changes_only_value_and_checksum(
         options in prop::collection::vec(prop_oneof![
             4 => any::<u16>().prop_map(|mss| [&[2, 4][..], &mss.to_be_bytes()].concat()),
             2 => Just(vec![1]),
@@ -229,18 +229,18 @@ proptest! {
                 .prop_map(|(kind, value)| [&[kind, value.len() as u8 + 2][..], &value].concat()),
             1 => prop::collection::vec(any::<u8>(), 0..4),
         ], 0..8),
-        most: u16,
+        max: u16,
     ) {
         let mut options = options.concat();
         options.truncate(40);
-        let (result, after) = lowered(&options, most);
+        let (result, after) = lowered(&options, max);
         let changed: Vec<_> = (0..options.len()).filter(|&at| options[at] != after[at]).collect();
         prop_assert_eq!(result.unwrap_or(false), !changed.is_empty());
         for at in changed {
-            let value = (at.max(1) - 1..=at).find(|&at| after.get(at..at + 2) == Some(&most.to_be_bytes()[..]));
+            let value = (at.max(1) - 1..=at).find(|&at| after.get(at..at + 2) == Some(&max.to_be_bytes()[..]));
             let old = value.map(|at| u16::from_be_bytes([options[at], options[at + 1]]));
-            prop_assert!(old.is_some_and(|old| old > most), "{:?} to {:?}", options, after);
+            prop_assert!(old.is_some_and(|old| old > max), "{:?} to {:?}", options, after);
         }
-        prop_assert_eq!(lowered(&after, most).0.unwrap_or(false), false);
+        prop_assert_eq!(lowered(&after, max).0.unwrap_or(false), false);
     }
 }

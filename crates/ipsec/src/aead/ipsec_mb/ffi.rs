@@ -52,7 +52,7 @@ pub(super) struct Functions {
 }
 
 unsafe extern "C" {
-    pub(super) fn xdpfwd_imb_new(why: *mut *const c_char) -> *mut Manager;
+    pub(super) fn xdpfwd_imb_new(reason: *mut *const c_char) -> *mut Manager;
     pub(super) fn xdpfwd_imb_free(manager: *mut Manager);
     pub(super) fn xdpfwd_imb_functions(manager: *const Manager, functions: *mut Functions);
     pub(super) fn xdpfwd_imb_chacha20_poly1305(

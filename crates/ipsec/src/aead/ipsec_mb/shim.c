@@ -8,13 +8,13 @@
 #include <intel-ipsec-mb.h>
 
 #if IMB_VERSION_NUM < IMB_VERSION(1, 1, 0)
-#error "libipsec-mb 1.1 or later is needed: apt-get install libipsec-mb-dev"
+#error "libipsec-mb 1.1 or later is required: apt-get install libipsec-mb-dev"
 #endif
 
 // The sizes that ffi.rs reserves.
 _Static_assert(sizeof(struct gcm_key_data) <= 1024, "GcmKey in ffi.rs is too small");
 _Static_assert(sizeof(struct gcm_context_data) <= 128, "GcmContext in ffi.rs is too small");
-_Static_assert(alignof(struct gcm_key_data) <= 64 && alignof(struct gcm_context_data) <= 64, "more than ffi.rs aligns to");
+_Static_assert(alignof(struct gcm_key_data) <= 64 && alignof(struct gcm_context_data) <= 64, "alignment in ffi.rs is too small");
 
 // The functions of the direct API for this processor; never unloaded.
 struct xdpfwd_imb_gcm {
@@ -28,23 +28,23 @@ struct xdpfwd_imb_functions {
     struct xdpfwd_imb_gcm aes_256;
 };
 
-// Returns a manager for this processor, or NULL with the reason in `why`, a static string.
-IMB_MGR *xdpfwd_imb_new(const char **why)
+// Returns a manager for this processor, or NULL with the reason in `reason`, a static string.
+IMB_MGR *xdpfwd_imb_new(const char **reason)
 {
     IMB_MGR *manager = alloc_mb_mgr(0);
     if (manager == NULL) {
-        *why = "there is no memory for it";
+        *reason = "cannot allocate memory";
         return NULL;
     }
     IMB_ARCH arch = IMB_ARCH_NONE;
     init_mb_mgr_auto(manager, &arch);
     int error = imb_get_errno(manager);
     if (error != 0)
-        *why = imb_get_strerror(error);
+        *reason = imb_get_strerror(error);
     else if (arch == IMB_ARCH_NONE)
-        *why = "it has nothing for this processor";
+        *reason = "it does not support this processor";
     else if ((manager->features & IMB_FEATURE_SELF_TEST) && !(manager->features & IMB_FEATURE_SELF_TEST_PASS))
-        *why = "its self-test failed";
+        *reason = "its self-test failed";
     else
         return manager;
     free_mb_mgr(manager);

@@ -10,7 +10,7 @@ fn seal_one(key: &IpsecMb, number: u64, text_and_tag: &mut [u8]) -> bool {
 
 /// A key is wiped in place before its memory is freed.
 #[test]
-fn keys_are_wiped() {
+fn dropped_key_is_zeroed() {
     let functions = functions().unwrap();
     for (functions, key) in
         [(functions.aes_128, vec![0x5a; 16]), (functions.aes_256, vec![0x5a; 32])]
@@ -18,24 +18,24 @@ fn keys_are_wiped() {
         let Key::AesGcm { key, .. } = Key::aes_gcm(&key, functions) else { panic!() };
         assert!(
             key.0.iter().filter(|byte| **byte != 0).count() > 300,
-            "round keys and powers of the hash key"
+            "round keys or powers of the hash key are missing"
         );
         let mut slot = MaybeUninit::new(GcmKey(key.0));
-        // SAFETY: initialised, and not used as a key again. Its bytes remain readable.
-        let left = unsafe {
+        // SAFETY: initialized, and not used as a key again. Its bytes remain readable.
+        let remaining = unsafe {
             slot.assume_init_drop();
             slot.as_ptr().cast::<[u8; 1024]>().read()
         };
-        assert_eq!(left, [0; 1024]);
+        assert_eq!(remaining, [0; 1024]);
     }
 }
 
 /// Threads that share a key get the same results as a single thread.
 #[test]
-fn threads_share_a_key() {
+fn threads_sharing_a_key_seal_like_one_thread() {
     for transform in Transform::ALL {
         let key = IpsecMb::new(transform, &vec![7; transform.key_len()]).unwrap();
-        let alone: Vec<Vec<u8>> = (0..64)
+        let expected: Vec<Vec<u8>> = (0..64)
             .map(|n| {
                 let mut bytes = vec![n as u8; 40 + n * 5];
                 assert!(seal_one(&key, n as u64, &mut bytes));
@@ -60,7 +60,7 @@ fn threads_share_a_key() {
                             .collect();
                         key.seal_batch(&mut jobs);
                         assert!(jobs.iter().all(|job| job.is_good));
-                        assert_eq!(all, alone, "{transform:?}");
+                        assert_eq!(all, expected, "{transform:?}");
                     }
                 });
             }
@@ -69,7 +69,7 @@ fn threads_share_a_key() {
 }
 
 #[test]
-fn there_has_to_be_room_for_a_tag() {
+fn seal_without_room_for_tag_fails() {
     for transform in Transform::ALL {
         let key = IpsecMb::new(transform, &vec![7; transform.key_len()]).unwrap();
         for len in 0..ICV {
@@ -77,21 +77,21 @@ fn there_has_to_be_room_for_a_tag() {
             assert!(!seal_one(&key, 1, &mut bytes));
             assert_eq!(bytes, vec![1; len]);
         }
-        assert!(seal_one(&key, 1, &mut [0; ICV]), "an empty text has a tag");
+        assert!(seal_one(&key, 1, &mut [0; ICV]), "an empty text was not sealed");
     }
 }
 
 #[test]
-fn a_key_has_its_transforms_length() {
+fn new_rejects_key_of_wrong_length() {
     for transform in Transform::ALL {
         for got in [0, 16, 24, 32] {
-            let made = IpsecMb::new(transform, &vec![1; got]).map(drop);
+            let result = IpsecMb::new(transform, &vec![1; got]).map(drop);
             if got == transform.key_len() {
-                assert_eq!(made, Ok(()));
+                assert_eq!(result, Ok(()));
             } else {
                 let wanted = transform.key_len();
                 assert_eq!(
-                    made,
+                    result,
                     Err(IpsecMbError::KeyLength(KeyLength { transform, got, wanted }))
                 );
             }
