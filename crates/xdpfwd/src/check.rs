@@ -389,21 +389,21 @@ destination = \"02:00:00:00:00:01\"
     }
 
     #[test]
-    fn reads_well() {
+    fn check_text_matches_snapshot() {
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
             insta::assert_snapshot!("check", check(TEXT).to_string());
         });
     }
 
     #[test]
-    fn has_the_fields_it_promises() {
+    fn check_json_matches_snapshot() {
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
             insta::assert_snapshot!("check-json", serde_json::to_string_pretty(&check(TEXT)).unwrap());
         });
     }
 
     #[test]
-    fn sizes_are_exact() {
+    fn mebibytes_formats_half_mebibytes() {
         assert_eq!(mebibytes(256 * 2048), "0.5 MiB");
         assert_eq!(mebibytes((1 << 20) * 4096), "4096 MiB");
     }

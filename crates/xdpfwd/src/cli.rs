@@ -349,12 +349,12 @@ mod tests {
     }
 
     #[test]
-    fn is_well_formed() {
+    fn command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn has_the_defaults_it_promises() {
+    fn cli_without_options_has_documented_defaults() {
         let cli = parse(&["--config", "a.toml"]).unwrap();
         let run = Run {
             config: Some("a.toml".into()),
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_doctor_takes_a_configuration_or_interfaces() {
+    fn doctor_accepts_either_configuration_or_interfaces() {
         let doctor = |arguments: &[&str]| {
             parse(&[&["doctor"], arguments].concat()).map(|cli| match cli.command {
                 Some(Command::Doctor(doctor)) => doctor,
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_decimal_seconds_above_zero() {
+    fn seconds_accepts_only_positive_decimals() {
         for (text, milliseconds) in [
             ("10", 10_000),
             ("0.1", 100),
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn negative_seconds_are_refused_as_such() {
+    fn seconds_not_above_zero_are_value_errors() {
         for arguments in [["--duration=-1"], ["--interval=0"]] {
             let error = parse(&[&["--config", "a"], &arguments[..]].concat()).unwrap_err();
             assert_eq!((error.kind(), error.exit_code()), (ErrorKind::ValueValidation, 2));
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused() {
+    fn invalid_arguments_exit_with_2_and_help_with_0() {
         for arguments in
             [&[][..], &["ctl"], &["top"], &["--config", "a", "--metrics"], &["--config"]]
         {
@@ -450,7 +450,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn seconds_never_panic_and_can_be_waited_for(text in "[-+0-9.eE]{0,30}|\\PC{0,30}") {
+        fn seconds_returns_durations_that_an_instant_can_add(text in "[-+0-9.eE]{0,30}|\\PC{0,30}") {
             if let Ok(duration) = seconds(&text) {
                 prop_assert!(!duration.is_zero());
                 prop_assert!(std::time::Instant::now().checked_add(duration).is_some());

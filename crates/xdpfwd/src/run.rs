@@ -319,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missed_beat_is_not_made_up_for() {
+    fn report_schedule_skips_missed_times() {
         let interval = Duration::from_secs(10);
         let due = Instant::now().checked_sub(Duration::from_secs(34)).unwrap();
         assert_eq!(after(due, interval), due + Duration::from_secs(40));

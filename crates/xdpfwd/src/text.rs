@@ -286,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thousands_stand_apart() {
+    fn grouped_separates_thousands_with_commas() {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_345_678, "12,345,678")]
         {
             assert_eq!(grouped(number), text);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up() {
+    fn table_aligns_columns() {
         let mut table = Table::new(&["name", "count"], 1);
         table.row(vec!["a".into(), "1,000".into()]);
         table.row(vec!["longer".into(), "7".into()]);

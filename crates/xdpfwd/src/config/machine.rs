@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_count_that_are_there_in_both_directions() {
+    fn active_queues_counts_those_in_both_directions() {
         let folder = std::env::temp_dir().join(format!("xdpfwd-queues-{}", std::process::id()));
         for queue in ["rx-0", "rx-1", "rx-2", "tx-0", "tx-1"] {
             fs::create_dir_all(folder.join("queues").join(queue)).unwrap();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_not_found() {
+    fn interface_with_unknown_name_is_none() {
         for name in ["", ".", "..", "xdpfwd-none", "../lo", "a\0b", &"x".repeat(1000)] {
             assert_eq!(ThisMachine.interface(name), None, "{name:?}");
         }

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn places_count_lines_and_characters_from_one() {
+    fn position_counts_lines_and_characters_from_one() {
         let source = source("a = 1\r\n# größer\nb");
         let place = |needle: &str| source.place(source.text.find(needle).unwrap()).to_string();
         assert_eq!(place("a"), "1:1");
@@ -169,14 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_takes_no_column() {
+    fn byte_order_mark_takes_no_column() {
         let source = source("\u{feff}a = 1");
         assert_eq!(source.place(0).to_string(), "1:1");
         assert_eq!(source.excerpt(&(0..1)), "a");
     }
 
     #[test]
-    fn excerpts_are_short() {
+    fn excerpt_ends_at_first_line_end() {
         let source = source("\"\"\"one\ntwo\"\"\"");
         assert_eq!(source.excerpt(&(0..13)), "\"\"\"one…");
         assert_eq!(source.excerpt(&(0..6)), "\"\"\"one");
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf8_has_a_place() {
+    fn non_utf8_error_has_position() {
         let error = Source::from_bytes("f.toml".into(), b"ok\n\xc3\xa9 \xff".to_vec()).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_says_where_it_should_have_ended() {
+    fn oversized_file_error_has_position_of_the_limit() {
         let said = |bytes: &[u8]| {
             Source::from_bytes("f.toml".into(), bytes.to_vec()).unwrap_err().to_string()
         };
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn pipes_are_read_to_the_end_and_not_waited_for_without_end() {
+    fn pipe_without_writer_is_empty_else_read_to_end() {
         let path = std::env::temp_dir().join(format!("xdpfwd-pipe-{}", std::process::id()));
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let nobody_writes = Source::read(&path).map(|source| source.text);

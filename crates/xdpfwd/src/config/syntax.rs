@@ -277,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_closed_is_found() {
+    fn unclosed_returns_first_unclosed_value() {
         for (text, expected) in [
             ("a = [1, 2", "[4]"),
             ("a = [1,\n2\n[[b]]\nc = 1", "[4]"),

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists() {
+    fn lists_ranges_and_counts_are_formatted() {
         assert_eq!(any_of([1, 2, 3]), "1, 2 or 3");
         assert_eq!(all_of(["a", "b"]), "a and b");
         assert_eq!(any_quoted(["a"]), "\"a\"");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_can_be_read() {
+    fn unprintable_characters_are_escaped() {
         assert_eq!(plain("größe \"x\" \\ 日本 😀"), "größe \"x\" \\ 日本 😀");
         assert_eq!(
             plain("a\n\t\u{1b}[31m\u{202e}\u{2028}\u{a0}\u{feff}"),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn only_near_names_are_suggested() {
+    fn did_you_mean_suggests_only_similar_names() {
         let known = ["auto", "zero-copy", "copy", "skb"];
         assert_eq!(did_you_mean("zerocopy", known), "; did you mean \"zero-copy\"?");
         assert_eq!(did_you_mean("ksb", known), "; did you mean \"skb\"?");

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_reads_it_by_subject_with_the_fix_below() {
+    fn text_groups_findings_by_subject_with_fix_below() {
         insta::assert_snapshot!(examination().text(false), @r"
         host
           ok    kernel         Linux 6.18
@@ -234,13 +234,13 @@ mod tests {
     }
 
     #[test]
-    fn colour_is_for_terminals() {
+    fn text_has_colour_only_if_requested() {
         assert!(!examination().text(false).contains('\u{1b}'));
         assert!(examination().text(true).contains("\u{1b}[31;1mFAIL\u{1b}[0m"));
     }
 
     #[test]
-    fn the_worst_decides_and_what_cannot_be_told_does_not() {
+    fn examination_level_is_the_worst_except_unknown() {
         let level = |levels: &[Level]| {
             let findings =
                 levels.iter().map(|&level| Finding { level, ..Finding::ok("a", "host", "b") });

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_that_nobody_serves_are_named_with_both_ways_out() {
+    fn unserved_queues_are_warning_with_two_fixes() {
         let finding = queues("eth1", Some(2), &channels(8, 16), Ok((0..8).collect()), None);
         assert_eq!(finding.level, Level::Warning);
         assert_eq!(
@@ -350,7 +350,7 @@ mod tests {
 
     /// `veth_xdp_set` refuses a veth with fewer RX queues than its peer has TX queues.
     #[test]
-    fn of_a_veth_both_ends_are_set() {
+    fn queues_fix_sets_both_ends_of_a_veth() {
         let fix = |veth: &VethPeer| {
             queues("near", Some(1), &channels(2, 2), unsupported(), Some(veth)).fix.unwrap()
         };
@@ -368,13 +368,13 @@ mod tests {
 
     /// Packet sockets receive VLAN tags beside the frame and reinsert them.
     #[test]
-    fn tags_that_are_taken_out_harm_af_xdp_alone() {
+    fn vlan_stripping_is_ok_for_packet_sockets() {
         let on = ["rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();
         assert_eq!(offloads("eth1", &on, false).fix.as_deref(), Some("ethtool -K eth1 lro off"));
     }
 
     #[test]
-    fn more_queues_than_there_are_is_an_error_with_the_command() {
+    fn too_many_queues_are_error_with_fix() {
         let finding = queues("eth1", Some(4), &channels(2, 8), unsupported(), None);
         assert_eq!(
             (finding.level, finding.fix.as_deref()),
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn offloads_that_change_frames_are_switched_off_in_one_command() {
+    fn offloads_fix_is_one_ethtool_command() {
         let on = ["rx-gro", "rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();
         let finding = offloads("eth1", &on, true);
         assert_eq!(finding.fix.as_deref(), Some("ethtool -K eth1 lro off rxvlan off"));
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_short() {
+    fn ranges_joins_consecutive_numbers() {
         assert_eq!(ranges(&[0, 1, 2, 5, 7, 8].into()), "0-2, 5, 7-8");
         assert_eq!(ranges(&[].into()), "");
     }

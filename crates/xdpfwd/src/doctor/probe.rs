@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_meant_is_a_mode_that_all_ports_can_do() {
+    fn fallback_fix_names_mode_that_all_ports_support() {
         // Only one port supports native XDP: configuring `copy` would break the other.
         let finding = of_mode("eth2", Mode::Auto, PortMode::Copy, Some(&fallback("native XDP")));
         assert!(
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn packet_sockets_have_no_better_mode_nor_has_what_was_asked_for() {
+    fn packet_socket_or_requested_mode_is_ok() {
         let fallback = fallback("zero-copy");
         assert_eq!(
             of_mode("eth3", Mode::Auto, PortMode::PacketMmsg, Some(&fallback)).level,

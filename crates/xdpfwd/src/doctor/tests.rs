@@ -145,14 +145,14 @@ fn seen_and_cleared(
 }
 
 #[test]
-fn a_machine_as_it_should_be_is_ready() {
+fn tuned_server_has_only_ok_findings() {
     let findings = files(&Machine::server(), &subject(&[2, 3]));
     assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
     assert!(findings.len() >= 13, "{findings:#?}");
 }
 
 #[test]
-fn the_worker_is_far_from_its_nic() {
+fn numa_warns_of_worker_on_remote_node() {
     seen_and_cleared(
         "numa",
         Level::Warning,
@@ -164,7 +164,7 @@ fn the_worker_is_far_from_its_nic() {
 }
 
 #[test]
-fn the_frequency_changes() {
+fn governor_warns_unless_performance() {
     let file = "sys/devices/system/cpu/cpu3/cpufreq/scaling_governor";
     seen_and_cleared(
         "governor",
@@ -180,7 +180,7 @@ fn the_frequency_changes() {
 }
 
 #[test]
-fn cores_are_shared_with_the_rest_of_the_system() {
+fn isolation_warns_of_shared_or_ticking_cores() {
     let set = |machine: &Machine, isolated: &str, tickless: &str| {
         machine.set("sys/devices/system/cpu/isolated", isolated);
         machine.set("sys/devices/system/cpu/nohz_full", tickless);
@@ -200,7 +200,7 @@ fn cores_are_shared_with_the_rest_of_the_system() {
 }
 
 #[test]
-fn an_interrupt_is_handled_on_a_workers_core() {
+fn irq_warns_of_interrupt_on_worker_core() {
     let file = "proc/irq/141/effective_affinity_list";
     seen_and_cleared(
         "irq",
@@ -226,7 +226,7 @@ fn an_interrupt_is_handled_on_a_workers_core() {
 }
 
 #[test]
-fn two_workers_are_on_one_core() {
+fn hyper_threads_warns_of_two_workers_on_one_core() {
     seen_and_cleared(
         "hyper-threads",
         Level::Warning,
@@ -238,7 +238,7 @@ fn two_workers_are_on_one_core() {
 }
 
 #[test]
-fn a_core_is_not_online() {
+fn cores_reports_offline_core_and_missing_pinning() {
     seen_and_cleared(
         "cores",
         Level::Error,
@@ -258,7 +258,7 @@ fn a_core_is_not_online() {
 }
 
 #[test]
-fn the_kernel_is_old_or_built_without() {
+fn kernel_reports_old_release_and_missing_options() {
     let release = "proc/sys/kernel/osrelease";
     seen_and_cleared(
         "kernel",
@@ -302,7 +302,7 @@ fn the_kernel_is_old_or_built_without() {
 }
 
 #[test]
-fn the_kernels_options_stand_where_the_distribution_put_them() {
+fn kernel_options_are_read_from_boot_or_lib_modules() {
     let machine = Machine::server();
     let boot = "boot/config-7.2.12+deb13-amd64";
     let text = fs::read_to_string(machine.0.join(boot)).unwrap();
@@ -314,7 +314,7 @@ fn the_kernels_options_stand_where_the_distribution_put_them() {
 }
 
 #[test]
-fn xdp_programs_are_interpreted() {
+fn bpf_jit_warns_when_disabled() {
     let file = "proc/sys/net/core/bpf_jit_enable";
     seen_and_cleared(
         "bpf-jit",
@@ -327,7 +327,7 @@ fn xdp_programs_are_interpreted() {
 }
 
 #[test]
-fn privileges_are_missing() {
+fn missing_capabilities_and_memory_lock_are_errors() {
     let file = "proc/self/status";
     seen_and_cleared(
         "capabilities",
@@ -359,7 +359,7 @@ fn privileges_are_missing() {
 }
 
 #[test]
-fn huge_pages_are_short() {
+fn too_few_huge_pages_are_warning_or_error() {
     let free = "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
     for (wanted, level) in [(HugePages::Auto, Level::Warning), (HugePages::On, Level::Error)] {
         seen_and_cleared(
@@ -378,7 +378,7 @@ fn huge_pages_are_short() {
 }
 
 #[test]
-fn frames_are_too_small_for_the_mtu() {
+fn mtu_larger_than_frame_is_error() {
     let mtu = "sys/class/net/eth1/mtu";
     seen_and_cleared(
         "mtu",
@@ -405,7 +405,7 @@ fn frames_are_too_small_for_the_mtu() {
 }
 
 #[test]
-fn the_link_is_down() {
+fn link_down_or_without_carrier_is_warning() {
     let (state, flags) = ("sys/class/net/eth1/operstate", "sys/class/net/eth1/flags");
     seen_and_cleared(
         "link",
@@ -429,7 +429,7 @@ fn the_link_is_down() {
 }
 
 #[test]
-fn a_virtio_device_does_no_dma() {
+fn virtio_without_dma_mappings_is_warning() {
     let machine = Machine::server();
     let device = machine.0.join("sys/devices/pci0000:00/0000:00:01.0");
     fs::remove_file(device.join("driver")).unwrap();
@@ -454,7 +454,7 @@ fn a_virtio_device_does_no_dma() {
 }
 
 #[test]
-fn a_machine_that_shows_nothing_is_unknown_and_no_check_panics() {
+fn empty_tree_gives_unknown_findings_but_no_error() {
     let (nothing, subject) = (Tree::at("/nowhere"), subject(&[0]));
     let mut findings = host::examine(&subject, &nothing);
     findings.extend(nic::examine(&subject, &subject.plan.ports[0], &nothing, None));

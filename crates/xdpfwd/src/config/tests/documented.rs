@@ -117,7 +117,7 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
 }
 
 #[test]
-fn every_key_has_a_row_and_every_row_is_a_key() {
+fn documented_keys_equal_accepted_keys() {
     let documented = documented();
     for (heading, rows) in &documented {
         let keys: Vec<String> = rows.iter().map(|row| row.key.clone()).collect();
@@ -131,7 +131,7 @@ fn every_key_has_a_row_and_every_row_is_a_key() {
 
 /// The rules of `keep`, in their table.
 #[test]
-fn every_rule_of_what_is_kept_has_a_row() {
+fn documented_keep_rules_equal_accepted_rules() {
     let (_, section) = PAGE.split_once("### What stays with the kernel").unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| `\"")).flat_map(|row| {
         let (rules, _) = row.trim_start_matches("| ").split_once(" | ").unwrap();
@@ -148,7 +148,7 @@ fn every_rule_of_what_is_kept_has_a_row() {
 }
 
 #[test]
-fn every_table_and_every_kind_has_a_section() {
+fn documented_sections_equal_tables_and_kinds() {
     let said = said(&format!("zzz = 1\n{REST}"));
     let (_, list) = said.split_once(", expected ").unwrap();
     let tables: Vec<String> = list.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect();
@@ -163,7 +163,7 @@ fn every_table_and_every_kind_has_a_section() {
 }
 
 #[test]
-fn what_is_accepted_is_what_errors_say() {
+fn documented_values_equal_those_in_errors() {
     for (heading, rows) in documented() {
         for Row { key, accepted, .. } in rows {
             let said = said(&with_line(&heading, &format!("{key} = {NONSENSE}\n")));
@@ -179,7 +179,7 @@ fn what_is_accepted_is_what_errors_say() {
 }
 
 #[test]
-fn defaults_are_what_keys_have_that_are_not_there() {
+fn documented_defaults_equal_values_of_missing_keys() {
     // Plans with the stage on a path, and without random values.
     let planned = |text: &str| {
         let text = text.replacen(

@@ -38,7 +38,7 @@ key_file = "{0}/in.key"
 }
 
 #[test]
-fn what_is_no_good_is_said_with_what_is() {
+fn invalid_esp_value_error_lists_accepted_values() {
     let keys = Keys::new();
     let cases: &[&[(&str, &str)]] = &[
         &[],
@@ -100,7 +100,7 @@ fn what_is_no_good_is_said_with_what_is() {
 
 /// Compares an SA's keys on the page with those in errors.
 #[test]
-fn every_key_of_an_sa_has_a_row() {
+fn documented_sa_keys_equal_accepted_keys() {
     const PAGE: &str = include_str!("../../../../../docs/configuration.md");
     let keys = Keys::new();
     for (kind, spi) in [("esp-seal", "spi = 4097"), ("esp-open", "spi = 8193")] {

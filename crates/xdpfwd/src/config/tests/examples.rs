@@ -63,7 +63,7 @@ impl Files {
 }
 
 #[test]
-fn every_file_is_fine() {
+fn example_files_are_valid_without_warnings() {
     let Files { folder: _folder, files } = Files::new();
     assert!(files.len() >= 12, "{files:?}");
     for file in files {
@@ -77,7 +77,7 @@ fn every_file_is_fine() {
 }
 
 #[test]
-fn only_jumbo_takes_jumbo_frames() {
+fn only_jumbo_example_accepts_mtu_3818() {
     let Files { folder: _folder, files } = Files::new();
     for file in files {
         let jumbo = file.file_name().unwrap() == "jumbo.toml";
@@ -87,7 +87,7 @@ fn only_jumbo_takes_jumbo_frames() {
 }
 
 #[test]
-fn the_demo_is_what_the_lab_sets_up() {
+fn demo_example_matches_the_lab() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/demo.toml");
     let (plan, _) =
         load(&demo, &xdpfwd_stages::builtin(), &Everything { queues: 1, mtu: 1500 }).unwrap();

@@ -20,7 +20,7 @@ const XSK_RS: &str = "io = \"xsk-rs\"";
 const AF_XDP: &str = "io = \"af_xdp\"";
 
 #[test]
-fn ports_go_together_if_they_can_share_memory() {
+fn ports_without_common_packet_memory_are_rejected() {
     for (lan, wan, accepted) in [
         (PACKET, PACKET, true),
         (PACKET, "", true),
@@ -41,7 +41,7 @@ fn ports_go_together_if_they_can_share_memory() {
 }
 
 #[test]
-fn what_belongs_to_xdp_is_nothing_for_packet_sockets() {
+fn xdp_keys_with_packet_sockets_are_reported() {
     assert_reads!(answers(&[
         &two("", &format!("{PACKET}\nkeep = [\"arp\"]"), ""),
         &two("", &format!("{PACKET}\nkeep = []"), ""),
@@ -60,14 +60,14 @@ fn said_on(machine: &Imagined, text: &str) -> String {
 }
 
 #[test]
-fn what_is_not_built_says_how_to_build_it() {
+fn io_not_built_error_names_build_command() {
     let mut machine = Imagined::usual();
     machine.xsk_rs = false;
     assert_reads!(said_on(&machine, &two("", XSK_RS, XSK_RS)));
 }
 
 #[test]
-fn a_kernel_that_forwards_too_is_a_warning() {
+fn kernel_forwarding_with_packet_sockets_is_warning() {
     let mut machine = Imagined::usual();
     machine.forwarding = vec!["eth1", "eth2"];
     assert_reads!(said_on(&machine, &two("", PACKET, "")));

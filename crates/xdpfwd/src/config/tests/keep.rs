@@ -10,7 +10,7 @@ fn with_keep(keep: &str) -> String {
 }
 
 #[test]
-fn rules_that_are_none_say_what_is_accepted() {
+fn invalid_keep_rule_error_lists_accepted_rules() {
     let cases = [
         "\"arp\"",
         "[\"arp\", 22]",
@@ -24,18 +24,18 @@ fn rules_that_are_none_say_what_is_accepted() {
 }
 
 #[test]
-fn an_interface_as_ip_shows_it_is_told_its_name() {
+fn interface_with_peer_suffix_warning_names_interface() {
     assert_reads!(said(&REST.replacen("\"eth1\"", "\"eth1@if2\"", 1)));
 }
 
 #[test]
-fn keeping_where_nothing_is_taken_is_a_warning() {
+fn keep_on_port_without_path_is_warning() {
     let idle = REST.replacen("interface = \"eth2\"", "interface = \"eth2\"\nkeep = [\"arp\"]", 1);
     assert_reads!(said(&idle));
 }
 
 #[test]
-fn who_would_be_locked_out_is_a_warning_at_the_interface() {
+fn lockout_is_warning_at_the_interface() {
     let mut machine = Imagined::usual();
     let lockout = |what| Lockout { port: 0, name: "lan".into(), interface: "eth1".into(), what };
     machine.lockouts = vec![

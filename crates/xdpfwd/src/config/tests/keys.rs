@@ -3,7 +3,7 @@
 use super::{REST, answers, answers_with};
 
 #[test]
-fn unknown_keys_are_refused_at_every_level() {
+fn unknown_keys_are_rejected_at_every_level() {
     assert_reads!(answers(&[
         "[enigne]\nmode = \"copy\"",
         "[engine]\nmetrics = \"127.0.0.1:9184\"\nbusy-poll = true",
@@ -17,7 +17,7 @@ fn unknown_keys_are_refused_at_every_level() {
 }
 
 #[test]
-fn missing_keys_are_named() {
+fn missing_key_error_names_the_key() {
     assert_reads!(answers(&[
         "[[port]]\n[[path]]\n[stage.edge]",
         "port = [{ name = \"lan\" }]\npath = [{}]"
@@ -25,7 +25,7 @@ fn missing_keys_are_named() {
 }
 
 #[test]
-fn values_of_another_kind_say_what_is_accepted() {
+fn wrong_type_error_lists_accepted_values() {
     assert_reads!(answers_with(
         REST,
         &[
@@ -45,7 +45,7 @@ fn values_of_another_kind_say_what_is_accepted() {
 }
 
 #[test]
-fn tables_where_they_do_not_belong() {
+fn misplaced_table_error_names_expected_heading() {
     assert_reads!(answers(&[
         "engine = 1\numem = []\nport = \"eth1\"\npath = 1\nstage = false",
         "port = [1]\npath = [[]]\nstage.edge = \"ttl\"",
@@ -60,7 +60,7 @@ fn tables_where_they_do_not_belong() {
 }
 
 #[test]
-fn numbers_out_of_range_say_the_range() {
+fn out_of_range_number_error_states_range() {
     assert_reads!(answers_with(
         REST,
         &[
@@ -80,7 +80,7 @@ fn numbers_out_of_range_say_the_range() {
 }
 
 #[test]
-fn words_that_are_no_choice_say_the_choices() {
+fn unknown_choice_error_lists_choices() {
     assert_reads!(answers_with(
         REST,
         &[
@@ -94,7 +94,7 @@ fn words_that_are_no_choice_say_the_choices() {
 }
 
 #[test]
-fn names_keep_to_their_rules() {
+fn invalid_name_error_states_naming_rules() {
     let port = |name: &str, interface: &str| {
         format!("[[port]]\nname = {name:?}\ninterface = {interface:?}")
     };

@@ -337,7 +337,7 @@ proptest! {
     })]
 
     #[test]
-    fn mutated_files(
+    fn mutated_files_give_well_formed_diagnostics(
         file in prop::sample::select(&FINE[..]),
         mutations in prop::collection::vec(mutation(), 0..8),
     ) {
@@ -345,23 +345,23 @@ proptest! {
     }
 
     #[test]
-    fn pieces_in_any_order(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..60)) {
+    fn random_pieces_give_well_formed_diagnostics(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..60)) {
         check(&pieces.concat())?;
     }
 
     #[test]
-    fn tables_with_something_wrong(tables in prop::collection::vec(table(), 0..8)) {
+    fn invalid_tables_give_well_formed_diagnostics(tables in prop::collection::vec(table(), 0..8)) {
         check(&tables.concat())?;
     }
 
     #[test]
-    fn any_value_anywhere(key in key(), value in value(), first in any::<bool>()) {
+    fn any_value_for_any_key_gives_well_formed_diagnostics(key in key(), value in value(), first in any::<bool>()) {
         let line = format!("{key} = {value}\n");
         check(&if first { line + FINE[0] } else { FINE[1].to_owned() + &line })?;
     }
 
     #[test]
-    fn any_text(text in any::<String>()) {
+    fn any_text_gives_well_formed_diagnostics(text in any::<String>()) {
         check(&text)?;
     }
 }

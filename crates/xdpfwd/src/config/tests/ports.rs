@@ -15,7 +15,7 @@ fn answers_to(cases: &[String]) -> String {
 }
 
 #[test]
-fn ports_and_paths_are_needed() {
+fn missing_ports_or_paths_are_errors() {
     assert_reads!(answers(&[
         "[engine]",
         "port = []\npath = []",
@@ -26,7 +26,7 @@ fn ports_and_paths_are_needed() {
 }
 
 #[test]
-fn each_port_is_one_of_its_own() {
+fn duplicate_port_name_or_interface_is_error() {
     assert_reads!(answers_to(&[
         two("", "interface = \"eth1\"", "interface = \"eth1\""),
         two("", "interface = \"eth1\"", "interface = \"eth1-alias\""),
@@ -35,7 +35,7 @@ fn each_port_is_one_of_its_own() {
 }
 
 #[test]
-fn paths_lead_between_ports_that_are_there() {
+fn path_with_unknown_port_is_error() {
     assert_reads!(answers_with(
         REST,
         &[
@@ -48,7 +48,7 @@ fn paths_lead_between_ports_that_are_there() {
 }
 
 #[test]
-fn one_path_begins_at_a_port() {
+fn second_path_from_same_port_is_error() {
     assert_reads!(answers_with(
         REST,
         &[
@@ -60,7 +60,7 @@ fn one_path_begins_at_a_port() {
 }
 
 #[test]
-fn stages_on_a_path_are_defined() {
+fn path_with_undefined_stage_is_error() {
     let path = |stages: &str| format!("[[path]]\nfrom = \"wan\"\nto = \"wan\"\nstages = {stages}");
     assert_reads!(answers_with(
         REST,
@@ -73,7 +73,7 @@ fn stages_on_a_path_are_defined() {
 }
 
 #[test]
-fn what_is_not_built_is_refused_like_what_is_not_known() {
+fn unimplemented_features_are_rejected_as_unknown() {
     assert_reads!(answers_with(
         REST,
         &[
@@ -106,7 +106,7 @@ fn one_mistake_is_reported_once() {
 }
 
 #[test]
-fn all_errors_come_at_once_in_the_order_of_the_file() {
+fn all_errors_are_reported_in_file_order() {
     assert_reads!(answers(&["\
 [stage.edge]
 kind = \"set-mac\"
@@ -128,7 +128,7 @@ frames = 1"]));
 }
 
 #[test]
-fn cores_are_there_and_different() {
+fn unavailable_or_duplicate_cores_are_errors() {
     assert_reads!(answers_with(
         REST,
         &[
@@ -143,7 +143,7 @@ fn cores_are_there_and_different() {
 }
 
 #[test]
-fn queues_are_shared_out_evenly() {
+fn unequal_or_indivisible_queue_counts_are_errors() {
     let (lan, wan) = ("interface = \"multi1\"\nqueues = 4", "interface = \"multi2\"");
     assert_reads!(answers_to(&[
         two("", lan, wan),
@@ -156,7 +156,7 @@ fn queues_are_shared_out_evenly() {
 }
 
 #[test]
-fn queues_are_those_of_the_interface() {
+fn queue_count_unlike_the_interface_is_reported() {
     assert_reads!(answers_to(&[
         two("", "interface = \"eth1\"\nqueues = 2", "interface = \"dual1\"\nqueues = 2"),
         two("", "interface = \"dual1\"", "interface = \"eth2\""),
@@ -164,7 +164,7 @@ fn queues_are_those_of_the_interface() {
 }
 
 #[test]
-fn frames_suffice_and_are_long_enough() {
+fn too_few_or_too_short_frames_are_errors() {
     assert_reads!(answers_to(&[
         two(
             "[umem]\nframes = 1023\n",
@@ -198,7 +198,7 @@ fn frames_suffice_and_are_long_enough() {
 }
 
 #[test]
-fn memory_is_there() {
+fn insufficient_machine_memory_is_reported() {
     assert_reads!(answers_with(
         REST,
         &[
@@ -216,7 +216,7 @@ fn memory_is_there() {
 }
 
 #[test]
-fn the_longest_packet_that_fits_is_accepted() {
+fn mtu_up_to_frame_capacity_is_accepted() {
     for (mtu, accepted) in [(1770, true), (1771, false)] {
         let mut machine = Imagined::usual();
         machine.interfaces.get_mut("eth1").unwrap().mtu = Some(mtu);
@@ -225,7 +225,7 @@ fn the_longest_packet_that_fits_is_accepted() {
 }
 
 #[test]
-fn there_is_a_limit_to_ports_and_paths() {
+fn more_than_126_ports_are_error() {
     let port = |n: usize| format!("[[port]]\nname = \"p{n}\"\ninterface = \"i{n}\"\n");
     let path = |n: usize| format!("[[path]]\nfrom = \"p{n}\"\nto = \"p{n}\"\n");
     let text = |n| (0..n).map(|n| port(n) + &path(n)).collect::<String>();
@@ -236,7 +236,7 @@ fn there_is_a_limit_to_ports_and_paths() {
 }
 
 #[test]
-fn what_looks_wrong_but_works_is_a_warning() {
+fn unused_or_missing_items_are_warnings() {
     assert_reads!(answers_with(
         REST,
         &["[[port]]\nname = \"spare\"\ninterface = \"eht2\"\n[stage.unused]\nkind = \"ttl\""]

@@ -12,7 +12,7 @@ use crate::config::{Imagined, Source};
 use crate::registry::Registry;
 
 #[test]
-fn kinds_and_their_keys() {
+fn invalid_stage_error_lists_accepted_kinds_and_keys() {
     assert_reads!(answers_with(
         REST,
         &[
@@ -38,7 +38,7 @@ fn kinds_and_their_keys() {
 struct OwnConfig {}
 
 #[test]
-fn kind_that_is_not_built_names_the_feature_that_adds_it() {
+fn kind_not_built_error_names_cargo_feature() {
     let mut machine = Imagined::usual();
     machine.not_built = vec![("esp-seal", "esp")];
     let registry = Registry::default().with::<MacSwapConfig>();
@@ -67,7 +67,7 @@ fn kind_that_is_not_built_names_the_feature_that_adds_it() {
 }
 
 #[test]
-fn a_filter_is_in_the_kernel_if_its_path_lets_it() {
+fn filter_placement_depends_on_path_and_rules() {
     let with = |stages: &str, place: &str, rules: &str| {
         let text =
             REST.replacen("from = \"lan\"", &format!("from = \"lan\"\nstages = [{stages}]"), 1);
@@ -139,7 +139,7 @@ impl StageConfig for NestedConfig {
 }
 
 #[test]
-fn errors_inside_of_a_stage_have_their_own_place() {
+fn errors_inside_stage_table_have_own_position() {
     let said = |stage: &str| {
         let text = format!("{REST}\n[stage.ä-1]\n{stage}").replace("ä", "a");
         let registry = xdpfwd_stages::builtin().with::<NestedConfig>();

@@ -3,7 +3,7 @@
 use super::{REST, answers, answers_with, plan, said};
 
 #[test]
-fn what_is_not_toml_has_its_place() {
+fn invalid_toml_error_has_position() {
     assert_reads!(answers(&[
         "[engine]\nmode = auto",
         "[engine]\nmode =\nidle = spin",
@@ -23,7 +23,7 @@ fn what_is_not_toml_has_its_place() {
 
 /// The parser continues after a mistake and reports false errors.
 #[test]
-fn what_only_follows_from_a_mistake_is_not_told() {
+fn consequential_toml_errors_are_omitted() {
     assert_reads!(answers_with(
         REST,
         &[
@@ -41,7 +41,7 @@ fn what_only_follows_from_a_mistake_is_not_told() {
 }
 
 #[test]
-fn words_that_are_no_values_say_what_would_be() {
+fn invalid_toml_value_error_states_valid_form() {
     assert_reads!(answers(&[
         "[umem]\nframes = 16k\nframe_size = 2 * 1024\nhuge_pages = off",
         "[umem]\nframes = 0x4g\nframe_size = 02048\nhuge_pages = null",
@@ -52,12 +52,12 @@ fn words_that_are_no_values_say_what_would_be() {
 }
 
 #[test]
-fn an_empty_file_says_what_is_needed() {
+fn empty_file_error_names_required_tables() {
     assert_reads!(answers(&["", "\n\n", "# only a comment\n", "\u{feff}"]));
 }
 
 #[test]
-fn deep_nesting_is_an_error() {
+fn deep_nesting_is_error() {
     let array = said(&format!("[engine]\ncores = {}", "[".repeat(100_000)));
     assert!(array.starts_with("x.toml:2:"), "{array}");
     let key = said(&format!("{}a = 1", "a.".repeat(100_000)));
@@ -69,7 +69,7 @@ fn deep_nesting_is_an_error() {
 /// Would take minutes if each parser error were located by scanning from the start of the text or
 /// line.
 #[test]
-fn a_line_of_mistakes_is_judged_in_no_time() {
+fn long_lines_of_errors_are_checked_quickly() {
     for piece in [
         "=",
         "\"",
@@ -89,7 +89,7 @@ fn a_line_of_mistakes_is_judged_in_no_time() {
 }
 
 #[test]
-fn a_byte_order_mark_and_carriage_returns_change_nothing() {
+fn byte_order_mark_and_crlf_do_not_change_plan() {
     let windows = format!("\u{feff}{}", REST.replace('\n', "\r\n"));
     assert_eq!(format!("{:?}", plan(&windows).unwrap()), format!("{:?}", plan(REST).unwrap()));
     let wrong = said(&windows.replace("\"eth1\"", "1"));
@@ -97,7 +97,7 @@ fn a_byte_order_mark_and_carriage_returns_change_nothing() {
 }
 
 #[test]
-fn a_file_of_another_kind_is_not_taken_apart() {
+fn yaml_file_gives_only_ten_errors() {
     let yaml = said(&"port:\n  - name: lan\n".repeat(100));
     let lines: Vec<&str> = yaml.lines().collect();
     assert_eq!(lines.len(), 10, "{yaml}");
@@ -106,7 +106,7 @@ fn a_file_of_another_kind_is_not_taken_apart() {
 
 /// Would take minutes if each undefined name were compared with each defined one.
 #[test]
-fn a_large_file_is_judged_in_no_time() {
+fn large_file_is_checked_quickly() {
     let used: String = (0..60_000).map(|n| format!("\"s{n}\",")).collect();
     let defined: String = (0..20_000).map(|n| format!("[stage.t{n}]\n")).collect();
     let text = said(&format!("{REST}stages = [{used}]\n{defined}"));
@@ -114,7 +114,7 @@ fn a_large_file_is_judged_in_no_time() {
 }
 
 #[test]
-fn a_flood_of_errors_is_cut_short() {
+fn errors_beyond_fifty_are_only_counted() {
     let text = said(&"[[port]]\n".repeat(20_000));
     assert_eq!(text.lines().count(), 51);
     assert!(text.ends_with("more like these\n"), "{text}");
