@@ -147,7 +147,7 @@ impl App {
     ) -> Self {
         let is_taken =
             crate::ctl::command::is_builtin(name) || self.ctl.iter().any(|own| own.name == name);
-        assert!(!is_taken, "there is a ctl command {name:?} already");
+        assert!(!is_taken, "ctl command {name:?} already exists");
         let run: RunCtl =
             Box::new(move |handle, arguments| Ok(serde_json::to_value(run(handle, arguments)?)?));
         self.ctl.push(OwnCtl { name, about: about.into(), run });
@@ -310,7 +310,7 @@ impl OwnCtl {
 fn run_all<H>(name: &str, hooks: &[H], run: impl Fn(&H) -> Result<(), BoxError>) {
     for hook in hooks {
         if let Err(error) = guarded(|| run(hook)) {
-            tracing::error!(%error, "a hook of {name} failed");
+            tracing::error!(%error, "{name} hook failed");
         }
     }
 }

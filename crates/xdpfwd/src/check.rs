@@ -216,26 +216,26 @@ impl fmt::Display for Check {
         writeln!(f, "mode     {}", mode_in_words(self.mode))?;
         let busy_poll = if self.busy_poll { ", busy polling" } else { "" };
         match self.idle {
-            "spin" => writeln!(f, "idle     spin: the cores are never free{busy_poll}")?,
-            _ => writeln!(f, "idle     poll: waits in the kernel when nothing comes{busy_poll}")?,
+            "spin" => writeln!(f, "idle     spin: the workers never sleep{busy_poll}")?,
+            _ => writeln!(f, "idle     poll: waits in the kernel while no packets arrive{busy_poll}")?,
         }
         let Umem { frame_size, frames, huge_pages, bytes, total_bytes, huge_pages_needed } =
             &self.umem;
         let per_worker = mebibytes(*bytes);
         writeln!(
             f,
-            "umem     {frames} frames × {frame_size} bytes = {per_worker} for each worker"
+            "umem     {frames} frames × {frame_size} bytes = {per_worker} per worker"
         )?;
         let pages = match *huge_pages {
-            "off" => "pages of the normal size".to_owned(),
-            "on" => format!("{huge_pages_needed} huge pages of 2 MiB, or it does not start"),
+            "off" => "normal pages".to_owned(),
+            "on" => format!("{huge_pages_needed} huge pages of 2 MiB (required)"),
             _ => format!(
-                "{huge_pages_needed} huge pages of 2 MiB if they are free, else normal ones"
+                "{huge_pages_needed} huge pages of 2 MiB if free, otherwise normal pages"
             ),
         };
         let by_xdp = self.ports.iter().any(|port| port.io != Io::PacketMmsg.name());
         let locked = if by_xdp { ", locked" } else { "" };
-        writeln!(f, "memory   {} in all{locked}; {pages}", mebibytes(*total_bytes))?;
+        writeln!(f, "memory   {} in total{locked}; {pages}", mebibytes(*total_bytes))?;
         if let Some(control) = &self.control {
             writeln!(f, "control  {}", plain(control))?;
         }
@@ -253,9 +253,9 @@ impl fmt::Display for Check {
         self.paths.iter().try_for_each(|path| writeln!(f, "  {path}"))?;
         let file = plain(&self.config);
         match self.warnings.len() {
-            0 => writeln!(f, "{file} is fine"),
-            1 => writeln!(f, "{file} is fine, with 1 warning"),
-            more => writeln!(f, "{file} is fine, with {more} warnings"),
+            0 => writeln!(f, "{file} is valid"),
+            1 => writeln!(f, "{file} is valid, with 1 warning"),
+            more => writeln!(f, "{file} is valid, with {more} warnings"),
         }
     }
 }
@@ -278,12 +278,12 @@ impl fmt::Display for Port {
         let noun = if *queues == 1 { "queue" } else { "queues" };
         write!(f, "{name}: {interface} by {io}, ")?;
         if !present {
-            return write!(f, "missing; {queues} {noun} wanted");
+            return write!(f, "missing; {queues} {noun} configured");
         }
         let Some(has) = interface_queues else {
             return write!(
                 f,
-                "present; {queues} {noun} wanted; /sys does not show this network namespace"
+                "present; {queues} {noun} configured; /sys does not show this network namespace"
             );
         };
         let noun = if *has == 1 { "queue" } else { "queues" };
@@ -302,7 +302,7 @@ impl fmt::Display for Port {
             f.write_str(", only frames for its own MAC address")?;
         }
         if !keep.is_empty() {
-            write!(f, "; the kernel keeps {}", keep.join(", "))?;
+            write!(f, "; passed to the kernel: {}", keep.join(", "))?;
         }
         Ok(())
     }
@@ -312,7 +312,7 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} -> {}", self.from, self.to)?;
         if self.stages.is_empty() {
-            return f.write_str(": as it is, through no stage");
+            return f.write_str(": unchanged, through no stage");
         }
         for (index, Stage { name, place, summary }) in self.stages.iter().enumerate() {
             let separator = if index == 0 { ":" } else { "," };
@@ -328,9 +328,9 @@ impl fmt::Display for Path {
 
 fn mode_in_words(mode: &str) -> String {
     if mode == Mode::Auto.name() {
-        "auto: zero-copy, else copy, else skb".to_owned()
+        "auto: zero-copy, otherwise copy, otherwise skb".to_owned()
     } else {
-        format!("{mode}, or it does not start")
+        format!("{mode} (required)")
     }
 }
 

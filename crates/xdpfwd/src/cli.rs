@@ -44,7 +44,7 @@ Exit codes:
 
 Examples:
   xdpfwd --config configs/cross-connect.toml --check       # validate; change nothing
-  xdpfwd doctor --config configs/cross-connect.toml        # what would make it faster here
+  xdpfwd doctor --config configs/cross-connect.toml        # find problems here, with their fixes
   sudo xdpfwd --config configs/cross-connect.toml          # forward until Ctrl-C
   sudo xdpfwd ctl stats                                    # counters of a running xdpfwd\
 {FILTER_EXAMPLE}{ESP_EXAMPLE}
@@ -241,7 +241,7 @@ pub(crate) struct NewState {
 fn transforms() -> impl TypedValueParser<Value = Transform> {
     PossibleValuesParser::new(Transform::ALL.map(Transform::name)).try_map(|name| {
         let named = Transform::ALL.into_iter().find(|transform| transform.name() == name);
-        named.ok_or("no transform")
+        named.ok_or("unknown transform")
     })
 }
 
@@ -274,9 +274,9 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// The configuration file.
+    /// Returns the configuration file.
     pub(crate) fn config(&self) -> &Path {
-        // It is required, but for a subcommand.
+        // clap requires it unless there is a subcommand.
         self.config.as_deref().unwrap_or(Path::new(""))
     }
 }
@@ -318,10 +318,10 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Adding this to the time of day stays far from where that would overflow.
+/// Upper limit of times: adding it to the current time cannot overflow.
 const MOST_SECONDS: f64 = 1e9;
 
-/// Positive decimal seconds: digits, and perhaps a point among them.
+/// Parses positive decimal seconds: digits with an optional point.
 fn seconds(text: &str) -> Result<Duration, String> {
     let accepted = "expected seconds above 0 and up to 1000000000, such as 10 or 0.5";
     // `f64` would also take `inf`, `nan`, `1e3` and `+1`.
@@ -372,7 +372,7 @@ mod tests {
         let doctor = |arguments: &[&str]| {
             parse(&[&["doctor"], arguments].concat()).map(|cli| match cli.command {
                 Some(Command::Doctor(doctor)) => doctor,
-                other => panic!("no doctor: {other:?}"),
+                other => panic!("not the command doctor: {other:?}"),
             })
         };
         assert_eq!(doctor(&["eth1", "eth2"]).unwrap().interfaces, ["eth1", "eth2"]);

@@ -68,7 +68,7 @@ fn say_what_is_in_the_way(plan: &Plan, cli: &Run) {
             if !findings.is_empty() {
                 let _ = writeln!(
                     stderr,
-                    "`{} doctor --config {}` finds:",
+                    "`{} doctor --config {}` reports:",
                     program::name(),
                     cli.config().display()
                 );
@@ -140,7 +140,7 @@ fn serve(
                 return Ok(());
             }
             Event::StopRequested => {
-                tracing::info!("stopping: the program asked for it");
+                tracing::info!("stopping: requested by the program");
                 return Ok(());
             }
             Event::Woken => server.answer_all(handle, cli, app),
@@ -167,12 +167,12 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 fn give_up_after(limit: Duration) {
     let watch = move || {
         thread::sleep(limit);
-        tracing::error!("a worker did not come to its end within {limit:?}: ending without it");
+        tracing::error!("a worker did not stop within {limit:?}; exiting without it");
         thread::sleep(Duration::from_millis(100)); // for the log
         std::process::exit(i32::from(FAILED));
     };
     if let Err(error) = thread::Builder::new().name("watchdog".into()).spawn(watch) {
-        tracing::warn!(%error, "no watchdog: stopping may take as long as the slowest worker");
+        tracing::warn!(%error, "cannot start the watchdog thread; stopping has no time limit");
     }
 }
 
@@ -189,7 +189,7 @@ fn failure(data_plane: &DataPlane) -> Option<anyhow::Error> {
 }
 
 fn stopped_for(reason: impl std::fmt::Display) -> anyhow::Error {
-    anyhow::anyhow!("{reason}, so everything was stopped")
+    anyhow::anyhow!("{reason}; forwarding was stopped")
 }
 
 /// Returns the next time to report: on the original schedule, skipping missed times.
@@ -261,18 +261,18 @@ impl Printer {
                     && !broken
                 {
                     broken = true;
-                    tracing::warn!(%error, "reports cannot be written to stdout; forwarding goes on");
+                    tracing::warn!(%error, "cannot write reports to stdout; forwarding continues");
                 }
                 let reports = missing.swap(0, Ordering::Relaxed);
                 if reports > 0 {
-                    tracing::warn!(reports, "stdout was not being read: reports were left out");
+                    tracing::warn!(reports, "reports were dropped because stdout was not read");
                 }
             }
         };
         let thread = thread::Builder::new()
             .name("printer".into())
             .spawn(print)
-            .context("starting the printer's thread")?;
+            .context("cannot start the printer thread")?;
         Ok(Self {
             json,
             program: app.name,

@@ -131,13 +131,13 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
         let moved = grouped(report.kernel.tx_copied);
         let _ = writeln!(
             text,
-            "moved in memory before they could be sent (io = \"xsk-rs\")  {moved} packets"
+            "copied before sending (io = \"xsk-rs\")  {moved} packets"
         );
     }
     if let Some(fallback) = &report.fallback {
         let _ = writeln!(
             text,
-            "no {}: {} ({}) decided: {}",
+            "no {}, because of {} ({}): {}",
             fallback.lacks, fallback.port, fallback.interface, fallback.reason
         );
     }

@@ -68,7 +68,7 @@ impl<'i> Findings<'i> {
         let mut lines: Vec<&str> =
             remark.message.lines().filter(|line| !line.trim().is_empty()).collect();
         if lines.is_empty() {
-            lines.push("the stage cannot be planned, and gives no reason");
+            lines.push("the stage is invalid; its kind gives no reason");
         }
         findings.extend(lines.into_iter().map(|line| Finding {
             offset,
@@ -118,7 +118,7 @@ fn diagnostics(source: &Source, severity: Severity, mut findings: Vec<Finding>) 
     };
     let mut diagnostics: Vec<_> = findings.into_iter().map(diagnostic).collect();
     if more > 0 {
-        let message = format!("and {more} more like these");
+        let message = format!("and {more} more not shown");
         diagnostics.push(Diagnostic { file: file.to_owned(), place: None, severity, message });
     }
     Diagnostics(diagnostics)

@@ -36,13 +36,13 @@ impl Source {
             Err(error) => {
                 let message = match error.kind() {
                     ErrorKind::NotFound => {
-                        "there is no such file; expected the path of a TOML file".to_owned()
+                        "file not found; expected the path of a TOML file".to_owned()
                     }
                     ErrorKind::IsADirectory => {
                         "is a directory; expected the path of a TOML file".to_owned()
                     }
                     _ => format!(
-                        "cannot be read: {error}; expected the path of a TOML file that may be read"
+                        "cannot be read: {error}; expected the path of a readable TOML file"
                     ),
                 };
                 Err(Diagnostic::error(&name, None, message))
@@ -67,7 +67,7 @@ impl Source {
             // If the size limit cuts a character, report the size.
             _ if beyond.is_some_and(|beyond| first + 4 > beyond) => {
                 format!(
-                    "the file is longer than {MOST_BYTES} bytes, the most that a configuration may have"
+                    "the file is longer than {MOST_BYTES} bytes, the limit for a configuration"
                 )
             }
             byte => {
@@ -143,7 +143,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 fn wait(file: &File) -> io::Result<()> {
     let mut pipe = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
     match poll(&mut pipe, PollTimeout::from(PATIENCE)) {
-        Ok(0) => Err(io::Error::other(format!("nothing came for {} s", PATIENCE / 1000))),
+        Ok(0) => Err(io::Error::other(format!("no data within {} s", PATIENCE / 1000))),
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -205,11 +205,11 @@ mod tests {
         };
         let full = [b"\n".as_slice(), &[b'#'; MOST_BYTES - 1]].concat();
         assert!(Source::from_bytes("f.toml".into(), full.clone()).is_ok());
-        let expected = "f.toml:2:1048576: the file is longer than 1048576 bytes, the most that a configuration may have";
+        let expected = "f.toml:2:1048576: the file is longer than 1048576 bytes, the limit for a configuration";
         assert_eq!(said(&[&full, b"#".as_slice()].concat()), expected);
         // The size limit cuts a character.
         let cut = [&full[..MOST_BYTES - 1], b"\xc3\xa9"].concat();
-        assert!(said(&cut).ends_with("the most that a configuration may have"), "{}", said(&cut));
+        assert!(said(&cut).ends_with("the limit for a configuration"), "{}", said(&cut));
         let cut = [&full[..MOST_BYTES], b"\xc3"].concat();
         assert_eq!(said(&cut), expected);
     }

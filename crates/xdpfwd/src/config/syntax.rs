@@ -204,34 +204,39 @@ fn message(error: &Error, written: &str) -> String {
     let error = error.message();
     match error.strip_suffix(", expected nothing").unwrap_or(error) {
         "string values must be quoted, expected literal string" if written.is_empty() => {
-            "a value is missing: expected a string in quotes, a number, true, false or a list in brackets".to_owned()
+            "a value is missing: expected a string in quotes, a number, true, false or a list in \
+             brackets"
+                .to_owned()
         }
         "string values must be quoted, expected literal string"
         | "invalid float, expected `nan`"
         | "invalid float, expected `inf`" => no_value(written),
         "duplicate key" if matches!(written, "port" | "path") => {
-            format!("`{written}` is there twice: write [[{written}]], with two brackets, once for each")
+            format!(
+                "duplicate key `{written}`: write [[{written}]], with two brackets, for each {written}"
+            )
         }
-        "duplicate key" => format!("`{written}` is there twice: keep one"),
+        "duplicate key" => format!("duplicate key `{written}`: keep one"),
         message if message.starts_with("cannot extend value of type") => {
-            format!("`{written}` has its value already: write all that belongs to it in one place")
+            format!("`{written}` already has a value: write all of its keys in one place")
         }
         "recursion limit" | "cannot recurse further; max recursion depth met" => {
-            "keys or values nested too deeply; nothing here takes more than three levels".to_owned()
+            "keys or values nested too deeply; a configuration has at most three levels".to_owned()
         }
         "unexpected leading zero" => {
-            format!("`{written}`: a number does not begin with a zero, expected its other digits")
+            format!("`{written}`: expected a number without leading zeros")
         }
-        "invalid float" => format!("`{written}`: no part of a number, expected digits alone, like 16384"),
+        "invalid float" => format!("`{written}`: not part of a number, expected only digits, like 16384"),
         "invalid hexadecimal number" => "expected a hexadecimal number, of 0-9 and a-f after 0x".to_owned(),
         "invalid octal number" => "expected an octal number, of 0-7 after 0o".to_owned(),
         "invalid binary number" => "expected a binary number, of 0 and 1 after 0b".to_owned(),
-        "extra `=`" => "`=` is there twice: keep one".to_owned(),
-        "invalid basic string, expected `\"`" => "the text is not closed: expected `\"` at its end".to_owned(),
-        "invalid literal string, expected `'`" => "the text is not closed: expected `'` at its end".to_owned(),
+        "extra `=`" => "duplicate `=`: keep one".to_owned(),
+        "invalid basic string, expected `\"`" => "the string is not closed: expected `\"` at its end".to_owned(),
+        "invalid literal string, expected `'`" => "the string is not closed: expected `'` at its end".to_owned(),
         message if message.contains("visible characters") => {
             format!(
-                "`{written}` cannot stand in a text as it is: expected characters that are seen, or an escape like \\u001b"
+                "`{written}` is not allowed in a string: expected visible characters, or an escape \
+                 like \\u001b"
             )
         }
         message => {
@@ -257,7 +262,7 @@ fn no_value(written: &str) -> String {
     match written.to_lowercase().as_str() {
         "yes" | "no" | "on" | "off" => {
             format!(
-                "`{written}` is no value: expected true or false, or a string in quotes, like \"{written}\""
+                "`{written}` is not a value: expected true or false, or a string in quotes, like \"{written}\""
             )
         }
         number
@@ -265,10 +270,10 @@ fn no_value(written: &str) -> String {
                 .starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first)) =>
         {
             format!(
-                "`{written}` is no value: a number is digits alone, like 16384, and a string must be in quotes"
+                "`{written}` is not a value: a number has only digits, like 16384, and a string must be in quotes"
             )
         }
-        _ => format!("`{written}` is no value: a string must be in quotes, like \"{bare}\""),
+        _ => format!("`{written}` is not a value: a string must be in quotes, like \"{bare}\""),
     }
 }
 

@@ -80,7 +80,7 @@ impl<'i> Table<'i> {
                 let written = findings.excerpt(&span);
                 findings.error(
                     &span,
-                    format!("`{written}` stands where a table must be: write {heading}"),
+                    format!("`{written}` is not a table: write {heading}"),
                 );
                 None
             }

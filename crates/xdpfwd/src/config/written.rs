@@ -92,7 +92,7 @@ const LAST_CORE: u16 = 8191;
 /// Names are JSON keys in reports and command-line arguments, so they must not need quoting.
 const PORT_NAME: Rule = Rule {
     accepts: |name| is_name(name) && name != "route",
-    what: "a text in quotes, 1 to 32 characters of a-z, A-Z, 0-9, - and _, but not \"route\"",
+    what: "a string in quotes, 1 to 32 characters of a-z, A-Z, 0-9, - and _, but not \"route\"",
 };
 
 /// Description of the names that [`is_name`] accepts.
@@ -268,7 +268,7 @@ impl<T> Several<T> {
         let DeValue::Array(elements) = value.into_inner() else {
             let written = findings.excerpt(&span);
             let message = format!(
-                "`{written}` stands where a list of tables must be: write {heading}, once for each"
+                "`{written}` is not a list of tables: write {heading} for each one"
             );
             findings.error(&span, message);
             several.complete = false;

@@ -52,17 +52,18 @@ fn ask(arguments: &Ctl, app: &App) -> Result<()> {
     let connected = UnixStream::connect(path);
     if connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
         return Err(Denied(format!(
-            "{}: only root, and the user that it runs as, may ask",
-            path.display()
+            "cannot connect to {}: only root and the user of the running {} may use this socket",
+            path.display(),
+            app.name
         ))
         .into());
     }
     let stream = connected.with_context(|| {
         let is_default = *path == std::path::Path::new(&default_socket(app.name));
-        let hint = if is_default { "" } else { ", or another --socket" };
+        let hint = if is_default { "" } else { ", or pass another --socket" };
         let path = path.display().to_string();
         format!(
-            "nobody listens at {path}: is {} running, with [engine] control = {path:?}{hint}",
+            "no {} listens on {path}; start it with [engine] control = {path:?}{hint}",
             app.name
         )
     })?;
@@ -73,14 +74,14 @@ fn ask(arguments: &Ctl, app: &App) -> Result<()> {
     // Even if the write fails, the server's response may state why.
     let asked = (&stream).write_all(question.as_bytes());
     let mut line = String::new();
-    BufReader::new(&stream).read_line(&mut line).context("no answer")?;
+    BufReader::new(&stream).read_line(&mut line).context("cannot read the response")?;
     if line.is_empty() {
-        asked.context("asking")?;
+        asked.context("cannot send the request")?;
     }
     if line.is_empty() {
-        bail!("it has ended without an answer");
+        bail!("{} closed the connection without a response", app.name);
     }
-    let answer: Value = serde_json::from_str(&line).context("the answer is no JSON")?;
+    let answer: Value = serde_json::from_str(&line).context("the response is not JSON")?;
     if let Some(error) = answer["error"].as_str() {
         if answer["denied"] == true {
             return Err(Denied(error.to_owned()).into());
@@ -100,7 +101,7 @@ fn ask(arguments: &Ctl, app: &App) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("writing to stdout")
+            Err(error).context("cannot write to stdout")
         }
         _ => Ok(()),
     }
@@ -120,7 +121,7 @@ fn sas(sas: &[Value], text: &mut String) {
         let esn = if sa["esn"] == true { ", ESN" } else { "" };
         let _ = writeln!(
             text,
-            "{} {} {:#x}: {}{esn}, {}, key {}, by {}",
+            "{} {} {:#x}: {}{esn}, {}, key {}, backend {}",
             word(&sa["stage"]),
             word(&sa["direction"]),
             sa["spi"].as_u64().unwrap_or_default(),
@@ -172,7 +173,7 @@ fn warn_of_silent_workers(answer: &Value, text: &mut String) {
     if answer["answered"] != answer["workers"] {
         let _ = writeln!(
             text,
-            "{} of {} workers answered: what the others counted is missing",
+            "{} of {} workers answered; the counters of the others are missing",
             answer["answered"], answer["workers"]
         );
     }
@@ -255,7 +256,7 @@ fn text(command: Command, answer: &Value) -> String {
         Command::Status => {
             let _ = writeln!(
                 text,
-                "{} {}, pid {}, {} worker(s), running for {} s by {}",
+                "{} {}, pid {}, {} worker(s), running for {} s, configuration {}",
                 word(&answer["program"]),
                 word(&answer["version"]),
                 answer["pid"],

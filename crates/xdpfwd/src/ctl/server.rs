@@ -43,7 +43,12 @@ impl Server {
             Ok(socket) => Some(socket),
             Err(error) => {
                 let path = path.display();
-                tracing::warn!(%error, %path, "there is no control socket: does its folder exist, and does no other process listen there?");
+                tracing::warn!(
+                    %error,
+                    %path,
+                    "no control socket; check that its directory exists and that no other process \
+                     listens there"
+                );
                 None
             }
         };
@@ -56,7 +61,7 @@ impl Server {
         while let Some(request) = socket.next() {
             let answer = match serde_json::from_str::<Question>(&request.question) {
                 Ok(question) => answer(&question, handle, cli, app),
-                Err(error) => json!({ "error": format!("no question: {error}") }),
+                Err(error) => json!({ "error": format!("invalid request: {error}") }),
             };
             request.answer(answer.to_string());
         }
@@ -67,7 +72,7 @@ fn answer(question: &Question, handle: &Handle, cli: &Run, app: &App) -> Value {
     let Question { command: name, arguments } = question;
     let Some(command) = Command::named(name) else {
         let Some(own) = app.ctl.iter().find(|own| own.name == name) else {
-            return json!({ "error": format!("no question: there is no command {name:?}") });
+            return json!({ "error": format!("unknown command {name:?}") });
         };
         return match own.run(handle, arguments) {
             Ok(answer) => {

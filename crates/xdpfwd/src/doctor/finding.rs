@@ -122,7 +122,7 @@ impl Examination {
         let verdict = match self.level {
             Level::Ok | Level::Unknown => "ready".to_owned(),
             Level::Warning => {
-                format!("will run, not at its best: {}", counted(warnings, "warning"))
+                format!("will run, but not at full speed: {}", counted(warnings, "warning"))
             }
             Level::Error => {
                 format!(

@@ -25,9 +25,9 @@ pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
 /// Optional features: the first kernel version that has each, and its description.
 const SINCE: [((u32, u32), &str); 4] = [
     ((5, 11), "preferred busy polling (busy_poll = true)"),
-    ((6, 3), "naming a driver's XDP features"),
+    ((6, 3), "querying a driver's XDP features"),
     ((6, 6), "AF_XDP frames of several buffers, in drivers"),
-    ((6, 17), "more than 32 packets a system call in copy mode"),
+    ((6, 17), "more than 32 packets per system call in copy mode"),
 ];
 
 /// Linux 5.9 added BPF links for XDP, which attach the program.
@@ -36,21 +36,21 @@ const OLDEST: (u32, u32) = (5, 9);
 fn kernel(tree: &Tree) -> Finding {
     const CHECK: &str = "kernel";
     let Some(release) = tree.text("/proc/sys/kernel/osrelease") else {
-        return Finding::unknown(CHECK, HOST, "/proc/sys/kernel/osrelease cannot be read");
+        return Finding::unknown(CHECK, HOST, "cannot read /proc/sys/kernel/osrelease");
     };
     let mut numbers = release.split(|byte: char| !byte.is_ascii_digit()).map(str::parse);
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
         return Finding::unknown(
             CHECK,
             HOST,
-            format!("Linux {release:?} has no number that is known"),
+            format!("cannot parse the kernel release {release:?}"),
         );
     };
     if (major, minor) < OLDEST {
         return Finding::error(
             CHECK,
             HOST,
-            format!("Linux {release} has no BPF links for XDP (5.9 and later have)"),
+            format!("Linux {release} has no BPF links for XDP; 5.9 or later is required"),
             "boot a newer kernel",
         );
     }
@@ -62,7 +62,7 @@ fn kernel(tree: &Tree) -> Finding {
     let lacks = if lacks.is_empty() {
         String::new()
     } else {
-        format!("; it has not: {}", lacks.join(", "))
+        format!("; without: {}", lacks.join(", "))
     };
     Finding::ok(CHECK, HOST, format!("Linux {release}{lacks}"))
 }
@@ -75,8 +75,8 @@ fn options(tree: &Tree) -> Finding {
     let places = [format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")];
     let Some(text) = places.iter().find_map(|place| tree.text(place)) else {
         let why = format!(
-            "there is neither {}; if there is a /proc/config.gz, zgrep XDP shows them",
-            places.join(" nor ")
+            "cannot read {}; if /proc/config.gz exists: zgrep XDP /proc/config.gz",
+            places.join(" or ")
         );
         return Finding::unknown(CHECK, HOST, why);
     };
@@ -119,14 +119,14 @@ fn compiler(tree: &Tree) -> Finding {
         Some("0") => Finding::warning(
             CHECK,
             HOST,
-            "switched off: XDP programs are interpreted",
+            "disabled: XDP programs are interpreted",
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
         Some(_) => Finding::ok(CHECK, HOST, "XDP programs are compiled"),
         None => Finding::unknown(
             CHECK,
             HOST,
-            "net.core.bpf_jit_enable is shown to root, in the first network namespace, alone",
+            "net.core.bpf_jit_enable is visible only to root in the initial network namespace",
         ),
     }
 }
@@ -154,13 +154,14 @@ fn capabilities(by_xdp: bool, tree: &Tree) -> Finding {
     const CHECK: &str = "capabilities";
     const SYS_ADMIN: u32 = 21;
     let Some(effective) = effective(tree) else {
-        return Finding::unknown(CHECK, HOST, "/proc/self/status cannot be read");
+        return Finding::unknown(CHECK, HOST, "cannot read /proc/self/status");
     };
     if tree
         .text("/proc/self/uid_map")
         .is_some_and(|map| map.split_whitespace().nth(2) != Some("4294967295"))
     {
-        let why = "this is a user namespace, whose capabilities count for nothing outside of it; `mode` tries";
+        let why = "capabilities of this user namespace have no effect outside of it; `mode` probes \
+                   whether they suffice";
         return Finding::unknown(CHECK, HOST, why);
     }
     let has = |number: u32| effective >> number & 1 == 1;
@@ -180,17 +181,17 @@ fn capabilities(by_xdp: bool, tree: &Tree) -> Finding {
         .collect();
     let all = needed.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(",");
     match &missing[..] {
-        [] => Finding::ok(CHECK, HOST, format!("{all}: all there")),
+        [] => Finding::ok(CHECK, HOST, format!("{all}: all present")),
         // A sufficient limit makes it unnecessary; `memory-lock` checks the limit.
         ["cap_ipc_lock"] => Finding::ok(
             CHECK,
             HOST,
-            "all there but cap_ipc_lock, which the limit on locked memory stands in for",
+            "all present except cap_ipc_lock, which a sufficient locked-memory limit replaces",
         ),
         missing => Finding::error(
             CHECK,
             HOST,
-            format!("this process has not: {}", missing.join(", ")),
+            format!("this process lacks: {}", missing.join(", ")),
             format!("run it as root, or: setcap {all}+ep $(command -v xdpfwd)"),
         ),
     }
@@ -212,19 +213,19 @@ fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
     let bytes = match soft {
         Some("unlimited") => u64::MAX,
         Some(bytes) => bytes.parse().unwrap_or(0),
-        None => return Finding::unknown(CHECK, HOST, "/proc/self/limits cannot be read"),
+        None => return Finding::unknown(CHECK, HOST, "cannot read /proc/self/limits"),
     };
     if bytes >= needed {
         return Finding::ok(
             CHECK,
             HOST,
-            format!("{} MiB may be locked, {} are needed", bytes >> 20, needed >> 20),
+            format!("{} MiB may be locked, {} MiB are needed", bytes >> 20, needed >> 20),
         );
     }
     Finding::error(
         CHECK,
         HOST,
-        format!("{} KiB may be locked, and the packet memory takes {}", bytes >> 10, needed >> 10),
+        format!("{} KiB may be locked, {} KiB are needed for packet memory", bytes >> 10, needed >> 10),
         "ulimit -l unlimited, LimitMEMLOCK=infinity for systemd, or cap_ipc_lock as above",
     )
 }
@@ -233,7 +234,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     const CHECK: &str = "huge-pages";
     let needed = Needed::of(&subject.plan.umem, subject.plan.workers.len()).huge_pages;
     if subject.plan.umem.huge_pages == HugePages::Off {
-        return Finding::ok(CHECK, HOST, "not asked for (umem.huge_pages = \"off\")");
+        return Finding::ok(CHECK, HOST, "not requested (umem.huge_pages = \"off\")");
     }
     let folder = "/sys/kernel/mm/hugepages/hugepages-2048kB";
     // The kernel counts reserved pages as free until first use.
@@ -245,7 +246,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
         return Finding::unknown(
             CHECK,
             HOST,
-            format!("{folder} cannot be read: does this processor have pages of 2 MiB?"),
+            format!("cannot read {folder}: does this processor have pages of 2 MiB?"),
         );
     };
     let reserved: u64 = tree.number(&format!("{folder}/nr_hugepages")).unwrap_or(free);
@@ -257,12 +258,12 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     let found = format!("{free} of 2 MiB are free, {needed} are needed");
     match subject.plan.umem.huge_pages {
         HugePages::On => {
-            Finding::error(CHECK, HOST, found + ", and umem.huge_pages = \"on\" demands them", fix)
+            Finding::error(CHECK, HOST, found + ", and umem.huge_pages = \"on\" requires them", fix)
         }
         _ => Finding::warning(
             CHECK,
             HOST,
-            found + ": the packet memory takes normal ones, and more misses in the TLB",
+            found + ": packet memory uses normal pages, which cause more TLB misses",
             fix,
         ),
     }
@@ -277,8 +278,8 @@ fn shown(cores: &[usize]) -> String {
 fn cores(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     let pinned = subject.cores();
     if pinned.is_empty() {
-        let fix = "[engine] cores = [2, 3]: one worker each, on cores that nothing else runs on";
-        let found = "no core is named: the worker runs wherever the scheduler puts it";
+        let fix = "[engine] cores = [2, 3]: one worker per core; choose cores that run nothing else";
+        let found = "no core is configured: the scheduler may move the worker between cores";
         return if subject.configured {
             vec![Finding::warning("cores", HOST, found, fix)]
         } else {
@@ -296,7 +297,7 @@ fn cores(subject: &Subject, tree: &Tree) -> Vec<Finding> {
 fn online(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "cores";
     let Some(online) = tree.text("/sys/devices/system/cpu/online").as_deref().and_then(list) else {
-        return Finding::unknown(CHECK, HOST, "/sys/devices/system/cpu/online cannot be read");
+        return Finding::unknown(CHECK, HOST, "cannot read /sys/devices/system/cpu/online");
     };
     let off: Vec<usize> = pinned.iter().copied().filter(|core| !online.contains(core)).collect();
     if off.is_empty() {
@@ -332,14 +333,14 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     let cores: Vec<_> = pinned.iter().map(ToString::to_string).collect();
     let cores = cores.join(",");
     let fix = if pinned.contains(&0) || online.iter().all(|core| pinned.contains(core)) {
-        "leave core 0 to the system, and take others into engine.cores; then isolate those"
+        "leave core 0 to the system: set other cores in engine.cores, then isolate those"
             .to_owned()
     } else if tree.has(&format!("{cpus}/nohz_full")) {
         format!(
-            "isolcpus={cores} nohz_full={cores} rcu_nocbs={cores} on the kernel's command line, and boot"
+            "isolcpus={cores} nohz_full={cores} rcu_nocbs={cores} on the kernel's command line, and reboot"
         )
     } else {
-        format!("isolcpus={cores} on the kernel's command line, and boot")
+        format!("isolcpus={cores} on the kernel's command line, and reboot")
     };
     let found = if shared.is_empty() {
         format!("{}: isolated, but with a tick (no nohz_full)", shown(&ticking))
@@ -364,7 +365,7 @@ fn governor(pinned: &[usize], tree: &Tree) -> Finding {
         return Finding::warning(
             CHECK,
             HOST,
-            format!("core {core} changes its frequency as {name:?} decides"),
+            format!("core {core} uses the frequency governor {name:?}"),
             format!("cpupower -c {} frequency-set -g performance", all.join(",")),
         );
     }
@@ -373,7 +374,7 @@ fn governor(pinned: &[usize], tree: &Tree) -> Finding {
         None => Finding::ok(
             CHECK,
             HOST,
-            "the frequency is not this kernel's to set (a virtual machine)",
+            "this kernel does not control the frequency (as in a virtual machine)",
         ),
     }
 }
@@ -389,10 +390,10 @@ fn siblings(pinned: &[usize], tree: &Tree) -> Finding {
             return Finding::warning(
                 CHECK,
                 HOST,
-                format!("{core} and {other} are two threads of one core, and two workers share it"),
-                format!("put another core than {other} into engine.cores: `lscpu -e` shows them"),
+                format!("cores {core} and {other} are two threads of one physical core, which two workers share"),
+                format!("replace core {other} in engine.cores: `lscpu -e` shows which threads share a core"),
             );
         }
     }
-    Finding::ok(CHECK, HOST, "no two workers on one core")
+    Finding::ok(CHECK, HOST, "no two workers share a physical core")
 }

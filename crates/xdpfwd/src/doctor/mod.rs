@@ -110,9 +110,9 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     let why_not = if !probe {
         Some("--no-probe".to_owned())
     } else if let Some(error) = level(Level::Error).filter(|_| all_there) {
-        Some(format!("{} of {} is in the way", error.check, error.subject))
+        Some(format!("fix {} of {} first", error.check, error.subject))
     } else if !all_there {
-        Some("not all interfaces are there".to_owned())
+        Some("an interface is missing".to_owned())
     } else if let Some(down) =
         of_interfaces.iter().find(|finding| finding.check == "link" && finding.level > Level::Ok)
     {
@@ -124,7 +124,7 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
         Some(why) => {
             let there = subject.plan.ports.iter().map(|port| &port.interface);
             there
-                .map(|name| Finding::unknown(probe::CHECK, name, format!("not tried: {why}")))
+                .map(|name| Finding::unknown(probe::CHECK, name, format!("not probed: {why}")))
                 .collect()
         }
         None => probe::examine(subject),
@@ -155,9 +155,10 @@ fn missing(interface: &str) -> Finding {
     Finding::error(
         "interface",
         interface,
-        format!("there is no interface {interface} in this network namespace; there are {there}"),
+        format!("no interface {interface} in this network namespace; available: {there}"),
         format!(
-            "`ip link` shows them; `ip netns exec NAME {} doctor …` looks at another namespace's",
+            "`ip link` lists the interfaces; to check those of another namespace: \
+             `ip netns exec NAME {} doctor …`",
             crate::program::name()
         ),
     )

@@ -53,20 +53,20 @@ fn shown_queues(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
     let wanted = wanted.map(usize::from);
     match wanted {
         _ if active == 0 => {
-            Finding::unknown(CHECK, name, "neither its driver nor /sys says how many it has")
+            Finding::unknown(CHECK, name, "neither its driver nor /sys reports the number of queues")
         }
         Some(wanted) if wanted > active => {
-            let found = format!("{wanted} are asked for, and its driver has {active}");
+            let found = format!("{wanted} are configured, but its driver has {active}");
             Finding::error(CHECK, name, found, format!("queues = {active} at most"))
         }
         Some(wanted) if wanted < receive => {
             let found = format!(
-                "{wanted} of {receive} are served: what comes to the others goes to the kernel"
+                "{wanted} of {receive} are served; packets on the others go to the kernel"
             );
             Finding::warning(CHECK, name, found, format!("queues = {active}, to serve all"))
         }
         Some(_) => Finding::ok(CHECK, name, format!("all {receive} are served")),
-        None => Finding::ok(CHECK, name, format!("{active}, and its driver cannot change that")),
+        None => Finding::ok(CHECK, name, format!("{active}; its driver cannot change the number")),
     }
 }
 
@@ -79,20 +79,20 @@ fn features(name: &str, mode: Mode, features: io::Result<XdpFeatures>) -> Findin
     let names = features.names();
     let said = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     if !features.native() && matches!(mode, Mode::Copy | Mode::ZeroCopy) {
-        let found = format!("its driver claims: {said}; mode = \"{mode}\" takes native XDP");
+        let found = format!("its driver reports: {said}; mode = \"{mode}\" requires native XDP");
         return Finding::error(CHECK, name, found, "[engine] mode = \"skb\" or \"auto\"");
     }
     if !features.zero_copy() && mode == Mode::ZeroCopy {
-        let found = format!("its driver claims: {said}; mode = \"zero-copy\" takes xsk-zerocopy");
+        let found = format!("its driver reports: {said}; mode = \"zero-copy\" requires xsk-zerocopy");
         return Finding::error(CHECK, name, found, "[engine] mode = \"copy\" or \"auto\"");
     }
     if features.native() && !features.redirect() && mode != Mode::Skb {
         let found = format!(
-            "its driver claims: {said}; it runs XDP programs, and does not redirect to sockets"
+            "its driver reports: {said}; it runs XDP programs but cannot redirect to sockets"
         );
         return Finding::error(CHECK, name, found, "[engine] mode = \"skb\"");
     }
-    Finding::ok(CHECK, name, format!("its driver claims: {said}"))
+    Finding::ok(CHECK, name, format!("its driver reports: {said}"))
 }
 
 fn program(name: &str) -> Finding {
@@ -106,7 +106,7 @@ fn program(name: &str) -> Finding {
                 .to_string()
                 .contains(&format!("held by {} (", own.get(..15).unwrap_or(own)));
             let running = match ours {
-                true => format!(" ({own} forwards there: ending it ends the forwarding)"),
+                true => format!(" ({own} forwards on this interface; stopping it stops the forwarding)"),
                 false => String::new(),
             };
             Finding::error(CHECK, name, format!("{program}{running}"), program.fix())
@@ -151,13 +151,13 @@ fn queues(
             None => set(name),
             Some(VethPeer::Here(peer, _)) => format!("{} && {}", set(peer), set(name)),
             Some(VethPeer::Elsewhere) => {
-                format!("{}\nand in its other end's network namespace: {}", set(name), set("PEER"))
+                format!("{}\nand in the network namespace of its other end: {}", set(name), set("PEER"))
             }
         }
     };
     if wanted_queues > active {
         let found = format!(
-            "{wanted_queues} are asked for, {active} are active, {} could be",
+            "{wanted_queues} are configured, {active} are active, at most {} are possible",
             channels.most
         );
         let fix = match wanted_queues <= channels.most {
@@ -171,11 +171,12 @@ fn queues(
     let hit: BTreeSet<u32> = rss.unwrap_or_else(|_| (0..channels.receive).collect());
     let beyond: BTreeSet<u32> =
         hit.iter().copied().filter(|&queue| queue >= wanted_queues).collect();
-    let table = if told { "RSS sends packets to" } else { "packets may come to" };
+    let table = if told { "RSS sends packets to" } else { "packets may arrive on" };
     match wanted {
         Some(_) if !beyond.is_empty() => {
             let found = format!(
-                "{wanted_queues} of {} are served, and {table} queue {} as well: what comes there goes to the kernel",
+                "{wanted_queues} of {} are served, but {table} queue {} as well; packets there go to \
+                 the kernel",
                 channels.receive,
                 ranges(&beyond)
             );
@@ -186,13 +187,13 @@ fn queues(
                 false => set(wanted_queues),
             };
             let fix = match channels.receive == active {
-                true => format!("queues = {active}, to serve all\nor, to use no others: {fewer}"),
+                true => format!("queues = {active}, to serve all\nor, to use only these: {fewer}"),
                 // There are fewer TX than RX queues, and a socket needs both.
                 false => set(wanted_queues),
             };
             Finding::warning(CHECK, name, found, fix)
         }
-        Some(_) => Finding::ok(CHECK, name, format!("all {active} that are active are served")),
+        Some(_) => Finding::ok(CHECK, name, format!("all {active} active queues are served")),
         None if active > 1 => {
             let found = format!(
                 "{active} are active, {table} {}: serve all of them (queues = {active})",
@@ -211,8 +212,8 @@ const HARMFUL: [(&str, &str, &str); 4] = [
     ("rx-vlan-hw-parse", "rxvlan", UNTAGGED),
     ("rx-vlan-stag-hw-parse", "rx-vlan-stag-hw-parse", UNTAGGED),
 ];
-const JOINED: &str = "several packets arrive as one, which XDP does not take";
-const UNTAGGED: &str = "VLAN tags are taken out of the frames, and AF_XDP does not get them";
+const JOINED: &str = "several packets arrive merged into one, which XDP does not support";
+const UNTAGGED: &str = "VLAN tags are removed from the frames, and AF_XDP does not receive them";
 
 fn offloads(name: &str, on: &BTreeSet<String>, tags_count: bool) -> Finding {
     const CHECK: &str = "offloads";
@@ -224,7 +225,7 @@ fn offloads(name: &str, on: &BTreeSet<String>, tags_count: bool) -> Finding {
         return Finding::ok(
             CHECK,
             name,
-            "none that changes what arrives (LRO, GRO-HW, VLAN parsing)",
+            "none that changes received frames (LRO, GRO-HW, VLAN parsing)",
         );
     }
     let found: Vec<_> =
@@ -260,7 +261,7 @@ impl VethPeer {
     /// NAPI.
     fn examine(&self, name: &str) -> Finding {
         let Self::Here(peer, index) = self else {
-            let why = "its other end is in another network namespace; there, what is sent by sockets needs: \
+            let why = "its other end is in another network namespace; if sockets send there, run there: \
                        ethtool -K PEER tx off txvlan off";
             return Finding::unknown(Self::CHECK, name, why);
         };
@@ -268,13 +269,16 @@ impl VethPeer {
             return Finding::unknown(
                 Self::CHECK,
                 name,
-                format!("the offloads of {peer} cannot be read"),
+                format!("cannot read the offloads of {peer}"),
             );
         };
         let mut found = Vec::new();
         let mut off = Vec::new();
         if on.iter().any(|feature| feature.starts_with("tx-checksum-")) {
-            found.push("leaves checksums to be filled in by an interface, and AF_XDP forwards them unfilled");
+            found.push(
+                "leaves checksums to the interface, so that AF_XDP forwards packets with incomplete \
+                 checksums",
+            );
             off.push("tx off");
         }
         let tags = [
@@ -282,7 +286,7 @@ impl VethPeer {
             ("tx-vlan-stag-hw-insert", "tx-vlan-stag-hw-insert off"),
         ];
         for (_, switch) in tags.iter().filter(|(feature, _)| on.contains(*feature)) {
-            found.push("leaves VLAN tags beside the frame, where AF_XDP does not see them");
+            found.push("passes VLAN tags outside of the frame, where AF_XDP does not see them");
             off.push(switch);
         }
         found.dedup();
@@ -297,15 +301,15 @@ impl VethPeer {
         }
         if !on.contains("rx-gro") && attached_program(peer).is_none() {
             let found = format!(
-                "{peer}, its other end, has no NAPI: what an XDP program redirects to it is dropped (what xdpfwd sends in \
-                 copy mode is not)"
+                "{peer}, its other end, has no NAPI: packets that an XDP program redirects to it are \
+                 dropped (packets that xdpfwd sends in copy mode are not)"
             );
             return Finding::warning(Self::CHECK, name, found, format!("ethtool -K {peer} gro on"));
         }
         Finding::ok(
             Self::CHECK,
             name,
-            format!("{peer}, its other end, sends whole frames and has NAPI"),
+            format!("{peer}, its other end, sends complete frames and has NAPI"),
         )
     }
 }
@@ -329,11 +333,11 @@ mod tests {
         assert_eq!(finding.level, Level::Warning);
         assert_eq!(
             finding.finding,
-            "2 of 8 are served, and RSS sends packets to queue 2-7 as well: what comes there goes to the kernel"
+            "2 of 8 are served, but RSS sends packets to queue 2-7 as well; packets there go to the kernel"
         );
         assert_eq!(
             finding.fix.unwrap(),
-            "queues = 8, to serve all\nor, to use no others: ethtool -X eth1 equal 2"
+            "queues = 8, to serve all\nor, to use only these: ethtool -X eth1 equal 2"
         );
         // Eight queues; the RSS table uses two of them.
         assert_eq!(
@@ -357,7 +361,7 @@ mod tests {
         let here = fix(&VethPeer::Here("far".into(), 7));
         assert!(
             here.ends_with(
-                "or, to use no others: ethtool -L far combined 1 && ethtool -L near combined 1"
+                "or, to use only these: ethtool -L far combined 1 && ethtool -L near combined 1"
             ),
             "{here}"
         );

@@ -14,7 +14,7 @@ pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
             return vec![Finding::unknown(
                 CHECK,
                 "host",
-                format!("signals cannot be set up: {error}"),
+                format!("cannot set up signals: {error}"),
             )];
         }
     };
@@ -45,7 +45,7 @@ pub(crate) fn of_mode(
     };
     let Fallback { interface: decided, lacks, reason, .. } = fallback;
     let who = if decided == interface { "it has".to_owned() } else { format!("{decided} has") };
-    let found = format!("{}: {who} no {lacks} ({reason}), which decides for all ports", got.name());
+    let found = format!("{}: {who} no {lacks} ({reason}), which limits all ports", got.name());
     let look = format!(
         "`{} doctor {decided}` shows its mtu, virtio and xdp-features",
         crate::program::name()
@@ -53,12 +53,13 @@ pub(crate) fn of_mode(
     let fix = match *lacks {
         "native XDP" => {
             format!(
-                "{look}; or take an interface whose driver has native XDP; or say that it is meant: [engine] mode = \"skb\""
+                "{look}; or use an interface whose driver has native XDP; or, to accept this: \
+                 [engine] mode = \"skb\""
             )
         }
         _ => format!(
-            "{look}; or take an interface whose driver has zero-copy (docs/operations.md names some); or say that it is \
-             meant: [engine] mode = \"copy\""
+            "{look}; or use an interface whose driver has zero-copy (docs/operations.md names \
+             some); or, to accept this: [engine] mode = \"copy\""
         ),
     };
     Finding::warning(CHECK, interface, found, fix)
@@ -74,7 +75,7 @@ fn of_error(subject: &Subject, error: &StartError) -> Finding {
     };
     let named = subject.plan.ports.iter().find(|port| names(&port.interface));
     let interface = named.map_or("host", |port| &port.interface).to_owned();
-    Finding::error(CHECK, interface, text, "what it says; then run this again")
+    Finding::error(CHECK, interface, text, "fix the cause that the message states, then run doctor again")
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ fn governor_warns_unless_performance() {
         "governor",
         Level::Warning,
         [
-            "core 3 changes its frequency as \"powersave\"",
+            "core 3 uses the frequency governor \"powersave\"",
             "cpupower -c 3 frequency-set -g performance",
         ],
         &[2, 3],
@@ -230,7 +230,7 @@ fn hyper_threads_warns_of_two_workers_on_one_core() {
     seen_and_cleared(
         "hyper-threads",
         Level::Warning,
-        ["2 and 10 are two threads of one core", "another core than 10"],
+        ["2 and 10 are two threads of one physical core", "replace core 10"],
         &[2],
         |_, subject| subject.plan.workers = vec![Some(2), Some(10)],
         |_, subject| subject.plan.workers = vec![Some(2), Some(3)],
@@ -250,7 +250,7 @@ fn cores_reports_offline_core_and_missing_pinning() {
     seen_and_cleared(
         "cores",
         Level::Warning,
-        ["no core is named", "[engine] cores = "],
+        ["no core is configured", "[engine] cores = "],
         &[2],
         |_, subject| subject.plan.workers = vec![None],
         |_, subject| subject.plan.workers = vec![Some(2)],
@@ -272,7 +272,7 @@ fn kernel_reports_old_release_and_missing_options() {
     machine.set(release, "6.1.0-9-amd64");
     let said = finding(&machine, &subject(&[2]), "kernel").finding;
     assert!(
-        said.contains("naming a driver's XDP features (from 6.3)")
+        said.contains("querying a driver's XDP features (from 6.3)")
             && !said.contains("busy polling"),
         "{said}"
     );
@@ -333,7 +333,7 @@ fn missing_capabilities_and_memory_lock_are_errors() {
         "capabilities",
         Level::Error,
         [
-            "this process has not: cap_net_raw, cap_bpf",
+            "this process lacks: cap_net_raw, cap_bpf",
             "setcap cap_net_admin,cap_net_raw,cap_ipc_lock,cap_perfmon,cap_bpf+ep",
         ],
         &[2],
@@ -346,7 +346,7 @@ fn missing_capabilities_and_memory_lock_are_errors() {
     seen_and_cleared(
         "memory-lock",
         Level::Error,
-        ["8192 KiB may be locked, and the packet memory takes 32768", "ulimit -l unlimited"],
+        ["8192 KiB may be locked, 32768 KiB are needed for packet memory", "ulimit -l unlimited"],
         &[2],
         |machine, _| machine.set(file, &format!("CapEff:\t{:016x}", !(1u64 << 14))),
         |machine, _| {
@@ -421,7 +421,7 @@ fn link_down_or_without_carrier_is_warning() {
     seen_and_cleared(
         "link",
         Level::Warning,
-        ["no carrier", "plug the cable in"],
+        ["no carrier", "plug in the cable"],
         &[2],
         |machine, _| machine.set(state, "down"),
         |machine, _| machine.set(state, "up"),

@@ -33,7 +33,7 @@ pub(super) fn read(path: &Path, mut packet: impl FnMut(Captured) -> Result<()>) 
         Err(PcapError::Eof) => {
             bail!("{name} is empty: expected a capture in pcap or pcapng format")
         }
-        Err(_) => bail!("{name} is no capture: expected pcap or pcapng format"),
+        Err(_) => bail!("{name} is not a capture: expected pcap or pcapng format"),
     };
     let mut link = Links::default();
     loop {
@@ -46,13 +46,13 @@ pub(super) fn read(path: &Path, mut packet: impl FnMut(Captured) -> Result<()>) 
                 reader.consume(length);
             }
             Err(PcapError::Eof) => return Ok(()),
-            Err(PcapError::UnexpectedEof) => bail!("{name} ends in the middle of a packet"),
+            Err(PcapError::UnexpectedEof) => bail!("{name} is truncated: it ends in the middle of a packet"),
             Err(PcapError::Incomplete(_)) if exhausted => {
-                bail!("{name} ends in the middle of a packet")
+                bail!("{name} is truncated: it ends in the middle of a packet")
             }
             Err(PcapError::Incomplete(_)) => {
                 if let Err(error) = reader.refill() {
-                    bail!("{name} cannot be read on: {error}");
+                    bail!("cannot read {name}: {error}");
                 }
             }
             Err(PcapError::BufferTooSmall) => {
@@ -99,7 +99,7 @@ impl Links {
                 let Some((resolution, offset)) =
                     self.interfaces.get(record.if_id as usize).copied()
                 else {
-                    bail!("a packet of interface {}, of which nothing was said", record.if_id);
+                    bail!("a packet refers to interface {}, which the capture does not describe", record.if_id);
                 };
                 let seconds = record.decode_ts_f64(offset, resolution.max(1));
                 Ok(Some(captured(seconds, record.packet_data(), record.origlen)))
@@ -114,7 +114,7 @@ impl Links {
 
 fn ethernet(link: Linktype) -> Result<()> {
     if link != Linktype::ETHERNET {
-        bail!("link type {}: expected Ethernet (1), as of a capture on one interface", link.0);
+        bail!("link type {}: expected Ethernet (1), as in a capture on one Ethernet interface", link.0);
     }
     Ok(())
 }

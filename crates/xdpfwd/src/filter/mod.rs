@@ -49,13 +49,13 @@ fn filters<'p>(plan: &'p Plan, named: Option<&str>) -> Result<&'p FilterPlan> {
         stages.filter_map(|stage| Some((&*stage.name, filter_of(stage)?))).collect();
     let names = || filters.keys().copied().collect::<Vec<_>>().join(", ");
     match (named, filters.len()) {
-        (_, 0) => bail!("no path of the configuration has a stage of kind = \"filter\""),
+        (_, 0) => bail!("no path has a stage with kind = \"filter\""),
         (Some(name), _) => filters
             .get(name)
             .copied()
-            .with_context(|| format!("no filter {name:?} on a path: there are {}", names())),
-        (None, 1) => filters.values().next().copied().context("a filter"),
-        (None, _) => bail!("which filter? --stage with one of: {}", names()),
+            .with_context(|| format!("no filter {name:?} on a path; filters: {}", names())),
+        (None, 1) => filters.values().next().copied().context("no filter"),
+        (None, _) => bail!("the configuration has several filters; select one with --stage: {}", names()),
     }
 }
 
@@ -116,7 +116,7 @@ fn judge(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
         writeln!(
             stdout,
             "\n{index} packets{}",
-            if cut > 0 { format!(", {cut} of them cut off by the capture") } else { String::new() }
+            if cut > 0 { format!(", {cut} of them truncated by the capture") } else { String::new() }
         )?;
         for ((rule, reason), count) in by_outcome {
             let verdict = if reason.is_some() { "drop" } else { "accept" };

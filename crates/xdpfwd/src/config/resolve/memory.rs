@@ -58,7 +58,8 @@ pub(super) fn check_frames(
     };
     if sockets > MOST_QUEUES as u64 {
         let message = format!(
-            "{wants} are {sockets} queues on one UMEM, which can serve {MOST_QUEUES}; use fewer, or more cores"
+            "{wants} need {sockets} sockets on one UMEM, which has at most {MOST_QUEUES}; use fewer \
+             queues or more cores"
         );
         findings.error(&place(None), message);
         return;
@@ -90,7 +91,8 @@ pub(super) fn check_machine(
         && bytes < needed.bytes
     {
         let message = format!(
-            "packet memory of {} MiB for {} is more than the {} MiB that this machine has; take fewer frames or cores",
+            "packet memory of {} MiB for {} exceeds the {} MiB of this machine; use fewer frames or \
+             cores",
             needed.bytes >> 20,
             count(workers as u64, "worker"),
             bytes >> 20
@@ -102,8 +104,8 @@ pub(super) fn check_machine(
         && pages.free < needed.huge_pages
     {
         let message = format!(
-            "huge_pages = \"on\": {} of 2 MiB needed, {} free; reserve them with `sysctl -w vm.nr_hugepages={}`, or \
-             write \"auto\"",
+            "huge_pages = \"on\": {} of 2 MiB needed, {} free; reserve them with `sysctl -w \
+             vm.nr_hugepages={}`, or set \"auto\"",
             count(needed.huge_pages, "page"),
             pages.free,
             pages.reserved + needed.huge_pages - pages.free
@@ -158,8 +160,8 @@ pub(super) fn check_mtu(
                 _ => "",
             };
             let message = format!(
-                "{0} has MTU {mtu}, and a frame of {frame_size} bytes has room for MTU {most}; {larger}lower the \
-                 MTU with `ip link set {0} mtu {most}`",
+                "{0} has MTU {mtu}, but a frame of {frame_size} bytes has room for MTU {most}; \
+                 {larger}lower the MTU with `ip link set {0} mtu {most}`",
                 name.get_ref(),
                 most = longest_mtu(frame_size)
             );

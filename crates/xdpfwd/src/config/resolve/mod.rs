@@ -39,7 +39,8 @@ pub(super) fn resolve(
     limit(&mut ports, "[[port]]", |port| port.span.clone(), findings);
     limit(&mut paths, "[[path]]", |path| path.span.clone(), findings);
     if is_empty {
-        let message = "the file says nothing; at least a [[port]] and a [[path]] are needed, as in configs/cross-connect.toml";
+        let message = "the file is empty; at least a [[port]] and a [[path]] are needed, as in \
+                       configs/cross-connect.toml";
         findings.error(&(0..0), message.to_owned());
     }
 
@@ -89,7 +90,7 @@ pub(super) fn resolve(
             Ok(lockouts) => ports::warn_of_lockouts(&ports, &lockouts, findings),
             Err(error) => {
                 let message = format!(
-                    "whether this host needs one of the interfaces itself cannot be told: {error}"
+                    "cannot determine whether this host needs one of the interfaces itself: {error}"
                 );
                 findings.warning(&(0..0), message);
             }
@@ -110,7 +111,7 @@ fn limit<T>(
     if let Some(first_beyond) = several.tables.get(most) {
         findings.error(
             &span(first_beyond),
-            format!("more than {most} {heading} tables; expected at most so many"),
+            format!("more than {most} {heading} tables; expected at most {most}"),
         );
         several.tables.truncate(most);
         several.complete = false;

@@ -35,7 +35,8 @@ pub(super) fn resolve(
             };
             if is_there && plan.is_some_and(counts_rows) {
                 let message = format!(
-                    "stage {} is on the path already, and the counters of its rules go by its name; define another one with the same rules",
+                    "stage {} is already on the path, and its rule counters are keyed by its name; define \
+                     another stage with the same rules",
                     quoted(name.get_ref())
                 );
                 findings.error(&name.span(), message);
@@ -64,7 +65,8 @@ pub(super) fn claims(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) 
         if seen.iter().any(|other| other.name == name) {
             if stage.plan.as_resource_owner().is_some_and(|owner| owner.is_exclusive()) {
                 let message = format!(
-                    "stage {}: may be on one path, once, as what it keeps is in one place; define another one for the other path",
+                    "stage {}: may appear only once, because its state cannot be shared; define \
+                     another stage for the other path",
                     quoted(name)
                 );
                 findings.error(&span(name), message);
@@ -90,7 +92,7 @@ pub(super) fn claims(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) 
         for claim in owner.map(|owner| owner.exclusive_resources()).unwrap_or_default() {
             if let Some((_, other)) = claims.iter().find(|(other, _)| other.id == claim.id) {
                 let message = format!(
-                    "stage {}: {} is used by stage {}, too: {}",
+                    "stage {}: {} is also used by stage {}: {}",
                     quoted(name),
                     claim.description,
                     quoted(other),
@@ -120,14 +122,15 @@ pub(super) fn place(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_
                 let (name, port) = (quoted(name), quoted(&plan.ports[usize::from(on.from.0)].name));
                 if must {
                     let message = format!(
-                        "stage {name}: place = \"kernel\" is not possible on the path from port {port}: {why}"
+                        "stage {name}: place = \"kernel\" is not possible on the path from port {port}: \
+                         {why}"
                     );
                     findings.error(&span, message);
                 } else {
                     findings.warning(
                         &span,
                         format!(
-                            "stage {name} is in user space on the path from port {port}: {why}"
+                            "stage {name} runs in user space on the path from port {port}: {why}"
                         ),
                     );
                 }
@@ -145,7 +148,7 @@ pub(super) fn check(
 ) {
     if paths.tables.is_empty() && paths.complete {
         let message =
-            "there is no path, so nothing would be forwarded; add a [[path]] with `from` and `to`";
+            "no path is defined, so nothing would be forwarded; add a [[path]] with `from` and `to`";
         findings.error(&(0..0), message.to_owned());
     }
     let ends = || paths.tables.iter().flat_map(|path| [path.from.is(), path.to.is()]).flatten();
@@ -155,7 +158,7 @@ pub(super) fn check(
         if let Some(other) = earlier.find(|other| other == &from) {
             let line = findings.line(&other.span());
             let message = format!(
-                "a path from port {} is there already, on line {line}; what comes in on a port can take one path only",
+                "a path from port {} already exists on line {line}; a port can start one path only",
                 quoted(from.get_ref())
             );
             findings.error(&from.span(), message);
@@ -164,7 +167,7 @@ pub(super) fn check(
     for name in ports.tables.iter().filter_map(|port| port.name.is()) {
         if !ends().any(|end| end == name) {
             let message = format!(
-                "port {:?} is on no path: what it receives is left to the kernel, and nothing is sent",
+                "port {:?} is on no path: packets that it receives go to the kernel, and it sends none",
                 name.get_ref()
             );
             findings.warning(&name.span(), message);
@@ -184,7 +187,7 @@ fn warn_idle_keep(
         let begins = |path: &PathTable| path.from.is().is_none_or(|from| from == name);
         if paths.complete && !paths.tables.iter().any(begins) {
             let message = format!(
-                "keep: no path begins at port {:?}, so all that it receives stays with the kernel anyway",
+                "keep: no path starts at port {:?}, so the kernel receives all its packets anyway",
                 name.get_ref()
             );
             findings.warning(&keep.span(), message);

@@ -49,10 +49,10 @@ pub(super) fn interfaces(
                 .split_once('@')
                 .filter(|(part, _)| machine.interface(part).is_some());
             let hint = part.map_or(String::new(), |(part, _)| {
-                format!("; its name is {part:?}, without the @ and the rest")
+                format!("; its name is {part:?}, without the part from the @")
             });
             let message =
-                format!("there is no interface {:?} here now, only {there}{hint}", name.get_ref());
+                format!("interface {:?} does not exist now; available: {there}{hint}", name.get_ref());
             findings.warning(&name.span(), message);
         }
         interface
@@ -70,7 +70,7 @@ pub(super) fn check(
     if ports.tables.is_empty() && ports.complete {
         findings.error(
             &(0..0),
-            "there is no port; add a [[port]] with `name` and `interface`".to_owned(),
+            "no port is defined; add a [[port]] with `name` and `interface`".to_owned(),
         );
     }
     for (index, (port, interface)) in ports.tables.iter().zip(interfaces).enumerate() {
@@ -82,7 +82,7 @@ pub(super) fn check(
         {
             let line = findings.line(&other.span);
             let message = format!(
-                "there is a port {:?} already, on line {line}; each needs a name of its own",
+                "a port {:?} already exists on line {line}; each port needs its own name",
                 name.get_ref()
             );
             findings.error(&name.span(), message);
@@ -97,8 +97,8 @@ pub(super) fn check(
             if let Some((other, _)) = earlier().find(same) {
                 let line = findings.line(&other.span);
                 let message = format!(
-                    "interface {:?} belongs to the port on line {line} already; each port needs one of its own \
-                     (a path may lead from a port back to itself)",
+                    "interface {:?} already belongs to the port on line {line}; each port needs its \
+                     own interface (a path may lead from a port back to itself)",
                     name.get_ref()
                 );
                 findings.error(&name.span(), message);
@@ -124,15 +124,16 @@ pub(super) fn check_io(
     for port in &ports.tables {
         let span = port.io.span_or(&port.span);
         if port.io.or(Io::default()).is_some_and(|io| !machine.is_built(io)) {
-            let message = "io = \"xsk-rs\": this xdpfwd is built without it; build one that has it with `cargo build --release \
-                           --features xsk-rs` (which takes clang and m4), or set \"af_xdp\"";
+            let message = "io = \"xsk-rs\": not built into this program; build it with `cargo build \
+                           --release --features xsk-rs` (which requires clang and m4), or set \
+                           \"af_xdp\"";
             findings.error(&span, message.to_owned());
         } else if port.io.or(Io::default()) == Some(Io::XskRs)
             && let Some(other) = by(Io::AfXdp)
         {
             let message = format!(
-                "io = \"xsk-rs\": {} has \"af_xdp\", and the two cannot share packet memory; set the same for both, or \
-                 \"packet-mmsg\" for one, which goes with either",
+                "io = \"xsk-rs\": {} has \"af_xdp\", and the two cannot share packet memory; set the \
+                 same for both, or \"packet-mmsg\" for one, which works with either",
                 label(other)
             );
             findings.error(&span, message);
@@ -142,8 +143,8 @@ pub(super) fn check_io(
             && let Some(setting) = machine.forwarding(name.get_ref())
         {
             let message = format!(
-                "io = \"packet-mmsg\": the kernel gets every packet of {}, too, and forwards it by itself; \
-                 `sysctl -w {setting}=0` keeps it from sending a second copy",
+                "io = \"packet-mmsg\": the kernel also receives every packet of {} and forwards it; \
+                 run `sysctl -w {setting}=0` so that it does not send a second copy",
                 name.get_ref()
             );
             findings.warning(&span, message);
@@ -153,7 +154,7 @@ pub(super) fn check_io(
         (engine.busy_poll.is().filter(|on| *on.get_ref()), by(Io::XskRs))
     {
         let message = format!(
-            "busy_poll = true: {} has io = \"xsk-rs\", which cannot do it; leave it out",
+            "busy_poll = true: {} has io = \"xsk-rs\", which does not support it; remove it",
             label(port)
         );
         findings.error(&busy_poll.span(), message);
@@ -170,7 +171,7 @@ pub(super) fn check_io(
         ];
         for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {
             let message =
-                format!("{key}: no port uses XDP (io = \"packet-mmsg\"), so it changes nothing");
+                format!("{key}: has no effect, because no port uses XDP (io = \"packet-mmsg\")");
             findings.warning(&span, message);
         }
     }
@@ -183,15 +184,15 @@ fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
     if let Some(keep) = port.keep.is().filter(|rules| !rules.get_ref().is_empty())
         && port.io.or(Io::default()) == Some(Io::PacketMmsg)
     {
-        let message = "keep: with io = \"packet-mmsg\" the kernel keeps everything, and gives this port copies; leave `keep` \
-                       out, or set io = \"af_xdp\"";
+        let message = "keep: with io = \"packet-mmsg\" the kernel receives every packet and this port \
+                       copies; remove `keep`, or set io = \"af_xdp\"";
         findings.error(&keep.span(), message.to_owned());
     }
     for (index, rule) in rules.iter().enumerate() {
         if rules.iter().take(index).any(|earlier| earlier.get_ref() == rule.get_ref()) {
             findings.error(
                 &rule.span(),
-                format!("keep: \"{}\" is there twice; keep one", rule.get_ref()),
+                format!("keep: \"{}\" is listed twice; keep one", rule.get_ref()),
             );
         }
     }
@@ -226,16 +227,17 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
     };
     if queues > has {
         let message = format!(
-            "queues = {queues}: {name} has {} in use; take no more, or give it some with `ethtool -L {name} {channels}`",
-            count(has, "queue")
+            "queues = {queues}: {name} has only {}; use fewer, or add some with `ethtool -L {name} \
+             {channels}`",
+            count(has, "active queue")
         );
         findings.error(&span, message);
     } else if queues < has && port.io.or(Io::default()) != Some(Io::PacketMmsg) {
         // (Packet sockets distribute packets of all queues among themselves.)
         let message = format!(
-            "queues = {queues}: {name} has {} in use, and what the others get goes to the kernel; use all, or take \
-             some away with `ethtool -L {name} {channels}`",
-            count(has, "queue")
+            "queues = {queues}: {name} has {}, and packets on the others go to the kernel; use all, \
+             or remove some with `ethtool -L {name} {channels}`",
+            count(has, "active queue")
         );
         findings.warning(&span, message);
     }
@@ -266,7 +268,7 @@ pub(super) fn check_queues(
     }
     if equal && !usize::from(queues).is_multiple_of(workers) {
         let message = format!(
-            "{} for {workers} workers, which need the same number each; {fitting}; or change `cores`",
+            "{} cannot be divided evenly among {workers} workers; {fitting}; or change `cores`",
             count(queues, "queue")
         );
         findings.error(&first.queues.span_or(&first.span), message);

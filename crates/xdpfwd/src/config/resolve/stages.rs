@@ -139,7 +139,7 @@ fn plan(
                 if tries == 0 && error.0.is_empty() {
                     findings.error(
                         &span,
-                        "the stage cannot be planned, and gives no reason".to_owned(),
+                        "the stage is invalid; its kind gives no reason".to_owned(),
                     );
                 } else if tries == 0 {
                     error
@@ -199,7 +199,7 @@ fn message(message: &str, kind: &str, written: &str) -> String {
                 format!("unknown key `{written}` for kind \"{kind}\", expected {accepted}{nearest}")
             }
             None => {
-                format!("unknown key `{written}` for kind \"{kind}\", expected no key but `kind`")
+                format!("unknown key `{written}` for kind \"{kind}\", expected only `kind`")
             }
         };
     }
@@ -219,7 +219,7 @@ fn in_words(expected: &str) -> String {
         "u16" => format!("an integer from 0 to {}", u16::MAX),
         "u32" => format!("an integer from 0 to {}", u32::MAX),
         "u64" | "usize" => "an integer from 0".to_owned(),
-        "a string" | "a borrowed string" => "a text in quotes".to_owned(),
+        "a string" | "a borrowed string" => "a string in quotes".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "a sequence" => "a list in brackets".to_owned(),
         other => other.to_owned(),

@@ -25,7 +25,7 @@ pub(super) fn resolve(
         let choice =
             if there.is_empty() { String::new() } else { format!(" of {}", ranges(&there)) };
         let message = format!(
-            "cores = []: name at least one core{choice}, or leave the key out for one worker on any core"
+            "cores = []: list at least one core{choice}, or remove the key for one worker on any core"
         );
         findings.error(&written.span(), message);
         return None;
@@ -37,13 +37,13 @@ pub(super) fn resolve(
         let number = usize::from(*core.get_ref());
         if !named.insert(number) {
             let message =
-                format!("core {number} is named twice: each worker needs a core of its own");
+                format!("core {number} is listed twice: each worker needs its own core");
             findings.error(&core.span(), message);
             countable = false;
         } else if !there.is_empty() && !there.contains(&number) {
             let there = ranges(&there);
             let message = format!(
-                "there is no core {number} that this process may run on, expected one of {there}"
+                "core {number} is missing or this process may not run on it, expected one of {there}"
             );
             findings.error(&core.span(), message);
             countable = false;

@@ -99,7 +99,7 @@ fn filter_placement_depends_on_path_and_rules() {
     );
     assert!(error.contains("stage hop comes before it"), "{error}");
     let error = places(&with("\"fw\", \"hop\", \"hop\", \"fw\"", "user", "")).unwrap_err();
-    assert!(error.contains("stage \"fw\" is on the path already"), "{error}");
+    assert!(error.contains("stage \"fw\" is already on the path"), "{error}");
     let error = places(&packet(with(first, "kernel", ""))).unwrap_err();
     assert!(error.contains("port lan has no XDP program with io = \"packet-mmsg\""), "{error}");
     let error = places(&with(first, "kernel", "\"accept\", \"drop log 1/10\"")).unwrap_err();
