@@ -10,7 +10,7 @@ use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_xsk::HugePages;
 
 use crate::cli::Run;
-use crate::config::{Diagnostics, Interface, Machine, Needed, plain};
+use crate::config::{Diagnostics, Interface, Machine, RequiredMemory, escaped};
 
 /// Output of `--check`. The JSON is a public contract: fields are added, never changed.
 #[derive(Debug, Serialize)]
@@ -127,9 +127,9 @@ impl Check {
             let queues = (0..queues).filter(|&queue| usize::from(queue) % all == worker).collect();
             Worker { worker, core, queues }
         };
-        let (one, total) = (Needed::of(&plan.umem, 1), Needed::of(&plan.umem, all));
+        let (one, total) = (RequiredMemory::of(&plan.umem, 1), RequiredMemory::of(&plan.umem, all));
         let warning = |warning: &crate::config::Diagnostic| {
-            let (line, column) = warning.place().map(|place| (place.line, place.column)).unzip();
+            let (line, column) = warning.position().map(|at| (at.line, at.column)).unzip();
             Warning { line, column, message: warning.message().to_owned() }
         };
         Self {
@@ -213,31 +213,29 @@ impl Path {
 
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "mode     {}", mode_in_words(self.mode))?;
+        writeln!(f, "mode     {}", describe_mode(self.mode))?;
         let busy_poll = if self.busy_poll { ", busy polling" } else { "" };
         match self.idle {
             "spin" => writeln!(f, "idle     spin: the workers never sleep{busy_poll}")?,
-            _ => writeln!(f, "idle     poll: waits in the kernel while no packets arrive{busy_poll}")?,
+            _ => writeln!(
+                f,
+                "idle     poll: waits in the kernel while no packets arrive{busy_poll}"
+            )?,
         }
         let Umem { frame_size, frames, huge_pages, bytes, total_bytes, huge_pages_needed } =
             &self.umem;
         let per_worker = mebibytes(*bytes);
-        writeln!(
-            f,
-            "umem     {frames} frames × {frame_size} bytes = {per_worker} per worker"
-        )?;
+        writeln!(f, "umem     {frames} frames × {frame_size} bytes = {per_worker} per worker")?;
         let pages = match *huge_pages {
             "off" => "normal pages".to_owned(),
             "on" => format!("{huge_pages_needed} huge pages of 2 MiB (required)"),
-            _ => format!(
-                "{huge_pages_needed} huge pages of 2 MiB if free, otherwise normal pages"
-            ),
+            _ => format!("{huge_pages_needed} huge pages of 2 MiB if free, otherwise normal pages"),
         };
-        let by_xdp = self.ports.iter().any(|port| port.io != Io::PacketMmsg.name());
-        let locked = if by_xdp { ", locked" } else { "" };
+        let uses_xdp = self.ports.iter().any(|port| port.io != Io::PacketMmsg.name());
+        let locked = if uses_xdp { ", locked" } else { "" };
         writeln!(f, "memory   {} in total{locked}; {pages}", mebibytes(*total_bytes))?;
         if let Some(control) = &self.control {
-            writeln!(f, "control  {}", plain(control))?;
+            writeln!(f, "control  {}", escaped(control))?;
         }
         writeln!(f, "workers")?;
         for Worker { worker, core, queues: numbers } in &self.workers {
@@ -251,7 +249,7 @@ impl fmt::Display for Check {
         self.ports.iter().try_for_each(|port| writeln!(f, "  {port}"))?;
         writeln!(f, "paths")?;
         self.paths.iter().try_for_each(|path| writeln!(f, "  {path}"))?;
-        let file = plain(&self.config);
+        let file = escaped(&self.config);
         match self.warnings.len() {
             0 => writeln!(f, "{file} is valid"),
             1 => writeln!(f, "{file} is valid, with 1 warning"),
@@ -326,7 +324,7 @@ impl fmt::Display for Path {
     }
 }
 
-fn mode_in_words(mode: &str) -> String {
+fn describe_mode(mode: &str) -> String {
     if mode == Mode::Auto.name() {
         "auto: zero-copy, otherwise copy, otherwise skb".to_owned()
     } else {
@@ -343,7 +341,7 @@ fn mebibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Imagined, plan};
+    use crate::config::{FakeMachine, plan};
 
     const TEXT: &str = "\
 [engine]
@@ -381,7 +379,7 @@ destination = \"02:00:00:00:00:01\"
 ";
 
     fn check(text: &str) -> Check {
-        let machine = Imagined::usual();
+        let machine = FakeMachine::new();
         let source = crate::config::Source::new("router.toml".into(), text.into());
         let (plan, warnings) =
             plan(&source, std::path::Path::new(""), &xdpfwd_stages::builtin(), &machine).unwrap();

@@ -58,8 +58,8 @@ pub(crate) struct Cli {
     pub(crate) run: Run,
 }
 
-/// Returns the command line of a program: that of xdpfwd under another name, with what the program
-/// adds.
+/// Returns the command line of a program: that of xdpfwd under the program's name, with its
+/// additional commands.
 pub(crate) fn command(app: &App) -> clap::Command {
     let mut command = Cli::command().name(app.name).bin_name(app.name).version(app.version);
     if let Some(about) = &app.about {
@@ -71,7 +71,7 @@ pub(crate) fn command(app: &App) -> clap::Command {
     let own = app.ctl.iter().map(|own| PossibleValue::new(own.name).help(own.about.clone()));
     let commands = crate::ctl::Command::value_variants()
         .iter()
-        .filter(|command| command.is_of_use(&app.registry));
+        .filter(|command| command.is_supported_by(&app.registry));
     let commands = commands.filter_map(ValueEnum::to_possible_value).chain(own);
     command = command.mut_subcommand("ctl", |ctl| {
         ctl.mut_arg("command", |argument| {
@@ -319,7 +319,7 @@ pub(crate) enum LogFormat {
 }
 
 /// Upper limit of times: adding it to the current time cannot overflow.
-const MOST_SECONDS: f64 = 1e9;
+const MAX_SECONDS: f64 = 1e9;
 
 /// Parses positive decimal seconds: digits with an optional point.
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -329,7 +329,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
         return Err(accepted.to_owned());
     }
     let seconds: f64 = text.parse().map_err(|_| accepted.to_owned())?;
-    if seconds > MOST_SECONDS {
+    if seconds > MAX_SECONDS {
         return Err(accepted.to_owned());
     }
     let duration =

@@ -38,8 +38,7 @@ pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<Reloaded, Fai
         Ok(loaded) => loaded,
         Err(errors) => {
             errors.log(cli.log_format);
-            let message =
-                "not reloaded: the configuration is invalid; the running stages stay";
+            let message = "not reloaded: the configuration is invalid; the running stages stay";
             return not_reloaded(message.to_owned(), lines(&errors));
         }
     };

@@ -294,11 +294,11 @@ interface = \"if-{name}\"
     fn test_bench_builds_stages_with_configured_ports_and_workers() {
         let mut bench = app().test_bench(&config("kind = \"steer\"\nto = \"n9\"")).unwrap();
         assert_eq!(bench.send("n3", &[1; 60]), Disposition::sent("n9", [1; 60]));
-        let told = bench.worker().stages_mut(|name, steer: &mut Steer| {
+        let seen = bench.worker().stages_mut(|name, steer: &mut Steer| {
             assert_eq!(name, "s");
             (steer.workers, steer.from.clone())
         });
-        assert_eq!(told, [(2, "if-n3".to_owned())]);
+        assert_eq!(seen, [(2, "if-n3".to_owned())]);
         assert_eq!(bench.counters("s"), [("seen", 1)]);
     }
 
@@ -310,8 +310,8 @@ interface = \"if-{name}\"
             PortInfo { mac, addresses: vec![address], ..PortInfo::new(PortId(7), "n3", "other") };
         let stage = config("kind = \"steer\"");
         let mut bench = app().test_bench_with_ports(Path::new("."), &stage, &[n3]).unwrap();
-        let told = bench.worker().stages_mut(|_, steer: &mut Steer| (steer.mac, steer.ipv4));
-        assert_eq!(told, [(mac, Some([192, 0, 2, 1].into()))]);
+        let seen = bench.worker().stages_mut(|_, steer: &mut Steer| (steer.mac, steer.ipv4));
+        assert_eq!(seen, [(mac, Some([192, 0, 2, 1].into()))]);
         // Number and interface come from the configuration.
         let port = bench.ports().by_name("n3").unwrap();
         assert_eq!((port.id, &*port.interface, port.queues), (PortId(0), "if-n3", 2));

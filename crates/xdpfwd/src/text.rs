@@ -129,10 +129,7 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
     );
     if report.kernel.tx_copied > 0 {
         let moved = grouped(report.kernel.tx_copied);
-        let _ = writeln!(
-            text,
-            "copied before sending (io = \"xsk-rs\")  {moved} packets"
-        );
+        let _ = writeln!(text, "copied before sending (io = \"xsk-rs\")  {moved} packets");
     }
     if let Some(fallback) = &report.fallback {
         let _ = writeln!(
@@ -159,7 +156,7 @@ fn counters(report: &Report) -> String {
 }
 
 /// Maximum number of rows of an inspection table in the text report.
-const SHOWN_ROWS: usize = 32;
+const MAX_ROWS: usize = 32;
 
 /// Formats the stages' inspection tables.
 fn tables(report: &Report) -> String {
@@ -170,11 +167,11 @@ fn tables(report: &Report) -> String {
         let rows = table
             .rows
             .iter()
-            .take(SHOWN_ROWS)
+            .take(MAX_ROWS)
             .map(|row| row.iter().map(ToString::to_string).collect());
         let _ = writeln!(text, "\n{stage}{on}: {}", table.name);
         text += &columns(head, rows.collect());
-        let more = rows_omitted + table.rows.len().saturating_sub(SHOWN_ROWS);
+        let more = rows_omitted + table.rows.len().saturating_sub(MAX_ROWS);
         if more > 0 {
             let _ = writeln!(
                 text,

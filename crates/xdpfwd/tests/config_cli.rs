@@ -57,7 +57,8 @@ fn a_file_that_is_fine_is_shown_with_its_warnings() {
     let warnings: Vec<&str> = answer.stderr.lines().collect();
     assert_eq!(warnings.len(), 2);
     assert!(
-        warnings[0].starts_with("FILE:3:13: warning: interface \"xdpfwd-none0\" does not exist now"),
+        warnings[0]
+            .starts_with("FILE:3:13: warning: interface \"xdpfwd-none0\" does not exist now"),
         "{}",
         warnings[0]
     );

@@ -207,8 +207,7 @@ fn what_a_killed_one_leaves_is_replaced_and_one_that_listens_is_not() {
     // A third, elsewhere, with the same path: it forwards without, and leaves the socket alone.
     let other = support::chain(Chain::builder());
     let third = Running::start(&other, &socket.config(&["accept"]));
-    let warned =
-        third.forwarder.stderr().iter().any(|line| line.contains("no control socket"));
+    let warned = third.forwarder.stderr().iter().any(|line| line.contains("no control socket"));
     assert!(warned, "{:#?}", third.forwarder.stderr());
     third.stop();
     assert_eq!(socket.asked("status")["pid"], second.forwarder.pid());

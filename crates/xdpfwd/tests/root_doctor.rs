@@ -35,15 +35,22 @@ fn a_veth_in_copy_mode_is_named_with_what_decides_and_is_ready_once_that_is_mean
     // By name only, as text.
     let output = chain.fwd().command(XDPFWD).args(["doctor", "fwd0"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("\nfwd0\n") && text.contains("\nwill run, but not at full speed: "), "{text}");
+    assert!(
+        text.contains("\nfwd0\n") && text.contains("\nwill run, but not at full speed: "),
+        "{text}"
+    );
     assert!(!text.contains('\u{1b}'), "no colour where there is no terminal: {text}");
 }
 
 #[test]
 fn an_interface_that_is_missing_down_or_has_too_long_packets() {
     let chain = chain(Chain::builder());
-    let fix =
-        Examined::of(chain.fwd(), &["eth9"]).fix("eth9", "interface", "error", "available: lo, fwd");
+    let fix = Examined::of(chain.fwd(), &["eth9"]).fix(
+        "eth9",
+        "interface",
+        "error",
+        "available: lo, fwd",
+    );
     assert!(fix.contains("ip link"), "{fix}");
 
     apply(chain.fwd(), "ip link set dev fwd0 down");

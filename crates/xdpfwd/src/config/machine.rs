@@ -55,12 +55,12 @@ pub(crate) struct Memory {
     /// Total memory in bytes.
     pub(crate) bytes: Option<u64>,
     /// Reserved pages of 2 MiB.
-    pub(crate) huge_pages: Option<HugePagesThere>,
+    pub(crate) huge_pages: Option<HugePageCounts>,
 }
 
 /// Reserved pages of 2 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HugePagesThere {
+pub(crate) struct HugePageCounts {
     pub(crate) reserved: u64,
     pub(crate) free: u64,
 }
@@ -170,7 +170,7 @@ impl Machine for ThisMachine {
         let number = |file| read(folder, file).and_then(|text| text.parse().ok());
         let huge_pages = number("nr_hugepages")
             .zip(number("free_hugepages"))
-            .map(|(reserved, free)| HugePagesThere { reserved, free });
+            .map(|(reserved, free)| HugePageCounts { reserved, free });
         Memory { bytes: all, huge_pages }
     }
 }

@@ -9,13 +9,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
-use super::{Command, Question, default_socket};
+use super::{Command, Request, default_socket};
 use crate::app::App;
 use crate::cli::{Ctl, USAGE};
 use crate::program;
 
 /// Response timeout; longer than the server's for its slowest response.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(40);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Exit status: the user lacks permission.
 const PRIVILEGE: u8 = 3;
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Ctl, app: &App) -> ExitCode {
         program::print_error(anyhow!("`ctl {}` takes no arguments", arguments.command).as_ref());
         return ExitCode::from(USAGE);
     }
-    match ask(arguments, app) {
+    match query(arguments, app) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             program::print_error(error.as_ref());
@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &Ctl, app: &App) -> ExitCode {
     }
 }
 
-fn ask(arguments: &Ctl, app: &App) -> Result<()> {
+fn query(arguments: &Ctl, app: &App) -> Result<()> {
     let path = &arguments.socket;
     let connected = UnixStream::connect(path);
     if connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
@@ -67,16 +67,16 @@ fn ask(arguments: &Ctl, app: &App) -> Result<()> {
             app.name
         )
     })?;
-    stream.set_read_timeout(Some(ANSWERED_WITHIN))?;
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     let Ctl { command, arguments: own, .. } = arguments;
-    let question = Question { command: command.clone(), arguments: own.clone() };
-    let question = serde_json::to_string(&question)? + "\n";
+    let request = Request { command: command.clone(), arguments: own.clone() };
+    let request = serde_json::to_string(&request)? + "\n";
     // Even if the write fails, the server's response may state why.
-    let asked = (&stream).write_all(question.as_bytes());
+    let sent = (&stream).write_all(request.as_bytes());
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line).context("cannot read the response")?;
     if line.is_empty() {
-        asked.context("cannot send the request")?;
+        sent.context("cannot send the request")?;
     }
     if line.is_empty() {
         bail!("{} closed the connection without a response", app.name);
@@ -96,7 +96,7 @@ fn ask(arguments: &Ctl, app: &App) -> Result<()> {
     let text = match Command::named(&arguments.command) {
         _ if arguments.json => line,
         Some(command) => text(command, &answer),
-        None => own_answer(&answer["answer"]),
+        None => custom_answer(&answer["answer"]),
     };
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -227,7 +227,7 @@ fn cell(value: &Value) -> String {
 }
 
 /// Formats the response of a command that the program adds.
-fn own_answer(answer: &Value) -> String {
+fn custom_answer(answer: &Value) -> String {
     match answer {
         Value::Null => String::new(),
         Value::String(text) => text.trim_end().to_owned() + "\n",

@@ -115,7 +115,7 @@ impl Examination {
                 subject = &finding.subject;
                 let _ = writeln!(text, "{}{subject}", if text.is_empty() { "" } else { "\n" });
             }
-            let _ = write!(text, "{}", finding.shown(colour));
+            let _ = write!(text, "{}", finding.display(colour));
         }
         let count = |level| self.findings.iter().filter(|finding| finding.level == level).count();
         let (warnings, errors) = (count(Level::Warning), count(Level::Error));
@@ -143,25 +143,25 @@ fn counted(number: usize, noun: &str) -> String {
 
 impl Finding {
     /// Formats the finding with its subject, for use without a heading.
-    pub(crate) fn of_subject(&self) -> String {
+    pub(crate) fn with_subject(&self) -> String {
         let finding =
             Self { finding: format!("{}: {}", self.subject, self.finding), ..self.clone() };
-        finding.shown(false).to_string()
+        finding.display(false).to_string()
     }
 
     /// Formats the finding in two columns, with the fix below.
-    pub(crate) fn shown(&self, colour: bool) -> Shown<'_> {
-        Shown { finding: self, colour }
+    pub(crate) fn display(&self, colour: bool) -> FindingText<'_> {
+        FindingText { finding: self, colour }
     }
 }
 
 /// A finding formatted as text.
-pub(crate) struct Shown<'a> {
+pub(crate) struct FindingText<'a> {
     finding: &'a Finding,
     colour: bool,
 }
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for FindingText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Finding { check, level, finding, fix, .. } = self.finding;
         let mark = match level {

@@ -4,26 +4,26 @@ use xdpfwd_xsk::HugePages;
 
 use super::tree::list;
 use super::{Finding, Subject, Tree};
-use crate::config::Needed;
+use crate::config::RequiredMemory;
 
 const HOST: &str = "host";
 
 pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     // Packet sockets need fewer privileges, and their memory is not locked.
-    let by_xdp = subject.plan.ports.iter().any(|port| port.io.takes_by_xdp());
+    let uses_xdp = subject.plan.ports.iter().any(|port| port.io.takes_by_xdp());
     let mut findings = vec![kernel(tree)];
-    if by_xdp {
-        findings.extend([options(tree), compiler(tree)]);
+    if uses_xdp {
+        findings.extend([kernel_options(tree), bpf_jit(tree)]);
     }
-    findings.push(capabilities(by_xdp, tree));
-    findings.extend(by_xdp.then(|| memory_lock(subject, tree)));
+    findings.push(capabilities(uses_xdp, tree));
+    findings.extend(uses_xdp.then(|| memory_lock(subject, tree)));
     findings.push(huge_pages(subject, tree));
     findings.extend(cores(subject, tree));
     findings
 }
 
 /// Optional features: the first kernel version that has each, and its description.
-const SINCE: [((u32, u32), &str); 4] = [
+const FEATURES_SINCE: [((u32, u32), &str); 4] = [
     ((5, 11), "preferred busy polling (busy_poll = true)"),
     ((6, 3), "querying a driver's XDP features"),
     ((6, 6), "AF_XDP frames of several buffers, in drivers"),
@@ -31,7 +31,7 @@ const SINCE: [((u32, u32), &str); 4] = [
 ];
 
 /// Linux 5.9 added BPF links for XDP, which attach the program.
-const OLDEST: (u32, u32) = (5, 9);
+const OLDEST_KERNEL: (u32, u32) = (5, 9);
 
 fn kernel(tree: &Tree) -> Finding {
     const CHECK: &str = "kernel";
@@ -46,7 +46,7 @@ fn kernel(tree: &Tree) -> Finding {
             format!("cannot parse the kernel release {release:?}"),
         );
     };
-    if (major, minor) < OLDEST {
+    if (major, minor) < OLDEST_KERNEL {
         return Finding::error(
             CHECK,
             HOST,
@@ -54,29 +54,26 @@ fn kernel(tree: &Tree) -> Finding {
             "boot a newer kernel",
         );
     }
-    let lacks: Vec<_> = SINCE
+    let lacks: Vec<_> = FEATURES_SINCE
         .iter()
         .filter(|(since, _)| (major, minor) < *since)
         .map(|((major, minor), what)| format!("{what} (from {major}.{minor})"))
         .collect();
-    let lacks = if lacks.is_empty() {
-        String::new()
-    } else {
-        format!("; without: {}", lacks.join(", "))
-    };
+    let lacks =
+        if lacks.is_empty() { String::new() } else { format!("; without: {}", lacks.join(", ")) };
     Finding::ok(CHECK, HOST, format!("Linux {release}{lacks}"))
 }
 
 /// Checks the kernel's build options, if readable.
-fn options(tree: &Tree) -> Finding {
+fn kernel_options(tree: &Tree) -> Finding {
     const CHECK: &str = "kernel-options";
     let release = tree.text("/proc/sys/kernel/osrelease").unwrap_or_default();
     // Locations used by various distributions.
-    let places = [format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")];
-    let Some(text) = places.iter().find_map(|place| tree.text(place)) else {
+    let paths = [format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")];
+    let Some(text) = paths.iter().find_map(|path| tree.text(path)) else {
         let why = format!(
             "cannot read {}; if /proc/config.gz exists: zgrep XDP /proc/config.gz",
-            places.join(" or ")
+            paths.join(" or ")
         );
         return Finding::unknown(CHECK, HOST, why);
     };
@@ -95,7 +92,8 @@ fn options(tree: &Tree) -> Finding {
         [] => Finding::ok(
             CHECK,
             HOST,
-            "built with AF_XDP and the BPF compiler (without CONFIG_XDP_SOCKETS_DIAG: no `ss --xdp`)",
+            "built with AF_XDP and the BPF compiler (without CONFIG_XDP_SOCKETS_DIAG: no `ss \
+             --xdp`)",
         ),
         ["CONFIG_BPF_JIT"] => Finding::warning(
             CHECK,
@@ -113,7 +111,7 @@ fn options(tree: &Tree) -> Finding {
 }
 
 /// Checks whether the BPF JIT compiler is enabled; it can be disabled at run time.
-fn compiler(tree: &Tree) -> Finding {
+fn bpf_jit(tree: &Tree) -> Finding {
     const CHECK: &str = "bpf-jit";
     match tree.text("/proc/sys/net/core/bpf_jit_enable").as_deref() {
         Some("0") => Finding::warning(
@@ -150,7 +148,7 @@ fn effective(tree: &Tree) -> Option<u64> {
     u64::from_str_radix(&status(tree, "CapEff")?, 16).ok()
 }
 
-fn capabilities(by_xdp: bool, tree: &Tree) -> Finding {
+fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
     const CHECK: &str = "capabilities";
     const SYS_ADMIN: u32 = 21;
     let Some(effective) = effective(tree) else {
@@ -172,7 +170,7 @@ fn capabilities(by_xdp: bool, tree: &Tree) -> Finding {
     };
     let needed: Vec<(u32, &str)> = CAPABILITIES
         .into_iter()
-        .filter(|(_, name)| by_xdp || matches!(*name, "cap_net_admin" | "cap_net_raw"))
+        .filter(|(_, name)| uses_xdp || matches!(*name, "cap_net_admin" | "cap_net_raw"))
         .collect();
     let missing: Vec<_> = needed
         .iter()
@@ -199,7 +197,7 @@ fn capabilities(by_xdp: bool, tree: &Tree) -> Finding {
 
 fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
     const CHECK: &str = "memory-lock";
-    let needed = Needed::of(&subject.plan.umem, subject.plan.workers.len()).bytes;
+    let needed = RequiredMemory::of(&subject.plan.umem, subject.plan.workers.len()).bytes;
     if effective(tree).is_some_and(|effective| effective >> 14 & 1 == 1) {
         return Finding::ok(
             CHECK,
@@ -225,14 +223,18 @@ fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
     Finding::error(
         CHECK,
         HOST,
-        format!("{} KiB may be locked, {} KiB are needed for packet memory", bytes >> 10, needed >> 10),
+        format!(
+            "{} KiB may be locked, {} KiB are needed for packet memory",
+            bytes >> 10,
+            needed >> 10
+        ),
         "ulimit -l unlimited, LimitMEMLOCK=infinity for systemd, or cap_ipc_lock as above",
     )
 }
 
 fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     const CHECK: &str = "huge-pages";
-    let needed = Needed::of(&subject.plan.umem, subject.plan.workers.len()).huge_pages;
+    let needed = RequiredMemory::of(&subject.plan.umem, subject.plan.workers.len()).huge_pages;
     if subject.plan.umem.huge_pages == HugePages::Off {
         return Finding::ok(CHECK, HOST, "not requested (umem.huge_pages = \"off\")");
     }
@@ -270,7 +272,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
 }
 
 /// Formats a set of cores.
-fn shown(cores: &[usize]) -> String {
+fn core_list(cores: &[usize]) -> String {
     let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
     format!("{} {}", if cores.len() == 1 { "core" } else { "cores" }, cores.join(", "))
 }
@@ -278,7 +280,8 @@ fn shown(cores: &[usize]) -> String {
 fn cores(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     let pinned = subject.cores();
     if pinned.is_empty() {
-        let fix = "[engine] cores = [2, 3]: one worker per core; choose cores that run nothing else";
+        let fix =
+            "[engine] cores = [2, 3]: one worker per core; choose cores that run nothing else";
         let found = "no core is configured: the scheduler may move the worker between cores";
         return if subject.configured {
             vec![Finding::warning("cores", HOST, found, fix)]
@@ -301,13 +304,13 @@ fn online(pinned: &[usize], tree: &Tree) -> Finding {
     };
     let off: Vec<usize> = pinned.iter().copied().filter(|core| !online.contains(core)).collect();
     if off.is_empty() {
-        return Finding::ok(CHECK, HOST, format!("{}: online", shown(pinned)));
+        return Finding::ok(CHECK, HOST, format!("{}: online", core_list(pinned)));
     }
     let on = off.iter().map(|core| format!("echo 1 >/sys/devices/system/cpu/cpu{core}/online"));
     Finding::error(
         CHECK,
         HOST,
-        format!("{}: not online", shown(&off)),
+        format!("{}: not online", core_list(&off)),
         on.collect::<Vec<_>>().join("\n"),
     )
 }
@@ -326,26 +329,30 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     let ticking: Vec<usize> =
         pinned.iter().copied().filter(|core| can && !tickless.contains(core)).collect();
     if shared.is_empty() && ticking.is_empty() {
-        return Finding::ok(CHECK, HOST, format!("{}: isolated, without a tick", shown(pinned)));
+        return Finding::ok(
+            CHECK,
+            HOST,
+            format!("{}: isolated, without a tick", core_list(pinned)),
+        );
     }
     // At least one core must remain for other tasks, and the boot core always has a tick.
     let online = tree.text(&format!("{cpus}/online")).as_deref().and_then(list).unwrap_or_default();
     let cores: Vec<_> = pinned.iter().map(ToString::to_string).collect();
     let cores = cores.join(",");
     let fix = if pinned.contains(&0) || online.iter().all(|core| pinned.contains(core)) {
-        "leave core 0 to the system: set other cores in engine.cores, then isolate those"
-            .to_owned()
+        "leave core 0 to the system: set other cores in engine.cores, then isolate those".to_owned()
     } else if tree.has(&format!("{cpus}/nohz_full")) {
         format!(
-            "isolcpus={cores} nohz_full={cores} rcu_nocbs={cores} on the kernel's command line, and reboot"
+            "isolcpus={cores} nohz_full={cores} rcu_nocbs={cores} on the kernel's command line, \
+             and reboot"
         )
     } else {
         format!("isolcpus={cores} on the kernel's command line, and reboot")
     };
     let found = if shared.is_empty() {
-        format!("{}: isolated, but with a tick (no nohz_full)", shown(&ticking))
+        format!("{}: isolated, but with a tick (no nohz_full)", core_list(&ticking))
     } else {
-        format!("{}: not isolated, other processes may run there", shown(&shared))
+        format!("{}: not isolated, other processes may run there", core_list(&shared))
     };
     Finding::warning(CHECK, HOST, found, fix)
 }
@@ -390,8 +397,14 @@ fn siblings(pinned: &[usize], tree: &Tree) -> Finding {
             return Finding::warning(
                 CHECK,
                 HOST,
-                format!("cores {core} and {other} are two threads of one physical core, which two workers share"),
-                format!("replace core {other} in engine.cores: `lscpu -e` shows which threads share a core"),
+                format!(
+                    "cores {core} and {other} are two threads of one physical core, which two \
+                     workers share"
+                ),
+                format!(
+                    "replace core {other} in engine.cores: `lscpu -e` shows which threads share a \
+                     core"
+                ),
             );
         }
     }

@@ -20,7 +20,9 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
                 "host",
                 format!("cannot read addresses and routes: {error}"),
             ));
-            return Some("cannot determine whether this host is reached through an interface".into());
+            return Some(
+                "cannot determine whether this host is reached through an interface".into(),
+            );
         }
     };
     if cut_off.is_empty() {
@@ -41,7 +43,8 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
         let Some(port) = subject.plan.ports.get(port) else { continue };
         keep.extend(port.keep.iter().copied()); // rules that the port has already
         let rules = keep.iter().map(|rule| format!("\"{rule}\"")).collect::<Vec<_>>().join(", ");
-        let found = format!("{}; a start takes this traffic from the kernel", carries.join(" and "));
+        let found =
+            format!("{}; a start takes this traffic from the kernel", carries.join(" and "));
         findings.push(Finding::warning(
             CHECK,
             &port.interface,

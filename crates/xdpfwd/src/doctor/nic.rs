@@ -144,7 +144,8 @@ impl Nic<'_> {
             (true, false) => Finding::warning(
                 CHECK,
                 self.name,
-                "no VIRTIO_F_ACCESS_PLATFORM: its device uses guest addresses without DMA mappings, \
+                "no VIRTIO_F_ACCESS_PLATFORM: its device uses guest addresses without DMA \
+                 mappings, \
                  so there is no zero-copy",
                 qemu,
             ),
@@ -190,7 +191,8 @@ impl Nic<'_> {
                 CHECK,
                 self.name,
                 format!(
-                    "its device is on node {node}, core {core} is not; packet memory is allocated near \
+                    "its device is on node {node}, core {core} is not; packet memory is allocated \
+                     near \
                      the core"
                 ),
                 format!("[engine] cores = [{}, …], those of node {node}", some.join(", ")),
@@ -223,7 +225,7 @@ impl Nic<'_> {
                 "/sys shows no MSI interrupts of its device",
             );
         }
-        let where_to = |irq: &u32| {
+        let affinity = |irq: &u32| {
             let read =
                 |file| self.tree.text(&format!("/proc/irq/{irq}/{file}")).as_deref().and_then(list);
             let allowed = read("smp_affinity_list")?;
@@ -237,7 +239,7 @@ impl Nic<'_> {
         let on_workers: Vec<(u32, usize)> = numbers
             .iter()
             .filter_map(|irq| {
-                let targets = where_to(irq)?;
+                let targets = affinity(irq)?;
                 // Ignore an interrupt that may also go to other cores.
                 let hit = targets.iter().find(|core| cores.contains(core))?;
                 targets.iter().all(|core| cores.contains(core)).then_some((*irq, *hit))
@@ -259,10 +261,12 @@ impl Nic<'_> {
                     CHECK,
                     self.name,
                     format!(
-                        "interrupt {irq} is handled on core {core}, which a worker otherwise has to itself"
+                        "interrupt {irq} is handled on core {core}, which a worker otherwise has \
+                         to itself"
                     ),
                     format!(
-                        "for irq in {}; do echo {others} >/proc/irq/$irq/smp_affinity_list; done (irqbalance would undo this)\n\
+                        "for irq in {}; do echo {others} >/proc/irq/$irq/smp_affinity_list; done \
+                         (irqbalance would undo this)\n\
                          or: [engine] busy_poll = true, so that the worker does that work",
                         all.join(" ")
                     ),

@@ -10,29 +10,29 @@ use super::{Finding, Subject, Tree};
 
 pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u32) -> Vec<Finding> {
     let name = &*port.interface;
-    let by_xdp = port.io.takes_by_xdp();
+    let uses_xdp = port.io.takes_by_xdp();
     let veth = VethPeer::of(name, tree, index);
     let mut findings = Vec::new();
-    if by_xdp {
+    if uses_xdp {
         findings.push(features(name, subject.plan.mode, XdpFeatures::read(index)));
         findings.push(program(name));
     }
     match Ethtool::open(index) {
         Ok(ethtool) => {
             // Packet sockets receive packets of all queues, with the stripped VLAN tags.
-            if by_xdp {
+            if uses_xdp {
                 let wanted = subject.queues(port);
                 findings.push(match ethtool.channels() {
                     Ok(channels) => {
                         queues(name, wanted, &channels, ethtool.rss_queues(), veth.as_ref())
                     }
-                    Err(_) => shown_queues(name, wanted, tree),
+                    Err(_) => queues_in_sys(name, wanted, tree),
                 });
             }
             match ethtool.offloads() {
                 // A veth parses nothing; the finding about its peer covers metadata beside the
                 // frame.
-                Ok(on) => findings.push(offloads(name, &on, by_xdp && veth.is_none())),
+                Ok(on) => findings.push(offloads(name, &on, uses_xdp && veth.is_none())),
                 Err(error) => {
                     findings.push(Finding::unknown("offloads", name, format!("ethtool: {error}")))
                 }
@@ -45,24 +45,25 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
 }
 
 /// Compares the requested queues with /sys, for a driver that reports nothing more.
-fn shown_queues(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
+fn queues_in_sys(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
     const CHECK: &str = "queues";
     let names = tree.names(&format!("/sys/class/net/{name}/queues"));
     let count = |direction: &str| names.iter().filter(|queue| queue.starts_with(direction)).count();
     let (receive, active) = (count("rx-"), count("rx-").min(count("tx-")));
     let wanted = wanted.map(usize::from);
     match wanted {
-        _ if active == 0 => {
-            Finding::unknown(CHECK, name, "neither its driver nor /sys reports the number of queues")
-        }
+        _ if active == 0 => Finding::unknown(
+            CHECK,
+            name,
+            "neither its driver nor /sys reports the number of queues",
+        ),
         Some(wanted) if wanted > active => {
             let found = format!("{wanted} are configured, but its driver has {active}");
             Finding::error(CHECK, name, found, format!("queues = {active} at most"))
         }
         Some(wanted) if wanted < receive => {
-            let found = format!(
-                "{wanted} of {receive} are served; packets on the others go to the kernel"
-            );
+            let found =
+                format!("{wanted} of {receive} are served; packets on the others go to the kernel");
             Finding::warning(CHECK, name, found, format!("queues = {active}, to serve all"))
         }
         Some(_) => Finding::ok(CHECK, name, format!("all {receive} are served")),
@@ -77,22 +78,24 @@ fn features(name: &str, mode: Mode, features: io::Result<XdpFeatures>) -> Findin
         Err(error) => return Finding::unknown(CHECK, name, error.to_string()),
     };
     let names = features.names();
-    let said = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let reported = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     if !features.native() && matches!(mode, Mode::Copy | Mode::ZeroCopy) {
-        let found = format!("its driver reports: {said}; mode = \"{mode}\" requires native XDP");
+        let found =
+            format!("its driver reports: {reported}; mode = \"{mode}\" requires native XDP");
         return Finding::error(CHECK, name, found, "[engine] mode = \"skb\" or \"auto\"");
     }
     if !features.zero_copy() && mode == Mode::ZeroCopy {
-        let found = format!("its driver reports: {said}; mode = \"zero-copy\" requires xsk-zerocopy");
+        let found =
+            format!("its driver reports: {reported}; mode = \"zero-copy\" requires xsk-zerocopy");
         return Finding::error(CHECK, name, found, "[engine] mode = \"copy\" or \"auto\"");
     }
     if features.native() && !features.redirect() && mode != Mode::Skb {
         let found = format!(
-            "its driver reports: {said}; it runs XDP programs but cannot redirect to sockets"
+            "its driver reports: {reported}; it runs XDP programs but cannot redirect to sockets"
         );
         return Finding::error(CHECK, name, found, "[engine] mode = \"skb\"");
     }
-    Finding::ok(CHECK, name, format!("its driver reports: {said}"))
+    Finding::ok(CHECK, name, format!("its driver reports: {reported}"))
 }
 
 fn program(name: &str) -> Finding {
@@ -106,7 +109,9 @@ fn program(name: &str) -> Finding {
                 .to_string()
                 .contains(&format!("held by {} (", own.get(..15).unwrap_or(own)));
             let running = match ours {
-                true => format!(" ({own} forwards on this interface; stopping it stops the forwarding)"),
+                true => {
+                    format!(" ({own} forwards on this interface; stopping it stops the forwarding)")
+                }
                 false => String::new(),
             };
             Finding::error(CHECK, name, format!("{program}{running}"), program.fix())
@@ -151,7 +156,11 @@ fn queues(
             None => set(name),
             Some(VethPeer::Here(peer, _)) => format!("{} && {}", set(peer), set(name)),
             Some(VethPeer::Elsewhere) => {
-                format!("{}\nand in the network namespace of its other end: {}", set(name), set("PEER"))
+                format!(
+                    "{}\nand in the network namespace of its other end: {}",
+                    set(name),
+                    set("PEER")
+                )
             }
         }
     };
@@ -167,22 +176,23 @@ fn queues(
         return Finding::error(CHECK, name, found, fix);
     }
     // If the driver does not report its RSS table, packets may arrive on all active queues.
-    let told = rss.is_ok();
+    let rss_known = rss.is_ok();
     let hit: BTreeSet<u32> = rss.unwrap_or_else(|_| (0..channels.receive).collect());
     let beyond: BTreeSet<u32> =
         hit.iter().copied().filter(|&queue| queue >= wanted_queues).collect();
-    let table = if told { "RSS sends packets to" } else { "packets may arrive on" };
+    let table = if rss_known { "RSS sends packets to" } else { "packets may arrive on" };
     match wanted {
         Some(_) if !beyond.is_empty() => {
             let found = format!(
-                "{wanted_queues} of {} are served, but {table} queue {} as well; packets there go to \
+                "{wanted_queues} of {} are served, but {table} queue {} as well; packets there go \
+                 to \
                  the kernel",
                 channels.receive,
                 ranges(&beyond)
             );
             // `ethtool -L` refuses to remove queues used by a user-defined RSS table, so change a
             // readable table instead.
-            let fewer = match told {
+            let fewer = match rss_known {
                 true => format!("ethtool -X {name} equal {wanted_queues}"),
                 false => set(wanted_queues),
             };
@@ -215,10 +225,10 @@ const HARMFUL: [(&str, &str, &str); 4] = [
 const JOINED: &str = "several packets arrive merged into one, which XDP does not support";
 const UNTAGGED: &str = "VLAN tags are removed from the frames, and AF_XDP does not receive them";
 
-fn offloads(name: &str, on: &BTreeSet<String>, tags_count: bool) -> Finding {
+fn offloads(name: &str, on: &BTreeSet<String>, check_vlan_tags: bool) -> Finding {
     const CHECK: &str = "offloads";
     let counts = |(feature, _, why): &&(&str, &str, &str)| {
-        on.contains(*feature) && (tags_count || *why != UNTAGGED)
+        on.contains(*feature) && (check_vlan_tags || *why != UNTAGGED)
     };
     let harmful: Vec<_> = HARMFUL.iter().filter(counts).collect();
     if harmful.is_empty() {
@@ -261,7 +271,8 @@ impl VethPeer {
     /// NAPI.
     fn examine(&self, name: &str) -> Finding {
         let Self::Here(peer, index) = self else {
-            let why = "its other end is in another network namespace; if sockets send there, run there: \
+            let why = "its other end is in another network namespace; if sockets send there, run \
+                       there: \
                        ethtool -K PEER tx off txvlan off";
             return Finding::unknown(Self::CHECK, name, why);
         };
@@ -276,7 +287,8 @@ impl VethPeer {
         let mut off = Vec::new();
         if on.iter().any(|feature| feature.starts_with("tx-checksum-")) {
             found.push(
-                "leaves checksums to the interface, so that AF_XDP forwards packets with incomplete \
+                "leaves checksums to the interface, so that AF_XDP forwards packets with \
+                 incomplete \
                  checksums",
             );
             off.push("tx off");
@@ -301,7 +313,8 @@ impl VethPeer {
         }
         if !on.contains("rx-gro") && attached_program(peer).is_none() {
             let found = format!(
-                "{peer}, its other end, has no NAPI: packets that an XDP program redirects to it are \
+                "{peer}, its other end, has no NAPI: packets that an XDP program redirects to it \
+                 are \
                  dropped (packets that xdpfwd sends in copy mode are not)"
             );
             return Finding::warning(Self::CHECK, name, found, format!("ethtool -K {peer} gro on"));
@@ -333,7 +346,8 @@ mod tests {
         assert_eq!(finding.level, Level::Warning);
         assert_eq!(
             finding.finding,
-            "2 of 8 are served, but RSS sends packets to queue 2-7 as well; packets there go to the kernel"
+            "2 of 8 are served, but RSS sends packets to queue 2-7 as well; packets there go to \
+             the kernel"
         );
         assert_eq!(
             finding.fix.unwrap(),
@@ -365,9 +379,7 @@ mod tests {
             ),
             "{here}"
         );
-        assert!(
-            fix(&VethPeer::Elsewhere).ends_with("network namespace: ethtool -L PEER combined 1")
-        );
+        assert!(fix(&VethPeer::Elsewhere).ends_with("other end: ethtool -L PEER combined 1"));
     }
 
     /// Packet sockets receive VLAN tags beside the frame and reinsert them.

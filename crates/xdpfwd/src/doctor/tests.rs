@@ -22,8 +22,10 @@ impl Machine {
             std::env::temp_dir().join(format!("xdpfwd-doctor-{}-{number}", std::process::id())),
         );
         let status = "Name:\txdpfwd\nCapEff:\t000001ffffffffff\n";
-        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
-                      Max locked memory         8388608              8388608              bytes     \n";
+        let limits = "Limit                     Soft Limit           Hard Limit           \
+                      Units     \n\
+                      Max locked memory         8388608              8388608              \
+                      bytes     \n";
         for (path, text) in [
             ("proc/sys/kernel/osrelease", "7.2.12+deb13-amd64"),
             (
@@ -95,7 +97,7 @@ fn subject(cores: &[usize]) -> Subject {
     subject
 }
 
-fn files(machine: &Machine, subject: &Subject) -> Vec<Finding> {
+fn examine_files(machine: &Machine, subject: &Subject) -> Vec<Finding> {
     let mut findings = host::examine(subject, &machine.tree());
     findings.extend(
         subject
@@ -109,7 +111,7 @@ fn files(machine: &Machine, subject: &Subject) -> Vec<Finding> {
 
 #[track_caller]
 fn finding(machine: &Machine, subject: &Subject, check: &str) -> Finding {
-    let all = files(machine, subject);
+    let all = examine_files(machine, subject);
     let mut found = all.iter().filter(|finding| finding.check == check);
     let first = found.next().unwrap_or_else(|| panic!("no {check} among {all:#?}")).clone();
     assert!(found.next().is_none(), "{check} twice: {all:#?}");
@@ -119,12 +121,12 @@ fn finding(machine: &Machine, subject: &Subject, check: &str) -> Finding {
 /// Checks that a condition has this level and these words in finding and fix, and is gone after
 /// `fix`.
 #[track_caller]
-fn seen_and_cleared(
+fn assert_found_until_fixed(
     check: &str,
     level: Level,
     words: [&str; 2],
     cores: &[usize],
-    spoil: impl FnOnce(&Machine, &mut Subject),
+    cause: impl FnOnce(&Machine, &mut Subject),
     fix: impl FnOnce(&Machine, &mut Subject),
 ) {
     let (machine, mut subject) = (Machine::server(), subject(cores));
@@ -134,7 +136,7 @@ fn seen_and_cleared(
         "before: {:?}",
         finding(&machine, &subject, check)
     );
-    spoil(&machine, &mut subject);
+    cause(&machine, &mut subject);
     let seen = finding(&machine, &subject, check);
     assert_eq!(seen.level, level, "{seen:?}");
     assert!(seen.finding.contains(words[0]), "{seen:?}");
@@ -146,14 +148,14 @@ fn seen_and_cleared(
 
 #[test]
 fn tuned_server_has_only_ok_findings() {
-    let findings = files(&Machine::server(), &subject(&[2, 3]));
+    let findings = examine_files(&Machine::server(), &subject(&[2, 3]));
     assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
     assert!(findings.len() >= 13, "{findings:#?}");
 }
 
 #[test]
 fn numa_warns_of_worker_on_remote_node() {
-    seen_and_cleared(
+    assert_found_until_fixed(
         "numa",
         Level::Warning,
         ["node 0, core 5 is not", "cores = [0, 1, 2, 3, …]"],
@@ -166,7 +168,7 @@ fn numa_warns_of_worker_on_remote_node() {
 #[test]
 fn governor_warns_unless_performance() {
     let file = "sys/devices/system/cpu/cpu3/cpufreq/scaling_governor";
-    seen_and_cleared(
+    assert_found_until_fixed(
         "governor",
         Level::Warning,
         [
@@ -188,7 +190,7 @@ fn isolation_warns_of_shared_or_ticking_cores() {
     for (isolated, tickless, found) in
         [("", "", "cores 2, 3: not isolated"), ("2-3", "3", "core 2: isolated, but with a tick")]
     {
-        seen_and_cleared(
+        assert_found_until_fixed(
             "isolation",
             Level::Warning,
             [found, "isolcpus=2,3 nohz_full=2,3 rcu_nocbs=2,3"],
@@ -202,12 +204,13 @@ fn isolation_warns_of_shared_or_ticking_cores() {
 #[test]
 fn irq_warns_of_interrupt_on_worker_core() {
     let file = "proc/irq/141/effective_affinity_list";
-    seen_and_cleared(
+    assert_found_until_fixed(
         "irq",
         Level::Warning,
         [
             "interrupt 141 is handled on core 2",
-            "for irq in 141; do echo 0,1,4,5,6,7,8,9,10,11,12,13,14,15 >/proc/irq/$irq/smp_affinity_list",
+            "for irq in 141; do echo 0,1,4,5,6,7,8,9,10,11,12,13,14,15 \
+             >/proc/irq/$irq/smp_affinity_list",
         ],
         &[2, 3],
         |machine, _| machine.set(file, "2"),
@@ -227,7 +230,7 @@ fn irq_warns_of_interrupt_on_worker_core() {
 
 #[test]
 fn hyper_threads_warns_of_two_workers_on_one_core() {
-    seen_and_cleared(
+    assert_found_until_fixed(
         "hyper-threads",
         Level::Warning,
         ["2 and 10 are two threads of one physical core", "replace core 10"],
@@ -239,7 +242,7 @@ fn hyper_threads_warns_of_two_workers_on_one_core() {
 
 #[test]
 fn cores_reports_offline_core_and_missing_pinning() {
-    seen_and_cleared(
+    assert_found_until_fixed(
         "cores",
         Level::Error,
         ["core 3: not online", "echo 1 >/sys/devices/system/cpu/cpu3/online"],
@@ -247,7 +250,7 @@ fn cores_reports_offline_core_and_missing_pinning() {
         |machine, _| machine.set("sys/devices/system/cpu/online", "0-2,4-15"),
         |machine, _| machine.set("sys/devices/system/cpu/online", "0-15"),
     );
-    seen_and_cleared(
+    assert_found_until_fixed(
         "cores",
         Level::Warning,
         ["no core is configured", "[engine] cores = "],
@@ -260,7 +263,7 @@ fn cores_reports_offline_core_and_missing_pinning() {
 #[test]
 fn kernel_reports_old_release_and_missing_options() {
     let release = "proc/sys/kernel/osrelease";
-    seen_and_cleared(
+    assert_found_until_fixed(
         "kernel",
         Level::Error,
         ["Linux 5.4.0-generic has no BPF links for XDP", "boot a newer kernel"],
@@ -270,14 +273,14 @@ fn kernel_reports_old_release_and_missing_options() {
     );
     let machine = Machine::server();
     machine.set(release, "6.1.0-9-amd64");
-    let said = finding(&machine, &subject(&[2]), "kernel").finding;
+    let found = finding(&machine, &subject(&[2]), "kernel").finding;
     assert!(
-        said.contains("querying a driver's XDP features (from 6.3)")
-            && !said.contains("busy polling"),
-        "{said}"
+        found.contains("querying a driver's XDP features (from 6.3)")
+            && !found.contains("busy polling"),
+        "{found}"
     );
     let config = "boot/config-7.2.12+deb13-amd64";
-    let whole = "CONFIG_BPF_SYSCALL=y\nCONFIG_XDP_SOCKETS=y\nCONFIG_BPF_JIT=y";
+    let complete = "CONFIG_BPF_SYSCALL=y\nCONFIG_XDP_SOCKETS=y\nCONFIG_BPF_JIT=y";
     for (text, level, found) in [
         (
             "CONFIG_BPF_SYSCALL=y\n# CONFIG_XDP_SOCKETS is not set\nCONFIG_BPF_JIT=y",
@@ -290,13 +293,13 @@ fn kernel_reports_old_release_and_missing_options() {
             "CONFIG_BPF_JIT",
         ),
     ] {
-        seen_and_cleared(
+        assert_found_until_fixed(
             "kernel-options",
             level,
             [found, "boot a kernel that has it"],
             &[2],
             |machine, _| machine.set(config, text),
-            |machine, _| machine.set(config, whole),
+            |machine, _| machine.set(config, complete),
         );
     }
 }
@@ -316,7 +319,7 @@ fn kernel_options_are_read_from_boot_or_lib_modules() {
 #[test]
 fn bpf_jit_warns_when_disabled() {
     let file = "proc/sys/net/core/bpf_jit_enable";
-    seen_and_cleared(
+    assert_found_until_fixed(
         "bpf-jit",
         Level::Warning,
         ["interpreted", "sysctl -w net.core.bpf_jit_enable=1"],
@@ -329,7 +332,7 @@ fn bpf_jit_warns_when_disabled() {
 #[test]
 fn missing_capabilities_and_memory_lock_are_errors() {
     let file = "proc/self/status";
-    seen_and_cleared(
+    assert_found_until_fixed(
         "capabilities",
         Level::Error,
         [
@@ -343,7 +346,7 @@ fn missing_capabilities_and_memory_lock_are_errors() {
         |machine, _| machine.set(file, "CapEff:\t000001ffffffffff"),
     );
     // 8 MiB may be locked; 32 MiB are needed.
-    seen_and_cleared(
+    assert_found_until_fixed(
         "memory-lock",
         Level::Error,
         ["8192 KiB may be locked, 32768 KiB are needed for packet memory", "ulimit -l unlimited"],
@@ -362,7 +365,7 @@ fn missing_capabilities_and_memory_lock_are_errors() {
 fn too_few_huge_pages_are_warning_or_error() {
     let free = "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
     for (wanted, level) in [(HugePages::Auto, Level::Warning), (HugePages::On, Level::Error)] {
-        seen_and_cleared(
+        assert_found_until_fixed(
             "huge-pages",
             level,
             // Two workers of 32 MiB: 32 pages. 1024 are reserved, 1020 of them in use.
@@ -380,7 +383,7 @@ fn too_few_huge_pages_are_warning_or_error() {
 #[test]
 fn mtu_larger_than_frame_is_error() {
     let mtu = "sys/class/net/eth1/mtu";
-    seen_and_cleared(
+    assert_found_until_fixed(
         "mtu",
         Level::Error,
         [
@@ -391,7 +394,7 @@ fn mtu_larger_than_frame_is_error() {
         |machine, _| machine.set(mtu, "3000"),
         |_, subject| subject.plan.umem.frame_size = 4096,
     );
-    seen_and_cleared(
+    assert_found_until_fixed(
         "mtu",
         Level::Error,
         ["9000: frames of 4096 bytes", "ip link set dev eth1 mtu 3818"],
@@ -407,7 +410,7 @@ fn mtu_larger_than_frame_is_error() {
 #[test]
 fn link_down_or_without_carrier_is_warning() {
     let (state, flags) = ("sys/class/net/eth1/operstate", "sys/class/net/eth1/flags");
-    seen_and_cleared(
+    assert_found_until_fixed(
         "link",
         Level::Warning,
         ["is down", "ip link set dev eth1 up"],
@@ -418,7 +421,7 @@ fn link_down_or_without_carrier_is_warning() {
         },
         |machine, _| machine.set(state, "up"),
     );
-    seen_and_cleared(
+    assert_found_until_fixed(
         "link",
         Level::Warning,
         ["no carrier", "plug in the cable"],

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{is_printable, plan};
 
 /// Valid files to mutate.
-const FINE: [&str; 4] = [
+const VALID_FILES: [&str; 4] = [
     include_str!("../../../../../configs/demo.toml"),
     include_str!("../../../../../configs/router-hop.toml"),
     include_str!("../../../../../configs/two-workers.toml"),
@@ -89,19 +89,19 @@ fn mutation() -> impl Strategy<Value = Mutation> {
 fn mutate(text: &str, mutations: &[Mutation]) -> String {
     let mut text: Vec<char> = text.chars().collect();
     for mutation in mutations {
-        let place = |at: usize| at % (text.len() + 1);
+        let index = |at: usize| at % (text.len() + 1);
         match mutation {
             &Mutation::Delete(at, length) => {
-                let end = (place(at) + length).min(text.len());
-                text.drain(place(at)..end);
+                let end = (index(at) + length).min(text.len());
+                text.drain(index(at)..end);
             }
             Mutation::Insert(at, piece) => {
-                let at = place(*at);
+                let at = index(*at);
                 text.splice(at..at, piece.chars());
             }
             &Mutation::Repeat(at, length) => {
-                let end = (place(at) + length).min(text.len());
-                let piece = text[place(at)..end].to_vec();
+                let end = (index(at) + length).min(text.len());
+                let piece = text[index(at)..end].to_vec();
                 text.splice(end..end, piece);
             }
             &Mutation::Swap(one, other) => {
@@ -310,7 +310,7 @@ fn check(text: &str) -> Result<(), TestCaseError> {
             message.chars().all(is_printable) && message.chars().count() < 3000,
             "{diagnostic}"
         );
-        let Some(place) = diagnostic.place() else {
+        let Some(position) = diagnostic.position() else {
             prop_assert!(message.ends_with("more not shown"), "{diagnostic}");
             continue;
         };
@@ -318,9 +318,9 @@ fn check(text: &str) -> Result<(), TestCaseError> {
             accepted || ADVICE.iter().any(|advice| message.contains(advice)),
             "{diagnostic}\n{text}"
         );
-        let line = lines.get(place.line - 1);
+        let line = lines.get(position.line - 1);
         prop_assert!(
-            line.is_some_and(|line| place.column - 1 <= line.chars().count()),
+            line.is_some_and(|line| position.column - 1 <= line.chars().count()),
             "{diagnostic}\n{text}"
         );
     }
@@ -337,7 +337,7 @@ proptest! {
 
     #[test]
     fn mutated_files_give_well_formed_diagnostics(
-        file in prop::sample::select(&FINE[..]),
+        file in prop::sample::select(&VALID_FILES[..]),
         mutations in prop::collection::vec(mutation(), 0..8),
     ) {
         check(&mutate(file, &mutations))?;
@@ -356,7 +356,7 @@ proptest! {
     #[test]
     fn any_value_for_any_key_gives_well_formed_diagnostics(key in key(), value in value(), first in any::<bool>()) {
         let line = format!("{key} = {value}\n");
-        check(&if first { line + FINE[0] } else { FINE[1].to_owned() + &line })?;
+        check(&if first { line + VALID_FILES[0] } else { VALID_FILES[1].to_owned() + &line })?;
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Files that are fine, and what they resolve to.
+//! Valid files and their plans.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! Files that are empty or not TOML.
 
-use super::{REST, answers, answers_with, plan, said};
+use super::{REST, diagnose, diagnose_cases, diagnose_cases_with, plan};
 
 #[test]
 fn invalid_toml_error_has_position() {
-    assert_reads!(answers(&[
+    assert_snapshot!(diagnose_cases(&[
         "[engine]\nmode = auto",
         "[engine]\nmode =\nidle = spin",
         "[engine\nmode = \"auto\"",
@@ -24,7 +24,7 @@ fn invalid_toml_error_has_position() {
 /// The parser continues after a mistake and reports false errors.
 #[test]
 fn consequential_toml_errors_are_omitted() {
-    assert_reads!(answers_with(
+    assert_snapshot!(diagnose_cases_with(
         REST,
         &[
             "[engine]\ncores = [0, 1\n[umem]\nframes = 1024",
@@ -33,7 +33,8 @@ fn consequential_toml_errors_are_omitted() {
             "[engine]\ncores = [\"0, 1]",
             "[engine\nmode = \"auto\"",
             "[port]\nname = \"a\"",
-            "[stage.a]\nkind = \"ttl\"\n[stage.a]\nkind = \"ttl\"\n[engine]\nidle = \"poll\"\nidle = \"spin\"",
+            "[stage.a]\nkind = \"ttl\"\n[stage.a]\nkind = \"ttl\"\n[engine]\nidle = \
+             \"poll\"\nidle = \"spin\"",
             "engine: auto",
             "[engine]\rmode = \"auto\"\r",
         ]
@@ -42,7 +43,7 @@ fn consequential_toml_errors_are_omitted() {
 
 #[test]
 fn invalid_toml_value_error_states_valid_form() {
-    assert_reads!(answers(&[
+    assert_snapshot!(diagnose_cases(&[
         "[umem]\nframes = 16k\nframe_size = 2 * 1024\nhuge_pages = off",
         "[umem]\nframes = 0x4g\nframe_size = 02048\nhuge_pages = null",
         "[engine]\nmode = “auto”\nbusy_poll = True\nidle\u{a0}= \"poll\"\ncores == [0]",
@@ -53,16 +54,16 @@ fn invalid_toml_value_error_states_valid_form() {
 
 #[test]
 fn empty_file_error_names_required_tables() {
-    assert_reads!(answers(&["", "\n\n", "# only a comment\n", "\u{feff}"]));
+    assert_snapshot!(diagnose_cases(&["", "\n\n", "# only a comment\n", "\u{feff}"]));
 }
 
 #[test]
 fn deep_nesting_is_error() {
-    let array = said(&format!("[engine]\ncores = {}", "[".repeat(100_000)));
+    let array = diagnose(&format!("[engine]\ncores = {}", "[".repeat(100_000)));
     assert!(array.starts_with("x.toml:2:"), "{array}");
-    let key = said(&format!("{}a = 1", "a.".repeat(100_000)));
+    let key = diagnose(&format!("{}a = 1", "a.".repeat(100_000)));
     assert!(key.starts_with("x.toml:1:1: keys or values nested too deeply"), "{key}");
-    let table = said(&format!("engine = {}", "{a=".repeat(100_000)));
+    let table = diagnose(&format!("engine = {}", "{a=".repeat(100_000)));
     assert!(table.starts_with("x.toml:1:250: keys or values nested too deeply"), "{table}");
 }
 
@@ -83,7 +84,7 @@ fn long_lines_of_errors_are_checked_quickly() {
         "a,",
         "\u{feff}",
     ] {
-        let text = said(&piece.repeat((1 << 20) / piece.len()));
+        let text = diagnose(&piece.repeat((1 << 20) / piece.len()));
         assert!((1..=10).contains(&text.lines().count()), "{piece}: {text}");
     }
 }
@@ -92,13 +93,13 @@ fn long_lines_of_errors_are_checked_quickly() {
 fn byte_order_mark_and_crlf_do_not_change_plan() {
     let windows = format!("\u{feff}{}", REST.replace('\n', "\r\n"));
     assert_eq!(format!("{:?}", plan(&windows).unwrap()), format!("{:?}", plan(REST).unwrap()));
-    let wrong = said(&windows.replace("\"eth1\"", "1"));
+    let wrong = diagnose(&windows.replace("\"eth1\"", "1"));
     assert!(wrong.starts_with("x.toml:4:13: interface = 1: must be"), "{wrong}");
 }
 
 #[test]
 fn yaml_file_gives_only_ten_errors() {
-    let yaml = said(&"port:\n  - name: lan\n".repeat(100));
+    let yaml = diagnose(&"port:\n  - name: lan\n".repeat(100));
     let lines: Vec<&str> = yaml.lines().collect();
     assert_eq!(lines.len(), 10, "{yaml}");
     assert!(lines[0].starts_with("x.toml:1:"), "{yaml}");
@@ -109,13 +110,13 @@ fn yaml_file_gives_only_ten_errors() {
 fn large_file_is_checked_quickly() {
     let used: String = (0..60_000).map(|n| format!("\"s{n}\",")).collect();
     let defined: String = (0..20_000).map(|n| format!("[stage.t{n}]\n")).collect();
-    let text = said(&format!("{REST}stages = [{used}]\n{defined}"));
+    let text = diagnose(&format!("{REST}stages = [{used}]\n{defined}"));
     assert!(text.contains("there is no stage \"s0\"; defined: \"t0\""), "{text}");
 }
 
 #[test]
 fn errors_beyond_fifty_are_only_counted() {
-    let text = said(&"[[port]]\n".repeat(20_000));
+    let text = diagnose(&"[[port]]\n".repeat(20_000));
     assert_eq!(text.lines().count(), 51);
     assert!(text.ends_with("more not shown\n"), "{text}");
 }

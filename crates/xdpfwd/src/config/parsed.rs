@@ -10,22 +10,22 @@ use xdpfwd_pipeline::Idle;
 use xdpfwd_xsk::{HugePages, Umem};
 
 use super::findings::Findings;
-use super::table::{Rule, Table, Written};
+use super::table::{ParsedKey, Rule, Table};
 use super::words::{is_printable, quoted};
 
 /// A configuration file.
 pub(super) struct File<'i> {
     pub(super) engine: EngineTable,
     pub(super) umem: UmemTable,
-    pub(super) ports: Several<PortTable>,
-    pub(super) paths: Several<PathTable>,
-    pub(super) stages: Several<StageTable<'i>>,
+    pub(super) ports: Tables<PortTable>,
+    pub(super) paths: Tables<PathTable>,
+    pub(super) stages: Tables<StageTable<'i>>,
     /// Whether the file contains nothing.
     pub(super) is_empty: bool,
 }
 
 /// All tables of one kind.
-pub(super) struct Several<T> {
+pub(super) struct Tables<T> {
     pub(super) tables: Vec<T>,
     /// Whether `tables` has all tables of the file. If not, an error reports an invalid table or
     /// name, and a name missing here may still be defined.
@@ -34,38 +34,38 @@ pub(super) struct Several<T> {
 
 /// `[engine]`
 pub(super) struct EngineTable {
-    pub(super) mode: Written<Mode>,
-    pub(super) cores: Written<Vec<Spanned<u16>>>,
-    pub(super) busy_poll: Written<bool>,
-    pub(super) idle: Written<Idle>,
-    pub(super) ledger: Written<bool>,
-    pub(super) control: Written<String>,
+    pub(super) mode: ParsedKey<Mode>,
+    pub(super) cores: ParsedKey<Vec<Spanned<u16>>>,
+    pub(super) busy_poll: ParsedKey<bool>,
+    pub(super) idle: ParsedKey<Idle>,
+    pub(super) ledger: ParsedKey<bool>,
+    pub(super) control: ParsedKey<String>,
 }
 
 /// `[umem]`
 pub(super) struct UmemTable {
-    pub(super) frame_size: Written<u32>,
-    pub(super) frames: Written<u32>,
-    pub(super) huge_pages: Written<HugePages>,
+    pub(super) frame_size: ParsedKey<u32>,
+    pub(super) frames: ParsedKey<u32>,
+    pub(super) huge_pages: ParsedKey<HugePages>,
 }
 
 /// `[[port]]`
 pub(super) struct PortTable {
     pub(super) span: Range<usize>,
-    pub(super) name: Written<String>,
-    pub(super) interface: Written<String>,
-    pub(super) queues: Written<u16>,
-    pub(super) keep: Written<Vec<Spanned<KeepRule>>>,
-    pub(super) promiscuous: Written<bool>,
-    pub(super) io: Written<Io>,
+    pub(super) name: ParsedKey<String>,
+    pub(super) interface: ParsedKey<String>,
+    pub(super) queues: ParsedKey<u16>,
+    pub(super) keep: ParsedKey<Vec<Spanned<KeepRule>>>,
+    pub(super) promiscuous: ParsedKey<bool>,
+    pub(super) io: ParsedKey<Io>,
 }
 
 /// `[[path]]`
 pub(super) struct PathTable {
     pub(super) span: Range<usize>,
-    pub(super) from: Written<String>,
-    pub(super) to: Written<String>,
-    pub(super) stages: Written<Vec<Spanned<String>>>,
+    pub(super) from: ParsedKey<String>,
+    pub(super) to: ParsedKey<String>,
+    pub(super) stages: ParsedKey<Vec<Spanned<String>>>,
 }
 
 /// `[stage.NAME]`
@@ -92,7 +92,7 @@ const LAST_CORE: u16 = 8191;
 /// Names are JSON keys in reports and command-line arguments, so they must not need quoting.
 const PORT_NAME: Rule = Rule {
     accepts: |name| is_name(name) && name != "route",
-    what: "a string in quotes, 1 to 32 characters of a-z, A-Z, 0-9, - and _, but not \"route\"",
+    expected: "a string in quotes, 1 to 32 characters of a-z, A-Z, 0-9, - and _, but not \"route\"",
 };
 
 /// Description of the names that [`is_name`] accepts.
@@ -107,17 +107,18 @@ const INTERFACE_NAME: Rule = Rule {
             |character: char| matches!(character, '/' | ':' | ' ') || !is_printable(character);
         (1..=15).contains(&name.len()) && !matches!(name, "." | "..") && !name.contains(forbidden)
     },
-    what: "the name of an interface in quotes, 1 to 15 printable bytes without /, : and white space",
+    expected: "the name of an interface in quotes, 1 to 15 printable bytes without /, : and white \
+               space",
 };
 
 /// An absolute path that fits into a Unix socket address (unix(7)).
 const SOCKET: Rule = Rule {
     accepts: |path| path.starts_with('/') && path.len() < 108 && !path.contains('\0'),
-    what: "an absolute path in quotes, up to 107 bytes, like \"/run/xdpfwd.sock\"",
+    expected: "an absolute path in quotes, up to 107 bytes, like \"/run/xdpfwd.sock\"",
 };
 
 /// Existence of the port is checked later.
-const ANY_PORT: Rule = Rule { accepts: |_| true, what: "the name of a port in quotes" };
+const ANY_PORT: Rule = Rule { accepts: |_| true, expected: "the name of a port in quotes" };
 
 impl<'i> File<'i> {
     /// Parses all tables. Adds errors to the findings.
@@ -126,9 +127,9 @@ impl<'i> File<'i> {
         let is_empty = root.is_empty();
         let engine = EngineTable::read(single("[engine]", root.take("engine"), findings), findings);
         let umem = UmemTable::read(single("[umem]", root.take("umem"), findings), findings);
-        let mut ports = Several::read("[[port]]", root.take("port"), PortTable::read, findings);
-        ports.complete &= ports.tables.iter().all(|port| port.name.is().is_some());
-        let mut paths = Several::read("[[path]]", root.take("path"), PathTable::read, findings);
+        let mut ports = Tables::read("[[port]]", root.take("port"), PortTable::read, findings);
+        ports.complete &= ports.tables.iter().all(|port| port.name.value().is_some());
+        let mut paths = Tables::read("[[path]]", root.take("path"), PathTable::read, findings);
         let mut stages = StageTable::read_all(root.take("stage"), findings);
         if !root.finish(findings) {
             // A misspelled table may have been meant as the missing one.
@@ -144,13 +145,13 @@ impl EngineTable {
     fn read(table: Option<Table<'_>>, findings: &mut Findings<'_>) -> Self {
         let Some(mut table) = table else {
             let (mode, cores, idle, control) =
-                (Written::Absent, Written::Absent, Written::Absent, Written::Absent);
+                (ParsedKey::Absent, ParsedKey::Absent, ParsedKey::Absent, ParsedKey::Absent);
             return Self {
                 mode,
                 cores,
-                busy_poll: Written::Absent,
+                busy_poll: ParsedKey::Absent,
                 idle,
-                ledger: Written::Absent,
+                ledger: ParsedKey::Absent,
                 control,
             };
         };
@@ -171,9 +172,9 @@ impl UmemTable {
     fn read(table: Option<Table<'_>>, findings: &mut Findings<'_>) -> Self {
         let Some(mut table) = table else {
             return Self {
-                frame_size: Written::Absent,
-                frames: Written::Absent,
-                huge_pages: Written::Absent,
+                frame_size: ParsedKey::Absent,
+                frames: ParsedKey::Absent,
+                huge_pages: ParsedKey::Absent,
             };
         };
         let umem = Self {
@@ -216,15 +217,12 @@ impl PathTable {
 }
 
 impl<'i> StageTable<'i> {
-    fn read_all(
-        stages: Option<Spanned<DeValue<'i>>>,
-        findings: &mut Findings<'_>,
-    ) -> Several<Self> {
-        let mut several = Several { tables: Vec::new(), complete: true };
-        let Some(stages) = stages else { return several };
+    fn read_all(stages: Option<Spanned<DeValue<'i>>>, findings: &mut Findings<'_>) -> Tables<Self> {
+        let mut parsed = Tables { tables: Vec::new(), complete: true };
+        let Some(stages) = stages else { return parsed };
         let Some(stages) = Table::new("[stage.NAME]", stages, findings) else {
-            several.complete = false;
-            return several;
+            parsed.complete = false;
+            return parsed;
         };
         let mut entries: Vec<_> = stages.into_entries().collect();
         if let Some((key, _)) = entries
@@ -233,7 +231,7 @@ impl<'i> StageTable<'i> {
         {
             let message = "a stage needs a name: write [stage.NAME] above its keys".to_owned();
             findings.error(&key.span(), message);
-            several.complete = false;
+            parsed.complete = false;
             entries.retain(|(_, value)| value.get_ref().is_table());
         }
         for (name, value) in entries {
@@ -243,18 +241,18 @@ impl<'i> StageTable<'i> {
                 findings.error(&name.span(), message);
             }
             let Some(mut table) = Table::new("[stage.NAME]", value, findings) else {
-                several.complete = false;
+                parsed.complete = false;
                 continue;
             };
             let name = Spanned::new(name.span(), name.into_inner().into_owned());
             let (span, kind) = (table.span(), table.take("kind"));
-            several.tables.push(Self { span, name, kind, rest: table.into_rest() });
+            parsed.tables.push(Self { span, name, kind, rest: table.into_rest() });
         }
-        several
+        parsed
     }
 }
 
-impl<T> Several<T> {
+impl<T> Tables<T> {
     /// Parses the tables under a heading that may repeat.
     fn read<'i>(
         heading: &str,
@@ -262,25 +260,24 @@ impl<T> Several<T> {
         read: impl Fn(Table<'i>, &mut Findings<'_>) -> T,
         findings: &mut Findings<'_>,
     ) -> Self {
-        let mut several = Self { tables: Vec::new(), complete: true };
-        let Some(value) = value else { return several };
+        let mut parsed = Self { tables: Vec::new(), complete: true };
+        let Some(value) = value else { return parsed };
         let span = value.span();
         let DeValue::Array(elements) = value.into_inner() else {
             let written = findings.excerpt(&span);
-            let message = format!(
-                "`{written}` is not a list of tables: write {heading} for each one"
-            );
+            let message =
+                format!("`{written}` is not a list of tables: write {heading} for each one");
             findings.error(&span, message);
-            several.complete = false;
-            return several;
+            parsed.complete = false;
+            return parsed;
         };
         for element in elements {
             match Table::new(heading, element, findings) {
-                Some(table) => several.tables.push(read(table, findings)),
-                None => several.complete = false,
+                Some(table) => parsed.tables.push(read(table, findings)),
+                None => parsed.complete = false,
             }
         }
-        several
+        parsed
     }
 }
 

@@ -5,10 +5,10 @@ use std::io;
 
 use xdpfwd_engine::{Io, Lockout, Plan};
 
-use super::machine::{HugePagesThere, Interface, Machine, Memory};
+use super::machine::{HugePageCounts, Interface, Machine, Memory};
 
 /// A fake machine for tests.
-pub(crate) struct Imagined {
+pub(crate) struct FakeMachine {
     pub(crate) cores: Vec<usize>,
     pub(crate) interfaces: BTreeMap<&'static str, Interface>,
     pub(crate) lockouts: Vec<Lockout>,
@@ -20,9 +20,9 @@ pub(crate) struct Imagined {
     pub(crate) not_built: Vec<(&'static str, &'static str)>,
 }
 
-impl Imagined {
+impl FakeMachine {
     /// Returns a machine with four cores and several interfaces.
-    pub(crate) fn usual() -> Self {
+    pub(crate) fn new() -> Self {
         let interface = |index, queues, mtu| Interface {
             index,
             queues: Some(queues),
@@ -54,7 +54,7 @@ impl Imagined {
     }
 }
 
-impl Machine for Imagined {
+impl Machine for FakeMachine {
     fn cores(&self) -> Vec<usize> {
         self.cores.clone()
     }
@@ -87,6 +87,6 @@ impl Machine for Imagined {
 
     /// Returns 4 GiB, with six of ten huge pages in use.
     fn memory(&self) -> Memory {
-        Memory { bytes: Some(4 << 30), huge_pages: Some(HugePagesThere { reserved: 10, free: 4 }) }
+        Memory { bytes: Some(4 << 30), huge_pages: Some(HugePageCounts { reserved: 10, free: 4 }) }
     }
 }
