@@ -145,8 +145,7 @@ impl Nic<'_> {
                 CHECK,
                 self.name,
                 "no VIRTIO_F_ACCESS_PLATFORM: its device uses guest addresses without DMA \
-                 mappings, \
-                 so there is no zero-copy",
+                 mappings, so there is no zero-copy",
                 qemu,
             ),
             (false, false) => Finding::warning(
@@ -192,8 +191,7 @@ impl Nic<'_> {
                 self.name,
                 format!(
                     "its device is on node {node}, core {core} is not; packet memory is allocated \
-                     near \
-                     the core"
+                     near the core"
                 ),
                 format!("[engine] cores = [{}, …], those of node {node}", some.join(", ")),
             );

@@ -185,8 +185,7 @@ fn queues(
         Some(_) if !beyond.is_empty() => {
             let found = format!(
                 "{wanted_queues} of {} are served, but {table} queue {} as well; packets there go \
-                 to \
-                 the kernel",
+                 to the kernel",
                 channels.receive,
                 ranges(&beyond)
             );
@@ -271,9 +270,8 @@ impl VethPeer {
     /// NAPI.
     fn examine(&self, name: &str) -> Finding {
         let Self::Here(peer, index) = self else {
-            let why = "its other end is in another network namespace; if sockets send there, run \
-                       there: \
-                       ethtool -K PEER tx off txvlan off";
+            let why = "its other end is in another network namespace; if sockets send on it, run in \
+                       that namespace: ethtool -K PEER tx off txvlan off";
             return Finding::unknown(Self::CHECK, name, why);
         };
         let Ok(on) = Ethtool::open(*index).and_then(|ethtool| ethtool.offloads()) else {
@@ -288,8 +286,7 @@ impl VethPeer {
         if on.iter().any(|feature| feature.starts_with("tx-checksum-")) {
             found.push(
                 "leaves checksums to the interface, so that AF_XDP forwards packets with \
-                 incomplete \
-                 checksums",
+                 incomplete checksums",
             );
             off.push("tx off");
         }
@@ -314,8 +311,7 @@ impl VethPeer {
         if !on.contains("rx-gro") && attached_program(peer).is_none() {
             let found = format!(
                 "{peer}, its other end, has no NAPI: packets that an XDP program redirects to it \
-                 are \
-                 dropped (packets that xdpfwd sends in copy mode are not)"
+                 are dropped (packets that xdpfwd sends in copy mode are not)"
             );
             return Finding::warning(Self::CHECK, name, found, format!("ethtool -K {peer} gro on"));
         }

@@ -23,9 +23,8 @@ pub(crate) fn examine(subject: &Subject, id: PortId, port: &PortPlan) -> Option<
     }
     let message = format!(
         "each inbound SA belongs to the worker of its `queue`, and its packets on other workers \
-         are \
-         dropped as wrong_queue. Check the NIC's rules with `ethtool -n {}`; these commands steer \
-         the packets:\n{}",
+         are dropped as wrong_queue. Check the NIC's rules with `ethtool -n {}`; these commands \
+         steer the packets:\n{}",
         port.interface,
         rules.join("\n")
     );

@@ -59,8 +59,7 @@ pub(super) fn check_frames(
     if sockets > MAX_QUEUES as u64 {
         let message = format!(
             "{demand} need {sockets} sockets on one UMEM, which has at most {MAX_QUEUES}; use \
-             fewer \
-             queues or more cores"
+             fewer queues or more cores"
         );
         findings.error(&span(None), message);
         return;
@@ -93,8 +92,7 @@ pub(super) fn check_machine(
     {
         let message = format!(
             "packet memory of {} MiB for {} exceeds the {} MiB of this machine; use fewer frames \
-             or \
-             cores",
+             or cores",
             needed.bytes >> 20,
             count(workers as u64, "worker"),
             bytes >> 20

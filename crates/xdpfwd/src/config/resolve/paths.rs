@@ -35,9 +35,8 @@ pub(super) fn resolve(
             };
             if is_repeated && plan.is_some_and(counts_rows) {
                 let message = format!(
-                    "stage {} is already on the path, and its rule counters are keyed by its \
-                     name; define \
-                     another stage with the same rules",
+                    "stage {} is already on the path, and its rule counters are keyed by its name; \
+                     define another stage with the same rules",
                     quoted(name.get_ref())
                 );
                 findings.error(&name.span(), message);
@@ -125,8 +124,7 @@ pub(super) fn set_placement(plan: &mut Plan, stages: &Stages, findings: &mut Fin
                 if must {
                     let message = format!(
                         "stage {name}: place = \"kernel\" is not possible on the path from port \
-                         {port}: \
-                         {why}"
+                         {port}: {why}"
                     );
                     findings.error(&span, message);
                 } else {

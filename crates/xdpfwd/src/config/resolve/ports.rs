@@ -100,8 +100,7 @@ pub(super) fn check(
                 let line = findings.line(&other.span);
                 let message = format!(
                     "interface {:?} already belongs to the port on line {line}; each port needs \
-                     its \
-                     own interface (a path may lead from a port back to itself)",
+                     its own interface (a path may lead from a port back to itself)",
                     name.get_ref()
                 );
                 findings.error(&name.span(), message);
@@ -128,17 +127,15 @@ pub(super) fn check_io(
         let span = port.io.span_or(&port.span);
         if port.io.or(Io::default()).is_some_and(|io| !machine.is_built(io)) {
             let message = "io = \"xsk-rs\": not built into this program; build it with `cargo \
-                           build \
-                           --release --features xsk-rs` (which requires clang and m4), or set \
-                           \"af_xdp\"";
+                           build --release --features xsk-rs` (which requires clang and m4), or \
+                           set \"af_xdp\"";
             findings.error(&span, message.to_owned());
         } else if port.io.or(Io::default()) == Some(Io::XskRs)
             && let Some(other) = by(Io::AfXdp)
         {
             let message = format!(
                 "io = \"xsk-rs\": {} has \"af_xdp\", and the two cannot share packet memory; set \
-                 the \
-                 same for both, or \"packet-mmsg\" for one, which works with either",
+                 the same for both, or \"packet-mmsg\" for one, which works with either",
                 port_label(other)
             );
             findings.error(&span, message);
@@ -149,8 +146,7 @@ pub(super) fn check_io(
         {
             let message = format!(
                 "io = \"packet-mmsg\": the kernel also receives every packet of {} and forwards \
-                 it; \
-                 run `sysctl -w {setting}=0` so that it does not send a second copy",
+                 it; run `sysctl -w {setting}=0` so that it does not send a second copy",
                 name.get_ref()
             );
             findings.warning(&span, message);
@@ -191,8 +187,7 @@ fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
         && port.io.or(Io::default()) == Some(Io::PacketMmsg)
     {
         let message = "keep: with io = \"packet-mmsg\" the kernel receives every packet and this \
-                       port \
-                       copies; remove `keep`, or set io = \"af_xdp\"";
+                       port receives copies; remove `keep`, or set io = \"af_xdp\"";
         findings.error(&keep.span(), message.to_owned());
     }
     for (index, rule) in rules.iter().enumerate() {
@@ -243,8 +238,7 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
         // (Packet sockets distribute packets of all queues among themselves.)
         let message = format!(
             "queues = {queues}: {name} has {}, and packets on the others go to the kernel; use \
-             all, \
-             or remove some with `ethtool -L {name} {channels}`",
+             all, or remove some with `ethtool -L {name} {channels}`",
             count(has, "active queue")
         );
         findings.warning(&span, message);

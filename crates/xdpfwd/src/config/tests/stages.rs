@@ -60,8 +60,7 @@ fn kind_not_built_error_names_cargo_feature() {
     assert_eq!(
         diagnose("esp-seal", &own),
         "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo \
-         feature `esp` of xdpfwd \
-         and `App::stages(xdpfwd_stages::builtin())`\n"
+         feature `esp` of xdpfwd and `App::stages(xdpfwd_stages::builtin())`\n"
     );
     assert_eq!(
         diagnose("esp-open", &registry),
