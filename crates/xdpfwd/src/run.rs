@@ -30,7 +30,7 @@ pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
     // hold (files, keys) must be released with them.
     let mut without_stages = plan.clone();
     without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
-    match drive(plan, cli, app) {
+    match run_until_stopped(plan, cli, app) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             match cli.log_format {
@@ -80,7 +80,7 @@ fn print_start_problems(plan: &Plan, cli: &Run) {
     }
 }
 
-fn drive(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
+fn run_until_stopped(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     // Before anything is attached: from here on, a signal causes an orderly stop.
     let mut control = Control::new().context("cannot set up signals and timers")?;
     let mut printer = Printer::start(cli.json, app)?;

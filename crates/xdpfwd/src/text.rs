@@ -128,8 +128,8 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
         grouped(report.kernel.syscalls)
     );
     if report.kernel.tx_copied > 0 {
-        let moved = grouped(report.kernel.tx_copied);
-        let _ = writeln!(text, "copied before sending (io = \"xsk-rs\")  {moved} packets");
+        let copied = grouped(report.kernel.tx_copied);
+        let _ = writeln!(text, "copied before sending (io = \"xsk-rs\")  {copied} packets");
     }
     if let Some(fallback) = &report.fallback {
         let _ = writeln!(

@@ -255,13 +255,13 @@ pub(super) fn check_queues(
     let mut queue_counts =
         ports.tables.iter().filter_map(|port| Some((port, port.queues.or(DEFAULT_QUEUES)?)));
     let Some((first, queues)) = queue_counts.next() else { return };
-    let most = interfaces.iter().flatten().filter_map(|interface| interface.queues).min();
-    let fitting = fitting(workers, most);
+    let max = interfaces.iter().flatten().filter_map(|interface| interface.queues).min();
+    let valid_counts = valid_queue_counts(workers, max);
     let mut equal = true;
     for (port, others) in queue_counts.filter(|&(_, others)| others != queues) {
         equal = false;
         let message = format!(
-            "{} uses {} and {} {others}: all ports need the same number; {fitting}",
+            "{} uses {} and {} {others}: all ports need the same number; {valid_counts}",
             port_label(first),
             count(queues, "queue"),
             port_label(port),
@@ -270,7 +270,7 @@ pub(super) fn check_queues(
     }
     if equal && !usize::from(queues).is_multiple_of(workers) {
         let message = format!(
-            "{} cannot be divided evenly among {workers} workers; {fitting}; or change `cores`",
+            "{} cannot be divided evenly among {workers} workers; {valid_counts}; or change `cores`",
             count(queues, "queue")
         );
         findings.error(&first.queues.span_or(&first.span), message);
@@ -278,10 +278,10 @@ pub(super) fn check_queues(
 }
 
 /// Describes the valid queue counts.
-fn fitting(workers: usize, most: Option<u16>) -> String {
+fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
     /// Maximum number of counts listed; more are described.
-    const LISTED: usize = 4;
-    let Some(most) = most else {
+    const MAX_LISTED: usize = 4;
+    let Some(max) = max else {
         return match workers {
             1 => "any number would fit".to_owned(),
             _ => format!(
@@ -291,10 +291,10 @@ fn fitting(workers: usize, most: Option<u16>) -> String {
         };
     };
     let counts: Vec<usize> =
-        (1..=usize::from(most)).filter(|count| count.is_multiple_of(workers)).collect();
+        (1..=usize::from(max)).filter(|count| count.is_multiple_of(workers)).collect();
     match counts.as_slice() {
-        [] => format!("none would fit, as an interface has only {}", count(most, "queue")),
-        [first, second, _, .., last] if counts.len() > LISTED => {
+        [] => format!("none would fit, as an interface has only {}", count(max, "queue")),
+        [first, second, _, .., last] if counts.len() > MAX_LISTED => {
             format!("{first}, {second} and so on up to {last} would fit")
         }
         few => format!("{} would fit", any_of(few)),
