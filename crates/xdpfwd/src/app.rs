@@ -63,13 +63,13 @@ pub struct App {
     pub(crate) version: &'static str,
     pub(crate) about: Option<String>,
     pub(crate) registry: Registry,
-    pub(crate) ctl: Vec<OwnCtl>,
+    pub(crate) ctl: Vec<CustomCtl>,
     pub(crate) subcommands: Vec<(clap::Command, RunSubcommand)>,
     hooks: Hooks,
 }
 
 /// A `ctl` command that the program adds.
-pub(crate) struct OwnCtl {
+pub(crate) struct CustomCtl {
     pub(crate) name: &'static str,
     pub(crate) about: String,
     run: RunCtl,
@@ -147,10 +147,10 @@ impl App {
     ) -> Self {
         let is_taken =
             crate::ctl::command::is_builtin(name) || self.ctl.iter().any(|own| own.name == name);
-        assert!(!is_taken, "there is a ctl command {name:?} already");
+        assert!(!is_taken, "ctl command {name:?} already exists");
         let run: RunCtl =
             Box::new(move |handle, arguments| Ok(serde_json::to_value(run(handle, arguments)?)?));
-        self.ctl.push(OwnCtl { name, about: about.into(), run });
+        self.ctl.push(CustomCtl { name, about: about.into(), run });
         self
     }
 
@@ -270,7 +270,7 @@ impl App {
 
     /// Runs the start hooks until one fails.
     pub(crate) fn started(&self, handle: &Handle) -> Result<(), BoxError> {
-        self.hooks.start.iter().try_for_each(|hook| guarded(|| hook(handle, ())))
+        self.hooks.start.iter().try_for_each(|hook| catch_panic(|| hook(handle, ())))
     }
 
     /// Runs the stop hooks.
@@ -300,23 +300,23 @@ impl App {
     }
 }
 
-impl OwnCtl {
+impl CustomCtl {
     pub(crate) fn run(&self, handle: &Handle, arguments: &[String]) -> Result<Value, BoxError> {
-        guarded(|| (self.run)(handle, arguments))
+        catch_panic(|| (self.run)(handle, arguments))
     }
 }
 
 /// Runs all hooks and logs failures.
 fn run_all<H>(name: &str, hooks: &[H], run: impl Fn(&H) -> Result<(), BoxError>) {
     for hook in hooks {
-        if let Err(error) = guarded(|| run(hook)) {
-            tracing::error!(%error, "a hook of {name} failed");
+        if let Err(error) = catch_panic(|| run(hook)) {
+            tracing::error!(%error, "{name} hook failed");
         }
     }
 }
 
 /// Converts a panic into an error, so that forwarding continues.
-fn guarded<R>(run: impl FnOnce() -> Result<R, BoxError>) -> Result<R, BoxError> {
+fn catch_panic<R>(run: impl FnOnce() -> Result<R, BoxError>) -> Result<R, BoxError> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

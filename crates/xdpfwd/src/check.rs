@@ -10,7 +10,7 @@ use xdpfwd_pipeline::{Idle, PortId};
 use xdpfwd_xsk::HugePages;
 
 use crate::cli::Run;
-use crate::config::{Diagnostics, Interface, Machine, Needed, plain};
+use crate::config::{Diagnostics, Interface, Machine, RequiredMemory, escaped};
 
 /// Output of `--check`. The JSON is a public contract: fields are added, never changed.
 #[derive(Debug, Serialize)]
@@ -127,9 +127,9 @@ impl Check {
             let queues = (0..queues).filter(|&queue| usize::from(queue) % all == worker).collect();
             Worker { worker, core, queues }
         };
-        let (one, total) = (Needed::of(&plan.umem, 1), Needed::of(&plan.umem, all));
+        let (one, total) = (RequiredMemory::of(&plan.umem, 1), RequiredMemory::of(&plan.umem, all));
         let warning = |warning: &crate::config::Diagnostic| {
-            let (line, column) = warning.place().map(|place| (place.line, place.column)).unzip();
+            let (line, column) = warning.position().map(|at| (at.line, at.column)).unzip();
             Warning { line, column, message: warning.message().to_owned() }
         };
         Self {
@@ -213,31 +213,29 @@ impl Path {
 
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "mode     {}", mode_in_words(self.mode))?;
+        writeln!(f, "mode     {}", describe_mode(self.mode))?;
         let busy_poll = if self.busy_poll { ", busy polling" } else { "" };
         match self.idle {
-            "spin" => writeln!(f, "idle     spin: the cores are never free{busy_poll}")?,
-            _ => writeln!(f, "idle     poll: waits in the kernel when nothing comes{busy_poll}")?,
+            "spin" => writeln!(f, "idle     spin: the workers never sleep{busy_poll}")?,
+            _ => writeln!(
+                f,
+                "idle     poll: waits in the kernel while no packets arrive{busy_poll}"
+            )?,
         }
         let Umem { frame_size, frames, huge_pages, bytes, total_bytes, huge_pages_needed } =
             &self.umem;
         let per_worker = mebibytes(*bytes);
-        writeln!(
-            f,
-            "umem     {frames} frames × {frame_size} bytes = {per_worker} for each worker"
-        )?;
+        writeln!(f, "umem     {frames} frames × {frame_size} bytes = {per_worker} per worker")?;
         let pages = match *huge_pages {
-            "off" => "pages of the normal size".to_owned(),
-            "on" => format!("{huge_pages_needed} huge pages of 2 MiB, or it does not start"),
-            _ => format!(
-                "{huge_pages_needed} huge pages of 2 MiB if they are free, else normal ones"
-            ),
+            "off" => "normal pages".to_owned(),
+            "on" => format!("{huge_pages_needed} huge pages of 2 MiB (required)"),
+            _ => format!("{huge_pages_needed} huge pages of 2 MiB if free, otherwise normal pages"),
         };
-        let by_xdp = self.ports.iter().any(|port| port.io != Io::PacketMmsg.name());
-        let locked = if by_xdp { ", locked" } else { "" };
-        writeln!(f, "memory   {} in all{locked}; {pages}", mebibytes(*total_bytes))?;
+        let uses_xdp = self.ports.iter().any(|port| port.io != Io::PacketMmsg.name());
+        let locked = if uses_xdp { ", locked" } else { "" };
+        writeln!(f, "memory   {} in total{locked}; {pages}", mebibytes(*total_bytes))?;
         if let Some(control) = &self.control {
-            writeln!(f, "control  {}", plain(control))?;
+            writeln!(f, "control  {}", escaped(control))?;
         }
         writeln!(f, "workers")?;
         for Worker { worker, core, queues: numbers } in &self.workers {
@@ -251,11 +249,11 @@ impl fmt::Display for Check {
         self.ports.iter().try_for_each(|port| writeln!(f, "  {port}"))?;
         writeln!(f, "paths")?;
         self.paths.iter().try_for_each(|path| writeln!(f, "  {path}"))?;
-        let file = plain(&self.config);
+        let file = escaped(&self.config);
         match self.warnings.len() {
-            0 => writeln!(f, "{file} is fine"),
-            1 => writeln!(f, "{file} is fine, with 1 warning"),
-            more => writeln!(f, "{file} is fine, with {more} warnings"),
+            0 => writeln!(f, "{file} is valid"),
+            1 => writeln!(f, "{file} is valid, with 1 warning"),
+            more => writeln!(f, "{file} is valid, with {more} warnings"),
         }
     }
 }
@@ -278,12 +276,12 @@ impl fmt::Display for Port {
         let noun = if *queues == 1 { "queue" } else { "queues" };
         write!(f, "{name}: {interface} by {io}, ")?;
         if !present {
-            return write!(f, "missing; {queues} {noun} wanted");
+            return write!(f, "missing; {queues} {noun} configured");
         }
         let Some(has) = interface_queues else {
             return write!(
                 f,
-                "present; {queues} {noun} wanted; /sys does not show this network namespace"
+                "present; {queues} {noun} configured; /sys does not show this network namespace"
             );
         };
         let noun = if *has == 1 { "queue" } else { "queues" };
@@ -302,7 +300,7 @@ impl fmt::Display for Port {
             f.write_str(", only frames for its own MAC address")?;
         }
         if !keep.is_empty() {
-            write!(f, "; the kernel keeps {}", keep.join(", "))?;
+            write!(f, "; passed to the kernel: {}", keep.join(", "))?;
         }
         Ok(())
     }
@@ -312,7 +310,7 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} -> {}", self.from, self.to)?;
         if self.stages.is_empty() {
-            return f.write_str(": as it is, through no stage");
+            return f.write_str(": unchanged, through no stage");
         }
         for (index, Stage { name, place, summary }) in self.stages.iter().enumerate() {
             let separator = if index == 0 { ":" } else { "," };
@@ -326,11 +324,11 @@ impl fmt::Display for Path {
     }
 }
 
-fn mode_in_words(mode: &str) -> String {
+fn describe_mode(mode: &str) -> String {
     if mode == Mode::Auto.name() {
-        "auto: zero-copy, else copy, else skb".to_owned()
+        "auto: zero-copy, otherwise copy, otherwise skb".to_owned()
     } else {
-        format!("{mode}, or it does not start")
+        format!("{mode} (required)")
     }
 }
 
@@ -343,7 +341,7 @@ fn mebibytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Imagined, plan};
+    use crate::config::{FakeMachine, plan};
 
     const TEXT: &str = "\
 [engine]
@@ -381,7 +379,7 @@ destination = \"02:00:00:00:00:01\"
 ";
 
     fn check(text: &str) -> Check {
-        let machine = Imagined::usual();
+        let machine = FakeMachine::new();
         let source = crate::config::Source::new("router.toml".into(), text.into());
         let (plan, warnings) =
             plan(&source, std::path::Path::new(""), &xdpfwd_stages::builtin(), &machine).unwrap();
@@ -389,21 +387,21 @@ destination = \"02:00:00:00:00:01\"
     }
 
     #[test]
-    fn reads_well() {
+    fn check_text_matches_snapshot() {
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
             insta::assert_snapshot!("check", check(TEXT).to_string());
         });
     }
 
     #[test]
-    fn has_the_fields_it_promises() {
+    fn check_json_matches_snapshot() {
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
             insta::assert_snapshot!("check-json", serde_json::to_string_pretty(&check(TEXT)).unwrap());
         });
     }
 
     #[test]
-    fn sizes_are_exact() {
+    fn mebibytes_formats_half_mebibytes() {
         assert_eq!(mebibytes(256 * 2048), "0.5 MiB");
         assert_eq!(mebibytes((1 << 20) * 4096), "4096 MiB");
     }

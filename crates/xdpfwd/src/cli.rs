@@ -44,7 +44,7 @@ Exit codes:
 
 Examples:
   xdpfwd --config configs/cross-connect.toml --check       # validate; change nothing
-  xdpfwd doctor --config configs/cross-connect.toml        # what would make it faster here
+  xdpfwd doctor --config configs/cross-connect.toml        # find problems here, with their fixes
   sudo xdpfwd --config configs/cross-connect.toml          # forward until Ctrl-C
   sudo xdpfwd ctl stats                                    # counters of a running xdpfwd\
 {FILTER_EXAMPLE}{ESP_EXAMPLE}
@@ -58,8 +58,8 @@ pub(crate) struct Cli {
     pub(crate) run: Run,
 }
 
-/// Returns the command line of a program: that of xdpfwd under another name, with what the program
-/// adds.
+/// Returns the command line of a program: that of xdpfwd under the program's name, with its
+/// additional commands.
 pub(crate) fn command(app: &App) -> clap::Command {
     let mut command = Cli::command().name(app.name).bin_name(app.name).version(app.version);
     if let Some(about) = &app.about {
@@ -71,7 +71,7 @@ pub(crate) fn command(app: &App) -> clap::Command {
     let own = app.ctl.iter().map(|own| PossibleValue::new(own.name).help(own.about.clone()));
     let commands = crate::ctl::Command::value_variants()
         .iter()
-        .filter(|command| command.is_of_use(&app.registry));
+        .filter(|command| command.is_supported_by(&app.registry));
     let commands = commands.filter_map(ValueEnum::to_possible_value).chain(own);
     command = command.mut_subcommand("ctl", |ctl| {
         ctl.mut_arg("command", |argument| {
@@ -241,7 +241,7 @@ pub(crate) struct NewState {
 fn transforms() -> impl TypedValueParser<Value = Transform> {
     PossibleValuesParser::new(Transform::ALL.map(Transform::name)).try_map(|name| {
         let named = Transform::ALL.into_iter().find(|transform| transform.name() == name);
-        named.ok_or("no transform")
+        named.ok_or("unknown transform")
     })
 }
 
@@ -274,9 +274,9 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// The configuration file.
+    /// Returns the configuration file.
     pub(crate) fn config(&self) -> &Path {
-        // It is required, but for a subcommand.
+        // clap requires it unless there is a subcommand.
         self.config.as_deref().unwrap_or(Path::new(""))
     }
 }
@@ -318,10 +318,10 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Adding this to the time of day stays far from where that would overflow.
-const MOST_SECONDS: f64 = 1e9;
+/// Upper limit of times: adding it to the current time cannot overflow.
+const MAX_SECONDS: f64 = 1e9;
 
-/// Positive decimal seconds: digits, and perhaps a point among them.
+/// Parses positive decimal seconds: digits with an optional point.
 fn seconds(text: &str) -> Result<Duration, String> {
     let accepted = "expected seconds above 0 and up to 1000000000, such as 10 or 0.5";
     // `f64` would also take `inf`, `nan`, `1e3` and `+1`.
@@ -329,7 +329,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
         return Err(accepted.to_owned());
     }
     let seconds: f64 = text.parse().map_err(|_| accepted.to_owned())?;
-    if seconds > MOST_SECONDS {
+    if seconds > MAX_SECONDS {
         return Err(accepted.to_owned());
     }
     let duration =
@@ -349,12 +349,12 @@ mod tests {
     }
 
     #[test]
-    fn is_well_formed() {
+    fn command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn has_the_defaults_it_promises() {
+    fn cli_without_options_has_documented_defaults() {
         let cli = parse(&["--config", "a.toml"]).unwrap();
         let run = Run {
             config: Some("a.toml".into()),
@@ -368,11 +368,11 @@ mod tests {
     }
 
     #[test]
-    fn the_doctor_takes_a_configuration_or_interfaces() {
+    fn doctor_accepts_either_configuration_or_interfaces() {
         let doctor = |arguments: &[&str]| {
             parse(&[&["doctor"], arguments].concat()).map(|cli| match cli.command {
                 Some(Command::Doctor(doctor)) => doctor,
-                other => panic!("no doctor: {other:?}"),
+                other => panic!("not the command doctor: {other:?}"),
             })
         };
         assert_eq!(doctor(&["eth1", "eth2"]).unwrap().interfaces, ["eth1", "eth2"]);
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_decimal_seconds_above_zero() {
+    fn seconds_accepts_only_positive_decimals() {
         for (text, milliseconds) in [
             ("10", 10_000),
             ("0.1", 100),
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn negative_seconds_are_refused_as_such() {
+    fn seconds_not_above_zero_are_value_errors() {
         for arguments in [["--duration=-1"], ["--interval=0"]] {
             let error = parse(&[&["--config", "a"], &arguments[..]].concat()).unwrap_err();
             assert_eq!((error.kind(), error.exit_code()), (ErrorKind::ValueValidation, 2));
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused() {
+    fn invalid_arguments_exit_with_2_and_help_with_0() {
         for arguments in
             [&[][..], &["ctl"], &["top"], &["--config", "a", "--metrics"], &["--config"]]
         {
@@ -450,7 +450,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn seconds_never_panic_and_can_be_waited_for(text in "[-+0-9.eE]{0,30}|\\PC{0,30}") {
+        fn seconds_returns_durations_that_an_instant_can_add(text in "[-+0-9.eE]{0,30}|\\PC{0,30}") {
             if let Ok(duration) = seconds(&text) {
                 prop_assert!(!duration.is_zero());
                 prop_assert!(std::time::Instant::now().checked_add(duration).is_some());

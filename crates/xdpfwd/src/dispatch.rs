@@ -52,16 +52,16 @@ fn run(app: &App, arguments: impl IntoIterator<Item = impl Into<OsString> + Clon
     }
     let loaded = config::load(cli.config(), &app.registry, &ThisMachine);
     // `--check` starts no log: it prints its findings itself.
-    let _flushed_at_the_end = (!cli.check).then(|| logging::start(cli.log_format));
+    let _log_guard = (!cli.check).then(|| logging::start(cli.log_format));
     let format = if cli.check { LogFormat::Text } else { cli.log_format };
     let (plan, warnings) = match loaded {
         Ok(loaded) => loaded,
         Err(errors) => {
-            errors.say(format);
+            errors.emit(format);
             return ExitCode::from(USAGE);
         }
     };
-    warnings.say(format);
+    warnings.emit(format);
     if cli.check {
         return check::run(&cli, &plan, &warnings, &ThisMachine);
     }

@@ -3,7 +3,7 @@
 use std::iter;
 
 /// Returns an error and its causes in one line, without causes that the text already has.
-pub(crate) fn in_full(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = iter::successors(Some(error), |error| error.source());
     chain.fold(String::new(), |text, cause| match cause.to_string() {
         cause if text.is_empty() => cause,
@@ -25,6 +25,6 @@ mod tests {
         let cause = io::Error::other("no room");
         let start = StartError::Io { what: "eventfd", source: cause };
         let error = anyhow::Error::new(start).context("cannot start");
-        assert_eq!(in_full(error.as_ref()), "cannot start: eventfd: no room");
+        assert_eq!(with_causes(error.as_ref()), "cannot start: eventfd: no room");
     }
 }

@@ -7,7 +7,7 @@ use xdpfwd_stages::esp::key_file;
 use xdpfwd_stages::esp::state_file::StateFile;
 
 use crate::cli::Esp;
-use crate::error_text::in_full;
+use crate::error_text::with_causes;
 
 /// Creates the file given on the command line.
 pub(crate) fn run(arguments: &Esp) -> ExitCode {
@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: &Esp) -> ExitCode {
     match made {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "xdpfwd: {}", in_full(error.as_ref()));
+            let _ = writeln!(io::stderr(), "xdpfwd: {}", with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

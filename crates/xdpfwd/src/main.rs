@@ -1,4 +1,4 @@
-//! `xdpfwd`: an AF_XDP packet forwarding engine. `xdpfwd --help` says how it is called.
+//! `xdpfwd`: an AF_XDP packet forwarding engine. `xdpfwd --help` describes its usage.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

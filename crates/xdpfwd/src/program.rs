@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::sync::OnceLock;
 
-use crate::error_text::in_full;
+use crate::error_text::with_causes;
 
 static NAME: OnceLock<&'static str> = OnceLock::new();
 
@@ -20,5 +20,5 @@ pub(crate) fn name() -> &'static str {
 /// Prints an error with its causes to stderr. Ignores write errors; the exit status still reports
 /// failure.
 pub(crate) fn print_error(error: &(dyn std::error::Error + 'static)) {
-    let _ = writeln!(io::stderr(), "{}: {}", name(), in_full(error));
+    let _ = writeln!(io::stderr(), "{}: {}", name(), with_causes(error));
 }

@@ -38,8 +38,7 @@ pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<Reloaded, Fai
         Ok(loaded) => loaded,
         Err(errors) => {
             errors.log(cli.log_format);
-            let message =
-                "not reloaded: the configuration is no good, and the stages stay as they are";
+            let message = "not reloaded: the configuration is invalid; the running stages stay";
             return not_reloaded(message.to_owned(), lines(&errors));
         }
     };
@@ -53,7 +52,7 @@ pub(crate) fn run(handle: &Handle, cli: &Run, app: &App) -> Result<Reloaded, Fai
         Ok(Err(error @ (ReloadError::Silent(_) | ReloadError::StillOffloaded { .. }))) => {
             // The new stages run.
             app.committed(handle);
-            fail(format!("reloaded in part: {error}"), Vec::new())
+            fail(format!("partly reloaded: {error}"), Vec::new())
         }
         Ok(Err(error)) => not_reloaded(format!("not reloaded: {error}"), Vec::new()),
         Err(error) => not_reloaded(format!("not reloaded: {error}"), Vec::new()),

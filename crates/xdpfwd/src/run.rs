@@ -16,7 +16,7 @@ use xdpfwd_engine::{
 use crate::app::App;
 use crate::cli::{LogFormat, Run};
 use crate::ctl::Server;
-use crate::error_text::in_full;
+use crate::error_text::with_causes;
 use crate::{doctor, program, reload, report, text};
 
 /// Exit status: start failed, or forwarding failed.
@@ -30,16 +30,16 @@ pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
     // hold (files, keys) must be released with them.
     let mut without_stages = plan.clone();
     without_stages.paths.iter_mut().for_each(|path| path.stages.clear());
-    match drive(plan, cli, app) {
+    match run_until_stopped(plan, cli, app) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             match cli.log_format {
                 LogFormat::Text => program::print_error(error.as_ref()),
-                LogFormat::Json => tracing::error!("{}", in_full(error.as_ref())),
+                LogFormat::Json => tracing::error!("{}", with_causes(error.as_ref())),
             }
             let start = error.downcast_ref::<StartError>();
             if start.is_some() {
-                say_what_is_in_the_way(&without_stages, cli);
+                print_start_problems(&without_stages, cli);
             }
             let lacking = start.is_some_and(StartError::lacks_privilege_or_feature);
             ExitCode::from(if lacking { PRIVILEGE } else { FAILED })
@@ -48,8 +48,8 @@ pub(crate) fn run(plan: Plan, cli: &Run, app: &App) -> ExitCode {
 }
 
 /// Prints why the start failed, as `doctor` findings with fixes.
-fn say_what_is_in_the_way(plan: &Plan, cli: &Run) {
-    let findings = doctor::in_the_way(plan);
+fn print_start_problems(plan: &Plan, cli: &Run) {
+    let findings = doctor::start_problems(plan);
     match cli.log_format {
         LogFormat::Json => {
             for finding in findings {
@@ -68,19 +68,19 @@ fn say_what_is_in_the_way(plan: &Plan, cli: &Run) {
             if !findings.is_empty() {
                 let _ = writeln!(
                     stderr,
-                    "`{} doctor --config {}` finds:",
+                    "`{} doctor --config {}` reports:",
                     program::name(),
                     cli.config().display()
                 );
             }
             for finding in &findings {
-                let _ = write!(stderr, "{}", finding.of_subject());
+                let _ = write!(stderr, "{}", finding.with_subject());
             }
         }
     }
 }
 
-fn drive(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
+fn run_until_stopped(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     // Before anything is attached: from here on, a signal causes an orderly stop.
     let mut control = Control::new().context("cannot set up signals and timers")?;
     let mut printer = Printer::start(cli.json, app)?;
@@ -93,7 +93,7 @@ fn drive(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     }
     let data_plane = DataPlane::start(plan, &control)?;
     tracing::info!(version = app.version, "{} has started", app.name);
-    announce(&data_plane);
+    log_modes(&data_plane);
     let server = Server::new(data_plane.plan(), &control);
     let handle = Handle::new(data_plane, &control);
 
@@ -102,7 +102,7 @@ fn drive(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
         Err(error) => Err(anyhow::anyhow!("cannot start {}: {error}", app.name)),
     };
     app.stopping(&handle);
-    give_up_after(STOP_WITHIN);
+    start_watchdog(STOP_TIMEOUT);
     // `None` if a hook has stopped the data plane and taken the report.
     let Some(last) = handle.stop().map(Report::into_final) else {
         printer.finish();
@@ -110,7 +110,7 @@ fn drive(plan: Plan, cli: &Run, app: &App) -> anyhow::Result<()> {
     };
     // A worker can also fail while it stops.
     let failure = failure
-        .and_then(|()| last.failure.as_ref().map_or(Ok(()), |failure| Err(stopped_for(failure))));
+        .and_then(|()| last.failure.as_ref().map_or(Ok(()), |failure| Err(stop_error(failure))));
     app.stopped(&last);
     printer.print(last);
     printer.finish();
@@ -130,7 +130,7 @@ fn serve(
     let mut next = Instant::now() + cli.interval;
     loop {
         // Check workers and interfaces more often than the report interval may require.
-        let soon = Instant::now() + LOOK_AFTER;
+        let soon = Instant::now() + HEALTH_CHECK_INTERVAL;
         let due = end.map_or(next, |end| end.min(next)).min(soon);
         let event = control.wait(due).context("cannot wait for events")?;
         handle.with(|data_plane| failure(data_plane).map_or(Ok(()), Err))??;
@@ -140,7 +140,7 @@ fn serve(
                 return Ok(());
             }
             Event::StopRequested => {
-                tracing::info!("stopping: the program asked for it");
+                tracing::info!("stopping: requested by the program");
                 return Ok(());
             }
             Event::Woken => server.answer_all(handle, cli, app),
@@ -149,7 +149,7 @@ fn serve(
             Event::Due if end.is_some_and(|end| Instant::now() >= end) => return Ok(()),
             Event::Due if Instant::now() >= next => {
                 printer.print(handle.report()?);
-                next = after(next, cli.interval);
+                next = next_report_time(next, cli.interval);
             }
             Event::Due => {}
         }
@@ -158,49 +158,49 @@ fn serve(
 }
 
 /// Interval between checks that workers and interfaces still exist.
-const LOOK_AFTER: Duration = Duration::from_secs(1);
+const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Limit for stopping: a worker stuck in a stage would delay it forever.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Ends the process if it has not stopped within the limit.
-fn give_up_after(limit: Duration) {
+fn start_watchdog(limit: Duration) {
     let watch = move || {
         thread::sleep(limit);
-        tracing::error!("a worker did not come to its end within {limit:?}: ending without it");
+        tracing::error!("a worker did not stop within {limit:?}; exiting without it");
         thread::sleep(Duration::from_millis(100)); // for the log
         std::process::exit(i32::from(FAILED));
     };
     if let Err(error) = thread::Builder::new().name("watchdog".into()).spawn(watch) {
-        tracing::warn!(%error, "no watchdog: stopping may take as long as the slowest worker");
+        tracing::warn!(%error, "cannot start the watchdog thread; stopping has no time limit");
     }
 }
 
 /// Returns the failure that ends forwarding, if any.
 fn failure(data_plane: &DataPlane) -> Option<anyhow::Error> {
     if let Some(failure) = data_plane.failed_worker() {
-        return Some(stopped_for(failure));
+        return Some(stop_error(failure));
     }
     let port = data_plane.lost_port()?;
-    Some(stopped_for(format_args!(
+    Some(stop_error(format_args!(
         "port {}: interface {} has disappeared",
         port.name, port.interface
     )))
 }
 
-fn stopped_for(reason: impl std::fmt::Display) -> anyhow::Error {
-    anyhow::anyhow!("{reason}, so everything was stopped")
+fn stop_error(reason: impl std::fmt::Display) -> anyhow::Error {
+    anyhow::anyhow!("{reason}; forwarding was stopped")
 }
 
 /// Returns the next time to report: on the original schedule, skipping missed times.
-fn after(due: Instant, interval: Duration) -> Instant {
+fn next_report_time(due: Instant, interval: Duration) -> Instant {
     let late = Instant::now().saturating_duration_since(due);
-    let beats = (late.as_secs_f64() / interval.as_secs_f64()).floor() + 1.0;
-    due + interval.mul_f64(beats)
+    let intervals = (late.as_secs_f64() / interval.as_secs_f64()).floor() + 1.0;
+    due + interval.mul_f64(intervals)
 }
 
 /// Logs each port's mode, which matters most for speed; `auto` may have selected a slower one.
-fn announce(data_plane: &DataPlane) {
+fn log_modes(data_plane: &DataPlane) {
     for (port, mode) in data_plane.ports().iter().zip(data_plane.modes()) {
         tracing::info!(
             port = port.name,
@@ -238,21 +238,21 @@ struct Printer {
     texts: SyncSender<String>,
     /// Reports dropped because the reader was too slow; the printer's thread reports the number
     /// when it can print again.
-    left_out: Arc<AtomicU64>,
+    dropped: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
 /// Maximum number of reports queued for a slow reader; further reports are dropped.
-const WAITING_REPORTS: usize = 16;
+const MAX_QUEUED_REPORTS: usize = 16;
 
 /// Time limit for writing the final report.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Printer {
     fn start(json: bool, app: &App) -> anyhow::Result<Self> {
-        let (texts, to_print) = mpsc::sync_channel::<String>(WAITING_REPORTS);
-        let left_out = Arc::new(AtomicU64::new(0));
-        let missing = Arc::clone(&left_out);
+        let (texts, to_print) = mpsc::sync_channel::<String>(MAX_QUEUED_REPORTS);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let dropped_reports = Arc::clone(&dropped);
         let print = move || {
             let mut broken = false;
             for text in to_print {
@@ -261,25 +261,25 @@ impl Printer {
                     && !broken
                 {
                     broken = true;
-                    tracing::warn!(%error, "reports cannot be written to stdout; forwarding goes on");
+                    tracing::warn!(%error, "cannot write reports to stdout; forwarding continues");
                 }
-                let reports = missing.swap(0, Ordering::Relaxed);
+                let reports = dropped_reports.swap(0, Ordering::Relaxed);
                 if reports > 0 {
-                    tracing::warn!(reports, "stdout was not being read: reports were left out");
+                    tracing::warn!(reports, "reports were dropped because stdout was not read");
                 }
             }
         };
         let thread = thread::Builder::new()
             .name("printer".into())
             .spawn(print)
-            .context("starting the printer's thread")?;
+            .context("cannot start the printer thread")?;
         Ok(Self {
             json,
             program: app.name,
             version: app.version,
             last: None,
             texts,
-            left_out,
+            dropped,
             thread,
         })
     }
@@ -291,12 +291,12 @@ impl Printer {
             (false, ReportKind::Final) => text::summary(&report, self.program, self.version),
         };
         let deadline = Instant::now()
-            + if report.kind == ReportKind::Final { LAST_WORDS } else { Duration::ZERO };
+            + if report.kind == ReportKind::Final { FINAL_REPORT_TIMEOUT } else { Duration::ZERO };
         self.last = Some(report);
         let mut text = text;
         while let Err(TrySendError::Full(back)) = self.texts.try_send(text) {
             if Instant::now() >= deadline {
-                self.left_out.fetch_add(1, Ordering::Relaxed);
+                self.dropped.fetch_add(1, Ordering::Relaxed);
                 return;
             }
             text = back;
@@ -308,7 +308,7 @@ impl Printer {
     fn finish(self) {
         drop(self.texts);
         let start = Instant::now();
-        while !self.thread.is_finished() && start.elapsed() < LAST_WORDS {
+        while !self.thread.is_finished() && start.elapsed() < FINAL_REPORT_TIMEOUT {
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -319,11 +319,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missed_beat_is_not_made_up_for() {
+    fn report_schedule_skips_missed_times() {
         let interval = Duration::from_secs(10);
         let due = Instant::now().checked_sub(Duration::from_secs(34)).unwrap();
-        assert_eq!(after(due, interval), due + Duration::from_secs(40));
+        assert_eq!(next_report_time(due, interval), due + Duration::from_secs(40));
         let due = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
-        assert_eq!(after(due, interval), due + interval);
+        assert_eq!(next_report_time(due, interval), due + interval);
     }
 }

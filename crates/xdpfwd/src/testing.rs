@@ -291,27 +291,27 @@ interface = \"if-{name}\"
     }
 
     #[test]
-    fn test_bench_builds_stages_with_ports_and_workers_of_the_configuration() {
+    fn test_bench_builds_stages_with_configured_ports_and_workers() {
         let mut bench = app().test_bench(&config("kind = \"steer\"\nto = \"n9\"")).unwrap();
         assert_eq!(bench.send("n3", &[1; 60]), Disposition::sent("n9", [1; 60]));
-        let told = bench.worker().stages_mut(|name, steer: &mut Steer| {
+        let seen = bench.worker().stages_mut(|name, steer: &mut Steer| {
             assert_eq!(name, "s");
             (steer.workers, steer.from.clone())
         });
-        assert_eq!(told, [(2, "if-n3".to_owned())]);
+        assert_eq!(seen, [(2, "if-n3".to_owned())]);
         assert_eq!(bench.counters("s"), [("seen", 1)]);
     }
 
     #[test]
-    fn test_bench_with_ports_tells_stages_the_addresses_of_the_ports() {
+    fn test_bench_with_ports_gives_stages_the_port_addresses() {
         let address = PortAddress { ip: [192, 0, 2, 1].into(), prefix_len: 24 };
         let mac = Some(MacAddr([2, 0, 0, 0, 0, 3]));
         let n3 =
             PortInfo { mac, addresses: vec![address], ..PortInfo::new(PortId(7), "n3", "other") };
         let stage = config("kind = \"steer\"");
         let mut bench = app().test_bench_with_ports(Path::new("."), &stage, &[n3]).unwrap();
-        let told = bench.worker().stages_mut(|_, steer: &mut Steer| (steer.mac, steer.ipv4));
-        assert_eq!(told, [(mac, Some([192, 0, 2, 1].into()))]);
+        let seen = bench.worker().stages_mut(|_, steer: &mut Steer| (steer.mac, steer.ipv4));
+        assert_eq!(seen, [(mac, Some([192, 0, 2, 1].into()))]);
         // Number and interface come from the configuration.
         let port = bench.ports().by_name("n3").unwrap();
         assert_eq!((port.id, &*port.interface, port.queues), (PortId(0), "if-n3", 2));
@@ -331,7 +331,7 @@ interface = \"if-{name}\"
     }
 
     #[test]
-    fn reload_test_bench_keeps_counters_and_refuses_other_paths() {
+    fn reload_test_bench_keeps_counters_and_rejects_other_paths() {
         let app = app();
         let here = Path::new(".");
         let mut bench = app.test_bench(&config("kind = \"steer\"")).unwrap();
@@ -352,7 +352,7 @@ interface = \"if-{name}\"
 
     #[cfg(feature = "filter")]
     #[test]
-    fn filter_limit_of_the_configuration_fills_as_time_advances() {
+    fn filter_rate_limit_refills_as_time_advances() {
         use std::time::Duration;
 
         use xdpfwd_pipeline::Reason;

@@ -128,16 +128,13 @@ pub(crate) fn summary(report: &Report, program: &str, version: &str) -> String {
         grouped(report.kernel.syscalls)
     );
     if report.kernel.tx_copied > 0 {
-        let moved = grouped(report.kernel.tx_copied);
-        let _ = writeln!(
-            text,
-            "moved in memory before they could be sent (io = \"xsk-rs\")  {moved} packets"
-        );
+        let copied = grouped(report.kernel.tx_copied);
+        let _ = writeln!(text, "copied before sending (io = \"xsk-rs\")  {copied} packets");
     }
     if let Some(fallback) = &report.fallback {
         let _ = writeln!(
             text,
-            "no {}: {} ({}) decided: {}",
+            "no {}, because of {} ({}): {}",
             fallback.lacks, fallback.port, fallback.interface, fallback.reason
         );
     }
@@ -159,7 +156,7 @@ fn counters(report: &Report) -> String {
 }
 
 /// Maximum number of rows of an inspection table in the text report.
-const SHOWN_ROWS: usize = 32;
+const MAX_ROWS: usize = 32;
 
 /// Formats the stages' inspection tables.
 fn tables(report: &Report) -> String {
@@ -170,11 +167,11 @@ fn tables(report: &Report) -> String {
         let rows = table
             .rows
             .iter()
-            .take(SHOWN_ROWS)
+            .take(MAX_ROWS)
             .map(|row| row.iter().map(ToString::to_string).collect());
         let _ = writeln!(text, "\n{stage}{on}: {}", table.name);
         text += &columns(head, rows.collect());
-        let more = rows_omitted + table.rows.len().saturating_sub(SHOWN_ROWS);
+        let more = rows_omitted + table.rows.len().saturating_sub(MAX_ROWS);
         if more > 0 {
             let _ = writeln!(
                 text,
@@ -286,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thousands_stand_apart() {
+    fn grouped_separates_thousands_with_commas() {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_345_678, "12,345,678")]
         {
             assert_eq!(grouped(number), text);
@@ -294,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up() {
+    fn table_aligns_columns() {
         let mut table = Table::new(&["name", "count"], 1);
         table.row(vec!["a".into(), "1,000".into()]);
         table.row(vec!["longer".into(), "7".into()]);

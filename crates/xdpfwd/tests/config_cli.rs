@@ -52,12 +52,13 @@ fn check(file: &Path, more: &[&str]) -> Answer {
 fn a_file_that_is_fine_is_shown_with_its_warnings() {
     let answer = check(&written("fine.toml", FINE), &[]);
     assert_eq!(answer.code, Some(0), "{}", answer.stderr);
-    assert!(answer.stdout.ends_with("FILE is fine, with 2 warnings\n"), "{}", answer.stdout);
+    assert!(answer.stdout.ends_with("FILE is valid, with 2 warnings\n"), "{}", answer.stdout);
     assert!(answer.stdout.contains("lan -> wan: hop (takes one off TTL"), "{}", answer.stdout);
     let warnings: Vec<&str> = answer.stderr.lines().collect();
     assert_eq!(warnings.len(), 2);
     assert!(
-        warnings[0].starts_with("FILE:3:13: warning: there is no interface \"xdpfwd-none0\""),
+        warnings[0]
+            .starts_with("FILE:3:13: warning: interface \"xdpfwd-none0\" does not exist now"),
         "{}",
         warnings[0]
     );
@@ -91,7 +92,7 @@ fn errors_go_to_stderr_and_nothing_to_stdout() {
 
 #[test]
 fn files_that_cannot_be_read() {
-    const NOTHING: &str = "FILE:1:1: the file says nothing; at least a [[port]] and a [[path]] are needed, as in \
+    const NOTHING: &str = "FILE:1:1: the file is empty; at least a [[port]] and a [[path]] are needed, as in \
                            configs/cross-connect.toml\n";
     let pipe = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pipe");
     let _ = fs::remove_file(&pipe);
@@ -99,7 +100,7 @@ fn files_that_cannot_be_read() {
     let cases = [
         (
             PathBuf::from("/none/such.toml"),
-            "FILE: there is no such file; expected the path of a TOML file\n",
+            "FILE: file not found; expected the path of a TOML file\n",
         ),
         (PathBuf::from("/"), "FILE: is a directory; expected the path of a TOML file\n"),
         (
@@ -108,7 +109,7 @@ fn files_that_cannot_be_read() {
         ),
         (
             written("long.toml", vec![b'\n'; (1 << 20) + 1]),
-            "FILE:1048577:1: the file is longer than 1048576 bytes, the most that a configuration may have\n",
+            "FILE:1048577:1: the file is longer than 1048576 bytes, the limit for a configuration\n",
         ),
         (
             written("latin.toml", b"# gr\xfc\xdfe"),
@@ -151,7 +152,7 @@ fn a_configuration_may_come_through_a_pipe() {
     drop(stdin);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8(output.stdout).unwrap().contains("/dev/stdin is fine"));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("/dev/stdin is valid"));
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn what_cannot_be_read_is_named() {
     std::fs::write(&pcap, "").unwrap();
     refused(1, "is empty: expected a capture in pcap or pcapng format");
     std::fs::write(&pcap, "hello, this is a text and not a capture").unwrap();
-    refused(1, "is no capture: expected pcap or pcapng format");
+    refused(1, "is not a capture: expected pcap or pcapng format");
     let header = |link: u8| {
         [&b"\xd4\xc3\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x04\0"[..], &[link, 0, 0, 0]].concat()
     };
@@ -139,10 +139,10 @@ fn what_cannot_be_read_is_named() {
         [header(1), vec![0, 0, 0, 0, 0, 0, 0, 0, 60, 0, 0, 0, 60, 0, 0, 0, 1, 2, 3]].concat(),
     )
     .unwrap();
-    refused(1, "ends in the middle of a packet");
+    refused(1, "is truncated: it ends in the middle of a packet");
     std::fs::write(folder.join("edge.rules"), "accept porto tcp").unwrap();
     refused(2, "edge.rules:1:8: unknown word `porto`");
     std::fs::write(&config, CONFIG.replace(r#"stages = ["edge"]"#, "")).unwrap();
     std::fs::write(folder.join("edge.rules"), RULES).unwrap();
-    refused(2, "no path of the configuration has a stage of kind");
+    refused(2, "no path has a stage with kind");
 }

@@ -347,7 +347,7 @@ fn ctl_command_that_fails_is_answered_as_an_error() {
         assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(1), expected));
     }
     for (question, error) in [
-        (&br#"{"command":"nothing"}"#[..], "no question: there is no command \"nothing\""),
+        (&br#"{"command":"nothing"}"#[..], "unknown command \"nothing\""),
         (br#"{"command":"status","arguments":["now"]}"#, "`status` takes no arguments"),
     ] {
         assert_eq!(socket.raw(&[question, b"\n"].concat())["error"], error);

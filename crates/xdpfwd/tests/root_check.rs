@@ -40,7 +40,7 @@ fn a_further_name_of_an_interface_is_as_good_as_the_first() {
     let (code, _, said) = check(&chain, ["fwd0", "uplink"]);
     assert_eq!(code, Some(2));
     assert!(
-        said.starts_with("FILE:6:13: interface \"uplink\" belongs to the port on line 1 already"),
+        said.starts_with("FILE:6:13: interface \"uplink\" already belongs to the port on line 1"),
         "{said}"
     );
 }

@@ -168,12 +168,12 @@ fn only_its_owner_and_root_may_ask_and_nobody_holds_it_up() {
     fs::set_permissions(&socket.0, fs::Permissions::from_mode(0o666)).unwrap();
     as_nobody();
     for (line, part) in [
-        (&b"nonsense\n"[..], "no question"),
-        (b"{\"command\":\"format\"}\n", "no question"),
-        (b"{\"command\":\"status\",\"more\":1}\n", "no question"),
+        (&b"nonsense\n"[..], "invalid request"),
+        (b"{\"command\":\"format\"}\n", "unknown command"),
+        (b"{\"command\":\"status\",\"more\":1}\n", "invalid request"),
         (b"{\"command\":\"status\"}", "a line of up to 4096 bytes"),
         (&[b'x'; 5000], "a line of up to 4096 bytes"),
-        (b"\n", "no question"),
+        (b"\n", "invalid request"),
     ] {
         let answer = socket.raw(line);
         assert!(answer["error"].as_str().unwrap().contains(part), "{answer}");
@@ -199,7 +199,7 @@ fn what_a_killed_one_leaves_is_replaced_and_one_that_listens_is_not() {
     let nobody = socket.ctl(&["status"]);
     assert_eq!(nobody.status.code(), Some(1));
     assert!(
-        stderr(&nobody).contains(&format!("nobody listens at {}", socket.path())),
+        stderr(&nobody).contains(&format!("no xdpfwd listens on {}", socket.path())),
         "{nobody:?}"
     );
     let second = Running::start(&chain, &socket.config(&["accept"]));
@@ -207,8 +207,7 @@ fn what_a_killed_one_leaves_is_replaced_and_one_that_listens_is_not() {
     // A third, elsewhere, with the same path: it forwards without, and leaves the socket alone.
     let other = support::chain(Chain::builder());
     let third = Running::start(&other, &socket.config(&["accept"]));
-    let warned =
-        third.forwarder.stderr().iter().any(|line| line.contains("there is no control socket"));
+    let warned = third.forwarder.stderr().iter().any(|line| line.contains("no control socket"));
     assert!(warned, "{:#?}", third.forwarder.stderr());
     third.stop();
     assert_eq!(socket.asked("status")["pid"], second.forwarder.pid());

@@ -35,15 +35,22 @@ fn a_veth_in_copy_mode_is_named_with_what_decides_and_is_ready_once_that_is_mean
     // By name only, as text.
     let output = chain.fwd().command(XDPFWD).args(["doctor", "fwd0"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("\nfwd0\n") && text.contains("\nwill run, not at its best: "), "{text}");
+    assert!(
+        text.contains("\nfwd0\n") && text.contains("\nwill run, but not at full speed: "),
+        "{text}"
+    );
     assert!(!text.contains('\u{1b}'), "no colour where there is no terminal: {text}");
 }
 
 #[test]
 fn an_interface_that_is_missing_down_or_has_too_long_packets() {
     let chain = chain(Chain::builder());
-    let fix =
-        Examined::of(chain.fwd(), &["eth9"]).fix("eth9", "interface", "error", "there are lo, fwd");
+    let fix = Examined::of(chain.fwd(), &["eth9"]).fix(
+        "eth9",
+        "interface",
+        "error",
+        "available: lo, fwd",
+    );
     assert!(fix.contains("ip link"), "{fix}");
 
     apply(chain.fwd(), "ip link set dev fwd0 down");
@@ -69,7 +76,7 @@ fn an_interface_that_is_missing_down_or_has_too_long_packets() {
     examined.fix("host", "cores", "error", "core 999: not online");
     let mode = examined.finding("fwd0", "mode");
     assert!(
-        mode["level"] == "unknown" && mode["finding"].as_str().unwrap().ends_with("is in the way"),
+        mode["level"] == "unknown" && mode["finding"].as_str().unwrap().ends_with(" first"),
         "{mode}"
     );
     apply(chain.fwd(), line(&fix, "ip link"));
@@ -125,7 +132,7 @@ fn queues_of_a_driver_that_does_not_tell() {
         "queues = 2, to serve all"
     );
     examined(2).assert_ok("lan", "queues");
-    assert_eq!(examined(3).fix("lan", "queues", "error", "3 are asked for"), "queues = 2 at most");
+    assert_eq!(examined(3).fix("lan", "queues", "error", "3 are configured"), "queues = 2 at most");
 }
 
 #[test]
@@ -138,7 +145,7 @@ fn another_xdp_program_is_named_and_its_fix_lets_the_next_start() {
     // doctor does not probe an interface in use.
     assert_eq!(
         examined.finding("fwd0", "mode")["finding"],
-        "not tried: xdp-program of fwd0 is in the way"
+        "not probed: fix xdp-program of fwd0 first"
     );
     apply(chain.fwd(), &fix);
     other.wait();
@@ -159,7 +166,7 @@ fn the_other_end_of_a_veth_leaves_checksums_and_tags_and_has_no_napi() {
         "near",
         "veth-peer",
         "warning",
-        "far, its other end, leaves checksums to be filled in",
+        "far, its other end, leaves checksums to the interface",
     );
     assert_eq!(fix, "ethtool -K far tx off txvlan off tx-vlan-stag-hw-insert off");
     apply(&namespace, &fix);
@@ -265,7 +272,7 @@ fn a_start_that_fails_says_what_is_in_the_way() {
     let text = start(&[]);
     let line = format!("  FAIL  xdp-program    fwd0: {}\n", said("finding"));
     for part in [
-        format!("`xdpfwd doctor --config {}` finds:\n", config.path()),
+        format!("`xdpfwd doctor --config {}` reports:\n", config.path()),
         line,
         format!("→ {}\n", said("fix")),
     ] {

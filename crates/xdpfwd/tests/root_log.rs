@@ -85,7 +85,7 @@ fn packets_cause_no_line_and_json_is_an_object_a_line() {
     let has =
         |level: &str, start: &str| busy.iter().any(|(l, m)| l == level && m.starts_with(start));
     // The log includes the configuration's warning.
-    assert!(has("WARN", "queues = 1: fwd0 has 2 queues"), "{busy:?}");
+    assert!(has("WARN", "queues = 1: fwd0 has 2 active queues"), "{busy:?}");
     assert!(has("INFO", "forwarding") && has("INFO", "stopping"), "{busy:?}");
 }
 

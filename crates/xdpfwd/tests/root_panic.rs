@@ -106,7 +106,7 @@ fn a_panic_on_a_packet_ends_it_with_its_report() {
     generator.stop().unwrap();
     assert_eq!((ended.status.code(), ended.killed), (Some(1), false), "{stderr}");
     let failure = "worker 0 panicked: packet 1000 is one too many";
-    assert!(stderr.contains(&format!("xdpfwd: {failure}, so everything was stopped")), "{stderr}");
+    assert!(stderr.contains(&format!("xdpfwd: {failure}; forwarding was stopped")), "{stderr}");
     assert!(stderr.contains("tests/root_panic.rs:"), "where: {stderr}");
     assert_eq!(last.json["failure"], failure);
 

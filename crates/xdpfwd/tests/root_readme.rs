@@ -51,7 +51,7 @@ fn the_first_cross_connect_works_as_written() {
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{script}\n{text}\n{}", stderr(&output));
-    assert!(text.contains("fw.toml is fine"), "{text}");
+    assert!(text.contains("fw.toml is valid"), "{text}");
     assert!(text.contains("3 received, 0% packet loss"), "{text}");
     let row = text.lines().rfind(|line| line.starts_with("lan  ")).unwrap();
     let cells: Vec<&str> = row.split_whitespace().collect();

@@ -199,7 +199,7 @@ fn what_is_no_good_changes_nothing_and_is_said() {
     };
     passes(100);
     forth.write("drop\naccept proto nonsense\n");
-    running.reload("not reloaded: the configuration is no good");
+    running.reload("not reloaded: the configuration is invalid");
     assert_eq!(
         running.count_log("good.rules:2:14: `nonsense` is no protocol"),
         1,

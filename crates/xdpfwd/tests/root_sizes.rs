@@ -357,7 +357,7 @@ fn an_mtu_beyond_the_frame_is_an_error_of_the_configuration() {
                 let output = command.args(["--config", config.path()]).args(more).output().unwrap();
                 assert_eq!(output.status.code(), Some(code), "MTU {mtu}: {}", stderr(&output));
                 let expected = format!(
-                    "{}:10:21: fwd1 has MTU {mtu}, and a frame of {frame_size} bytes has room for MTU {fits}; {fix} with \
+                    "{}:10:21: fwd1 has MTU {mtu}, but a frame of {frame_size} bytes has room for MTU {fits}; {fix} with \
                      `ip link set fwd1 mtu {fits}`\n",
                     config.path()
                 );

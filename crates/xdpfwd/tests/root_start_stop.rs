@@ -452,7 +452,7 @@ fn a_closed_stdout_does_not_stop_it() {
         config.path()
     );
     let output = shell.args(["-c", &script]).output().unwrap();
-    assert!(stderr(&output).contains("forwarding goes on"), "{output:?}");
+    assert!(stderr(&output).contains("forwarding continues"), "{output:?}");
 }
 
 #[test]

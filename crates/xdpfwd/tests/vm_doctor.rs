@@ -136,7 +136,7 @@ fn a_core_that_is_not_online_is_switched_on() {
     examined.assert_ok("host", "cores");
     // The suite `isolated` has it done.
     let fix = examined.fix("host", "isolation", "warning", "core 1: not isolated");
-    assert_eq!(fix, format!("{ISOLATES_CORE_1} on the kernel's command line, and boot"));
+    assert_eq!(fix, format!("{ISOLATES_CORE_1} on the kernel's command line, and reboot"));
 }
 
 /// With an offload that it has on a tap, the host hands it packets that it has joined.
@@ -148,7 +148,7 @@ fn virtio_that_joins_packets_is_told_not_to() {
         "m0",
         "offloads",
         "warning",
-        "rx-gro-hw: several packets arrive as one",
+        "rx-gro-hw: several packets arrive merged into one",
     );
     apply(&cables.forwarder, &fix);
     examine(&cables, 1, "").assert_ok("m0", "offloads");
@@ -156,7 +156,7 @@ fn virtio_that_joins_packets_is_told_not_to() {
         "m1",
         "queues",
         "error",
-        "2 are asked for, 1 are active, 2 could be",
+        "2 are configured, 1 are active, at most 2 are possible",
     );
     apply(&cables.forwarder, &fix);
     examine(&cables, 2, "").assert_ok("m1", "queues");
@@ -171,9 +171,9 @@ fn the_kernel_is_the_one_that_booted_and_its_options_are_found() {
     let kernel = examined.finding("host", "kernel")["finding"].as_str().unwrap();
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert!(kernel.starts_with(&format!("Linux {}", release.trim())), "{kernel}");
-    // 6.12 sends 32 packets a system call in copy mode.
+    // 6.12 sends 32 packets per system call in copy mode.
     assert_eq!(
-        kernel.contains("more than 32 packets a system call"),
+        kernel.contains("more than 32 packets per system call"),
         !kernel_has_zero_copy(),
         "{kernel}"
     );

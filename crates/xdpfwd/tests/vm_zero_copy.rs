@@ -271,7 +271,7 @@ fn a_port_without_zero_copy_takes_the_others_along_and_is_named() {
     let reason = fallback["reason"].as_str().unwrap();
     for said in [
         "mode=\"copy\"".to_owned(),
-        format!("copy: it has no zero-copy ({reason}), which decides for all ports"),
+        format!("copy: it has no zero-copy ({reason}), which limits all ports"),
         format!("`xdpfwd doctor {decided}` shows its mtu, virtio and xdp-features"),
     ] {
         assert!(stderr.contains(&said), "{said:?} is not in:\n{stderr}");

@@ -3,21 +3,21 @@
 use std::fmt;
 use std::io::{self, Write as _};
 
-use super::words::plain;
+use super::words::escaped;
 use crate::cli::LogFormat;
 
 /// One error or warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Diagnostic {
     pub(super) file: String,
-    pub(super) place: Option<Place>,
+    pub(super) position: Option<Position>,
     pub(super) severity: Severity,
     pub(super) message: String,
 }
 
 /// A position in a file, counted from 1; the column in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct Position {
     pub(crate) line: usize,
     pub(crate) column: usize,
 }
@@ -33,13 +33,13 @@ pub(super) enum Severity {
 pub(crate) struct Diagnostics(pub(super) Vec<Diagnostic>);
 
 impl Diagnostic {
-    pub(super) fn error(file: &str, place: Option<Place>, message: String) -> Self {
-        Self { file: file.to_owned(), place, severity: Severity::Error, message }
+    pub(super) fn error(file: &str, position: Option<Position>, message: String) -> Self {
+        Self { file: file.to_owned(), position, severity: Severity::Error, message }
     }
 
     /// The position in the file; `None` if the diagnostic is about the whole file.
-    pub(crate) fn place(&self) -> Option<Place> {
-        self.place
+    pub(crate) fn position(&self) -> Option<Position> {
+        self.position
     }
 
     pub(crate) fn message(&self) -> &str {
@@ -48,8 +48,8 @@ impl Diagnostic {
 
     /// Writes the diagnostic to the log.
     fn log(&self) {
-        let Self { file, place, severity, message } = self;
-        let (line, column) = place.map(|place| (place.line, place.column)).unzip();
+        let Self { file, position, severity, message } = self;
+        let (line, column) = position.map(|position| (position.line, position.column)).unzip();
         match severity {
             Severity::Error => tracing::error!(file, line, column, "{message}"),
             Severity::Warning => tracing::warn!(file, line, column, "{message}"),
@@ -57,7 +57,7 @@ impl Diagnostic {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.line, self.column)
     }
@@ -65,9 +65,9 @@ impl fmt::Display for Place {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", plain(&self.file))?;
-        if let Some(place) = self.place {
-            write!(f, "{place}:")?;
+        write!(f, "{}:", escaped(&self.file))?;
+        if let Some(position) = self.position {
+            write!(f, "{position}:")?;
         }
         if self.severity == Severity::Warning {
             f.write_str(" warning:")?;
@@ -79,7 +79,7 @@ impl fmt::Display for Diagnostic {
 impl Diagnostics {
     /// Prints the diagnostics to stderr as text, or logs each as an event if the log format is
     /// machine-readable.
-    pub(crate) fn say(&self, format: LogFormat) {
+    pub(crate) fn emit(&self, format: LogFormat) {
         match format {
             LogFormat::Text => self.print(),
             LogFormat::Json => self.iter().for_each(Diagnostic::log),

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use xdpfwd_pipeline::{Location, PlanDiagnostic};
 
-use super::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
+use super::diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 use super::source::Source;
-use super::words::plain;
+use super::words::escaped;
 
 /// Collects diagnostics while a file is read and resolved.
 #[derive(Debug)]
@@ -22,15 +22,15 @@ struct Finding {
     offset: usize,
     message: String,
     /// For a message about another file: that file's name and the position in it.
-    elsewhere: Option<(String, Place)>,
+    elsewhere: Option<(String, Position)>,
 }
 
 /// Maximum number of diagnostics shown. More would scroll the first one, which often causes the
 /// others, off the screen.
-const SHOWN: usize = 50;
+const MAX_DIAGNOSTICS: usize = 50;
 
 /// Maximum length of a message in characters; enough for a list of names.
-const LONGEST: usize = 2000;
+const MAX_MESSAGE_CHARS: usize = 2000;
 
 impl<'i> Findings<'i> {
     pub(super) fn new(source: &'i Source) -> Self {
@@ -45,18 +45,18 @@ impl<'i> Findings<'i> {
         self.warnings.push(Finding { offset: at.start, message, elsewhere: None });
     }
 
-    /// Adds a stage's remark about its configuration; its table is at `stage`.
-    pub(super) fn remark(
+    /// Adds a stage's diagnostic of its configuration; its table is at `stage`.
+    pub(super) fn stage_diagnostic(
         &mut self,
         severity: Severity,
         stage: &Range<usize>,
-        remark: &PlanDiagnostic,
+        diagnostic: &PlanDiagnostic,
     ) {
-        let (offset, elsewhere) = match &remark.location {
+        let (offset, elsewhere) = match &diagnostic.location {
             Location::Stage => (stage.start, None),
             Location::Configuration(at) => (at.start, None),
             Location::File { file, line, column } => {
-                (stage.start, Some((file.clone(), Place { line: *line, column: *column })))
+                (stage.start, Some((file.clone(), Position { line: *line, column: *column })))
             }
         };
         let findings = match severity {
@@ -66,9 +66,9 @@ impl<'i> Findings<'i> {
         // A diagnostic is one line. A message of several lines becomes several diagnostics; an
         // empty message becomes one.
         let mut lines: Vec<&str> =
-            remark.message.lines().filter(|line| !line.trim().is_empty()).collect();
+            diagnostic.message.lines().filter(|line| !line.trim().is_empty()).collect();
         if lines.is_empty() {
-            lines.push("the stage cannot be planned, and gives no reason");
+            lines.push("the stage is invalid; its kind gives no reason");
         }
         findings.extend(lines.into_iter().map(|line| Finding {
             offset,
@@ -88,7 +88,7 @@ impl<'i> Findings<'i> {
 
     /// Returns the line number of the span.
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
-        self.source.place(span.start).line
+        self.source.position(span.start).line
     }
 
     /// Returns the warnings if there is no error, else the errors alone, because warnings would
@@ -109,17 +109,18 @@ impl<'i> Findings<'i> {
 
 fn diagnostics(source: &Source, severity: Severity, mut findings: Vec<Finding>) -> Diagnostics {
     findings.sort_by_key(|finding| finding.offset);
-    let more = findings.len().saturating_sub(SHOWN);
-    findings.truncate(SHOWN);
+    let more = findings.len().saturating_sub(MAX_DIAGNOSTICS);
+    findings.truncate(MAX_DIAGNOSTICS);
     let file = source.name();
     let diagnostic = |Finding { offset, message, elsewhere }| {
-        let (file, place) = elsewhere.unwrap_or_else(|| (file.to_owned(), source.place(offset)));
-        Diagnostic { file, place: Some(place), severity, message: readable(&message) }
+        let (file, position) =
+            elsewhere.unwrap_or_else(|| (file.to_owned(), source.position(offset)));
+        Diagnostic { file, position: Some(position), severity, message: readable(&message) }
     };
     let mut diagnostics: Vec<_> = findings.into_iter().map(diagnostic).collect();
     if more > 0 {
-        let message = format!("and {more} more like these");
-        diagnostics.push(Diagnostic { file: file.to_owned(), place: None, severity, message });
+        let message = format!("and {more} more not shown");
+        diagnostics.push(Diagnostic { file: file.to_owned(), position: None, severity, message });
     }
     Diagnostics(diagnostics)
 }
@@ -129,11 +130,11 @@ fn diagnostics(source: &Source, severity: Severity, mut findings: Vec<Finding>) 
 /// end lists the accepted values.
 fn readable(message: &str) -> String {
     let length = message.chars().count();
-    if length <= LONGEST {
-        return plain(message);
+    if length <= MAX_MESSAGE_CHARS {
+        return escaped(message);
     }
-    let (begin, end) = (LONGEST / 4, LONGEST / 2);
+    let (begin, end) = (MAX_MESSAGE_CHARS / 4, MAX_MESSAGE_CHARS / 2);
     let begin: String = message.chars().take(begin).collect();
     let end: String = message.chars().skip(length - end).collect();
-    format!("{}…{}", plain(&begin), plain(&end))
+    format!("{}…{}", escaped(&begin), escaped(&end))
 }

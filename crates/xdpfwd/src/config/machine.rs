@@ -55,12 +55,12 @@ pub(crate) struct Memory {
     /// Total memory in bytes.
     pub(crate) bytes: Option<u64>,
     /// Reserved pages of 2 MiB.
-    pub(crate) huge_pages: Option<HugePagesThere>,
+    pub(crate) huge_pages: Option<HugePageCounts>,
 }
 
 /// Reserved pages of 2 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HugePagesThere {
+pub(crate) struct HugePageCounts {
     pub(crate) reserved: u64,
     pub(crate) free: u64,
 }
@@ -170,7 +170,7 @@ impl Machine for ThisMachine {
         let number = |file| read(folder, file).and_then(|text| text.parse().ok());
         let huge_pages = number("nr_hugepages")
             .zip(number("free_hugepages"))
-            .map(|(reserved, free)| HugePagesThere { reserved, free });
+            .map(|(reserved, free)| HugePageCounts { reserved, free });
         Memory { bytes: all, huge_pages }
     }
 }
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_count_that_are_there_in_both_directions() {
+    fn active_queues_counts_those_in_both_directions() {
         let folder = std::env::temp_dir().join(format!("xdpfwd-queues-{}", std::process::id()));
         for queue in ["rx-0", "rx-1", "rx-2", "tx-0", "tx-1"] {
             fs::create_dir_all(folder.join("queues").join(queue)).unwrap();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_not_found() {
+    fn interface_with_unknown_name_is_none() {
         for name in ["", ".", "..", "xdpfwd-none", "../lo", "a\0b", &"x".repeat(1000)] {
             assert_eq!(ThisMachine.interface(name), None, "{name:?}");
         }

@@ -1,16 +1,17 @@
 //! Resolves a configuration file to the plan that the engine runs.
 //!
-//! [`Source`] holds the text and maps offsets to lines and columns. [`written`] parses it into
+//! [`Source`] holds the text and maps offsets to lines and columns. [`parsed`] parses it into
 //! tables and keys of valid types and ranges, each with its position. [`resolve`] turns these into
 //! a [`Plan`]: it resolves names to indices, plans stages, and checks everything against the
 //! [`Machine`]. Each step reports [`Diagnostic`]s. All errors of a file are reported at once,
 //! except that invalid TOML is not read further.
 
 mod diagnostic;
-mod findings;
 #[cfg(test)]
-mod imagined;
+mod fake_machine;
+mod findings;
 mod machine;
+mod parsed;
 mod resolve;
 mod source;
 mod syntax;
@@ -18,7 +19,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod words;
-mod written;
 
 use std::path::Path;
 
@@ -27,15 +27,15 @@ use xdpfwd_engine::Plan;
 
 pub(crate) use diagnostic::{Diagnostic, Diagnostics};
 #[cfg(test)]
-pub(crate) use imagined::Imagined;
+pub(crate) use fake_machine::FakeMachine;
 pub(crate) use machine::{Interface, Machine, NoMachine, ThisMachine};
-pub(crate) use resolve::{Needed, longest_mtu};
+pub(crate) use resolve::{RequiredMemory, longest_mtu};
 pub(crate) use source::Source;
-pub(crate) use words::plain;
+pub(crate) use words::escaped;
 
 use findings::Findings;
-use resolve::Surroundings;
-use written::File;
+use parsed::File;
+use resolve::ResolveContext;
 
 /// Reads and resolves a file. Returns the plan and the warnings, or all errors.
 pub(crate) fn load(
@@ -60,6 +60,6 @@ pub(crate) fn plan(
     };
     let file = File::read(root, &mut findings);
     let plan =
-        resolve::resolve(file, &Surroundings { directory, registry, machine }, &mut findings);
+        resolve::resolve(file, &ResolveContext { directory, registry, machine }, &mut findings);
     findings.finish().map(|warnings| (plan, warnings))
 }

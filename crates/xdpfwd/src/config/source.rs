@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::diagnostic::{Diagnostic, Place};
-use super::words::EXCERPT;
+use super::diagnostic::{Diagnostic, Position};
+use super::words::MAX_EXCERPT;
 
 /// The text of a configuration file.
 #[derive(Debug)]
@@ -22,10 +22,10 @@ pub(crate) struct Source {
 }
 
 /// Size limit in bytes: larger files are mistakes, such as a device file.
-const MOST_BYTES: usize = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 
 /// Time to wait for the writer of a pipe, in milliseconds.
-const PATIENCE: u16 = 5_000;
+const PIPE_TIMEOUT_MS: u16 = 5_000;
 
 impl Source {
     /// Reads a file. Read errors concern the whole file and have no position.
@@ -36,13 +36,13 @@ impl Source {
             Err(error) => {
                 let message = match error.kind() {
                     ErrorKind::NotFound => {
-                        "there is no such file; expected the path of a TOML file".to_owned()
+                        "file not found; expected the path of a TOML file".to_owned()
                     }
                     ErrorKind::IsADirectory => {
                         "is a directory; expected the path of a TOML file".to_owned()
                     }
                     _ => format!(
-                        "cannot be read: {error}; expected the path of a TOML file that may be read"
+                        "cannot be read: {error}; expected the path of a readable TOML file"
                     ),
                 };
                 Err(Diagnostic::error(&name, None, message))
@@ -54,7 +54,7 @@ impl Source {
         // UTF-16 text also contains zeros; report it once instead of per character.
         let zero = bytes.iter().position(|&byte| byte == 0);
         let not_utf8 = str::from_utf8(&bytes).err().map(|error| error.valid_up_to());
-        let beyond = (bytes.len() > MOST_BYTES).then_some(MOST_BYTES);
+        let beyond = (bytes.len() > MAX_BYTES).then_some(MAX_BYTES);
         let Some(first) = [zero, not_utf8, beyond].into_iter().flatten().min() else {
             // All bytes are valid UTF-8, so the conversion loses nothing.
             return Ok(Self::new(name, String::from_utf8_lossy(&bytes).into_owned()));
@@ -66,9 +66,7 @@ impl Source {
         let message = match bytes.get(first) {
             // If the size limit cuts a character, report the size.
             _ if beyond.is_some_and(|beyond| first + 4 > beyond) => {
-                format!(
-                    "the file is longer than {MOST_BYTES} bytes, the most that a configuration may have"
-                )
+                format!("the file is longer than {MAX_BYTES} bytes, the limit for a configuration")
             }
             byte => {
                 format!(
@@ -77,7 +75,7 @@ impl Source {
                 )
             }
         };
-        Err(Diagnostic::error(&before.name, Some(before.place(before.text.len())), message))
+        Err(Diagnostic::error(&before.name, Some(before.position(before.text.len())), message))
     }
 
     /// Creates a source from a text and a name. Removes a byte order mark, so that it does not
@@ -99,13 +97,13 @@ impl Source {
     }
 
     /// Returns the line and column of a byte offset; offsets beyond the end give the end.
-    pub(crate) fn place(&self, offset: usize) -> Place {
+    pub(crate) fn position(&self, offset: usize) -> Position {
         let boundary = (0..=offset.min(self.text.len()))
             .rev()
             .find(|&offset| self.text.is_char_boundary(offset));
         let before = &self.text[..boundary.unwrap_or_default()];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Place {
+        Position {
             line: before.bytes().filter(|&byte| byte == b'\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
         }
@@ -115,7 +113,7 @@ impl Source {
     pub(crate) fn excerpt(&self, span: &Range<usize>) -> String {
         let Some(text) = self.text.get(span.clone()) else { return String::new() };
         let line = text.lines().next().unwrap_or_default();
-        let mut excerpt: String = line.chars().take(EXCERPT).collect();
+        let mut excerpt: String = line.chars().take(MAX_EXCERPT).collect();
         if excerpt.len() < text.len() {
             excerpt.push('…');
         }
@@ -129,7 +127,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let mut bytes = Vec::new();
     loop {
-        let rest = (MOST_BYTES + 1).saturating_sub(bytes.len());
+        let rest = (MAX_BYTES + 1).saturating_sub(bytes.len());
         match (&file).take(rest as u64).read_to_end(&mut bytes) {
             // A pipe with a writer.
             Err(error) if error.kind() == ErrorKind::WouldBlock => wait(&file)?,
@@ -142,8 +140,8 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 /// Waits until more data is readable.
 fn wait(file: &File) -> io::Result<()> {
     let mut pipe = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut pipe, PollTimeout::from(PATIENCE)) {
-        Ok(0) => Err(io::Error::other(format!("nothing came for {} s", PATIENCE / 1000))),
+    match poll(&mut pipe, PollTimeout::from(PIPE_TIMEOUT_MS)) {
+        Ok(0) => Err(io::Error::other(format!("no data within {} s", PIPE_TIMEOUT_MS / 1000))),
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -158,25 +156,26 @@ mod tests {
     }
 
     #[test]
-    fn places_count_lines_and_characters_from_one() {
+    fn position_counts_lines_and_characters_from_one() {
         let source = source("a = 1\r\n# größer\nb");
-        let place = |needle: &str| source.place(source.text.find(needle).unwrap()).to_string();
-        assert_eq!(place("a"), "1:1");
-        assert_eq!(place("1"), "1:5");
-        assert_eq!(place("r\n"), "2:8", "ö and ß are one column each");
-        assert_eq!(place("b"), "3:1");
-        assert_eq!(source.place(usize::MAX).to_string(), "3:2");
+        let position =
+            |needle: &str| source.position(source.text.find(needle).unwrap()).to_string();
+        assert_eq!(position("a"), "1:1");
+        assert_eq!(position("1"), "1:5");
+        assert_eq!(position("r\n"), "2:8", "ö and ß are one column each");
+        assert_eq!(position("b"), "3:1");
+        assert_eq!(source.position(usize::MAX).to_string(), "3:2");
     }
 
     #[test]
-    fn a_byte_order_mark_takes_no_column() {
+    fn byte_order_mark_takes_no_column() {
         let source = source("\u{feff}a = 1");
-        assert_eq!(source.place(0).to_string(), "1:1");
+        assert_eq!(source.position(0).to_string(), "1:1");
         assert_eq!(source.excerpt(&(0..1)), "a");
     }
 
     #[test]
-    fn excerpts_are_short() {
+    fn excerpt_ends_at_first_line_end() {
         let source = source("\"\"\"one\ntwo\"\"\"");
         assert_eq!(source.excerpt(&(0..13)), "\"\"\"one…");
         assert_eq!(source.excerpt(&(0..6)), "\"\"\"one");
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf8_has_a_place() {
+    fn non_utf8_error_has_position() {
         let error = Source::from_bytes("f.toml".into(), b"ok\n\xc3\xa9 \xff".to_vec()).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -199,26 +198,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_says_where_it_should_have_ended() {
-        let said = |bytes: &[u8]| {
+    fn oversized_file_error_has_position_of_the_limit() {
+        let message = |bytes: &[u8]| {
             Source::from_bytes("f.toml".into(), bytes.to_vec()).unwrap_err().to_string()
         };
-        let full = [b"\n".as_slice(), &[b'#'; MOST_BYTES - 1]].concat();
+        let full = [b"\n".as_slice(), &[b'#'; MAX_BYTES - 1]].concat();
         assert!(Source::from_bytes("f.toml".into(), full.clone()).is_ok());
-        let expected = "f.toml:2:1048576: the file is longer than 1048576 bytes, the most that a configuration may have";
-        assert_eq!(said(&[&full, b"#".as_slice()].concat()), expected);
+        let expected = "f.toml:2:1048576: the file is longer than 1048576 bytes, the limit for a \
+                        configuration";
+        assert_eq!(message(&[&full, b"#".as_slice()].concat()), expected);
         // The size limit cuts a character.
-        let cut = [&full[..MOST_BYTES - 1], b"\xc3\xa9"].concat();
-        assert!(said(&cut).ends_with("the most that a configuration may have"), "{}", said(&cut));
-        let cut = [&full[..MOST_BYTES], b"\xc3"].concat();
-        assert_eq!(said(&cut), expected);
+        let cut = [&full[..MAX_BYTES - 1], b"\xc3\xa9"].concat();
+        assert!(message(&cut).ends_with("the limit for a configuration"), "{}", message(&cut));
+        let cut = [&full[..MAX_BYTES], b"\xc3"].concat();
+        assert_eq!(message(&cut), expected);
     }
 
     #[test]
-    fn pipes_are_read_to_the_end_and_not_waited_for_without_end() {
+    fn pipe_without_writer_is_empty_else_read_to_end() {
         let path = std::env::temp_dir().join(format!("xdpfwd-pipe-{}", std::process::id()));
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let nobody_writes = Source::read(&path).map(|source| source.text);
+        let without_writer = Source::read(&path).map(|source| source.text);
         let writer = {
             let path = path.clone();
             std::thread::spawn(move || {
@@ -236,6 +236,6 @@ mod tests {
         });
         writer.join().unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert_eq!((nobody_writes.unwrap().as_str(), read.as_deref()), ("", Some("a = 1")));
+        assert_eq!((without_writer.unwrap().as_str(), read.as_deref()), ("", Some("a = 1")));
     }
 }

@@ -9,7 +9,7 @@ use super::findings::Findings;
 use super::source::Source;
 
 /// Maximum number of errors. One mistake can make the parser report many consequential errors.
-const MOST_ERRORS: usize = 10;
+const MAX_ERRORS: usize = 10;
 
 /// Parses the text; `None` if it is not TOML.
 pub(super) fn parse<'i>(
@@ -30,13 +30,13 @@ pub(super) fn parse<'i>(
     let mut errors = without_consequences(&lines, errors);
     // After an error, the parser usually fails again on the same line.
     errors.dedup_by_key(|error| lines.number(start(error)));
-    errors.truncate(MOST_ERRORS);
+    errors.truncate(MAX_ERRORS);
     for error in &errors {
         let span = error.span().unwrap_or_default();
         findings.error(&span, message(error, &findings.excerpt(&span)));
     }
     if let Some(Unclosed { start, opening, closing }) = unclosed
-        && errors.len() < MOST_ERRORS
+        && errors.len() < MAX_ERRORS
     {
         findings.error(&(start..start), format!("`{opening}` is not closed: expected `{closing}`"));
     }
@@ -77,12 +77,12 @@ impl<'a> Lines<'a> {
 /// Removes errors that follow from earlier ones. After another mistake, a key or table may only
 /// seem to be duplicate; the keys of a duplicate table are duplicates too.
 fn without_consequences(lines: &Lines<'_>, mut errors: Vec<Error>) -> Vec<Error> {
-    const TWICE: &str = "duplicate key";
-    if errors.iter().any(|error| error.message() != TWICE) {
-        errors.retain(|error| error.message() != TWICE);
+    const DUPLICATE_KEY: &str = "duplicate key";
+    if errors.iter().any(|error| error.message() != DUPLICATE_KEY) {
+        errors.retain(|error| error.message() != DUPLICATE_KEY);
         return errors;
     }
-    let mut told = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let mut next_table = 0;
     errors.retain(|error| {
         let span = error.span().unwrap_or_default();
@@ -96,7 +96,7 @@ fn without_consequences(lines: &Lines<'_>, mut errors: Vec<Error>) -> Vec<Error>
         next_table = (line + 1..lines.starts.len())
             .find(|&line| lines.is_header(line))
             .unwrap_or(usize::MAX);
-        told.insert(lines.text.get(span).unwrap_or_default())
+        seen.insert(lines.text.get(span).unwrap_or_default())
     });
     errors
 }
@@ -204,39 +204,55 @@ fn message(error: &Error, written: &str) -> String {
     let error = error.message();
     match error.strip_suffix(", expected nothing").unwrap_or(error) {
         "string values must be quoted, expected literal string" if written.is_empty() => {
-            "a value is missing: expected a string in quotes, a number, true, false or a list in brackets".to_owned()
+            "a value is missing: expected a string in quotes, a number, true, false or a list in \
+             brackets"
+                .to_owned()
         }
         "string values must be quoted, expected literal string"
         | "invalid float, expected `nan`"
-        | "invalid float, expected `inf`" => no_value(written),
+        | "invalid float, expected `inf`" => unquoted_value_message(written),
         "duplicate key" if matches!(written, "port" | "path") => {
-            format!("`{written}` is there twice: write [[{written}]], with two brackets, once for each")
+            format!(
+                "duplicate key `{written}`: write [[{written}]], with two brackets, for each \
+                 {written}"
+            )
         }
-        "duplicate key" => format!("`{written}` is there twice: keep one"),
+        "duplicate key" => format!("duplicate key `{written}`: keep one"),
         message if message.starts_with("cannot extend value of type") => {
-            format!("`{written}` has its value already: write all that belongs to it in one place")
+            format!("`{written}` already has a value: write all of its keys in one place")
         }
         "recursion limit" | "cannot recurse further; max recursion depth met" => {
-            "keys or values nested too deeply; nothing here takes more than three levels".to_owned()
+            "keys or values nested too deeply; a configuration has at most three levels".to_owned()
         }
         "unexpected leading zero" => {
-            format!("`{written}`: a number does not begin with a zero, expected its other digits")
+            format!("`{written}`: expected a number without leading zeros")
         }
-        "invalid float" => format!("`{written}`: no part of a number, expected digits alone, like 16384"),
-        "invalid hexadecimal number" => "expected a hexadecimal number, of 0-9 and a-f after 0x".to_owned(),
+        "invalid float" => {
+            format!("`{written}`: not part of a number, expected only digits, like 16384")
+        }
+        "invalid hexadecimal number" => {
+            "expected a hexadecimal number, of 0-9 and a-f after 0x".to_owned()
+        }
         "invalid octal number" => "expected an octal number, of 0-7 after 0o".to_owned(),
         "invalid binary number" => "expected a binary number, of 0 and 1 after 0b".to_owned(),
-        "extra `=`" => "`=` is there twice: keep one".to_owned(),
-        "invalid basic string, expected `\"`" => "the text is not closed: expected `\"` at its end".to_owned(),
-        "invalid literal string, expected `'`" => "the text is not closed: expected `'` at its end".to_owned(),
+        "extra `=`" => "duplicate `=`: keep one".to_owned(),
+        "invalid basic string, expected `\"`" => {
+            "the string is not closed: expected `\"` at its end".to_owned()
+        }
+        "invalid literal string, expected `'`" => {
+            "the string is not closed: expected `'` at its end".to_owned()
+        }
         message if message.contains("visible characters") => {
             format!(
-                "`{written}` cannot stand in a text as it is: expected characters that are seen, or an escape like \\u001b"
+                "`{written}` is not allowed in a string: expected visible characters, or an escape \
+                 like \\u001b"
             )
         }
         message => {
-            let message =
-                message.replace("expected newline, `#`", "expected the end of the line or a comment after `#`");
+            let message = message.replace(
+                "expected newline, `#`",
+                "expected the end of the line or a comment after `#`",
+            );
             let message = if message.contains("expected") || message.contains("may only") {
                 message
             } else {
@@ -252,12 +268,13 @@ fn message(error: &Error, written: &str) -> String {
 }
 
 /// Returns the message for text without quotes in place of a value.
-fn no_value(written: &str) -> String {
+fn unquoted_value_message(written: &str) -> String {
     let bare = written.trim_matches(['“', '”', '„', '‟', '‘', '’', '«', '»', '`', '´']);
     match written.to_lowercase().as_str() {
         "yes" | "no" | "on" | "off" => {
             format!(
-                "`{written}` is no value: expected true or false, or a string in quotes, like \"{written}\""
+                "`{written}` is not a value: expected true or false, or a string in quotes, like \
+                 \"{written}\""
             )
         }
         number
@@ -265,10 +282,11 @@ fn no_value(written: &str) -> String {
                 .starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first)) =>
         {
             format!(
-                "`{written}` is no value: a number is digits alone, like 16384, and a string must be in quotes"
+                "`{written}` is not a value: a number has only digits, like 16384, and a string \
+                 must be in quotes"
             )
         }
-        _ => format!("`{written}` is no value: a string must be in quotes, like \"{bare}\""),
+        _ => format!("`{written}` is not a value: a string must be in quotes, like \"{bare}\""),
     }
 }
 
@@ -277,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_closed_is_found() {
+    fn unclosed_returns_first_unclosed_value() {
         for (text, expected) in [
             ("a = [1, 2", "[4]"),
             ("a = [1,\n2\n[[b]]\nc = 1", "[4]"),
@@ -292,7 +310,8 @@ mod tests {
             // These are.
             ("a = \"x\nb = 'y\nc = [1]", ""),
             (
-                "a = [1, # ] [\n'[', \"\\\"[\", \"\"\"[\"\"\"\"\", '''\\''']\n[b]\nc = { d = [], e = {} }",
+                "a = [1, # ] [\n'[', \"\\\"[\", \"\"\"[\"\"\"\"\", '''\\''']\n[b]\nc = { d = [], \
+                 e = {} }",
                 "",
             ),
             ("a = [1 = 2]", ""),

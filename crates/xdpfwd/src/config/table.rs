@@ -22,45 +22,45 @@ pub(super) struct Table<'i> {
 
 /// The parsed value of a key.
 #[derive(Clone, Debug)]
-pub(super) enum Written<T> {
+pub(super) enum ParsedKey<T> {
     /// The key is missing.
     Absent,
     /// The value is invalid and an error reports it. Checks that depend on it are skipped.
-    Refused,
+    Invalid,
     /// The value has a valid type and range.
-    Is(Spanned<T>),
+    Valid(Spanned<T>),
 }
 
 /// A rule for the format of a text.
 pub(super) struct Rule {
     pub(super) accepts: fn(&str) -> bool,
     /// Description of accepted texts, for use after "must be".
-    pub(super) what: &'static str,
+    pub(super) expected: &'static str,
 }
 
-impl<T: Clone> Written<T> {
+impl<T: Clone> ParsedKey<T> {
     /// Returns the value, or the default if the key is missing; `None` if the value is invalid.
     pub(super) fn or(&self, default: T) -> Option<T> {
         match self {
             Self::Absent => Some(default),
-            Self::Refused => None,
-            Self::Is(value) => Some(value.get_ref().clone()),
+            Self::Invalid => None,
+            Self::Valid(value) => Some(value.get_ref().clone()),
         }
     }
 }
 
-impl<T> Written<T> {
+impl<T> ParsedKey<T> {
     /// Returns the value with its span, if it is valid.
-    pub(super) fn is(&self) -> Option<&Spanned<T>> {
+    pub(super) fn value(&self) -> Option<&Spanned<T>> {
         match self {
-            Self::Absent | Self::Refused => None,
-            Self::Is(value) => Some(value),
+            Self::Absent | Self::Invalid => None,
+            Self::Valid(value) => Some(value),
         }
     }
 
     /// Returns the span of the value; `elsewhere` without a value.
     pub(super) fn span_or(&self, elsewhere: &Range<usize>) -> Range<usize> {
-        self.is().map_or_else(|| elsewhere.clone(), Spanned::span)
+        self.value().map_or_else(|| elsewhere.clone(), Spanned::span)
     }
 }
 
@@ -78,10 +78,7 @@ impl<'i> Table<'i> {
             }
             _ => {
                 let written = findings.excerpt(&span);
-                findings.error(
-                    &span,
-                    format!("`{written}` stands where a table must be: write {heading}"),
-                );
+                findings.error(&span, format!("`{written}` is not a table: write {heading}"));
                 None
             }
         }
@@ -118,12 +115,12 @@ impl<'i> Table<'i> {
         &mut self,
         key: &'static str,
         findings: &mut Findings<'_>,
-    ) -> Written<bool> {
-        let Some(value) = self.take(key) else { return Written::Absent };
+    ) -> ParsedKey<bool> {
+        let Some(value) = self.take(key) else { return ParsedKey::Absent };
         let span = value.span();
         match value.get_ref().as_bool() {
-            Some(boolean) => Written::Is(Spanned::new(span, boolean)),
-            None => refuse(key, &value, "true or false", findings),
+            Some(boolean) => ParsedKey::Valid(Spanned::new(span, boolean)),
+            None => reject(key, &value, "true or false", findings),
         }
     }
 
@@ -133,17 +130,18 @@ impl<'i> Table<'i> {
         key: &'static str,
         accepted: RangeInclusive<T>,
         findings: &mut Findings<'_>,
-    ) -> Written<T>
+    ) -> ParsedKey<T>
     where
         T: TryFrom<i128> + PartialOrd + std::fmt::Display,
     {
-        let Some(value) = self.take(key) else { return Written::Absent };
+        let Some(value) = self.take(key) else { return ParsedKey::Absent };
         let span = value.span();
         match integer(value.get_ref()).filter(|integer| accepted.contains(integer)) {
-            Some(integer) => Written::Is(Spanned::new(span, integer)),
+            Some(integer) => ParsedKey::Valid(Spanned::new(span, integer)),
             None => {
-                let what = format!("an integer from {} to {}", accepted.start(), accepted.end());
-                refuse(key, &value, &what, findings)
+                let expected =
+                    format!("an integer from {} to {}", accepted.start(), accepted.end());
+                reject(key, &value, &expected, findings)
             }
         }
     }
@@ -154,15 +152,15 @@ impl<'i> Table<'i> {
         key: &'static str,
         accepted: &[T],
         findings: &mut Findings<'_>,
-    ) -> Written<T>
+    ) -> ParsedKey<T>
     where
         T: TryFrom<i128> + PartialEq + std::fmt::Display,
     {
-        let Some(value) = self.take(key) else { return Written::Absent };
+        let Some(value) = self.take(key) else { return ParsedKey::Absent };
         let span = value.span();
         match integer(value.get_ref()).filter(|integer| accepted.contains(integer)) {
-            Some(integer) => Written::Is(Spanned::new(span, integer)),
-            None => refuse(key, &value, &any_of(accepted), findings),
+            Some(integer) => ParsedKey::Valid(Spanned::new(span, integer)),
+            None => reject(key, &value, &any_of(accepted), findings),
         }
     }
 
@@ -171,20 +169,20 @@ impl<'i> Table<'i> {
         &mut self,
         key: &'static str,
         accepted: RangeInclusive<T>,
-        what: &str,
+        expected: &str,
         findings: &mut Findings<'_>,
-    ) -> Written<Vec<Spanned<T>>>
+    ) -> ParsedKey<Vec<Spanned<T>>>
     where
         T: TryFrom<i128> + PartialOrd + std::fmt::Display,
     {
-        let what_each =
-            format!("{what}, an integer from {} to {}", accepted.start(), accepted.end());
+        let expected_each =
+            format!("{expected}, an integer from {} to {}", accepted.start(), accepted.end());
         let parse =
             |value: &DeValue<'_>| integer(value).filter(|integer| accepted.contains(integer));
         self.list(
             key,
-            &format!("a list in brackets, each element {what}"),
-            &what_each,
+            &format!("a list in brackets, each element {expected}"),
+            &expected_each,
             parse,
             findings,
         )
@@ -194,15 +192,15 @@ impl<'i> Table<'i> {
     pub(super) fn texts(
         &mut self,
         key: &'static str,
-        what: &str,
+        expected: &str,
         findings: &mut Findings<'_>,
-    ) -> Written<Vec<Spanned<String>>> {
+    ) -> ParsedKey<Vec<Spanned<String>>> {
         let parse = |value: &DeValue<'_>| value.as_str().map(ToOwned::to_owned);
-        let what_each = format!("{what} in quotes");
+        let expected_each = format!("{expected} in quotes");
         self.list(
             key,
-            &format!("a list in brackets, each element {what_each}"),
-            &what_each,
+            &format!("a list in brackets, each element {expected_each}"),
+            &expected_each,
             parse,
             findings,
         )
@@ -212,40 +210,50 @@ impl<'i> Table<'i> {
     pub(super) fn words<T: FromStr>(
         &mut self,
         key: &'static str,
-        what: &str,
+        expected: &str,
         findings: &mut Findings<'_>,
-    ) -> Written<Vec<Spanned<T>>> {
+    ) -> ParsedKey<Vec<Spanned<T>>> {
         let parse = |value: &DeValue<'_>| value.as_str().and_then(|word| word.parse().ok());
-        self.list(key, &format!("a list in brackets, each element {what}"), what, parse, findings)
+        self.list(
+            key,
+            &format!("a list in brackets, each element {expected}"),
+            expected,
+            parse,
+            findings,
+        )
     }
 
     fn list<T>(
         &mut self,
         key: &'static str,
-        what: &str,
-        what_each: &str,
+        expected: &str,
+        expected_each: &str,
         parse: impl Fn(&DeValue<'_>) -> Option<T>,
         findings: &mut Findings<'_>,
-    ) -> Written<Vec<Spanned<T>>> {
-        let Some(value) = self.take(key) else { return Written::Absent };
+    ) -> ParsedKey<Vec<Spanned<T>>> {
+        let Some(value) = self.take(key) else { return ParsedKey::Absent };
         let span = value.span();
         if !value.get_ref().is_array() {
-            return refuse(key, &value, what, findings);
+            return reject(key, &value, expected, findings);
         }
-        let DeValue::Array(elements) = value.into_inner() else { return Written::Refused };
-        let mut good = Vec::new();
+        let DeValue::Array(elements) = value.into_inner() else { return ParsedKey::Invalid };
+        let mut valid = Vec::new();
         let all = elements.len();
         for element in elements {
             let span = element.span();
             match parse(element.get_ref()) {
-                Some(element) => good.push(Spanned::new(span, element)),
+                Some(element) => valid.push(Spanned::new(span, element)),
                 None => {
-                    let written = shown(&element, findings);
-                    findings.error(&span, format!("{key}: {written} must be {what_each}"));
+                    let written = display_value(&element, findings);
+                    findings.error(&span, format!("{key}: {written} must be {expected_each}"));
                 }
             }
         }
-        if good.len() == all { Written::Is(Spanned::new(span, good)) } else { Written::Refused }
+        if valid.len() == all {
+            ParsedKey::Valid(Spanned::new(span, valid))
+        } else {
+            ParsedKey::Invalid
+        }
     }
 
     /// Reads one of several words.
@@ -254,16 +262,16 @@ impl<'i> Table<'i> {
         key: &'static str,
         choices: &[(&str, T)],
         findings: &mut Findings<'_>,
-    ) -> Written<T> {
-        let Some(value) = self.take(key) else { return Written::Absent };
+    ) -> ParsedKey<T> {
+        let Some(value) = self.take(key) else { return ParsedKey::Absent };
         let span = value.span();
         let words = || choices.iter().map(|&(word, _)| word);
         let written = value.get_ref().as_str().unwrap_or_default();
         match choices.iter().find(|(word, _)| *word == written) {
-            Some(&(_, choice)) => Written::Is(Spanned::new(span, choice)),
+            Some(&(_, choice)) => ParsedKey::Valid(Spanned::new(span, choice)),
             None => {
-                let what = any_quoted(words()) + &did_you_mean(written, words());
-                refuse(key, &value, &what, findings)
+                let expected = any_quoted(words()) + &did_you_mean(written, words());
+                reject(key, &value, &expected, findings)
             }
         }
     }
@@ -274,10 +282,10 @@ impl<'i> Table<'i> {
         key: &'static str,
         rule: &Rule,
         findings: &mut Findings<'_>,
-    ) -> Written<String> {
+    ) -> ParsedKey<String> {
         match self.take(key) {
-            Some(value) => following(key, &value, rule, findings),
-            None => Written::Absent,
+            Some(value) => check_rule(key, &value, rule, findings),
+            None => ParsedKey::Absent,
         }
     }
 
@@ -287,15 +295,15 @@ impl<'i> Table<'i> {
         key: &'static str,
         rule: &Rule,
         findings: &mut Findings<'_>,
-    ) -> Written<String> {
+    ) -> ParsedKey<String> {
         let Some(value) = self.take(key) else {
             findings.error(
                 &self.span,
-                format!("missing key `{key}` in {}: must be {}", self.heading, rule.what),
+                format!("missing key `{key}` in {}: must be {}", self.heading, rule.expected),
             );
-            return Written::Refused;
+            return ParsedKey::Invalid;
         };
-        following(key, &value, rule, findings)
+        check_rule(key, &value, rule, findings)
     }
 
     /// Returns the keys not read yet.
@@ -335,7 +343,7 @@ fn integer<T: TryFrom<i128>>(value: &DeValue<'_>) -> Option<T> {
 
 /// Returns the source text of a value; for a table with its own header, its type instead of the
 /// header.
-pub(super) fn shown(value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> String {
+pub(super) fn display_value(value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> String {
     let written = findings.excerpt(&value.span());
     if value.get_ref().is_table() && !written.starts_with('{') {
         "a table".to_owned()
@@ -345,25 +353,25 @@ pub(super) fn shown(value: &Spanned<DeValue<'_>>, findings: &Findings<'_>) -> St
 }
 
 /// Checks that a text matches a rule.
-fn following(
+fn check_rule(
     key: &'static str,
     value: &Spanned<DeValue<'_>>,
     rule: &Rule,
     findings: &mut Findings<'_>,
-) -> Written<String> {
+) -> ParsedKey<String> {
     match value.get_ref().as_str().filter(|text| (rule.accepts)(text)) {
-        Some(text) => Written::Is(Spanned::new(value.span(), text.to_owned())),
-        None => refuse(key, value, rule.what, findings),
+        Some(text) => ParsedKey::Valid(Spanned::new(value.span(), text.to_owned())),
+        None => reject(key, value, rule.expected, findings),
     }
 }
 
-fn refuse<T>(
+fn reject<T>(
     key: &str,
     value: &Spanned<DeValue<'_>>,
-    what: &str,
+    expected: &str,
     findings: &mut Findings<'_>,
-) -> Written<T> {
-    let written = shown(value, findings);
-    findings.error(&value.span(), format!("{key} = {written}: must be {what}"));
-    Written::Refused
+) -> ParsedKey<T> {
+    let written = display_value(value, findings);
+    findings.error(&value.span(), format!("{key} = {written}: must be {expected}"));
+    ParsedKey::Invalid
 }

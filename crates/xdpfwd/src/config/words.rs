@@ -19,7 +19,7 @@ pub(super) fn any_quoted<'a>(names: impl IntoIterator<Item = &'a str>) -> String
 
 /// Returns a name in double quotes; a long one is shortened to its beginning.
 pub(super) fn quoted(name: &str) -> String {
-    match name.char_indices().nth(EXCERPT) {
+    match name.char_indices().nth(MAX_EXCERPT) {
         Some((end, _)) => format!("{:?}…", &name[..end]),
         None => format!("{name:?}"),
     }
@@ -34,16 +34,16 @@ pub(super) fn is_printable(character: char) -> bool {
 }
 
 /// Escapes unprintable characters in a text.
-pub(crate) fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
+pub(crate) fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         if is_printable(character) {
-            plain.push(character);
+            escaped.push(character);
         } else {
-            plain.extend(character.escape_default());
+            escaped.extend(character.escape_default());
         }
     }
-    plain
+    escaped
 }
 
 /// Returns `; did you mean "x"?`, or nothing if no name is similar.
@@ -75,7 +75,8 @@ pub(super) fn count(number: impl Into<u64>, noun: &str) -> String {
 
 fn join<T: Display>(items: impl IntoIterator<Item = T>, word: &str) -> String {
     let mut rest = items.into_iter();
-    let mut items: Vec<String> = rest.by_ref().take(LISTED).map(|item| item.to_string()).collect();
+    let mut items: Vec<String> =
+        rest.by_ref().take(MAX_LISTED).map(|item| item.to_string()).collect();
     match rest.count() {
         0 => {}
         more => items.push(format!("{more} more")),
@@ -88,25 +89,25 @@ fn join<T: Display>(items: impl IntoIterator<Item = T>, word: &str) -> String {
 }
 
 /// Maximum characters of a value or name quoted in a message.
-pub(super) const EXCERPT: usize = 40;
+pub(super) const MAX_EXCERPT: usize = 40;
 
 /// Maximum items in a list; the message states how many more there are.
-const LISTED: usize = 32;
+const MAX_LISTED: usize = 32;
 
 /// Maximum number of names compared with an unknown one, and of characters of each: bounds the
 /// time.
-const COMPARED: usize = 64;
+const MAX_COMPARED: usize = 64;
 
 /// Returns the most similar name, unless its edit distance exceeds a third of the length of
 /// `written` (at least 1).
 fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    if written.len() > COMPARED {
+    if written.len() > MAX_COMPARED {
         return None;
     }
     let length = written.chars().count();
     let lowercase = written.to_lowercase();
     let near = |name: &'a str| {
-        if name.len() > COMPARED {
+        if name.len() > MAX_COMPARED {
             return None;
         }
         // Case differences count least.
@@ -115,7 +116,7 @@ fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Optio
     };
     names
         .into_iter()
-        .take(COMPARED)
+        .take(MAX_COMPARED)
         .filter_map(near)
         .min_by_key(|&(distance, _)| distance)
         .map(|(_, name)| name)
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists() {
+    fn lists_ranges_and_counts_are_formatted() {
         assert_eq!(any_of([1, 2, 3]), "1, 2 or 3");
         assert_eq!(all_of(["a", "b"]), "a and b");
         assert_eq!(any_quoted(["a"]), "\"a\"");
@@ -139,10 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_can_be_read() {
-        assert_eq!(plain("größe \"x\" \\ 日本 😀"), "größe \"x\" \\ 日本 😀");
+    fn unprintable_characters_are_escaped() {
+        assert_eq!(escaped("größe \"x\" \\ 日本 😀"), "größe \"x\" \\ 日本 😀");
         assert_eq!(
-            plain("a\n\t\u{1b}[31m\u{202e}\u{2028}\u{a0}\u{feff}"),
+            escaped("a\n\t\u{1b}[31m\u{202e}\u{2028}\u{a0}\u{feff}"),
             r"a\n\t\u{1b}[31m\u{202e}\u{2028}\u{a0}\u{feff}"
         );
         assert_eq!(quoted(&"ü".repeat(41)), format!("\"{}\"…", "ü".repeat(40)));
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn only_near_names_are_suggested() {
+    fn did_you_mean_suggests_only_similar_names() {
         let known = ["auto", "zero-copy", "copy", "skb"];
         assert_eq!(did_you_mean("zerocopy", known), "; did you mean \"zero-copy\"?");
         assert_eq!(did_you_mean("ksb", known), "; did you mean \"skb\"?");

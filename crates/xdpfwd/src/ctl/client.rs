@@ -9,13 +9,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
-use super::{Command, Question, default_socket};
+use super::{Command, Request, default_socket};
 use crate::app::App;
 use crate::cli::{Ctl, USAGE};
 use crate::program;
 
 /// Response timeout; longer than the server's for its slowest response.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(40);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Exit status: the user lacks permission.
 const PRIVILEGE: u8 = 3;
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Ctl, app: &App) -> ExitCode {
         program::print_error(anyhow!("`ctl {}` takes no arguments", arguments.command).as_ref());
         return ExitCode::from(USAGE);
     }
-    match ask(arguments, app) {
+    match query(arguments, app) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             program::print_error(error.as_ref());
@@ -47,40 +47,41 @@ pub(crate) fn run(arguments: &Ctl, app: &App) -> ExitCode {
     }
 }
 
-fn ask(arguments: &Ctl, app: &App) -> Result<()> {
+fn query(arguments: &Ctl, app: &App) -> Result<()> {
     let path = &arguments.socket;
     let connected = UnixStream::connect(path);
     if connected.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
         return Err(Denied(format!(
-            "{}: only root, and the user that it runs as, may ask",
-            path.display()
+            "cannot connect to {}: only root and the user of the running {} may use this socket",
+            path.display(),
+            app.name
         ))
         .into());
     }
     let stream = connected.with_context(|| {
         let is_default = *path == std::path::Path::new(&default_socket(app.name));
-        let hint = if is_default { "" } else { ", or another --socket" };
+        let hint = if is_default { "" } else { ", or pass another --socket" };
         let path = path.display().to_string();
         format!(
-            "nobody listens at {path}: is {} running, with [engine] control = {path:?}{hint}",
+            "no {} listens on {path}; start it with [engine] control = {path:?}{hint}",
             app.name
         )
     })?;
-    stream.set_read_timeout(Some(ANSWERED_WITHIN))?;
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     let Ctl { command, arguments: own, .. } = arguments;
-    let question = Question { command: command.clone(), arguments: own.clone() };
-    let question = serde_json::to_string(&question)? + "\n";
+    let request = Request { command: command.clone(), arguments: own.clone() };
+    let request = serde_json::to_string(&request)? + "\n";
     // Even if the write fails, the server's response may state why.
-    let asked = (&stream).write_all(question.as_bytes());
+    let sent = (&stream).write_all(request.as_bytes());
     let mut line = String::new();
-    BufReader::new(&stream).read_line(&mut line).context("no answer")?;
+    BufReader::new(&stream).read_line(&mut line).context("cannot read the response")?;
     if line.is_empty() {
-        asked.context("asking")?;
+        sent.context("cannot send the request")?;
     }
     if line.is_empty() {
-        bail!("it has ended without an answer");
+        bail!("{} closed the connection without a response", app.name);
     }
-    let answer: Value = serde_json::from_str(&line).context("the answer is no JSON")?;
+    let answer: Value = serde_json::from_str(&line).context("the response is not JSON")?;
     if let Some(error) = answer["error"].as_str() {
         if answer["denied"] == true {
             return Err(Denied(error.to_owned()).into());
@@ -95,12 +96,12 @@ fn ask(arguments: &Ctl, app: &App) -> Result<()> {
     let text = match Command::named(&arguments.command) {
         _ if arguments.json => line,
         Some(command) => text(command, &answer),
-        None => own_answer(&answer["answer"]),
+        None => custom_answer(&answer["answer"]),
     };
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("writing to stdout")
+            Err(error).context("cannot write to stdout")
         }
         _ => Ok(()),
     }
@@ -120,7 +121,7 @@ fn sas(sas: &[Value], text: &mut String) {
         let esn = if sa["esn"] == true { ", ESN" } else { "" };
         let _ = writeln!(
             text,
-            "{} {} {:#x}: {}{esn}, {}, key {}, by {}",
+            "{} {} {:#x}: {}{esn}, {}, key {}, backend {}",
             word(&sa["stage"]),
             word(&sa["direction"]),
             sa["spi"].as_u64().unwrap_or_default(),
@@ -172,7 +173,7 @@ fn warn_of_silent_workers(answer: &Value, text: &mut String) {
     if answer["answered"] != answer["workers"] {
         let _ = writeln!(
             text,
-            "{} of {} workers answered: what the others counted is missing",
+            "{} of {} workers answered; the counters of the others are missing",
             answer["answered"], answer["workers"]
         );
     }
@@ -226,7 +227,7 @@ fn cell(value: &Value) -> String {
 }
 
 /// Formats the response of a command that the program adds.
-fn own_answer(answer: &Value) -> String {
+fn custom_answer(answer: &Value) -> String {
     match answer {
         Value::Null => String::new(),
         Value::String(text) => text.trim_end().to_owned() + "\n",
@@ -255,7 +256,7 @@ fn text(command: Command, answer: &Value) -> String {
         Command::Status => {
             let _ = writeln!(
                 text,
-                "{} {}, pid {}, {} worker(s), running for {} s by {}",
+                "{} {}, pid {}, {} worker(s), running for {} s, configuration {}",
                 word(&answer["program"]),
                 word(&answer["version"]),
                 answer["pid"],

@@ -28,7 +28,7 @@ impl Command {
     }
 
     /// Returns whether the program can have stages that the command is about.
-    pub(crate) fn is_of_use(self, registry: &Registry) -> bool {
+    pub(crate) fn is_supported_by(self, registry: &Registry) -> bool {
         let has = |about: &str| registry.kinds().any(|kind| kind.starts_with(about));
         match self {
             Self::Rules => has("filter"),

@@ -17,7 +17,7 @@ pub(crate) use server::Server;
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Question {
+struct Request {
     command: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     arguments: Vec<String>,

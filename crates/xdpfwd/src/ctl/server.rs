@@ -8,10 +8,10 @@ use xdpfwd_pipeline::PortId;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Command, Question, views};
+use super::{Command, Request, views};
 use crate::app::App;
 use crate::cli::Run;
-use crate::error_text::in_full;
+use crate::error_text::with_causes;
 use crate::{reload, report};
 
 /// Serves requests on the control socket, if configured.
@@ -43,7 +43,12 @@ impl Server {
             Ok(socket) => Some(socket),
             Err(error) => {
                 let path = path.display();
-                tracing::warn!(%error, %path, "there is no control socket: does its folder exist, and does no other process listen there?");
+                tracing::warn!(
+                    %error,
+                    %path,
+                    "no control socket; check that its directory exists and that no other process \
+                     listens there"
+                );
                 None
             }
         };
@@ -54,26 +59,26 @@ impl Server {
     pub(crate) fn answer_all(&self, handle: &Handle, cli: &Run, app: &App) {
         let Some(socket) = &self.socket else { return };
         while let Some(request) = socket.next() {
-            let answer = match serde_json::from_str::<Question>(&request.question) {
+            let answer = match serde_json::from_str::<Request>(&request.question) {
                 Ok(question) => answer(&question, handle, cli, app),
-                Err(error) => json!({ "error": format!("no question: {error}") }),
+                Err(error) => json!({ "error": format!("invalid request: {error}") }),
             };
             request.answer(answer.to_string());
         }
     }
 }
 
-fn answer(question: &Question, handle: &Handle, cli: &Run, app: &App) -> Value {
-    let Question { command: name, arguments } = question;
+fn answer(question: &Request, handle: &Handle, cli: &Run, app: &App) -> Value {
+    let Request { command: name, arguments } = question;
     let Some(command) = Command::named(name) else {
         let Some(own) = app.ctl.iter().find(|own| own.name == name) else {
-            return json!({ "error": format!("no question: there is no command {name:?}") });
+            return json!({ "error": format!("unknown command {name:?}") });
         };
         return match own.run(handle, arguments) {
             Ok(answer) => {
                 json!({ "schema": xdpfwd_engine::SCHEMA, "type": name, "answer": answer })
             }
-            Err(error) => json!({ "error": in_full(error.as_ref()) }),
+            Err(error) => json!({ "error": with_causes(error.as_ref()) }),
         };
     };
     if !arguments.is_empty() {
@@ -88,7 +93,7 @@ fn answer(question: &Question, handle: &Handle, cli: &Run, app: &App) -> Value {
             Err(failed) => json!({ "error": failed.message, "problems": failed.problems }),
         };
     }
-    let answered = handle.with(|data_plane| match command {
+    let result = handle.with(|data_plane| match command {
         Command::Status => serde_json::to_value(status(data_plane, cli, app)),
         Command::Stats => report::json(&data_plane.report(), app),
         Command::Rules => views::rules(&data_plane.inspect()),
@@ -96,7 +101,7 @@ fn answer(question: &Question, handle: &Handle, cli: &Run, app: &App) -> Value {
         Command::Inspect => views::all(&data_plane.inspect()),
         Command::Reload => Ok(Value::Null),
     });
-    match answered {
+    match result {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => json!({ "error": error.to_string() }),
         Err(error) => json!({ "error": error.to_string() }),

@@ -115,14 +115,14 @@ impl Examination {
                 subject = &finding.subject;
                 let _ = writeln!(text, "{}{subject}", if text.is_empty() { "" } else { "\n" });
             }
-            let _ = write!(text, "{}", finding.shown(colour));
+            let _ = write!(text, "{}", finding.display(colour));
         }
         let count = |level| self.findings.iter().filter(|finding| finding.level == level).count();
         let (warnings, errors) = (count(Level::Warning), count(Level::Error));
         let verdict = match self.level {
             Level::Ok | Level::Unknown => "ready".to_owned(),
             Level::Warning => {
-                format!("will run, not at its best: {}", counted(warnings, "warning"))
+                format!("will run, but not at full speed: {}", counted(warnings, "warning"))
             }
             Level::Error => {
                 format!(
@@ -143,25 +143,25 @@ fn counted(number: usize, noun: &str) -> String {
 
 impl Finding {
     /// Formats the finding with its subject, for use without a heading.
-    pub(crate) fn of_subject(&self) -> String {
+    pub(crate) fn with_subject(&self) -> String {
         let finding =
             Self { finding: format!("{}: {}", self.subject, self.finding), ..self.clone() };
-        finding.shown(false).to_string()
+        finding.display(false).to_string()
     }
 
     /// Formats the finding in two columns, with the fix below.
-    pub(crate) fn shown(&self, colour: bool) -> Shown<'_> {
-        Shown { finding: self, colour }
+    pub(crate) fn display(&self, colour: bool) -> FindingText<'_> {
+        FindingText { finding: self, colour }
     }
 }
 
 /// A finding formatted as text.
-pub(crate) struct Shown<'a> {
+pub(crate) struct FindingText<'a> {
     finding: &'a Finding,
     colour: bool,
 }
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for FindingText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Finding { check, level, finding, fix, .. } = self.finding;
         let mark = match level {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_reads_it_by_subject_with_the_fix_below() {
+    fn text_groups_findings_by_subject_with_fix_below() {
         insta::assert_snapshot!(examination().text(false), @r"
         host
           ok    kernel         Linux 6.18
@@ -234,13 +234,13 @@ mod tests {
     }
 
     #[test]
-    fn colour_is_for_terminals() {
+    fn text_has_colour_only_if_requested() {
         assert!(!examination().text(false).contains('\u{1b}'));
         assert!(examination().text(true).contains("\u{1b}[31;1mFAIL\u{1b}[0m"));
     }
 
     #[test]
-    fn the_worst_decides_and_what_cannot_be_told_does_not() {
+    fn examination_level_is_the_worst_except_unknown() {
         let level = |levels: &[Level]| {
             let findings =
                 levels.iter().map(|&level| Finding { level, ..Finding::ok("a", "host", "b") });

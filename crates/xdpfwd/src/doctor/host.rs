@@ -4,79 +4,76 @@ use xdpfwd_xsk::HugePages;
 
 use super::tree::list;
 use super::{Finding, Subject, Tree};
-use crate::config::Needed;
+use crate::config::RequiredMemory;
 
 const HOST: &str = "host";
 
 pub(crate) fn examine(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     // Packet sockets need fewer privileges, and their memory is not locked.
-    let by_xdp = subject.plan.ports.iter().any(|port| port.io.takes_by_xdp());
+    let uses_xdp = subject.plan.ports.iter().any(|port| port.io.takes_by_xdp());
     let mut findings = vec![kernel(tree)];
-    if by_xdp {
-        findings.extend([options(tree), compiler(tree)]);
+    if uses_xdp {
+        findings.extend([kernel_options(tree), bpf_jit(tree)]);
     }
-    findings.push(capabilities(by_xdp, tree));
-    findings.extend(by_xdp.then(|| memory_lock(subject, tree)));
+    findings.push(capabilities(uses_xdp, tree));
+    findings.extend(uses_xdp.then(|| memory_lock(subject, tree)));
     findings.push(huge_pages(subject, tree));
     findings.extend(cores(subject, tree));
     findings
 }
 
 /// Optional features: the first kernel version that has each, and its description.
-const SINCE: [((u32, u32), &str); 4] = [
+const FEATURES_SINCE: [((u32, u32), &str); 4] = [
     ((5, 11), "preferred busy polling (busy_poll = true)"),
-    ((6, 3), "naming a driver's XDP features"),
+    ((6, 3), "querying a driver's XDP features"),
     ((6, 6), "AF_XDP frames of several buffers, in drivers"),
-    ((6, 17), "more than 32 packets a system call in copy mode"),
+    ((6, 17), "more than 32 packets per system call in copy mode"),
 ];
 
 /// Linux 5.9 added BPF links for XDP, which attach the program.
-const OLDEST: (u32, u32) = (5, 9);
+const OLDEST_KERNEL: (u32, u32) = (5, 9);
 
 fn kernel(tree: &Tree) -> Finding {
     const CHECK: &str = "kernel";
     let Some(release) = tree.text("/proc/sys/kernel/osrelease") else {
-        return Finding::unknown(CHECK, HOST, "/proc/sys/kernel/osrelease cannot be read");
+        return Finding::unknown(CHECK, HOST, "cannot read /proc/sys/kernel/osrelease");
     };
     let mut numbers = release.split(|byte: char| !byte.is_ascii_digit()).map(str::parse);
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
         return Finding::unknown(
             CHECK,
             HOST,
-            format!("Linux {release:?} has no number that is known"),
+            format!("cannot parse the kernel release {release:?}"),
         );
     };
-    if (major, minor) < OLDEST {
+    if (major, minor) < OLDEST_KERNEL {
         return Finding::error(
             CHECK,
             HOST,
-            format!("Linux {release} has no BPF links for XDP (5.9 and later have)"),
+            format!("Linux {release} has no BPF links for XDP; 5.9 or later is required"),
             "boot a newer kernel",
         );
     }
-    let lacks: Vec<_> = SINCE
+    let lacks: Vec<_> = FEATURES_SINCE
         .iter()
         .filter(|(since, _)| (major, minor) < *since)
         .map(|((major, minor), what)| format!("{what} (from {major}.{minor})"))
         .collect();
-    let lacks = if lacks.is_empty() {
-        String::new()
-    } else {
-        format!("; it has not: {}", lacks.join(", "))
-    };
+    let lacks =
+        if lacks.is_empty() { String::new() } else { format!("; without: {}", lacks.join(", ")) };
     Finding::ok(CHECK, HOST, format!("Linux {release}{lacks}"))
 }
 
 /// Checks the kernel's build options, if readable.
-fn options(tree: &Tree) -> Finding {
+fn kernel_options(tree: &Tree) -> Finding {
     const CHECK: &str = "kernel-options";
     let release = tree.text("/proc/sys/kernel/osrelease").unwrap_or_default();
     // Locations used by various distributions.
-    let places = [format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")];
-    let Some(text) = places.iter().find_map(|place| tree.text(place)) else {
+    let paths = [format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")];
+    let Some(text) = paths.iter().find_map(|path| tree.text(path)) else {
         let why = format!(
-            "there is neither {}; if there is a /proc/config.gz, zgrep XDP shows them",
-            places.join(" nor ")
+            "cannot read {}; if /proc/config.gz exists: zgrep XDP /proc/config.gz",
+            paths.join(" or ")
         );
         return Finding::unknown(CHECK, HOST, why);
     };
@@ -95,7 +92,8 @@ fn options(tree: &Tree) -> Finding {
         [] => Finding::ok(
             CHECK,
             HOST,
-            "built with AF_XDP and the BPF compiler (without CONFIG_XDP_SOCKETS_DIAG: no `ss --xdp`)",
+            "built with AF_XDP and the BPF compiler (without CONFIG_XDP_SOCKETS_DIAG: no `ss \
+             --xdp`)",
         ),
         ["CONFIG_BPF_JIT"] => Finding::warning(
             CHECK,
@@ -113,20 +111,20 @@ fn options(tree: &Tree) -> Finding {
 }
 
 /// Checks whether the BPF JIT compiler is enabled; it can be disabled at run time.
-fn compiler(tree: &Tree) -> Finding {
+fn bpf_jit(tree: &Tree) -> Finding {
     const CHECK: &str = "bpf-jit";
     match tree.text("/proc/sys/net/core/bpf_jit_enable").as_deref() {
         Some("0") => Finding::warning(
             CHECK,
             HOST,
-            "switched off: XDP programs are interpreted",
+            "disabled: XDP programs are interpreted",
             "sysctl -w net.core.bpf_jit_enable=1",
         ),
         Some(_) => Finding::ok(CHECK, HOST, "XDP programs are compiled"),
         None => Finding::unknown(
             CHECK,
             HOST,
-            "net.core.bpf_jit_enable is shown to root, in the first network namespace, alone",
+            "net.core.bpf_jit_enable is visible only to root in the initial network namespace",
         ),
     }
 }
@@ -150,17 +148,18 @@ fn effective(tree: &Tree) -> Option<u64> {
     u64::from_str_radix(&status(tree, "CapEff")?, 16).ok()
 }
 
-fn capabilities(by_xdp: bool, tree: &Tree) -> Finding {
+fn capabilities(uses_xdp: bool, tree: &Tree) -> Finding {
     const CHECK: &str = "capabilities";
     const SYS_ADMIN: u32 = 21;
     let Some(effective) = effective(tree) else {
-        return Finding::unknown(CHECK, HOST, "/proc/self/status cannot be read");
+        return Finding::unknown(CHECK, HOST, "cannot read /proc/self/status");
     };
     if tree
         .text("/proc/self/uid_map")
         .is_some_and(|map| map.split_whitespace().nth(2) != Some("4294967295"))
     {
-        let why = "this is a user namespace, whose capabilities count for nothing outside of it; `mode` tries";
+        let why = "capabilities of this user namespace have no effect outside of it; `mode` probes \
+                   whether they suffice";
         return Finding::unknown(CHECK, HOST, why);
     }
     let has = |number: u32| effective >> number & 1 == 1;
@@ -171,7 +170,7 @@ fn capabilities(by_xdp: bool, tree: &Tree) -> Finding {
     };
     let needed: Vec<(u32, &str)> = CAPABILITIES
         .into_iter()
-        .filter(|(_, name)| by_xdp || matches!(*name, "cap_net_admin" | "cap_net_raw"))
+        .filter(|(_, name)| uses_xdp || matches!(*name, "cap_net_admin" | "cap_net_raw"))
         .collect();
     let missing: Vec<_> = needed
         .iter()
@@ -180,17 +179,17 @@ fn capabilities(by_xdp: bool, tree: &Tree) -> Finding {
         .collect();
     let all = needed.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(",");
     match &missing[..] {
-        [] => Finding::ok(CHECK, HOST, format!("{all}: all there")),
+        [] => Finding::ok(CHECK, HOST, format!("{all}: all present")),
         // A sufficient limit makes it unnecessary; `memory-lock` checks the limit.
         ["cap_ipc_lock"] => Finding::ok(
             CHECK,
             HOST,
-            "all there but cap_ipc_lock, which the limit on locked memory stands in for",
+            "all present except cap_ipc_lock, which a sufficient locked-memory limit replaces",
         ),
         missing => Finding::error(
             CHECK,
             HOST,
-            format!("this process has not: {}", missing.join(", ")),
+            format!("this process lacks: {}", missing.join(", ")),
             format!("run it as root, or: setcap {all}+ep $(command -v xdpfwd)"),
         ),
     }
@@ -198,7 +197,7 @@ fn capabilities(by_xdp: bool, tree: &Tree) -> Finding {
 
 fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
     const CHECK: &str = "memory-lock";
-    let needed = Needed::of(&subject.plan.umem, subject.plan.workers.len()).bytes;
+    let needed = RequiredMemory::of(&subject.plan.umem, subject.plan.workers.len()).bytes;
     if effective(tree).is_some_and(|effective| effective >> 14 & 1 == 1) {
         return Finding::ok(
             CHECK,
@@ -212,28 +211,32 @@ fn memory_lock(subject: &Subject, tree: &Tree) -> Finding {
     let bytes = match soft {
         Some("unlimited") => u64::MAX,
         Some(bytes) => bytes.parse().unwrap_or(0),
-        None => return Finding::unknown(CHECK, HOST, "/proc/self/limits cannot be read"),
+        None => return Finding::unknown(CHECK, HOST, "cannot read /proc/self/limits"),
     };
     if bytes >= needed {
         return Finding::ok(
             CHECK,
             HOST,
-            format!("{} MiB may be locked, {} are needed", bytes >> 20, needed >> 20),
+            format!("{} MiB may be locked, {} MiB are needed", bytes >> 20, needed >> 20),
         );
     }
     Finding::error(
         CHECK,
         HOST,
-        format!("{} KiB may be locked, and the packet memory takes {}", bytes >> 10, needed >> 10),
+        format!(
+            "{} KiB may be locked, {} KiB are needed for packet memory",
+            bytes >> 10,
+            needed >> 10
+        ),
         "ulimit -l unlimited, LimitMEMLOCK=infinity for systemd, or cap_ipc_lock as above",
     )
 }
 
 fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     const CHECK: &str = "huge-pages";
-    let needed = Needed::of(&subject.plan.umem, subject.plan.workers.len()).huge_pages;
+    let needed = RequiredMemory::of(&subject.plan.umem, subject.plan.workers.len()).huge_pages;
     if subject.plan.umem.huge_pages == HugePages::Off {
-        return Finding::ok(CHECK, HOST, "not asked for (umem.huge_pages = \"off\")");
+        return Finding::ok(CHECK, HOST, "not requested (umem.huge_pages = \"off\")");
     }
     let folder = "/sys/kernel/mm/hugepages/hugepages-2048kB";
     // The kernel counts reserved pages as free until first use.
@@ -245,7 +248,7 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
         return Finding::unknown(
             CHECK,
             HOST,
-            format!("{folder} cannot be read: does this processor have pages of 2 MiB?"),
+            format!("cannot read {folder}: does this processor have pages of 2 MiB?"),
         );
     };
     let reserved: u64 = tree.number(&format!("{folder}/nr_hugepages")).unwrap_or(free);
@@ -257,19 +260,19 @@ fn huge_pages(subject: &Subject, tree: &Tree) -> Finding {
     let found = format!("{free} of 2 MiB are free, {needed} are needed");
     match subject.plan.umem.huge_pages {
         HugePages::On => {
-            Finding::error(CHECK, HOST, found + ", and umem.huge_pages = \"on\" demands them", fix)
+            Finding::error(CHECK, HOST, found + ", and umem.huge_pages = \"on\" requires them", fix)
         }
         _ => Finding::warning(
             CHECK,
             HOST,
-            found + ": the packet memory takes normal ones, and more misses in the TLB",
+            found + ": packet memory uses normal pages, which cause more TLB misses",
             fix,
         ),
     }
 }
 
 /// Formats a set of cores.
-fn shown(cores: &[usize]) -> String {
+fn core_list(cores: &[usize]) -> String {
     let cores: Vec<_> = cores.iter().map(ToString::to_string).collect();
     format!("{} {}", if cores.len() == 1 { "core" } else { "cores" }, cores.join(", "))
 }
@@ -277,8 +280,9 @@ fn shown(cores: &[usize]) -> String {
 fn cores(subject: &Subject, tree: &Tree) -> Vec<Finding> {
     let pinned = subject.cores();
     if pinned.is_empty() {
-        let fix = "[engine] cores = [2, 3]: one worker each, on cores that nothing else runs on";
-        let found = "no core is named: the worker runs wherever the scheduler puts it";
+        let fix =
+            "[engine] cores = [2, 3]: one worker per core; choose cores that run nothing else";
+        let found = "no core is configured: the scheduler may move the worker between cores";
         return if subject.configured {
             vec![Finding::warning("cores", HOST, found, fix)]
         } else {
@@ -296,17 +300,17 @@ fn cores(subject: &Subject, tree: &Tree) -> Vec<Finding> {
 fn online(pinned: &[usize], tree: &Tree) -> Finding {
     const CHECK: &str = "cores";
     let Some(online) = tree.text("/sys/devices/system/cpu/online").as_deref().and_then(list) else {
-        return Finding::unknown(CHECK, HOST, "/sys/devices/system/cpu/online cannot be read");
+        return Finding::unknown(CHECK, HOST, "cannot read /sys/devices/system/cpu/online");
     };
     let off: Vec<usize> = pinned.iter().copied().filter(|core| !online.contains(core)).collect();
     if off.is_empty() {
-        return Finding::ok(CHECK, HOST, format!("{}: online", shown(pinned)));
+        return Finding::ok(CHECK, HOST, format!("{}: online", core_list(pinned)));
     }
     let on = off.iter().map(|core| format!("echo 1 >/sys/devices/system/cpu/cpu{core}/online"));
     Finding::error(
         CHECK,
         HOST,
-        format!("{}: not online", shown(&off)),
+        format!("{}: not online", core_list(&off)),
         on.collect::<Vec<_>>().join("\n"),
     )
 }
@@ -325,26 +329,30 @@ fn isolation(pinned: &[usize], tree: &Tree) -> Finding {
     let ticking: Vec<usize> =
         pinned.iter().copied().filter(|core| can && !tickless.contains(core)).collect();
     if shared.is_empty() && ticking.is_empty() {
-        return Finding::ok(CHECK, HOST, format!("{}: isolated, without a tick", shown(pinned)));
+        return Finding::ok(
+            CHECK,
+            HOST,
+            format!("{}: isolated, without a tick", core_list(pinned)),
+        );
     }
     // At least one core must remain for other tasks, and the boot core always has a tick.
     let online = tree.text(&format!("{cpus}/online")).as_deref().and_then(list).unwrap_or_default();
     let cores: Vec<_> = pinned.iter().map(ToString::to_string).collect();
     let cores = cores.join(",");
     let fix = if pinned.contains(&0) || online.iter().all(|core| pinned.contains(core)) {
-        "leave core 0 to the system, and take others into engine.cores; then isolate those"
-            .to_owned()
+        "leave core 0 to the system: set other cores in engine.cores, then isolate those".to_owned()
     } else if tree.has(&format!("{cpus}/nohz_full")) {
         format!(
-            "isolcpus={cores} nohz_full={cores} rcu_nocbs={cores} on the kernel's command line, and boot"
+            "isolcpus={cores} nohz_full={cores} rcu_nocbs={cores} on the kernel's command line, \
+             and reboot"
         )
     } else {
-        format!("isolcpus={cores} on the kernel's command line, and boot")
+        format!("isolcpus={cores} on the kernel's command line, and reboot")
     };
     let found = if shared.is_empty() {
-        format!("{}: isolated, but with a tick (no nohz_full)", shown(&ticking))
+        format!("{}: isolated, but with a tick (no nohz_full)", core_list(&ticking))
     } else {
-        format!("{}: not isolated, other processes may run there", shown(&shared))
+        format!("{}: not isolated, other processes may run there", core_list(&shared))
     };
     Finding::warning(CHECK, HOST, found, fix)
 }
@@ -364,7 +372,7 @@ fn governor(pinned: &[usize], tree: &Tree) -> Finding {
         return Finding::warning(
             CHECK,
             HOST,
-            format!("core {core} changes its frequency as {name:?} decides"),
+            format!("core {core} uses the frequency governor {name:?}"),
             format!("cpupower -c {} frequency-set -g performance", all.join(",")),
         );
     }
@@ -373,7 +381,7 @@ fn governor(pinned: &[usize], tree: &Tree) -> Finding {
         None => Finding::ok(
             CHECK,
             HOST,
-            "the frequency is not this kernel's to set (a virtual machine)",
+            "this kernel does not control the frequency (as in a virtual machine)",
         ),
     }
 }
@@ -389,10 +397,16 @@ fn siblings(pinned: &[usize], tree: &Tree) -> Finding {
             return Finding::warning(
                 CHECK,
                 HOST,
-                format!("{core} and {other} are two threads of one core, and two workers share it"),
-                format!("put another core than {other} into engine.cores: `lscpu -e` shows them"),
+                format!(
+                    "cores {core} and {other} are two threads of one physical core, which two \
+                     workers share"
+                ),
+                format!(
+                    "replace core {other} in engine.cores: `lscpu -e` shows which threads share a \
+                     core"
+                ),
             );
         }
     }
-    Finding::ok(CHECK, HOST, "no two workers on one core")
+    Finding::ok(CHECK, HOST, "no two workers share a physical core")
 }

@@ -18,9 +18,11 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
             findings.push(Finding::unknown(
                 CHECK,
                 "host",
-                format!("addresses and routes cannot be read: {error}"),
+                format!("cannot read addresses and routes: {error}"),
             ));
-            return Some("whether this host is reached through an interface cannot be told".into());
+            return Some(
+                "cannot determine whether this host is reached through an interface".into(),
+            );
         }
     };
     if cut_off.is_empty() {
@@ -41,7 +43,8 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
         let Some(port) = subject.plan.ports.get(port) else { continue };
         keep.extend(port.keep.iter().copied()); // rules that the port has already
         let rules = keep.iter().map(|rule| format!("\"{rule}\"")).collect::<Vec<_>>().join(", ");
-        let found = format!("{}, and a start takes that from the kernel", carries.join(" and "));
+        let found =
+            format!("{}; a start takes this traffic from the kernel", carries.join(" and "));
         findings.push(Finding::warning(
             CHECK,
             &port.interface,
@@ -51,7 +54,7 @@ pub(crate) fn examine(subject: &Subject, findings: &mut Vec<Finding>) -> Option<
     }
     let carrying = carries_anything(subject)?;
     Some(format!(
-        "{} {}, and a bind may set the interface up anew",
+        "{} {}, and a bind may reset the interface",
         carrying.interface,
         carrying.carries()
     ))

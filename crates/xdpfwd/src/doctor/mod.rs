@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
         Some(path) => match config::load(path, registry, &NoMachine) {
             Ok((plan, _)) => Subject::of_plan(&plan),
             Err(errors) => {
-                errors.say(LogFormat::Text);
+                errors.emit(LogFormat::Text);
                 return ExitCode::from(crate::cli::USAGE);
             }
         },
@@ -74,11 +74,11 @@ pub(crate) fn run(arguments: &Doctor, registry: &Registry) -> ExitCode {
 
 /// Returns the finding for a port whose mode is slower than the requested one.
 pub(crate) fn mode(interface: &str, got: PortMode, fallback: Option<&Fallback>) -> Finding {
-    probe::of_mode(interface, Mode::Auto, got, fallback)
+    probe::mode_finding(interface, Mode::Auto, got, fallback)
 }
 
 /// Returns problems that prevent starting this plan, without probing: used after a failed start.
-pub(crate) fn in_the_way(plan: &Plan) -> Vec<Finding> {
+pub(crate) fn start_problems(plan: &Plan) -> Vec<Finding> {
     let findings = examine(&Subject::of_plan(plan), &Tree::real(), false);
     findings.into_iter().filter(|finding| finding.level == Level::Error).collect()
 }
@@ -87,44 +87,45 @@ pub(crate) fn in_the_way(plan: &Plan) -> Vec<Finding> {
 /// queue to determine its mode.
 fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
     let mut findings = host::examine(subject, tree);
-    let mut of_interfaces = Vec::new();
-    let mut all_there = true;
+    let mut interface_findings = Vec::new();
+    let mut all_present = true;
     for (id, port) in (0..=u8::MAX).map(PortId).zip(&subject.plan.ports) {
-        of_interfaces.extend(steering::examine(subject, id, port));
+        interface_findings.extend(steering::examine(subject, id, port));
         let Ok(index) = if_nametoindex(&*port.interface) else {
-            all_there = false;
-            of_interfaces.push(missing(&port.interface));
+            all_present = false;
+            interface_findings.push(missing(&port.interface));
             continue;
         };
         // Alternative names of an interface have no folder in /sys.
         let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
         let port =
             PortPlan { interface: name.unwrap_or_else(|| port.interface.clone()), ..port.clone() };
-        of_interfaces.extend(nic::examine(subject, &port, tree, Some(index)));
-        of_interfaces.extend(offload::examine(subject, &port, tree, index));
+        interface_findings.extend(nic::examine(subject, &port, tree, Some(index)));
+        interface_findings.extend(offload::examine(subject, &port, tree, index));
     }
-    let cut_off = lockout::examine(subject, &mut of_interfaces);
+    let cut_off = lockout::examine(subject, &mut interface_findings);
     let level = |level| {
-        of_interfaces.iter().chain(&findings).find(|finding: &&Finding| finding.level == level)
+        interface_findings.iter().chain(&findings).find(|finding: &&Finding| finding.level == level)
     };
-    let why_not = if !probe {
+    let skip_reason = if !probe {
         Some("--no-probe".to_owned())
-    } else if let Some(error) = level(Level::Error).filter(|_| all_there) {
-        Some(format!("{} of {} is in the way", error.check, error.subject))
-    } else if !all_there {
-        Some("not all interfaces are there".to_owned())
-    } else if let Some(down) =
-        of_interfaces.iter().find(|finding| finding.check == "link" && finding.level > Level::Ok)
+    } else if let Some(error) = level(Level::Error).filter(|_| all_present) {
+        Some(format!("fix {} of {} first", error.check, error.subject))
+    } else if !all_present {
+        Some("an interface is missing".to_owned())
+    } else if let Some(down) = interface_findings
+        .iter()
+        .find(|finding| finding.check == "link" && finding.level > Level::Ok)
     {
         Some(format!("{} {}", down.subject, down.finding))
     } else {
         cut_off
     };
-    of_interfaces.extend(match why_not {
+    interface_findings.extend(match skip_reason {
         Some(why) => {
-            let there = subject.plan.ports.iter().map(|port| &port.interface);
-            there
-                .map(|name| Finding::unknown(probe::CHECK, name, format!("not tried: {why}")))
+            let names = subject.plan.ports.iter().map(|port| &port.interface);
+            names
+                .map(|name| Finding::unknown(probe::CHECK, name, format!("not probed: {why}")))
                 .collect()
         }
         None => probe::examine(subject),
@@ -138,7 +139,7 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
         })
     };
     let (hosts, mut others): (Vec<_>, Vec<_>) =
-        of_interfaces.into_iter().partition(|finding| name(finding).is_none());
+        interface_findings.into_iter().partition(|finding| name(finding).is_none());
     others.sort_by_key(|finding| name(finding));
     for finding in &mut others {
         if let Some(port) = name(finding) {
@@ -151,13 +152,14 @@ fn examine(subject: &Subject, tree: &Tree, probe: bool) -> Vec<Finding> {
 }
 
 fn missing(interface: &str) -> Finding {
-    let there = ThisMachine.interfaces().join(", ");
+    let available = ThisMachine.interfaces().join(", ");
     Finding::error(
         "interface",
         interface,
-        format!("there is no interface {interface} in this network namespace; there are {there}"),
+        format!("no interface {interface} in this network namespace; available: {available}"),
         format!(
-            "`ip link` shows them; `ip netns exec NAME {} doctor …` looks at another namespace's",
+            "`ip link` lists the interfaces; to check those of another namespace: \
+             `ip netns exec NAME {} doctor …`",
             crate::program::name()
         ),
     )

@@ -17,7 +17,8 @@ pub(crate) fn examine(
     let name = &*port.interface;
     let nic = Nic { name, tree, folder: format!("/sys/class/net/{name}") };
     if index.is_some() && nic.number("ifindex") != index {
-        let why = "/sys shows another network namespace: start it with `ip netns exec`, which mounts /sys anew";
+        let why = "/sys shows another network namespace; start doctor with `ip netns exec`, which \
+                   mounts /sys again";
         return vec![Finding::unknown("interface", name, why)];
     }
     let mut findings = vec![nic.link(), nic.mtu(subject.plan.umem.frame_size)];
@@ -67,15 +68,15 @@ impl Nic<'_> {
                     )
                 } else {
                     (
-                        "is up, and has no carrier",
-                        "plug the cable in, or set its other end up".to_owned(),
+                        "is up but has no carrier",
+                        "plug in the cable, or set the other end up".to_owned(),
                     )
                 };
                 Finding::warning(CHECK, self.name, found, fix)
             }
             "dormant" | "notpresent" => {
-                let fix = format!("`ip -d link show {}` says more", self.name);
-                Finding::warning(CHECK, self.name, format!("is {state}: no packet passes"), fix)
+                let fix = format!("`ip -d link show {}` shows details", self.name);
+                Finding::warning(CHECK, self.name, format!("is {state}: no packets pass"), fix)
             }
             "lowerlayerdown" => Finding::warning(
                 CHECK,
@@ -97,7 +98,7 @@ impl Nic<'_> {
     fn mtu(&self, frame_size: u32) -> Finding {
         const CHECK: &str = "mtu";
         let Some(mtu) = self.number::<u32>("mtu") else {
-            return Finding::unknown(CHECK, self.name, "its MTU cannot be read");
+            return Finding::unknown(CHECK, self.name, "cannot read its MTU");
         };
         if mtu <= longest(frame_size) {
             let room = longest(frame_size);
@@ -115,7 +116,8 @@ impl Nic<'_> {
         };
         let room = longest(frame_size);
         let found = format!(
-            "{mtu}: frames of {frame_size} bytes have room for MTU {room}, behind 256 bytes of headroom"
+            "{mtu}: frames of {frame_size} bytes have room for MTU {room}, after 256 bytes of \
+             headroom"
         );
         Finding::error(CHECK, self.name, found, fix)
     }
@@ -142,7 +144,8 @@ impl Nic<'_> {
             (true, false) => Finding::warning(
                 CHECK,
                 self.name,
-                "its device is given guest addresses (no VIRTIO_F_ACCESS_PLATFORM), so there is no DMA mapping and no zero-copy",
+                "no VIRTIO_F_ACCESS_PLATFORM: its device uses guest addresses without DMA \
+                 mappings, so there is no zero-copy",
                 qemu,
             ),
             (false, false) => Finding::warning(
@@ -159,7 +162,7 @@ impl Nic<'_> {
         let node =
             self.number::<i64>("device/numa_node").or_else(|| self.number("device/../numa_node"));
         let Some(node) = node.and_then(|node| usize::try_from(node).ok()) else {
-            return Finding::ok(CHECK, self.name, "its device is near no node in particular");
+            return Finding::ok(CHECK, self.name, "its device belongs to no NUMA node");
         };
         let near = self
             .tree
@@ -170,7 +173,7 @@ impl Nic<'_> {
             return Finding::unknown(
                 CHECK,
                 self.name,
-                format!("the cores of node {node} cannot be read"),
+                format!("cannot read the cores of node {node}"),
             );
         };
         let far: Vec<_> = subject.cores().into_iter().filter(|core| !near.contains(core)).collect();
@@ -187,7 +190,8 @@ impl Nic<'_> {
                 CHECK,
                 self.name,
                 format!(
-                    "its device is on node {node}, core {core} is not, and the packet memory lies near the core"
+                    "its device is on node {node}, core {core} is not; packet memory is allocated \
+                     near the core"
                 ),
                 format!("[engine] cores = [{}, …], those of node {node}", some.join(", ")),
             );
@@ -216,10 +220,10 @@ impl Nic<'_> {
             return Finding::unknown(
                 CHECK,
                 self.name,
-                "its device has no MSI interrupts that /sys shows",
+                "/sys shows no MSI interrupts of its device",
             );
         }
-        let where_to = |irq: &u32| {
+        let affinity = |irq: &u32| {
             let read =
                 |file| self.tree.text(&format!("/proc/irq/{irq}/{file}")).as_deref().and_then(list);
             let allowed = read("smp_affinity_list")?;
@@ -233,7 +237,7 @@ impl Nic<'_> {
         let on_workers: Vec<(u32, usize)> = numbers
             .iter()
             .filter_map(|irq| {
-                let targets = where_to(irq)?;
+                let targets = affinity(irq)?;
                 // Ignore an interrupt that may also go to other cores.
                 let hit = targets.iter().find(|core| cores.contains(core))?;
                 targets.iter().all(|core| cores.contains(core)).then_some((*irq, *hit))
@@ -255,11 +259,13 @@ impl Nic<'_> {
                     CHECK,
                     self.name,
                     format!(
-                        "interrupt {irq} is handled on core {core}, which a worker has to itself otherwise"
+                        "interrupt {irq} is handled on core {core}, which a worker otherwise has \
+                         to itself"
                     ),
                     format!(
-                        "for irq in {}; do echo {others} >/proc/irq/$irq/smp_affinity_list; done (irqbalance would undo it)\n\
-                         or: [engine] busy_poll = true, which has the worker do that work",
+                        "for irq in {}; do echo {others} >/proc/irq/$irq/smp_affinity_list; done \
+                         (irqbalance would undo this)\n\
+                         or: [engine] busy_poll = true, so that the worker does that work",
                         all.join(" ")
                     ),
                 )
@@ -274,7 +280,7 @@ impl Nic<'_> {
             }
             None => {
                 let found =
-                    format!("{} interrupts, none of them on a worker's core alone", numbers.len());
+                    format!("{} interrupts, none of them only on a worker's core", numbers.len());
                 Finding::ok(CHECK, self.name, found)
             }
         }

@@ -10,29 +10,29 @@ use super::{Finding, Subject, Tree};
 
 pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u32) -> Vec<Finding> {
     let name = &*port.interface;
-    let by_xdp = port.io.takes_by_xdp();
+    let uses_xdp = port.io.takes_by_xdp();
     let veth = VethPeer::of(name, tree, index);
     let mut findings = Vec::new();
-    if by_xdp {
+    if uses_xdp {
         findings.push(features(name, subject.plan.mode, XdpFeatures::read(index)));
         findings.push(program(name));
     }
     match Ethtool::open(index) {
         Ok(ethtool) => {
             // Packet sockets receive packets of all queues, with the stripped VLAN tags.
-            if by_xdp {
+            if uses_xdp {
                 let wanted = subject.queues(port);
                 findings.push(match ethtool.channels() {
                     Ok(channels) => {
                         queues(name, wanted, &channels, ethtool.rss_queues(), veth.as_ref())
                     }
-                    Err(_) => shown_queues(name, wanted, tree),
+                    Err(_) => queues_in_sys(name, wanted, tree),
                 });
             }
             match ethtool.offloads() {
                 // A veth parses nothing; the finding about its peer covers metadata beside the
                 // frame.
-                Ok(on) => findings.push(offloads(name, &on, by_xdp && veth.is_none())),
+                Ok(on) => findings.push(offloads(name, &on, uses_xdp && veth.is_none())),
                 Err(error) => {
                     findings.push(Finding::unknown("offloads", name, format!("ethtool: {error}")))
                 }
@@ -45,28 +45,29 @@ pub(crate) fn examine(subject: &Subject, port: &PortPlan, tree: &Tree, index: u3
 }
 
 /// Compares the requested queues with /sys, for a driver that reports nothing more.
-fn shown_queues(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
+fn queues_in_sys(name: &str, wanted: Option<u16>, tree: &Tree) -> Finding {
     const CHECK: &str = "queues";
     let names = tree.names(&format!("/sys/class/net/{name}/queues"));
     let count = |direction: &str| names.iter().filter(|queue| queue.starts_with(direction)).count();
     let (receive, active) = (count("rx-"), count("rx-").min(count("tx-")));
     let wanted = wanted.map(usize::from);
     match wanted {
-        _ if active == 0 => {
-            Finding::unknown(CHECK, name, "neither its driver nor /sys says how many it has")
-        }
+        _ if active == 0 => Finding::unknown(
+            CHECK,
+            name,
+            "neither its driver nor /sys reports the number of queues",
+        ),
         Some(wanted) if wanted > active => {
-            let found = format!("{wanted} are asked for, and its driver has {active}");
+            let found = format!("{wanted} are configured, but its driver has {active}");
             Finding::error(CHECK, name, found, format!("queues = {active} at most"))
         }
         Some(wanted) if wanted < receive => {
-            let found = format!(
-                "{wanted} of {receive} are served: what comes to the others goes to the kernel"
-            );
+            let found =
+                format!("{wanted} of {receive} are served; packets on the others go to the kernel");
             Finding::warning(CHECK, name, found, format!("queues = {active}, to serve all"))
         }
         Some(_) => Finding::ok(CHECK, name, format!("all {receive} are served")),
-        None => Finding::ok(CHECK, name, format!("{active}, and its driver cannot change that")),
+        None => Finding::ok(CHECK, name, format!("{active}; its driver cannot change the number")),
     }
 }
 
@@ -77,22 +78,24 @@ fn features(name: &str, mode: Mode, features: io::Result<XdpFeatures>) -> Findin
         Err(error) => return Finding::unknown(CHECK, name, error.to_string()),
     };
     let names = features.names();
-    let said = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let reported = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     if !features.native() && matches!(mode, Mode::Copy | Mode::ZeroCopy) {
-        let found = format!("its driver claims: {said}; mode = \"{mode}\" takes native XDP");
+        let found =
+            format!("its driver reports: {reported}; mode = \"{mode}\" requires native XDP");
         return Finding::error(CHECK, name, found, "[engine] mode = \"skb\" or \"auto\"");
     }
     if !features.zero_copy() && mode == Mode::ZeroCopy {
-        let found = format!("its driver claims: {said}; mode = \"zero-copy\" takes xsk-zerocopy");
+        let found =
+            format!("its driver reports: {reported}; mode = \"zero-copy\" requires xsk-zerocopy");
         return Finding::error(CHECK, name, found, "[engine] mode = \"copy\" or \"auto\"");
     }
     if features.native() && !features.redirect() && mode != Mode::Skb {
         let found = format!(
-            "its driver claims: {said}; it runs XDP programs, and does not redirect to sockets"
+            "its driver reports: {reported}; it runs XDP programs but cannot redirect to sockets"
         );
         return Finding::error(CHECK, name, found, "[engine] mode = \"skb\"");
     }
-    Finding::ok(CHECK, name, format!("its driver claims: {said}"))
+    Finding::ok(CHECK, name, format!("its driver reports: {reported}"))
 }
 
 fn program(name: &str) -> Finding {
@@ -106,7 +109,9 @@ fn program(name: &str) -> Finding {
                 .to_string()
                 .contains(&format!("held by {} (", own.get(..15).unwrap_or(own)));
             let running = match ours {
-                true => format!(" ({own} forwards there: ending it ends the forwarding)"),
+                true => {
+                    format!(" ({own} forwards on this interface; stopping it stops the forwarding)")
+                }
                 false => String::new(),
             };
             Finding::error(CHECK, name, format!("{program}{running}"), program.fix())
@@ -151,13 +156,17 @@ fn queues(
             None => set(name),
             Some(VethPeer::Here(peer, _)) => format!("{} && {}", set(peer), set(name)),
             Some(VethPeer::Elsewhere) => {
-                format!("{}\nand in its other end's network namespace: {}", set(name), set("PEER"))
+                format!(
+                    "{}\nand in the network namespace of its other end: {}",
+                    set(name),
+                    set("PEER")
+                )
             }
         }
     };
     if wanted_queues > active {
         let found = format!(
-            "{wanted_queues} are asked for, {active} are active, {} could be",
+            "{wanted_queues} are configured, {active} are active, at most {} are possible",
             channels.most
         );
         let fix = match wanted_queues <= channels.most {
@@ -167,32 +176,33 @@ fn queues(
         return Finding::error(CHECK, name, found, fix);
     }
     // If the driver does not report its RSS table, packets may arrive on all active queues.
-    let told = rss.is_ok();
+    let rss_known = rss.is_ok();
     let hit: BTreeSet<u32> = rss.unwrap_or_else(|_| (0..channels.receive).collect());
     let beyond: BTreeSet<u32> =
         hit.iter().copied().filter(|&queue| queue >= wanted_queues).collect();
-    let table = if told { "RSS sends packets to" } else { "packets may come to" };
+    let table = if rss_known { "RSS sends packets to" } else { "packets may arrive on" };
     match wanted {
         Some(_) if !beyond.is_empty() => {
             let found = format!(
-                "{wanted_queues} of {} are served, and {table} queue {} as well: what comes there goes to the kernel",
+                "{wanted_queues} of {} are served, but {table} queue {} as well; packets there go \
+                 to the kernel",
                 channels.receive,
                 ranges(&beyond)
             );
             // `ethtool -L` refuses to remove queues used by a user-defined RSS table, so change a
             // readable table instead.
-            let fewer = match told {
+            let fewer = match rss_known {
                 true => format!("ethtool -X {name} equal {wanted_queues}"),
                 false => set(wanted_queues),
             };
             let fix = match channels.receive == active {
-                true => format!("queues = {active}, to serve all\nor, to use no others: {fewer}"),
+                true => format!("queues = {active}, to serve all\nor, to use only these: {fewer}"),
                 // There are fewer TX than RX queues, and a socket needs both.
                 false => set(wanted_queues),
             };
             Finding::warning(CHECK, name, found, fix)
         }
-        Some(_) => Finding::ok(CHECK, name, format!("all {active} that are active are served")),
+        Some(_) => Finding::ok(CHECK, name, format!("all {active} active queues are served")),
         None if active > 1 => {
             let found = format!(
                 "{active} are active, {table} {}: serve all of them (queues = {active})",
@@ -211,20 +221,20 @@ const HARMFUL: [(&str, &str, &str); 4] = [
     ("rx-vlan-hw-parse", "rxvlan", UNTAGGED),
     ("rx-vlan-stag-hw-parse", "rx-vlan-stag-hw-parse", UNTAGGED),
 ];
-const JOINED: &str = "several packets arrive as one, which XDP does not take";
-const UNTAGGED: &str = "VLAN tags are taken out of the frames, and AF_XDP does not get them";
+const JOINED: &str = "several packets arrive merged into one, which XDP does not support";
+const UNTAGGED: &str = "VLAN tags are removed from the frames, and AF_XDP does not receive them";
 
-fn offloads(name: &str, on: &BTreeSet<String>, tags_count: bool) -> Finding {
+fn offloads(name: &str, on: &BTreeSet<String>, check_vlan_tags: bool) -> Finding {
     const CHECK: &str = "offloads";
     let counts = |(feature, _, why): &&(&str, &str, &str)| {
-        on.contains(*feature) && (tags_count || *why != UNTAGGED)
+        on.contains(*feature) && (check_vlan_tags || *why != UNTAGGED)
     };
     let harmful: Vec<_> = HARMFUL.iter().filter(counts).collect();
     if harmful.is_empty() {
         return Finding::ok(
             CHECK,
             name,
-            "none that changes what arrives (LRO, GRO-HW, VLAN parsing)",
+            "none that changes received frames (LRO, GRO-HW, VLAN parsing)",
         );
     }
     let found: Vec<_> =
@@ -260,21 +270,24 @@ impl VethPeer {
     /// NAPI.
     fn examine(&self, name: &str) -> Finding {
         let Self::Here(peer, index) = self else {
-            let why = "its other end is in another network namespace; there, what is sent by sockets needs: \
-                       ethtool -K PEER tx off txvlan off";
+            let why = "its other end is in another network namespace; if sockets send on it, run in \
+                       that namespace: ethtool -K PEER tx off txvlan off";
             return Finding::unknown(Self::CHECK, name, why);
         };
         let Ok(on) = Ethtool::open(*index).and_then(|ethtool| ethtool.offloads()) else {
             return Finding::unknown(
                 Self::CHECK,
                 name,
-                format!("the offloads of {peer} cannot be read"),
+                format!("cannot read the offloads of {peer}"),
             );
         };
         let mut found = Vec::new();
         let mut off = Vec::new();
         if on.iter().any(|feature| feature.starts_with("tx-checksum-")) {
-            found.push("leaves checksums to be filled in by an interface, and AF_XDP forwards them unfilled");
+            found.push(
+                "leaves checksums to the interface, so that AF_XDP forwards packets with \
+                 incomplete checksums",
+            );
             off.push("tx off");
         }
         let tags = [
@@ -282,7 +295,7 @@ impl VethPeer {
             ("tx-vlan-stag-hw-insert", "tx-vlan-stag-hw-insert off"),
         ];
         for (_, switch) in tags.iter().filter(|(feature, _)| on.contains(*feature)) {
-            found.push("leaves VLAN tags beside the frame, where AF_XDP does not see them");
+            found.push("passes VLAN tags outside of the frame, where AF_XDP does not see them");
             off.push(switch);
         }
         found.dedup();
@@ -297,15 +310,15 @@ impl VethPeer {
         }
         if !on.contains("rx-gro") && attached_program(peer).is_none() {
             let found = format!(
-                "{peer}, its other end, has no NAPI: what an XDP program redirects to it is dropped (what xdpfwd sends in \
-                 copy mode is not)"
+                "{peer}, its other end, has no NAPI: packets that an XDP program redirects to it \
+                 are dropped (packets that xdpfwd sends in copy mode are not)"
             );
             return Finding::warning(Self::CHECK, name, found, format!("ethtool -K {peer} gro on"));
         }
         Finding::ok(
             Self::CHECK,
             name,
-            format!("{peer}, its other end, sends whole frames and has NAPI"),
+            format!("{peer}, its other end, sends complete frames and has NAPI"),
         )
     }
 }
@@ -324,16 +337,17 @@ mod tests {
     }
 
     #[test]
-    fn queues_that_nobody_serves_are_named_with_both_ways_out() {
+    fn unserved_queues_are_warning_with_two_fixes() {
         let finding = queues("eth1", Some(2), &channels(8, 16), Ok((0..8).collect()), None);
         assert_eq!(finding.level, Level::Warning);
         assert_eq!(
             finding.finding,
-            "2 of 8 are served, and RSS sends packets to queue 2-7 as well: what comes there goes to the kernel"
+            "2 of 8 are served, but RSS sends packets to queue 2-7 as well; packets there go to \
+             the kernel"
         );
         assert_eq!(
             finding.fix.unwrap(),
-            "queues = 8, to serve all\nor, to use no others: ethtool -X eth1 equal 2"
+            "queues = 8, to serve all\nor, to use only these: ethtool -X eth1 equal 2"
         );
         // Eight queues; the RSS table uses two of them.
         assert_eq!(
@@ -350,31 +364,29 @@ mod tests {
 
     /// `veth_xdp_set` refuses a veth with fewer RX queues than its peer has TX queues.
     #[test]
-    fn of_a_veth_both_ends_are_set() {
+    fn queues_fix_sets_both_ends_of_a_veth() {
         let fix = |veth: &VethPeer| {
             queues("near", Some(1), &channels(2, 2), unsupported(), Some(veth)).fix.unwrap()
         };
         let here = fix(&VethPeer::Here("far".into(), 7));
         assert!(
             here.ends_with(
-                "or, to use no others: ethtool -L far combined 1 && ethtool -L near combined 1"
+                "or, to use only these: ethtool -L far combined 1 && ethtool -L near combined 1"
             ),
             "{here}"
         );
-        assert!(
-            fix(&VethPeer::Elsewhere).ends_with("network namespace: ethtool -L PEER combined 1")
-        );
+        assert!(fix(&VethPeer::Elsewhere).ends_with("other end: ethtool -L PEER combined 1"));
     }
 
     /// Packet sockets receive VLAN tags beside the frame and reinsert them.
     #[test]
-    fn tags_that_are_taken_out_harm_af_xdp_alone() {
+    fn vlan_stripping_is_ok_for_packet_sockets() {
         let on = ["rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();
         assert_eq!(offloads("eth1", &on, false).fix.as_deref(), Some("ethtool -K eth1 lro off"));
     }
 
     #[test]
-    fn more_queues_than_there_are_is_an_error_with_the_command() {
+    fn too_many_queues_are_error_with_fix() {
         let finding = queues("eth1", Some(4), &channels(2, 8), unsupported(), None);
         assert_eq!(
             (finding.level, finding.fix.as_deref()),
@@ -388,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn offloads_that_change_frames_are_switched_off_in_one_command() {
+    fn offloads_fix_is_one_ethtool_command() {
         let on = ["rx-gro", "rx-lro", "rx-vlan-hw-parse"].map(str::to_owned).into();
         let finding = offloads("eth1", &on, true);
         assert_eq!(finding.fix.as_deref(), Some("ethtool -K eth1 lro off rxvlan off"));
@@ -396,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_short() {
+    fn ranges_joins_consecutive_numbers() {
         assert_eq!(ranges(&[0, 1, 2, 5, 7, 8].into()), "0-2, 5, 7-8");
         assert_eq!(ranges(&[].into()), "");
     }

@@ -14,7 +14,7 @@ pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
             return vec![Finding::unknown(
                 CHECK,
                 "host",
-                format!("signals cannot be set up: {error}"),
+                format!("cannot set up signals: {error}"),
             )];
         }
     };
@@ -23,58 +23,64 @@ pub(crate) fn examine(subject: &Subject) -> Vec<Finding> {
             let ports = subject.plan.ports.iter().zip(modes);
             ports
                 .map(|(port, mode)| {
-                    of_mode(&port.interface, subject.plan.mode, mode, fallback.as_ref())
+                    mode_finding(&port.interface, subject.plan.mode, mode, fallback.as_ref())
                 })
                 .collect()
         }
-        Err(error) => vec![of_error(subject, &error)],
+        Err(error) => vec![error_finding(subject, &error)],
     }
 }
 
 /// Rates a port's mode and suggests how to improve it. Also used when a start falls back to a
 /// slower mode.
-pub(crate) fn of_mode(
+pub(crate) fn mode_finding(
     interface: &str,
-    asked: Mode,
-    got: PortMode,
+    requested: Mode,
+    actual: PortMode,
     fallback: Option<&Fallback>,
 ) -> Finding {
-    let by_xdp = !matches!(got, PortMode::PacketMmsg | PortMode::None);
-    let Some(fallback) = fallback.filter(|_| asked == Mode::Auto && by_xdp) else {
-        return Finding::ok(CHECK, interface, got.name());
+    let uses_xdp = !matches!(actual, PortMode::PacketMmsg | PortMode::None);
+    let Some(fallback) = fallback.filter(|_| requested == Mode::Auto && uses_xdp) else {
+        return Finding::ok(CHECK, interface, actual.name());
     };
     let Fallback { interface: decided, lacks, reason, .. } = fallback;
-    let who = if decided == interface { "it has".to_owned() } else { format!("{decided} has") };
-    let found = format!("{}: {who} no {lacks} ({reason}), which decides for all ports", got.name());
-    let look = format!(
+    let owner = if decided == interface { "it has".to_owned() } else { format!("{decided} has") };
+    let found = format!("{}: {owner} no {lacks} ({reason}), which limits all ports", actual.name());
+    let hint = format!(
         "`{} doctor {decided}` shows its mtu, virtio and xdp-features",
         crate::program::name()
     );
     let fix = match *lacks {
         "native XDP" => {
             format!(
-                "{look}; or take an interface whose driver has native XDP; or say that it is meant: [engine] mode = \"skb\""
+                "{hint}; or use an interface whose driver has native XDP; or, to accept this: \
+                 [engine] mode = \"skb\""
             )
         }
         _ => format!(
-            "{look}; or take an interface whose driver has zero-copy (docs/operations.md names some); or say that it is \
-             meant: [engine] mode = \"copy\""
+            "{hint}; or use an interface whose driver has zero-copy (docs/operations.md names \
+             some); or, to accept this: [engine] mode = \"copy\""
         ),
     };
     Finding::warning(CHECK, interface, found, fix)
 }
 
 /// Returns the finding for a failed start.
-fn of_error(subject: &Subject, error: &StartError) -> Finding {
-    let text = crate::error_text::in_full(error);
+fn error_finding(subject: &Subject, error: &StartError) -> Finding {
+    let text = crate::error_text::with_causes(error);
     let names = |interface: &str| {
-        let part_of_a_name =
+        let is_name_byte =
             |byte: char| byte.is_ascii_alphanumeric() || matches!(byte, '_' | '-' | '.' | '@');
-        text.split(|byte| !part_of_a_name(byte)).any(|word| word == interface)
+        text.split(|byte| !is_name_byte(byte)).any(|word| word == interface)
     };
     let named = subject.plan.ports.iter().find(|port| names(&port.interface));
     let interface = named.map_or("host", |port| &port.interface).to_owned();
-    Finding::error(CHECK, interface, text, "what it says; then run this again")
+    Finding::error(
+        CHECK,
+        interface,
+        text,
+        "fix the cause that the message states, then run doctor again",
+    )
 }
 
 #[cfg(test)]
@@ -92,14 +98,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_meant_is_a_mode_that_all_ports_can_do() {
+    fn fallback_fix_names_mode_that_all_ports_support() {
         // Only one port supports native XDP: configuring `copy` would break the other.
-        let finding = of_mode("eth2", Mode::Auto, PortMode::Copy, Some(&fallback("native XDP")));
+        let finding =
+            mode_finding("eth2", Mode::Auto, PortMode::Copy, Some(&fallback("native XDP")));
         assert!(
             finding.fix.as_deref().unwrap().ends_with(r#"[engine] mode = "skb""#),
             "{finding:?}"
         );
-        let finding = of_mode("eth1", Mode::Auto, PortMode::Copy, Some(&fallback("zero-copy")));
+        let finding =
+            mode_finding("eth1", Mode::Auto, PortMode::Copy, Some(&fallback("zero-copy")));
         assert!(
             finding.fix.as_deref().unwrap().ends_with(r#"[engine] mode = "copy""#),
             "{finding:?}"
@@ -111,12 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn packet_sockets_have_no_better_mode_nor_has_what_was_asked_for() {
+    fn packet_socket_or_requested_mode_is_ok() {
         let fallback = fallback("zero-copy");
         assert_eq!(
-            of_mode("eth3", Mode::Auto, PortMode::PacketMmsg, Some(&fallback)).level,
+            mode_finding("eth3", Mode::Auto, PortMode::PacketMmsg, Some(&fallback)).level,
             Level::Ok
         );
-        assert_eq!(of_mode("eth1", Mode::Copy, PortMode::Copy, Some(&fallback)).level, Level::Ok);
+        assert_eq!(
+            mode_finding("eth1", Mode::Copy, PortMode::Copy, Some(&fallback)).level,
+            Level::Ok
+        );
     }
 }

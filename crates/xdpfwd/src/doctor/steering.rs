@@ -22,8 +22,9 @@ pub(crate) fn examine(subject: &Subject, id: PortId, port: &PortPlan) -> Option<
         return None;
     }
     let message = format!(
-        "each inbound SA belongs to the worker of its `queue`; whether its packets come there, the NIC's rules say (`ethtool -n {}`). \
-         What comes to another worker is dropped as wrong_queue; these send it there:\n{}",
+        "each inbound SA belongs to the worker of its `queue`, and its packets on other workers \
+         are dropped as wrong_queue. Check the NIC's rules with `ethtool -n {}`; these commands \
+         steer the packets:\n{}",
         port.interface,
         rules.join("\n")
     );

@@ -22,8 +22,10 @@ impl Machine {
             std::env::temp_dir().join(format!("xdpfwd-doctor-{}-{number}", std::process::id())),
         );
         let status = "Name:\txdpfwd\nCapEff:\t000001ffffffffff\n";
-        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
-                      Max locked memory         8388608              8388608              bytes     \n";
+        let limits = "Limit                     Soft Limit           Hard Limit           \
+                      Units     \n\
+                      Max locked memory         8388608              8388608              \
+                      bytes     \n";
         for (path, text) in [
             ("proc/sys/kernel/osrelease", "7.2.12+deb13-amd64"),
             (
@@ -95,7 +97,7 @@ fn subject(cores: &[usize]) -> Subject {
     subject
 }
 
-fn files(machine: &Machine, subject: &Subject) -> Vec<Finding> {
+fn examine_files(machine: &Machine, subject: &Subject) -> Vec<Finding> {
     let mut findings = host::examine(subject, &machine.tree());
     findings.extend(
         subject
@@ -109,7 +111,7 @@ fn files(machine: &Machine, subject: &Subject) -> Vec<Finding> {
 
 #[track_caller]
 fn finding(machine: &Machine, subject: &Subject, check: &str) -> Finding {
-    let all = files(machine, subject);
+    let all = examine_files(machine, subject);
     let mut found = all.iter().filter(|finding| finding.check == check);
     let first = found.next().unwrap_or_else(|| panic!("no {check} among {all:#?}")).clone();
     assert!(found.next().is_none(), "{check} twice: {all:#?}");
@@ -119,12 +121,12 @@ fn finding(machine: &Machine, subject: &Subject, check: &str) -> Finding {
 /// Checks that a condition has this level and these words in finding and fix, and is gone after
 /// `fix`.
 #[track_caller]
-fn seen_and_cleared(
+fn assert_found_until_fixed(
     check: &str,
     level: Level,
     words: [&str; 2],
     cores: &[usize],
-    spoil: impl FnOnce(&Machine, &mut Subject),
+    cause: impl FnOnce(&Machine, &mut Subject),
     fix: impl FnOnce(&Machine, &mut Subject),
 ) {
     let (machine, mut subject) = (Machine::server(), subject(cores));
@@ -134,7 +136,7 @@ fn seen_and_cleared(
         "before: {:?}",
         finding(&machine, &subject, check)
     );
-    spoil(&machine, &mut subject);
+    cause(&machine, &mut subject);
     let seen = finding(&machine, &subject, check);
     assert_eq!(seen.level, level, "{seen:?}");
     assert!(seen.finding.contains(words[0]), "{seen:?}");
@@ -145,15 +147,15 @@ fn seen_and_cleared(
 }
 
 #[test]
-fn a_machine_as_it_should_be_is_ready() {
-    let findings = files(&Machine::server(), &subject(&[2, 3]));
+fn tuned_server_has_only_ok_findings() {
+    let findings = examine_files(&Machine::server(), &subject(&[2, 3]));
     assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:#?}");
     assert!(findings.len() >= 13, "{findings:#?}");
 }
 
 #[test]
-fn the_worker_is_far_from_its_nic() {
-    seen_and_cleared(
+fn numa_warns_of_worker_on_remote_node() {
+    assert_found_until_fixed(
         "numa",
         Level::Warning,
         ["node 0, core 5 is not", "cores = [0, 1, 2, 3, …]"],
@@ -164,13 +166,13 @@ fn the_worker_is_far_from_its_nic() {
 }
 
 #[test]
-fn the_frequency_changes() {
+fn governor_warns_unless_performance() {
     let file = "sys/devices/system/cpu/cpu3/cpufreq/scaling_governor";
-    seen_and_cleared(
+    assert_found_until_fixed(
         "governor",
         Level::Warning,
         [
-            "core 3 changes its frequency as \"powersave\"",
+            "core 3 uses the frequency governor \"powersave\"",
             "cpupower -c 3 frequency-set -g performance",
         ],
         &[2, 3],
@@ -180,7 +182,7 @@ fn the_frequency_changes() {
 }
 
 #[test]
-fn cores_are_shared_with_the_rest_of_the_system() {
+fn isolation_warns_of_shared_or_ticking_cores() {
     let set = |machine: &Machine, isolated: &str, tickless: &str| {
         machine.set("sys/devices/system/cpu/isolated", isolated);
         machine.set("sys/devices/system/cpu/nohz_full", tickless);
@@ -188,7 +190,7 @@ fn cores_are_shared_with_the_rest_of_the_system() {
     for (isolated, tickless, found) in
         [("", "", "cores 2, 3: not isolated"), ("2-3", "3", "core 2: isolated, but with a tick")]
     {
-        seen_and_cleared(
+        assert_found_until_fixed(
             "isolation",
             Level::Warning,
             [found, "isolcpus=2,3 nohz_full=2,3 rcu_nocbs=2,3"],
@@ -200,14 +202,15 @@ fn cores_are_shared_with_the_rest_of_the_system() {
 }
 
 #[test]
-fn an_interrupt_is_handled_on_a_workers_core() {
+fn irq_warns_of_interrupt_on_worker_core() {
     let file = "proc/irq/141/effective_affinity_list";
-    seen_and_cleared(
+    assert_found_until_fixed(
         "irq",
         Level::Warning,
         [
             "interrupt 141 is handled on core 2",
-            "for irq in 141; do echo 0,1,4,5,6,7,8,9,10,11,12,13,14,15 >/proc/irq/$irq/smp_affinity_list",
+            "for irq in 141; do echo 0,1,4,5,6,7,8,9,10,11,12,13,14,15 \
+             >/proc/irq/$irq/smp_affinity_list",
         ],
         &[2, 3],
         |machine, _| machine.set(file, "2"),
@@ -226,11 +229,11 @@ fn an_interrupt_is_handled_on_a_workers_core() {
 }
 
 #[test]
-fn two_workers_are_on_one_core() {
-    seen_and_cleared(
+fn hyper_threads_warns_of_two_workers_on_one_core() {
+    assert_found_until_fixed(
         "hyper-threads",
         Level::Warning,
-        ["2 and 10 are two threads of one core", "another core than 10"],
+        ["2 and 10 are two threads of one physical core", "replace core 10"],
         &[2],
         |_, subject| subject.plan.workers = vec![Some(2), Some(10)],
         |_, subject| subject.plan.workers = vec![Some(2), Some(3)],
@@ -238,8 +241,8 @@ fn two_workers_are_on_one_core() {
 }
 
 #[test]
-fn a_core_is_not_online() {
-    seen_and_cleared(
+fn cores_reports_offline_core_and_missing_pinning() {
+    assert_found_until_fixed(
         "cores",
         Level::Error,
         ["core 3: not online", "echo 1 >/sys/devices/system/cpu/cpu3/online"],
@@ -247,10 +250,10 @@ fn a_core_is_not_online() {
         |machine, _| machine.set("sys/devices/system/cpu/online", "0-2,4-15"),
         |machine, _| machine.set("sys/devices/system/cpu/online", "0-15"),
     );
-    seen_and_cleared(
+    assert_found_until_fixed(
         "cores",
         Level::Warning,
-        ["no core is named", "[engine] cores = "],
+        ["no core is configured", "[engine] cores = "],
         &[2],
         |_, subject| subject.plan.workers = vec![None],
         |_, subject| subject.plan.workers = vec![Some(2)],
@@ -258,9 +261,9 @@ fn a_core_is_not_online() {
 }
 
 #[test]
-fn the_kernel_is_old_or_built_without() {
+fn kernel_reports_old_release_and_missing_options() {
     let release = "proc/sys/kernel/osrelease";
-    seen_and_cleared(
+    assert_found_until_fixed(
         "kernel",
         Level::Error,
         ["Linux 5.4.0-generic has no BPF links for XDP", "boot a newer kernel"],
@@ -270,14 +273,14 @@ fn the_kernel_is_old_or_built_without() {
     );
     let machine = Machine::server();
     machine.set(release, "6.1.0-9-amd64");
-    let said = finding(&machine, &subject(&[2]), "kernel").finding;
+    let found = finding(&machine, &subject(&[2]), "kernel").finding;
     assert!(
-        said.contains("naming a driver's XDP features (from 6.3)")
-            && !said.contains("busy polling"),
-        "{said}"
+        found.contains("querying a driver's XDP features (from 6.3)")
+            && !found.contains("busy polling"),
+        "{found}"
     );
     let config = "boot/config-7.2.12+deb13-amd64";
-    let whole = "CONFIG_BPF_SYSCALL=y\nCONFIG_XDP_SOCKETS=y\nCONFIG_BPF_JIT=y";
+    let complete = "CONFIG_BPF_SYSCALL=y\nCONFIG_XDP_SOCKETS=y\nCONFIG_BPF_JIT=y";
     for (text, level, found) in [
         (
             "CONFIG_BPF_SYSCALL=y\n# CONFIG_XDP_SOCKETS is not set\nCONFIG_BPF_JIT=y",
@@ -290,19 +293,19 @@ fn the_kernel_is_old_or_built_without() {
             "CONFIG_BPF_JIT",
         ),
     ] {
-        seen_and_cleared(
+        assert_found_until_fixed(
             "kernel-options",
             level,
             [found, "boot a kernel that has it"],
             &[2],
             |machine, _| machine.set(config, text),
-            |machine, _| machine.set(config, whole),
+            |machine, _| machine.set(config, complete),
         );
     }
 }
 
 #[test]
-fn the_kernels_options_stand_where_the_distribution_put_them() {
+fn kernel_options_are_read_from_boot_or_lib_modules() {
     let machine = Machine::server();
     let boot = "boot/config-7.2.12+deb13-amd64";
     let text = fs::read_to_string(machine.0.join(boot)).unwrap();
@@ -314,9 +317,9 @@ fn the_kernels_options_stand_where_the_distribution_put_them() {
 }
 
 #[test]
-fn xdp_programs_are_interpreted() {
+fn bpf_jit_warns_when_disabled() {
     let file = "proc/sys/net/core/bpf_jit_enable";
-    seen_and_cleared(
+    assert_found_until_fixed(
         "bpf-jit",
         Level::Warning,
         ["interpreted", "sysctl -w net.core.bpf_jit_enable=1"],
@@ -327,13 +330,13 @@ fn xdp_programs_are_interpreted() {
 }
 
 #[test]
-fn privileges_are_missing() {
+fn missing_capabilities_and_memory_lock_are_errors() {
     let file = "proc/self/status";
-    seen_and_cleared(
+    assert_found_until_fixed(
         "capabilities",
         Level::Error,
         [
-            "this process has not: cap_net_raw, cap_bpf",
+            "this process lacks: cap_net_raw, cap_bpf",
             "setcap cap_net_admin,cap_net_raw,cap_ipc_lock,cap_perfmon,cap_bpf+ep",
         ],
         &[2],
@@ -343,10 +346,10 @@ fn privileges_are_missing() {
         |machine, _| machine.set(file, "CapEff:\t000001ffffffffff"),
     );
     // 8 MiB may be locked; 32 MiB are needed.
-    seen_and_cleared(
+    assert_found_until_fixed(
         "memory-lock",
         Level::Error,
-        ["8192 KiB may be locked, and the packet memory takes 32768", "ulimit -l unlimited"],
+        ["8192 KiB may be locked, 32768 KiB are needed for packet memory", "ulimit -l unlimited"],
         &[2],
         |machine, _| machine.set(file, &format!("CapEff:\t{:016x}", !(1u64 << 14))),
         |machine, _| {
@@ -359,10 +362,10 @@ fn privileges_are_missing() {
 }
 
 #[test]
-fn huge_pages_are_short() {
+fn too_few_huge_pages_are_warning_or_error() {
     let free = "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
     for (wanted, level) in [(HugePages::Auto, Level::Warning), (HugePages::On, Level::Error)] {
-        seen_and_cleared(
+        assert_found_until_fixed(
             "huge-pages",
             level,
             // Two workers of 32 MiB: 32 pages. 1024 are reserved, 1020 of them in use.
@@ -378,9 +381,9 @@ fn huge_pages_are_short() {
 }
 
 #[test]
-fn frames_are_too_small_for_the_mtu() {
+fn mtu_larger_than_frame_is_error() {
     let mtu = "sys/class/net/eth1/mtu";
-    seen_and_cleared(
+    assert_found_until_fixed(
         "mtu",
         Level::Error,
         [
@@ -391,7 +394,7 @@ fn frames_are_too_small_for_the_mtu() {
         |machine, _| machine.set(mtu, "3000"),
         |_, subject| subject.plan.umem.frame_size = 4096,
     );
-    seen_and_cleared(
+    assert_found_until_fixed(
         "mtu",
         Level::Error,
         ["9000: frames of 4096 bytes", "ip link set dev eth1 mtu 3818"],
@@ -405,9 +408,9 @@ fn frames_are_too_small_for_the_mtu() {
 }
 
 #[test]
-fn the_link_is_down() {
+fn link_down_or_without_carrier_is_warning() {
     let (state, flags) = ("sys/class/net/eth1/operstate", "sys/class/net/eth1/flags");
-    seen_and_cleared(
+    assert_found_until_fixed(
         "link",
         Level::Warning,
         ["is down", "ip link set dev eth1 up"],
@@ -418,10 +421,10 @@ fn the_link_is_down() {
         },
         |machine, _| machine.set(state, "up"),
     );
-    seen_and_cleared(
+    assert_found_until_fixed(
         "link",
         Level::Warning,
-        ["no carrier", "plug the cable in"],
+        ["no carrier", "plug in the cable"],
         &[2],
         |machine, _| machine.set(state, "down"),
         |machine, _| machine.set(state, "up"),
@@ -429,7 +432,7 @@ fn the_link_is_down() {
 }
 
 #[test]
-fn a_virtio_device_does_no_dma() {
+fn virtio_without_dma_mappings_is_warning() {
     let machine = Machine::server();
     let device = machine.0.join("sys/devices/pci0000:00/0000:00:01.0");
     fs::remove_file(device.join("driver")).unwrap();
@@ -454,7 +457,7 @@ fn a_virtio_device_does_no_dma() {
 }
 
 #[test]
-fn a_machine_that_shows_nothing_is_unknown_and_no_check_panics() {
+fn empty_tree_gives_unknown_findings_but_no_error() {
     let (nothing, subject) = (Tree::at("/nowhere"), subject(&[0]));
     let mut findings = host::examine(&subject, &nothing);
     findings.extend(nic::examine(&subject, &subject.plan.ports[0], &nothing, None));

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_read_as_the_kernel_writes_them() {
+    fn list_accepts_only_the_kernel_format() {
         assert_eq!(list("0-3,8\n"), Some(vec![0, 1, 2, 3, 8]));
         assert_eq!(list("5"), Some(vec![5]));
         assert_eq!(list(""), Some(vec![]));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_not_read() {
+    fn tree_returns_nothing_for_missing_files() {
         let tree = Tree::at("/nowhere");
         assert_eq!(tree.text("/proc/version"), None);
         assert!(tree.names("/sys").is_empty());

@@ -9,33 +9,36 @@ use pcap_parser::{Block, Linktype, PcapBlockOwned, PcapError, create_reader};
 
 /// A captured packet.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Captured {
+pub(super) struct CapturedPacket {
     /// Seconds since 1970; 0 if the capture has no time.
     pub(super) seconds: f64,
     /// The bytes of the packet; zeros replace truncated bytes.
     pub(super) bytes: Vec<u8>,
     /// Whether the capture truncated the packet.
-    pub(super) cut: bool,
+    pub(super) truncated: bool,
 }
 
 /// Buffer size in bytes: the longest record that tools write.
-const BUFFER: usize = 1 << 20;
+const BUFFER_BYTES: usize = 1 << 20;
 
 /// Maximum packet length in bytes; longer than any frame.
-const LONGEST: usize = 1 << 18;
+const MAX_PACKET_BYTES: usize = 1 << 18;
 
 /// Calls `packet` for each packet of a capture, in order.
-pub(super) fn read(path: &Path, mut packet: impl FnMut(Captured) -> Result<()>) -> Result<()> {
+pub(super) fn read(
+    path: &Path,
+    mut packet: impl FnMut(CapturedPacket) -> Result<()>,
+) -> Result<()> {
     let file = File::open(path).with_context(|| path.display().to_string())?;
     let name = path.display();
-    let mut reader = match create_reader(BUFFER, file) {
+    let mut reader = match create_reader(BUFFER_BYTES, file) {
         Ok(reader) => reader,
         Err(PcapError::Eof) => {
             bail!("{name} is empty: expected a capture in pcap or pcapng format")
         }
-        Err(_) => bail!("{name} is no capture: expected pcap or pcapng format"),
+        Err(_) => bail!("{name} is not a capture: expected pcap or pcapng format"),
     };
-    let mut link = Links::default();
+    let mut link = CaptureInterfaces::default();
     loop {
         let (exhausted, consumed) = (reader.reader_exhausted(), reader.consumed());
         match reader.next() {
@@ -46,17 +49,19 @@ pub(super) fn read(path: &Path, mut packet: impl FnMut(Captured) -> Result<()>) 
                 reader.consume(length);
             }
             Err(PcapError::Eof) => return Ok(()),
-            Err(PcapError::UnexpectedEof) => bail!("{name} ends in the middle of a packet"),
+            Err(PcapError::UnexpectedEof) => {
+                bail!("{name} is truncated: it ends in the middle of a packet")
+            }
             Err(PcapError::Incomplete(_)) if exhausted => {
-                bail!("{name} ends in the middle of a packet")
+                bail!("{name} is truncated: it ends in the middle of a packet")
             }
             Err(PcapError::Incomplete(_)) => {
                 if let Err(error) = reader.refill() {
-                    bail!("{name} cannot be read on: {error}");
+                    bail!("cannot read {name}: {error}");
                 }
             }
             Err(PcapError::BufferTooSmall) => {
-                bail!("{name} has a record of more than {BUFFER} bytes")
+                bail!("{name} has a record of more than {BUFFER_BYTES} bytes")
             }
             Err(error) => bail!("{name} is damaged after {} bytes: {error}", consumed),
         }
@@ -65,23 +70,24 @@ pub(super) fn read(path: &Path, mut packet: impl FnMut(Captured) -> Result<()>) 
 
 /// Properties of the capture's interfaces.
 #[derive(Default)]
-struct Links {
+struct CaptureInterfaces {
     /// pcap: seconds per time unit.
-    steps: f64,
+    seconds_per_unit: f64,
     /// pcapng: time units per second and offset of each interface.
     interfaces: Vec<(u64, u64)>,
 }
 
-impl Links {
-    fn packet(&mut self, block: &PcapBlockOwned<'_>) -> Result<Option<Captured>> {
+impl CaptureInterfaces {
+    fn packet(&mut self, block: &PcapBlockOwned<'_>) -> Result<Option<CapturedPacket>> {
         match block {
             PcapBlockOwned::LegacyHeader(header) => {
                 ethernet(header.network)?;
-                self.steps = if header.is_nanosecond_precision() { 1e-9 } else { 1e-6 };
+                self.seconds_per_unit = if header.is_nanosecond_precision() { 1e-9 } else { 1e-6 };
                 Ok(None)
             }
             PcapBlockOwned::Legacy(record) => {
-                let seconds = f64::from(record.ts_sec) + f64::from(record.ts_usec) * self.steps;
+                let seconds =
+                    f64::from(record.ts_sec) + f64::from(record.ts_usec) * self.seconds_per_unit;
                 Ok(Some(captured(seconds, record.data, record.origlen)))
             }
             PcapBlockOwned::NG(Block::SectionHeader(_)) => {
@@ -99,7 +105,10 @@ impl Links {
                 let Some((resolution, offset)) =
                     self.interfaces.get(record.if_id as usize).copied()
                 else {
-                    bail!("a packet of interface {}, of which nothing was said", record.if_id);
+                    bail!(
+                        "a packet refers to interface {}, which the capture does not describe",
+                        record.if_id
+                    );
                 };
                 let seconds = record.decode_ts_f64(offset, resolution.max(1));
                 Ok(Some(captured(seconds, record.packet_data(), record.origlen)))
@@ -114,15 +123,18 @@ impl Links {
 
 fn ethernet(link: Linktype) -> Result<()> {
     if link != Linktype::ETHERNET {
-        bail!("link type {}: expected Ethernet (1), as of a capture on one interface", link.0);
+        bail!(
+            "link type {}: expected Ethernet (1), as in a capture on one Ethernet interface",
+            link.0
+        );
     }
     Ok(())
 }
 
-fn captured(seconds: f64, data: &[u8], original: u32) -> Captured {
+fn captured(seconds: f64, data: &[u8], original: u32) -> CapturedPacket {
     let mut bytes = data.to_vec();
-    let original = (original as usize).min(LONGEST);
-    let cut = bytes.len() < original;
+    let original = (original as usize).min(MAX_PACKET_BYTES);
+    let truncated = bytes.len() < original;
     bytes.resize(original.max(bytes.len()), 0);
-    Captured { seconds, bytes, cut }
+    CapturedPacket { seconds, bytes, truncated }
 }

@@ -18,44 +18,47 @@ use xdpfwd_wire::Headers;
 
 use crate::cli::{FilterTest, LogFormat};
 use crate::config::{self, NoMachine};
-use crate::error_text::in_full;
-use capture::Captured;
+use crate::error_text::with_causes;
+use capture::CapturedPacket;
 
 /// Filters the capture given on the command line, and prints the results.
 pub(crate) fn test(arguments: &FilterTest, registry: &Registry) -> ExitCode {
     let (plan, warnings) = match config::load(&arguments.config, registry, &NoMachine) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            errors.say(LogFormat::Text);
+            errors.emit(LogFormat::Text);
             return ExitCode::from(crate::cli::USAGE);
         }
     };
-    warnings.say(LogFormat::Text);
-    let judged =
-        filters(&plan, arguments.stage.as_deref()).map_err(|error| (crate::cli::USAGE, error));
-    match judged.and_then(|filter| judge(arguments, filter).map_err(|error| (1, error))) {
+    warnings.emit(LogFormat::Text);
+    let selected = select_filter(&plan, arguments.stage.as_deref())
+        .map_err(|error| (crate::cli::USAGE, error));
+    match selected.and_then(|filter| filter_capture(arguments, filter).map_err(|error| (1, error)))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err((code, error)) => {
-            let _ = writeln!(io::stderr(), "xdpfwd: {}", in_full(error.as_ref()));
+            let _ = writeln!(io::stderr(), "xdpfwd: {}", with_causes(error.as_ref()));
             ExitCode::from(code)
         }
     }
 }
 
 /// Returns the selected filter.
-fn filters<'p>(plan: &'p Plan, named: Option<&str>) -> Result<&'p FilterPlan> {
+fn select_filter<'p>(plan: &'p Plan, named: Option<&str>) -> Result<&'p FilterPlan> {
     let stages = plan.paths.iter().flat_map(|path| &path.stages);
     let filters: BTreeMap<&str, &FilterPlan> =
         stages.filter_map(|stage| Some((&*stage.name, filter_of(stage)?))).collect();
     let names = || filters.keys().copied().collect::<Vec<_>>().join(", ");
     match (named, filters.len()) {
-        (_, 0) => bail!("no path of the configuration has a stage of kind = \"filter\""),
+        (_, 0) => bail!("no path has a stage with kind = \"filter\""),
         (Some(name), _) => filters
             .get(name)
             .copied()
-            .with_context(|| format!("no filter {name:?} on a path: there are {}", names())),
-        (None, 1) => filters.values().next().copied().context("a filter"),
-        (None, _) => bail!("which filter? --stage with one of: {}", names()),
+            .with_context(|| format!("no filter {name:?} on a path; filters: {}", names())),
+        (None, 1) => filters.values().next().copied().context("no filter"),
+        (None, _) => {
+            bail!("the configuration has several filters; select one with --stage: {}", names())
+        }
     }
 }
 
@@ -66,7 +69,7 @@ fn filter_of(stage: &StageOnPath) -> Option<&FilterPlan> {
 
 /// A line of `--json`.
 #[derive(Serialize)]
-struct Judged {
+struct PacketVerdict {
     /// Index of the packet, from 0.
     index: u64,
     verdict: &'static str,
@@ -76,47 +79,54 @@ struct Judged {
     reason: Option<&'static str>,
 }
 
-fn judge(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
+fn filter_capture(arguments: &FilterTest, plan: &FilterPlan) -> Result<()> {
     let program = plan.program();
     let mut filter = Filter::new(Arc::clone(program));
     let mut stdout = BufWriter::new(io::stdout().lock());
     let cycles = xdpfwd_xsk::clock::cycles_per_second();
-    let (mut index, mut cut, mut first, mut last) = (0, 0, None, 0.0);
+    let (mut index, mut truncated, mut first, mut last) = (0, 0, None, 0.0);
     let mut by_outcome: BTreeMap<(Option<u32>, Option<&'static str>), u64> = BTreeMap::new();
-    capture::read(&arguments.pcap, |Captured { seconds, bytes, cut: was_cut }| {
-        cut += u64::from(was_cut);
-        let headers = Headers::parse(&bytes);
-        // A packet without a time gets the time of the previous one.
-        if seconds > 0.0 {
-            last = seconds;
-            first.get_or_insert(seconds);
-        }
-        let since = (last - first.unwrap_or(last)).max(0.0);
-        let Outcome { drop, rule } =
-            filter.judge(program.look(&bytes, &headers), bytes.len(), (since * cycles) as u64);
-        let judged = Judged {
-            index,
-            verdict: if drop.is_none() { "accept" } else { "drop" },
-            rule,
-            reason: drop.map(|reason| reason.name()),
-        };
-        *by_outcome.entry((judged.rule, judged.reason)).or_default() += 1;
-        if arguments.json {
-            serde_json::to_writer(&mut stdout, &judged)?;
-            writeln!(stdout)?;
-        } else {
-            let by = rule.map_or("no rule".to_owned(), |rule| format!("rule {rule}"));
-            let reason = judged.reason.map_or(String::new(), |reason| format!(" ({reason})"));
-            writeln!(stdout, "{index:>8}  {:<6}  {by}{reason}", judged.verdict)?;
-        }
-        index += 1;
-        Ok(())
-    })?;
+    capture::read(
+        &arguments.pcap,
+        |CapturedPacket { seconds, bytes, truncated: is_truncated }| {
+            truncated += u64::from(is_truncated);
+            let headers = Headers::parse(&bytes);
+            // A packet without a time gets the time of the previous one.
+            if seconds > 0.0 {
+                last = seconds;
+                first.get_or_insert(seconds);
+            }
+            let since = (last - first.unwrap_or(last)).max(0.0);
+            let Outcome { drop, rule } =
+                filter.judge(program.look(&bytes, &headers), bytes.len(), (since * cycles) as u64);
+            let line = PacketVerdict {
+                index,
+                verdict: if drop.is_none() { "accept" } else { "drop" },
+                rule,
+                reason: drop.map(|reason| reason.name()),
+            };
+            *by_outcome.entry((line.rule, line.reason)).or_default() += 1;
+            if arguments.json {
+                serde_json::to_writer(&mut stdout, &line)?;
+                writeln!(stdout)?;
+            } else {
+                let by = rule.map_or("no rule".to_owned(), |rule| format!("rule {rule}"));
+                let reason = line.reason.map_or(String::new(), |reason| format!(" ({reason})"));
+                writeln!(stdout, "{index:>8}  {:<6}  {by}{reason}", line.verdict)?;
+            }
+            index += 1;
+            Ok(())
+        },
+    )?;
     if !arguments.json {
         writeln!(
             stdout,
             "\n{index} packets{}",
-            if cut > 0 { format!(", {cut} of them cut off by the capture") } else { String::new() }
+            if truncated > 0 {
+                format!(", {truncated} of them truncated by the capture")
+            } else {
+                String::new()
+            }
         )?;
         for ((rule, reason), count) in by_outcome {
             let verdict = if reason.is_some() { "drop" } else { "accept" };

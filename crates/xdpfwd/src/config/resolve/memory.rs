@@ -8,14 +8,14 @@ use xdpfwd_xsk::{HugePages, UmemConfig};
 use super::ports::DEFAULT_QUEUES;
 use crate::config::findings::Findings;
 use crate::config::machine::{Interface, Machine};
+use crate::config::parsed::{PortTable, Tables, UmemTable};
 use crate::config::words::count;
-use crate::config::written::{PortTable, Several, UmemTable};
 
 /// Minimum number of frames per queue: one batch in each direction (`xdpfwd_xsk::Builder::open`).
 const FRAMES_PER_QUEUE: u64 = 128;
 
 /// Maximum number of sockets per UMEM (`xdpfwd_xsk::OpenError::Queues`).
-pub(super) const MOST_QUEUES: usize = 126;
+pub(super) const MAX_QUEUES: usize = 126;
 
 /// Bytes that the kernel reserves in each frame before the packet (XDP_PACKET_HEADROOM in the
 /// kernel's bpf.h).
@@ -37,7 +37,7 @@ pub(super) fn resolve(umem: &UmemTable) -> UmemConfig {
 /// Checks that a worker's UMEM has enough frames for all its queues.
 pub(super) fn check_frames(
     umem: &UmemTable,
-    ports: &Several<PortTable>,
+    ports: &Tables<PortTable>,
     workers: usize,
     findings: &mut Findings<'_>,
 ) {
@@ -48,29 +48,30 @@ pub(super) fn check_frames(
     let per_worker = u64::from(queues).div_ceil(workers.max(1) as u64);
     let port_count = ports.tables.len() as u64;
     let sockets = port_count * per_worker;
-    let wants = format!(
+    let demand = format!(
         "{} with {} each per worker",
         count(port_count, "port"),
         count(per_worker, "queue")
     );
-    let place = |preferred: Option<Range<usize>>| {
+    let span = |preferred: Option<Range<usize>>| {
         preferred.unwrap_or_else(|| first.queues.span_or(&first.span))
     };
-    if sockets > MOST_QUEUES as u64 {
+    if sockets > MAX_QUEUES as u64 {
         let message = format!(
-            "{wants} are {sockets} queues on one UMEM, which can serve {MOST_QUEUES}; use fewer, or more cores"
+            "{demand} need {sockets} sockets on one UMEM, which has at most {MAX_QUEUES}; use \
+             fewer queues or more cores"
         );
-        findings.error(&place(None), message);
+        findings.error(&span(None), message);
         return;
     }
-    let least = sockets * FRAMES_PER_QUEUE;
+    let minimum = sockets * FRAMES_PER_QUEUE;
     if let Some(frames) = umem.frames.or(UmemConfig::default().frames)
-        && u64::from(frames) < least
+        && u64::from(frames) < minimum
     {
         let message = format!(
-            "frames = {frames}: {wants} need at least {least}, {FRAMES_PER_QUEUE} for each queue"
+            "frames = {frames}: {demand} need at least {minimum}, {FRAMES_PER_QUEUE} for each queue"
         );
-        findings.error(&place(umem.frames.is().map(toml::Spanned::span)), message);
+        findings.error(&span(umem.frames.value().map(toml::Spanned::span)), message);
     }
 }
 
@@ -83,14 +84,15 @@ pub(super) fn check_machine(
     findings: &mut Findings<'_>,
 ) {
     let config = resolve(umem);
-    let there = machine.memory();
+    let available = machine.memory();
     let frames = umem.frames.span_or(&umem.frame_size.span_or(&(0..0)));
-    let needed = Needed::of(&config, workers);
-    if let Some(bytes) = there.bytes
+    let needed = RequiredMemory::of(&config, workers);
+    if let Some(bytes) = available.bytes
         && bytes < needed.bytes
     {
         let message = format!(
-            "packet memory of {} MiB for {} is more than the {} MiB that this machine has; take fewer frames or cores",
+            "packet memory of {} MiB for {} exceeds the {} MiB of this machine; use fewer frames \
+             or cores",
             needed.bytes >> 20,
             count(workers as u64, "worker"),
             bytes >> 20
@@ -98,12 +100,12 @@ pub(super) fn check_machine(
         findings.error(&frames, message);
     }
     if config.huge_pages == HugePages::On
-        && let Some(pages) = there.huge_pages
+        && let Some(pages) = available.huge_pages
         && pages.free < needed.huge_pages
     {
         let message = format!(
-            "huge_pages = \"on\": {} of 2 MiB needed, {} free; reserve them with `sysctl -w vm.nr_hugepages={}`, or \
-             write \"auto\"",
+            "huge_pages = \"on\": {} of 2 MiB needed, {} free; reserve them with `sysctl -w \
+             vm.nr_hugepages={}`, or set \"auto\"",
             count(needed.huge_pages, "page"),
             pages.free,
             pages.reserved + needed.huge_pages - pages.free
@@ -113,13 +115,13 @@ pub(super) fn check_machine(
 }
 
 /// The packet memory of all workers.
-pub(crate) struct Needed {
+pub(crate) struct RequiredMemory {
     pub(crate) bytes: u64,
     /// Number of 2 MiB pages, if huge pages are used: each worker's memory starts on its own page.
     pub(crate) huge_pages: u64,
 }
 
-impl Needed {
+impl RequiredMemory {
     pub(crate) fn of(umem: &UmemConfig, workers: usize) -> Self {
         let each = u64::from(umem.frame_size) * u64::from(umem.frames);
         let workers = workers as u64;
@@ -136,19 +138,19 @@ pub(crate) fn longest_mtu(frame_size: u32) -> u32 {
 /// Checks that the longest packet of each interface fits into a frame.
 pub(super) fn check_mtu(
     umem: &UmemTable,
-    ports: &Several<PortTable>,
+    ports: &Tables<PortTable>,
     interfaces: &[Option<Interface>],
     findings: &mut Findings<'_>,
 ) {
     let Some(frame_size) = umem.frame_size.or(UmemConfig::default().frame_size) else { return };
     // Two ports with one interface are reported elsewhere.
-    let mut judged = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let is_first = |(_, interface): &(&PortTable, &Option<Interface>)| {
-        interface.as_ref().is_none_or(|interface| judged.insert(interface.index))
+        interface.as_ref().is_none_or(|interface| seen.insert(interface.index))
     };
     for (port, interface) in ports.tables.iter().zip(interfaces).filter(is_first) {
         let (Some(name), Some(mtu)) =
-            (port.interface.is(), interface.as_ref().and_then(|facts| facts.mtu))
+            (port.interface.value(), interface.as_ref().and_then(|facts| facts.mtu))
         else {
             continue;
         };
@@ -158,10 +160,10 @@ pub(super) fn check_mtu(
                 _ => "",
             };
             let message = format!(
-                "{0} has MTU {mtu}, and a frame of {frame_size} bytes has room for MTU {most}; {larger}lower the \
-                 MTU with `ip link set {0} mtu {most}`",
+                "{0} has MTU {mtu}, but a frame of {frame_size} bytes has room for MTU {max}; \
+                 {larger}lower the MTU with `ip link set {0} mtu {max}`",
                 name.get_ref(),
-                most = longest_mtu(frame_size)
+                max = longest_mtu(frame_size)
             );
             findings.error(&name.span(), message);
         }

@@ -15,14 +15,14 @@ use xdpfwd_pipeline::{Idle, PlanCx, Ports};
 
 use crate::registry::Registry;
 
-pub(crate) use memory::{Needed, longest_mtu};
+pub(crate) use memory::{RequiredMemory, longest_mtu};
 
 use super::findings::Findings;
 use super::machine::Machine;
-use super::written::{File, Several};
+use super::parsed::{File, Tables};
 
 /// Context that a configuration refers to.
-pub(super) struct Surroundings<'a> {
+pub(super) struct ResolveContext<'a> {
     /// Base directory of relative file names.
     pub(super) directory: &'a Path,
     pub(super) registry: &'a Registry,
@@ -32,28 +32,29 @@ pub(super) struct Surroundings<'a> {
 /// Creates the plan. If the findings contain errors, parts of the plan are placeholders.
 pub(super) fn resolve(
     file: File<'_>,
-    around: &Surroundings<'_>,
+    context: &ResolveContext<'_>,
     findings: &mut Findings<'_>,
 ) -> Plan {
     let File { engine, umem, mut ports, mut paths, stages, is_empty } = file;
     limit(&mut ports, "[[port]]", |port| port.span.clone(), findings);
     limit(&mut paths, "[[path]]", |path| path.span.clone(), findings);
     if is_empty {
-        let message = "the file says nothing; at least a [[port]] and a [[path]] are needed, as in configs/cross-connect.toml";
+        let message = "the file is empty; at least a [[port]] and a [[path]] are needed, as in \
+                       configs/cross-connect.toml";
         findings.error(&(0..0), message.to_owned());
     }
 
-    let workers = workers::resolve(&engine.cores, around.machine, findings);
-    let interfaces = ports::interfaces(&ports, around.machine, findings);
+    let workers = workers::resolve(&engine.cores, context.machine, findings);
+    let interfaces = ports::interfaces(&ports, context.machine, findings);
     if !is_empty && !ports::check(&ports, &interfaces, findings) {
         // An undefined name may be meant for one of several ports with the same name.
         ports.complete = false;
     }
-    ports::check_io(&ports, &engine, around.machine, findings);
+    ports::check_io(&ports, &engine, context.machine, findings);
     if let Some(workers) = &workers {
         ports::check_queues(&ports, &interfaces, workers.len(), findings);
         memory::check_frames(&umem, &ports, workers.len(), findings);
-        memory::check_machine(&umem, workers.len(), around.machine, findings);
+        memory::check_machine(&umem, workers.len(), context.machine, findings);
     }
     memory::check_mtu(&umem, &ports, &interfaces, findings);
 
@@ -62,10 +63,10 @@ pub(super) fn resolve(
     // Querying the kernel takes time; skip it without stages.
     let described = match stages.tables.as_slice() {
         [] => Ports::default(),
-        _ => around.machine.describe(&port_plans),
+        _ => context.machine.describe(&port_plans),
     };
-    let cx = PlanCx { directory: around.directory, workers: workers.len(), ports: &described };
-    let stages = stages::resolve(stages, around.registry, around.machine, &cx, findings);
+    let cx = PlanCx { directory: context.directory, workers: workers.len(), ports: &described };
+    let stages = stages::resolve(stages, context.registry, context.machine, &cx, findings);
     if !is_empty {
         paths::check(&paths, &ports, findings);
     }
@@ -80,16 +81,16 @@ pub(super) fn resolve(
         umem: memory::resolve(&umem),
         ports: port_plans,
         paths,
-        control: engine.control.is().map(|path| path.get_ref().into()),
+        control: engine.control.value().map(|path| path.get_ref().into()),
     };
-    paths::claims(&plan, &stages, findings);
-    paths::place(&mut plan, &stages, findings);
+    paths::check_exclusive(&plan, &stages, findings);
+    paths::set_placement(&mut plan, &stages, findings);
     if !findings.has_errors() {
-        match around.machine.lockouts(&plan) {
+        match context.machine.lockouts(&plan) {
             Ok(lockouts) => ports::warn_of_lockouts(&ports, &lockouts, findings),
             Err(error) => {
                 let message = format!(
-                    "whether this host needs one of the interfaces itself cannot be told: {error}"
+                    "cannot determine whether this host needs one of the interfaces itself: {error}"
                 );
                 findings.warning(&(0..0), message);
             }
@@ -100,19 +101,19 @@ pub(super) fn resolve(
 
 /// Truncates counts that cannot be valid, so that pairwise comparisons stay fast.
 fn limit<T>(
-    several: &mut Several<T>,
+    tables: &mut Tables<T>,
     heading: &str,
     span: impl Fn(&T) -> Range<usize>,
     findings: &mut Findings<'_>,
 ) {
     // Each port needs a queue in every worker's UMEM, and each path needs a port.
-    let most = memory::MOST_QUEUES;
-    if let Some(first_beyond) = several.tables.get(most) {
+    let max = memory::MAX_QUEUES;
+    if let Some(first_beyond) = tables.tables.get(max) {
         findings.error(
             &span(first_beyond),
-            format!("more than {most} {heading} tables; expected at most so many"),
+            format!("more than {max} {heading} tables; expected at most {max}"),
         );
-        several.tables.truncate(most);
-        several.complete = false;
+        tables.tables.truncate(max);
+        tables.complete = false;
     }
 }

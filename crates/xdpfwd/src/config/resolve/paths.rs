@@ -7,16 +7,16 @@ use toml::Spanned;
 use xdpfwd_engine::{PathPlan, Plan, StageOnPath};
 use xdpfwd_pipeline::{ExclusiveResource, PortId, QueueBinding, StagePlan};
 
-use super::ports::defined;
+use super::ports::port_names;
 use super::stages::Stages;
 use crate::config::findings::Findings;
+use crate::config::parsed::{PathTable, PortTable, STAGE_NAME, Tables, is_name};
 use crate::config::words::{all_of, did_you_mean, quoted};
-use crate::config::written::{PathTable, PortTable, STAGE_NAME, Several, is_name};
 
 /// Returns the plans of the paths. Skips a path with an unknown port, which an error reports.
 pub(super) fn resolve(
-    paths: &Several<PathTable>,
-    ports: &Several<PortTable>,
+    paths: &Tables<PathTable>,
+    ports: &Tables<PortTable>,
     stages: &Stages,
     findings: &mut Findings<'_>,
 ) -> Vec<PathPlan> {
@@ -24,18 +24,19 @@ pub(super) fn resolve(
     let defined = all_of(stages.names().map(quoted));
     let mut plans = Vec::new();
     for path in &paths.tables {
-        let from = path.from.is().and_then(|name| port(name, ports, findings));
-        let to = path.to.is().and_then(|name| port(name, ports, findings));
-        let names = path.stages.is().map(|names| names.get_ref().as_slice()).unwrap_or_default();
+        let from = path.from.value().and_then(|name| port(name, ports, findings));
+        let to = path.to.value().and_then(|name| port(name, ports, findings));
+        let names = path.stages.value().map(|names| names.get_ref().as_slice()).unwrap_or_default();
         for (index, name) in names.iter().enumerate() {
-            let is_there = names[..index].iter().any(|other| other.get_ref() == name.get_ref());
+            let is_repeated = names[..index].iter().any(|other| other.get_ref() == name.get_ref());
             let plan = stages.get(name.get_ref()).and_then(|stage| stage.plan.as_ref());
             let counts_rows = |plan: &Arc<dyn StagePlan>| {
                 plan.as_inspectable().is_some_and(|stage| !stage.counter_keys().is_empty())
             };
-            if is_there && plan.is_some_and(counts_rows) {
+            if is_repeated && plan.is_some_and(counts_rows) {
                 let message = format!(
-                    "stage {} is on the path already, and the counters of its rules go by its name; define another one with the same rules",
+                    "stage {} is already on the path, and its rule counters are keyed by its name; \
+                     define another stage with the same rules",
                     quoted(name.get_ref())
                 );
                 findings.error(&name.span(), message);
@@ -52,11 +53,11 @@ pub(super) fn resolve(
 }
 
 /// Checks that exclusive stages occur once, and that no exclusive resource is claimed twice.
-pub(super) fn claims(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) {
+pub(super) fn check_exclusive(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) {
     let Plan { paths, ports, .. } = plan;
     let span = |name: &str| stages.get(name).map_or(0..0, |stage| stage.span.clone());
     let mut seen: Vec<&StageOnPath> = Vec::new();
-    let mut claims: Vec<(ExclusiveResource, &str)> = Vec::new();
+    let mut claimed: Vec<(ExclusiveResource, &str)> = Vec::new();
     for (path, stage) in
         paths.iter().flat_map(|path| path.stages.iter().map(move |stage| (path, stage)))
     {
@@ -64,7 +65,8 @@ pub(super) fn claims(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) 
         if seen.iter().any(|other| other.name == name) {
             if stage.plan.as_resource_owner().is_some_and(|owner| owner.is_exclusive()) {
                 let message = format!(
-                    "stage {}: may be on one path, once, as what it keeps is in one place; define another one for the other path",
+                    "stage {}: may appear only once, because its state cannot be shared; define \
+                     another stage for the other path",
                     quoted(name)
                 );
                 findings.error(&span(name), message);
@@ -78,7 +80,8 @@ pub(super) fn claims(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) 
         for QueueBinding { queue, owner, .. } in bindings {
             if let Some(port) = port.filter(|port| queue >= port.queues) {
                 let message = format!(
-                    "stage {}: queue = {queue} of {owner}: port {} uses {} queue(s), numbered from 0",
+                    "stage {}: queue = {queue} of {owner}: port {} uses {} queue(s), numbered \
+                     from 0",
                     quoted(name),
                     quoted(&port.name),
                     port.queues
@@ -87,84 +90,87 @@ pub(super) fn claims(plan: &Plan, stages: &Stages, findings: &mut Findings<'_>) 
             }
         }
         let owner = stage.plan.as_resource_owner();
-        for claim in owner.map(|owner| owner.exclusive_resources()).unwrap_or_default() {
-            if let Some((_, other)) = claims.iter().find(|(other, _)| other.id == claim.id) {
+        for resource in owner.map(|owner| owner.exclusive_resources()).unwrap_or_default() {
+            if let Some((_, other)) = claimed.iter().find(|(other, _)| other.id == resource.id) {
                 let message = format!(
-                    "stage {}: {} is used by stage {}, too: {}",
+                    "stage {}: {} is also used by stage {}: {}",
                     quoted(name),
-                    claim.description,
+                    resource.description,
                     quoted(other),
-                    claim.advice
+                    resource.advice
                 );
                 findings.error(&span(name), message);
             }
-            claims.push((claim, name));
+            claimed.push((resource, name));
         }
     }
 }
 
 /// Places stages configured for the kernel in the XDP program, if their path allows it.
-pub(super) fn place(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_>) {
+pub(super) fn set_placement(plan: &mut Plan, stages: &Stages, findings: &mut Findings<'_>) {
     for path in 0..plan.paths.len() {
-        for place in 0..plan.paths[path].stages.len() {
+        for index in 0..plan.paths[path].stages.len() {
             let on = &plan.paths[path];
             let Some(must) =
-                on.stages[place].plan.as_xdp_offload().map(|offload| offload.is_required())
+                on.stages[index].plan.as_xdp_offload().map(|offload| offload.is_required())
             else {
                 continue;
             };
-            let why = plan.in_the_way_of_kernel(on, place);
+            let why = plan.in_the_way_of_kernel(on, index);
             if let Some(why) = &why {
-                let name = &on.stages[place].name;
+                let name = &on.stages[index].name;
                 let span = stages.get(name).map_or(0..0, |stage| stage.span.clone());
                 let (name, port) = (quoted(name), quoted(&plan.ports[usize::from(on.from.0)].name));
                 if must {
                     let message = format!(
-                        "stage {name}: place = \"kernel\" is not possible on the path from port {port}: {why}"
+                        "stage {name}: place = \"kernel\" is not possible on the path from port \
+                         {port}: {why}"
                     );
                     findings.error(&span, message);
                 } else {
                     findings.warning(
                         &span,
                         format!(
-                            "stage {name} is in user space on the path from port {port}: {why}"
+                            "stage {name} runs in user space on the path from port {port}: {why}"
                         ),
                     );
                 }
             }
-            plan.paths[path].stages[place].in_kernel = why.is_none();
+            plan.paths[path].stages[index].in_kernel = why.is_none();
         }
     }
 }
 
 /// Checks that there are paths, that no two start at the same port, and that every port is used.
 pub(super) fn check(
-    paths: &Several<PathTable>,
-    ports: &Several<PortTable>,
+    paths: &Tables<PathTable>,
+    ports: &Tables<PortTable>,
     findings: &mut Findings<'_>,
 ) {
     if paths.tables.is_empty() && paths.complete {
-        let message =
-            "there is no path, so nothing would be forwarded; add a [[path]] with `from` and `to`";
+        let message = "no path is defined, so nothing would be forwarded; add a [[path]] with \
+                       `from` and `to`";
         findings.error(&(0..0), message.to_owned());
     }
-    let ends = || paths.tables.iter().flat_map(|path| [path.from.is(), path.to.is()]).flatten();
+    let ends =
+        || paths.tables.iter().flat_map(|path| [path.from.value(), path.to.value()]).flatten();
     for (index, path) in paths.tables.iter().enumerate() {
-        let Some(from) = path.from.is() else { continue };
-        let mut earlier = paths.tables.iter().take(index).filter_map(|path| path.from.is());
+        let Some(from) = path.from.value() else { continue };
+        let mut earlier = paths.tables.iter().take(index).filter_map(|path| path.from.value());
         if let Some(other) = earlier.find(|other| other == &from) {
             let line = findings.line(&other.span());
             let message = format!(
-                "a path from port {} is there already, on line {line}; what comes in on a port can take one path only",
+                "a path from port {} already exists on line {line}; a port can start one path only",
                 quoted(from.get_ref())
             );
             findings.error(&from.span(), message);
         }
     }
-    for name in ports.tables.iter().filter_map(|port| port.name.is()) {
+    for name in ports.tables.iter().filter_map(|port| port.name.value()) {
         if !ends().any(|end| end == name) {
             let message = format!(
-                "port {:?} is on no path: what it receives is left to the kernel, and nothing is sent",
+                "port {:?} is on no path: packets that it receives go to the kernel, and it sends \
+                 none",
                 name.get_ref()
             );
             findings.warning(&name.span(), message);
@@ -175,16 +181,16 @@ pub(super) fn check(
 
 /// Warns of ports with `keep` but no path: the kernel receives all their packets anyway.
 fn warn_idle_keep(
-    paths: &Several<PathTable>,
-    ports: &Several<PortTable>,
+    paths: &Tables<PathTable>,
+    ports: &Tables<PortTable>,
     findings: &mut Findings<'_>,
 ) {
     for port in &ports.tables {
-        let (Some(name), Some(keep)) = (port.name.is(), port.keep.is()) else { continue };
-        let begins = |path: &PathTable| path.from.is().is_none_or(|from| from == name);
+        let (Some(name), Some(keep)) = (port.name.value(), port.keep.value()) else { continue };
+        let begins = |path: &PathTable| path.from.value().is_none_or(|from| from == name);
         if paths.complete && !paths.tables.iter().any(begins) {
             let message = format!(
-                "keep: no path begins at port {:?}, so all that it receives stays with the kernel anyway",
+                "keep: no path starts at port {:?}, so the kernel receives all its packets anyway",
                 name.get_ref()
             );
             findings.warning(&keep.span(), message);
@@ -194,11 +200,11 @@ fn warn_idle_keep(
 
 fn port(
     name: &Spanned<String>,
-    ports: &Several<PortTable>,
+    ports: &Tables<PortTable>,
     findings: &mut Findings<'_>,
 ) -> Option<PortId> {
     let names =
-        || ports.tables.iter().map(|port| port.name.is().map(|name| name.get_ref().as_str()));
+        || ports.tables.iter().map(|port| port.name.value().map(|name| name.get_ref().as_str()));
     let found = names().position(|port| port == Some(name.get_ref()));
     // A configuration without ports has its own error.
     if found.is_none() && ports.complete && !ports.tables.is_empty() {
@@ -206,7 +212,7 @@ fn port(
         let message = format!(
             "there is no port {}; defined: {}{nearest}",
             quoted(name.get_ref()),
-            defined(ports)
+            port_names(ports)
         );
         findings.error(&name.span(), message);
     }
@@ -239,8 +245,8 @@ fn stage(
     Some(StageOnPath { name: name.get_ref().clone(), plan: stage.plan.clone()?, in_kernel: false })
 }
 
-fn warn_unused(paths: &Several<PathTable>, stages: &Stages, findings: &mut Findings<'_>) {
-    let written = paths.tables.iter().filter_map(|path| path.stages.is());
+fn warn_unused(paths: &Tables<PathTable>, stages: &Stages, findings: &mut Findings<'_>) {
+    let written = paths.tables.iter().filter_map(|path| path.stages.value());
     let used: BTreeSet<&str> =
         written.flat_map(|names| names.get_ref()).map(|name| name.get_ref().as_str()).collect();
     for (name, stage) in stages.iter() {

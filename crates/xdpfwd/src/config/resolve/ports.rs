@@ -4,14 +4,14 @@ use xdpfwd_engine::{Io, Lockout, PortPlan};
 
 use crate::config::findings::Findings;
 use crate::config::machine::{Interface, Machine};
+use crate::config::parsed::{EngineTable, PortTable, Tables};
 use crate::config::words::{all_of, any_of, count};
-use crate::config::written::{EngineTable, PortTable, Several};
 
 /// Default number of queues of a port.
 pub(super) const DEFAULT_QUEUES: u16 = 1;
 
 /// Returns the plans of the ports; a [`PortId`](xdpfwd_pipeline::PortId) is an index into them.
-pub(super) fn resolve(ports: &Several<PortTable>) -> Vec<PortPlan> {
+pub(super) fn resolve(ports: &Tables<PortTable>) -> Vec<PortPlan> {
     let plan = |port: &PortTable| PortPlan {
         name: port.name.or(String::new()).unwrap_or_default(),
         interface: port.interface.or(String::new()).unwrap_or_default(),
@@ -19,7 +19,7 @@ pub(super) fn resolve(ports: &Several<PortTable>) -> Vec<PortPlan> {
         queues: port.queues.or(DEFAULT_QUEUES).unwrap_or(DEFAULT_QUEUES),
         keep: port
             .keep
-            .is()
+            .value()
             .iter()
             .flat_map(|rules| rules.get_ref())
             .map(|rule| *rule.get_ref())
@@ -32,27 +32,29 @@ pub(super) fn resolve(ports: &Several<PortTable>) -> Vec<PortPlan> {
 /// Returns the properties of each port's interface. A missing interface is a warning, because it
 /// may appear later.
 pub(super) fn interfaces(
-    ports: &Several<PortTable>,
+    ports: &Tables<PortTable>,
     machine: &dyn Machine,
     findings: &mut Findings<'_>,
 ) -> Vec<Option<Interface>> {
     let mut look_up = |port: &PortTable| {
-        let name = port.interface.is()?;
+        let name = port.interface.value()?;
         let interface = machine.interface(name.get_ref());
-        let there = machine.interfaces();
+        let available = machine.interfaces();
         // An unknown machine has no interfaces; do not warn then.
-        if interface.is_none() && !there.is_empty() {
-            let there = all_of(there.iter().map(|there| format!("{there:?}")));
+        if interface.is_none() && !available.is_empty() {
+            let available = all_of(available.iter().map(|name| format!("{name:?}")));
             // `ip link` appends the parent or peer to an interface name.
             let part = name
                 .get_ref()
                 .split_once('@')
                 .filter(|(part, _)| machine.interface(part).is_some());
             let hint = part.map_or(String::new(), |(part, _)| {
-                format!("; its name is {part:?}, without the @ and the rest")
+                format!("; its name is {part:?}, without the part from the @")
             });
-            let message =
-                format!("there is no interface {:?} here now, only {there}{hint}", name.get_ref());
+            let message = format!(
+                "interface {:?} does not exist now; available: {available}{hint}",
+                name.get_ref()
+            );
             findings.warning(&name.span(), message);
         }
         interface
@@ -62,7 +64,7 @@ pub(super) fn interfaces(
 
 /// Checks each port alone and against earlier ports. Returns whether all names are unique.
 pub(super) fn check(
-    ports: &Several<PortTable>,
+    ports: &Tables<PortTable>,
     interfaces: &[Option<Interface>],
     findings: &mut Findings<'_>,
 ) -> bool {
@@ -70,35 +72,35 @@ pub(super) fn check(
     if ports.tables.is_empty() && ports.complete {
         findings.error(
             &(0..0),
-            "there is no port; add a [[port]] with `name` and `interface`".to_owned(),
+            "no port is defined; add a [[port]] with `name` and `interface`".to_owned(),
         );
     }
     for (index, (port, interface)) in ports.tables.iter().zip(interfaces).enumerate() {
         let earlier = || ports.tables.iter().zip(interfaces).take(index);
         let same_name =
-            |other: &PortTable| Some(other.name.is()?.get_ref() == port.name.is()?.get_ref());
-        if let Some(name) = port.name.is()
+            |other: &PortTable| Some(other.name.value()?.get_ref() == port.name.value()?.get_ref());
+        if let Some(name) = port.name.value()
             && let Some((other, _)) = earlier().find(|(other, _)| same_name(other) == Some(true))
         {
             let line = findings.line(&other.span);
             let message = format!(
-                "there is a port {:?} already, on line {line}; each needs a name of its own",
+                "a port {:?} already exists on line {line}; each port needs its own name",
                 name.get_ref()
             );
             findings.error(&name.span(), message);
             distinct = false;
         }
-        if let Some(name) = port.interface.is() {
+        if let Some(name) = port.interface.value() {
             let same = |(other, facts): &(&PortTable, &Option<Interface>)| {
                 let index = |facts: &Option<Interface>| facts.as_ref().map(|facts| facts.index);
-                other.interface.is().map(toml::Spanned::get_ref) == Some(name.get_ref())
+                other.interface.value().map(toml::Spanned::get_ref) == Some(name.get_ref())
                     || index(interface).is_some() && index(interface) == index(facts)
             };
             if let Some((other, _)) = earlier().find(same) {
                 let line = findings.line(&other.span);
                 let message = format!(
-                    "interface {:?} belongs to the port on line {line} already; each port needs one of its own \
-                     (a path may lead from a port back to itself)",
+                    "interface {:?} already belongs to the port on line {line}; each port needs \
+                     its own interface (a path may lead from a port back to itself)",
                     name.get_ref()
                 );
                 findings.error(&name.span(), message);
@@ -115,7 +117,7 @@ pub(super) fn check(
 /// Checks that this program supports each port's `io`, that the ports can share packet memory, and
 /// that `mode` and `busy_poll` apply.
 pub(super) fn check_io(
-    ports: &Several<PortTable>,
+    ports: &Tables<PortTable>,
     engine: &EngineTable,
     machine: &dyn Machine,
     findings: &mut Findings<'_>,
@@ -124,53 +126,54 @@ pub(super) fn check_io(
     for port in &ports.tables {
         let span = port.io.span_or(&port.span);
         if port.io.or(Io::default()).is_some_and(|io| !machine.is_built(io)) {
-            let message = "io = \"xsk-rs\": this xdpfwd is built without it; build one that has it with `cargo build --release \
-                           --features xsk-rs` (which takes clang and m4), or set \"af_xdp\"";
+            let message = "io = \"xsk-rs\": not built into this program; build it with `cargo \
+                           build --release --features xsk-rs` (which requires clang and m4), or \
+                           set \"af_xdp\"";
             findings.error(&span, message.to_owned());
         } else if port.io.or(Io::default()) == Some(Io::XskRs)
             && let Some(other) = by(Io::AfXdp)
         {
             let message = format!(
-                "io = \"xsk-rs\": {} has \"af_xdp\", and the two cannot share packet memory; set the same for both, or \
-                 \"packet-mmsg\" for one, which goes with either",
-                label(other)
+                "io = \"xsk-rs\": {} has \"af_xdp\", and the two cannot share packet memory; set \
+                 the same for both, or \"packet-mmsg\" for one, which works with either",
+                port_label(other)
             );
             findings.error(&span, message);
         }
         if port.io.or(Io::default()) == Some(Io::PacketMmsg)
-            && let Some(name) = port.interface.is()
+            && let Some(name) = port.interface.value()
             && let Some(setting) = machine.forwarding(name.get_ref())
         {
             let message = format!(
-                "io = \"packet-mmsg\": the kernel gets every packet of {}, too, and forwards it by itself; \
-                 `sysctl -w {setting}=0` keeps it from sending a second copy",
+                "io = \"packet-mmsg\": the kernel also receives every packet of {} and forwards \
+                 it; run `sysctl -w {setting}=0` so that it does not send a second copy",
                 name.get_ref()
             );
             findings.warning(&span, message);
         }
     }
     if let (Some(busy_poll), Some(port)) =
-        (engine.busy_poll.is().filter(|on| *on.get_ref()), by(Io::XskRs))
+        (engine.busy_poll.value().filter(|on| *on.get_ref()), by(Io::XskRs))
     {
         let message = format!(
-            "busy_poll = true: {} has io = \"xsk-rs\", which cannot do it; leave it out",
-            label(port)
+            "busy_poll = true: {} has io = \"xsk-rs\", which does not support it; remove it",
+            port_label(port)
         );
         findings.error(&busy_poll.span(), message);
     }
     // An invalid port may be one that uses XDP.
-    let none_by_xdp = ports.complete
+    let no_port_uses_xdp = ports.complete
         && ports.tables.iter().all(|port| port.io.or(Io::default()) == Some(Io::PacketMmsg));
-    if none_by_xdp && !ports.tables.is_empty() {
-        let mode = engine.mode.is().filter(|mode| *mode.get_ref() != xdpfwd_engine::Mode::Auto);
-        let busy_poll = engine.busy_poll.is().filter(|on| *on.get_ref());
+    if no_port_uses_xdp && !ports.tables.is_empty() {
+        let mode = engine.mode.value().filter(|mode| *mode.get_ref() != xdpfwd_engine::Mode::Auto);
+        let busy_poll = engine.busy_poll.value().filter(|on| *on.get_ref());
         let spans = [
             ("mode", mode.map(toml::Spanned::span)),
             ("busy_poll", busy_poll.map(toml::Spanned::span)),
         ];
         for (key, span) in spans.into_iter().filter_map(|(key, span)| Some((key, span?))) {
             let message =
-                format!("{key}: no port uses XDP (io = \"packet-mmsg\"), so it changes nothing");
+                format!("{key}: has no effect, because no port uses XDP (io = \"packet-mmsg\")");
             findings.warning(&span, message);
         }
     }
@@ -179,19 +182,19 @@ pub(super) fn check_io(
 /// Checks that no `keep` rule is repeated, and that a port with `keep` rules uses
 /// XDP.
 fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
-    let rules = port.keep.is().map(|rules| rules.get_ref().as_slice()).unwrap_or_default();
-    if let Some(keep) = port.keep.is().filter(|rules| !rules.get_ref().is_empty())
+    let rules = port.keep.value().map(|rules| rules.get_ref().as_slice()).unwrap_or_default();
+    if let Some(keep) = port.keep.value().filter(|rules| !rules.get_ref().is_empty())
         && port.io.or(Io::default()) == Some(Io::PacketMmsg)
     {
-        let message = "keep: with io = \"packet-mmsg\" the kernel keeps everything, and gives this port copies; leave `keep` \
-                       out, or set io = \"af_xdp\"";
+        let message = "keep: with io = \"packet-mmsg\" the kernel receives every packet and this \
+                       port receives copies; remove `keep`, or set io = \"af_xdp\"";
         findings.error(&keep.span(), message.to_owned());
     }
     for (index, rule) in rules.iter().enumerate() {
         if rules.iter().take(index).any(|earlier| earlier.get_ref() == rule.get_ref()) {
             findings.error(
                 &rule.span(),
-                format!("keep: \"{}\" is there twice; keep one", rule.get_ref()),
+                format!("keep: \"{}\" is listed twice; keep one", rule.get_ref()),
             );
         }
     }
@@ -199,7 +202,7 @@ fn check_keep(port: &PortTable, findings: &mut Findings<'_>) {
 
 /// Warns of ports whose traffic this host may depend on.
 pub(super) fn warn_of_lockouts(
-    ports: &Several<PortTable>,
+    ports: &Tables<PortTable>,
     lockouts: &[Lockout],
     findings: &mut Findings<'_>,
 ) {
@@ -213,7 +216,7 @@ pub(super) fn warn_of_lockouts(
 /// Checks a port's queues against those of its interface.
 fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mut Findings<'_>) {
     let (Some(queues), Some(has), Some(name)) =
-        (port.queues.or(DEFAULT_QUEUES), interface.queues, port.interface.is())
+        (port.queues.or(DEFAULT_QUEUES), interface.queues, port.interface.value())
     else {
         return;
     };
@@ -226,16 +229,17 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
     };
     if queues > has {
         let message = format!(
-            "queues = {queues}: {name} has {} in use; take no more, or give it some with `ethtool -L {name} {channels}`",
-            count(has, "queue")
+            "queues = {queues}: {name} has only {}; use fewer, or add some with `ethtool -L {name} \
+             {channels}`",
+            count(has, "active queue")
         );
         findings.error(&span, message);
     } else if queues < has && port.io.or(Io::default()) != Some(Io::PacketMmsg) {
         // (Packet sockets distribute packets of all queues among themselves.)
         let message = format!(
-            "queues = {queues}: {name} has {} in use, and what the others get goes to the kernel; use all, or take \
-             some away with `ethtool -L {name} {channels}`",
-            count(has, "queue")
+            "queues = {queues}: {name} has {}, and packets on the others go to the kernel; use \
+             all, or remove some with `ethtool -L {name} {channels}`",
+            count(has, "active queue")
         );
         findings.warning(&span, message);
     }
@@ -243,30 +247,30 @@ fn check_interface_queues(port: &PortTable, interface: &Interface, findings: &mu
 
 /// Checks that all ports have the same number of queues, divisible by the number of workers.
 pub(super) fn check_queues(
-    ports: &Several<PortTable>,
+    ports: &Tables<PortTable>,
     interfaces: &[Option<Interface>],
     workers: usize,
     findings: &mut Findings<'_>,
 ) {
-    let mut judged =
+    let mut queue_counts =
         ports.tables.iter().filter_map(|port| Some((port, port.queues.or(DEFAULT_QUEUES)?)));
-    let Some((first, queues)) = judged.next() else { return };
-    let most = interfaces.iter().flatten().filter_map(|interface| interface.queues).min();
-    let fitting = fitting(workers, most);
+    let Some((first, queues)) = queue_counts.next() else { return };
+    let max = interfaces.iter().flatten().filter_map(|interface| interface.queues).min();
+    let valid_counts = valid_queue_counts(workers, max);
     let mut equal = true;
-    for (port, others) in judged.filter(|&(_, others)| others != queues) {
+    for (port, others) in queue_counts.filter(|&(_, others)| others != queues) {
         equal = false;
         let message = format!(
-            "{} uses {} and {} {others}: all ports need the same number; {fitting}",
-            label(first),
+            "{} uses {} and {} {others}: all ports need the same number; {valid_counts}",
+            port_label(first),
             count(queues, "queue"),
-            label(port),
+            port_label(port),
         );
         findings.error(&port.queues.span_or(&port.span), message);
     }
     if equal && !usize::from(queues).is_multiple_of(workers) {
         let message = format!(
-            "{} for {workers} workers, which need the same number each; {fitting}; or change `cores`",
+            "{} cannot be divided evenly among {workers} workers; {valid_counts}; or change `cores`",
             count(queues, "queue")
         );
         findings.error(&first.queues.span_or(&first.span), message);
@@ -274,10 +278,10 @@ pub(super) fn check_queues(
 }
 
 /// Describes the valid queue counts.
-fn fitting(workers: usize, most: Option<u16>) -> String {
+fn valid_queue_counts(workers: usize, max: Option<u16>) -> String {
     /// Maximum number of counts listed; more are described.
-    const LISTED: usize = 4;
-    let Some(most) = most else {
+    const MAX_LISTED: usize = 4;
+    let Some(max) = max else {
         return match workers {
             1 => "any number would fit".to_owned(),
             _ => format!(
@@ -287,10 +291,10 @@ fn fitting(workers: usize, most: Option<u16>) -> String {
         };
     };
     let counts: Vec<usize> =
-        (1..=usize::from(most)).filter(|count| count.is_multiple_of(workers)).collect();
+        (1..=usize::from(max)).filter(|count| count.is_multiple_of(workers)).collect();
     match counts.as_slice() {
-        [] => format!("none would fit, as an interface has only {}", count(most, "queue")),
-        [first, second, _, .., last] if counts.len() > LISTED => {
+        [] => format!("none would fit, as an interface has only {}", count(max, "queue")),
+        [first, second, _, .., last] if counts.len() > MAX_LISTED => {
             format!("{first}, {second} and so on up to {last} would fit")
         }
         few => format!("{} would fit", any_of(few)),
@@ -298,17 +302,19 @@ fn fitting(workers: usize, most: Option<u16>) -> String {
 }
 
 /// Returns the name of a port for messages.
-fn label(port: &PortTable) -> String {
-    port.name.is().map_or_else(|| "a port".to_owned(), |name| format!("port {:?}", name.get_ref()))
+fn port_label(port: &PortTable) -> String {
+    port.name
+        .value()
+        .map_or_else(|| "a port".to_owned(), |name| format!("port {:?}", name.get_ref()))
 }
 
 /// Lists the defined ports for a message.
-pub(super) fn defined(ports: &Several<PortTable>) -> String {
+pub(super) fn port_names(ports: &Tables<PortTable>) -> String {
     all_of(
         ports
             .tables
             .iter()
-            .filter_map(|port| port.name.is())
+            .filter_map(|port| port.name.value())
             .map(|name| format!("{:?}", name.get_ref())),
     )
 }

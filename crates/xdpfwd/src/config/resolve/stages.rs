@@ -13,17 +13,17 @@ use toml::de::{DeValue, ValueDeserializer};
 use crate::config::diagnostic::Severity;
 use crate::config::findings::Findings;
 use crate::config::machine::Machine;
-use crate::config::table::shown;
+use crate::config::parsed::{StageTable, Tables, stage_heading};
+use crate::config::table::display_value;
 use crate::config::words::{any_quoted, did_you_mean};
-use crate::config::written::{Several, StageTable, stage_heading};
 
 /// Maximum number of errors about one stage's keys: finding each plans the stage again.
-const MOST_ERRORS: usize = 10;
+const MAX_ERRORS: usize = 10;
 
 /// The defined stages.
 pub(super) struct Stages {
     by_name: BTreeMap<String, DefinedStage>,
-    /// Whether `Stages` has all stages of the file; see [`Several::complete`].
+    /// Whether `Stages` has all stages of the file; see [`Tables::complete`].
     pub(super) complete: bool,
 }
 
@@ -51,7 +51,7 @@ impl Stages {
 
 /// Plans every defined stage, whether a path uses it or not.
 pub(super) fn resolve(
-    stages: Several<StageTable<'_>>,
+    stages: Tables<StageTable<'_>>,
     registry: &Registry,
     machine: &dyn Machine,
     cx: &PlanCx<'_>,
@@ -102,16 +102,16 @@ fn plan(
         }
         let known = any_quoted(registry.kinds());
         let nearest = did_you_mean(name, registry.kinds());
-        let written = shown(&kind, findings);
+        let written = display_value(&kind, findings);
         findings.error(&kind_span, format!("kind = {written}: must be {known}{nearest}"));
         return None;
     }
     let mut rest = rest;
-    for tries in 0..MOST_ERRORS {
+    for tries in 0..MAX_ERRORS {
         match registry.plan(name, ValueDeserializer::from(rest.clone()), cx) {
             Ok(plan) => {
-                for remark in plan.warnings() {
-                    findings.remark(Severity::Warning, &span, remark);
+                for diagnostic in plan.warnings() {
+                    findings.stage_diagnostic(Severity::Warning, &span, diagnostic);
                 }
                 return (tries == 0).then_some(plan);
             }
@@ -137,15 +137,12 @@ fn plan(
             }
             Err(KindError::Plan(error)) => {
                 if tries == 0 && error.0.is_empty() {
-                    findings.error(
-                        &span,
-                        "the stage cannot be planned, and gives no reason".to_owned(),
-                    );
+                    findings
+                        .error(&span, "the stage is invalid; its kind gives no reason".to_owned());
                 } else if tries == 0 {
-                    error
-                        .0
-                        .iter()
-                        .for_each(|remark| findings.remark(Severity::Error, &span, remark));
+                    error.0.iter().for_each(|diagnostic| {
+                        findings.stage_diagnostic(Severity::Error, &span, diagnostic)
+                    });
                 }
                 break;
             }
@@ -181,11 +178,11 @@ fn value_message(
     value: &Spanned<DeValue<'_>>,
     findings: &Findings<'_>,
 ) -> String {
-    let written = shown(value, findings);
+    let written = display_value(value, findings);
     let expected =
         message.strip_prefix("invalid ").and_then(|message| message.rsplit_once(", expected "));
     match expected {
-        Some((_, expected)) => format!("{key} = {written}: must be {}", in_words(expected)),
+        Some((_, expected)) => format!("{key} = {written}: must be {}", describe_type(expected)),
         None => format!("{key} = {written}: {message}"),
     }
 }
@@ -199,7 +196,7 @@ fn message(message: &str, kind: &str, written: &str) -> String {
                 format!("unknown key `{written}` for kind \"{kind}\", expected {accepted}{nearest}")
             }
             None => {
-                format!("unknown key `{written}` for kind \"{kind}\", expected no key but `kind`")
+                format!("unknown key `{written}` for kind \"{kind}\", expected only `kind`")
             }
         };
     }
@@ -207,19 +204,19 @@ fn message(message: &str, kind: &str, written: &str) -> String {
         return format!("missing key {key}, which kind \"{kind}\" needs");
     }
     match message.rsplit_once(", expected ") {
-        Some((what, expected)) => format!("{what}, expected {}", in_words(expected)),
+        Some((what, expected)) => format!("{what}, expected {}", describe_type(expected)),
         _ => message.to_owned(),
     }
 }
 
 /// Describes a Rust type in words that users know.
-fn in_words(expected: &str) -> String {
+fn describe_type(expected: &str) -> String {
     match expected {
         "u8" => format!("an integer from 0 to {}", u8::MAX),
         "u16" => format!("an integer from 0 to {}", u16::MAX),
         "u32" => format!("an integer from 0 to {}", u32::MAX),
         "u64" | "usize" => "an integer from 0".to_owned(),
-        "a string" | "a borrowed string" => "a text in quotes".to_owned(),
+        "a string" | "a borrowed string" => "a string in quotes".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "a sequence" => "a list in brackets".to_owned(),
         other => other.to_owned(),

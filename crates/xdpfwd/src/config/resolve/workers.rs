@@ -6,49 +6,52 @@ use toml::Spanned;
 
 use crate::config::findings::Findings;
 use crate::config::machine::Machine;
-use crate::config::table::Written;
+use crate::config::table::ParsedKey;
 use crate::config::words::ranges;
 
 /// Returns each worker's core; `None` if the number of workers is unknown.
 pub(super) fn resolve(
-    cores: &Written<Vec<Spanned<u16>>>,
+    cores: &ParsedKey<Vec<Spanned<u16>>>,
     machine: &dyn Machine,
     findings: &mut Findings<'_>,
 ) -> Option<Vec<Option<usize>>> {
     let written = match cores {
-        Written::Absent => return Some(vec![None]),
-        Written::Refused => return None,
-        Written::Is(cores) => cores,
+        ParsedKey::Absent => return Some(vec![None]),
+        ParsedKey::Invalid => return None,
+        ParsedKey::Valid(cores) => cores,
     };
-    let there = machine.cores();
+    let available = machine.cores();
     if written.get_ref().is_empty() {
-        let choice =
-            if there.is_empty() { String::new() } else { format!(" of {}", ranges(&there)) };
+        let choice = if available.is_empty() {
+            String::new()
+        } else {
+            format!(" of {}", ranges(&available))
+        };
         let message = format!(
-            "cores = []: name at least one core{choice}, or leave the key out for one worker on any core"
+            "cores = []: list at least one core{choice}, or remove the key for one worker on any \
+             core"
         );
         findings.error(&written.span(), message);
         return None;
     }
-    let mut countable = true;
-    let mut named = BTreeSet::new();
+    let mut valid = true;
+    let mut seen = BTreeSet::new();
     let mut workers = Vec::new();
     for core in written.get_ref() {
         let number = usize::from(*core.get_ref());
-        if !named.insert(number) {
-            let message =
-                format!("core {number} is named twice: each worker needs a core of its own");
+        if !seen.insert(number) {
+            let message = format!("core {number} is listed twice: each worker needs its own core");
             findings.error(&core.span(), message);
-            countable = false;
-        } else if !there.is_empty() && !there.contains(&number) {
-            let there = ranges(&there);
+            valid = false;
+        } else if !available.is_empty() && !available.contains(&number) {
+            let available = ranges(&available);
             let message = format!(
-                "there is no core {number} that this process may run on, expected one of {there}"
+                "core {number} is not available to this process; expected one of {available}"
             );
             findings.error(&core.span(), message);
-            countable = false;
+            valid = false;
         }
         workers.push(Some(number));
     }
-    countable.then_some(workers)
+    valid.then_some(workers)
 }

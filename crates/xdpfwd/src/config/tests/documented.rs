@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use xdpfwd_engine::KeepRule;
 
-use super::{Keys, REST, plan, said};
+use super::{Keys, REST, diagnose, plan};
 
 const PAGE: &str = include_str!("../../../../../docs/configuration.md");
 
 /// A value that is invalid for every key.
-const NONSENSE: &str = "1979-05-27";
+const INVALID: &str = "1979-05-27";
 
 /// Returns required keys of kinds: kind, key, valid value. Key files are in a folder.
-fn needed(keys: &Keys) -> [(&'static str, &'static str, String); 9] {
+fn required_keys(keys: &Keys) -> [(&'static str, &'static str, String); 9] {
     let sa = |ends: &str| {
         format!(
             "[{{ spi = 256, transform = \"aes-128-gcm\", key_file = \"{}/in.key\"{ends} }}]",
@@ -49,15 +49,15 @@ struct Row {
 fn documented() -> BTreeMap<String, Vec<Row>> {
     let mut sections = BTreeMap::new();
     let mut rows: &mut Vec<Row> = &mut Vec::new();
-    let mut of_keys = false;
+    let mut in_key_table = false;
     for line in PAGE.lines() {
         if let Some(heading) = line.trim_start_matches('#').strip_prefix(" `") {
             rows = sections.entry(heading.trim_end_matches('`').to_owned()).or_default();
         } else if !line.starts_with('|') {
-            of_keys = false;
+            in_key_table = false;
         } else if line.starts_with("| key ") {
-            of_keys = true;
-        } else if let Some(row) = line.strip_prefix("| `").filter(|_| of_keys) {
+            in_key_table = true;
+        } else if let Some(row) = line.strip_prefix("| `").filter(|_| in_key_table) {
             let cells: Vec<&str> = row.trim_end_matches(" |").split(" | ").collect();
             let &[key, accepted, default, _] = cells.as_slice() else { panic!("{line}") };
             let plain = |cell: &str| cell.trim_matches('`').to_owned();
@@ -86,9 +86,9 @@ fn with_line(heading: &str, line: &str) -> String {
         _ => match heading.strip_prefix("kind = ") {
             Some(kind) => {
                 let key = line.split(' ').next().unwrap();
-                let needed = KEYS.with(needed);
+                let required_keys = KEYS.with(required_keys);
                 let required =
-                    needed.iter().filter(|(of, own, _)| kind.contains(of) && *own != key);
+                    required_keys.iter().filter(|(of, own, _)| kind.contains(of) && *own != key);
                 let required: String =
                     required.map(|(_, key, value)| format!("{key} = {value}\n")).collect();
                 format!("{REST}[stage.x]\nkind = {kind}\n{required}{line}\n")
@@ -100,11 +100,11 @@ fn with_line(heading: &str, line: &str) -> String {
 
 /// Returns the accepted keys that the error about an unknown key lists.
 fn accepted(heading: &str) -> Vec<String> {
-    let said = said(&with_line(heading, "zzz = 1"));
-    let line = said
+    let text = diagnose(&with_line(heading, "zzz = 1"));
+    let line = text
         .lines()
         .find(|line| line.contains("unknown key `zzz`"))
-        .unwrap_or_else(|| panic!("{heading}: {said}"));
+        .unwrap_or_else(|| panic!("{heading}: {text}"));
     let (_, list) = line.split_once(", expected ").unwrap();
     let keys = list.split('`').skip(1).step_by(2).map(ToOwned::to_owned);
     // `kind` itself is documented under `[stage.NAME]`.
@@ -117,7 +117,7 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
 }
 
 #[test]
-fn every_key_has_a_row_and_every_row_is_a_key() {
+fn documented_keys_equal_accepted_keys() {
     let documented = documented();
     for (heading, rows) in &documented {
         let keys: Vec<String> = rows.iter().map(|row| row.key.clone()).collect();
@@ -131,7 +131,7 @@ fn every_key_has_a_row_and_every_row_is_a_key() {
 
 /// The rules of `keep`, in their table.
 #[test]
-fn every_rule_of_what_is_kept_has_a_row() {
+fn documented_keep_rules_equal_accepted_rules() {
     let (_, section) = PAGE.split_once("### What stays with the kernel").unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| `\"")).flat_map(|row| {
         let (rules, _) = row.trim_start_matches("| ").split_once(" | ").unwrap();
@@ -148,9 +148,9 @@ fn every_rule_of_what_is_kept_has_a_row() {
 }
 
 #[test]
-fn every_table_and_every_kind_has_a_section() {
-    let said = said(&format!("zzz = 1\n{REST}"));
-    let (_, list) = said.split_once(", expected ").unwrap();
+fn documented_sections_equal_tables_and_kinds() {
+    let text = diagnose(&format!("zzz = 1\n{REST}"));
+    let (_, list) = text.split_once(", expected ").unwrap();
     let tables: Vec<String> = list.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect();
     let kinds: Vec<String> = xdpfwd_stages::builtin::<crate::registry::Toml>()
         .kinds()
@@ -163,23 +163,23 @@ fn every_table_and_every_kind_has_a_section() {
 }
 
 #[test]
-fn what_is_accepted_is_what_errors_say() {
+fn documented_values_equal_those_in_errors() {
     for (heading, rows) in documented() {
         for Row { key, accepted, .. } in rows {
-            let said = said(&with_line(&heading, &format!("{key} = {NONSENSE}\n")));
-            assert!(!said.contains("unknown key"), "{heading} {key}: {said}");
-            // What a kind's keys accept is said in the kind's own words.
-            if let Some((_, must_be)) = said.split_once(&format!("{key} = {NONSENSE}: must be ")) {
+            let text = diagnose(&with_line(&heading, &format!("{key} = {INVALID}\n")));
+            assert!(!text.contains("unknown key"), "{heading} {key}: {text}");
+            // Errors about the keys of a kind use the kind's own words.
+            if let Some((_, must_be)) = text.split_once(&format!("{key} = {INVALID}: must be ")) {
                 assert_eq!(must_be.lines().next(), Some(accepted.as_str()), "{heading} {key}");
             } else {
-                assert!(heading.starts_with("kind = "), "{heading} {key}: {said}");
+                assert!(heading.starts_with("kind = "), "{heading} {key}: {text}");
             }
         }
     }
 }
 
 #[test]
-fn defaults_are_what_keys_have_that_are_not_there() {
+fn documented_defaults_equal_values_of_missing_keys() {
     // Plans with the stage on a path, and without random values.
     let planned = |text: &str| {
         let text = text.replacen(
@@ -204,12 +204,12 @@ fn defaults_are_what_keys_have_that_are_not_there() {
                 compared += 1;
             } else if default == "required" {
                 let missing = match heading.as_str() {
-                    "[stage.NAME]" => said(&format!("{REST}[stage.x]")),
+                    "[stage.NAME]" => diagnose(&format!("{REST}[stage.x]")),
                     // Without the key, but with the others.
-                    kind if kind.starts_with("kind = ") => said(
+                    kind if kind.starts_with("kind = ") => diagnose(
                         &with_line(kind, &format!("{key} = 1")).replace(&format!("{key} = 1"), ""),
                     ),
-                    _ => said(&heading),
+                    _ => diagnose(&heading),
                 };
                 assert!(
                     missing.contains(&format!("missing key `{key}`")),

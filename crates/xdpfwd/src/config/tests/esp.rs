@@ -1,6 +1,6 @@
 //! The tables of ESP's stages.
 
-use super::{Keys, REST, said};
+use super::{Keys, REST, diagnose};
 
 /// Returns a file with both stages on paths, with some lines replaced.
 fn file(keys: &Keys, changes: &[(&str, &str)]) -> String {
@@ -38,7 +38,7 @@ key_file = "{0}/in.key"
 }
 
 #[test]
-fn what_is_no_good_is_said_with_what_is() {
+fn invalid_esp_value_error_lists_accepted_values() {
     let keys = Keys::new();
     let cases: &[&[(&str, &str)]] = &[
         &[],
@@ -80,27 +80,28 @@ fn what_is_no_good_is_said_with_what_is() {
         ],
         &[(
             "spi = 8193",
-            "spi = 8193\ntransform = \"aes-256-gcm\"\nkey_file = \"KEYS/256.key\"\n[[stage.open.sa]]\nspi = 8193",
+            "spi = 8193\ntransform = \"aes-256-gcm\"\nkey_file = \
+             \"KEYS/256.key\"\n[[stage.open.sa]]\nspi = 8193",
         )],
     ];
-    let mut answers = String::new();
+    let mut report = String::new();
     for changes in cases {
-        let said = said(&file(&keys, changes)).replace(&keys.display().to_string(), "KEYS");
+        let text = diagnose(&file(&keys, changes)).replace(&keys.display().to_string(), "KEYS");
         // Keys are random in each run.
-        let mut parts = said.split("the fingerprint ");
+        let mut parts = text.split("the fingerprint ");
         let first = parts.next().unwrap_or_default().to_owned();
-        let said =
-            parts.fold(first, |said, part| said + "the fingerprint FINGERPRINT" + &part[16..]);
+        let text =
+            parts.fold(first, |text, part| text + "the fingerprint FINGERPRINT" + &part[16..]);
         let change: Vec<_> =
             changes.iter().map(|(old, new)| format!("{old:?} -> {new:?}")).collect();
-        answers += &format!("--- {}\n{said}\n", change.join(", "));
+        report += &format!("--- {}\n{text}\n", change.join(", "));
     }
-    assert_reads!(answers);
+    assert_snapshot!(report);
 }
 
 /// Compares an SA's keys on the page with those in errors.
 #[test]
-fn every_key_of_an_sa_has_a_row() {
+fn documented_sa_keys_equal_accepted_keys() {
     const PAGE: &str = include_str!("../../../../../docs/configuration.md");
     let keys = Keys::new();
     for (kind, spi) in [("esp-seal", "spi = 4097"), ("esp-open", "spi = 8193")] {
@@ -109,8 +110,8 @@ fn every_key_of_an_sa_has_a_row() {
         let (_, table) = section.split_once("| in an SA |").unwrap();
         let rows = table.lines().skip(2).map_while(|line| line.strip_prefix("| `"));
         let mut rows: Vec<&str> = rows.map(|row| row.split_once('`').unwrap().0).collect();
-        let said = said(&file(&keys, &[(spi, &format!("{spi}\nzzz = 1"))]));
-        let (_, list) = said.split_once(", expected ").unwrap();
+        let text = diagnose(&file(&keys, &[(spi, &format!("{spi}\nzzz = 1"))]));
+        let (_, list) = text.split_once(", expected ").unwrap();
         let mut accepted: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
         rows.sort_unstable();
         accepted.sort_unstable();

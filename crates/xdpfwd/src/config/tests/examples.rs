@@ -10,12 +10,12 @@ use super::Keys;
 use crate::config::{Interface, Machine, load};
 
 /// A machine that has every interface with the required properties.
-struct Everything {
+struct PermissiveMachine {
     queues: u16,
     mtu: u32,
 }
 
-impl Machine for Everything {
+impl Machine for PermissiveMachine {
     fn cores(&self) -> Vec<usize> {
         (0..8).collect()
     }
@@ -63,7 +63,7 @@ impl Files {
 }
 
 #[test]
-fn every_file_is_fine() {
+fn example_files_are_valid_without_warnings() {
     let Files { folder: _folder, files } = Files::new();
     assert!(files.len() >= 12, "{files:?}");
     for file in files {
@@ -71,26 +71,28 @@ fn every_file_is_fine() {
         assert!(name.ends_with(".toml"), "{name}");
         let queues = if name == "two-workers.toml" { 2 } else { 1 };
         let (_, warnings) =
-            load(&file, &xdpfwd_stages::builtin(), &Everything { queues, mtu: 1500 }).unwrap();
+            load(&file, &xdpfwd_stages::builtin(), &PermissiveMachine { queues, mtu: 1500 })
+                .unwrap();
         assert_eq!(warnings.to_string(), "", "{name}");
     }
 }
 
 #[test]
-fn only_jumbo_takes_jumbo_frames() {
+fn only_jumbo_example_accepts_mtu_3818() {
     let Files { folder: _folder, files } = Files::new();
     for file in files {
         let jumbo = file.file_name().unwrap() == "jumbo.toml";
-        let machine = Everything { queues: 2, mtu: 3818 };
+        let machine = PermissiveMachine { queues: 2, mtu: 3818 };
         assert_eq!(load(&file, &xdpfwd_stages::builtin(), &machine).is_ok(), jumbo, "{file:?}");
     }
 }
 
 #[test]
-fn the_demo_is_what_the_lab_sets_up() {
+fn demo_example_matches_the_lab() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/demo.toml");
     let (plan, _) =
-        load(&demo, &xdpfwd_stages::builtin(), &Everything { queues: 1, mtu: 1500 }).unwrap();
+        load(&demo, &xdpfwd_stages::builtin(), &PermissiveMachine { queues: 1, mtu: 1500 })
+            .unwrap();
     let interfaces: Vec<_> =
         plan.ports.iter().map(|port| (port.interface.as_str(), port.queues)).collect();
     assert_eq!(interfaces, [("fwd0", 1), ("fwd1", 1)]);

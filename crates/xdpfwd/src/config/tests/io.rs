@@ -1,11 +1,11 @@
-//! Ways to exchange packets with the kernel: which there are, and which go together.
+//! The `io` methods, and their combinations.
 
 use std::path::Path;
 
 use xdpfwd_engine::Io;
 
-use super::{answers, plan};
-use crate::config::{Imagined, Source};
+use super::{diagnose_cases, plan};
+use crate::config::{FakeMachine, Source};
 
 /// Two ports, each with its lines, and a path between them.
 fn two(engine: &str, lan: &str, wan: &str) -> String {
@@ -20,7 +20,7 @@ const XSK_RS: &str = "io = \"xsk-rs\"";
 const AF_XDP: &str = "io = \"af_xdp\"";
 
 #[test]
-fn ports_go_together_if_they_can_share_memory() {
+fn ports_without_common_packet_memory_are_rejected() {
     for (lan, wan, accepted) in [
         (PACKET, PACKET, true),
         (PACKET, "", true),
@@ -37,12 +37,12 @@ fn ports_go_together_if_they_can_share_memory() {
         plan.ports.iter().map(|port| port.io).collect::<Vec<_>>(),
         [Io::XskRs, Io::PacketMmsg]
     );
-    assert_reads!(answers(&[&two("", "", XSK_RS), &two("", XSK_RS, AF_XDP)]));
+    assert_snapshot!(diagnose_cases(&[&two("", "", XSK_RS), &two("", XSK_RS, AF_XDP)]));
 }
 
 #[test]
-fn what_belongs_to_xdp_is_nothing_for_packet_sockets() {
-    assert_reads!(answers(&[
+fn xdp_keys_with_packet_sockets_are_reported() {
+    assert_snapshot!(diagnose_cases(&[
         &two("", &format!("{PACKET}\nkeep = [\"arp\"]"), ""),
         &two("", &format!("{PACKET}\nkeep = []"), ""),
         &two("[engine]\nmode = \"copy\"\nbusy_poll = true\n", PACKET, PACKET),
@@ -51,7 +51,7 @@ fn what_belongs_to_xdp_is_nothing_for_packet_sockets() {
     ]));
 }
 
-fn said_on(machine: &Imagined, text: &str) -> String {
+fn diagnose_on(machine: &FakeMachine, text: &str) -> String {
     let source = Source::new("x.toml".into(), text.to_owned());
     match crate::config::plan(&source, Path::new(""), &xdpfwd_stages::builtin(), machine) {
         Ok((_, warnings)) => format!("{warnings}accepted\n"),
@@ -60,15 +60,15 @@ fn said_on(machine: &Imagined, text: &str) -> String {
 }
 
 #[test]
-fn what_is_not_built_says_how_to_build_it() {
-    let mut machine = Imagined::usual();
+fn io_not_built_error_names_build_command() {
+    let mut machine = FakeMachine::new();
     machine.xsk_rs = false;
-    assert_reads!(said_on(&machine, &two("", XSK_RS, XSK_RS)));
+    assert_snapshot!(diagnose_on(&machine, &two("", XSK_RS, XSK_RS)));
 }
 
 #[test]
-fn a_kernel_that_forwards_too_is_a_warning() {
-    let mut machine = Imagined::usual();
+fn kernel_forwarding_with_packet_sockets_is_warning() {
+    let mut machine = FakeMachine::new();
     machine.forwarding = vec!["eth1", "eth2"];
-    assert_reads!(said_on(&machine, &two("", PACKET, "")));
+    assert_snapshot!(diagnose_on(&machine, &two("", PACKET, "")));
 }

@@ -1,16 +1,16 @@
-//! What stays with the kernel, and who would be locked out.
+//! `keep` rules, and warnings about lockouts.
 
 use xdpfwd_engine::{Carried, Keep, KeepRule, Lockout};
 
-use super::{REST, answers, said};
-use crate::config::{Imagined, Source, plan};
+use super::{REST, diagnose, diagnose_cases};
+use crate::config::{FakeMachine, Source, plan};
 
 fn with_keep(keep: &str) -> String {
     REST.replacen("interface = \"eth1\"", &format!("interface = \"eth1\"\nkeep = {keep}"), 1)
 }
 
 #[test]
-fn rules_that_are_none_say_what_is_accepted() {
+fn invalid_keep_rule_error_lists_accepted_rules() {
     let cases = [
         "\"arp\"",
         "[\"arp\", 22]",
@@ -20,23 +20,23 @@ fn rules_that_are_none_say_what_is_accepted() {
         "[\"\"]",
     ];
     let cases = cases.map(with_keep);
-    assert_reads!(answers(&cases.iter().map(String::as_str).collect::<Vec<_>>()));
+    assert_snapshot!(diagnose_cases(&cases.iter().map(String::as_str).collect::<Vec<_>>()));
 }
 
 #[test]
-fn an_interface_as_ip_shows_it_is_told_its_name() {
-    assert_reads!(said(&REST.replacen("\"eth1\"", "\"eth1@if2\"", 1)));
+fn interface_with_peer_suffix_warning_names_interface() {
+    assert_snapshot!(diagnose(&REST.replacen("\"eth1\"", "\"eth1@if2\"", 1)));
 }
 
 #[test]
-fn keeping_where_nothing_is_taken_is_a_warning() {
+fn keep_on_port_without_path_is_warning() {
     let idle = REST.replacen("interface = \"eth2\"", "interface = \"eth2\"\nkeep = [\"arp\"]", 1);
-    assert_reads!(said(&idle));
+    assert_snapshot!(diagnose(&idle));
 }
 
 #[test]
-fn who_would_be_locked_out_is_a_warning_at_the_interface() {
-    let mut machine = Imagined::usual();
+fn lockout_is_warning_at_the_interface() {
+    let mut machine = FakeMachine::new();
     let lockout = |what| Lockout { port: 0, name: "lan".into(), interface: "eth1".into(), what };
     machine.lockouts = vec![
         lockout(Carried::DefaultRoute),
@@ -48,5 +48,5 @@ fn who_would_be_locked_out_is_a_warning_at_the_interface() {
     let source = Source::new("x.toml".into(), REST.to_owned());
     let (_, warnings) =
         plan(&source, std::path::Path::new(""), &xdpfwd_stages::builtin(), &machine).unwrap();
-    assert_reads!(warnings.to_string());
+    assert_snapshot!(warnings.to_string());
 }

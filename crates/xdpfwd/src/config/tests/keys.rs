@@ -1,41 +1,43 @@
 //! Keys that are unknown or missing, and values of the wrong kind or size.
 
-use super::{REST, answers, answers_with};
+use super::{REST, diagnose_cases, diagnose_cases_with};
 
 #[test]
-fn unknown_keys_are_refused_at_every_level() {
-    assert_reads!(answers(&[
+fn unknown_keys_are_rejected_at_every_level() {
+    assert_snapshot!(diagnose_cases(&[
         "[enigne]\nmode = \"copy\"",
         "[engine]\nmetrics = \"127.0.0.1:9184\"\nbusy-poll = true",
         "[umem]\nframe = 4096",
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\nqueue = 1\nkept = []",
         "[[path]]\nfrom = \"lan\"\nto = \"wan\"\nstage = [\"edge\"]",
-        "[stage.edge]\nkind = \"set-mac\"\nsource = \"02:00:00:00:00:01\"\ndest = \"02:00:00:00:00:02\"",
+        "[stage.edge]\nkind = \"set-mac\"\nsource = \"02:00:00:00:00:01\"\ndest = \
+         \"02:00:00:00:00:02\"",
         "[stage.edge]\nkind = \"ttl\"\nmin = 1",
         "[engine.mode]\nauto = true",
     ]));
 }
 
 #[test]
-fn missing_keys_are_named() {
-    assert_reads!(answers(&[
+fn missing_key_error_names_the_key() {
+    assert_snapshot!(diagnose_cases(&[
         "[[port]]\n[[path]]\n[stage.edge]",
         "port = [{ name = \"lan\" }]\npath = [{}]"
     ]));
 }
 
 #[test]
-fn values_of_another_kind_say_what_is_accepted() {
-    assert_reads!(answers_with(
+fn wrong_type_error_lists_accepted_values() {
+    assert_snapshot!(diagnose_cases_with(
         REST,
         &[
-            "engine.mode = true\nengine.cores = 1\nengine.busy_poll = \"yes\"\nengine.idle = [\"poll\"]",
+            "engine.mode = true\nengine.cores = 1\nengine.busy_poll = \"yes\"\nengine.idle = \
+             [\"poll\"]",
             "[engine]\ncores = [0, \"1\", 2.0, true]",
             "[umem]\nframe_size = \"2048\"\nframes = 16384.0\nhuge_pages = true",
             "[umem]\nframes = 1979-05-27",
         ]
     ));
-    assert_reads!(answers(&[
+    assert_snapshot!(diagnose_cases(&[
         "[[port]]\nname = 1\ninterface = [\"eth1\"]\nqueues = \"2\"\nio = false",
         "[[path]]\nfrom = [\"lan\"]\nto = { port = \"wan\" }\nstages = \"edge\"",
         "[[path]]\nfrom = \"\"\"\nlan\"\"\"\nto = \"route\"\nstages = [\"a\", 1]",
@@ -45,8 +47,8 @@ fn values_of_another_kind_say_what_is_accepted() {
 }
 
 #[test]
-fn tables_where_they_do_not_belong() {
-    assert_reads!(answers(&[
+fn misplaced_table_error_names_expected_heading() {
+    assert_snapshot!(diagnose_cases(&[
         "engine = 1\numem = []\nport = \"eth1\"\npath = 1\nstage = false",
         "port = [1]\npath = [[]]\nstage.edge = \"ttl\"",
         "[port]\nname = \"lan\"\n[path]\nfrom = \"lan\"",
@@ -60,8 +62,8 @@ fn tables_where_they_do_not_belong() {
 }
 
 #[test]
-fn numbers_out_of_range_say_the_range() {
-    assert_reads!(answers_with(
+fn out_of_range_number_error_states_range() {
+    assert_snapshot!(diagnose_cases_with(
         REST,
         &[
             "[umem]\nframe_size = 1024\nframes = 255",
@@ -72,7 +74,7 @@ fn numbers_out_of_range_say_the_range() {
             "[engine]\ncores = [-1, 8192, 99999999999999999999999999999999999999999999]",
         ]
     ));
-    assert_reads!(answers(&[
+    assert_snapshot!(diagnose_cases(&[
         "[[port]]\nname = \"a\"\ninterface = \"eth1\"\nqueues = 0",
         "[[port]]\nname = \"a\"\ninterface = \"eth1\"\nqueues = -1",
         "[[port]]\nname = \"a\"\ninterface = \"eth1\"\nqueues = 65536",
@@ -80,8 +82,8 @@ fn numbers_out_of_range_say_the_range() {
 }
 
 #[test]
-fn words_that_are_no_choice_say_the_choices() {
-    assert_reads!(answers_with(
+fn unknown_choice_error_lists_choices() {
+    assert_snapshot!(diagnose_cases_with(
         REST,
         &[
             "[engine]\nmode = \"zerocopy\"\nidle = \"sleep\"",
@@ -94,7 +96,7 @@ fn words_that_are_no_choice_say_the_choices() {
 }
 
 #[test]
-fn names_keep_to_their_rules() {
+fn invalid_name_error_states_naming_rules() {
     let port = |name: &str, interface: &str| {
         format!("[[port]]\nname = {name:?}\ninterface = {interface:?}")
     };
@@ -103,11 +105,11 @@ fn names_keep_to_their_rules() {
         port("route", "eth1/0"),
         port("lan 1", "eth 1"),
         port("größe", "sixteen-bytes-if"),
-        // Written as they are: the escapes are the message's.
+        // Raw in the file; the message escapes them.
         "[[port]]\nname = \"\u{202e}nal\"\ninterface = \"eth1\u{a0}\"".to_owned(),
         "[[port]]\nname = \"a\\nb\"\ninterface = \"\\u001b[31m\"".to_owned(),
         port(&"x".repeat(33), ".."),
         "[stage.\"\"]\nkind = \"ttl\"\n[stage.\"a b\"]\nkind = \"ttl\"".to_owned(),
     ];
-    assert_reads!(answers(&cases.iter().map(String::as_str).collect::<Vec<_>>()));
+    assert_snapshot!(diagnose_cases(&cases.iter().map(String::as_str).collect::<Vec<_>>()));
 }

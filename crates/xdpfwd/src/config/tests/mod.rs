@@ -4,10 +4,10 @@
 
 /// Compares with the file in `snapshots/` named after the test, with a number from the second use
 /// on.
-macro_rules! assert_reads {
-    ($said:expr) => {
+macro_rules! assert_snapshot {
+    ($text:expr) => {
         insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
-            insta::assert_snapshot!($said)
+            insta::assert_snapshot!($text)
         })
     };
 }
@@ -35,7 +35,7 @@ use xdpfwd_ipsec::Transform;
 use xdpfwd_stages::esp::key_file;
 
 use super::words::is_printable;
-use super::{Diagnostics, Imagined, Machine, Source};
+use super::{Diagnostics, FakeMachine, Machine, Source};
 
 /// Two ports and a path: the rest of a file for tests of one table.
 const REST: &str = "
@@ -91,11 +91,11 @@ fn plan_on(machine: &dyn Machine, text: &str) -> Result<(Plan, Diagnostics), Dia
 }
 
 fn plan(text: &str) -> Result<(Plan, Diagnostics), Diagnostics> {
-    plan_on(&Imagined::usual(), text)
+    plan_on(&FakeMachine::new(), text)
 }
 
 /// Returns the diagnostics of a text.
-fn said(text: &str) -> String {
+fn diagnose(text: &str) -> String {
     match plan(text) {
         Ok((_, warnings)) => format!("{warnings}accepted\n"),
         Err(errors) => errors.to_string(),
@@ -103,19 +103,19 @@ fn said(text: &str) -> String {
 }
 
 /// Returns each text with its diagnostics.
-fn answers(cases: &[&str]) -> String {
-    answers_with("", cases)
+fn diagnose_cases(cases: &[&str]) -> String {
+    diagnose_cases_with("", cases)
 }
 
-/// As `answers`, with hidden text appended to each.
-fn answers_with(rest: &str, cases: &[&str]) -> String {
-    let mut answers = String::new();
+/// As `diagnose_cases`, with hidden text appended to each.
+fn diagnose_cases_with(rest: &str, cases: &[&str]) -> String {
+    let mut report = String::new();
     for case in cases {
         for (index, line) in case.trim_end_matches('\n').split('\n').enumerate() {
             // Invisible characters are escaped in the snapshot.
-            writeln!(answers, "{:>3} | {}", index + 1, super::plain(line)).unwrap();
+            writeln!(report, "{:>3} | {}", index + 1, super::escaped(line)).unwrap();
         }
-        writeln!(answers, "{}", said(&format!("{case}{rest}"))).unwrap();
+        writeln!(report, "{}", diagnose(&format!("{case}{rest}"))).unwrap();
     }
-    answers
+    report
 }

@@ -1,4 +1,4 @@
-//! Files that are fine, and what they resolve to.
+//! Valid files and their plans.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use xdpfwd_xsk::HugePages;
 use super::{REST, plan};
 
 #[test]
-fn keys_that_are_not_there_have_their_defaults() {
+fn missing_keys_have_defaults_in_plan() {
     let (plan, warnings) = plan(REST).unwrap();
     assert_eq!(warnings.to_string(), "");
     let Plan { mode, workers, busy_poll, idle, ledger, umem, ports, paths, control } = plan;
@@ -33,7 +33,7 @@ fn keys_that_are_not_there_have_their_defaults() {
 }
 
 #[test]
-fn every_key_gets_into_the_plan() {
+fn every_key_sets_its_plan_field() {
     let text = r#"
         [engine]
         mode = "skb"

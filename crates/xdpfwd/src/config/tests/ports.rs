@@ -1,22 +1,23 @@
 //! Ports, paths and workers against each other and against the machine.
 
-use super::{REST, answers, answers_with, plan, plan_on, said};
-use crate::config::Imagined;
+use super::{REST, diagnose, diagnose_cases, diagnose_cases_with, plan, plan_on};
+use crate::config::FakeMachine;
 
 /// Two ports with a path between them.
 fn two(engine: &str, lan: &str, wan: &str) -> String {
     format!(
-        "{engine}[[port]]\nname = \"lan\"\n{lan}\n[[port]]\nname = \"wan\"\n{wan}\n[[path]]\nfrom = \"lan\"\nto = \"wan\""
+        "{engine}[[port]]\nname = \"lan\"\n{lan}\n[[port]]\nname = \"wan\"\n{wan}\n[[path]]\nfrom \
+         = \"lan\"\nto = \"wan\""
     )
 }
 
-fn answers_to(cases: &[String]) -> String {
-    answers(&cases.iter().map(String::as_str).collect::<Vec<_>>())
+fn diagnose_strings(cases: &[String]) -> String {
+    diagnose_cases(&cases.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 #[test]
-fn ports_and_paths_are_needed() {
-    assert_reads!(answers(&[
+fn missing_ports_or_paths_are_errors() {
+    assert_snapshot!(diagnose_cases(&[
         "[engine]",
         "port = []\npath = []",
         "[[port]]\nname = \"lan\"\ninterface = \"eth1\"",
@@ -26,8 +27,8 @@ fn ports_and_paths_are_needed() {
 }
 
 #[test]
-fn each_port_is_one_of_its_own() {
-    assert_reads!(answers_to(&[
+fn duplicate_port_name_or_interface_is_error() {
+    assert_snapshot!(diagnose_strings(&[
         two("", "interface = \"eth1\"", "interface = \"eth1\""),
         two("", "interface = \"eth1\"", "interface = \"eth1-alias\""),
         two("", "interface = \"eth1\"", "interface = \"eth2\"").replace("wan", "lan"),
@@ -35,21 +36,22 @@ fn each_port_is_one_of_its_own() {
 }
 
 #[test]
-fn paths_lead_between_ports_that_are_there() {
-    assert_reads!(answers_with(
+fn path_with_unknown_port_is_error() {
+    assert_snapshot!(diagnose_cases_with(
         REST,
         &[
             "[[path]]\nfrom = \"wam\"\nto = \"Wan\"",
             "[[path]]\nfrom = \"wan\"\nto = \"route\"",
             "[[path]]\nfrom = \"\"\nto = \"\"\"\nnowhere\"\"\"",
-            "[[path]]\nfrom = \"eth1\"\nto = \"a name that is longer than a message should repeat\"",
+            "[[path]]\nfrom = \"eth1\"\nto = \"a name that is longer than a message should \
+             repeat\"",
         ]
     ));
 }
 
 #[test]
-fn one_path_begins_at_a_port() {
-    assert_reads!(answers_with(
+fn second_path_from_same_port_is_error() {
+    assert_snapshot!(diagnose_cases_with(
         REST,
         &[
             "[[path]]\nfrom = \"lan\"\nto = \"lan\"",
@@ -60,9 +62,9 @@ fn one_path_begins_at_a_port() {
 }
 
 #[test]
-fn stages_on_a_path_are_defined() {
+fn path_with_undefined_stage_is_error() {
     let path = |stages: &str| format!("[[path]]\nfrom = \"wan\"\nto = \"wan\"\nstages = {stages}");
-    assert_reads!(answers_with(
+    assert_snapshot!(diagnose_cases_with(
         REST,
         &[
             &path("[\"edge\"]"),
@@ -73,12 +75,13 @@ fn stages_on_a_path_are_defined() {
 }
 
 #[test]
-fn what_is_not_built_is_refused_like_what_is_not_known() {
-    assert_reads!(answers_with(
+fn unimplemented_features_are_rejected_as_unknown() {
+    assert_snapshot!(diagnose_cases_with(
         REST,
         &[
             "[engine]\nmetrics = \"127.0.0.1:9184\"\nkeep = [\"arp\"]",
-            "[[port]]\nname = \"third\"\ninterface = \"multi1\"\nqueues = 1\nio = \"packet-mmap\"\nmetrics = true",
+            "[[port]]\nname = \"third\"\ninterface = \"multi1\"\nqueues = 1\nio = \
+             \"packet-mmap\"\nmetrics = true",
             "[[path]]\nfrom = \"wan\"\nto = \"route\"\nkeep = [\"arp\"]",
             "[stage.edge]\nkind = \"nat\"\nrules = []",
             "[stage.tunnel-out]\nkind = \"esp-seal\"\nspi = 1",
@@ -89,25 +92,30 @@ fn what_is_not_built_is_refused_like_what_is_not_known() {
 #[test]
 fn one_mistake_is_reported_once() {
     // Paths do not repeat the errors of the ports and stages that they name.
-    assert_reads!(answers(&[
+    assert_snapshot!(diagnose_cases(&[
         "[[port]]\nname = \"lan!\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan!\"\nto = \"lan!\"",
-        "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan\"\nto = \"lan\"\nstages = [\"edge\"]\n\
+        "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[path]]\nfrom = \"lan\"\nto = \
+         \"lan\"\nstages = [\"edge\"]\n\
          [stage]\nedge = 1",
         // One of the duplicate names was meant for the other port.
-        "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[port]]\nname = \"lan\"\ninterface = \"eth2\"\n[[path]]\n\
+        "[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n[[port]]\nname = \"lan\"\ninterface = \
+         \"eth2\"\n[[path]]\n\
          from = \"lan\"\nto = \"wan\"",
-        "[[port]]\nname = \"lan\"\ninterface = \"jumbo\"\n[[port]]\nname = \"wan\"\ninterface = \"jumbo\"\n[[path]]\n\
+        "[[port]]\nname = \"lan\"\ninterface = \"jumbo\"\n[[port]]\nname = \"wan\"\ninterface = \
+         \"jumbo\"\n[[path]]\n\
          from = \"lan\"\nto = \"wan\"",
-        "[stage]\nkind = \"set-mac\"\nsource = \"02:00:00:00:00:01\"\n[[port]]\nname = \"lan\"\ninterface = \"eth1\"\n\
+        "[stage]\nkind = \"set-mac\"\nsource = \"02:00:00:00:00:01\"\n[[port]]\nname = \
+         \"lan\"\ninterface = \"eth1\"\n\
          [[path]]\nfrom = \"lan\"\nto = \"lan\"\nstages = [\"edge\"]",
-        "[engine]\ncores = [0, \"1\"]\n[[port]]\nname = \"lan\"\ninterface = \"multi1\"\nqueues = 8\n[[path]]\n\
+        "[engine]\ncores = [0, \"1\"]\n[[port]]\nname = \"lan\"\ninterface = \"multi1\"\nqueues = \
+         8\n[[path]]\n\
          from = \"lan\"\nto = \"lan\"",
     ]));
 }
 
 #[test]
-fn all_errors_come_at_once_in_the_order_of_the_file() {
-    assert_reads!(answers(&["\
+fn all_errors_are_reported_in_file_order() {
+    assert_snapshot!(diagnose_cases(&["\
 [stage.edge]
 kind = \"set-mac\"
 source = \"02:00\"
@@ -128,8 +136,8 @@ frames = 1"]));
 }
 
 #[test]
-fn cores_are_there_and_different() {
-    assert_reads!(answers_with(
+fn unavailable_or_duplicate_cores_are_errors() {
+    assert_snapshot!(diagnose_cases_with(
         REST,
         &[
             "[engine]\ncores = []",
@@ -138,14 +146,14 @@ fn cores_are_there_and_different() {
             "[engine]\ncores = [0, 0x1, 0b1, 8191]",
         ]
     ));
-    let nothing_known = Imagined { cores: Vec::new(), ..Imagined::usual() };
+    let nothing_known = FakeMachine { cores: Vec::new(), ..FakeMachine::new() };
     assert!(plan_on(&nothing_known, &format!("[engine]\ncores = [99]{REST}")).is_ok());
 }
 
 #[test]
-fn queues_are_shared_out_evenly() {
+fn unequal_or_indivisible_queue_counts_are_errors() {
     let (lan, wan) = ("interface = \"multi1\"\nqueues = 4", "interface = \"multi2\"");
-    assert_reads!(answers_to(&[
+    assert_snapshot!(diagnose_strings(&[
         two("", lan, wan),
         two("", "interface = \"opaque\"\nqueues = 4", "interface = \"opaque2\"\nqueues = 2"),
         two("[engine]\ncores = [0, 1]\n", lan, "interface = \"dual1\"\nqueues = 2"),
@@ -156,16 +164,16 @@ fn queues_are_shared_out_evenly() {
 }
 
 #[test]
-fn queues_are_those_of_the_interface() {
-    assert_reads!(answers_to(&[
+fn queue_count_unlike_the_interface_is_reported() {
+    assert_snapshot!(diagnose_strings(&[
         two("", "interface = \"eth1\"\nqueues = 2", "interface = \"dual1\"\nqueues = 2"),
         two("", "interface = \"dual1\"", "interface = \"eth2\""),
     ]));
 }
 
 #[test]
-fn frames_suffice_and_are_long_enough() {
-    assert_reads!(answers_to(&[
+fn too_few_or_too_short_frames_are_errors() {
+    assert_snapshot!(diagnose_strings(&[
         two(
             "[umem]\nframes = 1023\n",
             "interface = \"multi1\"\nqueues = 4",
@@ -198,8 +206,8 @@ fn frames_suffice_and_are_long_enough() {
 }
 
 #[test]
-fn memory_is_there() {
-    assert_reads!(answers_with(
+fn insufficient_machine_memory_is_reported() {
+    assert_snapshot!(diagnose_cases_with(
         REST,
         &[
             "[umem]\nframe_size = 4096\nframes = 1048576\nhuge_pages = \"on\"",
@@ -208,7 +216,7 @@ fn memory_is_there() {
             "[umem]\nframes = 4097\nhuge_pages = \"on\"",
         ]
     ));
-    assert_reads!(answers(&[&two(
+    assert_snapshot!(diagnose_cases(&[&two(
         "[engine]\ncores = [0, 1]\n[umem]\nframes = 1048576\nframe_size = 4096\n",
         "interface = \"dual1\"\nqueues = 2",
         "interface = \"opaque\"\nqueues = 2"
@@ -216,28 +224,28 @@ fn memory_is_there() {
 }
 
 #[test]
-fn the_longest_packet_that_fits_is_accepted() {
+fn mtu_up_to_frame_capacity_is_accepted() {
     for (mtu, accepted) in [(1770, true), (1771, false)] {
-        let mut machine = Imagined::usual();
+        let mut machine = FakeMachine::new();
         machine.interfaces.get_mut("eth1").unwrap().mtu = Some(mtu);
         assert_eq!(plan_on(&machine, REST).is_ok(), accepted, "MTU {mtu}");
     }
 }
 
 #[test]
-fn there_is_a_limit_to_ports_and_paths() {
+fn more_than_126_ports_are_error() {
     let port = |n: usize| format!("[[port]]\nname = \"p{n}\"\ninterface = \"i{n}\"\n");
     let path = |n: usize| format!("[[path]]\nfrom = \"p{n}\"\nto = \"p{n}\"\n");
     let text = |n| (0..n).map(|n| port(n) + &path(n)).collect::<String>();
     let (most, _) = plan(&text(126)).unwrap();
     assert_eq!(most.ports.len(), 126);
-    let beyond = said(&text(127));
+    let beyond = diagnose(&text(127));
     assert!(beyond.contains("more than 126 [[port]] tables"), "{beyond}");
 }
 
 #[test]
-fn what_looks_wrong_but_works_is_a_warning() {
-    assert_reads!(answers_with(
+fn unused_or_missing_items_are_warnings() {
+    assert_snapshot!(diagnose_cases_with(
         REST,
         &["[[port]]\nname = \"spare\"\ninterface = \"eht2\"\n[stage.unused]\nkind = \"ttl\""]
     ));

@@ -7,13 +7,13 @@ use xdpfwd_pipeline::{Cx, PlanCx, PlanError, PlanFn, StageConfig, StagePlan, Vie
 use serde::Deserialize;
 use xdpfwd_stages::{MacSwap, MacSwapConfig};
 
-use super::{REST, answers_with};
-use crate::config::{Imagined, Source};
+use super::{REST, diagnose_cases_with};
+use crate::config::{FakeMachine, Source};
 use crate::registry::Registry;
 
 #[test]
-fn kinds_and_their_keys() {
-    assert_reads!(answers_with(
+fn invalid_stage_error_lists_accepted_kinds_and_keys() {
+    assert_snapshot!(diagnose_cases_with(
         REST,
         &[
             "[stage.edge]",
@@ -23,7 +23,8 @@ fn kinds_and_their_keys() {
             "[stage.edge]\nkind = \"set-mac\"\nsource = \"02:00:00:00:00\"",
             "[stage.edge]\nkind = \"set-mac\"\nsource = \"02\\n\\u001b[31m\"",
             "[stage.edge]\nsource = \"ff:ff:ff:ff:ff:ff\"\nkind = \"set-mac\"",
-            "[stage.edge]\nkind = \"set-mac\"\nsource = 1979-05-27\ndestination = [\"02:00:00:00:00:01\"]\n\"a\\nb\" = 1",
+            "[stage.edge]\nkind = \"set-mac\"\nsource = 1979-05-27\ndestination = \
+             [\"02:00:00:00:00:01\"]\n\"a\\nb\" = 1",
             "[stage.edge]\nmin = 1\nkind = \"ttl\"\nmax = 2",
             "[stage.edge]\nkind = \"mac-swap\"\n[stage.edge.inner]\nx = 1",
             "[stage.edge]\nkind = \"TTL\"",
@@ -38,58 +39,60 @@ fn kinds_and_their_keys() {
 struct OwnConfig {}
 
 #[test]
-fn kind_that_is_not_built_names_the_feature_that_adds_it() {
-    let mut machine = Imagined::usual();
+fn kind_not_built_error_names_cargo_feature() {
+    let mut machine = FakeMachine::new();
     machine.not_built = vec![("esp-seal", "esp")];
     let registry = Registry::default().with::<MacSwapConfig>();
-    let said = |kind: &str, registry: &Registry| {
+    let diagnose = |kind: &str, registry: &Registry| {
         let source = Source::new("x.toml".into(), format!("{REST}[stage.edge]\nkind = {kind:?}"));
         crate::config::plan(&source, std::path::Path::new(""), registry, &machine)
             .unwrap_err()
             .to_string()
     };
     assert_eq!(
-        said("esp-seal", &registry),
-        "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo feature `esp` of xdpfwd\n"
+        diagnose("esp-seal", &registry),
+        "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo \
+         feature `esp` of xdpfwd\n"
     );
     let own = Registry::default().with_fn("own", |_: OwnConfig, _| {
         Ok(PlanFn::new(|_| |_: &mut View<'_>, _: &mut Cx<'_>| ()))
     });
     assert_eq!(
-        said("esp-seal", &own),
-        "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo feature `esp` of xdpfwd \
-         and `App::stages(xdpfwd_stages::builtin())`\n"
+        diagnose("esp-seal", &own),
+        "x.toml:12:8: kind = \"esp-seal\": not built into this program; build it with the cargo \
+         feature `esp` of xdpfwd and `App::stages(xdpfwd_stages::builtin())`\n"
     );
     assert_eq!(
-        said("esp-open", &registry),
+        diagnose("esp-open", &registry),
         "x.toml:12:8: kind = \"esp-open\": must be \"mac-swap\"\n"
     );
 }
 
 #[test]
-fn a_filter_is_in_the_kernel_if_its_path_lets_it() {
+fn filter_placement_depends_on_path_and_rules() {
     let with = |stages: &str, place: &str, rules: &str| {
         let text =
             REST.replacen("from = \"lan\"", &format!("from = \"lan\"\nstages = [{stages}]"), 1);
         format!(
-            "{text}\n[stage.hop]\nkind = \"ttl\"\n[stage.fw]\nkind = \"filter\"\ndefault = \"drop\"\nplace = {place:?}\nrules = [{rules}]\n"
+            "{text}\n[stage.hop]\nkind = \"ttl\"\n[stage.fw]\nkind = \"filter\"\ndefault = \
+             \"drop\"\nplace = {place:?}\nrules = [{rules}]\n"
         )
     };
-    let places = |text: &str| {
+    let placements = |text: &str| {
         let (plan, _) = super::plan(text).map_err(|errors| errors.to_string())?;
         Ok(plan.paths[0].stages.iter().map(|stage| stage.place()).collect::<Vec<_>>())
     };
     let first = "\"fw\", \"hop\"";
-    assert_eq!(places(&with(first, "kernel", "")), Ok(vec!["kernel", "user"]));
-    assert_eq!(places(&with(first, "auto", "")), Ok(vec!["kernel", "user"]));
-    assert_eq!(places(&with(first, "user", "")), Ok(vec!["user", "user"]));
-    assert_eq!(places(&with(first, "auto", "\"drop log 1/10\"")), Ok(vec!["user", "user"]));
-    let behind = "\"hop\", \"fw\"";
-    assert_eq!(places(&with(behind, "auto", "")), Ok(vec!["user", "user"]));
+    assert_eq!(placements(&with(first, "kernel", "")), Ok(vec!["kernel", "user"]));
+    assert_eq!(placements(&with(first, "auto", "")), Ok(vec!["kernel", "user"]));
+    assert_eq!(placements(&with(first, "user", "")), Ok(vec!["user", "user"]));
+    assert_eq!(placements(&with(first, "auto", "\"drop log 1/10\"")), Ok(vec!["user", "user"]));
+    let second = "\"hop\", \"fw\"";
+    assert_eq!(placements(&with(second, "auto", "")), Ok(vec!["user", "user"]));
     let packet =
         |text: String| text.replace("name = \"lan\"", "name = \"lan\"\nio = \"packet-mmsg\"");
-    assert_eq!(places(&packet(with(first, "auto", ""))), Ok(vec!["user", "user"]));
-    let refused: Result<Vec<&str>, String> = places(&with(behind, "kernel", ""));
+    assert_eq!(placements(&packet(with(first, "auto", ""))), Ok(vec!["user", "user"]));
+    let refused: Result<Vec<&str>, String> = placements(&with(second, "kernel", ""));
     let error = refused.unwrap_err();
     assert!(
         error.contains(
@@ -98,11 +101,11 @@ fn a_filter_is_in_the_kernel_if_its_path_lets_it() {
         "{error}"
     );
     assert!(error.contains("stage hop comes before it"), "{error}");
-    let error = places(&with("\"fw\", \"hop\", \"hop\", \"fw\"", "user", "")).unwrap_err();
-    assert!(error.contains("stage \"fw\" is on the path already"), "{error}");
-    let error = places(&packet(with(first, "kernel", ""))).unwrap_err();
+    let error = placements(&with("\"fw\", \"hop\", \"hop\", \"fw\"", "user", "")).unwrap_err();
+    assert!(error.contains("stage \"fw\" is already on the path"), "{error}");
+    let error = placements(&packet(with(first, "kernel", ""))).unwrap_err();
     assert!(error.contains("port lan has no XDP program with io = \"packet-mmsg\""), "{error}");
-    let error = places(&with(first, "kernel", "\"accept\", \"drop log 1/10\"")).unwrap_err();
+    let error = placements(&with(first, "kernel", "\"accept\", \"drop log 1/10\"")).unwrap_err();
     assert!(error.contains("`drop log 1/10` logs, which the XDP program does not"), "{error}");
 }
 
@@ -139,13 +142,17 @@ impl StageConfig for NestedConfig {
 }
 
 #[test]
-fn errors_inside_of_a_stage_have_their_own_place() {
-    let said = |stage: &str| {
+fn errors_inside_stage_table_have_own_position() {
+    let diagnose = |stage: &str| {
         let text = format!("{REST}\n[stage.ä-1]\n{stage}").replace("ä", "a");
         let registry = xdpfwd_stages::builtin().with::<NestedConfig>();
         let source = Source::new("x.toml".into(), text);
-        match crate::config::plan(&source, std::path::Path::new("."), &registry, &Imagined::usual())
-        {
+        match crate::config::plan(
+            &source,
+            std::path::Path::new("."),
+            &registry,
+            &FakeMachine::new(),
+        ) {
             Ok((_, warnings)) => warnings.to_string(),
             Err(errors) => errors.to_string(),
         }
@@ -153,25 +160,26 @@ fn errors_inside_of_a_stage_have_their_own_place() {
     // The text begins on line 13 with the stage's first key.
     let kind = "kind = \"nested\"";
     assert_eq!(
-        said(&format!("rules = [{{ port = 1 }}, {{ label = \"ä\", port = 65536 }}]\n{kind}")),
+        diagnose(&format!("rules = [{{ port = 1 }}, {{ label = \"ä\", port = 65536 }}]\n{kind}")),
         "x.toml:13:46: invalid value: integer `65536`, expected an integer from 0 to 65535\n"
     );
     assert_eq!(
-        said(&format!("{kind}\n[[stage.a-1.rules]]\nport = 1\n[[stage.a-1.rules]]\nprt = 1")),
-        "x.toml:17:1: unknown key `prt` for kind \"nested\", expected `port` or `label`; did you mean \"port\"?\n"
+        diagnose(&format!("{kind}\n[[stage.a-1.rules]]\nport = 1\n[[stage.a-1.rules]]\nprt = 1")),
+        "x.toml:17:1: unknown key `prt` for kind \"nested\", expected `port` or `label`; did you \
+         mean \"port\"?\n"
     );
     assert_eq!(
-        said(&format!("{kind}\n[[stage.a-1.rules]]\nlabel = \"x\"")),
+        diagnose(&format!("{kind}\n[[stage.a-1.rules]]\nlabel = \"x\"")),
         "x.toml:14:1: missing key `port`, which kind \"nested\" needs\n"
     );
-    assert_eq!(said(kind), "x.toml:12:1: missing key `rules`, which kind \"nested\" needs\n");
+    assert_eq!(diagnose(kind), "x.toml:12:1: missing key `rules`, which kind \"nested\" needs\n");
     assert_eq!(
-        said(&format!("{kind}\nrules = [{{ port = 0 }}]")),
+        diagnose(&format!("{kind}\nrules = [{{ port = 0 }}]")),
         "x.toml:12:1: rule \"\" of 1 workers: port 0\n"
     );
     // A diagnostic is one line: an error of several lines becomes several.
     assert_eq!(
-        said(&format!("{kind}\nrules = [{{ port = 1, label = \"two lines\" }}]")),
+        diagnose(&format!("{kind}\nrules = [{{ port = 1, label = \"two lines\" }}]")),
         "x.toml:12:1: first line:\nx.toml:12:1:   second line\n"
     );
 }

@@ -1,10 +1,10 @@
 //! Files that are empty or not TOML.
 
-use super::{REST, answers, answers_with, plan, said};
+use super::{REST, diagnose, diagnose_cases, diagnose_cases_with, plan};
 
 #[test]
-fn what_is_not_toml_has_its_place() {
-    assert_reads!(answers(&[
+fn invalid_toml_error_has_position() {
+    assert_snapshot!(diagnose_cases(&[
         "[engine]\nmode = auto",
         "[engine]\nmode =\nidle = spin",
         "[engine\nmode = \"auto\"",
@@ -23,8 +23,8 @@ fn what_is_not_toml_has_its_place() {
 
 /// The parser continues after a mistake and reports false errors.
 #[test]
-fn what_only_follows_from_a_mistake_is_not_told() {
-    assert_reads!(answers_with(
+fn consequential_toml_errors_are_omitted() {
+    assert_snapshot!(diagnose_cases_with(
         REST,
         &[
             "[engine]\ncores = [0, 1\n[umem]\nframes = 1024",
@@ -33,7 +33,8 @@ fn what_only_follows_from_a_mistake_is_not_told() {
             "[engine]\ncores = [\"0, 1]",
             "[engine\nmode = \"auto\"",
             "[port]\nname = \"a\"",
-            "[stage.a]\nkind = \"ttl\"\n[stage.a]\nkind = \"ttl\"\n[engine]\nidle = \"poll\"\nidle = \"spin\"",
+            "[stage.a]\nkind = \"ttl\"\n[stage.a]\nkind = \"ttl\"\n[engine]\nidle = \
+             \"poll\"\nidle = \"spin\"",
             "engine: auto",
             "[engine]\rmode = \"auto\"\r",
         ]
@@ -41,8 +42,8 @@ fn what_only_follows_from_a_mistake_is_not_told() {
 }
 
 #[test]
-fn words_that_are_no_values_say_what_would_be() {
-    assert_reads!(answers(&[
+fn invalid_toml_value_error_states_valid_form() {
+    assert_snapshot!(diagnose_cases(&[
         "[umem]\nframes = 16k\nframe_size = 2 * 1024\nhuge_pages = off",
         "[umem]\nframes = 0x4g\nframe_size = 02048\nhuge_pages = null",
         "[engine]\nmode = “auto”\nbusy_poll = True\nidle\u{a0}= \"poll\"\ncores == [0]",
@@ -52,24 +53,24 @@ fn words_that_are_no_values_say_what_would_be() {
 }
 
 #[test]
-fn an_empty_file_says_what_is_needed() {
-    assert_reads!(answers(&["", "\n\n", "# only a comment\n", "\u{feff}"]));
+fn empty_file_error_names_required_tables() {
+    assert_snapshot!(diagnose_cases(&["", "\n\n", "# only a comment\n", "\u{feff}"]));
 }
 
 #[test]
-fn deep_nesting_is_an_error() {
-    let array = said(&format!("[engine]\ncores = {}", "[".repeat(100_000)));
+fn deep_nesting_is_error() {
+    let array = diagnose(&format!("[engine]\ncores = {}", "[".repeat(100_000)));
     assert!(array.starts_with("x.toml:2:"), "{array}");
-    let key = said(&format!("{}a = 1", "a.".repeat(100_000)));
+    let key = diagnose(&format!("{}a = 1", "a.".repeat(100_000)));
     assert!(key.starts_with("x.toml:1:1: keys or values nested too deeply"), "{key}");
-    let table = said(&format!("engine = {}", "{a=".repeat(100_000)));
+    let table = diagnose(&format!("engine = {}", "{a=".repeat(100_000)));
     assert!(table.starts_with("x.toml:1:250: keys or values nested too deeply"), "{table}");
 }
 
 /// Would take minutes if each parser error were located by scanning from the start of the text or
 /// line.
 #[test]
-fn a_line_of_mistakes_is_judged_in_no_time() {
+fn long_lines_of_errors_are_checked_quickly() {
     for piece in [
         "=",
         "\"",
@@ -83,22 +84,22 @@ fn a_line_of_mistakes_is_judged_in_no_time() {
         "a,",
         "\u{feff}",
     ] {
-        let text = said(&piece.repeat((1 << 20) / piece.len()));
+        let text = diagnose(&piece.repeat((1 << 20) / piece.len()));
         assert!((1..=10).contains(&text.lines().count()), "{piece}: {text}");
     }
 }
 
 #[test]
-fn a_byte_order_mark_and_carriage_returns_change_nothing() {
+fn byte_order_mark_and_crlf_do_not_change_plan() {
     let windows = format!("\u{feff}{}", REST.replace('\n', "\r\n"));
     assert_eq!(format!("{:?}", plan(&windows).unwrap()), format!("{:?}", plan(REST).unwrap()));
-    let wrong = said(&windows.replace("\"eth1\"", "1"));
+    let wrong = diagnose(&windows.replace("\"eth1\"", "1"));
     assert!(wrong.starts_with("x.toml:4:13: interface = 1: must be"), "{wrong}");
 }
 
 #[test]
-fn a_file_of_another_kind_is_not_taken_apart() {
-    let yaml = said(&"port:\n  - name: lan\n".repeat(100));
+fn yaml_file_gives_only_ten_errors() {
+    let yaml = diagnose(&"port:\n  - name: lan\n".repeat(100));
     let lines: Vec<&str> = yaml.lines().collect();
     assert_eq!(lines.len(), 10, "{yaml}");
     assert!(lines[0].starts_with("x.toml:1:"), "{yaml}");
@@ -106,16 +107,16 @@ fn a_file_of_another_kind_is_not_taken_apart() {
 
 /// Would take minutes if each undefined name were compared with each defined one.
 #[test]
-fn a_large_file_is_judged_in_no_time() {
+fn large_file_is_checked_quickly() {
     let used: String = (0..60_000).map(|n| format!("\"s{n}\",")).collect();
     let defined: String = (0..20_000).map(|n| format!("[stage.t{n}]\n")).collect();
-    let text = said(&format!("{REST}stages = [{used}]\n{defined}"));
+    let text = diagnose(&format!("{REST}stages = [{used}]\n{defined}"));
     assert!(text.contains("there is no stage \"s0\"; defined: \"t0\""), "{text}");
 }
 
 #[test]
-fn a_flood_of_errors_is_cut_short() {
-    let text = said(&"[[port]]\n".repeat(20_000));
+fn errors_beyond_fifty_are_only_counted() {
+    let text = diagnose(&"[[port]]\n".repeat(20_000));
     assert_eq!(text.lines().count(), 51);
-    assert!(text.ends_with("more like these\n"), "{text}");
+    assert!(text.ends_with("more not shown\n"), "{text}");
 }

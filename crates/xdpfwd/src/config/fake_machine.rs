@@ -1,0 +1,92 @@
+//! A fake machine that makes test results independent of the host.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use xdpfwd_engine::{Io, Lockout, Plan};
+
+use super::machine::{HugePageCounts, Interface, Machine, Memory};
+
+/// A fake machine for tests.
+pub(crate) struct FakeMachine {
+    pub(crate) cores: Vec<usize>,
+    pub(crate) interfaces: BTreeMap<&'static str, Interface>,
+    pub(crate) lockouts: Vec<Lockout>,
+    /// Interfaces with kernel IP forwarding enabled.
+    pub(crate) forwarding: Vec<&'static str>,
+    /// Whether the program is built with xsk-rs.
+    pub(crate) xsk_rs: bool,
+    /// Kinds of stages missing from the build, each with its feature.
+    pub(crate) not_built: Vec<(&'static str, &'static str)>,
+}
+
+impl FakeMachine {
+    /// Returns a machine with four cores and several interfaces.
+    pub(crate) fn new() -> Self {
+        let interface = |index, queues, mtu| Interface {
+            index,
+            queues: Some(queues),
+            mtu: Some(mtu),
+            driver: Some("ixgbe".into()),
+            state: Some("up".into()),
+        };
+        let unknown = Interface { index: 9, queues: None, mtu: None, driver: None, state: None };
+        let interfaces = BTreeMap::from([
+            ("eth1", interface(1, 1, 1500)),
+            ("eth1-alias", interface(1, 1, 1500)),
+            ("eth2", interface(2, 1, 1500)),
+            ("multi1", interface(3, 8, 1500)),
+            ("multi2", interface(4, 8, 1500)),
+            ("dual1", interface(5, 2, 1500)),
+            ("middle", interface(6, 1, 3000)),
+            ("jumbo", interface(7, 1, 9000)),
+            ("opaque", unknown.clone()),
+            ("opaque2", Interface { index: 10, ..unknown }),
+        ]);
+        Self {
+            cores: vec![0, 1, 2, 3],
+            interfaces,
+            lockouts: Vec::new(),
+            forwarding: Vec::new(),
+            xsk_rs: true,
+            not_built: Vec::new(),
+        }
+    }
+}
+
+impl Machine for FakeMachine {
+    fn cores(&self) -> Vec<usize> {
+        self.cores.clone()
+    }
+
+    fn interface(&self, name: &str) -> Option<Interface> {
+        self.interfaces.get(name).cloned()
+    }
+
+    fn lockouts(&self, _: &Plan) -> io::Result<Vec<Lockout>> {
+        Ok(self.lockouts.clone())
+    }
+
+    fn interfaces(&self) -> Vec<String> {
+        self.interfaces.keys().map(|&name| name.to_owned()).collect()
+    }
+
+    fn forwarding(&self, interface: &str) -> Option<String> {
+        self.forwarding
+            .contains(&interface)
+            .then(|| format!("net.ipv4.conf.{interface}.forwarding"))
+    }
+
+    fn is_built(&self, io: Io) -> bool {
+        io != Io::XskRs || self.xsk_rs
+    }
+
+    fn feature_for(&self, kind: &str) -> Option<&'static str> {
+        self.not_built.iter().find(|(missing, _)| *missing == kind).map(|(_, feature)| *feature)
+    }
+
+    /// Returns 4 GiB, with six of ten huge pages in use.
+    fn memory(&self) -> Memory {
+        Memory { bytes: Some(4 << 30), huge_pages: Some(HugePageCounts { reserved: 10, free: 4 }) }
+    }
+}
