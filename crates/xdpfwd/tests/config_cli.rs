@@ -49,7 +49,7 @@ fn check(file: &Path, more: &[&str]) -> Answer {
 }
 
 #[test]
-fn a_file_that_is_fine_is_shown_with_its_warnings() {
+fn check_of_valid_file_prints_plan_and_warnings() {
     let answer = check(&written("fine.toml", FINE), &[]);
     assert_eq!(answer.code, Some(0), "{}", answer.stderr);
     assert!(answer.stdout.ends_with("FILE is fine, with 2 warnings\n"), "{}", answer.stdout);
@@ -64,7 +64,7 @@ fn a_file_that_is_fine_is_shown_with_its_warnings() {
 }
 
 #[test]
-fn json_is_one_object() {
+fn check_json_prints_one_object() {
     let answer = check(&written("json.toml", FINE), &["--json"]);
     assert_eq!((answer.code, answer.stdout.lines().count()), (Some(0), 1));
     let json: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
@@ -75,7 +75,7 @@ fn json_is_one_object() {
 }
 
 #[test]
-fn errors_go_to_stderr_and_nothing_to_stdout() {
+fn check_of_invalid_file_prints_only_to_stderr() {
     let file = written("wrong.toml", FINE.replace("xdpfwd-none0", "a/b").replace("ttl", "tll"));
     for more in [&[][..], &["--json"]] {
         let answer = check(&file, more);
@@ -90,7 +90,7 @@ fn errors_go_to_stderr_and_nothing_to_stdout() {
 }
 
 #[test]
-fn files_that_cannot_be_read() {
+fn unreadable_or_empty_file_is_rejected_with_reason() {
     const NOTHING: &str = "FILE:1:1: the file says nothing; at least a [[port]] and a [[path]] are needed, as in \
                            configs/cross-connect.toml\n";
     let pipe = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pipe");
@@ -135,7 +135,7 @@ fn files_that_cannot_be_read() {
 }
 
 #[test]
-fn a_configuration_may_come_through_a_pipe() {
+fn configuration_is_read_from_a_pipe() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_xdpfwd"))
         .args(["--config", "/dev/stdin", "--check"])
         .stdin(Stdio::piped())
@@ -155,7 +155,7 @@ fn a_configuration_may_come_through_a_pipe() {
 }
 
 #[test]
-fn the_name_of_a_file_says_nothing_to_the_terminal() {
+fn control_characters_in_file_name_are_escaped() {
     for (more, code) in [(&["--check"][..], 2), (&["--check", "--json"], 2), (&[], 2)] {
         let file = written("red\u{1b}[31m\n.toml", "[engine]\nmode = 1\n");
         let answer = xdpfwd(&[&["--config", file.to_str().unwrap()], more].concat());
@@ -172,7 +172,7 @@ fn the_name_of_a_file_says_nothing_to_the_terminal() {
 }
 
 #[test]
-fn usage_errors_are_code_2_and_help_is_0() {
+fn usage_error_exits_with_2_and_help_with_0() {
     for arguments in [
         &[][..],
         &["--config"],
@@ -198,7 +198,7 @@ fn usage_errors_are_code_2_and_help_is_0() {
 }
 
 #[test]
-fn a_full_disk_under_the_log_changes_no_exit_code() {
+fn full_disk_for_stderr_keeps_exit_code() {
     for (file, code) in [(written("full.toml", FINE), 0), (written("full-wrong.toml", ""), 2)] {
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_xdpfwd"));
@@ -211,7 +211,7 @@ fn a_full_disk_under_the_log_changes_no_exit_code() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn closed_stdout_pipe_keeps_exit_code() {
     let file = written("pipe.toml", FINE);
     let mut child = Command::new(env!("CARGO_BIN_EXE_xdpfwd"))
         .args(["--config", file.to_str().unwrap(), "--check"])

@@ -21,7 +21,7 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn a_key_is_random_its_users_alone_and_never_shown() {
+fn new_key_is_random_private_and_not_printed() {
     let folder = Folder::new();
     for (transform, digits) in [
         ("aes-128-gcm", 40),
@@ -64,7 +64,7 @@ fn a_key_is_random_its_users_alone_and_never_shown() {
 }
 
 #[test]
-fn a_state_is_new() {
+fn new_state_creates_private_file_and_keeps_existing() {
     let folder = Folder::new();
     let path = folder.join("wan.state");
     let (code, stdout, stderr) = said(&esp(&["new-state"], &path));
@@ -87,7 +87,7 @@ fn a_state_is_new() {
 }
 
 #[test]
-fn what_is_no_transform_is_refused_with_those_that_there_are() {
+fn unknown_transform_error_lists_known_transforms() {
     let folder = Folder::new();
     let path = folder.join("key");
     for arguments in [&["new-key"][..], &["new-key", "--transform", "aes-128-cbc"], &["new-keys"]] {
@@ -108,7 +108,7 @@ fn what_is_no_transform_is_refused_with_those_that_there_are() {
 }
 
 #[test]
-fn help_says_how() {
+fn esp_help_has_example_and_exit_codes() {
     for command in ["new-key", "new-state"] {
         let (code, help, _) = said(&esp(&[command, "--help"], Path::new("x")));
         assert_eq!(code, Some(0));

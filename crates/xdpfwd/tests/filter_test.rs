@@ -85,7 +85,7 @@ fn run(config: &std::path::Path, pcap: &std::path::Path, more: &[&str]) -> Outpu
 }
 
 #[test]
-fn each_packet_of_a_capture_has_a_verdict_a_rule_and_a_reason() {
+fn filter_test_prints_verdict_rule_and_reason_per_packet() {
     let folder = Folder::new();
     let config = folder.join("fw.toml");
     std::fs::write(&config, CONFIG).unwrap();
@@ -113,7 +113,7 @@ fn each_packet_of_a_capture_has_a_verdict_a_rule_and_a_reason() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn filter_test_error_names_invalid_capture_or_config() {
     let folder = Folder::new();
     let (config, pcap) = (folder.join("fw.toml"), folder.join("a.pcap"));
     std::fs::write(&config, CONFIG).unwrap();

@@ -25,7 +25,7 @@ fn check(chain: &Chain, interfaces: [&str; 2]) -> (Option<i32>, String, String) 
 }
 
 #[test]
-fn a_further_name_of_an_interface_is_as_good_as_the_first() {
+fn check_resolves_alternative_interface_name() {
     let chain = chain(Chain::builder());
     let (code, plan, said) = check(&chain, ["uplink", "fwd1"]);
     assert_eq!((code, said.as_str()), (Some(0), ""));

@@ -21,7 +21,7 @@ fn send(chain: &Chain, packets: u64) {
 }
 
 #[test]
-fn what_it_answers_is_what_the_report_says() {
+fn ctl_answers_match_traffic_and_final_report() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("answers"));
     let rules = ["continue proto udp", "accept proto udp sport 1024-1025", "drop proto tcp"];
     let running = Running::start(&chain, &socket.config(&rules));
@@ -124,7 +124,7 @@ fn reload_keeps_counters_of_stages_without_state() {
 }
 
 #[test]
-fn a_reload_that_fails_says_what_is_wrong_to_who_asked() {
+fn failed_ctl_reload_prints_the_reason() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("reload"));
     let folder = Folder::new();
     let path = folder.join("ctl.toml");
@@ -145,7 +145,7 @@ fn a_reload_that_fails_says_what_is_wrong_to_who_asked() {
 }
 
 #[test]
-fn only_its_owner_and_root_may_ask_and_nobody_holds_it_up() {
+fn control_socket_rejects_other_users_and_invalid_requests() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("guarded"));
     let running = Running::start(&chain, &socket.config(&["accept"]));
     assert_eq!(fs::metadata(&socket.0).unwrap().permissions().mode() & 0o777, 0o600);
@@ -190,7 +190,7 @@ fn only_its_owner_and_root_may_ask_and_nobody_holds_it_up() {
 }
 
 #[test]
-fn what_a_killed_one_leaves_is_replaced_and_one_that_listens_is_not() {
+fn stale_control_socket_is_replaced_and_live_one_is_kept() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("left"));
     let mut first = Running::start(&chain, &socket.config(&["accept"]));
     first.signal(Signal::SIGKILL);

@@ -12,7 +12,7 @@ use xdpfwd_lab::{Chain, Namespace};
 use xdpfwd_testkit::Folder;
 
 #[test]
-fn a_veth_in_copy_mode_is_named_with_what_decides_and_is_ready_once_that_is_meant() {
+fn doctor_warns_of_copy_mode_unless_configured() {
     let chain = chain(Chain::builder());
     let auto = Examined::of_config(chain.fwd(), &cross_connect(1, "cores = [1]"));
     for interface in ["fwd0", "fwd1"] {
@@ -40,7 +40,7 @@ fn a_veth_in_copy_mode_is_named_with_what_decides_and_is_ready_once_that_is_mean
 }
 
 #[test]
-fn an_interface_that_is_missing_down_or_has_too_long_packets() {
+fn doctor_finds_missing_or_down_interface_and_large_mtu() {
     let chain = chain(Chain::builder());
     let fix =
         Examined::of(chain.fwd(), &["eth9"]).fix("eth9", "interface", "error", "there are lo, fwd");
@@ -83,7 +83,7 @@ fn an_interface_that_is_missing_down_or_has_too_long_packets() {
 }
 
 #[test]
-fn queues_that_nobody_serves_and_queues_that_are_not_there() {
+fn doctor_fixes_unserved_queues() {
     let chain = chain(Chain::builder().queues(2));
     let config = cross_connect(1, "");
     let examined = Examined::of_config(chain.fwd(), &config);
@@ -105,7 +105,7 @@ fn queues_that_nobody_serves_and_queues_that_are_not_there() {
 
 /// A driver without ethtool channels: /sys shows their number.
 #[test]
-fn queues_of_a_driver_that_does_not_tell() {
+fn doctor_counts_queues_of_driver_without_channels() {
     let namespace = Namespace::create("bridge").unwrap();
     apply(
         &namespace,
@@ -129,7 +129,7 @@ fn queues_of_a_driver_that_does_not_tell() {
 }
 
 #[test]
-fn another_xdp_program_is_named_and_its_fix_lets_the_next_start() {
+fn doctor_names_holder_of_attached_xdp_program() {
     let chain = chain(Chain::builder());
     let mut other = Running::start(&chain, &cross_connect(1, ""));
     let examined = Examined::of(chain.fwd(), &["fwd0"]);
@@ -148,7 +148,7 @@ fn another_xdp_program_is_named_and_its_fix_lets_the_next_start() {
 }
 
 #[test]
-fn the_other_end_of_a_veth_leaves_checksums_and_tags_and_has_no_napi() {
+fn doctor_fixes_veth_peer_offloads_and_napi() {
     let namespace = Namespace::create("pair").unwrap();
     apply(
         &namespace,
@@ -171,7 +171,7 @@ fn the_other_end_of_a_veth_leaves_checksums_and_tags_and_has_no_napi() {
 }
 
 #[test]
-fn the_default_route_is_not_cut_off_unseen_nor_its_interface_tried() {
+fn doctor_warns_of_default_route_and_does_not_probe() {
     let chain = chain(Chain::builder());
     apply(
         chain.fwd(),
@@ -191,7 +191,7 @@ fn the_default_route_is_not_cut_off_unseen_nor_its_interface_tried() {
 }
 
 #[test]
-fn without_privileges_it_says_which_and_the_command_grants_them() {
+fn doctor_without_privileges_prints_working_setcap() {
     let chain = chain(Chain::builder());
     // A binary of its own, where nobody may run it.
     let folder = Folder::shared();
@@ -222,7 +222,7 @@ fn without_privileges_it_says_which_and_the_command_grants_them() {
 }
 
 #[test]
-fn memory_that_may_not_be_locked() {
+fn doctor_finds_low_memory_lock_limit() {
     let chain = chain(Chain::builder());
     // A limit of 64 KiB, with and without the capability. (Raising the limit needs a capability
     // that root may lack.)
@@ -244,7 +244,7 @@ fn memory_that_may_not_be_locked() {
 
 /// So does one that fails.
 #[test]
-fn a_start_that_fails_says_what_is_in_the_way() {
+fn failed_start_prints_findings_of_doctor() {
     let chain = chain(Chain::builder());
     let first = Running::start(&chain, &cross_connect(1, ""));
     let config = Config::new(&cross_connect(1, ""));
@@ -284,7 +284,7 @@ fn a_start_that_fails_says_what_is_in_the_way() {
 
 /// A start that falls back reports the same as `doctor`.
 #[test]
-fn a_start_says_the_same_of_the_mode() {
+fn start_with_fallback_prints_mode_finding_of_doctor() {
     let chain = chain(Chain::builder());
     let examined = Examined::of_config(chain.fwd(), &cross_connect(1, ""));
     let finding = examined.finding("fwd0", "mode")["finding"].as_str().unwrap().to_owned();

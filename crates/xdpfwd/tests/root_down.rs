@@ -32,7 +32,7 @@ fn wait_for_log(forwarder: &mut Forwarder, wanted: impl Fn(&str) -> bool) {
 }
 
 #[test]
-fn an_interface_that_is_down_is_waited_for() {
+fn start_waits_for_interface_to_come_up() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     set(&chain, "fwd1", "down");
@@ -66,7 +66,7 @@ fn an_interface_that_is_down_is_waited_for() {
 
 /// While waiting it holds no resources; a signal ends it with a final report and status 0.
 #[test]
-fn waiting_ends_by_a_signal_and_when_its_time_is_over() {
+fn waiting_start_ends_on_signal_or_duration() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     set(&chain, "fwd0", "down");
@@ -103,7 +103,7 @@ fn waiting_ends_by_a_signal_and_when_its_time_is_over() {
 
 /// An interface goes down and up: no packet passes meanwhile, and none is unaccounted for.
 #[test]
-fn an_interface_may_go_down_and_come_up_again() {
+fn interface_down_and_up_loses_no_packet() {
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, &cross_connect(1, ""));
     let send = || {

@@ -69,7 +69,7 @@ fn counter(report: &Value, stage: &str, name: &str) -> u64 {
 /// Both inner IP versions in each encapsulation, with ping, TCP and UDP; captures show no
 /// unexpected packets.
 #[test]
-fn both_versions_pass_in_every_wrapping_and_the_wire_shows_nothing_else() {
+fn both_ip_versions_pass_in_each_encapsulation() {
     let lab = Lab::new();
     let server = Server::start(&lab);
     let base = Setup::default;
@@ -190,7 +190,7 @@ fn tshark(path: &Path, setup: &Setup, keys: [String; 2]) -> Vec<Vec<String>> {
 /// Of xdpfwd's algorithms, tshark 4.0 supports AES-GCM, with 32-bit sequence numbers. With extended
 /// ones it decrypts, but reports a wrong ICV.
 #[test]
-fn tshark_reads_what_is_sealed_and_finds_the_icv_good() {
+fn tshark_decrypts_packets_and_verifies_icv() {
     const PINGS: usize = 10;
     let lab = Lab::new();
     let base = Setup::default;
@@ -305,7 +305,7 @@ fn reasons<const N: usize>(reasons: [(&str, u64); N]) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn what_was_received_is_not_received_again() {
+fn replayed_and_late_packets_are_dropped() {
     const COUNT: u64 = 400;
     let base = || Setup { seal_sa: both(ONLY_10_77), ..Setup::default() };
     for (window, setup) in [
@@ -384,7 +384,7 @@ fn cut_to(frame: &[u8], length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_flipped_bit_or_a_lost_byte_lets_nothing_through_and_spoils_nothing() {
+fn corrupted_packets_are_dropped_and_window_stays() {
     const COUNT: u64 = 200;
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("seed {seed}");
@@ -433,7 +433,7 @@ fn a_flipped_bit_or_a_lost_byte_lets_nothing_through_and_spoils_nothing() {
 
 /// To a NIC, all packets between two gateways are one flow, received on one queue.
 #[test]
-fn an_sa_is_opened_by_the_worker_of_its_queue_and_by_no_other() {
+fn inbound_sa_belongs_to_worker_of_its_queue() {
     const COUNT: u64 = 100;
     let lab = Lab::quiet(2);
     lab.cut();
@@ -481,7 +481,7 @@ fn largest(setup: &Setup, version: usize) -> usize {
 }
 
 #[test]
-fn what_is_too_big_is_said_to_its_sender_and_tcp_finds_its_way() {
+fn too_big_packet_gets_icmp_error_and_tcp_adapts() {
     let lab = Lab::new();
     let server = Server::start(&lab);
     let base = Setup::default;
@@ -558,7 +558,7 @@ fn announced(frames: &[Vec<u8>]) -> Option<u16> {
 }
 
 #[test]
-fn the_mss_of_a_syn_is_lowered_where_it_is_sealed_and_where_it_is_opened() {
+fn both_stages_lower_mss_of_syn() {
     let lab = Lab::new();
     let mss = |line: &str| line.to_owned();
     for (seal, open, forth, back) in [
@@ -614,7 +614,7 @@ fn the_mss_of_a_syn_is_lowered_where_it_is_sealed_and_where_it_is_opened() {
 }
 
 #[test]
-fn at_a_limit_it_is_over_and_before_it_there_is_one_warning() {
+fn hard_limit_drops_and_soft_limit_warns_once() {
     const COUNT: u64 = 500;
     let lab = Lab::quiet(1);
     let sink = Sink::attach(lab.chain.sink(), "sink0").unwrap();
@@ -659,7 +659,7 @@ fn at_a_limit_it_is_over_and_before_it_there_is_one_warning() {
 
 /// Packets without a matching SA are dropped, unless configured to pass.
 #[test]
-fn what_is_not_protected_passes_if_it_is_said_and_only_then() {
+fn packets_without_sa_pass_only_with_bypass() {
     let ethernet = "02000000000402000000000108".to_owned();
     let udp = |to: &str, ports: &str, payload: &str| {
         let packet =
@@ -742,7 +742,7 @@ fn refused(lab: &Lab, config: &str, code: i32, says: &[&str]) {
 }
 
 #[test]
-fn what_is_refused_in_a_configuration() {
+fn invalid_esp_configuration_is_rejected() {
     let lab = Lab::quiet(1);
     let good = Setup::default().config(&lab, 0);
     assert_eq!(attempt(&lab, &good).status.code(), Some(0), "{}", stderr(&attempt(&lab, &good)));
@@ -788,7 +788,7 @@ fn what_is_refused_in_a_configuration() {
 }
 
 #[test]
-fn what_is_refused_of_keys_and_states() {
+fn invalid_key_or_state_file_is_rejected() {
     let lab = Lab::quiet(1);
     let setup = Setup::default();
     let config = setup.config(&lab, 0);
@@ -896,7 +896,7 @@ fn what_is_refused_of_keys_and_states() {
 }
 
 #[test]
-fn new_keys_are_random_and_nothing_is_overwritten() {
+fn new_key_is_random_and_no_file_is_overwritten() {
     let folder = Folder::new();
     let new = |arguments: &[&str], path: &Path| {
         Command::new(XDPFWD).arg("esp").args(arguments).arg(path).output().unwrap()
@@ -948,7 +948,7 @@ fn shows(text: &str, key: &str) -> bool {
 }
 
 #[test]
-fn keys_are_in_no_log_report_or_answer_and_leave_no_core() {
+fn keys_are_in_no_output_and_no_core_dump() {
     let lab = Lab::quiet(1);
     let socket = Socket::new("esp");
     let setup =
@@ -1050,7 +1050,7 @@ fn reload(lab: &Lab, running: &Running, setup: &Setup, side: usize) {
 }
 
 #[test]
-fn keys_are_changed_under_traffic_and_nothing_is_lost() {
+fn rekeying_under_load_loses_no_packet() {
     const GENERATIONS: u32 = 4;
     let lab = Lab::quiet(1);
     let mut setup = Setup { seal_sa: both(ONLY_10_77), ..Setup::default() };
@@ -1128,7 +1128,7 @@ fn keys_are_changed_under_traffic_and_nothing_is_lost() {
 
 /// Stages release their files and lock them again: sequence numbers and windows continue.
 #[test]
-fn esp_leaves_with_a_reload_and_comes_back() {
+fn reload_removes_and_restores_esp_stages() {
     let lab = Lab::quiet(1);
     let setup = Setup::default();
     let running = lab.start_one(&setup, 0);
@@ -1147,7 +1147,7 @@ fn esp_leaves_with_a_reload_and_comes_back() {
 }
 
 #[test]
-fn two_workers_share_the_numbers_of_an_sa_and_its_successors() {
+fn two_workers_share_sequence_numbers_across_rekeying() {
     const GENERATIONS: u32 = 4;
     let lab = Lab::quiet(2);
     let mut setup = Setup {

@@ -25,13 +25,13 @@ const LABS: usize = 4;
 const BLOCK: u64 = 1 << 20;
 
 #[test]
-fn killed_two_hundred_times_it_uses_no_number_and_no_iv_twice() {
+fn two_hundred_kills_repeat_no_sequence_number_or_iv() {
     kill_in_every_lab(50);
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn killed_a_thousand_times_it_uses_no_number_and_no_iv_twice() {
+fn thousand_kills_repeat_no_sequence_number_or_iv() {
     kill_in_every_lab(250);
 }
 

@@ -50,7 +50,7 @@ fn ping_passes_both_ways() {
 /// A connection, and then one byte at a time to and fro, each waiting for the other: nothing may be
 /// left lying until more comes.
 #[test]
-fn a_slow_tcp_conversation_does_not_get_stuck() {
+fn slow_tcp_conversation_is_not_delayed() {
     on_one_and_two_queues(|chain| {
         for (client, server, address) in
             [(chain.gen_(), chain.sink(), SINK), (chain.sink(), chain.gen_(), GEN)]
@@ -143,7 +143,7 @@ fn wait_for_port(from: &Namespace) {
 }
 
 #[test]
-fn a_moderate_load_arrives_whole_in_order_and_once() {
+fn moderate_load_arrives_complete_and_in_order() {
     for (size, flows) in [(60, 1), (60, 100), (590, 16), (1514, 16)] {
         all_arrive(size, flows, 20_000);
     }
@@ -151,7 +151,7 @@ fn a_moderate_load_arrives_whole_in_order_and_once() {
 
 #[test]
 #[ignore = "long: make test-long"]
-fn ten_million_packets_arrive_whole_in_order_and_once() {
+fn ten_million_packets_arrive_complete_and_in_order() {
     all_arrive(60, 100, 10_000_000);
 }
 
@@ -191,13 +191,13 @@ fn all_arrive(size: u16, flows: u32, packets: u64) {
 /// Under overload every frame is accounted for, and the counts match those of the kernel and the
 /// lab.
 #[test]
-fn ten_seconds_of_overload_leak_nothing_and_every_packet_is_counted() {
+fn ten_seconds_of_overload_account_for_every_packet() {
     overload(Duration::from_secs(10));
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn five_minutes_of_overload_leak_nothing_and_every_packet_is_counted() {
+fn five_minutes_of_overload_account_for_every_packet() {
     overload(Duration::from_secs(300));
 }
 
@@ -227,7 +227,7 @@ fn overload(time: Duration) {
 
 /// The same with load from both sides, on one queue and on two, stopped by SIGTERM under load.
 #[test]
-fn the_final_counters_are_those_of_others_in_both_directions() {
+fn final_counters_match_kernel_and_lab_both_ways() {
     for queues in [1, 2] {
         let chain = chain(Chain::builder().queues(queues));
         let cores: &str = if queues == 1 { "cores = [1]" } else { "cores = [0, 1]" };
@@ -300,7 +300,7 @@ fn transmitted(chain: &Chain, interface: &str) -> (u64, u64) {
 }
 
 #[test]
-fn two_workers_forward_a_queue_each() {
+fn two_workers_forward_one_queue_each() {
     let chain = chain(Chain::builder().queues(2));
     let running = Running::start(&chain, &cross_connect(2, "cores = [0, 1]"));
     let sink = Sink::attach(chain.sink(), "sink0").unwrap();
@@ -319,7 +319,7 @@ fn two_workers_forward_a_queue_each() {
 }
 
 #[test]
-fn a_reflector_sends_back_what_came_with_the_addresses_swapped() {
+fn mac_swap_on_one_port_sends_packets_back() {
     let chain = chain(Chain::builder());
     let config = r#"
         [[port]]
@@ -348,7 +348,7 @@ fn a_reflector_sends_back_what_came_with_the_addresses_swapped() {
 
 /// An idle xdpfwd does not busy-loop unless configured: compares both in the same seconds.
 #[test]
-fn waiting_costs_less_than_spinning() {
+fn idle_poll_uses_less_cpu_than_idle_spin() {
     let ticks = |idle: &str| {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(1, &format!("idle = \"{idle}\"")));

@@ -112,7 +112,7 @@ fn by_the_kernel(chain: &Chain, interface: &str, direction: &str) -> (u64, u64) 
 /// The differential test: what comes out, and what is counted, does not depend on how packets are
 /// exchanged with the kernel.
 #[test]
-fn the_same_frames_come_out_of_every_io_and_the_counts_are_the_same() {
+fn every_io_forwards_same_frames_with_same_counts() {
     let frames = frames();
     let tagged =
         frames.iter().filter(|frame| matches!(frame[12..14], [0x81, 0] | [0x88, 0xa8])).count();
@@ -166,7 +166,7 @@ fn the_same_frames_come_out_of_every_io_and_the_counts_are_the_same() {
 
 /// Stops under overload: no frame leaks, and all sent packets arrived.
 #[test]
-fn overload_and_a_stop_in_the_middle_of_it_leak_nothing() {
+fn stop_under_overload_leaks_no_frame() {
     for io in others() {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(io, io, 1, "cores = [1]"));
@@ -207,7 +207,7 @@ fn overload_and_a_stop_in_the_middle_of_it_leak_nothing() {
 /// Starts and stops repeatedly on the same interfaces under load, with alternating I/O methods:
 /// each releases the resources that the next one needs.
 #[test]
-fn one_way_after_the_other_on_the_same_interfaces() {
+fn each_io_starts_after_another_on_same_interfaces() {
     let chain = chain(Chain::builder());
     let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
     for round in 0..3 {
@@ -228,7 +228,7 @@ fn one_way_after_the_other_on_the_same_interfaces() {
 
 /// Every packet that reached a packet socket's interface was received or has a counter.
 #[test]
-fn what_a_packet_socket_cannot_keep_is_counted() {
+fn packet_socket_overflow_is_counted() {
     let chain = chain(Chain::builder());
     let running =
         Running::start(&chain, &cross_connect("packet-mmsg", "packet-mmsg", 1, "cores = [1]"));
@@ -252,7 +252,7 @@ fn what_a_packet_socket_cannot_keep_is_counted() {
 
 /// Two queues with one worker each: every packet arrives on one of them.
 #[test]
-fn two_workers_share_what_arrives() {
+fn two_workers_forward_all_packets_of_two_queues() {
     for io in others() {
         let chain = chain(Chain::builder().queues(2));
         let running = Running::start(&chain, &cross_connect(io, io, 2, "cores = [0, 1]"));
@@ -282,7 +282,7 @@ fn plain_frame(len: usize) -> Vec<u8> {
 /// Longer than a frame has room for: dropped, counted, and the others pass. The same for what the
 /// way out does not take.
 #[test]
-fn what_is_too_long_is_counted_on_the_way_in_and_on_the_way_out() {
+fn too_long_packets_are_counted_on_receive_and_transmit() {
     for io in others() {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
@@ -308,7 +308,7 @@ fn what_is_too_long_is_counted_on_the_way_in_and_on_the_way_out() {
 /// An interface that goes down while packets are to go out there: they wait, what comes after is
 /// dropped and counted, and when it is up again everything goes on.
 #[test]
-fn an_interface_that_goes_down_and_up_again_holds_up_nothing_else() {
+fn forwarding_resumes_after_interface_was_down() {
     for io in others() {
         let chain = chain(Chain::builder());
         let running = Running::start(&chain, &cross_connect(io, io, 1, ""));
@@ -331,7 +331,7 @@ fn an_interface_that_goes_down_and_up_again_holds_up_nothing_else() {
 
 /// With packet sockets the kernel still receives packets, so a reflector's host answers ping.
 #[test]
-fn the_kernel_goes_on_with_what_a_packet_socket_got_a_copy_of() {
+fn kernel_also_answers_ping_with_packet_sockets() {
     let chain = chain(Chain::builder());
     ip(chain.gen_(), "address add 10.99.0.1/24 dev gen0");
     ip(chain.fwd(), "address add 10.99.0.2/24 dev fwd0");
@@ -346,7 +346,7 @@ fn the_kernel_goes_on_with_what_a_packet_socket_got_a_copy_of() {
 /// `--check` shows the method, warns if the kernel also forwards, and reports methods missing from
 /// the build.
 #[test]
-fn check_says_how_packets_are_exchanged() {
+fn check_prints_io_method_of_each_port() {
     let chain = chain(Chain::builder());
     let check = |config: &str| -> (Option<i32>, String, String) {
         let config = Config::new(config);

@@ -56,7 +56,7 @@ fn converse(stream: &mut TcpStream, rounds: u8) {
 /// A session to fwd0's own address continues while all other traffic, including the same port of
 /// other hosts, is forwarded.
 #[test]
-fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
+fn kept_session_continues_while_other_traffic_is_forwarded() {
     for mode in ["auto", "skb"] {
         let chain = chain(Chain::builder().addresses(true).ipv6(true));
         ip(chain.fwd(), &format!("address add {OWN}/24 dev fwd0"));
@@ -102,7 +102,7 @@ fn a_session_to_the_forwarder_lives_while_the_rest_is_forwarded() {
 /// Sends each frame of the rules' own test (crates/engine/tests/keep/frames.py) over the wire, with
 /// all rules on. Frames that no rule keeps arrive unchanged on the other side.
 #[test]
-fn what_is_in_transit_goes_through_the_stages() {
+fn frames_that_no_keep_rule_matches_are_forwarded() {
     let chain = chain(Chain::builder());
     sh(
         chain.fwd(),
@@ -162,7 +162,7 @@ fn what_is_in_transit_goes_through_the_stages() {
 
 /// The rules follow added and removed addresses and a changed MAC address.
 #[test]
-fn addresses_are_followed_while_it_runs() {
+fn keep_follows_address_changes() {
     let chain = chain(Chain::builder().addresses(true));
     let running = Running::start(&chain, &with_keep(r#"["arp", "icmp"]"#));
     let answers = |expected: bool| {
@@ -195,7 +195,7 @@ fn addresses_are_followed_while_it_runs() {
 /// An address may be on a device above the interface: a macvlan with its own MAC address, or the
 /// bridge that it is a port of.
 #[test]
-fn what_rests_on_the_interface_is_this_host_too() {
+fn keep_covers_addresses_of_macvlan_and_bridge() {
     let on_macvlan = [
         "link add mac0 link fwd0 type macvlan mode bridge",
         "link set mac0 up",
@@ -223,7 +223,7 @@ fn what_rests_on_the_interface_is_this_host_too() {
 /// Configured addresses that the kernel does not treat as local: it would forward packets kept for
 /// them.
 #[test]
-fn addresses_that_the_kernel_does_not_take_are_transit() {
+fn packets_to_address_of_down_interface_are_forwarded() {
     let chain = chain(Chain::builder());
     sh(
         chain.fwd(),
@@ -253,7 +253,7 @@ fn addresses_that_the_kernel_does_not_take_are_transit() {
 
 /// Continuous address changes do not delay start, reports and stop.
 #[test]
-fn addresses_that_change_all_the_time_hold_up_nothing() {
+fn constant_address_changes_do_not_delay_reports_and_stop() {
     let chain = chain(Chain::builder());
     ip(chain.fwd(), "link add many0 type bridge");
     let batch = |script: &str| sh(chain.fwd(), &format!("{script} | ip -batch -"));
@@ -280,7 +280,7 @@ fn addresses_that_change_all_the_time_hold_up_nothing() {
 
 /// Traffic that would be cut off causes a warning, also in --check, unless `keep` covers it.
 #[test]
-fn who_would_be_locked_out_is_warned() {
+fn traffic_that_would_be_cut_off_causes_a_warning() {
     let chain = chain(Chain::builder().addresses(true));
     ip(chain.fwd(), &format!("address add {OWN}/24 dev fwd0"));
     ip(chain.fwd(), "route add default via 10.77.0.1");

@@ -78,7 +78,7 @@ fn event(line: &str) -> (String, String) {
 }
 
 #[test]
-fn packets_cause_no_line_and_json_is_an_object_a_line() {
+fn packets_cause_no_log_line_and_json_lines_are_objects() {
     let quiet: Vec<_> = log_of_a_run("json", 0).iter().map(|line| event(line)).collect();
     let busy: Vec<_> = log_of_a_run("json", 20_000).iter().map(|line| event(line)).collect();
     assert_eq!(quiet, busy, "60000 packets make no difference");
@@ -90,7 +90,7 @@ fn packets_cause_no_line_and_json_is_an_object_a_line() {
 }
 
 #[test]
-fn fields_are_named() {
+fn json_log_has_named_fields() {
     let lines = log_of_a_run("json", 0);
     let all =
         lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>();
@@ -113,7 +113,7 @@ fn fields_are_named() {
 }
 
 #[test]
-fn text_is_for_people() {
+fn text_log_has_time_level_message_and_fields() {
     let lines = log_of_a_run("text", 2_000);
     let text = lines.join("\n");
     // Time, level, message, then fields; no colours without a terminal.
@@ -131,7 +131,7 @@ fn text_is_for_people() {
 }
 
 #[test]
-fn errors_are_events_too() {
+fn startup_error_is_a_json_log_event() {
     let chain = chain(Chain::builder());
     let fine = cross_connect(1, "");
     for (config, code, message) in [

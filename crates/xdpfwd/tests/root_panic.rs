@@ -25,14 +25,14 @@ fn main() -> ExitCode {
     }
     let tests: [(&str, fn()); 3] = [
         (
-            "a_panic_on_a_packet_ends_it_with_its_report",
-            a_panic_on_a_packet_ends_it_with_its_report,
+            "panic_in_process_ends_run_with_report_and_status_1",
+            panic_in_process_ends_run_with_report_and_status_1,
         ),
         (
-            "a_panic_when_it_is_to_give_back_what_it_holds",
-            a_panic_when_it_is_to_give_back_what_it_holds,
+            "panic_in_retire_is_reported_and_loses_no_frame",
+            panic_in_retire_is_reported_and_loses_no_frame,
         ),
-        ("a_panic_while_it_is_built_starts_nothing", a_panic_while_it_is_built_starts_nothing),
+        ("panic_in_build_prevents_the_start", panic_in_build_prevents_the_start),
     ];
     run_tests(&tests)
 }
@@ -96,7 +96,7 @@ fn start(chain: &Chain, place: &str) -> Running {
     Running::try_start_as(&program, chain, &config(place)).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn a_panic_on_a_packet_ends_it_with_its_report() {
+fn panic_in_process_ends_run_with_report_and_status_1() {
     let chain = chain(Chain::builder());
     let mut running = start(&chain, "process");
     let generator = Traffic::new().rate(20_000).core(0).start(chain.gen_(), "gen0").unwrap();
@@ -124,7 +124,7 @@ fn a_panic_on_a_packet_ends_it_with_its_report() {
     assert!(!String::from_utf8_lossy(&links.stdout).contains("prog/xdp"), "{links:?}");
 }
 
-fn a_panic_when_it_is_to_give_back_what_it_holds() {
+fn panic_in_retire_is_reported_and_loses_no_frame() {
     let chain = chain(Chain::builder());
     let running = start(&chain, "retire");
     Traffic::new()
@@ -146,7 +146,7 @@ fn a_panic_when_it_is_to_give_back_what_it_holds() {
     assert_eq!(last.report.port("fwd1").unwrap().tx_packets, 500);
 }
 
-fn a_panic_while_it_is_built_starts_nothing() {
+fn panic_in_build_prevents_the_start() {
     let chain = chain(Chain::builder());
     let config = Config::new(&config("build"));
     let mut command = chain.fwd().command(env::current_exe().unwrap().to_str().unwrap());

@@ -42,7 +42,7 @@ fn matched(socket: &Socket) -> (String, Vec<u64>) {
 }
 
 #[test]
-fn what_the_kernel_drops_never_comes_to_user_space_and_is_counted() {
+fn kernel_filter_drops_before_user_space_and_counts() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("kernel"));
     let rules = [
         "drop proto udp sport 1024",
@@ -79,7 +79,7 @@ fn what_the_kernel_drops_never_comes_to_user_space_and_is_counted() {
 }
 
 #[test]
-fn what_comes_on_a_queue_that_nobody_serves_is_left_to_the_kernel_as_ever() {
+fn unserved_queue_bypasses_kernel_filter() {
     let (chain, socket) = (chain(Chain::builder().queues(2)), Socket::new("unserved"));
     let running = Running::start(&chain, &socket.config_in("kernel", &["drop"]));
     send(&chain, 100, 0);
@@ -91,7 +91,7 @@ fn what_comes_on_a_queue_that_nobody_serves_is_left_to_the_kernel_as_ever() {
 }
 
 #[test]
-fn counters_go_on_from_program_to_program_and_to_user_space() {
+fn rule_counters_survive_reload_and_change_of_placement() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("carried"));
     let config = Config::new(&socket.config_in("auto", &["accept sport 1024", "drop sport 1025"]));
     let arguments = [XDPFWD, "--config", config.path(), "--json", "--interval", "0.05"];
@@ -130,7 +130,7 @@ fn counters_go_on_from_program_to_program_and_to_user_space() {
 }
 
 #[test]
-fn what_is_in_the_kernel_and_what_is_behind_it_do_not_change_together() {
+fn joint_change_of_kernel_filter_and_later_stage_is_rejected() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("together"));
     let two = |edge: &str, inner: &str| {
         let text = socket
@@ -172,7 +172,7 @@ fn what_is_in_the_kernel_and_what_is_behind_it_do_not_change_together() {
 }
 
 #[test]
-fn a_filter_comes_to_the_kernel_where_there_was_none_and_goes_again() {
+fn reload_adds_and_removes_kernel_filter() {
     let (chain, socket) = (chain(Chain::builder()), Socket::new("comes"));
     let with = socket
         .config_in("kernel", &["drop sport 1024"])

@@ -16,7 +16,7 @@ fn commands(section: &str) -> Vec<&str> {
 }
 
 #[test]
-fn the_first_cross_connect_works_as_written() {
+fn readme_cross_connect_works_as_written() {
     let mut script = String::from(
         "set -eu\n\
          sudo() { \"$@\"; }\n\

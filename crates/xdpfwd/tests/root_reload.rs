@@ -69,13 +69,13 @@ fn many(count: usize, shift: usize, last: &str) -> String {
 }
 
 #[test]
-fn a_hundred_reloads_under_load_lose_nothing_and_judge_nothing_wrongly() {
+fn hundred_reloads_under_load_lose_no_packet() {
     reload_in_user_space(100);
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn a_thousand_reloads_under_load_lose_nothing_and_judge_nothing_wrongly() {
+fn thousand_reloads_under_load_lose_no_packet() {
     reload_in_user_space(1000);
 }
 
@@ -89,13 +89,13 @@ fn reload_in_user_space(reloads: usize) {
 }
 
 #[test]
-fn nor_do_a_hundred_in_the_kernel() {
+fn hundred_reloads_of_kernel_filter_lose_no_packet() {
     reload_in_the_kernel(100);
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn a_thousand_reloads_in_the_kernel_lose_nothing_and_judge_nothing_wrongly() {
+fn thousand_reloads_of_kernel_filter_lose_no_packet() {
     reload_in_the_kernel(1000);
 }
 
@@ -165,7 +165,7 @@ fn reload_under_load(place: &str, reloads: usize) -> Final {
 }
 
 #[test]
-fn what_is_no_good_changes_nothing_and_is_said() {
+fn reload_with_invalid_configuration_changes_nothing() {
     let chain = chain(Chain::builder());
     let (forth, back) = (Rules::new("good", "accept"), Rules::new("other", "drop"));
     let written = config("user", &forth, &back);

@@ -30,7 +30,7 @@ fn documented(page: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_page_names_every_field_and_no_other() {
+fn report_page_documents_exactly_the_printed_fields() {
     let chain = chain(Chain::builder());
     // More rules than a table in the report has rows.
     let rules: Vec<String> = (0..300).map(|port| format!("drop proto udp dport {port}")).collect();
@@ -71,7 +71,7 @@ fn the_page_names_every_field_and_no_other() {
 
 /// Each worker's reported time equals the time measured by another thread.
 #[test]
-fn the_ledger_accounts_for_the_workers_time() {
+fn ledger_accounts_for_time_of_each_worker() {
     let chain = chain(Chain::builder().queues(2));
     let config = cross_connect(2, "cores = [0, 1]");
     let running = Running::start(&chain, &config);
@@ -108,7 +108,7 @@ fn the_ledger_accounts_for_the_workers_time() {
 }
 
 #[test]
-fn a_ledger_that_is_off_counts_no_cycles() {
+fn disabled_ledger_counts_no_cycles() {
     let chain = chain(Chain::builder());
     let config = cross_connect(1, "ledger = false").replacen(
         "to = \"wan\"",

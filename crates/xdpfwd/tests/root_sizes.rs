@@ -78,7 +78,7 @@ fn kernel(last: &Final, port: usize, counter: &str) -> u64 {
 /// Every length on an Ethernet without jumbo frames, and lengths below 60 bytes, which only a veth
 /// forwards.
 #[test]
-fn every_length_passes_untouched_both_ways() {
+fn every_frame_length_passes_unchanged_both_ways() {
     for mode in ["copy", "skb"] {
         for frame_size in [2048, 4096] {
             let what = format!("mode {mode}, frame_size {frame_size}");
@@ -123,7 +123,7 @@ fn umem(frame_size: usize) -> String {
 /// socket, and a veth from any sender. (On a wire, frames have at least 60 bytes; a veth does not
 /// pad, so the tests start at 14.)
 #[test]
-fn less_than_an_ethernet_header_cannot_even_be_sent() {
+fn frame_shorter_than_ethernet_header_cannot_be_sent() {
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, &cross_connect(1, ""));
     let output = wire(gen0(&chain), sink0(&chain), &[vec![2; 13]]);
@@ -135,7 +135,7 @@ fn less_than_an_ethernet_header_cannot_even_be_sent() {
 /// Stages with short frames: `set-mac` finds addresses in every frame; `ttl` drops possible IP
 /// packets that end within their header as malformed, and passes everything else.
 #[test]
-fn stages_cope_with_every_length() {
+fn ttl_and_set_mac_handle_every_frame_length() {
     let config = r#"
         [[port]]
         name = "lan"
@@ -259,7 +259,7 @@ fn fill_checksum(frame: &mut [u8]) {
 /// not. So the test raises the MTUs while xdpfwd runs. Then a packet may not fit into a frame: the
 /// kernel drops and counts it, without other effects.
 #[test]
-fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
+fn longest_packets_fit_and_longer_ones_are_counted() {
     for (mode, frame_size, mtu) in
         [("copy", 2048, 1770), ("skb", 2048, 1770), ("skb", 4096, 3818), ("auto", 4096, 3818)]
     {
@@ -321,7 +321,7 @@ fn the_longest_packets_fit_to_the_byte_and_longer_ones_are_counted() {
 
 /// A packet longer than the far side's MTU is sent; the receiving interface drops and counts it.
 #[test]
-fn what_is_too_long_for_the_way_out_is_counted_as_dropped_by_the_interface() {
+fn packet_above_egress_mtu_is_counted_as_tx_dropped() {
     for mode in ["copy", "skb"] {
         let chain = chain(Chain::builder());
         [gen0(&chain), (chain.fwd(), "fwd0")].into_iter().for_each(|side| set_mtu(side, 1700));
@@ -343,7 +343,7 @@ fn what_is_too_long_for_the_way_out_is_counted_as_dropped_by_the_interface() {
 }
 
 #[test]
-fn an_mtu_beyond_the_frame_is_an_error_of_the_configuration() {
+fn mtu_beyond_frame_size_is_a_configuration_error() {
     let chain = chain(Chain::builder());
     for (frame_size, fits, fix) in [
         (2048, 1770, "set frame_size = 4096 in [umem], or lower the MTU"),
@@ -370,7 +370,7 @@ fn an_mtu_beyond_the_frame_is_an_error_of_the_configuration() {
 /// veth accepts a native XDP program only while its peer's packets fit into a page together with
 /// the kernel's reserve: MTU 3506 on this machine. Above that, generic XDP is used.
 #[test]
-fn native_xdp_on_a_veth_ends_at_mtu_3506() {
+fn veth_above_mtu_3506_uses_generic_xdp() {
     const MOST: usize = 3506;
     for mtu in [MOST, MOST + 1, 3818] {
         let chain = chain(Chain::builder());
@@ -438,7 +438,7 @@ fn native_xdp_on_a_veth_ends_at_mtu_3506() {
 
 /// A veth whose peer has more TX queues than it has RX queues also rejects native XDP.
 #[test]
-fn a_veth_with_too_few_queues_falls_back_or_says_so() {
+fn veth_with_too_few_queues_falls_back_to_skb_or_fails() {
     let chain = chain(Chain::builder().queues(2));
     let ethtool = chain.fwd().command("ethtool").args(["-L", "fwd0", "rx", "1"]).output().unwrap();
     assert!(ethtool.status.success(), "{}", stderr(&ethtool));
@@ -460,7 +460,7 @@ fn a_veth_with_too_few_queues_falls_back_or_says_so() {
 /// A BPF program that tags sent packets the same way replaces the VLAN device, which kernels
 /// without CONFIG_VLAN_8021Q lack.
 #[test]
-fn tags_of_vlan_devices_survive_without_offload_at_the_sender() {
+fn vlan_tag_survives_without_offload_at_the_sender() {
     for mode in ["copy", "skb"] {
         let chain = chain(Chain::builder());
         tag_what_is_sent(gen0(&chain));

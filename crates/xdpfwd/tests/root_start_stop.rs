@@ -31,7 +31,7 @@ fn xdp_on(chain: &Chain, interface: &str) -> Option<String> {
 }
 
 #[test]
-fn every_mode_gets_what_it_says_and_reads_it_back() {
+fn each_mode_attaches_and_reports_as_configured() {
     let chain = chain(Chain::builder());
     for (asked, got, attached) in
         [("auto", "copy", "native"), ("copy", "copy", "native"), ("skb", "skb", "skb")]
@@ -79,7 +79,7 @@ fn promiscuity(chain: &Chain, interface: &str) -> u64 {
 /// A NIC drops packets to other MAC addresses unless it is promiscuous. It is promiscuous exactly
 /// while xdpfwd runs, however that ends.
 #[test]
-fn interfaces_are_promiscuous_while_it_runs_unless_the_configuration_says_no() {
+fn interfaces_are_promiscuous_only_while_xdpfwd_runs() {
     let chain = chain(Chain::builder());
     let both = |chain: &Chain| ["fwd0", "fwd1"].map(|interface| promiscuity(chain, interface));
     let config = cross_connect(1, "");
@@ -97,7 +97,7 @@ fn interfaces_are_promiscuous_while_it_runs_unless_the_configuration_says_no() {
 }
 
 #[test]
-fn after_sigkill_the_program_is_gone_and_a_restart_binds() {
+fn sigkill_detaches_program_and_restart_binds() {
     for mode in ["auto", "skb"] {
         let chain = chain(Chain::builder());
         let config = cross_connect(1, &format!("mode = \"{mode}\""));
@@ -123,13 +123,13 @@ fn after_sigkill_the_program_is_gone_and_a_restart_binds() {
 }
 
 #[test]
-fn a_hundred_starts_and_stops_under_load_leave_nothing_behind() {
+fn hundred_restarts_under_load_leave_no_kernel_object() {
     start_and_stop_under_load(100);
 }
 
 #[test]
 #[ignore = "long: make test-long"]
-fn a_thousand_starts_and_stops_under_load_leave_nothing_behind() {
+fn thousand_restarts_under_load_leave_no_kernel_object() {
     start_and_stop_under_load(1000);
 }
 
@@ -177,7 +177,7 @@ fn start_and_stop_under_load(runs: u64) {
 }
 
 #[test]
-fn a_second_instance_is_refused_and_told_of_the_first_which_goes_on() {
+fn second_instance_is_rejected_and_names_the_first() {
     let chain = chain(Chain::builder());
     for mode in ["auto", "skb"] {
         let config = cross_connect(1, &format!("mode = \"{mode}\""));
@@ -208,7 +208,7 @@ fn a_second_instance_is_refused_and_told_of_the_first_which_goes_on() {
 /// With only the required capabilities, xdpfwd cannot see all programs and sockets: it reports
 /// those that it can see.
 #[test]
-fn without_the_right_to_look_it_says_so() {
+fn busy_error_without_privilege_says_holder_is_not_visible() {
     let chain = chain(Chain::builder());
     let first = Running::start(&chain, &cross_connect(1, ""));
     let config = Config::new(&cross_connect(1, ""));
@@ -234,7 +234,7 @@ fn without_the_right_to_look_it_says_so() {
 
 /// An AF_XDP socket of this process, without a program, conflicts.
 #[test]
-fn whoever_may_hold_a_busy_queue_is_named() {
+fn busy_queue_error_names_possible_holder() {
     let chain = chain(Chain::builder());
     let hold_and_run = || {
         let index = nix::net::if_::if_nametoindex("fwd1").unwrap();
@@ -267,7 +267,7 @@ fn whoever_may_hold_a_busy_queue_is_named() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_interface_error_lists_existing_ones() {
     let chain = chain(Chain::builder());
     let no_such = cross_connect(1, "").replace("fwd1", "fwd9");
     let output = run(&chain, &no_such, &[]);
@@ -280,7 +280,7 @@ fn what_is_missing_is_named() {
 /// The capabilities in errors and documents suffice for a non-root user with a small memory lock
 /// limit.
 #[test]
-fn the_capabilities_that_are_named_suffice() {
+fn named_capabilities_are_sufficient_and_necessary() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     // Build output need not be readable for all users.
@@ -315,7 +315,7 @@ fn the_capabilities_that_are_named_suffice() {
 }
 
 #[test]
-fn without_privilege_it_says_what_to_grant() {
+fn start_without_privilege_prints_setcap_command() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut command = chain.fwd().command("setpriv");
@@ -334,7 +334,7 @@ fn without_privilege_it_says_what_to_grant() {
 }
 
 #[test]
-fn it_stops_by_itself_and_by_either_signal() {
+fn duration_sigint_and_sigterm_stop_with_status_0() {
     let chain = chain(Chain::builder());
     for arguments in [&["--json"][..], &[]] {
         let output = run(&chain, &cross_connect(1, ""), arguments);
@@ -361,7 +361,7 @@ fn it_stops_by_itself_and_by_either_signal() {
 
 /// A reader that keeps the pipe open without reading must not delay signals.
 #[test]
-fn a_pipe_that_nobody_reads_does_not_keep_it_from_stopping() {
+fn unread_pipe_does_not_delay_sigterm() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut command = chain.fwd().command(XDPFWD);
@@ -388,7 +388,7 @@ fn a_pipe_that_nobody_reads_does_not_keep_it_from_stopping() {
 
 /// A slow reader that resumes reading receives the final report.
 #[test]
-fn the_final_report_waits_for_a_slow_reader() {
+fn final_report_reaches_slow_reader() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut command = chain.fwd().command(XDPFWD);
@@ -408,7 +408,7 @@ fn the_final_report_waits_for_a_slow_reader() {
 }
 
 #[test]
-fn an_interface_with_a_new_name_is_still_there() {
+fn renamed_interface_does_not_stop_xdpfwd() {
     let chain = chain(Chain::builder());
     let running = Running::start(&chain, &cross_connect(1, ""));
     let rename = chain
@@ -425,7 +425,7 @@ fn an_interface_with_a_new_name_is_still_there() {
 }
 
 #[test]
-fn an_interface_that_disappears_ends_it_with_a_report() {
+fn deleted_interface_ends_run_with_report_and_status_1() {
     let chain = chain(Chain::builder());
     let mut running = Running::start(&chain, &cross_connect(1, ""));
     chain.fwd().command("ip").args(["link", "del", "dev", "fwd1"]).status().unwrap();
@@ -439,7 +439,7 @@ fn an_interface_that_disappears_ends_it_with_a_report() {
 
 /// Forwarding continues after the reader of the reports closed the pipe.
 #[test]
-fn a_closed_stdout_does_not_stop_it() {
+fn closed_stdout_does_not_stop_forwarding() {
     let chain = chain(Chain::builder());
     let config = Config::new(&cross_connect(1, ""));
     let mut shell = chain.fwd().command("sh");
@@ -452,7 +452,7 @@ fn a_closed_stdout_does_not_stop_it() {
 }
 
 #[test]
-fn two_frame_sizes_two_kinds_of_idling_and_busy_polling_all_forward() {
+fn each_frame_size_and_idle_mode_forwards() {
     for (engine, umem) in [
         ("idle = \"spin\"\ncores = [1]", "frame_size = 2048"),
         ("busy_poll = true", "frame_size = 2048\nhuge_pages = \"off\""),
@@ -481,7 +481,7 @@ fn two_frame_sizes_two_kinds_of_idling_and_busy_polling_all_forward() {
 }
 
 #[test]
-fn busy_polling_puts_the_interface_back_as_it_was() {
+fn busy_poll_restores_interface_settings_on_stop() {
     let chain = chain(Chain::builder());
     let read = || {
         let mut command = chain.fwd().command("cat");

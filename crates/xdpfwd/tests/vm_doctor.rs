@@ -12,7 +12,7 @@ fn examine(cables: &Cables, queues: u16, engine: &str) -> Examined {
 }
 
 #[test]
-fn the_mode_that_is_got_is_told_before_a_start() {
+fn doctor_predicts_mode_of_a_start() {
     for near in [["v0", "v1"], ["i0", "i1"], ["v0", "i1"]] {
         let cables = Cables::new(near);
         cables.set_queues(1);
@@ -43,7 +43,7 @@ fn the_mode_that_is_got_is_told_before_a_start() {
 }
 
 #[test]
-fn a_virtio_device_without_dma_is_named_and_one_with_it_is_the_fix() {
+fn doctor_names_virtio_device_without_dma() {
     let cables = Cables::new(["v0", "p0"]);
     let examined = examine(&cables, 1, "");
     let fix = examined.fix("p0", "virtio", "warning", "no zero-copy");
@@ -60,7 +60,7 @@ fn a_virtio_device_without_dma_is_named_and_one_with_it_is_the_fix() {
 }
 
 #[test]
-fn igb_takes_tags_out_and_receives_on_queues_that_nobody_serves() {
+fn doctor_fixes_igb_vlan_offload_and_unserved_queues() {
     let cables = Cables::new(["i0", "i1"]);
     cables.set_queues(2);
     let namespace = &cables.forwarder;
@@ -84,7 +84,7 @@ fn igb_takes_tags_out_and_receives_on_queues_that_nobody_serves() {
 
 /// i1 is on the machine's second NUMA node, which has core 1.
 #[test]
-fn a_worker_on_another_node_than_its_nic() {
+fn doctor_warns_of_worker_on_other_numa_node() {
     let cables = Cables::new(["v0", "i1"]);
     cables.set_queues(1);
     let far = examine(&cables, 1, "cores = [0]");
@@ -95,7 +95,7 @@ fn a_worker_on_another_node_than_its_nic() {
 }
 
 #[test]
-fn interrupts_on_a_workers_core_are_sent_elsewhere() {
+fn doctor_fix_moves_interrupts_off_worker_core() {
     let cables = Cables::new(["v0", "i0"]);
     cables.set_queues(1);
     let namespace = &cables.forwarder;
@@ -124,7 +124,7 @@ fn interrupts_on_a_workers_core_are_sent_elsewhere() {
 }
 
 #[test]
-fn a_core_that_is_not_online_is_switched_on() {
+fn doctor_fix_switches_offline_core_on() {
     let cables = Cables::new(["v0", "v1"]);
     let namespace = &cables.forwarder;
     examine(&cables, 1, "cores = [1]").assert_ok("host", "cores");
@@ -141,7 +141,7 @@ fn a_core_that_is_not_online_is_switched_on() {
 
 /// With an offload that it has on a tap, the host hands it packets that it has joined.
 #[test]
-fn virtio_that_joins_packets_is_told_not_to() {
+fn doctor_fix_disables_virtio_rx_gro() {
     let cables = Cables::new(["m0", "m1"]);
     cables.set_queues(1);
     let fix = examine(&cables, 1, "").fix(
@@ -164,7 +164,7 @@ fn virtio_that_joins_packets_is_told_not_to() {
 }
 
 #[test]
-fn the_kernel_is_the_one_that_booted_and_its_options_are_found() {
+fn doctor_finds_release_and_options_of_booted_kernel() {
     let namespace = Namespace::create("host").unwrap();
     apply(&namespace, "ip link set lo up");
     let examined = Examined::of(&namespace, &["--no-probe", "lo"]);
@@ -181,7 +181,7 @@ fn the_kernel_is_the_one_that_booted_and_its_options_are_found() {
 }
 
 #[test]
-fn huge_pages_that_are_short_are_there_after_the_fix() {
+fn doctor_fix_allocates_huge_pages() {
     let namespace = Namespace::create("host").unwrap();
     apply(&namespace, "sysctl -qw vm.nr_hugepages=0 && ip link set lo up");
     let fix = Examined::of(&namespace, &["--no-probe", "lo"]).fix(

@@ -813,7 +813,7 @@ fn until_received(running: &Running, count: u64) {
 }
 
 #[test]
-fn aes_with_extended_numbers_and_without() {
+fn aes_gcm_interoperates_with_and_without_esn() {
     for transform in [AES_128, AES_256] {
         goes_through(Case::new(transform, V4, Some(V4)));
         goes_through(Case::new(transform, V4, Some(V4)).not_extended());
@@ -821,7 +821,7 @@ fn aes_with_extended_numbers_and_without() {
 }
 
 #[test]
-fn other_transforms() {
+fn chacha20_and_gmac_interoperate() {
     for transform in [CHACHA20, GMAC_128, GMAC_256] {
         goes_through(Case::new(transform, V4, Some(V4)));
     }
@@ -830,27 +830,27 @@ fn other_transforms() {
 }
 
 #[test]
-fn versions_of_ip_in_each_other() {
+fn tunnels_interoperate_in_each_ip_version_pair() {
     goes_through(Case::new(AES_128, V6, Some(V6)));
     goes_through(Case::new(AES_128, V4, Some(V6)));
     goes_through(Case::new(AES_128, V6, Some(V4)));
 }
 
 #[test]
-fn transport_mode() {
+fn transport_mode_interoperates() {
     goes_through(Case::new(AES_128, V4, None));
     goes_through(Case::new(AES_256, V6, None));
 }
 
 #[test]
-fn in_udp() {
+fn udp_encapsulation_interoperates() {
     goes_through(Case::plain().in_udp());
     goes_through(Case::new(AES_128, V6, Some(V6)).in_udp());
 }
 
 /// Follows the documentation: xdpfwd creates keys and state.
 #[test]
-fn files_made_by_the_commands() {
+fn files_of_new_key_and_new_state_interoperate() {
     let mut lab = Lab::new(Case::new(AES_256, V4, Some(V4)));
     for (index, name) in ["out.key", "in.key"].into_iter().enumerate() {
         let path = lab.file(name);
@@ -874,7 +874,7 @@ fn below_wrap(high: u64) -> u64 {
 }
 
 #[test]
-fn numbers_beyond_32_bits() {
+fn sequence_numbers_beyond_32_bits_interoperate() {
     for (transform, high) in [(AES_128, 0), (GMAC_128, 5)] {
         // Of a run of TCP, and more.
         let start = below_wrap(high) - 300;
@@ -904,7 +904,7 @@ fn shuffled(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn disorder_around_the_wrap() {
+fn reordered_packets_around_32_bit_wrap_are_accepted_once() {
     const COUNT: u32 = 32;
     for high in [0, 5] {
         let start = below_wrap(high);
@@ -953,7 +953,7 @@ fn disorder_around_the_wrap() {
 
 /// Linux's error counters for xdpfwd's packets that arrive changed, replayed or late.
 #[test]
-fn linux_refuses_what_it_should() {
+fn linux_rejects_altered_replayed_and_late_packets() {
     const COUNT: u32 = 40;
     const MANY: u32 = 200;
     const WINDOW: u32 = 64;
@@ -1012,7 +1012,7 @@ fn linux_refuses_what_it_should() {
 
 /// The same for xdpfwd, and packets that Linux never sends.
 #[test]
-fn we_refuse_what_we_should() {
+fn xdpfwd_rejects_altered_replayed_and_late_packets() {
     const COUNT: u32 = 40;
     const MANY: u32 = 200;
     const WINDOW: u32 = 64;
@@ -1082,7 +1082,7 @@ fn we_refuse_what_we_should() {
 
 /// Packets in UDP that are not ESP, and ESP that lacks the UDP header.
 #[test]
-fn udp_is_told_apart() {
+fn udp_packets_other_than_esp_are_dropped() {
     let lab = Lab::new(Case::plain().in_udp());
     let talk = Talk::new(&lab);
     let right = Wire::at(lab.chain.sink(), "sink0");
@@ -1114,7 +1114,7 @@ fn udp_is_told_apart() {
 
 /// Packets larger than the path MTU, from either host, in tunnel and transport mode.
 #[test]
-fn fragments() {
+fn esp_fragments_are_dropped_and_inner_fragments_pass() {
     const LARGE: usize = 3000;
     let lab = Lab::new(Case::plain());
     let talk = Talk::new(&lab);
@@ -1157,7 +1157,7 @@ fn fragments() {
 
 /// After a crash, the next run reuses no sequence number and no IV, and accepts no replay.
 #[test]
-fn a_crash_repeats_nothing() {
+fn crash_repeats_no_number_or_iv_and_accepts_no_replay() {
     const COUNT: u32 = 20;
     let lab = Lab::new(Case::plain());
     let talk = Talk::new(&lab);
@@ -1213,7 +1213,7 @@ const ALLOWED: u32 = 10;
 const SENT: u32 = 15;
 
 #[test]
-fn limits_of_linux() {
+fn linux_sas_stop_at_their_packet_limit() {
     // Linux's inbound SA.
     let limit = format!("limit packet-hard {ALLOWED}");
     let lab = Lab::new(Case { linux_in: limit.clone(), ..Case::plain() });
@@ -1246,7 +1246,7 @@ fn limits_of_linux() {
 }
 
 #[test]
-fn limits_of_ours() {
+fn xdpfwd_sas_stop_at_their_hard_limit() {
     let limits = [
         format!("hard_packets = {ALLOWED}"),
         format!("hard_bytes = {}", u64::from(ALLOWED) * PACKET),
@@ -1293,7 +1293,7 @@ fn limits_of_ours() {
 
 /// Without extended numbers, 2^32 - 1 is the last one.
 #[test]
-fn numbers_that_end() {
+fn sa_without_esn_stops_after_its_last_number() {
     const LEFT_OVER: u32 = 6;
     let start = (1_u64 << 32) - u64::from(LEFT_OVER);
     let mut case = Case::plain().not_extended();

@@ -19,7 +19,7 @@ const CORE_1: &str = r#"
 "#;
 
 #[test]
-fn the_core_is_isolated() {
+fn doctor_accepts_isolated_core() {
     let told = std::fs::read_to_string("/proc/cmdline").unwrap();
     assert!(told.contains(ISOLATES_CORE_1), "{told:?}");
     let namespace = Namespace::create("isolated").unwrap();

@@ -67,7 +67,7 @@ fn forwards_as(near: [&'static str; 2], queues: u16, engine: &str, mode: &str) -
 const PAIRS: [[&str; 2]; 3] = [["v0", "v1"], ["i0", "i1"], ["v0", "i1"]];
 
 #[test]
-fn auto_gets_the_best_mode_on_every_pair_of_drivers() {
+fn auto_selects_best_mode_on_each_pair_of_drivers() {
     for near in PAIRS {
         let last = forwards_as(near, 1, "", best());
         if kernel_has_zero_copy() {
@@ -80,7 +80,7 @@ fn auto_gets_the_best_mode_on_every_pair_of_drivers() {
 }
 
 #[test]
-fn copy_and_skb_get_what_they_say() {
+fn copy_and_skb_modes_are_used_as_configured() {
     for near in PAIRS {
         forwards_as(near, 1, r#"mode = "copy""#, "copy");
         forwards_as(near, 1, r#"mode = "skb""#, "skb");
@@ -104,7 +104,7 @@ fn with_filter(config: &str, rule: &str) -> String {
 
 /// The code for `keep` is verified only for ports that have rules.
 #[test]
-fn programs_with_rules_of_keep_pass_the_verifier() {
+fn programs_with_keep_rules_pass_the_verifier() {
     let cables = Cables::new(["v0", "v1"]);
     let keep = r#"keep = ["arp", "nd", "icmp", "lldp", "stp", "tcp/22", "udp/53", "vlan/7"]"#;
     let plain = cables.config(1, "").replace("name = \"lan\"", &format!("name = \"lan\"\n{keep}"));
@@ -119,7 +119,7 @@ fn programs_with_rules_of_keep_pass_the_verifier() {
 /// A filter in the XDP program, on drivers whose receive path is not veth's, and exchanged while
 /// the sockets stay bound.
 #[test]
-fn a_filter_in_the_kernel_drops_and_is_exchanged() {
+fn kernel_filter_drops_and_is_replaced_on_reload() {
     for near in PAIRS {
         let cables = Cables::new(near);
         cables.set_queues(1);
@@ -171,7 +171,7 @@ fn assert_forwards(cables: &Cables) {
 }
 
 #[test]
-fn after_kill_9_the_next_one_binds_and_forwards() {
+fn restart_after_sigkill_binds_and_forwards() {
     for near in PAIRS {
         let cables = Cables::new(near);
         for _ in 0..3 {
@@ -191,7 +191,7 @@ fn after_kill_9_the_next_one_binds_and_forwards() {
 }
 
 #[test]
-fn a_link_that_goes_down_and_up_forwards_again_and_no_frame_is_lost() {
+fn link_down_and_up_forwards_again_and_leaks_no_frame() {
     for near in PAIRS {
         let cables = Cables::new(near);
         let running = cables.start(1, "");
@@ -219,7 +219,7 @@ fn a_link_that_goes_down_and_up_forwards_again_and_no_frame_is_lost() {
 }
 
 #[test]
-fn twenty_restarts_under_load() {
+fn twenty_restarts_under_load_leak_no_frame() {
     for near in [["v0", "v1"], ["i0", "i1"]] {
         let cables = Cables::new(near);
         cables.set_queues(1);
@@ -253,7 +253,7 @@ fn twenty_restarts_under_load() {
 
 /// p0 is virtio-net with QEMU's defaults: no DMA device, so no zero-copy on any kernel.
 #[test]
-fn a_port_without_zero_copy_takes_the_others_along_and_is_named() {
+fn port_without_zero_copy_is_named_and_limits_all_ports() {
     let last = forwards_as(["v0", "p0"], 1, "", "copy");
     let fallback = &last.json["fallback"];
     assert_eq!(fallback["lacks"], "zero-copy", "{}", last.json);
@@ -284,7 +284,7 @@ fn a_port_without_zero_copy_takes_the_others_along_and_is_named() {
 }
 
 #[test]
-fn zero_copy_that_is_demanded_and_cannot_be_had_is_refused_with_the_reason() {
+fn unavailable_zero_copy_is_rejected_with_reason() {
     let cables = Cables::new(["v0", "p0"]);
     let config = support::Config::new(&cables.config(1, r#"mode = "zero-copy""#));
     let output =
